@@ -1,0 +1,52 @@
+//===- JIT.h - Compile in process --------------------------------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The interface of libMoECompiler.so for programs that open it with dlopen and
+// so need LLVM only where they compile. What it makes goes to
+// moe_rt_module_create. Plain C, without any header of LLVM, MLIR or moe_rt.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_C_JIT_H
+#define MOE_C_JIT_H
+
+#include <stddef.h>
+
+#if defined(_WIN32)
+#define MOE_JIT_API
+#else
+#define MOE_JIT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Compiled code in this process.
+typedef struct moe_jit_s moe_jit_t;
+
+/// Compile `size` bytes of MLIR, text or bytecode, for this machine. `options`
+/// is what moe-compile takes on its command line, separated by spaces; NULL or
+/// "" means the defaults. Returns 0 and sets `out` on success. Else returns a
+/// non-zero value and sets `error`, if that is not NULL, to a message that
+/// moe_jit_free_error frees. Nothing else is touched.
+MOE_JIT_API int moe_jit_create(const char *mlir_text, size_t size,
+                               const char *options, moe_jit_t **out,
+                               char **error);
+/// The metadata of the code as an artifact carries it: JSON, NUL-terminated,
+/// owned by `jit`.
+MOE_JIT_API const char *moe_jit_metadata(moe_jit_t *jit);
+/// The address of an entry point that the metadata names; NULL if there is
+/// none. Valid until `jit` is destroyed.
+MOE_JIT_API void *moe_jit_lookup(moe_jit_t *jit, const char *symbol);
+/// Destroy the modules of the runtime that use the code first. NULL is fine.
+MOE_JIT_API void moe_jit_destroy(moe_jit_t *jit);
+MOE_JIT_API void moe_jit_free_error(char *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // MOE_C_JIT_H

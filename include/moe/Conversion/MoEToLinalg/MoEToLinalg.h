@@ -1,0 +1,33 @@
+//===- MoEToLinalg.h - Reference lowering -----------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_CONVERSION_MOETOLINALG_MOETOLINALG_H
+#define MOE_CONVERSION_MOETOLINALG_MOETOLINALG_H
+
+#include "mlir/Pass/Pass.h"
+
+namespace mlir {
+class RewritePatternSet;
+
+namespace moe {
+
+#define GEN_PASS_DECL_CONVERTMOETOLINALG
+#include "moe/Conversion/Passes.h.inc"
+
+/// Patterns that lower every moe operation to linalg, scf and tensor.
+void populateMoEToLinalgPatterns(RewritePatternSet &patterns);
+
+/// One operation each; together they are the above.
+void populateGateToLinalgPatterns(RewritePatternSet &patterns);
+void populateDispatchToLinalgPatterns(RewritePatternSet &patterns);
+void populateExpertToLinalgPatterns(RewritePatternSet &patterns);
+void populateCombineToLinalgPatterns(RewritePatternSet &patterns);
+
+} // namespace moe
+} // namespace mlir
+
+#endif // MOE_CONVERSION_MOETOLINALG_MOETOLINALG_H

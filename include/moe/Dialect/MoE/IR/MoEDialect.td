@@ -1,0 +1,55 @@
+//===- MoEDialect.td - The moe dialect ---------------------*- tablegen -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_IR_MOEDIALECT_TD
+#define MOE_DIALECT_MOE_IR_MOEDIALECT_TD
+
+include "mlir/IR/OpBase.td"
+
+def MoE_Dialect : Dialect {
+  let name = "moe";
+  let cppNamespace = "::mlir::moe";
+  let summary = "Mixture-of-Experts layers as four composable operations";
+  let description = [{
+    A Mixture-of-Experts layer sends every token to a few of many experts and
+    adds up what they return. The dialect says so with four operations on plain
+    tensors:
+
+    ```
+    logits ── moe.gate ──► weights, ids          which experts, how strongly
+    x, ids ── moe.dispatch ──► rows, offsets, positions     rows by expert
+    rows, offsets, parameters ── moe.expert ──► rows        a region per expert
+    rows, positions, weights ── moe.combine ──► y           the weighted sum
+    ```
+
+    The symbols used throughout:
+
+    | symbol | meaning |
+    |---|---|
+    | `T` | tokens; always dynamic in a compiled layer |
+    | `E` | experts |
+    | `K` | choices per token |
+    | `H` | hidden size |
+    | `R` | upper bound of the grouped rows: `T·K`, or `min(T·K, E·C)` with a capacity `C` |
+
+    What holds for every operation:
+
+    * Ties go to the lowest expert id (or token), NaN counts as −inf.
+    * An id is in `[0, E)` or the sentinel −1, "no expert". Any other id reads
+      and writes nothing, is counted, and is reported by the runtime.
+    * Empty experts, `T = 0`, every token on one expert and `K = E` are
+      ordinary cases.
+    * Sums run in ascending `k`, in f32, rounded once: the same input gives the
+      same bits whatever `T` is and however many threads run.
+    * Element offsets are 64-bit; row numbers are `i32`, so `T·K < 2³¹`.
+  }];
+  let useDefaultAttributePrinterParser = 1;
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+#endif // MOE_DIALECT_MOE_IR_MOEDIALECT_TD

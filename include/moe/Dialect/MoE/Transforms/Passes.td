@@ -1,0 +1,78 @@
+//===- Passes.td - Passes of the moe dialect ---------------*- tablegen -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_TRANSFORMS_PASSES_TD
+#define MOE_DIALECT_MOE_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
+  let summary = "Give functions the calling convention of the runtime";
+  let description = [{
+    Turns every public function into an entry of an artifact:
+
+    * Each tensor result becomes a memref argument that the caller provides and
+      the function writes; the argument attributes `moe.role` and `moe.name`
+      say what each argument is (`input` unless marked `weight`).
+    * Each `moe.dispatch` reports: its offsets, and a pair of counters, the
+      choices that named an expert and those with an id that is none.
+    * `moe.tokens = [min, max]` is checked, or added with the largest range in
+      which row numbers fit 32 bits.
+
+    Every dynamic extent of an exported function is the number of tokens, `T`.
+    The signature is recorded in the attribute `moe.signature`, from which the
+    metadata of an artifact is made.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::tensor::TensorDialect"
+  ];
+}
+
+def MoEAllocsToArena : Pass<"moe-allocs-to-arena", "::mlir::ModuleOp"> {
+  let summary = "Place every buffer of an exported function in one workspace";
+  let description = [{
+    Replaces each `memref.alloc` of a function that `moe-export` prepared by a
+    view into one workspace argument, appended to the function, and makes the
+    function `moe_workspace_<name>(T)` that says how large it has to be.
+
+    The size of a buffer may depend on data (rows of one expert): then its upper
+    bound as a function of `T` counts, found through minima, sums, products and
+    extents. A buffer whose size has no such bound, or that outlives an iteration
+    of the loop it is made in, is an error.
+  }];
+  let options = [
+    Option<"alignment", "alignment", "int64_t", "64",
+           "alignment of each buffer, in bytes; a power of two">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::memref::MemRefDialect"
+  ];
+}
+
+def MemRefCopyToLinalg : Pass<"memref-copy-to-linalg"> {
+  let summary = "Turn memref.copy into linalg";
+  let description = [{
+    A strided `memref.copy` lowers to a call into MLIR's runner library, which an
+    artifact does not have. As `linalg.generic` it becomes loops.
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect"];
+}
+
+def MoEEntryPoints : Pass<"moe-entry-points", "::mlir::ModuleOp"> {
+  let summary = "Make the functions that the runtime calls";
+  let description = [{
+    Runs on the LLVM dialect. For each function that `moe-export` prepared, adds
+    `i32 moe_entry_<name>(void **args)`, and makes every other function of the
+    module internal, but for those that size the workspace.
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+}
+
+#endif // MOE_DIALECT_MOE_TRANSFORMS_PASSES_TD

@@ -1,0 +1,83 @@
+//===- HuggingFace.h - MoE layers of Hugging Face models --------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// From the directory of a model (config.json, and model.safetensors or shards
+// with their index) and the number of a layer to a module with one function:
+//
+//   func.func @layer(%x: tensor<?xHxT> {moe.role = "input", moe.name = "x"},
+//                    %router: tensor<ExHxT> {moe.role = "weight",
+//                                            moe.name = "router",
+//                                            moe.source = [...]}, ...)
+//       -> tensor<?xHxT>
+//
+// It computes what the layer's mixture of experts computes in transformers, in
+// inference: the residual and the norm before it stay outside.
+//
+// Weights keep the layout of the checkpoint. `moe.source` names the tensors of
+// an argument: one that has its elements in its order, or several that are
+// stacked along a new leading dimension. Products accumulate in f32; the result
+// of each linear layer is rounded to the data type T of the experts' weights.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_IMPORT_HUGGINGFACE_H
+#define MOE_IMPORT_HUGGINGFACE_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
+
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mlir::moe {
+
+struct HuggingFaceOptions {
+  /// Counted from 0 over the blocks of a decoder; in an encoder-decoder model
+  /// the blocks of the decoder follow those of the encoder.
+  int64_t layer = 0;
+  /// "f32", "f16" or "bf16"; empty for the type of the experts' weights or,
+  /// without weights, of the configuration. Weights are never converted: with
+  /// them it has to be the type that they have.
+  std::string dtype;
+};
+
+/// What an importer asks of a checkpoint: types and shapes by name.
+class CheckpointReader {
+public:
+  struct Tensor {
+    std::string dtype; // "f32", "f16", "bf16" or how an error calls it
+    std::vector<int64_t> shape;
+  };
+
+  virtual ~CheckpointReader();
+  virtual bool contains(llvm::StringRef name) = 0;
+  /// An error for a tensor that is not there or cannot be read.
+  virtual llvm::Expected<Tensor> lookup(llvm::StringRef name) = 0;
+};
+
+/// Import a layer of the model in `directory`. Without weights beside its
+/// config.json the shapes are those of the configuration, and the sources are
+/// named as published checkpoints of the family name them. Loads the dialects
+/// that it uses into `context`.
+llvm::Expected<OwningOpRef<ModuleOp>>
+importHuggingFaceLayer(MLIRContext &context, llvm::StringRef directory,
+                       const HuggingFaceOptions &options);
+
+/// The same from the text of a config.json; `checkpoint` may be null.
+llvm::Expected<OwningOpRef<ModuleOp>>
+importHuggingFaceLayer(MLIRContext &context, llvm::StringRef configText,
+                       CheckpointReader *checkpoint,
+                       const HuggingFaceOptions &options);
+
+/// The values of `model_type` that can be imported, in alphabetical order.
+std::vector<llvm::StringRef> getHuggingFaceFamilies();
+
+} // namespace mlir::moe
+
+#endif // MOE_IMPORT_HUGGINGFACE_H

@@ -1,0 +1,384 @@
+//===- GateToLinalg.cpp - moe.gate ----------------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TensorBuilder.h"
+
+#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/PatternMatch.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+/// The lowering of one gate. Matrices are f32 `[T, E]` or `[T, K]` throughout.
+class GateLowering {
+public:
+  GateLowering(GateOp op, PatternRewriter &rewriter)
+      : op(op), b(op.getLoc(), rewriter), experts(op.getNumExperts()),
+        topK(op.getTopK()), scoreType(op.getScoreElementType()) {}
+
+  std::pair<Value, Value> run();
+
+private:
+  Value negInf() { return b.f32(-std::numeric_limits<double>::infinity()); }
+  Value logits();
+  Value score(Value values, Value valid, Axis axis);
+  /// The larger of two elements in a running search: not `taken`, and either
+  /// the first seen or strictly better, so that ties stay with the lowest.
+  Value isBetter(Value value, Value taken, Value best, Value bestIndex);
+  /// Best element in each row (or column) that is not taken: its value, index.
+  std::pair<Value, Value> best(Value scores, Value taken, Axis axis);
+  Value take(Value taken, Value chosen, Axis axis);
+  std::pair<Value, Value> selectTopK(Value scores, int64_t count);
+  Value limitToGroups(Value scores);
+  Value selectByExpert(Value scores);
+  Value gather(Value matrix, Value ids);
+  Value validIds(Value ids);
+  std::pair<Value, Value> selectScoringEachChoice(Value logits);
+  std::pair<Value, Value> selectAndWeigh(Value logits);
+
+  GateOp op;
+  TensorBuilder b;
+  int64_t experts, topK;
+  Type scoreType;
+};
+} // namespace
+
+/// Logits plus noise in f32, NaN as −inf.
+Value GateLowering::logits() {
+  SmallVector<Value> inputs{op.getLogits()};
+  if (op.getNoise())
+    inputs.push_back(op.getNoise());
+  return b.map(inputs, b.getF32Type(), [&](ValueRange v) -> Value {
+    Value logit = b.toFloat(v[0], b.getF32Type());
+    if (op.getNoise())
+      logit = arith::AddFOp::create(b, logit, b.toFloat(v[1], b.getF32Type()));
+    return arith::SelectOp::create(b, b.isNaN(logit), negInf(), logit);
+  });
+}
+
+/// The score function, rounded to the score type; over `valid` elements only
+/// where a softmax would count the others.
+Value GateLowering::score(Value values, Value valid, Axis axis) {
+  if (op.getScore() == Score::Softmax)
+    values = b.softmax(values, valid, axis);
+  return b.map(values, b.getF32Type(), [&](ValueRange v) -> Value {
+    Value x = v[0];
+    if (op.getScore() == Score::Sigmoid) {
+      Value power = math::ExpOp::create(b, arith::NegFOp::create(b, x));
+      x = arith::DivFOp::create(b, b.f32(1.0),
+                                arith::AddFOp::create(b, b.f32(1.0), power));
+    } else if (op.getScore() == Score::Relu) {
+      x = arith::MaximumFOp::create(b, x, b.f32(0.0));
+    }
+    return b.roundTo(x, scoreType);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Selection
+//===----------------------------------------------------------------------===//
+
+Value GateLowering::isBetter(Value value, Value taken, Value best,
+                             Value bestIndex) {
+  Value greater =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, value, best);
+  Value first = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bestIndex,
+                                      b.i32(0));
+  return arith::AndIOp::create(b, b.logicalNot(taken),
+                               arith::OrIOp::create(b, first, greater));
+}
+
+std::pair<Value, Value> GateLowering::best(Value scores, Value taken,
+                                           Axis axis) {
+  AffineMap in = axis == Axis::Columns
+                     ? b.getMultiDimIdentityMap(2)
+                     : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0}, b.getContext());
+  AffineMap out = AffineMap::get(2, 0, b.getAffineDimExpr(0));
+  OpFoldResult left = b.size(scores, axis == Axis::Columns ? 0 : 1);
+  SmallVector<Value> results = b.generic(
+      2, 1, {scores, taken}, {in, in, out, out},
+      {b.fill(left, negInf()), b.fill(left, b.i32(-1))}, [&](ValueRange v) {
+        Value better = isBetter(v[0], v[1], v[2], v[3]);
+        Value position = b.toI32(linalg::IndexOp::create(b, 1));
+        return SmallVector<Value>{
+            arith::SelectOp::create(b, better, v[0], v[2]),
+            arith::SelectOp::create(b, better, position, v[3])};
+      });
+  return {results[0], results[1]};
+}
+
+/// `taken` with element `chosen` of each row (or column) marked, in place.
+Value GateLowering::take(Value taken, Value chosen, Axis axis) {
+  unsigned along = axis == Axis::Columns ? 1 : 0;
+  AffineMap each = AffineMap::get(2, 0, b.getAffineDimExpr(1 - along));
+  return b.generic(2, 0, chosen, {each, b.getMultiDimIdentityMap(2)}, taken,
+                   [&](ValueRange v) {
+                     Value position = b.toI32(linalg::IndexOp::create(b, along));
+                     Value here = arith::CmpIOp::create(
+                         b, arith::CmpIPredicate::eq, position, v[0]);
+                     return SmallVector<Value>{
+                         arith::OrIOp::create(b, v[1], here)};
+                   })
+      .front();
+}
+
+/// Write `column` into column `k` of `matrix`.
+static Value setColumn(TensorBuilder &b, Value column, Value matrix, Value k) {
+  OpFoldResult one = b.getIndexAttr(1), zero = b.getIndexAttr(0);
+  SmallVector<OpFoldResult> offsets{zero, k}, strides{one, one};
+  SmallVector<OpFoldResult> sizes{b.size(matrix, 0), one};
+  return tensor::InsertSliceOp::create(b, column, matrix, offsets, sizes,
+                                       strides);
+}
+
+/// The `count` best columns of each row, best first: ids `[N, count]`, and a
+/// mask of the shape of `scores`.
+std::pair<Value, Value> GateLowering::selectTopK(Value scores, int64_t count) {
+  Value none = arith::ConstantIntOp::create(b, 0, 1);
+  Value ids = b.empty({b.size(scores, 0), b.getIndexAttr(count)},
+                      b.getI32Type());
+  SmallVector<Value> results = b.loop(
+      b.index(count), {ids, b.fill(b.sizes(scores), none)},
+      [&](Value k, ValueRange iters) {
+        Value chosen = best(scores, iters[1], Axis::Columns).second;
+        return SmallVector<Value>{setColumn(b, chosen, iters[0], k),
+                                  take(iters[1], chosen, Axis::Columns)};
+      });
+  return {results[0], results[1]};
+}
+
+/// Selection scores with those of the groups not kept replaced.
+Value GateLowering::limitToGroups(Value scores) {
+  GroupsAttr groups = *op.getGroups();
+  int64_t count = groups.getCount(), size = experts / count;
+  OpFoldResult tokens = b.size(scores, 0);
+  Type f32 = b.getF32Type();
+  int64_t staticTokens =
+      cast<RankedTensorType>(scores.getType()).getDimSize(0);
+
+  // [T, E] as [T·G, E/G]: a row is a group.
+  auto cube = RankedTensorType::get({staticTokens, count, size}, f32);
+  int64_t staticRows = ShapedType::isDynamic(staticTokens)
+                           ? staticTokens
+                           : staticTokens * count;
+  auto rows = RankedTensorType::get({staticRows, size}, f32);
+  SmallVector<OpFoldResult> cubeSizes{tokens, b.getIndexAttr(count),
+                                      b.getIndexAttr(size)};
+  Value grouped = tensor::ExpandShapeOp::create(
+      b, cube, scores, ArrayRef<ReassociationIndices>{{0}, {1, 2}}, cubeSizes);
+  grouped = tensor::CollapseShapeOp::create(
+      b, rows, grouped, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
+
+  int64_t best = groups.getScore() == GroupScore::Top2Sum ? 2 : 1;
+  Value top = gather(grouped, selectTopK(grouped, best).first);
+  Value sums = b.reduce(top, Axis::Columns, b.f32(0.0),
+                        [&](ValueRange v) -> Value {
+                          return arith::AddFOp::create(b, v[1], v[0]);
+                        });
+  // The maximum is a sum of one term; adding it to 0 changes no comparison.
+  auto groupMatrix = RankedTensorType::get({staticTokens, count}, f32);
+  Value groupScores = tensor::ExpandShapeOp::create(
+      b, groupMatrix, sums, ArrayRef<ReassociationIndices>{{0, 1}},
+      SmallVector<OpFoldResult>{tokens, b.getIndexAttr(count)});
+
+  Value kept = selectTopK(groupScores, groups.getKeep()).second;
+  Value fill = groups.getFill() == GroupFill::Zero ? b.f32(0.0) : negInf();
+  return b.map(scores, f32, [&](ValueRange v) -> Value {
+    Value token = linalg::IndexOp::create(b, 0);
+    Value group = arith::DivUIOp::create(b, linalg::IndexOp::create(b, 1),
+                                         b.index(size));
+    return arith::SelectOp::create(b, b.extract(kept, {token, group}), v[0],
+                                   fill);
+  });
+}
+
+/// The mask `[T, E]` of the `C` best tokens of each expert.
+Value GateLowering::selectByExpert(Value scores) {
+  Value none = arith::ConstantIntOp::create(b, 0, 1);
+  Value tokens = b.dim(scores, 0);
+  Value capacity =
+      buildCapacity(b, b.getLoc(), *op.getCapacity(), tokens, experts);
+  Value rounds = arith::MinSIOp::create(b, capacity, tokens);
+  return b.loop(rounds, b.fill(b.sizes(scores), none),
+                [&](Value, ValueRange iters) {
+                  Value chosen = best(scores, iters[0], Axis::Rows).second;
+                  return SmallVector<Value>{take(iters[0], chosen, Axis::Rows)};
+                })
+      .front();
+}
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+Value GateLowering::validIds(Value ids) {
+  return b.map(ids, b.getI1Type(), [&](ValueRange v) -> Value {
+    return b.inRange(v[0], experts);
+  });
+}
+
+/// matrix[n, ids[n, k]], and 0 where there is no such column.
+Value GateLowering::gather(Value matrix, Value ids) {
+  int64_t columns = cast<RankedTensorType>(matrix.getType()).getDimSize(1);
+  return b.map(ids, b.getF32Type(), [&](ValueRange v) -> Value {
+    Value valid = b.inRange(v[0], columns);
+    Value column =
+        b.toIndex(arith::SelectOp::create(b, valid, v[0], b.i32(0)));
+    Value row = linalg::IndexOp::create(b, 0);
+    return arith::SelectOp::create(b, valid, b.extract(matrix, {row, column}),
+                                   b.f32(0.0));
+  });
+}
+
+/// Choose one by one; the weight of each choice is its softmax over the experts
+/// that are left and within the margin of the best.
+std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
+  Type f32 = b.getF32Type();
+  Value none = arith::ConstantIntOp::create(b, 0, 1);
+  SmallVector<OpFoldResult> chosenSizes{b.size(logits, 0),
+                                        b.getIndexAttr(topK)};
+  SmallVector<Value> results = b.loop(
+      b.index(topK),
+      {b.empty(chosenSizes, f32), b.empty(chosenSizes, b.getI32Type()),
+       b.fill(b.sizes(logits), none)},
+      [&](Value k, ValueRange iters) {
+        Value taken = iters[2];
+        auto [value, chosen] = best(logits, taken, Axis::Columns);
+        Value near = b.mapWithVector(
+            logits, value, Axis::Columns, b.getI1Type(),
+            [&](ValueRange v) -> Value {
+              if (!op.getMargin())
+                return arith::ConstantIntOp::create(b, 1, 1);
+              Value gap = arith::SubFOp::create(b, v[1], v[0]);
+              Value factor = arith::MaximumFOp::create(
+                  b, math::AbsFOp::create(b, v[0]), v[1]);
+              Value relative = arith::DivFOp::create(b, gap, factor);
+              Value far = arith::CmpFOp::create(
+                  b, arith::CmpFPredicate::OGT, relative,
+                  b.f32(op.getMargin()->convertToDouble()));
+              return b.logicalNot(far);
+            });
+        Value counted = b.map({near, taken}, b.getI1Type(),
+                              [&](ValueRange v) -> Value {
+                                return arith::AndIOp::create(
+                                    b, v[0], b.logicalNot(v[1]));
+                              });
+        Value scores = score(logits, counted, Axis::Columns);
+        auto column = [&](Value ids) {
+          // [T] as [T, 1] for the gather, and back.
+          return tensor::ExpandShapeOp::create(
+              b, RankedTensorType::get(
+                     {cast<RankedTensorType>(ids.getType()).getDimSize(0), 1},
+                     b.getI32Type()),
+              ids, ArrayRef<ReassociationIndices>{{0, 1}},
+              SmallVector<OpFoldResult>{b.size(ids, 0), b.getIndexAttr(1)});
+        };
+        Value weight = gather(scores, column(chosen));
+        weight = tensor::CollapseShapeOp::create(
+            b, weight, ArrayRef<ReassociationIndices>{{0, 1}});
+        return SmallVector<Value>{setColumn(b, weight, iters[0], k),
+                                  setColumn(b, chosen, iters[1], k),
+                                  take(taken, chosen, Axis::Columns)};
+      });
+  return {results[0], results[1]};
+}
+
+/// Choices and their scores, before threshold, normalisation and scale.
+std::pair<Value, Value> GateLowering::selectAndWeigh(Value logits) {
+  Type f32 = b.getF32Type();
+  if (op.getOrder() == Order::ScoreEachChoice)
+    return selectScoringEachChoice(logits);
+
+  bool scoreFirst = op.getOrder() == Order::ScoreThenSelect;
+  Axis axis =
+      op.getScoreAxis() == ScoreAxis::Tokens ? Axis::Rows : Axis::Columns;
+  Value scores = scoreFirst ? score(logits, Value(), axis) : logits;
+
+  Value selection = scores;
+  if (op.getBias())
+    selection = b.mapWithVector(
+        selection, op.getBias(), Axis::Rows, f32, [&](ValueRange v) -> Value {
+          Value sum = arith::AddFOp::create(b, v[0], b.toFloat(v[1], f32));
+          return arith::SelectOp::create(b, b.isNaN(sum), negInf(), sum);
+        });
+  if (op.getGroups())
+    selection = limitToGroups(selection);
+
+  if (op.getSelection() == Selection::ExpertChoice) {
+    Value mask = selectByExpert(selection);
+    Value ids = b.map(mask, b.getI32Type(), [&](ValueRange v) -> Value {
+      Value expert = b.toI32(linalg::IndexOp::create(b, 1));
+      return arith::SelectOp::create(b, v[0], expert, b.i32(-1));
+    });
+    Value weights = b.map({scores, mask}, f32, [&](ValueRange v) -> Value {
+      return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));
+    });
+    return {weights, ids};
+  }
+
+  Value ids = op.getGivenIds() ? op.getGivenIds()
+                               : selectTopK(selection, topK).first;
+  Value weights = gather(scores, ids);
+  if (!scoreFirst) {
+    Value valid = validIds(ids);
+    weights = score(weights, valid, Axis::Columns);
+    weights = b.map({weights, valid}, f32, [&](ValueRange v) -> Value {
+      return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));
+    });
+  }
+  return {weights, ids};
+}
+
+std::pair<Value, Value> GateLowering::run() {
+  Type f32 = b.getF32Type();
+  auto [weights, ids] = selectAndWeigh(logits());
+
+  if (op.getThreshold()) {
+    Value above = b.map(weights, b.getI1Type(), [&](ValueRange v) -> Value {
+      return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, v[0],
+                                   b.f32(op.getThreshold()->convertToDouble()));
+    });
+    ids = b.map({ids, above}, b.getI32Type(), [&](ValueRange v) -> Value {
+      return arith::SelectOp::create(b, v[1], v[0], b.i32(-1));
+    });
+    weights = b.map({weights, above}, f32, [&](ValueRange v) -> Value {
+      return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));
+    });
+  }
+  if (std::optional<NormalizeAttr> normalize = op.getNormalize())
+    weights = b.normalize(weights, validIds(ids), *normalize, scoreType);
+  weights = b.map(weights, scoreType, [&](ValueRange v) -> Value {
+    Value weight = v[0];
+    if (op.getScale())
+      weight = arith::MulFOp::create(
+          b, weight, b.f32(op.getScale()->convertToDouble()));
+    return b.toFloat(weight, scoreType);
+  });
+  return {weights, ids};
+}
+
+namespace {
+struct LowerGate : OpRewritePattern<GateOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(GateOp op,
+                                PatternRewriter &rewriter) const override {
+    auto [weights, ids] = GateLowering(op, rewriter).run();
+    rewriter.replaceOp(op, {weights, ids});
+    return success();
+  }
+};
+} // namespace
+
+void mlir::moe::populateGateToLinalgPatterns(RewritePatternSet &patterns) {
+  patterns.add<LowerGate>(patterns.getContext());
+}

@@ -1,0 +1,263 @@
+//===- TensorBuilder.cpp - Short names for linalg on tensors --------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TensorBuilder.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// Scalars
+//===----------------------------------------------------------------------===//
+
+Value TensorBuilder::index(int64_t value) {
+  return arith::ConstantIndexOp::create(*this, value);
+}
+Value TensorBuilder::i32(int64_t value) {
+  return arith::ConstantIntOp::create(*this, value, 32);
+}
+Value TensorBuilder::f32(double value) {
+  return arith::ConstantOp::create(*this, getF32FloatAttr(value));
+}
+Value TensorBuilder::toI32(Value index) {
+  return arith::IndexCastOp::create(*this, getI32Type(), index);
+}
+Value TensorBuilder::toIndex(Value integer) {
+  return arith::IndexCastOp::create(*this, getIndexType(), integer);
+}
+
+Value TensorBuilder::toFloat(Value value, Type type) {
+  if (value.getType() == type)
+    return value;
+  // f16 and bf16 convert by way of f32.
+  if (!value.getType().isF32())
+    value = arith::ExtFOp::create(*this, getF32Type(), value);
+  return type.isF32() ? value : arith::TruncFOp::create(*this, type, value);
+}
+
+Value TensorBuilder::roundTo(Value value, Type type) {
+  return toFloat(toFloat(value, type), getF32Type());
+}
+
+Value TensorBuilder::isNaN(Value value) {
+  return arith::CmpFOp::create(*this, arith::CmpFPredicate::UNO, value, value);
+}
+
+Value TensorBuilder::inRange(Value integer, int64_t bound) {
+  // One unsigned comparison: a negative number is a large one.
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, integer,
+                               i32(bound));
+}
+
+Value TensorBuilder::logicalNot(Value flag) {
+  return arith::XOrIOp::create(*this, flag,
+                               arith::ConstantIntOp::create(*this, 1, 1));
+}
+
+//===----------------------------------------------------------------------===//
+// Tensors
+//===----------------------------------------------------------------------===//
+
+OpFoldResult TensorBuilder::size(Value tensor, int64_t dim) {
+  return tensor::getMixedSize(*this, getLoc(), tensor, dim);
+}
+Value TensorBuilder::dim(Value tensor, int64_t dim) {
+  return getValueOrCreateConstantIndexOp(*this, getLoc(), size(tensor, dim));
+}
+SmallVector<OpFoldResult> TensorBuilder::sizes(Value tensor) {
+  return tensor::getMixedSizes(*this, getLoc(), tensor);
+}
+Value TensorBuilder::empty(ArrayRef<OpFoldResult> sizes, Type element) {
+  return tensor::EmptyOp::create(*this, sizes, element);
+}
+Value TensorBuilder::fill(ArrayRef<OpFoldResult> sizes, Value scalar) {
+  return linalg::FillOp::create(*this, scalar, empty(sizes, scalar.getType()))
+      .getResult(0);
+}
+Value TensorBuilder::extract(Value tensor, ValueRange indices) {
+  return tensor::ExtractOp::create(*this, tensor, indices);
+}
+Value TensorBuilder::insert(Value scalar, Value tensor, ValueRange indices) {
+  return tensor::InsertOp::create(*this, scalar, tensor, indices);
+}
+
+SmallVector<Value> TensorBuilder::generic(unsigned loops, unsigned reductions,
+                                          ArrayRef<Value> inputs,
+                                          ArrayRef<AffineMap> maps,
+                                          ArrayRef<Value> outputs, BodyN body) {
+  SmallVector<utils::IteratorType> iterators(loops,
+                                             utils::IteratorType::parallel);
+  for (unsigned i = loops - reductions; i < loops; ++i)
+    iterators[i] = utils::IteratorType::reduction;
+  auto op = linalg::GenericOp::create(
+      *this, TypeRange(ValueRange(outputs)), inputs, outputs, maps, iterators,
+      [&](OpBuilder &nested, Location loc, ValueRange elements) {
+        OpBuilder::InsertionGuard guard(*this);
+        setInsertionPoint(nested.getInsertionBlock(),
+                          nested.getInsertionPoint());
+        linalg::YieldOp::create(*this, body(elements));
+      });
+  return llvm::to_vector_of<Value>(op.getResults());
+}
+
+Value TensorBuilder::map(ArrayRef<Value> inputs, Type element, Body body) {
+  auto type = cast<RankedTensorType>(inputs.front().getType());
+  unsigned rank = type.getRank();
+  SmallVector<AffineMap> maps(inputs.size() + 1,
+                              getMultiDimIdentityMap(rank));
+  Value output = empty(sizes(inputs.front()), element);
+  return generic(rank, 0, inputs, maps, output, [&](ValueRange elements) {
+           return SmallVector<Value>{body(elements.drop_back())};
+         })
+      .front();
+}
+
+/// The map from the loops (row, column) to the dimension that is left when
+/// `removed` is reduced.
+static AffineMap remaining(Builder &b, Axis removed) {
+  return AffineMap::get(2, 0,
+                        b.getAffineDimExpr(removed == Axis::Columns ? 0 : 1));
+}
+
+Value TensorBuilder::mapWithVector(Value matrix, Value vector, Axis removed,
+                                   Type element, Body body) {
+  AffineMap identity = getMultiDimIdentityMap(2);
+  Value output = empty(sizes(matrix), element);
+  return generic(2, 0, {matrix, vector},
+                 {identity, remaining(*this, removed), identity}, output,
+                 [&](ValueRange elements) {
+                   return SmallVector<Value>{body(elements.drop_back())};
+                 })
+      .front();
+}
+
+Value TensorBuilder::reduce(Value matrix, Axis axis, Value init, Body body) {
+  // The reduced dimension is the inner loop, so that it runs in order.
+  AffineMap in = axis == Axis::Columns
+                     ? getMultiDimIdentityMap(2)
+                     : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0}, getContext());
+  AffineMap out = AffineMap::get(2, 0, getAffineDimExpr(0));
+  Value output = fill(size(matrix, axis == Axis::Columns ? 0 : 1), init);
+  return generic(2, 1, matrix, {in, out}, output,
+                 [&](ValueRange elements) {
+                   return SmallVector<Value>{body(elements)};
+                 })
+      .front();
+}
+
+SmallVector<Value> TensorBuilder::loop(
+    Value bound, ValueRange inits,
+    llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  auto op = scf::ForOp::create(
+      *this, index(0), bound, index(1), inits,
+      [&](OpBuilder &nested, Location loc, Value induction, ValueRange iters) {
+        OpBuilder::InsertionGuard guard(*this);
+        setInsertionPoint(nested.getInsertionBlock(),
+                          nested.getInsertionPoint());
+        scf::YieldOp::create(*this, body(induction, iters));
+      });
+  return llvm::to_vector_of<Value>(op.getResults());
+}
+
+//===----------------------------------------------------------------------===//
+// Formulas
+//===----------------------------------------------------------------------===//
+
+Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
+  Type f32Type = getF32Type();
+  Value negInf = f32(-std::numeric_limits<double>::infinity());
+  if (valid)
+    matrix = map({matrix, valid}, f32Type, [&](ValueRange v) -> Value {
+      return arith::SelectOp::create(*this, v[1], v[0], negInf);
+    });
+  Value maximum = reduce(matrix, axis, negInf, [&](ValueRange v) -> Value {
+    return arith::MaximumFOp::create(*this, v[0], v[1]);
+  });
+  // exp(0) = 1 for the maximum itself, also where it is infinite.
+  Value powers = mapWithVector(
+      matrix, maximum, axis, f32Type, [&](ValueRange v) -> Value {
+        Value power =
+            math::ExpOp::create(*this, arith::SubFOp::create(*this, v[0], v[1]));
+        Value same = arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ,
+                                           v[0], v[1]);
+        return arith::SelectOp::create(*this, same, f32(1.0), power);
+      });
+  if (valid)
+    powers = map({powers, valid}, f32Type, [&](ValueRange v) -> Value {
+      return arith::SelectOp::create(*this, v[1], v[0], f32(0.0));
+    });
+  Value sum = reduce(powers, axis, f32(0.0), [&](ValueRange v) -> Value {
+    return arith::AddFOp::create(*this, v[1], v[0]);
+  });
+  return mapWithVector(
+      powers, sum, axis, f32Type, [&](ValueRange v) -> Value {
+        Value none = arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ,
+                                           v[1], f32(0.0));
+        Value quotient = arith::DivFOp::create(*this, v[0], v[1]);
+        return arith::SelectOp::create(*this, none, v[1], quotient);
+      });
+}
+
+Value TensorBuilder::normalize(Value weights, Value valid,
+                               NormalizeAttr normalize, Type type) {
+  Type f32Type = getF32Type();
+  NormalizeKind kind = normalize.getKind();
+  if (kind == NormalizeKind::Softmax) {
+    Value result = softmax(weights, valid, Axis::Columns);
+    return map(result, f32Type,
+               [&](ValueRange v) { return roundTo(v[0], type); });
+  }
+
+  double p = kind == NormalizeKind::Norm ? normalize.getP() : 1.0;
+  Value terms = map({weights, valid}, f32Type, [&](ValueRange v) -> Value {
+    Value term = v[0];
+    if (kind == NormalizeKind::Norm) {
+      term = math::AbsFOp::create(*this, term);
+      if (p == 2.0)
+        term = arith::MulFOp::create(*this, term, term);
+      else if (p != 1.0)
+        term = math::PowFOp::create(*this, term, f32(p));
+    }
+    return arith::SelectOp::create(*this, v[1], term, f32(0.0));
+  });
+  Value sum =
+      reduce(terms, Axis::Columns, f32(0.0), [&](ValueRange v) -> Value {
+        return arith::AddFOp::create(*this, v[1], v[0]);
+      });
+  Value denominator = map(sum, f32Type, [&](ValueRange v) -> Value {
+    Value d = v[0];
+    if (p == 2.0)
+      d = math::SqrtOp::create(*this, d);
+    else if (p != 1.0)
+      d = math::PowFOp::create(*this, d, f32(1.0 / p));
+    d = roundTo(d, type);
+    if (normalize.getEpsilon() == 0.0)
+      return d;
+    Value epsilon = f32(normalize.getEpsilon());
+    if (normalize.getGuard() == NormalizeGuard::Add)
+      d = arith::AddFOp::create(*this, d, epsilon);
+    else
+      d = arith::MaximumFOp::create(*this, d, epsilon);
+    return roundTo(d, type);
+  });
+  return mapWithVector(
+      weights, denominator, Axis::Columns, f32Type,
+      [&](ValueRange v) -> Value {
+        Value zero = f32(0.0);
+        Value none = arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ,
+                                           v[1], zero);
+        Value quotient =
+            roundTo(arith::DivFOp::create(*this, v[0], v[1]), type);
+        return arith::SelectOp::create(*this, none, zero, quotient);
+      });
+}

@@ -1,0 +1,67 @@
+//===- MoEDialect.cpp - The moe dialect -----------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+#include "moe/Dialect/MoE/IR/MoEDialect.cpp.inc"
+#include "moe/Dialect/MoE/IR/MoEEnums.cpp.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "moe/Dialect/MoE/IR/MoEAttrs.cpp.inc"
+
+#define GET_OP_CLASSES
+#include "moe/Dialect/MoE/IR/MoEOps.cpp.inc"
+
+void MoEDialect::initialize() {
+  addOperations<
+#define GET_OP_LIST
+#include "moe/Dialect/MoE/IR/MoEOps.cpp.inc"
+      >();
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "moe/Dialect/MoE/IR/MoEAttrs.cpp.inc"
+      >();
+}
+
+//===----------------------------------------------------------------------===//
+// Small members of the operations
+//===----------------------------------------------------------------------===//
+
+FloatType GateOp::getScoreElementType() {
+  return getScoreType() ? *getScoreType() : Float32Type::get(getContext());
+}
+
+void GateOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getWeights(), "weights");
+  setName(getIds(), "ids");
+}
+
+void DispatchOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getGrouped(), "grouped");
+  setName(getOffsets(), "offsets");
+  setName(getPositions(), "positions");
+}
+
+void ExpertOp::getAsmBlockArgumentNames(Region &region,
+                                        OpAsmSetValueNameFn setName) {
+  if (!region.empty() && region.getNumArguments() > 0)
+    setName(region.getArgument(0), "rows");
+}
+
+YieldOp ExpertOp::getYield() {
+  return cast<YieldOp>(getBody().front().getTerminator());
+}
+
+void CombineOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getResult(), "combined");
+}

@@ -1,0 +1,277 @@
+//===- MoEVerifiers.cpp - What the types do not already exclude -----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// Whether two extents can be equal: dynamic ones are checked at run time.
+static bool compatible(int64_t a, int64_t b) {
+  return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b;
+}
+
+/// Check that `value` has the shape `expected`, extent by extent.
+static LogicalResult verifyShape(Operation *op, StringRef name, Value value,
+                                 ArrayRef<int64_t> expected) {
+  auto type = cast<RankedTensorType>(value.getType());
+  bool same = type.getRank() == int64_t(expected.size());
+  for (auto [a, b] : llvm::zip(type.getShape(), expected))
+    same = same && compatible(a, b);
+  if (same)
+    return success();
+  auto print = [](InFlightDiagnostic &diag, ArrayRef<int64_t> shape) {
+    llvm::interleave(
+        shape,
+        [&](int64_t extent) {
+          if (ShapedType::isDynamic(extent))
+            diag << "?";
+          else
+            diag << extent;
+        },
+        [&] { diag << "x"; });
+  };
+  InFlightDiagnostic diag = op->emitOpError() << "expected " << name << " of shape ";
+  print(diag, expected);
+  diag << ", got ";
+  print(diag, type.getShape());
+  return diag;
+}
+
+static LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
+                                 int64_t low, int64_t high) {
+  if (value >= low && value <= high)
+    return success();
+  return op->emitOpError() << "expected " << name << " between " << low
+                           << " and " << high << ", got " << value;
+}
+
+//===----------------------------------------------------------------------===//
+// moe.gate
+//===----------------------------------------------------------------------===//
+
+/// The attributes that say how experts are scored.
+static LogicalResult verifyScore(GateOp op) {
+  bool softmax = op.getScore() == Score::Softmax;
+  if (op.getScoreAxis() == ScoreAxis::Tokens &&
+      (!softmax || op.getOrder() != Order::ScoreThenSelect))
+    return op.emitOpError("score_axis(tokens) needs score(softmax) and "
+                          "order(score_then_select)");
+  if (op.getOrder() == Order::ScoreEachChoice) {
+    if (!softmax)
+      return op.emitOpError("order(score_each_choice) needs score(softmax)");
+    if (op.getBias() || op.getGroups() || op.getGivenIds())
+      return op.emitOpError("order(score_each_choice) takes no bias, groups or "
+                            "given ids");
+  } else if (op.getMargin()) {
+    return op.emitOpError("margin needs order(score_each_choice)");
+  }
+  if (std::optional<APFloat> margin = op.getMargin())
+    if (margin->isNaN() || margin->isNegative())
+      return op.emitOpError("expected a margin of at least 0");
+  if (op.getThreshold() && op.getThreshold()->isNaN())
+    return op.emitOpError("expected a threshold that is a number");
+  if (op.getScale() && !op.getScale()->isFinite())
+    return op.emitOpError("expected a finite scale");
+  return success();
+}
+
+/// The attributes and operands that say who selects whom.
+static LogicalResult verifySelection(GateOp op, int64_t experts) {
+  bool expertChoice = op.getSelection() == Selection::ExpertChoice;
+  if (expertChoice != op.getCapacity().has_value())
+    return op.emitOpError(expertChoice
+                              ? "select(expert_choice) needs a capacity"
+                              : "capacity needs select(expert_choice); that of "
+                                "a dispatch is an attribute of moe.dispatch");
+  if (expertChoice) {
+    if (int64_t(op.getTopK()) != experts)
+      return op.emitOpError() << "select(expert_choice) needs top_k(" << experts
+                              << "), one column for each expert, got "
+                              << op.getTopK();
+    if (op.getGivenIds() || op.getGroups() ||
+        op.getOrder() != Order::ScoreThenSelect)
+      return op.emitOpError("select(expert_choice) takes no given ids, no "
+                            "groups and no other order than score_then_select");
+  }
+  if (op.getGivenIds() && (op.getBias() || op.getGroups()))
+    return op.emitOpError("given ids leave nothing to select: bias and groups "
+                          "have no effect");
+  if (std::optional<GroupsAttr> groups = op.getGroups()) {
+    int64_t count = groups->getCount();
+    if (experts % count != 0)
+      return op.emitOpError() << "expected a number of groups that divides "
+                              << experts << " experts, got " << count;
+    int64_t size = experts / count;
+    if (groups->getScore() == GroupScore::Top2Sum && size < 2)
+      return op.emitOpError("group score top2_sum needs at least 2 experts in "
+                            "each group, got 1");
+    if (int64_t(op.getTopK()) > groups->getKeep() * size)
+      return op.emitOpError() << "expected top_k of at most "
+                              << groups->getKeep() * size
+                              << ", the experts in the groups kept, got "
+                              << op.getTopK();
+  }
+  return success();
+}
+
+LogicalResult GateOp::verify() {
+  RankedTensorType logits = getLogits().getType();
+  int64_t tokens = logits.getDimSize(0), experts = logits.getDimSize(1);
+  if (ShapedType::isDynamic(experts))
+    return emitOpError("expected logits with a static number of experts, got ")
+           << logits;
+  if (failed(verifyRange(*this, "top_k", getTopK(), 1, experts)))
+    return failure();
+  if (getBias() && failed(verifyShape(*this, "bias", getBias(), {experts})))
+    return failure();
+  if (getNoise() &&
+      failed(verifyShape(*this, "noise", getNoise(), {tokens, experts})))
+    return failure();
+  if (getGivenIds() && failed(verifyShape(*this, "given ids", getGivenIds(),
+                                          {tokens, int64_t(getTopK())})))
+    return failure();
+  if (failed(verifyScore(*this)))
+    return failure();
+  return verifySelection(*this, experts);
+}
+
+//===----------------------------------------------------------------------===//
+// moe.dispatch
+//===----------------------------------------------------------------------===//
+
+LogicalResult DispatchOp::verify() {
+  RankedTensorType rows = getRows().getType(), ids = getIds().getType();
+  if (ids.isDynamicDim(1) || ids.getDimSize(1) < 1)
+    return emitOpError("expected ids with a static, positive number of "
+                       "choices, got ")
+           << ids;
+  if (!compatible(rows.getDimSize(0), ids.getDimSize(0)))
+    return emitOpError("expected as many rows as tokens in ids, ")
+           << ids.getDimSize(0) << ", got " << rows.getDimSize(0);
+  if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
+                                         ids.getShape())))
+    return failure();
+  bool probability = getPriority() == Priority::Probability;
+  if (!getWeights() && (probability || getScaleRows()))
+    return emitOpError(probability ? "priority(probability)" : "scale_rows")
+           << " needs weights";
+  if (std::optional<int64_t> choices = getChoices())
+    if (failed(verifyRange(*this, "choices", *choices, 1, getTopK())))
+      return failure();
+  if (getOverflow() == Overflow::NextChoice) {
+    if (probability)
+      return emitOpError("overflow(next_choice) needs an order to retry in: "
+                         "priority position or choice, got probability");
+    if (!getCapacity())
+      return emitOpError("overflow(next_choice) needs a capacity");
+  }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.expert
+//===----------------------------------------------------------------------===//
+
+LogicalResult ExpertOp::verify() {
+  RankedTensorType grouped = getGrouped().getType();
+  RankedTensorType result = getResult().getType();
+  RankedTensorType offsets = getOffsets().getType();
+  if (offsets.isDynamicDim(0) || offsets.getDimSize(0) < 2)
+    return emitOpError("expected static offsets of at least 2, one more than "
+                       "experts, got ")
+           << offsets;
+  int64_t experts = getNumExperts(), first = getFirstExpert();
+  if (failed(verifyRange(*this, "first", first, 0, experts - 1)) ||
+      failed(verifyRange(*this, "count", getExpertCount(), 1, experts - first)))
+    return failure();
+  for (auto [index, param] : llvm::enumerate(getParams())) {
+    auto type = cast<RankedTensorType>(param.getType());
+    if (type.getRank() < 1 || type.getDimSize(0) != getExpertCount())
+      return emitOpError("expected parameter ")
+             << index << " with a leading dimension of " << getExpertCount()
+             << ", one slice for each expert, got " << type;
+  }
+  if (!compatible(grouped.getDimSize(0), result.getDimSize(0)))
+    return emitOpError("expected as many rows out as in, ")
+           << grouped.getDimSize(0) << ", got " << result.getDimSize(0);
+  if (result.isDynamicDim(1))
+    return emitOpError("expected a result with static columns, got ") << result;
+  if (getInit()) {
+    if (getInit().getType() != result)
+      return emitOpError("expected init of the type of the result, ")
+             << result << ", got " << getInit().getType();
+    if (getUncovered() == Uncovered::Zero)
+      return emitOpError("init already says what the uncovered rows are; "
+                         "uncovered(zero) contradicts it");
+  }
+  return success();
+}
+
+LogicalResult ExpertOp::verifyRegions() {
+  Block &body = getBody().front();
+  unsigned expected = 1 + getParams().size();
+  if (body.getNumArguments() != expected)
+    return emitOpError("expected a region with ")
+           << expected << " arguments, the rows and a slice of each parameter, "
+           << "got " << body.getNumArguments();
+  RankedTensorType grouped = getGrouped().getType();
+  Type rows = RankedTensorType::get(
+      {ShapedType::kDynamic, grouped.getDimSize(1)}, grouped.getElementType());
+  if (body.getArgument(0).getType() != rows)
+    return emitOpError("expected the rows in the region to be ")
+           << rows << ", got " << body.getArgument(0).getType();
+  for (auto [index, param] : llvm::enumerate(getParams())) {
+    auto type = cast<RankedTensorType>(param.getType());
+    Type slice = RankedTensorType::get(type.getShape().drop_front(),
+                                       type.getElementType());
+    Type actual = body.getArgument(index + 1).getType();
+    if (actual != slice)
+      return emitOpError("expected the slice of parameter ")
+             << index << " in the region to be " << slice << ", got " << actual;
+  }
+  Type yielded = RankedTensorType::get(
+      {ShapedType::kDynamic, getResult().getType().getDimSize(1)},
+      getResult().getType().getElementType());
+  auto yield = dyn_cast<YieldOp>(body.getTerminator());
+  if (!yield)
+    return emitOpError("expected a region that ends with moe.yield, got ")
+           << body.getTerminator()->getName();
+  if (yield.getRows().getType() != yielded)
+    return yield.emitOpError("expected to yield ")
+           << yielded << ", got " << yield.getRows().getType();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.combine
+//===----------------------------------------------------------------------===//
+
+LogicalResult CombineOp::verify() {
+  RankedTensorType positions = getPositions().getType();
+  if (positions.isDynamicDim(1) || positions.getDimSize(1) < 1)
+    return emitOpError("expected positions with a static, positive number of "
+                       "choices, got ")
+           << positions;
+  if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
+                                         positions.getShape())))
+    return failure();
+  if (getNormalize() && !getWeights())
+    return emitOpError("normalize needs weights");
+  if (!getDropped())
+    return success();
+  RankedTensorType result = getResult().getType();
+  if (failed(verifyShape(*this, "dropped", getDropped(), result.getShape())))
+    return failure();
+  Type element = getDropped().getType().getElementType();
+  if (element != result.getElementType())
+    return emitOpError("expected dropped rows of ")
+           << result.getElementType() << ", got " << element;
+  return success();
+}

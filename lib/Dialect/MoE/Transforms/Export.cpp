@@ -1,0 +1,332 @@
+//===- Export.cpp - The calling convention of the runtime -----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/Transforms/Passes.h"
+
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEEXPORT
+#include "moe/Dialect/MoE/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+/// Name of an element type in a signature; empty if it cannot cross.
+static StringRef dtypeName(Type type) {
+  if (type.isF32())
+    return "f32";
+  if (type.isF16())
+    return "f16";
+  if (type.isBF16())
+    return "bf16";
+  if (type.isF64())
+    return "f64";
+  if (type.isSignlessInteger(8))
+    return "i8";
+  if (type.isSignlessInteger(16))
+    return "i16";
+  if (type.isSignlessInteger(32))
+    return "i32";
+  if (type.isSignlessInteger(64))
+    return "i64";
+  return "";
+}
+
+namespace {
+/// The export of one function.
+class Exporter {
+public:
+  explicit Exporter(func::FuncOp function)
+      : function(function), builder(function.getContext()) {}
+
+  LogicalResult run();
+
+private:
+  LogicalResult describeInputs();
+  LogicalResult setTokenRange(ArrayRef<DispatchOp> dispatches);
+  LogicalResult addOutputs(func::ReturnOp returnOp);
+  void addReports(ArrayRef<DispatchOp> dispatches, func::ReturnOp returnOp);
+  LogicalResult describe(Type type, StringRef name, StringRef role,
+                         SmallVector<NamedAttribute> extra = {});
+  BlockArgument addArgument(Type type);
+  void write(Value tensor, Value destination, func::ReturnOp before);
+  int64_t numExpertsOf(BlockArgument ids);
+
+  func::FuncOp function;
+  Builder builder;
+  SmallVector<Attribute> arguments, dispatchReports;
+};
+} // namespace
+
+/// Append one argument to the recorded signature.
+LogicalResult Exporter::describe(Type type, StringRef name, StringRef role,
+                                 SmallVector<NamedAttribute> extra) {
+  auto shaped = dyn_cast<ShapedType>(type);
+  if (!shaped || !shaped.hasRank() || dtypeName(shaped.getElementType()).empty())
+    return function.emitError()
+           << "expected '" << name
+           << "' to be a ranked tensor of f32, f16, bf16, f64, i8, i16, i32 or "
+              "i64 to export '"
+           << function.getName() << "', got " << type;
+  SmallVector<int64_t> shape = llvm::map_to_vector(
+      shaped.getShape(),
+      [](int64_t extent) { return ShapedType::isDynamic(extent) ? -1 : extent; });
+  extra.push_back(builder.getNamedAttr("name", builder.getStringAttr(name)));
+  extra.push_back(builder.getNamedAttr("role", builder.getStringAttr(role)));
+  extra.push_back(builder.getNamedAttr(
+      "dtype", builder.getStringAttr(dtypeName(shaped.getElementType()))));
+  extra.push_back(
+      builder.getNamedAttr("shape", builder.getI64ArrayAttr(shape)));
+  arguments.push_back(builder.getDictionaryAttr(extra));
+  return success();
+}
+
+/// The number of experts if the elements of an argument are used as ids, so that
+/// the runtime can check them before anything runs; 0 otherwise.
+int64_t Exporter::numExpertsOf(BlockArgument ids) {
+  int64_t experts = 0;
+  auto narrow = [&](int64_t count) {
+    experts = experts == 0 ? count : std::min(experts, count);
+  };
+  for (OpOperand &use : ids.getUses()) {
+    if (auto dispatch = dyn_cast<DispatchOp>(use.getOwner()))
+      if (use.get() == dispatch.getIds())
+        narrow(dispatch.getNumExperts());
+    if (auto gate = dyn_cast<GateOp>(use.getOwner()))
+      narrow(gate.getNumExperts());
+  }
+  return experts;
+}
+
+LogicalResult Exporter::describeInputs() {
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned index = argument.getArgNumber();
+    auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
+    auto role = function.getArgAttrOfType<StringAttr>(index, "moe.role");
+    std::string defaultName = "arg" + std::to_string(index);
+    StringRef nameText = name ? name.getValue() : StringRef(defaultName);
+    StringRef roleText = role ? role.getValue() : "input";
+    if (roleText != "input" && roleText != "weight")
+      return function.emitError() << "expected moe.role of '" << nameText
+                                  << "' to be \"input\" or \"weight\", got \""
+                                  << roleText << "\"";
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    if (roleText == "weight" && type && !type.hasStaticShape())
+      return function.emitError() << "expected weight '" << nameText
+                                  << "' to have a static shape, got " << type;
+    SmallVector<NamedAttribute> extra;
+    if (int64_t experts = numExpertsOf(argument))
+      extra.push_back(builder.getNamedAttr("num_experts",
+                                           builder.getI64IntegerAttr(experts)));
+    if (auto source = function.getArgAttrOfType<ArrayAttr>(index, "moe.source"))
+      extra.push_back(builder.getNamedAttr("source", source));
+    if (failed(describe(argument.getType(), nameText, roleText, extra)))
+      return failure();
+    // Nothing of the caller's is ever written but the outputs.
+    if (type)
+      function.setArgAttr(index, "bufferization.writable",
+                          builder.getBoolAttr(false));
+  }
+  return success();
+}
+
+/// Check or add the range of T: row numbers are 32-bit.
+LogicalResult Exporter::setTokenRange(ArrayRef<DispatchOp> dispatches) {
+  int64_t limit = INT32_MAX;
+  for (DispatchOp dispatch : dispatches)
+    limit = std::min<int64_t>(limit, INT32_MAX / dispatch.getTopK());
+  auto range = function->getAttrOfType<ArrayAttr>("moe.tokens");
+  if (!range) {
+    function->setAttr("moe.tokens", builder.getI64ArrayAttr({0, limit}));
+    return success();
+  }
+  SmallVector<int64_t> bounds;
+  for (Attribute bound : range)
+    if (auto integer = dyn_cast<IntegerAttr>(bound))
+      bounds.push_back(integer.getInt());
+  if (bounds.size() != 2 || range.size() != 2 || bounds[0] < 0 ||
+      bounds[1] < bounds[0])
+    return function.emitError()
+           << "expected moe.tokens to be [min, max] with 0 <= min <= max, got "
+           << range;
+  if (bounds[1] > limit)
+    return function.emitError()
+           << "expected a maximum of at most " << limit
+           << " tokens in moe.tokens, so that the rows fit 32 bits, got "
+           << bounds[1];
+  return success();
+}
+
+BlockArgument Exporter::addArgument(Type type) {
+  unsigned index = function.getNumArguments();
+  (void)function.insertArgument(index, type, {}, function.getLoc());
+  return function.getArgument(index);
+}
+
+void Exporter::write(Value tensor, Value destination, func::ReturnOp before) {
+  OpBuilder b(before);
+  bufferization::MaterializeInDestinationOp::create(
+      b, function.getLoc(), Type(), tensor, destination, /*restrict=*/true,
+      /*writable=*/true);
+}
+
+/// Results become memrefs that the caller provides.
+LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
+  SmallVector<Value> results(returnOp.getOperands());
+  for (auto [index, result] : llvm::enumerate(results)) {
+    auto name = function.getResultAttrOfType<StringAttr>(index, "moe.name");
+    std::string defaultName =
+        results.size() == 1 ? "y" : "y" + std::to_string(index);
+    if (failed(describe(result.getType(), name ? name.getValue() : StringRef(defaultName),
+                        "output")))
+      return failure();
+    auto type = cast<RankedTensorType>(result.getType());
+    write(result,
+          addArgument(MemRefType::get(type.getShape(), type.getElementType())),
+          returnOp);
+  }
+  for (int index = results.size() - 1; index >= 0; --index)
+    (void)function.eraseResult(index);
+  returnOp.getOperandsMutable().clear();
+  return success();
+}
+
+/// {choices that name an expert, choices with an id that is none} of a dispatch.
+static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
+  Type i64 = b.getI64Type();
+  auto constant = [&](Type type, int64_t value) -> Value {
+    return arith::ConstantOp::create(b, b.getIntegerAttr(type, value));
+  };
+  auto scalar = RankedTensorType::get({}, i64);
+  Value zero = arith::ConstantOp::create(
+      b, DenseElementsAttr::get(scalar, b.getI64IntegerAttr(0)));
+  AffineMap identity = b.getMultiDimIdentityMap(2);
+  AffineMap none = AffineMap::get(2, 0, b.getContext());
+  auto sums = linalg::GenericOp::create(
+      b, TypeRange{scalar, scalar}, dispatch.getIds(), ValueRange{zero, zero},
+      ArrayRef<AffineMap>{identity, none, none},
+      ArrayRef<utils::IteratorType>(
+          {utils::IteratorType::reduction, utils::IteratorType::reduction}),
+      [&](OpBuilder &nested, Location loc, ValueRange v) {
+        ImplicitLocOpBuilder b(loc, nested);
+        Type i32 = b.getI32Type();
+        using P = arith::CmpIPredicate;
+        Value valid = arith::CmpIOp::create(
+            b, P::ult, v[0], constant(i32, dispatch.getNumExperts()));
+        Value sentinel =
+            arith::CmpIOp::create(b, P::eq, v[0], constant(i32, -1));
+        Value known = arith::OrIOp::create(b, valid, sentinel);
+        Value invalid = arith::XOrIOp::create(
+            b, known, constant(b.getI1Type(), 1));
+        auto add = [&](Value sum, Value flag) -> Value {
+          return arith::AddIOp::create(
+              b, sum, arith::ExtUIOp::create(b, i64, flag));
+        };
+        linalg::YieldOp::create(
+            b, ValueRange{add(v[1], valid), add(v[2], invalid)});
+      });
+  SmallVector<Value> counts;
+  for (Value sum : sums.getResults())
+    counts.push_back(tensor::ExtractOp::create(b, sum, ValueRange{}));
+  return tensor::FromElementsOp::create(b, counts);
+}
+
+/// Offsets and counters of each dispatch go to the runtime's own buffers.
+void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
+                          func::ReturnOp returnOp) {
+  for (auto [index, each] : llvm::enumerate(dispatches)) {
+    DispatchOp dispatch = each;
+    ImplicitLocOpBuilder b(dispatch.getLoc(), returnOp);
+    std::string offsets = "offsets" + std::to_string(index);
+    std::string counters = "counters" + std::to_string(index);
+    auto report = [&](Value tensor, StringRef name, StringRef role) {
+      auto type = cast<RankedTensorType>(tensor.getType());
+      (void)describe(type, name, role);
+      write(tensor,
+            addArgument(MemRefType::get(type.getShape(), type.getElementType())),
+            returnOp);
+    };
+    Value counted = countChoices(b, dispatch);
+    report(dispatch.getOffsets(), offsets, "offsets");
+    report(counted, counters, "counters");
+    dispatchReports.push_back(builder.getDictionaryAttr({
+        builder.getNamedAttr("num_experts", builder.getI64IntegerAttr(
+                                                dispatch.getNumExperts())),
+        builder.getNamedAttr("top_k",
+                             builder.getI64IntegerAttr(dispatch.getTopK())),
+        builder.getNamedAttr("offsets", builder.getStringAttr(offsets)),
+        builder.getNamedAttr("counters", builder.getStringAttr(counters)),
+    }));
+  }
+}
+
+LogicalResult Exporter::run() {
+  if (function.isExternal())
+    return function.emitError()
+           << "expected a body for the exported function '"
+           << function.getName() << "'";
+  if (!function.getBody().hasOneBlock())
+    return function.emitError()
+           << "expected one block in the exported function '"
+           << function.getName() << "', got " << function.getBody().getBlocks().size();
+  auto returnOp =
+      dyn_cast<func::ReturnOp>(function.getBody().front().getTerminator());
+  if (!returnOp || returnOp.getNumOperands() == 0)
+    return function.emitError() << "expected the exported function '"
+                                << function.getName() << "' to return a tensor";
+
+  // Only a dispatch at the top level runs once in each call; one inside a loop
+  // or an expert has no single answer to report.
+  SmallVector<DispatchOp> all, reported;
+  function.walk([&](DispatchOp dispatch) {
+    all.push_back(dispatch);
+    if (dispatch->getParentOp() == function)
+      reported.push_back(dispatch);
+  });
+  if (failed(describeInputs()) || failed(setTokenRange(all)) ||
+      failed(addOutputs(returnOp)))
+    return failure();
+  addReports(reported, returnOp);
+  function->setAttr(
+      "moe.signature",
+      builder.getDictionaryAttr({
+          builder.getNamedAttr("arguments", builder.getArrayAttr(arguments)),
+          builder.getNamedAttr("dispatches",
+                               builder.getArrayAttr(dispatchReports)),
+      }));
+  return success();
+}
+
+namespace {
+struct MoEExport : moe::impl::MoEExportBase<MoEExport> {
+  void runOnOperation() override {
+    SmallVector<func::FuncOp> exported;
+    for (auto function : getOperation().getOps<func::FuncOp>())
+      if (function.isPublic() && !function.isExternal() &&
+          !function->hasAttr("moe.signature"))
+        exported.push_back(function);
+    for (func::FuncOp function : exported) {
+      auto uses = SymbolTable::getSymbolUses(function, getOperation());
+      if (uses && !uses->empty()) {
+        function.emitError() << "expected the exported function '"
+                             << function.getName()
+                             << "' not to be called within the module";
+        return signalPassFailure();
+      }
+      if (failed(Exporter(function).run()))
+        return signalPassFailure();
+    }
+  }
+};
+} // namespace

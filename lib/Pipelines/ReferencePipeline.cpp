@@ -1,0 +1,56 @@
+//===- ReferencePipeline.cpp - The path that is obviously right -----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Conversion/Passes.h"
+#include "moe/Dialect/MoE/Transforms/Passes.h"
+#include "moe/Pipelines/Pipelines.h"
+
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/Passes.h"
+#include "mlir/Transforms/Passes.h"
+
+using namespace mlir;
+
+static void addCleanup(OpPassManager &pm) {
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+void mlir::moe::buildReferenceTensorPipeline(OpPassManager &pm) {
+  addCleanup(pm);
+  // Results become outputs of the caller while the layer is still tensors, so
+  // that bufferization can compute right into them.
+  pm.addPass(createMoEExport());
+  pm.addPass(createConvertMoEToLinalg());
+  addCleanup(pm);
+}
+
+void mlir::moe::buildReferenceBufferPipeline(OpPassManager &pm) {
+  pm.addPass(bufferization::createEmptyTensorEliminationPass());
+  bufferization::OneShotBufferizePassOptions bufferize;
+  bufferize.bufferizeFunctionBoundaries = true;
+  bufferize.functionBoundaryTypeConversion =
+      bufferization::LayoutMapOption::IdentityLayoutMap;
+  pm.addPass(bufferization::createOneShotBufferizePass(bufferize));
+  addCleanup(pm);
+
+  pm.addPass(createMemRefCopyToLinalg());
+  pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
+  // Sizes become plain arithmetic, which bounds are read from.
+  pm.addPass(createLowerAffinePass());
+  addCleanup(pm);
+  pm.addPass(createMoEAllocsToArena());
+  addCleanup(pm);
+}
+
+void mlir::moe::buildReferencePipeline(OpPassManager &pm) {
+  buildReferenceTensorPipeline(pm);
+  buildReferenceBufferPipeline(pm);
+  buildLowerToLLVMPipeline(pm);
+}

@@ -1,0 +1,30 @@
+//===- Registration.cpp - Pipelines by name -------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Pipelines/Pipelines.h"
+
+#include "mlir/Pass/PassRegistry.h"
+
+using namespace mlir;
+
+void mlir::moe::registerPipelines() {
+  PassPipelineRegistration<>(
+      "moe-reference",
+      "Lower moe operations to the LLVM dialect along the reference path",
+      buildReferencePipeline);
+  PassPipelineRegistration<>(
+      "moe-reference-to-buffers",
+      "Lower moe operations to loops over buffers in one workspace",
+      [](OpPassManager &pm) {
+        buildReferenceTensorPipeline(pm);
+        buildReferenceBufferPipeline(pm);
+      });
+  PassPipelineRegistration<>(
+      "moe-lower-to-llvm",
+      "Lower loops over buffers to the LLVM dialect, with entry points",
+      buildLowerToLLVMPipeline);
+}
