@@ -133,6 +133,9 @@ LogicalResult Exporter::describeInputs() {
       extra.push_back(builder.getNamedAttr("source", source));
     if (failed(describe(argument.getType(), nameText, roleText, extra)))
       return failure();
+    // The signature has them now, and nothing later knows them.
+    for (StringRef name : {"moe.name", "moe.role", "moe.source"})
+      function.removeArgAttr(index, name);
     // Nothing of the caller's is ever written but the outputs.
     if (type)
       function.setArgAttr(index, "bufferization.writable",

@@ -1,0 +1,67 @@
+//===- Target.h - From the LLVM dialect to code -----------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The back end shared by moe-compile (ahead of time) and the in-process JIT: a
+// module that the pipelines have brought to the LLVM dialect becomes LLVM IR,
+// assembly, an object, or an artifact for the runtime.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_TARGET_TARGET_H
+#define MOE_TARGET_TARGET_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/IR/Module.h"
+#include "llvm/Support/Error.h"
+#include "llvm/Target/TargetMachine.h"
+
+#include <memory>
+#include <string>
+
+namespace mlir::moe {
+
+/// The processor that code is made for.
+struct TargetDescription {
+  std::string triple;
+  std::string cpu;
+  /// Features that the code may use, by LLVM's names: the runtime checks each.
+  llvm::SmallVector<std::string> features;
+
+  /// Parse `host`, or a processor's name as LLVM knows it (`x86-64-v3`,
+  /// `znver4`), for the triple of this machine.
+  static llvm::Expected<TargetDescription> parse(llvm::StringRef name);
+
+  llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
+  createTargetMachine() const;
+};
+
+/// Run a pipeline, by the name that moe-opt knows it under or as a list of
+/// passes, on a module. Diagnostics go to the context.
+LogicalResult runPipeline(ModuleOp module, llvm::StringRef pipeline);
+
+/// Translate and optimize a module in the LLVM dialect.
+llvm::Expected<std::unique_ptr<llvm::Module>>
+translateToLLVMIR(ModuleOp module, llvm::LLVMContext &context,
+                  llvm::TargetMachine &machine,
+                  const TargetDescription &target);
+
+/// Assembly or an object, as bytes.
+llvm::Expected<llvm::SmallVector<char, 0>>
+emitCode(llvm::Module &module, llvm::TargetMachine &machine,
+         llvm::CodeGenFileType type);
+
+/// The metadata of an artifact, JSON: target, signatures, entry points. Fails if
+/// no function was prepared by `moe-export`.
+llvm::Expected<std::string> buildMetadata(ModuleOp module,
+                                          const TargetDescription &target);
+
+/// An artifact: the object linked into a shared object, metadata, footer.
+llvm::Expected<llvm::SmallVector<char, 0>>
+buildArtifact(llvm::ArrayRef<char> object, llvm::StringRef metadata);
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_TARGET_H

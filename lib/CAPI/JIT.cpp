@@ -1,0 +1,161 @@
+//===- JIT.cpp - Compile in process, behind a C interface -----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe-c/JIT.h"
+#include "moe/InitAll.h"
+#include "moe/Target/Target.h"
+
+#include "mlir/InitAllDialects.h"
+#include "mlir/InitAllExtensions.h"
+#include "mlir/InitAllPasses.h"
+#include "mlir/Parser/Parser.h"
+#include "llvm/ExecutionEngine/Orc/CompileUtils.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/Support/SourceMgr.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+using namespace mlir;
+
+struct moe_jit_s {
+  std::unique_ptr<llvm::orc::LLJIT> jit;
+  std::string metadata;
+};
+
+namespace {
+struct Options {
+  std::string target = "host";
+  std::string pipeline = "moe-reference";
+};
+} // namespace
+
+static llvm::Expected<Options> parseOptions(llvm::StringRef text) {
+  Options options;
+  llvm::SmallVector<llvm::StringRef> words;
+  text.split(words, ' ', -1, /*KeepEmpty=*/false);
+  for (llvm::StringRef word : words) {
+    if (word.consume_front("--target="))
+      options.target = word.str();
+    else if (word.consume_front("--pipeline="))
+      options.pipeline = word.str();
+    else
+      return llvm::createStringError(
+          "unknown option '" + word +
+          "'; expected --target=NAME or --pipeline=NAME");
+  }
+  return options;
+}
+
+/// Read and lower the module; what it prints goes into the error.
+static llvm::Expected<OwningOpRef<ModuleOp>>
+lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline) {
+  std::string messages;
+  llvm::raw_string_ostream stream(messages);
+  llvm::SourceMgr sources;
+  sources.AddNewSourceBuffer(
+      llvm::MemoryBuffer::getMemBufferCopy(text, "<input>"), llvm::SMLoc());
+  SourceMgrDiagnosticHandler handler(sources, &context, stream);
+  auto module = parseSourceFile<ModuleOp>(sources, &context);
+  if (!module || failed(moe::runPipeline(*module, pipeline)))
+    return llvm::createStringError(llvm::StringRef(messages).rtrim());
+  return std::move(module);
+}
+
+static llvm::Expected<std::unique_ptr<moe_jit_s>>
+create(llvm::StringRef text, llvm::StringRef optionText) {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    registerAllPasses();
+    moe::registerAllPasses();
+    moe::registerAllPipelines();
+  });
+  auto options = parseOptions(optionText);
+  if (!options)
+    return options.takeError();
+  auto target = moe::TargetDescription::parse(options->target);
+  if (!target)
+    return target.takeError();
+  auto machine = target->createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+
+  DialectRegistry registry;
+  registerAllDialects(registry);
+  registerAllExtensions(registry);
+  moe::registerAllDialects(registry);
+  moe::registerAllExtensions(registry);
+  MLIRContext context(registry);
+  auto module = lower(context, text, options->pipeline);
+  if (!module)
+    return module.takeError();
+  auto metadata = moe::buildMetadata(**module, *target);
+  if (!metadata)
+    return metadata.takeError();
+  auto llvmContext = std::make_unique<llvm::LLVMContext>();
+  auto code = moe::translateToLLVMIR(**module, *llvmContext, **machine, *target);
+  if (!code)
+    return code.takeError();
+
+  // The same code generator as ahead of time, so the same bits.
+  auto jit =
+      llvm::orc::LLJITBuilder()
+          .setJITTargetMachineBuilder(llvm::orc::JITTargetMachineBuilder(
+              llvm::Triple(target->triple)))
+          .setCompileFunctionCreator(
+              [&](llvm::orc::JITTargetMachineBuilder)
+                  -> llvm::Expected<std::unique_ptr<
+                      llvm::orc::IRCompileLayer::IRCompiler>> {
+                return std::make_unique<llvm::orc::TMOwningSimpleCompiler>(
+                    std::move(*machine));
+              })
+          .create();
+  if (!jit)
+    return jit.takeError();
+  auto generator = llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(
+      (*jit)->getDataLayout().getGlobalPrefix());
+  if (!generator)
+    return generator.takeError();
+  (*jit)->getMainJITDylib().addGenerator(std::move(*generator));
+  if (llvm::Error error = (*jit)->addIRModule(llvm::orc::ThreadSafeModule(
+          std::move(*code), std::move(llvmContext))))
+    return error;
+  auto result = std::make_unique<moe_jit_s>();
+  result->jit = std::move(*jit);
+  result->metadata = std::move(*metadata);
+  return result;
+}
+
+int moe_jit_create(const char *text, size_t size, const char *options,
+                   moe_jit_t **out, char **error) {
+  auto jit = text && out ? create(llvm::StringRef(text, size),
+                                  options ? options : "")
+                         : llvm::createStringError("expected text and out, got null");
+  if (jit) {
+    *out = jit->release();
+    return 0;
+  }
+  std::string message = llvm::toString(jit.takeError());
+  if (error)
+    *error = strdup(message.c_str());
+  return 1;
+}
+
+const char *moe_jit_metadata(moe_jit_t *jit) { return jit->metadata.c_str(); }
+
+void *moe_jit_lookup(moe_jit_t *jit, const char *symbol) {
+  auto address = jit->jit->lookup(symbol);
+  if (address)
+    return address->toPtr<void *>();
+  llvm::consumeError(address.takeError());
+  return nullptr;
+}
+
+void moe_jit_destroy(moe_jit_t *jit) { delete jit; }
+
+void moe_jit_free_error(char *error) { std::free(error); }

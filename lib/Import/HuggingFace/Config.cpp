@@ -1,0 +1,206 @@
+//===- Config.cpp - Read a config.json ------------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Config.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#include <cmath>
+
+using namespace mlir::moe::hf;
+using llvm::json::Value;
+
+//===----------------------------------------------------------------------===//
+// Parsing
+//===----------------------------------------------------------------------===//
+
+/// The parser recurses for each bracket, so a file of brackets would overflow
+/// the stack.
+static bool nestsDeeperThan(llvm::StringRef text, unsigned limit) {
+  unsigned depth = 0;
+  bool inString = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (inString) {
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        inString = false;
+    } else if (c == '"') {
+      inString = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > limit)
+        return true;
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return false;
+}
+
+llvm::Expected<Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
+  constexpr unsigned maxDepth = 64;
+  if (nestsDeeperThan(text, maxDepth))
+    return llvm::createStringError("nested deeper than %u levels", maxDepth);
+  llvm::Expected<Value> value = llvm::json::parse(text);
+  if (!value)
+    return llvm::createStringError("no valid JSON: " +
+                                   llvm::toString(value.takeError()));
+  if (!value->getAsObject())
+    return llvm::createStringError("expected an object at the top level");
+  return value;
+}
+
+//===----------------------------------------------------------------------===//
+// Errors
+//===----------------------------------------------------------------------===//
+
+void Config::fail(const llvm::Twine &message) const {
+  if (error->empty())
+    *error = message.str();
+}
+
+std::string Config::quote(const Key &key) const {
+  return llvm::join(llvm::map_range(key.names,
+                                    [&](llvm::StringRef name) {
+                                      return ("'" + path + name + "'").str();
+                                    }),
+                    " or ");
+}
+
+/// What an error says instead of a value of the wrong kind.
+static std::string describe(const Value &value) {
+  switch (value.kind()) {
+  case Value::Null:
+    return "null";
+  case Value::Boolean:
+    return *value.getAsBoolean() ? "true" : "false";
+  case Value::Number:
+    return llvm::formatv("{0}", value).str();
+  case Value::String:
+    return "a string";
+  case Value::Array:
+    return "an array";
+  case Value::Object:
+    return "an object";
+  }
+  llvm_unreachable("unknown kind of JSON value");
+}
+
+void Config::failKind(const Key &key, llvm::StringRef expected,
+                      const Value &value) const {
+  fail("expected " + quote(key) + " to be " + expected + ", got " +
+       describe(value));
+}
+
+//===----------------------------------------------------------------------===//
+// Values
+//===----------------------------------------------------------------------===//
+
+const Value *Config::find(const Key &key) const {
+  for (llvm::StringRef name : key.names)
+    if (const Value *value = object->get(name))
+      if (value->kind() != Value::Null)
+        return value;
+  return nullptr;
+}
+
+bool Config::isNull(llvm::StringRef name) const {
+  const Value *value = object->get(name);
+  return value && value->kind() == Value::Null;
+}
+
+Config Config::section(const char *name) const {
+  static const llvm::json::Object empty;
+  const Value *value = find(name);
+  const llvm::json::Object *inner = value ? value->getAsObject() : nullptr;
+  if (!value)
+    fail("missing key " + quote(name));
+  else if (!inner)
+    failKind(name, "an object", *value);
+  return Config(inner ? *inner : empty, *error, path + name + ".");
+}
+
+int64_t Config::integer(const Key &key, int64_t least, int64_t most,
+                        std::optional<int64_t> absent) const {
+  const Value *value = find(key);
+  if (!value) {
+    if (!absent)
+      fail("missing key " + quote(key));
+    return absent.value_or(least);
+  }
+  std::optional<int64_t> number = value->getAsInteger();
+  if (!number || *number < least || *number > most) {
+    failKind(key,
+             ("an integer between " + llvm::Twine(least) + " and " +
+              llvm::Twine(most))
+                 .str(),
+             *value);
+    return least;
+  }
+  return *number;
+}
+
+double Config::real(const Key &key, std::optional<double> absent) const {
+  const Value *value = find(key);
+  if (!value) {
+    if (!absent)
+      fail("missing key " + quote(key));
+    return absent.value_or(1.0);
+  }
+  std::optional<double> number = value->getAsNumber();
+  if (!number || !std::isfinite(*number)) {
+    failKind(key, "a finite number", *value);
+    return 1.0;
+  }
+  return *number;
+}
+
+bool Config::flag(const Key &key, bool absent) const {
+  const Value *value = find(key);
+  if (!value)
+    return absent;
+  std::optional<bool> flag = value->getAsBoolean();
+  if (!flag)
+    failKind(key, "true or false", *value);
+  return flag.value_or(absent);
+}
+
+llvm::StringRef Config::text(const Key &key, llvm::StringRef absent) const {
+  const Value *value = find(key);
+  if (!value)
+    return absent;
+  std::optional<llvm::StringRef> text = value->getAsString();
+  if (!text)
+    failKind(key, "a string", *value);
+  return text.value_or(absent);
+}
+
+llvm::SmallVector<int64_t> Config::integers(const Key &key, int64_t least,
+                                            int64_t most) const {
+  llvm::SmallVector<int64_t> numbers;
+  const Value *value = find(key);
+  if (!value)
+    return numbers;
+  const llvm::json::Array *array = value->getAsArray();
+  if (!array) {
+    failKind(key, "an array", *value);
+    return numbers;
+  }
+  for (const Value &element : *array) {
+    std::optional<int64_t> number = element.getAsInteger();
+    if (!number || *number < least || *number > most) {
+      fail("expected " + quote(key) + " to hold integers between " +
+           llvm::Twine(least) + " and " + llvm::Twine(most) + ", got " +
+           describe(element));
+      return numbers;
+    }
+    numbers.push_back(*number);
+  }
+  return numbers;
+}

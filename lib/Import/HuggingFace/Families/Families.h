@@ -1,0 +1,64 @@
+//===- Families.h - The families that can be imported -----------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Each function describes one layer of a model from its config.json, as the
+// model's code in transformers 5 computes it in inference. Keys that not all
+// releases wrote have the default of transformers; the others have to be there.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_IMPORT_HUGGINGFACE_FAMILIES_FAMILIES_H
+#define MOE_LIB_IMPORT_HUGGINGFACE_FAMILIES_FAMILIES_H
+
+#include "../Config.h"
+#include "../LayerDescription.h"
+
+namespace mlir::moe::hf {
+
+using DescribeFn = LayerDescription(const Config &config, int64_t layer);
+
+struct Family {
+  llvm::StringLiteral modelType;
+  DescribeFn *describe;
+};
+
+/// All families, in alphabetical order.
+ArrayRef<Family> getFamilies();
+
+DescribeFn describeDbrx, describeDeepseekV2, describeDeepseekV3, describeGptOss,
+    describeGraniteMoe, describeGraniteMoeShared, describeJamba, describeLlama4,
+    describeLlama4Text, describeMixtral, describeOlmoe, describePhimoe,
+    describeQwen2Moe, describeQwen3Moe, describeSwitchTransformers;
+
+//===----------------------------------------------------------------------===//
+// What families share
+//===----------------------------------------------------------------------===//
+
+/// A decoder whose blocks are `model.layers.N`: its sizes and prefixes. Every
+/// layer has experts until moeLayers is set to something else.
+LayerDescription describeDecoder(const Config &config, int64_t layer);
+
+/// The layers of `layers` for which `holds`.
+SmallVector<int64_t> selectLayers(int64_t layers,
+                                  llvm::function_ref<bool(int64_t)> holds);
+
+/// The function that `hidden_act`, or another key, names.
+Activation readActivation(const Config &config, const Key &key = "hidden_act",
+                          llvm::StringRef absent = "silu");
+
+/// Three nn.Linear, for one network or with "{e}" in `module` for each expert.
+MLPLayout linears(llvm::StringRef module, llvm::StringRef gate = "gate_proj",
+                  llvm::StringRef up = "up_proj",
+                  llvm::StringRef down = "down_proj");
+/// Gate and up in one tensor, [2I, H], and down.
+MLPLayout halves(llvm::StringRef up, llvm::StringRef down);
+/// As linears() with an expert's number, or in the two tensors
+/// `experts.gate_up_proj` [E, 2I, H] and `experts.down_proj`, as transformers 5
+/// holds them. `module` ends in "experts.".
+SmallVector<MLPLayout, 2> linearsOrFused(llvm::StringRef module);
+
+} // namespace mlir::moe::hf
+
+#endif // MOE_LIB_IMPORT_HUGGINGFACE_FAMILIES_FAMILIES_H

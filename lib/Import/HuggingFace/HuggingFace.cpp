@@ -1,0 +1,261 @@
+//===- HuggingFace.cpp - MoE layers of Hugging Face models ----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Import/HuggingFace.h"
+
+#include "Families/Families.h"
+#include "LayerBuilder.h"
+
+#include "moe_rt/io.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/Verifier.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Path.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::hf;
+
+using llvm::createStringError;
+
+CheckpointReader::~CheckpointReader() = default;
+
+//===----------------------------------------------------------------------===//
+// Checkpoints
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// The files that the runtime's library reads.
+class SafetensorsReader : public CheckpointReader {
+public:
+  explicit SafetensorsReader(::moe::io::Checkpoint checkpoint)
+      : checkpoint(std::move(checkpoint)) {}
+
+  bool contains(StringRef name) override { return checkpoint.contains(name); }
+  llvm::Expected<Tensor> lookup(StringRef name) override {
+    auto view = checkpoint.lookup(name);
+    if (!view)
+      return createStringError(view.error());
+    return Tensor{::moe::io::dtypeName(view->dtype), view->shape};
+  }
+
+private:
+  ::moe::io::Checkpoint checkpoint;
+};
+} // namespace
+
+/// The weights in `directory`; null if there are none.
+static llvm::Expected<std::unique_ptr<CheckpointReader>>
+openCheckpoint(StringRef directory) {
+  auto exists = [&](StringRef name) {
+    SmallString<128> path(directory);
+    llvm::sys::path::append(path, name);
+    return llvm::sys::fs::exists(path);
+  };
+  if (!exists("model.safetensors") && !exists("model.safetensors.index.json"))
+    return nullptr;
+  auto checkpoint = ::moe::io::Checkpoint::open(directory.str());
+  if (!checkpoint)
+    return createStringError(checkpoint.error());
+  return std::make_unique<SafetensorsReader>(std::move(*checkpoint));
+}
+
+//===----------------------------------------------------------------------===//
+// Configuration
+//===----------------------------------------------------------------------===//
+
+static const Family *findFamily(StringRef modelType) {
+  for (const Family &family : getFamilies())
+    if (family.modelType == modelType)
+      return &family;
+  return nullptr;
+}
+
+/// "0, 2 to 5, 9"; the end is left out where it becomes long.
+static std::string listRanges(ArrayRef<int64_t> ascending) {
+  std::string text;
+  unsigned ranges = 0;
+  for (size_t i = 0; i < ascending.size();) {
+    if (++ranges > 8)
+      return text + ", ..., " + std::to_string(ascending.back());
+    size_t end = i + 1;
+    while (end < ascending.size() && ascending[end] == ascending[end - 1] + 1)
+      ++end;
+    text += (text.empty() ? "" : ", ") + std::to_string(ascending[i]);
+    if (end - i > 1)
+      text += (end - i > 2 ? " to " : ", ") +
+              std::to_string(ascending[end - 1]);
+    i = end;
+  }
+  return text;
+}
+
+static void checkLayer(const Config &config, const LayerDescription &d,
+                       int64_t layer) {
+  std::string which =
+      d.moeLayers.empty()
+          ? std::string("no layer of this model is one")
+          : "those layers are " + listRanges(d.moeLayers);
+  if (layer < 0 || layer >= d.layers)
+    config.fail("layer " + Twine(layer) + " is out of range: the model has " +
+                Twine(d.layers) + " layers, and of mixtures of experts, " +
+                which);
+  else if (!llvm::is_contained(d.moeLayers, layer))
+    config.fail("layer " + Twine(layer) + " is no mixture of experts; " +
+                which);
+}
+
+/// What holds between the numbers of a configuration.
+static void checkNumbers(const Config &config, const LayerDescription &d) {
+  if (d.router.topK > d.experts)
+    config.fail("expected at most as many experts per token as there are "
+                "experts, " +
+                Twine(d.experts) + ", got " + Twine(d.router.topK));
+  if (!d.router.groups)
+    return;
+  const Router::Groups &groups = *d.router.groups;
+  if (d.experts % groups.count != 0) {
+    config.fail("expected 'n_group' to divide the number of experts, " +
+                Twine(d.experts) + ", got " + Twine(groups.count));
+    return;
+  }
+  int64_t size = d.experts / groups.count;
+  if (groups.keep > groups.count)
+    config.fail("expected 'topk_group' of at most 'n_group', " +
+                Twine(groups.count) + ", got " + Twine(groups.keep));
+  if (groups.score == GroupScore::Top2Sum && size < 2)
+    config.fail("expected groups of at least 2 experts, got " + Twine(size));
+  if (d.router.topK > groups.keep * size)
+    config.fail("expected at most as many experts per token as the groups "
+                "that are kept have, " +
+                Twine(groups.keep * size) + ", got " + Twine(d.router.topK));
+}
+
+/// The data type that the configuration names; f32 without one, as in
+/// transformers.
+static std::string readDType(const Config &config) {
+  Key key = {"torch_dtype", "dtype"};
+  std::string text = config.text(key, "").str();
+  // A model of several parts may say it in that of the language model.
+  if (text.empty() && config.has("text_config"))
+    text = config.section("text_config").text(key, "").str();
+  StringRef name = text;
+  name.consume_front("torch.");
+  if (name.empty() || name == "float32")
+    return "f32";
+  if (name == "bfloat16")
+    return "bf16";
+  if (name == "float16")
+    return "f16";
+  config.fail("expected " + config.quote(key) +
+              " to be float32, float16 or bfloat16, got '" + name + "'");
+  return "f32";
+}
+
+//===----------------------------------------------------------------------===//
+// Import
+//===----------------------------------------------------------------------===//
+
+/// Run the verifier and keep what it says: importing reports through Expected.
+static llvm::Error verifyModule(ModuleOp module) {
+  std::string message;
+  ScopedDiagnosticHandler handler(
+      module.getContext(), [&](Diagnostic &diagnostic) {
+        if (message.empty())
+          message = diagnostic.str();
+      });
+  if (succeeded(verify(module)))
+    return llvm::Error::success();
+  return createStringError("the imported layer is not valid: " + message);
+}
+
+llvm::Expected<OwningOpRef<ModuleOp>>
+mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
+                                  CheckpointReader *checkpoint,
+                                  const HuggingFaceOptions &options) {
+  if (!options.dtype.empty() && options.dtype != "f32" &&
+      options.dtype != "f16" && options.dtype != "bf16")
+    return createStringError("expected a data type f32, f16 or bf16, got '" +
+                             options.dtype + "'");
+  llvm::Expected<llvm::json::Value> json = parseConfig(configText);
+  if (!json)
+    return createStringError("config.json: " +
+                             llvm::toString(json.takeError()));
+  std::string error;
+  Config config(*json->getAsObject(), error);
+  auto failure = [&] { return createStringError("config.json: " + error); };
+
+  if (!config.has("model_type"))
+    config.fail("missing key 'model_type'");
+  std::string modelType = config.text("model_type", "").str();
+  if (config.failed())
+    return failure();
+  const Family *family = findFamily(modelType);
+  if (!family)
+    return createStringError(
+        "config.json: model_type '" + modelType +
+        "' is not among the supported families: " +
+        llvm::join(getHuggingFaceFamilies(), ", "));
+
+  LayerDescription layer = family->describe(config, options.layer);
+  if (!config.failed())
+    checkNumbers(config, layer);
+  if (!config.failed())
+    checkLayer(config, layer, options.layer);
+  std::string dtype = options.dtype;
+  if (dtype.empty() && !checkpoint)
+    dtype = readDType(config);
+  if (config.failed())
+    return failure();
+
+  llvm::Expected<LayerWeights> weights = findWeights(layer, checkpoint, dtype);
+  if (!weights)
+    return weights.takeError();
+
+  context.loadDialect<MoEDialect, arith::ArithDialect, func::FuncDialect,
+                      linalg::LinalgDialect, math::MathDialect,
+                      tensor::TensorDialect>();
+  Location loc = NameLoc::get(StringAttr::get(
+      &context, modelType + " layer " + std::to_string(options.layer)));
+  OwningOpRef<ModuleOp> module = buildLayer(loc, layer, *weights);
+  if (llvm::Error invalid = verifyModule(*module))
+    return invalid;
+  return module;
+}
+
+llvm::Expected<OwningOpRef<ModuleOp>>
+mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef directory,
+                                  const HuggingFaceOptions &options) {
+  SmallString<128> path(directory);
+  llvm::sys::path::append(path, "config.json");
+  auto text = llvm::MemoryBuffer::getFile(path, /*IsText=*/true);
+  if (std::error_code code = text.getError())
+    return createStringError(path + ": " + code.message());
+  llvm::Expected<std::unique_ptr<CheckpointReader>> checkpoint =
+      openCheckpoint(directory);
+  if (!checkpoint)
+    return checkpoint.takeError();
+  auto module = importHuggingFaceLayer(context, (*text)->getBuffer(),
+                                       checkpoint->get(), options);
+  if (!module)
+    return createStringError(directory + ": " +
+                             llvm::toString(module.takeError()));
+  return module;
+}
+
+std::vector<StringRef> mlir::moe::getHuggingFaceFamilies() {
+  std::vector<StringRef> names;
+  for (const Family &family : getFamilies())
+    names.push_back(family.modelType);
+  return names;
+}

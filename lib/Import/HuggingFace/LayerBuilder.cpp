@@ -1,0 +1,253 @@
+//===- LayerBuilder.cpp - IR of a layer -----------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "LayerBuilder.h"
+
+#include "MLPBuilder.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::hf;
+
+static FloatType parseType(Builder &b, StringRef dtype) {
+  if (dtype == "bf16")
+    return b.getBF16Type();
+  return dtype == "f16" ? b.getF16Type() : b.getF32Type();
+}
+
+namespace {
+class LayerBuilder {
+public:
+  LayerBuilder(Location loc, const LayerDescription &layer,
+               const LayerWeights &weights)
+      : layer(layer), weights(weights), b(loc, loc.getContext()),
+        dataType(parseType(b, weights.dtype)) {}
+
+  OwningOpRef<ModuleOp> run();
+
+private:
+  /// All weights, in the order of the arguments.
+  SmallVector<const Weight *> listWeights() const;
+  func::FuncOp createFunction(ArrayRef<const Weight *> arguments);
+  Value operator[](const std::optional<Weight> &weight) const {
+    return weight ? values.lookup(&*weight) : Value();
+  }
+  Value operator[](const Weight &weight) const {
+    return values.lookup(&weight);
+  }
+  MLPValues valuesOf(const MLPWeights &mlp) const {
+    return {(*this)[mlp.gate], (*this)[mlp.up], (*this)[mlp.upBias],
+            (*this)[mlp.down], (*this)[mlp.downBias]};
+  }
+
+  Value logits(Value x);
+  GateOp gate(Value logits);
+  Value experts(Value grouped, Value offsets);
+  Value addShared(Value x, Value y);
+
+  const LayerDescription &layer;
+  const LayerWeights &weights;
+  MLPBuilder b;
+  FloatType dataType;
+  llvm::DenseMap<const Weight *, Value> values;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Function
+//===----------------------------------------------------------------------===//
+
+SmallVector<const Weight *> LayerBuilder::listWeights() const {
+  SmallVector<const Weight *> all;
+  auto add = [&](const std::optional<Weight> &weight) {
+    if (weight)
+      all.push_back(&*weight);
+  };
+  auto addMLP = [&](const MLPWeights &mlp) {
+    add(mlp.gate);
+    all.push_back(&mlp.up);
+    add(mlp.upBias);
+    all.push_back(&mlp.down);
+    add(mlp.downBias);
+  };
+  all.push_back(&weights.router);
+  add(weights.routerBias);
+  add(weights.selectionBias);
+  addMLP(weights.expert);
+  if (weights.shared)
+    addMLP(*weights.shared);
+  add(weights.sharedGate);
+  return all;
+}
+
+func::FuncOp LayerBuilder::createFunction(ArrayRef<const Weight *> arguments) {
+  Type rows =
+      RankedTensorType::get({ShapedType::kDynamic, layer.hidden}, dataType);
+  SmallVector<Type> types{rows};
+  for (const Weight *weight : arguments)
+    types.push_back(
+        RankedTensorType::get(weight->shape, parseType(b, weight->dtype)));
+  auto function =
+      func::FuncOp::create(b, "layer", b.getFunctionType(types, rows));
+  Block *body = function.addEntryBlock();
+
+  auto annotate = [&](unsigned index, StringRef role, StringRef name) {
+    function.setArgAttr(index, "moe.role", b.getStringAttr(role));
+    function.setArgAttr(index, "moe.name", b.getStringAttr(name));
+  };
+  annotate(0, "input", "x");
+  for (auto [index, weight] : llvm::enumerate(arguments)) {
+    annotate(index + 1, "weight", weight->name);
+    SmallVector<StringRef> source(weight->source.begin(),
+                                  weight->source.end());
+    function.setArgAttr(index + 1, "moe.source", b.getStrArrayAttr(source));
+    values[weight] = body->getArgument(index + 1);
+  }
+  return function;
+}
+
+//===----------------------------------------------------------------------===//
+// Router
+//===----------------------------------------------------------------------===//
+
+Value LayerBuilder::logits(Value x) {
+  Value logits = b.product(x, (*this)[weights.router], /*inOut=*/false);
+  Type type = layer.router.f32Logits ? b.getF32Type() : dataType;
+  return b.addRow(logits, (*this)[weights.routerBias], type);
+}
+
+GateOp LayerBuilder::gate(Value logits) {
+  const Router &router = layer.router;
+  MLIRContext *context = b.getContext();
+  FloatType scoreType = router.roundScores ? dataType : b.getF32Type();
+  auto real = [&](std::optional<double> value) {
+    return value ? b.getF64FloatAttr(*value) : FloatAttr();
+  };
+  GroupsAttr groups;
+  // transformers fills V2's dropped groups with 0, which also is the weight of
+  // an expert chosen among them: the same numbers as never choosing them.
+  if (router.groups)
+    groups = GroupsAttr::get(context, router.groups->count,
+                             router.groups->keep, router.groups->score,
+                             GroupFill::NegInf);
+  NormalizeAttr normalize;
+  if (router.normalize)
+    normalize = NormalizeAttr::get(
+        context, router.normalize->kind, router.normalize->p,
+        router.normalize->epsilon, NormalizeGuard::Add);
+  return GateOp::create(
+      b, logits, /*bias=*/(*this)[weights.selectionBias], /*noise=*/Value(),
+      /*given_ids=*/Value(), router.topK, router.score, ScoreAxis::Experts,
+      router.order, Selection::TokenChoice, real(router.margin), groups,
+      /*capacity=*/CapacityAttr(), /*threshold=*/FloatAttr(), normalize,
+      router.scale == 1.0 ? FloatAttr() : real(router.scale),
+      scoreType.isF32() ? TypeAttr() : TypeAttr::get(scoreType));
+}
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+Value LayerBuilder::experts(Value grouped, Value offsets) {
+  const MLPWeights &expert = weights.expert;
+  MLPValues parameters = valuesOf(expert);
+  // The parameters that there are, and where the region's slices of them go.
+  SmallVector<Value> operands;
+  SmallVector<Value *> slots;
+  for (Value *slot : {&parameters.gate, &parameters.up, &parameters.upBias,
+                      &parameters.down, &parameters.downBias})
+    if (*slot) {
+      operands.push_back(*slot);
+      slots.push_back(slot);
+    }
+  auto op = ExpertOp::create(b, grouped.getType(), grouped, offsets, operands,
+                             /*init=*/Value(), /*first=*/IntegerAttr(),
+                             /*count=*/IntegerAttr());
+
+  OpBuilder::InsertionGuard guard(b);
+  MLPBuilder::RowScope scope(b);
+  Block *body = b.createBlock(&op.getBody());
+  Value rows = body->addArgument(
+      RankedTensorType::get({ShapedType::kDynamic, layer.hidden}, dataType),
+      b.getLoc());
+  for (auto [operand, slot] : llvm::zip_equal(operands, slots)) {
+    auto type = cast<RankedTensorType>(operand.getType());
+    *slot = body->addArgument(
+        RankedTensorType::get(type.getShape().drop_front(),
+                              type.getElementType()),
+        b.getLoc());
+  }
+  b.setRowsOf(rows);
+  YieldOp::create(b, b.mlp(rows, layer.expert, expert.layout, parameters));
+  return op.getResult();
+}
+
+/// `y` plus the shared expert, scaled by its gate where it has one.
+Value LayerBuilder::addShared(Value x, Value y) {
+  Value shared = b.mlp(x, *layer.shared, weights.shared->layout,
+                       valuesOf(*weights.shared));
+  Value gateWeight = (*this)[weights.sharedGate];
+  if (!gateWeight)
+    return b.map({y, shared}, dataType, [&](ValueRange v) -> Value {
+      return arith::AddFOp::create(b, v[0], v[1]);
+    });
+  Value gate = b.product(x, gateWeight, /*inOut=*/false); // [T, 1]
+  gate = tensor::CollapseShapeOp::create(
+      b, gate, ArrayRef<ReassociationIndices>{{0, 1}});
+  return b.map({y, shared, gate}, dataType, [&](ValueRange v) -> Value {
+    Value factor = b.sigmoid(b.roundTo(v[2], dataType));
+    Value scaled = arith::MulFOp::create(b, factor, v[1]);
+    return arith::AddFOp::create(b, v[0], scaled);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Layer
+//===----------------------------------------------------------------------===//
+
+OwningOpRef<ModuleOp> LayerBuilder::run() {
+  const Router &router = layer.router;
+  OwningOpRef<ModuleOp> module = ModuleOp::create(b.getLoc());
+  b.setInsertionPointToStart(module->getBody());
+  func::FuncOp function = createFunction(listWeights());
+  b.setInsertionPointToStart(&function.getBody().front());
+  Value x = function.getArgument(0);
+  b.setRowsOf(x);
+
+  GateOp chosen = gate(logits(x));
+  Value choiceWeights = chosen.getWeights();
+  if (router.roundWeights)
+    choiceWeights = b.addRow(choiceWeights, /*row=*/Value(), dataType);
+
+  CapacityAttr capacity;
+  if (layer.capacity)
+    capacity = CapacityAttr::get(b.getContext(), *layer.capacity,
+                                 /*factor=*/0.0, Rounding::Ceil,
+                                 /*minimum=*/0, /*atMostTokens=*/false);
+  auto dispatch = DispatchOp::create(
+      b, x, chosen.getIds(),
+      /*weights=*/router.scaleInput ? choiceWeights : Value(), layer.experts,
+      capacity, Priority::Position, Overflow::Drop, /*choices=*/IntegerAttr(),
+      Uncovered::Undefined, /*scale_rows=*/router.scaleInput);
+  Value rows = experts(dispatch.getGrouped(), dispatch.getOffsets());
+  Value y = CombineOp::create(
+      b, rows, dispatch.getPositions(),
+      /*weights=*/router.scaleInput ? Value() : choiceWeights,
+      /*dropped=*/Value(), /*normalize=*/NormalizeAttr());
+  if (layer.shared)
+    y = addShared(x, y);
+  func::ReturnOp::create(b, y);
+  return module;
+}
+
+OwningOpRef<ModuleOp> mlir::moe::hf::buildLayer(Location loc,
+                                                const LayerDescription &layer,
+                                                const LayerWeights &weights) {
+  return LayerBuilder(loc, layer, weights).run();
+}

@@ -1,0 +1,21 @@
+//===- LayerBuilder.h - IR of a layer ---------------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_IMPORT_HUGGINGFACE_LAYERBUILDER_H
+#define MOE_LIB_IMPORT_HUGGINGFACE_LAYERBUILDER_H
+
+#include "LayerWeights.h"
+
+namespace mlir::moe::hf {
+
+/// A module with the function `@layer`; its dialects are loaded.
+OwningOpRef<ModuleOp> buildLayer(Location loc, const LayerDescription &layer,
+                                 const LayerWeights &weights);
+
+} // namespace mlir::moe::hf
+
+#endif // MOE_LIB_IMPORT_HUGGINGFACE_LAYERBUILDER_H

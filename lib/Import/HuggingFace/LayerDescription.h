@@ -1,0 +1,137 @@
+//===- LayerDescription.h - What a family says of a layer -------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// All that tells the mixture of experts of one family from that of another.
+// Families/ fills it in from a config.json; nothing else knows a family.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_IMPORT_HUGGINGFACE_LAYERDESCRIPTION_H
+#define MOE_LIB_IMPORT_HUGGINGFACE_LAYERDESCRIPTION_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include <optional>
+#include <string>
+
+namespace mlir::moe::hf {
+
+//===----------------------------------------------------------------------===//
+// Experts
+//===----------------------------------------------------------------------===//
+
+struct Activation {
+  enum Kind {
+    SiLU,
+    GELU,     // with the error function
+    GELUTanh, // its approximation
+    QuickGELU,
+    ReLU,
+    ReLU2, // squared
+    /// (clamp(u, ±limit) + 1) · g · σ(alpha · g) with g = min(gate, limit):
+    /// the activation and what it does with the other half.
+    ClampedSwiGLU,
+  };
+  Kind kind = SiLU;
+  double alpha = 0.0, limit = 0.0;
+};
+
+/// Where the second factor of a gated activation comes from.
+enum class Gating {
+  None,        // act(up)
+  Separate,    // act(gate) · up, two products
+  Halves,      // one product: the columns of gate, then those of up
+  Interleaved, // one product: even columns are gate, odd ones up
+};
+
+/// How a checkpoint stores a feed-forward network, or E of them. Names follow a
+/// prefix (LayerDescription::prefixes). Where one has "{e}", the number of an
+/// expert, each expert has a tensor of its own.
+struct MLPLayout {
+  Gating gating = Gating::Separate;
+  std::string gate; // with Gating::Separate
+  std::string up;   // gate and up where they are one tensor
+  std::string down;
+  std::string upBias = {}, downBias = {}; // may be empty
+  /// [in, out] rather than [out, in], as nn.Linear has it.
+  bool upInOut = false, downInOut = false;
+  /// The experts' matrices stand below one another in a 2-D tensor.
+  bool flattened = false;
+};
+
+struct MLP {
+  int64_t width = 0; // columns of gate, of up
+  Activation activation;
+  /// What different releases write, that of published checkpoints first.
+  SmallVector<MLPLayout, 2> layouts;
+};
+
+//===----------------------------------------------------------------------===//
+// Router
+//===----------------------------------------------------------------------===//
+
+struct Router {
+  SmallVector<std::string, 2> weight; // names in different releases
+  std::string bias;                   // may be empty
+  /// Added for the selection only; may be empty. Any floating-point type.
+  std::string selectionBias;
+
+  int64_t topK = 0;
+  Score score = Score::Softmax;
+  Order order = Order::ScoreThenSelect;
+  std::optional<double> margin;
+
+  struct Groups {
+    int64_t count, keep;
+    GroupScore score;
+  };
+  std::optional<Groups> groups;
+
+  struct Normalize {
+    NormalizeKind kind = NormalizeKind::Sum;
+    double p = 2.0, epsilon = 0.0;
+  };
+  std::optional<Normalize> normalize;
+  double scale = 1.0;
+
+  /// The logits stay in f32, and the weight may be f32 beside experts of
+  /// another type; otherwise they are rounded to the data type.
+  bool f32Logits = false;
+  /// Scores are rounded to the data type before the selection sees them.
+  bool roundScores = false;
+  /// Only the weights that come out are.
+  bool roundWeights = false;
+  /// The weight multiplies what goes into the expert, not what comes out.
+  bool scaleInput = false;
+};
+
+//===----------------------------------------------------------------------===//
+// Layer
+//===----------------------------------------------------------------------===//
+
+struct LayerDescription {
+  int64_t hidden = 0, experts = 0;
+  int64_t layers = 0;                // of the model
+  SmallVector<int64_t> moeLayers;    // those with experts, ascending
+  SmallVector<std::string, 2> prefixes; // of all names, likeliest first
+
+  Router router;
+  MLP expert;
+  /// Rows that one expert takes; beyond it choices are dropped.
+  std::optional<int64_t> capacity;
+
+  std::optional<MLP> shared; // an expert that every token passes
+  std::string sharedGate;    // [1, hidden], its sigmoid scales the shared one
+
+  /// Tensors that say that the checkpoint cannot be read, and why.
+  struct Refusal {
+    std::string tensor, reason;
+  };
+  SmallVector<Refusal, 1> refusals;
+};
+
+} // namespace mlir::moe::hf
+
+#endif // MOE_LIB_IMPORT_HUGGINGFACE_LAYERDESCRIPTION_H

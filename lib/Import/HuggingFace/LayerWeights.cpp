@@ -1,0 +1,284 @@
+//===- LayerWeights.cpp - The weights of a layer --------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "LayerWeights.h"
+
+#include "llvm/ADT/StringExtras.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::hf;
+
+static constexpr llvm::StringLiteral expertMark = "{e}";
+
+/// "bf16[24, 32]".
+static std::string typeName(StringRef dtype, ArrayRef<int64_t> shape) {
+  return (dtype + "[" +
+          llvm::join(llvm::map_range(
+                         shape, [](int64_t n) { return std::to_string(n); }),
+                     ", ") +
+          "]")
+      .str();
+}
+
+static bool isSupported(StringRef dtype) {
+  return dtype == "f32" || dtype == "f16" || dtype == "bf16";
+}
+
+namespace {
+/// Which types a tensor may have besides that of the layer.
+enum class Types { OfLayer, OrF32, AnyFloat };
+
+class WeightFinder {
+public:
+  WeightFinder(const LayerDescription &layer, CheckpointReader *checkpoint,
+               StringRef dtype)
+      : layer(layer), checkpoint(checkpoint), dtype(dtype) {}
+
+  llvm::Expected<LayerWeights> run();
+
+private:
+  void fail(const Twine &message) {
+    if (error.empty())
+      error = message.str();
+  }
+  /// How an error describes the type of a tensor.
+  std::string expectedType(Types types, ArrayRef<int64_t> shape) const;
+  /// Check a tensor; yields its type.
+  std::string check(const std::string &tensor, ArrayRef<int64_t> shape,
+                    Types types);
+
+  std::string expand(StringRef name, int64_t expert) const;
+  bool contains(StringRef name) const {
+    return checkpoint->contains(expand(name, 0));
+  }
+  /// Choose the prefix and one of the layouts of the experts by the tensors
+  /// that the checkpoint has.
+  MLPLayout chooseLayout();
+  void refuse();
+  void findDType(const MLPLayout &layout);
+
+  Weight find(StringRef argument, StringRef name, ArrayRef<int64_t> shape,
+              Types types = Types::OfLayer);
+  Weight findOfExperts(StringRef argument, StringRef name,
+                       ArrayRef<int64_t> shape, bool flattened);
+  MLPWeights findMLP(const MLP &mlp, const MLPLayout &layout,
+                     StringRef argumentPrefix, bool ofExperts);
+
+  const LayerDescription &layer;
+  CheckpointReader *checkpoint;
+  std::string dtype;
+  std::string prefix;
+  std::string error;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// One tensor
+//===----------------------------------------------------------------------===//
+
+/// The tensor of that name after the prefix, that of `expert` if each has one.
+std::string WeightFinder::expand(StringRef name, int64_t expert) const {
+  auto [before, after] = name.split(expertMark);
+  if (before.size() == name.size())
+    return prefix + name.str();
+  return (prefix + before + Twine(expert) + after).str();
+}
+
+std::string WeightFinder::expectedType(Types types,
+                                       ArrayRef<int64_t> shape) const {
+  std::string allowed = dtype;
+  if (types == Types::OrF32 && dtype != "f32")
+    allowed += " or f32";
+  if (types == Types::AnyFloat || dtype.empty())
+    allowed = "f32, f16 or bf16";
+  return typeName(allowed, shape);
+}
+
+std::string WeightFinder::check(const std::string &tensor,
+                                ArrayRef<int64_t> shape, Types types) {
+  std::string fallback = types == Types::AnyFloat ? "f32" : dtype;
+  if (!checkpoint || !error.empty())
+    return fallback;
+  if (!checkpoint->contains(tensor)) {
+    fail("the checkpoint has no tensor '" + tensor + "', expected " +
+         expectedType(types, shape));
+    return fallback;
+  }
+  llvm::Expected<CheckpointReader::Tensor> found = checkpoint->lookup(tensor);
+  if (!found) {
+    fail("tensor '" + tensor + "': " + llvm::toString(found.takeError()));
+    return fallback;
+  }
+  bool typeFits = found->dtype == dtype ||
+                  (types == Types::OrF32 && found->dtype == "f32") ||
+                  (types == Types::AnyFloat && isSupported(found->dtype));
+  if (!typeFits || ArrayRef<int64_t>(found->shape) != shape)
+    fail("expected tensor '" + tensor + "' to be " +
+         expectedType(types, shape) + ", got " +
+         typeName(found->dtype, found->shape));
+  return found->dtype;
+}
+
+//===----------------------------------------------------------------------===//
+// Arguments
+//===----------------------------------------------------------------------===//
+
+Weight WeightFinder::find(StringRef argument, StringRef name,
+                          ArrayRef<int64_t> shape, Types types) {
+  std::string tensor = expand(name, 0);
+  return {argument.str(), check(tensor, shape, types),
+          llvm::to_vector(shape), {tensor}};
+}
+
+/// A weight with a leading dimension of experts, `shape` being that of one.
+Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
+                                   ArrayRef<int64_t> shape, bool flattened) {
+  Weight weight{argument.str(), dtype, {layer.experts}, {}};
+  llvm::append_range(weight.shape, shape);
+  if (name.contains(expertMark)) {
+    for (int64_t e = 0; e < layer.experts; ++e) {
+      weight.source.push_back(expand(name, e));
+      check(weight.source.back(), shape, Types::OfLayer);
+    }
+    return weight;
+  }
+  SmallVector<int64_t> stored = weight.shape;
+  if (flattened) {
+    stored = llvm::to_vector(shape);
+    stored.front() *= layer.experts;
+  }
+  weight.source = {expand(name, 0)};
+  check(weight.source.front(), stored, Types::OfLayer);
+  return weight;
+}
+
+MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
+                                 StringRef argumentPrefix, bool ofExperts) {
+  bool together = layout.gating == Gating::Halves ||
+                  layout.gating == Gating::Interleaved;
+  int64_t columns = together ? 2 * mlp.width : mlp.width;
+  auto matrix = [](int64_t in, int64_t out, bool inOut) {
+    return inOut ? SmallVector<int64_t>{in, out}
+                 : SmallVector<int64_t>{out, in};
+  };
+  auto weight = [&](StringRef argument, StringRef name,
+                    ArrayRef<int64_t> shape) {
+    std::string full = (argumentPrefix + argument).str();
+    return ofExperts ? findOfExperts(full, name, shape, layout.flattened)
+                     : find(full, name, shape);
+  };
+
+  MLPWeights weights;
+  weights.layout = layout;
+  if (layout.gating == Gating::Separate)
+    weights.gate = weight("gate_proj", layout.gate,
+                          matrix(layer.hidden, columns, layout.upInOut));
+  std::string up = together ? "gate_up_proj" : "up_proj";
+  weights.up =
+      weight(up, layout.up, matrix(layer.hidden, columns, layout.upInOut));
+  if (!layout.upBias.empty())
+    weights.upBias = weight(up + "_bias", layout.upBias, {columns});
+  weights.down = weight("down_proj", layout.down,
+                        matrix(mlp.width, layer.hidden, layout.downInOut));
+  if (!layout.downBias.empty())
+    weights.downBias =
+        weight("down_proj_bias", layout.downBias, {layer.hidden});
+  return weights;
+}
+
+//===----------------------------------------------------------------------===//
+// The layer
+//===----------------------------------------------------------------------===//
+
+void WeightFinder::refuse() {
+  for (const LayerDescription::Refusal &refusal : layer.refusals)
+    for (const std::string &candidate : layer.prefixes)
+      if (checkpoint->contains(candidate + refusal.tensor))
+        fail("tensor '" + candidate + refusal.tensor + "': " + refusal.reason);
+}
+
+MLPLayout WeightFinder::chooseLayout() {
+  const MLPLayout &published = layer.expert.layouts.front();
+  prefix = layer.prefixes.front();
+  if (!checkpoint)
+    return published;
+  refuse();
+  std::string missing;
+  for (const MLPLayout &layout : layer.expert.layouts)
+    for (const std::string &candidate : layer.prefixes) {
+      prefix = candidate;
+      if (contains(layout.up))
+        return layout;
+      missing += (missing.empty() ? "'" : ", '") + expand(layout.up, 0) + "'";
+    }
+  fail("the checkpoint has no experts for this layer: none of the tensors " +
+       missing + " is there");
+  prefix = layer.prefixes.front();
+  return published;
+}
+
+/// The type of the layer is that of its experts.
+void WeightFinder::findDType(const MLPLayout &layout) {
+  if (!checkpoint || !error.empty())
+    return;
+  std::string name = expand(layout.up, 0);
+  llvm::Expected<CheckpointReader::Tensor> first = checkpoint->lookup(name);
+  if (!first) {
+    fail("tensor '" + name + "': " + llvm::toString(first.takeError()));
+  } else if (!isSupported(first->dtype)) {
+    fail("expected tensor '" + name + "' to be f32, f16 or bf16, got " +
+         typeName(first->dtype, first->shape) +
+         "; a quantised checkpoint has to be dequantised first");
+  } else if (!dtype.empty() && dtype != first->dtype) {
+    fail("the data type of a checkpoint cannot be changed: tensor '" + name +
+         "' is " + first->dtype + ", and " + dtype + " was asked for");
+  } else {
+    dtype = first->dtype;
+  }
+}
+
+llvm::Expected<LayerWeights> WeightFinder::run() {
+  const Router &router = layer.router;
+  LayerWeights weights;
+  MLPLayout layout = chooseLayout();
+  findDType(layout);
+  weights.dtype = dtype;
+
+  std::string routerName = router.weight.front();
+  if (checkpoint)
+    for (const std::string &name : router.weight)
+      if (contains(name))
+        routerName = name;
+  Types routerTypes = router.f32Logits ? Types::OrF32 : Types::OfLayer;
+  weights.router =
+      find("router", routerName, {layer.experts, layer.hidden}, routerTypes);
+  if (!router.bias.empty())
+    weights.routerBias =
+        find("router_bias", router.bias, {layer.experts}, routerTypes);
+  if (!router.selectionBias.empty())
+    weights.selectionBias =
+        find("e_score_correction_bias", router.selectionBias, {layer.experts},
+             Types::AnyFloat);
+
+  weights.expert = findMLP(layer.expert, layout, "", /*ofExperts=*/true);
+  if (layer.shared)
+    weights.shared = findMLP(*layer.shared, layer.shared->layouts.front(),
+                             "shared_", /*ofExperts=*/false);
+  if (!layer.sharedGate.empty())
+    weights.sharedGate =
+        find("shared_gate", layer.sharedGate, {1, layer.hidden});
+  if (!error.empty())
+    return llvm::createStringError(error);
+  return weights;
+}
+
+llvm::Expected<LayerWeights>
+mlir::moe::hf::findWeights(const LayerDescription &layer,
+                           CheckpointReader *checkpoint, StringRef dtype) {
+  return WeightFinder(layer, checkpoint, dtype).run();
+}

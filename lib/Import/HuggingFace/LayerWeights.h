@@ -1,0 +1,51 @@
+//===- LayerWeights.h - The weights of a layer ------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// From what a family says of its tensors to the arguments of a function: which
+// of the namings a checkpoint uses, and that every tensor is there and has the
+// type and shape that the configuration promises.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_IMPORT_HUGGINGFACE_LAYERWEIGHTS_H
+#define MOE_LIB_IMPORT_HUGGINGFACE_LAYERWEIGHTS_H
+
+#include "LayerDescription.h"
+
+#include "moe/Import/HuggingFace.h"
+
+namespace mlir::moe::hf {
+
+/// An argument of the layer and the tensors that it is made of.
+struct Weight {
+  std::string name;
+  std::string dtype;
+  SmallVector<int64_t> shape;
+  std::vector<std::string> source;
+};
+
+struct MLPWeights {
+  MLPLayout layout;
+  std::optional<Weight> gate, upBias, downBias;
+  Weight up, down;
+};
+
+struct LayerWeights {
+  std::string dtype; // of the experts, and so of the layer
+  Weight router;
+  std::optional<Weight> routerBias, selectionBias;
+  MLPWeights expert;
+  std::optional<MLPWeights> shared;
+  std::optional<Weight> sharedGate;
+};
+
+/// With `checkpoint`, look for every tensor; `dtype` may then be empty.
+llvm::Expected<LayerWeights> findWeights(const LayerDescription &layer,
+                                         CheckpointReader *checkpoint,
+                                         llvm::StringRef dtype);
+
+} // namespace mlir::moe::hf
+
+#endif // MOE_LIB_IMPORT_HUGGINGFACE_LAYERWEIGHTS_H

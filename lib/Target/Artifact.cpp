@@ -1,0 +1,131 @@
+//===- Artifact.cpp - One file that the runtime loads ---------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/Target.h"
+#include "moe_rt/artifact.h"
+#include "moe_rt/moe_rt.h"
+
+#include "llvm/ADT/ScopeExit.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Program.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/xxhash.h"
+#include "llvm/TargetParser/Host.h"
+#include "llvm/TargetParser/Triple.h"
+
+#include <cstring>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static llvm::Error error(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+/// The C library's math functions of this machine; empty if they stand nowhere
+/// known, in which case the host process has to have them.
+static std::string findMathLibrary() {
+  std::string multiarch = llvm::sys::getDefaultTargetTriple();
+  llvm::Triple triple(multiarch);
+  multiarch = (triple.getArchName() + "-linux-gnu").str();
+  for (std::string directory : {"/lib/" + multiarch, "/usr/lib/" + multiarch,
+                                std::string("/lib64"), std::string("/usr/lib64")})
+    if (llvm::sys::fs::exists(directory + "/libm.so.6"))
+      return directory + "/libm.so.6";
+  return "";
+}
+
+/// Link an object into a shared object. What it needs from outside is the math
+/// library, which every process that loads it has.
+static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
+link(llvm::ArrayRef<char> object) {
+  std::string linker;
+  for (const char *name : {"ld.lld-22", "ld.lld", "ld"})
+    if (llvm::ErrorOr<std::string> found = llvm::sys::findProgramByName(name)) {
+      linker = *found;
+      break;
+    }
+  if (linker.empty())
+    return error("no linker found; install lld-22 or binutils");
+
+  llvm::SmallString<128> input, output, log;
+  llvm::scope_exit removeFiles([&] {
+    for (llvm::StringRef path : {input.str(), output.str(), log.str()})
+      if (!path.empty())
+        (void)llvm::sys::fs::remove(path);
+  });
+  for (auto [path, suffix] : {std::pair(&input, "o"), std::pair(&output, "so"),
+                              std::pair(&log, "log")})
+    if (std::error_code code =
+            llvm::sys::fs::createTemporaryFile("moe", suffix, *path))
+      return error("cannot make a temporary file: " + code.message());
+  {
+    std::error_code code;
+    llvm::raw_fd_ostream stream(input, code);
+    stream.write(object.data(), object.size());
+    stream.close();
+    if (code || stream.has_error())
+      return error("cannot write " + input + ": " + stream.error().message());
+  }
+  llvm::SmallVector<llvm::StringRef> arguments{
+      linker, "-shared", "--hash-style=gnu", "-z", "noexecstack", "-z",
+      "relro",  "-z",    "now", "--build-id=none", "-o", output, input};
+  // Named as needed, so that exp and pow are found in whatever host loads it.
+  std::string math = findMathLibrary();
+  if (!math.empty())
+    arguments.push_back(math);
+  std::optional<llvm::StringRef> redirects[] = {std::nullopt, log.str(),
+                                                log.str()};
+  std::string message;
+  int status = llvm::sys::ExecuteAndWait(linker, arguments, std::nullopt,
+                                         redirects, 0, 0, &message);
+  if (status != 0) {
+    auto text = llvm::MemoryBuffer::getFile(log);
+    return error(linker + " failed: " + message +
+                 (text ? (*text)->getBuffer() : ""));
+  }
+  auto linked = llvm::MemoryBuffer::getFile(
+      output, /*IsText=*/false, /*RequiresNullTerminator=*/false,
+      /*IsVolatile=*/true); // read rather than mapped: the file goes away
+  if (!linked)
+    return error("cannot read " + output + ": " + linked.getError().message());
+  return std::move(*linked);
+}
+
+llvm::Expected<llvm::SmallVector<char, 0>>
+mlir::moe::buildArtifact(llvm::ArrayRef<char> object,
+                         llvm::StringRef metadata) {
+  auto linked = link(object);
+  if (!linked)
+    return linked.takeError();
+
+  llvm::SmallVector<char, 0> bytes;
+  auto append = [&](llvm::StringRef data) {
+    bytes.append(data.begin(), data.end());
+    bytes.resize(llvm::alignTo(bytes.size(), 8), 0);
+  };
+  moe_artifact_footer_t footer = {};
+  std::memcpy(footer.magic, MOE_ARTIFACT_MAGIC, sizeof(footer.magic));
+  footer.format_version = MOE_ARTIFACT_FORMAT_VERSION;
+  footer.abi_version = MOE_RT_ABI_VERSION;
+  append((*linked)->getBuffer());
+  footer.object_size = (*linked)->getBufferSize();
+  footer.metadata_offset = bytes.size();
+  footer.metadata_size = metadata.size();
+  append(metadata);
+  footer.file_size = bytes.size() + sizeof(footer);
+  const char *start = reinterpret_cast<const char *>(&footer);
+  bytes.append(start, start + sizeof(footer));
+
+  size_t checked = bytes.size() - sizeof(footer.checksum);
+  footer.checksum = llvm::xxh3_64bits(
+      llvm::ArrayRef(reinterpret_cast<const uint8_t *>(bytes.data()), checked));
+  std::memcpy(bytes.data() + checked, &footer.checksum,
+              sizeof(footer.checksum));
+  return bytes;
+}

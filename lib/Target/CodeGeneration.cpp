@@ -1,0 +1,173 @@
+//===- CodeGeneration.cpp - LLVM IR, assembly and objects -----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/Target.h"
+
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/MC/MCSubtargetInfo.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/TargetParser/Host.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static llvm::Error error(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+static void initializeTargets() {
+  static bool once = [] {
+    llvm::InitializeNativeTarget();
+    llvm::InitializeNativeTargetAsmPrinter();
+    llvm::InitializeNativeTargetAsmParser();
+    return true;
+  }();
+  (void)once;
+}
+
+/// Whether code for numbers gains from a feature. The others (of the system, of
+/// cryptography) are left out of the target, so that an artifact asks of a
+/// processor only what it uses.
+static bool isComputational(llvm::StringRef feature) {
+  static constexpr llvm::StringRef names[] = {
+      // x86-64
+      "bmi", "bmi2", "cmov", "cx8", "f16c", "fma", "lzcnt", "mmx", "movbe",
+      "popcnt", "sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "avx",
+      "avx2", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl",
+      "avx512bf16", "avx512fp16", "avx512vbmi", "avx512vbmi2", "avx512vnni",
+      "avx512ifma", "avx512bitalg", "avx512vpopcntdq", "avxvnni",
+      // AArch64
+      "fp-armv8", "neon", "fullfp16", "bf16", "dotprod", "i8mm"};
+  return llvm::is_contained(names, feature);
+}
+
+/// The computational features that a processor of this name has.
+static llvm::Expected<llvm::SmallVector<std::string>>
+featuresOf(const llvm::Target &target, llvm::StringRef triple,
+           llvm::StringRef cpu) {
+  std::unique_ptr<llvm::MCSubtargetInfo> info(
+      target.createMCSubtargetInfo(llvm::Triple(triple), cpu, ""));
+  if (!info || !info->isCPUStringValid(cpu))
+    return error("unknown target '" + cpu + "' for " + triple +
+                 "; expected 'host' or the name of a processor");
+  llvm::SmallVector<std::string> features;
+  for (const llvm::SubtargetFeatureKV &feature :
+       info->getEnabledProcessorFeatures())
+    if (isComputational(feature.Key))
+      features.push_back(feature.Key);
+  return features;
+}
+
+llvm::Expected<TargetDescription>
+TargetDescription::parse(llvm::StringRef name) {
+  initializeTargets();
+  TargetDescription description;
+  description.triple = llvm::sys::getProcessTriple();
+  std::string message;
+  const llvm::Target *target =
+      llvm::TargetRegistry::lookupTarget(llvm::Triple(description.triple), message);
+  if (!target)
+    return error(message);
+  if (name == "host") {
+    description.cpu = llvm::sys::getHostCPUName().str();
+    for (const auto &[feature, present] : llvm::sys::getHostCPUFeatures())
+      if (present && isComputational(feature))
+        description.features.push_back(feature.str());
+    llvm::sort(description.features);
+    return description;
+  }
+  description.cpu = name.str();
+  auto features = featuresOf(*target, description.triple, name);
+  if (!features)
+    return features.takeError();
+  description.features = std::move(*features);
+  return description;
+}
+
+/// The least of the processors of an architecture.
+static llvm::StringRef baselineCPU(llvm::StringRef triple) {
+  return llvm::Triple(triple).getArch() == llvm::Triple::x86_64 ? "x86-64"
+                                                                : "generic";
+}
+
+llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
+TargetDescription::createTargetMachine() const {
+  initializeTargets();
+  std::string message;
+  const llvm::Target *target =
+      llvm::TargetRegistry::lookupTarget(llvm::Triple(triple), message);
+  if (!target)
+    return error(message);
+  std::string enabled;
+  for (const std::string &feature : features)
+    enabled += (enabled.empty() ? "+" : ",+") + feature;
+  // The name of the processor sets its schedule only: it must not bring in
+  // features beyond those that are listed and checked.
+  std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
+      llvm::Triple(triple), baselineCPU(triple), enabled, llvm::TargetOptions(),
+      llvm::Reloc::PIC_, std::nullopt, llvm::CodeGenOptLevel::Default));
+  if (!machine)
+    return error("no code generator for " + triple);
+  return machine;
+}
+
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager sccs;
+  llvm::ModuleAnalysisManager modules;
+  llvm::PassBuilder builder(&machine);
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(sccs);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, sccs, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+      .run(module, modules);
+}
+
+llvm::Expected<std::unique_ptr<llvm::Module>>
+mlir::moe::translateToLLVMIR(ModuleOp module, llvm::LLVMContext &context,
+                             llvm::TargetMachine &machine,
+                             const TargetDescription &target) {
+  registerBuiltinDialectTranslation(*module->getContext());
+  registerLLVMDialectTranslation(*module->getContext());
+  std::unique_ptr<llvm::Module> translated =
+      translateModuleToLLVMIR(module, context);
+  if (!translated)
+    return error("the module does not translate to LLVM IR");
+  translated->setTargetTriple(machine.getTargetTriple());
+  translated->setDataLayout(machine.createDataLayout());
+  for (llvm::Function &function : *translated) {
+    if (function.isDeclaration())
+      continue;
+    function.addFnAttr("target-cpu", machine.getTargetCPU());
+    function.addFnAttr("tune-cpu", target.cpu);
+    function.addFnAttr("target-features", machine.getTargetFeatureString());
+    function.addFnAttr(llvm::Attribute::NoUnwind);
+  }
+  optimize(*translated, machine);
+  return translated;
+}
+
+llvm::Expected<llvm::SmallVector<char, 0>>
+mlir::moe::emitCode(llvm::Module &module, llvm::TargetMachine &machine,
+                    llvm::CodeGenFileType type) {
+  llvm::SmallVector<char, 0> bytes;
+  llvm::raw_svector_ostream stream(bytes);
+  llvm::legacy::PassManager passes;
+  if (machine.addPassesToEmitFile(passes, stream, nullptr, type))
+    return error("the target cannot emit this kind of file");
+  passes.run(module);
+  return bytes;
+}

@@ -1,0 +1,74 @@
+//===- Metadata.cpp - What an artifact says about itself ------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/Target.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// Attributes of the kinds that `moe-export` records, as JSON.
+static llvm::json::Value toJSON(Attribute attribute) {
+  if (auto string = dyn_cast<StringAttr>(attribute))
+    return string.getValue();
+  if (auto integer = dyn_cast<IntegerAttr>(attribute))
+    return integer.getInt();
+  if (auto array = dyn_cast<ArrayAttr>(attribute)) {
+    llvm::json::Array values;
+    for (Attribute element : array)
+      values.push_back(toJSON(element));
+    return values;
+  }
+  llvm::json::Object object;
+  if (auto dictionary = dyn_cast<DictionaryAttr>(attribute))
+    for (NamedAttribute entry : dictionary)
+      object[entry.getName().strref()] = toJSON(entry.getValue());
+  return object;
+}
+
+llvm::Expected<std::string>
+mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
+  llvm::json::Array functions;
+  for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
+    auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
+    auto tokens = function->getAttrOfType<ArrayAttr>("moe.tokens");
+    std::string name = function.getName().str();
+    std::string entry = "moe_entry_" + name;
+    if (!signature || !tokens || tokens.size() != 2 ||
+        !module.lookupSymbol(entry))
+      continue;
+    functions.push_back(llvm::json::Object{
+        {"name", name},
+        {"entry", entry},
+        {"workspace", "moe_workspace_" + name},
+        {"tokens", llvm::json::Object{{"min", toJSON(tokens[0])},
+                                      {"max", toJSON(tokens[1])}}},
+        {"arguments", toJSON(signature.get("arguments"))},
+        {"dispatches", toJSON(signature.get("dispatches"))},
+    });
+  }
+  if (functions.empty())
+    return llvm::createStringError(
+        llvm::inconvertibleErrorCode(),
+        "expected at least one public function to export, got none");
+
+  llvm::json::Array features(target.features);
+  llvm::json::Value metadata = llvm::json::Object{
+      {"format", 1},
+      {"producer", "moe-compile " MOE_VERSION},
+      {"target", llvm::json::Object{{"triple", target.triple},
+                                    {"cpu", target.cpu},
+                                    {"features", std::move(features)}}},
+      {"functions", std::move(functions)},
+  };
+  std::string text;
+  llvm::raw_string_ostream(text) << metadata;
+  return text;
+}

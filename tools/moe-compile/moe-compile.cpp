@@ -1,0 +1,200 @@
+//===- moe-compile.cpp - IR or a checkpoint to code -----------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Import/HuggingFace.h"
+#include "moe/InitAll.h"
+#include "moe/Target/Target.h"
+
+#include "mlir/InitAllDialects.h"
+#include "mlir/InitAllExtensions.h"
+#include "mlir/InitAllPasses.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Support/FileUtilities.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/ToolOutputFile.h"
+#include "llvm/Support/WithColor.h"
+
+using namespace mlir;
+namespace cl = llvm::cl;
+
+static cl::OptionCategory category("moe-compile options");
+
+static cl::opt<std::string> input(cl::Positional, cl::desc("<layer.mlir>"),
+                                  cl::init("-"), cl::cat(category));
+static cl::opt<std::string> output("o", cl::desc("Where to write; - is stdout"),
+                                   cl::value_desc("file"), cl::init("-"),
+                                   cl::cat(category));
+static cl::opt<std::string>
+    checkpoint("hf",
+               cl::desc("Build the layer of a Hugging Face checkpoint, or of a "
+                        "config.json alone, instead of reading IR"),
+               cl::value_desc("directory"), cl::cat(category));
+static cl::opt<int64_t> layer("layer", cl::desc("Number of the layer (--hf)"),
+                              cl::value_desc("n"), cl::init(0),
+                              cl::cat(category));
+static cl::opt<std::string>
+    dataType("dtype",
+             cl::desc("Data type of the layer: f32, f16 or bf16 (--hf; by "
+                      "default that of the checkpoint)"),
+             cl::value_desc("type"), cl::cat(category));
+static cl::opt<std::string>
+    targetName("target",
+               cl::desc("Processor to make code for: host, or a name such as "
+                        "x86-64-v3"),
+               cl::value_desc("name"), cl::init("host"), cl::cat(category));
+static cl::opt<std::string>
+    pipeline("pipeline",
+             cl::desc("Pipeline from moe operations to the LLVM dialect"),
+             cl::value_desc("name"), cl::init("moe-reference"),
+             cl::cat(category));
+
+enum class Emit { MLIR, LLVMDialect, LLVM, Assembly, Object, Artifact };
+static cl::opt<Emit> emit(
+    "emit", cl::desc("What to write:"), cl::init(Emit::Artifact),
+    cl::values(
+        clEnumValN(Emit::MLIR, "mlir", "the layer as moe operations"),
+        clEnumValN(Emit::LLVMDialect, "llvm-dialect",
+                   "the layer in the LLVM dialect, after the pipeline"),
+        clEnumValN(Emit::LLVM, "llvm", "LLVM IR"),
+        clEnumValN(Emit::Assembly, "asm", "assembly"),
+        clEnumValN(Emit::Object, "obj", "an object file"),
+        clEnumValN(Emit::Artifact, "artifact",
+                   "an artifact that moe-run and the runtime load (default)")),
+    cl::cat(category));
+
+static int fail(llvm::Error error) {
+  llvm::handleAllErrors(std::move(error), [](const llvm::ErrorInfoBase &info) {
+    llvm::WithColor::error(llvm::errs(), "moe-compile")
+        << info.message() << "\n";
+  });
+  return 1;
+}
+
+/// Write everything or, on any error, nothing.
+static int write(llvm::StringRef bytes) {
+  std::string message;
+  std::unique_ptr<llvm::ToolOutputFile> file = openOutputFile(output, &message);
+  if (!file)
+    return fail(llvm::createStringError(message));
+  file->os() << bytes;
+  file->os().flush();
+  if (file->os().has_error()) {
+    llvm::Error error = llvm::createStringError(
+        "cannot write " + output + ": " + file->os().error().message());
+    file->os().clear_error();
+    return fail(std::move(error));
+  }
+  file->keep();
+  return 0;
+}
+
+template <typename T> static std::string print(T &&value) {
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  value.print(stream);
+  stream << "\n";
+  return text;
+}
+
+/// The layer to compile, from IR or from a checkpoint; null after an error.
+static OwningOpRef<ModuleOp> read(MLIRContext &context,
+                                  llvm::SourceMgr &sources) {
+  if (checkpoint.empty()) {
+    std::string message;
+    std::unique_ptr<llvm::MemoryBuffer> buffer = openInputFile(input, &message);
+    if (!buffer) {
+      fail(llvm::createStringError(message));
+      return {};
+    }
+    sources.AddNewSourceBuffer(std::move(buffer), llvm::SMLoc());
+    return parseSourceFile<ModuleOp>(sources, &context);
+  }
+  moe::HuggingFaceOptions options;
+  options.layer = layer;
+  options.dtype = dataType;
+  auto module = moe::importHuggingFaceLayer(context, checkpoint, options);
+  if (!module) {
+    fail(module.takeError());
+    return {};
+  }
+  return std::move(*module);
+}
+
+static int compile(ModuleOp module) {
+  if (emit == Emit::MLIR)
+    return write(print(module));
+  auto target = moe::TargetDescription::parse(targetName);
+  if (!target)
+    return fail(target.takeError());
+  auto machine = target->createTargetMachine();
+  if (!machine)
+    return fail(machine.takeError());
+  if (failed(moe::runPipeline(module, pipeline)))
+    return 1;
+  if (emit == Emit::LLVMDialect)
+    return write(print(module));
+
+  auto metadata = moe::buildMetadata(module, *target);
+  if (!metadata)
+    return fail(metadata.takeError());
+  llvm::LLVMContext context;
+  auto code = moe::translateToLLVMIR(module, context, **machine, *target);
+  if (!code)
+    return fail(code.takeError());
+  if (emit == Emit::LLVM) {
+    std::string text;
+    llvm::raw_string_ostream stream(text);
+    (*code)->print(stream, nullptr);
+    return write(text);
+  }
+  auto bytes = moe::emitCode(**code, **machine,
+                             emit == Emit::Assembly
+                                 ? llvm::CodeGenFileType::AssemblyFile
+                                 : llvm::CodeGenFileType::ObjectFile);
+  if (!bytes)
+    return fail(bytes.takeError());
+  if (emit == Emit::Artifact) {
+    bytes = moe::buildArtifact(*bytes, *metadata);
+    if (!bytes)
+      return fail(bytes.takeError());
+  }
+  return write(llvm::StringRef(bytes->data(), bytes->size()));
+}
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  mlir::registerAllPasses();
+  moe::registerAllPasses();
+  moe::registerAllPipelines();
+  registerMLIRContextCLOptions();
+  registerPassManagerCLOptions();
+  cl::HideUnrelatedOptions(category);
+  cl::ParseCommandLineOptions(
+      argc, argv,
+      "Compile a Mixture-of-Experts layer\n\n"
+      "  moe-compile layer.mlir -o layer.moe\n"
+      "  moe-compile --hf DIR --layer 3 -o layer.moe\n");
+  if (!checkpoint.empty() && input.getNumOccurrences() > 0)
+    return fail(llvm::createStringError(
+        "expected either a file of IR or --hf, got both"));
+  if (checkpoint.empty() &&
+      (layer.getNumOccurrences() > 0 || dataType.getNumOccurrences() > 0))
+    return fail(llvm::createStringError("--layer and --dtype need --hf"));
+
+  DialectRegistry registry;
+  registerAllDialects(registry);
+  registerAllExtensions(registry);
+  moe::registerAllDialects(registry);
+  moe::registerAllExtensions(registry);
+  MLIRContext context(registry);
+  llvm::SourceMgr sources;
+  SourceMgrDiagnosticHandler handler(sources, &context);
+  OwningOpRef<ModuleOp> module = read(context, sources);
+  return module ? compile(*module) : 1;
+}
