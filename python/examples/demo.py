@@ -1,0 +1,187 @@
+"""Compile Mixture-of-Experts layers, run them, and compare with transformers.
+
+    ./dev demo                         the two layers of a small trained model, then
+                                       one layer in the shape of Granite-3.0-1B-A400M
+    ./dev demo --hf DIR --layer 3      a layer of a checkpoint of yours
+
+The trained model ships with the hidden states of real text at each layer and with
+what transformers computed from them, so nothing but numpy is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import moe
+
+DATA = Path(__file__).resolve().parents[2] / "test" / "data"
+OPERATIONS = ("linalg.matmul", "moe.gate", "moe.dispatch", "moe.expert", "moe.combine")
+
+
+def title(text: str) -> None:
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}")
+
+
+def show_operations(checkpoint: Path, layer: int, dtype: str | None) -> None:
+    """The operations of the layer, one a line, without types and parameters."""
+    command = [str(moe.find_compiler()), "--emit=mlir", f"--hf={checkpoint}", f"--layer={layer}"]
+    if dtype:
+        command.append(f"--dtype={dtype}")
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for line in text.splitlines():
+        if any(f" {name} " in line for name in OPERATIONS):
+            # Six columns deep is the region of an expert.
+            depth = 2 if line.startswith(" " * 6) else 0
+            line = line.strip().split(" indexing_maps")[0].split(" params(")[0]
+            line = re.sub(r" : tensor<[^()]*\)", ")", line)
+            print(" " * (4 + depth) + line.split(" : ")[0])
+
+
+def show_tokens_per_expert(layer: moe.Layer, width: int = 40) -> None:
+    for counts in (each.tokens_per_expert for each in layer.statistics()):
+        top = max(int(counts.max()), 1)
+        for expert, count in enumerate(counts):
+            bar = "█" * round(width * int(count) / top) or ("▏" if count else "")
+            print(f"    expert {expert:3d} {int(count):6d} {bar}")
+
+
+def show_error(actual: np.ndarray, expected: np.ndarray, oracle: str, tolerance: float) -> bool:
+    error = float(np.abs(actual.astype(np.float64) - expected).max()) if actual.size else 0.0
+    scale = float(np.abs(expected).max()) if actual.size else 0.0
+    good = error <= tolerance * scale
+    print(f"    largest error against {oracle}: {error:.2e} (values up to {scale:.3g})"
+          f"{'' if good else '   EXPECTED LESS'}")
+    return good
+
+
+def measure(layer: moe.Layer, x: np.ndarray, seconds: float = 1.0) -> tuple[float, int]:
+    """Median time of a call in seconds, after one to warm up, and how many calls."""
+    layer(x)
+    times: list[float] = []
+    while not times or (sum(times) < seconds and len(times) < 20):
+        start = time.perf_counter()
+        layer(x)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), len(times)
+
+
+def show_time(layer: moe.Layer, x: np.ndarray) -> None:
+    median, calls = measure(layer, x)
+    print(f"    T = {len(x):4d}: {1e3 * median:10.2f} ms  {len(x) / median:10.0f} tokens/s"
+          f"   workspace {layer.workspace_bytes(len(x)) / 2**20:8.2f} MiB   ({calls} calls)")
+
+
+def compile_layer(checkpoint: Path, number: int, dtype: str | None = None) -> moe.Module:
+    start = time.perf_counter()
+    module = moe.compile(checkpoint, layer=number, dtype=dtype, cache=False)
+    print(f"    compiled in {time.perf_counter() - start:.2f} s")
+    return module
+
+
+def trained_layers() -> bool:
+    good = True
+    checkpoint = DATA / "tiny-mixtral"
+    for number in range(json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]):
+        title(f"Layer {number} of a small Mixtral trained on the King James Bible")
+        show_operations(checkpoint, number, None)
+        layer = compile_layer(checkpoint, number).layer(checkpoint)
+        x = np.load(checkpoint / f"layer{number}.input.npy")
+        y = layer(x)
+        print(f"    tokens per expert, for {len(x)} bytes of text it has not seen:")
+        show_tokens_per_expert(layer)
+        expected = np.load(checkpoint / f"layer{number}.output.npy")
+        good &= show_error(y, expected, "transformers", 2e-6)
+        show_time(layer, x)
+    return good
+
+
+def granite_in_float64(x: np.ndarray, weights: dict[str, np.ndarray], top_k: int) -> np.ndarray:
+    """The layer as its paper says it, in float64: an oracle that shares no code."""
+    x = x.astype(np.float64)
+    logits = x @ weights["router"].T.astype(np.float64)
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
+    scores = np.exp(np.take_along_axis(logits, chosen, 1))
+    scores /= scores.sum(1, keepdims=True)
+    y = np.zeros_like(x)
+    for expert in np.unique(chosen):
+        token, choice = np.nonzero(chosen == expert)
+        gate, up = np.split(x[token] @ weights["gate_up_proj"][expert].T.astype(np.float64), 2, 1)
+        hidden = gate / (1 + np.exp(-gate)) * up
+        rows = hidden @ weights["down_proj"][expert].T.astype(np.float64)
+        np.add.at(y, token, scores[token, choice, None] * rows)
+    return y
+
+
+def granite(token_counts: list[int], seed: int) -> bool:
+    title("One layer in the shape of Granite-3.0-1B-A400M, weights drawn from a seed")
+    directory = DATA / "granite-3.0-1b-a400m"
+    show_operations(directory, 0, "f32")
+    module = compile_layer(directory, 0, "f32")
+    generator = np.random.default_rng(seed)
+    weights = {info.name: generator.standard_normal(info.shape, np.float32) * np.float32(0.02)
+               for info in module.signature().weights}
+    layer = module.layer(weights)
+    hidden = module.signature().inputs[0].shape[1]
+    top_k = json.loads((directory / "config.json").read_text())["num_experts_per_tok"]
+    x = generator.standard_normal((max(token_counts), hidden), np.float32)
+    y = layer(x)
+    print(f"    tokens per expert at T = {len(x)}:")
+    show_tokens_per_expert(layer)
+    good = show_error(y, granite_in_float64(x, weights, top_k), "float64 in numpy", 1e-5)
+    print("    one artifact, any number of tokens:")
+    for tokens in token_counts:
+        show_time(layer, x[:tokens])
+    return good
+
+
+def checkpoint_layer(directory: Path, number: int, token_counts: list[int], seed: int) -> bool:
+    title(f"Layer {number} of {directory}")
+    show_operations(directory, number, None)
+    layer = compile_layer(directory, number).layer(directory)
+    info = layer.signature.inputs[0]
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((max(token_counts), info.shape[1]), np.float32)
+    x = x.astype(info.dtype)
+    layer(x)
+    print(f"    tokens per expert at T = {len(x)}, random hidden states:")
+    show_tokens_per_expert(layer)
+    for tokens in token_counts:
+        show_time(layer, x[:tokens])
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hf", type=Path, metavar="DIR",
+                        help="run a layer of this checkpoint instead")
+    parser.add_argument("--layer", type=int, default=0, metavar="N")
+    parser.add_argument("--tokens", default="1,16,64", metavar="T,T,...",
+                        help="token counts to time (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    token_counts = [int(count) for count in arguments.tokens.split(",")]
+    try:
+        if arguments.hf:
+            good = checkpoint_layer(arguments.hf, arguments.layer, token_counts, arguments.seed)
+        else:
+            good = trained_layers()
+            good &= granite(token_counts, arguments.seed)
+    except moe.MoEError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    title("every result as expected" if good else "A RESULT DIFFERS FROM ITS ORACLE")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
