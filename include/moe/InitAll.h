@@ -13,6 +13,7 @@
 
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/Transforms/BufferizableOpInterfaceImpl.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Dialect/MoE/Transforms/TilingInterfaceImpl.h"
 #include "moe/Pipelines/Pipelines.h"
@@ -25,6 +26,8 @@ inline void registerAllDialects(DialectRegistry &registry) {
 
 /// External models of upstream interfaces on moe operations.
 inline void registerAllExtensions(DialectRegistry &registry) {
+  registerAggregatedOpInterfaceExternalModels(registry);
+  registerBufferizableOpInterfaceExternalModels(registry);
   registerTilingInterfaceExternalModels(registry);
 }
 

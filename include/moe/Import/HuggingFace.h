@@ -13,7 +13,8 @@
 //       -> tensor<?xHxT>
 //
 // It computes what the layer's mixture of experts computes in transformers, in
-// inference: the residual and the norm before it stay outside.
+// inference: the residual and the norm before it stay outside. Where experts
+// have a capacity (Switch), the tokens of a call are one sequence.
 //
 // Weights keep the layout of the checkpoint. `moe.source` names the tensors of
 // an argument: one that has its elements in its order, or several that are

@@ -5,13 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Lowering.h"
 #include "TensorBuilder.h"
-
-#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/IR/PatternMatch.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -32,67 +30,54 @@ static Value keptWeights(TensorBuilder &b, CombineOp op) {
   return b.normalize(weights, kept, *op.getNormalize(), f32);
 }
 
-namespace {
-struct LowerCombine : OpRewritePattern<CombineOp> {
-  using OpRewritePattern::OpRewritePattern;
+SmallVector<Value> mlir::moe::lowerToLinalg(CombineOp op,
+                                            OpBuilder &builder) {
+  TensorBuilder b(op.getLoc(), builder);
+  Type f32 = b.getF32Type();
+  Type element = op.getResult().getType().getElementType();
+  Value grouped = op.getGrouped(), rows = b.dim(grouped, 0);
 
-  LogicalResult matchAndRewrite(CombineOp op,
-                                PatternRewriter &rewriter) const override {
-    TensorBuilder b(op.getLoc(), rewriter);
-    Type f32 = b.getF32Type();
-    Type element = op.getResult().getType().getElementType();
-    Value grouped = op.getGrouped(), rows = b.dim(grouped, 0);
-
-    auto map = [&](ArrayRef<unsigned> dims) {
-      return AffineMap::getMultiDimMapWithTargets(3, dims, b.getContext());
-    };
-    SmallVector<Value> inputs{op.getPositions()};
-    SmallVector<AffineMap> maps{map({0, 2})};
-    if (op.getWeights()) {
-      inputs.push_back(keptWeights(b, op));
-      maps.push_back(map({0, 2}));
-    }
-    if (op.getDropped()) {
-      inputs.push_back(op.getDropped());
-      maps.push_back(map({0, 1}));
-    }
-    maps.push_back(map({0, 1}));
-    SmallVector<OpFoldResult> sizes{b.size(op.getPositions(), 0),
-                                    b.size(grouped, 1)};
-
-    auto body = [&](ValueRange v) {
-      Value sum = v.back();
-      auto add = [&](Value x) -> Value {
-        x = b.toFloat(x, f32);
-        if (op.getWeights())
-          x = arith::MulFOp::create(b, v[1], x);
-        return arith::AddFOp::create(b, sum, x);
-      };
-      Value row = b.toIndex(v[0]), h = linalg::IndexOp::create(b, 1);
-      Value kept =
-          arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, rows);
-      auto choice = scf::IfOp::create(b, f32, kept, /*withElseRegion=*/true);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(choice.thenBlock());
-      scf::YieldOp::create(b, add(b.extract(grouped, {row, h})));
-      b.setInsertionPointToStart(choice.elseBlock());
-      scf::YieldOp::create(
-          b, op.getDropped() ? add(v[v.size() - 2]) : sum);
-      return SmallVector<Value>{choice.getResult(0)};
-    };
-    Value sum = b.generic(3, 1, inputs, maps, b.fill(sizes, b.f32(0.0)), body)
-                    .front();
-    if (!element.isF32())
-      sum = b.map(sum, element,
-                  [&](ValueRange v) { return b.toFloat(v[0], element); });
-    if (sum.getType() != op.getType())
-      sum = tensor::CastOp::create(b, op.getType(), sum);
-    rewriter.replaceOp(op, sum);
-    return success();
+  auto map = [&](ArrayRef<unsigned> dims) {
+    return AffineMap::getMultiDimMapWithTargets(3, dims, b.getContext());
+  };
+  SmallVector<Value> inputs{op.getPositions()};
+  SmallVector<AffineMap> maps{map({0, 2})};
+  if (op.getWeights()) {
+    inputs.push_back(keptWeights(b, op));
+    maps.push_back(map({0, 2}));
   }
-};
-} // namespace
+  if (op.getDropped()) {
+    inputs.push_back(op.getDropped());
+    maps.push_back(map({0, 1}));
+  }
+  maps.push_back(map({0, 1}));
+  SmallVector<OpFoldResult> sizes{b.size(op.getPositions(), 0),
+                                  b.size(grouped, 1)};
 
-void mlir::moe::populateCombineToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<LowerCombine>(patterns.getContext());
+  auto body = [&](ValueRange v) {
+    Value sum = v.back();
+    auto add = [&](Value x) -> Value {
+      x = b.toFloat(x, f32);
+      if (op.getWeights())
+        x = arith::MulFOp::create(b, v[1], x);
+      return arith::AddFOp::create(b, sum, x);
+    };
+    Value row = b.toIndex(v[0]), h = linalg::IndexOp::create(b, 1);
+    Value kept =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, rows);
+    auto choice = scf::IfOp::create(b, f32, kept, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(choice.thenBlock());
+    scf::YieldOp::create(b, add(b.extract(grouped, {row, h})));
+    b.setInsertionPointToStart(choice.elseBlock());
+    scf::YieldOp::create(
+        b, op.getDropped() ? add(v[v.size() - 2]) : sum);
+    return SmallVector<Value>{choice.getResult(0)};
+  };
+  Value sum = b.generic(3, 1, inputs, maps, b.fill(sizes, b.f32(0.0)), body)
+                  .front();
+  if (!element.isF32())
+    sum = b.map(sum, element,
+                [&](ValueRange v) { return b.toFloat(v[0], element); });
+  return {sum};
 }

@@ -5,13 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Lowering.h"
 #include "TensorBuilder.h"
-
-#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/IR/PatternMatch.h"
 
 #include <limits>
 
@@ -21,8 +19,8 @@ using namespace mlir::moe;
 namespace {
 class DispatchLowering {
 public:
-  DispatchLowering(DispatchOp op, PatternRewriter &rewriter)
-      : op(op), b(op.getLoc(), rewriter), experts(op.getNumExperts()),
+  DispatchLowering(DispatchOp op, OpBuilder &builder)
+      : op(op), b(op.getLoc(), builder), experts(op.getNumExperts()),
         topK(op.getTopK()), maxChoices(op.getMaxChoices()) {}
 
   SmallVector<Value> run();
@@ -287,23 +285,7 @@ SmallVector<Value> DispatchLowering::run() {
   return {gatherRows(source), offsets, positions};
 }
 
-namespace {
-struct LowerDispatch : OpRewritePattern<DispatchOp> {
-  using OpRewritePattern::OpRewritePattern;
-  LogicalResult matchAndRewrite(DispatchOp op,
-                                PatternRewriter &rewriter) const override {
-    SmallVector<Value> results = DispatchLowering(op, rewriter).run();
-    // With a static T the bound is known only after folding.
-    for (auto [value, result] : llvm::zip(results, op.getResults()))
-      if (value.getType() != result.getType())
-        value = tensor::CastOp::create(rewriter, op.getLoc(), result.getType(),
-                                       value);
-    rewriter.replaceOp(op, results);
-    return success();
-  }
-};
-} // namespace
-
-void mlir::moe::populateDispatchToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<LowerDispatch>(patterns.getContext());
+SmallVector<Value> mlir::moe::lowerToLinalg(DispatchOp op,
+                                            OpBuilder &builder) {
+  return DispatchLowering(op, builder).run();
 }

@@ -5,12 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Lowering.h"
 #include "TensorBuilder.h"
 
-#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
-
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/IR/PatternMatch.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -36,77 +34,60 @@ static Value rowAt(TensorBuilder &b, Value offsets, Value index, Value rows) {
   return arith::MinSIOp::create(b, row, rows);
 }
 
-namespace {
-struct LowerExpert : OpRewritePattern<ExpertOp> {
-  using OpRewritePattern::OpRewritePattern;
+SmallVector<Value> mlir::moe::lowerToLinalg(ExpertOp op, OpBuilder &builder) {
+  TensorBuilder b(op.getLoc(), builder);
+  RankedTensorType type = op.getResult().getType();
+  Value rows = b.dim(op.getGrouped(), 0);
+  SmallVector<OpFoldResult> resultSizes{b.size(op.getGrouped(), 0),
+                                        b.getIndexAttr(type.getDimSize(1))};
 
-  LogicalResult matchAndRewrite(ExpertOp op,
-                                PatternRewriter &rewriter) const override {
-    TensorBuilder b(op.getLoc(), rewriter);
-    RankedTensorType type = op.getResult().getType();
-    Value rows = b.dim(op.getGrouped(), 0);
-    SmallVector<OpFoldResult> resultSizes{b.size(op.getGrouped(), 0),
-                                          b.getIndexAttr(type.getDimSize(1))};
+  Value init = op.getInit();
+  if (!init && op.getUncovered() == Uncovered::Zero)
+    init = b.fill(resultSizes, arith::ConstantOp::create(
+                                   b, b.getFloatAttr(type.getElementType(), 0.0)));
+  else if (!init)
+    init = b.empty(resultSizes, type.getElementType());
 
-    Value init = op.getInit();
-    if (!init && op.getUncovered() == Uncovered::Zero)
-      init = b.fill(resultSizes, arith::ConstantOp::create(
-                                     b, b.getFloatAttr(type.getElementType(), 0.0)));
-    else if (!init)
-      init = b.empty(resultSizes, type.getElementType());
+  Value result = b.loop(
+      b.index(op.getExpertCount()), init, [&](Value index, ValueRange iters) {
+        Value expert = arith::AddIOp::create(b, index,
+                                             b.index(op.getFirstExpert()));
+        Value next = arith::AddIOp::create(b, expert, b.index(1));
+        Value start = rowAt(b, op.getOffsets(), expert, rows);
+        Value end = rowAt(b, op.getOffsets(), next, rows);
+        Value count = arith::SubIOp::create(b, end, start);
+        Value some = arith::CmpIOp::create(b, arith::CmpIPredicate::sgt,
+                                           count, b.index(0));
+        auto covered = scf::IfOp::create(b, iters[0].getType(), some,
+                                         /*withElseRegion=*/true);
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(covered.elseBlock());
+        scf::YieldOp::create(b, iters[0]);
 
-    Value result = b.loop(
-        b.index(op.getExpertCount()), init, [&](Value index, ValueRange iters) {
-          Value expert = arith::AddIOp::create(b, index,
-                                               b.index(op.getFirstExpert()));
-          Value next = arith::AddIOp::create(b, expert, b.index(1));
-          Value start = rowAt(b, op.getOffsets(), expert, rows);
-          Value end = rowAt(b, op.getOffsets(), next, rows);
-          Value count = arith::SubIOp::create(b, end, start);
-          Value some = arith::CmpIOp::create(b, arith::CmpIPredicate::sgt,
-                                             count, b.index(0));
-          auto covered = scf::IfOp::create(b, iters[0].getType(), some,
-                                           /*withElseRegion=*/true);
-          OpBuilder::InsertionGuard guard(b);
-          b.setInsertionPointToStart(covered.elseBlock());
-          scf::YieldOp::create(b, iters[0]);
-
-          b.setInsertionPointToStart(covered.thenBlock());
-          // No more than all rows: what bounds the memory of the region.
-          count = arith::MinSIOp::create(b, count, rows);
-          auto rowsOf = [&](Value columns) {
-            return SmallVector<OpFoldResult>{count, b.size(columns, 1)};
-          };
-          SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
-          SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-          Block &body = op.getBody().front();
-          SmallVector<Value> arguments{tensor::ExtractSliceOp::create(
-              b, cast<RankedTensorType>(body.getArgument(0).getType()),
-              op.getGrouped(), offsets, rowsOf(op.getGrouped()), strides)};
-          for (Value param : op.getParams())
-            arguments.push_back(sliceOfParameter(b, param, index));
-
-          Value yielded = op.getYield().getRows();
-          rewriter.eraseOp(op.getYield());
-          rewriter.inlineBlockBefore(&body, b.getInsertionBlock(),
-                                     b.getInsertionPoint(), arguments);
-          // The region may return its own argument.
-          if (auto argument = dyn_cast<BlockArgument>(yielded))
-            if (argument.getOwner() == &body)
-              yielded = arguments[argument.getArgNumber()];
-          Value updated = tensor::InsertSliceOp::create(
-              b, yielded, iters[0], offsets, rowsOf(iters[0]), strides);
-          scf::YieldOp::create(b, updated);
-          return llvm::to_vector_of<Value>(covered.getResults());
-        }).front();
-    if (result.getType() != type)
-      result = tensor::CastOp::create(b, type, result);
-    rewriter.replaceOp(op, result);
-    return success();
-  }
-};
-} // namespace
-
-void mlir::moe::populateExpertToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<LowerExpert>(patterns.getContext());
+        b.setInsertionPointToStart(covered.thenBlock());
+        // No more than all rows: what bounds the memory of the region.
+        count = arith::MinSIOp::create(b, count, rows);
+        auto rowsOf = [&](Value columns) {
+          return SmallVector<OpFoldResult>{count, b.size(columns, 1)};
+        };
+        SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
+        SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+        IRMapping mapping;
+        Block &body = op.getBody().front();
+        Value slice = tensor::ExtractSliceOp::create(
+            b, cast<RankedTensorType>(body.getArgument(0).getType()),
+            op.getGrouped(), offsets, rowsOf(op.getGrouped()), strides);
+        mapping.map(body.getArgument(0), slice);
+        for (auto [argument, param] :
+             llvm::zip(body.getArguments().drop_front(), op.getParams()))
+          mapping.map(argument, sliceOfParameter(b, param, index));
+        for (Operation &nested : body.without_terminator())
+          b.clone(nested, mapping);
+        Value yielded = mapping.lookupOrDefault(op.getYield().getRows());
+        Value updated = tensor::InsertSliceOp::create(
+            b, yielded, iters[0], offsets, rowsOf(iters[0]), strides);
+        scf::YieldOp::create(b, updated);
+        return llvm::to_vector_of<Value>(covered.getResults());
+      }).front();
+  return {result};
 }

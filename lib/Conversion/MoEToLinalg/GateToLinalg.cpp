@@ -5,13 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Lowering.h"
 #include "TensorBuilder.h"
-
-#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/IR/PatternMatch.h"
 
 #include <limits>
 
@@ -22,8 +20,8 @@ namespace {
 /// The lowering of one gate. Matrices are f32 `[T, E]` or `[T, K]` throughout.
 class GateLowering {
 public:
-  GateLowering(GateOp op, PatternRewriter &rewriter)
-      : op(op), b(op.getLoc(), rewriter), experts(op.getNumExperts()),
+  GateLowering(GateOp op, OpBuilder &builder)
+      : op(op), b(op.getLoc(), builder), experts(op.getNumExperts()),
         topK(op.getTopK()), scoreType(op.getScoreElementType()) {}
 
   std::pair<Value, Value> run();
@@ -367,18 +365,7 @@ std::pair<Value, Value> GateLowering::run() {
   return {weights, ids};
 }
 
-namespace {
-struct LowerGate : OpRewritePattern<GateOp> {
-  using OpRewritePattern::OpRewritePattern;
-  LogicalResult matchAndRewrite(GateOp op,
-                                PatternRewriter &rewriter) const override {
-    auto [weights, ids] = GateLowering(op, rewriter).run();
-    rewriter.replaceOp(op, {weights, ids});
-    return success();
-  }
-};
-} // namespace
-
-void mlir::moe::populateGateToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<LowerGate>(patterns.getContext());
+SmallVector<Value> mlir::moe::lowerToLinalg(GateOp op, OpBuilder &builder) {
+  auto [weights, ids] = GateLowering(op, builder).run();
+  return {weights, ids};
 }

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "Lowering.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -21,11 +21,54 @@ namespace mlir::moe {
 #include "moe/Conversion/Passes.h.inc"
 } // namespace mlir::moe
 
+/// The lowering of an operation, with the types that the operation has: where
+/// some extent is static, the lowering may know it only after folding.
+template <typename OpT>
+static SmallVector<Value> decompose(OpT op, OpBuilder &builder) {
+  SmallVector<Value> values = lowerToLinalg(op, builder);
+  for (auto [value, type] : llvm::zip(values, op->getResultTypes()))
+    if (value.getType() != type)
+      value = tensor::CastOp::create(builder, op.getLoc(), type, value);
+  return values;
+}
+
+namespace {
+template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
+  using OpRewritePattern<OpT>::OpRewritePattern;
+  LogicalResult matchAndRewrite(OpT op,
+                                PatternRewriter &rewriter) const override {
+    rewriter.replaceOp(op, decompose(op, rewriter));
+    return success();
+  }
+};
+
+template <typename OpT>
+struct AggregatedModel
+    : linalg::AggregatedOpInterface::ExternalModel<AggregatedModel<OpT>, OpT> {
+  FailureOr<SmallVector<Value>> decomposeOperation(Operation *op,
+                                                   OpBuilder &builder) const {
+    return decompose(cast<OpT>(op), builder);
+  }
+};
+} // namespace
+
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
-  populateGateToLinalgPatterns(patterns);
-  populateDispatchToLinalgPatterns(patterns);
-  populateExpertToLinalgPatterns(patterns);
-  populateCombineToLinalgPatterns(patterns);
+  patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
+               Decompose<CombineOp>>(patterns.getContext());
+}
+
+void mlir::moe::registerAggregatedOpInterfaceExternalModels(
+    DialectRegistry &registry) {
+  registry.addExtension(+[](MLIRContext *context, MoEDialect *) {
+    GateOp::attachInterface<AggregatedModel<GateOp>>(*context);
+    DispatchOp::attachInterface<AggregatedModel<DispatchOp>>(*context);
+    ExpertOp::attachInterface<AggregatedModel<ExpertOp>>(*context);
+    CombineOp::attachInterface<AggregatedModel<CombineOp>>(*context);
+    // What a decomposition is made of.
+    context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,
+                         math::MathDialect, scf::SCFDialect,
+                         tensor::TensorDialect>();
+  });
 }
 
 namespace {

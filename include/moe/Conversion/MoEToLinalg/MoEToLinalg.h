@@ -11,6 +11,7 @@
 #include "mlir/Pass/Pass.h"
 
 namespace mlir {
+class DialectRegistry;
 class RewritePatternSet;
 
 namespace moe {
@@ -21,11 +22,10 @@ namespace moe {
 /// Patterns that lower every moe operation to linalg, scf and tensor.
 void populateMoEToLinalgPatterns(RewritePatternSet &patterns);
 
-/// One operation each; together they are the above.
-void populateGateToLinalgPatterns(RewritePatternSet &patterns);
-void populateDispatchToLinalgPatterns(RewritePatternSet &patterns);
-void populateExpertToLinalgPatterns(RewritePatternSet &patterns);
-void populateCombineToLinalgPatterns(RewritePatternSet &patterns);
+/// Attach linalg's AggregatedOpInterface to the moe operations: the same
+/// lowering, for `transform.structured.decompose_interface` and for other
+/// compilers.
+void registerAggregatedOpInterfaceExternalModels(DialectRegistry &registry);
 
 } // namespace moe
 } // namespace mlir

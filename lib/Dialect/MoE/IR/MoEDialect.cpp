@@ -13,6 +13,22 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// custom<Keyword>: the bare keyword of an enumeration, without the space that
+/// the attribute's own format puts before it.
+template <typename AttrT>
+static ParseResult parseKeyword(OpAsmParser &parser, AttrT &attribute) {
+  using Value = decltype(attribute.getValue());
+  FailureOr<Value> value = FieldParser<Value>::parse(parser);
+  if (failed(value))
+    return failure();
+  attribute = AttrT::get(parser.getContext(), *value);
+  return success();
+}
+template <typename AttrT>
+static void printKeyword(OpAsmPrinter &printer, Operation *, AttrT attribute) {
+  printer << stringifyEnum(attribute.getValue());
+}
+
 #include "moe/Dialect/MoE/IR/MoEDialect.cpp.inc"
 #include "moe/Dialect/MoE/IR/MoEEnums.cpp.inc"
 

@@ -71,16 +71,13 @@ struct GateTiling
   }
 
   SmallVector<utils::IteratorType> getLoopIteratorTypes(Operation *op) const {
-    if (!tokensAreIndependent(cast<GateOp>(op)))
-      return {};
-    return {utils::IteratorType::parallel};
+    return {tokensAreIndependent(cast<GateOp>(op))
+                ? utils::IteratorType::parallel
+                : utils::IteratorType::reduction};
   }
 
   SmallVector<Range> getIterationDomain(Operation *op, OpBuilder &b) const {
-    auto gate = cast<GateOp>(op);
-    if (!tokensAreIndependent(gate))
-      return {};
-    return {wholeDim(b, op->getLoc(), gate.getLogits(), 0)};
+    return {wholeDim(b, op->getLoc(), cast<GateOp>(op).getLogits(), 0)};
   }
 
   FailureOr<TilingResult>
@@ -88,8 +85,10 @@ struct GateTiling
                          ArrayRef<OpFoldResult> offsets,
                          ArrayRef<OpFoldResult> sizes) const {
     auto gate = cast<GateOp>(op);
-    if (offsets.size() != 1)
-      return failure();
+    if (!tokensAreIndependent(gate))
+      return op->emitOpError("cannot be tiled: every token depends on the "
+                             "others where experts choose or a softmax runs "
+                             "over tokens");
     auto slice = [&](Value matrix) {
       return sliceMatrix(b, op->getLoc(), matrix, offsets[0], sizes[0]);
     };

@@ -114,9 +114,9 @@ def MoE_GateOp : MoE_Op<"gate", [
     $logits (`bias` `(` $bias^ `:` type($bias) `)`)?
     (`noise` `(` $noise^ `:` type($noise) `)`)?
     (`ids` `(` $given_ids^ `:` type($given_ids) `)`)?
-    `top_k` `(` $top_k `)` (`score` `(` $score^ `)`)?
-    (`score_axis` `(` $score_axis^ `)`)? (`order` `(` $order^ `)`)?
-    (`select` `(` $selection^ `)`)? (`margin` `(` $margin^ `)`)?
+    `top_k` `(` $top_k `)` (`score` `(` custom<Keyword>($score)^ `)`)?
+    (`score_axis` `(` custom<Keyword>($score_axis)^ `)`)? (`order` `(` custom<Keyword>($order)^ `)`)?
+    (`select` `(` custom<Keyword>($selection)^ `)`)? (`margin` `(` $margin^ `)`)?
     (`groups` `(` $groups^ `)`)? (`capacity` `(` $capacity^ `)`)?
     (`threshold` `(` $threshold^ `)`)? (`normalize` `(` $normalize^ `)`)?
     (`scale` `(` $scale^ `)`)? (`score_type` `(` $score_type^ `)`)?
@@ -188,8 +188,8 @@ def MoE_DispatchOp : MoE_Op<"dispatch", [
   let assemblyFormat = [{
     $rows `,` $ids (`weights` `(` $weights^ `:` type($weights) `)`)?
     `experts` `(` $num_experts `)` (`capacity` `(` $capacity^ `)`)?
-    (`priority` `(` $priority^ `)`)? (`overflow` `(` $overflow^ `)`)?
-    (`choices` `(` $choices^ `)`)? (`uncovered` `(` $uncovered^ `)`)?
+    (`priority` `(` custom<Keyword>($priority)^ `)`)? (`overflow` `(` custom<Keyword>($overflow)^ `)`)?
+    (`choices` `(` $choices^ `)`)? (`uncovered` `(` custom<Keyword>($uncovered)^ `)`)?
     (`scale_rows` $scale_rows^)? attr-dict `:` type($rows) `,` type($ids)
   }];
   let hasVerifier = 1;
@@ -263,7 +263,7 @@ def MoE_ExpertOp : MoE_Op<"expert", [
   let assemblyFormat = [{
     $grouped `,` $offsets (`params` `(` $params^ `:` type($params) `)`)?
     (`init` `(` $init^ `:` type($init) `)`)? (`first` `(` $first^ `)`)?
-    (`count` `(` $count^ `)`)? (`uncovered` `(` $uncovered^ `)`)? $body
+    (`count` `(` $count^ `)`)? (`uncovered` `(` custom<Keyword>($uncovered)^ `)`)? $body
     attr-dict `:` type($grouped) `,` type($offsets) `->` type($result)
   }];
   let hasVerifier = 1;

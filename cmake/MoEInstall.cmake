@@ -1,0 +1,66 @@
+# What `cmake --install` puts where, and the package that find_package(MoE)
+# reads. Tools and libraries install themselves where they are defined; here are
+# the headers, the Python package and the exports.
+#
+# There are two sets of targets: MoETargets (the runtime, which needs neither
+# LLVM nor MLIR to be found) and MoECompilerTargets (the dialect and the passes).
+
+include(CMakePackageConfigHelpers)
+
+set(MOE_INSTALL_CMAKEDIR ${CMAKE_INSTALL_LIBDIR}/cmake/MoE
+    CACHE STRING "Where MoEConfig.cmake goes")
+set(MOE_INSTALL_PYTHONDIR ${CMAKE_INSTALL_LIBDIR}/python
+    CACHE STRING "Where the Python package moe goes")
+
+# Installs a symbolic link, relative to itself so that the prefix can be moved.
+function(moe_install_link target link)
+  get_filename_component(dir /${link} DIRECTORY)
+  file(RELATIVE_PATH relative ${dir} /${target})
+  install(CODE "
+    set(link \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${link}\")
+    message(STATUS \"Installing: \${link}\")
+    get_filename_component(dir \"\${link}\" DIRECTORY)
+    file(MAKE_DIRECTORY \"\${dir}\")
+    file(CREATE_LINK ${relative} \"\${link}\" SYMBOLIC)")
+endfunction()
+
+install(EXPORT MoETargets NAMESPACE MoE:: DESTINATION ${MOE_INSTALL_CMAKEDIR})
+
+# The Python package, which finds the runtime and the compiler beside itself.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/python/moe
+  DESTINATION ${MOE_INSTALL_PYTHONDIR}
+  PATTERN __pycache__ EXCLUDE)
+moe_install_link(${CMAKE_INSTALL_LIBDIR}/libmoe_rt.so
+  ${MOE_INSTALL_PYTHONDIR}/moe/lib/libmoe_rt.so)
+
+if(MOE_BUILD_COMPILER)
+  get_property(libraries GLOBAL PROPERTY MOE_LIBRARIES)
+  install(TARGETS ${libraries} EXPORT MoECompilerTargets
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT MoECompilerTargets NAMESPACE MoE::
+    DESTINATION ${MOE_INSTALL_CMAKEDIR})
+  foreach(root ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+    install(DIRECTORY ${root}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+      FILES_MATCHING
+      PATTERN "*.h" PATTERN "*.td" PATTERN "*.def" PATTERN "*.inc"
+      PATTERN CMakeFiles EXCLUDE)
+  endforeach()
+  moe_install_link(${CMAKE_INSTALL_BINDIR}/moe-compile
+    ${MOE_INSTALL_PYTHONDIR}/moe/bin/moe-compile)
+endif()
+
+configure_package_config_file(
+  ${CMAKE_CURRENT_LIST_DIR}/MoEConfig.cmake.in
+  ${PROJECT_BINARY_DIR}/cmake/MoEConfig.cmake
+  INSTALL_DESTINATION ${MOE_INSTALL_CMAKEDIR}
+  NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(
+  ${PROJECT_BINARY_DIR}/cmake/MoEConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES
+  ${PROJECT_BINARY_DIR}/cmake/MoEConfig.cmake
+  ${PROJECT_BINARY_DIR}/cmake/MoEConfigVersion.cmake
+  DESTINATION ${MOE_INSTALL_CMAKEDIR})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE
+  DESTINATION ${CMAKE_INSTALL_DOCDIR})

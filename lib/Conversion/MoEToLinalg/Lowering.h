@@ -1,0 +1,24 @@
+//===- Lowering.h - One operation each --------------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_CONVERSION_MOETOLINALG_LOWERING_H
+#define MOE_LIB_CONVERSION_MOETOLINALG_LOWERING_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+namespace mlir::moe {
+
+/// Build what an operation computes with linalg, scf and tensor, at the insertion
+/// point. Returns a value for each result; the operation is left as it is.
+SmallVector<Value> lowerToLinalg(GateOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(DispatchOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(CombineOp op, OpBuilder &builder);
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_CONVERSION_MOETOLINALG_LOWERING_H
