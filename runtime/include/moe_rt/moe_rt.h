@@ -1,0 +1,222 @@
+//===- moe_rt.h - Load and run compiled MoE layers --------------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The C interface of the runtime. It needs neither LLVM nor MLIR.
+//
+//   moe_rt_context_t *context;     devices, allocator
+//   moe_rt_module_t *module;       one artifact, checked and loaded
+//   moe_rt_layer_t *layer;         one function of it with its weights bound
+//   moe_rt_layer_workspace_bytes(layer, T, &bytes);
+//   moe_rt_layer_call(layer, inputs, n, outputs, m, workspace, bytes);
+//
+// Conventions:
+//  * A function that can fail returns a moe_rt_status_t: NULL is success, any
+//    other value carries a code and a message and is freed by
+//    moe_rt_status_free. Out-parameters come last and are untouched on failure.
+//  * No exception and no abort crosses this boundary; there is no global state.
+//  * Objects are reference-free: destroy layers before their module, modules
+//    before their context. A context, module or layer may be used from several
+//    threads at once for calls; creation and destruction are not concurrent
+//    with calls on the same object. moe_rt_layer_call on one layer may run
+//    concurrently when each call brings its own workspace.
+//  * Tensors cross as DLTensor, row-major and compact. `T` is the number of
+//    tokens: the extent of every dynamic dimension of a layer's signature.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_MOE_RT_H
+#define MOE_RT_MOE_RT_H
+
+#include "moe_rt/dlpack.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define MOE_RT_API
+#else
+#define MOE_RT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Version of this interface and of the entry points inside an artifact.
+#define MOE_RT_ABI_VERSION 1
+
+//===----------------------------------------------------------------------===//
+// Status
+//===----------------------------------------------------------------------===//
+
+typedef enum {
+  MOE_RT_OK = 0,
+  MOE_RT_INVALID_ARGUMENT = 3,     // a tensor, a count or a pointer is wrong
+  MOE_RT_NOT_FOUND = 5,            // no such file, function or symbol
+  MOE_RT_RESOURCE_EXHAUSTED = 8,   // memory, or a workspace that is too small
+  MOE_RT_FAILED_PRECONDITION = 9,  // this CPU or driver cannot run it
+  MOE_RT_OUT_OF_RANGE = 11,        // T outside the declared range
+  MOE_RT_UNIMPLEMENTED = 12,
+  MOE_RT_INTERNAL = 13,
+  MOE_RT_DATA_LOSS = 15,           // a damaged or foreign artifact
+} moe_rt_code_t;
+
+typedef struct moe_rt_status_s *moe_rt_status_t;
+
+/// Code of a status; MOE_RT_OK for NULL.
+MOE_RT_API moe_rt_code_t moe_rt_status_code(moe_rt_status_t status);
+/// Message of a status, owned by it; "" for NULL.
+MOE_RT_API const char *moe_rt_status_message(moe_rt_status_t status);
+/// Name of a code, e.g. "INVALID_ARGUMENT".
+MOE_RT_API const char *moe_rt_code_name(moe_rt_code_t code);
+MOE_RT_API void moe_rt_status_free(moe_rt_status_t status);
+
+//===----------------------------------------------------------------------===//
+// Context
+//===----------------------------------------------------------------------===//
+
+typedef struct moe_rt_context_s moe_rt_context_t;
+
+/// Allocator for what the runtime owns: workspaces that a caller did not bring
+/// and gathered weights. `alignment` is a power of two. NULL functions mean the
+/// C library's.
+typedef struct {
+  void *user;
+  void *(*allocate)(void *user, size_t bytes, size_t alignment);
+  void (*release)(void *user, void *memory, size_t bytes);
+} moe_rt_allocator_t;
+
+typedef struct {
+  size_t struct_size;             // sizeof(moe_rt_context_options_t)
+  moe_rt_allocator_t allocator;
+} moe_rt_context_options_t;
+
+/// `options` may be NULL.
+MOE_RT_API moe_rt_status_t moe_rt_context_create(
+    const moe_rt_context_options_t *options, moe_rt_context_t **out);
+MOE_RT_API void moe_rt_context_destroy(moe_rt_context_t *context);
+
+//===----------------------------------------------------------------------===//
+// Module
+//===----------------------------------------------------------------------===//
+
+typedef struct moe_rt_module_s moe_rt_module_t;
+
+/// Load an artifact from a file or from memory (copied). Magic, versions, size,
+/// checksum, target and signatures are verified before any of its code runs.
+MOE_RT_API moe_rt_status_t moe_rt_module_load(moe_rt_context_t *context,
+                                              const char *path,
+                                              moe_rt_module_t **out);
+MOE_RT_API moe_rt_status_t moe_rt_module_load_memory(moe_rt_context_t *context,
+                                                     const void *data,
+                                                     size_t size,
+                                                     moe_rt_module_t **out);
+
+/// Finds the address of an entry point by its name; NULL if there is none.
+typedef void *(*moe_rt_resolve_fn)(void *user, const char *symbol);
+
+/// Make a module of code that is already in memory (a JIT): `metadata` is what
+/// an artifact carries (JSON), `resolve` is called during this call only.
+MOE_RT_API moe_rt_status_t moe_rt_module_create(
+    moe_rt_context_t *context, const char *metadata, size_t metadata_size,
+    moe_rt_resolve_fn resolve, void *user, moe_rt_module_t **out);
+MOE_RT_API void moe_rt_module_destroy(moe_rt_module_t *module);
+
+/// The metadata of the module, JSON, NUL-terminated, owned by the module.
+MOE_RT_API const char *moe_rt_module_metadata(const moe_rt_module_t *module);
+MOE_RT_API size_t moe_rt_module_function_count(const moe_rt_module_t *module);
+/// Name of function `index`, owned by the module; NULL if out of range.
+MOE_RT_API const char *moe_rt_module_function_name(const moe_rt_module_t *module,
+                                                   size_t index);
+
+//===----------------------------------------------------------------------===//
+// Layer
+//===----------------------------------------------------------------------===//
+
+typedef enum {
+  MOE_RT_INPUT = 0,
+  MOE_RT_WEIGHT = 1,
+  MOE_RT_OUTPUT = 2,
+} moe_rt_role_t;
+
+/// One tensor of a signature. Pointers are owned by the module.
+typedef struct {
+  const char *name;
+  moe_rt_role_t role;
+  DLDataType dtype;
+  int32_t ndim;
+  const int64_t *shape;  // -1 is T
+  uint32_t alignment;    // bytes that the data pointer must be aligned to
+  int64_t num_experts;   // > 0: elements are expert ids in [-1, num_experts)
+} moe_rt_tensor_info_t;
+
+typedef struct moe_rt_layer_s moe_rt_layer_t;
+
+/// Number of tensors of one role of a function, and their descriptions.
+MOE_RT_API moe_rt_status_t moe_rt_function_tensor_count(
+    const moe_rt_module_t *module, const char *function, moe_rt_role_t role,
+    size_t *out);
+MOE_RT_API moe_rt_status_t moe_rt_function_tensor_info(
+    const moe_rt_module_t *module, const char *function, moe_rt_role_t role,
+    size_t index, moe_rt_tensor_info_t *out);
+/// The inclusive range of T that the function was compiled for.
+MOE_RT_API moe_rt_status_t moe_rt_function_token_range(
+    const moe_rt_module_t *module, const char *function, int64_t *min_tokens,
+    int64_t *max_tokens);
+
+/// Bind `count` weights, in signature order, to a function of `module`. The
+/// weights are prepared once here and are not copied where the code reads them
+/// in the layout they have: they must outlive the layer. `function` NULL means
+/// the only function of the module.
+MOE_RT_API moe_rt_status_t moe_rt_layer_create(
+    moe_rt_module_t *module, const char *function, const DLTensor *weights,
+    size_t count, moe_rt_layer_t **out);
+MOE_RT_API void moe_rt_layer_destroy(moe_rt_layer_t *layer);
+
+/// Bytes of workspace that a call with `tokens` tokens needs; a call never uses
+/// more.
+MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(
+    const moe_rt_layer_t *layer, int64_t tokens, uint64_t *out);
+
+/// Run the layer. T comes from the inputs (from the outputs where no input has
+/// a dynamic dimension). Everything is checked before anything is written.
+/// `workspace`, aligned to 64 bytes, may be NULL: then the context's allocator
+/// provides it for the time of this call. Outputs may overlap neither inputs,
+/// weights, workspace nor each other.
+MOE_RT_API moe_rt_status_t moe_rt_layer_call(
+    moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
+    DLTensor *outputs, size_t output_count, void *workspace,
+    uint64_t workspace_bytes);
+
+//===----------------------------------------------------------------------===//
+// Statistics
+//===----------------------------------------------------------------------===//
+
+/// What one dispatch of a layer has done since the last reset.
+typedef struct {
+  int64_t num_experts;
+  const int64_t *tokens_per_expert; // [num_experts], owned by the layer, valid
+                                    // until the next call on the layer
+  int64_t calls;
+  int64_t choices;  // choices that named an expert
+  int64_t dropped;  // of those, how many found it full
+  int64_t padding;  // rows computed beyond the rows of tokens
+} moe_rt_statistics_t;
+
+MOE_RT_API size_t moe_rt_layer_dispatch_count(const moe_rt_layer_t *layer);
+MOE_RT_API moe_rt_status_t moe_rt_layer_statistics(moe_rt_layer_t *layer,
+                                                   size_t dispatch,
+                                                   moe_rt_statistics_t *out);
+MOE_RT_API void moe_rt_layer_reset_statistics(moe_rt_layer_t *layer);
+
+/// Version of the library, e.g. "0.1.0".
+MOE_RT_API const char *moe_rt_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // MOE_RT_MOE_RT_H

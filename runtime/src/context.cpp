@@ -1,0 +1,84 @@
+//===- context.cpp - The context and its allocator ------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "context.h"
+
+#include <cinttypes>
+#include <cstdlib>
+#include <new>
+
+using namespace moe::rt;
+
+static void *defaultAllocate(void *, size_t bytes, size_t alignment) {
+  void *memory = nullptr;
+  return posix_memalign(&memory, alignment, bytes) == 0 ? memory : nullptr;
+}
+
+static void defaultRelease(void *, void *memory, size_t) { std::free(memory); }
+
+moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what) {
+  release();
+  if (bytes == 0)
+    return nullptr;
+  void *result = nullptr;
+  if (bytes <= SIZE_MAX)
+    result = context.allocator.allocate(
+        context.allocator.user, static_cast<size_t>(bytes), bufferAlignment);
+  if (!result)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                     "cannot allocate %" PRIu64 " bytes for the %s", bytes,
+                     what);
+  memory = result;
+  size = static_cast<size_t>(bytes);
+  if (reinterpret_cast<uintptr_t>(memory) % bufferAlignment != 0)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "the allocator returned %p for the %s, expected memory "
+                     "aligned to %zu bytes",
+                     memory, what, bufferAlignment);
+  return nullptr;
+}
+
+void Buffer::release() {
+  if (memory)
+    context.allocator.release(context.allocator.user, memory, size);
+  memory = nullptr;
+  size = 0;
+}
+
+extern "C" {
+
+moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
+                                      moe_rt_context_t **out) {
+  if (!out)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_context_create: 'out' is NULL");
+  moe_rt_allocator_t allocator = {nullptr, defaultAllocate, defaultRelease};
+  if (options) {
+    if (options->struct_size != sizeof(moe_rt_context_options_t))
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "context options: struct_size is %zu, expected %zu",
+                       options->struct_size, sizeof(moe_rt_context_options_t));
+    const moe_rt_allocator_t &given = options->allocator;
+    if (!given.allocate != !given.release)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "context options: allocator has %s but no %s, expected "
+                       "both or neither",
+                       given.allocate ? "'allocate'" : "'release'",
+                       given.allocate ? "'release'" : "'allocate'");
+    if (given.allocate)
+      allocator = given;
+  }
+  auto *context = new (std::nothrow) moe_rt_context_t{allocator};
+  if (!context)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the context");
+  *out = context;
+  return nullptr;
+}
+
+void moe_rt_context_destroy(moe_rt_context_t *context) { delete context; }
+
+} // extern "C"

@@ -1,0 +1,45 @@
+//===- context.h - The context and its allocator ----------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_CONTEXT_H
+#define MOE_RT_SRC_CONTEXT_H
+
+#include "status.h"
+
+struct moe_rt_context_s {
+  moe_rt_allocator_t allocator;
+};
+
+namespace moe::rt {
+
+/// Alignment of workspaces and of everything else the runtime allocates.
+inline constexpr size_t bufferAlignment = 64;
+
+/// Memory from the context's allocator, released at the end of the scope.
+class Buffer {
+public:
+  explicit Buffer(const moe_rt_context_t &context) : context(context) {}
+  ~Buffer() { release(); }
+  Buffer(const Buffer &) = delete;
+  Buffer &operator=(const Buffer &) = delete;
+
+  /// `what` names the purpose in the message. Zero bytes allocate nothing.
+  moe_rt_status_t allocate(uint64_t bytes, const char *what);
+
+  void *data() const { return memory; }
+
+private:
+  void release();
+
+  const moe_rt_context_t &context;
+  void *memory = nullptr;
+  size_t size = 0;
+};
+
+} // namespace moe::rt
+
+#endif // MOE_RT_SRC_CONTEXT_H

@@ -1,0 +1,142 @@
+//===- checkpoint.cpp - Tensors of a checkpoint by name -------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "../json.h"
+
+#include "moe_rt/io.h"
+
+#include <sys/stat.h>
+
+using namespace moe;
+using namespace moe::io;
+
+static constexpr char singleFile[] = "model.safetensors";
+static constexpr char indexFile[] = "model.safetensors.index.json";
+
+static bool exists(const std::string &path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0;
+}
+
+static bool isDirectory(const std::string &path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+static bool endsWith(const std::string &text, std::string_view end) {
+  return text.size() >= end.size() &&
+         text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+/// Whether an index may name this file: one in its own directory.
+static bool isPlainFileName(const std::string &name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find('/') == std::string::npos &&
+         name.find('\\') == std::string::npos &&
+         name.find('\0') == std::string::npos;
+}
+
+Expected<std::map<std::string, std::string, std::less<>>>
+Checkpoint::parseIndex(const char *text, uint64_t size) {
+  json::Value root;
+  std::string error;
+  if (!json::parse(text, size, root, error))
+    return Error{"invalid JSON: " + error};
+  const json::Value *map = json::find(root, "weight_map");
+  const auto *entries = json::asObject(map);
+  if (!entries)
+    return Error{"'weight_map' is " + std::string(json::describe(map)) +
+                 ", expected an object"};
+  std::map<std::string, std::string, std::less<>> result;
+  for (const auto &[name, value] : *entries) {
+    const std::string *file = json::asString(&value);
+    if (!file)
+      return Error{"tensor '" + name + "' is in " +
+                   std::string(json::describe(&value)) +
+                   ", expected the name of a file"};
+    if (!isPlainFileName(*file))
+      return Error{"tensor '" + name + "' is in '" + *file +
+                   "', expected the name of a file in the same directory"};
+    result.emplace(name, *file);
+  }
+  return result;
+}
+
+Expected<Checkpoint> Checkpoint::open(const std::string &path) {
+  Checkpoint checkpoint;
+  checkpoint.root = path;
+  std::string file = path;
+  if (isDirectory(path)) {
+    checkpoint.directory = path + "/";
+    file = checkpoint.directory + singleFile;
+    if (!exists(file)) {
+      file = checkpoint.directory + indexFile;
+      if (!exists(file))
+        return Error{path + ": neither " + singleFile + " nor " + indexFile +
+                     " is in this directory"};
+    }
+  } else {
+    size_t slash = path.rfind('/');
+    checkpoint.directory =
+        slash == std::string::npos ? "" : path.substr(0, slash + 1);
+  }
+
+  if (endsWith(file, ".index.json")) {
+    Expected<MappedFile> index = MappedFile::open(file);
+    if (!index)
+      return index.takeError();
+    auto map = parseIndex(index->data(), index->size());
+    if (!map)
+      return Error{file + ": " + map.error()};
+    checkpoint.shardOf = std::move(*map);
+    return checkpoint;
+  }
+  std::string name = file.substr(checkpoint.directory.size());
+  Expected<SafetensorsFile *> shard = checkpoint.shard(name);
+  if (!shard)
+    return shard.takeError();
+  for (const auto &[tensor, view] : (*shard)->tensors())
+    checkpoint.shardOf.emplace(tensor, name);
+  return checkpoint;
+}
+
+Expected<SafetensorsFile *> Checkpoint::shard(const std::string &file) {
+  auto position = shards.find(file);
+  if (position == shards.end()) {
+    Expected<SafetensorsFile> opened = SafetensorsFile::open(directory + file);
+    if (!opened)
+      return opened.takeError();
+    position = shards.emplace(file, std::move(*opened)).first;
+  }
+  return &position->second;
+}
+
+bool Checkpoint::contains(std::string_view name) const {
+  return shardOf.find(name) != shardOf.end();
+}
+
+std::vector<std::string> Checkpoint::names() const {
+  std::vector<std::string> result;
+  for (const auto &[name, file] : shardOf)
+    result.push_back(name);
+  return result;
+}
+
+Expected<TensorView> Checkpoint::lookup(std::string_view name) {
+  auto position = shardOf.find(name);
+  if (position == shardOf.end())
+    return Error{root + ": there is no tensor '" + std::string(name) + "'"};
+  const std::string &file = position->second;
+  Expected<SafetensorsFile *> opened = shard(file);
+  if (!opened)
+    return Error{"tensor '" + std::string(name) + "': " + opened.error()};
+  auto tensor = (*opened)->tensors().find(name);
+  if (tensor == (*opened)->tensors().end())
+    return Error{directory + file + ": there is no tensor '" +
+                 std::string(name) + "', which the index says is here"};
+  return tensor->second;
+}

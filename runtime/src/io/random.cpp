@@ -1,0 +1,111 @@
+//===- random.cpp - Reproducible random tensors ---------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "float.h"
+
+#include "moe_rt/io.h"
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+
+using namespace moe::io;
+
+// splitmix64 of Steele, Lea and Flood: its state is a counter, so any number of
+// the stream can be computed alone.
+static constexpr uint64_t gamma64 = 0x9e3779b97f4a7c15;
+
+static uint64_t mix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+uint64_t moe::io::randomBits(uint64_t seed, uint64_t index) {
+  return mix(seed + (index + 1) * gamma64);
+}
+
+uint64_t moe::io::mixSeed(uint64_t seed, std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325; // FNV-1a
+  for (char c : name)
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return mix(mix(seed + gamma64) ^ hash);
+}
+
+/// Two independent normal numbers from one 64-bit number.
+static void boxMuller(uint64_t bits, float &first, float &second) {
+  // In (0, 1], so that the logarithm is finite.
+  float u = static_cast<float>((bits >> 40) + 1) * 0x1p-24f;
+  float angle =
+      static_cast<float>(bits & 0xffffff) * 0x1p-24f * 6.283185307179586f;
+  float radius = std::sqrt(-2.0f * std::log(u));
+  first = radius * std::cos(angle);
+  second = radius * std::sin(angle);
+}
+
+template <typename T, typename Convert>
+static void fillRange(T *data, uint64_t begin, uint64_t end, uint64_t seed,
+                      Convert convert) {
+  for (uint64_t i = begin; i < end; i += 2) {
+    float first, second;
+    boxMuller(randomBits(seed, i / 2), first, second);
+    data[i] = convert(first);
+    if (i + 1 < end)
+      data[i + 1] = convert(second);
+  }
+}
+
+template <typename T, typename Convert>
+static void fill(void *memory, uint64_t count, uint64_t seed, Convert convert) {
+  static constexpr uint64_t chunk = 1 << 20; // even
+  T *data = static_cast<T *>(memory);
+  uint64_t chunks = (count + chunk - 1) / chunk;
+  uint64_t threads = std::min<uint64_t>(
+      std::max(1u, std::thread::hardware_concurrency()), chunks);
+  auto work = [=](uint64_t thread) {
+    for (uint64_t i = thread; i < chunks; i += threads)
+      fillRange(data, i * chunk, std::min(count, (i + 1) * chunk), seed,
+                convert);
+  };
+  std::vector<std::thread> others;
+  for (uint64_t thread = 1; thread < threads; ++thread)
+    others.emplace_back(work, thread);
+  if (threads > 0)
+    work(0);
+  for (std::thread &other : others)
+    other.join();
+}
+
+bool moe::io::fillNormal(const Tensor &tensor, uint64_t seed,
+                         double deviation) {
+  auto scale = static_cast<float>(deviation);
+  DLDataType type = tensor.dtype();
+  if (type.lanes != 1)
+    return false;
+  uint64_t count = type.bits ? tensor.bytes() * 8 / type.bits : 0;
+  switch (type.code << 8 | type.bits) {
+  case kDLFloat << 8 | 64:
+    fill<double>(tensor.data(), count, seed, [=](float value) {
+      return static_cast<double>(value) * deviation;
+    });
+    return true;
+  case kDLFloat << 8 | 32:
+    fill<float>(tensor.data(), count, seed,
+                [=](float value) { return value * scale; });
+    return true;
+  case kDLFloat << 8 | 16:
+    fill<uint16_t>(tensor.data(), count, seed,
+                   [=](float value) { return floatToHalf(value * scale); });
+    return true;
+  case kDLBfloat << 8 | 16:
+    fill<uint16_t>(tensor.data(), count, seed,
+                   [=](float value) { return floatToBfloat(value * scale); });
+    return true;
+  default:
+    return false;
+  }
+}

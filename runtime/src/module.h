@@ -1,0 +1,30 @@
+//===- module.h - Modules ---------------------------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_MODULE_H
+#define MOE_RT_SRC_MODULE_H
+
+#include "context.h"
+#include "object.h"
+#include "signature.h"
+
+struct moe_rt_module_s {
+  moe_rt_context_t *context;
+  std::string text; // of the metadata
+  moe::rt::Metadata metadata;
+  moe::rt::LoadedObject object; // empty for code of a JIT
+};
+
+namespace moe::rt {
+
+/// The function of that name; of no name, the only function.
+moe_rt_status_t findFunction(const moe_rt_module_t *module, const char *name,
+                             const Function *&out);
+
+} // namespace moe::rt
+
+#endif // MOE_RT_SRC_MODULE_H

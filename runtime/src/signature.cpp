@@ -1,0 +1,353 @@
+//===- signature.cpp - Signatures of functions ----------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "signature.h"
+#include "checked.h"
+#include "dtype.h"
+#include "json.h"
+
+#include <iterator>
+#include <map>
+
+using namespace moe;
+using namespace moe::rt;
+
+// Far above what a compiler writes; they keep later arithmetic on counts safe.
+static constexpr size_t maxMetadataSize = size_t(64) << 20;
+static constexpr size_t maxRank = 16;
+static constexpr size_t maxArguments = 65536;
+static constexpr int64_t maxAlignment = 65536;
+static constexpr int64_t maxExperts = int64_t(1) << 24;
+
+static constexpr const char *roleNames[] = {"input", "weight", "output",
+                                            "offsets", "counters"};
+
+const char *Argument::roleName() const {
+  return roleNames[static_cast<size_t>(role)];
+}
+
+const std::vector<size_t> &Function::indices(moe_rt_role_t role) const {
+  return role == MOE_RT_INPUT    ? inputs
+         : role == MOE_RT_WEIGHT ? weights
+                                 : outputs;
+}
+
+namespace {
+
+/// A JSON value and the path to it, which messages name.
+class Node {
+public:
+  Node(const json::Value *value, std::string path)
+      : value(value), path(std::move(path)) {}
+
+  Node member(const char *key) const {
+    return {value ? json::find(*value, key) : nullptr,
+            path.empty() ? key : path + "." + key};
+  }
+  Node element(size_t index) const {
+    return {&(*json::asArray(value))[index],
+            path + "[" + std::to_string(index) + "]"};
+  }
+  bool exists() const { return value != nullptr; }
+
+  moe_rt_status_t expected(const char *what) const {
+    return makeError(MOE_RT_DATA_LOSS, "metadata: %s is %s, expected %s",
+                     path.c_str(), json::describe(value), what);
+  }
+  moe_rt_status_t refuse(const std::string &why) const {
+    return makeError(MOE_RT_DATA_LOSS, "metadata: %s %s", path.c_str(),
+                     why.c_str());
+  }
+
+  moe_rt_status_t object() const {
+    return json::asObject(value) ? nullptr : expected("an object");
+  }
+  moe_rt_status_t array(size_t &size) const {
+    const auto *array = json::asArray(value);
+    if (!array)
+      return expected("an array");
+    size = array->size();
+    return nullptr;
+  }
+  /// A string that is safe to print: not empty, no control characters.
+  moe_rt_status_t string(std::string &out) const {
+    const std::string *text = json::asString(value);
+    if (!text)
+      return expected("a string");
+    if (text->empty())
+      return refuse("is empty");
+    for (char c : *text)
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+        return refuse("has control characters");
+    out = *text;
+    return nullptr;
+  }
+  moe_rt_status_t integer(int64_t min, int64_t max, int64_t &out) const {
+    int64_t number;
+    if (!json::asInt(value, number))
+      return expected("an integer");
+    if (number < min || number > max)
+      return refuse("is " + std::to_string(number) + ", expected " +
+                    std::to_string(min) + " to " + std::to_string(max));
+    out = number;
+    return nullptr;
+  }
+
+private:
+  const json::Value *value;
+  std::string path;
+};
+
+} // namespace
+
+static moe_rt_status_t parseRole(const Node &node, Role &out) {
+  std::string text;
+  MOE_RT_TRY(node.string(text));
+  for (size_t i = 0; i < std::size(roleNames); ++i) {
+    if (text == roleNames[i]) {
+      out = static_cast<Role>(i);
+      return nullptr;
+    }
+  }
+  return node.refuse("is '" + text +
+                     "', expected input, weight, output, offsets or counters");
+}
+
+static moe_rt_status_t parseDType(const Node &node, Argument &argument) {
+  std::string text;
+  MOE_RT_TRY(node.string(text));
+  if (text == "i1") {
+    argument.dtype = {kDLUInt, 8, 1};
+    argument.isBool = true;
+    return nullptr;
+  }
+  static constexpr const char *allowed[] = {"f32", "f16", "bf16", "f64",
+                                            "i8",  "i16", "i32",  "i64"};
+  for (const char *name : allowed) {
+    if (text != name)
+      continue;
+    for (const DTypeName &entry : dtypeNames)
+      if (text == entry.name)
+        argument.dtype = entry.type;
+    return nullptr;
+  }
+  return node.refuse("is '" + text +
+                     "', expected f32, f16, bf16, f64, i8, i16, i32, i64 or "
+                     "i1");
+}
+
+static moe_rt_status_t parseShape(const Node &node, Argument &argument) {
+  size_t rank = 0;
+  MOE_RT_TRY(node.array(rank));
+  if (rank > maxRank)
+    return node.refuse("has rank " + std::to_string(rank) +
+                       ", expected at most " + std::to_string(maxRank));
+  bool mayBeDynamic =
+      argument.role == Role::input || argument.role == Role::output;
+  int64_t bytes = static_cast<int64_t>(argument.elementSize());
+  for (size_t i = 0; i < rank; ++i) {
+    int64_t extent;
+    MOE_RT_TRY(node.element(i).integer(mayBeDynamic ? dynamicExtent : 0,
+                                       INT64_MAX, extent));
+    argument.shape.push_back(extent);
+    // Extents of zero must not hide an overflow in strides.
+    if (extent > 0 && !checkedMul(bytes, extent, bytes))
+      return node.refuse("has more than 2^63-1 bytes");
+  }
+  return nullptr;
+}
+
+static moe_rt_status_t parseSource(const Node &node, const Argument &argument) {
+  if (!node.exists())
+    return nullptr;
+  if (argument.role != Role::weight)
+    return node.refuse("is on an argument that is no weight");
+  size_t count = 0;
+  MOE_RT_TRY(node.array(count));
+  if (count == 0)
+    return node.refuse("is empty");
+  for (size_t i = 0; i < count; ++i) {
+    std::string text;
+    MOE_RT_TRY(node.element(i).string(text));
+  }
+  if (count > 1 && (argument.shape.empty() ||
+                    argument.shape[0] != static_cast<int64_t>(count)))
+    return node.refuse("has " + std::to_string(count) +
+                       " names, expected the first extent of the shape");
+  return nullptr;
+}
+
+static moe_rt_status_t parseArgument(const Node &node, Argument &out) {
+  MOE_RT_TRY(node.object());
+  MOE_RT_TRY(node.member("name").string(out.name));
+  MOE_RT_TRY(parseRole(node.member("role"), out.role));
+  MOE_RT_TRY(parseDType(node.member("dtype"), out));
+  MOE_RT_TRY(parseShape(node.member("shape"), out));
+
+  out.alignment = static_cast<uint32_t>(out.elementSize());
+  if (Node alignment = node.member("alignment"); alignment.exists()) {
+    int64_t number;
+    MOE_RT_TRY(alignment.integer(1, maxAlignment, number));
+    if (number & (number - 1))
+      return alignment.refuse("is " + std::to_string(number) +
+                              ", expected a power of two");
+    out.alignment = static_cast<uint32_t>(number);
+  }
+  if (Node experts = node.member("num_experts"); experts.exists()) {
+    MOE_RT_TRY(experts.integer(1, maxExperts, out.numExperts));
+    if (out.dtype.code != kDLInt ||
+        (out.role != Role::input && out.role != Role::output))
+      return experts.refuse("is on an argument that is no integer input or "
+                            "output");
+  }
+  return parseSource(node.member("source"), out);
+}
+
+static bool hasShape(const Argument &argument, int64_t extent) {
+  return argument.shape.size() == 1 && argument.shape[0] == extent;
+}
+
+/// Find the argument that a dispatch names and claim it.
+static moe_rt_status_t parseReport(const Node &node, const Function &function,
+                                   Role role, std::vector<bool> &claimed,
+                                   size_t &out) {
+  std::string name;
+  MOE_RT_TRY(node.string(name));
+  for (size_t i = 0; i < function.arguments.size(); ++i) {
+    const Argument &argument = function.arguments[i];
+    if (argument.name != name)
+      continue;
+    if (argument.role != role)
+      return node.refuse("names '" + name + "', which has role " +
+                         argument.roleName() + ", expected " +
+                         roleNames[static_cast<size_t>(role)]);
+    if (claimed[i])
+      return node.refuse("names '" + name +
+                         "', which another dispatch reports in");
+    claimed[i] = true;
+    out = i;
+    return nullptr;
+  }
+  return node.refuse("names '" + name + "', which is no argument");
+}
+
+static moe_rt_status_t parseDispatches(const Node &node, Function &function) {
+  std::vector<bool> claimed(function.arguments.size());
+  size_t count = 0;
+  if (node.exists())
+    MOE_RT_TRY(node.array(count));
+  for (size_t i = 0; i < count; ++i) {
+    Node item = node.element(i);
+    MOE_RT_TRY(item.object());
+    Dispatch dispatch;
+    MOE_RT_TRY(
+        item.member("num_experts").integer(1, maxExperts, dispatch.numExperts));
+    MOE_RT_TRY(parseReport(item.member("offsets"), function, Role::offsets,
+                           claimed, dispatch.offsets));
+    MOE_RT_TRY(parseReport(item.member("counters"), function, Role::counters,
+                           claimed, dispatch.counters));
+    const Argument &offsets = function.arguments[dispatch.offsets];
+    if (!sameDType(offsets.dtype, {kDLInt, 32, 1}) ||
+        !hasShape(offsets, dispatch.numExperts + 1))
+      return item.refuse("has offsets '" + offsets.name +
+                         "' of another type than i32[" +
+                         std::to_string(dispatch.numExperts + 1) + "]");
+    const Argument &counters = function.arguments[dispatch.counters];
+    if (!sameDType(counters.dtype, {kDLInt, 64, 1}) ||
+        (!hasShape(counters, 2) && !hasShape(counters, 3)))
+      return item.refuse("has counters '" + counters.name +
+                         "' of another type than i64[2] or i64[3]");
+    function.dispatches.push_back(dispatch);
+  }
+  for (size_t i = 0; i < function.arguments.size(); ++i) {
+    const Argument &argument = function.arguments[i];
+    if ((argument.role == Role::offsets || argument.role == Role::counters) &&
+        !claimed[i])
+      return node.refuse("does not name argument '" + argument.name +
+                         "' of role " + argument.roleName());
+  }
+  return nullptr;
+}
+
+static moe_rt_status_t parseFunction(const Node &node, Function &out) {
+  MOE_RT_TRY(node.object());
+  MOE_RT_TRY(node.member("name").string(out.name));
+  MOE_RT_TRY(node.member("entry").string(out.entry));
+  MOE_RT_TRY(node.member("workspace").string(out.workspace));
+  Node tokens = node.member("tokens");
+  MOE_RT_TRY(tokens.object());
+  MOE_RT_TRY(tokens.member("min").integer(0, INT64_MAX, out.minTokens));
+  MOE_RT_TRY(
+      tokens.member("max").integer(out.minTokens, INT64_MAX, out.maxTokens));
+
+  Node arguments = node.member("arguments");
+  size_t count = 0;
+  MOE_RT_TRY(arguments.array(count));
+  if (count > maxArguments)
+    return arguments.refuse("has " + std::to_string(count) +
+                            " elements, expected at most " +
+                            std::to_string(maxArguments));
+  std::map<std::string, size_t> names;
+  for (size_t i = 0; i < count; ++i) {
+    Argument argument;
+    MOE_RT_TRY(parseArgument(arguments.element(i), argument));
+    if (!names.emplace(argument.name, i).second)
+      return arguments.element(i).refuse("repeats the name '" + argument.name +
+                                         "'");
+    if (argument.role == Role::input)
+      out.inputs.push_back(i);
+    else if (argument.role == Role::weight)
+      out.weights.push_back(i);
+    else if (argument.role == Role::output)
+      out.outputs.push_back(i);
+    out.arguments.push_back(std::move(argument));
+  }
+  return parseDispatches(node.member("dispatches"), out);
+}
+
+moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
+                                       Metadata &out) {
+  if (size > maxMetadataSize)
+    return makeError(MOE_RT_DATA_LOSS,
+                     "metadata has %zu bytes, expected at most %zu", size,
+                     maxMetadataSize);
+  json::Value root;
+  std::string error;
+  if (!json::parse(text, size, root, error))
+    return makeError(MOE_RT_DATA_LOSS, "metadata: invalid JSON: %s",
+                     error.c_str());
+  if (!json::asObject(&root))
+    return makeError(MOE_RT_DATA_LOSS, "metadata is %s, expected an object",
+                     json::describe(&root));
+  Node node(&root, "");
+  int64_t format;
+  MOE_RT_TRY(node.member("format").integer(1, 1, format));
+  Node target = node.member("target");
+  MOE_RT_TRY(target.object());
+  MOE_RT_TRY(target.member("triple").string(out.triple));
+  if (Node features = target.member("features"); features.exists()) {
+    size_t count = 0;
+    MOE_RT_TRY(features.array(count));
+    out.features.resize(count);
+    for (size_t i = 0; i < count; ++i)
+      MOE_RT_TRY(features.element(i).string(out.features[i]));
+  }
+
+  Node functions = node.member("functions");
+  size_t count = 0;
+  MOE_RT_TRY(functions.array(count));
+  std::map<std::string, size_t> names;
+  for (size_t i = 0; i < count; ++i) {
+    Function function;
+    MOE_RT_TRY(parseFunction(functions.element(i), function));
+    if (!names.emplace(function.name, i).second)
+      return functions.element(i).refuse("repeats the name '" + function.name +
+                                         "'");
+    out.functions.push_back(std::move(function));
+  }
+  return nullptr;
+}

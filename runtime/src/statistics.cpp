@@ -1,0 +1,90 @@
+//===- statistics.cpp - Statistics of dispatches --------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "statistics.h"
+#include "checked.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <new>
+
+using namespace moe;
+using namespace moe::rt;
+
+moe_rt_status_t Statistics::allocate(const Function &function) {
+  dispatches.resize(function.dispatches.size());
+  for (size_t i = 0; i < dispatches.size(); ++i) {
+    Entry &entry = dispatches[i];
+    entry.experts = static_cast<size_t>(function.dispatches[i].numExperts);
+    entry.tokens.reset(new (std::nothrow) int64_t[entry.experts]());
+    entry.snapshot.reset(new (std::nothrow) int64_t[entry.experts]());
+    if (!entry.tokens || !entry.snapshot)
+      return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                       "cannot allocate the statistics of %zu experts",
+                       entry.experts);
+  }
+  return nullptr;
+}
+
+moe_rt_status_t Statistics::check(const Function &function, size_t dispatch,
+                                  const DispatchReport &report) {
+  int64_t experts = function.dispatches[dispatch].numExperts;
+  if (report.counters[1] > 0)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "function '%s', dispatch %zu: %" PRId64
+                     " expert ids outside [0, %" PRId64 ")",
+                     function.name.c_str(), dispatch, report.counters[1],
+                     experts);
+  bool consistent = report.offsets[0] == 0 && report.counters[1] == 0;
+  for (int64_t e = 0; e < experts; ++e)
+    consistent &= report.offsets[e] <= report.offsets[e + 1];
+  if (!consistent || report.counters[0] < report.offsets[experts] ||
+      (report.hasPadding && report.counters[2] < 0))
+    return makeError(MOE_RT_INTERNAL,
+                     "function '%s', dispatch %zu: the code reported %" PRId64
+                     " choices and %d kept rows, with offsets from %d",
+                     function.name.c_str(), dispatch, report.counters[0],
+                     report.offsets[experts], report.offsets[0]);
+  return nullptr;
+}
+
+void Statistics::add(const DispatchReport *reports) {
+  std::lock_guard<std::mutex> lock(mutex);
+  for (size_t i = 0; i < dispatches.size(); ++i) {
+    Entry &entry = dispatches[i];
+    const DispatchReport &report = reports[i];
+    for (size_t e = 0; e < entry.experts; ++e)
+      entry.tokens[e] = saturatingAdd(
+          entry.tokens[e], int64_t(report.offsets[e + 1]) - report.offsets[e]);
+    entry.calls = saturatingAdd(entry.calls, 1);
+    entry.choices = saturatingAdd(entry.choices, report.counters[0]);
+    entry.dropped = saturatingAdd(
+        entry.dropped, report.counters[0] - report.offsets[entry.experts]);
+    if (report.hasPadding)
+      entry.padding = saturatingAdd(entry.padding, report.counters[2]);
+  }
+}
+
+void Statistics::read(size_t dispatch, moe_rt_statistics_t &out) {
+  std::lock_guard<std::mutex> lock(mutex);
+  Entry &entry = dispatches[dispatch];
+  std::copy_n(entry.tokens.get(), entry.experts, entry.snapshot.get());
+  out = {static_cast<int64_t>(entry.experts),
+         entry.snapshot.get(),
+         entry.calls,
+         entry.choices,
+         entry.dropped,
+         entry.padding};
+}
+
+void Statistics::reset() {
+  std::lock_guard<std::mutex> lock(mutex);
+  for (Entry &entry : dispatches) {
+    std::fill_n(entry.tokens.get(), entry.experts, 0);
+    entry.calls = entry.choices = entry.dropped = entry.padding = 0;
+  }
+}

@@ -1,0 +1,55 @@
+//===- statistics.h - Statistics of dispatches ------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_STATISTICS_H
+#define MOE_RT_SRC_STATISTICS_H
+
+#include "signature.h"
+
+#include <memory>
+#include <mutex>
+
+namespace moe::rt {
+
+/// What the code reports of one dispatch in one call.
+struct DispatchReport {
+  const int32_t *offsets;  // [num_experts + 1]
+  const int64_t *counters; // chosen, out of range, and padding if it is there
+  bool hasPadding;
+};
+
+/// What the dispatches of a layer have done. Safe to use from several threads.
+class Statistics {
+public:
+  /// To be called once, before anything else.
+  moe_rt_status_t allocate(const Function &function);
+
+  size_t size() const { return dispatches.size(); }
+
+  /// Refuse a report of expert ids out of range, or one that cannot be right.
+  static moe_rt_status_t check(const Function &function, size_t dispatch,
+                               const DispatchReport &report);
+  /// Add one call. `reports` has an element for each dispatch.
+  void add(const DispatchReport *reports);
+  void read(size_t dispatch, moe_rt_statistics_t &out);
+  void reset();
+
+private:
+  struct Entry {
+    size_t experts = 0;
+    std::unique_ptr<int64_t[]> tokens;
+    std::unique_ptr<int64_t[]> snapshot; // what `read` handed out
+    int64_t calls = 0, choices = 0, dropped = 0, padding = 0;
+  };
+
+  std::mutex mutex;
+  std::vector<Entry> dispatches;
+};
+
+} // namespace moe::rt
+
+#endif // MOE_RT_SRC_STATISTICS_H

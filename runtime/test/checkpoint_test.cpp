@@ -1,0 +1,270 @@
+//===- checkpoint_test.cpp - Checkpoints and weights ----------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "testing.h"
+
+#include "moe_rt/io.h"
+
+#include <cstring>
+#include <filesystem>
+
+using namespace moe::io;
+using namespace moe::test;
+
+namespace {
+
+/// A tensor of a file that a test writes; each byte is `fill`.
+struct Item {
+  std::string name, dtype, shape;
+  size_t bytes;
+  char fill;
+};
+
+/// A .safetensors file. `shift` makes the header longer, and so the data
+/// misaligned.
+std::string file(const std::vector<Item> &items, size_t shift = 0) {
+  std::string header = "{", data;
+  for (const Item &item : items) {
+    size_t begin = data.size();
+    data.append(item.bytes, item.fill);
+    header += (header.size() > 1 ? ",\"" : "\"") + item.name +
+              "\":{\"dtype\":\"" + item.dtype + "\",\"shape\":" + item.shape +
+              ",\"data_offsets\":[" + std::to_string(begin) + "," +
+              std::to_string(data.size()) + "]}";
+  }
+  header += "}";
+  header.append(8 - header.size() % 8 + shift, ' ');
+  std::string bytes;
+  for (int i = 0; i < 8; ++i)
+    bytes += static_cast<char>(header.size() >> (8 * i));
+  return bytes + header + data;
+}
+
+std::string index(const std::string &map) {
+  return "{\"metadata\":{\"total_size\":1},\"weight_map\":{" + map + "}}";
+}
+
+class CheckpointTest : public ::testing::Test {
+protected:
+  TemporaryDirectory directory;
+
+  void write(const std::string &name, const std::string &bytes) {
+    writeFile(directory / name, bytes);
+  }
+  std::shared_ptr<Checkpoint> open(const std::string &name = "") {
+    Expected<Checkpoint> checkpoint = Checkpoint::open(directory / name);
+    EXPECT_TRUE(checkpoint) << checkpoint.error();
+    if (!checkpoint)
+      return nullptr;
+    return std::make_shared<Checkpoint>(std::move(*checkpoint));
+  }
+  void expectOpenRefused(const std::string &text,
+                         const std::string &name = "") {
+    Expected<Checkpoint> checkpoint = Checkpoint::open(directory / name);
+    ASSERT_FALSE(checkpoint) << text;
+    EXPECT_NE(checkpoint.error().find(text), std::string::npos)
+        << checkpoint.error();
+  }
+};
+
+TEST_F(CheckpointTest, OneFile) {
+  write("model.safetensors", file({{"a", "F32", "[1]", 4, 1}}));
+  for (const char *name : {"", "model.safetensors"}) {
+    auto checkpoint = open(name);
+    ASSERT_TRUE(checkpoint);
+    EXPECT_EQ(checkpoint->names(), std::vector<std::string>{"a"});
+    Expected<TensorView> a = checkpoint->lookup("a");
+    ASSERT_TRUE(a) << a.error();
+    EXPECT_EQ(typeName(a->dtype, a->shape), "f32[1]");
+    Expected<TensorView> b = checkpoint->lookup("b");
+    ASSERT_FALSE(b);
+    EXPECT_NE(b.error().find("there is no tensor 'b'"), std::string::npos);
+  }
+}
+
+TEST_F(CheckpointTest, Shards) {
+  write("one.safetensors", file({{"a", "F32", "[1]", 4, 1}}));
+  write("two.safetensors", file({{"b", "F16", "[1]", 2, 1}}));
+  write("model.safetensors.index.json",
+        index("\"a\":\"one.safetensors\",\"b\":\"two.safetensors\","
+              "\"c\":\"two.safetensors\",\"d\":\"none.safetensors\""));
+  auto checkpoint = open();
+  ASSERT_TRUE(checkpoint);
+  EXPECT_EQ(checkpoint->names().size(), 4u);
+  EXPECT_TRUE(checkpoint->lookup("a"));
+  EXPECT_TRUE(checkpoint->lookup("b"));
+  Expected<TensorView> c = checkpoint->lookup("c");
+  ASSERT_FALSE(c);
+  EXPECT_NE(c.error().find("two.safetensors: there is no tensor 'c', which the "
+                           "index says is here"),
+            std::string::npos)
+      << c.error();
+  // Shards are opened when they are needed: a missing one hurts only then.
+  Expected<TensorView> d = checkpoint->lookup("d");
+  ASSERT_FALSE(d);
+  EXPECT_NE(d.error().find("tensor 'd': "), std::string::npos);
+  EXPECT_NE(d.error().find("none.safetensors: cannot open"), std::string::npos);
+  EXPECT_TRUE(open("model.safetensors.index.json"));
+}
+
+TEST_F(CheckpointTest, RefusesHostileIndex) {
+  auto refuse = [&](const std::string &text, const std::string &message) {
+    write("model.safetensors.index.json", text);
+    expectOpenRefused(message);
+  };
+  for (const char *shard :
+       {"../a", "/etc/passwd", "a/b", "..", ".", "", "a\\\\b", "a\\u0000b"})
+    refuse(index("\"w\":\"" + std::string(shard) + "\""),
+           "expected the name of a file in the same directory");
+  refuse(index("\"w\":1"), "tensor 'w' is in a number");
+  refuse(index("\"w\":\"a\",\"w\":\"b\""), "repeated key 'w'");
+  refuse("{", "invalid JSON");
+  refuse("", "invalid JSON");
+  refuse("[]", "'weight_map' is nothing");
+  refuse("{\"weight_map\":[]}", "'weight_map' is an array");
+}
+
+TEST_F(CheckpointTest, RefusesWhatIsNotThere) {
+  expectOpenRefused(
+      "neither model.safetensors nor model.safetensors.index.json "
+      "is in this directory");
+  expectOpenRefused("cannot open", "none");
+  write("x", "12345");
+  expectOpenRefused("truncated: 5 bytes", "x");
+}
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+const DLDataType floatType = {kDLFloat, 32, 1};
+
+class WeightsTest : public CheckpointTest {
+protected:
+  Expected<WeightBinder> bind(const WeightSpec &spec) {
+    return WeightBinder::bind({spec}, open("w.safetensors"));
+  }
+  void expectRefused(const WeightSpec &spec, const std::string &text) {
+    Expected<WeightBinder> binder = bind(spec);
+    ASSERT_FALSE(binder) << text;
+    EXPECT_NE(binder.error().find(text), std::string::npos) << binder.error();
+  }
+};
+
+TEST_F(WeightsTest, ReadsSpecs) {
+  Expected<std::vector<WeightSpec>> specs =
+      readWeightSpecs(metadataOf({doubleFunction, layerFunction}), "layer");
+  ASSERT_TRUE(specs) << specs.error();
+  ASSERT_EQ(specs->size(), 1u);
+  EXPECT_EQ((*specs)[0].name, "w");
+  EXPECT_EQ(typeName((*specs)[0].dtype, (*specs)[0].shape), "f32[3, 4]");
+  EXPECT_EQ((*specs)[0].source.size(), 3u);
+  EXPECT_EQ((*specs)[0].source[2], "experts.2.w");
+  EXPECT_TRUE(readWeightSpecs(metadataFor(doubleFunction), "")->empty());
+  EXPECT_FALSE(
+      readWeightSpecs(metadataOf({doubleFunction, layerFunction}), ""));
+  EXPECT_FALSE(readWeightSpecs(metadataFor(doubleFunction), "none"));
+  for (const char *text : {"", "{}", "[]", "{\"functions\":[{}]}",
+                           "{\"functions\":{}}", "{\"functions\":[1]}"})
+    EXPECT_FALSE(readWeightSpecs(text, "")) << text;
+}
+
+TEST_F(WeightsTest, MapsOneTensor) {
+  write("w.safetensors",
+        file({{"model.w", "F32", "[6]", 24, 1}, {"w", "F32", "[2,3]", 24, 2}}));
+  // By its source, which may be reshaped; else by its own name.
+  Expected<WeightBinder> binder =
+      bind({"w", floatType, {2, 3}, 4, {"model.w"}});
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(binder->ownedBytes(), 0u);
+  WeightBinder moved = std::move(*binder);
+  ASSERT_EQ(moved.tensors().size(), 1u);
+  const DLTensor &tensor = moved.tensors()[0];
+  EXPECT_EQ(static_cast<char *>(tensor.data)[23], 1);
+  EXPECT_EQ(tensor.ndim, 2);
+  EXPECT_EQ(tensor.shape[1], 3);
+  binder = bind({"w", floatType, {2, 3}, 4, {"other"}});
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(static_cast<char *>(binder->tensors()[0].data)[23], 2);
+}
+
+TEST_F(WeightsTest, CopiesWhatIsMisaligned) {
+  write("w.safetensors", file({{"w", "F32", "[2,3]", 24, 2}}, 2));
+  Expected<WeightBinder> binder = bind({"w", floatType, {2, 3}, 4, {}});
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(binder->ownedBytes(), 24u);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(binder->tensors()[0].data) % 64, 0u);
+  write("w.safetensors", file({{"w", "F32", "[2,3]", 24, 2}}));
+  binder = bind({"w", floatType, {2, 3}, 4096, {}});
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(binder->tensors()[0].data) % 4096, 0u);
+}
+
+TEST_F(WeightsTest, StacksSeveral) {
+  write("w.safetensors",
+        file({{"e0", "F32", "[3]", 12, 1}, {"e1", "F32", "[3]", 12, 2}}));
+  Expected<WeightBinder> binder =
+      bind({"w", floatType, {2, 3}, 4, {"e1", "e0"}});
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(binder->ownedBytes(), 24u);
+  const char *data = static_cast<char *>(binder->tensors()[0].data);
+  EXPECT_EQ(data[0], 2);
+  EXPECT_EQ(data[11], 2);
+  EXPECT_EQ(data[12], 1);
+  EXPECT_EQ(data[23], 1);
+}
+
+TEST_F(WeightsTest, NamesWhatIsWrong) {
+  write("w.safetensors", file({{"w", "F32", "[6]", 24, 1},
+                               {"e0", "F32", "[3]", 12, 1},
+                               {"e1", "F16", "[3]", 6, 1},
+                               {"e2", "F32", "[1,3]", 12, 1}}));
+  expectRefused({"w", floatType, {2, 3}, 4, {}},
+                "weight 'w': tensor 'w' has type f32[6], expected f32[2, 3]");
+  expectRefused({"v", floatType, {2, 3}, 4, {}},
+                "has no tensor 'v', expected f32[2, 3]");
+  expectRefused({"v", floatType, {2, 3}, 4, {"m"}},
+                "has no tensor 'm' and no 'v', expected f32[2, 3]");
+  expectRefused({"v", floatType, {7}, 4, {"w"}},
+                "weight 'v': tensor 'w' has type f32[6], expected f32[7]");
+  expectRefused({"v", {kDLBfloat, 16, 1}, {6}, 2, {"w"}},
+                "weight 'v': tensor 'w' has type f32[6], expected bf16[6]");
+  expectRefused({"v", floatType, {2, 3}, 4, {"e0", "e1"}},
+                "weight 'v': tensor 'e1' has type f16[3], expected f32[3]");
+  expectRefused({"v", floatType, {2, 3}, 4, {"e0", "e2"}},
+                "tensor 'e2' has type f32[1, 3], expected f32[3]");
+  expectRefused({"v", floatType, {2, 3}, 4, {"e0", "e9"}},
+                "there is no tensor 'e9', expected f32[3]");
+  expectRefused({"v", floatType, {3, 3}, 4, {"e0", "e0"}},
+                "has 2 tensors as its source, expected its first extent");
+}
+
+TEST_F(WeightsTest, RunsALayer) {
+  std::string one(16, '\0');
+  write("w.safetensors", file({{"experts.0.w", "F32", "[4]", 16, 0},
+                               {"experts.1.w", "F32", "[4]", 16, 0},
+                               {"experts.2.w", "F32", "[4]", 16, 0}}));
+  std::string bytes =
+      makeArtifact(readFile(FIXTURE), metadataOf({layerFunction}));
+  Context context;
+  moe_rt_module_t *module = nullptr;
+  ASSERT_OK(
+      moe_rt_module_load_memory(context, bytes.data(), bytes.size(), &module));
+  Expected<std::vector<WeightSpec>> specs =
+      readWeightSpecs(moe_rt_module_metadata(module), "layer");
+  ASSERT_TRUE(specs);
+  Expected<WeightBinder> binder =
+      WeightBinder::bind(*specs, open("w.safetensors"));
+  ASSERT_TRUE(binder) << binder.error();
+  moe_rt_layer_t *layer = nullptr;
+  EXPECT_OK(moe_rt_layer_create(module, nullptr, binder->tensors().data(),
+                                binder->tensors().size(), &layer));
+  moe_rt_layer_destroy(layer);
+  moe_rt_module_destroy(module);
+}
+
+} // namespace

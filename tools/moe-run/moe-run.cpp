@@ -1,0 +1,320 @@
+//===- moe-run.cpp - Run a compiled MoE program ---------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Runs a function of a compiled program: on files, compared with files, or for
+// its speed.
+//
+//===----------------------------------------------------------------------===//
+
+#include "inputs.h"
+#include "report.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+
+using namespace moe;
+using namespace moe::run;
+using moe::io::Error;
+using moe::io::Expected;
+using moe::io::Tensor;
+
+// A benchmark warms up for this long, and at least with this many calls.
+static constexpr double warmUpSeconds = 0.2;
+static constexpr int warmUpCalls = 3;
+static constexpr int64_t defaultRepetitions = 20;
+
+static double now() {
+  using namespace std::chrono;
+  return duration<double>(steady_clock::now().time_since_epoch()).count();
+}
+
+namespace {
+
+/// The tensors of one number of tokens, and calls with them.
+class Session {
+public:
+  static Expected<Session> create(const Program &program,
+                                  std::vector<Tensor> inputs, int64_t tokens);
+
+  Expected<void> call();
+  Expected<Timing> benchmark(int64_t repetitions);
+  /// Whether repeated calls yield the same bits.
+  Expected<bool> repeat(int64_t count);
+
+  const std::vector<Tensor> &results() const { return outputs; }
+  uint64_t workspaceBytes() const { return workspace ? workspace->bytes() : 0; }
+
+private:
+  explicit Session(const Program &program) : program(program) {}
+
+  const Program &program;
+  std::vector<Tensor> inputs, outputs;
+  std::vector<DLTensor> inputViews, outputViews;
+  std::optional<Tensor> workspace;
+};
+
+} // namespace
+
+Expected<Session> Session::create(const Program &program,
+                                  std::vector<Tensor> inputs, int64_t tokens) {
+  Session session(program);
+  session.inputs = std::move(inputs);
+  for (const Signature &signature : program.outputs()) {
+    Expected<Tensor> tensor = Tensor::create(
+        signature.dtype, signature.shapeFor(tokens), signature.alignment);
+    if (!tensor)
+      return Error{"output '" + signature.name + "': " + tensor.error()};
+    // Elements that the code forgets are seen: all bits set is a NaN or -1.
+    std::memset(tensor->data(), 0xff, tensor->bytes());
+    session.outputs.push_back(std::move(*tensor));
+  }
+  for (Tensor &tensor : session.inputs)
+    session.inputViews.push_back(tensor.dlpack());
+  for (Tensor &tensor : session.outputs)
+    session.outputViews.push_back(tensor.dlpack());
+
+  uint64_t bytes;
+  if (moe_rt_status_t status =
+          moe_rt_layer_workspace_bytes(program.layer(), tokens, &bytes))
+    return takeStatus(status);
+  Expected<Tensor> workspace =
+      Tensor::create({kDLUInt, 8, 1}, {static_cast<int64_t>(bytes)});
+  if (!workspace)
+    return Error{"workspace: " + workspace.error()};
+  session.workspace = std::move(*workspace);
+  return session;
+}
+
+Expected<void> Session::call() {
+  if (moe_rt_status_t status = moe_rt_layer_call(
+          program.layer(), inputViews.data(), inputViews.size(),
+          outputViews.data(), outputViews.size(), workspace->data(),
+          workspace->bytes()))
+    return takeStatus(status);
+  return {};
+}
+
+Expected<Timing> Session::benchmark(int64_t repetitions) {
+  double start = now();
+  for (int i = 0; i < warmUpCalls || now() - start < warmUpSeconds; ++i)
+    if (Expected<void> result = call(); !result)
+      return result.takeError();
+  // What is reported is what is timed.
+  moe_rt_layer_reset_statistics(program.layer());
+
+  io::ProgressBar bar("measuring");
+  std::vector<double> times;
+  for (int64_t i = 0; i < repetitions; ++i) {
+    double begin = now();
+    if (Expected<void> result = call(); !result)
+      return result.takeError();
+    times.push_back(now() - begin);
+    bar.update(static_cast<uint64_t>(i + 1),
+               static_cast<uint64_t>(repetitions));
+  }
+  std::sort(times.begin(), times.end());
+  size_t middle = times.size() / 2;
+  double median = times.size() % 2 ? times[middle]
+                                   : (times[middle - 1] + times[middle]) / 2;
+  return Timing{times.size(), median, times.front(), times.back()};
+}
+
+Expected<bool> Session::repeat(int64_t count) {
+  if (Expected<void> result = call(); !result)
+    return result.takeError();
+  std::vector<std::string> first;
+  for (const Tensor &output : outputs)
+    first.emplace_back(static_cast<const char *>(output.data()),
+                       output.bytes());
+  io::ProgressBar bar("repeating");
+  for (int64_t i = 1; i < count; ++i) {
+    if (Expected<void> result = call(); !result)
+      return result.takeError();
+    for (size_t j = 0; j < outputs.size(); ++j)
+      if (std::memcmp(first[j].data(), outputs[j].data(), first[j].size()))
+        return false;
+    bar.update(static_cast<uint64_t>(i + 1), static_cast<uint64_t>(count));
+  }
+  return true;
+}
+
+/// Write, compare and summarise the results.
+static Expected<std::vector<OutputResult>>
+processOutputs(const Options &options, const Program &program,
+               const std::vector<Tensor> &outputs) {
+  const std::vector<Signature> &signature = program.outputs();
+  Expected<std::vector<std::string>> files =
+      assignFiles("--output", options.outputs, signature);
+  if (!files)
+    return files.takeError();
+  Expected<std::vector<std::string>> expects =
+      assignFiles("--expect", options.expects, signature);
+  if (!expects)
+    return expects.takeError();
+  std::vector<OutputResult> results;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    io::TensorView view = outputs[i].view();
+    OutputResult result;
+    result.name = signature[i].name;
+    result.type = io::typeName(view.dtype, view.shape);
+    result.summary = summarize(view);
+    result.file = (*files)[i];
+    if (!result.file.empty())
+      if (Expected<void> written = io::writeNpy(result.file, view); !written)
+        return written.takeError();
+    if (const std::string &path = (*expects)[i]; !path.empty()) {
+      Expected<Tensor> expected = readTensor(path, result.name);
+      if (!expected)
+        return expected.takeError();
+      Expected<Comparison> comparison = compare(
+          result.name, view, expected->view(), options.rtol, options.atol);
+      if (!comparison)
+        return comparison.takeError();
+      result.comparison = std::move(*comparison);
+    }
+    results.push_back(std::move(result));
+  }
+  return results;
+}
+
+static Expected<std::vector<DispatchCounts>>
+readStatistics(const Program &program) {
+  std::vector<DispatchCounts> result;
+  size_t count = moe_rt_layer_dispatch_count(program.layer());
+  for (size_t i = 0; i < count; ++i) {
+    moe_rt_statistics_t statistics;
+    if (moe_rt_status_t status =
+            moe_rt_layer_statistics(program.layer(), i, &statistics))
+      return takeStatus(status);
+    result.push_back({std::vector<int64_t>(statistics.tokens_per_expert,
+                                           statistics.tokens_per_expert +
+                                               statistics.num_experts),
+                      statistics.calls, statistics.choices, statistics.dropped,
+                      statistics.padding});
+  }
+  return result;
+}
+
+static Expected<RunResult> runWith(const Options &options,
+                                   const Program &program,
+                                   std::vector<Tensor> inputs, int64_t tokens) {
+  Expected<Session> session =
+      Session::create(program, std::move(inputs), tokens);
+  if (!session)
+    return session.takeError();
+  RunResult result;
+  result.tokens = tokens;
+  result.workspaceBytes = session->workspaceBytes();
+  moe_rt_layer_reset_statistics(program.layer());
+  if (options.benchmark) {
+    Expected<Timing> timing =
+        session->benchmark(options.repeat.value_or(defaultRepetitions));
+    if (!timing)
+      return timing.takeError();
+    result.timing = *timing;
+  } else if (options.repeat) {
+    Expected<bool> same = session->repeat(*options.repeat);
+    if (!same)
+      return same.takeError();
+    result.repeated = true;
+    result.reproducible = *same;
+  } else if (Expected<void> called = session->call(); !called) {
+    return called.takeError();
+  }
+  Expected<std::vector<OutputResult>> outputs =
+      processOutputs(options, program, session->results());
+  if (!outputs)
+    return outputs.takeError();
+  result.outputs = std::move(*outputs);
+  if (options.stats) {
+    Expected<std::vector<DispatchCounts>> counts = readStatistics(program);
+    if (!counts)
+      return counts.takeError();
+    result.dispatches = std::move(*counts);
+  }
+  return result;
+}
+
+/// Whether T means anything to the function.
+static bool hasTokens(const Program &program) {
+  auto dynamic = [](const Signature &signature) {
+    return std::count(signature.shape.begin(), signature.shape.end(), -1) > 0;
+  };
+  return std::any_of(program.inputs().begin(), program.inputs().end(),
+                     dynamic) ||
+         std::any_of(program.outputs().begin(), program.outputs().end(),
+                     dynamic);
+}
+
+static Expected<std::vector<RunResult>> runAll(const Options &options,
+                                               const Program &program) {
+  std::vector<RunResult> results;
+  if (!options.inputs.empty()) {
+    Expected<std::vector<Tensor>> inputs = readInputs(program, options.inputs);
+    if (!inputs)
+      return inputs.takeError();
+    int64_t tokens = findTokens(program, *inputs).value_or(program.maxTokens());
+    Expected<RunResult> result =
+        runWith(options, program, std::move(*inputs), tokens);
+    if (!result)
+      return result.takeError();
+    results.push_back(std::move(*result));
+    return results;
+  }
+  std::vector<int64_t> sizes = options.tokens;
+  if (sizes.empty() && !hasTokens(program))
+    sizes = {program.maxTokens()};
+  if (sizes.empty())
+    return Error{"give the inputs with --input, or --tokens to draw them"};
+  for (int64_t tokens : sizes) {
+    Expected<std::vector<Tensor>> inputs =
+        drawInputs(program, tokens, options.seed);
+    if (!inputs)
+      return inputs.takeError();
+    Expected<RunResult> result =
+        runWith(options, program, std::move(*inputs), tokens);
+    if (!result)
+      return result.takeError();
+    results.push_back(std::move(*result));
+  }
+  return results;
+}
+
+static int fail(const Error &error) {
+  std::fprintf(stderr, "moe-run: error: %s\n", error.message.c_str());
+  return 2;
+}
+
+int main(int argc, char **argv) {
+  Expected<Options> options = parseOptions(argc, argv);
+  if (!options)
+    return fail(options.takeError());
+  if (options->help) {
+    std::fputs(helpText, stdout);
+    return 0;
+  }
+  if (options->version) {
+    std::printf("moe-run %s\n", moe_rt_version());
+    return 0;
+  }
+  Expected<std::unique_ptr<Program>> program = Program::open(*options);
+  if (!program)
+    return fail(program.takeError());
+  Expected<std::vector<RunResult>> results = runAll(*options, **program);
+  if (!results)
+    return fail(results.takeError());
+  if (options->json)
+    printJson(*options, **program, *results);
+  else
+    printText(*options, *results);
+  if (std::fflush(stdout) != 0)
+    return fail(Error{"cannot write the report"});
+  for (const RunResult &result : *results)
+    if (!result.passed())
+      return 1;
+  return 0;
+}

@@ -1,0 +1,220 @@
+//===- options.cpp - The command line of moe-run --------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "options.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+using namespace moe::run;
+using moe::io::Error;
+using moe::io::Expected;
+
+const char *const moe::run::helpText =
+    R"(usage: moe-run PROGRAM [options]
+
+Run one function of a compiled MoE program, check its results, or measure it.
+
+PROGRAM is an artifact of moe-compile, or MLIR (.mlir, .mlirbc), which is
+compiled first; that needs libMoECompiler.so.
+
+What to run:
+  --function NAME      the function; may be left out if there is only one
+  --weights SOURCE     where the weights come from:
+                         FILE.safetensors  tensors named like the arguments, or
+                                           as the program's 'source' says
+                         DIR               a Hugging Face checkpoint
+                         random[:SEED]     normal, standard deviation
+                                           1/sqrt(last extent)
+  --compile-options S  options for the compiler, as moe-compile takes them
+
+Tensors (repeat the option for each, in the order of the signature, or name it):
+  --input [NAME=]FILE    .npy, or .safetensors with tensors named like inputs
+  --output [NAME=]FILE   write a result as .npy
+  --expect [NAME=]FILE   compare a result with this .npy or .safetensors
+  --rtol X, --atol X     allow |result - expected| <= atol + rtol * |expected|
+                         (default by type, rtol and atol: f64 1e-9 1e-12,
+                         f32 1e-4 1e-5, f16 1e-2 1e-3, bf16 2e-2 1e-2, else 0)
+
+Without --input:
+  --tokens T[,T...]    draw the inputs for each of these numbers of tokens:
+                       numbers normal, expert ids uniform and distinct per token
+  --seed N             seed of the inputs, and of random weights (default 0)
+
+Measuring and reporting:
+  --benchmark          warm up, then time repeated calls
+  --repeat N           number of timed calls (default 20); without --benchmark,
+                       call N times and check that the results are bit-identical
+  --stats              tokens per expert, drops and padding of each dispatch
+  --json               report as JSON on stdout
+  --help, --version
+
+Exit status: 0 on success, 1 if a result differs from what was expected, 2 on
+any error.
+
+Examples:
+  moe-run layer.moe --weights Qwen3-30B-A3B/ --input x.npy --output y.npy
+  moe-run layer.moe --weights random:7 --tokens 1,32,512 --benchmark
+)";
+
+bool moe::run::parseNumber(const std::string &text, uint64_t &out) {
+  if (text.empty())
+    return false;
+  out = 0;
+  for (char c : text) {
+    if (c < '0' || c > '9' || __builtin_mul_overflow(out, uint64_t(10), &out) ||
+        __builtin_add_overflow(out, uint64_t(c - '0'), &out))
+      return false;
+  }
+  return true;
+}
+
+static Expected<int64_t> parseCount(const std::string &option,
+                                    const std::string &text) {
+  uint64_t number;
+  if (!parseNumber(text, number) || number > INT64_MAX)
+    return Error{option + ": '" + text + "' is no number from 0 to 2^63-1"};
+  return static_cast<int64_t>(number);
+}
+
+static Expected<void> parseTokens(const std::string &text,
+                                  std::vector<int64_t> &out) {
+  for (size_t begin = 0; begin <= text.size();) {
+    size_t comma = std::min(text.find(',', begin), text.size());
+    Expected<int64_t> number =
+        parseCount("--tokens", text.substr(begin, comma - begin));
+    if (!number)
+      return number.takeError();
+    out.push_back(*number);
+    begin = comma + 1;
+  }
+  return {};
+}
+
+static Expected<void> parseTolerance(const std::string &option,
+                                     const std::string &text,
+                                     std::optional<double> &out) {
+  char *end;
+  double number = std::strtod(text.c_str(), &end);
+  // Written so that NaN is refused, too.
+  if (text.empty() || *end || !(number >= 0))
+    return Error{option + ": '" + text + "' is no number of at least 0"};
+  out = number;
+  return {};
+}
+
+/// Apply an option that takes a value; takesValue knows them, too.
+static Expected<void> applyValue(const std::string &name,
+                                 const std::string &value, Options &options) {
+  if (name == "--function")
+    options.function = value;
+  else if (name == "--weights")
+    options.weights = value;
+  else if (name == "--compile-options")
+    options.compileOptions = value;
+  else if (name == "--input")
+    options.inputs.push_back(value);
+  else if (name == "--output")
+    options.outputs.push_back(value);
+  else if (name == "--expect")
+    options.expects.push_back(value);
+  else if (name == "--tokens")
+    return parseTokens(value, options.tokens);
+  else if (name == "--rtol")
+    return parseTolerance(name, value, options.rtol);
+  else if (name == "--atol")
+    return parseTolerance(name, value, options.atol);
+  else if (name == "--seed") {
+    if (!parseNumber(value, options.seed))
+      return Error{"--seed: '" + value + "' is no number from 0 to 2^64-1"};
+  } else { // --repeat
+    Expected<int64_t> count = parseCount(name, value);
+    if (!count)
+      return count.takeError();
+    if (*count == 0)
+      return Error{"--repeat: expected at least 1"};
+    options.repeat = *count;
+  }
+  return {};
+}
+
+static bool *findFlag(const std::string &name, Options &options) {
+  if (name == "--benchmark")
+    return &options.benchmark;
+  if (name == "--json")
+    return &options.json;
+  if (name == "--stats")
+    return &options.stats;
+  if (name == "--help" || name == "-h")
+    return &options.help;
+  if (name == "--version")
+    return &options.version;
+  return nullptr;
+}
+
+static bool takesValue(const std::string &name) {
+  static const char *const names[] = {
+      "--function", "--weights", "--compile-options", "--input",
+      "--output",   "--expect",  "--tokens",          "--rtol",
+      "--atol",     "--seed",    "--repeat"};
+  for (const char *known : names)
+    if (name == known)
+      return true;
+  return false;
+}
+
+static Expected<void> checkCombination(const Options &options) {
+  if (options.program.empty())
+    return Error{"no program is given; see --help"};
+  if (!options.tokens.empty() && !options.inputs.empty())
+    return Error{"--tokens draws the inputs, so it excludes --input"};
+  if (options.tokens.size() > 1 &&
+      (!options.outputs.empty() || !options.expects.empty()))
+    return Error{"--output and --expect need one number of tokens, there are " +
+                 std::to_string(options.tokens.size())};
+  return {};
+}
+
+Expected<Options> moe::run::parseOptions(int argc, const char *const *argv) {
+  Options options;
+  bool onlyOperands = false;
+  for (int i = 1; i < argc; ++i) {
+    std::string argument = argv[i];
+    if (onlyOperands || argument.empty() || argument[0] != '-') {
+      if (!options.program.empty())
+        return Error{"unexpected argument '" + argument +
+                     "', the program is '" + options.program + "'"};
+      options.program = argument;
+      continue;
+    }
+    if (argument == "--") {
+      onlyOperands = true;
+      continue;
+    }
+    if (bool *flag = findFlag(argument, options)) {
+      *flag = true;
+      continue;
+    }
+    size_t equals = argument.find('=');
+    std::string name = argument.substr(0, equals);
+    if (!takesValue(name))
+      return Error{"unknown option '" + argument + "'; see --help"};
+    std::string value;
+    if (equals != std::string::npos)
+      value = argument.substr(equals + 1);
+    else if (++i < argc)
+      value = argv[i];
+    else
+      return Error{name + " needs a value"};
+    if (Expected<void> result = applyValue(name, value, options); !result)
+      return result.takeError();
+  }
+  if (!options.help && !options.version)
+    if (Expected<void> result = checkCombination(options); !result)
+      return result.takeError();
+  return options;
+}

@@ -1,0 +1,45 @@
+//===- options.h - The command line of moe-run ------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUN_OPTIONS_H
+#define MOE_RUN_OPTIONS_H
+
+#include "moe_rt/io.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace moe::run {
+
+struct Options {
+  std::string program;
+  std::string function; // empty: the only one
+  std::string weights;
+  std::string compileOptions;
+  std::vector<std::string> inputs, outputs, expects;
+  std::vector<int64_t> tokens;
+  std::optional<double> rtol, atol;
+  std::optional<int64_t> repeat;
+  uint64_t seed = 0;
+  bool benchmark = false;
+  bool json = false;
+  bool stats = false;
+  bool help = false;
+  bool version = false;
+};
+
+extern const char *const helpText;
+
+io::Expected<Options> parseOptions(int argc, const char *const *argv);
+
+/// Read a whole decimal number; false if the text is anything else.
+bool parseNumber(const std::string &text, uint64_t &out);
+
+} // namespace moe::run
+
+#endif // MOE_RUN_OPTIONS_H

@@ -1,0 +1,256 @@
+//===- program.cpp - A program and its weights ----------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "program.h"
+
+#include "moe-c/JIT.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+using namespace moe;
+using namespace moe::run;
+using moe::io::Error;
+using moe::io::Expected;
+
+static constexpr char compilerLibrary[] = "libMoECompiler.so";
+
+Error moe::run::takeStatus(moe_rt_status_t status) {
+  Error error{moe_rt_status_message(status)};
+  moe_rt_status_free(status);
+  return error;
+}
+
+std::vector<int64_t> Signature::shapeFor(int64_t tokens) const {
+  std::vector<int64_t> result = shape;
+  for (int64_t &extent : result)
+    if (extent < 0)
+      extent = tokens;
+  return result;
+}
+
+static bool endsWith(const std::string &text, std::string_view end) {
+  return text.size() >= end.size() &&
+         text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+//===----------------------------------------------------------------------===//
+// The compiler
+//===----------------------------------------------------------------------===//
+
+/// The compiler's library and what it made. The library stays loaded: LLVM
+/// does not like to be unloaded.
+struct Program::Jit {
+  decltype(&moe_jit_create) create;
+  decltype(&moe_jit_metadata) metadata;
+  decltype(&moe_jit_lookup) lookup;
+  decltype(&moe_jit_destroy) destroy;
+  decltype(&moe_jit_free_error) freeError;
+  moe_jit_t *handle = nullptr;
+
+  ~Jit() {
+    if (handle)
+      destroy(handle);
+  }
+};
+
+/// The directory of this executable, with a slash; empty if unknown.
+static std::string executableDirectory() {
+  char buffer[4096];
+  ssize_t size = readlink("/proc/self/exe", buffer, sizeof(buffer));
+  if (size <= 0)
+    return "";
+  std::string path(buffer, static_cast<size_t>(size));
+  return path.substr(0, path.rfind('/') + 1);
+}
+
+static Expected<void *> openCompiler() {
+  std::string directory = executableDirectory();
+  std::string beside = directory + "../lib/" + compilerLibrary;
+  // A library that is there but does not load must not hide behind another.
+  std::string path = !directory.empty() && access(beside.c_str(), F_OK) == 0
+                         ? beside
+                         : compilerLibrary;
+  if (void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL))
+    return library;
+  const char *reason = dlerror();
+  return Error{"cannot open the compiler, which an MLIR program needs: " +
+               std::string(reason ? reason : path)};
+}
+
+template <typename Fn>
+static bool findSymbol(void *library, const char *symbol, Fn &out) {
+  out = reinterpret_cast<Fn>(dlsym(library, symbol));
+  return out != nullptr;
+}
+
+Expected<void> Program::compile(const Options &options) {
+  Expected<io::MappedFile> source = io::MappedFile::open(options.program);
+  if (!source)
+    return source.takeError();
+  Expected<void *> library = openCompiler();
+  if (!library)
+    return library.takeError();
+  jit = std::make_unique<Jit>();
+  if (!findSymbol(*library, "moe_jit_create", jit->create) ||
+      !findSymbol(*library, "moe_jit_metadata", jit->metadata) ||
+      !findSymbol(*library, "moe_jit_lookup", jit->lookup) ||
+      !findSymbol(*library, "moe_jit_destroy", jit->destroy) ||
+      !findSymbol(*library, "moe_jit_free_error", jit->freeError))
+    return Error{std::string(compilerLibrary) +
+                 " is of another version: " + dlerror()};
+  // Parsers of text rely on a NUL at its end, which a mapping need not have.
+  std::string text(source->data() ? source->data() : "", source->size());
+  char *message = nullptr;
+  if (jit->create(text.c_str(), text.size(), options.compileOptions.c_str(),
+                  &jit->handle, &message) != 0) {
+    Error error{options.program + ": cannot compile" +
+                (message ? ": " + std::string(message) : std::string())};
+    if (message)
+      jit->freeError(message);
+    return error;
+  }
+  std::string metadata = jit->metadata(jit->handle);
+  auto resolve = [](void *user, const char *symbol) {
+    auto *jit = static_cast<Jit *>(user);
+    return jit->lookup(jit->handle, symbol);
+  };
+  if (moe_rt_status_t status =
+          moe_rt_module_create(context, metadata.data(), metadata.size(),
+                               resolve, jit.get(), &module))
+    return takeStatus(status);
+  return {};
+}
+
+//===----------------------------------------------------------------------===//
+// Program
+//===----------------------------------------------------------------------===//
+
+Expected<void> Program::load(const Options &options) {
+  if (moe_rt_status_t status = moe_rt_context_create(nullptr, &context))
+    return takeStatus(status);
+  if (endsWith(options.program, ".mlir") ||
+      endsWith(options.program, ".mlirbc"))
+    return compile(options);
+  if (moe_rt_status_t status =
+          moe_rt_module_load(context, options.program.c_str(), &module))
+    return takeStatus(status);
+  return {};
+}
+
+static Expected<std::vector<Signature>> readRole(const moe_rt_module_t *module,
+                                                 const char *function,
+                                                 moe_rt_role_t role) {
+  size_t count;
+  if (moe_rt_status_t status =
+          moe_rt_function_tensor_count(module, function, role, &count))
+    return takeStatus(status);
+  std::vector<Signature> result;
+  for (size_t i = 0; i < count; ++i) {
+    moe_rt_tensor_info_t info;
+    if (moe_rt_status_t status =
+            moe_rt_function_tensor_info(module, function, role, i, &info))
+      return takeStatus(status);
+    result.push_back({info.name, info.dtype,
+                      std::vector<int64_t>(info.shape, info.shape + info.ndim),
+                      info.alignment, info.num_experts});
+  }
+  return result;
+}
+
+Expected<void> Program::readSignatures() {
+  Expected<std::vector<Signature>> inputs =
+      readRole(module, name.c_str(), MOE_RT_INPUT);
+  if (!inputs)
+    return inputs.takeError();
+  Expected<std::vector<Signature>> outputs =
+      readRole(module, name.c_str(), MOE_RT_OUTPUT);
+  if (!outputs)
+    return outputs.takeError();
+  int64_t minTokens;
+  if (moe_rt_status_t status = moe_rt_function_token_range(
+          module, name.c_str(), &minTokens, &tokenLimit))
+    return takeStatus(status);
+  inputList = std::move(*inputs);
+  outputList = std::move(*outputs);
+  return {};
+}
+
+static Expected<io::WeightBinder>
+makeWeights(const Options &options, const std::vector<io::WeightSpec> &specs) {
+  const std::string &source = options.weights;
+  if (source == "random" || source.compare(0, 7, "random:") == 0) {
+    uint64_t seed = options.seed;
+    if (source.size() > 6 && !parseNumber(source.substr(7), seed))
+      return Error{"--weights: '" + source.substr(7) +
+                   "' is no seed, expected random:N"};
+    io::ProgressBar bar("drawing weights");
+    return io::WeightBinder::random(
+        specs, seed,
+        [&](uint64_t done, uint64_t total) { bar.update(done, total); });
+  }
+  if (source.empty() && !specs.empty())
+    return Error{"the function has " + std::to_string(specs.size()) +
+                 " weights, the first is '" + specs[0].name +
+                 "': give --weights FILE, DIR or random"};
+  if (specs.empty())
+    return io::WeightBinder();
+  Expected<io::Checkpoint> checkpoint = io::Checkpoint::open(source);
+  if (!checkpoint)
+    return checkpoint.takeError();
+  io::ProgressBar bar("reading weights");
+  return io::WeightBinder::bind(
+      specs, std::make_shared<io::Checkpoint>(std::move(*checkpoint)),
+      [&](uint64_t done, uint64_t total) { bar.update(done, total); });
+}
+
+Expected<void> Program::bindWeights(const Options &options) {
+  Expected<std::vector<io::WeightSpec>> specs =
+      io::readWeightSpecs(moe_rt_module_metadata(module), name);
+  if (!specs)
+    return specs.takeError();
+  Expected<io::WeightBinder> binder = makeWeights(options, *specs);
+  if (!binder)
+    return binder.takeError();
+  weights = std::move(*binder);
+  if (moe_rt_status_t status =
+          moe_rt_layer_create(module, name.c_str(), weights->tensors().data(),
+                              weights->tensors().size(), &boundLayer))
+    return takeStatus(status);
+  return {};
+}
+
+Expected<std::unique_ptr<Program>> Program::open(const Options &options) {
+  std::unique_ptr<Program> program(new Program());
+  if (Expected<void> result = program->load(options); !result)
+    return result.takeError();
+  program->name = options.function;
+  if (program->name.empty()) {
+    size_t count = moe_rt_module_function_count(program->module);
+    if (count != 1) {
+      std::string names;
+      for (size_t i = 0; i < count; ++i)
+        names += std::string(i ? ", " : "") +
+                 moe_rt_module_function_name(program->module, i);
+      return Error{options.program + " has " + std::to_string(count) +
+                   " functions, choose one with --function: " + names};
+    }
+    program->name = moe_rt_module_function_name(program->module, 0);
+  }
+  if (Expected<void> result = program->readSignatures(); !result)
+    return result.takeError();
+  if (Expected<void> result = program->bindWeights(options); !result)
+    return result.takeError();
+  return program;
+}
+
+Program::~Program() {
+  moe_rt_layer_destroy(boundLayer);
+  moe_rt_module_destroy(module);
+  jit.reset();
+  moe_rt_context_destroy(context);
+}

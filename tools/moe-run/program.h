@@ -1,0 +1,72 @@
+//===- program.h - A program and its weights --------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUN_PROGRAM_H
+#define MOE_RUN_PROGRAM_H
+
+#include "options.h"
+
+#include "moe_rt/io.h"
+#include "moe_rt/moe_rt.h"
+
+namespace moe::run {
+
+/// The error of a status, which is freed.
+io::Error takeStatus(moe_rt_status_t status);
+
+/// One tensor of a signature.
+struct Signature {
+  std::string name;
+  DLDataType dtype;
+  std::vector<int64_t> shape; // -1 is T
+  uint32_t alignment;
+  int64_t numExperts;
+
+  /// The shape for a number of tokens.
+  std::vector<int64_t> shapeFor(int64_t tokens) const;
+};
+
+/// A function of a program, loaded and with its weights bound.
+class Program {
+public:
+  static io::Expected<std::unique_ptr<Program>> open(const Options &options);
+  ~Program();
+  Program(const Program &) = delete;
+  Program &operator=(const Program &) = delete;
+
+  moe_rt_layer_t *layer() const { return boundLayer; }
+  const std::string &function() const { return name; }
+  const std::vector<Signature> &inputs() const { return inputList; }
+  const std::vector<Signature> &outputs() const { return outputList; }
+  int64_t maxTokens() const { return tokenLimit; }
+  /// Bytes of weights in memory of their own, rather than mapped.
+  uint64_t ownedWeightBytes() const {
+    return weights ? weights->ownedBytes() : 0;
+  }
+
+private:
+  Program() = default;
+  io::Expected<void> load(const Options &options);
+  io::Expected<void> compile(const Options &options);
+  io::Expected<void> readSignatures();
+  io::Expected<void> bindWeights(const Options &options);
+
+  struct Jit;
+
+  moe_rt_context_t *context = nullptr;
+  std::unique_ptr<Jit> jit;
+  moe_rt_module_t *module = nullptr;
+  moe_rt_layer_t *boundLayer = nullptr;
+  std::string name;
+  std::vector<Signature> inputList, outputList;
+  int64_t tokenLimit = 0;
+  std::optional<io::WeightBinder> weights;
+};
+
+} // namespace moe::run
+
+#endif // MOE_RUN_PROGRAM_H

@@ -1,0 +1,187 @@
+//===- report.cpp - Report results ----------------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "report.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+
+using namespace moe::run;
+using Json = nlohmann::ordered_json;
+
+bool RunResult::passed() const {
+  if (!reproducible)
+    return false;
+  for (const OutputResult &output : outputs)
+    if (output.comparison && !output.comparison->passed())
+      return false;
+  return true;
+}
+
+static double tokensPerSecond(const RunResult &result) {
+  double median = result.timing->median;
+  return median > 0 ? static_cast<double>(result.tokens) / median : 0;
+}
+
+//===----------------------------------------------------------------------===//
+// Text
+//===----------------------------------------------------------------------===//
+
+static void printTable(const std::vector<RunResult> &results) {
+  std::printf("%10s %8s %12s %12s %12s %14s %14s\n", "tokens", "calls",
+              "median ms", "min ms", "max ms", "tokens/s", "workspace B");
+  for (const RunResult &result : results)
+    std::printf("%10" PRId64 " %8" PRIu64
+                " %12.4f %12.4f %12.4f %14.1f %14" PRIu64 "\n",
+                result.tokens, result.timing->repetitions,
+                result.timing->median * 1e3, result.timing->min * 1e3,
+                result.timing->max * 1e3, tokensPerSecond(result),
+                result.workspaceBytes);
+}
+
+static void printOutput(const OutputResult &output) {
+  const Summary &summary = output.summary;
+  std::printf("%s: %s, min %.6g, max %.6g, mean %.6g", output.name.c_str(),
+              output.type.c_str(), summary.min, summary.max, summary.mean);
+  if (summary.nan)
+    std::printf(", %" PRIu64 " NaN", summary.nan);
+  if (!output.file.empty())
+    std::printf(" -> %s", output.file.c_str());
+  std::printf("\n");
+  if (!output.comparison)
+    return;
+  const Comparison &comparison = *output.comparison;
+  std::printf("%s: %s: largest absolute error %.4g, relative %.4g "
+              "(rtol %g, atol %g)\n",
+              output.name.c_str(), comparison.passed() ? "equal" : "differs",
+              comparison.maxAbsolute, comparison.maxRelative, comparison.rtol,
+              comparison.atol);
+  if (!comparison.passed())
+    std::printf("%s: %" PRIu64 " of %" PRIu64 " elements are outside the "
+                "tolerance; the first is element %" PRIu64
+                ": %.9g, expected %.9g\n",
+                output.name.c_str(), comparison.outside, comparison.elements,
+                comparison.firstIndex, comparison.firstActual,
+                comparison.firstExpected);
+}
+
+static void printDispatch(size_t index, const DispatchCounts &counts) {
+  std::printf("dispatch %zu: %" PRId64 " calls, %" PRId64 " choices, %" PRId64
+              " dropped, %" PRId64 " padding rows\n",
+              index, counts.calls, counts.choices, counts.dropped,
+              counts.padding);
+  const std::vector<int64_t> &tokens = counts.tokensPerExpert;
+  int64_t largest = *std::max_element(tokens.begin(), tokens.end());
+  double mean = 0;
+  for (int64_t count : tokens)
+    mean += static_cast<double>(count) / static_cast<double>(tokens.size());
+  std::printf(
+      "  tokens per expert: mean %.1f, max %" PRId64 ", max/mean %.2f\n", mean,
+      largest, mean > 0 ? static_cast<double>(largest) / mean : 0.0);
+  for (size_t e = 0; e < tokens.size(); ++e)
+    std::printf("%s%8" PRId64 "%s", e % 8 ? "" : "  ", tokens[e],
+                e % 8 == 7 || e + 1 == tokens.size() ? "\n" : "");
+}
+
+void moe::run::printText(const Options &options,
+                         const std::vector<RunResult> &results) {
+  if (options.benchmark)
+    printTable(results);
+  for (const RunResult &result : results) {
+    // In a benchmark of many sizes only what was asked for.
+    bool details = !options.benchmark || !options.outputs.empty() ||
+                   !options.expects.empty();
+    if (results.size() > 1 && (details || options.stats))
+      std::printf("T = %" PRId64 ":\n", result.tokens);
+    for (const OutputResult &output : result.outputs)
+      if (details)
+        printOutput(output);
+    if (result.repeated)
+      std::printf("%" PRId64 " calls: results are %s\n", *options.repeat,
+                  result.reproducible ? "bit-identical" : "not bit-identical");
+    for (size_t i = 0; i < result.dispatches.size(); ++i)
+      printDispatch(i, result.dispatches[i]);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// JSON
+//===----------------------------------------------------------------------===//
+
+static Json toJson(const OutputResult &output) {
+  Json json;
+  json["name"] = output.name;
+  json["type"] = output.type;
+  json["min"] = output.summary.min;
+  json["max"] = output.summary.max;
+  json["mean"] = output.summary.mean;
+  json["nan"] = output.summary.nan;
+  if (!output.file.empty())
+    json["file"] = output.file;
+  if (output.comparison) {
+    const Comparison &comparison = *output.comparison;
+    json["passed"] = comparison.passed();
+    json["max_absolute_error"] = comparison.maxAbsolute;
+    json["max_relative_error"] = comparison.maxRelative;
+    json["rtol"] = comparison.rtol;
+    json["atol"] = comparison.atol;
+    json["elements"] = comparison.elements;
+    json["outside"] = comparison.outside;
+  }
+  return json;
+}
+
+static Json toJson(const DispatchCounts &counts) {
+  Json json;
+  json["calls"] = counts.calls;
+  json["choices"] = counts.choices;
+  json["dropped"] = counts.dropped;
+  json["padding"] = counts.padding;
+  json["tokens_per_expert"] = counts.tokensPerExpert;
+  return json;
+}
+
+static Json toJson(const RunResult &result) {
+  Json json;
+  json["tokens"] = result.tokens;
+  json["workspace_bytes"] = result.workspaceBytes;
+  if (result.timing) {
+    json["calls"] = result.timing->repetitions;
+    json["median_ms"] = result.timing->median * 1e3;
+    json["min_ms"] = result.timing->min * 1e3;
+    json["max_ms"] = result.timing->max * 1e3;
+    json["tokens_per_second"] = tokensPerSecond(result);
+  }
+  if (result.repeated)
+    json["reproducible"] = result.reproducible;
+  json["outputs"] = Json::array();
+  for (const OutputResult &output : result.outputs)
+    json["outputs"].push_back(toJson(output));
+  if (!result.dispatches.empty()) {
+    json["dispatches"] = Json::array();
+    for (const DispatchCounts &counts : result.dispatches)
+      json["dispatches"].push_back(toJson(counts));
+  }
+  return json;
+}
+
+void moe::run::printJson(const Options &options, const Program &program,
+                         const std::vector<RunResult> &results) {
+  Json json;
+  json["program"] = options.program;
+  json["function"] = program.function();
+  json["weights"] = options.weights;
+  json["copied_weight_bytes"] = program.ownedWeightBytes();
+  json["runs"] = Json::array();
+  for (const RunResult &result : results)
+    json["runs"].push_back(toJson(result));
+  // A path may be no UTF-8; infinite errors become null.
+  std::puts(json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}

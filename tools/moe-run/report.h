@@ -1,0 +1,55 @@
+//===- report.h - Report results --------------------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RUN_REPORT_H
+#define MOE_RUN_REPORT_H
+
+#include "compare.h"
+#include "program.h"
+
+namespace moe::run {
+
+/// Times of the calls of a benchmark, in seconds.
+struct Timing {
+  uint64_t repetitions;
+  double median, min, max;
+};
+
+/// What one dispatch did; a copy of moe_rt_statistics_t.
+struct DispatchCounts {
+  std::vector<int64_t> tokensPerExpert;
+  int64_t calls, choices, dropped, padding;
+};
+
+struct OutputResult {
+  std::string name;
+  std::string type;
+  Summary summary;
+  std::string file; // where it was written; may be empty
+  std::optional<Comparison> comparison;
+};
+
+/// Everything about the calls with one number of tokens.
+struct RunResult {
+  int64_t tokens = 0;
+  uint64_t workspaceBytes = 0;
+  std::optional<Timing> timing;
+  bool repeated = false;    // the call was repeated,
+  bool reproducible = true; // and its results were the same each time
+  std::vector<OutputResult> outputs;
+  std::vector<DispatchCounts> dispatches; // with --stats
+
+  bool passed() const;
+};
+
+void printText(const Options &options, const std::vector<RunResult> &results);
+void printJson(const Options &options, const Program &program,
+               const std::vector<RunResult> &results);
+
+} // namespace moe::run
+
+#endif // MOE_RUN_REPORT_H
