@@ -1,0 +1,432 @@
+//===- HuggingFaceTest.cpp - Import of configurations and checkpoints -----===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What is refused, and with which words. What the layers compute is compared
+// with transformers in test/python/test_import_hf.py.
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Import/HuggingFace.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+
+#include "gtest/gtest.h"
+
+#include <map>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// A small configuration of each family, and a layer of it that has experts.
+struct Example {
+  const char *modelType;
+  int64_t layer;
+  const char *config;
+};
+
+const Example examples[] = {
+    {"dbrx", 1,
+     R"({"d_model": 8, "n_layers": 2, "ffn_config": {"moe_num_experts": 4,
+         "moe_top_k": 2, "ffn_hidden_size": 6, "ffn_act_fn": {"name": "silu"},
+         "moe_normalize_expert_weights": 1}})"},
+    {"deepseek_v2", 1,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
+         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2,
+         "first_k_dense_replace": 1, "moe_layer_freq": 1, "topk_group": 1,
+         "topk_method": "group_limited_greedy", "n_shared_experts": 2,
+         "routed_scaling_factor": 16.0, "scoring_func": "softmax",
+         "norm_topk_prob": false, "hidden_act": "silu", "mlp_bias": false})"},
+    {"deepseek_v3", 1,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
+         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2,
+         "first_k_dense_replace": 1, "topk_group": 1, "n_shared_experts": 1,
+         "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
+         "topk_method": "noaux_tc", "norm_topk_prob": true})"},
+    {"glm4_moe", 1,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
+         "n_routed_experts": 4, "num_experts_per_tok": 2,
+         "n_shared_experts": 1})"},
+    {"gpt_oss", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_local_experts": 4, "num_experts_per_tok": 2,
+         "swiglu_limit": 7.0})"},
+    {"granitemoe", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_local_experts": 4, "num_experts_per_tok": 2})"},
+    {"granitemoeshared", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_local_experts": 4, "num_experts_per_tok": 2,
+         "shared_intermediate_size": 5})"},
+    {"jamba", 1,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_experts": 4, "num_experts_per_tok": 2, "expert_layer_period": 2,
+         "expert_layer_offset": 1})"},
+    {"kimi_k2", 1,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
+         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+         "first_k_dense_replace": 1, "topk_group": 1, "n_shared_experts": 1,
+         "routed_scaling_factor": 2.827, "norm_topk_prob": true})"},
+    {"llama4", 1,
+     R"({"text_config": {"hidden_size": 8, "num_hidden_layers": 2,
+         "intermediate_size": 6, "num_local_experts": 4,
+         "num_experts_per_tok": 1, "interleave_moe_layer_step": 2}})"},
+    {"llama4_text", 1,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_local_experts": 4, "num_experts_per_tok": 1,
+         "moe_layers": [1]})"},
+    {"mixtral", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_local_experts": 4, "num_experts_per_tok": 2,
+         "hidden_act": "silu", "torch_dtype": "bfloat16"})"},
+    {"olmoe", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_experts": 4, "num_experts_per_tok": 2,
+         "norm_topk_prob": false})"},
+    {"phimoe", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
+         "num_local_experts": 4, "num_experts_per_tok": 2,
+         "router_jitter_noise": 0.01})"},
+    {"qwen2_moe", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
+         "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1,
+         "mlp_only_layers": [1], "shared_expert_intermediate_size": 5})"},
+    {"qwen3_moe", 0,
+     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
+         "num_experts": 4, "num_experts_per_tok": 2,
+         "norm_topk_prob": true})"},
+    {"switch_transformers", 3,
+     R"({"d_model": 8, "d_ff": 6, "num_layers": 2, "num_decoder_layers": 2,
+         "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,
+         "num_experts": 4, "expert_capacity": 3, "router_bias": true,
+         "dense_act_fn": "relu", "router_dtype": "float32"})"},
+};
+
+llvm::json::Object parse(const Example &example) {
+  llvm::json::Value value =
+      llvm::cantFail(llvm::json::parse(StringRef(example.config)));
+  llvm::json::Object object = *value.getAsObject();
+  object["model_type"] = example.modelType;
+  return object;
+}
+
+std::string print(const llvm::json::Object &object) {
+  return llvm::formatv("{0}", llvm::json::Value(llvm::json::Object(object)));
+}
+
+/// Tensors by name.
+class FakeCheckpoint : public CheckpointReader {
+public:
+  bool contains(StringRef name) override { return tensors.count(name.str()); }
+  llvm::Expected<Tensor> lookup(StringRef name) override {
+    if (name == unreadable)
+      return llvm::createStringError("the shard is damaged");
+    return tensors.at(name.str());
+  }
+
+  std::map<std::string, Tensor> tensors;
+  std::string unreadable;
+};
+
+class HuggingFaceTest : public testing::Test {
+protected:
+  using Result = llvm::Expected<OwningOpRef<ModuleOp>>;
+
+  Result import(StringRef config, int64_t layer,
+                CheckpointReader *checkpoint = nullptr,
+                std::string dtype = "") {
+    HuggingFaceOptions options;
+    options.layer = layer;
+    options.dtype = std::move(dtype);
+    return importHuggingFaceLayer(context, config, checkpoint, options);
+  }
+
+  /// The error of an import; empty if there is none.
+  std::string error(StringRef config, int64_t layer = 0,
+                    CheckpointReader *checkpoint = nullptr,
+                    std::string dtype = "") {
+    Result module = import(config, layer, checkpoint, std::move(dtype));
+    return module ? "" : llvm::toString(module.takeError());
+  }
+
+  /// The tensors that an imported layer names, as a checkpoint has them.
+  FakeCheckpoint tensorsOf(ModuleOp module) {
+    FakeCheckpoint checkpoint;
+    auto function = cast<func::FuncOp>(module.lookupSymbol("layer"));
+    for (BlockArgument argument : function.getArguments().drop_front()) {
+      auto source = function.getArgAttrOfType<ArrayAttr>(
+          argument.getArgNumber(), "moe.source");
+      auto type = cast<RankedTensorType>(argument.getType());
+      std::vector<int64_t> shape = type.getShape().vec();
+      if (source.size() > 1) // a tensor for each expert
+        shape.erase(shape.begin());
+      for (Attribute name : source) {
+        std::string text = cast<StringAttr>(name).str();
+        bool flattened = StringRef(text).contains("ffn.experts.mlp.");
+        checkpoint.tensors[text] = {
+            type.getElementType().isBF16() ? "bf16" : "f32",
+            flattened ? std::vector<int64_t>{shape[0] * shape[1], shape[2]}
+                      : shape};
+      }
+    }
+    return checkpoint;
+  }
+
+  MLIRContext context;
+};
+
+void expectContains(const std::string &text, StringRef part) {
+  EXPECT_TRUE(StringRef(text).contains(part))
+      << "'" << text << "' does not contain '" << part.str() << "'";
+}
+
+//===----------------------------------------------------------------------===//
+// All families
+//===----------------------------------------------------------------------===//
+
+TEST_F(HuggingFaceTest, EveryFamilyHasAnExample) {
+  std::vector<StringRef> names;
+  for (const Example &example : examples)
+    names.push_back(example.modelType);
+  EXPECT_EQ(getHuggingFaceFamilies(), names);
+  EXPECT_TRUE(llvm::is_sorted(names));
+}
+
+TEST_F(HuggingFaceTest, ExamplesImport) {
+  for (const Example &example : examples) {
+    std::string config = print(parse(example));
+    for (const char *dtype : {"f32", "f16", "bf16"})
+      EXPECT_EQ(error(config, example.layer, nullptr, dtype), "") << config;
+    EXPECT_EQ(error(config, example.layer), "");
+  }
+}
+
+TEST_F(HuggingFaceTest, CheckpointsOfThatShapeImport) {
+  for (const Example &example : examples) {
+    std::string config = print(parse(example));
+    Result module = import(config, example.layer);
+    ASSERT_TRUE(bool(module));
+    FakeCheckpoint checkpoint = tensorsOf(**module);
+    EXPECT_EQ(error(config, example.layer, &checkpoint), "");
+  }
+}
+
+/// Every tensor in turn is missing, has another shape, another type, or cannot
+/// be read; the error names it.
+TEST_F(HuggingFaceTest, EveryTensorIsChecked) {
+  for (const Example &example : examples) {
+    std::string config = print(parse(example));
+    Result module = import(config, example.layer);
+    ASSERT_TRUE(bool(module));
+    FakeCheckpoint checkpoint = tensorsOf(**module);
+    for (const auto &[name, tensor] : std::map(checkpoint.tensors)) {
+      std::string quoted = "'" + name + "'";
+      checkpoint.tensors.erase(name);
+      expectContains(error(config, example.layer, &checkpoint), quoted);
+
+      CheckpointReader::Tensor changed = tensor;
+      ++changed.shape.back();
+      checkpoint.tensors[name] = changed;
+      expectContains(error(config, example.layer, &checkpoint), quoted);
+      changed = tensor;
+      changed.shape.push_back(1);
+      checkpoint.tensors[name] = changed;
+      expectContains(error(config, example.layer, &checkpoint), quoted);
+      changed = tensor;
+      changed.dtype = "i8";
+      checkpoint.tensors[name] = changed;
+      expectContains(error(config, example.layer, &checkpoint), quoted);
+
+      checkpoint.tensors[name] = tensor;
+      checkpoint.unreadable = name;
+      expectContains(error(config, example.layer, &checkpoint),
+                     quoted + ": the shard is damaged");
+      checkpoint.unreadable.clear();
+    }
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Hostile configurations
+//===----------------------------------------------------------------------===//
+
+/// Call `use` with each key of an object and of those inside it, and a way to
+/// set its value.
+void forEachKey(
+    llvm::json::Object &object,
+    llvm::function_ref<void(llvm::json::Object &, std::string)> use) {
+  std::vector<std::string> keys;
+  for (const auto &entry : object)
+    keys.push_back(entry.first.str());
+  for (const std::string &key : keys) {
+    if (llvm::json::Object *inner = object.getObject(key))
+      forEachKey(*inner, use);
+    use(object, key);
+  }
+}
+
+/// Whatever stands under a key, the result is a valid layer or an error.
+TEST_F(HuggingFaceTest, AnyValueUnderAnyKey) {
+  const char *values[] = {
+      "null",  "true",  "false", "-1",     "0",     "1",
+      "2",     "3",     "1e3",   "0.5",    "-0.0",  "1e308",
+      "1e999", "-1e99", "[]",    "{}",     "[[]]",  "[-1, 1e99]",
+      "[0]",   "\"\"",  "\"x\"", "[null]", "65536", "1048576",
+      "1048577", "9223372036854775807", "-9223372036854775808",
+      "18446744073709551616", "\"\\u0000\""};
+  for (const Example &example : examples) {
+    llvm::json::Object config = parse(example);
+    forEachKey(config, [&](llvm::json::Object &object, std::string key) {
+      llvm::json::Value saved = *object.get(key);
+      for (const char *text : values) {
+        object[key] = llvm::cantFail(llvm::json::parse(StringRef(text)));
+        std::string message = error(print(config), example.layer);
+        EXPECT_FALSE(StringRef(message).contains("is not valid"))
+            << key << " = " << text << ": " << message;
+      }
+      object.erase(key);
+      std::string message = error(print(config), example.layer);
+      if (!message.empty() && StringRef(message).contains("missing"))
+        expectContains(message, key);
+      object[key] = saved;
+    });
+  }
+}
+
+TEST_F(HuggingFaceTest, NoJson) {
+  for (const char *text : {"", "{", "nul", "{\"a\": NaN}", "{} {}", "\"\xff\""})
+    expectContains(error(text), "config.json: no valid JSON");
+  for (const char *text : {"[]", "1", "null"})
+    expectContains(error(text), "expected an object at the top level");
+  std::string nested(1 << 20, '[');
+  expectContains(error(nested), "nested deeper than 64 levels");
+  expectContains(error("{\"a\": " + nested), "nested deeper than 64 levels");
+  // Brackets in strings are none.
+  expectContains(error("{\"\\\"" + nested + "\": 1}"), "missing key");
+}
+
+TEST_F(HuggingFaceTest, ModelType) {
+  expectContains(error("{}"), "missing key 'model_type'");
+  expectContains(error(R"({"model_type": 3})"),
+                 "expected 'model_type' to be a string, got 3");
+  expectContains(error(R"({"model_type": "bert"})"),
+                 "model_type 'bert' is not among the supported families: "
+                 "dbrx, deepseek_v2, ");
+}
+
+/// A configuration of Mixtral with one key set.
+std::string mixtralWith(StringRef key, llvm::json::Value value) {
+  for (const Example &example : examples)
+    if (StringRef(example.modelType) == "mixtral") {
+      llvm::json::Object object = parse(example);
+      object[key] = std::move(value);
+      return print(object);
+    }
+  return "";
+}
+
+TEST_F(HuggingFaceTest, Messages) {
+  EXPECT_EQ(error(mixtralWith("hidden_size", nullptr)),
+            "config.json: missing key 'hidden_size'");
+  EXPECT_EQ(error(mixtralWith("hidden_size", "8")),
+            "config.json: expected 'hidden_size' to be an integer between 1 "
+            "and 1048576, got a string");
+  EXPECT_EQ(error(mixtralWith("num_local_experts", 65537)),
+            "config.json: expected 'num_local_experts' or 'num_experts' to be "
+            "an integer between 1 and 65536, got 65537");
+  EXPECT_EQ(error(mixtralWith("num_experts_per_tok", 5)),
+            "config.json: expected at most as many experts per token as there "
+            "are experts, 4, got 5");
+  expectContains(error(mixtralWith("hidden_act", "mish")),
+                 "expected 'hidden_act' to be silu, gelu, ");
+  expectContains(error(mixtralWith("torch_dtype", "int8")),
+                 "to be float32, float16 or bfloat16, got 'int8'");
+}
+
+//===----------------------------------------------------------------------===//
+// Layers and types
+//===----------------------------------------------------------------------===//
+
+TEST_F(HuggingFaceTest, Layers) {
+  auto qwen = [](int64_t layers, int64_t step, llvm::json::Array dense = {}) {
+    return print(llvm::json::Object{{"model_type", "qwen3_moe"},
+                                    {"hidden_size", 8},
+                                    {"num_hidden_layers", layers},
+                                    {"moe_intermediate_size", 6},
+                                    {"num_experts", 4},
+                                    {"num_experts_per_tok", 2},
+                                    {"decoder_sparse_step", step},
+                                    {"mlp_only_layers", std::move(dense)}});
+  };
+  EXPECT_EQ(error(qwen(8, 1, llvm::json::Array{0, 3}), 3),
+            "config.json: layer 3 is no mixture of experts; those layers are "
+            "1, 2, 4 to 7");
+  EXPECT_EQ(error(qwen(40, 2), 0),
+            "config.json: layer 0 is no mixture of experts; those layers are "
+            "1, 3, 5, 7, 9, 11, 13, 15, ..., 39");
+  EXPECT_EQ(error(qwen(2, 4), 1),
+            "config.json: layer 1 is no mixture of experts; no layer of this "
+            "model is one");
+  for (int64_t layer : {int64_t(-1), int64_t(8), INT64_MIN, INT64_MAX})
+    expectContains(error(qwen(8, 1), layer),
+                   "is out of range: the model has 8 layers");
+}
+
+TEST_F(HuggingFaceTest, DataTypes) {
+  std::string config = mixtralWith("torch_dtype", "bfloat16");
+  Result module = import(config, 0);
+  ASSERT_TRUE(bool(module));
+  FakeCheckpoint checkpoint = tensorsOf(**module);
+  EXPECT_EQ(checkpoint.tensors.begin()->second.dtype, "bf16");
+
+  EXPECT_EQ(error(config, 0, nullptr, "i8"),
+            "expected a data type f32, f16 or bf16, got 'i8'");
+  EXPECT_EQ(error(config, 0, &checkpoint, "bf16"), "");
+  expectContains(error(config, 0, &checkpoint, "f32"),
+                 "the data type of a checkpoint cannot be changed");
+
+  // The tensors count, not what the configuration says of them.
+  for (auto &[name, tensor] : checkpoint.tensors)
+    tensor.dtype = "f16";
+  EXPECT_EQ(error(config, 0, &checkpoint, "f16"), "");
+  for (auto &[name, tensor] : checkpoint.tensors)
+    if (StringRef(name).contains("experts"))
+      tensor.dtype = "f8_e4m3";
+  expectContains(error(config, 0, &checkpoint), "has to be dequantised first");
+}
+
+/// transformers 5 saves the same layer with fused tensors.
+TEST_F(HuggingFaceTest, OtherNames) {
+  std::string config = mixtralWith("torch_dtype", "float32");
+  FakeCheckpoint checkpoint;
+  for (std::string prefix : {"model.layers.1.mlp.", "layers.1.mlp."}) {
+    checkpoint.tensors = {
+        {prefix + "gate.weight", {"f32", {4, 8}}},
+        {prefix + "experts.gate_up_proj", {"f32", {4, 12, 8}}},
+        {prefix + "experts.down_proj", {"f32", {4, 8, 6}}}};
+    EXPECT_EQ(error(config, 1, &checkpoint), "");
+  }
+  checkpoint.tensors.erase("layers.1.mlp.experts.gate_up_proj");
+  expectContains(error(config, 1, &checkpoint),
+                 "the checkpoint has no experts for this layer: none of the "
+                 "tensors 'model.layers.1.block_sparse_moe.experts.0.w3.weight'"
+                 ", 'layers.1.block_sparse_moe.experts.0.w3.weight', "
+                 "'model.layers.1.mlp.experts.gate_up_proj', ");
+}
+
+TEST_F(HuggingFaceTest, Directories) {
+  HuggingFaceOptions options;
+  for (StringRef directory : {"/nonexistent", "/dev/null"}) {
+    Result module = importHuggingFaceLayer(context, directory, options);
+    ASSERT_FALSE(bool(module));
+    expectContains(llvm::toString(module.takeError()), "config.json");
+  }
+}
+
+} // namespace
