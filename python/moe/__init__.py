@@ -1,0 +1,23 @@
+"""Compiled Mixture-of-Experts layers.
+
+    module = moe.compile("layer.mlir")            # or moe.load("layer.moe")
+    layer = module.layer({"gate_proj": w, ...})   # weights are prepared once
+    y = layer(x)                                  # numpy or torch, any T
+
+``moe.reference`` says in numpy what the operations of the dialect compute.
+"""
+
+from . import reference
+from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
+                     OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
+from ._runtime import (Layer, Module, Signature, Statistics, TensorInfo, load, runtime_version)
+from .compile import compile, find_compiler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer", "MoEError",
+    "Module", "NOT_FOUND", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "Signature", "Statistics",
+    "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "load", "reference",
+    "runtime_version",
+]

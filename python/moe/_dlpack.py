@@ -1,0 +1,200 @@
+"""Arrays as DLTensors, without copies.
+
+``as_tensor`` describes a numpy array, a torch tensor, a tensor of a checkpoint
+file or anything with ``__dlpack__`` as a ``DLTensor`` that shares its memory.
+Nothing is converted here: a wrong type, layout or device is passed on as it is,
+and the runtime refuses it with a message that says what it wanted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ._error import INVALID_ARGUMENT, MoEError
+
+CPU, CUDA, CUDA_HOST = 1, 2, 3
+INT, UINT, FLOAT, BFLOAT, BOOL = 0, 1, 2, 4, 6
+
+
+class DLDevice(ctypes.Structure):
+    _fields_ = [("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32)]
+
+
+class DLDataType(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
+
+
+class DLTensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device", DLDevice), ("ndim", ctypes.c_int32),
+                ("dtype", DLDataType), ("shape", ctypes.POINTER(ctypes.c_int64)),
+                ("strides", ctypes.POINTER(ctypes.c_int64)), ("byte_offset", ctypes.c_uint64)]
+
+
+# Names as in MLIR and in the metadata of an artifact.
+DTYPES: dict[str, tuple[int, int]] = {
+    "f16": (FLOAT, 16), "f32": (FLOAT, 32), "f64": (FLOAT, 64), "bf16": (BFLOAT, 16),
+    "i8": (INT, 8), "i16": (INT, 16), "i32": (INT, 32), "i64": (INT, 64),
+    "ui8": (UINT, 8), "ui16": (UINT, 16), "ui32": (UINT, 32), "ui64": (UINT, 64),
+    "i1": (BOOL, 8),
+}
+_NAMES = {pair: name for name, pair in DTYPES.items()}
+_NUMPY = {"f16": "float16", "f32": "float32", "f64": "float64", "bf16": "bfloat16", "i8": "int8",
+          "i16": "int16", "i32": "int32", "i64": "int64", "ui8": "uint8", "ui16": "uint16",
+          "ui32": "uint32", "ui64": "uint64", "i1": "bool"}
+_FROM_NUMPY = {name: ours for ours, name in _NUMPY.items()}
+
+
+def dtype_name(dtype: DLDataType) -> str:
+    """The MLIR name of a type, e.g. ``bf16``."""
+    return _NAMES.get((dtype.code, dtype.bits), f"code{dtype.code}_{dtype.bits}")
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The numpy dtype of an MLIR type name; bfloat16 needs ``ml_dtypes``."""
+    if name == "bf16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise MoEError(INVALID_ARGUMENT, "a bf16 array needs the package 'ml_dtypes' (or pass "
+                           "torch tensors)") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(_NUMPY[name])
+
+
+class Tensor:
+    """A ``DLTensor`` and what keeps its memory, shape and strides alive."""
+
+    __slots__ = ("dl", "owner", "_shape", "_strides")
+
+    def __init__(self, data: int, dtype: tuple[int, int], shape: Sequence[int],
+                 strides: Sequence[int] | None, owner: Any, device: tuple[int, int] = (CPU, 0)):
+        ndim = len(shape)
+        self.owner = owner
+        self._shape = (ctypes.c_int64 * max(ndim, 1))(*shape)
+        self._strides = None if strides is None else (ctypes.c_int64 * max(ndim, 1))(*strides)
+        self.dl = DLTensor(
+            data, DLDevice(*device), ndim, DLDataType(dtype[0], dtype[1], 1),
+            ctypes.cast(self._shape, ctypes.POINTER(ctypes.c_int64)),
+            ctypes.cast(self._strides, ctypes.POINTER(ctypes.c_int64))
+            if self._strides is not None else None, 0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.dl.shape[i] for i in range(self.dl.ndim))
+
+    @property
+    def dtype(self) -> str:
+        return dtype_name(self.dl.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dl.dtype.bits // 8
+
+
+class Raw:
+    """Bytes of a file or buffer with a type and a shape, row-major.
+
+    Stands for a tensor of a checkpoint, also where numpy lacks its type.
+    """
+
+    __slots__ = ("data", "dtype", "shape")
+
+    def __init__(self, data: np.ndarray, dtype: str, shape: Sequence[int]):
+        assert data.dtype == np.uint8 and data.ndim == 1
+        self.data, self.dtype, self.shape = data, dtype, tuple(shape)
+
+    def reshape(self, shape: Sequence[int]) -> Raw:
+        return Raw(self.data, self.dtype, shape)
+
+
+def is_torch(array: Any) -> bool:
+    return type(array).__module__.partition(".")[0] == "torch" or (
+        hasattr(array, "data_ptr") and hasattr(array, "stride"))
+
+
+def as_tensor(array: Any, what: str = "array", writable: bool = False) -> Tensor:
+    """Describe ``array`` as a DLTensor that shares its memory.
+
+    Raises ``MoEError`` for objects that have no such description; ``what`` names
+    the object in the message.
+    """
+    if isinstance(array, Tensor):
+        return array
+    if isinstance(array, Raw):
+        return Tensor(array.data.ctypes.data, DTYPES[array.dtype], array.shape, None, array.data)
+    if isinstance(array, np.ndarray):
+        return _from_numpy(array, what, writable)
+    if is_torch(array):
+        return _from_torch(array, what)
+    if hasattr(array, "__dlpack__"):
+        return _from_dlpack(array)
+    raise MoEError(INVALID_ARGUMENT, f"{what}: expected a numpy array, a torch tensor or an object "
+                   f"with __dlpack__, got {type(array).__module__}.{type(array).__qualname__}")
+
+
+def _from_numpy(array: np.ndarray, what: str, writable: bool) -> Tensor:
+    name = _FROM_NUMPY.get(array.dtype.name)
+    if name is None or not array.dtype.isnative:
+        raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported dtype '{array.dtype}'")
+    if writable and not array.flags.writeable:
+        raise MoEError(INVALID_ARGUMENT, f"{what}: the array is read-only")
+    size = array.dtype.itemsize
+    if any(stride % size for stride in array.strides):
+        raise MoEError(INVALID_ARGUMENT, f"{what}: strides {array.strides} are not whole elements "
+                       f"of {size} bytes")
+    strides = None if array.flags.c_contiguous else [s // size for s in array.strides]
+    return Tensor(array.ctypes.data, DTYPES[name], array.shape, strides, array)
+
+
+def _from_torch(tensor: Any, what: str) -> Tensor:
+    import torch
+
+    names = {torch.float16: "f16", torch.float32: "f32", torch.float64: "f64",
+             torch.bfloat16: "bf16", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32",
+             torch.int64: "i64", torch.uint8: "ui8", torch.bool: "i1"}
+    name = names.get(tensor.dtype)
+    if name is None or tensor.layout is not torch.strided:
+        raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported dtype or layout '{tensor.dtype}', "
+                       f"'{tensor.layout}'")
+    if tensor.is_conj() or tensor.is_neg():
+        raise MoEError(INVALID_ARGUMENT, f"{what}: the tensor is a lazy view; call .resolve_neg()")
+    device = tensor.device
+    if device.type == "cpu":
+        place = (CPU, 0)
+    elif device.type == "cuda":
+        place = (CUDA, device.index or 0)
+    else:
+        raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported device '{device}'")
+    strides = None if tensor.is_contiguous() else tensor.stride()
+    return Tensor(tensor.data_ptr(), DTYPES[name], tuple(tensor.shape), strides, tensor, place)
+
+
+def _from_dlpack(array: Any) -> Tensor:
+    capsule = array.__dlpack__()
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    # DLManagedTensor starts with its DLTensor. The capsule is not consumed: its
+    # own destructor frees it when `owner` goes.
+    source = DLTensor.from_address(get(capsule, b"dltensor"))
+    shape = [source.shape[i] for i in range(source.ndim)]
+    strides = [source.strides[i] for i in range(source.ndim)] if source.strides else None
+    tensor = Tensor((source.data or 0) + source.byte_offset,
+                    (source.dtype.code, source.dtype.bits), shape, strides, (capsule, array),
+                    (source.device.device_type, source.device.device_id))
+    tensor.dl.dtype.lanes = source.dtype.lanes
+    return tensor
+
+
+def empty_like_kind(example: Any, dtype: str, shape: Sequence[int]) -> Any:
+    """A new array of the kind (numpy or torch, and device) of ``example``."""
+    if is_torch(example):
+        import torch
+
+        name = {"bf16": "bfloat16", "ui8": "uint8", "i1": "bool"}.get(dtype) or _NUMPY[dtype]
+        return torch.empty(tuple(shape), dtype=getattr(torch, name), device=example.device)
+    return np.empty(tuple(shape), numpy_dtype(dtype))

@@ -1,0 +1,392 @@
+"""``libmoe_rt.so`` through ctypes: modules and layers.
+
+The functions and structures are those of ``moe_rt/moe_rt.h``, ABI 1.  No code is
+compiled against CPython, so one wheel serves every version.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import json
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _dlpack
+from ._dlpack import DLDataType, DLTensor, Tensor
+from ._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
+
+ROLES = ("input", "weight", "output")
+
+_P = ctypes.c_void_p
+_STR = ctypes.c_char_p
+_SIZE = ctypes.c_size_t
+_I64 = ctypes.c_int64
+_OUT = ctypes.POINTER
+
+
+class _TensorInfo(ctypes.Structure):
+    _fields_ = [("name", _STR), ("role", ctypes.c_int), ("dtype", DLDataType),
+                ("ndim", ctypes.c_int32), ("shape", _OUT(_I64)), ("alignment", ctypes.c_uint32),
+                ("num_experts", _I64)]
+
+
+class _Statistics(ctypes.Structure):
+    _fields_ = [("num_experts", _I64), ("tokens_per_expert", _OUT(_I64)), ("calls", _I64),
+                ("choices", _I64), ("dropped", _I64), ("padding", _I64)]
+
+
+# name: (result, arguments); a result of _P that is checked is a status.
+_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "moe_rt_status_code": (ctypes.c_int, [_P]),
+    "moe_rt_status_message": (_STR, [_P]),
+    "moe_rt_status_free": (None, [_P]),
+    "moe_rt_context_create": (_P, [_P, _OUT(_P)]),
+    "moe_rt_context_destroy": (None, [_P]),
+    "moe_rt_module_load": (_P, [_P, _STR, _OUT(_P)]),
+    "moe_rt_module_load_memory": (_P, [_P, _P, _SIZE, _OUT(_P)]),
+    "moe_rt_module_destroy": (None, [_P]),
+    "moe_rt_module_metadata": (_STR, [_P]),
+    "moe_rt_module_function_count": (_SIZE, [_P]),
+    "moe_rt_module_function_name": (_STR, [_P, _SIZE]),
+    "moe_rt_function_tensor_count": (_P, [_P, _STR, ctypes.c_int, _OUT(_SIZE)]),
+    "moe_rt_function_tensor_info": (_P, [_P, _STR, ctypes.c_int, _SIZE, _OUT(_TensorInfo)]),
+    "moe_rt_function_token_range": (_P, [_P, _STR, _OUT(_I64), _OUT(_I64)]),
+    "moe_rt_layer_create": (_P, [_P, _STR, _OUT(DLTensor), _SIZE, _OUT(_P)]),
+    "moe_rt_layer_destroy": (None, [_P]),
+    "moe_rt_layer_workspace_bytes": (_P, [_P, _I64, _OUT(ctypes.c_uint64)]),
+    "moe_rt_layer_call": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
+                               ctypes.c_uint64]),
+    "moe_rt_layer_dispatch_count": (_SIZE, [_P]),
+    "moe_rt_layer_statistics": (_P, [_P, _SIZE, _OUT(_Statistics)]),
+    "moe_rt_layer_reset_statistics": (None, [_P]),
+    "moe_rt_version": (_STR, []),
+}
+
+
+def _candidates() -> list[str]:
+    """Where the runtime may be: $MOE_RT_LIBRARY, the package, a build tree, the system."""
+    if named := os.environ.get("MOE_RT_LIBRARY"):
+        return [named]
+    package = Path(__file__).resolve().parent
+    repository = package.parent.parent
+    found = [package / "libmoe_rt.so", package / "lib" / "libmoe_rt.so"]
+    build = Path(os.environ.get("MOE_BUILD_DIR", repository / "build"))
+    found += [build / "lib" / "libmoe_rt.so", build / "runtime" / "libmoe_rt.so",
+              build / "runtime" / "src" / "libmoe_rt.so"]
+    return [str(p) for p in found if p.exists()] + ["libmoe_rt.so"]
+
+
+_lock = threading.Lock()
+_library: ctypes.CDLL | None = None
+
+
+def library() -> ctypes.CDLL:
+    """The runtime, loaded once."""
+    global _library
+    with _lock:
+        if _library is not None:
+            return _library
+        errors = []
+        for path in _candidates():
+            try:
+                lib = ctypes.CDLL(path)
+                for name, (result, arguments) in _FUNCTIONS.items():
+                    function = getattr(lib, name)
+                    function.restype, function.argtypes = result, arguments
+            except (OSError, AttributeError) as error:
+                errors.append(f"{path}: {error}")
+                continue
+            _library = lib
+            return lib
+        raise MoEError(NOT_FOUND, "libmoe_rt.so was not found; set MOE_RT_LIBRARY to its path ("
+                       + "; ".join(errors) + ")")
+
+
+def _check(status: int | None) -> None:
+    """Raise what a moe_rt_status_t says, and free it."""
+    if not status:
+        return
+    lib = library()
+    code = lib.moe_rt_status_code(status)
+    message = lib.moe_rt_status_message(status).decode(errors="replace")
+    lib.moe_rt_status_free(status)
+    raise MoEError(code, message)
+
+
+class _Handle:
+    """An object of the runtime; destroyed with this, and before its parent."""
+
+    def __init__(self, pointer: int, destroy: Any, parent: _Handle | None = None,
+                 keep: Any = None):
+        self.pointer = pointer
+        # The finalizer holds the parent (and the weights' memory), so that they
+        # outlive the object whatever the order of garbage collection.
+        self.close = weakref.finalize(self, _destroy, destroy, pointer, (parent, keep))
+
+
+def _destroy(destroy: Any, pointer: int, _kept: Any) -> None:
+    destroy(pointer)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a signature; -1 in ``shape`` stands for T."""
+
+    name: str
+    role: str
+    dtype: str
+    shape: tuple[int, ...]
+    alignment: int
+    num_experts: int = 0
+
+    def __str__(self) -> str:
+        dims = "x".join("T" if d < 0 else str(d) for d in self.shape)
+        return f"{self.name}: {dims + 'x' if dims else ''}{self.dtype}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a compiled function takes and returns, and the inclusive range of T."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    weights: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    min_tokens: int
+    max_tokens: int
+
+    def __str__(self) -> str:
+        def row(tensors: Sequence[TensorInfo]) -> str:
+            return ", ".join(map(str, tensors))
+
+        return (f"{self.name}({row(self.inputs)}; {row(self.weights)}) -> ({row(self.outputs)}), "
+                f"{self.min_tokens} <= T <= {self.max_tokens}")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one dispatch of a layer has done since the last reset.
+
+    ``choices`` named an expert; ``dropped`` of them found it full; ``padding``
+    rows were computed beyond those of tokens.
+    """
+
+    num_experts: int
+    tokens_per_expert: np.ndarray
+    calls: int
+    choices: int
+    dropped: int
+    padding: int
+
+
+class Module:
+    """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
+
+    def __init__(self, source: str | os.PathLike[str] | bytes):
+        lib = library()
+        out = _P()
+        _check(lib.moe_rt_context_create(None, ctypes.byref(out)))
+        context = _Handle(out.value, lib.moe_rt_context_destroy)
+        out = _P()
+        self.path: Path | None = None
+        if isinstance(source, bytes):
+            _check(lib.moe_rt_module_load_memory(context.pointer, source, len(source),
+                                                 ctypes.byref(out)))
+        else:
+            self.path = Path(source)
+            _check(lib.moe_rt_module_load(context.pointer, os.fsencode(source), ctypes.byref(out)))
+        self._handle = _Handle(out.value, lib.moe_rt_module_destroy, context)
+        self.metadata: dict[str, Any] = json.loads(lib.moe_rt_module_metadata(out.value))
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the compiled functions."""
+        lib, module = library(), self._handle.pointer
+        count = lib.moe_rt_module_function_count(module)
+        return tuple(lib.moe_rt_module_function_name(module, i).decode() for i in range(count))
+
+    def signature(self, function: str | None = None) -> Signature:
+        """The signature of a function, by default of the only one."""
+        lib, module = library(), self._handle.pointer
+        name = self._only() if function is None else function
+        by_role: list[tuple[TensorInfo, ...]] = []
+        for role in range(3):
+            count = _SIZE()
+            _check(lib.moe_rt_function_tensor_count(module, name.encode(), role,
+                                                    ctypes.byref(count)))
+            tensors = []
+            for i in range(count.value):
+                info = _TensorInfo()
+                _check(lib.moe_rt_function_tensor_info(module, name.encode(), role, i,
+                                                       ctypes.byref(info)))
+                tensors.append(TensorInfo(
+                    info.name.decode(), ROLES[info.role], _dlpack.dtype_name(info.dtype),
+                    tuple(info.shape[d] for d in range(info.ndim)), info.alignment,
+                    max(info.num_experts, 0)))
+            by_role.append(tuple(tensors))
+        low, high = _I64(), _I64()
+        _check(lib.moe_rt_function_token_range(module, name.encode(), ctypes.byref(low),
+                                               ctypes.byref(high)))
+        return Signature(name, *by_role, low.value, high.value)
+
+    def layer(self, weights: Any = None, function: str | None = None) -> Layer:
+        """Bind weights to a function.
+
+        ``weights`` is a mapping from names to arrays, a sequence in signature
+        order, a ``.safetensors`` file, or the directory of a Hugging Face
+        checkpoint, which is memory-mapped.  Arrays are not copied.
+        """
+        from ._weights import resolve
+
+        signature = self.signature(function)
+        arrays = resolve(weights, signature.weights, self._sources(signature.name))
+        return Layer(self, signature, arrays)
+
+    def _only(self) -> str:
+        names = self.functions
+        if len(names) != 1:
+            raise MoEError(INVALID_ARGUMENT, "expected the name of a function, one of "
+                           + ", ".join(f"'{n}'" for n in names))
+        return names[0]
+
+    def _sources(self, function: str) -> dict[str, list[str]]:
+        for entry in self.metadata.get("functions", []):
+            if entry.get("name") == function:
+                return {a["name"]: a["source"] for a in entry.get("arguments", [])
+                        if a.get("role") == "weight" and a.get("source")}
+        return {}
+
+    def __repr__(self) -> str:
+        return f"<moe.Module {self.path or 'in memory'}: {', '.join(self.functions)}>"
+
+
+class Layer:
+    """One compiled function with its weights bound.  Call it with arrays."""
+
+    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any]):
+        lib = library()
+        self.module = module
+        self.signature = signature
+        tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
+                   for w, info in zip(weights, signature.weights)]
+        out = _P()
+        _check(lib.moe_rt_layer_create(module._handle.pointer, signature.name.encode(),
+                                       _array(tensors), len(tensors), ctypes.byref(out)))
+        self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, tensors)
+
+    def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
+                 **named: Any) -> Any:
+        """Run the layer.
+
+        Args:
+          inputs: arrays in signature order, or by name: numpy or torch.
+          out: an array, or a sequence of them, that receives the outputs.
+            Without it they are allocated, of the kind of the first input.
+          workspace: a ``uint8`` array of at least ``workspace_bytes(T)`` bytes
+            aligned to 64; without it the runtime allocates one for the call.
+
+        Returns:
+          The output, or a tuple of the outputs where there are several.
+        """
+        given = self._inputs(inputs, named)
+        tensors = [_dlpack.as_tensor(a, f"input '{info.name}'")
+                   for a, info in zip(given, self.signature.inputs)]
+        if out is None:
+            results = self._allocate(given, tensors)
+        elif isinstance(out, Sequence) and not _is_array(out):
+            results = list(out)
+        else:
+            results = [out]
+        if len(results) != len(self.signature.outputs):
+            raise MoEError(INVALID_ARGUMENT, f"expected {len(self.signature.outputs)} outputs, "
+                           f"got {len(results)}")
+        outputs = [_dlpack.as_tensor(a, f"output '{info.name}'", writable=True)
+                   for a, info in zip(results, self.signature.outputs)]
+        space, size = None, 0
+        if workspace is not None:
+            described = _dlpack.as_tensor(workspace, "workspace", writable=True)
+            if described.dl.strides:
+                raise MoEError(INVALID_ARGUMENT, "workspace: expected a contiguous array")
+            space, size = described.dl.data, described.nbytes
+        _check(library().moe_rt_layer_call(
+            self._handle.pointer, _array(tensors), len(tensors), _array(outputs), len(outputs),
+            space, size))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def workspace_bytes(self, tokens: int) -> int:
+        """Bytes of workspace that a call with ``tokens`` tokens needs at most."""
+        out = ctypes.c_uint64()
+        _check(library().moe_rt_layer_workspace_bytes(self._handle.pointer, tokens,
+                                                      ctypes.byref(out)))
+        return out.value
+
+    def statistics(self) -> list[Statistics]:
+        """For each dispatch of the layer, what it has done since the last reset."""
+        lib = library()
+        found = []
+        for i in range(lib.moe_rt_layer_dispatch_count(self._handle.pointer)):
+            raw = _Statistics()
+            _check(lib.moe_rt_layer_statistics(self._handle.pointer, i, ctypes.byref(raw)))
+            counts = np.array(raw.tokens_per_expert[:raw.num_experts], np.int64)
+            found.append(Statistics(raw.num_experts, counts, raw.calls, raw.choices, raw.dropped,
+                                    raw.padding))
+        return found
+
+    def reset_statistics(self) -> None:
+        library().moe_rt_layer_reset_statistics(self._handle.pointer)
+
+    def _inputs(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        names = [info.name for info in self.signature.inputs]
+        given = dict(zip(names, inputs))
+        if len(inputs) > len(names):
+            raise MoEError(INVALID_ARGUMENT, f"expected {len(names)} inputs, got {len(inputs)}")
+        for name, array in named.items():
+            if name not in names:
+                raise MoEError(INVALID_ARGUMENT, f"no input '{name}'; there are {names}")
+            if name in given:
+                raise MoEError(INVALID_ARGUMENT, f"input '{name}' was given twice")
+            given[name] = array
+        if missing := [name for name in names if name not in given]:
+            raise MoEError(INVALID_ARGUMENT, "missing inputs: " + ", ".join(missing))
+        return [given[name] for name in names]
+
+    def _allocate(self, given: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+        tokens = 0
+        for info, tensor in zip(self.signature.inputs, tensors):
+            for size, actual in zip(info.shape, tensor.shape):
+                if size < 0:
+                    tokens = actual
+                    break
+        example = given[0] if given else None
+        return [_dlpack.empty_like_kind(
+            example, info.dtype, [tokens if d < 0 else d for d in info.shape])
+            for info in self.signature.outputs]
+
+    def __repr__(self) -> str:
+        return f"<moe.Layer {self.signature}>"
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _dlpack.is_torch(value) or hasattr(value, "__dlpack__")
+
+
+def _array(tensors: Sequence[Tensor]) -> ctypes.Array[DLTensor]:
+    return (DLTensor * max(len(tensors), 1))(*(t.dl for t in tensors))
+
+
+def load(path: str | os.PathLike[str] | bytes) -> Module:
+    """Load an artifact, from a file or from bytes."""
+    return Module(path)
+
+
+def runtime_version() -> str:
+    """The version of libmoe_rt.so."""
+    return library().moe_rt_version().decode()

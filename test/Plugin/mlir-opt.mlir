@@ -1,0 +1,45 @@
+// The distribution's own mlir-opt learns the dialect, its verifiers and its passes
+// from one shared object, and runs them between its own.
+
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin -split-input-file \
+// RUN:   -verify-diagnostics -canonicalize | FileCheck %s --check-prefix=DIALECT
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   -split-input-file -verify-diagnostics \
+// RUN:   --pass-pipeline='builtin.module(convert-moe-to-linalg,canonicalize,cse,one-shot-bufferize{bufferize-function-boundaries})' \
+// RUN:   | FileCheck %s --check-prefix=LOWERED
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   -split-input-file -verify-diagnostics \
+// RUN:   --pass-pipeline='builtin.module(moe-reference)' \
+// RUN:   | FileCheck %s --check-prefix=PIPELINE
+// RUN: mlir-opt --load-dialect-plugin=%moe_plugin --show-dialects \
+// RUN:   | FileCheck %s --check-prefix=LISTED
+// RUN: mlir-opt --load-pass-plugin=%moe_plugin --list-passes \
+// RUN:   | FileCheck %s --check-prefix=PASSES
+// UNSUPPORTED: sanitizer
+
+// LISTED: {{(^|,)}}moe{{(,|$)}}
+// PASSES: --convert-moe-to-linalg
+
+// DIALECT-LABEL: func.func @route
+// DIALECT: %[[WEIGHTS:.*]], %[[IDS:.*]] = moe.gate %{{.*}} top_k(2)
+// DIALECT: %[[GROUPED:.*]], %[[OFFSETS:.*]], %[[POSITIONS:.*]] = moe.dispatch %{{.*}}, %[[IDS]] experts(8)
+// LOWERED-LABEL: func.func @route
+// LOWERED-NOT: moe.
+// LOWERED: memref
+// PIPELINE: llvm.func @{{.*}}route
+func.func @route(%logits: tensor<?x8xf32>, %x: tensor<?x16xf32>)
+    -> (tensor<?x2xf32>, tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>) {
+  %weights, %ids = moe.gate %logits top_k(2) normalize(<sum>) : tensor<?x8xf32>
+  %grouped, %offsets, %positions = moe.dispatch %x, %ids experts(8)
+      : tensor<?x16xf32>, tensor<?x2xi32>
+  return %weights, %grouped, %offsets, %positions
+      : tensor<?x2xf32>, tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>
+}
+
+// -----
+
+func.func @too_many(%logits: tensor<?x8xf32>) -> tensor<?x9xi32> {
+  // expected-error @+1 {{top_k}}
+  %weights, %ids = moe.gate %logits top_k(9) : tensor<?x8xf32>
+  return %ids : tensor<?x9xi32>
+}

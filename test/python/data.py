@@ -1,0 +1,109 @@
+"""Weights, inputs and comparisons that the tests share."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import layers
+import numpy as np
+from layers import E, H
+
+T_SIZES = (0, 1, 7, 33)
+
+
+def rng(*key: Any) -> np.random.Generator:
+    """A generator that depends on the names of what it is for, not on order."""
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+def numpy_type(dtype: str) -> np.dtype:
+    if dtype == "bf16":
+        import ml_dtypes
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype({"f32": "float32", "f16": "float16", "i32": "int32"}[dtype])
+
+
+def weights_of(name: str, dtype: str = "f32") -> dict[str, np.ndarray]:
+    """Random weights of a family, of the types its signature has."""
+    made = {}
+    for argument in layers.build(name, dtype).arguments:
+        if argument.role == "weight":
+            value = argument.value
+            key = value.name[1:]
+            draw = rng(name, key).standard_normal(value.shape) / np.sqrt(value.shape[-1])
+            if "router" in key or key == "coefficient":
+                draw *= 2
+            if key == "e_score_correction_bias":
+                draw *= 0.3
+            made[key] = draw.astype(np.float32).astype(numpy_type(value.element))
+    return made
+
+
+def inputs_of(name: str, tokens: int, dtype: str = "f32") -> dict[str, np.ndarray]:
+    """Random inputs of a family; ids with a few -1."""
+    made = {}
+    for argument in layers.build(name, dtype).arguments:
+        if argument.role == "input":
+            value, key = argument.value, argument.value.name[1:]
+            random = rng(name, key, tokens)
+            shape = tuple(tokens if d < 0 else d for d in value.shape)
+            if value.element == "i32":
+                # Different ids in a row, as a router gives.
+                made[key] = np.stack([random.permutation(E)[:shape[1]] for _ in range(tokens)]
+                                     or [np.zeros(shape[1:])]).astype(np.int32)[:tokens]
+                made[key] = made[key].reshape(shape)
+                made[key][random.random(shape) < 0.15] = -1
+            else:
+                made[key] = random.standard_normal(shape).astype(np.float32).astype(
+                    numpy_type(value.element))
+    return made
+
+
+def f32(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same values with every float in f32."""
+    return {k: v if v.dtype.kind == "i" else v.astype(np.float32) for k, v in arrays.items()}
+
+
+def oracle(name: str, inputs: dict[str, np.ndarray],
+           weights: dict[str, np.ndarray]) -> np.ndarray:
+    """What transformers, or the paper's formula, computes, in f32."""
+    import hf_oracles
+    import paper_oracles
+    import torch
+
+    x = {k: torch.from_numpy(np.array(v)) for k, v in f32(inputs).items()}
+    w = {k: torch.from_numpy(np.array(v)) for k, v in f32(weights).items()}
+    first = x.pop("x")
+    if name in hf_oracles.BLOCKS:
+        assert not x
+        return hf_oracles.BLOCKS[name](w)(first).numpy()
+    return paper_oracles.LAYERS[name](first, w, **x).numpy()
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference over the largest magnitude; NaN must meet NaN."""
+    actual, expected = (np.asarray(v).astype(np.float64) for v in (actual, expected))
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    if actual.size == 0:
+        return 0.0
+    same = np.isnan(actual) == np.isnan(expected)
+    assert same.all(), f"{(~same).sum()} of {same.size} elements are NaN on one side only"
+    finite = np.isfinite(expected)
+    assert (np.isfinite(actual) == finite).all()
+    if not finite.any():
+        return 0.0
+    scale = max(np.abs(expected[finite]).max(), 1e-30)
+    return float(np.abs(actual - expected)[finite].max() / scale)
+
+
+def skewed(name: str, tokens: int, expert: int, dtype: str = "f32"):
+    """Inputs and weights for which every token chooses ``expert`` first."""
+    inputs, weights = inputs_of(name, tokens, dtype), weights_of(name, dtype)
+    inputs["x"][:, 0] = 2
+    router = weights["router"].astype(np.float32) / 4
+    router[:, 0] = -1.5
+    router[expert, 0] = 1.5
+    weights["router"] = router.astype(weights["router"].dtype)
+    assert inputs["x"].shape[1] == H
+    return inputs, weights

@@ -1,0 +1,231 @@
+"""The package without a compiler: arrays, checkpoints, errors, finding things."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import moe
+import numpy as np
+import pytest
+from moe import _dlpack, _weights
+from moe._runtime import TensorInfo
+
+bf16 = moe.reference.bfloat16()
+
+
+def info(name, dtype, *shape, alignment=4):
+    return TensorInfo(name, "weight", dtype, tuple(shape), alignment)
+
+
+# -- arrays -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, name", [
+    (np.float32, "f32"), (np.float16, "f16"), (bf16, "bf16"), (np.float64, "f64"),
+    (np.int32, "i32"), (np.int64, "i64"), (np.int8, "i8"), (np.uint8, "ui8"), (bool, "i1")])
+def test_numpy(dtype, name):
+    a = np.zeros((3, 5), dtype)
+    t = _dlpack.as_tensor(a)
+    assert (t.dtype, t.shape, t.dl.data) == (name, (3, 5), a.ctypes.data)
+    assert not t.dl.strides and t.dl.device.device_type == 1 and t.nbytes == a.nbytes
+
+
+def test_numpy_strides_are_in_elements():
+    a = np.zeros((6, 8), bf16)[::2, 1:]
+    t = _dlpack.as_tensor(a)
+    assert t.dl.data == a.ctypes.data and [t.dl.strides[i] for i in range(2)] == [16, 1]
+
+
+def test_torch():
+    torch = pytest.importorskip("torch")
+    for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16"), (torch.int32, "i32")):
+        a = torch.zeros(3, 5, dtype=dtype)
+        t = _dlpack.as_tensor(a)
+        assert (t.dtype, t.shape, t.dl.data) == (name, (3, 5), a.data_ptr()) and not t.dl.strides
+    t = _dlpack.as_tensor(torch.zeros(3, 5, requires_grad=True).T)
+    assert t.shape == (5, 3) and [t.dl.strides[i] for i in range(2)] == [1, 5]
+    with pytest.raises(moe.MoEError, match="unsupported device 'meta'"):
+        _dlpack.as_tensor(torch.zeros(1, device="meta"))
+
+
+def test_any_dlpack():
+    class Other:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **_):
+            return self.array.__dlpack__()
+
+    a = np.arange(12, dtype=np.float32).reshape(3, 4)[1:]
+    t = _dlpack.as_tensor(Other(a))
+    assert (t.shape, t.dtype, t.dl.data) == ((2, 4), "f32", a.ctypes.data)
+
+
+@pytest.mark.parametrize("bad, what", [
+    ([1.0], "builtins.list"), (np.zeros(2, "c8"), "complex64"), (np.zeros(2, ">f4"), ">f4"),
+    (np.zeros(2, "U3"), "U3")])
+def test_what_is_no_tensor(bad, what):
+    with pytest.raises(moe.MoEError, match=f"input 'x'.*{what}"):
+        _dlpack.as_tensor(bad, "input 'x'")
+
+
+def test_a_read_only_output_is_refused():
+    a = np.zeros(3, np.float32)
+    a.flags.writeable = False
+    _dlpack.as_tensor(a)
+    with pytest.raises(moe.MoEError, match="read-only"):
+        _dlpack.as_tensor(a, "output", writable=True)
+
+
+def test_memory_stays_alive():
+    t = _dlpack.as_tensor(np.full(1000, 7, np.int32))
+    held = (_dlpack.ctypes.c_int32 * 1000).from_address(t.dl.data)
+    assert sum(held) == 7000
+
+
+# -- checkpoints --------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A directory with two shards and an index."""
+    from safetensors.numpy import save_file
+
+    r = np.random.default_rng(0)
+    tensors = {f"m.experts.{e}.up.weight": r.standard_normal((3, 5)).astype(np.float32)
+               for e in range(4)}
+    tensors["m.gate.weight"] = r.standard_normal((4, 5)).astype(bf16)
+    shards = {"a.safetensors": list(tensors)[:2], "b.safetensors": list(tensors)[2:]}
+    for file, names in shards.items():
+        save_file({n: tensors[n] for n in names}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(
+        {"weight_map": {n: f for f, names in shards.items() for n in names}}))
+    return tmp_path, tensors
+
+
+def as_numpy(raw):
+    return raw.data.view(_dlpack.numpy_dtype(raw.dtype)).reshape(raw.shape)
+
+
+def test_stacked_and_reshaped(checkpoint):
+    path, tensors = checkpoint
+    infos = [info("up", "f32", 4, 3, 5), info("gate", "bf16", 20),
+             info("m.gate.weight", "bf16", 4, 5)]
+    sources = {"up": [f"m.experts.{e}.up.weight" for e in range(4)], "gate": ["m.gate.weight"]}
+    up, gate, same = _weights.resolve(path, infos, sources)
+    np.testing.assert_array_equal(as_numpy(up), np.stack(list(tensors.values())[:4]))
+    np.testing.assert_array_equal(as_numpy(gate), tensors["m.gate.weight"].ravel())
+    np.testing.assert_array_equal(as_numpy(same), tensors["m.gate.weight"])
+    assert up.data.ctypes.data % 64 == 0
+
+
+def test_one_tensor_is_mapped_not_copied(checkpoint):
+    path, _ = checkpoint
+    opened = _weights.Checkpoint(path)
+    one = opened["m.gate.weight"]
+    base = one.data
+    while base.base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)
+
+
+def test_a_single_file_without_an_index(checkpoint):
+    path, tensors = checkpoint
+    (only,) = _weights.resolve(path / "b.safetensors", [info("m.gate.weight", "bf16", 4, 5)], {})
+    np.testing.assert_array_equal(as_numpy(only), tensors["m.gate.weight"])
+
+
+@pytest.mark.parametrize("wanted, sources, what", [
+    (info("gate", "f32", 4, 5), ["m.gate.weight"], "is bf16, expected f32"),
+    (info("gate", "bf16", 4, 6), ["m.gate.weight"], "has element count 20, expected 24"),
+    (info("gate", "bf16", 4, 5), ["absent"], "has no tensor 'absent'"),
+    (info("up", "f32", 3, 3, 5), [f"m.experts.{e}.up.weight" for e in range(4)],
+     "expected 3 tensors to stack, got 4"),
+    (info("up", "f32", 4, 5, 3), [f"m.experts.{e}.up.weight" for e in range(4)],
+     r"has shape \(3, 5\), expected \(5, 3\)")])
+def test_what_does_not_fit(checkpoint, wanted, sources, what):
+    with pytest.raises(moe.MoEError, match=what):
+        _weights.resolve(checkpoint[0], [wanted], {wanted.name: sources})
+
+
+@pytest.mark.parametrize("content, what", [
+    (b"", "0 bytes"), (b"\xff" * 8 + b"{}", "the header has"),
+    (b"\x02" + b"\0" * 7 + b"[(", "bad header"),
+    ((61).to_bytes(8, "little")
+     + b'{"m":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}      ', "expected 36 inside")])
+def test_damaged_files(tmp_path, content, what):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(moe.MoEError, match=what) as caught:
+        _weights.resolve(tmp_path / "x.safetensors", [info("m", "f32", 9)], {})
+    assert caught.value.code == moe.DATA_LOSS
+
+
+def test_names_and_counts():
+    infos = [info("a", "f32", 1), info("b", "f32", 1)]
+    a, b = np.zeros(1, np.float32), np.ones(1, np.float32)
+    assert _weights.resolve({"b": b, "a": a}, infos, {}) == [a, b]
+    with pytest.raises(moe.MoEError, match="missing weights: b; unknown weights: c"):
+        _weights.resolve({"a": a, "c": b}, infos, {})
+    with pytest.raises(moe.MoEError, match=r"expected 2 weights \(a, b\), got 1"):
+        _weights.resolve([a], infos, {})
+    with pytest.raises(moe.MoEError, match="expected a mapping"):
+        _weights.resolve(3, infos, {})
+    with pytest.raises(moe.MoEError, match="no such file"):
+        _weights.resolve("/nowhere", infos, {})
+
+
+# -- the compiler as a process --------------------------------------------------
+
+
+@pytest.fixture
+def fake_compiler(tmp_path, monkeypatch):
+    """A moe-compile that fails and says what it was given."""
+    path = tmp_path / "moe-compile"
+    path.write_text("#!/bin/sh\necho \"layer.mlir:3:7: error: got $*\" >&2\nexit 1\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("MOE_COMPILE", str(path))
+    monkeypatch.setenv("MOE_CACHE_DIR", str(tmp_path / "cache"))
+    return path
+
+
+def test_diagnostics_are_in_the_error(fake_compiler, tmp_path):
+    with pytest.raises(moe.MoEError, match=r"layer.mlir:3:7: error: got - -o .* --dtype=bf16"):
+        moe.compile("module {}\n", dtype="bf16")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_directory_is_a_checkpoint(fake_compiler, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(moe.MoEError, match=r"got --hf=\S*model -o .* --layer=3"):
+        moe.compile(tmp_path / "model", layer=3)
+    with pytest.raises(moe.MoEError, match="needs layer=N"):
+        moe.compile(tmp_path / "model")
+    with pytest.raises(moe.MoEError, match="needs layer=N"):
+        moe.compile("module {}\n", layer=3)
+
+
+def test_a_compiler_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("MOE_COMPILE", str(tmp_path / "none"))
+    with pytest.raises(moe.MoEError, match="MOE_COMPILE") as caught:
+        moe.compile("module {}\n")
+    assert caught.value.code == moe.NOT_FOUND
+
+
+def test_a_source_that_is_not_there(fake_compiler):
+    with pytest.raises(moe.MoEError, match="no such file") as caught:
+        moe.compile("absent.mlir")
+    assert caught.value.code == moe.NOT_FOUND
+
+
+def test_the_package_imports_without_torch_ml_dtypes_and_the_runtime():
+    code = ("import sys; sys.modules['torch'] = sys.modules['ml_dtypes'] = None; import moe, "
+            "numpy; print(moe.reference.gate(numpy.zeros((1, 4), 'f'), top_k=1)[1])")
+    package = Path(moe.__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True,
+                          text=True, env={"MOE_RT_LIBRARY": "/nowhere"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[[0]]"

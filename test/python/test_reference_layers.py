@@ -1,0 +1,48 @@
+"""moe.reference, as whole layers, against oracles that we did not write or that
+share nothing with it: transformers' own blocks and the papers' formulas."""
+
+from __future__ import annotations
+
+import data
+import hf_oracles
+import layers
+import numpy as np
+import paper_oracles
+import pytest
+import reference_layers
+
+ALL = list(layers.FAMILIES)
+
+
+def test_every_family_has_an_oracle():
+    assert set(ALL) == set(hf_oracles.BLOCKS) | set(paper_oracles.LAYERS)
+    assert set(ALL) == set(reference_layers.PLAIN) | set(reference_layers.SPECIAL)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 33])
+@pytest.mark.parametrize("name", ALL)
+def test_random(name, tokens, record):
+    inputs, weights = data.inputs_of(name, tokens), data.weights_of(name)
+    x = inputs["x"]
+    actual = reference_layers.run(name, x, weights,
+                                  **{k: v for k, v in inputs.items() if k != "x"})
+    error = data.relative_error(actual, data.oracle(name, inputs, weights))
+    record(f"reference {name}", error)
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n not in ("hash_layer", "hierarchical")])
+def test_skewed(name):
+    """Every token on one expert; most others empty."""
+    inputs, weights = data.skewed(name, 20, expert=6)
+    extra = {k: v for k, v in inputs.items() if k != "x"}
+    actual = reference_layers.run(name, inputs["x"], weights, **extra)
+    assert data.relative_error(actual, data.oracle(name, inputs, weights)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_tokens(name):
+    inputs = data.inputs_of(name, 0)
+    extra = {k: v for k, v in inputs.items() if k != "x"}
+    y = reference_layers.run(name, inputs["x"], data.weights_of(name), **extra)
+    assert y.shape == (0, layers.H) and y.dtype == np.float32
