@@ -18,34 +18,54 @@ using namespace mlir;
 using namespace mlir::moe;
 
 TokenBounds::Bound TokenBounds::constant(Location loc, int64_t value) {
-  return {arith::ConstantIndexOp::create(builder, loc, value), true};
+  return {arith::ConstantIndexOp::create(builder, loc, value), true,
+          value >= 0};
 }
 
 TokenBounds::Bound TokenBounds::compute(Value value) {
-  auto found = known.find(value);
-  if (found != known.end())
+  // A value has no bound while its own is computed: it may depend on itself
+  // through a loop.
+  auto [found, isNew] = known.try_emplace(value);
+  if (!isNew)
     return found->second;
   Bound bound = computeUncached(value);
   known[value] = bound;
   return bound;
 }
 
+/// Whether a cast loses nothing, so that it keeps order and sign.
+static bool isWidening(arith::IndexCastOp cast) {
+  auto bits = [](Type type) {
+    return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
+  };
+  Type from = getElementTypeOrSelf(cast.getIn().getType());
+  return bits(getElementTypeOrSelf(cast.getType())) >= bits(from);
+}
+
 TokenBounds::Bound TokenBounds::computeUncached(Value value) {
   Operation *op = value.getDefiningOp();
   if (!op)
     return {};
-  if (op->hasTrait<OpTrait::ConstantLike>())
-    return {builder.clone(*op)->getResult(0), true};
+  if (op->hasTrait<OpTrait::ConstantLike>()) {
+    APInt integer;
+    bool nonNegative =
+        matchPattern(value, m_ConstantInt(&integer)) && !integer.isNegative();
+    return {builder.clone(*op)->getResult(0), true, nonNegative};
+  }
   if (auto dim = dyn_cast<memref::DimOp>(op)) {
     if (std::optional<int64_t> index = dim.getConstantIndex())
       return extent(dim.getSource(), *index);
     return {};
   }
-  if (isa<arith::MinSIOp, arith::MinUIOp>(op))
+  if (isa<arith::MinSIOp>(op))
     return minimum(op);
-  bool monotone = isa<arith::AddIOp, arith::MulIOp, arith::MaxSIOp,
-                      arith::MaxUIOp, arith::IndexCastOp>(op);
-  return copy(op, monotone);
+  if (isa<arith::MulIOp>(op))
+    return product(op);
+  if (isa<arith::AddIOp, arith::MaxSIOp>(op))
+    return copy(op, /*monotone=*/true);
+  if (auto cast = dyn_cast<arith::IndexCastOp>(op))
+    return copy(op, /*monotone=*/isWidening(cast));
+  return copy(op, /*monotone=*/false);
 }
 
 /// The same operation on the bounds of its operands. Only if it is monotone may
@@ -54,34 +74,111 @@ TokenBounds::Bound TokenBounds::copy(Operation *op, bool monotone) {
   if (op->getNumRegions() != 0 || op->getNumResults() != 1 || !isPure(op))
     return {};
   IRMapping mapping;
-  bool exact = true;
+  bool exact = true, all = true, any = false;
   for (Value operand : op->getOperands()) {
     Bound bound = compute(operand);
     if (!bound.value || (!monotone && !bound.exact))
       return {};
     exact = exact && bound.exact;
+    all = all && bound.nonNegative;
+    any = any || bound.nonNegative;
     mapping.map(operand, bound.value);
   }
-  return {builder.clone(*op, mapping)->getResult(0), exact};
+  bool nonNegative = monotone && (isa<arith::MaxSIOp>(op) ? any : all);
+  return {builder.clone(*op, mapping)->getResult(0), exact, nonNegative};
 }
 
 TokenBounds::Bound TokenBounds::minimum(Operation *op) {
   Bound lhs = compute(op->getOperand(0)), rhs = compute(op->getOperand(1));
-  if (lhs.value && rhs.value) {
-    IRMapping mapping;
-    mapping.map(op->getOperand(0), lhs.value);
-    mapping.map(op->getOperand(1), rhs.value);
-    return {builder.clone(*op, mapping)->getResult(0), lhs.exact && rhs.exact};
+  if (!lhs.value || !rhs.value)
+    return {lhs.value ? lhs.value : rhs.value};
+  Value least = arith::MinSIOp::create(builder, op->getLoc(), lhs.value,
+                                       rhs.value);
+  return {least, lhs.exact && rhs.exact, lhs.nonNegative && rhs.nonNegative};
+}
+
+/// x·y <= bound(x)·y where y is exact and not negative, and <=
+/// bound(x)·max(bound(y), 0) where x is not negative.
+TokenBounds::Bound TokenBounds::product(Operation *op) {
+  Location loc = op->getLoc();
+  Bound lhs = compute(op->getOperand(0)), rhs = compute(op->getOperand(1));
+  if (!lhs.value || !rhs.value)
+    return {};
+  bool exact = lhs.exact && rhs.exact;
+  if (!exact && !(lhs.exact && lhs.nonNegative) &&
+      !(rhs.exact && rhs.nonNegative)) {
+    if (!lhs.nonNegative)
+      std::swap(lhs, rhs);
+    if (!lhs.nonNegative)
+      return {};
+    if (!rhs.nonNegative) {
+      Value zero = arith::ConstantOp::create(
+          builder, loc, builder.getZeroAttr(rhs.value.getType()));
+      rhs.value = arith::MaxSIOp::create(builder, loc, rhs.value, zero);
+    }
   }
-  return {lhs.value ? lhs.value : rhs.value, false};
+  return {arith::MulIOp::create(builder, loc, lhs.value, rhs.value), exact,
+          lhs.nonNegative && rhs.nonNegative};
+}
+
+/// Whether the type alone says extent `dim`.
+static bool isStatic(Value memref, int64_t dim) {
+  auto type = dyn_cast<MemRefType>(memref.getType());
+  return type && dim >= 0 && dim < type.getRank() && !type.isDynamicDim(dim);
+}
+
+/// The buffers that `memref` is, one or the other, by way of loops, branches and
+/// casts; none where it is itself a view or an allocation.
+static SmallVector<Value> sourcesOf(Value memref) {
+  if (auto argument = dyn_cast<BlockArgument>(memref)) {
+    auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
+    if (OpOperand *init = loop ? loop.getTiedLoopInit(argument) : nullptr)
+      return {init->get(), loop.getTiedLoopYieldedValue(argument)->get()};
+    return {};
+  }
+  Operation *op = memref.getDefiningOp();
+  unsigned index = cast<OpResult>(memref).getResultNumber();
+  if (auto loop = dyn_cast<scf::ForOp>(op))
+    return {loop.getInits()[index], loop.getYieldedValues()[index]};
+  if (auto choice = dyn_cast<scf::IfOp>(op))
+    return {choice.thenYield().getOperand(index),
+            choice.elseYield().getOperand(index)};
+  if (auto cast = dyn_cast<memref::CastOp>(op))
+    return {cast.getSource()};
+  return {};
 }
 
 TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
+  SmallVector<Value> buffers{memref};
+  Bound bound;
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    SmallVector<Value> sources;
+    if (!isStatic(buffers[i], dim))
+      sources = sourcesOf(buffers[i]);
+    for (Value source : sources)
+      if (!llvm::is_contained(buffers, source))
+        buffers.push_back(source);
+    if (!sources.empty())
+      continue;
+    Bound own = extentOfSource(buffers[i], dim);
+    if (!own.value)
+      return {};
+    if (!bound.value)
+      bound = own;
+    else if (bound.value != own.value)
+      bound = {arith::MaxSIOp::create(builder, memref.getLoc(), bound.value,
+                                      own.value)};
+  }
+  bound.nonNegative = true;
+  return bound;
+}
+
+TokenBounds::Bound TokenBounds::extentOfSource(Value memref, int64_t dim) {
   auto type = dyn_cast<MemRefType>(memref.getType());
   if (!type || dim < 0 || dim >= type.getRank())
     return {};
   Location loc = memref.getLoc();
-  if (!type.isDynamicDim(dim))
+  if (isStatic(memref, dim))
     return constant(loc, type.getDimSize(dim));
   auto ofSize = [&](OpFoldResult size) -> Bound {
     if (auto value = dyn_cast<Value>(size))
@@ -90,12 +187,9 @@ TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
   };
 
   if (auto argument = dyn_cast<BlockArgument>(memref)) {
-    Operation *parent = argument.getOwner()->getParentOp();
-    if (isa<FunctionOpInterface>(parent))
+    Block *block = argument.getOwner();
+    if (isa<FunctionOpInterface>(block->getParentOp()) && block->isEntryBlock())
       return {tokens, true};
-    if (auto loop = dyn_cast<scf::ForOp>(parent))
-      if (OpOperand *init = loop.getTiedLoopInit(argument))
-        return extent(init->get(), dim);
     return {};
   }
   Operation *op = memref.getDefiningOp();
@@ -103,8 +197,6 @@ TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
     return ofSize(alloc.getMixedSizes()[dim]);
   if (auto view = dyn_cast<memref::ViewOp>(op))
     return compute(view.getDynamicSizes()[type.getDynamicDimIndex(dim)]);
-  if (auto cast = dyn_cast<memref::CastOp>(op))
-    return extent(cast.getSource(), dim);
   if (auto subview = dyn_cast<memref::SubViewOp>(op)) {
     llvm::SmallBitVector dropped = subview.getDroppedDims();
     for (auto [index, size] : llvm::enumerate(subview.getMixedSizes()))
@@ -122,20 +214,9 @@ TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
         return {};
       product = {arith::MulIOp::create(builder, loc, product.value,
                                        factor.value),
-                 product.exact && factor.exact};
+                 product.exact && factor.exact, true};
     }
     return product;
-  }
-  if (auto loop = dyn_cast<scf::ForOp>(op))
-    return extent(loop.getInits()[cast<OpResult>(memref).getResultNumber()],
-                  dim);
-  if (auto choice = dyn_cast<scf::IfOp>(op)) {
-    unsigned index = cast<OpResult>(memref).getResultNumber();
-    Bound lhs = extent(choice.thenYield().getOperand(index), dim);
-    Bound rhs = extent(choice.elseYield().getOperand(index), dim);
-    if (!lhs.value || !rhs.value)
-      return {};
-    return {arith::MaxSIOp::create(builder, loc, lhs.value, rhs.value), false};
   }
   return {};
 }

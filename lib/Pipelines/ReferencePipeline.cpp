@@ -32,7 +32,8 @@ void mlir::moe::buildReferenceTensorPipeline(OpPassManager &pm) {
 }
 
 void mlir::moe::buildReferenceBufferPipeline(OpPassManager &pm) {
-  pm.addPass(bufferization::createEmptyTensorEliminationPass());
+  // Without the elimination of empty tensors: with several outputs it lets one
+  // result live in the memory of another, which is then overwritten.
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
   bufferize.functionBoundaryTypeConversion =

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <sys/stat.h>
 
 using namespace moe::test;
@@ -252,6 +253,30 @@ TEST_F(ArtifactTest, ArtifactsDoNotShadowEachOther) {
     EXPECT_EQ(scaleOf(third), 3);
     moe_rt_module_destroy(third);
   }
+}
+
+size_t countOpenFiles() {
+  namespace fs = std::filesystem;
+  return static_cast<size_t>(std::distance(
+      fs::directory_iterator("/proc/self/fd"), fs::directory_iterator()));
+}
+
+TEST_F(ArtifactTest, LeaksNoFiles) {
+  TemporaryDirectory directory;
+  writeFile(directory / "good.moe", artifact);
+  writeFile(directory / "bad.moe",
+            makeArtifact(object.substr(0, 64), metadata));
+  size_t before = countOpenFiles();
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_OK(
+        moe_rt_module_load(context, (directory / "good.moe").c_str(), &module));
+    moe_rt_module_destroy(module);
+    module = nullptr;
+    moe_rt_status_free(
+        moe_rt_module_load(context, (directory / "bad.moe").c_str(), &module));
+    ASSERT_EQ(module, nullptr);
+  }
+  EXPECT_EQ(countOpenFiles(), before);
 }
 
 } // namespace

@@ -173,6 +173,47 @@ TEST_F(WeightsTest, ReadsSpecs) {
     EXPECT_FALSE(readWeightSpecs(text, "")) << text;
 }
 
+TEST_F(WeightsTest, RefusesWrongSpecs) {
+  auto with = [](const std::string &argument) {
+    return "{\"functions\":[{\"name\":\"f\",\"arguments\":[" + argument +
+           "]}]}";
+  };
+  auto weight = [&](const std::string &rest) {
+    return with("{\"role\":\"weight\",\"name\":\"w\"," + rest + "}");
+  };
+  EXPECT_TRUE(readWeightSpecs(with("{\"role\":\"input\"}"), "f"));
+  for (const std::string &text :
+       {with("{\"role\":\"weight\"}"), weight("\"dtype\":\"f32\""),
+        weight("\"dtype\":\"f33\",\"shape\":[]"),
+        weight("\"dtype\":\"f32\",\"shape\":[-1]"),
+        weight("\"dtype\":\"f32\",\"shape\":[1.5]"),
+        weight("\"dtype\":\"f32\",\"shape\":[],\"source\":\"a\""),
+        weight("\"dtype\":\"f32\",\"shape\":[],\"source\":[1]")})
+    EXPECT_FALSE(readWeightSpecs(text, "f")) << text;
+  Expected<std::vector<WeightSpec>> specs = readWeightSpecs(
+      weight("\"dtype\":\"i1\",\"shape\":[2],\"alignment\":64"), "f");
+  ASSERT_TRUE(specs) << specs.error();
+  EXPECT_EQ((*specs)[0].alignment, 64u);
+  // Files call a byte of an i1 a boolean.
+  write("w.safetensors", file({{"w", "BOOL", "[2]", 2, 1}}));
+  Expected<WeightBinder> binder = bind((*specs)[0]);
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(dtypeName(binder->tensors()[0].dtype), "u8");
+}
+
+TEST_F(WeightsTest, ReportsProgress) {
+  write("w.safetensors",
+        file({{"e0", "F32", "[3]", 12, 1}, {"e1", "F32", "[3]", 12, 2}}));
+  std::vector<uint64_t> seen;
+  auto progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_EQ(total, 24u);
+    seen.push_back(done);
+  };
+  ASSERT_TRUE(WeightBinder::bind({{"w", floatType, {2, 3}, 4, {"e1", "e0"}}},
+                                 open("w.safetensors"), progress));
+  EXPECT_EQ(seen, (std::vector<uint64_t>{12, 24}));
+}
+
 TEST_F(WeightsTest, MapsOneTensor) {
   write("w.safetensors",
         file({{"model.w", "F32", "[6]", 24, 1}, {"w", "F32", "[2,3]", 24, 2}}));

@@ -131,20 +131,55 @@ TEST_F(DispatchTest, RefusedCallsDoNotCount) {
   moe_rt_layer_reset_statistics(nullptr);
 }
 
-TEST_F(DispatchTest, ConcurrentCallsAllCount) {
+// Many experts, so that adding up takes long enough to be interrupted.
+constexpr int32_t manyExperts = 4096;
+
+int32_t evenEntry(void **args) {
+  auto *offsets =
+      static_cast<int32_t *>(static_cast<Memref *>(args[1])->aligned);
+  for (int32_t e = 0; e <= manyExperts; ++e)
+    offsets[e] = e;
+  *static_cast<int64_t *>(static_cast<Memref *>(args[2])->aligned) =
+      manyExperts;
+  return 0;
+}
+
+TEST(ConcurrentDispatchTest, AllCallsCount) {
+  std::string text = metadataFor(R"(
+      "name": "f", "entry": "entry", "workspace": "workspace",
+      "tokens": {"min": 0, "max": 10}, "arguments": [
+        {"name": "y", "role": "output", "dtype": "f32", "shape": [-1]},
+        {"name": "o", "role": "offsets", "dtype": "i32", "shape": [4097]},
+        {"name": "c", "role": "counters", "dtype": "i64", "shape": [2]}],
+      "dispatches": [{"num_experts": 4096, "offsets": "o", "counters": "c"}])");
+  auto resolve = [](void *, const char *symbol) {
+    return std::string(symbol) == "entry"
+               ? reinterpret_cast<void *>(evenEntry)
+               : reinterpret_cast<void *>(noWorkspace);
+  };
+  Context context;
+  moe_rt_module_t *module = nullptr;
+  moe_rt_layer_t *layer = nullptr;
+  ASSERT_OK(moe_rt_module_create(context, text.data(), text.size(), resolve,
+                                 nullptr, &module));
+  ASSERT_OK(moe_rt_layer_create(module, nullptr, nullptr, 0, &layer));
   std::vector<std::thread> threads;
-  for (int i = 0; i < 8; ++i)
+  for (int i = 0; i < 4; ++i)
     threads.emplace_back([&] {
-      for (int j = 0; j < 250; ++j)
-        moe_rt_status_free(call({0, 1, 2, 1}));
+      for (int j = 0; j < 5000; ++j) {
+        Array<float> y = f32({2});
+        DLTensor output = y.dl();
+        EXPECT_OK(moe_rt_layer_call(layer, nullptr, 0, &output, 1, nullptr, 0));
+      }
     });
   for (std::thread &thread : threads)
     thread.join();
   moe_rt_statistics_t statistics;
   ASSERT_OK(moe_rt_layer_statistics(layer, 0, &statistics));
-  EXPECT_EQ(tokensOf(statistics), (std::vector<int64_t>{2000, 4000, 2000}));
-  EXPECT_EQ(statistics.calls, 2000);
-  EXPECT_EQ(statistics.choices, 8000);
+  EXPECT_EQ(statistics.calls, 20000);
+  EXPECT_EQ(tokensOf(statistics), std::vector<int64_t>(manyExperts, 20000));
+  moe_rt_layer_destroy(layer);
+  moe_rt_module_destroy(module);
 }
 
 class ReportTest : public ::testing::Test {

@@ -173,6 +173,58 @@ TEST_F(MoeRunTest, BenchmarksAsText) {
   EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 3) << out;
 }
 
+TEST_F(MoeRunTest, ReadsSafetensors) {
+  auto item = [](const char *name, const char *dtype, const char *shape,
+                 int begin, int end) {
+    return std::string("\"") + name + "\":{\"dtype\":\"" + dtype +
+           "\",\"shape\":" + shape + ",\"data_offsets\":[" +
+           std::to_string(begin) + "," + std::to_string(end) + "]}";
+  };
+  std::string header = "{" + item("x", "F32", "[1,4]", 0, 16) + "," +
+                       item("ids", "I32", "[1,2]", 16, 24) + "," +
+                       item("w", "F32", "[3,4]", 24, 72) + "}";
+  std::string bytes(1, static_cast<char>(header.size()));
+  bytes += std::string(7, '\0') + header + std::string(72, '\0');
+  writeFile(directory / "all.safetensors", bytes);
+  save("y.npy", {1, 4}, {0, 0, 0, 0});
+  EXPECT_EQ(run("layer.moe --weights all.safetensors --input all.safetensors "
+                "--expect y.npy --stats"),
+            0)
+      << err;
+  EXPECT_CONTAINS(out, "y: equal");
+  EXPECT_CONTAINS(out, "dispatch 0: 1 calls, 2 choices, 0 dropped");
+  // A file that is named goes before the one that has all.
+  save("ids.npy", {1, 2}, {-1, 2}, {kDLInt, 32, 1});
+  EXPECT_EQ(run("layer.moe --weights all.safetensors --input all.safetensors "
+                "--input ids=ids.npy --stats"),
+            0)
+      << err;
+  EXPECT_CONTAINS(out, "1 choices");
+  expectError("double.moe --tokens 1 --expect all.safetensors",
+              "all.safetensors: there is no tensor 'y'");
+}
+
+TEST_F(MoeRunTest, RunsStaticFunctions) {
+  std::string body = doubleFunction;
+  for (size_t at; (at = body.find("[-1, 4]")) != std::string::npos;)
+    body.replace(at, 7, "[2, 4]");
+  writeFile(directory / "static.moe",
+            makeArtifact(readFile(FIXTURE), metadataFor(body)));
+  EXPECT_EQ(run("static.moe"), 0) << err;
+  EXPECT_CONTAINS(out, "y: f32[2, 4]");
+}
+
+TEST_F(MoeRunTest, DrawsDistinctIds) {
+  // With three experts and two choices per token, never one expert twice.
+  EXPECT_EQ(run("layer.moe --weights random --tokens 4 --stats --json"), 0);
+  nlohmann::json json = nlohmann::json::parse(out, nullptr, false);
+  ASSERT_TRUE(json.is_object()) << out;
+  const nlohmann::json &dispatch = json["runs"][0]["dispatches"][0];
+  EXPECT_EQ(dispatch["choices"], 8);
+  for (const nlohmann::json &count : dispatch["tokens_per_expert"])
+    EXPECT_LE(count, 4);
+}
+
 TEST_F(MoeRunTest, CommandLineErrors) {
   expectError("", "no program is given; see --help");
   expectError("double.moe --nonsense", "unknown option '--nonsense'");

@@ -46,9 +46,7 @@ def ir_of(moe, directory: Path, layer: int, *options: str) -> str:
 
 
 def compile_layer(moe, directory: Path, layer: int):
-    artifact = directory / f"layer{layer}.moe"
-    run_compiler(moe, "--hf", directory, f"--layer={layer}", "-o", artifact)
-    return moe.load(artifact).layer(directory)
+    return moe.compile(directory, layer=layer, cache=False).layer(directory)
 
 
 def refused(moe, directory: Path, *options) -> str:

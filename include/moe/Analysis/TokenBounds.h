@@ -18,10 +18,10 @@ namespace mlir::moe {
 /// number of tokens alone.
 ///
 /// Every dynamic extent of the function's arguments is T. From there a bound
-/// goes through extents of buffers, sums, products and maxima of sizes (never
-/// negative), and takes from a minimum the operands that have a bound, which is
-/// how a size that depends on data gets one. Anything else must be computed from
-/// T exactly, and is then copied.
+/// goes through extents of buffers, sums, maxima, and products where one factor
+/// is known not to be negative, and takes from a minimum the operands that have
+/// a bound, which is how a size that depends on data gets one. Anything else
+/// must be computed from T exactly, and is then copied.
 class TokenBounds {
 public:
   /// Bounds are built with `builder`, where `tokens` (index) is T.
@@ -36,10 +36,12 @@ public:
   }
 
 private:
-  /// `exact`: equal to the value rather than at least as large.
+  /// `exact`: equal to what is bounded rather than at least as large.
+  /// `nonNegative`: what is bounded is known to be 0 or more.
   struct Bound {
     Value value;
     bool exact = false;
+    bool nonNegative = false;
   };
 
   Bound constant(Location loc, int64_t value);
@@ -47,7 +49,9 @@ private:
   Bound computeUncached(Value value);
   Bound copy(Operation *op, bool monotone);
   Bound minimum(Operation *op);
+  Bound product(Operation *op);
   Bound extent(Value memref, int64_t dim);
+  Bound extentOfSource(Value memref, int64_t dim);
 
   OpBuilder &builder;
   Value tokens;

@@ -183,6 +183,10 @@ Value GateLowering::limitToGroups(Value scores) {
                         [&](ValueRange v) -> Value {
                           return arith::AddFOp::create(b, v[1], v[0]);
                         });
+  // Opposite infinities add up to NaN, which counts as −inf here too.
+  sums = b.map(sums, f32, [&](ValueRange v) -> Value {
+    return arith::SelectOp::create(b, b.isNaN(v[0]), negInf(), v[0]);
+  });
   // The maximum is a sum of one term; adding it to 0 changes no comparison.
   auto groupMatrix = RankedTensorType::get({staticTokens, count}, f32);
   Value groupScores = tensor::ExpandShapeOp::create(
@@ -346,8 +350,11 @@ std::pair<Value, Value> GateLowering::run() {
       return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, v[0],
                                    b.f32(op.getThreshold()->convertToDouble()));
     });
+    // An id that is none stays as it is, to be reported.
     ids = b.map({ids, above}, b.getI32Type(), [&](ValueRange v) -> Value {
-      return arith::SelectOp::create(b, v[1], v[0], b.i32(-1));
+      Value below = arith::AndIOp::create(b, b.inRange(v[0], experts),
+                                          b.logicalNot(v[1]));
+      return arith::SelectOp::create(b, below, b.i32(-1), v[0]);
     });
     weights = b.map({weights, above}, f32, [&](ValueRange v) -> Value {
       return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));

@@ -80,7 +80,7 @@ struct ConvertMoEToLinalg
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
     getOperation()->walk([&](Operation *op) {
-      if (!isa<MoEDialect>(op->getDialect()))
+      if (!isa_and_nonnull<MoEDialect>(op->getDialect()))
         return WalkResult::advance();
       op->emitOpError("was not lowered to linalg");
       signalPassFailure();

@@ -241,13 +241,11 @@ Value TensorBuilder::normalize(Value weights, Value valid,
     else if (p != 1.0)
       d = math::PowFOp::create(*this, d, f32(1.0 / p));
     d = roundTo(d, type);
-    if (normalize.getEpsilon() == 0.0)
-      return d;
     Value epsilon = f32(normalize.getEpsilon());
-    if (normalize.getGuard() == NormalizeGuard::Add)
-      d = arith::AddFOp::create(*this, d, epsilon);
-    else
+    if (normalize.getGuard() == NormalizeGuard::Clamp)
       d = arith::MaximumFOp::create(*this, d, epsilon);
+    else if (normalize.getEpsilon() != 0.0)
+      d = arith::AddFOp::create(*this, d, epsilon);
     return roundTo(d, type);
   });
   return mapWithVector(

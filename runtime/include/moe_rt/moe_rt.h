@@ -182,7 +182,9 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(
     const moe_rt_layer_t *layer, int64_t tokens, uint64_t *out);
 
 /// Run the layer. T comes from the inputs (from the outputs where no input has
-/// a dynamic dimension). Everything is checked before anything is written.
+/// a dynamic dimension; it is the largest allowed where nothing has one).
+/// Everything is checked before anything is written. Where no output has an
+/// element, as is usual with T = 0, none of the code runs.
 /// `workspace`, aligned to 64 bytes, may be NULL: then the context's allocator
 /// provides it for the time of this call. Outputs may overlap neither inputs,
 /// weights, workspace nor each other.
@@ -199,13 +201,16 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_call(
 typedef struct {
   int64_t num_experts;
   const int64_t *tokens_per_expert; // [num_experts], owned by the layer, valid
-                                    // until the next call on the layer
+                                    // until the next moe_rt_layer_statistics
+                                    // for this dispatch
   int64_t calls;
   int64_t choices;  // choices that named an expert
   int64_t dropped;  // of those, how many found it full
-  int64_t padding;  // rows computed beyond the rows of tokens
+  int64_t padding;  // rows computed beyond the rows of tokens; 0 where the
+                    // code does not count them
 } moe_rt_statistics_t;
 
+/// Calls that failed are not counted.
 MOE_RT_API size_t moe_rt_layer_dispatch_count(const moe_rt_layer_t *layer);
 MOE_RT_API moe_rt_status_t moe_rt_layer_statistics(moe_rt_layer_t *layer,
                                                    size_t dispatch,

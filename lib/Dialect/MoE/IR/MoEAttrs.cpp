@@ -199,35 +199,47 @@ GroupsAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t count,
 LogicalResult
 NormalizeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                       NormalizeKind kind, Real p, Real epsilon,
-                      NormalizeGuard) {
+                      NormalizeGuard guard) {
   if (!(p > 0.0) || std::isinf(p))
     return emitError() << "expected a finite p above 0, got " << p.value;
   if (kind != NormalizeKind::Norm && p != 2.0)
     return emitError() << "p is for norm, not for "
                        << stringifyNormalizeKind(kind);
-  if (!(epsilon >= 0.0) || std::isinf(epsilon))
+  // Not -0.0 either, which would print like 0.0.
+  if (!(epsilon >= 0.0) || std::isinf(epsilon) || std::signbit(epsilon))
     return emitError() << "expected a finite epsilon of at least 0, got "
                        << epsilon.value;
-  if (kind == NormalizeKind::Softmax && epsilon != 0.0)
-    return emitError() << "epsilon is for sum and norm, not for softmax";
+  if (kind == NormalizeKind::Softmax &&
+      (epsilon != 0.0 || guard != NormalizeGuard::Add))
+    return emitError()
+           << "epsilon and guard are for sum and norm, not for softmax";
   return success();
 }
 
 LogicalResult
 CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                     int64_t fixed, Real factor, Rounding, int64_t minimum,
-                     bool) {
+                     int64_t fixed, Real factor, Rounding rounding,
+                     int64_t minimum, bool atMostTokens) {
+  // Row numbers are i32. This also keeps E·C within 64 bits.
+  constexpr int64_t limit = INT32_MAX;
   if (fixed >= 0) {
-    if (factor != 0.0)
+    if (!(factor == Real(0.0)))
       return emitError() << "expected either a fixed capacity or a factor, "
                             "got both";
+    if (rounding != Rounding::Ceil || minimum != 0 || atMostTokens)
+      return emitError() << "rounding, minimum and at_most_tokens are for a "
+                            "capacity factor, not for a fixed capacity";
+    if (fixed > limit)
+      return emitError() << "expected a fixed capacity of at most " << limit
+                         << ", got " << fixed;
     return success();
   }
   if (!(factor > 0.0) || std::isinf(factor))
     return emitError() << "expected a finite capacity factor above 0, got "
                        << factor.value;
-  if (minimum < 0)
-    return emitError() << "expected a minimum of at least 0, got " << minimum;
+  if (minimum < 0 || minimum > limit)
+    return emitError() << "expected a minimum between 0 and " << limit
+                       << ", got " << minimum;
   return success();
 }
 

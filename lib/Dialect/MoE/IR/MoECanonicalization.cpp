@@ -27,7 +27,7 @@ static bool isSplat(Value value, double expected) {
 
 namespace {
 /// Remove what does nothing: zero bias or noise, a scale of one, groups of
-/// which all are kept, and an order where there is no score.
+/// which all are kept, and an order where a score neither maps nor rounds.
 struct SimplifyGate : OpRewritePattern<GateOp> {
   using OpRewritePattern::OpRewritePattern;
 
@@ -39,6 +39,7 @@ struct SimplifyGate : OpRewritePattern<GateOp> {
     bool allGroups =
         op.getGroups() && op.getGroups()->getKeep() == op.getGroups()->getCount();
     bool idleOrder = op.getScore() == Score::None &&
+                     op.getScoreElementType().isF32() &&
                      op.getOrder() == Order::SelectThenScore;
     if (!zeroBias && !zeroNoise && !unitScale && !allGroups && !idleOrder)
       return failure();
@@ -109,7 +110,8 @@ void DispatchOp::getCanonicalizationPatterns(RewritePatternSet &patterns,
 OpFoldResult ExpertOp::fold(FoldAdaptor) {
   // Experts that return what they are given: the uncovered rows are free to be
   // anything, so the whole result is the input.
-  bool identity = getYield().getRows() == getBody().front().getArgument(0);
+  bool identity = getYield().getRows() == getBody().front().getArgument(0) &&
+                  isMemoryEffectFree(*this);
   if (identity && getGrouped().getType() == getResult().getType() &&
       (getInit() ? getInit() == getGrouped()
                  : getExpertCount() == getNumExperts() &&

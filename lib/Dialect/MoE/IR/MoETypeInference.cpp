@@ -36,9 +36,10 @@ LogicalResult GateOp::inferReturnTypes(
   if (!logits || logits.getRank() != 2)
     return emitOptionalError(location, "expected logits of rank 2, got ",
                              adaptor.getLogits().getType());
+  // Any type at all, before the operation is verified.
   Type score = Float32Type::get(context);
-  if (adaptor.getScoreType())
-    score = *adaptor.getScoreType();
+  if (TypeAttr scoreType = adaptor.getScoreTypeAttr())
+    score = scoreType.getValue();
   int64_t tokens = logits.getDimSize(0), topK = adaptor.getTopK();
   // A negative extent is not a type; the verifier says what is wrong with it.
   if (topK < 1)

@@ -77,8 +77,13 @@ static LogicalResult verifyScore(GateOp op) {
       return op.emitOpError("expected a margin of at least 0");
   if (op.getThreshold() && op.getThreshold()->isNaN())
     return op.emitOpError("expected a threshold that is a number");
-  if (op.getScale() && !op.getScale()->isFinite())
-    return op.emitOpError("expected a finite scale");
+  if (std::optional<APFloat> scale = op.getScale()) {
+    bool inexact;
+    scale->convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven,
+                   &inexact);
+    if (!scale->isFinite())
+      return op.emitOpError("expected a scale that is finite in f32");
+  }
   return success();
 }
 
@@ -127,7 +132,10 @@ LogicalResult GateOp::verify() {
   if (ShapedType::isDynamic(experts))
     return emitOpError("expected logits with a static number of experts, got ")
            << logits;
-  if (failed(verifyRange(*this, "top_k", getTopK(), 1, experts)))
+  // Ids are i32, and those of moe.dispatch in the same range.
+  if (failed(verifyRange(*this, "a number of experts", experts, 1,
+                         INT32_MAX - 1)) ||
+      failed(verifyRange(*this, "top_k", getTopK(), 1, experts)))
     return failure();
   if (getBias() && failed(verifyShape(*this, "bias", getBias(), {experts})))
     return failure();

@@ -13,7 +13,9 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/Interfaces/CallInterfaces.h"
 #include "mlir/Interfaces/LoopLikeInterface.h"
+#include "llvm/ADT/SmallPtrSet.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -32,10 +34,25 @@ static int64_t elementBytes(Type type) {
   return llvm::PowerOf2Ceil(llvm::divideCeil(type.getIntOrFloatBitWidth(), 8));
 }
 
+/// Whether the extents that are known fit any memory: 48 bits of address.
+static bool isAddressable(MemRefType type, int64_t bytes) {
+  for (int64_t extent : type.getShape())
+    if (!ShapedType::isDynamic(extent) &&
+        (llvm::MulOverflow(bytes, extent, bytes) || bytes > int64_t(1) << 48))
+      return false;
+  return true;
+}
+
 /// Fail if a buffer made in a loop is used after the iteration that made it:
 /// the next iteration makes its own in the same place.
 static LogicalResult verifyStaysInIteration(memref::AllocOp alloc,
                                             const BufferViewFlowAnalysis &flow) {
+  // Branches between blocks may form a loop, too.
+  for (Operation *op = alloc; !isa<func::FuncOp>(op); op = op->getParentOp())
+    if (!op->getParentRegion()->hasOneBlock())
+      return alloc.emitError("expected a buffer made under structured control "
+                             "flow, got one in a region of ")
+             << op->getParentRegion()->getBlocks().size() << " blocks";
   auto loop = alloc->getParentOfType<LoopLikeOpInterface>();
   if (!loop)
     return success();
@@ -50,6 +67,32 @@ static LogicalResult verifyStaysInIteration(memref::AllocOp alloc,
       diag.attachNote(loop->getLoc()) << "the loop is here";
       return diag;
     }
+  }
+  return success();
+}
+
+/// Fail if a function that an exported one calls, directly or not, makes a
+/// buffer: it would come from the heap and never be freed.
+static LogicalResult verifyCallees(func::FuncOp exported) {
+  SmallVector<func::FuncOp> pending{exported};
+  llvm::SmallPtrSet<Operation *, 8> seen{exported};
+  while (!pending.empty()) {
+    WalkResult result = pending.pop_back_val().walk([&](CallOpInterface call) {
+      auto callee = dyn_cast_or_null<func::FuncOp>(call.resolveCallable());
+      if (!callee || !seen.insert(callee).second)
+        return WalkResult::advance();
+      pending.push_back(callee);
+      return callee.walk([&](memref::AllocOp alloc) {
+        InFlightDiagnostic diag = alloc.emitError(
+            "expected every buffer in the exported function '");
+        diag << exported.getName() << "', got one in '" << callee.getName()
+             << "'";
+        diag.attachNote(call->getLoc()) << "called here; inline it";
+        return WalkResult::interrupt();
+      });
+    });
+    if (result.wasInterrupted())
+      return failure();
   }
   return success();
 }
@@ -86,10 +129,16 @@ FailureOr<SmallVector<Value>> Arena::layOut(ImplicitLocOpBuilder &b,
   for (memref::AllocOp alloc : allocs) {
     MemRefType type = alloc.getType();
     int64_t bytes = elementBytes(type.getElementType());
-    if (bytes == 0 || !type.getLayout().isIdentity())
-      return alloc.emitError("expected a compact buffer of integers or floats, "
-                             "got ")
+    if (bytes == 0 || !type.getLayout().isIdentity() || type.getMemorySpace())
+      return alloc.emitError("expected a compact buffer of integers or floats "
+                             "in the default memory space, got ")
              << type;
+    if (!isAddressable(type, bytes))
+      return alloc.emitError("expected a buffer of at most 2^48 bytes, got ")
+             << type;
+    if (int64_t(alloc.getAlignment().value_or(1)) > alignment)
+      return alloc.emitError("expected a buffer aligned to at most ")
+             << alignment << " bytes, got " << *alloc.getAlignment();
     Value size = index(bytes);
     for (int64_t dim = 0; dim < type.getRank(); ++dim) {
       Value extent = bounds.boundOfExtent(alloc, dim);
@@ -182,10 +231,11 @@ struct MoEAllocsToArena : moe::impl::MoEAllocsToArenaBase<MoEAllocsToArena> {
     }
     SmallVector<func::FuncOp> exported;
     for (auto function : getOperation().getOps<func::FuncOp>())
-      if (function->hasAttr("moe.signature"))
+      if (function->hasAttr("moe.signature") && !function.isExternal())
         exported.push_back(function);
     for (func::FuncOp function : exported)
-      if (failed(Arena(function, alignment).run()))
+      if (failed(Arena(function, alignment).run()) ||
+          failed(verifyCallees(function)))
         return signalPassFailure();
   }
 };

@@ -23,6 +23,10 @@ struct MemRefCopyToLinalg
     : moe::impl::MemRefCopyToLinalgBase<MemRefCopyToLinalg> {
   void runOnOperation() override {
     getOperation()->walk([](memref::CopyOp copy) {
+      // Nothing is known about a buffer without a rank; loops need one.
+      if (!isa<MemRefType>(copy.getSource().getType()) ||
+          !isa<MemRefType>(copy.getTarget().getType()))
+        return;
       OpBuilder b(copy);
       linalg::makeMemRefCopyOp(b, copy.getLoc(), copy.getSource(),
                                copy.getTarget());

@@ -13,6 +13,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/StringSet.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -66,19 +67,26 @@ private:
   func::FuncOp function;
   Builder builder;
   SmallVector<Attribute> arguments, dispatchReports;
+  llvm::StringSet<> names;
 };
 } // namespace
 
 /// Append one argument to the recorded signature.
 LogicalResult Exporter::describe(Type type, StringRef name, StringRef role,
                                  SmallVector<NamedAttribute> extra) {
-  auto shaped = dyn_cast<ShapedType>(type);
-  if (!shaped || !shaped.hasRank() || dtypeName(shaped.getElementType()).empty())
+  auto shaped = dyn_cast<RankedTensorType>(type);
+  if (!shaped || shaped.getEncoding() ||
+      dtypeName(shaped.getElementType()).empty())
     return function.emitError()
            << "expected '" << name
            << "' to be a ranked tensor of f32, f16, bf16, f64, i8, i16, i32 or "
               "i64 to export '"
            << function.getName() << "', got " << type;
+  if (!names.insert(name).second)
+    return function.emitError()
+           << "expected each argument and result of the exported function '"
+           << function.getName() << "' to have a name of its own, got '" << name
+           << "' twice";
   SmallVector<int64_t> shape = llvm::map_to_vector(
       shaped.getShape(),
       [](int64_t extent) { return ShapedType::isDynamic(extent) ? -1 : extent; });
@@ -104,7 +112,8 @@ int64_t Exporter::numExpertsOf(BlockArgument ids) {
       if (use.get() == dispatch.getIds())
         narrow(dispatch.getNumExperts());
     if (auto gate = dyn_cast<GateOp>(use.getOwner()))
-      narrow(gate.getNumExperts());
+      if (use.get() == gate.getGivenIds())
+        narrow(gate.getNumExperts());
   }
   return experts;
 }
@@ -112,6 +121,11 @@ int64_t Exporter::numExpertsOf(BlockArgument ids) {
 LogicalResult Exporter::describeInputs() {
   for (BlockArgument argument : function.getArguments()) {
     unsigned index = argument.getArgNumber();
+    for (StringRef each : {"moe.name", "moe.role"})
+      if (Attribute text = function.getArgAttr(index, each);
+          text && !isa<StringAttr>(text))
+        return function.emitError() << "expected " << each << " of argument "
+                                    << index << " to be a string, got " << text;
     auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
     auto role = function.getArgAttrOfType<StringAttr>(index, "moe.role");
     std::string defaultName = "arg" + std::to_string(index);
@@ -126,7 +140,8 @@ LogicalResult Exporter::describeInputs() {
       return function.emitError() << "expected weight '" << nameText
                                   << "' to have a static shape, got " << type;
     SmallVector<NamedAttribute> extra;
-    if (int64_t experts = numExpertsOf(argument))
+    // The runtime looks at the ids of each call, not at those of a weight.
+    if (int64_t experts = roleText == "input" ? numExpertsOf(argument) : 0)
       extra.push_back(builder.getNamedAttr("num_experts",
                                            builder.getI64IntegerAttr(experts)));
     if (auto source = function.getArgAttrOfType<ArrayAttr>(index, "moe.source"))
@@ -149,20 +164,22 @@ LogicalResult Exporter::setTokenRange(ArrayRef<DispatchOp> dispatches) {
   int64_t limit = INT32_MAX;
   for (DispatchOp dispatch : dispatches)
     limit = std::min<int64_t>(limit, INT32_MAX / dispatch.getTopK());
-  auto range = function->getAttrOfType<ArrayAttr>("moe.tokens");
-  if (!range) {
+  Attribute given = function->getAttr("moe.tokens");
+  if (!given) {
     function->setAttr("moe.tokens", builder.getI64ArrayAttr({0, limit}));
     return success();
   }
   SmallVector<int64_t> bounds;
-  for (Attribute bound : range)
+  auto range = dyn_cast<ArrayAttr>(given);
+  for (Attribute bound : range ? range.getValue() : ArrayRef<Attribute>())
     if (auto integer = dyn_cast<IntegerAttr>(bound))
-      bounds.push_back(integer.getInt());
+      if (integer.getType().isSignlessInteger(64))
+        bounds.push_back(integer.getInt());
   if (bounds.size() != 2 || range.size() != 2 || bounds[0] < 0 ||
       bounds[1] < bounds[0])
     return function.emitError()
            << "expected moe.tokens to be [min, max] with 0 <= min <= max, got "
-           << range;
+           << given;
   if (bounds[1] > limit)
     return function.emitError()
            << "expected a maximum of at most " << limit
@@ -251,11 +268,16 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
   for (auto [index, each] : llvm::enumerate(dispatches)) {
     DispatchOp dispatch = each;
     ImplicitLocOpBuilder b(dispatch.getLoc(), returnOp);
-    std::string offsets = "offsets" + std::to_string(index);
-    std::string counters = "counters" + std::to_string(index);
+    auto unused = [&](StringRef kind) {
+      std::string name = kind.str() + std::to_string(index);
+      while (names.contains(name))
+        name += '_';
+      return name;
+    };
+    std::string offsets = unused("offsets"), counters = unused("counters");
     auto report = [&](Value tensor, StringRef name, StringRef role) {
       auto type = cast<RankedTensorType>(tensor.getType());
-      (void)describe(type, name, role);
+      (void)describe(type, name, role); // has a good type and an unused name
       write(tensor,
             addArgument(MemRefType::get(type.getShape(), type.getElementType())),
             returnOp);
@@ -275,10 +297,12 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
 }
 
 LogicalResult Exporter::run() {
-  if (function.isExternal())
-    return function.emitError()
-           << "expected a body for the exported function '"
-           << function.getName() << "'";
+  for (StringRef prefix : {"moe_entry_", "moe_workspace_", "_mlir_ciface_"})
+    if (function.getName().starts_with(prefix))
+      return function.emitError()
+             << "expected the exported function '" << function.getName()
+             << "' to have another name: those with '" << prefix
+             << "' are made for the runtime";
   if (!function.getBody().hasOneBlock())
     return function.emitError()
            << "expected one block in the exported function '"

@@ -69,8 +69,9 @@ def MoE_GateOp : MoE_Op<"gate", [
     weight, and where a denominator of `normalize` is 0 the weights are 0.
 
     Arithmetic is in f32. `score_type` is the type of the weights: scores,
-    denominators, quotients and scaled weights are each rounded to it, and the
-    selection sees the rounded scores, as a router that works in bf16 does.
+    denominators, quotients and scaled weights are each rounded to it. Where
+    scores come before the selection, it sees them rounded, as a router that
+    works in bf16 does; the other orders select by the logits.
 
     Mixtral's gate (softmax, the best two, renormalised):
 
