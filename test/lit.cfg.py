@@ -29,7 +29,7 @@ config.environment["MOE_CACHE_DIR"] = os.path.join(config.moe_build_dir, "cache"
 config.environment["FILECHECK_OPTS"] = os.environ.get(
     "FILECHECK_OPTS", "--dump-input=fail")
 for variable in ("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "HOME", "ASAN_OPTIONS",
-                 "UBSAN_OPTIONS", "MOE_RT_THREADS", "LD_LIBRARY_PATH"):
+                 "UBSAN_OPTIONS", "LD_LIBRARY_PATH"):
     if variable in os.environ:
         config.environment[variable] = os.environ[variable]
 

@@ -38,9 +38,9 @@ typedef struct {
   uint64_t object_size;     // the object starts at byte 0
   uint64_t metadata_offset; // object_size rounded up to 8
   uint64_t metadata_size;
-  uint64_t file_size;       // of the whole file, this footer included
-  uint64_t reserved;        // 0
-  uint64_t checksum;        // XXH3-64, seed 0, of all bytes before this field
+  uint64_t file_size; // of the whole file, this footer included
+  uint64_t reserved;  // 0
+  uint64_t checksum;  // XXH3-64, seed 0, of all bytes before this field
 } moe_artifact_footer_t;
 
 #ifdef __cplusplus

@@ -54,14 +54,14 @@ extern "C" {
 
 typedef enum {
   MOE_RT_OK = 0,
-  MOE_RT_INVALID_ARGUMENT = 3,     // a tensor, a count or a pointer is wrong
-  MOE_RT_NOT_FOUND = 5,            // no such file, function or symbol
-  MOE_RT_RESOURCE_EXHAUSTED = 8,   // memory, or a workspace that is too small
-  MOE_RT_FAILED_PRECONDITION = 9,  // this CPU or driver cannot run it
-  MOE_RT_OUT_OF_RANGE = 11,        // T outside the declared range
+  MOE_RT_INVALID_ARGUMENT = 3,    // a tensor, a count or a pointer is wrong
+  MOE_RT_NOT_FOUND = 5,           // no such file, function or symbol
+  MOE_RT_RESOURCE_EXHAUSTED = 8,  // memory, or a workspace that is too small
+  MOE_RT_FAILED_PRECONDITION = 9, // this CPU or driver cannot run it
+  MOE_RT_OUT_OF_RANGE = 11,       // T outside the declared range
   MOE_RT_UNIMPLEMENTED = 12,
   MOE_RT_INTERNAL = 13,
-  MOE_RT_DATA_LOSS = 15,           // a damaged or foreign artifact
+  MOE_RT_DATA_LOSS = 15, // a damaged or foreign artifact
 } moe_rt_code_t;
 
 typedef struct moe_rt_status_s *moe_rt_status_t;
@@ -90,7 +90,7 @@ typedef struct {
 } moe_rt_allocator_t;
 
 typedef struct {
-  size_t struct_size;             // sizeof(moe_rt_context_options_t)
+  size_t struct_size; // sizeof(moe_rt_context_options_t)
   moe_rt_allocator_t allocator;
 } moe_rt_context_options_t;
 
@@ -129,8 +129,8 @@ MOE_RT_API void moe_rt_module_destroy(moe_rt_module_t *module);
 MOE_RT_API const char *moe_rt_module_metadata(const moe_rt_module_t *module);
 MOE_RT_API size_t moe_rt_module_function_count(const moe_rt_module_t *module);
 /// Name of function `index`, owned by the module; NULL if out of range.
-MOE_RT_API const char *moe_rt_module_function_name(const moe_rt_module_t *module,
-                                                   size_t index);
+MOE_RT_API const char *
+moe_rt_module_function_name(const moe_rt_module_t *module, size_t index);
 
 //===----------------------------------------------------------------------===//
 // Layer
@@ -148,9 +148,9 @@ typedef struct {
   moe_rt_role_t role;
   DLDataType dtype;
   int32_t ndim;
-  const int64_t *shape;  // -1 is T
-  uint32_t alignment;    // bytes that the data pointer must be aligned to
-  int64_t num_experts;   // > 0: elements are expert ids in [-1, num_experts)
+  const int64_t *shape; // -1 is T
+  uint32_t alignment;   // bytes that the data pointer must be aligned to
+  int64_t num_experts;  // > 0: elements are expert ids in [-1, num_experts)
 } moe_rt_tensor_info_t;
 
 typedef struct moe_rt_layer_s moe_rt_layer_t;
@@ -163,17 +163,19 @@ MOE_RT_API moe_rt_status_t moe_rt_function_tensor_info(
     const moe_rt_module_t *module, const char *function, moe_rt_role_t role,
     size_t index, moe_rt_tensor_info_t *out);
 /// The inclusive range of T that the function was compiled for.
-MOE_RT_API moe_rt_status_t moe_rt_function_token_range(
-    const moe_rt_module_t *module, const char *function, int64_t *min_tokens,
-    int64_t *max_tokens);
+MOE_RT_API moe_rt_status_t
+moe_rt_function_token_range(const moe_rt_module_t *module, const char *function,
+                            int64_t *min_tokens, int64_t *max_tokens);
 
 /// Bind `count` weights, in signature order, to a function of `module`. The
 /// weights are prepared once here and are not copied where the code reads them
 /// in the layout they have: they must outlive the layer. `function` NULL means
 /// the only function of the module.
-MOE_RT_API moe_rt_status_t moe_rt_layer_create(
-    moe_rt_module_t *module, const char *function, const DLTensor *weights,
-    size_t count, moe_rt_layer_t **out);
+MOE_RT_API moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
+                                               const char *function,
+                                               const DLTensor *weights,
+                                               size_t count,
+                                               moe_rt_layer_t **out);
 MOE_RT_API void moe_rt_layer_destroy(moe_rt_layer_t *layer);
 
 /// Bytes of workspace that a call with `tokens` tokens needs; a call never uses
@@ -188,10 +190,10 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(
 /// `workspace`, aligned to 64 bytes, may be NULL: then the context's allocator
 /// provides it for the time of this call. Outputs may overlap neither inputs,
 /// weights, workspace nor each other.
-MOE_RT_API moe_rt_status_t moe_rt_layer_call(
-    moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
-    DLTensor *outputs, size_t output_count, void *workspace,
-    uint64_t workspace_bytes);
+MOE_RT_API moe_rt_status_t
+moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
+                  size_t input_count, DLTensor *outputs, size_t output_count,
+                  void *workspace, uint64_t workspace_bytes);
 
 //===----------------------------------------------------------------------===//
 // Statistics
@@ -204,10 +206,10 @@ typedef struct {
                                     // until the next moe_rt_layer_statistics
                                     // for this dispatch
   int64_t calls;
-  int64_t choices;  // choices that named an expert
-  int64_t dropped;  // of those, how many found it full
-  int64_t padding;  // rows computed beyond the rows of tokens; 0 where the
-                    // code does not count them
+  int64_t choices; // choices that named an expert
+  int64_t dropped; // of those, how many found it full
+  int64_t padding; // rows computed beyond the rows of tokens; 0 where the
+                   // code does not count them
 } moe_rt_statistics_t;
 
 /// Calls that failed are not counted.

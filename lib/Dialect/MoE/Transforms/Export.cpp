@@ -222,13 +222,63 @@ LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
   return success();
 }
 
-/// {choices that name an expert, choices with an id that is none} of a dispatch.
-static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
+static Value constantOf(OpBuilder &b, Location loc, Type type, int64_t value) {
+  return arith::ConstantOp::create(b, loc, b.getIntegerAttr(type, value));
+}
+
+/// Whether an id names an expert.
+static Value namesExpert(OpBuilder &b, Location loc, DispatchOp dispatch,
+                         Value id) {
+  return arith::CmpIOp::create(
+      b, loc, arith::CmpIPredicate::ult, id,
+      constantOf(b, loc, id.getType(), dispatch.getNumExperts()));
+}
+
+/// sum + flag, in i64.
+static Value addFlag(OpBuilder &b, Location loc, Value sum, Value flag) {
+  flag = arith::ExtUIOp::create(b, loc, sum.getType(), flag);
+  return arith::AddIOp::create(b, loc, sum, flag);
+}
+
+/// The choices that name an expert, but of each token no more than it can have:
+/// the rest is there to retry.
+static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
+                             Value zero) {
   Type i64 = b.getI64Type();
-  auto constant = [&](Type type, int64_t value) -> Value {
-    return arith::ConstantOp::create(b, b.getIntegerAttr(type, value));
-  };
-  auto scalar = RankedTensorType::get({}, i64);
+  constexpr auto reduction = utils::IteratorType::reduction;
+  Value ids = dispatch.getIds();
+  Value none = tensor::EmptyOp::create(
+      b, tensor::getMixedSize(b, b.getLoc(), ids, 0), i64);
+  none = linalg::FillOp::create(b, constantOf(b, b.getLoc(), i64, 0), none)
+             .getResult(0);
+  auto ofToken = linalg::GenericOp::create(
+      b, none.getType(), ids, none,
+      ArrayRef<AffineMap>{b.getMultiDimIdentityMap(2),
+                          AffineMap::get(2, 0, b.getAffineDimExpr(0))},
+      ArrayRef<utils::IteratorType>{utils::IteratorType::parallel, reduction},
+      [&](OpBuilder &b, Location loc, ValueRange v) {
+        Value valid = namesExpert(b, loc, dispatch, v[0]);
+        linalg::YieldOp::create(b, loc, addFlag(b, loc, v[1], valid));
+      });
+  auto sum = linalg::GenericOp::create(
+      b, zero.getType(), ofToken.getResult(0), zero,
+      ArrayRef<AffineMap>{b.getDimIdentityMap(),
+                          AffineMap::get(1, 0, b.getContext())},
+      reduction, [&](OpBuilder &b, Location loc, ValueRange v) {
+        Value most = constantOf(b, loc, i64, dispatch.getMaxChoices());
+        Value count = arith::MinSIOp::create(b, loc, v[0], most);
+        Value sum = arith::AddIOp::create(b, loc, v[1], count);
+        linalg::YieldOp::create(b, loc, sum);
+      });
+  return sum.getResult(0);
+}
+
+/// {choices that name an expert, choices with an id that is none} of a dispatch,
+/// the former without those that it does not look at.
+static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
+  bool all = dispatch.getMaxChoices() == dispatch.getTopK();
+  bool retry = dispatch.getOverflow() == Overflow::NextChoice;
+  auto scalar = RankedTensorType::get({}, b.getI64Type());
   Value zero = arith::ConstantOp::create(
       b, DenseElementsAttr::get(scalar, b.getI64IntegerAttr(0)));
   AffineMap identity = b.getMultiDimIdentityMap(2);
@@ -240,25 +290,27 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
           {utils::IteratorType::reduction, utils::IteratorType::reduction}),
       [&](OpBuilder &nested, Location loc, ValueRange v) {
         ImplicitLocOpBuilder b(loc, nested);
-        Type i32 = b.getI32Type();
         using P = arith::CmpIPredicate;
-        Value valid = arith::CmpIOp::create(
-            b, P::ult, v[0], constant(i32, dispatch.getNumExperts()));
-        Value sentinel =
-            arith::CmpIOp::create(b, P::eq, v[0], constant(i32, -1));
+        Value valid = namesExpert(b, loc, dispatch, v[0]);
+        Value sentinel = arith::CmpIOp::create(
+            b, P::eq, v[0], constantOf(b, loc, b.getI32Type(), -1));
         Value known = arith::OrIOp::create(b, valid, sentinel);
         Value invalid = arith::XOrIOp::create(
-            b, known, constant(b.getI1Type(), 1));
-        auto add = [&](Value sum, Value flag) -> Value {
-          return arith::AddIOp::create(
-              b, sum, arith::ExtUIOp::create(b, i64, flag));
-        };
-        linalg::YieldOp::create(
-            b, ValueRange{add(v[1], valid), add(v[2], invalid)});
+            b, known, constantOf(b, loc, b.getI1Type(), 1));
+        if (!all && !retry) {
+          Value first = arith::CmpIOp::create(
+              b, P::ult, linalg::IndexOp::create(b, 1),
+              constantOf(b, loc, b.getIndexType(), dispatch.getMaxChoices()));
+          valid = arith::AndIOp::create(b, valid, first);
+        }
+        linalg::YieldOp::create(b, ValueRange{addFlag(b, loc, v[1], valid),
+                                              addFlag(b, loc, v[2], invalid)});
       });
-  SmallVector<Value> counts;
-  for (Value sum : sums.getResults())
-    counts.push_back(tensor::ExtractOp::create(b, sum, ValueRange{}));
+  SmallVector<Value> counts(sums.getResults());
+  if (!all && retry)
+    counts[0] = countWithSpares(b, dispatch, zero);
+  for (Value &sum : counts)
+    sum = tensor::ExtractOp::create(b, sum, ValueRange{});
   return tensor::FromElementsOp::create(b, counts);
 }
 
