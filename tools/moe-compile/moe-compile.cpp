@@ -14,6 +14,7 @@
 #include "mlir/InitAllPasses.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Support/FileUtilities.h"
+#include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/SourceMgr.h"
@@ -78,6 +79,10 @@ static int fail(llvm::Error error) {
 
 /// Write everything or, on any error, nothing.
 static int write(llvm::StringRef bytes) {
+  bool text = emit != Emit::Object && emit != Emit::Artifact;
+  if (output == "-" && !text && llvm::outs().is_displayed())
+    return fail(llvm::createStringError(
+        "expected -o FILE: what is made is no text for a terminal"));
   std::string message;
   std::unique_ptr<llvm::ToolOutputFile> file = openOutputFile(output, &message);
   if (!file)
@@ -169,6 +174,9 @@ static int compile(ModuleOp module) {
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
+  cl::SetVersionPrinter([](llvm::raw_ostream &os) {
+    os << "moe-compile " MOE_VERSION ", LLVM " LLVM_VERSION_STRING "\n";
+  });
   mlir::registerAllPasses();
   moe::registerAllPasses();
   moe::registerAllPipelines();
