@@ -11,6 +11,7 @@
 #include "llvm/Support/FormatVariadic.h"
 
 #include <cmath>
+#include <limits>
 
 using namespace mlir::moe::hf;
 using llvm::json::Value;
@@ -154,8 +155,9 @@ double Config::real(const Key &key, std::optional<double> absent) const {
     return absent.value_or(1.0);
   }
   std::optional<double> number = value->getAsNumber();
-  if (!number || !std::isfinite(*number)) {
-    failKind(key, "a finite number", *value);
+  // What is computed with it is f32, where a large double is infinite.
+  if (!number || !(std::abs(*number) <= std::numeric_limits<float>::max())) {
+    failKind(key, "a number that is finite in f32", *value);
     return 1.0;
   }
   return *number;
