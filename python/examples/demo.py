@@ -5,7 +5,8 @@
     ./dev demo --hf DIR --layer 3      a layer of a checkpoint of yours
 
 The trained model ships with the hidden states of real text at each layer and with
-what transformers computed from them, so nothing but numpy is needed.
+what transformers computed from them, so nothing but numpy is needed; where
+transformers is installed (after ./dev test), the last layer is compared with it too.
 """
 
 from __future__ import annotations
@@ -121,6 +122,28 @@ def granite_in_float64(x: np.ndarray, weights: dict[str, np.ndarray], top_k: int
     return y
 
 
+def granite_in_transformers(x: np.ndarray, weights: dict[str, np.ndarray],
+                            directory: Path) -> np.ndarray | None:
+    """What transformers' own module computes, where it is installed."""
+    try:
+        import torch
+        from transformers import GraniteMoeConfig
+        from transformers.models.granitemoe.modeling_granitemoe import GraniteMoeMoE
+    except ImportError:
+        return None
+    config = GraniteMoeConfig.from_pretrained(directory)
+    config._experts_implementation = "eager"
+    module = GraniteMoeMoE(config).float().eval()
+    parameters = {"router.weight": "router", "experts.gate_up_proj": "gate_up_proj",
+                  "experts.down_proj": "down_proj"}
+    if set(module.state_dict()) != set(parameters):
+        return None  # another release, with another layout
+    module.load_state_dict({name: torch.from_numpy(weights[source])
+                            for name, source in parameters.items()})
+    with torch.no_grad():
+        return module(torch.from_numpy(x)[None])[0].numpy()
+
+
 def granite(token_counts: list[int], seed: int) -> bool:
     title("One layer in the shape of Granite-3.0-1B-A400M, weights drawn from a seed")
     directory = DATA / "granite-3.0-1b-a400m"
@@ -137,6 +160,9 @@ def granite(token_counts: list[int], seed: int) -> bool:
     print(f"    tokens per expert at T = {len(x)}:")
     show_tokens_per_expert(layer)
     good = show_error(y, granite_in_float64(x, weights, top_k), "float64 in numpy", 1e-5)
+    expected = granite_in_transformers(x, weights, directory)
+    if expected is not None:
+        good &= show_error(y, expected, "transformers", 1e-5)
     print("    one artifact, any number of tokens:")
     for tokens in token_counts:
         show_time(layer, x[:tokens])

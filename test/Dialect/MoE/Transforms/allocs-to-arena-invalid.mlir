@@ -189,6 +189,24 @@ func.func @carried_by_while(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.s
 
 // -----
 
+// Only the next iteration sees it; it leaves the loop by no result.
+func.func @carried_to_condition(%x: memref<1xi1>) attributes {moe.signature = {}} {
+  %c0 = arith.constant 0 : index
+  // expected-note @+1 {{the loop is here}}
+  %r = scf.while (%p = %x) : (memref<1xi1>) -> memref<1xi1> {
+    %flag = memref.load %p[%c0] : memref<1xi1>
+    scf.condition(%flag) %x : memref<1xi1>
+  } do {
+  ^bb0(%q: memref<1xi1>):
+    // expected-error @+1 {{expected a buffer made in a loop to end with the iteration; this one outlives it}}
+    %a = memref.alloc() : memref<1xi1>
+    scf.yield %a : memref<1xi1>
+  }
+  return
+}
+
+// -----
+
 // A loop of branches.
 func.func @blocks(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.signature = {}} {
   scf.execute_region {
