@@ -208,7 +208,8 @@ TokenBounds::Bound TokenBounds::extentOfSource(Value memref, int64_t dim) {
     return ofSize(expand.getMixedOutputShape()[dim]);
   if (auto collapse = dyn_cast<memref::CollapseShapeOp>(op)) {
     Bound product = constant(loc, 1);
-    for (int64_t source : collapse.getReassociationIndices()[dim]) {
+    SmallVector<ReassociationIndices> groups = collapse.getReassociationIndices();
+    for (int64_t source : groups[dim]) {
       Bound factor = extent(collapse.getSrc(), source);
       if (!factor.value)
         return {};
