@@ -91,6 +91,7 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   moe::registerAllDialects(registry);
   moe::registerAllExtensions(registry);
   MLIRContext context(registry);
+  context.printOpOnDiagnostic(false); // a message is enough
   auto module = lower(context, text, options->pipeline);
   if (!module)
     return module.takeError();

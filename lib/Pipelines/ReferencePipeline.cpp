@@ -23,6 +23,8 @@ static void addCleanup(OpPassManager &pm) {
 }
 
 void mlir::moe::buildReferenceTensorPipeline(OpPassManager &pm) {
+  // What a layer calls becomes part of it, and so of its workspace.
+  pm.addPass(createInlinerPass());
   addCleanup(pm);
   // Results become outputs of the caller while the layer is still tensors, so
   // that bufferization can compute right into them.

@@ -55,9 +55,14 @@ static bool isComputational(llvm::StringRef feature) {
 static llvm::Expected<llvm::SmallVector<std::string>>
 featuresOf(const llvm::Target &target, llvm::StringRef triple,
            llvm::StringRef cpu) {
+  // Made for no processor first: for one that it does not know, LLVM itself
+  // prints and goes on.
   std::unique_ptr<llvm::MCSubtargetInfo> info(
-      target.createMCSubtargetInfo(llvm::Triple(triple), cpu, ""));
-  if (!info || !info->isCPUStringValid(cpu))
+      target.createMCSubtargetInfo(llvm::Triple(triple), "", ""));
+  bool known = info && info->isCPUStringValid(cpu);
+  if (known)
+    info.reset(target.createMCSubtargetInfo(llvm::Triple(triple), cpu, ""));
+  if (!known || !info)
     return error("unknown target '" + cpu + "' for " + triple +
                  "; expected 'host' or the name of a processor");
   llvm::SmallVector<std::string> features;

@@ -21,7 +21,7 @@ LogicalResult mlir::moe::runPipeline(ModuleOp module,
   llvm::raw_string_ostream stream(message);
   PassManager manager(module.getContext());
   if (failed(parsePassPipeline(pipeline, manager, stream)))
-    return module.emitError() << "invalid pipeline '" << pipeline
+    return emitError(module.getLoc()) << "invalid pipeline '" << pipeline
                               << "': " << llvm::StringRef(message).rtrim();
   return manager.run(module);
 }

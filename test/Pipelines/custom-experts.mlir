@@ -96,9 +96,37 @@ func.func @nested(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
 
 // -----
 
-// A call, of a function that makes no buffer.
+// Functions become part of what calls them, with their buffers and with all that
+// they call.
+// CHECK-NOT:     llvm.call @helper
+// CHECK-LABEL: llvm.func @moe_entry_inlined(
+func.func private @helper(%r: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %r, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %a = linalg.add ins(%r, %r : tensor<?x4xf32>, tensor<?x4xf32>) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+  return %a : tensor<?x4xf32>
+}
+func.func private @experts(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
+  %y = moe.expert %x, %o {
+  ^bb0(%r: tensor<?x4xf32>):
+    %z = func.call @helper(%r) : (tensor<?x4xf32>) -> tensor<?x4xf32>
+    moe.yield %z : tensor<?x4xf32>
+  } : tensor<?x4xf32>, tensor<3xi32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+func.func @inlined(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
+  %y = call @experts(%x, %o) : (tensor<?x4xf32>, tensor<3xi32>) -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+// A call that stays, of a function that makes no buffer.
+// CHECK-LABEL: llvm.func internal @call(
+// CHECK:         llvm.call @act(
 // CHECK-LABEL: llvm.func @moe_entry_call(
-func.func private @act(%x: f32) -> f32 {
+func.func private @act(%x: f32) -> f32 attributes {no_inline} {
   %y = math.tanh %x : f32
   return %y : f32
 }

@@ -201,6 +201,8 @@ int main(int argc, char **argv) {
   moe::registerAllDialects(registry);
   moe::registerAllExtensions(registry);
   MLIRContext context(registry);
+  // A message has its place; the whole function behind it hides it.
+  context.printOpOnDiagnostic(false);
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);
   OwningOpRef<ModuleOp> module = read(context, sources);

@@ -8,6 +8,7 @@
 #include "moe/Dialect/MoE/IR/MoE.h"
 
 #include "mlir/IR/DialectImplementation.h"
+#include "mlir/Transforms/InliningUtils.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
@@ -38,6 +39,21 @@ static void printKeyword(OpAsmPrinter &printer, Operation *, AttrT attribute) {
 #define GET_OP_CLASSES
 #include "moe/Dialect/MoE/IR/MoEOps.cpp.inc"
 
+namespace {
+/// Functions may be inlined into the region of an expert, and with moe
+/// operations in them.
+struct MoEInlinerInterface : DialectInlinerInterface {
+  using DialectInlinerInterface::DialectInlinerInterface;
+  bool isLegalToInline(Operation *, Region *, bool,
+                       IRMapping &) const override {
+    return true;
+  }
+  bool isLegalToInline(Region *, Region *, bool, IRMapping &) const override {
+    return true;
+  }
+};
+} // namespace
+
 void MoEDialect::initialize() {
   addOperations<
 #define GET_OP_LIST
@@ -47,6 +63,7 @@ void MoEDialect::initialize() {
 #define GET_ATTRDEF_LIST
 #include "moe/Dialect/MoE/IR/MoEAttrs.cpp.inc"
       >();
+  addInterfaces<MoEInlinerInterface>();
 }
 
 //===----------------------------------------------------------------------===//

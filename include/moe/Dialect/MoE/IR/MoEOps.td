@@ -64,9 +64,10 @@ def MoE_GateOp : MoE_Op<"gate", [
        `K = E`, threshold 0). A choice without an expert has weight 0.
     6. `normalize` divides the weights of a token, then `scale` multiplies them.
 
-    Every result is finite for finite `noise`, `bias` and `scale`: where the
-    largest logit of a softmax is infinite, the experts that share it share the
-    weight, and where a denominator of `normalize` is 0 the weights are 0.
+    With `softmax` and `sigmoid` every weight is finite, whatever the logits:
+    where the largest logit of a softmax is infinite, the experts that share it
+    share the weight, and where a denominator of `normalize` is 0 the weights
+    are 0. `none` and `relu` pass an infinite logit on.
 
     Arithmetic is in f32. `score_type` is the type of the weights: scores,
     denominators, quotients and scaled weights are each rounded to it. Where
