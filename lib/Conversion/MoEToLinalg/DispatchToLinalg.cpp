@@ -1,4 +1,4 @@
-//===- DispatchToLinalg.cpp - moe.dispatch --------------------------------===//
+//===- DispatchToLinalg.cpp - moe.dispatch and moe.route ------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -17,13 +17,19 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-class DispatchLowering {
+/// Where the choices of moe.dispatch or moe.route go.
+template <typename OpT> class Routing {
 public:
-  DispatchLowering(DispatchOp op, OpBuilder &builder)
+  Routing(OpT op, OpBuilder &builder)
       : op(op), b(op.getLoc(), builder), experts(op.getNumExperts()),
         topK(op.getTopK()), maxChoices(op.getMaxChoices()) {}
 
-  SmallVector<Value> run();
+  struct Result {
+    Value offsets;
+    Value positions;
+    Value choices; // t·K + k of each grouped row [R], or -1
+  };
+  Result run(OpFoldResult rows);
 
 private:
   Value none() { return arith::ConstantIntOp::create(b, 0, 1); }
@@ -35,8 +41,6 @@ private:
   Value countOffsets(Value kept);
   std::pair<Value, Value> placeChoices(Value kept, Value offsets,
                                        OpFoldResult bound);
-  Value gatherRows(Value source);
-
   /// A loop over the choices, tokens outside unless `choicesOutside`.
   SmallVector<Value>
   forEachChoice(ValueRange inits, bool choicesOutside,
@@ -44,13 +48,14 @@ private:
                                                       ValueRange iters)>
                     body);
 
-  DispatchOp op;
+  OpT op;
   TensorBuilder b;
   int64_t experts, topK, maxChoices;
 };
 } // namespace
 
-SmallVector<Value> DispatchLowering::forEachChoice(
+template <typename OpT>
+SmallVector<Value> Routing<OpT>::forEachChoice(
     ValueRange inits, bool choicesOutside,
     llvm::function_ref<SmallVector<Value>(Value, Value, ValueRange)> body) {
   Value tokens = b.dim(op.getIds(), 0), choices = b.index(topK);
@@ -63,7 +68,8 @@ SmallVector<Value> DispatchLowering::forEachChoice(
   });
 }
 
-Value DispatchLowering::considered(Value id, Value k) {
+template <typename OpT>
+Value Routing<OpT>::considered(Value id, Value k) {
   Value valid = b.inRange(id, experts);
   if (maxChoices == topK)
     return valid;
@@ -76,14 +82,16 @@ Value DispatchLowering::considered(Value id, Value k) {
 // Which choices are kept: a mask [T, K]
 //===----------------------------------------------------------------------===//
 
-Value DispatchLowering::keepAll() {
+template <typename OpT>
+Value Routing<OpT>::keepAll() {
   return b.map(op.getIds(), b.getI1Type(), [&](ValueRange v) {
     return considered(v[0], linalg::IndexOp::create(b, 1));
   });
 }
 
 /// First come, first served, in order of tokens or of choices.
-Value DispatchLowering::keepFirst(Value capacity) {
+template <typename OpT>
+Value Routing<OpT>::keepFirst(Value capacity) {
   bool retry = op.getOverflow() == Overflow::NextChoice;
   SmallVector<Value> inits{
       b.fill({b.getIndexAttr(experts)}, b.i32(0)),        // rows of each expert
@@ -120,7 +128,8 @@ Value DispatchLowering::keepFirst(Value capacity) {
 
 /// A choice stays if fewer than C choices of its expert come before it in order
 /// of descending weight.
-Value DispatchLowering::keepMostProbable(Value capacity) {
+template <typename OpT>
+Value Routing<OpT>::keepMostProbable(Value capacity) {
   Type f32 = b.getF32Type();
   Value weights = b.map(op.getWeights(), f32, [&](ValueRange v) -> Value {
     Value weight = b.toFloat(v[0], f32);
@@ -179,7 +188,8 @@ Value DispatchLowering::keepMostProbable(Value capacity) {
 //===----------------------------------------------------------------------===//
 
 /// Count the rows of each expert and add them up: [E + 1].
-Value DispatchLowering::countOffsets(Value kept) {
+template <typename OpT>
+Value Routing<OpT>::countOffsets(Value kept) {
   Value counts = b.fill({b.getIndexAttr(experts + 1)}, b.i32(0));
   counts = forEachChoice(counts, false, [&](Value t, Value k, ValueRange iters) {
     Value keep = b.extract(kept, {t, k});
@@ -199,8 +209,9 @@ Value DispatchLowering::countOffsets(Value kept) {
 }
 
 /// The row of each choice [T, K], and the choice t·K + k of each row [R].
+template <typename OpT>
 std::pair<Value, Value>
-DispatchLowering::placeChoices(Value kept, Value offsets, OpFoldResult bound) {
+Routing<OpT>::placeChoices(Value kept, Value offsets, OpFoldResult bound) {
   SmallVector<Value> inits{offsets, b.empty(b.sizes(op.getIds()), b.getI32Type()),
                            b.fill(bound, b.i32(-1))};
   SmallVector<Value> results =
@@ -228,9 +239,25 @@ DispatchLowering::placeChoices(Value kept, Value offsets, OpFoldResult bound) {
   return {results[1], results[2]};
 }
 
+template <typename OpT>
+typename Routing<OpT>::Result Routing<OpT>::run(OpFoldResult rows) {
+  Value kept;
+  if (std::optional<CapacityAttr> capacity = op.getCapacity()) {
+    Value rows = buildCapacity(b, b.getLoc(), *capacity,
+                               b.dim(op.getIds(), 0), experts);
+    kept = op.getPriority() == Priority::Probability ? keepMostProbable(rows)
+                                                     : keepFirst(rows);
+  } else {
+    kept = keepAll();
+  }
+  Value offsets = countOffsets(kept);
+  auto [positions, choices] = placeChoices(kept, offsets, rows);
+  return {offsets, positions, choices};
+}
+
 /// The grouped rows; those that no choice covers are zero, which serves both
 /// kinds of uncovered rows.
-Value DispatchLowering::gatherRows(Value source) {
+static Value gatherRows(TensorBuilder &b, DispatchOp op, Value source) {
   Type element = op.getRows().getType().getElementType();
   AffineMap row = AffineMap::get(2, 0, b.getAffineDimExpr(0));
   Value output =
@@ -245,7 +272,7 @@ Value DispatchLowering::gatherRows(Value source) {
                                                /*withElseRegion=*/true);
                 OpBuilder::InsertionGuard guard(b);
                 b.setInsertionPointToStart(value.thenBlock());
-                Value choice = b.toIndex(v[0]), k = b.index(topK);
+                Value choice = b.toIndex(v[0]), k = b.index(op.getTopK());
                 Value t = arith::DivUIOp::create(b, choice, k);
                 Value x = b.extract(op.getRows(), {t, h});
                 if (op.getScaleRows()) {
@@ -268,24 +295,29 @@ Value DispatchLowering::gatherRows(Value source) {
       .front();
 }
 
-SmallVector<Value> DispatchLowering::run() {
-  Value kept;
-  if (std::optional<CapacityAttr> capacity = op.getCapacity()) {
-    Value rows = buildCapacity(b, b.getLoc(), *capacity,
-                               b.dim(op.getIds(), 0), experts);
-    kept = op.getPriority() == Priority::Probability ? keepMostProbable(rows)
-                                                     : keepFirst(rows);
-  } else {
-    kept = keepAll();
-  }
-  ReifiedRankedShapedTypeDims shapes;
-  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
-  Value offsets = countOffsets(kept);
-  auto [positions, source] = placeChoices(kept, offsets, shapes[0][0]);
-  return {gatherRows(source), offsets, positions};
-}
-
 SmallVector<Value> mlir::moe::lowerToLinalg(DispatchOp op,
                                             OpBuilder &builder) {
-  return DispatchLowering(op, builder).run();
+  TensorBuilder b(op.getLoc(), builder);
+  ReifiedRankedShapedTypeDims shapes;
+  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
+  auto routed = Routing<DispatchOp>(op, b).run(shapes[0][0]);
+  return {gatherRows(b, op, routed.choices), routed.offsets, routed.positions};
+}
+
+SmallVector<Value> mlir::moe::lowerToLinalg(RouteOp op, OpBuilder &builder) {
+  TensorBuilder b(op.getLoc(), builder);
+  ReifiedRankedShapedTypeDims shapes;
+  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
+  auto routed = Routing<RouteOp>(op, b).run(shapes[0][0]);
+  Value topK = b.i32(op.getTopK());
+  Value tokens = b.generic(
+                      1, 0, routed.choices,
+                      {b.getDimIdentityMap(), b.getDimIdentityMap()},
+                      b.empty(shapes[0], b.getI32Type()),
+                      [&](ValueRange v) -> SmallVector<Value> {
+                        // -1 stays what it is.
+                        return {arith::FloorDivSIOp::create(b, v[0], topK)};
+                      })
+                     .front();
+  return {tokens, routed.offsets, routed.positions};
 }

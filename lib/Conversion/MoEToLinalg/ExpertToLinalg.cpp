@@ -83,7 +83,7 @@ SmallVector<Value> mlir::moe::lowerToLinalg(ExpertOp op, OpBuilder &builder) {
           mapping.map(argument, sliceOfParameter(b, param, index));
         for (Operation &nested : body.without_terminator())
           b.clone(nested, mapping);
-        Value yielded = mapping.lookupOrDefault(op.getYield().getRows());
+        Value yielded = mapping.lookupOrDefault(op.getYield().getValue());
         Value updated = tensor::InsertSliceOp::create(
             b, yielded, iters[0], offsets, rowsOf(iters[0]), strides);
         scf::YieldOp::create(b, updated);

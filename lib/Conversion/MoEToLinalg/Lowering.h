@@ -18,6 +18,9 @@ SmallVector<Value> lowerToLinalg(GateOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DispatchOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(CombineOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(RouteOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
 
 } // namespace mlir::moe
 

@@ -37,6 +37,9 @@ template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
   using OpRewritePattern<OpT>::OpRewritePattern;
   LogicalResult matchAndRewrite(OpT op,
                                 PatternRewriter &rewriter) const override {
+    for (Value operand : op->getOperands())
+      if (isa<MemRefType>(operand.getType()))
+        return rewriter.notifyMatchFailure(op, "works on buffers");
     rewriter.replaceOp(op, decompose(op, rewriter));
     return success();
   }
@@ -54,7 +57,8 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<CombineOp>>(patterns.getContext());
+               Decompose<CombineOp>, Decompose<RouteOp>,
+               Decompose<GroupedMatmulOp>, Decompose<PackOp>>(patterns.getContext());
 }
 
 void mlir::moe::registerAggregatedOpInterfaceExternalModels(
@@ -64,6 +68,10 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     DispatchOp::attachInterface<AggregatedModel<DispatchOp>>(*context);
     ExpertOp::attachInterface<AggregatedModel<ExpertOp>>(*context);
     CombineOp::attachInterface<AggregatedModel<CombineOp>>(*context);
+    RouteOp::attachInterface<AggregatedModel<RouteOp>>(*context);
+    GroupedMatmulOp::attachInterface<AggregatedModel<GroupedMatmulOp>>(
+        *context);
+    PackOp::attachInterface<AggregatedModel<PackOp>>(*context);
     // What a decomposition is made of.
     context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,
                          math::MathDialect, scf::SCFDialect,

@@ -110,7 +110,7 @@ void DispatchOp::getCanonicalizationPatterns(RewritePatternSet &patterns,
 OpFoldResult ExpertOp::fold(FoldAdaptor) {
   // Experts that return what they are given: the uncovered rows are free to be
   // anything, so the whole result is the input.
-  bool identity = getYield().getRows() == getBody().front().getArgument(0) &&
+  bool identity = getYield().getValue() == getBody().front().getArgument(0) &&
                   isMemoryEffectFree(*this);
   if (identity && getGrouped().getType() == getResult().getType() &&
       (getInit() ? getInit() == getGrouped()

@@ -85,6 +85,12 @@ void DispatchOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
   setName(getPositions(), "positions");
 }
 
+void RouteOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getTokens(), "tokens");
+  setName(getOffsets(), "offsets");
+  setName(getPositions(), "positions");
+}
+
 void ExpertOp::getAsmBlockArgumentNames(Region &region,
                                         OpAsmSetValueNameFn setName) {
   if (!region.empty() && region.getNumArguments() > 0)

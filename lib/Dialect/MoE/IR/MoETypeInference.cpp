@@ -62,24 +62,25 @@ GateOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
 // moe.dispatch
 //===----------------------------------------------------------------------===//
 
-LogicalResult DispatchOp::inferReturnTypes(
-    MLIRContext *context, std::optional<Location> location, ValueRange operands,
-    DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
-    SmallVectorImpl<Type> &inferred) {
-  Adaptor adaptor(operands, attributes, properties, regions);
-  auto rows = dyn_cast<RankedTensorType>(adaptor.getRows().getType());
+/// The number of rows that choices `[T, K]` become at most, dynamic where `T`
+/// is, and the types of offsets and positions.
+template <typename AdaptorT>
+static LogicalResult inferRouting(MLIRContext *context,
+                                  std::optional<Location> location,
+                                  AdaptorT adaptor, int64_t &rows,
+                                  SmallVectorImpl<Type> &types) {
   auto ids = dyn_cast<RankedTensorType>(adaptor.getIds().getType());
-  if (!rows || !ids || rows.getRank() != 2 || ids.getRank() != 2)
+  if (!ids || ids.getRank() != 2)
     return emitOptionalError(location, "expected rows and ids of rank 2");
   int64_t experts = adaptor.getNumExperts();
   if (experts < 1 || experts >= INT32_MAX)
     return emitOptionalError(
         location, "expected a number of experts between 1 and 2^31 - 2, got ",
         experts);
-  int64_t grouped = ShapedType::kDynamic;
+  rows = ShapedType::kDynamic;
   if (!ids.isDynamicDim(0) && !ids.isDynamicDim(1)) {
-    if (llvm::MulOverflow(ids.getDimSize(0), ids.getDimSize(1), grouped) ||
-        grouped > INT32_MAX)
+    if (llvm::MulOverflow(ids.getDimSize(0), ids.getDimSize(1), rows) ||
+        rows > INT32_MAX)
       return emitOptionalError(location,
                                "expected fewer than 2^31 choices, got ",
                                ids.getDimSize(0), " x ", ids.getDimSize(1));
@@ -87,41 +88,91 @@ LogicalResult DispatchOp::inferReturnTypes(
       int64_t slots;
       if (!llvm::MulOverflow(capacity.evaluate(ids.getDimSize(0), experts),
                              experts, slots))
-        grouped = std::min(grouped, slots);
+        rows = std::min(rows, slots);
     }
   }
   Type i32 = IntegerType::get(context, 32);
-  inferred.push_back(
-      matrix(grouped, rows.getDimSize(1), rows.getElementType()));
-  inferred.push_back(RankedTensorType::get({experts + 1}, i32));
-  inferred.push_back(matrix(ids.getDimSize(0), ids.getDimSize(1), i32));
+  types.push_back(RankedTensorType::get({experts + 1}, i32));
+  types.push_back(matrix(ids.getDimSize(0), ids.getDimSize(1), i32));
+  return success();
+}
+
+/// The upper bound of the grouped rows, as `index` arithmetic where dynamic.
+template <typename OpT>
+static OpFoldResult buildRowBound(OpBuilder &b, OpT op, int64_t known) {
+  if (!ShapedType::isDynamic(known))
+    return b.getIndexAttr(known);
+  Location loc = op.getLoc();
+  Value t = getValueOrCreateConstantIndexOp(b, loc,
+                                            dimOf(b, loc, op.getIds(), 0));
+  Value k = getValueOrCreateConstantIndexOp(b, loc,
+                                            dimOf(b, loc, op.getIds(), 1));
+  Value rows = arith::MulIOp::create(b, loc, t, k);
+  if (CapacityAttr capacity = op.getCapacityAttr()) {
+    Value slots = arith::MulIOp::create(
+        b, loc, buildCapacity(b, loc, capacity, t, op.getNumExperts()),
+        arith::ConstantIndexOp::create(b, loc, op.getNumExperts()));
+    rows = arith::MinSIOp::create(b, loc, rows, slots);
+  }
+  return rows;
+}
+
+LogicalResult DispatchOp::inferReturnTypes(
+    MLIRContext *context, std::optional<Location> location, ValueRange operands,
+    DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
+    SmallVectorImpl<Type> &inferred) {
+  Adaptor adaptor(operands, attributes, properties, regions);
+  auto rows = dyn_cast<RankedTensorType>(adaptor.getRows().getType());
+  if (!rows || rows.getRank() != 2)
+    return emitOptionalError(location, "expected rows and ids of rank 2");
+  int64_t bound;
+  SmallVector<Type, 2> types;
+  if (failed(inferRouting(context, location, adaptor, bound, types)))
+    return failure();
+  inferred.push_back(matrix(bound, rows.getDimSize(1), rows.getElementType()));
+  llvm::append_range(inferred, types);
   return success();
 }
 
 LogicalResult DispatchOp::reifyResultShapes(
     OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
-  Location loc = getLoc();
-  OpFoldResult tokens = dimOf(b, loc, getIds(), 0);
-  OpFoldResult topK = dimOf(b, loc, getIds(), 1);
-  OpFoldResult hidden = dimOf(b, loc, getRows(), 1);
-  OpFoldResult bound;
-  if (!getGrouped().getType().isDynamicDim(0)) {
-    bound = b.getIndexAttr(getGrouped().getType().getDimSize(0));
-  } else {
-    Value t = getValueOrCreateConstantIndexOp(b, loc, tokens);
-    Value k = getValueOrCreateConstantIndexOp(b, loc, topK);
-    Value rows = arith::MulIOp::create(b, loc, t, k);
-    if (CapacityAttr capacity = getCapacityAttr()) {
-      Value slots = arith::MulIOp::create(
-          b, loc, buildCapacity(b, loc, capacity, t, getNumExperts()),
-          arith::ConstantIndexOp::create(b, loc, getNumExperts()));
-      rows = arith::MinSIOp::create(b, loc, rows, slots);
-    }
-    bound = rows;
-  }
-  shapes = {{bound, hidden},
+  OpFoldResult tokens = dimOf(b, getLoc(), getIds(), 0);
+  OpFoldResult topK = dimOf(b, getLoc(), getIds(), 1);
+  OpFoldResult hidden = dimOf(b, getLoc(), getRows(), 1);
+  OpFoldResult rows =
+      buildRowBound(b, *this, getGrouped().getType().getDimSize(0));
+  shapes = {{rows, hidden},
             {b.getIndexAttr(getNumExperts() + 1)},
             {tokens, topK}};
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.route
+//===----------------------------------------------------------------------===//
+
+LogicalResult RouteOp::inferReturnTypes(
+    MLIRContext *context, std::optional<Location> location, ValueRange operands,
+    DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
+    SmallVectorImpl<Type> &inferred) {
+  Adaptor adaptor(operands, attributes, properties, regions);
+  int64_t bound;
+  SmallVector<Type, 2> types;
+  if (failed(inferRouting(context, location, adaptor, bound, types)))
+    return failure();
+  inferred.push_back(
+      RankedTensorType::get({bound}, IntegerType::get(context, 32)));
+  llvm::append_range(inferred, types);
+  return success();
+}
+
+LogicalResult
+RouteOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+  OpFoldResult rows =
+      buildRowBound(b, *this, getTokens().getType().getDimSize(0));
+  shapes = {{rows},
+            {b.getIndexAttr(getNumExperts() + 1)},
+            {dimOf(b, getLoc(), getIds(), 0), dimOf(b, getLoc(), getIds(), 1)}};
   return success();
 }
 

@@ -5,52 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "Verification.h"
 
 #include <cmath>
 
 using namespace mlir;
 using namespace mlir::moe;
-
-/// Whether two extents can be equal: dynamic ones are checked at run time.
-static bool compatible(int64_t a, int64_t b) {
-  return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b;
-}
-
-/// Check that `value` has the shape `expected`, extent by extent.
-static LogicalResult verifyShape(Operation *op, StringRef name, Value value,
-                                 ArrayRef<int64_t> expected) {
-  auto type = cast<RankedTensorType>(value.getType());
-  bool same = type.getRank() == int64_t(expected.size());
-  for (auto [a, b] : llvm::zip(type.getShape(), expected))
-    same = same && compatible(a, b);
-  if (same)
-    return success();
-  auto print = [](InFlightDiagnostic &diag, ArrayRef<int64_t> shape) {
-    llvm::interleave(
-        shape,
-        [&](int64_t extent) {
-          if (ShapedType::isDynamic(extent))
-            diag << "?";
-          else
-            diag << extent;
-        },
-        [&] { diag << "x"; });
-  };
-  InFlightDiagnostic diag = op->emitOpError() << "expected " << name << " of shape ";
-  print(diag, expected);
-  diag << ", got ";
-  print(diag, type.getShape());
-  return diag;
-}
-
-static LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
-                                 int64_t low, int64_t high) {
-  if (value >= low && value <= high)
-    return success();
-  return op->emitOpError() << "expected " << name << " between " << low
-                           << " and " << high << ", got " << value;
-}
 
 //===----------------------------------------------------------------------===//
 // moe.gate
@@ -154,34 +114,44 @@ LogicalResult GateOp::verify() {
 // moe.dispatch
 //===----------------------------------------------------------------------===//
 
-LogicalResult DispatchOp::verify() {
-  RankedTensorType rows = getRows().getType(), ids = getIds().getType();
+/// What moe.dispatch and moe.route have in common.
+template <typename OpT>
+static LogicalResult verifyRouting(OpT op, bool needsWeights,
+                                   StringRef whoNeedsThem) {
+  RankedTensorType ids = op.getIds().getType();
   if (ids.isDynamicDim(1) || ids.getDimSize(1) < 1)
-    return emitOpError("expected ids with a static, positive number of "
-                       "choices, got ")
+    return op.emitOpError("expected ids with a static, positive number of "
+                          "choices, got ")
            << ids;
-  if (!compatible(rows.getDimSize(0), ids.getDimSize(0)))
-    return emitOpError("expected as many rows as tokens in ids, ")
-           << ids.getDimSize(0) << ", got " << rows.getDimSize(0);
-  if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
-                                         ids.getShape())))
+  if (op.getWeights() &&
+      failed(verifyShape(op, "weights", op.getWeights(), ids.getShape())))
     return failure();
-  bool probability = getPriority() == Priority::Probability;
-  if (!getWeights() && (probability || getScaleRows()))
-    return emitOpError(probability ? "priority(probability)" : "scale_rows")
+  bool probability = op.getPriority() == Priority::Probability;
+  if (!op.getWeights() && (probability || needsWeights))
+    return op.emitOpError(probability ? "priority(probability)" : whoNeedsThem)
            << " needs weights";
-  if (std::optional<int64_t> choices = getChoices())
-    if (failed(verifyRange(*this, "choices", *choices, 1, getTopK())))
+  if (std::optional<int64_t> choices = op.getChoices())
+    if (failed(verifyRange(op, "choices", *choices, 1, op.getTopK())))
       return failure();
-  if (getOverflow() == Overflow::NextChoice) {
+  if (op.getOverflow() == Overflow::NextChoice) {
     if (probability)
-      return emitOpError("overflow(next_choice) needs an order to retry in: "
-                         "priority position or choice, got probability");
-    if (!getCapacity())
-      return emitOpError("overflow(next_choice) needs a capacity");
+      return op.emitOpError("overflow(next_choice) needs an order to retry in: "
+                            "priority position or choice, got probability");
+    if (!op.getCapacity())
+      return op.emitOpError("overflow(next_choice) needs a capacity");
   }
   return success();
 }
+
+LogicalResult DispatchOp::verify() {
+  RankedTensorType rows = getRows().getType(), ids = getIds().getType();
+  if (!compatible(rows.getDimSize(0), ids.getDimSize(0)))
+    return emitOpError("expected as many rows as tokens in ids, ")
+           << ids.getDimSize(0) << ", got " << rows.getDimSize(0);
+  return verifyRouting(*this, getScaleRows(), "scale_rows");
+}
+
+LogicalResult RouteOp::verify() { return verifyRouting(*this, false, ""); }
 
 //===----------------------------------------------------------------------===//
 // moe.expert
@@ -251,9 +221,9 @@ LogicalResult ExpertOp::verifyRegions() {
   if (!yield)
     return emitOpError("expected a region that ends with moe.yield, got ")
            << body.getTerminator()->getName();
-  if (yield.getRows().getType() != yielded)
+  if (yield.getValue().getType() != yielded)
     return yield.emitOpError("expected to yield ")
-           << yielded << ", got " << yield.getRows().getType();
+           << yielded << ", got " << yield.getValue().getType();
   return success();
 }
 

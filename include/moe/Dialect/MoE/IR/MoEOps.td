@@ -336,11 +336,12 @@ def MoE_CombineOp : MoE_Op<"combine", [
 //===----------------------------------------------------------------------===//
 
 def MoE_YieldOp : MoE_Op<"yield", [
-    Pure, ReturnLike, Terminator, HasParent<"::mlir::moe::ExpertOp">]> {
-  let summary = "return the rows of one expert";
+    Pure, ReturnLike, Terminator,
+    ParentOneOf<["::mlir::moe::ExpertOp", "::mlir::moe::GroupedMatmulOp"]>]> {
+  let summary = "return the rows of one expert, or an element of a product";
   let description = [{
     Ends the region of `moe.expert` with that expert's rows, `[n, H']` for `n`
-    rows in.
+    rows in, and the epilogue of `moe.grouped_matmul` with an element.
 
     ```mlir
     func.func @identity(%grouped: tensor<?x4xf32>, %offsets: tensor<3xi32>) -> tensor<?x4xf32> {
@@ -352,8 +353,10 @@ def MoE_YieldOp : MoE_Op<"yield", [
     }
     ```
   }];
-  let arguments = (ins MoE_Matrix:$rows);
-  let assemblyFormat = "$rows attr-dict `:` type($rows)";
+  let arguments = (ins AnyTypeOf<[MoE_Matrix, MoE_Float]>:$value);
+  let assemblyFormat = "$value attr-dict `:` type($value)";
 }
+
+include "moe/Dialect/MoE/IR/MoEGroupedOps.td"
 
 #endif // MOE_DIALECT_MOE_IR_MOEOPS_TD

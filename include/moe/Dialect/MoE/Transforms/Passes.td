@@ -75,4 +75,75 @@ def MoEEntryPoints : Pass<"moe-entry-points", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
 
+//===----------------------------------------------------------------------===//
+// moe-fuse: what runs together
+//===----------------------------------------------------------------------===//
+
+def MoEExpertToGrouped : Pass<"moe-expert-to-grouped"> {
+  let summary = "Turn experts into products over the rows of all of them";
+  let description = [{
+    A `moe.expert` whose region is made of products of rows with parameters,
+    elementwise operations and slices of columns becomes `moe.grouped_matmul` and
+    `linalg.generic` on the rows of all experts. Any other region is left, and a
+    remark says what it does that this pass does not know.
+  }];
+  let statistics = [
+    Statistic<"numGrouped", "experts-grouped", "experts that became products">,
+    Statistic<"numLeft", "experts-left", "experts that were left as they are">
+  ];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+def MoEDenseToGrouped : Pass<"moe-dense-to-grouped"> {
+  let summary = "Turn ordinary products into grouped ones with one group";
+  let description = [{
+    The products outside of experts (of the router, of shared experts) that sum
+    into zeros in f32 become `moe.grouped_matmul` without offsets, so that they
+    fuse and run as the experts' do.
+  }];
+  let statistics = [
+    Statistic<"numGrouped", "products-grouped", "products that became grouped">
+  ];
+  let dependentDialects = ["::mlir::tensor::TensorDialect"];
+}
+
+def MoEFuseColumns : Pass<"moe-fuse-columns"> {
+  let summary = "Turn slices of a product into products of slices";
+  let description = [{
+    Where weights of two products are stored as one (gate and up, beside each
+    other or interleaved), the product of all columns, sliced, becomes products of
+    the sliced weights, which can be fused with what joins them.
+  }];
+  let statistics = [
+    Statistic<"numFused", "slices-fused", "slices moved to the weights">
+  ];
+  let dependentDialects = ["::mlir::tensor::TensorDialect"];
+}
+
+def MoEFuseEpilogue : Pass<"moe-fuse-epilogue"> {
+  let summary = "Fuse elementwise operations into the products before them";
+  let description = [{
+    An elementwise operation on the result of a `moe.grouped_matmul` that nobody
+    else reads becomes part of its epilogue; products of the same rows that it
+    joins (gate and up) become one.
+  }];
+  let statistics = [
+    Statistic<"numFused", "epilogues-fused", "elementwise operations fused">,
+    Statistic<"numMerged", "products-merged", "products merged into another">
+  ];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect"];
+}
+
+def MoEFuseGather : Pass<"moe-fuse-gather"> {
+  let summary = "Gather the rows of tokens where a product reads them";
+  let description = [{
+    A `moe.dispatch` whose grouped rows only products read becomes a `moe.route`,
+    and the products gather: the grouped rows are never in memory.
+  }];
+  let statistics = [
+    Statistic<"numFused", "gathers-fused", "products that gather">
+  ];
+}
+
 #endif // MOE_DIALECT_MOE_TRANSFORMS_PASSES_TD

@@ -1,0 +1,268 @@
+//===- MoEGroupedOps.td - Operations that fusion makes -----*- tablegen -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_IR_MOEGROUPEDOPS_TD
+#define MOE_DIALECT_MOE_IR_MOEGROUPEDOPS_TD
+
+include "moe/Dialect/MoE/IR/MoEDialect.td"
+include "moe/Dialect/MoE/IR/MoEAttrs.td"
+include "mlir/Interfaces/DestinationStyleOpInterface.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+include "mlir/IR/OpAsmInterface.td"
+
+//===----------------------------------------------------------------------===//
+// moe.route
+//===----------------------------------------------------------------------===//
+
+def MoE_RouteOp : MoE_Op<"route", [
+    Pure,
+    DeclareOpInterfaceMethods<InferTypeOpInterface>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
+                              ["reifyResultShapes"]>,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
+  let summary = "group the choices of the tokens by expert, without their rows";
+  let description = [{
+    What `moe.dispatch` does with the same attributes, but for the copies: in the
+    place of the grouped rows stand the numbers of the tokens `[R]` whose rows
+    they would be, in order, −1 in what is not covered. `moe.grouped_matmul`
+    gathers by them.
+
+    ```mlir
+    func.func @route(%ids: tensor<?x2xi32>)
+        -> (tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>) {
+      %tokens, %offsets, %positions = moe.route %ids experts(8)
+        : tensor<?x2xi32>
+      return %tokens, %offsets, %positions
+        : tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>
+    }
+    ```
+  }];
+  let arguments = (ins
+    MoE_Ids:$ids, Optional<MoE_Matrix>:$weights,
+    I64Attr:$num_experts, OptionalAttr<MoE_CapacityAttr>:$capacity,
+    DefaultValuedAttr<MoE_PriorityAttr, "Priority::Position">:$priority,
+    DefaultValuedAttr<MoE_OverflowAttr, "Overflow::Drop">:$overflow,
+    OptionalAttr<I64Attr>:$choices);
+  let results = (outs 1DTensorOf<[I32]>:$tokens, MoE_Offsets:$offsets,
+                      MoE_Ids:$positions);
+  let assemblyFormat = [{
+    $ids (`weights` `(` $weights^ `:` type($weights) `)`)?
+    `experts` `(` $num_experts `)` (`capacity` `(` $capacity^ `)`)?
+    (`priority` `(` custom<Keyword>($priority)^ `)`)? (`overflow` `(` custom<Keyword>($overflow)^ `)`)?
+    (`choices` `(` $choices^ `)`)? attr-dict `:` type($ids)
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    int64_t getTopK() { return getIds().getType().getDimSize(1); }
+    /// Choices of a token that are kept at most: `choices`, or all K.
+    int64_t getMaxChoices() { return getChoices().value_or(getTopK()); }
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// moe.grouped_matmul
+//===----------------------------------------------------------------------===//
+
+def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
+  let mnemonic = "panels";
+  let summary = "layout of packed weights";
+  let description = [{
+    Weights of `products` products `[E, k, n]` lie in memory as
+    `[E, ⌈n / (columns / products)⌉, ⌈k / depth⌉, columns, depth]`: panels of
+    `columns` columns, of which each product has an equal and contiguous share,
+    and within a panel `depth` steps along `k` beside each other. What is beyond
+    `n` and `k` is zero.
+  }];
+  let parameters = (ins "int64_t":$products, "int64_t":$columns,
+                        "int64_t":$depth);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Columns of one product in a panel.
+    int64_t getShare() const { return getColumns() / getProducts(); }
+    /// Shape of the packed weights of `experts` experts, which may be dynamic.
+    SmallVector<int64_t> getShape(int64_t experts, int64_t k, int64_t n) const;
+  }];
+}
+
+def MoE_RowsLike : AnyTypeOf<[MoE_Matrix, MemRefRankOf<[MoE_Float], [2]>],
+    "2-D tensor or memref of f32, f16 or bf16">;
+def MoE_NumbersLike : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>],
+    "1-D tensor or memref of i32">;
+def MoE_WeightsLike : AnyTypeOf<[RankedTensorOf<[MoE_Float]>, MemRefOf<[MoE_Float]>],
+    "tensor or memref of f32, f16 or bf16">;
+def MoE_OperandLike : AnyTypeOf<[AnyRankedTensor, AnyMemRef],
+    "ranked tensor or memref">;
+
+def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
+    AttrSizedOperandSegments, DestinationStyleOpInterface, SingleBlock,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
+                              ["reifyResultShapes"]>,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmBlockArgumentNames"]>]> {
+  let summary = "multiply the rows of each expert with its weights";
+  let description = [{
+    For every expert `e` and each of its rows `offsets[e] ≤ r < offsets[e+1]`
+
+    `result[r, n] = epilogue(Σ_k lhs[g(r), k] · weights_0[e, k, n], …)`
+
+    where `g(r)` is `gather[r]` if given and `r` otherwise. Each product is
+    summed over ascending `k` in f32. The region, the epilogue, takes the sums,
+    one for each of `weights`, and the elements of the `operands`, and yields the
+    element of the result. Rows of no expert keep what `outs` had.
+
+    * Without `offsets` all rows belong to one expert: an ordinary product.
+    * `weights` are `[E, K, N]`, with `transposed` `[E, N, K]`, all of one shape;
+      or, with `panels`, one operand in that packed layout. `first` is the number
+      of the expert that has the first weights.
+    * `maps` has for each of `operands` an affine map from `(e, r, n)`, the
+      number of the weights, the row and the column, to its dimensions: a
+      projection.
+
+    Rows and numbers out of range: offsets are held to the rows there are,
+    and a gathered row to those of `lhs`.
+
+    ```mlir
+    func.func @swiglu(%x: tensor<?x64xf32>, %tokens: tensor<?xi32>,
+                      %offsets: tensor<9xi32>, %gate: tensor<8x64x128xf32>,
+                      %up: tensor<8x64x128xf32>, %init: tensor<?x128xf32>)
+        -> tensor<?x128xf32> {
+      %h = moe.grouped_matmul %x gather(%tokens : tensor<?xi32>)
+          offsets(%offsets : tensor<9xi32>)
+          weights(%gate, %up : tensor<8x64x128xf32>, tensor<8x64x128xf32>)
+          outs(%init : tensor<?x128xf32>) {
+      ^bb0(%g: f32, %u: f32):
+        %one = arith.constant 1.0 : f32
+        %n = arith.negf %g : f32
+        %e = math.exp %n : f32
+        %d = arith.addf %e, %one : f32
+        %s = arith.divf %g, %d : f32
+        %r = arith.mulf %s, %u : f32
+        moe.yield %r : f32
+      } : tensor<?x64xf32> -> tensor<?x128xf32>
+      return %h : tensor<?x128xf32>
+    }
+    ```
+  }];
+  let arguments = (ins
+    MoE_RowsLike:$lhs, Optional<MoE_NumbersLike>:$gather,
+    Optional<MoE_NumbersLike>:$offsets, Variadic<MoE_WeightsLike>:$weights,
+    Variadic<MoE_OperandLike>:$extras, MoE_RowsLike:$init,
+    UnitAttr:$transposed, OptionalAttr<MoE_PanelsAttr>:$panels,
+    OptionalAttr<AffineMapArrayAttr>:$maps, OptionalAttr<I64Attr>:$first);
+  let results = (outs Optional<MoE_Matrix>:$result);
+  let regions = (region SizedRegion<1>:$epilogue);
+  let assemblyFormat = [{
+    $lhs (`gather` `(` $gather^ `:` type($gather) `)`)?
+    (`offsets` `(` $offsets^ `:` type($offsets) `)`)?
+    `weights` `(` $weights `:` type($weights) `)` (`transposed` $transposed^)?
+    (`panels` `(` $panels^ `)`)? (`first` `(` $first^ `)`)?
+    (`operands` `(` $extras^ `:` type($extras) `)`)?
+    (`maps` `(` $maps^ `)`)? `outs` `(` $init `:` type($init) `)`
+    $epilogue attr-dict `:` type($lhs) (`->` type($result)^)?
+  }];
+  let hasVerifier = 1;
+  let hasRegionVerifier = 1;
+  let extraClassDeclaration = [{
+    MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
+    /// Sums that the epilogue takes.
+    int64_t getNumProducts() {
+      return getPanels() ? getPanels()->getProducts() : getWeights().size();
+    }
+    /// Experts that there are weights for.
+    int64_t getExpertCount() {
+      return cast<ShapedType>(getWeights().front().getType()).getDimSize(0);
+    }
+    int64_t getFirstExpert() { return getFirst().value_or(0); }
+    /// Columns of `lhs` and of the result.
+    int64_t getK() { return cast<ShapedType>(getLhs().getType()).getDimSize(1); }
+    int64_t getN() { return cast<ShapedType>(getInit().getType()).getDimSize(1); }
+    /// The map of operand `index` from (e, r, n).
+    AffineMap getOperandMap(unsigned index) {
+      return cast<AffineMapAttr>((*getMaps())[index]).getValue();
+    }
+    YieldOp getYield();
+    /// Whether the epilogue is no more than the sum of the only product.
+    bool isPlain();
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// moe.pack
+//===----------------------------------------------------------------------===//
+
+def MoE_PackOp : MoE_Op<"pack", [
+    DestinationStyleOpInterface,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
+                              ["reifyResultShapes"]>]> {
+  let summary = "lay out weights as a kernel reads them";
+  let description = [{
+    Brings the weights of the products of a `moe.grouped_matmul`, `[E, K, N]` or
+    with `transposed` `[E, N, K]`, into the layout `panels`.
+
+    ```mlir
+    func.func @pack(%w: tensor<8x24x40xbf16>, %init: tensor<8x1x12x64x2xbf16>)
+        -> tensor<8x1x12x64x2xbf16> {
+      %p = moe.pack %w panels(<products = 1, columns = 64, depth = 2>)
+        outs(%init : tensor<8x1x12x64x2xbf16>)
+        : tensor<8x24x40xbf16> -> tensor<8x1x12x64x2xbf16>
+      return %p : tensor<8x1x12x64x2xbf16>
+    }
+    ```
+  }];
+  let arguments = (ins Variadic<MoE_WeightsLike>:$weights, MoE_WeightsLike:$init,
+                       UnitAttr:$transposed, MoE_PanelsAttr:$panels);
+  let results = (outs Optional<RankedTensorOf<[MoE_Float]>>:$result);
+  let assemblyFormat = [{
+    $weights (`transposed` $transposed^)? `panels` `(` $panels `)`
+    `outs` `(` $init `:` type($init) `)` attr-dict
+    `:` type($weights) (`->` type($result)^)?
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
+    /// Rows and columns of one expert's weights.
+    int64_t getK() {
+      auto type = cast<ShapedType>(getWeights().front().getType());
+      return type.getDimSize(getTransposed() ? 2 : 1);
+    }
+    int64_t getN() {
+      auto type = cast<ShapedType>(getWeights().front().getType());
+      return type.getDimSize(getTransposed() ? 1 : 2);
+    }
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// moe.parallel
+//===----------------------------------------------------------------------===//
+
+def MoE_ParallelOp : MoE_Op<"parallel", [RecursiveMemoryEffects]> {
+  let summary = "run tasks through the executor of the runtime";
+  let description = [{
+    Runs the region once for each `i64` from 0 to `count`, in any order and at
+    the same time, by the executor that the runtime passes in (null: one after
+    the other in the calling thread). `moe-outline-tasks` turns it into a
+    function and a call.
+  }];
+  let arguments = (ins AnyType:$executor, I64:$count);
+  let regions = (region MinSizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $executor `,` $count $body attr-dict `:` type($executor)
+  }];
+  let hasRegionVerifier = 1;
+}
+
+def MoE_DoneOp : MoE_Op<"done", [
+    Pure, ReturnLike, Terminator, HasParent<"::mlir::moe::ParallelOp">]> {
+  let summary = "end a task of moe.parallel";
+  let assemblyFormat = "attr-dict";
+}
+
+#endif // MOE_DIALECT_MOE_IR_MOEGROUPEDOPS_TD

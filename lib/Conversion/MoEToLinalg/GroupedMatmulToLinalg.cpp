@@ -1,0 +1,142 @@
+//===- GroupedMatmulToLinalg.cpp - moe.grouped_matmul ---------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Lowering.h"
+#include "TensorBuilder.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+class GroupedMatmulLowering {
+public:
+  GroupedMatmulLowering(GroupedMatmulOp op, OpBuilder &builder)
+      : op(op), b(op.getLoc(), builder) {}
+
+  SmallVector<Value> run();
+
+private:
+  /// `value` held to [0, limit].
+  Value hold(Value value, Value limit) {
+    value = arith::MaxSIOp::create(b, value, b.index(0));
+    return arith::MinSIOp::create(b, value, limit);
+  }
+  Value boundary(Value expert, Value rows);
+  Value weight(int64_t product, Value e, Value k, Value n);
+  Value sums(int64_t product, Value e, Value start, Value count);
+  Value rowsOf(Value e, Value start, Value count);
+
+  GroupedMatmulOp op;
+  TensorBuilder b;
+};
+} // namespace
+
+/// The first row of an expert.
+Value GroupedMatmulLowering::boundary(Value expert, Value rows) {
+  return hold(b.toIndex(b.extract(op.getOffsets(), expert)), rows);
+}
+
+/// One element of the weights, wherever the layout has it.
+Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
+                                    Value n) {
+  if (std::optional<PanelsAttr> panels = op.getPanels()) {
+    Value share = b.index(panels->getShare()), depth = b.index(panels->getDepth());
+    Value column = arith::AddIOp::create(
+        b, arith::RemUIOp::create(b, n, share),
+        b.index(product * panels->getShare()));
+    return b.extract(op.getWeights()[0],
+                     {e, arith::DivUIOp::create(b, n, share),
+                      arith::DivUIOp::create(b, k, depth), column,
+                      arith::RemUIOp::create(b, k, depth)});
+  }
+  if (op.getTransposed())
+    std::swap(k, n);
+  return b.extract(op.getWeights()[product], {e, k, n});
+}
+
+/// One product of the rows of an expert, [count, N] in f32.
+Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
+                                  Value count) {
+  Type f32 = b.getF32Type();
+  AffineMap out = AffineMap::getMultiDimMapWithTargets(3, {0, 1},
+                                                       b.getContext());
+  // It is there for the extent of the loop alone.
+  Value steps = b.empty(OpFoldResult(b.getIndexAttr(op.getK())), f32);
+  return b.generic(
+              3, 1, steps, {AffineMap::get(3, 0, b.getAffineDimExpr(2)), out},
+              b.fill({count, b.getIndexAttr(op.getN())}, b.f32(0.0)),
+              [&](ValueRange v) -> SmallVector<Value> {
+                Value row = arith::AddIOp::create(
+                    b, linalg::IndexOp::create(b, 0), start);
+                Value n = linalg::IndexOp::create(b, 1);
+                Value k = linalg::IndexOp::create(b, 2);
+                if (op.getGather()) {
+                  Value last = arith::SubIOp::create(
+                      b, b.dim(op.getLhs(), 0), b.index(1));
+                  row = hold(b.toIndex(b.extract(op.getGather(), row)), last);
+                }
+                Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
+                Value w = b.toFloat(weight(product, e, k, n), f32);
+                Value term = arith::MulFOp::create(b, x, w);
+                return {arith::AddFOp::create(b, v[1], term)};
+              })
+      .front();
+}
+
+/// The epilogue over the sums: the rows of an expert in the result.
+Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
+  SmallVector<Value> inputs;
+  for (int64_t product = 0; product < op.getNumProducts(); ++product)
+    inputs.push_back(sums(product, e, start, count));
+  Type element = cast<ShapedType>(op.getInit().getType()).getElementType();
+  return b.map(inputs, element, [&](ValueRange v) {
+    Value row = arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);
+    Value place[] = {e, row, linalg::IndexOp::create(b, 1)};
+    Block &body = op.getEpilogue().front();
+    IRMapping mapping;
+    mapping.map(body.getArguments().take_front(inputs.size()), v);
+    for (auto [index, extra] : llvm::enumerate(op.getExtras())) {
+      SmallVector<Value> indices;
+      for (AffineExpr expr : op.getOperandMap(index).getResults())
+        indices.push_back(place[cast<AffineDimExpr>(expr).getPosition()]);
+      mapping.map(body.getArgument(inputs.size() + index),
+                  b.extract(extra, indices));
+    }
+    for (Operation &nested : body.without_terminator())
+      b.clone(nested, mapping);
+    return mapping.lookupOrDefault(op.getYield().getValue());
+  });
+}
+
+SmallVector<Value> GroupedMatmulLowering::run() {
+  Value rows = b.dim(op.getInit(), 0);
+  return b.loop(
+      b.index(op.getExpertCount()), op.getInit(),
+      [&](Value e, ValueRange iters) -> SmallVector<Value> {
+        Value start = b.index(0), end = rows;
+        if (op.getOffsets()) {
+          Value expert = arith::AddIOp::create(b, e, b.index(op.getFirstExpert()));
+          start = boundary(expert, rows);
+          end = boundary(arith::AddIOp::create(b, expert, b.index(1)), rows);
+        }
+        Value count = hold(arith::SubIOp::create(b, end, start), rows);
+        Value result = rowsOf(e, start, count);
+        SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
+        SmallVector<OpFoldResult> sizes{count, b.getIndexAttr(op.getN())};
+        SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+        return {tensor::InsertSliceOp::create(b, result, iters[0], offsets,
+                                              sizes, strides)};
+      });
+}
+
+SmallVector<Value> mlir::moe::lowerToLinalg(GroupedMatmulOp op,
+                                            OpBuilder &builder) {
+  return GroupedMatmulLowering(op, builder).run();
+}

@@ -1,0 +1,279 @@
+//===- MoEGroupedOps.cpp - Operations that fusion makes -------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Verification.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// #moe.panels
+//===----------------------------------------------------------------------===//
+
+LogicalResult
+PanelsAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                   int64_t products, int64_t columns, int64_t depth) {
+  if (products < 1 || columns < 1 || depth < 1)
+    return emitError() << "expected positive products, columns and depth, got "
+                       << products << ", " << columns << " and " << depth;
+  if (columns % products != 0)
+    return emitError() << "expected columns that " << products
+                       << " products share equally, got " << columns;
+  return success();
+}
+
+SmallVector<int64_t> PanelsAttr::getShape(int64_t experts, int64_t k,
+                                          int64_t n) const {
+  return {experts, int64_t(llvm::divideCeil(n, getShare())),
+          int64_t(llvm::divideCeil(k, getDepth())), getColumns(), getDepth()};
+}
+
+//===----------------------------------------------------------------------===//
+// What the operations with a destination share
+//===----------------------------------------------------------------------===//
+
+/// Buffers are read, or written where they are a destination, which keeps
+/// elements that are not written; tensors have no effects.
+static void addEffects(
+    DestinationStyleOpInterface op,
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  for (OpOperand &operand : op->getOpOperands()) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      continue;
+    effects.emplace_back(MemoryEffects::Read::get(), &operand);
+    if (op.isDpsInit(&operand))
+      effects.emplace_back(MemoryEffects::Write::get(), &operand);
+  }
+}
+
+static LogicalResult
+reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
+          ReifiedRankedShapedTypeDims &shapes) {
+  if (op->getNumResults() != 1)
+    return failure();
+  shapes = {tensor::getMixedSizes(b, op.getLoc(), op.getDpsInits().front())};
+  return success();
+}
+
+/// Check that all operands are tensors, or all buffers, and that the result
+/// follows from the destination.
+static LogicalResult verifyDestination(DestinationStyleOpInterface op,
+                                       Value init) {
+  bool tensors = isa<TensorType>(init.getType());
+  for (Value operand : op->getOperands())
+    if (isa<TensorType>(operand.getType()) != tensors)
+      return op->emitOpError(
+                 "expected operands that are all tensors or all memrefs, got ")
+             << init.getType() << " and " << operand.getType();
+  if (op->getNumResults() != unsigned(tensors))
+    return op->emitOpError()
+           << (tensors ? "expected a result for a destination that is a tensor"
+                       : "expected no result for a destination that is a memref");
+  if (tensors && op->getResult(0).getType() != init.getType())
+    return op->emitOpError("expected a result of the type of the destination, ")
+           << init.getType() << ", got " << op->getResult(0).getType();
+  return success();
+}
+
+static Type elementOf(Value value) {
+  return cast<ShapedType>(value.getType()).getElementType();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.grouped_matmul
+//===----------------------------------------------------------------------===//
+
+void GroupedMatmulOp::getAsmBlockArgumentNames(Region &region,
+                                               OpAsmSetValueNameFn setName) {
+  for (BlockArgument argument : region.getArguments())
+    setName(argument, int64_t(argument.getArgNumber()) < getNumProducts()
+                          ? "sum"
+                          : "operand");
+}
+
+YieldOp GroupedMatmulOp::getYield() {
+  return cast<YieldOp>(getEpilogue().front().getTerminator());
+}
+
+bool GroupedMatmulOp::isPlain() {
+  return getYield().getValue() == getEpilogue().getArgument(0);
+}
+
+void GroupedMatmulOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addEffects(*this, effects);
+}
+
+LogicalResult GroupedMatmulOp::reifyResultShapes(
+    OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+  return reifyInit(*this, b, shapes);
+}
+
+/// Check the shapes of the weights against `lhs` and the result.
+static LogicalResult verifyWeights(GroupedMatmulOp op) {
+  if (op.getWeights().empty())
+    return op.emitOpError("expected at least one operand of weights");
+  int64_t experts = op.getExpertCount();
+  SmallVector<int64_t> expected{experts, op.getK(), op.getN()};
+  if (std::optional<PanelsAttr> panels = op.getPanels()) {
+    if (op.getWeights().size() != 1 || op.getTransposed())
+      return op.emitOpError("expected one operand of packed weights, not "
+                            "transposed");
+    expected = panels->getShape(experts, op.getK(), op.getN());
+  } else if (op.getTransposed()) {
+    std::swap(expected[1], expected[2]);
+  }
+  for (auto [index, weights] : llvm::enumerate(op.getWeights())) {
+    if (failed(verifyShape(op, "weights " + Twine(index), weights, expected)))
+      return failure();
+    if (elementOf(weights) != elementOf(op.getLhs()))
+      return op.emitOpError("expected weights of the type of the rows, ")
+             << elementOf(op.getLhs()) << ", got " << elementOf(weights);
+  }
+  return success();
+}
+
+static LogicalResult verifyOperandMaps(GroupedMatmulOp op) {
+  unsigned count = op.getMaps() ? op.getMaps()->size() : 0;
+  if (count != op.getExtras().size())
+    return op.emitOpError("expected a map for each of ")
+           << op.getExtras().size() << " operands, got " << count;
+  auto init = cast<ShapedType>(op.getInit().getType());
+  int64_t extents[] = {op.getExpertCount(), init.getDimSize(0), op.getN()};
+  for (auto [index, operand] : llvm::enumerate(op.getExtras())) {
+    AffineMap map = op.getOperandMap(index);
+    auto type = cast<ShapedType>(operand.getType());
+    if (map.getNumDims() != 3 || map.getNumSymbols() != 0 ||
+        !map.isProjectedPermutation())
+      return op.emitOpError("expected map ")
+             << index << " to be a projection of (e, r, n), got "
+             << AffineMapAttr::get(map);
+    SmallVector<int64_t> expected;
+    for (AffineExpr expr : map.getResults())
+      expected.push_back(extents[cast<AffineDimExpr>(expr).getPosition()]);
+    if (failed(verifyShape(op, "operand " + Twine(index), operand, expected)))
+      return failure();
+    if (!type.getElementType().isIntOrFloat())
+      return op.emitOpError("expected operand ")
+             << index << " of integers or floats, got " << type;
+  }
+  return success();
+}
+
+LogicalResult GroupedMatmulOp::verify() {
+  if (failed(verifyDestination(*this, getInit())))
+    return failure();
+  auto lhs = cast<ShapedType>(getLhs().getType());
+  auto init = cast<ShapedType>(getInit().getType());
+  if (lhs.isDynamicDim(1) || init.isDynamicDim(1))
+    return emitOpError("expected rows and a destination with static columns, "
+                       "got ")
+           << lhs << " and " << init;
+  if (failed(verifyWeights(*this)) || failed(verifyOperandMaps(*this)))
+    return failure();
+  int64_t experts = getExpertCount();
+  if (ShapedType::isDynamic(experts) || experts < 1)
+    return emitOpError("expected weights of a static, positive number of "
+                       "experts");
+  if (getOffsets()) {
+    auto offsets = cast<ShapedType>(getOffsets().getType());
+    if (offsets.isDynamicDim(0))
+      return emitOpError("expected static offsets, got ") << offsets;
+    if (failed(verifyRange(*this, "first", getFirstExpert(), 0,
+                           offsets.getDimSize(0) - 1 - experts)))
+      return failure();
+  } else if (experts != 1 || getFirst()) {
+    return emitOpError("expected one expert and no first where there are no "
+                       "offsets, got ")
+           << experts << " experts";
+  }
+  int64_t rows = getGather()
+                     ? cast<ShapedType>(getGather().getType()).getDimSize(0)
+                     : lhs.getDimSize(0);
+  if (!compatible(rows, init.getDimSize(0)))
+    return emitOpError("expected a destination of ")
+           << rows << " rows, got " << init.getDimSize(0);
+  return success();
+}
+
+LogicalResult GroupedMatmulOp::verifyRegions() {
+  Block &body = getEpilogue().front();
+  SmallVector<Type> expected(getNumProducts(), Float32Type::get(getContext()));
+  for (Value operand : getExtras())
+    expected.push_back(elementOf(operand));
+  if (!llvm::equal(body.getArgumentTypes(), expected))
+    return emitOpError("expected an epilogue that takes ")
+           << expected << ", the sums and the elements of the operands, got "
+           << llvm::to_vector(body.getArgumentTypes());
+  auto yield = dyn_cast<YieldOp>(body.getTerminator());
+  if (!yield)
+    return emitOpError("expected an epilogue that ends with moe.yield, got ")
+           << body.getTerminator()->getName();
+  Type element = elementOf(getInit());
+  if (yield.getValue().getType() != element)
+    return yield.emitOpError("expected to yield ")
+           << element << ", got " << yield.getValue().getType();
+  for (Operation &op : body.without_terminator())
+    if (!isPure(&op) || !OpTrait::hasElementwiseMappableTraits(&op))
+      if (!op.hasTrait<OpTrait::ConstantLike>())
+        return op.emitOpError("expected an epilogue of elementwise operations "
+                              "without side effects");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.pack
+//===----------------------------------------------------------------------===//
+
+void PackOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addEffects(*this, effects);
+}
+
+LogicalResult
+PackOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+  return reifyInit(*this, b, shapes);
+}
+
+LogicalResult PackOp::verify() {
+  if (failed(verifyDestination(*this, getInit())))
+    return failure();
+  int64_t products = getPanels().getProducts();
+  if (int64_t(getWeights().size()) != products)
+    return emitOpError("expected weights of ")
+           << products << " products, got " << getWeights().size();
+  auto first = cast<ShapedType>(getWeights().front().getType());
+  if (first.getRank() != 3 || first.isDynamicDim(1) || first.isDynamicDim(2))
+    return emitOpError("expected weights of rank 3 with static rows and "
+                       "columns, got ")
+           << first;
+  for (Value weights : getWeights())
+    if (failed(verifyShape(*this, "weights", weights, first.getShape())) ||
+        elementOf(weights) != elementOf(getInit()))
+      return emitOpError("expected weights of one type, that of the "
+                         "destination, got ")
+             << weights.getType() << " and " << getInit().getType();
+  return verifyShape(*this, "a destination", getInit(),
+                     getPanels().getShape(first.getDimSize(0), getK(), getN()));
+}
+
+//===----------------------------------------------------------------------===//
+// moe.parallel
+//===----------------------------------------------------------------------===//
+
+LogicalResult ParallelOp::verifyRegions() {
+  Block &entry = getBody().front();
+  if (entry.getNumArguments() != 1 ||
+      !entry.getArgument(0).getType().isSignlessInteger(64))
+    return emitOpError("expected a region that takes the number of a task as "
+                       "i64, got ")
+           << llvm::to_vector(entry.getArgumentTypes());
+  return success();
+}

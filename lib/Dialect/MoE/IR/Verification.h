@@ -1,0 +1,60 @@
+//===- Verification.h - What verifiers share --------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_MOE_IR_VERIFICATION_H
+#define MOE_LIB_DIALECT_MOE_IR_VERIFICATION_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+namespace mlir::moe {
+
+/// Whether two extents can be equal: dynamic ones are checked at run time.
+inline bool compatible(int64_t a, int64_t b) {
+  return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b;
+}
+
+/// Print a shape as types do, e.g. `?x64`.
+inline void printShape(InFlightDiagnostic &diag, ArrayRef<int64_t> shape) {
+  llvm::interleave(
+      shape,
+      [&](int64_t extent) {
+        if (ShapedType::isDynamic(extent))
+          diag << "?";
+        else
+          diag << extent;
+      },
+      [&] { diag << "x"; });
+}
+
+/// Check that `value` has the shape `expected`, extent by extent.
+inline LogicalResult verifyShape(Operation *op, const Twine &name, Value value,
+                                 ArrayRef<int64_t> expected) {
+  auto type = cast<ShapedType>(value.getType());
+  bool same = type.getRank() == int64_t(expected.size());
+  for (auto [a, b] : llvm::zip(type.getShape(), expected))
+    same = same && compatible(a, b);
+  if (same)
+    return success();
+  InFlightDiagnostic diag = op->emitOpError() << "expected " << name
+                                              << " of shape ";
+  printShape(diag, expected);
+  diag << ", got ";
+  printShape(diag, type.getShape());
+  return diag;
+}
+
+inline LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
+                                 int64_t low, int64_t high) {
+  if (value >= low && value <= high)
+    return success();
+  return op->emitOpError() << "expected " << name << " between " << low
+                           << " and " << high << ", got " << value;
+}
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_DIALECT_MOE_IR_VERIFICATION_H

@@ -1,0 +1,161 @@
+//===- EpilogueFusion.cpp - Elementwise operations after products ---------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "EpilogueFusion.h"
+
+#include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Matchers.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+bool mlir::moe::isElementwiseOnMatrix(linalg::GenericOp op) {
+  if (op.getNumDpsInits() != 1 || op->getNumResults() != 1 ||
+      op.getNumLoops() != 2 || op.getNumParallelLoops() != 2 ||
+      !op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isIdentity())
+    return false;
+  Block *body = op.getBody();
+  if (!body->getArguments().back().use_empty() ||
+      !isa<FloatType>(body->getArguments().back().getType()))
+    return false;
+  for (AffineMap map : op.getIndexingMapsArray())
+    if (!map.isProjectedPermutation())
+      return false;
+  return llvm::all_of(body->without_terminator(), [&](Operation &nested) {
+    bool local = llvm::all_of(nested.getOperands(), [&](Value operand) {
+      return operand.getParentBlock() == body ||
+             matchPattern(operand, m_Constant());
+    });
+    return local && isPure(&nested) &&
+           (OpTrait::hasElementwiseMappableTraits(&nested) ||
+            nested.hasTrait<OpTrait::ConstantLike>());
+  });
+}
+
+/// Whether two products read the same rows by the same numbers.
+static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
+  return a.getLhs() == b.getLhs() && a.getGather() == b.getGather() &&
+         a.getOffsets() == b.getOffsets() && a.getFirst() == b.getFirst() &&
+         a.getTransposed() == b.getTransposed() &&
+         a.getWeights().front().getType() == b.getWeights().front().getType();
+}
+
+/// Whether what `product` does not write is undefined, so that an epilogue need
+/// not compute it.
+static bool leavesNothing(GroupedMatmulOp product) {
+  Value init = product.getInit();
+  while (auto slice = init.getDefiningOp<tensor::ExtractSliceOp>())
+    init = slice.getSource();
+  return !product.getOffsets() || init.getDefiningOp<tensor::EmptyOp>();
+}
+
+SmallVector<GroupedMatmulOp>
+mlir::moe::fusibleProducts(linalg::GenericOp consumer,
+                           ArrayRef<EpilogueInput> inputs) {
+  AffineMap element = AffineMap::getMultiDimMapWithTargets(
+      3, {1, 2}, consumer.getContext());
+  SmallVector<GroupedMatmulOp> products;
+  for (auto [input, operand] : llvm::zip(inputs, consumer.getDpsInputs())) {
+    auto product = input.value.getDefiningOp<GroupedMatmulOp>();
+    if (!product || product.getPanels() || !leavesNothing(product) ||
+        llvm::is_contained(products, product))
+      continue;
+    // The operand is what the consumer reads now; its users are those of the
+    // product, whether it stands in for the operand already or will.
+    bool elementwise = llvm::all_of(inputs, [&](const EpilogueInput &other) {
+      return other.value != input.value || other.map == element;
+    });
+    bool alone = llvm::all_of(operand.getUsers(), [&](Operation *user) {
+      return user == consumer || isa<tensor::DimOp>(user);
+    });
+    if (elementwise && alone &&
+        (products.empty() || readAlike(products.front(), product)))
+      products.push_back(product);
+  }
+  return products;
+}
+
+/// Clone what `block` computes of `mapping`'s values.
+static void cloneBody(OpBuilder &b, Block &block, IRMapping &mapping) {
+  for (Operation &op : block.without_terminator())
+    b.clone(op, mapping);
+}
+
+GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
+                                            linalg::GenericOp consumer,
+                                            ArrayRef<EpilogueInput> inputs,
+                                            ArrayRef<GroupedMatmulOp> products,
+                                            Value init) {
+  Location loc = b.getFusedLoc(llvm::map_to_vector(
+      products, [](GroupedMatmulOp product) { return product.getLoc(); }));
+  GroupedMatmulOp first = products.front();
+  SmallVector<Value> weights, extras;
+  SmallVector<Attribute> maps;
+  auto addExtra = [&](Value value, AffineMap map) {
+    extras.push_back(value);
+    maps.push_back(AffineMapAttr::get(map));
+  };
+  for (GroupedMatmulOp product : products) {
+    llvm::append_range(weights, product.getWeights());
+    for (auto [index, extra] : llvm::enumerate(product.getExtras()))
+      addExtra(extra, product.getOperandMap(index));
+  }
+  auto isProduct = [&](const EpilogueInput &input) {
+    return llvm::is_contained(products,
+                              input.value.getDefiningOp<GroupedMatmulOp>());
+  };
+  for (const EpilogueInput &input : inputs)
+    if (!isProduct(input))
+      addExtra(input.value, input.map);
+
+  auto fused = GroupedMatmulOp::create(
+      b, loc, init.getType(), first.getLhs(), first.getGather(),
+      first.getOffsets(), weights, extras, init, first.getTransposed(),
+      /*panels=*/nullptr, maps.empty() ? nullptr : b.getArrayAttr(maps),
+      first.getFirstAttr());
+  OpBuilder::InsertionGuard guard(b);
+  Block *body = b.createBlock(&fused.getEpilogue());
+  for (size_t i = 0; i < weights.size(); ++i)
+    body->addArgument(b.getF32Type(), loc);
+  for (Value extra : extras)
+    body->addArgument(cast<ShapedType>(extra.getType()).getElementType(), loc);
+
+  // First what each product did with its sums, then the consumer.
+  DenseMap<Value, Value> elements;
+  size_t sum = 0, extra = weights.size();
+  for (GroupedMatmulOp product : products) {
+    IRMapping mapping;
+    Block &epilogue = product.getEpilogue().front();
+    size_t sums = product.getWeights().size();
+    for (BlockArgument argument : epilogue.getArguments())
+      mapping.map(argument, body->getArgument(argument.getArgNumber() < sums
+                                                  ? sum++
+                                                  : extra++));
+    cloneBody(b, epilogue, mapping);
+    elements[product.getResult()] =
+        mapping.lookupOrDefault(product.getYield().getValue());
+  }
+  IRMapping mapping;
+  for (auto [input, argument] :
+       llvm::zip(inputs, consumer.getBody()->getArguments()))
+    mapping.map(argument, isProduct(input) ? elements.lookup(input.value)
+                                           : body->getArgument(extra++));
+  // Constants from above come along.
+  for (Operation &op : consumer.getBody()->without_terminator())
+    for (Value operand : op.getOperands())
+      if (operand.getParentBlock() != consumer.getBody() &&
+          !mapping.contains(operand))
+        mapping.map(operand,
+                    b.clone(*operand.getDefiningOp())->getResult(0));
+  cloneBody(b, *consumer.getBody(), mapping);
+  auto yield = cast<linalg::YieldOp>(consumer.getBody()->getTerminator());
+  Value value = yield.getOperand(0);
+  if (value.getParentBlock() != consumer.getBody() && !mapping.contains(value))
+    mapping.map(value, b.clone(*value.getDefiningOp())->getResult(0));
+  YieldOp::create(b, loc, mapping.lookupOrDefault(value));
+  return fused;
+}

@@ -1,0 +1,246 @@
+//===- ExpertToGrouped.cpp - Experts become products over all groups ------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "EpilogueFusion.h"
+#include "FusionRemarks.h"
+#include "Products.h"
+#include "moe/Dialect/MoE/Transforms/Passes.h"
+
+#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
+#include "mlir/Dialect/Linalg/Utils/Utils.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEEXPERTTOGROUPED
+#include "moe/Dialect/MoE/Transforms/Passes.h.inc"
+} // namespace mlir::moe
+
+namespace {
+/// Takes the body of an expert, which sees the rows of one expert at a time, and
+/// builds the same for the rows of all experts at once.
+class Distribution {
+public:
+  Distribution(ExpertOp expert, OpBuilder &b) : expert(expert), b(b) {}
+
+  /// The result for all rows, or null with the reason in `reason`.
+  Value run();
+  StringRef reason;
+
+private:
+  bool distribute(Operation &op);
+  bool distributeProduct(linalg::LinalgOp op);
+  bool distributeElementwise(linalg::GenericOp op);
+  bool distributeColumns(tensor::ExtractSliceOp op);
+  bool distributeInit(Operation &op);
+
+  bool fail(StringRef why) {
+    reason = why;
+    return false;
+  }
+  BlockArgument parameter(Value value);
+  Value init(int64_t columns, Type element);
+
+  ExpertOp expert;
+  OpBuilder &b;
+  /// Matrices of the body, one row for each row of the expert: the same for all.
+  DenseMap<Value, Value> matrices;
+};
+} // namespace
+
+/// The parameter of which `value` is one expert's slice; null if it is none.
+BlockArgument Distribution::parameter(Value value) {
+  auto argument = dyn_cast<BlockArgument>(value);
+  bool isSlice = argument && argument.getOwner() == &expert.getBody().front() &&
+                 argument.getArgNumber() > 0;
+  return isSlice ? argument : BlockArgument();
+}
+
+Value Distribution::init(int64_t columns, Type element) {
+  OpFoldResult rows =
+      tensor::getMixedSize(b, expert.getLoc(), expert.getGrouped(), 0);
+  return tensor::EmptyOp::create(
+      b, expert.getLoc(),
+      ArrayRef<OpFoldResult>{rows, b.getIndexAttr(columns)}, element);
+}
+
+bool Distribution::distributeProduct(linalg::LinalgOp op) {
+  std::optional<PlainProduct> product = matchPlainProduct(op);
+  if (!product)
+    return fail("a product does not sum into zeros of f32");
+  Value lhs = matrices.lookup(product->lhs);
+  BlockArgument weights = parameter(product->rhs);
+  if (!lhs || !weights)
+    return fail("a product is not one of rows with a parameter");
+  matrices[op->getResult(0)] = buildPlainProduct(
+      b, op.getLoc(), lhs, expert.getOffsets(),
+      expert.getParams()[weights.getArgNumber() - 1], product->transposed,
+      expert.getFirstAttr());
+  return true;
+}
+
+bool Distribution::distributeElementwise(linalg::GenericOp op) {
+  if (!isElementwiseOnMatrix(op))
+    return fail("the region does more than products and elementwise operations");
+  SmallVector<EpilogueInput> inputs;
+  bool hasParameter = false;
+  for (OpOperand *operand : op.getDpsInputOperands()) {
+    AffineMap map = op.getMatchingIndexingMap(operand);
+    // (i, j) becomes (e, r, n), and a parameter has the expert before all else.
+    SmallVector<unsigned> dims;
+    BlockArgument slice = parameter(operand->get());
+    if (slice)
+      dims.push_back(0);
+    for (AffineExpr expr : map.getResults())
+      dims.push_back(cast<AffineDimExpr>(expr).getPosition() + 1);
+    Value value;
+    if (slice)
+      value = expert.getParams()[slice.getArgNumber() - 1];
+    else if (map.isIdentity())
+      value = matrices.lookup(operand->get());
+    else if (expert.getBody().isAncestor(operand->get().getParentRegion()))
+      return fail("an elementwise operation broadcasts what the region made");
+    else
+      value = operand->get();
+    if (!value)
+      return fail("an elementwise operation reads something that is no matrix "
+                  "of rows");
+    if (slice && llvm::is_contained(dims, 1))
+      return fail("a parameter has one element for each row");
+    hasParameter |= bool(slice);
+    inputs.push_back({value, AffineMap::getMultiDimMapWithTargets(
+                                 3, dims, op.getContext())});
+  }
+  auto type = cast<RankedTensorType>(op->getResult(0).getType());
+  if (type.isDynamicDim(1))
+    return fail("a matrix has a dynamic number of columns");
+  Value destination = init(type.getDimSize(1), type.getElementType());
+  if (hasParameter) {
+    // Only a product knows which expert a row belongs to.
+    SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
+    if (products.empty())
+      return fail("parameters are used elementwise, but not after a product");
+    matrices[op->getResult(0)] =
+        fuseIntoEpilogue(b, op, inputs, products, destination).getResult();
+    return true;
+  }
+  SmallVector<Value> values = llvm::map_to_vector(
+      inputs, [](const EpilogueInput &input) { return input.value; });
+  IRMapping mapping;
+  auto generic = linalg::GenericOp::create(
+      b, op.getLoc(), TypeRange(destination.getType()), values, destination,
+      op.getIndexingMapsArray(), op.getIteratorTypesArray());
+  op.getRegion().cloneInto(&generic.getRegion(), mapping);
+  matrices[op->getResult(0)] = generic.getResult(0);
+  return true;
+}
+
+bool Distribution::distributeColumns(tensor::ExtractSliceOp op) {
+  Value source = matrices.lookup(op.getSource());
+  if (!source || op.getType().getRank() != 2 || op.getMixedOffsets().size() != 2)
+    return fail("a slice is not one of the columns of a matrix");
+  if (!isConstantIntValue(op.getMixedOffsets()[0], 0) ||
+      !isConstantIntValue(op.getMixedStrides()[0], 1) ||
+      op.getType().isDynamicDim(1))
+    return fail("a slice takes some rows only");
+  SmallVector<OpFoldResult> offsets = op.getMixedOffsets();
+  SmallVector<OpFoldResult> sizes = op.getMixedSizes();
+  sizes[0] = tensor::getMixedSize(b, op.getLoc(), source, 0);
+  matrices[op.getResult()] = tensor::ExtractSliceOp::create(
+      b, op.getLoc(), source, offsets, sizes, op.getMixedStrides());
+  return true;
+}
+
+/// Destinations hold nothing that is read.
+bool Distribution::distributeInit(Operation &op) {
+  for (Value result : op.getResults())
+    if (auto type = dyn_cast<RankedTensorType>(result.getType()))
+      if (type.getRank() != 2)
+        return fail("a tensor of the region is no matrix");
+  return true;
+}
+
+bool Distribution::distribute(Operation &op) {
+  if (isa<tensor::DimOp, tensor::EmptyOp, linalg::FillOp>(op) ||
+      op.hasTrait<OpTrait::ConstantLike>())
+    return distributeInit(op);
+  if (auto slice = dyn_cast<tensor::ExtractSliceOp>(op))
+    return distributeColumns(slice);
+  auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
+  if (!linalgOp || !linalgOp.hasPureTensorSemantics())
+    return fail("the region does more than products and elementwise operations");
+  if (linalg::isaContractionOpInterface(linalgOp))
+    return distributeProduct(linalgOp);
+  auto generic = dyn_cast<linalg::GenericOp>(op);
+  if (!generic)
+    return fail("the region does more than products and elementwise operations");
+  return distributeElementwise(generic);
+}
+
+Value Distribution::run() {
+  if (expert.getUncovered() == Uncovered::Zero || expert.getInit()) {
+    reason = "the rows outside the experts are given";
+    return {};
+  }
+  Block &body = expert.getBody().front();
+  matrices[body.getArgument(0)] = expert.getGrouped();
+  for (Operation &op : body.without_terminator())
+    if (!distribute(op))
+      return {};
+  Value result = matrices.lookup(expert.getYield().getValue());
+  if (!result)
+    reason = "the region yields something that is no matrix of rows";
+  return result;
+}
+
+namespace {
+struct MoEExpertToGrouped
+    : moe::impl::MoEExpertToGroupedBase<MoEExpertToGrouped> {
+  using MoEExpertToGroupedBase::MoEExpertToGroupedBase;
+
+  void runOnOperation() override {
+    SmallVector<ExpertOp> experts;
+    getOperation()->walk([&](ExpertOp expert) { experts.push_back(expert); });
+    for (ExpertOp expert : experts)
+      rewrite(expert);
+  }
+
+  void rewrite(ExpertOp expert) {
+    IRRewriter rewriter(expert);
+    // Elementwise operations of all names are generic ones to what follows.
+    SmallVector<linalg::LinalgOp> named;
+    expert.getBody().walk([&](linalg::LinalgOp op) {
+      if (!isa<linalg::GenericOp, linalg::FillOp>(op) && linalg::isElementwise(op))
+        named.push_back(op);
+    });
+    for (linalg::LinalgOp op : named) {
+      rewriter.setInsertionPoint(op);
+      (void)linalg::generalizeNamedOp(rewriter, op);
+    }
+    rewriter.setInsertionPoint(expert);
+    // What was built before a failure is dead, and erased again.
+    Operation *before = expert->getPrevNode();
+    Distribution distribution(expert, rewriter);
+    Value result = distribution.run();
+    if (!result) {
+      remarkNotFused(expert, "ExpertNotGrouped", distribution.reason);
+      ++numLeft;
+      while (expert->getPrevNode() != before)
+        rewriter.eraseOp(expert->getPrevNode());
+      return;
+    }
+    remarkFused(expert, "ExpertGrouped", "experts became grouped products");
+    ++numGrouped;
+    if (result.getType() != expert.getResult().getType())
+      result = tensor::CastOp::create(rewriter, expert.getLoc(),
+                                      expert.getResult().getType(), result);
+    rewriter.replaceOp(expert, result);
+  }
+};
+} // namespace
