@@ -8,10 +8,16 @@
 #ifndef MOE_RT_SRC_CONTEXT_H
 #define MOE_RT_SRC_CONTEXT_H
 
+#include "pool.h"
 #include "status.h"
+
+#include <memory>
 
 struct moe_rt_context_s {
   moe_rt_allocator_t allocator;
+  std::unique_ptr<moe::rt::ThreadPool>
+      pool; // empty: the executor is the host's
+  moe_rt_executor_t executor;
 };
 
 namespace moe::rt {

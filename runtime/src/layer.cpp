@@ -270,7 +270,8 @@ moe_rt_status_t Call::run(const DLTensor *inputs, const DLTensor *outputs,
   MOE_RT_TRY(checkOverlaps());
   prepareArguments();
   if (hasWork()) {
-    int32_t code = function.entryFn(at<void *>(layer.scratch.pointers));
+    int32_t code = function.entryFn(at<void *>(layer.scratch.pointers),
+                                    &layer.module->context->executor);
     if (code != 0)
       return makeError(MOE_RT_INTERNAL, "function '%s' failed with code %d",
                        function.name.c_str(), code);

@@ -10,6 +10,8 @@
 #include "dtype.h"
 #include "json.h"
 
+#include "moe_rt/artifact.h"
+
 #include <iterator>
 #include <map>
 
@@ -92,7 +94,8 @@ public:
       return expected("an integer");
     if (number < min || number > max)
       return refuse("is " + std::to_string(number) + ", expected " +
-                    std::to_string(min) + " to " + std::to_string(max));
+                    std::to_string(min) +
+                    (min == max ? "" : " to " + std::to_string(max)));
     out = number;
     return nullptr;
   }
@@ -309,26 +312,13 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
   return parseDispatches(node.member("dispatches"), out);
 }
 
-moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
-                                       Metadata &out) {
-  if (size > maxMetadataSize)
-    return makeError(MOE_RT_DATA_LOSS,
-                     "metadata has %zu bytes, expected at most %zu", size,
-                     maxMetadataSize);
-  json::Value root;
-  std::string error;
-  if (!json::parse(text, size, root, error))
-    return makeError(MOE_RT_DATA_LOSS, "metadata: invalid JSON: %s",
-                     error.c_str());
-  if (!json::asObject(&root))
-    return makeError(MOE_RT_DATA_LOSS, "metadata is %s, expected an object",
-                     json::describe(&root));
-  Node node(&root, "");
-  int64_t format;
-  MOE_RT_TRY(node.member("format").integer(1, 1, format));
+static moe_rt_status_t parseVariant(const Node &node, Variant &out) {
+  MOE_RT_TRY(node.object());
   Node target = node.member("target");
   MOE_RT_TRY(target.object());
   MOE_RT_TRY(target.member("triple").string(out.triple));
+  if (Node cpu = target.member("cpu"); cpu.exists())
+    MOE_RT_TRY(cpu.string(out.cpu));
   if (Node features = target.member("features"); features.exists()) {
     size_t count = 0;
     MOE_RT_TRY(features.array(count));
@@ -349,5 +339,34 @@ moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
                                          "'");
     out.functions.push_back(std::move(function));
   }
+  return nullptr;
+}
+
+moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
+                                       Metadata &out) {
+  if (size > maxMetadataSize)
+    return makeError(MOE_RT_DATA_LOSS,
+                     "metadata has %zu bytes, expected at most %zu", size,
+                     maxMetadataSize);
+  json::Value root;
+  std::string error;
+  if (!json::parse(text, size, root, error))
+    return makeError(MOE_RT_DATA_LOSS, "metadata: invalid JSON: %s",
+                     error.c_str());
+  if (!json::asObject(&root))
+    return makeError(MOE_RT_DATA_LOSS, "metadata is %s, expected an object",
+                     json::describe(&root));
+  Node node(&root, "");
+  int64_t format;
+  MOE_RT_TRY(node.member("format").integer(
+      MOE_ARTIFACT_FORMAT_VERSION, MOE_ARTIFACT_FORMAT_VERSION, format));
+  Node variants = node.member("variants");
+  size_t count = 0;
+  MOE_RT_TRY(variants.array(count));
+  if (count == 0)
+    return variants.refuse("is empty");
+  out.variants.resize(count);
+  for (size_t i = 0; i < count; ++i)
+    MOE_RT_TRY(parseVariant(variants.element(i), out.variants[i]));
   return nullptr;
 }

@@ -42,7 +42,7 @@ struct Dispatch {
   size_t counters; // likewise
 };
 
-using EntryFn = int32_t (*)(void **args);
+using EntryFn = int32_t (*)(void **args, const moe_rt_executor_t *executor);
 using WorkspaceFn = int64_t (*)(int64_t tokens);
 
 struct Function {
@@ -63,10 +63,16 @@ struct Function {
   const std::vector<size_t> &indices(moe_rt_role_t role) const;
 };
 
-struct Metadata {
+/// The code for one target.
+struct Variant {
   std::string triple;
+  std::string cpu; // for messages; may be empty
   std::vector<std::string> features;
   std::vector<Function> functions;
+};
+
+struct Metadata {
+  std::vector<Variant> variants; // best first, at least one
 };
 
 /// Read and validate metadata. It is untrusted: whatever it says is either

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-static int32_t entry(void **) { return 0; }
+static int32_t entry(void **, const moe_rt_executor_t *) { return 0; }
 static int64_t workspace(int64_t tokens) { return tokens & 0xfff; }
 
 static void *resolve(void *, const char *symbol) {
@@ -110,11 +110,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       const char *function = moe_rt_module_function_name(module, i);
       callFunction(module, function);
       // What the runtime accepts, the other reader accepts.
-      if (!moe::io::readWeightSpecs(moe_rt_module_metadata(module), function))
+      if (!moe::io::readWeightSpecs(moe_rt_module_metadata(module),
+                                    moe_rt_module_variant(module), function))
         std::abort();
     }
   } else {
-    (void)moe::io::readWeightSpecs({text, size}, "");
+    (void)moe::io::readWeightSpecs({text, size}, 0, "");
   }
   moe_rt_status_free(status);
   moe_rt_module_destroy(module);

@@ -7,11 +7,13 @@
 
 #include "testing.h"
 
+#include <cstring>
+
 using namespace moe::test;
 
 namespace {
 
-int32_t entry(void **) { return 0; }
+int32_t entry(void **, const moe_rt_executor_t *) { return 0; }
 int64_t workspace(int64_t) { return 0; }
 
 void *resolve(void *, const char *symbol) {
@@ -49,7 +51,7 @@ TEST_F(MetadataTest, Accepts) {
   EXPECT_OK(create(metadataFor(layerFunction)));
   EXPECT_OK(create(metadataOf({})));
   // What it does not know, it ignores.
-  EXPECT_OK(create(changed("\"format\": 1", "\"format\": 1, \"plan\": [{}]")));
+  EXPECT_OK(create(changed("\"format\": 2", "\"format\": 2, \"plan\": [{}]")));
   EXPECT_OK(create(changed("\"shape\": [2]}", "\"shape\": [3]}")));
 }
 
@@ -72,7 +74,7 @@ TEST_F(MetadataTest, RefusesDepth) {
     for (size_t i = 0; i < depth; ++i)
       objects += "{\"a\":";
     EXPECT_REFUSED(objects, "nested deeper than 32");
-    EXPECT_REFUSED(changed("\"format\": 1", "\"format\": 1, \"plan\": " +
+    EXPECT_REFUSED(changed("\"format\": 2", "\"format\": 2, \"plan\": " +
                                                 std::string(depth, '[') +
                                                 std::string(depth, ']')),
                    "nested deeper than 32");
@@ -80,16 +82,16 @@ TEST_F(MetadataTest, RefusesDepth) {
 }
 
 TEST_F(MetadataTest, RefusesRepeatedKeys) {
-  EXPECT_REFUSED("{\"format\": 1, \"format\": 1}", "repeated key 'format'");
+  EXPECT_REFUSED("{\"format\": 2, \"format\": 2}", "repeated key 'format'");
   EXPECT_REFUSED(changed("\"name\": \"w\"", "\"name\": \"w\", \"name\": \"v\""),
                  "repeated key 'name'");
 }
 
 TEST_F(MetadataTest, RefusesRepeatedNames) {
   EXPECT_REFUSED(metadataOf({layerFunction, layerFunction}),
-                 "functions[1] repeats the name 'layer'");
+                 "variants[0].functions[1] repeats the name 'layer'");
   EXPECT_REFUSED(changed("\"name\": \"ids\"", "\"name\": \"x\""),
-                 "functions[0].arguments[1] repeats the name 'x'");
+                 "variants[0].functions[0].arguments[1] repeats the name 'x'");
 }
 
 TEST_F(MetadataTest, RefusesWrongTypes) {
@@ -98,24 +100,29 @@ TEST_F(MetadataTest, RefusesWrongTypes) {
     const char *text, *path;
   };
   const Case cases[] = {
-      {"\"format\": 1", "format"},
-      {"\"triple\": \"", "target.triple"},
-      {"\"features\": []", "target.features"},
-      {"\"name\": \"layer\"", "functions[0].name"},
-      {"\"entry\": \"moe_entry_layer\"", "functions[0].entry"},
-      {"\"workspace\": \"moe_workspace_layer\"", "functions[0].workspace"},
-      {"\"tokens\": {\"min\": 0, \"max\": 1000}", "functions[0].tokens"},
-      {"\"min\": 0", "functions[0].tokens.min"},
-      {"\"max\": 1000", "functions[0].tokens.max"},
-      {"\"role\": \"input\"", "functions[0].arguments[0].role"},
-      {"\"dtype\": \"f32\"", "functions[0].arguments[0].dtype"},
-      {"\"shape\": [-1, 4]", "functions[0].arguments[0].shape"},
-      {"\"num_experts\": 3", "functions[0].arguments[1].num_experts"},
+      {"\"format\": 2", "format"},
+      {"\"triple\": \"", "variants[0].target.triple"},
+      {"\"features\": []", "variants[0].target.features"},
+      {"\"name\": \"layer\"", "variants[0].functions[0].name"},
+      {"\"entry\": \"moe_entry_layer\"", "variants[0].functions[0].entry"},
+      {"\"workspace\": \"moe_workspace_layer\"",
+       "variants[0].functions[0].workspace"},
+      {"\"tokens\": {\"min\": 0, \"max\": 1000}",
+       "variants[0].functions[0].tokens"},
+      {"\"min\": 0", "variants[0].functions[0].tokens.min"},
+      {"\"max\": 1000", "variants[0].functions[0].tokens.max"},
+      {"\"role\": \"input\"", "variants[0].functions[0].arguments[0].role"},
+      {"\"dtype\": \"f32\"", "variants[0].functions[0].arguments[0].dtype"},
+      {"\"shape\": [-1, 4]", "variants[0].functions[0].arguments[0].shape"},
+      {"\"num_experts\": 3",
+       "variants[0].functions[0].arguments[1].num_experts"},
       {"\"source\": [\"experts.0.w\", \"experts.1.w\", \"experts.2.w\"]",
-       "functions[0].arguments[2].source"},
-      {"\"alignment\": 4", "functions[0].arguments[3].alignment"},
-      {"\"offsets\": \"offsets0\"", "functions[0].dispatches[0].offsets"},
-      {"\"counters\": \"counters0\"", "functions[0].dispatches[0].counters"},
+       "variants[0].functions[0].arguments[2].source"},
+      {"\"alignment\": 4", "variants[0].functions[0].arguments[3].alignment"},
+      {"\"offsets\": \"offsets0\"",
+       "variants[0].functions[0].dispatches[0].offsets"},
+      {"\"counters\": \"counters0\"",
+       "variants[0].functions[0].dispatches[0].counters"},
   };
   const char *values[] = {
       "null",  "true",   "1.5",        "-5",
@@ -124,7 +131,7 @@ TEST_F(MetadataTest, RefusesWrongTypes) {
   for (const Case &entry : cases) {
     std::string key = entry.text;
     key = key.substr(0, key.find(':') + 1);
-    if (std::string(entry.path) == "target.triple")
+    if (std::string(entry.path) == "variants[0].target.triple")
       continue; // its value is not a constant
     for (const char *value : values) {
       Result result(create(changed(entry.text, key + value)));
@@ -137,9 +144,9 @@ TEST_F(MetadataTest, RefusesWrongTypes) {
 
 TEST_F(MetadataTest, RefusesMissingMembers) {
   for (const char *name :
-       {"format", "target", "triple", "functions", "name", "entry", "workspace",
-        "tokens", "min", "max", "arguments", "role", "dtype", "shape",
-        "offsets", "counters"}) {
+       {"format", "variants", "target", "triple", "functions", "name", "entry",
+        "workspace", "tokens", "min", "max", "arguments", "role", "dtype",
+        "shape", "offsets", "counters"}) {
     std::string key = "\"" + std::string(name) + "\":";
     Result result(create(changed(key, "\"_" + std::string(name) + "\":")));
     EXPECT_EQ(result.code, MOE_RT_DATA_LOSS) << name;
@@ -148,8 +155,8 @@ TEST_F(MetadataTest, RefusesMissingMembers) {
 }
 
 TEST_F(MetadataTest, RefusesNumbers) {
-  EXPECT_REFUSED(changed("\"format\": 1", "\"format\": 2"),
-                 "format is 2, expected 1 to 1");
+  EXPECT_REFUSED(changed("\"format\": 2", "\"format\": 1"),
+                 "format is 1, expected 2");
   EXPECT_REFUSED(changed("\"min\": 0", "\"min\": 1001"),
                  "tokens.max is 1000, expected 1001");
   EXPECT_REFUSED(changed("[-1, 4]", "[-2, 4]"), "shape[0] is -2, expected -1");
@@ -228,6 +235,40 @@ TEST_F(MetadataTest, RefusesOtherMachines) {
       create(changed("\"features\": []", "\"features\": [\"avx9000\"]")),
       MOE_RT_FAILED_PRECONDITION,
       "CPU feature 'avx9000', which this runtime does not know");
+}
+
+TEST_F(MetadataTest, ChoosesTheFirstVariantThatRuns) {
+  std::string never = variantOf({layerFunction}, R"(["sse9", "avx9000"])");
+  std::string foreign = variantOf({layerFunction});
+  foreign.replace(foreign.find(hostTriple), std::strlen(hostTriple),
+                  "riscv64-unknown-linux-gnu\", \"cpu\": \"sifive-x280");
+  std::string here = variantOf({layerFunction});
+  auto chosen = [&](const std::vector<std::string> &variants) {
+    std::string text = metadataOfVariants(variants);
+    moe_rt_module_t *module = nullptr;
+    EXPECT_OK(moe_rt_module_create(context, text.data(), text.size(), resolve,
+                                   nullptr, &module));
+    size_t index = moe_rt_module_variant(module);
+    moe_rt_module_destroy(module);
+    return index;
+  };
+  EXPECT_EQ(chosen({here}), 0u);
+  EXPECT_EQ(chosen({here, here}), 0u);
+  EXPECT_EQ(chosen({never, foreign, here}), 2u);
+  EXPECT_ERROR(create(metadataOfVariants({foreign, never})),
+               MOE_RT_FAILED_PRECONDITION,
+               "the artifact cannot run on this machine: variant 0 "
+               "(sifive-x280): the code is for architecture 'riscv64' "
+               "(riscv64-unknown-linux-gnu), expected '");
+  EXPECT_ERROR(create(metadataOfVariants({foreign, never})),
+               MOE_RT_FAILED_PRECONDITION,
+               "; variant 1 (" + std::string(hostTriple) +
+                   "): the code needs CPU feature 'sse9', 'avx9000', which "
+                   "this runtime does not know");
+  EXPECT_REFUSED(metadataOfVariants({}), "variants is empty");
+  // One that is not chosen must be right, too.
+  EXPECT_REFUSED(metadataOfVariants({here, "{}"}),
+                 "variants[1].target is nothing");
 }
 
 TEST_F(MetadataTest, LargeExpertCountsNeedNoMemoryUntilTheyAreUsed) {

@@ -96,6 +96,11 @@ extern const char *const doubleFunction;
 extern const char *const layerFunction;
 /// Metadata of the functions.
 std::string metadataOf(const std::vector<std::string> &bodies);
+/// Metadata with these elements of `variants`.
+std::string metadataOfVariants(const std::vector<std::string> &variants);
+/// A variant for this machine that needs CPU features, as a JSON list.
+std::string variantOf(const std::vector<std::string> &bodies,
+                      const std::string &features = "[]");
 
 /// The triple of this machine.
 extern const char *const hostTriple;

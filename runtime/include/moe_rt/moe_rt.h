@@ -5,7 +5,7 @@
 //
 // The C interface of the runtime. It needs neither LLVM nor MLIR.
 //
-//   moe_rt_context_t *context;     devices, allocator
+//   moe_rt_context_t *context;     allocator, threads
 //   moe_rt_module_t *module;       one artifact, checked and loaded
 //   moe_rt_layer_t *layer;         one function of it with its weights bound
 //   moe_rt_layer_workspace_bytes(layer, T, &bytes);
@@ -30,6 +30,7 @@
 #define MOE_RT_MOE_RT_H
 
 #include "moe_rt/dlpack.h"
+#include "moe_rt/executor.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,7 +47,14 @@ extern "C" {
 #endif
 
 /// Version of this interface and of the entry points inside an artifact.
-#define MOE_RT_ABI_VERSION 1
+///
+///   int32_t moe_entry_<f>(void **args, const moe_rt_executor_t *executor);
+///   int64_t moe_workspace_<f>(int64_t tokens);
+///
+/// `args` has a pointer to the memref descriptor of each argument of the
+/// metadata, in its order, then one to that of the workspace. The executor is
+/// never NULL. The entry returns 0 unless it fails.
+#define MOE_RT_ABI_VERSION 2
 
 //===----------------------------------------------------------------------===//
 // Status
@@ -92,9 +100,20 @@ typedef struct {
 typedef struct {
   size_t struct_size; // sizeof(moe_rt_context_options_t)
   moe_rt_allocator_t allocator;
+  /// Threads that a call may use, its own included; 0 stands for the cores that
+  /// this process may use.
+  int64_t num_threads;
+  /// Runs the tasks of calls instead of threads of the context; may be NULL, is
+  /// copied. num_threads must be 0 beside it.
+  const moe_rt_executor_t *executor;
 } moe_rt_context_options_t;
 
-/// `options` may be NULL.
+/// `options` may be NULL. Threads start with the first call that needs them,
+/// sleep while there is nothing to do, and end with the context. They block all
+/// signals. One call at a time has the use of them; one that comes meanwhile
+/// runs on its own thread. In a child of fork() there are none: if no call ran
+/// at the time of the fork, the child may use the context, with calls on their
+/// own thread.
 MOE_RT_API moe_rt_status_t moe_rt_context_create(
     const moe_rt_context_options_t *options, moe_rt_context_t **out);
 MOE_RT_API void moe_rt_context_destroy(moe_rt_context_t *context);
@@ -127,6 +146,8 @@ MOE_RT_API void moe_rt_module_destroy(moe_rt_module_t *module);
 
 /// The metadata of the module, JSON, NUL-terminated, owned by the module.
 MOE_RT_API const char *moe_rt_module_metadata(const moe_rt_module_t *module);
+/// Which element of its `variants` this machine runs: the first that it can.
+MOE_RT_API size_t moe_rt_module_variant(const moe_rt_module_t *module);
 MOE_RT_API size_t moe_rt_module_function_count(const moe_rt_module_t *module);
 /// Name of function `index`, owned by the module; NULL if out of range.
 MOE_RT_API const char *

@@ -7,6 +7,8 @@
 |*
 \*===----------------------------------------------------------------------===*/
 
+#include "moe_rt/executor.h"
+
 #include <stdint.h>
 
 #ifndef SCALE
@@ -22,7 +24,8 @@ typedef struct {
 
 /* double: x f32[T, 4] -> y f32[T, 4], y = SCALE * x. Fills its workspace of 64
  * * T bytes. */
-int32_t moe_entry_double(void **args) {
+int32_t moe_entry_double(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
   memref_t *x = args[0], *y = args[1], *workspace = args[2];
   int64_t count = x->sizes_and_strides[0] * x->sizes_and_strides[1];
   for (int64_t i = 0; i < workspace->sizes_and_strides[0]; ++i)
@@ -37,7 +40,8 @@ int64_t moe_workspace_double(int64_t tokens) { return 64 * tokens; }
 /* layer: x f32[T, 4], ids i32[T, 2] of 3 experts, w f32[3, 4] -> y f32[T, 4],
    offsets i32[4], counters i64[2]. y = sum over k of w[ids[t, k]] * x[t]. Each
    expert takes at most 4 tokens. */
-int32_t moe_entry_layer(void **args) {
+int32_t moe_entry_layer(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
   memref_t *x = args[0], *ids = args[1], *w = args[2], *y = args[3],
            *offsets = args[4], *counters = args[5];
   int64_t tokens = x->sizes_and_strides[0];
