@@ -11,35 +11,46 @@
 #include <cinttypes>
 #include <cstdlib>
 #include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 using namespace moe::rt;
 
 static void *defaultAllocate(void *, size_t bytes, size_t alignment) {
   void *memory = nullptr;
-  return posix_memalign(&memory, alignment, bytes) == 0 ? memory : nullptr;
+  if (posix_memalign(&memory, alignment, bytes) != 0)
+    return nullptr;
+#if defined(__linux__)
+  // Without huge pages everything works, more slowly.
+  if (alignment >= hugePage)
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
 }
 
 static void defaultRelease(void *, void *memory, size_t) { std::free(memory); }
 
-moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what) {
+moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what,
+                                 size_t alignment) {
   release();
   if (bytes == 0)
     return nullptr;
   void *result = nullptr;
   if (bytes <= SIZE_MAX)
-    result = context.allocator.allocate(
-        context.allocator.user, static_cast<size_t>(bytes), bufferAlignment);
+    result = context.allocator.allocate(context.allocator.user,
+                                        static_cast<size_t>(bytes), alignment);
   if (!result)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                      "cannot allocate %" PRIu64 " bytes for the %s", bytes,
                      what);
   memory = result;
   size = static_cast<size_t>(bytes);
-  if (reinterpret_cast<uintptr_t>(memory) % bufferAlignment != 0)
+  if (reinterpret_cast<uintptr_t>(memory) % alignment != 0)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "the allocator returned %p for the %s, expected memory "
                      "aligned to %zu bytes",
-                     memory, what, bufferAlignment);
+                     memory, what, alignment);
   return nullptr;
 }
 

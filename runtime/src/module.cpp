@@ -18,18 +18,19 @@ using namespace moe::rt;
 
 moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
                                       const char *name, const Function *&out) {
-  const std::vector<Function> &functions = module->variant.functions;
+  const Variant &variant = module->variant;
   if (!name) {
-    if (functions.size() != 1)
+    if (variant.callable.size() != 1)
       return makeError(MOE_RT_INVALID_ARGUMENT,
                        "no function is named and the module has %zu, expected "
                        "one",
-                       functions.size());
-    out = &functions[0];
+                       variant.callable.size());
+    out = &variant.functions[variant.callable[0]];
     return nullptr;
   }
   std::string known;
-  for (const Function &function : functions) {
+  for (size_t index : variant.callable) {
+    const Function &function = variant.functions[index];
     if (function.name == name) {
       out = &function;
       return nullptr;
@@ -212,14 +213,15 @@ size_t moe_rt_module_variant(const moe_rt_module_t *module) {
 }
 
 size_t moe_rt_module_function_count(const moe_rt_module_t *module) {
-  return module ? module->variant.functions.size() : 0;
+  return module ? module->variant.callable.size() : 0;
 }
 
 const char *moe_rt_module_function_name(const moe_rt_module_t *module,
                                         size_t index) {
   if (index >= moe_rt_module_function_count(module))
     return nullptr;
-  return module->variant.functions[index].name.c_str();
+  const Variant &variant = module->variant;
+  return variant.functions[variant.callable[index]].name.c_str();
 }
 
 moe_rt_status_t moe_rt_function_tensor_count(const moe_rt_module_t *module,
@@ -251,7 +253,7 @@ moe_rt_status_t moe_rt_function_tensor_info(const moe_rt_module_t *module,
   *out = {argument.name.c_str(), role,
           argument.dtype,        static_cast<int32_t>(argument.shape.size()),
           argument.shape.data(), argument.alignment,
-          argument.numExperts};
+          argument.numExperts,   argument.retained};
   return nullptr;
 }
 

@@ -46,6 +46,14 @@ int64_t moe::rt::usableCores() {
   return std::max(1l, sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+static void runSerially(void *, int64_t count, moe_rt_task_fn task,
+                        void *context) {
+  for (int64_t i = 0; i < count; ++i)
+    task(context, i);
+}
+
+const moe_rt_executor_t moe::rt::serialExecutor = {nullptr, 1, runSerially};
+
 /// Tell the processor that this thread does nothing but look at memory.
 static void relax() {
 #if defined(__x86_64__)
@@ -159,8 +167,7 @@ void ThreadPool::parallelFor(int64_t taskCount, moe_rt_task_fn run,
                              void *argument) {
   if (taskCount <= 1 || concurrency == 1 ||
       busy.exchange(true, std::memory_order_acquire)) {
-    for (int64_t i = 0; i < taskCount; ++i)
-      run(argument, i);
+    runSerially(nullptr, taskCount, run, argument);
     return;
   }
   if (owner == 0)

@@ -20,6 +20,9 @@ namespace moe::rt {
 /// Number of cores that this process may use, at least 1.
 int64_t usableCores();
 
+/// Runs tasks on the calling thread.
+extern const moe_rt_executor_t serialExecutor;
+
 /// Runs the tasks of one parallel region at a time on the calling thread and on
 /// its own. Its threads start when the first region needs them, wait for the
 /// next region for some microseconds and then sleep. Where a thread cannot be

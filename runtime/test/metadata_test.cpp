@@ -219,6 +219,108 @@ TEST_F(MetadataTest, RefusesInconsistentSources) {
                  "num_experts is on an argument that is no integer");
 }
 
+TEST_F(MetadataTest, RefusesInconsistentPreparations) {
+  auto changed = [](const std::string &from, const std::string &to) {
+    std::string text = metadataOf({packedFunction, packFunction});
+    size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return text.replace(at, from.size(), to);
+  };
+  const std::string at = "variants[0].functions[0].arguments";
+  EXPECT_OK(create(metadataOf({packedFunction, packFunction})));
+  EXPECT_OK(create(metadataOf({packFunction, packedFunction})));
+  EXPECT_OK(create(changed("\"retained\": false", "\"retained\": true")));
+
+  EXPECT_REFUSED(changed("\"retained\": false", "\"retained\": 0"),
+                 at + "[1].retained is a number, expected true or false");
+  EXPECT_REFUSED(changed("\"x\", \"role\": \"input\"",
+                         "\"x\", \"role\": \"input\", \"retained\": true"),
+                 at + "[0].retained is on an argument that is no weight");
+  EXPECT_REFUSED(changed("\"prepare\": \"pack\"", "\"prepare\": 1"),
+                 at + "[4].prepare is a number, expected a string");
+  EXPECT_REFUSED(changed("\"prepare\": \"pack\", ", ""),
+                 at + "[4].prepare is nothing");
+  EXPECT_REFUSED(changed("\"sources\": [\"gate\", \"up\"], ", ""),
+                 at + "[4].sources is nothing");
+  EXPECT_REFUSED(changed("[\"gate\", \"up\"]", "[]"),
+                 at + "[4].sources is empty");
+  EXPECT_REFUSED(changed("[\"gate\", \"up\"]", "[\"gate\", 7]"),
+                 at + "[4].sources[1] is a number");
+  for (const char *name : {"x", "y", "both", "none"})
+    EXPECT_REFUSED(changed("[\"gate\", \"up\"]",
+                           "[\"gate\", \"" + std::string(name) + "\"]"),
+                   at + "[4].sources[1] names '" + name +
+                       "', which is no weight");
+  EXPECT_REFUSED(changed("\"role\": \"prepared\"", "\"role\": \"weight\""),
+                 at + "[4] has 'prepare' or 'sources' but role weight, "
+                      "expected prepared");
+  for (const char *shape : {"[]", "[0, 2, 4]", "[16777217, 2, 4]"})
+    EXPECT_REFUSED(changed("[3, 2, 4]", shape),
+                   at + "[4].shape has no first extent from 1 to 16777216");
+  EXPECT_REFUSED(changed("[3, 2, 4]", "[-1, 2, 4]"),
+                 at + "[4].shape[0] is -1, expected 0");
+
+  // The function that prepares.
+  for (const char *name : {"none", "packed"})
+    EXPECT_REFUSED(changed("\"prepare\": \"pack\"",
+                           "\"prepare\": \"" + std::string(name) + "\""),
+                   at + "[4].prepare names '" + name +
+                       "', which is no function that prepares 'packed'");
+  for (const char *name : {"none", "pack"})
+    EXPECT_REFUSED(changed("\"prepares\": \"packed\"",
+                           "\"prepares\": \"" + std::string(name) + "\""),
+                   "prepare");
+  EXPECT_REFUSED(changed("\"prepares\": \"packed\"", "\"prepares\": 1"),
+                 "variants[0].functions[1].prepares is a number");
+  EXPECT_REFUSED(changed("\"prepares\": \"packed\", ", ""),
+                 "names 'pack', which is no function that prepares 'packed'");
+  EXPECT_REFUSED(changed("[\"gate\", \"up\"]", "[\"gate\"]"),
+                 "names function 'pack' with 3 arguments, expected 1 inputs "
+                 "and one output");
+  EXPECT_REFUSED(
+      changed("\"u\", \"role\": \"input\"", "\"u\", \"role\": \"output\""),
+      "expected 2 inputs and one output");
+  EXPECT_REFUSED(
+      changed("\"b\", \"role\": \"output\"", "\"b\", \"role\": \"input\""),
+      "expected 2 inputs and one output");
+  auto pack = [](const std::string &from, const std::string &to) {
+    std::string body = packFunction;
+    size_t at = body.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return metadataOf({packedFunction, body.replace(at, from.size(), to)});
+  };
+  EXPECT_REFUSED(
+      pack("\"min\": 0", "\"min\": 2"),
+      "names function 'pack' for 2 to 1000 experts, expected 1 to 3");
+  EXPECT_REFUSED(pack("\"max\": 1000", "\"max\": 2"),
+                 "names function 'pack' for 0 to 2 experts, expected 1 to 3");
+  for (const char *shape :
+       {"[-1, 5]", "[-1, -1]", "[3, 4]", "[-1]", "[-1, 4, 1]", "[]"})
+    EXPECT_REFUSED(pack("[-1, 4]", shape),
+                   at + "[4].prepare names function 'pack' whose input 'g' has "
+                        "type f32[");
+  EXPECT_REFUSED(pack("[-1, 4]", "[-1, 5]"),
+                 "f32[T, 5], expected T of the 3 experts of 'gate' of type "
+                 "f32[3, 4]");
+  EXPECT_REFUSED(pack("\"dtype\": \"f32\"", "\"dtype\": \"bf16\""),
+                 "whose input 'g' has type bf16[T, 4]");
+  EXPECT_REFUSED(pack("[-1, 2, 4]", "[-1, 4, 2]"),
+                 "whose output 'b' has type f32[T, 4, 2], expected T of the 3 "
+                 "experts of 'both' of type f32[3, 2, 4]");
+  EXPECT_REFUSED(pack("\"shape\": [-1, 4]}", "\"shape\": [-1, 4], "
+                                             "\"alignment\": 8}"),
+                 "whose input 'g' is aligned to 8 bytes, which not every "
+                 "expert of 'gate' is");
+  EXPECT_OK(create(pack("[-1, 2, 4]}", "[-1, 2, 4], \"alignment\": 32}")));
+  EXPECT_REFUSED(pack("[-1, 2, 4]}", "[-1, 2, 4], \"alignment\": 64}"),
+                 "whose output 'b' is aligned to 64 bytes, which not every "
+                 "expert of 'both' is");
+  // A weight without experts is one expert, not three.
+  EXPECT_REFUSED(changed("[\"gate\", \"up\"]", "[\"gate\", \"bias\"]"),
+                 "whose input 'u' has type f32[T, 4], expected T of the 3 "
+                 "experts of 'bias' of type f32[4]");
+}
+
 TEST_F(MetadataTest, RefusesOtherMachines) {
   auto triple = [&](const char *text) { return changed(hostTriple, text); };
   EXPECT_ERROR(create(triple("riscv64-unknown-linux-gnu")),
@@ -279,7 +381,7 @@ TEST_F(MetadataTest, LargeExpertCountsNeedNoMemoryUntilTheyAreUsed) {
 }
 
 TEST_F(MetadataTest, SurvivesEveryTruncationAndManyChanges) {
-  std::string text = metadataFor(layerFunction);
+  std::string text = metadataOf({layerFunction, packedFunction, packFunction});
   for (size_t size = 0; size < text.size(); ++size)
     EXPECT_EQ(Result(create(text.substr(0, size))).code, MOE_RT_DATA_LOSS);
   uint64_t state = 1;

@@ -50,6 +50,30 @@ const char *const moe::test::layerFunction = R"(
   "dispatches": [{"num_experts": 3, "top_k": 2, "offsets": "offsets0",
                   "counters": "counters0"}])";
 
+const char *const moe::test::packedFunction = R"(
+  "name": "packed", "entry": "moe_entry_packed",
+  "workspace": "moe_workspace_packed", "tokens": {"min": 0, "max": 1000},
+  "arguments": [
+    {"name": "x", "role": "input", "dtype": "f32", "shape": [-1, 4]},
+    {"name": "gate", "role": "weight", "dtype": "f32", "shape": [3, 4],
+     "retained": false, "source": ["e.0.gate", "e.1.gate", "e.2.gate"]},
+    {"name": "up", "role": "weight", "dtype": "f32", "shape": [3, 4],
+     "retained": false, "source": ["all.up"]},
+    {"name": "bias", "role": "weight", "dtype": "f32", "shape": [4]},
+    {"name": "both", "role": "prepared", "dtype": "f32", "shape": [3, 2, 4],
+     "prepare": "pack", "sources": ["gate", "up"], "alignment": 64},
+    {"name": "y", "role": "output", "dtype": "f32", "shape": [-1, 4]}],
+  "dispatches": [])";
+
+const char *const moe::test::packFunction = R"(
+  "name": "pack", "prepares": "packed", "entry": "moe_entry_pack",
+  "workspace": "moe_workspace_pack", "tokens": {"min": 0, "max": 1000},
+  "arguments": [
+    {"name": "g", "role": "input", "dtype": "f32", "shape": [-1, 4]},
+    {"name": "u", "role": "input", "dtype": "f32", "shape": [-1, 4]},
+    {"name": "b", "role": "output", "dtype": "f32", "shape": [-1, 2, 4]}],
+  "dispatches": [])";
+
 static std::string join(const std::vector<std::string> &parts) {
   std::string text;
   for (const std::string &part : parts)

@@ -94,6 +94,8 @@ std::string metadataFor(const std::string &body);
 /// The functions of Inputs/fixture.c.
 extern const char *const doubleFunction;
 extern const char *const layerFunction;
+extern const char *const packedFunction; // needs packFunction beside it
+extern const char *const packFunction;
 /// Metadata of the functions.
 std::string metadataOf(const std::vector<std::string> &bodies);
 /// Metadata with these elements of `variants`.

@@ -71,3 +71,48 @@ int32_t moe_entry_layer(void **args, const moe_rt_executor_t *executor) {
 }
 
 int64_t moe_workspace_layer(int64_t tokens) { return tokens ? 128 : 0; }
+
+/* packed: x f32[T, 4], gate and up f32[3, 4], which it does not read, bias
+   f32[4], both f32[3, 2, 4] prepared from gate and up -> y f32[T, 4],
+   y = x * (sum over e of both[e, 0] * both[e, 1]) + bias. */
+int32_t moe_entry_packed(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
+  memref_t *x = args[0], *gate = args[1], *up = args[2], *bias = args[3],
+           *both = args[4], *y = args[5];
+  if (gate->aligned || up->aligned)
+    return 1;
+  int64_t tokens = x->sizes_and_strides[0];
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t h = 0; h < 4; ++h) {
+      float scale = 0;
+      for (int64_t e = 0; e < 3; ++e)
+        scale += ((float *)both->aligned)[8 * e + h] *
+                 ((float *)both->aligned)[8 * e + 4 + h];
+      ((float *)y->aligned)[4 * t + h] =
+          scale * ((float *)x->aligned)[4 * t + h] +
+          ((float *)bias->aligned)[h];
+    }
+  return 0;
+}
+
+int64_t moe_workspace_packed(int64_t tokens) { return tokens ? 64 : 0; }
+
+/* pack: gate and up f32[E, 4] -> both f32[E, 2, 4]. Uses its workspace of 32
+   bytes for each expert. */
+int32_t moe_entry_pack(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
+  memref_t *gate = args[0], *up = args[1], *both = args[2],
+           *workspace = args[3];
+  float *buffer = workspace->aligned;
+  for (int64_t e = 0; e < gate->sizes_and_strides[0]; ++e) {
+    for (int64_t h = 0; h < 4; ++h) {
+      buffer[8 * e + h] = ((float *)gate->aligned)[4 * e + h];
+      buffer[8 * e + 4 + h] = ((float *)up->aligned)[4 * e + h];
+    }
+    for (int64_t i = 0; i < 8; ++i)
+      ((float *)both->aligned)[8 * e + i] = buffer[8 * e + i];
+  }
+  return 0;
+}
+
+int64_t moe_workspace_pack(int64_t experts) { return 32 * experts; }
