@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Target/Target.h"
+#include "moe_rt/artifact.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "llvm/Support/JSON.h"
@@ -61,12 +62,15 @@ mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
 
   llvm::json::Array features(target.features);
   llvm::json::Value metadata = llvm::json::Object{
-      {"format", 1},
+      {"format", MOE_ARTIFACT_FORMAT_VERSION},
       {"producer", "moe-compile " MOE_VERSION},
-      {"target", llvm::json::Object{{"triple", target.triple},
-                                    {"cpu", target.cpu},
-                                    {"features", std::move(features)}}},
-      {"functions", std::move(functions)},
+      {"variants",
+       llvm::json::Array{llvm::json::Object{
+           {"target", llvm::json::Object{{"triple", target.triple},
+                                         {"cpu", target.cpu},
+                                         {"features", std::move(features)}}},
+           {"functions", std::move(functions)},
+       }}},
   };
   std::string text;
   llvm::raw_string_ostream(text) << metadata;

@@ -1,6 +1,6 @@
 """``libmoe_rt.so`` through ctypes: modules and layers.
 
-The functions and structures are those of ``moe_rt/moe_rt.h``, ABI 1.  No code is
+The functions and structures are those of ``moe_rt/moe_rt.h``, ABI 2.  No code is
 compiled against CPython, so one wheel serves every version.
 """
 
@@ -54,6 +54,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_module_load_memory": (_P, [_P, _P, _SIZE, _OUT(_P)]),
     "moe_rt_module_destroy": (None, [_P]),
     "moe_rt_module_metadata": (_STR, [_P]),
+    "moe_rt_module_variant": (_SIZE, [_P]),
     "moe_rt_module_function_count": (_SIZE, [_P]),
     "moe_rt_module_function_name": (_STR, [_P, _SIZE]),
     "moe_rt_function_tensor_count": (_P, [_P, _STR, ctypes.c_int, _OUT(_SIZE)]),
@@ -258,7 +259,8 @@ class Module:
         return names[0]
 
     def _sources(self, function: str) -> dict[str, list[str]]:
-        for entry in self.metadata.get("functions", []):
+        variant = library().moe_rt_module_variant(self._handle.pointer)
+        for entry in self.metadata["variants"][variant]["functions"]:
             if entry.get("name") == function:
                 return {a["name"]: a["source"] for a in entry.get("arguments", [])
                         if a.get("role") == "weight" and a.get("source")}

@@ -7,38 +7,50 @@
 
 #include "context.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdlib>
 #include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 using namespace moe::rt;
 
 static void *defaultAllocate(void *, size_t bytes, size_t alignment) {
   void *memory = nullptr;
-  return posix_memalign(&memory, alignment, bytes) == 0 ? memory : nullptr;
+  if (posix_memalign(&memory, alignment, bytes) != 0)
+    return nullptr;
+#if defined(__linux__)
+  // Without huge pages everything works, more slowly.
+  if (alignment >= hugePage)
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
 }
 
 static void defaultRelease(void *, void *memory, size_t) { std::free(memory); }
 
-moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what) {
+moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what,
+                                 size_t alignment) {
   release();
   if (bytes == 0)
     return nullptr;
   void *result = nullptr;
   if (bytes <= SIZE_MAX)
-    result = context.allocator.allocate(
-        context.allocator.user, static_cast<size_t>(bytes), bufferAlignment);
+    result = context.allocator.allocate(context.allocator.user,
+                                        static_cast<size_t>(bytes), alignment);
   if (!result)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                      "cannot allocate %" PRIu64 " bytes for the %s", bytes,
                      what);
   memory = result;
   size = static_cast<size_t>(bytes);
-  if (reinterpret_cast<uintptr_t>(memory) % bufferAlignment != 0)
+  if (reinterpret_cast<uintptr_t>(memory) % alignment != 0)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "the allocator returned %p for the %s, expected memory "
                      "aligned to %zu bytes",
-                     memory, what, bufferAlignment);
+                     memory, what, alignment);
   return nullptr;
 }
 
@@ -49,6 +61,42 @@ void Buffer::release() {
   size = 0;
 }
 
+static moe_rt_status_t checkOptions(const moe_rt_context_options_t &options) {
+  if (options.struct_size != sizeof(moe_rt_context_options_t))
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "context options: struct_size is %zu, expected %zu",
+                     options.struct_size, sizeof(moe_rt_context_options_t));
+  const moe_rt_allocator_t &allocator = options.allocator;
+  if (!allocator.allocate != !allocator.release)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "context options: allocator has %s but no %s, expected "
+                     "both or neither",
+                     allocator.allocate ? "'allocate'" : "'release'",
+                     allocator.allocate ? "'release'" : "'allocate'");
+  if (options.num_threads < 0 || options.num_threads > ThreadPool::maxThreads)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "context options: num_threads is %" PRId64
+                     ", expected 0 to %" PRId64,
+                     options.num_threads, ThreadPool::maxThreads);
+  const moe_rt_executor_t *executor = options.executor;
+  if (!executor)
+    return nullptr;
+  if (options.num_threads > 0)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "context options: num_threads is %" PRId64
+                     " beside an executor, expected 0",
+                     options.num_threads);
+  if (!executor->parallel_for)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "context options: executor has no 'parallel_for'");
+  if (executor->concurrency < 1)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "context options: executor has concurrency %" PRId64
+                     ", expected at least 1",
+                     executor->concurrency);
+  return nullptr;
+}
+
 extern "C" {
 
 moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
@@ -56,26 +104,30 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
   if (!out)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_context_create: 'out' is NULL");
-  moe_rt_allocator_t allocator = {nullptr, defaultAllocate, defaultRelease};
+  moe_rt_context_options_t given = {};
   if (options) {
-    if (options->struct_size != sizeof(moe_rt_context_options_t))
-      return makeError(MOE_RT_INVALID_ARGUMENT,
-                       "context options: struct_size is %zu, expected %zu",
-                       options->struct_size, sizeof(moe_rt_context_options_t));
-    const moe_rt_allocator_t &given = options->allocator;
-    if (!given.allocate != !given.release)
-      return makeError(MOE_RT_INVALID_ARGUMENT,
-                       "context options: allocator has %s but no %s, expected "
-                       "both or neither",
-                       given.allocate ? "'allocate'" : "'release'",
-                       given.allocate ? "'release'" : "'allocate'");
-    if (given.allocate)
-      allocator = given;
+    MOE_RT_TRY(checkOptions(*options));
+    given = *options;
   }
-  auto *context = new (std::nothrow) moe_rt_context_t{allocator};
+  std::unique_ptr<moe_rt_context_t> context(new (std::nothrow)
+                                                moe_rt_context_t());
   if (!context)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the context");
-  *out = context;
+  context->allocator = {nullptr, defaultAllocate, defaultRelease};
+  if (given.allocator.allocate)
+    context->allocator = given.allocator;
+  if (given.executor) {
+    context->executor = *given.executor;
+  } else {
+    int64_t threads = given.num_threads ? given.num_threads : usableCores();
+    context->pool.reset(new (std::nothrow) ThreadPool(
+        std::min(threads, ThreadPool::maxThreads)));
+    if (!context->pool)
+      return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                       "cannot allocate the pool of threads");
+    context->executor = context->pool->executor();
+  }
+  *out = context.release();
   return nullptr;
 }
 

@@ -138,6 +138,13 @@ const Value::object_t *moe::json::asObject(const Value *value) {
   return value ? value->get_ptr<const Value::object_t *>() : nullptr;
 }
 
+bool moe::json::asBool(const Value *value, bool &out) {
+  if (!value || !value->is_boolean())
+    return false;
+  out = *value->get_ptr<const bool *>();
+  return true;
+}
+
 bool moe::json::asInt(const Value *value, int64_t &out) {
   if (!value)
     return false;

@@ -39,6 +39,8 @@ const Value::object_t *asObject(const Value *value);
 /// False unless the value is an integer that fits.
 [[nodiscard]] bool asInt(const Value *value, int64_t &out);
 
+[[nodiscard]] bool asBool(const Value *value, bool &out);
+
 /// What a message calls a value: "a string", "nothing" for nullptr.
 const char *describe(const Value *value);
 

@@ -6,9 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "checked.h"
-#include "module.h"
+#include "prepare.h"
 #include "statistics.h"
-#include "tensor.h"
 
 #include <cinttypes>
 #include <cstring>
@@ -37,22 +36,14 @@ struct ScratchLayout {
 
 struct moe_rt_layer_s {
   moe_rt_layer_s(moe_rt_module_t *module, const Function &function)
-      : module(module), function(function) {}
+      : module(module), function(function), weights(*module, function) {}
 
   moe_rt_module_t *module;
   const Function &function;
-  std::vector<BoundTensor> weights; // in signature order
+  LayerWeights weights;
   ScratchLayout scratch;
   Statistics statistics;
 };
-
-/// Bytes of an argument with a static shape; the signature bounds them.
-static uint64_t staticBytes(const Argument &argument) {
-  uint64_t bytes = argument.elementSize();
-  for (int64_t extent : argument.shape)
-    bytes *= static_cast<uint64_t>(extent);
-  return bytes;
-}
 
 static bool isReport(const Argument &argument) {
   return argument.role == Role::offsets || argument.role == Role::counters;
@@ -71,7 +62,7 @@ bool ScratchLayout::compute(const Function &function) {
   total = buffers;
   for (const Argument &argument : function.arguments)
     if (isReport(argument) &&
-        (!checkedAdd(total, staticBytes(argument), total) ||
+        (!checkedAdd(total, argument.staticBytes(), total) ||
          !checkedAlign(total, bufferAlignment, total)))
       return false;
   return true;
@@ -159,12 +150,14 @@ moe_rt_status_t Call::bind(const DLTensor *inputs, const DLTensor *outputs) {
   for (size_t index : function.inputs)
     MOE_RT_TRY(checkElements(function.arguments[index], bound(index)));
   for (size_t i = 0; i < function.weights.size(); ++i)
-    bound(function.weights[i]) = layer.weights[i];
+    bound(function.weights[i]) = layer.weights.weights()[i];
+  for (size_t i = 0; i < function.preparations.size(); ++i)
+    bound(function.preparations[i].argument) = layer.weights.prepared()[i];
   return nullptr;
 }
 
-/// Check something that the code writes against all inputs and weights and the
-/// first `outputs` outputs.
+/// Check something that the code writes against all that it reads and the first
+/// `outputs` outputs.
 moe_rt_status_t Call::checkOverlap(const BoundTensor &written, const char *role,
                                    const char *name, size_t outputs) {
   auto check = [&](size_t index) -> moe_rt_status_t {
@@ -179,6 +172,8 @@ moe_rt_status_t Call::checkOverlap(const BoundTensor &written, const char *role,
     MOE_RT_TRY(check(index));
   for (size_t index : function.weights)
     MOE_RT_TRY(check(index));
+  for (const Preparation &preparation : function.preparations)
+    MOE_RT_TRY(check(preparation.argument));
   for (size_t i = 0; i < outputs; ++i)
     MOE_RT_TRY(check(function.outputs[i]));
   return nullptr;
@@ -231,7 +226,7 @@ void Call::prepareArguments() {
   for (size_t i = 0; i < function.arguments.size(); ++i) {
     const Argument &argument = function.arguments[i];
     if (isReport(argument)) {
-      uint64_t bytes = staticBytes(argument);
+      uint64_t bytes = argument.staticBytes();
       bound(i) = {at<char>(buffer), bytes};
       buffer += (bytes + bufferAlignment - 1) & ~(bufferAlignment - 1);
     }
@@ -239,11 +234,7 @@ void Call::prepareArguments() {
     descriptor = writeDescriptor(argument, tokens, bound(i).data, descriptor);
   }
   pointers[function.arguments.size()] = descriptor;
-  descriptor[0] = descriptor[1] =
-      static_cast<int64_t>(reinterpret_cast<intptr_t>(workspace.data));
-  descriptor[2] = 0;
-  descriptor[3] = static_cast<int64_t>(workspace.bytes);
-  descriptor[4] = 1;
+  writeWorkspaceDescriptor(workspace.data, workspace.bytes, descriptor);
   auto *reports = at<DispatchReport>(layout.reports);
   for (size_t i = 0; i < function.dispatches.size(); ++i) {
     const Dispatch &dispatch = function.dispatches[i];
@@ -270,7 +261,8 @@ moe_rt_status_t Call::run(const DLTensor *inputs, const DLTensor *outputs,
   MOE_RT_TRY(checkOverlaps());
   prepareArguments();
   if (hasWork()) {
-    int32_t code = function.entryFn(at<void *>(layer.scratch.pointers));
+    int32_t code = function.entryFn(at<void *>(layer.scratch.pointers),
+                                    &layer.module->context->executor);
     if (code != 0)
       return makeError(MOE_RT_INTERNAL, "function '%s' failed with code %d",
                        function.name.c_str(), code);
@@ -300,6 +292,20 @@ static moe_rt_status_t checkTensors(const Function &function, const char *role,
   return nullptr;
 }
 
+static moe_rt_status_t newLayer(moe_rt_module_t *module,
+                                const Function &function,
+                                std::unique_ptr<moe_rt_layer_t> &out) {
+  out.reset(new (std::nothrow) moe_rt_layer_t(module, function));
+  if (!out)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the layer");
+  MOE_RT_TRY(out->statistics.allocate(function));
+  if (!out->scratch.compute(function))
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                     "function '%s' needs more than 2^64-1 bytes for a call",
+                     function.name.c_str());
+  return nullptr;
+}
+
 extern "C" {
 
 moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
@@ -313,25 +319,32 @@ moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
   MOE_RT_TRY(findFunction(module, function, found));
   MOE_RT_TRY(
       checkTensors(*found, "weights", found->weights.size(), weights, count));
-  std::unique_ptr<moe_rt_layer_t> layer(new (std::nothrow)
-                                            moe_rt_layer_t(module, *found));
-  if (!layer)
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the layer");
-  MOE_RT_TRY(layer->statistics.allocate(*found));
-  if (!layer->scratch.compute(*found))
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
-                     "function '%s' needs more than 2^64-1 bytes for a call",
-                     found->name.c_str());
-  for (size_t i = 0; i < count; ++i) {
-    const Argument &argument = found->arguments[found->weights[i]];
-    TokenCount unused; // a weight has no dynamic extent
-    BoundTensor bound;
-    MOE_RT_TRY(checkTensor(argument, weights[i], unused, bound));
-    MOE_RT_TRY(checkElements(argument, bound));
-    layer->weights.push_back(bound);
-  }
+  std::unique_ptr<moe_rt_layer_t> layer;
+  MOE_RT_TRY(newLayer(module, *found, layer));
+  MOE_RT_TRY(layer->weights.bind(weights));
   *out = layer.release();
   return nullptr;
+}
+
+moe_rt_status_t moe_rt_layer_create_from_source(moe_rt_module_t *module,
+                                                const char *function,
+                                                moe_rt_read_weight_fn read,
+                                                void *user,
+                                                moe_rt_layer_t **out) {
+  if (!module || !read || !out)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_layer_create_from_source: an argument is NULL");
+  const Function *found;
+  MOE_RT_TRY(findFunction(module, function, found));
+  std::unique_ptr<moe_rt_layer_t> layer;
+  MOE_RT_TRY(newLayer(module, *found, layer));
+  MOE_RT_TRY(layer->weights.read(read, user));
+  *out = layer.release();
+  return nullptr;
+}
+
+uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer) {
+  return layer ? layer->weights.ownedBytes() : 0;
 }
 
 void moe_rt_layer_destroy(moe_rt_layer_t *layer) { delete layer; }

@@ -18,18 +18,19 @@ using namespace moe::rt;
 
 moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
                                       const char *name, const Function *&out) {
-  const std::vector<Function> &functions = module->metadata.functions;
+  const Variant &variant = module->variant;
   if (!name) {
-    if (functions.size() != 1)
+    if (variant.callable.size() != 1)
       return makeError(MOE_RT_INVALID_ARGUMENT,
                        "no function is named and the module has %zu, expected "
                        "one",
-                       functions.size());
-    out = &functions[0];
+                       variant.callable.size());
+    out = &variant.functions[variant.callable[0]];
     return nullptr;
   }
   std::string known;
-  for (const Function &function : functions) {
+  for (size_t index : variant.callable) {
+    const Function &function = variant.functions[index];
     if (function.name == name) {
       out = &function;
       return nullptr;
@@ -42,12 +43,43 @@ moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
                    known.empty() ? "none" : known.c_str());
 }
 
+static moe_rt_status_t checkTarget(const Variant &variant) {
+  MOE_RT_TRY(checkTriple(variant.triple));
+  return checkFeatures(variant.features);
+}
+
+/// Find the first variant that this machine can run.
+static moe_rt_status_t selectVariant(const std::vector<Variant> &variants,
+                                     size_t &out) {
+  std::string reasons;
+  for (size_t i = 0; i < variants.size(); ++i) {
+    moe_rt_status_t status = checkTarget(variants[i]);
+    if (!status) {
+      out = i;
+      return nullptr;
+    }
+    if (i > 0)
+      reasons += "; ";
+    if (variants.size() > 1)
+      reasons +=
+          "variant " + std::to_string(i) + " (" +
+          (variants[i].cpu.empty() ? variants[i].triple : variants[i].cpu) +
+          "): ";
+    reasons += moe_rt_status_message(status);
+    moe_rt_status_free(status);
+  }
+  return makeError(MOE_RT_FAILED_PRECONDITION,
+                   "the artifact cannot run on this machine: %s",
+                   reasons.c_str());
+}
+
 /// Read the metadata and check that its code can run here.
 static moe_rt_status_t describe(moe_rt_module_t &module, const char *metadata,
                                 size_t size) {
-  MOE_RT_TRY(parseMetadata(metadata, size, module.metadata));
-  MOE_RT_TRY(checkTriple(module.metadata.triple));
-  MOE_RT_TRY(checkFeatures(module.metadata.features));
+  Metadata parsed;
+  MOE_RT_TRY(parseMetadata(metadata, size, parsed));
+  MOE_RT_TRY(selectVariant(parsed.variants, module.variantIndex));
+  module.variant = std::move(parsed.variants[module.variantIndex]);
   module.text.assign(metadata, size);
   return nullptr;
 }
@@ -65,7 +97,7 @@ static moe_rt_status_t resolveSymbol(moe_rt_resolve_fn resolve, void *user,
 
 static moe_rt_status_t resolveAll(moe_rt_module_t &module,
                                   moe_rt_resolve_fn resolve, void *user) {
-  for (Function &function : module.metadata.functions) {
+  for (Function &function : module.variant.functions) {
     void *entry, *workspace;
     MOE_RT_TRY(resolveSymbol(resolve, user, function, function.entry, entry));
     MOE_RT_TRY(
@@ -82,10 +114,11 @@ static void *resolveInObject(void *user, const char *symbol) {
 
 static moe_rt_status_t newModule(moe_rt_context_t *context,
                                  std::unique_ptr<moe_rt_module_t> &out) {
-  out.reset(new (std::nothrow) moe_rt_module_t{context, {}, {}, {}});
-  return out ? nullptr
-             : makeError(MOE_RT_RESOURCE_EXHAUSTED,
-                         "cannot allocate the module");
+  out.reset(new (std::nothrow) moe_rt_module_t);
+  if (!out)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the module");
+  out->context = context;
+  return nullptr;
 }
 
 static moe_rt_status_t loadParts(moe_rt_module_t &module,
@@ -175,15 +208,20 @@ const char *moe_rt_module_metadata(const moe_rt_module_t *module) {
   return module ? module->text.c_str() : "";
 }
 
+size_t moe_rt_module_variant(const moe_rt_module_t *module) {
+  return module ? module->variantIndex : 0;
+}
+
 size_t moe_rt_module_function_count(const moe_rt_module_t *module) {
-  return module ? module->metadata.functions.size() : 0;
+  return module ? module->variant.callable.size() : 0;
 }
 
 const char *moe_rt_module_function_name(const moe_rt_module_t *module,
                                         size_t index) {
   if (index >= moe_rt_module_function_count(module))
     return nullptr;
-  return module->metadata.functions[index].name.c_str();
+  const Variant &variant = module->variant;
+  return variant.functions[variant.callable[index]].name.c_str();
 }
 
 moe_rt_status_t moe_rt_function_tensor_count(const moe_rt_module_t *module,
@@ -215,7 +253,7 @@ moe_rt_status_t moe_rt_function_tensor_info(const moe_rt_module_t *module,
   *out = {argument.name.c_str(), role,
           argument.dtype,        static_cast<int32_t>(argument.shape.size()),
           argument.shape.data(), argument.alignment,
-          argument.numExperts};
+          argument.numExperts,   argument.retained};
   return nullptr;
 }
 

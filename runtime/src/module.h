@@ -15,7 +15,8 @@
 struct moe_rt_module_s {
   moe_rt_context_t *context;
   std::string text; // of the metadata
-  moe::rt::Metadata metadata;
+  size_t variantIndex = 0;
+  moe::rt::Variant variant;     // that of this machine
   moe::rt::LoadedObject object; // empty for code of a JIT
 };
 

@@ -7,9 +7,13 @@
 
 #include "signature.h"
 #include "checked.h"
+#include "context.h"
 #include "dtype.h"
 #include "json.h"
 
+#include "moe_rt/artifact.h"
+
+#include <algorithm>
 #include <iterator>
 #include <map>
 
@@ -23,11 +27,20 @@ static constexpr size_t maxArguments = 65536;
 static constexpr int64_t maxAlignment = 65536;
 static constexpr int64_t maxExperts = int64_t(1) << 24;
 
-static constexpr const char *roleNames[] = {"input", "weight", "output",
-                                            "offsets", "counters"};
+static constexpr uint32_t minPreparedAlignment = bufferAlignment;
+
+static constexpr const char *roleNames[] = {"input",   "weight",   "output",
+                                            "offsets", "counters", "prepared"};
 
 const char *Argument::roleName() const {
   return roleNames[static_cast<size_t>(role)];
+}
+
+uint64_t Argument::staticBytes() const {
+  uint64_t bytes = elementSize();
+  for (int64_t extent : shape)
+    bytes *= static_cast<uint64_t>(extent);
+  return bytes;
 }
 
 const std::vector<size_t> &Function::indices(moe_rt_role_t role) const {
@@ -86,13 +99,19 @@ public:
     out = *text;
     return nullptr;
   }
+  moe_rt_status_t boolean(bool &out) const {
+    if (!json::asBool(value, out))
+      return expected("true or false");
+    return nullptr;
+  }
   moe_rt_status_t integer(int64_t min, int64_t max, int64_t &out) const {
     int64_t number;
     if (!json::asInt(value, number))
       return expected("an integer");
     if (number < min || number > max)
       return refuse("is " + std::to_string(number) + ", expected " +
-                    std::to_string(min) + " to " + std::to_string(max));
+                    std::to_string(min) +
+                    (min == max ? "" : " to " + std::to_string(max)));
     out = number;
     return nullptr;
   }
@@ -114,7 +133,8 @@ static moe_rt_status_t parseRole(const Node &node, Role &out) {
     }
   }
   return node.refuse("is '" + text +
-                     "', expected input, weight, output, offsets or counters");
+                     "', expected input, weight, output, offsets, counters or "
+                     "prepared");
 }
 
 static moe_rt_status_t parseDType(const Node &node, Argument &argument) {
@@ -204,6 +224,11 @@ static moe_rt_status_t parseArgument(const Node &node, Argument &out) {
       return experts.refuse("is on an argument that is no integer input or "
                             "output");
   }
+  if (Node retained = node.member("retained"); retained.exists()) {
+    MOE_RT_TRY(retained.boolean(out.retained));
+    if (out.role != Role::weight)
+      return retained.refuse("is on an argument that is no weight");
+  }
   return parseSource(node.member("source"), out);
 }
 
@@ -278,6 +303,8 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
   MOE_RT_TRY(node.member("name").string(out.name));
   MOE_RT_TRY(node.member("entry").string(out.entry));
   MOE_RT_TRY(node.member("workspace").string(out.workspace));
+  if (Node prepares = node.member("prepares"); prepares.exists())
+    MOE_RT_TRY(prepares.string(out.prepares));
   Node tokens = node.member("tokens");
   MOE_RT_TRY(tokens.object());
   MOE_RT_TRY(tokens.member("min").integer(0, INT64_MAX, out.minTokens));
@@ -309,26 +336,164 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
   return parseDispatches(node.member("dispatches"), out);
 }
 
-moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
-                                       Metadata &out) {
-  if (size > maxMetadataSize)
-    return makeError(MOE_RT_DATA_LOSS,
-                     "metadata has %zu bytes, expected at most %zu", size,
-                     maxMetadataSize);
-  json::Value root;
-  std::string error;
-  if (!json::parse(text, size, root, error))
-    return makeError(MOE_RT_DATA_LOSS, "metadata: invalid JSON: %s",
-                     error.c_str());
-  if (!json::asObject(&root))
-    return makeError(MOE_RT_DATA_LOSS, "metadata is %s, expected an object",
-                     json::describe(&root));
-  Node node(&root, "");
-  int64_t format;
-  MOE_RT_TRY(node.member("format").integer(1, 1, format));
+//===----------------------------------------------------------------------===//
+// Prepared weights
+//===----------------------------------------------------------------------===//
+
+static std::string describe(const Argument &argument) {
+  std::string text = findDTypeName(argument.dtype);
+  if (argument.isBool)
+    text = "i1";
+  text += "[";
+  for (size_t i = 0; i < argument.shape.size(); ++i)
+    text += (i ? ", " : "") + (argument.shape[i] == dynamicExtent
+                                   ? std::string("T")
+                                   : std::to_string(argument.shape[i]));
+  return text + "]";
+}
+
+/// Whether `whole` has for each expert what `part` has for each of its T.
+static bool holdsExperts(const Argument &part, const Argument &whole,
+                         int64_t experts) {
+  std::vector<int64_t> shape = whole.shape;
+  // A weight without experts is one expert.
+  if (experts == 1 && shape.size() + 1 == part.shape.size())
+    shape.insert(shape.begin(), 1);
+  return sameDType(part.dtype, whole.dtype) && part.isBool == whole.isBool &&
+         !shape.empty() && shape.size() == part.shape.size() &&
+         shape[0] == experts && part.shape[0] == dynamicExtent &&
+         std::equal(shape.begin() + 1, shape.end(), part.shape.begin() + 1);
+}
+
+/// Whether `part` is aligned wherever in an aligned `whole` a range of experts
+/// starts.
+static bool alignsExperts(const Argument &part, const Argument &whole,
+                          uint32_t alignment, int64_t experts) {
+  uint64_t stride = whole.staticBytes() / static_cast<uint64_t>(experts);
+  return alignment % part.alignment == 0 &&
+         (experts == 1 || stride % part.alignment == 0);
+}
+
+/// Check that a function makes one argument of ranges of experts of weights.
+static moe_rt_status_t checkPreparation(const Node &node,
+                                        const Function &function,
+                                        const Preparation &preparation,
+                                        const Function &prepare) {
+  const Argument &target = function.arguments[preparation.argument];
+  std::string name = "'" + prepare.name + "'";
+  int64_t experts = target.shape[0];
+  size_t sources = preparation.sources.size();
+  if (prepare.inputs.size() != sources || prepare.outputs.size() != 1 ||
+      prepare.arguments.size() != sources + 1)
+    return node.refuse("names function " + name + " with " +
+                       std::to_string(prepare.arguments.size()) +
+                       " arguments, expected " + std::to_string(sources) +
+                       " inputs and one output");
+  if (prepare.minTokens > 1 || prepare.maxTokens < experts)
+    return node.refuse("names function " + name + " for " +
+                       std::to_string(prepare.minTokens) + " to " +
+                       std::to_string(prepare.maxTokens) +
+                       " experts, expected 1 to " + std::to_string(experts));
+  auto check = [&](const Argument &part, const Argument &whole,
+                   uint32_t alignment) -> moe_rt_status_t {
+    if (part.numExperts > 0 || !holdsExperts(part, whole, experts))
+      return node.refuse("names function " + name + " whose " +
+                         part.roleName() + " '" + part.name + "' has type " +
+                         describe(part) + ", expected T of the " +
+                         std::to_string(experts) + " experts of '" +
+                         whole.name + "' of type " + describe(whole));
+    if (!alignsExperts(part, whole, alignment, experts))
+      return node.refuse(
+          "names function " + name + " whose " + part.roleName() + " '" +
+          part.name + "' is aligned to " + std::to_string(part.alignment) +
+          " bytes, which not every expert of '" + whole.name + "' is");
+    return nullptr;
+  };
+  for (size_t i = 0; i < sources; ++i) {
+    const Argument &weight =
+        function.arguments[function.weights[preparation.sources[i]]];
+    MOE_RT_TRY(
+        check(prepare.arguments[prepare.inputs[i]], weight, weight.alignment));
+  }
+  return check(prepare.arguments[prepare.outputs[0]], target,
+               std::max(target.alignment, minPreparedAlignment));
+}
+
+static moe_rt_status_t parseSources(const Node &node, const Function &function,
+                                    std::vector<size_t> &out) {
+  size_t count = 0;
+  MOE_RT_TRY(node.array(count));
+  if (count == 0)
+    return node.refuse("is empty");
+  for (size_t i = 0; i < count; ++i) {
+    std::string name;
+    MOE_RT_TRY(node.element(i).string(name));
+    size_t position = 0;
+    while (position < function.weights.size() &&
+           function.arguments[function.weights[position]].name != name)
+      ++position;
+    if (position == function.weights.size())
+      return node.element(i).refuse("names '" + name + "', which is no weight");
+    out.push_back(position);
+  }
+  return nullptr;
+}
+
+/// Find the functions that prepare the arguments of function `index`.
+static moe_rt_status_t
+parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
+                  Variant &variant, size_t index) {
+  Function &function = variant.functions[index];
+  if (!function.prepares.empty()) {
+    auto position = names.find(function.prepares);
+    if (position == names.end() ||
+        !variant.functions[position->second].prepares.empty())
+      return node.member("prepares")
+          .refuse("names '" + function.prepares +
+                  "', which is no function that can be called");
+  }
+  for (size_t i = 0; i < function.arguments.size(); ++i) {
+    const Argument &argument = function.arguments[i];
+    Node item = node.member("arguments").element(i);
+    Node prepare = item.member("prepare"), sources = item.member("sources");
+    if (argument.role != Role::prepared) {
+      if (prepare.exists() || sources.exists())
+        return item.refuse("has 'prepare' or 'sources' but role " +
+                           std::string(argument.roleName()) +
+                           ", expected prepared");
+      continue;
+    }
+    if (argument.shape.empty() || argument.shape[0] < 1 ||
+        argument.shape[0] > maxExperts)
+      return item.member("shape").refuse("has no first extent from 1 to " +
+                                         std::to_string(maxExperts) +
+                                         ", the number of experts");
+    Preparation preparation;
+    preparation.argument = i;
+    MOE_RT_TRY(parseSources(sources, function, preparation.sources));
+    std::string name;
+    MOE_RT_TRY(prepare.string(name));
+    auto position = names.find(name);
+    if (position == names.end() ||
+        variant.functions[position->second].prepares != function.name)
+      return prepare.refuse("names '" + name +
+                            "', which is no function that prepares '" +
+                            function.name + "'");
+    preparation.function = position->second;
+    MOE_RT_TRY(checkPreparation(prepare, function, preparation,
+                                variant.functions[preparation.function]));
+    function.preparations.push_back(std::move(preparation));
+  }
+  return nullptr;
+}
+
+static moe_rt_status_t parseVariant(const Node &node, Variant &out) {
+  MOE_RT_TRY(node.object());
   Node target = node.member("target");
   MOE_RT_TRY(target.object());
   MOE_RT_TRY(target.member("triple").string(out.triple));
+  if (Node cpu = target.member("cpu"); cpu.exists())
+    MOE_RT_TRY(cpu.string(out.cpu));
   if (Node features = target.member("features"); features.exists()) {
     size_t count = 0;
     MOE_RT_TRY(features.array(count));
@@ -347,7 +512,40 @@ moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
     if (!names.emplace(function.name, i).second)
       return functions.element(i).refuse("repeats the name '" + function.name +
                                          "'");
+    if (function.prepares.empty())
+      out.callable.push_back(i);
     out.functions.push_back(std::move(function));
   }
+  for (size_t i = 0; i < count; ++i)
+    MOE_RT_TRY(parsePreparations(functions.element(i), names, out, i));
+  return nullptr;
+}
+
+moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,
+                                       Metadata &out) {
+  if (size > maxMetadataSize)
+    return makeError(MOE_RT_DATA_LOSS,
+                     "metadata has %zu bytes, expected at most %zu", size,
+                     maxMetadataSize);
+  json::Value root;
+  std::string error;
+  if (!json::parse(text, size, root, error))
+    return makeError(MOE_RT_DATA_LOSS, "metadata: invalid JSON: %s",
+                     error.c_str());
+  if (!json::asObject(&root))
+    return makeError(MOE_RT_DATA_LOSS, "metadata is %s, expected an object",
+                     json::describe(&root));
+  Node node(&root, "");
+  int64_t format;
+  MOE_RT_TRY(node.member("format").integer(
+      MOE_ARTIFACT_FORMAT_VERSION, MOE_ARTIFACT_FORMAT_VERSION, format));
+  Node variants = node.member("variants");
+  size_t count = 0;
+  MOE_RT_TRY(variants.array(count));
+  if (count == 0)
+    return variants.refuse("is empty");
+  out.variants.resize(count);
+  for (size_t i = 0; i < count; ++i)
+    MOE_RT_TRY(parseVariant(variants.element(i), out.variants[i]));
   return nullptr;
 }

@@ -17,7 +17,7 @@
 
 namespace moe::rt {
 
-enum class Role { input, weight, output, offsets, counters };
+enum class Role { input, weight, output, offsets, counters, prepared };
 
 inline constexpr int64_t dynamicExtent = -1;
 
@@ -29,10 +29,13 @@ struct Argument {
   std::vector<int64_t> shape; // dynamicExtent is T
   uint32_t alignment;
   int64_t numExperts = 0; // > 0: elements are expert ids
+  bool retained = true;   // of a weight: calls read it
 
   /// "input", "weight", ...
   const char *roleName() const;
   size_t elementSize() const { return dtype.bits / 8u; }
+  /// Bytes of an argument without a dynamic extent; parsing bounds them.
+  uint64_t staticBytes() const;
 };
 
 /// One dispatch of a function and the arguments in which it reports.
@@ -42,17 +45,27 @@ struct Dispatch {
   size_t counters; // likewise
 };
 
-using EntryFn = int32_t (*)(void **args);
+/// How an argument of role `prepared` comes from weights. The function that
+/// prepares takes a range of experts of each source and returns theirs.
+struct Preparation {
+  size_t argument;             // the one that is prepared
+  size_t function = 0;         // in the variant
+  std::vector<size_t> sources; // in Function::weights
+};
+
+using EntryFn = int32_t (*)(void **args, const moe_rt_executor_t *executor);
 using WorkspaceFn = int64_t (*)(int64_t tokens);
 
 struct Function {
   std::string name;
   std::string entry;
   std::string workspace;
+  std::string prepares; // the function whose weights this one prepares, if any
   int64_t minTokens;
   int64_t maxTokens;
   std::vector<Argument> arguments;
   std::vector<Dispatch> dispatches;
+  std::vector<Preparation> preparations;
   // Indices of the caller's arguments by role, in signature order.
   std::vector<size_t> inputs, weights, outputs;
 
@@ -63,10 +76,17 @@ struct Function {
   const std::vector<size_t> &indices(moe_rt_role_t role) const;
 };
 
-struct Metadata {
+/// The code for one target.
+struct Variant {
   std::string triple;
+  std::string cpu; // for messages; may be empty
   std::vector<std::string> features;
   std::vector<Function> functions;
+  std::vector<size_t> callable; // the functions that are not there to prepare
+};
+
+struct Metadata {
+  std::vector<Variant> variants; // best first, at least one
 };
 
 /// Read and validate metadata. It is untrusted: whatever it says is either

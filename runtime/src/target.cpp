@@ -47,7 +47,7 @@ moe_rt_status_t moe::rt::checkTriple(const std::string &triple) {
     archMatches |= arch == name;
   if (!archMatches)
     return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "artifact is for architecture '%s' (%s), expected '%s'",
+                     "the code is for architecture '%s' (%s), expected '%s'",
                      arch.c_str(), triple.c_str(), hostArchs[0]);
 
   // The vendor may be left out, so the system is the second or third part.
@@ -61,7 +61,7 @@ moe_rt_status_t moe::rt::checkTriple(const std::string &triple) {
   }
   if (!systemMatches)
     return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "artifact is for target '%s', expected system '%s'",
+                     "the code is for target '%s', expected system '%s'",
                      triple.c_str(), hostSystems[0]);
   return nullptr;
 }
@@ -254,21 +254,22 @@ Support hasFeature(const std::string &name) {
 } // namespace
 
 moe_rt_status_t moe::rt::checkFeatures(const std::vector<std::string> &names) {
+  std::string absent, unknown;
   for (const std::string &name : names) {
-    switch (hasFeature(name)) {
-    case Support::present:
-      break;
-    case Support::absent:
-      return makeError(MOE_RT_FAILED_PRECONDITION,
-                       "artifact needs CPU feature '%s', which this CPU does "
-                       "not have",
-                       name.c_str());
-    case Support::unknown:
-      return makeError(MOE_RT_FAILED_PRECONDITION,
-                       "artifact needs CPU feature '%s', which this runtime "
-                       "does not know",
-                       name.c_str());
-    }
+    Support support = hasFeature(name);
+    if (support == Support::present)
+      continue;
+    std::string &list = support == Support::absent ? absent : unknown;
+    list += (list.empty() ? "'" : ", '") + name + "'";
   }
-  return nullptr;
+  std::string what;
+  if (!absent.empty())
+    what = absent + ", which this CPU does not have";
+  if (!unknown.empty())
+    what += (what.empty() ? "" : ", and ") + unknown +
+            ", which this runtime does not know";
+  if (what.empty())
+    return nullptr;
+  return makeError(MOE_RT_FAILED_PRECONDITION, "the code needs CPU feature %s",
+                   what.c_str());
 }

@@ -206,3 +206,11 @@ int64_t *moe::rt::writeDescriptor(const Argument &argument, int64_t tokens,
   }
   return out + descriptorWords(rank);
 }
+
+void moe::rt::writeWorkspaceDescriptor(void *data, uint64_t bytes,
+                                       int64_t *out) {
+  out[0] = out[1] = static_cast<int64_t>(reinterpret_cast<intptr_t>(data));
+  out[2] = 0;
+  out[3] = static_cast<int64_t>(bytes);
+  out[4] = 1;
+}

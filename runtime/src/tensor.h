@@ -41,6 +41,9 @@ moe_rt_status_t checkElements(const Argument &argument,
 int64_t *writeDescriptor(const Argument &argument, int64_t tokens, void *data,
                          int64_t *out);
 
+/// Write the descriptor of a workspace, of descriptorWords(1) words.
+void writeWorkspaceDescriptor(void *data, uint64_t bytes, int64_t *out);
+
 /// Number of 64-bit words of a memref descriptor.
 inline size_t descriptorWords(size_t rank) { return 3 + 2 * rank; }
 

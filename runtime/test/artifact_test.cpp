@@ -155,11 +155,11 @@ TEST_F(ArtifactTest, RefusesForeignFooter) {
   using Footer = moe_artifact_footer_t;
   EXPECT_ERROR(load(withField(offsetof(Footer, magic), 'X')), MOE_RT_DATA_LOSS,
                "not an artifact");
-  EXPECT_ERROR(load(withField(offsetof(Footer, format_version), 2u)),
+  EXPECT_ERROR(load(withField(offsetof(Footer, format_version), 1u)),
                MOE_RT_DATA_LOSS,
-               "artifact has format 2, this runtime reads format 1");
-  EXPECT_ERROR(load(withField(offsetof(Footer, abi_version), 2u)),
-               MOE_RT_DATA_LOSS, "artifact has ABI 2, this runtime has ABI 1");
+               "artifact has format 1, this runtime reads format 2");
+  EXPECT_ERROR(load(withField(offsetof(Footer, abi_version), 1u)),
+               MOE_RT_DATA_LOSS, "artifact has ABI 1, this runtime has ABI 2");
   EXPECT_ERROR(load(withField(offsetof(Footer, reserved), uint64_t(1))),
                MOE_RT_DATA_LOSS, "reserved field is 1, expected 0");
   for (size_t field :

@@ -157,31 +157,34 @@ protected:
 
 TEST_F(WeightsTest, ReadsSpecs) {
   Expected<std::vector<WeightSpec>> specs =
-      readWeightSpecs(metadataOf({doubleFunction, layerFunction}), "layer");
+      readWeightSpecs(metadataOf({doubleFunction, layerFunction}), 0, "layer");
   ASSERT_TRUE(specs) << specs.error();
   ASSERT_EQ(specs->size(), 1u);
   EXPECT_EQ((*specs)[0].name, "w");
   EXPECT_EQ(typeName((*specs)[0].dtype, (*specs)[0].shape), "f32[3, 4]");
   EXPECT_EQ((*specs)[0].source.size(), 3u);
   EXPECT_EQ((*specs)[0].source[2], "experts.2.w");
-  EXPECT_TRUE(readWeightSpecs(metadataFor(doubleFunction), "")->empty());
+  EXPECT_TRUE(readWeightSpecs(metadataFor(doubleFunction), 0, "")->empty());
   EXPECT_FALSE(
-      readWeightSpecs(metadataOf({doubleFunction, layerFunction}), ""));
-  EXPECT_FALSE(readWeightSpecs(metadataFor(doubleFunction), "none"));
-  for (const char *text : {"", "{}", "[]", "{\"functions\":[{}]}",
-                           "{\"functions\":{}}", "{\"functions\":[1]}"})
-    EXPECT_FALSE(readWeightSpecs(text, "")) << text;
+      readWeightSpecs(metadataOf({doubleFunction, layerFunction}), 0, ""));
+  EXPECT_FALSE(readWeightSpecs(metadataFor(doubleFunction), 0, "none"));
+  for (const char *text :
+       {"", "{}", "[]", "{\"variants\":[]}", "{\"variants\":[1]}",
+        "{\"variants\":[{\"functions\":[{}]}]}",
+        "{\"variants\":[{\"functions\":{}}]}",
+        "{\"variants\":[{\"functions\":[1]}]}"})
+    EXPECT_FALSE(readWeightSpecs(text, 0, "")) << text;
 }
 
 TEST_F(WeightsTest, RefusesWrongSpecs) {
   auto with = [](const std::string &argument) {
-    return "{\"functions\":[{\"name\":\"f\",\"arguments\":[" + argument +
-           "]}]}";
+    return "{\"variants\":[{\"functions\":[{\"name\":\"f\",\"arguments\":[" +
+           argument + "]}]}]}";
   };
   auto weight = [&](const std::string &rest) {
     return with("{\"role\":\"weight\",\"name\":\"w\"," + rest + "}");
   };
-  EXPECT_TRUE(readWeightSpecs(with("{\"role\":\"input\"}"), "f"));
+  EXPECT_TRUE(readWeightSpecs(with("{\"role\":\"input\"}"), 0, "f"));
   for (const std::string &text :
        {with("{\"role\":\"weight\"}"), weight("\"dtype\":\"f32\""),
         weight("\"dtype\":\"f33\",\"shape\":[]"),
@@ -189,9 +192,9 @@ TEST_F(WeightsTest, RefusesWrongSpecs) {
         weight("\"dtype\":\"f32\",\"shape\":[1.5]"),
         weight("\"dtype\":\"f32\",\"shape\":[],\"source\":\"a\""),
         weight("\"dtype\":\"f32\",\"shape\":[],\"source\":[1]")})
-    EXPECT_FALSE(readWeightSpecs(text, "f")) << text;
+    EXPECT_FALSE(readWeightSpecs(text, 0, "f")) << text;
   Expected<std::vector<WeightSpec>> specs = readWeightSpecs(
-      weight("\"dtype\":\"i1\",\"shape\":[2],\"alignment\":64"), "f");
+      weight("\"dtype\":\"i1\",\"shape\":[2],\"alignment\":64"), 0, "f");
   ASSERT_TRUE(specs) << specs.error();
   EXPECT_EQ((*specs)[0].alignment, 64u);
   // Files call a byte of an i1 a boolean.
@@ -295,8 +298,8 @@ TEST_F(WeightsTest, RunsALayer) {
   moe_rt_module_t *module = nullptr;
   ASSERT_OK(
       moe_rt_module_load_memory(context, bytes.data(), bytes.size(), &module));
-  Expected<std::vector<WeightSpec>> specs =
-      readWeightSpecs(moe_rt_module_metadata(module), "layer");
+  Expected<std::vector<WeightSpec>> specs = readWeightSpecs(
+      moe_rt_module_metadata(module), moe_rt_module_variant(module), "layer");
   ASSERT_TRUE(specs);
   Expected<WeightBinder> binder =
       WeightBinder::bind(*specs, open("w.safetensors"));

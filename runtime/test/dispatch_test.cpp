@@ -25,7 +25,7 @@ struct Report {
 };
 Report report;
 
-int32_t reportingEntry(void **args) {
+int32_t reportingEntry(void **args, const moe_rt_executor_t *) {
   auto *offsets =
       static_cast<int32_t *>(static_cast<Memref *>(args[1])->aligned);
   auto *counters =
@@ -134,7 +134,7 @@ TEST_F(DispatchTest, RefusedCallsDoNotCount) {
 // Many experts, so that adding up takes long enough to be interrupted.
 constexpr int32_t manyExperts = 4096;
 
-int32_t evenEntry(void **args) {
+int32_t evenEntry(void **args, const moe_rt_executor_t *) {
   auto *offsets =
       static_cast<int32_t *>(static_cast<Memref *>(args[1])->aligned);
   for (int32_t e = 0; e <= manyExperts; ++e)

@@ -3,7 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Metadata whose code does nothing: whatever it describes is bound and called.
+// Metadata whose code does nothing: whatever it describes is prepared, bound
+// and called.
 //
 //===----------------------------------------------------------------------===//
 
@@ -15,7 +16,7 @@
 #include <string>
 #include <vector>
 
-static int32_t entry(void **) { return 0; }
+static int32_t entry(void **, const moe_rt_executor_t *) { return 0; }
 static int64_t workspace(int64_t tokens) { return tokens & 0xfff; }
 
 static void *resolve(void *, const char *symbol) {
@@ -27,6 +28,31 @@ static void *resolve(void *, const char *symbol) {
 
 // Larger tensors are not made.
 static constexpr uint64_t maxBytes = 1 << 16;
+
+static void *allocate(void *, size_t bytes, size_t alignment) {
+  void *memory = nullptr;
+  if (bytes > 16 * maxBytes || posix_memalign(&memory, alignment, bytes) != 0)
+    return nullptr;
+  return memory;
+}
+
+static void release(void *, void *memory, size_t) { std::free(memory); }
+
+static int32_t readWeight(void *, size_t, int64_t, int64_t, void *data,
+                          uint64_t bytes) {
+  std::memset(data, 0, bytes);
+  return 0;
+}
+
+/// Nothing but a want of memory is a reason to fail.
+static bool succeeded(moe_rt_status_t status) {
+  if (!status)
+    return true;
+  if (moe_rt_status_code(status) != MOE_RT_RESOURCE_EXHAUSTED)
+    std::abort();
+  moe_rt_status_free(status);
+  return false;
+}
 
 namespace {
 
@@ -73,14 +99,12 @@ static void callFunction(moe_rt_module_t *module, const char *function) {
   if (!weights.make(module, function, MOE_RT_WEIGHT, 0))
     return;
   moe_rt_layer_t *layer = nullptr;
-  moe_rt_status_t status = moe_rt_layer_create(
-      module, function, weights.views.data(), weights.views.size(), &layer);
-  if (status) { // only for want of memory
-    if (moe_rt_status_code(status) != MOE_RT_RESOURCE_EXHAUSTED)
-      std::abort();
-    moe_rt_status_free(status);
+  if (succeeded(moe_rt_layer_create_from_source(module, function, readWeight,
+                                                nullptr, &layer)))
+    moe_rt_layer_destroy(layer);
+  if (!succeeded(moe_rt_layer_create(module, function, weights.views.data(),
+                                     weights.views.size(), &layer)))
     return;
-  }
   for (int64_t tokens : {min, min + (min < max)}) {
     Tensors inputs, outputs;
     if (!inputs.make(module, function, MOE_RT_INPUT, tokens) ||
@@ -99,7 +123,9 @@ static void callFunction(moe_rt_module_t *module, const char *function) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   moe_rt_context_t *context;
-  if (moe_rt_context_create(nullptr, &context))
+  moe_rt_context_options_t options = {
+      sizeof(options), {nullptr, allocate, release}, 1, nullptr};
+  if (moe_rt_context_create(&options, &context))
     std::abort();
   const char *text = reinterpret_cast<const char *>(data);
   moe_rt_module_t *module = nullptr;
@@ -110,11 +136,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       const char *function = moe_rt_module_function_name(module, i);
       callFunction(module, function);
       // What the runtime accepts, the other reader accepts.
-      if (!moe::io::readWeightSpecs(moe_rt_module_metadata(module), function))
+      if (!moe::io::readWeightSpecs(moe_rt_module_metadata(module),
+                                    moe_rt_module_variant(module), function))
         std::abort();
     }
   } else {
-    (void)moe::io::readWeightSpecs({text, size}, "");
+    (void)moe::io::readWeightSpecs({text, size}, 0, "");
   }
   moe_rt_status_free(status);
   moe_rt_module_destroy(module);

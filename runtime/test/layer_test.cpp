@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <thread>
 
 using namespace moe::test;
@@ -24,7 +25,7 @@ struct Memref {
   int64_t dims[8];
 };
 
-using Entry = int32_t (*)(void **);
+using Entry = int32_t (*)(void **, const moe_rt_executor_t *);
 using Workspace = int64_t (*)(int64_t);
 
 /// A module of one function of this process.
@@ -79,17 +80,24 @@ const char *const copyArguments =
     R"({"name": "x", "role": "input", "dtype": "f32", "shape": [-1, 4]},
        {"name": "y", "role": "output", "dtype": "f32", "shape": [-1, 4]})";
 
-int32_t copyEntry(void **args) {
+int32_t copyEntry(void **args, const moe_rt_executor_t *) {
   auto *x = static_cast<Memref *>(args[0]), *y = static_cast<Memref *>(args[1]);
   std::memcpy(y->aligned, x->aligned,
               static_cast<size_t>(x->dims[0] * x->dims[1]) * sizeof(float));
   return 0;
 }
 
+/// An executor of a host; counts its regions in `user`.
+void serialFor(void *user, int64_t count, moe_rt_task_fn task, void *context) {
+  ++*static_cast<int *>(user);
+  for (int64_t i = 0; i < count; ++i)
+    task(context, i);
+}
+
 TEST(LayerTest, PassesDescriptors) {
   static int64_t seen[5][9];
   static void *pointers[5];
-  Entry entry = [](void **args) -> int32_t {
+  Entry entry = [](void **args, const moe_rt_executor_t *) -> int32_t {
     static const int words[] = {6, 4, 0, 2, 2};
     for (int i = 0; i < 5; ++i) {
       auto *memref = static_cast<Memref *>(args[i]);
@@ -127,7 +135,7 @@ TEST(LayerTest, PassesDescriptors) {
 TEST(LayerTest, NoTokens) {
   static int calls;
   calls = 0;
-  Entry entry = [](void **) { return ++calls, 0; };
+  Entry entry = [](void **, const moe_rt_executor_t *) { return ++calls, 0; };
   Jit jit(copyArguments, entry, noWorkspace);
   jit.create();
   Array<float> x = f32({0, 4}), y = f32({0, 4});
@@ -170,7 +178,7 @@ TEST(LayerTest, TokensFromOutputs) {
       R"({"name": "s", "role": "input", "dtype": "f32", "shape": [4]},
              {"name": "y", "role": "output", "dtype": "f32", "shape": [-1, 4]},
              {"name": "z", "role": "output", "dtype": "f32", "shape": [-1]})",
-      [](void **args) -> int32_t {
+      [](void **args, const moe_rt_executor_t *) -> int32_t {
         EXPECT_EQ(static_cast<Memref *>(args[1])->dims[0], 6);
         return 0;
       },
@@ -220,7 +228,7 @@ TEST(LayerTest, BooleansAndIds) {
              {"name": "i", "role": "input", "dtype": "i64", "shape": [-1],
               "num_experts": 1000},
              {"name": "y", "role": "output", "dtype": "i8", "shape": [-1]})",
-      [](void **) { return 0; }, noWorkspace);
+      [](void **, const moe_rt_executor_t *) { return 0; }, noWorkspace);
   jit.create();
   Array<uint8_t> m({3}, {kDLUInt, 8, 1}, 1);
   Array<int64_t> i({3}, {kDLInt, 64, 1}, 999);
@@ -244,10 +252,10 @@ TEST(LayerTest, BooleansAndIds) {
 
 TEST(LayerTest, Workspace) {
   Workspace size = [](int64_t tokens) { return 64 * tokens; };
-  Entry entry = [](void **args) -> int32_t {
+  Entry entry = [](void **args, const moe_rt_executor_t *executor) -> int32_t {
     auto *memory = static_cast<Memref *>(args[2]);
     std::memset(memory->aligned, 1, static_cast<size_t>(memory->dims[0]));
-    return copyEntry(args);
+    return copyEntry(args, executor);
   };
   Jit jit(copyArguments, entry, size);
   jit.create();
@@ -285,7 +293,9 @@ TEST(LayerTest, WorkspaceOfNonsense) {
 }
 
 TEST(LayerTest, FailureOfTheCode) {
-  Jit jit(copyArguments, [](void **) { return 7; }, noWorkspace);
+  Jit jit(
+      copyArguments, [](void **, const moe_rt_executor_t *) { return 7; },
+      noWorkspace);
   jit.create();
   Array<float> x = f32({3, 4}), y = f32({3, 4});
   EXPECT_ERROR(jit.call({x.dl()}, {y.dl()}), MOE_RT_INTERNAL,
@@ -325,17 +335,77 @@ TEST(LayerTest, ContextOptions) {
   moe_rt_context_t *context = nullptr;
   options.struct_size = 8;
   EXPECT_ERROR(moe_rt_context_create(&options, &context),
-               MOE_RT_INVALID_ARGUMENT, "struct_size is 8, expected 32");
+               MOE_RT_INVALID_ARGUMENT, "struct_size is 8, expected 48");
   options = allocator.options();
   options.allocator.release = nullptr;
   EXPECT_ERROR(moe_rt_context_create(&options, &context),
                MOE_RT_INVALID_ARGUMENT, "has 'allocate' but no 'release'");
   EXPECT_ERROR(moe_rt_context_create(nullptr, nullptr), MOE_RT_INVALID_ARGUMENT,
                "NULL");
-  options = {sizeof(options), {}};
+  options = {sizeof(options), {}, 0, nullptr};
   EXPECT_OK(moe_rt_context_create(&options, &context));
   moe_rt_context_destroy(context);
+  for (int64_t threads : {int64_t(-1), int64_t(4097), INT64_MAX}) {
+    options.num_threads = threads;
+    EXPECT_ERROR(
+        moe_rt_context_create(&options, &context), MOE_RT_INVALID_ARGUMENT,
+        "num_threads is " + std::to_string(threads) + ", expected 0 to 4096");
+  }
+  moe_rt_executor_t executor = {nullptr, 2, serialFor};
+  options = {sizeof(options), {}, 2, &executor};
+  EXPECT_ERROR(moe_rt_context_create(&options, &context),
+               MOE_RT_INVALID_ARGUMENT,
+               "num_threads is 2 beside an executor, expected 0");
+  options.num_threads = 0;
+  executor.concurrency = 0;
+  EXPECT_ERROR(moe_rt_context_create(&options, &context),
+               MOE_RT_INVALID_ARGUMENT, "executor has concurrency 0");
+  executor = {nullptr, 2, nullptr};
+  EXPECT_ERROR(moe_rt_context_create(&options, &context),
+               MOE_RT_INVALID_ARGUMENT, "executor has no 'parallel_for'");
   moe_rt_context_destroy(nullptr);
+}
+
+/// Writes the number of each row, one task a row, and the executor's
+/// concurrency in its first element.
+int32_t parallelEntry(void **args, const moe_rt_executor_t *executor) {
+  auto *y = static_cast<Memref *>(args[1]);
+  auto task = [](void *context, int64_t row) {
+    auto *rows = static_cast<Memref *>(context);
+    for (int64_t i = 0; i < 4; ++i)
+      static_cast<float *>(rows->aligned)[4 * row + i] =
+          static_cast<float>(row);
+  };
+  executor->parallel_for(executor->user, y->dims[0], task, y);
+  static_cast<float *>(y->aligned)[0] =
+      static_cast<float>(executor->concurrency);
+  return 0;
+}
+
+TEST(LayerTest, PassesTheExecutor) {
+  Array<float> x = f32({100, 4}), y = f32({100, 4}), expected = f32({100, 4});
+  for (size_t i = 0; i < expected.data.size(); ++i)
+    expected.data[i] = static_cast<float>(i / 4);
+  for (int64_t threads : {1, 3}) {
+    moe_rt_context_options_t options = {sizeof(options), {}, threads, nullptr};
+    Jit jit(copyArguments, parallelEntry, noWorkspace, &options);
+    jit.create();
+    ASSERT_OK(jit.call({x.dl()}, {y.dl()}));
+    expected.data[0] = static_cast<float>(threads);
+    EXPECT_EQ(y.data, expected.data);
+  }
+  // The host's own, of which the runtime keeps a copy.
+  int regions = 0;
+  auto executor = std::make_unique<moe_rt_executor_t>();
+  *executor = {&regions, 5, serialFor};
+  moe_rt_context_options_t options = {sizeof(options), {}, 0, executor.get()};
+  Jit jit(copyArguments, parallelEntry, noWorkspace, &options);
+  executor.reset();
+  jit.create();
+  ASSERT_OK(jit.call({x.dl()}, {y.dl()}));
+  expected.data[0] = 5;
+  EXPECT_EQ(y.data, expected.data);
+  EXPECT_EQ(regions, 1);
 }
 
 TEST(LayerTest, UnknownSymbols) {

@@ -50,13 +50,55 @@ const char *const moe::test::layerFunction = R"(
   "dispatches": [{"num_experts": 3, "top_k": 2, "offsets": "offsets0",
                   "counters": "counters0"}])";
 
+const char *const moe::test::packedFunction = R"(
+  "name": "packed", "entry": "moe_entry_packed",
+  "workspace": "moe_workspace_packed", "tokens": {"min": 0, "max": 1000},
+  "arguments": [
+    {"name": "x", "role": "input", "dtype": "f32", "shape": [-1, 4]},
+    {"name": "gate", "role": "weight", "dtype": "f32", "shape": [3, 4],
+     "retained": false, "source": ["e.0.gate", "e.1.gate", "e.2.gate"]},
+    {"name": "up", "role": "weight", "dtype": "f32", "shape": [3, 4],
+     "retained": false, "source": ["all.up"]},
+    {"name": "bias", "role": "weight", "dtype": "f32", "shape": [4]},
+    {"name": "both", "role": "prepared", "dtype": "f32", "shape": [3, 2, 4],
+     "prepare": "pack", "sources": ["gate", "up"], "alignment": 64},
+    {"name": "y", "role": "output", "dtype": "f32", "shape": [-1, 4]}],
+  "dispatches": [])";
+
+const char *const moe::test::packFunction = R"(
+  "name": "pack", "prepares": "packed", "entry": "moe_entry_pack",
+  "workspace": "moe_workspace_pack", "tokens": {"min": 0, "max": 1000},
+  "arguments": [
+    {"name": "g", "role": "input", "dtype": "f32", "shape": [-1, 4]},
+    {"name": "u", "role": "input", "dtype": "f32", "shape": [-1, 4]},
+    {"name": "b", "role": "output", "dtype": "f32", "shape": [-1, 2, 4]}],
+  "dispatches": [])";
+
+static std::string join(const std::vector<std::string> &parts) {
+  std::string text;
+  for (const std::string &part : parts)
+    text += (text.empty() ? "" : ", ") + part;
+  return text;
+}
+
+std::string moe::test::variantOf(const std::vector<std::string> &bodies,
+                                 const std::string &features) {
+  std::vector<std::string> functions;
+  for (const std::string &body : bodies)
+    functions.push_back("{" + body + "}");
+  return R"({"target": {"triple": ")" + std::string(hostTriple) +
+         R"(", "features": )" + features + R"(}, "functions": [)" +
+         join(functions) + "]}";
+}
+
+std::string
+moe::test::metadataOfVariants(const std::vector<std::string> &variants) {
+  return R"({"format": 2, "producer": "test", "variants": [)" + join(variants) +
+         "]}";
+}
+
 std::string moe::test::metadataOf(const std::vector<std::string> &bodies) {
-  std::string text =
-      R"({"format": 1, "producer": "test", "target": {"triple": ")" +
-      std::string(hostTriple) + R"(", "features": []}, "functions": [)";
-  for (size_t i = 0; i < bodies.size(); ++i)
-    text += (i ? ", {" : "{") + bodies[i] + "}";
-  return text + "]}";
+  return metadataOfVariants({variantOf(bodies)});
 }
 
 std::string moe::test::metadataFor(const std::string &body) {
@@ -83,7 +125,9 @@ static void countedRelease(void *user, void *memory, size_t) {
 
 moe_rt_context_options_t CountingAllocator::options() {
   return {sizeof(moe_rt_context_options_t),
-          {this, countedAllocate, countedRelease}};
+          {this, countedAllocate, countedRelease},
+          0,
+          nullptr};
 }
 
 std::string moe::test::readFile(const std::string &path) {

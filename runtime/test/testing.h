@@ -94,8 +94,15 @@ std::string metadataFor(const std::string &body);
 /// The functions of Inputs/fixture.c.
 extern const char *const doubleFunction;
 extern const char *const layerFunction;
+extern const char *const packedFunction; // needs packFunction beside it
+extern const char *const packFunction;
 /// Metadata of the functions.
 std::string metadataOf(const std::vector<std::string> &bodies);
+/// Metadata with these elements of `variants`.
+std::string metadataOfVariants(const std::vector<std::string> &variants);
+/// A variant for this machine that needs CPU features, as a JSON list.
+std::string variantOf(const std::vector<std::string> &bodies,
+                      const std::string &features = "[]");
 
 /// The triple of this machine.
 extern const char *const hostTriple;

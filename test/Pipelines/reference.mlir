@@ -27,7 +27,7 @@
 // CHECK-LABEL: llvm.func @moe_workspace_layer(%{{.*}}: i64) -> i64
 // CHECK:         llvm.mul
 // CHECK:         llvm.return %{{.*}} : i64
-// CHECK-LABEL: llvm.func @moe_entry_layer(%{{.*}}: !llvm.ptr) -> i32
+// CHECK-LABEL: llvm.func @moe_entry_layer(%{{.*}}: !llvm.ptr, %{{.*}}: !llvm.ptr) -> i32
 // CHECK-COUNT-7: llvm.load
 // CHECK:         llvm.call @_mlir_ciface_layer
 // ONLY-DAG:    llvm.func @moe_workspace_layer(

@@ -10,7 +10,7 @@
 
 // What moe-export recorded, as JSON: functions in their order, with the names of
 // their entry points.
-// CHECK:      {"format":1,"functions":[{"arguments":[
+// CHECK:      {"format":2,"producer":"moe-compile {{[^"]*}}","variants":[{"functions":[{"arguments":[
 // CHECK-SAME: {"dtype":"f16","name":"x","role":"input","shape":[-1,4]},
 // CHECK-SAME: {"dtype":"i32","name":"ids","num_experts":8,"role":"input","shape":[-1,2]},
 // CHECK-SAME: {"dtype":"f16","name":"rows","role":"output","shape":[-1,4]},
@@ -22,7 +22,7 @@
 // CHECK-SAME: {"dtype":"f32","name":"a \"quoted\" name, \u00e9","role":"weight","shape":[4],"source":[{"tensor":"a.b"},{"tensor":"c"}]},
 // CHECK-SAME: {"dtype":"f32","name":"y","role":"output","shape":[4]}],"dispatches":[],
 // CHECK-SAME: "entry":"moe_entry_same","name":"same","tokens":{"max":2147483647,"min":0},"workspace":"moe_workspace_same"}],
-// CHECK-SAME: "producer":"moe-compile {{.*}}","target":{"cpu":"{{.*}}","features":[{{.*}}],"triple":"{{.*}}"}}
+// CHECK-SAME: "target":{"cpu":"{{.*}}","features":[{{.*}}],"triple":"{{.*}}"}}]}
 func.func @group(%x: tensor<?x4xf16> {moe.name = "x"}, %ids: tensor<?x2xi32> {moe.name = "ids"})
     -> (tensor<?x4xf16> {moe.name = "rows"}) attributes {moe.tokens = [1, 512]} {
   %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x4xf16>, tensor<?x2xi32>

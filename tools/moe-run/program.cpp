@@ -209,8 +209,8 @@ makeWeights(const Options &options, const std::vector<io::WeightSpec> &specs) {
 }
 
 Expected<void> Program::bindWeights(const Options &options) {
-  Expected<std::vector<io::WeightSpec>> specs =
-      io::readWeightSpecs(moe_rt_module_metadata(module), name);
+  Expected<std::vector<io::WeightSpec>> specs = io::readWeightSpecs(
+      moe_rt_module_metadata(module), moe_rt_module_variant(module), name);
   if (!specs)
     return specs.takeError();
   Expected<io::WeightBinder> binder = makeWeights(options, *specs);

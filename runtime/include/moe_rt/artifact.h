@@ -25,7 +25,7 @@ extern "C" {
 #define MOE_ARTIFACT_MAGIC "MOEARTF"
 #define MOE_ARTIFACT_MAGIC_SIZE 8
 /// Version of the layout of the file and of its metadata.
-#define MOE_ARTIFACT_FORMAT_VERSION 1
+#define MOE_ARTIFACT_FORMAT_VERSION 2
 #define MOE_ARTIFACT_FOOTER_SIZE 64
 /// Metadata and footer start at a multiple of this.
 #define MOE_ARTIFACT_ALIGNMENT 8

@@ -220,8 +220,10 @@ struct WeightSpec {
 };
 
 /// The weights of a function in signature order, from a module's metadata
-/// (moe_rt_module_metadata). An empty name means the only function.
+/// (moe_rt_module_metadata) and its variant (moe_rt_module_variant). An empty
+/// name means the only function.
 Expected<std::vector<WeightSpec>> readWeightSpecs(std::string_view metadata,
+                                                  size_t variant,
                                                   std::string_view function);
 
 /// Called with the bytes done so far and their total.

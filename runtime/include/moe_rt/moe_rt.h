@@ -5,7 +5,7 @@
 //
 // The C interface of the runtime. It needs neither LLVM nor MLIR.
 //
-//   moe_rt_context_t *context;     devices, allocator
+//   moe_rt_context_t *context;     allocator, threads
 //   moe_rt_module_t *module;       one artifact, checked and loaded
 //   moe_rt_layer_t *layer;         one function of it with its weights bound
 //   moe_rt_layer_workspace_bytes(layer, T, &bytes);
@@ -30,6 +30,7 @@
 #define MOE_RT_MOE_RT_H
 
 #include "moe_rt/dlpack.h"
+#include "moe_rt/executor.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,7 +47,14 @@ extern "C" {
 #endif
 
 /// Version of this interface and of the entry points inside an artifact.
-#define MOE_RT_ABI_VERSION 1
+///
+///   int32_t moe_entry_<f>(void **args, const moe_rt_executor_t *executor);
+///   int64_t moe_workspace_<f>(int64_t tokens);
+///
+/// `args` has a pointer to the memref descriptor of each argument of the
+/// metadata, in its order, then one to that of the workspace. The executor is
+/// never NULL. The entry returns 0 unless it fails.
+#define MOE_RT_ABI_VERSION 2
 
 //===----------------------------------------------------------------------===//
 // Status
@@ -81,7 +89,8 @@ MOE_RT_API void moe_rt_status_free(moe_rt_status_t status);
 typedef struct moe_rt_context_s moe_rt_context_t;
 
 /// Allocator for what the runtime owns: workspaces that a caller did not bring
-/// and gathered weights. `alignment` is a power of two. NULL functions mean the
+/// and prepared weights. `alignment` is a power of two: 2 MiB for weights of at
+/// least that size, so that they can lie in huge pages. NULL functions mean the
 /// C library's.
 typedef struct {
   void *user;
@@ -92,9 +101,20 @@ typedef struct {
 typedef struct {
   size_t struct_size; // sizeof(moe_rt_context_options_t)
   moe_rt_allocator_t allocator;
+  /// Threads that a call may use, its own included; 0 stands for the cores that
+  /// this process may use.
+  int64_t num_threads;
+  /// Runs the tasks of calls instead of threads of the context; may be NULL, is
+  /// copied. num_threads must be 0 beside it.
+  const moe_rt_executor_t *executor;
 } moe_rt_context_options_t;
 
-/// `options` may be NULL.
+/// `options` may be NULL. Threads start with the first call that needs them,
+/// sleep while there is nothing to do, and end with the context. They block all
+/// signals. One call at a time has the use of them; one that comes meanwhile
+/// runs on its own thread. In a child of fork() there are none: if no call ran
+/// at the time of the fork, the child may use the context, with calls on their
+/// own thread.
 MOE_RT_API moe_rt_status_t moe_rt_context_create(
     const moe_rt_context_options_t *options, moe_rt_context_t **out);
 MOE_RT_API void moe_rt_context_destroy(moe_rt_context_t *context);
@@ -127,6 +147,8 @@ MOE_RT_API void moe_rt_module_destroy(moe_rt_module_t *module);
 
 /// The metadata of the module, JSON, NUL-terminated, owned by the module.
 MOE_RT_API const char *moe_rt_module_metadata(const moe_rt_module_t *module);
+/// Which element of its `variants` this machine runs: the first that it can.
+MOE_RT_API size_t moe_rt_module_variant(const moe_rt_module_t *module);
 MOE_RT_API size_t moe_rt_module_function_count(const moe_rt_module_t *module);
 /// Name of function `index`, owned by the module; NULL if out of range.
 MOE_RT_API const char *
@@ -151,6 +173,8 @@ typedef struct {
   const int64_t *shape; // -1 is T
   uint32_t alignment;   // bytes that the data pointer must be aligned to
   int64_t num_experts;  // > 0: elements are expert ids in [-1, num_experts)
+  bool retained;        // a weight that calls read where moe_rt_layer_create
+                        // found it
 } moe_rt_tensor_info_t;
 
 typedef struct moe_rt_layer_s moe_rt_layer_t;
@@ -167,16 +191,36 @@ MOE_RT_API moe_rt_status_t
 moe_rt_function_token_range(const moe_rt_module_t *module, const char *function,
                             int64_t *min_tokens, int64_t *max_tokens);
 
-/// Bind `count` weights, in signature order, to a function of `module`. The
-/// weights are prepared once here and are not copied where the code reads them
-/// in the layout they have: they must outlive the layer. `function` NULL means
-/// the only function of the module.
+/// Bind `count` weights, in signature order, to a function of `module`. Those
+/// that the code wants in another layout are prepared here, once, into memory
+/// of the layer. Calls read the others where they are: a weight whose
+/// information says `retained` must outlive the layer, any other may be freed
+/// after this call. `function` NULL means the only function of the module.
 MOE_RT_API moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
                                                const char *function,
                                                const DLTensor *weights,
                                                size_t count,
                                                moe_rt_layer_t **out);
+
+/// Reads a part of a weight to `data`, row-major and compact: the `count`
+/// elements of its first dimension from `first` on (experts, where it has one
+/// for each), `bytes` bytes. Returns 0, or anything else if it cannot. Called
+/// from several threads at once.
+typedef int32_t (*moe_rt_read_weight_fn)(void *user, size_t weight,
+                                         int64_t first, int64_t count,
+                                         void *data, uint64_t bytes);
+
+/// Like moe_rt_layer_create, with weights that are read piece by piece, so that
+/// never more than a few experts are in memory beside what the layer keeps: it
+/// keeps all that its calls read. `read` is called during this call only.
+MOE_RT_API moe_rt_status_t moe_rt_layer_create_from_source(
+    moe_rt_module_t *module, const char *function, moe_rt_read_weight_fn read,
+    void *user, moe_rt_layer_t **out);
 MOE_RT_API void moe_rt_layer_destroy(moe_rt_layer_t *layer);
+
+/// Bytes of weights in memory of the layer: what was prepared, and what was
+/// kept of a source.
+MOE_RT_API uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer);
 
 /// Bytes of workspace that a call with `tokens` tokens needs; a call never uses
 /// more.

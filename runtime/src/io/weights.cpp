@@ -62,12 +62,17 @@ static Expected<WeightSpec> parseSpec(const json::Value &argument) {
 }
 
 Expected<std::vector<WeightSpec>>
-moe::io::readWeightSpecs(std::string_view metadata, std::string_view function) {
+moe::io::readWeightSpecs(std::string_view metadata, size_t variant,
+                         std::string_view function) {
   json::Value root;
   std::string error;
   if (!json::parse(metadata.data(), metadata.size(), root, error))
     return Error{"metadata: invalid JSON: " + error};
-  const auto *functions = json::asArray(json::find(root, "functions"));
+  const auto *variants = json::asArray(json::find(root, "variants"));
+  if (!variants || variant >= variants->size())
+    return Error{"metadata: there is no variant " + std::to_string(variant)};
+  const auto *functions =
+      json::asArray(json::find((*variants)[variant], "functions"));
   if (!functions)
     return Error{"metadata: there are no functions"};
   const json::Value *found = nullptr;

@@ -7,6 +7,8 @@
 |*
 \*===----------------------------------------------------------------------===*/
 
+#include "moe_rt/executor.h"
+
 #include <stdint.h>
 
 #ifndef SCALE
@@ -22,7 +24,8 @@ typedef struct {
 
 /* double: x f32[T, 4] -> y f32[T, 4], y = SCALE * x. Fills its workspace of 64
  * * T bytes. */
-int32_t moe_entry_double(void **args) {
+int32_t moe_entry_double(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
   memref_t *x = args[0], *y = args[1], *workspace = args[2];
   int64_t count = x->sizes_and_strides[0] * x->sizes_and_strides[1];
   for (int64_t i = 0; i < workspace->sizes_and_strides[0]; ++i)
@@ -37,7 +40,8 @@ int64_t moe_workspace_double(int64_t tokens) { return 64 * tokens; }
 /* layer: x f32[T, 4], ids i32[T, 2] of 3 experts, w f32[3, 4] -> y f32[T, 4],
    offsets i32[4], counters i64[2]. y = sum over k of w[ids[t, k]] * x[t]. Each
    expert takes at most 4 tokens. */
-int32_t moe_entry_layer(void **args) {
+int32_t moe_entry_layer(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
   memref_t *x = args[0], *ids = args[1], *w = args[2], *y = args[3],
            *offsets = args[4], *counters = args[5];
   int64_t tokens = x->sizes_and_strides[0];
@@ -67,3 +71,48 @@ int32_t moe_entry_layer(void **args) {
 }
 
 int64_t moe_workspace_layer(int64_t tokens) { return tokens ? 128 : 0; }
+
+/* packed: x f32[T, 4], gate and up f32[3, 4], which it does not read, bias
+   f32[4], both f32[3, 2, 4] prepared from gate and up -> y f32[T, 4],
+   y = x * (sum over e of both[e, 0] * both[e, 1]) + bias. */
+int32_t moe_entry_packed(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
+  memref_t *x = args[0], *gate = args[1], *up = args[2], *bias = args[3],
+           *both = args[4], *y = args[5];
+  if (gate->aligned || up->aligned)
+    return 1;
+  int64_t tokens = x->sizes_and_strides[0];
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t h = 0; h < 4; ++h) {
+      float scale = 0;
+      for (int64_t e = 0; e < 3; ++e)
+        scale += ((float *)both->aligned)[8 * e + h] *
+                 ((float *)both->aligned)[8 * e + 4 + h];
+      ((float *)y->aligned)[4 * t + h] =
+          scale * ((float *)x->aligned)[4 * t + h] +
+          ((float *)bias->aligned)[h];
+    }
+  return 0;
+}
+
+int64_t moe_workspace_packed(int64_t tokens) { return tokens ? 64 : 0; }
+
+/* pack: gate and up f32[E, 4] -> both f32[E, 2, 4]. Uses its workspace of 32
+   bytes for each expert. */
+int32_t moe_entry_pack(void **args, const moe_rt_executor_t *executor) {
+  (void)executor;
+  memref_t *gate = args[0], *up = args[1], *both = args[2],
+           *workspace = args[3];
+  float *buffer = workspace->aligned;
+  for (int64_t e = 0; e < gate->sizes_and_strides[0]; ++e) {
+    for (int64_t h = 0; h < 4; ++h) {
+      buffer[8 * e + h] = ((float *)gate->aligned)[4 * e + h];
+      buffer[8 * e + 4 + h] = ((float *)up->aligned)[4 * e + h];
+    }
+    for (int64_t i = 0; i < 8; ++i)
+      ((float *)both->aligned)[8 * e + i] = buffer[8 * e + i];
+  }
+  return 0;
+}
+
+int64_t moe_workspace_pack(int64_t experts) { return 32 * experts; }

@@ -17,8 +17,8 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// `i32 moe_entry_<name>(void **args)`: each element points at a descriptor,
-/// which is what the C interface of the function takes.
+/// `i32 moe_entry_<name>(void **args, executor *)`: each element points at a
+/// descriptor, which is what the C interface of the function takes.
 static LogicalResult buildEntry(LLVM::LLVMFuncOp function, ModuleOp module) {
   std::string name = function.getName().str();
   auto callee = module.lookupSymbol<LLVM::LLVMFuncOp>("_mlir_ciface_" + name);
@@ -31,7 +31,7 @@ static LogicalResult buildEntry(LLVM::LLVMFuncOp function, ModuleOp module) {
   auto pointer = LLVM::LLVMPointerType::get(module.getContext());
   auto entry = LLVM::LLVMFuncOp::create(
       b, "moe_entry_" + name,
-      LLVM::LLVMFunctionType::get(b.getI32Type(), {pointer}));
+      LLVM::LLVMFunctionType::get(b.getI32Type(), {pointer, pointer}));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
   SmallVector<Value> arguments;
   for (unsigned i = 0, e = callee.getNumArguments(); i != e; ++i) {

@@ -6,7 +6,7 @@
 // CHECK:       llvm.func @moe_workspace_layer(
 // CHECK:       llvm.func internal @helper(
 // CHECK:       llvm.func @expf(f32) -> f32
-// CHECK:       llvm.func @moe_entry_layer(%[[ARGS:.*]]: !llvm.ptr) -> i32 {
+// CHECK:       llvm.func @moe_entry_layer(%[[ARGS:.*]]: !llvm.ptr, %{{.*}}: !llvm.ptr) -> i32 {
 // CHECK-NEXT:    %[[S0:.*]] = llvm.getelementptr %[[ARGS]][0] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr
 // CHECK-NEXT:    %[[A0:.*]] = llvm.load %[[S0]] : !llvm.ptr -> !llvm.ptr
 // CHECK-NEXT:    %[[S1:.*]] = llvm.getelementptr %[[ARGS]][1] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr

@@ -1,0 +1,44 @@
+//===- executor.h - Run tasks in parallel -----------------------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// How compiled code runs its tasks on several threads. The runtime brings a
+// pool of threads of its own; a host that has one already passes it in the
+// options of a context. Compiled code reads this structure: its layout is part
+// of the ABI.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_EXECUTOR_H
+#define MOE_RT_EXECUTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// One task. It needs up to 256 KiB of stack and does not throw.
+typedef void (*moe_rt_task_fn)(void *context, int64_t index);
+
+typedef struct {
+  void *user;
+  int64_t concurrency; // how many tasks may run at once, at least 1
+  /// Run task(context, i) once for each i in [0, count), in any order and on
+  /// any threads, and return when all have run. What the tasks wrote is visible
+  /// to the caller then. Called from several threads at once where layers are.
+  void (*parallel_for)(void *user, int64_t count, moe_rt_task_fn task,
+                       void *context);
+} moe_rt_executor_t;
+
+#ifdef __cplusplus
+} // extern "C"
+static_assert(offsetof(moe_rt_executor_t, user) == 0 &&
+                  offsetof(moe_rt_executor_t, concurrency) == 8 &&
+                  offsetof(moe_rt_executor_t, parallel_for) == 16,
+              "compiled code knows these offsets");
+#endif
+
+#endif // MOE_RT_EXECUTOR_H

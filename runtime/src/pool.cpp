@@ -1,0 +1,207 @@
+//===- pool.cpp - A pool of threads ---------------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+// pthread_setname_np and sched_getaffinity.
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "pool.h"
+#include "futex.h"
+
+#include <algorithm>
+#include <chrono>
+#include <climits>
+#include <csignal>
+#include <sched.h>
+#include <unistd.h>
+
+using namespace moe::rt;
+
+// Between the regions of one call less time passes than this; a thread that
+// slept would be late for the next.
+static constexpr std::chrono::microseconds spinTime(40);
+// Tasks are promised 256 KiB; the C library keeps its own data there, too.
+static constexpr size_t stackBytes = 1 << 20;
+
+int64_t moe::rt::usableCores() {
+#if defined(__linux__)
+  // The kernel refuses a mask with fewer bits than it has processors.
+  for (int processors = 1024; processors <= 1 << 20; processors *= 2) {
+    cpu_set_t *mask = CPU_ALLOC(static_cast<size_t>(processors));
+    if (!mask)
+      break;
+    size_t bytes = CPU_ALLOC_SIZE(static_cast<size_t>(processors));
+    int count =
+        sched_getaffinity(0, bytes, mask) == 0 ? CPU_COUNT_S(bytes, mask) : 0;
+    CPU_FREE(mask);
+    if (count > 0)
+      return count;
+  }
+#endif
+  return std::max(1l, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+static void runSerially(void *, int64_t count, moe_rt_task_fn task,
+                        void *context) {
+  for (int64_t i = 0; i < count; ++i)
+    task(context, i);
+}
+
+const moe_rt_executor_t moe::rt::serialExecutor = {nullptr, 1, runSerially};
+
+/// Tell the processor that this thread does nothing but look at memory.
+static void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");
+#endif
+}
+
+/// Look for `spinTime` whether `done` holds.
+template <typename Predicate> static bool spinUntil(Predicate done) {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point end = Clock::now() + spinTime;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (done())
+        return true;
+      relax();
+    }
+  } while (Clock::now() < end);
+  return false;
+}
+
+void ThreadPool::runTasks() {
+  // No more than `concurrency` numbers beyond `count` are ever drawn.
+  for (;;) {
+    int64_t index = next.fetch_add(1, std::memory_order_relaxed);
+    if (index >= count)
+      return;
+    task(context, index);
+  }
+}
+
+/// Wait until a region after that of `seenEpoch` is open, and count this thread
+/// in. Returns its epoch, or `stopped`.
+uint32_t ThreadPool::waitForRegion(uint32_t seenEpoch) {
+  uint32_t state = gate.load(std::memory_order_acquire);
+  auto news = [&] {
+    state = gate.load(std::memory_order_acquire);
+    return (state & stopped) ||
+           ((state & opened) && (state & epochMask) != seenEpoch);
+  };
+  for (;;) {
+    if (!spinUntil(news)) {
+      // Sequentially consistent, as is opening the gate: either this thread
+      // sees the gate change or the one that opens it sees this one sleep.
+      sleepers.fetch_add(1);
+      while (!news())
+        futexWait(gate, state);
+      sleepers.fetch_sub(1);
+    }
+    if (state & stopped)
+      return stopped;
+    if (gate.compare_exchange_weak(state, state + 1))
+      return state & epochMask;
+  }
+}
+
+void ThreadPool::work() {
+  uint32_t epoch = 0;
+  while ((epoch = waitForRegion(epoch)) != stopped) {
+    runTasks();
+    uint32_t left = gate.fetch_sub(1, std::memory_order_acq_rel) - 1;
+    if ((left & awaited) && (left & inside) == 0)
+      futexWake(gate, INT_MAX);
+  }
+}
+
+void ThreadPool::waitForWorkers() {
+  uint32_t state;
+  auto empty = [&] {
+    state = gate.load(std::memory_order_acquire);
+    return (state & inside) == 0;
+  };
+  if (empty() || spinUntil(empty))
+    return;
+  gate.fetch_or(awaited);
+  while (!empty())
+    futexWait(gate, state);
+}
+
+void ThreadPool::start() {
+  owner = getpid();
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0)
+    return;
+  pthread_attr_setstacksize(&attributes, stackBytes);
+  // The host's signals are for the host's threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  auto run = [](void *pool) -> void * {
+    static_cast<ThreadPool *>(pool)->work();
+    return nullptr;
+  };
+  threads.reserve(static_cast<size_t>(concurrency - 1));
+  for (int64_t i = 1; i < concurrency; ++i) {
+    pthread_t thread;
+    if (pthread_create(&thread, &attributes, run, this) != 0)
+      break;
+#if defined(__linux__)
+    pthread_setname_np(thread, "moe_rt");
+#endif
+    threads.push_back(thread);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+}
+
+void ThreadPool::parallelFor(int64_t taskCount, moe_rt_task_fn run,
+                             void *argument) {
+  if (taskCount <= 1 || concurrency == 1 ||
+      busy.exchange(true, std::memory_order_acquire)) {
+    runSerially(nullptr, taskCount, run, argument);
+    return;
+  }
+  if (owner == 0)
+    start();
+  count = taskCount;
+  task = run;
+  context = argument;
+  next.store(0, std::memory_order_relaxed);
+  // Nobody else changes a closed gate without workers inside.
+  uint32_t epoch =
+      (gate.load(std::memory_order_relaxed) + oneEpoch) & epochMask;
+  gate.store(opened | epoch);
+  if (sleepers.load() > 0)
+    futexWake(gate,
+              static_cast<int>(std::min<int64_t>(taskCount - 1, INT_MAX)));
+  runTasks();
+  gate.fetch_and(~opened, std::memory_order_acq_rel);
+  waitForWorkers();
+  busy.store(false, std::memory_order_release);
+}
+
+moe_rt_executor_t ThreadPool::executor() {
+  return {this, concurrency,
+          [](void *user, int64_t count, moe_rt_task_fn task, void *context) {
+            static_cast<ThreadPool *>(user)->parallelFor(count, task, context);
+          }};
+}
+
+ThreadPool::~ThreadPool() {
+  // In a child of fork() there is nobody to wait for.
+  if (owner != getpid())
+    return;
+  gate.fetch_or(stopped);
+  futexWake(gate, INT_MAX);
+  for (pthread_t thread : threads)
+    pthread_join(thread, nullptr);
+}

@@ -1,0 +1,89 @@
+//===- pool.h - A pool of threads -------------------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_POOL_H
+#define MOE_RT_SRC_POOL_H
+
+#include "moe_rt/executor.h"
+
+#include <atomic>
+#include <pthread.h>
+#include <sys/types.h>
+#include <vector>
+
+namespace moe::rt {
+
+/// Number of cores that this process may use, at least 1.
+int64_t usableCores();
+
+/// Runs tasks on the calling thread.
+extern const moe_rt_executor_t serialExecutor;
+
+/// Runs the tasks of one parallel region at a time on the calling thread and on
+/// its own. Its threads start when the first region needs them, wait for the
+/// next region for some microseconds and then sleep. Where a thread cannot be
+/// had the others do its work.
+///
+/// A region that begins while another runs, be it nested in a task or on
+/// another thread of the host, runs on its calling thread alone.
+///
+/// After fork() the child has no threads of the pool. If no region ran at that
+/// time, regions in the child run on their calling thread alone.
+class ThreadPool {
+public:
+  static constexpr int64_t maxThreads = 4096;
+
+  /// `concurrency` counts the calling thread.
+  explicit ThreadPool(int64_t concurrency) : concurrency(concurrency) {}
+  ~ThreadPool();
+  ThreadPool(const ThreadPool &) = delete;
+  ThreadPool &operator=(const ThreadPool &) = delete;
+
+  void parallelFor(int64_t count, moe_rt_task_fn task, void *context);
+
+  /// Valid as long as the pool.
+  moe_rt_executor_t executor();
+
+  /// Threads that have been started.
+  size_t threadCount() const { return threads.size(); }
+
+private:
+  // The parts of `gate`. A worker enters an open region by counting itself in,
+  // so that the region's end waits for those inside alone: a worker that wakes
+  // up late finds it closed.
+  static constexpr uint32_t inside = 0xffff;    // number of workers
+  static constexpr uint32_t oneEpoch = 0x10000; // counts regions
+  static constexpr uint32_t epochMask = 0x1fff0000;
+  static constexpr uint32_t stopped = 0x20000000; // workers are to end
+  static constexpr uint32_t awaited = 0x40000000; // the region's end sleeps
+  static constexpr uint32_t opened = 0x80000000;
+
+  void start();
+  void work();
+  uint32_t waitForRegion(uint32_t seenEpoch);
+  void waitForWorkers();
+  void runTasks();
+
+  const int64_t concurrency;
+  std::vector<pthread_t> threads;
+  pid_t owner = 0; // the process that started them
+  std::atomic<bool> busy{false};
+
+  // The region, written while the gate is closed and nobody is inside.
+  int64_t count = 0;
+  moe_rt_task_fn task = nullptr;
+  void *context = nullptr;
+
+  // On cache lines of their own: all threads write to each.
+  alignas(128) std::atomic<uint32_t> gate{0};
+  std::atomic<uint32_t> sleepers{0};
+  alignas(128) std::atomic<int64_t> next{0};
+};
+
+} // namespace moe::rt
+
+#endif // MOE_RT_SRC_POOL_H
