@@ -31,7 +31,7 @@ struct moe_jit_s {
 namespace {
 struct Options {
   std::string target = "host";
-  std::string pipeline = "moe-reference";
+  std::string pipeline = "moe-cpu";
 };
 } // namespace
 
@@ -54,7 +54,8 @@ static llvm::Expected<Options> parseOptions(llvm::StringRef text) {
 
 /// Read and lower the module; what it prints goes into the error.
 static llvm::Expected<OwningOpRef<ModuleOp>>
-lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline) {
+lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline,
+      const moe::TargetDescription &target) {
   std::string messages;
   llvm::raw_string_ostream stream(messages);
   llvm::SourceMgr sources;
@@ -62,7 +63,7 @@ lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline) {
       llvm::MemoryBuffer::getMemBufferCopy(text, "<input>"), llvm::SMLoc());
   SourceMgrDiagnosticHandler handler(sources, &context, stream);
   auto module = parseSourceFile<ModuleOp>(sources, &context);
-  if (!module || failed(moe::runPipeline(*module, pipeline)))
+  if (!module || failed(moe::runPipeline(*module, pipeline, target)))
     return llvm::createStringError(llvm::StringRef(messages).rtrim());
   return std::move(module);
 }
@@ -92,7 +93,7 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   moe::registerAllExtensions(registry);
   MLIRContext context(registry);
   context.printOpOnDiagnostic(false); // a message is enough
-  auto module = lower(context, text, options->pipeline);
+  auto module = lower(context, text, options->pipeline, *target);
   if (!module)
     return module.takeError();
   auto metadata = moe::buildMetadata(**module, *target);

@@ -12,6 +12,13 @@
 using namespace mlir;
 
 void mlir::moe::registerPipelines() {
+  PassPipelineRegistration<CPUPipelineOptions>(
+      "moe-cpu",
+      "Lower moe operations to the LLVM dialect as kernels for a processor",
+      buildCPUPipeline);
+  PassPipelineRegistration<>(
+      "moe-fuse", "Fuse moe operations into grouped products",
+      buildFusionPipeline);
   PassPipelineRegistration<>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",

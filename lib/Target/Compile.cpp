@@ -11,17 +11,36 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "llvm/Support/raw_ostream.h"
+#include "llvm/TargetParser/Triple.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
+/// The pipeline `moe-cpu` with what its kernels need to know of the target.
+static std::string cpuPipeline(const TargetDescription &target) {
+  auto has = [&](llvm::StringRef feature) {
+    return llvm::is_contained(target.features, feature);
+  };
+  if (has("avx512f") && has("avx512bw") && has("avx512vl"))
+    return std::string("moe-cpu{vector-bits=512 vector-registers=32 bf16-dot=") +
+           (has("avx512bf16") ? "true}" : "false}");
+  if (has("avx2") && has("fma"))
+    return "moe-cpu{vector-bits=256 vector-registers=16}";
+  if (llvm::Triple(target.triple).isAArch64())
+    return "moe-cpu{vector-bits=128 vector-registers=32}";
+  return "moe-cpu";
+}
+
 LogicalResult mlir::moe::runPipeline(ModuleOp module,
-                                     llvm::StringRef pipeline) {
+                                     llvm::StringRef name,
+                                     const TargetDescription &target) {
+  std::string pipeline = name == "moe-cpu" ? cpuPipeline(target) : name.str();
   std::string message;
   llvm::raw_string_ostream stream(message);
   PassManager manager(module.getContext());
   if (failed(parsePassPipeline(pipeline, manager, stream)))
-    return emitError(module.getLoc()) << "invalid pipeline '" << pipeline
-                              << "': " << llvm::StringRef(message).rtrim();
+    return emitError(module.getLoc())
+           << "invalid pipeline '" << name
+           << "': " << llvm::StringRef(message).rtrim();
   return manager.run(module);
 }

@@ -19,6 +19,8 @@ using namespace mlir::moe;
 static llvm::json::Value toJSON(Attribute attribute) {
   if (auto string = dyn_cast<StringAttr>(attribute))
     return string.getValue();
+  if (auto flag = dyn_cast<BoolAttr>(attribute))
+    return flag.getValue();
   if (auto integer = dyn_cast<IntegerAttr>(attribute))
     return integer.getInt();
   if (auto array = dyn_cast<ArrayAttr>(attribute)) {
@@ -45,7 +47,7 @@ mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
     if (!signature || !tokens || tokens.size() != 2 ||
         !module.lookupSymbol(entry))
       continue;
-    functions.push_back(llvm::json::Object{
+    llvm::json::Object described{
         {"name", name},
         {"entry", entry},
         {"workspace", "moe_workspace_" + name},
@@ -53,7 +55,11 @@ mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
                                       {"max", toJSON(tokens[1])}}},
         {"arguments", toJSON(signature.get("arguments"))},
         {"dispatches", toJSON(signature.get("dispatches"))},
-    });
+    };
+    if (auto prepared =
+            function->getAttrOfType<FlatSymbolRefAttr>("moe.prepares"))
+      described["prepares"] = prepared.getValue();
+    functions.push_back(std::move(described));
   }
   if (functions.empty())
     return llvm::createStringError(

@@ -51,8 +51,9 @@ static cl::opt<std::string>
                cl::value_desc("name"), cl::init("host"), cl::cat(category));
 static cl::opt<std::string>
     pipeline("pipeline",
-             cl::desc("Pipeline from moe operations to the LLVM dialect"),
-             cl::value_desc("name"), cl::init("moe-reference"),
+             cl::desc("Pipeline from moe operations to the LLVM dialect: moe-cpu, "
+                      "moe-reference or a list of passes"),
+             cl::value_desc("name"), cl::init("moe-cpu"),
              cl::cat(category));
 
 enum class Emit { MLIR, LLVMDialect, LLVM, Assembly, Object, Artifact };
@@ -140,7 +141,7 @@ static int compile(ModuleOp module) {
   auto machine = target->createTargetMachine();
   if (!machine)
     return fail(machine.takeError());
-  if (failed(moe::runPipeline(module, pipeline)))
+  if (failed(moe::runPipeline(module, pipeline, *target)))
     return 1;
   if (emit == Emit::LLVMDialect)
     return write(print(module));

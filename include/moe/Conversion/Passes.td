@@ -22,6 +22,56 @@ def ConvertMoEToLinalg : Pass<"convert-moe-to-linalg"> {
     "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
     "::mlir::tensor::TensorDialect"
   ];
+  let options = [
+    Option<"keepGrouped", "keep-grouped", "bool", "false",
+           "leave moe.grouped_matmul and moe.pack to another lowering">
+  ];
+}
+
+/// The processor, as far as kernels are concerned.
+class CPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
+  let options = [
+    Option<"vectorBits", "vector-bits", "int64_t", "128", "width of a vector">,
+    Option<"vectorRegisters", "vector-registers", "int64_t", "16",
+           "number of vector registers">,
+    Option<"bf16Dot", "bf16-dot", "bool", "false",
+           "whether there are dot products of bf16 (AVX512_BF16)">
+  ];
+}
+
+def MoEPackWeights : CPUPass<"moe-pack-weights"> {
+  let summary = "Bring weights into the layout that kernels read";
+  let description = [{
+    Gives every `moe.grouped_matmul` packed weights in panels that suit the
+    processor. Where they come from weights of an exported function, a function
+    `<name>__prepare<n>` packs them once: it takes the weights of any number of
+    experts, and the runtime calls it when a layer is made. The exported function
+    takes what is packed; a weight that it no longer reads is marked as not
+    retained. Any other weights are packed in each call, which a remark says.
+  }];
+  let statistics = [
+    Statistic<"numPrepared", "weights-prepared", "weights packed once">,
+    Statistic<"numInCall", "weights-in-call", "weights packed in every call">
+  ];
+  let dependentDialects = ["::mlir::func::FuncDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
+  let summary = "Lower grouped products to vector kernels and parallel tasks";
+  let description = [{
+    `moe.grouped_matmul` on buffers and packed weights becomes an `scf.forall`
+    over tasks, each a block of rows of one expert with a few panels of weights,
+    around micro-kernels that hold the sums of a tile in vector registers.
+    `moe.pack` becomes an `scf.forall` over panels. Sums run over ascending k in
+    every tile: a row has the same bits whatever the number of rows or threads.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect",
+    "::mlir::x86vector::X86VectorDialect"
+  ];
 }
 
 #endif // MOE_CONVERSION_PASSES_TD

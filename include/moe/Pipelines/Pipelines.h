@@ -24,7 +24,27 @@ void buildReferenceBufferPipeline(OpPassManager &pm);
 /// Its last part: loops over buffers to the LLVM dialect, with entry points.
 void buildLowerToLLVMPipeline(OpPassManager &pm);
 
-/// Make the pipelines available by name: `moe-reference`,
+/// Fusion: products of all experts at once, with epilogues, gathering rows.
+void buildFusionPipeline(OpPassManager &pm);
+
+/// The processor, as far as kernels are concerned; the defaults are what every
+/// x86-64 has.
+struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
+  Option<int64_t> vectorBits{*this, "vector-bits",
+                             llvm::cl::desc("width of a vector"),
+                             llvm::cl::init(128)};
+  Option<int64_t> vectorRegisters{*this, "vector-registers",
+                                  llvm::cl::desc("number of vector registers"),
+                                  llvm::cl::init(16)};
+  Option<bool> bf16Dot{*this, "bf16-dot",
+                       llvm::cl::desc("whether there are dot products of bf16"),
+                       llvm::cl::init(false)};
+};
+
+/// The fast path: fused operations on packed weights, vector kernels and tasks.
+void buildCPUPipeline(OpPassManager &pm, const CPUPipelineOptions &options);
+
+/// Make the pipelines available by name: `moe-cpu`, `moe-fuse`, `moe-reference`,
 /// `moe-reference-to-buffers`, `moe-lower-to-llvm`.
 void registerPipelines();
 

@@ -39,8 +39,10 @@ struct TargetDescription {
 };
 
 /// Run a pipeline, by the name that moe-opt knows it under or as a list of
-/// passes, on a module. Diagnostics go to the context.
-LogicalResult runPipeline(ModuleOp module, llvm::StringRef pipeline);
+/// passes, on a module. `moe-cpu` without options gets those that fit `target`.
+/// Diagnostics go to the context.
+LogicalResult runPipeline(ModuleOp module, llvm::StringRef pipeline,
+                          const TargetDescription &target);
 
 /// Translate and optimize a module in the LLVM dialect.
 llvm::Expected<std::unique_ptr<llvm::Module>>

@@ -57,8 +57,12 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<CombineOp>, Decompose<RouteOp>,
-               Decompose<GroupedMatmulOp>, Decompose<PackOp>>(patterns.getContext());
+               Decompose<CombineOp>, Decompose<RouteOp>>(patterns.getContext());
+}
+
+void mlir::moe::populateGroupedToLinalgPatterns(RewritePatternSet &patterns) {
+  patterns.add<Decompose<GroupedMatmulOp>, Decompose<PackOp>>(
+      patterns.getContext());
 }
 
 void mlir::moe::registerAggregatedOpInterfaceExternalModels(
@@ -82,13 +86,20 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
 namespace {
 struct ConvertMoEToLinalg
     : moe::impl::ConvertMoEToLinalgBase<ConvertMoEToLinalg> {
+  using ConvertMoEToLinalgBase::ConvertMoEToLinalgBase;
+
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     populateMoEToLinalgPatterns(patterns);
+    if (!keepGrouped)
+      populateGroupedToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
     getOperation()->walk([&](Operation *op) {
-      if (!isa_and_nonnull<MoEDialect>(op->getDialect()))
+      bool grouped = isa<GroupedMatmulOp, PackOp>(op) ||
+                     op->getParentOfType<GroupedMatmulOp>();
+      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
+          (keepGrouped && grouped))
         return WalkResult::advance();
       op->emitOpError("was not lowered to linalg");
       signalPassFailure();

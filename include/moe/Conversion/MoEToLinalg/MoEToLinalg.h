@@ -22,6 +22,9 @@ namespace moe {
 /// Patterns that lower every moe operation to linalg, scf and tensor.
 void populateMoEToLinalgPatterns(RewritePatternSet &patterns);
 
+/// Patterns for moe.grouped_matmul and moe.pack on tensors.
+void populateGroupedToLinalgPatterns(RewritePatternSet &patterns);
+
 /// Attach linalg's AggregatedOpInterface to the moe operations: the same
 /// lowering, for `transform.structured.decompose_interface` and for other
 /// compilers.

@@ -9,6 +9,7 @@
 #include "moe/Dialect/MoE/IR/MoE.h"
 
 #include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
+#include "mlir/Dialect/Bufferization/IR/DstBufferizableOpInterfaceImpl.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -39,6 +40,39 @@ struct ReadsAndAllocates
                            "convert-moe-to-linalg before bufferization");
   }
 };
+
+/// Operations with a destination become the same on buffers.
+template <typename OpT>
+struct OnBuffers
+    : DstBufferizableOpInterfaceExternalModel<OnBuffers<OpT>, OpT> {
+  LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
+                          const BufferizationOptions &options,
+                          BufferizationState &state) const {
+    OpBuilder::InsertionGuard guard(rewriter);
+    rewriter.setInsertionPoint(op);
+    SmallVector<Value> operands;
+    for (Value operand : op->getOperands()) {
+      FailureOr<Value> buffer = operand;
+      if (isa<TensorType>(operand.getType()))
+        buffer = getBuffer(rewriter, operand, options, state);
+      if (failed(buffer))
+        return failure();
+      operands.push_back(*buffer);
+    }
+    OperationState onBuffers(op->getLoc(), op->getName(), operands, TypeRange(),
+                             op->getAttrs());
+    onBuffers.propertiesAttr = op->getPropertiesAsAttribute();
+    for (Region &region : op->getRegions())
+      onBuffers.addRegion()->takeBody(region);
+    rewriter.create(onBuffers);
+    replaceOpWithBufferizedValues(
+        rewriter, op,
+        operands[cast<DestinationStyleOpInterface>(op)
+                     .getDpsInitOperand(0)
+                     ->getOperandNumber()]);
+    return success();
+  }
+};
 } // namespace
 
 void mlir::moe::registerBufferizableOpInterfaceExternalModels(
@@ -48,5 +82,8 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     DispatchOp::attachInterface<ReadsAndAllocates<DispatchOp>>(*context);
     ExpertOp::attachInterface<ReadsAndAllocates<ExpertOp>>(*context);
     CombineOp::attachInterface<ReadsAndAllocates<CombineOp>>(*context);
+    RouteOp::attachInterface<ReadsAndAllocates<RouteOp>>(*context);
+    GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
+    PackOp::attachInterface<OnBuffers<PackOp>>(*context);
   });
 }

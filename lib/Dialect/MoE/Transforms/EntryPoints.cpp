@@ -33,8 +33,16 @@ static LogicalResult buildEntry(LLVM::LLVMFuncOp function, ModuleOp module) {
       b, "moe_entry_" + name,
       LLVM::LLVMFunctionType::get(b.getI32Type(), {pointer, pointer}));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
+  // Those of the signature and the workspace, then the executor if it is used.
+  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
+  auto described = signature.getAs<ArrayAttr>("arguments");
+  unsigned count = (described ? described.size() : 0) + 1;
   SmallVector<Value> arguments;
   for (unsigned i = 0, e = callee.getNumArguments(); i != e; ++i) {
+    if (i == count) {
+      arguments.push_back(entry.getArgument(1));
+      break;
+    }
     Value slot = LLVM::GEPOp::create(b, pointer, pointer, entry.getArgument(0),
                                      ArrayRef<LLVM::GEPArg>{int32_t(i)});
     arguments.push_back(LLVM::LoadOp::create(b, pointer, slot));

@@ -65,6 +65,29 @@ def MemRefCopyToLinalg : Pass<"memref-copy-to-linalg"> {
   let dependentDialects = ["::mlir::linalg::LinalgDialect"];
 }
 
+def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
+  let summary = "Give parallel loops to the executor of the runtime";
+  let description = [{
+    An `scf.forall` of an exported function becomes `moe.parallel` on an executor
+    that the function takes as a new last argument; one inside another, or in a
+    function that is not exported, becomes a loop.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::LLVM::LLVMDialect",
+                           "::mlir::scf::SCFDialect"];
+}
+
+def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
+  let summary = "Turn moe.parallel into functions and calls of the executor";
+  let description = [{
+    Runs on the LLVM dialect. The region of each `moe.parallel` becomes a function
+    `void task(void *context, i64 index)`, what it uses from outside goes through
+    a structure on the stack of the caller, and the executor's `parallel_for`
+    (moe_rt/executor.h) is called with both.
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+}
+
 def MoEEntryPoints : Pass<"moe-entry-points", "::mlir::ModuleOp"> {
   let summary = "Make the functions that the runtime calls";
   let description = [{

@@ -1,0 +1,103 @@
+//===- CPUBuilder.cpp - Loops and indices ---------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Lowering.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+Value CPUBuilder::index(int64_t value) {
+  return arith::ConstantIndexOp::create(*this, value);
+}
+Value CPUBuilder::add(Value x, Value y) {
+  return arith::AddIOp::create(*this, x, y);
+}
+Value CPUBuilder::sub(Value x, Value y) {
+  return arith::SubIOp::create(*this, x, y);
+}
+Value CPUBuilder::mul(Value x, Value y) {
+  return arith::MulIOp::create(*this, x, y);
+}
+Value CPUBuilder::div(Value x, int64_t y) {
+  return y == 1 ? x : arith::DivUIOp::create(*this, x, index(y));
+}
+Value CPUBuilder::rem(Value x, int64_t y) {
+  return arith::RemUIOp::create(*this, x, index(y));
+}
+Value CPUBuilder::min(Value x, Value y) {
+  return arith::MinSIOp::create(*this, x, y);
+}
+Value CPUBuilder::hold(Value value, Value limit) {
+  return min(arith::MaxSIOp::create(*this, value, index(0)), limit);
+}
+Value CPUBuilder::less(Value x, Value y) {
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::slt, x, y);
+}
+Value CPUBuilder::toIndex(Value integer) {
+  return arith::IndexCastOp::create(*this, getIndexType(), integer);
+}
+
+void CPUBuilder::forEach(Value from, Value to,
+                         llvm::function_ref<void(Value)> body) {
+  auto loop = scf::ForOp::create(*this, from, to, index(1));
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(loop.getBody());
+  body(loop.getInductionVar());
+}
+
+void CPUBuilder::forEachTask(Value count,
+                             llvm::function_ref<void(Value)> body) {
+  auto loop = scf::ForallOp::create(*this, ArrayRef<OpFoldResult>{count},
+                                    /*outputs=*/ValueRange(), std::nullopt);
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(loop.getBody());
+  body(loop.getInductionVar(0));
+}
+
+void CPUBuilder::ifThen(Value condition, llvm::function_ref<void()> then) {
+  auto choice = scf::IfOp::create(*this, condition);
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(choice.thenBlock());
+  then();
+}
+
+void CPUBuilder::ifElse(Value condition, llvm::function_ref<void()> then,
+                        llvm::function_ref<void()> otherwise) {
+  auto choice = scf::IfOp::create(*this, condition, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(choice.thenBlock());
+  then();
+  setInsertionPointToStart(choice.elseBlock());
+  otherwise();
+}
+
+FlatBuffer mlir::moe::flatten(CPUBuilder &b, Value buffer) {
+  auto type = cast<MemRefType>(buffer.getType());
+  auto metadata = memref::ExtractStridedMetadataOp::create(b, buffer);
+  FlatBuffer flat;
+  flat.offset = metadata.getConstifiedMixedOffset().dyn_cast<Value>();
+  if (!flat.offset)
+    flat.offset = b.index(
+        *getConstantIntValue(metadata.getConstifiedMixedOffset()));
+  for (OpFoldResult stride : metadata.getConstifiedMixedStrides()) {
+    auto value = dyn_cast<Value>(stride);
+    flat.strides.push_back(value ? value
+                                 : b.index(*getConstantIntValue(stride)));
+  }
+  // The extent is not what bounds accesses: it only has to be some number.
+  Value extent = b.index(1);
+  for (OpFoldResult size : metadata.getConstifiedMixedSizes()) {
+    auto value = dyn_cast<Value>(size);
+    extent = b.mul(extent, value ? value : b.index(*getConstantIntValue(size)));
+  }
+  flat.elements = memref::ReinterpretCastOp::create(
+      b, MemRefType::get({ShapedType::kDynamic}, type.getElementType()),
+      metadata.getBaseBuffer(), OpFoldResult(b.getIndexAttr(0)),
+      ArrayRef<OpFoldResult>{extent},
+      ArrayRef<OpFoldResult>{b.getIndexAttr(1)});
+  return flat;
+}

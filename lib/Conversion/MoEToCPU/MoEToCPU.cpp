@@ -1,0 +1,91 @@
+//===- MoEToCPU.cpp - Kernels for the CPU ---------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Lowering.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Math/Transforms/Passes.h"
+#include "mlir/Dialect/X86Vector/X86VectorDialect.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_CONVERTMOETOCPU
+#include "moe/Conversion/Passes.h.inc"
+} // namespace mlir::moe
+
+namespace {
+struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
+  using ConvertMoEToCPUBase::ConvertMoEToCPUBase;
+
+  void runOnOperation() override {
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot};
+    if (failed(cpu.verify(getOperation())))
+      return signalPassFailure();
+    SmallVector<Operation *> work;
+    getOperation().walk([&](Operation *op) {
+      if (isa<GroupedMatmulOp, PackOp>(op))
+        work.push_back(op);
+    });
+    for (Operation *op : work)
+      if (failed(lower(op, cpu)))
+        return signalPassFailure();
+    approximate();
+  }
+
+  LogicalResult lower(Operation *op, const CPUDescription &cpu) {
+    if (op->getNumResults() != 0)
+      return op->emitOpError("is on tensors; bufferize it before "
+                             "convert-moe-to-cpu");
+    if (auto pack = dyn_cast<PackOp>(op))
+      return lowerToCPU(pack, cpu);
+    auto product = cast<GroupedMatmulOp>(op);
+    if (!product.getPanels() ||
+        product.getPanels()->getColumns() % cpu.getLanes() != 0 ||
+        product.getPanels()->getShare() % cpu.getLanes() != 0)
+      return op->emitOpError("expected weights packed in whole vectors of ")
+             << cpu.getLanes() << " lanes; run moe-pack-weights";
+    if (product.getPanels()->getDepth() == 2 && !cpu.bf16Dot)
+      return op->emitOpError("expected weights packed for this processor, which "
+                             "has no dot products of bf16");
+    return lowerToCPU(product, cpu);
+  }
+
+  /// Functions of vectors are polynomials; the library has them for scalars.
+  void approximate() {
+    RewritePatternSet patterns(&getContext());
+    populateMathPolynomialApproximationPatterns(patterns);
+    SmallVector<Operation *> functions;
+    getOperation().walk([&](Operation *op) {
+      if (isa_and_nonnull<math::MathDialect>(op->getDialect()) &&
+          llvm::all_of(op->getResultTypes(), llvm::IsaPred<VectorType>))
+        functions.push_back(op);
+    });
+    GreedyRewriteConfig config;
+    config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
+    if (!functions.empty())
+      (void)applyOpPatternsGreedily(functions, std::move(patterns), config);
+  }
+};
+} // namespace
+
+LogicalResult CPUDescription::verify(Operation *op) const {
+  if (vectorBits < 128 || vectorBits > 2048 || !llvm::isPowerOf2_64(vectorBits))
+    return op->emitError("expected vectors of 128 to 2048 bits, a power of two, "
+                         "got ")
+           << vectorBits;
+  if (vectorRegisters < 8)
+    return op->emitError("expected at least 8 vector registers, got ")
+           << vectorRegisters;
+  if (bf16Dot && vectorBits != 512)
+    return op->emitError("expected vectors of 512 bits for dot products of bf16, "
+                         "got ")
+           << vectorBits;
+  return success();
+}

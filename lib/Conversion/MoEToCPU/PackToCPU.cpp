@@ -1,0 +1,218 @@
+//===- PackToCPU.cpp - moe.pack -------------------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A task is one panel of one expert. A column of a panel is `depth` elements wide
+// and is moved as one unit. Weights [E, N, K] have the units of a column beside
+// each other and are transposed in squares of vectors; weights [E, K, N] have
+// them in rows.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Lowering.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+class PackLowering {
+public:
+  PackLowering(PackOp op, const CPUDescription &cpu)
+      : op(op), panels(op.getPanels()), lanes(cpu.getLanes()),
+        element(cast<MemRefType>(op.getInit().getType()).getElementType()),
+        b(op.getLoc(), op) {}
+
+  LogicalResult run();
+
+private:
+  int64_t steps() { return llvm::divideCeil(op.getK(), panels.getDepth()); }
+  int64_t wholeSteps() { return op.getK() / panels.getDepth(); }
+  int64_t panelCount() { return llvm::divideCeil(op.getN(), panels.getShare()); }
+
+  void buildShare(Value expert, Value panel, int64_t product);
+  void buildColumns(Value expert, Value panel, int64_t product, Value from,
+                    Value to);
+  void buildElement(Value expert, Value panel, int64_t product, Value column,
+                    Value step);
+  void buildSquare(Value expert, Value panel, int64_t product, int64_t column,
+                   Value step);
+  void buildRow(Value expert, Value panel, int64_t product, int64_t column,
+                Value step);
+  SmallVector<Value> transpose(SmallVector<Value> rows);
+  Value shuffle(Value x, Value y, ArrayRef<int64_t> mask) {
+    return vector::ShuffleOp::create(b, x, y, mask);
+  }
+  bool canVectorize(int64_t product);
+
+  PackOp op;
+  PanelsAttr panels;
+  int64_t lanes;
+  Type element;
+  CPUBuilder b;
+};
+} // namespace
+
+/// One column at one step, element by element.
+void PackLowering::buildElement(Value expert, Value panel, int64_t product,
+                                Value column, Value step) {
+  Value n = b.add(b.mul(panel, panels.getShare()), column);
+  for (int64_t d = 0; d < panels.getDepth(); ++d) {
+    Value k = b.add(b.mul(step, panels.getDepth()), d);
+    Value inside = arith::AndIOp::create(b, b.less(n, b.index(op.getN())),
+                                         b.less(k, b.index(op.getK())));
+    auto choice = scf::IfOp::create(b, TypeRange(element), inside,
+                                    /*withElseRegion=*/true);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(choice.thenBlock());
+      Value first = op.getTransposed() ? n : k, second = op.getTransposed() ? k : n;
+      Value loaded = memref::LoadOp::create(
+          b, op.getWeights()[product], ValueRange{expert, first, second});
+      scf::YieldOp::create(b, loaded);
+      b.setInsertionPointToStart(choice.elseBlock());
+      Value zero = arith::ConstantOp::create(b, b.getZeroAttr(element));
+      scf::YieldOp::create(b, zero);
+    }
+    memref::StoreOp::create(
+        b, choice.getResult(0), op.getInit(),
+        ValueRange{expert, panel, step,
+                   b.add(column, product * panels.getShare()), b.index(d)});
+  }
+}
+
+/// Transpose a square of units, each of one lane: in stages, the halves of pairs
+/// of rows at distance 1, 2, 4, ... change places.
+SmallVector<Value> PackLowering::transpose(SmallVector<Value> rows) {
+  for (int64_t distance = 1; distance < lanes; distance *= 2) {
+    SmallVector<int64_t> low, high;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      bool second = lane & distance;
+      low.push_back(second ? lane - distance + lanes : lane);
+      high.push_back(second ? lane + lanes : lane + distance);
+    }
+    for (int64_t row = 0; row < lanes; ++row) {
+      if (row & distance)
+        continue;
+      Value x = rows[row], y = rows[row + distance];
+      rows[row] = shuffle(x, y, low);
+      rows[row + distance] = shuffle(x, y, high);
+    }
+  }
+  return rows;
+}
+
+/// `lanes` columns at `lanes` steps of weights [E, N, K].
+void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
+                               int64_t column, Value step) {
+  auto vector = VectorType::get(lanes * panels.getDepth(), element);
+  // As 32-bit units where two elements go together.
+  auto units = panels.getDepth() == 1 ? vector
+                                      : VectorType::get(lanes, b.getI32Type());
+  Value n = b.add(b.mul(panel, panels.getShare()), column);
+  Value k = b.mul(step, panels.getDepth());
+  SmallVector<Value> rows;
+  for (int64_t i = 0; i < lanes; ++i) {
+    Value loaded = vector::LoadOp::create(b, vector, op.getWeights()[product],
+                                          ValueRange{expert, b.add(n, i), k});
+    rows.push_back(units == vector
+                       ? loaded
+                       : vector::BitCastOp::create(b, units, loaded));
+  }
+  rows = transpose(std::move(rows));
+  FlatBuffer packed = flatten(b, op.getInit());
+  for (int64_t i = 0; i < lanes; ++i) {
+    Value value = rows[i];
+    if (units != vector)
+      value = vector::BitCastOp::create(b, vector, value);
+    Value place = packed.offset;
+    Value indices[] = {expert, panel, b.add(step, i),
+                       b.index(product * panels.getShare() + column)};
+    for (auto [index, stride] : llvm::zip(indices, packed.strides))
+      place = b.add(place, b.mul(index, stride));
+    vector::StoreOp::create(b, value, packed.elements, place);
+  }
+}
+
+/// `lanes` columns at one step of weights [E, K, N].
+void PackLowering::buildRow(Value expert, Value panel, int64_t product,
+                            int64_t column, Value step) {
+  auto vector = VectorType::get(lanes, element);
+  Value n = b.add(b.mul(panel, panels.getShare()), column);
+  Value k = b.mul(step, panels.getDepth());
+  SmallVector<Value> rows;
+  for (int64_t d = 0; d < panels.getDepth(); ++d)
+    rows.push_back(
+        vector::LoadOp::create(b, vector, op.getWeights()[product],
+                               ValueRange{expert, b.add(k, d), n}));
+  Value value = rows[0];
+  if (panels.getDepth() == 2)
+    value = vector::InterleaveOp::create(b, rows[0], rows[1]);
+  FlatBuffer packed = flatten(b, op.getInit());
+  Value place = packed.offset;
+  Value indices[] = {expert, panel, step,
+                     b.index(product * panels.getShare() + column)};
+  for (auto [index, stride] : llvm::zip(indices, packed.strides))
+    place = b.add(place, b.mul(index, stride));
+  vector::StoreOp::create(b, value, packed.elements, place);
+}
+
+/// Whether the elements that are moved together lie beside each other.
+bool PackLowering::canVectorize(int64_t product) {
+  auto type = cast<MemRefType>(op.getWeights()[product].getType());
+  return type.isLastDimUnitStride() && panels.getDepth() <= 2 &&
+         panels.getShare() % lanes == 0;
+}
+
+/// The columns of one product in one panel.
+void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
+  auto elements = [&](Value from, Value to) {
+    b.forEach(from, to, [&](Value step) {
+      b.forEach(b.index(0), b.index(panels.getShare()), [&](Value column) {
+        buildElement(expert, panel, product, column, step);
+      });
+    });
+  };
+  Value begin = b.index(0), end = b.index(steps());
+  if (!canVectorize(product))
+    return elements(begin, end);
+  Value last = b.mul(b.add(panel, 1), panels.getShare());
+  b.ifElse(
+      b.less(b.index(op.getN()), last), [&] { elements(begin, end); },
+      [&] {
+        int64_t whole = op.getTransposed() ? llvm::alignDown(wholeSteps(), lanes)
+                                           : wholeSteps();
+        int64_t stride = op.getTransposed() ? lanes : 1;
+        b.forEach(begin, b.index(whole / stride), [&](Value i) {
+          Value step = b.mul(i, stride);
+          for (int64_t column = 0; column < panels.getShare(); column += lanes) {
+            if (op.getTransposed())
+              buildSquare(expert, panel, product, column, step);
+            else
+              buildRow(expert, panel, product, column, step);
+          }
+        });
+        elements(b.index(whole), end);
+      });
+}
+
+LogicalResult PackLowering::run() {
+  if (!cast<MemRefType>(op.getInit().getType()).getLayout().isIdentity())
+    return op.emitOpError("expected a compact destination, got ")
+           << op.getInit().getType();
+  Value experts = memref::DimOp::create(b, op.getInit(), 0);
+  b.forEachTask(b.mul(experts, panelCount()), [&](Value task) {
+    Value expert = b.div(task, panelCount());
+    Value panel = b.rem(task, panelCount());
+    for (int64_t product = 0; product < panels.getProducts(); ++product)
+      buildShare(expert, panel, product);
+  });
+  op.erase();
+  return success();
+}
+
+LogicalResult mlir::moe::lowerToCPU(PackOp op, const CPUDescription &cpu) {
+  return PackLowering(op, cpu).run();
+}

@@ -1,0 +1,304 @@
+//===- PackWeights.cpp - Weights in the layout of the kernels -------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Conversion/MoEToCPU/MoEToCPU.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/IR/Remarks.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEPACKWEIGHTS
+#include "moe/Conversion/Passes.h.inc"
+} // namespace mlir::moe
+
+namespace {
+/// The way from a weight of the function to an operand of a product.
+struct WeightPath {
+  BlockArgument weight;
+  SmallVector<tensor::ExtractSliceOp> slices; // first to last, of rank 3
+};
+
+/// The packing of one function.
+class Packer {
+public:
+  Packer(func::FuncOp function, const CPUDescription &cpu)
+      : function(function), cpu(cpu) {}
+
+  void run();
+  int64_t numPrepared = 0, numInCall = 0;
+
+private:
+  std::optional<WeightPath> pathOf(Value operand);
+  DictionaryAttr argumentOf(BlockArgument weight);
+  Value packInCall(GroupedMatmulOp product, PanelsAttr panels);
+  Value prepare(GroupedMatmulOp product, PanelsAttr panels,
+                ArrayRef<WeightPath> paths);
+  func::FuncOp buildPreparation(GroupedMatmulOp product, PanelsAttr panels,
+                                ArrayRef<WeightPath> paths,
+                                ArrayRef<BlockArgument> sources,
+                                StringRef result);
+  void recordUses();
+
+  func::FuncOp function;
+  CPUDescription cpu;
+  SmallVector<Attribute> arguments; // of the signature
+  struct Prepared {
+    SmallVector<Value> weights;
+    PanelsAttr panels;
+    bool transposed;
+    Value packed;
+  };
+  SmallVector<Prepared> done;
+};
+} // namespace
+
+static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
+                                   GroupedMatmulOp product) {
+  Type element =
+      cast<RankedTensorType>(product.getLhs().getType()).getElementType();
+  return RankedTensorType::get(
+      panels.getShape(experts, product.getK(), product.getN()), element);
+}
+
+/// What the signature says of a weight; null if it is something else.
+DictionaryAttr Packer::argumentOf(BlockArgument weight) {
+  if (weight.getArgNumber() >= arguments.size())
+    return {};
+  auto entry = cast<DictionaryAttr>(arguments[weight.getArgNumber()]);
+  auto role = entry.getAs<StringAttr>("role");
+  return role && role.getValue() == "weight" ? entry : DictionaryAttr();
+}
+
+std::optional<WeightPath> Packer::pathOf(Value operand) {
+  WeightPath path;
+  while (Operation *op = operand.getDefiningOp()) {
+    auto slice = dyn_cast<tensor::ExtractSliceOp>(op);
+    auto expand = dyn_cast<tensor::ExpandShapeOp>(op);
+    if (expand && expand.getSrcType().getRank() == 2 &&
+        expand.getType().getRank() == 3 && expand.getType().getDimSize(0) == 1) {
+      operand = expand.getSrc();
+      continue;
+    }
+    if (!slice || slice.getType().getRank() != 3 ||
+        slice.getSourceType().getRank() != 3 ||
+        slice.getType().getDimSize(0) != slice.getSourceType().getDimSize(0) ||
+        ShapedType::isDynamicShape(slice.getStaticOffsets()) ||
+        ShapedType::isDynamicShape(slice.getStaticStrides()))
+      return std::nullopt;
+    path.slices.insert(path.slices.begin(), slice);
+    operand = slice.getSource();
+  }
+  path.weight = cast<BlockArgument>(operand);
+  if (path.weight.getOwner() != &function.getBody().front() ||
+      !argumentOf(path.weight))
+    return std::nullopt;
+  return path;
+}
+
+/// The weights are made by the call: they are packed there.
+Value Packer::packInCall(GroupedMatmulOp product, PanelsAttr panels) {
+  ImplicitLocOpBuilder b(product.getLoc(), product);
+  RankedTensorType type =
+      packedType(panels, product.getExpertCount(), product);
+  Value init = tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
+  ++numInCall;
+  remark::missed(product.getLoc(),
+                 remark::RemarkOpts::name("PackedInCall")
+                     .category("moe-pack-weights")
+                     .function(function.getName()))
+      << "packed in every call: the weights are not weights of the function";
+  return PackOp::create(b, type, product.getWeights(), init,
+                        product.getTransposed(), panels)
+      .getResult();
+}
+
+/// `@f__prepare<n>`: from the weights of some experts to packed ones.
+func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
+                                      PanelsAttr panels,
+                                      ArrayRef<WeightPath> paths,
+                                      ArrayRef<BlockArgument> sources,
+                                      StringRef result) {
+  ImplicitLocOpBuilder b(product.getLoc(), function.getContext());
+  auto dynamicExperts = [](RankedTensorType type) {
+    SmallVector<int64_t> shape(type.getShape());
+    if (shape.size() == 2)
+      shape.insert(shape.begin(), 1);
+    shape[0] = ShapedType::kDynamic;
+    return RankedTensorType::get(shape, type.getElementType());
+  };
+  SmallVector<Type> types;
+  for (BlockArgument source : sources)
+    types.push_back(dynamicExperts(cast<RankedTensorType>(source.getType())));
+  RankedTensorType packed =
+      packedType(panels, ShapedType::kDynamic, product);
+  b.setInsertionPointAfter(function);
+  auto preparation = func::FuncOp::create(
+      b, (function.getName() + "__prepare" + Twine(numPrepared)).str(),
+      b.getFunctionType(types, packed));
+  preparation->setAttr("moe.prepares",
+                       FlatSymbolRefAttr::get(function.getSymNameAttr()));
+  preparation->setAttr(
+      "moe.tokens", b.getI64ArrayAttr({0, product.getExpertCount()}));
+  preparation.setResultAttr(0, "moe.name", b.getStringAttr(result));
+  for (auto [index, source] : llvm::enumerate(sources))
+    preparation.setArgAttr(index, "moe.name", argumentOf(source).get("name"));
+
+  b.setInsertionPointToStart(preparation.addEntryBlock());
+  SmallVector<Value> weights;
+  for (const WeightPath &path : paths) {
+    unsigned source = llvm::find(sources, path.weight) - sources.begin();
+    Value weight = preparation.getArgument(source);
+    for (tensor::ExtractSliceOp slice : path.slices) {
+      SmallVector<OpFoldResult> sizes = slice.getMixedSizes();
+      sizes[0] = tensor::getMixedSize(b, b.getLoc(), weight, 0);
+      weight = tensor::ExtractSliceOp::create(
+          b, weight, slice.getMixedOffsets(), sizes, slice.getMixedStrides());
+    }
+    weights.push_back(weight);
+  }
+  SmallVector<OpFoldResult> sizes =
+      getAsIndexOpFoldResult(b.getContext(), packed.getShape());
+  sizes[0] = tensor::getMixedSize(b, b.getLoc(), weights[0], 0);
+  Value init = tensor::EmptyOp::create(b, sizes, packed.getElementType());
+  auto pack = PackOp::create(b, packed, weights, init, product.getTransposed(),
+                             panels);
+  func::ReturnOp::create(b, pack.getResult());
+  return preparation;
+}
+
+Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
+                      ArrayRef<WeightPath> paths) {
+  SmallVector<BlockArgument> sources;
+  for (const WeightPath &path : paths)
+    if (!llvm::is_contained(sources, path.weight))
+      sources.push_back(path.weight);
+  Builder b(function.getContext());
+  SmallVector<Attribute> names = llvm::map_to_vector(
+      sources, [&](BlockArgument source) {
+        return argumentOf(source).get("name");
+      });
+  std::string name = "packed" + std::to_string(numPrepared);
+  for (bool taken = true; taken; name += taken ? "_" : "")
+    taken = llvm::any_of(arguments, [&](Attribute argument) {
+      return cast<DictionaryAttr>(argument).get("name") == b.getStringAttr(name);
+    });
+  func::FuncOp preparation =
+      buildPreparation(product, panels, paths, sources, name);
+  RankedTensorType type =
+      packedType(panels, product.getExpertCount(), product);
+  Type element = type.getElementType();
+  StringRef dtype = element.isF32() ? "f32" : element.isF16() ? "f16" : "bf16";
+  arguments.push_back(b.getDictionaryAttr({
+      b.getNamedAttr("name", b.getStringAttr(name)),
+      b.getNamedAttr("role", b.getStringAttr("prepared")),
+      b.getNamedAttr("dtype", b.getStringAttr(dtype)),
+      b.getNamedAttr("shape", b.getI64ArrayAttr(type.getShape())),
+      b.getNamedAttr("prepare", b.getStringAttr(preparation.getName())),
+      b.getNamedAttr("sources", b.getArrayAttr(names)),
+  }));
+  unsigned index = function.getNumArguments();
+  (void)function.insertArgument(index, type, {}, function.getLoc());
+  function.setArgAttr(index, "bufferization.writable", b.getBoolAttr(false));
+  ++numPrepared;
+  return function.getArgument(index);
+}
+
+/// Weights that a call no longer reads need not be kept.
+void Packer::recordUses() {
+  Builder b(function.getContext());
+  for (auto [index, argument] : llvm::enumerate(arguments)) {
+    if (!argumentOf(function.getArgument(index)) ||
+        !function.getArgument(index).use_empty())
+      continue;
+    NamedAttrList entry(cast<DictionaryAttr>(argument));
+    entry.set("retained", b.getBoolAttr(false));
+    argument = entry.getDictionary(b.getContext());
+  }
+  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
+  NamedAttrList entries(signature);
+  entries.set("arguments", b.getArrayAttr(arguments));
+  function->setAttr("moe.signature", entries.getDictionary(b.getContext()));
+}
+
+void Packer::run() {
+  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
+  if (auto list = signature ? signature.getAs<ArrayAttr>("arguments")
+                            : ArrayAttr())
+    llvm::append_range(arguments, list);
+  SmallVector<GroupedMatmulOp> products;
+  function.walk([&](GroupedMatmulOp op) {
+    if (!op.getPanels() && op.getResult())
+      products.push_back(op);
+  });
+  for (GroupedMatmulOp product : products) {
+    Type element =
+        cast<RankedTensorType>(product.getLhs().getType()).getElementType();
+    PanelsAttr panels = choosePanels(cpu, element, product.getNumProducts(),
+                                     product.getN());
+    SmallVector<Value> weights(product.getWeights());
+    Value packed;
+    for (const Prepared &known : done)
+      if (known.weights == weights && known.panels == panels &&
+          known.transposed == product.getTransposed())
+        packed = known.packed;
+    if (!packed) {
+      SmallVector<WeightPath> paths;
+      for (Value weight : weights)
+        if (std::optional<WeightPath> path = pathOf(weight))
+          paths.push_back(*path);
+      packed = paths.size() == weights.size()
+                   ? prepare(product, panels, paths)
+                   : packInCall(product, panels);
+      if (isa<BlockArgument>(packed))
+        done.push_back({weights, panels, product.getTransposed(), packed});
+    }
+    product.getWeightsMutable().assign(packed);
+    product.setTransposed(false);
+    product.setPanelsAttr(panels);
+    // What led to the weights may be dead now.
+    while (!weights.empty()) {
+      Operation *op = weights.pop_back_val().getDefiningOp();
+      if (!op || !isOpTriviallyDead(op))
+        continue;
+      llvm::append_range(weights, op->getOperands());
+      for (Prepared &known : done) // never compare with what is gone
+        if (llvm::is_contained(known.weights, op->getResult(0)))
+          known.weights.clear();
+      op->erase();
+    }
+  }
+  if (signature)
+    recordUses();
+}
+
+namespace {
+struct MoEPackWeights : moe::impl::MoEPackWeightsBase<MoEPackWeights> {
+  using MoEPackWeightsBase::MoEPackWeightsBase;
+
+  void runOnOperation() override {
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot};
+    if (failed(cpu.verify(getOperation())))
+      return signalPassFailure();
+    SmallVector<func::FuncOp> functions(
+        getOperation().getOps<func::FuncOp>());
+    for (func::FuncOp function : functions) {
+      if (function.isExternal())
+        continue;
+      Packer packer(function, cpu);
+      packer.run();
+      numPrepared += packer.numPrepared;
+      numInCall += packer.numInCall;
+    }
+  }
+};
+} // namespace
