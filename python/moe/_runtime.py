@@ -15,13 +15,16 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _dlpack
 from ._dlpack import DLDataType, DLTensor, Tensor
 from ._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
+
+if TYPE_CHECKING:
+    from ._weights import Reader
 
 ROLES = ("input", "weight", "output")
 
@@ -32,15 +35,23 @@ _I64 = ctypes.c_int64
 _OUT = ctypes.POINTER
 
 
+class _ContextOptions(ctypes.Structure):
+    _fields_ = [("struct_size", _SIZE), ("allocator", _P * 3), ("num_threads", _I64),
+                ("executor", _P)]
+
+
 class _TensorInfo(ctypes.Structure):
     _fields_ = [("name", _STR), ("role", ctypes.c_int), ("dtype", DLDataType),
                 ("ndim", ctypes.c_int32), ("shape", _OUT(_I64)), ("alignment", ctypes.c_uint32),
-                ("num_experts", _I64)]
+                ("num_experts", _I64), ("retained", ctypes.c_bool)]
 
 
 class _Statistics(ctypes.Structure):
-    _fields_ = [("num_experts", _I64), ("tokens_per_expert", _OUT(_I64)), ("calls", _I64),
-                ("choices", _I64), ("dropped", _I64), ("padding", _I64)]
+    _fields_ = [("num_experts", _I64), ("top_k", _I64), ("tokens_per_expert", _OUT(_I64)),
+                ("calls", _I64), ("choices", _I64), ("dropped", _I64), ("padding", _I64)]
+
+
+_ReadWeight = ctypes.CFUNCTYPE(ctypes.c_int32, _P, _SIZE, _I64, _I64, _P, ctypes.c_uint64)
 
 
 # name: (result, arguments); a result of _P that is checked is a status.
@@ -48,7 +59,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_status_code": (ctypes.c_int, [_P]),
     "moe_rt_status_message": (_STR, [_P]),
     "moe_rt_status_free": (None, [_P]),
-    "moe_rt_context_create": (_P, [_P, _OUT(_P)]),
+    "moe_rt_context_create": (_P, [_OUT(_ContextOptions), _OUT(_P)]),
     "moe_rt_context_destroy": (None, [_P]),
     "moe_rt_module_load": (_P, [_P, _STR, _OUT(_P)]),
     "moe_rt_module_load_memory": (_P, [_P, _P, _SIZE, _OUT(_P)]),
@@ -61,7 +72,9 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_function_tensor_info": (_P, [_P, _STR, ctypes.c_int, _SIZE, _OUT(_TensorInfo)]),
     "moe_rt_function_token_range": (_P, [_P, _STR, _OUT(_I64), _OUT(_I64)]),
     "moe_rt_layer_create": (_P, [_P, _STR, _OUT(DLTensor), _SIZE, _OUT(_P)]),
+    "moe_rt_layer_create_from_source": (_P, [_P, _STR, _ReadWeight, _P, _OUT(_P)]),
     "moe_rt_layer_destroy": (None, [_P]),
+    "moe_rt_layer_weight_bytes": (ctypes.c_uint64, [_P]),
     "moe_rt_layer_workspace_bytes": (_P, [_P, _I64, _OUT(ctypes.c_uint64)]),
     "moe_rt_layer_call": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
                                ctypes.c_uint64]),
@@ -139,7 +152,11 @@ def _destroy(destroy: Any, pointer: int, _kept: Any) -> None:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor of a signature; -1 in ``shape`` stands for T."""
+    """One tensor of a signature; -1 in ``shape`` stands for T.
+
+    Of a weight, ``retained`` says whether calls read it: one that is not is
+    prepared when a layer is made and may be deleted then.
+    """
 
     name: str
     role: str
@@ -147,6 +164,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     alignment: int
     num_experts: int = 0
+    retained: bool = True
 
     def __str__(self) -> str:
         dims = "x".join("T" if d < 0 else str(d) for d in self.shape)
@@ -176,11 +194,13 @@ class Signature:
 class Statistics:
     """What one dispatch of a layer has done since the last reset.
 
-    ``choices`` named an expert; ``dropped`` of them found it full; ``padding``
-    rows were computed beyond those of tokens.
+    Each token has ``top_k`` choices (0 where that is unknown); ``choices`` named
+    an expert; ``dropped`` of them found it full; ``padding`` rows were computed
+    beyond those of tokens.
     """
 
     num_experts: int
+    top_k: int
     tokens_per_expert: np.ndarray
     calls: int
     choices: int
@@ -191,10 +211,12 @@ class Statistics:
 class Module:
     """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
 
-    def __init__(self, source: str | os.PathLike[str] | bytes):
+    def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0):
         lib = library()
         out = _P()
-        _check(lib.moe_rt_context_create(None, ctypes.byref(out)))
+        options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
+                                  num_threads=num_threads)
+        _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
         context = _Handle(out.value, lib.moe_rt_context_destroy)
         out = _P()
         self.path: Path | None = None
@@ -231,7 +253,7 @@ class Module:
                 tensors.append(TensorInfo(
                     info.name.decode(), ROLES[info.role], _dlpack.dtype_name(info.dtype),
                     tuple(info.shape[d] for d in range(info.ndim)), info.alignment,
-                    max(info.num_experts, 0)))
+                    max(info.num_experts, 0), info.retained))
             by_role.append(tuple(tensors))
         low, high = _I64(), _I64()
         _check(lib.moe_rt_function_token_range(module, name.encode(), ctypes.byref(low),
@@ -243,13 +265,17 @@ class Module:
 
         ``weights`` is a mapping from names to arrays, a sequence in signature
         order, a ``.safetensors`` file, or the directory of a Hugging Face
-        checkpoint, which is memory-mapped.  Arrays are not copied.
+        checkpoint, which is memory-mapped.  Weights that the code wants in
+        another layout are prepared here, once; from files they are read expert by
+        expert.  The others are not copied.
         """
-        from ._weights import resolve
+        from ._weights import Reader, resolve
 
         signature = self.signature(function)
-        arrays = resolve(weights, signature.weights, self._sources(signature.name))
-        return Layer(self, signature, arrays)
+        infos, sources = signature.weights, self._sources(signature.name)
+        if isinstance(weights, (str, os.PathLike)) and not all(i.retained for i in infos):
+            return Layer(self, signature, Reader(weights, infos, sources))
+        return Layer(self, signature, resolve(weights, infos, sources))
 
     def _only(self) -> str:
         names = self.functions
@@ -273,16 +299,27 @@ class Module:
 class Layer:
     """One compiled function with its weights bound.  Call it with arrays."""
 
-    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any]):
+    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Reader):
         lib = library()
         self.module = module
         self.signature = signature
-        tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
-                   for w, info in zip(weights, signature.weights)]
-        out = _P()
-        _check(lib.moe_rt_layer_create(module._handle.pointer, signature.name.encode(),
-                                       _array(tensors), len(tensors), ctypes.byref(out)))
-        self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, tensors)
+        pointer, name, out = module._handle.pointer, signature.name.encode(), _P()
+        kept: list[Tensor] = []
+        if isinstance(weights, Sequence):
+            tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
+                       for w, info in zip(weights, signature.weights)]
+            _check(lib.moe_rt_layer_create(pointer, name, _array(tensors), len(tensors),
+                                           ctypes.byref(out)))
+            kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
+        else:
+            read, errors = _reading(weights)
+            status = lib.moe_rt_layer_create_from_source(pointer, name, read, None,
+                                                         ctypes.byref(out))
+            if errors:
+                lib.moe_rt_status_free(status)
+                raise errors[0]
+            _check(status)
+        self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
     def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
                  **named: Any) -> Any:
@@ -330,6 +367,11 @@ class Layer:
                                                       ctypes.byref(out)))
         return out.value
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights in memory of the layer: what was prepared, or read."""
+        return library().moe_rt_layer_weight_bytes(self._handle.pointer)
+
     def statistics(self) -> list[Statistics]:
         """For each dispatch of the layer, what it has done since the last reset."""
         lib = library()
@@ -338,8 +380,8 @@ class Layer:
             raw = _Statistics()
             _check(lib.moe_rt_layer_statistics(self._handle.pointer, i, ctypes.byref(raw)))
             counts = np.array(raw.tokens_per_expert[:raw.num_experts], np.int64)
-            found.append(Statistics(raw.num_experts, counts, raw.calls, raw.choices, raw.dropped,
-                                    raw.padding))
+            found.append(Statistics(raw.num_experts, raw.top_k, counts, raw.calls, raw.choices,
+                                    raw.dropped, raw.padding))
         return found
 
     def reset_statistics(self) -> None:
@@ -384,9 +426,28 @@ def _array(tensors: Sequence[Tensor]) -> ctypes.Array[DLTensor]:
     return (DLTensor * max(len(tensors), 1))(*(t.dl for t in tensors))
 
 
-def load(path: str | os.PathLike[str] | bytes) -> Module:
-    """Load an artifact, from a file or from bytes."""
-    return Module(path)
+def _reading(reader: Reader) -> tuple[Any, list[BaseException]]:
+    """A callback of the runtime, and a list that what it raises is added to."""
+    errors: list[BaseException] = []
+
+    def read(_user: Any, weight: int, first: int, count: int, data: int, size: int) -> int:
+        try:
+            reader.read(weight, first, count, data, size)
+            return 0
+        except BaseException as error:  # none may cross the runtime
+            errors.append(error)
+            return 1
+
+    return _ReadWeight(read), errors
+
+
+def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0) -> Module:
+    """Load an artifact, from a file or from bytes.
+
+    A call uses ``num_threads`` threads: 1 is the caller's alone, 0 as many as
+    there are cores that the process may use.
+    """
+    return Module(path, num_threads=num_threads)
 
 
 def runtime_version() -> str:

@@ -6,8 +6,10 @@ is one tensor of a file is bound without a copy.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,22 +122,30 @@ def _buffer(size: int, alignment: int) -> np.ndarray:
     return whole[start:start + size]
 
 
-def _bind(checkpoint: Checkpoint, info: TensorInfo, names: Sequence[str]) -> Raw:
-    """The tensors ``names`` as one weight: one reshaped, several stacked."""
+def _parts(checkpoint: Checkpoint, info: TensorInfo, names: Sequence[str]) -> list[Raw]:
+    """The tensors ``names`` as one weight: one reshaped, or several to stack."""
     if len(names) == 1:
         raw = checkpoint[names[0]]
         _expect(checkpoint, names[0], raw, info, math.prod(raw.shape), math.prod(info.shape))
-        return _aligned(raw.reshape(info.shape), info.alignment)
+        return [raw.reshape(info.shape)]
     if len(names) != info.shape[0]:
         raise MoEError(INVALID_ARGUMENT, f"weight '{info.name}': expected {info.shape[0]} tensors "
                        f"to stack, got {len(names)}")
-    trailing = info.shape[1:]
-    part = math.prod(trailing) * DTYPES[info.dtype][1] // 8
-    whole = _buffer(part * len(names), info.alignment)
-    for i, name in enumerate(names):
-        raw = checkpoint[name]
-        _expect(checkpoint, name, raw, info, raw.shape, trailing)
-        whole[i * part:(i + 1) * part] = raw.data
+    parts = [checkpoint[name] for name in names]
+    for name, raw in zip(names, parts):
+        _expect(checkpoint, name, raw, info, raw.shape, info.shape[1:])
+    return parts
+
+
+def _bind(checkpoint: Checkpoint, info: TensorInfo, names: Sequence[str]) -> Raw:
+    parts = _parts(checkpoint, info, names)
+    if len(names) == 1:
+        return _aligned(parts[0], info.alignment)
+    whole = _buffer(sum(len(raw.data) for raw in parts), info.alignment)
+    start = 0
+    for raw in parts:
+        whole[start:start + len(raw.data)] = raw.data
+        start += len(raw.data)
     return Raw(whole, info.dtype, info.shape)
 
 
@@ -150,6 +160,52 @@ def _expect(checkpoint: Checkpoint, name: str, raw: Raw, info: TensorInfo, actua
                        f"'{checkpoint.path}' has {what} {actual}, expected {expected}")
 
 
+def _names(checkpoint: Checkpoint, info: TensorInfo,
+           sources: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """The tensors of a weight: that of its own name, else what the module names."""
+    return [info.name] if info.name in checkpoint else sources.get(info.name, [info.name])
+
+
+class Reader:
+    """The weights of a layer in a checkpoint, read piece by piece.
+
+    Everything is found and checked first.  ``sources`` is that of ``resolve``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], infos: Sequence[TensorInfo],
+                 sources: Mapping[str, Sequence[str]]):
+        checkpoint = Checkpoint(path)
+        self._parts = [_parts(checkpoint, info, _names(checkpoint, info, sources))
+                       for info in infos]
+
+    def read(self, weight: int, first: int, count: int, address: int, size: int) -> None:
+        """Copy elements of a weight's first dimension, ``size`` bytes, to an address."""
+        offset = first * (size // count)
+        for part in self._parts[weight]:
+            length = len(part.data)
+            taken = min(size, length - offset)
+            if taken > 0:
+                source = part.data.ctypes.data + offset
+                ctypes.memmove(address, source, taken)
+                _drop_pages(source, taken)
+                address, size = address + taken, size - taken
+            offset = max(offset - length, 0)
+        if size > 0:
+            raise MoEError(INVALID_ARGUMENT, f"weight {weight}: {size} bytes beyond its end were "
+                           "asked for")
+
+
+def _drop_pages(address: int, size: int) -> None:
+    """Let pages of a mapped file leave memory; reading them brings them back."""
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if advice is not None and start < end:
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        madvise(start, end - start, advice)
+
+
 def resolve(weights: Any, infos: Sequence[TensorInfo],
             sources: Mapping[str, Sequence[str]]) -> list[Any]:
     """Weights in signature order.
@@ -161,9 +217,7 @@ def resolve(weights: Any, infos: Sequence[TensorInfo],
         weights = []
     if isinstance(weights, (str, os.PathLike)):
         checkpoint = Checkpoint(weights)
-        return [_bind(checkpoint, info,
-                      [info.name] if info.name in checkpoint
-                      else sources.get(info.name, [info.name])) for info in infos]
+        return [_bind(checkpoint, info, _names(checkpoint, info, sources)) for info in infos]
     if isinstance(weights, Mapping):
         names = [info.name for info in infos]
         missing = [n for n in names if n not in weights]

@@ -43,7 +43,7 @@ def find_compiler() -> Path:
 
 def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None,
             target: str | None = None, dtype: str | None = None, layer: int | None = None,
-            options: Sequence[str] = (), cache: bool = True) -> Module:
+            options: Sequence[str] = (), cache: bool = True, num_threads: int = 0) -> Module:
     """Compile MoE layers and load the result.
 
     Args:
@@ -57,6 +57,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
       layer: which layer of a checkpoint.
       options: further options of ``moe-compile``.
       cache: reuse an artifact that was compiled before.
+      num_threads: threads of a call, as for ``moe.load``.
 
     Raises:
       MoEError: with the compiler's diagnostics.
@@ -79,18 +80,18 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     elif cache:
         artifact = _cache_directory() / f"{key}.moe"
         if artifact.exists():
-            return load(artifact)
+            return load(artifact, num_threads=num_threads)
     else:
         with tempfile.TemporaryDirectory(prefix="moe-") as scratch:
             artifact = Path(scratch) / "module.moe"
             _run(compiler, text, path, arguments, artifact)
-            return load(artifact.read_bytes())
+            return load(artifact.read_bytes(), num_threads=num_threads)
     cached = _cache_directory() / f"{key}.moe" if cache else None
     if cached is not None and cached.exists():
         shutil.copyfile(cached, artifact)
     else:
         _run(compiler, text, path, arguments, artifact)
-    return load(artifact)
+    return load(artifact, num_threads=num_threads)
 
 
 def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:

@@ -271,6 +271,8 @@ static moe_rt_status_t parseDispatches(const Node &node, Function &function) {
     Dispatch dispatch;
     MOE_RT_TRY(
         item.member("num_experts").integer(1, maxExperts, dispatch.numExperts));
+    if (Node topK = item.member("top_k"); topK.exists())
+      MOE_RT_TRY(topK.integer(1, INT64_MAX, dispatch.topK));
     MOE_RT_TRY(parseReport(item.member("offsets"), function, Role::offsets,
                            claimed, dispatch.offsets));
     MOE_RT_TRY(parseReport(item.member("counters"), function, Role::counters,

@@ -41,6 +41,7 @@ struct Argument {
 /// One dispatch of a function and the arguments in which it reports.
 struct Dispatch {
   int64_t numExperts;
+  int64_t topK = 0; // 0: unknown
   size_t offsets;  // index of an argument
   size_t counters; // likewise
 };

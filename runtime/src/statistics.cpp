@@ -20,6 +20,7 @@ moe_rt_status_t Statistics::allocate(const Function &function) {
   for (size_t i = 0; i < dispatches.size(); ++i) {
     Entry &entry = dispatches[i];
     entry.experts = static_cast<size_t>(function.dispatches[i].numExperts);
+    entry.topK = function.dispatches[i].topK;
     entry.tokens.reset(new (std::nothrow) int64_t[entry.experts]());
     entry.snapshot.reset(new (std::nothrow) int64_t[entry.experts]());
     if (!entry.tokens || !entry.snapshot)
@@ -74,6 +75,7 @@ void Statistics::read(size_t dispatch, moe_rt_statistics_t &out) {
   Entry &entry = dispatches[dispatch];
   std::copy_n(entry.tokens.get(), entry.experts, entry.snapshot.get());
   out = {static_cast<int64_t>(entry.experts),
+         entry.topK,
          entry.snapshot.get(),
          entry.calls,
          entry.choices,

@@ -41,6 +41,7 @@ public:
 private:
   struct Entry {
     size_t experts = 0;
+    int64_t topK = 0;
     std::unique_ptr<int64_t[]> tokens;
     std::unique_ptr<int64_t[]> snapshot; // what `read` handed out
     int64_t calls = 0, choices = 0, dropped = 0, padding = 0;

@@ -9,8 +9,11 @@
 
 #include "moe_rt/io.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <unistd.h>
 
 using namespace moe::io;
 using namespace moe::test;
@@ -191,7 +194,8 @@ TEST_F(WeightsTest, RefusesWrongSpecs) {
         weight("\"dtype\":\"f32\",\"shape\":[-1]"),
         weight("\"dtype\":\"f32\",\"shape\":[1.5]"),
         weight("\"dtype\":\"f32\",\"shape\":[],\"source\":\"a\""),
-        weight("\"dtype\":\"f32\",\"shape\":[],\"source\":[1]")})
+        weight("\"dtype\":\"f32\",\"shape\":[],\"source\":[1]"),
+        weight("\"dtype\":\"f32\",\"shape\":[],\"retained\":0")})
     EXPECT_FALSE(readWeightSpecs(text, 0, "f")) << text;
   Expected<std::vector<WeightSpec>> specs = readWeightSpecs(
       weight("\"dtype\":\"i1\",\"shape\":[2],\"alignment\":64"), 0, "f");
@@ -285,6 +289,112 @@ TEST_F(WeightsTest, NamesWhatIsWrong) {
                 "there is no tensor 'e9', expected f32[3]");
   expectRefused({"v", floatType, {3, 3}, 4, {"e0", "e0"}},
                 "has 2 tensors as its source, expected its first extent");
+}
+
+TEST_F(WeightsTest, ReadsPieceByPiece) {
+  write("w.safetensors", file({{"e0", "F32", "[2]", 8, 1},
+                               {"e1", "F32", "[2]", 8, 2},
+                               {"e2", "F32", "[2]", 8, 3},
+                               {"whole", "F32", "[6]", 24, 4}},
+                              3));
+  std::vector<WeightSpec> specs = {
+      {"a", floatType, {3, 2}, 4, {"e2", "e0", "e1"}},
+      {"b", floatType, {3, 2}, 4, {"whole"}}};
+  std::vector<uint64_t> seen;
+  Expected<WeightReader> reader = WeightReader::open(
+      specs, open("w.safetensors"), [&](uint64_t done, uint64_t total) {
+        EXPECT_EQ(total, 48u);
+        seen.push_back(done);
+      });
+  ASSERT_TRUE(reader) << reader.error();
+  WeightReader moved = std::move(*reader);
+  auto read = [&](size_t weight, int64_t first, int64_t count) {
+    std::string data(static_cast<size_t>(8 * count), '\0');
+    EXPECT_EQ(WeightReader::read(&moved, weight, first, count, data.data(),
+                                 data.size()),
+              0);
+    return data;
+  };
+  auto bytes = [](char value) { return std::string(8, value); };
+  EXPECT_EQ(read(0, 0, 1), bytes(3));
+  EXPECT_EQ(read(0, 2, 1), bytes(2));
+  EXPECT_EQ(read(0, 1, 2), bytes(1) + bytes(2));
+  EXPECT_EQ(read(0, 0, 3), bytes(3) + bytes(1) + bytes(2));
+  EXPECT_EQ(read(1, 1, 2), bytes(4) + bytes(4));
+  EXPECT_EQ(seen, (std::vector<uint64_t>{8, 16, 32, 48, 48}));
+  char data[32];
+  EXPECT_NE(WeightReader::read(&moved, 2, 0, 1, data, 8), 0);
+  EXPECT_NE(WeightReader::read(&moved, 0, -1, 1, data, 8), 0);
+  EXPECT_NE(WeightReader::read(&moved, 0, 3, 1, data, 8), 0);
+  EXPECT_NE(WeightReader::read(&moved, 0, 2, 2, data, 16), 0);
+  Expected<WeightReader> none =
+      WeightReader::open({{"c", floatType, {1}, 4, {}}}, open("w.safetensors"));
+  ASSERT_FALSE(none);
+  EXPECT_NE(none.error().find("has no tensor 'c'"), std::string::npos);
+}
+
+TEST_F(WeightsTest, ReadsRandomPieces) {
+  std::vector<WeightSpec> specs = {{"a", floatType, {5, 3}, 4, {}},
+                                   {"b", {kDLBfloat, 16, 1}, {3, 7}, 2, {}}};
+  Expected<WeightBinder> binder = WeightBinder::random(specs, 7);
+  Expected<WeightReader> reader = WeightReader::random(specs, 7);
+  ASSERT_TRUE(binder && reader);
+  for (size_t weight = 0; weight < 2; ++weight) {
+    const DLTensor &whole = binder->tensors()[weight];
+    auto row = static_cast<size_t>(whole.shape[1]) * whole.dtype.bits / 8;
+    for (int64_t first = 0; first < whole.shape[0]; ++first)
+      for (int64_t count = 1; first + count <= whole.shape[0]; ++count) {
+        std::string data(static_cast<size_t>(count) * row, '\0');
+        ASSERT_EQ(WeightReader::read(&*reader, weight, first, count,
+                                     data.data(), data.size()),
+                  0);
+        EXPECT_EQ(std::memcmp(data.data(),
+                              static_cast<char *>(whole.data) +
+                                  static_cast<size_t>(first) * row,
+                              data.size()),
+                  0)
+            << weight << ", " << first << " and " << count;
+      }
+  }
+  Expected<WeightReader> whole =
+      WeightReader::random({{"c", {kDLInt, 8, 1}, {1}, 1, {}}}, 1);
+  ASSERT_FALSE(whole);
+  EXPECT_NE(whole.error().find("has type i8, expected f32"), std::string::npos);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+uint64_t residentBytes() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(WeightsTest, ReadsWithLittleMemory) {
+  // 64 experts of 1 MiB, of which at most a few are in memory.
+  static constexpr size_t expert = 1 << 20;
+  write("w.safetensors", file({{"w", "I8", "[64,1048576]", 64 * expert, 5}}));
+  uint64_t before = residentBytes(), most = 0;
+  Expected<WeightReader> reader = WeightReader::open(
+      {{"w", {kDLInt, 8, 1}, {64, expert}, 1, {}}}, open("w.safetensors"),
+      [&](uint64_t, uint64_t) { most = std::max(most, residentBytes()); });
+  ASSERT_TRUE(reader) << reader.error();
+  std::vector<char> data(expert);
+  for (int64_t e = 0; e < 64; ++e)
+    ASSERT_EQ(WeightReader::read(&*reader, 0, e, 1, data.data(), expert), 0);
+  EXPECT_LT(most - before, 8 * expert);
+}
+#endif
+
+TEST_F(WeightsTest, ReadsOnlyFunctionsThatAreCalled) {
+  Expected<std::vector<WeightSpec>> specs =
+      readWeightSpecs(metadataOf({packFunction, packedFunction}), 0, "");
+  ASSERT_TRUE(specs) << specs.error();
+  ASSERT_EQ(specs->size(), 3u);
+  EXPECT_FALSE((*specs)[0].retained);
+  EXPECT_TRUE((*specs)[2].retained);
+  EXPECT_FALSE(
+      readWeightSpecs(metadataOf({packFunction, packedFunction}), 0, "pack"));
 }
 
 TEST_F(WeightsTest, RunsALayer) {

@@ -88,6 +88,8 @@ TEST_F(DispatchTest, Counts) {
   EXPECT_EQ(moe_rt_layer_dispatch_count(layer), 1u);
   moe_rt_statistics_t statistics;
   ASSERT_OK(moe_rt_layer_statistics(layer, 0, &statistics));
+  EXPECT_EQ(statistics.num_experts, 3);
+  EXPECT_EQ(statistics.top_k, 2);
   EXPECT_EQ(statistics.calls, 0);
   EXPECT_EQ(tokensOf(statistics), (std::vector<int64_t>{0, 0, 0}));
 

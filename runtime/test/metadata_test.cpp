@@ -121,6 +121,7 @@ TEST_F(MetadataTest, RefusesWrongTypes) {
       {"\"alignment\": 4", "variants[0].functions[0].arguments[3].alignment"},
       {"\"offsets\": \"offsets0\"",
        "variants[0].functions[0].dispatches[0].offsets"},
+      {"\"top_k\": 2", "variants[0].functions[0].dispatches[0].top_k"},
       {"\"counters\": \"counters0\"",
        "variants[0].functions[0].dispatches[0].counters"},
   };

@@ -225,6 +225,89 @@ TEST_F(MoeRunTest, DrawsDistinctIds) {
     EXPECT_LE(count, 4);
 }
 
+TEST_F(MoeRunTest, PreparesWeights) {
+  writeFile(directory / "packed.moe",
+            makeArtifact(readFile(FIXTURE),
+                         metadataOf({packedFunction, packFunction})));
+  std::string data;
+  auto floats = [&](std::vector<float> values) {
+    data.append(reinterpret_cast<const char *>(values.data()),
+                values.size() * sizeof(float));
+  };
+  for (float e : {1.f, 2.f, 3.f})
+    floats({e, e, e, e}); // the gates
+  floats({1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3});
+  floats({0, 1, 2, 3});
+  std::string header =
+      R"({"e.0.gate":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},)"
+      R"("e.1.gate":{"dtype":"F32","shape":[4],"data_offsets":[16,32]},)"
+      R"("e.2.gate":{"dtype":"F32","shape":[4],"data_offsets":[32,48]},)"
+      R"("all.up":{"dtype":"F32","shape":[3,4],"data_offsets":[48,96]},)"
+      R"("bias":{"dtype":"F32","shape":[4],"data_offsets":[96,112]}})";
+  uint64_t size = header.size();
+  writeFile(directory / "w.safetensors",
+            std::string(reinterpret_cast<const char *>(&size), 8) + header +
+                data);
+  save("x.npy", {1, 4}, {1, 1, 1, 2});
+  for (const char *threads : {"", " --threads 1", " --threads=3"}) {
+    EXPECT_EQ(run("packed.moe --weights w.safetensors --input x.npy --output "
+                  "y.npy --json" +
+                  std::string(threads)),
+              0)
+        << err;
+    // 1 + 4 + 9 times x, and the bias.
+    EXPECT_EQ(load("y.npy"), (std::vector<double>{14, 15, 16, 31}));
+    EXPECT_EQ(nlohmann::json::parse(out)["copied_weight_bytes"], 96 + 16);
+  }
+  EXPECT_EQ(run("packed.moe --weights random --tokens 2 --threads 2"), 0)
+      << err;
+  std::string two = out;
+  EXPECT_EQ(run("packed.moe --weights random --tokens 2 --threads 1"), 0)
+      << err;
+  EXPECT_EQ(out, two);
+  expectError("packed.moe --tokens 1", "the first is 'gate': give --weights");
+  expectError("packed.moe --tokens 1 --weights w.safetensors --threads 4097",
+              "num_threads is 4097, expected 0 to 4096");
+  expectError("packed.moe --tokens 1 --threads many",
+              "--threads: 'many' is no number");
+}
+
+TEST_F(MoeRunTest, RecordsRouting) {
+  const std::string layer = "layer.moe --weights random:1 ";
+  EXPECT_EQ(run(layer + "--tokens 3,4 --repeat 2 --record-routing r.json"), 0)
+      << err;
+  auto record = nlohmann::json::parse(readFile(directory / "r.json"));
+  EXPECT_EQ(record["format"], 1);
+  ASSERT_EQ(record["dispatches"].size(), 1u);
+  const nlohmann::json &dispatch = record["dispatches"][0];
+  EXPECT_EQ(dispatch["num_experts"], 3);
+  EXPECT_EQ(dispatch["top_k"], 2);
+  EXPECT_EQ(dispatch["calls"], 4);
+  EXPECT_EQ(dispatch["choices"], 2 * 2 * (3 + 4));
+  int64_t kept = 0;
+  ASSERT_EQ(dispatch["tokens_per_expert"].size(), 3u);
+  for (const nlohmann::json &count : dispatch["tokens_per_expert"])
+    kept += count.get<int64_t>();
+  EXPECT_EQ(dispatch["choices"], kept + dispatch["dropped"].get<int64_t>());
+  EXPECT_EQ(dispatch.size(), 6u);
+
+  // What the report says of each run adds up to it; it says so only if asked.
+  EXPECT_EQ(out.find("dispatch"), std::string::npos);
+  EXPECT_EQ(run(layer + "--tokens 3,4 --repeat 2 --stats --json"), 0) << err;
+  std::vector<int64_t> sum(3);
+  auto report = nlohmann::json::parse(out);
+  for (const nlohmann::json &each : report["runs"])
+    for (size_t e = 0; e < 3; ++e)
+      sum[e] += each["dispatches"][0]["tokens_per_expert"][e].get<int64_t>();
+  EXPECT_EQ(dispatch["tokens_per_expert"], nlohmann::json(sum));
+
+  EXPECT_EQ(run("double.moe --tokens 1 --record-routing none.json"), 0) << err;
+  record = nlohmann::json::parse(readFile(directory / "none.json"));
+  EXPECT_TRUE(record["dispatches"].empty());
+  expectError(layer + "--tokens 1 --record-routing no/r.json",
+              "no/r.json: cannot create");
+}
+
 TEST_F(MoeRunTest, CommandLineErrors) {
   expectError("", "no program is given; see --help");
   expectError("double.moe --nonsense", "unknown option '--nonsense'");

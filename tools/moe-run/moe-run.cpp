@@ -193,8 +193,8 @@ readStatistics(const Program &program) {
     result.push_back({std::vector<int64_t>(statistics.tokens_per_expert,
                                            statistics.tokens_per_expert +
                                                statistics.num_experts),
-                      statistics.calls, statistics.choices, statistics.dropped,
-                      statistics.padding});
+                      statistics.top_k, statistics.calls, statistics.choices,
+                      statistics.dropped, statistics.padding});
   }
   return result;
 }
@@ -230,12 +230,10 @@ static Expected<RunResult> runWith(const Options &options,
   if (!outputs)
     return outputs.takeError();
   result.outputs = std::move(*outputs);
-  if (options.stats) {
-    Expected<std::vector<DispatchCounts>> counts = readStatistics(program);
-    if (!counts)
-      return counts.takeError();
-    result.dispatches = std::move(*counts);
-  }
+  Expected<std::vector<DispatchCounts>> counts = readStatistics(program);
+  if (!counts)
+    return counts.takeError();
+  result.dispatches = std::move(*counts);
   return result;
 }
 
@@ -307,6 +305,10 @@ int main(int argc, char **argv) {
   Expected<std::vector<RunResult>> results = runAll(*options, **program);
   if (!results)
     return fail(results.takeError());
+  if (!options->routingFile.empty())
+    if (Expected<void> result = recordRouting(options->routingFile, *results);
+        !result)
+      return fail(result.takeError());
   if (options->json)
     printJson(*options, **program, *results);
   else

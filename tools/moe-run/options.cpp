@@ -30,6 +30,7 @@ What to run:
                          DIR               a Hugging Face checkpoint
                          random[:SEED]     normal, standard deviation
                                            1/sqrt(last extent)
+  --threads N          threads of a call (default: the cores it may use)
   --compile-options S  options for the compiler, as moe-compile takes them
 
 Tensors (repeat the option for each, in the order of the signature, or name it):
@@ -50,6 +51,8 @@ Measuring and reporting:
   --repeat N           number of timed calls (default 20); without --benchmark,
                        call N times and check that the results are bit-identical
   --stats              tokens per expert, drops and padding of each dispatch
+  --record-routing FILE  write how many tokens each expert of each dispatch got
+                       in all the calls, as JSON
   --json               report as JSON on stdout
   --help, --version
 
@@ -128,7 +131,14 @@ static Expected<void> applyValue(const std::string &name,
     return parseTolerance(name, value, options.rtol);
   else if (name == "--atol")
     return parseTolerance(name, value, options.atol);
-  else if (name == "--seed") {
+  else if (name == "--record-routing")
+    options.routingFile = value;
+  else if (name == "--threads") {
+    Expected<int64_t> count = parseCount(name, value);
+    if (!count)
+      return count.takeError();
+    options.threads = *count;
+  } else if (name == "--seed") {
     if (!parseNumber(value, options.seed))
       return Error{"--seed: '" + value + "' is no number from 0 to 2^64-1"};
   } else { // --repeat
@@ -158,9 +168,10 @@ static bool *findFlag(const std::string &name, Options &options) {
 
 static bool takesValue(const std::string &name) {
   static const char *const names[] = {
-      "--function", "--weights", "--compile-options", "--input",
-      "--output",   "--expect",  "--tokens",          "--rtol",
-      "--atol",     "--seed",    "--repeat"};
+      "--function",      "--weights", "--compile-options", "--input",
+      "--output",        "--expect",  "--tokens",          "--rtol",
+      "--atol",          "--seed",    "--repeat",          "--threads",
+      "--record-routing"};
   for (const char *known : names)
     if (name == known)
       return true;

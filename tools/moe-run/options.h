@@ -26,6 +26,8 @@ struct Options {
   std::optional<double> rtol, atol;
   std::optional<int64_t> repeat;
   uint64_t seed = 0;
+  int64_t threads = 0; // 0: all cores
+  std::string routingFile;
   bool benchmark = false;
   bool json = false;
   bool stats = false;

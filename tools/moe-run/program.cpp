@@ -9,6 +9,7 @@
 
 #include "moe-c/JIT.h"
 
+#include <algorithm>
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -131,7 +132,9 @@ Expected<void> Program::compile(const Options &options) {
 //===----------------------------------------------------------------------===//
 
 Expected<void> Program::load(const Options &options) {
-  if (moe_rt_status_t status = moe_rt_context_create(nullptr, &context))
+  moe_rt_context_options_t settings = {
+      sizeof(settings), {}, options.threads, nullptr};
+  if (moe_rt_status_t status = moe_rt_context_create(&settings, &context))
     return takeStatus(status);
   if (endsWith(options.program, ".mlir") ||
       endsWith(options.program, ".mlirbc"))
@@ -180,48 +183,79 @@ Expected<void> Program::readSignatures() {
   return {};
 }
 
-static Expected<io::WeightBinder>
-makeWeights(const Options &options, const std::vector<io::WeightSpec> &specs) {
+/// The weights of a function, as WeightBinder or WeightReader makes them.
+template <typename Random, typename Open>
+static auto makeWeights(const Options &options,
+                        const std::vector<io::WeightSpec> &specs,
+                        const io::ProgressFn &progress, Random random,
+                        Open open) -> decltype(random(specs, 0, progress)) {
   const std::string &source = options.weights;
   if (source == "random" || source.compare(0, 7, "random:") == 0) {
     uint64_t seed = options.seed;
     if (source.size() > 6 && !parseNumber(source.substr(7), seed))
       return Error{"--weights: '" + source.substr(7) +
                    "' is no seed, expected random:N"};
-    io::ProgressBar bar("drawing weights");
-    return io::WeightBinder::random(
-        specs, seed,
-        [&](uint64_t done, uint64_t total) { bar.update(done, total); });
+    return random(specs, seed, progress);
   }
-  if (source.empty() && !specs.empty())
+  if (source.empty())
     return Error{"the function has " + std::to_string(specs.size()) +
                  " weights, the first is '" + specs[0].name +
                  "': give --weights FILE, DIR or random"};
-  if (specs.empty())
-    return io::WeightBinder();
   Expected<io::Checkpoint> checkpoint = io::Checkpoint::open(source);
   if (!checkpoint)
     return checkpoint.takeError();
-  io::ProgressBar bar("reading weights");
-  return io::WeightBinder::bind(
-      specs, std::make_shared<io::Checkpoint>(std::move(*checkpoint)),
-      [&](uint64_t done, uint64_t total) { bar.update(done, total); });
+  return open(specs, std::make_shared<io::Checkpoint>(std::move(*checkpoint)),
+              progress);
 }
 
-Expected<void> Program::bindWeights(const Options &options) {
+/// Make a layer that keeps its weights, of which it reads a piece at a time.
+Expected<void> Program::readWeights(const Options &options,
+                                    const std::vector<io::WeightSpec> &specs,
+                                    const io::ProgressFn &progress) {
+  Expected<io::WeightReader> reader =
+      makeWeights(options, specs, progress, io::WeightReader::random,
+                  io::WeightReader::open);
+  if (!reader)
+    return reader.takeError();
+  if (moe_rt_status_t status = moe_rt_layer_create_from_source(
+          module, name.c_str(), io::WeightReader::read, &*reader, &boundLayer))
+    return takeStatus(status);
+  return {};
+}
+
+/// Make a layer that reads its weights where they are.
+Expected<void> Program::bindWeights(const Options &options,
+                                    const std::vector<io::WeightSpec> &specs,
+                                    const io::ProgressFn &progress) {
+  if (!specs.empty()) {
+    Expected<io::WeightBinder> binder =
+        makeWeights(options, specs, progress, io::WeightBinder::random,
+                    io::WeightBinder::bind);
+    if (!binder)
+      return binder.takeError();
+    weights = std::move(*binder);
+  }
+  if (moe_rt_status_t status =
+          moe_rt_layer_create(module, name.c_str(), weights.tensors().data(),
+                              weights.tensors().size(), &boundLayer))
+    return takeStatus(status);
+  return {};
+}
+
+Expected<void> Program::makeLayer(const Options &options) {
   Expected<std::vector<io::WeightSpec>> specs = io::readWeightSpecs(
       moe_rt_module_metadata(module), moe_rt_module_variant(module), name);
   if (!specs)
     return specs.takeError();
-  Expected<io::WeightBinder> binder = makeWeights(options, *specs);
-  if (!binder)
-    return binder.takeError();
-  weights = std::move(*binder);
-  if (moe_rt_status_t status =
-          moe_rt_layer_create(module, name.c_str(), weights->tensors().data(),
-                              weights->tensors().size(), &boundLayer))
-    return takeStatus(status);
-  return {};
+  bool prepares =
+      std::any_of(specs->begin(), specs->end(),
+                  [](const io::WeightSpec &spec) { return !spec.retained; });
+  io::ProgressBar bar("reading weights");
+  auto progress = [&](uint64_t done, uint64_t total) {
+    bar.update(done, total);
+  };
+  return prepares ? readWeights(options, *specs, progress)
+                  : bindWeights(options, *specs, progress);
 }
 
 Expected<std::unique_ptr<Program>> Program::open(const Options &options) {
@@ -243,9 +277,13 @@ Expected<std::unique_ptr<Program>> Program::open(const Options &options) {
   }
   if (Expected<void> result = program->readSignatures(); !result)
     return result.takeError();
-  if (Expected<void> result = program->bindWeights(options); !result)
+  if (Expected<void> result = program->makeLayer(options); !result)
     return result.takeError();
   return program;
+}
+
+uint64_t Program::ownedWeightBytes() const {
+  return weights.ownedBytes() + moe_rt_layer_weight_bytes(boundLayer);
 }
 
 Program::~Program() {

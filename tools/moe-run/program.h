@@ -44,16 +44,20 @@ public:
   const std::vector<Signature> &outputs() const { return outputList; }
   int64_t maxTokens() const { return tokenLimit; }
   /// Bytes of weights in memory of their own, rather than mapped.
-  uint64_t ownedWeightBytes() const {
-    return weights ? weights->ownedBytes() : 0;
-  }
+  uint64_t ownedWeightBytes() const;
 
 private:
   Program() = default;
   io::Expected<void> load(const Options &options);
   io::Expected<void> compile(const Options &options);
   io::Expected<void> readSignatures();
-  io::Expected<void> bindWeights(const Options &options);
+  io::Expected<void> makeLayer(const Options &options);
+  io::Expected<void> bindWeights(const Options &options,
+                                 const std::vector<io::WeightSpec> &specs,
+                                 const io::ProgressFn &progress);
+  io::Expected<void> readWeights(const Options &options,
+                                 const std::vector<io::WeightSpec> &specs,
+                                 const io::ProgressFn &progress);
 
   struct Jit;
 
@@ -64,7 +68,7 @@ private:
   std::string name;
   std::vector<Signature> inputList, outputList;
   int64_t tokenLimit = 0;
-  std::optional<io::WeightBinder> weights;
+  io::WeightBinder weights;
 };
 
 } // namespace moe::run

@@ -106,7 +106,7 @@ void moe::run::printText(const Options &options,
     if (result.repeated)
       std::printf("%" PRId64 " calls: results are %s\n", *options.repeat,
                   result.reproducible ? "bit-identical" : "not bit-identical");
-    for (size_t i = 0; i < result.dispatches.size(); ++i)
+    for (size_t i = 0; options.stats && i < result.dispatches.size(); ++i)
       printDispatch(i, result.dispatches[i]);
   }
 }
@@ -148,7 +148,7 @@ static Json toJson(const DispatchCounts &counts) {
   return json;
 }
 
-static Json toJson(const RunResult &result) {
+static Json toJson(const Options &options, const RunResult &result) {
   Json json;
   json["tokens"] = result.tokens;
   json["workspace_bytes"] = result.workspaceBytes;
@@ -164,7 +164,7 @@ static Json toJson(const RunResult &result) {
   json["outputs"] = Json::array();
   for (const OutputResult &output : result.outputs)
     json["outputs"].push_back(toJson(output));
-  if (!result.dispatches.empty()) {
+  if (options.stats && !result.dispatches.empty()) {
     json["dispatches"] = Json::array();
     for (const DispatchCounts &counts : result.dispatches)
       json["dispatches"].push_back(toJson(counts));
@@ -181,7 +181,52 @@ void moe::run::printJson(const Options &options, const Program &program,
   json["copied_weight_bytes"] = program.ownedWeightBytes();
   json["runs"] = Json::array();
   for (const RunResult &result : results)
-    json["runs"].push_back(toJson(result));
+    json["runs"].push_back(toJson(options, result));
   // A path may be no UTF-8; infinite errors become null.
   std::puts(json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+//===----------------------------------------------------------------------===//
+// Routing
+//===----------------------------------------------------------------------===//
+
+static constexpr int routingFormat = 1;
+
+/// The dispatches of all runs, which are of one function, added up.
+static std::vector<DispatchCounts>
+addUp(const std::vector<RunResult> &results) {
+  std::vector<DispatchCounts> sums;
+  for (const RunResult &result : results) {
+    if (sums.empty()) {
+      sums = result.dispatches;
+      continue;
+    }
+    for (size_t i = 0; i < sums.size(); ++i) {
+      const DispatchCounts &counts = result.dispatches[i];
+      for (size_t e = 0; e < counts.tokensPerExpert.size(); ++e)
+        sums[i].tokensPerExpert[e] += counts.tokensPerExpert[e];
+      sums[i].calls += counts.calls;
+      sums[i].choices += counts.choices;
+      sums[i].dropped += counts.dropped;
+    }
+  }
+  return sums;
+}
+
+moe::io::Expected<void>
+moe::run::recordRouting(const std::string &path,
+                        const std::vector<RunResult> &results) {
+  Json json;
+  json["format"] = routingFormat;
+  json["dispatches"] = Json::array();
+  for (const DispatchCounts &counts : addUp(results))
+    json["dispatches"].push_back(
+        {{"num_experts", counts.tokensPerExpert.size()},
+         {"top_k", counts.topK},
+         {"calls", counts.calls},
+         {"choices", counts.choices},
+         {"dropped", counts.dropped},
+         {"tokens_per_expert", counts.tokensPerExpert}});
+  std::string text = json.dump(2) + "\n";
+  return io::writeFileAtomically(path, {{text.data(), text.size()}});
 }

@@ -22,7 +22,7 @@ struct Timing {
 /// What one dispatch did; a copy of moe_rt_statistics_t.
 struct DispatchCounts {
   std::vector<int64_t> tokensPerExpert;
-  int64_t calls, choices, dropped, padding;
+  int64_t topK, calls, choices, dropped, padding;
 };
 
 struct OutputResult {
@@ -41,12 +41,15 @@ struct RunResult {
   bool repeated = false;    // the call was repeated,
   bool reproducible = true; // and its results were the same each time
   std::vector<OutputResult> outputs;
-  std::vector<DispatchCounts> dispatches; // with --stats
+  std::vector<DispatchCounts> dispatches;
 
   bool passed() const;
 };
 
 void printText(const Options &options, const std::vector<RunResult> &results);
+/// Write the sum of what the dispatches did in all runs, for the compiler.
+io::Expected<void> recordRouting(const std::string &path,
+                                 const std::vector<RunResult> &results);
 void printJson(const Options &options, const Program &program,
                const std::vector<RunResult> &results);
 

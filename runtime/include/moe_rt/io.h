@@ -153,6 +153,9 @@ Expected<void> writeFileAtomically(
     const std::string &path,
     const std::vector<std::pair<const void *, uint64_t>> &parts);
 
+/// Let the pages of a mapped file leave memory; reading them brings them back.
+void dropMappedPages(const void *begin, uint64_t size);
+
 /// Describe the array in the bytes of a .npy file, in place.
 Expected<TensorView> parseNpy(const void *bytes, uint64_t size);
 /// A .npy file. The array is copied, so it is aligned and may be changed.
@@ -217,6 +220,7 @@ struct WeightSpec {
   std::vector<int64_t> shape;
   uint32_t alignment = 1;
   std::vector<std::string> source; // tensors of a checkpoint; may be empty
+  bool retained = true;            // calls read it, so it must stay
 };
 
 /// The weights of a function in signature order, from a module's metadata
@@ -259,6 +263,35 @@ private:
   std::vector<DLTensor> views;
 };
 
+/// The weights of a function, read piece by piece, for
+/// moe_rt_layer_create_from_source: a weight that the layer only prepares never
+/// lies in memory as a whole.
+class WeightReader {
+public:
+  /// From a checkpoint, as WeightBinder::bind finds them: everything is found
+  /// and checked here. Pages of a file leave memory once they are read.
+  static Expected<WeightReader> open(const std::vector<WeightSpec> &specs,
+                                     std::shared_ptr<Checkpoint> checkpoint,
+                                     ProgressFn progress = nullptr);
+  /// The values of WeightBinder::random.
+  static Expected<WeightReader> random(const std::vector<WeightSpec> &specs,
+                                       uint64_t seed,
+                                       ProgressFn progress = nullptr);
+  WeightReader(WeightReader &&);
+  WeightReader &operator=(WeightReader &&);
+  ~WeightReader();
+
+  /// A moe_rt_read_weight_fn; `user` is the reader.
+  static int32_t read(void *user, size_t weight, int64_t first, int64_t count,
+                      void *data, uint64_t bytes);
+
+private:
+  struct State;
+  explicit WeightReader(std::unique_ptr<State> state);
+
+  std::unique_ptr<State> state;
+};
+
 //===----------------------------------------------------------------------===//
 // Random numbers and progress
 //===----------------------------------------------------------------------===//
@@ -270,6 +303,9 @@ uint64_t mixSeed(uint64_t seed, std::string_view name);
 /// Fill with normally distributed numbers (Box-Muller). False if the type is
 /// not f64, f32, f16 or bf16.
 bool fillNormal(const Tensor &tensor, uint64_t seed, double deviation);
+/// Elements [begin, begin + count) of such a tensor.
+bool fillNormal(DLDataType type, void *data, uint64_t begin, uint64_t count,
+                uint64_t seed, double deviation);
 
 /// Shows progress on stderr where that is a terminal and the work takes more
 /// than two seconds.

@@ -246,6 +246,7 @@ moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
 /// What one dispatch of a layer has done since the last reset.
 typedef struct {
   int64_t num_experts;
+  int64_t top_k; // choices of each token; 0 where that is unknown
   const int64_t *tokens_per_expert; // [num_experts], owned by the layer, valid
                                     // until the next moe_rt_layer_statistics
                                     // for this dispatch

@@ -68,6 +68,16 @@ MappedFile::~MappedFile() {
     munmap(const_cast<char *>(address), length);
 }
 
+void moe::io::dropMappedPages(const void *begin, uint64_t size) {
+  // Those on the edge hold something else, too.
+  auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  auto address = reinterpret_cast<uintptr_t>(begin);
+  uintptr_t first = (address + page - 1) / page * page;
+  uintptr_t end = (address + size) / page * page;
+  if (first < end)
+    (void)madvise(reinterpret_cast<void *>(first), end - first, MADV_DONTNEED);
+}
+
 static bool writeAll(int fd, const void *data, uint64_t size) {
   const auto *next = static_cast<const char *>(data);
   while (size > 0) {

@@ -47,29 +47,31 @@ static void boxMuller(uint64_t bits, float &first, float &second) {
   second = radius * std::sin(angle);
 }
 
+/// Elements [begin, end) of a tensor; `data` is where the first of them goes.
 template <typename T, typename Convert>
 static void fillRange(T *data, uint64_t begin, uint64_t end, uint64_t seed,
                       Convert convert) {
-  for (uint64_t i = begin; i < end; i += 2) {
-    float first, second;
-    boxMuller(randomBits(seed, i / 2), first, second);
-    data[i] = convert(first);
-    if (i + 1 < end)
-      data[i + 1] = convert(second);
+  // They come in pairs, of which the range may cut the first and the last.
+  for (uint64_t i = begin & ~uint64_t(1); i < end; i += 2) {
+    float pair[2];
+    boxMuller(randomBits(seed, i / 2), pair[0], pair[1]);
+    for (uint64_t j = i < begin ? 1 : 0; j < 2 && i + j < end; ++j)
+      data[i + j - begin] = convert(pair[j]);
   }
 }
 
 template <typename T, typename Convert>
-static void fill(void *memory, uint64_t count, uint64_t seed, Convert convert) {
-  static constexpr uint64_t chunk = 1 << 20; // even
+static void fill(void *memory, uint64_t begin, uint64_t count, uint64_t seed,
+                 Convert convert) {
+  static constexpr uint64_t chunk = 1 << 20;
   T *data = static_cast<T *>(memory);
   uint64_t chunks = (count + chunk - 1) / chunk;
   uint64_t threads = std::min<uint64_t>(
       std::max(1u, std::thread::hardware_concurrency()), chunks);
   auto work = [=](uint64_t thread) {
     for (uint64_t i = thread; i < chunks; i += threads)
-      fillRange(data, i * chunk, std::min(count, (i + 1) * chunk), seed,
-                convert);
+      fillRange(data + i * chunk, begin + i * chunk,
+                begin + std::min(count, (i + 1) * chunk), seed, convert);
   };
   std::vector<std::thread> others;
   for (uint64_t thread = 1; thread < threads; ++thread)
@@ -80,32 +82,37 @@ static void fill(void *memory, uint64_t count, uint64_t seed, Convert convert) {
     other.join();
 }
 
-bool moe::io::fillNormal(const Tensor &tensor, uint64_t seed,
-                         double deviation) {
+bool moe::io::fillNormal(DLDataType type, void *data, uint64_t begin,
+                         uint64_t count, uint64_t seed, double deviation) {
   auto scale = static_cast<float>(deviation);
-  DLDataType type = tensor.dtype();
   if (type.lanes != 1)
     return false;
-  uint64_t count = type.bits ? tensor.bytes() * 8 / type.bits : 0;
   switch (type.code << 8 | type.bits) {
   case kDLFloat << 8 | 64:
-    fill<double>(tensor.data(), count, seed, [=](float value) {
+    fill<double>(data, begin, count, seed, [=](float value) {
       return static_cast<double>(value) * deviation;
     });
     return true;
   case kDLFloat << 8 | 32:
-    fill<float>(tensor.data(), count, seed,
+    fill<float>(data, begin, count, seed,
                 [=](float value) { return value * scale; });
     return true;
   case kDLFloat << 8 | 16:
-    fill<uint16_t>(tensor.data(), count, seed,
+    fill<uint16_t>(data, begin, count, seed,
                    [=](float value) { return floatToHalf(value * scale); });
     return true;
   case kDLBfloat << 8 | 16:
-    fill<uint16_t>(tensor.data(), count, seed,
+    fill<uint16_t>(data, begin, count, seed,
                    [=](float value) { return floatToBfloat(value * scale); });
     return true;
   default:
     return false;
   }
+}
+
+bool moe::io::fillNormal(const Tensor &tensor, uint64_t seed,
+                         double deviation) {
+  DLDataType type = tensor.dtype();
+  uint64_t count = type.bits ? tensor.bytes() * 8 / type.bits : 0;
+  return fillNormal(type, tensor.data(), 0, count, seed, deviation);
 }

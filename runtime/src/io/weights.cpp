@@ -10,8 +10,10 @@
 
 #include "moe_rt/io.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 
 using namespace moe;
 using namespace moe::io;
@@ -40,6 +42,10 @@ static Expected<WeightSpec> parseSpec(const json::Value &argument) {
                    "' has an extent that is no integer from 0 to 2^63-1"};
     spec.shape.push_back(extent);
   }
+  if (const json::Value *retained = json::find(argument, "retained"))
+    if (!json::asBool(retained, spec.retained))
+      return Error{"metadata: weight '" + spec.name + "': retained is " +
+                   json::describe(retained) + ", expected true or false"};
   spec.alignment = (spec.dtype.bits + 7u) / 8u;
   int64_t alignment;
   if (json::asInt(json::find(argument, "alignment"), alignment) &&
@@ -76,17 +82,22 @@ moe::io::readWeightSpecs(std::string_view metadata, size_t variant,
   if (!functions)
     return Error{"metadata: there are no functions"};
   const json::Value *found = nullptr;
+  size_t count = 0;
   for (const json::Value &candidate : *functions) {
+    if (json::find(candidate, "prepares"))
+      continue; // no function to call
+    ++count;
     const std::string *name = json::asString(json::find(candidate, "name"));
-    if (function.empty() ? functions->size() == 1 : name && *name == function)
+    if (function.empty() || (name && *name == function))
       found = &candidate;
   }
+  if (function.empty() && count != 1)
+    found = nullptr;
   if (!found)
-    return Error{function.empty()
-                     ? "no function is named and the module has " +
-                           std::to_string(functions->size()) + ", expected one"
-                     : "the module has no function '" + std::string(function) +
-                           "'"};
+    return Error{function.empty() ? "no function is named and the module has " +
+                                        std::to_string(count) + ", expected one"
+                                  : "the module has no function '" +
+                                        std::string(function) + "'"};
   std::vector<WeightSpec> specs;
   const auto *arguments = json::asArray(json::find(*found, "arguments"));
   if (!arguments)
@@ -207,29 +218,38 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
   return plan;
 }
 
+/// Everything is found and checked before the first byte is copied.
+static Expected<std::vector<Plan>> planAll(const std::vector<WeightSpec> &specs,
+                                           Checkpoint &checkpoint) {
+  std::vector<Plan> plans;
+  for (const WeightSpec &spec : specs) {
+    Expected<Plan> plan = planWeight(spec, checkpoint);
+    if (!plan)
+      return plan.takeError();
+    plans.push_back(std::move(*plan));
+  }
+  return plans;
+}
+
 Expected<WeightBinder>
 WeightBinder::bind(const std::vector<WeightSpec> &specs,
                    std::shared_ptr<Checkpoint> checkpoint,
                    const ProgressFn &progress) {
-  // Everything is found and checked before the first byte is copied.
-  std::vector<Plan> plans;
+  Expected<std::vector<Plan>> plans = planAll(specs, *checkpoint);
+  if (!plans)
+    return plans.takeError();
   uint64_t total = 0, done = 0;
-  for (const WeightSpec &spec : specs) {
-    Expected<Plan> plan = planWeight(spec, *checkpoint);
-    if (!plan)
-      return plan.takeError();
-    if (plan->copy)
-      for (const TensorView &part : plan->parts)
+  for (const Plan &plan : *plans)
+    if (plan.copy)
+      for (const TensorView &part : plan.parts)
         total += part.bytes;
-    plans.push_back(std::move(*plan));
-  }
 
   WeightBinder binder;
   binder.checkpoint = std::move(checkpoint);
   for (size_t i = 0; i < specs.size(); ++i) {
     const WeightSpec &spec = specs[i];
-    if (!plans[i].copy) {
-      binder.add(plans[i].parts[0].data, spec);
+    if (!(*plans)[i].copy) {
+      binder.add((*plans)[i].parts[0].data, spec);
       continue;
     }
     Expected<Tensor> copy =
@@ -237,7 +257,7 @@ WeightBinder::bind(const std::vector<WeightSpec> &specs,
     if (!copy)
       return Error{"weight '" + spec.name + "': " + copy.error()};
     auto *to = static_cast<char *>(copy->data());
-    for (const TensorView &part : plans[i].parts) {
+    for (const TensorView &part : (*plans)[i].parts) {
       if (part.bytes > 0)
         std::memcpy(to, part.data, part.bytes);
       to += part.bytes;
@@ -249,6 +269,17 @@ WeightBinder::bind(const std::vector<WeightSpec> &specs,
     binder.owned.push_back(std::move(*copy));
   }
   return binder;
+}
+
+/// The standard deviation of a random weight.
+static double deviationOf(const WeightSpec &spec) {
+  int64_t fanIn = spec.shape.empty() ? 1 : spec.shape.back();
+  return fanIn > 0 ? 1.0 / std::sqrt(static_cast<double>(fanIn)) : 1.0;
+}
+
+static Error notRandom(const WeightSpec &spec) {
+  return Error{"weight '" + spec.name + "' has type " + dtypeName(spec.dtype) +
+               ", expected f32, f16, bf16 or f64 for random weights"};
 }
 
 Expected<WeightBinder>
@@ -263,13 +294,8 @@ WeightBinder::random(const std::vector<WeightSpec> &specs, uint64_t seed,
         Tensor::create(spec.dtype, spec.shape, spec.alignment);
     if (!tensor)
       return Error{"weight '" + spec.name + "': " + tensor.error()};
-    int64_t fanIn = spec.shape.empty() ? 1 : spec.shape.back();
-    double deviation =
-        fanIn > 0 ? 1.0 / std::sqrt(static_cast<double>(fanIn)) : 1.0;
-    if (!fillNormal(*tensor, mixSeed(seed, spec.name), deviation))
-      return Error{"weight '" + spec.name + "' has type " +
-                   dtypeName(spec.dtype) +
-                   ", expected f32, f16, bf16 or f64 for random weights"};
+    if (!fillNormal(*tensor, mixSeed(seed, spec.name), deviationOf(spec)))
+      return notRandom(spec);
     binder.add(tensor->data(), spec);
     binder.owned.push_back(std::move(*tensor));
     done += binder.owned.back().bytes();
@@ -277,4 +303,111 @@ WeightBinder::random(const std::vector<WeightSpec> &specs, uint64_t seed,
       progress(done, total);
   }
   return binder;
+}
+
+//===----------------------------------------------------------------------===//
+// Reading piece by piece
+//===----------------------------------------------------------------------===//
+
+struct WeightReader::State {
+  std::vector<WeightSpec> specs;
+  ProgressFn progress;
+  std::mutex mutex; // of what follows, which is for the progress
+  uint64_t done = 0, total = 0;
+
+  // A checkpoint with a plan for each weight, or a seed.
+  std::shared_ptr<Checkpoint> checkpoint;
+  std::vector<Plan> plans;
+  uint64_t seed = 0;
+
+  bool read(size_t weight, uint64_t offset, void *data, uint64_t bytes);
+  void report(uint64_t bytes);
+};
+
+WeightReader::WeightReader(std::unique_ptr<State> state)
+    : state(std::move(state)) {}
+WeightReader::WeightReader(WeightReader &&) = default;
+WeightReader &WeightReader::operator=(WeightReader &&) = default;
+WeightReader::~WeightReader() = default;
+
+Expected<WeightReader>
+WeightReader::open(const std::vector<WeightSpec> &specs,
+                   std::shared_ptr<Checkpoint> checkpoint,
+                   ProgressFn progress) {
+  Expected<std::vector<Plan>> plans = planAll(specs, *checkpoint);
+  if (!plans)
+    return plans.takeError();
+  auto state = std::make_unique<State>();
+  state->specs = specs;
+  state->progress = std::move(progress);
+  state->checkpoint = std::move(checkpoint);
+  state->plans = std::move(*plans);
+  for (const WeightSpec &spec : specs)
+    state->total += byteSize(spec.dtype, spec.shape).value_or(0);
+  return WeightReader(std::move(state));
+}
+
+Expected<WeightReader>
+WeightReader::random(const std::vector<WeightSpec> &specs, uint64_t seed,
+                     ProgressFn progress) {
+  auto state = std::make_unique<State>();
+  for (const WeightSpec &spec : specs) {
+    if (!fillNormal(spec.dtype, nullptr, 0, 0, seed, 1))
+      return notRandom(spec);
+    state->total += byteSize(spec.dtype, spec.shape).value_or(0);
+  }
+  state->specs = specs;
+  state->progress = std::move(progress);
+  state->seed = seed;
+  return WeightReader(std::move(state));
+}
+
+/// Bytes [offset, offset + bytes) of a weight.
+bool WeightReader::State::read(size_t weight, uint64_t offset, void *data,
+                               uint64_t bytes) {
+  const WeightSpec &spec = specs[weight];
+  if (!checkpoint) {
+    uint64_t size = spec.dtype.bits / 8u;
+    return fillNormal(spec.dtype, data, offset / size, bytes / size,
+                      mixSeed(seed, spec.name), deviationOf(spec));
+  }
+  auto *to = static_cast<char *>(data);
+  for (const TensorView &part : plans[weight].parts) {
+    if (offset >= part.bytes) {
+      offset -= part.bytes;
+      continue;
+    }
+    uint64_t count = std::min(bytes, part.bytes - offset);
+    const char *from = static_cast<const char *>(part.data) + offset;
+    std::memcpy(to, from, count);
+    dropMappedPages(from, count);
+    to += count;
+    bytes -= count;
+    offset = 0;
+    if (bytes == 0)
+      return true;
+  }
+  return bytes == 0;
+}
+
+void WeightReader::State::report(uint64_t bytes) {
+  if (!progress)
+    return;
+  std::lock_guard<std::mutex> lock(mutex);
+  // A weight that several others are prepared from is read more than once.
+  done = std::min(done + bytes, total);
+  progress(done, total);
+}
+
+int32_t WeightReader::read(void *user, size_t weight, int64_t first,
+                           int64_t count, void *data, uint64_t bytes) {
+  State &state = *static_cast<WeightReader *>(user)->state;
+  if (weight >= state.specs.size() || first < 0 || count <= 0)
+    return 1;
+  // All elements of the first dimension have the same size.
+  uint64_t size = bytes / static_cast<uint64_t>(count);
+  if (!state.read(weight, static_cast<uint64_t>(first) * size, data, bytes))
+    return 1;
+  state.report(bytes);
+  return 0;
 }
