@@ -232,7 +232,8 @@ func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                 {});
   auto function = func::FuncOp::create(b, module.getLoc(), name, type);
   function.setPrivate();
-  function->setAttr("no_inline", b.getUnitAttr());
+  // A loop of its own registers, for the code generator as for the reader.
+  function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
   KernelBuilder(function, kernel, rows).build();
   return function;
 }
