@@ -24,7 +24,8 @@ def ConvertMoEToLinalg : Pass<"convert-moe-to-linalg"> {
   ];
   let options = [
     Option<"keepGrouped", "keep-grouped", "bool", "false",
-           "leave moe.grouped_matmul and moe.pack to another lowering">
+           "leave moe.grouped_matmul, moe.gather_sum and moe.pack to another "
+           "lowering, and turn moe.combine into moe.gather_sum">
   ];
 }
 

@@ -19,6 +19,7 @@ namespace mlir::moe {
 /// Replace an operation on buffers by parallel loops over tasks. On failure an
 /// error has been emitted.
 LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
+LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
 
 /// What the lowerings build loops and indices with.

@@ -30,7 +30,7 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
       return signalPassFailure();
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
-      if (isa<GroupedMatmulOp, PackOp>(op))
+      if (isa<GroupedMatmulOp, GatherSumOp, PackOp>(op))
         work.push_back(op);
     });
     for (Operation *op : work)
@@ -45,6 +45,8 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
                              "convert-moe-to-cpu");
     if (auto pack = dyn_cast<PackOp>(op))
       return lowerToCPU(pack, cpu);
+    if (auto sum = dyn_cast<GatherSumOp>(op))
+      return lowerToCPU(sum, cpu);
     auto product = cast<GroupedMatmulOp>(op);
     if (!product.getPanels() ||
         product.getPanels()->getColumns() % cpu.getLanes() != 0 ||

@@ -30,35 +30,34 @@ static Value keptWeights(TensorBuilder &b, CombineOp op) {
   return b.normalize(weights, kept, *op.getNormalize(), f32);
 }
 
-SmallVector<Value> mlir::moe::lowerToLinalg(CombineOp op,
-                                            OpBuilder &builder) {
-  TensorBuilder b(op.getLoc(), builder);
+/// The sum over the choices of a token. `weights` (f32) and `dropped` may be
+/// null.
+static Value gatherSum(TensorBuilder &b, Value grouped, Value positions,
+                       Value weights, Value dropped) {
   Type f32 = b.getF32Type();
-  Type element = op.getResult().getType().getElementType();
-  Value grouped = op.getGrouped(), rows = b.dim(grouped, 0);
-
+  Type element = cast<RankedTensorType>(grouped.getType()).getElementType();
+  Value rows = b.dim(grouped, 0);
   auto map = [&](ArrayRef<unsigned> dims) {
     return AffineMap::getMultiDimMapWithTargets(3, dims, b.getContext());
   };
-  SmallVector<Value> inputs{op.getPositions()};
+  SmallVector<Value> inputs{positions};
   SmallVector<AffineMap> maps{map({0, 2})};
-  if (op.getWeights()) {
-    inputs.push_back(keptWeights(b, op));
+  if (weights) {
+    inputs.push_back(weights);
     maps.push_back(map({0, 2}));
   }
-  if (op.getDropped()) {
-    inputs.push_back(op.getDropped());
+  if (dropped) {
+    inputs.push_back(dropped);
     maps.push_back(map({0, 1}));
   }
   maps.push_back(map({0, 1}));
-  SmallVector<OpFoldResult> sizes{b.size(op.getPositions(), 0),
-                                  b.size(grouped, 1)};
+  SmallVector<OpFoldResult> sizes{b.size(positions, 0), b.size(grouped, 1)};
 
   auto body = [&](ValueRange v) {
     Value sum = v.back();
     auto add = [&](Value x) -> Value {
       x = b.toFloat(x, f32);
-      if (op.getWeights())
+      if (weights)
         x = arith::MulFOp::create(b, v[1], x);
       return arith::AddFOp::create(b, sum, x);
     };
@@ -71,7 +70,7 @@ SmallVector<Value> mlir::moe::lowerToLinalg(CombineOp op,
     scf::YieldOp::create(b, add(b.extract(grouped, {row, h})));
     b.setInsertionPointToStart(choice.elseBlock());
     scf::YieldOp::create(
-        b, op.getDropped() ? add(v[v.size() - 2]) : sum);
+        b, dropped ? add(v[v.size() - 2]) : sum);
     return SmallVector<Value>{choice.getResult(0)};
   };
   Value sum = b.generic(3, 1, inputs, maps, b.fill(sizes, b.f32(0.0)), body)
@@ -79,5 +78,30 @@ SmallVector<Value> mlir::moe::lowerToLinalg(CombineOp op,
   if (!element.isF32())
     sum = b.map(sum, element,
                 [&](ValueRange v) { return b.toFloat(v[0], element); });
-  return {sum};
+  return sum;
+}
+
+SmallVector<Value> mlir::moe::lowerToLinalg(CombineOp op, OpBuilder &builder) {
+  TensorBuilder b(op.getLoc(), builder);
+  Value weights = op.getWeights() ? keptWeights(b, op) : Value();
+  return {gatherSum(b, op.getGrouped(), op.getPositions(), weights,
+                    op.getDropped())};
+}
+
+SmallVector<Value> mlir::moe::lowerToLinalg(GatherSumOp op,
+                                            OpBuilder &builder) {
+  TensorBuilder b(op.getLoc(), builder);
+  return {gatherSum(b, op.getRows(), op.getPositions(), op.getWeights(),
+                    op.getDropped())};
+}
+
+Value mlir::moe::lowerToGatherSum(CombineOp op, OpBuilder &builder) {
+  TensorBuilder b(op.getLoc(), builder);
+  Value weights = op.getWeights() ? keptWeights(b, op) : Value();
+  ReifiedRankedShapedTypeDims shapes;
+  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
+  Value init = b.empty(shapes[0], op.getResult().getType().getElementType());
+  return GatherSumOp::create(b, init.getType(), op.getGrouped(),
+                             op.getPositions(), weights, op.getDropped(), init)
+      .getResult();
 }

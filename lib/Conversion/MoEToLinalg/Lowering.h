@@ -20,7 +20,11 @@ SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(CombineOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(RouteOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
+
+/// The same sum as a moe.gather_sum, with final weights.
+Value lowerToGatherSum(CombineOp op, OpBuilder &builder);
 
 } // namespace mlir::moe
 

@@ -45,6 +45,20 @@ template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
   }
 };
 
+/// A combination for which another lowering has something better than linalg.
+struct CombineToGatherSum : OpRewritePattern<CombineOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(CombineOp op,
+                                PatternRewriter &rewriter) const override {
+    Value sum = lowerToGatherSum(op, rewriter);
+    if (sum.getType() != op.getResult().getType())
+      sum = tensor::CastOp::create(rewriter, op.getLoc(),
+                                   op.getResult().getType(), sum);
+    rewriter.replaceOp(op, sum);
+    return success();
+  }
+};
+
 template <typename OpT>
 struct AggregatedModel
     : linalg::AggregatedOpInterface::ExternalModel<AggregatedModel<OpT>, OpT> {
@@ -57,11 +71,12 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<CombineOp>, Decompose<RouteOp>>(patterns.getContext());
+               Decompose<RouteOp>>(patterns.getContext());
 }
 
 void mlir::moe::populateGroupedToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<Decompose<GroupedMatmulOp>, Decompose<PackOp>>(
+  patterns.add<Decompose<CombineOp>, Decompose<GroupedMatmulOp>,
+               Decompose<GatherSumOp>, Decompose<PackOp>>(
       patterns.getContext());
 }
 
@@ -75,6 +90,7 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     RouteOp::attachInterface<AggregatedModel<RouteOp>>(*context);
     GroupedMatmulOp::attachInterface<AggregatedModel<GroupedMatmulOp>>(
         *context);
+    GatherSumOp::attachInterface<AggregatedModel<GatherSumOp>>(*context);
     PackOp::attachInterface<AggregatedModel<PackOp>>(*context);
     // What a decomposition is made of.
     context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,
@@ -91,12 +107,14 @@ struct ConvertMoEToLinalg
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     populateMoEToLinalgPatterns(patterns);
-    if (!keepGrouped)
+    if (keepGrouped)
+      patterns.add<CombineToGatherSum>(&getContext());
+    else
       populateGroupedToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
     getOperation()->walk([&](Operation *op) {
-      bool grouped = isa<GroupedMatmulOp, PackOp>(op) ||
+      bool grouped = isa<GroupedMatmulOp, GatherSumOp, PackOp>(op) ||
                      op->getParentOfType<GroupedMatmulOp>();
       if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
           (keepGrouped && grouped))

@@ -22,7 +22,8 @@ namespace moe {
 /// Patterns that lower every moe operation to linalg, scf and tensor.
 void populateMoEToLinalgPatterns(RewritePatternSet &patterns);
 
-/// Patterns for moe.grouped_matmul and moe.pack on tensors.
+/// Patterns for moe.combine and for what fusion makes: moe.grouped_matmul,
+/// moe.gather_sum and moe.pack on tensors.
 void populateGroupedToLinalgPatterns(RewritePatternSet &patterns);
 
 /// Attach linalg's AggregatedOpInterface to the moe operations: the same

@@ -228,6 +228,46 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
 }
 
 //===----------------------------------------------------------------------===//
+// moe.gather_sum
+//===----------------------------------------------------------------------===//
+
+void GatherSumOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addEffects(*this, effects);
+}
+
+LogicalResult
+GatherSumOp::reifyResultShapes(OpBuilder &b,
+                               ReifiedRankedShapedTypeDims &shapes) {
+  return reifyInit(*this, b, shapes);
+}
+
+LogicalResult GatherSumOp::verify() {
+  if (failed(verifyDestination(*this, getInit())))
+    return failure();
+  auto positions = cast<ShapedType>(getPositions().getType());
+  auto rows = cast<ShapedType>(getRows().getType());
+  if (positions.isDynamicDim(1) || positions.getDimSize(1) < 1)
+    return emitOpError("expected positions with a static, positive number of "
+                       "choices, got ")
+           << positions;
+  if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
+                                         positions.getShape())))
+    return failure();
+  int64_t result[] = {positions.getDimSize(0), rows.getDimSize(1)};
+  if (failed(verifyShape(*this, "a destination", getInit(), result)) ||
+      (getDropped() &&
+       failed(verifyShape(*this, "dropped", getDropped(), result))))
+    return failure();
+  for (Value other : {getInit(), getDropped()})
+    if (other && elementOf(other) != elementOf(getRows()))
+      return emitOpError("expected rows of one type, got ")
+             << elementOf(getRows()) << " and " << elementOf(other);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // moe.pack
 //===----------------------------------------------------------------------===//
 

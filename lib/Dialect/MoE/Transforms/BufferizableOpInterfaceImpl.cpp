@@ -84,6 +84,7 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     CombineOp::attachInterface<ReadsAndAllocates<CombineOp>>(*context);
     RouteOp::attachInterface<ReadsAndAllocates<RouteOp>>(*context);
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
+    GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);
   });
 }

@@ -193,6 +193,57 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
 }
 
 //===----------------------------------------------------------------------===//
+// moe.gather_sum
+//===----------------------------------------------------------------------===//
+
+def MoE_Choices2D : AnyTypeOf<[MoE_Ids, MemRefRankOf<[I32], [2]>],
+    "2-D tensor or memref of i32">;
+def MoE_F32Like : AnyTypeOf<[2DTensorOf<[F32]>, MemRefRankOf<[F32], [2]>],
+    "2-D tensor or memref of f32">;
+
+def MoE_GatherSumOp : MoE_Op<"gather_sum", [
+    AttrSizedOperandSegments, DestinationStyleOpInterface,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
+                              ["reifyResultShapes"]>]> {
+  let summary = "add up gathered rows in a fixed order";
+  let description = [{
+    `result[t, h] = Σ_k weights[t, k] · rows[positions[t, k], h]`, over ascending
+    `k`, in f32, rounded once: what is left of `moe.combine` when its weights are
+    final. A position that is no row adds nothing, or `weights[t, k] ·
+    dropped[t, h]` if `dropped` is given. Without `weights` every weight is 1.
+
+    ```mlir
+    func.func @gather_sum(%rows: tensor<?x64xbf16>, %positions: tensor<?x2xi32>,
+                          %weights: tensor<?x2xf32>, %init: tensor<?x64xbf16>)
+        -> tensor<?x64xbf16> {
+      %y = moe.gather_sum %rows, %positions weights(%weights : tensor<?x2xf32>)
+        outs(%init : tensor<?x64xbf16>)
+        : tensor<?x64xbf16>, tensor<?x2xi32> -> tensor<?x64xbf16>
+      return %y : tensor<?x64xbf16>
+    }
+    ```
+  }];
+  let arguments = (ins
+    MoE_RowsLike:$rows, MoE_Choices2D:$positions, Optional<MoE_F32Like>:$weights,
+    Optional<MoE_RowsLike>:$dropped, MoE_RowsLike:$init);
+  let results = (outs Optional<MoE_Matrix>:$result);
+  let assemblyFormat = [{
+    $rows `,` $positions (`weights` `(` $weights^ `:` type($weights) `)`)?
+    (`dropped` `(` $dropped^ `:` type($dropped) `)`)?
+    `outs` `(` $init `:` type($init) `)` attr-dict
+    `:` type($rows) `,` type($positions) (`->` type($result)^)?
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
+    int64_t getTopK() {
+      return cast<ShapedType>(getPositions().getType()).getDimSize(1);
+    }
+  }];
+}
+
+//===----------------------------------------------------------------------===//
 // moe.pack
 //===----------------------------------------------------------------------===//
 
