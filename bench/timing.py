@@ -12,6 +12,10 @@ import numpy as np
 # the participant's threads and fetches its code, as the layer before does in a model.
 TURN_SECONDS = 0.02
 MAX_ROUNDS = 15
+# A call this long needs no warming up: its first time counts as much as any.
+LONG_CALL = 2.0
+# Before a turn: the threads of whoever had the one before stop waiting for work in a loop.
+SETTLE_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,15 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
     """Measure ``steps``, in about ``seconds``, each in turn.
 
     ``steps[name](i)`` makes call number i, which selects the weights and the input; each
-    participant goes through the same numbers. Who begins a round changes every round.
+    participant goes through the same numbers. Who begins a round changes every round. The
+    estimate of a participant whose single call takes more than its share, and is long, is its
+    only time.
     """
-    turns = {name: plan(estimates[name], seconds / len(steps)) for name in steps}
-    total = max(turn.rounds for turn in turns.values())
-    names = list(steps)
+    share = seconds / len(steps)
+    once = {name: [estimates[name]] for name in steps if estimates[name] > max(share, LONG_CALL)}
+    names = [name for name in steps if name not in once]
+    turns = {name: plan(estimates[name], share) for name in names}
+    total = max((turn.rounds for turn in turns.values()), default=0)
     times: dict[str, list[float]] = {name: [] for name in names}
     rounds = dict.fromkeys(names, 0)
     calls = dict.fromkeys(names, 0)
@@ -107,6 +115,7 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
             turn, step = turns[name], steps[name]
             if not takes_part(turn, number, total) or (times[name] and clock() > end):
                 continue
+            time.sleep(SETTLE_SECONDS)
             for call in range(turn.warm_up + turn.calls):
                 begin = clock()
                 step(calls[name])
@@ -115,4 +124,5 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
                 if call >= turn.warm_up:
                     times[name].append(elapsed)
             rounds[name] += 1
-    return {name: summarise(times[name], rounds[name]) for name in names}
+    return {name: summarise(once.get(name) or times[name], rounds.get(name, 1))
+            for name in steps}

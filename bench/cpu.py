@@ -1,0 +1,193 @@
+"""``./dev bench cpu``: MoE layers on the CPU, this project beside its peers."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import machine, peaks, report, roofline, routing, timing
+from .participants import PARTICIPANTS, chosen
+from .shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
+from .worker import weight
+
+# How much longer than its share a process may take before it is ended, and how often it is
+# begun again without the participant that ended it.
+GRACE = 3.0
+RESTARTS = 3
+
+
+def _list(known: Sequence[str]) -> Any:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"expected some of {', '.join(known)}, got '{name}'")
+        return names
+    return parse
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        counts = [0]
+    if counts[0] < 1:
+        raise argparse.ArgumentTypeError(f"expected positive numbers, got '{text}'")
+    return counts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    names = [*PARTICIPANTS, "transformers"]
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="where the results go; the report and the plot go beside it "
+                        "(default build/bench/cpu.json)")
+    parser.add_argument("--shapes", type=_list(list(SHAPES)), default=list(DEFAULT_SHAPES),
+                        metavar="A,B", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--tokens", type=_counts, default=list(DEFAULT_TOKENS), metavar="T,T",
+                        help="token counts (default %(default)s)")
+    parser.add_argument("--dtypes", type=_list(list(DTYPE_BYTES)), default=list(DTYPE_BYTES),
+                        metavar="A,B", help="of f32, bf16")
+    parser.add_argument("--threads", type=_counts, default=None, metavar="N,N",
+                        help="thread counts (default 1,2, as far as there are processors)")
+    parser.add_argument("--routings", type=_list(routing.ROUTINGS),
+                        default=list(routing.ROUTINGS), metavar="A,B", help="of uniform, zipf")
+    parser.add_argument("--peers", type=_list(names), default=list(PARTICIPANTS), metavar="A,B",
+                        help=f"participants besides moe_mlir, of {', '.join(names)}")
+    parser.add_argument("--budget", type=float, default=25.0, metavar="MINUTES",
+                        help="about how long all of it may take (default %(default)s)")
+    parser.add_argument("--quick", action="store_true",
+                        help="granite alone, T of 1, 32 and 128, in 3 minutes")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.quick:
+        arguments.shapes, arguments.tokens, arguments.budget = ["granite"], [1, 32, 128], 3.0
+    cores = len(os.sched_getaffinity(0))
+    threads = arguments.threads or [n for n in (1, 2) if n <= cores]
+    if threads[-1] > cores:
+        raise SystemExit(f"bench: expected at most {cores} threads, got {threads[-1]}")
+    output = arguments.json or machine.ROOT / "build" / "bench" / "cpu.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+    end = time.monotonic() + 60 * arguments.budget
+    print("peaks of the machine", flush=True)
+    library = peaks.build(output.parent)
+    measured = {n: peaks.measure(library, n) for n in threads}
+    participants = [p.name for p in chosen(["moe_mlir", *arguments.peers])]
+    result: dict[str, Any] = {
+        "format": 1, "benchmark": "cpu", "date": _now(), "commit": machine.commit(),
+        "machine": machine.describe(), "versions": machine.versions(),
+        "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
+                    "dtypes": arguments.dtypes, "threads": threads,
+                    "routings": arguments.routings, "participants": participants,
+                    "budget_minutes": arguments.budget, "seed": arguments.seed},
+        "peaks": list(measured.values()), "cells": [], "costs": [], "refused": []}
+
+    groups = [(shape, dtype, n) for shape in arguments.shapes for dtype in arguments.dtypes
+              for n in threads]
+    result["memory"] = _memory(groups)
+    # Half a second stands for what it takes to begin.
+    budget = timing.Budget(end - time.monotonic(), [
+        0.5 + len(arguments.routings) * sum(weight(SHAPES[s], d, t, measured[n])
+                                            for t in arguments.tokens)
+        for s, d, n in groups])
+    for shape, dtype, n in groups:
+        seconds = budget.next()
+        print(f"{shape} {dtype}, {n} thread{'s' if n > 1 else ''}, {seconds:.0f} s", flush=True)
+        task = {"shape": shape, "dtype": dtype, "threads": n, "cpus": machine.cpus(n),
+                "tokens": arguments.tokens, "routings": arguments.routings,
+                "participants": participants, "seconds": seconds, "seed": arguments.seed,
+                "peaks": measured[n]}
+        _group(task, result, measured[n])
+        report.write(result, output)
+    print(report.markdown(result))
+    for path in report.write(result, output):
+        print(path)
+    return 0
+
+
+def _group(task: dict[str, Any], result: dict[str, Any], peak: dict[str, float]) -> None:
+    """One process, begun again without a participant that ended it."""
+    key = {name: task[name] for name in ("shape", "dtype", "threads")}
+    done: list[list[Any]] = []
+    excluded: dict[str, str] = {}
+    begin = time.monotonic()
+    for _ in range(1 + RESTARTS):
+        left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
+        events, end = _process(task | {"seconds": left, "done": done, "excluded": excluded})
+        running = None
+        for event in events:
+            kind = event.pop("event")
+            if kind == "cell":
+                done.append([event["tokens"], event["routing"]])
+                result["cells"].append(key | event | {"limit": roofline.seconds(
+                    SHAPES[task["shape"]], task["dtype"], event["tokens"],
+                    event["active_experts"], peak)})
+                _print_cell(result["cells"][-1])
+            elif kind in ("costs", "refused"):
+                result[kind].append(key | event)
+            elif kind == "running":
+                running = event["participant"]
+            elif kind == "end":
+                return
+        if running in (None, "all, in turn") or running in excluded:
+            result["refused"].append(key | {"reason": f"{end}, while running: {running}"})
+            return
+        excluded[running] = f"{end} while it ran"
+
+
+def _process(task: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """The events of a worker, and how it ended."""
+    with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
+        events = Path(directory) / "events"
+        events.touch()
+        task = task | {"events": str(events), "cache": directory}
+        process = subprocess.Popen([sys.executable, "-m", "bench.worker"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            _, errors = process.communicate(json.dumps(task), GRACE * task["seconds"] + 60)
+            code = process.returncode
+            end = (f"the process ended by {signal.Signals(-code).name}" if code < 0 else
+                   f"the process ended with status {code}")
+            if code > 0 and errors.strip():
+                end += f": {errors.strip().splitlines()[-1][:300]}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            end = "the process took too long and was ended"
+        return [json.loads(line) for line in events.read_text().splitlines()], end
+
+
+def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
+    """What a process with one layer takes, of the smallest shape in each type."""
+    from .participants import moe_mlir
+
+    found = []
+    for dtype in dict.fromkeys(d for _, d, _ in groups):
+        shape = min((SHAPES[s] for s, _, _ in groups), key=lambda s: s.parameters)
+        found.append({"shape": shape.key, "dtype": dtype, "threads": groups[-1][2]}
+                     | moe_mlir.peak_memory(shape, dtype, groups[-1][2], tokens=128))
+    return found
+
+
+def _print_cell(cell: dict[str, Any]) -> None:
+    times = ", ".join(
+        f"{name} {1e3 * found['median']:.3g} ms" if found["status"] == "ok" else
+        f"{name} {found['status']}" for name, found in cell["participants"].items())
+    print(f"  T = {cell['tokens']} {cell['routing']}: {times}", flush=True)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
