@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import signal
@@ -11,11 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import machine, peaks, report, roofline, routing, timing
+from .options import counts, names_of
 from .participants import PARTICIPANTS, chosen
 from .shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
 from .worker import weight
@@ -26,43 +25,22 @@ GRACE = 3.0
 RESTARTS = 3
 
 
-def _list(known: Sequence[str]) -> Any:
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"expected some of {', '.join(known)}, got '{name}'")
-        return names
-    return parse
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        counts = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        counts = [0]
-    if counts[0] < 1:
-        raise argparse.ArgumentTypeError(f"expected positive numbers, got '{text}'")
-    return counts
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = [*PARTICIPANTS, "transformers"]
     parser.add_argument("--json", type=Path, metavar="FILE",
                         help="where the results go; the report and the plot go beside it "
                         "(default build/bench/cpu.json)")
-    parser.add_argument("--shapes", type=_list(list(SHAPES)), default=list(DEFAULT_SHAPES),
+    parser.add_argument("--shapes", type=names_of(SHAPES), default=list(DEFAULT_SHAPES),
                         metavar="A,B", help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--tokens", type=_counts, default=list(DEFAULT_TOKENS), metavar="T,T",
+    parser.add_argument("--tokens", type=counts, default=list(DEFAULT_TOKENS), metavar="T,T",
                         help="token counts (default %(default)s)")
-    parser.add_argument("--dtypes", type=_list(list(DTYPE_BYTES)), default=list(DTYPE_BYTES),
+    parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DTYPE_BYTES),
                         metavar="A,B", help="of f32, bf16")
-    parser.add_argument("--threads", type=_counts, default=None, metavar="N,N",
+    parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
                         help="thread counts (default 1,2, as far as there are processors)")
-    parser.add_argument("--routings", type=_list(routing.ROUTINGS),
+    parser.add_argument("--routings", type=names_of(routing.ROUTINGS),
                         default=list(routing.ROUTINGS), metavar="A,B", help="of uniform, zipf")
-    parser.add_argument("--peers", type=_list(names), default=list(PARTICIPANTS), metavar="A,B",
+    parser.add_argument("--peers", type=names_of(names), default=list(PARTICIPANTS), metavar="A,B",
                         help=f"participants besides moe_mlir, of {', '.join(names)}")
     parser.add_argument("--budget", type=float, default=25.0, metavar="MINUTES",
                         help="about how long all of it may take (default %(default)s)")
@@ -87,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     measured = {n: peaks.measure(library, n) for n in threads}
     participants = [p.name for p in chosen(["moe_mlir", *arguments.peers])]
     result: dict[str, Any] = {
-        "format": 1, "benchmark": "cpu", "date": _now(), "commit": machine.commit(),
+        "format": 1, "benchmark": "cpu", "date": machine.now(), "commit": machine.commit(),
         "machine": machine.describe(), "versions": machine.versions(),
         "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
                     "dtypes": arguments.dtypes, "threads": threads,
@@ -187,7 +165,3 @@ def _print_cell(cell: dict[str, Any]) -> None:
         f"{name} {1e3 * found['median']:.3g} ms" if found["status"] == "ok" else
         f"{name} {found['status']}" for name, found in cell["participants"].items())
     print(f"  T = {cell['tokens']} {cell['routing']}: {times}", flush=True)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -39,6 +39,8 @@ MAX_LAYERS = 8
 # it may not get through in the cell's time; the others get PATIENCE times that.
 SLOW = 3
 PATIENCE = 4
+# What a cell gets at least, also where the budget is spent.
+LEAST_SECONDS = 0.5
 GIB = 1 << 30
 
 
@@ -105,7 +107,7 @@ class Worker:
                                       for t in task["tokens"] for _ in task["routings"]])
         for tokens in task["tokens"]:
             for routing in task["routings"]:
-                seconds = budget.next()
+                seconds = max(budget.next(), LEAST_SECONDS)
                 if [tokens, routing] not in task["done"]:
                     self._cell(self._make_cell(tokens, routing), seconds)
 

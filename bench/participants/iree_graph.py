@@ -5,7 +5,7 @@ Compiled anew for each T, as its products of groups have no dynamic shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import iree.compiler
 import iree.runtime
@@ -26,10 +26,19 @@ class Modules:
         for weights in case.layers:
             arrays = make_arrays(weights)
             self.layers.append([self._device_array(np.asarray(arrays[k])) for k in sorted(arrays)])
+        self.functions: dict[int, Callable[..., iree.runtime.DeviceArray]] = {}
         self.example = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}
 
     def _device_array(self, array: np.ndarray) -> iree.runtime.DeviceArray:
         return iree.runtime.asdevicearray(self.config.device, array)
+
+    def _function(self, tokens: int) -> Callable[..., iree.runtime.DeviceArray]:
+        if tokens not in self.functions:
+            context = iree.runtime.SystemContext(config=self.config)
+            module = iree.runtime.VmModule.copy_buffer(context.instance, self._compile(tokens))
+            context.add_vm_module(module)
+            self.functions[tokens] = context.modules[module.name]["main"]
+        return self.functions[tokens]
 
     def _compile(self, tokens: int) -> bytes:
         x = jax.ShapeDtypeStruct((tokens, self.shape.hidden), self.example["router"].dtype)
@@ -49,11 +58,7 @@ class Modules:
         return 4 * tokens * shape.top_k * shape.experts * max(shape.hidden, shape.intermediate)
 
     def load(self, inputs: Sequence[np.ndarray]) -> None:
-        context = iree.runtime.SystemContext(config=self.config)
-        module = iree.runtime.VmModule.copy_buffer(context.instance,
-                                                   self._compile(len(inputs[0])))
-        context.add_vm_module(module)
-        self.main = context.modules[module.name]["main"]
+        self.main = self._function(len(inputs[0]))
         self.inputs = [self._device_array(x) for x in inputs]
 
     def step(self, number: int) -> None:

@@ -13,7 +13,6 @@ from ..data import Weights, empty
 from ..shapes import Shape
 from . import Case, Unavailable, select
 
-ELEMENTS = {"f32": TensorProto.FLOAT, "bf16": TensorProto.BFLOAT16}
 # It clamps gate and up to this; the largest f32 stands for no limit.
 NO_LIMIT = float(np.finfo(np.float32).max)
 
@@ -37,48 +36,49 @@ def make_arrays(weights: Weights) -> dict[str, np.ndarray]:
     return arrays
 
 
-def make_model(shape: Shape, dtype: str, arrays: dict[str, np.ndarray]) -> bytes:
-    """The layer; its weights are given apart, as they pass the 2 GiB of a model's file.
-    Without arrays its weights are inputs."""
-    element = ELEMENTS[dtype]
-    nodes = [
-        helper.make_node("MatMul", ["x", "router"], ["logits"]),
-        helper.make_node(
-            "MoE", ["x", "logits", "fc1", "", "fc2"], ["routed"], domain="com.microsoft",
-            k=shape.top_k, activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0,
-            activation_beta=0.0, swiglu_limit=NO_LIMIT,
-            normalize_routing_weights=int(shape.renormalise)),
-    ]
-    if shape.shared:
-        nodes += [
-            helper.make_node("MatMul", ["x", "shared_gate_proj"], ["gate"]),
-            helper.make_node("MatMul", ["x", "shared_up_proj"], ["up"]),
-            helper.make_node("Sigmoid", ["gate"], ["sigmoid"]),
-            helper.make_node("Mul", ["gate", "sigmoid"], ["silu"]),
-            helper.make_node("Mul", ["silu", "up"], ["hidden"]),
-            helper.make_node("MatMul", ["hidden", "shared_down_proj"], ["shared"]),
-            helper.make_node("Add", ["routed", "shared"], ["y"]),
-        ]
-    else:
-        nodes.append(helper.make_node("Identity", ["routed"], ["y"]))
-    rows = ["T", shape.hidden]
-    inputs = ["x"] if arrays else ["x", "router", "fc1", "fc2"]
-    graph = helper.make_graph(
-        nodes, "layer", [helper.make_tensor_value_info(name, element, rows if name == "x" else None)
-                         for name in inputs],
-        [helper.make_tensor_value_info("y", element, rows)],
-        [_external(name, element, array) for name, array in arrays.items()])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21),
-                                                    helper.make_opsetid("com.microsoft", 1)])
+def routed_node(shape: Shape) -> onnx.NodeProto:
+    return helper.make_node(
+        "MoE", ["x", "logits", "fc1", "", "fc2"], ["routed"], domain="com.microsoft",
+        k=shape.top_k, activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0,
+        activation_beta=0.0, swiglu_limit=NO_LIMIT,
+        normalize_routing_weights=int(shape.renormalise))
+
+
+def shared_nodes() -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [node("MatMul", ["x", "shared_gate_proj"], ["gate"]),
+            node("MatMul", ["x", "shared_up_proj"], ["up"]),
+            node("Sigmoid", ["gate"], ["sigmoid"]),
+            node("Mul", ["gate", "sigmoid"], ["silu"]),
+            node("Mul", ["silu", "up"], ["hidden"]),
+            node("MatMul", ["hidden", "shared_down_proj"], ["shared"]),
+            node("Add", ["routed", "shared"], ["y"])]
+
+
+def make_model(shape: Shape, arrays: dict[str, np.ndarray]) -> bytes:
+    """The layer; its weights are given apart, as they pass the 2 GiB of a model's file."""
+    nodes = [helper.make_node("MatMul", ["x", "router"], ["logits"]), routed_node(shape)]
+    nodes += shared_nodes() if shape.shared else [
+        helper.make_node("Identity", ["routed"], ["y"])]
+    initializers = [onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape,
+                                     data_location=TensorProto.EXTERNAL)
+                    for name, array in arrays.items()]
+    for tensor in initializers:
+        tensor.external_data.add(key="location", value="given-apart")
+    return _serialize(nodes, {"x": TensorProto.FLOAT}, {"y": TensorProto.FLOAT}, initializers)
+
+
+def _serialize(nodes: list[onnx.NodeProto], inputs: dict[str, int], outputs: dict[str, int],
+               initializers: list[onnx.TensorProto]) -> bytes:
+    def describe(values: dict[str, int]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(name, element, None)
+                for name, element in values.items()]
+
+    model = helper.make_model(
+        helper.make_graph(nodes, "layer", describe(inputs), describe(outputs), initializers),
+        opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)])
     model.ir_version = 10
     return model.SerializeToString()
-
-
-def _external(name: str, element: int, array: np.ndarray) -> onnx.TensorProto:
-    tensor = onnx.TensorProto(name=name, data_type=element, dims=array.shape,
-                              data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="given-apart")
-    return tensor
 
 
 def _session(model: bytes, threads: int,
@@ -101,7 +101,9 @@ class Sessions:
     def __init__(self, case: Case):
         if case.dtype == "bf16":
             # Raises where there is no kernel; and numpy's bf16 becomes no OrtValue.
-            _session(make_model(case.shape, case.dtype, {}), case.threads, {})
+            values = dict.fromkeys(("x", "logits", "fc1", "fc2"), TensorProto.BFLOAT16)
+            _session(_serialize([routed_node(case.shape)], values,
+                                {"routed": TensorProto.BFLOAT16}, []), case.threads, {})
             raise Unavailable("OrtValue takes no bf16 array of numpy")
         self.sessions, self.kept = [], []
         for weights in case.layers:
@@ -110,7 +112,7 @@ class Sessions:
                       for name, array in arrays.items()}
             self.kept.append((arrays, values))
             self.sessions.append(
-                _session(make_model(case.shape, case.dtype, arrays), case.threads, values))
+                _session(make_model(case.shape, arrays), case.threads, values))
 
     def scratch(self, tokens: int) -> int:
         return 0
