@@ -94,7 +94,8 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
         "first_result_s": spread(c["first_result_s"] for c in costs),
         "prepare_over_copy": spread(c["weight_bytes"] / c["prepare_s"] / copy[c["threads"]]
                                     for c in costs),
-        "memory": spread(m["peak_bytes"] / (m["weight_bytes"] + m["workspace_bytes"])
+        "memory": spread((m["peak_bytes"] - m["before_bytes"])
+                         / (m["weight_bytes"] + m["workspace_bytes"])
                          for m in result["memory"] if "error" not in m),
     }
 
@@ -107,7 +108,7 @@ SUMMARY = {
     "compile_s": ("seconds to compile a layer", "s"),
     "first_result_s": ("seconds from loading an artifact to the first result", "s"),
     "prepare_over_copy": ("throughput of packing weights over that of copying them", "x"),
-    "memory": ("peak memory of a process over weights and workspace", "x"),
+    "memory": ("peak memory of a layer over weights and workspace", "x"),
 }
 
 
