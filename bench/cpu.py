@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from . import machine, peaks, report, roofline, routing, timing
 from .options import counts, names_of
 from .participants import PARTICIPANTS, chosen
 from .shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
-from .worker import weight
+from .worker import ALL, weight
 
 # How much longer than its share a process may take before it is ended, and how often it is
 # begun again without the participant that ended it.
 GRACE = 3.0
 RESTARTS = 3
+POLL_SECONDS = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,9 +106,8 @@ def _group(task: dict[str, Any], result: dict[str, Any], peak: dict[str, float])
     begin = time.monotonic()
     for _ in range(1 + RESTARTS):
         left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
-        events, end = _process(task | {"seconds": left, "done": done, "excluded": excluded})
         running = None
-        for event in events:
+        for event in _events(task | {"seconds": left, "done": done, "excluded": excluded}):
             kind = event.pop("event")
             if kind == "cell":
                 done.append([event["tokens"], event["routing"]])
@@ -120,32 +121,43 @@ def _group(task: dict[str, Any], result: dict[str, Any], peak: dict[str, float])
                 running = event["participant"]
             elif kind == "end":
                 return
-        if running in (None, "all, in turn") or running in excluded:
-            result["refused"].append(key | {"reason": f"{end}, while running: {running}"})
+            elif kind == "ended":
+                how = event["how"]
+        if running in (None, ALL) or running in excluded:
+            result["refused"].append(key | {"reason": f"{how}, while running: {running}"})
             return
-        excluded[running] = f"{end} while it ran"
+        excluded[running] = f"{how} while it ran"
 
 
-def _process(task: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    """The events of a worker, and how it ended."""
+def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events of a worker as they come, and at last how it ended."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
-        events = Path(directory) / "events"
-        events.touch()
-        task = task | {"events": str(events), "cache": directory}
-        process = subprocess.Popen([sys.executable, "-m", "bench.worker"], stdin=subprocess.PIPE,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            _, errors = process.communicate(json.dumps(task), GRACE * task["seconds"] + 60)
-            code = process.returncode
-            end = (f"the process ended by {signal.Signals(-code).name}" if code < 0 else
-                   f"the process ended with status {code}")
-            if code > 0 and errors.strip():
-                end += f": {errors.strip().splitlines()[-1][:300]}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            end = "the process took too long and was ended"
-        return [json.loads(line) for line in events.read_text().splitlines()], end
+        path, errors = Path(directory) / "events", Path(directory) / "errors"
+        path.touch()
+        end = time.monotonic() + GRACE * task["seconds"] + 60
+        with errors.open("w") as stderr, path.open() as events:
+            process = subprocess.Popen([sys.executable, "-m", "bench.worker"], text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                       stderr=stderr)
+            process.stdin.write(json.dumps(task | {"events": str(path), "cache": directory}))
+            process.stdin.close()
+            running, rest = True, ""
+            while running:
+                running = process.poll() is None
+                *lines, rest = (rest + events.read()).split("\n")
+                yield from map(json.loads, lines)
+                if running and time.monotonic() > end:
+                    process.kill()
+                    process.wait()
+                    yield {"event": "ended", "how": "the process took too long and was ended"}
+                    return
+                time.sleep(POLL_SECONDS if running else 0)
+        code = process.returncode
+        how = (f"the process ended by {signal.Signals(-code).name}" if code < 0 else
+               f"the process ended with status {code}")
+        if code > 0 and (lines := errors.read_text().strip().splitlines()):
+            how += f": {lines[-1][:300]}"
+        yield {"event": "ended", "how": how}
 
 
 def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:

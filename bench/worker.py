@@ -42,6 +42,8 @@ PATIENCE = 4
 # What a cell gets at least, also where the budget is spent.
 LEAST_SECONDS = 0.5
 GIB = 1 << 30
+# Who runs where participants take turns.
+ALL = "all, in turn"
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Worker:
                 estimates[name] = status["seconds"]
         left = max(seconds - (time.perf_counter() - begin), 0.2 * seconds)
         if estimates:
-            self.emit("running", participant="all, in turn")
+            self.emit("running", participant=ALL)
             steps = {name: self.runners[name].step for name in estimates}
             for name, summary in timing.interleave(steps, estimates, left).items():
                 results[name] |= summary.as_dict()
@@ -235,9 +237,10 @@ def _message(error: Exception) -> str:
 
 
 def main() -> None:
-    with open(TASK["events"], "a", buffering=1) as file:
+    with open(TASK["events"], "ab", buffering=0) as file:
         def emit(kind: str, **values: Any) -> None:
-            file.write(json.dumps({"event": kind, **values}) + "\n")
+            # Whole lines at once, for whoever reads along.
+            file.write(json.dumps({"event": kind, **values}).encode() + b"\n")
 
         try:
             Worker(TASK, emit).run()
