@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from .report import Result, fraction_of_limit, ratio
 from .shapes import SHAPES
@@ -30,12 +31,16 @@ def draw(result: Result, path: Path) -> None:
         upper, lower = axes[0, column], axes[1, column]
         _lines(upper, result, count, colors, ratio)
         upper.axhline(1, color="grey", linewidth=0.8)
-        upper.set_yscale("log")
+        upper.set_yscale("log", base=2)
+        upper.yaxis.set_major_formatter("{x:g}")
+        upper.yaxis.set_major_locator(LogLocator(base=2, numticks=12))
         upper.set_title(f"{count} thread{'s' if count > 1 else ''}")
         _lines(lower, result, count, colors,
                lambda cell: 100 * f if (f := fraction_of_limit(cell)) else None)
-        lower.set_ylim(bottom=0)
+        lower.set_ylim(0, 105)
         lower.set_xscale("log", base=2)
+        lower.set_xticks(result["options"]["tokens"], minor=False)
+        lower.xaxis.set_major_formatter("{x:g}")
         lower.set_xlabel("tokens")
         for axis in (upper, lower):
             axis.grid(alpha=0.3)

@@ -280,7 +280,8 @@ def result(cells, **more):
             "commit": "abc", "versions": {"numpy": "2"}, "peaks": [PEAKS], "cells": cells,
             "machine": {"processor": "P", "vectors": ["avx2"], "cores": 1, "load_average": 0.0,
                         "last_level_cache": 2**25, "memory": 2**34, "system": "Linux"},
-            "options": {"participants": names, "threads": [1], "dtypes": ["f32"]},
+            "options": {"participants": names, "threads": [1], "tokens": [1, 2048],
+                        "dtypes": ["f32"]},
             "costs": [], "memory": [], "refused": []} | more
 
 
