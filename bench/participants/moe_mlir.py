@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +17,7 @@ import numpy as np
 
 import moe
 
+from .. import machine
 from ..data import NUMPY_DTYPES, batches, empty, make_weights, weight_shapes
 from ..shapes import DTYPE_BYTES, SHAPES, Shape
 from . import Case, Unavailable, select
@@ -56,21 +57,20 @@ def compile_layer(shape: Shape, dtype: str, cache: bool, output: Path | None = N
         return moe.compile(directory, layer=0, dtype=dtype, cache=cache, output=output)
 
 
-def bind(module: moe.Module, weights: Mapping[str, np.ndarray], threads: int) -> moe.Layer:
-    """A layer with its weights, which are packed here."""
-    known = inspect.signature(module.layer).parameters
-    options = {"num_threads": threads} if "num_threads" in known else {}
+def bind(module: moe.Module, weights: Mapping[str, np.ndarray]) -> moe.Layer:
+    """A layer with its weights, which are packed here. It uses as many threads as there are
+    processors that this process may use."""
     needed = [info.name for info in module.signature().weights]
     if missing := [name for name in needed if name not in weights]:
         raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
-    return module.layer({name: weights[name] for name in needed}, **options)
+    return module.layer({name: weights[name] for name in needed})
 
 
 class Compiled:
     def __init__(self, case: Case):
         try:
             module = compile_layer(case.shape, case.dtype, cache=True)
-            self.layers = [bind(module, w.named(), case.threads) for w in case.layers]
+            self.layers = [bind(module, w.named()) for w in case.layers]
         except moe.MoEError as error:
             raise Unavailable(str(error)) from error
 
@@ -105,7 +105,7 @@ def costs(case: Case) -> dict[str, float]:
     compiled = time.perf_counter()
     module = moe.load(artifact)
     loaded = time.perf_counter()
-    layer = bind(module, weights.named(), case.threads)
+    layer = bind(module, weights.named())
     prepared = time.perf_counter()
     layer(x)
     end = time.perf_counter()
@@ -137,6 +137,7 @@ def _status(key: str) -> int:
 
 
 def _run_once(directory: str, key: str, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
+    os.sched_setaffinity(0, machine.cpus(threads))
     shape = SHAPES[key]
     module = compile_layer(shape, dtype, cache=True)
     files = {path.stem: np.load(path, mmap_mode="r") for path in Path(directory).glob("*.npy")}
@@ -145,7 +146,7 @@ def _run_once(directory: str, key: str, dtype: str, threads: int, tokens: int) -
     x = next(batches(shape, np.asarray(weights["router"]), dtype, tokens, "uniform", seed=2)).x
     result = np.empty_like(x)
     before = _status("VmRSS")
-    layer = bind(module, weights, threads)
+    layer = bind(module, weights)
     del weights, files
     layer(x, out=result)
     workspace = layer.workspace_bytes(tokens)
