@@ -25,6 +25,10 @@ from .worker import ALL, weight
 GRACE = 3.0
 RESTARTS = 3
 POLL_SECONDS = 0.5
+# What a process takes to begin, at the most: seconds, and seconds for each byte of weights.
+BEGIN_SECONDS, BEGIN_SECONDS_A_BYTE = 60.0, 30.0 / 2**30
+# The process whose memory is measured reads its weights from a file of at most so many bytes.
+MEMORY_TOKENS, MEMORY_LIMIT = 32, 1 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +138,9 @@ def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         path, errors = Path(directory) / "events", Path(directory) / "errors"
         path.touch()
-        end = time.monotonic() + GRACE * task["seconds"] + 60
+        weights = SHAPES[task["shape"]].parameters * DTYPE_BYTES[task["dtype"]]
+        end = (time.monotonic() + GRACE * task["seconds"] + BEGIN_SECONDS
+               + BEGIN_SECONDS_A_BYTE * weights)
         with errors.open("w") as stderr, path.open() as events:
             process = subprocess.Popen([sys.executable, "-m", "bench.worker"], text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -164,11 +170,13 @@ def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
     """What a process with one layer takes, of the smallest shape in each type."""
     from .participants import moe_mlir
 
-    found = []
+    shape = min((SHAPES[s] for s, _, _ in groups), key=lambda s: s.parameters)
+    threads, found = groups[-1][2], []
     for dtype in dict.fromkeys(d for _, d, _ in groups):
-        shape = min((SHAPES[s] for s, _, _ in groups), key=lambda s: s.parameters)
-        found.append({"shape": shape.key, "dtype": dtype, "threads": groups[-1][2]}
-                     | moe_mlir.peak_memory(shape, dtype, groups[-1][2], tokens=128))
+        size = shape.parameters * DTYPE_BYTES[dtype]
+        memory = (moe_mlir.peak_memory(shape, dtype, threads, MEMORY_TOKENS)
+                  if size <= MEMORY_LIMIT else {"error": "its weights are too large to write"})
+        found.append({"shape": shape.key, "dtype": dtype, "threads": threads} | memory)
     return found
 
 

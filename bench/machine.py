@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import importlib.metadata
 import os
 import platform
+import signal
 import subprocess
 from pathlib import Path
 
@@ -27,6 +29,12 @@ def cpus(count: int) -> list[int]:
     if len(chosen) < count:
         raise ValueError(f"expected at least {count} processors, got {len(chosen)}")
     return chosen
+
+
+def end_with_parent() -> None:
+    """Have Linux end this process where the one that started it ends first."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def last_level_cache() -> int:

@@ -200,4 +200,5 @@ def _generate(model: Any, tokens: Any, prompt: int) -> tuple[float, list[float]]
 
 
 if __name__ == "__main__":
+    machine.end_with_parent()
     print(json.dumps(measure(TASK)))

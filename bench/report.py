@@ -206,7 +206,7 @@ def _costs(result: Result) -> list[str]:
         f"{m['weight_bytes'] / mib:.0f}", f"{m['workspace_bytes'] / mib:.2f}",
         f"{m['before_bytes'] / mib:.0f}", f"{m['peak_bytes'] / mib:.0f}",
         f"{m['private_bytes'] / mib:.0f}"))) for m in result["memory"]]
-    return lines + _table(("process with one layer, T = 128", "weights, MiB", "workspace, MiB",
+    return lines + _table(("process with one layer", "weights, MiB", "workspace, MiB",
                            "before, MiB", "peak, MiB", "private at the end, MiB"), rows)
 
 

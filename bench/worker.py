@@ -116,7 +116,7 @@ class Worker:
     def _report_costs(self, case: Case) -> None:
         """What this project's compiler and packing cost."""
         ours = [p for p in self.participants if p.kind == "ours" and p.name not in self.absent]
-        if not ours or self.task["done"]:
+        if not ours or self.task["done"] or self.task["excluded"]:
             return
         from .participants import moe_mlir
 
@@ -237,6 +237,7 @@ def _message(error: Exception) -> str:
 
 
 def main() -> None:
+    machine.end_with_parent()
     with open(TASK["events"], "ab", buffering=0) as file:
         def emit(kind: str, **values: Any) -> None:
             # Whole lines at once, for whoever reads along.
