@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from .worker import ALL, weight
 GRACE = 3.0
 RESTARTS = 3
 POLL_SECONDS = 0.5
+# Times slower than the best peer.
+HOPELESS = 10.0
 # What a process takes to begin, at the most: seconds, and seconds for each byte of weights.
 BEGIN_SECONDS, BEGIN_SECONDS_A_BYTE = 60.0, 30.0 / 2**30
 # The process whose memory is measured reads its weights from a file of at most so many bytes.
@@ -106,12 +108,13 @@ def _group(task: dict[str, Any], result: dict[str, Any], peak: dict[str, float])
     """One process, begun again without a participant that ended it."""
     key = {name: task[name] for name in ("shape", "dtype", "threads")}
     done: list[list[Any]] = []
-    excluded: dict[str, str] = {}
+    excluded = _hopeless(task["shape"], result["cells"])
     begin = time.monotonic()
-    for _ in range(1 + RESTARTS):
+    for attempt in range(1 + RESTARTS):
         left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
         running = None
-        for event in _events(task | {"seconds": left, "done": done, "excluded": excluded}):
+        for event in _events(task | {"seconds": left, "done": done, "excluded": excluded,
+                                     "first": attempt == 0}):
             kind = event.pop("event")
             if kind == "cell":
                 done.append([event["tokens"], event["routing"]])
@@ -130,7 +133,21 @@ def _group(task: dict[str, Any], result: dict[str, Any], peak: dict[str, float])
         if running in (None, ALL) or running in excluded:
             result["refused"].append(key | {"reason": f"{how}, while running: {running}"})
             return
-        excluded[running] = f"{how} while it ran"
+        excluded[running] = ("failed", f"{how} while it ran")
+
+
+def _hopeless(shape: str, cells: Sequence[report.Result]) -> dict[str, tuple[str, str]]:
+    """Peers that were far behind in all cells of this shape so far, and need not be run again:
+    a call of theirs may take longer than the rest of the cell."""
+    behind: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell["shape"] == shape and (best := report.best_peer(cell)):
+            for name in cell["participants"]:
+                if PARTICIPANTS[name].kind == "peer" and (median := report.median_of(cell, name)):
+                    behind.setdefault(name, []).append(median / best[1])
+    return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in the "
+                   "cells of this shape before")
+            for name, times in behind.items() if min(times) > HOPELESS}
 
 
 def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -229,7 +229,7 @@ def markdown(result: Result) -> str:
              if (found := summary[key]) else (text, "-", "-", "-", 0)
              for key, (text, unit) in SUMMARY.items()]
     lines = ["# MoE layers on the CPU", "", *_machine(result), "## Summary", "",
-             *_table(("figure", "least", "median", "largest", "of"), goals),
+             *_table(("figure", "least", "median", "largest", "count"), goals),
              "## Layers", "", *_cells(result), "## All participants, ms", "",
              *_participants(result), "## Who did not take part", "", *_absences(result),
              "## Compiling, packing, memory", "", *_costs(result), "## Method", "", METHOD]

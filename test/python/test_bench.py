@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import data, options, oracle, report, roofline, routing, timing
+from bench import cpu, data, options, oracle, report, roofline, routing, timing
 from bench.participants import PARTICIPANTS, chosen, select
 from bench.shapes import SHAPES
 
@@ -292,6 +292,15 @@ def test_ratio_is_to_the_best_peer_that_is_right():
     assert report.fraction_of_limit(found) == 0.5
     assert report.ratio(cell(moe_mlir=WRONG, jax=0.1)) is None
     assert report.ratio(cell(moe_mlir=0.1, dense=0.1)) is None
+
+
+def test_a_peer_that_is_far_behind_is_not_run_again_in_its_shape():
+    cells = [cell(moe_mlir=1.0, jax=0.5, onnxruntime=0.01, dense=9.0),
+             cell(tokens=4, moe_mlir=1.0, jax=0.4, onnxruntime=0.02, iree=0.1)]
+    found = cpu._hopeless("olmoe", cells)
+    assert found == {"jax": ("skipped", "at least 20 times slower than the best peer in the cells "
+                             "of this shape before")}
+    assert cpu._hopeless("granite", cells) == {}
 
 
 def test_summary():
