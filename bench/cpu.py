@@ -143,7 +143,7 @@ def _hopeless(shape: str, cells: Sequence[report.Result]) -> dict[str, tuple[str
     for cell in cells:
         if cell["shape"] == shape and (best := report.best_peer(cell)):
             for name in cell["participants"]:
-                if PARTICIPANTS[name].kind == "peer" and (median := report.median_of(cell, name)):
+                if PARTICIPANTS[name].kind == "peer" and (median := report.time_of(cell, name)):
                     behind.setdefault(name, []).append(median / best[1])
     return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in the "
                    "cells of this shape before")

@@ -311,6 +311,7 @@ def test_summary():
     memory = {"weight_bytes": 90, "workspace_bytes": 10, "before_bytes": 50, "peak_bytes": 170}
     found = report.summarise(result(cells, costs=[costs], memory=[memory]))
     assert found["ratio"] == {"min": 0.5, "median": 2.0, "max": 5.0, "count": 3}
+    assert found["ratio_of_minima"] == found["ratio"]
     # T = 2048 alone has 64 rows an expert.
     assert found["limit_many_rows"] == {"min": 0.5, "median": 0.5, "max": 0.5, "count": 1}
     assert found["zipf_over_uniform"]["median"] == pytest.approx(1.5)
