@@ -203,7 +203,8 @@ def _costs(result: Result) -> list[str]:
     rows = [(_place(c), *((f"error: {c['error']}", "", "", "") if "error" in c else (
         f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
         f"{c['weight_bytes'] / c['prepare_s'] / 1e9:.1f}"))) for c in result["costs"]]
-    lines = _table(("layer", "compile, s", "load to first result, s", "pack, s", "pack, GB/s"), rows)
+    lines = _table(("layer", "compile, s", "load to first result, s", "pack, s", "pack, GB/s"),
+                   rows)
     mib = 2**20
     rows = [(_place(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (
         f"{m['weight_bytes'] / mib:.0f}", f"{m['workspace_bytes'] / mib:.2f}",

@@ -43,6 +43,12 @@ def summarise(seconds: Sequence[float], rounds: int) -> Summary:
                    float(times.min()), len(times), rounds)
 
 
+def seconds_of(step: Callable[[int], None], number: int) -> float:
+    begin = time.perf_counter()
+    step(number)
+    return time.perf_counter() - begin
+
+
 class Budget:
     """Splits what is left of a time among parts by their weights, in order: what one part
     leaves over goes to the later ones."""

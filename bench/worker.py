@@ -27,7 +27,7 @@ if TASK:
 import numpy as np
 
 from . import data, machine, oracle, roofline, timing
-from .participants import Case, Participant, Runner, Unavailable, chosen
+from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
 from .shapes import DTYPE_BYTES, SHAPES, Shape
 
 # Free memory that stays free.
@@ -35,8 +35,9 @@ MARGIN = 3 << 29
 # Weights are used again after the caches were filled this many times with others.
 CACHE_FILLS = 4
 MAX_LAYERS = 8
-# A participant this many times slower than the fastest one of the cell before is skipped where
-# it may not get through in the cell's time; the others get PATIENCE times that.
+# A peer this many times slower than the fastest one in the cell before is skipped where a call
+# may not get through in the cell's time, growing as T does; the others get PATIENCE times that,
+# and are expected to grow as the machine's limit does.
 SLOW = 3
 PATIENCE = 4
 # What a cell gets at least, also where the budget is spent.
@@ -83,35 +84,42 @@ class Worker:
             name: (status, reason) for name, (status, reason) in task["excluded"].items()}
         self.seen: dict[str, tuple[int, float]] = {}
 
+    def run(self) -> None:
+        begin = time.monotonic()
+        self.layers = self._make_layers()
+        self._open_all()
+        # Opening counts, but leaves the cells a part.
+        task = self.task
+        left = max(task["seconds"] - (time.monotonic() - begin), 0.3 * task["seconds"])
+        cells = [(tokens, routing) for tokens in task["tokens"] for routing in task["routings"]]
+        budget = timing.Budget(left, [weight(self.shape, self.dtype, tokens, task["peaks"])
+                                      for tokens, _ in cells])
+        for tokens, routing in cells:
+            seconds = max(budget.next(), LEAST_SECONDS)
+            if [tokens, routing] not in task["done"]:
+                self._cell(self._make_cell(tokens, routing), seconds)
+
     # -- opening ------------------------------------------------------------
 
-    def run(self) -> None:
-        task, shape, begin = self.task, self.shape, time.monotonic()
-        smallest = min(task["tokens"])
-        wanted = count_layers(shape, self.dtype, smallest, machine.last_level_cache())
-        size = shape.parameters * DTYPE_BYTES[self.dtype]
-        free = machine.available_memory()
-        # This process's weights and, at the least, one copy of them.
-        if 2 * size + MARGIN > free:
-            raise Unavailable(f"needs {(2 * size + MARGIN) / GIB:.1f} GiB, {free / GIB:.1f} GiB are "
-                              "free")
-        copies = 1 + sum(p.copies for p in self.participants)
+    def _make_layers(self) -> list[data.Weights]:
+        """As many layers as the smallest cell needs, if all copies of them fit in memory."""
+        size = self.shape.parameters * DTYPE_BYTES[self.dtype]
+        # These weights and, at the least, one copy of them.
+        needed, free = 2 * size + MARGIN, machine.available_memory()
+        if needed > free:
+            raise Unavailable(f"needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free")
+        copies = 1 + sum(p.copies for p in self.participants if p.name not in self.absent)
+        wanted = count_layers(self.shape, self.dtype, min(self.task["tokens"]),
+                              machine.last_level_cache())
         count = int(min(wanted, max((free - MARGIN) // (copies * size), 1)))
-        self.layers = data.make_layers(shape, self.dtype, task["seed"], count)
-        case = Case(shape, self.dtype, task["threads"], self.layers, task["cache"])
+        return data.make_layers(self.shape, self.dtype, self.task["seed"], count)
+
+    def _open_all(self) -> None:
+        case = Case(self.shape, self.dtype, self.task["threads"], self.layers, self.task["cache"])
         self._report_costs(case)
         for participant in self.participants:
             if participant.name not in self.absent:
                 self._open(participant, case)
-        # Opening counts, but leaves the cells a part.
-        left = max(task["seconds"] - (time.monotonic() - begin), 0.3 * task["seconds"])
-        budget = timing.Budget(left, [weight(shape, self.dtype, t, task["peaks"])
-                                      for t in task["tokens"] for _ in task["routings"]])
-        for tokens in task["tokens"]:
-            for routing in task["routings"]:
-                seconds = max(budget.next(), LEAST_SECONDS)
-                if [tokens, routing] not in task["done"]:
-                    self._cell(self._make_cell(tokens, routing), seconds)
 
     def _report_costs(self, case: Case) -> None:
         """What this project's compiler and packing cost."""
@@ -179,59 +187,61 @@ class Worker:
         if name in self.absent:
             status, reason = self.absent[name]
             return {"status": status, "reason": reason}
-        if reason := self._too_slow(name, cell, seconds):
+        if reason := self._too_slow(participant, cell, seconds):
             return {"status": "skipped", "reason": reason}
         self.emit("running", participant=name, tokens=cell.tokens, routing=cell.routing)
-        runner = self.runners[name]
         try:
-            scratch, free = runner.scratch(cell.tokens), machine.available_memory()
-            if scratch + MARGIN > free:
-                return {"status": "skipped", "reason": f"needs {scratch / GIB:.1f} GiB besides its "
-                        f"weights, {free / GIB:.1f} GiB are free"}
-            runner.load([batch.x for batch in cell.inputs])
-            begin = time.perf_counter()
-            runner.step(0)
-            elapsed = time.perf_counter() - begin
-            actual = runner.output()
-            if participant.kind == "yardstick":
-                error = oracle.relative_error(actual, runner.expected())
-            else:
-                error = oracle.relative_error(actual[tokens], expected)
-            # Until a better time is known.
-            self.seen[name] = (cell.tokens, elapsed)
-            allowed = oracle.tolerance(self.dtype, self.shape.top_k)
-            if not error <= allowed:
-                return {"status": "wrong", "error": error, "reason":
-                        f"relative error {error:.1e}, allowed {allowed:.1e}"}
-            if elapsed < timing.LONG_CALL:
-                # The first call may have compiled or allocated.
-                begin = time.perf_counter()
-                runner.step(1)
-                elapsed = time.perf_counter() - begin
-            return {"status": "ok", "error": error, "seconds": elapsed}
+            return self._call(participant, cell, tokens, expected)
         except Unavailable as error:
             return {"status": "unavailable", "reason": str(error)}
         except Exception as error:  # noqa: BLE001 -- a peer may raise anything
             return {"status": "failed", "reason": _message(error)}
 
+    def _call(self, participant: Participant, cell: Cell, tokens: list[int],
+              expected: np.ndarray) -> dict[str, Any]:
+        runner = self.runners[participant.name]
+        scratch, free = runner.scratch(cell.tokens), machine.available_memory()
+        if scratch + MARGIN > free:
+            return {"status": "skipped", "reason": f"needs {scratch / GIB:.1f} GiB besides its "
+                    f"weights, {free / GIB:.1f} GiB are free"}
+        runner.load([batch.x for batch in cell.inputs])
+        elapsed = timing.seconds_of(runner.step, 0)
+        # Until a better time is known.
+        self.seen[participant.name] = (cell.tokens, elapsed)
+        actual = runner.output()
+        if participant.kind == "yardstick":
+            error = oracle.relative_error(actual, runner.expected())
+        else:
+            error = oracle.relative_error(actual[tokens], expected)
+        allowed = oracle.tolerance(self.dtype, self.shape.top_k)
+        if not error <= allowed:
+            return {"status": "wrong", "error": error,
+                    "reason": f"relative error {error:.1e}, allowed {allowed:.1e}"}
+        if elapsed < timing.LONG_CALL:
+            # The first call may have compiled or allocated.
+            elapsed = timing.seconds_of(runner.step, 1)
+        return {"status": "ok", "error": error, "seconds": elapsed}
 
-    def _too_slow(self, name: str, cell: Cell, seconds: float) -> str:
+    def _too_slow(self, participant: Participant, cell: Cell, seconds: float) -> str:
         """Why a participant has no chance in this cell, from its time in the one before."""
-        tokens, before = self.seen.get(name, (0, 0.0))
+        tokens, before = self.seen.get(participant.name, (0, 0.0))
         if not tokens:
             return ""
-        fastest = min((time for t, time in self.seen.values() if t == tokens), default=before)
-        if before > SLOW * fastest:
+        fastest = min(elapsed for name, (t, elapsed) in self.seen.items()
+                      if name == participant.name
+                      or (t == tokens and PARTICIPANTS[name].kind != "yardstick"))
+        if participant.kind == "peer" and before > SLOW * fastest:
             growth, allowed = cell.tokens / tokens, seconds
         else:
-            peaks = self.task["peaks"]
-            growth = (roofline.estimate(self.shape, self.dtype, cell.tokens, peaks)
-                      / roofline.estimate(self.shape, self.dtype, tokens, peaks))
+            growth = self._least_seconds(cell.tokens) / self._least_seconds(tokens)
             allowed = PATIENCE * seconds
         if before * growth <= allowed:
             return ""
         return (f"may take {before * growth:.1f} s a call (T = {tokens}: {before:.2f} s), the cell "
                 f"has {seconds:.1f} s for all")
+
+    def _least_seconds(self, tokens: int) -> float:
+        return roofline.estimate(self.shape, self.dtype, tokens, self.task["peaks"])
 
 
 def _message(error: Exception) -> str:

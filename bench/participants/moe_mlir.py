@@ -22,7 +22,6 @@ from ..data import NUMPY_DTYPES, batches, empty, make_weights, weight_shapes
 from ..shapes import DTYPE_BYTES, SHAPES, Shape
 from . import Case, Unavailable, select
 
-
 # Tensors of a checkpoint in the layout of Weights, below "model.layers.0.".
 TENSORS = {"router": "mlp.gate.weight", "gate_up_proj": "mlp.experts.gate_up_proj",
            "down_proj": "mlp.experts.down_proj",
