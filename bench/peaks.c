@@ -1,5 +1,5 @@
-/* The kernels behind peaks.py: what the machine can do at most. Each returns a value that
-   depends on all of its work, so that none of it is left out. */
+/* The kernels behind peaks.py: what the machine can do at most. Each returns a
+   value that depends on all of its work, so that none of it is left out. */
 
 #include <stddef.h>
 #include <stdint.h>
