@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import moe
 import numpy as np
 
-import moe
-
 from .. import machine
-from ..data import NUMPY_DTYPES, batches, empty, make_weights, weight_shapes
+from ..data import NUMPY_DTYPES, Weights, batches, empty, make_weights, weight_shapes
 from ..shapes import DTYPE_BYTES, SHAPES, Shape
 from . import Case, Unavailable, select
 
@@ -33,9 +32,10 @@ TENSORS_OF = {"granitemoe": {"router": "block_sparse_moe.router.layer.weight",
                              "down_proj": "block_sparse_moe.output_linear.weight"}}
 
 
-def write_checkpoint(directory: Path, shape: Shape, dtype: str) -> None:
+def write_checkpoint(directory: Path, shape: Shape, dtype: str,
+                     weights: Weights | None = None) -> None:
     """A checkpoint of the shape: its configuration, and a file of weights whose header names
-    the tensors and whose data is a hole."""
+    the tensors. Without weights its data is a hole, which is enough to compile."""
     (directory / "config.json").write_text(json.dumps(shape.config))
     names = TENSORS | TENSORS_OF.get(shape.config["model_type"], {})
     header, end = {}, 0
@@ -46,19 +46,22 @@ def write_checkpoint(directory: Path, shape: Shape, dtype: str) -> None:
     text = json.dumps(header).encode()
     with (directory / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(file.tell() + end)
+        for array in weights.named().values() if weights else ():
+            file.write(array.view(np.uint8).data)
+        file.truncate(8 + len(text) + end)
 
 
-def compile_layer(shape: Shape, dtype: str, cache: bool, output: Path | None = None) -> moe.Module:
+def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,
+                  output: Path | None = None) -> moe.Module:
     """The layer of the shape's published configuration."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         write_checkpoint(Path(directory), shape, dtype)
-        return moe.compile(directory, layer=0, dtype=dtype, cache=cache, output=output)
+        return moe.compile(directory, layer=0, dtype=dtype, cache=cache, output=output,
+                           num_threads=threads)
 
 
 def bind(module: moe.Module, weights: Mapping[str, np.ndarray]) -> moe.Layer:
-    """A layer with its weights, which are packed here. It uses as many threads as there are
-    processors that this process may use."""
+    """A layer with its weights, which are packed here."""
     needed = [info.name for info in module.signature().weights]
     if missing := [name for name in needed if name not in weights]:
         raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
@@ -68,7 +71,7 @@ def bind(module: moe.Module, weights: Mapping[str, np.ndarray]) -> moe.Layer:
 class Compiled:
     def __init__(self, case: Case):
         try:
-            module = compile_layer(case.shape, case.dtype, cache=True)
+            module = compile_layer(case.shape, case.dtype, case.threads)
             self.layers = [bind(module, w.named()) for w in case.layers]
         except moe.MoEError as error:
             raise Unavailable(str(error)) from error
@@ -100,9 +103,9 @@ def costs(case: Case) -> dict[str, float]:
     x = next(batches(case.shape, weights.router, case.dtype, 1, "uniform", seed=1)).x
     artifact = Path(case.cache) / f"{case.shape.key}-{case.dtype}.moe"
     begin = time.perf_counter()
-    compile_layer(case.shape, case.dtype, cache=False, output=artifact)
+    compile_layer(case.shape, case.dtype, case.threads, cache=False, output=artifact)
     compiled = time.perf_counter()
-    module = moe.load(artifact)
+    module = moe.load(artifact, num_threads=case.threads)
     loaded = time.perf_counter()
     layer = bind(module, weights.named())
     prepared = time.perf_counter()
@@ -113,11 +116,10 @@ def costs(case: Case) -> dict[str, float]:
 
 
 def peak_memory(shape: Shape, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
-    """The largest resident memory of a process that runs one layer, in a process of its own,
-    whose weights are files that it maps."""
+    """The largest resident memory of a process that runs one layer of a checkpoint, in a process
+    of its own."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
-        for name, array in make_weights(shape, dtype, seed=1).named().items():
-            np.save(Path(directory) / f"{name}.npy", array.view(np.uint8))
+        write_checkpoint(Path(directory), shape, dtype, make_weights(shape, dtype, seed=1))
         command = [sys.executable, "-m", __name__, directory, shape.key, dtype, str(threads),
                    str(tokens)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -137,19 +139,15 @@ def _status(key: str) -> int:
 
 def _run_once(directory: str, key: str, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
     os.sched_setaffinity(0, machine.cpus(threads))
-    shape = SHAPES[key]
-    module = compile_layer(shape, dtype, cache=True)
-    files = {path.stem: np.load(path, mmap_mode="r") for path in Path(directory).glob("*.npy")}
-    weights = {name: array.view(NUMPY_DTYPES[dtype]) for name, array in files.items()}
-    size = sum(array.nbytes for array in weights.values())
-    x = next(batches(shape, np.asarray(weights["router"]), dtype, tokens, "uniform", seed=2)).x
+    module = moe.compile(directory, layer=0, dtype=dtype, num_threads=threads)
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((tokens, SHAPES[key].hidden)).astype(NUMPY_DTYPES[dtype])
     result = np.empty_like(x)
     before = _status("VmRSS")
-    layer = bind(module, weights)
-    del weights, files
+    layer = module.layer(directory)
     layer(x, out=result)
-    workspace = layer.workspace_bytes(tokens)
-    return {"weight_bytes": size, "workspace_bytes": workspace, "tokens": tokens,
+    return {"weight_bytes": SHAPES[key].parameters * DTYPE_BYTES[dtype],
+            "workspace_bytes": layer.workspace_bytes(tokens), "tokens": tokens,
             "before_bytes": before, "peak_bytes": _status("VmHWM"),
             "private_bytes": _status("RssAnon")}
 
