@@ -1,0 +1,215 @@
+"""``./dev bench cpu``: MoE layers on the CPU, this project beside its peers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import machine, peaks, report, roofline, routing, timing
+from .options import counts, names_of
+from .participants import PARTICIPANTS, chosen
+from .shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
+from .worker import ALL, weight
+
+# How much longer than its share a process may take before it is ended, and how often it is
+# begun again without the participant that ended it.
+GRACE = 3.0
+RESTARTS = 3
+POLL_SECONDS = 0.5
+# Times slower than the best peer.
+HOPELESS = 10.0
+# What a process takes to begin, at the most: seconds, and seconds for each byte of weights.
+BEGIN_SECONDS, BEGIN_SECONDS_A_BYTE = 60.0, 30.0 / 2**30
+# The process whose memory is measured reads its weights from a file of at most so many bytes.
+MEMORY_TOKENS, MEMORY_LIMIT = 32, 1 << 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    names = [*PARTICIPANTS, "transformers"]
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="where the results go; the report and the plot go beside it "
+                        "(default build/bench/cpu.json)")
+    parser.add_argument("--shapes", type=names_of(SHAPES), default=list(DEFAULT_SHAPES),
+                        metavar="A,B", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--tokens", type=counts, default=list(DEFAULT_TOKENS), metavar="T,T",
+                        help="token counts (default %(default)s)")
+    parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DTYPE_BYTES),
+                        metavar="A,B", help="of f32, bf16")
+    parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
+                        help="thread counts (default 1,2, as far as there are processors)")
+    parser.add_argument("--routings", type=names_of(routing.ROUTINGS),
+                        default=list(routing.ROUTINGS), metavar="A,B", help="of uniform, zipf")
+    parser.add_argument("--peers", type=names_of(names), default=list(PARTICIPANTS), metavar="A,B",
+                        help=f"participants besides moe_mlir, of {', '.join(names)}")
+    parser.add_argument("--budget", type=float, default=25.0, metavar="MINUTES",
+                        help="about how long all of it may take (default %(default)s)")
+    parser.add_argument("--quick", action="store_true",
+                        help="granite alone, T of 1, 32 and 128, in 3 minutes")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.quick:
+        arguments.shapes, arguments.tokens, arguments.budget = ["granite"], [1, 32, 128], 3.0
+    cores = len(os.sched_getaffinity(0))
+    threads = arguments.threads or [n for n in (1, 2) if n <= cores]
+    if threads[-1] > cores:
+        raise SystemExit(f"bench: expected at most {cores} threads, got {threads[-1]}")
+    output = arguments.json or machine.ROOT / "build" / "bench" / "cpu.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+    end = time.monotonic() + 60 * arguments.budget
+    print("peaks of the machine", flush=True)
+    library = peaks.build(output.parent)
+    measured = {n: peaks.measure(library, n) for n in threads}
+    participants = [p.name for p in chosen(["moe_mlir", *arguments.peers])]
+    result: dict[str, Any] = {
+        "format": 1, "benchmark": "cpu", "date": machine.now(), "commit": machine.commit(),
+        "machine": machine.describe(), "versions": machine.versions(),
+        "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
+                    "dtypes": arguments.dtypes, "threads": threads,
+                    "routings": arguments.routings, "participants": participants,
+                    "budget_minutes": arguments.budget, "seed": arguments.seed},
+        "peaks": list(measured.values()), "cells": [], "costs": [], "refused": []}
+
+    groups = [(shape, dtype, n) for shape in arguments.shapes for dtype in arguments.dtypes
+              for n in threads]
+    result["memory"] = _memory(groups)
+    # Half a second stands for what it takes to begin.
+    budget = timing.Budget(end - time.monotonic(), [
+        0.5 + len(arguments.routings) * sum(weight(SHAPES[s], d, t, measured[n])
+                                            for t in arguments.tokens)
+        for s, d, n in groups])
+    for shape, dtype, n in groups:
+        seconds = budget.next()
+        print(f"{shape} {dtype}, {n} thread{'s' if n > 1 else ''}, {seconds:.0f} s", flush=True)
+        task = {"shape": shape, "dtype": dtype, "threads": n, "cpus": machine.cpus(n),
+                "tokens": arguments.tokens, "routings": arguments.routings,
+                "participants": participants, "seconds": seconds, "seed": arguments.seed,
+                "peaks": measured[n]}
+        _group(task, result)
+        # The most of several times, as others may be at work on the machine.
+        for name, again in peaks.measure(library, n).items():
+            measured[n][name] = max(measured[n][name], again)
+        _set_limits(result)
+        report.write(result, output)
+    print(report.markdown(result))
+    for path in report.write(result, output):
+        print(path)
+    return 0
+
+
+def _set_limits(result: dict[str, Any]) -> None:
+    """The machine's least time for each cell."""
+    measured = {p["threads"]: p for p in result["peaks"]}
+    for cell in result["cells"]:
+        cell["limit"] = roofline.seconds(
+            SHAPES[cell["shape"]], cell["dtype"], cell["tokens"], cell["active_experts"],
+            measured[cell["threads"]])
+
+
+def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
+    """One process, begun again without a participant that ended it."""
+    key = {name: task[name] for name in ("shape", "dtype", "threads")}
+    done: list[list[Any]] = []
+    excluded = _hopeless(task["shape"], result["cells"])
+    begin = time.monotonic()
+    for attempt in range(1 + RESTARTS):
+        left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
+        running = None
+        for event in _events(task | {"seconds": left, "done": done, "excluded": excluded,
+                                     "first": attempt == 0}):
+            kind = event.pop("event")
+            if kind == "cell":
+                done.append([event["tokens"], event["routing"]])
+                result["cells"].append(key | event)
+                _print_cell(result["cells"][-1])
+            elif kind in ("costs", "refused"):
+                result[kind].append(key | event)
+            elif kind == "running":
+                running = event["participant"]
+            elif kind == "end":
+                return
+            elif kind == "ended":
+                how = event["how"]
+        if running in (None, ALL) or running in excluded:
+            result["refused"].append(key | {"reason": f"{how}, while running: {running}"})
+            return
+        excluded[running] = ("failed", f"{how} while it ran")
+
+
+def _hopeless(shape: str, cells: Sequence[report.Result]) -> dict[str, tuple[str, str]]:
+    """Peers that were far behind in all cells of this shape so far, and need not be run again:
+    a call of theirs may take longer than the rest of the cell."""
+    behind: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell["shape"] == shape and (best := report.best_peer(cell)):
+            for name in cell["participants"]:
+                if PARTICIPANTS[name].kind == "peer" and (median := report.time_of(cell, name)):
+                    behind.setdefault(name, []).append(median / best[1])
+    return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in the "
+                   "cells of this shape before")
+            for name, times in behind.items() if min(times) > HOPELESS}
+
+
+def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events of a worker as they come, and at last how it ended."""
+    with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
+        path, errors = Path(directory) / "events", Path(directory) / "errors"
+        path.touch()
+        weights = SHAPES[task["shape"]].parameters * DTYPE_BYTES[task["dtype"]]
+        end = (time.monotonic() + GRACE * task["seconds"] + BEGIN_SECONDS
+               + BEGIN_SECONDS_A_BYTE * weights)
+        with errors.open("w") as stderr, path.open() as events:
+            process = subprocess.Popen([sys.executable, "-m", "bench.worker"], text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                       stderr=stderr)
+            process.stdin.write(json.dumps(task | {"events": str(path), "cache": directory}))
+            process.stdin.close()
+            running, rest = True, ""
+            while running:
+                running = process.poll() is None
+                *lines, rest = (rest + events.read()).split("\n")
+                yield from map(json.loads, lines)
+                if running and time.monotonic() > end:
+                    process.kill()
+                    process.wait()
+                    yield {"event": "ended", "how": "the process took too long and was ended"}
+                    return
+                time.sleep(POLL_SECONDS if running else 0)
+        code = process.returncode
+        how = (f"the process ended by {signal.Signals(-code).name}" if code < 0 else
+               f"the process ended with status {code}")
+        if code > 0 and (lines := errors.read_text().strip().splitlines()):
+            how += f": {lines[-1][:300]}"
+        yield {"event": "ended", "how": how}
+
+
+def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
+    """What a process with one layer takes, of the smallest shape in each type."""
+    from .participants import moe_mlir
+
+    shape = min((SHAPES[s] for s, _, _ in groups), key=lambda s: s.parameters)
+    threads, found = groups[-1][2], []
+    for dtype in dict.fromkeys(d for _, d, _ in groups):
+        size = shape.parameters * DTYPE_BYTES[dtype]
+        memory = (moe_mlir.peak_memory(shape, dtype, threads, MEMORY_TOKENS)
+                  if size <= MEMORY_LIMIT else {"error": "its weights are too large to write"})
+        found.append({"shape": shape.key, "dtype": dtype, "threads": threads} | memory)
+    return found
+
+
+def _print_cell(cell: dict[str, Any]) -> None:
+    times = ", ".join(
+        f"{name} {1e3 * found['median']:.3g} ms" if found["status"] == "ok" else
+        f"{name} {found['status']}" for name, found in cell["participants"].items())
+    print(f"  T = {cell['tokens']} {cell['routing']}: {times}", flush=True)

@@ -1,0 +1,52 @@
+"""What a layer computes, in float64: shares no code with any participant."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .data import Weights
+from .shapes import Shape
+
+# Relative to the largest magnitude. f32: sums of up to 14336 terms in any order. bf16 (unit
+# 2^-9): the activations, each expert's row, its weighted row and the result are rounded, and
+# a participant may add the K rows in bf16.
+TOLERANCE = {"f32": 1e-4, "bf16": 2.0**-9}
+
+
+def tolerance(dtype: str, top_k: int) -> float:
+    return TOLERANCE[dtype] * (8 + top_k if dtype == "bf16" else 1)
+
+
+def _swiglu(x: np.ndarray, gate: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    g, u = x @ gate.T.astype(np.float64), x @ up.T.astype(np.float64)
+    return (g / (1 + np.exp(-g)) * u) @ down.T.astype(np.float64)
+
+
+def run(shape: Shape, weights: Weights, x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    logits = x @ weights.router.T.astype(np.float64)
+    chosen = np.argsort(-logits, axis=1, kind="stable")[:, :shape.top_k]
+    scores = np.exp(logits - logits.max(1, keepdims=True))
+    scores /= scores.sum(1, keepdims=True)
+    scores = np.take_along_axis(scores, chosen, 1)
+    if shape.renormalise:
+        scores /= scores.sum(1, keepdims=True)
+    y = np.zeros_like(x)
+    for expert in np.unique(chosen):
+        token, choice = np.nonzero(chosen == expert)
+        gate, up = np.split(weights.gate_up_proj[expert], 2)
+        rows = _swiglu(x[token], gate, up, weights.down_proj[expert])
+        np.add.at(y, token, scores[token, choice, None] * rows)
+    if shape.shared:
+        y += _swiglu(x, weights.shared_gate_proj, weights.shared_up_proj,
+                     weights.shared_down_proj)
+    return y
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference over the largest magnitude; infinite where any is NaN."""
+    difference = float(np.abs(actual.astype(np.float64) - expected).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0))
+    if not np.isfinite(difference):
+        return float("inf")
+    return difference / scale if scale else difference

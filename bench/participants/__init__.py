@@ -1,0 +1,94 @@
+"""Who takes part in a benchmark: this project, its peers and yardsticks.
+
+One module for each. A participant is opened once for a shape, a type and a thread count,
+with the weights of several layers; then it is given the inputs of one cell after another.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..data import Weights
+from ..shapes import Shape
+
+
+class Unavailable(Exception):
+    """A participant that cannot run here, or not this case; says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a participant is opened with. It may keep views of the weights."""
+
+    shape: Shape
+    dtype: str
+    threads: int
+    layers: Sequence[Weights]
+    cache: str  # a directory for what it compiles
+
+
+class Runner(Protocol):
+    """An opened participant."""
+
+    def scratch(self, tokens: int) -> int:
+        """Bytes that a call may allocate, as far as is known beforehand."""
+
+    def load(self, inputs: Sequence[np.ndarray]) -> None:
+        """Take the inputs ``[T, H]`` of a cell; not timed."""
+
+    def step(self, number: int) -> None:
+        """A call: layer ``number % layers``, and the next input after every layer."""
+
+    def output(self) -> np.ndarray:
+        """What the last call computed, in f32."""
+
+
+def select(number: int, layers: int, inputs: int) -> tuple[int, int]:
+    """The layer and the input of call ``number``: each input passes through all layers."""
+    return number % layers, number // layers % inputs
+
+
+@dataclass(frozen=True)
+class Participant:
+    name: str
+    kind: str  # ours, peer, or yardstick: one that does not compute the layer
+    module: str
+    variant: str = ""
+    # Copies of the weights that it makes for itself.
+    copies: float = 0
+
+    def open(self, case: Case) -> Runner:
+        try:
+            module = importlib.import_module(f".{self.module}", __name__)
+        except ImportError as error:
+            raise Unavailable(f"not installed: {error}") from error
+        opener: Callable[..., Runner] = module.open
+        return opener(case, self.variant) if self.variant else opener(case)
+
+
+PARTICIPANTS = {p.name: p for p in (
+    Participant("moe_mlir", "ours", "moe_mlir", copies=1),
+    Participant("transformers/eager", "peer", "transformers_block", "eager"),
+    Participant("transformers/grouped_mm", "peer", "transformers_block", "grouped_mm"),
+    Participant("transformers/batched_mm", "peer", "transformers_block", "batched_mm"),
+    Participant("onnxruntime", "peer", "onnxruntime_moe", copies=1),
+    Participant("jax", "peer", "jax_ragged", copies=1),
+    Participant("iree", "peer", "iree_graph", copies=2),
+    Participant("dense", "yardstick", "dense"),
+)}
+
+
+def chosen(names: Sequence[str]) -> list[Participant]:
+    """The participants with these names; ``transformers`` stands for its variants."""
+    found = [p for p in PARTICIPANTS.values()
+             if p.name in names or p.name.partition("/")[0] in names]
+    known = {p.name for p in PARTICIPANTS.values()} | {
+        p.name.partition("/")[0] for p in PARTICIPANTS.values()}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no participant '{unknown[0]}'; there are {', '.join(PARTICIPANTS)}")
+    return found

@@ -1,0 +1,156 @@
+"""This project: a layer compiled by ``moe.compile``, called through the runtime."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import moe
+import numpy as np
+
+from .. import machine
+from ..data import NUMPY_DTYPES, Weights, batches, empty, make_weights, weight_shapes
+from ..shapes import DTYPE_BYTES, SHAPES, Shape
+from . import Case, Unavailable, select
+
+# Tensors of a checkpoint in the layout of Weights, below "model.layers.0.".
+TENSORS = {"router": "mlp.gate.weight", "gate_up_proj": "mlp.experts.gate_up_proj",
+           "down_proj": "mlp.experts.down_proj",
+           "shared_gate_proj": "mlp.shared_experts.gate_proj.weight",
+           "shared_up_proj": "mlp.shared_experts.up_proj.weight",
+           "shared_down_proj": "mlp.shared_experts.down_proj.weight"}
+TENSORS_OF = {"granitemoe": {"router": "block_sparse_moe.router.layer.weight",
+                             "gate_up_proj": "block_sparse_moe.input_linear.weight",
+                             "down_proj": "block_sparse_moe.output_linear.weight"}}
+
+
+def write_checkpoint(directory: Path, shape: Shape, dtype: str,
+                     weights: Weights | None = None) -> None:
+    """A checkpoint of the shape: its configuration, and a file of weights whose header names
+    the tensors. Without weights its data is a hole, which is enough to compile."""
+    (directory / "config.json").write_text(json.dumps(shape.config))
+    names = TENSORS | TENSORS_OF.get(shape.config["model_type"], {})
+    header, end = {}, 0
+    for name, dims in weight_shapes(shape).items():
+        begin, end = end, end + math.prod(dims) * DTYPE_BYTES[dtype]
+        header[f"model.layers.0.{names[name]}"] = {
+            "dtype": dtype.upper(), "shape": dims, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in weights.named().values() if weights else ():
+            file.write(array.view(np.uint8).data)
+        file.truncate(8 + len(text) + end)
+
+
+def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,
+                  output: Path | None = None) -> moe.Module:
+    """The layer of the shape's published configuration."""
+    with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
+        write_checkpoint(Path(directory), shape, dtype)
+        return moe.compile(directory, layer=0, dtype=dtype, cache=cache, output=output,
+                           num_threads=threads)
+
+
+def bind(module: moe.Module, weights: Mapping[str, np.ndarray]) -> moe.Layer:
+    """A layer with its weights, which are packed here."""
+    needed = [info.name for info in module.signature().weights]
+    if missing := [name for name in needed if name not in weights]:
+        raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
+    return module.layer({name: weights[name] for name in needed})
+
+
+class Compiled:
+    def __init__(self, case: Case):
+        try:
+            module = compile_layer(case.shape, case.dtype, case.threads)
+            self.layers = [bind(module, w.named()) for w in case.layers]
+        except moe.MoEError as error:
+            raise Unavailable(str(error)) from error
+
+    def scratch(self, tokens: int) -> int:
+        return self.layers[0].workspace_bytes(tokens)
+
+    def load(self, inputs: Sequence[np.ndarray]) -> None:
+        self.inputs = inputs
+        self.result = empty(inputs[0].shape, inputs[0].dtype)
+        self.workspace = empty((max(self.scratch(len(inputs[0])), 1),), np.uint8)
+
+    def step(self, number: int) -> None:
+        layer, x = select(number, len(self.layers), len(self.inputs))
+        self.layers[layer](self.inputs[x], out=self.result, workspace=self.workspace)
+
+    def output(self) -> np.ndarray:
+        return self.result.astype(np.float32)
+
+
+def open(case: Case) -> Compiled:
+    return Compiled(case)
+
+
+def costs(case: Case) -> dict[str, float]:
+    """Seconds to compile a layer, to pack its weights, and from an artifact in a file to the
+    first result for one token."""
+    weights = case.layers[0]
+    x = next(batches(case.shape, weights.router, case.dtype, 1, "uniform", seed=1)).x
+    artifact = Path(case.cache) / f"{case.shape.key}-{case.dtype}.moe"
+    begin = time.perf_counter()
+    compile_layer(case.shape, case.dtype, case.threads, cache=False, output=artifact)
+    compiled = time.perf_counter()
+    module = moe.load(artifact, num_threads=case.threads)
+    loaded = time.perf_counter()
+    layer = bind(module, weights.named())
+    prepared = time.perf_counter()
+    layer(x)
+    end = time.perf_counter()
+    return {"compile_s": compiled - begin, "prepare_s": prepared - loaded,
+            "first_result_s": end - compiled, "weight_bytes": weights.nbytes}
+
+
+def peak_memory(shape: Shape, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
+    """The largest resident memory of a process that runs one layer of a checkpoint, in a process
+    of its own."""
+    with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
+        write_checkpoint(Path(directory), shape, dtype, make_weights(shape, dtype, seed=1))
+        command = [sys.executable, "-m", __name__, directory, shape.key, dtype, str(threads),
+                   str(tokens)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return {"error": last}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _status(key: str) -> int:
+    """Bytes of this process, from the kernel."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) << 10
+    raise OSError(f"/proc/self/status has no {key}")
+
+
+def _run_once(directory: str, key: str, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
+    os.sched_setaffinity(0, machine.cpus(threads))
+    module = moe.compile(directory, layer=0, dtype=dtype, num_threads=threads)
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((tokens, SHAPES[key].hidden)).astype(NUMPY_DTYPES[dtype])
+    result = np.empty_like(x)
+    before = _status("VmRSS")
+    layer = module.layer(directory)
+    layer(x, out=result)
+    return {"weight_bytes": SHAPES[key].parameters * DTYPE_BYTES[dtype],
+            "workspace_bytes": layer.workspace_bytes(tokens), "tokens": tokens,
+            "before_bytes": before, "peak_bytes": _status("VmHWM"),
+            "private_bytes": _status("RssAnon")}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_run_once(*sys.argv[1:4], *map(int, sys.argv[4:6]))))

@@ -1,0 +1,255 @@
+"""The results of ``./dev bench cpu`` as a summary, a table and files."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .participants import PARTICIPANTS
+from .shapes import SHAPES
+
+Result = dict[str, Any]
+OURS = "moe_mlir"
+# From so many rows an expert on, on average, products are bound by arithmetic.
+MANY_ROWS = 64
+
+
+# -- figures ----------------------------------------------------------------
+
+
+def time_of(cell: Result, name: str, figure: str = "median") -> float | None:
+    """Seconds a call of a participant that took part and was right."""
+    found = cell["participants"].get(name, {})
+    return found[figure] if found.get("status") == "ok" else None
+
+
+def best_peer(cell: Result, figure: str = "median") -> tuple[str, float] | None:
+    times = [(seconds, name) for name in cell["participants"]
+             if PARTICIPANTS[name].kind == "peer" and (seconds := time_of(cell, name, figure))]
+    if not times:
+        return None
+    seconds, name = min(times)
+    return name, seconds
+
+
+def ratio(cell: Result, figure: str = "median") -> float | None:
+    """How many times faster than the best peer this project is."""
+    ours, peer = time_of(cell, OURS, figure), best_peer(cell, figure)
+    return peer[1] / ours if ours and peer else None
+
+
+def fraction_of_limit(cell: Result, name: str = OURS) -> float | None:
+    """The time that the machine needs at least over the time taken."""
+    median = time_of(cell, name)
+    return cell["limit"] / median if median else None
+
+
+def rows_per_expert(cell: Result) -> float:
+    return SHAPES[cell["shape"]].rows_per_expert(cell["tokens"])
+
+
+def fraction_of_bandwidth(cell: Result, peaks: Sequence[Result]) -> float | None:
+    """Bytes that a call has to read over its time, against the machine's."""
+    median = time_of(cell, OURS)
+    if not median:
+        return None
+    read = next(p["read"] for p in peaks if p["threads"] == cell["threads"])
+    touched = SHAPES[cell["shape"]].bytes_touched(cell["tokens"], cell["active_experts"],
+                                                  cell["dtype"])
+    return touched / median / read
+
+
+def skew(cells: Sequence[Result]) -> list[float]:
+    """For each pair of cells, the time with skewed routing over that with uniform routing."""
+    def place(cell: Result) -> tuple[Any, ...]:
+        return tuple(cell[k] for k in ("shape", "dtype", "threads", "tokens"))
+    uniform = {place(c): time_of(c, OURS) for c in cells if c["routing"] == "uniform"}
+    return [skewed / even for c in cells if c["routing"] == "zipf"
+            and (skewed := time_of(c, OURS)) and (even := uniform.get(place(c)))]
+
+
+def spread(values: Iterable[float | None]) -> dict[str, float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"min": min(known), "median": statistics.median(known), "max": max(known),
+            "count": len(known)}
+
+
+def summarise(result: Result) -> dict[str, dict[str, float] | None]:
+    cells, peaks = result["cells"], result["peaks"]
+    copy = {p["threads"]: p["copy"] for p in peaks}
+    costs = [c for c in result["costs"] if "error" not in c]
+    return {
+        "ratio": spread(map(ratio, cells)),
+        "ratio_of_minima": spread(ratio(c, "minimum") for c in cells),
+        "limit_many_rows": spread(fraction_of_limit(c) for c in cells
+                                  if rows_per_expert(c) >= MANY_ROWS),
+        "bandwidth_one_token": spread(fraction_of_bandwidth(c, peaks) for c in cells
+                                      if c["tokens"] == 1),
+        "zipf_over_uniform": spread(skew(cells)),
+        "compile_s": spread(c["compile_s"] for c in costs),
+        "first_result_s": spread(c["first_result_s"] for c in costs),
+        "prepare_over_copy": spread(c["weight_bytes"] / c["prepare_s"] / copy[c["threads"]]
+                                    for c in costs),
+        "memory": spread((m["peak_bytes"] - m["before_bytes"])
+                         / (m["weight_bytes"] + m["workspace_bytes"])
+                         for m in result["memory"] if "error" not in m),
+    }
+
+
+SUMMARY = {
+    "ratio": ("time of the best peer over ours", "x"),
+    # What others do on the machine lengthens medians more than minima.
+    "ratio_of_minima": ("the same of the shortest calls", "x"),
+    "limit_many_rows": (f"of the machine's limit, {MANY_ROWS} rows an expert or more", "%"),
+    "bandwidth_one_token": ("of the read bandwidth, T = 1", "%"),
+    "zipf_over_uniform": ("time with Zipf routing over uniform", "x"),
+    "compile_s": ("seconds to compile a layer", "s"),
+    "first_result_s": ("seconds from loading an artifact to the first result", "s"),
+    "prepare_over_copy": ("throughput of packing weights over that of copying them", "x"),
+    "memory": ("peak memory of a layer over weights and workspace", "x"),
+}
+
+
+# -- text -------------------------------------------------------------------
+
+
+def _figure(value: float, unit: str) -> str:
+    return {"%": f"{100 * value:.1f} %", "x": f"{value:.2f}", "s": f"{value:.2f} s"}[unit]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def _milliseconds(found: Result) -> str:
+    """The median and the MAD, or why there is none."""
+    if found.get("status") != "ok":
+        return found.get("status", "-")
+    return f"{1e3 * found['median']:.3g} ± {1e3 * found['mad']:.1g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
+def _place(found: Result) -> str:
+    threads = found["threads"]
+    return f"{found['shape']} {found['dtype']}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _machine(result: Result) -> list[str]:
+    machine, gib = result["machine"], 2**30
+    lines = [
+        f"{result['date']}, commit {result['commit']}. {machine['processor']} "
+        f"({', '.join(machine['vectors'])}), {machine['cores']} cores, "
+        f"{machine['last_level_cache'] / 2**20:.0f} MiB last-level cache, "
+        f"{machine['memory'] / gib:.0f} GiB, {machine['system']}; load "
+        f"{machine['load_average']:.1f} when it began. "
+        + ", ".join(f"{k} {v}" for k, v in result["versions"].items()) + ".", ""]
+    return lines + _table(
+        ("threads", "f32 FMA, GFLOP/s", "bf16 dot, GFLOP/s", "read, GB/s", "copy, GB/s"),
+        [(p["threads"], *(f"{p[k] / 1e9:.1f}" for k in ("fma_f32", "dot_bf16", "read", "copy")))
+         for p in result["peaks"]])
+
+
+def _cells(result: Result) -> list[str]:
+    rows = []
+    for cell in result["cells"]:
+        peer, faster = best_peer(cell), ratio(cell)
+        rows.append((
+            cell["shape"], cell["dtype"], cell["threads"], cell["tokens"], cell["routing"],
+            f"{cell['active_experts']:.0f}", f"{rows_per_expert(cell):.3g}",
+            _milliseconds(cell["participants"].get(OURS, {})),
+            f"{1e3 * peer[1]:.3g} ({peer[0]})" if peer else "-",
+            f"{faster:.2f}" if faster else "-", _percent(fraction_of_limit(cell)),
+            _percent(peer and cell["limit"] / peer[1])))
+    return _table(("shape", "type", "threads", "T", "routing", "active experts",
+                   "rows an expert", "ours, ms", "best peer, ms", "ratio", "ours of limit",
+                   "best peer of limit"), rows)
+
+
+def _participants(result: Result) -> list[str]:
+    names = result["options"]["participants"]
+    return _table(("shape", "type", "threads", "T", "routing", *names), [
+        (c["shape"], c["dtype"], c["threads"], c["tokens"], c["routing"],
+         *(_milliseconds(c["participants"].get(n, {})) for n in names))
+        for c in result["cells"]])
+
+
+def _absences(result: Result) -> list[str]:
+    """Each reason once, with the cells that it holds for."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for cell in result["cells"]:
+        for name, found in cell["participants"].items():
+            if found["status"] != "ok":
+                key = (name, found["status"], found["reason"])
+                places.setdefault(key, []).append(
+                    f"{_place(cell)}, T = {cell['tokens']} {cell['routing']}")
+    lines = [f"- {name}: {status}: {reason} ({where[0]}"
+             + (f" and {len(where) - 1} more)" if len(where) > 1 else ")")
+             for (name, status, reason), where in places.items()]
+    lines += [f"- {_place(found)}: not measured: {found['reason']}" for found in result["refused"]]
+    return [*(lines or ["Everybody took part everywhere."]), ""]
+
+
+def _costs(result: Result) -> list[str]:
+    rows = [(_place(c), *((f"error: {c['error']}", "", "", "") if "error" in c else (
+        f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
+        f"{c['weight_bytes'] / c['prepare_s'] / 1e9:.1f}"))) for c in result["costs"]]
+    lines = _table(("layer", "compile, s", "load to first result, s", "pack, s", "pack, GB/s"),
+                   rows)
+    mib = 2**20
+    rows = [(_place(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (
+        f"{m['weight_bytes'] / mib:.0f}", f"{m['workspace_bytes'] / mib:.2f}",
+        f"{m['before_bytes'] / mib:.0f}", f"{m['peak_bytes'] / mib:.0f}",
+        f"{m['private_bytes'] / mib:.0f}"))) for m in result["memory"]]
+    return lines + _table(("process with one layer", "weights, MiB", "workspace, MiB",
+                           "before, MiB", "peak, MiB", "private at the end, MiB"), rows)
+
+
+METHOD = """\
+All participants of a shape, type and thread count share one process on as many processors as
+threads, and take turns; who begins changes every round. Times are medians of calls ± the median
+distance from the median; a turn of short calls begins with one that is not timed. Weights come
+from a seed, hidden states are such that the router itself chooses experts drawn uniformly or by
+Zipf(1.0). Calls go through several inputs and through as many copies of the layer as the caches
+need to be filled four times over, so that weights come from memory as they do in a model of many
+layers. Before it is timed, each participant's numbers are compared with float64. The limit is the
+larger of useful operations over the arithmetic peak (of bf16 dot products for bf16) and of the
+bytes of active experts, router, x and y over the read bandwidth. `dense` is one product with the
+experts' operations, in oneDNN: a yardstick, no peer."""
+
+
+def markdown(result: Result) -> str:
+    summary = summarise(result)
+    goals = [(text, *(_figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
+             if (found := summary[key]) else (text, "-", "-", "-", 0)
+             for key, (text, unit) in SUMMARY.items()]
+    lines = ["# MoE layers on the CPU", "", *_machine(result), "## Summary", "",
+             *_table(("figure", "least", "median", "largest", "count"), goals),
+             "## Layers", "", *_cells(result), "## All participants, ms", "",
+             *_participants(result), "## Who did not take part", "", *_absences(result),
+             "## Compiling, packing, memory", "", *_costs(result), "## Method", "", METHOD]
+    return "\n".join(lines) + "\n"
+
+
+def write(result: Result, path: Path) -> list[Path]:
+    """The JSON file, and beside it the report and, where matplotlib is installed, the plot."""
+    written = [path, path.with_suffix(".md")]
+    path.write_text(json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
+    written[1].write_text(markdown(result))
+    try:
+        from . import plot
+    except ImportError:
+        return written
+    if result["cells"]:
+        written.append(path.with_suffix(".png"))
+        plot.draw(result, written[-1])
+    return written

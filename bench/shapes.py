@@ -1,0 +1,87 @@
+"""The MoE layers that are measured: shapes and configurations of published models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DTYPE_BYTES = {"f32": 4, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One MoE layer: H, I, E, K of the literature, and its model's configuration."""
+
+    key: str
+    title: str
+    hidden: int
+    intermediate: int
+    experts: int
+    top_k: int
+    # The weights of the K chosen experts are divided by their sum.
+    renormalise: bool
+    config: dict[str, Any] = field(hash=False)
+    # Width of the network that every token passes through besides; 0 if there is none.
+    shared: int = 0
+
+    @property
+    def expert_parameters(self) -> int:
+        return 3 * self.hidden * self.intermediate
+
+    @property
+    def common_parameters(self) -> int:
+        """Parameters that every token uses: the router and the shared network."""
+        return self.hidden * (self.experts + 3 * self.shared)
+
+    @property
+    def parameters(self) -> int:
+        return self.experts * self.expert_parameters + self.common_parameters
+
+    def rows_per_expert(self, tokens: int) -> float:
+        return tokens * self.top_k / self.experts
+
+    def flops(self, tokens: int) -> int:
+        """Useful operations of a call; activations and sums are not counted."""
+        per_token = self.top_k * self.expert_parameters + self.common_parameters
+        return 2 * tokens * per_token
+
+    def bytes_touched(self, tokens: int, active_experts: float, dtype: str) -> float:
+        """What a call has to move at least: active experts, common weights, x and y."""
+        elements = (active_experts * self.expert_parameters + self.common_parameters
+                    + 2 * tokens * self.hidden)
+        return elements * DTYPE_BYTES[dtype]
+
+
+def _decoder(model_type: str, shape: tuple[int, int], **more: Any) -> dict[str, Any]:
+    """A configuration of one layer; the parts that are no MoE are as small as possible."""
+    hidden, heads = shape
+    return dict(model_type=model_type, hidden_size=hidden, hidden_act="silu", num_hidden_layers=1,
+                num_attention_heads=heads, num_key_value_heads=heads, vocab_size=64,
+                max_position_embeddings=128, **more)
+
+
+SHAPES = {shape.key: shape for shape in (
+    Shape("granite", "Granite-3.0-1B", 1024, 512, 32, 8, True, _decoder(
+        "granitemoe", (1024, 16), intermediate_size=512, num_local_experts=32,
+        num_experts_per_tok=8)),
+    Shape("olmoe", "OLMoE-1B-7B", 2048, 1024, 64, 8, False, _decoder(
+        "olmoe", (2048, 16), intermediate_size=1024, num_experts=64, num_experts_per_tok=8,
+        norm_topk_prob=False)),
+    Shape("qwen3", "Qwen3-30B-A3B", 2048, 768, 128, 8, True, _decoder(
+        "qwen3_moe", (2048, 16), moe_intermediate_size=768, num_experts=128,
+        num_experts_per_tok=8, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])),
+    Shape("deepseek", "DeepSeek-V2-Lite", 2048, 1408, 64, 6, False, _decoder(
+        "deepseek_v2", (2048, 16), moe_intermediate_size=1408, intermediate_size=10944,
+        n_routed_experts=64, num_experts_per_tok=6, n_shared_experts=2, first_k_dense_replace=0,
+        topk_method="greedy", n_group=1, topk_group=1, routed_scaling_factor=1.0,
+        norm_topk_prob=False, scoring_func="softmax"), shared=2816),
+    Shape("mixtral", "Mixtral-8x7B", 4096, 14336, 8, 2, True, _decoder(
+        "mixtral", (4096, 32), intermediate_size=14336, num_local_experts=8,
+        num_experts_per_tok=2)),
+    # To see that everything runs; its times say nothing.
+    Shape("tiny", "tiny", 64, 48, 8, 2, True, _decoder(
+        "mixtral", (64, 2), intermediate_size=48, num_local_experts=8, num_experts_per_tok=2)),
+)}
+
+DEFAULT_SHAPES = tuple(key for key in SHAPES if key != "tiny")
+DEFAULT_TOKENS = (1, 4, 32, 128, 512, 2048)

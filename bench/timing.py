@@ -1,0 +1,134 @@
+"""Participants take turns, round by round; statistics of their times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+# Calls shorter than this are repeated within a turn, after one that is not timed: it wakes
+# the participant's threads and fetches its code, as the layer before does in a model.
+TURN_SECONDS = 0.02
+MAX_ROUNDS = 15
+# A call this long needs no warming up: its first time counts as much as any.
+LONG_CALL = 2.0
+# Before a turn: the threads of whoever had the one before stop waiting for work in a loop.
+SETTLE_SECONDS = 0.003
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Seconds a call; ``mad`` is the median of the distances from the median."""
+
+    median: float
+    mad: float
+    q1: float
+    q3: float
+    minimum: float
+    calls: int
+    rounds: int
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def summarise(seconds: Sequence[float], rounds: int) -> Summary:
+    if not len(seconds):
+        raise ValueError("expected at least one time")
+    times = np.asarray(seconds, np.float64)
+    q1, median, q3 = np.percentile(times, (25, 50, 75))
+    return Summary(float(median), float(np.median(np.abs(times - median))), float(q1), float(q3),
+                   float(times.min()), len(times), rounds)
+
+
+def seconds_of(step: Callable[[int], None], number: int) -> float:
+    begin = time.perf_counter()
+    step(number)
+    return time.perf_counter() - begin
+
+
+class Budget:
+    """Splits what is left of a time among parts by their weights, in order: what one part
+    leaves over goes to the later ones."""
+
+    def __init__(self, seconds: float, weights: Sequence[float],
+                 clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
+        self.end = clock() + seconds
+        self.weights = list(weights)
+
+    @property
+    def left(self) -> float:
+        return max(self.end - self.clock(), 0.0)
+
+    def next(self) -> float:
+        """Seconds for the next part."""
+        if not self.weights:
+            raise ValueError("expected no more parts than weights")
+        total = sum(self.weights)
+        weight = self.weights.pop(0)
+        return self.left * weight / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How often a participant is measured: ``rounds`` turns of ``calls`` timed calls."""
+
+    rounds: int
+    calls: int
+    warm_up: int
+
+
+def plan(seconds_a_call: float, share: float) -> Turns:
+    """Turns that take about ``share`` seconds; at least one."""
+    call = max(seconds_a_call, 1e-6)
+    calls = int(np.clip(TURN_SECONDS / call, 1, 32))
+    warm_up = 1 if call < TURN_SECONDS else 0
+    rounds = int(np.clip(share / (call * (calls + warm_up)), 1, MAX_ROUNDS))
+    return Turns(rounds, calls, warm_up)
+
+
+def takes_part(turns: Turns, number: int, total: int) -> bool:
+    """Whether a participant has a turn in round ``number`` of ``total``: its turns are
+    spread over all the rounds."""
+    return (number + 1) * turns.rounds // total > number * turns.rounds // total
+
+
+def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[str, float],
+               seconds: float, clock: Callable[[], float] = time.perf_counter
+               ) -> dict[str, Summary]:
+    """Measure ``steps``, in about ``seconds``, each in turn.
+
+    ``steps[name](i)`` makes call number i, which selects the weights and the input; each
+    participant goes through the same numbers. Who begins a round changes every round. The
+    estimate of a participant whose single call takes more than its share, and is long, is its
+    only time.
+    """
+    share = seconds / len(steps)
+    once = {name: [estimates[name]] for name in steps if estimates[name] > max(share, LONG_CALL)}
+    names = [name for name in steps if name not in once]
+    turns = {name: plan(estimates[name], share) for name in names}
+    total = max((turn.rounds for turn in turns.values()), default=0)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    rounds = dict.fromkeys(names, 0)
+    calls = dict.fromkeys(names, 0)
+    end = clock() + 2 * seconds
+    for number in range(total):
+        start = number % len(names)
+        for name in names[start:] + names[:start]:
+            turn, step = turns[name], steps[name]
+            if not takes_part(turn, number, total) or (times[name] and clock() > end):
+                continue
+            time.sleep(SETTLE_SECONDS)
+            for call in range(turn.warm_up + turn.calls):
+                begin = clock()
+                step(calls[name])
+                elapsed = clock() - begin
+                calls[name] += 1
+                if call >= turn.warm_up:
+                    times[name].append(elapsed)
+            rounds[name] += 1
+    return {name: summarise(once.get(name) or times[name], rounds.get(name, 1))
+            for name in steps}

@@ -1,0 +1,266 @@
+"""One process of a benchmark: a shape, a type and a thread count, all participants.
+
+Reads its task as JSON from stdin and appends events, one JSON object a line, to a file; the
+process that started it (``cpu``) puts them together, whatever happens to this one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+# Before numpy and the participants start their threads.
+TASK = json.load(sys.stdin) if __name__ == "__main__" else {}
+if TASK:
+    os.sched_setaffinity(0, TASK["cpus"])
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(TASK["threads"])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+import numpy as np
+
+from . import data, machine, oracle, roofline, timing
+from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
+from .shapes import DTYPE_BYTES, SHAPES, Shape
+
+# Free memory that stays free.
+MARGIN = 3 << 29
+# Weights are used again after the caches were filled this many times with others.
+CACHE_FILLS = 4
+MAX_LAYERS = 8
+# A peer this many times slower than the fastest one in the cell before is skipped where a call
+# may not get through in the cell's time, growing as T does; the others get PATIENCE times that,
+# and are expected to grow as the machine's limit does.
+SLOW = 3
+PATIENCE = 4
+# What a cell gets at least, also where the budget is spent.
+LEAST_SECONDS = 0.5
+GIB = 1 << 30
+# Who runs where participants take turns.
+ALL = "all, in turn"
+
+
+@dataclass(frozen=True)
+class Cell:
+    tokens: int
+    routing: str
+    inputs: Sequence[data.Batch]
+    active_experts: float  # the mean over the inputs
+
+
+def count_layers(shape: Shape, dtype: str, tokens: int, cache: int) -> int:
+    """How many layers a call rotates over, so that the experts that it uses come from memory
+    as in a model of many layers."""
+    active = min(tokens * shape.top_k, shape.experts)
+    touched = shape.bytes_touched(tokens, active, dtype)
+    return min(max(math.ceil(CACHE_FILLS * cache / touched), 1), MAX_LAYERS)
+
+
+def count_inputs(tokens: int) -> int:
+    return 16 if tokens <= 4 else 4 if tokens <= 128 else 2
+
+
+def weight(shape: Shape, dtype: str, tokens: int, peaks: Mapping[str, float]) -> float:
+    """The part of the budget that a cell gets: large ones take longer, and the smallest need
+    time for many calls."""
+    return roofline.estimate(shape, dtype, tokens, peaks) + 0.3
+
+
+class Worker:
+    def __init__(self, task: dict[str, Any], emit: Callable[..., None]):
+        self.task, self.emit = task, emit
+        self.shape, self.dtype = SHAPES[task["shape"]], task["dtype"]
+        self.participants = chosen(task["participants"])
+        self.runners: dict[str, Runner] = {}
+        # Why a participant is not there; seconds a call and tokens of its last cell.
+        self.absent: dict[str, tuple[str, str]] = {
+            name: (status, reason) for name, (status, reason) in task["excluded"].items()}
+        self.seen: dict[str, tuple[int, float]] = {}
+
+    def run(self) -> None:
+        begin = time.monotonic()
+        self.layers = self._make_layers()
+        self._open_all()
+        # Opening counts, but leaves the cells a part.
+        task = self.task
+        left = max(task["seconds"] - (time.monotonic() - begin), 0.3 * task["seconds"])
+        cells = [(tokens, routing) for tokens in task["tokens"] for routing in task["routings"]]
+        budget = timing.Budget(left, [weight(self.shape, self.dtype, tokens, task["peaks"])
+                                      for tokens, _ in cells])
+        for tokens, routing in cells:
+            seconds = max(budget.next(), LEAST_SECONDS)
+            if [tokens, routing] not in task["done"]:
+                self._cell(self._make_cell(tokens, routing), seconds)
+
+    # -- opening ------------------------------------------------------------
+
+    def _make_layers(self) -> list[data.Weights]:
+        """As many layers as the smallest cell needs, if all copies of them fit in memory."""
+        size = self.shape.parameters * DTYPE_BYTES[self.dtype]
+        # These weights and, at the least, one copy of them.
+        needed, free = 2 * size + MARGIN, machine.available_memory()
+        if needed > free:
+            raise Unavailable(f"needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free")
+        copies = 1 + sum(p.copies for p in self.participants if p.name not in self.absent)
+        wanted = count_layers(self.shape, self.dtype, min(self.task["tokens"]),
+                              machine.last_level_cache())
+        count = int(min(wanted, max((free - MARGIN) // (copies * size), 1)))
+        return data.make_layers(self.shape, self.dtype, self.task["seed"], count)
+
+    def _open_all(self) -> None:
+        case = Case(self.shape, self.dtype, self.task["threads"], self.layers, self.task["cache"])
+        self._report_costs(case)
+        for participant in self.participants:
+            if participant.name not in self.absent:
+                self._open(participant, case)
+
+    def _report_costs(self, case: Case) -> None:
+        """What this project's compiler and packing cost."""
+        ours = [p for p in self.participants if p.kind == "ours" and p.name not in self.absent]
+        if not ours or not self.task["first"]:
+            return
+        from .participants import moe_mlir
+
+        self.emit("running", participant=ours[0].name)
+        try:
+            self.emit("costs", **moe_mlir.costs(case))
+        except Exception as error:  # noqa: BLE001 -- reported, and the cells still run
+            self.emit("costs", error=_message(error))
+
+    def _open(self, participant: Participant, case: Case) -> None:
+        name = participant.name
+        needed = participant.copies * sum(layer.nbytes for layer in self.layers) + MARGIN
+        if participant.copies and needed > (free := machine.available_memory()):
+            self.absent[name] = ("skipped", f"needs {needed / GIB:.1f} GiB for its weights, "
+                                 f"{free / GIB:.1f} GiB are free")
+            return
+        self.emit("running", participant=name)
+        try:
+            self.runners[name] = participant.open(case)
+        except Unavailable as error:
+            self.absent[name] = ("unavailable", str(error))
+        except Exception as error:  # noqa: BLE001 -- a peer may raise anything
+            self.absent[name] = ("failed", _message(error))
+
+    # -- a cell -------------------------------------------------------------
+
+    def _make_cell(self, tokens: int, routing: str) -> Cell:
+        seed = self.task["seed"] + tokens
+        stream = data.batches(self.shape, self.layers[0].router, self.dtype, tokens, routing, seed)
+        inputs = list(islice(stream, count_inputs(tokens)))
+        active = np.mean([len(np.unique(batch.ids)) for batch in inputs])
+        return Cell(tokens, routing, inputs, float(active))
+
+    def _cell(self, cell: Cell, seconds: float) -> None:
+        begin = time.perf_counter()
+        tokens = sorted({0, 1, cell.tokens // 2, cell.tokens - 1} & set(range(cell.tokens)))
+        expected = oracle.run(self.shape, self.layers[0], cell.inputs[0].x[tokens])
+        results, estimates = {}, {}
+        for participant in self.participants:
+            name = participant.name
+            status = self._check(participant, cell, tokens, expected, seconds)
+            results[name] = {k: v for k, v in status.items() if k != "seconds"}
+            if status["status"] == "ok":
+                estimates[name] = status["seconds"]
+        left = max(seconds - (time.perf_counter() - begin), 0.2 * seconds)
+        if estimates:
+            self.emit("running", participant=ALL)
+            steps = {name: self.runners[name].step for name in estimates}
+            for name, summary in timing.interleave(steps, estimates, left).items():
+                results[name] |= summary.as_dict()
+                self.seen[name] = (cell.tokens, summary.median)
+        self.emit("cell", tokens=cell.tokens, routing=cell.routing,
+                  active_experts=cell.active_experts, layers=len(self.layers),
+                  inputs=len(cell.inputs), participants=results)
+
+    def _check(self, participant: Participant, cell: Cell, tokens: list[int],
+               expected: np.ndarray, seconds: float) -> dict[str, Any]:
+        """Whether a participant computes the layer in this cell, and how long a call takes."""
+        name = participant.name
+        if name in self.absent:
+            status, reason = self.absent[name]
+            return {"status": status, "reason": reason}
+        if reason := self._too_slow(participant, cell, seconds):
+            return {"status": "skipped", "reason": reason}
+        self.emit("running", participant=name, tokens=cell.tokens, routing=cell.routing)
+        try:
+            return self._call(participant, cell, tokens, expected)
+        except Unavailable as error:
+            return {"status": "unavailable", "reason": str(error)}
+        except Exception as error:  # noqa: BLE001 -- a peer may raise anything
+            return {"status": "failed", "reason": _message(error)}
+
+    def _call(self, participant: Participant, cell: Cell, tokens: list[int],
+              expected: np.ndarray) -> dict[str, Any]:
+        runner = self.runners[participant.name]
+        scratch, free = runner.scratch(cell.tokens), machine.available_memory()
+        if scratch + MARGIN > free:
+            return {"status": "skipped", "reason": f"needs {scratch / GIB:.1f} GiB besides its "
+                    f"weights, {free / GIB:.1f} GiB are free"}
+        runner.load([batch.x for batch in cell.inputs])
+        elapsed = timing.seconds_of(runner.step, 0)
+        # Until a better time is known.
+        self.seen[participant.name] = (cell.tokens, elapsed)
+        actual = runner.output()
+        if participant.kind == "yardstick":
+            error = oracle.relative_error(actual, runner.expected())
+        else:
+            error = oracle.relative_error(actual[tokens], expected)
+        allowed = oracle.tolerance(self.dtype, self.shape.top_k)
+        if not error <= allowed:
+            return {"status": "wrong", "error": error,
+                    "reason": f"relative error {error:.1e}, allowed {allowed:.1e}"}
+        if elapsed < timing.LONG_CALL:
+            # The first call may have compiled or allocated.
+            elapsed = timing.seconds_of(runner.step, 1)
+        return {"status": "ok", "error": error, "seconds": elapsed}
+
+    def _too_slow(self, participant: Participant, cell: Cell, seconds: float) -> str:
+        """Why a participant has no chance in this cell, from its time in the one before."""
+        tokens, before = self.seen.get(participant.name, (0, 0.0))
+        if not tokens:
+            return ""
+        fastest = min(elapsed for name, (t, elapsed) in self.seen.items()
+                      if name == participant.name
+                      or (t == tokens and PARTICIPANTS[name].kind != "yardstick"))
+        if participant.kind == "peer" and before > SLOW * fastest:
+            growth, allowed = cell.tokens / tokens, seconds
+        else:
+            growth = self._least_seconds(cell.tokens) / self._least_seconds(tokens)
+            allowed = PATIENCE * seconds
+        if before * growth <= allowed:
+            return ""
+        return (f"may take {before * growth:.1f} s a call (T = {tokens}: {before:.2f} s), the cell "
+                f"has {seconds:.1f} s for all")
+
+    def _least_seconds(self, tokens: int) -> float:
+        return roofline.estimate(self.shape, self.dtype, tokens, self.task["peaks"])
+
+
+def _message(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def main() -> None:
+    machine.end_with_parent()
+    with open(TASK["events"], "ab", buffering=0) as file:
+        def emit(kind: str, **values: Any) -> None:
+            # Whole lines at once, for whoever reads along.
+            file.write(json.dumps({"event": kind, **values}).encode() + b"\n")
+
+        try:
+            Worker(TASK, emit).run()
+        except Unavailable as error:
+            emit("refused", reason=str(error))
+        emit("end")
+
+
+if __name__ == "__main__":
+    main()
