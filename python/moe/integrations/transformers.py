@@ -77,8 +77,9 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
     Args:
       model: a model of transformers, or any module with experts inside.
       top_k: choices of a token, where the configuration does not name them.
-      free_weights: empty the parameters that a compiled layer has taken over. The model
-        cannot be saved then, nor its experts run by another implementation.
+      free_weights: leave the weights to the compiled layers alone: the parameters move to
+        the device "meta". The model cannot be saved then, nor its experts run by another
+        implementation, until weights are loaded again (with ``assign=True``).
       progress: show a progress bar.
 
     Raises:
@@ -164,7 +165,7 @@ class _State:
     def bind(self, module: torch.nn.Module, top_k: int) -> None:
         with _lock, torch.no_grad():
             parameters = self.parameters(module)
-            if self.layer is not None and all(p.numel() == 0 for p in parameters):
+            if self.layer is not None and all(p.is_meta for p in parameters):
                 raise MoEError(FAILED_PRECONDITION, f"{self.name}: the weights were freed after "
                                "they had been prepared; load the model again")
             self.layer = None
@@ -177,8 +178,10 @@ class _State:
 
     def free(self, module: torch.nn.Module) -> None:
         with _lock:
-            for parameter in self.parameters(module):
-                parameter.data = torch.empty(0, dtype=parameter.dtype)
+            for name in self.names:
+                parameter = getattr(module, name)
+                setattr(module, name, torch.nn.Parameter(parameter.detach().to("meta"),
+                                                         parameter.requires_grad))
             self.written = self.stamp(module)
 
     def run(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
