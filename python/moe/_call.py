@@ -54,26 +54,34 @@ class Call:
             tensor.data = address
         for tensor, address in zip(self._out, outputs):
             tensor.data = address
-        space = _workspace.address if _workspace.size >= self._bytes else _workspace.grow(
-            self._bytes)
+        space, size = _workspace.of(self._bytes)
         status = self._call(self._pointer, self._inputs, len(self._in), self._outputs,
-                            len(self._out), space, _workspace.size)
+                            len(self._out), space, size)
         if status:
             _check(status)
 
 
 class _Workspace(threading.local):
-    """Memory that the layers called from one thread share, as large as the largest needs."""
+    """Memory that the layers called from one thread share, as large as the largest needs.
+
+    A call that needs more than ``KEPT`` bytes has much to do, and lets the runtime
+    allocate for its time alone.
+    """
+
+    KEPT = 64 << 20
 
     buffer: np.ndarray | None = None
     address: int | None = None
     size: int = 0
 
-    def grow(self, size: int) -> int:
-        self.buffer = None  # first, so that both are never there at once
-        self.buffer = _buffer(size, 64)
-        self.address, self.size = self.buffer.ctypes.data, size
-        return self.address
+    def of(self, size: int) -> tuple[int | None, int]:
+        """The address and the size of at least ``size`` bytes, if it is kept."""
+        if size > self.size:
+            if size > self.KEPT:
+                return None, 0
+            self.buffer = _buffer(size, 64)
+            self.address, self.size = self.buffer.ctypes.data, size
+        return self.address, self.size
 
 
 _workspace = _Workspace()

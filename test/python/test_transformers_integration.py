@@ -20,8 +20,12 @@ transformers = pytest.importorskip("transformers")
 ce = pytest.importorskip("moe.integrations.transformers")
 
 from hf_models import MODELS  # noqa: E402
+from moe import _call  # noqa: E402
+from moe.integrations._experts import describe  # noqa: E402
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "data" / "tiny-mixtral"
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = ROOT / "test" / "data" / "tiny-mixtral"
+README = ROOT / "README.md"
 FAMILIES = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "glm4_moe",
             "gpt_oss", "granitemoe", "phimoe", "jamba"]
 # One rounding of f32 a product and a sum, some tens of them.
@@ -187,6 +191,15 @@ def test_from_pretrained():
     assert torch.equal(*texts)
 
 
+def test_readme():
+    """The program in the README, on the model of the tests."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    program, = (b for b in blocks if "integrations.transformers" in b)
+    names = dict(DIR=CHECKPOINT, ids=torch.tensor([list(b"In the beginning ")]))
+    exec(compile(program, str(README), "exec"), names)
+    assert ce.layer_of(names["model"].model.layers[0].mlp.experts).statistics()[0].calls > 0
+
+
 def test_switch_back_and_forth():
     model = MODELS["mixtral"]().model
     tokens = torch.arange(1, 20)[None]
@@ -268,6 +281,30 @@ def test_layers_share_a_module(monkeypatch):
     assert len(compiled) == 1
     layers = [ce.layer_of(m) for m in model.modules() if hasattr(m, "is_concatenated")]
     assert len(layers) == 2 and layers[0].module is layers[1].module
+
+
+def test_several_writers_of_the_cache(monkeypatch, tmp_path):
+    """Each finds a whole artifact, whoever was first, and leaves nothing else behind."""
+    monkeypatch.setenv("MOE_CACHE_DIR", str(tmp_path / "cache"))
+    text = describe(mixtral(), "experts").mlir(K)
+    modules: list[moe.Module] = []
+    threads = [threading.Thread(target=lambda: modules.append(moe.compile(text)))
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [m.functions for m in modules] == [("experts",)] * 4
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".moe"]
+
+
+def test_large_workspaces_are_not_kept(monkeypatch):
+    experts, arguments = mixtral(), route(T)
+    expected = experts(*arguments)
+    monkeypatch.setattr(_call._Workspace, "KEPT", 16)
+    monkeypatch.setattr(_call, "_workspace", _call._Workspace())
+    assert torch.equal(experts(*arguments), expected)
+    assert _call._workspace.buffer is None
 
 
 def test_threads():

@@ -17,9 +17,11 @@ in the cache of ``moe.compile``; each keeps its own weights.
 * Ids equal to the number of experts (another rank's, under expert parallelism) or -1 add
   nothing; any other id that is no expert is an error.
 * Weights are prepared once and again when one of them was replaced or changed in place.
-  A change through ``parameter.data`` leaves no trace in torch: call ``prepare`` after it.
+  A change through ``parameter.data`` leaves no trace in torch, and nothing else of a module
+  (its activation, a limit) is looked at again: call ``prepare`` after such a change.
 * For inference on the CPU: a backward pass through the experts is an error.
-* Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``.
+* Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
+  the name of the module in it: code compiled for one layer is not used for another.
 """
 
 from __future__ import annotations
@@ -91,9 +93,9 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
     if not experts:
         raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no experts that go through "
                        "transformers' experts interface")
-    if any(m.config._experts_implementation != NAME for _, m in experts):
-        register(**_options)
-        model.set_experts_implementation(NAME)
+    register(**_options)
+    for _, module in experts:
+        module.config._experts_implementation = NAME
     bar = logging.tqdm(experts, desc="Preparing experts", unit="layer", disable=not progress)
     for name, module in bar:
         state = _state_of(module)
@@ -144,9 +146,6 @@ class _State:
 
     def __reduce__(self) -> tuple[type[_State], tuple[()]]:
         return _State, ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _State:
-        return _State()
 
     def parameters(self, module: torch.nn.Module) -> list[torch.Tensor]:
         own = module._parameters
