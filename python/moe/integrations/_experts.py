@@ -12,6 +12,7 @@ before its bias is added, and after it.  The sum over the choices of a token is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,14 @@ from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._elementwise import DTYPES, Columns, Elementwise, trace
 
 # What use_experts_implementation of transformers gives each module that it decorates.
-FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
+_FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
+
+_PLAIN = (torch.nn.Parameter, torch.Tensor)
 
 
 def is_experts(module: torch.nn.Module) -> bool:
     """Whether a module runs its experts through transformers' interface."""
-    return all(hasattr(module, flag) for flag in FLAGS)
+    return all(hasattr(module, flag) for flag in _FLAGS)
 
 
 def parameter_names(module: torch.nn.Module) -> tuple[str, ...]:
@@ -34,6 +37,14 @@ def parameter_names(module: torch.nn.Module) -> tuple[str, ...]:
     up = "gate_up_proj" if module.has_gate else "up_proj"
     names = (up, f"{up}_bias", "down_proj", "down_proj_bias")
     return names if module.has_bias else names[::2]
+
+
+def weights_of(module: torch.nn.Module, names: Sequence[str]) -> list[torch.Tensor]:
+    """The weights of this process: of distributed tensors their local part."""
+    own = module._parameters
+    # Not a parameter where something computes it, e.g. a parametrization.
+    found = [own[n] if n in own else getattr(module, n) for n in names]
+    return [t if type(t) in _PLAIN or not hasattr(t, "to_local") else t.to_local() for t in found]
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,9 @@ def describe(module: torch.nn.Module, name: str) -> Experts:
         raise MoEError(UNIMPLEMENTED, f"{name}: the norm after the experts, "
                        f"{type(module.post_expert_norm).__name__}, has no translation to MLIR")
     names = parameter_names(module)
-    tensors = [_parameter(module, name, n) for n in names]
+    tensors = weights_of(module, names)
+    for parameter, tensor in zip(names, tensors):
+        _check_kind(tensor, f"{name}: {parameter}")
     dtype = tensors[0].dtype
     for parameter, tensor in zip(names, tensors):
         if tensor.dtype not in DTYPES or tensor.dtype != dtype:
@@ -108,17 +121,13 @@ def describe(module: torch.nn.Module, name: str) -> Experts:
     return found
 
 
-def _parameter(module: torch.nn.Module, name: str, parameter: str) -> torch.Tensor:
-    tensor = getattr(module, parameter, None)
-    if tensor is None:
-        raise MoEError(INVALID_ARGUMENT, f"{name} has no {parameter}")
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        raise MoEError(UNIMPLEMENTED, f"{name}: {parameter} is a {type(tensor).__name__}, expected "
-                       "a plain tensor (quantized and distributed weights are not known)")
+def _check_kind(tensor: torch.Tensor, what: str) -> None:
+    if type(tensor) not in _PLAIN:
+        raise MoEError(UNIMPLEMENTED, f"{what} is a {type(tensor).__name__}, expected a plain "
+                       "tensor (quantized weights are not known)")
     if tensor.device.type != "cpu":
-        raise MoEError(INVALID_ARGUMENT, f"{name}: {parameter} is on '{tensor.device}', expected "
-                       "weights on the CPU")
-    return tensor
+        raise MoEError(INVALID_ARGUMENT, f"{what} is on '{tensor.device}', expected weights on the "
+                       "CPU")
 
 
 def _name(function: Any) -> str:
@@ -215,19 +224,27 @@ class _Text:
         self.line(f"%n = tensor.dim %rows, %c0 : {rows}\n%zero = arith.constant 0.0 : f32")
         up, *_ = e.parameters
         self.product("up", "%rows", e.hidden, f"%{up}_e", e.up)
-        bias = f"%{up}_bias_e" if e.has_bias else None
-        inputs = [self.columns(f"gate_input{i}", "%up", bias, part)
+        source, element = "%up", "f32"
+        if e.has_bias:
+            source, element = self.biased("up", f"%{up}_bias_e", e.up), e.dtype
+        inputs = [self.columns(f"gate_input{i}", source, element, part)
                   for i, part in enumerate(e.gate.inputs)]
-        self.generic("h", inputs, e.gate)
+        # Products are rounded where they are used, biased ones are already.
+        rounded = "" if element == e.dtype else "_product"
+        start = [f"{name} = arith.truncf {name}_product : f32 to {e.dtype}"
+                 for name in e.gate.arguments if rounded]
+        arguments = [f"{name}{rounded}: {element}" for name in e.gate.arguments]
+        self.generic("h", inputs, arguments, start + e.gate.text.splitlines(), e.gate.result,
+                     e.intermediate)
+
         self.product("down", "%h", e.intermediate, "%down_proj_e", e.output)
-        if e.dtype == "f32" and not e.has_bias:
-            result = "%down"
-        else:
-            whole = Columns(0, 1, e.output)
-            bias = "%down_proj_bias_e" if e.has_bias else None
-            identity = Elementwise((whole,), ("%in0",), "", "%in0", e.dtype, e.output)
-            self.generic("result", [self.columns("", "%down", bias, whole)], identity)
-            result = "%result"
+        result = "%down"
+        if e.has_bias:
+            result = self.biased("down", "%down_proj_bias_e", e.output)
+        elif e.dtype != "f32":
+            result = "%down_rounded"
+            self.generic("down_rounded", [("%down", self.tensor(-1, e.output, element="f32"))],
+                         ["%a: f32"], [f"%r = arith.truncf %a : f32 to {e.dtype}"], "%r", e.output)
         self.line(f"moe.yield {result} : {self.tensor(-1, e.output)}")
 
     def product(self, name: str, lhs: str, depth: int, rhs: str, columns: int) -> None:
@@ -242,55 +259,43 @@ class _Text:
                   f"%{name} = linalg.matmul {maps}ins({lhs}, {rhs} : {self.tensor(-1, depth)}, "
                   f"{self.tensor(*shape)})\n    outs(%zero_{name} : {out}) -> {out}")
 
-    def columns(self, name: str, product: str, bias: str | None, part: Columns) -> list[str]:
-        """``%tensor: type`` of some columns of a product and, if there is one, of its bias."""
-        width = self.e.up if product == "%up" else self.e.output
-        whole = self.tensor(-1, width, element="f32")
-        if part == Columns(0, 1, width):
-            return [f"{product}: {whole}", *([f"{bias}: {self.tensor(width)}"] if bias else [])]
-        some = self.tensor(-1, part.count, element="f32")
-        self.line(f"%{name} = tensor.extract_slice {product}[0, {part.offset}] [%n, {part.count}] "
-                  f"[1, {part.stride}]\n    : {whole} to {some}")
-        if bias is None:
-            return [f"%{name}: {some}"]
-        row = self.tensor(part.count)
-        self.line(f"%{name}_bias = tensor.extract_slice {bias}[{part.offset}] [{part.count}] "
-                  f"[{part.stride}]\n    : {self.tensor(width)} to {row}")
-        return [f"%{name}: {some}", f"%{name}_bias: {row}"]
+    def biased(self, name: str, bias: str, columns: int) -> str:
+        """``%name_biased``: the product ``%name`` rounded, and again with its bias added."""
+        dtype = self.e.dtype
+        if dtype == "f32":
+            text = ["%r = arith.addf %a, %b : f32"]
+        else:
+            text = [f"%product = arith.truncf %a : f32 to {dtype}",
+                    f"%lhs = arith.extf %product : {dtype} to f32",
+                    f"%rhs = arith.extf %b : {dtype} to f32",
+                    "%sum = arith.addf %lhs, %rhs : f32",
+                    f"%r = arith.truncf %sum : f32 to {dtype}"]
+        inputs = [(f"%{name}", self.tensor(-1, columns, element="f32")),
+                  (bias, self.tensor(columns))]
+        self.generic(f"{name}_biased", inputs, ["%a: f32", f"%b: {dtype}"], text, "%r", columns)
+        return f"%{name}_biased"
 
-    def generic(self, name: str, inputs: list[list[str]], gate: Elementwise) -> None:
-        """``%name``: ``gate`` of products, rounded and with their biases added."""
-        tensors = [tensor.split(": ") for columns in inputs for tensor in columns]
-        maps = ["#id" if i == 0 else "#row" for columns in inputs for i in range(len(columns))]
-        arguments, text = [], []
-        for wanted, columns in zip(gate.arguments, inputs):
-            some, lines = self.rounded(wanted, len(columns) == 2)
-            arguments += some
-            text += lines
-        out = self.tensor(-1, gate.columns)
+    def columns(self, name: str, source: str, element: str, part: Columns) -> tuple[str, str]:
+        """Some columns of the first product, and their type."""
+        whole = self.tensor(-1, self.e.up, element=element)
+        if part == Columns(0, 1, self.e.up):
+            return source, whole
+        some = self.tensor(-1, part.count, element=element)
+        self.line(f"%{name} = tensor.extract_slice {source}[0, {part.offset}] [%n, {part.count}] "
+                  f"[1, {part.stride}]\n    : {whole} to {some}")
+        return f"%{name}", some
+
+    def generic(self, name: str, inputs: Sequence[tuple[str, str]], arguments: Sequence[str],
+                text: Sequence[str], result: str, columns: int) -> None:
+        """``%name``: ``result`` of ``text``, elementwise; a vector is a row for all."""
+        maps = ["#id" if type_.startswith("tensor<?") else "#row" for _, type_ in inputs]
+        out = self.tensor(-1, columns)
         self.line(f"%no_{name} = tensor.empty(%n) : {out}\n"
                   f"%{name} = linalg.generic {{indexing_maps = [{', '.join([*maps, '#id'])}],\n"
                   '    iterator_types = ["parallel", "parallel"]}\n'
-                  f"    ins({', '.join(n for n, _ in tensors)} : "
-                  f"{', '.join(t for _, t in tensors)}) outs(%no_{name} : {out}) {{\n"
+                  f"    ins({', '.join(tensor for tensor, _ in inputs)} : "
+                  f"{', '.join(type_ for _, type_ in inputs)}) outs(%no_{name} : {out}) {{\n"
                   f"^bb0({', '.join(arguments)}, %old: {self.e.dtype}):")
-        for line in text + gate.text.splitlines():
+        for line in text:
             self.line("  " + line)
-        self.line(f"  linalg.yield {gate.result} : {self.e.dtype}\n}} -> {out}")
-
-    def rounded(self, name: str, bias: bool) -> tuple[list[str], list[str]]:
-        """The block arguments for one input of a gate, and the operations that make it."""
-        dtype = self.e.dtype
-        arguments = [f"{name}_product: f32", *([f"{name}_bias: {dtype}"] if bias else [])]
-        if dtype == "f32":
-            if not bias:
-                return [f"{name}: f32"], []
-            return arguments, [f"{name} = arith.addf {name}_product, {name}_bias : f32"]
-        if not bias:
-            return arguments, [f"{name} = arith.truncf {name}_product : f32 to {dtype}"]
-        return arguments, [
-            f"{name}_rounded = arith.truncf {name}_product : f32 to {dtype}",
-            f"{name}_wide = arith.extf {name}_rounded : {dtype} to f32",
-            f"{name}_wide_bias = arith.extf {name}_bias : {dtype} to f32",
-            f"{name}_sum = arith.addf {name}_wide, {name}_wide_bias : f32",
-            f"{name} = arith.truncf {name}_sum : f32 to {dtype}"]
+        self.line(f"  linalg.yield {result} : {self.e.dtype}\n}} -> {out}")

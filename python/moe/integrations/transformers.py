@@ -29,6 +29,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEEr
 from .._runtime import Layer, Module
 from ..compile import compile as compile_module
 from ._elementwise import DTYPES
-from ._experts import Experts, describe, is_experts, parameter_names
+from ._experts import Experts, describe, is_experts, parameter_names, weights_of
 
 __all__ = ["NAME", "layer_of", "prepare", "register"]
 
@@ -93,9 +94,6 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
     if not experts:
         raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no experts that go through "
                        "transformers' experts interface")
-    register(**_options)
-    for _, module in experts:
-        module.config._experts_implementation = NAME
     bar = logging.tqdm(experts, desc="Preparing experts", unit="layer", disable=not progress)
     for name, module in bar:
         state = _state_of(module)
@@ -103,12 +101,15 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
         state.bind(module, _top_k(module, state.name) if top_k is None else top_k)
         if free_weights:
             state.free(module)
+    register(**_options)
+    for _, module in experts:
+        module.config._experts_implementation = NAME
 
 
 def layer_of(module: torch.nn.Module) -> Layer | None:
     """The compiled layer behind an experts module, e.g. for its statistics."""
-    state = module.__dict__.get("_moe_mlir")
-    return state.layer if state is not None and state.owner() is module else None
+    bound = _state_of(module).bound
+    return None if bound is None else bound.layer
 
 
 def _top_k(module: torch.nn.Module, name: str) -> int:
@@ -126,10 +127,32 @@ def _compiled(experts: Experts, top_k: int) -> Module:
     return _modules[key]
 
 
-class _State:
-    """What an experts module carries: its layer, and what the weights were then.
+class _Bound:
+    """A compiled layer with the weights that a module had at one time."""
 
-    ``key`` names the state to the custom operation. A copy of the module starts afresh.
+    def __init__(self, module: torch.nn.Module, name: str, names: Sequence[str], top_k: int):
+        experts = describe(module, name)
+        self.stamp = _stamp(module, names)
+        weights = [w.detach().contiguous() for w in weights_of(module, names)]
+        self.layer = _compiled(experts, top_k).layer(weights)
+        self.calls = Calls(self.layer)
+        self.hidden, self.columns, self.top_k = experts.hidden, experts.output, top_k
+        self.dtype = weights[0].dtype
+
+
+def _stamp(module: torch.nn.Module, names: Sequence[str]) -> list[int]:
+    """Changes whenever a weight is replaced or written."""
+    weights = weights_of(module, names)
+    # A tensor made in inference mode counts no versions, nor may it be written outside
+    # of that mode.
+    return [w.data_ptr() for w in weights] + [0 if w.is_inference() else w._version
+                                              for w in weights]
+
+
+class _State:
+    """What an experts module carries. A copy of the module starts afresh.
+
+    ``key`` names the state to the custom operation.
     """
 
     def __init__(self, module: torch.nn.Module | None = None):
@@ -137,51 +160,42 @@ class _State:
         self.key = f"experts{next(_numbers)}"
         self.name = type(module).__name__
         self.columns = 0
-        self.layer: Layer | None = None
+        self.bound: _Bound | None = None
         if module is not None:
             self.names = parameter_names(module)
-            _states[self.key] = self
             down = module.down_proj
             self.columns = down.shape[-1 if module.is_transposed else -2] if down.ndim == 3 else 0
+            _states[self.key] = self
 
     def __reduce__(self) -> tuple[type[_State], tuple[()]]:
         return _State, ()
 
-    def parameters(self, module: torch.nn.Module) -> list[torch.Tensor]:
-        own = module._parameters
-        # Not a parameter where something computes it, e.g. a parametrization.
-        return [own[n] if n in own else getattr(module, n) for n in self.names]
+    def current(self, module: torch.nn.Module, top_k: int) -> _Bound | None:
+        """What is bound, if it is for this top k and of the weights of now."""
+        bound = self.bound
+        if bound is None or bound.top_k != top_k or bound.stamp != _stamp(module, self.names):
+            return None
+        return bound
 
-    def stamp(self, module: torch.nn.Module) -> list[int]:
-        """Changes whenever a weight is replaced or written."""
-        parameters = self.parameters(module)
-        stamp = [p.data_ptr() for p in parameters]
-        # A tensor made in inference mode counts no versions, nor may it be written
-        # outside of that mode.
-        stamp += [0 if p.is_inference() else p._version for p in parameters]
-        return stamp
-
-    def bind(self, module: torch.nn.Module, top_k: int) -> None:
+    def bind(self, module: torch.nn.Module, top_k: int) -> _Bound:
         with _lock, torch.no_grad():
-            parameters = self.parameters(module)
-            if self.layer is not None and all(p.is_meta for p in parameters):
+            if self.bound is not None and all(w.is_meta for w in weights_of(module, self.names)):
                 raise MoEError(FAILED_PRECONDITION, f"{self.name}: the weights were freed after "
                                "they had been prepared; load the model again")
-            self.layer = None
-            experts = describe(module, self.name)
-            stamp = self.stamp(module)
-            layer = _compiled(experts, top_k).layer([p.detach().contiguous() for p in parameters])
-            self.hidden, self.columns, self.top_k = experts.hidden, experts.output, top_k
-            self.dtype = parameters[0].dtype
-            self.written, self.calls, self.layer = stamp, Calls(layer), layer
+            self.bound = None  # first, so that two prepared copies are never there at once
+            self.bound = _Bound(module, self.name, self.names, top_k)
+            return self.bound
 
     def free(self, module: torch.nn.Module) -> None:
         with _lock:
             for name in self.names:
                 parameter = getattr(module, name)
+                if type(parameter) is not torch.nn.Parameter:
+                    raise MoEError(UNIMPLEMENTED, f"{self.name}: {name} is a "
+                                   f"{type(parameter).__name__}, expected a parameter to free")
                 setattr(module, name, torch.nn.Parameter(parameter.detach().to("meta"),
                                                          parameter.requires_grad))
-            self.written = self.stamp(module)
+            self.bound.stamp = _stamp(module, self.names)
 
     def run(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
             top_k_weights: torch.Tensor) -> torch.Tensor:
@@ -190,11 +204,14 @@ class _State:
         if len(shape) != 2:
             raise self.error("top_k_index", top_k_index, "[tokens, choices]")
         tokens, top_k = shape
-        if self.layer is None or top_k != self.top_k or self.stamp(module) != self.written:
-            self.bind(module, top_k)
-        if hidden_states.dtype is not self.dtype or hidden_states.shape != (tokens, self.hidden):
+        # One object, so that a thread that binds anew does not change it on the way.
+        bound = self.current(module, top_k)
+        if bound is None:
+            with _lock:
+                bound = self.current(module, top_k) or self.bind(module, top_k)
+        if hidden_states.dtype is not bound.dtype or hidden_states.shape != (tokens, bound.hidden):
             raise self.error("hidden_states", hidden_states,
-                             f"{DTYPES[self.dtype]} [{tokens}, {self.hidden}]")
+                             f"{DTYPES[bound.dtype]} [{tokens}, {bound.hidden}]")
         if top_k_weights.shape != shape:
             raise self.error("top_k_weights", top_k_weights, f"{list(shape)}")
         if not (hidden_states.is_cpu and top_k_index.is_cpu and top_k_weights.is_cpu):
@@ -207,9 +224,9 @@ class _State:
         hidden_states = hidden_states.contiguous()
         ids = top_k_index.to(torch.int64).contiguous()
         weights = top_k_weights.to(torch.float32).contiguous()
-        out = hidden_states.new_empty((tokens, self.columns))
-        self.calls.call(tokens, (hidden_states.data_ptr(), ids.data_ptr(), weights.data_ptr()),
-                        (out.data_ptr(),))
+        out = hidden_states.new_empty((tokens, bound.columns))
+        bound.calls.call(tokens, (hidden_states.data_ptr(), ids.data_ptr(), weights.data_ptr()),
+                         (out.data_ptr(),))
         return out
 
     def error(self, what: str, tensor: torch.Tensor, expected: str) -> MoEError:
@@ -223,7 +240,9 @@ def _state_of(module: torch.nn.Module) -> _State:
     # The owner is another module where this one is a copy.
     if state is None or state.owner() is not module:
         with _lock:
-            state = module.__dict__["_moe_mlir"] = _State(module)
+            state = module.__dict__.get("_moe_mlir")
+            if state is None or state.owner() is not module:
+                state = module.__dict__["_moe_mlir"] = _State(module)
     return state
 
 
