@@ -80,9 +80,10 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
     Args:
       model: a model of transformers, or any module with experts inside.
       top_k: choices of a token, where the configuration does not name them.
-      free_weights: leave the weights to the compiled layers alone: the parameters move to
-        the device "meta". The model cannot be saved then, nor its experts run by another
-        implementation, until weights are loaded again (with ``assign=True``).
+      free_weights: leave the weights to the compiled layers alone, which saves memory where
+        they prepare copies: the parameters move to the device "meta". The model cannot be
+        saved then, nor its experts run by another implementation, until weights are loaded
+        again (with ``assign=True``).
       progress: show a progress bar.
 
     Raises:
