@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 import time
 import timeit
+import weakref
 
 import pytest
 
@@ -250,6 +252,31 @@ def test_strided_weights():
     for _ in range(2):
         assert relative(experts(*arguments), run(experts, "eager", *arguments)) <= F32
         experts.down_proj.mul_(2)
+
+
+def test_freed_weights_are_gone():
+    """Where calls read prepared copies alone, nothing keeps the originals."""
+    experts, arguments = mixtral(), route(T)
+    expected = experts(*arguments)
+    array = experts.down_proj.numpy().copy()
+    experts.down_proj = torch.nn.Parameter(torch.from_numpy(array))
+    original = weakref.ref(array)
+    del array
+    ce.prepare(experts, free_weights=True, progress=False)
+    gc.collect()
+    retained = [i.retained for i in ce.layer_of(experts).signature.weights if i.name == "down_proj"]
+    assert retained == [original() is not None]
+    assert torch.equal(experts(*arguments), expected)
+
+
+def test_options_of_the_compiler():
+    experts, arguments = mixtral(), route(T)
+    expected = experts(*arguments)
+    layer = ce.layer_of(experts)
+    ce.register(num_threads=1)
+    ce.prepare(experts, progress=False)
+    assert ce.layer_of(experts).module is not layer.module
+    assert torch.equal(experts(*arguments), expected)
 
 
 def test_copies_have_weights_of_their_own():

@@ -58,8 +58,8 @@ _numbers = itertools.count()
 def register(**options: Any) -> None:
     """Make ``experts_implementation="moe_mlir"`` known to transformers.
 
-    ``options`` are passed on to ``moe.compile``, e.g. ``target``; layers prepared later
-    are compiled with them.
+    ``options`` are passed on to ``moe.compile``, e.g. ``num_threads``; layers prepared
+    later are compiled with them.
     """
     try:
         from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
