@@ -1,0 +1,94 @@
+"""Calls of a layer at little cost: descriptors and workspace are made once and reused.
+
+``Layer.__call__`` takes any arrays and describes each anew.  A caller that knows the
+shapes and types beforehand gives addresses alone; the runtime checks the rest as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from ._dlpack import CPU, DTYPES, DLDataType, DLDevice, DLTensor
+from ._runtime import Layer, TensorInfo, _check, library
+from ._weights import _buffer
+
+
+class Call:
+    """Calls one layer, from one thread at a time."""
+
+    def __init__(self, layer: Layer):
+        self._layer = layer
+        self._call = library().moe_rt_layer_call
+        self._pointer = layer._handle.pointer
+        self._tokens = -1
+        self._dynamic: list[tuple[ctypes.Array[ctypes.c_int64], int]] = []
+        signature = layer.signature
+        self._inputs, self._in = self._describe(signature.inputs)
+        self._outputs, self._out = self._describe(signature.outputs)
+
+    def _describe(self, infos: Sequence[TensorInfo]) -> tuple[ctypes.Array[DLTensor],
+                                                              list[DLTensor]]:
+        array = (DLTensor * max(len(infos), 1))()
+        for tensor, info in zip(array, infos):
+            shape = (ctypes.c_int64 * max(len(info.shape), 1))(*info.shape)
+            self._dynamic += [(shape, i) for i, size in enumerate(info.shape) if size < 0]
+            tensor.device = DLDevice(CPU, 0)
+            tensor.dtype = DLDataType(*DTYPES[info.dtype], 1)
+            tensor.ndim = len(info.shape)
+            tensor.shape = ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64))
+        # Views of the elements: making one for each access is slow.
+        return array, list(array)
+
+    def __call__(self, tokens: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Run with ``tokens`` tokens on compact tensors at these addresses."""
+        if tokens != self._tokens:
+            for shape, dimension in self._dynamic:
+                shape[dimension] = tokens
+            self._bytes = self._layer.workspace_bytes(tokens)
+            self._tokens = tokens
+        for tensor, address in zip(self._in, inputs):
+            tensor.data = address
+        for tensor, address in zip(self._out, outputs):
+            tensor.data = address
+        space, size = _workspace.of(self._bytes)
+        status = self._call(self._pointer, self._inputs, len(self._in), self._outputs,
+                            len(self._out), space, size)
+        if status:
+            _check(status)
+
+
+class _Workspace(threading.local):
+    """Memory that the layers called from one thread share, as large as the largest needs.
+
+    A call that needs more than ``KEPT`` bytes has much to do, and lets the runtime
+    allocate for its time alone.
+    """
+
+    KEPT = 64 << 20
+
+    buffer: np.ndarray | None = None
+    address: int | None = None
+    size: int = 0
+
+    def of(self, size: int) -> tuple[int | None, int]:
+        """The address and the size of at least ``size`` bytes, if it is kept."""
+        if size > self.size:
+            if size > self.KEPT:
+                return None, 0
+            self.buffer = _buffer(size, 64)
+            self.address, self.size = self.buffer.ctypes.data, size
+        return self.address, self.size
+
+
+_workspace = _Workspace()
+
+
+class Calls(threading.local):
+    """A ``Call`` of one layer for each thread."""
+
+    def __init__(self, layer: Layer):
+        self.call = Call(layer)

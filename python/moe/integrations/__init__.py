@@ -1,0 +1,1 @@
+"""Compiled layers inside other frameworks."""

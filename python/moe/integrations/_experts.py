@@ -1,0 +1,301 @@
+"""MLIR for an experts module of transformers.
+
+``describe`` reads from a module what decides the code: shapes, type, layout and the
+traced function between its two products.  ``Experts.mlir`` writes that as
+
+    moe.dispatch -> moe.expert -> moe.combine
+
+with the roundings of transformers' own code: in bf16 and f16 a product is rounded
+before its bias is added, and after it.  The sum over the choices of a token is
+``moe.combine``'s: in f32, rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._elementwise import DTYPES, Columns, Elementwise, trace
+
+# What use_experts_implementation of transformers gives each module that it decorates.
+_FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
+
+_PLAIN = (torch.nn.Parameter, torch.Tensor)
+
+
+def is_experts(module: torch.nn.Module) -> bool:
+    """Whether a module runs its experts through transformers' interface."""
+    return all(hasattr(module, flag) for flag in _FLAGS)
+
+
+def parameter_names(module: torch.nn.Module) -> tuple[str, ...]:
+    """The weights of a module, in the order of the compiled function."""
+    up = "gate_up_proj" if module.has_gate else "up_proj"
+    names = (up, f"{up}_bias", "down_proj", "down_proj_bias")
+    return names if module.has_bias else names[::2]
+
+
+def weights_of(module: torch.nn.Module, names: Sequence[str]) -> list[torch.Tensor]:
+    """The weights of this process: of distributed tensors their local part."""
+    own = module._parameters
+    # Not a parameter where something computes it, e.g. a parametrization.
+    found = [own[n] if n in own else getattr(module, n) for n in names]
+    return [t if type(t) in _PLAIN or not hasattr(t, "to_local") else t.to_local() for t in found]
+
+
+@dataclass(frozen=True)
+class Experts:
+    """All that the compiled code of an experts module depends on but the top k."""
+
+    experts: int
+    hidden: int
+    up: int  # columns of the first product
+    intermediate: int
+    output: int
+    dtype: str
+    transposed: bool  # weights are [in, out] instead of [out, in]
+    parameters: tuple[str, ...]
+    gate: Elementwise
+
+    @property
+    def has_bias(self) -> bool:
+        return len(self.parameters) == 4
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the parameters."""
+        first, second = (self.hidden, self.up), (self.intermediate, self.output)
+        if not self.transposed:
+            first, second = first[::-1], second[::-1]
+        products = [(self.experts, *first), (self.experts, *second)]
+        if not self.has_bias:
+            return products
+        return [products[0], (self.experts, self.up), products[1], (self.experts, self.output)]
+
+    def mlir(self, top_k: int) -> str:
+        """The function of hidden states, ids and weights for ``top_k`` choices a token."""
+        return _Text(self, top_k).write()
+
+
+def describe(module: torch.nn.Module, name: str) -> Experts:
+    """What a module computes; ``name`` stands for it in messages."""
+    if getattr(module, "has_post_expert_norm", False):
+        raise MoEError(UNIMPLEMENTED, f"{name}: the norm after the experts, "
+                       f"{type(module.post_expert_norm).__name__}, has no translation to MLIR")
+    names = parameter_names(module)
+    tensors = weights_of(module, names)
+    for parameter, tensor in zip(names, tensors):
+        _check_kind(tensor, f"{name}: {parameter}")
+    dtype = tensors[0].dtype
+    for parameter, tensor in zip(names, tensors):
+        if tensor.dtype not in DTYPES or tensor.dtype != dtype:
+            wanted = "f32, bf16 or f16" if tensor.dtype not in DTYPES else f"{dtype} as {names[0]}"
+            raise MoEError(INVALID_ARGUMENT, f"{name}: {parameter} is {tensor.dtype}, expected "
+                           f"{wanted}")
+    first, second = tensors[0], tensors[len(tensors) // 2]
+    if first.ndim != 3 or second.ndim != 3:
+        raise MoEError(INVALID_ARGUMENT, f"{name}: the weights have shapes {tuple(first.shape)} "
+                       f"and {tuple(second.shape)}, expected three dimensions")
+    transposed = bool(module.is_transposed)
+    hidden, up = first.shape[1:] if transposed else reversed(first.shape[1:])
+    intermediate, output = second.shape[1:] if transposed else reversed(second.shape[1:])
+    if module.has_gate:
+        gate = trace(module._apply_gate, up, dtype, f"{name}: {_gate_name(module)}")
+    else:
+        gate = trace(module.act_fn, up, dtype, f"{name}: the activation {_name(module.act_fn)}")
+    found = Experts(first.shape[0], hidden, up, intermediate, output, DTYPES[dtype], transposed,
+                    names, gate)
+    for parameter, tensor, shape in zip(names, tensors, found.shapes()):
+        if tuple(tensor.shape) != shape:
+            raise MoEError(INVALID_ARGUMENT, f"{name}: {parameter} has shape "
+                           f"{tuple(tensor.shape)}, expected {shape}")
+    if gate.columns != intermediate:
+        raise MoEError(INVALID_ARGUMENT, f"{name}: the gate makes {gate.columns} columns of {up}, "
+                       f"down_proj takes {intermediate}")
+    if module.num_experts != first.shape[0]:
+        raise MoEError(INVALID_ARGUMENT, f"{name}: num_experts is {module.num_experts}, the "
+                       f"weights are of {first.shape[0]} experts")
+    return found
+
+
+def _check_kind(tensor: torch.Tensor, what: str) -> None:
+    if type(tensor) not in _PLAIN:
+        raise MoEError(UNIMPLEMENTED, f"{what} is a {type(tensor).__name__}, expected a plain "
+                       "tensor (quantized weights are not known)")
+    if tensor.device.type != "cpu":
+        raise MoEError(INVALID_ARGUMENT, f"{what} is on '{tensor.device}', expected weights on the "
+                       "CPU")
+
+
+def _name(function: Any) -> str:
+    return f"'{getattr(function, '__name__', type(function).__name__)}'"
+
+
+def _gate_name(module: torch.nn.Module) -> str:
+    """The default gate is known by its activation, any other by itself."""
+    from transformers.integrations.moe import _default_apply_gate
+
+    if type(module)._apply_gate is _default_apply_gate:
+        return f"the activation {_name(module.act_fn)}"
+    return f"{type(module).__name__}._apply_gate"
+
+
+_MAPS = """\
+#lhs = affine_map<(m, n, k) -> (m, k)>
+#transposed = affine_map<(m, n, k) -> (n, k)>
+#out = affine_map<(m, n, k) -> (m, n)>
+#id = affine_map<(i, j) -> (i, j)>
+#row = affine_map<(i, j) -> (j)>
+"""
+
+# transformers marks the choice of another rank's expert with the number of experts.
+# What does not fit i32 must not wrap round to an id: the runtime reports -2.
+_IDS = """\
+  %none = arith.constant -1 : i32
+  %invalid = arith.constant -2 : i32
+  %sentinel = arith.constant {experts} : i64
+  %minus_one = arith.constant -1 : i64
+  %no_ids = tensor.empty(%t) : {ids}
+  %ids = linalg.generic {{indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}}
+      ins(%top_k_index : {wide}) outs(%no_ids : {ids}) {{
+  ^bb0(%id: i64, %old: i32):
+    %narrow = arith.trunci %id : i64 to i32
+    %valid = arith.cmpi ult, %id, %sentinel : i64
+    %is_sentinel = arith.cmpi eq, %id, %sentinel : i64
+    %is_none = arith.cmpi eq, %id, %minus_one : i64
+    %dropped = arith.ori %is_sentinel, %is_none : i1
+    %other = arith.select %dropped, %none, %invalid : i32
+    %r = arith.select %valid, %narrow, %other : i32
+    linalg.yield %r : i32
+  }} -> {ids}
+"""
+
+
+class _Text:
+    """Writes the function of one ``Experts``."""
+
+    def __init__(self, experts: Experts, top_k: int):
+        self.e, self.top_k = experts, top_k
+        self.lines: list[str] = []
+
+    def write(self) -> str:
+        e, k = self.e, self.top_k
+        rows = f"tensor<?x{e.hidden}x{e.dtype}>"
+        result = f"tensor<?x{e.output}x{e.dtype}>"
+        wide, ids, weights = f"tensor<?x{k}xi64>", f"tensor<?x{k}xi32>", f"tensor<?x{k}xf32>"
+        offsets = f"tensor<{e.experts + 1}xi32>"
+        types = [self.tensor(*shape) for shape in e.shapes()]
+        slices = [self.tensor(*shape[1:]) for shape in e.shapes()]
+
+        arguments = [f'    %{name}: {type_} {{moe.role = "input", moe.name = "{name}"}}'
+                     for name, type_ in (("hidden_states", rows), ("top_k_index", wide),
+                                         ("top_k_weights", weights))]
+        arguments += [f'    %{name}: {type_} {{moe.role = "weight", moe.name = "{name}"}}'
+                      for name, type_ in zip(e.parameters, types)]
+        self.body(rows)
+        return "".join((
+            _MAPS, "\nfunc.func @experts(\n", ",\n".join(arguments), f") -> {result} {{\n",
+            "  %c0 = arith.constant 0 : index\n",
+            f"  %t = tensor.dim %hidden_states, %c0 : {rows}\n",
+            _IDS.format(experts=e.experts, wide=wide, ids=ids),
+            "  %grouped, %offsets, %positions = moe.dispatch %hidden_states, %ids "
+            f"experts({e.experts}) : {rows}, {ids}\n",
+            "  %expert_rows = moe.expert %grouped, %offsets params(",
+            ", ".join(f"%{name}" for name in e.parameters), " : ", ", ".join(types), ") {\n",
+            f"  ^bb0(%rows: {rows}, ",
+            ", ".join(f"%{name}_e: {type_}" for name, type_ in zip(e.parameters, slices)), "):\n",
+            "\n".join(self.lines), f"\n  }} : {rows}, {offsets} -> {result}\n",
+            f"  %y = moe.combine %expert_rows, %positions weights(%top_k_weights : {weights})\n",
+            f"      : {result}, {ids}\n  return %y : {result}\n}}\n"))
+
+    def tensor(self, *shape: int, element: str | None = None) -> str:
+        dims = "".join("?x" if d < 0 else f"{d}x" for d in shape)
+        return f"tensor<{dims}{element or self.e.dtype}>"
+
+    def line(self, text: str) -> None:
+        self.lines += ["    " + part for part in text.split("\n")]
+
+    def body(self, rows: str) -> None:
+        """One expert: product, gate, product."""
+        e = self.e
+        self.line(f"%n = tensor.dim %rows, %c0 : {rows}\n%zero = arith.constant 0.0 : f32")
+        up, *_ = e.parameters
+        self.product("up", "%rows", e.hidden, f"%{up}_e", e.up)
+        source, element = "%up", "f32"
+        if e.has_bias:
+            source, element = self.biased("up", f"%{up}_bias_e", e.up), e.dtype
+        inputs = [self.columns(f"gate_input{i}", source, element, part)
+                  for i, part in enumerate(e.gate.inputs)]
+        # Products are rounded where they are used, biased ones are already.
+        rounded = "" if element == e.dtype else "_product"
+        start = [f"{name} = arith.truncf {name}_product : f32 to {e.dtype}"
+                 for name in e.gate.arguments if rounded]
+        arguments = [f"{name}{rounded}: {element}" for name in e.gate.arguments]
+        self.generic("h", inputs, arguments, start + e.gate.text.splitlines(), e.gate.result,
+                     e.intermediate)
+
+        self.product("down", "%h", e.intermediate, "%down_proj_e", e.output)
+        result = "%down"
+        if e.has_bias:
+            result = self.biased("down", "%down_proj_bias_e", e.output)
+        elif e.dtype != "f32":
+            result = "%down_rounded"
+            self.generic("down_rounded", [("%down", self.tensor(-1, e.output, element="f32"))],
+                         ["%a: f32"], [f"%r = arith.truncf %a : f32 to {e.dtype}"], "%r", e.output)
+        self.line(f"moe.yield {result} : {self.tensor(-1, e.output)}")
+
+    def product(self, name: str, lhs: str, depth: int, rhs: str, columns: int) -> None:
+        """``%name``, f32, of ``columns`` columns."""
+        e = self.e
+        out = self.tensor(-1, columns, element="f32")
+        maps, shape = "", (depth, columns)
+        if not e.transposed:
+            maps, shape = "indexing_maps = [#lhs, #transposed, #out] ", shape[::-1]
+        self.line(f"%no_{name} = tensor.empty(%n) : {out}\n"
+                  f"%zero_{name} = linalg.fill ins(%zero : f32) outs(%no_{name} : {out}) -> {out}\n"
+                  f"%{name} = linalg.matmul {maps}ins({lhs}, {rhs} : {self.tensor(-1, depth)}, "
+                  f"{self.tensor(*shape)})\n    outs(%zero_{name} : {out}) -> {out}")
+
+    def biased(self, name: str, bias: str, columns: int) -> str:
+        """``%name_biased``: the product ``%name`` rounded, and again with its bias added."""
+        dtype = self.e.dtype
+        if dtype == "f32":
+            text = ["%r = arith.addf %a, %b : f32"]
+        else:
+            text = [f"%product = arith.truncf %a : f32 to {dtype}",
+                    f"%lhs = arith.extf %product : {dtype} to f32",
+                    f"%rhs = arith.extf %b : {dtype} to f32",
+                    "%sum = arith.addf %lhs, %rhs : f32",
+                    f"%r = arith.truncf %sum : f32 to {dtype}"]
+        inputs = [(f"%{name}", self.tensor(-1, columns, element="f32")),
+                  (bias, self.tensor(columns))]
+        self.generic(f"{name}_biased", inputs, ["%a: f32", f"%b: {dtype}"], text, "%r", columns)
+        return f"%{name}_biased"
+
+    def columns(self, name: str, source: str, element: str, part: Columns) -> tuple[str, str]:
+        """Some columns of the first product, and their type."""
+        whole = self.tensor(-1, self.e.up, element=element)
+        if part == Columns(0, 1, self.e.up):
+            return source, whole
+        some = self.tensor(-1, part.count, element=element)
+        self.line(f"%{name} = tensor.extract_slice {source}[0, {part.offset}] [%n, {part.count}] "
+                  f"[1, {part.stride}]\n    : {whole} to {some}")
+        return f"%{name}", some
+
+    def generic(self, name: str, inputs: Sequence[tuple[str, str]], arguments: Sequence[str],
+                text: Sequence[str], result: str, columns: int) -> None:
+        """``%name``: ``result`` of ``text``, elementwise; a vector is a row for all."""
+        maps = ["#id" if type_.startswith("tensor<?") else "#row" for _, type_ in inputs]
+        out = self.tensor(-1, columns)
+        self.line(f"%no_{name} = tensor.empty(%n) : {out}\n"
+                  f"%{name} = linalg.generic {{indexing_maps = [{', '.join([*maps, '#id'])}],\n"
+                  '    iterator_types = ["parallel", "parallel"]}\n'
+                  f"    ins({', '.join(tensor for tensor, _ in inputs)} : "
+                  f"{', '.join(type_ for _, type_ in inputs)}) outs(%no_{name} : {out}) {{\n"
+                  f"^bb0({', '.join(arguments)}, %old: {self.e.dtype}):")
+        for line in text:
+            self.line("  " + line)
+        self.line(f"  linalg.yield {result} : {self.e.dtype}\n}} -> {out}")

@@ -1,0 +1,294 @@
+"""Compiled experts in unmodified models of Hugging Face transformers.
+
+    import moe.integrations.transformers as compiled_experts
+
+    compiled_experts.register()
+    model = AutoModelForCausalLM.from_pretrained(DIR, experts_implementation="moe_mlir")
+    compiled_experts.prepare(model)         # or at the first call
+    model.generate(...)
+
+``register`` adds an implementation to transformers' experts interface, so that any model
+whose experts go through it runs them as compiled layers; routers, shared experts and the
+rest stay as they are.  Layers of one shape share one compiled module, in the process and
+in the cache of ``moe.compile``; each keeps its own weights.
+
+* The code computes what transformers' eager experts do, in the type of the weights (f32,
+  bf16 or f16); the choices of a token are added in f32 and rounded once.
+* Ids equal to the number of experts (another rank's, under expert parallelism) or -1 add
+  nothing; any other id that is no expert is an error.
+* Weights are prepared once and again when one of them was replaced or changed in place.
+  A change through ``parameter.data`` leaves no trace in torch, and nothing else of a module
+  (its activation, a limit) is looked at again: call ``prepare`` after such a change.
+* For inference on the CPU: a backward pass through the experts is an error.
+* Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
+  the name of the module in it: code compiled for one layer is not used for another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .._call import Calls
+from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from .._runtime import Layer, Module
+from ..compile import compile as compile_module
+from ._elementwise import DTYPES
+from ._experts import Experts, describe, is_experts, parameter_names, weights_of
+
+__all__ = ["NAME", "layer_of", "prepare", "register"]
+
+NAME = "moe_mlir"
+
+# Names that configurations use for the number of experts of a token.
+_TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k", "moe_top_k")
+
+_lock = threading.RLock()
+_options: dict[str, Any] = {}
+_modules: dict[tuple[Experts, int, str], Module] = {}
+_states: weakref.WeakValueDictionary[str, _State] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def register(**options: Any) -> None:
+    """Make ``experts_implementation="moe_mlir"`` known to transformers.
+
+    ``options`` are passed on to ``moe.compile``, e.g. ``num_threads``; layers prepared
+    later are compiled with them.
+    """
+    try:
+        from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    except ImportError as error:
+        raise MoEError(FAILED_PRECONDITION, "transformers has no experts interface, expected "
+                       f"version 5 or later: {error}") from error
+    _options.clear()
+    _options.update(options)
+    ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)
+
+
+def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: bool = False,
+            progress: bool = True) -> None:
+    """Compile the experts of ``model`` and bind their weights now, layer by layer.
+
+    A model that was loaded with another implementation is switched to this one.
+
+    Args:
+      model: a model of transformers, or any module with experts inside.
+      top_k: choices of a token, where the configuration does not name them.
+      free_weights: leave the weights to the compiled layers alone, which saves memory where
+        they prepare copies: the parameters move to the device "meta". The model cannot be
+        saved then, nor its experts run by another implementation, until weights are loaded
+        again (with ``assign=True``).
+      progress: show a progress bar.
+
+    Raises:
+      MoEError: if there are no experts, or some that cannot be compiled.
+    """
+    from transformers.utils import logging
+
+    experts = [(name, m) for name, m in model.named_modules() if is_experts(m)]
+    if not experts:
+        raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no experts that go through "
+                       "transformers' experts interface")
+    bar = logging.tqdm(experts, desc="Preparing experts", unit="layer", disable=not progress)
+    for name, module in bar:
+        state = _state_of(module)
+        state.name = name or type(module).__name__
+        state.bind(module, _top_k(module, state.name) if top_k is None else top_k)
+        if free_weights:
+            state.free(module)
+    register(**_options)
+    for _, module in experts:
+        module.config._experts_implementation = NAME
+
+
+def layer_of(module: torch.nn.Module) -> Layer | None:
+    """The compiled layer behind an experts module, e.g. for its statistics."""
+    bound = _state_of(module).bound
+    return None if bound is None else bound.layer
+
+
+def _top_k(module: torch.nn.Module, name: str) -> int:
+    for attribute in _TOP_K:
+        if isinstance(value := getattr(module.config, attribute, None), int):
+            return value
+    raise MoEError(INVALID_ARGUMENT, f"{name}: {type(module.config).__name__} has none of "
+                   f"{', '.join(_TOP_K)}; pass top_k")
+
+
+def _compiled(experts: Experts, top_k: int) -> Module:
+    key = experts, top_k, repr(sorted(_options.items()))
+    if key not in _modules:
+        _modules[key] = compile_module(experts.mlir(top_k), **_options)
+    return _modules[key]
+
+
+class _Bound:
+    """A compiled layer with the weights that a module had at one time."""
+
+    def __init__(self, module: torch.nn.Module, name: str, names: Sequence[str], top_k: int):
+        experts = describe(module, name)
+        self.stamp = _stamp(module, names)
+        weights = [w.detach().contiguous() for w in weights_of(module, names)]
+        self.layer = _compiled(experts, top_k).layer(weights)
+        self.calls = Calls(self.layer)
+        self.hidden, self.columns, self.top_k = experts.hidden, experts.output, top_k
+        self.dtype = weights[0].dtype
+
+
+def _stamp(module: torch.nn.Module, names: Sequence[str]) -> list[int]:
+    """Changes whenever a weight is replaced or written."""
+    weights = weights_of(module, names)
+    # A tensor made in inference mode counts no versions, nor may it be written outside
+    # of that mode.
+    return [w.data_ptr() for w in weights] + [0 if w.is_inference() else w._version
+                                              for w in weights]
+
+
+class _State:
+    """What an experts module carries. A copy of the module starts afresh.
+
+    ``key`` names the state to the custom operation.
+    """
+
+    def __init__(self, module: torch.nn.Module | None = None):
+        self.owner = weakref.ref(module) if module is not None else lambda: None
+        self.key = f"experts{next(_numbers)}"
+        self.name = type(module).__name__
+        self.columns = 0
+        self.bound: _Bound | None = None
+        if module is not None:
+            self.names = parameter_names(module)
+            down = module.down_proj
+            self.columns = down.shape[-1 if module.is_transposed else -2] if down.ndim == 3 else 0
+            _states[self.key] = self
+
+    def __reduce__(self) -> tuple[type[_State], tuple[()]]:
+        return _State, ()
+
+    def current(self, module: torch.nn.Module, top_k: int) -> _Bound | None:
+        """What is bound, if it is for this top k and of the weights of now."""
+        bound = self.bound
+        if bound is None or bound.top_k != top_k or bound.stamp != _stamp(module, self.names):
+            return None
+        return bound
+
+    def bind(self, module: torch.nn.Module, top_k: int) -> _Bound:
+        with _lock, torch.no_grad():
+            if self.bound is not None and all(w.is_meta for w in weights_of(module, self.names)):
+                raise MoEError(FAILED_PRECONDITION, f"{self.name}: the weights were freed after "
+                               "they had been prepared; load the model again")
+            self.bound = None  # first, so that two prepared copies are never there at once
+            self.bound = _Bound(module, self.name, self.names, top_k)
+            return self.bound
+
+    def free(self, module: torch.nn.Module) -> None:
+        with _lock:
+            for name in self.names:
+                parameter = getattr(module, name)
+                if type(parameter) is not torch.nn.Parameter:
+                    raise MoEError(UNIMPLEMENTED, f"{self.name}: {name} is a "
+                                   f"{type(parameter).__name__}, expected a parameter to free")
+                setattr(module, name, torch.nn.Parameter(parameter.detach().to("meta"),
+                                                         parameter.requires_grad))
+            self.bound.stamp = _stamp(module, self.names)
+
+    def run(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
+            top_k_weights: torch.Tensor) -> torch.Tensor:
+        module = self.owner()
+        shape = top_k_index.shape
+        if len(shape) != 2:
+            raise self.error("top_k_index", top_k_index, "[tokens, choices]")
+        tokens, top_k = shape
+        # One object, so that a thread that binds anew does not change it on the way.
+        bound = self.current(module, top_k)
+        if bound is None:
+            with _lock:
+                bound = self.current(module, top_k) or self.bind(module, top_k)
+        if hidden_states.dtype is not bound.dtype or hidden_states.shape != (tokens, bound.hidden):
+            raise self.error("hidden_states", hidden_states,
+                             f"{DTYPES[bound.dtype]} [{tokens}, {bound.hidden}]")
+        if top_k_weights.shape != shape:
+            raise self.error("top_k_weights", top_k_weights, f"{list(shape)}")
+        if not (hidden_states.is_cpu and top_k_index.is_cpu and top_k_weights.is_cpu):
+            device = next(t.device for t in (hidden_states, top_k_index, top_k_weights)
+                          if not t.is_cpu)
+            raise MoEError(UNIMPLEMENTED, f"{self.name}: an input is on '{device}', expected "
+                           "tensors on the CPU")
+        if top_k_index.is_floating_point():
+            raise self.error("top_k_index", top_k_index, "integers")
+        hidden_states = hidden_states.contiguous()
+        ids = top_k_index.to(torch.int64).contiguous()
+        weights = top_k_weights.to(torch.float32).contiguous()
+        out = hidden_states.new_empty((tokens, bound.columns))
+        bound.calls.call(tokens, (hidden_states.data_ptr(), ids.data_ptr(), weights.data_ptr()),
+                         (out.data_ptr(),))
+        return out
+
+    def error(self, what: str, tensor: torch.Tensor, expected: str) -> MoEError:
+        actual = f"{DTYPES.get(tensor.dtype, tensor.dtype)} {list(tensor.shape)}"
+        return MoEError(INVALID_ARGUMENT,
+                        f"{self.name}: {what} is {actual}, expected {expected}")
+
+
+def _state_of(module: torch.nn.Module) -> _State:
+    state = module.__dict__.get("_moe_mlir")
+    # The owner is another module where this one is a copy.
+    if state is None or state.owner() is not module:
+        with _lock:
+            state = module.__dict__.get("_moe_mlir")
+            if state is None or state.owner() is not module:
+                state = module.__dict__["_moe_mlir"] = _State(module)
+    return state
+
+
+@torch.compiler.assume_constant_result
+def _ensure_state(module: torch.nn.Module) -> bool:
+    _state_of(module)
+    return True
+
+
+def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
+             top_k_weights: torch.Tensor) -> torch.Tensor:
+    """The experts of one module; ``self`` is that module."""
+    if (type(hidden_states) is torch.Tensor and not torch.compiler.is_compiling()
+            and not torch.is_grad_enabled()):
+        return _state_of(self).run(hidden_states, top_k_index, top_k_weights)
+    _ensure_state(self)
+    # Read as an attribute, so that torch.compile guards it: code that was compiled for
+    # one module must not run with the weights of another.
+    state = self._moe_mlir
+    parameters = list(self.parameters()) if torch.is_grad_enabled() else []
+    return torch.ops.moe_mlir.experts(hidden_states, top_k_index, top_k_weights, parameters,
+                                      state.key, state.columns)
+
+
+@torch.library.custom_op("moe_mlir::experts", mutates_args=())
+def _operation(hidden_states: torch.Tensor, top_k_index: torch.Tensor,
+               top_k_weights: torch.Tensor, parameters: list[torch.Tensor], key: str,
+               columns: int) -> torch.Tensor:
+    """The experts behind ``key``. ``parameters`` are there for autograd alone."""
+    state = _states.get(key)
+    if state is None or state.owner() is None:
+        raise MoEError(FAILED_PRECONDITION, f"no experts '{key}' in this process: the model that "
+                       "was compiled is gone")
+    return state.run(hidden_states, top_k_index, top_k_weights)
+
+
+@_operation.register_fake
+def _(hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor,
+      parameters: list[torch.Tensor], key: str, columns: int) -> torch.Tensor:
+    return hidden_states.new_empty((hidden_states.shape[0], columns))
+
+
+def _backward(*_: Any) -> None:
+    raise MoEError(UNIMPLEMENTED, "compiled experts are for inference and have no gradients; run "
+                   "under torch.no_grad(), or train with another experts_implementation")
+
+
+_operation.register_autograd(_backward)
