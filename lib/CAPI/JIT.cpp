@@ -96,11 +96,12 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   auto module = lower(context, text, options->pipeline, *target);
   if (!module)
     return module.takeError();
-  auto metadata = moe::buildMetadata(**module, *target);
+  moe::Variant variant{**module, *target, ""};
+  auto metadata = moe::buildMetadata(variant);
   if (!metadata)
     return metadata.takeError();
   auto llvmContext = std::make_unique<llvm::LLVMContext>();
-  auto code = moe::translateToLLVMIR(**module, *llvmContext, **machine, *target);
+  auto code = moe::translateToLLVMIR(variant, *llvmContext, **machine);
   if (!code)
     return code.takeError();
 

@@ -40,10 +40,18 @@ static std::string findMathLibrary() {
   return "";
 }
 
-/// Link an object into a shared object. What it needs from outside is the math
+static llvm::Error makeTemporaryFile(llvm::StringRef suffix,
+                                     llvm::SmallString<128> &path) {
+  if (std::error_code code =
+          llvm::sys::fs::createTemporaryFile("moe", suffix, path))
+    return error("cannot make a temporary file: " + code.message());
+  return llvm::Error::success();
+}
+
+/// Link objects into a shared object. What they need from outside is the math
 /// library, which every process that loads it has.
 static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
-link(llvm::ArrayRef<char> object) {
+link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   std::string linker;
   for (const char *name : {"ld.lld-22", "ld.lld", "ld"})
     if (llvm::ErrorOr<std::string> found = llvm::sys::findProgramByName(name)) {
@@ -53,18 +61,21 @@ link(llvm::ArrayRef<char> object) {
   if (linker.empty())
     return error("no linker found; install lld-22 or binutils");
 
-  llvm::SmallString<128> input, output, log;
+  llvm::SmallVector<llvm::SmallString<128>> inputs(objects.size());
+  llvm::SmallString<128> output, log;
   llvm::scope_exit removeFiles([&] {
-    for (llvm::StringRef path : {input.str(), output.str(), log.str()})
+    for (llvm::StringRef path : llvm::concat<llvm::SmallString<128>>(
+             inputs, llvm::MutableArrayRef(output), llvm::MutableArrayRef(log)))
       if (!path.empty())
         (void)llvm::sys::fs::remove(path);
   });
-  for (auto [path, suffix] : {std::pair(&input, "o"), std::pair(&output, "so"),
-                              std::pair(&log, "log")})
-    if (std::error_code code =
-            llvm::sys::fs::createTemporaryFile("moe", suffix, *path))
-      return error("cannot make a temporary file: " + code.message());
-  {
+  if (llvm::Error failure = makeTemporaryFile("so", output))
+    return failure;
+  if (llvm::Error failure = makeTemporaryFile("log", log))
+    return failure;
+  for (auto [object, input] : llvm::zip_equal(objects, inputs)) {
+    if (llvm::Error failure = makeTemporaryFile("o", input))
+      return failure;
     std::error_code code;
     llvm::raw_fd_ostream stream(input, code);
     stream.write(object.data(), object.size());
@@ -74,7 +85,8 @@ link(llvm::ArrayRef<char> object) {
   }
   llvm::SmallVector<llvm::StringRef> arguments{
       linker, "-shared", "--hash-style=gnu", "-z", "noexecstack", "-z",
-      "relro",  "-z",    "now", "--build-id=none", "-o", output, input};
+      "relro",  "-z",    "now", "--build-id=none", "-o", output};
+  llvm::append_range(arguments, inputs);
   // Named as needed, so that exp and pow are found in whatever host loads it.
   std::string math = findMathLibrary();
   if (!math.empty())
@@ -98,9 +110,9 @@ link(llvm::ArrayRef<char> object) {
 }
 
 llvm::Expected<llvm::SmallVector<char, 0>>
-mlir::moe::buildArtifact(llvm::ArrayRef<char> object,
+mlir::moe::buildArtifact(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
                          llvm::StringRef metadata) {
-  auto linked = link(object);
+  auto linked = link(objects);
   if (!linked)
     return linked.takeError();
 

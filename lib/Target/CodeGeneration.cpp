@@ -99,6 +99,22 @@ TargetDescription::parse(llvm::StringRef name) {
   return description;
 }
 
+llvm::Expected<llvm::SmallVector<TargetDescription, 0>>
+mlir::moe::parseTargets(llvm::StringRef names) {
+  llvm::SmallVector<llvm::StringRef> parts;
+  names.split(parts, ',');
+  llvm::SmallVector<TargetDescription, 0> targets;
+  for (auto [i, name] : llvm::enumerate(parts)) {
+    if (llvm::is_contained(llvm::ArrayRef(parts).take_front(i), name))
+      return error("target '" + name + "' is given twice");
+    auto target = TargetDescription::parse(name);
+    if (!target)
+      return target.takeError();
+    targets.push_back(std::move(*target));
+  }
+  return targets;
+}
+
 /// The least of the processors of an architecture.
 static llvm::StringRef baselineCPU(llvm::StringRef triple) {
   return llvm::Triple(triple).getArch() == llvm::Triple::x86_64 ? "x86-64"
@@ -142,9 +158,9 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
 }
 
 llvm::Expected<std::unique_ptr<llvm::Module>>
-mlir::moe::translateToLLVMIR(ModuleOp module, llvm::LLVMContext &context,
-                             llvm::TargetMachine &machine,
-                             const TargetDescription &target) {
+mlir::moe::translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
+                             llvm::TargetMachine &machine) {
+  ModuleOp module = variant.module;
   registerBuiltinDialectTranslation(*module->getContext());
   registerLLVMDialectTranslation(*module->getContext());
   std::unique_ptr<llvm::Module> translated =
@@ -157,11 +173,14 @@ mlir::moe::translateToLLVMIR(ModuleOp module, llvm::LLVMContext &context,
     if (function.isDeclaration())
       continue;
     function.addFnAttr("target-cpu", machine.getTargetCPU());
-    function.addFnAttr("tune-cpu", target.cpu);
+    function.addFnAttr("tune-cpu", variant.target.cpu);
     function.addFnAttr("target-features", machine.getTargetFeatureString());
     function.addFnAttr(llvm::Attribute::NoUnwind);
   }
   optimize(*translated, machine);
+  for (llvm::GlobalValue &value : translated->global_values())
+    if (!value.isDeclaration() && !value.hasLocalLinkage())
+      value.setName(value.getName() + variant.symbolSuffix);
   return translated;
 }
 

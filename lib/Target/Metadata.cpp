@@ -36,8 +36,9 @@ static llvm::json::Value toJSON(Attribute attribute) {
   return object;
 }
 
-llvm::Expected<std::string>
-mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
+/// What one variant can do: its functions and the target of their code.
+static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
+  ModuleOp module = variant.module;
   llvm::json::Array functions;
   for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
     auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
@@ -49,8 +50,8 @@ mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
       continue;
     llvm::json::Object described{
         {"name", name},
-        {"entry", entry},
-        {"workspace", "moe_workspace_" + name},
+        {"entry", entry + variant.symbolSuffix},
+        {"workspace", "moe_workspace_" + name + variant.symbolSuffix},
         {"tokens", llvm::json::Object{{"min", toJSON(tokens[0])},
                                       {"max", toJSON(tokens[1])}}},
         {"arguments", toJSON(signature.get("arguments"))},
@@ -65,18 +66,29 @@ mlir::moe::buildMetadata(ModuleOp module, const TargetDescription &target) {
     return llvm::createStringError(
         llvm::inconvertibleErrorCode(),
         "expected at least one public function to export, got none");
+  return llvm::json::Object{
+      {"target",
+       llvm::json::Object{
+           {"triple", variant.target.triple},
+           {"cpu", variant.target.cpu},
+           {"features", llvm::json::Array(variant.target.features)}}},
+      {"functions", std::move(functions)},
+  };
+}
 
-  llvm::json::Array features(target.features);
+llvm::Expected<std::string>
+mlir::moe::buildMetadata(llvm::ArrayRef<Variant> variants) {
+  llvm::json::Array described;
+  for (const Variant &variant : variants) {
+    auto value = describe(variant);
+    if (!value)
+      return value.takeError();
+    described.push_back(std::move(*value));
+  }
   llvm::json::Value metadata = llvm::json::Object{
       {"format", MOE_ARTIFACT_FORMAT_VERSION},
       {"producer", "moe-compile " MOE_VERSION},
-      {"variants",
-       llvm::json::Array{llvm::json::Object{
-           {"target", llvm::json::Object{{"triple", target.triple},
-                                         {"cpu", target.cpu},
-                                         {"features", std::move(features)}}},
-           {"functions", std::move(functions)},
-       }}},
+      {"variants", std::move(described)},
   };
   std::string text;
   llvm::raw_string_ostream(text) << metadata;

@@ -50,8 +50,8 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
       source: MLIR text, the path of an ``.mlir`` file, or the directory of a
         Hugging Face checkpoint (its ``config.json``), which needs ``layer``.
       output: where to write the artifact; by default it lives in the cache.
-      target: the target to compile for, as ``moe-compile --target``; by default
-        the host.
+      target: the target to compile for, as ``moe-compile --target``, or several
+        with commas between them, the best first; by default the host.
       dtype: of a checkpoint's layer: ``f32``, ``f16`` or ``bf16``; by default the
         one its ``config.json`` names.
       layer: which layer of a checkpoint.
@@ -133,7 +133,7 @@ def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
     for file in [compiler.resolve(), *sorted(compiler.resolve().parent.parent.glob("lib/libMoE*"))]:
         stat = file.stat()
         add(f"{file} {stat.st_size} {stat.st_mtime_ns}".encode())
-    if target in (None, "native", "host"):
+    if target is None or "host" in target.split(","):
         add(platform.machine().encode())
         add(_cpu_flags())
     return digest.hexdigest()[:40]

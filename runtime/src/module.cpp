@@ -68,8 +68,7 @@ static moe_rt_status_t selectVariant(const std::vector<Variant> &variants,
     reasons += moe_rt_status_message(status);
     moe_rt_status_free(status);
   }
-  return makeError(MOE_RT_FAILED_PRECONDITION,
-                   "the artifact cannot run on this machine: %s",
+  return makeError(MOE_RT_FAILED_PRECONDITION, "cannot run on this machine: %s",
                    reasons.c_str());
 }
 

@@ -25,8 +25,9 @@ using namespace moe::rt;
 // Between the regions of one call less time passes than this; a thread that
 // slept would be late for the next.
 static constexpr std::chrono::microseconds spinTime(40);
-// Tasks are promised 256 KiB; the C library keeps its own data there, too.
-static constexpr size_t stackBytes = 1 << 20;
+// Tasks are promised 256 KiB, but libraries may have taken much of a stack for
+// their thread-local data. What is not touched takes no memory.
+static constexpr size_t stackBytes = 8 << 20;
 
 int64_t moe::rt::usableCores() {
 #if defined(__linux__)

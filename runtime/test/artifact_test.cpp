@@ -255,6 +255,27 @@ TEST_F(ArtifactTest, ArtifactsDoNotShadowEachOther) {
   }
 }
 
+TEST_F(ArtifactTest, RunsTheVariantOfThisMachine) {
+  // The code of the others need not even be there.
+  std::string other = doubleFunction;
+  other.replace(other.find("moe_entry_double"), 16, "moe_entry_double.1");
+  std::string bytes = makeArtifact(
+      object, metadataOfVariants({variantOf({other}, R"(["sse9"])"),
+                                  variantOf({doubleFunction}),
+                                  variantOf({other}, R"(["avx9000"])")}));
+  ASSERT_OK(load(bytes));
+  EXPECT_EQ(moe_rt_module_variant(module), 1u);
+  EXPECT_EQ(scaleOf(module), 2);
+  moe_rt_module_destroy(module);
+  module = nullptr;
+  EXPECT_EQ(moe_rt_module_variant(nullptr), 0u);
+  bytes = makeArtifact(
+      object, metadataOfVariants({variantOf({doubleFunction}, R"(["a1"])"),
+                                  variantOf({other}, R"(["a2"])")}));
+  EXPECT_ERROR(load(bytes), MOE_RT_FAILED_PRECONDITION,
+               "artifact: cannot run on this machine: variant 0");
+}
+
 size_t countOpenFiles() {
   namespace fs = std::filesystem;
   return static_cast<size_t>(std::distance(

@@ -360,7 +360,7 @@ TEST_F(MetadataTest, ChoosesTheFirstVariantThatRuns) {
   EXPECT_EQ(chosen({never, foreign, here}), 2u);
   EXPECT_ERROR(create(metadataOfVariants({foreign, never})),
                MOE_RT_FAILED_PRECONDITION,
-               "the artifact cannot run on this machine: variant 0 "
+               "cannot run on this machine: variant 0 "
                "(sifive-x280): the code is for architecture 'riscv64' "
                "(riscv64-unknown-linux-gnu), expected '");
   EXPECT_ERROR(create(metadataOfVariants({foreign, never})),

@@ -45,10 +45,11 @@ static cl::opt<std::string>
                       "default that of the checkpoint)"),
              cl::value_desc("type"), cl::cat(category));
 static cl::opt<std::string>
-    targetName("target",
-               cl::desc("Processor to make code for: host, or a name such as "
-                        "x86-64-v3"),
-               cl::value_desc("name"), cl::init("host"), cl::cat(category));
+    targetNames("target",
+                cl::desc("Processors to make code for, the best first: host, "
+                         "or names such as x86-64-v4,x86-64-v3. The runtime "
+                         "takes the first whose features its machine has"),
+                cl::value_desc("names"), cl::init("host"), cl::cat(category));
 static cl::opt<std::string>
     pipeline("pipeline",
              cl::desc("Pipeline from moe operations to the LLVM dialect: moe-cpu, "
@@ -135,42 +136,59 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
 static int compile(ModuleOp module) {
   if (emit == Emit::MLIR)
     return write(print(module));
-  auto target = moe::TargetDescription::parse(targetName);
-  if (!target)
-    return fail(target.takeError());
-  auto machine = target->createTargetMachine();
-  if (!machine)
-    return fail(machine.takeError());
-  if (failed(moe::runPipeline(module, pipeline, *target)))
-    return 1;
-  if (emit == Emit::LLVMDialect)
-    return write(print(module));
+  auto targets = moe::parseTargets(targetNames);
+  if (!targets)
+    return fail(targets.takeError());
+  if (targets->size() > 1 && emit != Emit::Artifact)
+    return fail(llvm::createStringError(
+        "expected one target for what --emit says, got " +
+        llvm::Twine(targets->size()) + "; only an artifact has several"));
 
-  auto metadata = moe::buildMetadata(module, *target);
+  // A pipeline may ask for the target, so each has a module of its own.
+  llvm::SmallVector<OwningOpRef<ModuleOp>> modules;
+  llvm::SmallVector<moe::Variant> variants;
+  for (auto [i, target] : llvm::enumerate(*targets)) {
+    modules.push_back(module.clone());
+    if (failed(moe::runPipeline(*modules.back(), pipeline, target)))
+      return 1;
+    variants.push_back(
+        {*modules.back(), target, i == 0 ? "" : "." + std::to_string(i)});
+  }
+  if (emit == Emit::LLVMDialect)
+    return write(print(variants[0].module));
+
+  auto metadata = moe::buildMetadata(variants);
   if (!metadata)
     return fail(metadata.takeError());
-  llvm::LLVMContext context;
-  auto code = moe::translateToLLVMIR(module, context, **machine, *target);
-  if (!code)
-    return fail(code.takeError());
-  if (emit == Emit::LLVM) {
-    std::string text;
-    llvm::raw_string_ostream stream(text);
-    (*code)->print(stream, nullptr);
-    return write(text);
-  }
-  auto bytes = moe::emitCode(**code, **machine,
-                             emit == Emit::Assembly
-                                 ? llvm::CodeGenFileType::AssemblyFile
-                                 : llvm::CodeGenFileType::ObjectFile);
-  if (!bytes)
-    return fail(bytes.takeError());
-  if (emit == Emit::Artifact) {
-    bytes = moe::buildArtifact(*bytes, *metadata);
+  llvm::SmallVector<llvm::SmallVector<char, 0>> objects;
+  for (const moe::Variant &variant : variants) {
+    auto machine = variant.target.createTargetMachine();
+    if (!machine)
+      return fail(machine.takeError());
+    llvm::LLVMContext context;
+    auto code = moe::translateToLLVMIR(variant, context, **machine);
+    if (!code)
+      return fail(code.takeError());
+    if (emit == Emit::LLVM) {
+      std::string text;
+      llvm::raw_string_ostream stream(text);
+      (*code)->print(stream, nullptr);
+      return write(text);
+    }
+    auto bytes = moe::emitCode(**code, **machine,
+                               emit == Emit::Assembly
+                                   ? llvm::CodeGenFileType::AssemblyFile
+                                   : llvm::CodeGenFileType::ObjectFile);
     if (!bytes)
       return fail(bytes.takeError());
+    objects.push_back(std::move(*bytes));
   }
-  return write(llvm::StringRef(bytes->data(), bytes->size()));
+  if (emit != Emit::Artifact)
+    return write(llvm::StringRef(objects[0].data(), objects[0].size()));
+  auto artifact = moe::buildArtifact(objects, *metadata);
+  if (!artifact)
+    return fail(artifact.takeError());
+  return write(llvm::StringRef(artifact->data(), artifact->size()));
 }
 
 int main(int argc, char **argv) {

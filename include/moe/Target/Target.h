@@ -38,31 +38,43 @@ struct TargetDescription {
   createTargetMachine() const;
 };
 
+/// Parse several, different names of targets with commas between them.
+llvm::Expected<llvm::SmallVector<TargetDescription, 0>>
+parseTargets(llvm::StringRef names);
+
 /// Run a pipeline, by the name that moe-opt knows it under or as a list of
 /// passes, on a module. `moe-cpu` without options gets those that fit `target`.
 /// Diagnostics go to the context.
 LogicalResult runPipeline(ModuleOp module, llvm::StringRef pipeline,
                           const TargetDescription &target);
 
-/// Translate and optimize a module in the LLVM dialect.
+/// One form of a program among those that an artifact has: a module that a
+/// pipeline has lowered, and what its code is for. Variants share a symbol
+/// table, so all but the first have a suffix for the names of their symbols.
+struct Variant {
+  ModuleOp module;
+  TargetDescription target;
+  std::string symbolSuffix;
+};
+
+/// Translate and optimize a variant's module in the LLVM dialect.
 llvm::Expected<std::unique_ptr<llvm::Module>>
-translateToLLVMIR(ModuleOp module, llvm::LLVMContext &context,
-                  llvm::TargetMachine &machine,
-                  const TargetDescription &target);
+translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
+                  llvm::TargetMachine &machine);
 
 /// Assembly or an object, as bytes.
 llvm::Expected<llvm::SmallVector<char, 0>>
 emitCode(llvm::Module &module, llvm::TargetMachine &machine,
          llvm::CodeGenFileType type);
 
-/// The metadata of an artifact, JSON: target, signatures, entry points. Fails if
-/// no function was prepared by `moe-export`.
-llvm::Expected<std::string> buildMetadata(ModuleOp module,
-                                          const TargetDescription &target);
+/// The metadata of an artifact, JSON: target, signatures and entry points of
+/// each variant. Fails if one has no function that `moe-export` prepared.
+llvm::Expected<std::string> buildMetadata(llvm::ArrayRef<Variant> variants);
 
-/// An artifact: the object linked into a shared object, metadata, footer.
+/// An artifact: the objects linked into a shared object, metadata, footer.
 llvm::Expected<llvm::SmallVector<char, 0>>
-buildArtifact(llvm::ArrayRef<char> object, llvm::StringRef metadata);
+buildArtifact(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
+              llvm::StringRef metadata);
 
 } // namespace mlir::moe
 
