@@ -87,6 +87,7 @@ private:
   SmallVector<Value> buildOffsets(ImplicitLocOpBuilder &b,
                                   ArrayRef<Value> sizes);
   LogicalResult chooseLayout(Value tokens, ArrayRef<Value> sizes);
+  LogicalResult verifyPlan(Value tokens, Value total);
   LogicalResult buildWorkspaceFunction();
   int64_t maxTokens();
   Value findTokens(ImplicitLocOpBuilder &b);
@@ -214,6 +215,32 @@ LogicalResult Arena::chooseLayout(Value tokens, ArrayRef<Value> sizes) {
   return success();
 }
 
+/// Fail if the function has a plan that promises less than the layout takes.
+LogicalResult Arena::verifyPlan(Value tokens, Value total) {
+  auto plan = function->getAttrOfType<PlanAttr>("moe.plan");
+  if (!plan || plan.getWorkspace() < 0)
+    return success();
+  SmallVector<int64_t> points{plan.getMin(), plan.getMax(), maxTokens()};
+  for (int64_t each = 1; each < std::min<int64_t>(plan.getMax(), INT32_MAX);
+       each *= 2)
+    points.push_back(each);
+  for (int64_t each : points) {
+    std::optional<int64_t> bytes = TokenFunction(tokens, each).evaluate(total);
+    if (!bytes || *bytes > plan.getWorkspace()) {
+      InFlightDiagnostic diag = function.emitError("expected a workspace of at "
+                                                   "most the ");
+      diag << plan.getWorkspace() << " bytes that moe.plan promises for "
+           << each << " tokens, got ";
+      if (bytes)
+        diag << *bytes;
+      else
+        diag << "more than 64 bits hold";
+      return diag;
+    }
+  }
+  return success();
+}
+
 /// moe_workspace_<name>(T): bytes.
 LogicalResult Arena::buildWorkspaceFunction() {
   ImplicitLocOpBuilder b(function.getLoc(), function.getContext());
@@ -230,9 +257,13 @@ LogicalResult Arena::buildWorkspaceFunction() {
     workspace.erase();
     return failure();
   }
-  Value total =
-      arith::IndexCastOp::create(b, i64, buildOffsets(b, *sizes).back());
-  func::ReturnOp::create(b, total);
+  Value total = buildOffsets(b, *sizes).back();
+  if (failed(verifyPlan(tokens, total))) {
+    workspace.erase();
+    return failure();
+  }
+  func::ReturnOp::create(b,
+                         arith::IndexCastOp::create(b, i64, total).getResult());
   return success();
 }
 
