@@ -47,12 +47,21 @@ private:
 };
 } // namespace
 
-/// What is written to an argument without T counts over all tokens.
+/// Offsets and counters, by the signature, count over all tokens.
 void Chunker::findReports() {
+  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
+  auto arguments = signature.getAs<ArrayAttr>("arguments");
+  auto isReport = [&](Value destination) {
+    auto argument = dyn_cast<BlockArgument>(destination);
+    if (!argument || !arguments || argument.getArgNumber() >= arguments.size())
+      return false;
+    auto its = dyn_cast<DictionaryAttr>(arguments[argument.getArgNumber()]);
+    auto role = its ? its.getAs<StringAttr>("role") : StringAttr();
+    return role && (role == "offsets" || role == "counters");
+  };
   SmallVector<Operation *> pending;
   for (auto write : function.getOps<MaterializeInDestinationOp>())
-    if (auto type = dyn_cast<MemRefType>(write.getDest().getType());
-        type && type.hasStaticShape()) {
+    if (isReport(write.getDest())) {
       reports.push_back(write);
       ofReports.insert(write);
       pending.push_back(write);
@@ -130,14 +139,11 @@ LogicalResult Chunker::run() {
     diag.attachNote(found->op->getLoc()) << found->reason;
     return diag;
   }
+  // Results have a row for each token, and so has some argument.
   auto first = llvm::find_if(function.getArguments(), [](BlockArgument each) {
     auto type = dyn_cast<RankedTensorType>(each.getType());
     return type && !type.hasStaticShape();
   });
-  if (first == function.getArguments().end())
-    return function.emitError("expected an argument with T, to run its tokens "
-                              "in chunks");
-
   Block &body = function.getBody().front();
   SmallVector<Operation *> old = llvm::map_to_vector(
       body.without_terminator(), [](Operation &op) { return &op; });
@@ -170,7 +176,8 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
 
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
-      if (!function->hasAttr("moe.signature") || function.isExternal())
+      if (!function->getAttrOfType<DictionaryAttr>("moe.signature") ||
+          function.isExternal())
         continue;
       auto plan = function->getAttrOfType<PlanAttr>("moe.plan");
       int64_t tokens = chunk > 0 ? int64_t(chunk) : plan ? plan.getChunk() : 0;
