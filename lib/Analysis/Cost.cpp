@@ -12,6 +12,8 @@
 #include "llvm/ADT/SetVector.h"
 #include "llvm/Support/MathExtras.h"
 
+#include <limits>
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -79,6 +81,10 @@ FailureOr<Count> CostAnalysis::elementsOf(Operation *at, ShapedType type) {
 
 FailureOr<int64_t> CostAnalysis::bytesOf(Operation *at, Type element,
                                          int64_t count) {
+  if (!element.isIntOrIndexOrFloat())
+    return at->emitError("expected elements that are integers or floats to count "
+                         "the cost, got ")
+           << element;
   int64_t bits = element.isIndex() ? 64 : element.getIntOrFloatBitWidth();
   return multiply(at, count, llvm::divideCeil(bits, 8));
 }
@@ -223,10 +229,17 @@ FailureOr<FunctionCost> CostAnalysis::run() {
   return cost;
 }
 
+/// As much as 64 bits hold.
+static int64_t saturatingSum(int64_t a, int64_t b) {
+  int64_t sum;
+  return llvm::AddOverflow(a, b, sum) ? std::numeric_limits<int64_t>::max()
+                                      : sum;
+}
+
 int64_t FunctionCost::weights() const {
   int64_t sum = sharedWeights;
   for (const DispatchCost &dispatch : dispatches)
-    sum = llvm::SaturatingAdd<uint64_t>(sum, dispatch.weights);
+    sum = saturatingSum(sum, dispatch.weights);
   return sum;
 }
 
@@ -234,14 +247,14 @@ int64_t FunctionCost::activatedWeights() const {
   int64_t sum = sharedWeights;
   for (const DispatchCost &each : dispatches) {
     DispatchOp dispatch = each.dispatch;
-    int64_t choices =
-        std::min<int64_t>(dispatch.getMaxChoices(), dispatch.getNumExperts());
+    int64_t choices = std::min<int64_t>(dispatch.getMaxChoices(),
+                                        dispatch.getNumExperts());
     // No more than there are: weightsPerExpert is that of the largest kind.
     int64_t active;
     if (llvm::MulOverflow(each.weightsPerExpert, choices, active) ||
         active > each.weights)
       active = each.weights;
-    sum = llvm::SaturatingAdd<uint64_t>(sum, active);
+    sum = saturatingSum(sum, active);
   }
   return sum;
 }

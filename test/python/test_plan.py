@@ -49,8 +49,8 @@ def test_workspace_is_that_of_the_runtime(name):
         assert point["workspace_bytes"] == layer(name).workspace_bytes(point["tokens"])
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
-@pytest.mark.parametrize("name", CHUNKED)
+@pytest.mark.parametrize("name, dtype", [(name, "f32") for name in CHUNKED] + [
+    ("mixtral", "bf16"), ("gpt_oss", "bf16"), ("deepseek_v3", "f16")])
 def test_chunks_have_the_same_bits(name, dtype):
     whole = layer(name, dtype)
     # About nine tokens at once.

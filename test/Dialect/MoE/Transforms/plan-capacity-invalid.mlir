@@ -53,3 +53,10 @@ func.func @square(%x: tensor<?x16xf32>, %z: tensor<?x?xf32>) -> tensor<?x16xf32>
   %y = linalg.matmul ins(%z, %x : tensor<?x?xf32>, tensor<?x16xf32>) outs(%x : tensor<?x16xf32>) -> tensor<?x16xf32>
   return %y : tensor<?x16xf32>
 }
+
+// -----
+
+// expected-error @+1 {{expected elements that are integers or floats to count the cost, got 'complex<f32>'}}
+func.func @complex(%x: tensor<?x16xcomplex<f32>>) -> tensor<?x16xcomplex<f32>> {
+  return %x : tensor<?x16xcomplex<f32>>
+}
