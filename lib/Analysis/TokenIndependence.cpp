@@ -122,7 +122,7 @@ bool Classifier::classify(ExpertOp op) {
   kinds[op.getBody().getArgument(0)] = Kind::PerToken;
   if (!classifyBlock(op.getBody().front()))
     return false;
-  if (!is(op.getYield().getRows(), Kind::PerToken))
+  if (!is(op.getYield().getValue(), Kind::PerToken))
     return refuse(op.getYield());
   return setAll(op, Kind::Grouped);
 }
