@@ -92,8 +92,8 @@ TokenBounds::Bound TokenBounds::minimum(Operation *op) {
   Bound lhs = compute(op->getOperand(0)), rhs = compute(op->getOperand(1));
   if (!lhs.value || !rhs.value)
     return {lhs.value ? lhs.value : rhs.value};
-  Value least = arith::MinSIOp::create(builder, op->getLoc(), lhs.value,
-                                       rhs.value);
+  Value least =
+      arith::MinSIOp::create(builder, op->getLoc(), lhs.value, rhs.value);
   return {least, lhs.exact && rhs.exact, lhs.nonNegative && rhs.nonNegative};
 }
 
@@ -127,8 +127,8 @@ static bool isStatic(Value memref, int64_t dim) {
   return type && dim >= 0 && dim < type.getRank() && !type.isDynamicDim(dim);
 }
 
-/// The buffers that `memref` is, one or the other, by way of loops, branches and
-/// casts; none where it is itself a view or an allocation.
+/// The buffers that `memref` is, one or the other, by way of loops, branches
+/// and casts; none where it is itself a view or an allocation.
 static SmallVector<Value> sourcesOf(Value memref) {
   if (auto argument = dyn_cast<BlockArgument>(memref)) {
     auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
@@ -148,6 +148,22 @@ static SmallVector<Value> sourcesOf(Value memref) {
   return {};
 }
 
+/// Whether a bound that was built is 0 or more for every T.
+bool TokenBounds::isNonNegative(Value bound) const {
+  if (bound == tokens)
+    return true;
+  APInt integer;
+  if (matchPattern(bound, m_ConstantInt(&integer)))
+    return !integer.isNegative();
+  Operation *op = bound.getDefiningOp();
+  auto isSure = [&](Value operand) { return isNonNegative(operand); };
+  if (isa_and_nonnull<arith::MaxSIOp>(op))
+    return llvm::any_of(op->getOperands(), isSure);
+  return isa_and_nonnull<arith::AddIOp, arith::MulIOp, arith::MinSIOp,
+                         arith::DivSIOp, arith::CeilDivSIOp>(op) &&
+         llvm::all_of(op->getOperands(), isSure);
+}
+
 TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
   SmallVector<Value> buffers{memref};
   Bound bound;
@@ -163,6 +179,10 @@ TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
     Bound own = extentOfSource(buffers[i], dim);
     if (!own.value)
       return {};
+    // An extent below 0 is that of a buffer which is not made for this T.
+    if (!isNonNegative(own.value))
+      own.value = arith::MaxSIOp::create(builder, memref.getLoc(), own.value,
+                                         constant(memref.getLoc(), 0).value);
     if (!bound.value)
       bound = own;
     else if (bound.value != own.value)
@@ -208,14 +228,15 @@ TokenBounds::Bound TokenBounds::extentOfSource(Value memref, int64_t dim) {
     return ofSize(expand.getMixedOutputShape()[dim]);
   if (auto collapse = dyn_cast<memref::CollapseShapeOp>(op)) {
     Bound product = constant(loc, 1);
-    SmallVector<ReassociationIndices> groups = collapse.getReassociationIndices();
+    SmallVector<ReassociationIndices> groups =
+        collapse.getReassociationIndices();
     for (int64_t source : groups[dim]) {
       Bound factor = extent(collapse.getSrc(), source);
       if (!factor.value)
         return {};
-      product = {arith::MulIOp::create(builder, loc, product.value,
-                                       factor.value),
-                 product.exact && factor.exact, true};
+      product = {
+          arith::MulIOp::create(builder, loc, product.value, factor.value),
+          product.exact && factor.exact, true};
     }
     return product;
   }

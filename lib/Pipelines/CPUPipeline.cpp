@@ -36,13 +36,14 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
   addCleanup(pm);
 }
 
-void mlir::moe::buildCPUPipeline(OpPassManager &pm,
-                                 const CPUPipelineOptions &options) {
+void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
+                                          const CPUPipelineOptions &options) {
   // What a layer calls becomes part of it, and so of its workspace.
   pm.addPass(createInlinerPass());
   addCleanup(pm);
   // Results become outputs of the caller while the layer is still tensors.
   pm.addPass(createMoEExport());
+  pm.addPass(createMoEChunkTokens());
   buildFusionPipeline(pm);
 
   // Packed weights take the place of weights; the functions that pack them are
@@ -79,5 +80,10 @@ void mlir::moe::buildCPUPipeline(OpPassManager &pm,
   pm.addPass(createMoEAllocsToArena());
   pm.addPass(createMoEForallToParallel());
   addCleanup(pm);
+}
+
+void mlir::moe::buildCPUPipeline(OpPassManager &pm,
+                                 const CPUPipelineOptions &options) {
+  buildCPUToBuffersPipeline(pm, options);
   buildLowerToLLVMPipeline(pm);
 }

@@ -29,6 +29,7 @@ void mlir::moe::buildReferenceTensorPipeline(OpPassManager &pm) {
   // Results become outputs of the caller while the layer is still tensors, so
   // that bufferization can compute right into them.
   pm.addPass(createMoEExport());
+  pm.addPass(createMoEChunkTokens());
   pm.addPass(createConvertMoEToLinalg());
   addCleanup(pm);
 }

@@ -16,6 +16,10 @@ void mlir::moe::registerPipelines() {
       "moe-cpu",
       "Lower moe operations to the LLVM dialect as kernels for a processor",
       buildCPUPipeline);
+  PassPipelineRegistration<CPUPipelineOptions>(
+      "moe-cpu-to-buffers",
+      "Lower moe operations to kernels over buffers in one workspace",
+      buildCPUToBuffersPipeline);
   PassPipelineRegistration<>(
       "moe-fuse", "Fuse moe operations into grouped products",
       buildFusionPipeline);

@@ -16,25 +16,27 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The pipeline `moe-cpu` with what its kernels need to know of the target.
-static std::string cpuPipeline(const TargetDescription &target) {
+std::string mlir::moe::resolvePipeline(llvm::StringRef name,
+                                       const TargetDescription &target) {
+  if (name != "moe-cpu" && name != "moe-cpu-to-buffers")
+    return name.str();
   auto has = [&](llvm::StringRef feature) {
     return llvm::is_contained(target.features, feature);
   };
   if (has("avx512f") && has("avx512bw") && has("avx512vl"))
-    return std::string("moe-cpu{vector-bits=512 vector-registers=32 bf16-dot=") +
+    return name.str() + "{vector-bits=512 vector-registers=32 bf16-dot=" +
            (has("avx512bf16") ? "true}" : "false}");
   if (has("avx2") && has("fma"))
-    return "moe-cpu{vector-bits=256 vector-registers=16}";
+    return name.str() + "{vector-bits=256 vector-registers=16}";
   if (llvm::Triple(target.triple).isAArch64())
-    return "moe-cpu{vector-bits=128 vector-registers=32}";
-  return "moe-cpu";
+    return name.str() + "{vector-bits=128 vector-registers=32}";
+  return name.str();
 }
 
 LogicalResult mlir::moe::runPipeline(ModuleOp module,
                                      llvm::StringRef name,
                                      const TargetDescription &target) {
-  std::string pipeline = name == "moe-cpu" ? cpuPipeline(target) : name.str();
+  std::string pipeline = resolvePipeline(name, target);
   std::string message;
   llvm::raw_string_ostream stream(message);
   PassManager manager(module.getContext());

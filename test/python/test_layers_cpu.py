@@ -149,14 +149,27 @@ def test_bits_do_not_depend_on_t(name, dtype):
 
 @pytest.mark.parametrize("name", ALL)
 def test_workspace_is_enough(name):
-    """Exactly workspace_bytes(T), between guard bytes that must survive."""
-    inputs = data.inputs_of(name, 33)
-    size = layer(name).workspace_bytes(33)
-    whole = np.full(size + 192, 0xA5, np.uint8)
-    start = -whole.ctypes.data % 64 + 64
-    y = layer(name)(**inputs, workspace=whole[start:start + size])
-    np.testing.assert_array_equal(bits(y), bits(layer(name)(**inputs)))
-    assert (whole[:start] == 0xA5).all() and (whole[start + size:] == 0xA5).all()
+    """Exactly workspace_bytes(T), between guard bytes that must survive, whatever was in it:
+    tokens spread over the experts and, where there is a router, all on one of them."""
+    calls = [(layer(name), data.inputs_of(name, 257))]
+    if name in ROUTED and name != "hierarchical":
+        inputs, weights = data.skewed(name, 257, expert=6)
+        calls.append((module(name).layer(weights), inputs))
+    for tokens in [*range(41), 257]:
+        for call, whole_inputs in calls:
+            inputs = {k: v[:tokens] for k, v in whole_inputs.items()}
+            size = call.workspace_bytes(tokens)
+            results = []
+            for content in (0x00, 0xFF):    # zeros; NaN and −1
+                whole = np.full(size + 192, 0xA5, np.uint8)
+                start = -whole.ctypes.data % 64 + 64
+                whole[start:start + size] = content
+                results.append(call(**inputs, workspace=whole[start:start + size]))
+                assert (whole[:start] == 0xA5).all(), tokens
+                assert (whole[start + size:] == 0xA5).all(), tokens
+            np.testing.assert_array_equal(bits(results[0]), bits(results[1]), str(tokens))
+            if tokens in (0, 1, 40, 257):
+                np.testing.assert_array_equal(bits(results[0]), bits(call(**inputs)))
 
 
 def test_ids_of_minus_one_add_nothing():

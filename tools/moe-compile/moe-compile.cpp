@@ -13,7 +13,9 @@
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
 #include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
 #include "mlir/Support/FileUtilities.h"
+#include "mlir/Transforms/Passes.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
@@ -57,11 +59,45 @@ static cl::opt<std::string>
              cl::value_desc("name"), cl::init("moe-cpu"),
              cl::cat(category));
 
-enum class Emit { MLIR, LLVMDialect, LLVM, Assembly, Object, Artifact };
+static cl::opt<std::string>
+    tokens("tokens", cl::desc("Range of the number of tokens of a call"),
+           cl::value_desc("min:max"), cl::cat(category));
+static cl::opt<std::string> memoryLimit(
+    "memory-limit",
+    cl::desc(
+        "Largest workspace, such as 4096, 64MiB or 2GB; calls run in chunks "
+        "of tokens where they need more"),
+    cl::value_desc("bytes"), cl::cat(category));
+static cl::opt<std::string> imbalance(
+    "imbalance",
+    cl::desc("Model of the routing to plan for: worst, uniform[:DELTA], "
+             "zipf:S[:DELTA] or histogram:FILE[:DELTA] (default: uniform)"),
+    cl::value_desc("model"), cl::init("uniform"), cl::cat(category));
+static cl::opt<double>
+    flops("flops", cl::desc("Operations per second of the target, to plan for"),
+          cl::value_desc("rate"), cl::init(1e12), cl::cat(category));
+static cl::opt<double>
+    bandwidth("bandwidth",
+              cl::desc("Bytes per second of the target, to plan for"),
+              cl::value_desc("rate"), cl::init(1e11), cl::cat(category));
+
+enum class Emit {
+  MLIR,
+  Plan,
+  PlanJSON,
+  LLVMDialect,
+  LLVM,
+  Assembly,
+  Object,
+  Artifact
+};
 static cl::opt<Emit> emit(
     "emit", cl::desc("What to write:"), cl::init(Emit::Artifact),
     cl::values(
         clEnumValN(Emit::MLIR, "mlir", "the layer as moe operations"),
+        clEnumValN(Emit::Plan, "plan",
+                   "bounds, kernel variants, memory and cost, as text"),
+        clEnumValN(Emit::PlanJSON, "plan-json", "the same as JSON"),
         clEnumValN(Emit::LLVMDialect, "llvm-dialect",
                    "the layer in the LLVM dialect, after the pipeline"),
         clEnumValN(Emit::LLVM, "llvm", "LLVM IR"),
@@ -133,8 +169,38 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
   return std::move(*module);
 }
 
+/// Whether the layer is to be planned before it is compiled.
+static bool wantsPlan() {
+  return emit == Emit::Plan || emit == Emit::PlanJSON ||
+         tokens.getNumOccurrences() || memoryLimit.getNumOccurrences() ||
+         imbalance.getNumOccurrences() || flops.getNumOccurrences() ||
+         bandwidth.getNumOccurrences();
+}
+
+/// Plan the layer; `report` gets what --emit=plan shows.
+static LogicalResult plan(ModuleOp module, const moe::TargetDescription &target,
+                          llvm::raw_ostream &report) {
+  moe::MoEPlanCapacityOptions options;
+  options.tokens = tokens;
+  options.memoryLimit = memoryLimit;
+  options.imbalance = imbalance;
+  options.flops = flops;
+  options.bandwidth = bandwidth;
+  // By convention, a pipeline as far as the workspace.
+  options.lowering = moe::resolvePipeline(pipeline + "-to-buffers", target);
+  options.print = emit == Emit::Plan       ? "text"
+                  : emit == Emit::PlanJSON ? "json"
+                                           : "";
+  PassManager manager(module.getContext());
+  manager.addPass(createInlinerPass());
+  manager.addPass(createCanonicalizerPass());
+  manager.addPass(createCSEPass());
+  manager.addPass(moe::createMoEPlanCapacity(options, report));
+  return manager.run(module);
+}
+
 static int compile(ModuleOp module) {
-  if (emit == Emit::MLIR)
+  if (emit == Emit::MLIR && !wantsPlan())
     return write(print(module));
   auto targets = moe::parseTargets(targetNames);
   if (!targets)
@@ -143,6 +209,17 @@ static int compile(ModuleOp module) {
     return fail(llvm::createStringError(
         "expected one target for what --emit says, got " +
         llvm::Twine(targets->size()) + "; only an artifact has several"));
+  if (wantsPlan()) {
+    // What is planned holds for every target; the report is of the first.
+    std::string report;
+    llvm::raw_string_ostream stream(report);
+    if (failed(plan(module, targets->front(), stream)))
+      return 1;
+    if (emit == Emit::Plan || emit == Emit::PlanJSON)
+      return write(report);
+    if (emit == Emit::MLIR)
+      return write(print(module));
+  }
 
   // A pipeline may ask for the target, so each has a module of its own.
   llvm::SmallVector<OwningOpRef<ModuleOp>> modules;
@@ -206,7 +283,9 @@ int main(int argc, char **argv) {
       argc, argv,
       "Compile a Mixture-of-Experts layer\n\n"
       "  moe-compile layer.mlir -o layer.moe\n"
-      "  moe-compile --hf DIR --layer 3 -o layer.moe\n");
+      "  moe-compile --hf DIR --layer 3 -o layer.moe\n"
+      "  moe-compile layer.mlir --emit=plan --tokens=1:4096\n"
+      "  moe-compile layer.mlir --memory-limit=64MiB -o layer.moe\n");
   if (!checkpoint.empty() && input.getNumOccurrences() > 0)
     return fail(llvm::createStringError(
         "expected either a file of IR or --hf, got both"));

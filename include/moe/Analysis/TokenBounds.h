@@ -30,7 +30,7 @@ public:
 
   /// An upper bound of `value` (index), or null if it has none.
   Value boundOf(Value value) { return compute(value).value; }
-  /// An upper bound of extent `dim` of a buffer.
+  /// An upper bound, 0 or more, of extent `dim` of a buffer.
   Value boundOfExtent(Value memref, int64_t dim) {
     return extent(memref, dim).value;
   }
@@ -50,6 +50,7 @@ private:
   Bound copy(Operation *op, bool monotone);
   Bound minimum(Operation *op);
   Bound product(Operation *op);
+  bool isNonNegative(Value bound) const;
   Bound extent(Value memref, int64_t dim);
   Bound extentOfSource(Value memref, int64_t dim);
 

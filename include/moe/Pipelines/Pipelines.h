@@ -43,9 +43,13 @@ struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
 
 /// The fast path: fused operations on packed weights, vector kernels and tasks.
 void buildCPUPipeline(OpPassManager &pm, const CPUPipelineOptions &options);
+/// The same as far as buffers in one workspace.
+void buildCPUToBuffersPipeline(OpPassManager &pm,
+                               const CPUPipelineOptions &options);
 
-/// Make the pipelines available by name: `moe-cpu`, `moe-fuse`, `moe-reference`,
-/// `moe-reference-to-buffers`, `moe-lower-to-llvm`.
+/// Make the pipelines available by name: `moe-cpu`,
+/// `moe-cpu-to-buffers`, `moe-fuse`, `moe-reference`, `moe-reference-to-buffers`,
+/// `moe-lower-to-llvm`.
 void registerPipelines();
 
 } // namespace mlir::moe

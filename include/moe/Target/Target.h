@@ -42,9 +42,14 @@ struct TargetDescription {
 llvm::Expected<llvm::SmallVector<TargetDescription, 0>>
 parseTargets(llvm::StringRef names);
 
+/// The text of a pipeline: `moe-cpu` and `moe-cpu-to-buffers` without options get
+/// what their kernels need to know of `target`.
+std::string resolvePipeline(llvm::StringRef name,
+                            const TargetDescription &target);
+
 /// Run a pipeline, by the name that moe-opt knows it under or as a list of
-/// passes, on a module. `moe-cpu` without options gets those that fit `target`.
-/// Diagnostics go to the context.
+/// passes, on a module, as `resolvePipeline` has it. Diagnostics go to the
+/// context.
 LogicalResult runPipeline(ModuleOp module, llvm::StringRef pipeline,
                           const TargetDescription &target);
 

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Analysis/CapacityPlan.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
@@ -55,7 +56,7 @@ public:
 
 private:
   LogicalResult describeInputs();
-  LogicalResult setTokenRange(ArrayRef<DispatchOp> dispatches);
+  LogicalResult setTokenRange();
   LogicalResult addOutputs(func::ReturnOp returnOp);
   void addReports(ArrayRef<DispatchOp> dispatches, func::ReturnOp returnOp);
   LogicalResult describe(Type type, StringRef name, StringRef role,
@@ -160,31 +161,12 @@ LogicalResult Exporter::describeInputs() {
 }
 
 /// Check or add the range of T: row numbers are 32-bit.
-LogicalResult Exporter::setTokenRange(ArrayRef<DispatchOp> dispatches) {
-  int64_t limit = INT32_MAX;
-  for (DispatchOp dispatch : dispatches)
-    limit = std::min<int64_t>(limit, INT32_MAX / dispatch.getTopK());
-  Attribute given = function->getAttr("moe.tokens");
-  if (!given) {
-    function->setAttr("moe.tokens", builder.getI64ArrayAttr({0, limit}));
-    return success();
-  }
-  SmallVector<int64_t> bounds;
-  auto range = dyn_cast<ArrayAttr>(given);
-  for (Attribute bound : range ? range.getValue() : ArrayRef<Attribute>())
-    if (auto integer = dyn_cast<IntegerAttr>(bound))
-      if (integer.getType().isSignlessInteger(64))
-        bounds.push_back(integer.getInt());
-  if (bounds.size() != 2 || range.size() != 2 || bounds[0] < 0 ||
-      bounds[1] < bounds[0])
-    return function.emitError()
-           << "expected moe.tokens to be [min, max] with 0 <= min <= max, got "
-           << given;
-  if (bounds[1] > limit)
-    return function.emitError()
-           << "expected a maximum of at most " << limit
-           << " tokens in moe.tokens, so that the rows fit 32 bits, got "
-           << bounds[1];
+LogicalResult Exporter::setTokenRange() {
+  FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
+  if (failed(range))
+    return failure();
+  function->setAttr("moe.tokens",
+                    builder.getI64ArrayAttr({range->first, range->second}));
   return success();
 }
 
@@ -367,14 +349,9 @@ LogicalResult Exporter::run() {
 
   // Only a dispatch at the top level runs once in each call; one inside a loop
   // or an expert has no single answer to report.
-  SmallVector<DispatchOp> all, reported;
-  function.walk([&](DispatchOp dispatch) {
-    all.push_back(dispatch);
-    if (dispatch->getParentOp() == function)
-      reported.push_back(dispatch);
-  });
-  if (failed(describeInputs()) || failed(setTokenRange(all)) ||
-      failed(addOutputs(returnOp)))
+  SmallVector<DispatchOp> reported(function.getOps<DispatchOp>());
+  if (failed(verifyCapacityPlan(function)) || failed(describeInputs()) ||
+      failed(setTokenRange()) || failed(addOutputs(returnOp)))
     return failure();
   addReports(reported, returnOp);
   function->setAttr(

@@ -75,10 +75,12 @@ func.func @complement(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.si
 
 // -----
 
-// What is computed from T exactly may be anything.
+// What is computed from T exactly may be anything; for more than 1000 tokens there
+// is no such buffer.
 // CHECK-LABEL: func.func @moe_workspace_exact(
 // CHECK:         %[[T:.*]] = arith.index_cast
-// CHECK:         arith.subi %c1063, %[[T]]
+// CHECK:         %[[D:.*]] = arith.subi %c1000, %[[T]]
+// CHECK:         arith.maxsi %[[D]], %c0
 func.func @exact(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
   %c0 = arith.constant 0 : index
   %c1000 = arith.constant 1000 : index
@@ -95,7 +97,7 @@ func.func @exact(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
 // CHECK-LABEL: func.func @moe_workspace_views(
 // CHECK:         %[[T:.*]] = arith.index_cast
 // CHECK:         %[[T12:.*]] = arith.muli %[[T]], %c12
-func.func @views(%x: memref<?x4xi8>) attributes {moe.signature = {}} {
+func.func @views(%x: memref<?x4xi8>) attributes {moe.signature = {}, moe.tokens = [0, 1000000]} {
   %c0 = arith.constant 0 : index
   %c3 = arith.constant 3 : index
   %t = memref.dim %x, %c0 : memref<?x4xi8>

@@ -154,6 +154,32 @@ func.func @grows(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature
 
 // -----
 
+// T·T·4 bytes, T up to 2^31 where nothing else is said.
+func.func @square(%x: memref<?xf32>) attributes {moe.signature = {}} {
+  %c0 = arith.constant 0 : index
+  %t = memref.dim %x, %c0 : memref<?xf32>
+  // expected-error @+1 {{expected a size within 64 bits for the 2147483647 tokens that moe.tokens allows}}
+  %a = memref.alloc(%t, %t) : memref<?x?xf32>
+  "test.use"(%a) : (memref<?x?xf32>) -> ()
+  return
+}
+
+// -----
+
+// Each of the buffers fits, the sum does not.
+// expected-error @+1 {{expected a workspace within 64 bits for the 2000000000 tokens that moe.tokens allows}}
+func.func @sum(%x: memref<?xf32>) attributes {moe.signature = {}, moe.tokens = [0, 2000000000]} {
+  %c0 = arith.constant 0 : index
+  %t = memref.dim %x, %c0 : memref<?xf32>
+  %a = memref.alloc(%t, %t) : memref<?x?xi8>
+  %b = memref.alloc(%t, %t) : memref<?x?xi8>
+  %c = memref.alloc(%t, %t) : memref<?x?xi8>
+  "test.use"(%a, %b, %c) : (memref<?x?xi8>, memref<?x?xi8>, memref<?x?xi8>) -> ()
+  return
+}
+
+// -----
+
 //===----------------------------------------------------------------------===//
 // Loops and calls
 //===----------------------------------------------------------------------===//
@@ -246,5 +272,57 @@ func.func @calls() attributes {moe.signature = {}} {
 func.func private @moe_workspace_layer()
 // expected-error @+1 {{redefinition of symbol named 'moe_workspace_layer'}}
 func.func @layer() attributes {moe.signature = {}} {
+  return
+}
+
+// -----
+
+// Iterations that run at the same time must not share memory.
+func.func @parallel(%x: memref<?xf32>) attributes {moe.signature = {}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %t = memref.dim %x, %c0 : memref<?xf32>
+  // expected-note @+1 {{the loop is here}}
+  scf.parallel (%i) = (%c0) to (%t) step (%c1) {
+    scf.for %j = %c0 to %t step %c1 {
+      // expected-error @+1 {{expected no buffer made in a parallel loop: its iterations would share one place; make it outside, with room for each of them}}
+      %a = memref.alloc() : memref<4xf32>
+      "test.use"(%a) : (memref<4xf32>) -> ()
+    }
+  }
+  return
+}
+
+// -----
+
+func.func @forall(%x: memref<?xf32>) attributes {moe.signature = {}} {
+  %c0 = arith.constant 0 : index
+  %t = memref.dim %x, %c0 : memref<?xf32>
+  // expected-note @+1 {{the loop is here}}
+  scf.forall (%i) in (%t) {
+    // expected-error @+1 {{expected no buffer made in a parallel loop}}
+    %a = memref.alloc() : memref<4xf32>
+    "test.use"(%a) : (memref<4xf32>) -> ()
+  }
+  return
+}
+
+// -----
+
+// Nothing says how often, or when, such a region runs.
+func.func @unknown_region() attributes {moe.signature = {}} {
+  "test.region"() ({
+    // expected-error @+1 {{expected a buffer made under structured control flow, got one in 'test.region'}}
+    %a = memref.alloc() : memref<4xf32>
+    "test.use"(%a) : (memref<4xf32>) -> ()
+  }) : () -> ()
+  return
+}
+
+// -----
+
+func.func @frees_an_argument(%x: memref<4xf32>) attributes {moe.signature = {}} {
+  // expected-error @+1 {{expected only buffers of this function to be freed}}
+  memref.dealloc %x : memref<4xf32>
   return
 }

@@ -2,13 +2,16 @@
 // RUN: moe-opt %s '-moe-allocs-to-arena=alignment=256' -canonicalize -cse -split-input-file -allow-unregistered-dialect \
 // RUN:   | FileCheck %s --check-prefix=ALIGN
 
-// Two buffers after one another, each on 64 bytes: f16 x 10 takes 64, T x 4 x f32
-// takes 16·T rounded up.
+// Two buffers that live at once, one above the other, each on 64 bytes: T x 4 x
+// f32 takes 16·T rounded up, f16 x 10 takes 64.
 // CHECK-LABEL: func.func @layer(
 // CHECK-SAME:    %[[X:.*]]: memref<?x4xf32>, %[[ARENA:.*]]: memref<?xi8>)
-// CHECK-DAG:     %[[T:.*]] = memref.dim %[[X]], %c0
-// CHECK-DAG:     %[[A:.*]] = memref.view %[[ARENA]][%c0][] : memref<?xi8> to memref<10xf16>
-// CHECK-DAG:     %[[B:.*]] = memref.view %[[ARENA]][%c64][%[[T]]] : memref<?xi8> to memref<?x4xf32>
+// CHECK:         %[[T:.*]] = memref.dim %[[X]], %c0
+// CHECK:         %[[BYTES:.*]] = arith.muli %[[T]], %c16
+// CHECK:         %[[UP:.*]] = arith.addi %[[BYTES]], %c63
+// CHECK:         %[[ALIGNED:.*]] = arith.andi %[[UP]], %c-64
+// CHECK:         %[[A:.*]] = memref.view %[[ARENA]][%[[ALIGNED]]][] : memref<?xi8> to memref<10xf16>
+// CHECK:         %[[B:.*]] = memref.view %[[ARENA]][%c0][%[[T]]] : memref<?xi8> to memref<?x4xf32>
 // CHECK:         "test.use"(%[[A]], %[[B]])
 // CHECK-NOT:     memref.alloc
 // CHECK-LABEL: func.func @moe_workspace_layer(
@@ -20,8 +23,9 @@
 // CHECK:         %[[TOTAL:.*]] = arith.addi %[[ALIGNED]], %c64
 // CHECK:         arith.index_cast %[[TOTAL]] : index to i64
 // ALIGN-LABEL: func.func @layer(
-// ALIGN-DAG:     memref.view %{{.*}}[%c0][] : memref<?xi8> to memref<10xf16>
-// ALIGN-DAG:     memref.view %{{.*}}[%c256][%{{.*}}] : memref<?xi8> to memref<?x4xf32>
+// ALIGN:         arith.addi %{{.*}}, %c255
+// ALIGN-LABEL: func.func @moe_workspace_layer(
+// ALIGN:         arith.addi %{{.*}}, %c256
 func.func @layer(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?x4xf32>

@@ -8,6 +8,8 @@
 #ifndef MOE_DIALECT_MOE_TRANSFORMS_PASSES_H
 #define MOE_DIALECT_MOE_TRANSFORMS_PASSES_H
 
+#include "moe/Dialect/MoE/IR/MoE.h"
+
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
 
@@ -15,6 +17,10 @@ namespace mlir::moe {
 
 #define GEN_PASS_DECL
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"
+
+/// The same, with a place for what `print` asks for.
+std::unique_ptr<Pass> createMoEPlanCapacity(MoEPlanCapacityOptions options,
+                                            llvm::raw_ostream &report);
 
 #define GEN_PASS_REGISTRATION
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"

@@ -10,6 +10,47 @@
 
 include "mlir/Pass/PassBase.td"
 
+def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
+  let summary = "Plan bounds, kernel variants and memory before anything runs";
+  let description = [{
+    Gives every public function an attribute `moe.plan` with, for all T of a
+    range: bounds of the rows, tiles and padding of each dispatch that hold for
+    every routing, the kernel variant for each range of T, whether a capacity can
+    be exceeded, and the bytes of the workspace. `moe-export` and
+    `moe-allocs-to-arena` check that it is true.
+
+    The variant is the one whose tiles take the shortest time at the given rates,
+    on average under the model of the routing: each tile reads the weights of its
+    expert once. The workspace is that of the pipeline `lowering`, run on a copy.
+
+    Where the workspace exceeds `memory-limit`, calls run in chunks of the largest
+    number of tokens that fits, with the same bits. If tokens depend on one
+    another, or if not even one token fits, that is an error with the reason and
+    the least limit that works.
+
+    With `print`, writes the plan, what a call costs and what the routing is like
+    to stdout, as text or JSON.
+  }];
+  let options = [
+    Option<"tokens", "tokens", "std::string", "\"\"",
+           "MIN:MAX, the range of T; by default moe.tokens, or all">,
+    Option<"memoryLimit", "memory-limit", "std::string", "\"\"",
+           "bytes of the workspace, such as 4096, 64MiB or 2GB">,
+    Option<"imbalance", "imbalance", "std::string", "\"uniform\"",
+           "model of the routing: worst, uniform[:DELTA], zipf:S[:DELTA] or "
+           "histogram:FILE[:DELTA]">,
+    Option<"flops", "flops", "double", "1e12", "operations in a second">,
+    Option<"bandwidth", "bandwidth", "double", "1e11", "bytes in a second">,
+    ListOption<"variants", "variants", "std::string",
+               "kernel variants as NAME:ROWS, the rows of a tile">,
+    Option<"lowering", "lowering", "std::string",
+           "\"moe-reference-to-buffers\"",
+           "pipeline that makes the workspace">,
+    Option<"print", "print", "std::string", "\"\"", "text or json">
+  ];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+}
+
 def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
   let summary = "Give functions the calling convention of the runtime";
   let description = [{
@@ -31,6 +72,29 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
     "::mlir::tensor::TensorDialect"
+  ];
+}
+
+def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
+  let summary = "Run a call in chunks of tokens";
+  let description = [{
+    Puts the body of a function that `moe-export` prepared into a loop over chunks
+    of tokens, if its `moe.plan` has a chunk: of each chunk it reads the rows of
+    the inputs and writes those of the outputs, and what it reports is added up.
+    The workspace is then that of one chunk, whatever T is.
+
+    The results have the same bits. So a function in which tokens depend on one
+    another is an error: a capacity, experts that choose, a softmax over the
+    tokens.
+  }];
+  let options = [
+    Option<"chunk", "chunk", "int64_t", "0",
+           "tokens of a chunk, for functions without a plan">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"
   ];
 }
 

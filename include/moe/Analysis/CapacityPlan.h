@@ -1,0 +1,74 @@
+//===- CapacityPlan.h - Bounds, variants and policies -----------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_ANALYSIS_CAPACITYPLAN_H
+#define MOE_ANALYSIS_CAPACITYPLAN_H
+
+#include "moe/Analysis/Cost.h"
+#include "moe/Analysis/Imbalance.h"
+
+namespace mlir::moe {
+
+/// A kernel for the products of the experts: it works on tiles of so many rows.
+struct TileVariant {
+  std::string name;
+  int64_t rows;
+};
+
+/// What a plan is made for.
+struct PlanTarget {
+  /// Operations and bytes in a second.
+  double flops = 1e12, bandwidth = 1e11;
+  /// Smallest tiles first.
+  std::vector<TileVariant> variants;
+};
+
+//===----------------------------------------------------------------------===//
+// Bounds as functions of T: the least of the results of a map
+//===----------------------------------------------------------------------===//
+
+/// The bound at T; none if it exceeds 64 bits.
+std::optional<int64_t> evaluateBound(AffineMap bound, int64_t tokens);
+
+/// Grouped rows of a dispatch, for every routing.
+AffineMap boundOfRows(DispatchOp dispatch);
+/// Rows of one expert.
+AffineMap boundOfFullest(DispatchOp dispatch);
+/// Tiles that grouped rows need.
+AffineMap boundOfTiles(AffineMap rows, int64_t experts, int64_t tile);
+/// Rows of these tiles that are padding.
+AffineMap boundOfPadding(AffineMap rows, int64_t experts, int64_t tile);
+
+//===----------------------------------------------------------------------===//
+// Plans
+//===----------------------------------------------------------------------===//
+
+/// Whether a call of at most `tokens` tokens can exceed the capacity.
+OverflowPolicy overflowPolicy(DispatchOp dispatch, int64_t tokens);
+
+/// Seconds that the experts take with tiles of `tile` rows, on average: each
+/// tile reads the weights of its expert.
+double expertSeconds(const DispatchCost &cost, const RowDistribution &rows,
+                     const PlanTarget &target, int64_t tokens, int64_t tile);
+
+/// The plan of one dispatch for `min` to `max` tokens.
+DispatchPlanAttr planDispatch(const DispatchCost &cost,
+                              const RowDistribution &rows,
+                              const PlanTarget &target, int64_t min,
+                              int64_t max);
+
+/// Fail, with an error at the function, if it has a plan that promises less
+/// than its dispatches need. A function without a plan is right.
+LogicalResult verifyCapacityPlan(func::FuncOp function);
+
+/// The range of T that a function is for: `moe.tokens`, or all for which row
+/// numbers are 32-bit. Fails, with an error, if the attribute is no range.
+FailureOr<std::pair<int64_t, int64_t>> tokenRange(func::FuncOp function);
+
+} // namespace mlir::moe
+
+#endif // MOE_ANALYSIS_CAPACITYPLAN_H

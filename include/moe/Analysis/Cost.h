@@ -1,0 +1,52 @@
+//===- Cost.h - What a layer computes and reads -----------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_ANALYSIS_COST_H
+#define MOE_ANALYSIS_COST_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+
+namespace mlir::moe {
+
+/// The work of all experts on the rows of one dispatch.
+struct DispatchCost {
+  DispatchOp dispatch;
+  /// Floating-point operations of contractions for each row, at most.
+  int64_t flopsPerRow = 0;
+  /// Bytes that the expert operations read and write for each row, at most.
+  int64_t bytesPerRow = 0;
+  /// Parameters of one expert, of the largest kind, and of all experts.
+  int64_t weightsPerExpert = 0, weights = 0;
+  int64_t weightBytesPerExpert = 0, weightBytes = 0;
+};
+
+/// The cost of a function at the tensor level as a function of T and of the
+/// rows of its dispatches. Every dynamic extent of the function is T, those
+/// within an expert are its rows. A multiplication and an addition are two
+/// operations; elementwise operations do not count.
+struct FunctionCost {
+  int64_t flopsPerToken = 0, fixedFlops = 0;
+  /// Bytes of inputs and outputs.
+  int64_t bytesPerToken = 0, fixedBytes = 0;
+  /// Parameters that every token uses, and their bytes.
+  int64_t sharedWeights = 0, sharedWeightBytes = 0;
+  SmallVector<DispatchCost> dispatches;
+
+  /// Parameters of the layer, and those that one token uses at most.
+  int64_t weights() const;
+  int64_t activatedWeights() const;
+};
+
+/// Fails, with an error at the operation, where the cost is no linear function
+/// of T and the rows, or exceeds 64 bits.
+FailureOr<FunctionCost> computeCost(func::FuncOp function);
+
+} // namespace mlir::moe
+
+#endif // MOE_ANALYSIS_COST_H

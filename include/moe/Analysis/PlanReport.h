@@ -1,0 +1,64 @@
+//===- PlanReport.h - A capacity plan for people and programs ---*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_ANALYSIS_PLANREPORT_H
+#define MOE_ANALYSIS_PLANREPORT_H
+
+#include "moe/Analysis/CapacityPlan.h"
+
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <functional>
+
+namespace mlir::moe {
+
+/// What a function with a plan costs, at several T.
+class PlanReport {
+public:
+  /// `workspace` gives the bytes for T, none above 64 bits.
+  PlanReport(func::FuncOp function, const FunctionCost &cost,
+             ArrayRef<RowDistribution> rows, StringRef imbalance,
+             const PlanTarget &target,
+             const std::function<std::optional<int64_t>(int64_t)> &workspace);
+
+  void print(llvm::raw_ostream &os) const;
+  llvm::json::Object toJSON() const;
+
+private:
+  /// One dispatch at one T.
+  struct DispatchPoint {
+    std::string variant;
+    /// For every routing; none above 64 bits.
+    std::optional<int64_t> rows, tiles, padding;
+    /// Under the model.
+    double active, fullest, padded, overflow, dropped;
+    int64_t fullestBound;
+    Method method;
+  };
+  struct Point {
+    int64_t tokens;
+    std::optional<int64_t> flops, workspace;
+    double bytes, seconds;
+    std::vector<DispatchPoint> dispatches;
+  };
+
+  DispatchPoint at(size_t dispatch, int64_t tokens) const;
+  Point at(int64_t tokens) const;
+
+  std::string name, imbalance;
+  PlanAttr plan;
+  const FunctionCost &cost;
+  ArrayRef<RowDistribution> rows;
+  const PlanTarget &target;
+  std::function<std::optional<int64_t>(int64_t)> workspace;
+  std::vector<Point> points;
+};
+
+} // namespace mlir::moe
+
+#endif // MOE_ANALYSIS_PLANREPORT_H

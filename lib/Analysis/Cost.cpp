@@ -1,0 +1,264 @@
+//===- Cost.cpp - What a layer computes and reads -------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Analysis/Cost.h"
+
+#include "mlir/Analysis/SliceAnalysis.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "llvm/ADT/SetVector.h"
+#include "llvm/Support/MathExtras.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+/// A count that is a·n + b for n tokens or rows.
+struct Count {
+  int64_t each = 0, fixed = 0;
+};
+
+class CostAnalysis {
+public:
+  explicit CostAnalysis(func::FuncOp function) : function(function) {}
+  FailureOr<FunctionCost> run();
+
+private:
+  LogicalResult add(Operation *at, int64_t &sum, int64_t value);
+  FailureOr<int64_t> multiply(Operation *at, int64_t a, int64_t b);
+  FailureOr<Count> elementsOf(Operation *at, ShapedType type);
+  FailureOr<int64_t> bytesOf(Operation *at, Type element, int64_t count);
+  LogicalResult addContraction(linalg::LinalgOp op, Count &flops);
+  LogicalResult addContractions(Region &region, Count &flops);
+  LogicalResult addExpert(ExpertOp op);
+  LogicalResult addArguments();
+
+  func::FuncOp function;
+  FunctionCost cost;
+  /// Values that moe.expert takes as parameters.
+  llvm::SetVector<Value> parameters;
+};
+} // namespace
+
+static LogicalResult tooLarge(Operation *op) {
+  return op->emitError("expected a cost within 64 bits");
+}
+
+LogicalResult CostAnalysis::add(Operation *at, int64_t &sum, int64_t value) {
+  return llvm::AddOverflow(sum, value, sum) ? tooLarge(at) : success();
+}
+
+FailureOr<int64_t> CostAnalysis::multiply(Operation *at, int64_t a, int64_t b) {
+  int64_t product;
+  if (llvm::MulOverflow(a, b, product))
+    return tooLarge(at);
+  return product;
+}
+
+/// Elements of a tensor; at most one extent may be dynamic.
+FailureOr<Count> CostAnalysis::elementsOf(Operation *at, ShapedType type) {
+  int64_t elements = 1;
+  for (int64_t extent : type.getShape()) {
+    if (ShapedType::isDynamic(extent))
+      continue;
+    FailureOr<int64_t> product = multiply(at, elements, extent);
+    if (failed(product))
+      return failure();
+    elements = *product;
+  }
+  if (type.getNumDynamicDims() > 1)
+    return at->emitError("expected at most one dynamic extent to count the "
+                         "cost, got ")
+           << type;
+  return type.getNumDynamicDims() == 1 ? Count{elements, 0}
+                                       : Count{0, elements};
+}
+
+FailureOr<int64_t> CostAnalysis::bytesOf(Operation *at, Type element,
+                                         int64_t count) {
+  if (!element.isIntOrIndexOrFloat())
+    return at->emitError("expected elements that are integers or floats to count "
+                         "the cost, got ")
+           << element;
+  int64_t bits = element.isIndex() ? 64 : element.getIntOrFloatBitWidth();
+  return multiply(at, count, llvm::divideCeil(bits, 8));
+}
+
+LogicalResult CostAnalysis::addContraction(linalg::LinalgOp op, Count &flops) {
+  int64_t domain = 2, dynamic = 0;
+  for (int64_t extent : op.getStaticLoopRanges()) {
+    if (ShapedType::isDynamic(extent)) {
+      ++dynamic;
+      continue;
+    }
+    FailureOr<int64_t> product = multiply(op, domain, extent);
+    if (failed(product))
+      return failure();
+    domain = *product;
+  }
+  if (dynamic > 1)
+    return op->emitError(
+               "expected a contraction over at most one dynamic extent "
+               "to count its cost, got ")
+           << dynamic;
+  return add(op, dynamic == 1 ? flops.each : flops.fixed, domain);
+}
+
+/// All contractions of a region but those of experts within it.
+LogicalResult CostAnalysis::addContractions(Region &region, Count &flops) {
+  WalkResult result = region.walk<WalkOrder::PreOrder>([&](Operation *op) {
+    if (isa<ExpertOp>(op))
+      return WalkResult::skip();
+    auto contraction = dyn_cast<linalg::LinalgOp>(op);
+    if (contraction && linalg::isaContractionOpInterface(contraction) &&
+        failed(addContraction(contraction, flops)))
+      return WalkResult::interrupt();
+    return WalkResult::advance();
+  });
+  return failure(result.wasInterrupted());
+}
+
+LogicalResult CostAnalysis::addExpert(ExpertOp op) {
+  auto dispatch = op.getOffsets().getDefiningOp<DispatchOp>();
+  DispatchCost *found =
+      llvm::find_if(cost.dispatches, [&](const DispatchCost &each) {
+        return each.dispatch == dispatch;
+      });
+  // Offsets that are given rather than made by a dispatch: rows are unknown.
+  if (found == cost.dispatches.end())
+    return success();
+
+  Count flops;
+  if (failed(addContractions(op.getBody(), flops)) ||
+      failed(add(op, found->flopsPerRow, flops.each)))
+    return failure();
+  for (Type type : {op.getGrouped().getType(), op.getResult().getType()}) {
+    auto rows = cast<RankedTensorType>(type);
+    FailureOr<int64_t> bytes =
+        bytesOf(op, rows.getElementType(), rows.getDimSize(1));
+    if (failed(bytes) || failed(add(op, found->bytesPerRow, *bytes)))
+      return failure();
+  }
+  int64_t weights = 0, weightBytes = 0;
+  for (Value parameter : op.getParams()) {
+    parameters.insert(parameter);
+    auto type = cast<RankedTensorType>(parameter.getType());
+    FailureOr<Count> elements = elementsOf(op, type);
+    if (failed(elements))
+      return failure();
+    FailureOr<int64_t> bytes =
+        bytesOf(op, type.getElementType(), elements->fixed);
+    if (failed(bytes) || failed(add(op, found->weights, elements->fixed)) ||
+        failed(add(op, found->weightBytes, *bytes)))
+      return failure();
+    // All leading extents are the number of experts of the operation.
+    int64_t count = std::max<int64_t>(op.getExpertCount(), 1);
+    weights += elements->fixed / count;
+    weightBytes += *bytes / count;
+  }
+  found->weightsPerExpert = std::max(found->weightsPerExpert, weights);
+  found->weightBytesPerExpert =
+      std::max(found->weightBytesPerExpert, weightBytes);
+  return success();
+}
+
+/// Inputs and outputs, and the weights that no expert has to itself.
+LogicalResult CostAnalysis::addArguments() {
+  llvm::SetVector<Operation *> makers;
+  llvm::DenseSet<Value> ofExperts(parameters.begin(), parameters.end());
+  for (Value parameter : parameters)
+    (void)getBackwardSlice(parameter, &makers);
+  for (Operation *op : makers)
+    ofExperts.insert(op->operand_begin(), op->operand_end());
+
+  for (BlockArgument argument : function.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    if (!type || ofExperts.contains(argument))
+      continue;
+    FailureOr<Count> elements = elementsOf(function, type);
+    if (failed(elements))
+      return failure();
+    auto each = bytesOf(function, type.getElementType(), elements->each);
+    auto fixed = bytesOf(function, type.getElementType(), elements->fixed);
+    if (failed(each) || failed(fixed))
+      return failure();
+    auto role = function.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
+                                                      "moe.role");
+    bool isWeight = role && role.getValue() == "weight";
+    int64_t &bytes = isWeight ? cost.sharedWeightBytes : cost.fixedBytes;
+    if (failed(add(function, cost.bytesPerToken, *each)) ||
+        failed(add(function, bytes, *fixed)) ||
+        (isWeight &&
+         failed(add(function, cost.sharedWeights, elements->fixed))))
+      return failure();
+  }
+  for (Type result : function.getResultTypes()) {
+    auto type = dyn_cast<RankedTensorType>(result);
+    if (!type)
+      continue;
+    FailureOr<Count> elements = elementsOf(function, type);
+    if (failed(elements))
+      return failure();
+    auto each = bytesOf(function, type.getElementType(), elements->each);
+    auto fixed = bytesOf(function, type.getElementType(), elements->fixed);
+    if (failed(each) || failed(fixed) ||
+        failed(add(function, cost.bytesPerToken, *each)) ||
+        failed(add(function, cost.fixedBytes, *fixed)))
+      return failure();
+  }
+  return success();
+}
+
+FailureOr<FunctionCost> CostAnalysis::run() {
+  for (auto dispatch : function.getOps<DispatchOp>())
+    cost.dispatches.push_back({dispatch});
+  for (auto op : function.getOps<ExpertOp>())
+    if (failed(addExpert(op)))
+      return failure();
+  Count flops;
+  if (failed(addContractions(function.getBody(), flops)) ||
+      failed(addArguments()))
+    return failure();
+  cost.flopsPerToken = flops.each;
+  cost.fixedFlops = flops.fixed;
+  return cost;
+}
+
+/// As much as 64 bits hold.
+static int64_t saturatingSum(int64_t a, int64_t b) {
+  int64_t sum;
+  return llvm::AddOverflow(a, b, sum) ? std::numeric_limits<int64_t>::max()
+                                      : sum;
+}
+
+int64_t FunctionCost::weights() const {
+  int64_t sum = sharedWeights;
+  for (const DispatchCost &dispatch : dispatches)
+    sum = saturatingSum(sum, dispatch.weights);
+  return sum;
+}
+
+int64_t FunctionCost::activatedWeights() const {
+  int64_t sum = sharedWeights;
+  for (const DispatchCost &each : dispatches) {
+    DispatchOp dispatch = each.dispatch;
+    int64_t choices = std::min<int64_t>(dispatch.getMaxChoices(),
+                                        dispatch.getNumExperts());
+    // No more than there are: weightsPerExpert is that of the largest kind.
+    int64_t active;
+    if (llvm::MulOverflow(each.weightsPerExpert, choices, active) ||
+        active > each.weights)
+      active = each.weights;
+    sum = saturatingSum(sum, active);
+  }
+  return sum;
+}
+
+FailureOr<FunctionCost> mlir::moe::computeCost(func::FuncOp function) {
+  return CostAnalysis(function).run();
+}

@@ -1,0 +1,244 @@
+//===- PlanReport.cpp - A capacity plan for people and programs -----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Analysis/PlanReport.h"
+
+#include "llvm/Support/Format.h"
+#include "llvm/Support/MathExtras.h"
+
+#include <set>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// Numbers
+//===----------------------------------------------------------------------===//
+
+PlanReport::PlanReport(
+    func::FuncOp function, const FunctionCost &cost,
+    ArrayRef<RowDistribution> rows, StringRef imbalance,
+    const PlanTarget &target,
+    const std::function<std::optional<int64_t>(int64_t)> &workspace)
+    : name(function.getName().str()), imbalance(imbalance.str()),
+      plan(function->getAttrOfType<PlanAttr>("moe.plan")), cost(cost),
+      rows(rows), target(target), workspace(workspace) {
+  // Both ends, where a variant begins, and some powers of two.
+  std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
+  for (int64_t each = 1; each <= 65536; each *= 16)
+    tokens.insert(each);
+  for (auto dispatch : plan.getDispatches().getAsRange<DispatchPlanAttr>())
+    for (auto range : dispatch.getRanges().getAsRange<TileRangeAttr>())
+      tokens.insert(range.getMin());
+  for (int64_t each : tokens)
+    if (each >= plan.getMin() && each <= plan.getMax())
+      points.push_back(at(each));
+}
+
+PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
+  auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
+  int64_t atOnce =
+      plan.getChunk() > 0 ? std::min(tokens, plan.getChunk()) : tokens;
+  TileRangeAttr range;
+  for (auto each : its.getRanges().getAsRange<TileRangeAttr>())
+    if (each.getMin() <= atOnce)
+      range = each;
+  // Tiles of several chunks are not those of a call; a chunk is what runs.
+  const RowDistribution &model = rows[index];
+  DispatchPoint point;
+  point.variant = range.getVariant().str();
+  point.rows = evaluateBound(its.getRows().getValue(), atOnce);
+  point.tiles = evaluateBound(range.getTiles().getValue(), atOnce);
+  point.padding = evaluateBound(range.getPadding().getValue(), atOnce);
+  point.active = model.expectedActive(atOnce);
+  point.fullest = model.expectedFullest(atOnce);
+  point.fullestBound = model.boundOfFullest(atOnce);
+  point.method = model.method(atOnce);
+  point.padded = model.expectedPadded(atOnce, range.getRows());
+  DispatchOp dispatch = cost.dispatches[index].dispatch;
+  std::optional<CapacityAttr> capacity = dispatch.getCapacity();
+  int64_t most =
+      capacity ? capacity->evaluate(atOnce, dispatch.getNumExperts()) : 0;
+  point.overflow = capacity ? model.overflowProbability(atOnce, most) : 0;
+  point.dropped = capacity ? model.expectedDropped(atOnce, most) : 0;
+  return point;
+}
+
+PlanReport::Point PlanReport::at(int64_t tokens) const {
+  Point point;
+  point.tokens = tokens;
+  point.workspace = workspace(tokens);
+  int64_t flops = 0;
+  double operations =
+      double(cost.flopsPerToken) * double(tokens) + double(cost.fixedFlops);
+  bool fits = !llvm::MulOverflow(cost.flopsPerToken, tokens, flops) &&
+              !llvm::AddOverflow(flops, cost.fixedFlops, flops);
+  double bytes = double(cost.bytesPerToken) * double(tokens) +
+                 double(cost.fixedBytes) + double(cost.sharedWeightBytes);
+  for (auto [index, each] : llvm::enumerate(cost.dispatches)) {
+    DispatchOp dispatch = each.dispatch;
+    std::optional<int64_t> most = evaluateBound(boundOfRows(dispatch), tokens);
+    int64_t grouped = 0, product;
+    fits = fits && most &&
+           !llvm::MulOverflow(tokens, dispatch.getMaxChoices(), grouped);
+    grouped = most ? std::min(*most, grouped) : grouped;
+    fits = fits && !llvm::MulOverflow(each.flopsPerRow, grouped, product) &&
+           !llvm::AddOverflow(flops, product, flops);
+    operations += double(grouped) * double(each.flopsPerRow);
+    bytes += std::min(double(each.weightBytes),
+                      rows[index].expectedActive(tokens) *
+                          double(each.weightBytesPerExpert)) +
+             double(grouped) * double(each.bytesPerRow);
+    point.dispatches.push_back(at(index, tokens));
+  }
+  if (fits)
+    point.flops = flops;
+  point.bytes = bytes;
+  point.seconds = std::max(operations / target.flops, bytes / target.bandwidth);
+  return point;
+}
+
+//===----------------------------------------------------------------------===//
+// Text
+//===----------------------------------------------------------------------===//
+
+static std::string number(std::optional<int64_t> value) {
+  return value ? std::to_string(*value) : "> 2^63";
+}
+
+/// A double in a few digits.
+static std::string shortly(double value) {
+  std::string text;
+  llvm::raw_string_ostream(text) << llvm::format("%.4g", value);
+  return text;
+}
+
+void PlanReport::print(llvm::raw_ostream &os) const {
+  os << "plan of @" << name << " for " << plan.getMin() << " to "
+     << plan.getMax() << " tokens";
+  if (plan.getChunk() > 0)
+    os << ", " << plan.getChunk() << " at once";
+  os << "\n  workspace          ";
+  if (plan.getWorkspace() >= 0)
+    os << plan.getWorkspace() << " bytes at most\n";
+  else
+    os << "not known\n";
+  os << "  parameters         " << cost.weights() << ", activated by a token "
+     << cost.activatedWeights() << "\n"
+     << "  imbalance          " << imbalance << "\n"
+     << "  target             " << shortly(target.flops) << " flop/s, "
+     << shortly(target.bandwidth) << " byte/s\n";
+  for (auto [index, each] : llvm::enumerate(cost.dispatches)) {
+    auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
+    os << "  dispatch " << index << ": " << its.getExperts()
+       << " experts, top_k " << its.getTopK() << ", overflow "
+       << stringifyOverflowPolicy(its.getOverflow()) << "\n"
+       << "    rows             " << its.getRows().getValue() << "\n"
+       << "    rows of one      " << its.getFullest().getValue() << "\n"
+       << "    flops of a row   " << each.flopsPerRow << "\n"
+       << "    bytes of weights " << each.weightBytes << "\n";
+    for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
+      os << "    T " << range.getMin() << " to " << range.getMax() << ": "
+         << range.getVariant().getValue() << ", tiles "
+         << range.getTiles().getValue() << "\n";
+  }
+  for (const Point &point : points) {
+    os << "  T = " << point.tokens << ": " << number(point.flops) << " flop, "
+       << shortly(point.bytes) << " bytes, " << shortly(point.seconds)
+       << " s (roofline), workspace " << number(point.workspace) << " bytes\n";
+    for (auto [index, its] : llvm::enumerate(point.dispatches)) {
+      os << "    dispatch " << index << ": " << its.variant << ", at most "
+         << number(its.rows) << " rows in " << number(its.tiles)
+         << " tiles with " << number(its.padding) << " of padding; on average "
+         << shortly(its.active) << " experts, " << shortly(its.fullest)
+         << " rows of one, " << shortly(its.padded) << " with padding; at most "
+         << its.fullestBound << " of one but for probability "
+         << shortly(rows[index].getDelta()) << " ("
+         << stringifyMethod(its.method) << ")";
+      if (its.overflow > 0)
+        os << "; overflow with probability " << shortly(its.overflow)
+           << ", beyond the capacity " << shortly(100 * its.dropped) << " %";
+      os << "\n";
+    }
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// JSON
+//===----------------------------------------------------------------------===//
+
+static llvm::json::Value numberToJSON(std::optional<int64_t> value) {
+  return value ? llvm::json::Value(*value) : llvm::json::Value(nullptr);
+}
+
+static std::string toString(AffineMapAttr map) {
+  std::string text;
+  llvm::raw_string_ostream(text) << map.getValue();
+  return text;
+}
+
+llvm::json::Object PlanReport::toJSON() const {
+  using llvm::json::Array;
+  using llvm::json::Object;
+  Array dispatches, atTokens;
+  for (auto [index, each] : llvm::enumerate(cost.dispatches)) {
+    auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
+    Array ranges;
+    for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
+      ranges.push_back(Object{{"min", range.getMin()},
+                              {"max", range.getMax()},
+                              {"variant", range.getVariant().getValue()},
+                              {"rows", range.getRows()},
+                              {"tiles", toString(range.getTiles())},
+                              {"padding", toString(range.getPadding())}});
+    dispatches.push_back(
+        Object{{"num_experts", its.getExperts()},
+               {"top_k", its.getTopK()},
+               {"rows", toString(its.getRows())},
+               {"fullest", toString(its.getFullest())},
+               {"overflow", stringifyOverflowPolicy(its.getOverflow())},
+               {"flops_per_row", each.flopsPerRow},
+               {"weights", each.weights},
+               {"weight_bytes", each.weightBytes},
+               {"ranges", std::move(ranges)}});
+  }
+  for (const Point &point : points) {
+    Array ofDispatches;
+    for (auto [index, its] : llvm::enumerate(point.dispatches))
+      ofDispatches.push_back(Object{{"variant", its.variant},
+                                    {"rows", numberToJSON(its.rows)},
+                                    {"tiles", numberToJSON(its.tiles)},
+                                    {"padding", numberToJSON(its.padding)},
+                                    {"expected_active_experts", its.active},
+                                    {"expected_fullest", its.fullest},
+                                    {"expected_padded_rows", its.padded},
+                                    {"fullest", its.fullestBound},
+                                    {"delta", rows[index].getDelta()},
+                                    {"method", stringifyMethod(its.method)},
+                                    {"overflow_probability", its.overflow},
+                                    {"expected_dropped", its.dropped}});
+    atTokens.push_back(
+        Object{{"tokens", point.tokens},
+               {"flops", numberToJSON(point.flops)},
+               {"bytes", point.bytes},
+               {"seconds", point.seconds},
+               {"workspace_bytes", numberToJSON(point.workspace)},
+               {"dispatches", std::move(ofDispatches)}});
+  }
+  return Object{
+      {"name", name},
+      {"tokens", Object{{"min", plan.getMin()}, {"max", plan.getMax()}}},
+      {"chunk", plan.getChunk()},
+      {"workspace_bytes", plan.getWorkspace()},
+      {"weights", cost.weights()},
+      {"activated_weights", cost.activatedWeights()},
+      {"imbalance", imbalance},
+      {"target",
+       Object{{"flops", target.flops}, {"bandwidth", target.bandwidth}}},
+      {"dispatches", std::move(dispatches)},
+      {"at", std::move(atTokens)}};
+}

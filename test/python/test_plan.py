@@ -1,0 +1,187 @@
+"""The capacity plan: its numbers against numpy and the runtime, and calls in chunks."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+
+import data
+import layers
+import numpy as np
+import pytest
+from layers import E, H, I
+from test_layers_cpu import ALL, PER_TOKEN, bits, layer, module
+
+# Its second router reads rows that were grouped by the first.
+CHUNKED = [n for n in PER_TOKEN if n != "hierarchical"]
+LARGEST = 300
+
+
+@pytest.fixture(autouse=True)
+def needs_compiler(compiled):
+    pass
+
+
+def plan(name: str, *options: str) -> dict:
+    import moe
+
+    done = subprocess.run([moe.find_compiler(), "-", "--emit=plan-json", *options],
+                          input=layers.text(name), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["format"] == 1
+    (function,) = report["functions"]
+    return function
+
+
+def in_chunks(name: str, limit: int, dtype: str = "f32"):
+    import moe
+
+    compiled = moe.compile(layers.text(name, dtype),
+                           options=[f"--tokens=0:{LARGEST}", f"--memory-limit={limit}"])
+    return compiled.layer(data.weights_of(name, dtype))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_workspace_is_that_of_the_runtime(name):
+    for point in plan(name, f"--tokens=0:{LARGEST}")["at"]:
+        assert point["workspace_bytes"] == layer(name).workspace_bytes(point["tokens"])
+
+
+@pytest.mark.parametrize("name, dtype", [(name, "f32") for name in CHUNKED] + [
+    ("mixtral", "bf16"), ("gpt_oss", "bf16"), ("deepseek_v3", "f16")])
+def test_chunks_have_the_same_bits(name, dtype):
+    whole = layer(name, dtype)
+    # About nine tokens at once.
+    limit = whole.workspace_bytes(9)
+    parts = in_chunks(name, limit, dtype)
+    assert parts.workspace_bytes(LARGEST) <= limit < whole.workspace_bytes(LARGEST)
+    inputs = data.inputs_of(name, LARGEST, dtype)
+    for tokens in [*range(41), LARGEST]:
+        some = {k: v[:tokens] for k, v in inputs.items()}
+        size = parts.workspace_bytes(tokens)
+        memory = np.full(size + 192, 0xA5, np.uint8)
+        start = -memory.ctypes.data % 64 + 64
+        y = parts(**some, workspace=memory[start:start + size])
+        np.testing.assert_array_equal(bits(y), bits(whole(**some)), str(tokens))
+        assert (memory[:start] == 0xA5).all() and (memory[start + size:] == 0xA5).all()
+
+
+def test_chunks_count_like_the_whole():
+    inputs = data.inputs_of("mixtral", 33)
+    whole = module("mixtral").layer(data.weights_of("mixtral"))
+    parts = in_chunks("mixtral", whole.workspace_bytes(9))
+    for _ in range(2):
+        whole(**inputs)
+        parts(**inputs)
+    (expected,), (found,) = whole.statistics(), parts.statistics()
+    np.testing.assert_array_equal(found.tokens_per_expert, expected.tokens_per_expert)
+    assert (found.calls, found.choices, found.dropped) == (2, 132, 0)
+
+
+def test_chunks_are_the_largest_that_fit():
+    one = plan("mixtral", f"--tokens=0:{LARGEST}", "--memory-limit=20kB")
+    assert 1 < one["chunk"] < LARGEST and one["workspace_bytes"] <= 20000
+    # One token more takes at least a row of each buffer more.
+    more = plan("mixtral", f"--tokens=0:{one['chunk'] + 1}")
+    assert more["workspace_bytes"] > 20000
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("switch", "which choices exceed the capacity depends on all tokens of a call"),
+    ("expert_choice", "experts choose among all tokens of a call"),
+    ("mesh_expert_selection", "the softmax runs over all tokens|experts choose"),
+    ("hierarchical", "is not known to treat every token alone|rows of several tokens")])
+def test_tokens_that_depend_on_one_another(name, reason):
+    import moe
+
+    with pytest.raises(moe.MoEError, match=reason):
+        in_chunks(name, 1000)
+
+
+def test_least_limit_works():
+    """What a refusal says is enough is enough, and a byte less is not."""
+    import re
+
+    import moe
+
+    with pytest.raises(moe.MoEError, match="a memory limit of at least") as refused:
+        in_chunks("mixtral", 100)
+    least = int(re.search(r"at least (\d+) bytes", str(refused.value))[1])
+    assert in_chunks("mixtral", least).workspace_bytes(LARGEST) == least
+    with pytest.raises(moe.MoEError, match=f"at least {least} bytes"):
+        in_chunks("mixtral", least - 1)
+
+
+@pytest.mark.parametrize("name, k", [("mixtral", 2), ("granitemoe", 4)])
+def test_cost(name, k):
+    """Router, three products for each row; every weight once."""
+    report = plan(name, "--tokens=1:4096", "--flops=1e9", "--bandwidth=1e8")
+    assert report["weights"] == E * H + 3 * E * H * I
+    assert report["activated_weights"] == E * H + 3 * k * H * I
+    for point in report["at"]:
+        tokens = point["tokens"]
+        assert point["flops"] == 2 * tokens * H * E + 6 * tokens * k * H * I
+        active = E * (1 - (1 - k / E) ** tokens)
+        expected = 4 * (2 * tokens * H + E * H + active * 3 * H * I + 2 * tokens * k * H)
+        assert point["bytes"] == pytest.approx(expected, rel=1e-9)
+        assert point["seconds"] == pytest.approx(
+            max(point["flops"] / 1e9, point["bytes"] / 1e8), rel=1e-9)
+
+
+def test_bounds_hold_for_random_routings():
+    report = plan("mixtral", "--tokens=0:4096")["dispatches"][0]
+    random = np.random.default_rng(0)
+    for tokens in [*range(41), 700, 4096]:
+        (its,) = [r for r in report["ranges"] if r["min"] <= tokens <= r["max"]]
+        tile = its["rows"]
+        for skew in (0, 1, 3):
+            weights = np.arange(1, E + 1.0) ** -skew
+            ids = np.argsort(random.gumbel(size=(tokens, E)) + np.log(weights))[:, -2:]
+            counts = np.bincount(ids.ravel(), minlength=E)
+            tiles = -(-counts // tile)
+            scope = {"d0": tokens}
+            bound = {key: min(eval(part.replace("floordiv", "//"), scope) for part in split(text))
+                     for key, text in (("tiles", its["tiles"]), ("padding", its["padding"]),
+                                       ("rows", report["rows"]), ("one", report["fullest"]))}
+            assert tiles.sum() <= bound["tiles"]
+            assert (tiles * tile - counts).sum() <= bound["padding"]
+            assert counts.sum() <= bound["rows"] and counts.max(initial=0) <= bound["one"]
+
+
+def split(text: str) -> list[str]:
+    """The results of `(d0) -> (a, b)`."""
+    return text.removeprefix("(d0) -> (")[:-1].split(", ")
+
+
+def test_variants_follow_the_rows():
+    """Few rows for an expert, small tiles."""
+    ranges = plan("mixtral", "--tokens=1:65536")["dispatches"][0]["ranges"]
+    assert ranges[0]["variant"] == "rows8" and ranges[0]["min"] == 1
+    assert [r["rows"] for r in ranges] == sorted(r["rows"] for r in ranges)
+    assert ranges[-1]["rows"] > 8 and ranges[-1]["max"] == 65536
+
+
+def test_histogram(tmp_path):
+    histogram = tmp_path / "routing.json"
+    record = {"num_experts": 8, "top_k": 2, "calls": 1, "choices": 100, "dropped": 0,
+              "tokens_per_expert": [0, 50, 0, 0, 0, 50, 0, 0]}
+    histogram.write_text(json.dumps({"format": 1, "dispatches": [record]}))
+    for point in plan("mixtral", "--tokens=1:4096", f"--imbalance=histogram:{histogram}")["at"]:
+        (dispatch,) = point["dispatches"]
+        assert dispatch["expected_active_experts"] == pytest.approx(2)
+        assert dispatch["expected_fullest"] == pytest.approx(point["tokens"])
+
+
+def test_overflow_of_a_capacity():
+    report = plan("switch", "--tokens=1:16", "--imbalance=uniform:1e-3")
+    (dispatch,) = report["dispatches"]
+    assert dispatch["overflow"] == "drop"
+    last = report["at"][-1]
+    assert last["tokens"] == 16
+    capacity = 5
+    # The sum of the binomial tails of eight experts, each with p = 1/8.
+    tail = sum(math.comb(16, n) * (1 / E) ** n * (1 - 1 / E) ** (16 - n)
+               for n in range(capacity + 1, 17))
+    assert last["dispatches"][0]["overflow_probability"] == pytest.approx(min(1, E * tail))
