@@ -132,13 +132,14 @@ moe_rt_status_t Preparer::prepareExpert(Task &task, int64_t expert,
     size_t position = preparation.sources[i];
     const Argument &argument = weight(position);
     uint64_t bytes = expertBytes(argument);
-    char *data = weights[position].data + offset * bytes;
+    char *data = task.pieces[i].data();
     if (isRead(position)) {
-      data = task.pieces[i].data();
       // A weight of a single expert need not have a dimension for it.
       int64_t count =
           experts == 1 && !argument.shape.empty() ? argument.shape[0] : 1;
       MOE_RT_TRY(source.load(argument, position, expert, count, data, bytes));
+    } else {
+      data = weights[position].data + offset * bytes;
     }
     pass(prepare.inputs[i], data);
   }
