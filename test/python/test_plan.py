@@ -45,8 +45,12 @@ def in_chunks(name: str, limit: int, dtype: str = "f32"):
 
 @pytest.mark.parametrize("name", ALL)
 def test_workspace_is_that_of_the_runtime(name):
-    for point in plan(name, f"--tokens=0:{LARGEST}")["at"]:
-        assert point["workspace_bytes"] == layer(name).workspace_bytes(point["tokens"])
+    import moe
+
+    options = [f"--tokens=0:{LARGEST}"]
+    compiled = moe.compile(layers.text(name), options=options).layer(data.weights_of(name))
+    for point in plan(name, *options)["at"]:
+        assert point["workspace_bytes"] == compiled.workspace_bytes(point["tokens"])
 
 
 @pytest.mark.parametrize("name, dtype", [(name, "f32") for name in CHUNKED] + [
