@@ -88,7 +88,8 @@ void VectorEpilogue::build(ArrayRef<Value> sums) {
       mapping.map(operand, splat(operand));
   };
   for (Operation &nested : body.without_terminator()) {
-    if (nested.hasTrait<OpTrait::ConstantLike>())
+    TypedAttr constant;
+    if (matchPattern(&nested, m_Constant(&constant)))
       continue; // splatted where it is used
     llvm::for_each(nested.getOperands(), widen);
     Operation *clone = b.clone(nested, mapping);

@@ -135,7 +135,8 @@ LogicalResult GatherSumLowering::run() {
              << rows.getType();
   // Enough work in a task to be worth handing out: 64 KiB of rows to read or so.
   int64_t taskTokens =
-      std::max<int64_t>(1, (16 << 10) / (op.getTopK() * columns));
+      std::max<int64_t>(1, (16 << 10) / std::max<int64_t>(
+                                            1, op.getTopK() * columns));
   Value tokens = memref::DimOp::create(b, op.getInit(), 0);
   b.forEachTask(b.ceilDiv(tokens, taskTokens), [&](Value task) {
     Value first = b.mul(task, taskTokens);

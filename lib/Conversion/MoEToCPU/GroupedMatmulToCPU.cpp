@@ -233,10 +233,14 @@ void GroupedMatmulLowering::buildTask(Value task) {
 }
 
 LogicalResult GroupedMatmulLowering::run() {
-  if (!cast<MemRefType>(op.getLhs().getType()).isLastDimUnitStride())
-    return op.emitOpError("expected rows whose elements lie beside each other, "
-                          "got ")
-           << op.getLhs().getType();
+  for (Value rows : {op.getLhs(), op.getInit()})
+    if (!cast<MemRefType>(rows.getType()).isLastDimUnitStride())
+      return op.emitOpError("expected rows whose elements lie beside each "
+                            "other, got ")
+             << rows.getType();
+  if (Type type = op.getWeights().front().getType();
+      !cast<MemRefType>(type).getLayout().isIdentity())
+    return op.emitOpError("expected compact weights, got ") << type;
   if (op.getK() == 0 || op.getN() == 0)
     return op.emitOpError("expected rows and weights with columns, got none");
   lhs = flatten(b, op.getLhs());

@@ -140,8 +140,10 @@ Value KernelBuilder::widen(Value vector) {
 
 /// One step along k: every row times every vector of the panel.
 void KernelBuilder::step(Value k, bool whole, MutableArrayRef<Value> sums) {
-  // Far enough ahead for the memory, near enough to stay in the first level.
-  constexpr int64_t prefetchBytes = 8 << 10;
+  // Far enough ahead for the memory. One row leaves time for little more than
+  // the loads, and keeps to the first level; more rows pass more slowly.
+  bool alone = rows == 1;
+  int64_t prefetchBytes = alone ? 8 << 10 : 64 << 10;
   Value panel = argument(2);
   Value row = add(argument(3), mul(k, kernel.getColumns() * kernel.depth));
   int64_t width = kernel.lanes * kernel.depth;
@@ -152,7 +154,7 @@ void KernelBuilder::step(Value k, bool whole, MutableArrayRef<Value> sums) {
     if (j * width * bytes % 64 == 0)
       memref::PrefetchOp::create(b, panel,
                                  add(row, j * width + prefetchBytes / bytes),
-                                 /*isWrite=*/false, /*localityHint=*/3,
+                                 /*isWrite=*/false, /*localityHint=*/alone ? 3 : 2,
                                  /*isDataCache=*/true);
     Value loaded =
         vector::LoadOp::create(b, packed, panel, add(row, j * width));
@@ -219,8 +221,14 @@ func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
   llvm::raw_string_ostream(name)
       << "moe_kernel_" << kernel.element << "_" << rows << "x" << kernel.vectors
       << "x" << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
-  if (auto existing = module.lookupSymbol<func::FuncOp>(name))
-    return existing;
+  // Another function may have the name.
+  for (;; name += '_') {
+    Operation *existing = module.lookupSymbol(name);
+    if (!existing)
+      break;
+    if (existing->hasAttr("moe.kernel"))
+      return cast<func::FuncOp>(existing);
+  }
   OpBuilder b(module.getBodyRegion());
   auto buffer = [](Type element) {
     return MemRefType::get({ShapedType::kDynamic}, element);
@@ -232,6 +240,7 @@ func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                 {});
   auto function = func::FuncOp::create(b, module.getLoc(), name, type);
   function.setPrivate();
+  function->setAttr("moe.kernel", b.getUnitAttr());
   // A loop of its own registers, for the code generator as for the reader.
   function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
   KernelBuilder(function, kernel, rows).build();

@@ -53,9 +53,13 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
         product.getPanels()->getShare() % cpu.getLanes() != 0)
       return op->emitOpError("expected weights packed in whole vectors of ")
              << cpu.getLanes() << " lanes; run moe-pack-weights";
-    if (product.getPanels()->getDepth() == 2 && !cpu.bf16Dot)
-      return op->emitOpError("expected weights packed for this processor, which "
-                             "has no dot products of bf16");
+    Type element = cast<MemRefType>(product.getLhs().getType()).getElementType();
+    int64_t depth = product.getPanels()->getDepth();
+    int64_t most = cpu.bf16Dot && element.isBF16() ? 2 : 1;
+    if (depth > most)
+      return op->emitOpError("expected weights packed to a depth of at most ")
+             << most << ", for " << element << " on this processor, got "
+             << depth;
     return lowerToCPU(product, cpu);
   }
 

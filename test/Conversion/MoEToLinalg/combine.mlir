@@ -6,9 +6,9 @@
 // CHECK-DAG:   #[[TH:.*]] = affine_map<(d0, d1, d2) -> (d0, d1)>
 // CHECK-LABEL: func.func @weighted(
 // CHECK-SAME:    %[[G:[^:]*]]: tensor<?x4xbf16>, %[[P:[^:]*]]: tensor<?x2xi32>, %[[W:[^:]*]]: tensor<?x2xf16>)
-// CHECK:         %[[R:.*]] = tensor.dim %[[G]], %c0
 // CHECK:         %[[WEIGHTS:.*]] = linalg.generic {{.*}} ins(%[[W]] :
 // CHECK:           arith.extf %{{.*}} : f16 to f32
+// CHECK:         %[[R:.*]] = tensor.dim %[[G]], %c0
 // CHECK:         %[[ZERO:.*]] = linalg.fill ins(%cst : f32) outs(%{{.*}} : tensor<?x4xf32>)
 // CHECK:         %[[SUM:.*]] = linalg.generic {indexing_maps = [#[[TK]], #[[TK]], #[[TH]]],
 // CHECK-SAME:      iterator_types = ["parallel", "parallel", "reduction"]} ins(%[[P]], %[[WEIGHTS]] : {{.*}} outs(%[[ZERO]]

@@ -119,6 +119,11 @@ LogicalResult GroupedMatmulOp::reifyResultShapes(
 static LogicalResult verifyWeights(GroupedMatmulOp op) {
   if (op.getWeights().empty())
     return op.emitOpError("expected at least one operand of weights");
+  unsigned rank = op.getPanels() ? 5 : 3;
+  if (auto type = cast<ShapedType>(op.getWeights().front().getType());
+      !type.hasRank() || type.getRank() != rank)
+    return op.emitOpError("expected weights of rank ")
+           << rank << ", got " << type;
   int64_t experts = op.getExpertCount();
   SmallVector<int64_t> expected{experts, op.getK(), op.getN()};
   if (std::optional<PanelsAttr> panels = op.getPanels()) {
@@ -219,11 +224,16 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
   if (yield.getValue().getType() != element)
     return yield.emitOpError("expected to yield ")
            << element << ", got " << yield.getValue().getType();
-  for (Operation &op : body.without_terminator())
-    if (!isPure(&op) || !OpTrait::hasElementwiseMappableTraits(&op))
-      if (!op.hasTrait<OpTrait::ConstantLike>())
-        return op.emitOpError("expected an epilogue of elementwise operations "
-                              "without side effects");
+  auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
+  for (Operation &op : body.without_terminator()) {
+    bool elementwise = isPure(&op) && OpTrait::hasElementwiseMappableTraits(&op);
+    if (!elementwise && !op.hasTrait<OpTrait::ConstantLike>())
+      return op.emitOpError("expected an epilogue of elementwise operations "
+                            "without side effects");
+    if (!llvm::all_of(op.getOperandTypes(), isScalar) ||
+        !llvm::all_of(op.getResultTypes(), isScalar))
+      return op.emitOpError("expected an epilogue of operations on scalars");
+  }
   return success();
 }
 
@@ -255,6 +265,8 @@ LogicalResult GatherSumOp::verify() {
   if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
                                          positions.getShape())))
     return failure();
+  if (rows.isDynamicDim(1))
+    return emitOpError("expected rows with static columns, got ") << rows;
   int64_t result[] = {positions.getDimSize(0), rows.getDimSize(1)};
   if (failed(verifyShape(*this, "a destination", getInit(), result)) ||
       (getDropped() &&

@@ -113,6 +113,9 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
                   "of rows");
     if (slice && llvm::is_contained(dims, 1))
       return fail("a parameter has one element for each row");
+    if (!slice && !map.isIdentity() && llvm::is_contained(dims, 1))
+      return fail("an elementwise operation reads something by the row of its "
+                  "expert");
     hasParameter |= bool(slice);
     inputs.push_back({value, AffineMap::getMultiDimMapWithTargets(
                                  3, dims, op.getContext())});

@@ -41,6 +41,9 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
       auto product = dyn_cast<GroupedMatmulOp>(use.getOwner());
       if (!product || &use != &product.getLhsMutable() || product.getGather())
         return notFused("the grouped rows have uses other than products");
+      // Other rows than those of its experts have no token.
+      if (product.getOffsets() != op.getOffsets())
+        return notFused("a product reads rows that no expert covers");
       products.push_back(product);
     }
     if (op.getScaleRows())

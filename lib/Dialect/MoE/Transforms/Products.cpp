@@ -12,10 +12,34 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// Whether the body of `op` is sum + lhs · rhs, in f32, and no more.
+static bool isPlainBody(linalg::LinalgOp op) {
+  Block *body = op.getBlock();
+  auto operandOf = [](Value value) {
+    if (auto extension = value.getDefiningOp<arith::ExtFOp>())
+      value = extension.getIn();
+    return dyn_cast<BlockArgument>(value);
+  };
+  Value yielded = body->getTerminator()->getOperand(0);
+  auto sum = yielded.getDefiningOp<arith::AddFOp>();
+  if (!sum)
+    return false;
+  Value old = body->getArgument(2);
+  Value term = sum.getLhs() == old ? sum.getRhs() : sum.getLhs();
+  auto product = term.getDefiningOp<arith::MulFOp>();
+  if (!product || (sum.getLhs() != old && sum.getRhs() != old))
+    return false;
+  BlockArgument x = operandOf(product.getLhs()), y = operandOf(product.getRhs());
+  auto is = [&](BlockArgument argument, unsigned number) {
+    return argument && argument == body->getArgument(number);
+  };
+  return (is(x, 0) && is(y, 1)) || (is(x, 1) && is(y, 0));
+}
+
 std::optional<PlainProduct> mlir::moe::matchPlainProduct(linalg::LinalgOp op) {
   auto maps = op.getIndexingMapsArray();
   if (!linalg::isaContractionOpInterface(op) || maps.size() != 3 ||
-      op.getNumLoops() != 3 || !op.hasPureTensorSemantics())
+      op.getNumLoops() != 3 || !op.hasPureTensorSemantics() || !isPlainBody(op))
     return std::nullopt;
   MLIRContext *context = op.getContext();
   auto map = [&](ArrayRef<unsigned> dims) {
@@ -35,7 +59,9 @@ std::optional<PlainProduct> mlir::moe::matchPlainProduct(linalg::LinalgOp op) {
   auto rhsType = cast<RankedTensorType>(rhs.getType());
   if (!isF32Zero(op.getDpsInitOperand(0)->get()) || !rhsType.hasStaticShape() ||
       lhsType.isDynamicDim(1) ||
-      lhsType.getElementType() != rhsType.getElementType())
+      lhsType.getElementType() != rhsType.getElementType() ||
+      !(lhsType.getElementType().isF32() || lhsType.getElementType().isF16() ||
+        lhsType.getElementType().isBF16()))
     return std::nullopt;
   return PlainProduct{lhs, rhs, transposed};
 }

@@ -15,10 +15,10 @@
 // CHECK-NEXT:    %[[OK:.*]] = llvm.mlir.constant(0 : i32)
 // CHECK-NEXT:    llvm.return %[[OK]]
 // CHECK-NOT:   llvm.func
-llvm.func @layer(%a: !llvm.ptr, %b: !llvm.ptr) attributes {moe.signature = {}} {
+llvm.func @layer(%a: !llvm.ptr, %b: !llvm.ptr) attributes {moe.signature = {arguments = [{}]}} {
   llvm.return
 }
-llvm.func @_mlir_ciface_layer(%a: !llvm.ptr, %b: !llvm.ptr) attributes {moe.signature = {}} {
+llvm.func @_mlir_ciface_layer(%a: !llvm.ptr, %b: !llvm.ptr) {
   llvm.return
 }
 llvm.func @moe_workspace_layer(%t: i64) -> i64 {
@@ -28,6 +28,20 @@ llvm.func @helper() {
   llvm.return
 }
 llvm.func @expf(f32) -> f32
+
+// -----
+
+// What comes after the workspace is the executor.
+// CHECK-LABEL: llvm.func @moe_entry_tasks(
+// CHECK-SAME:    %[[ARGS:.*]]: !llvm.ptr, %[[EXECUTOR:.*]]: !llvm.ptr)
+// CHECK:         llvm.call @_mlir_ciface_tasks(%{{.*}}, %{{.*}}, %[[EXECUTOR]])
+llvm.func @tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr)
+    attributes {moe.signature = {arguments = [{}]}} {
+  llvm.return
+}
+llvm.func @_mlir_ciface_tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr) {
+  llvm.return
+}
 
 // -----
 

@@ -179,6 +179,7 @@ def MoEExpertToGrouped : Pass<"moe-expert-to-grouped"> {
     Statistic<"numLeft", "experts-left", "experts that were left as they are">
   ];
   let dependentDialects = ["::mlir::linalg::LinalgDialect",
+                           "::mlir::moe::MoEDialect",
                            "::mlir::tensor::TensorDialect"];
 }
 
@@ -192,7 +193,8 @@ def MoEDenseToGrouped : Pass<"moe-dense-to-grouped"> {
   let statistics = [
     Statistic<"numGrouped", "products-grouped", "products that became grouped">
   ];
-  let dependentDialects = ["::mlir::tensor::TensorDialect"];
+  let dependentDialects = ["::mlir::moe::MoEDialect",
+                           "::mlir::tensor::TensorDialect"];
 }
 
 def MoEFuseColumns : Pass<"moe-fuse-columns"> {
@@ -205,7 +207,8 @@ def MoEFuseColumns : Pass<"moe-fuse-columns"> {
   let statistics = [
     Statistic<"numFused", "slices-fused", "slices moved to the weights">
   ];
-  let dependentDialects = ["::mlir::tensor::TensorDialect"];
+  let dependentDialects = ["::mlir::moe::MoEDialect",
+                           "::mlir::tensor::TensorDialect"];
 }
 
 def MoEFuseEpilogue : Pass<"moe-fuse-epilogue"> {
@@ -219,7 +222,8 @@ def MoEFuseEpilogue : Pass<"moe-fuse-epilogue"> {
     Statistic<"numFused", "epilogues-fused", "elementwise operations fused">,
     Statistic<"numMerged", "products-merged", "products merged into another">
   ];
-  let dependentDialects = ["::mlir::linalg::LinalgDialect"];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect",
+                           "::mlir::moe::MoEDialect"];
 }
 
 def MoEFuseGather : Pass<"moe-fuse-gather"> {
