@@ -58,6 +58,22 @@ void CPUBuilder::forEachTask(Value count,
   body(loop.getInductionVar(0));
 }
 
+void CPUBuilder::storeFirst(Value vector, Value buffer,
+                            ArrayRef<Value> indices, Value count, Value mask) {
+  if (cast<VectorType>(vector.getType()).getElementTypeBitWidth() >= 32) {
+    vector::MaskedStoreOp::create(*this, buffer, indices, mask, vector);
+    return;
+  }
+  // One by one: not every processor stores 16-bit floats under a mask, and the
+  // code generator would convert them one by one otherwise.
+  forEach(index(0), count, [&](Value lane) {
+    SmallVector<Value> place(indices);
+    place.back() = add(place.back(), lane);
+    Value element = vector::ExtractOp::create(*this, vector, OpFoldResult(lane));
+    memref::StoreOp::create(*this, element, buffer, place);
+  });
+}
+
 void CPUBuilder::ifThen(Value condition, llvm::function_ref<void()> then) {
   auto choice = scf::IfOp::create(*this, condition);
   OpBuilder::InsertionGuard guard(*this);

@@ -58,8 +58,12 @@ Value VectorEpilogue::loadExtra(unsigned number) {
       map.getResultPosition(b.getAffineDimExpr(2));
   if (!column)
     return splat(memref::LoadOp::create(b, extra, indices));
+  // A vector of i1 is bits, a buffer of them is bytes. Masked accesses of 16-bit
+  // floats would go through conversions that not every processor has.
   bool contiguous = *column + 1 == unsigned(type.getRank()) &&
-                    type.isLastDimUnitStride();
+                    type.isLastDimUnitStride() &&
+                    !type.getElementType().isInteger(1) &&
+                    (!mask || type.getElementTypeBitWidth() >= 32);
   if (contiguous && !mask)
     return vector::LoadOp::create(b, vector, extra, indices);
   if (contiguous) {
@@ -101,7 +105,8 @@ void VectorEpilogue::build(ArrayRef<Value> sums) {
   Value value = mapping.lookup(yielded);
   Value indices[] = {place[1], place[2]};
   if (mask)
-    vector::MaskedStoreOp::create(b, op.getInit(), indices, mask, value);
+    b.storeFirst(value, op.getInit(), indices,
+                 b.sub(b.index(op.getN()), place[2]), mask);
   else
     vector::StoreOp::create(b, value, op.getInit(), indices);
 }

@@ -42,7 +42,15 @@ private:
 Value GatherSumLowering::load(Value rows, Value row, Value column, Value mask) {
   auto type = VectorType::get(lanes, element);
   Value loaded;
-  if (mask) {
+  if (mask && !element.isF32()) {
+    // Beyond the columns the last one is as good as any.
+    SmallVector<Value> elements;
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      elements.push_back(memref::LoadOp::create(
+          b, rows,
+          ValueRange{row, b.min(b.add(column, lane), b.index(columns - 1))}));
+    loaded = vector::FromElementsOp::create(b, type, elements);
+  } else if (mask) {
     Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
     loaded = vector::MaskedLoadOp::create(b, type, rows, ValueRange{row, column},
                                           mask, zero);
@@ -104,7 +112,8 @@ void GatherSumLowering::buildColumns(Value token, Value column, int64_t width,
       sum = arith::TruncFOp::create(b, VectorType::get(lanes, element), sum);
     Value indices[] = {token, b.add(column, i * lanes)};
     if (mask)
-      vector::MaskedStoreOp::create(b, op.getInit(), indices, mask, sum);
+      b.storeFirst(sum, op.getInit(), indices, b.sub(b.index(columns), column),
+                   mask);
     else
       vector::StoreOp::create(b, sum, op.getInit(), indices);
   }

@@ -46,6 +46,10 @@ public:
   void forEach(Value from, Value to, llvm::function_ref<void(Value)> body);
   /// Tasks that may run at the same time.
   void forEachTask(Value count, llvm::function_ref<void(Value)> body);
+  /// Store the first `count` lanes, those of `mask`, at `indices`, the last of
+  /// which is theirs.
+  void storeFirst(Value vector, Value buffer, ArrayRef<Value> indices,
+                  Value count, Value mask);
   void ifThen(Value condition, llvm::function_ref<void()> then);
   void ifElse(Value condition, llvm::function_ref<void()> then,
               llvm::function_ref<void()> otherwise);

@@ -37,7 +37,7 @@ private:
                     Value to);
   void buildElement(Value expert, Value panel, int64_t product, Value column,
                     Value step);
-  void buildSquare(Value expert, Value panel, int64_t product, int64_t column,
+  void buildSquare(Value expert, Value panel, int64_t product, Value column,
                    Value step);
   void buildRow(Value expert, Value panel, int64_t product, int64_t column,
                 Value step);
@@ -106,7 +106,7 @@ SmallVector<Value> PackLowering::transpose(SmallVector<Value> rows) {
 
 /// `lanes` columns at `lanes` steps of weights [E, N, K].
 void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
-                               int64_t column, Value step) {
+                               Value column, Value step) {
   auto vector = VectorType::get(lanes * panels.getDepth(), element);
   // As 32-bit units where two elements go together.
   auto units = panels.getDepth() == 1 ? vector
@@ -129,7 +129,7 @@ void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
       value = vector::BitCastOp::create(b, vector, value);
     Value place = packed.offset;
     Value indices[] = {expert, panel, b.add(step, i),
-                       b.index(product * panels.getShare() + column)};
+                       b.add(column, product * panels.getShare())};
     for (auto [index, stride] : llvm::zip(indices, packed.strides))
       place = b.add(place, b.mul(index, stride));
     vector::StoreOp::create(b, value, packed.elements, place);
@@ -185,15 +185,22 @@ void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
         int64_t whole = op.getTransposed() ? llvm::alignDown(wholeSteps(), lanes)
                                            : wholeSteps();
         int64_t stride = op.getTransposed() ? lanes : 1;
-        b.forEach(begin, b.index(whole / stride), [&](Value i) {
-          Value step = b.mul(i, stride);
-          for (int64_t column = 0; column < panels.getShare(); column += lanes) {
-            if (op.getTransposed())
-              buildSquare(expert, panel, product, column, step);
-            else
+        if (op.getTransposed()) {
+          // A few rows at a time: more streams than the processor can follow
+          // are slower than the rows of the panel written in parts.
+          b.forEach(begin, b.index(panels.getShare() / lanes), [&](Value j) {
+            b.forEach(begin, b.index(whole / stride), [&](Value i) {
+              buildSquare(expert, panel, product, b.mul(j, lanes),
+                          b.mul(i, stride));
+            });
+          });
+        } else {
+          b.forEach(begin, b.index(whole), [&](Value step) {
+            for (int64_t column = 0; column < panels.getShare();
+                 column += lanes)
               buildRow(expert, panel, product, column, step);
-          }
-        });
+          });
+        }
         elements(b.index(whole), end);
       });
 }

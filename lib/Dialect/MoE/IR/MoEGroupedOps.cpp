@@ -306,12 +306,13 @@ LogicalResult PackOp::verify() {
     return emitOpError("expected weights of rank 3 with static rows and "
                        "columns, got ")
            << first;
-  for (Value weights : getWeights())
-    if (failed(verifyShape(*this, "weights", weights, first.getShape())) ||
-        elementOf(weights) != elementOf(getInit()))
-      return emitOpError("expected weights of one type, that of the "
-                         "destination, got ")
-             << weights.getType() << " and " << getInit().getType();
+  for (Value weights : getWeights()) {
+    if (failed(verifyShape(*this, "weights", weights, first.getShape())))
+      return failure();
+    if (elementOf(weights) != elementOf(getInit()))
+      return emitOpError("expected weights of the type of the destination, ")
+             << elementOf(getInit()) << ", got " << elementOf(weights);
+  }
   return verifyShape(*this, "a destination", getInit(),
                      getPanels().getShape(first.getDimSize(0), getK(), getN()));
 }
