@@ -10,7 +10,9 @@ from typing import Any
 
 import data
 import numpy as np
+import pytest
 
+PATHS = ["host", "x86-64-v4", "x86-64-v3", "x86-64", "reference"]
 LHS_ROWS = 37  # where rows are gathered
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -354,3 +356,33 @@ CASES = [
     Case("extra_part", 24, 37, epilogue="bias", groups=5, first=2, gather=True,
          extras=(Extra("en"),), init="input"),
 ]
+
+
+# -- what the tests share ---------------------------------------------------------
+
+
+def has(flag: str) -> bool:
+    with open("/proc/cpuinfo") as file:
+        return any(line.startswith("flags") and flag in line.split() for line in file)
+
+
+def compiled_for(text: str, path: str, threads: int = 0):
+    import moe
+
+    if path == "reference":
+        return moe.compile(text, options=["--pipeline=moe-reference"], num_threads=threads)
+    needed = {"x86-64-v4": "avx512vl", "x86-64-v3": "avx2"}.get(path)
+    if needed and not has(needed):
+        pytest.skip(f"this processor has no {needed}")
+    return moe.compile(text, target=None if path == "host" else path, num_threads=threads)
+
+
+def guarded(rows: int, columns: int, element: str):
+    """An array of a few rows more, all of one pattern, and the part to be written."""
+    whole = np.full((rows + 16, columns), 0xA5, np.uint8).repeat(
+        data.numpy_type(element).itemsize, 1).view(data.numpy_type(element))
+    return whole, whole[8:8 + rows]
+
+
+def bits(array):
+    return np.ascontiguousarray(array).view(np.uint8)
