@@ -1,0 +1,112 @@
+// RUN: moe-opt %s -split-input-file -verify-diagnostics
+
+func.func @mixed(%w: memref<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected operands that are all tensors or all memrefs, got 'tensor<1x2x4x4x1xf32>' and 'memref<1x4x8xf32>'}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : memref<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @no_result(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected a result for a destination that is a tensor}}
+  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32>
+  return
+}
+
+// -----
+
+func.func @result_on_buffers(%w: memref<1x4x8xf32>, %o: memref<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected no result for a destination that is a memref}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<1x2x4x4x1xf32>) : memref<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @result_type(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected a result of the type of the destination, 'tensor<1x2x4x4x1xf32>', got 'tensor<?x2x4x4x1xf32>'}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<?x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @products(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected weights of 1 products, got 2}}
+  %p = moe.pack %w, %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32>, tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @one_of_two(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected weights of 2 products, got 1}}
+  %p = moe.pack %w panels(<products = 2, columns = 8, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @rank(%w: tensor<4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected weights of rank 3 with static rows and columns, got 'tensor<4x8xf32>'}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<4x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @dynamic_rows(%w: tensor<1x?x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected weights of rank 3 with static rows and columns, got 'tensor<1x?x8xf32>'}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x?x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @dynamic_columns(%w: tensor<1x4x?xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected weights of rank 3 with static rows and columns, got 'tensor<1x4x?xf32>'}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x?xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
+
+// -----
+
+func.func @second_weights(%w: tensor<1x4x8xf32>, %v: tensor<1x4x9xf32>, %o: tensor<1x2x4x8x1xf32>) {
+  // expected-error @+2 {{expected weights of shape 1x4x8, got 1x4x9}}
+  // expected-error @+1 {{expected weights of one type, that of the destination, got 'tensor<1x4x9xf32>' and 'tensor<1x2x4x8x1xf32>'}}
+  %p = moe.pack %w, %v panels(<products = 2, columns = 8, depth = 1>) outs(%o : tensor<1x2x4x8x1xf32>) : tensor<1x4x8xf32>, tensor<1x4x9xf32> -> tensor<1x2x4x8x1xf32>
+  return
+}
+
+// -----
+
+func.func @type(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xbf16>) {
+  // expected-error @+1 {{expected weights of one type, that of the destination, got 'tensor<1x4x8xf32>' and 'tensor<1x2x4x4x1xbf16>'}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xbf16>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xbf16>
+  return
+}
+
+// -----
+
+func.func @destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x8x1xf32>) {
+  // expected-error @+1 {{expected a destination of shape 1x2x4x4x1, got 1x2x4x8x1}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x8x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x8x1xf32>
+  return
+}
+
+// -----
+
+func.func @destination_rank(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4xf32>) {
+  // expected-error @+1 {{expected a destination of shape 1x2x4x4x1, got 1x2x4x4}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4xf32>
+  return
+}
+
+// -----
+
+func.func @transposed_destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected a destination of shape 1x1x8x4x1, got 1x2x4x4x1}}
+  %p = moe.pack %w transposed panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  return
+}
