@@ -101,7 +101,7 @@ func.func @weights_shape(%x: tensor<?x4xf32>, %w: tensor<1x8x4xf32>, %o: tensor<
 // -----
 
 func.func @weights_rank(%x: tensor<?x4xf32>, %w: tensor<4x8xf32>, %o: tensor<?x8xf32>) {
-  // expected-error @+1 {{expected weights 0 of shape 4x4x8, got 4x8}}
+  // expected-error @+1 {{expected weights of rank 3, got 'tensor<4x8xf32>'}}
   %y = moe.grouped_matmul %x weights(%w : tensor<4x8xf32>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32

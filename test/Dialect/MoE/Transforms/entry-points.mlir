@@ -31,20 +31,6 @@ llvm.func @expf(f32) -> f32
 
 // -----
 
-// What comes after the workspace is the executor.
-// CHECK-LABEL: llvm.func @moe_entry_tasks(
-// CHECK-SAME:    %[[ARGS:.*]]: !llvm.ptr, %[[EXECUTOR:.*]]: !llvm.ptr)
-// CHECK:         llvm.call @_mlir_ciface_tasks(%{{.*}}, %{{.*}}, %[[EXECUTOR]])
-llvm.func @tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr)
-    attributes {moe.signature = {arguments = [{}]}} {
-  llvm.return
-}
-llvm.func @_mlir_ciface_tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr) {
-  llvm.return
-}
-
-// -----
-
 // Nothing was exported: nothing is visible.
 // CHECK:       llvm.func internal @layer(
 // CHECK-NOT:   moe_entry_
@@ -66,5 +52,19 @@ llvm.func @b() attributes {moe.signature = {}} {
   llvm.return
 }
 llvm.func @_mlir_ciface_b() {
+  llvm.return
+}
+
+// -----
+
+// What comes after the workspace is the executor.
+// CHECK-LABEL: llvm.func @moe_entry_tasks(
+// CHECK-SAME:    %[[ARGS:.*]]: !llvm.ptr, %[[EXECUTOR:.*]]: !llvm.ptr)
+// CHECK:         llvm.call @_mlir_ciface_tasks(%{{.*}}, %{{.*}}, %[[EXECUTOR]])
+llvm.func @tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr)
+    attributes {moe.signature = {arguments = [{}]}} {
+  llvm.return
+}
+llvm.func @_mlir_ciface_tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr) {
   llvm.return
 }
