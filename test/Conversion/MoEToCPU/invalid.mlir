@@ -1,0 +1,135 @@
+// RUN: moe-opt %s -convert-moe-to-cpu -split-input-file -verify-diagnostics
+
+func.func @product_of_tensors(%x: tensor<?x4xf32>, %w: tensor<1x1x4x4x1xf32>, %o: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  // expected-error @+1 {{is on tensors; bufferize it before convert-moe-to-cpu}}
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+func.func @pack_of_tensors(%w: tensor<1x4x4xf32>, %o: tensor<1x1x4x4x1xf32>) -> tensor<1x1x4x4x1xf32> {
+  // expected-error @+1 {{is on tensors; bufferize it before convert-moe-to-cpu}}
+  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
+  return %p : tensor<1x1x4x4x1xf32>
+}
+
+// -----
+
+func.func @sum_of_tensors(%x: tensor<?x4xf32>, %p: tensor<?x2xi32>, %o: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  // expected-error @+1 {{is on tensors; bufferize it before convert-moe-to-cpu}}
+  %y = moe.gather_sum %x, %p outs(%o : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x2xi32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+func.func @not_packed(%x: memref<?x4xf32>, %w: memref<1x4x4xf32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected weights packed in whole vectors of 4 lanes; run moe-pack-weights}}
+  moe.grouped_matmul %x weights(%w : memref<1x4x4xf32>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32>
+  return
+}
+
+// -----
+
+func.func @part_of_a_vector(%x: memref<?x4xf32>, %w: memref<1x1x4x6x1xf32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected weights packed in whole vectors of 4 lanes; run moe-pack-weights}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x6x1xf32>) panels(<products = 1, columns = 6, depth = 1>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32>
+  return
+}
+
+// -----
+
+func.func @part_of_a_vector_each(%x: memref<?x4xf32>, %w: memref<1x2x4x4x1xf32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected weights packed in whole vectors of 4 lanes; run moe-pack-weights}}
+  moe.grouped_matmul %x weights(%w : memref<1x2x4x4x1xf32>) panels(<products = 2, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32>
+  return
+}
+
+// -----
+
+func.func @pairs_without_dot_products(%x: memref<?x4xbf16>, %w: memref<1x1x2x4x2xbf16>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected weights packed for this processor, which has no dot products of bf16}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x2x4x2xbf16>) panels(<products = 1, columns = 4, depth = 2>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xbf16>
+  return
+}
+
+// -----
+
+func.func @strided_rows(%x: memref<?x4xf32, strided<[8, 2]>>, %w: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32, strided<[8, 2]>>
+  return
+}
+
+// -----
+
+func.func @no_columns(%x: memref<?x4xf32>, %w: memref<1x0x4x4x1xf32>, %o: memref<?x0xf32>) {
+  // expected-error @+1 {{expected rows and weights with columns, got none}}
+  moe.grouped_matmul %x weights(%w : memref<1x0x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x0xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32>
+  return
+}
+
+// -----
+
+func.func @no_steps(%x: memref<?x0xf32>, %w: memref<1x1x0x4x1xf32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected rows and weights with columns, got none}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x0x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x0xf32>
+  return
+}
+
+// -----
+
+func.func @strided_destination_of_pack(%w: memref<1x4x4xf32>, %o: memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>) {
+  // expected-error @+1 {{expected a compact destination, got 'memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>'}}
+  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>) : memref<1x4x4xf32>
+  return
+}
+
+// -----
+
+func.func @strided_rows_of_a_sum(%x: memref<?x4xf32, strided<[8, 2]>>, %p: memref<?x2xi32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  moe.gather_sum %x, %p outs(%o : memref<?x4xf32>) : memref<?x4xf32, strided<[8, 2]>>, memref<?x2xi32>
+  return
+}
+
+// -----
+
+func.func @strided_destination_of_a_sum(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %o: memref<?x4xf32, strided<[8, 2]>>) {
+  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  moe.gather_sum %x, %p outs(%o : memref<?x4xf32, strided<[8, 2]>>) : memref<?x4xf32>, memref<?x2xi32>
+  return
+}
+
+// -----
+
+func.func @strided_dropped(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %d: memref<?x4xf32, strided<[8, 2]>>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  moe.gather_sum %x, %p dropped(%d : memref<?x4xf32, strided<[8, 2]>>) outs(%o : memref<?x4xf32>) : memref<?x4xf32>, memref<?x2xi32>
+  return
+}

@@ -1,0 +1,145 @@
+// RUN: moe-opt %s -moe-export -moe-pack-weights="vector-bits=512 vector-registers=32 bf16-dot=true" -canonicalize | FileCheck %s
+// RUN: moe-opt %s -moe-export -moe-pack-weights="vector-bits=256" -canonicalize | FileCheck %s --check-prefix=AVX2
+// RUN: moe-opt %s -moe-export -moe-pack-weights --remarks-filter-missed=moe-pack-weights -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
+
+// REMARK-COUNT-2: [Missed] PackedInCall | Category:moe-pack-weights | Function={{inputs|some_experts}} | Remark="packed in every call: the weights are not weights of the function"
+// REMARK-NOT:     PackedInCall
+
+// Interleaved weights of two products become one packed weight of the layer. The
+// layer no longer reads what it came from.
+// CHECK-LABEL: func.func @layer(
+// CHECK-SAME:    %[[X:[a-z0-9]+]]: tensor<?x4xf32>
+// CHECK-SAME:    %[[O:[a-z0-9]+]]: tensor<3xi32>
+// CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<2x1x4x64x1xf32> {bufferization.writable = false})
+// CHECK-SAME:    {dtype = "f32", name = "w", retained = false, role = "weight", shape = [2, 4, 40]}
+// CHECK-SAME:    {dtype = "f32", name = "packed0", prepare = "layer__prepare0", role = "prepared", shape = [2, 1, 4, 64, 1], sources = ["w"]}
+// CHECK:         moe.grouped_matmul %[[X]] offsets(%[[O]] : tensor<3xi32>) weights(%[[PACKED]] : tensor<2x1x4x64x1xf32>)
+// CHECK-SAME:      panels(<products = 2, columns = 64, depth = 1>)
+// CHECK-NOT:     moe.pack
+// CHECK:       func.func @layer__prepare0(
+// CHECK-SAME:    %[[W:.*]]: tensor<?x4x40xf32> {moe.name = "w"})
+// CHECK-SAME:    -> (tensor<?x1x4x64x1xf32> {moe.name = "packed0"}) attributes {moe.prepares = @layer, moe.tokens = [0, 2]}
+// CHECK:         %[[E:.*]] = tensor.dim %[[W]], %c0
+// CHECK-DAG:     %[[G:.*]] = tensor.extract_slice %[[W]][0, 0, 0] [%[[E]], 4, 20] [1, 1, 2]
+// CHECK-DAG:     %[[U:.*]] = tensor.extract_slice %[[W]][0, 0, 1] [%{{.*}}, 4, 20] [1, 1, 2]
+// CHECK-DAG:     %[[INIT:.*]] = tensor.empty(%[[E]]) : tensor<?x1x4x64x1xf32>
+// CHECK:         %[[P:.*]] = moe.pack %[[G]], %[[U]] panels(<products = 2, columns = 64, depth = 1>) outs(%[[INIT]]
+// CHECK:         return %[[P]]
+// Narrower vectors, narrower panels.
+// AVX2-LABEL:  func.func @layer(
+// AVX2:          moe.grouped_matmul {{.*}} panels(<products = 2, columns = 16, depth = 1>)
+func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<?x20xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x20xf32>
+  %g = tensor.extract_slice %w[0, 0, 0] [2, 4, 20] [1, 1, 2] : tensor<2x4x40xf32> to tensor<2x4x20xf32>
+  %u = tensor.extract_slice %w[0, 0, 1] [2, 4, 20] [1, 1, 2] : tensor<2x4x40xf32> to tensor<2x4x20xf32>
+  %y = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%g, %u : tensor<2x4x20xf32>, tensor<2x4x20xf32>) outs(%e : tensor<?x20xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %m = arith.mulf %a, %b : f32
+    moe.yield %m : f32
+  } : tensor<?x4xf32> -> tensor<?x20xf32>
+  return %y : tensor<?x20xf32>
+}
+
+// An ordinary weight is that of one expert. It is read elsewhere, so it stays.
+// CHECK-LABEL: func.func @dense(
+// CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<1x1x2x16x2xbf16> {bufferization.writable = false})
+// CHECK-SAME:    {dtype = "bf16", name = "w", role = "weight", shape = [8, 4]}
+// CHECK-SAME:    sources = ["w"]}
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[PACKED]] : tensor<1x1x2x16x2xbf16>) panels(<products = 1, columns = 16, depth = 2>)
+// CHECK-NOT:     transposed
+// CHECK:       func.func @dense__prepare0(
+// CHECK-SAME:    %[[W:.*]]: tensor<?x8x4xbf16> {moe.name = "w"})
+// CHECK:         moe.pack %[[W]] transposed panels(<products = 1, columns = 16, depth = 2>)
+// Pairs are for dot products only.
+// AVX2-LABEL:  func.func @dense(
+// AVX2:          panels(<products = 1, columns = 8, depth = 1>)
+func.func @dense(%x: tensor<?x4xbf16>, %w: tensor<8x4xbf16> {moe.role = "weight", moe.name = "w"}) -> (tensor<?x8xf32>, tensor<8x4xbf16>) {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xbf16>
+  %e = tensor.empty(%n) : tensor<?x8xf32>
+  %v = tensor.expand_shape %w [[0, 1], [2]] output_shape [1, 8, 4] : tensor<8x4xbf16> into tensor<1x8x4xbf16>
+  %y = moe.grouped_matmul %x weights(%v : tensor<1x8x4xbf16>) transposed outs(%e : tensor<?x8xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x4xbf16> -> tensor<?x8xf32>
+  return %y, %w : tensor<?x8xf32>, tensor<8x4xbf16>
+}
+
+// Two products with the same weights share what is packed; another layout is
+// packed again. Names that are taken get a tail.
+// CHECK-LABEL: func.func @shared(
+// CHECK-SAME:    name = "packed0", {{[^}]*}}role = "weight"
+// CHECK-SAME:    name = "packed0_", prepare = "shared__prepare0"
+// CHECK-SAME:    name = "packed1", prepare = "shared__prepare1"
+// CHECK-NOT:     prepare2
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P:[a-z0-9]+]] :
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P]] :
+// CHECK:         moe.grouped_matmul
+// CHECK:         return
+func.func @shared(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32> {moe.role = "weight", moe.name = "packed0"}) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %a = moe.grouped_matmul %x weights(%w : tensor<1x4x4xf32>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  %b = moe.grouped_matmul %a weights(%w : tensor<1x4x4xf32>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  %c = moe.grouped_matmul %b weights(%w : tensor<1x4x4xf32>) transposed outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  return %c : tensor<?x4xf32>
+}
+
+// Inputs are packed in the call.
+// CHECK-LABEL: func.func @inputs(
+// CHECK-NOT:     prepare
+// CHECK:         %[[P:.*]] = moe.pack %{{.*}} panels(<products = 1, columns = 16, depth = 1>) outs(%{{.*}} : tensor<1x1x4x16x1xf32>)
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P]] : tensor<1x1x4x16x1xf32>) panels(<products = 1, columns = 16, depth = 1>)
+func.func @inputs(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %a = moe.grouped_matmul %x weights(%w : tensor<1x4x4xf32>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  return %a : tensor<?x4xf32>
+}
+
+// The runtime prepares all experts of a weight, or none.
+// CHECK-LABEL: func.func @some_experts(
+// CHECK-NOT:     prepare
+// CHECK:         moe.pack
+func.func @some_experts(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<6x4x4xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %v = tensor.extract_slice %w[1, 0, 0] [2, 4, 4] [1, 1, 1] : tensor<6x4x4xf32> to tensor<2x4x4xf32>
+  %a = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%v : tensor<2x4x4xf32>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  return %a : tensor<?x4xf32>
+}
+
+// What is packed already is left alone.
+// CHECK-LABEL: func.func @packed(
+// CHECK-SAME:    %[[W:[a-z0-9]+]]: tensor<1x1x4x48x1xf32>
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[W]] : tensor<1x1x4x48x1xf32>) panels(<products = 1, columns = 48, depth = 1>)
+func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x1x4x48x1xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %a = moe.grouped_matmul %x weights(%w : tensor<1x1x4x48x1xf32>) panels(<products = 1, columns = 48, depth = 1>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  return %a : tensor<?x4xf32>
+}
