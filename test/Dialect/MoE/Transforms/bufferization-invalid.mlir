@@ -38,3 +38,12 @@ func.func @combine(%g: tensor<?x4xf32>, %p: tensor<?x2xi32>) -> tensor<?x4xf32> 
   %y = moe.combine %g, %p : tensor<?x4xf32>, tensor<?x2xi32>
   return %y : tensor<?x4xf32>
 }
+
+// -----
+
+func.func @route(%ids: tensor<?x2xi32>) -> tensor<?xi32> {
+  // expected-error @+2 {{is an operation on tensors; run convert-moe-to-linalg before bufferization}}
+  // expected-error @+1 {{failed to bufferize op}}
+  %n, %o, %p = moe.route %ids experts(8) : tensor<?x2xi32>
+  return %n : tensor<?xi32>
+}

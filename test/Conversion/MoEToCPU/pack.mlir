@@ -1,0 +1,49 @@
+// RUN: moe-opt %s -convert-moe-to-cpu | FileCheck %s
+
+// A task is a panel of an expert. Whole vectors of a whole panel are copied.
+// CHECK-LABEL: func.func @rows(
+// CHECK-SAME:    %[[W:.*]]: memref<?x6x10xf32>, %[[P:.*]]: memref<?x2x6x8x1xf32>)
+// CHECK:         %[[E:.*]] = memref.dim %[[P]], %c0
+// CHECK:         %[[TASKS:.*]] = arith.muli %[[E]], %c2
+// CHECK:         scf.forall (%[[TASK:.*]]) in (%[[TASKS]])
+// CHECK-DAG:       %[[EXPERT:.*]] = arith.divui %[[TASK]], %c2
+// CHECK-DAG:       arith.remui %[[TASK]], %c2
+// CHECK:           scf.if
+// Beyond the columns there are zeros.
+// CHECK:             memref.load %[[W]][%[[EXPERT]],
+// CHECK:           } else {
+// CHECK-COUNT-2:     vector.load %[[W]]{{.*}} : memref<?x6x10xf32>, vector<4xf32>
+// CHECK-NOT:     moe.pack
+func.func @rows(%w: memref<?x6x10xf32>, %p: memref<?x2x6x8x1xf32>) {
+  moe.pack %w panels(<products = 1, columns = 8, depth = 1>) outs(%p : memref<?x2x6x8x1xf32>) : memref<?x6x10xf32>
+  return
+}
+
+// Columns that are rows are transposed in squares.
+// CHECK-LABEL: func.func @columns(
+// CHECK:         scf.forall
+// CHECK-COUNT-4: vector.load %{{.*}} : memref<?x8x6xf32>, vector<4xf32>
+// CHECK-COUNT-8: vector.shuffle
+// CHECK-COUNT-4: vector.store
+func.func @columns(%w: memref<?x8x6xf32>, %p: memref<?x2x6x4x1xf32>) {
+  moe.pack %w transposed panels(<products = 1, columns = 4, depth = 1>) outs(%p : memref<?x2x6x4x1xf32>) : memref<?x8x6xf32>
+  return
+}
+
+// Pairs of a column lie beside each other.
+// CHECK-LABEL: func.func @pairs(
+// CHECK:         vector.interleave %{{.*}} : vector<4xbf16> -> vector<8xbf16>
+func.func @pairs(%w: memref<?x6x4xbf16>, %p: memref<?x1x3x4x2xbf16>) {
+  moe.pack %w panels(<products = 1, columns = 4, depth = 2>) outs(%p : memref<?x1x3x4x2xbf16>) : memref<?x6x4xbf16>
+  return
+}
+
+// Elements that do not, or panels of no whole vectors, are moved one by one.
+// CHECK-LABEL: func.func @one_by_one(
+// CHECK-NOT:     vector.
+// CHECK:         return
+func.func @one_by_one(%w: memref<?x6x4xf32, strided<[48, 8, 2]>>, %v: memref<?x6x6xf32>, %p: memref<?x1x6x4x1xf32>, %q: memref<?x2x6x3x1xf32>) {
+  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%p : memref<?x1x6x4x1xf32>) : memref<?x6x4xf32, strided<[48, 8, 2]>>
+  moe.pack %v panels(<products = 1, columns = 3, depth = 1>) outs(%q : memref<?x2x6x3x1xf32>) : memref<?x6x6xf32>
+  return
+}
