@@ -62,7 +62,6 @@ func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x3x2x6x2xf32>, %y: tensor<?x8
 // CHECK:           arith.cmpi ult
 // CHECK:           scf.if
 // CHECK:             tensor.extract %[[W]]
-// CHECK:         tensor.insert_slice
 // CHECK-NOT:     moe.
 // KEEP-LABEL: func.func @pack(
 // KEEP-NEXT:    moe.pack
