@@ -1,5 +1,7 @@
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 bf16-dot=true" | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 bf16-dot=true" | FileCheck %s --check-prefix=F16
+// RUN: not moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32" 2>&1 | FileCheck %s --check-prefix=WITHOUT
+// WITHOUT: error: 'moe.grouped_matmul' op expected weights packed to a depth of at most 1, for 'bf16' on this processor, got 2
 
 // Two steps are one instruction; the odd element of a row is beside a zero.
 // CHECK-LABEL: func.func private @moe_kernel_bf16_1x1x16_dot(

@@ -38,3 +38,20 @@ func.func @dropped(%x: memref<?x16xbf16>, %p: memref<?x2xi32>, %d: memref<?x16xb
   moe.gather_sum %x, %p dropped(%d : memref<?x16xbf16>) outs(%y : memref<?x16xbf16>) : memref<?x16xbf16>, memref<?x2xi32>
   return
 }
+
+// CHECK-LABEL: func.func @no_columns(
+// CHECK-NOT:     moe.gather_sum
+func.func @no_columns(%x: memref<?x0xf32>, %p: memref<?x2xi32>, %y: memref<?x0xf32>) {
+  moe.gather_sum %x, %p outs(%y : memref<?x0xf32>) : memref<?x0xf32>, memref<?x2xi32>
+  return
+}
+
+// Columns of 16 bits beyond the last vector take no masked access, which not
+// every processor has.
+// CHECK-LABEL: func.func @half_columns(
+// CHECK-NOT:     vector.masked
+// CHECK:         return
+func.func @half_columns(%x: memref<?x5xbf16>, %p: memref<?x2xi32>, %y: memref<?x5xbf16>) {
+  moe.gather_sum %x, %p outs(%y : memref<?x5xbf16>) : memref<?x5xbf16>, memref<?x2xi32>
+  return
+}

@@ -6,7 +6,7 @@
 
 // One vector of eight sums for each of up to eight rows; a kernel for each height,
 // shared by all products.
-// KERNEL-COUNT-8: func.func private @moe_kernel_f32_{{[1-8]}}x1x8({{.*}}) attributes {passthrough = ["noinline"]}
+// KERNEL-COUNT-8: func.func private @moe_kernel_f32_{{[1-8]}}x1x8({{.*}}) attributes {moe.kernel, passthrough = ["noinline"]}
 // KERNEL-NOT:     func.func private @moe_kernel
 // KERNEL-LABEL:   func.func @dense
 
@@ -122,5 +122,54 @@ func.func @blocks(%x: memref<?x20000xf32>, %w: memref<1x1x20000x8x1xf32>, %y: me
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x20000xf32>
+  return
+}
+
+// An element that is no constant and no number is one of every lane.
+// CHECK-LABEL: func.func @poison(
+// CHECK:         ub.poison : vector<8xf32>
+// CHECK:         return
+func.func @poison(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
+  ^bb0(%s: f32):
+    %p = ub.poison : f32
+    %t = arith.addf %s, %p : f32
+    moe.yield %t : f32
+  } : memref<?x5xf32>
+  return
+}
+
+// Bits are bytes in memory, and are loaded one by one.
+// CHECK-LABEL: func.func @bits(
+// CHECK-SAME:    %[[M:[a-z0-9]+]]: memref<?x8xi1>, %{{[a-z0-9]+}}: memref<?x8xf32>)
+// CHECK-NOT:     vector.load %[[M]]
+// CHECK-COUNT-8: memref.load %[[M]]
+// CHECK:         vector.from_elements %{{.*}} : vector<8xi1>
+// CHECK:         return
+func.func @bits(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %m: memref<?x8xi1>, %y: memref<?x8xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>)
+      operands(%m : memref<?x8xi1>) maps([affine_map<(e, r, n) -> (r, n)>]) outs(%y : memref<?x8xf32>) {
+  ^bb0(%s: f32, %c: i1):
+    %n = arith.negf %s : f32
+    %t = arith.select %c, %s, %n : f32
+    moe.yield %t : f32
+  } : memref<?x5xf32>
+  return
+}
+
+// Columns of 16 bits beyond the last vector take no masked access, which not
+// every processor has.
+// CHECK-LABEL: func.func @half_columns(
+// CHECK-NOT:     vector.masked{{.*}}bf16
+// CHECK:         return
+func.func @half_columns(%x: memref<?x5xbf16>, %w: memref<1x2x5x8x1xbf16>, %b: memref<11xbf16>, %y: memref<?x11xbf16>) {
+  moe.grouped_matmul %x weights(%w : memref<1x2x5x8x1xbf16>) panels(<products = 1, columns = 8, depth = 1>)
+      operands(%b : memref<11xbf16>) maps([affine_map<(e, r, n) -> (n)>]) outs(%y : memref<?x11xbf16>) {
+  ^bb0(%s: f32, %c: bf16):
+    %d = arith.extf %c : bf16 to f32
+    %t = arith.addf %s, %d : f32
+    %u = arith.truncf %t : f32 to bf16
+    moe.yield %u : bf16
+  } : memref<?x5xbf16>
   return
 }

@@ -61,7 +61,7 @@ func.func @part_of_a_vector_each(%x: memref<?x4xf32>, %w: memref<1x2x4x4x1xf32>,
 // -----
 
 func.func @pairs_without_dot_products(%x: memref<?x4xbf16>, %w: memref<1x1x2x4x2xbf16>, %o: memref<?x4xf32>) {
-  // expected-error @+1 {{expected weights packed for this processor, which has no dot products of bf16}}
+  // expected-error @+1 {{expected weights packed to a depth of at most 1, for 'bf16' on this processor, got 2}}
   moe.grouped_matmul %x weights(%w : memref<1x1x2x4x2xbf16>) panels(<products = 1, columns = 4, depth = 2>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -131,5 +131,38 @@ func.func @strided_destination_of_a_sum(%x: memref<?x4xf32>, %p: memref<?x2xi32>
 func.func @strided_dropped(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %d: memref<?x4xf32, strided<[8, 2]>>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
   moe.gather_sum %x, %p dropped(%d : memref<?x4xf32, strided<[8, 2]>>) outs(%o : memref<?x4xf32>) : memref<?x4xf32>, memref<?x2xi32>
+  return
+}
+
+// -----
+
+func.func @depth(%x: memref<?x6xf32>, %w: memref<1x1x2x4x3xf32>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected weights packed to a depth of at most 1, for 'f32' on this processor, got 3}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x2x4x3xf32>) panels(<products = 1, columns = 4, depth = 3>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x6xf32>
+  return
+}
+
+// -----
+
+func.func @strided_destination(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32, strided<[8, 2]>>) {
+  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32, strided<[8, 2]>>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32>
+  return
+}
+
+// -----
+
+func.func @strided_weights(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>, %o: memref<?x4xf32>) {
+  // expected-error @+1 {{expected compact weights, got 'memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>'}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x4xf32>
   return
 }

@@ -109,3 +109,11 @@ func.func @dropped_type(%x: tensor<?x4xf32>, %p: tensor<?x2xi32>, %o: tensor<?x4
   %y = moe.gather_sum %x, %p dropped(%d : tensor<?x4xf16>) outs(%o : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x2xi32> -> tensor<?x4xf32>
   return
 }
+
+// -----
+
+func.func @dynamic_columns(%x: tensor<?x?xf32>, %p: tensor<?x2xi32>, %o: tensor<?x?xf32>) {
+  // expected-error @+1 {{expected rows with static columns, got 'tensor<?x?xf32>'}}
+  %y = moe.gather_sum %x, %p outs(%o : tensor<?x?xf32>) : tensor<?x?xf32>, tensor<?x2xi32> -> tensor<?x?xf32>
+  return
+}

@@ -460,3 +460,37 @@ func.func @not_elementwise(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tenso
   } : tensor<?x4xf32> -> tensor<?x8xf32>
   return
 }
+
+// -----
+
+func.func @scalar_weights(%x: tensor<?x4xf32>, %w: tensor<f32>, %o: tensor<?x8xf32>) {
+  // expected-error @+1 {{expected weights of rank 3, got 'tensor<f32>'}}
+  %y = moe.grouped_matmul %x weights(%w : tensor<f32>) outs(%o : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @packed_rank(%x: tensor<?x4xf32>, %w: tensor<1x2x4x4xf32>, %o: tensor<?x8xf32>) {
+  // expected-error @+1 {{expected weights of rank 5, got 'tensor<1x2x4x4xf32>'}}
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x4x4xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @vectors(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>, %v: vector<4xf32>) {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    // expected-error @+1 {{expected an epilogue of operations on scalars}}
+    %t = arith.addf %v, %v : vector<4xf32>
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>
+  return
+}
