@@ -142,9 +142,13 @@ func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
   RankedTensorType packed =
       packedType(panels, ShapedType::kDynamic, product);
   b.setInsertionPointAfter(function);
-  auto preparation = func::FuncOp::create(
-      b, (function.getName() + "__prepare" + Twine(numPrepared)).str(),
-      b.getFunctionType(types, packed));
+  auto module = function->getParentOfType<ModuleOp>();
+  std::string name =
+      (function.getName() + "__prepare" + Twine(numPrepared)).str();
+  while (module.lookupSymbol(name))
+    name += '_';
+  auto preparation =
+      func::FuncOp::create(b, name, b.getFunctionType(types, packed));
   preparation->setAttr("moe.prepares",
                        FlatSymbolRefAttr::get(function.getSymNameAttr()));
   preparation->setAttr(

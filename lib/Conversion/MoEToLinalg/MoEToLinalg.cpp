@@ -113,7 +113,7 @@ struct ConvertMoEToLinalg
       populateGroupedToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
-    getOperation()->walk([&](Operation *op) {
+    getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
       bool grouped = isa<GroupedMatmulOp, GatherSumOp, PackOp>(op) ||
                      op->getParentOfType<GroupedMatmulOp>();
       if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||

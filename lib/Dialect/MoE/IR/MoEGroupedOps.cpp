@@ -137,6 +137,10 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
   for (auto [index, weights] : llvm::enumerate(op.getWeights())) {
     if (failed(verifyShape(op, "weights " + Twine(index), weights, expected)))
       return failure();
+    auto type = cast<ShapedType>(weights.getType());
+    if (ShapedType::isDynamicShape(type.getShape().drop_front()))
+      return op.emitOpError("expected weights with static rows and columns, got ")
+             << type;
     if (elementOf(weights) != elementOf(op.getLhs()))
       return op.emitOpError("expected weights of the type of the rows, ")
              << elementOf(op.getLhs()) << ", got " << elementOf(weights);

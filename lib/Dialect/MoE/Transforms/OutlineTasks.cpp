@@ -77,8 +77,11 @@ Value Outliner::field(Value object, Type type, unsigned index, Type loaded) {
 LLVM::LLVMFuncOp Outliner::buildTask() {
   auto parent = op->getParentOfType<LLVM::LLVMFuncOp>();
   b.setInsertionPoint(parent);
+  std::string name = (parent.getName() + "__task" + Twine(number)).str();
+  while (module.lookupSymbol(name))
+    name += '_';
   auto task = LLVM::LLVMFuncOp::create(
-      b, (parent.getName() + "__task" + Twine(number)).str(),
+      b, name,
       LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()),
                                   {pointer, b.getI64Type()}));
   task.setLinkage(LLVM::Linkage::Internal);

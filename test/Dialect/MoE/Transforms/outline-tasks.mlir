@@ -30,10 +30,10 @@
 // The executor is {user, concurrency, parallel_for}.
 // CHECK:         %[[USERP:.*]] = llvm.getelementptr %[[EXECUTOR]][0, 0] : (!llvm.ptr) -> !llvm.ptr, !llvm.struct<(ptr, i64, ptr)>
 // CHECK-NEXT:    %[[USER:.*]] = llvm.load %[[USERP]] : !llvm.ptr -> !llvm.ptr
-// CHECK-NEXT:    %[[RUNP:.*]] = llvm.getelementptr %[[EXECUTOR]][0, 2] : (!llvm.ptr) -> !llvm.ptr, !llvm.struct<(ptr, i64, ptr)>
-// CHECK-NEXT:    %[[RUN:.*]] = llvm.load %[[RUNP]] : !llvm.ptr -> !llvm.ptr
+// CHECK-NEXT:    %[[CALLEEP:.*]] = llvm.getelementptr %[[EXECUTOR]][0, 2] : (!llvm.ptr) -> !llvm.ptr, !llvm.struct<(ptr, i64, ptr)>
+// CHECK-NEXT:    %[[CALLEE:.*]] = llvm.load %[[CALLEEP]] : !llvm.ptr -> !llvm.ptr
 // CHECK-NEXT:    %[[TASK:.*]] = llvm.mlir.addressof @layer__task0 : !llvm.ptr
-// CHECK-NEXT:    llvm.call %[[RUN]](%[[USER]], %[[N]], %[[TASK]], %[[STACK]]) : !llvm.ptr, (!llvm.ptr, i64, !llvm.ptr, !llvm.ptr) -> ()
+// CHECK-NEXT:    llvm.call %[[CALLEE]](%[[USER]], %[[N]], %[[TASK]], %[[STACK]]) : !llvm.ptr, (!llvm.ptr, i64, !llvm.ptr, !llvm.ptr) -> ()
 // CHECK:         llvm.mlir.addressof @layer__task1 : !llvm.ptr
 // CHECK-NOT:     moe.parallel
 llvm.func @layer(%m: !llvm.ptr, %v: f32, %n: i64, %executor: !llvm.ptr) {
