@@ -27,16 +27,15 @@ static llvm::Error error(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
-/// The C library's math functions of this machine; empty if they stand nowhere
-/// known, in which case the host process has to have them.
-static std::string findMathLibrary() {
-  std::string multiarch = llvm::sys::getDefaultTargetTriple();
-  llvm::Triple triple(multiarch);
-  multiarch = (triple.getArchName() + "-linux-gnu").str();
+/// The path of a library of the system; empty if it is not found.
+static std::string findLibrary(llvm::StringRef name) {
+  llvm::Triple triple(llvm::sys::getDefaultTargetTriple());
+  std::string multiarch = (triple.getArchName() + "-linux-gnu").str();
   for (std::string directory : {"/lib/" + multiarch, "/usr/lib/" + multiarch,
                                 std::string("/lib64"), std::string("/usr/lib64")})
-    if (llvm::sys::fs::exists(directory + "/libm.so.6"))
-      return directory + "/libm.so.6";
+    if (std::string path = directory + "/" + name.str();
+        llvm::sys::fs::exists(path))
+      return path;
   return "";
 }
 
@@ -48,8 +47,9 @@ static llvm::Error makeTemporaryFile(llvm::StringRef suffix,
   return llvm::Error::success();
 }
 
-/// Link objects into a shared object. What they need from outside is the math
-/// library, which every process that loads it has.
+/// Link objects into a shared object. What they need from outside are the math
+/// library and, for f16 on a processor without it, the one that the runtime
+/// itself needs.
 static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
 link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   std::string linker;
@@ -87,10 +87,14 @@ link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
       linker, "-shared", "--hash-style=gnu", "-z", "noexecstack", "-z",
       "relro",  "-z",    "now", "--build-id=none", "-o", output};
   llvm::append_range(arguments, inputs);
-  // Named as needed, so that exp and pow are found in whatever host loads it.
-  std::string math = findMathLibrary();
-  if (!math.empty())
-    arguments.push_back(math);
+  // Named where needed, so that exp and the like are found in whatever host
+  // loads it.
+  arguments.push_back("--as-needed");
+  llvm::SmallVector<std::string> libraries{findLibrary("libm.so.6"),
+                                           findLibrary("libgcc_s.so.1")};
+  for (const std::string &library : libraries)
+    if (!library.empty())
+      arguments.push_back(library);
   std::optional<llvm::StringRef> redirects[] = {std::nullopt, log.str(),
                                                 log.str()};
   std::string message;
