@@ -143,3 +143,22 @@ func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x1x4x48x1xf32>) -> tensor<?x4
   } : tensor<?x4xf32> -> tensor<?x4xf32>
   return %a : tensor<?x4xf32>
 }
+
+// A name that is taken gets another.
+// CHECK-LABEL: func.func @taken(
+// CHECK-NOT:     prepare = "taken__prepare0"
+// CHECK:         prepare = "[[NAME:taken__prepare0[a-z0-9_]+]]"
+// CHECK:       func.func @[[NAME]](
+func.func @taken(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %a = moe.grouped_matmul %x weights(%w : tensor<1x4x4xf32>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  return %a : tensor<?x4xf32>
+}
+func.func private @taken__prepare0(%x: tensor<2xf32>) -> tensor<2xf32> {
+  return %x : tensor<2xf32>
+}

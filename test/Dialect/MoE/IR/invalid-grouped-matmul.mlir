@@ -494,3 +494,14 @@ func.func @vectors(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf3
   } : tensor<?x4xf32> -> tensor<?x8xf32>
   return
 }
+
+// -----
+
+func.func @dynamic_weights(%x: tensor<?x4xf32>, %w: tensor<1x?x8xf32>, %o: tensor<?x8xf32>) {
+  // expected-error @+1 {{expected weights with static rows and columns, got 'tensor<1x?x8xf32>'}}
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x?x8xf32>) outs(%o : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>
+  return
+}
