@@ -67,13 +67,14 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(bufferization::createOneShotBufferizePass(bufferize));
   addCleanup(pm);
 
-  // Products become kernels and tasks, all else loops.
+  // Products become kernels and tasks, all else loops in blocks of tokens.
   ConvertMoEToCPUOptions kernels;
   kernels.vectorBits = options.vectorBits;
   kernels.vectorRegisters = options.vectorRegisters;
   kernels.bf16Dot = options.bf16Dot;
   pm.addPass(createConvertMoEToCPU(kernels));
   pm.addPass(createMemRefCopyToLinalg());
+  pm.addPass(createMoELinalgToTasks());
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   pm.addPass(createLowerAffinePass());
   addCleanup(pm);

@@ -64,12 +64,29 @@ void CPUBuilder::storeFirst(Value vector, Value buffer,
     vector::MaskedStoreOp::create(*this, buffer, indices, mask, vector);
     return;
   }
-  // One by one: not every processor stores 16-bit floats under a mask, and the
-  // code generator would convert them one by one otherwise.
+  // Through memory and as integers: not every processor stores 16-bit floats
+  // under a mask, and the code generator would convert them one by one.
+  auto type = cast<VectorType>(vector.getType());
+  int64_t lanes = type.getNumElements();
+  auto bits = VectorType::get(lanes, getIntegerType(16));
+  Value copy;
+  {
+    // Once for each task, not for each time around a loop.
+    InsertionGuard guard(*this);
+    auto task = getInsertionBlock()->getParentOp();
+    while (!isa<scf::ForallOp>(task))
+      task = task->getParentOp();
+    setInsertionPointToStart(cast<scf::ForallOp>(task).getBody());
+    copy = memref::AllocaOp::create(
+        *this, MemRefType::get({lanes}, getIntegerType(16)));
+  }
+  vector::StoreOp::create(*this, vector::BitCastOp::create(*this, bits, vector),
+                          copy, ValueRange(index(0)));
   forEach(index(0), count, [&](Value lane) {
     SmallVector<Value> place(indices);
     place.back() = add(place.back(), lane);
-    Value element = vector::ExtractOp::create(*this, vector, OpFoldResult(lane));
+    Value element = memref::LoadOp::create(*this, copy, ValueRange(lane));
+    element = arith::BitcastOp::create(*this, type.getElementType(), element);
     memref::StoreOp::create(*this, element, buffer, place);
   });
 }

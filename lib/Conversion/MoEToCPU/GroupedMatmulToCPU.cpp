@@ -246,8 +246,12 @@ LogicalResult GroupedMatmulLowering::run() {
   lhs = flatten(b, op.getLhs());
   weights = flatten(b, op.getWeights().front());
   resultRows = memref::DimOp::create(b, op.getInit(), 0);
-  if (op.getGather())
+  if (op.getGather()) {
+    // Where there is nothing to gather there is nothing to do.
     lastLhsRow = b.sub(memref::DimOp::create(b, op.getLhs(), 0), b.index(1));
+    resultRows = arith::SelectOp::create(
+        b, b.less(lastLhsRow, b.index(0)), b.index(0), resultRows);
+  }
   b.forEachTask(countTasks(), [&](Value task) { buildTask(task); });
   op.erase();
   return success();

@@ -33,10 +33,8 @@ private:
   int64_t panelCount() { return llvm::divideCeil(op.getN(), panels.getShare()); }
 
   void buildShare(Value expert, Value panel, int64_t product);
-  void buildColumns(Value expert, Value panel, int64_t product, Value from,
-                    Value to);
-  void buildElement(Value expert, Value panel, int64_t product, Value column,
-                    Value step);
+  void buildElements(Value expert, Value panel, int64_t product, Value from,
+                     Value to);
   void buildSquare(Value expert, Value panel, int64_t product, Value column,
                    Value step);
   void buildRow(Value expert, Value panel, int64_t product, int64_t column,
@@ -55,32 +53,39 @@ private:
 };
 } // namespace
 
-/// One column at one step, element by element.
-void PackLowering::buildElement(Value expert, Value panel, int64_t product,
-                                Value column, Value step) {
-  Value n = b.add(b.mul(panel, panels.getShare()), column);
-  for (int64_t d = 0; d < panels.getDepth(); ++d) {
-    Value k = b.add(b.mul(step, panels.getDepth()), d);
-    Value inside = arith::AndIOp::create(b, b.less(n, b.index(op.getN())),
-                                         b.less(k, b.index(op.getK())));
-    auto choice = scf::IfOp::create(b, TypeRange(element), inside,
-                                    /*withElseRegion=*/true);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(choice.thenBlock());
-      Value first = op.getTransposed() ? n : k, second = op.getTransposed() ? k : n;
-      Value loaded = memref::LoadOp::create(
-          b, op.getWeights()[product], ValueRange{expert, first, second});
-      scf::YieldOp::create(b, loaded);
-      b.setInsertionPointToStart(choice.elseBlock());
-      Value zero = arith::ConstantOp::create(b, b.getZeroAttr(element));
-      scf::YieldOp::create(b, zero);
-    }
+/// The steps of a share from `from` to `to`, element by element: zeros, and then
+/// what there is. A choice between the two for each element would become masked
+/// accesses, which for 16-bit floats are beyond some processors.
+void PackLowering::buildElements(Value expert, Value panel, int64_t product,
+                                 Value from, Value to) {
+  int64_t share = panels.getShare();
+  auto store = [&](Value value, Value step, Value column, Value d) {
     memref::StoreOp::create(
-        b, choice.getResult(0), op.getInit(),
-        ValueRange{expert, panel, step,
-                   b.add(column, product * panels.getShare()), b.index(d)});
-  }
+        b, value, op.getInit(),
+        ValueRange{expert, panel, step, b.add(column, product * share), d});
+  };
+  Value zero = arith::ConstantOp::create(b, b.getZeroAttr(element));
+  Value begin = b.index(0), first = b.mul(panel, share);
+  Value columns = b.min(b.index(share), b.sub(b.index(op.getN()), first));
+  b.forEach(from, to, [&](Value step) {
+    b.forEach(begin, b.index(share), [&](Value column) {
+      for (int64_t d = 0; d < panels.getDepth(); ++d)
+        store(zero, step, column, b.index(d));
+    });
+    Value k = b.mul(step, panels.getDepth());
+    Value depth =
+        b.min(b.index(panels.getDepth()), b.sub(b.index(op.getK()), k));
+    b.forEach(begin, columns, [&](Value column) {
+      b.forEach(begin, depth, [&](Value d) {
+        Value row = b.add(k, d), n = b.add(first, column);
+        if (op.getTransposed())
+          std::swap(row, n);
+        Value loaded = memref::LoadOp::create(
+            b, op.getWeights()[product], ValueRange{expert, row, n});
+        store(loaded, step, column, d);
+      });
+    });
+  });
 }
 
 /// Transpose a square of units, each of one lane: in stages, the halves of pairs
@@ -169,11 +174,7 @@ bool PackLowering::canVectorize(int64_t product) {
 /// The columns of one product in one panel.
 void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
   auto elements = [&](Value from, Value to) {
-    b.forEach(from, to, [&](Value step) {
-      b.forEach(b.index(0), b.index(panels.getShare()), [&](Value column) {
-        buildElement(expert, panel, product, column, step);
-      });
-    });
+    buildElements(expert, panel, product, from, to);
   };
   Value begin = b.index(0), end = b.index(steps());
   if (!canVectorize(product))

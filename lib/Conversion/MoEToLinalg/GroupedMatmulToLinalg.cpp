@@ -117,6 +117,12 @@ Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
 
 SmallVector<Value> GroupedMatmulLowering::run() {
   Value rows = b.dim(op.getInit(), 0);
+  if (op.getGather()) {
+    // Where there is nothing to gather there is nothing to do.
+    Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq,
+                                       b.dim(op.getLhs(), 0), b.index(0));
+    rows = arith::SelectOp::create(b, none, b.index(0), rows);
+  }
   return b.loop(
       b.index(op.getExpertCount()), op.getInit(),
       [&](Value e, ValueRange iters) -> SmallVector<Value> {

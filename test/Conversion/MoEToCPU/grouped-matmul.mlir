@@ -63,7 +63,7 @@ func.func @dense(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8x
 // CHECK:         %[[OFFSET:.*]] = memref.load %[[O]]
 // CHECK:         %[[CAST:.*]] = arith.index_cast %[[OFFSET]] : i32 to index
 // CHECK:         %[[LOW:.*]] = arith.maxsi %[[CAST]], %c0
-// CHECK:         arith.minsi %[[LOW]], %[[ROWS]]
+// CHECK:         arith.minsi %[[LOW]], %{{.*}}
 // CHECK:         scf.forall
 // CHECK:           %[[NUMBER:.*]] = memref.load %[[N]]
 // CHECK:           %[[I:.*]] = arith.index_cast %[[NUMBER]] : i32 to index

@@ -110,9 +110,11 @@ void Outliner::buildCall(LLVM::LLVMFuncOp task) {
       b.getContext(), {pointer, i64, pointer});
   // On the stack once, however often this runs.
   auto parent = op->getParentOfType<LLVM::LLVMFuncOp>();
+  auto constant = [&](int64_t value) -> Value {
+    return LLVM::ConstantOp::create(b, i64, b.getI64IntegerAttr(value));
+  };
   b.setInsertionPointToStart(&parent.getBody().front());
-  Value one = LLVM::ConstantOp::create(b, i64, b.getI64IntegerAttr(1));
-  Value storage = LLVM::AllocaOp::create(b, pointer, context, one);
+  Value storage = LLVM::AllocaOp::create(b, pointer, context, constant(1));
   b.setInsertionPoint(op);
   for (auto [index, value] : llvm::enumerate(captured)) {
     Value place = LLVM::GEPOp::create(
@@ -120,6 +122,18 @@ void Outliner::buildCall(LLVM::LLVMFuncOp task) {
         ArrayRef<LLVM::GEPArg>{0, int32_t(index)});
     LLVM::StoreOp::create(b, value, place);
   }
+  // A single task needs nobody's help.
+  Value single = LLVM::ICmpOp::create(b, LLVM::ICmpPredicate::eq, op.getCount(),
+                                      constant(1));
+  Block *before = op->getBlock();
+  Block *after = before->splitBlock(op);
+  Block *alone = b.createBlock(after), *shared = b.createBlock(after);
+  b.setInsertionPointToEnd(before);
+  LLVM::CondBrOp::create(b, single, alone, shared);
+  b.setInsertionPointToEnd(alone);
+  LLVM::CallOp::create(b, task, ValueRange{storage, constant(0)});
+  LLVM::BrOp::create(b, after);
+  b.setInsertionPointToEnd(shared);
   Value user = field(op.getExecutor(), executorType, 0, pointer);
   Value run = field(op.getExecutor(), executorType, 2, pointer);
   Value address = LLVM::AddressOfOp::create(b, task);
@@ -128,6 +142,7 @@ void Outliner::buildCall(LLVM::LLVMFuncOp task) {
       LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()),
                                   {pointer, i64, pointer, pointer}),
       ValueRange{run, user, op.getCount(), address, storage});
+  LLVM::BrOp::create(b, after);
 }
 
 LogicalResult Outliner::run() {

@@ -129,6 +129,22 @@ def MemRefCopyToLinalg : Pass<"memref-copy-to-linalg"> {
   let dependentDialects = ["::mlir::linalg::LinalgDialect"];
 }
 
+def MoELinalgToTasks : Pass<"moe-linalg-to-tasks"> {
+  let summary = "Split operations on all tokens into parallel blocks of them";
+  let description = [{
+    A `linalg.generic` on buffers whose first loop is parallel and has a dynamic
+    extent (tokens, or grouped rows) becomes an `scf.forall` over blocks of it.
+    Each element is computed as before.
+  }];
+  let options = [
+    Option<"elements", "elements", "int64_t", "8192",
+           "elements of the iteration space in a block, about">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::memref::MemRefDialect",
+                           "::mlir::scf::SCFDialect"];
+}
+
 def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
   let summary = "Give parallel loops to the executor of the runtime";
   let description = [{
