@@ -5,22 +5,26 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Stages.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Pipelines/Pipelines.h"
 
 #include "mlir/Conversion/Passes.h"
-#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/Passes.h"
-#include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-static void addCleanup(OpPassManager &pm) {
-  pm.addPass(createCanonicalizerPass());
-  pm.addPass(createCSEPass());
+/// Options of a pass that depends on the processor.
+template <typename PassOptions>
+static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
+  PassOptions options;
+  options.vectorBits = cpu.vectorBits;
+  options.vectorRegisters = cpu.vectorRegisters;
+  options.bf16Dot = cpu.bf16Dot;
+  return options;
 }
 
 void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
@@ -38,21 +42,13 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
 
 void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
                                           const CPUPipelineOptions &options) {
-  // What a layer calls becomes part of it, and so of its workspace.
-  pm.addPass(createInlinerPass());
-  addCleanup(pm);
-  // Results become outputs of the caller while the layer is still tensors.
-  pm.addPass(createMoEExport());
-  pm.addPass(createMoEChunkTokens());
+  addEntry(pm);
   buildFusionPipeline(pm);
 
   // Packed weights take the place of weights; the functions that pack them are
   // entries of the artifact, too.
-  MoEPackWeightsOptions packing;
-  packing.vectorBits = options.vectorBits;
-  packing.vectorRegisters = options.vectorRegisters;
-  packing.bf16Dot = options.bf16Dot;
-  pm.addPass(createMoEPackWeights(packing));
+  pm.addPass(
+      createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
   pm.addPass(createMoEExport());
 
   // Gate, routing and combination, and what was not fused, by way of linalg.
@@ -60,19 +56,11 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   linalg.keepGrouped = true;
   pm.addPass(createConvertMoEToLinalg(linalg));
   addCleanup(pm);
-  bufferization::OneShotBufferizePassOptions bufferize;
-  bufferize.bufferizeFunctionBoundaries = true;
-  bufferize.functionBoundaryTypeConversion =
-      bufferization::LayoutMapOption::IdentityLayoutMap;
-  pm.addPass(bufferization::createOneShotBufferizePass(bufferize));
-  addCleanup(pm);
+  addBufferization(pm);
 
   // Products become kernels and tasks, all else loops in blocks of tokens.
-  ConvertMoEToCPUOptions kernels;
-  kernels.vectorBits = options.vectorBits;
-  kernels.vectorRegisters = options.vectorRegisters;
-  kernels.bf16Dot = options.bf16Dot;
-  pm.addPass(createConvertMoEToCPU(kernels));
+  pm.addPass(
+      createConvertMoEToCPU(forProcessor<ConvertMoEToCPUOptions>(options)));
   pm.addPass(createMemRefCopyToLinalg());
   pm.addPass(createMoELinalgToTasks());
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());

@@ -1,0 +1,41 @@
+//===- Stages.cpp - What pipelines have in common -------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Stages.h"
+
+#include "moe/Dialect/MoE/Transforms/Passes.h"
+
+#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Transforms/Passes.h"
+
+using namespace mlir;
+
+void mlir::moe::addCleanup(OpPassManager &pm) {
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+void mlir::moe::addEntry(OpPassManager &pm) {
+  // What a layer calls becomes part of it, and so of its workspace.
+  pm.addPass(createInlinerPass());
+  addCleanup(pm);
+  // Results become outputs of the caller while the layer is still tensors, so
+  // that bufferization can compute right into them.
+  pm.addPass(createMoEExport());
+  pm.addPass(createMoEChunkTokens());
+}
+
+void mlir::moe::addBufferization(OpPassManager &pm) {
+  // Without the elimination of empty tensors: with several outputs it lets one
+  // result live in the memory of another, which is then overwritten.
+  bufferization::OneShotBufferizePassOptions options;
+  options.bufferizeFunctionBoundaries = true;
+  options.functionBoundaryTypeConversion =
+      bufferization::LayoutMapOption::IdentityLayoutMap;
+  pm.addPass(bufferization::createOneShotBufferizePass(options));
+  addCleanup(pm);
+}
