@@ -36,6 +36,7 @@ private:
   LogicalResult addContraction(linalg::LinalgOp op, Count &flops);
   LogicalResult addContractions(Region &region, Count &flops);
   LogicalResult addExpert(ExpertOp op);
+  FailureOr<Count> addBytes(RankedTensorType type, int64_t &fixedBytes);
   LogicalResult addArguments();
 
   func::FuncOp function;
@@ -167,6 +168,22 @@ LogicalResult CostAnalysis::addExpert(ExpertOp op) {
   return success();
 }
 
+/// Add the bytes of a tensor to those of each token and to `fixedBytes`; returns
+/// its elements.
+FailureOr<Count> CostAnalysis::addBytes(RankedTensorType type,
+                                        int64_t &fixedBytes) {
+  FailureOr<Count> elements = elementsOf(function, type);
+  if (failed(elements))
+    return failure();
+  auto each = bytesOf(function, type.getElementType(), elements->each);
+  auto fixed = bytesOf(function, type.getElementType(), elements->fixed);
+  if (failed(each) || failed(fixed) ||
+      failed(add(function, cost.bytesPerToken, *each)) ||
+      failed(add(function, fixedBytes, *fixed)))
+    return failure();
+  return elements;
+}
+
 /// Inputs and outputs, and the weights that no expert has to itself.
 LogicalResult CostAnalysis::addArguments() {
   llvm::SetVector<Operation *> makers;
@@ -180,37 +197,20 @@ LogicalResult CostAnalysis::addArguments() {
     auto type = dyn_cast<RankedTensorType>(argument.getType());
     if (!type || ofExperts.contains(argument))
       continue;
-    FailureOr<Count> elements = elementsOf(function, type);
-    if (failed(elements))
-      return failure();
-    auto each = bytesOf(function, type.getElementType(), elements->each);
-    auto fixed = bytesOf(function, type.getElementType(), elements->fixed);
-    if (failed(each) || failed(fixed))
-      return failure();
     auto role = function.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
                                                       "moe.role");
     bool isWeight = role && role.getValue() == "weight";
-    int64_t &bytes = isWeight ? cost.sharedWeightBytes : cost.fixedBytes;
-    if (failed(add(function, cost.bytesPerToken, *each)) ||
-        failed(add(function, bytes, *fixed)) ||
+    FailureOr<Count> elements = addBytes(
+        type, isWeight ? cost.sharedWeightBytes : cost.fixedBytes);
+    if (failed(elements) ||
         (isWeight &&
          failed(add(function, cost.sharedWeights, elements->fixed))))
       return failure();
   }
-  for (Type result : function.getResultTypes()) {
-    auto type = dyn_cast<RankedTensorType>(result);
-    if (!type)
-      continue;
-    FailureOr<Count> elements = elementsOf(function, type);
-    if (failed(elements))
-      return failure();
-    auto each = bytesOf(function, type.getElementType(), elements->each);
-    auto fixed = bytesOf(function, type.getElementType(), elements->fixed);
-    if (failed(each) || failed(fixed) ||
-        failed(add(function, cost.bytesPerToken, *each)) ||
-        failed(add(function, cost.fixedBytes, *fixed)))
-      return failure();
-  }
+  for (Type result : function.getResultTypes())
+    if (auto type = dyn_cast<RankedTensorType>(result))
+      if (failed(addBytes(type, cost.fixedBytes)))
+        return failure();
   return success();
 }
 
