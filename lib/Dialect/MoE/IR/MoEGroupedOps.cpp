@@ -262,10 +262,8 @@ LogicalResult GatherSumOp::verify() {
     return failure();
   auto positions = cast<ShapedType>(getPositions().getType());
   auto rows = cast<ShapedType>(getRows().getType());
-  if (positions.isDynamicDim(1) || positions.getDimSize(1) < 1)
-    return emitOpError("expected positions with a static, positive number of "
-                       "choices, got ")
-           << positions;
+  if (failed(verifyChoices(*this, "positions", getPositions())))
+    return failure();
   if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
                                          positions.getShape())))
     return failure();

@@ -119,10 +119,8 @@ template <typename OpT>
 static LogicalResult verifyRouting(OpT op, bool needsWeights,
                                    StringRef whoNeedsThem) {
   RankedTensorType ids = op.getIds().getType();
-  if (ids.isDynamicDim(1) || ids.getDimSize(1) < 1)
-    return op.emitOpError("expected ids with a static, positive number of "
-                          "choices, got ")
-           << ids;
+  if (failed(verifyChoices(op, "ids", op.getIds())))
+    return failure();
   if (op.getWeights() &&
       failed(verifyShape(op, "weights", op.getWeights(), ids.getShape())))
     return failure();
@@ -233,10 +231,8 @@ LogicalResult ExpertOp::verifyRegions() {
 
 LogicalResult CombineOp::verify() {
   RankedTensorType positions = getPositions().getType();
-  if (positions.isDynamicDim(1) || positions.getDimSize(1) < 1)
-    return emitOpError("expected positions with a static, positive number of "
-                       "choices, got ")
-           << positions;
+  if (failed(verifyChoices(*this, "positions", getPositions())))
+    return failure();
   if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
                                          positions.getShape())))
     return failure();

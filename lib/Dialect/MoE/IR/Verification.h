@@ -47,6 +47,18 @@ inline LogicalResult verifyShape(Operation *op, const Twine &name, Value value,
   return diag;
 }
 
+/// Check that `table`, ids or positions `[T, K]`, says how many choices K there
+/// are.
+inline LogicalResult verifyChoices(Operation *op, StringRef name, Value table) {
+  auto type = cast<ShapedType>(table.getType());
+  if (type.isDynamicDim(1) || type.getDimSize(1) < 1)
+    return op->emitOpError() << "expected " << name
+                             << " with a static, positive number of choices, "
+                                "got "
+                             << type;
+  return success();
+}
+
 inline LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
                                  int64_t low, int64_t high) {
   if (value >= low && value <= high)
