@@ -58,8 +58,41 @@ void CPUBuilder::forEachTask(Value count,
   body(loop.getInductionVar(0));
 }
 
+Value CPUBuilder::loadFirst(int64_t lanes, Value buffer,
+                            ArrayRef<Value> indices, Value count, Value mask) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  auto type = VectorType::get(lanes, element);
+  if (!mask)
+    return vector::LoadOp::create(*this, type, buffer, indices);
+  // Not every processor loads 16-bit floats under a mask, and the code generator
+  // would convert them one by one.
+  if (element.getIntOrFloatBitWidth() < 32)
+    return gatherFirst(lanes, buffer, indices, indices.size() - 1, count);
+  Value zero = arith::ConstantOp::create(*this, getZeroAttr(type));
+  return vector::MaskedLoadOp::create(*this, type, buffer, indices, mask, zero);
+}
+
+Value CPUBuilder::gatherFirst(int64_t lanes, Value buffer,
+                              ArrayRef<Value> indices, unsigned dim,
+                              Value count) {
+  Type element = cast<MemRefType>(buffer.getType()).getElementType();
+  SmallVector<Value> place(indices), elements;
+  Value last = sub(count, index(1));
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    // Beyond the first the last of them is as good as any.
+    place[dim] = add(indices[dim], min(index(lane), last));
+    elements.push_back(memref::LoadOp::create(*this, buffer, place));
+  }
+  return vector::FromElementsOp::create(*this, VectorType::get(lanes, element),
+                                        elements);
+}
+
 void CPUBuilder::storeFirst(Value vector, Value buffer,
                             ArrayRef<Value> indices, Value count, Value mask) {
+  if (!mask) {
+    vector::StoreOp::create(*this, vector, buffer, indices);
+    return;
+  }
   if (cast<VectorType>(vector.getType()).getElementTypeBitWidth() >= 32) {
     vector::MaskedStoreOp::create(*this, buffer, indices, mask, vector);
     return;

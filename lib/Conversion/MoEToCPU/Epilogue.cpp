@@ -18,9 +18,9 @@ namespace {
 class VectorEpilogue {
 public:
   VectorEpilogue(CPUBuilder &b, GroupedMatmulOp op, int64_t lanes,
-                 EpiloguePlace place, Value column, Value mask)
+                 EpiloguePlace place, Value column, Value left, Value mask)
       : b(b), op(op), lanes(lanes), place{place.expert, place.row, column},
-        mask(mask) {}
+        left(left), mask(mask) {}
 
   void build(ArrayRef<Value> sums);
 
@@ -32,6 +32,7 @@ private:
   GroupedMatmulOp op;
   int64_t lanes;
   Value place[3]; // e, r, n
+  Value left;     // columns from n on
   Value mask;     // null where all lanes are columns
 };
 } // namespace
@@ -49,7 +50,6 @@ Value VectorEpilogue::splat(Value scalar) {
 Value VectorEpilogue::loadExtra(unsigned number) {
   Value extra = op.getExtras()[number];
   auto type = cast<MemRefType>(extra.getType());
-  auto vector = VectorType::get(lanes, type.getElementType());
   AffineMap map = op.getOperandMap(number);
   SmallVector<Value> indices;
   for (AffineExpr expr : map.getResults())
@@ -58,26 +58,13 @@ Value VectorEpilogue::loadExtra(unsigned number) {
       map.getResultPosition(b.getAffineDimExpr(2));
   if (!column)
     return splat(memref::LoadOp::create(b, extra, indices));
-  // A vector of i1 is bits, a buffer of them is bytes. Masked accesses of 16-bit
-  // floats would go through conversions that not every processor has.
+  // A vector of i1 is bits, a buffer of them is bytes.
   bool contiguous = *column + 1 == unsigned(type.getRank()) &&
                     type.isLastDimUnitStride() &&
-                    !type.getElementType().isInteger(1) &&
-                    (!mask || type.getElementTypeBitWidth() >= 32);
-  if (contiguous && !mask)
-    return vector::LoadOp::create(b, vector, extra, indices);
-  if (contiguous) {
-    Value zero = arith::ConstantOp::create(b, b.getZeroAttr(vector));
-    return vector::MaskedLoadOp::create(b, vector, extra, indices, mask, zero);
-  }
-  // Element by element; beyond the columns the last one is as good as any.
-  SmallVector<Value> elements;
-  Value last = b.index(op.getN() - 1);
-  for (int64_t lane = 0; lane < lanes; ++lane) {
-    indices[*column] = b.min(b.add(place[2], lane), last);
-    elements.push_back(memref::LoadOp::create(b, extra, indices));
-  }
-  return vector::FromElementsOp::create(b, vector, elements);
+                    !type.getElementType().isInteger(1);
+  if (contiguous)
+    return b.loadFirst(lanes, extra, indices, left, mask);
+  return b.gatherFirst(lanes, extra, indices, *column, left);
 }
 
 void VectorEpilogue::build(ArrayRef<Value> sums) {
@@ -102,13 +89,8 @@ void VectorEpilogue::build(ArrayRef<Value> sums) {
   }
   Value yielded = op.getYield().getValue();
   widen(yielded);
-  Value value = mapping.lookup(yielded);
-  Value indices[] = {place[1], place[2]};
-  if (mask)
-    b.storeFirst(value, op.getInit(), indices,
-                 b.sub(b.index(op.getN()), place[2]), mask);
-  else
-    vector::StoreOp::create(b, value, op.getInit(), indices);
+  b.storeFirst(mapping.lookup(yielded), op.getInit(), {place[1], place[2]},
+               left, mask);
 }
 
 void mlir::moe::buildEpilogue(CPUBuilder &b, GroupedMatmulOp op,
@@ -121,19 +103,20 @@ void mlir::moe::buildEpilogue(CPUBuilder &b, GroupedMatmulOp op,
   Value columns = b.index(op.getN());
   for (int64_t lane = 0; lane < share; lane += kernel.lanes) {
     Value column = b.add(b.mul(place.panel, share), lane);
+    Value left = b.sub(columns, column);
     auto build = [&](Value mask) {
       SmallVector<Value> loaded;
       for (int64_t product = 0; product < products; ++product)
         loaded.push_back(vector::LoadOp::create(
             b, f32, sums, b.add(start, product * share + lane)));
-      VectorEpilogue(b, op, kernel.lanes, place, column, mask).build(loaded);
+      VectorEpilogue(b, op, kernel.lanes, place, column, left, mask)
+          .build(loaded);
     };
     if (!ragged) {
       build(Value());
       continue;
     }
     // The last panel has columns of its own beside columns of zeros.
-    Value left = b.sub(columns, column);
     b.ifElse(
         b.less(left, b.index(kernel.lanes)),
         [&] {

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A task is a block of tokens. The sums of a few vectors
-// of columns stay in registers while the choices of a token pass by, in order.
+// A task is a block of tokens. The sums of a few vectors of columns stay in
+// registers while the choices of a token pass by, in order.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,7 +27,7 @@ public:
   LogicalResult run();
 
 private:
-  void buildToken(Value token, Value from, Value to);
+  void buildToken(Value token);
   void buildColumns(Value token, Value column, int64_t width, Value mask);
   Value load(Value rows, Value row, Value column, Value mask);
 
@@ -40,23 +40,8 @@ private:
 
 /// Part of a row, in f32.
 Value GatherSumLowering::load(Value rows, Value row, Value column, Value mask) {
-  auto type = VectorType::get(lanes, element);
-  Value loaded;
-  if (mask && !element.isF32()) {
-    // Beyond the columns the last one is as good as any.
-    SmallVector<Value> elements;
-    for (int64_t lane = 0; lane < lanes; ++lane)
-      elements.push_back(memref::LoadOp::create(
-          b, rows,
-          ValueRange{row, b.min(b.add(column, lane), b.index(columns - 1))}));
-    loaded = vector::FromElementsOp::create(b, type, elements);
-  } else if (mask) {
-    Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
-    loaded = vector::MaskedLoadOp::create(b, type, rows, ValueRange{row, column},
-                                          mask, zero);
-  } else {
-    loaded = vector::LoadOp::create(b, type, rows, ValueRange{row, column});
-  }
+  Value loaded = b.loadFirst(lanes, rows, {row, column},
+                             b.sub(b.index(columns), column), mask);
   if (element.isF32())
     return loaded;
   return arith::ExtFOp::create(b, VectorType::get(lanes, b.getF32Type()),
@@ -110,28 +95,24 @@ void GatherSumLowering::buildColumns(Value token, Value column, int64_t width,
     Value sum = loop.getResult(i);
     if (!element.isF32())
       sum = arith::TruncFOp::create(b, VectorType::get(lanes, element), sum);
-    Value indices[] = {token, b.add(column, i * lanes)};
-    if (mask)
-      b.storeFirst(sum, op.getInit(), indices, b.sub(b.index(columns), column),
-                   mask);
-    else
-      vector::StoreOp::create(b, sum, op.getInit(), indices);
+    b.storeFirst(sum, op.getInit(), {token, b.add(column, i * lanes)},
+                 b.sub(b.index(columns), column), mask);
   }
 }
 
-/// The columns from `from` to `to` of one token.
-void GatherSumLowering::buildToken(Value token, Value from, Value to) {
+void GatherSumLowering::buildToken(Value token) {
   constexpr int64_t width = 4;
-  Value wide = b.div(b.sub(to, from), width * lanes);
-  b.forEach(b.index(0), wide, [&](Value i) {
-    buildColumns(token, b.add(from, b.mul(i, width * lanes)), width, Value());
+  int64_t wide = columns / (width * lanes);
+  b.forEach(b.index(0), b.index(wide), [&](Value i) {
+    buildColumns(token, b.mul(i, width * lanes), width, Value());
   });
-  Value rest = b.add(from, b.mul(wide, width * lanes));
-  Value vectors = b.ceilDiv(b.sub(to, rest), lanes);
-  b.forEach(b.index(0), vectors, [&](Value i) {
-    Value column = b.add(rest, b.mul(i, lanes));
+  int64_t rest = wide * width * lanes;
+  int64_t vectors = llvm::divideCeil(columns - rest, lanes);
+  b.forEach(b.index(0), b.index(vectors), [&](Value i) {
+    Value column = b.add(b.mul(i, lanes), rest);
     Value mask = vector::CreateMaskOp::create(
-        b, VectorType::get(lanes, b.getI1Type()), b.sub(to, column));
+        b, VectorType::get(lanes, b.getI1Type()),
+        b.sub(b.index(columns), column));
     buildColumns(token, column, 1, mask);
   });
 }
@@ -150,9 +131,7 @@ LogicalResult GatherSumLowering::run() {
   b.forEachTask(b.ceilDiv(tokens, taskTokens), [&](Value task) {
     Value first = b.mul(task, taskTokens);
     Value last = b.min(b.add(first, taskTokens), tokens);
-    b.forEach(first, last, [&](Value token) {
-      buildToken(token, b.index(0), b.index(columns));
-    });
+    b.forEach(first, last, [&](Value token) { buildToken(token); });
   });
   op.erase();
   return success();

@@ -46,8 +46,16 @@ public:
   void forEach(Value from, Value to, llvm::function_ref<void(Value)> body);
   /// Tasks that may run at the same time.
   void forEachTask(Value count, llvm::function_ref<void(Value)> body);
+  /// A vector of `lanes` elements of `buffer` along its last dimension, from
+  /// `indices`; with `mask`, of which the first `count` lanes are set, what the
+  /// others hold is not defined. There is at least one.
+  Value loadFirst(int64_t lanes, Value buffer, ArrayRef<Value> indices,
+                  Value count, Value mask);
+  /// Element by element along dimension `dim`, again the first `count`.
+  Value gatherFirst(int64_t lanes, Value buffer, ArrayRef<Value> indices,
+                    unsigned dim, Value count);
   /// Store the first `count` lanes, those of `mask`, at `indices`, the last of
-  /// which is theirs.
+  /// which is theirs; without `mask` all.
   void storeFirst(Value vector, Value buffer, ArrayRef<Value> indices,
                   Value count, Value mask);
   void ifThen(Value condition, llvm::function_ref<void()> then);

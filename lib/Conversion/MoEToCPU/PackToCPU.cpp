@@ -39,6 +39,7 @@ private:
                    Value step);
   void buildRow(Value expert, Value panel, int64_t product, int64_t column,
                 Value step);
+  void store(Value vector, Value expert, Value panel, Value step, Value column);
   SmallVector<Value> transpose(SmallVector<Value> rows);
   Value shuffle(Value x, Value y, ArrayRef<int64_t> mask) {
     return vector::ShuffleOp::create(b, x, y, mask);
@@ -50,6 +51,7 @@ private:
   int64_t lanes;
   Type element;
   CPUBuilder b;
+  FlatBuffer packed;
 };
 } // namespace
 
@@ -59,7 +61,7 @@ private:
 void PackLowering::buildElements(Value expert, Value panel, int64_t product,
                                  Value from, Value to) {
   int64_t share = panels.getShare();
-  auto store = [&](Value value, Value step, Value column, Value d) {
+  auto storeElement = [&](Value value, Value step, Value column, Value d) {
     memref::StoreOp::create(
         b, value, op.getInit(),
         ValueRange{expert, panel, step, b.add(column, product * share), d});
@@ -70,7 +72,7 @@ void PackLowering::buildElements(Value expert, Value panel, int64_t product,
   b.forEach(from, to, [&](Value step) {
     b.forEach(begin, b.index(share), [&](Value column) {
       for (int64_t d = 0; d < panels.getDepth(); ++d)
-        store(zero, step, column, b.index(d));
+        storeElement(zero, step, column, b.index(d));
     });
     Value k = b.mul(step, panels.getDepth());
     Value depth =
@@ -82,7 +84,7 @@ void PackLowering::buildElements(Value expert, Value panel, int64_t product,
           std::swap(row, n);
         Value loaded = memref::LoadOp::create(
             b, op.getWeights()[product], ValueRange{expert, row, n});
-        store(loaded, step, column, d);
+        storeElement(loaded, step, column, d);
       });
     });
   });
@@ -109,6 +111,15 @@ SmallVector<Value> PackLowering::transpose(SmallVector<Value> rows) {
   return rows;
 }
 
+/// Store whole columns of one step of a panel from `column` on.
+void PackLowering::store(Value vector, Value expert, Value panel, Value step,
+                         Value column) {
+  Value place = packed.offset, indices[] = {expert, panel, step, column};
+  for (auto [index, stride] : llvm::zip(indices, packed.strides))
+    place = b.add(place, b.mul(index, stride));
+  vector::StoreOp::create(b, vector, packed.elements, place);
+}
+
 /// `lanes` columns at `lanes` steps of weights [E, N, K].
 void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
                                Value column, Value step) {
@@ -127,17 +138,12 @@ void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
                        : vector::BitCastOp::create(b, units, loaded));
   }
   rows = transpose(std::move(rows));
-  FlatBuffer packed = flatten(b, op.getInit());
   for (int64_t i = 0; i < lanes; ++i) {
     Value value = rows[i];
     if (units != vector)
       value = vector::BitCastOp::create(b, vector, value);
-    Value place = packed.offset;
-    Value indices[] = {expert, panel, b.add(step, i),
-                       b.add(column, product * panels.getShare())};
-    for (auto [index, stride] : llvm::zip(indices, packed.strides))
-      place = b.add(place, b.mul(index, stride));
-    vector::StoreOp::create(b, value, packed.elements, place);
+    store(value, expert, panel, b.add(step, i),
+          b.add(column, product * panels.getShare()));
   }
 }
 
@@ -155,13 +161,8 @@ void PackLowering::buildRow(Value expert, Value panel, int64_t product,
   Value value = rows[0];
   if (panels.getDepth() == 2)
     value = vector::InterleaveOp::create(b, rows[0], rows[1]);
-  FlatBuffer packed = flatten(b, op.getInit());
-  Value place = packed.offset;
-  Value indices[] = {expert, panel, step,
-                     b.index(product * panels.getShare() + column)};
-  for (auto [index, stride] : llvm::zip(indices, packed.strides))
-    place = b.add(place, b.mul(index, stride));
-  vector::StoreOp::create(b, value, packed.elements, place);
+  store(value, expert, panel, step,
+        b.index(product * panels.getShare() + column));
 }
 
 /// Whether the elements that are moved together lie beside each other.
@@ -210,6 +211,7 @@ LogicalResult PackLowering::run() {
   if (!cast<MemRefType>(op.getInit().getType()).getLayout().isIdentity())
     return op.emitOpError("expected a compact destination, got ")
            << op.getInit().getType();
+  packed = flatten(b, op.getInit());
   Value experts = memref::DimOp::create(b, op.getInit(), 0);
   b.forEachTask(b.mul(experts, panelCount()), [&](Value task) {
     Value expert = b.div(task, panelCount());
