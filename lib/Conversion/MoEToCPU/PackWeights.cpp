@@ -200,12 +200,10 @@ Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
       buildPreparation(product, panels, paths, sources, name);
   RankedTensorType type =
       packedType(panels, product.getExpertCount(), product);
-  Type element = type.getElementType();
-  StringRef dtype = element.isF32() ? "f32" : element.isF16() ? "f16" : "bf16";
   arguments.push_back(b.getDictionaryAttr({
       b.getNamedAttr("name", b.getStringAttr(name)),
       b.getNamedAttr("role", b.getStringAttr("prepared")),
-      b.getNamedAttr("dtype", b.getStringAttr(dtype)),
+      b.getNamedAttr("dtype", argumentOf(sources.front()).get("dtype")),
       b.getNamedAttr("shape", b.getI64ArrayAttr(type.getShape())),
       b.getNamedAttr("prepare", b.getStringAttr(preparation.getName())),
       b.getNamedAttr("sources", b.getArrayAttr(names)),
