@@ -27,13 +27,6 @@ static Value sliceOfParameter(TensorBuilder &b, Value param, Value index) {
                                         strides);
 }
 
-/// offsets[index] as a row number, held to [0, rows] whatever it says.
-static Value rowAt(TensorBuilder &b, Value offsets, Value index, Value rows) {
-  Value row = b.toIndex(b.extract(offsets, index));
-  row = arith::MaxSIOp::create(b, row, b.index(0));
-  return arith::MinSIOp::create(b, row, rows);
-}
-
 SmallVector<Value> mlir::moe::lowerToLinalg(ExpertOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   RankedTensorType type = op.getResult().getType();
@@ -53,8 +46,8 @@ SmallVector<Value> mlir::moe::lowerToLinalg(ExpertOp op, OpBuilder &builder) {
         Value expert = arith::AddIOp::create(b, index,
                                              b.index(op.getFirstExpert()));
         Value next = arith::AddIOp::create(b, expert, b.index(1));
-        Value start = rowAt(b, op.getOffsets(), expert, rows);
-        Value end = rowAt(b, op.getOffsets(), next, rows);
+        Value start = b.rowAt(op.getOffsets(), expert, rows);
+        Value end = b.rowAt(op.getOffsets(), next, rows);
         Value count = arith::SubIOp::create(b, end, start);
         Value some = arith::CmpIOp::create(b, arith::CmpIPredicate::sgt,
                                            count, b.index(0));

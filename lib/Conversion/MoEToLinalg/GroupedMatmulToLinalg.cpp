@@ -23,12 +23,6 @@ public:
   SmallVector<Value> run();
 
 private:
-  /// `value` held to [0, limit].
-  Value hold(Value value, Value limit) {
-    value = arith::MaxSIOp::create(b, value, b.index(0));
-    return arith::MinSIOp::create(b, value, limit);
-  }
-  Value boundary(Value expert, Value rows);
   Value weight(int64_t product, Value e, Value k, Value n);
   Value sums(int64_t product, Value e, Value start, Value count);
   Value rowsOf(Value e, Value start, Value count);
@@ -37,11 +31,6 @@ private:
   TensorBuilder b;
 };
 } // namespace
-
-/// The first row of an expert.
-Value GroupedMatmulLowering::boundary(Value expert, Value rows) {
-  return hold(b.toIndex(b.extract(op.getOffsets(), expert)), rows);
-}
 
 /// One element of the weights, wherever the layout has it.
 Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
@@ -80,7 +69,7 @@ Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
                 if (op.getGather()) {
                   Value last = arith::SubIOp::create(
                       b, b.dim(op.getLhs(), 0), b.index(1));
-                  row = hold(b.toIndex(b.extract(op.getGather(), row)), last);
+                  row = b.hold(b.toIndex(b.extract(op.getGather(), row)), last);
                 }
                 Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
                 Value w = b.toFloat(weight(product, e, k, n), f32);
@@ -129,10 +118,11 @@ SmallVector<Value> GroupedMatmulLowering::run() {
         Value start = b.index(0), end = rows;
         if (op.getOffsets()) {
           Value expert = arith::AddIOp::create(b, e, b.index(op.getFirstExpert()));
-          start = boundary(expert, rows);
-          end = boundary(arith::AddIOp::create(b, expert, b.index(1)), rows);
+          start = b.rowAt(op.getOffsets(), expert, rows);
+          Value next = arith::AddIOp::create(b, expert, b.index(1));
+          end = b.rowAt(op.getOffsets(), next, rows);
         }
-        Value count = hold(arith::SubIOp::create(b, end, start), rows);
+        Value count = b.hold(arith::SubIOp::create(b, end, start), rows);
         Value result = rowsOf(e, start, count);
         SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
         SmallVector<OpFoldResult> sizes{count, b.getIndexAttr(op.getN())};

@@ -64,6 +64,11 @@ Value TensorBuilder::logicalNot(Value flag) {
                                arith::ConstantIntOp::create(*this, 1, 1));
 }
 
+Value TensorBuilder::hold(Value value, Value limit) {
+  value = arith::MaxSIOp::create(*this, value, index(0));
+  return arith::MinSIOp::create(*this, value, limit);
+}
+
 //===----------------------------------------------------------------------===//
 // Tensors
 //===----------------------------------------------------------------------===//
@@ -89,6 +94,10 @@ Value TensorBuilder::extract(Value tensor, ValueRange indices) {
 }
 Value TensorBuilder::insert(Value scalar, Value tensor, ValueRange indices) {
   return tensor::InsertOp::create(*this, scalar, tensor, indices);
+}
+
+Value TensorBuilder::rowAt(Value offsets, Value index, Value rows) {
+  return hold(toIndex(extract(offsets, index)), rows);
 }
 
 SmallVector<Value> TensorBuilder::generic(unsigned loops, unsigned reductions,

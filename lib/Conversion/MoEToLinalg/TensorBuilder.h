@@ -42,6 +42,8 @@ public:
   /// 0 <= integer < bound.
   Value inRange(Value integer, int64_t bound);
   Value logicalNot(Value flag);
+  /// `value` held to [0, limit].
+  Value hold(Value value, Value limit);
 
   //===--------------------------------------------------------------------===//
   // Tensors
@@ -53,6 +55,9 @@ public:
   Value fill(ArrayRef<OpFoldResult> sizes, Value scalar);
   Value extract(Value tensor, ValueRange indices);
   Value insert(Value scalar, Value tensor, ValueRange indices);
+  /// offsets[index] as the number of one of `rows` rows or their end, whatever it
+  /// says.
+  Value rowAt(Value offsets, Value index, Value rows);
 
   /// A linalg.generic over `loops` dimensions, the last `reductions` of which
   /// are reductions. `body` is given inputs and outputs, element by element.
