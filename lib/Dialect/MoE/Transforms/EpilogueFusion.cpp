@@ -7,11 +7,26 @@
 
 #include "EpilogueFusion.h"
 
+#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
+#include "mlir/Dialect/Linalg/Utils/Utils.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+void mlir::moe::generalizeElementwise(RewriterBase &rewriter, Region &region) {
+  SmallVector<linalg::LinalgOp> named;
+  region.walk([&](linalg::LinalgOp op) {
+    if (!isa<linalg::GenericOp, linalg::FillOp>(op) &&
+        linalg::isElementwise(op) && op.hasPureTensorSemantics())
+      named.push_back(op);
+  });
+  for (linalg::LinalgOp op : named) {
+    rewriter.setInsertionPoint(op);
+    (void)linalg::generalizeNamedOp(rewriter, op);
+  }
+}
 
 bool mlir::moe::isElementwiseOnMatrix(linalg::GenericOp op) {
   if (op.getNumDpsInits() != 1 || op->getNumResults() != 1 ||

@@ -22,6 +22,10 @@ struct EpilogueInput {
   AffineMap map;
 };
 
+/// Make the elementwise operations of all names in `region`, on tensors, generic
+/// ones.
+void generalizeElementwise(RewriterBase &rewriter, Region &region);
+
 /// Whether `op` computes each element of its only result `[R, N]` from one of
 /// each input, and from nothing else, by what an epilogue may contain.
 bool isElementwiseOnMatrix(linalg::GenericOp op);

@@ -10,8 +10,6 @@
 #include "Products.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
-#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
-#include "mlir/Dialect/Linalg/Utils/Utils.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 
 using namespace mlir;
@@ -216,16 +214,7 @@ struct MoEExpertToGrouped
 
   void rewrite(ExpertOp expert) {
     IRRewriter rewriter(expert);
-    // Elementwise operations of all names are generic ones to what follows.
-    SmallVector<linalg::LinalgOp> named;
-    expert.getBody().walk([&](linalg::LinalgOp op) {
-      if (!isa<linalg::GenericOp, linalg::FillOp>(op) && linalg::isElementwise(op))
-        named.push_back(op);
-    });
-    for (linalg::LinalgOp op : named) {
-      rewriter.setInsertionPoint(op);
-      (void)linalg::generalizeNamedOp(rewriter, op);
-    }
+    generalizeElementwise(rewriter, expert.getBody());
     rewriter.setInsertionPoint(expert);
     // What was built before a failure is dead, and erased again.
     Operation *before = expert->getPrevNode();

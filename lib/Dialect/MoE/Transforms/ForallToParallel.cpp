@@ -22,11 +22,6 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Whether each index of the loop counts from zero in steps of one.
-static bool isNormalized(scf::ForallOp loop) {
-  return loop.isNormalized();
-}
-
 /// Replace `loop`, of one normalised dimension, by tasks.
 static void toTasks(scf::ForallOp loop, Value executor) {
   ImplicitLocOpBuilder b(loop.getLoc(), loop);
@@ -65,7 +60,7 @@ struct MoEForallToParallel
             return WalkResult::interrupt();
           }
           bool outermost = !loop->getParentOfType<scf::ForallOp>();
-          bool simple = loop.getRank() == 1 && isNormalized(loop);
+          bool simple = loop.getRank() == 1 && loop.isNormalized();
           (exported && outermost && simple ? tasks : loops).push_back(loop);
           return WalkResult::advance();
         });

@@ -141,10 +141,8 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
     remarkFused(product, "ColumnsFused",
                 "slices of a product became products of slices");
     numFused += slices.size();
-    // Extents are those of the destination.
-    for (Operation *user : llvm::make_early_inc_range(product->getUsers()))
-      user->setOperand(0, product.getInit());
-    rewriter.eraseOp(product);
+    // What is left asks for extents, which are those of the destination.
+    rewriter.replaceOp(product, product.getInit());
   }
 };
 } // namespace

@@ -9,9 +9,6 @@
 #include "FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
-#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
-#include "mlir/Dialect/Linalg/Utils/Utils.h"
-
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -45,16 +42,8 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
 
   void runOnOperation() override {
     IRRewriter rewriter(&getContext());
-    SmallVector<linalg::LinalgOp> named;
-    getOperation()->walk([&](linalg::LinalgOp op) {
-      if (!isa<linalg::GenericOp, linalg::FillOp>(op) && linalg::isElementwise(op) &&
-          op.hasPureTensorSemantics())
-        named.push_back(op);
-    });
-    for (linalg::LinalgOp op : named) {
-      rewriter.setInsertionPoint(op);
-      (void)linalg::generalizeNamedOp(rewriter, op);
-    }
+    for (Region &region : getOperation()->getRegions())
+      generalizeElementwise(rewriter, region);
     // In order, so that a chain of operations goes into one epilogue.
     SmallVector<linalg::GenericOp> consumers;
     getOperation()->walk([&](linalg::GenericOp op) { consumers.push_back(op); });
@@ -84,12 +73,9 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
     numFused += 1;
     numMerged += products.size() - 1;
     rewriter.replaceOp(op, fused.getResult());
-    for (GroupedMatmulOp product : products) {
-      // What is left asks for extents, which are those of the destination.
-      for (Operation *user : llvm::make_early_inc_range(product->getUsers()))
-        user->setOperand(0, product.getInit());
-      rewriter.eraseOp(product);
-    }
+    // What is left asks for extents, which are those of the destination.
+    for (GroupedMatmulOp product : products)
+      rewriter.replaceOp(product, product.getInit());
   }
 };
 } // namespace
