@@ -298,9 +298,9 @@ def MoE_ParallelOp : MoE_Op<"parallel", [RecursiveMemoryEffects]> {
   let summary = "run tasks through the executor of the runtime";
   let description = [{
     Runs the region once for each `i64` from 0 to `count`, in any order and at
-    the same time, by the executor that the runtime passes in (null: one after
-    the other in the calling thread). `moe-outline-tasks` turns it into a
-    function and a call.
+    the same time, by the executor that the runtime passes in (`moe_rt_executor`
+    of `moe_rt/executor.h`, never null); a single task runs in the calling
+    thread. `moe-outline-tasks` turns it into a function and a call.
   }];
   let arguments = (ins AnyType:$executor, I64:$count);
   let regions = (region MinSizedRegion<1>:$body);
