@@ -333,6 +333,18 @@ func.func @shared(%x: tensor<?x8xf32>, %w: tensor<6x8x8xf32> {moe.role = "weight
   } : tensor<?x8xf32> -> tensor<?x8xf32>
   return %y, %h : tensor<?x8xf32>, tensor<?x8xf32>
 }
+
+// No rows to gather from: the destination stays as it is.
+func.func @nothing(%x: tensor<?x8xf32>, %w: tensor<2x8x8xf32> {moe.role = "weight", moe.name = "w"},
+                   %o: tensor<3xi32>, %g: tensor<?xi32>) -> tensor<?x8xf32> {
+  %none = tensor.extract_slice %x[0, 0] [0, 8] [1, 1] : tensor<?x8xf32> to tensor<0x8xf32>
+  %y = moe.grouped_matmul %none gather(%g : tensor<?xi32>) offsets(%o : tensor<3xi32>)
+      weights(%w : tensor<2x8x8xf32>) outs(%x : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<0x8xf32> -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
+}
 """
 
 
@@ -380,9 +392,15 @@ def shared(layer, x):
         np.testing.assert_array_equal(h[part], y[part] @ w[1 + 2 * e].T)
 
 
+def nothing(layer, x):
+    offsets, numbers = np.int32([0, len(x) // 2, len(x)]), np.zeros(len(x), np.int32)
+    w = random_f32("w", 2, 8, 8)
+    np.testing.assert_array_equal(layer({"w": w})(x, offsets, numbers), x)
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("rows", [0, 1, 33])
-@pytest.mark.parametrize("check", [in_place, captured, mask, slices, shared],
+@pytest.mark.parametrize("check", [in_place, captured, mask, slices, shared, nothing],
                          ids=lambda check: check.__name__)
 def test_other_products(check, rows, path):
     made = others(path)

@@ -27,6 +27,12 @@
 // CHECK-NEXT:    llvm.store %[[MM]], %[[F0]] : !llvm.ptr, !llvm.ptr
 // CHECK:         %[[F1:.*]] = llvm.getelementptr %[[STACK]][0, 1]
 // CHECK-NEXT:    llvm.store %[[VV]], %[[F1]] : f32, !llvm.ptr
+// A single task is a call; only more go to the executor.
+// CHECK:         %[[ALONE:.*]] = llvm.icmp "eq" %[[N]], %{{.*}} : i64
+// CHECK:         llvm.cond_br %[[ALONE]], ^[[CALL:.*]], ^[[SHARE:.*]]
+// CHECK:       ^[[CALL]]:
+// CHECK:         llvm.call @layer__task0(%[[STACK]], %{{.*}}) : (!llvm.ptr, i64) -> ()
+// CHECK:       ^[[SHARE]]:
 // The executor is {user, concurrency, parallel_for}.
 // CHECK:         %[[USERP:.*]] = llvm.getelementptr %[[EXECUTOR]][0, 0] : (!llvm.ptr) -> !llvm.ptr, !llvm.struct<(ptr, i64, ptr)>
 // CHECK-NEXT:    %[[USER:.*]] = llvm.load %[[USERP]] : !llvm.ptr -> !llvm.ptr
@@ -75,5 +81,17 @@ llvm.func @loop(%m: !llvm.ptr, %v: f32, %n: i64, %c: i1, %executor: !llvm.ptr) {
   } : !llvm.ptr
   llvm.cond_br %c, ^bb1, ^bb2
 ^bb2:
+  llvm.return
+}
+
+// A function of somebody else may have the name of a task.
+// CHECK:       llvm.func internal @other__task3_(
+llvm.func @other__task3()
+llvm.func @other(%m: !llvm.ptr, %v: f32, %n: i64, %executor: !llvm.ptr) {
+  moe.parallel %executor, %n {
+  ^bb0(%i: i64):
+    llvm.store %v, %m : f32, !llvm.ptr
+    moe.done
+  } : !llvm.ptr
   llvm.return
 }
