@@ -1,4 +1,4 @@
-"""Calls of a layer at little cost: descriptors and workspace are made once and reused.
+"""Calls of a layer at little cost: descriptors are made once and reused.
 
 ``Layer.__call__`` takes any arrays and describes each anew.  A caller that knows the
 shapes and types beforehand gives addresses alone; the runtime checks the rest as ever.
@@ -10,18 +10,15 @@ import ctypes
 import threading
 from collections.abc import Sequence
 
-import numpy as np
-
 from ._dlpack import CPU, DTYPES, DLDataType, DLDevice, DLTensor
 from ._runtime import Layer, TensorInfo, _check, library
-from ._weights import _buffer
 
 
 class Call:
     """Calls one layer, from one thread at a time."""
 
     def __init__(self, layer: Layer):
-        self._layer = layer
+        self._layer = layer  # lives as long as its address is used
         self._call = library().moe_rt_layer_call
         self._pointer = layer._handle.pointer
         self._tokens = -1
@@ -48,43 +45,15 @@ class Call:
         if tokens != self._tokens:
             for shape, dimension in self._dynamic:
                 shape[dimension] = tokens
-            self._bytes = self._layer.workspace_bytes(tokens)
             self._tokens = tokens
         for tensor, address in zip(self._in, inputs):
             tensor.data = address
         for tensor, address in zip(self._out, outputs):
             tensor.data = address
-        space, size = _workspace.of(self._bytes)
         status = self._call(self._pointer, self._inputs, len(self._in), self._outputs,
-                            len(self._out), space, size)
+                            len(self._out), None, 0)
         if status:
             _check(status)
-
-
-class _Workspace(threading.local):
-    """Memory that the layers called from one thread share, as large as the largest needs.
-
-    A call that needs more than ``KEPT`` bytes has much to do, and lets the runtime
-    allocate for its time alone.
-    """
-
-    KEPT = 64 << 20
-
-    buffer: np.ndarray | None = None
-    address: int | None = None
-    size: int = 0
-
-    def of(self, size: int) -> tuple[int | None, int]:
-        """The address and the size of at least ``size`` bytes, if it is kept."""
-        if size > self.size:
-            if size > self.KEPT:
-                return None, 0
-            self.buffer = _buffer(size, 64)
-            self.address, self.size = self.buffer.ctypes.data, size
-        return self.address, self.size
-
-
-_workspace = _Workspace()
 
 
 class Calls(threading.local):

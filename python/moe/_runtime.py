@@ -60,6 +60,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_status_message": (_STR, [_P]),
     "moe_rt_status_free": (None, [_P]),
     "moe_rt_context_create": (_P, [_OUT(_ContextOptions), _OUT(_P)]),
+    "moe_rt_context_trim": (None, [_P]),
     "moe_rt_context_destroy": (None, [_P]),
     "moe_rt_module_load": (_P, [_P, _STR, _OUT(_P)]),
     "moe_rt_module_load_memory": (_P, [_P, _P, _SIZE, _OUT(_P)]),
@@ -226,6 +227,7 @@ class Module:
         else:
             self.path = Path(source)
             _check(lib.moe_rt_module_load(context.pointer, os.fsencode(source), ctypes.byref(out)))
+        self._context = context
         self._handle = _Handle(out.value, lib.moe_rt_module_destroy, context)
         self.metadata: dict[str, Any] = json.loads(lib.moe_rt_module_metadata(out.value))
 
@@ -276,6 +278,10 @@ class Module:
         if isinstance(weights, (str, os.PathLike)) and not all(i.retained for i in infos):
             return Layer(self, signature, Reader(weights, infos, sources))
         return Layer(self, signature, resolve(weights, infos, sources))
+
+    def trim(self) -> None:
+        """Release the workspaces that calls left for those to come."""
+        library().moe_rt_context_trim(self._context.pointer)
 
     def _only(self) -> str:
         names = self.functions
@@ -330,7 +336,8 @@ class Layer:
           out: an array, or a sequence of them, that receives the outputs.
             Without it they are allocated, of the kind of the first input.
           workspace: a ``uint8`` array of at least ``workspace_bytes(T)`` bytes
-            aligned to 64; without it the runtime allocates one for the call.
+            aligned to 64; without it the runtime takes one that an earlier call
+            left, or allocates one and keeps it (``Module.trim`` releases it).
 
         Returns:
           The output, or a tuple of the outputs where there are several.

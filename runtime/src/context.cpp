@@ -9,57 +9,9 @@
 
 #include <algorithm>
 #include <cinttypes>
-#include <cstdlib>
 #include <new>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 using namespace moe::rt;
-
-static void *defaultAllocate(void *, size_t bytes, size_t alignment) {
-  void *memory = nullptr;
-  if (posix_memalign(&memory, alignment, bytes) != 0)
-    return nullptr;
-#if defined(__linux__)
-  // Without huge pages everything works, more slowly.
-  if (alignment >= hugePage)
-    (void)madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
-  return memory;
-}
-
-static void defaultRelease(void *, void *memory, size_t) { std::free(memory); }
-
-moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what,
-                                 size_t alignment) {
-  release();
-  if (bytes == 0)
-    return nullptr;
-  void *result = nullptr;
-  if (bytes <= SIZE_MAX)
-    result = context.allocator.allocate(context.allocator.user,
-                                        static_cast<size_t>(bytes), alignment);
-  if (!result)
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
-                     "cannot allocate %" PRIu64 " bytes for the %s", bytes,
-                     what);
-  memory = result;
-  size = static_cast<size_t>(bytes);
-  if (reinterpret_cast<uintptr_t>(memory) % alignment != 0)
-    return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "the allocator returned %p for the %s, expected memory "
-                     "aligned to %zu bytes",
-                     memory, what, alignment);
-  return nullptr;
-}
-
-void Buffer::release() {
-  if (memory)
-    context.allocator.release(context.allocator.user, memory, size);
-  memory = nullptr;
-  size = 0;
-}
 
 static moe_rt_status_t checkOptions(const moe_rt_context_options_t &options) {
   if (options.struct_size != sizeof(moe_rt_context_options_t))
@@ -113,7 +65,7 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
                                                 moe_rt_context_t());
   if (!context)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the context");
-  context->allocator = {nullptr, defaultAllocate, defaultRelease};
+  context->allocator = defaultAllocator;
   if (given.allocator.allocate)
     context->allocator = given.allocator;
   if (given.executor) {
@@ -129,6 +81,11 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
   }
   *out = context.release();
   return nullptr;
+}
+
+void moe_rt_context_trim(moe_rt_context_t *context) {
+  if (context)
+    context->workspaces.trim();
 }
 
 void moe_rt_context_destroy(moe_rt_context_t *context) { delete context; }

@@ -77,8 +77,10 @@ namespace {
 class Call {
 public:
   explicit Call(moe_rt_layer_t &layer)
-      : layer(layer), function(layer.function), scratch(*layer.module->context),
-        ownWorkspace(*layer.module->context) {}
+      : layer(layer), function(layer.function),
+        context(*layer.module->context), scratch(context.allocator),
+        ownWorkspace(context.allocator) {}
+  ~Call() { context.workspaces.giveBack(std::move(ownWorkspace)); }
 
   moe_rt_status_t run(const DLTensor *inputs, const DLTensor *outputs,
                       void *workspace, uint64_t workspaceBytes);
@@ -101,6 +103,7 @@ private:
 
   moe_rt_layer_t &layer;
   const Function &function;
+  moe_rt_context_t &context;
   Buffer scratch, ownWorkspace;
   int64_t tokens = 0;
   BoundTensor workspace = {nullptr, 0};
@@ -192,7 +195,7 @@ moe_rt_status_t Call::prepareWorkspace(void *given, uint64_t bytes) {
   uint64_t required = 0;
   MOE_RT_TRY(requiredWorkspace(function, tokens, required));
   if (!given) {
-    MOE_RT_TRY(ownWorkspace.allocate(required, "workspace"));
+    MOE_RT_TRY(context.workspaces.take(required, ownWorkspace));
     workspace = {static_cast<char *>(ownWorkspace.data()), required};
     return nullptr;
   }
@@ -262,7 +265,7 @@ moe_rt_status_t Call::run(const DLTensor *inputs, const DLTensor *outputs,
   prepareArguments();
   if (hasWork()) {
     int32_t code = function.entryFn(at<void *>(layer.scratch.pointers),
-                                    &layer.module->context->executor);
+                                    &context.executor);
     if (code != 0)
       return makeError(MOE_RT_INTERNAL, "function '%s' failed with code %d",
                        function.name.c_str(), code);

@@ -57,7 +57,7 @@ private:
     Buffer workspace;
     moe_rt_status_t status = nullptr;
 
-    explicit Task(const moe_rt_context_t &context) : workspace(context) {}
+    explicit Task(const moe_rt_context_t &context) : workspace(context.allocator) {}
   };
 
   const Argument &weight(size_t position) const {
@@ -103,7 +103,7 @@ moe_rt_status_t Preparer::setUp(Task &task) {
   for (size_t i = 0; i < preparation.sources.size(); ++i) {
     size_t position = preparation.sources[i];
     const Argument &input = prepare.arguments[prepare.inputs[i]];
-    task.pieces.emplace_back(context);
+    task.pieces.emplace_back(context.allocator);
     if (isRead(position))
       MOE_RT_TRY(task.pieces[i].allocate(
           expertBytes(weight(position)), "weights that are prepared",
@@ -207,7 +207,7 @@ moe_rt_status_t LayerWeights::own(const Argument &argument, const char *what,
   if (bytes >= hugePage)
     alignment = std::max(alignment, hugePage);
   std::string name = std::string(what) + " '" + argument.name + "'";
-  owned.emplace_back(*module.context);
+  owned.emplace_back(module.context->allocator);
   MOE_RT_TRY(owned.back().allocate(bytes, name.c_str(), alignment));
   out = {owned.back().data(), bytes};
   return nullptr;

@@ -310,6 +310,8 @@ TEST(LayerTest, AllocatorFailures) {
   jit.create();
   Array<float> x = f32({3, 4}, 5), y = f32({3, 4});
   ASSERT_OK(jit.call({x.dl()}, {y.dl()}));
+  EXPECT_EQ(allocator.live, 1u); // the workspace is kept
+  moe_rt_context_trim(jit.context);
   EXPECT_EQ(allocator.live, 0u);
   size_t needed = allocator.allocations;
   EXPECT_EQ(needed, 2u); // the arguments and the workspace
@@ -327,6 +329,37 @@ TEST(LayerTest, AllocatorFailures) {
   EXPECT_EQ(allocator.live, 0u);
   allocator.misalign = 0;
   EXPECT_OK(jit.call({x.dl()}, {y.dl()}));
+}
+
+TEST(LayerTest, WorkspacesAreKept) {
+  CountingAllocator allocator;
+  moe_rt_context_options_t options = allocator.options();
+  static std::vector<void *> seen;
+  seen.clear();
+  Jit jit(
+      copyArguments,
+      [](void **arguments, const moe_rt_executor_t *executor) {
+        seen.push_back(*static_cast<void **>(arguments[2]));
+        return copyEntry(arguments, executor);
+      },
+      [](int64_t tokens) { return tokens * 64; }, &options);
+  jit.create();
+  auto call = [&](int64_t tokens) {
+    Array<float> x = f32({tokens, 4}, 5), y = f32({tokens, 4});
+    ASSERT_OK(jit.call({x.dl()}, {y.dl()}));
+  };
+  call(8);
+  call(3);
+  EXPECT_EQ(seen[0], seen[1]) << "large enough";
+  EXPECT_EQ(allocator.live, 1u);
+  call(9);
+  EXPECT_EQ(allocator.live, 1u) << "a larger one takes the place";
+  EXPECT_EQ(allocator.allocations, 3u + 2u); // arguments, and two workspaces
+  moe_rt_context_trim(jit.context);
+  moe_rt_context_trim(nullptr);
+  EXPECT_EQ(allocator.live, 0u);
+  call(9);
+  EXPECT_EQ(allocator.live, 1u);
 }
 
 TEST(LayerTest, ContextOptions) {

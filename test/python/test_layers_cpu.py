@@ -280,6 +280,15 @@ def test_wrong_inputs_are_refused(make, what):
     assert caught.value.code == moe.INVALID_ARGUMENT
 
 
+def test_workspaces_are_reused_and_released():
+    call, x = layer("mixtral"), data.inputs_of("mixtral", 40)["x"]
+    whole = call(x)
+    for tokens in (3, 0, 40, 7):
+        np.testing.assert_array_equal(call(x[:tokens]), whole[:tokens])
+        if tokens != 3:
+            module("mixtral", "f32").trim()
+
+
 def test_small_workspace_and_wrong_output_are_refused():
     import moe
 

@@ -13,7 +13,6 @@ import weakref
 import pytest
 
 import moe
-from moe import _call
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -160,19 +159,6 @@ def test_several_writers_of_the_cache(monkeypatch, tmp_path):
         thread.join()
     assert [m.functions for m in modules] == [("experts",)] * 4
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".moe"]
-
-
-def test_large_workspaces_are_not_kept(monkeypatch):
-    experts, arguments = mixtral(), route(T)
-    expected = experts(*arguments)
-    kept = _call._workspace.buffer
-    assert kept is not None
-    mixtral()(*arguments)
-    assert _call._workspace.buffer is kept  # of all layers
-    monkeypatch.setattr(_call._Workspace, "KEPT", 16)
-    monkeypatch.setattr(_call, "_workspace", _call._Workspace())
-    assert torch.equal(experts(*arguments), expected)
-    assert _call._workspace.buffer is None
 
 
 def test_threads():

@@ -89,8 +89,8 @@ MOE_RT_API void moe_rt_status_free(moe_rt_status_t status);
 typedef struct moe_rt_context_s moe_rt_context_t;
 
 /// Allocator for what the runtime owns: workspaces that a caller did not bring
-/// and prepared weights. `alignment` is a power of two: 2 MiB for weights of at
-/// least that size, so that they can lie in huge pages. NULL functions mean the
+/// and prepared weights. `alignment` is a power of two: 2 MiB for what has at
+/// least that size, so that it can lie in huge pages. NULL functions mean the
 /// C library's.
 typedef struct {
   void *user;
@@ -117,6 +117,10 @@ typedef struct {
 /// own thread.
 MOE_RT_API moe_rt_status_t moe_rt_context_create(
     const moe_rt_context_options_t *options, moe_rt_context_t **out);
+/// Release the workspaces that no call uses: the context keeps them for calls to
+/// come, as many as there were calls at the same time, each as large as a call
+/// needed. Calls may run meanwhile.
+MOE_RT_API void moe_rt_context_trim(moe_rt_context_t *context);
 MOE_RT_API void moe_rt_context_destroy(moe_rt_context_t *context);
 
 //===----------------------------------------------------------------------===//
@@ -231,8 +235,8 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(
 /// a dynamic dimension; it is the largest allowed where nothing has one).
 /// Everything is checked before anything is written. Where no output has an
 /// element, as is usual with T = 0, none of the code runs.
-/// `workspace`, aligned to 64 bytes, may be NULL: then the context's allocator
-/// provides it for the time of this call. Outputs may overlap neither inputs,
+/// `workspace`, aligned to 64 bytes, may be NULL: then the context provides it,
+/// from its allocator or left by a call before. Outputs may overlap neither inputs,
 /// weights, workspace nor each other.
 MOE_RT_API moe_rt_status_t
 moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
