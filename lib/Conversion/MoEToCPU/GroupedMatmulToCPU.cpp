@@ -39,7 +39,7 @@ private:
   /// times only, few enough for their sums to fit the second-level cache.
   int64_t taskRows() { return 192 / kernel.maxRows * kernel.maxRows; }
   /// Panels of a task.
-  int64_t taskPanels() { return std::min<int64_t>(4, panels()); }
+  int64_t taskPanels() { return std::min<int64_t>(8, panels()); }
   int64_t groups() { return llvm::divideCeil(panels(), taskPanels()); }
   int64_t panels() {
     return llvm::divideCeil(op.getN(), op.getPanels()->getShare());
@@ -47,17 +47,38 @@ private:
   /// Steps along k in all, and in a block.
   int64_t wholeSteps() { return op.getK() / kernel.depth; }
   int64_t tail() { return op.getK() % kernel.depth; }
-  int64_t blockSteps() { return kernel.getBlock() / kernel.depth; }
-  bool oneBlock() { return wholeSteps() <= blockSteps(); }
+  /// As equal as can be, and small enough that one and the next stay in the
+  /// second-level cache while the rows pass by.
+  int64_t blocks() {
+    int64_t most = kernel.elementsIn(256 << 10) / kernel.getStep();
+    return std::max<int64_t>(1, llvm::divideCeil(wholeSteps(), most));
+  }
+  int64_t blockSteps() {
+    return llvm::alignTo(llvm::divideCeil(wholeSteps(), blocks()),
+                         Kernel::unroll);
+  }
 
   /// The first row of an expert, held to the rows that there are.
   Value boundary(Value expert);
   Value countTasks();
   void buildTask(Value task);
-  void buildPanel(Value expert, Value panel, Value firstRow, Value rows);
-  void buildTile(Value expert, Value panel, Value row, Value count, Value block,
+  /// A block of k of a panel of an expert.
+  struct Part {
+    Value expert, panel, block;
+    Value isFirst, isLast; // of the task
+  };
+  /// Some of the rows of a task, which are `total` tiles.
+  struct Tile {
+    Value number, total, row, count;
+  };
+  struct Ahead {
+    Value start, step;
+  };
+  void buildPanel(Part part, Value firstRow, Value rows);
+  Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps);
+  void buildTile(const Part &part, const Tile &tile, Value firstRow,
                  Value sumsStart);
-  void forEachTile(Value rows, llvm::function_ref<void(Value, Value)> body);
+  void forEachTile(Value rows, llvm::function_ref<void(const Tile &)> body);
   void buildEpilogueOfRows(Value expert, Value panel, Value row, Value count,
                            Value sumsStart);
 
@@ -101,9 +122,9 @@ Value GroupedMatmulLowering::countTasks() {
   return loop.getResult(0);
 }
 
-/// Tiles of as equal a height as can be: (first row, rows) of each.
+/// Tiles of as equal a height as can be.
 void GroupedMatmulLowering::forEachTile(
-    Value rows, llvm::function_ref<void(Value, Value)> body) {
+    Value rows, llvm::function_ref<void(const Tile &)> body) {
   Value tiles = b.ceilDiv(rows, kernel.maxRows);
   Value height = arith::DivUIOp::create(b, rows, tiles);
   Value taller = arith::RemUIOp::create(b, rows, tiles);
@@ -111,14 +132,41 @@ void GroupedMatmulLowering::forEachTile(
     Value row = b.add(b.mul(tile, height), b.min(tile, taller));
     Value extra = arith::SelectOp::create(b, b.less(tile, taller), b.index(1),
                                           b.index(0));
-    body(row, b.add(height, extra));
+    body({tile, tiles, row, b.add(height, extra)});
   });
 }
 
+/// What to bring into the cache during a tile: the part after this one, which
+/// lies behind it, is spread over all tiles. Nobody did so for the first part of a
+/// task, where the first tile looks ahead in the part itself, as the only tile of
+/// any part does; and what follows its last part is another task's.
+GroupedMatmulLowering::Ahead
+GroupedMatmulLowering::prefetch(const Part &part, const Tile &tile, Value start,
+                                Value steps) {
+  auto choose = [&](Value condition, Value yes, Value no) -> Value {
+    return arith::SelectOp::create(b, condition, yes, no);
+  };
+  Value before = choose(part.isFirst, b.index(1), b.index(0));
+  Value number = b.sub(tile.number, before);
+  Value own = arith::OrIOp::create(b, b.less(number, b.index(0)),
+                                   b.less(tile.total, b.index(2)));
+  // Two at least: a kernel asks for half of what it reads.
+  Value sharing =
+      arith::MaxSIOp::create(b, b.sub(tile.total, before), b.index(2));
+  Value elements = b.mul(steps, kernel.getStep());
+  Value done = arith::DivUIOp::create(b, b.mul(number, elements), sharing);
+  Value next = b.add(b.add(start, elements), done);
+  Value step = arith::DivUIOp::create(
+      b, b.index(kernel.getStep() * Kernel::unroll), sharing);
+  return {choose(part.isLast, start, next),
+          choose(own, b.index(0), choose(part.isLast, b.index(1), step))};
+}
+
 /// One tile along one block of k: into, or on top of, the sums from `sumsStart`.
-void GroupedMatmulLowering::buildTile(Value expert, Value panel, Value row,
-                                      Value count, Value block,
-                                      Value sumsStart) {
+void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
+                                      Value firstRow, Value sumsStart) {
+  auto [expert, panel, block, isFirst, isLast] = part;
+  Value row = b.add(firstRow, tile.row), count = tile.count;
   // Where the parts of the rows start.
   Value column = b.mul(block, blockSteps() * kernel.depth);
   b.forEach(b.index(0), count, [&](Value i) {
@@ -133,14 +181,15 @@ void GroupedMatmulLowering::buildTile(Value expert, Value panel, Value row,
   int64_t panelSteps = wholeSteps() + tail();
   Value start = b.add(b.mul(expert, panels()), panel);
   start = b.add(b.mul(start, panelSteps), b.mul(block, blockSteps()));
-  start = b.add(b.mul(start, kernel.getColumns() * kernel.depth), weights.offset);
+  start = b.add(b.mul(start, kernel.getStep()), weights.offset);
   Value done = b.mul(block, blockSteps());
   Value left = b.sub(b.index(wholeSteps()), done);
   Value steps = b.min(left, b.index(blockSteps()));
   // The odd element of a row comes with its last block.
-  Value isLast = b.less(left, b.index(blockSteps() + 1));
-  Value rest = arith::SelectOp::create(b, isLast, b.index(tail()), b.index(0));
+  Value ends = b.less(left, b.index(blockSteps() + 1));
+  Value rest = arith::SelectOp::create(b, ends, b.index(tail()), b.index(0));
   Value resume = b.less(b.index(0), block);
+  Ahead ahead = prefetch(part, tile, start, b.add(steps, rest));
 
   SmallVector<int64_t> heights =
       llvm::to_vector(llvm::seq_inclusive<int64_t>(1, kernel.maxRows));
@@ -153,7 +202,7 @@ void GroupedMatmulLowering::buildTile(Value expert, Value panel, Value row,
     func::CallOp::create(
         b, getOrCreateKernel(module, kernel, height),
         ValueRange{lhs.elements, firsts, weights.elements, start, sums,
-                   sumsStart, steps, rest, resume});
+                   sumsStart, steps, rest, ahead.start, ahead.step, resume});
     scf::YieldOp::create(b);
   }
   b.createBlock(&choice.getDefaultRegion());
@@ -170,28 +219,31 @@ void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
 }
 
 /// All rows of a task times one panel.
-void GroupedMatmulLowering::buildPanel(Value expert, Value panel,
-                                       Value firstRow, Value rows) {
-  if (oneBlock()) {
-    forEachTile(rows, [&](Value tileRow, Value count) {
-      Value row = b.add(firstRow, tileRow), start = b.index(0);
-      buildTile(expert, panel, row, count, b.index(0), start);
-      buildEpilogueOfRows(expert, panel, row, count, start);
+void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
+  if (blocks() == 1) {
+    forEachTile(rows, [&](const Tile &tile) {
+      buildTile(part, tile, firstRow, b.index(0));
+      buildEpilogueOfRows(part.expert, part.panel, b.add(firstRow, tile.row),
+                          tile.count, b.index(0));
     });
     return;
   }
-  Value blocks = b.index(llvm::divideCeil(wholeSteps(), blockSteps()));
-  b.forEach(b.index(0), blocks, [&](Value block) {
-    forEachTile(rows, [&](Value tileRow, Value count) {
-      buildTile(expert, panel, b.add(firstRow, tileRow), count, block,
-                b.mul(tileRow, kernel.getColumns()));
+  b.forEach(b.index(0), b.index(blocks()), [&](Value block) {
+    Part each = part;
+    each.block = block;
+    each.isFirst = arith::AndIOp::create(b, part.isFirst,
+                                         b.less(block, b.index(1)));
+    each.isLast = arith::AndIOp::create(
+        b, part.isLast, b.less(b.index(blocks() - 2), block));
+    forEachTile(rows, [&](const Tile &tile) {
+      buildTile(each, tile, firstRow, b.mul(tile.row, kernel.getColumns()));
     });
   });
-  buildEpilogueOfRows(expert, panel, firstRow, rows, b.index(0));
+  buildEpilogueOfRows(part.expert, part.panel, firstRow, rows, b.index(0));
 }
 
 void GroupedMatmulLowering::buildTask(Value task) {
-  int64_t scratchRows = oneBlock() ? kernel.maxRows : taskRows();
+  int64_t scratchRows = blocks() == 1 ? kernel.maxRows : taskRows();
   sums = memref::AllocaOp::create(
       b, MemRefType::get({ShapedType::kDynamic}, b.getF32Type()),
       ValueRange(b.index(scratchRows * kernel.getColumns())),
@@ -228,7 +280,9 @@ void GroupedMatmulLowering::buildTask(Value task) {
   Value panel = b.mul(b.rem(number, groups()), taskPanels());
   Value lastPanel = b.min(b.add(panel, taskPanels()), b.index(panels()));
   b.forEach(panel, lastPanel, [&](Value each) {
-    buildPanel(expert, each, row, rows);
+    Value isFirst = b.less(each, b.add(panel, 1));
+    Value isLast = b.less(b.sub(lastPanel, b.index(2)), each);
+    buildPanel({expert, each, b.index(0), isFirst, isLast}, row, rows);
   });
 }
 

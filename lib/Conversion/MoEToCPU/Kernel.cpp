@@ -15,6 +15,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+static constexpr int64_t lineBytes = 64;
+
 /// Whether the processor multiplies pairs of this type into f32 sums.
 static bool hasDot(const CPUDescription &cpu, Type element) {
   return cpu.bf16Dot && element.isBF16();
@@ -55,6 +57,15 @@ Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
 }
 
 namespace {
+/// The arguments of a kernel, in order.
+enum Argument {
+  Lhs, Firsts, Weights, Start, Sums, SumsStart, Steps, Tail, Ahead, AheadStep,
+  Resume
+};
+
+/// What a loop brings into the cache.
+enum class Prefetched { Nothing, Soon, Given };
+
 /// Builds the body of one kernel.
 class KernelBuilder {
 public:
@@ -70,10 +81,23 @@ private:
   Value add(Value x, Value y) { return arith::AddIOp::create(b, x, y); }
   Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
   Value mul(Value x, int64_t y) { return arith::MulIOp::create(b, x, index(y)); }
-  Value argument(unsigned number) { return function.getArgument(number); }
+  Value argument(Argument which) { return function.getArgument(which); }
+  /// The element of the weights where step `k` reads.
+  Value placeOf(Value k) {
+    return add(argument(Start), mul(k, kernel.getStep()));
+  }
+  /// Cache lines of weights that some steps read.
+  int64_t linesOf(int64_t steps) {
+    return std::max<int64_t>(
+        1, kernel.bytesOf(steps * kernel.getStep()) / lineBytes);
+  }
 
   SmallVector<Value> loadSums();
-  SmallVector<Value> loop(Value from, Value to, int64_t unroll, ValueRange sums);
+  SmallVector<Value> loop(Value from, Value to, int64_t unroll,
+                          Prefetched what, ValueRange sums);
+  SmallVector<Value> unrolledLoop(Value to, ValueRange sums);
+  SmallVector<Value> lastStep(ValueRange sums);
+  void prefetch(Value place, int64_t count);
   void step(Value k, bool whole, MutableArrayRef<Value> sums);
   Value broadcast(Value place, bool whole);
   Value widen(Value vector);
@@ -89,7 +113,7 @@ private:
 
 /// What the sums start from: zero, or what they were after an earlier block.
 SmallVector<Value> KernelBuilder::loadSums() {
-  Value resume = argument(8);
+  Value resume = argument(Resume);
   SmallVector<Type> types(rows * kernel.vectors, f32);
   auto choice = scf::IfOp::create(b, types, resume, /*withElseRegion=*/true);
   OpBuilder::InsertionGuard guard(b);
@@ -97,7 +121,7 @@ SmallVector<Value> KernelBuilder::loadSums() {
   SmallVector<Value> loaded;
   for (int64_t i = 0; i < rows * kernel.vectors; ++i)
     loaded.push_back(vector::LoadOp::create(
-        b, f32, argument(4), add(argument(5), i * kernel.lanes)));
+        b, f32, argument(Sums), add(argument(SumsStart), i * kernel.lanes)));
   scf::YieldOp::create(b, loaded);
   b.setInsertionPointToStart(choice.elseBlock());
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(f32));
@@ -108,7 +132,7 @@ SmallVector<Value> KernelBuilder::loadSums() {
 /// The next element of a row of the left operand, in every lane; two of them
 /// beside each other for dot products.
 Value KernelBuilder::broadcast(Value place, bool whole) {
-  Value lhs = argument(0);
+  Value lhs = argument(Lhs);
   if (kernel.depth == 1) {
     Value scalar = memref::LoadOp::create(b, lhs, place);
     if (!kernel.element.isF32())
@@ -140,24 +164,13 @@ Value KernelBuilder::widen(Value vector) {
 
 /// One step along k: every row times every vector of the panel.
 void KernelBuilder::step(Value k, bool whole, MutableArrayRef<Value> sums) {
-  // Far enough ahead for the memory. One row leaves time for little more than
-  // the loads, and keeps to the first level; more rows pass more slowly.
-  bool alone = rows == 1;
-  int64_t prefetchBytes = alone ? 8 << 10 : 64 << 10;
-  Value panel = argument(2);
-  Value row = add(argument(3), mul(k, kernel.getColumns() * kernel.depth));
+  Value row = placeOf(k);
   int64_t width = kernel.lanes * kernel.depth;
   auto packed = VectorType::get(width, kernel.element);
-  int64_t bytes = kernel.element.getIntOrFloatBitWidth() / 8;
   SmallVector<Value> weights;
   for (int64_t j = 0; j < kernel.vectors; ++j) {
-    if (j * width * bytes % 64 == 0)
-      memref::PrefetchOp::create(b, panel,
-                                 add(row, j * width + prefetchBytes / bytes),
-                                 /*isWrite=*/false, /*localityHint=*/alone ? 3 : 2,
-                                 /*isDataCache=*/true);
     Value loaded =
-        vector::LoadOp::create(b, packed, panel, add(row, j * width));
+        vector::LoadOp::create(b, packed, argument(Weights), add(row, j * width));
     weights.push_back(kernel.depth == 1 ? widen(loaded) : loaded);
   }
   for (int64_t i = 0; i < rows; ++i) {
@@ -173,45 +186,95 @@ void KernelBuilder::step(Value k, bool whole, MutableArrayRef<Value> sums) {
   }
 }
 
+/// Bring `count` lines from `place` of the weights on into the cache.
+void KernelBuilder::prefetch(Value place, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    memref::PrefetchOp::create(
+        b, argument(Weights), add(place, i * kernel.elementsIn(lineBytes)),
+        /*isWrite=*/false, /*localityHint=*/rows == 1 ? 3 : 2,
+        /*isDataCache=*/true);
+}
+
+/// `unroll` steps at a time.
 SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
-                                       ValueRange sums) {
-  auto loop = scf::ForOp::create(b, from, to, index(unroll), sums);
+                                       Prefetched what, ValueRange sums) {
+  SmallVector<Value> inits(sums);
+  if (what == Prefetched::Given)
+    inits.push_back(argument(Ahead));
+  auto loop = scf::ForOp::create(b, from, to, index(unroll), inits);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(loop.getBody());
   SmallVector<Value> current(loop.getRegionIterArgs());
-  for (int64_t u = 0; u < unroll; ++u)
-    step(add(loop.getInductionVar(), u), /*whole=*/true, current);
+  Value ahead;
+  if (what == Prefetched::Given) {
+    ahead = current.pop_back_val();
+    prefetch(ahead, linesOf(unroll) / 2);
+  }
+  // One row leaves time for little more than the loads and wants what it reads
+  // close; more rows pass more slowly.
+  int64_t distance = kernel.elementsIn(rows == 1 ? 8 << 10 : 64 << 10);
+  for (int64_t u = 0; u < unroll; ++u) {
+    Value k = add(loop.getInductionVar(), u);
+    if (what == Prefetched::Soon)
+      prefetch(add(placeOf(k), distance), linesOf(1));
+    step(k, /*whole=*/true, current);
+  }
+  if (ahead)
+    current.push_back(add(ahead, argument(AheadStep)));
   scf::YieldOp::create(b, current);
-  return llvm::to_vector_of<Value>(loop.getResults());
+  return llvm::to_vector_of<Value>(loop.getResults().take_front(sums.size()));
+}
+
+/// The loop over `to` steps, a multiple of those that are taken at a time.
+SmallVector<Value> KernelBuilder::unrolledLoop(Value to, ValueRange sums) {
+  auto build = [&](Prefetched what) {
+    return loop(index(0), to, Kernel::unroll, what, sums);
+  };
+  if (rows == 1)
+    return build(Prefetched::Soon);
+  Value isGiven = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
+                                        argument(AheadStep), index(0));
+  auto choice = scf::IfOp::create(b, TypeRange(sums), isGiven,
+                                  /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(choice.thenBlock());
+  scf::YieldOp::create(b, build(Prefetched::Given));
+  b.setInsertionPointToStart(choice.elseBlock());
+  scf::YieldOp::create(b, build(Prefetched::Soon));
+  return llvm::to_vector_of<Value>(choice.getResults());
+}
+
+/// Where depth is two a row may end with the first of a pair.
+SmallVector<Value> KernelBuilder::lastStep(ValueRange sums) {
+  Value hasTail = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
+                                        argument(Tail), index(0));
+  auto tail = scf::IfOp::create(b, TypeRange(sums), hasTail,
+                                /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(tail.elseBlock());
+  scf::YieldOp::create(b, sums);
+  b.setInsertionPointToStart(tail.thenBlock());
+  SmallVector<Value> current(sums);
+  step(argument(Steps), /*whole=*/false, current);
+  scf::YieldOp::create(b, current);
+  return llvm::to_vector_of<Value>(tail.getResults());
 }
 
 void KernelBuilder::build() {
-  constexpr int64_t unroll = 4;
   b.setInsertionPointToStart(function.addEntryBlock());
   for (int64_t i = 0; i < rows; ++i)
-    firsts.push_back(memref::LoadOp::create(b, argument(1), index(i)));
+    firsts.push_back(memref::LoadOp::create(b, argument(Firsts), index(i)));
   SmallVector<Value> sums = loadSums();
-  Value steps = argument(6);
-  Value rest = arith::RemUIOp::create(b, steps, index(unroll));
+  Value steps = argument(Steps);
+  Value rest = arith::RemUIOp::create(b, steps, index(Kernel::unroll));
   Value unrolled = arith::SubIOp::create(b, steps, rest);
-  sums = loop(index(0), unrolled, unroll, sums);
-  sums = loop(unrolled, steps, 1, sums);
-  if (kernel.depth > 1) {
-    Value hasTail = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
-                                          argument(7), index(0));
-    auto tail = scf::IfOp::create(b, TypeRange(ValueRange(sums)), hasTail,
-                                  /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(tail.elseBlock());
-    scf::YieldOp::create(b, sums);
-    b.setInsertionPointToStart(tail.thenBlock());
-    step(steps, /*whole=*/false, sums);
-    scf::YieldOp::create(b, sums);
-    sums = llvm::to_vector_of<Value>(tail.getResults());
-  }
+  sums = unrolledLoop(unrolled, sums);
+  sums = loop(unrolled, steps, 1, Prefetched::Nothing, sums);
+  if (kernel.depth > 1)
+    sums = lastStep(sums);
   for (auto [i, sum] : llvm::enumerate(sums))
-    vector::StoreOp::create(b, sum, argument(4),
-                            add(argument(5), i * kernel.lanes));
+    vector::StoreOp::create(b, sum, argument(Sums),
+                            add(argument(SumsStart), i * kernel.lanes));
   func::ReturnOp::create(b);
 }
 
@@ -236,7 +299,7 @@ func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
   Type elements = buffer(kernel.element), index = b.getIndexType();
   auto type = b.getFunctionType({elements, buffer(index), elements, index,
                                  buffer(b.getF32Type()), index, index, index,
-                                 b.getI1Type()},
+                                 index, index, b.getI1Type()},
                                 {});
   auto function = func::FuncOp::create(b, module.getLoc(), name, type);
   function.setPrivate();

@@ -28,12 +28,17 @@ struct Kernel {
   int64_t maxRows;   // rows of a tile at most, so that all sums stay in registers
   int64_t depth;     // steps along k in one instruction: 2 for bf16 dot products
 
+  /// Steps that a kernel takes at a time.
+  static constexpr int64_t unroll = 4;
+
   int64_t getColumns() const { return lanes * vectors; }
-  /// Steps along k after which sums go through memory, so that the panel's part
-  /// stays in the second-level cache while the rows pass by.
-  int64_t getBlock() const {
-    int64_t bytes = getColumns() * element.getIntOrFloatBitWidth() / 8;
-    return llvm::alignDown((int64_t(512) << 10) / bytes, int64_t(64));
+  /// Elements of a panel that a step reads.
+  int64_t getStep() const { return getColumns() * depth; }
+  int64_t bytesOf(int64_t elements) const {
+    return elements * element.getIntOrFloatBitWidth() / 8;
+  }
+  int64_t elementsIn(int64_t bytes) const {
+    return bytes * 8 / element.getIntOrFloatBitWidth();
   }
 };
 
@@ -44,12 +49,15 @@ Kernel chooseKernel(const CPUDescription &cpu, Type element, PanelsAttr panels);
 ///
 /// (lhs: memref<?xT>, firsts: memref<?xindex>, weights: memref<?xT>,
 ///  start: index, sums: memref<?xf32>, sumsStart: index, steps: index,
-///  tail: index, resume: i1)
+///  tail: index, ahead: index, aheadStep: index, resume: i1)
 ///
 /// `firsts` has the element of `lhs` where each row's part starts, `start` that
 /// of `weights`. `sums` `[rows, columns]` is added to with `resume`, else
 /// written. There are `steps` whole steps of `depth`, and then `tail` (0 or 1)
-/// of the rows' last element alone.
+/// of the rows' last element alone. Meanwhile elements of `weights` are brought
+/// into the cache: those from `ahead` on, `aheadStep` every `unroll` steps, at
+/// most half of what the steps read; or, where `aheadStep` is 0, those that come
+/// soon after what is read.
 func::FuncOp getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                int64_t rows);
 

@@ -6,7 +6,7 @@
 // Two steps are one instruction; the odd element of a row is beside a zero.
 // CHECK-LABEL: func.func private @moe_kernel_bf16_1x1x16_dot(
 // CHECK-SAME:    %[[LHS:[a-z0-9]+]]: memref<?xbf16>
-// CHECK-SAME:    %[[TAIL:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: i1)
+// CHECK-SAME:    %[[TAIL:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: i1)
 // CHECK:         %[[PAIR:.*]] = vector.load %[[LHS]][%{{.*}}] : memref<?xbf16>, vector<2xbf16>
 // CHECK:         vector.bitcast %[[PAIR]] : vector<2xbf16> to vector<1xi32>
 // CHECK:         x86vector.avx512.dot {{.*}} : vector<32xbf16> -> vector<16xf32>

@@ -12,15 +12,24 @@
 
 // CHECK-LABEL: func.func private @moe_kernel_f32_2x1x8(
 // CHECK-SAME:    %[[LHS:[a-z0-9]+]]: memref<?xf32>, %[[FIRSTS:[a-z0-9]+]]: memref<?xindex>, %[[W:[a-z0-9]+]]: memref<?xf32>, %{{[a-z0-9]+}}: index,
-// CHECK-SAME:    %[[SUMS:[a-z0-9]+]]: memref<?xf32>, %{{[a-z0-9]+}}: index, %[[STEPS:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %[[RESUME:[a-z0-9]+]]: i1)
+// CHECK-SAME:    %[[SUMS:[a-z0-9]+]]: memref<?xf32>, %{{[a-z0-9]+}}: index, %[[STEPS:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %[[AHEAD:[a-z0-9]+]]: index, %[[AHEADSTEP:[a-z0-9]+]]: index, %[[RESUME:[a-z0-9]+]]: i1)
 // CHECK-COUNT-2: memref.load %[[FIRSTS]]
 // Sums go on from those of the block before, or from zero.
 // CHECK:         scf.if %[[RESUME]]
 // CHECK-COUNT-2:   vector.load %[[SUMS]]
 // CHECK:         } else {
-// Four steps at a time, in ascending order, then the rest.
-// CHECK:         scf.for {{.*}} step %c4
-// CHECK-COUNT-8:   vector.fma
+// Four steps at a time, in ascending order, then the rest. What comes after is
+// brought into the cache, or what is read soon.
+// CHECK:         %[[GIVEN:.*]] = arith.cmpi ne, %[[AHEADSTEP]], %c0
+// CHECK:         scf.if %[[GIVEN]]
+// CHECK:           scf.for {{.*}} step %c4{{.*}} iter_args(%{{.*}}, %[[NEXT:[a-z0-9]+]] = %[[AHEAD]])
+// CHECK-NEXT:        memref.prefetch %[[W]][%[[NEXT]]], read, locality<2>, data
+// CHECK-COUNT-8:     vector.fma
+// CHECK:             arith.addi %[[NEXT]], %[[AHEADSTEP]]
+// CHECK:         } else {
+// CHECK:           scf.for {{.*}} step %c4
+// CHECK-COUNT-4:     memref.prefetch %[[W]]
+// CHECK:         }
 // CHECK:         scf.for {{.*}} step %c1
 // CHECK:           %[[VECTOR:.*]] = vector.load %[[W]]
 // CHECK:           %[[X:.*]] = memref.load %[[LHS]]
@@ -116,7 +125,7 @@ func.func @epilogue(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %f: memref<?
 // CHECK-LABEL: func.func @blocks(
 // CHECK:         scf.forall
 // CHECK:           memref.alloca(%c1536
-// CHECK:           scf.for %{{.*}} = %c0{{.*}} to %c2{{.*}} step %c1
+// CHECK:           scf.for %{{.*}} = %c0{{.*}} to %c3{{.*}} step %c1
 func.func @blocks(%x: memref<?x20000xf32>, %w: memref<1x1x20000x8x1xf32>, %y: memref<?x8xf32>) {
   moe.grouped_matmul %x weights(%w : memref<1x1x20000x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
   ^bb0(%s: f32):
