@@ -30,6 +30,7 @@ void mlir::moe::addEntry(OpPassManager &pm) {
 }
 
 void mlir::moe::addBufferization(OpPassManager &pm) {
+  pm.addPass(createMoEPlaceResults());
   // Without the elimination of empty tensors: with several outputs it lets one
   // result live in the memory of another, which is then overwritten.
   bufferization::OneShotBufferizePassOptions options;

@@ -42,7 +42,8 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
     Option<"flops", "flops", "double", "1e12", "operations in a second">,
     Option<"bandwidth", "bandwidth", "double", "1e11", "bytes in a second">,
     ListOption<"variants", "variants", "std::string",
-               "kernel variants as NAME:ROWS, the rows of a tile">,
+               "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
+               "where the last tile of an expert is not padded">,
     Option<"lowering", "lowering", "std::string",
            "\"moe-reference-to-buffers\"",
            "pipeline that makes the workspace">,
@@ -96,6 +97,22 @@ def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
     "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
     "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"
   ];
+}
+
+def MoEPlaceResults : Pass<"moe-place-results"> {
+  let summary = "Compute results in the buffers that they go to";
+  let description = [{
+    Where a tensor that `bufferization.materialize_in_destination` writes to a
+    buffer was computed into an empty one, by one operation or by several that
+    overwrite one destination after the other, the buffer takes the place of the
+    empty tensor: it needs neither memory of its own nor a copy.
+
+    Only a buffer that has no other use is such a place.
+  }];
+  let statistics = [
+    Statistic<"numPlaced", "results-placed", "results computed in place">
+  ];
+  let dependentDialects = ["::mlir::bufferization::BufferizationDialect"];
 }
 
 def MoEAllocsToArena : Pass<"moe-allocs-to-arena", "::mlir::ModuleOp"> {

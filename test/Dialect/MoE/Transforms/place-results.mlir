@@ -1,0 +1,86 @@
+// RUN: moe-opt %s -moe-place-results -split-input-file | FileCheck %s
+
+// The buffer takes the place of the empty tensor, through operations that overwrite
+// it one after the other.
+// CHECK-LABEL: func.func @placed(
+// CHECK-SAME:    %[[X:.*]]: tensor<?x4xf32>, %[[Y:.*]]: memref<?x4xf32>)
+// CHECK:         %[[PLACE:.*]] = bufferization.to_tensor %[[Y]] restrict writable
+// CHECK:         %[[FILLED:.*]] = linalg.fill {{.*}} outs(%[[PLACE]]
+// CHECK:         linalg.add {{.*}} outs(%[[FILLED]]
+func.func @placed(%x: tensor<?x4xf32>, %y: memref<?x4xf32>) {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+  %r = linalg.add ins(%x, %x : tensor<?x4xf32>, tensor<?x4xf32>) outs(%f : tensor<?x4xf32>) -> tensor<?x4xf32>
+  bufferization.materialize_in_destination %r in restrict writable %y : (tensor<?x4xf32>, memref<?x4xf32>) -> ()
+  return
+}
+
+// -----
+
+// A view of the buffer is made before.
+// CHECK-LABEL: func.func @view(
+// CHECK:         %[[PART:.*]] = memref.subview
+// CHECK:         %[[PLACE:.*]] = bufferization.to_tensor %[[PART]] restrict writable
+// CHECK:         linalg.add {{.*}} outs(%[[PLACE]]
+func.func @view(%x: tensor<2x4xf32>, %y: memref<8x4xf32>, %at: index) {
+  %e = tensor.empty() : tensor<2x4xf32>
+  %r = linalg.add ins(%x, %x : tensor<2x4xf32>, tensor<2x4xf32>) outs(%e : tensor<2x4xf32>) -> tensor<2x4xf32>
+  %part = memref.subview %y[%at, 0] [2, 4] [1, 1] : memref<8x4xf32> to memref<2x4xf32, strided<[4, 1], offset: ?>>
+  bufferization.materialize_in_destination %r in restrict writable %part : (tensor<2x4xf32>, memref<2x4xf32, strided<[4, 1], offset: ?>>) -> ()
+  return
+}
+
+// -----
+
+// Two results of one operation each have their own place, one result in two places
+// has the first.
+// CHECK-LABEL: func.func @several(
+// CHECK-SAME:    %{{.*}}: tensor<4xf32>, %[[A:.*]]: memref<4xf32>, %[[B:.*]]: memref<4xf32>, %[[C:.*]]: memref<4xf32>)
+// CHECK-DAG:     %[[PA:.*]] = bufferization.to_tensor %[[A]] restrict writable
+// CHECK-DAG:     %[[PB:.*]] = bufferization.to_tensor %[[B]] restrict writable
+// CHECK-NOT:     bufferization.to_tensor %[[C]]
+// CHECK:         outs(%[[PA]], %[[PB]]
+#id = affine_map<(i) -> (i)>
+func.func @several(%x: tensor<4xf32>, %a: memref<4xf32>, %b: memref<4xf32>, %c: memref<4xf32>) {
+  %e = tensor.empty() : tensor<4xf32>
+  %r:2 = linalg.generic {indexing_maps = [#id, #id, #id], iterator_types = ["parallel"]}
+      ins(%x : tensor<4xf32>) outs(%e, %e : tensor<4xf32>, tensor<4xf32>) {
+  ^bb0(%v: f32, %o: f32, %p: f32):
+    %n = arith.negf %v : f32
+    linalg.yield %v, %n : f32, f32
+  } -> (tensor<4xf32>, tensor<4xf32>)
+  bufferization.materialize_in_destination %r#0 in restrict writable %a : (tensor<4xf32>, memref<4xf32>) -> ()
+  bufferization.materialize_in_destination %r#1 in restrict writable %b : (tensor<4xf32>, memref<4xf32>) -> ()
+  bufferization.materialize_in_destination %r#1 in restrict writable %c : (tensor<4xf32>, memref<4xf32>) -> ()
+  return
+}
+
+// -----
+
+// Not where the buffer has other uses, where somebody else reads what is overwritten,
+// where the destination holds something, where it was converted, nor where the buffer
+// is not there yet.
+// CHECK-LABEL: func.func @left(
+// CHECK-NOT:     bufferization.to_tensor %{{.*}} restrict writable
+func.func @left(%x: tensor<4xf32>, %a: memref<4xf32>, %b: memref<4xf32>, %c: memref<4xf32>, %d: memref<4xf32>, %i: memref<1xindex>, %many: memref<8x4xf32>) -> (f32, tensor<4xf32>) {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %e = tensor.empty() : tensor<4xf32>
+  %r = linalg.add ins(%x, %x : tensor<4xf32>, tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %v = memref.load %a[%c0] : memref<4xf32>
+  bufferization.materialize_in_destination %r in restrict writable %a : (tensor<4xf32>, memref<4xf32>) -> ()
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %s = linalg.add ins(%x, %x : tensor<4xf32>, tensor<4xf32>) outs(%f : tensor<4xf32>) -> tensor<4xf32>
+  bufferization.materialize_in_destination %s in restrict writable %b : (tensor<4xf32>, memref<4xf32>) -> ()
+  %t = linalg.add ins(%x, %x : tensor<4xf32>, tensor<4xf32>) outs(%x : tensor<4xf32>) -> tensor<4xf32>
+  bufferization.materialize_in_destination %t in restrict writable %c : (tensor<4xf32>, memref<4xf32>) -> ()
+  bufferization.materialize_in_destination %x in restrict writable %d : (tensor<4xf32>, memref<4xf32>) -> ()
+  %u = linalg.add ins(%x, %x : tensor<4xf32>, tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %at = memref.load %i[%c0] : memref<1xindex>
+  %part = memref.subview %many[%at, 0] [1, 4] [1, 1] : memref<8x4xf32> to memref<4xf32, strided<[1], offset: ?>>
+  bufferization.materialize_in_destination %u in restrict writable %part : (tensor<4xf32>, memref<4xf32, strided<[1], offset: ?>>) -> ()
+  return %v, %f : f32, tensor<4xf32>
+}
