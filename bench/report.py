@@ -95,6 +95,8 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
         "first_result_s": spread(c["first_result_s"] for c in costs),
         "prepare_over_copy": spread(c["weight_bytes"] / c["prepare_s"] / copy[c["threads"]]
                                     for c in costs),
+        "prepare_again_over_copy": spread(
+            c["weight_bytes"] / c["prepare_again_s"] / copy[c["threads"]] for c in costs),
         "memory": spread((m["peak_bytes"] - m["before_bytes"])
                          / (m["weight_bytes"] + m["workspace_bytes"])
                          for m in result["memory"] if "error" not in m),
@@ -111,6 +113,7 @@ SUMMARY = {
     "compile_s": ("seconds to compile a layer", "s"),
     "first_result_s": ("seconds from loading an artifact to the first result", "s"),
     "prepare_over_copy": ("throughput of packing weights over that of copying them", "x"),
+    "prepare_again_over_copy": ("the same, of packing them again", "x"),
     "memory": ("peak memory of a layer over weights and workspace", "x"),
 }
 
@@ -200,10 +203,11 @@ def _absences(result: Result) -> list[str]:
 
 
 def _costs(result: Result) -> list[str]:
-    rows = [(_place(c), *((f"error: {c['error']}", "", "", "") if "error" in c else (
+    rows = [(_place(c), *((f"error: {c['error']}", "", "", "", "") if "error" in c else (
         f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
-        f"{c['weight_bytes'] / c['prepare_s'] / 1e9:.1f}"))) for c in result["costs"]]
-    lines = _table(("layer", "compile, s", "load to first result, s", "pack, s", "pack, GB/s"),
+        f"{c['prepare_again_s']:.3f}",
+        f"{c['weight_bytes'] / c['prepare_again_s'] / 1e9:.1f}"))) for c in result["costs"]]
+    lines = _table(("layer", "compile, s", "load to first result, s", "pack, s", "again, s", "GB/s"),
                    rows)
     mib = 2**20
     rows = [(_place(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (

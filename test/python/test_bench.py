@@ -307,7 +307,7 @@ def test_summary():
     cells = [cell(moe_mlir=0.002, jax=0.001), cell(kind="zipf", moe_mlir=0.003, jax=0.006),
              cell(tokens=2048, limit=1.0, moe_mlir=2.0, jax=10.0)]
     costs = {"shape": "olmoe", "dtype": "f32", "threads": 1, "compile_s": 0.5, "prepare_s": 0.1,
-             "first_result_s": 0.2, "weight_bytes": 5e8}
+             "prepare_again_s": 0.05, "first_result_s": 0.2, "weight_bytes": 5e8}
     memory = {"weight_bytes": 90, "workspace_bytes": 10, "before_bytes": 50, "peak_bytes": 170}
     found = report.summarise(result(cells, costs=[costs], memory=[memory]))
     assert found["ratio"] == {"min": 0.5, "median": 2.0, "max": 5.0, "count": 3}
@@ -318,6 +318,7 @@ def test_summary():
     assert found["bandwidth_one_token"]["max"] == pytest.approx(
         SHAPES["olmoe"].bytes_touched(1, 8, "f32") / 0.002 / 20e9)
     assert found["prepare_over_copy"]["median"] == pytest.approx(0.5)
+    assert found["prepare_again_over_copy"]["median"] == pytest.approx(1.0)
     assert found["memory"]["median"] == pytest.approx(1.2)
 
 
