@@ -197,10 +197,12 @@ OverflowPolicy mlir::moe::overflowPolicy(DispatchOp dispatch, int64_t tokens) {
 double mlir::moe::expertSeconds(const DispatchCost &cost,
                                 const RowDistribution &rows,
                                 const PlanTarget &target, int64_t tokens,
-                                int64_t tile) {
-  double padded = rows.expectedPadded(tokens, tile);
+                                const TileVariant &variant) {
+  double padded = rows.expectedPadded(tokens, variant.getGranularity());
+  double tiles =
+      rows.expectedPadded(tokens, variant.rows) / double(variant.rows);
   double compute = padded * double(cost.flopsPerRow) / target.flops;
-  double memory = (padded / double(tile) * double(cost.weightBytesPerExpert) +
+  double memory = (tiles * double(cost.weightBytesPerExpert) +
                    padded * double(cost.bytesPerRow)) /
                   target.bandwidth;
   return std::max(compute, memory);
@@ -219,7 +221,7 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     const TileVariant *chosen = nullptr;
     double seconds = 0;
     for (const TileVariant &variant : target.variants) {
-      double its = expertSeconds(cost, rows, target, tokens, variant.rows);
+      double its = expertSeconds(cost, rows, target, tokens, variant);
       // As good is not better: the first has the smallest tiles.
       if (!chosen || its < seconds * (1 - 1e-9)) {
         chosen = &variant;
@@ -235,7 +237,9 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
         context, first, last, StringAttr::get(context, variant.name),
         variant.rows,
         AffineMapAttr::get(boundOfTiles(bound, experts, variant.rows)),
-        AffineMapAttr::get(boundOfPadding(bound, experts, variant.rows))));
+        AffineMapAttr::get(
+            boundOfPadding(bound, experts, variant.getGranularity())),
+        variant.ragged));
   };
   int64_t first = min;
   const TileVariant *current = best(min);
@@ -356,7 +360,8 @@ LogicalResult DispatchVerifier::verify() {
                            boundOfTiles(rows, experts, range.getRows()),
                            range.getMin(), last)) ||
         failed(verifyBound("padding", range.getPadding().getValue(),
-                           boundOfPadding(rows, experts, range.getRows()),
+                           boundOfPadding(rows, experts,
+                                          range.getGranularity()),
                            range.getMin(), last)))
       return failure();
   }

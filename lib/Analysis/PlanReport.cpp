@@ -58,7 +58,7 @@ PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
   point.fullest = model.expectedFullest(atOnce);
   point.fullestBound = model.boundOfFullest(atOnce);
   point.method = model.method(atOnce);
-  point.padded = model.expectedPadded(atOnce, range.getRows());
+  point.padded = model.expectedPadded(atOnce, range.getGranularity());
   DispatchOp dispatch = cost.dispatches[index].dispatch;
   std::optional<CapacityAttr> capacity = dispatch.getCapacity();
   int64_t most =
@@ -193,6 +193,7 @@ llvm::json::Object PlanReport::toJSON() const {
                               {"max", range.getMax()},
                               {"variant", range.getVariant().getValue()},
                               {"rows", range.getRows()},
+                              {"ragged", range.getRagged()},
                               {"tiles", toString(range.getTiles())},
                               {"padding", toString(range.getPadding())}});
     dispatches.push_back(

@@ -33,6 +33,17 @@ std::string mlir::moe::resolvePipeline(llvm::StringRef name,
   return name.str();
 }
 
+llvm::SmallVector<std::string> mlir::moe::variantsOf(llvm::StringRef pipeline) {
+  // Kernels of each height up to that of the largest that a plan asks for.
+  if (pipeline == "moe-cpu")
+    return {"rows1:1:ragged", "rows2:2:ragged", "rows4:4:ragged",
+            "rows6:6:ragged"};
+  // Loops over each row by itself.
+  if (pipeline == "moe-reference")
+    return {"loops:1"};
+  return {};
+}
+
 LogicalResult mlir::moe::runPipeline(ModuleOp module,
                                      llvm::StringRef name,
                                      const TargetDescription &target) {

@@ -150,7 +150,8 @@ def test_bounds_hold_for_random_routings():
                      for key, text in (("tiles", its["tiles"]), ("padding", its["padding"]),
                                        ("rows", report["rows"]), ("one", report["fullest"]))}
             assert tiles.sum() <= bound["tiles"]
-            assert (tiles * tile - counts).sum() <= bound["padding"]
+            padding = 0 if its["ragged"] else (tiles * tile - counts).sum()
+            assert padding <= bound["padding"]
             assert counts.sum() <= bound["rows"] and counts.max(initial=0) <= bound["one"]
 
 
@@ -162,9 +163,9 @@ def split(text: str) -> list[str]:
 def test_variants_follow_the_rows():
     """Few rows for an expert, small tiles."""
     ranges = plan("mixtral", "--tokens=1:65536")["dispatches"][0]["ranges"]
-    assert ranges[0]["variant"] == "rows8" and ranges[0]["min"] == 1
+    assert ranges[0]["variant"] == "rows1" and ranges[0]["min"] == 1
     assert [r["rows"] for r in ranges] == sorted(r["rows"] for r in ranges)
-    assert ranges[-1]["rows"] > 8 and ranges[-1]["max"] == 65536
+    assert ranges[-1]["rows"] == 6 and ranges[-1]["max"] == 65536
 
 
 def test_histogram(tmp_path):

@@ -13,10 +13,15 @@
 
 namespace mlir::moe {
 
-/// A kernel for the products of the experts: it works on tiles of so many rows.
+/// A kernel for the products of the experts: it works on tiles of so many rows,
+/// or, if they may be ragged, of at most so many.
 struct TileVariant {
   std::string name;
   int64_t rows;
+  bool ragged = false;
+
+  /// What the rows of an expert are padded to a multiple of.
+  int64_t getGranularity() const { return ragged ? 1 : rows; }
 };
 
 /// What a plan is made for.
@@ -50,10 +55,11 @@ AffineMap boundOfPadding(AffineMap rows, int64_t experts, int64_t tile);
 /// Whether a call of at most `tokens` tokens can exceed the capacity.
 OverflowPolicy overflowPolicy(DispatchOp dispatch, int64_t tokens);
 
-/// Seconds that the experts take with tiles of `tile` rows, on average: each
-/// tile reads the weights of its expert.
+/// Seconds that the experts take with a variant, on average: each tile reads the
+/// weights of its expert.
 double expertSeconds(const DispatchCost &cost, const RowDistribution &rows,
-                     const PlanTarget &target, int64_t tokens, int64_t tile);
+                     const PlanTarget &target, int64_t tokens,
+                     const TileVariant &variant);
 
 /// The plan of one dispatch for `min` to `max` tokens.
 DispatchPlanAttr planDispatch(const DispatchCost &cost,

@@ -47,6 +47,10 @@ parseTargets(llvm::StringRef names);
 std::string resolvePipeline(llvm::StringRef name,
                             const TargetDescription &target);
 
+/// The kernel variants of a pipeline, as `moe-plan-capacity` takes them; none
+/// where it does not say which it has.
+llvm::SmallVector<std::string> variantsOf(llvm::StringRef pipeline);
+
 /// Run a pipeline, by the name that moe-opt knows it under or as a list of
 /// passes, on a module, as `resolvePipeline` has it. Diagnostics go to the
 /// context.

@@ -21,12 +21,29 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// Rows of a tile at most, as the plan of the function has it.
+static int64_t plannedRows(GroupedMatmulOp op) {
+  auto plan = op->getParentOfType<func::FuncOp>()->getAttrOfType<PlanAttr>(
+      "moe.plan");
+  if (!plan || plan.getDispatches().empty())
+    return INT64_MAX;
+  int64_t rows = 1;
+  if (!op.getOffsets())
+    return std::max(rows, plan.getMaxTokensAtOnce());
+  for (auto dispatch : plan.getDispatches().getAsRange<DispatchPlanAttr>())
+    for (auto range : dispatch.getRanges().getAsRange<TileRangeAttr>())
+      rows = std::max(rows, range.getRows());
+  return rows;
+}
+
 namespace {
 class GroupedMatmulLowering {
 public:
   GroupedMatmulLowering(GroupedMatmulOp op, const CPUDescription &cpu)
       : op(op), kernel(chooseKernel(cpu, elementOf(op), *op.getPanels())),
-        b(op.getLoc(), op) {}
+        b(op.getLoc(), op) {
+    kernel.maxRows = std::min(kernel.maxRows, plannedRows(op));
+  }
 
   LogicalResult run();
 

@@ -32,7 +32,7 @@ static LogicalResult verifyBound(EmitError emitError, StringRef name,
 LogicalResult TileRangeAttr::verify(EmitError emitError, int64_t min,
                                     int64_t max, StringAttr variant,
                                     int64_t rows, AffineMapAttr tiles,
-                                    AffineMapAttr padding) {
+                                    AffineMapAttr padding, bool) {
   if (min < 0 || max < min)
     return emitError() << "expected a range with 0 <= min <= max, got " << min
                        << " to " << max;

@@ -149,15 +149,15 @@ LogicalResult MoEPlanCapacity::readOptions() {
       return fail("expected rates of flops and bandwidth above 0, got " +
                   llvm::formatv("{0}", rate).str());
   for (StringRef variant : variants) {
-    auto [name, size] = variant.split(':');
+    auto [name, tile] = variant.split(':');
+    auto [size, kind] = tile.split(':');
     int64_t rows;
     if (name.empty() || size.getAsInteger(10, rows) || rows < 1 ||
-        rows > (1 << 20))
-      return fail(
-          "expected variants as NAME:ROWS with 1 to 2^20 rows in a tile, "
-          "got '" +
-          variant + "'");
-    target.variants.push_back({name.str(), rows});
+        rows > (1 << 20) || (kind != "ragged" && tile.contains(':')))
+      return fail("expected variants as NAME:ROWS or NAME:ROWS:ragged with 1 to "
+                  "2^20 rows in a tile, got '" +
+                  variant + "'");
+    target.variants.push_back({name.str(), rows, kind == "ragged"});
   }
   if (target.variants.empty())
     for (int64_t rows : {8, 16, 32, 64, 128})

@@ -14,7 +14,8 @@
 // RATE: error: expected rates of flops and bandwidth above 0, got
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow' 2>&1 | FileCheck %s --check-prefix=VARIANT
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow:0' 2>&1 | FileCheck %s --check-prefix=VARIANT
-// VARIANT: error: expected variants as NAME:ROWS with 1 to 2^20 rows in a tile, got 'narrow
+// RUN: not moe-opt %s -moe-plan-capacity='variants=narrow:4:rugged' 2>&1 | FileCheck %s --check-prefix=VARIANT
+// VARIANT: error: expected variants as NAME:ROWS or NAME:ROWS:ragged with 1 to 2^20 rows in a tile, got 'narrow
 // RUN: not moe-opt %s -moe-plan-capacity='lowering=moe-nothing' 2>&1 | FileCheck %s --check-prefix=LOWERING
 // LOWERING: error: expected lowering to be a pipeline, got 'moe-nothing'
 // RUN: not moe-opt %s -moe-plan-capacity='print=xml' 2>&1 | FileCheck %s --check-prefix=PRINT

@@ -1,5 +1,6 @@
 // RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096 imbalance=worst' -split-input-file | FileCheck %s
 // RUN: moe-opt %s -moe-plan-capacity='tokens=0:64 variants=narrow:4,wide:16' -split-input-file | FileCheck %s --check-prefix=NAMED
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:64 variants=one:1:ragged,six:6:ragged' -split-input-file | FileCheck %s --check-prefix=RAGGED
 // The plan is true, as export and arena say; and the attributes are printed as
 // they are read.
 // RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096' -moe-reference -split-input-file -o %t.planned
@@ -18,6 +19,13 @@
 // CHECK-SAME:    ranges = [#moe.tile_range<min = 0, max = {{[0-9]+}}, variant = "rows8", rows = 8, tiles = #[[TILES]], padding = #[[PADDING]]>
 // CHECK-SAME:    max = 4096, variant = "rows
 // CHECK-SAME:    moe.tokens = [0, 4096]
+// Tiles with fewer rows need no padding.
+// RAGGED-DAG: #[[ROWS:.*]] = affine_map<(d0) -> (d0 * 2)>
+// RAGGED-DAG: #[[TILES:.*]] = affine_map<(d0) -> ((d0 * 2 + 20) floordiv 6, d0 * 2)>
+// RAGGED-DAG: #[[NONE:.*]] = affine_map<(d0) -> (0)>
+// RAGGED:      func.func @dropless(
+// RAGGED-SAME:   min = 0, max = 1, variant = "one", rows = 1, tiles = #[[ROWS]], padding = #[[NONE]], ragged = true>
+// RAGGED-SAME:   min = 2, max = 64, variant = "six", rows = 6, tiles = #[[TILES]], padding = #[[NONE]], ragged = true>
 // NAMED:       func.func @dropless(
 // NAMED-SAME:    min = 0, max = {{[0-9]+}}, variant = "narrow", rows = 4,
 // NAMED-SAME:    max = 64, variant = "wide", rows = 16,

@@ -21,15 +21,22 @@ def MoE_TileRangeAttr : AttrDef<MoE_Dialect, "TileRange"> {
   let mnemonic = "tile_range";
   let summary = "the kernel variant for a range of T, and its tiles";
   let description = [{
-    From `min` to `max` tokens, the variant `variant` with tiles of `rows` rows.
-    For every routing of T tokens it needs at most `tiles` tiles, of which
-    `padding` rows at most are padding; each is the least result of its map.
+    From `min` to `max` tokens, the variant `variant` with tiles of `rows` rows;
+    with `ragged` the last tile of an expert has only the rows that are left, and
+    nothing is padding. For every routing of T tokens it needs at most `tiles`
+    tiles, of which `padding` rows at most are padding; each is the least result
+    of its map.
   }];
   let parameters = (ins "int64_t":$min, "int64_t":$max, "StringAttr":$variant,
                         "int64_t":$rows, "AffineMapAttr":$tiles,
-                        "AffineMapAttr":$padding);
+                        "AffineMapAttr":$padding,
+                        DefaultValuedParameter<"bool", "false">:$ragged);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// What the rows of an expert are padded to a multiple of.
+    int64_t getGranularity() const { return getRagged() ? 1 : getRows(); }
+  }];
 }
 
 def MoE_DispatchPlanAttr : AttrDef<MoE_Dialect, "DispatchPlan"> {
