@@ -51,6 +51,18 @@ bool mlir::moe::isElementwiseOnMatrix(linalg::GenericOp op) {
   });
 }
 
+SmallVector<EpilogueInput> mlir::moe::epilogueInputs(linalg::GenericOp op) {
+  SmallVector<EpilogueInput> inputs;
+  for (OpOperand *operand : op.getDpsInputOperands()) {
+    SmallVector<unsigned> dims;
+    for (AffineExpr expr : op.getMatchingIndexingMap(operand).getResults())
+      dims.push_back(cast<AffineDimExpr>(expr).getPosition() + 1);
+    inputs.push_back({operand->get(), AffineMap::getMultiDimMapWithTargets(
+                                          3, dims, op.getContext())});
+  }
+  return inputs;
+}
+
 /// Whether two products read the same rows by the same numbers.
 static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
   return a.getLhs() == b.getLhs() && a.getGather() == b.getGather() &&

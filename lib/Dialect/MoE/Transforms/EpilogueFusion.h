@@ -30,6 +30,9 @@ void generalizeElementwise(RewriterBase &rewriter, Region &region);
 /// each input, and from nothing else, by what an epilogue may contain.
 bool isElementwiseOnMatrix(linalg::GenericOp op);
 
+/// What such an operation reads, seen from the element (e, r, n) of a product.
+SmallVector<EpilogueInput> epilogueInputs(linalg::GenericOp op);
+
 /// The products among `inputs`, those of `consumer` in order, that one grouped
 /// product can compute: they read the same rows in the same way, and nobody but
 /// `consumer` uses what they compute.

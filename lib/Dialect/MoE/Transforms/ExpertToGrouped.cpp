@@ -37,6 +37,8 @@ private:
   bool distributeElementwise(linalg::GenericOp op);
   bool distributeColumns(tensor::ExtractSliceOp op);
   bool distributeInit(Operation &op);
+  Value uncoveredRows();
+  Value keepUncovered(Value result, Value rows);
 
   bool fail(StringRef why) {
     reason = why;
@@ -184,11 +186,45 @@ bool Distribution::distribute(Operation &op) {
   return distributeElementwise(generic);
 }
 
-Value Distribution::run() {
-  if (expert.getUncovered() == Uncovered::Zero || expert.getInit()) {
-    reason = "the rows outside the experts are given";
+/// What is in the rows that no expert covers; null if it may be anything.
+Value Distribution::uncoveredRows() {
+  if (expert.getInit() || expert.getUncovered() != Uncovered::Zero)
+    return expert.getInit();
+  RankedTensorType type = expert.getResult().getType();
+  Value zero = arith::ConstantOp::create(
+      b, expert.getLoc(), b.getFloatAttr(type.getElementType(), 0.0));
+  return linalg::FillOp::create(
+             b, expert.getLoc(), zero,
+             init(type.getDimSize(1), type.getElementType()))
+      .getResult(0);
+}
+
+/// `result` with `rows` in the rows that no expert covers, which only a product
+/// leaves as they are; null if none computes it.
+Value Distribution::keepUncovered(Value result, Value rows) {
+  // The rows as they came are not this expert's to change.
+  Operation *op = result.getDefiningOp();
+  if (result == expert.getGrouped() ||
+      !isa_and_nonnull<GroupedMatmulOp, linalg::GenericOp>(op))
     return {};
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPoint(op);
+  if (rows.getType() != result.getType())
+    rows = tensor::CastOp::create(b, expert.getLoc(), result.getType(), rows);
+  if (auto product = dyn_cast<GroupedMatmulOp>(op)) {
+    product.getInitMutable().assign(rows);
+    return result;
   }
+  auto last = cast<linalg::GenericOp>(op);
+  SmallVector<EpilogueInput> inputs = epilogueInputs(last);
+  SmallVector<GroupedMatmulOp> products = fusibleProducts(last, inputs);
+  return products.empty()
+             ? Value()
+             : fuseIntoEpilogue(b, last, inputs, products, rows).getResult();
+}
+
+Value Distribution::run() {
+  Value uncovered = uncoveredRows();
   Block &body = expert.getBody().front();
   matrices[body.getArgument(0)] = expert.getGrouped();
   for (Operation &op : body.without_terminator())
@@ -197,6 +233,12 @@ Value Distribution::run() {
   Value result = matrices.lookup(expert.getYield().getValue());
   if (!result)
     reason = "the region yields something that is no matrix of rows";
+  if (!result || !uncovered)
+    return result;
+  result = keepUncovered(result, uncovered);
+  if (!result)
+    reason = "what the region yields does not come from a product, and the rows "
+             "outside the experts are given";
   return result;
 }
 

@@ -17,19 +17,6 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// What `op` reads, seen from the element (e, r, n) of a product.
-static SmallVector<EpilogueInput> inputsOf(linalg::GenericOp op) {
-  SmallVector<EpilogueInput> inputs;
-  for (OpOperand *operand : op.getDpsInputOperands()) {
-    SmallVector<unsigned> dims;
-    for (AffineExpr expr : op.getMatchingIndexingMap(operand).getResults())
-      dims.push_back(cast<AffineDimExpr>(expr).getPosition() + 1);
-    inputs.push_back({operand->get(), AffineMap::getMultiDimMapWithTargets(
-                                          3, dims, op.getContext())});
-  }
-  return inputs;
-}
-
 static bool readsProduct(linalg::GenericOp op) {
   return llvm::any_of(op.getDpsInputs(), [](Value input) {
     return input.getDefiningOp<GroupedMatmulOp>();
@@ -58,7 +45,7 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
     };
     if (!op.hasPureTensorSemantics() || !isElementwiseOnMatrix(op))
       return notFused("not elementwise on the result of a product");
-    SmallVector<EpilogueInput> inputs = inputsOf(op);
+    SmallVector<EpilogueInput> inputs = epilogueInputs(op);
     SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
     if (products.empty())
       return notFused("the product has other uses");

@@ -305,7 +305,7 @@ func.func @some_rows(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> 
 // CHECK-LABEL: func.func @zeros_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=zeros_outside | Remark="not fused: the rows outside the experts are given"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=zeros_outside | Remark="not fused: what the region yields does not come from a product, and the rows outside the experts are given"
 func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o uncovered(zero) {
   ^bb0(%r: tensor<?x4xf32>):
@@ -317,11 +317,41 @@ func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf
 // CHECK-LABEL: func.func @rows_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_outside | Remark="not fused: the rows outside the experts are given"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_outside | Remark="not fused: what the region yields does not come from a product, and the rows outside the experts are given"
 func.func @rows_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o init(%x : tensor<?x4xf32>) {
   ^bb0(%r: tensor<?x4xf32>):
     moe.yield %r : tensor<?x4xf32>
+  } : tensor<?x4xf32>, tensor<3xi32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+
+// A product that makes the rows is not one of this expert.
+// CHECK-LABEL: func.func @rows_of_a_product(
+// CHECK:         moe.grouped_matmul {{.*}} outs(%[[INIT:.*]] : tensor<?x4xf32>)
+// CHECK:         moe.expert {{.*}} init(
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_of_a_product | Remark="not fused: what the region yields does not come from a product
+func.func @rows_of_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x4xf32>, %i: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %p = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%w : tensor<2x4x4xf32>) outs(%x : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  %y = moe.expert %p, %o init(%i : tensor<?x4xf32>) first(0) count(1) {
+  ^bb0(%r: tensor<?x4xf32>):
+    moe.yield %r : tensor<?x4xf32>
+  } : tensor<?x4xf32>, tensor<3xi32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+
+// What is elementwise, but after no product, would be computed for all rows.
+// CHECK-LABEL: func.func @elementwise_alone(
+// CHECK:         moe.expert
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=elementwise_alone | Remark="not fused: what the region yields does not come from a product
+func.func @elementwise_alone(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
+  %y = moe.expert %x, %o first(0) count(1) uncovered(zero) {
+  ^bb0(%r: tensor<?x4xf32>):
+    %e = linalg.exp ins(%r : tensor<?x4xf32>) outs(%r : tensor<?x4xf32>) -> tensor<?x4xf32>
+    moe.yield %e : tensor<?x4xf32>
   } : tensor<?x4xf32>, tensor<3xi32> -> tensor<?x4xf32>
   return %y : tensor<?x4xf32>
 }

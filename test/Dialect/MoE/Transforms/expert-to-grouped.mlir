@@ -136,3 +136,53 @@ func.func @captured(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %v: tensor<4xf32>) -
   } : tensor<?x4xf32>, tensor<3xi32> -> tensor<?x4xf32>
   return %y : tensor<?x4xf32>
 }
+
+// Rows that no expert covers: zeros, or what was given, under what the product writes.
+// CHECK-LABEL: func.func @zeros_outside(
+// CHECK:         %[[ZEROS:.*]] = linalg.fill ins(%{{.*}} : f32) outs(%{{.*}} : tensor<?x8xf32>)
+// CHECK:         %[[Y:.*]] = moe.grouped_matmul {{.*}} first(1) outs(%[[ZEROS]] : tensor<?x8xf32>)
+// CHECK-NOT:     moe.expert
+// CHECK:         return %[[Y]]
+func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<4xi32>, %w: tensor<2x4x8xf32>) -> tensor<?x8xf32> {
+  %y = moe.expert %x, %o params(%w : tensor<2x4x8xf32>) first(1) uncovered(zero) {
+  ^bb0(%r: tensor<?x4xf32>, %v: tensor<4x8xf32>):
+    %c0 = arith.constant 0 : index
+    %z = arith.constant 0.0 : f32
+    %n = tensor.dim %r, %c0 : tensor<?x4xf32>
+    %e = tensor.empty(%n) : tensor<?x8xf32>
+    %f = linalg.fill ins(%z : f32) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+    %p = linalg.matmul ins(%r, %v : tensor<?x4xf32>, tensor<4x8xf32>) outs(%f : tensor<?x8xf32>) -> tensor<?x8xf32>
+    moe.yield %p : tensor<?x8xf32>
+  } : tensor<?x4xf32>, tensor<4xi32> -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
+}
+
+// What follows the product becomes its epilogue, so that it reaches no other row.
+// CHECK-LABEL: func.func @rows_outside(
+// CHECK-SAME:    %[[I:[a-z0-9]*]]: tensor<?x8xbf16>)
+// CHECK:         %[[Y:.*]] = moe.grouped_matmul {{.*}} outs(%[[I]] : tensor<?x8xbf16>) {
+// CHECK-NEXT:    ^bb0(%[[SUM:.*]]: f32):
+// CHECK-NEXT:      %[[R:.*]] = arith.truncf %[[SUM]]
+// CHECK-NEXT:      moe.yield %[[R]] : bf16
+// CHECK-NOT:     moe.expert
+// CHECK:         return %[[Y]]
+func.func @rows_outside(%x: tensor<?x4xbf16>, %o: tensor<4xi32>, %w: tensor<2x4x8xbf16>, %i: tensor<?x8xbf16>) -> tensor<?x8xbf16> {
+  %y = moe.expert %x, %o params(%w : tensor<2x4x8xbf16>) init(%i : tensor<?x8xbf16>) count(2) {
+  ^bb0(%r: tensor<?x4xbf16>, %v: tensor<4x8xbf16>):
+    %c0 = arith.constant 0 : index
+    %z = arith.constant 0.0 : f32
+    %n = tensor.dim %r, %c0 : tensor<?x4xbf16>
+    %e = tensor.empty(%n) : tensor<?x8xf32>
+    %f = linalg.fill ins(%z : f32) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+    %p = linalg.matmul ins(%r, %v : tensor<?x4xbf16>, tensor<4x8xbf16>) outs(%f : tensor<?x8xf32>) -> tensor<?x8xf32>
+    %d = tensor.empty(%n) : tensor<?x8xbf16>
+    %t = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i, j)>], iterator_types = ["parallel", "parallel"]}
+      ins(%p : tensor<?x8xf32>) outs(%d : tensor<?x8xbf16>) {
+    ^bb0(%a: f32, %u: bf16):
+      %h = arith.truncf %a : f32 to bf16
+      linalg.yield %h : bf16
+    } -> tensor<?x8xbf16>
+    moe.yield %t : tensor<?x8xbf16>
+  } : tensor<?x4xbf16>, tensor<4xi32> -> tensor<?x8xbf16>
+  return %y : tensor<?x8xbf16>
+}
