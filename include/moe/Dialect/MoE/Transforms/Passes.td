@@ -154,7 +154,7 @@ def MoELinalgToTasks : Pass<"moe-linalg-to-tasks"> {
     Each element is computed as before.
   }];
   let options = [
-    Option<"elements", "elements", "int64_t", "8192",
+    Option<"elements", "elements", "int64_t", "2048",
            "elements of the iteration space in a block, about">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect",
