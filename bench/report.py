@@ -220,15 +220,16 @@ def _costs(result: Result) -> list[str]:
 
 METHOD = """\
 All participants of a shape, type and thread count share one process on as many processors as
-threads, and take turns; who begins changes every round. Times are medians of calls ± the median
-distance from the median; a turn of short calls begins with one that is not timed. Weights come
-from a seed, hidden states are such that the router itself chooses experts drawn uniformly or by
-Zipf(1.0). Calls go through several inputs and through as many copies of the layer as the caches
-need to be filled four times over, so that weights come from memory as they do in a model of many
-layers. Before it is timed, each participant's numbers are compared with float64. The limit is the
-larger of useful operations over the arithmetic peak (of bf16 dot products for bf16) and of the
-bytes of active experts, router, x and y over the read bandwidth. `dense` is one product with the
-experts' operations, in oneDNN: a yardstick, no peer."""
+threads, and take turns; who begins, and who follows whom, changes from round to round. Who takes
+more than ten times as long as the fastest has one call and no turns. Times are medians of calls ±
+the median distance from the median; a turn of short calls begins with one that is not timed.
+Weights come from a seed, hidden states are such that the router itself chooses experts drawn
+uniformly or by Zipf(1.0). Calls go through several inputs and through as many copies of the layer
+as the caches need to be filled four times over, so that weights come from memory as they do in a
+model of many layers. Before it is timed, each participant's numbers are compared with float64. The
+limit is the larger of useful operations over the arithmetic peak (of bf16 dot products for bf16)
+and of the bytes of active experts, router, x and y over the read bandwidth. `dense` is one product
+with the experts' operations, in oneDNN: a yardstick, no peer."""
 
 
 def markdown(result: Result) -> str:

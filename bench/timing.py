@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,6 +15,11 @@ TURN_SECONDS = 0.02
 MAX_ROUNDS = 15
 # A call this long needs no warming up: its first time counts as much as any.
 LONG_CALL = 2.0
+# A participant has so many rounds, or so many seconds of calls, whatever the time allows.
+LEAST_ROUNDS, LEAST_SECONDS = 5, 0.5
+# Times slower than the fastest: no contender, and its long calls, and threads that wait for
+# more, would only disturb whoever comes after.
+OUTCLASSED = 10.0
 # Before a turn: the threads of whoever had the one before stop waiting for work in a loop.
 SETTLE_SECONDS = 0.003
 
@@ -82,11 +88,13 @@ class Turns:
 
 
 def plan(seconds_a_call: float, share: float) -> Turns:
-    """Turns that take about ``share`` seconds; at least one."""
+    """Turns that take about ``share`` seconds, or the least that say something."""
     call = max(seconds_a_call, 1e-6)
     calls = int(np.clip(TURN_SECONDS / call, 1, 32))
     warm_up = 1 if call < TURN_SECONDS else 0
-    rounds = int(np.clip(share / (call * (calls + warm_up)), 1, MAX_ROUNDS))
+    turn = call * (calls + warm_up)
+    least = np.clip(LEAST_SECONDS / turn, 1, LEAST_ROUNDS)
+    rounds = int(np.clip(share / turn, least, MAX_ROUNDS))
     return Turns(rounds, calls, warm_up)
 
 
@@ -97,17 +105,20 @@ def takes_part(turns: Turns, number: int, total: int) -> bool:
 
 
 def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[str, float],
-               seconds: float, clock: Callable[[], float] = time.perf_counter
-               ) -> dict[str, Summary]:
+               seconds: float, yardsticks: Collection[str] = (),
+               clock: Callable[[], float] = time.perf_counter) -> dict[str, Summary]:
     """Measure ``steps``, in about ``seconds``, each in turn.
 
     ``steps[name](i)`` makes call number i, which selects the weights and the input; each
-    participant goes through the same numbers. Who begins a round changes every round. The
-    estimate of a participant whose single call takes more than its share, and is long, is its
-    only time.
+    participant goes through the same numbers. Who begins a round, and who follows whom, changes
+    from round to round. The estimate of a participant whose single call takes more than its
+    share, and is long, or that is outclassed, is its only time. ``yardsticks`` outclass nobody.
     """
     share = seconds / len(steps)
-    once = {name: [estimates[name]] for name in steps if estimates[name] > max(share, LONG_CALL)}
+    slow = OUTCLASSED * min((estimates[name] for name in steps if name not in yardsticks),
+                            default=math.inf)
+    once = {name: [estimates[name]] for name in steps
+            if estimates[name] > min(max(share, LONG_CALL), slow)}
     names = [name for name in steps if name not in once]
     turns = {name: plan(estimates[name], share) for name in names}
     total = max((turn.rounds for turn in turns.values()), default=0)
@@ -117,7 +128,7 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
     end = clock() + 2 * seconds
     for number in range(total):
         start = number % len(names)
-        for name in names[start:] + names[:start]:
+        for name in (names[start:] + names[:start])[::1 if number % 2 else -1]:
             turn, step = turns[name], steps[name]
             if not takes_part(turn, number, total) or (times[name] and clock() > end):
                 continue

@@ -173,7 +173,8 @@ class Worker:
         if estimates:
             self.emit("running", participant=ALL)
             steps = {name: self.runners[name].step for name in estimates}
-            for name, summary in timing.interleave(steps, estimates, left).items():
+            yardsticks = {p.name for p in self.participants if p.kind == "yardstick"}
+            for name, summary in timing.interleave(steps, estimates, left, yardsticks).items():
                 results[name] |= summary.as_dict()
                 self.seen[name] = (cell.tokens, summary.median)
         self.emit("cell", tokens=cell.tokens, routing=cell.routing,

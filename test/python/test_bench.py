@@ -235,6 +235,30 @@ def test_a_call_longer_than_its_share_is_not_repeated():
     assert (found["slow"].median, found["slow"].calls) == (9.0, 1)
 
 
+def test_the_outclassed_have_one_call():
+    clock, order = Clock(), []
+
+    def step(name, seconds):
+        def call(number):
+            order.append(name)
+            clock.now += seconds
+        return call
+
+    estimates = {"fast": 0.125, "slow": 1.5, "dense": 0.015625}
+    found = timing.interleave({n: step(n, s) for n, s in estimates.items()}, estimates, seconds=9.0,
+                              yardsticks={"dense"}, clock=clock)
+    assert "slow" not in order and (found["slow"].median, found["slow"].calls) == (1.5, 1)
+    assert found["fast"].rounds > 1 and found["dense"].rounds > 1
+    # Nobody always follows the same one.
+    assert "fast dense" in " ".join(order) and "dense fast" in " ".join(order)
+
+
+def test_a_short_call_has_some_rounds_however_little_time_there_is():
+    assert timing.plan(0.1, share=0.0).rounds == timing.LEAST_ROUNDS
+    assert timing.plan(0.25, share=0.0).rounds == 2
+    assert timing.plan(3.0, share=0.0).rounds == 1
+
+
 def test_each_input_goes_through_all_layers():
     assert [select(i, layers=2, inputs=3) for i in range(7)] == [
         (0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 0)]
