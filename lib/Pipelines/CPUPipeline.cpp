@@ -58,11 +58,12 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   addCleanup(pm);
   addBufferization(pm);
 
-  // Products become kernels and tasks, all else loops in blocks of tokens.
-  pm.addPass(
-      createConvertMoEToCPU(forProcessor<ConvertMoEToCPUOptions>(options)));
+  // What is done for each token runs in blocks of tokens, router and gate as one
+  // step; products become kernels and tasks.
   pm.addPass(createMemRefCopyToLinalg());
   pm.addPass(createMoELinalgToTasks());
+  pm.addPass(
+      createConvertMoEToCPU(forProcessor<ConvertMoEToCPUOptions>(options)));
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   pm.addPass(createLowerAffinePass());
   addCleanup(pm);

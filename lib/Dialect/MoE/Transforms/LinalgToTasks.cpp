@@ -4,97 +4,73 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
+//
+// Operations that work token by token, one after the other in a block, share one
+// parallel loop if what each token reads of what was written before is its own:
+// the product of a router, its scores, the choices one by one, their weights.
+//
+//===----------------------------------------------------------------------===//
 
+#include "FusionRemarks.h"
+#include "TokenAccess.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/Linalg/Utils/Utils.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/Transforms/LoopInvariantCodeMotionUtils.h"
 
 using namespace mlir;
+using namespace mlir::moe;
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOELINALGTOTASKS
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Whether the first loop of `op` goes over tokens, or rows, each by itself.
-static bool isOverTokens(linalg::GenericOp op) {
-  if (!op.hasPureBufferSemantics() || op.getNumLoops() == 0 ||
-      op.getIteratorTypesArray()[0] != utils::IteratorType::parallel ||
-      !ShapedType::isDynamic(op.getStaticLoopRanges()[0]) ||
-      op->getParentOfType<scf::ForallOp>() ||
-      op->getParentOfType<scf::ParallelOp>())
-    return false;
-  // A part of the loop must be a part of each buffer.
-  for (AffineMap map : op.getIndexingMapsArray())
-    for (AffineExpr expr : map.getResults())
-      if (expr.isFunctionOfDim(0) && !isa<AffineDimExpr>(expr))
-        return false;
-  return true;
-}
-
 /// Iterations of the first loop that are worth handing out together.
-static int64_t blockOf(linalg::GenericOp op, int64_t elements) {
+static int64_t blockOf(linalg::LinalgOp op, int64_t elements) {
   int64_t inner = 1;
   for (int64_t extent : llvm::drop_begin(op.getStaticLoopRanges()))
     inner *= ShapedType::isDynamic(extent) ? 64 : std::max<int64_t>(extent, 1);
   return std::max<int64_t>(1, elements / std::max<int64_t>(inner, 1));
 }
 
-/// The part of `buffer` that `size` iterations from `offset` read or write.
-static Value sliceOf(ImplicitLocOpBuilder &b, Value buffer, AffineMap map,
+/// Enough rows for a few tiles of a product, each of which reads all weights.
+static constexpr int64_t productRows = 24;
+
+/// The part of `buffer` that `size` tokens from `offset` are, where they are its
+/// dimension `dim`.
+static Value sliceOf(ImplicitLocOpBuilder &b, Value buffer, unsigned dim,
                      Value offset, Value size) {
-  std::optional<unsigned> dim =
-      map.getResultPosition(b.getAffineDimExpr(0));
-  if (!dim)
-    return buffer;
   SmallVector<OpFoldResult> sizes =
       memref::getMixedSizes(b, b.getLoc(), buffer);
   SmallVector<OpFoldResult> offsets(sizes.size(), b.getIndexAttr(0));
   SmallVector<OpFoldResult> strides(sizes.size(), b.getIndexAttr(1));
-  offsets[*dim] = offset;
-  sizes[*dim] = size;
+  offsets[dim] = offset;
+  sizes[dim] = size;
   return memref::SubViewOp::create(b, buffer, offsets, sizes, strides);
 }
 
-static void toTasks(RewriterBase &rewriter, linalg::GenericOp op,
-                    int64_t block) {
-  ImplicitLocOpBuilder b(op.getLoc(), op);
-  auto index = [&](int64_t value) -> Value {
-    return arith::ConstantIndexOp::create(b, value);
-  };
-  // Any operand with the first loop as a dimension has its extent.
-  Value extent;
-  for (OpOperand &operand : op->getOpOperands())
-    if (std::optional<unsigned> dim =
-            op.getMatchingIndexingMap(&operand).getResultPosition(
-                b.getAffineDimExpr(0)))
-      extent = memref::DimOp::create(b, operand.get(), *dim);
-  Value blocks = arith::CeilDivUIOp::create(b, extent, index(block));
-  auto loop = scf::ForallOp::create(b, ArrayRef<OpFoldResult>{blocks},
-                                    /*outputs=*/ValueRange(), std::nullopt);
-  b.setInsertionPointToStart(loop.getBody());
-  Value offset =
-      arith::MulIOp::create(b, loop.getInductionVar(0), index(block));
-  Value size = arith::MinSIOp::create(
-      b, arith::SubIOp::create(b, extent, offset), index(block));
-  SmallVector<Value> operands;
-  for (OpOperand &operand : op->getOpOperands())
-    operands.push_back(sliceOf(b, operand.get(),
-                               op.getMatchingIndexingMap(&operand), offset,
-                               size));
-  auto part = cast<linalg::GenericOp>(b.clone(*op));
-  part->setOperands(operands);
-  linalg::offsetIndices(rewriter, part, {OpFoldResult(offset)});
-  rewriter.eraseOp(op);
-}
-
 namespace {
+/// Operations that become one parallel loop.
+class Group {
+public:
+  bool empty() const { return members.empty(); }
+  size_t size() const { return members.size(); }
+  Operation *front() const { return members.front(); }
+  /// Whether work can be added; the first can.
+  bool accepts(const TokenWork &work) const;
+  void add(Operation *op, TokenWork work);
+  void build(RewriterBase &rewriter, int64_t elements);
+
+private:
+  SmallVector<Operation *> members;
+  TokenWork all;
+};
+
 struct MoELinalgToTasks : moe::impl::MoELinalgToTasksBase<MoELinalgToTasks> {
   using MoELinalgToTasksBase::MoELinalgToTasksBase;
 
@@ -104,14 +80,117 @@ struct MoELinalgToTasks : moe::impl::MoELinalgToTasksBase<MoELinalgToTasks> {
           << int64_t(elements);
       return signalPassFailure();
     }
-    SmallVector<linalg::GenericOp> work;
-    getOperation()->walk([&](linalg::GenericOp op) {
-      if (isOverTokens(op))
-        work.push_back(op);
-    });
     IRRewriter rewriter(&getContext());
-    for (linalg::GenericOp op : work)
-      toTasks(rewriter, op, blockOf(op, elements));
+    for (Region &region : getOperation()->getRegions())
+      rewrite(rewriter, region);
   }
+
+  void rewrite(RewriterBase &rewriter, Region &region);
+  void rewrite(RewriterBase &rewriter, Block &block);
+  void finish(RewriterBase &rewriter, Group &group);
 };
 } // namespace
+
+bool Group::accepts(const TokenWork &work) const {
+  if (empty())
+    return true;
+  bool sameTokens = llvm::any_of(work.extents, [&](const TokenExtent &each) {
+    return llvm::is_contained(all.extents, each);
+  });
+  return sameTokens && !conflict(all.accesses, work.accesses);
+}
+
+void Group::add(Operation *op, TokenWork work) {
+  members.push_back(op);
+  llvm::append_range(all.accesses, work.accesses);
+  llvm::append_range(all.extents, work.extents);
+}
+
+/// Replace the members by one loop over blocks of tokens.
+void Group::build(RewriterBase &rewriter, int64_t elements) {
+  ImplicitLocOpBuilder b(front()->getLoc(), front());
+  int64_t block = INT64_MAX;
+  bool hasProduct = false;
+  for (Operation *member : members)
+    member->walk([&](Operation *op) {
+      hasProduct |= isa<GroupedMatmulOp>(op);
+      if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op))
+        block = std::min(block, blockOf(linalgOp, elements));
+    });
+  if (hasProduct)
+    block = block == INT64_MAX ? productRows : std::max(block, productRows);
+  auto index = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(b, value);
+  };
+  auto [source, dim] = all.extents.front();
+  Value extent =
+      dim < 0 ? source : memref::DimOp::create(b, source, dim).getResult();
+  Value blocks = arith::CeilDivUIOp::create(b, extent, index(block));
+  auto loop = scf::ForallOp::create(b, ArrayRef<OpFoldResult>{blocks},
+                                    /*outputs=*/ValueRange(), std::nullopt);
+  b.setInsertionPointToStart(loop.getBody());
+  Value offset =
+      arith::MulIOp::create(b, loop.getInductionVar(0), index(block));
+  Value size = arith::MinSIOp::create(
+      b, arith::SubIOp::create(b, extent, offset), index(block));
+  SmallVector<Operation *> parts;
+  for (Operation *member : members)
+    b.clone(*member)->walk([&](Operation *op) {
+      if (isa<linalg::LinalgOp, GroupedMatmulOp>(op))
+        parts.push_back(op);
+    });
+  for (Operation *part : parts) {
+    ImplicitLocOpBuilder inner(part->getLoc(), part);
+    for (OpOperand &operand : part->getOpOperands())
+      if (std::optional<unsigned> dim = tokenDim(operand))
+        operand.set(sliceOf(inner, operand.get(), *dim, offset, size));
+    if (auto linalgOp = dyn_cast<linalg::LinalgOp>(part))
+      linalg::offsetIndices(rewriter, linalgOp, {OpFoldResult(offset)});
+  }
+  for (Operation *member : llvm::reverse(members))
+    rewriter.eraseOp(member);
+}
+
+void MoELinalgToTasks::finish(RewriterBase &rewriter, Group &group) {
+  if (group.empty())
+    return;
+  if (group.size() > 1)
+    remarkFused(group.front(), "TokenLoopsFused",
+                std::to_string(group.size()) +
+                    " operations on each token run in one parallel loop");
+  ++numLoops;
+  numFused += group.size() - 1;
+  group.build(rewriter, elements);
+  group = Group();
+}
+
+void MoELinalgToTasks::rewrite(RewriterBase &rewriter, Region &region) {
+  for (Block &block : region)
+    rewrite(rewriter, block);
+}
+
+void MoELinalgToTasks::rewrite(RewriterBase &rewriter, Block &block) {
+  Group group;
+  for (Operation &op : llvm::make_early_inc_range(block)) {
+    // What only says where something is does not stand between.
+    if (isMovable(&op)) {
+      if (!group.empty())
+        op.moveBefore(group.front());
+      continue;
+    }
+    op.walk([](LoopLikeOpInterface loop) { moveLoopInvariantCode(loop); });
+    if (std::optional<TokenWork> work = tokenWorkOf(&op)) {
+      if (!group.accepts(*work))
+        finish(rewriter, group);
+      for (Operation *alloc : work->allocs)
+        alloc->moveBefore(group.empty() ? &op : group.front());
+      group.add(&op, std::move(*work));
+      continue;
+    }
+    finish(rewriter, group);
+    if (!isa<scf::ForallOp, scf::ParallelOp, linalg::LinalgOp>(op))
+      for (Region &region : op.getRegions())
+        rewrite(rewriter, region);
+  }
+  finish(rewriter, group);
+}

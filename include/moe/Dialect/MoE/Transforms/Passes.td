@@ -149,10 +149,17 @@ def MemRefCopyToLinalg : Pass<"memref-copy-to-linalg"> {
 def MoELinalgToTasks : Pass<"moe-linalg-to-tasks"> {
   let summary = "Split operations on all tokens into parallel blocks of them";
   let description = [{
-    A `linalg.generic` on buffers whose first loop is parallel and has a dynamic
-    extent (tokens, or grouped rows) becomes an `scf.forall` over blocks of it.
-    Each element is computed as before.
+    An operation on buffers whose first loop is parallel and has a dynamic extent
+    (tokens, or grouped rows) becomes an `scf.forall` over blocks of it. Those that
+    follow one another share one, and so do loops over such operations and products
+    with few columns (a router's), as long as no token reads what another wrote:
+    the router's product and the gate are one step, block by block. Each element is
+    computed as before.
   }];
+  let statistics = [
+    Statistic<"numLoops", "loops", "parallel loops made">,
+    Statistic<"numFused", "operations-fused", "operations that share another's loop">
+  ];
   let options = [
     Option<"elements", "elements", "int64_t", "2048",
            "elements of the iteration space in a block, about">

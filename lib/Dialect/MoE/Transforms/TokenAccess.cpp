@@ -1,0 +1,207 @@
+//===- TokenAccess.cpp - What each token reads and writes -----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "TokenAccess.h"
+
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// Buffers
+//===----------------------------------------------------------------------===//
+
+/// The dimension of the source that dimension `dim` of a view is.
+static unsigned sourceDim(memref::SubViewOp view, unsigned dim) {
+  llvm::SmallBitVector dropped = view.getDroppedDims();
+  for (unsigned source = 0; source < dropped.size(); ++source)
+    if (!dropped.test(source) && dim-- == 0)
+      return source;
+  llvm_unreachable("a view has no more dimensions than are not dropped");
+}
+
+/// The access seen from the buffer that all views are of.
+static TokenAccess atRoot(TokenAccess access) {
+  while (Operation *op = access.root.getDefiningOp()) {
+    if (auto view = dyn_cast<memref::SubViewOp>(op)) {
+      if (access.dim) {
+        unsigned dim = sourceDim(view, *access.dim);
+        bool whole = isConstantIntValue(view.getMixedOffsets()[dim], 0) &&
+                     isConstantIntValue(view.getMixedStrides()[dim], 1);
+        access.dim = whole ? std::optional(dim) : std::nullopt;
+      }
+      access.root = view.getSource();
+    } else if (auto cast = dyn_cast<memref::CastOp>(op)) {
+      access.root = cast.getSource();
+    } else if (auto view = dyn_cast<ViewLikeOpInterface>(op)) {
+      access = {view.getViewSource(), std::nullopt, access.writes};
+    } else {
+      break;
+    }
+  }
+  return access;
+}
+
+static TokenExtent extentOf(Value buffer, int64_t dim);
+
+static TokenExtent extentOf(OpFoldResult size, Value otherwise, int64_t dim) {
+  auto value = dyn_cast<Value>(size);
+  if (!value)
+    return {otherwise, dim};
+  if (auto op = value.getDefiningOp<memref::DimOp>())
+    if (std::optional<int64_t> constant = op.getConstantIndex())
+      return extentOf(op.getSource(), *constant);
+  return {value, -1};
+}
+
+/// A dimension of a buffer, as one of where it comes from.
+static TokenExtent extentOf(Value buffer, int64_t dim) {
+  Operation *op = buffer.getDefiningOp();
+  if (auto view = dyn_cast_or_null<memref::SubViewOp>(op))
+    return extentOf(view.getMixedSizes()[sourceDim(view, dim)], buffer, dim);
+  if (auto cast = dyn_cast_or_null<memref::CastOp>(op))
+    return extentOf(cast.getSource(), dim);
+  if (auto alloc = dyn_cast_or_null<memref::AllocOp>(op))
+    return extentOf(alloc.getMixedSizes()[dim], buffer, dim);
+  return {buffer, dim};
+}
+
+bool mlir::moe::conflict(ArrayRef<TokenAccess> a, ArrayRef<TokenAccess> b) {
+  return llvm::any_of(a, [&](const TokenAccess &x) {
+    return llvm::any_of(b, [&](const TokenAccess &y) {
+      return x.root == y.root && (x.writes || y.writes) &&
+             !(x.dim && x.dim == y.dim);
+    });
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Operations
+//===----------------------------------------------------------------------===//
+
+std::optional<unsigned> mlir::moe::tokenDim(OpOperand &operand) {
+  MLIRContext *context = operand.getOwner()->getContext();
+  if (auto op = dyn_cast<linalg::LinalgOp>(operand.getOwner())) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      return std::nullopt;
+    return op.getMatchingIndexingMap(&operand).getResultPosition(
+        getAffineDimExpr(0, context));
+  }
+  auto op = cast<GroupedMatmulOp>(operand.getOwner());
+  if (operand.get() == op.getLhs() || operand.get() == op.getInit())
+    return 0;
+  unsigned first = op.getExtras().empty()
+                       ? op->getNumOperands()
+                       : op.getExtras().getBeginOperandIndex();
+  unsigned number = operand.getOperandNumber();
+  if (number < first || number >= first + op.getExtras().size())
+    return std::nullopt;
+  return op.getOperandMap(number - first)
+      .getResultPosition(getAffineDimExpr(1, context));
+}
+
+/// Whether the first loop of `op` goes over tokens, or rows, each by itself.
+static bool isOverTokens(linalg::LinalgOp op) {
+  if (!isa<linalg::GenericOp, linalg::FillOp>(op) ||
+      !op.hasPureBufferSemantics() || op.getNumLoops() == 0 ||
+      op.getIteratorTypesArray()[0] != utils::IteratorType::parallel ||
+      !ShapedType::isDynamic(op.getStaticLoopRanges()[0]))
+    return false;
+  // A part of the loop must be a part of each buffer.
+  for (AffineMap map : op.getIndexingMapsArray())
+    for (AffineExpr expr : map.getResults())
+      if (expr.isFunctionOfDim(0) && !isa<AffineDimExpr>(expr))
+        return false;
+  return true;
+}
+
+/// A product of all tokens with few weights, that need not be shared out.
+static bool isSmallProduct(GroupedMatmulOp op) {
+  constexpr int64_t mostPanels = 8;
+  return !op.getResult() && !op.getOffsets() && !op.getGather() &&
+         op.getPanels() &&
+         llvm::divideCeil(op.getN(), op.getPanels()->getShare()) <= mostPanels;
+}
+
+/// Add what the operands say.
+static void addOperands(Operation *op, TokenWork &work) {
+  auto style = cast<DestinationStyleOpInterface>(op);
+  for (OpOperand &operand : op->getOpOperands()) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      continue;
+    std::optional<unsigned> dim = tokenDim(operand);
+    work.accesses.push_back(
+        atRoot({operand.get(), dim, style.isDpsInit(&operand)}));
+    if (dim)
+      work.extents.push_back(extentOf(operand.get(), *dim));
+  }
+}
+
+/// Add what the region of `op` loads besides the operands; false if it does more.
+static bool addLoads(linalg::LinalgOp op, TokenWork &work) {
+  WalkResult result = op->getRegion(0).walk([&](Operation *nested) {
+    auto load = dyn_cast<memref::LoadOp>(nested);
+    if (!load)
+      return isMemoryEffectFree(nested) ? WalkResult::advance()
+                                        : WalkResult::interrupt();
+    std::optional<unsigned> dim;
+    for (auto [index, value] : llvm::enumerate(load.getIndices()))
+      if (auto number = value.getDefiningOp<linalg::IndexOp>())
+        if (number.getDim() == 0)
+          dim = index;
+    work.accesses.push_back(atRoot({load.getMemRef(), dim, false}));
+    return WalkResult::advance();
+  });
+  return !result.wasInterrupted();
+}
+
+static bool add(Operation *op, Operation *outermost, TokenWork &work) {
+  if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
+    if (!isOverTokens(linalgOp))
+      return false;
+    addOperands(op, work);
+    return addLoads(linalgOp, work);
+  }
+  if (auto product = dyn_cast<GroupedMatmulOp>(op)) {
+    if (!isSmallProduct(product))
+      return false;
+    addOperands(op, work);
+    return true;
+  }
+  auto loop = dyn_cast<scf::ForOp>(op);
+  if (!loop || loop->getNumResults() != 0)
+    return false;
+  for (Operation &nested : loop.getBody()->without_terminator()) {
+    if (auto alloc = dyn_cast<memref::AllocOp>(nested)) {
+      bool fromBefore = llvm::none_of(alloc->getOperands(), [&](Value size) {
+        return outermost->isAncestor(size.getParentBlock()->getParentOp());
+      });
+      if (!fromBefore)
+        return false;
+      work.allocs.push_back(alloc);
+    } else if (!isMovable(&nested) && !add(&nested, outermost, work)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::optional<TokenWork> mlir::moe::tokenWorkOf(Operation *op) {
+  TokenWork work;
+  if (!add(op, op, work) || work.extents.empty() ||
+      conflict(work.accesses, work.accesses))
+    return std::nullopt;
+  return work;
+}
+
+bool mlir::moe::isMovable(Operation *op) {
+  return isa<memref::AllocOp>(op) ||
+         (op->getNumRegions() == 0 && isMemoryEffectFree(op) &&
+          !op->hasTrait<OpTrait::IsTerminator>());
+}
