@@ -96,7 +96,8 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
         "prepare_over_copy": spread(c["weight_bytes"] / c["prepare_s"] / copy[c["threads"]]
                                     for c in costs),
         "prepare_again_over_copy": spread(
-            c["weight_bytes"] / c["prepare_again_s"] / copy[c["threads"]] for c in costs),
+            c["weight_bytes"] / c["prepare_again_s"] / copy[c["threads"]] for c in costs
+            if "prepare_again_s" in c),
         "memory": spread((m["peak_bytes"] - m["before_bytes"])
                          / (m["weight_bytes"] + m["workspace_bytes"])
                          for m in result["memory"] if "error" not in m),

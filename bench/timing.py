@@ -127,7 +127,7 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
     calls = dict.fromkeys(names, 0)
     end = clock() + 2 * seconds
     for number in range(total):
-        start = number % len(names)
+        start = number // 2 % len(names)
         for name in (names[start:] + names[:start])[::1 if number % 2 else -1]:
             turn, step = turns[name], steps[name]
             if not takes_part(turn, number, total) or (times[name] and clock() > end):

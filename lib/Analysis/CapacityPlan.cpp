@@ -219,11 +219,14 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
 
   auto best = [&](int64_t tokens) {
     const TileVariant *chosen = nullptr;
-    double seconds = 0;
+    double seconds = 0, fullest = rows.expectedFullest(tokens);
     for (const TileVariant &variant : target.variants) {
       double its = expertSeconds(cost, rows, target, tokens, variant);
-      // As good is not better: the first has the smallest tiles.
-      if (!chosen || its < seconds * (1 - 1e-9)) {
+      // As good is not better: the first has the smallest tiles, which pad least.
+      // Where nothing pads, a tile as high as the rows costs nothing.
+      bool free = chosen && variant.ragged && chosen->rows < fullest &&
+                  its <= seconds * (1 + 1e-9);
+      if (!chosen || free || its < seconds * (1 - 1e-9)) {
         chosen = &variant;
         seconds = its;
       }

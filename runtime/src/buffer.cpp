@@ -47,12 +47,13 @@ moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what,
                      what);
   memory = result;
   size = static_cast<size_t>(bytes);
-  if (reinterpret_cast<uintptr_t>(memory) % alignment != 0)
-    return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "the allocator returned %p for the %s, expected memory "
-                     "aligned to %zu bytes",
-                     memory, what, alignment);
-  return nullptr;
+  if (reinterpret_cast<uintptr_t>(memory) % alignment == 0)
+    return nullptr;
+  release();
+  return makeError(MOE_RT_INVALID_ARGUMENT,
+                   "the allocator returned %p for the %s, expected memory "
+                   "aligned to %zu bytes",
+                   result, what, alignment);
 }
 
 void Buffer::release() {

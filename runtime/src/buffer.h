@@ -24,6 +24,7 @@ inline constexpr size_t hugePage = size_t(2) << 20;
 /// Memory from the context's allocator, released at the end of the scope.
 class Buffer {
 public:
+  Buffer() = default;
   explicit Buffer(const moe_rt_allocator_t &allocator)
       : allocator(&allocator) {}
   ~Buffer() { release(); }
@@ -48,7 +49,7 @@ public:
 private:
   void release();
 
-  const moe_rt_allocator_t *allocator;
+  const moe_rt_allocator_t *allocator = nullptr;
   void *memory = nullptr;
   size_t size = 0;
 };

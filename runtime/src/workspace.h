@@ -10,8 +10,8 @@
 
 #include "buffer.h"
 
+#include <array>
 #include <mutex>
-#include <vector>
 
 namespace moe::rt {
 
@@ -20,19 +20,18 @@ namespace moe::rt {
 /// workspaces than there were calls at the same time, and idle ones of `kept`.
 class Workspaces {
 public:
-  Workspaces() { idle.reserve(kept); }
-
   /// At least `bytes` bytes, none for zero.
   moe_rt_status_t take(uint64_t bytes, Buffer &out);
   void giveBack(Buffer &&workspace);
-  /// Release what no call uses.
-  void trim();
+  /// Release what no call uses; whether there was any.
+  bool trim();
 
 private:
-  static constexpr size_t kept = 16;
+  Buffer pick(uint64_t bytes);
 
+  static constexpr size_t kept = 16;
   std::mutex mutex;
-  std::vector<Buffer> idle;
+  std::array<Buffer, kept> idle;
 };
 
 } // namespace moe::rt

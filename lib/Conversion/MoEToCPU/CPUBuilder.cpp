@@ -115,7 +115,7 @@ void CPUBuilder::storeFirst(Value vector, Value buffer,
   }
   vector::StoreOp::create(*this, vector::BitCastOp::create(*this, bits, vector),
                           copy, ValueRange(index(0)));
-  forEach(index(0), count, [&](Value lane) {
+  forEach(index(0), min(count, index(lanes)), [&](Value lane) {
     SmallVector<Value> place(indices);
     place.back() = add(place.back(), lane);
     Value element = memref::LoadOp::create(*this, copy, ValueRange(lane));

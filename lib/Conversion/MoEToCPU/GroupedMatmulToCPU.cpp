@@ -23,8 +23,8 @@ using namespace mlir::moe;
 
 /// Rows of a tile at most, as the plan of the function has it.
 static int64_t plannedRows(GroupedMatmulOp op) {
-  auto plan = op->getParentOfType<func::FuncOp>()->getAttrOfType<PlanAttr>(
-      "moe.plan");
+  auto function = op->getParentOfType<func::FuncOp>();
+  auto plan = function ? function->getAttrOfType<PlanAttr>("moe.plan") : PlanAttr();
   if (!plan || plan.getDispatches().empty())
     return INT64_MAX;
   int64_t rows = 1;

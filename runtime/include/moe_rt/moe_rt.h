@@ -91,7 +91,7 @@ typedef struct moe_rt_context_s moe_rt_context_t;
 /// Allocator for what the runtime owns: workspaces that a caller did not bring
 /// and prepared weights. `alignment` is a power of two: 2 MiB for what has at
 /// least that size, so that it can lie in huge pages. NULL functions mean the
-/// C library's.
+/// C library's. Both are called until the context is destroyed.
 typedef struct {
   void *user;
   void *(*allocate)(void *user, size_t bytes, size_t alignment);
@@ -118,8 +118,8 @@ typedef struct {
 MOE_RT_API moe_rt_status_t moe_rt_context_create(
     const moe_rt_context_options_t *options, moe_rt_context_t **out);
 /// Release the workspaces that no call uses: the context keeps them for calls to
-/// come, as many as there were calls at the same time, each as large as a call
-/// needed. Calls may run meanwhile.
+/// come, as many as there were calls at the same time (16 at most), each as large
+/// as a call needed. Calls may run meanwhile.
 MOE_RT_API void moe_rt_context_trim(moe_rt_context_t *context);
 MOE_RT_API void moe_rt_context_destroy(moe_rt_context_t *context);
 

@@ -127,7 +127,11 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
   if (hasParameter) {
     // Only a product knows which expert a row belongs to.
     SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
-    if (products.empty())
+    bool ofThese = llvm::all_of(products, [&](GroupedMatmulOp product) {
+      return product.getOffsets() == expert.getOffsets() &&
+             product.getFirstAttr() == expert.getFirstAttr();
+    });
+    if (products.empty() || !ofThese)
       return fail("parameters are used elementwise, but not after a product");
     matrices[op->getResult(0)] =
         fuseIntoEpilogue(b, op, inputs, products, destination).getResult();

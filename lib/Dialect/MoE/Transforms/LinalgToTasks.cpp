@@ -38,8 +38,9 @@ static int64_t blockOf(linalg::LinalgOp op, int64_t elements) {
   return std::max<int64_t>(1, elements / std::max<int64_t>(inner, 1));
 }
 
-/// Enough rows for a few tiles of a product, each of which reads all weights.
-static constexpr int64_t productRows = 24;
+/// Rows of a product: enough for a few tiles, each of which reads all weights, and
+/// few enough to share out.
+static constexpr int64_t leastRows = 24, mostRows = 64;
 
 /// The part of `buffer` that `size` tokens from `offset` are, where they are its
 /// dimension `dim`.
@@ -61,9 +62,8 @@ public:
   bool empty() const { return members.empty(); }
   size_t size() const { return members.size(); }
   Operation *front() const { return members.front(); }
-  /// Whether work can be added; the first can.
-  bool accepts(const TokenWork &work) const;
-  void add(Operation *op, TokenWork work);
+  /// Add an operation, if it can share the loop; the first can.
+  bool add(Operation *op, const TokenWork &work);
   void build(RewriterBase &rewriter, int64_t elements);
 
 private:
@@ -80,6 +80,8 @@ struct MoELinalgToTasks : moe::impl::MoELinalgToTasksBase<MoELinalgToTasks> {
           << int64_t(elements);
       return signalPassFailure();
     }
+    getOperation()->walk(
+        [](LoopLikeOpInterface loop) { moveLoopInvariantCode(loop); });
     IRRewriter rewriter(&getContext());
     for (Region &region : getOperation()->getRegions())
       rewrite(rewriter, region);
@@ -91,19 +93,11 @@ struct MoELinalgToTasks : moe::impl::MoELinalgToTasksBase<MoELinalgToTasks> {
 };
 } // namespace
 
-bool Group::accepts(const TokenWork &work) const {
-  if (empty())
-    return true;
-  bool sameTokens = llvm::any_of(work.extents, [&](const TokenExtent &each) {
-    return llvm::is_contained(all.extents, each);
-  });
-  return sameTokens && !conflict(all.accesses, work.accesses);
-}
-
-void Group::add(Operation *op, TokenWork work) {
+bool Group::add(Operation *op, const TokenWork &work) {
+  if (conflict(all.accesses, work.accesses) || !append(all, work))
+    return false;
   members.push_back(op);
-  llvm::append_range(all.accesses, work.accesses);
-  llvm::append_range(all.extents, work.extents);
+  return true;
 }
 
 /// Replace the members by one loop over blocks of tokens.
@@ -118,7 +112,7 @@ void Group::build(RewriterBase &rewriter, int64_t elements) {
         block = std::min(block, blockOf(linalgOp, elements));
     });
   if (hasProduct)
-    block = block == INT64_MAX ? productRows : std::max(block, productRows);
+    block = std::clamp(block, leastRows, mostRows);
   auto index = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, value);
   };
@@ -178,13 +172,13 @@ void MoELinalgToTasks::rewrite(RewriterBase &rewriter, Block &block) {
         op.moveBefore(group.front());
       continue;
     }
-    op.walk([](LoopLikeOpInterface loop) { moveLoopInvariantCode(loop); });
     if (std::optional<TokenWork> work = tokenWorkOf(&op)) {
-      if (!group.accepts(*work))
+      if (!group.add(&op, *work)) {
         finish(rewriter, group);
+        group.add(&op, *work);
+      }
       for (Operation *alloc : work->allocs)
-        alloc->moveBefore(group.empty() ? &op : group.front());
-      group.add(&op, std::move(*work));
+        alloc->moveBefore(group.front());
       continue;
     }
     finish(rewriter, group);

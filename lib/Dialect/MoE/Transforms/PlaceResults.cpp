@@ -58,7 +58,15 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
   void runOnOperation() override {
     getOperation()->walk([&](MaterializeInDestinationOp op) {
       Value destination = op.getDest();
-      if (!isa<MemRefType>(destination.getType()) || !op.getRestrict() ||
+      // Whoever reads the result later might overwrite it, and what happens only
+      // in some cases is not done in all.
+      bool last = llvm::all_of(op.getSource().getUsers(), [&](Operation *user) {
+        Operation *other = op->getBlock()->findAncestorOpInBlock(*user);
+        return other && (other == op || other->isBeforeInBlock(op) ||
+                         isa<MaterializeInDestinationOp>(other));
+      });
+      if (!last || op.getSource().getParentBlock() != op->getBlock() ||
+          !isa<MemRefType>(destination.getType()) || !op.getRestrict() ||
           !op.getWritable() || !destination.hasOneUse())
         return;
       OpOperand *init = findEmpty(op.getSource());

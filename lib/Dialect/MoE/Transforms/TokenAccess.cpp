@@ -8,6 +8,7 @@
 #include "TokenAccess.h"
 
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
 
 using namespace mlir;
@@ -72,11 +73,22 @@ static TokenExtent extentOf(Value buffer, int64_t dim) {
   return {buffer, dim};
 }
 
+/// Whether `root` is memory of its own: what else it may be is not known.
+static bool isDistinct(Value root) {
+  auto argument = dyn_cast<BlockArgument>(root);
+  return argument ? isa<FunctionOpInterface>(argument.getOwner()->getParentOp())
+                  : isa<memref::AllocOp>(root.getDefiningOp());
+}
+
+static bool mayAlias(Value a, Value b) {
+  return a == b || !isDistinct(a) || !isDistinct(b);
+}
+
 bool mlir::moe::conflict(ArrayRef<TokenAccess> a, ArrayRef<TokenAccess> b) {
   return llvm::any_of(a, [&](const TokenAccess &x) {
     return llvm::any_of(b, [&](const TokenAccess &y) {
-      return x.root == y.root && (x.writes || y.writes) &&
-             !(x.dim && x.dim == y.dim);
+      bool own = x.root == y.root && x.dim && x.dim == y.dim;
+      return (x.writes || y.writes) && mayAlias(x.root, y.root) && !own;
     });
   });
 }
@@ -94,12 +106,13 @@ std::optional<unsigned> mlir::moe::tokenDim(OpOperand &operand) {
         getAffineDimExpr(0, context));
   }
   auto op = cast<GroupedMatmulOp>(operand.getOwner());
-  if (operand.get() == op.getLhs() || operand.get() == op.getInit())
+  unsigned number = operand.getOperandNumber();
+  if (number == op.getLhsMutable().getOperandNumber() ||
+      number == op.getInitMutable().getOperandNumber())
     return 0;
   unsigned first = op.getExtras().empty()
                        ? op->getNumOperands()
                        : op.getExtras().getBeginOperandIndex();
-  unsigned number = operand.getOperandNumber();
   if (number < first || number >= first + op.getExtras().size())
     return std::nullopt;
   return op.getOperandMap(number - first)
@@ -115,9 +128,8 @@ static bool isOverTokens(linalg::LinalgOp op) {
     return false;
   // A part of the loop must be a part of each buffer.
   for (AffineMap map : op.getIndexingMapsArray())
-    for (AffineExpr expr : map.getResults())
-      if (expr.isFunctionOfDim(0) && !isa<AffineDimExpr>(expr))
-        return false;
+    if (map.isFunctionOfDim(0) && !map.isProjectedPermutation())
+      return false;
   return true;
 }
 
@@ -161,43 +173,67 @@ static bool addLoads(linalg::LinalgOp op, TokenWork &work) {
   return !result.wasInterrupted();
 }
 
-static bool add(Operation *op, Operation *outermost, TokenWork &work) {
+/// Whether `value` is there before `op`.
+static bool isBefore(Value value, Operation *op) {
+  return !op->isAncestor(value.getParentBlock()->getParentOp());
+}
+
+static std::optional<TokenWork> workOf(Operation *op, Operation *outermost) {
+  TokenWork work;
   if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
-    if (!isOverTokens(linalgOp))
-      return false;
+    if (!isOverTokens(linalgOp) || !addLoads(linalgOp, work))
+      return std::nullopt;
     addOperands(op, work);
-    return addLoads(linalgOp, work);
-  }
-  if (auto product = dyn_cast<GroupedMatmulOp>(op)) {
+  } else if (auto product = dyn_cast<GroupedMatmulOp>(op)) {
     if (!isSmallProduct(product))
-      return false;
+      return std::nullopt;
     addOperands(op, work);
-    return true;
-  }
-  auto loop = dyn_cast<scf::ForOp>(op);
-  if (!loop || loop->getNumResults() != 0)
-    return false;
-  for (Operation &nested : loop.getBody()->without_terminator()) {
-    if (auto alloc = dyn_cast<memref::AllocOp>(nested)) {
-      bool fromBefore = llvm::none_of(alloc->getOperands(), [&](Value size) {
-        return outermost->isAncestor(size.getParentBlock()->getParentOp());
-      });
-      if (!fromBefore)
-        return false;
-      work.allocs.push_back(alloc);
-    } else if (!isMovable(&nested) && !add(&nested, outermost, work)) {
-      return false;
+  } else {
+    auto loop = dyn_cast<scf::ForOp>(op);
+    if (!loop || loop->getNumResults() != 0)
+      return std::nullopt;
+    for (Operation &nested : loop.getBody()->without_terminator()) {
+      if (auto alloc = dyn_cast<memref::AllocOp>(nested)) {
+        if (!llvm::all_of(alloc->getOperands(), [&](Value size) {
+              return isBefore(size, outermost);
+            }))
+          return std::nullopt;
+        work.allocs.push_back(alloc);
+      } else if (!isMovable(&nested)) {
+        std::optional<TokenWork> more = workOf(&nested, outermost);
+        if (!more || !append(work, std::move(*more)))
+          return std::nullopt;
+      }
     }
+    return work;
   }
-  return true;
+  // A number that a loop makes is none of all its rounds.
+  llvm::erase_if(work.extents, [&](const TokenExtent &extent) {
+    return !isBefore(extent.first, outermost);
+  });
+  return work.extents.empty() ? std::nullopt : std::optional(std::move(work));
 }
 
 std::optional<TokenWork> mlir::moe::tokenWorkOf(Operation *op) {
-  TokenWork work;
-  if (!add(op, op, work) || work.extents.empty() ||
-      conflict(work.accesses, work.accesses))
+  std::optional<TokenWork> work = workOf(op, op);
+  if (!work || work->extents.empty() ||
+      conflict(work->accesses, work->accesses))
     return std::nullopt;
   return work;
+}
+
+bool mlir::moe::append(TokenWork &work, TokenWork more) {
+  bool sameTokens =
+      work.extents.empty() ||
+      llvm::any_of(more.extents, [&](const TokenExtent &each) {
+        return llvm::is_contained(work.extents, each);
+      });
+  if (!sameTokens)
+    return false;
+  llvm::append_range(work.accesses, more.accesses);
+  llvm::append_range(work.extents, more.extents);
+  llvm::append_range(work.allocs, more.allocs);
+  return true;
 }
 
 bool mlir::moe::isMovable(Operation *op) {

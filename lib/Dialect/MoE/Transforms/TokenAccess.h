@@ -40,6 +40,9 @@ struct TokenWork {
 /// one of them writing.
 bool conflict(ArrayRef<TokenAccess> a, ArrayRef<TokenAccess> b);
 
+/// Add work on the same tokens; false if it may be on others.
+bool append(TokenWork &work, TokenWork more);
+
 /// What `op` does for each token, if it does all token by token: an operation of
 /// linalg whose first loop goes over tokens, a small product, or a loop over such
 /// operations.

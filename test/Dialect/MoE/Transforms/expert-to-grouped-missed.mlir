@@ -343,6 +343,32 @@ func.func @rows_of_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<
   return %y : tensor<?x4xf32>
 }
 
+// Nor does a product of other experts know which parameter is whose.
+// CHECK-LABEL: func.func @parameters_after_others(
+// CHECK:         moe.grouped_matmul
+// CHECK:         moe.expert
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=parameters_after_others | Remark="not fused: parameters are used elementwise, but not after a product"
+func.func @parameters_after_others(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %q: tensor<3xi32>, %w: tensor<2x4x4xf32>, %v: tensor<2x4xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x4xf32>
+  %p = moe.grouped_matmul %x offsets(%q : tensor<3xi32>) weights(%w : tensor<2x4x4xf32>) outs(%e : tensor<?x4xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x4xf32>
+  %y = moe.expert %p, %o params(%v : tensor<2x4xf32>) {
+  ^bb0(%r: tensor<?x4xf32>, %b: tensor<4xf32>):
+    %s = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (j)>, affine_map<(i, j) -> (i, j)>], iterator_types = ["parallel", "parallel"]}
+      ins(%r, %b : tensor<?x4xf32>, tensor<4xf32>) outs(%r : tensor<?x4xf32>) {
+    ^bb0(%a: f32, %d: f32, %u: f32):
+      %t = arith.mulf %a, %d : f32
+      linalg.yield %t : f32
+    } -> tensor<?x4xf32>
+    moe.yield %s : tensor<?x4xf32>
+  } : tensor<?x4xf32>, tensor<3xi32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
+
 // What is elementwise, but after no product, would be computed for all rows.
 // CHECK-LABEL: func.func @elementwise_alone(
 // CHECK:         moe.expert

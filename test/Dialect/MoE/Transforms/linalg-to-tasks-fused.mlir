@@ -153,3 +153,56 @@ func.func @between(%x: memref<?x6xf32>, %w: memref<1x9x6x8x1xf32>, %y: memref<?x
   linalg.fill ins(%zero : f32) outs(%x : memref<?x6xf32>)
   return
 }
+
+// -----
+
+#t = affine_map<(t) -> (t)>
+
+// A loop over work on several numbers of tokens, or on one that it makes itself, has
+// none of its own; a diagonal is no part of a matrix.
+// CHECK-LABEL: func.func @loops(
+// CHECK:         scf.for
+// CHECK-COUNT-2:   scf.forall
+// CHECK:         scf.for
+// CHECK:           scf.forall
+// CHECK-NOT:     scf.forall
+// CHECK:         return
+func.func @loops(%x: memref<?xf32>, %y: memref<?xf32>, %s: memref<?x?xf32>, %n: index) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %zero = arith.constant 0.0 : f32
+  scf.for %k = %c0 to %c2 step %c1 {
+    linalg.fill ins(%zero : f32) outs(%x : memref<?xf32>)
+    linalg.fill ins(%zero : f32) outs(%y : memref<?xf32>)
+  }
+  scf.for %k = %c0 to %c2 step %c1 {
+    %size = arith.minsi %k, %n : index
+    %part = memref.subview %x[0] [%size] [1] : memref<?xf32> to memref<?xf32, strided<[1]>>
+    linalg.fill ins(%zero : f32) outs(%part : memref<?xf32, strided<[1]>>)
+  }
+  linalg.generic {indexing_maps = [affine_map<(t) -> (t, t)>, #t], iterator_types = ["parallel"]} ins(%s : memref<?x?xf32>) outs(%x : memref<?xf32>) {
+  ^bb0(%a: f32, %old: f32):
+    linalg.yield %a : f32
+  }
+  return
+}
+
+// -----
+
+// Memory that may be the same, by another name.
+// CHECK-LABEL: func.func @names(
+// CHECK-NOT:     scf.forall
+// CHECK:         linalg.generic
+// CHECK:         scf.forall
+// CHECK-NOT:     linalg.generic
+func.func @names(%x: memref<?xf32>, %y: memref<?xf32>, %c: i1) {
+  %zero = arith.constant 0.0 : f32
+  %either = arith.select %c, %x, %y : memref<?xf32>
+  linalg.generic {indexing_maps = [affine_map<(t) -> (t)>, affine_map<(t) -> (t)>], iterator_types = ["parallel"]} ins(%x : memref<?xf32>) outs(%either : memref<?xf32>) {
+  ^bb0(%a: f32, %old: f32):
+    linalg.yield %a : f32
+  }
+  linalg.fill ins(%zero : f32) outs(%x : memref<?xf32>)
+  return
+}

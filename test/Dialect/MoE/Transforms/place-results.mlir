@@ -84,3 +84,19 @@ func.func @left(%x: tensor<4xf32>, %a: memref<4xf32>, %b: memref<4xf32>, %c: mem
   bufferization.materialize_in_destination %u in restrict writable %part : (tensor<4xf32>, memref<4xf32, strided<[1], offset: ?>>) -> ()
   return %v, %f : f32, tensor<4xf32>
 }
+
+// -----
+
+// Nor where the result is read later, or the place is written in some cases only.
+// CHECK-LABEL: func.func @later(
+// CHECK-NOT:     bufferization.to_tensor %{{.*}} restrict writable
+func.func @later(%x: tensor<4xf32>, %a: memref<4xf32>, %b: memref<4xf32>, %c: i1) -> tensor<4xf32> {
+  %e = tensor.empty() : tensor<4xf32>
+  %r = linalg.add ins(%x, %x : tensor<4xf32>, tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  bufferization.materialize_in_destination %r in restrict writable %a : (tensor<4xf32>, memref<4xf32>) -> ()
+  %s = linalg.exp ins(%x : tensor<4xf32>) outs(%r : tensor<4xf32>) -> tensor<4xf32>
+  scf.if %c {
+    bufferization.materialize_in_destination %s in restrict writable %b : (tensor<4xf32>, memref<4xf32>) -> ()
+  }
+  return %s : tensor<4xf32>
+}
