@@ -39,8 +39,8 @@ moe_rt_status_t Buffer::allocate(uint64_t bytes, const char *what,
     return nullptr;
   void *result = nullptr;
   if (bytes <= SIZE_MAX)
-    result = allocator->allocate(allocator->user,
-                                        static_cast<size_t>(bytes), alignment);
+    result = allocator->allocate(allocator->user, static_cast<size_t>(bytes),
+                                 alignment);
   if (!result)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                      "cannot allocate %" PRIu64 " bytes for the %s", bytes,

@@ -367,21 +367,35 @@ TEST(LayerTest, WorkspacesAreKept) {
 TEST(LayerTest, IdleWorkspacesMakeRoom) {
   CountingAllocator allocator;
   moe_rt_context_options_t options = allocator.options();
+  // A call within a call, so that two workspaces are in use at once.
+  static Jit *inner;
+  inner = nullptr;
   Jit jit(
-      copyArguments, copyEntry, [](int64_t tokens) { return tokens * 64; },
-      &options);
+      copyArguments,
+      [](void **arguments, const moe_rt_executor_t *executor) {
+        if (Jit *nested = std::exchange(inner, nullptr)) {
+          Array<float> x = f32({8, 4}, 5), y = f32({8, 4});
+          EXPECT_OK(nested->call({x.dl()}, {y.dl()}));
+        }
+        return copyEntry(arguments, executor);
+      },
+      [](int64_t tokens) { return tokens * 64; }, &options);
   jit.create();
+  inner = &jit;
   Array<float> x = f32({8, 4}, 5), y = f32({8, 4});
   ASSERT_OK(jit.call({x.dl()}, {y.dl()}));
-  EXPECT_EQ(allocator.live, 1u);
-  // The second allocation of a larger call fails once: nothing lies idle then
-  // but what the call took, so the failure stands.
+  EXPECT_EQ(allocator.live, 2u);
+  // A larger one replaces one of them; what fails is had without the other.
   Array<float> u = f32({9, 4}, 5), v = f32({9, 4});
   allocator.failAt = allocator.allocations + 1;
-  EXPECT_ERROR(jit.call({u.dl()}, {v.dl()}), MOE_RT_RESOURCE_EXHAUSTED,
+  EXPECT_OK(jit.call({u.dl()}, {v.dl()}));
+  EXPECT_EQ(allocator.live, 1u);
+  // Where nothing lies idle the failure stands.
+  Array<float> w = f32({10, 4}, 5), z = f32({10, 4});
+  allocator.failAt = allocator.allocations + 1;
+  EXPECT_ERROR(jit.call({w.dl()}, {z.dl()}), MOE_RT_RESOURCE_EXHAUSTED,
                "cannot allocate");
   EXPECT_EQ(allocator.live, 0u);
-  EXPECT_OK(jit.call({u.dl()}, {v.dl()}));
 }
 
 TEST(LayerTest, ContextOptions) {
