@@ -186,8 +186,8 @@ static LogicalResult plan(ModuleOp module, const moe::TargetDescription &target,
   options.imbalance = imbalance;
   options.flops = flops;
   options.bandwidth = bandwidth;
-  // By convention, a pipeline as far as the workspace.
   options.variants = moe::variantsOf(pipeline);
+  // By convention, a pipeline as far as the workspace.
   options.lowering = moe::resolvePipeline(pipeline + "-to-buffers", target);
   options.print = emit == Emit::Plan       ? "text"
                   : emit == Emit::PlanJSON ? "json"

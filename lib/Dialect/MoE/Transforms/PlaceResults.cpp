@@ -70,17 +70,15 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
           !op.getWritable() || !destination.hasOneUse())
         return;
       OpOperand *init = findEmpty(op.getSource());
-      if (!init || !makeAvailable(destination, init->getOwner()))
+      Type type = memref::getTensorTypeFromMemRefType(destination.getType());
+      if (!init || init->get().getType() != type ||
+          !makeAvailable(destination, init->getOwner()))
         return;
       OpBuilder b(init->getOwner());
-      auto place = bufferization::ToTensorOp::create(
-          b, op.getLoc(), memref::getTensorTypeFromMemRefType(destination.getType()),
-          destination, /*restrict=*/true, /*writable=*/true);
-      if (place.getType() != init->get().getType()) {
-        place.erase();
-        return;
-      }
-      init->set(place);
+      init->set(bufferization::ToTensorOp::create(b, op.getLoc(), type,
+                                                  destination,
+                                                  /*restrict=*/true,
+                                                  /*writable=*/true));
       ++numPlaced;
     });
   }
