@@ -178,35 +178,40 @@ static bool isBefore(Value value, Operation *op) {
   return !op->isAncestor(value.getParentBlock()->getParentOp());
 }
 
-static std::optional<TokenWork> workOf(Operation *op, Operation *outermost) {
+static std::optional<TokenWork> workOf(Operation *op, Operation *outermost);
+
+/// The work of all that a loop repeats.
+static std::optional<TokenWork> workOfLoop(scf::ForOp loop,
+                                           Operation *outermost) {
+  if (loop->getNumResults() != 0)
+    return std::nullopt;
   TokenWork work;
-  if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
-    if (!isOverTokens(linalgOp) || !addLoads(linalgOp, work))
-      return std::nullopt;
-    addOperands(op, work);
-  } else if (auto product = dyn_cast<GroupedMatmulOp>(op)) {
-    if (!isSmallProduct(product))
-      return std::nullopt;
-    addOperands(op, work);
-  } else {
-    auto loop = dyn_cast<scf::ForOp>(op);
-    if (!loop || loop->getNumResults() != 0)
-      return std::nullopt;
-    for (Operation &nested : loop.getBody()->without_terminator()) {
-      if (auto alloc = dyn_cast<memref::AllocOp>(nested)) {
-        if (!llvm::all_of(alloc->getOperands(), [&](Value size) {
-              return isBefore(size, outermost);
-            }))
-          return std::nullopt;
-        work.allocs.push_back(alloc);
-      } else if (!isMovable(&nested)) {
-        std::optional<TokenWork> more = workOf(&nested, outermost);
-        if (!more || !append(work, std::move(*more)))
-          return std::nullopt;
-      }
+  for (Operation &nested : loop.getBody()->without_terminator()) {
+    if (auto alloc = dyn_cast<memref::AllocOp>(nested)) {
+      if (!llvm::all_of(alloc->getOperands(), [&](Value size) {
+            return isBefore(size, outermost);
+          }))
+        return std::nullopt;
+      work.allocs.push_back(alloc);
+    } else if (!isMovable(&nested)) {
+      std::optional<TokenWork> more = workOf(&nested, outermost);
+      if (!more || !append(work, std::move(*more)))
+        return std::nullopt;
     }
-    return work;
   }
+  return work;
+}
+
+static std::optional<TokenWork> workOf(Operation *op, Operation *outermost) {
+  if (auto loop = dyn_cast<scf::ForOp>(op))
+    return workOfLoop(loop, outermost);
+  TokenWork work;
+  auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
+  auto product = dyn_cast<GroupedMatmulOp>(op);
+  if (linalgOp ? !isOverTokens(linalgOp) || !addLoads(linalgOp, work)
+               : !product || !isSmallProduct(product))
+    return std::nullopt;
+  addOperands(op, work);
   // A number that a loop makes is none of all its rounds.
   llvm::erase_if(work.extents, [&](const TokenExtent &extent) {
     return !isBefore(extent.first, outermost);
