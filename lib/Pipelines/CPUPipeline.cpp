@@ -62,6 +62,7 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   // step; products become kernels and tasks.
   pm.addPass(createMemRefCopyToLinalg());
   pm.addPass(createMoELinalgToTasks());
+  pm.addPass(createMoEVectorizeRows());
   pm.addPass(
       createConvertMoEToCPU(forProcessor<ConvertMoEToCPUOptions>(options)));
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());

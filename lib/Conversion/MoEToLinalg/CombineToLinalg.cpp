@@ -23,7 +23,7 @@ static Value keptWeights(TensorBuilder &b, CombineOp op) {
   if (!op.getNormalize())
     return weights;
   Value kept =
-      b.map(op.getPositions(), b.getI1Type(), [&](ValueRange v) -> Value {
+      b.mask(op.getPositions(), [&](ValueRange v) -> Value {
         return arith::CmpIOp::create(b, arith::CmpIPredicate::sge, v[0],
                                      b.i32(0));
       });

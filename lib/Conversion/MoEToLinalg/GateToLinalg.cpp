@@ -30,10 +30,8 @@ private:
   Value negInf() { return b.f32(-std::numeric_limits<double>::infinity()); }
   Value logits();
   Value score(Value values, Value valid, Axis axis);
-  /// The larger of two elements in a running search: not `taken`, and either
-  /// the first seen or strictly better, so that ties stay with the lowest.
-  Value isBetter(Value value, Value taken, Value best, Value bestIndex);
-  /// Best element in each row (or column) that is not taken: its value, index.
+  /// Best element in each row (or column) that is not taken: its value, and its
+  /// index, the lowest among equals, -1 if all are taken.
   std::pair<Value, Value> best(Value scores, Value taken, Axis axis);
   Value take(Value taken, Value chosen, Axis axis);
   std::pair<Value, Value> selectTopK(Value scores, int64_t count);
@@ -86,33 +84,45 @@ Value GateLowering::score(Value values, Value valid, Axis axis) {
 // Selection
 //===----------------------------------------------------------------------===//
 
-Value GateLowering::isBetter(Value value, Value taken, Value best,
-                             Value bestIndex) {
-  Value greater =
-      arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, value, best);
-  Value first = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bestIndex,
-                                      b.i32(0));
-  return arith::AndIOp::create(b, b.logicalNot(taken),
-                               arith::OrIOp::create(b, first, greater));
-}
-
 std::pair<Value, Value> GateLowering::best(Value scores, Value taken,
                                            Axis axis) {
+  // Two reductions that vectors can do, rather than one of pairs. No score is NaN.
   AffineMap in = axis == Axis::Columns
                      ? b.getMultiDimIdentityMap(2)
                      : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0}, b.getContext());
   AffineMap out = AffineMap::get(2, 0, b.getAffineDimExpr(0));
   OpFoldResult left = b.size(scores, axis == Axis::Columns ? 0 : 1);
-  SmallVector<Value> results = b.generic(
-      2, 1, {scores, taken}, {in, in, out, out},
-      {b.fill(left, negInf()), b.fill(left, b.i32(-1))}, [&](ValueRange v) {
-        Value better = isBetter(v[0], v[1], v[2], v[3]);
-        Value position = b.toI32(linalg::IndexOp::create(b, 1));
-        return SmallVector<Value>{
-            arith::SelectOp::create(b, better, v[0], v[2]),
-            arith::SelectOp::create(b, better, position, v[3])};
-      });
-  return {results[0], results[1]};
+  Value most =
+      b.generic(2, 1, {scores, taken}, {in, in, out}, b.fill(left, negInf()),
+                [&](ValueRange v) {
+                  Value open = arith::SelectOp::create(b, b.isSet(v[1]),
+                                                       negInf(), v[0]);
+                  return SmallVector<Value>{
+                      arith::MaximumFOp::create(b, open, v[2])};
+                })
+          .front();
+  Value none = b.i32(std::numeric_limits<int32_t>::max());
+  Value first =
+      b.generic(2, 1, {scores, taken, most}, {in, in, out, out},
+                b.fill(left, none),
+                [&](ValueRange v) {
+                  Value equal = arith::CmpFOp::create(
+                      b, arith::CmpFPredicate::OEQ, v[0], v[2]);
+                  Value found = arith::AndIOp::create(
+                      b, equal, b.logicalNot(b.isSet(v[1])));
+                  Value position = b.toI32(linalg::IndexOp::create(b, 1));
+                  Value candidate =
+                      arith::SelectOp::create(b, found, position, none);
+                  return SmallVector<Value>{
+                      arith::MinSIOp::create(b, candidate, v[3])};
+                })
+          .front();
+  Value index = b.map(first, b.getI32Type(), [&](ValueRange v) -> Value {
+    Value missing =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::eq, v[0], none);
+    return arith::SelectOp::create(b, missing, b.i32(-1), v[0]);
+  });
+  return {most, index};
 }
 
 /// `taken` with element `chosen` of each row (or column) marked, in place.
@@ -125,7 +135,7 @@ Value GateLowering::take(Value taken, Value chosen, Axis axis) {
                      Value here = arith::CmpIOp::create(
                          b, arith::CmpIPredicate::eq, position, v[0]);
                      return SmallVector<Value>{
-                         arith::OrIOp::create(b, v[1], here)};
+                         arith::OrIOp::create(b, v[1], b.toMask(here))};
                    })
       .front();
 }
@@ -142,7 +152,7 @@ static Value setColumn(TensorBuilder &b, Value column, Value matrix, Value k) {
 /// The `count` best columns of each row, best first: ids `[N, count]`, and a
 /// mask of the shape of `scores`.
 std::pair<Value, Value> GateLowering::selectTopK(Value scores, int64_t count) {
-  Value none = arith::ConstantIntOp::create(b, 0, 1);
+  Value none = arith::ConstantIntOp::create(b, 0, 8);
   Value ids = b.empty({b.size(scores, 0), b.getIndexAttr(count)},
                       b.getI32Type());
   SmallVector<Value> results = b.loop(
@@ -172,10 +182,10 @@ Value GateLowering::limitToGroups(Value scores) {
   auto rows = RankedTensorType::get({staticRows, size}, f32);
   SmallVector<OpFoldResult> cubeSizes{tokens, b.getIndexAttr(count),
                                       b.getIndexAttr(size)};
-  Value grouped = tensor::ExpandShapeOp::create(
+  Value cubeScores = tensor::ExpandShapeOp::create(
       b, cube, scores, ArrayRef<ReassociationIndices>{{0}, {1, 2}}, cubeSizes);
-  grouped = tensor::CollapseShapeOp::create(
-      b, rows, grouped, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
+  Value grouped = tensor::CollapseShapeOp::create(
+      b, rows, cubeScores, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
 
   int64_t best = groups.getScore() == GroupScore::Top2Sum ? 2 : 1;
   Value top = gather(grouped, selectTopK(grouped, best).first);
@@ -195,18 +205,24 @@ Value GateLowering::limitToGroups(Value scores) {
 
   Value kept = selectTopK(groupScores, groups.getKeep()).second;
   Value fill = groups.getFill() == GroupFill::Zero ? b.f32(0.0) : negInf();
-  return b.map(scores, f32, [&](ValueRange v) -> Value {
-    Value token = linalg::IndexOp::create(b, 0);
-    Value group = arith::DivUIOp::create(b, linalg::IndexOp::create(b, 1),
-                                         b.index(size));
-    return arith::SelectOp::create(b, b.extract(kept, {token, group}), v[0],
-                                   fill);
-  });
+  AffineMap each = b.getMultiDimIdentityMap(3);
+  AffineMap group = AffineMap::getMultiDimMapWithTargets(3, {0, 1}, b.getContext());
+  Value limited =
+      b.generic(3, 0, {cubeScores, kept}, {each, group, each},
+                b.empty(cubeSizes, f32),
+                [&](ValueRange v) {
+                  return SmallVector<Value>{arith::SelectOp::create(
+                      b, b.isSet(v[1]), v[0], fill)};
+                })
+          .front();
+  return tensor::CollapseShapeOp::create(
+      b, scores.getType(), limited,
+      ArrayRef<ReassociationIndices>{{0}, {1, 2}});
 }
 
 /// The mask `[T, E]` of the `C` best tokens of each expert.
 Value GateLowering::selectByExpert(Value scores) {
-  Value none = arith::ConstantIntOp::create(b, 0, 1);
+  Value none = arith::ConstantIntOp::create(b, 0, 8);
   Value tokens = b.dim(scores, 0);
   Value capacity =
       buildCapacity(b, b.getLoc(), *op.getCapacity(), tokens, experts);
@@ -224,7 +240,7 @@ Value GateLowering::selectByExpert(Value scores) {
 //===----------------------------------------------------------------------===//
 
 Value GateLowering::validIds(Value ids) {
-  return b.map(ids, b.getI1Type(), [&](ValueRange v) -> Value {
+  return b.mask(ids, [&](ValueRange v) -> Value {
     return b.inRange(v[0], experts);
   });
 }
@@ -246,7 +262,7 @@ Value GateLowering::gather(Value matrix, Value ids) {
 /// that are left and within the margin of the best.
 std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
   Type f32 = b.getF32Type();
-  Value none = arith::ConstantIntOp::create(b, 0, 1);
+  Value none = arith::ConstantIntOp::create(b, 0, 8);
   SmallVector<OpFoldResult> chosenSizes{b.size(logits, 0),
                                         b.getIndexAttr(topK)};
   SmallVector<Value> results = b.loop(
@@ -257,10 +273,10 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
         Value taken = iters[2];
         auto [value, chosen] = best(logits, taken, Axis::Columns);
         Value near = b.mapWithVector(
-            logits, value, Axis::Columns, b.getI1Type(),
+            logits, value, Axis::Columns, b.getI8Type(),
             [&](ValueRange v) -> Value {
               if (!op.getMargin())
-                return arith::ConstantIntOp::create(b, 1, 1);
+                return arith::ConstantIntOp::create(b, 1, 8);
               Value gap = arith::SubFOp::create(b, v[1], v[0]);
               Value factor = arith::MaximumFOp::create(
                   b, math::AbsFOp::create(b, v[0]), v[1]);
@@ -268,13 +284,12 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
               Value far = arith::CmpFOp::create(
                   b, arith::CmpFPredicate::OGT, relative,
                   b.f32(op.getMargin()->convertToDouble()));
-              return b.logicalNot(far);
+              return b.toMask(b.logicalNot(far));
             });
-        Value counted = b.map({near, taken}, b.getI1Type(),
-                              [&](ValueRange v) -> Value {
-                                return arith::AndIOp::create(
-                                    b, v[0], b.logicalNot(v[1]));
-                              });
+        Value counted = b.mask({near, taken}, [&](ValueRange v) -> Value {
+          return arith::AndIOp::create(b, b.isSet(v[0]),
+                                       b.logicalNot(b.isSet(v[1])));
+        });
         Value scores = score(logits, counted, Axis::Columns);
         auto column = [&](Value ids) {
           // [T] as [T, 1] for the gather, and back.
@@ -320,10 +335,10 @@ std::pair<Value, Value> GateLowering::selectAndWeigh(Value logits) {
     Value mask = selectByExpert(selection);
     Value ids = b.map(mask, b.getI32Type(), [&](ValueRange v) -> Value {
       Value expert = b.toI32(linalg::IndexOp::create(b, 1));
-      return arith::SelectOp::create(b, v[0], expert, b.i32(-1));
+      return arith::SelectOp::create(b, b.isSet(v[0]), expert, b.i32(-1));
     });
     Value weights = b.map({scores, mask}, f32, [&](ValueRange v) -> Value {
-      return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));
+      return arith::SelectOp::create(b, b.isSet(v[1]), v[0], b.f32(0.0));
     });
     return {weights, ids};
   }
@@ -335,7 +350,7 @@ std::pair<Value, Value> GateLowering::selectAndWeigh(Value logits) {
     Value valid = validIds(ids);
     weights = score(weights, valid, Axis::Columns);
     weights = b.map({weights, valid}, f32, [&](ValueRange v) -> Value {
-      return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));
+      return arith::SelectOp::create(b, b.isSet(v[1]), v[0], b.f32(0.0));
     });
   }
   return {weights, ids};
@@ -346,18 +361,18 @@ std::pair<Value, Value> GateLowering::run() {
   auto [weights, ids] = selectAndWeigh(logits());
 
   if (op.getThreshold()) {
-    Value above = b.map(weights, b.getI1Type(), [&](ValueRange v) -> Value {
+    Value above = b.mask(weights, [&](ValueRange v) -> Value {
       return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, v[0],
                                    b.f32(op.getThreshold()->convertToDouble()));
     });
     // An id that is none stays as it is, to be reported.
     ids = b.map({ids, above}, b.getI32Type(), [&](ValueRange v) -> Value {
       Value below = arith::AndIOp::create(b, b.inRange(v[0], experts),
-                                          b.logicalNot(v[1]));
+                                          b.logicalNot(b.isSet(v[1])));
       return arith::SelectOp::create(b, below, b.i32(-1), v[0]);
     });
     weights = b.map({weights, above}, f32, [&](ValueRange v) -> Value {
-      return arith::SelectOp::create(b, v[1], v[0], b.f32(0.0));
+      return arith::SelectOp::create(b, b.isSet(v[1]), v[0], b.f32(0.0));
     });
   }
   if (std::optional<NormalizeAttr> normalize = op.getNormalize())

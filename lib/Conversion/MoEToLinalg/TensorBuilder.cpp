@@ -64,6 +64,14 @@ Value TensorBuilder::logicalNot(Value flag) {
                                arith::ConstantIntOp::create(*this, 1, 1));
 }
 
+Value TensorBuilder::toMask(Value flag) {
+  return arith::ExtUIOp::create(*this, getI8Type(), flag);
+}
+Value TensorBuilder::isSet(Value element) {
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::ne, element,
+                               arith::ConstantIntOp::create(*this, 0, 8));
+}
+
 Value TensorBuilder::hold(Value value, Value limit) {
   value = arith::MaxSIOp::create(*this, value, index(0));
   return arith::MinSIOp::create(*this, value, limit);
@@ -131,6 +139,11 @@ Value TensorBuilder::map(ArrayRef<Value> inputs, Type element, Body body) {
       .front();
 }
 
+Value TensorBuilder::mask(ArrayRef<Value> inputs, Body body) {
+  return map(inputs, getI8Type(),
+             [&](ValueRange v) { return toMask(body(v)); });
+}
+
 /// The map from the loops (row, column) to the dimension that is left when
 /// `removed` is reduced.
 static AffineMap remaining(Builder &b, Axis removed) {
@@ -187,7 +200,7 @@ Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
   Value negInf = f32(-std::numeric_limits<double>::infinity());
   if (valid)
     matrix = map({matrix, valid}, f32Type, [&](ValueRange v) -> Value {
-      return arith::SelectOp::create(*this, v[1], v[0], negInf);
+      return arith::SelectOp::create(*this, isSet(v[1]), v[0], negInf);
     });
   Value maximum = reduce(matrix, axis, negInf, [&](ValueRange v) -> Value {
     return arith::MaximumFOp::create(*this, v[0], v[1]);
@@ -203,7 +216,7 @@ Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
       });
   if (valid)
     powers = map({powers, valid}, f32Type, [&](ValueRange v) -> Value {
-      return arith::SelectOp::create(*this, v[1], v[0], f32(0.0));
+      return arith::SelectOp::create(*this, isSet(v[1]), v[0], f32(0.0));
     });
   Value sum = reduce(powers, axis, f32(0.0), [&](ValueRange v) -> Value {
     return arith::AddFOp::create(*this, v[1], v[0]);
@@ -237,7 +250,7 @@ Value TensorBuilder::normalize(Value weights, Value valid,
       else if (p != 1.0)
         term = math::PowFOp::create(*this, term, f32(p));
     }
-    return arith::SelectOp::create(*this, v[1], term, f32(0.0));
+    return arith::SelectOp::create(*this, isSet(v[1]), term, f32(0.0));
   });
   Value sum =
       reduce(terms, Axis::Columns, f32(0.0), [&](ValueRange v) -> Value {

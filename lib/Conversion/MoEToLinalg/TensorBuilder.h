@@ -42,6 +42,10 @@ public:
   /// 0 <= integer < bound.
   Value inRange(Value integer, int64_t bound);
   Value logicalNot(Value flag);
+  /// An i1 as the element of a mask, and back. Masks are of bytes: vectors of i1
+  /// are not laid out in memory as elements are.
+  Value toMask(Value flag);
+  Value isSet(Value element);
   /// `value` held to [0, limit].
   Value hold(Value value, Value limit);
 
@@ -66,6 +70,8 @@ public:
                              ArrayRef<Value> outputs, BodyN body);
   /// Element-wise over tensors of one shape.
   Value map(ArrayRef<Value> inputs, Type element, Body body);
+  /// A mask: `body` yields i1.
+  Value mask(ArrayRef<Value> inputs, Body body);
   /// Element-wise over a matrix and one vector, an element of which goes with
   /// each row (Axis::Columns, what reducing the columns leaves) or each column.
   Value mapWithVector(Value matrix, Value vector, Axis removed, Type element,
@@ -84,7 +90,7 @@ public:
   //===--------------------------------------------------------------------===//
 
   /// Softmax along `axis` of an f32 matrix over the elements that `valid`
-  /// (i1, may be null for all) marks; 0 elsewhere. Total: elements equal to an
+  /// (a mask, may be null for all) marks; 0 elsewhere. Total: elements equal to an
   /// infinite maximum share the mass.
   Value softmax(Value matrix, Value valid, Axis axis);
 

@@ -19,13 +19,21 @@
 // CHECK:         %[[SCORES:.*]] = linalg.generic {{.*}} ins(%[[EXP]], %[[SUM]]
 // CHECK:           arith.divf
 // CHECK:         scf.for %{{.*}} = %c0 to %c2 step %c1
-// Strictly better wins, so a tie stays with the lowest id; the first one wins
-// whatever it is.
-// CHECK:           %[[BEST:.*]]:2 = linalg.generic {{.*}} ins(%[[SCORES]], %{{.*}}
-// CHECK:             %[[BETTER:.*]] = arith.cmpf ogt
-// CHECK:             %[[FIRST:.*]] = arith.cmpi slt, %{{.*}}, %c0_i32
-// CHECK:             arith.ori %[[FIRST]], %[[BETTER]]
-// CHECK:           tensor.insert_slice %[[BEST]]#1
+// The largest that is not taken, then the lowest index that has it: a tie stays
+// with the lowest id.
+// CHECK:           %[[MOST:.*]] = linalg.generic {{.*}} ins(%[[SCORES]], %[[TAKEN:.*]] : {{.*}}, tensor<?x8xi8>)
+// CHECK:             %[[OPEN:.*]] = arith.select %{{.*}}, %{{.*}}, %{{.*}} : f32
+// CHECK:             arith.maximumf %[[OPEN]]
+// CHECK:           linalg.generic {{.*}} ins(%[[SCORES]], %[[TAKEN]], %[[MOST]]
+// CHECK:             %[[EQUAL:.*]] = arith.cmpf oeq
+// CHECK:             %[[LEFT:.*]] = arith.cmpi eq, %{{.*}}, %c0_i8
+// CHECK:             %[[FOUND:.*]] = arith.andi %[[EQUAL]], %[[LEFT]]
+// CHECK:             arith.select %[[FOUND]], %{{.*}}, %c2147483647_i32
+// CHECK:             arith.minsi
+// Where all are taken, none is chosen.
+// CHECK:           %[[BEST:.*]] = linalg.generic
+// CHECK:             arith.select %{{.*}}, %c-1_i32, %{{.*}}
+// CHECK:           tensor.insert_slice %[[BEST]]
 // An id that is none has weight 0 and reads nothing.
 // CHECK:         linalg.generic
 // CHECK:           %[[VALID:.*]] = arith.cmpi ult, %{{.*}}, %c8_i32
@@ -148,9 +156,8 @@ func.func @bias_and_noise(%l: tensor<?x8xf32>, %b: tensor<8xbf16>, %n: tensor<?x
 // CHECK:         scf.for %{{.*}} = %c0 to %c2
 // CHECK:         tensor.expand_shape %{{.*}} {{\[}}[0, 1]] {{.*}} : tensor<?xf32> into tensor<?x4xf32>
 // CHECK:         scf.for %{{.*}} = %c0 to %c3
-// CHECK:         %[[KEPT:.*]] = linalg.generic
-// CHECK:           arith.divui %{{.*}}, %c2
-// CHECK:           arith.select %{{.*}}, %{{.*}}, %[[NEG_INF:.*]] : f32
+// CHECK:         linalg.generic {{.*}} ins(%[[CUBE]], %{{.*}} : tensor<?x4x2xf32>, tensor<?x4xi8>)
+// CHECK:           arith.select %{{.*}}, %{{.*}}, %{{.*}} : f32
 // CHECK:         scf.for
 func.func @groups(%l: tensor<?x8xf32>) -> tensor<?x2xi32> {
   %w, %i = moe.gate %l top_k(2) score(none) groups(<count = 4, keep = 3, score = top2_sum>) : tensor<?x8xf32>
@@ -164,8 +171,8 @@ func.func @groups(%l: tensor<?x8xf32>) -> tensor<?x2xi32> {
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant 0.000000e+00 : f32
 // CHECK:         tensor.expand_shape {{.*}} into tensor<?x4xf32>
 // CHECK:         scf.for %{{.*}} = %c0 to %c3
-// CHECK:         arith.divui
-// CHECK:         arith.select %{{.*}}, %{{.*}}, %[[ZERO]] : f32
+// CHECK:         linalg.generic {{.*}} ins(%{{.*}}, %{{.*}} : tensor<?x4x2xf32>, tensor<?x4xi8>)
+// CHECK:           arith.select %{{.*}}, %{{.*}}, %[[ZERO]] : f32
 func.func @groups_max_zero(%l: tensor<?x8xf32>) -> tensor<?x2xi32> {
   %w, %i = moe.gate %l top_k(2) score(none) groups(<count = 4, keep = 3, fill = zero>) : tensor<?x8xf32>
   return %i : tensor<?x2xi32>

@@ -169,6 +169,30 @@ def MoELinalgToTasks : Pass<"moe-linalg-to-tasks"> {
                            "::mlir::scf::SCFDialect"];
 }
 
+def MoEVectorizeRows : Pass<"moe-vectorize-rows"> {
+  let summary = "Vectorize operations on buffers along contiguous rows";
+  let description = [{
+    An operation on buffers whose innermost loop has a static extent, and whose
+    operands have its elements next to one another or the same for all, becomes
+    loops around vectors of the elements: scores, maxima and their indices, sums,
+    weights. Sums are added in the same order as before. Bodies with operations
+    that have no counterpart on vectors, and elements that are not whole bytes, stay
+    as they are.
+  }];
+  let statistics = [
+    Statistic<"numVectorized", "vectorized", "operations vectorized">
+  ];
+  let options = [
+    Option<"elements", "elements", "int64_t", "64",
+           "most elements in a vector">
+  ];
+  let dependentDialects = ["::mlir::affine::AffineDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::memref::MemRefDialect",
+                           "::mlir::scf::SCFDialect",
+                           "::mlir::vector::VectorDialect"];
+}
+
 def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
   let summary = "Give parallel loops to the executor of the runtime";
   let description = [{
