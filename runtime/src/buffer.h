@@ -17,8 +17,8 @@ namespace moe::rt {
 
 /// Alignment of workspaces and of everything else the runtime allocates.
 inline constexpr size_t bufferAlignment = 64;
-/// Weights and workspaces of at least this size are aligned to it and lie in huge
-/// pages where the system has them.
+/// Weights and workspaces of at least this size are aligned to it and lie in
+/// huge pages where the system has them.
 inline constexpr size_t hugePage = size_t(2) << 20;
 
 /// Memory from the context's allocator, released at the end of the scope.

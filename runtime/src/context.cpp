@@ -13,6 +13,20 @@
 
 using namespace moe::rt;
 
+static bool isCPU(DLDevice device) {
+  return device.device_type == 0 || device.device_type == kDLCPU;
+}
+
+static moe_rt_status_t checkPlace(DLDevice device) {
+  if (device.device_type == kDLCUDA || (isCPU(device) && !device.device_id))
+    return nullptr;
+  return makeError(MOE_RT_INVALID_ARGUMENT,
+                   "context options: device has type %d and id %d, expected "
+                   "the CPU (%d, 0) or CUDA (%d) with the number of a device",
+                   static_cast<int>(device.device_type), device.device_id,
+                   static_cast<int>(kDLCPU), static_cast<int>(kDLCUDA));
+}
+
 static moe_rt_status_t checkOptions(const moe_rt_context_options_t &options) {
   if (options.struct_size != sizeof(moe_rt_context_options_t))
     return makeError(MOE_RT_INVALID_ARGUMENT,
@@ -30,6 +44,7 @@ static moe_rt_status_t checkOptions(const moe_rt_context_options_t &options) {
                      "context options: num_threads is %" PRId64
                      ", expected 0 to %" PRId64,
                      options.num_threads, ThreadPool::maxThreads);
+  MOE_RT_TRY(checkPlace(options.device));
   const moe_rt_executor_t *executor = options.executor;
   if (!executor)
     return nullptr;
@@ -65,6 +80,8 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
                                                 moe_rt_context_t());
   if (!context)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the context");
+  if (!isCPU(given.device))
+    MOE_RT_TRY(cuda::Device::open(given.device.device_id, context->device));
   context->allocator = defaultAllocator;
   if (given.allocator.allocate)
     context->allocator = given.allocator;
@@ -84,8 +101,11 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
 }
 
 void moe_rt_context_trim(moe_rt_context_t *context) {
-  if (context)
-    context->workspaces.trim();
+  if (!context)
+    return;
+  context->workspaces.trim();
+  if (context->device)
+    context->device->trim();
 }
 
 void moe_rt_context_destroy(moe_rt_context_t *context) { delete context; }

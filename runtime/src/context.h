@@ -8,17 +8,24 @@
 #ifndef MOE_RT_SRC_CONTEXT_H
 #define MOE_RT_SRC_CONTEXT_H
 
+#include "cuda/device.h"
 #include "pool.h"
 #include "workspace.h"
 
 #include <memory>
 
 struct moe_rt_context_s {
-  moe_rt_allocator_t allocator;
+  moe_rt_allocator_t allocator;                  // of memory of the host
+  std::unique_ptr<moe::rt::cuda::Device> device; // empty: the CPU
   std::unique_ptr<moe::rt::ThreadPool>
       pool; // empty: the executor is the host's
   moe_rt_executor_t executor;
-  moe::rt::Workspaces workspaces;
+  moe::rt::Workspaces workspaces; // of calls on the CPU
+
+  /// Where tensors have to be.
+  DLDevice place() const {
+    return device ? DLDevice{kDLCUDA, device->ordinal()} : DLDevice{kDLCPU, 0};
+  }
 };
 
 #endif // MOE_RT_SRC_CONTEXT_H

@@ -43,17 +43,36 @@ moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
                    known.empty() ? "none" : known.c_str());
 }
 
-static moe_rt_status_t checkTarget(const Variant &variant) {
+static moe_rt_status_t checkTarget(const moe_rt_context_t &context,
+                                   const Variant &variant) {
+  const cuda::Device *device = context.device.get();
+  if (!device && variant.device)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "needs an NVIDIA GPU (%s), this context is for the CPU",
+                     variant.device->arch.name().c_str());
+  if (device && !variant.device)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "is for the CPU, this context is for an NVIDIA GPU (%s)",
+                     device->name());
   MOE_RT_TRY(checkTriple(variant.triple));
-  return checkFeatures(variant.features);
+  MOE_RT_TRY(checkFeatures(variant.features));
+  return device ? cuda::checkDevice(*variant.device, *device) : nullptr;
+}
+
+/// What messages call a variant.
+static std::string nameOf(const Variant &variant) {
+  if (variant.device)
+    return variant.device->arch.name();
+  return variant.cpu.empty() ? variant.triple : variant.cpu;
 }
 
 /// Find the first variant that this machine can run.
-static moe_rt_status_t selectVariant(const std::vector<Variant> &variants,
+static moe_rt_status_t selectVariant(const moe_rt_context_t &context,
+                                     const std::vector<Variant> &variants,
                                      size_t &out) {
   std::string reasons;
   for (size_t i = 0; i < variants.size(); ++i) {
-    moe_rt_status_t status = checkTarget(variants[i]);
+    moe_rt_status_t status = checkTarget(context, variants[i]);
     if (!status) {
       out = i;
       return nullptr;
@@ -62,9 +81,7 @@ static moe_rt_status_t selectVariant(const std::vector<Variant> &variants,
       reasons += "; ";
     if (variants.size() > 1)
       reasons +=
-          "variant " + std::to_string(i) + " (" +
-          (variants[i].cpu.empty() ? variants[i].triple : variants[i].cpu) +
-          "): ";
+          "variant " + std::to_string(i) + " (" + nameOf(variants[i]) + "): ";
     reasons += moe_rt_status_message(status);
     moe_rt_status_free(status);
   }
@@ -77,7 +94,8 @@ static moe_rt_status_t describe(moe_rt_module_t &module, const char *metadata,
                                 size_t size) {
   Metadata parsed;
   MOE_RT_TRY(parseMetadata(metadata, size, parsed));
-  MOE_RT_TRY(selectVariant(parsed.variants, module.variantIndex));
+  MOE_RT_TRY(
+      selectVariant(*module.context, parsed.variants, module.variantIndex));
   module.variant = std::move(parsed.variants[module.variantIndex]);
   module.text.assign(metadata, size);
   return nullptr;
@@ -94,6 +112,39 @@ static moe_rt_status_t resolveSymbol(moe_rt_resolve_fn resolve, void *user,
   return nullptr;
 }
 
+/// Find the kernels' images. The driver reads them when the first layer is
+/// created.
+static moe_rt_status_t resolveImages(moe_rt_module_t &module,
+                                     moe_rt_resolve_fn resolve, void *user) {
+  cuda::DeviceCode &code = *module.variant.device;
+  for (cuda::Image &image : code.images) {
+    image.data = resolve(user, image.symbol.c_str());
+    if (!image.data)
+      return makeError(MOE_RT_NOT_FOUND,
+                       "the code does not define symbol '%s', its %s",
+                       image.symbol.c_str(), image.describe().c_str());
+  }
+  module.program.reset(new (std::nothrow)
+                           cuda::Program(*module.context->device, code));
+  if (!module.program)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the program");
+  return nullptr;
+}
+
+/// The bytes of the images that the metadata describes are the object's.
+static moe_rt_status_t checkImages(const moe_rt_module_t &module) {
+  if (!module.variant.device)
+    return nullptr;
+  for (const cuda::Image &image : module.variant.device->images) {
+    size_t size = module.object.sizeOf(image.data);
+    if (size < image.size)
+      return makeError(MOE_RT_DATA_LOSS,
+                       "symbol '%s' has %zu bytes, the metadata says %zu",
+                       image.symbol.c_str(), size, image.size);
+  }
+  return nullptr;
+}
+
 static moe_rt_status_t resolveAll(moe_rt_module_t &module,
                                   moe_rt_resolve_fn resolve, void *user) {
   for (Function &function : module.variant.functions) {
@@ -101,10 +152,13 @@ static moe_rt_status_t resolveAll(moe_rt_module_t &module,
     MOE_RT_TRY(resolveSymbol(resolve, user, function, function.entry, entry));
     MOE_RT_TRY(
         resolveSymbol(resolve, user, function, function.workspace, workspace));
-    function.entryFn = reinterpret_cast<EntryFn>(entry);
+    if (module.variant.device)
+      function.deviceEntryFn = reinterpret_cast<DeviceEntryFn>(entry);
+    else
+      function.entryFn = reinterpret_cast<EntryFn>(entry);
     function.workspaceFn = reinterpret_cast<WorkspaceFn>(workspace);
   }
-  return nullptr;
+  return module.variant.device ? resolveImages(module, resolve, user) : nullptr;
 }
 
 static void *resolveInObject(void *user, const char *symbol) {
@@ -125,7 +179,8 @@ static moe_rt_status_t loadParts(moe_rt_module_t &module,
   MOE_RT_TRY(describe(module, view.metadata, view.metadataSize));
   MOE_RT_TRY(checkObject(view.object, view.objectSize));
   MOE_RT_TRY(module.object.load(view.object, view.objectSize));
-  return resolveAll(module, resolveInObject, &module.object);
+  MOE_RT_TRY(resolveAll(module, resolveInObject, &module.object));
+  return checkImages(module);
 }
 
 static moe_rt_status_t loadBytes(moe_rt_context_t *context, const void *data,
@@ -135,12 +190,8 @@ static moe_rt_status_t loadBytes(moe_rt_context_t *context, const void *data,
   MOE_RT_TRY(verifyArtifact(data, size, name, view));
   std::unique_ptr<moe_rt_module_t> module;
   MOE_RT_TRY(newModule(context, module));
-  if (moe_rt_status_t status = loadParts(*module, view)) {
-    moe_rt_status_t named = makeError(moe_rt_status_code(status), "%s: %s",
-                                      name, moe_rt_status_message(status));
-    moe_rt_status_free(status);
-    return named;
-  }
+  if (moe_rt_status_t status = loadParts(*module, view))
+    return wrapError(moe_rt_status_code(status), name, status);
   *out = module.release();
   return nullptr;
 }

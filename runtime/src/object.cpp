@@ -100,6 +100,21 @@ void *LoadedObject::find(const char *symbol) const {
   return address;
 }
 
+size_t LoadedObject::sizeOf(const void *address) const {
+#if defined(__linux__)
+  ElfW(Sym) *symbol = nullptr;
+  Dl_info info;
+  if (!dladdr1(address, &info, reinterpret_cast<void **>(&symbol),
+               RTLD_DL_SYMENT) ||
+      !symbol || info.dli_saddr != address)
+    return 0;
+  return symbol->st_size;
+#else
+  (void)address;
+  return SIZE_MAX;
+#endif
+}
+
 LoadedObject::~LoadedObject() {
   if (handle)
     dlclose(handle);

@@ -10,6 +10,8 @@
 
 #include "status.h"
 
+#include <cstddef>
+
 namespace moe::rt {
 
 /// A shared object loaded from memory.
@@ -26,6 +28,9 @@ public:
 
   /// The address of a symbol that the object itself defines, else nullptr.
   void *find(const char *symbol) const;
+  /// Bytes of the symbol at an address that `find` returned; all that there are
+  /// where the system does not tell.
+  size_t sizeOf(const void *address) const;
 
 private:
   void *handle = nullptr;

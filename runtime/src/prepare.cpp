@@ -1,4 +1,4 @@
-//===- prepare.cpp - Prepare weights --------------------------------------===//
+//===- prepare.cpp - Weights in memory of the host ------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,20 +16,6 @@ using namespace moe::rt;
 
 // How many experts of a source are in memory at once.
 static constexpr int64_t maxExpertsAtOnce = 4;
-
-moe_rt_status_t WeightSource::load(const Argument &argument, size_t weight,
-                                   int64_t first, int64_t count, char *data,
-                                   uint64_t bytes) const {
-  if (bytes == 0)
-    return nullptr;
-  if (int32_t code = read(user, weight, first, count, data, bytes))
-    return makeError(MOE_RT_NOT_FOUND,
-                     "weight '%s': the source failed with code %d to read "
-                     "%" PRId64 " elements of its first dimension from "
-                     "%" PRId64 " on",
-                     argument.name.c_str(), code, count, first);
-  return checkElements(argument, {data, bytes});
-}
 
 namespace {
 
@@ -57,7 +43,8 @@ private:
     Buffer workspace;
     moe_rt_status_t status = nullptr;
 
-    explicit Task(const moe_rt_context_t &context) : workspace(context.allocator) {}
+    explicit Task(const moe_rt_context_t &context)
+        : workspace(context.allocator) {}
   };
 
   const Argument &weight(size_t position) const {
@@ -196,12 +183,11 @@ moe_rt_status_t Preparer::run() {
 }
 
 //===----------------------------------------------------------------------===//
-// LayerWeights
+// HostWeights
 //===----------------------------------------------------------------------===//
 
-/// Memory for an argument that the layer keeps.
-moe_rt_status_t LayerWeights::own(const Argument &argument, const char *what,
-                                  BoundTensor &out) {
+moe_rt_status_t HostWeights::own(const Argument &argument, const char *what,
+                                 BoundTensor &out) {
   uint64_t bytes = argument.staticBytes();
   size_t alignment = std::max<size_t>(argument.alignment, bufferAlignment);
   if (bytes >= hugePage)
@@ -213,52 +199,20 @@ moe_rt_status_t LayerWeights::own(const Argument &argument, const char *what,
   return nullptr;
 }
 
-moe_rt_status_t LayerWeights::prepareAll(const WeightSource &source) {
-  for (const Preparation &preparation : function.preparations) {
-    const Argument &argument = function.arguments[preparation.argument];
-    BoundTensor bound;
-    MOE_RT_TRY(own(argument, "prepared weight", bound));
-    boundPrepared.push_back(bound);
-    if (bound.bytes > 0)
-      MOE_RT_TRY(
-          Preparer(module, function, preparation, boundWeights, source, bound)
-              .run());
-  }
-  return nullptr;
+moe_rt_status_t HostWeights::load(const WeightSource &source, size_t position,
+                                  const BoundTensor &out) {
+  const Argument &argument = weight(position);
+  int64_t count = argument.shape.empty() ? 1 : argument.shape[0];
+  return source.load(argument, position, 0, count, out.data, out.bytes);
 }
 
-moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
-  for (size_t i = 0; i < function.weights.size(); ++i) {
-    const Argument &argument = function.arguments[function.weights[i]];
-    TokenCount unused; // a weight has no dynamic extent
-    BoundTensor bound;
-    MOE_RT_TRY(checkTensor(argument, tensors[i], unused, bound));
-    MOE_RT_TRY(checkElements(argument, bound));
-    boundWeights.push_back(bound);
-  }
-  MOE_RT_TRY(prepareAll(WeightSource()));
-  for (size_t i = 0; i < function.weights.size(); ++i)
-    if (!function.arguments[function.weights[i]].retained)
-      boundWeights[i] = {nullptr, 0};
-  return nullptr;
+moe_rt_status_t HostWeights::prepare(const WeightSource &source,
+                                     const Preparation &preparation,
+                                     const BoundTensor &out) {
+  return Preparer(module, function, preparation, weights(), source, out).run();
 }
 
-moe_rt_status_t LayerWeights::read(moe_rt_read_weight_fn read, void *user) {
-  WeightSource source = {read, user};
-  for (size_t i = 0; i < function.weights.size(); ++i) {
-    const Argument &argument = function.arguments[function.weights[i]];
-    BoundTensor bound = {nullptr, 0};
-    if (argument.retained) {
-      MOE_RT_TRY(own(argument, "weight", bound));
-      int64_t count = argument.shape.empty() ? 1 : argument.shape[0];
-      MOE_RT_TRY(source.load(argument, i, 0, count, bound.data, bound.bytes));
-    }
-    boundWeights.push_back(bound);
-  }
-  return prepareAll(source);
-}
-
-uint64_t LayerWeights::ownedBytes() const {
+uint64_t HostWeights::ownedBytes() const {
   uint64_t bytes = 0;
   for (const Buffer &buffer : owned)
     bytes += buffer.bytes();

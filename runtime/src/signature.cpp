@@ -9,7 +9,7 @@
 #include "checked.h"
 #include "context.h"
 #include "dtype.h"
-#include "json.h"
+#include "node.h"
 
 #include "moe_rt/artifact.h"
 
@@ -48,80 +48,6 @@ const std::vector<size_t> &Function::indices(moe_rt_role_t role) const {
          : role == MOE_RT_WEIGHT ? weights
                                  : outputs;
 }
-
-namespace {
-
-/// A JSON value and the path to it, which messages name.
-class Node {
-public:
-  Node(const json::Value *value, std::string path)
-      : value(value), path(std::move(path)) {}
-
-  Node member(const char *key) const {
-    return {value ? json::find(*value, key) : nullptr,
-            path.empty() ? key : path + "." + key};
-  }
-  Node element(size_t index) const {
-    return {&(*json::asArray(value))[index],
-            path + "[" + std::to_string(index) + "]"};
-  }
-  bool exists() const { return value != nullptr; }
-
-  moe_rt_status_t expected(const char *what) const {
-    return makeError(MOE_RT_DATA_LOSS, "metadata: %s is %s, expected %s",
-                     path.c_str(), json::describe(value), what);
-  }
-  moe_rt_status_t refuse(const std::string &why) const {
-    return makeError(MOE_RT_DATA_LOSS, "metadata: %s %s", path.c_str(),
-                     why.c_str());
-  }
-
-  moe_rt_status_t object() const {
-    return json::asObject(value) ? nullptr : expected("an object");
-  }
-  moe_rt_status_t array(size_t &size) const {
-    const auto *array = json::asArray(value);
-    if (!array)
-      return expected("an array");
-    size = array->size();
-    return nullptr;
-  }
-  /// A string that is safe to print: not empty, no control characters.
-  moe_rt_status_t string(std::string &out) const {
-    const std::string *text = json::asString(value);
-    if (!text)
-      return expected("a string");
-    if (text->empty())
-      return refuse("is empty");
-    for (char c : *text)
-      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
-        return refuse("has control characters");
-    out = *text;
-    return nullptr;
-  }
-  moe_rt_status_t boolean(bool &out) const {
-    if (!json::asBool(value, out))
-      return expected("true or false");
-    return nullptr;
-  }
-  moe_rt_status_t integer(int64_t min, int64_t max, int64_t &out) const {
-    int64_t number;
-    if (!json::asInt(value, number))
-      return expected("an integer");
-    if (number < min || number > max)
-      return refuse("is " + std::to_string(number) + ", expected " +
-                    std::to_string(min) +
-                    (min == max ? "" : " to " + std::to_string(max)));
-    out = number;
-    return nullptr;
-  }
-
-private:
-  const json::Value *value;
-  std::string path;
-};
-
-} // namespace
 
 static moe_rt_status_t parseRole(const Node &node, Role &out) {
   std::string text;
@@ -489,6 +415,17 @@ parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
   return nullptr;
 }
 
+/// Read what a variant for a device has; any other has none of it.
+static moe_rt_status_t parseDevice(const Node &variant, const Node &device,
+                                   Variant &out) {
+  if (device.exists())
+    return cuda::parseDeviceCode(variant, device, out.device.emplace());
+  for (const char *key : {"images", "kernels"})
+    if (Node item = variant.member(key); item.exists())
+      return item.refuse("is in a variant whose target has no device");
+  return nullptr;
+}
+
 static moe_rt_status_t parseVariant(const Node &node, Variant &out) {
   MOE_RT_TRY(node.object());
   Node target = node.member("target");
@@ -503,6 +440,8 @@ static moe_rt_status_t parseVariant(const Node &node, Variant &out) {
     for (size_t i = 0; i < count; ++i)
       MOE_RT_TRY(features.element(i).string(out.features[i]));
   }
+
+  MOE_RT_TRY(parseDevice(node, target.member("device"), out));
 
   Node functions = node.member("functions");
   size_t count = 0;

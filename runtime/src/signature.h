@@ -10,8 +10,12 @@
 #ifndef MOE_RT_SRC_SIGNATURE_H
 #define MOE_RT_SRC_SIGNATURE_H
 
+#include "cuda/device_code.h"
 #include "status.h"
 
+#include "moe_rt/launcher.h"
+
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -42,8 +46,8 @@ struct Argument {
 struct Dispatch {
   int64_t numExperts;
   int64_t topK = 0; // 0: unknown
-  size_t offsets;  // index of an argument
-  size_t counters; // likewise
+  size_t offsets;   // index of an argument
+  size_t counters;  // likewise
 };
 
 /// How an argument of role `prepared` comes from weights. The function that
@@ -55,6 +59,8 @@ struct Preparation {
 };
 
 using EntryFn = int32_t (*)(void **args, const moe_rt_executor_t *executor);
+using DeviceEntryFn = int32_t (*)(void **args,
+                                  const moe_rt_launcher_t *launcher);
 using WorkspaceFn = int64_t (*)(int64_t tokens);
 
 struct Function {
@@ -70,8 +76,9 @@ struct Function {
   // Indices of the caller's arguments by role, in signature order.
   std::vector<size_t> inputs, weights, outputs;
 
-  // Filled in when the code is loaded.
+  // Filled in when the code is loaded: one of the entries.
   EntryFn entryFn = nullptr;
+  DeviceEntryFn deviceEntryFn = nullptr;
   WorkspaceFn workspaceFn = nullptr;
 
   const std::vector<size_t> &indices(moe_rt_role_t role) const;
@@ -82,6 +89,7 @@ struct Variant {
   std::string triple;
   std::string cpu; // for messages; may be empty
   std::vector<std::string> features;
+  std::optional<cuda::DeviceCode> device; // without: code for the CPU
   std::vector<Function> functions;
   std::vector<size_t> callable; // the functions that are not there to prepare
 };

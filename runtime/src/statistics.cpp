@@ -33,24 +33,32 @@ moe_rt_status_t Statistics::allocate(const Function &function) {
 
 moe_rt_status_t Statistics::check(const Function &function, size_t dispatch,
                                   const DispatchReport &report) {
+  // cuda/report_kernel.cpp has the same rules.
   int64_t experts = function.dispatches[dispatch].numExperts;
-  if (report.counters[1] > 0)
-    return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "function '%s', dispatch %zu: %" PRId64
-                     " expert ids outside [0, %" PRId64 ")",
-                     function.name.c_str(), dispatch, report.counters[1],
-                     experts);
   bool consistent = report.offsets[0] == 0 && report.counters[1] == 0;
   for (int64_t e = 0; e < experts; ++e)
     consistent &= report.offsets[e] <= report.offsets[e + 1];
   if (!consistent || report.counters[0] < report.offsets[experts] ||
       (report.hasPadding && report.counters[2] < 0))
-    return makeError(MOE_RT_INTERNAL,
-                     "function '%s', dispatch %zu: the code reported %" PRId64
-                     " choices and %d kept rows, with offsets from %d",
-                     function.name.c_str(), dispatch, report.counters[0],
-                     report.offsets[experts], report.offsets[0]);
+    return refuse(function, dispatch,
+                  {report.counters[0], report.counters[1], report.offsets[0],
+                   report.offsets[experts]});
   return nullptr;
+}
+
+moe_rt_status_t Statistics::refuse(const Function &function, size_t dispatch,
+                                   const BadReport &report) {
+  if (report.invalid > 0)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "function '%s', dispatch %zu: %" PRId64
+                     " expert ids outside [0, %" PRId64 ")",
+                     function.name.c_str(), dispatch, report.invalid,
+                     function.dispatches[dispatch].numExperts);
+  return makeError(MOE_RT_INTERNAL,
+                   "function '%s', dispatch %zu: the code reported %" PRId64
+                   " choices and %d kept rows, with offsets from %d",
+                   function.name.c_str(), dispatch, report.choices, report.kept,
+                   report.first);
 }
 
 void Statistics::add(const DispatchReport *reports) {

@@ -22,17 +22,27 @@ struct DispatchReport {
   bool hasPadding;
 };
 
-/// What the dispatches of a layer have done. Safe to use from several threads.
+/// Of a report that cannot be counted, what says why.
+struct BadReport {
+  int64_t choices;
+  int64_t invalid; // ids out of range; without any the report is no report
+  int32_t first;   // of the offsets
+  int32_t kept;    // the last of them
+};
+
+/// What the dispatches of a layer have done on the CPU. Safe to use from
+/// several threads.
 class Statistics {
 public:
   /// To be called once, before anything else.
   moe_rt_status_t allocate(const Function &function);
 
-  size_t size() const { return dispatches.size(); }
-
   /// Refuse a report of expert ids out of range, or one that cannot be right.
   static moe_rt_status_t check(const Function &function, size_t dispatch,
                                const DispatchReport &report);
+  /// The error of a report that `check` refuses.
+  static moe_rt_status_t refuse(const Function &function, size_t dispatch,
+                                const BadReport &report);
   /// Add one call. `reports` has an element for each dispatch.
   void add(const DispatchReport *reports);
   void read(size_t dispatch, moe_rt_statistics_t &out);

@@ -45,6 +45,14 @@ moe_rt_status_t moe::rt::makeError(moe_rt_code_t code, const char *format,
   return new (memory) moe_rt_status_s{code, message};
 }
 
+moe_rt_status_t moe::rt::wrapError(moe_rt_code_t code, const char *prefix,
+                                   moe_rt_status_t status) {
+  moe_rt_status_t wrapped =
+      makeError(code, "%s: %s", prefix, moe_rt_status_message(status));
+  moe_rt_status_free(status);
+  return wrapped;
+}
+
 extern "C" {
 
 moe_rt_code_t moe_rt_status_code(moe_rt_status_t status) {

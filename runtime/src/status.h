@@ -17,6 +17,11 @@ namespace moe::rt {
 moe_rt_status_t makeError(moe_rt_code_t code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/// An error with this code, and with a text and ": " before the message of
+/// `status`, which is freed.
+moe_rt_status_t wrapError(moe_rt_code_t code, const char *prefix,
+                          moe_rt_status_t status);
+
 } // namespace moe::rt
 
 /// Return the status of `expr` to the caller unless it is success.

@@ -12,7 +12,7 @@
 
 namespace moe::rt {
 
-/// The bytes of a tensor that passed its checks.
+/// The bytes of a tensor that passed its checks: on a device an address there.
 struct BoundTensor {
   char *data;
   uint64_t bytes;
@@ -28,12 +28,13 @@ struct TokenCount {
 
 /// Check a caller's tensor against its argument: device, rank, type, shape,
 /// strides, data and alignment. Its dynamic extents must equal `tokens`, which
-/// the first of them sets.
+/// the first of them sets. `place` is where it has to be.
 moe_rt_status_t checkTensor(const Argument &argument, const DLTensor &tensor,
-                            TokenCount &tokens, BoundTensor &out);
+                            DLDevice place, TokenCount &tokens,
+                            BoundTensor &out);
 
-/// Check the elements of a tensor where they could lead the code astray:
-/// expert ids and booleans.
+/// Check the elements of a tensor in memory of the host where they could lead
+/// the code astray: expert ids and booleans.
 moe_rt_status_t checkElements(const Argument &argument,
                               const BoundTensor &tensor);
 

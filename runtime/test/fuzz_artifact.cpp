@@ -36,10 +36,12 @@ static void check(const uint8_t *data, size_t size) {
       std::abort();
     Metadata metadata;
     status = parseMetadata(view.metadata, view.metadataSize, metadata);
-    if (!status)
-      status = checkTriple(metadata.triple);
-    if (!status)
-      status = checkFeatures(metadata.features);
+    for (const Variant &variant : metadata.variants) {
+      if (!status)
+        status = checkTriple(variant.triple);
+      if (!status)
+        status = checkFeatures(variant.features);
+    }
     if (!status)
       status = checkObject(view.object, view.objectSize);
   }

@@ -124,7 +124,7 @@ static void callFunction(moe_rt_module_t *module, const char *function) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   moe_rt_context_t *context;
   moe_rt_context_options_t options = {
-      sizeof(options), {nullptr, allocate, release}, 1, nullptr};
+      sizeof(options), {nullptr, allocate, release}, 1, nullptr, {}};
   if (moe_rt_context_create(&options, &context))
     std::abort();
   const char *text = reinterpret_cast<const char *>(data);

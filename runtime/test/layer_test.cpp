@@ -404,14 +404,14 @@ TEST(LayerTest, ContextOptions) {
   moe_rt_context_t *context = nullptr;
   options.struct_size = 8;
   EXPECT_ERROR(moe_rt_context_create(&options, &context),
-               MOE_RT_INVALID_ARGUMENT, "struct_size is 8, expected 48");
+               MOE_RT_INVALID_ARGUMENT, "struct_size is 8, expected 56");
   options = allocator.options();
   options.allocator.release = nullptr;
   EXPECT_ERROR(moe_rt_context_create(&options, &context),
                MOE_RT_INVALID_ARGUMENT, "has 'allocate' but no 'release'");
   EXPECT_ERROR(moe_rt_context_create(nullptr, nullptr), MOE_RT_INVALID_ARGUMENT,
                "NULL");
-  options = {sizeof(options), {}, 0, nullptr};
+  options = {sizeof(options), {}, 0, nullptr, {}};
   EXPECT_OK(moe_rt_context_create(&options, &context));
   moe_rt_context_destroy(context);
   for (int64_t threads : {int64_t(-1), int64_t(4097), INT64_MAX}) {
@@ -421,7 +421,7 @@ TEST(LayerTest, ContextOptions) {
         "num_threads is " + std::to_string(threads) + ", expected 0 to 4096");
   }
   moe_rt_executor_t executor = {nullptr, 2, serialFor};
-  options = {sizeof(options), {}, 2, &executor};
+  options = {sizeof(options), {}, 2, &executor, {}};
   EXPECT_ERROR(moe_rt_context_create(&options, &context),
                MOE_RT_INVALID_ARGUMENT,
                "num_threads is 2 beside an executor, expected 0");
@@ -456,7 +456,8 @@ TEST(LayerTest, PassesTheExecutor) {
   for (size_t i = 0; i < expected.data.size(); ++i)
     expected.data[i] = static_cast<float>(i / 4);
   for (int64_t threads : {1, 3}) {
-    moe_rt_context_options_t options = {sizeof(options), {}, threads, nullptr};
+    moe_rt_context_options_t options = {
+        sizeof(options), {}, threads, nullptr, {}};
     Jit jit(copyArguments, parallelEntry, noWorkspace, &options);
     jit.create();
     ASSERT_OK(jit.call({x.dl()}, {y.dl()}));
@@ -467,7 +468,8 @@ TEST(LayerTest, PassesTheExecutor) {
   int regions = 0;
   auto executor = std::make_unique<moe_rt_executor_t>();
   *executor = {&regions, 5, serialFor};
-  moe_rt_context_options_t options = {sizeof(options), {}, 0, executor.get()};
+  moe_rt_context_options_t options = {
+      sizeof(options), {}, 0, executor.get(), {}};
   Jit jit(copyArguments, parallelEntry, noWorkspace, &options);
   executor.reset();
   jit.create();

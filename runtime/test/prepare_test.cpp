@@ -152,7 +152,8 @@ TEST_F(PrepareTest, OutputsMayNotOverlapIt) {
       sizeof(options),
       {&prepared, Watch::allocate, Watch::release},
       1,
-      nullptr};
+      nullptr,
+      {}};
   load(&options);
   ASSERT_OK(create());
   ASSERT_NE(prepared, nullptr);
@@ -309,7 +310,7 @@ TEST(PackingTest, AWeightWithoutExperts) {
     EXPECT_EQ(out->dims[0], 1);
     return 0;
   };
-  moe_rt_context_options_t options = {sizeof(options), {}, 3, nullptr};
+  moe_rt_context_options_t options = {sizeof(options), {}, 3, nullptr, {}};
   Packing packing(R"("dtype": "f32", "shape": [2, 3])",
                   R"("dtype": "i8", "shape": [1, 5], "alignment": 128)",
                   R"("dtype": "f32", "shape": [-1, 2, 3])",
@@ -366,7 +367,8 @@ TEST(PackingTest, EveryExpertOnceInHugePages) {
       sizeof(options),
       {&result, Zeroed::allocate, Zeroed::release},
       4,
-      nullptr};
+      nullptr,
+      {}};
   Packing packing(R"("dtype": "i8", "shape": [100, 30000])",
                   R"("dtype": "i8", "shape": [100, 30000])",
                   R"("dtype": "i8", "shape": [-1, 30000])",
@@ -397,7 +399,8 @@ TEST(PackingTest, FailureOfTheCode) {
   };
   auto failing = [&](int64_t threads, int64_t workspace) {
     calls = 0;
-    moe_rt_context_options_t options = {sizeof(options), {}, threads, nullptr};
+    moe_rt_context_options_t options = {
+        sizeof(options), {}, threads, nullptr, {}};
     Packing packing(R"("dtype": "f32", "shape": [50, 2])",
                     R"("dtype": "f32", "shape": [50, 2])",
                     R"("dtype": "f32", "shape": [-1, 2])",

@@ -127,7 +127,8 @@ moe_rt_context_options_t CountingAllocator::options() {
   return {sizeof(moe_rt_context_options_t),
           {this, countedAllocate, countedRelease},
           0,
-          nullptr};
+          nullptr,
+          {}};
 }
 
 std::string moe::test::readFile(const std::string &path) {

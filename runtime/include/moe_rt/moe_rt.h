@@ -5,7 +5,7 @@
 //
 // The C interface of the runtime. It needs neither LLVM nor MLIR.
 //
-//   moe_rt_context_t *context;     allocator, threads
+//   moe_rt_context_t *context;     allocator, threads, device
 //   moe_rt_module_t *module;       one artifact, checked and loaded
 //   moe_rt_layer_t *layer;         one function of it with its weights bound
 //   moe_rt_layer_workspace_bytes(layer, T, &bytes);
@@ -23,6 +23,10 @@
 //    concurrently when each call brings its own workspace.
 //  * Tensors cross as DLTensor, row-major and compact. `T` is the number of
 //    tokens: the extent of every dynamic dimension of a layer's signature.
+//  * A context is for the CPU or for one NVIDIA GPU, "the device". All tensors
+//    and workspaces of its layers are there; their elements are never read on
+//    the host. What a call on a device does apart from one on the CPU stands
+//    under "Calls on a device".
 //
 //===----------------------------------------------------------------------===//
 
@@ -54,6 +58,10 @@ extern "C" {
 /// `args` has a pointer to the memref descriptor of each argument of the
 /// metadata, in its order, then one to that of the workspace. The executor is
 /// never NULL. The entry returns 0 unless it fails.
+///
+/// In a variant for a device the entry has a `const moe_rt_launcher_t *`
+/// (moe_rt/launcher.h) in the executor's place. It runs on the host, where it
+/// starts kernels; what the descriptors point to is memory of the device.
 #define MOE_RT_ABI_VERSION 2
 
 //===----------------------------------------------------------------------===//
@@ -88,10 +96,11 @@ MOE_RT_API void moe_rt_status_free(moe_rt_status_t status);
 
 typedef struct moe_rt_context_s moe_rt_context_t;
 
-/// Allocator for what the runtime owns: workspaces that a caller did not bring
-/// and prepared weights. `alignment` is a power of two: 2 MiB for what has at
-/// least that size, so that it can lie in huge pages. NULL functions mean the
-/// C library's. Both are called until the context is destroyed.
+/// Allocator for what the runtime owns on the host: workspaces that a caller
+/// did not bring and prepared weights. `alignment` is a power of two: 2 MiB for
+/// what has at least that size, so that it can lie in huge pages. NULL
+/// functions mean the C library's. Both are called until the context is
+/// destroyed.
 typedef struct {
   void *user;
   void *(*allocate)(void *user, size_t bytes, size_t alignment);
@@ -107,6 +116,9 @@ typedef struct {
   /// Runs the tasks of calls instead of threads of the context; may be NULL, is
   /// copied. num_threads must be 0 beside it.
   const moe_rt_executor_t *executor;
+  /// Where layers run: all zero, or {kDLCPU, 0}, stands for the CPU,
+  /// {kDLCUDA, i} for the NVIDIA GPU that the driver counts as i.
+  DLDevice device;
 } moe_rt_context_options_t;
 
 /// `options` may be NULL. Threads start with the first call that needs them,
@@ -115,11 +127,18 @@ typedef struct {
 /// runs on its own thread. In a child of fork() there are none: if no call ran
 /// at the time of the fork, the child may use the context, with calls on their
 /// own thread.
+///
+/// A context for a device opens the driver, libcuda.so.1 or the library that
+/// the environment variable MOE_CUDA_LIBRARY names, which must support
+/// CUDA 12.0; nothing else of CUDA is needed. It shares the device's primary
+/// context with the rest of the process. Without driver or device it is refused
+/// with the reason (MOE_RT_FAILED_PRECONDITION).
 MOE_RT_API moe_rt_status_t moe_rt_context_create(
     const moe_rt_context_options_t *options, moe_rt_context_t **out);
-/// Release the workspaces that no call uses: the context keeps them for calls to
-/// come, as many as there were calls at the same time (16 at most), each as large
-/// as a call needed. Calls may run meanwhile.
+/// Release the workspaces that no call uses, on the device, too: the context
+/// keeps them for calls to come, on the CPU as many as there were calls at the
+/// same time (16 at most), each as large as a call needed. Calls may run
+/// meanwhile.
 MOE_RT_API void moe_rt_context_trim(moe_rt_context_t *context);
 MOE_RT_API void moe_rt_context_destroy(moe_rt_context_t *context);
 
@@ -151,7 +170,7 @@ MOE_RT_API void moe_rt_module_destroy(moe_rt_module_t *module);
 
 /// The metadata of the module, JSON, NUL-terminated, owned by the module.
 MOE_RT_API const char *moe_rt_module_metadata(const moe_rt_module_t *module);
-/// Which element of its `variants` this machine runs: the first that it can.
+/// Which element of its `variants` the context runs: the first that it can.
 MOE_RT_API size_t moe_rt_module_variant(const moe_rt_module_t *module);
 MOE_RT_API size_t moe_rt_module_function_count(const moe_rt_module_t *module);
 /// Name of function `index`, owned by the module; NULL if out of range.
@@ -200,6 +219,8 @@ moe_rt_function_token_range(const moe_rt_module_t *module, const char *function,
 /// of the layer. Calls read the others where they are: a weight whose
 /// information says `retained` must outlive the layer, any other may be freed
 /// after this call. `function` NULL means the only function of the module.
+/// On a device, what writes the weights must have run, or be on the legacy
+/// default stream: no other is waited for.
 MOE_RT_API moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
                                                const char *function,
                                                const DLTensor *weights,
@@ -222,12 +243,12 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_create_from_source(
     void *user, moe_rt_layer_t **out);
 MOE_RT_API void moe_rt_layer_destroy(moe_rt_layer_t *layer);
 
-/// Bytes of weights in memory of the layer: what was prepared, and what was
-/// kept of a source.
+/// Bytes of weights in memory of the layer, on the device if it has one: what
+/// was prepared, and what was kept of a source.
 MOE_RT_API uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer);
 
 /// Bytes of workspace that a call with `tokens` tokens needs; a call never uses
-/// more.
+/// more. On a device what the dispatches report lies there, too.
 MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(
     const moe_rt_layer_t *layer, int64_t tokens, uint64_t *out);
 
@@ -236,12 +257,48 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(
 /// Everything is checked before anything is written. Where no output has an
 /// element, as is usual with T = 0, none of the code runs.
 /// `workspace`, aligned to 64 bytes, may be NULL: then the context provides it,
-/// from its allocator or left by a call before. Outputs may overlap neither inputs,
-/// weights, workspace nor each other.
+/// from its allocator or left by a call before. Outputs may overlap neither
+/// inputs, weights, workspace nor each other.
 MOE_RT_API moe_rt_status_t
 moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
                   size_t input_count, DLTensor *outputs, size_t output_count,
                   void *workspace, uint64_t workspace_bytes);
+
+//===----------------------------------------------------------------------===//
+// Calls on a device
+//===----------------------------------------------------------------------===//
+//
+// A workspace is memory of the device, aligned to 256 bytes. Without one the
+// context provides it from a pool of memory of its own. Expert ids and booleans
+// are not looked at before a call: the kernels check ids, and what they find is
+// an error of the call, known once it has run.
+//
+// moe_rt_layer_call runs on the legacy default stream and returns when the
+// outputs are there, as on the CPU. It follows what blocking streams were given
+// before; what a non-blocking one writes must have run. While a stream of the
+// device is captured, use moe_rt_layer_call_on_stream.
+
+/// Enqueue a call on `stream`, a CUstream of the device's primary context (NULL
+/// is the legacy default stream), and return without waiting for it. Tensors,
+/// workspace and layer must stay until the call has run. Nothing is allocated
+/// on the device if the caller brings a workspace, so the call can be captured
+/// in a graph, which may be replayed with other contents of the same tensors;
+/// without one, allocation and release become part of the graph.
+///
+/// It starts with moe_rt_layer_poll's look at the calls before: if one of them
+/// failed, this call returns that error and does not run. On the CPU `stream`
+/// must be NULL, and this is moe_rt_layer_call.
+MOE_RT_API moe_rt_status_t moe_rt_layer_call_on_stream(
+    moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
+    DLTensor *outputs, size_t output_count, void *workspace,
+    uint64_t workspace_bytes, void *stream);
+
+/// The first error that calls of moe_rt_layer_call_on_stream had on the device
+/// since the last poll, among those that have run, replays of graphs included:
+/// those that moe_rt_layer_call would have returned. Waits for nothing and
+/// disturbs no capture. An error that leaves the device unusable, such as a
+/// wrong address, is returned by every poll. NULL on the CPU.
+MOE_RT_API moe_rt_status_t moe_rt_layer_poll(moe_rt_layer_t *layer);
 
 //===----------------------------------------------------------------------===//
 // Statistics
@@ -261,7 +318,11 @@ typedef struct {
                    // code does not count them
 } moe_rt_statistics_t;
 
-/// Calls that failed are not counted.
+/// Calls that failed are not counted. On a device a replay of a graph counts as
+/// the calls in it do, and to read or to reset statistics waits for all work of
+/// the device's primary context. While a stream is captured that cannot be:
+/// moe_rt_layer_statistics is refused, and a capture of another thread may end
+/// there; moe_rt_layer_reset_statistics does nothing.
 MOE_RT_API size_t moe_rt_layer_dispatch_count(const moe_rt_layer_t *layer);
 MOE_RT_API moe_rt_status_t moe_rt_layer_statistics(moe_rt_layer_t *layer,
                                                    size_t dispatch,

@@ -1,0 +1,80 @@
+//===- launcher.h - Start kernels on a device -------------------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// How compiled code for a GPU starts its kernels: the entry point of a layer
+// runs on the host, computes the sizes of the grids from the number of tokens,
+// and calls `launch` once for each kernel, in the order of the stream. It reads
+// no memory of the device. Compiled code knows these structures: their layout
+// is part of the ABI.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_LAUNCHER_H
+#define MOE_RT_LAUNCHER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// A tensor map: how the bulk copy engine (sm_90) sees a tensor in global
+/// memory. Dimension 0 is the innermost one, its elements next to one another;
+/// what a copy takes from outside the tensor is zero.
+typedef struct {
+  uint64_t address;   // in device memory, a multiple of 16
+  int64_t element;    // moe_rt_map_element_t
+  int64_t rank;       // 1 to 5; further elements of the arrays are not read
+  int64_t sizes[5];   // elements, 1 to 2^32
+  int64_t strides[5]; // bytes from one element of a dimension to the next, a
+                      // multiple of 16; that of dimension 0 is not read
+  int64_t box[5];     // elements of one copy, 1 to 256; those of dimension 0
+                      // have a multiple of 16 bytes, at most `swizzle` if that
+                      // is not 0
+  int64_t swizzle;    // bytes of the swizzle: 0, 32, 64 or 128
+} moe_rt_tensor_map_t;
+
+typedef enum {
+  MOE_RT_MAP_U8 = 0, // bytes: fp8
+  MOE_RT_MAP_F16 = 1,
+  MOE_RT_MAP_BF16 = 2,
+  MOE_RT_MAP_F32 = 3,
+  MOE_RT_MAP_I32 = 4,
+} moe_rt_map_element_t;
+
+/// One argument of a kernel: `size` bytes (1, 2, 4 or 8) of `value`, the lowest
+/// first; or, with a size of 0, a tensor map, a moe_rt_tensor_map_t that
+/// `value` points at and that the kernel takes by value as 128 bytes, aligned
+/// to 64.
+typedef struct {
+  int64_t size;
+  uint64_t value;
+} moe_rt_kernel_argument_t;
+
+/// Valid during the call of the entry that is given it, on that thread.
+typedef struct {
+  void *user;
+  int64_t multiprocessors; // of the device, at least 1
+  /// Start kernel `kernel` of the variant's `kernels` with a grid of x · y · z
+  /// blocks, behind what the stream has. x is a multiple of the kernel's
+  /// `cluster`. `arguments` are as many as the kernel takes, 256 at most and 32
+  /// tensor maps among them; they are copied. Returns 0, or anything else, with
+  /// which the entry returns at once. Nothing is started where an extent is 0.
+  int32_t (*launch)(void *user, int64_t kernel, int64_t x, int64_t y, int64_t z,
+                    const moe_rt_kernel_argument_t *arguments, int64_t count);
+} moe_rt_launcher_t;
+
+#ifdef __cplusplus
+} // extern "C"
+static_assert(sizeof(moe_rt_tensor_map_t) == 19 * 8 &&
+                  sizeof(moe_rt_kernel_argument_t) == 16 &&
+                  offsetof(moe_rt_launcher_t, user) == 0 &&
+                  offsetof(moe_rt_launcher_t, multiprocessors) == 8 &&
+                  offsetof(moe_rt_launcher_t, launch) == 16,
+              "compiled code knows these offsets");
+#endif
+
+#endif // MOE_RT_LAUNCHER_H

@@ -1,0 +1,140 @@
+//===- device_call.cpp - Call a layer on a device -------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "cuda/device_call.h"
+#include "checked.h"
+#include "cuda/launcher.h"
+#include "layer.h"
+
+using namespace moe;
+using namespace moe::rt;
+using namespace moe::rt::cuda;
+
+/// Where the reports begin in a workspace, behind what the code wants, and the
+/// bytes of both.
+static moe_rt_status_t layOut(const moe_rt_layer_t &layer, uint64_t codeBytes,
+                              uint64_t &reportsBegin, uint64_t &total) {
+  uint64_t reportBytes = layer.reports->callBytes();
+  reportsBegin = total = codeBytes;
+  if (reportBytes == 0)
+    return nullptr;
+  if (!checkedAlign(codeBytes, deviceAlignment, reportsBegin) ||
+      !checkedAdd(reportsBegin, reportBytes, total))
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                     "function '%s' needs more than 2^64-1 bytes of workspace",
+                     layer.function.name.c_str());
+  return nullptr;
+}
+
+moe_rt_status_t moe::rt::cuda::callWorkspace(const moe_rt_layer_t &layer,
+                                             uint64_t codeBytes,
+                                             uint64_t &out) {
+  uint64_t reportsBegin;
+  return layOut(layer, codeBytes, reportsBegin, out);
+}
+
+namespace {
+
+class DeviceCall : Call {
+public:
+  DeviceCall(moe_rt_layer_t &layer, CUstream stream)
+      : Call(layer), device(*layer.module->context->device),
+        reports(*layer.reports), stream(stream) {}
+
+  /// Enqueue the call. With `record` errors of its reports go there, once the
+  /// stream has been waited for; without, they go to the layer.
+  moe_rt_status_t enqueue(const DLTensor *inputs, const DLTensor *outputs,
+                          void *givenWorkspace, uint64_t workspaceBytes,
+                          ErrorRecord *record);
+  /// Whether there is something on the stream to wait for.
+  bool hasEnqueued() const { return enqueued; }
+
+private:
+  const Device &device;
+  Reports &reports;
+  CUstream stream;
+  bool enqueued = false;
+};
+
+} // namespace
+
+moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
+                                    const DLTensor *outputs,
+                                    void *givenWorkspace,
+                                    uint64_t workspaceBytes,
+                                    ErrorRecord *record) {
+  MOE_RT_TRY(scratch.allocate(layout.total, "arguments of a call"));
+  MOE_RT_TRY(bind(inputs, outputs));
+  uint64_t codeBytes = 0, reportsBegin = 0, required = 0;
+  MOE_RT_TRY(codeWorkspace(function, tokens, codeBytes));
+  MOE_RT_TRY(layOut(layer, codeBytes, reportsBegin, required));
+  if (givenWorkspace) {
+    MOE_RT_TRY(bindWorkspace(givenWorkspace, workspaceBytes, required,
+                             deviceAlignment));
+    if (required > 0)
+      MOE_RT_TRY(checkResidence(device, givenWorkspace, "workspace"));
+  }
+  MOE_RT_TRY(checkOverlaps());
+  if (!hasWork()) {
+    reports.countEmptyCall();
+    return nullptr;
+  }
+
+  enqueued = true;
+  StreamBuffer ownWorkspace(device, stream);
+  if (!givenWorkspace) {
+    MOE_RT_TRY(ownWorkspace.allocate(required, "workspace"));
+    workspace = {ownWorkspace.data(), required};
+  }
+  char *reportMemory = workspace.data + reportsBegin;
+  writeArguments(reportMemory, codeBytes);
+  MOE_RT_TRY(reports.clear(reportMemory, stream));
+  MOE_RT_TRY(Launcher(device, *layer.module->program, stream)
+                 .run(function, at<void *>(layout.pointers)));
+  return record ? reports.collect(reportMemory, stream, *record)
+                : reports.collect(reportMemory, stream);
+}
+
+moe_rt_status_t
+moe::rt::cuda::callOnStream(moe_rt_layer_t &layer, const DLTensor *inputs,
+                            const DLTensor *outputs, void *workspace,
+                            uint64_t workspaceBytes, CUstream stream) {
+  if (moe_rt_status_t status = layer.reports->takeError())
+    return wrapError(moe_rt_status_code(status), "a call before failed",
+                     status);
+  ContextScope scope(*layer.module->context->device);
+  MOE_RT_TRY(scope.check());
+  return DeviceCall(layer, stream)
+      .enqueue(inputs, outputs, workspace, workspaceBytes, nullptr);
+}
+
+moe_rt_status_t moe::rt::cuda::callAndWait(moe_rt_layer_t &layer,
+                                           const DLTensor *inputs,
+                                           const DLTensor *outputs,
+                                           void *workspace,
+                                           uint64_t workspaceBytes) {
+  const Device &device = *layer.module->context->device;
+  ContextScope scope(device);
+  MOE_RT_TRY(scope.check());
+  ErrorRecord record = {};
+  DeviceCall call(layer, nullptr);
+  moe_rt_status_t status =
+      call.enqueue(inputs, outputs, workspace, workspaceBytes, &record);
+  if (!call.hasEnqueued())
+    return status;
+  // Also where a part of it failed: the caller may free its memory.
+  const Driver &driver = device.driver();
+  moe_rt_status_t ran =
+      driver.check(driver.cuStreamSynchronize(nullptr), "run function '%s'",
+                   layer.function.name.c_str());
+  if (status) {
+    moe_rt_status_free(ran);
+    return status;
+  }
+  MOE_RT_TRY(ran);
+  return layer.reports->check(record);
+}

@@ -1,0 +1,42 @@
+//===- device_weights.h - Weights in memory of a device ---------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_CUDA_DEVICE_WEIGHTS_H
+#define MOE_RT_SRC_CUDA_DEVICE_WEIGHTS_H
+
+#include "cuda/memory.h"
+#include "weights.h"
+
+namespace moe::rt::cuda {
+
+/// The weights of a layer on a device. Its kernels must have been loaded.
+/// Binding and reading happen within a ContextScope.
+class DeviceWeights final : public LayerWeights {
+public:
+  DeviceWeights(const moe_rt_module_t &module, const Function &function)
+      : LayerWeights(module, function), device(*module.context->device),
+        staging(device) {}
+
+  uint64_t ownedBytes() const override;
+
+private:
+  moe_rt_status_t own(const Argument &argument, const char *what,
+                      BoundTensor &out) override;
+  moe_rt_status_t load(const WeightSource &source, size_t position,
+                       const BoundTensor &out) override;
+  moe_rt_status_t prepare(const WeightSource &source,
+                          const Preparation &preparation,
+                          const BoundTensor &out) override;
+
+  const Device &device;
+  PinnedBuffer staging; // what is read passes through it
+  std::vector<DeviceBuffer> owned;
+};
+
+} // namespace moe::rt::cuda
+
+#endif // MOE_RT_SRC_CUDA_DEVICE_WEIGHTS_H

@@ -1,0 +1,29 @@
+//===- layer.h - Layers -----------------------------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_LAYER_H
+#define MOE_RT_SRC_LAYER_H
+
+#include "call.h"
+#include "cuda/reports.h"
+#include "statistics.h"
+#include "weights.h"
+
+struct moe_rt_layer_s {
+  moe_rt_layer_s(moe_rt_module_t *module, const moe::rt::Function &function)
+      : module(module), function(function) {}
+
+  moe_rt_module_t *module;
+  const moe::rt::Function &function;
+  moe::rt::CallLayout layout;
+  std::unique_ptr<moe::rt::LayerWeights> weights;
+  moe::rt::Statistics statistics; // of calls on the CPU
+  /// Those on a device; empty on the CPU.
+  std::unique_ptr<moe::rt::cuda::Reports> reports;
+};
+
+#endif // MOE_RT_SRC_LAYER_H
