@@ -1,0 +1,217 @@
+//===- driver.h - The state of the driver -----------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What the handles of the driver API point to. One lock guards all of it; every
+// exported function takes it and turns faults into results.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_CUDA_DOUBLE_DRIVER_H
+#define MOE_CUDA_DOUBLE_DRIVER_H
+
+#include "cuda_abi.h"
+#include "device_memory.h"
+#include "fault.h"
+#include "log.h"
+#include "machine.h"
+#include "settings.h"
+
+#include <chrono>
+#include <mutex>
+#include <set>
+#include <thread>
+
+namespace moe::gpu {
+
+/// What a stream does later: launches, copies, memsets. It may run more than
+/// once, as the node of a graph.
+using Action = std::function<void()>;
+
+/// A place in the order of a stream: behind its first `count` works.
+struct StreamPosition {
+  CUstream stream;
+  uint64_t count;
+};
+
+struct Work {
+  Action action;
+  std::vector<StreamPosition> after;
+};
+
+/// A graph under construction by the streams that are captured into it.
+struct Capture {
+  CUstream origin;
+  CUstreamCaptureMode mode;
+  std::thread::id thread;
+  bool invalidated = false;
+  std::vector<Action> nodes;
+  /// For the streams that joined by an event: the nodes up to their last one,
+  /// and those that the origin has waited for.
+  struct Branch {
+    size_t last = 0, joined = 0;
+  };
+  std::map<CUstream, Branch> branches;
+};
+
+} // namespace moe::gpu
+
+struct CUctx_st {
+  CUdevice device = 0;
+  bool primary = false;
+  int retained = 0;
+  bool alive = true;
+  CUresult error = CUDA_SUCCESS; // sticky
+  CUstream legacy = nullptr, perThread = nullptr;
+};
+
+struct CUmod_st {
+  CUcontext context;
+  std::unique_ptr<moe::gpu::Module> module;
+  std::map<std::string, std::unique_ptr<CUfunc_st>, std::less<>> functions;
+  std::vector<uint64_t> memory; // of its variables
+};
+
+struct CUfunc_st {
+  CUmodule module;
+  const moe::gpu::Function *function;
+  moe::gpu::SharedLayout layout;
+  int maxDynamicShared = 0;
+  bool nonPortableCluster = false;
+};
+
+struct CUstream_st {
+  CUcontext context;
+  bool blocking; // orders itself with the legacy stream
+  std::deque<moe::gpu::Work> queue;
+  std::vector<moe::gpu::StreamPosition> waits; // of the next work
+  uint64_t done = 0;
+  std::shared_ptr<moe::gpu::Capture> capture;
+
+  uint64_t enqueued() const { return done + queue.size(); }
+};
+
+struct CUevent_st {
+  CUcontext context;
+  bool timing;
+  bool recorded = false;
+  moe::gpu::StreamPosition position = {nullptr, 0};
+  std::shared_ptr<double> milliseconds; // when it happened
+  // Recorded in a stream that is captured: behind which node.
+  std::shared_ptr<moe::gpu::Capture> capture;
+  size_t node = 0;
+  CUstream captureStream = nullptr;
+};
+
+struct CUgraph_st {
+  CUcontext context;
+  std::vector<moe::gpu::Action> nodes;
+};
+
+struct CUgraphExec_st {
+  CUcontext context;
+  std::vector<moe::gpu::Action> nodes;
+};
+
+namespace moe::gpu {
+
+class Driver {
+public:
+  Settings settings;
+  Log log;
+  bool initialised = false;
+  std::string message; // of what failed last
+  uint64_t launches = 0, instructions = 0;
+  std::vector<std::unique_ptr<DeviceMemory>> memories; // of each device
+  std::vector<CUcontext> primary;                      // of each device
+
+  // Everything that is valid.
+  std::set<CUcontext> contexts;
+  std::set<CUmodule> modules;
+  std::set<CUfunction> functions;
+  std::set<CUstream> streams;
+  std::set<CUevent> events;
+  std::set<CUgraph> graphs;
+  std::set<CUgraphExec> executables;
+
+  ~Driver() { clear(); }
+  void initialise();
+  void clear();
+
+  // Contexts. `current` fails without one and if it is dead.
+  CUcontext createContext(CUdevice device, bool primary);
+  void destroyContext(CUcontext context);
+  CUcontext current();
+  void requireInitialised() const {
+    if (!initialised)
+      fail(CUDA_ERROR_NOT_INITIALIZED, "cuInit was not called");
+  }
+  void checkDevice(CUdevice device) const;
+  DeviceMemory &memory() { return *memories[current()->device]; }
+
+  // Streams.
+  CUstream createStream(CUcontext context, bool blocking);
+  CUstream stream(CUstream handle); // the default ones too
+  /// Append to a stream, or to the graph that it is captured into.
+  void submit(CUstream stream, Action action);
+  void synchronise(CUstream stream, uint64_t count);
+  void synchroniseContext(CUcontext context);
+  /// Wait for what the legacy stream waits for, and for itself.
+  void synchroniseLegacy(CUcontext context);
+  bool step(CUstream stream); // one work; false if there was none
+
+  // Captures.
+  void checkCapture(CUstream stream);
+  /// The call is not allowed while somebody captures in a strict mode.
+  void unsafeDuringCapture(const char *call);
+  /// The call uses the legacy stream, which nobody can while a stream that
+  /// orders itself with it is captured.
+  void implicitDuringCapture(CUcontext context);
+  std::vector<std::shared_ptr<Capture>> captures() const;
+};
+
+/// The one instance. Only under the lock.
+Driver &driver();
+std::recursive_mutex &driverLock();
+/// The contexts of the calling thread, the current one last.
+std::vector<CUcontext> &contextStack();
+
+template <typename Handle>
+void checkHandle(const std::set<Handle> &valid, Handle handle,
+                 const char *what) {
+  if (valid.count(handle) == 0)
+    fail(CUDA_ERROR_INVALID_HANDLE, "not a valid ", what);
+}
+
+template <typename T> void checkPointer(T *pointer) {
+  if (!pointer)
+    fail(CUDA_ERROR_INVALID_VALUE, "a pointer to a result is null");
+}
+
+/// The body of an exported function.
+template <typename Body> CUresult entry(const char *name, Body body) {
+  std::lock_guard<std::recursive_mutex> guard(driverLock());
+  Driver &state = driver();
+  try {
+    return body(state);
+  } catch (const Fault &fault) {
+    state.message = text(name, ": ", fault.message);
+    state.log.write("error", {{"call", name},
+                              {"code", int(fault.code)},
+                              {"message", fault.message}});
+    return fault.code;
+  } catch (const std::bad_alloc &) {
+    state.message = text(name, ": the host has no memory");
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  } catch (...) {
+    state.message = text(name, ": unexpected");
+    return CUDA_ERROR_UNKNOWN;
+  }
+}
+
+} // namespace moe::gpu
+
+#endif // MOE_CUDA_DOUBLE_DRIVER_H

@@ -1,0 +1,445 @@
+//===- machine.cpp - Schedule the threads of a launch ---------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "machine.h"
+#include "mbarrier.h"
+
+#include <algorithm>
+#include <numeric>
+
+using namespace moe::gpu;
+
+// How many instructions a thread executes before others have their turn.
+static constexpr uint64_t turnInstructions = 4096;
+// How often waits that nobody can end may time out: code may count the times.
+static constexpr int idlePasses = 1000;
+
+Machine::Machine(const Settings &settings, DeviceMemory &memory,
+                 const LaunchConfig &launch, uint64_t launchNumber)
+    : settings(settings), memory(memory), config(launch),
+      layout(launch.module->layout(*launch.function)),
+      random(settings.seed + launchNumber), launchNumber(launchNumber),
+      limit(settings.instructions), sites(launch.module->sites) {}
+
+Machine::~Machine() = default;
+
+void Machine::run() {
+  uint32_t size = config.cluster[0] * config.cluster[1] * config.cluster[2];
+  uint64_t blocks = uint64_t(config.grid[0]) * config.grid[1] * config.grid[2];
+  uint64_t clusters = blocks / size;
+  order.resize(clusters);
+  std::iota(order.begin(), order.end(), 0);
+  if (settings.random())
+    for (uint64_t i = clusters; i > 1; --i)
+      std::swap(order[i - 1], order[random.below(static_cast<uint32_t>(i))]);
+  uint64_t atOnce =
+      config.cooperative
+          ? clusters
+          : std::max<uint64_t>(1, settings.multiprocessors / size);
+  int idle = 0;
+  try {
+    while (true) {
+      while (started < order.size() && resident.size() < atOnce)
+        startCluster(order[started++]);
+      if (resident.empty())
+        return;
+      bool progress = runPass();
+      currentThread = nullptr;
+      if (executed > limit)
+        fail(CUDA_ERROR_LAUNCH_TIMEOUT, "kernel '", config.function->name,
+             "' does not end: ", executed, " instructions");
+      if (progress || landOne()) {
+        idle = 0;
+      } else if (!busy) {
+        if (++idle > idlePasses)
+          reportDeadlock();
+        expireWaits();
+      }
+    }
+  } catch (Fault &fault) {
+    if (currentThread && currentInstruction)
+      fault.message =
+          where(*currentThread, *currentInstruction) + ": " + fault.message;
+    throw;
+  }
+}
+
+std::string Machine::where(const Thread &thread, const Instruction &i) const {
+  const Block &block = *thread.block;
+  const syntax::Statement &statement =
+      config.module->statement(*thread.function, i);
+  std::string_view instruction = statement.text;
+  // Long register lists say little.
+  if (instruction.size() > 120)
+    instruction = instruction.substr(0, 117);
+  return text("kernel '", config.function->name, "', block (", block.id[0], ",",
+              block.id[1], ",", block.id[2], "), thread (", thread.tid[0], ",",
+              thread.tid[1], ",", thread.tid[2], "), line ", statement.line,
+              ": '", instruction,
+              instruction.size() < statement.text.size() ? "...'" : "'");
+}
+
+//===----------------------------------------------------------------------===//
+// Clusters come and go
+//===----------------------------------------------------------------------===//
+
+void Machine::startCluster(uint32_t number) {
+  auto cluster = std::make_unique<Cluster>();
+  const uint32_t *size = config.cluster;
+  uint32_t count[3];
+  for (int i = 0; i < 3; ++i)
+    count[i] = config.grid[i] / size[i];
+  cluster->id[0] = number % count[0];
+  cluster->id[1] = number / count[0] % count[1];
+  cluster->id[2] = number / count[0] / count[1];
+
+  uint32_t blocks = size[0] * size[1] * size[2];
+  uint32_t threads = config.block[0] * config.block[1] * config.block[2];
+  uint32_t warps = (threads + 31) / 32;
+  uint32_t slots = (config.function->slots() + 3) / 4 * 4;
+  uint32_t agents = blocks * (2 * warps + (warps + 3) / 4);
+  bool races = !settings.allowRaces && agents <= Epoch::maxAgents;
+  cluster->barrierClock = cluster->strongClock = Clock(agents);
+  for (uint32_t rank = 0; rank < blocks; ++rank) {
+    auto block = std::make_unique<Block>();
+    block->machine = this;
+    block->cluster = cluster.get();
+    block->rank = rank;
+    uint32_t in[3] = {rank % size[0], rank / size[0] % size[1],
+                      rank / size[0] / size[1]};
+    for (int i = 0; i < 3; ++i)
+      block->id[i] = cluster->id[i] * size[i] + in[i];
+    block->multiprocessor =
+        static_cast<uint32_t>((resident.size() * blocks + rank) %
+                              static_cast<uint32_t>(settings.multiprocessors));
+    block->liveThreads = threads;
+    block->threads = std::vector<Thread>(threads);
+    block->warps = std::vector<Warp>(warps);
+    block->warpgroups.resize((warps + 3) / 4);
+    // Registers start with a value that no code expects.
+    block->frames.assign(size_t(threads) * slots, 0xFFFFFFFF);
+    block->shared.reset(layout.dynamicAt + config.dynamicShared,
+                        block->threads.data(), settings.allowUninitialised,
+                        races);
+    block->registersPerThread.assign(warps, initialRegisters());
+    for (Block::Barrier &barrier : block->barriers)
+      barrier.clock = Clock(agents);
+    for (uint32_t g = 0; g < block->warpgroups.size(); ++g)
+      block->warpgroups[g].agent = block->firstAgent() + 2 * warps + g;
+    for (uint32_t w = 0; w < warps; ++w) {
+      Warp &warp = block->warps[w];
+      warp.block = block.get();
+      warp.threads = &block->threads[w * 32];
+      warp.index = w;
+      warp.agent = block->firstAgent() + w;
+      warp.bulkAgent = warp.agent + warps;
+      uint32_t lanes = std::min(32u, threads - w * 32);
+      warp.exists = warp.ready = lanes == 32 ? 0xFFFFFFFF : (1u << lanes) - 1;
+      warp.clock = Clock(agents);
+      warp.clock.tick(warp.agent);
+    }
+    for (uint32_t t = 0; t < threads; ++t) {
+      Thread &thread = block->threads[t];
+      thread.block = block.get();
+      thread.warp = &block->warps[t / 32];
+      thread.index = static_cast<uint16_t>(t);
+      thread.lane = t % 32;
+      thread.tid[0] = t % config.block[0];
+      thread.tid[1] = t / config.block[0] % config.block[1];
+      thread.tid[2] = t / config.block[0] / config.block[1];
+      thread.function = config.function;
+      thread.frame = &block->frames[size_t(t) * slots];
+      thread.pc = config.function->code.data();
+      thread.local.assign(config.function->localBytes, 0xFF);
+      initFrame(thread);
+    }
+    cluster->blocks.push_back(std::move(block));
+  }
+  resident.push_back(std::move(cluster));
+}
+
+/// What ptxas gives a kernel whose launch bounds are known: as many registers
+/// as its blocks may have.
+uint32_t Machine::initialRegisters() const {
+  const syntax::Function &source = *config.function->source;
+  if (source.maxRegisters != 0)
+    return source.maxRegisters;
+  const uint32_t *bound =
+      source.requiredThreads[0] ? source.requiredThreads : source.maxThreads;
+  uint32_t threads = bound[0] ? bound[0] * bound[1] * bound[2] : 1024;
+  uint32_t blocks = std::max(1u, source.minBlocks);
+  return std::min(255u, 65536 / (threads * blocks) / 8 * 8);
+}
+
+/// A cluster all of whose threads have exited.
+void Machine::retire(Cluster &cluster) {
+  for (auto &block : cluster.blocks)
+    for (Thread &thread : block->threads)
+      thread.bulks.finishWrites();
+}
+
+//===----------------------------------------------------------------------===//
+// Turns
+//===----------------------------------------------------------------------===//
+
+bool Machine::runPass() {
+  uint64_t before = effects;
+  busy = false;
+  size_t first = settings.random() && resident.size() > 1
+                     ? random.below(static_cast<uint32_t>(resident.size()))
+                     : 0;
+  for (size_t c = 0; c < resident.size(); ++c) {
+    Cluster &cluster = *resident[(first + c) % resident.size()];
+    for (auto &block : cluster.blocks) {
+      if (block->finished)
+        continue;
+      size_t warps = block->warps.size();
+      size_t start =
+          settings.random() ? random.below(static_cast<uint32_t>(warps)) : 0;
+      for (size_t w = 0; w < warps; ++w) {
+        Warp &warp = block->warps[(start + w) % warps];
+        if (warp.polling)
+          poll(warp);
+        if (warp.ready)
+          runWarp(warp);
+      }
+      currentThread = nullptr;
+    }
+  }
+  for (size_t c = 0; c < resident.size();) {
+    if (resident[c]->liveThreads() != 0) {
+      ++c;
+      continue;
+    }
+    retire(*resident[c]);
+    resident.erase(resident.begin() + static_cast<ptrdiff_t>(c));
+  }
+  if (settings.random())
+    landRandomly();
+  return effects != before;
+}
+
+/// Run a warp's threads until each waits or had its turn.
+void Machine::runWarp(Warp &warp) {
+  uint32_t rested = 0; // threads that have nothing more to do in this pass
+  while (uint32_t choice = warp.ready & ~rested) {
+    uint32_t lane = static_cast<uint32_t>(__builtin_ctz(choice));
+    if (settings.random()) {
+      // Any of them: the first behind a lane that was drawn.
+      uint32_t from = random.below(32);
+      if (uint32_t above = choice & ~((1u << from) - 1))
+        lane = static_cast<uint32_t>(__builtin_ctz(above));
+    }
+    Thread &thread = warp.threads[lane];
+    if (runThread(thread) == Turn::Ended)
+      rested |= 1u << lane;
+  }
+}
+
+Machine::Turn Machine::runThread(Thread &thread) {
+  currentThread = &thread;
+  yielded = false;
+  uint64_t turn = turnInstructions;
+  if (settings.random())
+    turn = 1 + random.below(300);
+  uint64_t left = thread.warp->wgmma.inFlightCount != 0
+                      ? runInstructions<true>(thread, turn)
+                      : runInstructions<false>(thread, turn);
+  executed += turn - left;
+  if (thread.state != State::Ready)
+    return Turn::Waits;
+  if (yielded)
+    return Turn::Ended;
+  if (left != 0)
+    return Turn::Goes;
+  busy = true;
+  return Turn::Ended;
+}
+
+template <bool checked>
+uint64_t Machine::runInstructions(Thread &thread, uint64_t left) {
+  do {
+    const Instruction &i = *thread.pc++;
+    --left;
+    currentInstruction = &i;
+    if (i.guard >= 0 && (thread.frame[i.guard] != 0) == i.guardNegated)
+      continue;
+    if (checked)
+      checkInFlight(thread, i);
+    if (i.run(thread, i) == Step::Stop)
+      break;
+  } while (left != 0);
+  return left;
+}
+
+Step Machine::wait(Thread &thread, const Instruction &i, State state) {
+  thread.state = state;
+  thread.at = &i;
+  uint32_t bit = 1u << thread.lane;
+  thread.warp->ready &= ~bit;
+  if (state == State::Mbarrier || state == State::Cluster ||
+      state == State::Registers || state == State::Warpgroup)
+    thread.warp->polling |= bit;
+  return Step::Stop;
+}
+
+void Machine::makeReady(Thread &thread) {
+  uint32_t bit = 1u << thread.lane;
+  thread.state = State::Ready;
+  thread.warp->ready |= bit;
+  thread.warp->polling &= ~bit;
+}
+
+/// Let threads try again that wait for something which may have happened.
+void Machine::poll(Warp &warp) {
+  for (uint32_t lanes = warp.polling; lanes; lanes &= lanes - 1) {
+    Thread &thread = warp.threads[__builtin_ctz(lanes)];
+    if (thread.state == State::Mbarrier &&
+        barrierParity(*thread.waitBlock, thread.waitOffset) ==
+            thread.waitParity)
+      continue;
+    if (thread.state == State::Cluster &&
+        thread.block->cluster->phase == thread.clusterPhase)
+      continue;
+    thread.pc = thread.at;
+    makeReady(thread);
+  }
+}
+
+/// Nobody can go on: waits of mbarrier.try_wait may end without success.
+void Machine::expireWaits() {
+  for (auto &cluster : resident)
+    for (auto &block : cluster->blocks)
+      for (Warp &warp : block->warps)
+        for (uint32_t lanes = warp.polling; lanes; lanes &= lanes - 1) {
+          Thread &thread = warp.threads[__builtin_ctz(lanes)];
+          if (thread.state != State::Mbarrier)
+            continue;
+          thread.failedWait = nullptr;
+          thread.pc = thread.at;
+          makeReady(thread);
+        }
+}
+
+//===----------------------------------------------------------------------===//
+// Asynchronous copies
+//===----------------------------------------------------------------------===//
+
+void Machine::startCopy(AsyncCopy copy) {
+  ++effects;
+  pending.push_back(std::move(copy));
+  if (settings.immediate())
+    land(pending.size() - 1);
+}
+
+void Machine::land(size_t index) {
+  AsyncCopy copy = std::move(pending[index]);
+  pending.erase(pending.begin() + static_cast<ptrdiff_t>(index));
+  ++effects;
+  const Thread *thread = currentThread;
+  const Instruction *instruction = currentInstruction;
+  currentThread = copy.issuer;
+  currentInstruction = copy.at;
+  copy.land();
+  currentThread = thread;
+  currentInstruction = instruction;
+}
+
+/// Nothing else can happen: the latest moment for one copy to take effect. The
+/// newest that somebody waits for, so that they do not come in order.
+bool Machine::landOne() {
+  if (pending.empty())
+    return false;
+  auto awaited = [&](const AsyncCopy &copy) {
+    for (auto &cluster : resident)
+      for (auto &block : cluster->blocks)
+        for (Warp &warp : block->warps)
+          for (uint32_t lanes = warp.polling; lanes; lanes &= lanes - 1) {
+            const Thread &thread = warp.threads[__builtin_ctz(lanes)];
+            if (thread.state == State::Mbarrier &&
+                thread.waitBlock == copy.barrier &&
+                thread.waitOffset == copy.barrierOffset)
+              return true;
+          }
+    return false;
+  };
+  size_t chosen = pending.size();
+  for (size_t i = pending.size(); i-- > 0 && chosen == pending.size();)
+    if (awaited(pending[i]))
+      chosen = i;
+  land(chosen == pending.size() ? chosen - 1 : chosen);
+  return true;
+}
+
+void Machine::landRandomly() {
+  for (size_t i = 0; i < pending.size();)
+    if (random.below(4) == 0)
+      land(i);
+    else
+      ++i;
+}
+
+//===----------------------------------------------------------------------===//
+// Deadlock
+//===----------------------------------------------------------------------===//
+
+static const char *nameOf(State state) {
+  switch (state) {
+  case State::Ready:
+    return "polls";
+  case State::Collective:
+    return "waits for other threads of the instruction";
+  case State::Barrier:
+    return "waits at a barrier";
+  case State::Cluster:
+    return "waits for its cluster";
+  case State::Mbarrier:
+    return "waits for an mbarrier";
+  case State::Registers:
+    return "waits for registers";
+  case State::Warpgroup:
+    return "waits for other warps to issue their wgmma";
+  case State::Exited:
+    return "has exited";
+  }
+  return "";
+}
+
+void Machine::reportDeadlock() const {
+  std::string message = text("deadlock in kernel '", config.function->name,
+                             "': no thread can go on");
+  int lines = 0;
+  for (auto &cluster : resident)
+    for (auto &block : cluster->blocks)
+      for (Warp &warp : block->warps) {
+        // One line for the threads of a warp that wait at the same place.
+        uint32_t left = warp.live();
+        while (left && lines < 64) {
+          const Thread &first = warp.threads[__builtin_ctz(left)];
+          const Instruction *at =
+              first.state == State::Ready ? first.pc - 1 : first.at;
+          uint32_t same = 0;
+          for (uint32_t lanes = left; lanes; lanes &= lanes - 1) {
+            uint32_t lane = static_cast<uint32_t>(__builtin_ctz(lanes));
+            const Thread &thread = warp.threads[lane];
+            const Instruction *its =
+                thread.state == State::Ready ? thread.pc - 1 : thread.at;
+            if (its == at && thread.state == first.state)
+              same |= 1u << lane;
+          }
+          left &= ~same;
+          message += text("\n  warp ", warp.index, ", lanes ", Hex{same}, " ",
+                          nameOf(first.state), ": ", where(first, *at));
+          if (first.state == State::Mbarrier)
+            message += text(
+                " (offset ", first.waitOffset, ", parity ", first.waitParity,
+                ", ", describeBarrier(*first.waitBlock, first.waitOffset), ")");
+          ++lines;
+        }
+      }
+  throw Fault{CUDA_ERROR_LAUNCH_TIMEOUT, message};
+}

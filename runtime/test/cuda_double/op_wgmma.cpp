@@ -1,0 +1,533 @@
+//===- op_wgmma.cpp - Asynchronous products of a warpgroup ----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// PTX ISA 9.7.15 "Asynchronous Warpgroup Level Matrix Multiply-Accumulate
+// Instructions", with the matrix descriptors and the layouts of operands in
+// shared memory of 9.7.15.5.1 and the fragments of 9.7.15.5.2.
+//
+//===----------------------------------------------------------------------===//
+
+#include "matrix.h"
+#include "numeric.h"
+#include "ops.h"
+#include "tensor_map.h"
+
+#include <algorithm>
+
+using namespace moe::gpu;
+
+namespace {
+
+constexpr int wgmmaM = 64;
+constexpr int rowBytes = 32; // of k in one instruction, for every type
+
+/// What a wgmma is, beside its slots; kept in Instruction::data.
+struct WgmmaShape {
+  int n;
+  Type d, a, b;
+  bool aInRegisters;
+  bool negateA, negateB;
+  bool transposeA, transposeB; // MN-major
+  bool saturate;
+  uint32_t accumulators, fragments; // registers of D and of A
+
+  int k() const { return rowBytes * 8 / bitsOf(a); }
+};
+
+const WgmmaShape &shapeOf(const Instruction &i) {
+  return *static_cast<const WgmmaShape *>(i.data);
+}
+
+//===----------------------------------------------------------------------===//
+// Operands in shared memory
+//===----------------------------------------------------------------------===//
+
+/// A matrix descriptor. Offsets are in bytes.
+struct MatrixDescriptor {
+  uint32_t start, leading, stride, span;
+
+  explicit MatrixDescriptor(uint64_t bits)
+      : start((bits & 0x3FFF) << 4), leading((bits >> 16 & 0x3FFF) << 4),
+        stride((bits >> 32 & 0x3FFF) << 4) {
+    static constexpr uint32_t spans[] = {16, 128, 64, 32};
+    span = spans[bits >> 62];
+    if (bits >> 49 & 7)
+      fail(CUDA_ERROR_NOT_SUPPORTED,
+           "a matrix descriptor with a base offset is not modelled");
+    uint64_t unused = bits & 0x3FF1C000C000C000;
+    if (unused)
+      undefined("bits ", Hex{unused}, " of the matrix descriptor ", Hex{bits},
+                " are set, which mean nothing");
+  }
+
+  /// Where 16 bytes lie: along k for a K-major operand, along m or n for an
+  /// MN-major one. The canonical layouts, in units of such chunks; swizzling
+  /// works on the bits of the address.
+  uint32_t chunkK(uint32_t row, uint32_t chunk) const {
+    uint32_t pitch = span;
+    uint32_t along = span == 16 ? chunk * leading : chunk * 16;
+    return place(start + row / 8 * stride + row % 8 * pitch + along);
+  }
+  uint32_t chunkMN(uint32_t chunk, uint32_t k) const {
+    uint32_t perSpan = span / 16;
+    if (span == 16)
+      return place(start + chunk * stride + k % 8 * 16 + k / 8 * leading);
+    return place(start + chunk % perSpan * 16 + chunk / perSpan * leading +
+                 k % 8 * span + k / 8 * stride);
+  }
+
+private:
+  uint32_t place(uint32_t address) const {
+    address &= 0x3FFFF;
+    return span > 16 ? swizzled(address, span) : address;
+  }
+};
+
+/// Call `body` with the address, row and column of each 16 bytes of an operand
+/// of `rows` by k elements; columns count along k, rows along m or n, and the
+/// elements of the chunk follow along k, or along the rows if it is transposed.
+template <typename Body>
+void forChunks(const MatrixDescriptor &descriptor, int rows, int bits,
+               bool transposed, Body body) {
+  int perChunk = 128 / bits, k = rowBytes * 8 / bits;
+  if (transposed) {
+    for (int column = 0; column < k; ++column)
+      for (int row = 0; row < rows; row += perChunk)
+        body(descriptor.chunkMN(static_cast<uint32_t>(row / perChunk),
+                                static_cast<uint32_t>(column)),
+             row, column);
+    return;
+  }
+  for (int row = 0; row < rows; ++row)
+    for (int chunk = 0; chunk < 2; ++chunk)
+      body(descriptor.chunkK(static_cast<uint32_t>(row),
+                             static_cast<uint32_t>(chunk)),
+           row, chunk * perChunk);
+}
+
+uint32_t offsetOf(const Block &block, uint32_t address) {
+  SharedPlace place = block.machine->sharedPlace(
+      address | uint64_t(block.rank) << 24, 16, block);
+  return place.offset;
+}
+
+void checkOperand(Warp &warp, Epoch now, const MatrixDescriptor &descriptor,
+                  int rows, int bits, bool transposed) {
+  Block &block = *warp.block;
+  forChunks(descriptor, rows, bits, transposed,
+            [&](uint32_t address, int, int) {
+              block.shared.asyncReadIssued(now, warp.clock,
+                                           offsetOf(block, address), 16);
+            });
+}
+
+/// Into a matrix where element (row, column) is at row * rowStep + column *
+/// columnStep.
+void readOperand(Block &block, const MatrixDescriptor &descriptor, int rows,
+                 Type type, bool transposed, bool negate, float *to,
+                 int rowStep, int columnStep) {
+  ElementReader reader(type);
+  int bits = bitsOf(type), perChunk = 128 / bits;
+  uint32_t mask = bits == 32 ? ~0u : (1u << bits) - 1;
+  forChunks(descriptor, rows, bits, transposed,
+            [&](uint32_t address, int row, int column) {
+              uint32_t offset = offsetOf(block, address);
+              block.shared.asyncRead(offset, 16);
+              uint32_t words[4];
+              std::memcpy(words, block.shared.data(offset), 16);
+              for (int e = 0; e < perChunk; ++e) {
+                int bit = e * bits;
+                float value = reader(words[bit / 32] >> (bit % 32) & mask);
+                int r = row + (transposed ? e : 0);
+                int c = column + (transposed ? 0 : e);
+                to[r * rowStep + c * columnStep] = negate ? -value : value;
+              }
+            });
+}
+
+//===----------------------------------------------------------------------===//
+// Fragments
+//===----------------------------------------------------------------------===//
+
+/// Element `e` of register `r` of the accumulators of a thread: its row among
+/// the 16 of the warp and its column.
+struct Element {
+  int row, column;
+};
+Element accumulatorElement(int lane, int index) {
+  return {lane / 4 + 8 * (index / 2 % 2),
+          8 * (index / 4) + lane % 4 * 2 + index % 2};
+}
+
+void readFragments(Warp *warps, const WgmmaShape &shape, const uint32_t *slots,
+                   float *to) {
+  ElementReader reader(shape.a);
+  int bits = bitsOf(shape.a), perRegister = 32 / bits, k = shape.k();
+  uint32_t mask = bits == 32 ? ~0u : (1u << bits) - 1;
+  for (int t = 0; t < 128; ++t) {
+    const Thread &thread = warps[t / 32].threads[t % 32];
+    int group = t % 32 / 4, inGroup = t % 4;
+    for (uint32_t r = 0; r < shape.fragments; ++r) {
+      uint32_t word = thread.get<uint32_t>(slots[r]);
+      int row = t / 32 * 16 + group + 8 * int(r & 1);
+      int column = inGroup * perRegister + 4 * perRegister * int(r >> 1);
+      for (int e = 0; e < perRegister; ++e) {
+        float value = reader(word >> (bits * e) & mask);
+        to[row * k + column + e] = shape.negateA ? -value : value;
+      }
+    }
+  }
+}
+
+template <typename Body>
+void forAccumulators(Warp *warps, const WgmmaShape &shape, Body body) {
+  int perRegister = shape.d == Type::F16 ? 2 : 1;
+  for (int t = 0; t < 128; ++t) {
+    Thread &thread = warps[t / 32].threads[t % 32];
+    for (uint32_t r = 0; r < shape.accumulators; ++r)
+      for (int e = 0; e < perRegister; ++e) {
+        Element at =
+            accumulatorElement(t % 32, static_cast<int>(r) * perRegister + e);
+        body(thread, r, e, (t / 32 * 16 + at.row) * shape.n + at.column);
+      }
+  }
+}
+
+/// Let an operation take effect that all four warps have issued.
+void perform(Block &block, uint32_t group, WgmmaOperation &operation) {
+  const WgmmaShape &shape = shapeOf(*operation.at);
+  const uint32_t *slots = operation.at->list;
+  Warp *warps = &block.warps[group * 4];
+  int k = shape.k(), n = shape.n;
+  std::vector<float> a(static_cast<size_t>(wgmmaM * k)),
+      b(static_cast<size_t>(k * n));
+  std::vector<double> sums(static_cast<size_t>(wgmmaM * n), 0.0);
+  if (shape.aInRegisters)
+    readFragments(warps, shape, slots + shape.accumulators, a.data());
+  else
+    readOperand(block, MatrixDescriptor(operation.a), wgmmaM, shape.a,
+                shape.transposeA, shape.negateA, a.data(), k, 1);
+  readOperand(block, MatrixDescriptor(operation.b), n, shape.b,
+              shape.transposeB, shape.negateB, b.data(), 1, n);
+  if (operation.accumulate)
+    forAccumulators(warps, shape,
+                    [&](Thread &thread, uint32_t r, int e, int at) {
+                      double &sum = sums[static_cast<size_t>(at)];
+                      if (shape.d == Type::F16)
+                        sum = halfToFloat(static_cast<uint16_t>(
+                            thread.get<uint32_t>(slots[r]) >> (16 * e)));
+                      else if (shape.d == Type::S32)
+                        sum = thread.get<int32_t>(slots[r]);
+                      else
+                        sum = thread.get<float>(slots[r]);
+                    });
+  multiply(wgmmaM, n, k, a.data(), b.data(), sums.data());
+  forAccumulators(warps, shape, [&](Thread &thread, uint32_t r, int e, int at) {
+    double sum = sums[static_cast<size_t>(at)];
+    if (shape.d == Type::F16) {
+      uint32_t word = thread.get<uint32_t>(slots[r]);
+      uint32_t half = floatToHalf(sum);
+      word = e ? (word & 0xFFFF) | half << 16 : (word & 0xFFFF0000) | half;
+      thread.set<uint32_t>(slots[r], word);
+    } else if (shape.d == Type::S32) {
+      if (shape.saturate)
+        sum = std::max(-2147483648.0, std::min(2147483647.0, sum));
+      thread.set<int32_t>(slots[r],
+                          static_cast<int32_t>(static_cast<int64_t>(sum)));
+    } else {
+      thread.set<float>(slots[r], static_cast<float>(sum));
+    }
+  });
+  operation.done = true;
+  ++block.machine->effects;
+}
+
+//===----------------------------------------------------------------------===//
+// Issue and wait
+//===----------------------------------------------------------------------===//
+
+/// The registers of an operation are in use, or no longer.
+void count(Warp &warp, const Instruction &i, int by) {
+  WgmmaQueue &queue = warp.wgmma;
+  if (queue.inFlight.empty())
+    queue.inFlight.resize(warp.threads->function->slots());
+  for (uint32_t k = 0; k < i.count; ++k)
+    queue.inFlight[i.list[k]] =
+        static_cast<uint16_t>(queue.inFlight[i.list[k]] + by);
+  queue.inFlightCount += static_cast<uint64_t>(static_cast<int64_t>(by));
+}
+
+/// Registers may be shared with operations in flight only as the accumulators
+/// of the same shape.
+void checkOverlap(const Warp &warp, const WarpgroupQueue &queue,
+                  const Instruction &i) {
+  if (warp.wgmma.inFlightCount == 0)
+    return;
+  const WgmmaShape &shape = shapeOf(i);
+  for (uint64_t n = warp.wgmma.waited; n < warp.wgmma.issued; ++n) {
+    const Instruction &other = *queue.operations[n - queue.first].at;
+    const WgmmaShape &its = shapeOf(other);
+    bool same = its.accumulators == shape.accumulators &&
+                std::equal(i.list, i.list + shape.accumulators, other.list);
+    for (uint32_t x = 0; x < i.count; ++x)
+      for (uint32_t y = 0; y < other.count; ++y) {
+        bool accumulators = x < shape.accumulators && y < its.accumulators;
+        bool fragments = x >= shape.accumulators && y >= its.accumulators;
+        if (i.list[x] == other.list[y] && !(accumulators && same) && !fragments)
+          undefined("shares a register with a wgmma under way, but not as an "
+                    "accumulator of the same shape");
+      }
+  }
+}
+
+void issue(Warp &warp, const Instruction &i, uint32_t) {
+  const WgmmaShape &shape = shapeOf(i);
+  Block &block = *warp.block;
+  uint32_t group = warp.index / 4;
+  WarpgroupQueue &queue = block.warpgroups[group];
+  if (block.warps.size() < group * 4 + 4 ||
+      block.warps[group * 4 + 3].exists != 0xFFFFFFFF)
+    undefined("wgmma in a warpgroup of fewer than 128 threads");
+  if (!warp.wgmma.fenced)
+    undefined("the first wgmma of a warp needs a wgmma.fence before it");
+  if (!warp.threads->callers.empty())
+    fail(CUDA_ERROR_NOT_SUPPORTED,
+         "wgmma in a function that is called is not modelled");
+  checkOverlap(warp, queue, i);
+
+  const Thread &first = warp.threads[0];
+  uint64_t a = shape.aInRegisters ? 0 : first.get<uint64_t>(i.a);
+  uint64_t b = first.get<uint64_t>(i.b);
+  bool accumulate = first.get<uint32_t>(i.c) != 0;
+  if (i.flags[0])
+    accumulate = !accumulate;
+  for (uint32_t lane = 1; lane < 32; ++lane) {
+    const Thread &thread = warp.threads[lane];
+    if ((!shape.aInRegisters && thread.get<uint64_t>(i.a) != a) ||
+        thread.get<uint64_t>(i.b) != b ||
+        (thread.get<uint32_t>(i.c) != 0) != (first.get<uint32_t>(i.c) != 0))
+      undefined("lanes 0 and ", lane, " have different descriptors or scale-d");
+  }
+
+  uint64_t number = warp.wgmma.issued++;
+  if (number == queue.first + queue.operations.size()) {
+    Epoch now = Epoch::of(queue.agent, std::min(++queue.time, Epoch::maxTime));
+    if (!shape.aInRegisters)
+      checkOperand(warp, now, MatrixDescriptor(a), wgmmaM, bitsOf(shape.a),
+                   shape.transposeA);
+    checkOperand(warp, now, MatrixDescriptor(b), shape.n, bitsOf(shape.b),
+                 shape.transposeB);
+    Clock after = warp.clock;
+    after.set(now.agent(), now.time());
+    queue.operations.push_back(
+        {&i, a, b, accumulate, 0, false, std::move(after)});
+  }
+  WgmmaOperation &operation = queue.operations[number - queue.first];
+  if (operation.at != &i || operation.a != a || operation.b != b ||
+      operation.accumulate != accumulate)
+    undefined("the warps of a warpgroup issue different wgmma: another is at ",
+              block.machine->where(first, *operation.at));
+  operation.issuedBy |= 1u << (warp.index % 4);
+  count(warp, i, 1);
+  ++block.machine->effects;
+
+  Machine &machine = *block.machine;
+  bool now = machine.settings.immediate() ||
+             (machine.settings.random() && machine.random.below(2) == 0);
+  if (!now || operation.issuedBy != 15)
+    return;
+  // In order: it may read what those before it write.
+  for (WgmmaOperation &earlier : queue.operations) {
+    if (!earlier.done)
+      perform(block, group, earlier);
+    if (&earlier == &operation)
+      break;
+  }
+}
+
+/// The rest of the warp's turn has to look at registers in flight.
+Step issueAll(Thread &thread, const Instruction &i) {
+  thread.warp->arrive(thread, i, 0xFFFFFFFF, issue);
+  return Step::Stop;
+}
+
+void fence(Warp &warp, const Instruction &, uint32_t) {
+  warp.wgmma.fenced = true;
+}
+
+void commit(Warp &warp, const Instruction &, uint32_t) {
+  warp.wgmma.groups.push_back(warp.wgmma.issued);
+}
+
+/// The number of operations that a wait for all but `left` groups covers.
+uint64_t covered(const WgmmaQueue &queue, uint64_t left) {
+  if (queue.groups.size() <= left)
+    return queue.waited;
+  return queue.groups[queue.groups.size() - 1 - left];
+}
+
+void finishWait(Warp &warp, const Instruction &i, uint32_t) {
+  uint64_t left = static_cast<uint64_t>(i.offset);
+  WgmmaQueue &mine = warp.wgmma;
+  Block &block = *warp.block;
+  uint32_t group = warp.index / 4;
+  WarpgroupQueue &queue = block.warpgroups[group];
+  uint64_t end = covered(mine, left);
+  for (uint64_t n = mine.waited; n < end; ++n) {
+    WgmmaOperation &operation = queue.operations[n - queue.first];
+    if (!operation.done)
+      perform(block, group, operation);
+    count(warp, *operation.at, -1);
+    warp.acquire(operation.after);
+  }
+  mine.waited = std::max(mine.waited, end);
+  if (mine.groups.size() > left)
+    mine.groups.erase(mine.groups.begin(),
+                      mine.groups.end() - static_cast<ptrdiff_t>(left));
+  // Forget what all four warps have waited for.
+  uint64_t all = mine.waited;
+  for (uint32_t w = 0; w < 4; ++w)
+    all = std::min(all, block.warps[group * 4 + w].wgmma.waited);
+  for (; queue.first < all; ++queue.first)
+    queue.operations.pop_front();
+}
+
+Step waitGroup(Thread &thread, const Instruction &i) {
+  // Operations that other warps have yet to issue are not complete.
+  Warp &warp = *thread.warp;
+  uint64_t end = covered(warp.wgmma, static_cast<uint64_t>(i.offset));
+  const WarpgroupQueue &queue = thread.block->warpgroups[warp.index / 4];
+  for (uint64_t n = warp.wgmma.waited; n < end; ++n)
+    if (queue.operations[n - queue.first].issuedBy != 15)
+      return thread.machine().wait(thread, i, State::Warpgroup);
+  warp.arrive(thread, i, 0xFFFFFFFF, finishWait);
+  return Step::Stop;
+}
+
+template <Warp::Collective execute>
+Step wholeWarp(Thread &thread, const Instruction &i) {
+  return thread.warp->arrive(thread, i, 0xFFFFFFFF, execute);
+}
+
+} // namespace
+
+void moe::gpu::checkInFlight(const Thread &thread, const Instruction &i) {
+  if (i.run == issueAll || i.run == waitGroup)
+    return;
+  const std::vector<uint16_t> &inFlight = thread.warp->wgmma.inFlight;
+  auto check = [&](uint32_t slot) {
+    if (slot < inFlight.size() && inFlight[slot] != 0)
+      undefined("touches a register of a wgmma that is under way: "
+                "wgmma.wait_group has to come before");
+  };
+  check(i.d);
+  check(i.a);
+  check(i.b);
+  check(i.c);
+  check(i.e);
+  if (i.list)
+    for (uint32_t k = 0; k < i.count; ++k)
+      check(i.list[k]);
+}
+
+//===----------------------------------------------------------------------===//
+// Decoding
+//===----------------------------------------------------------------------===//
+
+static void decodeProduct(Decoder &d) {
+  auto shape = std::make_unique<WgmmaShape>();
+  std::optional<std::string_view> size = d.startingWith(".m64n");
+  if (!size)
+    d.error("unknown shape");
+  std::string words(*size);
+  int k = 0;
+  if (std::sscanf(words.c_str(), "%dk%d", &shape->n, &k) != 2)
+    d.error("unknown shape");
+  shape->saturate = d.has(".satfinite");
+  shape->d = d.type();
+  shape->a = d.type();
+  shape->b = d.type();
+  bool halves = shape->a == Type::F16 || shape->a == Type::BF16;
+  bool bytes = shape->a == Type::E4M3 || shape->a == Type::E5M2;
+  bool integers = shape->a == Type::S8 || shape->a == Type::U8;
+  bool supported =
+      (halves ? shape->a == shape->b : true) &&
+      (halves || bytes || integers || shape->a == Type::TF32) &&
+      bitsOf(shape->a) == bitsOf(shape->b) && k == shape->k() &&
+      shape->n >= 8 && shape->n <= 256 && shape->n % 8 == 0 &&
+      (integers ? shape->d == Type::S32
+                : shape->d == Type::F32 ||
+                      (shape->d == Type::F16 && shape->a != Type::BF16 &&
+                       shape->a != Type::TF32));
+  if (!supported)
+    d.error("types or shape are not supported");
+
+  d.expectOperands(4, 8);
+  std::vector<uint32_t> list = d.destinations(0, Type::B32);
+  shape->accumulators = static_cast<uint32_t>(
+      shape->d == Type::F16 ? shape->n / 4 : shape->n / 2);
+  if (list.size() != shape->accumulators)
+    d.error("expected ", shape->accumulators, " accumulators");
+  shape->aInRegisters = d.isVector(1);
+  if (shape->aInRegisters) {
+    std::vector<uint32_t> fragments = d.sources(1, Type::B32);
+    if (fragments.size() != 4)
+      d.error("expected 4 registers of A");
+    shape->fragments = 4;
+    list.insert(list.end(), fragments.begin(), fragments.end());
+  } else {
+    d.out.a = d.source(1, Type::B64);
+  }
+  d.out.b = d.source(2, Type::B64);
+  d.out.c = d.predicate(d.operand(3), &d.out.flags[0]);
+  // Integers have no scales; only halves can be transposed.
+  size_t next = 4;
+  if (!integers) {
+    int64_t scales[2] = {d.immediate(4), d.immediate(5)};
+    for (int64_t scale : scales)
+      if (scale != 1 && scale != -1)
+        d.error("scales are 1 or -1");
+    shape->negateA = scales[0] < 0;
+    shape->negateB = scales[1] < 0;
+    next = 6;
+  }
+  if (halves) {
+    if (!shape->aInRegisters)
+      shape->transposeA = d.immediate(next++) != 0;
+    shape->transposeB = d.immediate(next++) != 0;
+  }
+  d.expectOperands(next, next);
+  d.out.count = static_cast<uint32_t>(list.size());
+  d.out.list = d.keep(std::move(list));
+  d.out.data = d.own(std::move(shape));
+  d.out.run = issueAll;
+}
+
+static void decodeWgmma(Decoder &d) {
+  if (d.function.module.arch != 90 || !d.function.module.archSpecific)
+    d.error("wgmma needs .target sm_90a");
+  bool product = d.has(".mma_async");
+  d.need(".sync");
+  d.need(".aligned");
+  if (product) {
+    decodeProduct(d);
+  } else if (d.has(".fence")) {
+    d.expectOperands(0, 0);
+    d.out.run = wholeWarp<fence>;
+  } else if (d.has(".commit_group")) {
+    d.expectOperands(0, 0);
+    d.out.run = wholeWarp<commit>;
+  } else {
+    d.need(".wait_group");
+    d.expectOperands(1, 1);
+    d.out.offset = d.immediate(0);
+    d.out.run = waitGroup;
+  }
+}
+
+static constexpr DecodeEntry entries[] = {{"wgmma", decodeWgmma}};
+const DecodeTable moe::gpu::warpgroupInstructions = tableOf(entries);

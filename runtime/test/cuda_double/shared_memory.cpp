@@ -1,0 +1,192 @@
+//===- shared_memory.cpp - The shared memory of a block -------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "shared_memory.h"
+#include "machine.h"
+
+using namespace moe::gpu;
+
+// A writer: its thread, counted from 1, above its number of fences.
+static constexpr int fenceBits = 21;
+static constexpr uint32_t fenceMask = (1u << fenceBits) - 1;
+
+void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
+                         bool racesMatter) {
+  // Nothing of the block before is left, and nothing is zero.
+  bytes.assign(size, 0xFF);
+  states.assign(size, Unwritten);
+  writers.assign((size + 3) / 4, 0);
+  threads = owners;
+  allowUninitialised = mayReadAnything;
+  detectRaces = racesMatter;
+  if (detectRaces)
+    races.resize((size + 3) / 4);
+}
+
+void SharedMemory::checkReadable(uint32_t offset, uint32_t count) const {
+  for (uint32_t i = offset; i < offset + count; ++i) {
+    if (states[i] == Written)
+      continue;
+    if (states[i] == InFlight)
+      undefined("reads shared memory at offset ", i,
+                ", where an asynchronous copy is under way");
+    if (states[i] == Barrier)
+      undefined("reads the mbarrier object in shared memory at offset ", i,
+                " as data");
+    if (!allowUninitialised)
+      undefined("reads shared memory at offset ", i,
+                ", which nobody wrote in this block");
+  }
+}
+
+void SharedMemory::checkWritable(uint32_t offset, uint32_t count) const {
+  for (uint32_t i = offset; i < offset + count; ++i)
+    if (states[i] == Barrier)
+      undefined("overwrites the mbarrier object in shared memory at offset ",
+                i);
+    else if (states[i] == InFlight)
+      undefined("writes shared memory at offset ", i,
+                ", where an asynchronous copy is under way");
+}
+
+void SharedMemory::mark(uint32_t offset, uint32_t count, uint32_t writer) {
+  for (uint32_t word = offset / 4; word * 4 < offset + count; ++word)
+    writers[word] = writer;
+}
+
+void SharedMemory::checkRaces(Warp &warp, uint32_t offset, uint32_t count,
+                              bool write) {
+  uint32_t time = warp.clock[warp.agent];
+  if (time <= Epoch::maxTime)
+    checkRaces(Epoch::of(warp.agent, time), warp.clock, offset, count, write);
+}
+
+void SharedMemory::checkRaces(Epoch now, const Clock &clock, uint32_t offset,
+                              uint32_t count, bool write) {
+  // Parts of a word may belong to different warps.
+  if (!detectRaces || count < 4)
+    return;
+  for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
+    Epoch other =
+        write ? races.write(word, now, clock) : races.read(word, now, clock);
+    if (other.bits != 0)
+      undefined("data race: ", agentName(now.agent()),
+                write ? " writes" : " reads", " shared memory at offset ",
+                word * 4, ", which ", agentName(other.agent()),
+                " accesses too, and nothing orders the two");
+  }
+}
+
+/// Agents of the first block of a cluster come first.
+std::string SharedMemory::agentName(uint32_t agent) const {
+  const Block &block = *threads->block;
+  auto warps = static_cast<uint32_t>(block.warps.size());
+  uint32_t each = block.agents(), in = agent % each;
+  std::string name = in < warps ? text("warp ", in)
+                     : in < 2 * warps
+                         ? text("a bulk copy of warp ", in - warps)
+                         : text("a wgmma of warpgroup ", in - 2 * warps);
+  return block.cluster->blocks.size() > 1
+             ? text(name, " of block ", agent / each, " of the cluster")
+             : name;
+}
+
+void SharedMemory::read(Thread &thread, uint32_t offset, uint32_t count,
+                        bool strong) {
+  uint32_t four;
+  if (count == 4 &&
+      (std::memcpy(&four, &states[offset], 4), four == 0x01010101)) {
+    // The common case.
+  } else {
+    checkReadable(offset, count);
+  }
+  if (!strong)
+    checkRaces(*thread.warp, offset, count, false);
+}
+
+void SharedMemory::write(Thread &thread, uint32_t offset, uint32_t count,
+                         bool strong) {
+  checkWritable(offset, count);
+  std::memset(&states[offset], Written, count);
+  // Writers in other blocks of the cluster are not followed.
+  bool own = &thread >= threads && thread.index < 1024 &&
+             &thread == threads + thread.index;
+  mark(offset, count,
+       own ? (thread.index + 1u) << fenceBits | (thread.proxyFences & fenceMask)
+           : 0);
+  if (!strong)
+    checkRaces(*thread.warp, offset, count, true);
+}
+
+void SharedMemory::copyIssued(Warp &warp, uint32_t offset, uint32_t count) {
+  checkWritable(offset, count);
+  checkRaces(warp, offset, count, true);
+  std::memset(&states[offset], InFlight, count);
+}
+
+void SharedMemory::copyArrived(Thread &thread, uint32_t offset,
+                               uint32_t count) {
+  std::memset(&states[offset], Written, count);
+  mark(offset, count,
+       (thread.index + 1u) << fenceBits | (thread.proxyFences & fenceMask));
+  checkRaces(*thread.warp, offset, count, true);
+}
+
+void SharedMemory::asyncArrived(uint32_t offset, uint32_t count) {
+  std::memset(&states[offset], Written, count);
+  mark(offset, count, 0);
+}
+
+/// Whether the asynchronous proxy sees what `writer` wrote.
+bool SharedMemory::sees(uint32_t writer, bool barrier) const {
+  if (writer == 0)
+    return true;
+  const Thread &thread = threads[(writer >> fenceBits) - 1];
+  uint32_t fences = thread.proxyFences + (barrier ? thread.initFences : 0);
+  return (fences & fenceMask) != (writer & fenceMask);
+}
+
+void SharedMemory::asyncReadIssued(Epoch now, const Clock &clock,
+                                   uint32_t offset, uint32_t count) {
+  checkReadable(offset, count);
+  checkRaces(now, clock, offset, count, false);
+  for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
+    if (!sees(writers[word], false))
+      undefined("reads shared memory at offset ", word * 4,
+                " through the asynchronous proxy, but thread ",
+                (writers[word] >> fenceBits) - 1,
+                " wrote it through the generic proxy and executed no "
+                "fence.proxy.async since");
+    writers[word] = 0;
+  }
+}
+
+void SharedMemory::makeBarrier(Thread &thread, uint32_t offset) {
+  for (uint32_t i = offset; i < offset + 8; ++i)
+    if (states[i] == InFlight)
+      undefined("makes an mbarrier object in shared memory at offset ", i,
+                ", where an asynchronous copy is under way");
+  std::memset(&states[offset], Barrier, 8);
+  mark(offset, 8,
+       (thread.index + 1u) << fenceBits |
+           ((thread.proxyFences + thread.initFences) & fenceMask));
+}
+
+void SharedMemory::endBarrier(uint32_t offset) {
+  std::memset(&states[offset], Unwritten, 8);
+}
+
+bool SharedMemory::isBarrier(uint32_t offset) const {
+  for (uint32_t i = offset; i < offset + 8; ++i)
+    if (i >= states.size() || states[i] != Barrier)
+      return false;
+  return true;
+}
+
+bool SharedMemory::isHidden(uint32_t offset) const {
+  return !sees(writers[offset / 4], true);
+}

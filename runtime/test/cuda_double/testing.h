@@ -1,0 +1,151 @@
+//===- testing.h - What the tests of the double share -----------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_CUDA_DOUBLE_TESTING_H
+#define MOE_CUDA_DOUBLE_TESTING_H
+
+#include "cuda_abi.h"
+
+#include <cstring>
+#include <gtest/gtest.h>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace moe::gpu::test {
+
+/// Success, or what went wrong.
+#define EXPECT_OK(call) EXPECT_EQ(call, CUDA_SUCCESS) << Gpu::message()
+#define ASSERT_OK(call) ASSERT_EQ(call, CUDA_SUCCESS) << Gpu::message()
+
+struct Shape {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+/// A module: the header, what stands before the kernel, and a kernel `k` with
+/// these parameters and body. The body has some registers of each kind:
+/// %p, %h (16 bits), %r (32), %rd (64), %f and %fd.
+struct Source {
+  std::string body;
+  std::string parameters = ".param .u64 out";
+  std::string globals = "";
+  std::string directives = "";
+  std::string target = "sm_90a";
+  operator std::string() const;
+};
+
+/// A double that was just started. Every test has its own.
+class Gpu : public ::testing::Test {
+protected:
+  using Environment = std::map<std::string, std::string>;
+
+  void SetUp() override { start(); }
+  void TearDown() override { moe_cuda_double_reset(); }
+
+  /// As a new process with only these of the variables MOE_CUDA_DOUBLE_*.
+  void start(const Environment &environment = {});
+  static std::string message() { return moe_cuda_double_message(); }
+
+  /// A kernel of a module; nullptr after a failed expectation.
+  CUfunction load(const std::string &ptx, const char *name = "k");
+  /// The message with which loading fails.
+  std::string loadError(const std::string &ptx);
+
+  CUdeviceptr alloc(size_t bytes);
+  template <typename T> CUdeviceptr put(const std::vector<T> &data) {
+    CUdeviceptr address = alloc(data.size() * sizeof(T));
+    EXPECT_OK(cuMemcpyHtoD_v2(address, data.data(), data.size() * sizeof(T)));
+    return address;
+  }
+  template <typename T> std::vector<T> get(CUdeviceptr address, size_t count) {
+    std::vector<T> data(count);
+    EXPECT_OK(cuMemcpyDtoH_v2(data.data(), address, count * sizeof(T)));
+    return data;
+  }
+
+  /// Launch and wait.
+  template <typename... Args>
+  CUresult run(CUfunction kernel, Shape grid, Shape block, unsigned shared,
+               Args... args) {
+    void *parameters[] = {static_cast<void *>(&args)..., nullptr};
+    return runWith(kernel, grid, block, shared, parameters);
+  }
+  /// The message of a launch that has to fail with `code`.
+  template <typename... Args>
+  std::string failure(CUresult code, CUfunction kernel, Shape grid, Shape block,
+                      unsigned shared, Args... args) {
+    EXPECT_EQ(run(kernel, grid, block, shared, args...), code) << message();
+    return message();
+  }
+
+  /// Run `source` with one block and return what it wrote to `out`.
+  template <typename T>
+  std::vector<T> outputOf(const std::string &source, unsigned threads,
+                          size_t count, unsigned shared = 0) {
+    CUfunction kernel = load(source);
+    CUdeviceptr out = alloc(count * sizeof(T));
+    if (!kernel)
+      return std::vector<T>(count);
+    EXPECT_OK(run(kernel, {1}, {threads}, shared, out));
+    return get<T>(out, count);
+  }
+
+  /// Execute an instruction, which reads %a, %b and %c and writes %d, for each
+  /// index of the inputs. `types` are the register types of d, a, b and c.
+  template <typename D, typename A, typename B = A, typename C = A>
+  std::vector<D> apply(const std::string &instruction,
+                       std::vector<std::string> types, std::vector<A> a,
+                       std::vector<B> b = {}, std::vector<C> c = {}) {
+    size_t count = a.size();
+    b.resize(count);
+    c.resize(count);
+    CUfunction kernel = load(applySource(instruction, types));
+    CUdeviceptr out = alloc(count * 8);
+    if (!kernel)
+      return std::vector<D>(count);
+    CUdeviceptr pa = put(widened(a)), pb = put(widened(b)),
+                pc = put(widened(c));
+    EXPECT_OK(
+        run(kernel, {static_cast<unsigned>(count)}, {1}, 0, out, pa, pb, pc));
+    std::vector<uint64_t> wide = get<uint64_t>(out, count);
+    std::vector<D> result(count);
+    for (size_t i = 0; i < count; ++i)
+      std::memcpy(&result[i], &wide[i], sizeof(D));
+    return result;
+  }
+
+private:
+  template <typename T>
+  static std::vector<uint64_t> widened(const std::vector<T> &values) {
+    std::vector<uint64_t> wide(values.size(), 0);
+    for (size_t i = 0; i < values.size(); ++i)
+      std::memcpy(&wide[i], &values[i], sizeof(T));
+    return wide;
+  }
+  static std::string applySource(const std::string &instruction,
+                                 const std::vector<std::string> &types);
+  CUresult runWith(CUfunction kernel, Shape grid, Shape block, unsigned shared,
+                   void **parameters);
+};
+
+/// The same under every kind of asynchrony: as late as possible, at once, and
+/// drawn.
+class SeededGpu : public Gpu, public ::testing::WithParamInterface<int> {
+protected:
+  void SetUp() override { start({{"SEED", std::to_string(GetParam())}}); }
+};
+#define MOE_SEEDS ::testing::Values(0, 1, 2, 3, 4)
+
+/// Round to bf16 and back.
+uint16_t toBfloat(float value);
+float fromBfloat(uint16_t bits);
+/// Small integers and halves, which products and sums do not round.
+std::vector<uint16_t> bfloatPattern(size_t count, unsigned seed);
+
+} // namespace moe::gpu::test
+
+#endif // MOE_CUDA_DOUBLE_TESTING_H

@@ -1,0 +1,437 @@
+//===- thread.cpp - Frames, memory accesses and meetings of threads -------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "machine.h"
+
+#include <algorithm>
+
+using namespace moe::gpu;
+
+//===----------------------------------------------------------------------===//
+// Frames
+//===----------------------------------------------------------------------===//
+
+uint64_t Machine::specialValue(const Thread &thread,
+                               const SpecialUse &use) const {
+  const Block &block = *thread.block;
+  const Cluster &cluster = *block.cluster;
+  const uint32_t *size = config.cluster;
+  auto axis = [&](Special first) {
+    return static_cast<int>(use.which) - static_cast<int>(first);
+  };
+  switch (use.which) {
+  case Special::TidX:
+  case Special::TidY:
+  case Special::TidZ:
+    return thread.tid[axis(Special::TidX)];
+  case Special::NtidX:
+  case Special::NtidY:
+  case Special::NtidZ:
+    return config.block[axis(Special::NtidX)];
+  case Special::CtaidX:
+  case Special::CtaidY:
+  case Special::CtaidZ:
+    return block.id[axis(Special::CtaidX)];
+  case Special::NctaidX:
+  case Special::NctaidY:
+  case Special::NctaidZ:
+    return config.grid[axis(Special::NctaidX)];
+  case Special::LaneId:
+    return thread.lane;
+  case Special::WarpId:
+    return thread.index / 32;
+  case Special::NwarpId:
+    return block.warps.size();
+  case Special::SmId:
+    return block.multiprocessor;
+  case Special::NsmId:
+    return static_cast<uint64_t>(settings.multiprocessors);
+  case Special::GridId:
+    return launchNumber;
+  case Special::IsExplicitCluster:
+    return config.explicitCluster;
+  case Special::ClusterIdX:
+  case Special::ClusterIdY:
+  case Special::ClusterIdZ:
+    return cluster.id[axis(Special::ClusterIdX)];
+  case Special::NclusterIdX:
+  case Special::NclusterIdY:
+  case Special::NclusterIdZ: {
+    int i = axis(Special::NclusterIdX);
+    return config.grid[i] / size[i];
+  }
+  case Special::ClusterCtaidX:
+  case Special::ClusterCtaidY:
+  case Special::ClusterCtaidZ: {
+    int i = axis(Special::ClusterCtaidX);
+    return block.id[i] % size[i];
+  }
+  case Special::ClusterNctaidX:
+  case Special::ClusterNctaidY:
+  case Special::ClusterNctaidZ:
+    return size[axis(Special::ClusterNctaidX)];
+  case Special::ClusterCtarank:
+    return block.rank;
+  case Special::ClusterNctarank:
+    return uint64_t(size[0]) * size[1] * size[2];
+  case Special::LanemaskEq:
+    return 1u << thread.lane;
+  case Special::LanemaskLe:
+    return (2u << thread.lane) - 1;
+  case Special::LanemaskLt:
+    return (1u << thread.lane) - 1;
+  case Special::LanemaskGe:
+    return ~((1u << thread.lane) - 1);
+  case Special::LanemaskGt:
+    return ~((2u << thread.lane) - 1);
+  case Special::DynamicSmemSize:
+    return config.dynamicShared;
+  case Special::TotalSmemSize:
+    return layout.dynamicAt + config.dynamicShared;
+  case Special::LocalBase:
+    return thread.localBase;
+  case Special::SharedAddress:
+    return block.sharedAddress(layout.offsets.at(use.index));
+  }
+  return 0;
+}
+
+void Machine::initFrame(Thread &thread) {
+  const Function &function = *thread.function;
+  std::memcpy(thread.frame + function.registerEnd, function.tail.data(),
+              function.tail.size() * sizeof(uint32_t));
+  for (const SpecialUse &use : function.specials)
+    thread.set<uint64_t>(use.slot, specialValue(thread, use));
+}
+
+Step Machine::call(Thread &thread, const Instruction &i) {
+  const CallSite &site = *static_cast<const CallSite *>(i.data);
+  const Function &callee = *site.callee;
+  if (thread.callers.size() >= 256)
+    undefined("calls nest more than 256 deep");
+  if (thread.warp->wgmma.inFlightCount != 0)
+    undefined("calls a function while a wgmma of its warp is under way");
+  Thread::Caller caller = {thread.function,  thread.pc, thread.frame,
+                           thread.localBase, &site,     nullptr};
+  caller.words.reset(new uint32_t[callee.slots()]);
+  std::fill_n(caller.words.get(), callee.slots(), 0xFFFFFFFF);
+  uint32_t base = thread.localBase + thread.function->localBytes;
+  if (thread.local.size() < base + callee.localBytes)
+    thread.local.resize(base + callee.localBytes, 0xFF);
+  for (const CallSite::Copy &copy : site.arguments)
+    std::memcpy(&thread.local[base + copy.callee],
+                &thread.local[thread.localBase + copy.caller], copy.size);
+  thread.function = &callee;
+  thread.pc = callee.code.data();
+  thread.frame = caller.words.get();
+  thread.localBase = base;
+  thread.callers.push_back(std::move(caller));
+  initFrame(thread);
+  return Step::Go;
+}
+
+Step Machine::back(Thread &thread) {
+  if (thread.callers.empty()) {
+    exit(thread);
+    return Step::Stop;
+  }
+  Thread::Caller caller = std::move(thread.callers.back());
+  thread.callers.pop_back();
+  for (const CallSite::Copy &copy : caller.site->results)
+    std::memcpy(&thread.local[caller.localBase + copy.caller],
+                &thread.local[thread.localBase + copy.callee], copy.size);
+  thread.function = caller.function;
+  thread.pc = caller.pc;
+  thread.frame = caller.frame;
+  thread.localBase = caller.localBase;
+  return Step::Go;
+}
+
+void Machine::exit(Thread &thread) {
+  Warp &warp = *thread.warp;
+  if (warp.wgmma.inFlightCount != 0)
+    undefined("exits while a wgmma of its warp is under way");
+  if (thread.bulks.readsPending())
+    undefined("exits while its bulk copies still read shared memory: "
+              "cp.async.bulk.wait_group.read is missing");
+  uint32_t bit = 1u << thread.lane;
+  for (const Warp::Group &group : warp.groups)
+    if (group.members & bit)
+      undefined("exits, but other threads wait for it at ",
+                where(thread, *group.at));
+  thread.state = State::Exited;
+  warp.exited |= bit;
+  warp.ready &= ~bit;
+  --thread.block->liveThreads;
+  ++effects;
+  thread.block->noteExit(thread);
+  if (thread.block->liveThreads != 0)
+    return;
+  Block &block = *thread.block;
+  block.finished = true;
+  for (const AsyncCopy &copy : pending)
+    if (copy.from == &block || copy.to == &block || copy.barrier == &block)
+      undefined("its block ends while a bulk copy of it is under way, issued "
+                "in ",
+                where(*copy.issuer, *copy.at));
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+uint8_t *Machine::globalBytes(uint64_t address, uint32_t bytes,
+                              const Instruction &i) {
+  Site &site = sites[i.site];
+  if (address >= site.begin && address + bytes <= site.end)
+    return site.storage + (address - site.begin);
+  const DeviceMemory::Allocation *allocation = memory.find(address);
+  if (!allocation ||
+      bytes > allocation->bytes - (address - allocation->address))
+    fail(CUDA_ERROR_ILLEGAL_ADDRESS, "accesses ", bytes,
+         " bytes of global memory at ", Hex{address}, ": ",
+         memory.describe(address));
+  site = {allocation->address, allocation->address + allocation->bytes,
+          allocation->storage};
+  return site.storage + (address - site.begin);
+}
+
+SharedPlace Machine::sharedPlace(uint64_t address, uint32_t bytes,
+                                 const Block &accessor) const {
+  uint64_t rank = address >> 24;
+  uint64_t offset = (address & 0xFFFFFF) - settings.sharedReserved();
+  const auto &blocks = accessor.cluster->blocks;
+  if (rank >= blocks.size())
+    fail(CUDA_ERROR_ILLEGAL_ADDRESS, "shared memory address ", Hex{address},
+         " is of block ", rank, " of a cluster of ", blocks.size());
+  Block &block = *blocks[rank];
+  if (block.finished)
+    undefined("accesses the shared memory of block ", rank,
+              " of its cluster, which has ended");
+  if (offset + bytes > block.shared.size() || offset > block.shared.size())
+    fail(CUDA_ERROR_ILLEGAL_ADDRESS, "accesses ", bytes, " bytes at offset ",
+         static_cast<int64_t>(offset), " (address ", Hex{address}, ") of ",
+         block.shared.size(), " bytes of shared memory");
+  return {&block, static_cast<uint32_t>(offset)};
+}
+
+uint64_t Block::sharedAddress(uint32_t offset) const {
+  return (uint64_t(rank) << 24) + machine->settings.sharedReserved() + offset;
+}
+
+static const char *nameOf(Space space) {
+  switch (space) {
+  case Space::Shared:
+  case Space::SharedCluster:
+    return "shared";
+  case Space::Local:
+    return "local";
+  case Space::Param:
+    return "parameter";
+  default:
+    return "global";
+  }
+}
+
+uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
+                        Access kind, const Instruction &i, bool strong) {
+  if (space == Space::Generic) {
+    const GenericWindows &window = windows();
+    space = Space::Global;
+    if (address - window.shared < GenericWindows::sharedBytes) {
+      space = Space::SharedCluster;
+      address -= window.shared;
+    } else if (address - window.local < GenericWindows::localBytes) {
+      space = Space::Local;
+      address -= window.local;
+    } else if (address - window.param < GenericWindows::paramBytes) {
+      space = Space::Param;
+      address -= window.param;
+    }
+  }
+  if (address & (bytes - 1))
+    fail(CUDA_ERROR_MISALIGNED_ADDRESS, "accesses ", bytes, " bytes of ",
+         nameOf(space), " memory at ", Hex{address},
+         ", which is not a multiple of that");
+  Machine &machine = *block->machine;
+  machine.effects += kind == Access::Write;
+  if (strong || kind == Access::Atomic) {
+    Clock &order = block->cluster->strongClock;
+    warp->acquire(order);
+    warp->release(order);
+    strong = true;
+  }
+  switch (space) {
+  case Space::Shared:
+  case Space::SharedCluster: {
+    SharedPlace place = machine.sharedPlace(address, bytes, *block);
+    if (space == Space::Shared && place.block != block)
+      fail(CUDA_ERROR_INVALID_ADDRESS_SPACE, "address ", Hex{address},
+           " is of another block of the cluster, but the access is to "
+           ".shared::cta");
+    SharedMemory &shared = place.block->shared;
+    if (kind != Access::Write)
+      shared.read(*this, place.offset, bytes, strong);
+    if (kind != Access::Read)
+      shared.write(*this, place.offset, bytes, strong);
+    return shared.data(place.offset);
+  }
+  case Space::Local:
+    if (address + bytes > local.size() || address > local.size())
+      fail(CUDA_ERROR_ILLEGAL_ADDRESS, "accesses ", bytes,
+           " bytes of local memory at ", address, " of ", local.size());
+    return &local[address];
+  case Space::Param: {
+    const std::vector<uint8_t> &parameters = machine.config.parameters;
+    if (kind != Access::Read)
+      fail(CUDA_ERROR_ILLEGAL_ADDRESS, "writes a parameter of the kernel");
+    if (address + bytes > parameters.size() || address > parameters.size())
+      fail(CUDA_ERROR_ILLEGAL_ADDRESS, "accesses ", bytes,
+           " bytes of the parameters at ", address, " of ", parameters.size());
+    return const_cast<uint8_t *>(&parameters[address]);
+  }
+  case Space::Const:
+    if (kind != Access::Read)
+      fail(CUDA_ERROR_ILLEGAL_ADDRESS, "writes constant memory");
+    break;
+  default:
+    break;
+  }
+  return machine.globalBytes(address, bytes, i);
+}
+
+//===----------------------------------------------------------------------===//
+// Collective instructions
+//===----------------------------------------------------------------------===//
+
+Step Warp::arrive(Thread &thread, const Instruction &i, uint32_t members,
+                  Collective execute) {
+  Machine &machine = thread.machine();
+  uint32_t bit = 1u << thread.lane;
+  members &= exists;
+  if (!(members & bit))
+    undefined("the member mask ", Hex{members}, " does not name lane ",
+              uint32_t(thread.lane), ", which executes the instruction");
+  if (members & exited)
+    undefined("the member mask ", Hex{members}, " names lanes ",
+              Hex{members & exited}, ", which have exited");
+  Group *mine = nullptr;
+  for (Group &group : groups) {
+    if (group.at == &i && group.members == members && !(group.arrived & bit)) {
+      mine = &group;
+      continue;
+    }
+    // Each waits for the other at another place: neither will go on.
+    if ((group.members & bit) && (group.arrived & members))
+      undefined("lanes ", Hex{group.arrived}, " wait for lane ",
+                uint32_t(thread.lane), " with mask ", Hex{group.members},
+                " at ", machine.where(thread, *group.at),
+                ", but it waits for them here with mask ", Hex{members});
+  }
+  if (!mine) {
+    groups.push_back({&i, members, 0});
+    mine = &groups.back();
+  }
+  mine->arrived |= bit;
+  if (mine->arrived != members)
+    return machine.wait(thread, i, State::Collective);
+  groups.erase(groups.begin() + (mine - groups.data()));
+  execute(*this, i, members);
+  for (uint32_t others = members & ~bit; others; others &= others - 1)
+    machine.makeReady(threads[__builtin_ctz(others)]);
+  return Step::Go;
+}
+
+Epoch Warp::startBulkRead(Clock &after) {
+  uint32_t time = std::min(++bulkTime, Epoch::maxTime);
+  after = clock;
+  after.set(bulkAgent, time);
+  return Epoch::of(bulkAgent, time);
+}
+
+//===----------------------------------------------------------------------===//
+// Barriers of blocks and clusters
+//===----------------------------------------------------------------------===//
+
+bool Block::complete(const Barrier &barrier) const {
+  if (!barrier.active)
+    return false;
+  if (barrier.expected != 0)
+    return barrier.arrived == barrier.expected;
+  for (const Warp &warp : warps)
+    if (warp.live() && !(barrier.warps >> warp.index & 1))
+      return false;
+  return true;
+}
+
+void Block::release(Barrier &barrier) {
+  ++machine->effects;
+  for (Warp &warp : warps) {
+    if (!(barrier.waiting >> warp.index & 1))
+      continue;
+    warp.acquire(barrier.clock);
+    for (uint32_t lanes = warp.live(); lanes; lanes &= lanes - 1) {
+      Thread &thread = warp.threads[__builtin_ctz(lanes)];
+      if (thread.state != State::Barrier || thread.waitOffset != barrier.index)
+        continue;
+      switch (static_cast<BarrierReduction>(thread.at->flags[1])) {
+      case BarrierReduction::None:
+        break;
+      case BarrierReduction::And:
+        thread.set<uint32_t>(thread.at->d, barrier.holds == barrier.threads);
+        break;
+      case BarrierReduction::Or:
+        thread.set<uint32_t>(thread.at->d, barrier.holds != 0);
+        break;
+      case BarrierReduction::Count:
+        thread.set<uint32_t>(thread.at->d, barrier.holds);
+        break;
+      }
+      machine->makeReady(thread);
+    }
+  }
+  uint32_t index = barrier.index;
+  Clock clock = barrier.clock;
+  barrier = Barrier();
+  barrier.index = index;
+  barrier.clock = clock;
+}
+
+void Block::noteExit(Thread &thread) {
+  Warp &warp = *thread.warp;
+  // A warp arrives when all its threads that have not exited did.
+  for (uint32_t i = 0; i < 16; ++i) {
+    Warp::BarrierArrival &arrival = warp.barriers[i];
+    if (arrival.arrived && arrival.arrived == warp.live())
+      arriveAtBarrier(warp, i);
+    if (barriers[i].active && complete(barriers[i]))
+      release(barriers[i]);
+  }
+  cluster->noteExit(thread);
+}
+
+uint32_t Cluster::liveThreads() const {
+  uint32_t count = 0;
+  for (const auto &block : blocks)
+    count += block->liveThreads;
+  return count;
+}
+
+void Cluster::completeIfAll() {
+  if (arrived == 0 || arrived != liveThreads())
+    return;
+  arrived = 0;
+  ++phase;
+  ++blocks[0]->machine->effects;
+}
+
+void Cluster::noteExit(Thread &thread) {
+  // Its arrival at a phase that is not complete goes with it.
+  if (thread.clusterArrived && thread.clusterPhase == phase)
+    --arrived;
+  completeIfAll();
+}
