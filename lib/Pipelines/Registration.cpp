@@ -20,6 +20,14 @@ void mlir::moe::registerPipelines() {
       "moe-cpu-to-buffers",
       "Lower moe operations to kernels over buffers in one workspace",
       buildCPUToBuffersPipeline);
+  PassPipelineRegistration<GPUPipelineOptions>(
+      "moe-gpu",
+      "Lower moe operations to the LLVM dialect and kernels for an NVIDIA GPU",
+      buildGPUPipeline);
+  PassPipelineRegistration<GPUPipelineOptions>(
+      "moe-gpu-to-buffers",
+      "Lower moe operations to launches of kernels over buffers in one workspace",
+      buildGPUToBuffersPipeline);
   PassPipelineRegistration<>(
       "moe-fuse", "Fuse moe operations into grouped products",
       buildFusionPipeline);

@@ -64,13 +64,20 @@ featuresOf(const llvm::Target &target, llvm::StringRef triple,
     info.reset(target.createMCSubtargetInfo(llvm::Triple(triple), cpu, ""));
   if (!known || !info)
     return error("unknown target '" + cpu + "' for " + triple +
-                 "; expected 'host' or the name of a processor");
+                 "; expected 'host', the name of a processor or that of a GPU's "
+                 "architecture, such as sm_90a");
   llvm::SmallVector<std::string> features;
   for (const llvm::SubtargetFeatureKV &feature :
        info->getEnabledProcessorFeatures())
     if (isComputational(feature.Key))
       features.push_back(feature.Key);
   return features;
+}
+
+/// The least of the processors of an architecture.
+static llvm::StringRef baselineCPU(llvm::StringRef triple) {
+  return llvm::Triple(triple).getArch() == llvm::Triple::x86_64 ? "x86-64"
+                                                                : "generic";
 }
 
 llvm::Expected<TargetDescription>
@@ -83,6 +90,16 @@ TargetDescription::parse(llvm::StringRef name) {
       llvm::TargetRegistry::lookupTarget(llvm::Triple(description.triple), message);
   if (!target)
     return error(message);
+  if (name.starts_with("sm_")) {
+    // Any processor can start kernels.
+    description.device = name.str();
+    description.cpu = baselineCPU(description.triple).str();
+    auto features = featuresOf(*target, description.triple, description.cpu);
+    if (!features)
+      return features.takeError();
+    description.features = std::move(*features);
+    return description;
+  }
   if (name == "host") {
     description.cpu = llvm::sys::getHostCPUName().str();
     for (const auto &[feature, present] : llvm::sys::getHostCPUFeatures())
@@ -113,12 +130,6 @@ mlir::moe::parseTargets(llvm::StringRef names) {
     targets.push_back(std::move(*target));
   }
   return targets;
-}
-
-/// The least of the processors of an architecture.
-static llvm::StringRef baselineCPU(llvm::StringRef triple) {
-  return llvm::Triple(triple).getArch() == llvm::Triple::x86_64 ? "x86-64"
-                                                                : "generic";
 }
 
 llvm::Expected<std::unique_ptr<llvm::TargetMachine>>

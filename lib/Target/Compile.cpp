@@ -20,6 +20,10 @@ std::string mlir::moe::resolvePipeline(llvm::StringRef name,
                                        const TargetDescription &target) {
   if (name != "moe-cpu" && name != "moe-cpu-to-buffers")
     return name.str();
+  if (!target.device.empty())
+    return ("moe-gpu" + name.drop_front(strlen("moe-cpu")) + "{arch=" +
+            target.device + "}")
+        .str();
   auto has = [&](llvm::StringRef feature) {
     return llvm::is_contained(target.features, feature);
   };

@@ -66,14 +66,24 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
     return llvm::createStringError(
         llvm::inconvertibleErrorCode(),
         "expected at least one public function to export, got none");
-  return llvm::json::Object{
-      {"target",
-       llvm::json::Object{
-           {"triple", variant.target.triple},
-           {"cpu", variant.target.cpu},
-           {"features", llvm::json::Array(variant.target.features)}}},
-      {"functions", std::move(functions)},
-  };
+  llvm::json::Object target{
+      {"triple", variant.target.triple},
+      {"cpu", variant.target.cpu},
+      {"features", llvm::json::Array(variant.target.features)}};
+  if (!variant.target.device.empty())
+    target["device"] = llvm::json::Object{{"kind", "cuda"},
+                                          {"arch", variant.target.device}};
+  llvm::json::Object described{{"target", std::move(target)},
+                               {"functions", std::move(functions)}};
+  if (auto images = module->getAttrOfType<ArrayAttr>("moe.images")) {
+    described["images"] = toJSON(images);
+    for (llvm::json::Value &image : *described.getArray("images")) {
+      llvm::json::Value &symbol = (*image.getAsObject())["symbol"];
+      symbol = symbol.getAsString()->str() + variant.symbolSuffix;
+    }
+    described["kernels"] = toJSON(module->getAttr("moe.kernels"));
+  }
+  return described;
 }
 
 llvm::Expected<std::string>

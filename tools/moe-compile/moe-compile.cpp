@@ -9,6 +9,7 @@
 #include "moe/InitAll.h"
 #include "moe/Target/Target.h"
 
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
@@ -48,14 +49,16 @@ static cl::opt<std::string>
              cl::value_desc("type"), cl::cat(category));
 static cl::opt<std::string>
     targetNames("target",
-                cl::desc("Processors to make code for, the best first: host, "
-                         "or names such as x86-64-v4,x86-64-v3. The runtime "
-                         "takes the first whose features its machine has"),
+                cl::desc("What to make code for, the best first: host, processors "
+                         "such as x86-64-v4,x86-64-v3, and NVIDIA GPUs, "
+                         "sm_90a,sm_80. The runtime takes the first that its "
+                         "machine can run, on the device that it is asked for"),
                 cl::value_desc("names"), cl::init("host"), cl::cat(category));
 static cl::opt<std::string>
     pipeline("pipeline",
              cl::desc("Pipeline from moe operations to the LLVM dialect: moe-cpu, "
-                      "moe-reference or a list of passes"),
+                      "which for a GPU stands for moe-gpu, moe-reference or a list "
+                      "of passes"),
              cl::value_desc("name"), cl::init("moe-cpu"),
              cl::cat(category));
 
@@ -88,6 +91,7 @@ enum class Emit {
   LLVMDialect,
   LLVM,
   Assembly,
+  PTX,
   Object,
   Artifact
 };
@@ -102,6 +106,7 @@ static cl::opt<Emit> emit(
                    "the layer in the LLVM dialect, after the pipeline"),
         clEnumValN(Emit::LLVM, "llvm", "LLVM IR"),
         clEnumValN(Emit::Assembly, "asm", "assembly"),
+        clEnumValN(Emit::PTX, "ptx", "the kernels for a GPU"),
         clEnumValN(Emit::Object, "obj", "an object file"),
         clEnumValN(Emit::Artifact, "artifact",
                    "an artifact that moe-run and the runtime load (default)")),
@@ -200,6 +205,20 @@ static LogicalResult plan(ModuleOp module, const moe::TargetDescription &target,
   return manager.run(module);
 }
 
+/// The kernels of a module that a pipeline for a GPU has lowered.
+static int writeKernels(ModuleOp module) {
+  auto images = module->getAttrOfType<ArrayAttr>("moe.images");
+  if (!images)
+    return fail(llvm::createStringError(
+        "expected a GPU as the target, such as --target=sm_90a, got '" +
+        targetNames + "'"));
+  auto image = cast<DictionaryAttr>(images[0]);
+  auto data = module.lookupSymbol<mlir::LLVM::GlobalOp>(
+      image.getAs<StringAttr>("symbol").getValue());
+  // What is in the artifact ends with a zero.
+  return write(cast<StringAttr>(data.getValueOrNull()).getValue().drop_back());
+}
+
 static int compile(ModuleOp module) {
   if (emit == Emit::MLIR && !wantsPlan())
     return write(print(module));
@@ -234,6 +253,8 @@ static int compile(ModuleOp module) {
   }
   if (emit == Emit::LLVMDialect)
     return write(print(variants[0].module));
+  if (emit == Emit::PTX)
+    return writeKernels(variants[0].module);
 
   auto metadata = moe::buildMetadata(variants);
   if (!metadata)

@@ -9,6 +9,7 @@
 #define MOE_CONVERSION_PASSES_H
 
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
+#include "moe/Conversion/MoEToGPU/MoEToGPU.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 namespace mlir::moe {

@@ -75,4 +75,61 @@ def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
   ];
 }
 
+/// The GPU, as far as kernels are concerned.
+class GPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
+  let options = [
+    Option<"arch", "arch", "std::string", "\"sm_80\"",
+           "architecture: sm_90a, or another that the code of sm_80 runs on">
+  ];
+}
+
+def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
+  let summary = "Choose the tiles of grouped products on a GPU";
+  let description = [{
+    Gives every `moe.grouped_matmul` on tensors that tensor cores can compute an
+    attribute `moe.tiles`: the `#moe.tile` to make a kernel for, one for each range
+    of rows that an expert has on average.
+  }];
+  let statistics = [Statistic<"numTiled", "tiled", "products with tiles">];
+}
+
+def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
+  let summary = "Lower moe operations to kernels for NVIDIA GPUs";
+  let description = [{
+    `moe.gate`, `moe.route`, `moe.gather_sum`, and `moe.grouped_matmul` with
+    `moe.tiles`, on tensors, become `moe.launch` of kernels in a `gpu.module`.
+    Those that no kernel fits stay, and a remark says why.
+  }];
+  let statistics = [
+    Statistic<"numLowered", "lowered", "operations with kernels">,
+    Statistic<"numMissed", "missed", "operations without">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
+    "::mlir::math::MathDialect", "::mlir::LLVM::LLVMDialect",
+    "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"
+  ];
+}
+
+def MoEExpandDeviceMath : Pass<"moe-expand-device-math", "::mlir::gpu::GPUModuleOp"> {
+  let summary = "Functions of numbers as arithmetic that the device has";
+  let description = [{
+    In kernels, `math.exp` becomes the device's power of two with a correction,
+    other functions polynomials: there is no library to call.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::vector::VectorDialect"
+  ];
+}
+
+def MoESerializeKernels : Pass<"moe-serialize-kernels", "::mlir::ModuleOp"> {
+  let summary = "Turn kernels into PTX, as data of the program";
+  let description = [{
+    Each `gpu.module` in the LLVM and NVVM dialects becomes PTX in a constant of
+    the module, `moe.images` and `moe.kernels` say what there is.
+  }];
+}
+
 #endif // MOE_CONVERSION_PASSES_TD

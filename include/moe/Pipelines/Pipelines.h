@@ -47,8 +47,23 @@ void buildCPUPipeline(OpPassManager &pm, const CPUPipelineOptions &options);
 void buildCPUToBuffersPipeline(OpPassManager &pm,
                                const CPUPipelineOptions &options);
 
-/// Make the pipelines available by name: `moe-cpu`,
-/// `moe-cpu-to-buffers`, `moe-fuse`, `moe-reference`, `moe-reference-to-buffers`,
+/// The GPU, as far as kernels are concerned.
+struct GPUPipelineOptions : PassPipelineOptions<GPUPipelineOptions> {
+  Option<std::string> arch{
+      *this, "arch",
+      llvm::cl::desc("architecture: sm_90a, or another that the code of sm_80 "
+                     "runs on"),
+      llvm::cl::init("sm_80")};
+};
+
+/// Kernels for NVIDIA GPUs, as PTX beside the host's code that starts them.
+void buildGPUPipeline(OpPassManager &pm, const GPUPipelineOptions &options);
+/// The same as far as launches on buffers in one workspace.
+void buildGPUToBuffersPipeline(OpPassManager &pm,
+                               const GPUPipelineOptions &options);
+
+/// Make the pipelines available by name: `moe-cpu`, `moe-cpu-to-buffers`,
+/// `moe-gpu`, `moe-gpu-to-buffers`, `moe-fuse`, `moe-reference`, `moe-reference-to-buffers`,
 /// `moe-lower-to-llvm`.
 void registerPipelines();
 

@@ -29,9 +29,12 @@ struct TargetDescription {
   std::string cpu;
   /// Features that the code may use, by LLVM's names: the runtime checks each.
   llvm::SmallVector<std::string> features;
+  /// The architecture of an NVIDIA GPU (`sm_90a`), for which the processor only
+  /// starts kernels; empty where there is none.
+  std::string device;
 
-  /// Parse `host`, or a processor's name as LLVM knows it (`x86-64-v3`,
-  /// `znver4`), for the triple of this machine.
+  /// Parse `host`, a processor's name as LLVM knows it (`x86-64-v3`, `znver4`), for
+  /// the triple of this machine, or the architecture of a GPU.
   static llvm::Expected<TargetDescription> parse(llvm::StringRef name);
 
   llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
@@ -43,7 +46,8 @@ llvm::Expected<llvm::SmallVector<TargetDescription, 0>>
 parseTargets(llvm::StringRef names);
 
 /// The text of a pipeline: `moe-cpu` and `moe-cpu-to-buffers` without options get
-/// what their kernels need to know of `target`.
+/// what their kernels need to know of `target`, and are `moe-gpu` and
+/// `moe-gpu-to-buffers` for a GPU.
 std::string resolvePipeline(llvm::StringRef name,
                             const TargetDescription &target);
 

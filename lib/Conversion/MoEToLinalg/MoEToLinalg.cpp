@@ -116,7 +116,9 @@ struct ConvertMoEToLinalg
     getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
       bool grouped = isa<GroupedMatmulOp, GatherSumOp, PackOp>(op) ||
                      op->getParentOfType<GroupedMatmulOp>();
-      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
+      // What a kernel does already needs no linalg.
+      bool onDevice = isa<LaunchOp, MultiprocessorsOp>(op);
+      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) || onDevice ||
           (keepGrouped && grouped))
         return WalkResult::advance();
       op->emitOpError("was not lowered to linalg");

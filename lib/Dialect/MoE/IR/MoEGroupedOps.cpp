@@ -36,21 +36,6 @@ SmallVector<int64_t> PanelsAttr::getShape(int64_t experts, int64_t k,
 // What the operations with a destination share
 //===----------------------------------------------------------------------===//
 
-/// Buffers are read, or written where they are a destination, which keeps
-/// elements that are not written; tensors have no effects.
-static void addEffects(
-    DestinationStyleOpInterface op,
-    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
-        &effects) {
-  for (OpOperand &operand : op->getOpOperands()) {
-    if (!isa<MemRefType>(operand.get().getType()))
-      continue;
-    effects.emplace_back(MemoryEffects::Read::get(), &operand);
-    if (op.isDpsInit(&operand))
-      effects.emplace_back(MemoryEffects::Write::get(), &operand);
-  }
-}
-
 static LogicalResult
 reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
           ReifiedRankedShapedTypeDims &shapes) {
@@ -107,7 +92,7 @@ bool GroupedMatmulOp::isPlain() {
 void GroupedMatmulOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
-  addEffects(*this, effects);
+  addDestinationEffects(*this, effects);
 }
 
 LogicalResult GroupedMatmulOp::reifyResultShapes(
@@ -248,7 +233,7 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
 void GatherSumOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
-  addEffects(*this, effects);
+  addDestinationEffects(*this, effects);
 }
 
 LogicalResult
@@ -288,7 +273,7 @@ LogicalResult GatherSumOp::verify() {
 void PackOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
-  addEffects(*this, effects);
+  addDestinationEffects(*this, effects);
 }
 
 LogicalResult

@@ -65,11 +65,11 @@ struct OnBuffers
     for (Region &region : op->getRegions())
       onBuffers.addRegion()->takeBody(region);
     rewriter.create(onBuffers);
-    replaceOpWithBufferizedValues(
-        rewriter, op,
-        operands[cast<DestinationStyleOpInterface>(op)
-                     .getDpsInitOperand(0)
-                     ->getOperandNumber()]);
+    SmallVector<Value> results;
+    for (OpOperand &init :
+         cast<DestinationStyleOpInterface>(op).getDpsInitsMutable())
+      results.push_back(operands[init.getOperandNumber()]);
+    replaceOpWithBufferizedValues(rewriter, op, results);
     return success();
   }
 };
@@ -86,5 +86,6 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);
+    LaunchOp::attachInterface<OnBuffers<LaunchOp>>(*context);
   });
 }

@@ -357,6 +357,7 @@ def MoE_YieldOp : MoE_Op<"yield", [
   let assemblyFormat = "$value attr-dict `:` type($value)";
 }
 
+include "moe/Dialect/MoE/IR/MoEDeviceOps.td"
 include "moe/Dialect/MoE/IR/MoEGroupedOps.td"
 
 #endif // MOE_DIALECT_MOE_IR_MOEOPS_TD

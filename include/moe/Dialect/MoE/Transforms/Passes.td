@@ -193,6 +193,62 @@ def MoEVectorizeRows : Pass<"moe-vectorize-rows"> {
                            "::mlir::vector::VectorDialect"];
 }
 
+def MoEConstantsToDevice : Pass<"moe-constants-to-device", "::mlir::ModuleOp"> {
+  let summary = "Write constant buffers on the device";
+  let description = [{
+    In exported functions, buffers of constants, which are data of the program on
+    the host, become buffers of the function that are filled, or written element by
+    element.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::memref::MemRefDialect"];
+}
+
+def MoEParallelizeCounts : Pass<"moe-parallelize-counts"> {
+  let summary = "Let iterations add to counts atomically";
+  let description = [{
+    A sum of integers over all iterations of an operation on buffers becomes an
+    `scf.parallel` whose iterations add with `memref.atomic_rmw`: the order of
+    additions does not matter.
+  }];
+  let statistics = [
+    Statistic<"numParallel", "counts", "operations made parallel">
+  ];
+  let dependentDialects = ["::mlir::memref::MemRefDialect",
+                           "::mlir::scf::SCFDialect"];
+}
+
+def MoEOutlineKernels : Pass<"moe-outline-kernels", "::mlir::ModuleOp"> {
+  let summary = "Make kernels of what the device has to do without one";
+  let description = [{
+    In exported functions on buffers, which run on the host with buffers of the
+    device, operations that read or write elements become kernels: an
+    `scf.parallel` one with a thread for each iteration, anything else one of a
+    single thread. Loops and branches around launches stay on the host; where
+    their bounds come out of a kernel, that is an error.
+  }];
+  let statistics = [
+    Statistic<"numParallel", "parallel", "kernels with a thread for each iteration">,
+    Statistic<"numSerial", "serial", "kernels of one thread">
+  ];
+  let dependentDialects = ["::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect",
+                           "::mlir::arith::ArithDialect"];
+}
+
+def MoELaunchesToCalls : Pass<"moe-launches-to-calls", "::mlir::ModuleOp"> {
+  let summary = "Call the runtime for each launch";
+  let description = [{
+    `moe.launch` on buffers becomes a call of the function that the runtime passes
+    in (`moe_rt/launcher.h`), with the number of the kernel, the grid and the
+    arguments; `moe.multiprocessors` is read from the same structure, which the
+    function takes as one more argument.
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::memref::MemRefDialect"];
+}
+
 def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
   let summary = "Give parallel loops to the executor of the runtime";
   let description = [{

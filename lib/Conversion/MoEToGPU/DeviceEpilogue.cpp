@@ -1,0 +1,81 @@
+//===- DeviceEpilogue.cpp - From sums to elements of the result -----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceEpilogue.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Matchers.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
+  Block &body = op.getEpilogue().front();
+  for (Operation &nested : body) {
+    if (!isa<arith::ArithDialect, math::MathDialect, MoEDialect>(
+            nested.getDialect()) ||
+        nested.getNumRegions() != 0) {
+      why = ("'" + nested.getName().getStringRef() + "' in the epilogue").str();
+      return failure();
+    }
+    for (Value operand : nested.getOperands())
+      if (operand.getParentBlock() != &body &&
+          !matchPattern(operand, m_Constant())) {
+        why = "a value from outside in the epilogue";
+        return failure();
+      }
+  }
+  for (Value extra : op.getExtras()) {
+    auto type = cast<RankedTensorType>(extra.getType());
+    // Offsets need every extent but the first.
+    if (llvm::any_of(type.getShape().drop_front(type.getRank() > 0),
+                     ShapedType::isDynamic) ||
+        type.getElementTypeBitWidth() % 8 != 0) {
+      why = "an operand of the epilogue with dynamic inner extents or bits";
+      return failure();
+    }
+  }
+  return success();
+}
+
+Value DeviceEpilogue::loadExtra(unsigned number, ArrayRef<Value> place) {
+  auto type = cast<RankedTensorType>(op.getExtras()[number].getType());
+  Value offset = b.i64(0);
+  for (auto [dim, expr] :
+       llvm::enumerate(op.getOperandMap(number).getResults())) {
+    Value index = place[cast<AffineDimExpr>(expr).getPosition()];
+    if (dim > 0)
+      offset = b.mul(offset, type.getDimSize(dim));
+    offset = b.add(offset, b.toI64(index));
+  }
+  return b.loadAt(type.getElementType(), extras[number], offset);
+}
+
+Value DeviceEpilogue::build(ValueRange sums, Value expert, Value row,
+                            Value column) {
+  Block &body = op.getEpilogue().front();
+  IRMapping mapping;
+  for (auto [argument, sum] : llvm::zip(body.getArguments(), sums))
+    mapping.map(argument, sum);
+  Value place[3] = {expert, row, column};
+  for (unsigned i = 0; i < op.getExtras().size(); ++i)
+    mapping.map(body.getArgument(sums.size() + i), loadExtra(i, place));
+  auto lookup = [&](Value operand) {
+    if (!mapping.contains(operand))
+      mapping.map(operand,
+                  b.clone(*operand.getDefiningOp())
+                      ->getResult(cast<OpResult>(operand).getResultNumber()));
+    return mapping.lookup(operand);
+  };
+  for (Operation &nested : body.without_terminator()) {
+    for (Value operand : nested.getOperands())
+      (void)lookup(operand);
+    b.clone(nested, mapping);
+  }
+  return lookup(op.getYield().getValue());
+}

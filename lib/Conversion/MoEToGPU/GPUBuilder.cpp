@@ -1,0 +1,315 @@
+//===- GPUBuilder.cpp - Short names for what kernels are made of ----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GPUBuilder.h"
+
+#include "mlir/IR/TypeUtilities.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static constexpr llvm::StringLiteral sharedSymbol = "moe_shared";
+
+//===----------------------------------------------------------------------===//
+// Numbers
+//===----------------------------------------------------------------------===//
+
+Value GPUBuilder::i1(bool value) {
+  return arith::ConstantIntOp::create(*this, value, 1);
+}
+Value GPUBuilder::i32(int64_t value) {
+  return arith::ConstantIntOp::create(*this, value, 32);
+}
+Value GPUBuilder::i64(int64_t value) {
+  return arith::ConstantIntOp::create(*this, value, 64);
+}
+Value GPUBuilder::f32(double value) {
+  return arith::ConstantOp::create(*this, getF32FloatAttr(value));
+}
+Value GPUBuilder::constantLike(Value like, int64_t value) {
+  return arith::ConstantIntOp::create(
+      *this, value, cast<IntegerType>(like.getType()).getWidth());
+}
+
+Value GPUBuilder::add(Value x, Value y) {
+  return arith::AddIOp::create(*this, x, y);
+}
+Value GPUBuilder::sub(Value x, Value y) {
+  return arith::SubIOp::create(*this, x, y);
+}
+Value GPUBuilder::mul(Value x, Value y) {
+  return arith::MulIOp::create(*this, x, y);
+}
+Value GPUBuilder::div(Value x, Value y) {
+  return arith::DivUIOp::create(*this, x, y);
+}
+Value GPUBuilder::rem(Value x, Value y) {
+  return arith::RemUIOp::create(*this, x, y);
+}
+Value GPUBuilder::min(Value x, Value y) {
+  return arith::MinSIOp::create(*this, x, y);
+}
+Value GPUBuilder::max(Value x, Value y) {
+  return arith::MaxSIOp::create(*this, x, y);
+}
+Value GPUBuilder::bitAnd(Value x, Value y) {
+  return arith::AndIOp::create(*this, x, y);
+}
+Value GPUBuilder::bitOr(Value x, Value y) {
+  return arith::OrIOp::create(*this, x, y);
+}
+Value GPUBuilder::bitXor(Value x, Value y) {
+  return arith::XOrIOp::create(*this, x, y);
+}
+Value GPUBuilder::shiftLeft(Value x, int64_t bits) {
+  return bits ? arith::ShLIOp::create(*this, x, constantLike(x, bits)) : x;
+}
+Value GPUBuilder::shiftRight(Value x, int64_t bits) {
+  return bits ? arith::ShRUIOp::create(*this, x, constantLike(x, bits)) : x;
+}
+Value GPUBuilder::less(Value x, Value y) {
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::slt, x, y);
+}
+Value GPUBuilder::below(Value x, Value y) {
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, x, y);
+}
+Value GPUBuilder::equal(Value x, Value y) {
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, x, y);
+}
+Value GPUBuilder::select(Value condition, Value x, Value y) {
+  return arith::SelectOp::create(*this, condition, x, y);
+}
+Value GPUBuilder::toI64(Value x) {
+  return x.getType().isInteger(64)
+             ? x
+             : arith::ExtSIOp::create(*this, getI64Type(), x);
+}
+Value GPUBuilder::toI32(Value x) {
+  return x.getType().isInteger(64)
+             ? arith::TruncIOp::create(*this, getI32Type(), x).getResult()
+             : arith::ExtUIOp::create(*this, getI32Type(), x);
+}
+
+Value GPUBuilder::toFloat(Value x, Type type) {
+  if (x.getType() == type)
+    return x;
+  if (getElementTypeOrSelf(type).isF32())
+    return arith::ExtFOp::create(*this, type, x);
+  if (!getElementTypeOrSelf(x).isF32()) {
+    Type wide = getF32Type();
+    if (auto vector = dyn_cast<VectorType>(type))
+      wide = vector.clone(wide);
+    x = arith::ExtFOp::create(*this, wide, x);
+  }
+  return arith::TruncFOp::create(*this, type, x);
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+Value GPUBuilder::at(Value pointer, Type element, Value index) {
+  return LLVM::GEPOp::create(*this, pointer.getType(), element, pointer,
+                             ArrayRef<LLVM::GEPArg>{index});
+}
+Value GPUBuilder::load(Type type, Value pointer, int64_t alignment) {
+  return LLVM::LoadOp::create(*this, type, pointer, alignment);
+}
+Value GPUBuilder::loadAt(Type element, Value pointer, Value index) {
+  return load(element, at(pointer, element, index));
+}
+void GPUBuilder::store(Value value, Value pointer, int64_t alignment) {
+  LLVM::StoreOp::create(*this, value, pointer, alignment);
+}
+void GPUBuilder::storeAt(Value value, Value pointer, Value index) {
+  store(value, at(pointer, value.getType(), index));
+}
+Value GPUBuilder::atomicAdd(Value pointer, Value value) {
+  return LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, pointer, value,
+                                   LLVM::AtomicOrdering::monotonic);
+}
+
+Value GPUBuilder::sharedMemory() {
+  auto kernels = getInsertionBlock()
+                     ->getParentOp()
+                     ->getParentOfType<gpu::GPUModuleOp>();
+  auto type = LLVM::LLVMArrayType::get(getI8Type(), 0);
+  constexpr unsigned space = unsigned(NVVM::NVVMMemorySpace::Shared);
+  if (!kernels.lookupSymbol(sharedSymbol)) {
+    InsertionGuard guard(*this);
+    setInsertionPointToStart(kernels.getBody());
+    // 1024 bytes: what swizzled tiles repeat after.
+    LLVM::GlobalOp::create(*this, type, /*isConstant=*/false,
+                           LLVM::Linkage::External, sharedSymbol, Attribute(),
+                           /*alignment=*/1024, space);
+  }
+  return LLVM::AddressOfOp::create(
+      *this, LLVM::LLVMPointerType::get(getContext(), space), sharedSymbol);
+}
+Value GPUBuilder::sharedAt(Value base, Value byte) {
+  return at(base, getI8Type(), byte);
+}
+
+//===----------------------------------------------------------------------===//
+// Threads
+//===----------------------------------------------------------------------===//
+
+Value GPUBuilder::thread() {
+  return NVVM::ThreadIdXOp::create(*this, getI32Type());
+}
+Value GPUBuilder::block() {
+  return NVVM::BlockIdXOp::create(*this, getI32Type());
+}
+Value GPUBuilder::numBlocks() {
+  return NVVM::GridDimXOp::create(*this, getI32Type());
+}
+Value GPUBuilder::warp() { return shuffle(shiftRight(thread(), 5), i32(0)); }
+void GPUBuilder::barrier() { NVVM::BarrierOp::create(*this); }
+
+static Value shuffleBy(GPUBuilder &b, Value value, Value by, int64_t clamp,
+                       NVVM::ShflKind kind) {
+  Type type = value.getType();
+  bool isFloat = type.isF32();
+  assert((isFloat || type.isInteger(32)) && "lanes exchange 32 bits");
+  return NVVM::ShflOp::create(b, type, b.i32(-1), value, by, b.i32(clamp), kind,
+                              UnitAttr());
+}
+Value GPUBuilder::shuffleXor(Value value, int64_t mask) {
+  return shuffleBy(*this, value, i32(mask), 31, NVVM::ShflKind::bfly);
+}
+Value GPUBuilder::shuffle(Value value, Value lane) {
+  return shuffleBy(*this, value, lane, 31, NVVM::ShflKind::idx);
+}
+
+//===----------------------------------------------------------------------===//
+// Control
+//===----------------------------------------------------------------------===//
+
+SmallVector<Value> GPUBuilder::loop(Value from, Value to, Value step,
+                                    ValueRange inits, LoopBody body) {
+  auto op = scf::ForOp::create(*this, from, to, step, inits);
+  InsertionGuard guard(*this);
+  // Without values to carry the loop has its terminator already.
+  if (inits.empty())
+    setInsertionPoint(op.getBody()->getTerminator());
+  else
+    setInsertionPointToStart(op.getBody());
+  SmallVector<Value> next = body(op.getInductionVar(), op.getRegionIterArgs());
+  if (!inits.empty())
+    scf::YieldOp::create(*this, next);
+  return llvm::to_vector_of<Value>(op.getResults());
+}
+
+void GPUBuilder::loop(Value from, Value to, Value step,
+                      llvm::function_ref<void(Value)> body) {
+  loop(from, to, step, ValueRange(), [&](Value i, ValueRange) {
+    body(i);
+    return SmallVector<Value>();
+  });
+}
+
+void GPUBuilder::ifThen(Value condition, llvm::function_ref<void()> then) {
+  auto op = scf::IfOp::create(*this, condition);
+  InsertionGuard guard(*this);
+  setInsertionPointToStart(op.thenBlock());
+  then();
+}
+
+void GPUBuilder::ifElse(Value condition, llvm::function_ref<void()> then,
+                        llvm::function_ref<void()> otherwise) {
+  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/true);
+  InsertionGuard guard(*this);
+  setInsertionPointToStart(op.thenBlock());
+  then();
+  setInsertionPointToStart(op.elseBlock());
+  otherwise();
+}
+
+//===----------------------------------------------------------------------===//
+// Across the lanes of a warp
+//===----------------------------------------------------------------------===//
+
+Value GPUBuilder::reduceWarp(Value value,
+                             llvm::function_ref<Value(Value, Value)> combine) {
+  for (int64_t distance = warpSize / 2; distance > 0; distance /= 2)
+    value = combine(value, shuffleXor(value, distance));
+  return value;
+}
+Value GPUBuilder::sumWarp(Value value) {
+  return reduceWarp(value, [&](Value x, Value y) -> Value {
+    if (isa<FloatType>(x.getType()))
+      return arith::AddFOp::create(*this, x, y);
+    return add(x, y);
+  });
+}
+Value GPUBuilder::maxWarp(Value value) {
+  return reduceWarp(value, [&](Value x, Value y) -> Value {
+    if (isa<FloatType>(x.getType()))
+      return arith::MaximumFOp::create(*this, x, y);
+    return max(x, y);
+  });
+}
+
+Value GPUBuilder::scanWarp(Value value) {
+  Value own = lane();
+  for (int64_t distance = 1; distance < warpSize; distance *= 2) {
+    Value from = sub(own, distance);
+    Value other = shuffle(value, bitAnd(from, 31));
+    value = add(value, select(less(from, 0), i32(0), other));
+  }
+  return value;
+}
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+LLVM::LLVMFuncOp mlir::moe::createKernel(GPUBuilder &b,
+                                         gpu::GPUModuleOp kernels,
+                                         StringRef name,
+                                         const KernelShape &shape,
+                                         int64_t pointers,
+                                         ArrayRef<Type> scalars) {
+  MLIRContext *context = b.getContext();
+  auto map = LLVM::LLVMPointerType::get(context);
+  auto global = LLVM::LLVMPointerType::get(
+      context, unsigned(NVVM::NVVMMemorySpace::Global));
+  SmallVector<Type> types(shape.tensorMaps, map);
+  types.append(pointers, global);
+  llvm::append_range(types, scalars);
+  std::string unused = name.str();
+  for (int64_t i = 1; kernels.lookupSymbol(unused); ++i)
+    unused = (name + "_" + Twine(i)).str();
+  b.setInsertionPointToEnd(kernels.getBody());
+  auto kernel = LLVM::LLVMFuncOp::create(
+      b, unused,
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), types));
+  kernel->setAttr(gpu::GPUDialect::getKernelFuncAttrName(), b.getUnitAttr());
+  kernel->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), b.getUnitAttr());
+  kernel->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
+                  b.getDenseI32ArrayAttr({int32_t(shape.threads), 1, 1}));
+  kernel->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+                  b.getI32IntegerAttr(1));
+  if (shape.cluster > 1)
+    kernel->setAttr(NVVM::NVVMDialect::getClusterDimAttrName(),
+                    b.getDenseI32ArrayAttr({int32_t(shape.cluster), 1, 1}));
+  kernel->setAttr(sharedBytesAttr, b.getI64IntegerAttr(shape.sharedBytes));
+  for (int64_t i = 0; i < shape.tensorMaps; ++i) {
+    auto bytes = LLVM::LLVMArrayType::get(b.getI8Type(), 128);
+    kernel.setArgAttr(i, LLVM::LLVMDialect::getByValAttrName(),
+                      TypeAttr::get(bytes));
+    kernel.setArgAttr(i, LLVM::LLVMDialect::getAlignAttrName(),
+                      b.getI64IntegerAttr(64));
+    kernel.setArgAttr(i, NVVM::NVVMDialect::getGridConstantAttrName(),
+                      b.getUnitAttr());
+  }
+  Block *entry = kernel.addEntryBlock(b);
+  b.setInsertionPointToEnd(entry);
+  auto end = LLVM::ReturnOp::create(b, ValueRange());
+  b.setInsertionPoint(end);
+  return kernel;
+}

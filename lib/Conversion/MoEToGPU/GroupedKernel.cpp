@@ -1,0 +1,102 @@
+//===- GroupedKernel.cpp - What kernels of grouped products share ---------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GroupedKernel.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+FailureOr<WeightView> WeightView::of(GroupedMatmulOp op, Value weights,
+                                     std::string &why) {
+  auto slice = weights.getDefiningOp<tensor::ExtractSliceOp>();
+  int64_t columnDim = op.getTransposed() ? 1 : 2;
+  if (!slice)
+    return WeightView{weights, 0, op.getN()};
+  auto type = slice.getSourceType();
+  bool columnsOnly = type.hasStaticShape() && type.getRank() == 3 &&
+                     slice.getType().getRank() == 3 &&
+                     slice.hasUnitStride() &&
+                     !llvm::any_of(slice.getStaticOffsets(),
+                                   ShapedType::isDynamic);
+  for (int64_t dim = 0; columnsOnly && dim < 3; ++dim)
+    columnsOnly = dim == columnDim ||
+                  slice.getType().getDimSize(dim) == type.getDimSize(dim);
+  if (!columnsOnly) {
+    why = "weights that are other than whole columns of a tensor";
+    return failure();
+  }
+  return WeightView{slice.getSource(), slice.getStaticOffsets()[columnDim],
+                    type.getDimSize(columnDim)};
+}
+
+SmallVector<Value> GroupedKernel::inputs(GroupedMatmulOp op) {
+  SmallVector<Value> inputs{op.getLhs()};
+  for (Value optional : {op.getGather(), op.getOffsets()})
+    if (optional)
+      inputs.push_back(optional);
+  std::string why;
+  for (Value weights : op.getWeights())
+    inputs.push_back(WeightView::of(op, weights, why)->source);
+  llvm::append_range(inputs, op.getExtras());
+  return inputs;
+}
+
+LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
+                                       const KernelShape &shape) {
+  auto kernel = createKernel(b, lowering.kernels, name, shape,
+                             inputs(op).size() + 1,
+                             {b.getI32Type(), b.getI32Type()});
+  unsigned next = shape.tensorMaps;
+  lhs = kernel.getArgument(next++);
+  gather = op.getGather() ? kernel.getArgument(next++) : Value();
+  offsets = op.getOffsets() ? kernel.getArgument(next++) : Value();
+  for (size_t i = 0; i < op.getWeights().size(); ++i)
+    weights.push_back(kernel.getArgument(next++));
+  for (size_t i = 0; i < op.getExtras().size(); ++i)
+    extras.push_back(kernel.getArgument(next++));
+  out = kernel.getArgument(next++);
+  rows = kernel.getArgument(next++);
+  lhsRows = kernel.getArgument(next++);
+  return kernel;
+}
+
+Value GroupedKernel::lhsRow(Value row) {
+  if (gather) {
+    row = b.loadAt(b.getI32Type(), gather, row);
+    row = b.max(b.min(row, b.sub(lhsRows, 1)), b.i32(0));
+  }
+  return b.at(lhs, element, b.mul(b.toI64(row), k));
+}
+
+void GroupedKernel::storePair(const TilePlace &place, Value row, Value column,
+                              ArrayRef<Value> sums) {
+  Type type = cast<RankedTensorType>(op.getInit().getType()).getElementType();
+  Value first = b.at(out, type, b.add(b.mul(b.toI64(row), n), b.toI64(column)));
+  DeviceEpilogue epilogue(b, op, extras);
+  auto element = [&](int64_t i) {
+    return epilogue.build(sums.slice(i * products, products), place.expert, row,
+                          b.add(column, i));
+  };
+  bool ragged = n % share != 0;
+  auto ifColumn = [&](int64_t i, llvm::function_ref<void()> then) {
+    if (ragged)
+      b.ifThen(b.less(b.add(column, i), n), then);
+    else
+      then();
+  };
+  int64_t bytes = type.getIntOrFloatBitWidth() / 8;
+  if (n % 2 == 0) {
+    ifColumn(0, [&] {
+      Value both[] = {element(0), element(1)};
+      b.store(vector::FromElementsOp::create(b, VectorType::get(2, type), both),
+              first, 2 * bytes);
+    });
+    return;
+  }
+  for (int64_t i = 0; i < 2; ++i)
+    ifColumn(i, [&] { b.storeAt(element(i), first, b.i32(i)); });
+}

@@ -1,0 +1,62 @@
+//===- Lowering.h - One lowering for each operation -------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_CONVERSION_MOETOGPU_LOWERING_H
+#define MOE_LIB_CONVERSION_MOETOGPU_LOWERING_H
+
+#include "GPUBuilder.h"
+#include "moe/Conversion/MoEToGPU/MoEToGPU.h"
+
+namespace mlir::moe {
+
+/// What a lowering adds kernels and launches with.
+struct DeviceLowering {
+  gpu::GPUModuleOp kernels;
+  GPUDescription gpu;
+  OpBuilder &rewriter;
+};
+
+/// Results of kernels that compute what `op`, on tensors, does; none where there
+/// are no such kernels, with the reason in `why`.
+using Lowered = FailureOr<SmallVector<Value>>;
+Lowered lowerToGPU(GateOp op, DeviceLowering &lowering, std::string &why);
+Lowered lowerToGPU(RouteOp op, DeviceLowering &lowering, std::string &why);
+Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
+                   std::string &why);
+Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
+
+/// Attribute of a `moe.grouped_matmul`: the tiles to make kernels for, an array of
+/// `#moe.tile`, those with fewer rows first.
+inline constexpr llvm::StringLiteral tilesAttr = "moe.tiles";
+
+/// Whether the tensor cores can compute a product.
+LogicalResult verifyTensorCores(GroupedMatmulOp op, std::string &why);
+
+/// Launch a kernel with these blocks; the results are those of `inits`.
+SmallVector<Value> launch(DeviceLowering &lowering, Location loc,
+                          LLVM::LLVMFuncOp kernel, Value blocks,
+                          ValueRange inputs, ValueRange inits,
+                          ValueRange scalars,
+                          ArrayRef<TensorMapAttr> maps = {});
+
+/// The number of a tensor's elements along `dim`, an `index` on the host.
+inline Value extentOf(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
+  return getValueOrCreateConstantIndexOp(
+      b, b.getLoc(), tensor::getMixedSize(b, b.getLoc(), tensor, dim));
+}
+
+/// ⌈x / y⌉ on the host.
+inline Value ceilDivOf(ImplicitLocOpBuilder &b, Value x, int64_t y) {
+  if (y == 1)
+    return x;
+  return arith::CeilDivUIOp::create(b, x,
+                                    arith::ConstantIndexOp::create(b, y));
+}
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_CONVERSION_MOETOGPU_LOWERING_H

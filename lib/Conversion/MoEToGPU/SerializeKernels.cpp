@@ -1,0 +1,189 @@
+//===- SerializeKernels.cpp - Kernels as PTX ------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GPUBuilder.h"
+#include "moe/Conversion/MoEToGPU/MoEToGPU.h"
+
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/IR/InstIterator.h"
+#include "llvm/IR/Instructions.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/Module.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOESERIALIZEKERNELS
+#include "moe/Conversion/Passes.h.inc"
+} // namespace mlir::moe
+
+extern "C" {
+void LLVMInitializeNVPTXTargetInfo();
+void LLVMInitializeNVPTXTarget();
+void LLVMInitializeNVPTXTargetMC();
+void LLVMInitializeNVPTXAsmPrinter();
+}
+
+static std::unique_ptr<llvm::TargetMachine>
+createMachine(StringRef arch, std::string &message) {
+  static bool once = [] {
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
+    return true;
+  }();
+  (void)once;
+  llvm::Triple triple("nvptx64-nvidia-cuda");
+  const llvm::Target *target =
+      llvm::TargetRegistry::lookupTarget(triple, message);
+  if (!target)
+    return nullptr;
+  return std::unique_ptr<llvm::TargetMachine>(target->createTargetMachine(
+      triple, arch, "", llvm::TargetOptions(), std::nullopt, std::nullopt,
+      llvm::CodeGenOptLevel::Aggressive));
+}
+
+static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager sccs;
+  llvm::ModuleAnalysisManager modules;
+  // What is worth unrolling is unrolled where it is made.
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopUnrolling = false;
+  llvm::PassBuilder builder(&machine, tuning);
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(sccs);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, sccs, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+      .run(module, modules);
+}
+
+/// PTX of `kernels`; nothing, after an error, if there is none.
+static std::optional<std::string> toPTX(gpu::GPUModuleOp kernels,
+                                        StringRef arch) {
+  std::string message;
+  std::unique_ptr<llvm::TargetMachine> machine = createMachine(arch, message);
+  if (!machine) {
+    kernels.emitError("no code generator for '") << arch << "': " << message;
+    return std::nullopt;
+  }
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> module =
+      translateModuleToLLVMIR(kernels, context, "kernels");
+  if (!module) {
+    kernels.emitError("the kernels do not translate to LLVM IR");
+    return std::nullopt;
+  }
+  module->setTargetTriple(machine->getTargetTriple());
+  module->setDataLayout(machine->createDataLayout());
+  // Inline PTX may be for all threads of a warp together.
+  for (llvm::Function &function : *module)
+    for (llvm::Instruction &instruction : llvm::instructions(function))
+      if (auto *call = llvm::dyn_cast<llvm::CallInst>(&instruction))
+        if (call->isInlineAsm())
+          call->setConvergent();
+  optimize(*module, *machine);
+  llvm::SmallVector<char, 0> bytes;
+  llvm::raw_svector_ostream stream(bytes);
+  llvm::legacy::PassManager passes;
+  if (machine->addPassesToEmitFile(passes, stream, nullptr,
+                                   llvm::CodeGenFileType::AssemblyFile)) {
+    kernels.emitError("no PTX can be written for '") << arch << "'";
+    return std::nullopt;
+  }
+  passes.run(*module);
+  return std::string(bytes.begin(), bytes.end());
+}
+
+namespace {
+struct MoESerializeKernels
+    : moe::impl::MoESerializeKernelsBase<MoESerializeKernels> {
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registry.insert<LLVM::LLVMDialect>();
+    registerBuiltinDialectTranslation(registry);
+    registerGPUDialectTranslation(registry);
+    registerLLVMDialectTranslation(registry);
+    registerNVVMDialectTranslation(registry);
+  }
+
+  void runOnOperation() override {
+    SmallVector<gpu::GPUModuleOp> modules(
+        getOperation().getOps<gpu::GPUModuleOp>());
+    OpBuilder b(&getContext());
+    SmallVector<Attribute> images, described;
+    for (auto [number, kernels] : llvm::enumerate(modules)) {
+      StringRef arch = "sm_80";
+      if (ArrayAttr targets = kernels.getTargetsAttr())
+        for (Attribute attribute : targets)
+          if (auto target = dyn_cast<NVVM::NVVMTargetAttr>(attribute))
+            arch = target.getChip();
+      describe(b, kernels, described);
+      std::optional<std::string> ptx = toPTX(kernels, arch);
+      if (!ptx)
+        return signalPassFailure();
+      ptx->push_back('\0');
+      std::string symbol = "moe_image_" + std::to_string(number);
+      b.setInsertionPoint(kernels);
+      LLVM::GlobalOp::create(
+          b, kernels.getLoc(),
+          LLVM::LLVMArrayType::get(b.getI8Type(), ptx->size()),
+          /*isConstant=*/true, LLVM::Linkage::External, symbol,
+          b.getStringAttr(*ptx), /*alignment=*/16);
+      images.push_back(b.getDictionaryAttr({
+          b.getNamedAttr("format", b.getStringAttr("ptx")),
+          b.getNamedAttr("arch", b.getStringAttr(arch)),
+          b.getNamedAttr("symbol", b.getStringAttr(symbol)),
+          b.getNamedAttr("size", b.getI64IntegerAttr(ptx->size())),
+      }));
+      kernels.erase();
+    }
+    getOperation()->removeAttr(gpu::GPUDialect::getContainerModuleAttrName());
+    if (images.empty())
+      return;
+    getOperation()->setAttr("moe.images", b.getArrayAttr(images));
+    getOperation()->setAttr("moe.kernels", b.getArrayAttr(described));
+  }
+
+  /// What the runtime needs to know to start each kernel, in their order.
+  void describe(OpBuilder &b, gpu::GPUModuleOp kernels,
+                SmallVectorImpl<Attribute> &described) {
+    for (auto kernel : kernels.getOps<LLVM::LLVMFuncOp>()) {
+      if (!kernel->hasAttr(gpu::GPUDialect::getKernelFuncAttrName()))
+        continue;
+      auto first = [&](StringRef name, int64_t otherwise) {
+        auto values = kernel->getAttrOfType<DenseI32ArrayAttr>(name);
+        return values ? int64_t(values[0]) : otherwise;
+      };
+      auto shared = kernel->getAttrOfType<IntegerAttr>(sharedBytesAttr);
+      described.push_back(b.getDictionaryAttr({
+          b.getNamedAttr("name", kernel.getNameAttr()),
+          b.getNamedAttr("threads",
+                         b.getI64IntegerAttr(first(
+                             NVVM::NVVMDialect::getMaxntidAttrName(), 1))),
+          b.getNamedAttr("shared",
+                         b.getI64IntegerAttr(shared ? shared.getInt() : 0)),
+          b.getNamedAttr("cluster",
+                         b.getI64IntegerAttr(first(
+                             NVVM::NVVMDialect::getClusterDimAttrName(), 1))),
+      }));
+    }
+  }
+};
+} // namespace

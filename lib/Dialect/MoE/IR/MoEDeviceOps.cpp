@@ -1,0 +1,130 @@
+//===- MoEDeviceOps.cpp - Kernels and their launches ----------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Verification.h"
+
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// #moe.tile
+//===----------------------------------------------------------------------===//
+
+LogicalResult TileAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                               MatrixUnit unit, int64_t rows, int64_t columns,
+                               int64_t depth, int64_t stages,
+                               WarpRoles roles, int64_t cluster,
+                               bool swapped, int64_t split) {
+  if (rows < 8 || columns < 8 || rows % 8 != 0 || columns % 8 != 0 ||
+      rows > 256 || columns > 256)
+    return emitError() << "expected rows and columns of 8 to 256 in steps of 8, "
+                          "got "
+                       << rows << " and " << columns;
+  if (depth < 16 || depth % 16 != 0 || depth > 256)
+    return emitError() << "expected a depth of 16 to 256 in steps of 16, got "
+                       << depth;
+  if (stages < 2 || stages > 16)
+    return emitError() << "expected 2 to 16 stages, got " << stages;
+  if (cluster < 1 || cluster > 16 || split < 1)
+    return emitError() << "expected a cluster of 1 to 16 blocks and a positive "
+                          "split, got "
+                       << cluster << " and " << split;
+  if (unit == MatrixUnit::MmaSync &&
+      (cluster != 1 || roles != WarpRoles::Cooperative))
+    return emitError() << "expected cooperative warps and no cluster with "
+                          "mma_sync";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// #moe.tensor_map
+//===----------------------------------------------------------------------===//
+
+LogicalResult
+TensorMapAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                      int64_t input, ArrayRef<int64_t> box, int64_t swizzle) {
+  if (input < 0)
+    return emitError() << "expected the number of an operand, got " << input;
+  if (box.empty() || box.size() > 5)
+    return emitError() << "expected a box of 1 to 5 dimensions, got "
+                       << box.size();
+  for (int64_t extent : box)
+    if (extent < 1 || extent > 256)
+      return emitError() << "expected 1 to 256 elements of each dimension in a "
+                            "box, got "
+                         << extent;
+  if (!llvm::is_contained({0, 32, 64, 128}, swizzle))
+    return emitError() << "expected a swizzle of 0, 32, 64 or 128 bytes, got "
+                       << swizzle;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.launch
+//===----------------------------------------------------------------------===//
+
+void LaunchOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addDestinationEffects(*this, effects);
+}
+
+LogicalResult
+LaunchOp::reifyResultShapes(OpBuilder &b,
+                            ReifiedRankedShapedTypeDims &shapes) {
+  for (Value init : getInits())
+    shapes.push_back(tensor::getMixedSizes(b, getLoc(), init));
+  return success(getNumResults() != 0);
+}
+
+/// Check that all data are tensors, or all buffers, and that results follow from
+/// destinations.
+LogicalResult LaunchOp::verify() {
+  if (getInits().empty())
+    return emitOpError("expected at least one destination");
+  bool tensors = isa<TensorType>(getInits().front().getType());
+  for (Value data : llvm::concat<Value>(getInputs(), getInits()))
+    if (isa<TensorType>(data.getType()) != tensors)
+      return emitOpError("expected data that are all tensors or all memrefs, "
+                         "got ")
+             << getInits().front().getType() << " and " << data.getType();
+  TypeRange expected = tensors ? TypeRange(getInits()) : TypeRange();
+  if (TypeRange(getOutputs()) != expected)
+    return emitOpError("expected the types of the destinations as results");
+  for (Value scalar : getScalars())
+    if (!scalar.getType().isIntOrIndexOrFloat())
+      return emitOpError("expected scalars that are numbers, got ")
+             << scalar.getType();
+  if (!getMaps())
+    return success();
+  for (auto map : getMaps()->getAsRange<TensorMapAttr>()) {
+    if (map.getInput() >= int64_t(getInputs().size()))
+      return emitOpError("expected a tensor map of one of ")
+             << getInputs().size() << " inputs, got input " << map.getInput();
+    auto type = cast<ShapedType>(getInputs()[map.getInput()].getType());
+    if (type.getRank() != int64_t(map.getBox().size()))
+      return emitOpError("expected a box of as many dimensions as the input, ")
+             << type.getRank() << ", got " << map.getBox().size();
+  }
+  return success();
+}
+
+LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto kernel =
+      symbols.lookupNearestSymbolFrom<FunctionOpInterface>(*this, getKernel());
+  if (!kernel)
+    return emitOpError("expected a kernel, found no function ") << getKernel();
+  size_t expected = getInputs().size() + getInits().size() +
+                    getScalars().size() +
+                    (getMaps() ? getMaps()->size() : 0);
+  if (kernel.getNumArguments() != expected)
+    return emitOpError("expected a kernel with ")
+           << expected << " arguments, got " << kernel.getNumArguments();
+  return success();
+}

@@ -1,0 +1,83 @@
+//===- GPUPipeline.cpp - The path to NVIDIA GPUs --------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Stages.h"
+#include "moe/Conversion/Passes.h"
+#include "moe/Dialect/MoE/Transforms/Passes.h"
+#include "moe/Pipelines/Pipelines.h"
+
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Arith/Transforms/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/Linalg/Passes.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
+                                          const GPUPipelineOptions &options) {
+  std::string arch = options.arch;
+  addEntry(pm);
+  buildFusionPipeline(pm);
+
+  // Gate, routing and products become kernels ...
+  pm.addPass(createMoETileForGPU(MoETileForGPUOptions{arch}));
+  pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
+  // ... then the sums that combine turns into ...
+  ConvertMoEToLinalgOptions keepGrouped;
+  keepGrouped.keepGrouped = true;
+  pm.addPass(createConvertMoEToLinalg(keepGrouped));
+  addCleanup(pm);
+  pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
+  // ... and what has no kernel of its own goes by way of linalg.
+  pm.addPass(createConvertMoEToLinalg());
+  addCleanup(pm);
+  addBufferization(pm);
+  // Loops that are left become kernels, too.
+  pm.addPass(createMoEConstantsToDevice());
+  pm.addPass(createMemRefCopyToLinalg());
+  pm.addPass(createMoEParallelizeCounts());
+  pm.addPass(createConvertLinalgToParallelLoopsPass());
+  pm.addPass(createLowerAffinePass());
+  addCleanup(pm);
+  // Before kernels are cut out: what they need inside has its place, too.
+  pm.addPass(createMoEAllocsToArena());
+  addCleanup(pm);
+  pm.addPass(createMoEOutlineKernels());
+  addCleanup(pm);
+}
+
+/// Kernels to the LLVM dialect.
+static void addKernelLowering(OpPassManager &pm) {
+  OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
+  kernels.addPass(createMoEExpandDeviceMath());
+  kernels.addPass(createLowerAffinePass());
+  kernels.addPass(memref::createExpandStridedMetadataPass());
+  kernels.addPass(createLowerAffinePass());
+  arith::ArithExpandOpsPassOptions expand;
+  kernels.addPass(arith::createArithExpandOpsPass(expand));
+  kernels.addPass(createSCFToControlFlowPass());
+  kernels.addPass(createConvertGpuOpsToNVVMOps());
+  kernels.addPass(createConvertVectorToLLVMPass());
+  kernels.addPass(createArithToLLVMConversionPass());
+  kernels.addPass(createConvertIndexToLLVMPass());
+  kernels.addPass(createUBToLLVMConversionPass());
+  kernels.addPass(createConvertNVVMToLLVMPass());
+  kernels.addPass(createReconcileUnrealizedCastsPass());
+  addCleanup(kernels);
+}
+
+void mlir::moe::buildGPUPipeline(OpPassManager &pm,
+                                 const GPUPipelineOptions &options) {
+  buildGPUToBuffersPipeline(pm, options);
+  pm.addPass(createMoELaunchesToCalls());
+  addKernelLowering(pm);
+  pm.addPass(createMoESerializeKernels());
+  buildLowerToLLVMPipeline(pm);
+}
