@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _dlpack
-from ._dlpack import DLDataType, DLTensor, Tensor
+from ._dlpack import CPU, CUDA, DLDataType, DLDevice, DLTensor, Tensor
 from ._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _OUT = ctypes.POINTER
 
 class _ContextOptions(ctypes.Structure):
     _fields_ = [("struct_size", _SIZE), ("allocator", _P * 3), ("num_threads", _I64),
-                ("executor", _P)]
+                ("executor", _P), ("device", DLDevice)]
 
 
 class _TensorInfo(ctypes.Structure):
@@ -79,6 +79,9 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_layer_workspace_bytes": (_P, [_P, _I64, _OUT(ctypes.c_uint64)]),
     "moe_rt_layer_call": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
                                ctypes.c_uint64]),
+    "moe_rt_layer_call_on_stream": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
+                                         ctypes.c_uint64, _P]),
+    "moe_rt_layer_poll": (_P, [_P]),
     "moe_rt_layer_dispatch_count": (_SIZE, [_P]),
     "moe_rt_layer_statistics": (_P, [_P, _SIZE, _OUT(_Statistics)]),
     "moe_rt_layer_reset_statistics": (None, [_P]),
@@ -209,14 +212,26 @@ class Statistics:
     padding: int
 
 
+def _device(name: str | None) -> DLDevice:
+    """``cpu``, ``cuda`` or ``cuda:1``."""
+    if name is None or name == "cpu":
+        return DLDevice(CPU, 0)
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise MoEError(INVALID_ARGUMENT, f"expected the device 'cpu', 'cuda' or 'cuda:N', "
+                       f"got '{name}'")
+    return DLDevice(CUDA, int(number or 0))
+
+
 class Module:
     """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0):
+    def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
+                 device: str | None = None):
         lib = library()
         out = _P()
         options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
-                                  num_threads=num_threads)
+                                  num_threads=num_threads, device=_device(device))
         _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
         context = _Handle(out.value, lib.moe_rt_context_destroy)
         out = _P()
@@ -328,8 +343,12 @@ class Layer:
         self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
     def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
-                 **named: Any) -> Any:
+                 stream: Any = None, **named: Any) -> Any:
         """Run the layer.
+
+        On a GPU, torch tensors run on torch's current stream without waiting for it;
+        ``poll`` says whether something went wrong meanwhile.  Any other arrays are
+        waited for unless a stream is given.
 
         Args:
           inputs: arrays in signature order, or by name: numpy or torch.
@@ -337,7 +356,10 @@ class Layer:
             Without it they are allocated, of the kind of the first input.
           workspace: a ``uint8`` array of at least ``workspace_bytes(T)`` bytes
             aligned to 64; without it the runtime takes one that an earlier call
-            left, or allocates one and keeps it (``Module.trim`` releases it).
+            left, or allocates one and keeps it (``Module.trim`` releases it).  On a
+            GPU it is device memory, aligned to 256.
+          stream: the CUstream to run on: its handle, or an object that has it as
+            ``cuda_stream`` (torch's).
 
         Returns:
           The output, or a tuple of the outputs where there are several.
@@ -362,10 +384,22 @@ class Layer:
             if described.dl.strides:
                 raise MoEError(INVALID_ARGUMENT, "workspace: expected a contiguous array")
             space, size = described.dl.data, described.nbytes
-        _check(library().moe_rt_layer_call(
-            self._handle.pointer, _array(tensors), len(tensors), _array(outputs), len(outputs),
-            space, size))
+        arguments = (self._handle.pointer, _array(tensors), len(tensors), _array(outputs),
+                     len(outputs), space, size)
+        if stream is None and given and _dlpack.is_torch(given[0]) and given[0].is_cuda:
+            import torch
+
+            stream = torch.cuda.current_stream(given[0].device)
+        if stream is None:
+            _check(library().moe_rt_layer_call(*arguments))
+        else:
+            _check(library().moe_rt_layer_call_on_stream(
+                *arguments, getattr(stream, "cuda_stream", stream)))
         return results[0] if len(results) == 1 else tuple(results)
+
+    def poll(self) -> None:
+        """Raise what went wrong in calls that have run on a stream since the last time."""
+        _check(library().moe_rt_layer_poll(self._handle.pointer))
 
     def workspace_bytes(self, tokens: int) -> int:
         """Bytes of workspace that a call with ``tokens`` tokens needs at most."""
@@ -448,13 +482,16 @@ def _reading(reader: Reader) -> tuple[Any, list[BaseException]]:
     return _ReadWeight(read), errors
 
 
-def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0) -> Module:
+def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
+         device: str | None = None) -> Module:
     """Load an artifact, from a file or from bytes.
 
     A call uses ``num_threads`` threads: 1 is the caller's alone, 0 as many as
-    there are cores that the process may use.
+    there are cores that the process may use.  ``device`` is where it runs: ``cpu``
+    (the default), or ``cuda``, ``cuda:1`` and so on, for which the artifact must have
+    been compiled.
     """
-    return Module(path, num_threads=num_threads)
+    return Module(path, num_threads=num_threads, device=device)
 
 
 def runtime_version() -> str:

@@ -43,7 +43,8 @@ def find_compiler() -> Path:
 
 def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None,
             target: str | None = None, dtype: str | None = None, layer: int | None = None,
-            options: Sequence[str] = (), cache: bool = True, num_threads: int = 0) -> Module:
+            options: Sequence[str] = (), cache: bool = True, num_threads: int = 0,
+            device: str | None = None) -> Module:
     """Compile MoE layers and load the result.
 
     Args:
@@ -58,12 +59,16 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
       options: further options of ``moe-compile``.
       cache: reuse an artifact that was compiled before.
       num_threads: threads of a call, as for ``moe.load``.
+      device: where it runs, as for ``moe.load``; on ``cuda`` the default target is
+        every GPU, and the host.
 
     Raises:
       MoEError: with the compiler's diagnostics.
     """
     compiler = find_compiler()
     text, path = _classify(source)
+    if target is None and device not in (None, "cpu"):
+        target = "sm_90a,sm_80,host"
     if (path is not None and path.is_dir()) != (layer is not None):
         raise MoEError(INVALID_ARGUMENT, "a checkpoint directory needs layer=N, and only that does")
     arguments = list(options)
@@ -80,18 +85,19 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     elif cache:
         artifact = _cache_directory() / f"{key}.moe"
         if artifact.exists():
-            return load(artifact, num_threads=num_threads)
+            return load(artifact, num_threads=num_threads, device=device)
     else:
         with tempfile.TemporaryDirectory(prefix="moe-") as scratch:
             artifact = Path(scratch) / "module.moe"
             _run(compiler, text, path, arguments, artifact)
-            return load(artifact.read_bytes(), num_threads=num_threads)
+            return load(artifact.read_bytes(), num_threads=num_threads,
+                        device=device)
     cached = _cache_directory() / f"{key}.moe" if cache else None
     if cached is not None and cached.exists():
         shutil.copyfile(cached, artifact)
     else:
         _run(compiler, text, path, arguments, artifact)
-    return load(artifact, num_threads=num_threads)
+    return load(artifact, num_threads=num_threads, device=device)
 
 
 def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:

@@ -1,0 +1,181 @@
+// RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file | FileCheck %s
+
+// Rows that lie together and weights as lines along k: the copy engine brings both.
+// CHECK:       gpu.module @kernels [#nvvm.target<O = 3, chip = "sm_90a">] {
+// CHECK:         llvm.func @grouped_matmul_wgmma(
+// CHECK-SAME:      %[[XMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
+// CHECK-SAME:      %[[WMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
+// CHECK-SAME:      %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32)
+// Four stages of (128 + 128) lines, ten barriers, starts and tiles of 8 experts;
+// a warpgroup brings operands, two multiply.
+// CHECK-SAME:      moe.shared_bytes = 131224 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
+// CHECK-DAG:     %[[THREAD:.*]] = nvvm.read.ptx.sreg.tid.x
+// CHECK-DAG:     %[[BARRIERS:.*]] = llvm.getelementptr %{{.*}}[131072]
+// CHECK-DAG:     %[[GROUP:.*]] = nvvm.shfl.sync idx
+// CHECK:         %[[ONE:.*]] = arith.cmpi eq, %[[THREAD]], %c0_i32
+// Who arrives: one thread says that bytes are coming, one of each of two warpgroups
+// that it has read them.
+// CHECK-NEXT:    scf.if %[[ONE]] {
+// CHECK-NEXT:      nvvm.mbarrier.init %[[BARRIERS]], %c1_i32
+// CHECK:           nvvm.mbarrier.init %{{.*}}, %c2_i32
+// CHECK-COUNT-6:   nvvm.mbarrier.init
+// CHECK-NOT:       nvvm.mbarrier.init
+// CHECK:           nvvm.fence.mbarrier.init
+// CHECK-NEXT:    }
+// CHECK:         nvvm.barrier
+// CHECK:         %[[BRINGS:.*]] = arith.cmpi eq, %[[GROUP]], %c0_i32
+// CHECK-NEXT:    scf.if %[[BRINGS]] {
+// CHECK-NEXT:      nvvm.setmaxregister decrease {{[0-9]+}}
+// CHECK-NEXT:      scf.if %[[ONE]] {
+// CHECK:             scf.for %{{.*}} iter_args(%[[S0:.*]] = %c0_i32, %[[P0:.*]] = %c1_i32)
+// CHECK:               scf.for %[[STEP:.*]] = %c0_i32 to %c4_i32 step %c1_i32 iter_args(%[[STAGE:.*]] = %[[S0]], %[[PARITY:.*]] = %[[P0]])
+// CHECK:                 nvvm.mbarrier.try_wait.parity %{{.*}}, %[[PARITY]],
+// CHECK:                 nvvm.mbarrier.arrive.expect_tx %[[FULL:.*]], %c32768_i32
+// CHECK-NEXT:            %[[FROM:.*]] = arith.muli %[[STEP]], %c64_i32
+// CHECK:                 nvvm.cp.async.bulk.tensor.shared.cluster.global %{{.*}}, %[[XMAP]], %[[FULL]], box[%[[FROM]], %{{.*}}] :
+// CHECK:                 nvvm.cp.async.bulk.tensor.shared.cluster.global %{{.*}}, %[[WMAP]], %[[FULL]], box[%[[FROM]], %[[COLUMN:.*]], %[[EXPERT:.*]]] :
+// CHECK-NOT:             nvvm.cp.async
+// CHECK:                 %[[NEXT:.*]] = arith.addi %[[STAGE]], %c1_i32
+// CHECK-NEXT:            %[[WRAPS:.*]] = arith.cmpi eq, %[[NEXT]], %c4_i32
+// CHECK:                 %[[FLIPPED:.*]] = arith.xori %[[PARITY]], %c1_i32
+// CHECK-NEXT:            arith.select %[[WRAPS]], %[[FLIPPED]], %[[PARITY]]
+// CHECK:         } else {
+// CHECK:           nvvm.setmaxregister increase {{[0-9]+}}
+// CHECK:           scf.for
+// CHECK:             %{{.*}}:4 = scf.for %[[STEP:.*]] = %c0_i32 to %c4_i32 step %c1_i32
+// CHECK:               nvvm.mbarrier.try_wait.parity
+// Descriptors: swizzled over 128 bytes, eight lines 1024 bytes apart.
+// CHECK:               %[[A:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
+// CHECK:               %[[B:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
+// CHECK-NEXT:          nvvm.wgmma.fence.aligned
+// CHECK-NEXT:          %[[D:.*]] = nvvm.wgmma.mma_async %[[A]], %[[B]], %{{.*}}, <m = 64, n = 128, k = 16>, D[<f32>, <one>], A[<bf16>, <one>, <row>], B[<bf16>, <one>, <col>]
+// 16 numbers on in the same line.
+// CHECK-DAG:           %[[B2:.*]] = arith.addi %[[B]], %c2_i64
+// CHECK-DAG:           %[[A2:.*]] = arith.addi %[[A]], %c2_i64
+// CHECK-NEXT:          nvvm.wgmma.mma_async %[[A2]], %[[B2]], %[[D]],
+// CHECK-COUNT-2:       nvvm.wgmma.mma_async
+// CHECK-NEXT:          nvvm.wgmma.commit.group.sync.aligned
+// The stage before is read, and given back by one thread.
+// CHECK-NEXT:          nvvm.wgmma.wait.group.sync.aligned 1
+// CHECK:               scf.if
+// CHECK:                 nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
+// CHECK:             nvvm.wgmma.wait.group.sync.aligned 0
+// CHECK-NEXT:        scf.if
+// CHECK:               nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
+// CHECK-NOT:         nvvm.mbarrier
+// Columns of whole tiles need no test.
+// CHECK:             %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, bf16
+// CHECK-NOT:         arith.cmpi
+// CHECK:             llvm.store %{{.*}}, %[[PLACE]] {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
+
+// Blocks stay for all tiles: one on a multiprocessor. The maps are of the operands.
+// CHECK-LABEL: func.func @together(
+// CHECK:         %[[N:.*]] = moe.multiprocessors
+// CHECK:         %[[TILES:.*]] = arith.muli %{{.*}}, %c3
+// CHECK-NEXT:    %[[BLOCKS:.*]] = arith.minui %[[TILES]], %[[N]]
+// CHECK:         moe.launch @kernels::@grouped_matmul_wgmma blocks(%[[BLOCKS]]) ins(%arg0, %arg1, %arg2 :
+// CHECK-SAME:      maps([#moe.tensor_map<input = 0, box = [128, 64], swizzle = 128>, #moe.tensor_map<input = 2, box = [1, 128, 64], swizzle = 128>])
+func.func @together(%x: tensor<?x200xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x200xbf16>, %init: tensor<?x384xbf16>) -> tensor<?x384xbf16> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x384x200xbf16>) transposed outs(%init : tensor<?x384xbf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to bf16
+    moe.yield %t : bf16
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 4>]} : tensor<?x200xbf16> -> tensor<?x384xbf16>
+  return %y : tensor<?x384xbf16>
+}
+
+// -----
+
+// Gathered rows come by cp.async, of all threads of the warpgroup; weights of two
+// products, as lines along n, by the copy engine, in blocks of 64 columns.
+// CHECK:       llvm.func @grouped_matmul_wgmma(%[[WMAP:[a-z0-9]+]]: !llvm.ptr {{{[^}]*}}}, %[[VMAP:[a-z0-9]+]]: !llvm.ptr {{{[^}]*}}}, %[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[G:[a-z0-9]+]]: !llvm.ptr<1>,
+// CHECK-DAG:     %[[ONE:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
+// One thread for the weights, 128 for the rows.
+// CHECK:         nvvm.mbarrier.init %{{.*}}, %c129_i32
+// CHECK:         nvvm.mbarrier.init %{{.*}}, %c2_i32
+// CHECK:         nvvm.setmaxregister decrease {{[0-9]+}}
+// CHECK:           llvm.getelementptr %[[G]][%{{.*}}] : {{.*}}, i32
+// CHECK:           llvm.getelementptr %[[X]][%{{.*}}] : {{.*}}, f16
+// CHECK:           scf.for %[[STEP:.*]] = %c0_i32 to %c4_i32
+// CHECK:             nvvm.mbarrier.try_wait.parity
+// CHECK:             scf.if %[[ONE]] {
+// CHECK-NEXT:          nvvm.mbarrier.arrive.expect_tx %[[FULL:.*]], %c16384_i32
+// CHECK:               nvvm.cp.async.bulk.tensor.shared.cluster.global %{{.*}}, %[[WMAP]], %[[FULL]], box[%[[COLUMN:.*]], %[[FROM:.*]], %[[EXPERT:.*]]] :
+// CHECK:               nvvm.cp.async.bulk.tensor.shared.cluster.global %{{.*}}, %[[VMAP]], %[[FULL]], box[%[[COLUMN]], %[[FROM]], %[[EXPERT]]] :
+// CHECK-NEXT:        }
+// CHECK:             %[[INSIDE:.*]] = arith.cmpi slt, %{{.*}}, %c200_i32
+// CHECK-NEXT:        %[[BYTES:.*]] = arith.select %[[INSIDE]], %c16_i32, %c0_i32
+// CHECK-COUNT-8:     nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg, %[[BYTES]]
+// CHECK-NEXT:        nvvm.cp.async.commit.group
+// What came two steps ago is seen by wgmma, and counted.
+// CHECK-NEXT:        nvvm.cp.async.wait.group 2
+// CHECK-NEXT:        %[[LATE:.*]] = arith.cmpi sge, %[[STEP]], %c2_i32
+// CHECK-NEXT:        scf.if %[[LATE]] {
+// CHECK:               nvvm.fence.proxy {kind = #nvvm.proxy_kind<async.shared>, space = #nvvm.shared_space<cta>}
+// CHECK:               nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
+// CHECK:           nvvm.cp.async.wait.group 0
+// CHECK:           nvvm.fence.proxy
+// CHECK:           nvvm.mbarrier.arrive
+// CHECK:           nvvm.fence.proxy
+// CHECK:           nvvm.mbarrier.arrive
+// CHECK:         nvvm.setmaxregister increase {{[0-9]+}}
+// Blocks of 64 columns are 8192 bytes apart; 16 lines are 2048 bytes.
+// CHECK:           %[[A:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
+// CHECK:           %[[B:.*]] = arith.ori %{{.*}}, %c4611686293338849280_i64
+// CHECK:           nvvm.wgmma.mma_async %[[A]], %[[B]], {{.*}} A[<f16>, <one>, <row>], B[<f16>, <one>, <row>]
+// CHECK-DAG:       arith.addi %[[B]], %c128_i64
+// CHECK-DAG:       arith.addi %[[A]], %c2_i64
+// Sums of a column in both products.
+// CHECK:           llvm.extractvalue %[[SUMS:.*]][0]
+// CHECK-NEXT:      llvm.extractvalue %[[SUMS]][32]
+// CHECK-LABEL: func.func @gathered(
+// CHECK:         moe.launch {{.*}} maps([#moe.tensor_map<input = 3, box = [1, 64, 64], swizzle = 128>, #moe.tensor_map<input = 4, box = [1, 64, 64], swizzle = 128>])
+func.func @gathered(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<8x200x64xf16>, %v: tensor<8x200x64xf16>, %init: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
+      weights(%w, %v : tensor<8x200x64xf16>, tensor<8x200x64xf16>) outs(%init : tensor<?x64xf32>) {
+  ^bb0(%s: f32, %u: f32):
+    %t = arith.mulf %s, %u : f32
+    moe.yield %t : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 4>]} : tensor<?x200xf16> -> tensor<?x64xf32>
+  return %y : tensor<?x64xf32>
+}
+
+// -----
+
+// With ping-pong each warpgroup has every other tile of the block to itself. Two
+// barriers more, behind those of the stages, say whose turn it is to multiply.
+// CHECK:       llvm.func @grouped_matmul_wgmma({{.*}}nvvm.maxntid = array<i32: 384, 1, 1>
+// CHECK-COUNT-10: nvvm.mbarrier.init %{{.*}}, %c1_i32
+// CHECK-NOT:      nvvm.mbarrier.init
+// CHECK:         nvvm.setmaxregister decrease
+// CHECK:         nvvm.setmaxregister increase
+// CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
+// CHECK:         %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
+// CHECK:         %[[SECOND:.*]] = arith.cmpi eq, %{{.*}}, %c1_i32
+// CHECK:         %[[LATER:.*]] = arith.addi %[[BLOCK]], %[[BLOCKS]]
+// CHECK:         %[[FIRST:.*]] = arith.select %[[SECOND]], %[[LATER]], %[[BLOCK]]
+// CHECK:         %[[STRIDE:.*]] = arith.muli %[[BLOCKS]], %c2_i32
+// CHECK:         scf.for %{{.*}} = %[[FIRST]] to %{{.*}} step %[[STRIDE]] iter_args(%{{.*}}, %{{.*}}, %[[TURN:.*]] = %{{.*}})
+// CHECK:           nvvm.mbarrier.try_wait.parity %{{.*}}, %[[TURN]],
+// CHECK:           scf.for
+// CHECK-COUNT-4:     nvvm.wgmma.mma_async
+// CHECK-NOT:         nvvm.wgmma.mma_async
+// CHECK:             scf.yield
+// The other may multiply while this one waits for its sums and stores them.
+// CHECK:           scf.if
+// CHECK:             nvvm.mbarrier.arrive
+// CHECK:           nvvm.wgmma.wait.group.sync.aligned 0
+// CHECK:           scf.if
+// CHECK:             nvvm.mbarrier.arrive
+// CHECK:           llvm.store
+// CHECK:           arith.xori %[[TURN]], %c1_i32
+// CHECK-LABEL: func.func @ping_pong(
+// CHECK:         moe.launch {{.*}} maps([#moe.tensor_map<input = 0, box = [64, 64], swizzle = 128>, #moe.tensor_map<input = 1, box = [1, 128, 64], swizzle = 128>])
+func.func @ping_pong(%x: tensor<?x200xbf16>, %w: tensor<1x384x200xbf16>, %init: tensor<?x384xbf16>) -> tensor<?x384xbf16> {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x384x200xbf16>) transposed outs(%init : tensor<?x384xbf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to bf16
+    moe.yield %t : bf16
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 64, columns = 128, depth = 64, stages = 4, roles = ping_pong>]} : tensor<?x200xbf16> -> tensor<?x384xbf16>
+  return %y : tensor<?x384xbf16>
+}

@@ -1,0 +1,243 @@
+// RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
+// RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s --check-prefix=HOST
+
+// Rows of one expert, weights as lines along k. Tiles are counted by the kernel; a
+// block goes on from one to another.
+// CHECK:       gpu.module @kernels [#nvvm.target<O = 3, chip = "sm_80">] {
+// CHECK-NEXT:    llvm.mlir.global external @moe_shared() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
+// CHECK:         llvm.func @grouped_matmul(%[[X:.*]]: !llvm.ptr<1>, %[[W:.*]]: !llvm.ptr<1>, %[[Y:.*]]: !llvm.ptr<1>, %[[ROWS:.*]]: i32, %{{.*}}: i32)
+// Three stages of (16 + 128) lines of 128 bytes.
+// CHECK-SAME:      attributes {gpu.kernel, moe.shared_bytes = 55296 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>, nvvm.minctasm = 1 : i32}
+// CHECK-DAG:     %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
+// CHECK-DAG:     %[[PADDED:.*]] = arith.addi %[[ROWS]], %c15_i32
+// CHECK-DAG:     %[[TILES:.*]] = arith.divui %[[PADDED]], %c16_i32
+// CHECK-DAG:     %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
+// CHECK:         scf.for %{{.*}} = %[[BLOCK]] to %[[TILES]] step %[[BLOCKS]]
+// CHECK-NEXT:      nvvm.barrier
+// What a thread copies: half of the threads a chunk of the rows, all of them four
+// of the weights; beyond the columns or the end of k, zeros.
+// CHECK:           %[[HAS:.*]] = arith.cmpi slt, %{{.*}}, %c16_i32
+// CHECK:           %[[COLUMN:.*]] = arith.cmpi slt, %{{.*}}, %c96_i32
+// CHECK:           llvm.getelementptr %[[W]][%{{.*}}] : {{.*}}, f16
+// CHECK:           scf.if %[[HAS]] {
+// CHECK-NEXT:        %[[INSIDE:.*]] = arith.cmpi slt, %{{.*}}, %c200_i32
+// CHECK-NEXT:        %[[TO:.*]] = llvm.getelementptr %{{.*}} -> !llvm.ptr<3>, i8
+// CHECK-NEXT:        %[[BYTES:.*]] = arith.select %[[INSIDE]], %c16_i32, %c0_i32
+// CHECK-NEXT:        nvvm.cp.async.shared.global %[[TO]], %{{.*}}, 16, cache = cg, %[[BYTES]] :
+// CHECK-NEXT:      }
+// CHECK:           %[[BOTH:.*]] = arith.andi %[[COLUMN]], %{{.*}} : i1
+// CHECK:           %[[BYTES:.*]] = arith.select %[[BOTH]], %c16_i32, %c0_i32
+// CHECK:           nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg, %[[BYTES]]
+// CHECK-COUNT-3:   nvvm.cp.async.shared.global
+// CHECK-NEXT:      nvvm.cp.async.commit.group
+// CHECK-COUNT-5:   nvvm.cp.async.shared.global
+// CHECK-NEXT:      nvvm.cp.async.commit.group
+// Two steps ahead: the oldest group has come, the other may be on its way.
+// CHECK-NEXT:      %{{.*}}:9 = scf.for %[[STEP:.*]] = %c0_i32 to %c4_i32 step %c1_i32 iter_args(%[[STAGE:[a-z0-9]+]] = %c0_i32, %[[SUM:[a-z0-9]+]] = %cst
+// CHECK-NEXT:        nvvm.cp.async.wait.group 1
+// CHECK-NEXT:        nvvm.barrier
+// CHECK-NEXT:        %[[AHEAD:.*]] = arith.addi %[[STEP]], %c2_i32
+// CHECK-NEXT:        %[[MORE:.*]] = arith.cmpi slt, %[[AHEAD]], %c4_i32
+// CHECK-NEXT:        scf.if %[[MORE]] {
+// CHECK-COUNT-5:       nvvm.cp.async.shared.global
+// CHECK-NEXT:        }
+// CHECK-NEXT:        nvvm.cp.async.commit.group
+// A line of shared memory is a row, or a column of the weights: as they are.
+// CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<row>, num = 4 : i32
+// CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<row>, num = 4 : i32
+// CHECK-COUNT-6:     llvm.bitcast %{{.*}} : i32 to vector<2xf16>
+// CHECK:             nvvm.mma.sync A[{{.*}}] B[{{.*}}] C[%[[SUM]], {{.*}}] {{.*}}shape = #nvvm.shape<m = 16, n = 8, k = 16>} : (vector<2xf16>, vector<2xf16>, f32)
+// CHECK-COUNT-7:     nvvm.mma.sync
+// CHECK-NOT:         nvvm.mma.sync
+// CHECK:             %[[NEXT:.*]] = arith.addi %[[STAGE]], %c1_i32
+// CHECK-NEXT:        %[[LAST:.*]] = arith.cmpi eq, %[[NEXT]], %c3_i32
+// CHECK-NEXT:        arith.select %[[LAST]], %c0_i32, %[[NEXT]]
+// CHECK:             scf.yield
+// Two columns at once, where the row and the columns are some.
+// CHECK:           scf.if %{{.*}} {
+// CHECK:             %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, f16
+// CHECK-NEXT:        %[[IN:.*]] = arith.cmpi slt, %{{.*}}, %c96_i32
+// CHECK-NEXT:        scf.if %[[IN]] {
+// CHECK-NEXT:          %[[T0:.*]] = arith.truncf %{{.*}} : f32 to f16
+// CHECK-NEXT:          %[[T1:.*]] = arith.truncf %{{.*}} : f32 to f16
+// CHECK-NEXT:          %[[PAIR:.*]] = vector.from_elements %[[T0]], %[[T1]]
+// CHECK-NEXT:          llvm.store %[[PAIR]], %[[PLACE]] {alignment = 4 : i64}
+// CHECK:         llvm.return
+// CHECK-LABEL: func.func @along_k(
+
+// As many blocks as run at once, two on a multiprocessor, or fewer.
+// HOST-LABEL: func.func @along_k(
+// HOST-SAME:    %[[X:.*]]: tensor<?x200xf16>, %[[W:.*]]: tensor<1x96x200xf16>, %[[INIT:.*]]: tensor<?x96xf16>)
+// HOST-DAG:     %[[ROWS:.*]] = tensor.dim %[[INIT]], %c0
+// HOST-DAG:     %[[SOURCES:.*]] = tensor.dim %[[X]], %c0
+// HOST-DAG:     %[[TILES:.*]] = arith.ceildivui %[[ROWS]], %c16
+// HOST-DAG:     %[[N:.*]] = moe.multiprocessors
+// HOST-DAG:     %[[MOST:.*]] = arith.muli %[[N]], %c2
+// HOST-DAG:     %[[BLOCKS:.*]] = arith.minui %[[TILES]], %[[MOST]]
+// HOST-DAG:     %[[R:.*]] = arith.index_cast %[[ROWS]] : index to i32
+// HOST-DAG:     %[[S:.*]] = arith.index_cast %[[SOURCES]] : index to i32
+// HOST:         %[[Y:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs(%[[INIT]] : tensor<?x96xf16>) scalars(%[[R]], %[[S]] : i32, i32) -> tensor<?x96xf16>
+// HOST-NEXT:    return %[[Y]]
+func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tensor<?x96xf16>) -> tensor<?x96xf16> {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x96x200xf16>) transposed outs(%init : tensor<?x96xf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to f16
+    moe.yield %t : f16
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 3>]} : tensor<?x200xf16> -> tensor<?x96xf16>
+  return %y : tensor<?x96xf16>
+}
+
+// -----
+
+// Gathered rows of some of the experts, two products, weights as lines along n, and
+// operands of the epilogue. What k and n are multiples of needs no test.
+// CHECK:       llvm.func @grouped_matmul(
+// CHECK-SAME:    %[[X:[a-z0-9]*]]: !llvm.ptr<1>, %[[G:[a-z0-9]*]]: !llvm.ptr<1>, %[[O:[a-z0-9]*]]: !llvm.ptr<1>, %[[W:[a-z0-9]*]]: !llvm.ptr<1>, %[[V:[a-z0-9]*]]: !llvm.ptr<1>,
+// CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32)
+// Two stages and, behind them, the start and the tiles of each of two experts.
+// CHECK-SAME:    moe.shared_bytes = 36896 : i64
+// CHECK:         %[[STARTS:.*]] = llvm.getelementptr %{{.*}}[36864]
+// CHECK:         %[[TILES:.*]] = llvm.getelementptr %[[STARTS]][12]
+// The offsets are those of experts 3 and on; all are held to the rows that there are.
+// CHECK:         scf.if
+// CHECK:           %[[EXPERT:.*]] = arith.addi %{{.*}}, %c3_i32
+// CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[O]][%[[EXPERT]]]
+// CHECK-NEXT:      %[[OFFSET:.*]] = llvm.load %[[AT]] : !llvm.ptr<1> -> i32
+// CHECK-NEXT:      %[[LOW:.*]] = arith.maxsi %[[OFFSET]], %c0_i32
+// CHECK-NEXT:      %[[START:.*]] = arith.minsi %[[LOW]], %[[ROWS]]
+// An expert has ⌈rows / 16⌉ tiles; the lanes of the warp add them up.
+// CHECK:           arith.divui %{{.*}}, %c16_i32
+// CHECK-COUNT-6:   nvvm.shfl.sync
+// CHECK:           llvm.store
+// CHECK:         nvvm.barrier
+// CHECK:         %[[ALL:.*]] = llvm.getelementptr %[[TILES]][2]
+// CHECK:         %[[TOTAL:.*]] = llvm.load %[[ALL]]
+// CHECK:         scf.for %[[NUMBER:.*]] = %{{.*}} to %[[TOTAL]]
+// A number of no row reads the nearest one.
+// CHECK:           %[[AT:.*]] = llvm.getelementptr %[[G]][%{{.*}}] : {{.*}}, i32
+// CHECK-NEXT:      %[[ROW:.*]] = llvm.load %[[AT]]
+// CHECK-NEXT:      %[[END:.*]] = arith.subi %[[SOURCES]], %c1_i32
+// CHECK-NEXT:      %[[HELD:.*]] = arith.minsi %[[ROW]], %[[END]]
+// CHECK-NEXT:      arith.maxsi %[[HELD]], %c0_i32
+// CHECK:           llvm.getelementptr %[[X]][%{{.*}}] : {{.*}}, bf16
+// CHECK:           arith.select %{{.*}}, %[[V]], %[[W]] : !llvm.ptr<1>
+// CHECK:           nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg :
+// CHECK:           scf.for %{{.*}} = %c0_i32 to %c2_i32
+// CHECK-NEXT:        nvvm.cp.async.wait.group 0
+// Lines along n are turned on the way to registers.
+// CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<row>
+// CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<col>
+// CHECK:             %[[FIRST:.*]] = nvvm.mma.sync {{.*}}multiplicandAPtxType = #nvvm.mma_type<bf16>
+// CHECK-COUNT-7:     nvvm.mma.sync
+// CHECK-NOT:         nvvm.mma.sync
+// CHECK:           scf.if
+// CHECK:             %[[IN:.*]] = arith.cmpi slt, %{{.*}}, %c40_i32
+// CHECK-NEXT:        scf.if %[[IN]] {
+// CHECK:               %[[BP:.*]] = llvm.getelementptr %[[B]][%{{.*}}] : {{.*}}, f32
+// CHECK-NEXT:          %[[BIAS:.*]] = llvm.load %[[BP]]
+// CHECK-NEXT:          %[[QP:.*]] = llvm.getelementptr %[[Q]][%{{.*}}] : {{.*}}, f16
+// CHECK-NEXT:          %[[SCALE:.*]] = llvm.load %[[QP]]
+// CHECK-NEXT:          %[[F:.*]] = arith.extf %[[SCALE]] : f16 to f32
+// CHECK-NEXT:          %[[M:.*]] = arith.mulf %{{.*}}, %{{.*}} : f32
+// CHECK-NEXT:          %[[R0:.*]] = math.fma %[[M]], %[[F]], %[[BIAS]]
+// CHECK:               %[[R1:.*]] = math.fma
+// CHECK:               %[[PAIR:.*]] = vector.from_elements %[[R0]], %[[R1]]
+// CHECK-NEXT:          llvm.store %[[PAIR]], %{{.*}} {alignment = 8 : i64}
+// CHECK-LABEL: func.func @along_n(
+
+// Each expert with a row may have one tile that is not full.
+// HOST-LABEL: func.func @along_n(
+// HOST:         %[[ROWS:.*]] = tensor.dim %{{.*}} : tensor<?x40xf32>
+// HOST-DAG:     %[[PARTIAL:.*]] = arith.minui %[[ROWS]], %c2
+// HOST-DAG:     %[[FULL:.*]] = arith.divui %[[ROWS]], %c16
+// HOST:         arith.addi %[[FULL]], %[[PARTIAL]]
+// HOST:         moe.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 :
+func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<2x128x40xbf16>, %v: tensor<2x128x40xbf16>,
+                   %b: tensor<2x40xf32>, %q: tensor<?xf16>, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
+  %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
+      weights(%w, %v : tensor<2x128x40xbf16>, tensor<2x128x40xbf16>) first(3)
+      operands(%b, %q : tensor<2x40xf32>, tensor<?xf16>)
+      maps([affine_map<(e, r, n) -> (e, n)>, affine_map<(e, r, n) -> (r)>]) outs(%init : tensor<?x40xf32>) {
+  ^bb0(%s: f32, %u: f32, %bias: f32, %scale: f16):
+    %f = arith.extf %scale : f16 to f32
+    %m = arith.mulf %s, %u : f32
+    %r = math.fma %m, %f, %bias : f32
+    moe.yield %r : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>]} : tensor<?x128xbf16> -> tensor<?x40xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
+// One launch for each tile, of which all but one have no blocks: that for as many
+// rows as an expert has on average. Each goes on where the one before was.
+// CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 36912 :
+// CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41008 :
+// CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49200 :
+// CHECK-LABEL: func.func @tiles(
+// HOST-LABEL:  func.func @tiles(
+// HOST-SAME:     %[[INIT:[a-z0-9]*]]: tensor<?x7xf32>)
+// HOST-DAG:      %[[MEAN:.*]] = arith.ceildivui %{{.*}}, %c4
+// HOST-DAG:      %[[SMALL:.*]] = arith.cmpi ule, %[[MEAN]], %c16
+// HOST-DAG:      %[[B0:.*]] = arith.select %[[SMALL]], %{{.*}}, %c0
+// HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] :
+// HOST-DAG:      %[[MORE:.*]] = arith.cmpi ugt, %[[MEAN]], %c16
+// HOST-DAG:      %[[MEDIUM:.*]] = arith.cmpi ule, %[[MEAN]], %c32
+// HOST:          %[[SUITS:.*]] = arith.andi %[[MORE]], %[[MEDIUM]]
+// HOST-NEXT:     %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
+// HOST-NEXT:     %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] :
+// HOST:          %[[LARGE:.*]] = arith.cmpi ugt, %[[MEAN]], %c32
+// HOST-NEXT:     %[[B2:.*]] = arith.select %[[LARGE]], %{{.*}}, %c0
+// HOST-NEXT:     %[[Y2:.*]] = moe.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] :
+// HOST-NEXT:     return %[[Y2]]
+func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<5xi32>) weights(%w : tensor<4x7x64xbf16>) transposed outs(%init : tensor<?x7xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>,
+                  #moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 2>,
+                  #moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x7xf32>
+  return %y : tensor<?x7xf32>
+}
+
+// -----
+
+// An odd number of columns has no place for two at once.
+// CHECK:       llvm.func @grouped_matmul(
+// CHECK-NOT:     vector.from_elements
+// CHECK:         nvvm.mma.sync
+// CHECK:         scf.if
+// CHECK:         %[[FIRST:.*]] = arith.cmpi slt, %[[COLUMN:.*]], %c7_i32
+// CHECK-NEXT:    scf.if %[[FIRST]] {
+// CHECK-NEXT:      llvm.store %{{.*}}, %{{.*}} : f32, !llvm.ptr<1>
+// CHECK-NEXT:    }
+// CHECK-NEXT:    %[[NEXT:.*]] = arith.addi %[[COLUMN]], %c1_i32
+// CHECK-NEXT:    %[[SECOND:.*]] = arith.cmpi slt, %[[NEXT]], %c7_i32
+// CHECK-NEXT:    scf.if %[[SECOND]] {
+// CHECK-NEXT:      %[[PLACE:.*]] = llvm.getelementptr %{{.*}}[1] : {{.*}}, f32
+// CHECK-NEXT:      llvm.store %{{.*}}, %[[PLACE]] : f32, !llvm.ptr<1>
+// CHECK-NOT:     vector.from_elements
+// CHECK-LABEL: func.func @odd(
+func.func @odd(%x: tensor<?x64xbf16>, %w: tensor<1x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x7x64xbf16>) transposed outs(%init : tensor<?x7xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x7xf32>
+  return %y : tensor<?x7xf32>
+}
+
+// -----
+
+// Columns that tiles divide, and a k of whole steps: nothing is tested but rows.
+// CHECK:       llvm.func @grouped_matmul(
+// CHECK-NOT:     arith.andi {{.*}} : i1
+// CHECK:         nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg : !llvm.ptr<3>, !llvm.ptr<1>{{$}}
+// CHECK-NOT:     nvvm.cp.async.shared.global {{.*}}, i32{{$}}
+// CHECK-LABEL: func.func @whole(
+func.func @whole(%x: tensor<?x64xbf16>, %w: tensor<1x64x256xbf16>, %init: tensor<?x256xf32>) -> tensor<?x256xf32> {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x64x256xbf16>) outs(%init : tensor<?x256xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x256xf32>
+  return %y : tensor<?x256xf32>
+}

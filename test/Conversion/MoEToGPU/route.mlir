@@ -1,0 +1,115 @@
+// RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file \
+// RUN:   | FileCheck %s --implicit-check-not=moe.route
+
+// The first kernel counts the choices of each of eight experts in each chunk; those
+// of none have a counter of their own.
+// CHECK:       llvm.func @route_count(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32)
+// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 36 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>
+// CHECK:         scf.for %{{.*}} = %{{.*}} to %c9_i32 step %c256_i32
+// CHECK:           llvm.store %c0_i32
+// CHECK:         nvvm.barrier
+// CHECK:         %[[FIRST:.*]] = arith.muli %[[BLOCK:.*]], %c2048_i32
+// CHECK:         scf.for %[[I:.*]] = %{{.*}} to %c2048_i32 step %c256_i32
+// CHECK-NEXT:      %[[NUMBER:.*]] = arith.addi %[[FIRST]], %[[I]]
+// CHECK-NEXT:      %[[IN:.*]] = arith.cmpi slt, %[[NUMBER]], %[[TOTAL]]
+// CHECK-NEXT:      %[[EXPERT:.*]] = scf.if %[[IN]] -> (i32) {
+// CHECK-NEXT:        %[[P:.*]] = llvm.getelementptr %[[IDS]][%[[NUMBER]]]
+// CHECK-NEXT:        %[[ID:.*]] = llvm.load %[[P]]
+// CHECK-NEXT:        %[[VALID:.*]] = arith.cmpi ult, %[[ID]], %c8_i32
+// CHECK-NEXT:        %[[OF:.*]] = arith.select %[[VALID]], %[[ID]], %c8_i32
+// CHECK-NEXT:        scf.yield %[[OF]]
+// CHECK-NEXT:      } else {
+// CHECK-NEXT:        scf.yield %c8_i32
+// CHECK:           llvm.atomicrmw add %{{.*}}, %c1_i32 monotonic : !llvm.ptr<3>, i32
+// CHECK:         nvvm.barrier
+// CHECK:         %[[ROW:.*]] = arith.muli %[[BLOCK]], %c8_i32
+// CHECK:         llvm.store %{{.*}}, %{{.*}} : i32, !llvm.ptr<1>
+
+// The second adds up what is before its chunk, or counts where there is one chunk.
+// CHECK:       llvm.func @route_place(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
+// CHECK-SAME:    moe.shared_bytes = 8264 : i64
+// CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
+// CHECK:         %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
+// CHECK:         %[[ALONE:.*]] = arith.cmpi eq, %[[BLOCKS]], %c1_i32
+// CHECK-NEXT:    scf.if %[[ALONE]] {
+// CHECK:           llvm.atomicrmw add
+// CHECK:         } else {
+// CHECK:           scf.for %[[OTHER:.*]] = %c0_i32 to %[[BLOCKS]] step %c1_i32
+// CHECK:             %[[P:.*]] = llvm.getelementptr %[[COUNTS]]
+// CHECK-NEXT:        %[[FOUND:.*]] = llvm.load %[[P]]
+// CHECK-NEXT:        %[[BEFORE:.*]] = arith.cmpi slt, %[[OTHER]], %[[BLOCK]]
+// CHECK-NEXT:        arith.select %[[BEFORE]], %[[FOUND]], %c0_i32
+// CHECK:         nvvm.barrier
+// A warp adds up where experts start; one block writes the offsets, all nine.
+// CHECK-COUNT-5: nvvm.shfl.sync
+// CHECK:         llvm.getelementptr %[[OFFSETS]][%{{.*}}]
+// CHECK:         llvm.getelementptr %[[OFFSETS]][8]
+// CHECK:         nvvm.barrier
+// Among 32 choices those of one expert are in order of their lanes.
+// CHECK:         %[[LOWER:.*]] = nvvm.read.ptx.sreg.lanemask.lt
+// CHECK:         scf.for
+// CHECK:           %[[SAME:.*]] = nvvm.match.sync any
+// CHECK-NEXT:      %[[EARLIER:.*]] = arith.andi %[[SAME]], %[[LOWER]]
+// CHECK-NEXT:      %[[RANK:.*]] = llvm.intr.ctpop(%[[EARLIER]])
+// CHECK:           %[[ROW:.*]] = arith.addi %{{.*}}, %[[RANK]]
+// CHECK:           nvvm.bar.warp.sync
+// CHECK:           llvm.intr.ctpop(%[[SAME]])
+// CHECK:           nvvm.bar.warp.sync
+// CHECK:           %[[HAS:.*]] = arith.cmpi slt, %{{.*}}, %c8_i32
+// CHECK-NEXT:      %[[POSITION:.*]] = arith.select %[[HAS]], %[[ROW]], %c-1_i32
+// CHECK-NEXT:      %[[P:.*]] = llvm.getelementptr %[[POSITIONS]]
+// CHECK-NEXT:      llvm.store %[[POSITION]], %[[P]]
+// CHECK-NEXT:      scf.if %[[HAS]] {
+// CHECK-NEXT:        %[[TOKEN:.*]] = arith.divui %{{.*}}, %c3_i32
+// CHECK-NEXT:        %[[P:.*]] = llvm.getelementptr %[[TOKENS]][%[[ROW]]]
+// CHECK-NEXT:        llvm.store %[[TOKEN]], %[[P]]
+// Rows of no choice.
+// CHECK:         scf.for %[[R:.*]] = %{{.*}} to %[[ROWS]]
+// CHECK-NEXT:      %[[P:.*]] = llvm.getelementptr %[[TOKENS]][%[[R]]]
+// CHECK-NEXT:      llvm.store %c-1_i32, %[[P]]
+
+// With one chunk nothing is counted beforehand; without tokens there are offsets.
+// CHECK-LABEL: func.func @route(
+// CHECK-SAME:    %[[I:.*]]: tensor<?x3xi32>)
+// CHECK:         %[[T:.*]] = tensor.dim %[[I]], %c0
+// CHECK:         %[[CHOICES:.*]] = arith.muli %[[T]], %c3
+// CHECK:         %[[CHUNKS:.*]] = arith.ceildivui %[[CHOICES]], %c2048
+// CHECK:         %[[ONE:.*]] = arith.cmpi eq, %[[CHUNKS]], %c1
+// CHECK:         %[[COUNTING:.*]] = arith.select %[[ONE]], %c0, %[[CHUNKS]]
+// CHECK:         %[[EMPTY:.*]] = tensor.empty(%[[CHUNKS]]) : tensor<?x8xi32>
+// CHECK:         %[[TOTAL:.*]] = arith.index_cast %[[CHOICES]] : index to i32
+// CHECK:         %[[COUNTS:.*]] = moe.launch @kernels::@route_count blocks(%[[COUNTING]]) ins(%[[I]] : tensor<?x3xi32>) outs(%[[EMPTY]] : tensor<?x8xi32>) scalars(%[[TOTAL]] : i32)
+// CHECK:         %[[PLACING:.*]] = arith.maxui %[[CHUNKS]], %c1
+// CHECK:         %[[R:.*]]:3 = moe.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[I]], %[[COUNTS]] : {{.*}}) outs(%{{.*}} : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) scalars(%[[TOTAL]], %[[TOTAL]] : i32, i32)
+// CHECK-NEXT:    return %[[R]]#0, %[[R]]#1, %[[R]]#2
+func.func @route(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
+  %n, %o, %p = moe.route %i experts(8) : tensor<?x3xi32>
+  return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
+}
+
+// -----
+
+// Only the first two choices of each token count.
+// CHECK:       llvm.func @route_count(
+// CHECK:         %[[VALID:.*]] = arith.cmpi ult, %{{.*}}, %c8_i32
+// CHECK-NEXT:    %[[K:.*]] = arith.remui %{{.*}}, %c3_i32
+// CHECK-NEXT:    %[[KEPT:.*]] = arith.cmpi ult, %[[K]], %c2_i32
+// CHECK-NEXT:    %[[BOTH:.*]] = arith.andi %[[VALID]], %[[KEPT]]
+// CHECK-NEXT:    arith.select %[[BOTH]], %{{.*}}, %c8_i32
+// CHECK-LABEL: func.func @some_choices(
+func.func @some_choices(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
+  %n, %o, %p = moe.route %i experts(8) choices(2) : tensor<?x3xi32>
+  return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
+}
+
+// -----
+
+// Static tokens, in three chunks.
+// CHECK-LABEL: func.func @static(
+// CHECK:         %[[EMPTY:.*]] = tensor.empty() : tensor<3x4xi32>
+// CHECK:         moe.launch @kernels::@route_count blocks(%c3) ins(%{{.*}} : tensor<3000x2xi32>) outs(%[[EMPTY]] : tensor<3x4xi32>) scalars(%c6000_i32 : i32)
+// CHECK:         moe.launch @kernels::@route_place blocks(%c3) {{.*}} outs(%{{.*}} : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) scalars(%c6000_i32, %c6000_i32 : i32, i32)
+func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) {
+  %n, %o, %p = moe.route %i experts(4) : tensor<3000x2xi32>
+  return %n, %o, %p : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>
+}

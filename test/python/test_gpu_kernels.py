@@ -1,0 +1,75 @@
+"""Every kernel goes through ptxas, where there is one: no spill, no stack, no warning.
+
+What runs them is test_layers_gpu; this needs NVIDIA's assembler alone, no GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+
+import layers
+import pytest
+
+PTXAS = shutil.which("ptxas") or next(
+    (p for p in ("/usr/local/cuda/bin/ptxas",) if os.access(p, os.X_OK)), None)
+
+# What the driver may be asked to compile the code of sm_80 for.
+LATER = ["sm_89", "sm_90", "sm_100", "sm_120"]
+# Families that together have every kernel: SwiGLU, GeGLU, biases and a clamp, ReLU,
+# gathered or not, weights along k and along n.
+KERNELS = ["qwen3_moe", "gemma4", "gpt_oss", "switch", "deepseek_v3", "phimoe", "llama4"]
+
+
+@pytest.fixture(autouse=True)
+def needs_ptxas(compiled):
+    if PTXAS is None:
+        pytest.skip("there is no ptxas (the CUDA Toolkit's assembler)")
+
+
+def ptx_of(text, target):
+    import moe
+
+    done = subprocess.run([moe.find_compiler(), "-", f"--target={target}", "--emit=ptx"],
+                          input=text, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assemble(ptx, arch, directory):
+    """What ptxas says of each kernel: its registers, and all complaints."""
+    source = directory / "kernels.ptx"
+    source.write_text(ptx)
+    done = subprocess.run([PTXAS, "-v", "-O3", f"-arch={arch}", source, "-o",
+                           directory / "kernels.cubin"], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    report = done.stdout + done.stderr
+    registers = {}
+    for kernel, body in re.findall(r"Function properties for (\S+)\n(.*?)(?=Function prop|\Z)",
+                                   report, re.S):
+        frame, stores, loads = map(int, re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads",
+            body).groups())
+        used = re.search(r"Used (\d+) registers", body)
+        registers[kernel] = (int(used.group(1)) if used else 0, frame, stores, loads)
+    return registers, re.findall(r"C7\d+.*", report)
+
+
+CASES = ([(name, "bf16", target, target) for name in KERNELS for target in ("sm_80", "sm_90a")]
+         + [("qwen3_moe", "f16", target, target) for target in ("sm_80", "sm_90a")]
+         + [("gpt_oss", "bf16", "sm_80", arch) for arch in LATER])
+
+
+@pytest.mark.parametrize("name,dtype,target,arch", CASES)
+def test_assembles(name, dtype, target, arch, tmp_path):
+    ptx = ptx_of(layers.text(name, dtype), target)
+    registers, warnings = assemble(ptx, arch, tmp_path)
+    assert registers and not warnings, warnings
+    for kernel, (used, frame, stores, loads) in registers.items():
+        assert (frame, stores, loads) == (0, 0, 0), kernel
+        # What a block starts with: WgmmaKernel.cpp counts on it.
+        assert used <= (168 if "wgmma" in kernel else 255), kernel
+    assert "mma.sync" in ptx
+    assert ("wgmma" in ptx) == (target == "sm_90a")

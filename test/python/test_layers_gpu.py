@@ -1,0 +1,151 @@
+"""Whole layers on a GPU, or on the double of its driver, which runs the same PTX.
+
+The same families, oracles and tolerances as on the CPU (test_layers_cpu).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+
+import data
+import gpu
+import layers
+import numpy as np
+import pytest
+from test_layers_cpu import ALL, PER_TOKEN, ROUTED, TOLERANCE, bits
+
+TARGETS = ["sm_80", "sm_90a"]
+# With weights along k and along n, gathered rows, biases and a clamp, shared experts.
+SHAPES = ["mixtral", "qwen3_moe", "deepseek_v3", "gemma4", "switch", "dbrx"]
+
+
+@functools.cache
+def module(name, dtype, target="sm_80"):
+    import moe
+
+    gpu.driver()
+    return moe.compile(layers.text(name, dtype), target=target, device="cuda")
+
+
+def layer_with(name, dtype, weights, target="sm_80"):
+    arrays = {key: gpu.upload(array) for key, array in weights.items()}
+    return module(name, dtype, target).layer(arrays)
+
+
+@functools.cache
+def layer(name, dtype, target="sm_80"):
+    return layer_with(name, dtype, data.weights_of(name, dtype), target)
+
+
+@pytest.fixture(autouse=True)
+def needs_device(compiled):
+    if gpu.find_driver() is None:
+        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+
+
+def check(name, dtype, target, tokens, record):
+    inputs, weights = data.inputs_of(name, tokens, dtype), data.weights_of(name, dtype)
+    y = gpu.run(layer(name, dtype, target), inputs, tokens)
+    assert y.shape == (tokens, layers.H) and y.dtype == data.numpy_type(dtype)
+    error = data.relative_error(y, data.oracle(name, inputs, weights))
+    record(f"{name} {dtype} {target}", error)
+    assert error < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "f32"])
+@pytest.mark.parametrize("name", ALL)
+def test_numbers(name, dtype, record):
+    for tokens in (1, 33):
+        check(name, dtype, "sm_80", tokens, record)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_many_rows(name, target, dtype, record):
+    """More than 64 rows an expert, so that the largest tiles run, and some that are not full."""
+    for tokens in (67, 300, 601):
+        check(name, dtype, target, tokens, record)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+def test_many_rows_of_one_expert(name, target):
+    inputs, weights = data.skewed(name, 333, expert=6, dtype="bf16")
+    y = gpu.run(layer_with(name, "bf16", weights, target), inputs, 333)
+    assert data.relative_error(y, data.oracle(name, inputs, weights)) < TOLERANCE["bf16"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("target", TARGETS)
+def test_bits_do_not_depend_on_time(target, seed):
+    """Whenever copies and products land, and whichever block comes first: the same bits."""
+    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
+        pytest.skip("only the double of the driver runs in another order when asked to")
+    environment = {**os.environ, "MOE_CUDA_DOUBLE_SEED": str(seed),
+                   "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, __file__, target], env=environment, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == digests(target)
+
+
+def digests(target):
+    """Of results with few tokens and many."""
+    found = []
+    for tokens in (5, 300):
+        inputs = data.inputs_of("qwen3_moe", tokens, "bf16")
+        y = gpu.run(layer("qwen3_moe", "bf16", target), inputs, tokens)
+        found.append(hashlib.sha256(bits(y)).hexdigest())
+    return found
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"])
+def test_no_tokens(name):
+    assert gpu.run(layer(name, "bf16"), data.inputs_of(name, 0, "bf16"), 0).shape[0] == 0
+
+
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "granitemoe"])
+def test_all_tokens_on_one_expert(name):
+    inputs, weights = data.skewed(name, 33, expert=6, dtype="bf16")
+    y = gpu.run(layer_with(name, "bf16", weights), inputs, 33)
+    assert data.relative_error(y, data.oracle(name, inputs, weights)) < TOLERANCE["bf16"]
+
+
+@pytest.mark.parametrize("name", [n for n in PER_TOKEN if n in ROUTED])
+def test_bits_do_not_depend_on_t(name):
+    """Tokens in two parts and all at once: the same bits."""
+    inputs = data.inputs_of(name, 33, "bf16")
+    whole = gpu.run(layer(name, "bf16"), inputs, 33)
+    parts = [gpu.run(layer(name, "bf16"), {k: v[a:b] for k, v in inputs.items()}, b - a)
+             for a, b in ((0, 1), (1, 20), (20, 33))]
+    np.testing.assert_array_equal(bits(np.concatenate(parts)), bits(whole))
+
+
+def test_statistics():
+    bound = layer("mixtral", "bf16")
+    bound.reset_statistics()
+    gpu.run(bound, data.inputs_of("mixtral", 33, "bf16"), 33)
+    found, = bound.statistics()
+    assert (found.calls, found.choices, found.dropped) == (1, 66, 0)
+    assert found.tokens_per_expert.sum() == 66
+
+
+def test_ids_out_of_range_are_an_error():
+    import moe
+
+    inputs = data.inputs_of("given_route", 7, "bf16")
+    inputs["ids"][3, 0] = 8
+    with pytest.raises(moe.MoEError) as caught:
+        gpu.run(layer("given_route", "bf16"), inputs, 7)
+    assert caught.value.code == moe.INVALID_ARGUMENT
+    inputs["ids"][3, 0] = -1
+    gpu.run(layer("given_route", "bf16"), inputs, 7)
+
+
+if __name__ == "__main__":
+    print(*digests(sys.argv[1]))
