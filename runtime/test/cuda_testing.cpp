@@ -49,7 +49,7 @@ End:
   ret;
 }
 
-// What a dispatch reports: offsets and counters from one list of 64-bit numbers.
+// What a dispatch reports: offsets and counters from a list of 64-bit numbers.
 .visible .entry report(.param .u64 p_from, .param .u64 p_offsets,
                        .param .u64 p_counters, .param .u32 p_numOffsets,
                        .param .u32 p_numCounters)

@@ -59,15 +59,48 @@ LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
   return failure(!why.empty() || failed(DeviceEpilogue::verify(op, why)));
 }
 
+/// Whether there is a kernel for a tile: not all that the attribute can say.
+static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
+                                const GPUDescription &gpu, std::string &why) {
+  int64_t products = op.getNumProducts(), columns = tile.getColumns();
+  bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
+  bool shape;
+  if (wgmma)
+    shape = tile.getRows() == 128 &&
+            columns % ((op.getTransposed() ? 8 : 64) * products) == 0;
+  else
+    shape = llvm::is_contained({16, 32, 64, 128}, tile.getRows()) &&
+            columns % 128 == 0;
+  int64_t bytes = tile.getStages() * (tile.getRows() + columns) *
+                      tile.getDepth() * 2 +
+                  TileSchedule::sharedBytes(op.getExpertCount()) + 256;
+  if (wgmma && !gpu.hasWgmma())
+    why = "wgmma on " + gpu.arch;
+  else if (tile.getDepth() != 64)
+    why = "tiles of a depth other than 64";
+  else if (tile.getCluster() != 1 || tile.getSwapped() || tile.getSplit() != 1)
+    why = "tiles with clusters, swapped operands or a split sum";
+  else if (!shape)
+    why = "tiles of " + std::to_string(tile.getRows()) + " rows and " +
+          std::to_string(columns) + " columns";
+  else if (bytes > gpu.getSharedBytes())
+    why = "tiles of " + std::to_string(bytes) + " bytes of shared memory";
+  return failure(!why.empty());
+}
+
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                               std::string &why) {
   auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttr);
-  if (!tiles || tiles.empty()) {
+  if (!tiles || tiles.empty() ||
+      !llvm::all_of(tiles, llvm::IsaPred<TileAttr>)) {
     why = "no tiles; run moe-tile-for-gpu";
     return failure();
   }
   if (failed(verifyTensorCores(op, why)))
     return failure();
+  for (auto tile : tiles.getAsRange<TileAttr>())
+    if (failed(verifyTile(op, tile, lowering.gpu, why)))
+      return failure();
   ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
   auto index = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, value);

@@ -64,7 +64,9 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     gpu::GPUModuleOp kernels = findKernels(rewriter);
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
-      if (isa<GateOp, RouteOp, GroupedMatmulOp, GatherSumOp>(op))
+      // Kernels are made for tensors: what is on buffers already stays.
+      if (isa<GateOp, RouteOp, GroupedMatmulOp, GatherSumOp>(op) &&
+          llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         work.push_back(op);
     });
     DeviceLowering lowering{kernels, gpu, rewriter};

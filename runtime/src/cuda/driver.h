@@ -31,7 +31,7 @@ public:
   /// Success, or "cannot <what>: CUDA_ERROR_... (...)". `what` is a format.
   moe_rt_status_t check(CUresult result, const char *what, ...) const
       __attribute__((format(printf, 3, 4)));
-  /// "CUDA_ERROR_INVALID_VALUE (invalid argument)".
+  /// "CUDA_ERROR_INVALID_VALUE" and "invalid argument".
   const char *name(CUresult result) const;
   const char *description(CUresult result) const;
 

@@ -50,7 +50,7 @@ static bool findSwizzle(int64_t bytes, CUtensorMapSwizzle &out) {
   }
 }
 
-/// "[128, 64]".
+/// "[128, 64]", for messages.
 static std::string list(const int64_t *values, int64_t count) {
   std::string text = "[";
   for (int64_t i = 0; i < count; ++i)
@@ -82,7 +82,6 @@ moe_rt_status_t Launcher::encode(const Kernel &kernel, int64_t argument,
                                  CUtensorMap &out) const {
   CUtensorMapSwizzle swizzle;
   const char *fault = findFault(map, swizzle);
-  CUresult result = CUDA_SUCCESS;
   if (!fault) {
     uint64_t sizes[maxRank], strides[maxRank];
     uint32_t box[maxRank], ones[maxRank];
@@ -93,7 +92,7 @@ moe_rt_status_t Launcher::encode(const Kernel &kernel, int64_t argument,
       ones[i] = 1;
     }
     // The driver takes no stride of dimension 0.
-    result = device.driver().cuTensorMapEncodeTiled(
+    CUresult result = device.driver().cuTensorMapEncodeTiled(
         &out, elementTypes[map.element], static_cast<uint32_t>(map.rank),
         reinterpret_cast<void *>(static_cast<uintptr_t>(map.address)), sizes,
         strides + 1, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
@@ -187,14 +186,16 @@ moe_rt_status_t Launcher::launch(int64_t index, const int64_t *grid,
   config.attrs = &cluster;
   config.numAttrs = kernel.cluster > 1;
   const Driver &driver = device.driver();
-  return driver.check(
-      driver.cuLaunchKernelEx(&config,
-                              program.kernel(static_cast<size_t>(index)),
-                              pointers, nullptr),
-      "start kernel '%s' with %s blocks of %" PRId64 " threads and %" PRId64
-      " bytes of shared memory, in clusters of %" PRId64,
-      kernel.name.c_str(), list(grid, 3).c_str(), kernel.threads, kernel.shared,
-      kernel.cluster);
+  CUresult result = driver.cuLaunchKernelEx(
+      &config, program.kernel(static_cast<size_t>(index)), pointers, nullptr);
+  if (result == CUDA_SUCCESS)
+    return nullptr;
+  return driver.check(result,
+                      "start kernel '%s' with %s blocks of %" PRId64
+                      " threads and %" PRId64
+                      " bytes of shared memory, in clusters of %" PRId64,
+                      kernel.name.c_str(), list(grid, 3).c_str(),
+                      kernel.threads, kernel.shared, kernel.cluster);
 }
 
 moe_rt_status_t Launcher::run(const Function &function, void **args) {

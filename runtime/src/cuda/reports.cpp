@@ -141,12 +141,16 @@ moe_rt_status_t Reports::waitForDevice() const {
   CUresult result = driver.cuStreamIsCapturing(nullptr, &status);
   if (result == CUDA_SUCCESS)
     result = driver.cuCtxSynchronize();
-  if (result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT ||
-      result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
+  switch (result) {
+  case CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
+  case CUDA_ERROR_STREAM_CAPTURE_INVALIDATED:
+  case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED:
     return makeError(MOE_RT_FAILED_PRECONDITION,
                      "statistics cannot be had while a stream of the device is "
                      "captured");
-  return driver.check(result, "wait for the device");
+  default:
+    return driver.check(result, "wait for the device");
+  }
 }
 
 moe_rt_status_t Reports::read(size_t dispatch, moe_rt_statistics_t &out) {

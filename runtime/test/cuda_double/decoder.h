@@ -63,10 +63,6 @@ public:
   bool isVector(size_t i) {
     return operand(i).kind == syntax::Operand::Kind::Vector;
   }
-  bool isImmediate(size_t i) {
-    return operand(i).kind == syntax::Operand::Kind::Integer ||
-           operand(i).kind == syntax::Operand::Kind::Float;
-  }
   int64_t immediate(size_t i);
 
   enum Width { Exact, AtLeast };

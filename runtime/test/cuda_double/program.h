@@ -139,7 +139,6 @@ struct Function {
   std::vector<LocalVariable> parameters, results; // of a function
   std::vector<Parameter> kernelParameters;        // of an entry
   uint32_t parameterBytes = 0;
-  bool usesBarriers = false;
 
   /// Shared variables that it or its callees name.
   std::vector<uint32_t> sharedVariables;

@@ -102,8 +102,8 @@ uint64_t Machine::specialValue(const Thread &thread,
 
 void Machine::initFrame(Thread &thread) {
   const Function &function = *thread.function;
-  std::memcpy(thread.frame + function.registerEnd, function.tail.data(),
-              function.tail.size() * sizeof(uint32_t));
+  std::copy(function.tail.begin(), function.tail.end(),
+            thread.frame + function.registerEnd);
   for (const SpecialUse &use : function.specials)
     thread.set<uint64_t>(use.slot, specialValue(thread, use));
 }

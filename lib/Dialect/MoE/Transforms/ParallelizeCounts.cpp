@@ -35,8 +35,10 @@ static bool isCount(linalg::GenericOp op) {
                    ->get()
                    .getDefiningOp<arith::AddIOp>();
     BlockArgument sum = op.getMatchingBlockArgument(&init);
+    // What the sum is so far must not matter to anything else.
     if (!add || !llvm::is_contained(add->getOperands(), sum) ||
-        !sum.hasOneUse() || op.getRank(&init) != 0)
+        !sum.hasOneUse() || !add->hasOneUse() || op.getRank(&init) != 0 ||
+        !isa<IntegerType>(sum.getType()))
       return false;
   }
   return true;

@@ -1,0 +1,103 @@
+// RUN: moe-opt %s -pass-pipeline='builtin.module(gpu.module(moe-expand-device-math))' | FileCheck %s
+
+// CHECK-LABEL: llvm.func @on_the_host(
+// CHECK:         math.exp
+llvm.func @on_the_host(%x: f32) -> f32 {
+  %y = math.exp %x : f32
+  llvm.return %y : f32
+}
+
+gpu.module @kernels {
+  // 2^t and what rounding t left: within bounds, where neither is infinite or 0.
+  // CHECK-LABEL: llvm.func @exp(
+  // CHECK-SAME:    %[[X:.*]]: f32)
+  // CHECK:         %[[LOW:.*]] = arith.constant -1.500000e+02 : f32
+  // CHECK:         %[[A:.*]] = arith.maximumf %[[X]], %[[LOW]]
+  // CHECK:         %[[HIGH:.*]] = arith.constant 1.500000e+02 : f32
+  // CHECK:         %[[B:.*]] = arith.minimumf %[[A]], %[[HIGH]]
+  // CHECK:         %[[T:.*]] = arith.mulf %[[B]], %[[LOG2E:.*]] : f32
+  // CHECK:         %[[N:.*]] = arith.negf %[[T]]
+  // CHECK:         %[[REST:.*]] = llvm.call_intrinsic "llvm.fma"(%[[B]], %[[LOG2E]], %[[N]])
+  // CHECK:         %[[R:.*]] = llvm.call_intrinsic "llvm.fma"(%[[B]], %{{.*}}, %[[REST]])
+  // CHECK:         %[[P:.*]] = llvm.call_intrinsic "llvm.nvvm.ex2.approx"(%[[T]]) : (f32) -> f32
+  // CHECK:         %[[C:.*]] = arith.mulf %[[R]], %{{.*}} : f32
+  // CHECK:         %[[Y:.*]] = llvm.call_intrinsic "llvm.fma"(%[[P]], %[[C]], %[[P]])
+  // ∞ · 0 would be NaN.
+  // CHECK:         %[[INF:.*]] = arith.cmpf oeq, %[[P]], %{{.*}} : f32
+  // CHECK:         %[[E:.*]] = arith.select %[[INF]], %[[P]], %[[Y]]
+  // CHECK:         llvm.return %[[E]]
+  llvm.func @exp(%x: f32) -> f32 {
+    %y = math.exp %x : f32
+    llvm.return %y : f32
+  }
+
+  // Half the bits are not enough to compute with.
+  // CHECK-LABEL: llvm.func @narrow_exp(
+  // CHECK:         arith.extf %{{.*}} : f16 to f32
+  // CHECK:         "llvm.nvvm.ex2.approx"
+  // CHECK:         arith.truncf %{{.*}} : f32 to f16
+  // CHECK:         arith.extf %{{.*}} : bf16 to f32
+  // CHECK:         "llvm.nvvm.ex2.approx"
+  // CHECK:         arith.truncf %{{.*}} : f32 to bf16
+  // CHECK-NOT:     math.
+  llvm.func @narrow_exp(%x: f16, %y: bf16, %p: !llvm.ptr) {
+    %0 = math.exp %x : f16
+    llvm.store %0, %p : f16, !llvm.ptr
+    %1 = math.exp %y : bf16
+    llvm.store %1, %p : bf16, !llvm.ptr
+    llvm.return
+  }
+
+  // What the device has an instruction for; nothing calls a library.
+  // CHECK-LABEL: llvm.func @instructions(
+  // CHECK:         llvm.call_intrinsic "llvm.fma"
+  // CHECK:         llvm.call_intrinsic "llvm.fabs"
+  // CHECK:         llvm.call_intrinsic "llvm.sqrt"
+  // CHECK:         llvm.call_intrinsic "llvm.floor"
+  // CHECK:         llvm.call_intrinsic "llvm.trunc"
+  // CHECK:         llvm.call_intrinsic "llvm.copysign"
+  // CHECK-NOT:     math.
+  // CHECK:         llvm.return
+  llvm.func @instructions(%x: f32) -> f32 {
+    %0 = math.fma %x, %x, %x : f32
+    %1 = math.absf %0 : f32
+    %2 = math.sqrt %1 : f32
+    %3 = math.floor %2 : f32
+    %4 = math.trunc %3 : f32
+    %5 = math.copysign %4, %x : f32
+    llvm.return %5 : f32
+  }
+
+  // Polynomials and what else is made of the above.
+  // CHECK-LABEL: llvm.func @others(
+  // CHECK-NOT:     math.
+  // CHECK-NOT:     llvm.call @
+  // CHECK:         llvm.return
+  llvm.func @others(%x: f32) -> f32 {
+    %0 = math.tanh %x : f32
+    %1 = math.erf %0 : f32
+    %2 = math.log %1 : f32
+    %3 = math.log1p %2 : f32
+    %4 = math.powf %3, %x : f32
+    %5 = math.exp2 %4 : f32
+    %6 = math.expm1 %5 : f32
+    %7 = math.sin %6 : f32
+    %8 = math.cos %7 : f32
+    %9 = math.atan %8 : f32
+    %10 = math.rsqrt %9 : f32
+    %11 = math.ceil %10 : f32
+    %12 = math.round %11 : f32
+    %13 = math.roundeven %12 : f32
+    %14 = math.log2 %13 : f32
+    llvm.return %14 : f32
+  }
+
+  // Arithmetic is what it was.
+  // CHECK-LABEL: llvm.func @arithmetic(
+  // CHECK-NEXT:    %[[Y:.*]] = arith.addf
+  // CHECK-NEXT:    llvm.return %[[Y]]
+  llvm.func @arithmetic(%x: f32) -> f32 {
+    %y = arith.addf %x, %x : f32
+    llvm.return %y : f32
+  }
+}

@@ -1,0 +1,167 @@
+// RUN: moe-opt %s -convert-moe-to-gpu -split-input-file | FileCheck %s
+// RUN: moe-opt %s -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefix=MISSED
+// RUN: moe-opt %s -moe-tile-for-gpu -split-input-file | FileCheck %s --check-prefix=TILES
+
+// What no kernel fits stays what it is, and a remark says why.
+
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: experts choose tokens"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: scores over tokens"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: more than 1024 experts"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: too many choices of too many experts"
+// CHECK-LABEL:   func.func @gates(
+// CHECK-COUNT-4:   moe.gate
+// CHECK-NOT:       moe.launch
+func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024xf32>)
+    -> (tensor<?x?xi32>, tensor<?x2xi32>, tensor<?x2xi32>, tensor<?x257xi32>) {
+  %w0, %i0 = moe.gate %l top_k(8) select(expert_choice) capacity(<factor = 2.0>) : tensor<?x8xf32>
+  %w1, %i1 = moe.gate %l top_k(2) score_axis(tokens) : tensor<?x8xf32>
+  %w2, %i2 = moe.gate %m top_k(2) : tensor<?x1025xf32>
+  %w3, %i3 = moe.gate %n top_k(257) : tensor<?x1024xf32>
+  %r = tensor.cast %i0 : tensor<?x8xi32> to tensor<?x?xi32>
+  return %r, %i1, %i2, %i3 : tensor<?x?xi32>, tensor<?x2xi32>, tensor<?x2xi32>, tensor<?x257xi32>
+}
+
+// -----
+
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: a capacity"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: more than 4096 experts"
+// CHECK-LABEL:   func.func @routes(
+// CHECK-COUNT-2:   moe.route
+// CHECK-NOT:       moe.launch
+func.func @routes(%i: tensor<?x2xi32>) -> (tensor<9xi32>, tensor<4098xi32>) {
+  %n0, %o0, %p0 = moe.route %i experts(8) capacity(<factor = 1.0>) : tensor<?x2xi32>
+  %n1, %o1, %p1 = moe.route %i experts(4097) : tensor<?x2xi32>
+  return %o0, %o1 : tensor<9xi32>, tensor<4098xi32>
+}
+
+// -----
+
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// CHECK-LABEL:   func.func @no_tiles(
+// CHECK-COUNT-2:   moe.grouped_matmul
+// CHECK-NOT:       moe.launch
+// TILES-LABEL:   func.func @no_tiles(
+// TILES-COUNT-2:   moe.tiles = [#moe.tile<
+func.func @no_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %init: tensor<?x8xf32>) -> (tensor<?x8xf32>, tensor<?x8xf32>) {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %z = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = []} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  return %y, %z : tensor<?x8xf32>, tensor<?x8xf32>
+}
+
+// -----
+
+// Whatever says that there are tiles.
+#tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
+
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: packed weights"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: rows that are neither f16 nor bf16"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: more than 1024 experts"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: more than two products"
+// CHECK-LABEL:   func.func @products(
+// CHECK-COUNT-4:   moe.grouped_matmul
+// CHECK-NOT:       moe.launch
+// TILES-LABEL:   func.func @products(
+// TILES-NOT:       stages = 4
+func.func @products(%x: tensor<?x64xbf16>, %f: tensor<?x64xf32>, %o: tensor<1026xi32>, %p: tensor<1x1x64x8x1xbf16>, %wf: tensor<1x64x8xf32>,
+                    %we: tensor<1025x64x8xbf16>, %w: tensor<1x64x8xbf16>, %init: tensor<?x8xf32>)
+    -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) {
+  %0 = moe.grouped_matmul %x weights(%p : tensor<1x1x64x8x1xbf16>) panels(<products = 1, columns = 8, depth = 1>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %1 = moe.grouped_matmul %f weights(%wf : tensor<1x64x8xf32>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xf32> -> tensor<?x8xf32>
+  %2 = moe.grouped_matmul %x offsets(%o : tensor<1026xi32>) weights(%we : tensor<1025x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %3 = moe.grouped_matmul %x weights(%w, %w, %w : tensor<1x64x8xbf16>, tensor<1x64x8xbf16>, tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32, %u: f32):
+    moe.yield %u : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  return %0, %1, %2, %3 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>
+}
+
+// -----
+
+#tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
+
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: a k that is not a multiple of 8"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: a k that is not a multiple of 8"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: columns side by side that are not a multiple of 8"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: no columns"
+// CHECK-LABEL:   func.func @extents(
+// CHECK-COUNT-4:   moe.grouped_matmul
+// CHECK-NOT:       moe.launch
+func.func @extents(%x: tensor<?x12xbf16>, %w: tensor<1x12x8xbf16>, %none: tensor<?x0xbf16>, %wn: tensor<1x0x8xbf16>,
+                   %v: tensor<?x64xbf16>, %w7: tensor<1x64x7xbf16>, %w0: tensor<1x64x0xbf16>,
+                   %init: tensor<?x8xf32>, %init7: tensor<?x7xf32>, %init0: tensor<?x0xf32>)
+    -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x7xf32>, tensor<?x0xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x12x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x12xbf16> -> tensor<?x8xf32>
+  %1 = moe.grouped_matmul %none weights(%wn : tensor<1x0x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x0xbf16> -> tensor<?x8xf32>
+  %2 = moe.grouped_matmul %v weights(%w7 : tensor<1x64x7xbf16>) outs(%init7 : tensor<?x7xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x7xf32>
+  %3 = moe.grouped_matmul %v weights(%w0 : tensor<1x64x0xbf16>) outs(%init0 : tensor<?x0xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x0xf32>
+  return %0, %1, %2, %3 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x7xf32>, tensor<?x0xf32>
+}
+
+// -----
+
+#tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
+
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: 'llvm.mlir.constant' in the epilogue"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: a value from outside in the epilogue"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: an operand of the epilogue with dynamic inner extents or bits"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: an operand of the epilogue with dynamic inner extents or bits"
+// MISSED-NOT:  NoKernel
+// CHECK-LABEL:   func.func @epilogues(
+// CHECK-COUNT-4:   moe.grouped_matmul
+// CHECK-NOT:       moe.launch
+// TILES-LABEL:   func.func @epilogues(
+// TILES-NOT:       stages = 4
+func.func @epilogues(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %scale: f32, %turned: tensor<8x?xf32>, %mask: tensor<?xi1>, %init: tensor<?x8xf32>)
+    -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    %two = llvm.mlir.constant(2.0 : f32) : f32
+    %m = arith.mulf %s, %two : f32
+    moe.yield %m : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %1 = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    %m = arith.mulf %s, %scale : f32
+    moe.yield %m : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %2 = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) operands(%turned : tensor<8x?xf32>) maps([affine_map<(e, r, n) -> (n, r)>]) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    %m = arith.mulf %s, %t : f32
+    moe.yield %m : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %3 = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) operands(%mask : tensor<?xi1>) maps([affine_map<(e, r, n) -> (r)>]) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: i1):
+    %z = arith.constant 0.0 : f32
+    %m = arith.select %t, %s, %z : f32
+    moe.yield %m : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  return %0, %1, %2, %3 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>
+}

@@ -1,0 +1,62 @@
+// RUN: moe-opt %s -moe-tile-for-gpu -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90 -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_120 -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -split-input-file | FileCheck %s --check-prefix=HOPPER
+// What is chosen, kernels can be made for.
+// RUN: moe-opt %s -moe-tile-for-gpu -convert-moe-to-gpu -split-input-file -o /dev/null
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_90a -split-input-file -o /dev/null
+
+// One tile for each range of rows, fewer first, with as many stages as fit into the
+// 99 KiB that every GPU has; on sm_90a the largest is one for wgmma.
+// CHECK-LABEL:  func.func @grouped(
+// CHECK:          moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 4>,
+// CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 4>,
+// CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 64, stages = 4>,
+// CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 128, columns = 128, depth = 64, stages = 3>]
+// HOPPER-LABEL: func.func @grouped(
+// HOPPER:         moe.tiles = [
+// HOPPER-SAME:                 #moe.tile<unit = mma_sync, rows = 16,
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = {{[0-9]+}}, columns = {{[0-9]+}}, depth = 64, stages = {{[2-9][^]]*}}>]
+func.func @grouped(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x4096xbf16>, %init: tensor<?x512xbf16>) -> tensor<?x512xbf16> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x512x4096xbf16>) transposed outs(%init : tensor<?x512xbf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to bf16
+    moe.yield %t : bf16
+  } : tensor<?x4096xbf16> -> tensor<?x512xbf16>
+  return %y : tensor<?x512xbf16>
+}
+
+// -----
+
+// What a tile's schedule needs for many experts takes from the stages.
+// CHECK-LABEL:  func.func @experts(
+// CHECK:          rows = 128, columns = 128, depth = 64, stages = 2>]
+// HOPPER-LABEL: func.func @experts(
+// HOPPER:         unit = wgmma
+func.func @experts(%x: tensor<?x64xf16>, %o: tensor<1025xi32>, %w: tensor<1024x64x8xf16>, %init: tensor<?x8xf16>) -> tensor<?x8xf16> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<1025xi32>) weights(%w : tensor<1024x64x8xf16>) outs(%init : tensor<?x8xf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to f16
+    moe.yield %t : f16
+  } : tensor<?x64xf16> -> tensor<?x8xf16>
+  return %y : tensor<?x8xf16>
+}
+
+// -----
+
+// Products that tensor cores cannot compute, and those on buffers, stay as they are.
+// CHECK-LABEL:  func.func @others(
+// CHECK-NOT:      moe.tiles
+// HOPPER-LABEL: func.func @others(
+// HOPPER-NOT:     moe.tiles
+func.func @others(%x: tensor<?x64xf32>, %w: tensor<1x64x8xf32>, %init: tensor<?x8xf32>, %b: memref<?x64xbf16>, %v: memref<1x64x8xbf16>, %out: memref<?x8xf32>) -> tensor<?x8xf32> {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x64x8xf32>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x64xf32> -> tensor<?x8xf32>
+  moe.grouped_matmul %b weights(%v : memref<1x64x8xbf16>) outs(%out : memref<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x64xbf16>
+  return %y : tensor<?x8xf32>
+}
