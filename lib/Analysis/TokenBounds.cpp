@@ -42,6 +42,16 @@ static bool isWidening(arith::IndexCastOp cast) {
   return bits(getElementTypeOrSelf(cast.getType())) >= bits(from);
 }
 
+/// Division by a positive constant; by an unsigned one numbers that are not
+/// negative keep their order, too.
+static bool isDivision(Operation *op) {
+  APInt divisor;
+  return isa<arith::DivSIOp, arith::CeilDivSIOp, arith::DivUIOp,
+             arith::CeilDivUIOp>(op) &&
+         matchPattern(op->getOperand(1), m_ConstantInt(&divisor)) &&
+         divisor.isStrictlyPositive();
+}
+
 TokenBounds::Bound TokenBounds::computeUncached(Value value) {
   Operation *op = value.getDefiningOp();
   if (!op)
@@ -63,6 +73,9 @@ TokenBounds::Bound TokenBounds::computeUncached(Value value) {
     return product(op);
   if (isa<arith::AddIOp, arith::MaxSIOp>(op))
     return copy(op, /*monotone=*/true);
+  if (isDivision(op))
+    return copy(op, /*monotone=*/isa<arith::DivSIOp, arith::CeilDivSIOp>(op) ||
+                        compute(op->getOperand(0)).nonNegative);
   if (auto cast = dyn_cast<arith::IndexCastOp>(op))
     return copy(op, /*monotone=*/isWidening(cast));
   return copy(op, /*monotone=*/false);
@@ -160,7 +173,8 @@ bool TokenBounds::isNonNegative(Value bound) const {
   if (isa_and_nonnull<arith::MaxSIOp>(op))
     return llvm::any_of(op->getOperands(), isSure);
   return isa_and_nonnull<arith::AddIOp, arith::MulIOp, arith::MinSIOp,
-                         arith::DivSIOp, arith::CeilDivSIOp>(op) &&
+                         arith::DivSIOp, arith::CeilDivSIOp, arith::DivUIOp,
+                         arith::CeilDivUIOp>(op) &&
          llvm::all_of(op->getOperands(), isSure);
 }
 

@@ -18,6 +18,9 @@ using namespace mlir::moe;
 
 std::string mlir::moe::resolvePipeline(llvm::StringRef name,
                                        const TargetDescription &target) {
+  if ((name == "moe-gpu" || name == "moe-gpu-to-buffers") &&
+      !target.device.empty())
+    return name.str() + "{arch=" + target.device + "}";
   if (name != "moe-cpu" && name != "moe-cpu-to-buffers")
     return name.str();
   if (!target.device.empty())
@@ -59,5 +62,12 @@ LogicalResult mlir::moe::runPipeline(ModuleOp module,
     return emitError(module.getLoc())
            << "invalid pipeline '" << name
            << "': " << llvm::StringRef(message).rtrim();
-  return manager.run(module);
+  if (failed(manager.run(module)))
+    return failure();
+  // Without kernels the host would read memory of the device.
+  if (!target.device.empty() && !module->hasAttr("moe.images"))
+    return emitError(module.getLoc())
+           << "expected a pipeline that makes kernels for '" << target.device
+           << "', such as moe-gpu, got '" << name << "'";
+  return success();
 }

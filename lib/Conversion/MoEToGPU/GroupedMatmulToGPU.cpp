@@ -64,9 +64,10 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
                                 const GPUDescription &gpu, std::string &why) {
   int64_t products = op.getNumProducts(), columns = tile.getColumns();
   bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
+  bool pingPong = tile.getRoles() == WarpRoles::PingPong;
   bool shape;
   if (wgmma)
-    shape = tile.getRows() == 128 &&
+    shape = (tile.getRows() == 128 || (pingPong && tile.getRows() == 64)) &&
             columns % ((op.getTransposed() ? 8 : 64) * products) == 0;
   else
     shape = llvm::is_contained({16, 32, 64, 128}, tile.getRows()) &&

@@ -53,7 +53,7 @@ inline Value extentOf(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
 inline Value ceilDivOf(ImplicitLocOpBuilder &b, Value x, int64_t y) {
   if (y == 1)
     return x;
-  return arith::CeilDivUIOp::create(b, x,
+  return arith::CeilDivSIOp::create(b, x,
                                     arith::ConstantIndexOp::create(b, y));
 }
 

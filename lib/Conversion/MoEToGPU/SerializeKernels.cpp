@@ -91,6 +91,15 @@ static std::optional<std::string> toPTX(gpu::GPUModuleOp kernels,
     kernels.emitError("the kernels do not translate to LLVM IR");
     return std::nullopt;
   }
+  // There is no library to link with on a device.
+  for (llvm::Function &function : *module)
+    if (function.isDeclaration() && !function.isIntrinsic() &&
+        !function.use_empty()) {
+      kernels.emitError("expected kernels without calls of functions that the "
+                        "device does not have, got '")
+          << function.getName() << "'";
+      return std::nullopt;
+    }
   module->setTargetTriple(machine->getTargetTriple());
   module->setDataLayout(machine->createDataLayout());
   // Inline PTX may be for all threads of a warp together.
@@ -134,6 +143,8 @@ struct MoESerializeKernels
         for (Attribute attribute : targets)
           if (auto target = dyn_cast<NVVM::NVVMTargetAttr>(attribute))
             arch = target.getChip();
+      if (failed(GPUDescription{arch.str()}.verify(kernels)))
+        return signalPassFailure();
       describe(b, kernels, described);
       std::optional<std::string> ptx = toPTX(kernels, arch);
       if (!ptx)

@@ -95,6 +95,19 @@ TEST_P(ClusterTest, OtherBlocksAreNotInSharedCta) {
             std::string::npos);
 }
 
+TEST_P(ClusterTest, BlocksOutsideOfTheCluster) {
+  // The rank is in the upper bits of an address.
+  CUfunction kernel = load(clusterSource(R"(
+    mov.u32 %r1, smem;
+    add.s32 %r1, %r1, 0x5000000;
+    ld.shared::cluster.u32 %r2, [%r1];)",
+                                         2));
+  EXPECT_NE(
+      failure(CUDA_ERROR_ILLEGAL_ADDRESS, kernel, {2}, {1}, 64, CUdeviceptr(0))
+          .find("of a cluster of 2"),
+      std::string::npos);
+}
+
 TEST_P(ClusterTest, BlocksMustOutliveTheirReaders) {
   // Without a barrier at the end, a block may be gone.
   std::string body = R"(

@@ -347,6 +347,33 @@ TEST_P(CopyTest, NewMbarriersNeedAFence) {
       "fence.mbarrier_init"));
 }
 
+TEST_P(CopyTest, MbarriersAreMadeBeforeTheyAreUsed) {
+  // Warp 1 waits, and warp 2 copies, with and without a barrier before.
+  std::string body = R"(
+    ld.param.u64 %rd0, [out];
+    mov.u32 %r0, %tid.x;
+    setp.ne.u32 %p0, %r0, 0;
+    @%p0 bra $made;
+    mbarrier.init.shared.b64 [smem], 1;
+    fence.mbarrier_init.release.cluster;
+  $made:
+    BARRIER
+    setp.ne.u32 %p1, %r0, 64;
+    @%p1 bra $issued;
+    mbarrier.arrive.expect_tx.shared.b64 _, [smem], 16;
+    cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes
+      [smem+1024], [%rd0], 16, [smem];
+  $issued:
+    )" + waitFor("smem", "0");
+  std::string ordered = body, racing = body;
+  ordered.replace(body.find("BARRIER"), 7, "bar.sync 0;");
+  racing.replace(body.find("BARRIER"), 7, "");
+  EXPECT_OK(run(load(sharedSource(ordered)), {1}, {96}, 2048, alloc(64)));
+  EXPECT_NE(run(load(sharedSource(racing)), {1}, {96}, 2048, alloc(64)),
+            CUDA_SUCCESS);
+  EXPECT_TRUE(contains(message(), "mbarrier object"));
+}
+
 TEST_P(CopyTest, BlocksWaitForTheirCopies) {
   CUfunction kernel =
       load(sharedSource(bulkLoad(16), ".param .u64 out, .param .u64 in"));

@@ -179,7 +179,8 @@ uint32_t Machine::initialRegisters() const {
 void Machine::retire(Cluster &cluster) {
   for (auto &block : cluster.blocks)
     for (Thread &thread : block->threads)
-      thread.bulks.finishWrites();
+      if (thread.bulkQueue)
+        thread.bulkQueue->finishWrites();
 }
 
 //===----------------------------------------------------------------------===//

@@ -86,8 +86,19 @@ struct Thread {
 
   // fence.proxy.async and fence.mbarrier_init that it executed.
   uint32_t proxyFences = 0, initFences = 0;
-  CopyQueue copies; // cp.async
-  BulkQueue bulks;  // cp.async.bulk with bulk groups
+  // Most threads copy nothing asynchronously.
+  std::unique_ptr<CopyQueue> copyQueue; // cp.async
+  std::unique_ptr<BulkQueue> bulkQueue; // cp.async.bulk with bulk groups
+  CopyQueue &copies() {
+    if (!copyQueue)
+      copyQueue = std::make_unique<CopyQueue>();
+    return *copyQueue;
+  }
+  BulkQueue &bulks() {
+    if (!bulkQueue)
+      bulkQueue = std::make_unique<BulkQueue>();
+    return *bulkQueue;
+  }
 
   template <typename T> T get(uint32_t slot) const {
     T value;
@@ -322,6 +333,9 @@ private:
 
 /// Fault if an instruction touches a register of a wgmma in flight.
 void checkInFlight(const Thread &thread, const Instruction &i);
+
+/// Mark each wgmma that has a register written behind its wgmma.fence.
+void checkFences(Function &function);
 
 inline Machine &Thread::machine() const { return *block->machine; }
 

@@ -243,7 +243,7 @@ void startStore(Thread &thread, SharedPlace from, uint32_t bytes, uint32_t span,
   Machine &machine = thread.machine();
   ++machine.effects;
   auto data = std::make_shared<std::vector<uint8_t>>(bytes);
-  thread.bulks.issue(
+  thread.bulks().issue(
       {[=] {
          block->shared.asyncRead(offset, bytes);
          forChunks(address, bytes, span, [&](uint32_t k, uint32_t at) {
@@ -295,12 +295,13 @@ Step storePlain(Thread &thread, const Instruction &i) {
 }
 
 Step commit(Thread &thread, const Instruction &) {
-  thread.bulks.commit();
+  thread.bulks().commit();
   return Step::Go;
 }
 
 Step waitGroup(Thread &thread, const Instruction &i) {
-  thread.bulks.wait(*thread.warp, static_cast<uint64_t>(i.offset), i.flags[0]);
+  thread.bulks().wait(*thread.warp, static_cast<uint64_t>(i.offset),
+                      i.flags[0]);
   return Step::Go;
 }
 

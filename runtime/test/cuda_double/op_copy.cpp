@@ -56,24 +56,24 @@ Step copy(Thread &thread, const Instruction &i) {
   if (sourceBytes != 0)
     machine.globalBytes(from, sourceBytes, i);
   ++machine.effects;
-  thread.copies.issue(
+  thread.copies().issue(
       thread, {place.block, place.offset, from, bytes, sourceBytes, false},
       atOnce(machine));
   return Step::Go;
 }
 
 Step commit(Thread &thread, const Instruction &) {
-  thread.copies.commit();
+  thread.copies().commit();
   return Step::Go;
 }
 
 Step waitGroup(Thread &thread, const Instruction &i) {
-  thread.copies.wait(thread, static_cast<uint64_t>(i.offset));
+  thread.copies().wait(thread, static_cast<uint64_t>(i.offset));
   return Step::Go;
 }
 
 Step waitAll(Thread &thread, const Instruction &) {
-  thread.copies.waitAll(thread);
+  thread.copies().waitAll(thread);
   return Step::Go;
 }
 
@@ -93,10 +93,10 @@ Step arriveAfter(Thread &thread, const Instruction &i) {
     ++state.pending;
     writeBarrier(*place.block, place.offset, state);
   }
-  uint64_t count = thread.copies.issued();
+  uint64_t count = thread.copies().issued();
   machine.startCopy({&thread, &i, nullptr, place.block, place.block,
                      place.offset, [&thread, place, count] {
-                       thread.copies.finish(thread, count);
+                       thread.copies().finish(thread, count);
                        thread.warp->release(
                            barrierClock(*place.block, place.offset));
                        arriveAtMbarrier(*place.block, place.offset, 1, 0);

@@ -294,6 +294,9 @@ void issue(Warp &warp, const Instruction &i, uint32_t) {
     undefined("wgmma in a warpgroup of fewer than 128 threads");
   if (!warp.wgmma.fenced)
     undefined("the first wgmma of a warp needs a wgmma.fence before it");
+  if (i.flags[1])
+    undefined("an instruction between the wgmma.fence and this writes one of "
+              "its registers");
   if (!warp.threads->callers.empty())
     fail(CUDA_ERROR_NOT_SUPPORTED,
          "wgmma in a function that is called is not modelled");
@@ -432,6 +435,31 @@ void moe::gpu::checkInFlight(const Thread &thread, const Instruction &i) {
   if (i.list)
     for (uint32_t k = 0; k < i.count; ++k)
       check(i.list[k]);
+}
+
+void moe::gpu::checkFences(Function &function) {
+  std::vector<bool> labelled(function.code.size());
+  for (const syntax::Label &label : function.source->labels)
+    labelled[label.statement] = true;
+  for (size_t k = 0; k < function.code.size(); ++k) {
+    Instruction &product = function.code[k];
+    if (product.run != issueAll)
+      continue;
+    // Back to the fence, as far as control came straight from there. A mov is
+    // what LLVM makes of an operand that is tied to the result: ptxas gives
+    // both the same register, or moves it up.
+    for (size_t j = k; j > 0 && !labelled[j]; --j) {
+      const Instruction &before = function.code[j - 1];
+      if (before.run == wholeWarp<fence> || before.target)
+        break;
+      bool mov =
+          function.source->statements[j - 1].opcode.substr(0, 4) == "mov.";
+      if (before.run != issueAll && !mov && before.d != 0 &&
+          std::find(product.list, product.list + product.count, before.d) !=
+              product.list + product.count)
+        product.flags[1] = 1;
+    }
+  }
 }
 
 //===----------------------------------------------------------------------===//

@@ -7,6 +7,7 @@
 
 #include "program.h"
 #include "decoder.h"
+#include "machine.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -231,6 +232,7 @@ void FunctionDecoder::decode() {
       source.statements.empty() ? 0 : result.code.size() - 2);
   Decoder decoder(*this, end, last);
   findDecoder("ret")(decoder);
+  checkFences(result);
 }
 
 //===----------------------------------------------------------------------===//

@@ -155,7 +155,7 @@ void Machine::exit(Thread &thread) {
   Warp &warp = *thread.warp;
   if (warp.wgmma.inFlightCount != 0)
     undefined("exits while a wgmma of its warp is under way");
-  if (thread.bulks.readsPending())
+  if (thread.bulkQueue && thread.bulkQueue->readsPending())
     undefined("exits while its bulk copies still read shared memory: "
               "cp.async.bulk.wait_group.read is missing");
   uint32_t bit = 1u << thread.lane;

@@ -400,6 +400,15 @@ TEST_P(WgmmaMisuseTest, FirstFence) {
   EXPECT_TRUE(fails(without + wait, "needs a wgmma.fence"));
 }
 
+TEST_P(WgmmaMisuseTest, RegistersWrittenBehindTheFence) {
+  std::string zero = "cvt.rn.f32.u32 %acc5, %r11;\n";
+  EXPECT_OK(result(zero + multiply + wait));
+  SetUp();
+  std::string late = multiply;
+  late.insert(late.find('\n') + 1, zero);
+  EXPECT_TRUE(fails(late + wait, "between the wgmma.fence and this"));
+}
+
 TEST_P(WgmmaMisuseTest, StagesThatAreOverwrittenTooEarly) {
   // The next load into the same place, before and after the wait.
   std::string reload = "@%p0 bra $on;\n"

@@ -70,7 +70,7 @@
 // HOST-SAME:    %[[X:.*]]: tensor<?x200xf16>, %[[W:.*]]: tensor<1x96x200xf16>, %[[INIT:.*]]: tensor<?x96xf16>)
 // HOST-DAG:     %[[ROWS:.*]] = tensor.dim %[[INIT]], %c0
 // HOST-DAG:     %[[SOURCES:.*]] = tensor.dim %[[X]], %c0
-// HOST-DAG:     %[[TILES:.*]] = arith.ceildivui %[[ROWS]], %c16
+// HOST-DAG:     %[[TILES:.*]] = arith.ceildiv{{[us]i}} %[[ROWS]], %c16
 // HOST-DAG:     %[[N:.*]] = moe.multiprocessors
 // HOST-DAG:     %[[MOST:.*]] = arith.muli %[[N]], %c2
 // HOST-DAG:     %[[BLOCKS:.*]] = arith.minui %[[TILES]], %[[MOST]]
@@ -177,7 +177,7 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // CHECK-LABEL: func.func @tiles(
 // HOST-LABEL:  func.func @tiles(
 // HOST-SAME:     %[[INIT:[a-z0-9]*]]: tensor<?x7xf32>)
-// HOST-DAG:      %[[MEAN:.*]] = arith.ceildivui %{{.*}}, %c4
+// HOST-DAG:      %[[MEAN:.*]] = arith.ceildiv{{[us]i}} %{{.*}}, %c4
 // HOST-DAG:      %[[SMALL:.*]] = arith.cmpi ule, %[[MEAN]], %c16
 // HOST-DAG:      %[[B0:.*]] = arith.select %[[SMALL]], %{{.*}}, %c0
 // HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] :

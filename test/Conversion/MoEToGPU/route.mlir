@@ -73,7 +73,7 @@
 // CHECK-SAME:    %[[I:.*]]: tensor<?x3xi32>)
 // CHECK:         %[[T:.*]] = tensor.dim %[[I]], %c0
 // CHECK:         %[[CHOICES:.*]] = arith.muli %[[T]], %c3
-// CHECK:         %[[CHUNKS:.*]] = arith.ceildivui %[[CHOICES]], %c2048
+// CHECK:         %[[CHUNKS:.*]] = arith.ceildiv{{[us]i}} %[[CHOICES]], %c2048
 // CHECK:         %[[ONE:.*]] = arith.cmpi eq, %[[CHUNKS]], %c1
 // CHECK:         %[[COUNTING:.*]] = arith.select %[[ONE]], %c0, %[[CHUNKS]]
 // CHECK:         %[[EMPTY:.*]] = tensor.empty(%[[CHUNKS]]) : tensor<?x8xi32>

@@ -1,0 +1,118 @@
+// RUN: moe-opt %s -convert-moe-to-gpu -split-input-file | FileCheck %s --implicit-check-not=moe.launch
+// RUN: moe-opt %s -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefixes=MISSED,SYNC
+// RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefixes=MISSED,HOPPER
+
+// A tile says more than there are kernels for; none is made for a part of it.
+
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of a depth other than 64"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of a depth other than 64"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters, swapped operands or a split sum"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters, swapped operands or a split sum"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 128 columns"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 24 rows and 128 columns"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 256 rows and 128 columns"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 16 rows and 64 columns"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 16 rows and 192 columns"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of {{[0-9]+}} bytes of shared memory"
+// CHECK-LABEL: func.func @any_unit(
+// CHECK-COUNT-10: moe.grouped_matmul
+func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
+    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 32, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %1 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 128, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %2 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2, swapped = true>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %3 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2, split = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %4 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 8, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %5 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 24, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %6 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 256, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %7 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 64, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %8 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 192, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %9 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 128, columns = 256, depth = 64, stages = 16>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  return %0, %1, %2, %3, %4, %5, %6, %7, %8, %9 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
+}
+
+// -----
+
+// wgmma is of one architecture. Weights as lines along n come in blocks of 64 columns.
+// SYNC-COUNT-6: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters, swapped operands or a split sum"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 64 rows and 128 columns"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 192 rows and 128 columns"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 96 columns"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 192 columns"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of {{[0-9]+}} bytes of shared memory"
+// CHECK-LABEL: func.func @wgmma(
+// CHECK-COUNT-6: moe.grouped_matmul
+func.func @wgmma(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
+    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 2, cluster = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %1 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 64, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %2 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 192, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %3 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 96, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %4 = moe.grouped_matmul %x weights(%w, %w : tensor<1x64x128xbf16>, tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 192, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  %5 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 256, depth = 64, stages = 5>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  return %0, %1, %2, %3, %4, %5 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
+}
+
+// -----
+
+// Whatever else stands for tiles is none.
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// CHECK-LABEL: func.func @no_tile(
+// CHECK:         moe.grouped_matmul
+func.func @no_tile(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
+    -> (tensor<?x128xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [1, 2]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  return %0 : tensor<?x128xf32>
+}

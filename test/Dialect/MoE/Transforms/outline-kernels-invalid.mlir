@@ -1,0 +1,63 @@
+// RUN: moe-opt %s -moe-outline-kernels -split-input-file -verify-diagnostics
+
+// expected-error @+1 {{expected a gpu.module for kernels; run convert-moe-to-gpu}}
+module {
+}
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+func.func @branch(%y: memref<?xf32>, %n: index, %s: memref<i1>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  // expected-error @+1 {{computes on the device what the host needs before it can go on}}
+  %c = memref.load %s[] : memref<i1>
+  // expected-note @+1 {{needed here}}
+  scf.if %c {
+    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+  }
+  return
+}
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %z = arith.constant 0.0 : f32
+  %r = scf.for %i = %c0 to %n step %c1 iter_args(%a = %z) -> f32 {
+    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    %v = memref.load %y[%i] : memref<?xf32>
+    // expected-error @+1 {{computes on the device what the host needs before it can go on}}
+    %b = arith.addf %a, %v : f32
+    // expected-note @+1 {{needed here}}
+    scf.yield %b : f32
+  }
+  memref.store %r, %s[] : memref<f32>
+  return
+}
+
+// -----
+
+gpu.module @kernels {
+}
+func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %z = arith.constant 0.0 : f32
+  // expected-error @+1 {{computes on the device what the host needs before it can go on}}
+  %n = memref.load %s[] : memref<index>
+  // expected-note @+1 {{needed here}}
+  scf.parallel (%i) = (%c0) to (%n) step (%c1) {
+    memref.store %z, %y[%i] : memref<?xf32>
+    scf.reduce
+  }
+  return
+}
