@@ -96,7 +96,8 @@ def test_example(where, block):
 
 
 # What only makes sense inside another operation or after the conversion to LLVM.
-WITHOUT_EXAMPLE = {"moe.yield", "moe.parallel", "moe.done"}
+# A launch needs a module around it, with the kernel.
+WITHOUT_EXAMPLE = {"moe.yield", "moe.parallel", "moe.done", "moe.launch", "moe.multiprocessors"}
 
 
 def test_there_are_examples():

@@ -111,7 +111,7 @@ def MoE_LaunchOp : MoE_Op<"launch", [
     memory (`moe.shared_bytes`) and the size of a cluster are attributes of the
     kernel. With no blocks nothing runs.
 
-    ```mlir
+    ```
     gpu.module @kernels {
       llvm.func @copy(%x: !llvm.ptr<1>, %y: !llvm.ptr<1>, %n: i64)
           attributes {gpu.kernel, nvvm.kernel, nvvm.maxntid = array<i32: 128>} {
