@@ -10,12 +10,9 @@
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
-#include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/MCSubtargetInfo.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
-#include "llvm/Support/raw_ostream.h"
 #include "llvm/TargetParser/Host.h"
 
 using namespace mlir;
@@ -153,27 +150,6 @@ TargetDescription::createTargetMachine() const {
   return machine;
 }
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager sccs;
-  llvm::ModuleAnalysisManager modules;
-  // Kernels are unrolled where they are made; elsewhere it costs time to compile
-  // and brings none.
-  llvm::PipelineTuningOptions tuning;
-  tuning.LoopUnrolling = false;
-  tuning.LoopInterleaving = false;
-  tuning.SLPVectorization = false;
-  llvm::PassBuilder builder(&machine, tuning);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(sccs);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, sccs, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O2)
-      .run(module, modules);
-}
-
 llvm::Expected<std::unique_ptr<llvm::Module>>
 mlir::moe::translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
                              llvm::TargetMachine &machine) {
@@ -194,21 +170,15 @@ mlir::moe::translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
     function.addFnAttr("target-features", machine.getTargetFeatureString());
     function.addFnAttr(llvm::Attribute::NoUnwind);
   }
-  optimize(*translated, machine);
+  // Kernels are unrolled where they are made; elsewhere it costs time to compile
+  // and brings none.
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopUnrolling = false;
+  tuning.LoopInterleaving = false;
+  tuning.SLPVectorization = false;
+  optimize(*translated, machine, llvm::OptimizationLevel::O2, tuning);
   for (llvm::GlobalValue &value : translated->global_values())
     if (!value.isDeclaration() && !value.hasLocalLinkage())
       value.setName(value.getName() + variant.symbolSuffix);
   return translated;
-}
-
-llvm::Expected<llvm::SmallVector<char, 0>>
-mlir::moe::emitCode(llvm::Module &module, llvm::TargetMachine &machine,
-                    llvm::CodeGenFileType type) {
-  llvm::SmallVector<char, 0> bytes;
-  llvm::raw_svector_ostream stream(bytes);
-  llvm::legacy::PassManager passes;
-  if (machine.addPassesToEmitFile(passes, stream, nullptr, type))
-    return error("the target cannot emit this kind of file");
-  passes.run(module);
-  return bytes;
 }

@@ -12,11 +12,9 @@
 #ifndef MOE_TARGET_TARGET_H
 #define MOE_TARGET_TARGET_H
 
+#include "moe/Target/CodeEmission.h"
+
 #include "mlir/IR/BuiltinOps.h"
-#include "llvm/ADT/SmallVector.h"
-#include "llvm/IR/Module.h"
-#include "llvm/Support/Error.h"
-#include "llvm/Target/TargetMachine.h"
 
 #include <memory>
 #include <string>
@@ -74,11 +72,6 @@ struct Variant {
 llvm::Expected<std::unique_ptr<llvm::Module>>
 translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
                   llvm::TargetMachine &machine);
-
-/// Assembly or an object, as bytes.
-llvm::Expected<llvm::SmallVector<char, 0>>
-emitCode(llvm::Module &module, llvm::TargetMachine &machine,
-         llvm::CodeGenFileType type);
 
 /// The metadata of an artifact, JSON: target, signatures and entry points of
 /// each variant. Fails if one has no function that `moe-export` prepared.

@@ -45,7 +45,6 @@ SmallVector<Value> mlir::moe::launch(DeviceLowering &lowering, Location loc,
       lowering.kernels.getNameAttr(),
       FlatSymbolRefAttr::get(kernel.getNameAttr()));
   SmallVector<Attribute> attributes(maps.begin(), maps.end());
-  // What a kernel takes as i64 is an index here, or any number it takes as it is.
   auto op = LaunchOp::create(
       b, loc, inits.getTypes(), symbol, blocks, inputs, inits, scalars,
       attributes.empty() ? ArrayAttr() : b.getArrayAttr(attributes));

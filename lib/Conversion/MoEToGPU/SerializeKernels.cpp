@@ -7,6 +7,7 @@
 
 #include "GPUBuilder.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
+#include "moe/Target/CodeEmission.h"
 
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
@@ -15,12 +16,8 @@
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/IR/InstIterator.h"
 #include "llvm/IR/Instructions.h"
-#include "llvm/IR/LegacyPassManager.h"
-#include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
-#include "llvm/Target/TargetMachine.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -29,13 +26,6 @@ namespace mlir::moe {
 #define GEN_PASS_DEF_MOESERIALIZEKERNELS
 #include "moe/Conversion/Passes.h.inc"
 } // namespace mlir::moe
-
-extern "C" {
-void LLVMInitializeNVPTXTargetInfo();
-void LLVMInitializeNVPTXTarget();
-void LLVMInitializeNVPTXTargetMC();
-void LLVMInitializeNVPTXAsmPrinter();
-}
 
 static std::unique_ptr<llvm::TargetMachine>
 createMachine(StringRef arch, std::string &message) {
@@ -55,24 +45,6 @@ createMachine(StringRef arch, std::string &message) {
   return std::unique_ptr<llvm::TargetMachine>(target->createTargetMachine(
       triple, arch, "", llvm::TargetOptions(), std::nullopt, std::nullopt,
       llvm::CodeGenOptLevel::Aggressive));
-}
-
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager sccs;
-  llvm::ModuleAnalysisManager modules;
-  // What is worth unrolling is unrolled where it is made.
-  llvm::PipelineTuningOptions tuning;
-  tuning.LoopUnrolling = false;
-  llvm::PassBuilder builder(&machine, tuning);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(sccs);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, sccs, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
-      .run(module, modules);
 }
 
 /// PTX of `kernels`; nothing, after an error, if there is none.
@@ -108,17 +80,17 @@ static std::optional<std::string> toPTX(gpu::GPUModuleOp kernels,
       if (auto *call = llvm::dyn_cast<llvm::CallInst>(&instruction))
         if (call->isInlineAsm())
           call->setConvergent();
-  optimize(*module, *machine);
-  llvm::SmallVector<char, 0> bytes;
-  llvm::raw_svector_ostream stream(bytes);
-  llvm::legacy::PassManager passes;
-  if (machine->addPassesToEmitFile(passes, stream, nullptr,
-                                   llvm::CodeGenFileType::AssemblyFile)) {
-    kernels.emitError("no PTX can be written for '") << arch << "'";
+  // What is worth unrolling is unrolled where it is made.
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopUnrolling = false;
+  optimize(*module, *machine, llvm::OptimizationLevel::O3, tuning);
+  auto text = emitCode(*module, *machine, llvm::CodeGenFileType::AssemblyFile);
+  if (!text) {
+    kernels.emitError("no PTX can be written for '")
+        << arch << "': " << llvm::toString(text.takeError());
     return std::nullopt;
   }
-  passes.run(*module);
-  return std::string(bytes.begin(), bytes.end());
+  return std::string(text->begin(), text->end());
 }
 
 namespace {
