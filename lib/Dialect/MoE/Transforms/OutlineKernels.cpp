@@ -24,6 +24,7 @@
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
+#include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
@@ -78,23 +79,14 @@ bool Outliner::isHost(Operation *op) {
 /// Values from outside that `work` uses, constants apart.
 static SmallVector<Value> capturedBy(ArrayRef<Operation *> work) {
   llvm::SetVector<Value> used;
-  llvm::SmallPtrSet<Operation *, 8> inside(work.begin(), work.end());
-  auto isInside = [&](Value value) {
-    for (Operation *op = value.getDefiningOp()
-                             ? value.getDefiningOp()
-                             : value.getParentBlock()->getParentOp();
-         op; op = op->getParentOp())
-      if (inside.contains(op))
-        return true;
-    return false;
-  };
-  for (Operation *op : work)
-    op->walk([&](Operation *nested) {
-      for (Value operand : nested->getOperands())
-        if (!isInside(operand) && !matchPattern(operand, m_Constant()))
-          used.insert(operand);
-    });
-  return llvm::to_vector(used);
+  for (Operation *op : work) {
+    used.insert(op->operand_begin(), op->operand_end());
+    getUsedValuesDefinedAbove(op->getRegions(), used);
+  }
+  return llvm::to_vector(llvm::make_filter_range(used, [&](Value value) {
+    return !llvm::is_contained(work, value.getDefiningOp()) &&
+           !matchPattern(value, m_Constant());
+  }));
 }
 
 gpu::GPUFuncOp Outliner::createKernel(ImplicitLocOpBuilder &b,
