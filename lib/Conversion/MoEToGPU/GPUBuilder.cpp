@@ -88,10 +88,8 @@ Value GPUBuilder::toI64(Value x) {
              ? x
              : arith::ExtSIOp::create(*this, getI64Type(), x);
 }
-Value GPUBuilder::toI32(Value x) {
-  return x.getType().isInteger(64)
-             ? arith::TruncIOp::create(*this, getI32Type(), x).getResult()
-             : arith::ExtUIOp::create(*this, getI32Type(), x);
+Value GPUBuilder::toI32(Value flag) {
+  return arith::ExtUIOp::create(*this, getI32Type(), flag);
 }
 
 Value GPUBuilder::toFloat(Value x, Type type) {

@@ -74,7 +74,7 @@ public:
   Value select(Value condition, Value x, Value y);
   /// i32 as i64; i1 as i32.
   Value toI64(Value x);
-  Value toI32(Value x);
+  Value toI32(Value flag);
   /// Between f32, f16 and bf16, by way of f32; scalars, or vectors of one shape.
   Value toFloat(Value x, Type type);
 

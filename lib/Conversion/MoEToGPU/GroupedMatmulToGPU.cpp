@@ -91,14 +91,15 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
 
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                               std::string &why) {
+  // Before the tiles: moe-tile-for-gpu has the same reason to give none.
+  if (failed(verifyTensorCores(op, why)))
+    return failure();
   auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttr);
   if (!tiles || tiles.empty() ||
       !llvm::all_of(tiles, llvm::IsaPred<TileAttr>)) {
     why = "no tiles; run moe-tile-for-gpu";
     return failure();
   }
-  if (failed(verifyTensorCores(op, why)))
-    return failure();
   for (auto tile : tiles.getAsRange<TileAttr>())
     if (failed(verifyTile(op, tile, lowering.gpu, why)))
       return failure();
