@@ -120,6 +120,12 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
       symbols.lookupNearestSymbolFrom<FunctionOpInterface>(*this, getKernel());
   if (!kernel)
     return emitOpError("expected a kernel, found no function ") << getKernel();
+  // gpu::GPUDialect::getKernelFuncAttrName(), which llvm.func keeps; the dialect
+  // library does not link the GPU dialect.
+  constexpr StringLiteral kernelAttr = "gpu.kernel";
+  if (!kernel->hasAttr(kernelAttr))
+    return emitOpError("expected a kernel, ")
+           << getKernel() << " lacks " << kernelAttr;
   size_t expected = getInputs().size() + getInits().size() +
                     getScalars().size() +
                     (getMaps() ? getMaps()->size() : 0);

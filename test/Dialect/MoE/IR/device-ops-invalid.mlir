@@ -254,3 +254,16 @@ func.func @arguments(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
   moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) scalars(%n : index) maps([#moe.tensor_map<input = 0, box = [8, 8], swizzle = 32>])
   return
 }
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @f(%y: !llvm.ptr<1>) {
+    llvm.return
+  }
+}
+func.func @no_kernel(%y: memref<8xf32>, %n: index) {
+  // expected-error @+1 {{expected a kernel, @kernels::@f lacks gpu.kernel}}
+  moe.launch @kernels::@f blocks(%n) outs(%y : memref<8xf32>)
+  return
+}
