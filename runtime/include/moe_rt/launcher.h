@@ -61,8 +61,9 @@ typedef struct {
   /// Start kernel `kernel` of the variant's `kernels` with a grid of x · y · z
   /// blocks, behind what the stream has. x is a multiple of the kernel's
   /// `cluster`. `arguments` are as many as the kernel takes, 256 at most and 32
-  /// tensor maps among them; they are copied. Returns 0, or anything else, with
-  /// which the entry returns at once. Nothing is started where an extent is 0.
+  /// tensor maps among them; they are copied. Returns 0, or anything else after a
+  /// failure: whether the entry returns then or goes on, nothing more is started.
+  /// Nor is anything where an extent is 0.
   int32_t (*launch)(void *user, int64_t kernel, int64_t x, int64_t y, int64_t z,
                     const moe_rt_kernel_argument_t *arguments, int64_t count);
 } moe_rt_launcher_t;
