@@ -51,21 +51,7 @@ int32_t workspaceEntry(void **args, const moe_rt_launcher_t *launcher) {
 
 int64_t workspaceBytes(int64_t tokens) { return 16 * tokens; }
 
-class CudaCallTest : public CudaTest {
-protected:
-  void SetUp() override {
-    CudaTest::SetUp();
-    if (!gpu->device)
-      return;
-    jit = std::make_unique<DeviceJit>(options());
-  }
-  void TearDown() override {
-    jit.reset();
-    CudaTest::TearDown();
-  }
-
-  std::unique_ptr<DeviceJit> jit;
-};
+class CudaCallTest : public CudaLayerTest {};
 
 TEST_F(CudaCallTest, Computes) {
   jit->load(scaleArguments, scaleEntry);

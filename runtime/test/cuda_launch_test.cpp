@@ -11,26 +11,23 @@ using namespace moe::test;
 
 namespace {
 
-class CudaLaunchTest : public CudaTest {
+class CudaLaunchTest : public CudaLayerTest {
 protected:
   void SetUp() override {
-    CudaTest::SetUp();
-    if (!gpu->device)
+    CudaLayerTest::SetUp();
+    if (!jit)
       return;
-    jit = std::make_unique<DeviceJit>(options());
     x = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}, 1.5f));
     y = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}));
   }
   void TearDown() override {
     x.reset();
     y.reset();
-    jit.reset();
-    CudaTest::TearDown();
+    CudaLayerTest::TearDown();
   }
 
   moe_rt_status_t call() { return jit->call({x->dl()}, {y->dl()}); }
 
-  std::unique_ptr<DeviceJit> jit;
   std::unique_ptr<DeviceArray<float>> x, y;
 };
 

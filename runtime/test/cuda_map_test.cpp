@@ -34,11 +34,11 @@ int32_t mapEntry(void **args, const moe_rt_launcher_t *launcher) {
   return launcher->launch(launcher->user, 0, 1, 1, 1, arguments, 5);
 }
 
-class CudaMapTest : public CudaTest {
+class CudaMapTest : public CudaLayerTest {
 protected:
   void SetUp() override {
-    CudaTest::SetUp();
-    if (!gpu->device)
+    CudaLayerTest::SetUp();
+    if (!jit)
       return;
     if (gpu->device->capability().major < 9)
       GTEST_SKIP() << "the device has no bulk copies";
@@ -46,7 +46,6 @@ protected:
         0, MOE_RT_MAP_U8, 2, {columns, rows}, {1, columns}, {columns, boxRows},
         0};
     corner[0] = corner[1] = 0;
-    jit = std::make_unique<DeviceJit>(options());
     jit->symbols["image"] = sm90Image;
     jit->load(
         R"({"name": "x", "role": "input", "dtype": "i8", "shape": [12, 128]},
@@ -62,8 +61,7 @@ protected:
   }
   void TearDown() override {
     x.reset();
-    jit.reset();
-    CudaTest::TearDown();
+    CudaLayerTest::TearDown();
   }
 
   static int8_t value(int64_t i) { return static_cast<int8_t>(i * 7 % 251); }
@@ -84,7 +82,6 @@ protected:
     EXPECT_ERROR(jit->call({x->dl()}, {y.dl()}), MOE_RT_INTERNAL, text);
   }
 
-  std::unique_ptr<DeviceJit> jit;
   std::unique_ptr<DeviceArray<int8_t>> x;
 };
 

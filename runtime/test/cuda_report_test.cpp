@@ -50,13 +50,12 @@ std::vector<int64_t> tokensOf(const moe_rt_statistics_t &statistics) {
           statistics.tokens_per_expert + statistics.num_experts};
 }
 
-class CudaReportTest : public CudaTest {
+class CudaReportTest : public CudaLayerTest {
 protected:
   void SetUp() override {
-    CudaTest::SetUp();
-    if (!gpu->device)
+    CudaLayerTest::SetUp();
+    if (!jit)
       return;
-    jit = std::make_unique<DeviceJit>(options());
     jit->load(json("r", "input", "i64", 7) + ", " +
                   json("y", "output", "f32", -1) + ", " +
                   json("o", "offsets", "i32", 4) + ", " +
@@ -72,8 +71,7 @@ protected:
   void TearDown() override {
     from.reset();
     y.reset();
-    jit.reset();
-    CudaTest::TearDown();
+    CudaLayerTest::TearDown();
   }
 
   void report(const Report &next) {
@@ -95,7 +93,6 @@ protected:
     return result;
   }
 
-  std::unique_ptr<DeviceJit> jit;
   std::unique_ptr<DeviceArray<int64_t>> from;
   std::unique_ptr<DeviceArray<float>> y;
 };

@@ -216,6 +216,22 @@ private:
   static void *resolve(void *user, const char *symbol);
 };
 
+/// Tests of modules of this process on a device.
+class CudaLayerTest : public CudaTest {
+protected:
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (gpu->device)
+      jit = std::make_unique<DeviceJit>(options());
+  }
+  void TearDown() override {
+    jit.reset();
+    CudaTest::TearDown();
+  }
+
+  std::unique_ptr<DeviceJit> jit; // null where the test is skipped
+};
+
 /// y = 2 * x, for f32[T, 4].
 extern const char *const scaleArguments;
 int32_t scaleEntry(void **args, const moe_rt_launcher_t *launcher);

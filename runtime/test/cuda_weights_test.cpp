@@ -52,19 +52,8 @@ struct Source {
   }
 };
 
-class CudaWeightsTest : public CudaTest {
+class CudaWeightsTest : public CudaLayerTest {
 protected:
-  void SetUp() override {
-    CudaTest::SetUp();
-    if (!gpu->device)
-      return;
-    jit = std::make_unique<DeviceJit>(options());
-  }
-  void TearDown() override {
-    jit.reset();
-    CudaTest::TearDown();
-  }
-
   moe_rt_status_t createFrom(Source &source) {
     return moe_rt_layer_create_from_source(jit->module, "f", Source::read,
                                            &source, &jit->layer);
@@ -75,8 +64,6 @@ protected:
     EXPECT_OK(jit->call({}, {y.dl()}));
     return y.download();
   }
-
-  std::unique_ptr<DeviceJit> jit;
 };
 
 TEST_F(CudaWeightsTest, AreReadWhereTheyAre) {

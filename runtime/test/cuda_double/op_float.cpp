@@ -159,31 +159,17 @@ struct Rsqrt {
     return static_cast<T>(1 / std::sqrt(static_cast<double>(a)));
   }
 };
-struct Ex2 {
+// What the C library has for f64.
+template <double (*function)(double)> struct InDouble {
   template <typename T> static T run(T a) {
-    return static_cast<T>(std::exp2(static_cast<double>(a)));
+    return static_cast<T>(function(static_cast<double>(a)));
   }
 };
-struct Lg2 {
-  template <typename T> static T run(T a) {
-    return static_cast<T>(std::log2(static_cast<double>(a)));
-  }
-};
-struct Sin {
-  template <typename T> static T run(T a) {
-    return static_cast<T>(std::sin(static_cast<double>(a)));
-  }
-};
-struct Cos {
-  template <typename T> static T run(T a) {
-    return static_cast<T>(std::cos(static_cast<double>(a)));
-  }
-};
-struct Tanh {
-  template <typename T> static T run(T a) {
-    return static_cast<T>(std::tanh(static_cast<double>(a)));
-  }
-};
+using Ex2 = InDouble<std::exp2>;
+using Lg2 = InDouble<std::log2>;
+using Sin = InDouble<std::sin>;
+using Cos = InDouble<std::cos>;
+using Tanh = InDouble<std::tanh>;
 
 template <typename T, typename Op>
 Step function(Thread &thread, const Instruction &i) {

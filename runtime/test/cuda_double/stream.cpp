@@ -162,6 +162,19 @@ void Driver::implicitDuringCapture(CUcontext context) {
 }
 
 /// A call that waits for a stream which is captured.
+/// Destroy an object that nothing else refers to.
+template <typename Handle>
+static CUresult destroy(const char *call, std::set<Handle> Driver::*valid,
+                        Handle handle, const char *what) {
+  return entry(call, [&](Driver &driver) {
+    driver.requireInitialised();
+    checkHandle(driver.*valid, handle, what);
+    (driver.*valid).erase(handle);
+    delete handle;
+    return CUDA_SUCCESS;
+  });
+}
+
 static void refuseWait(CUstream stream) {
   if (!stream->capture)
     return;
@@ -369,13 +382,7 @@ CUresult cuEventCreate(CUevent *event, unsigned flags) {
 }
 
 CUresult cuEventDestroy_v2(CUevent event) {
-  return entry("cuEventDestroy", [&](Driver &driver) {
-    driver.requireInitialised();
-    checkHandle(driver.events, event, "event");
-    driver.events.erase(event);
-    delete event;
-    return CUDA_SUCCESS;
-  });
+  return destroy("cuEventDestroy", &Driver::events, event, "event");
 }
 
 CUresult cuEventRecord(CUevent event, CUstream handle) {
@@ -482,23 +489,11 @@ CUresult cuGraphLaunch(CUgraphExec executable, CUstream handle) {
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec executable) {
-  return entry("cuGraphExecDestroy", [&](Driver &driver) {
-    driver.requireInitialised();
-    checkHandle(driver.executables, executable, "graph");
-    driver.executables.erase(executable);
-    delete executable;
-    return CUDA_SUCCESS;
-  });
+  return destroy("cuGraphExecDestroy", &Driver::executables, executable, "graph");
 }
 
 CUresult cuGraphDestroy(CUgraph graph) {
-  return entry("cuGraphDestroy", [&](Driver &driver) {
-    driver.requireInitialised();
-    checkHandle(driver.graphs, graph, "graph");
-    driver.graphs.erase(graph);
-    delete graph;
-    return CUDA_SUCCESS;
-  });
+  return destroy("cuGraphDestroy", &Driver::graphs, graph, "graph");
 }
 
 CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode *nodes, size_t *count) {
