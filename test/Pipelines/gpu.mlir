@@ -14,7 +14,7 @@
 // Everything of the layer has a kernel of its own; loops are what is left, here of
 // the counters. Outputs and reports are arguments, then the workspace.
 // KERNELS:        gpu.module @kernels
-// KERNELS:          llvm.func @grouped_matmul(
+// KERNELS:          llvm.func @grouped_matmul{{[a-z_]*}}(
 // WGMMA:            llvm.func @grouped_matmul_wgmma(
 // KERNELS:          gpu.func @loop
 // KERNELS-LABEL:  func.func @layer(
@@ -23,7 +23,7 @@
 // KERNELS-DAG:      %[[R:.*]] = memref.expand_shape %[[ROUTER]]
 // KERNELS-DAG:      %[[LOGITS:.*]] = memref.view %[[WORKSPACE]]{{.*}} to memref<?x8xf32>
 // The router, with the tile that suits the number of tokens.
-// KERNELS:          moe.launch @kernels::@grouped_matmul blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
+// KERNELS:          moe.launch @kernels::@grouped_matmul{{[a-z_]*}} blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
 // SYNC:             moe.launch @kernels::@grouped_matmul_3 {{.*}} ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
 // WGMMA:            moe.launch @kernels::@grouped_matmul_wgmma {{.*}} ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
 // KERNELS:          moe.launch @kernels::@gate {{.*}} ins(%[[LOGITS]] : {{.*}}) outs(%[[WEIGHTS:.*]], %[[IDS:.*]] : memref<?x2xf32>, memref<?x2xi32>)

@@ -12,6 +12,7 @@ import subprocess
 
 import layers
 import pytest
+import test_grouped_ops_gpu
 
 PTXAS = shutil.which("ptxas") or next(
     (p for p in ("/usr/local/cuda/bin/ptxas",) if os.access(p, os.X_OK)), None)
@@ -73,3 +74,12 @@ def test_assembles(name, dtype, target, arch, tmp_path):
         assert used <= (168 if "wgmma" in kernel else 255), kernel
     assert "mma.sync" in ptx
     assert ("wgmma" in ptx) == (target == "sm_90a")
+
+
+@pytest.mark.parametrize("name", ["sum_bf16_1024x72", "gather_bf16_1024x97t"])
+def test_split_sums_assemble(name, tmp_path):
+    """The layers' sums are too short to be split."""
+    ptx = ptx_of(test_grouped_ops_gpu.BY_NAME[name].text(), "sm_90a")
+    registers, warnings = assemble(ptx, "sm_90a", tmp_path)
+    assert not warnings and all(found[1:] == (0, 0, 0) for found in registers.values())
+    assert "reqnctapercluster" in ptx

@@ -75,10 +75,11 @@ protected:
 /// A kernel with `mma.sync` (sm_80 and later).
 LLVM::LLVMFuncOp buildMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
                                     DeviceLowering &lowering);
-/// One with `wgmma` (sm_90a), and the tensor maps that it takes.
+/// Ones with `wgmma` (sm_90a), for many rows and for few.
 LLVM::LLVMFuncOp buildWgmmaKernel(GroupedMatmulOp op, TileAttr tile,
                                   DeviceLowering &lowering);
-SmallVector<TensorMapAttr> wgmmaMaps(GroupedMatmulOp op, TileAttr tile);
+LLVM::LLVMFuncOp buildSwappedKernel(GroupedMatmulOp op, TileAttr tile,
+                                    DeviceLowering &lowering);
 
 } // namespace mlir::moe
 

@@ -5,12 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// One kernel for each tile that moe-tile-for-gpu chose. All of them are launched;
-// all but the one that suits the number of rows have no blocks.
+// One kernel for each tile that moe-tile-for-gpu chose. All of them are
+// launched; all but the one that suits the number of rows have no blocks.
 //
 //===----------------------------------------------------------------------===//
 
-#include "GroupedKernel.h"
+#include "BulkCopyKernel.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -21,8 +21,7 @@ static constexpr int64_t mostExperts = 1024;
 LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
                                            std::string &why) {
   auto element = cast<RankedTensorType>(op.getLhs().getType()).getElementType();
-  auto weights =
-      cast<RankedTensorType>(op.getWeights().front().getType());
+  auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
   if (op.getPanels())
     why = "packed weights";
   else if (!element.isF16() && !element.isBF16())
@@ -59,34 +58,57 @@ LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
   return failure(!why.empty() || failed(DeviceEpilogue::verify(op, why)));
 }
 
-/// Whether there is a kernel for a tile: not all that the attribute can say.
+/// Whether there is a kernel of this shape: not all that the attribute can say.
+static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
+  int64_t products = op.getNumProducts();
+  int64_t rows = tile.getRows(), columns = tile.getColumns();
+  bool pingPong = tile.getRoles() == WarpRoles::PingPong;
+  if (tile.getUnit() == MatrixUnit::MmaSync)
+    return llvm::is_contained({16, 32, 64, 128}, rows) && columns % 128 == 0;
+  // Weights along n come in blocks of 64 columns.
+  if (tile.getSwapped())
+    return llvm::is_contained({8, 16, 32, 64}, rows) && columns == 128 &&
+           !pingPong && tile.getStages() > 2;
+  int64_t block = op.getTransposed() ? 8 : 64;
+  return (rows == 128 || (pingPong && rows == 64)) &&
+         columns % (block * products) == 0;
+}
+
 static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
                                 const GPUDescription &gpu, std::string &why) {
-  int64_t products = op.getNumProducts(), columns = tile.getColumns();
-  bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-  bool pingPong = tile.getRoles() == WarpRoles::PingPong;
-  bool shape;
-  if (wgmma)
-    shape = (tile.getRows() == 128 || (pingPong && tile.getRows() == 64)) &&
-            columns % ((op.getTransposed() ? 8 : 64) * products) == 0;
-  else
-    shape = llvm::is_contained({16, 32, 64, 128}, tile.getRows()) &&
-            columns % 128 == 0;
-  int64_t bytes = tile.getStages() * (tile.getRows() + columns) *
-                      tile.getDepth() * 2 +
-                  TileSchedule::sharedBytes(op.getExpertCount()) + 256;
-  if (wgmma && !gpu.hasWgmma())
+  int64_t columns = tile.getColumns(), split = tile.getSplit();
+  int64_t bytes =
+      tile.getStages() * (tile.getRows() + columns) * tile.getDepth() * 2 +
+      (split > 1 ? tile.getRows() * columns * 4 : 0) +
+      TileSchedule::sharedBytes(op.getExpertCount()) + 256;
+  int64_t steps = llvm::divideCeil(op.getK(), tile.getDepth());
+  if (tile.getUnit() == MatrixUnit::Wgmma && !gpu.hasWgmma())
     why = "wgmma on " + gpu.arch;
   else if (tile.getDepth() != 64)
     why = "tiles of a depth other than 64";
-  else if (tile.getCluster() != 1 || tile.getSwapped() || tile.getSplit() != 1)
-    why = "tiles with clusters, swapped operands or a split sum";
-  else if (!shape)
+  else if (tile.getSwapped() && tile.getUnit() != MatrixUnit::Wgmma)
+    why = "tiles with swapped operands other than with wgmma";
+  else if (tile.getCluster() != split || (split > 1 && !tile.getSwapped()) ||
+           !llvm::is_contained({1, 2, 4}, split))
+    why = "tiles with clusters other than of 2 or 4 blocks that split the sum, "
+          "with swapped operands";
+  else if (steps % split != 0)
+    why = "a sum of " + std::to_string(steps) + " steps in " +
+          std::to_string(split) + " parts";
+  else if (!hasKernel(op, tile))
     why = "tiles of " + std::to_string(tile.getRows()) + " rows and " +
           std::to_string(columns) + " columns";
   else if (bytes > gpu.getSharedBytes())
     why = "tiles of " + std::to_string(bytes) + " bytes of shared memory";
   return failure(!why.empty());
+}
+
+static LLVM::LLVMFuncOp buildKernel(GroupedMatmulOp op, TileAttr tile,
+                                    DeviceLowering &lowering) {
+  if (tile.getUnit() == MatrixUnit::MmaSync)
+    return buildMmaSyncKernel(op, tile, lowering);
+  return tile.getSwapped() ? buildSwappedKernel(op, tile, lowering)
+                           : buildWgmmaKernel(op, tile, lowering);
 }
 
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
@@ -118,37 +140,54 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   Value mean = grouped ? ceilDivOf(b, rows, experts) : rows;
   Value processors = MultiprocessorsOp::create(b);
   Value result = op.getInit();
-  int64_t least = 0;
+  Value chosen; // whether a tile before was
   for (auto [i, attribute] : llvm::enumerate(tiles)) {
     auto tile = cast<TileAttr>(attribute);
     bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-    LLVM::LLVMFuncOp kernel = wgmma ? buildWgmmaKernel(op, tile, lowering)
-                                    : buildMmaSyncKernel(op, tile, lowering);
+    LLVM::LLVMFuncOp kernel = buildKernel(op, tile, lowering);
     int64_t share = tile.getColumns() / op.getNumProducts();
     Value blocks =
         TileSchedule::bound(b, rows, grouped, experts, tile.getRows(),
                             llvm::divideCeil(op.getN(), share));
     // As many as run at once.
-    Value most = wgmma ? processors
-                       : arith::MulIOp::create(b, processors, index(2)).getResult();
-    blocks = arith::MinUIOp::create(b, blocks, most);
+    bool alone = wgmma && !tile.getSwapped();
+    Value most =
+        alone ? processors
+              : arith::MulIOp::create(b, processors, index(2)).getResult();
     Value suits;
-    auto require = [&](arith::CmpIPredicate predicate, int64_t bound) {
-      Value flag = arith::CmpIOp::create(b, predicate, mean, index(bound));
-      suits = suits ? arith::AndIOp::create(b, suits, flag).getResult() : flag;
-    };
-    if (i > 0)
-      require(arith::CmpIPredicate::ugt, least);
     if (i + 1 < tiles.size())
-      require(arith::CmpIPredicate::ule, tile.getRows());
-    least = tile.getRows();
-    if (suits)
-      blocks = arith::SelectOp::create(b, suits, blocks, index(0));
-    result = launch(lowering, op.getLoc(), kernel, blocks,
-                    GroupedKernel::inputs(op), result,
-                    {toI32(rows), toI32(lhsRows)},
-                    wgmma ? wgmmaMaps(op, tile) : SmallVector<TensorMapAttr>())
-                 .front();
+      suits = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, mean,
+                                    index(tile.getRows()));
+    if (tile.getSplit() > 1) {
+      // One tile for a cluster, and all of them at once.
+      blocks = arith::MulIOp::create(b, blocks, index(tile.getSplit()));
+      if (suits) {
+        Value few =
+            arith::CmpIOp::create(b, arith::CmpIPredicate::ule, blocks, most);
+        suits = arith::AndIOp::create(b, suits, few);
+      }
+    } else {
+      blocks = arith::MinUIOp::create(b, blocks, most);
+    }
+    // Of those that suit, the first.
+    if (suits || chosen) {
+      Value runs = suits;
+      if (chosen) {
+        Value left = arith::XOrIOp::create(
+            b, chosen, arith::ConstantIntOp::create(b, 1, 1));
+        runs = suits ? arith::AndIOp::create(b, suits, left).getResult() : left;
+      }
+      chosen = !chosen ? suits
+               : suits ? arith::OrIOp::create(b, chosen, suits).getResult()
+                       : chosen;
+      blocks = arith::SelectOp::create(b, runs, blocks, index(0));
+    }
+    result =
+        launch(lowering, op.getLoc(), kernel, blocks, GroupedKernel::inputs(op),
+               result, {toI32(rows), toI32(lhsRows)},
+               wgmma ? BulkCopyKernel::maps(op, tile)
+                     : SmallVector<TensorMapAttr>())
+            .front();
   }
   return SmallVector<Value>{result};
 }

@@ -16,35 +16,64 @@ namespace mlir::moe {
 #include "moe/Conversion/Passes.h.inc"
 } // namespace mlir::moe
 
+/// What shared memory has for stages, in `blocks` blocks of a multiprocessor.
+static int64_t memoryForStages(GroupedMatmulOp op, const GPUDescription &gpu,
+                               int64_t blocks = 1) {
+  // Barriers; a block of its own takes 1 KiB.
+  constexpr int64_t barriers = 256, reserved = 1024;
+  int64_t ofBlock = gpu.getSharedBytes() / blocks - (blocks > 1) * reserved;
+  return ofBlock - barriers - TileSchedule::sharedBytes(op.getExpertCount());
+}
+
+static constexpr int64_t depth = 64;
+
 /// A tile with as many stages as fit, `most` at most.
 static TileAttr tileOf(GroupedMatmulOp op, const GPUDescription &gpu,
                        MatrixUnit unit, int64_t rows, int64_t columns,
-                       int64_t most,
-                       WarpRoles roles = WarpRoles::Cooperative) {
-  constexpr int64_t depth = 64, barriers = 256;
-  int64_t memory = gpu.getSharedBytes() - barriers -
-                   TileSchedule::sharedBytes(op.getExpertCount());
-  int64_t stages =
-      std::min<int64_t>(most, memory / ((rows + columns) * depth * 2));
+                       int64_t most, WarpRoles roles = WarpRoles::Cooperative) {
+  int64_t stages = std::min<int64_t>(most, memoryForStages(op, gpu) /
+                                               ((rows + columns) * depth * 2));
   return TileAttr::get(op.getContext(), unit, rows, columns, depth, stages,
                        roles, /*cluster=*/1,
                        /*swapped=*/false, /*split=*/1);
 }
 
+/// A tile of few rows, two blocks of which a multiprocessor has; a cluster of
+/// `split` blocks shares the sum along k.
+static TileAttr swappedTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
+                              int64_t rows, int64_t split) {
+  constexpr int64_t columns = 128, most = 6;
+  int64_t sums = split > 1 ? rows * columns * 4 : 0;
+  int64_t stages =
+      std::min<int64_t>(most, (memoryForStages(op, gpu, 2) - sums) /
+                                  ((rows + columns) * depth * 2));
+  return TileAttr::get(op.getContext(), MatrixUnit::Wgmma, rows, columns, depth,
+                       stages, WarpRoles::Cooperative, /*cluster=*/split,
+                       /*swapped=*/true, split);
+}
+
 static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
                                           const GPUDescription &gpu) {
   SmallVector<Attribute> tiles;
-  for (int64_t rows : {16, 32, 64})
-    tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
   if (!gpu.hasWgmma()) {
-    tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, 128, 128, 4));
+    for (int64_t rows : {16, 32, 64, 128})
+      tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
     return tiles;
   }
-  // With few steps along k, storing takes a good part of the time: ping-pong hides
-  // it. Weights along n come in blocks of 64 columns.
-  constexpr int64_t fewSteps = 1024;
-  bool pingPong = op.getK() < fewSteps &&
-                  (op.getTransposed() || op.getNumProducts() == 1);
+  // With the fewest rows there may be too few tiles, too. Every block of a
+  // cluster has as many steps along k.
+  constexpr int64_t leastSteps = 4;
+  int64_t steps = llvm::divideCeil(op.getK(), depth);
+  for (int64_t split : {4, 2})
+    if (steps % split == 0 && steps / split >= leastSteps)
+      tiles.push_back(swappedTileOf(op, gpu, 8, split));
+  for (int64_t rows : {8, 16, 32, 64})
+    tiles.push_back(swappedTileOf(op, gpu, rows, 1));
+  // With few steps along k, storing takes a good part of the time: ping-pong
+  // hides it. Weights along n come in blocks of 64 columns.
+  constexpr int64_t fewSteps = 16;
+  bool pingPong =
+      steps < fewSteps && (op.getTransposed() || op.getNumProducts() == 1);
   tiles.push_back(pingPong ? tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
                                     WarpRoles::PingPong)
                            : tileOf(op, gpu, MatrixUnit::Wgmma, 128, 256, 4));
@@ -64,7 +93,8 @@ struct MoETileForGPU : moe::impl::MoETileForGPUBase<MoETileForGPU> {
       if (!isa<RankedTensorType>(op.getInit().getType()) ||
           failed(verifyTensorCores(op, why)))
         return;
-      op->setAttr(tilesAttr, ArrayAttr::get(&getContext(), chooseTiles(op, gpu)));
+      op->setAttr(tilesAttr,
+                  ArrayAttr::get(&getContext(), chooseTiles(op, gpu)));
       ++numTiled;
     });
   }

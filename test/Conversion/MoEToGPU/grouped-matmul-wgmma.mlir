@@ -42,7 +42,13 @@
 // CHECK:         } else {
 // CHECK:           nvvm.setmaxregister increase {{[0-9]+}}
 // CHECK:           scf.for
-// CHECK:             %{{.*}}:4 = scf.for %[[STEP:.*]] = %c0_i32 to %c4_i32 step %c1_i32
+// The first step clears the sums, so that nothing else writes to their registers.
+// CHECK:             nvvm.mbarrier.try_wait.parity
+// CHECK:             nvvm.wgmma.fence.aligned
+// CHECK-NEXT:        nvvm.wgmma.mma_async {{.*}} D[<f32>, <zero>]
+// CHECK:             nvvm.wgmma.mma_async {{.*}} D[<f32>, <one>]
+// CHECK:             nvvm.wgmma.commit.group.sync.aligned
+// CHECK:             %{{.*}}:4 = scf.for %[[STEP:.*]] = %c1_i32 to %c4_i32 step %c1_i32
 // CHECK:               nvvm.mbarrier.try_wait.parity
 // Descriptors: swizzled over 128 bytes, eight lines 1024 bytes apart.
 // CHECK:               %[[A:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
@@ -157,6 +163,8 @@ func.func @gathered(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // CHECK:         %[[STRIDE:.*]] = arith.muli %[[BLOCKS]], %c2_i32
 // CHECK:         scf.for %{{.*}} = %[[FIRST]] to %{{.*}} step %[[STRIDE]] iter_args(%{{.*}}, %{{.*}}, %[[TURN:.*]] = %{{.*}})
 // CHECK:           nvvm.mbarrier.try_wait.parity %{{.*}}, %[[TURN]],
+// CHECK-COUNT-4:   nvvm.wgmma.mma_async
+// CHECK-NOT:       nvvm.wgmma.mma_async
 // CHECK:           scf.for
 // CHECK-COUNT-4:     nvvm.wgmma.mma_async
 // CHECK-NOT:         nvvm.wgmma.mma_async

@@ -170,7 +170,7 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // -----
 
 // One launch for each tile, of which all but one have no blocks: that for as many
-// rows as an expert has on average. Each goes on where the one before was.
+// rows as an expert has on average, the first that suits. Each goes on where the one before was.
 // CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 36912 :
 // CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41008 :
 // CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49200 :
@@ -183,11 +183,11 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] :
 // HOST-DAG:      %[[MORE:.*]] = arith.cmpi ugt, %[[MEAN]], %c16
 // HOST-DAG:      %[[MEDIUM:.*]] = arith.cmpi ule, %[[MEAN]], %c32
-// HOST:          %[[SUITS:.*]] = arith.andi %[[MORE]], %[[MEDIUM]]
-// HOST-NEXT:     %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
-// HOST-NEXT:     %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] :
-// HOST:          %[[LARGE:.*]] = arith.cmpi ugt, %[[MEAN]], %c32
-// HOST-NEXT:     %[[B2:.*]] = arith.select %[[LARGE]], %{{.*}}, %c0
+// HOST-DAG:      %[[SUITS:.*]] = arith.andi %[[MEDIUM]], %[[MORE]]
+// HOST-DAG:      %[[CHOSEN:.*]] = arith.ori %[[SMALL]], %[[MEDIUM]]
+// HOST-DAG:      %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
+// HOST:          %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] :
+// HOST:          %[[B2:.*]] = arith.select %[[CHOSEN]], %c0, %{{.*}}
 // HOST-NEXT:     %[[Y2:.*]] = moe.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] :
 // HOST-NEXT:     return %[[Y2]]
 func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {

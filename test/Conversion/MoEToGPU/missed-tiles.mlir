@@ -6,8 +6,8 @@
 
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of a depth other than 64"
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of a depth other than 64"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters, swapped operands or a split sum"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters, swapped operands or a split sum"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with swapped operands other than with wgmma"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 128 columns"
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 24 rows and 128 columns"
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 256 rows and 128 columns"
@@ -65,7 +65,7 @@ func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: ten
 
 // wgmma is of one architecture. Weights as lines along n come in blocks of 64 columns.
 // SYNC-COUNT-6: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters, swapped operands or a split sum"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 64 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 192 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 96 columns"
@@ -115,4 +115,41 @@ func.func @no_tile(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tens
     moe.yield %s : f32
   } {moe.tiles = [1, 2]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   return %0 : tensor<?x128xf32>
+}
+
+// -----
+
+// Swapped operands: few rows, 128 columns, and parts of the sum of as many steps
+// for each block of a cluster.
+// SYNC-COUNT-5: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 128 columns"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 256 columns"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: a sum of 3 steps in 2 parts"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 128 columns"
+// CHECK-LABEL: func.func @swapped(
+// CHECK-COUNT-5: moe.grouped_matmul
+func.func @swapped(%x: tensor<?x192xbf16>, %w: tensor<1x192x128xbf16>, %init: tensor<?x128xf32>)
+    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
+  %0 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 4, swapped = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  %1 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 256, depth = 64, stages = 4, swapped = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  %2 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, cluster = 3, swapped = true, split = 3>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  %3 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, cluster = 2, swapped = true, split = 2>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  %4 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 2, swapped = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  return %0, %1, %2, %3, %4 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
 }

@@ -7,7 +7,8 @@
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_90a -split-input-file -o /dev/null
 
 // One tile for each range of rows, fewer first, with as many stages as fit into the
-// 99 KiB that every GPU has; on sm_90a the largest is one for wgmma.
+// 99 KiB that every GPU has. On sm_90a wgmma has them all: swapped for few rows,
+// the fewest with the sum split over a cluster, too.
 // CHECK-LABEL:  func.func @grouped(
 // CHECK:          moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 4>,
 // CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 4>,
@@ -15,8 +16,11 @@
 // CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 128, columns = 128, depth = 64, stages = 3>]
 // HOPPER-LABEL: func.func @grouped(
 // HOPPER:         moe.tiles = [
-// HOPPER-SAME:                 #moe.tile<unit = mma_sync, rows = 16,
-// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = {{[0-9]+}}, columns = {{[0-9]+}}, depth = 64, stages = {{[2-9][^]]*}}>]
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, cluster = 4, swapped = true, split = 4>,
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, cluster = 2, swapped = true, split = 2>,
+// HOPPER-SAME:                 rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swapped = true>,
+// HOPPER-SAME:                 rows = 64, columns = 128, depth = 64, stages = {{[0-9]+}}, swapped = true>,
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 128, columns = 256, depth = 64, stages = {{[0-9]+}}>]
 func.func @grouped(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x4096xbf16>, %init: tensor<?x512xbf16>) -> tensor<?x512xbf16> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x512x4096xbf16>) transposed outs(%init : tensor<?x512xbf16>) {
   ^bb0(%s: f32):
@@ -28,11 +32,13 @@ func.func @grouped(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x
 
 // -----
 
-// What a tile's schedule needs for many experts takes from the stages.
+// What a tile's schedule needs for many experts takes from the stages. A sum of one
+// step is not split; with few steps warpgroups take turns.
 // CHECK-LABEL:  func.func @experts(
 // CHECK:          rows = 128, columns = 128, depth = 64, stages = 2>]
 // HOPPER-LABEL: func.func @experts(
-// HOPPER:         unit = wgmma
+// HOPPER-NOT:     split = 4
+// HOPPER:         rows = 128, columns = 192, depth = 64, stages = {{[0-9]+}}, roles = ping_pong>]
 func.func @experts(%x: tensor<?x64xf16>, %o: tensor<1025xi32>, %w: tensor<1024x64x8xf16>, %init: tensor<?x8xf16>) -> tensor<?x8xf16> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<1025xi32>) weights(%w : tensor<1024x64x8xf16>) outs(%init : tensor<?x8xf16>) {
   ^bb0(%s: f32):

@@ -1,0 +1,277 @@
+//===- SwappedKernel.cpp - Grouped products of few rows with wgmma --------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The first operand of wgmma has 64 lines, the second 8 or more: with few rows
+// for an expert, weights are the first and rows the second, so that what is
+// multiplied is what is there, and the time is that of reading the weights. One
+// warpgroup brings operands (BulkCopyKernel.h), another multiplies: for 64
+// columns of the result at a time, with two products 64 columns of each.
+//
+// Where there are too few tiles for the multiprocessors, a cluster of blocks
+// shares one, each a part of the sum along k. They give each other their sums
+// through shared memory, each has the columns of some warps, and adds up in the
+// order of k.
+//
+//===----------------------------------------------------------------------===//
+
+#include "BulkCopyKernel.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static constexpr int64_t warps = 4; // that multiply
+
+namespace {
+class SwappedKernel : public BulkCopyKernel {
+public:
+  SwappedKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
+      : BulkCopyKernel(op, tile, lowering, /*releases=*/1),
+        rowCount(tile.getRows()), groups(tile.getColumns() / groupLines),
+        split(tile.getSplit()) {}
+
+  LLVM::LLVMFuncOp build();
+
+private:
+  /// Turns and sums, those of one group of columns after the other.
+  struct Product {
+    Turn after;
+    SmallVector<Value> sums;
+  };
+  Product multiplyTile(Turn start);
+  SmallVector<Value> multiply(ValueRange sums, Value stage, bool first);
+  SmallVector<Value> elementsOf(ValueRange sums);
+  void shareTiles(TileSchedule &tiles, Value isProducer);
+  void ownTiles(TileSchedule &tiles, Value isProducer);
+  int64_t partialBytes() {
+    return split > 1 ? rowCount * tile.getColumns() * 4 : 0;
+  }
+  void store(const TilePlace &place, ArrayRef<Value> sums);
+  Value warp() { return b.bitAnd(b.shiftRight(thread, 5), warps - 1); }
+
+  int64_t rowCount;
+  int64_t groups; // of 64 columns
+  int64_t split;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+/// sums + what `stage` has, or with `first` just that; the instructions are
+/// under way afterwards.
+SmallVector<Value> SwappedKernel::multiply(ValueRange sums, Value stage,
+                                           bool first) {
+  Value start = stageAddress(stage);
+  Value rows = descriptor(start, 16);
+  Value weights = weightsDescriptor(b.add(start, lhsBytes));
+  SmallVector<Value> results(sums);
+  NVVM::WgmmaFenceAlignedOp::create(b);
+  for (int64_t step = 0; step < depth / 16; ++step)
+    for (auto [i, sum] : llvm::enumerate(results)) {
+      int64_t offset = step * weightsStep() + (int64_t(i) * groupBytes >> 4);
+      sum = multiplyGroup(
+          sum, b.add(weights, offset), b.add(rows, step * 32 >> 4), rowCount,
+          op.getTransposed(), /*yAlongK=*/true, first && step == 0);
+    }
+  NVVM::WgmmaGroupSyncAlignedOp::create(b);
+  return results;
+}
+
+SwappedKernel::Product SwappedKernel::multiplyTile(Turn start) {
+  Value first = b.equal(b.bitAnd(thread, warpgroup - 1), 0);
+  auto release = [&](Value stage) {
+    b.ifThen(first, [&] { arrive(barrierAt(stage, true)); });
+  };
+  waitFor(barrierAt(start.stage, false), start.parity);
+  SmallVector<Value> sums(groups, undefinedSums(rowCount));
+  sums = multiply(sums, start.stage, /*first=*/true);
+  Turn second = next(start);
+  SmallVector<Value> inits{second.stage, second.parity, start.stage};
+  llvm::append_range(inits, sums);
+  SmallVector<Value> end = b.loop(
+      b.i32(1), b.i32(steps), b.i32(1), inits, [&](Value, ValueRange carried) {
+        Turn now{carried[0], carried[1]};
+        waitFor(barrierAt(now.stage, false), now.parity);
+        SmallVector<Value> sums =
+            multiply(carried.drop_front(3), now.stage, /*first=*/false);
+        // The step before is done, and its stage can be overwritten.
+        waitForGroups(1);
+        release(carried[2]);
+        Turn after = next(now);
+        SmallVector<Value> state{after.stage, after.parity, now.stage};
+        llvm::append_range(state, sums);
+        return state;
+      });
+  waitForGroups(0);
+  release(end[2]);
+  return {{end[0], end[1]}, elementsOf(ArrayRef(end).drop_front(3))};
+}
+
+SmallVector<Value> SwappedKernel::elementsOf(ValueRange sums) {
+  SmallVector<Value> elements;
+  for (Value sum : sums)
+    for (int64_t i = 0; i < rowCount / 2; ++i)
+      elements.push_back(LLVM::ExtractValueOp::create(b, sum, i));
+  return elements;
+}
+
+/// A thread has two columns, eight apart, of each group, and two rows of eight:
+/// so has the one four lanes on, of the next columns. Each gives the other a
+/// row, and stores two columns of the one that it keeps.
+void SwappedKernel::store(const TilePlace &place, ArrayRef<Value> sums) {
+  Value lane = b.lane();
+  Value line = b.shiftRight(lane, 2), odd = b.equal(b.bitAnd(line, 1), 1);
+  Value row = b.add(b.shiftLeft(b.bitAnd(lane, 3), 1), b.toI32(odd));
+  Value column = b.add(b.mul(place.column, share),
+                       b.add(b.shiftLeft(warp(), 4), b.bitAnd(line, 6)));
+  auto at = [&](int64_t group, int64_t rows, int64_t half, int64_t which) {
+    return sums[group * rowCount / 2 + rows * 4 + half * 2 + which];
+  };
+  for (int64_t rows = 0; rows < rowCount / 8; ++rows)
+    for (int64_t half = 0; half < 2; ++half)
+      // With two products both groups are of the same columns.
+      for (int64_t group = 0; group < groups; group += products) {
+        SmallVector<Value> mine, theirs;
+        for (int64_t p = 0; p < products; ++p) {
+          Value even = at(group + p, rows, half, 0);
+          Value other = at(group + p, rows, half, 1);
+          Value kept = b.select(odd, other, even);
+          Value given = b.shuffleXor(b.select(odd, even, other), 4);
+          mine.push_back(b.select(odd, given, kept));
+          theirs.push_back(b.select(odd, kept, given));
+        }
+        llvm::append_range(mine, theirs);
+        Value own = b.add(row, rows * 8);
+        b.ifThen(b.less(own, place.rows), [&] {
+          storePair(place, b.add(place.firstRow, own),
+                    b.add(column, group / products * groupLines + half * 8),
+                    mine);
+        });
+      }
+}
+
+//===----------------------------------------------------------------------===//
+// Tiles of one block, and of a cluster
+//===----------------------------------------------------------------------===//
+
+void SwappedKernel::ownTiles(TileSchedule &tiles, Value isProducer) {
+  auto all = [&](Turn first, llvm::function_ref<Turn(TilePlace, Turn)> one) {
+    b.loop(b.block(), tiles.total(), b.numBlocks(), {first.stage, first.parity},
+           [&](Value number, ValueRange carried) {
+             Turn turn = one(tiles.find(number), {carried[0], carried[1]});
+             return SmallVector<Value>{turn.stage, turn.parity};
+           });
+  };
+  auto bring = [&] {
+    all(firstToFill(),
+        [&](TilePlace place, Turn turn) { return produce(place, turn); });
+  };
+  b.ifElse(
+      isProducer,
+      [&] {
+        if (gathered())
+          bring();
+        else
+          b.ifThen(b.equal(thread, 0), bring);
+      },
+      [&] {
+        all(firstToRead(), [&](TilePlace place, Turn turn) {
+          Product product = multiplyTile(turn);
+          store(place, product.sums);
+          return product.after;
+        });
+      });
+}
+
+/// Where block `rank` of a cluster leaves what its thread has, in the block
+/// that has the columns of the thread's warp: numbers of a warp lie together.
+static Value partialIndex(GPUBuilder &b, Value rank, int64_t elements,
+                          int64_t element, Value slot, int64_t slots) {
+  return b.add(b.mul(b.add(b.mul(rank, elements), element), slots), slot);
+}
+
+/// A block has one tile at most: there are as many clusters as tiles.
+void SwappedKernel::shareTiles(TileSchedule &tiles, Value isProducer) {
+  Value rank = NVVM::ClusterId::create(b, b.getI32Type());
+  Value number = b.div(b.block(), split);
+  int64_t warpsOfBlock = warps / split;
+  int64_t slots = warpsOfBlock * GPUBuilder::warpSize;
+  int64_t elements = groups * rowCount / 2;
+  Value owner = b.div(warp(), warpsOfBlock);
+  Value slot = b.bitAnd(thread, slots - 1);
+  auto sync = [&] {
+    NVVM::ClusterArriveOp::create(b, UnitAttr());
+    NVVM::ClusterWaitOp::create(b, UnitAttr());
+  };
+  // Nobody writes to a block that has not begun.
+  sync();
+  b.ifThen(b.less(number, tiles.total()), [&] {
+    TilePlace place = tiles.find(number);
+    Value firstStep = b.mul(rank, steps);
+    b.ifElse(
+        isProducer,
+        [&] {
+          auto bring = [&] { produce(place, firstToFill(), firstStep); };
+          if (gathered())
+            bring();
+          else
+            b.ifThen(b.equal(thread, 0), bring);
+        },
+        [&] {
+          Product product = multiplyTile(firstToRead());
+          auto cluster = LLVM::LLVMPointerType::get(
+              b.getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
+          Value there = NVVM::MapaOp::create(b, cluster, extraMemory(), owner);
+          for (auto [i, sum] : llvm::enumerate(product.sums))
+            b.storeAt(sum, there,
+                      partialIndex(b, rank, elements, i, slot, slots));
+        });
+    sync();
+    Value mine = b.both(b.logicalNot(isProducer), b.equal(owner, rank));
+    b.ifThen(mine, [&] {
+      SmallVector<Value> sums;
+      for (int64_t i = 0; i < elements; ++i) {
+        Value sum;
+        for (int64_t part = 0; part < split; ++part) {
+          Value next =
+              b.loadAt(b.getF32Type(), extraMemory(),
+                       partialIndex(b, b.i32(part), elements, i, slot, slots));
+          sum = sum ? arith::AddFOp::create(b, sum, next).getResult() : next;
+        }
+        sums.push_back(sum);
+      }
+      store(place, sums);
+    });
+  });
+}
+
+LLVM::LLVMFuncOp SwappedKernel::build() {
+  KernelShape shape;
+  shape.threads = 2 * warpgroup;
+  shape.cluster = split;
+  auto kernel = create("grouped_matmul_swapped", shape, partialBytes());
+  Value isProducer = b.equal(b.shuffle(b.shiftRight(thread, 7), b.i32(0)), 0);
+  b.ifThen(b.equal(thread, 0), [&] {
+    initializeStages();
+    NVVM::FenceMbarrierInitOp::create(b);
+  });
+  TileSchedule tiles = schedule();
+  tiles.prepare(scheduleMemory());
+  b.barrier();
+  if (split > 1)
+    shareTiles(tiles, isProducer);
+  else
+    ownTiles(tiles, isProducer);
+  return kernel;
+}
+
+LLVM::LLVMFuncOp mlir::moe::buildSwappedKernel(GroupedMatmulOp op,
+                                               TileAttr tile,
+                                               DeviceLowering &lowering) {
+  return SwappedKernel(op, tile, lowering).build();
+}
