@@ -215,8 +215,13 @@ const DispatchReport *HostCall::findReports() {
     const Dispatch &dispatch = function.dispatches[i];
     reports[i] = {
         reinterpret_cast<const int32_t *>(bound(dispatch.offsets).data),
-        reinterpret_cast<const int64_t *>(bound(dispatch.counters).data),
-        function.arguments[dispatch.counters].shape[0] > 2};
+        nullptr, false};
+    if (dispatch.counters) {
+      reports[i].counters =
+          reinterpret_cast<const int64_t *>(bound(*dispatch.counters).data);
+      reports[i].hasPadding =
+          function.arguments[*dispatch.counters].shape[0] > 2;
+    }
   }
   return reports;
 }

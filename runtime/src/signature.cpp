@@ -201,19 +201,22 @@ static moe_rt_status_t parseDispatches(const Node &node, Function &function) {
       MOE_RT_TRY(topK.integer(1, INT64_MAX, dispatch.topK));
     MOE_RT_TRY(parseReport(item.member("offsets"), function, Role::offsets,
                            claimed, dispatch.offsets));
-    MOE_RT_TRY(parseReport(item.member("counters"), function, Role::counters,
-                           claimed, dispatch.counters));
     const Argument &offsets = function.arguments[dispatch.offsets];
     if (!sameDType(offsets.dtype, {kDLInt, 32, 1}) ||
         !hasShape(offsets, dispatch.numExperts + 1))
       return item.refuse("has offsets '" + offsets.name +
                          "' of another type than i32[" +
                          std::to_string(dispatch.numExperts + 1) + "]");
-    const Argument &counters = function.arguments[dispatch.counters];
-    if (!sameDType(counters.dtype, {kDLInt, 64, 1}) ||
-        (!hasShape(counters, 2) && !hasShape(counters, 3)))
-      return item.refuse("has counters '" + counters.name +
-                         "' of another type than i64[2] or i64[3]");
+    if (Node named = item.member("counters"); named.exists()) {
+      size_t index = 0;
+      MOE_RT_TRY(parseReport(named, function, Role::counters, claimed, index));
+      const Argument &counters = function.arguments[index];
+      if (!sameDType(counters.dtype, {kDLInt, 64, 1}) ||
+          (!hasShape(counters, 2) && !hasShape(counters, 3)))
+        return item.refuse("has counters '" + counters.name +
+                           "' of another type than i64[2] or i64[3]");
+      dispatch.counters = index;
+    }
     function.dispatches.push_back(dispatch);
   }
   for (size_t i = 0; i < function.arguments.size(); ++i) {

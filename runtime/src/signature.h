@@ -47,7 +47,8 @@ struct Dispatch {
   int64_t numExperts;
   int64_t topK = 0; // 0: unknown
   size_t offsets;   // index of an argument
-  size_t counters;  // likewise
+  /// Likewise; without any, every choice names an expert and is kept.
+  std::optional<size_t> counters;
 };
 
 /// How an argument of role `prepared` comes from weights. The function that

@@ -35,14 +35,14 @@ moe_rt_status_t Statistics::check(const Function &function, size_t dispatch,
                                   const DispatchReport &report) {
   // cuda/report_kernel.cpp has the same rules.
   int64_t experts = function.dispatches[dispatch].numExperts;
-  bool consistent = report.offsets[0] == 0 && report.counters[1] == 0;
+  int64_t choices = report.choices(experts), invalid = report.invalid();
+  bool consistent = report.offsets[0] == 0 && invalid == 0;
   for (int64_t e = 0; e < experts; ++e)
     consistent &= report.offsets[e] <= report.offsets[e + 1];
-  if (!consistent || report.counters[0] < report.offsets[experts] ||
-      (report.hasPadding && report.counters[2] < 0))
-    return refuse(function, dispatch,
-                  {report.counters[0], report.counters[1], report.offsets[0],
-                   report.offsets[experts]});
+  if (!consistent || choices < report.offsets[experts] || report.padding() < 0)
+    return refuse(
+        function, dispatch,
+        {choices, invalid, report.offsets[0], report.offsets[experts]});
   return nullptr;
 }
 
@@ -70,11 +70,11 @@ void Statistics::add(const DispatchReport *reports) {
       entry.tokens[e] = saturatingAdd(
           entry.tokens[e], int64_t(report.offsets[e + 1]) - report.offsets[e]);
     entry.calls = saturatingAdd(entry.calls, 1);
-    entry.choices = saturatingAdd(entry.choices, report.counters[0]);
-    entry.dropped = saturatingAdd(
-        entry.dropped, report.counters[0] - report.offsets[entry.experts]);
-    if (report.hasPadding)
-      entry.padding = saturatingAdd(entry.padding, report.counters[2]);
+    int64_t choices = report.choices(entry.experts);
+    entry.choices = saturatingAdd(entry.choices, choices);
+    entry.dropped = saturatingAdd(entry.dropped,
+                                  choices - report.offsets[entry.experts]);
+    entry.padding = saturatingAdd(entry.padding, report.padding());
   }
 }
 

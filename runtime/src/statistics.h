@@ -17,9 +17,17 @@ namespace moe::rt {
 
 /// What the code reports of one dispatch in one call.
 struct DispatchReport {
-  const int32_t *offsets;  // [num_experts + 1]
-  const int64_t *counters; // chosen, out of range, and padding if it is there
+  const int32_t *offsets; // [num_experts + 1]
+  /// Chosen, out of range, and padding if it is there; or null: all choices were
+  /// in range and are rows.
+  const int64_t *counters;
   bool hasPadding;
+
+  int64_t choices(size_t experts) const {
+    return counters ? counters[0] : offsets[experts];
+  }
+  int64_t invalid() const { return counters ? counters[1] : 0; }
+  int64_t padding() const { return hasPadding ? counters[2] : 0; }
 };
 
 /// Of a report that cannot be counted, what says why.

@@ -33,6 +33,16 @@ int32_t reportingEntry(void **args, const moe_rt_launcher_t *launcher) {
   return 0;
 }
 
+/// The same of one dispatch that has no counters.
+int32_t offsetsEntry(void **args, const moe_rt_launcher_t *launcher) {
+  void *from = args[0], *offsets = args[2];
+  uint32_t numOffsets = 4, numCounters = 0;
+  const moe_rt_kernel_argument_t arguments[] = {
+      argument(from), argument(offsets), argument(offsets),
+      argument(numOffsets), argument(numCounters)};
+  return launcher->launch(launcher->user, reportKernel, 1, 1, 1, arguments, 5);
+}
+
 int64_t someWorkspace(int64_t tokens) { return 100 * tokens; }
 
 std::string json(const char *name, const char *role, const char *dtype,
@@ -281,6 +291,29 @@ TEST_F(CudaReportTest, Threads) {
   moe_rt_statistics_t result = statistics();
   EXPECT_EQ(result.calls, 40);
   EXPECT_EQ(tokensOf(result), (std::vector<int64_t>{40, 0, 120}));
+}
+
+TEST_F(CudaReportTest, OffsetsAlone) {
+  DeviceJit alone(options());
+  alone.load(json("r", "input", "i64", 4) + ", " +
+                 json("y", "output", "f32", -1) + ", " +
+                 json("o", "offsets", "i32", 4) +
+                 R"(], "dispatches": [{"num_experts": 3, "offsets": "o"})",
+             offsetsEntry);
+  alone.create();
+  Array<int64_t> report({4}, {kDLInt, 64, 1});
+  report.data = {0, 1, 1, 4};
+  DeviceArray<int64_t> r(*gpu, report);
+  ASSERT_OK(alone.call({r.dl()}, {y->dl()}));
+  moe_rt_statistics_t result;
+  ASSERT_OK(moe_rt_layer_statistics(alone.layer, 0, &result));
+  EXPECT_EQ(tokensOf(result), (std::vector<int64_t>{1, 0, 3}));
+  EXPECT_EQ(result.choices, 4);
+  EXPECT_EQ(result.dropped, 0);
+  r.data()[1] = 5;
+  r.upload();
+  EXPECT_ERROR(alone.call({r.dl()}, {y->dl()}), MOE_RT_INTERNAL,
+               "the code reported 4 choices and 4 kept rows");
 }
 
 TEST_F(CudaReportTest, SeveralDispatches) {

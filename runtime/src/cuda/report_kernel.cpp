@@ -27,7 +27,7 @@ static const char source[] = R"(
     .maxntid 256, 1, 1
 {
   .reg .pred leader, done, bad;
-  .reg .b32 thread, count, dispatch, expert, experts, padded;
+  .reg .b32 thread, count, dispatch, expert, experts, counted;
   .reg .b32 from, to, first, kept, flag;
   .reg .b64 call, layer, entries, record, lock;
   .reg .b64 entry, offsets, counters, totals, at;
@@ -56,7 +56,7 @@ Check:
   ld.global.u64 offsets, [entry];
   ld.global.u64 counters, [entry+8];
   ld.global.u32 experts, [entry+24];
-  ld.global.u32 padded, [entry+28];
+  ld.global.u32 counted, [entry+28];
   add.u64 offsets, offsets, call;
   add.u64 counters, counters, call;
   setp.ne.u32 bad, thread, thread;
@@ -71,19 +71,23 @@ CheckExpert:
   add.u32 expert, expert, 256;
   bra CheckExpert;
 
-  // and counters that they fit. All threads look, which costs nothing.
+  // and counters, if there are any, that they fit. All threads look, which costs
+  // nothing.
 CheckCounters:
   mad.wide.u32 at, experts, 4, offsets;
   ld.global.u32 first, [offsets];
   ld.global.u32 kept, [at];
-  ld.global.u64 choices, [counters];
-  ld.global.u64 invalid, [counters+8];
+  cvt.s64.s32 number, kept;
+  mov.u64 choices, number;
+  mov.u64 invalid, 0;
+  setp.ne.u32 done, counted, 0;
+  @done ld.global.u64 choices, [counters];
+  @done ld.global.u64 invalid, [counters+8];
   setp.ne.or.s32 bad, first, 0, bad;
   setp.ne.or.s64 bad, invalid, 0, bad;
-  cvt.s64.s32 number, kept;
   setp.lt.or.s64 bad, choices, number, bad;
   mov.u64 padding, 0;
-  setp.ne.u32 done, padded, 0;
+  setp.gt.u32 done, counted, 2;
   @done ld.global.u64 padding, [counters+16];
   setp.lt.or.s64 bad, padding, 0, bad;
   bar.red.or.pred bad, 0, bad;
@@ -102,7 +106,7 @@ CountDispatch:
   ld.global.u64 counters, [entry+8];
   ld.global.u64 totals, [entry+16];
   ld.global.u32 experts, [entry+24];
-  ld.global.u32 padded, [entry+28];
+  ld.global.u32 counted, [entry+28];
   add.u64 offsets, offsets, call;
   add.u64 counters, counters, call;
   add.u64 totals, totals, layer;
@@ -123,13 +127,15 @@ CountCounters:
   @!leader bra CountNext;
   mad.wide.u32 at, experts, 4, offsets;
   ld.global.u32 kept, [at];
-  ld.global.u64 choices, [counters];
+  cvt.s64.s32 number, kept;
+  mov.u64 choices, number;
+  setp.ne.u32 done, counted, 0;
+  @done ld.global.u64 choices, [counters];
   red.global.add.u64 [totals], 1;
   red.global.add.u64 [totals+8], choices;
-  cvt.s64.s32 number, kept;
   sub.s64 number, choices, number;
   red.global.add.u64 [totals+16], number;
-  setp.eq.u32 done, padded, 0;
+  setp.le.u32 done, counted, 2;
   @done bra CountNext;
   ld.global.u64 padding, [counters+16];
   red.global.add.u64 [totals+24], padding;

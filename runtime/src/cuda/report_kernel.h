@@ -22,7 +22,7 @@ struct ReportEntry {
   uint64_t offsets, counters; // from the memory of the call
   uint64_t totals;            // from the memory of the layer
   uint32_t experts;
-  uint32_t hasPadding;
+  uint32_t numCounters; // 0, 2, or 3 with padding
 };
 static_assert(sizeof(ReportEntry) == 32, "the kernel knows this layout");
 

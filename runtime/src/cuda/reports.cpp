@@ -44,9 +44,13 @@ moe_rt_status_t Reports::create() {
   end = totalsBegin;
   for (const Dispatch &dispatch : function.dispatches) {
     auto experts = static_cast<uint32_t>(dispatch.numExperts);
-    bool padding = function.arguments[dispatch.counters].shape[0] > 2;
-    entries.push_back({places[dispatch.offsets], places[dispatch.counters], end,
-                       experts, padding});
+    ReportEntry entry = {places[dispatch.offsets], 0, end, experts, 0};
+    if (dispatch.counters) {
+      entry.counters = places[*dispatch.counters];
+      entry.numCounters = static_cast<uint32_t>(
+          function.arguments[*dispatch.counters].shape[0]);
+    }
+    entries.push_back(entry);
     end += totalsBytes(experts);
   }
   snapshots.resize(entries.size());

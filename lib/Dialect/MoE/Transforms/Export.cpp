@@ -296,6 +296,15 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
   return tensor::FromElementsOp::create(b, counts);
 }
 
+/// Whether the offsets say all: every choice that is not -1 names an expert, and
+/// becomes a row.
+static bool keepsAllChoices(DispatchOp dispatch) {
+  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
+  return gate && !gate.getGivenIds() && !dispatch.getCapacity() &&
+         dispatch.getMaxChoices() == dispatch.getTopK() &&
+         gate.getNumExperts() == dispatch.getNumExperts();
+}
+
 /// Offsets and counters of each dispatch go to the runtime's own buffers.
 void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
                           func::ReturnOp returnOp) {
@@ -308,7 +317,6 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
         name += '_';
       return name;
     };
-    std::string offsets = unused("offsets"), counters = unused("counters");
     auto report = [&](Value tensor, StringRef name, StringRef role) {
       auto type = cast<RankedTensorType>(tensor.getType());
       (void)describe(type, name, role); // has a good type and an unused name
@@ -316,17 +324,22 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
             addArgument(MemRefType::get(type.getShape(), type.getElementType())),
             returnOp);
     };
-    Value counted = countChoices(b, dispatch);
+    std::string offsets = unused("offsets");
+    NamedAttrList entry;
+    entry.append("num_experts",
+                 builder.getI64IntegerAttr(dispatch.getNumExperts()));
+    entry.append("top_k", builder.getI64IntegerAttr(dispatch.getTopK()));
+    entry.append("offsets", builder.getStringAttr(offsets));
+    Value counted;
+    if (!keepsAllChoices(dispatch))
+      counted = countChoices(b, dispatch);
     report(dispatch.getOffsets(), offsets, "offsets");
-    report(counted, counters, "counters");
-    dispatchReports.push_back(builder.getDictionaryAttr({
-        builder.getNamedAttr("num_experts", builder.getI64IntegerAttr(
-                                                dispatch.getNumExperts())),
-        builder.getNamedAttr("top_k",
-                             builder.getI64IntegerAttr(dispatch.getTopK())),
-        builder.getNamedAttr("offsets", builder.getStringAttr(offsets)),
-        builder.getNamedAttr("counters", builder.getStringAttr(counters)),
-    }));
+    if (counted) {
+      std::string counters = unused("counters");
+      report(counted, counters, "counters");
+      entry.append("counters", builder.getStringAttr(counters));
+    }
+    dispatchReports.push_back(entry.getDictionary(builder.getContext()));
   }
 }
 

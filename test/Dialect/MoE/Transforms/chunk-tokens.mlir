@@ -4,9 +4,9 @@
 // WHOLE: func.func @layer(
 
 // The rows of each chunk are read and written where they are; offsets and counters
-// are summed.
+// are summed. (Ids that a gate was given have counters.)
 // CHECK-LABEL: func.func @layer(
-// CHECK-SAME:    %[[L:[a-z0-9]+]]: tensor<?x4xf32> {{[^%]*}}, %[[X:[a-z0-9]+]]: tensor<?x6xf32> {{[^%]*}}, %[[Y:[a-z0-9]+]]: memref<?x6xf32>, %[[O:[a-z0-9]+]]: memref<5xi32>, %[[C:[a-z0-9]+]]: memref<2xi64>
+// CHECK-SAME:    %[[L:[a-z0-9]+]]: tensor<?x4xf32> {{[^%]*}}, %[[X:[a-z0-9]+]]: tensor<?x6xf32> {{[^%]*}}, %{{[a-z0-9]+}}: tensor<?x2xi32> {{[^%]*}}, %[[Y:[a-z0-9]+]]: memref<?x6xf32>, %[[O:[a-z0-9]+]]: memref<5xi32>, %[[C:[a-z0-9]+]]: memref<2xi64>
 // CHECK:         %[[T:.*]] = tensor.dim %[[L]], %c0
 // CHECK:         %[[SUMS:.*]]:2 = scf.for %[[I:.*]] = %c0 to %[[T]] step %c3 iter_args(%[[A:.*]] = %{{.*}}, %[[B:.*]] = %{{.*}}) -> (tensor<5xi32>, tensor<2xi64>)
 // CHECK:           %[[LEFT:.*]] = arith.subi %[[T]], %[[I]]
@@ -22,8 +22,8 @@
 // CHECK:           linalg.add ins(%[[B]], %{{.*}} : tensor<2xi64>, tensor<2xi64>) outs(%[[B]]
 // CHECK:         bufferization.materialize_in_destination %[[SUMS]]#0 in restrict writable %[[O]]
 // CHECK:         bufferization.materialize_in_destination %[[SUMS]]#1 in restrict writable %[[C]]
-func.func @layer(%l: tensor<?x4xf32>, %x: tensor<?x6xf32>) -> tensor<?x6xf32> {
-  %weights, %ids = moe.gate %l top_k(2) : tensor<?x4xf32>
+func.func @layer(%l: tensor<?x4xf32>, %x: tensor<?x6xf32>, %given: tensor<?x2xi32>) -> tensor<?x6xf32> {
+  %weights, %ids = moe.gate %l ids(%given : tensor<?x2xi32>) top_k(2) : tensor<?x4xf32>
   %g, %o, %p = moe.dispatch %x, %ids experts(4) : tensor<?x6xf32>, tensor<?x2xi32>
   %y = moe.combine %g, %p weights(%weights : tensor<?x2xf32>) : tensor<?x6xf32>, tensor<?x2xi32>
   return %y : tensor<?x6xf32>

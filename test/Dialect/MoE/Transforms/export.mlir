@@ -68,6 +68,41 @@ func.func @dispatch(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "ids"
   return %g : tensor<?x4xf32>
 }
 
+// Offsets say all of choices that a gate has made, if none is dropped.
+// CHECK-LABEL: func.func @gated(
+// CHECK-SAME:    %{{.*}}: memref<?x4xf32>, %{{.*}}: memref<9xi32>)
+// CHECK-SAME:    dispatches = [{num_experts = 8 : i64, offsets = "offsets0", top_k = 2 : i64}]
+// CHECK-NOT:     linalg.generic
+func.func @gated(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf32> {
+  %w, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x4xf32>, tensor<?x2xi32>
+  %y = moe.combine %g, %p weights(%w : tensor<?x2xf32>) : tensor<?x4xf32>, tensor<?x2xi32>
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+// Ids that a gate was given may be none, and choices may find no place.
+// CHECK-LABEL: func.func @given(
+// CHECK-SAME:    dispatches = [{counters = "counters0"
+func.func @given(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>, %given: tensor<?x2xi32>) -> tensor<?x4xf32> {
+  %w, %ids = moe.gate %l ids(%given : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x4xf32>, tensor<?x2xi32>
+  %y = moe.combine %g, %p weights(%w : tensor<?x2xf32>) : tensor<?x4xf32>, tensor<?x2xi32>
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func.func @with_places(
+// CHECK-SAME:    dispatches = [{counters = "counters0"
+func.func @with_places(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf32> {
+  %w, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(8) capacity(<factor = 1.0>) : tensor<?x4xf32>, tensor<?x2xi32>
+  %y = moe.combine %g, %p weights(%w : tensor<?x2xf32>) : tensor<?x4xf32>, tensor<?x2xi32>
+  return %y : tensor<?x4xf32>
+}
+
 // -----
 
 // A choice that is not looked at is not one that was dropped.

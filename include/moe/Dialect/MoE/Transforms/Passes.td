@@ -60,8 +60,9 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     * Each tensor result becomes a memref argument that the caller provides and
       the function writes; the argument attributes `moe.role` and `moe.name`
       say what each argument is (`input` unless marked `weight`).
-    * Each `moe.dispatch` reports: its offsets, and a pair of counters, the
-      choices that named an expert and those with an id that is none.
+    * Each `moe.dispatch` reports: its offsets and, unless they say all, because a
+      `moe.gate` chose and none is dropped, a pair of counters: the choices that
+      named an expert and those with an id that is none.
     * `moe.tokens = [min, max]` is checked, or added with the largest range in
       which row numbers fit 32 bits.
 
