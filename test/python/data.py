@@ -11,6 +11,14 @@ from layers import E, H
 
 T_SIZES = (0, 1, 7, 33)
 
+# Against an oracle on the same rounded inputs and weights, with products
+# accumulated in f32.  In f32 what differs is the order of sums over 24 to 40
+# terms and the last bits of exp: a few 2^-24.  In bf16 (unit 2^-9) and f16 (2^-12)
+# the activations, the expert's rows and the result are each rounded once (with a
+# shared expert: twice more); each rounding is at most half a unit in the last place
+# of a value no larger than a few times the largest result.
+TOLERANCE = {"f32": 1e-5, "bf16": 8 * 2.0**-9, "f16": 8 * 2.0**-12}
+
 
 def rng(*key: Any) -> np.random.Generator:
     """A generator that depends on the names of what it is for, not on order."""
@@ -79,6 +87,22 @@ def oracle(name: str, inputs: dict[str, np.ndarray],
         assert not x
         return hf_oracles.BLOCKS[name](w)(first).numpy()
     return paper_oracles.LAYERS[name](first, w, **x).numpy()
+
+
+def formula(name: str, inputs: dict[str, np.ndarray],
+            weights: dict[str, np.ndarray]) -> np.ndarray:
+    """What the published formula gives in f64; it needs torch alone."""
+    import model_formulas
+    import paper_oracles
+    import torch
+
+    def wide(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {k: torch.from_numpy(v if v.dtype.kind == "i" else v.astype(np.float64))
+                for k, v in arrays.items()}
+
+    x, w = wide(inputs), wide(weights)
+    run = (paper_oracles.LAYERS | model_formulas.LAYERS)[name]
+    return run(x.pop("x"), w, **x).numpy()
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 They are written as the papers and systems write them, with masks ``[T, E, C]``
 and einsum over all experts at once, and share nothing with moe.reference.
-``LAYERS[family](x, weights, **inputs)`` takes f32 tensors and returns ``[T, H]``.
+``LAYERS[family](x, weights, **inputs)`` takes f32 or f64 tensors and returns ``[T, H]``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def top_k_mask(values: Tensor, k: int) -> Tensor:
 
 def one_hot_slots(position: Tensor, mask: Tensor, capacity: int) -> Tensor:
     """``[T, E, C]``: token t sits in slot ``position[t, e]`` of expert e."""
-    slot = F.one_hot(position.long().clamp(0, capacity - 1), capacity).float()
+    slot = F.one_hot(position.long().clamp(0, capacity - 1), capacity).to(mask.dtype)
     return slot * mask[:, :, None]
 
 
@@ -79,7 +79,7 @@ def remoe(x, w):
 def _experts_take(scores: Tensor, x: Tensor, w: Weights, k: int) -> Tensor:
     """Zhou et al. 2022: G, I = TopK(S^T, k), P = onehot(I)."""
     g, i = scores.T.topk(min(k, x.shape[0]), dim=1)
-    p = F.one_hot(i, x.shape[0]).float()
+    p = F.one_hot(i, x.shape[0]).to(x.dtype)
     rows = torch.einsum("ect,th->ech", p, x)
     return torch.einsum("ect,ec,ech->th", p, g, relu_all(rows, w["wi"], w["wo"]))
 
@@ -99,14 +99,14 @@ def mesh_expert_selection(x, w):
 @formula
 def hash_layer(x, w, ids):
     """Roller et al. 2021; an id of -1 has no expert."""
-    return mixture(F.one_hot(ids[:, 0].long() + 1, E + 1)[:, 1:].float(), every_expert(x, w))
+    return mixture(F.one_hot(ids[:, 0].long() + 1, E + 1)[:, 1:].to(x.dtype), every_expert(x, w))
 
 
 @formula
 def given_route(x, w, ids):
     """The weights that the router gives to a recorded choice, renormalised."""
     probabilities = (x @ w["router"].T).softmax(-1)
-    mask = F.one_hot(ids.long() + 1, E + 1)[:, :, 1:].float()  # [T, K, E]
+    mask = F.one_hot(ids.long() + 1, E + 1)[:, :, 1:].to(x.dtype)  # [T, K, E]
     gates = torch.einsum("te,tke->te", probabilities, mask)
     total = gates.sum(-1, keepdim=True)
     gates = torch.where(total > 0, gates / total, 0.0)
@@ -121,7 +121,7 @@ def switch_passthrough(x, w):
     gates = (x @ w["router"].T).softmax(-1)
     capacity = max(int(x.shape[0] * 1.0 / E), 1)
     gate, index = gates.max(-1)
-    mask = F.one_hot(index, E).float()
+    mask = F.one_hot(index, E).to(x.dtype)
     kept = mask * ((mask.cumsum(0) - 1) < capacity)
     y = mixture(kept, every_expert(x, w))
     passed = 1 - kept.sum(-1, keepdim=True)
@@ -133,11 +133,11 @@ def deepspeed_top1(x, w):
     """top1gating without random token selection."""
     gates = (x @ w["router"].T).softmax(-1)
     capacity = max(math.ceil(x.shape[0] / E * 1.25), 2)
-    mask = F.one_hot(gates.argmax(-1), E).float()
+    mask = F.one_hot(gates.argmax(-1), E).to(x.dtype)
     location = mask.cumsum(0) - 1
     mask = mask * (location < capacity)
     combine = one_hot_slots(location, gates * mask, capacity)
-    return slots(x, w, combine, (combine != 0).float())
+    return slots(x, w, combine, (combine != 0).to(x.dtype))
 
 
 @formula
@@ -146,8 +146,8 @@ def deepspeed_top2(x, w):
     logits = x @ w["router"].T
     gates = logits.softmax(-1)
     capacity = max(math.ceil(x.shape[0] / E * 2.0), 2)
-    mask1 = F.one_hot(gates.argmax(-1), E).float()
-    mask2 = F.one_hot(logits.masked_fill(mask1 > 0, -torch.inf).argmax(-1), E).float()
+    mask1 = F.one_hot(gates.argmax(-1), E).to(x.dtype)
+    mask2 = F.one_hot(logits.masked_fill(mask1 > 0, -torch.inf).argmax(-1), E).to(x.dtype)
     location1 = mask1.cumsum(0) - 1
     location2 = mask2.cumsum(0) - 1 + mask1.sum(0, keepdim=True)
     mask1 = mask1 * (location1 < capacity)
@@ -182,9 +182,9 @@ def mesh_top2(x, w):
     raw = (x @ w["router"].T).softmax(-1)
     capacity = max(min(x.shape[0], int(x.shape[0] * 1.25 / E)), 4)
     gate1, index1 = raw.max(-1)
-    mask1 = F.one_hot(index1, E).float()
+    mask1 = F.one_hot(index1, E).to(x.dtype)
     gate2, index2 = (raw * (1 - mask1)).max(-1)
-    mask2 = F.one_hot(index2, E).float()
+    mask2 = F.one_hot(index2, E).to(x.dtype)
     denominator = gate1 + gate2 + 1e-9
     gate1, gate2 = gate1 / denominator, gate2 / denominator
     position1 = (mask1.cumsum(0) - mask1) * mask1
@@ -193,7 +193,7 @@ def mesh_top2(x, w):
     mask2 = mask2 * (position2 < capacity)
     combine = (one_hot_slots(position1, mask1 * gate1[:, None], capacity)
                + one_hot_slots(position2, mask2 * gate2[:, None], capacity))
-    return slots(x, w, combine, (combine != 0).float())
+    return slots(x, w, combine, (combine != 0).to(x.dtype))
 
 
 @formula
@@ -205,7 +205,7 @@ def mesh_ntlb(x, w):
     placed = torch.zeros_like(raw)
     remaining = raw.clone()
     for _ in range(3):
-        tries = F.one_hot(remaining.argmax(-1), E).float()
+        tries = F.one_hot(remaining.argmax(-1), E).to(x.dtype)
         remaining = remaining.masked_fill(tries > 0, -torch.inf)
         tries = tries * (1 - placed.sum(-1, keepdim=True))
         position = tries.cumsum(0) - tries + placed.sum(0, keepdim=True)

@@ -13,6 +13,7 @@ import layers
 import numpy as np
 import pytest
 import reference_layers
+from data import TOLERANCE
 
 ALL = list(layers.FAMILIES)
 # A token's result depends on that token alone.
@@ -20,15 +21,6 @@ PER_TOKEN = [n for n in ALL if n not in (
     "switch", "switch_passthrough", "expert_choice", "mesh_expert_selection", "deepspeed_top1",
     "deepspeed_top2", "deepspeed_topk", "mesh_top2", "mesh_ntlb")]
 ROUTED = [n for n in ALL if n not in ("hash_layer",)]
-
-# Against the f32 oracle on the same rounded inputs and weights, with products
-# accumulated in f32.  In f32 what differs is the order of sums over 24 to 40
-# terms and the last bits of exp: a few 2^-24.  In bf16 (unit 2^-9) and f16 (2^-12)
-# the activations, the expert's rows and the result are each rounded once (with a
-# shared expert: twice more); each rounding is at most half a unit in the last place
-# of a value no larger than a few times the largest result.
-TOLERANCE = {"f32": 1e-5, "bf16": 8 * 2.0**-9, "f16": 8 * 2.0**-12}
-
 
 @functools.cache
 def module(name, dtype="f32"):

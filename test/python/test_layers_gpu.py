@@ -16,7 +16,8 @@ import gpu
 import layers
 import numpy as np
 import pytest
-from test_layers_cpu import ALL, PER_TOKEN, ROUTED, TOLERANCE, bits
+from data import TOLERANCE
+from test_layers_cpu import ALL, PER_TOKEN, ROUTED, bits
 
 TARGETS = ["sm_80", "sm_90a"]
 # With weights along k and along n, gathered rows, biases and a clamp, shared experts.

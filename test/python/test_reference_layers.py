@@ -6,6 +6,7 @@ from __future__ import annotations
 import data
 import hf_oracles
 import layers
+import model_formulas
 import numpy as np
 import paper_oracles
 import pytest
@@ -16,6 +17,7 @@ ALL = list(layers.FAMILIES)
 
 def test_every_family_has_an_oracle():
     assert set(ALL) == set(hf_oracles.BLOCKS) | set(paper_oracles.LAYERS)
+    assert set(ALL) == set(model_formulas.LAYERS) | set(paper_oracles.LAYERS)
     assert set(ALL) == set(reference_layers.PLAIN) | set(reference_layers.SPECIAL)
 
 
@@ -38,6 +40,16 @@ def test_skewed(name):
     extra = {k: v for k, v in inputs.items() if k != "x"}
     actual = reference_layers.run(name, inputs["x"], weights, **extra)
     assert data.relative_error(actual, data.oracle(name, inputs, weights)) < 1e-5
+
+
+@pytest.mark.parametrize("tokens", [1, 33, 150])
+@pytest.mark.parametrize("name", ALL)
+def test_formulas(name, tokens):
+    """What references in f64 are made of agrees with the models' own code, in f32."""
+    inputs, weights = data.inputs_of(name, tokens), data.weights_of(name)
+    found = data.formula(name, inputs, weights)
+    assert found.dtype == np.float64
+    assert data.relative_error(found, data.oracle(name, inputs, weights)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ALL)
