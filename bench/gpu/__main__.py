@@ -1,0 +1,31 @@
+"""The commands for GPUs, of ``./dev`` and of a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from .driver import NoDevice
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="gpu", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {"pack": "compile everything into a bundle",
+             "check": "numbers on the GPU against float64"}
+    modules = {}
+    # Packing imports what a bundle has, too; a missing package is named by whoever needs it.
+    from . import bundle, check
+    for name, module in (("pack", bundle), ("check", check)):
+        modules[name] = module
+        module.add_arguments(commands.add_parser(name, help=helps[name]))
+    arguments = parser.parse_args()
+    try:
+        return modules[arguments.command].run(arguments)
+    except (NoDevice, bundle.NoBundle) as error:
+        print(f"gpu: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""What a machine with a GPU and without a compiler needs, in one folder.
+
+    run              ./run check, ./run bench: starts Python with the paths below
+    manifest.json    the commit, and what each artifact is
+    artifacts.zip    an artifact (moe-compile's output) for each layer
+    lib/             libmoe_rt.so, the runtime
+    python/          the package moe, the benchmarks, and the layers and oracles of the tests
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .. import machine
+from ..options import names_of
+from .shapes import CHECKED, SHAPES
+
+LIMIT = 48 << 20
+DEFAULT = machine.ROOT / "build" / "gpu"
+DTYPES = ("bf16", "f16", "f32")
+TARGETS = ("sm_90a", "sm_80")
+BOTH = ",".join(TARGETS)
+# Of test/python: the families of layers, what to feed them, and what they compute.
+TEST_FILES = ("layers.py", "mlir_bodies.py", "mlir_builder.py", "data.py", "model_formulas.py",
+              "paper_oracles.py")
+RUN = """\
+#!/bin/sh
+# ./run check and ./run bench [--json FILE]; needs Python with numpy, ml_dtypes and PyTorch.
+here=$(cd "$(dirname "$0")" && pwd)
+PYTHONPATH="$here/python${PYTHONPATH:+:$PYTHONPATH}" MOE_RT_LIBRARY="$here/lib/libmoe_rt.so" \\
+MOE_GPU_BUNDLE="$here" exec "${PYTHON:-python3}" -m bench.gpu "$@"
+"""
+
+
+class NoBundle(Exception):
+    """There is no bundle, or it lacks something; says what."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A layer to compile: a family of test/python/layers.py, or a shape."""
+
+    kind: str  # family or shape
+    name: str
+    dtype: str
+    target: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}-{self.dtype}-{self.target.replace(',', '-')}"
+
+
+class Bundle:
+    def __init__(self, directory: Path):
+        self.directory = directory
+        try:
+            self.manifest = json.loads((directory / "manifest.json").read_text())
+            self._archive = zipfile.ZipFile(directory / "artifacts.zip")
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise NoBundle(f"'{directory}' is no bundle ({error}); ./dev pack gpu makes one"
+                           ) from None
+        self.specs = [Spec(**entry) for entry in self.manifest["layers"]]
+
+    @property
+    def commit(self) -> str:
+        return self.manifest["commit"]
+
+    def artifact(self, key: str) -> bytes:
+        try:
+            return self._archive.read(f"{key}.moe")
+        except KeyError:
+            raise NoBundle(f"'{self.directory}' has no artifact of {key}") from None
+
+
+def find() -> Bundle:
+    """The bundle that this runs from, or the one in the build tree."""
+    return Bundle(Path(os.environ.get("MOE_GPU_BUNDLE", DEFAULT)))
+
+
+# -- packing ----------------------------------------------------------------
+
+
+def specs(families: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str],
+          targets: Sequence[str]) -> Iterator[Spec]:
+    """Everything to compile. Tensor cores have no f32: one target shows all of its code."""
+    for name in families:
+        for dtype in dtypes:
+            for target in targets if dtype != "f32" else targets[-1:]:
+                yield Spec("family", name, dtype, target)
+    for name in shapes:
+        if name in CHECKED:
+            yield from (Spec("shape", name, "bf16", target) for target in targets)
+        else:
+            yield Spec("shape", name, "bf16", ",".join(targets))
+
+
+def _compile(spec: Spec, output: Path) -> None:
+    import layers
+    import moe
+
+    from ..participants.moe_mlir import write_checkpoint
+
+    with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch:
+        command = [str(moe.find_compiler()), f"--target={spec.target}", "-o", str(output)]
+        if spec.kind == "family":
+            text, source = layers.text(spec.name, spec.dtype), ["-"]
+        else:
+            write_checkpoint(Path(scratch), (SHAPES | CHECKED)[spec.name], spec.dtype)
+            text, source = "", [f"--hf={scratch}", "--layer=0", f"--dtype={spec.dtype}"]
+        done = subprocess.run(command + source, input=text, text=True, capture_output=True)
+    if done.returncode:
+        raise SystemExit(f"pack: {spec.key}: moe-compile failed\n{done.stderr[-2000:]}")
+
+
+def pack(directory: Path, wanted: Iterable[Spec], jobs: int) -> int:
+    """Make a bundle, which replaces one that was there; its size in bytes."""
+    from moe._runtime import library
+
+    wanted, begin = list(wanted), time.monotonic()
+    if directory.exists() and any(directory.iterdir()) and not (
+            directory / "manifest.json").exists():
+        raise SystemExit(f"pack: '{directory}' is not empty and no bundle")
+    shutil.rmtree(directory, ignore_errors=True)
+    python = directory / "python"
+    for folder in (directory / "lib", python):
+        folder.mkdir(parents=True)
+    runtime = Path(library()._name).resolve()
+    shutil.copy(runtime, directory / "lib" / "libmoe_rt.so")
+    ignored = shutil.ignore_patterns("__pycache__", "results", "lib*.so*", "moe-compile")
+    shutil.copytree(machine.ROOT / "python" / "moe", python / "moe", ignore=ignored)
+    shutil.copytree(machine.ROOT / "bench", python / "bench", ignore=ignored)
+    for name in TEST_FILES:
+        shutil.copy(machine.ROOT / "test" / "python" / name, python / name)
+    (directory / "run").write_text(RUN)
+    (directory / "run").chmod(0o755)
+
+    with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch, \
+            zipfile.ZipFile(directory / "artifacts.zip", "w", zipfile.ZIP_DEFLATED) as archive, \
+            ThreadPoolExecutor(jobs) as pool:
+        def make(spec: Spec) -> tuple[Spec, Path]:
+            path = Path(scratch) / f"{spec.key}.moe"
+            _compile(spec, path)
+            return spec, path
+
+        for number, (spec, path) in enumerate(pool.map(make, wanted), 1):
+            archive.write(path, path.name)
+            path.unlink()
+            print(f"\r{number} of {len(wanted)} layers", end="", flush=True, file=sys.stderr)
+        print(file=sys.stderr)
+    (directory / "manifest.json").write_text(json.dumps(
+        {"format": 1, "commit": machine.commit(), "date": machine.now(),
+         "layers": [asdict(spec) for spec in wanted]}, indent=1) + "\n")
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    print(f"{directory}: {len(wanted)} layers, {size / 2**20:.1f} MiB, "
+          f"{time.monotonic() - begin:.0f} s")
+    return size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    import layers
+
+    none = ["none"]
+    parser.add_argument("directory", type=Path, nargs="?", default=DEFAULT,
+                        help="where it goes (default build/gpu)")
+    parser.add_argument("--families", type=names_of([*layers.FAMILIES, *none]),
+                        default=list(layers.FAMILIES), metavar="A,B",
+                        help="of test/python/layers.py, or none (default all)")
+    parser.add_argument("--shapes", type=names_of([*SHAPES, *CHECKED, *none]),
+                        default=[*SHAPES, *CHECKED], metavar="A,B",
+                        help=f"of {', '.join([*SHAPES, *CHECKED])}, or none (default all)")
+    parser.add_argument("--dtypes", type=names_of(DTYPES), default=list(DTYPES), metavar="A,B",
+                        help="of the families (default all)")
+    parser.add_argument("--targets", type=names_of(TARGETS), default=list(TARGETS), metavar="A,B",
+                        help="the best first (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    def chosen(names: list[str]) -> list[str]:
+        return [name for name in names if name != "none"]
+
+    wanted = specs(chosen(arguments.families), chosen(arguments.shapes), arguments.dtypes,
+                   arguments.targets)
+    size = pack(arguments.directory, wanted, arguments.jobs)
+    if size > LIMIT:
+        raise SystemExit(f"pack: expected at most {LIMIT >> 20} MiB, got {size / 2**20:.1f} MiB")
+    return 0
+
+
+def matching(all_specs: Iterable[Spec], pattern: str) -> list[Spec]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SystemExit(f"gpu: '{pattern}' is no regular expression: {error}") from None
+    return [spec for spec in all_specs if expression.search(spec.key)]

@@ -1,0 +1,84 @@
+"""The layers that are measured on a GPU, and two of odd sizes that are only checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..shapes import SHAPES as CPU_SHAPES
+from ..shapes import Shape, _decoder
+
+
+@dataclass(frozen=True)
+class GpuShape(Shape):
+    """A layer whose gate is a softmax, or a sigmoid with a bias for the selection."""
+
+    sigmoid: bool = False
+    groups: int = 1
+    kept_groups: int = 1
+    scale: float = 1.0
+    # What is measured where nobody says otherwise.
+    tokens: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768)
+
+    @property
+    def routings(self) -> tuple[str, ...]:
+        """The draws that inputs can be made for: with a bias, inputs are normal draws and the
+        router decides."""
+        return ("natural",) if self.sigmoid else ("uniform", "zipf")
+
+
+def _softmax(key: str, title: str, sizes: tuple[int, int, int, int],
+             tokens: tuple[int, ...] = GpuShape.tokens) -> GpuShape:
+    """Softmax, the best K, renormalised: Mixtral's gate with other sizes."""
+    h, i, e, k = sizes
+    return GpuShape(key, title, h, i, e, k, True, _decoder(
+        "mixtral", (h, h // 128 or 1), intermediate_size=i, num_local_experts=e,
+        num_experts_per_tok=k), tokens=tokens)
+
+
+def _sigmoid(key: str, title: str, sizes: tuple[int, int, int, int], groups: int, kept: int,
+             scale: float) -> GpuShape:
+    """DeepSeek-V3's layer, with one shared expert, with other sizes."""
+    h, i, e, k = sizes
+    return GpuShape(key, title, h, i, e, k, True, _decoder(
+        "deepseek_v3", (h, h // 128), moe_intermediate_size=i, intermediate_size=i,
+        n_routed_experts=e, num_experts_per_tok=k, n_shared_experts=1, n_group=groups,
+        topk_group=kept, norm_topk_prob=True, routed_scaling_factor=scale,
+        first_k_dense_replace=0), shared=i, sigmoid=True, groups=groups, kept_groups=kept,
+        scale=scale)
+
+
+def _as_on_cpu(key: str) -> GpuShape:
+    return GpuShape(**vars(CPU_SHAPES[key]))
+
+
+# The most important first: that is the order in which they are measured.
+SHAPES = {shape.key: shape for shape in (
+    _softmax("fine", "T = 32768, H = 4096, I = 512, E = 128, K = 8", (4096, 512, 128, 8),
+             (32768,)),
+    _softmax("coarse", "T = 32768, H = 4096, I = 2048, E = 64, K = 4", (4096, 2048, 64, 4),
+             (32768,)),
+    _softmax("narrow", "T = 24576, H = 1536, I = 256, E = 128, K = 8", (1536, 256, 128, 8),
+             (24576,)),
+    _as_on_cpu("qwen3"),
+    _as_on_cpu("mixtral"),
+    _sigmoid("deepseek_v3", "DeepSeek-V3", (7168, 2048, 256, 8), 8, 4, 2.5),
+    _softmax("qwen3_235b", "Qwen3-235B-A22B", (4096, 1536, 128, 8)),
+    _as_on_cpu("olmoe"),
+    _as_on_cpu("deepseek"),
+    _as_on_cpu("granite"),
+    _sigmoid("glm", "GLM-4.5-Air", (4096, 1408, 128, 8), 1, 1, 1.0),
+    _softmax("mixtral_8x22b", "Mixtral-8x22B", (6144, 16384, 8, 2)),
+    _softmax("granite_3b", "Granite-3.0-3B", (1536, 512, 40, 8)),
+    _sigmoid("kimi_k2", "Kimi K2", (7168, 2048, 384, 8), 1, 1, 2.827),
+)}
+
+# Many steps along k, and no multiple of a tile: what the families of test/python, which are
+# tiny, do not show. One product has fewer than 1024 terms and the other more, either way.
+CHECKED = {shape.key: shape for shape in (
+    _softmax("odd_wide", "odd, wide", (1288, 712, 12, 3)),
+    _softmax("odd_deep", "odd, deep", (520, 1416, 9, 4)),
+    # For tests on the double of the driver.
+    _softmax("tiny", "tiny", (64, 48, 8, 2), (1, 8)),
+)}
+
+ALL = SHAPES | CHECKED

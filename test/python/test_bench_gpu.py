@@ -1,0 +1,232 @@
+"""What a machine with a GPU runs (bench/gpu), on the double of the driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from bench.gpu import bundle as bundles
+from bench.gpu import supervise
+from bench.gpu.shapes import ALL, SHAPES
+
+
+def environment(**more):
+    paths = [ROOT, ROOT / "python", ROOT / "test" / "python"]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))} | more
+
+
+def command(*arguments, **more):
+    return subprocess.run([sys.executable, "-m", "bench.gpu", *arguments], text=True, cwd=ROOT,
+                          capture_output=True, env=environment(**more))
+
+
+def run(directory, *arguments, **more):
+    """What a bundle does with its own Python files."""
+    variables = {"PYTHON": sys.executable, "MOE_CUDA_LIBRARY": gpu.find_driver(), **more}
+    return subprocess.run([directory / "run", *arguments], text=True, capture_output=True,
+                          cwd=directory, env=os.environ | variables)
+
+
+@pytest.fixture(scope="module")
+def packed(compiled, tmp_path_factory):
+    if gpu.find_driver() is None:
+        pytest.skip("there is no double of the driver in the build tree")
+    directory = tmp_path_factory.mktemp("bundle") / "gpu"
+    done = command("pack", str(directory), "--families", "mixtral,gpt_oss", "--dtypes", "bf16",
+                   "--targets", "sm_90a,sm_80", "--shapes", "tiny")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+# -- bundles ------------------------------------------------------------------
+
+
+def test_bundle_has_what_it_says(packed):
+    bundle = bundles.Bundle(packed)
+    assert {spec.key for spec in bundle.specs} == {
+        f"{name}-bf16-{target}" for name in ("mixtral", "gpt_oss", "tiny")
+        for target in ("sm_80", "sm_90a")}
+    assert all(bundle.artifact(spec.key) for spec in bundle.specs)
+    assert bundle.commit == bundles.machine.commit()
+    with pytest.raises(bundles.NoBundle, match="has no artifact of switch"):
+        bundle.artifact("switch-bf16-sm_80")
+
+
+def test_whole_bundle_is_small(packed):
+    """All there is to pack, with artifacts as large as the largest of these: below the limit."""
+    found = {path: path.stat().st_size for path in packed.rglob("*") if path.is_file()}
+    with bundles.zipfile.ZipFile(packed / "artifacts.zip") as archive:
+        largest = max(info.compress_size for info in archive.infolist())
+    import layers
+
+    count = len(list(bundles.specs(list(layers.FAMILIES), list(ALL), bundles.DTYPES,
+                                   bundles.TARGETS)))
+    # Those for two targets count twice.
+    assert sum(found.values()) + (count + len(SHAPES)) * largest < bundles.LIMIT
+
+
+def test_pack_spares_folders_of_others(tmp_path):
+    (tmp_path / "thesis.txt").write_text("the only copy")
+    done = command("pack", str(tmp_path), "--families", "none", "--shapes", "tiny")
+    assert done.returncode == 1 and "is not empty and no bundle" in done.stderr
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["pack", "--families", "mixtrel"], "expected some of mixtral"),
+    (["pack", "--shapes", "huge"], "expected some of fine"),
+    (["check", "--tokens", "0"], "expected positive numbers, got '0'"),
+    (["chek"], "invalid choice: 'chek'")])
+def test_arguments(arguments, message):
+    done = command(*arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_no_bundle(tmp_path):
+    for name in ("check",):
+        done = command(name, MOE_GPU_BUNDLE=str(tmp_path))
+        assert done.returncode == 1 and "./dev pack gpu makes one" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["check"])
+def test_no_gpu(packed, name):
+    done = run(packed, name, MOE_CUDA_DOUBLE_DEVICES="0")
+    assert done.returncode == 1
+    assert "the NVIDIA driver finds no GPU: cuInit: CUDA_ERROR_NO_DEVICE" in done.stderr
+    done = run(packed, name, MOE_CUDA_LIBRARY="libnone.so.1")
+    assert done.returncode == 1 and "there is no NVIDIA driver" in done.stderr
+
+
+def test_dev_says_that_there_is_no_gpu():
+    for arguments in (["check", "gpu"], ["bench", "gpu"]):
+        done = subprocess.run([ROOT / "dev", *arguments], text=True, capture_output=True,
+                              env=os.environ | {"MOE_CUDA_LIBRARY": "libnone.so.1",
+                                                "PYTHON": sys.executable})
+        assert done.returncode == 1
+        assert "dev: there is no NVIDIA driver: libnone.so.1" in done.stderr
+
+
+# -- check ----------------------------------------------------------------------
+
+
+def test_check_passes(packed, tmp_path):
+    done = run(packed, "check", "--jobs", "2", "--only", "gpt_oss.*90a|tiny", "--json",
+               tmp_path / "check.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed, 0 failed" in done.stdout.splitlines()[-1]
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found["device"]["name"].startswith("CUDA double") and len(found["cases"]) == 3
+
+
+def test_check_skips_what_the_gpu_cannot_run(packed):
+    done = run(packed, "check", "--only", "mixtral", "--tokens", "7", "--no-sanitizer",
+               MOE_CUDA_DOUBLE_ARCH="8.0")
+    assert done.returncode == 0, done.stdout
+    assert "skip mixtral-bf16-sm_90a: needs compute capability 9.0" in done.stdout
+    assert "1 passed, 0 failed, 1 skipped" in done.stdout
+
+
+def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
+    """A copy of the bundle in which something is wrong."""
+    directory = tmp_path / "broken"
+    shutil.copytree(packed, directory)
+    path = directory / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return directory
+
+
+@pytest.mark.parametrize("old, new, message, file", [
+    # A number: as if the kernel had another constant.
+    ("np.exp(-g)", "np.exp(-1.1 * g)", "relative error", "python/bench/oracle.py"),
+    # A weight: the device has another one than the reference.
+    ("arrays.upload(array) for name, array in weights.items()",
+     "arrays.upload(array[::-1] if name == 'down_proj' else array) "
+     "for name, array in weights.items()", "relative error",
+     "python/bench/gpu/check_worker.py"),
+    # Bits that change.
+    ("first, second = runner.run(arrays.POISON), runner.run(0x00)",
+     "first, second = runner.run(arrays.POISON), runner.run(0x00) + 1",
+     "a second run gives other bits", "python/bench/gpu/check_worker.py"),
+    # An output that is not written.
+    ("        self.enqueue()\n", "", "NaN on one side only", "python/bench/gpu/check_worker.py"),
+    # Something beside an array.
+    ("self.address = self._memory.address + GUARD",
+     "self.address = self._memory.address + GUARD - 256", "was written beside",
+     "python/bench/gpu/arrays.py"),
+    # A process that ends.
+    ("        self.enqueue()\n", "        os.abort()\n", "the process ended by SIGABRT",
+     "python/bench/gpu/check_worker.py")])
+def test_check_fails(packed, tmp_path, old, new, message, file):
+    done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny.*90a",
+               "--tokens", "7", "--no-sanitizer")
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "0 passed, 1 failed" in done.stdout.splitlines()[-1]
+
+
+def test_check_goes_on_behind_a_process_that_ended(packed, tmp_path):
+    directory = broken(packed, tmp_path, "    case = (FamilyCase",
+                       "    if spec.name == 'gpt_oss': os.abort()\n    case = (FamilyCase",
+                       "python/bench/gpu/check_worker.py")
+    done = run(directory, "check", "--jobs", "1", "--only", "sm_80", "--tokens", "7",
+               "--no-sanitizer")
+    assert done.returncode == 1
+    assert "2 passed, 1 failed" in done.stdout.splitlines()[-1]
+
+
+SANITIZER = """\
+#!/bin/sh
+# --tool NAME --error-exitcode N --print-limit N PROGRAM...
+name=$2
+shift 6
+"$@"
+echo "========= ERROR SUMMARY: of $name"
+[ $name != racecheck ] || exit 86
+"""
+
+
+def test_sanitizer(packed, tmp_path):
+    """Its exit status decides, and what it says is kept."""
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(SANITIZER)
+    tool.chmod(0o755)
+    done = run(packed, "check", "--only", "gpt_oss.*90a", "--tokens", "1",
+               PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1, done.stdout
+    assert "ok   memcheck gpt_oss-bf16-sm_90a: no errors" in done.stdout
+    assert ("FAIL racecheck gpt_oss-bf16-sm_90a: ========= ERROR SUMMARY: of racecheck"
+            in done.stdout)
+    assert "3 passed, 1 failed, 0 skipped" in done.stdout
+
+
+# -- processes ------------------------------------------------------------------
+
+
+def silent(task, emit):
+    emit("begin")
+    import time
+
+    time.sleep(60)
+
+
+def test_a_silent_process_is_ended(monkeypatch, tmp_path):
+    (tmp_path / "silent.py").write_text(
+        "import test_bench_gpu\nfrom bench.gpu import supervise\n"
+        "supervise.serve(test_bench_gpu.silent)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
+        [str(tmp_path), environment()["PYTHONPATH"]]))
+    events = list(supervise.events("silent", {}, 5.0, float("inf")))
+    assert [e["event"] for e in events] == ["begin", "ended"]
+    assert not events[-1]["ok"] and events[-1]["how"] == "nothing happened for 5 s"
