@@ -122,11 +122,11 @@ SUMMARY = {
 # -- text -------------------------------------------------------------------
 
 
-def _figure(value: float, unit: str) -> str:
+def figure(value: float, unit: str) -> str:
     return {"%": f"{100 * value:.1f} %", "x": f"{value:.2f}", "s": f"{value:.2f} s"}[unit]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(str(v).replace("|", "\\|") for v in row) + " |" for row in rows]
     return [*lines, ""]
@@ -157,7 +157,7 @@ def _machine(result: Result) -> list[str]:
         f"{machine['memory'] / gib:.0f} GiB, {machine['system']}; load "
         f"{machine['load_average']:.1f} when it began. "
         + ", ".join(f"{k} {v}" for k, v in result["versions"].items()) + ".", ""]
-    return lines + _table(
+    return lines + table(
         ("threads", "f32 FMA, GFLOP/s", "bf16 dot, GFLOP/s", "read, GB/s", "copy, GB/s"),
         [(p["threads"], *(f"{p[k] / 1e9:.1f}" for k in ("fma_f32", "dot_bf16", "read", "copy")))
          for p in result["peaks"]])
@@ -174,14 +174,14 @@ def _cells(result: Result) -> list[str]:
             f"{1e3 * peer[1]:.3g} ({peer[0]})" if peer else "-",
             f"{faster:.2f}" if faster else "-", _percent(fraction_of_limit(cell)),
             _percent(peer and cell["limit"] / peer[1])))
-    return _table(("shape", "type", "threads", "T", "routing", "active experts",
+    return table(("shape", "type", "threads", "T", "routing", "active experts",
                    "rows an expert", "ours, ms", "best peer, ms", "ratio", "ours of limit",
                    "best peer of limit"), rows)
 
 
 def _participants(result: Result) -> list[str]:
     names = result["options"]["participants"]
-    return _table(("shape", "type", "threads", "T", "routing", *names), [
+    return table(("shape", "type", "threads", "T", "routing", *names), [
         (c["shape"], c["dtype"], c["threads"], c["tokens"], c["routing"],
          *(_milliseconds(c["participants"].get(n, {})) for n in names))
         for c in result["cells"]])
@@ -208,14 +208,14 @@ def _costs(result: Result) -> list[str]:
         f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
         f"{c['prepare_again_s']:.3f}",
         f"{c['weight_bytes'] / c['prepare_again_s'] / 1e9:.1f}"))) for c in result["costs"]]
-    lines = _table(("layer", "compile, s", "load to first result, s", "pack, s", "again, s", "GB/s"),
+    lines = table(("layer", "compile, s", "load to first result, s", "pack, s", "again, s", "GB/s"),
                    rows)
     mib = 2**20
     rows = [(_place(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (
         f"{m['weight_bytes'] / mib:.0f}", f"{m['workspace_bytes'] / mib:.2f}",
         f"{m['before_bytes'] / mib:.0f}", f"{m['peak_bytes'] / mib:.0f}",
         f"{m['private_bytes'] / mib:.0f}"))) for m in result["memory"]]
-    return lines + _table(("process with one layer", "weights, MiB", "workspace, MiB",
+    return lines + table(("process with one layer", "weights, MiB", "workspace, MiB",
                            "before, MiB", "peak, MiB", "private at the end, MiB"), rows)
 
 
@@ -235,11 +235,11 @@ with the experts' operations, in oneDNN: a yardstick, no peer."""
 
 def markdown(result: Result) -> str:
     summary = summarise(result)
-    goals = [(text, *(_figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
+    goals = [(text, *(figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
              if (found := summary[key]) else (text, "-", "-", "-", 0)
              for key, (text, unit) in SUMMARY.items()]
     lines = ["# MoE layers on the CPU", "", *_machine(result), "## Summary", "",
-             *_table(("figure", "least", "median", "largest", "count"), goals),
+             *table(("figure", "least", "median", "largest", "count"), goals),
              "## Layers", "", *_cells(result), "## All participants, ms", "",
              *_participants(result), "## Who did not take part", "", *_absences(result),
              "## Compiling, packing, memory", "", *_costs(result), "## Method", "", METHOD]

@@ -12,11 +12,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="gpu", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {"pack": "compile everything into a bundle",
-             "check": "numbers on the GPU against float64"}
+             "check": "numbers on the GPU against float64",
+             "bench": "times on the GPU, beside other projects"}
     modules = {}
     # Packing imports what a bundle has, too; a missing package is named by whoever needs it.
-    from . import bundle, check
-    for name, module in (("pack", bundle), ("check", check)):
+    from . import bench, bundle, check
+    for name, module in (("pack", bundle), ("check", check), ("bench", bench)):
         modules[name] = module
         module.add_arguments(commands.add_parser(name, help=helps[name]))
     arguments = parser.parse_args()

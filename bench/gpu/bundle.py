@@ -26,7 +26,7 @@ from pathlib import Path
 
 from .. import machine
 from ..options import names_of
-from .shapes import CHECKED, SHAPES
+from .shapes import ALL, CHECKED, SHAPES
 
 LIMIT = 48 << 20
 DEFAULT = machine.ROOT / "build" / "gpu"
@@ -118,7 +118,8 @@ def _compile(spec: Spec, output: Path) -> None:
         if spec.kind == "family":
             text, source = layers.text(spec.name, spec.dtype), ["-"]
         else:
-            write_checkpoint(Path(scratch), (SHAPES | CHECKED)[spec.name], spec.dtype)
+            shape = ALL[spec.name]
+            write_checkpoint(Path(scratch), shape, spec.dtype, biases=shape.biases)
             text, source = "", [f"--hf={scratch}", "--layer=0", f"--dtype={spec.dtype}"]
         done = subprocess.run(command + source, input=text, text=True, capture_output=True)
     if done.returncode:
@@ -127,18 +128,39 @@ def _compile(spec: Spec, output: Path) -> None:
 
 def pack(directory: Path, wanted: Iterable[Spec], jobs: int) -> int:
     """Make a bundle, which replaces one that was there; its size in bytes."""
-    from moe._runtime import library
-
     wanted, begin = list(wanted), time.monotonic()
     if directory.exists() and any(directory.iterdir()) and not (
             directory / "manifest.json").exists():
         raise SystemExit(f"pack: '{directory}' is not empty and no bundle")
-    shutil.rmtree(directory, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".pack-", dir=_existing(directory)) as scratch:
+        whole = Path(scratch) / "bundle"
+        _copy_files(whole)
+        _compile_all(whole, wanted, jobs)
+        (whole / "manifest.json").write_text(json.dumps(
+            {"format": 1, "commit": machine.commit(), "date": machine.now(),
+             "layers": [asdict(spec) for spec in wanted]}, indent=1) + "\n")
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        whole.rename(directory)
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    print(f"{directory}: {len(wanted)} layers, {size / 2**20:.1f} MiB, "
+          f"{time.monotonic() - begin:.0f} s")
+    return size
+
+
+def _existing(directory: Path) -> Path:
+    """The nearest folder above that there is: what is made there can be moved here."""
+    return next(parent for parent in directory.absolute().parents if parent.is_dir())
+
+
+def _copy_files(directory: Path) -> None:
+    """Everything but artifacts and the manifest."""
+    from moe._runtime import library
+
     python = directory / "python"
     for folder in (directory / "lib", python):
         folder.mkdir(parents=True)
-    runtime = Path(library()._name).resolve()
-    shutil.copy(runtime, directory / "lib" / "libmoe_rt.so")
+    shutil.copy(Path(library()._name).resolve(), directory / "lib" / "libmoe_rt.so")
     ignored = shutil.ignore_patterns("__pycache__", "results", "lib*.so*", "moe-compile")
     shutil.copytree(machine.ROOT / "python" / "moe", python / "moe", ignore=ignored)
     shutil.copytree(machine.ROOT / "bench", python / "bench", ignore=ignored)
@@ -147,26 +169,21 @@ def pack(directory: Path, wanted: Iterable[Spec], jobs: int) -> int:
     (directory / "run").write_text(RUN)
     (directory / "run").chmod(0o755)
 
+
+def _compile_all(directory: Path, wanted: Sequence[Spec], jobs: int) -> None:
     with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch, \
             zipfile.ZipFile(directory / "artifacts.zip", "w", zipfile.ZIP_DEFLATED) as archive, \
             ThreadPoolExecutor(jobs) as pool:
-        def make(spec: Spec) -> tuple[Spec, Path]:
+        def make(spec: Spec) -> Path:
             path = Path(scratch) / f"{spec.key}.moe"
             _compile(spec, path)
-            return spec, path
+            return path
 
-        for number, (spec, path) in enumerate(pool.map(make, wanted), 1):
+        for number, path in enumerate(pool.map(make, wanted), 1):
             archive.write(path, path.name)
             path.unlink()
             print(f"\r{number} of {len(wanted)} layers", end="", flush=True, file=sys.stderr)
         print(file=sys.stderr)
-    (directory / "manifest.json").write_text(json.dumps(
-        {"format": 1, "commit": machine.commit(), "date": machine.now(),
-         "layers": [asdict(spec) for spec in wanted]}, indent=1) + "\n")
-    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-    print(f"{directory}: {len(wanted)} layers, {size / 2**20:.1f} MiB, "
-          f"{time.monotonic() - begin:.0f} s")
-    return size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,9 +195,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--families", type=names_of([*layers.FAMILIES, *none]),
                         default=list(layers.FAMILIES), metavar="A,B",
                         help="of test/python/layers.py, or none (default all)")
-    parser.add_argument("--shapes", type=names_of([*SHAPES, *CHECKED, *none]),
+    parser.add_argument("--shapes", type=names_of([*ALL, *none]),
                         default=[*SHAPES, *CHECKED], metavar="A,B",
-                        help=f"of {', '.join([*SHAPES, *CHECKED])}, or none (default all)")
+                        help=f"of {', '.join(ALL)}, or none (default all but those for tests)")
     parser.add_argument("--dtypes", type=names_of(DTYPES), default=list(DTYPES), metavar="A,B",
                         help="of the families (default all)")
     parser.add_argument("--targets", type=names_of(TARGETS), default=list(TARGETS), metavar="A,B",

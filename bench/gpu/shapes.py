@@ -1,4 +1,4 @@
-"""The layers that are measured on a GPU, and two of odd sizes that are only checked."""
+"""The layers that are measured on a GPU, and those of odd sizes that are only checked."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class GpuShape(Shape):
     scale: float = 1.0
     # What is measured where nobody says otherwise.
     tokens: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768)
+
+    @property
+    def biases(self) -> dict[str, int]:
+        """Weights of f32 beside those of ``weight_shapes``, and their sizes."""
+        return {"e_score_correction_bias": self.experts} if self.sigmoid else {}
 
     @property
     def routings(self) -> tuple[str, ...]:
@@ -40,7 +45,7 @@ def _sigmoid(key: str, title: str, sizes: tuple[int, int, int, int], groups: int
     """DeepSeek-V3's layer, with one shared expert, with other sizes."""
     h, i, e, k = sizes
     return GpuShape(key, title, h, i, e, k, True, _decoder(
-        "deepseek_v3", (h, h // 128), moe_intermediate_size=i, intermediate_size=i,
+        "deepseek_v3", (h, h // 128 or 1), moe_intermediate_size=i, intermediate_size=i,
         n_routed_experts=e, num_experts_per_tok=k, n_shared_experts=1, n_group=groups,
         topk_group=kept, norm_topk_prob=True, routed_scaling_factor=scale,
         first_k_dense_replace=0), shared=i, sigmoid=True, groups=groups, kept_groups=kept,
@@ -77,8 +82,12 @@ SHAPES = {shape.key: shape for shape in (
 CHECKED = {shape.key: shape for shape in (
     _softmax("odd_wide", "odd, wide", (1288, 712, 12, 3)),
     _softmax("odd_deep", "odd, deep", (520, 1416, 9, 4)),
-    # For tests on the double of the driver.
     _softmax("tiny", "tiny", (64, 48, 8, 2), (1, 8)),
 )}
 
-ALL = SHAPES | CHECKED
+# For tests on the double of the driver.
+TESTED = {shape.key: shape for shape in (
+    _sigmoid("tiny_sigmoid", "tiny, sigmoid", (64, 48, 8, 2), 4, 2, 2.5),
+)}
+
+ALL = SHAPES | CHECKED | TESTED

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bench.gpu import bundle as bundles
-from bench.gpu import supervise
+from bench.gpu import clock, supervise
 from bench.gpu.shapes import ALL, SHAPES
 
 
@@ -42,8 +42,8 @@ def packed(compiled, tmp_path_factory):
     if gpu.find_driver() is None:
         pytest.skip("there is no double of the driver in the build tree")
     directory = tmp_path_factory.mktemp("bundle") / "gpu"
-    done = command("pack", str(directory), "--families", "mixtral,gpt_oss", "--dtypes", "bf16",
-                   "--targets", "sm_90a,sm_80", "--shapes", "tiny")
+    done = command("pack", str(directory), "--families", "switch,gpt_oss", "--dtypes", "bf16",
+                   "--targets", "sm_90a,sm_80", "--shapes", "tiny,tiny_sigmoid")
     assert done.returncode == 0, done.stderr
     return directory
 
@@ -54,12 +54,12 @@ def packed(compiled, tmp_path_factory):
 def test_bundle_has_what_it_says(packed):
     bundle = bundles.Bundle(packed)
     assert {spec.key for spec in bundle.specs} == {
-        f"{name}-bf16-{target}" for name in ("mixtral", "gpt_oss", "tiny")
-        for target in ("sm_80", "sm_90a")}
+        f"{name}-bf16-{target}" for name in ("switch", "gpt_oss", "tiny")
+        for target in ("sm_80", "sm_90a")} | {"tiny_sigmoid-bf16-sm_90a-sm_80"}
     assert all(bundle.artifact(spec.key) for spec in bundle.specs)
     assert bundle.commit == bundles.machine.commit()
-    with pytest.raises(bundles.NoBundle, match="has no artifact of switch"):
-        bundle.artifact("switch-bf16-sm_80")
+    with pytest.raises(bundles.NoBundle, match="has no artifact of mixtral"):
+        bundle.artifact("mixtral-bf16-sm_80")
 
 
 def test_whole_bundle_is_small(packed):
@@ -93,12 +93,12 @@ def test_arguments(arguments, message):
 
 
 def test_no_bundle(tmp_path):
-    for name in ("check",):
+    for name in ("check", "bench"):
         done = command(name, MOE_GPU_BUNDLE=str(tmp_path))
         assert done.returncode == 1 and "./dev pack gpu makes one" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["check"])
+@pytest.mark.parametrize("name", ["check", "bench"])
 def test_no_gpu(packed, name):
     done = run(packed, name, MOE_CUDA_DOUBLE_DEVICES="0")
     assert done.returncode == 1
@@ -120,7 +120,7 @@ def test_dev_says_that_there_is_no_gpu():
 
 
 def test_check_passes(packed, tmp_path):
-    done = run(packed, "check", "--jobs", "2", "--only", "gpt_oss.*90a|tiny", "--json",
+    done = run(packed, "check", "--jobs", "2", "--only", "switch.*90a|tiny", "--json",
                tmp_path / "check.json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed, 0 failed" in done.stdout.splitlines()[-1]
@@ -129,10 +129,10 @@ def test_check_passes(packed, tmp_path):
 
 
 def test_check_skips_what_the_gpu_cannot_run(packed):
-    done = run(packed, "check", "--only", "mixtral", "--tokens", "7", "--no-sanitizer",
+    done = run(packed, "check", "--only", "switch", "--tokens", "7", "--no-sanitizer",
                MOE_CUDA_DOUBLE_ARCH="8.0")
     assert done.returncode == 0, done.stdout
-    assert "skip mixtral-bf16-sm_90a: needs compute capability 9.0" in done.stdout
+    assert "skip switch-bf16-sm_90a: needs compute capability 9.0" in done.stdout
     assert "1 passed, 0 failed, 1 skipped" in done.stdout
 
 
@@ -211,22 +211,152 @@ def test_sanitizer(packed, tmp_path):
     assert "3 passed, 1 failed, 0 skipped" in done.stdout
 
 
+# -- bench ----------------------------------------------------------------------
+
+
+def bench(directory, tmp_path, *arguments, **more):
+    path = tmp_path / "gpu.json"
+    done = run(directory, "bench", "--json", path, "--tokens", "5", "--seconds", "0.01",
+               "--routings", "uniform", *arguments, **more)
+    return done, json.loads(path.read_text()) if path.exists() else None
+
+
+def test_bench_measures(packed, tmp_path):
+    """Both kinds of gates, through the double; torch computes on the CPU beside it."""
+    done, found = bench(packed, tmp_path, "--shapes", "tiny,tiny_sigmoid")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["device"]["double"] and found["commit"] == bundles.machine.commit()
+    assert found["peaks"]["copy"] > 0 and not found["refused"]
+    for cell, routing in zip(found["cells"], ("uniform", "natural"), strict=True):
+        assert (cell["tokens"], cell["routing"]) == (5, routing)
+        ours, torch = (cell["participants"][n] for n in ("moe_mlir", "torch_grouped"))
+        assert ours["status"] == torch["status"] == "ok"
+        assert ours["by"] == "graph" and ours["variant"] == "sm_90a"
+        assert 0 < ours["error"] < 0.02 and ours["median"] == ours["graph"]["median"] > 0
+        assert cell["participants"]["triton_grouped"]["status"] == "unavailable"
+    report = (tmp_path / "gpu.md").read_text()
+    assert "the times say nothing" in report and "| tiny | 5 | uniform |" in report
+
+
+@pytest.mark.parametrize("old, new, status, reason", [
+    ("inputs]\n        tokens", "inputs[::-1]]\n        tokens", "wrong", "relative error"),
+    ("    def load(self", "    def load(self, inputs):\n        raise ValueError('no')\n\n"
+     "    def unused(self", "failed", "ValueError: no"),
+    ("    def output(self", "    def output(self):\n        import os\n        os.abort()\n\n"
+     "    def unused(self", "failed", "the process ended by SIGABRT while it ran")])
+def test_bench_fails(packed, tmp_path, old, new, status, reason):
+    """Who is wrong, raises or ends the process is left out, with the reason."""
+    directory = broken(packed, tmp_path, old, new,
+                       "python/bench/gpu/participants/moe_mlir.py")
+    done, found = bench(directory, tmp_path, "--shapes", "tiny", "--peers", "dense")
+    assert done.returncode == 1
+    cell, = found["cells"]
+    assert cell["participants"]["moe_mlir"]["status"] == status
+    assert reason in cell["participants"]["moe_mlir"]["reason"]
+    assert cell["participants"]["dense"]["status"] == "ok"
+
+
+def test_bench_ends_in_time(packed, tmp_path):
+    done, found = bench(packed, tmp_path, "--shapes", "tiny", "--minutes", "0.02")
+    assert done.returncode == 1
+    assert [r["reason"] for r in found["refused"]][-1] == "no time was left"
+
+
+def test_bench_wants_what_the_bundle_has(packed, tmp_path):
+    done, found = bench(packed, tmp_path, "--shapes", "mixtral")
+    assert done.returncode == 1 and found is None
+    assert "has no artifact of mixtral" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["tiny", "tiny_sigmoid"])
+def test_layers_in_torch(key):
+    """The peer's layer and the reference in f64, against numpy and the models' formulas."""
+    import model_formulas
+    import numpy as np
+    import torch
+    from bench import data, oracle
+    from bench.gpu import layer
+    from bench.gpu.participants import torch_grouped
+
+    shape = ALL[key]
+    weights = layer.make_weights(shape, torch.device("cpu"), 1)
+    inverse = None if shape.sigmoid else layer.invert(weights["router"])
+    batch = layer.make_batch(shape, weights, 40, shape.routings[-1], 2, inverse)
+    rows = layer.sample(shape, weights, batch.x, 16)
+    expected = layer.reference(shape, weights, batch.x[rows])
+    found = torch_grouped.layer(shape, weights, batch.x)[rows].double()
+    assert (found - expected).abs().max() < oracle.tolerance("bf16", 2) * expected.abs().max()
+
+    wide = {name: array.double() for name, array in weights.items()}
+    x = batch.x[rows].double()
+    if shape.sigmoid:
+        gates = model_formulas.sigmoid_gate(x @ wide["router"].T, wide["e_score_correction_bias"],
+                                            2, 2.5, 4)
+        gate, up = wide["gate_up_proj"].chunk(2, dim=1)
+        named = {"gate_proj": gate, "up_proj": up, "down_proj": wide["down_proj"]}
+        other = model_formulas.mixture(x, gates, model_formulas.swiglu_experts(named))
+        other += model_formulas.shared(x, wide)
+        assert (other - expected).abs().max() < 1e-12
+    else:
+        arrays = {name: array.numpy() for name, array in wide.items()}
+        other = oracle.run(shape, data.Weights(**arrays), x.numpy())
+        assert np.abs(other - expected.numpy()).max() < 1e-12
+
+
+def test_inputs_have_the_routing_that_was_drawn():
+    import torch
+    from bench.gpu import layer
+
+    shape = ALL["odd_deep"]
+    weights = layer.make_weights(shape, torch.device("cpu"), 1)
+    batches = [layer.make_batch(shape, weights, 200, kind, 7, layer.invert(weights["router"]))
+               for kind in ("uniform", "zipf")]
+    loads = [layer.route(shape, weights, b.x)[1].flatten().bincount(minlength=9) for b in batches]
+    assert loads[0].max() < 1.5 * loads[0].min() and loads[1].max() > 2 * loads[1].min()
+
+
+@pytest.mark.parametrize("seconds, rotation, calls", [
+    (1e-5, 1, 64), (1e-5, 64, 64), (1e-5, 128, 128), (1e-4, 4, 20), (1e-3, 8, 8), (5e-3, 2, 2),
+    (5e-3, 32, 4), (1.0, 4, 1)])
+def test_turns_are_whole_rotations_if_they_are_short(seconds, rotation, calls):
+    assert clock.calls_of(seconds, rotation) == calls
+
+
+def test_participants_take_turns():
+    """The first round warms up, and rounds end with the time."""
+    now, order = [0.0], []
+
+    def turn(name, seconds):
+        def run():
+            order.append(name)
+            now[0] += seconds
+            return seconds
+        return run
+
+    found = clock.interleave({"a": turn("a", 1.0), "b": turn("b", 2.0)}, 20.0, lambda: now[0])
+    assert found["a"]["median"] == 1.0 and found["b"]["median"] == 2.0
+    assert found["a"]["rounds"] == len(order) / 2 - 1 == 6
+    assert order[:8] == ["b", "a", "a", "b", "a", "b", "b", "a"]
+
+
 # -- processes ------------------------------------------------------------------
 
 
-def silent(task, emit):
-    emit("begin")
-    import time
+SILENT = """\
+import time
+from bench.gpu import supervise
 
-    time.sleep(60)
+def work(task, emit):
+    emit("begin", silence=1.0)
+    time.sleep(600)
+
+supervise.serve(work)
+"""
 
 
 def test_a_silent_process_is_ended(monkeypatch, tmp_path):
-    (tmp_path / "silent.py").write_text(
-        "import test_bench_gpu\nfrom bench.gpu import supervise\n"
-        "supervise.serve(test_bench_gpu.silent)\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(
-        [str(tmp_path), environment()["PYTHONPATH"]]))
-    events = list(supervise.events("silent", {}, 5.0, float("inf")))
-    assert [e["event"] for e in events] == ["begin", "ended"]
-    assert not events[-1]["ok"] and events[-1]["how"] == "nothing happened for 5 s"
+    (tmp_path / "silent.py").write_text(SILENT)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    first, last = supervise.events("silent", {}, 60.0, float("inf"))
+    assert first["event"] == "begin"
+    assert last == {"event": "ended", "ok": False, "how": "nothing happened for 1 s"}

@@ -1,0 +1,177 @@
+"""``./dev bench gpu``: MoE layers on an NVIDIA GPU, this project beside its peers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import machine, routing
+from ..options import counts, names_of
+from . import bundle as bundles
+from . import driver, report, supervise
+from .participants import PARTICIPANTS
+from .shapes import ALL, SHAPES
+
+WORKER, PEAKS = "bench.gpu.worker", "bench.gpu.peaks"
+NAMES = tuple(PARTICIPANTS)
+# A process says something at least so often, unless it announces that it will not.
+SILENCE_SECONDS = 60.0
+# How often a process is begun again without the participant that ended it.
+RESTARTS = 8
+# Zipf's draws are for cells with so many tokens; with few, uniform ones are as skewed.
+LEAST_SKEWED = 512
+PACKAGES = ("torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin",
+            "nvidia-cublas")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        default=Path("build/bench/gpu.json"),
+                        help="where the results go; the report and the plot go beside it "
+                        "(default %(default)s)")
+    parser.add_argument("--shapes", type=names_of(ALL), default=list(SHAPES), metavar="A,B",
+                        help=f"of {', '.join(ALL)} (default all but those that are only checked)")
+    parser.add_argument("--tokens", type=counts, default=None, metavar="T,T",
+                        help="token counts (default: those of each shape)")
+    parser.add_argument("--routings", type=names_of(("uniform", "zipf")),
+                        default=list(routing.ROUTINGS), metavar="A,B", help="of uniform, zipf")
+    parser.add_argument("--peers", type=names_of(NAMES[1:]), default=list(NAMES[1:]),
+                        metavar="A,B", help=f"of {', '.join(NAMES[1:])}")
+    parser.add_argument("--minutes", type=float, default=9.0,
+                        help="when it ends, whatever is left (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0,
+                        help="that a cell's rounds take at most (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    begin = time.monotonic()
+    end = begin + 60 * arguments.minutes
+    bundle = bundles.find()
+    device = driver.driver().describe()
+    packed = {spec.name for spec in bundle.specs if spec.kind == "shape"}
+    if missing := [key for key in arguments.shapes if key not in packed]:
+        raise bundles.NoBundle(f"'{bundle.directory}' has no artifact of {missing[0]}")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    names = ["moe_mlir", *(name for name in NAMES[1:] if name in arguments.peers)]
+    result: dict[str, Any] = {
+        "format": 1, "benchmark": "gpu", "date": machine.now(), "commit": bundle.commit,
+        "device": device.as_dict() | {"double": driver.is_double()}, "clocks": [_clocks()],
+        "machine": machine.describe(), "versions": _versions(),
+        "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
+                    "routings": arguments.routings, "participants": names,
+                    "minutes": arguments.minutes, "seed": arguments.seed},
+        "peaks": None, "cells": [], "refused": []}
+    print(f"{device.name}, {device.driver}; commit {bundle.commit}", flush=True)
+    for event in supervise.events(PEAKS, {}, SILENCE_SECONDS, end):
+        if event["event"] == "peaks":
+            result["peaks"] = {k: event[k] for k in ("copy", "dense_bf16")}
+            print(f"copy {event['copy'] / 1e12:.2f} TB/s, dense products "
+                  f"{event['dense_bf16'] / 1e12:.0f} TFLOP/s", flush=True)
+        elif event["event"] == "ended" and not event["ok"]:
+            result["refused"].append({"shape": "peaks", "reason": event["how"]})
+            print(f"peaks: {event['how']}", flush=True)
+    _groups(_make_groups(arguments), names, arguments, end, result)
+    result["clocks"].append(_clocks())
+    result["seconds"] = time.monotonic() - begin
+    print(report.markdown(result))
+    for path in report.write(result, arguments.json):
+        print(path)
+    ours = [cell["participants"]["moe_mlir"]["status"] for cell in result["cells"]]
+    return 0 if ours and all(status == "ok" for status in ours) else 1
+
+
+def _make_groups(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Shapes in their order; of each, few tokens first, uniform draws before skewed ones."""
+    groups = []
+    for key in arguments.shapes:
+        shape = ALL[key]
+        tokens = arguments.tokens or shape.tokens
+        kinds = [kind for kind in shape.routings
+                 if kind == "natural" or kind in arguments.routings]
+        cells = [[t, kind] for kind in kinds for t in tokens
+                 if kind != "zipf" or arguments.tokens or t >= LEAST_SKEWED]
+        if cells:
+            groups.append({"shape": key, "cells": cells, "excluded": {}})
+    return groups
+
+
+def _groups(groups: list[dict[str, Any]], names: list[str], arguments: argparse.Namespace,
+            end: float, result: dict[str, Any]) -> None:
+    """One process for all shapes, begun again where it ended, without who ended it."""
+    for name in names:
+        if (most := PARTICIPANTS[name].most_shapes) is not None:
+            for group in groups[most:]:
+                group["excluded"][name] = (
+                    "skipped", f"compiles for each number of tokens: {most} shapes are enough")
+    for _ in range(1 + RESTARTS):
+        left, running, how = end - time.monotonic(), None, ""
+        if not groups or left <= 0:
+            break
+        for event in supervise.events(
+                WORKER, {"groups": groups, "participants": names, "seed": arguments.seed,
+                         "seconds": left, "most": arguments.seconds}, SILENCE_SECONDS, end):
+            kind = event.pop("event")
+            event.pop("silence", None)
+            if kind == "group":
+                # What came before it is done, or refused.
+                while groups[0]["shape"] != event["shape"]:
+                    groups.pop(0)
+                running = None
+            elif kind == "running":
+                running = event["participant"]
+            elif kind == "cell":
+                groups[0]["cells"].remove([event["tokens"], event["routing"]])
+                result["cells"].append(event)
+                report.print_cell(event)
+                report.write(result, arguments.json, plot=False)
+            elif kind == "refused":
+                result["refused"].append(event)
+                print(f"{event['shape']}: {event['reason']}", flush=True)
+            elif kind == "out of time":
+                return _not_measured(groups, "no time was left", result)
+            elif kind == "ended":
+                if event["ok"]:
+                    return
+                how = event["how"]
+        print(f"{groups[0]['shape']}: {how}, while running: {running}", flush=True)
+        if running not in names or running in groups[0]["excluded"]:
+            _not_measured(groups[:1], f"{how}, while running: {running}", result)
+            groups.pop(0)
+        elif running == "moe_mlir":
+            # Others are measured all the same; in later shapes it has another chance.
+            groups[0]["excluded"][running] = ("failed", f"{how} while it ran")
+        else:
+            for group in groups:
+                group["excluded"].setdefault(running, ("failed", f"{how} while it ran"))
+    late = time.monotonic() > end
+    _not_measured(groups, "no time was left" if late else "processes ended too often", result)
+
+
+def _not_measured(groups: list[dict[str, Any]], why: str, result: dict[str, Any]) -> None:
+    for group in groups:
+        for tokens, kind in group["cells"]:
+            result["refused"].append({"shape": group["shape"], "tokens": tokens,
+                                      "routing": kind, "reason": why})
+
+
+def _clocks() -> dict[str, str]:
+    """What nvidia-smi says of the first GPU's clocks."""
+    fields = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw",
+              "temperature.gpu")
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {}
+    done = subprocess.run([tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader",
+                           "--id=0"], capture_output=True, text=True)
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return dict(zip(fields, values)) if len(values) == len(fields) else {}
+
+
+def _versions() -> dict[str, str]:
+    return machine.versions(PACKAGES)

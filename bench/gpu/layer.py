@@ -1,0 +1,143 @@
+"""A layer in torch: its weights and inputs from a seed, its gate, and what it computes in f64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .. import routing
+from ..data import weight_shapes
+from .shapes import GpuShape
+
+Tensor = torch.Tensor
+Weights = Mapping[str, Tensor]
+
+# By how much the last choice has to be ahead of what is not chosen, so that a token is looked
+# at: logits are rounded to bf16 by some, the scores of a sigmoid are f32 with everybody.
+LOGIT_MARGIN, SCORE_MARGIN = 0.05, 1e-4
+
+
+@dataclass(frozen=True)
+class Batch:
+    x: Tensor  # [T, H]
+    active_experts: int
+
+
+def make_weights(shape: GpuShape, device: torch.device, seed: int) -> dict[str, Tensor]:
+    """Uniform draws with variance 1 / (terms of the product), made on the device."""
+    generator = torch.Generator(device).manual_seed(seed)
+    weights = {}
+    for name, dims in weight_shapes(shape).items():
+        bound = (3 / dims[-1]) ** 0.5
+        weights[name] = torch.empty(dims, dtype=torch.bfloat16, device=device).uniform_(
+            -bound, bound, generator=generator)
+    for name, size in shape.biases.items():
+        weights[name] = torch.empty(size, device=device).uniform_(-0.1, 0.1, generator=generator)
+    return weights
+
+
+def make_batch(shape: GpuShape, weights: Weights, tokens: int, kind: str, seed: int,
+               inverse: Tensor | None) -> Batch:
+    """Hidden states: normal draws, moved within the span of the router's rows so that the
+    router chooses the experts drawn for each token. ``inverse`` is that of ``invert``; without
+    it the router decides by itself."""
+    router = weights["router"]
+    generator = torch.Generator(router.device).manual_seed(seed)
+    x = torch.empty(tokens, shape.hidden, device=router.device).normal_(generator=generator)
+    if inverse is None:
+        x = x.to(router.dtype)
+        _, ids = route(shape, weights, x)
+        return Batch(x, int(ids.unique().numel()))
+    rng = np.random.default_rng(seed)
+    ids = routing.draw_ids(routing.popularity(kind, shape.experts, rng), tokens, shape.top_k, rng)
+    wanted = torch.from_numpy(routing.logits_for(ids, shape.experts, rng)).to(x)
+    x += (wanted - x @ router.float().T) @ inverse
+    return Batch(x.to(router.dtype), routing.active_experts(ids))
+
+
+def invert(router: Tensor) -> Tensor:
+    """``[E, H]``: what logits have to be multiplied with to be hidden states."""
+    return torch.linalg.pinv(router.double().cpu()).T.float().to(router.device)
+
+
+# -- the gate -----------------------------------------------------------------
+
+
+def route(shape: GpuShape, w: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of f32 and ids, ``[T, K]``, as transformers computes them."""
+    if not shape.sigmoid:
+        scores = F.linear(x, w["router"]).softmax(-1, dtype=torch.float32)
+        weights, ids = scores.topk(shape.top_k, dim=-1)
+        return (weights / weights.sum(-1, keepdim=True) if shape.renormalise else weights), ids
+    scores = F.linear(x.float(), w["router"].float()).sigmoid()
+    _, ids = _selection(shape, scores, w).topk(shape.top_k, dim=-1, sorted=False)
+    weights = scores.gather(1, ids)
+    return weights / (weights.sum(-1, keepdim=True) + 1e-20) * shape.scale, ids
+
+
+def _selection(shape: GpuShape, scores: Tensor, w: Weights) -> Tensor:
+    """What a sigmoid's experts are chosen by: the best groups, with the bias."""
+    biased = scores + w["e_score_correction_bias"]
+    if shape.groups == 1:
+        return biased
+    parts = biased.unflatten(1, (shape.groups, -1))
+    best = parts.topk(2, dim=-1).values.sum(-1).topk(shape.kept_groups, dim=-1).indices
+    kept = torch.zeros_like(parts[:, :, 0]).scatter(1, best, 1.0) > 0
+    return parts.masked_fill(~kept[:, :, None], -torch.inf).flatten(1)
+
+
+def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+
+
+def add_shared(shape: GpuShape, w: Weights, x: Tensor, y: Tensor) -> Tensor:
+    if not shape.shared:
+        return y
+    return y + swiglu(x, w["shared_gate_proj"], w["shared_up_proj"], w["shared_down_proj"])
+
+
+# -- the reference --------------------------------------------------------------
+
+
+def sample(shape: GpuShape, w: Weights, x: Tensor, count: int) -> Tensor:
+    """Numbers of tokens whose choices do not hang on rounding: the first ones, the last ones and
+    some between."""
+    logits = x.double() @ w["router"].double().T
+    if shape.sigmoid:
+        chosen, margin = _selection(shape, logits.sigmoid(), w), SCORE_MARGIN
+    else:
+        chosen, margin = logits, LOGIT_MARGIN
+    best = chosen.topk(min(shape.top_k + 1, shape.experts), dim=-1).values
+    clear = (best[:, -2] - best[:, -1] > margin).nonzero()[:, 0]
+    if len(clear) <= count:
+        return clear
+    return clear[torch.linspace(0, len(clear) - 1, count, dtype=torch.int64)]
+
+
+def reference(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
+    """The layer in f64, token by token."""
+    x = x.double()
+    scores = x @ w["router"].double().T
+    if shape.sigmoid:
+        scores = scores.sigmoid()
+        ids = _selection(shape, scores, w).argsort(-1, descending=True)[:, :shape.top_k]
+    else:
+        scores = scores.softmax(-1)
+        ids = scores.argsort(-1, descending=True)[:, :shape.top_k]
+    weights = scores.gather(1, ids)
+    if shape.renormalise:
+        weights = weights / weights.sum(-1, keepdim=True)
+    weights = weights * shape.scale
+    y = torch.zeros_like(x)
+    if shape.shared:
+        y += swiglu(x, *(w[f"shared_{name}_proj"].double() for name in ("gate", "up", "down")))
+    for expert in ids.unique().tolist():
+        token, choice = (ids == expert).nonzero(as_tuple=True)
+        gate, up = w["gate_up_proj"][expert].double().chunk(2)
+        rows = swiglu(x[token], gate, up, w["down_proj"][expert].double())
+        y.index_add_(0, token, weights[token, choice, None] * rows)
+    return y

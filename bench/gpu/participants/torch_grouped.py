@@ -1,0 +1,57 @@
+"""PyTorch's grouped product, with the steps that transformers' ``grouped_mm`` experts have:
+sort the choices, gather the rows, two grouped products, weigh, restore the order, sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from ..layer import Tensor, Weights, add_shared, route
+from ..shapes import GpuShape
+from . import Case, Unavailable, select
+
+
+def grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    function = getattr(F, "grouped_mm", None) or torch._grouped_mm
+    return function(rows, weights.transpose(1, 2), offs=ends)
+
+
+def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
+    scores, ids = route(shape, w, x)
+    sorted_ids, order = ids.flatten().sort()
+    # Not bincount, which waits for the device.
+    counted = sorted_ids.int() if x.is_cuda else sorted_ids.float()
+    sizes = torch.histc(counted, bins=shape.experts, min=0, max=shape.experts - 1)
+    ends = sizes.cumsum(0, dtype=torch.int32)
+    rows = x[order // shape.top_k]
+    gate, up = grouped_mm(rows, w["gate_up_proj"], ends).chunk(2, dim=-1)
+    rows = grouped_mm(F.silu(gate) * up, w["down_proj"], ends)
+    rows = rows * scores.flatten()[order, None]
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=x.device)
+    y = rows[place].view(*ids.shape, -1).sum(1).to(x.dtype)
+    return add_shared(shape, w, x, y)
+
+
+class Eager:
+    def __init__(self, case: Case):
+        if not (hasattr(F, "grouped_mm") or hasattr(torch, "_grouped_mm")):
+            raise Unavailable(f"torch {torch.__version__} has no grouped product")
+        self.case = case
+
+    def load(self, inputs: Sequence[Tensor]) -> None:
+        self.inputs = inputs
+
+    @torch.inference_mode()
+    def step(self, number: int) -> None:
+        index, x = select(number, len(self.case.layers), len(self.inputs))
+        self.result = layer(self.case.shape, self.case.layers[index], self.inputs[x])
+
+    def output(self) -> Tensor:
+        return self.result
+
+
+def open(case: Case) -> Eager:
+    return Eager(case)

@@ -1,0 +1,51 @@
+"""What the device does at most: copy bandwidth, and dense products, in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from . import clock, supervise
+from .driver import Memory, driver
+
+COPY_BYTES = 2 << 30
+SIDE = 8192
+ROUNDS = 10
+
+
+def copy_bandwidth(device: clock.Device, size: int) -> float:
+    """Bytes read and written a second."""
+    source, target = Memory(size), Memory(size)
+    driver().fill(source.address, 1, size)
+
+    def copy(_: int) -> None:
+        driver()("cuMemcpyDtoDAsync_v2", target.address, source.address, size, device.stream())
+
+    turn = clock.on_stream(copy, 4, device.stream)
+    return 2 * size / min(turn() for _ in range(ROUNDS))
+
+
+def dense_products(device: clock.Device, side: int) -> float:
+    """bf16 FLOP/s of a square product of random numbers in cuBLAS."""
+    a, b = (torch.randn(side, side, dtype=torch.bfloat16, device=device.device)
+            for _ in range(2))
+    device.wait()
+
+    def product(_: int) -> None:
+        torch.mm(a, b, out=out)
+
+    out = torch.empty_like(a)
+    turn = clock.on_stream(product, 5, device.stream)
+    return 2 * side**3 / sorted(turn() for _ in range(ROUNDS))[ROUNDS // 2]
+
+
+def work(task: dict[str, Any], emit: supervise.Emit) -> None:
+    device = clock.Device()
+    real = device.device.type == "cuda"
+    emit("peaks", copy=copy_bandwidth(device, COPY_BYTES if real else 1 << 16),
+         dense_bf16=dense_products(device, SIDE if real else 64))
+
+
+if __name__ == "__main__":
+    supervise.serve(work)

@@ -1,0 +1,255 @@
+"""The results of ``./dev bench gpu`` as a summary, tables and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..report import figure, spread, table
+from .participants import PARTICIPANTS
+from .shapes import ALL
+
+Result = dict[str, Any]
+OURS = "moe_mlir"
+# From so many rows an expert on, on average, products are bound by arithmetic; up to so many,
+# by the bytes of the weights.
+MANY_ROWS, FEW_ROWS = 128, 8
+
+
+# -- figures ------------------------------------------------------------------
+
+
+def time_of(cell: Result, name: str, figure: str = "median") -> float | None:
+    """Seconds a call of a participant that took part and was right."""
+    found = cell["participants"].get(name, {})
+    return found[figure] if found.get("status") == "ok" else None
+
+
+def best_peer(cell: Result, figure: str = "median") -> tuple[str, float] | None:
+    times = [(seconds, name) for name in cell["participants"]
+             if PARTICIPANTS[name].kind == "peer" and (seconds := time_of(cell, name, figure))]
+    if not times:
+        return None
+    seconds, name = min(times)
+    return name, seconds
+
+
+def ratio(cell: Result) -> float | None:
+    """How many times faster than the best peer this project is."""
+    ours, peer = time_of(cell, OURS), best_peer(cell)
+    return peer[1] / ours if ours and peer else None
+
+
+def flops(cell: Result) -> float:
+    """Useful ones."""
+    return ALL[cell["shape"]].flops(cell["tokens"])
+
+
+def rate(cell: Result, name: str = OURS) -> float | None:
+    """Useful FLOP/s."""
+    median = time_of(cell, name)
+    return flops(cell) / median if median else None
+
+
+def bytes_touched(cell: Result) -> float:
+    return ALL[cell["shape"]].bytes_touched(cell["tokens"], cell["active_experts"], "bf16")
+
+
+def of_bandwidth(cell: Result, peaks: Result | None, name: str = OURS) -> float | None:
+    """Bytes that a call has to move over its time, against those of a copy."""
+    median = time_of(cell, name)
+    return bytes_touched(cell) / median / peaks["copy"] if median and peaks else None
+
+
+def rows_per_expert(cell: Result) -> float:
+    return ALL[cell["shape"]].rows_per_expert(cell["tokens"])
+
+
+def skew(cells: list[Result]) -> list[float]:
+    """For each pair of cells, the time with skewed routing over that with uniform routing."""
+    even = {(c["shape"], c["tokens"]): time_of(c, OURS) for c in cells
+            if c["routing"] == "uniform"}
+    return [skewed / other for c in cells if c["routing"] == "zipf"
+            and (skewed := time_of(c, OURS)) and (other := even.get((c["shape"], c["tokens"])))]
+
+
+def summarise(result: Result) -> dict[str, dict[str, float] | None]:
+    cells, peaks = result["cells"], result["peaks"]
+    dense = peaks["dense_bf16"] if peaks else None
+    return {
+        "ratio": spread(map(ratio, cells)),
+        "dense_many_rows": spread(r / dense for c in cells if dense
+                                  and rows_per_expert(c) >= MANY_ROWS and (r := rate(c))),
+        "bandwidth_few_rows": spread(of_bandwidth(c, peaks) for c in cells
+                                     if rows_per_expert(c) <= FEW_ROWS),
+        "bandwidth_one_token": spread(of_bandwidth(c, peaks) for c in cells
+                                      if c["tokens"] == 1),
+        "zipf_over_uniform": spread(skew(cells)),
+        "kernels": spread(c["participants"].get(OURS, {}).get("kernels") for c in cells),
+    }
+
+
+SUMMARY = {
+    "ratio": ("time of the best peer over ours", "x"),
+    "dense_many_rows": (f"of a dense product's FLOP/s, {MANY_ROWS} rows an expert or more", "%"),
+    "bandwidth_few_rows": (f"of the copy bandwidth, {FEW_ROWS} rows an expert or fewer", "%"),
+    "bandwidth_one_token": ("of the copy bandwidth, T = 1", "%"),
+    "zipf_over_uniform": ("time with Zipf routing over uniform", "x"),
+    "kernels": ("kernels of a call", "x"),
+}
+
+
+# -- text -----------------------------------------------------------------------
+
+
+def _microseconds(found: Result) -> str:
+    """The median and the MAD, or why there is none."""
+    if found.get("status") != "ok":
+        return found.get("status", "-")
+    by = "" if found["by"] == "graph" else f" ({found['by']})"
+    return f"{1e6 * found['median']:.4g} ± {1e6 * found['mad']:.1g}{by}"
+
+
+def _in(value: float | None, unit: float, digits: str) -> str:
+    return "-" if value is None else format(value / unit, digits)
+
+
+def _device(result: Result) -> list[str]:
+    device, gib, peaks = result["device"], 2**30, result["peaks"]
+    clocks = [f"{c['clocks.sm']} (memory {c['clocks.mem']}, {c['power.draw']}, "
+              f"{c['temperature.gpu']} C)" for c in result["clocks"] if c]
+    lines = [
+        f"{result['date']}, commit {result['commit']}. {device['name']}, compute capability "
+        f"{device['capability']}, {device['multiprocessors']} multiprocessors, "
+        f"{device['memory'] / gib:.0f} GiB, {device['l2'] / 2**20:.0f} MiB L2, {device['driver']}"
+        + (f" (driver {result['clocks'][0]['driver_version']})" if result["clocks"][0] else "")
+        + ". " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()) + "."]
+    if device["double"]:
+        lines.append("**This is the double of the driver, which runs kernels on the CPU: the "
+                     "times say nothing.**")
+    if clocks:
+        lines.append(f"Clocks of multiprocessors before: {clocks[0]}; after: {clocks[-1]}.")
+    if peaks:
+        lines.append(f"A copy on the device moves {peaks['copy'] / 1e12:.2f} TB/s, read and "
+                     f"written; a dense bf16 product of 8192³ runs at "
+                     f"{peaks['dense_bf16'] / 1e12:.0f} TFLOP/s.")
+    return [*lines, ""]
+
+
+def _cells(result: Result) -> list[str]:
+    rows = []
+    for cell in result["cells"]:
+        peer, faster = best_peer(cell), ratio(cell)
+        ours = cell["participants"].get(OURS, {})
+        rows.append((
+            cell["shape"], cell["tokens"], cell["routing"], f"{cell['active_experts']:.0f}",
+            f"{rows_per_expert(cell):.3g}", _microseconds(ours),
+            f"{1e6 * peer[1]:.4g} ({peer[0]})" if peer else "-",
+            f"{faster:.2f}" if faster else "-", _in(rate(cell), 1e12, ".0f"),
+            _in(rate(cell, "dense"), 1e12, ".0f"),
+            _in(of_bandwidth(cell, result["peaks"]), 0.01, ".0f"), ours.get("kernels") or "-"))
+    return table(("shape", "T", "routing", "active experts", "rows an expert", "ours, µs",
+                  "best peer, µs", "ratio", "ours, TFLOP/s", "dense, TFLOP/s",
+                  "ours, % of copy bandwidth", "kernels"), rows)
+
+
+def _participants(result: Result) -> list[str]:
+    names = result["options"]["participants"]
+    return table(("shape", "T", "routing", *names), [
+        (c["shape"], c["tokens"], c["routing"],
+         *(_microseconds(c["participants"].get(n, {})) for n in names))
+        for c in result["cells"]])
+
+
+def _one_by_one(result: Result) -> list[str]:
+    """Times of calls that the host enqueues, for who has both."""
+    rows = [(c["shape"], c["tokens"], name, f"{1e6 * found['graph']['median']:.4g}",
+             f"{1e6 * found['stream']['median']:.4g}")
+            for c in result["cells"] if c["routing"] != "zipf"
+            for name, found in c["participants"].items() if "graph" in found]
+    return table(("shape", "T", "who", "graph, µs", "one by one, µs"), rows)
+
+
+def _absences(result: Result) -> list[str]:
+    """Each reason once, with the cells that it holds for."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for cell in result["cells"]:
+        for name, found in cell["participants"].items():
+            where = f"{cell['shape']}, T = {cell['tokens']} {cell['routing']}"
+            if found["status"] != "ok":
+                key = (name, found["status"], found["reason"])
+                places.setdefault(key, []).append(where)
+            elif "no_graph" in found:
+                key = (name, "no graph", found["no_graph"])
+                places.setdefault(key, []).append(where)
+    for found in result["refused"]:
+        where = found["shape"] + (f", T = {found['tokens']} {found['routing']}"
+                                  if "tokens" in found else "")
+        places.setdefault(("everybody", "not measured", found["reason"]), []).append(where)
+    lines = [f"- {name}: {status}: {reason} ({where[0]}"
+             + (f" and {len(where) - 1} more)" if len(where) > 1 else ")")
+             for (name, status, reason), where in places.items()]
+    return [*(lines or ["Everybody took part everywhere."]), ""]
+
+
+METHOD = """\
+A cell is a layer in bf16 with so many tokens, from the hidden states to the result: router, gate,
+routing, experts, sum, and the shared expert where the model has one. All participants have the
+same weights and hidden states; before it is timed, each one's numbers are compared with float64
+for tokens throughout the batch. Hidden states are such that the router itself chooses experts
+drawn uniformly or by Zipf(1.0) ("natural": normal draws, where the gate has a bias). Times are
+between events on one stream, medians over rounds ± the median distance from the median;
+participants take turns, and who begins changes from round to round. A turn is a graph of calls
+that go through several inputs, and through as many copies of the layer as the L2 cache needs to
+be filled four times over. Who cannot be captured is timed as a stream of calls, which has the
+host's part in it where calls are short; JAX, which has a stream of its own, by the host's clock.
+FLOP/s count useful operations only. Bytes are those of active experts, router, shared expert, x
+and y; the copy bandwidth counts bytes read and written. `triton_grouped` is a kernel written for
+this benchmark; `dense` is one product with the experts' operations, in cuBLAS: a yardstick, no
+peer."""
+
+
+def markdown(result: Result) -> str:
+    summary = summarise(result)
+    goals: Iterable[tuple[Any, ...]] = (
+        (text, *(figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
+        if (found := summary[key]) else (text, "-", "-", "-", 0)
+        for key, (text, unit) in SUMMARY.items())
+    lines = ["# MoE layers on a GPU", "", *_device(result), "## Summary", "",
+             *table(("figure", "least", "median", "largest", "count"), goals),
+             "## Layers", "", *_cells(result), "## All participants, µs", "",
+             *_participants(result), "## In a graph and one by one", "", *_one_by_one(result),
+             "## Who did not take part", "", *_absences(result), "## Shapes", "",
+             *table(("shape", "model", "H", "I", "E", "K", "shared"),
+                    [(s.key, s.title, s.hidden, s.intermediate, s.experts, s.top_k, s.shared)
+                     for key in result["options"]["shapes"] for s in [ALL[key]]]),
+             "## Method", "", METHOD]
+    return "\n".join(lines) + "\n"
+
+
+def print_cell(cell: Result) -> None:
+    times = ", ".join(
+        f"{name} {1e6 * found['median']:.4g} µs" if found["status"] == "ok" else
+        f"{name} {found['status']}: {found['reason'][:100]}"
+        for name, found in cell["participants"].items())
+    speed = rate(cell)
+    print(f"{cell['shape']} T = {cell['tokens']} {cell['routing']}: {times}"
+          + (f"; {speed / 1e12:.3g} TFLOP/s" if speed else ""), flush=True)
+
+
+def write(result: Result, path: Path, plot: bool = True) -> list[Path]:
+    """The JSON file, and beside it the report and, where matplotlib is installed, the plot."""
+    written = [path, path.with_suffix(".md")]
+    path.write_text(json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
+    written[1].write_text(markdown(result))
+    if not plot or not result["cells"]:
+        return written
+    try:
+        from . import plot as plots
+    except ImportError:
+        return written
+    written.append(path.with_suffix(".png"))
+    plots.draw(result, written[-1])
+    return written
