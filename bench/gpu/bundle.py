@@ -41,7 +41,7 @@ RUN = """\
 # ./run check and ./run bench [--json FILE]; needs Python with numpy, ml_dtypes and PyTorch.
 here=$(cd "$(dirname "$0")" && pwd)
 PYTHONPATH="$here/python${PYTHONPATH:+:$PYTHONPATH}" MOE_RT_LIBRARY="$here/lib/libmoe_rt.so" \\
-MOE_GPU_BUNDLE="$here" exec "${PYTHON:-python3}" -m bench.gpu "$@"
+MOE_GPU_BUNDLE="$here" PYTHONSAFEPATH=1 exec "${PYTHON:-python3}" -m bench.gpu "$@"
 """
 
 

@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=counts, default=[], metavar="T,T",
                         help="only these numbers of tokens, and nothing else")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
-    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), metavar="N",
+    parser.add_argument("--jobs", type=int, default=min(8, (os.cpu_count() or 2) // 2),
+                        metavar="N",
                         help="processes at a time (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=8.0,
                         help="what has not run by then fails (default %(default)s)")
@@ -85,6 +86,8 @@ class Results:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    # Several processes compute references at a time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     begin = time.monotonic()
     end = begin + 60 * arguments.minutes
     bundle = bundles.find()

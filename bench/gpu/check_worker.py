@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -225,7 +224,6 @@ def _replay(case: FamilyCase | ShapeCase, runner: Runner) -> float:
 
 
 def work(task: dict[str, Any], emit: supervise.Emit) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     bundle, known = find(), {spec.key: spec for spec in find().specs}
     for key in task["cases"]:
         emit("begin", case=key)

@@ -58,7 +58,8 @@ class _TorchGraph:
 
     def __init__(self, work: Callable[[], None], stream: torch.cuda.Stream):
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        # Threads of other frameworks may do as they like meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             work()
 
     def launch(self, stream: int) -> None:
@@ -122,14 +123,16 @@ def by_host(step: Step, calls: int, wait: Callable[[], None]) -> Turn:
 
 
 def interleave(turns: Mapping[str, Turn], seconds: float,
+               announce: Callable[[str], None] = lambda name: None,
                clock: Callable[[], float] = time.perf_counter) -> dict[str, dict[str, Any]]:
     """Measure in about ``seconds``, each in turn; who begins changes from round to round. The
-    first round warms up."""
+    first round warms up. Each turn is announced, in case it does not end."""
     names, end = list(turns), clock() + seconds
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(MAX_ROUNDS + 1):
         start = number // 2 % len(names)
         for name in (names[start:] + names[:start])[::1 if number % 2 else -1]:
+            announce(name)
             found = turns[name]()
             if number:
                 times[name].append(found)

@@ -202,10 +202,10 @@ class Group:
             except Exception as error:  # noqa: BLE001 -- not everybody can be captured
                 results[name]["no_graph"] = message(error)
                 self._die_with_the_context(name)
-        self.emit("running", participant="all, in turn")
         share = seconds / (bool(streams) + bool(graphs))
         for kind, turns in (("stream", streams), ("graph", graphs)):
-            for name, summary in (clock.interleave(turns, share) if turns else {}).items():
+            for name, summary in (
+                    clock.interleave(turns, share, self._announce) if turns else {}).items():
                 results[name][kind] = summary
         for participant in ready:
             found = results[participant.name]
@@ -213,6 +213,9 @@ class Group:
             found["by"] = ("graph" if "graph" in found else
                            "stream" if self._on_stream(participant) else "host")
             found |= found.get("graph") or found["stream"]
+
+    def _announce(self, name: str) -> None:
+        self.emit("running", participant=name)
 
     def _on_stream(self, participant: Participant) -> bool:
         """Beside the double of the driver torch computes on the CPU."""

@@ -333,7 +333,8 @@ def test_participants_take_turns():
             return seconds
         return run
 
-    found = clock.interleave({"a": turn("a", 1.0), "b": turn("b", 2.0)}, 20.0, lambda: now[0])
+    found = clock.interleave({"a": turn("a", 1.0), "b": turn("b", 2.0)}, 20.0,
+                             clock=lambda: now[0])
     assert found["a"]["median"] == 1.0 and found["b"]["median"] == 2.0
     assert found["a"]["rounds"] == len(order) / 2 - 1 == 6
     assert order[:8] == ["b", "a", "a", "b", "a", "b", "b", "a"]
