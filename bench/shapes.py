@@ -52,7 +52,7 @@ class Shape:
         return elements * DTYPE_BYTES[dtype]
 
 
-def _decoder(model_type: str, shape: tuple[int, int], **more: Any) -> dict[str, Any]:
+def decoder(model_type: str, shape: tuple[int, int], **more: Any) -> dict[str, Any]:
     """A configuration of one layer; the parts that are no MoE are as small as possible."""
     hidden, heads = shape
     return dict(model_type=model_type, hidden_size=hidden, hidden_act="silu", num_hidden_layers=1,
@@ -61,25 +61,25 @@ def _decoder(model_type: str, shape: tuple[int, int], **more: Any) -> dict[str, 
 
 
 SHAPES = {shape.key: shape for shape in (
-    Shape("granite", "Granite-3.0-1B", 1024, 512, 32, 8, True, _decoder(
+    Shape("granite", "Granite-3.0-1B", 1024, 512, 32, 8, True, decoder(
         "granitemoe", (1024, 16), intermediate_size=512, num_local_experts=32,
         num_experts_per_tok=8)),
-    Shape("olmoe", "OLMoE-1B-7B", 2048, 1024, 64, 8, False, _decoder(
+    Shape("olmoe", "OLMoE-1B-7B", 2048, 1024, 64, 8, False, decoder(
         "olmoe", (2048, 16), intermediate_size=1024, num_experts=64, num_experts_per_tok=8,
         norm_topk_prob=False)),
-    Shape("qwen3", "Qwen3-30B-A3B", 2048, 768, 128, 8, True, _decoder(
+    Shape("qwen3", "Qwen3-30B-A3B", 2048, 768, 128, 8, True, decoder(
         "qwen3_moe", (2048, 16), moe_intermediate_size=768, num_experts=128,
         num_experts_per_tok=8, norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])),
-    Shape("deepseek", "DeepSeek-V2-Lite", 2048, 1408, 64, 6, False, _decoder(
+    Shape("deepseek", "DeepSeek-V2-Lite", 2048, 1408, 64, 6, False, decoder(
         "deepseek_v2", (2048, 16), moe_intermediate_size=1408, intermediate_size=10944,
         n_routed_experts=64, num_experts_per_tok=6, n_shared_experts=2, first_k_dense_replace=0,
         topk_method="greedy", n_group=1, topk_group=1, routed_scaling_factor=1.0,
         norm_topk_prob=False, scoring_func="softmax"), shared=2816),
-    Shape("mixtral", "Mixtral-8x7B", 4096, 14336, 8, 2, True, _decoder(
+    Shape("mixtral", "Mixtral-8x7B", 4096, 14336, 8, 2, True, decoder(
         "mixtral", (4096, 32), intermediate_size=14336, num_local_experts=8,
         num_experts_per_tok=2)),
     # To see that everything runs; its times say nothing.
-    Shape("tiny", "tiny", 64, 48, 8, 2, True, _decoder(
+    Shape("tiny", "tiny", 64, 48, 8, 2, True, decoder(
         "mixtral", (64, 2), intermediate_size=48, num_local_experts=8, num_experts_per_tok=2)),
 )}
 

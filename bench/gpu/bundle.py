@@ -26,7 +26,7 @@ from pathlib import Path
 
 from .. import machine
 from ..options import names_of
-from .shapes import ALL, CHECKED, SHAPES
+from .shapes import ALL, CHECKED, SHAPES, write_checkpoint
 
 LIMIT = 48 << 20
 DEFAULT = machine.ROOT / "build" / "gpu"
@@ -111,15 +111,12 @@ def _compile(spec: Spec, output: Path) -> None:
     import layers
     import moe
 
-    from ..participants.moe_mlir import write_checkpoint
-
     with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch:
         command = [str(moe.find_compiler()), f"--target={spec.target}", "-o", str(output)]
         if spec.kind == "family":
             text, source = layers.text(spec.name, spec.dtype), ["-"]
         else:
-            shape = ALL[spec.name]
-            write_checkpoint(Path(scratch), shape, spec.dtype, biases=shape.biases)
+            write_checkpoint(Path(scratch), ALL[spec.name])
             text, source = "", [f"--hf={scratch}", "--layer=0", f"--dtype={spec.dtype}"]
         done = subprocess.run(command + source, input=text, text=True, capture_output=True)
     if done.returncode:

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from .. import routing
-from ..data import weight_shapes
 from .shapes import GpuShape
 
 Tensor = torch.Tensor
@@ -19,6 +18,8 @@ Weights = Mapping[str, Tensor]
 # By how much the last choice has to be ahead of what is not chosen, so that a token is looked
 # at: logits are rounded to bf16 by some, the scores of a sigmoid are f32 with everybody.
 LOGIT_MARGIN, SCORE_MARGIN = 0.05, 1e-4
+# The largest bias that is drawn.
+BIAS = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,12 @@ class Batch:
 def make_weights(shape: GpuShape, device: torch.device, seed: int) -> dict[str, Tensor]:
     """Uniform draws with variance 1 / (terms of the product), made on the device."""
     generator = torch.Generator(device).manual_seed(seed)
+    types = {"bf16": torch.bfloat16, "f32": torch.float32}
     weights = {}
-    for name, dims in weight_shapes(shape).items():
-        bound = (3 / dims[-1]) ** 0.5
-        weights[name] = torch.empty(dims, dtype=torch.bfloat16, device=device).uniform_(
+    for name, info in shape.weights.items():
+        bound = (3 / info.terms) ** 0.5 if info.terms else BIAS
+        weights[name] = torch.empty(info.dims, dtype=types[info.dtype], device=device).uniform_(
             -bound, bound, generator=generator)
-    for name, size in shape.biases.items():
-        weights[name] = torch.empty(size, device=device).uniform_(-0.1, 0.1, generator=generator)
     return weights
 
 
@@ -55,7 +55,7 @@ def make_batch(shape: GpuShape, weights: Weights, tokens: int, kind: str, seed: 
     rng = np.random.default_rng(seed)
     ids = routing.draw_ids(routing.popularity(kind, shape.experts, rng), tokens, shape.top_k, rng)
     wanted = torch.from_numpy(routing.logits_for(ids, shape.experts, rng)).to(x)
-    x += (wanted - x @ router.float().T) @ inverse
+    x += (wanted - _logits(weights, x, torch.float32)) @ inverse
     return Batch(x.to(router.dtype), routing.active_experts(ids))
 
 
@@ -70,7 +70,8 @@ def invert(router: Tensor) -> Tensor:
 def route(shape: GpuShape, w: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of f32 and ids, ``[T, K]``, as transformers computes them."""
     if not shape.sigmoid:
-        scores = F.linear(x, w["router"]).softmax(-1, dtype=torch.float32)
+        # That of gpt-oss chooses before the softmax, which is the same.
+        scores = F.linear(x, w["router"], w.get("router_bias")).softmax(-1, dtype=torch.float32)
         weights, ids = scores.topk(shape.top_k, dim=-1)
         return (weights / weights.sum(-1, keepdim=True) if shape.renormalise else weights), ids
     scores = F.linear(x.float(), w["router"].float()).sigmoid()
@@ -90,8 +91,19 @@ def _selection(shape: GpuShape, scores: Tensor, w: Weights) -> Tensor:
     return parts.masked_fill(~kept[:, :, None], -torch.inf).flatten(1)
 
 
+def _logits(w: Weights, x: Tensor, dtype: torch.dtype) -> Tensor:
+    bias = w.get("router_bias")
+    return F.linear(x.to(dtype), w["router"].to(dtype), None if bias is None else bias.to(dtype))
+
+
 def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
     return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+
+
+def clamped_swiglu(both: Tensor) -> Tensor:
+    """gpt-oss: gate and up interleaved, neither above 7, up not below -7."""
+    gate, up = both[:, ::2].clamp(max=7.0), both[:, 1::2].clamp(-7.0, 7.0)
+    return (up + 1) * gate * torch.sigmoid(1.702 * gate)
 
 
 def add_shared(shape: GpuShape, w: Weights, x: Tensor, y: Tensor) -> Tensor:
@@ -106,7 +118,7 @@ def add_shared(shape: GpuShape, w: Weights, x: Tensor, y: Tensor) -> Tensor:
 def sample(shape: GpuShape, w: Weights, x: Tensor, count: int) -> Tensor:
     """Numbers of tokens whose choices do not hang on rounding: the first ones, the last ones and
     some between."""
-    logits = x.double() @ w["router"].double().T
+    logits = _logits(w, x, torch.float64)
     if shape.sigmoid:
         chosen, margin = _selection(shape, logits.sigmoid(), w), SCORE_MARGIN
     else:
@@ -121,7 +133,7 @@ def sample(shape: GpuShape, w: Weights, x: Tensor, count: int) -> Tensor:
 def reference(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     """The layer in f64, token by token."""
     x = x.double()
-    scores = x @ w["router"].double().T
+    scores = _logits(w, x, torch.float64)
     if shape.sigmoid:
         scores = scores.sigmoid()
         ids = _selection(shape, scores, w).argsort(-1, descending=True)[:, :shape.top_k]
@@ -137,7 +149,15 @@ def reference(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
         y += swiglu(x, *(w[f"shared_{name}_proj"].double() for name in ("gate", "up", "down")))
     for expert in ids.unique().tolist():
         token, choice = (ids == expert).nonzero(as_tuple=True)
-        gate, up = w["gate_up_proj"][expert].double().chunk(2)
-        rows = swiglu(x[token], gate, up, w["down_proj"][expert].double())
+        rows = _expert(shape, {name: w[name][expert].double() for name in w if "_proj" in name
+                               and not name.startswith("shared")}, x[token])
         y.index_add_(0, token, weights[token, choice, None] * rows)
     return y
+
+
+def _expert(shape: GpuShape, w: Weights, rows: Tensor) -> Tensor:
+    """One expert, with its parts of the weights."""
+    if shape.clamped:
+        inner = clamped_swiglu(rows @ w["gate_up_proj"] + w["gate_up_proj_bias"])
+        return inner @ w["down_proj"] + w["down_proj_bias"]
+    return swiglu(rows, *w["gate_up_proj"].chunk(2), w["down_proj"])

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..data import weight_shapes
+from ..participants.moe_mlir import TENSORS, TENSORS_OF
+from ..shapes import DTYPE_BYTES, Shape, decoder
 from ..shapes import SHAPES as CPU_SHAPES
-from ..shapes import Shape, _decoder
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A weight: its name in a checkpoint, below "model.layers.0.", and how many terms the sums
+    of its product have; 0 for a bias."""
+
+    source: str
+    dims: tuple[int, ...]
+    terms: int
+    dtype: str = "bf16"
 
 
 @dataclass(frozen=True)
@@ -16,26 +32,48 @@ class GpuShape(Shape):
     groups: int = 1
     kept_groups: int = 1
     scale: float = 1.0
+    # gpt-oss: biases everywhere, weights [in, out], gate and up interleaved, and clamped.
+    clamped: bool = False
     # What is measured where nobody says otherwise.
     tokens: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768)
 
     @property
-    def biases(self) -> dict[str, int]:
-        """Weights of f32 beside those of ``weight_shapes``, and their sizes."""
-        return {"e_score_correction_bias": self.experts} if self.sigmoid else {}
+    def weights(self) -> dict[str, TensorInfo]:
+        """By the names that the compiled layer has."""
+        h, i, e, s = self.hidden, self.intermediate, self.experts, self.shared
+        if self.clamped:
+            experts = "mlp.experts."
+            return {"router": TensorInfo("mlp.router.weight", (e, h), h),
+                    "router_bias": TensorInfo("mlp.router.bias", (e,), 0),
+                    "gate_up_proj": TensorInfo(experts + "gate_up_proj", (e, h, 2 * i), h),
+                    "gate_up_proj_bias": TensorInfo(experts + "gate_up_proj_bias", (e, 2 * i), 0),
+                    "down_proj": TensorInfo(experts + "down_proj", (e, i, h), i),
+                    "down_proj_bias": TensorInfo(experts + "down_proj_bias", (e, h), 0)}
+        names = TENSORS | TENSORS_OF.get(self.config["model_type"], {})
+        found = {name: TensorInfo(names[name], dims, dims[-1])
+                 for name, dims in weight_shapes(self).items()}
+        if self.sigmoid:
+            found["e_score_correction_bias"] = TensorInfo(
+                "mlp.gate.e_score_correction_bias", (e,), 0, "f32")
+        return found
 
     @property
     def routings(self) -> tuple[str, ...]:
-        """The draws that inputs can be made for: with a bias, inputs are normal draws and the
-        router decides."""
+        """The draws that inputs can be made for: with a bias for the selection, inputs are
+        normal draws and the router decides."""
         return ("natural",) if self.sigmoid else ("uniform", "zipf")
 
 
 def _softmax(key: str, title: str, sizes: tuple[int, int, int, int],
-             tokens: tuple[int, ...] = GpuShape.tokens) -> GpuShape:
-    """Softmax, the best K, renormalised: Mixtral's gate with other sizes."""
+             tokens: tuple[int, ...] = GpuShape.tokens, renormalise: bool = True) -> GpuShape:
+    """Softmax, the best K, renormalised or not: the layer of Mixtral or OLMoE with other
+    sizes."""
     h, i, e, k = sizes
-    return GpuShape(key, title, h, i, e, k, True, _decoder(
+    if not renormalise:
+        return GpuShape(key, title, h, i, e, k, False, decoder(
+            "olmoe", (h, h // 128 or 1), intermediate_size=i, num_experts=e,
+            num_experts_per_tok=k, norm_topk_prob=False), tokens=tokens)
+    return GpuShape(key, title, h, i, e, k, True, decoder(
         "mixtral", (h, h // 128 or 1), intermediate_size=i, num_local_experts=e,
         num_experts_per_tok=k), tokens=tokens)
 
@@ -44,12 +82,19 @@ def _sigmoid(key: str, title: str, sizes: tuple[int, int, int, int], groups: int
              scale: float) -> GpuShape:
     """DeepSeek-V3's layer, with one shared expert, with other sizes."""
     h, i, e, k = sizes
-    return GpuShape(key, title, h, i, e, k, True, _decoder(
+    return GpuShape(key, title, h, i, e, k, True, decoder(
         "deepseek_v3", (h, h // 128 or 1), moe_intermediate_size=i, intermediate_size=i,
         n_routed_experts=e, num_experts_per_tok=k, n_shared_experts=1, n_group=groups,
         topk_group=kept, norm_topk_prob=True, routed_scaling_factor=scale,
         first_k_dense_replace=0), shared=i, sigmoid=True, groups=groups, kept_groups=kept,
         scale=scale)
+
+
+def _gpt_oss(key: str, title: str, sizes: tuple[int, int, int, int]) -> GpuShape:
+    h, i, e, k = sizes
+    return GpuShape(key, title, h, i, e, k, True, decoder(
+        "gpt_oss", (h, h // 64 or 1), head_dim=64, intermediate_size=i, num_local_experts=e,
+        num_experts_per_tok=k), clamped=True)
 
 
 def _as_on_cpu(key: str) -> GpuShape:
@@ -71,9 +116,14 @@ SHAPES = {shape.key: shape for shape in (
     _as_on_cpu("olmoe"),
     _as_on_cpu("deepseek"),
     _as_on_cpu("granite"),
+    _gpt_oss("gpt_oss_120b", "gpt-oss-120b", (2880, 2880, 128, 4)),
     _sigmoid("glm", "GLM-4.5-Air", (4096, 1408, 128, 8), 1, 1, 1.0),
     _softmax("mixtral_8x22b", "Mixtral-8x22B", (6144, 16384, 8, 2)),
+    _gpt_oss("gpt_oss_20b", "gpt-oss-20b", (2880, 2880, 32, 4)),
     _softmax("granite_3b", "Granite-3.0-3B", (1536, 512, 40, 8)),
+    _softmax("jamba", "Jamba v0.1", (4096, 14336, 16, 2), renormalise=False),
+    # Its experts' sizes; the second product's weights lie as Mixtral's do.
+    _softmax("dbrx", "DBRX", (6144, 10752, 16, 4)),
     _sigmoid("kimi_k2", "Kimi K2", (7168, 2048, 384, 8), 1, 1, 2.827),
 )}
 
@@ -88,6 +138,22 @@ CHECKED = {shape.key: shape for shape in (
 # For tests on the double of the driver.
 TESTED = {shape.key: shape for shape in (
     _sigmoid("tiny_sigmoid", "tiny, sigmoid", (64, 48, 8, 2), 4, 2, 2.5),
+    _gpt_oss("tiny_clamped", "tiny, clamped", (64, 48, 8, 2)),
 )}
 
 ALL = SHAPES | CHECKED | TESTED
+
+
+def write_checkpoint(directory: Path, shape: GpuShape) -> None:
+    """What the compiler needs of a checkpoint: the configuration, and a file whose header names
+    the tensors; its data is a hole."""
+    (directory / "config.json").write_text(json.dumps(shape.config))
+    header, end = {}, 0
+    for info in shape.weights.values():
+        begin, end = end, end + math.prod(info.dims) * DTYPE_BYTES[info.dtype]
+        header[f"model.layers.0.{info.source}"] = {
+            "dtype": info.dtype.upper(), "shape": info.dims, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)

@@ -80,8 +80,8 @@ class Group:
                        for i in range(count)]
         for other in self.layers[1:]:
             # One set of inputs has the same routing in all.
-            other["router"] = self.layers[0]["router"]
-            other.update({name: self.layers[0][name] for name in self.shape.biases})
+            other.update({name: self.layers[0][name] for name in
+                          ("router", "router_bias", "e_score_correction_bias") if name in other})
         self.inverse = None if self.shape.sigmoid else layer.invert(self.layers[0]["router"])
         device.wait()
         self.runners: dict[str, Runner] = {}

@@ -25,7 +25,6 @@ from . import Case, Unavailable, select
 # Tensors of a checkpoint in the layout of Weights, below "model.layers.0.".
 TENSORS = {"router": "mlp.gate.weight", "gate_up_proj": "mlp.experts.gate_up_proj",
            "down_proj": "mlp.experts.down_proj",
-           "e_score_correction_bias": "mlp.gate.e_score_correction_bias",
            "shared_gate_proj": "mlp.shared_experts.gate_proj.weight",
            "shared_up_proj": "mlp.shared_experts.up_proj.weight",
            "shared_down_proj": "mlp.shared_experts.down_proj.weight"}
@@ -35,20 +34,16 @@ TENSORS_OF = {"granitemoe": {"router": "block_sparse_moe.router.layer.weight",
 
 
 def write_checkpoint(directory: Path, shape: Shape, dtype: str,
-                     weights: Weights | None = None,
-                     biases: Mapping[str, int] | None = None) -> None:
+                     weights: Weights | None = None) -> None:
     """A checkpoint of the shape: its configuration, and a file of weights whose header names
-    the tensors. Without weights its data is a hole, which is enough to compile. ``biases``
-    are further tensors, of f32, and their sizes."""
+    the tensors. Without weights its data is a hole, which is enough to compile."""
     (directory / "config.json").write_text(json.dumps(shape.config))
     names = TENSORS | TENSORS_OF.get(shape.config["model_type"], {})
-    tensors = [(name, dtype, dims) for name, dims in weight_shapes(shape).items()]
-    tensors += [(name, "f32", (size,)) for name, size in (biases or {}).items()]
     header, end = {}, 0
-    for name, element, dims in tensors:
-        begin, end = end, end + math.prod(dims) * DTYPE_BYTES[element]
+    for name, dims in weight_shapes(shape).items():
+        begin, end = end, end + math.prod(dims) * DTYPE_BYTES[dtype]
         header[f"model.layers.0.{names[name]}"] = {
-            "dtype": element.upper(), "shape": dims, "data_offsets": [begin, end]}
+            "dtype": dtype.upper(), "shape": dims, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     with (directory / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -43,7 +43,8 @@ def packed(compiled, tmp_path_factory):
         pytest.skip("there is no double of the driver in the build tree")
     directory = tmp_path_factory.mktemp("bundle") / "gpu"
     done = command("pack", str(directory), "--families", "switch,gpt_oss", "--dtypes", "bf16",
-                   "--targets", "sm_90a,sm_80", "--shapes", "tiny,tiny_sigmoid")
+                   "--targets", "sm_90a,sm_80", "--shapes",
+                   "tiny,tiny_sigmoid,tiny_clamped")
     assert done.returncode == 0, done.stderr
     return directory
 
@@ -55,7 +56,8 @@ def test_bundle_has_what_it_says(packed):
     bundle = bundles.Bundle(packed)
     assert {spec.key for spec in bundle.specs} == {
         f"{name}-bf16-{target}" for name in ("switch", "gpt_oss", "tiny")
-        for target in ("sm_80", "sm_90a")} | {"tiny_sigmoid-bf16-sm_90a-sm_80"}
+        for target in ("sm_80", "sm_90a")} | {
+            f"tiny_{name}-bf16-sm_90a-sm_80" for name in ("sigmoid", "clamped")}
     assert all(bundle.artifact(spec.key) for spec in bundle.specs)
     assert bundle.commit == bundles.machine.commit()
     with pytest.raises(bundles.NoBundle, match="has no artifact of mixtral"):
@@ -222,12 +224,13 @@ def bench(directory, tmp_path, *arguments, **more):
 
 
 def test_bench_measures(packed, tmp_path):
-    """Both kinds of gates, through the double; torch computes on the CPU beside it."""
-    done, found = bench(packed, tmp_path, "--shapes", "tiny,tiny_sigmoid")
+    """All kinds of layers, through the double; torch computes on the CPU beside it."""
+    done, found = bench(packed, tmp_path, "--shapes", "tiny,tiny_sigmoid,tiny_clamped")
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["device"]["double"] and found["commit"] == bundles.machine.commit()
     assert found["peaks"]["copy"] > 0 and not found["refused"]
-    for cell, routing in zip(found["cells"], ("uniform", "natural"), strict=True):
+    for cell, routing in zip(found["cells"], ("uniform", "natural", "uniform"),
+                             strict=True):
         assert (cell["tokens"], cell["routing"]) == (5, routing)
         ours, torch = (cell["participants"][n] for n in ("moe_mlir", "torch_grouped"))
         assert ours["status"] == torch["status"] == "ok"
@@ -268,7 +271,7 @@ def test_bench_wants_what_the_bundle_has(packed, tmp_path):
     assert "has no artifact of mixtral" in done.stderr
 
 
-@pytest.mark.parametrize("key", ["tiny", "tiny_sigmoid"])
+@pytest.mark.parametrize("key", ["tiny", "tiny_sigmoid", "tiny_clamped"])
 def test_layers_in_torch(key):
     """The peer's layer and the reference in f64, against numpy and the models' formulas."""
     import model_formulas
@@ -289,7 +292,12 @@ def test_layers_in_torch(key):
 
     wide = {name: array.double() for name, array in weights.items()}
     x = batch.x[rows].double()
-    if shape.sigmoid:
+    if shape.clamped:
+        logits = x @ wide["router"].T + wide["router_bias"]
+        gates = model_formulas.softmax_gate(logits, 2, True)
+        other = model_formulas.mixture(x, gates, model_formulas.gpt_oss_experts(wide))
+        assert (other - expected).abs().max() < 1e-12
+    elif shape.sigmoid:
         gates = model_formulas.sigmoid_gate(x @ wide["router"].T, wide["e_score_correction_bias"],
                                             2, 2.5, 4)
         gate, up = wide["gate_up_proj"].chunk(2, dim=1)

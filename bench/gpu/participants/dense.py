@@ -18,7 +18,8 @@ class Product:
         self.top_k = case.shape.top_k
         columns = 3 * case.shape.intermediate
         # Any part of the weights will do; another one in each call, as the layer's experts.
-        flat = [w["gate_up_proj"].flatten(0, 1) for w in case.layers]
+        name = "down_proj" if case.shape.clamped else "gate_up_proj"  # whose rows have H terms
+        flat = [w[name].flatten(0, 1) for w in case.layers]
         self.weights = [part for whole in flat for part in whole.split(columns)
                         if len(part) == columns]
 

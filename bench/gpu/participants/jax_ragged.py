@@ -25,8 +25,8 @@ def to_jax(tensor: torch.Tensor) -> jax.Array:
 
 class Jitted:
     def __init__(self, case: Case):
-        if case.shape.sigmoid:
-            raise Unavailable("its layer has no gate with a sigmoid here")
+        if case.shape.sigmoid or case.shape.clamped:
+            raise Unavailable("its layer here has neither a sigmoid's gate nor gpt-oss's experts")
         if case.layers[0]["router"].is_cuda and jax.default_backend() != "gpu":
             raise Unavailable(f"JAX runs on {jax.default_backend()} here")
         # Each ``[in, out]``, as ragged_dot takes them.

@@ -8,14 +8,26 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from ..layer import Tensor, Weights, add_shared, route
+from ..layer import Tensor, Weights, add_shared, clamped_swiglu, route
 from ..shapes import GpuShape
 from . import Case, Unavailable, select
 
 
 def grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """With weights ``[E, in, out]``."""
     function = getattr(F, "grouped_mm", None) or torch._grouped_mm
-    return function(rows, weights.transpose(1, 2), offs=ends)
+    return function(rows, weights, offs=ends)
+
+
+def experts(shape: GpuShape, w: Weights, rows: Tensor, ids: Tensor, ends: Tensor) -> Tensor:
+    """The experts on rows that are sorted by them."""
+    if shape.clamped:
+        both = grouped_mm(rows, w["gate_up_proj"], ends).add_(w["gate_up_proj_bias"][ids])
+        rows = grouped_mm(clamped_swiglu(both), w["down_proj"], ends)
+        return rows.add_(w["down_proj_bias"][ids])
+    both = grouped_mm(rows, w["gate_up_proj"].transpose(1, 2), ends)
+    gate, up = both.chunk(2, dim=-1)
+    return grouped_mm(F.silu(gate) * up, w["down_proj"].transpose(1, 2), ends)
 
 
 def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
@@ -25,9 +37,7 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     counted = sorted_ids.int() if x.is_cuda else sorted_ids.float()
     sizes = torch.histc(counted, bins=shape.experts, min=0, max=shape.experts - 1)
     ends = sizes.cumsum(0, dtype=torch.int32)
-    rows = x[order // shape.top_k]
-    gate, up = grouped_mm(rows, w["gate_up_proj"], ends).chunk(2, dim=-1)
-    rows = grouped_mm(F.silu(gate) * up, w["down_proj"], ends)
+    rows = experts(shape, w, x[order // shape.top_k], sorted_ids, ends)
     rows = rows * scores.flatten()[order, None]
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=x.device)

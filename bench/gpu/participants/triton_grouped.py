@@ -152,6 +152,8 @@ class Kernels:
 def open(case: Case) -> Kernels:
     if not case.layers[0]["router"].is_cuda:
         raise Unavailable("Triton needs a GPU")
+    if case.shape.clamped:
+        raise Unavailable("it has no experts of gpt-oss")
     if case.shape.experts > MOST_EXPERTS:
         raise Unavailable(f"it holds at most {MOST_EXPERTS} experts")
     return Kernels(case)
