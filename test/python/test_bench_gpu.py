@@ -168,7 +168,7 @@ def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
      "self.address = self._memory.address + GUARD - 256", "was written beside",
      "python/bench/gpu/arrays.py"),
     # A process that ends.
-    ("        self.enqueue()\n", "        os.abort()\n", "the process ended by SIGABRT",
+    ("        self.enqueue()\n", "        __import__('os').abort()\n", "the process ended by SIGABRT",
      "python/bench/gpu/check_worker.py")])
 def test_check_fails(packed, tmp_path, old, new, message, file):
     done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny.*90a",
@@ -180,7 +180,7 @@ def test_check_fails(packed, tmp_path, old, new, message, file):
 
 def test_check_goes_on_behind_a_process_that_ended(packed, tmp_path):
     directory = broken(packed, tmp_path, "    case = (FamilyCase",
-                       "    if spec.name == 'gpt_oss': os.abort()\n    case = (FamilyCase",
+                       "    if spec.name == 'gpt_oss': __import__('os').abort()\n    case = (FamilyCase",
                        "python/bench/gpu/check_worker.py")
     done = run(directory, "check", "--jobs", "1", "--only", "sm_80", "--tokens", "7",
                "--no-sanitizer")
@@ -245,7 +245,7 @@ def test_bench_measures(packed, tmp_path):
     ("inputs]\n        tokens", "inputs[::-1]]\n        tokens", "wrong", "relative error"),
     ("    def load(self", "    def load(self, inputs):\n        raise ValueError('no')\n\n"
      "    def unused(self", "failed", "ValueError: no"),
-    ("    def output(self", "    def output(self):\n        import os\n        os.abort()\n\n"
+    ("    def output(self", "    def output(self):\n        __import__('os').abort()\n\n"
      "    def unused(self", "failed", "the process ended by SIGABRT while it ran")])
 def test_bench_fails(packed, tmp_path, old, new, status, reason):
     """Who is wrong, raises or ends the process is left out, with the reason."""
