@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Results:
     """What is known of each case; written as it comes."""
 
-    def __init__(self, total: int, path: Path | None, header: dict[str, Any]):
-        self.total, self.path, self.header = total, path, header
+    def __init__(self, path: Path | None, header: dict[str, Any]):
+        self.path, self.header = path, header
         self.cases: dict[str, dict[str, Any]] = {}
         self.skipped: list[str] = []
         self._lock = threading.Lock()
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs_wgmma = driver.driver().capability() == (9, 0)
     print(f"{device.name}, compute capability {device.capability}, {device.driver}; commit "
           f"{bundle.commit}; {len(specs)} cases, seed {arguments.seed}", flush=True)
-    results = Results(len(specs), arguments.json, {
+    results = Results(arguments.json, {
         "format": 1, "check": "gpu", "date": machine.now(), "commit": bundle.commit,
         "device": device.as_dict(), "seed": arguments.seed})
     here = [spec for spec in specs if spec.target != "sm_90a" or runs_wgmma]

@@ -28,7 +28,7 @@ WEIGHTS_SHARE = 0.35
 # Tokens whose numbers are compared with float64.
 SAMPLED = 32
 # How long a first call may be silent: Triton tunes, XLA and the driver compile.
-FIRST_CALL_SECONDS = 120.0
+FIRST_CALL_SECONDS = 75.0
 GIB = 1 << 30
 
 

@@ -162,14 +162,15 @@ def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
      "first, second = runner.run(arrays.POISON), runner.run(0x00) + 1",
      "a second run gives other bits", "python/bench/gpu/check_worker.py"),
     # An output that is not written.
-    ("        self.enqueue()\n", "", "NaN on one side only", "python/bench/gpu/check_worker.py"),
+    ("        self.enqueue()\n", "", "elements in 7 of 7 rows, the first at [0, 0]: nan",
+     "python/bench/gpu/check_worker.py"),
     # Something beside an array.
     ("self.address = self._memory.address + GUARD",
      "self.address = self._memory.address + GUARD - 256", "was written beside",
      "python/bench/gpu/arrays.py"),
     # A process that ends.
-    ("        self.enqueue()\n", "        __import__('os').abort()\n", "the process ended by SIGABRT",
-     "python/bench/gpu/check_worker.py")])
+    ("        self.enqueue()\n", "        __import__('os').abort()\n",
+     "the process ended by SIGABRT", "python/bench/gpu/check_worker.py")])
 def test_check_fails(packed, tmp_path, old, new, message, file):
     done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny.*90a",
                "--tokens", "7", "--no-sanitizer")
@@ -179,9 +180,9 @@ def test_check_fails(packed, tmp_path, old, new, message, file):
 
 
 def test_check_goes_on_behind_a_process_that_ended(packed, tmp_path):
-    directory = broken(packed, tmp_path, "    case = (FamilyCase",
-                       "    if spec.name == 'gpt_oss': __import__('os').abort()\n    case = (FamilyCase",
-                       "python/bench/gpu/check_worker.py")
+    start = "    case = (FamilyCase"
+    end = "    if spec.name == 'gpt_oss': __import__('os').abort()\n"
+    directory = broken(packed, tmp_path, start, end + start, "python/bench/gpu/check_worker.py")
     done = run(directory, "check", "--jobs", "1", "--only", "sm_80", "--tokens", "7",
                "--no-sanitizer")
     assert done.returncode == 1
