@@ -4,7 +4,8 @@ A case is one artifact: a layer of a family (test/python/layers.py) in one type,
 target, or a layer of odd sizes. For each number of tokens inputs are drawn anew, the output and
 the workspace hold what is not a number before the call, guards lie around every array, and a
 second run, on another workspace, must give the same bits. Then a captured graph is replayed with
-other inputs, and all tokens go to one expert.
+other inputs, and all tokens go to one expert. Layers of published models follow, with weights made
+on the device, and some cases under compute-sanitizer.
 """
 
 from __future__ import annotations
@@ -25,16 +26,27 @@ from ..options import counts
 from . import bundle as bundles
 from . import driver, supervise
 from .bundle import Spec
+from .shapes import ALL, CHECKED
 
-WORKER = "bench.gpu.check_worker"
-# A step may compile PTX in the driver, and run on a machine with other work.
-STEP_SECONDS = 60.0
+WORKER, LAYER_WORKER = "bench.gpu.check_worker", "bench.gpu.worker"
+# A step may compile PTX in the driver, and run on a machine with other work. The double of the
+# driver is slower by far.
+STEP_SECONDS, DOUBLE_SECONDS = 60.0, 600.0
+# Tokens of the layers of models; of one, more: its rows have 2^32 elements.
+LAYER_TOKENS = (1, 64, 4096)
+MANY_TOKENS = {"fine": 131072}
+# Of the device's memory, what the weights of such a layer may take.
+LAYER_SHARE = 0.35
 # What compute-sanitizer looks at: gathered rows and weights along k, and along n; wgmma.
 SANITIZED = ("qwen3_moe-bf16-sm_90a", "gpt_oss-bf16-sm_90a", "deepseek_v3-bf16-sm_80")
 SANITIZED_TOKENS = (5, 67)
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 SANITIZER_SECONDS = 90.0
 FOUND_ERRORS = 86
+
+
+def step_seconds() -> float:
+    return DOUBLE_SECONDS if driver.is_double() else STEP_SECONDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,11 +100,9 @@ class Results:
 def run(arguments: argparse.Namespace) -> int:
     # Several processes compute references at a time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    begin = time.monotonic()
-    end = begin + 60 * arguments.minutes
+    begin, allowed = time.monotonic(), 60 * arguments.minutes
     bundle = bundles.find()
-    specs = [spec for spec in bundles.matching(bundle.specs, arguments.only)
-             if spec.kind == "family" or spec.name in bundles.CHECKED]
+    specs = bundles.matching(bundle.specs, arguments.only)
     if not specs:
         raise SystemExit(f"check: no case of '{bundle.directory}' has '{arguments.only}'")
     if arguments.list:
@@ -105,19 +115,21 @@ def run(arguments: argparse.Namespace) -> int:
     results = Results(arguments.json, {
         "format": 1, "check": "gpu", "date": machine.now(), "commit": bundle.commit,
         "device": device.as_dict(), "seed": arguments.seed})
-    here = [spec for spec in specs if spec.target != "sm_90a" or runs_wgmma]
-    for spec in specs:
+    layers = [spec for spec in specs if _is_layer(spec)]
+    cases = [spec for spec in specs if not _is_layer(spec)]
+    here = [spec for spec in cases if spec.target != "sm_90a" or runs_wgmma]
+    for spec in cases:
         if spec not in here:
             results.skip(spec.key, f"needs compute capability 9.0, this GPU has "
                          f"{device.capability}")
-    if not arguments.no_sanitizer:
-        end -= 60 * arguments.minutes / 4
+    # What comes first may not take all of the time.
     jobs = max(1, min(arguments.jobs, len(here)))
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda job: _run_cases(here[job::jobs], arguments, end, results),
-                      range(jobs)))
+        list(pool.map(lambda job: _run_cases(here[job::jobs], arguments, begin + 0.6 * allowed,
+                                             results), range(jobs)))
+    _run_layers(layers, arguments, device.memory, begin + 0.8 * allowed, results)
     if not arguments.no_sanitizer:
-        _sanitize([spec.key for spec in here], arguments, begin + 60 * arguments.minutes, results)
+        _sanitize([spec.key for spec in here], arguments, begin + allowed, results)
     failed = results.failed
     if failed:
         print("failed:", *failed, sep="\n  ")
@@ -134,7 +146,7 @@ def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
         running, step, how = left[0], "start", ""
         for event in supervise.events(
                 WORKER, {"cases": left, "seed": arguments.seed, "tokens": arguments.tokens},
-                STEP_SECONDS, end):
+                step_seconds(), end):
             kind = event["event"]
             if kind == "step":
                 step = event["step"]
@@ -156,6 +168,57 @@ def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
         if running in left:
             left.remove(running)
             results.add(running, False, f"{how} (in {step})", reason=how, step=step)
+
+
+def _is_layer(spec: Spec) -> bool:
+    """Whether it is a layer of a model, which ``bench`` measures, too."""
+    return spec.kind == "shape" and spec.name not in CHECKED
+
+
+def _run_layers(specs: Sequence[Spec], arguments: argparse.Namespace, memory: int, end: float,
+                results: Results) -> None:
+    """Layers of models, as ``bench`` checks them before it measures."""
+    groups = []
+    for spec in specs:
+        shape = ALL[spec.name]
+        if 2 * shape.parameters > LAYER_SHARE * memory:
+            results.skip(spec.key, f"its weights take {shape.parameters / 2**29:.1f} GiB")
+            continue
+        tokens = arguments.tokens or sorted({*LAYER_TOKENS, MANY_TOKENS.get(spec.name, 1)})
+        groups.append({"shape": spec.name, "excluded": {},
+                       "cells": [[count, shape.routings[-1]] for count in tokens]})
+    keys = {spec.name: spec.key for spec in specs}
+    while groups:
+        how = None
+        for event in supervise.events(
+                LAYER_WORKER, {"groups": groups, "participants": ["moe_mlir"], "most": 0.0,
+                               "seed": arguments.seed, "seconds": 1.0}, step_seconds(), end):
+            kind, shape = event["event"], event.get("shape")
+            while kind == "group" and groups[0]["shape"] != shape:
+                groups.pop(0)
+            if kind == "cell":
+                found = event["participants"]["moe_mlir"]
+                groups[0]["cells"].remove([event["tokens"], event["routing"]])
+                results.add(f"{keys[shape]} T = {event['tokens']}", found["status"] == "ok",
+                            f"error {found['error']:.1e}" if found["status"] == "ok" else
+                            found["reason"], **found)
+            elif kind == "refused":
+                results.skip(keys[shape], event["reason"])
+            elif kind == "out of time":
+                how = "not run: no time is left"
+            elif kind == "ended" and not event["ok"]:
+                how = event["how"]
+        if how is None:
+            return
+        # The cell at which it ended, or all where there is no time.
+        late = how.startswith("not run")
+        for group in groups if late else groups[:1]:
+            for count, _ in group["cells"] if late else group["cells"][:1]:
+                results.add(f"{keys[group['shape']]} T = {count}", False, how, reason=how)
+        if late:
+            return
+        groups[0]["cells"] = groups[0]["cells"][1:]
+        groups = [group for group in groups if group["cells"]]
 
 
 def _find_sanitizer() -> str | None:

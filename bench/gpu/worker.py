@@ -1,6 +1,7 @@
 """Layers of ``bench gpu``, in a process of its own: weights, inputs, checks and times.
 
-Its task has groups, each a shape with its cells; see ``supervise`` for how it is run.
+Its task has groups, each a shape with its cells; see ``supervise`` for how it is run. Without
+time for measuring (``most`` is 0) it is a check.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from .. import oracle
 from ..timing import Budget
 from . import clock, layer, supervise
-from .driver import driver
+from .driver import driver, is_double
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable
 from .shapes import ALL, GpuShape
 
@@ -130,7 +131,7 @@ class Group:
             estimates[name] = found.pop("seconds", 0.0)
             results[name] = found
         ready = [p for p in self.participants if results[p.name]["status"] == "ok"]
-        if ready:
+        if ready and seconds > 0:
             self._measure(ready, estimates, len(batches), seconds, results)
         active = sum(b.active_experts for b in batches) / len(batches)
         self.emit("cell", shape=shape.key, tokens=tokens, routing=routing, active_experts=active,
@@ -238,11 +239,14 @@ class Group:
 
 def work(task: dict[str, Any], emit: supervise.Emit) -> None:
     device = clock.Device()
+    why = "" if device.device.type == "cuda" or is_double() else "PyTorch finds no GPU"
     budget = Budget(task["seconds"], [float(len(g["cells"])) for g in task["groups"]])
     for group in task["groups"]:
         end = time.monotonic() + budget.next()
         emit("group", shape=group["shape"], silence=FIRST_CALL_SECONDS)
         try:
+            if why:
+                raise Unavailable(why)
             opened = Group(task, group, device, emit)
         except Unavailable as error:
             emit("refused", shape=group["shape"], reason=str(error))

@@ -122,12 +122,28 @@ def test_dev_says_that_there_is_no_gpu():
 
 
 def test_check_passes(packed, tmp_path):
-    done = run(packed, "check", "--jobs", "2", "--only", "switch.*90a|tiny", "--json",
+    done = run(packed, "check", "--jobs", "2", "--only", "switch.*90a|tiny-", "--json",
                tmp_path / "check.json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed, 0 failed" in done.stdout.splitlines()[-1]
     found = json.loads((tmp_path / "check.json").read_text())
     assert found["device"]["name"].startswith("CUDA double") and len(found["cases"]) == 3
+
+
+def test_check_of_models(packed, tmp_path):
+    """Layers that the benchmark measures are checked as it does."""
+    arguments = ("check", "--only", "tiny_", "--tokens", "3,40", "--no-sanitizer")
+    done = run(packed, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 passed, 0 failed, 0 skipped" in done.stdout
+    directory = broken(packed, tmp_path, "        self.layers[layer](",
+                       "        if len(self.inputs[x].shape) and self.result.shape[0] == 3:\n"
+                       "            __import__('os').abort()\n        self.layers[layer](",
+                       "python/bench/gpu/participants/moe_mlir.py")
+    done = run(directory, *arguments)
+    assert done.returncode == 1
+    assert "the process ended by SIGABRT" in done.stdout
+    assert "2 passed, 2 failed, 0 skipped" in done.stdout
 
 
 def test_check_skips_what_the_gpu_cannot_run(packed):
@@ -172,7 +188,7 @@ def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
     ("        self.enqueue()\n", "        __import__('os').abort()\n",
      "the process ended by SIGABRT", "python/bench/gpu/check_worker.py")])
 def test_check_fails(packed, tmp_path, old, new, message, file):
-    done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny.*90a",
+    done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny-.*90a",
                "--tokens", "7", "--no-sanitizer")
     assert done.returncode == 1
     assert message in done.stdout
@@ -183,7 +199,7 @@ def test_check_goes_on_behind_a_process_that_ended(packed, tmp_path):
     start = "    case = (FamilyCase"
     end = "    if spec.name == 'gpt_oss': __import__('os').abort()\n"
     directory = broken(packed, tmp_path, start, end + start, "python/bench/gpu/check_worker.py")
-    done = run(directory, "check", "--jobs", "1", "--only", "sm_80", "--tokens", "7",
+    done = run(directory, "check", "--jobs", "1", "--only", "bf16-sm_80", "--tokens", "7",
                "--no-sanitizer")
     assert done.returncode == 1
     assert "2 passed, 1 failed" in done.stdout.splitlines()[-1]
