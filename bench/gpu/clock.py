@@ -58,8 +58,8 @@ class _TorchGraph:
 
     def __init__(self, work: Callable[[], None], stream: torch.cuda.Stream):
         self._graph = torch.cuda.CUDAGraph()
-        # Threads of other frameworks may do as they like meanwhile.
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+        # Other frameworks, and runtimes, may do as they like meanwhile.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="relaxed"):
             work()
 
     def launch(self, stream: int) -> None:
