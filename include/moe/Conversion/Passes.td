@@ -116,7 +116,9 @@ def MoEExpandDeviceMath : Pass<"moe-expand-device-math", "::mlir::gpu::GPUModule
   let summary = "Functions of numbers as arithmetic that the device has";
   let description = [{
     In kernels, `math.exp` becomes the device's power of two with a correction,
-    other functions polynomials: there is no library to call.
+    other functions of f32 polynomials: there is no library to call. Functions of
+    integers that `convert-math-to-llvm` makes instructions of stay. What is left,
+    most functions of f64 among it, is an error.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",

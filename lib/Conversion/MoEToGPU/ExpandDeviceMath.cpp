@@ -31,17 +31,9 @@ struct ExpandExp : OpRewritePattern<math::ExpOp> {
 
   LogicalResult matchAndRewrite(math::ExpOp op,
                                 PatternRewriter &rewriter) const override {
-    Type type = op.getType();
-    ImplicitLocOpBuilder b(op.getLoc(), rewriter);
-    Type f32 = b.getF32Type();
-    if (type.isF16() || type.isBF16()) {
-      Value wide = arith::ExtFOp::create(b, f32, op.getOperand());
-      wide = math::ExpOp::create(b, wide);
-      rewriter.replaceOpWithNewOp<arith::TruncFOp>(op, type, wide);
-      return success();
-    }
-    if (!type.isF32())
+    if (!op.getType().isF32())
       return failure();
+    ImplicitLocOpBuilder b(op.getLoc(), rewriter);
     auto constant = [&](double value) -> Value {
       return arith::ConstantOp::create(b, b.getF32FloatAttr(value));
     };
@@ -54,11 +46,11 @@ struct ExpandExp : OpRewritePattern<math::ExpOp> {
     Value rest = math::FmaOp::create(b, x, high, arith::NegFOp::create(b, t));
     rest = math::FmaOp::create(b, x, low, rest);
     Value power = LLVM::CallIntrinsicOp::create(
-                      b, f32, b.getStringAttr("llvm.nvvm.ex2.approx"),
-                      ValueRange(t))
+                      b, b.getF32Type(),
+                      b.getStringAttr("llvm.nvvm.ex2.approx"), ValueRange(t))
                       .getResult(0);
-    Value correction = arith::MulFOp::create(
-        b, rest, constant(0.693147182464599609375));
+    Value correction =
+        arith::MulFOp::create(b, rest, constant(0.693147182464599609375));
     Value corrected = math::FmaOp::create(b, power, correction, power);
     Value infinite = arith::CmpFOp::create(
         b, arith::CmpFPredicate::OEQ, power,
@@ -94,13 +86,17 @@ struct MoEExpandDeviceMath
     populateMathPolynomialApproximationPatterns(
         patterns, [](StringRef name) { return name != "math.exp"; });
     math::populateExpansionPatterns(
-        patterns, {"powf", "fpowi", "exp2", "ceil", "roundeven", "round",
-                   "rsqrt"});
+        patterns,
+        {"powf", "fpowi", "exp2", "rsqrt", "tan", "cosh", "clampf"});
     patterns.add<ToIntrinsic<math::FmaOp>>(&getContext(), "llvm.fma");
     patterns.add<ToIntrinsic<math::AbsFOp>>(&getContext(), "llvm.fabs");
     patterns.add<ToIntrinsic<math::SqrtOp>>(&getContext(), "llvm.sqrt");
+    patterns.add<ToIntrinsic<math::CeilOp>>(&getContext(), "llvm.ceil");
     patterns.add<ToIntrinsic<math::FloorOp>>(&getContext(), "llvm.floor");
     patterns.add<ToIntrinsic<math::TruncOp>>(&getContext(), "llvm.trunc");
+    patterns.add<ToIntrinsic<math::RoundOp>>(&getContext(), "llvm.round");
+    patterns.add<ToIntrinsic<math::RoundEvenOp>>(&getContext(),
+                                                 "llvm.roundeven");
     patterns.add<ToIntrinsic<math::CopySignOp>>(&getContext(),
                                                 "llvm.copysign");
     SmallVector<Operation *> functions;
@@ -112,6 +108,23 @@ struct MoEExpandDeviceMath
     config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
     if (!functions.empty())
       (void)applyOpPatternsGreedily(functions, std::move(patterns), config);
+    verify();
+  }
+
+  /// Fail if a function is left that a library would have to have;
+  /// convert-math-to-llvm knows the others.
+  void verify() {
+    getOperation()->walk([&](Operation *op) {
+      bool function =
+          isa_and_nonnull<math::MathDialect>(op->getDialect()) &&
+          !isa<math::AbsIOp, math::CountLeadingZerosOp,
+               math::CountTrailingZerosOp, math::CtPopOp>(op);
+      if (!function && !isa<arith::RemFOp>(op))
+        return;
+      op->emitOpError("of ") << op->getResult(0).getType()
+                             << " is a function that the device does not have";
+      signalPassFailure();
+    });
   }
 };
 } // namespace

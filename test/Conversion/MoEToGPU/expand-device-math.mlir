@@ -1,4 +1,4 @@
-// RUN: moe-opt %s -pass-pipeline='builtin.module(gpu.module(moe-expand-device-math))' | FileCheck %s
+// RUN: moe-opt %s -pass-pipeline='builtin.module(gpu.module(math-extend-to-supported-types,moe-expand-device-math,convert-math-to-llvm))' | FileCheck %s
 
 // CHECK-LABEL: llvm.func @on_the_host(
 // CHECK:         math.exp
@@ -33,12 +33,12 @@ gpu.module @kernels {
 
   // Half the bits are not enough to compute with.
   // CHECK-LABEL: llvm.func @narrow_exp(
-  // CHECK:         arith.extf %{{.*}} : f16 to f32
+  // CHECK-DAG:     arith.extf %{{.*}} f16 to f32
+  // CHECK-DAG:     arith.extf %{{.*}} bf16 to f32
   // CHECK:         "llvm.nvvm.ex2.approx"
-  // CHECK:         arith.truncf %{{.*}} : f32 to f16
-  // CHECK:         arith.extf %{{.*}} : bf16 to f32
+  // CHECK:         arith.truncf %{{.*}} f32 to f16
   // CHECK:         "llvm.nvvm.ex2.approx"
-  // CHECK:         arith.truncf %{{.*}} : f32 to bf16
+  // CHECK:         arith.truncf %{{.*}} f32 to bf16
   // CHECK-NOT:     math.
   llvm.func @narrow_exp(%x: f16, %y: bf16, %p: !llvm.ptr) {
     %0 = math.exp %x : f16
@@ -48,13 +48,35 @@ gpu.module @kernels {
     llvm.return
   }
 
+  // CHECK-LABEL: llvm.func @narrow(
+  // CHECK-NOT:     math.
+  // CHECK-NOT:     llvm.call @
+  // CHECK:         llvm.return
+  llvm.func @narrow(%x: f16, %y: bf16) -> f16 {
+    %0 = math.tanh %x : f16
+    %1 = math.erf %0 : f16
+    %2 = math.log %1 : f16
+    %3 = math.powf %2, %x : f16
+    %4 = math.clampf %3 to [%0, %1] : f16
+    %5 = math.roundeven %4 : f16
+    %6 = math.log2 %y : bf16
+    %7 = math.atan2 %6, %y : bf16
+    %8 = arith.extf %7 : bf16 to f32
+    %9 = arith.truncf %8 : f32 to f16
+    %10 = arith.addf %5, %9 : f16
+    llvm.return %10 : f16
+  }
+
   // What the device has an instruction for; nothing calls a library.
   // CHECK-LABEL: llvm.func @instructions(
   // CHECK:         llvm.call_intrinsic "llvm.fma"
   // CHECK:         llvm.call_intrinsic "llvm.fabs"
   // CHECK:         llvm.call_intrinsic "llvm.sqrt"
   // CHECK:         llvm.call_intrinsic "llvm.floor"
+  // CHECK:         llvm.call_intrinsic "llvm.ceil"
   // CHECK:         llvm.call_intrinsic "llvm.trunc"
+  // CHECK:         llvm.call_intrinsic "llvm.round"(
+  // CHECK:         llvm.call_intrinsic "llvm.roundeven"
   // CHECK:         llvm.call_intrinsic "llvm.copysign"
   // CHECK-NOT:     math.
   // CHECK:         llvm.return
@@ -63,9 +85,35 @@ gpu.module @kernels {
     %1 = math.absf %0 : f32
     %2 = math.sqrt %1 : f32
     %3 = math.floor %2 : f32
-    %4 = math.trunc %3 : f32
-    %5 = math.copysign %4, %x : f32
-    llvm.return %5 : f32
+    %4 = math.ceil %3 : f32
+    %5 = math.trunc %4 : f32
+    %6 = math.round %5 : f32
+    %7 = math.roundeven %6 : f32
+    %8 = math.copysign %7, %x : f32
+    llvm.return %8 : f32
+  }
+  // CHECK-LABEL: llvm.func @double(
+  // CHECK:         llvm.call_intrinsic "llvm.sqrt"({{.*}}) : (f64) -> f64
+  // CHECK-NOT:     math.
+  // CHECK:         llvm.return
+  llvm.func @double(%x: f64, %low: f64) -> f64 {
+    %0 = math.rsqrt %x : f64
+    %1 = math.roundeven %0 : f64
+    %2 = math.clampf %1 to [%low, %x] : f64
+    llvm.return %2 : f64
+  }
+  // CHECK-LABEL: llvm.func @integers(
+  // CHECK:         "llvm.intr.abs"
+  // CHECK:         "llvm.intr.ctlz"
+  // CHECK:         "llvm.intr.cttz"
+  // CHECK:         llvm.intr.ctpop
+  // CHECK:         llvm.return
+  llvm.func @integers(%x: i32) -> i32 {
+    %0 = math.absi %x : i32
+    %1 = math.ctlz %0 : i32
+    %2 = math.cttz %1 : i32
+    %3 = math.ctpop %2 : i32
+    llvm.return %3 : i32
   }
 
   // Polynomials and what else is made of the above.
@@ -85,9 +133,9 @@ gpu.module @kernels {
     %8 = math.cos %7 : f32
     %9 = math.atan %8 : f32
     %10 = math.rsqrt %9 : f32
-    %11 = math.ceil %10 : f32
-    %12 = math.round %11 : f32
-    %13 = math.roundeven %12 : f32
+    %11 = math.tan %10 : f32
+    %12 = math.cosh %11 : f32
+    %13 = math.clampf %12 to [%0, %1] : f32
     %14 = math.log2 %13 : f32
     llvm.return %14 : f32
   }
