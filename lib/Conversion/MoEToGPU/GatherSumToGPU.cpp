@@ -74,6 +74,11 @@ LLVM::LLVMFuncOp GatherSumKernel::build() {
   Value numRows = kernel.getArgument(next++);
 
   Value token = b.block();
+  // A choice without a row reads one all the same, and does not use it: the first,
+  // or where there is none the token's own of the result.
+  Value none = b.equal(numRows, 0);
+  rows = b.select(none, out, rows);
+  Value unused = b.select(none, token, b.i32(0));
   Value first = b.mul(b.toI64(token), topK);
   auto f32 = VectorType::get(width, b.getF32Type());
   b.loop(b.thread(), b.i32(vectors), b.i32(threads), [&](Value vector) {
@@ -86,7 +91,7 @@ LLVM::LLVMFuncOp GatherSumKernel::build() {
         // A number is below as an unsigned one only if it is not negative.
         isRow.push_back(b.below(row, numRows));
         Value term =
-            loadVector(rows, b.select(isRow.back(), row, b.i32(0)), vector);
+            loadVector(rows, b.select(isRow.back(), row, unused), vector);
         if (dropped)
           term = b.select(isRow.back(), term, loadVector(other, token, vector));
         terms.push_back(term);

@@ -2,18 +2,23 @@
 // RUN:   | FileCheck %s --implicit-check-not=moe.gather_sum
 
 // A block has a token, a thread 16 bytes of its row. Rows are read before any is
-// added; a position of no row reads the first, and counts for nothing.
+// added; a position of no row reads the first, and counts for nothing. Where there is
+// none it reads what the token has of the result.
 // CHECK:       llvm.func @gather_sum(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant dense<0.000000e+00> : vector<8xf32>
-// CHECK:         %[[TOKEN:.*]] = arith.extsi %{{.*}} : i32 to i64
+// CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
+// CHECK-NEXT:    %[[NONE:.*]] = arith.cmpi eq, %[[ROWS]], %c0_i32
+// CHECK-NEXT:    %[[FROM:.*]] = arith.select %[[NONE]], %[[Y]], %[[X]] : !llvm.ptr<1>
+// CHECK-NEXT:    %[[UNUSED:.*]] = arith.select %[[NONE]], %[[BLOCK]], %c0_i32
+// CHECK-NEXT:    %[[TOKEN:.*]] = arith.extsi %[[BLOCK]] : i32 to i64
 // CHECK-NEXT:    %[[FIRST:.*]] = arith.muli %[[TOKEN]], %c2_i64
 // CHECK:         scf.for %{{.*}} to %c5_i32 step %c32_i32
 // CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[P]][%[[FIRST]]] : {{.*}}, i32
 // CHECK-NEXT:      %[[ROW:.*]] = llvm.load %[[AT]]
 // CHECK-NEXT:      %[[IS0:.*]] = arith.cmpi ult, %[[ROW]], %[[ROWS]]
-// CHECK-NEXT:      arith.select %[[IS0]], %[[ROW]], %c0_i32
-// CHECK:           llvm.getelementptr %[[X]]
+// CHECK-NEXT:      arith.select %[[IS0]], %[[ROW]], %[[UNUSED]]
+// CHECK:           llvm.getelementptr %[[FROM]]
 // CHECK-NEXT:      %[[V:.*]] = llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<8xbf16>
 // CHECK-NEXT:      %[[X0:.*]] = arith.extf %[[V]] : vector<8xbf16> to vector<8xf32>
 // CHECK:           %[[IS1:.*]] = arith.cmpi ult, %{{.*}}, %[[ROWS]]
