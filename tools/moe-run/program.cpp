@@ -132,8 +132,9 @@ Expected<void> Program::compile(const Options &options) {
 //===----------------------------------------------------------------------===//
 
 Expected<void> Program::load(const Options &options) {
-  moe_rt_context_options_t settings = {
-      sizeof(settings), {}, options.threads, nullptr};
+  moe_rt_context_options_t settings = {};
+  settings.struct_size = sizeof(settings);
+  settings.num_threads = options.threads;
   if (moe_rt_status_t status = moe_rt_context_create(&settings, &context))
     return takeStatus(status);
   if (endsWith(options.program, ".mlir") ||
