@@ -63,7 +63,7 @@ private:
   FailureOr<Argument> mapOf(LaunchOp op, TensorMapAttr map);
   LogicalResult addPointer(LaunchOp op, Value buffer);
   void addDescriptor(Value buffer);
-  Argument scalarOf(Value value);
+  FailureOr<Argument> scalarOf(LaunchOp op, Value value);
 
   func::FuncOp function;
   Value launcher;
@@ -163,16 +163,19 @@ void Caller::addDescriptor(Value buffer) {
     arguments.push_back({8, valueOf(stride)});
 }
 
-Caller::Argument Caller::scalarOf(Value value) {
+FailureOr<Caller::Argument> Caller::scalarOf(LaunchOp op, Value value) {
   Type type = value.getType();
   if (type.isIndex())
-    return {8, toI64(value)};
+    return Argument{8, toI64(value)};
+  if (!type.isIntOrFloat() || type.getIntOrFloatBitWidth() > 64)
+    return op.emitOpError("expected scalars of at most 64 bits, got ") << type;
   int64_t bits = type.getIntOrFloatBitWidth();
   if (isa<FloatType>(type))
     value = arith::BitcastOp::create(b, b.getIntegerType(bits), value);
   if (bits < 64)
     value = arith::ExtUIOp::create(b, b.getI64Type(), value);
-  return {int64_t(llvm::PowerOf2Ceil(llvm::divideCeil(bits, 8))), value};
+  return Argument{int64_t(llvm::PowerOf2Ceil(llvm::divideCeil(bits, 8))),
+                  value};
 }
 
 /// The number of a kernel: kernels are counted in the order they stand in.
@@ -210,8 +213,12 @@ LogicalResult Caller::lower(LaunchOp op) {
     else if (failed(addPointer(op, buffer)))
       return failure();
   }
-  for (Value scalar : op.getScalars())
-    arguments.push_back(scalarOf(scalar));
+  for (Value scalar : op.getScalars()) {
+    FailureOr<Argument> argument = scalarOf(op, scalar);
+    if (failed(argument))
+      return failure();
+    arguments.push_back(*argument);
+  }
 
   int64_t count = arguments.size();
   Value memory = allocate(2 * count);

@@ -50,3 +50,16 @@ func.func @other_elements(%x: memref<8x8xi16>, %y: memref<8xf32>, %n: index) {
   moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xi16>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 8], swizzle = 0>])
   return
 }
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @f(%y: !llvm.ptr<1>, %s: i128) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+func.func @wide_scalar(%y: memref<8xf32>, %n: index, %s: i128) {
+  // expected-error @+1 {{expected scalars of at most 64 bits, got 'i128'}}
+  moe.launch @kernels::@f blocks(%n) outs(%y : memref<8xf32>) scalars(%s : i128)
+  return
+}
