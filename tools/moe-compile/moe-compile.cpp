@@ -212,6 +212,10 @@ static int writeKernels(ModuleOp module) {
     return fail(llvm::createStringError(
         "expected a GPU as the target, such as --target=sm_90a, got '" +
         targetNames + "'"));
+  if (module->getAttrOfType<ArrayAttr>("moe.kernels").empty())
+    return fail(llvm::createStringError(
+        "expected something to compute on '" + targetNames +
+        "', got a module without kernels"));
   auto image = cast<DictionaryAttr>(images[0]);
   auto data = module.lookupSymbol<mlir::LLVM::GlobalOp>(
       image.getAs<StringAttr>("symbol").getValue());
