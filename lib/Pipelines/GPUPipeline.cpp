@@ -40,6 +40,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(createConvertMoEToLinalg());
   addCleanup(pm);
   addBufferization(pm);
+  pm.addPass(createMoECompactLaunches());
   // Loops that are left become kernels, too.
   pm.addPass(createMoEConstantsToDevice());
   pm.addPass(createMemRefCopyToLinalg());

@@ -220,6 +220,20 @@ def MoEParallelizeCounts : Pass<"moe-parallelize-counts"> {
                            "::mlir::scf::SCFDialect"];
 }
 
+def MoECompactLaunches : Pass<"moe-compact-launches"> {
+  let summary = "Copy what kernels are given and cannot read as it lies";
+  let description = [{
+    Kernels of the LLVM dialect take pointers to compact data that begin at a
+    multiple of 16 bytes. A buffer of a `moe.launch` of which that is not known (a
+    slice of columns, rows from an odd one on) is copied to one of which it is, and
+    copied back where the kernel writes.
+  }];
+  let statistics = [
+    Statistic<"numCopied", "copied", "operands of launches that are copied">
+  ];
+  let dependentDialects = ["::mlir::memref::MemRefDialect"];
+}
+
 def MoEOutlineKernels : Pass<"moe-outline-kernels", "::mlir::ModuleOp"> {
   let summary = "Make kernels of what the device has to do without one";
   let description = [{
