@@ -49,6 +49,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(createLowerAffinePass());
   addCleanup(pm);
   // Before kernels are cut out: what they need inside has its place, too.
+  pm.addPass(createMoEScalarsToDevice());
   pm.addPass(createMoEAllocsToArena());
   addCleanup(pm);
   pm.addPass(createMoEOutlineKernels());

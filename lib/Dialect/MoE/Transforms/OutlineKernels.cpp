@@ -13,6 +13,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "DeviceWork.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
@@ -23,7 +24,7 @@
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
-#include "mlir/Interfaces/ViewLikeInterface.h"
+#include "mlir/Interfaces/CallInterfaces.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "llvm/ADT/SetVector.h"
 
@@ -48,7 +49,7 @@ public:
   int64_t numParallel = 0, numSerial = 0;
 
 private:
-  bool isHost(Operation *op);
+  LogicalResult verifyWork(Operation *op);
   LogicalResult outlineParallel(scf::ParallelOp loop);
   LogicalResult outlineSerial(ArrayRef<Operation *> work);
   gpu::GPUFuncOp createKernel(ImplicitLocOpBuilder &b,
@@ -59,22 +60,6 @@ private:
   gpu::GPUModuleOp kernels;
 };
 } // namespace
-
-/// Whether the host can do `op`: it reads and writes no element of a buffer.
-bool Outliner::isHost(Operation *op) {
-  if (isa<LaunchOp, memref::AllocOp, memref::DeallocOp, func::ReturnOp,
-          ViewLikeOpInterface>(op) ||
-      op->hasTrait<OpTrait::IsTerminator>())
-    return true;
-  if (op->getNumRegions() == 0)
-    return isMemoryEffectFree(op);
-  bool host = true;
-  for (Region &region : op->getRegions())
-    for (Block &block : region)
-      for (Operation &inner : block)
-        host = host && isHost(&inner);
-  return host;
-}
 
 /// Values from outside that `work` uses, constants apart.
 static SmallVector<Value> capturedBy(ArrayRef<Operation *> work) {
@@ -236,6 +221,25 @@ LogicalResult Outliner::outlineSerial(ArrayRef<Operation *> work) {
   return success();
 }
 
+/// Fail if `op` cannot be in a kernel.
+LogicalResult Outliner::verifyWork(Operation *op) {
+  WalkResult result = op->walk([&](Operation *nested) {
+    if (isa<LaunchOp>(nested)) {
+      InFlightDiagnostic diag = op->emitOpError(
+          "launches kernels, but what it does next only the device knows");
+      diag.attachNote(nested->getLoc()) << "launched here";
+      return WalkResult::interrupt();
+    }
+    if (isa<CallOpInterface>(nested)) {
+      nested->emitOpError("is of a function that cannot be inlined, and the "
+                          "device has none");
+      return WalkResult::interrupt();
+    }
+    return WalkResult::advance();
+  });
+  return failure(result.wasInterrupted());
+}
+
 LogicalResult Outliner::run(Block &block) {
   SmallVector<Operation *> serial;
   auto finish = [&]() -> LogicalResult {
@@ -246,36 +250,20 @@ LogicalResult Outliner::run(Block &block) {
     return outlineSerial(work);
   };
   for (Operation &op : llvm::make_early_inc_range(block)) {
-    if (isHost(&op)) {
-      // Sizes and places do not depend on what kernels compute: they come first.
-      bool moves =
-          !serial.empty() &&
-          (isa<memref::AllocOp>(op) || (isMemoryEffectFree(&op) &&
-                                        !op.hasTrait<OpTrait::IsTerminator>()));
-      if (moves && llvm::none_of(op.getOperands(), [&](Value operand) {
-            return llvm::is_contained(serial, operand.getDefiningOp());
-          })) {
-        op.moveBefore(serial.front());
-        continue;
-      }
-      if (moves) {
+    if (isHostWork(&op) && !isHostControl(&op)) {
+      if (!isPreparation(&op)) {
+        if (failed(finish()))
+          return failure();
+      } else if (usesAny(&op, [&](Value operand) {
+                   return llvm::is_contained(serial, operand.getDefiningOp());
+                 })) {
         serial.push_back(&op);
-        continue;
+      } else if (!serial.empty()) {
+        op.moveBefore(serial.front());
       }
-      if (failed(finish()))
-        return failure();
       continue;
     }
-    auto loop = dyn_cast<scf::ParallelOp>(op);
-    if (loop && loop.getInitVals().empty()) {
-      if (failed(finish()) || failed(outlineParallel(loop)))
-        return failure();
-      continue;
-    }
-    // Loops and branches of the host around launches.
-    bool launches = op.walk([](LaunchOp) { return WalkResult::interrupt(); })
-                        .wasInterrupted();
-    if (launches && isa<scf::ForOp, scf::IfOp>(op)) {
+    if (isHostControl(&op)) {
       if (failed(finish()))
         return failure();
       for (Region &region : op.getRegions())
@@ -284,7 +272,14 @@ LogicalResult Outliner::run(Block &block) {
             return failure();
       continue;
     }
-    serial.push_back(&op);
+    if (failed(verifyWork(&op)))
+      return failure();
+    if (!isParallelKernel(&op)) {
+      serial.push_back(&op);
+      continue;
+    }
+    if (failed(finish()) || failed(outlineParallel(cast<scf::ParallelOp>(op))))
+      return failure();
   }
   return finish();
 }

@@ -61,3 +61,41 @@ func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature 
   }
   return
 }
+
+// -----
+
+gpu.module @kernels {
+}
+func.func private @act(f32) -> f32
+func.func @call(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  scf.parallel (%i) = (%c0) to (%n) step (%c1) {
+    %v = memref.load %y[%i] : memref<?xf32>
+    // expected-error @+1 {{'func.call' op is of a function that cannot be inlined, and the device has none}}
+    %a = func.call @act(%v) : (f32) -> f32
+    memref.store %a, %y[%i] : memref<?xf32>
+    scf.reduce
+  }
+  return
+}
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+func.func @until(%y: memref<?xf32>, %s: memref<i1>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  // expected-error @+1 {{'scf.while' op launches kernels, but what it does next only the device knows}}
+  scf.while : () -> () {
+    %c = memref.load %s[] : memref<i1>
+    scf.condition(%c)
+  } do {
+    // expected-note @+1 {{launched here}}
+    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    scf.yield
+  }
+  return
+}

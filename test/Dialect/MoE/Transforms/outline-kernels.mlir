@@ -164,3 +164,31 @@ func.func @not_exported(%y: memref<f32>) {
   memref.store %z, %y[] : memref<f32>
   return
 }
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+
+// So does a loop whose end the host knows.
+// CHECK-LABEL: func.func @until(
+// CHECK:         scf.while
+// CHECK:           moe.launch @kernels::@k
+// CHECK:         return
+func.func @until(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %c1 = arith.constant 1 : index
+  %c2 = arith.constant 2 : index
+  %last = scf.while (%i = %n) : (index) -> index {
+    %more = arith.cmpi ugt, %i, %c1 : index
+    scf.condition(%more) %i : index
+  } do {
+  ^bb0(%i: index):
+    moe.launch @kernels::@k blocks(%i) outs(%y : memref<?xf32>)
+    %next = arith.divui %i, %c2 : index
+    scf.yield %next : index
+  }
+  return
+}

@@ -234,6 +234,20 @@ def MoECompactLaunches : Pass<"moe-compact-launches"> {
   let dependentDialects = ["::mlir::memref::MemRefDialect"];
 }
 
+def MoEScalarsToDevice : Pass<"moe-scalars-to-device", "::mlir::ModuleOp"> {
+  let summary = "Keep what kernels compute for other kernels on the device";
+  let description = [{
+    In exported functions on buffers, a number that `moe-outline-kernels` will
+    compute in one kernel (an element that is read, and what follows from it) and
+    use in another one is stored in a buffer by the first and loaded by the other:
+    the host cannot know it.
+  }];
+  let statistics = [
+    Statistic<"numStored", "stored", "numbers that kernels pass on">
+  ];
+  let dependentDialects = ["::mlir::memref::MemRefDialect"];
+}
+
 def MoEOutlineKernels : Pass<"moe-outline-kernels", "::mlir::ModuleOp"> {
   let summary = "Make kernels of what the device has to do without one";
   let description = [{
