@@ -6,9 +6,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "Lowering.h"
+#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
@@ -60,7 +63,10 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     if (failed(gpu.verify(getOperation())))
       return signalPassFailure();
     IRRewriter rewriter(&getContext());
-    gpu::GPUModuleOp kernels = findKernels(rewriter);
+    FailureOr<gpu::GPUModuleOp> kernels = findKernels(rewriter);
+    if (failed(kernels))
+      return signalPassFailure();
+    lowerBodies();
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
       // Kernels are made for tensors: what is on buffers already stays.
@@ -68,23 +74,57 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
           llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         work.push_back(op);
     });
-    DeviceLowering lowering{kernels, gpu, rewriter};
+    DeviceLowering lowering{*kernels, gpu, rewriter};
     for (Operation *op : work)
       lower(rewriter, lowering, op);
   }
 
   /// The module of the kernels, which may be there already.
-  gpu::GPUModuleOp findKernels(OpBuilder &b) {
-    auto modules = getOperation().getOps<gpu::GPUModuleOp>();
-    if (!modules.empty())
-      return *modules.begin();
-    b.setInsertionPointToStart(getOperation().getBody());
+  FailureOr<gpu::GPUModuleOp> findKernels(OpBuilder &b) {
+    ModuleOp module = getOperation();
     auto target = NVVM::NVVMTargetAttr::get(&getContext(), /*optLevel=*/3,
                                             "nvptx64-nvidia-cuda", arch);
-    getOperation()->setAttr(gpu::GPUDialect::getContainerModuleAttrName(),
-                            b.getUnitAttr());
-    return gpu::GPUModuleOp::create(b, getOperation().getLoc(), "kernels",
-                                    b.getArrayAttr(target));
+    SmallVector<gpu::GPUModuleOp> found(module.getOps<gpu::GPUModuleOp>());
+    if (found.size() > 1)
+      return found[1].emitError(
+          "expected one gpu.module, with all kernels of the "
+          "program, got another");
+    if (!found.empty()) {
+      if (!found[0].getTargetsAttr())
+        found[0].setTargetsAttr(b.getArrayAttr(target));
+      for (Attribute each : found[0].getTargetsAttr()) {
+        auto its = dyn_cast<NVVM::NVVMTargetAttr>(each);
+        if (!its || its.getChip() != arch)
+          return found[0].emitError("expected a gpu.module for '")
+                 << arch << "', got one for " << each;
+      }
+      return found[0];
+    }
+    module->setAttr(gpu::GPUDialect::getContainerModuleAttrName(),
+                    b.getUnitAttr());
+    auto kernels = gpu::GPUModuleOp::create(b, module.getLoc(), "kernels",
+                                            b.getArrayAttr(target));
+    // A layer may have the name; the table gives another one then.
+    SymbolTable(module).insert(kernels, module.getBody()->begin());
+    return kernels;
+  }
+
+  /// How many rows an expert has only the device knows, so the host can launch
+  /// nothing for what an expert's body does: it is part of the expert's kernel.
+  void lowerBodies() {
+    SmallVector<Operation *> inside;
+    getOperation()->walk([&](ExpertOp expert) {
+      expert.getBody().walk([&](Operation *op) {
+        if (isa<MoEDialect>(op->getDialect()) && !isa<YieldOp>(op) &&
+            !op->getParentOfType<GroupedMatmulOp>())
+          inside.push_back(op);
+      });
+    });
+    RewritePatternSet patterns(&getContext());
+    populateMoEToLinalgPatterns(patterns);
+    populateGroupedToLinalgPatterns(patterns);
+    if (!inside.empty())
+      (void)applyOpPatternsGreedily(inside, std::move(patterns));
   }
 
   void lower(IRRewriter &rewriter, DeviceLowering &lowering, Operation *op) {
@@ -95,8 +135,11 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
             .Case<GateOp, RouteOp, GroupedMatmulOp, GatherSumOp>(
                 [&](auto op) { return lowerToGPU(op, lowering, why); });
     if (failed(results)) {
+      auto function = op->getParentOfType<FunctionOpInterface>();
       remark::missed(op->getLoc(),
-                     remark::RemarkOpts::name("NoKernel").category("moe-gpu"))
+                     remark::RemarkOpts::name("NoKernel")
+                         .category("moe-gpu")
+                         .function(function ? function.getName() : ""))
           << "'" + op->getName().getStringRef().str() +
                  "' has no kernel of its own: " + why;
       ++numMissed;

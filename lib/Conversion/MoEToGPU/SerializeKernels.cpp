@@ -105,48 +105,50 @@ struct MoESerializeKernels
   }
 
   void runOnOperation() override {
-    SmallVector<gpu::GPUModuleOp> modules(
-        getOperation().getOps<gpu::GPUModuleOp>());
-    OpBuilder b(&getContext());
-    SmallVector<Attribute> images, described;
-    for (auto [number, kernels] : llvm::enumerate(modules)) {
-      StringRef arch = "sm_80";
-      if (ArrayAttr targets = kernels.getTargetsAttr())
-        for (Attribute attribute : targets)
-          if (auto target = dyn_cast<NVVM::NVVMTargetAttr>(attribute))
-            arch = target.getChip();
-      if (failed(GPUDescription{arch.str()}.verify(kernels)))
-        return signalPassFailure();
-      describe(b, kernels, described);
-      std::optional<std::string> ptx = toPTX(kernels, arch);
-      if (!ptx)
-        return signalPassFailure();
-      ptx->push_back('\0');
-      std::string symbol = "moe_image_" + std::to_string(number);
-      b.setInsertionPoint(kernels);
-      LLVM::GlobalOp::create(
-          b, kernels.getLoc(),
-          LLVM::LLVMArrayType::get(b.getI8Type(), ptx->size()),
-          /*isConstant=*/true, LLVM::Linkage::External, symbol,
-          b.getStringAttr(*ptx), /*alignment=*/16);
-      images.push_back(b.getDictionaryAttr({
-          b.getNamedAttr("format", b.getStringAttr("ptx")),
-          b.getNamedAttr("arch", b.getStringAttr(arch)),
-          b.getNamedAttr("symbol", b.getStringAttr(symbol)),
-          b.getNamedAttr("size", b.getI64IntegerAttr(ptx->size())),
-      }));
-      kernels.erase();
-    }
-    getOperation()->removeAttr(gpu::GPUDialect::getContainerModuleAttrName());
-    if (images.empty())
+    ModuleOp module = getOperation();
+    SmallVector<gpu::GPUModuleOp> modules(module.getOps<gpu::GPUModuleOp>());
+    module->removeAttr(gpu::GPUDialect::getContainerModuleAttrName());
+    if (modules.empty())
       return;
-    getOperation()->setAttr("moe.images", b.getArrayAttr(images));
-    getOperation()->setAttr("moe.kernels", b.getArrayAttr(described));
+    if (modules.size() > 1) {
+      modules[1].emitError("expected one gpu.module, with all kernels of the "
+                           "program, got another");
+      return signalPassFailure();
+    }
+    gpu::GPUModuleOp kernels = modules.front();
+    StringRef arch = "sm_80";
+    if (ArrayAttr targets = kernels.getTargetsAttr())
+      for (Attribute attribute : targets)
+        if (auto target = dyn_cast<NVVM::NVVMTargetAttr>(attribute))
+          arch = target.getChip();
+    if (failed(GPUDescription{arch.str()}.verify(kernels)))
+      return signalPassFailure();
+    std::optional<std::string> ptx = toPTX(kernels, arch);
+    if (!ptx)
+      return signalPassFailure();
+    ptx->push_back('\0');
+    OpBuilder b(&getContext());
+    auto image = LLVM::GlobalOp::create(
+        b, kernels.getLoc(),
+        LLVM::LLVMArrayType::get(b.getI8Type(), ptx->size()),
+        /*isConstant=*/true, LLVM::Linkage::External, "moe_image_0",
+        b.getStringAttr(*ptx), /*alignment=*/16);
+    // A layer may have the name; the table gives another one then.
+    SymbolTable(module).insert(image, Block::iterator(kernels));
+    Attribute described = b.getDictionaryAttr({
+        b.getNamedAttr("format", b.getStringAttr("ptx")),
+        b.getNamedAttr("arch", b.getStringAttr(arch)),
+        b.getNamedAttr("symbol", image.getSymNameAttr()),
+        b.getNamedAttr("size", b.getI64IntegerAttr(ptx->size())),
+    });
+    module->setAttr("moe.images", b.getArrayAttr(described));
+    module->setAttr("moe.kernels", describe(b, kernels));
+    kernels.erase();
   }
 
   /// What the runtime needs to know to start each kernel, in their order.
-  void describe(OpBuilder &b, gpu::GPUModuleOp kernels,
-                SmallVectorImpl<Attribute> &described) {
+  ArrayAttr describe(OpBuilder &b, gpu::GPUModuleOp kernels) {
+    SmallVector<Attribute> described;
     for (auto kernel : kernels.getOps<LLVM::LLVMFuncOp>()) {
       if (!kernel->hasAttr(gpu::GPUDialect::getKernelFuncAttrName()))
         continue;
@@ -167,6 +169,7 @@ struct MoESerializeKernels
                              NVVM::NVVMDialect::getClusterDimAttrName(), 1))),
       }));
     }
+    return b.getArrayAttr(described);
   }
 };
 } // namespace

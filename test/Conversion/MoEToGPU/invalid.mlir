@@ -8,7 +8,13 @@
 // CHECK: error: expected an architecture of sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, sm_120, got '[[ARCH]]'
 
 // Each of them is.
-// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_80 -convert-moe-to-gpu=arch=sm_86 -moe-tile-for-gpu=arch=sm_89 -convert-moe-to-gpu=arch=sm_90
-// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_100 -convert-moe-to-gpu=arch=sm_120
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_80 -convert-moe-to-gpu=arch=sm_86
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_89 -convert-moe-to-gpu=arch=sm_90
+// RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_100
+// RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_120
+
+// Kernels that are there already have to be for it.
+// RUN: not moe-opt %s -convert-moe-to-gpu=arch=sm_80 -convert-moe-to-gpu=arch=sm_90a 2>&1 | FileCheck %s --check-prefix=OTHER
+// OTHER: error: expected a gpu.module for 'sm_90a', got one for #nvvm.target<O = 3, chip = "sm_80">
 
 module {}

@@ -4,7 +4,7 @@
 
 // What no kernel fits stays what it is, and a remark says why.
 
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: experts choose tokens"
+// MISSED: NoKernel | Category:moe-gpu | Function=gates | Remark="'moe.gate' has no kernel of its own: experts choose tokens"
 // MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: scores over tokens"
 // MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: more than 1024 experts"
 // MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: too many choices of too many experts"
@@ -23,7 +23,7 @@ func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024x
 
 // -----
 
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: a capacity"
+// MISSED: NoKernel | Category:moe-gpu | Function=routes | Remark="'moe.route' has no kernel of its own: a capacity"
 // MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: more than 4096 experts"
 // CHECK-LABEL:   func.func @routes(
 // CHECK-COUNT-2:   moe.route
