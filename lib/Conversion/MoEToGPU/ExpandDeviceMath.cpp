@@ -61,6 +61,20 @@ struct ExpandExp : OpRewritePattern<math::ExpOp> {
   }
 };
 
+/// What `to [min, max]` says, and the lowering to SPIR-V; upstream's expansion has
+/// the bounds the other way round.
+struct ExpandClamp : OpRewritePattern<math::ClampFOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  LogicalResult matchAndRewrite(math::ClampFOp op,
+                                PatternRewriter &rewriter) const override {
+    Value held = arith::MaximumFOp::create(rewriter, op.getLoc(),
+                                           op.getValue(), op.getMin());
+    rewriter.replaceOpWithNewOp<arith::MinimumFOp>(op, held, op.getMax());
+    return success();
+  }
+};
+
 /// Functions that the code generator has an instruction for.
 template <typename OpT> struct ToIntrinsic : OpRewritePattern<OpT> {
   ToIntrinsic(MLIRContext *context, StringRef name)
@@ -87,7 +101,8 @@ struct MoEExpandDeviceMath
         patterns, [](StringRef name) { return name != "math.exp"; });
     math::populateExpansionPatterns(
         patterns,
-        {"powf", "fpowi", "exp2", "rsqrt", "tan", "cosh", "clampf"});
+        {"powf", "fpowi", "exp2", "rsqrt", "tan", "cosh"});
+    patterns.add<ExpandClamp>(&getContext());
     patterns.add<ToIntrinsic<math::FmaOp>>(&getContext(), "llvm.fma");
     patterns.add<ToIntrinsic<math::AbsFOp>>(&getContext(), "llvm.fabs");
     patterns.add<ToIntrinsic<math::SqrtOp>>(&getContext(), "llvm.sqrt");
