@@ -5,17 +5,30 @@ What runs them is test_layers_gpu; this needs NVIDIA's assembler alone, no GPU.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import layers
 import pytest
 import test_grouped_ops_gpu
 
-PTXAS = shutil.which("ptxas") or next(
-    (p for p in ("/usr/local/cuda/bin/ptxas",) if os.access(p, os.X_OK)), None)
+
+def find_tool(name):
+    """A tool of the CUDA Toolkit, which Triton has a copy of."""
+    places = [Path("/usr/local/cuda/bin")]
+    if triton := importlib.util.find_spec("triton"):
+        places += [Path(p) / "backends" / "nvidia" / "bin"
+                   for p in triton.submodule_search_locations or ()]
+    return shutil.which(name) or next(
+        (str(p / name) for p in places if os.access(p / name, os.X_OK)), None)
+
+
+PTXAS = find_tool("ptxas")
+NVDISASM = find_tool("nvdisasm")
 
 # What the driver may be asked to compile the code of sm_80 for.
 LATER = ["sm_89", "sm_90", "sm_100", "sm_120"]
@@ -83,3 +96,26 @@ def test_split_sums_assemble(name, tmp_path):
     registers, warnings = assemble(ptx, "sm_90a", tmp_path)
     assert not warnings and all(found[1:] == (0, 0, 0) for found in registers.values())
     assert "reqnctapercluster" in ptx
+
+
+def machine_code(cubin):
+    """The instructions of each kernel."""
+    done = subprocess.run([NVDISASM, cubin], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    parts = re.split(r"^\s*\.section\s+\.text\.(\w+),.*$", done.stdout, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+@pytest.mark.skipif(NVDISASM is None, reason="there is no nvdisasm, neither of the CUDA "
+                    "Toolkit nor of Triton")
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_products_use_tensor_cores(name, target, tmp_path):
+    """In the machine code, too: ptxas may have an instruction emulated."""
+    assemble(ptx_of(layers.text(name, "bf16"), target), target, tmp_path)
+    products = {kernel: code for kernel, code in machine_code(tmp_path / "kernels.cubin").items()
+                if kernel.startswith("grouped_matmul")}
+    instruction = "HGMMA" if target == "sm_90a" else "HMMA"
+    assert products
+    for kernel, code in products.items():
+        assert re.search(rf"\b{instruction}\.", code), f"{kernel} has no {instruction}"

@@ -92,6 +92,16 @@ gpu.module @kernels {
     %8 = math.copysign %7, %x : f32
     llvm.return %8 : f32
   }
+  // The lower bound first, also of f64.
+  // CHECK-LABEL: llvm.func @clamp(
+  // CHECK-SAME:    %[[X:.*]]: f64, %[[LOW:.*]]: f64, %[[HIGH:.*]]: f64)
+  // CHECK-NEXT:    %[[MORE:.*]] = arith.maximumf %[[X]], %[[LOW]]
+  // CHECK-NEXT:    %[[HELD:.*]] = arith.minimumf %[[MORE]], %[[HIGH]]
+  // CHECK-NEXT:    llvm.return %[[HELD]]
+  llvm.func @clamp(%x: f64, %low: f64, %high: f64) -> f64 {
+    %y = math.clampf %x to [%low, %high] : f64
+    llvm.return %y : f64
+  }
   // CHECK-LABEL: llvm.func @double(
   // CHECK:         llvm.call_intrinsic "llvm.sqrt"({{.*}}) : (f64) -> f64
   // CHECK-NOT:     math.
