@@ -233,7 +233,6 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     }
     return chosen;
   };
-  // One choice for each power of two, at its beginning.
   SmallVector<Attribute> ranges;
   auto add = [&](int64_t first, int64_t last, const TileVariant &variant) {
     ranges.push_back(TileRangeAttr::get(
@@ -244,7 +243,36 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
             boundOfPadding(bound, experts, variant.getGranularity())),
         variant.ragged));
   };
+  auto finish = [&] {
+    return DispatchPlanAttr::get(
+        context, experts, dispatch.getTopK(), AffineMapAttr::get(bound),
+        AffineMapAttr::get(boundOfFullest(dispatch)),
+        overflowPolicy(dispatch, max), ArrayAttr::get(context, ranges));
+  };
   int64_t first = min;
+  if (target.byMeanRows) {
+    auto fits = [&](int64_t tokens, const TileVariant &variant) {
+      std::optional<int64_t> rows = evaluateBound(bound, tokens);
+      return rows && llvm::divideCeilSigned(*rows, experts) <= variant.rows;
+    };
+    for (const TileVariant &variant : target.variants) {
+      bool largest = &variant == &target.variants.back();
+      // The last T of the variant is between these.
+      int64_t low = first - 1, high = max;
+      while (low < high && !largest) {
+        int64_t middle = low + (high - low + 1) / 2;
+        if (fits(middle, variant))
+          low = middle;
+        else
+          high = middle - 1;
+      }
+      if (first <= high)
+        add(first, high, variant);
+      first = std::max(first, high + 1);
+    }
+    return finish();
+  }
+  // One choice for each power of two, at its beginning.
   const TileVariant *current = best(min);
   for (int64_t tokens = 1; tokens > 0 && tokens <= max; tokens *= 2) {
     if (tokens <= min)
@@ -257,10 +285,7 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     current = next;
   }
   add(first, max, *current);
-  return DispatchPlanAttr::get(
-      context, experts, dispatch.getTopK(), AffineMapAttr::get(bound),
-      AffineMapAttr::get(boundOfFullest(dispatch)),
-      overflowPolicy(dispatch, max), ArrayAttr::get(context, ranges));
+  return finish();
 }
 
 FailureOr<std::pair<int64_t, int64_t>>

@@ -22,11 +22,12 @@ using namespace mlir::moe;
 PlanReport::PlanReport(
     func::FuncOp function, const FunctionCost &cost,
     ArrayRef<RowDistribution> rows, StringRef imbalance,
-    const PlanTarget &target,
+    const PlanTarget &target, Launches launches,
     const std::function<std::optional<int64_t>(int64_t)> &workspace)
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>("moe.plan")), cost(cost),
-      rows(rows), target(target), workspace(workspace) {
+      rows(rows), target(target), launches(std::move(launches)),
+      workspace(workspace) {
   // Both ends, where a variant begins, and some powers of two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
   for (int64_t each = 1; each <= 65536; each *= 16)
@@ -130,8 +131,19 @@ void PlanReport::print(llvm::raw_ostream &os) const {
   os << "  parameters         " << cost.weights() << ", activated by a token "
      << cost.activatedWeights() << "\n"
      << "  imbalance          " << imbalance << "\n"
-     << "  target             " << shortly(target.flops) << " flop/s, "
-     << shortly(target.bandwidth) << " byte/s\n";
+     << "  target             "
+     << (target.machine.empty() ? "" : target.machine + ", ")
+     << shortly(target.flops) << " flop/s, " << shortly(target.bandwidth)
+     << " byte/s\n";
+  if (!launches.empty()) {
+    os << "  launches          ";
+    for (const auto &[kernel, count] : launches) {
+      os << " " << kernel;
+      if (count > 1)
+        os << " x" << count;
+    }
+    os << "\n";
+  }
   for (auto [index, each] : llvm::enumerate(cost.dispatches)) {
     auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
     os << "  dispatch " << index << ": " << its.getExperts()
@@ -230,7 +242,8 @@ llvm::json::Object PlanReport::toJSON() const {
                {"workspace_bytes", numberToJSON(point.workspace)},
                {"dispatches", std::move(ofDispatches)}});
   }
-  return Object{
+  Object machine{{"flops", target.flops}, {"bandwidth", target.bandwidth}};
+  Object report{
       {"name", name},
       {"tokens", Object{{"min", plan.getMin()}, {"max", plan.getMax()}}},
       {"chunk", plan.getChunk()},
@@ -238,8 +251,15 @@ llvm::json::Object PlanReport::toJSON() const {
       {"weights", cost.weights()},
       {"activated_weights", cost.activatedWeights()},
       {"imbalance", imbalance},
-      {"target",
-       Object{{"flops", target.flops}, {"bandwidth", target.bandwidth}}},
       {"dispatches", std::move(dispatches)},
       {"at", std::move(atTokens)}};
+  if (!target.machine.empty())
+    machine["machine"] = target.machine;
+  report["target"] = std::move(machine);
+  Array kernels;
+  for (const auto &[kernel, count] : launches)
+    kernels.push_back(Object{{"kernel", kernel}, {"count", count}});
+  if (!kernels.empty())
+    report["launches"] = std::move(kernels);
+  return report;
 }

@@ -65,7 +65,7 @@ lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline,
   auto module = parseSourceFile<ModuleOp>(sources, &context);
   if (!module || failed(moe::runPipeline(*module, pipeline, target)))
     return llvm::createStringError(llvm::StringRef(messages).rtrim());
-  return std::move(module);
+  return module;
 }
 
 static llvm::Expected<std::unique_ptr<moe_jit_s>>

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/InitAll.h"
 #include "moe/Target/Target.h"
 
@@ -12,6 +13,8 @@
 #include "mlir/Pass/PassRegistry.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/TargetParser/Triple.h"
+
+#include <map>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -40,15 +43,50 @@ std::string mlir::moe::resolvePipeline(llvm::StringRef name,
   return name.str();
 }
 
-llvm::SmallVector<std::string> mlir::moe::variantsOf(llvm::StringRef pipeline) {
+/// The tiles of grouped products, by the name of their instructions.
+static FailureOr<llvm::SmallVector<std::string>>
+tilesOf(ModuleOp module, llvm::StringRef arch) {
+  OwningOpRef<ModuleOp> copy = module.clone();
+  PassManager manager(module.getContext());
+  if (failed(parsePassPipeline(
+          ("inline,canonicalize,cse,moe-fuse,moe-tile-for-gpu{arch=" + arch + "}")
+              .str(),
+          manager, llvm::nulls())) ||
+      failed(manager.run(*copy)))
+    return failure();
+  std::map<int64_t, std::string> byRows;
+  copy->walk([&](GroupedMatmulOp op) {
+    auto tiles = op->getAttrOfType<ArrayAttr>("moe.tiles");
+    if (!op.getOffsets() || !tiles)
+      return;
+    for (auto tile : tiles.getAsRange<TileAttr>())
+      byRows[tile.getRows()] = stringifyMatrixUnit(tile.getUnit()).str();
+  });
+  llvm::SmallVector<std::string> variants;
+  for (const auto &[rows, unit] : byRows) {
+    std::string number = std::to_string(rows);
+    variants.push_back(unit + "_" + number + ":" + number);
+  }
+  return variants;
+}
+
+FailureOr<llvm::SmallVector<std::string>>
+mlir::moe::variantsOf(llvm::StringRef pipeline, const TargetDescription &target,
+                      ModuleOp module) {
+  using Names = llvm::SmallVector<std::string>;
+  // Loops over each row by itself.
+  Names loops = {"loops:1"};
+  if (!target.device.empty()) {
+    FailureOr<Names> tiles = tilesOf(module, target.device);
+    if (failed(tiles))
+      return failure();
+    return tiles->empty() ? loops : *tiles;
+  }
   // Kernels of each height up to that of the largest that a plan asks for.
   if (pipeline == "moe-cpu")
-    return {"rows1:1:ragged", "rows2:2:ragged", "rows4:4:ragged",
-            "rows6:6:ragged"};
-  // Loops over each row by itself.
-  if (pipeline == "moe-reference")
-    return {"loops:1"};
-  return {};
+    return Names{"rows1:1:ragged", "rows2:2:ragged", "rows4:4:ragged",
+                 "rows6:6:ragged"};
+  return pipeline == "moe-reference" ? loops : Names();
 }
 
 LogicalResult mlir::moe::runPipeline(ModuleOp module,

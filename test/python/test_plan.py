@@ -7,9 +7,11 @@ import math
 import subprocess
 
 import data
+import gpu
 import layers
 import numpy as np
 import pytest
+from moe import _dlpack
 from layers import E, H, I
 from test_layers_cpu import ALL, PER_TOKEN, bits, layer, module
 
@@ -23,11 +25,11 @@ def needs_compiler(compiled):
     pass
 
 
-def plan(name: str, *options: str) -> dict:
+def plan(name: str, *options: str, dtype: str = "f32") -> dict:
     import moe
 
     done = subprocess.run([moe.find_compiler(), "-", "--emit=plan-json", *options],
-                          input=layers.text(name), text=True, capture_output=True)
+                          input=layers.text(name, dtype), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["format"] == 1
@@ -51,6 +53,34 @@ def test_workspace_is_that_of_the_runtime(name):
     compiled = moe.compile(layers.text(name), options=options).layer(data.weights_of(name))
     for point in plan(name, *options)["at"]:
         assert point["workspace_bytes"] == compiled.workspace_bytes(point["tokens"])
+
+
+@pytest.mark.parametrize("limit", [[], ["--memory-limit=64KiB"]])
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3"])
+def test_workspace_of_a_device(name, limit):
+    """As many bytes as the plan says are asked for, are enough, and no other is written."""
+    import moe
+
+    if gpu.find_driver() is None:
+        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+    gpu.driver()
+    options = ["--target=sm_80", f"--tokens=0:{LARGEST}", *limit]
+    compiled = moe.compile(layers.text(name, "bf16"), target="sm_80", device="cuda",
+                           options=options[1:])
+    weights = data.weights_of(name, "bf16")
+    layer = compiled.layer({key: gpu.upload(array) for key, array in weights.items()})
+    inputs = data.inputs_of(name, LARGEST, "bf16")
+    for point in plan(name, *options, dtype="bf16")["at"]:
+        tokens, size = point["tokens"], point["workspace_bytes"]
+        assert size == layer.workspace_bytes(tokens)
+        around = gpu.upload(np.full(size + 512, 0xA5, np.uint8))
+        workspace = _dlpack.Tensor(around.dl.data + 256, around.dtype, [size], None, around,
+                                   (_dlpack.CUDA, 0))
+        out = gpu.empty("bf16", [tokens, H])
+        some = {key: gpu.upload(array[:tokens]) for key, array in inputs.items()}
+        layer(out=out, workspace=workspace, **some)
+        left = gpu.download(around)
+        assert (left[:256] == 0xA5).all() and (left[256 + size:] == 0xA5).all()
 
 
 @pytest.mark.parametrize("name, dtype", [(name, "f32") for name in CHUNKED] + [

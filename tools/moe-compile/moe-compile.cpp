@@ -185,13 +185,18 @@ static bool wantsPlan() {
 /// Plan the layer; `report` gets what --emit=plan shows.
 static LogicalResult plan(ModuleOp module, const moe::TargetDescription &target,
                           llvm::raw_ostream &report) {
+  auto variants = moe::variantsOf(pipeline, target, module);
+  if (failed(variants))
+    return failure();
   moe::MoEPlanCapacityOptions options;
   options.tokens = tokens;
   options.memoryLimit = memoryLimit;
   options.imbalance = imbalance;
   options.flops = flops;
   options.bandwidth = bandwidth;
-  options.variants = moe::variantsOf(pipeline);
+  options.variants = *variants;
+  options.byMeanRows = !target.device.empty();
+  options.machine = target.device;
   // By convention, a pipeline as far as the workspace.
   options.lowering = moe::resolvePipeline(pipeline + "-to-buffers", target);
   options.print = emit == Emit::Plan       ? "text"
@@ -233,23 +238,21 @@ static int compile(ModuleOp module) {
     return fail(llvm::createStringError(
         "expected one target for what --emit says, got " +
         llvm::Twine(targets->size()) + "; only an artifact has several"));
-  if (wantsPlan()) {
-    // What is planned holds for every target; the report is of the first.
+  if (emit == Emit::Plan || emit == Emit::PlanJSON || emit == Emit::MLIR) {
     std::string report;
     llvm::raw_string_ostream stream(report);
     if (failed(plan(module, targets->front(), stream)))
       return 1;
-    if (emit == Emit::Plan || emit == Emit::PlanJSON)
-      return write(report);
-    if (emit == Emit::MLIR)
-      return write(print(module));
+    return write(emit == Emit::MLIR ? print(module) : report);
   }
 
-  // A pipeline may ask for the target, so each has a module of its own.
+  // A plan and a pipeline may ask for the target: each has a module of its own.
   llvm::SmallVector<OwningOpRef<ModuleOp>> modules;
   llvm::SmallVector<moe::Variant> variants;
   for (auto [i, target] : llvm::enumerate(*targets)) {
     modules.push_back(module.clone());
+    if (wantsPlan() && failed(plan(*modules.back(), target, llvm::nulls())))
+      return 1;
     if (failed(moe::runPipeline(*modules.back(), pipeline, target)))
       return 1;
     variants.push_back(

@@ -30,6 +30,11 @@ struct PlanTarget {
   double flops = 1e12, bandwidth = 1e11;
   /// Smallest tiles first.
   std::vector<TileVariant> variants;
+  /// Whether kernels take the first variant whose tiles hold the rows that an expert
+  /// has on average, instead of the one that takes the shortest time.
+  bool byMeanRows = false;
+  /// Its name; empty where nothing depends on it.
+  std::string machine;
 };
 
 //===----------------------------------------------------------------------===//

@@ -20,10 +20,13 @@ namespace mlir::moe {
 /// What a function with a plan costs, at several T.
 class PlanReport {
 public:
+  /// Kernels of a GPU by name, with how often each is launched.
+  using Launches = std::vector<std::pair<std::string, int64_t>>;
+
   /// `workspace` gives the bytes for T, none above 64 bits.
   PlanReport(func::FuncOp function, const FunctionCost &cost,
              ArrayRef<RowDistribution> rows, StringRef imbalance,
-             const PlanTarget &target,
+             const PlanTarget &target, Launches launches,
              const std::function<std::optional<int64_t>(int64_t)> &workspace);
 
   void print(llvm::raw_ostream &os) const;
@@ -55,6 +58,7 @@ private:
   const FunctionCost &cost;
   ArrayRef<RowDistribution> rows;
   const PlanTarget &target;
+  Launches launches;
   std::function<std::optional<int64_t>(int64_t)> workspace;
   std::vector<Point> points;
 };

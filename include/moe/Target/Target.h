@@ -50,8 +50,11 @@ std::string resolvePipeline(llvm::StringRef name,
                             const TargetDescription &target);
 
 /// The kernel variants of a pipeline, as `moe-plan-capacity` takes them; none
-/// where it does not say which it has.
-llvm::SmallVector<std::string> variantsOf(llvm::StringRef pipeline);
+/// where it does not say which it has. For a GPU they are those that it chooses for
+/// the products of `module`.
+FailureOr<llvm::SmallVector<std::string>>
+variantsOf(llvm::StringRef pipeline, const TargetDescription &target,
+           ModuleOp module);
 
 /// Run a pipeline, by the name that moe-opt knows it under or as a list of
 /// passes, on a module, as `resolvePipeline` has it. Diagnostics go to the

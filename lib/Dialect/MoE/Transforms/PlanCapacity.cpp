@@ -9,6 +9,7 @@
 #include "moe/Analysis/PlanReport.h"
 #include "moe/Analysis/TokenFunction.h"
 #include "moe/Analysis/TokenIndependence.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -66,6 +67,8 @@ public:
   LogicalResult refresh();
   /// Bytes for T, none above 64 bits.
   std::optional<int64_t> bytes(func::FuncOp function, int64_t tokens);
+  /// Kernels of a GPU that a call starts, in their order.
+  PlanReport::Launches launches(func::FuncOp function);
 
 private:
   void reset() {
@@ -143,7 +146,7 @@ LogicalResult MoEPlanCapacity::readOptions() {
     return fail(llvm::toString(parsed.takeError()));
   model = std::move(*parsed);
 
-  target = {flops, bandwidth, {}};
+  target = {flops, bandwidth, {}, byMeanRows, machine};
   for (double rate : {target.flops, target.bandwidth})
     if (!(rate > 0) || std::isinf(rate))
       return fail("expected rates of flops and bandwidth above 0, got " +
@@ -190,6 +193,14 @@ std::optional<int64_t> WorkspaceProbe::bytes(func::FuncOp function,
   TokenFunction at(workspace.getArgument(0), tokens);
   return at.evaluate(
       workspace.getBody().front().getTerminator()->getOperand(0));
+}
+
+PlanReport::Launches WorkspaceProbe::launches(func::FuncOp function) {
+  llvm::MapVector<StringRef, int64_t> counts;
+  copy.lookupSymbol<func::FuncOp>(function.getName()).walk([&](LaunchOp op) {
+    ++counts[op.getKernel().getLeafReference().getValue()];
+  });
+  return PlanReport::Launches(counts.begin(), counts.end());
 }
 
 //===----------------------------------------------------------------------===//
@@ -327,6 +338,7 @@ void MoEPlanCapacity::printReports(ArrayRef<Planned> all,
   for (const Planned &planned : all) {
     PlanReport text(
         planned.function, planned.cost, planned.rows, model.getName(), target,
+        probe.launches(planned.function),
         [&](int64_t tokens) { return probe.bytes(planned.function, tokens); });
     if (print == "text")
       text.print(os);

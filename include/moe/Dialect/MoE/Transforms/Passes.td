@@ -44,9 +44,15 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
     ListOption<"variants", "variants", "std::string",
                "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
                "where the last tile of an expert is not padded">,
+    Option<"byMeanRows", "by-mean-rows", "bool", "false",
+           "whether kernels take the variant with the fewest rows that hold an "
+           "expert's on average, as those for a GPU do, instead of the one of the "
+           "shortest time">,
     Option<"lowering", "lowering", "std::string",
            "\"moe-reference-to-buffers\"",
            "pipeline that makes the workspace">,
+    Option<"machine", "machine", "std::string", "\"\"",
+           "what the plan is for, by the name that the report gives it">,
     Option<"print", "print", "std::string", "\"\"", "text or json">
   ];
   let dependentDialects = ["::mlir::moe::MoEDialect"];
