@@ -168,6 +168,18 @@ Value GPUBuilder::numBlocks() {
 Value GPUBuilder::warp() { return shuffle(shiftRight(thread(), 5), i32(0)); }
 void GPUBuilder::barrier() { NVVM::BarrierOp::create(*this); }
 
+void GPUBuilder::arriveCluster() {
+  NVVM::ClusterArriveOp::create(*this, getUnitAttr());
+}
+void GPUBuilder::waitCluster() {
+  NVVM::ClusterWaitOp::create(*this, getUnitAttr());
+}
+Value GPUBuilder::inBlock(Value pointer, Value number) {
+  auto type = LLVM::LLVMPointerType::get(
+      getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
+  return NVVM::MapaOp::create(*this, type, pointer, number);
+}
+
 static Value shuffleBy(GPUBuilder &b, Value value, Value by, int64_t clamp,
                        NVVM::ShflKind kind) {
   Type type = value.getType();

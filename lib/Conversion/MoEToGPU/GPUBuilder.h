@@ -104,6 +104,14 @@ public:
   /// The number of the warp, the same register in all of its threads.
   Value warp();
   void barrier();
+  /// The number of the block in its cluster of `size` blocks.
+  Value blockInCluster(int64_t size) { return rem(block(), size); }
+  /// A barrier of the cluster, in two halves; what came before the first of all
+  /// threads is seen after the second.
+  void arriveCluster();
+  void waitCluster();
+  /// Where shared memory at `pointer` is in block `number` of the cluster.
+  Value inBlock(Value pointer, Value number);
   /// Value of the lane whose number differs in the bits of `mask`.
   Value shuffleXor(Value value, int64_t mask);
   Value shuffle(Value value, Value lane);

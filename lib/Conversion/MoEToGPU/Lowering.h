@@ -29,6 +29,10 @@ Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                    std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 
+/// The kernel that places the choices which blocks have counted: ids and counts;
+/// tokens, offsets and positions; choices, rows and choices of a block.
+LLVM::LLVMFuncOp buildPlaceKernel(RouteOp op, DeviceLowering &lowering);
+
 /// Attribute of a `moe.grouped_matmul`: the tiles to make kernels for, an array of
 /// `#moe.tile`, those with fewer rows first.
 inline constexpr llvm::StringLiteral tilesAttr = "moe.tiles";

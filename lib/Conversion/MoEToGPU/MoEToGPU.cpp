@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Lowering.h"
+#include "RouterKernel.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -36,6 +36,10 @@ int64_t GPUDescription::getSharedBytes() const {
   // 227 KiB on sm_90; of the others, sm_86, sm_89 and sm_120 have least, 99 KiB,
   // and the driver may run the code of sm_80 on any of them.
   return (hasWgmma() ? 227 : 99) * 1024;
+}
+
+bool GPUDescription::hasClusters() const {
+  return !llvm::is_contained({"sm_80", "sm_86", "sm_89"}, StringRef(arch));
 }
 
 SmallVector<Value> mlir::moe::launch(DeviceLowering &lowering, Location loc,
@@ -75,8 +79,35 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
         work.push_back(op);
     });
     DeviceLowering lowering{*kernels, gpu, rewriter};
+    lowerRouters(rewriter, lowering, work);
     for (Operation *op : work)
       lower(rewriter, lowering, op);
+  }
+
+  /// Replace what a router consists of as a whole, and take it out of `work`.
+  void lowerRouters(IRRewriter &rewriter, DeviceLowering &lowering,
+                    SmallVector<Operation *> &work) {
+    llvm::SmallPtrSet<Operation *, 8> done;
+    for (Operation *op : work) {
+      auto gate = dyn_cast<GateOp>(op);
+      std::optional<Router> router =
+          gate ? findRouter(gate, lowering) : std::nullopt;
+      if (!router)
+        continue;
+      rewriter.setInsertionPoint(gate);
+      SmallVector<Value> results = lowerToGPU(*router, lowering);
+      for (Operation *part :
+           {router->route.getOperation(), gate.getOperation(),
+            router->product.getOperation()})
+        if (part)
+          done.insert(part);
+      if (router->route)
+        rewriter.replaceOp(router->route, ArrayRef(results).drop_front(2));
+      rewriter.replaceOp(gate, ArrayRef(results).take_front(2));
+      rewriter.eraseOp(router->product);
+    }
+    numLowered += done.size();
+    llvm::erase_if(work, [&](Operation *op) { return done.contains(op); });
   }
 
   /// The module of the kernels, which may be there already.

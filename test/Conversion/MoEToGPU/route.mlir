@@ -9,24 +9,21 @@
 // CHECK:           llvm.store %c0_i32
 // CHECK:         nvvm.barrier
 // CHECK:         %[[FIRST:.*]] = arith.muli %[[BLOCK:.*]], %c2048_i32
-// CHECK:         scf.for %[[I:.*]] = %{{.*}} to %c2048_i32 step %c256_i32
-// CHECK-NEXT:      %[[NUMBER:.*]] = arith.addi %[[FIRST]], %[[I]]
-// CHECK-NEXT:      %[[IN:.*]] = arith.cmpi slt, %[[NUMBER]], %[[TOTAL]]
-// CHECK-NEXT:      %[[EXPERT:.*]] = scf.if %[[IN]] -> (i32) {
-// CHECK-NEXT:        %[[P:.*]] = llvm.getelementptr %[[IDS]][%[[NUMBER]]]
-// CHECK-NEXT:        %[[ID:.*]] = llvm.load %[[P]]
-// CHECK-NEXT:        %[[VALID:.*]] = arith.cmpi ult, %[[ID]], %c8_i32
-// CHECK-NEXT:        %[[OF:.*]] = arith.select %[[VALID]], %[[ID]], %c8_i32
-// CHECK-NEXT:        scf.yield %[[OF]]
-// CHECK-NEXT:      } else {
-// CHECK-NEXT:        scf.yield %c8_i32
+// CHECK-NEXT:    %[[REST:.*]] = arith.subi %[[TOTAL]], %[[FIRST]]
+// CHECK-NEXT:    %[[OWN:.*]] = arith.minsi %[[REST]], %c2048_i32
+// CHECK-NEXT:    %[[END:.*]] = arith.addi %[[FIRST]], %[[OWN]]
+// CHECK:         scf.for %[[NUMBER:.*]] = %{{.*}} to %[[END]] step %c256_i32
+// CHECK-NEXT:      %[[P:.*]] = llvm.getelementptr %[[IDS]][%[[NUMBER]]]
+// CHECK-NEXT:      %[[ID:.*]] = llvm.load %[[P]]
+// CHECK-NEXT:      %[[VALID:.*]] = arith.cmpi ult, %[[ID]], %c8_i32
+// CHECK-NEXT:      %[[OF:.*]] = arith.select %[[VALID]], %[[ID]], %c8_i32
 // CHECK:           llvm.atomicrmw add %{{.*}}, %c1_i32 monotonic : !llvm.ptr<3>, i32
 // CHECK:         nvvm.barrier
 // CHECK:         %[[ROW:.*]] = arith.muli %[[BLOCK]], %c8_i32
 // CHECK:         llvm.store %{{.*}}, %{{.*}} : i32, !llvm.ptr<1>
 
 // The second adds up what is before its chunk, or counts where there is one chunk.
-// CHECK:       llvm.func @route_place(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
+// CHECK:       llvm.func @route_place(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32, %[[CHUNK:[a-z0-9]+]]: i32)
 // CHECK-SAME:    moe.shared_bytes = 8264 : i64
 // CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
@@ -46,6 +43,7 @@
 // CHECK:         llvm.getelementptr %[[OFFSETS]][8]
 // CHECK:         nvvm.barrier
 // Among 32 choices those of one expert are in order of their lanes.
+// CHECK:         arith.muli %[[BLOCK]], %[[CHUNK]]
 // CHECK:         %[[LOWER:.*]] = nvvm.read.ptx.sreg.lanemask.lt
 // CHECK:         scf.for
 // CHECK:           %[[SAME:.*]] = nvvm.match.sync any
@@ -80,7 +78,7 @@
 // CHECK:         %[[TOTAL:.*]] = arith.index_cast %[[CHOICES]] : index to i32
 // CHECK:         %[[COUNTS:.*]] = moe.launch @kernels::@route_count blocks(%[[COUNTING]]) ins(%[[I]] : tensor<?x3xi32>) outs(%[[EMPTY]] : tensor<?x8xi32>) scalars(%[[TOTAL]] : i32)
 // CHECK:         %[[PLACING:.*]] = arith.maxui %[[CHUNKS]], %c1
-// CHECK:         %[[R:.*]]:3 = moe.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[I]], %[[COUNTS]] : {{.*}}) outs(%{{.*}} : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) scalars(%[[TOTAL]], %[[TOTAL]] : i32, i32)
+// CHECK:         %[[R:.*]]:3 = moe.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[I]], %[[COUNTS]] : {{.*}}) outs(%{{.*}} : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) scalars(%[[TOTAL]], %[[TOTAL]], %c2048_i32 : i32, i32, i32)
 // CHECK-NEXT:    return %[[R]]#0, %[[R]]#1, %[[R]]#2
 func.func @route(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
   %n, %o, %p = moe.route %i experts(8) : tensor<?x3xi32>
@@ -108,7 +106,7 @@ func.func @some_choices(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, t
 // CHECK-LABEL: func.func @static(
 // CHECK:         %[[EMPTY:.*]] = tensor.empty() : tensor<3x4xi32>
 // CHECK:         moe.launch @kernels::@route_count blocks(%c3) ins(%{{.*}} : tensor<3000x2xi32>) outs(%[[EMPTY]] : tensor<3x4xi32>) scalars(%c6000_i32 : i32)
-// CHECK:         moe.launch @kernels::@route_place blocks(%c3) {{.*}} outs(%{{.*}} : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) scalars(%c6000_i32, %c6000_i32 : i32, i32)
+// CHECK:         moe.launch @kernels::@route_place blocks(%c3) {{.*}} outs(%{{.*}} : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) scalars(%c6000_i32, %c6000_i32, %c2048_i32 : i32, i32, i32)
 func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) {
   %n, %o, %p = moe.route %i experts(4) : tensor<3000x2xi32>
   return %n, %o, %p : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>

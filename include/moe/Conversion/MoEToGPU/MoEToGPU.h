@@ -20,6 +20,8 @@ struct GPUDescription {
   /// Bytes of shared memory that a block can have.
   int64_t getSharedBytes() const;
   bool hasWgmma() const { return arch == "sm_90a"; }
+  /// Whether blocks of a cluster can write to each other's shared memory.
+  bool hasClusters() const;
   /// Refuse what no kernel can be made for, as an error at `op`.
   LogicalResult verify(Operation *op) const;
 };

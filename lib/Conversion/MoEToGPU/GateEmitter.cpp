@@ -1,0 +1,431 @@
+//===- GateEmitter.cpp - The gate of one token ----------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GateEmitter.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+using Row = GateEmitter::Row;
+
+/// Steps of the selection that are worth unrolling: beyond, ptxas takes minutes.
+static constexpr int64_t mostSteps = 1024;
+static constexpr int64_t mostExperts = 1024;
+
+static int64_t slotsOf(int64_t columns) {
+  return llvm::divideCeil(columns, GPUBuilder::warpSize);
+}
+
+GateEmitter::GateEmitter(GateOp op, GPUBuilder &b)
+    : op(op), b(b), experts(op.getNumExperts()), topK(op.getTopK()),
+      scoreType(op.getScoreElementType()), lane(b.lane()) {}
+
+SmallVector<Value> GateEmitter::inputs(GateOp op) {
+  SmallVector<Value> inputs;
+  for (Value optional : {Value(op.getBias()), Value(op.getNoise()),
+                         Value(op.getGivenIds())})
+    if (optional)
+      inputs.push_back(optional);
+  return inputs;
+}
+
+void GateEmitter::setPointers(ValueRange pointers) {
+  unsigned next = 0;
+  bias = op.getBias() ? pointers[next++] : Value();
+  noise = op.getNoise() ? pointers[next++] : Value();
+  givenIds = op.getGivenIds() ? pointers[next++] : Value();
+  weightsOut = pointers[next++];
+  idsOut = pointers[next++];
+}
+
+//===----------------------------------------------------------------------===//
+// Numbers
+//===----------------------------------------------------------------------===//
+
+Value GateEmitter::negInf() {
+  return b.f32(-std::numeric_limits<double>::infinity());
+}
+Value GateEmitter::noColumn() {
+  return b.i32(std::numeric_limits<int32_t>::max());
+}
+Value GateEmitter::isNaN(Value x) {
+  return compare(arith::CmpFPredicate::UNO, x, x);
+}
+Value GateEmitter::compare(arith::CmpFPredicate predicate, Value x, Value y) {
+  return arith::CmpFOp::create(b, predicate, x, y);
+}
+Value GateEmitter::nanToNegInf(Value x) {
+  return b.select(isNaN(x), negInf(), x);
+}
+Value GateEmitter::roundToScore(Value x) {
+  return b.toFloat(b.toFloat(x, scoreType), b.getF32Type());
+}
+
+//===----------------------------------------------------------------------===//
+// Rows
+//===----------------------------------------------------------------------===//
+
+Value GateEmitter::columnOf(unsigned slot) {
+  return b.add(lane, int64_t(slot) * 32);
+}
+
+Row GateEmitter::present(int64_t columns) {
+  Row flags;
+  for (int64_t slot = 0; slot < slotsOf(columns); ++slot)
+    flags.push_back(columns - slot * 32 >= 32
+                        ? b.i1(true)
+                        : b.less(columnOf(slot), columns));
+  return flags;
+}
+
+Row GateEmitter::loadRow(Value pointer, Type element, Value first,
+                        int64_t columns, Value otherwise) {
+  Row row;
+  for (auto [slot, there] : llvm::enumerate(present(columns))) {
+    // A column that is not there is read as the last one.
+    Value column = b.min(columnOf(slot), columns - 1);
+    Value value = b.loadAt(element, pointer, b.add(first, b.toI64(column)));
+    if (isa<FloatType>(element))
+      value = b.toFloat(value, b.getF32Type());
+    row.push_back(b.select(there, value, otherwise));
+  }
+  return row;
+}
+
+void GateEmitter::forEach(
+    const Row &row, int64_t columns,
+    llvm::function_ref<void(Value column, Value value)> body) {
+  for (auto [slot, there] : llvm::enumerate(present(columns)))
+    b.ifThen(there, [&, slot = slot] { body(columnOf(slot), row[slot]); });
+}
+
+void GateEmitter::storeRow(const Row &row, Value pointer, Value first,
+                           int64_t columns) {
+  forEach(row, columns, [&](Value column, Value value) {
+    b.storeAt(value, pointer, b.add(first, b.toI64(column)));
+  });
+}
+
+Row GateEmitter::map(const Row &row, Body body) {
+  return llvm::map_to_vector(row, body);
+}
+
+Row GateEmitter::gather(const Row &row, const Row &ids, int64_t columns) {
+  return map(ids, [&](Value id) {
+    Value from = b.bitAnd(id, 31), slot = b.shiftRight(id, 5);
+    Value result = b.f32(0.0);
+    for (auto [i, value] : llvm::enumerate(row)) {
+      Value there = b.shuffle(value, from);
+      result = b.select(b.equal(slot, int64_t(i)), there, result);
+    }
+    return b.select(b.below(id, columns), result, b.f32(0.0));
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Scores
+//===----------------------------------------------------------------------===//
+
+Row GateEmitter::softmax(const Row &row, const Row &valid) {
+  Row masked;
+  for (auto [x, counts] : llvm::zip_equal(row, valid))
+    masked.push_back(b.select(counts, x, negInf()));
+  Value most = masked.front();
+  for (Value x : llvm::drop_begin(masked))
+    most = arith::MaximumFOp::create(b, most, x);
+  most = b.maxWarp(most);
+  Row powers;
+  Value sum = b.f32(0.0);
+  for (auto [x, counts] : llvm::zip_equal(masked, valid)) {
+    // exp(0) = 1 for the maximum itself, also where it is infinite.
+    Value power = math::ExpOp::create(b, arith::SubFOp::create(b, x, most));
+    power = b.select(compare(arith::CmpFPredicate::OEQ, x, most), b.f32(1.0),
+                     power);
+    power = b.select(counts, power, b.f32(0.0));
+    powers.push_back(power);
+    sum = arith::AddFOp::create(b, sum, power);
+  }
+  sum = b.sumWarp(sum);
+  Value none = compare(arith::CmpFPredicate::OEQ, sum, b.f32(0.0));
+  return map(powers, [&](Value power) {
+    return b.select(none, sum, arith::DivFOp::create(b, power, sum));
+  });
+}
+
+Row GateEmitter::score(const Row &row, const Row &valid) {
+  Row scores =
+      op.getScore() == Score::Softmax ? softmax(row, valid) : row;
+  return map(scores, [&](Value x) -> Value {
+    if (op.getScore() == Score::Sigmoid) {
+      Value power = math::ExpOp::create(b, arith::NegFOp::create(b, x));
+      x = arith::DivFOp::create(b, b.f32(1.0),
+                                arith::AddFOp::create(b, b.f32(1.0), power));
+    } else if (op.getScore() == Score::Relu) {
+      x = arith::MaximumFOp::create(b, x, b.f32(0.0));
+    }
+    return roundToScore(x);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Selection
+//===----------------------------------------------------------------------===//
+
+GateEmitter::Best GateEmitter::best(const Row &scores, const Row &taken) {
+  // Ties go to the lowest column.
+  auto isBetter = [&](Value value, Value id, Value than, Value thanId) {
+    Value greater = compare(arith::CmpFPredicate::OGT, value, than);
+    Value equal = compare(arith::CmpFPredicate::OEQ, value, than);
+    return b.either(greater, b.both(equal, b.less(id, thanId)));
+  };
+  Best found{negInf(), noColumn()};
+  for (unsigned slot = 0; slot < scores.size(); ++slot) {
+    Value column = columnOf(slot);
+    Value better =
+        b.both(b.logicalNot(taken[slot]),
+               isBetter(scores[slot], column, found.value, found.id));
+    found = {b.select(better, scores[slot], found.value),
+             b.select(better, column, found.id)};
+  }
+  for (int64_t distance = 16; distance > 0; distance /= 2) {
+    Value value = b.shuffleXor(found.value, distance);
+    Value id = b.shuffleXor(found.id, distance);
+    Value better = isBetter(value, id, found.value, found.id);
+    found = {b.select(better, value, found.value),
+             b.select(better, id, found.id)};
+  }
+  return found;
+}
+
+void GateEmitter::take(Row &taken, Value id) {
+  for (auto [slot, flag] : llvm::enumerate(taken))
+    flag = b.either(flag, b.equal(columnOf(slot), id));
+}
+
+void GateEmitter::setColumn(Row &row, int64_t k, Value value) {
+  Value &slot = row[k / 32];
+  slot = b.select(b.equal(lane, k % 32), value, slot);
+}
+
+Row GateEmitter::selectTopK(const Row &scores, int64_t columns, int64_t count,
+                           Row &chosen) {
+  chosen.assign(scores.size(), b.i1(false));
+  Row taken = map(present(columns), [&](Value x) { return b.logicalNot(x); });
+  Row ids(slotsOf(count), b.i32(-1));
+  for (int64_t k = 0; k < count; ++k) {
+    Value id = best(scores, taken).id;
+    take(taken, id);
+    take(chosen, id);
+    setColumn(ids, k, b.select(b.equal(id, noColumn()), b.i32(-1), id));
+  }
+  return ids;
+}
+
+/// Scores with those of the groups not kept replaced.
+Row GateEmitter::limitToGroups(const Row &scores) {
+  GroupsAttr groups = *op.getGroups();
+  int64_t count = groups.getCount(), size = experts / count;
+  Row groupScores(slotsOf(count), negInf());
+  Row groupOf;
+  for (unsigned slot = 0; slot < scores.size(); ++slot)
+    groupOf.push_back(b.div(columnOf(slot), size));
+  for (int64_t group = 0; group < count; ++group) {
+    Row taken = map(groupOf, [&](Value of) {
+      return b.logicalNot(b.equal(of, group));
+    });
+    Best first = best(scores, taken);
+    Value value = first.value;
+    if (groups.getScore() == GroupScore::Top2Sum) {
+      take(taken, first.id);
+      value = arith::AddFOp::create(b, value, best(scores, taken).value);
+    }
+    setColumn(groupScores, group, nanToNegInf(value));
+  }
+  Row kept;
+  selectTopK(groupScores, count, groups.getKeep(), kept);
+  Row flags = map(kept, [&](Value flag) { return b.toI32(flag); });
+  Value fill = groups.getFill() == GroupFill::Zero ? b.f32(0.0) : negInf();
+  Row limited;
+  for (auto [of, value] : llvm::zip_equal(groupOf, scores)) {
+    Value flag = b.i32(0);
+    for (auto [slot, each] : llvm::enumerate(flags)) {
+      Value there = b.shuffle(each, b.bitAnd(of, 31));
+      flag = b.select(b.equal(b.shiftRight(of, 5), int64_t(slot)), there, flag);
+    }
+    limited.push_back(b.select(b.equal(flag, 0), fill, value));
+  }
+  return limited;
+}
+
+/// Choose one by one; the weight of each choice is its score among the experts
+/// that are left and within the margin of the best.
+void GateEmitter::selectScoringEachChoice(const Row &logits, Row &weights,
+                                         Row &ids) {
+  Row taken = map(present(experts), [&](Value x) { return b.logicalNot(x); });
+  weights.assign(slotsOf(topK), b.f32(0.0));
+  ids.assign(slotsOf(topK), b.i32(-1));
+  for (int64_t k = 0; k < topK; ++k) {
+    Best chosen = best(logits, taken);
+    Row counted;
+    for (auto [logit, flag] : llvm::zip_equal(logits, taken)) {
+      Value open = b.logicalNot(flag);
+      if (op.getMargin()) {
+        Value gap = arith::SubFOp::create(b, chosen.value, logit);
+        Value factor = arith::MaximumFOp::create(
+            b, math::AbsFOp::create(b, logit), chosen.value);
+        Value far = compare(arith::CmpFPredicate::OGT,
+                            arith::DivFOp::create(b, gap, factor),
+                            b.f32(op.getMargin()->convertToDouble()));
+        open = b.both(open, b.logicalNot(far));
+      }
+      counted.push_back(open);
+    }
+    Row id{b.select(b.equal(chosen.id, noColumn()), b.i32(-1), chosen.id)};
+    Value weight = gather(score(logits, counted), id, experts).front();
+    setColumn(weights, k, weight);
+    setColumn(ids, k, id.front());
+    take(taken, chosen.id);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+void GateEmitter::normalize(Row &weights, const Row &valid) {
+  NormalizeAttr normalize = *op.getNormalize();
+  NormalizeKind kind = normalize.getKind();
+  if (kind == NormalizeKind::Softmax) {
+    weights = map(softmax(weights, valid),
+                  [&](Value x) { return roundToScore(x); });
+    return;
+  }
+  double p = kind == NormalizeKind::Norm ? double(normalize.getP()) : 1.0;
+  Value sum = b.f32(0.0);
+  for (auto [weight, counts] : llvm::zip_equal(weights, valid)) {
+    Value term = weight;
+    if (kind == NormalizeKind::Norm) {
+      term = math::AbsFOp::create(b, term);
+      if (p == 2.0)
+        term = arith::MulFOp::create(b, term, term);
+      else if (p != 1.0)
+        term = math::PowFOp::create(b, term, b.f32(p));
+    }
+    sum = arith::AddFOp::create(b, sum, b.select(counts, term, b.f32(0.0)));
+  }
+  Value d = b.sumWarp(sum);
+  if (p == 2.0)
+    d = math::SqrtOp::create(b, d);
+  else if (p != 1.0)
+    d = math::PowFOp::create(b, d, b.f32(1.0 / p));
+  d = roundToScore(d);
+  Value epsilon = b.f32(normalize.getEpsilon());
+  if (normalize.getGuard() == NormalizeGuard::Clamp)
+    d = arith::MaximumFOp::create(b, d, epsilon);
+  else if (normalize.getEpsilon() != 0.0)
+    d = arith::AddFOp::create(b, d, epsilon);
+  d = roundToScore(d);
+  Value none = compare(arith::CmpFPredicate::OEQ, d, b.f32(0.0));
+  weights = map(weights, [&](Value weight) {
+    Value quotient = roundToScore(arith::DivFOp::create(b, weight, d));
+    return b.select(none, b.f32(0.0), quotient);
+  });
+}
+
+/// Choices and their scores, before threshold, normalisation and scale.
+void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
+  if (op.getOrder() == Order::ScoreEachChoice)
+    return selectScoringEachChoice(logits, weights, ids);
+  bool scoreFirst = op.getOrder() == Order::ScoreThenSelect;
+  Row scores = scoreFirst ? score(logits, present(experts)) : logits;
+  if (op.getGivenIds()) {
+    ids = loadRow(givenIds, b.getI32Type(), firstChoice, topK, b.i32(-1));
+  } else {
+    Row selection = scores;
+    if (op.getBias()) {
+      Row added = loadRow(bias, op.getBias().getType().getElementType(),
+                          b.i64(0), experts, b.f32(0.0));
+      for (auto [value, each] : llvm::zip_equal(selection, added))
+        value = nanToNegInf(arith::AddFOp::create(b, value, each));
+    }
+    if (op.getGroups())
+      selection = limitToGroups(selection);
+    Row chosen;
+    ids = selectTopK(selection, experts, topK, chosen);
+  }
+  weights = gather(scores, ids, experts);
+  if (scoreFirst)
+    return;
+  Row valid = map(ids, [&](Value id) { return b.below(id, experts); });
+  weights = score(weights, valid);
+  for (auto [weight, counts] : llvm::zip_equal(weights, valid))
+    weight = b.select(counts, weight, b.f32(0.0));
+}
+
+Row GateEmitter::emit(Value token, Value logits, Value first) {
+  firstChoice = b.mul(token, topK);
+  Row row = loadRow(logits, op.getLogits().getType().getElementType(),
+                       first, experts, negInf());
+  if (noise) {
+    Row added = loadRow(noise, op.getNoise().getType().getElementType(),
+                        b.mul(token, experts), experts, b.f32(0.0));
+    for (auto [logit, each] : llvm::zip_equal(row, added))
+      logit = arith::AddFOp::create(b, logit, each);
+  }
+  row = map(row, [&](Value x) { return nanToNegInf(x); });
+
+  Row weights, ids;
+  selectAndWeigh(row, weights, ids);
+  if (op.getThreshold())
+    for (auto [weight, id] : llvm::zip_equal(weights, ids)) {
+      Value above = compare(arith::CmpFPredicate::OGT, weight,
+                            b.f32(op.getThreshold()->convertToDouble()));
+      // An id that is none stays as it is, to be reported.
+      Value drops = b.both(b.below(id, experts), b.logicalNot(above));
+      id = b.select(drops, b.i32(-1), id);
+      weight = b.select(above, weight, b.f32(0.0));
+    }
+  if (op.getNormalize())
+    normalize(weights,
+              map(ids, [&](Value id) { return b.below(id, experts); }));
+  Row result = map(weights, [&](Value weight) {
+    if (op.getScale())
+      weight = arith::MulFOp::create(
+          b, weight, b.f32(op.getScale()->convertToDouble()));
+    return b.toFloat(weight, scoreType);
+  });
+  storeRow(result, weightsOut, firstChoice, topK);
+  storeRow(ids, idsOut, firstChoice, topK);
+  return ids;
+}
+
+/// Comparisons of a lane that choosing takes.
+static int64_t stepsOf(GateOp op) {
+  int64_t slots = slotsOf(op.getNumExperts());
+  int64_t steps = op.getTopK() * slots;
+  if (std::optional<GroupsAttr> groups = op.getGroups())
+    steps += 2 * groups->getCount() * slots +
+             groups->getKeep() * slotsOf(groups->getCount());
+  return steps;
+}
+
+LogicalResult GateEmitter::verify(GateOp op, std::string &why) {
+  int64_t experts = op.getNumExperts();
+  if (op.getSelection() == Selection::ExpertChoice)
+    why = "experts choose tokens";
+  else if (op.getScoreAxis() == ScoreAxis::Tokens)
+    why = "scores over tokens";
+  else if (ShapedType::isDynamic(experts) || experts > mostExperts)
+    why = "more than " + std::to_string(mostExperts) + " experts";
+  else if (stepsOf(op) > mostSteps)
+    why = "too many choices of too many experts";
+  return failure(!why.empty());
+}

@@ -1,0 +1,240 @@
+"""Routing on a GPU, or on the double of its driver: a router's product, its gate and the
+grouping of what it chooses, against numpy.
+
+Rows and weights are small whole numbers, so that logits are exact and many are equal: choices
+and rows have to be what numpy says, ties to the lowest expert.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import data
+import gpu
+import numpy as np
+import pytest
+
+TARGETS = ["sm_80", "sm_90a"]
+TOKENS = (0, 1, 15, 16, 17, 33, 600)
+
+
+@dataclass(frozen=True)
+class Router:
+    experts: int
+    columns: int
+    top_k: int
+    dtype: str = "bf16"
+    transposed: bool = True
+    bias: bool = False
+    choices: int = 0  # of a token that are grouped; 0: all
+
+    def text(self) -> str:
+        e, h, k, dtype = self.experts, self.columns, self.top_k, self.dtype
+        shape = f"1x{e}x{h}" if self.transposed else f"1x{h}x{e}"
+        bias = f', %b: tensor<{e}xf32> {{moe.role = "weight", moe.name = "b"}}' if self.bias else ""
+        operands = (f"operands(%b : tensor<{e}xf32>) maps([affine_map<(e, r, n) -> (n)>])"
+                    if self.bias else "")
+        epilogue = ("^bb0(%s: f32, %a: f32):\n %r = arith.addf %s, %a : f32\n moe.yield %r : f32"
+                    if self.bias else "^bb0(%s: f32):\n moe.yield %s : f32")
+        choices = f"choices({self.choices})" if self.choices else ""
+        return f"""
+func.func @route(%x: tensor<?x{h}x{dtype}> {{moe.role = "input", moe.name = "x"}},
+                 %w: tensor<{shape}x{dtype}> {{moe.role = "weight", moe.name = "w"}}{bias})
+    -> (tensor<?x{k}xf32> {{moe.name = "weights"}}, tensor<?x{k}xi32> {{moe.name = "ids"}},
+        tensor<{e + 1}xi32> {{moe.name = "starts"}}, tensor<?x{k}xi32> {{moe.name = "positions"}}) {{
+  %c0 = arith.constant 0 : index
+  %t = tensor.dim %x, %c0 : tensor<?x{h}x{dtype}>
+  %e = tensor.empty(%t) : tensor<?x{e}xf32>
+  %l = moe.grouped_matmul %x weights(%w : tensor<{shape}x{dtype}>)
+      {'transposed' if self.transposed else ''} {operands} outs(%e : tensor<?x{e}xf32>) {{
+    {epilogue}
+  }} : tensor<?x{h}x{dtype}> -> tensor<?x{e}xf32>
+  %weights, %ids = moe.gate %l top_k({k}) order(select_then_score) : tensor<?x{e}xf32>
+  %tokens, %starts, %positions = moe.route %ids experts({e}) {choices} : tensor<?x{k}xi32>
+  return %weights, %ids, %starts, %positions
+      : tensor<?x{k}xf32>, tensor<?x{k}xi32>, tensor<{e + 1}xi32>, tensor<?x{k}xi32>
+}}
+"""
+
+
+# With tensor cores and without; clusters of none, two, four and eight blocks; columns that end
+# within what a warp has; more experts than a block has sums for at a time.
+ROUTERS = {
+    "small": Router(8, 24, 2),
+    "two": Router(16, 72, 4, "f16"),
+    "four": Router(32, 1032, 4),
+    "eight": Router(60, 264, 6),
+    "many": Router(300, 64, 8),
+    "f32": Router(32, 260, 4, "f32"),
+    "f32_odd": Router(9, 67, 3, "f32"),
+    "along_n": Router(24, 48, 3, "bf16", transposed=False),
+    "along_n_f32": Router(24, 48, 3, "f32", transposed=False),
+    "bias": Router(16, 40, 2, bias=True),
+    "choices": Router(16, 40, 3, choices=2),
+    "odd": Router(16, 35, 2, "bf16"),
+}
+
+
+@pytest.fixture(autouse=True)
+def needs_device(compiled):
+    if gpu.find_driver() is None:
+        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+
+
+@functools.cache
+def module(name: str, target: str):
+    import moe
+
+    gpu.driver()
+    return moe.compile(ROUTERS[name].text(), target=target, device="cuda")
+
+
+def arrays(name: str, tokens: int, skew: bool = False):
+    router = ROUTERS[name]
+    random = data.rng(name, tokens)
+    x = random.integers(-3, 4, (tokens, router.columns)).astype(np.float32)
+    w = random.integers(-2, 3, (router.experts, router.columns)).astype(np.float32)
+    if skew:  # the last experts win by far, in the order of their numbers
+        x[:, 0] = 1
+        w[:, 0] = np.arange(router.experts) // (router.experts - router.top_k) * 100
+    b = random.integers(-4, 5, router.experts).astype(np.float32) * router.bias
+    return x, w, b
+
+
+def oracle(name: str, x, w, b):
+    router = ROUTERS[name]
+    logits = x.astype(np.float64) @ w.T.astype(np.float64) + b
+    ids = np.argsort(-logits, axis=1, kind="stable")[:, :router.top_k]
+    chosen = np.take_along_axis(logits, ids, 1)
+    weights = np.exp(chosen - chosen.max(1, keepdims=True, initial=-np.inf))
+    weights /= weights.sum(1, keepdims=True)
+    grouped = ids.copy()
+    if router.choices:
+        grouped[:, router.choices:] = router.experts
+    flat = grouped.reshape(-1)
+    positions = np.empty(flat.size, np.int32)
+    positions[np.argsort(flat, kind="stable")] = np.arange(flat.size)
+    positions[flat == router.experts] = -1
+    counts = np.bincount(flat, minlength=router.experts + 1)[:router.experts]
+    return weights, ids, np.concatenate([[0], np.cumsum(counts)]), positions.reshape(ids.shape)
+
+
+def run(name: str, target: str, x, w, b):
+    router = ROUTERS[name]
+    numbers = data.numpy_type(router.dtype)
+    made = {"w": gpu.upload((w if router.transposed else w.T).astype(numbers)[None])}
+    if router.bias:
+        made["b"] = gpu.upload(b)
+    layer = module(name, target).layer(made)
+    outputs = [gpu.empty(info.dtype, [len(x) if d < 0 else d for d in info.shape])
+               for info in layer.signature.outputs]
+    layer(out=outputs, x=gpu.upload(x.astype(numbers)))
+    return [gpu.download(each) for each in outputs]
+
+
+def check(name, target, tokens, skew=False):
+    given = arrays(name, tokens, skew)
+    found, expected = run(name, target, *given), oracle(name, *given)
+    np.testing.assert_allclose(found[0], expected[0], rtol=3e-6, atol=1e-9)
+    for i in (1, 2, 3):
+        np.testing.assert_array_equal(found[i], expected[i])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ROUTERS)
+def test_routes(name, target):
+    for tokens in TOKENS:
+        check(name, target, tokens)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["small", "two", "many", "f32"])
+def test_all_tokens_choose_the_same(name, target):
+    for tokens in (1, 16, 31, 333):
+        check(name, target, tokens, skew=True)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["two", "f32"])
+def test_rows_that_are_no_numbers(name, target):
+    """A token whose logits are NaN chooses the first experts, and disturbs no other."""
+    x, w, b = arrays(name, 20)
+    hostile = x.copy()
+    hostile[7, 3] = np.nan
+    hostile[19] = np.inf
+    found, plain = run(name, target, hostile, w, b), run(name, target, x, w, b)
+    others = [t for t in range(20) if t not in (7, 19)]
+    np.testing.assert_array_equal(found[1][others], plain[1][others])
+    np.testing.assert_array_equal(found[0][others], plain[0][others])
+    np.testing.assert_array_equal(found[1][7], np.arange(ROUTERS[name].top_k))
+    assert sorted(found[3].reshape(-1)) == list(range(found[3].size))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bits_do_not_depend_on_t(target):
+    """However many blocks share the tokens: the weights of each have the same bits."""
+    random = data.rng("bits")
+    x = random.standard_normal((70, 264))
+    w = random.standard_normal((60, 264))
+    whole = run("eight", target, x, w, None)
+    for a, b in ((0, 1), (1, 17), (17, 70)):
+        part = run("eight", target, x[a:b], w, None)
+        for i in (0, 1):
+            np.testing.assert_array_equal(part[i].view(np.int32), whole[i][a:b].view(np.int32))
+
+
+def digest(target):
+    """Of results with few tokens and many."""
+    found = hashlib.sha256()
+    for name in ("two", "f32"):
+        for tokens in (3, 25, 70):
+            for array in run(name, target, *arrays(name, tokens)):
+                found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def in_new_process(target, **environment):
+    environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, __file__, target], env=environment, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def needs_double():
+    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
+        pytest.skip("only the double of the driver does that when asked to")
+
+
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_bits_do_not_depend_on_time(target, seed):
+    needs_double()
+    assert in_new_process(target, MOE_CUDA_DOUBLE_SEED=seed) == digest(target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_one_launch_or_two(target, tmp_path):
+    """One where a block has all tokens, two otherwise."""
+    needs_double()
+    log = tmp_path / "log"
+    in_new_process(target, MOE_CUDA_DOUBLE_LOG=str(log))
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    kernels = [e["kernel"] for e in events if e["event"] == "launch"]
+    kernels = [k for k in kernels if k.startswith(("router", "route", "gate", "grouped"))]
+    few, many = "router", "router" if target == "sm_80" else "router_1"
+    place = "route_place"
+    # A block has 16 tokens in a cluster, 32 otherwise; there are four multiprocessors.
+    two = [few, few, many, place] if target == "sm_80" else [few, few, place, many, place]
+    four = [few, few, many, place] if target == "sm_80" else [few, many, many, place]
+    assert kernels == two + four
+
+
+if __name__ == "__main__":
+    print(digest(sys.argv[1]))
