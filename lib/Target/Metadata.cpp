@@ -60,6 +60,9 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
     if (auto prepared =
             function->getAttrOfType<FlatSymbolRefAttr>("moe.prepares"))
       described["prepares"] = prepared.getValue();
+    if (!variant.target.device.empty() &&
+        function->hasAttr("moe.independent_tokens"))
+      described["live_tokens"] = true;
     functions.push_back(std::move(described));
   }
   if (functions.empty())

@@ -81,6 +81,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
                                ctypes.c_uint64]),
     "moe_rt_layer_call_on_stream": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
                                          ctypes.c_uint64, _P]),
+    "moe_rt_layer_call_live_on_stream": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE,
+                                              _P, ctypes.c_uint64, _P, _P]),
     "moe_rt_layer_poll": (_P, [_P]),
     "moe_rt_layer_dispatch_count": (_SIZE, [_P]),
     "moe_rt_layer_statistics": (_P, [_P, _SIZE, _OUT(_Statistics)]),
@@ -343,7 +345,7 @@ class Layer:
         self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
     def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
-                 stream: Any = None, **named: Any) -> Any:
+                 stream: Any = None, live_tokens: Any = None, **named: Any) -> Any:
         """Run the layer.
 
         On a GPU, torch tensors run on torch's current stream without waiting for it;
@@ -360,6 +362,10 @@ class Layer:
             GPU it is device memory, aligned to 256.
           stream: the CUstream to run on: its handle, or an object that has it as
             ``cuda_stream`` (torch's).
+          live_tokens: on a GPU, an ``int32`` array of one element in its memory: how many
+            of the tokens count, the first ones.  It is read when the kernels run, so that
+            a graph captured with the most tokens can be replayed with fewer; the other
+            rows of the outputs have unspecified contents.
 
         Returns:
           The output, or a tuple of the outputs where there are several.
@@ -390,11 +396,19 @@ class Layer:
             import torch
 
             stream = torch.cuda.current_stream(given[0].device)
-        if stream is None:
+        stream = getattr(stream, "cuda_stream", stream)
+        if live_tokens is not None:
+            live = _dlpack.as_tensor(live_tokens, "live_tokens")
+            if live.dtype != "i32" or live.nbytes != 4:
+                raise MoEError(INVALID_ARGUMENT, "live_tokens: expected one i32, got "
+                               f"{live.dtype} of {live.nbytes} bytes")
+            if stream is None:
+                raise MoEError(INVALID_ARGUMENT, "live_tokens: expected a stream, got none")
+            _check(library().moe_rt_layer_call_live_on_stream(*arguments, stream, live.dl.data))
+        elif stream is None:
             _check(library().moe_rt_layer_call(*arguments))
         else:
-            _check(library().moe_rt_layer_call_on_stream(
-                *arguments, getattr(stream, "cuda_stream", stream)))
+            _check(library().moe_rt_layer_call_on_stream(*arguments, stream))
         return results[0] if len(results) == 1 else tuple(results)
 
     def poll(self) -> None:

@@ -170,12 +170,25 @@ moe_rt_layer_call_on_stream(moe_rt_layer_t *layer, const DLTensor *inputs,
                             size_t input_count, DLTensor *outputs,
                             size_t output_count, void *workspace,
                             uint64_t workspace_bytes, void *stream) {
+  return moe_rt_layer_call_live_on_stream(layer, inputs, input_count, outputs,
+                                          output_count, workspace,
+                                          workspace_bytes, stream, nullptr);
+}
+
+moe_rt_status_t moe_rt_layer_call_live_on_stream(
+    moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
+    DLTensor *outputs, size_t output_count, void *workspace,
+    uint64_t workspace_bytes, void *stream, const int32_t *live_tokens) {
   MOE_RT_TRY(checkCall("moe_rt_layer_call_on_stream", layer, inputs,
                        input_count, outputs, output_count));
   if (isOnDevice(layer))
     return cuda::callOnStream(*layer, inputs, outputs, workspace,
                               workspace_bytes,
-                              static_cast<cuda::CUstream>(stream));
+                              static_cast<cuda::CUstream>(stream), live_tokens);
+  if (live_tokens)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "live_tokens is %p, expected NULL on the CPU",
+                     static_cast<const void *>(live_tokens));
   if (stream)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "stream is %p, expected NULL on the CPU", stream);

@@ -241,6 +241,8 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
   MOE_RT_TRY(tokens.member("min").integer(0, INT64_MAX, out.minTokens));
   MOE_RT_TRY(
       tokens.member("max").integer(out.minTokens, INT64_MAX, out.maxTokens));
+  if (Node live = node.member("live_tokens"); live.exists())
+    MOE_RT_TRY(live.boolean(out.takesLiveTokens));
 
   Node arguments = node.member("arguments");
   size_t count = 0;

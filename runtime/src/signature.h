@@ -71,6 +71,7 @@ struct Function {
   std::string prepares; // the function whose weights this one prepares, if any
   int64_t minTokens;
   int64_t maxTokens;
+  bool takesLiveTokens = false; // whether a call may leave out the last ones
   std::vector<Argument> arguments;
   std::vector<Dispatch> dispatches;
   std::vector<Preparation> preparations;

@@ -158,6 +158,8 @@ TEST_F(MetadataTest, RefusesMissingMembers) {
 TEST_F(MetadataTest, RefusesNumbers) {
   EXPECT_REFUSED(changed("\"format\": 2", "\"format\": 1"),
                  "format is 1, expected 2");
+  EXPECT_REFUSED(changed("\"tokens\": {", "\"live_tokens\": 1, \"tokens\": {"),
+                 "variants[0].functions[0].live_tokens");
   EXPECT_REFUSED(changed("\"min\": 0", "\"min\": 1001"),
                  "tokens.max is 1000, expected 1001");
   EXPECT_REFUSED(changed("[-1, 4]", "[-2, 4]"), "shape[0] is -2, expected -1");

@@ -20,18 +20,16 @@
 // KERNELS-LABEL:  func.func @layer(
 // KERNELS-SAME:     %[[X:[a-z0-9]+]]: memref<?x24xbf16>, %[[ROUTER:[a-z0-9]+]]: memref<8x24xbf16>, %[[GATE:[a-z0-9]+]]: memref<8x40x24xbf16>, %[[UP:[a-z0-9]+]]: memref<8x40x24xbf16>, %[[DOWN:[a-z0-9]+]]: memref<8x24x40xbf16>,
 // KERNELS-SAME:     %[[Y:[a-z0-9]+]]: memref<?x24xbf16>, %[[OFFSETS:[a-z0-9]+]]: memref<9xi32>, %[[WORKSPACE:[a-z0-9]+]]: memref<?xi8>)
-// KERNELS-DAG:      %[[R:.*]] = memref.expand_shape %[[ROUTER]]
-// KERNELS-DAG:      %[[LOGITS:.*]] = memref.view %[[WORKSPACE]]{{.*}} to memref<?x8xf32>
-// The router, with the tile that suits the number of tokens.
-// KERNELS:          moe.launch @kernels::@grouped_matmul{{[a-z_]*}} blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
-// SYNC:             moe.launch @kernels::@grouped_matmul_3 {{.*}} ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
-// WGMMA:            moe.launch @kernels::@grouped_matmul_wgmma {{.*}} ins(%[[X]], %[[R]] : {{.*}}) outs(%[[LOGITS]] :
-// KERNELS:          moe.launch @kernels::@gate {{.*}} ins(%[[LOGITS]] : {{.*}}) outs(%[[WEIGHTS:.*]], %[[IDS:.*]] : memref<?x2xf32>, memref<?x2xi32>)
-// KERNELS:          moe.launch @kernels::@route_count {{.*}} ins(%[[IDS]] : {{.*}}) outs(%[[COUNTS:.*]] : memref<?x8xi32>)
-// KERNELS:          moe.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS:.*]], %[[OFFSETS]], %[[POSITIONS:.*]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
+// KERNELS:          %[[R:.*]] = memref.expand_shape %[[ROUTER]]
+// Logits are in shared memory.
+// KERNELS-NOT:      to memref<?x8xf32>
+// KERNELS:          moe.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:.*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>)
+// KERNELS:          moe.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS]], %[[OFFSETS]], %[[POSITIONS]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
 // Rows are gathered by the first product of the experts, which has two and the
 // activation; nothing is written to memory but what the next one reads.
 // KERNELS:          moe.launch {{.*}} ins(%[[X]], %[[TOKENS]], %[[OFFSETS]], %[[GATE]], %[[UP]] : {{.*}}) outs(%[[H:.*]] : memref<?x40xbf16>)
+// SYNC:             moe.launch @kernels::@grouped_matmul_3
+// WGMMA:            moe.launch @kernels::@grouped_matmul_wgmma
 // KERNELS:          moe.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS:.*]] : memref<?x24xbf16>)
 // WGMMA:            moe.launch {{.*}} maps([#moe.tensor_map<
 // KERNELS:          moe.launch @kernels::@gather_sum {{.*}} ins(%[[ROWS]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[Y]] :
@@ -41,13 +39,13 @@
 // KERNELS-SAME:     %{{.*}}: i64) -> i64
 
 // HOST-LABEL:     func.func @layer(
-// HOST-COUNT-16:    moe.launch
+// HOST-COUNT-11:    moe.launch
 // HOST-LABEL:     func.func @moe_workspace_layer(
 
 // The image and what there is in it, in the order of the kernels' numbers.
 // CHECK:       module attributes {moe.images = [{arch = "sm_80", format = "ptx", size = {{[0-9]+}} : i64, symbol = "moe_image_0"}],
-// CHECK-SAME:    moe.kernels = [{cluster = 1 : i64, name = "grouped_matmul", shared = {{[0-9]+}} : i64, threads = 256 : i64},
-// CHECK-SAME:      {cluster = 1 : i64, name = "gate", shared = 0 : i64, threads = 128 : i64}, {cluster = 1 : i64, name = "route_count", {{[^}]*}}}, {cluster = 1 : i64, name = "route_place",
+// CHECK-SAME:    moe.kernels = [{cluster = 1 : i64, name = "router", shared = {{[0-9]+}} : i64, threads = 512 : i64}, {cluster = 1 : i64, name = "route_place", {{[^}]*}}},
+// CHECK-SAME:      {cluster = 1 : i64, name = "grouped_matmul", shared = {{[0-9]+}} : i64, threads = 256 : i64},
 // CHECK-SAME:      name = "gather_sum", shared = 0 : i64, threads = {{[0-9]+}} : i64}]
 // CHECK:         llvm.mlir.global external constant @moe_image_0("
 // CHECK-SAME:      .target sm_80

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def find_driver() -> str | None:
 
 
 class Driver:
-    """What the tests themselves ask of the driver: memory."""
+    """What the tests themselves ask of the driver: memory and graphs."""
 
     def __init__(self, path: str):
         self._library = ctypes.CDLL(path)
@@ -58,6 +58,29 @@ class Driver:
     def download(self, address: int, array: np.ndarray) -> None:
         self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data),
                    ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes))
+
+    def create_stream(self) -> int:
+        stream = ctypes.c_void_p()
+        self._call("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(1))  # non-blocking
+        return stream.value
+
+    def wait(self, stream: int) -> None:
+        self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
+
+    def capture(self, stream: int, enqueue: Callable[[], Any]) -> int:
+        """A graph of what is enqueued."""
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(0))
+        enqueue()
+        self._call("cuStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
+        self._call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph,
+                   ctypes.c_ulonglong(0))
+        self._call("cuGraphDestroy", graph)
+        return executable.value
+
+    def replay(self, graph: int, stream: int) -> None:
+        self._call("cuGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(stream))
+        self.wait(stream)
 
 
 @functools.cache

@@ -127,6 +127,70 @@ def test_bits_do_not_depend_on_t(name):
     np.testing.assert_array_equal(bits(np.concatenate(parts)), bits(whole))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss", "noisy_topk"])
+def test_a_graph_is_replayed_for_fewer_tokens(name, target):
+    """Captured once with the most tokens; how many there are is a number on the device."""
+    most = 70
+    bound, driver = layer(name, "bf16", target), gpu.driver()
+    inputs = data.inputs_of(name, most, "bf16")
+    expected = gpu.run(bound, inputs, most)
+    given = {key: gpu.upload(array) for key, array in inputs.items()}
+    out = gpu.empty("bf16", expected.shape)
+    workspace = gpu.empty("ui8", [bound.workspace_bytes(most)])
+    live = gpu.upload(np.array([most], np.int32))
+    stream = driver.create_stream()
+    graph = driver.capture(stream, lambda: bound(
+        out=out, workspace=workspace, stream=stream, live_tokens=live, **given))
+    for tokens in (most, 1, 0, 16, 33, most, 1000, -3):
+        driver.upload(live.dl.data, np.array([tokens], np.int32))
+        tokens = min(max(tokens, 0), most)
+        for key, array in inputs.items():
+            array = array.copy()
+            array[tokens:] = np.nan  # matters to nobody
+            driver.upload(given[key].dl.data, array)
+        driver.replay(graph, stream)
+        bound.poll()
+        np.testing.assert_array_equal(bits(gpu.download(out)[:tokens]), bits(expected[:tokens]))
+
+
+def test_only_live_tokens_are_counted():
+    bound, driver = layer("mixtral", "bf16"), gpu.driver()
+    bound.reset_statistics()
+    stream = driver.create_stream()
+    given = {k: gpu.upload(v) for k, v in data.inputs_of("mixtral", 33, "bf16").items()}
+    live = gpu.upload(np.array([5], np.int32))
+    bound(out=gpu.empty("bf16", [33, layers.H]), stream=stream, live_tokens=live, **given)
+    driver.wait(stream)
+    found, = bound.statistics()
+    assert (found.choices, found.dropped, found.tokens_per_expert.sum()) == (10, 0, 10)
+
+
+@pytest.mark.parametrize("name", ["switch", "expert_choice", "mesh_ntlb"])
+def test_tokens_that_depend_on_each_other_are_not_left_out(name):
+    import moe
+
+    given = {k: gpu.upload(v) for k, v in data.inputs_of(name, 7, "bf16").items()}
+    live = gpu.upload(np.array([5], np.int32))
+    with pytest.raises(moe.MoEError, match="'layer' cannot leave out tokens") as caught:
+        layer(name, "bf16")(out=gpu.empty("bf16", [7, layers.H]), live_tokens=live,
+                            stream=gpu.driver().create_stream(), **given)
+    assert caught.value.code == moe.INVALID_ARGUMENT
+
+
+def test_where_the_number_of_live_tokens_is():
+    import moe
+
+    given = {k: gpu.upload(v) for k, v in data.inputs_of("mixtral", 7, "bf16").items()}
+    out, stream = gpu.empty("bf16", [7, layers.H]), gpu.driver().create_stream()
+    for live, message in ((np.array([5], np.int32), "live_tokens"),
+                          (gpu.upload(np.array([5, 6], np.int32)), "expected one i32"),
+                          (gpu.upload(np.array([5], np.float32)), "expected one i32")):
+        with pytest.raises(moe.MoEError, match=message) as caught:
+            layer("mixtral", "bf16")(out=out, stream=stream, live_tokens=live, **given)
+        assert caught.value.code == moe.INVALID_ARGUMENT
+
+
 def test_statistics():
     bound = layer("mixtral", "bf16")
     bound.reset_statistics()

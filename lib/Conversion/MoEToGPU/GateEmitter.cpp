@@ -407,6 +407,32 @@ Row GateEmitter::emit(Value token, Value logits, Value first) {
   return ids;
 }
 
+void GateEmitter::emitNone(Value token) {
+  Value none = b.toFloat(b.f32(0.0), scoreType);
+  Value first = b.mul(token, topK);
+  storeRow(Row(slotsOf(topK), none), weightsOut, first, topK);
+  storeRow(Row(slotsOf(topK), b.i32(-1)), idsOut, first, topK);
+}
+
+Value GateEmitter::liveTokens(GPUBuilder &b, Value tokens, Value address) {
+  Type i32 = b.getI32Type();
+  auto given =
+      scf::IfOp::create(b, tokens.getType(),
+                        b.logicalNot(b.equal(address, 0)), true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(given.thenBlock());
+  auto global = LLVM::LLVMPointerType::get(
+      b.getContext(), unsigned(NVVM::NVVMMemorySpace::Global));
+  Value live = b.load(i32, LLVM::IntToPtrOp::create(b, global, address));
+  live = b.max(live, b.i32(0));
+  if (tokens.getType() != i32)
+    live = b.toI64(live);
+  scf::YieldOp::create(b, b.min(live, tokens));
+  b.setInsertionPointToStart(given.elseBlock());
+  scf::YieldOp::create(b, tokens);
+  return given.getResult(0);
+}
+
 /// Comparisons of a lane that choosing takes.
 static int64_t stepsOf(GateOp op) {
   int64_t slots = slotsOf(op.getNumExperts());

@@ -17,6 +17,14 @@
 
 namespace mlir::moe {
 
+/// Attribute of a function: its tokens do not depend on one another, so that a call
+/// may leave out the last ones.
+inline constexpr llvm::StringLiteral independentTokensAttr =
+    "moe.independent_tokens";
+/// Attribute of a kernel: behind the scalars it takes the address (i64) of how many
+/// tokens are live, or 0 where all of them are.
+inline constexpr llvm::StringLiteral liveTokensAttr = "moe.live_tokens";
+
 class GateEmitter {
 public:
   /// One value for each slot of a lane.
@@ -37,6 +45,11 @@ public:
   /// from number `first` on behind `logits`. Returns the ids, which are stored,
   /// as the weights are.
   Row emit(Value token, Value logits, Value first);
+  /// Choose nothing for a token.
+  void emitNone(Value token);
+
+  /// How many of `tokens` (i32 or i64) are live, given the address of that.
+  static Value liveTokens(GPUBuilder &b, Value tokens, Value address);
 
   /// Run `body` with each column that there is, of `columns`, and its value.
   void forEach(const Row &row, int64_t columns,

@@ -12,6 +12,8 @@
 #include "GateEmitter.h"
 #include "Lowering.h"
 
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -22,16 +24,29 @@ static LLVM::LLVMFuncOp buildKernel(GateOp op, int64_t inputs,
   GPUBuilder b(op.getLoc(), op.getContext());
   KernelShape shape;
   shape.threads = warpsInBlock * 32;
+  bool takesLive =
+      op->getParentOfType<FunctionOpInterface>()->hasAttr(independentTokensAttr);
+  SmallVector<Type> scalars{b.getI64Type()};
+  if (takesLive)
+    scalars.push_back(b.getI64Type());
   auto kernel = createKernel(b, lowering.kernels, "gate", shape, 3 + inputs,
-                             b.getI64Type());
+                             scalars);
   ValueRange arguments = kernel.getArguments();
   GateEmitter gate(op, b);
-  gate.setPointers(arguments.drop_front(1).drop_back(1));
+  gate.setPointers(arguments.drop_front(1).drop_back(scalars.size()));
+  Value tokens = arguments[3 + inputs], live = tokens;
+  if (takesLive) {
+    kernel->setAttr(liveTokensAttr, b.getUnitAttr());
+    live = GateEmitter::liveTokens(b, tokens, arguments.back());
+  }
   Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
                       b.toI64(b.shiftRight(b.thread(), 5)));
-  b.ifThen(b.less(token, arguments.back()), [&] {
+  b.ifThen(b.less(token, live), [&] {
     gate.emit(token, arguments.front(), b.mul(token, op.getNumExperts()));
   });
+  if (takesLive)
+    b.ifThen(b.both(b.less(token, tokens), b.logicalNot(b.less(token, live))),
+             [&] { gate.emitNone(token); });
   return kernel;
 }
 

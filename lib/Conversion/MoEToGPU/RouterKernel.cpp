@@ -7,6 +7,8 @@
 
 #include "RouterKernel.h"
 
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -285,6 +287,8 @@ void RouterKernel::computeLogits() {
   int64_t own = ownTiles * tileExperts;
   Value start = b.mul(rank, own);
   Value end = b.min(b.add(start, own), experts);
+  // Without a live token there is nothing to compute.
+  end = b.select(b.equal(valid, 0), start, end);
   b.loop(start, end, b.i32(across * tileExperts), [&](Value firstColumn) {
     if (onCores)
       multiplyOnCores(firstColumn);
@@ -301,6 +305,9 @@ void RouterKernel::computeLogits() {
 //===----------------------------------------------------------------------===//
 
 void RouterKernel::gateTokens(GateEmitter &gate, RouteEmitter *route) {
+  b.loop(warp, dead, b.i32(warps), [&](Value row) {
+    gate.emitNone(b.toI64(b.add(b.add(first, valid), row)));
+  });
   b.loop(warp, valid, b.i32(warps), [&](Value row) {
     GateEmitter::Row ids = gate.emit(b.toI64(b.add(first, row)), logits,
                                      b.toI64(b.mul(row, experts)));
@@ -311,6 +318,13 @@ void RouterKernel::gateTokens(GateEmitter &gate, RouteEmitter *route) {
   });
 }
 
+void RouterKernel::setTile(Value start, Value end) {
+  Value there = b.min(b.sub(end, start), shape.getTokens());
+  first = start;
+  valid = b.max(b.min(b.sub(live, start), there), b.i32(0));
+  dead = b.sub(there, valid);
+}
+
 LLVM::LLVMFuncOp RouterKernel::build() {
   KernelShape kernelShape;
   kernelShape.threads = warps * GPUBuilder::warpSize;
@@ -319,6 +333,10 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   int64_t numInputs = inputs(router).size();
   int64_t numGateInputs = GateEmitter::inputs(router.gate).size();
   SmallVector<Type> scalars(router.route ? 3 : 2, b.getI32Type());
+  bool takesLive = router.gate->getParentOfType<FunctionOpInterface>()->hasAttr(
+      independentTokensAttr);
+  if (takesLive)
+    scalars.push_back(b.getI64Type());
   auto kernel =
       createKernel(b, lowering.kernels, "router", kernelShape,
                    numInputs + (router.route ? 6 : 2), scalars);
@@ -330,6 +348,11 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   ValueRange numbers = arguments.take_back(scalars.size());
   tokens = numbers[0];
   perBlock = numbers[1];
+  live = tokens;
+  if (takesLive) {
+    kernel->setAttr(liveTokensAttr, b.getUnitAttr());
+    live = GateEmitter::liveTokens(b, tokens, numbers.back());
+  }
 
   memory = b.sharedMemory();
   partials = memory;
@@ -350,12 +373,12 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     route->clear(counters);
   }
 
-  first = b.mul(group, perBlock);
-  Value end = b.min(b.add(first, perBlock), tokens);
+  Value start = b.mul(group, perBlock);
+  Value end = b.min(b.add(start, perBlock), tokens);
   if (shape.cluster > 1) {
     // The blocks of a cluster have one tile: all of them have to be there before
     // one writes to another.
-    valid = b.sub(end, first);
+    setTile(start, end);
     b.arriveCluster();
     b.waitCluster();
     computeLogits();
@@ -364,20 +387,19 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     b.ifThen(b.equal(rank, 0), [&] {
       gateTokens(gate, route ? &*route : nullptr);
       if (route)
-        finish(*route, outputs, group, groups, numbers.back());
+        finish(*route, outputs, group, groups, numbers[2]);
     });
     return kernel;
   }
-  b.loop(first, end, b.i32(shape.getTokens()), [&](Value start) {
-    first = start;
-    valid = b.min(b.sub(end, start), shape.getTokens());
+  b.loop(start, end, b.i32(shape.getTokens()), [&](Value tile) {
+    setTile(tile, end);
     computeLogits();
     gateTokens(gate, route ? &*route : nullptr);
     // The logits have been read.
     b.barrier();
   });
   if (route)
-    finish(*route, outputs, group, groups, numbers.back());
+    finish(*route, outputs, group, groups, numbers[2]);
   return kernel;
 }
 

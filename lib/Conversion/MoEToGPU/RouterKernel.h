@@ -81,6 +81,8 @@ private:
   /// Logits of columns below `columns` from what the warps have.
   void addPartials(Value firstColumn, Value columns);
   void computeLogits();
+  /// Make the tokens from `start` to `end`, or as many as fit, the tile.
+  void setTile(Value start, Value end);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
   void finish(RouteEmitter &route, ValueRange outputs, Value group,
               Value groups, Value rows);
@@ -97,11 +99,11 @@ private:
   int64_t across;   // of them, at a time
   bool onCores;
 
-  Value x, weights, tokens, perBlock;
+  Value x, weights, tokens, live, perBlock;
   SmallVector<Value> extras;
   Value memory, partials, logits, counters;
   Value thread, lane, warp, rank;
-  Value first, valid; // the tokens of a tile
+  Value first, valid, dead; // tokens of a tile: the first, how many are live, not
 };
 
 } // namespace mlir::moe

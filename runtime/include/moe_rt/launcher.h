@@ -66,6 +66,9 @@ typedef struct {
   /// Nor is anything where an extent is 0.
   int32_t (*launch)(void *user, int64_t kernel, int64_t x, int64_t y, int64_t z,
                     const moe_rt_kernel_argument_t *arguments, int64_t count);
+  /// Where on the device there is an i32, how many tokens of the call are live; 0:
+  /// all of them.
+  uint64_t live_tokens;
 } moe_rt_launcher_t;
 
 #ifdef __cplusplus
@@ -74,7 +77,8 @@ static_assert(sizeof(moe_rt_tensor_map_t) == 19 * 8 &&
                   sizeof(moe_rt_kernel_argument_t) == 16 &&
                   offsetof(moe_rt_launcher_t, user) == 0 &&
                   offsetof(moe_rt_launcher_t, multiprocessors) == 8 &&
-                  offsetof(moe_rt_launcher_t, launch) == 16,
+                  offsetof(moe_rt_launcher_t, launch) == 16 &&
+                  offsetof(moe_rt_launcher_t, live_tokens) == 24,
               "compiled code knows these offsets");
 #endif
 

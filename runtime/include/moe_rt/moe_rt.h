@@ -62,7 +62,7 @@ extern "C" {
 /// In a variant for a device the entry has a `const moe_rt_launcher_t *`
 /// (moe_rt/launcher.h) in the executor's place. It runs on the host, where it
 /// starts kernels; what the descriptors point to is memory of the device.
-#define MOE_RT_ABI_VERSION 2
+#define MOE_RT_ABI_VERSION 3
 
 //===----------------------------------------------------------------------===//
 // Status
@@ -292,6 +292,19 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_call_on_stream(
     moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
     DLTensor *outputs, size_t output_count, void *workspace,
     uint64_t workspace_bytes, void *stream);
+
+/// The same, for the first `*live_tokens` of the T tokens alone: an i32 in the
+/// device's memory, which the kernels read when they run. A graph captured with
+/// the largest T may so be replayed with fewer tokens: only this number has to be
+/// written. What is below 0 counts as 0, what is above T as T. Rows of the outputs
+/// that belong to no live token have unspecified contents; what the inputs hold
+/// there does not matter to the others, but ids that are inputs must be valid. NULL
+/// means all of them. Layers in which a token's result depends on the others, such
+/// as those with a capacity, and those that run in chunks are refused.
+MOE_RT_API moe_rt_status_t moe_rt_layer_call_live_on_stream(
+    moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
+    DLTensor *outputs, size_t output_count, void *workspace,
+    uint64_t workspace_bytes, void *stream, const int32_t *live_tokens);
 
 /// The first error that calls of moe_rt_layer_call_on_stream had on the device
 /// since the last poll, among those that have run, replays of graphs included:

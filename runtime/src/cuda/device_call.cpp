@@ -41,9 +41,10 @@ namespace {
 
 class DeviceCall : Call {
 public:
-  DeviceCall(moe_rt_layer_t &layer, CUstream stream)
+  DeviceCall(moe_rt_layer_t &layer, CUstream stream,
+             const int32_t *liveTokens = nullptr)
       : Call(layer), device(*layer.module->context->device),
-        reports(*layer.reports), stream(stream) {}
+        reports(*layer.reports), stream(stream), liveTokens(liveTokens) {}
 
   /// Enqueue the call. With `record` errors of its reports go there, once the
   /// stream has been waited for; without, they go to the layer.
@@ -57,6 +58,7 @@ private:
   const Device &device;
   Reports &reports;
   CUstream stream;
+  const int32_t *liveTokens;
   bool enqueued = false;
 };
 
@@ -79,6 +81,19 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
       MOE_RT_TRY(checkResidence(device, givenWorkspace, "workspace"));
   }
   MOE_RT_TRY(checkOverlaps());
+  if (liveTokens) {
+    if (!function.takesLiveTokens)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "function '%s' cannot leave out tokens: what it computes "
+                       "for one depends on how many there are, or it runs in "
+                       "chunks",
+                       function.name.c_str());
+    if (reinterpret_cast<uintptr_t>(liveTokens) % alignof(int32_t) != 0)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "live_tokens is %p, expected a multiple of 4",
+                       static_cast<const void *>(liveTokens));
+    MOE_RT_TRY(checkResidence(device, liveTokens, "live_tokens"));
+  }
   if (!hasWork()) {
     reports.countEmptyCall();
     return nullptr;
@@ -93,7 +108,7 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
   char *reportMemory = workspace.data + reportsBegin;
   writeArguments(reportMemory, codeBytes);
   MOE_RT_TRY(reports.clear(reportMemory, stream));
-  MOE_RT_TRY(Launcher(device, *layer.module->program, stream)
+  MOE_RT_TRY(Launcher(device, *layer.module->program, stream, liveTokens)
                  .run(function, at<void *>(layout.pointers)));
   return record ? reports.collect(reportMemory, stream, *record)
                 : reports.collect(reportMemory, stream);
@@ -102,13 +117,14 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
 moe_rt_status_t
 moe::rt::cuda::callOnStream(moe_rt_layer_t &layer, const DLTensor *inputs,
                             const DLTensor *outputs, void *workspace,
-                            uint64_t workspaceBytes, CUstream stream) {
+                            uint64_t workspaceBytes, CUstream stream,
+                            const int32_t *liveTokens) {
   if (moe_rt_status_t status = layer.reports->takeError())
     return wrapError(moe_rt_status_code(status), "a call before failed",
                      status);
   ContextScope scope(*layer.module->context->device);
   MOE_RT_TRY(scope.check());
-  return DeviceCall(layer, stream)
+  return DeviceCall(layer, stream, liveTokens)
       .enqueue(inputs, outputs, workspace, workspaceBytes, nullptr);
 }
 

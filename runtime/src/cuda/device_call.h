@@ -17,10 +17,12 @@ namespace moe::rt::cuda {
 moe_rt_status_t callWorkspace(const moe_rt_layer_t &layer, uint64_t codeBytes,
                               uint64_t &out);
 
-/// Enqueue a call. It fails if a call before it did, as far as that is known.
+/// Enqueue a call. It fails if a call before it did, as far as that is known. How
+/// many tokens are live is on the device; null: all are.
 moe_rt_status_t callOnStream(moe_rt_layer_t &layer, const DLTensor *inputs,
                              const DLTensor *outputs, void *workspace,
-                             uint64_t workspaceBytes, CUstream stream);
+                             uint64_t workspaceBytes, CUstream stream,
+                             const int32_t *liveTokens);
 
 /// Run a call on the legacy default stream.
 moe_rt_status_t callAndWait(moe_rt_layer_t &layer, const DLTensor *inputs,

@@ -209,7 +209,8 @@ moe_rt_status_t Launcher::run(const Function &function, void **args) {
       launcher->failure = launcher->launch(kernel, grid, arguments, count);
     return launcher->failure ? 1 : 0;
   };
-  moe_rt_launcher_t interface = {this, device.multiprocessors(), start};
+  moe_rt_launcher_t interface = {this, device.multiprocessors(), start,
+                                 reinterpret_cast<uintptr_t>(liveTokens)};
   int32_t code = function.deviceEntryFn(args, &interface);
   if (failure) {
     std::string prefix = "function '" + function.name + "'";

@@ -19,8 +19,10 @@ namespace moe::rt::cuda {
 /// stream. Used within a ContextScope.
 class Launcher {
 public:
-  Launcher(const Device &device, const Program &program, CUstream stream)
-      : device(device), program(program), stream(stream) {}
+  Launcher(const Device &device, const Program &program, CUstream stream,
+           const int32_t *liveTokens = nullptr)
+      : device(device), program(program), stream(stream),
+        liveTokens(liveTokens) {}
   ~Launcher() { moe_rt_status_free(failure); }
   Launcher(const Launcher &) = delete;
   Launcher &operator=(const Launcher &) = delete;
@@ -39,6 +41,7 @@ private:
   const Device &device;
   const Program &program;
   CUstream stream;
+  const int32_t *liveTokens; // on the device; null: all are
   moe_rt_status_t failure = nullptr; // of a launch
 };
 

@@ -142,3 +142,49 @@ func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8
   %n, %o, %p = moe.route %ids experts(8) capacity(<factor = 1.0>) : tensor<?x2xi32>
   return %o : tensor<9xi32>
 }
+
+// -----
+
+// Where tokens do not depend on one another, the last ones may be left out: they
+// choose nothing, and nothing is computed for tiles of them.
+// CHECK:       llvm.func @router(
+// CHECK-SAME:    %[[T:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i32, %[[ADDRESS:[a-z0-9]+]]: i64)
+// CHECK-SAME:    moe.live_tokens
+// CHECK:         %[[GIVEN:.*]] = arith.cmpi ne, %[[ADDRESS]], %c0_i64
+// CHECK:         %[[LIVE:.*]] = scf.if %[[GIVEN]] -> (i32) {
+// CHECK-NEXT:      %[[P:.*]] = llvm.inttoptr %[[ADDRESS]] : i64 to !llvm.ptr<1>
+// CHECK-NEXT:      %[[READ:.*]] = llvm.load %[[P]] : !llvm.ptr<1> -> i32
+// CHECK-NEXT:      %[[NONE:.*]] = arith.maxsi %[[READ]], %c0_i32
+// CHECK-NEXT:      %[[HELD:.*]] = arith.minsi %[[NONE]], %[[T]]
+// CHECK-NEXT:      scf.yield %[[HELD]]
+// CHECK-NEXT:    } else {
+// CHECK-NEXT:      scf.yield %[[T]]
+// CHECK:         %[[LEFT:.*]] = arith.subi %[[LIVE]], %[[TILE:.*]] : i32
+// CHECK:         %[[VALID:.*]] = arith.maxsi %{{.*}}, %c0_i32
+// CHECK:         arith.cmpi eq, %[[VALID]], %c0_i32
+// CHECK:         llvm.store %c-1_i32, %{{.*}} : i32, !llvm.ptr<1>
+// The launch has no such scalar.
+// CHECK-LABEL: func.func @live(
+// CHECK:         moe.launch @kernels::@router {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
+func.func @live(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
+    -> tensor<?x2xi32> attributes {moe.independent_tokens} {
+  %l = moe.grouped_matmul %x weights(%w : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x64xf32> -> tensor<?x8xf32>
+  %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
+  return %ids : tensor<?x2xi32>
+}
+
+// -----
+
+// CHECK:       llvm.func @gate(%{{.*}}: i64, %[[ADDRESS:[a-z0-9]+]]: i64)
+// CHECK-SAME:    moe.live_tokens
+// CHECK:         llvm.inttoptr %[[ADDRESS]]
+// CHECK:         llvm.store %c-1_i32, %{{.*}} : i32, !llvm.ptr<1>
+// CHECK-LABEL: func.func @live_gate(
+// CHECK:         moe.launch @kernels::@gate {{.*}} scalars(%{{.*}} : index)
+func.func @live_gate(%l: tensor<?x8xf32>) -> tensor<?x2xi32> attributes {moe.independent_tokens} {
+  %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
+  return %ids : tensor<?x2xi32>
+}

@@ -128,7 +128,9 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
            << getKernel() << " lacks " << kernelAttr;
   size_t expected = getInputs().size() + getInits().size() +
                     getScalars().size() +
-                    (getMaps() ? getMaps()->size() : 0);
+                    (getMaps() ? getMaps()->size() : 0) +
+                    // One more argument comes from the call of the layer.
+                    kernel->hasAttr("moe.live_tokens");
   if (kernel.getNumArguments() != expected)
     return emitOpError("expected a kernel with ")
            << expected << " arguments, got " << kernel.getNumArguments();

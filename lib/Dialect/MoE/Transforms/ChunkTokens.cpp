@@ -33,6 +33,8 @@ public:
       : function(function), chunk(chunk) {}
 
   LogicalResult run();
+  /// Say so if the tokens do not depend on one another.
+  void markIndependence();
 
 private:
   void findReports();
@@ -129,6 +131,13 @@ void Chunker::buildChunk(ImplicitLocOpBuilder &b, ArrayRef<Operation *> body,
   scf::YieldOp::create(b, sums);
 }
 
+void Chunker::markIndependence() {
+  findReports();
+  if (!findTokenDependence(function, ofReports))
+    function->setAttr("moe.independent_tokens",
+                      UnitAttr::get(function.getContext()));
+}
+
 LogicalResult Chunker::run() {
   findReports();
   if (std::optional<TokenDependence> found =
@@ -181,7 +190,10 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
         continue;
       auto plan = function->getAttrOfType<PlanAttr>("moe.plan");
       int64_t tokens = chunk > 0 ? int64_t(chunk) : plan ? plan.getChunk() : 0;
-      if (tokens > 0 && failed(Chunker(function, tokens).run()))
+      Chunker chunker(function, tokens);
+      if (tokens <= 0)
+        chunker.markIndependence();
+      else if (failed(chunker.run()))
         return signalPassFailure();
     }
   }

@@ -219,6 +219,8 @@ LogicalResult Caller::lower(LaunchOp op) {
       return failure();
     arguments.push_back(*argument);
   }
+  if (kernel->hasAttr("moe.live_tokens"))
+    arguments.push_back({8, field(3, b.getI64Type())});
 
   int64_t count = arguments.size();
   Value memory = allocate(2 * count);

@@ -1,7 +1,11 @@
 // RUN: moe-opt %s -moe-export -moe-chunk-tokens=chunk=3 -canonicalize -cse | FileCheck %s
-// Without a chunk nothing changes.
+// Without a chunk it is only said that there could be one, in which tokens may be
+// left out.
 // RUN: moe-opt %s -moe-export -moe-chunk-tokens | FileCheck %s --check-prefix=WHOLE --implicit-check-not=scf.for
-// WHOLE: func.func @layer(
+// WHOLE:      func.func @layer(
+// WHOLE-SAME: attributes {moe.independent_tokens,
+// WHOLE:      func.func @gate(
+// WHOLE-SAME: attributes {moe.independent_tokens,
 
 // The rows of each chunk are read and written where they are; offsets and counters
 // are summed. (Ids that a gate was given have counters.)

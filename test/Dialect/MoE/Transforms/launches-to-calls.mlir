@@ -18,6 +18,9 @@ gpu.module @kernels {
   llvm.func @map(%m: !llvm.ptr, %x: !llvm.ptr<1>, %y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
     llvm.return
   }
+  llvm.func @live(%y: !llvm.ptr<1>, %n: i64) attributes {gpu.kernel, moe.live_tokens, nvvm.kernel} {
+    llvm.return
+  }
 }
 
 // The launcher is the last argument: a number for the runtime, the number of
@@ -217,5 +220,18 @@ func.func @loop(%y: memref<8xf32>, %n: index) {
 // CHECK-LABEL: func.func @without(
 // CHECK-SAME:    %{{.*}}: memref<8xf32>)
 func.func @without(%y: memref<8xf32>) {
+  return
+}
+
+// How many tokens are live is with the launcher, for kernels that ask.
+// CHECK-LABEL: func.func @live(
+// CHECK-SAME:    %{{.*}}: memref<8xf32>, %[[LAUNCHER:.*]]: !llvm.ptr)
+// CHECK:         %[[P3:.*]] = llvm.getelementptr %[[LAUNCHER]][3] : (!llvm.ptr) -> !llvm.ptr, i64
+// CHECK:         %[[LIVE:.*]] = llvm.load %[[P3]] : !llvm.ptr -> i64
+// CHECK:         llvm.store %[[LIVE]],
+// CHECK:         llvm.call %{{.*}}(%{{.*}}, %c4_i64, %c1_i64, %c1_i64, %c1_i64, %{{.*}}, %c2_i64)
+func.func @live(%y: memref<8xf32>) {
+  %c1 = arith.constant 1 : index
+  moe.launch @kernels::@live blocks(%c1) outs(%y : memref<8xf32>)
   return
 }
