@@ -16,7 +16,8 @@ using namespace mlir::moe;
 
 using Row = GateEmitter::Row;
 
-/// Steps of the selection that are worth unrolling: beyond, ptxas takes minutes.
+/// Steps of the selection that are worth unrolling: beyond, ptxas takes
+/// minutes.
 static constexpr int64_t mostSteps = 1024;
 static constexpr int64_t mostExperts = 1024;
 
@@ -30,8 +31,8 @@ GateEmitter::GateEmitter(GateOp op, GPUBuilder &b)
 
 SmallVector<Value> GateEmitter::inputs(GateOp op) {
   SmallVector<Value> inputs;
-  for (Value optional : {Value(op.getBias()), Value(op.getNoise()),
-                         Value(op.getGivenIds())})
+  for (Value optional :
+       {Value(op.getBias()), Value(op.getNoise()), Value(op.getGivenIds())})
     if (optional)
       inputs.push_back(optional);
   return inputs;
@@ -87,7 +88,7 @@ Row GateEmitter::present(int64_t columns) {
 }
 
 Row GateEmitter::loadRow(Value pointer, Type element, Value first,
-                        int64_t columns, Value otherwise) {
+                         int64_t columns, Value otherwise) {
   Row row;
   for (auto [slot, there] : llvm::enumerate(present(columns))) {
     // A column that is not there is read as the last one.
@@ -161,8 +162,7 @@ Row GateEmitter::softmax(const Row &row, const Row &valid) {
 }
 
 Row GateEmitter::score(const Row &row, const Row &valid) {
-  Row scores =
-      op.getScore() == Score::Softmax ? softmax(row, valid) : row;
+  Row scores = op.getScore() == Score::Softmax ? softmax(row, valid) : row;
   return map(scores, [&](Value x) -> Value {
     if (op.getScore() == Score::Sigmoid) {
       Value power = math::ExpOp::create(b, arith::NegFOp::create(b, x));
@@ -216,7 +216,7 @@ void GateEmitter::setColumn(Row &row, int64_t k, Value value) {
 }
 
 Row GateEmitter::selectTopK(const Row &scores, int64_t columns, int64_t count,
-                           Row &chosen) {
+                            Row &chosen) {
   chosen.assign(scores.size(), b.i1(false));
   Row taken = map(present(columns), [&](Value x) { return b.logicalNot(x); });
   Row ids(slotsOf(count), b.i32(-1));
@@ -238,9 +238,8 @@ Row GateEmitter::limitToGroups(const Row &scores) {
   for (unsigned slot = 0; slot < scores.size(); ++slot)
     groupOf.push_back(b.div(columnOf(slot), size));
   for (int64_t group = 0; group < count; ++group) {
-    Row taken = map(groupOf, [&](Value of) {
-      return b.logicalNot(b.equal(of, group));
-    });
+    Row taken = map(groupOf,
+                    [&](Value of) { return b.logicalNot(b.equal(of, group)); });
     Best first = best(scores, taken);
     Value value = first.value;
     if (groups.getScore() == GroupScore::Top2Sum) {
@@ -268,7 +267,7 @@ Row GateEmitter::limitToGroups(const Row &scores) {
 /// Choose one by one; the weight of each choice is its score among the experts
 /// that are left and within the margin of the best.
 void GateEmitter::selectScoringEachChoice(const Row &logits, Row &weights,
-                                         Row &ids) {
+                                          Row &ids) {
   Row taken = map(present(experts), [&](Value x) { return b.logicalNot(x); });
   weights.assign(slotsOf(topK), b.f32(0.0));
   ids.assign(slotsOf(topK), b.i32(-1));
@@ -304,8 +303,8 @@ void GateEmitter::normalize(Row &weights, const Row &valid) {
   NormalizeAttr normalize = *op.getNormalize();
   NormalizeKind kind = normalize.getKind();
   if (kind == NormalizeKind::Softmax) {
-    weights = map(softmax(weights, valid),
-                  [&](Value x) { return roundToScore(x); });
+    weights =
+        map(softmax(weights, valid), [&](Value x) { return roundToScore(x); });
     return;
   }
   double p = kind == NormalizeKind::Norm ? double(normalize.getP()) : 1.0;
@@ -372,8 +371,8 @@ void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
 
 Row GateEmitter::emit(Value token, Value logits, Value first) {
   firstChoice = b.mul(token, topK);
-  Row row = loadRow(logits, op.getLogits().getType().getElementType(),
-                       first, experts, negInf());
+  Row row = loadRow(logits, op.getLogits().getType().getElementType(), first,
+                    experts, negInf());
   if (noise) {
     Row added = loadRow(noise, op.getNoise().getType().getElementType(),
                         b.mul(token, experts), experts, b.f32(0.0));
@@ -398,8 +397,8 @@ Row GateEmitter::emit(Value token, Value logits, Value first) {
               map(ids, [&](Value id) { return b.below(id, experts); }));
   Row result = map(weights, [&](Value weight) {
     if (op.getScale())
-      weight = arith::MulFOp::create(
-          b, weight, b.f32(op.getScale()->convertToDouble()));
+      weight = arith::MulFOp::create(b, weight,
+                                     b.f32(op.getScale()->convertToDouble()));
     return b.toFloat(weight, scoreType);
   });
   storeRow(result, weightsOut, firstChoice, topK);
@@ -416,9 +415,8 @@ void GateEmitter::emitNone(Value token) {
 
 Value GateEmitter::liveTokens(GPUBuilder &b, Value tokens, Value address) {
   Type i32 = b.getI32Type();
-  auto given =
-      scf::IfOp::create(b, tokens.getType(),
-                        b.logicalNot(b.equal(address, 0)), true);
+  auto given = scf::IfOp::create(b, tokens.getType(),
+                                 b.logicalNot(b.equal(address, 0)), true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(given.thenBlock());
   auto global = LLVM::LLVMPointerType::get(

@@ -4,8 +4,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A warp has one token. A row of the gate, scores or choices, lies across its
-// lanes: column c is in lane c mod 32, and slot c div 32 of that lane. All of it
-// stays in registers. Reductions take the same order whatever T is.
+// lanes: column c is in lane c mod 32, and slot c div 32 of that lane. All of
+// it stays in registers. Reductions take the same order whatever T is.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,12 +17,12 @@
 
 namespace mlir::moe {
 
-/// Attribute of a function: its tokens do not depend on one another, so that a call
-/// may leave out the last ones.
+/// Attribute of a function: its tokens do not depend on one another, so that a
+/// call may leave out the last ones.
 inline constexpr llvm::StringLiteral independentTokensAttr =
     "moe.independent_tokens";
-/// Attribute of a kernel: behind the scalars it takes the address (i64) of how many
-/// tokens are live, or 0 where all of them are.
+/// Attribute of a kernel: behind the scalars it takes the address (i64) of how
+/// many tokens are live, or 0 where all of them are.
 inline constexpr llvm::StringLiteral liveTokensAttr = "moe.live_tokens";
 
 class GateEmitter {
@@ -41,9 +41,9 @@ public:
   /// Name the pointers: those of `inputs`, then weights and ids.
   void setPointers(ValueRange pointers);
 
-  /// Choose for token `token` (i64), the same in all lanes. Its logits are those
-  /// from number `first` on behind `logits`. Returns the ids, which are stored,
-  /// as the weights are.
+  /// Choose for token `token` (i64), the same in all lanes. Its logits are
+  /// those from number `first` on behind `logits`. Returns the ids, which are
+  /// stored, as the weights are.
   Row emit(Value token, Value logits, Value first);
   /// Choose nothing for a token.
   void emitNone(Value token);
@@ -86,7 +86,8 @@ private:
   /// Put `value`, the same in all lanes, into column `k`.
   void setColumn(Row &row, int64_t k, Value value);
   /// The best columns, best first; `chosen` are marked.
-  Row selectTopK(const Row &scores, int64_t columns, int64_t count, Row &chosen);
+  Row selectTopK(const Row &scores, int64_t columns, int64_t count,
+                 Row &chosen);
   Row limitToGroups(const Row &scores);
   void selectScoringEachChoice(const Row &logits, Row &weights, Row &ids);
   void normalize(Row &weights, const Row &valid);

@@ -24,13 +24,13 @@ static LLVM::LLVMFuncOp buildKernel(GateOp op, int64_t inputs,
   GPUBuilder b(op.getLoc(), op.getContext());
   KernelShape shape;
   shape.threads = warpsInBlock * 32;
-  bool takesLive =
-      op->getParentOfType<FunctionOpInterface>()->hasAttr(independentTokensAttr);
+  bool takesLive = op->getParentOfType<FunctionOpInterface>()->hasAttr(
+      independentTokensAttr);
   SmallVector<Type> scalars{b.getI64Type()};
   if (takesLive)
     scalars.push_back(b.getI64Type());
-  auto kernel = createKernel(b, lowering.kernels, "gate", shape, 3 + inputs,
-                             scalars);
+  auto kernel =
+      createKernel(b, lowering.kernels, "gate", shape, 3 + inputs, scalars);
   ValueRange arguments = kernel.getArguments();
   GateEmitter gate(op, b);
   gate.setPointers(arguments.drop_front(1).drop_back(scalars.size()));
@@ -62,9 +62,9 @@ Lowered mlir::moe::lowerToGPU(GateOp op, DeviceLowering &lowering,
   OpFoldResult choices = b.getIndexAttr(op.getTopK());
   SmallVector<Value> inits;
   for (Type type : op.getResultTypes())
-    inits.push_back(tensor::EmptyOp::create(
-        b, ArrayRef<OpFoldResult>{tokens, choices},
-        cast<RankedTensorType>(type).getElementType()));
+    inits.push_back(
+        tensor::EmptyOp::create(b, ArrayRef<OpFoldResult>{tokens, choices},
+                                cast<RankedTensorType>(type).getElementType()));
   Value count = extentOf(b, op.getLogits(), 0);
   return launch(lowering, op.getLoc(), kernel,
                 ceilDivOf(b, count, warpsInBlock), inputs, inits, count);

@@ -90,15 +90,13 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     llvm::SmallPtrSet<Operation *, 8> done;
     for (Operation *op : work) {
       auto gate = dyn_cast<GateOp>(op);
-      std::optional<Router> router =
-          gate ? findRouter(gate, lowering) : std::nullopt;
+      std::optional<Router> router = gate ? findRouter(gate) : std::nullopt;
       if (!router)
         continue;
       rewriter.setInsertionPoint(gate);
       SmallVector<Value> results = lowerToGPU(*router, lowering);
-      for (Operation *part :
-           {router->route.getOperation(), gate.getOperation(),
-            router->product.getOperation()})
+      for (Operation *part : {router->route.getOperation(), gate.getOperation(),
+                              router->product.getOperation()})
         if (part)
           done.insert(part);
       if (router->route)

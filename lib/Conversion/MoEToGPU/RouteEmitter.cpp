@@ -95,16 +95,16 @@ void RouteEmitter::addCounts(Value totals, Value places, const Arrays &arrays,
       },
       [&] {
         forEach(b.i32(experts), [&](Value e) {
-          SmallVector<Value> sums = b.loop(
-              b.i32(0), share.blocks, b.i32(1), {b.i32(0), b.i32(0)},
-              [&](Value other, ValueRange sums) {
-                Value found = b.loadAt(b.getI32Type(), arrays.counts,
-                                       b.add(b.mul(other, experts), e));
-                Value earlier =
-                    b.select(b.less(other, share.block), found, b.i32(0));
-                return SmallVector<Value>{b.add(sums[0], found),
-                                          b.add(sums[1], earlier)};
-              });
+          SmallVector<Value> sums =
+              b.loop(b.i32(0), share.blocks, b.i32(1), {b.i32(0), b.i32(0)},
+                     [&](Value other, ValueRange sums) {
+                       Value found = b.loadAt(b.getI32Type(), arrays.counts,
+                                              b.add(b.mul(other, experts), e));
+                       Value earlier = b.select(b.less(other, share.block),
+                                                found, b.i32(0));
+                       return SmallVector<Value>{b.add(sums[0], found),
+                                                 b.add(sums[1], earlier)};
+                     });
           b.store(sums[0], counter(totals, e));
           b.store(sums[1], counter(places, e));
         });
@@ -112,8 +112,8 @@ void RouteEmitter::addCounts(Value totals, Value places, const Arrays &arrays,
   b.barrier();
 }
 
-/// Where each expert's rows start: a running sum, 32 experts at a time. The last
-/// counter of `totals` becomes the number of rows.
+/// Where each expert's rows start: a running sum, 32 experts at a time. The
+/// last counter of `totals` becomes the number of rows.
 void RouteEmitter::findStarts(Value totals, Value places, Value offsets,
                               Value isFirst) {
   b.ifThen(b.less(b.thread(), GPUBuilder::warpSize), [&] {
@@ -148,8 +148,8 @@ void RouteEmitter::findStarts(Value totals, Value places, Value offsets,
   b.barrier();
 }
 
-/// The first warp places up to a batch, 32 choices at a time: equal experts among
-/// them find their order by comparing lanes.
+/// The first warp places up to a batch, 32 choices at a time: equal experts
+/// among them find their order by comparing lanes.
 void RouteEmitter::placeSome(Value places, Value chosen, Value first, Value end,
                              const Arrays &arrays) {
   b.ifThen(b.less(b.thread(), GPUBuilder::warpSize), [&] {
@@ -173,9 +173,8 @@ void RouteEmitter::placeSome(Value places, Value chosen, Value first, Value end,
       b.ifThen(b.less(number, end), [&] {
         Value has = b.less(expert, experts);
         b.storeAt(b.select(has, row, b.i32(-1)), arrays.positions, number);
-        b.ifThen(has, [&] {
-          b.storeAt(b.div(number, topK), arrays.tokens, row);
-        });
+        b.ifThen(has,
+                 [&] { b.storeAt(b.div(number, topK), arrays.tokens, row); });
       });
     });
   });

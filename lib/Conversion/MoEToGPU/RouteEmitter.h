@@ -4,10 +4,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Grouping the choices t·K + k by expert is a stable counting sort. A block has
-// `chunk` of them, one after the other. First those of each expert in each block
-// are counted; then each block adds up what came before its choices and places
-// them. A block that is alone counts for itself. Nothing is written in an order
-// that depends on time.
+// `chunk` of them, one after the other. First those of each expert in each
+// block are counted; then each block adds up what came before its choices and
+// places them. A block that is alone counts for itself. Nothing is written in
+// an order that depends on time.
 //
 //===----------------------------------------------------------------------===//
 
@@ -49,8 +49,8 @@ public:
   struct Share {
     Value block, blocks, chunk, total, rows;
   };
-  /// Place the choices of a block; `shared` has `placeBytes`. Block 0 writes the
-  /// offsets, all of them the rows of no choice.
+  /// Place the choices of a block; `shared` has `placeBytes`. Block 0 writes
+  /// the offsets, all of them the rows of no choice.
   void place(Value shared, const Arrays &arrays, const Share &share);
 
 private:

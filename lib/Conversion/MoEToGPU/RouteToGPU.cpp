@@ -16,8 +16,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Choices of a block: few enough for one warp to place them quickly, many enough
-/// for a block not to read more counts than choices.
+/// Choices of a block: few enough for one warp to place them quickly, many
+/// enough for a block not to read more counts than choices.
 static constexpr int64_t chunk = 2048;
 static constexpr int64_t threads = 256;
 
@@ -85,9 +85,9 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
       b, ArrayRef<OpFoldResult>{blocks, b.getIndexAttr(op.getNumExperts())},
       i32);
   Value total = arith::IndexCastOp::create(b, i32, choices);
-  counts = launch(lowering, op.getLoc(), count, counting, op.getIds(), counts,
-                  total)
-               .front();
+  counts =
+      launch(lowering, op.getLoc(), count, counting, op.getIds(), counts, total)
+          .front();
   SmallVector<Value> inits;
   for (const auto &shape : shapes)
     inits.push_back(tensor::EmptyOp::create(b, shape, i32));

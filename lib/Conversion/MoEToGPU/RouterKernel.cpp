@@ -40,8 +40,7 @@ LogicalResult Router::verify(GroupedMatmulOp product, GateOp gate,
            !isNumber(elementOf(product.getLhs())) ||
            !isNumber(elementOf(product.getInit())))
     why = "its numbers are other than f32, f16 or bf16";
-  return failure(!why.empty() ||
-                 failed(DeviceEpilogue::verify(product, why)) ||
+  return failure(!why.empty() || failed(DeviceEpilogue::verify(product, why)) ||
                  failed(GateEmitter::verify(gate, why)));
 }
 
@@ -90,8 +89,8 @@ Value RouterKernel::loadX(Value row, Value at, Value inside, int64_t size) {
   // A row that is not there has the numbers of the last one, to be thrown away.
   row = b.add(first, b.min(row, b.sub(valid, 1)));
   auto type = VectorType::get(size, xType);
-  Value place = b.add(b.mul(b.toI64(row), k),
-                      b.toI64(b.select(inside, at, b.i32(0))));
+  Value place =
+      b.add(b.mul(b.toI64(row), k), b.toI64(b.select(inside, at, b.i32(0))));
   Value loaded = b.load(type, b.at(x, xType, place),
                         size * xType.getIntOrFloatBitWidth() / 8);
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
@@ -109,7 +108,8 @@ Value RouterKernel::loadWeights(Value column, Value at, Value inside,
     loaded = b.load(type, b.at(weights, weightType, place),
                     size * weightType.getIntOrFloatBitWidth() / 8);
   } else {
-    // Eight columns are neighbours: what one brings, the others find in the cache.
+    // Eight columns are neighbours: what one brings, the others find in the
+    // cache.
     SmallVector<Value> numbers;
     for (int64_t i = 0; i < size; ++i) {
       Value place =
@@ -151,8 +151,7 @@ void RouterKernel::multiplyOnCores(Value firstColumn) {
           for (int64_t row = 0; row < 2 * rowTiles; ++row)
             xs[i].push_back(loadX(b.add(group, row * 8), at, inside, own));
           for (int64_t tile = 0; tile < across; ++tile) {
-            Value column =
-                b.add(b.add(firstColumn, tile * tileExperts), group);
+            Value column = b.add(b.add(firstColumn, tile * tileExperts), group);
             ys[i].push_back(loadWeights(column, at, inside, own));
           }
         }
@@ -160,9 +159,9 @@ void RouterKernel::multiplyOnCores(Value firstColumn) {
         for (int64_t i = 0; i < ahead; ++i)
           for (int64_t row = 0; row < rowTiles; ++row)
             for (int64_t tile = 0; tile < across; ++tile)
-              multiplyTile(xs[i][2 * row], xs[i][2 * row + 1], ys[i][tile],
-                           MutableArrayRef(next).slice(
-                               (row * across + tile) * 4, 4));
+              multiplyTile(
+                  xs[i][2 * row], xs[i][2 * row + 1], ys[i][tile],
+                  MutableArrayRef(next).slice((row * across + tile) * 4, 4));
         return next;
       });
   for (int64_t i = 0; i < int64_t(sums.size()); ++i) {
@@ -180,8 +179,7 @@ void RouterKernel::multiplyTile(Value low, Value high, Value y,
   // Pairs: f16 operands by type, bf16 ones by bits.
   Type pair = isF16 ? Type(VectorType::get(2, xType)) : i32;
   auto pairOf = [&](Value vector, int64_t number) -> Value {
-    Value words =
-        vector::BitCastOp::create(b, VectorType::get(4, i32), vector);
+    Value words = vector::BitCastOp::create(b, VectorType::get(4, i32), vector);
     Value word = vector::ExtractOp::create(b, words, number);
     return isF16 ? LLVM::BitcastOp::create(b, pair, word).getResult() : word;
   };
@@ -204,8 +202,8 @@ void RouterKernel::multiplyTile(Value low, Value high, Value y,
   }
 }
 
-/// The lanes share k, with up to 16 bytes each, and have sums of four tokens and
-/// eight experts.
+/// The lanes share k, with up to 16 bytes each, and have sums of four tokens
+/// and eight experts.
 void RouterKernel::multiplyByFMA(Value firstColumn) {
   constexpr int64_t groupRows = 4;
   int64_t own = 128 / std::max(xType.getIntOrFloatBitWidth(),
@@ -337,9 +335,8 @@ LLVM::LLVMFuncOp RouterKernel::build() {
       independentTokensAttr);
   if (takesLive)
     scalars.push_back(b.getI64Type());
-  auto kernel =
-      createKernel(b, lowering.kernels, "router", kernelShape,
-                   numInputs + (router.route ? 6 : 2), scalars);
+  auto kernel = createKernel(b, lowering.kernels, "router", kernelShape,
+                             numInputs + (router.route ? 6 : 2), scalars);
   ValueRange arguments = kernel.getArguments();
   x = arguments[0];
   weights = arguments[1];
@@ -376,8 +373,8 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   Value start = b.mul(group, perBlock);
   Value end = b.min(b.add(start, perBlock), tokens);
   if (shape.cluster > 1) {
-    // The blocks of a cluster have one tile: all of them have to be there before
-    // one writes to another.
+    // The blocks of a cluster have one tile: all of them have to be there
+    // before one writes to another.
     setTile(start, end);
     b.arriveCluster();
     b.waitCluster();
@@ -403,8 +400,8 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   return kernel;
 }
 
-/// Leave the counts to a second kernel, or place the choices where they are all of
-/// one tile.
+/// Leave the counts to a second kernel, or place the choices where they are all
+/// of one tile.
 void RouterKernel::finish(RouteEmitter &route, ValueRange outputs, Value group,
                           Value groups, Value rows) {
   RouteEmitter::Arrays arrays{/*ids=*/outputs[1], /*counts=*/outputs[5],

@@ -3,15 +3,15 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The product of a router, the gate of its logits and the routing of what the gate
-// chooses, in one kernel: logits stay in shared memory. Sixteen tokens are a tile,
-// a block has one or two at a time.
+// The product of a router, the gate of its logits and the routing of what the
+// gate chooses, in one kernel: logits stay in shared memory. Sixteen tokens are
+// a tile, a block has one or two at a time.
 //
-// The warps of a block share a product along k, each in registers, straight from
-// memory; the partial sums are added up in the order of the warps, whatever T is.
-// Then each warp gates a token, and counts what it chose. Where all tokens are one
-// tile, the block goes on to place them; otherwise it leaves its counts to a second
-// kernel.
+// The warps of a block share a product along k, each in registers, straight
+// from memory; the partial sums are added up in the order of the warps,
+// whatever T is. Then each warp gates a token, and counts what it chose. Where
+// all tokens are one tile, the block goes on to place them; otherwise it leaves
+// its counts to a second kernel.
 //
 // One multiprocessor alone is slow to read the weights, so with few tokens a
 // cluster shares the experts of a tile; its first block collects the logits.
@@ -28,21 +28,22 @@
 
 namespace mlir::moe {
 
-/// A router: what computes logits, chooses experts by them and, maybe, groups the
-/// choices.
+/// A router: what computes logits, chooses experts by them and, maybe, groups
+/// the choices.
 struct Router {
   GroupedMatmulOp product;
   GateOp gate;
   RouteOp route; // null: the choices are for others to group
 
-  /// Whether there is a kernel that computes `product` and its only user `gate`.
+  /// Whether there is a kernel that computes `product` and its only user
+  /// `gate`.
   static LogicalResult verify(GroupedMatmulOp product, GateOp gate,
                               std::string &why);
 };
 
-/// The router that a gate is part of, if one kernel can compute it; a remark says
-/// why not.
-std::optional<Router> findRouter(GateOp gate, const DeviceLowering &lowering);
+/// The router that a gate is part of, if one kernel can compute it; a remark
+/// says why not.
+std::optional<Router> findRouter(GateOp gate);
 /// Results of the gate and, if there is one, of the route.
 SmallVector<Value> lowerToGPU(Router router, DeviceLowering &lowering);
 
@@ -60,9 +61,9 @@ public:
   /// Bytes of shared memory.
   int64_t getSharedBytes() const;
   /// Operands of a launch, in the order of the kernel's pointers: then come the
-  /// weights and ids and, if it routes, tokens, offsets, positions and counts of
-  /// each block. Scalars: how many tokens there are, tokens of a block and, if it
-  /// routes, rows.
+  /// weights and ids and, if it routes, tokens, offsets, positions and counts
+  /// of each block. Scalars: how many tokens there are, tokens of a block and,
+  /// if it routes, rows.
   static SmallVector<Value> inputs(Router router);
   LLVM::LLVMFuncOp build();
 
@@ -71,7 +72,8 @@ private:
   /// `firstColumn` on, to `partials`.
   void multiplyOnCores(Value firstColumn);
   void multiplyByFMA(Value firstColumn);
-  /// `size` numbers of a row from number `k` on, zeros where that is not inside.
+  /// `size` numbers of a row from number `k` on, zeros where that is not
+  /// inside.
   Value loadX(Value row, Value k, Value inside, int64_t size);
   Value loadWeights(Value column, Value k, Value inside, int64_t size);
   void multiplyTile(Value low, Value high, Value y,
@@ -103,7 +105,7 @@ private:
   SmallVector<Value> extras;
   Value memory, partials, logits, counters;
   Value thread, lane, warp, rank;
-  Value first, valid, dead; // tokens of a tile: the first, how many are live, not
+  Value first, valid, dead; // of a tile: its first token, how many live, not
 };
 
 } // namespace mlir::moe

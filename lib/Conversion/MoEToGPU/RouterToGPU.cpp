@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Few tokens are routed by one launch, others by two: the router, then what places
-// the choices. All kernels are launched; those that do not suit the number of
-// tokens have no blocks.
+// Few tokens are routed by one launch, others by two: the router, then what
+// places the choices. All kernels are launched; those that do not suit the
+// number of tokens have no blocks.
 //
 //===----------------------------------------------------------------------===//
 
@@ -39,8 +39,7 @@ static void remarkApart(GroupedMatmulOp product, const Twine &why) {
       << "the product of a router is apart from its gate: " + why.str();
 }
 
-std::optional<Router> mlir::moe::findRouter(GateOp gate,
-                                            const DeviceLowering &lowering) {
+std::optional<Router> mlir::moe::findRouter(GateOp gate) {
   auto product = gate.getLogits().getDefiningOp<GroupedMatmulOp>();
   if (!product)
     return std::nullopt;
@@ -101,8 +100,7 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
   auto addInit = [&](ArrayRef<OpFoldResult> shape, Type element) {
     inits.push_back(tensor::EmptyOp::create(b, shape, element));
   };
-  OpFoldResult count =
-      tensor::getMixedSize(b, b.getLoc(), product.getLhs(), 0);
+  OpFoldResult count = tensor::getMixedSize(b, b.getLoc(), product.getLhs(), 0);
   for (Type type : gate->getResultTypes())
     addInit({count, b.getIndexAttr(gate.getTopK())},
             cast<RankedTensorType>(type).getElementType());
@@ -123,8 +121,8 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
   SmallVector<Value> inputs = RouterKernel::inputs(router);
   auto start = [&](RouterShape shape, Value blocks) {
     LLVM::LLVMFuncOp kernel = RouterKernel(router, shape, lowering).build();
-    inits = launch(lowering, gate.getLoc(), kernel, blocks, inputs, inits,
-                   scalars);
+    inits =
+        launch(lowering, gate.getLoc(), kernel, blocks, inputs, inits, scalars);
   };
   if (hasFew) {
     start(few, select(isFew, mul(blocks, index(few.cluster)), index(0)));
@@ -138,13 +136,13 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
   Value isPlaced = arith::AndIOp::create(
       b, atMost(tokens, most),
       arith::CmpIOp::create(b, arith::CmpIPredicate::ne, tokens, index(0)));
-  Value placing = select(isPlaced, index(0),
-                         arith::MaxUIOp::create(b, blocks, index(1)));
-  SmallVector<Value> placed = launch(
-      lowering, route.getLoc(), buildPlaceKernel(route, lowering), placing,
-      {inits[1], inits[5]}, ArrayRef(inits).slice(2, 3),
-      {toI32(choices), scalars.back(),
-       toI32(mul(perBlock, index(gate.getTopK())))});
+  Value placing =
+      select(isPlaced, index(0), arith::MaxUIOp::create(b, blocks, index(1)));
+  SmallVector<Value> placed =
+      launch(lowering, route.getLoc(), buildPlaceKernel(route, lowering),
+             placing, {inits[1], inits[5]}, ArrayRef(inits).slice(2, 3),
+             {toI32(choices), scalars.back(),
+              toI32(mul(perBlock, index(gate.getTopK())))});
   llvm::copy(placed, inits.begin() + 2);
   inits.pop_back();
   return inits;
