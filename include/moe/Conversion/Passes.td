@@ -98,6 +98,9 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
   let description = [{
     `moe.gate`, `moe.route`, `moe.gather_sum`, and `moe.grouped_matmul` with
     `moe.tiles`, on tensors, become `moe.launch` of kernels in a `gpu.module`.
+    A plain product, the gate of its logits and the routing of what that chooses
+    become one kernel, and a second one that places the choices where the tokens
+    are more than a block has at a time.
     Those that no kernel fits stay, and a remark says why.
   }];
   let statistics = [
