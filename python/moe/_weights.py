@@ -23,8 +23,9 @@ from ._error import DATA_LOSS, INVALID_ARGUMENT, NOT_FOUND, MoEError
 if TYPE_CHECKING:
     from ._runtime import TensorInfo
 
-_SAFETENSORS = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "I64": "i64",
-                "I32": "i32", "I16": "i16", "I8": "i8", "U8": "ui8", "BOOL": "i1"}
+_SAFETENSORS = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16",
+                "F8_E4M3": "f8E4M3FN", "I64": "i64", "I32": "i32", "I16": "i16", "I8": "i8",
+                "U8": "ui8", "BOOL": "i1"}
 
 
 class SafetensorsFile:

@@ -1,4 +1,4 @@
-//===- random_test.cpp - Random tensors and 16-bit floating point ---------===//
+//===- random_test.cpp - Random tensors and 16 and 8-bit floating point ---===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -106,6 +106,31 @@ TEST(FloatTest, HalfRoundTrips) {
     else
       ASSERT_EQ(floatToBfloat(value), half) << bits;
   }
+}
+
+TEST(FloatTest, EightBits) {
+  EXPECT_EQ(float8ToFloat(0x01), 0x1p-9f);
+  EXPECT_EQ(float8ToFloat(0x08), 0x1p-6f);
+  EXPECT_EQ(float8ToFloat(0xb8), -1.0f);
+  EXPECT_EQ(float8ToFloat(0x7e), 448.0f);
+  for (uint32_t bits = 0; bits < 0x100; ++bits) {
+    auto byte = static_cast<uint8_t>(bits);
+    float value = float8ToFloat(byte);
+    EXPECT_EQ(std::isnan(value), (bits & 0x7f) == 0x7f);
+    ASSERT_EQ(floatToFloat8(value), byte) << bits;
+    if ((bits & 0x7f) >= 0x7e)
+      continue;
+    // As with halves: the middle of two neighbours is exact.
+    float next = float8ToFloat(static_cast<uint8_t>(byte + 1));
+    float middle = (value + next) / 2;
+    auto even = static_cast<uint8_t>(byte + (byte & 1));
+    ASSERT_EQ(floatToFloat8(middle), even) << bits;
+    ASSERT_EQ(floatToFloat8(std::nextafter(middle, value)), byte) << bits;
+    ASSERT_EQ(floatToFloat8(std::nextafter(middle, next)), byte + 1) << bits;
+  }
+  EXPECT_EQ(floatToFloat8(464.0f), 0x7e);
+  EXPECT_EQ(floatToFloat8(-464.5f), 0xff);
+  EXPECT_EQ(floatToFloat8(INFINITY), 0x7f);
 }
 
 TEST(FloatTest, RoundsToNearestEven) {

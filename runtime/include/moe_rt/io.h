@@ -301,7 +301,7 @@ uint64_t randomBits(uint64_t seed, uint64_t index);
 /// A seed for the tensor of that name.
 uint64_t mixSeed(uint64_t seed, std::string_view name);
 /// Fill with normally distributed numbers (Box-Muller). False if the type is
-/// not f64, f32, f16 or bf16.
+/// not f64, f32, f16, bf16 or f8E4M3FN.
 bool fillNormal(const Tensor &tensor, uint64_t seed, double deviation);
 /// Elements [begin, begin + count) of such a tensor.
 bool fillNormal(DLDataType type, void *data, uint64_t begin, uint64_t count,

@@ -1,4 +1,4 @@
-//===- float.h - Conversions of 16-bit floating point -----------*- C++ -*-===//
+//===- float.h - Conversions of 16 and 8-bit floating point -----*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -65,6 +65,34 @@ inline uint16_t floatToHalf(float value) {
   }
   uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+/// Of f8E4M3FN, which has no infinity.
+inline float float8ToFloat(uint8_t byte) {
+  uint32_t sign = static_cast<uint32_t>(byte & 0x80) << 24;
+  uint32_t magnitude = byte & 0x7f;
+  if (magnitude == 0x7f)
+    return floatFromBits(sign | 0x7fc00000u);
+  if (magnitude < 8) { // zero or subnormal: a multiple of 2^-9
+    float value = static_cast<float>(magnitude) * 0x1p-9f;
+    return sign ? -value : value;
+  }
+  return floatFromBits(sign | ((magnitude << 20) + (120u << 23)));
+}
+
+/// Round to nearest even; NaN, and what is beyond 464, becomes NaN.
+inline uint8_t floatToFloat8(float value) {
+  uint32_t bits = floatBits(value), magnitude = bits & 0x7fffffffu;
+  auto sign = static_cast<uint8_t>(bits >> 24 & 0x80);
+  if (magnitude > 0x43e80000u)
+    return static_cast<uint8_t>(sign | 0x7f);
+  if (magnitude < 0x3c800000u) {
+    // As for halves: the last place of 2^14 is 2^-9.
+    float shifted = floatFromBits(magnitude) + 0x1p14f;
+    return static_cast<uint8_t>(sign | (floatBits(shifted) - 0x46800000u));
+  }
+  uint32_t rounded = magnitude + 0x7ffff + (magnitude >> 20 & 1);
+  return static_cast<uint8_t>(sign | ((rounded >> 20) - (120u << 3)));
 }
 
 } // namespace moe::io

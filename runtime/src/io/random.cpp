@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../dtype.h"
 #include "float.h"
 
 #include "moe_rt/io.h"
@@ -104,6 +105,10 @@ bool moe::io::fillNormal(DLDataType type, void *data, uint64_t begin,
   case kDLBfloat << 8 | 16:
     fill<uint16_t>(data, begin, count, seed,
                    [=](float value) { return floatToBfloat(value * scale); });
+    return true;
+  case dlFloat8E4M3FN << 8 | 8:
+    fill<uint8_t>(data, begin, count, seed,
+                  [=](float value) { return floatToFloat8(value * scale); });
     return true;
   default:
     return false;

@@ -123,6 +123,8 @@ double moe::io::readElement(const TensorView &tensor, uint64_t index) {
     return static_cast<double>(halfToFloat(load<uint16_t>(data, index)));
   case kDLBfloat << 8 | 16:
     return static_cast<double>(bfloatToFloat(load<uint16_t>(data, index)));
+  case dlFloat8E4M3FN << 8 | 8:
+    return static_cast<double>(float8ToFloat(load<uint8_t>(data, index)));
   case kDLInt << 8 | 8:
     return load<int8_t>(data, index);
   case kDLInt << 8 | 16:
@@ -175,6 +177,9 @@ bool moe::io::writeElement(const Tensor &tensor, uint64_t index, double value) {
     return true;
   case kDLBfloat << 8 | 16:
     store(data, index, floatToBfloat(static_cast<float>(value)));
+    return true;
+  case dlFloat8E4M3FN << 8 | 8:
+    store(data, index, floatToFloat8(static_cast<float>(value)));
     return true;
   case kDLInt << 8 | 8:
     store(data, index, toInteger<int8_t>(value));

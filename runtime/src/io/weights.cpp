@@ -279,7 +279,8 @@ static double deviationOf(const WeightSpec &spec) {
 
 static Error notRandom(const WeightSpec &spec) {
   return Error{"weight '" + spec.name + "' has type " + dtypeName(spec.dtype) +
-               ", expected f32, f16, bf16 or f64 for random weights"};
+               ", expected f32, f16, bf16, f64 or f8E4M3FN for random "
+               "weights"};
 }
 
 Expected<WeightBinder>

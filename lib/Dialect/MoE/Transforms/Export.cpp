@@ -34,6 +34,8 @@ static StringRef dtypeName(Type type) {
     return "bf16";
   if (type.isF64())
     return "f64";
+  if (isa<Float8E4M3FNType>(type))
+    return "f8E4M3FN";
   if (type.isSignlessInteger(8))
     return "i8";
   if (type.isSignlessInteger(16))
@@ -80,8 +82,8 @@ LogicalResult Exporter::describe(Type type, StringRef name, StringRef role,
       dtypeName(shaped.getElementType()).empty())
     return function.emitError()
            << "expected '" << name
-           << "' to be a ranked tensor of f32, f16, bf16, f64, i8, i16, i32 or "
-              "i64 to export '"
+           << "' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, "
+              "i16, i32 or i64 to export '"
            << function.getName() << "', got " << type;
   if (!names.insert(name).second)
     return function.emitError()
