@@ -32,6 +32,8 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
   pm.addPass(createMoEExpertToGrouped());
   pm.addPass(createMoEDenseToGrouped());
   addCleanup(pm);
+  // ... of factors as they are stored ...
+  pm.addPass(createMoEFuseScales());
   // ... of the columns that are used, with what follows as its epilogue ...
   pm.addPass(createMoEFuseColumns());
   pm.addPass(createMoEFuseEpilogue());

@@ -60,6 +60,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
 static void addKernelLowering(OpPassManager &pm) {
   OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
   kernels.addPass(math::createMathExtendToSupportedTypes());
+  kernels.addPass(createMoEExpandFloat8());
   kernels.addPass(createMoEExpandDeviceMath());
   kernels.addPass(createConvertMathToLLVMPass());
   kernels.addPass(createLowerAffinePass());

@@ -21,6 +21,7 @@ void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm) {
   pm.addPass(createSCFToControlFlowPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
+  pm.addPass(createMoEExpandFloat8());
   // bf16 rounding as integer arithmetic: LLVM would call a helper that the C
   // library of a stable distribution does not have.
   arith::ArithExpandOpsPassOptions expand;

@@ -239,7 +239,7 @@ void Packer::run() {
     llvm::append_range(arguments, list);
   SmallVector<GroupedMatmulOp> products;
   function.walk([&](GroupedMatmulOp op) {
-    if (!op.getPanels() && op.getResult())
+    if (!op.getPanels() && !op.isQuantized() && op.getResult())
       products.push_back(op);
   });
   for (GroupedMatmulOp product : products) {

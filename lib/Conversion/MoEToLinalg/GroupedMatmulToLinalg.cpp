@@ -24,6 +24,7 @@ public:
 
 private:
   Value weight(int64_t product, Value e, Value k, Value n);
+  Value scale(int64_t product, Value e, Value row, Value k, Value n);
   Value sums(int64_t product, Value e, Value start, Value count);
   Value rowsOf(Value e, Value start, Value count);
 
@@ -50,33 +51,71 @@ Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
   return b.extract(op.getWeights()[product], {e, k, n});
 }
 
+/// What the sum over the block of step `k` is scaled with; `row` is one of lhs.
+Value GroupedMatmulLowering::scale(int64_t product, Value e, Value row, Value k,
+                                   Value n) {
+  Value blockOfK = arith::DivUIOp::create(b, k, b.index(op.getBlockK()));
+  Value result;
+  if (op.getLhsScales())
+    result = b.extract(op.getLhsScales(), {row, blockOfK});
+  if (op.getWeightScales().empty())
+    return result;
+  Value blockOfN = arith::DivUIOp::create(b, n, b.index(op.getBlockN()));
+  if (op.getTransposed())
+    std::swap(blockOfK, blockOfN);
+  Value ofWeights =
+      b.extract(op.getWeightScales()[product], {e, blockOfK, blockOfN});
+  return result ? arith::MulFOp::create(b, result, ofWeights).getResult()
+                : ofWeights;
+}
+
 /// One product of the rows of an expert, [count, N] in f32.
 Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
                                   Value count) {
   Type f32 = b.getF32Type();
   AffineMap out = AffineMap::getMultiDimMapWithTargets(3, {0, 1},
                                                        b.getContext());
+  SmallVector<AffineMap> maps{AffineMap::get(3, 0, b.getAffineDimExpr(2)), out};
   // It is there for the extent of the loop alone.
   Value steps = b.empty(OpFoldResult(b.getIndexAttr(op.getK())), f32);
-  return b.generic(
-              3, 1, steps, {AffineMap::get(3, 0, b.getAffineDimExpr(2)), out},
-              b.fill({count, b.getIndexAttr(op.getN())}, b.f32(0.0)),
-              [&](ValueRange v) -> SmallVector<Value> {
-                Value row = arith::AddIOp::create(
-                    b, linalg::IndexOp::create(b, 0), start);
-                Value n = linalg::IndexOp::create(b, 1);
-                Value k = linalg::IndexOp::create(b, 2);
-                if (op.getGather()) {
-                  Value last = arith::SubIOp::create(
-                      b, b.dim(op.getLhs(), 0), b.index(1));
-                  row = b.hold(b.toIndex(b.extract(op.getGather(), row)), last);
-                }
-                Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
-                Value w = b.toFloat(weight(product, e, k, n), f32);
-                Value term = arith::MulFOp::create(b, x, w);
-                return {arith::AddFOp::create(b, v[1], term)};
-              })
-      .front();
+  Value zeros = b.fill({count, b.getIndexAttr(op.getN())}, b.f32(0.0));
+  SmallVector<Value> results{zeros};
+  if (op.isScaled()) {
+    // The sum of the block at work stands beside that of the blocks before.
+    results.push_back(zeros);
+    maps.push_back(out);
+  }
+  auto body = [&](ValueRange v) -> SmallVector<Value> {
+    Value row =
+        arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);
+    Value n = linalg::IndexOp::create(b, 1);
+    Value k = linalg::IndexOp::create(b, 2);
+    if (op.getGather()) {
+      Value last =
+          arith::SubIOp::create(b, b.dim(op.getLhs(), 0), b.index(1));
+      row = b.hold(b.toIndex(b.extract(op.getGather(), row)), last);
+    }
+    Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
+    Value w = b.toFloat(weight(product, e, k, n), f32);
+    Value term = arith::MulFOp::create(b, x, w);
+    if (!op.isScaled())
+      return {arith::AddFOp::create(b, v[1], term)};
+    Value block = arith::AddFOp::create(b, v[2], term);
+    Value scaled =
+        arith::MulFOp::create(b, block, scale(product, e, row, k, n));
+    Value next = arith::AddIOp::create(b, k, b.index(1));
+    auto isZero = [&](Value value) -> Value {
+      return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, value,
+                                   b.index(0));
+    };
+    Value ends = arith::OrIOp::create(
+        b, isZero(arith::RemUIOp::create(b, next, b.index(op.getBlockK()))),
+        isZero(arith::SubIOp::create(b, next, b.index(op.getK()))));
+    Value sum = arith::AddFOp::create(b, v[1], scaled);
+    return {arith::SelectOp::create(b, ends, sum, v[1]),
+            arith::SelectOp::create(b, ends, b.f32(0.0), block)};
+  };
+  return b.generic(3, 1, steps, maps, results, body).front();
 }
 
 /// The epilogue over the sums: the rows of an expert in the result.

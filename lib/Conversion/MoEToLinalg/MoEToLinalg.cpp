@@ -59,6 +59,18 @@ struct CombineToGatherSum : OpRewritePattern<CombineOp> {
   }
 };
 
+/// Products of factors that only linalg can read.
+struct DecomposeQuantized : OpRewritePattern<GroupedMatmulOp> {
+  using OpRewritePattern::OpRewritePattern;
+  LogicalResult matchAndRewrite(GroupedMatmulOp op,
+                                PatternRewriter &rewriter) const override {
+    if (!op.getResult() || !op.isQuantized())
+      return failure();
+    rewriter.replaceOp(op, decompose(op, rewriter));
+    return success();
+  }
+};
+
 template <typename OpT>
 struct AggregatedModel
     : linalg::AggregatedOpInterface::ExternalModel<AggregatedModel<OpT>, OpT> {
@@ -71,7 +83,7 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<RouteOp>>(patterns.getContext());
+               Decompose<RouteOp>, Decompose<QuantizeOp>>(patterns.getContext());
 }
 
 void mlir::moe::populateGroupedToLinalgPatterns(RewritePatternSet &patterns) {
@@ -88,6 +100,7 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     ExpertOp::attachInterface<AggregatedModel<ExpertOp>>(*context);
     CombineOp::attachInterface<AggregatedModel<CombineOp>>(*context);
     RouteOp::attachInterface<AggregatedModel<RouteOp>>(*context);
+    QuantizeOp::attachInterface<AggregatedModel<QuantizeOp>>(*context);
     GroupedMatmulOp::attachInterface<AggregatedModel<GroupedMatmulOp>>(
         *context);
     GatherSumOp::attachInterface<AggregatedModel<GatherSumOp>>(*context);
@@ -108,7 +121,7 @@ struct ConvertMoEToLinalg
     RewritePatternSet patterns(&getContext());
     populateMoEToLinalgPatterns(patterns);
     if (keepGrouped)
-      patterns.add<CombineToGatherSum>(&getContext());
+      patterns.add<CombineToGatherSum, DecomposeQuantized>(&getContext());
     else
       populateGroupedToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))

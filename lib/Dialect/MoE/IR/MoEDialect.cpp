@@ -91,6 +91,11 @@ void RouteOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
   setName(getPositions(), "positions");
 }
 
+void QuantizeOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  setName(getQuantized(), "quantized");
+  setName(getScales(), "scales");
+}
+
 void ExpertOp::getAsmBlockArgumentNames(Region &region,
                                         OpAsmSetValueNameFn setName) {
   if (!region.empty() && region.getNumArguments() > 0)

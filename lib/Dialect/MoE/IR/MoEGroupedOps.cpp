@@ -89,6 +89,11 @@ bool GroupedMatmulOp::isPlain() {
   return getYield().getValue() == getEpilogue().getArgument(0);
 }
 
+bool GroupedMatmulOp::isQuantized() {
+  return isScaled() ||
+         isa<Float8E4M3FNType>(elementOf(getWeights().front()));
+}
+
 void GroupedMatmulOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
@@ -126,10 +131,46 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
     if (ShapedType::isDynamicShape(type.getShape().drop_front()))
       return op.emitOpError("expected weights with static rows and columns, got ")
              << type;
-    if (elementOf(weights) != elementOf(op.getLhs()))
+    bool narrow = isa<Float8E4M3FNType>(elementOf(weights)) && !op.getPanels();
+    if (elementOf(weights) != elementOf(op.getLhs()) && !narrow)
       return op.emitOpError("expected weights of the type of the rows, ")
              << elementOf(op.getLhs()) << ", got " << elementOf(weights);
   }
+  return success();
+}
+
+/// Check the shapes of the scales against those of what they scale.
+static LogicalResult verifyScales(GroupedMatmulOp op) {
+  std::optional<ArrayRef<int64_t>> blocks = op.getBlocks();
+  size_t count = op.getWeightScales().size();
+  if ((op.getLhsScales() || count > 0) != blocks.has_value())
+    return op.emitOpError("expected blocks where there are scales, and only "
+                          "there");
+  if (!blocks)
+    return success();
+  if (blocks->size() != 2 || llvm::any_of(*blocks, [](int64_t extent) {
+        return extent < 1;
+      }))
+    return op.emitOpError("expected two positive extents of blocks, got [")
+           << *blocks << "]";
+  if (op.getPanels())
+    return op.emitOpError("expected no scales with packed weights");
+  int64_t blocksOfK = llvm::divideCeil(op.getK(), op.getBlockK());
+  int64_t rows = cast<ShapedType>(op.getLhs().getType()).getDimSize(0);
+  if (op.getLhsScales() && failed(verifyShape(op, "lhs_scales", op.getLhsScales(),
+                                              {rows, blocksOfK})))
+    return failure();
+  if (count != 0 && count != op.getWeights().size())
+    return op.emitOpError("expected scales for each of ")
+           << op.getWeights().size() << " weights, got " << count;
+  int64_t expected[] = {op.getExpertCount(), blocksOfK,
+                        int64_t(llvm::divideCeil(op.getN(), op.getBlockN()))};
+  if (op.getTransposed())
+    std::swap(expected[1], expected[2]);
+  for (auto [index, scales] : llvm::enumerate(op.getWeightScales()))
+    if (failed(verifyShape(op, "weight_scales " + Twine(index), scales,
+                           expected)))
+      return failure();
   return success();
 }
 
@@ -169,7 +210,8 @@ LogicalResult GroupedMatmulOp::verify() {
     return emitOpError("expected rows and a destination with static columns, "
                        "got ")
            << lhs << " and " << init;
-  if (failed(verifyWeights(*this)) || failed(verifyOperandMaps(*this)))
+  if (failed(verifyWeights(*this)) || failed(verifyScales(*this)) ||
+      failed(verifyOperandMaps(*this)))
     return failure();
   int64_t experts = getExpertCount();
   if (ShapedType::isDynamic(experts) || experts < 1)
@@ -223,6 +265,19 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
         !llvm::all_of(op.getResultTypes(), isScalar))
       return op.emitOpError("expected an epilogue of operations on scalars");
   }
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.quantize
+//===----------------------------------------------------------------------===//
+
+LogicalResult QuantizeOp::verify() {
+  if (getBlock() < 1)
+    return emitOpError("expected a positive block, got ") << getBlock();
+  if (ShapedType::isDynamic(getColumns()))
+    return emitOpError("expected rows with static columns, got ")
+           << getRows().getType();
   return success();
 }
 

@@ -177,6 +177,38 @@ RouteOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
 }
 
 //===----------------------------------------------------------------------===//
+// moe.quantize
+//===----------------------------------------------------------------------===//
+
+LogicalResult QuantizeOp::inferReturnTypes(
+    MLIRContext *context, std::optional<Location> location, ValueRange operands,
+    DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
+    SmallVectorImpl<Type> &inferred) {
+  Adaptor adaptor(operands, attributes, properties, regions);
+  auto rows = dyn_cast<RankedTensorType>(adaptor.getRows().getType());
+  if (!rows || rows.getRank() != 2)
+    return emitOptionalError(location, "expected rows of rank 2");
+  int64_t columns = rows.getDimSize(1), block = adaptor.getBlock();
+  // Both are refused by the verifier, with a better message.
+  int64_t blocks = ShapedType::isDynamic(columns) || block < 1
+                       ? ShapedType::kDynamic
+                       : int64_t(llvm::divideCeil(columns, block));
+  inferred.push_back(
+      matrix(rows.getDimSize(0), columns, Float8E4M3FNType::get(context)));
+  inferred.push_back(
+      matrix(rows.getDimSize(0), blocks, Float32Type::get(context)));
+  return success();
+}
+
+LogicalResult
+QuantizeOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+  OpFoldResult rows = dimOf(b, getLoc(), getRows(), 0);
+  shapes = {{rows, b.getIndexAttr(getColumns())},
+            {rows, b.getIndexAttr(getScales().getType().getDimSize(1))}};
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // moe.expert
 //===----------------------------------------------------------------------===//
 

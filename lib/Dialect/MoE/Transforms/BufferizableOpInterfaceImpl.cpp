@@ -83,6 +83,7 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     ExpertOp::attachInterface<ReadsAndAllocates<ExpertOp>>(*context);
     CombineOp::attachInterface<ReadsAndAllocates<CombineOp>>(*context);
     RouteOp::attachInterface<ReadsAndAllocates<RouteOp>>(*context);
+    QuantizeOp::attachInterface<ReadsAndAllocates<QuantizeOp>>(*context);
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);

@@ -68,6 +68,9 @@ static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
   return a.getLhs() == b.getLhs() && a.getGather() == b.getGather() &&
          a.getOffsets() == b.getOffsets() && a.getFirst() == b.getFirst() &&
          a.getTransposed() == b.getTransposed() &&
+         a.getLhsScales() == b.getLhsScales() &&
+         a.getWeightScales().empty() == b.getWeightScales().empty() &&
+         a.getBlocks() == b.getBlocks() &&
          a.getWeights().front().getType() == b.getWeights().front().getType();
 }
 
@@ -120,7 +123,7 @@ GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
   Location loc = b.getFusedLoc(llvm::map_to_vector(
       products, [](GroupedMatmulOp product) { return product.getLoc(); }));
   GroupedMatmulOp first = products.front();
-  SmallVector<Value> weights, extras;
+  SmallVector<Value> weights, weightScales, extras;
   SmallVector<Attribute> maps;
   auto addExtra = [&](Value value, AffineMap map) {
     extras.push_back(value);
@@ -128,6 +131,7 @@ GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
   };
   for (GroupedMatmulOp product : products) {
     llvm::append_range(weights, product.getWeights());
+    llvm::append_range(weightScales, product.getWeightScales());
     for (auto [index, extra] : llvm::enumerate(product.getExtras()))
       addExtra(extra, product.getOperandMap(index));
   }
@@ -141,9 +145,10 @@ GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
 
   auto fused = GroupedMatmulOp::create(
       b, loc, init.getType(), first.getLhs(), first.getGather(),
-      first.getOffsets(), weights, extras, init, first.getTransposed(),
-      /*panels=*/nullptr, maps.empty() ? nullptr : b.getArrayAttr(maps),
-      first.getFirstAttr());
+      first.getOffsets(), weights, first.getLhsScales(), weightScales, extras,
+      init, first.getTransposed(), /*panels=*/nullptr,
+      maps.empty() ? nullptr : b.getArrayAttr(maps), first.getFirstAttr(),
+      first.getBlocksAttr());
   OpBuilder::InsertionGuard guard(b);
   Block *body = b.createBlock(&fused.getEpilogue());
   for (size_t i = 0; i < weights.size(); ++i)

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Dequantization.h"
 #include "EpilogueFusion.h"
 #include "FusionRemarks.h"
 #include "Products.h"
@@ -35,6 +36,9 @@ private:
   bool distribute(Operation &op);
   bool distributeProduct(linalg::LinalgOp op);
   bool distributeElementwise(linalg::GenericOp op);
+  bool distributeQuantize(QuantizeOp op);
+  bool distributeDequantization(linalg::GenericOp op,
+                                const Dequantization &dequantization);
   bool distributeColumns(tensor::ExtractSliceOp op);
   bool distributeInit(Operation &op);
   Value uncoveredRows();
@@ -45,12 +49,15 @@ private:
     return false;
   }
   BlockArgument parameter(Value value);
+  Value weightsOf(Value value);
   Value init(int64_t columns, Type element);
 
   ExpertOp expert;
   OpBuilder &b;
   /// Matrices of the body, one row for each row of the expert: the same for all.
   DenseMap<Value, Value> matrices;
+  /// What is computed of parameters alone: the same for all experts.
+  DenseMap<Value, Value> weights;
 };
 } // namespace
 
@@ -60,6 +67,14 @@ BlockArgument Distribution::parameter(Value value) {
   bool isSlice = argument && argument.getOwner() == &expert.getBody().front() &&
                  argument.getArgNumber() > 0;
   return isSlice ? argument : BlockArgument();
+}
+
+/// The weights of all experts of which `value` is one expert's; null if it is no
+/// such thing.
+Value Distribution::weightsOf(Value value) {
+  if (BlockArgument slice = parameter(value))
+    return expert.getParams()[slice.getArgNumber() - 1];
+  return weights.lookup(value);
 }
 
 Value Distribution::init(int64_t columns, Type element) {
@@ -75,13 +90,60 @@ bool Distribution::distributeProduct(linalg::LinalgOp op) {
   if (!product)
     return fail("a product does not sum into zeros of f32");
   Value lhs = matrices.lookup(product->lhs);
-  BlockArgument weights = parameter(product->rhs);
+  Value weights = weightsOf(product->rhs);
   if (!lhs || !weights)
     return fail("a product is not one of rows with a parameter");
   matrices[op->getResult(0)] = buildPlainProduct(
-      b, op.getLoc(), lhs, expert.getOffsets(),
-      expert.getParams()[weights.getArgNumber() - 1], product->transposed,
+      b, op.getLoc(), lhs, expert.getOffsets(), weights, product->transposed,
       expert.getFirstAttr());
+  return true;
+}
+
+bool Distribution::distributeQuantize(QuantizeOp op) {
+  Value rows = matrices.lookup(op.getRows());
+  if (!rows)
+    return fail("what is quantized is no matrix of rows");
+  auto all = QuantizeOp::create(b, op.getLoc(), rows, op.getBlockAttr());
+  matrices[op.getQuantized()] = all.getQuantized();
+  matrices[op.getScales()] = all.getScales();
+  return true;
+}
+
+/// Of rows, or of parameters for all experts at once.
+bool Distribution::distributeDequantization(
+    linalg::GenericOp op, const Dequantization &dequantization) {
+  bool ofRows = matrices.contains(dequantization.quantized);
+  SmallVector<Value> inputs;
+  for (Value input : op.getDpsInputs())
+    inputs.push_back(ofRows ? matrices.lookup(input) : weightsOf(input));
+  auto type = cast<RankedTensorType>(op->getResult(0).getType());
+  if (!llvm::all_of(inputs, [](Value input) { return bool(input); }))
+    return fail("what is dequantized is neither rows nor a parameter");
+  if (ShapedType::isDynamicShape(type.getShape().drop_front(ofRows)) ||
+      (ofRows && type.getRank() != 2))
+    return fail("what is dequantized has a dynamic shape");
+  SmallVector<AffineMap> maps = op.getIndexingMapsArray();
+  SmallVector<utils::IteratorType> iterators = op.getIteratorTypesArray();
+  Value destination;
+  if (ofRows) {
+    destination = init(type.getDimSize(1), type.getElementType());
+  } else {
+    for (AffineMap &map : maps)
+      map = map.shiftDims(1).insertResult(b.getAffineDimExpr(0), 0);
+    iterators.insert(iterators.begin(), utils::IteratorType::parallel);
+    SmallVector<OpFoldResult> shape{
+        tensor::getMixedSize(b, op.getLoc(), inputs.front(), 0)};
+    for (int64_t extent : type.getShape())
+      shape.push_back(b.getIndexAttr(extent));
+    destination = tensor::EmptyOp::create(b, op.getLoc(), shape,
+                                          type.getElementType());
+  }
+  auto all = linalg::GenericOp::create(
+      b, op.getLoc(), TypeRange(destination.getType()), inputs, destination,
+      maps, iterators);
+  IRMapping mapping;
+  op.getRegion().cloneInto(&all.getRegion(), mapping);
+  (ofRows ? matrices : weights)[op->getResult(0)] = all.getResult(0);
   return true;
 }
 
@@ -179,6 +241,8 @@ bool Distribution::distribute(Operation &op) {
     return distributeInit(op);
   if (auto slice = dyn_cast<tensor::ExtractSliceOp>(op))
     return distributeColumns(slice);
+  if (auto quantize = dyn_cast<QuantizeOp>(op))
+    return distributeQuantize(quantize);
   auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
   if (!linalgOp || !linalgOp.hasPureTensorSemantics())
     return fail("the region does more than products and elementwise operations");
@@ -187,6 +251,8 @@ bool Distribution::distribute(Operation &op) {
   auto generic = dyn_cast<linalg::GenericOp>(op);
   if (!generic)
     return fail("the region does more than products and elementwise operations");
+  if (std::optional<Dequantization> found = matchDequantization(generic))
+    return distributeDequantization(generic, *found);
   return distributeElementwise(generic);
 }
 

@@ -72,14 +72,31 @@ static Value sliceColumns(OpBuilder &b, Location loc, Value value, unsigned dim,
   return tensor::ExtractSliceOp::create(b, loc, value, offsets, sizes, strides);
 }
 
+/// Whether the blocks that scales are for begin with the first of the columns.
+static bool keepsBlocks(GroupedMatmulOp product, Columns columns) {
+  return product.getWeightScales().empty() ||
+         (columns.stride == 1 && columns.offset % product.getBlockN() == 0);
+}
+
+/// The blocks that the columns are in.
+static Columns blocksOf(GroupedMatmulOp product, Columns columns) {
+  int64_t block = product.getBlockN();
+  return {columns.offset / block,
+          int64_t(llvm::divideCeil(columns.size, block)), 1};
+}
+
 static void rewriteSlice(IRRewriter &rewriter, GroupedMatmulOp product,
                          tensor::ExtractSliceOp slice, Columns columns) {
   Location loc = slice.getLoc();
   rewriter.setInsertionPoint(product);
-  SmallVector<Value> weights, extras;
+  unsigned weightDim = product.getTransposed() ? 1 : 2;
+  SmallVector<Value> weights, weightScales, extras;
   for (Value weight : product.getWeights())
-    weights.push_back(sliceColumns(rewriter, loc, weight,
-                                   product.getTransposed() ? 1 : 2, columns));
+    weights.push_back(
+        sliceColumns(rewriter, loc, weight, weightDim, columns));
+  for (Value scales : product.getWeightScales())
+    weightScales.push_back(sliceColumns(rewriter, loc, scales, weightDim,
+                                        blocksOf(product, columns)));
   for (auto [index, extra] : llvm::enumerate(product.getExtras())) {
     AffineMap map = product.getOperandMap(index);
     std::optional<unsigned> dim =
@@ -90,9 +107,10 @@ static void rewriteSlice(IRRewriter &rewriter, GroupedMatmulOp product,
   Value init = sliceColumns(rewriter, loc, product.getInit(), 1, columns);
   auto narrow = GroupedMatmulOp::create(
       rewriter, product.getLoc(), init.getType(), product.getLhs(),
-      product.getGather(), product.getOffsets(), weights, extras, init,
+      product.getGather(), product.getOffsets(), weights,
+      product.getLhsScales(), weightScales, extras, init,
       product.getTransposed(), /*panels=*/nullptr, product.getMapsAttr(),
-      product.getFirstAttr());
+      product.getFirstAttr(), product.getBlocksAttr());
   IRMapping mapping;
   product.getEpilogue().cloneInto(&narrow.getEpilogue(), mapping);
   rewriter.replaceOp(slice, narrow.getResult());
@@ -114,7 +132,7 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
   void rewrite(IRRewriter &rewriter, GroupedMatmulOp product) {
     SmallVector<std::pair<tensor::ExtractSliceOp, Columns>> slices;
     int64_t taken = 0;
-    bool others = false;
+    bool others = false, splits = false;
     for (Operation *user : product->getUsers()) {
       if (isa<tensor::DimOp>(user))
         continue;
@@ -124,16 +142,18 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
       others |= !columns;
       if (!columns)
         continue;
+      splits |= !keepsBlocks(product, *columns);
       slices.push_back({slice, *columns});
       taken += columns->size;
     }
     if (slices.empty())
       return;
     // Columns that are taken twice would be computed twice.
-    if (others || taken > product.getN()) {
+    if (others || splits || taken > product.getN()) {
       remarkNotFused(product, "ColumnsNotFused",
-                     others ? "the product has other uses than its columns"
-                            : "columns are used more than once");
+                     others   ? "the product has other uses than its columns"
+                     : splits ? "columns begin within a block that has one scale"
+                              : "columns are used more than once");
       return;
     }
     for (auto [slice, columns] : slices)

@@ -30,22 +30,56 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
       rewrite(op);
   }
 
+  /// Take what uses the grouped rows to `products`; the reason why it cannot read
+  /// them gathered, or nothing.
+  static StringRef addProduct(DispatchOp op, OpOperand &use,
+                              SmallVectorImpl<GroupedMatmulOp> &products) {
+    if (isa<tensor::DimOp>(use.getOwner()))
+      return "";
+    auto product = dyn_cast<GroupedMatmulOp>(use.getOwner());
+    bool ofRows = product && (use.get() == product.getLhs() ||
+                              use.get() == product.getLhsScales());
+    if (!ofRows || llvm::count(product->getOperands(), use.get()) != 1 ||
+        product.getGather())
+      return "the grouped rows have uses other than products";
+    // Other rows than those of its experts have no token.
+    if (product.getOffsets() != op.getOffsets())
+      return "a product reads rows that no expert covers";
+    auto quantize = product.getLhs().getDefiningOp<QuantizeOp>();
+    if (product.getLhsScales() &&
+        (!quantize || product.getLhsScales() != quantize.getScales()))
+      return "the scales of the grouped rows come from elsewhere";
+    if (!llvm::is_contained(products, product))
+      products.push_back(product);
+    return "";
+  }
+
+  /// Products read `rows`, and what asks for extents of `grouped` those of the
+  /// numbers of their tokens.
+  static void gatherFrom(Value grouped, Value rows, RouteOp route) {
+    for (OpOperand &use : llvm::make_early_inc_range(grouped.getUses()))
+      use.set(isa<tensor::DimOp>(use.getOwner()) ? Value(route.getTokens())
+                                                 : rows);
+  }
+
   void rewrite(DispatchOp op) {
     auto notFused = [&](StringRef reason) {
       remarkNotFused(op, "GatherNotFused", reason);
     };
     SmallVector<GroupedMatmulOp> products;
+    SmallVector<QuantizeOp> quantizations;
     for (OpOperand &use : op.getGrouped().getUses()) {
-      if (isa<tensor::DimOp>(use.getOwner()))
-        continue;
-      auto product = dyn_cast<GroupedMatmulOp>(use.getOwner());
-      if (!product || &use != &product.getLhsMutable() || product.getGather())
-        return notFused("the grouped rows have uses other than products");
-      // Other rows than those of its experts have no token.
-      if (product.getOffsets() != op.getOffsets())
-        return notFused("a product reads rows that no expert covers");
-      products.push_back(product);
+      if (auto quantize = dyn_cast<QuantizeOp>(use.getOwner()))
+        quantizations.push_back(quantize);
+      else if (StringRef reason = addProduct(op, use, products); !reason.empty())
+        return notFused(reason);
     }
+    // Each row is quantized by itself: those of the tokens are gathered as well.
+    for (QuantizeOp quantize : quantizations)
+      for (Value result : quantize->getResults())
+        for (OpOperand &use : result.getUses())
+          if (StringRef reason = addProduct(op, use, products); !reason.empty())
+            return notFused(reason);
     if (op.getScaleRows())
       return notFused("the rows are scaled by their weights");
 
@@ -60,12 +94,16 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
         op.getChoicesAttr());
     for (GroupedMatmulOp product : products)
       rewriter.modifyOpInPlace(product, [&] {
-        product.getLhsMutable().assign(op.getRows());
         product.getGatherMutable().assign(route.getTokens());
       });
-    for (Operation *user :
-         llvm::make_early_inc_range(op.getGrouped().getUsers()))
-      user->setOperand(0, route.getTokens());
+    for (QuantizeOp quantize : quantizations) {
+      auto all = QuantizeOp::create(rewriter, quantize.getLoc(), op.getRows(),
+                                    quantize.getBlockAttr());
+      gatherFrom(quantize.getQuantized(), all.getQuantized(), route);
+      gatherFrom(quantize.getScales(), all.getScales(), route);
+      rewriter.eraseOp(quantize);
+    }
+    gatherFrom(op.getGrouped(), op.getRows(), route);
     rewriter.replaceAllUsesWith(op.getOffsets(), route.getOffsets());
     rewriter.replaceAllUsesWith(op.getPositions(), route.getPositions());
     rewriter.eraseOp(op);

@@ -78,8 +78,9 @@ Value mlir::moe::buildPlainProduct(OpBuilder &b, Location loc, Value lhs,
       b.getF32Type());
   auto product = GroupedMatmulOp::create(
       b, loc, init.getType(), lhs, /*gather=*/nullptr, offsets, weights,
+      /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
       /*extras=*/ValueRange(), init, transposed, /*panels=*/nullptr,
-      /*maps=*/nullptr, first);
+      /*maps=*/nullptr, first, /*blocks=*/nullptr);
   OpBuilder::InsertionGuard guard(b);
   Block *body = b.createBlock(&product.getEpilogue());
   YieldOp::create(b, loc, body->addArgument(b.getF32Type(), loc));

@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -split-input-file -verify-diagnostics
 
 func.func @rows_type(%x: tensor<?x4xf64>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>) {
-  // expected-error @+1 {{operand #0 must be 2-D tensor or memref of f32, f16 or bf16, but got 'tensor<?x4xf64>'}}
+  // expected-error @+1 {{operand #0 must be 2-D tensor or memref of f32, f16, bf16 or f8E4M3FN, but got 'tensor<?x4xf64>'}}
   %y = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -79,7 +79,7 @@ func.func @dynamic_columns(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tenso
 
 func.func @no_weights(%x: tensor<?x4xf32>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{expected at least one operand of weights}}
-  %y = "moe.grouped_matmul"(%x, %o) <{operandSegmentSizes = array<i32: 1, 0, 0, 0, 0, 1>}> ({
+  %y = "moe.grouped_matmul"(%x, %o) <{operandSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 1>}> ({
   ^bb0:
     %z = arith.constant 0.0 : f32
     moe.yield %z : f32
@@ -377,7 +377,7 @@ func.func @gathered_rows(%x: tensor<7x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<
 
 func.func @no_block(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{region #0 ('epilogue') failed to verify constraint: region with 1 blocks}}
-  %y = "moe.grouped_matmul"(%x, %w, %o) <{operandSegmentSizes = array<i32: 1, 0, 0, 1, 0, 1>}> ({
+  %y = "moe.grouped_matmul"(%x, %w, %o) <{operandSegmentSizes = array<i32: 1, 0, 0, 1, 0, 0, 0, 1>}> ({
   }) : (tensor<?x4xf32>, tensor<1x4x8xf32>, tensor<?x8xf32>) -> tensor<?x8xf32>
   return
 }

@@ -65,6 +65,41 @@ def MoE_RouteOp : MoE_Op<"route", [
 }
 
 //===----------------------------------------------------------------------===//
+// moe.quantize
+//===----------------------------------------------------------------------===//
+
+def MoE_QuantizeOp : MoE_Op<"quantize", [
+    Pure,
+    DeclareOpInterfaceMethods<InferTypeOpInterface>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
+                              ["reifyResultShapes"]>,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
+  let summary = "round rows to 8 bits, with a scale for each block of columns";
+  let description = [{
+    For each row and each `block` columns of it, the last of them maybe fewer:
+    `scale = max |row[k]| / 448`, in f32, and `quantized[k] = row[k] / scale`,
+    rounded to the nearest number of f8E4M3FN, ties to even, beyond ±448 to ±448.
+    A block of zeros has scale 0 and quantized zeros; one with a NaN has a NaN as
+    its scale, and so has what it is multiplied with.
+
+    ```mlir
+    func.func @quantize(%x: tensor<?x320xbf16>)
+        -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf32>) {
+      %quantized, %scales = moe.quantize %x block(128) : tensor<?x320xbf16>
+      return %quantized, %scales : tensor<?x320xf8E4M3FN>, tensor<?x3xf32>
+    }
+    ```
+  }];
+  let arguments = (ins MoE_Matrix:$rows, I64Attr:$block);
+  let results = (outs 2DTensorOf<[F8E4M3FN]>:$quantized, 2DTensorOf<[F32]>:$scales);
+  let assemblyFormat = "$rows `block` `(` $block `)` attr-dict `:` type($rows)";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    int64_t getColumns() { return getRows().getType().getDimSize(1); }
+  }];
+}
+
+//===----------------------------------------------------------------------===//
 // moe.grouped_matmul
 //===----------------------------------------------------------------------===//
 
@@ -98,6 +133,18 @@ def MoE_WeightsLike : AnyTypeOf<[RankedTensorOf<[MoE_Float]>, MemRefOf<[MoE_Floa
     "tensor or memref of f32, f16 or bf16">;
 def MoE_OperandLike : AnyTypeOf<[AnyRankedTensor, AnyMemRef],
     "ranked tensor or memref">;
+// What a product can read: numbers of 8 bits are factors alone, never results.
+def MoE_Factor : AnyTypeOf<[MoE_Float, F8E4M3FN], "f32, f16, bf16 or f8E4M3FN">;
+def MoE_FactorRowsLike
+    : AnyTypeOf<[2DTensorOf<[MoE_Factor]>, MemRefRankOf<[MoE_Factor], [2]>],
+    "2-D tensor or memref of f32, f16, bf16 or f8E4M3FN">;
+def MoE_FactorsLike
+    : AnyTypeOf<[RankedTensorOf<[MoE_Factor]>, MemRefOf<[MoE_Factor]>],
+    "tensor or memref of f32, f16, bf16 or f8E4M3FN">;
+def MoE_RowScalesLike : AnyTypeOf<[2DTensorOf<[F32]>, MemRefRankOf<[F32], [2]>],
+    "2-D tensor or memref of f32">;
+def MoE_ScalesLike : AnyTypeOf<[3DTensorOf<[F32]>, MemRefRankOf<[F32], [3]>],
+    "3-D tensor or memref of f32">;
 
 def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     AttrSizedOperandSegments, DestinationStyleOpInterface, SingleBlock,
@@ -124,6 +171,14 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
       number of the weights, the row and the column, to its dimensions: a
       projection.
 
+    * Factors of `f8E4M3FN` (rows and weights, or weights alone) are exact in
+      f32. With `blocks = [b_k, b_n]` the sums of `b_k` steps along `k` are scaled:
+      `Σ_B (Σ_{k in B} lhs[g(r), k] · weights[e, k, n]) ·
+      (lhs_scales[g(r), B] · weight_scales[e, B, n / b_n])` over ascending blocks
+      `B`, in f32. `lhs_scales` are `[rows, ⌈K/b_k⌉]`; of `weight_scales` there is
+      one for each of `weights`, `[E, ⌈K/b_k⌉, ⌈N/b_n⌉]`, with `transposed`
+      `[E, ⌈N/b_n⌉, ⌈K/b_k⌉]`. Those that are not given are 1.
+
     Rows and numbers out of range: offsets are held to the rows there are,
     and a gathered row to those of `lhs`.
 
@@ -148,13 +203,36 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
       return %h : tensor<?x128xf32>
     }
     ```
+
+    Rows and weights of 8 bits with scales:
+
+    ```mlir
+    func.func @scaled(%x: tensor<?x256xf8E4M3FN>, %x_scales: tensor<?x2xf32>,
+                      %offsets: tensor<9xi32>, %w: tensor<8x384x256xf8E4M3FN>,
+                      %w_scales: tensor<8x3x2xf32>, %init: tensor<?x384xbf16>)
+        -> tensor<?x384xbf16> {
+      %y = moe.grouped_matmul %x offsets(%offsets : tensor<9xi32>)
+          weights(%w : tensor<8x384x256xf8E4M3FN>) transposed
+          lhs_scales(%x_scales : tensor<?x2xf32>)
+          weight_scales(%w_scales : tensor<8x3x2xf32>) blocks([128, 128])
+          outs(%init : tensor<?x384xbf16>) {
+      ^bb0(%sum: f32):
+        %r = arith.truncf %sum : f32 to bf16
+        moe.yield %r : bf16
+      } : tensor<?x256xf8E4M3FN> -> tensor<?x384xbf16>
+      return %y : tensor<?x384xbf16>
+    }
+    ```
   }];
   let arguments = (ins
-    MoE_RowsLike:$lhs, Optional<MoE_NumbersLike>:$gather,
-    Optional<MoE_NumbersLike>:$offsets, Variadic<MoE_WeightsLike>:$weights,
+    MoE_FactorRowsLike:$lhs, Optional<MoE_NumbersLike>:$gather,
+    Optional<MoE_NumbersLike>:$offsets, Variadic<MoE_FactorsLike>:$weights,
+    Optional<MoE_RowScalesLike>:$lhs_scales,
+    Variadic<MoE_ScalesLike>:$weight_scales,
     Variadic<MoE_OperandLike>:$extras, MoE_RowsLike:$init,
     UnitAttr:$transposed, OptionalAttr<MoE_PanelsAttr>:$panels,
-    OptionalAttr<AffineMapArrayAttr>:$maps, OptionalAttr<I64Attr>:$first);
+    OptionalAttr<AffineMapArrayAttr>:$maps, OptionalAttr<I64Attr>:$first,
+    OptionalAttr<DenseI64ArrayAttr>:$blocks);
   let results = (outs Optional<MoE_Matrix>:$result);
   let regions = (region SizedRegion<1>:$epilogue);
   let assemblyFormat = [{
@@ -162,6 +240,9 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     (`offsets` `(` $offsets^ `:` type($offsets) `)`)?
     `weights` `(` $weights `:` type($weights) `)` (`transposed` $transposed^)?
     (`panels` `(` $panels^ `)`)? (`first` `(` $first^ `)`)?
+    (`lhs_scales` `(` $lhs_scales^ `:` type($lhs_scales) `)`)?
+    (`weight_scales` `(` $weight_scales^ `:` type($weight_scales) `)`)?
+    (`blocks` `(` $blocks^ `)`)?
     (`operands` `(` $extras^ `:` type($extras) `)`)?
     (`maps` `(` $maps^ `)`)? `outs` `(` $init `:` type($init) `)`
     $epilogue attr-dict `:` type($lhs) (`->` type($result)^)?
@@ -182,6 +263,13 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     /// Columns of `lhs` and of the result.
     int64_t getK() { return cast<ShapedType>(getLhs().getType()).getDimSize(1); }
     int64_t getN() { return cast<ShapedType>(getInit().getType()).getDimSize(1); }
+    /// Whether sums are scaled in blocks, and the steps along k and columns that
+    /// one scale is for.
+    bool isScaled() { return getBlocks().has_value(); }
+    int64_t getBlockK() { return (*getBlocks())[0]; }
+    int64_t getBlockN() { return (*getBlocks())[1]; }
+    /// Whether a factor has 8 bits, or sums are scaled.
+    bool isQuantized();
     /// The map of operand `index` from (e, r, n).
     AffineMap getOperandMap(unsigned index) {
       return cast<AffineMapAttr>((*getMaps())[index]).getValue();

@@ -352,6 +352,34 @@ def MoEDenseToGrouped : Pass<"moe-dense-to-grouped"> {
                            "::mlir::tensor::TensorDialect"];
 }
 
+def MoEFuseScales : Pass<"moe-fuse-scales"> {
+  let summary = "Multiply quantized factors, and scale the sums";
+  let description = [{
+    A `moe.grouped_matmul` of rows or weights that a `linalg.generic` dequantizes,
+    `extf(quantized) · scale` with one scale for each block (its map divides the
+    dimensions by the extents of a block), reads the quantized factors instead and
+    takes the scales as its own. Dequantized factors that were rounded to 16 bits
+    are not rounded any more.
+
+    Weights become quantized before rows do: rows of f8E4M3FN have no product with
+    weights of 16 bits.
+  }];
+  let statistics = [
+    Statistic<"numFused", "scales-fused", "operands whose scales were fused">
+  ];
+}
+
+def MoEExpandFloat8 : Pass<"moe-expand-float8"> {
+  let summary = "Convert to and from f8E4M3FN with integer arithmetic";
+  let description = [{
+    Conversions between `f8E4M3FN` and f32, f16 or bf16, of scalars and vectors,
+    become operations on integers and f32 that every processor has: LLVM has no
+    type of 8-bit floats. They are exact, or round to nearest even; what is too
+    large becomes NaN, the type having no infinity.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+}
+
 def MoEFuseColumns : Pass<"moe-fuse-columns"> {
   let summary = "Turn slices of a product into products of slices";
   let description = [{
