@@ -29,6 +29,9 @@ def numpy_type(dtype: str) -> np.dtype:
     if dtype == "bf16":
         import ml_dtypes
         return np.dtype(ml_dtypes.bfloat16)
+    if dtype == "f8E4M3FN":
+        import ml_dtypes
+        return np.dtype(ml_dtypes.float8_e4m3fn)
     return np.dtype({"f32": "float32", "f16": "float16", "i32": "int32"}[dtype])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import layers
 import pytest
+import scaled_cases
 import test_grouped_ops_gpu
 
 
@@ -76,15 +77,19 @@ CASES = ([(name, "bf16", target, target) for name in KERNELS for target in ("sm_
          + [("gpt_oss", "bf16", "sm_80", arch) for arch in LATER])
 
 
-@pytest.mark.parametrize("name,dtype,target,arch", CASES)
-def test_assembles(name, dtype, target, arch, tmp_path):
-    ptx = ptx_of(layers.text(name, dtype), target)
-    registers, warnings = assemble(ptx, arch, tmp_path)
+def check_kernels(ptx, arch, directory):
+    registers, warnings = assemble(ptx, arch, directory)
     assert registers and not warnings, warnings
     for kernel, (used, frame, stores, loads) in registers.items():
         assert (frame, stores, loads) == (0, 0, 0), kernel
         # What a block starts with: WgmmaKernel.cpp counts on it.
         assert used <= (168 if "wgmma" in kernel else 255), kernel
+
+
+@pytest.mark.parametrize("name,dtype,target,arch", CASES)
+def test_assembles(name, dtype, target, arch, tmp_path):
+    ptx = ptx_of(layers.text(name, dtype), target)
+    check_kernels(ptx, arch, tmp_path)
     assert "mma.sync" in ptx
     assert ("wgmma" in ptx) == (target == "sm_90a")
 
@@ -119,3 +124,26 @@ def test_products_use_tensor_cores(name, target, tmp_path):
     assert products
     for kernel, code in products.items():
         assert re.search(rf"\b{instruction}\.", code), f"{kernel} has no {instruction}"
+
+
+# Rows of 8 and of 16 bits, one product and two, gathered, with scales of each kind.
+SCALED = [case for case in scaled_cases.CASES
+          if case.name in ("ragged", "two", "gathered_two", "bf16_rows", "f16_rows", "small_blocks",
+                           "long_blocks", "unscaled")]
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120"])
+@pytest.mark.parametrize("case", SCALED, ids=lambda case: case.name)
+def test_products_of_8_bits_assemble(case, arch, tmp_path):
+    target = "sm_90a" if arch == "sm_90a" else "sm_80"
+    ptx = ptx_of(case.text(), target)
+    check_kernels(ptx, arch, tmp_path)
+    assert "mma.sync" in ptx
+    assert ("wgmma" in ptx) == (target == "sm_90a" and case.rows == scaled_cases.F8)
+    # sm_80 has no conversion of 8-bit floats.
+    assert "e4m3" not in ptx or target == "sm_90a"
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
+def test_quantization_assembles(target, tmp_path):
+    check_kernels(ptx_of(scaled_cases.quantize_text(320, 128, "bf16"), target), target, tmp_path)

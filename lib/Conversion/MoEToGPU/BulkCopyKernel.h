@@ -12,9 +12,9 @@
 // is full, and that it is empty again.
 //
 // Operands lie swizzled over 128 bytes, as the copy engine and wgmma have it: a
-// line of 64 numbers, its chunks of 16 bytes swapped by the number of the line
-// mod 8. Weights `[E, N, K]` are lines along k; `[E, K, N]` blocks of 64
-// columns, each lines along n.
+// line of 64 numbers, or 128 of 8 bits, its chunks of 16 bytes swapped by the
+// number of the line mod 8. Weights `[E, N, K]` are lines along k; `[E, K, N]`
+// blocks of 64 columns, each lines along n.
 //
 //===----------------------------------------------------------------------===//
 
@@ -32,15 +32,17 @@ public:
 
 protected:
   static constexpr int64_t warpgroup = 128;
-  static constexpr int64_t depth = 64; // a line of 128 bytes
   static constexpr int64_t lineBytes = 128;
+  static constexpr int64_t instructionBytes =
+      32;                                   // of a line, that a wgmma takes
   static constexpr int64_t groupLines = 64; // of the first operand of a wgmma
   static constexpr int64_t groupBytes = groupLines * lineBytes;
 
   /// `releases`: how many say of a stage that it is empty.
   BulkCopyKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering,
                  int64_t releases)
-      : GroupedKernel(op, tile, lowering), stages(tile.getStages()),
+      : GroupedKernel(op, tile, lowering), depth(stageDepth(op)),
+        narrow(hasNarrowWeights(op)), stages(tile.getStages()),
         steps(llvm::divideCeil(k, depth) / tile.getSplit()),
         lhsBytes(tile.getRows() * lineBytes),
         rhsBytes(tile.getColumns() * lineBytes),
@@ -86,12 +88,12 @@ protected:
   /// over 128 bytes. `address` is an i32.
   Value descriptor(Value address, int64_t leading);
   /// Of the weights of a stage, as either operand; and how far apart, in such
-  /// units, its 16 steps along k are.
+  /// units, parts for one wgmma each are along k.
   Value weightsDescriptor(Value address);
   int64_t weightsStep() {
-    return (op.getTransposed() ? 32 : 16 * lineBytes) >> 4;
+    return (op.getTransposed() ? instructionBytes : 16 * lineBytes) >> 4;
   }
-  /// sums + x · y, a tile of 64 by `columns`, 16 along k; just x · y with
+  /// sums + x · y, a tile of 64 by `columns`, 32 bytes along k; just x · y with
   /// `clear`.
   Value multiplyGroup(Value sums, Value x, Value y, int64_t columns,
                       bool xAlongK, bool yAlongK, bool clear);
@@ -99,6 +101,8 @@ protected:
   Value undefinedSums(int64_t columns);
   void waitForGroups(int64_t left);
 
+  int64_t depth; // numbers of a line
+  bool narrow;   // 8 bits
   int64_t stages, steps;
   int64_t lhsBytes, rhsBytes, stageBytes;
   Value memory, barriers, thread;

@@ -39,6 +39,11 @@ LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
       why = "an operand of the epilogue with dynamic inner extents or bits";
       return failure();
     }
+    if (isa<FloatType>(type.getElementType()) &&
+        type.getElementTypeBitWidth() == 8) {
+      why = "an operand of the epilogue of 8-bit floats";
+      return failure();
+    }
   }
   return success();
 }

@@ -41,6 +41,9 @@ SmallVector<Value> GroupedKernel::inputs(GroupedMatmulOp op) {
   std::string why;
   for (Value weights : op.getWeights())
     inputs.push_back(WeightView::of(op, weights, why)->source);
+  if (op.getLhsScales())
+    inputs.push_back(op.getLhsScales());
+  llvm::append_range(inputs, op.getWeightScales());
   llvm::append_range(inputs, op.getExtras());
   return inputs;
 }
@@ -56,6 +59,9 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
   offsets = op.getOffsets() ? kernel.getArgument(next++) : Value();
   for (size_t i = 0; i < op.getWeights().size(); ++i)
     weights.push_back(kernel.getArgument(next++));
+  lhsScales = op.getLhsScales() ? kernel.getArgument(next++) : Value();
+  for (size_t i = 0; i < op.getWeightScales().size(); ++i)
+    weightScales.push_back(kernel.getArgument(next++));
   for (size_t i = 0; i < op.getExtras().size(); ++i)
     extras.push_back(kernel.getArgument(next++));
   out = kernel.getArgument(next++);
@@ -64,12 +70,66 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
   return kernel;
 }
 
+Value GroupedKernel::lhsRowNumber(Value row) {
+  if (!gather)
+    return row;
+  row = b.loadAt(b.getI32Type(), gather, row);
+  return b.max(b.min(row, b.sub(lhsRows, 1)), b.i32(0));
+}
+
 Value GroupedKernel::lhsRow(Value row) {
-  if (gather) {
-    row = b.loadAt(b.getI32Type(), gather, row);
-    row = b.max(b.min(row, b.sub(lhsRows, 1)), b.i32(0));
-  }
-  return b.at(lhs, element, b.mul(b.toI64(row), k));
+  return b.at(lhs, storage, b.mul(b.toI64(lhsRowNumber(row)), k));
+}
+
+/// The number of the block along k that step `step` is in: a block has whole steps,
+/// or all of them.
+static Value blockOfStep(GPUBuilder &b, GroupedMatmulOp op, Value step) {
+  if (op.getBlockK() >= op.getK())
+    return b.i32(0);
+  return b.div(step, op.getBlockK() / stageDepth(op));
+}
+
+Value GroupedKernel::rowScale(Value lhsRow, Value step) {
+  int64_t blocks = llvm::divideCeil(k, op.getBlockK());
+  Value start = b.mul(b.toI64(lhsRow), blocks);
+  return b.loadAt(b.getF32Type(), lhsScales,
+                  b.add(start, b.toI64(blockOfStep(b, op, step))));
+}
+
+SmallVector<Value>
+GroupedKernel::weightScalesOf(const TilePlace &place, int64_t count, Value step,
+                              llvm::function_ref<Value(int64_t)> first) {
+  SmallVector<Value> scales;
+  if (weightScales.empty())
+    return scales;
+  int64_t ofK = llvm::divideCeil(k, op.getBlockK());
+  int64_t ofN = llvm::divideCeil(n, op.getBlockN());
+  Value start = b.add(b.mul(b.toI64(place.expert), ofK * ofN),
+                      b.toI64(blockOfStep(b, op, step)));
+  bool oneBlock = op.getBlockN() >= n || op.getBlockN() % share == 0;
+  for (Value source : weightScales)
+    for (int64_t tile = 0; tile < count; ++tile) {
+      if (oneBlock && tile > 0) {
+        scales.push_back(scales.back());
+        continue;
+      }
+      // Columns beyond the last have its scale, and are thrown away.
+      Value block = b.div(b.min(first(tile), n - 1), op.getBlockN());
+      scales.push_back(b.loadAt(
+          b.getF32Type(), source,
+          b.add(start, b.mul(b.toI64(block), ofK))));
+    }
+  return scales;
+}
+
+Value GroupedKernel::addScaled(Value sum, Value block, Value rowScale,
+                               Value columnScale) {
+  Value scale = rowScale ? rowScale : columnScale;
+  if (!scale)
+    return arith::AddFOp::create(b, sum, block);
+  if (rowScale && columnScale)
+    scale = arith::MulFOp::create(b, rowScale, columnScale);
+  return LLVM::FMAOp::create(b, block, scale, sum);
 }
 
 void GroupedKernel::storePair(const TilePlace &place, Value row, Value column,

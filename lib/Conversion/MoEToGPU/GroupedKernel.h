@@ -32,6 +32,7 @@ public:
   GroupedKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
       : op(op), tile(tile), lowering(lowering), b(op.getLoc(), op.getContext()),
         element(cast<RankedTensorType>(op.getLhs().getType()).getElementType()),
+        storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
         k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
         products(op.getNumProducts()), share(tile.getColumns() / products) {
     std::string why;
@@ -50,8 +51,18 @@ protected:
     return TileSchedule(b, offsets, rows, op.getFirstExpert(), experts,
                         tile.getRows(), llvm::divideCeil(n, share));
   }
-  /// Where the row of `lhs` starts that grouped row `row` (i32) is.
+  /// The row of `lhs` that grouped row `row` (i32) is, and where it starts.
+  Value lhsRowNumber(Value row);
   Value lhsRow(Value row);
+  /// The scale of row `lhsRow` of `lhs` for step `step` along k.
+  Value rowScale(Value lhsRow, Value step);
+  /// Those of the weights: for each product, of `count` tiles of eight columns that
+  /// begin where `first` says. They are one where all are in one block.
+  SmallVector<Value> weightScalesOf(const TilePlace &place, int64_t count,
+                                    Value step,
+                                    llvm::function_ref<Value(int64_t)> first);
+  /// sum + block · rowScale · columnScale, of which either may be null.
+  Value addScaled(Value sum, Value block, Value rowScale, Value columnScale);
   /// Store the results of columns `column` and the next; `sums` has the sums of
   /// the products for the one, then for the other. `row` is a grouped row.
   void storePair(const TilePlace &place, Value row, Value column,
@@ -61,20 +72,24 @@ protected:
   TileAttr tile;
   DeviceLowering &lowering;
   GPUBuilder b;
-  Type element;
+  Type element; // of `lhs`
+  Type storage; // the same in memory
   int64_t k, n, experts, products;
   int64_t share;         // columns of each product in a tile
   int64_t weightColumns; // of the tensors that weights lie in
   SmallVector<WeightView> views;
 
   // Arguments of the kernel.
-  Value lhs, gather, offsets, out, rows, lhsRows;
-  SmallVector<Value> weights, extras;
+  Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
+  SmallVector<Value> weights, weightScales, extras;
 };
 
 /// A kernel with `mma.sync` (sm_80 and later).
 LLVM::LLVMFuncOp buildMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
                                     DeviceLowering &lowering);
+/// One with `mma.sync` for weights of 8 bits.
+LLVM::LLVMFuncOp buildScaledMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
+                                          DeviceLowering &lowering);
 /// Ones with `wgmma` (sm_90a), for many rows and for few.
 LLVM::LLVMFuncOp buildWgmmaKernel(GroupedMatmulOp op, TileAttr tile,
                                   DeviceLowering &lowering);

@@ -18,17 +18,68 @@ using namespace mlir::moe;
 /// Experts whose tiles a block adds up.
 static constexpr int64_t mostExperts = 1024;
 
+static Type elementOf(Value tensor) {
+  return cast<RankedTensorType>(tensor.getType()).getElementType();
+}
+
+bool mlir::moe::hasNarrowWeights(GroupedMatmulOp op) {
+  return isa<Float8E4M3FNType>(elementOf(op.getWeights().front()));
+}
+bool mlir::moe::hasNarrowRows(GroupedMatmulOp op) {
+  return isa<Float8E4M3FNType>(elementOf(op.getLhs()));
+}
+
+int64_t mlir::moe::stageDepth(GroupedMatmulOp op) {
+  return hasNarrowWeights(op) ? 128 : 64;
+}
+int64_t mlir::moe::stageBytes(GroupedMatmulOp op, int64_t rows,
+                              int64_t columns) {
+  int64_t bytes = rows * (hasNarrowRows(op) ? 1 : 2) +
+                  columns * (hasNarrowWeights(op) ? 1 : 2);
+  return bytes * stageDepth(op);
+}
+
+/// Whether there are kernels for the types of the factors and the scales.
+static LogicalResult verifyFactors(GroupedMatmulOp op, std::string &why) {
+  Type rows = elementOf(op.getLhs());
+  bool wide = rows.isF16() || rows.isBF16();
+  if (!hasNarrowWeights(op)) {
+    if (!wide)
+      why = "rows that are neither f16 nor bf16";
+    else if (elementOf(op.getWeights().front()) != rows)
+      why = "weights of another type than the rows";
+    else if (op.isScaled())
+      why = "scales of weights that do not have 8 bits";
+    return failure(!why.empty());
+  }
+  // Blocks have whole stages, and whole tiles of eight columns.
+  auto divides = [](int64_t part, int64_t block, int64_t extent) {
+    return block % part == 0 || block >= extent;
+  };
+  if (!wide && !hasNarrowRows(op))
+    why = "rows that are neither f8E4M3FN, f16 nor bf16";
+  else if (!op.getTransposed())
+    why = "weights of 8 bits that do not lie along k";
+  else if (op.getK() % 16 != 0)
+    why = "rows of 8 bits of a k that is not a multiple of 16";
+  else if (op.isScaled() && !divides(stageDepth(op), op.getBlockK(), op.getK()))
+    why = "blocks of scales that are not a multiple of " +
+          std::to_string(stageDepth(op)) + " along k";
+  else if (op.isScaled() && !divides(8, op.getBlockN(), op.getN()))
+    why = "blocks of scales that are not a multiple of 8 columns";
+  return failure(!why.empty());
+}
+
 LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
                                            std::string &why) {
-  auto element = cast<RankedTensorType>(op.getLhs().getType()).getElementType();
   auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
-  if (op.getPanels())
+  if (op.getPanels()) {
     why = "packed weights";
-  else if (!element.isF16() && !element.isBF16())
-    why = "rows that are neither f16 nor bf16";
-  else if (weights.getElementType() != element)
-    why = "weights of another type than the rows";
-  else if (!weights.hasStaticShape())
+    return failure();
+  }
+  if (failed(verifyFactors(op, why)))
+    return failure();
+  if (!weights.hasStaticShape())
     why = "weights with a dynamic extent";
   else if (op.getExpertCount() > mostExperts)
     why = "more than " + std::to_string(mostExperts) + " experts";
@@ -64,7 +115,10 @@ static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
   int64_t rows = tile.getRows(), columns = tile.getColumns();
   bool pingPong = tile.getRoles() == WarpRoles::PingPong;
   if (tile.getUnit() == MatrixUnit::MmaSync)
-    return llvm::is_contained({16, 32, 64, 128}, rows) && columns % 128 == 0;
+    return hasNarrowWeights(op)
+               ? llvm::is_contained({16, 32, 64}, rows) && columns == 128
+               : llvm::is_contained({16, 32, 64, 128}, rows) &&
+                     columns % 128 == 0;
   // Weights along n come in blocks of 64 columns.
   if (tile.getSwapped())
     return llvm::is_contained({8, 16, 32, 64}, rows) && columns == 128 &&
@@ -76,17 +130,26 @@ static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
 
 static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
                                 const GPUDescription &gpu, std::string &why) {
-  int64_t columns = tile.getColumns(), split = tile.getSplit();
-  int64_t bytes =
-      tile.getStages() * (tile.getRows() + columns) * tile.getDepth() * 2 +
-      (split > 1 ? tile.getRows() * columns * 4 : 0) +
-      TileSchedule::sharedBytes(op.getExpertCount()) + 256;
+  bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
+  int64_t rows = tile.getRows(), columns = tile.getColumns();
+  int64_t split = tile.getSplit();
+  int64_t bytes = tile.getStages() * stageBytes(op, rows, columns) +
+                  (split > 1 ? rows * columns * 4 : 0) +
+                  TileSchedule::sharedBytes(op.getExpertCount()) + 256;
   int64_t steps = llvm::divideCeil(op.getK(), tile.getDepth());
-  if (tile.getUnit() == MatrixUnit::Wgmma && !gpu.hasWgmma())
+  if (wgmma && !gpu.hasWgmma())
     why = "wgmma on " + gpu.arch;
-  else if (tile.getDepth() != 64)
-    why = "tiles of a depth other than 64";
-  else if (tile.getSwapped() && tile.getUnit() != MatrixUnit::Wgmma)
+  else if (tile.getDepth() != stageDepth(op))
+    why = "tiles of a depth other than " + std::to_string(stageDepth(op));
+  else if (wgmma && hasNarrowWeights(op) && !hasNarrowRows(op))
+    why = "wgmma of weights of 8 bits with wider rows";
+  else if (wgmma && hasNarrowWeights(op) &&
+           (tile.getRoles() == WarpRoles::PingPong || tile.getSwapped() ||
+            columns > 128))
+    // Sums of a stage and those of the stages before share the registers.
+    why = "wgmma of 8 bits with ping_pong, swapped operands or more than 128 "
+          "columns";
+  else if (tile.getSwapped() && !wgmma)
     why = "tiles with swapped operands other than with wgmma";
   else if (tile.getCluster() != split || (split > 1 && !tile.getSwapped()) ||
            !llvm::is_contained({1, 2, 4}, split))
@@ -106,7 +169,8 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
 static LLVM::LLVMFuncOp buildKernel(GroupedMatmulOp op, TileAttr tile,
                                     DeviceLowering &lowering) {
   if (tile.getUnit() == MatrixUnit::MmaSync)
-    return buildMmaSyncKernel(op, tile, lowering);
+    return hasNarrowWeights(op) ? buildScaledMmaSyncKernel(op, tile, lowering)
+                                : buildMmaSyncKernel(op, tile, lowering);
   return tile.getSwapped() ? buildSwappedKernel(op, tile, lowering)
                            : buildWgmmaKernel(op, tile, lowering);
 }

@@ -25,6 +25,7 @@ struct DeviceLowering {
 using Lowered = FailureOr<SmallVector<Value>>;
 Lowered lowerToGPU(GateOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(RouteOp op, DeviceLowering &lowering, std::string &why);
+Lowered lowerToGPU(QuantizeOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                    std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
@@ -39,6 +40,14 @@ inline constexpr llvm::StringLiteral tilesAttr = "moe.tiles";
 
 /// Whether the tensor cores can compute a product.
 LogicalResult verifyTensorCores(GroupedMatmulOp op, std::string &why);
+
+/// Whether weights have 8 bits, and rows.
+bool hasNarrowWeights(GroupedMatmulOp op);
+bool hasNarrowRows(GroupedMatmulOp op);
+/// Steps along k of a stage, and the bytes that it has of a tile of `rows` rows and
+/// `columns` columns.
+int64_t stageDepth(GroupedMatmulOp op);
+int64_t stageBytes(GroupedMatmulOp op, int64_t rows, int64_t columns);
 
 /// Launch a kernel with these blocks; the results are those of `inits`.
 SmallVector<Value> launch(DeviceLowering &lowering, Location loc,

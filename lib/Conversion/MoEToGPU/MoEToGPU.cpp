@@ -74,7 +74,7 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
       // Kernels are made for tensors: what is on buffers already stays.
-      if (isa<GateOp, RouteOp, GroupedMatmulOp, GatherSumOp>(op) &&
+      if (isa<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp, GatherSumOp>(op) &&
           llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         work.push_back(op);
     });
@@ -161,7 +161,7 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     std::string why;
     Lowered results =
         llvm::TypeSwitch<Operation *, Lowered>(op)
-            .Case<GateOp, RouteOp, GroupedMatmulOp, GatherSumOp>(
+            .Case<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp, GatherSumOp>(
                 [&](auto op) { return lowerToGPU(op, lowering, why); });
     if (failed(results)) {
       auto function = op->getParentOfType<FunctionOpInterface>();

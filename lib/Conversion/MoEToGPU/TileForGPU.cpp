@@ -25,16 +25,14 @@ static int64_t memoryForStages(GroupedMatmulOp op, const GPUDescription &gpu,
   return ofBlock - barriers - TileSchedule::sharedBytes(op.getExpertCount());
 }
 
-static constexpr int64_t depth = 64;
-
 /// A tile with as many stages as fit, `most` at most.
 static TileAttr tileOf(GroupedMatmulOp op, const GPUDescription &gpu,
                        MatrixUnit unit, int64_t rows, int64_t columns,
                        int64_t most, WarpRoles roles = WarpRoles::Cooperative) {
   int64_t stages = std::min<int64_t>(most, memoryForStages(op, gpu) /
-                                               ((rows + columns) * depth * 2));
-  return TileAttr::get(op.getContext(), unit, rows, columns, depth, stages,
-                       roles, /*cluster=*/1,
+                                               stageBytes(op, rows, columns));
+  return TileAttr::get(op.getContext(), unit, rows, columns, stageDepth(op),
+                       stages, roles, /*cluster=*/1,
                        /*swapped=*/false, /*split=*/1);
 }
 
@@ -46,15 +44,26 @@ static TileAttr swappedTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
   int64_t sums = split > 1 ? rows * columns * 4 : 0;
   int64_t stages =
       std::min<int64_t>(most, (memoryForStages(op, gpu, 2) - sums) /
-                                  ((rows + columns) * depth * 2));
-  return TileAttr::get(op.getContext(), MatrixUnit::Wgmma, rows, columns, depth,
-                       stages, WarpRoles::Cooperative, /*cluster=*/split,
+                                  stageBytes(op, rows, columns));
+  return TileAttr::get(op.getContext(), MatrixUnit::Wgmma, rows, columns,
+                       stageDepth(op), stages, WarpRoles::Cooperative,
+                       /*cluster=*/split,
                        /*swapped=*/true, split);
 }
 
 static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
                                           const GPUDescription &gpu) {
   SmallVector<Attribute> tiles;
+  if (hasNarrowWeights(op)) {
+    for (int64_t rows : {16, 32, 64})
+      tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
+    // wgmma takes both operands from shared memory, as they are. With mma.sync,
+    // sums of a stage and those of the stages before leave no registers for
+    // more rows.
+    if (gpu.hasWgmma() && hasNarrowRows(op))
+      tiles.push_back(tileOf(op, gpu, MatrixUnit::Wgmma, 128, 128, 6));
+    return tiles;
+  }
   if (!gpu.hasWgmma()) {
     for (int64_t rows : {16, 32, 64, 128})
       tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
@@ -63,7 +72,7 @@ static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
   // With the fewest rows there may be too few tiles, too. Every block of a
   // cluster has as many steps along k.
   constexpr int64_t leastSteps = 4;
-  int64_t steps = llvm::divideCeil(op.getK(), depth);
+  int64_t steps = llvm::divideCeil(op.getK(), stageDepth(op));
   for (int64_t split : {4, 2})
     if (steps % split == 0 && steps / split >= leastSteps)
       tiles.push_back(swappedTileOf(op, gpu, 8, split));

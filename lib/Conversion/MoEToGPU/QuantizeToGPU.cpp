@@ -1,0 +1,148 @@
+//===- QuantizeToGPU.cpp - moe.quantize -----------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A warp has one block of a row in its registers: each lane four columns beside
+// each other at a time, or one where rows are not aligned for that.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Lowering.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static constexpr int64_t numWarps = 8;
+/// What a warp has in its registers.
+static constexpr int64_t mostColumns = 1024;
+/// The largest finite number of f8E4M3FN.
+static constexpr double largest = 448.0;
+
+namespace {
+class QuantizeKernel {
+public:
+  QuantizeKernel(QuantizeOp op, DeviceLowering &lowering)
+      : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
+        element(op.getRows().getType().getElementType()),
+        columns(op.getColumns()),
+        blocks(op.getScales().getType().getDimSize(1)),
+        block(std::min<int64_t>(op.getBlock(), columns)),
+        width(columns % 4 == 0 && block % 4 == 0 ? 4 : 1) {}
+
+  /// The kernel; a warp of its blocks has one of `parts` of all rows.
+  LLVM::LLVMFuncOp build();
+
+private:
+  VectorType vectorOf(Type type) { return VectorType::get(width, type); }
+  Value splat(Value scalar) {
+    return vector::BroadcastOp::create(b, vectorOf(scalar.getType()), scalar);
+  }
+  void quantizeBlock(Value number);
+
+  QuantizeOp op;
+  DeviceLowering &lowering;
+  GPUBuilder b;
+  Type element;
+  int64_t columns, blocks, block, width;
+  Value rows, quantized, scales;
+};
+} // namespace
+
+/// Block `number` (i64) of all blocks, row by row.
+void QuantizeKernel::quantizeBlock(Value number) {
+  Type i64 = b.getI64Type(), f32 = b.getF32Type();
+  Value row = b.div(number, blocks), ofRow = b.rem(number, blocks);
+  Value first = b.mul(ofRow, op.getBlock());
+  Value lane = arith::ExtUIOp::create(b, i64, b.lane());
+  Value begin = b.mul(row, columns);
+  SmallVector<Value> offsets, inside, numbers;
+  Value maximum = arith::ConstantOp::create(b, b.getZeroAttr(vectorOf(f32)));
+  for (int64_t from = 0; from < block; from += GPUBuilder::warpSize * width) {
+    Value within = b.add(b.mul(lane, width), from);
+    Value column = b.add(first, within);
+    Value there = b.both(b.below(within, block), b.below(column, columns));
+    // A lane without columns has those of the first, which a maximum allows.
+    Value offset = b.add(begin, b.select(there, column, first));
+    Value x = b.load(vectorOf(element), b.at(rows, element, offset),
+                     width * element.getIntOrFloatBitWidth() / 8);
+    x = b.toFloat(x, vectorOf(f32));
+    maximum = arith::MaximumFOp::create(b, maximum, math::AbsFOp::create(b, x));
+    offsets.push_back(offset);
+    inside.push_back(there);
+    numbers.push_back(x);
+  }
+  Value own = vector::ExtractOp::create(b, maximum, int64_t(0));
+  for (int64_t i = 1; i < width; ++i)
+    own = arith::MaximumFOp::create(b, own,
+                                    vector::ExtractOp::create(b, maximum, i));
+  Value scale = arith::DivFOp::create(b, b.maxWarp(own), b.f32(largest));
+  b.ifThen(b.equal(b.lane(), 0), [&] { b.storeAt(scale, scales, number); });
+  Value isZero =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, scale, b.f32(0.0));
+  Value divisor = splat(b.select(isZero, b.f32(1.0), scale));
+  Value high = splat(b.f32(largest)), low = splat(b.f32(-largest));
+  for (auto [offset, there, x] : llvm::zip(offsets, inside, numbers)) {
+    Value y = arith::DivFOp::create(b, x, divisor);
+    y = arith::MinimumFOp::create(b, y, high);
+    y = arith::MaximumFOp::create(b, y, low);
+    y = arith::TruncFOp::create(
+        b, vectorOf(Float8E4M3FNType::get(b.getContext())), y);
+    y = arith::BitcastOp::create(b, vectorOf(b.getI8Type()), y);
+    b.ifThen(there, [&, offset = offset] {
+      b.store(y, b.at(quantized, b.getI8Type(), offset), width);
+    });
+  }
+}
+
+LLVM::LLVMFuncOp QuantizeKernel::build() {
+  KernelShape shape;
+  shape.threads = numWarps * GPUBuilder::warpSize;
+  auto kernel =
+      createKernel(b, lowering.kernels, "quantize", shape, 3, b.getI64Type());
+  rows = kernel.getArgument(0);
+  quantized = kernel.getArgument(1);
+  scales = kernel.getArgument(2);
+  Value parts = kernel.getArgument(3);
+  Value first = b.add(b.mul(b.block(), numWarps), b.warp());
+  Value step = b.mul(b.numBlocks(), numWarps);
+  b.loop(b.toI64(first), parts, b.toI64(step),
+         [&](Value number) { quantizeBlock(number); });
+  return kernel;
+}
+
+Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
+                              std::string &why) {
+  int64_t blocks = op.getScales().getType().getDimSize(1);
+  if (std::min<int64_t>(op.getBlock(), op.getColumns()) > mostColumns)
+    why = "blocks of more than " + std::to_string(mostColumns) + " columns";
+  else if (op.getColumns() == 0)
+    why = "no columns";
+  if (!why.empty())
+    return failure();
+  LLVM::LLVMFuncOp kernel = QuantizeKernel(op, lowering).build();
+  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
+  Value rows = extentOf(b, op.getRows(), 0);
+  Value parts =
+      arith::MulIOp::create(b, rows, arith::ConstantIndexOp::create(b, blocks));
+  // As many as run at once.
+  Value most = arith::MulIOp::create(b, MultiprocessorsOp::create(b),
+                                     arith::ConstantIndexOp::create(b, 8));
+  Value grid = arith::MinUIOp::create(b, ceilDivOf(b, parts, numWarps), most);
+  SmallVector<Value> inits;
+  for (Value result : op->getResults()) {
+    auto type = cast<RankedTensorType>(result.getType());
+    inits.push_back(tensor::EmptyOp::create(
+        b,
+        ArrayRef<OpFoldResult>{
+            tensor::getMixedSize(b, op.getLoc(), op.getRows(), 0),
+            b.getIndexAttr(type.getDimSize(1))},
+        type.getElementType()));
+  }
+  return launch(lowering, op.getLoc(), kernel, grid, op.getRows(), inits,
+                parts);
+}
