@@ -25,7 +25,8 @@ def info(name, dtype, *shape, alignment=4):
 
 @pytest.mark.parametrize("dtype, name", [
     (np.float32, "f32"), (np.float16, "f16"), (bf16, "bf16"), (np.float64, "f64"),
-    (np.int32, "i32"), (np.int64, "i64"), (np.int8, "i8"), (np.uint8, "ui8"), (bool, "i1")])
+    (np.int32, "i32"), (np.int64, "i64"), (np.int8, "i8"), (np.uint8, "ui8"), (bool, "i1"),
+    (_dlpack.numpy_dtype("f8E4M3FN"), "f8E4M3FN")])
 def test_numpy(dtype, name):
     a = np.zeros((3, 5), dtype)
     t = _dlpack.as_tensor(a)
@@ -41,7 +42,8 @@ def test_numpy_strides_are_in_elements():
 
 def test_torch():
     torch = pytest.importorskip("torch")
-    for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16"), (torch.int32, "i32")):
+    for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16"), (torch.int32, "i32"),
+                        (torch.float8_e4m3fn, "f8E4M3FN")):
         a = torch.zeros(3, 5, dtype=dtype)
         t = _dlpack.as_tensor(a)
         assert (t.dtype, t.shape, t.dl.data) == (name, (3, 5), a.data_ptr()) and not t.dl.strides
@@ -130,6 +132,16 @@ def test_one_tensor_is_mapped_not_copied(checkpoint):
     while base.base is not None and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap)
+
+
+def test_8_bit_floats(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    w = torch.arange(12, dtype=torch.float32).reshape(3, 4).to(torch.float8_e4m3fn)
+    save_file({"w": w}, tmp_path / "a.safetensors")
+    only, = _weights.resolve(tmp_path / "a.safetensors", [info("w", "f8E4M3FN", 3, 4)], {})
+    np.testing.assert_array_equal(as_numpy(only).astype(np.float32), w.float().numpy())
 
 
 def test_a_single_file_without_an_index(checkpoint):

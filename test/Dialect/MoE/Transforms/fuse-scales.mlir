@@ -1,5 +1,6 @@
 // RUN: moe-opt %s -moe-fuse-scales -canonicalize -split-input-file | FileCheck %s
 // RUN: moe-opt %s -moe-expert-to-grouped -canonicalize -cse -moe-fuse-scales -moe-fuse-gather -canonicalize -split-input-file | FileCheck %s --check-prefix=EXPERT
+// RUN: moe-opt %s -moe-fuse -split-input-file | FileCheck %s --check-prefix=EXPERT
 // RUN: moe-opt %s -moe-fuse-scales -split-input-file --remarks-filter-passed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // REMARK: ScalesFused | Category:moe-fuse | Function=weights_and_rows | Remark="scales of the weights fused into a product"
