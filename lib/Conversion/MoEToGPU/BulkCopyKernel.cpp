@@ -157,12 +157,12 @@ BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
   Value chunk = b.bitAnd(thread, 7), line = b.shiftRight(thread, 3);
   Value swapped = b.bitXor(chunk, b.bitAnd(line, 7));
   Value target = b.add(b.mul(line, lineBytes), b.shiftLeft(swapped, 4));
-  Value kStart = b.shiftLeft(chunk, 3);
+  Value kStart = b.mul(chunk, depth / 8);
   SmallVector<Value> sources;
   for (int64_t i = 0; i < llvm::divideCeil(tile.getRows(), linesAtOnce); ++i) {
     Value row = b.min(b.add(line, i * linesAtOnce), b.sub(place.rows, 1));
     sources.push_back(
-        b.at(lhsRow(b.add(place.firstRow, row)), element, kStart));
+        b.at(lhsRow(b.add(place.firstRow, row)), storage, kStart));
   }
   auto announce = [&](Value stage) {
     auto kind =
@@ -200,7 +200,7 @@ BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
                                        int64_t(i) * linesAtOnce * lineBytes);
                    NVVM::CpAsyncOp::create(
                        b, b.sharedAt(memory, place),
-                       b.at(source, element, offset), b.getI32IntegerAttr(16),
+                       b.at(source, storage, offset), b.getI32IntegerAttr(16),
                        NVVM::LoadCacheModifierKindAttr::get(
                            b.getContext(), NVVM::LoadCacheModifierKind::CG),
                        bytes);
@@ -267,14 +267,16 @@ Value BulkCopyKernel::multiplyGroup(Value sums, Value x, Value y,
   auto layout = [&](NVVM::MMALayout kind) {
     return NVVM::MMALayoutAttr::get(context, kind);
   };
-  auto type = NVVM::WGMMATypesAttr::get(context, element.isF16()
+  auto type = NVVM::WGMMATypesAttr::get(context, narrow ? NVVM::WGMMATypes::e4m3
+                                                 : element.isF16()
                                                      ? NVVM::WGMMATypes::f16
                                                      : NVVM::WGMMATypes::bf16);
   auto f32 = NVVM::WGMMATypesAttr::get(context, NVVM::WGMMATypes::f32);
   auto one = NVVM::WGMMAScaleInAttr::get(context, NVVM::WGMMAScaleIn::one);
   auto keep = NVVM::WGMMAScaleOutAttr::get(
       context, clear ? NVVM::WGMMAScaleOut::zero : NVVM::WGMMAScaleOut::one);
-  auto shape = NVVM::MMAShapeAttr::get(context, groupLines, columns, 16);
+  auto shape =
+      NVVM::MMAShapeAttr::get(context, groupLines, columns, narrow ? 32 : 16);
   constexpr auto row = NVVM::MMALayout::row, col = NVVM::MMALayout::col;
   return NVVM::WgmmaMmaAsyncOp::create(
       b, sumsType(context, columns), sums, x, y, shape, type, type, f32, keep,
@@ -295,12 +297,13 @@ SmallVector<TensorMapAttr> BulkCopyKernel::maps(GroupedMatmulOp op,
   MLIRContext *context = op.getContext();
   SmallVector<TensorMapAttr> maps;
   int64_t share = tile.getColumns() / op.getNumProducts();
+  int64_t depth = stageDepth(op);
   if (!op.getGather())
     maps.push_back(TensorMapAttr::get(
         context, 0, ArrayRef<int64_t>{tile.getRows(), depth}, lineBytes));
   int64_t first = 1 + bool(op.getGather()) + bool(op.getOffsets());
   for (int64_t p = 0; p < op.getNumProducts(); ++p) {
-    int64_t box[] = {1, op.getTransposed() ? share : depth, 64};
+    int64_t box[] = {1, op.getTransposed() ? share : depth, depth};
     maps.push_back(TensorMapAttr::get(context, first + p, box, lineBytes));
   }
   return maps;

@@ -71,12 +71,13 @@ SmallVector<Value> SwappedKernel::multiply(ValueRange sums, Value stage,
   Value weights = weightsDescriptor(b.add(start, lhsBytes));
   SmallVector<Value> results(sums);
   NVVM::WgmmaFenceAlignedOp::create(b);
-  for (int64_t step = 0; step < depth / 16; ++step)
+  for (int64_t step = 0; step < lineBytes / instructionBytes; ++step)
     for (auto [i, sum] : llvm::enumerate(results)) {
       int64_t offset = step * weightsStep() + (int64_t(i) * groupBytes >> 4);
-      sum = multiplyGroup(
-          sum, b.add(weights, offset), b.add(rows, step * 32 >> 4), rowCount,
-          op.getTransposed(), /*yAlongK=*/true, first && step == 0);
+      sum = multiplyGroup(sum, b.add(weights, offset),
+                          b.add(rows, step * instructionBytes >> 4), rowCount,
+                          op.getTransposed(), /*yAlongK=*/true,
+                          first && step == 0);
     }
   NVVM::WgmmaGroupSyncAlignedOp::create(b);
   return results;
