@@ -33,7 +33,7 @@ struct PlanTarget {
   /// Whether kernels take the first variant whose tiles hold the rows that an expert
   /// has on average, instead of the one that takes the shortest time.
   bool byMeanRows = false;
-  /// Its name; empty where nothing depends on it.
+  /// The GPU; empty for a processor.
   std::string machine;
 };
 

@@ -59,8 +59,8 @@ namespace {
 class WorkspaceProbe {
 public:
   using Lower = std::function<LogicalResult(ModuleOp)>;
-  WorkspaceProbe(ModuleOp module, Lower lower)
-      : module(module), lower(std::move(lower)) {}
+  WorkspaceProbe(ModuleOp module, bool onDevice, Lower lower)
+      : module(module), onDevice(onDevice), lower(std::move(lower)) {}
   ~WorkspaceProbe() { reset(); }
 
   /// Take the module as it is now.
@@ -78,6 +78,7 @@ private:
   }
 
   ModuleOp module, copy;
+  bool onDevice;
   Lower lower;
 };
 
@@ -184,6 +185,30 @@ LogicalResult WorkspaceProbe::refresh() {
   return lower(copy);
 }
 
+/// What the runtime keeps of a call on a device, behind the workspace of the code:
+/// the reports, each on lines of its own, and one more line.
+static std::optional<int64_t> addReports(func::FuncOp function, int64_t bytes) {
+  constexpr int64_t alignment = 256, line = 64;
+  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
+  auto arguments =
+      signature ? signature.getAs<ArrayAttr>("arguments") : ArrayAttr();
+  int64_t reports = 0;
+  for (auto [i, its] : llvm::enumerate(
+           arguments ? arguments.getValue() : ArrayRef<Attribute>())) {
+    auto role = cast<DictionaryAttr>(its).getAs<StringAttr>("role");
+    auto type = dyn_cast<MemRefType>(function.getArgument(i).getType());
+    if (role && type && (role == "offsets" || role == "counters"))
+      reports += llvm::alignTo(
+          type.getNumElements() * type.getElementTypeBitWidth() / 8, line);
+  }
+  if (reports == 0)
+    return bytes;
+  if (llvm::AddOverflow(bytes, alignment - 1, bytes) ||
+      llvm::AddOverflow(bytes / alignment * alignment, reports + line, bytes))
+    return std::nullopt;
+  return bytes;
+}
+
 std::optional<int64_t> WorkspaceProbe::bytes(func::FuncOp function,
                                              int64_t tokens) {
   auto workspace = copy.lookupSymbol<func::FuncOp>("moe_workspace_" +
@@ -191,8 +216,12 @@ std::optional<int64_t> WorkspaceProbe::bytes(func::FuncOp function,
   if (!workspace || !workspace.getBody().hasOneBlock())
     return std::nullopt;
   TokenFunction at(workspace.getArgument(0), tokens);
-  return at.evaluate(
-      workspace.getBody().front().getTerminator()->getOperand(0));
+  std::optional<int64_t> bytes =
+      at.evaluate(workspace.getBody().front().getTerminator()->getOperand(0));
+  if (!bytes || !onDevice)
+    return bytes;
+  return addReports(copy.lookupSymbol<func::FuncOp>(function.getName()),
+                    *bytes);
 }
 
 PlanReport::Launches WorkspaceProbe::launches(func::FuncOp function) {
@@ -380,7 +409,8 @@ void MoEPlanCapacity::runOnOperation() {
     return;
 
   WorkspaceProbe probe(
-      module, [&](ModuleOp copy) { return runPipeline(lowerings, copy); });
+      module, /*onDevice=*/!machine.empty(),
+      [&](ModuleOp copy) { return runPipeline(lowerings, copy); });
   for (Planned &planned : all) {
     if (failed(probe.refresh()))
       return signalPassFailure();

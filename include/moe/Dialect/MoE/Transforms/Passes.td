@@ -52,7 +52,8 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
            "\"moe-reference-to-buffers\"",
            "pipeline that makes the workspace">,
     Option<"machine", "machine", "std::string", "\"\"",
-           "what the plan is for, by the name that the report gives it">,
+           "the GPU that the plan is for; a workspace has the reports of a call "
+           "there, too">,
     Option<"print", "print", "std::string", "\"\"", "text or json">
   ];
   let dependentDialects = ["::mlir::moe::MoEDialect"];
