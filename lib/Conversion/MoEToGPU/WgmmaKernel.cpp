@@ -10,6 +10,9 @@
 // rows each; with ping-pong each has every other tile to itself, and they take
 // turns: while one multiplies, the other stores what it has.
 //
+// Operands of f8E4M3FN are summed one stage at a time, and what comes of it scaled
+// and added up by the warpgroup itself.
+//
 //===----------------------------------------------------------------------===//
 
 #include "BulkCopyKernel.h"
@@ -51,6 +54,12 @@ private:
   void bring(TileSchedule &tiles);
   void consume(TileSchedule &tiles, Value number);
   SmallVector<Value> multiply(ValueRange sums, Value stage, bool first);
+  SmallVector<Value> scaledRows(const TilePlace &place);
+  void multiplyScaled(const TilePlace &place, ValueRange scaledRows,
+                      MutableArrayRef<Value> sums, Turn turn, Value step,
+                      llvm::function_ref<void(Value)> release);
+  Turn consumeScaled(const TilePlace &place, Turn turn,
+                     llvm::function_ref<void(Value)> release);
   void store(const TilePlace &place, ValueRange sums);
 
   int64_t columns;
@@ -88,15 +97,76 @@ SmallVector<Value> WgmmaKernel::multiply(ValueRange sums, Value stage,
   Value y = weightsDescriptor(b.add(start, lhsBytes));
   SmallVector<Value> results(sums);
   NVVM::WgmmaFenceAlignedOp::create(b);
-  for (int64_t step = 0; step < depth / 16; ++step)
+  for (int64_t step = 0; step < lineBytes / instructionBytes; ++step)
     for (auto [i, sum] : llvm::enumerate(results)) {
-      int64_t xStep = (step * 32 + int64_t(i) * groupBytes) >> 4;
+      int64_t xStep = (step * instructionBytes + int64_t(i) * groupBytes) >> 4;
       sum = multiplyGroup(sum, b.add(x, xStep), b.add(y, step * weightsStep()),
                           columns, /*xAlongK=*/true, op.getTransposed(),
                           first && step == 0);
     }
   NVVM::WgmmaGroupSyncAlignedOp::create(b);
   return results;
+}
+
+/// The rows of lhs that a thread has sums of.
+SmallVector<Value> WgmmaKernel::scaledRows(const TilePlace &place) {
+  SmallVector<Value> numbers;
+  Value warp = b.bitAnd(b.shiftRight(thread, 5), 3);
+  Value lowRow = b.add(b.add(b.mul(group, groupLines), b.shiftLeft(warp, 4)),
+                       b.shiftRight(b.lane(), 2));
+  for (int64_t half = 0; lhsScales && half < 2; ++half) {
+    Value row = b.min(b.add(lowRow, half * 8), b.sub(place.rows, 1));
+    numbers.push_back(lhsRowNumber(b.add(place.firstRow, row)));
+  }
+  return numbers;
+}
+
+/// sums + the scaled sums of step `step`, whose stage is released as soon as it has
+/// been multiplied: the other warpgroup multiplies while this one adds.
+void WgmmaKernel::multiplyScaled(const TilePlace &place, ValueRange scaledRows,
+                                 MutableArrayRef<Value> sums, Turn turn,
+                                 Value step,
+                                 llvm::function_ref<void(Value)> release) {
+  SmallVector<Value> rowScales;
+  for (Value row : scaledRows)
+    rowScales.push_back(rowScale(row, step));
+  Value first = b.mul(place.column, share);
+  SmallVector<Value> columnScales =
+      weightScalesOf(place, share / 8, step,
+                     [&](int64_t tile) { return b.add(first, tile * 8); });
+  waitFor(barrierAt(turn.stage, false), turn.parity);
+  Value block =
+      multiply(undefinedSums(columns), turn.stage, /*first=*/true).front();
+  waitForGroups(0);
+  release(turn.stage);
+  for (auto [i, sum] : llvm::enumerate(sums))
+    sum = addScaled(sum, LLVM::ExtractValueOp::create(b, block, int64_t(i)),
+                    rowScales.empty() ? Value() : rowScales[i % 4 / 2],
+                    columnScales.empty() ? Value() : columnScales[i / 4]);
+}
+
+WgmmaKernel::Turn
+WgmmaKernel::consumeScaled(const TilePlace &place, Turn turn,
+                           llvm::function_ref<void(Value)> release) {
+  SmallVector<Value> rowsOfThread = scaledRows(place);
+  SmallVector<Value> inits{turn.stage, turn.parity};
+  inits.append(columns / 2, b.f32(0.0));
+  SmallVector<Value> end =
+      b.loop(b.i32(0), b.i32(steps), b.i32(1), inits,
+             [&](Value step, ValueRange carried) {
+               Turn now{carried[0], carried[1]};
+               SmallVector<Value> sums(carried.drop_front(2));
+               multiplyScaled(place, rowsOfThread, sums, now, step, release);
+               Turn after = next(now);
+               SmallVector<Value> state{after.stage, after.parity};
+               llvm::append_range(state, sums);
+               return state;
+             });
+  Value sums = undefinedSums(columns);
+  for (int64_t i = 0; i < columns / 2; ++i)
+    sums = LLVM::InsertValueOp::create(b, sums, end[i + 2], i);
+  store(place, sums);
+  return {end[0], end[1]};
 }
 
 void WgmmaKernel::store(const TilePlace &place, ValueRange sums) {
@@ -149,7 +219,11 @@ void WgmmaKernel::consume(TileSchedule &tiles, Value number) {
            TilePlace place = tiles.find(number);
            if (pingPong)
              waitFor(orderAt(group), outer[2]);
-           // The first step clears: no move may come between the fence of wgmma
+           if (narrow) {
+          Turn after = consumeScaled(place, {outer[0], outer[1]}, release);
+          return SmallVector<Value>{after.stage, after.parity, outer[2]};
+        }
+        // The first step clears: no move may come between the fence of wgmma
            // and the first of them.
            Turn begin{outer[0], outer[1]};
            waitFor(barrierAt(begin.stage, false), begin.parity);
