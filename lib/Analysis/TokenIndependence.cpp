@@ -259,6 +259,8 @@ bool Classifier::classify(Operation *op) {
     return classify(expert);
   if (auto combine = dyn_cast<CombineOp>(op))
     return classify(combine);
+  if (auto quantize = dyn_cast<QuantizeOp>(op))
+    return setAll(op, kindOf(quantize.getRows()));
   if (auto structured = dyn_cast<linalg::LinalgOp>(op)) {
     bool captures = false;
     visitUsedValuesDefinedAbove(op->getRegions(), [&](OpOperand *operand) {
