@@ -213,8 +213,9 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
     Value blocks =
         TileSchedule::bound(b, rows, grouped, experts, tile.getRows(),
                             llvm::divideCeil(op.getN(), share));
-    // As many as run at once.
-    bool alone = wgmma && !tile.getSwapped();
+    // As many as run at once: with wgmma for many rows, or the sums of a stage beside
+    // those of the stages before, a block has most of the registers.
+    bool alone = (wgmma && !tile.getSwapped()) || hasNarrowWeights(op);
     Value most =
         alone ? processors
               : arith::MulIOp::create(b, processors, index(2)).getResult();
