@@ -159,7 +159,9 @@ TEST_F(ArtifactTest, RefusesForeignFooter) {
                MOE_RT_DATA_LOSS,
                "artifact has format 1, this runtime reads format 2");
   EXPECT_ERROR(load(withField(offsetof(Footer, abi_version), 1u)),
-               MOE_RT_DATA_LOSS, "artifact has ABI 1, this runtime has ABI 2");
+               MOE_RT_DATA_LOSS,
+               "artifact has ABI 1, this runtime has ABI " +
+                   std::to_string(MOE_RT_ABI_VERSION));
   EXPECT_ERROR(load(withField(offsetof(Footer, reserved), uint64_t(1))),
                MOE_RT_DATA_LOSS, "reserved field is 1, expected 0");
   for (size_t field :
