@@ -52,8 +52,8 @@ def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
       they load.
     * `swapped`: the weights are the first operand, so that a few rows fill the
       narrow side of the tile.
-    * `split`: parts of the sum over k that different blocks compute; the last of
-      them to finish adds them up in order.
+    * `split`: parts of the sum over k, one for each block of a cluster of as many;
+      they give each other their sums, and add up in order.
   }];
   let parameters = (ins
     "MatrixUnit":$unit, "int64_t":$rows, "int64_t":$columns, "int64_t":$depth,
