@@ -229,6 +229,23 @@ BulkCopyKernel::Turn BulkCopyKernel::produce(const TilePlace &place, Turn turn,
                     : bringTile(place, turn, firstStep);
 }
 
+void BulkCopyKernel::byProducers(llvm::function_ref<void()> bring) {
+  if (gathered())
+    bring();
+  else
+    b.ifThen(b.equal(thread, 0), bring);
+}
+
+void BulkCopyKernel::forTiles(
+    TileSchedule &tiles, Turn first,
+    llvm::function_ref<Turn(const TilePlace &, Turn)> one) {
+  b.loop(b.block(), tiles.total(), b.numBlocks(), {first.stage, first.parity},
+         [&](Value number, ValueRange carried) {
+           Turn turn = one(tiles.find(number), {carried[0], carried[1]});
+           return SmallVector<Value>{turn.stage, turn.parity};
+         });
+}
+
 //===----------------------------------------------------------------------===//
 // What multiplies
 //===----------------------------------------------------------------------===//
@@ -286,6 +303,38 @@ Value BulkCopyKernel::multiplyGroup(Value sums, Value x, Value y,
 
 void BulkCopyKernel::waitForGroups(int64_t left) {
   NVVM::WgmmaWaitGroupSyncOp::create(b, b.getI64IntegerAttr(left));
+}
+
+void BulkCopyKernel::release(Value stage) {
+  b.ifThen(b.equal(b.bitAnd(thread, warpgroup - 1), 0),
+           [&] { arrive(barrierAt(stage, true)); });
+}
+
+BulkCopyKernel::Steps BulkCopyKernel::multiplySteps(
+    Turn start, int64_t count, int64_t columns,
+    llvm::function_ref<SmallVector<Value>(ValueRange, Value, bool)> multiply) {
+  waitFor(barrierAt(start.stage, false), start.parity);
+  SmallVector<Value> sums(count, undefinedSums(columns));
+  sums = multiply(sums, start.stage, /*first=*/true);
+  Turn second = next(start);
+  SmallVector<Value> inits{second.stage, second.parity, start.stage};
+  llvm::append_range(inits, sums);
+  SmallVector<Value> end = b.loop(
+      b.i32(1), b.i32(steps), b.i32(1), inits, [&](Value, ValueRange carried) {
+        Turn now{carried[0], carried[1]};
+        waitFor(barrierAt(now.stage, false), now.parity);
+        SmallVector<Value> sums =
+            multiply(carried.drop_front(3), now.stage, /*first=*/false);
+        // The step before is done, and its stage can be overwritten.
+        waitForGroups(1);
+        release(carried[2]);
+        Turn after = next(now);
+        SmallVector<Value> state{after.stage, after.parity, now.stage};
+        llvm::append_range(state, sums);
+        return state;
+      });
+  return {
+      {end[0], end[1]}, end[2], SmallVector<Value>(llvm::drop_begin(end, 3))};
 }
 
 //===----------------------------------------------------------------------===//

@@ -74,11 +74,34 @@ protected:
   void initializeStages();
 
   /// What the first warpgroup does for one tile, from step `firstStep` along k
-  /// on (null: 0). Without gathered rows one thread does it all.
+  /// on (null: 0), by the threads that `byProducers` has.
   Turn produce(const TilePlace &place, Turn turn, Value firstStep = Value());
+  /// In the first warpgroup: all threads gather rows, one starts copies.
+  void byProducers(llvm::function_ref<void()> bring);
   /// A barrier that nobody waited for yet counts as complete with parity 1.
   Turn firstToFill() { return {b.i32(0), b.i32(1)}; }
   Turn firstToRead() { return {b.i32(0), b.i32(0)}; }
+  /// `one` for every tile of this block; stages go round from tile to tile.
+  void
+  forTiles(TileSchedule &tiles, Turn first,
+           llvm::function_ref<Turn(const TilePlace &place, Turn turn)> one);
+
+  /// By a warpgroup that multiplies: it has read a stage.
+  void release(Value stage);
+  struct Steps {
+    Turn after;
+    Value last; // stage, which is not released yet
+    SmallVector<Value> sums;
+  };
+  /// The sums of all steps, `count` of `columns` columns each; those of the
+  /// last step are under way. `multiply` adds what a stage has to sums, or,
+  /// `first`, has nothing to add to: the first step clears, since no move may
+  /// come between the fence of wgmma and the first of them.
+  Steps
+  multiplySteps(Turn start, int64_t count, int64_t columns,
+                llvm::function_ref<SmallVector<Value>(ValueRange sums,
+                                                      Value stage, bool first)>
+                    multiply);
 
   /// Where stage `stage` is, an i32 as descriptors have it.
   Value stageAddress(Value stage);

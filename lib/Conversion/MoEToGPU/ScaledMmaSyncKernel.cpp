@@ -17,34 +17,31 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "GroupedKernel.h"
+#include "WarpTileKernel.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-static constexpr int64_t numWarps = 8;
-static constexpr int64_t threads = numWarps * GPUBuilder::warpSize;
 static constexpr int64_t depth = 128;
 static constexpr int64_t lineBytes = 128; // of weights
 static constexpr int64_t chunkBytes = 16;
 
 namespace {
-class ScaledMmaSyncKernel : public GroupedKernel {
+class ScaledMmaSyncKernel : public WarpTileKernel {
 public:
   ScaledMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
                       DeviceLowering &lowering)
-      : GroupedKernel(op, tile, lowering), tileRows(tile.getRows()),
-        tileColumns(tile.getColumns()), stages(tile.getStages()),
-        warpsDown(tileRows >= 64 ? 2 : 1), warpsAcross(numWarps / warpsDown),
-        warpRows(tileRows / warpsDown), warpColumns(tileColumns / warpsAcross),
-        rowTiles(warpRows / 16), columnTiles(warpColumns / 8),
+      : WarpTileKernel(op, tile, lowering),
         narrowRows(isa<Float8E4M3FNType>(element)),
         rowBytes(depth * (narrowRows ? 1 : 2)), lhsBytes(tileRows * rowBytes),
         stageBytes(lhsBytes + tileColumns * lineBytes),
         steps(llvm::divideCeil(k, depth)),
         factor(element.isBF16() ? Type(b.getBF16Type()) : b.getF16Type()) {}
 
-  LLVM::LLVMFuncOp build();
+  LLVM::LLVMFuncOp build() {
+    return buildKernel("grouped_matmul_scaled", stageBytes,
+                       [&](const TilePlace &place) { computeTile(place); });
+  }
 
 private:
   /// 16 bytes that a thread brings for each stage.
@@ -57,27 +54,18 @@ private:
   };
   SmallVector<Copy> lhsCopies(const TilePlace &place);
   SmallVector<Copy> weightCopies(const TilePlace &place);
-  std::pair<Value, Value> weightColumn(Value slot);
   void bring(ArrayRef<Copy> copies, Value step, Value stage, bool ofRows);
-  SmallVector<Value> loadMatrices(Value address);
   std::pair<Value, Value> widen(Value four);
   Value asFactor(Value bytes, Value nans);
   SmallVector<SmallVector<Value>> loadRows(Value start, int64_t step,
                                            int64_t rowTile);
   SmallVector<Value> rowNumbers(const TilePlace &place);
   SmallVector<Value> multiply(Value stage);
-  Value multiplyTile(ArrayRef<Value> x, ArrayRef<Value> y,
-                     ArrayRef<Value> sums);
   void computeTile(const TilePlace &place);
-  Value firstColumn(const TilePlace &place, int64_t tile);
-  void store(const TilePlace &place, ArrayRef<Value> sums);
 
-  int64_t tileRows, tileColumns, stages;
-  int64_t warpsDown, warpsAcross, warpRows, warpColumns, rowTiles, columnTiles;
   bool narrowRows; // of 8 bits
   int64_t rowBytes, lhsBytes, stageBytes, steps;
   Type factor; // what is multiplied
-  Value memory, thread, lane, warpRow, warpColumn;
 };
 } // namespace
 
@@ -111,15 +99,6 @@ ScaledMmaSyncKernel::lhsCopies(const TilePlace &place) {
          k * rowBytes / depth});
   }
   return copies;
-}
-
-/// The product and the column, within the tile's share, of line `slot` of the
-/// weights' tile: warps have columns of each product side by side.
-std::pair<Value, Value> ScaledMmaSyncKernel::weightColumn(Value slot) {
-  int64_t warpShare = warpColumns / products;
-  Value warp = b.div(slot, warpColumns), within = b.rem(slot, warpColumns);
-  return {b.div(within, warpShare),
-          b.add(b.mul(warp, warpShare), b.rem(within, warpShare))};
 }
 
 SmallVector<ScaledMmaSyncKernel::Copy>
@@ -178,22 +157,6 @@ void ScaledMmaSyncKernel::bring(ArrayRef<Copy> copies, Value step, Value stage,
 //===----------------------------------------------------------------------===//
 // To registers
 //===----------------------------------------------------------------------===//
-
-/// Four matrices of eight lines by 16 bytes; each lane says where one line of
-/// one of them is.
-SmallVector<Value> ScaledMmaSyncKernel::loadMatrices(Value address) {
-  Type i32 = b.getI32Type();
-  auto type =
-      LLVM::LLVMStructType::getLiteral(b.getContext(), {i32, i32, i32, i32});
-  auto shape = NVVM::LdStMatrixShapeAttr::get(b.getContext(), 8, 8);
-  Value loaded = NVVM::LdMatrixOp::create(b, type, b.sharedAt(memory, address),
-                                          4, NVVM::MMALayout::row, shape,
-                                          NVVM::LdStMatrixEltType::B16);
-  SmallVector<Value> registers;
-  for (int64_t i = 0; i < 4; ++i)
-    registers.push_back(LLVM::ExtractValueOp::create(b, loaded, i));
-  return registers;
-}
 
 /// Two f16 or bf16 from numbers of f8E4M3FN in the upper halves of `bytes`;
 /// `nans` has the uppermost bits where they are NaN. Those of f16 are 2⁻⁸ of
@@ -282,29 +245,6 @@ ScaledMmaSyncKernel::loadRows(Value start, int64_t step, int64_t rowTile) {
   return halves;
 }
 
-/// sums + x · y, a tile of 16 rows, 8 columns, 16 along k.
-Value ScaledMmaSyncKernel::multiplyTile(ArrayRef<Value> x, ArrayRef<Value> y,
-                                        ArrayRef<Value> sums) {
-  bool isF16 = factor.isF16();
-  SmallVector<Value> xs(x), ys(y);
-  Type f32 = b.getF32Type();
-  if (isF16) {
-    // f16 operands are pairs by type, bf16 ones by bits.
-    auto cast = [&](Value &value) {
-      value = LLVM::BitcastOp::create(b, VectorType::get(2, factor), value);
-    };
-    llvm::for_each(xs, cast);
-    llvm::for_each(ys, cast);
-  }
-  NVVM::MMATypes type = isF16 ? NVVM::MMATypes::f16 : NVVM::MMATypes::bf16;
-  return NVVM::MmaOp::create(
-      b, LLVM::LLVMStructType::getLiteral(b.getContext(), {f32, f32, f32, f32}),
-      xs, ys, ValueRange(sums), ArrayRef<int64_t>{16, 8, 16}, std::nullopt,
-      std::nullopt, std::array<NVVM::MMATypes, 2>{type, type},
-      std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row,
-                                     NVVM::MMALayout::col});
-}
-
 /// The sums of what stage `stage` has; four for each tile of a warp, row by row
 /// of tiles.
 SmallVector<Value> ScaledMmaSyncKernel::multiply(Value stage) {
@@ -329,13 +269,10 @@ SmallVector<Value> ScaledMmaSyncKernel::multiply(Value stage) {
     for (int64_t i = 0; i < rowTiles; ++i) {
       SmallVector<SmallVector<Value>> x = loadRows(start, step, i);
       for (int64_t part = 0; part < 2; ++part)
-        for (int64_t j = 0; j < columnTiles; ++j) {
-          MutableArrayRef<Value> four =
-              MutableArrayRef(sums).slice((i * columnTiles + j) * 4, 4);
-          Value result = multiplyTile(x[part], y[part][j], four);
-          for (int64_t e = 0; e < 4; ++e)
-            four[e] = LLVM::ExtractValueOp::create(b, result, e);
-        }
+        for (int64_t j = 0; j < columnTiles; ++j)
+          multiplyTile(
+              factor, x[part], y[part][j],
+              MutableArrayRef(sums).slice((i * columnTiles + j) * 4, 4));
     }
   }
   return sums;
@@ -344,13 +281,6 @@ SmallVector<Value> ScaledMmaSyncKernel::multiply(Value stage) {
 //===----------------------------------------------------------------------===//
 // Tiles
 //===----------------------------------------------------------------------===//
-
-/// The column of the result that tile `tile` of a product begins with, of those
-/// that this warp has.
-Value ScaledMmaSyncKernel::firstColumn(const TilePlace &place, int64_t tile) {
-  return b.add(b.add(b.mul(place.column, share), b.div(warpColumn, products)),
-               tile * 8);
-}
 
 /// The rows of lhs that a lane has sums of.
 SmallVector<Value> ScaledMmaSyncKernel::rowNumbers(const TilePlace &place) {
@@ -365,28 +295,6 @@ SmallVector<Value> ScaledMmaSyncKernel::rowNumbers(const TilePlace &place) {
   return numbers;
 }
 
-void ScaledMmaSyncKernel::store(const TilePlace &place, ArrayRef<Value> sums) {
-  int64_t across = columnTiles / products;
-  Value lowRow = b.shiftRight(lane, 2);
-  Value lowColumn = b.shiftLeft(b.bitAnd(lane, 3), 1);
-  for (int64_t i = 0; i < rowTiles; ++i)
-    for (int64_t half = 0; half < 2; ++half) {
-      Value row = b.add(b.add(warpRow, lowRow), i * 16 + half * 8);
-      b.ifThen(b.less(row, place.rows), [&] {
-        Value grouped = b.add(place.firstRow, row);
-        for (int64_t j = 0; j < across; ++j) {
-          SmallVector<Value> pair;
-          for (int64_t e = 0; e < 2; ++e)
-            for (int64_t p = 0; p < products; ++p)
-              pair.push_back(
-                  sums[(i * columnTiles + p * across + j) * 4 + half * 2 + e]);
-          storePair(place, grouped, b.add(firstColumn(place, j), lowColumn),
-                    pair);
-        }
-      });
-    }
-}
-
 void ScaledMmaSyncKernel::computeTile(const TilePlace &place) {
   SmallVector<Copy> rowCopies = lhsCopies(place);
   SmallVector<Copy> columnCopies = weightCopies(place);
@@ -395,82 +303,34 @@ void ScaledMmaSyncKernel::computeTile(const TilePlace &place) {
     bring(rowCopies, step, stage, /*ofRows=*/true);
     bring(columnCopies, step, stage, /*ofRows=*/false);
   };
-  for (int64_t stage = 0; stage < stages - 1; ++stage) {
-    if (stage < steps)
-      bringStage(b.i32(stage), b.i32(stage));
-    NVVM::CpAsyncCommitGroupOp::create(b);
-  }
   // 2⁸ for each operand of f16 that was one of f8E4M3FN.
   Value magnitude =
       factor.isF16() ? b.f32(narrowRows ? 0x1p16 : 0x1p8) : Value();
-  SmallVector<Value> inits{b.i32(0)};
-  inits.append(rowTiles * columnTiles * 4, b.f32(0.0));
-  SmallVector<Value> results = b.loop(
-      b.i32(0), b.i32(steps), b.i32(1), inits,
-      [&](Value step, ValueRange carried) {
-        Value stage = carried.front();
-        // They come while the stage is multiplied.
-        SmallVector<Value> rowScales, columnScales;
-        for (Value row : scaledRows)
-          rowScales.push_back(rowScale(row, step));
-        columnScales = weightScalesOf(
-            place, columnTiles / products, step,
-            [&](int64_t tile) { return firstColumn(place, tile); });
-        // This step's copies have come, and all have read what the next ones
-        // overwrite.
-        NVVM::CpAsyncWaitGroupOp::create(b, stages - 2);
-        b.barrier();
-        Value ahead = b.add(step, stages - 1);
-        b.ifThen(b.less(ahead, steps), [&] {
-          Value next = b.add(stage, stages - 1);
-          next = b.select(b.less(next, stages), next, b.sub(next, stages));
-          bringStage(ahead, next);
-        });
-        NVVM::CpAsyncCommitGroupOp::create(b);
-        SmallVector<Value> block = multiply(stage);
-        Value following = b.add(stage, 1);
-        SmallVector<Value> next{
-            b.select(b.equal(following, stages), b.i32(0), following)};
-        for (auto [i, sum] : llvm::enumerate(block)) {
-          int64_t tile = i / 4, half = i % 4 / 2;
-          Value ofBlock =
-              magnitude ? arith::MulFOp::create(b, sum, magnitude).getResult()
-                        : sum;
-          next.push_back(addScaled(
-              carried[i + 1], ofBlock,
-              rowScales.empty() ? Value()
-                                : rowScales[tile / columnTiles * 2 + half],
-              columnScales.empty() ? Value()
-                                   : columnScales[tile % columnTiles]));
-        }
-        return next;
-      });
-  store(place, ArrayRef(results).drop_front());
-}
-
-LLVM::LLVMFuncOp ScaledMmaSyncKernel::build() {
-  KernelShape shape;
-  shape.threads = threads;
-  int64_t scheduleBytes =
-      op.getOffsets() ? llvm::alignTo(TileSchedule::sharedBytes(experts), 16)
-                      : 0;
-  shape.sharedBytes = stages * stageBytes + scheduleBytes;
-  auto kernel = create("grouped_matmul_scaled", shape);
-  memory = b.sharedMemory();
-  thread = b.thread();
-  lane = b.lane();
-  Value warp = b.warp();
-  warpRow = b.mul(b.rem(warp, warpsDown), warpRows);
-  warpColumn = b.mul(b.div(warp, warpsDown), warpColumns);
-
-  TileSchedule tiles = schedule();
-  tiles.prepare(b.sharedAt(memory, stages * stageBytes));
-  b.loop(b.block(), tiles.total(), b.numBlocks(), [&](Value number) {
-    // The tile before has been read.
-    b.barrier();
-    computeTile(tiles.find(number));
-  });
-  return kernel;
+  auto multiplyStage = [&](Value step, Value stage, ValueRange sums,
+                           llvm::function_ref<void()> arrive) {
+    // Scales come while the stage is multiplied.
+    SmallVector<Value> rowScales;
+    for (Value row : scaledRows)
+      rowScales.push_back(rowScale(row, step));
+    SmallVector<Value> columnScales = weightScalesOf(
+        place, columnTiles / products, step,
+        [&](int64_t piece) { return firstColumn(place, piece); });
+    arrive();
+    SmallVector<Value> next;
+    for (auto [i, sum] : llvm::enumerate(multiply(stage))) {
+      int64_t piece = i / 4, half = i % 4 / 2;
+      Value ofBlock = magnitude
+                          ? arith::MulFOp::create(b, sum, magnitude).getResult()
+                          : sum;
+      next.push_back(addScaled(
+          sums[i], ofBlock,
+          rowScales.empty() ? Value()
+                            : rowScales[piece / columnTiles * 2 + half],
+          columnScales.empty() ? Value() : columnScales[piece % columnTiles]));
+    }
+    return next;
+  };
+  store(place, sumOverStages(steps, bringStage, multiplyStage));
 }
 
 LLVM::LLVMFuncOp mlir::moe::buildScaledMmaSyncKernel(GroupedMatmulOp op,

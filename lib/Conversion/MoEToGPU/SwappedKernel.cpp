@@ -84,33 +84,13 @@ SmallVector<Value> SwappedKernel::multiply(ValueRange sums, Value stage,
 }
 
 SwappedKernel::Product SwappedKernel::multiplyTile(Turn start) {
-  Value first = b.equal(b.bitAnd(thread, warpgroup - 1), 0);
-  auto release = [&](Value stage) {
-    b.ifThen(first, [&] { arrive(barrierAt(stage, true)); });
-  };
-  waitFor(barrierAt(start.stage, false), start.parity);
-  SmallVector<Value> sums(groups, undefinedSums(rowCount));
-  sums = multiply(sums, start.stage, /*first=*/true);
-  Turn second = next(start);
-  SmallVector<Value> inits{second.stage, second.parity, start.stage};
-  llvm::append_range(inits, sums);
-  SmallVector<Value> end = b.loop(
-      b.i32(1), b.i32(steps), b.i32(1), inits, [&](Value, ValueRange carried) {
-        Turn now{carried[0], carried[1]};
-        waitFor(barrierAt(now.stage, false), now.parity);
-        SmallVector<Value> sums =
-            multiply(carried.drop_front(3), now.stage, /*first=*/false);
-        // The step before is done, and its stage can be overwritten.
-        waitForGroups(1);
-        release(carried[2]);
-        Turn after = next(now);
-        SmallVector<Value> state{after.stage, after.parity, now.stage};
-        llvm::append_range(state, sums);
-        return state;
-      });
+  Steps all = multiplySteps(start, groups, rowCount,
+                            [&](ValueRange sums, Value stage, bool first) {
+                              return multiply(sums, stage, first);
+                            });
   waitForGroups(0);
-  release(end[2]);
-  return {{end[0], end[1]}, elementsOf(ArrayRef(end).drop_front(3))};
+  release(all.last);
+  return {all.after, elementsOf(all.sums)};
 }
 
 SmallVector<Value> SwappedKernel::elementsOf(ValueRange sums) {
@@ -161,27 +141,18 @@ void SwappedKernel::store(const TilePlace &place, ArrayRef<Value> sums) {
 //===----------------------------------------------------------------------===//
 
 void SwappedKernel::ownTiles(TileSchedule &tiles, Value isProducer) {
-  auto all = [&](Turn first, llvm::function_ref<Turn(TilePlace, Turn)> one) {
-    b.loop(b.block(), tiles.total(), b.numBlocks(), {first.stage, first.parity},
-           [&](Value number, ValueRange carried) {
-             Turn turn = one(tiles.find(number), {carried[0], carried[1]});
-             return SmallVector<Value>{turn.stage, turn.parity};
-           });
-  };
-  auto bring = [&] {
-    all(firstToFill(),
-        [&](TilePlace place, Turn turn) { return produce(place, turn); });
-  };
   b.ifElse(
       isProducer,
       [&] {
-        if (gathered())
-          bring();
-        else
-          b.ifThen(b.equal(thread, 0), bring);
+        byProducers([&] {
+          forTiles(tiles, firstToFill(),
+                   [&](const TilePlace &place, Turn turn) {
+                     return produce(place, turn);
+                   });
+        });
       },
       [&] {
-        all(firstToRead(), [&](TilePlace place, Turn turn) {
+        forTiles(tiles, firstToRead(), [&](const TilePlace &place, Turn turn) {
           Product product = multiplyTile(turn);
           store(place, product.sums);
           return product.after;
@@ -216,13 +187,7 @@ void SwappedKernel::shareTiles(TileSchedule &tiles, Value isProducer) {
     Value firstStep = b.mul(rank, steps);
     b.ifElse(
         isProducer,
-        [&] {
-          auto bring = [&] { produce(place, firstToFill(), firstStep); };
-          if (gathered())
-            bring();
-          else
-            b.ifThen(b.equal(thread, 0), bring);
-        },
+        [&] { byProducers([&] { produce(place, firstToFill(), firstStep); }); },
         [&] {
           Product product = multiplyTile(firstToRead());
           auto cluster = LLVM::LLVMPointerType::get(

@@ -10,8 +10,8 @@
 // rows each; with ping-pong each has every other tile to itself, and they take
 // turns: while one multiplies, the other stores what it has.
 //
-// Operands of f8E4M3FN are summed one stage at a time, and what comes of it scaled
-// and added up by the warpgroup itself.
+// Operands of f8E4M3FN are summed one stage at a time, and what comes of it
+// scaled and added up by the warpgroup itself.
 //
 //===----------------------------------------------------------------------===//
 
@@ -51,15 +51,19 @@ private:
     return b.sharedAt(extraMemory(), b.shiftLeft(group, 3));
   }
 
+  /// One thread says that the other warpgroup may multiply.
+  void passTurn() {
+    b.ifThen(b.equal(b.bitAnd(thread, warpgroup - 1), 0),
+             [&] { arrive(orderAt(b.bitXor(group, 1))); });
+  }
+
   void bring(TileSchedule &tiles);
   void consume(TileSchedule &tiles, Value number);
   SmallVector<Value> multiply(ValueRange sums, Value stage, bool first);
   SmallVector<Value> scaledRows(const TilePlace &place);
   void multiplyScaled(const TilePlace &place, ValueRange scaledRows,
-                      MutableArrayRef<Value> sums, Turn turn, Value step,
-                      llvm::function_ref<void(Value)> release);
-  Turn consumeScaled(const TilePlace &place, Turn turn,
-                     llvm::function_ref<void(Value)> release);
+                      MutableArrayRef<Value> sums, Turn turn, Value step);
+  Turn consumeScaled(const TilePlace &place, Turn turn);
   void store(const TilePlace &place, ValueRange sums);
 
   int64_t columns;
@@ -73,18 +77,11 @@ void WgmmaKernel::bring(TileSchedule &tiles) {
   NVVM::SetMaxRegisterOp::create(
       b, gathered() ? registersForGather : registersForCopies,
       NVVM::SetMaxRegisterAction::decrease);
-  auto all = [&] {
-    Turn first = firstToFill();
-    b.loop(b.block(), tiles.total(), b.numBlocks(), {first.stage, first.parity},
-           [&](Value number, ValueRange carried) {
-             Turn turn = produce(tiles.find(number), {carried[0], carried[1]});
-             return SmallVector<Value>{turn.stage, turn.parity};
-           });
-  };
-  if (gathered())
-    all();
-  else
-    b.ifThen(b.equal(thread, 0), all);
+  byProducers([&] {
+    forTiles(tiles, firstToFill(), [&](const TilePlace &place, Turn turn) {
+      return produce(place, turn);
+    });
+  });
 }
 
 /// sums + the product of what `stage` has, for each 64 rows, or with `first`
@@ -121,12 +118,11 @@ SmallVector<Value> WgmmaKernel::scaledRows(const TilePlace &place) {
   return numbers;
 }
 
-/// sums + the scaled sums of step `step`, whose stage is released as soon as it has
-/// been multiplied: the other warpgroup multiplies while this one adds.
+/// sums + the scaled sums of step `step`, whose stage is released as soon as it
+/// has been multiplied: the other warpgroup multiplies while this one adds.
 void WgmmaKernel::multiplyScaled(const TilePlace &place, ValueRange scaledRows,
                                  MutableArrayRef<Value> sums, Turn turn,
-                                 Value step,
-                                 llvm::function_ref<void(Value)> release) {
+                                 Value step) {
   SmallVector<Value> rowScales;
   for (Value row : scaledRows)
     rowScales.push_back(rowScale(row, step));
@@ -145,9 +141,8 @@ void WgmmaKernel::multiplyScaled(const TilePlace &place, ValueRange scaledRows,
                     columnScales.empty() ? Value() : columnScales[i / 4]);
 }
 
-WgmmaKernel::Turn
-WgmmaKernel::consumeScaled(const TilePlace &place, Turn turn,
-                           llvm::function_ref<void(Value)> release) {
+WgmmaKernel::Turn WgmmaKernel::consumeScaled(const TilePlace &place,
+                                             Turn turn) {
   SmallVector<Value> rowsOfThread = scaledRows(place);
   SmallVector<Value> inits{turn.stage, turn.parity};
   inits.append(columns / 2, b.f32(0.0));
@@ -156,7 +151,7 @@ WgmmaKernel::consumeScaled(const TilePlace &place, Turn turn,
              [&](Value step, ValueRange carried) {
                Turn now{carried[0], carried[1]};
                SmallVector<Value> sums(carried.drop_front(2));
-               multiplyScaled(place, rowsOfThread, sums, now, step, release);
+               multiplyScaled(place, rowsOfThread, sums, now, step);
                Turn after = next(now);
                SmallVector<Value> state{after.stage, after.parity};
                llvm::append_range(state, sums);
@@ -197,10 +192,6 @@ void WgmmaKernel::consume(TileSchedule &tiles, Value number) {
   group = b.sub(number, 1);
   NVVM::SetMaxRegisterOp::create(b, registersOf(gathered()),
                                  NVVM::SetMaxRegisterAction::increase);
-  Value first = b.equal(b.bitAnd(thread, warpgroup - 1), 0);
-  auto release = [&](Value stage) {
-    b.ifThen(first, [&] { arrive(barrierAt(stage, true)); });
-  };
   Turn start = firstToRead();
   Value tile = b.block(), blocks = b.numBlocks(), order = b.i32(1);
   if (pingPong) {
@@ -220,41 +211,20 @@ void WgmmaKernel::consume(TileSchedule &tiles, Value number) {
            if (pingPong)
              waitFor(orderAt(group), outer[2]);
            if (narrow) {
-          Turn after = consumeScaled(place, {outer[0], outer[1]}, release);
-          return SmallVector<Value>{after.stage, after.parity, outer[2]};
-        }
-        // The first step clears: no move may come between the fence of wgmma
-           // and the first of them.
-           Turn begin{outer[0], outer[1]};
-           waitFor(barrierAt(begin.stage, false), begin.parity);
-           SmallVector<Value> sums(blocksOfRows, undefinedSums(columns));
-           sums = multiply(sums, begin.stage, /*first=*/true);
-           Turn second = next(begin);
-           SmallVector<Value> inits{second.stage, second.parity, begin.stage};
-           llvm::append_range(inits, sums);
-           SmallVector<Value> end = b.loop(
-               b.i32(1), b.i32(steps), b.i32(1), inits,
-               [&](Value, ValueRange carried) {
-                 Turn now{carried[0], carried[1]};
-                 waitFor(barrierAt(now.stage, false), now.parity);
-                 SmallVector<Value> sums = multiply(carried.drop_front(3),
-                                                    now.stage, /*first=*/false);
-                 // The step before is done, and its stage can be overwritten.
-                 waitForGroups(1);
-                 release(carried[2]);
-                 Turn after = next(now);
-                 SmallVector<Value> state{after.stage, after.parity, now.stage};
-                 llvm::append_range(state, sums);
-                 return state;
-               });
+             Turn after = consumeScaled(place, {outer[0], outer[1]});
+             return SmallVector<Value>{after.stage, after.parity, outer[2]};
+           }
+           Steps all =
+               multiplySteps({outer[0], outer[1]}, blocksOfRows, columns,
+                             [&](ValueRange sums, Value stage, bool first) {
+                               return multiply(sums, stage, first);
+                             });
            if (pingPong)
-             b.ifThen(first, [&] { arrive(orderAt(b.bitXor(group, 1))); });
+             passTurn();
            waitForGroups(0);
-           release(end[2]);
-           store(place, ArrayRef(end).drop_front(3));
-           Turn after{end[0], end[1]};
-           if (pingPong)
-             after = skip(after, steps);
+           release(all.last);
+           store(place, all.sums);
+           Turn after = pingPong ? skip(all.after, steps) : all.after;
            return SmallVector<Value>{after.stage, after.parity,
                                      b.bitXor(outer[2], 1)};
          });
