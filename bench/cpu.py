@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine, peaks, report, roofline, routing, timing
+from .comparison import Result, best_of, time_of
 from .options import counts, names_of
 from .participants import PARTICIPANTS, chosen
 from .shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
@@ -147,14 +148,14 @@ def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
         excluded[running] = ("failed", f"{how} while it ran")
 
 
-def _hopeless(shape: str, cells: Sequence[report.Result]) -> dict[str, tuple[str, str]]:
+def _hopeless(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
     """Peers that were far behind in all cells of this shape so far, and need not be run again:
     a call of theirs may take longer than the rest of the cell."""
     behind: dict[str, list[float]] = {}
     for cell in cells:
-        if cell["shape"] == shape and (best := report.best_peer(cell)):
+        if cell["shape"] == shape and (best := best_of(cell, report.PEERS)):
             for name in cell["participants"]:
-                if PARTICIPANTS[name].kind == "peer" and (median := report.time_of(cell, name)):
+                if name in report.PEERS and (median := time_of(cell, name)):
                     behind.setdefault(name, []).append(median / best[1])
     return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in the "
                    "cells of this shape before")

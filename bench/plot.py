@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from .report import Result, fraction_of_limit, ratio
+from .comparison import Result
+from .report import fraction_of_limit, ratio
 from .shapes import SHAPES
 
 STYLES = {"f32": "-", "bf16": "--"}

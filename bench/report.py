@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
 from .participants import PARTICIPANTS
 from .shapes import SHAPES
 
-Result = dict[str, Any]
-OURS = "moe_mlir"
+PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
 # From so many rows an expert on, on average, products are bound by arithmetic.
 MANY_ROWS = 64
 
@@ -20,25 +19,9 @@ MANY_ROWS = 64
 # -- figures ----------------------------------------------------------------
 
 
-def time_of(cell: Result, name: str, figure: str = "median") -> float | None:
-    """Seconds a call of a participant that took part and was right."""
-    found = cell["participants"].get(name, {})
-    return found[figure] if found.get("status") == "ok" else None
-
-
-def best_peer(cell: Result, figure: str = "median") -> tuple[str, float] | None:
-    times = [(seconds, name) for name in cell["participants"]
-             if PARTICIPANTS[name].kind == "peer" and (seconds := time_of(cell, name, figure))]
-    if not times:
-        return None
-    seconds, name = min(times)
-    return name, seconds
-
-
 def ratio(cell: Result, figure: str = "median") -> float | None:
     """How many times faster than the best peer this project is."""
-    ours, peer = time_of(cell, OURS, figure), best_peer(cell, figure)
-    return peer[1] / ours if ours and peer else None
+    return ratio_to(cell, PEERS, figure)
 
 
 def fraction_of_limit(cell: Result, name: str = OURS) -> float | None:
@@ -62,23 +45,6 @@ def fraction_of_bandwidth(cell: Result, peaks: Sequence[Result]) -> float | None
     return touched / median / read
 
 
-def skew(cells: Sequence[Result]) -> list[float]:
-    """For each pair of cells, the time with skewed routing over that with uniform routing."""
-    def place(cell: Result) -> tuple[Any, ...]:
-        return tuple(cell[k] for k in ("shape", "dtype", "threads", "tokens"))
-    uniform = {place(c): time_of(c, OURS) for c in cells if c["routing"] == "uniform"}
-    return [skewed / even for c in cells if c["routing"] == "zipf"
-            and (skewed := time_of(c, OURS)) and (even := uniform.get(place(c)))]
-
-
-def spread(values: Iterable[float | None]) -> dict[str, float] | None:
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return {"min": min(known), "median": statistics.median(known), "max": max(known),
-            "count": len(known)}
-
-
 def summarise(result: Result) -> dict[str, dict[str, float] | None]:
     cells, peaks = result["cells"], result["peaks"]
     copy = {p["threads"]: p["copy"] for p in peaks}
@@ -90,7 +56,7 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
                                   if rows_per_expert(c) >= MANY_ROWS),
         "bandwidth_one_token": spread(fraction_of_bandwidth(c, peaks) for c in cells
                                       if c["tokens"] == 1),
-        "zipf_over_uniform": spread(skew(cells)),
+        "zipf_over_uniform": spread(skew(cells, ("shape", "dtype", "threads", "tokens"))),
         "compile_s": spread(c["compile_s"] for c in costs),
         "first_result_s": spread(c["first_result_s"] for c in costs),
         "prepare_over_copy": spread(c["weight_bytes"] / c["prepare_s"] / copy[c["threads"]]
@@ -166,7 +132,7 @@ def _machine(result: Result) -> list[str]:
 def _cells(result: Result) -> list[str]:
     rows = []
     for cell in result["cells"]:
-        peer, faster = best_peer(cell), ratio(cell)
+        peer, faster = best_of(cell, PEERS), ratio(cell)
         rows.append((
             cell["shape"], cell["dtype"], cell["threads"], cell["tokens"], cell["routing"],
             f"{cell['active_experts']:.0f}", f"{rows_per_expert(cell):.3g}",

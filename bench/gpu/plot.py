@@ -12,7 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from .report import Result, of_bandwidth, rate, ratio
+from ..comparison import Result
+from .report import of_bandwidth, rate, ratio
 from .shapes import ALL
 
 

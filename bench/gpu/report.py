@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..report import figure, spread, table
+from ..comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
+from ..report import figure, table
 from .participants import PARTICIPANTS
 from .shapes import ALL
 
-Result = dict[str, Any]
-OURS = "moe_mlir"
+PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
 # From so many rows an expert on, on average, products are bound by arithmetic; up to so many,
 # by the bytes of the weights.
 MANY_ROWS, FEW_ROWS = 128, 8
@@ -21,25 +21,9 @@ MANY_ROWS, FEW_ROWS = 128, 8
 # -- figures ------------------------------------------------------------------
 
 
-def time_of(cell: Result, name: str, figure: str = "median") -> float | None:
-    """Seconds a call of a participant that took part and was right."""
-    found = cell["participants"].get(name, {})
-    return found[figure] if found.get("status") == "ok" else None
-
-
-def best_peer(cell: Result, figure: str = "median") -> tuple[str, float] | None:
-    times = [(seconds, name) for name in cell["participants"]
-             if PARTICIPANTS[name].kind == "peer" and (seconds := time_of(cell, name, figure))]
-    if not times:
-        return None
-    seconds, name = min(times)
-    return name, seconds
-
-
-def ratio(cell: Result) -> float | None:
+def ratio(cell: Result, figure: str = "median") -> float | None:
     """How many times faster than the best peer this project is."""
-    ours, peer = time_of(cell, OURS), best_peer(cell)
-    return peer[1] / ours if ours and peer else None
+    return ratio_to(cell, PEERS, figure)
 
 
 def flops(cell: Result) -> float:
@@ -67,14 +51,6 @@ def rows_per_expert(cell: Result) -> float:
     return ALL[cell["shape"]].rows_per_expert(cell["tokens"])
 
 
-def skew(cells: list[Result]) -> list[float]:
-    """For each pair of cells, the time with skewed routing over that with uniform routing."""
-    even = {(c["shape"], c["tokens"]): time_of(c, OURS) for c in cells
-            if c["routing"] == "uniform"}
-    return [skewed / other for c in cells if c["routing"] == "zipf"
-            and (skewed := time_of(c, OURS)) and (other := even.get((c["shape"], c["tokens"])))]
-
-
 def summarise(result: Result) -> dict[str, dict[str, float] | None]:
     cells, peaks = result["cells"], result["peaks"]
     dense = peaks["dense_bf16"] if peaks else None
@@ -86,7 +62,7 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
                                      if rows_per_expert(c) <= FEW_ROWS),
         "bandwidth_one_token": spread(of_bandwidth(c, peaks) for c in cells
                                       if c["tokens"] == 1),
-        "zipf_over_uniform": spread(skew(cells)),
+        "zipf_over_uniform": spread(skew(cells, ("shape", "tokens"))),
         "kernels": spread(c["participants"].get(OURS, {}).get("kernels") for c in cells),
     }
 
@@ -141,7 +117,7 @@ def _device(result: Result) -> list[str]:
 def _cells(result: Result) -> list[str]:
     rows = []
     for cell in result["cells"]:
-        peer, faster = best_peer(cell), ratio(cell)
+        peer, faster = best_of(cell, PEERS), ratio(cell)
         ours = cell["participants"].get(OURS, {})
         rows.append((
             cell["shape"], cell["tokens"], cell["routing"], f"{cell['active_experts']:.0f}",

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench import cpu, data, options, oracle, report, roofline, routing, timing
+from bench.comparison import best_of
 from bench.participants import PARTICIPANTS, chosen, select
 from bench.shapes import SHAPES
 
@@ -326,7 +327,7 @@ def result(cells, **more):
 
 def test_ratio_is_to_the_best_peer_that_is_right():
     found = cell(moe_mlir=0.002, onnxruntime=0.004, jax=0.008, iree=WRONG, dense=0.001)
-    assert report.best_peer(found) == ("onnxruntime", 0.004)
+    assert best_of(found, report.PEERS) == ("onnxruntime", 0.004)
     assert report.ratio(found) == 2.0
     assert report.fraction_of_limit(found) == 0.5
     assert report.ratio(cell(moe_mlir=WRONG, jax=0.1)) is None

@@ -3,14 +3,13 @@ sort the choices, gather the rows, two grouped products, weigh, restore the orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 
 from ..layer import Tensor, Weights, add_shared, clamped_swiglu, route
 from ..shapes import GpuShape
-from . import Case, Unavailable, select
+from . import Case, Unavailable
+from .eager import Eager
 
 
 def grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
@@ -45,23 +44,7 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     return add_shared(shape, w, x, y)
 
 
-class Eager:
-    def __init__(self, case: Case):
-        if not (hasattr(F, "grouped_mm") or hasattr(torch, "_grouped_mm")):
-            raise Unavailable(f"torch {torch.__version__} has no grouped product")
-        self.case = case
-
-    def load(self, inputs: Sequence[Tensor]) -> None:
-        self.inputs = inputs
-
-    @torch.inference_mode()
-    def step(self, number: int) -> None:
-        index, x = select(number, len(self.case.layers), len(self.inputs))
-        self.result = layer(self.case.shape, self.case.layers[index], self.inputs[x])
-
-    def output(self) -> Tensor:
-        return self.result
-
-
 def open(case: Case) -> Eager:
-    return Eager(case)
+    if not (hasattr(F, "grouped_mm") or hasattr(torch, "_grouped_mm")):
+        raise Unavailable(f"torch {torch.__version__} has no grouped product")
+    return Eager(case, layer)

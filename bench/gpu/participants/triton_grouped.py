@@ -5,15 +5,14 @@ its rows and writes each to the place of its choice; a sum over the choices is l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 
 from ..layer import Tensor, Weights, add_shared, route
 from ..shapes import GpuShape
-from . import Case, Unavailable, select
+from . import Case, Unavailable
+from .eager import Eager
 
 # Columns, depth, warps, stages; the rows of a tile come from the rows an expert has.
 TILES = ((64, 64, 4, 4), (128, 64, 4, 4), (128, 64, 8, 3), (256, 64, 8, 3))
@@ -133,27 +132,11 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     return add_shared(shape, w, x, y)
 
 
-class Kernels:
-    def __init__(self, case: Case):
-        self.case = case
-
-    def load(self, inputs: Sequence[Tensor]) -> None:
-        self.inputs = inputs
-
-    @torch.inference_mode()
-    def step(self, number: int) -> None:
-        index, x = select(number, len(self.case.layers), len(self.inputs))
-        self.result = layer(self.case.shape, self.case.layers[index], self.inputs[x])
-
-    def output(self) -> Tensor:
-        return self.result
-
-
-def open(case: Case) -> Kernels:
+def open(case: Case) -> Eager:
     if not case.layers[0]["router"].is_cuda:
         raise Unavailable("Triton needs a GPU")
     if case.shape.clamped:
         raise Unavailable("it has no experts of gpt-oss")
     if case.shape.experts > MOST_EXPERTS:
         raise Unavailable(f"it holds at most {MOST_EXPERTS} experts")
-    return Kernels(case)
+    return Eager(case, layer)
