@@ -191,55 +191,28 @@ int32_t offsetsEntry(void **args, const moe_rt_executor_t *) {
   return 0;
 }
 
-/// Without counters every choice is a row.
-TEST(OffsetsAloneTest, Counts) {
-  std::string text = metadataFor(R"(
-      "name": "f", "entry": "entry", "workspace": "workspace",
-      "tokens": {"min": 0, "max": 10}, "arguments": [
-        {"name": "y", "role": "output", "dtype": "f32", "shape": [-1]},
-        {"name": "o", "role": "offsets", "dtype": "i32", "shape": [4]}],
-      "dispatches": [{"num_experts": 3, "offsets": "o"}])");
-  auto resolve = [](void *, const char *symbol) {
-    return std::string(symbol) == "entry"
-               ? reinterpret_cast<void *>(offsetsEntry)
-               : reinterpret_cast<void *>(noWorkspace);
-  };
-  Context context;
-  moe_rt_module_t *module = nullptr;
-  moe_rt_layer_t *layer = nullptr;
-  ASSERT_OK(moe_rt_module_create(context, text.data(), text.size(), resolve,
-                                 nullptr, &module));
-  ASSERT_OK(moe_rt_layer_create(module, nullptr, nullptr, 0, &layer));
-  Array<float> y = f32({2});
-  DLTensor output = y.dl();
-  auto call = [&] {
-    return moe_rt_layer_call(layer, nullptr, 0, &output, 1, nullptr, 0);
-  };
-  report = {{0, 1, 1, 4}, {}};
-  ASSERT_OK(call());
-  moe_rt_statistics_t statistics;
-  ASSERT_OK(moe_rt_layer_statistics(layer, 0, &statistics));
-  EXPECT_EQ(tokensOf(statistics), (std::vector<int64_t>{1, 0, 3}));
-  EXPECT_EQ(statistics.choices, 4);
-  EXPECT_EQ(statistics.dropped, 0);
-  report = {{0, 2, 1, 4}, {}};
-  EXPECT_ERROR(call(), MOE_RT_INTERNAL, "the code reported 4 choices");
-  moe_rt_layer_destroy(layer);
-  moe_rt_module_destroy(module);
-}
-
+/// A layer whose code reports what the test says.
 class ReportTest : public ::testing::Test {
 protected:
   void SetUp() override {
+    create(R"({"name": "c", "role": "counters", "dtype": "i64", "shape": [3]})",
+           R"("counters": "c")", resolveReporting);
+  }
+  void create(const std::string &argument, const std::string &dispatch,
+              moe_rt_resolve_fn resolve) {
+    auto with = [](const std::string &more) {
+      return more.empty() ? "" : ", " + more;
+    };
     std::string text = metadataFor(R"(
       "name": "f", "entry": "entry", "workspace": "workspace",
       "tokens": {"min": 0, "max": 10}, "arguments": [
         {"name": "y", "role": "output", "dtype": "f32", "shape": [-1]},
-        {"name": "o", "role": "offsets", "dtype": "i32", "shape": [4]},
-        {"name": "c", "role": "counters", "dtype": "i64", "shape": [3]}],
-      "dispatches": [{"num_experts": 3, "offsets": "o", "counters": "c"}])");
-    ASSERT_OK(moe_rt_module_create(context, text.data(), text.size(),
-                                   resolveReporting, nullptr, &module));
+        {"name": "o", "role": "offsets", "dtype": "i32", "shape": [4]})" +
+                                   with(argument) + R"(],
+      "dispatches": [{"num_experts": 3, "offsets": "o")" +
+                                   with(dispatch) + "}]");
+    ASSERT_OK(moe_rt_module_create(context, text.data(), text.size(), resolve,
+                                   nullptr, &module));
     ASSERT_OK(moe_rt_layer_create(module, nullptr, nullptr, 0, &layer));
   }
   ~ReportTest() override {
@@ -257,6 +230,29 @@ protected:
   moe_rt_module_t *module = nullptr;
   moe_rt_layer_t *layer = nullptr;
 };
+
+class OffsetsAloneTest : public ReportTest {
+protected:
+  void SetUp() override {
+    create("", "", [](void *, const char *symbol) {
+      return std::string(symbol) == "entry"
+                 ? reinterpret_cast<void *>(offsetsEntry)
+                 : reinterpret_cast<void *>(noWorkspace);
+    });
+  }
+};
+
+/// Without counters every choice is a row.
+TEST_F(OffsetsAloneTest, Counts) {
+  ASSERT_OK(call({{0, 1, 1, 4}, {}}));
+  moe_rt_statistics_t statistics;
+  ASSERT_OK(moe_rt_layer_statistics(layer, 0, &statistics));
+  EXPECT_EQ(tokensOf(statistics), (std::vector<int64_t>{1, 0, 3}));
+  EXPECT_EQ(statistics.choices, 4);
+  EXPECT_EQ(statistics.dropped, 0);
+  EXPECT_ERROR(call({{0, 2, 1, 4}, {}}), MOE_RT_INTERNAL,
+               "the code reported 4 choices");
+}
 
 TEST_F(ReportTest, CountsPadding) {
   ASSERT_OK(call({{0, 1, 1, 4}, {6, 0, 28}}));
