@@ -87,6 +87,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_layer_dispatch_count": (_SIZE, [_P]),
     "moe_rt_layer_statistics": (_P, [_P, _SIZE, _OUT(_Statistics)]),
     "moe_rt_layer_reset_statistics": (None, [_P]),
+    "moe_rt_layer_enable_statistics": (None, [_P, ctypes.c_int]),
     "moe_rt_version": (_STR, []),
 }
 
@@ -441,6 +442,11 @@ class Layer:
 
     def reset_statistics(self) -> None:
         library().moe_rt_layer_reset_statistics(self._handle.pointer)
+
+    def enable_statistics(self, enabled: bool = True) -> None:
+        """Whether calls from now on are counted, as all are at first. On a GPU it saves a kernel
+        of every call not to, where the experts are chosen by a gate and are never full."""
+        library().moe_rt_layer_enable_statistics(self._handle.pointer, int(enabled))
 
     def _inputs(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         names = [info.name for info in self.signature.inputs]

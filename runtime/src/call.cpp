@@ -248,7 +248,8 @@ moe_rt_status_t HostCall::run(const DLTensor *inputs, const DLTensor *outputs,
   const DispatchReport *reports = findReports();
   for (size_t i = 0; i < function.dispatches.size(); ++i)
     MOE_RT_TRY(Statistics::check(function, i, reports[i]));
-  statistics.add(reports);
+  if (layer.counts.load(std::memory_order_relaxed))
+    statistics.add(reports);
   return nullptr;
 }
 

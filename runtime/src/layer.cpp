@@ -234,4 +234,9 @@ void moe_rt_layer_reset_statistics(moe_rt_layer_t *layer) {
     layer->statistics.reset();
 }
 
+void moe_rt_layer_enable_statistics(moe_rt_layer_t *layer, int enabled) {
+  if (layer)
+    layer->counts.store(enabled != 0, std::memory_order_relaxed);
+}
+
 } // extern "C"

@@ -13,6 +13,8 @@
 #include "statistics.h"
 #include "weights.h"
 
+#include <atomic>
+
 struct moe_rt_layer_s {
   moe_rt_layer_s(moe_rt_module_t *module, const moe::rt::Function &function)
       : module(module), function(function) {}
@@ -21,6 +23,7 @@ struct moe_rt_layer_s {
   const moe::rt::Function &function;
   moe::rt::CallLayout layout;
   std::unique_ptr<moe::rt::LayerWeights> weights;
+  std::atomic<bool> counts{true};
   moe::rt::Statistics statistics; // of calls on the CPU
   /// Those on a device; empty on the CPU.
   std::unique_ptr<moe::rt::cuda::Reports> reports;

@@ -310,10 +310,23 @@ TEST_F(CudaReportTest, OffsetsAlone) {
   EXPECT_EQ(tokensOf(result), (std::vector<int64_t>{1, 0, 3}));
   EXPECT_EQ(result.choices, 4);
   EXPECT_EQ(result.dropped, 0);
+  // What cannot be wrong need not be looked at.
+  moe_rt_layer_enable_statistics(alone.layer, 0);
+  ASSERT_OK(alone.call({r.dl()}, {y->dl()}));
+  ASSERT_OK(moe_rt_layer_statistics(alone.layer, 0, &result));
+  EXPECT_EQ(result.calls, 1);
+  moe_rt_layer_enable_statistics(alone.layer, 1);
   r.data()[1] = 5;
   r.upload();
   EXPECT_ERROR(alone.call({r.dl()}, {y->dl()}), MOE_RT_INTERNAL,
                "the code reported 4 choices and 4 kept rows");
+}
+
+/// Ids out of range are found all the same.
+TEST_F(CudaReportTest, ChecksWhenDisabled) {
+  moe_rt_layer_enable_statistics(jit->layer, 0);
+  EXPECT_ERROR(call({0, 0, 0, 0, 0, 3, 0}), MOE_RT_INVALID_ARGUMENT,
+               "3 expert ids outside [0, 3)");
 }
 
 TEST_F(CudaReportTest, SeveralDispatches) {

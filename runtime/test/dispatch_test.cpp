@@ -254,6 +254,21 @@ TEST_F(OffsetsAloneTest, Counts) {
                "the code reported 4 choices");
 }
 
+TEST_F(OffsetsAloneTest, CountsNothingWhenDisabled) {
+  moe_rt_statistics_t statistics;
+  moe_rt_layer_enable_statistics(layer, 0);
+  ASSERT_OK(call({{0, 1, 1, 4}, {}}));
+  ASSERT_OK(moe_rt_layer_statistics(layer, 0, &statistics));
+  EXPECT_EQ(statistics.calls, 0);
+  EXPECT_EQ(statistics.choices, 0);
+  moe_rt_layer_enable_statistics(layer, 1);
+  ASSERT_OK(call({{0, 1, 1, 4}, {}}));
+  ASSERT_OK(moe_rt_layer_statistics(layer, 0, &statistics));
+  EXPECT_EQ(statistics.calls, 1);
+  EXPECT_EQ(statistics.choices, 4);
+  moe_rt_layer_enable_statistics(nullptr, 0);
+}
+
 TEST_F(ReportTest, CountsPadding) {
   ASSERT_OK(call({{0, 1, 1, 4}, {6, 0, 28}}));
   ASSERT_OK(call({{0, 0, 2, 2}, {2, 0, 30}}));

@@ -342,6 +342,13 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_statistics(moe_rt_layer_t *layer,
                                                    moe_rt_statistics_t *out);
 MOE_RT_API void moe_rt_layer_reset_statistics(moe_rt_layer_t *layer);
 
+/// With `enabled` 0, calls that begin from now on need not be counted. On a device
+/// that saves a kernel and the clearing of what it reads, in layers whose routing
+/// cannot be wrong: experts are chosen by a gate, and none is ever full. All calls
+/// are counted at first.
+MOE_RT_API void moe_rt_layer_enable_statistics(moe_rt_layer_t *layer,
+                                               int enabled);
+
 /// Version of the library, e.g. "0.1.0".
 MOE_RT_API const char *moe_rt_version(void);
 

@@ -94,8 +94,11 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
                        static_cast<const void *>(liveTokens));
     MOE_RT_TRY(checkResidence(device, liveTokens, "live_tokens"));
   }
+  bool reported =
+      layer.counts.load(std::memory_order_relaxed) || !reports.areAlwaysRight();
   if (!hasWork()) {
-    reports.countEmptyCall();
+    if (reported)
+      reports.countEmptyCall();
     return nullptr;
   }
 
@@ -107,9 +110,12 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
   }
   char *reportMemory = workspace.data + reportsBegin;
   writeArguments(reportMemory, codeBytes);
-  MOE_RT_TRY(reports.clear(reportMemory, stream));
+  if (reported)
+    MOE_RT_TRY(reports.clear(reportMemory, stream));
   MOE_RT_TRY(Launcher(device, *layer.module->program, stream, liveTokens)
                  .run(function, at<void *>(layout.pointers)));
+  if (!reported)
+    return nullptr;
   return record ? reports.collect(reportMemory, stream, *record)
                 : reports.collect(reportMemory, stream);
 }

@@ -9,6 +9,7 @@
 #include "call.h"
 #include "checked.h"
 
+#include <algorithm>
 #include <cstring>
 
 using namespace moe;
@@ -27,6 +28,12 @@ static uint64_t totalsBytes(uint32_t experts) {
 
 uint64_t Reports::callBytes() const {
   return function.dispatches.empty() ? 0 : argumentBytes + lineBytes;
+}
+
+bool Reports::areAlwaysRight() const {
+  return std::none_of(
+      function.dispatches.begin(), function.dispatches.end(),
+      [](const Dispatch &dispatch) { return bool(dispatch.counters); });
 }
 
 moe_rt_status_t Reports::create() {

@@ -33,6 +33,9 @@ public:
   /// Bytes of a call's memory, 0 without dispatches; the code's offsets and
   /// counters come first.
   uint64_t callBytes() const;
+  /// Whether nothing is wrong with a call, whatever its inputs: there is only
+  /// counting to do.
+  bool areAlwaysRight() const;
   /// Clear a call's memory, before its code runs.
   moe_rt_status_t clear(const char *call, CUstream stream) const;
   /// Count a call behind its code. What is wrong with its reports goes to the
