@@ -23,14 +23,16 @@
 // KERNELS:          %[[R:.*]] = memref.expand_shape %[[ROUTER]]
 // Logits are in shared memory.
 // KERNELS-NOT:      to memref<?x8xf32>
-// KERNELS:          moe.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:.*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>)
+// KERNELS:          moe.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:[^,]*]], %[[ARRIVALS:[^,]*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>, memref<1024xi32>)
 // KERNELS:          moe.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS]], %[[OFFSETS]], %[[POSITIONS]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
 // Rows are gathered by the first product of the experts, which has two and the
 // activation; nothing is written to memory but what the next one reads.
 // KERNELS:          moe.launch {{.*}} ins(%[[X]], %[[TOKENS]], %[[OFFSETS]], %[[GATE]], %[[UP]] : {{.*}}) outs(%[[H:.*]] : memref<?x40xbf16>)
 // SYNC:             moe.launch @kernels::@grouped_matmul_3
 // WGMMA:            moe.launch @kernels::@grouped_matmul_wgmma
-// KERNELS:          moe.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS:.*]] : memref<?x24xbf16>)
+// The second one adds up the choices of few tokens.
+// KERNELS:          moe.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[ROWS:[^,]*]], %[[Y]], %[[ARRIVALS]] :
+// KERNELS:          moe.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS]] : memref<?x24xbf16>)
 // WGMMA:            moe.launch {{.*}} maps([#moe.tensor_map<
 // KERNELS:          moe.launch @kernels::@gather_sum {{.*}} ins(%[[ROWS]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[Y]] :
 // KERNELS-NOT:      moe.launch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -81,28 +82,55 @@ def test_many_rows_of_one_expert(name, target):
     assert data.relative_error(y, data.oracle(name, inputs, weights)) < TOLERANCE["bf16"]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+def in_new_process(what, target, **environment):
+    """What a function of this file finds, where the double of the driver is asked for more."""
+    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
+        pytest.skip("only the double of the driver does that when asked to")
+    environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, __file__, what, target], env=environment, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_bits_do_not_depend_on_time(target, seed):
     """Whenever copies and products land, and whichever block comes first: the same bits."""
-    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
-        pytest.skip("only the double of the driver runs in another order when asked to")
-    environment = {**os.environ, "MOE_CUDA_DOUBLE_SEED": str(seed),
-                   "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, __file__, target], env=environment, text=True,
-                          capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == digests(target)
+    found = in_new_process("digests", target, MOE_CUDA_DOUBLE_SEED=seed)
+    assert found == digests(target)
 
 
 def digests(target):
-    """Of results with few tokens and many."""
+    """Of results with one token, few and many."""
     found = []
-    for tokens in (5, 300):
+    for tokens in (1, 5, 300):
         inputs = data.inputs_of("qwen3_moe", tokens, "bf16")
         y = gpu.run(layer("qwen3_moe", "bf16", target), inputs, tokens)
         found.append(hashlib.sha256(bits(y)).hexdigest())
     return found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_few_tokens_take_three_launches(target, tmp_path):
+    """The router, and two products of which the second one adds up the choices."""
+    log = tmp_path / "log"
+    in_new_process("few_and_more", target, MOE_CUDA_DOUBLE_LOG=str(log))
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    kernels = [e["kernel"] for e in events if e["event"] == "launch"]
+    starts = [i for i, kernel in enumerate(kernels) if kernel.startswith("router")]
+    calls = [kernels[a:b] for a, b in zip(starts, [*starts[1:], None])]
+    assert [len(call) for call in calls] == [3, 3, 4]
+    assert "gather_sum" not in calls[0] + calls[1]
+    assert calls[2][-1] == "gather_sum"
+
+
+def few_and_more(target):
+    bound = layer("qwen3_moe", "bf16", target)
+    bound.enable_statistics(False)
+    for tokens in (1, 8, 9):
+        gpu.run(bound, data.inputs_of("qwen3_moe", tokens, "bf16"), tokens)
+    return []
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"])
@@ -127,11 +155,11 @@ def test_bits_do_not_depend_on_t(name):
     np.testing.assert_array_equal(bits(np.concatenate(parts)), bits(whole))
 
 
+@pytest.mark.parametrize("most", [8, 70])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss", "noisy_topk"])
-def test_a_graph_is_replayed_for_fewer_tokens(name, target):
+def test_a_graph_is_replayed_for_fewer_tokens(name, target, most):
     """Captured once with the most tokens; how many there are is a number on the device."""
-    most = 70
     bound, driver = layer(name, "bf16", target), gpu.driver()
     inputs = data.inputs_of(name, most, "bf16")
     expected = gpu.run(bound, inputs, most)
@@ -142,7 +170,7 @@ def test_a_graph_is_replayed_for_fewer_tokens(name, target):
     stream = driver.create_stream()
     graph = driver.capture(stream, lambda: bound(
         out=out, workspace=workspace, stream=stream, live_tokens=live, **given))
-    for tokens in (most, 1, 0, 16, 33, most, 1000, -3):
+    for tokens in (most, 1, 0, 7, 16, 33, most, 1000, -3):
         driver.upload(live.dl.data, np.array([tokens], np.int32))
         tokens = min(max(tokens, 0), most)
         for key, array in inputs.items():
@@ -213,4 +241,4 @@ def test_ids_out_of_range_are_an_error():
 
 
 if __name__ == "__main__":
-    print(*digests(sys.argv[1]))
+    print(*globals()[sys.argv[1]](sys.argv[2]))

@@ -39,9 +39,9 @@ protected:
   static constexpr int64_t groupBytes = groupLines * lineBytes;
 
   /// `releases`: how many say of a stage that it is empty.
-  BulkCopyKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering,
+  BulkCopyKernel(const GroupedKernelRequest &request, DeviceLowering &lowering,
                  int64_t releases)
-      : GroupedKernel(op, tile, lowering), depth(stageDepth(op)),
+      : GroupedKernel(request, lowering), depth(stageDepth(op)),
         narrow(hasNarrowWeights(op)), stages(tile.getStages()),
         steps(llvm::divideCeil(k, depth) / tile.getSplit()),
         lhsBytes(tile.getRows() * lineBytes),

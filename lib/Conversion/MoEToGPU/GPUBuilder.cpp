@@ -131,6 +131,10 @@ Value GPUBuilder::atomicAdd(Value pointer, Value value) {
                                    LLVM::AtomicOrdering::monotonic);
 }
 
+void GPUBuilder::fence() {
+  LLVM::FenceOp::create(*this, LLVM::AtomicOrdering::acq_rel, "device");
+}
+
 Value GPUBuilder::sharedMemory() {
   auto kernels = getInsertionBlock()
                      ->getParentOp()

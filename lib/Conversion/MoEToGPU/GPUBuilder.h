@@ -89,6 +89,8 @@ public:
   void storeAt(Value value, Value pointer, Value index);
   /// Add to an i32 or i64 in memory, in no order; what was there before.
   Value atomicAdd(Value pointer, Value value);
+  /// What this thread did before, others see before what it does afterwards.
+  void fence();
   /// The dynamic shared memory of the block.
   Value sharedMemory();
   Value sharedAt(Value base, Value byte);

@@ -36,17 +36,14 @@ static LLVM::LLVMFuncOp buildKernel(GatherSumOp op, DeviceLowering &lowering) {
   arrays.out = kernel.getArgument(next++);
   arrays.numRows = kernel.getArgument(next++);
   GatherSumEmitter sum(b, element, columns, op.getTopK(), arrays);
+  Value token = b.block();
   b.loop(b.thread(), b.i32(vectors), b.i32(shape.threads),
-         [&](Value vector) { sum.emit(b.block(), vector); });
+         [&](Value vector) { sum.emit(token, vector); });
   return kernel;
 }
 
-Lowered mlir::moe::lowerToGPU(GatherSumOp op, DeviceLowering &lowering,
-                              std::string &why) {
-  if (ShapedType::isDynamic(op.getResult().getType().getDimSize(1))) {
-    why = "a dynamic number of columns";
-    return failure();
-  }
+Value mlir::moe::launchGatherSum(GatherSumOp op, Value tokens,
+                                 DeviceLowering &lowering) {
   LLVM::LLVMFuncOp kernel = buildKernel(op, lowering);
   ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
   SmallVector<Value> inputs{op.getRows(), op.getPositions()};
@@ -55,6 +52,18 @@ Lowered mlir::moe::lowerToGPU(GatherSumOp op, DeviceLowering &lowering,
       inputs.push_back(optional);
   Value rows = arith::IndexCastOp::create(b, b.getI32Type(),
                                           extentOf(b, op.getRows(), 0));
-  return launch(lowering, op.getLoc(), kernel, extentOf(b, op.getInit(), 0),
-                inputs, op.getInit(), rows);
+  return launch(lowering, op.getLoc(), kernel, tokens, inputs, op.getInit(),
+                rows)
+      .front();
+}
+
+Lowered mlir::moe::lowerToGPU(GatherSumOp op, DeviceLowering &lowering,
+                              std::string &why) {
+  if (ShapedType::isDynamic(op.getResult().getType().getDimSize(1))) {
+    why = "a dynamic number of columns";
+    return failure();
+  }
+  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
+  Value tokens = extentOf(b, op.getInit(), 0);
+  return SmallVector<Value>{launchGatherSum(op, tokens, lowering)};
 }

@@ -33,7 +33,8 @@ FailureOr<WeightView> WeightView::of(GroupedMatmulOp op, Value weights,
                     type.getDimSize(columnDim)};
 }
 
-SmallVector<Value> GroupedKernel::inputs(GroupedMatmulOp op) {
+SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
+  GroupedMatmulOp op = request.op;
   SmallVector<Value> inputs{op.getLhs()};
   for (Value optional : {op.getGather(), op.getOffsets()})
     if (optional)
@@ -45,14 +46,17 @@ SmallVector<Value> GroupedKernel::inputs(GroupedMatmulOp op) {
     inputs.push_back(op.getLhsScales());
   llvm::append_range(inputs, op.getWeightScales());
   llvm::append_range(inputs, op.getExtras());
+  if (request.sum)
+    llvm::append_range(inputs, request.sum->inputs());
   return inputs;
 }
 
 LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
                                        const KernelShape &shape) {
+  SmallVector<Type> scalars(sum ? 3 : 2, b.getI32Type());
   auto kernel = createKernel(b, lowering.kernels, name, shape,
-                             inputs(op).size() + 1,
-                             {b.getI32Type(), b.getI32Type()});
+                             inputs({op, tile, sum}).size() + (sum ? 3 : 1),
+                             scalars);
   unsigned next = shape.tensorMaps;
   lhs = kernel.getArgument(next++);
   gather = op.getGather() ? kernel.getArgument(next++) : Value();
@@ -64,9 +68,23 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
     weightScales.push_back(kernel.getArgument(next++));
   for (size_t i = 0; i < op.getExtras().size(); ++i)
     extras.push_back(kernel.getArgument(next++));
+  if (sum) {
+    sumArguments.arrays.positions = kernel.getArgument(next++);
+    if (sum->combine.getWeights())
+      sumArguments.arrays.weights = kernel.getArgument(next++);
+  }
   out = kernel.getArgument(next++);
+  if (sum) {
+    sumArguments.arrays.out = kernel.getArgument(next++);
+    sumArguments.arrivals = kernel.getArgument(next++);
+  }
   rows = kernel.getArgument(next++);
   lhsRows = kernel.getArgument(next++);
+  if (sum) {
+    sumArguments.arrays.rows = out;
+    sumArguments.arrays.numRows = rows;
+    sumArguments.tokens = kernel.getArgument(next++);
+  }
   return kernel;
 }
 
@@ -159,4 +177,18 @@ void GroupedKernel::storePair(const TilePlace &place, Value row, Value column,
   }
   for (int64_t i = 0; i < 2; ++i)
     ifColumn(i, [&] { b.storeAt(element(i), first, b.i32(i)); });
+}
+
+void GroupedKernel::arriveAtSum(TileSchedule &tiles, const TilePlace &place,
+                                Value warp, int64_t warps,
+                                const RowSumEmitter::Columns &columns) {
+  if (sum)
+    RowSumEmitter(b, *sum, n, warps, sumArguments)
+        .arrive(warp, place.column, tiles.rowTiles(), columns);
+}
+
+void GroupedKernel::sumWithoutTiles(TileSchedule &tiles, int64_t threads) {
+  if (sum)
+    RowSumEmitter(b, *sum, n, /*warps=*/1, sumArguments)
+        .fillWithoutTiles(tiles.rowTiles(), threads);
 }

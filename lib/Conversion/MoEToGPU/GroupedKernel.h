@@ -10,6 +10,7 @@
 
 #include "DeviceEpilogue.h"
 #include "Lowering.h"
+#include "RowSum.h"
 #include "TileSchedule.h"
 
 namespace mlir::moe {
@@ -26,11 +27,19 @@ struct WeightView {
                                   std::string &why);
 };
 
+/// What to make a kernel for.
+struct GroupedKernelRequest {
+  GroupedMatmulOp op;
+  TileAttr tile;
+  std::optional<RowSum> sum; // that it ends in
+};
+
 /// A kernel that computes a `moe.grouped_matmul` tile by tile, and its arguments.
 class GroupedKernel {
 public:
-  GroupedKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
-      : op(op), tile(tile), lowering(lowering), b(op.getLoc(), op.getContext()),
+  GroupedKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : op(request.op), tile(request.tile), sum(request.sum),
+        lowering(lowering), b(op.getLoc(), op.getContext()),
         element(cast<RankedTensorType>(op.getLhs().getType()).getElementType()),
         storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
         k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
@@ -41,8 +50,10 @@ public:
     weightColumns = views.front().columns;
   }
 
-  /// Operands of a launch, in the order of the kernel's pointers.
-  static SmallVector<Value> inputs(GroupedMatmulOp op);
+  /// Operands of a launch, in the order of the kernel's pointers. Results are
+  /// the rows and, with a sum, what is added up and the arrivals; scalars the rows
+  /// of the result and of `lhs` and, with a sum, the tokens to add up.
+  static SmallVector<Value> inputs(const GroupedKernelRequest &request);
 
 protected:
   /// Create the kernel and name its arguments.
@@ -68,8 +79,15 @@ protected:
   void storePair(const TilePlace &place, Value row, Value column,
                  ArrayRef<Value> sums);
 
+  /// Where the kernel ends in a sum, `warps` of a block storing rows: by a warp
+  /// that has stored its columns of a tile, and by all threads before the tiles.
+  void arriveAtSum(TileSchedule &tiles, const TilePlace &place, Value warp,
+                   int64_t warps, const RowSumEmitter::Columns &columns);
+  void sumWithoutTiles(TileSchedule &tiles, int64_t threads);
+
   GroupedMatmulOp op;
   TileAttr tile;
+  std::optional<RowSum> sum;
   DeviceLowering &lowering;
   GPUBuilder b;
   Type element; // of `lhs`
@@ -82,18 +100,19 @@ protected:
   // Arguments of the kernel.
   Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
   SmallVector<Value> weights, weightScales, extras;
+  RowSumEmitter::Arguments sumArguments;
 };
 
 /// A kernel with `mma.sync` (sm_80 and later).
-LLVM::LLVMFuncOp buildMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
+LLVM::LLVMFuncOp buildMmaSyncKernel(const GroupedKernelRequest &request,
                                     DeviceLowering &lowering);
 /// One with `mma.sync` for weights of 8 bits.
-LLVM::LLVMFuncOp buildScaledMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
+LLVM::LLVMFuncOp buildScaledMmaSyncKernel(const GroupedKernelRequest &request,
                                           DeviceLowering &lowering);
 /// Ones with `wgmma` (sm_90a), for many rows and for few.
-LLVM::LLVMFuncOp buildWgmmaKernel(GroupedMatmulOp op, TileAttr tile,
+LLVM::LLVMFuncOp buildWgmmaKernel(const GroupedKernelRequest &request,
                                   DeviceLowering &lowering);
-LLVM::LLVMFuncOp buildSwappedKernel(GroupedMatmulOp op, TileAttr tile,
+LLVM::LLVMFuncOp buildSwappedKernel(const GroupedKernelRequest &request,
                                     DeviceLowering &lowering);
 
 } // namespace mlir::moe

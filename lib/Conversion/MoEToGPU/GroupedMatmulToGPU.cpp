@@ -166,13 +166,14 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
   return failure(!why.empty());
 }
 
-static LLVM::LLVMFuncOp buildKernel(GroupedMatmulOp op, TileAttr tile,
+static LLVM::LLVMFuncOp buildKernel(const GroupedKernelRequest &request,
                                     DeviceLowering &lowering) {
-  if (tile.getUnit() == MatrixUnit::MmaSync)
-    return hasNarrowWeights(op) ? buildScaledMmaSyncKernel(op, tile, lowering)
-                                : buildMmaSyncKernel(op, tile, lowering);
-  return tile.getSwapped() ? buildSwappedKernel(op, tile, lowering)
-                           : buildWgmmaKernel(op, tile, lowering);
+  if (TileAttr tile = request.tile; tile.getUnit() == MatrixUnit::Wgmma)
+    return tile.getSwapped() ? buildSwappedKernel(request, lowering)
+                             : buildWgmmaKernel(request, lowering);
+  return hasNarrowWeights(request.op)
+             ? buildScaledMmaSyncKernel(request, lowering)
+             : buildMmaSyncKernel(request, lowering);
 }
 
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
@@ -203,12 +204,23 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   // Rows of an expert, on average: what the tiles are chosen for.
   Value mean = grouped ? ceilDivOf(b, rows, experts) : rows;
   Value processors = MultiprocessorsOp::create(b);
-  Value result = op.getInit();
   Value chosen; // whether a tile before was
+  // A sum for some tokens is the end of kernels that suit few rows.
+  std::optional<RowSum> sum = RowSum::find(op, lowering);
+  SmallVector<Value> results{op.getInit()};
+  Value some, isSummed;
+  if (sum) {
+    some = sum->tokensAtOnce(b);
+    isSummed = arith::ConstantIntOp::create(b, 0, 1);
+    llvm::append_values(results, sum->init(b), sum->arrivals);
+  }
   for (auto [i, attribute] : llvm::enumerate(tiles)) {
     auto tile = cast<TileAttr>(attribute);
     bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-    LLVM::LLVMFuncOp kernel = buildKernel(op, tile, lowering);
+    GroupedKernelRequest request{op, tile};
+    if (sum && RowSum::suits(op, tile))
+      request.sum = sum;
+    LLVM::LLVMFuncOp kernel = buildKernel(request, lowering);
     int64_t share = tile.getColumns() / op.getNumProducts();
     Value blocks =
         TileSchedule::bound(b, rows, grouped, experts, tile.getRows(),
@@ -235,8 +247,9 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
       blocks = arith::MinUIOp::create(b, blocks, most);
     }
     // Of those that suit, the first.
+    Value runs;
     if (suits || chosen) {
-      Value runs = suits;
+      runs = suits;
       if (chosen) {
         Value left = arith::XOrIOp::create(
             b, chosen, arith::ConstantIntOp::create(b, 1, 1));
@@ -247,12 +260,22 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                        : chosen;
       blocks = arith::SelectOp::create(b, runs, blocks, index(0));
     }
-    result =
-        launch(lowering, op.getLoc(), kernel, blocks, GroupedKernel::inputs(op),
-               result, {toI32(rows), toI32(lhsRows)},
-               wgmma ? BulkCopyKernel::maps(op, tile)
-                     : SmallVector<TensorMapAttr>())
-            .front();
+    SmallVector<Value> scalars{toI32(rows), toI32(lhsRows)};
+    MutableArrayRef<Value> inits(results);
+    if (request.sum) {
+      scalars.push_back(toI32(some));
+      isSummed = runs ? arith::OrIOp::create(b, isSummed, runs).getResult()
+                      : arith::ConstantIntOp::create(b, 1, 1).getResult();
+    } else {
+      inits = inits.take_front();
+    }
+    llvm::copy(launch(lowering, op.getLoc(), kernel, blocks,
+                      GroupedKernel::inputs(request), inits, scalars,
+                      wgmma ? BulkCopyKernel::maps(op, tile)
+                            : SmallVector<TensorMapAttr>()),
+               inits.begin());
   }
-  return SmallVector<Value>{result};
+  if (sum)
+    sum->replace(b, results[0], results[1], some, isSummed, lowering);
+  return SmallVector<Value>{results.front()};
 }

@@ -18,7 +18,12 @@ struct DeviceLowering {
   gpu::GPUModuleOp kernels;
   GPUDescription gpu;
   OpBuilder &rewriter;
+  /// By offsets that a router computes: a tensor of `numArrivals` i32 that it
+  /// leaves at 0, for blocks to arrive at.
+  llvm::DenseMap<Value, Value> arrivals = {};
 };
+
+inline constexpr int64_t numArrivals = 1024;
 
 /// Results of kernels that compute what `op`, on tensors, does; none where there
 /// are no such kernels, with the reason in `why`.
@@ -48,6 +53,9 @@ bool hasNarrowRows(GroupedMatmulOp op);
 /// `columns` columns.
 int64_t stageDepth(GroupedMatmulOp op);
 int64_t stageBytes(GroupedMatmulOp op, int64_t rows, int64_t columns);
+
+/// Launch the kernel of a sum for so many tokens (an `index`).
+Value launchGatherSum(GatherSumOp op, Value tokens, DeviceLowering &lowering);
 
 /// Launch a kernel with these blocks; the results are those of `inits`.
 SmallVector<Value> launch(DeviceLowering &lowering, Location loc,

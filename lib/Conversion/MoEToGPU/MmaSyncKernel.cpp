@@ -27,8 +27,8 @@ static constexpr int64_t chunkElements = 8;
 namespace {
 class MmaSyncKernel : public WarpTileKernel {
 public:
-  MmaSyncKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
-      : WarpTileKernel(op, tile, lowering),
+  MmaSyncKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : WarpTileKernel(request, lowering),
         lhsBytes(tileRows * depth * 2),
         stageBytes(lhsBytes + tileColumns * depth * 2) {}
 
@@ -209,8 +209,6 @@ void MmaSyncKernel::computeTile(const TilePlace &place) {
   store(place, sumOverStages(llvm::divideCeil(k, depth), bring, multiplyStage));
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildMmaSyncKernel(GroupedMatmulOp op,
-                                               TileAttr tile,
-                                               DeviceLowering &lowering) {
-  return MmaSyncKernel(op, tile, lowering).build();
+LLVM::LLVMFuncOp mlir::moe::buildMmaSyncKernel(const GroupedKernelRequest &request, DeviceLowering &lowering) {
+  return MmaSyncKernel(request, lowering).build();
 }

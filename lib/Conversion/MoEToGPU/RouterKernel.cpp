@@ -336,7 +336,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   if (takesLive)
     scalars.push_back(b.getI64Type());
   auto kernel = createKernel(b, lowering.kernels, "router", kernelShape,
-                             numInputs + (router.route ? 6 : 2), scalars);
+                             numInputs + (router.route ? 7 : 2), scalars);
   ValueRange arguments = kernel.getArguments();
   x = arguments[0];
   weights = arguments[1];
@@ -368,6 +368,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   if (router.route) {
     route.emplace(router.route, b, kernelShape.threads);
     route->clear(counters);
+    clearArrivals(outputs[6]);
   }
 
   Value start = b.mul(group, perBlock);
@@ -398,6 +399,13 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   if (route)
     finish(*route, outputs, group, groups, numbers[2]);
   return kernel;
+}
+
+void RouterKernel::clearArrivals(Value arrivals) {
+  b.ifThen(b.equal(b.block(), 0), [&] {
+    b.loop(thread, b.i32(numArrivals), b.i32(warps * GPUBuilder::warpSize),
+           [&](Value i) { b.storeAt(b.i32(0), arrivals, i); });
+  });
 }
 
 /// Leave the counts to a second kernel, or place the choices where they are all

@@ -86,6 +86,7 @@ private:
   /// Make the tokens from `start` to `end`, or as many as fit, the tile.
   void setTile(Value start, Value end);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
+  void clearArrivals(Value arrivals);
   void finish(RouteEmitter &route, ValueRange outputs, Value group,
               Value groups, Value rows);
   int64_t getPartialBytes() const;

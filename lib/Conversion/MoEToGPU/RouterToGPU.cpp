@@ -115,6 +115,7 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
       addInit(shape, i32);
     // As many as there may be blocks, whatever the device.
     addInit({getAsOpFoldResult(fewTiles), b.getIndexAttr(experts)}, i32);
+    addInit({b.getIndexAttr(numArrivals)}, i32);
     scalars.push_back(
         toI32(getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0])));
   }
@@ -144,6 +145,7 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
              {toI32(choices), scalars.back(),
               toI32(mul(perBlock, index(gate.getTopK())))});
   llvm::copy(placed, inits.begin() + 2);
-  inits.pop_back();
+  lowering.arrivals[inits[3]] = inits[6];
+  inits.truncate(5);
   return inits;
 }

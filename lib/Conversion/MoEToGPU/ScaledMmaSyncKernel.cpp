@@ -29,9 +29,8 @@ static constexpr int64_t chunkBytes = 16;
 namespace {
 class ScaledMmaSyncKernel : public WarpTileKernel {
 public:
-  ScaledMmaSyncKernel(GroupedMatmulOp op, TileAttr tile,
-                      DeviceLowering &lowering)
-      : WarpTileKernel(op, tile, lowering),
+  ScaledMmaSyncKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : WarpTileKernel(request, lowering),
         narrowRows(isa<Float8E4M3FNType>(element)),
         rowBytes(depth * (narrowRows ? 1 : 2)), lhsBytes(tileRows * rowBytes),
         stageBytes(lhsBytes + tileColumns * lineBytes),
@@ -333,8 +332,6 @@ void ScaledMmaSyncKernel::computeTile(const TilePlace &place) {
   store(place, sumOverStages(steps, bringStage, multiplyStage));
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildScaledMmaSyncKernel(GroupedMatmulOp op,
-                                                     TileAttr tile,
-                                                     DeviceLowering &lowering) {
-  return ScaledMmaSyncKernel(op, tile, lowering).build();
+LLVM::LLVMFuncOp mlir::moe::buildScaledMmaSyncKernel(const GroupedKernelRequest &request, DeviceLowering &lowering) {
+  return ScaledMmaSyncKernel(request, lowering).build();
 }

@@ -28,8 +28,8 @@ static constexpr int64_t warps = 4; // that multiply
 namespace {
 class SwappedKernel : public BulkCopyKernel {
 public:
-  SwappedKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
-      : BulkCopyKernel(op, tile, lowering, /*releases=*/1),
+  SwappedKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : BulkCopyKernel(request, lowering, /*releases=*/1),
         rowCount(tile.getRows()), groups(tile.getColumns() / groupLines),
         split(tile.getSplit()) {}
 
@@ -49,7 +49,7 @@ private:
   int64_t partialBytes() {
     return split > 1 ? rowCount * tile.getColumns() * 4 : 0;
   }
-  void store(const TilePlace &place, ArrayRef<Value> sums);
+  void store(TileSchedule &tiles, const TilePlace &place, ArrayRef<Value> sums);
   Value warp() { return b.bitAnd(b.shiftRight(thread, 5), warps - 1); }
 
   int64_t rowCount;
@@ -104,12 +104,13 @@ SmallVector<Value> SwappedKernel::elementsOf(ValueRange sums) {
 /// A thread has two columns, eight apart, of each group, and two rows of eight:
 /// so has the one four lanes on, of the next columns. Each gives the other a
 /// row, and stores two columns of the one that it keeps.
-void SwappedKernel::store(const TilePlace &place, ArrayRef<Value> sums) {
+void SwappedKernel::store(TileSchedule &tiles, const TilePlace &place,
+                          ArrayRef<Value> sums) {
   Value lane = b.lane();
   Value line = b.shiftRight(lane, 2), odd = b.equal(b.bitAnd(line, 1), 1);
   Value row = b.add(b.shiftLeft(b.bitAnd(lane, 3), 1), b.toI32(odd));
-  Value column = b.add(b.mul(place.column, share),
-                       b.add(b.shiftLeft(warp(), 4), b.bitAnd(line, 6)));
+  Value ofWarp = b.add(b.mul(place.column, share), b.shiftLeft(warp(), 4));
+  Value column = b.add(ofWarp, b.bitAnd(line, 6));
   auto at = [&](int64_t group, int64_t rows, int64_t half, int64_t which) {
     return sums[group * rowCount / 2 + rows * 4 + half * 2 + which];
   };
@@ -134,6 +135,8 @@ void SwappedKernel::store(const TilePlace &place, ArrayRef<Value> sums) {
                     mine);
         });
       }
+  arriveAtSum(tiles, place, warp(), warps,
+              {ofWarp, groupLines / warps, groups / products, groupLines});
 }
 
 //===----------------------------------------------------------------------===//
@@ -154,7 +157,7 @@ void SwappedKernel::ownTiles(TileSchedule &tiles, Value isProducer) {
       [&] {
         forTiles(tiles, firstToRead(), [&](const TilePlace &place, Turn turn) {
           Product product = multiplyTile(turn);
-          store(place, product.sums);
+          store(tiles, place, product.sums);
           return product.after;
         });
       });
@@ -211,7 +214,7 @@ void SwappedKernel::shareTiles(TileSchedule &tiles, Value isProducer) {
         }
         sums.push_back(sum);
       }
-      store(place, sums);
+      store(tiles, place, sums);
     });
   });
 }
@@ -228,6 +231,7 @@ LLVM::LLVMFuncOp SwappedKernel::build() {
   });
   TileSchedule tiles = schedule();
   tiles.prepare(scheduleMemory());
+  sumWithoutTiles(tiles, shape.threads);
   b.barrier();
   if (split > 1)
     shareTiles(tiles, isProducer);
@@ -236,8 +240,8 @@ LLVM::LLVMFuncOp SwappedKernel::build() {
   return kernel;
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildSwappedKernel(GroupedMatmulOp op,
-                                               TileAttr tile,
-                                               DeviceLowering &lowering) {
-  return SwappedKernel(op, tile, lowering).build();
+LLVM::LLVMFuncOp
+mlir::moe::buildSwappedKernel(const GroupedKernelRequest &request,
+                              DeviceLowering &lowering) {
+  return SwappedKernel(request, lowering).build();
 }

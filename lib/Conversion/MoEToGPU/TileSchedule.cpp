@@ -61,11 +61,11 @@ void TileSchedule::prepare(Value shared) {
   b.barrier();
 }
 
-Value TileSchedule::total() {
-  Value rowTiles =
-      offsets ? load(tiles, b.i32(experts)) : b.ceilDiv(rows, tileRows);
-  return b.mul(rowTiles, columnTiles);
+Value TileSchedule::rowTiles() {
+  return offsets ? load(tiles, b.i32(experts)) : b.ceilDiv(rows, tileRows);
 }
+
+Value TileSchedule::total() { return b.mul(rowTiles(), columnTiles); }
 
 TilePlace TileSchedule::find(Value number) {
   Value first = b.i32(0), start = b.i32(0), end = rows;

@@ -42,6 +42,8 @@ public:
   void prepare(Value shared);
   /// The number of tiles, after `prepare`.
   Value total();
+  /// Those below each other, of all experts.
+  Value rowTiles();
   /// Tile `number`, below `total`.
   TilePlace find(Value number);
 

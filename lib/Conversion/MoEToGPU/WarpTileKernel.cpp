@@ -29,10 +29,15 @@ LLVM::LLVMFuncOp WarpTileKernel::buildKernel(
 
   TileSchedule tiles = schedule();
   tiles.prepare(b.sharedAt(memory, stages * stageBytes));
+  sumWithoutTiles(tiles, threads);
   b.loop(b.block(), tiles.total(), b.numBlocks(), [&](Value number) {
     // The tile before has been read.
     b.barrier();
-    computeTile(tiles.find(number));
+    TilePlace place = tiles.find(number);
+    computeTile(place);
+    arriveAtSum(
+        tiles, place, warp, numWarps,
+        {firstColumn(place, 0), warpColumns, /*count=*/1, /*stride=*/0});
   });
   return kernel;
 }

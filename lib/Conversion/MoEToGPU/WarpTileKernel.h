@@ -21,8 +21,8 @@ protected:
   static constexpr int64_t numWarps = 8;
   static constexpr int64_t threads = numWarps * GPUBuilder::warpSize;
 
-  WarpTileKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
-      : GroupedKernel(op, tile, lowering), tileRows(tile.getRows()),
+  WarpTileKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : GroupedKernel(request, lowering), tileRows(tile.getRows()),
         tileColumns(tile.getColumns()), stages(tile.getStages()),
         warpsDown(tileRows >= 64 ? 2 : 1), warpsAcross(numWarps / warpsDown),
         warpRows(tileRows / warpsDown), warpColumns(tileColumns / warpsAcross),

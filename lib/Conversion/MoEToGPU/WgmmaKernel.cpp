@@ -34,8 +34,9 @@ static_assert(registersForCopies + 2 * registersOf(false) <= 3 * 168 &&
 namespace {
 class WgmmaKernel : public BulkCopyKernel {
 public:
-  WgmmaKernel(GroupedMatmulOp op, TileAttr tile, DeviceLowering &lowering)
-      : BulkCopyKernel(op, tile, lowering, isPingPong(tile) ? 1 : multipliers),
+  WgmmaKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : BulkCopyKernel(request, lowering,
+                       isPingPong(request.tile) ? 1 : multipliers),
         columns(tile.getColumns()), pingPong(isPingPong(tile)),
         blocksOfRows(tile.getRows() / groupLines /
                      (pingPong ? 1 : multipliers)) {}
@@ -252,7 +253,8 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
   return kernel;
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildWgmmaKernel(GroupedMatmulOp op, TileAttr tile,
-                                             DeviceLowering &lowering) {
-  return WgmmaKernel(op, tile, lowering).build();
+LLVM::LLVMFuncOp
+mlir::moe::buildWgmmaKernel(const GroupedKernelRequest &request,
+                            DeviceLowering &lowering) {
+  return WgmmaKernel(request, lowering).build();
 }

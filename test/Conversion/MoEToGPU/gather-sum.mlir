@@ -7,13 +7,13 @@
 // CHECK:       llvm.func @gather_sum(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant dense<0.000000e+00> : vector<8xf32>
-// CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
-// CHECK-NEXT:    %[[NONE:.*]] = arith.cmpi eq, %[[ROWS]], %c0_i32
+// CHECK:         %[[NONE:.*]] = arith.cmpi eq, %[[ROWS]], %c0_i32
 // CHECK-NEXT:    %[[FROM:.*]] = arith.select %[[NONE]], %[[Y]], %[[X]] : !llvm.ptr<1>
-// CHECK-NEXT:    %[[UNUSED:.*]] = arith.select %[[NONE]], %[[BLOCK]], %c0_i32
-// CHECK-NEXT:    %[[TOKEN:.*]] = arith.extsi %[[BLOCK]] : i32 to i64
-// CHECK-NEXT:    %[[FIRST:.*]] = arith.muli %[[TOKEN]], %c2_i64
+// CHECK-NEXT:    %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         scf.for %{{.*}} to %c5_i32 step %c32_i32
+// CHECK-NEXT:      %[[UNUSED:.*]] = arith.select %[[NONE]], %[[BLOCK]], %c0_i32
+// CHECK-NEXT:      %[[TOKEN:.*]] = arith.extsi %[[BLOCK]] : i32 to i64
+// CHECK-NEXT:      %[[FIRST:.*]] = arith.muli %[[TOKEN]], %c2_i64
 // CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[P]][%[[FIRST]]] : {{.*}}, i32
 // CHECK-NEXT:      %[[ROW:.*]] = llvm.load %[[AT]]
 // CHECK-NEXT:      %[[IS0:.*]] = arith.cmpi ult, %[[ROW]], %[[ROWS]]

@@ -66,7 +66,7 @@
 // CHECK:               scf.if
 // CHECK:                 nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
 // CHECK:             nvvm.wgmma.wait.group.sync.aligned 0
-// CHECK-NEXT:        scf.if
+// CHECK:             scf.if
 // CHECK:               nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
 // CHECK-NOT:         nvvm.mbarrier
 // Columns of whole tiles need no test.

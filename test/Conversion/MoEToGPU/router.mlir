@@ -6,9 +6,15 @@
 
 // A product with a gate and the routing of its choices: two launches, the second of
 // which has blocks where the tokens are more than one tile.
-// CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
+// CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[ARRIVALS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    nvvm.maxntid = array<i32: 512, 1, 1>
 // CHECK-NOT:   nvvm.cluster_dim
+// One block clears what others will arrive at.
+// CHECK:         %[[IS0:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
+// CHECK-NEXT:    scf.if %[[IS0]] {
+// CHECK:           scf.for %[[I:.*]] = %{{.*}} to %c1024_i32 step %c512_i32
+// CHECK-NEXT:        %[[AT:.*]] = llvm.getelementptr %[[ARRIVALS]][%[[I]]]
+// CHECK-NEXT:        llvm.store %c0_i32, %[[AT]]
 // Each lane has 16 bytes of a row: two products of depth 16.
 // CHECK:         %[[OWN:.*]] = scf.for
 // CHECK-COUNT-5:   llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<8xbf16>
@@ -37,7 +43,7 @@
 // CHECK:         %[[SMS:.*]] = moe.multiprocessors
 // CHECK:         %[[TILES:.*]] = arith.ceildiv{{[us]i}} %[[T]], %c32
 // CHECK:         %[[BLOCKS:.*]] = arith.ceildivui %[[T]], %{{.*}}
-// CHECK:         %[[R:.*]]:6 = moe.launch @kernels::@router blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs({{.*}} : tensor<?x2xf32>, tensor<?x2xi32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>, tensor<?x8xi32>)
+// CHECK:         %[[R:.*]]:7 = moe.launch @kernels::@router blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs({{.*}} : tensor<?x2xf32>, tensor<?x2xi32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>, tensor<?x8xi32>, tensor<1024xi32>)
 // CHECK:         %[[ALONE:.*]] = arith.cmpi ule, %[[T]], %c32
 // CHECK:         %[[PLACING:.*]] = arith.select %{{.*}}, %c0, %{{.*}}
 // CHECK:         %[[P:.*]]:3 = moe.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[R]]#1, %[[R]]#5 : {{.*}}) outs(%[[R]]#2, %[[R]]#3, %[[R]]#4 :
