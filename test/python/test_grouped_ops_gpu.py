@@ -4,6 +4,11 @@ steps, all tiles, the split of a sum over a cluster.  Results are exact (grouped
 from __future__ import annotations
 
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import data
 import gpu
@@ -35,7 +40,18 @@ CASES = [
     Case("wide", 1024, 72, "bf16", "f32", experts=3, epilogue="swiglu", role="input",
          transposed=True),
 ]
-BY_NAME = {case.name: case for case in CASES}
+# Products of which the device gives some experts to a second kernel: those with more than
+# LIMIT rows, where there are more than EXTENT rows in all and at most as many on average.
+LIMIT, EXTENT = 64, 256
+TWO = [
+    Case("two_bf16", 72, 136, "bf16", experts=12, role="input"),
+    Case("two_f16", 136, 40, "f16", experts=12, gather=True, epilogue="product",
+         transposed=True, role="input"),
+    Case("two_of_part", 72, 24, "bf16", experts=3, groups=7, first=3, init="input", role="input"),
+    Case("few_of_40", 64, 72, "f16", experts=40, transposed=True, role="input"),
+    Case("split_of_40", 1024, 72, "bf16", experts=40, role="input"),
+]
+BY_NAME = {case.name: case for case in CASES + TWO}
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +77,7 @@ def run(case: Case, target: str, arrays, rows: int):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_numbers(name, target):
     case = BY_NAME[name]
     weights = case.weights()
@@ -98,3 +114,117 @@ def test_same_bits_again(rows, target):
     arrays["offsets"] = np.linspace(0, rows, case.offsets).astype(np.int32)
     first = run(case, target, arrays, rows)
     np.testing.assert_array_equal(bits(run(case, target, arrays, rows)), bits(first))
+
+
+# Rows of each of twelve experts.
+ROUTINGS = {
+    "around_the_limit": [64, 65, 0, 63, 129, 1, 128, 0, 7, 9, 127, 66],
+    "all_of_one": [0] * 7 + [300] + [0] * 4,
+    "none_of_many": [24] * 11 + [0],
+    "none_of_few": [0, 0, 130, 0, 65, 0, 0, 0, 0, 100, 0, 0],
+    "last_and_first": [200] + [0] * 10 + [57],
+}
+
+
+def starts(counts):
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def check(name: str, target: str, rows: int, offsets):
+    case = BY_NAME[name]
+    arrays = case.weights() | case.inputs(rows, offsets)
+    y = run(case, target, arrays, rows)
+    expected, written = case.expected(arrays, rows)
+    sure = written <= 1 if case.init == "input" else written == 1
+    compare(case, y[sure].astype(np.float32), expected[sure].astype(np.float32))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("routing", ROUTINGS)
+@pytest.mark.parametrize("name", ["two_bf16", "two_f16"])
+def test_tiles_by_rows(name, routing, target):
+    counts = ROUTINGS[routing]
+    assert EXTENT < sum(counts)
+    check(name, target, sum(counts), starts(counts))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_tiles_by_rows_of_some_experts(target):
+    """Rows of experts that others compute are left alone."""
+    check("two_of_part", target, 500, starts([90, 1, 64, 65, 3, 200, 77]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_tiles_by_rows_of_many_experts(target):
+    """Few rows on average, of the lowest tile."""
+    check("few_of_40", target, 300, starts([3] * 20 + [65] + [0] * 17 + [64, 111]))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["two_bf16", "two_f16"])
+@pytest.mark.parametrize("offsets", [
+    tuple(range(300, -1, -25)), (-5, 70, 60, 400, 100, 300, 299, 1000, 3, 68, 68, 2**31 - 1, 0),
+    (-(2**31), 2**31 - 1) * 6 + (0,), (0,) * 13, (2**31 - 1,) * 13], ids=range(5))
+def test_tiles_by_rows_of_offsets_that_lie(name, offsets, target):
+    check(name, target, 300, offsets)
+
+
+def needs_double():
+    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
+        pytest.skip("only the double of the driver keeps records")
+
+
+def launches_of(runs, target: str, log: Path, **environment: str):
+    """Name of each kernel that runs, and the rows of the experts that it takes; runs are
+    the name of a case, a number of rows and offsets, in a new process."""
+    done = subprocess.run(
+        [sys.executable, __file__, target, json.dumps(runs)], text=True, capture_output=True,
+        env=os.environ | environment | {"MOE_CUDA_DOUBLE_LOG": str(log),
+                                        "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    # The last arguments of a kernel.
+    return [(e["kernel"], *np.frombuffer(bytes.fromhex(e["parameters"])[-8:], "<i4").tolist())
+            for e in events if e["event"] == "launch" and e["kernel"].startswith("grouped")]
+
+
+def kernels_of(target: str):
+    """Those for few rows, for up to LIMIT and for more."""
+    if target == "sm_80":
+        return "grouped_matmul", "grouped_matmul_2", "grouped_matmul_3"
+    return "grouped_matmul_swapped", "grouped_matmul_swapped_3", "grouped_matmul_wgmma"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_two_launches(target, tmp_path):
+    """Where there are many rows, but not for every expert; each expert is of one kernel."""
+    needs_double()
+    low, middle, high = kernels_of(target)
+    most = 2**31 - 1
+    expected = {
+        8: [(low, 1, most)],
+        EXTENT: [(low, 1, most)],
+        EXTENT + 1: [(low, 1, LIMIT), (high, LIMIT + 1, most)],
+        40 * LIMIT: [(middle, 1, LIMIT), (high, LIMIT + 1, most)],
+        40 * LIMIT + 1: [(middle, 1, LIMIT), (high, LIMIT + 1, most)],
+        40 * EXTENT: [(middle, 1, LIMIT), (high, LIMIT + 1, most)],
+        40 * EXTENT + 1: [(high, 1, most)],
+    }
+    # One expert has some; the others are of nobody, which is as good for what is launched.
+    runs = [("few_of_40", rows, starts([0] * 5 + [min(rows, 70)] + [0] * 34).tolist())
+            for rows in expected]
+    assert launches_of(runs, target, tmp_path / "log") == sum(expected.values(), [])
+
+
+def test_two_launches_with_a_split_sum(tmp_path):
+    """With many multiprocessors clusters share the tiles of experts with few rows, too."""
+    needs_double()
+    counts = [3] * 20 + [65] + [0] * 17 + [64, 111]
+    runs = [("split_of_40", sum(counts), starts(counts).tolist())]
+    assert launches_of(runs, "sm_90a", tmp_path / "log", MOE_CUDA_DOUBLE_SMS="160") == [
+        ("grouped_matmul_swapped", 1, LIMIT), ("grouped_matmul_wgmma", LIMIT + 1, 2**31 - 1)]
+
+
+if __name__ == "__main__":
+    for its_name, its_rows, its_offsets in json.loads(sys.argv[2]):
+        check(its_name, sys.argv[1], its_rows, its_offsets)

@@ -88,7 +88,7 @@ def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
   let description = [{
     Gives every `moe.grouped_matmul` on tensors that tensor cores can compute an
     attribute `moe.tiles`: the `#moe.tile` to make a kernel for, one for each range
-    of rows that an expert has on average.
+    of rows that an expert has, those with fewer rows first.
   }];
   let statistics = [Statistic<"numTiled", "tiled", "products with tiles">];
 }
@@ -101,6 +101,10 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
     A plain product, the gate of its logits and the routing of what that chooses
     become one kernel, and a second one that places the choices where the tokens
     are more than a block has at a time.
+    Of the tiles of a product the host takes the first that holds the rows which
+    experts have on average. Beyond as many rows in all as two of the last tiles
+    have, and up to as many on average, it launches that one for experts with few
+    rows and the last for the others: the device tells them apart by the offsets.
     Those that no kernel fits stay, and a remark says why.
   }];
   let statistics = [

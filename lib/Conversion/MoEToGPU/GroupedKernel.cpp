@@ -53,7 +53,8 @@ SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
 
 LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
                                        const KernelShape &shape) {
-  SmallVector<Type> scalars(sum ? 3 : 2, b.getI32Type());
+  int64_t numScalars = 2 + (op.getOffsets() ? 2 : 0) + (sum ? 1 : 0);
+  SmallVector<Type> scalars(numScalars, b.getI32Type());
   auto kernel = createKernel(b, lowering.kernels, name, shape,
                              inputs({op, tile, sum}).size() + (sum ? 3 : 1),
                              scalars);
@@ -80,6 +81,10 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
   }
   rows = kernel.getArgument(next++);
   lhsRows = kernel.getArgument(next++);
+  if (offsets) {
+    expertRows.least = kernel.getArgument(next++);
+    expertRows.most = kernel.getArgument(next++);
+  }
   if (sum) {
     sumArguments.arrays.rows = out;
     sumArguments.arrays.numRows = rows;

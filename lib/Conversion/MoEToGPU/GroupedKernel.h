@@ -59,8 +59,8 @@ protected:
   /// Create the kernel and name its arguments.
   LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
   TileSchedule schedule() {
-    return TileSchedule(b, offsets, rows, op.getFirstExpert(), experts,
-                        tile.getRows(), llvm::divideCeil(n, share));
+    return TileSchedule(b, offsets, rows, expertRows, op.getFirstExpert(),
+                        experts, tile.getRows(), llvm::divideCeil(n, share));
   }
   /// The row of `lhs` that grouped row `row` (i32) is, and where it starts.
   Value lhsRowNumber(Value row);
@@ -100,6 +100,7 @@ protected:
   // Arguments of the kernel.
   Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
   SmallVector<Value> weights, weightScales, extras;
+  RowRange expertRows; // of the experts that the kernel takes, with offsets
   RowSumEmitter::Arguments sumArguments;
 };
 

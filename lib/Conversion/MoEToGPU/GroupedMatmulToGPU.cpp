@@ -5,12 +5,14 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// One kernel for each tile that moe-tile-for-gpu chose. All of them are
-// launched; all but the one that suits the number of rows have no blocks.
+// One kernel for each tile that moe-tile-for-gpu chose, and a launch of each.
+// Those that do not suit the number of rows have no blocks; where two suit, the
+// device gives each expert to one of them (TileChoice.h).
 //
 //===----------------------------------------------------------------------===//
 
 #include "BulkCopyKernel.h"
+#include "moe/Analysis/TileChoice.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -176,6 +178,84 @@ static LLVM::LLVMFuncOp buildKernel(const GroupedKernelRequest &request,
              : buildMmaSyncKernel(request, lowering);
 }
 
+namespace {
+/// Which tiles run, decided on the host, one after the other: the first that
+/// suits the rows on average, and where two are taken the last.
+class TileSelection {
+public:
+  TileSelection(ImplicitLocOpBuilder &b, GroupedMatmulOp op,
+                ArrayRef<int64_t> tiles, Value rows)
+      : b(b), tiles(tiles),
+        mean(op.getOffsets() ? ceilDivOf(b, rows, op.getExpertCount()) : rows) {
+    two = TwoTiles::of(tiles);
+    if (!two || !op.getOffsets())
+      return;
+    Value extent = index(two->extent);
+    both = arith::AndIOp::create(b, compare(Predicate::ugt, rows, extent),
+                                 compare(Predicate::ule, mean, extent));
+  }
+
+  /// Least and most rows of the experts that tile `i`, the next, takes.
+  std::pair<Value, Value> expertRows(size_t i) {
+    Value least = index(1), most = index(INT32_MAX);
+    if (!both)
+      return {least, most};
+    if (!isLast(i))
+      return {least, select(both, index(two->limit), most)};
+    // All of them, if there is no tile before that runs.
+    Value second = arith::AndIOp::create(b, both, chosen);
+    return {select(second, index(two->limit + 1), least), most};
+  }
+
+  /// As many `blocks` as tile `i`, the next, has to run with; with `can`, if
+  /// that is so.
+  Value blocksOf(size_t i, Value blocks, Value can = {}) {
+    if (isLast(i) && !chosen)
+      return blocks;
+    Value runs;
+    if (isLast(i)) {
+      runs = negate(chosen);
+      if (both)
+        runs = arith::OrIOp::create(b, runs, both);
+    } else {
+      Value suits = compare(Predicate::ule, mean, index(tiles[i]));
+      if (both && i + 2 == tiles.size())
+        suits = arith::OrIOp::create(b, suits, both);
+      if (can)
+        suits = arith::AndIOp::create(b, suits, can);
+      runs = chosen ? arith::AndIOp::create(b, suits, negate(chosen)) : suits;
+      chosen = chosen ? arith::OrIOp::create(b, chosen, suits) : suits;
+    }
+    return select(runs, blocks, index(0));
+  }
+
+private:
+  using Predicate = arith::CmpIPredicate;
+
+  bool isLast(size_t i) { return i + 1 == tiles.size(); }
+  Value index(int64_t value) {
+    return arith::ConstantIndexOp::create(b, value);
+  }
+  Value compare(Predicate predicate, Value x, Value y) {
+    return arith::CmpIOp::create(b, predicate, x, y);
+  }
+  Value select(Value condition, Value x, Value y) {
+    return arith::SelectOp::create(b, condition, x, y);
+  }
+  Value negate(Value flag) {
+    return arith::XOrIOp::create(b, flag,
+                                 arith::ConstantIntOp::create(b, 1, 1));
+  }
+
+  ImplicitLocOpBuilder &b;
+  ArrayRef<int64_t> tiles; // rows of each
+  Value mean;              // rows of an expert, on average
+  std::optional<TwoTiles> two;
+  Value both;   // whether two are taken; null if never
+  Value chosen; // whether a tile before runs; null if there was none
+};
+} // namespace
+
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                               std::string &why) {
   // Before the tiles: moe-tile-for-gpu has the same reason to give none.
@@ -187,9 +267,12 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
     why = "no tiles; run moe-tile-for-gpu";
     return failure();
   }
-  for (auto tile : tiles.getAsRange<TileAttr>())
+  SmallVector<int64_t> tileRows;
+  for (auto tile : tiles.getAsRange<TileAttr>()) {
     if (failed(verifyTile(op, tile, lowering.gpu, why)))
       return failure();
+    tileRows.push_back(tile.getRows());
+  }
   ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
   auto index = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, value);
@@ -201,10 +284,8 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   int64_t experts = op.getExpertCount();
   Value rows = extentOf(b, op.getInit(), 0);
   Value lhsRows = extentOf(b, op.getLhs(), 0);
-  // Rows of an expert, on average: what the tiles are chosen for.
-  Value mean = grouped ? ceilDivOf(b, rows, experts) : rows;
+  TileSelection selection(b, op, tileRows, rows);
   Value processors = MultiprocessorsOp::create(b);
-  Value chosen; // whether a tile before was
   // A sum for some tokens is the end of kernels that suit few rows.
   std::optional<RowSum> sum = RowSum::find(op, lowering);
   SmallVector<Value> results{op.getInit()};
@@ -222,50 +303,35 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
       request.sum = sum;
     LLVM::LLVMFuncOp kernel = buildKernel(request, lowering);
     int64_t share = tile.getColumns() / op.getNumProducts();
+    auto [leastRows, mostRows] = selection.expertRows(i);
     Value blocks =
-        TileSchedule::bound(b, rows, grouped, experts, tile.getRows(),
-                            llvm::divideCeil(op.getN(), share));
+        TileSchedule::bound(b, rows, grouped ? leastRows : Value(), experts,
+                            tile.getRows(), llvm::divideCeil(op.getN(), share));
     // As many as run at once: with wgmma for many rows, or the sums of a stage beside
     // those of the stages before, a block has most of the registers.
     bool alone = (wgmma && !tile.getSwapped()) || hasNarrowWeights(op);
     Value most =
         alone ? processors
               : arith::MulIOp::create(b, processors, index(2)).getResult();
-    Value suits;
-    if (i + 1 < tiles.size())
-      suits = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, mean,
-                                    index(tile.getRows()));
+    Value atOnce;
     if (tile.getSplit() > 1) {
       // One tile for a cluster, and all of them at once.
       blocks = arith::MulIOp::create(b, blocks, index(tile.getSplit()));
-      if (suits) {
-        Value few =
-            arith::CmpIOp::create(b, arith::CmpIPredicate::ule, blocks, most);
-        suits = arith::AndIOp::create(b, suits, few);
-      }
+      atOnce =
+          arith::CmpIOp::create(b, arith::CmpIPredicate::ule, blocks, most);
     } else {
       blocks = arith::MinUIOp::create(b, blocks, most);
     }
-    // Of those that suit, the first.
-    Value runs;
-    if (suits || chosen) {
-      runs = suits;
-      if (chosen) {
-        Value left = arith::XOrIOp::create(
-            b, chosen, arith::ConstantIntOp::create(b, 1, 1));
-        runs = suits ? arith::AndIOp::create(b, suits, left).getResult() : left;
-      }
-      chosen = !chosen ? suits
-               : suits ? arith::OrIOp::create(b, chosen, suits).getResult()
-                       : chosen;
-      blocks = arith::SelectOp::create(b, runs, blocks, index(0));
-    }
+    blocks = selection.blocksOf(i, blocks, atOnce);
     SmallVector<Value> scalars{toI32(rows), toI32(lhsRows)};
+    if (grouped)
+      scalars.append({toI32(leastRows), toI32(mostRows)});
     MutableArrayRef<Value> inits(results);
     if (request.sum) {
       scalars.push_back(toI32(some));
-      isSummed = runs ? arith::OrIOp::create(b, isSummed, runs).getResult()
-                      : arith::ConstantIntOp::create(b, 1, 1).getResult();
+      isSummed = arith::OrIOp::create(
+          b, isSummed,
+          arith::CmpIOp::create(b, arith::CmpIPredicate::ne, blocks, index(0)));
     } else {
       inits = inits.take_front();
     }

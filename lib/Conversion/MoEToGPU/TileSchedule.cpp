@@ -38,9 +38,12 @@ void TileSchedule::prepare(Value shared) {
                  Value held = b.min(expert, experts - 1);
                  Value start = startOf(held), end = startOf(b.add(held, 1));
                  // Offsets that go down are no rows.
-                 Value own = b.ceilDiv(
-                     b.max(b.sub(end, start), b.i32(0)), tileRows);
-                 own = b.select(there, own, b.i32(0));
+                 Value count = b.max(b.sub(end, start), b.i32(0));
+                 Value others = b.either(b.less(count, range.least),
+                                         b.less(range.most, count));
+                 Value takes = b.both(there, b.logicalNot(others));
+                 Value own =
+                     b.select(takes, b.ceilDiv(count, tileRows), b.i32(0));
                  Value sum = b.scanWarp(own);
                  b.ifThen(there, [&] {
                    Type i32 = b.getI32Type();
@@ -97,16 +100,17 @@ TilePlace TileSchedule::find(Value number) {
   return {expert, firstRow, b.min(b.sub(end, firstRow), tileRows), column};
 }
 
-Value TileSchedule::bound(ImplicitLocOpBuilder &host, Value rows, bool grouped,
-                          int64_t experts, int64_t tileRows,
+Value TileSchedule::bound(ImplicitLocOpBuilder &host, Value rows,
+                          Value leastRows, int64_t experts, int64_t tileRows,
                           int64_t columnTiles) {
   auto index = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(host, value);
   };
   Value whole = arith::CeilDivUIOp::create(host, rows, index(tileRows));
-  if (grouped) {
-    // Each expert with a row may have one tile that is not full.
-    Value partial = arith::MinUIOp::create(host, rows, index(experts));
+  if (leastRows) {
+    // Each expert with enough rows may have one tile that is not full.
+    Value partial = arith::MinUIOp::create(
+        host, arith::DivUIOp::create(host, rows, leastRows), index(experts));
     whole = arith::AddIOp::create(
         host, arith::DivUIOp::create(host, rows, index(tileRows)), partial);
   }

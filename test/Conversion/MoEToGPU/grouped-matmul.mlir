@@ -93,7 +93,7 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // operands of the epilogue. What k and n are multiples of needs no test.
 // CHECK:       llvm.func @grouped_matmul(
 // CHECK-SAME:    %[[X:[a-z0-9]*]]: !llvm.ptr<1>, %[[G:[a-z0-9]*]]: !llvm.ptr<1>, %[[O:[a-z0-9]*]]: !llvm.ptr<1>, %[[W:[a-z0-9]*]]: !llvm.ptr<1>, %[[V:[a-z0-9]*]]: !llvm.ptr<1>,
-// CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32)
+// CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32, %[[LEAST:[a-z0-9]*]]: i32, %[[MOST:[a-z0-9]*]]: i32)
 // Two stages and, behind them, the start and the tiles of each of two experts.
 // CHECK-SAME:    moe.shared_bytes = 36896 : i64
 // CHECK:         %[[STARTS:.*]] = llvm.getelementptr %{{.*}}[36864]
@@ -105,8 +105,17 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK-NEXT:      %[[OFFSET:.*]] = llvm.load %[[AT]] : !llvm.ptr<1> -> i32
 // CHECK-NEXT:      %[[LOW:.*]] = arith.maxsi %[[OFFSET]], %c0_i32
 // CHECK-NEXT:      %[[START:.*]] = arith.minsi %[[LOW]], %[[ROWS]]
-// An expert has ⌈rows / 16⌉ tiles; the lanes of the warp add them up.
-// CHECK:           arith.divui %{{.*}}, %c16_i32
+// An expert has ⌈rows / 16⌉ tiles, or none if its rows are those of another kernel;
+// the lanes of the warp add them up.
+// CHECK:           %[[LENGTH:.*]] = arith.subi
+// CHECK-NEXT:      %[[COUNT:.*]] = arith.maxsi %[[LENGTH]], %c0_i32
+// CHECK-DAG:       %[[LESS:.*]] = arith.cmpi slt, %[[COUNT]], %[[LEAST]]
+// CHECK-DAG:       %[[MORE:.*]] = arith.cmpi slt, %[[MOST]], %[[COUNT]]
+// CHECK-DAG:       %[[OTHERS:.*]] = arith.ori %[[LESS]], %[[MORE]]
+// CHECK-DAG:       %[[OWN:.*]] = arith.xori %[[OTHERS]], %true
+// CHECK-DAG:       %[[TAKES:.*]] = arith.andi %{{.*}}, %[[OWN]]
+// CHECK-DAG:       %[[WHOLE:.*]] = arith.divui %{{.*}}, %c16_i32
+// CHECK:           arith.select %[[TAKES]], %[[WHOLE]], %c0_i32
 // CHECK-COUNT-6:   nvvm.shfl.sync
 // CHECK:           llvm.store
 // CHECK:         nvvm.barrier
@@ -151,7 +160,8 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // HOST-DAG:     %[[PARTIAL:.*]] = arith.minui %[[ROWS]], %c2
 // HOST-DAG:     %[[FULL:.*]] = arith.divui %[[ROWS]], %c16
 // HOST:         arith.addi %[[FULL]], %[[PARTIAL]]
-// HOST:         moe.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 :
+// One tile is for experts with any rows.
+// HOST:         moe.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %c2147483647_i32 : i32, i32, i32, i32)
 func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<2x128x40xbf16>, %v: tensor<2x128x40xbf16>,
                    %b: tensor<2x40xf32>, %q: tensor<?xf16>, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
   %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
@@ -169,26 +179,44 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 
 // -----
 
-// One launch for each tile, of which all but one have no blocks: that for as many
-// rows as an expert has on average, the first that suits. Each goes on where the one before was.
+// One launch for each tile, of which those that run have blocks: the one for as many
+// rows as an expert has on average, the first that suits, and the last for experts with
+// more than 32 rows where they may be worth it: beyond 128 rows in all, up to 128 on
+// average. Each goes on where the one before was.
 // CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 36912 :
 // CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41008 :
 // CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49200 :
 // CHECK-LABEL: func.func @tiles(
 // HOST-LABEL:  func.func @tiles(
 // HOST-SAME:     %[[INIT:[a-z0-9]*]]: tensor<?x7xf32>)
-// HOST-DAG:      %[[MEAN:.*]] = arith.ceildiv{{[us]i}} %{{.*}}, %c4
+// HOST-DAG:      %[[ROWS:.*]] = tensor.dim %[[INIT]], %c0
+// HOST-DAG:      %[[MEAN:.*]] = arith.ceildiv{{[us]i}} %[[ROWS]], %c4
+// HOST-DAG:      %[[NOT_MANY:.*]] = arith.cmpi ule, %[[MEAN]], %c128
+// HOST-DAG:      %[[ENOUGH:.*]] = arith.cmpi ugt, %[[ROWS]], %c128
+// HOST-DAG:      %[[BOTH:.*]] = arith.andi %[[ENOUGH]], %[[NOT_MANY]]
+// HOST-DAG:      %[[LIMIT:.*]] = arith.select %[[BOTH]], %c32, %c2147483647
+// HOST-DAG:      %[[MOST:.*]] = arith.index_cast %[[LIMIT]] : index to i32
 // HOST-DAG:      %[[SMALL:.*]] = arith.cmpi ule, %[[MEAN]], %c16
 // HOST-DAG:      %[[B0:.*]] = arith.select %[[SMALL]], %{{.*}}, %c0
-// HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] :
+// HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
+// Beyond 32 rows on average the tile before the last has what the last leaves.
 // HOST-DAG:      %[[MORE:.*]] = arith.cmpi ugt, %[[MEAN]], %c16
-// HOST-DAG:      %[[MEDIUM:.*]] = arith.cmpi ule, %[[MEAN]], %c32
+// HOST-DAG:      %[[UP_TO_32:.*]] = arith.cmpi ule, %[[MEAN]], %c32
+// HOST-DAG:      %[[MEDIUM:.*]] = arith.ori %[[UP_TO_32]], %[[BOTH]]
 // HOST-DAG:      %[[SUITS:.*]] = arith.andi %[[MEDIUM]], %[[MORE]]
 // HOST-DAG:      %[[CHOSEN:.*]] = arith.ori %[[SMALL]], %[[MEDIUM]]
 // HOST-DAG:      %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
-// HOST:          %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] :
-// HOST:          %[[B2:.*]] = arith.select %[[CHOSEN]], %c0, %{{.*}}
-// HOST-NEXT:     %[[Y2:.*]] = moe.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] :
+// HOST:          %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
+// Of 33 rows each there are not so many experts.
+// HOST:          %[[SECOND:.*]] = arith.andi %[[BOTH]], %[[CHOSEN]]
+// HOST:          %[[FROM:.*]] = arith.select %[[SECOND]], %c33, %c1
+// HOST:          %[[THEY:.*]] = arith.divui %[[ROWS]], %[[FROM]]
+// HOST:          arith.minui %[[THEY]], %c4
+// HOST-DAG:      %[[NONE:.*]] = arith.xori %[[CHOSEN]], %true
+// HOST-DAG:      %[[RUNS:.*]] = arith.ori %[[NONE]], %[[BOTH]]
+// HOST-DAG:      %[[B2:.*]] = arith.select %[[RUNS]], %{{.*}}, %c0
+// HOST-DAG:      %[[LEAST:.*]] = arith.index_cast %[[FROM]] : index to i32
+// HOST:          %[[Y2:.*]] = moe.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %[[LEAST]], %c2147483647_i32 :
 // HOST-NEXT:     return %[[Y2]]
 func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<5xi32>) weights(%w : tensor<4x7x64xbf16>) transposed outs(%init : tensor<?x7xf32>) {
@@ -198,6 +226,28 @@ func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf1
                   #moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 2>,
                   #moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x7xf32>
   return %y : tensor<?x7xf32>
+}
+
+// -----
+
+// Rows of one expert are those of all: no two tiles, no range.
+// CHECK-LABEL: func.func @dense_tiles(
+// HOST-LABEL:  func.func @dense_tiles(
+// HOST-NOT:      arith.cmpi ugt, %{{.*}}, %c256
+// HOST-NOT:      %c2147483647
+// HOST:          %[[FEW:.*]] = arith.cmpi ule, %[[ALL:.*]], %c64
+// HOST:          %[[B0:.*]] = arith.select %[[FEW]], %{{.*}}, %c0
+// HOST:          moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
+// HOST:          %[[MANY:.*]] = arith.cmpi ugt, %[[ALL]], %c64
+// HOST:          %[[B1:.*]] = arith.select %[[MANY]], %{{.*}}, %c0
+// HOST:          moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
+func.func @dense_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %init: tensor<?x8xf32>) -> tensor<?x8xf32> {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x8x64xbf16>) transposed outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 64, stages = 2>,
+                  #moe.tile<unit = mma_sync, rows = 128, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
 }
 
 // -----
