@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Analysis/CapacityPlan.h"
+#include "moe/Analysis/TileChoice.h"
 
 #include "mlir/IR/AffineExpr.h"
 #include "mlir/IR/AffineMap.h"
@@ -208,6 +209,57 @@ double mlir::moe::expertSeconds(const DispatchCost &cost,
   return std::max(compute, memory);
 }
 
+static std::optional<TwoTiles> twoTilesOf(const PlanTarget &target) {
+  SmallVector<int64_t> rows;
+  for (const TileVariant &variant : target.variants)
+    rows.push_back(variant.rows);
+  return TwoTiles::of(rows);
+}
+
+ChosenVariants mlir::moe::tilesByRows(const PlanTarget &target,
+                                      std::optional<int64_t> rows,
+                                      int64_t experts) {
+  const TileVariant &last = target.variants.back();
+  if (!rows)
+    return {&last};
+  int64_t mean = llvm::divideCeilSigned(*rows, experts);
+  std::optional<TwoTiles> two = twoTilesOf(target);
+  bool both = two && two->areTaken(*rows, mean);
+  for (const TileVariant &variant : ArrayRef(target.variants).drop_back())
+    if (mean <= variant.rows || (both && variant.rows == two->limit))
+      return both ? ChosenVariants{&variant, &last, two->limit}
+                  : ChosenVariants{&variant};
+  return {&last};
+}
+
+/// Where the variants that a GPU takes for `min` to `max` tokens may change.
+static std::set<int64_t> findChanges(const PlanTarget &target, AffineMap bound,
+                                     int64_t experts, int64_t min,
+                                     int64_t max) {
+  std::set<int64_t> changes = {min};
+  // What more than `most` rows make different.
+  auto add = [&](int64_t most) {
+    int64_t low = min - 1, high = max;
+    while (low < high) {
+      int64_t middle = low + (high - low + 1) / 2;
+      std::optional<int64_t> rows = evaluateBound(bound, middle);
+      if (rows && *rows <= most)
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    if (low < max)
+      changes.insert(low + 1);
+  };
+  if (std::optional<TwoTiles> two = twoTilesOf(target)) {
+    add(two->extent);
+    add(two->extent * experts);
+  }
+  for (const TileVariant &variant : ArrayRef(target.variants).drop_back())
+    add(variant.rows * experts);
+  return changes;
+}
+
 DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
                                          const RowDistribution &rows,
                                          const PlanTarget &target, int64_t min,
@@ -234,14 +286,19 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     return chosen;
   };
   SmallVector<Attribute> ranges;
-  auto add = [&](int64_t first, int64_t last, const TileVariant &variant) {
+  // With two variants there are no more tiles than with the lower one alone,
+  // and no more padding than with the higher one.
+  auto add = [&](int64_t first, int64_t last, ChosenVariants chosen) {
+    const TileVariant &variant = *chosen.first;
+    const TileVariant &higher = chosen.second ? *chosen.second : variant;
+    std::string name =
+        chosen.second ? variant.name + "+" + higher.name : variant.name;
     ranges.push_back(TileRangeAttr::get(
-        context, first, last, StringAttr::get(context, variant.name),
-        variant.rows,
+        context, first, last, StringAttr::get(context, name), variant.rows,
         AffineMapAttr::get(boundOfTiles(bound, experts, variant.rows)),
         AffineMapAttr::get(
-            boundOfPadding(bound, experts, variant.getGranularity())),
-        variant.ragged));
+            boundOfPadding(bound, experts, higher.getGranularity())),
+        variant.ragged && higher.ragged));
   };
   auto finish = [&] {
     return DispatchPlanAttr::get(
@@ -251,24 +308,16 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
   };
   int64_t first = min;
   if (target.byMeanRows) {
-    auto fits = [&](int64_t tokens, const TileVariant &variant) {
-      std::optional<int64_t> rows = evaluateBound(bound, tokens);
-      return rows && llvm::divideCeilSigned(*rows, experts) <= variant.rows;
+    std::set<int64_t> changes = findChanges(target, bound, experts, min, max);
+    auto chosenAt = [&](int64_t tokens) {
+      return tilesByRows(target, evaluateBound(bound, tokens), experts);
     };
-    for (const TileVariant &variant : target.variants) {
-      bool largest = &variant == &target.variants.back();
-      // The last T of the variant is between these.
-      int64_t low = first - 1, high = max;
-      while (low < high && !largest) {
-        int64_t middle = low + (high - low + 1) / 2;
-        if (fits(middle, variant))
-          low = middle;
-        else
-          high = middle - 1;
-      }
-      if (first <= high)
-        add(first, high, variant);
-      first = std::max(first, high + 1);
+    for (auto it = changes.begin(); it != changes.end();) {
+      int64_t start = *it;
+      ChosenVariants chosen = chosenAt(start);
+      while (++it != changes.end() && chosenAt(*it) == chosen)
+        ;
+      add(start, it == changes.end() ? max : *it - 1, chosen);
     }
     return finish();
   }
@@ -280,11 +329,11 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     const TileVariant *next = best(tokens);
     if (next == current)
       continue;
-    add(first, tokens - 1, *current);
+    add(first, tokens - 1, {current});
     first = tokens;
     current = next;
   }
-  add(first, max, *current);
+  add(first, max, {current});
   return finish();
 }
 

@@ -40,6 +40,15 @@ PlanReport::PlanReport(
       points.push_back(at(each));
 }
 
+ChosenVariants PlanReport::chosenFor(DispatchPlanAttr dispatch,
+                                     TileRangeAttr range) const {
+  if (!target.byMeanRows)
+    return {};
+  return tilesByRows(
+      target, evaluateBound(dispatch.getRows().getValue(), range.getMin()),
+      dispatch.getExperts());
+}
+
 PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
   auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
   int64_t atOnce =
@@ -59,7 +68,11 @@ PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
   point.fullest = model.expectedFullest(atOnce);
   point.fullestBound = model.boundOfFullest(atOnce);
   point.method = model.method(atOnce);
-  point.padded = model.expectedPadded(atOnce, range.getGranularity());
+  ChosenVariants chosen = chosenFor(its, range);
+  int64_t granularity = range.getGranularity();
+  point.padded = model.expectedPadded(
+      atOnce, granularity, chosen.limit,
+      chosen.second ? chosen.second->getGranularity() : granularity);
   DispatchOp dispatch = cost.dispatches[index].dispatch;
   std::optional<CapacityAttr> capacity = dispatch.getCapacity();
   int64_t most =
@@ -157,6 +170,13 @@ void PlanReport::print(llvm::raw_ostream &os) const {
       os << "    T " << range.getMin() << " to " << range.getMax() << ": "
          << range.getVariant().getValue() << ", tiles "
          << range.getTiles().getValue() << "\n";
+    for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
+      if (ChosenVariants chosen = chosenFor(its, range); chosen.second) {
+        os << "    of two variants the device picks the second for each expert "
+              "with more than "
+           << chosen.limit << " rows\n";
+        break;
+      }
   }
   for (const Point &point : points) {
     os << "  T = " << point.tokens << ": " << number(point.flops) << " flop, "
@@ -200,14 +220,21 @@ llvm::json::Object PlanReport::toJSON() const {
   for (auto [index, each] : llvm::enumerate(cost.dispatches)) {
     auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
     Array ranges;
-    for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
-      ranges.push_back(Object{{"min", range.getMin()},
-                              {"max", range.getMax()},
-                              {"variant", range.getVariant().getValue()},
-                              {"rows", range.getRows()},
-                              {"ragged", range.getRagged()},
-                              {"tiles", toString(range.getTiles())},
-                              {"padding", toString(range.getPadding())}});
+    for (auto range : its.getRanges().getAsRange<TileRangeAttr>()) {
+      Object described{{"min", range.getMin()},
+                       {"max", range.getMax()},
+                       {"variant", range.getVariant().getValue()},
+                       {"rows", range.getRows()},
+                       {"ragged", range.getRagged()},
+                       {"tiles", toString(range.getTiles())},
+                       {"padding", toString(range.getPadding())}};
+      if (ChosenVariants chosen = chosenFor(its, range); chosen.second)
+        described["by_rows"] = Array{
+            Object{{"variant", chosen.first->name}, {"most", chosen.limit}},
+            Object{{"variant", chosen.second->name},
+                   {"least", chosen.limit + 1}}};
+      ranges.push_back(std::move(described));
+    }
     dispatches.push_back(
         Object{{"num_experts", its.getExperts()},
                {"top_k", its.getTopK()},

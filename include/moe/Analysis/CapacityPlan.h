@@ -30,8 +30,8 @@ struct PlanTarget {
   double flops = 1e12, bandwidth = 1e11;
   /// Smallest tiles first.
   std::vector<TileVariant> variants;
-  /// Whether kernels take the first variant whose tiles hold the rows that an expert
-  /// has on average, instead of the one that takes the shortest time.
+  /// Whether kernels take the variants that `tilesByRows` says, instead of the
+  /// one that takes the shortest time.
   bool byMeanRows = false;
   /// The GPU; empty for a processor.
   std::string machine;
@@ -65,6 +65,22 @@ OverflowPolicy overflowPolicy(DispatchOp dispatch, int64_t tokens);
 double expertSeconds(const DispatchCost &cost, const RowDistribution &rows,
                      const PlanTarget &target, int64_t tokens,
                      const TileVariant &variant);
+
+/// The variants that a GPU takes for some number of rows: one, or two of which
+/// the device gives the second the experts with more than `limit` rows
+/// (TileChoice.h).
+struct ChosenVariants {
+  const TileVariant *first = nullptr, *second = nullptr;
+  int64_t limit = INT64_MAX;
+
+  bool operator==(const ChosenVariants &other) const {
+    return first == other.first && second == other.second;
+  }
+};
+
+/// Those of `target` for `rows` grouped rows, or more than 64 bits can say.
+ChosenVariants tilesByRows(const PlanTarget &target,
+                           std::optional<int64_t> rows, int64_t experts);
 
 /// The plan of one dispatch for `min` to `max` tokens.
 DispatchPlanAttr planDispatch(const DispatchCost &cost,

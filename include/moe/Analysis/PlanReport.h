@@ -50,6 +50,9 @@ private:
     std::vector<DispatchPoint> dispatches;
   };
 
+  /// The variants of a range on a GPU.
+  ChosenVariants chosenFor(DispatchPlanAttr dispatch,
+                           TileRangeAttr range) const;
   DispatchPoint at(size_t dispatch, int64_t tokens) const;
   Point at(int64_t tokens) const;
 

@@ -138,3 +138,32 @@ TEST_F(CapacityPlanTest, OverflowIsImpossibleOnlyWhereProved) {
       policy("capacity(<factor = 1.0>) overflow(next_choice) choices(1)", 100),
       OverflowPolicy::NextChoice);
 }
+
+// On a GPU with tiles for 8, 64 and 128 rows: the first for the rows on average, and
+// the last for single experts where there are more than 256 rows in all, at most 256
+// on average.
+TEST(CapacityPlan, TilesByRows) {
+  PlanTarget target;
+  target.variants = {{"low", 8}, {"middle", 64}, {"high", 128}};
+  auto chosen = [&](std::optional<int64_t> rows, int64_t experts) {
+    ChosenVariants its = tilesByRows(target, rows, experts);
+    return its.first->name + (its.second ? "+" + its.second->name : "");
+  };
+  EXPECT_EQ(chosen(0, 40), "low");
+  EXPECT_EQ(chosen(256, 40), "low");
+  EXPECT_EQ(chosen(257, 40), "low+high");
+  EXPECT_EQ(chosen(320, 40), "low+high");
+  EXPECT_EQ(chosen(321, 40), "middle+high");
+  EXPECT_EQ(chosen(40 * 256, 40), "middle+high");
+  EXPECT_EQ(chosen(40 * 256 + 1, 40), "high");
+  EXPECT_EQ(tilesByRows(target, 257, 40).limit, 64);
+  EXPECT_EQ(chosen(64, 1), "middle");
+  EXPECT_EQ(chosen(65, 1), "high");
+  EXPECT_EQ(chosen(257, 1), "high");
+  EXPECT_EQ(chosen(std::nullopt, 40), "high");
+  // Tiles that are alike are no choice.
+  target.variants = {{"one", 8}, {"other", 8}};
+  EXPECT_EQ(chosen(1000, 1000), "one");
+  target.variants = {{"only", 8}};
+  EXPECT_EQ(chosen(1000, 8), "only");
+}

@@ -21,7 +21,9 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
 
     The variant is the one whose tiles take the shortest time at the given rates,
     on average under the model of the routing: each tile reads the weights of its
-    expert once. The workspace is that of the pipeline `lowering`, run on a copy.
+    expert once. With `by-mean-rows` it is what the host takes on a GPU, or two of
+    them, `FIRST+SECOND`: the device gives each expert to one by its rows.
+    The workspace is that of the pipeline `lowering`, run on a copy.
 
     Where the workspace exceeds `memory-limit`, calls run in chunks of the largest
     number of tokens that fits, with the same bits. If tokens depend on one
