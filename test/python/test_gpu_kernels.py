@@ -34,8 +34,9 @@ NVDISASM = find_tool("nvdisasm")
 # What the driver may be asked to compile the code of sm_80 for.
 LATER = ["sm_89", "sm_90", "sm_100", "sm_120"]
 # Families that together have every kernel: SwiGLU, GeGLU, biases and a clamp, ReLU,
-# gathered or not, weights along k and along n.
-KERNELS = ["qwen3_moe", "gemma4", "gpt_oss", "switch", "deepseek_v3", "phimoe", "llama4"]
+# gathered or not, weights along k and along n; capacities in order of tokens and of choices.
+KERNELS = ["qwen3_moe", "gemma4", "gpt_oss", "switch", "deepseek_v3", "phimoe", "llama4",
+           "mesh_top2"]
 
 
 @pytest.fixture(autouse=True)

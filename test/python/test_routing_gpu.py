@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +25,44 @@ TARGETS = ["sm_80", "sm_90a"]
 TOKENS = (0, 1, 15, 16, 17, 33, 600)
 
 
+# Rows of an expert at most, as MLIR and as the papers have it.
+CAPACITIES = {
+    "": lambda tokens, experts: math.inf,
+    "<fixed = 0>": lambda tokens, experts: 0,
+    "<fixed = 1>": lambda tokens, experts: 1,
+    "<fixed = 5>": lambda tokens, experts: 5,
+    "<fixed = 2147483647>": lambda tokens, experts: 2**31 - 1,
+    "<factor = 1.25, minimum = 2>":
+        lambda tokens, experts: max(math.ceil(tokens / experts * 1.25), 2),
+    "<factor = 2.0>": lambda tokens, experts: math.ceil(tokens / experts * 2.0),
+    "<factor = 1.25, rounding = floor, minimum = 4, at_most_tokens>":
+        lambda tokens, experts: max(min(tokens, int(tokens * 1.25 / experts)), 4),
+}
+
+
+def routing_text(capacity="", priority="position", choices=0):
+    return " ".join([f"capacity({capacity}) priority({priority})" if capacity else "",
+                     f"choices({choices})" if choices else ""])
+
+
+def grouped(ids, experts, capacity="", priority="position", choices=0):
+    """Tokens of the rows, where each expert's start, and the row of each choice, with a
+    one-hot of the choices and its running sum, as in GShard."""
+    tokens, top_k = ids.shape
+    one_hot = ids[:, :, None] == np.arange(experts)
+    one_hot[:, choices or top_k:] = False
+    inside = one_hot.swapaxes(0, 1) if priority == "choice" else one_hot
+    before = (np.cumsum(inside.reshape(-1, experts), 0) - inside.reshape(-1, experts)).reshape(
+        inside.shape)
+    kept = inside & (before < CAPACITIES[capacity](tokens, experts))
+    kept = (kept.swapaxes(0, 1) if priority == "choice" else kept).reshape(-1, experts)
+    expert, choice = np.nonzero(kept.T)
+    positions = np.full(tokens * top_k, -1)
+    positions[choice] = np.arange(len(choice))
+    starts = np.concatenate([[0], np.cumsum(kept.sum(0))])
+    return choice // top_k, starts, positions.reshape(ids.shape)
+
+
 @dataclass(frozen=True)
 class Router:
     experts: int
@@ -33,6 +72,8 @@ class Router:
     transposed: bool = True
     bias: bool = False
     choices: int = 0  # of a token that are grouped; 0: all
+    capacity: str = ""
+    priority: str = "position"
 
     def text(self) -> str:
         e, h, k, dtype = self.experts, self.columns, self.top_k, self.dtype
@@ -42,7 +83,7 @@ class Router:
                     if self.bias else "")
         epilogue = ("^bb0(%s: f32, %a: f32):\n %r = arith.addf %s, %a : f32\n moe.yield %r : f32"
                     if self.bias else "^bb0(%s: f32):\n moe.yield %s : f32")
-        choices = f"choices({self.choices})" if self.choices else ""
+        routing = routing_text(self.capacity, self.priority, self.choices)
         return f"""
 func.func @route(%x: tensor<?x{h}x{dtype}> {{moe.role = "input", moe.name = "x"}},
                  %w: tensor<{shape}x{dtype}> {{moe.role = "weight", moe.name = "w"}}{bias})
@@ -56,7 +97,7 @@ func.func @route(%x: tensor<?x{h}x{dtype}> {{moe.role = "input", moe.name = "x"}
     {epilogue}
   }} : tensor<?x{h}x{dtype}> -> tensor<?x{e}xf32>
   %weights, %ids = moe.gate %l top_k({k}) order(select_then_score) : tensor<?x{e}xf32>
-  %tokens, %starts, %positions = moe.route %ids experts({e}) {choices} : tensor<?x{k}xi32>
+  %tokens, %starts, %positions = moe.route %ids experts({e}) {routing} : tensor<?x{k}xi32>
   return %weights, %ids, %starts, %positions
       : tensor<?x{k}xf32>, tensor<?x{k}xi32>, tensor<{e + 1}xi32>, tensor<?x{k}xi32>
 }}
@@ -78,6 +119,11 @@ ROUTERS = {
     "bias": Router(16, 40, 2, bias=True),
     "choices": Router(16, 40, 3, choices=2),
     "odd": Router(16, 35, 2, "bf16"),
+    "switch": Router(8, 24, 1, capacity="<fixed = 5>"),
+    "position": Router(32, 40, 3, capacity="<factor = 1.25, minimum = 2>"),
+    "gshard": Router(16, 40, 2, capacity="<factor = 2.0>", priority="choice"),
+    "mesh": Router(300, 64, 3, priority="choice", choices=2, capacity="<factor = 1.25, "
+                   "rounding = floor, minimum = 4, at_most_tokens>"),
 }
 
 
@@ -114,15 +160,9 @@ def oracle(name: str, x, w, b):
     chosen = np.take_along_axis(logits, ids, 1)
     weights = np.exp(chosen - chosen.max(1, keepdims=True, initial=-np.inf))
     weights /= weights.sum(1, keepdims=True)
-    grouped = ids.copy()
-    if router.choices:
-        grouped[:, router.choices:] = router.experts
-    flat = grouped.reshape(-1)
-    positions = np.empty(flat.size, np.int32)
-    positions[np.argsort(flat, kind="stable")] = np.arange(flat.size)
-    positions[flat == router.experts] = -1
-    counts = np.bincount(flat, minlength=router.experts + 1)[:router.experts]
-    return weights, ids, np.concatenate([[0], np.cumsum(counts)]), positions.reshape(ids.shape)
+    _, starts, positions = grouped(ids, router.experts, router.capacity, router.priority,
+                                   router.choices)
+    return weights, ids, starts, positions
 
 
 def run(name: str, target: str, x, w, b):
@@ -154,7 +194,7 @@ def test_routes(name, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", ["small", "two", "many", "f32"])
+@pytest.mark.parametrize("name", ["small", "two", "many", "f32", "switch", "gshard", "mesh"])
 def test_all_tokens_choose_the_same(name, target):
     for tokens in (1, 16, 31, 333):
         check(name, target, tokens, skew=True)
@@ -174,6 +214,93 @@ def test_rows_that_are_no_numbers(name, target):
     np.testing.assert_array_equal(found[0][others], plain[0][others])
     np.testing.assert_array_equal(found[1][7], np.arange(ROUTERS[name].top_k))
     assert sorted(found[3].reshape(-1)) == list(range(found[3].size))
+
+
+# -- moe.route of any ids ---------------------------------------------------------
+
+ROUTES = {  # experts, choices of a token, capacity, priority, choices that count
+    "dropless": (8, 3),
+    "none": (8, 3, "<fixed = 0>"),
+    "none_by_choice": (8, 3, "<fixed = 0>", "choice"),
+    "one": (8, 3, "<fixed = 1>"),
+    "one_by_choice": (8, 3, "<fixed = 1>", "choice"),
+    "five": (40, 2, "<fixed = 5>"),
+    "five_by_choice": (40, 2, "<fixed = 5>", "choice"),
+    "all": (8, 3, "<fixed = 2147483647>"),
+    "all_by_choice": (8, 3, "<fixed = 2147483647>", "choice"),
+    "ceil": (33, 4, "<factor = 1.25, minimum = 2>"),
+    "ceil_by_choice": (33, 4, "<factor = 1.25, minimum = 2>", "choice"),
+    "first_choices": (33, 4, "<factor = 1.25, minimum = 2>", "choice", 3),
+    "exact": (1, 2, "<factor = 2.0>"),
+    "exact_by_choice": (1, 2, "<factor = 2.0>", "choice"),
+    "many_by_choice": (1024, 4, "<factor = 2.0>", "choice"),
+}
+
+
+def ids_of(kind, tokens, experts, top_k):
+    random = data.rng("ids", kind, tokens)
+    if kind == "one":
+        return np.full((tokens, top_k), experts - 1, np.int32)
+    if kind == "skewed":
+        return np.minimum(random.geometric(0.4, (tokens, top_k)) - 1, experts - 1).astype(np.int32)
+    ids = random.integers(0, experts, (tokens, top_k)).astype(np.int32)
+    if kind == "hostile":
+        wrong = np.array([-1, experts, experts + 1, 2**31 - 1, -2**31], np.int64).astype(np.int32)
+        ids = np.where(random.random(ids.shape) < 0.4, random.choice(wrong, ids.shape), ids)
+    return ids
+
+
+@functools.cache
+def route(name, tokens, target="sm_80"):
+    """Of a given number of tokens or of any, which has no number of rows to return them by."""
+    import moe
+
+    gpu.driver()
+    experts, top_k, *routing = ROUTES[name]
+    t = "?" if tokens is None else tokens
+    results, types = "%starts, %positions", f"tensor<{experts + 1}xi32>, tensor<{t}x{top_k}xi32>"
+    if tokens is not None:
+        most = min(tokens * top_k, experts * CAPACITIES[(*routing, "")[0]](tokens, experts))
+        results, types = f"{results}, %tokens", f"{types}, tensor<{most}xi32>"
+    return moe.compile(f"""
+func.func @route(%ids: tensor<{t}x{top_k}xi32> {{moe.role = "input", moe.name = "ids"}})
+    -> ({types}) {{
+  %tokens, %starts, %positions = moe.route %ids experts({experts}) {routing_text(*routing)}
+      : tensor<{t}x{top_k}xi32>
+  return {results} : {types}
+}}
+""", target=target, device="cuda").layer({})
+
+
+def check_route(name, kind, tokens, known=False, target="sm_80"):
+    experts, top_k, *routing = ROUTES[name]
+    ids = ids_of(kind, tokens, experts, top_k)
+    layer = route(name, tokens if known else None, target)
+    outputs = [gpu.empty(info.dtype, [tokens if d < 0 else d for d in info.shape])
+               for info in layer.signature.outputs]
+    layer(out=outputs, ids=gpu.upload(ids))
+    found = [gpu.download(each) for each in outputs]
+    rows, starts, positions = grouped(ids, experts, *routing)
+    np.testing.assert_array_equal(found[0], starts)
+    np.testing.assert_array_equal(found[1], positions)
+    if known:
+        np.testing.assert_array_equal(found[2][:len(rows)], rows)
+        assert (found[2][len(rows):] == -1).all()
+
+
+@pytest.mark.parametrize("kind", ["random", "skewed", "one", "hostile"])
+@pytest.mark.parametrize("name", ROUTES)
+def test_any_ids_are_grouped(name, kind):
+    """By one block, which counts for itself, and by many."""
+    for tokens in (0, 1, 2, 31, 513, 2500):
+        check_route(name, kind, tokens)
+
+
+@pytest.mark.parametrize("kind", ["random", "hostile"])
+@pytest.mark.parametrize("name", ROUTES)
+def test_rows_have_their_tokens(name, kind):
+    for tokens in (50, 1100):
+        check_route(name, kind, tokens, known=True)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -36,8 +36,11 @@ Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 
 /// The kernel that places the choices which blocks have counted: ids and counts;
-/// tokens, offsets and positions; choices, rows and choices of a block.
+/// tokens, offsets and positions; choices, rows, choices of a block and, if there
+/// is one, the capacity.
 LLVM::LLVMFuncOp buildPlaceKernel(RouteOp op, DeviceLowering &lowering);
+/// Rows of one expert at most, an i32 on the host; none without a capacity.
+Value capacityOf(ImplicitLocOpBuilder &b, RouteOp op);
 
 /// Attribute of a `moe.grouped_matmul`: the tiles to make kernels for, an array of
 /// `#moe.tile`, those with fewer rows first.

@@ -9,6 +9,11 @@
 // places them. A block that is alone counts for itself. Nothing is written in
 // an order that depends on time.
 //
+// An expert at its capacity C keeps the first C choices in order of t·K + k.
+// Where first choices go before second ones, they are counted in rounds: a
+// bucket has the choices of an expert with one k, and keeps as many as earlier
+// rounds have left. Otherwise there is a bucket for each expert.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef MOE_LIB_CONVERSION_MOETOGPU_ROUTEEMITTER_H
@@ -21,13 +26,13 @@ namespace mlir::moe {
 
 class RouteEmitter {
 public:
-  RouteEmitter(RouteOp op, GPUBuilder &b, int64_t threads)
-      : op(op), b(b), threads(threads), experts(op.getNumExperts()),
-        topK(op.getTopK()) {}
+  RouteEmitter(RouteOp op, GPUBuilder &b, int64_t threads);
 
   /// Whether there is code for a routing.
   static LogicalResult verify(RouteOp op, std::string &why);
 
+  /// How many counts a block has.
+  static int64_t countBuckets(RouteOp op);
   /// Bytes of shared memory: of counters, and of all that placing takes.
   static int64_t counterBytes(RouteOp op);
   static int64_t placeBytes(RouteOp op);
@@ -38,39 +43,56 @@ public:
   void count(Value counters, Value ids, Value first, Value end);
   /// Count choice `k` of a token, expert `id`.
   void countOne(Value counters, Value k, Value id);
-  /// Write counts[block, e].
+  /// Write counts[block, bucket].
   void storeCounts(Value counters, Value counts, Value block);
 
   /// What placing reads and writes.
   struct Arrays {
     Value ids, counts, tokens, offsets, positions;
   };
-  /// What a block of some, and how many choices and rows there are.
+  /// What a block has of some, how many choices and rows there are, and rows of
+  /// one expert at most; none without a capacity.
   struct Share {
-    Value block, blocks, chunk, total, rows;
+    Value block, blocks, chunk, total, rows, capacity;
   };
   /// Place the choices of a block; `shared` has `placeBytes`. Block 0 writes
   /// the offsets, all of them the rows of no choice.
   void place(Value shared, const Arrays &arrays, const Share &share);
 
 private:
-  /// The expert of choice `number`; `experts` if it has none or does not count.
-  Value expertOf(Value ids, Value number);
+  struct Counters {
+    Value totals, places; // of each bucket
+    Value chosen;         // the bucket of each choice of a batch
+  };
+  struct Equals {
+    Value lanes, rank;
+  };
+
   Value isCounted(Value id, llvm::function_ref<Value()> k);
+  Value bucketOf(Value id, llvm::function_ref<Value()> k);
+  /// The bucket of choice `number`; `buckets` if it has none.
+  Value bucketAt(Value ids, Value number);
   /// Run `body` for numbers below `count`, shared among the threads.
   void forEach(Value count, llvm::function_ref<void(Value)> body);
-  Value counter(Value base, Value expert) {
-    return b.at(base, b.getI32Type(), expert);
+  Value counter(Value base, Value number) {
+    return b.at(base, b.getI32Type(), number);
   }
+  Value load(Value counter) { return b.load(b.getI32Type(), counter); }
   void addCounts(Value totals, Value places, const Arrays &arrays,
                  const Share &share);
-  void findStarts(Value totals, Value places, Value offsets, Value isFirst);
-  void placeSome(Value places, Value chosen, Value first, Value end,
+  Value countRows(Value totals, Value expert, Value there, Value capacity);
+  void startExpert(Value totals, Value places, Value expert, Value offset,
+                   Value rows, Value capacity);
+  void findStarts(Value totals, Value places, Value offsets, Value isFirst,
+                  Value capacity);
+  Equals findEquals(Value key);
+  Value keepInRound(Value totals, Value bucket);
+  void placeSome(const Counters &counters, Value first, Value end,
                  const Arrays &arrays);
 
   RouteOp op;
   GPUBuilder &b;
-  int64_t threads, experts, topK;
+  int64_t threads, experts, topK, rounds, buckets;
 };
 
 } // namespace mlir::moe

@@ -21,7 +21,7 @@ using namespace mlir::moe;
 static constexpr int64_t chunk = 2048;
 static constexpr int64_t threads = 256;
 
-/// counts[block, e], the choices of each expert in each chunk.
+/// counts[block, bucket], the choices of each expert in each chunk.
 static LLVM::LLVMFuncOp buildCount(RouteOp op, DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
   KernelShape shape;
@@ -46,7 +46,7 @@ LLVM::LLVMFuncOp mlir::moe::buildPlaceKernel(RouteOp op,
   KernelShape shape;
   shape.threads = threads;
   shape.sharedBytes = RouteEmitter::placeBytes(op);
-  SmallVector<Type> scalars(3, b.getI32Type());
+  SmallVector<Type> scalars(op.getCapacity() ? 4 : 3, b.getI32Type());
   auto kernel =
       createKernel(b, lowering.kernels, "route_place", shape, 5, scalars);
   auto argument = [&](unsigned i) { return kernel.getArgument(i); };
@@ -56,8 +56,17 @@ LLVM::LLVMFuncOp mlir::moe::buildPlaceKernel(RouteOp op,
   RouteEmitter(op, b, threads)
       .place(b.sharedMemory(), arrays,
              {block, blocks, /*chunk=*/argument(7), /*total=*/argument(5),
-              /*rows=*/argument(6)});
+              /*rows=*/argument(6),
+              /*capacity=*/op.getCapacity() ? argument(8) : Value()});
   return kernel;
+}
+
+Value mlir::moe::capacityOf(ImplicitLocOpBuilder &b, RouteOp op) {
+  if (!op.getCapacity())
+    return Value();
+  Value rows = buildCapacity(b, b.getLoc(), *op.getCapacity(),
+                             extentOf(b, op.getIds(), 0), op.getNumExperts());
+  return arith::IndexCastOp::create(b, b.getI32Type(), rows);
 }
 
 Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
@@ -82,7 +91,9 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
       b, arith::CmpIOp::create(b, arith::CmpIPredicate::eq, blocks, index(1)),
       index(0), blocks);
   Value counts = tensor::EmptyOp::create(
-      b, ArrayRef<OpFoldResult>{blocks, b.getIndexAttr(op.getNumExperts())},
+      b,
+      ArrayRef<OpFoldResult>{blocks,
+                             b.getIndexAttr(RouteEmitter::countBuckets(op))},
       i32);
   Value total = arith::IndexCastOp::create(b, i32, choices);
   counts =
@@ -95,7 +106,10 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
       b, i32, getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0]));
   // With T = 0 there still are offsets to write.
   Value placing = arith::MaxUIOp::create(b, blocks, index(1));
-  Value share = arith::ConstantIntOp::create(b, chunk, 32);
+  SmallVector<Value> scalars{total, rows,
+                             arith::ConstantIntOp::create(b, chunk, 32)};
+  if (Value capacity = capacityOf(b, op))
+    scalars.push_back(capacity);
   return launch(lowering, op.getLoc(), place, placing, {op.getIds(), counts},
-                inits, {total, rows, share});
+                inits, scalars);
 }

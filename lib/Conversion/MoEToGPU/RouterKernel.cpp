@@ -330,7 +330,9 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   kernelShape.cluster = shape.cluster;
   int64_t numInputs = inputs(router).size();
   int64_t numGateInputs = GateEmitter::inputs(router.gate).size();
-  SmallVector<Type> scalars(router.route ? 3 : 2, b.getI32Type());
+  bool hasCapacity = router.route && router.route.getCapacity();
+  SmallVector<Type> scalars(2 + bool(router.route) + hasCapacity,
+                            b.getI32Type());
   bool takesLive = router.gate->getParentOfType<FunctionOpInterface>()->hasAttr(
       independentTokensAttr);
   if (takesLive)
@@ -345,6 +347,8 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   ValueRange numbers = arguments.take_back(scalars.size());
   tokens = numbers[0];
   perBlock = numbers[1];
+  rows = router.route ? numbers[2] : Value();
+  capacity = hasCapacity ? numbers[3] : Value();
   live = tokens;
   if (takesLive) {
     kernel->setAttr(liveTokensAttr, b.getUnitAttr());
@@ -360,7 +364,6 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   warp = b.warp();
   rank = shape.cluster > 1 ? b.blockInCluster(shape.cluster) : b.i32(0);
   Value group = b.div(b.block(), shape.cluster);
-  Value groups = b.div(b.numBlocks(), shape.cluster);
   GateEmitter gate(router.gate, b);
   gate.setPointers(
       arguments.slice(numInputs - numGateInputs, numGateInputs + 2));
@@ -385,7 +388,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     b.ifThen(b.equal(rank, 0), [&] {
       gateTokens(gate, route ? &*route : nullptr);
       if (route)
-        finish(*route, outputs, group, groups, numbers[2]);
+        finish(*route, outputs, group);
     });
     return kernel;
   }
@@ -397,7 +400,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     b.barrier();
   });
   if (route)
-    finish(*route, outputs, group, groups, numbers[2]);
+    finish(*route, outputs, group);
   return kernel;
 }
 
@@ -410,8 +413,8 @@ void RouterKernel::clearArrivals(Value arrivals) {
 
 /// Leave the counts to a second kernel, or place the choices where they are all
 /// of one tile.
-void RouterKernel::finish(RouteEmitter &route, ValueRange outputs, Value group,
-                          Value groups, Value rows) {
+void RouterKernel::finish(RouteEmitter &route, ValueRange outputs,
+                          Value group) {
   RouteEmitter::Arrays arrays{/*ids=*/outputs[1], /*counts=*/outputs[5],
                               /*tokens=*/outputs[2], /*offsets=*/outputs[3],
                               /*positions=*/outputs[4]};
@@ -421,7 +424,8 @@ void RouterKernel::finish(RouteEmitter &route, ValueRange outputs, Value group,
       [&] { route.storeCounts(counters, arrays.counts, group); },
       [&] {
         Value total = b.mul(tokens, router.gate.getTopK());
-        route.place(memory, arrays,
-                    {b.i32(0), b.i32(1), /*chunk=*/total, total, rows});
+        route.place(
+            memory, arrays,
+            {b.i32(0), b.i32(1), /*chunk=*/total, total, rows, capacity});
       });
 }

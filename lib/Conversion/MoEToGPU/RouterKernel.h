@@ -63,7 +63,7 @@ public:
   /// Operands of a launch, in the order of the kernel's pointers: then come the
   /// weights and ids and, if it routes, tokens, offsets, positions and counts
   /// of each block. Scalars: how many tokens there are, tokens of a block and,
-  /// if it routes, rows.
+  /// if it routes, rows and, if there is one, the capacity.
   static SmallVector<Value> inputs(Router router);
   LLVM::LLVMFuncOp build();
 
@@ -87,8 +87,7 @@ private:
   void setTile(Value start, Value end);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
   void clearArrivals(Value arrivals);
-  void finish(RouteEmitter &route, ValueRange outputs, Value group,
-              Value groups, Value rows);
+  void finish(RouteEmitter &route, ValueRange outputs, Value group);
   int64_t getPartialBytes() const;
   int64_t getLogitBytes() const;
 
@@ -102,7 +101,7 @@ private:
   int64_t across;   // of them, at a time
   bool onCores;
 
-  Value x, weights, tokens, live, perBlock;
+  Value x, weights, tokens, live, perBlock, rows, capacity;
   SmallVector<Value> extras;
   Value memory, partials, logits, counters;
   Value thread, lane, warp, rank;

@@ -114,10 +114,14 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
     for (const auto &shape : shapes)
       addInit(shape, i32);
     // As many as there may be blocks, whatever the device.
-    addInit({getAsOpFoldResult(fewTiles), b.getIndexAttr(experts)}, i32);
+    addInit({getAsOpFoldResult(fewTiles),
+             b.getIndexAttr(RouteEmitter::countBuckets(route))},
+            i32);
     addInit({b.getIndexAttr(numArrivals)}, i32);
     scalars.push_back(
         toI32(getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0])));
+    if (Value capacity = capacityOf(b, route))
+      scalars.push_back(capacity);
   }
   SmallVector<Value> inputs = RouterKernel::inputs(router);
   auto start = [&](RouterShape shape, Value blocks) {
@@ -139,11 +143,12 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
       arith::CmpIOp::create(b, arith::CmpIPredicate::ne, tokens, index(0)));
   Value placing =
       select(isPlaced, index(0), arith::MaxUIOp::create(b, blocks, index(1)));
-  SmallVector<Value> placed =
-      launch(lowering, route.getLoc(), buildPlaceKernel(route, lowering),
-             placing, {inits[1], inits[5]}, ArrayRef(inits).slice(2, 3),
-             {toI32(choices), scalars.back(),
-              toI32(mul(perBlock, index(gate.getTopK())))});
+  SmallVector<Value> placeScalars{toI32(choices), scalars[2],
+                                  toI32(mul(perBlock, index(gate.getTopK())))};
+  placeScalars.append(scalars.begin() + 3, scalars.end());
+  SmallVector<Value> placed = launch(
+      lowering, route.getLoc(), buildPlaceKernel(route, lowering), placing,
+      {inits[1], inits[5]}, ArrayRef(inits).slice(2, 3), placeScalars);
   llvm::copy(placed, inits.begin() + 2);
   lowering.arrivals[inits[3]] = inits[6];
   inits.truncate(5);

@@ -44,9 +44,9 @@
 // CHECK:         nvvm.barrier
 // Among 32 choices those of one expert are in order of their lanes.
 // CHECK:         arith.muli %[[BLOCK]], %[[CHUNK]]
-// CHECK:         %[[LOWER:.*]] = nvvm.read.ptx.sreg.lanemask.lt
 // CHECK:         scf.for
-// CHECK:           %[[SAME:.*]] = nvvm.match.sync any
+// CHECK:           %[[LOWER:.*]] = nvvm.read.ptx.sreg.lanemask.lt
+// CHECK-NEXT:      %[[SAME:.*]] = nvvm.match.sync any
 // CHECK-NEXT:      %[[EARLIER:.*]] = arith.andi %[[SAME]], %[[LOWER]]
 // CHECK-NEXT:      %[[RANK:.*]] = llvm.intr.ctpop(%[[EARLIER]])
 // CHECK:           %[[ROW:.*]] = arith.addi %{{.*}}, %[[RANK]]
@@ -110,4 +110,56 @@ func.func @some_choices(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, t
 func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) {
   %n, %o, %p = moe.route %i experts(4) : tensor<3000x2xi32>
   return %n, %o, %p : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>
+}
+
+// -----
+
+// An expert's rows end where its capacity does; a choice beyond has no row.
+// CHECK:       llvm.func @route_place({{.*}}: i32, %[[C:[a-z0-9]+]]: i32)
+// CHECK-SAME:    moe.shared_bytes = 8264 : i64
+// CHECK:         arith.minsi %{{.*}}, %[[C]] : i32
+// CHECK-COUNT-1: nvvm.match.sync any
+// CHECK:         %[[HAS:.*]] = arith.cmpi slt, %{{.*}}, %c8_i32
+// CHECK:         %[[FREE:.*]] = arith.cmpi slt, %[[ROW:.*]], %{{.*}} : i32
+// CHECK-NEXT:    %[[KEEPS:.*]] = arith.andi %[[HAS]], %[[FREE]]
+// CHECK-NEXT:    arith.select %[[KEEPS]], %[[ROW]], %c-1_i32
+// CHECK-LABEL: func.func @capacity(
+// CHECK:         moe.launch @kernels::@route_count {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
+// CHECK:         moe.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %{{.*}}, %c2048_i32, %c5_i32 : i32, i32, i32, i32)
+func.func @capacity(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
+  %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) : tensor<?x3xi32>
+  return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
+}
+
+// -----
+
+// First choices before second ones: 8 counts of each of them. What is kept of a choice
+// and an expert is what earlier choices have left.
+// CHECK:       llvm.func @route_count(
+// CHECK:         %[[K:.*]] = arith.remui %{{.*}}, %c3_i32
+// CHECK:         %[[FIRST:.*]] = arith.muli %[[K]], %c8_i32
+// CHECK-NEXT:    %[[BUCKET:.*]] = arith.addi %[[FIRST]], %[[ID:.*]] : i32
+// CHECK-NEXT:    arith.select %{{.*}}, %[[BUCKET]], %c16_i32
+// CHECK:       llvm.func @route_place({{.*}}: i32, %[[C:[a-z0-9]+]]: i32)
+// CHECK-SAME:    moe.shared_bytes = 8328 : i64
+// CHECK:         scf.for %{{.*}} iter_args(%[[ROW:.*]] = %{{.*}}, %[[LEFT:.*]] = %[[C]])
+// CHECK:           %[[TOTAL:.*]] = llvm.load
+// CHECK-NEXT:      %[[KEPT:.*]] = arith.minsi %[[TOTAL]], %[[LEFT]]
+// CHECK:           %[[EARLIER:.*]] = llvm.load
+// CHECK-NEXT:      %[[MORE:.*]] = arith.subi %[[KEPT]], %[[EARLIER]]
+// CHECK-NEXT:      llvm.store %[[MORE]]
+// CHECK:           arith.minsi %[[EARLIER]], %[[KEPT]]
+// CHECK:           arith.subi %[[LEFT]], %[[KEPT]]
+// CHECK:         %[[BEFORE:.*]] = llvm.load
+// CHECK:         nvvm.match.sync any
+// CHECK:         %[[KEEPS:.*]] = arith.andi %{{.*}} : i1
+// CHECK-NEXT:    %[[OF:.*]] = arith.remui %{{.*}}, %c8_i32
+// CHECK-NEXT:    %[[EXPERT:.*]] = arith.select %[[KEEPS]], %[[OF]], %c16_i32
+// CHECK:         nvvm.match.sync any %{{.*}}, %[[EXPERT]]
+// CHECK:         arith.select %[[KEEPS]], %{{.*}}, %c-1_i32
+// CHECK-LABEL: func.func @choices_first(
+// CHECK:         moe.launch @kernels::@route_count {{.*}} outs(%{{.*}} : tensor<?x16xi32>)
+func.func @choices_first(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
+  %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) priority(choice) choices(2) : tensor<?x3xi32>
+  return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
 }

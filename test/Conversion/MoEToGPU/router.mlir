@@ -132,12 +132,21 @@ func.func @logits_used(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<
 
 // -----
 
-// A capacity is not for the router's kernel; its product and gate are.
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: a capacity"
+// A capacity goes to both kernels; where first choices go first there is a count for
+// each expert and choice.
+// CHECK:       llvm.func @router({{.*}}%[[T:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %[[C:[a-z0-9]+]]: i32)
+// CHECK:         arith.cmpi sgt, %[[T]], %c32_i32
+// CHECK:         } else {
+// CHECK:           scf.for {{.*}} iter_args(%{{.*}} = %{{.*}}, %{{.*}} = %[[C]])
+// CHECK:       llvm.func @route_place(
 // CHECK-LABEL: func.func @capacity(
-// CHECK:         moe.launch @kernels::@router
+// CHECK:         %[[ROUNDED:.*]] = arith.fptosi %{{.*}} : f64 to i64
+// CHECK:         %[[C:.*]] = arith.maxsi
+// CHECK:         %[[ROWS:.*]] = arith.index_cast %{{.*}} : index to i32
+// CHECK-NEXT:    %[[C32:.*]] = arith.index_cast %[[C]] : index to i32
+// CHECK-NEXT:    moe.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]] : i32, i32, i32, i32)
+// CHECK:         moe.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %[[ROWS]], %{{.*}}, %[[C32]] : i32, i32, i32, i32)
 // CHECK-NOT:     moe.launch
-// CHECK:         moe.route
 func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
     -> tensor<9xi32> {
   %l = moe.grouped_matmul %x weights(%w : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {
@@ -145,7 +154,7 @@ func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8
     moe.yield %s : f32
   } : tensor<?x64xf32> -> tensor<?x8xf32>
   %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
-  %n, %o, %p = moe.route %ids experts(8) capacity(<factor = 1.0>) : tensor<?x2xi32>
+  %n, %o, %p = moe.route %ids experts(8) capacity(<factor = 1.0>) priority(choice) : tensor<?x2xi32>
   return %o : tensor<9xi32>
 }
 
