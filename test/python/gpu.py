@@ -59,6 +59,12 @@ class Driver:
         self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data),
                    ctypes.c_uint64(address), ctypes.c_size_t(array.nbytes))
 
+    def instructions(self) -> int:
+        """How many all kernels have executed so far, on the double."""
+        count = self._library.moe_cuda_double_instructions
+        count.restype = ctypes.c_uint64
+        return count()
+
     def create_stream(self) -> int:
         stream = ctypes.c_void_p()
         self._call("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(1))  # non-blocking

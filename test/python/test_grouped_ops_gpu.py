@@ -196,6 +196,25 @@ def kernels_of(target: str):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["two_bf16", "two_f16"])
+def test_each_expert_is_computed_once(name, target):
+    """On both sides of the limit: results would be the same if both kernels computed them,
+    but not what that takes."""
+    needs_double()
+
+    def work(rows: int) -> int:
+        before = gpu.driver().instructions()
+        check(name, target, 300, starts([0] * 4 + [rows] + [0] * 7))
+        return gpu.driver().instructions() - before
+
+    nothing, *some = map(work, (0, LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 2))
+    low, at_limit, beyond, high = (each - nothing for each in some)
+    assert low > 0 and high > 0
+    assert at_limit == pytest.approx(low, rel=0.1)
+    assert beyond == pytest.approx(high, rel=0.1)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_two_launches(target, tmp_path):
     """Where there are many rows, but not for every expert; each expert is of one kernel."""
     needs_double()
