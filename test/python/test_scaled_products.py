@@ -92,6 +92,16 @@ def test_offsets(name, offsets, target):
     check(case, target, case.weights() | case.inputs(200, offsets), 200)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("counts", [(32, 33, 255), (64, 65, 191), (0, 320, 0)], ids=str)
+@pytest.mark.parametrize("name", ["ragged", "bf16_gathered"])
+def test_tiles_by_rows(name, counts, target):
+    """The device gives experts with more than 32 or 64 rows to a kernel of their own."""
+    case = BY_NAME[name]
+    offsets = (0, *np.cumsum(counts).tolist())
+    check(case, target, case.weights() | case.inputs(sum(counts), offsets), sum(counts))
+
+
 @pytest.mark.parametrize("target", [*TARGETS, "reference"])
 @pytest.mark.parametrize("name", ["ragged", "gathered_two", "f16_rows"])
 def test_extreme_scales(name, target):
