@@ -8,11 +8,41 @@
 #include "DeviceEpilogue.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+namespace {
+/// Where an operand lies: in a compact tensor, from some element on in steps,
+/// for each dimension.
+struct OperandView {
+  TypedValue<RankedTensorType> source;
+  SmallVector<int64_t> offsets, strides;
+};
+} // namespace
+
+static OperandView viewOf(Value operand) {
+  auto tensor = cast<TypedValue<RankedTensorType>>(operand);
+  int64_t rank = tensor.getType().getRank();
+  auto slice = operand.getDefiningOp<tensor::ExtractSliceOp>();
+  if (slice && slice.getSourceType().getRank() == rank &&
+      !ShapedType::isDynamicShape(slice.getStaticOffsets()) &&
+      !ShapedType::isDynamicShape(slice.getStaticStrides()) &&
+      !ShapedType::isDynamicShape(
+          slice.getSourceType().getShape().drop_front(rank > 0)))
+    return {slice.getSource(), SmallVector<int64_t>(slice.getStaticOffsets()),
+            SmallVector<int64_t>(slice.getStaticStrides())};
+  return {tensor, SmallVector<int64_t>(rank, 0), SmallVector<int64_t>(rank, 1)};
+}
+
+SmallVector<Value> DeviceEpilogue::inputs(GroupedMatmulOp op) {
+  return llvm::map_to_vector(op.getExtras(), [](Value extra) -> Value {
+    return viewOf(extra).source;
+  });
+}
 
 LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
   Block &body = op.getEpilogue().front();
@@ -49,14 +79,16 @@ LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
 }
 
 Value DeviceEpilogue::loadExtra(unsigned number, ArrayRef<Value> place) {
-  auto type = cast<RankedTensorType>(op.getExtras()[number].getType());
+  OperandView view = viewOf(op.getExtras()[number]);
+  RankedTensorType type = view.source.getType();
   Value offset = b.i64(0);
   for (auto [dim, expr] :
        llvm::enumerate(op.getOperandMap(number).getResults())) {
     Value index = place[cast<AffineDimExpr>(expr).getPosition()];
     if (dim > 0)
       offset = b.mul(offset, type.getDimSize(dim));
-    offset = b.add(offset, b.toI64(index));
+    index = b.add(b.mul(b.toI64(index), view.strides[dim]), view.offsets[dim]);
+    offset = b.add(offset, index);
   }
   return b.loadAt(type.getElementType(), extras[number], offset);
 }

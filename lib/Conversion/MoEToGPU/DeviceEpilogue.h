@@ -16,7 +16,11 @@ namespace mlir::moe {
 /// The epilogue of a grouped product, element by element, within a kernel.
 class DeviceEpilogue {
 public:
-  /// `extras` are pointers to the operands.
+  /// What the operands are slices of, or they themselves: kernels read them
+  /// where they lie.
+  static SmallVector<Value> inputs(GroupedMatmulOp op);
+
+  /// `extras` are pointers to the inputs.
   DeviceEpilogue(GPUBuilder &b, GroupedMatmulOp op, ValueRange extras)
       : b(b), op(op), extras(extras) {}
 

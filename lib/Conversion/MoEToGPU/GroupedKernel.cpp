@@ -45,7 +45,7 @@ SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
   if (op.getLhsScales())
     inputs.push_back(op.getLhsScales());
   llvm::append_range(inputs, op.getWeightScales());
-  llvm::append_range(inputs, op.getExtras());
+  llvm::append_range(inputs, DeviceEpilogue::inputs(op));
   if (request.sum)
     llvm::append_range(inputs, request.sum->inputs());
   return inputs;

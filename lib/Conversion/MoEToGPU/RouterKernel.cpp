@@ -76,7 +76,7 @@ int64_t RouterKernel::getSharedBytes() const {
 SmallVector<Value> RouterKernel::inputs(Router router) {
   SmallVector<Value> inputs{router.product.getLhs(),
                             router.product.getWeights().front()};
-  llvm::append_range(inputs, router.product.getExtras());
+  llvm::append_range(inputs, DeviceEpilogue::inputs(router.product));
   llvm::append_range(inputs, GateEmitter::inputs(router.gate));
   return inputs;
 }

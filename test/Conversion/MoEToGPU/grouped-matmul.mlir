@@ -291,3 +291,26 @@ func.func @whole(%x: tensor<?x64xbf16>, %w: tensor<1x64x256xbf16>, %init: tensor
   } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x256xf32>
   return %y : tensor<?x256xf32>
 }
+
+// -----
+
+// A slice that the epilogue reads stays where it is: row 1, columns 2 · n + 3 of 20.
+// CHECK:       llvm.func @grouped_matmul(%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[B:.*]]: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>,
+// CHECK:         nvvm.mma.sync
+// CHECK:         %[[N:.*]] = arith.extsi %{{.*}} : i32 to i64
+// CHECK:         %[[TWICE:.*]] = arith.muli %[[N]], %c2_i64
+// CHECK:         %[[AT:.*]] = arith.addi %[[TWICE]], %c23_i64
+// CHECK-NEXT:    %[[PLACE:.*]] = llvm.getelementptr %[[B]][%[[AT]]] : {{.*}}, f32
+// CHECK-NEXT:    llvm.load %[[PLACE]]
+// CHECK-LABEL: func.func @operand_slice(
+// HOST-LABEL:  func.func @operand_slice(
+// HOST:          moe.launch {{.*}} ins(%arg0, %arg1, %arg2 : tensor<?x64xbf16>, tensor<1x64x8xbf16>, tensor<3x20xf32>)
+func.func @operand_slice(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %b: tensor<3x20xf32>, %init: tensor<?x8xf32>) -> tensor<?x8xf32> {
+  %slice = tensor.extract_slice %b[1, 3] [1, 8] [1, 2] : tensor<3x20xf32> to tensor<1x8xf32>
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) operands(%slice : tensor<1x8xf32>) maps([affine_map<(e, r, n) -> (e, n)>]) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %bias: f32):
+    %r = arith.addf %s, %bias : f32
+    moe.yield %r : f32
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
+}
