@@ -38,6 +38,12 @@ def swiglu(g, u):
 EPILOGUES = {
     "sum": Epilogue(1, "%r = arith.addf %s0, %zero : f32", lambda s: s),
     "product": Epilogue(2, "%r = arith.mulf %s0, %s1 : f32", lambda a, b: a * b),
+    "gated": Epilogue(2, "%p = arith.mulf %s0, %s1 : f32\n    %r = arith.subf %p, %s0 : f32",
+                      lambda a, b: a * b - a),
+    "gated_biases": Epilogue(2, "%a = arith.addf %s0, %x0 : f32\n"
+                                "    %b = arith.addf %s1, %x1 : f32\n"
+                                "    %p = arith.mulf %a, %b : f32\n    %r = arith.subf %p, %a : f32",
+                             lambda a, b, x, y: (a + x) * (b + y) - (a + x)),
     "three": Epilogue(3, "%p = arith.mulf %s0, %s1 : f32\n    %r = arith.addf %p, %s2 : f32",
                       lambda a, b, c: a * b + c),
     "select": Epilogue(1, "%c = arith.cmpf ogt, %s0, %half : f32\n"
@@ -66,12 +72,13 @@ DIMS = {"e": "d0", "r": "d1", "n": "d2"}
 
 @dataclass(frozen=True)
 class Extra:
-    """An operand: `dims` says what its dimensions are; "strided" slices it from one that has
-    twice as many columns."""
+    """An operand: `dims` says what its dimensions are; "strided" slices every other column,
+    from `first` on, from one that has twice as many."""
 
     dims: str
     element: str = "f32"
     strided: bool = False
+    first: int = 1
     role: str = "input"
 
     def shape(self, case: Case, rows: int) -> tuple[int, ...]:
@@ -101,6 +108,8 @@ class Case:
     first: int = 0
     gather: bool = False
     transposed: bool = False
+    # Of one tensor of weights, the first column of each product, which has every other one.
+    interleaved: tuple[int, ...] = ()
     role: str = "weight"
     init: str = "empty"  # or input
     epilogue: str = "sum"
@@ -121,7 +130,14 @@ class Case:
 
     @property
     def weight_shape(self) -> tuple[int, int, int]:
-        return (self.number, *((self.n, self.k) if self.transposed else (self.k, self.n)))
+        return self._shape(2 * (self.n + min(self.interleaved)) if self.interleaved else self.n)
+
+    def _shape(self, columns: int) -> tuple[int, int, int]:
+        return (self.number, *((columns, self.k) if self.transposed else (self.k, columns)))
+
+    @property
+    def weight_names(self) -> list[str]:
+        return ["w"] if self.interleaved else [f"w{i}" for i in range(EPILOGUES[self.epilogue].sums)]
 
     def text(self) -> str:
         e, out = EPILOGUES[self.epilogue], tensor((-1, self.n), self.out)
@@ -137,12 +153,19 @@ class Case:
             words.append(f"offsets(%offsets : {offsets})")
         weights = [f"w{i}" for i in range(e.sums)]
         kind = tensor(self.weight_shape, self.element)
-        declared += [(w, kind, self.role) for w in weights]
+        declared += [(w, kind, self.role) for w in self.weight_names]
+        before, extras, kinds, maps, arguments, body = [], [], [], [], [], []
+        for w, first in zip(weights, self.interleaved):
+            shape = self._shape(self.n)
+            offset, step = (f"0, {first}, 0", "1, 2, 1") if self.transposed else (
+                f"0, 0, {first}", "1, 1, 2")
+            before.append(f"  %{w} = tensor.extract_slice %w[{offset}] {list(shape)} [{step}] : "
+                          f"{kind} to {tensor(shape, self.element)}")
+        kind = tensor(self._shape(self.n), self.element)
         words.append(f"weights({', '.join('%' + w for w in weights)} : "
                      f"{', '.join([kind] * e.sums)})" + " transposed" * self.transposed)
         if self.first or self.groups:
             words.append(f"first({self.first})")
-        before, extras, kinds, maps, arguments, body = [], [], [], [], [], []
         for i, extra in enumerate(self.extras):
             shape = extra.shape(self, -1)
             kind, name = tensor(shape, extra.element), f"extra{i}"
@@ -151,7 +174,7 @@ class Case:
                 shape = shape[:-1] + (self.n,)
                 sizes = ", ".join("%t" if d < 0 else str(d) for d in shape)
                 zeros, ones = "0, " * (len(shape) - 1), "1, " * (len(shape) - 1)
-                before.append(f"  %slice{i} = tensor.extract_slice %{name}[{zeros}1] [{sizes}] "
+                before.append(f"  %slice{i} = tensor.extract_slice %{name}[{zeros}{extra.first}] [{sizes}] "
                               f"[{ones}2] : {kind} to {tensor(shape, extra.element)}")
                 name, kind = f"slice{i}", tensor(shape, extra.element)
             extras.append(f"%{name}")
@@ -199,8 +222,7 @@ class Case:
     def weights(self, draw: Callable[..., np.ndarray] | None = None) -> dict[str, np.ndarray]:
         draw = draw or grid
         r = data.rng("weights", self.name)
-        made = {f"w{i}": draw(r, self.weight_shape, self.element)
-                for i in range(EPILOGUES[self.epilogue].sums)}
+        made = {w: draw(r, self.weight_shape, self.element) for w in self.weight_names}
         for i, extra in enumerate(self.extras):
             if extra.role == "weight":
                 made[f"extra{i}"] = grid(r, extra.shape(self, 0), extra.element)
@@ -227,7 +249,7 @@ class Case:
 
     def split(self, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is a weight of the function, and what an input."""
-        roles = {f"w{i}": self.role for i in range(3)}
+        roles = {w: self.role for w in self.weight_names}
         roles |= {f"extra{i}": extra.role for i, extra in enumerate(self.extras)}
         kept = {k: v for k, v in arrays.items() if roles.get(k) == "weight"}
         return kept, {k: v for k, v in arrays.items() if k not in kept}
@@ -251,8 +273,12 @@ class Case:
             x = arrays["x"][source].astype(np.float64)
             sums = []
             for i in range(e.sums):
-                w = arrays[f"w{i}"][expert].astype(np.float64)
-                sums.append(x @ (w.T if self.transposed else w))
+                w = arrays["w" if self.interleaved else f"w{i}"][expert].astype(np.float64)
+                w = w.T if self.transposed else w
+                if self.interleaved:
+                    first = self.interleaved[i]
+                    w = w[:, first:first + 2 * self.n:2]
+                sums.append(x @ w)
             values = [self.broadcast(extra, arrays[f"extra{i}"], expert, which)
                       for i, extra in enumerate(self.extras)]
             made = e.run(*sums, *values).astype(np.float32)
@@ -264,7 +290,7 @@ class Case:
                   which: np.ndarray) -> np.ndarray:
         value = value.astype(np.float64)
         if extra.strided:
-            value = value[..., 1::2]
+            value = value[..., extra.first::2]
         order = sorted(range(value.ndim), key=lambda i: "ern".index(extra.dims[i]))
         value = value.transpose(order)
         if "e" in extra.dims:

@@ -15,7 +15,8 @@ F8 = "f8E4M3FN"
 
 EPILOGUES: dict[int, tuple[str, Callable[..., np.ndarray]]] = {
     1: ("    %r = arith.addf %s0, %zero : f32", lambda s: s),
-    2: ("    %r = arith.mulf %s0, %s1 : f32", lambda a, b: a * b),
+    2: ("    %p = arith.mulf %s0, %s1 : f32\n    %r = arith.subf %p, %s0 : f32",
+        lambda a, b: a * b - a),
 }
 
 
@@ -28,6 +29,8 @@ class Case:
     n: int
     rows: str = F8
     products: int = 1
+    # Of one tensor of weights, the first column of each product, which has every other one.
+    interleaved: tuple[int, ...] = ()
     gather: bool = False
     blocks: tuple[int, int] | None = (128, 128)
     row_scales: bool = True
@@ -57,7 +60,15 @@ class Case:
         declared.append(("offsets", tensor((EXPERTS + 1,), "i32"), "input"))
         words.append(f"offsets(%offsets : {declared[-1][1]})")
         names = [f"w{i}" for i in range(self.products)]
-        declared += [(w, weights, "weight") for w in names]
+        slices = []
+        if self.interleaved:
+            both = tensor((EXPERTS, 2 * self.n, self.k), F8)
+            declared.append(("w", both, "weight"))
+            slices = [f"  %{w} = tensor.extract_slice %w[0, {first}, 0] "
+                      f"[{EXPERTS}, {self.n}, {self.k}] [1, 2, 1] : {both} to {weights}\n"
+                      for w, first in zip(names, self.interleaved)]
+        else:
+            declared += [(w, weights, "weight") for w in names]
         words.append(f"weights({', '.join('%' + w for w in names)} : "
                      f"{', '.join([weights] * self.products)}) transposed")
         if self.scaled_rows:
@@ -82,7 +93,7 @@ class Case:
   %zero = arith.constant -0.0 : f32
   %t = tensor.dim %{source}, %c0 : {kind}
   %init = tensor.empty(%t) : {out}
-  %y = moe.grouped_matmul {' '.join(words)}
+{"".join(slices)}  %y = moe.grouped_matmul {' '.join(words)}
       outs(%init : {out}) {{
   ^bb0({sums}):
 {EPILOGUES[self.products][0]}{rounding}
@@ -96,7 +107,11 @@ class Case:
 
     def weights(self, scale: Callable[..., np.ndarray] | None = None) -> dict[str, np.ndarray]:
         r = data.rng("scaled weights", self.name)
-        made = {f"w{i}": normal(r, (EXPERTS, self.n, self.k), F8) for i in range(self.products)}
+        if self.interleaved:
+            made = {"w": normal(r, (EXPERTS, 2 * self.n, self.k), F8)}
+        else:
+            made = {f"w{i}": normal(r, (EXPERTS, self.n, self.k), F8)
+                    for i in range(self.products)}
         if self.blocks:
             made |= {f"w{i}_scales": (scale or scales)(r, (EXPERTS, self.of_n, self.of_k))
                      for i in range(self.products)}
@@ -137,7 +152,8 @@ class Case:
         return x
 
     def scaled_weights(self, arrays: dict[str, np.ndarray], number: int) -> np.ndarray:
-        w = arrays[f"w{number}"].astype(np.float64)
+        w = (arrays["w"][:, self.interleaved[number]::2] if self.interleaved
+             else arrays[f"w{number}"]).astype(np.float64)
         if self.blocks:
             of = arrays[f"w{number}_scales"].astype(np.float64)
             of = np.repeat(np.repeat(of, self.blocks[1], 1), self.blocks[0], 2)
@@ -171,6 +187,10 @@ CASES = [
     Case("small_blocks", 256, 200, blocks=(128, 8)), Case("long_blocks", 400, 136, blocks=(256, 64)),
     Case("one_block", 208, 72, "bf16", blocks=(208, 72)),
     Case("columns_of_weights", 256, 136, blocks=(128, 128), row_scales=False),
+    Case("interleaved", 272, 136, products=2, interleaved=(0, 1)),
+    Case("interleaved_up_first", 384, 72, products=2, interleaved=(1, 0), blocks=(128, 8)),
+    Case("interleaved_bf16", 144, 80, "bf16", products=2, interleaved=(0, 1), gather=True),
+    Case("interleaved_unscaled", 144, 36, "f16", products=2, interleaved=(1, 0), blocks=None),
     Case("unscaled", 272, 72, blocks=None), Case("unscaled_bf16", 144, 40, "bf16", blocks=None),
     Case("unscaled_f16", 144, 40, "f16", blocks=None),
 ]

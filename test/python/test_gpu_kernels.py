@@ -95,7 +95,15 @@ def test_assembles(name, dtype, target, arch, tmp_path):
     assert ("wgmma" in ptx) == (target == "sm_90a")
 
 
-@pytest.mark.parametrize("name", ["sum_bf16_1024x72", "gather_bf16_1024x97t"])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "phimoe"])
+def test_no_loops_are_left(name, target):
+    kernels = re.findall(r"\.entry (\w+)\(", ptx_of(layers.text(name, "bf16"), target))
+    assert kernels and not [kernel for kernel in kernels if kernel.startswith("loop")]
+
+
+@pytest.mark.parametrize("name", ["sum_bf16_1024x72", "gather_bf16_1024x97t",
+                                  "interleaved_bf16_1024x200", "interleaved_bf16_1024x97t"])
 def test_split_sums_assemble(name, tmp_path):
     """The layers' sums are too short to be split."""
     ptx = ptx_of(test_grouped_ops_gpu.BY_NAME[name].text(), "sm_90a")
@@ -130,7 +138,7 @@ def test_products_use_tensor_cores(name, target, tmp_path):
 # Rows of 8 and of 16 bits, one product and two, gathered, with scales of each kind.
 SCALED = [case for case in scaled_cases.CASES
           if case.name in ("ragged", "two", "gathered_two", "bf16_rows", "f16_rows", "small_blocks",
-                           "long_blocks", "unscaled")]
+                           "long_blocks", "interleaved", "interleaved_bf16", "unscaled")]
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120"])

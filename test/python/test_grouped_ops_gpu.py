@@ -14,7 +14,7 @@ import data
 import gpu
 import numpy as np
 import pytest
-from grouped_cases import Case, bits, normal
+from grouped_cases import Case, Extra, bits, normal
 from test_grouped_ops import compare
 
 TARGETS = ["sm_80", "sm_90a"]
@@ -39,6 +39,17 @@ CASES = [
     Case("many_experts", 256, 24, "bf16", experts=100, gather=True, role="input"),
     Case("wide", 1024, 72, "bf16", "f32", experts=3, epilogue="swiglu", role="input",
          transposed=True),
+    # Columns of both products alternate in one tensor, that of either first; not all of them.
+    *[Case(f"interleaved_{element}_{k}x{n}{'t' * transposed}", k, n, element, experts=3,
+           gather=gather, epilogue="gated", transposed=transposed, interleaved=first, role="input")
+      for element, k, n, transposed, gather, first in (
+          ("bf16", 72, 136, False, False, (0, 1)), ("f16", 512, 72, False, True, (1, 0)),
+          ("bf16", 1024, 200, False, False, (8, 9)), ("f16", 24, 7, True, False, (4, 3)),
+          ("bf16", 520, 130, True, True, (0, 1)), ("bf16", 1024, 97, True, False, (1, 0)))],
+    *[Case(f"interleaved_biases_{n}{'t' * transposed}", 72, n, "bf16", experts=4, gather=True,
+           epilogue="gated_biases", transposed=transposed, interleaved=(0, 1), role="input",
+           extras=(Extra("en", "bf16", strided=True, first=0), Extra("en", "bf16", strided=True)))
+      for n, transposed in ((72, False), (33, True))],
 ]
 # Products of which the device gives some experts to a second kernel: those with more than
 # LIMIT rows, where there are more than EXTENT rows in all and at most as many on average.

@@ -21,10 +21,10 @@ from data import TOLERANCE
 from test_layers_cpu import ALL, PER_TOKEN, ROUTED, bits
 
 TARGETS = ["sm_80", "sm_90a"]
-# With weights along k and along n, gathered rows, biases and a clamp, shared experts; with
-# capacities in order of tokens and of choices.
-SHAPES = ["mixtral", "qwen3_moe", "deepseek_v3", "gemma4", "switch", "dbrx", "deepspeed_top1",
-          "deepspeed_top2", "mesh_top2"]
+# With weights along k and along n, interleaved, gathered rows, biases and a clamp, shared experts;
+# with capacities in order of tokens and of choices.
+SHAPES = ["mixtral", "qwen3_moe", "deepseek_v3", "gemma4", "switch", "dbrx", "gpt_oss",
+          "deepspeed_top1", "deepspeed_top2", "mesh_top2"]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ static constexpr int64_t lag = 2; // stages of cp.async on their way
 
 LLVM::LLVMFuncOp BulkCopyKernel::create(StringRef name, KernelShape shape,
                                         int64_t extraBytes) {
-  shape.tensorMaps = products + !gathered();
+  shape.tensorMaps = viewCount() + !gathered();
   extraStart = stages * 16;
   scheduleStart = extraStart + extraBytes;
   shape.sharedBytes =
@@ -23,7 +23,7 @@ LLVM::LLVMFuncOp BulkCopyKernel::create(StringRef name, KernelShape shape,
   auto kernel = GroupedKernel::create(name, shape);
   unsigned map = 0;
   lhsMap = gathered() ? Value() : kernel.getArgument(map++);
-  for (int64_t p = 0; p < products; ++p)
+  for (int64_t v = 0; v < viewCount(); ++v)
     weightMaps.push_back(kernel.getArgument(map++));
   memory = b.sharedMemory();
   barriers = b.sharedAt(memory, stages * stageBytes);
@@ -99,18 +99,18 @@ void BulkCopyKernel::copyTile(Value target, Value map, ValueRange coordinates,
 
 void BulkCopyKernel::bringWeights(const TilePlace &place, Value from,
                                   Value stageStart, Value barrier) {
-  for (int64_t p = 0; p < products; ++p) {
-    Value column = b.add(b.mul(place.column, share), views[p].firstColumn);
-    int64_t start = lhsBytes + p * share * lineBytes;
+  for (auto [v, view] : llvm::enumerate(layout.views)) {
+    Value column = b.add(b.mul(place.column, viewShare), view.firstColumn);
+    int64_t start = lhsBytes + int64_t(v) * viewShare * lineBytes;
     if (op.getTransposed()) {
-      copyTile(b.sharedAt(memory, b.add(stageStart, start)), weightMaps[p],
+      copyTile(b.sharedAt(memory, b.add(stageStart, start)), weightMaps[v],
                {from, column, place.expert}, barrier);
       continue;
     }
-    for (int64_t block = 0; block < share / 64; ++block)
+    for (int64_t block = 0; block < viewShare / 64; ++block)
       copyTile(
           b.sharedAt(memory, b.add(stageStart, start + block * 64 * lineBytes)),
-          weightMaps[p], {b.add(column, block * 64), from, place.expert},
+          weightMaps[v], {b.add(column, block * 64), from, place.expert},
           barrier);
   }
 }
@@ -345,15 +345,16 @@ SmallVector<TensorMapAttr> BulkCopyKernel::maps(GroupedMatmulOp op,
                                                 TileAttr tile) {
   MLIRContext *context = op.getContext();
   SmallVector<TensorMapAttr> maps;
-  int64_t share = tile.getColumns() / op.getNumProducts();
+  int64_t views = layoutOf(op).views.size();
+  int64_t share = tile.getColumns() / views;
   int64_t depth = stageDepth(op);
   if (!op.getGather())
     maps.push_back(TensorMapAttr::get(
         context, 0, ArrayRef<int64_t>{tile.getRows(), depth}, lineBytes));
   int64_t first = 1 + bool(op.getGather()) + bool(op.getOffsets());
-  for (int64_t p = 0; p < op.getNumProducts(); ++p) {
+  for (int64_t v = 0; v < views; ++v) {
     int64_t box[] = {1, op.getTransposed() ? share : depth, depth};
-    maps.push_back(TensorMapAttr::get(context, first + p, box, lineBytes));
+    maps.push_back(TensorMapAttr::get(context, first + v, box, lineBytes));
   }
   return maps;
 }

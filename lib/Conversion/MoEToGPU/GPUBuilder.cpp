@@ -195,6 +195,13 @@ static Value shuffleBy(GPUBuilder &b, Value value, Value by, int64_t clamp,
 Value GPUBuilder::shuffleXor(Value value, int64_t mask) {
   return shuffleBy(*this, value, i32(mask), 31, NVVM::ShflKind::bfly);
 }
+std::pair<Value, Value> GPUBuilder::transposeLanes(Value first, Value second,
+                                                   int64_t bit) {
+  Value without = equal(bitAnd(lane(), bit), 0);
+  Value given = shuffleXor(select(without, second, first), bit);
+  return {select(without, first, given), select(without, given, second)};
+}
+
 Value GPUBuilder::shuffle(Value value, Value lane) {
   return shuffleBy(*this, value, lane, 31, NVVM::ShflKind::idx);
 }

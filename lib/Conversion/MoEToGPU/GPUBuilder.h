@@ -117,6 +117,11 @@ public:
   /// Value of the lane whose number differs in the bits of `mask`.
   Value shuffleXor(Value value, int64_t mask);
   Value shuffle(Value value, Value lane);
+  /// Two lanes whose numbers differ in `bit` have two values each: the one
+  /// without it gets the first of both, the other the second of both, in their
+  /// order.
+  std::pair<Value, Value> transposeLanes(Value first, Value second,
+                                         int64_t bit);
 
   //===--------------------------------------------------------------------===//
   // Control

@@ -10,27 +10,71 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-FailureOr<WeightView> WeightView::of(GroupedMatmulOp op, Value weights,
-                                     std::string &why) {
+namespace {
+/// Every `stride`-th column from the first of a view on.
+struct Columns {
+  WeightView view;
+  int64_t stride;
+};
+} // namespace
+
+/// The columns of a tensor that weights are, if they are that.
+static std::optional<Columns> columnsOf(GroupedMatmulOp op, Value weights) {
   auto slice = weights.getDefiningOp<tensor::ExtractSliceOp>();
   int64_t columnDim = op.getTransposed() ? 1 : 2;
   if (!slice)
-    return WeightView{weights, 0, op.getN()};
+    return Columns{{weights, 0, op.getN()}, 1};
   auto type = slice.getSourceType();
-  bool columnsOnly = type.hasStaticShape() && type.getRank() == 3 &&
-                     slice.getType().getRank() == 3 &&
-                     slice.hasUnitStride() &&
-                     !llvm::any_of(slice.getStaticOffsets(),
-                                   ShapedType::isDynamic);
-  for (int64_t dim = 0; columnsOnly && dim < 3; ++dim)
-    columnsOnly = dim == columnDim ||
-                  slice.getType().getDimSize(dim) == type.getDimSize(dim);
-  if (!columnsOnly) {
-    why = "weights that are other than whole columns of a tensor";
-    return failure();
+  if (!type.hasStaticShape() || type.getRank() != 3 ||
+      slice.getType().getRank() != 3 ||
+      llvm::any_of(slice.getStaticOffsets(), ShapedType::isDynamic) ||
+      llvm::any_of(slice.getStaticStrides(), ShapedType::isDynamic))
+    return std::nullopt;
+  for (int64_t dim = 0; dim < 3; ++dim)
+    if (dim != columnDim &&
+        slice.getType().getDimSize(dim) != type.getDimSize(dim))
+      return std::nullopt;
+  return Columns{{slice.getSource(), slice.getStaticOffsets()[columnDim],
+                  type.getDimSize(columnDim)},
+                 slice.getStaticStrides()[columnDim]};
+}
+
+/// Whether columns of the two alternate in a tensor, those of `first` first.
+static bool alternate(const Columns &first, const Columns &second) {
+  return first.stride == 2 && second.stride == 2 &&
+         first.view.source == second.view.source &&
+         first.view.firstColumn + 1 == second.view.firstColumn;
+}
+
+FailureOr<WeightLayout> WeightLayout::of(GroupedMatmulOp op, std::string &why) {
+  SmallVector<Columns, 2> parts;
+  for (Value weights : op.getWeights()) {
+    std::optional<Columns> columns = columnsOf(op, weights);
+    if (!columns) {
+      why = "weights that are other than whole columns of a tensor";
+      return failure();
+    }
+    parts.push_back(*columns);
   }
-  return WeightView{slice.getSource(), slice.getStaticOffsets()[columnDim],
-                    type.getDimSize(columnDim)};
+  if (parts.size() == 2)
+    for (int64_t first = 0; first < 2; ++first)
+      if (alternate(parts[first], parts[1 - first]))
+        return WeightLayout{{parts[first].view}, /*interleaved=*/true, first};
+  WeightLayout layout;
+  for (const Columns &part : parts) {
+    if (part.stride != 1) {
+      why = "weights that are neither columns side by side nor, two of them, "
+            "every other column of one tensor";
+      return failure();
+    }
+    layout.views.push_back(part.view);
+  }
+  return layout;
+}
+
+WeightLayout GroupedKernel::layoutOf(GroupedMatmulOp op) {
+  std::string why;
+  return *WeightLayout::of(op, why);
 }
 
 SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
@@ -39,9 +83,8 @@ SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
   for (Value optional : {op.getGather(), op.getOffsets()})
     if (optional)
       inputs.push_back(optional);
-  std::string why;
-  for (Value weights : op.getWeights())
-    inputs.push_back(WeightView::of(op, weights, why)->source);
+  for (const WeightView &view : layoutOf(op).views)
+    inputs.push_back(view.source);
   if (op.getLhsScales())
     inputs.push_back(op.getLhsScales());
   llvm::append_range(inputs, op.getWeightScales());
@@ -62,7 +105,7 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
   lhs = kernel.getArgument(next++);
   gather = op.getGather() ? kernel.getArgument(next++) : Value();
   offsets = op.getOffsets() ? kernel.getArgument(next++) : Value();
-  for (size_t i = 0; i < op.getWeights().size(); ++i)
+  for (int64_t i = 0; i < viewCount(); ++i)
     weights.push_back(kernel.getArgument(next++));
   lhsScales = op.getLhsScales() ? kernel.getArgument(next++) : Value();
   for (size_t i = 0; i < op.getWeightScales().size(); ++i)
@@ -145,6 +188,17 @@ GroupedKernel::weightScalesOf(const TilePlace &place, int64_t count, Value step,
   return scales;
 }
 
+Value GroupedKernel::columnScale(ArrayRef<Value> scales, int64_t piece,
+                                 int64_t which) {
+  if (scales.empty())
+    return Value();
+  if (!layout.interleaved)
+    return scales[piece];
+  // Eight columns of weights are four of each product.
+  int64_t product = which ^ layout.firstProduct;
+  return scales[product * scales.size() / 2 + piece / 2];
+}
+
 Value GroupedKernel::addScaled(Value sum, Value block, Value rowScale,
                                Value columnScale) {
   Value scale = rowScale ? rowScale : columnScale;
@@ -196,4 +250,72 @@ void GroupedKernel::sumWithoutTiles(TileSchedule &tiles, int64_t threads) {
   if (sum)
     RowSumEmitter(b, *sum, n, /*warps=*/1, sumArguments)
         .fillWithoutTiles(tiles.rowTiles(), threads);
+}
+
+SmallVector<Value>
+GroupedKernel::interleavedPair(std::pair<Value, Value> firstColumn,
+                               std::pair<Value, Value> secondColumn) {
+  SmallVector<Value> sums;
+  for (auto [first, second] : {firstColumn, secondColumn}) {
+    sums.push_back(layout.firstProduct == 0 ? first : second);
+    sums.push_back(layout.firstProduct == 0 ? second : first);
+  }
+  return sums;
+}
+
+void GroupedKernel::storePieces(const TilePlace &place, Value row, Value column,
+                                int64_t pieces,
+                                llvm::function_ref<Value(int64_t)> sum) {
+  Value lane = b.lane(), within = b.bitAnd(lane, 3);
+  int64_t across = pieces / products;
+  row = b.add(row, b.shiftRight(lane, 2));
+  // A lane has two columns of weights in each piece. With interleaved products
+  // that is one column of the result: of two pieces it gives the lane beside it
+  // one, and gets the column beside its own of the other.
+  Value ofLane =
+      layout.interleaved
+          ? b.bitOr(b.bitAnd(within, 2), b.shiftLeft(b.bitAnd(within, 1), 2))
+          : b.shiftLeft(within, 1);
+  column = b.add(column, ofLane);
+  for (int64_t half = 0; half < 2; ++half) {
+    auto at = [&](int64_t piece, int64_t which) {
+      return sum(piece * 4 + half * 2 + which);
+    };
+    auto exchange = [&](int64_t j, int64_t which) {
+      return b.transposeLanes(at(2 * j, which), at(2 * j + 1, which), 1);
+    };
+    Value own = b.add(row, half * 8);
+    Value valid = b.less(own, place.rows), grouped = b.add(place.firstRow, own);
+    auto storeAt = [&](int64_t j, ArrayRef<Value> pair) {
+      storePair(place, grouped, b.add(column, j * 8), pair);
+    };
+    if (layout.interleaved) {
+      // All lanes exchange, also those without a row; some pairs at a time,
+      // since there may be no registers for more.
+      constexpr int64_t batch = 4;
+      for (int64_t first = 0; first < across; first += batch) {
+        SmallVector<SmallVector<Value>> pairs;
+        for (int64_t j = first; j < std::min(first + batch, across); ++j) {
+          auto [evenFirst, evenSecond] = exchange(j, 0);
+          auto [oddFirst, oddSecond] = exchange(j, 1);
+          pairs.push_back(
+              interleavedPair({evenFirst, oddFirst}, {evenSecond, oddSecond}));
+        }
+        b.ifThen(valid, [&] {
+          for (auto [i, pair] : llvm::enumerate(pairs))
+            storeAt(first + i, pair);
+        });
+      }
+      continue;
+    }
+    b.ifThen(valid, [&] {
+      for (int64_t j = 0; j < across; ++j) {
+        SmallVector<Value> pair;
+        for (int64_t which = 0; which < 2; ++which)
+          for (int64_t p = 0; p < products; ++p)
+            pair.push_back(at(p * across + j, which));
+        storeAt(j, pair);
+      }
+    });
+  }
 }

@@ -21,10 +21,18 @@ struct WeightView {
   Value source;
   int64_t firstColumn = 0;
   int64_t columns;
+};
 
-  /// Nothing, and why, if weights are no such part of a tensor.
-  static FailureOr<WeightView> of(GroupedMatmulOp op, Value weights,
-                                  std::string &why);
+/// Where the weights of all products lie.
+struct WeightLayout {
+  /// One for each product, or one for two of which each has every other column.
+  SmallVector<WeightView, 2> views;
+  bool interleaved = false;
+  /// Of interleaved products, the one that has the first column.
+  int64_t firstProduct = 0;
+
+  /// Nothing, and why, if weights are no such parts of tensors.
+  static FailureOr<WeightLayout> of(GroupedMatmulOp op, std::string &why);
 };
 
 /// What to make a kernel for.
@@ -43,12 +51,10 @@ public:
         element(cast<RankedTensorType>(op.getLhs().getType()).getElementType()),
         storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
         k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
-        products(op.getNumProducts()), share(tile.getColumns() / products) {
-    std::string why;
-    for (Value each : op.getWeights())
-      views.push_back(*WeightView::of(op, each, why)); // verified before
-    weightColumns = views.front().columns;
-  }
+        products(op.getNumProducts()), share(tile.getColumns() / products),
+        layout(layoutOf(op)), viewShare(tile.getColumns() / viewCount()),
+        viewColumns(n * products / viewCount()),
+        weightColumns(layout.views.front().columns) {}
 
   /// Operands of a launch, in the order of the kernel's pointers. Results are
   /// the rows and, with a sum, what is added up and the arrivals; scalars the rows
@@ -56,6 +62,9 @@ public:
   static SmallVector<Value> inputs(const GroupedKernelRequest &request);
 
 protected:
+  /// That of an operation that was verified.
+  static WeightLayout layoutOf(GroupedMatmulOp op);
+  int64_t viewCount() { return layout.views.size(); }
   /// Create the kernel and name its arguments.
   LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
   TileSchedule schedule() {
@@ -72,12 +81,25 @@ protected:
   SmallVector<Value> weightScalesOf(const TilePlace &place, int64_t count,
                                     Value step,
                                     llvm::function_ref<Value(int64_t)> first);
+  /// Of those, the scale for an even (`which` = 0) or odd column of the eight
+  /// that are piece `piece` of the weights; null if there are none.
+  Value columnScale(ArrayRef<Value> scales, int64_t piece, int64_t which);
   /// sum + block · rowScale · columnScale, of which either may be null.
   Value addScaled(Value sum, Value block, Value rowScale, Value columnScale);
   /// Store the results of columns `column` and the next; `sums` has the sums of
   /// the products for the one, then for the other. `row` is a grouped row.
   void storePair(const TilePlace &place, Value row, Value column,
                  ArrayRef<Value> sums);
+  /// The same of 16 rows by `pieces` times eight columns of weights, as
+  /// mma.sync and wgmma leave them to a warp: sums 4 · piece and on of a lane
+  /// are of two columns, and of those eight rows below. `row` is one of the
+  /// tile, `column` one of the result.
+  void storePieces(const TilePlace &place, Value row, Value column,
+                   int64_t pieces, llvm::function_ref<Value(int64_t)> sum);
+  /// The operand of `storePair` from the sums of two columns of weights that
+  /// are one column of interleaved products, and of the two that follow.
+  SmallVector<Value> interleavedPair(std::pair<Value, Value> firstColumn,
+                                     std::pair<Value, Value> secondColumn);
 
   /// Where the kernel ends in a sum, `warps` of a block storing rows: by a warp
   /// that has stored its columns of a tile, and by all threads before the tiles.
@@ -93,9 +115,11 @@ protected:
   Type element; // of `lhs`
   Type storage; // the same in memory
   int64_t k, n, experts, products;
-  int64_t share;         // columns of each product in a tile
+  int64_t share; // columns of each product in a tile
+  WeightLayout layout;
+  int64_t viewShare;     // columns of each view in a tile
+  int64_t viewColumns;   // of each view, all in all
   int64_t weightColumns; // of the tensors that weights lie in
-  SmallVector<WeightView> views;
 
   // Arguments of the kernel.
   Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;

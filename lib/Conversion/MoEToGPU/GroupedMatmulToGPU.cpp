@@ -31,6 +31,11 @@ bool mlir::moe::hasNarrowRows(GroupedMatmulOp op) {
   return isa<Float8E4M3FNType>(elementOf(op.getLhs()));
 }
 
+int64_t mlir::moe::weightViewCount(GroupedMatmulOp op) {
+  std::string why;
+  return WeightLayout::of(op, why)->views.size();
+}
+
 int64_t mlir::moe::stageDepth(GroupedMatmulOp op) {
   return hasNarrowWeights(op) ? 128 : 64;
 }
@@ -95,18 +100,16 @@ LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
     why = "no columns";
   if (!why.empty())
     return failure();
-  int64_t columns = 0;
-  for (Value each : op.getWeights()) {
-    FailureOr<WeightView> view = WeightView::of(op, each, why);
-    if (failed(view))
-      return failure();
+  FailureOr<WeightLayout> layout = WeightLayout::of(op, why);
+  if (failed(layout))
+    return failure();
+  for (const WeightView &view : layout->views) {
     // The copies are of 16 bytes.
     if (!op.getTransposed() &&
-        (view->firstColumn % 8 != 0 || view->columns % 8 != 0))
+        (view.firstColumn % 8 != 0 || view.columns % 8 != 0))
       why = "weights at columns that are not a multiple of 8";
-    else if (columns != 0 && columns != view->columns)
+    else if (view.columns != layout->views.front().columns)
       why = "weights in tensors of different shapes";
-    columns = view->columns;
   }
   return failure(!why.empty() || failed(DeviceEpilogue::verify(op, why)));
 }
@@ -125,9 +128,8 @@ static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
   if (tile.getSwapped())
     return llvm::is_contained({8, 16, 32, 64}, rows) && columns == 128 &&
            !pingPong && tile.getStages() > 2;
-  int64_t block = op.getTransposed() ? 8 : 64;
-  return (rows == 128 || (pingPong && rows == 64)) &&
-         columns % (block * products) == 0;
+  int64_t block = op.getTransposed() ? 8 * products : 64 * weightViewCount(op);
+  return (rows == 128 || (pingPong && rows == 64)) && columns % block == 0;
 }
 
 static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,

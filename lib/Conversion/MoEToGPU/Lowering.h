@@ -52,6 +52,9 @@ LogicalResult verifyTensorCores(GroupedMatmulOp op, std::string &why);
 /// Whether weights have 8 bits, and rows.
 bool hasNarrowWeights(GroupedMatmulOp op);
 bool hasNarrowRows(GroupedMatmulOp op);
+/// How many ranges of columns the weights of a tile are: one for each product,
+/// or one for two of which each has every other column.
+int64_t weightViewCount(GroupedMatmulOp op);
 /// Steps along k of a stage, and the bytes that it has of a tile of `rows` rows and
 /// `columns` columns.
 int64_t stageDepth(GroupedMatmulOp op);

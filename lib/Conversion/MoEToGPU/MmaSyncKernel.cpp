@@ -92,22 +92,21 @@ MmaSyncKernel::weightCopies(const TilePlace &place) {
   for (int64_t i = 0; i < llvm::divideCeil(tileColumns * 8, threads); ++i) {
     Value number = b.add(thread, i * threads);
     Value line = b.div(number, chunks), chunk = b.rem(number, chunks);
-    auto [product, column] =
-        weightColumn(alongK ? line : b.shiftLeft(chunk, 3));
-    column = b.add(column, b.mul(place.column, share));
+    auto [view, column] = weightColumn(alongK ? line : b.shiftLeft(chunk, 3));
+    column = b.add(column, b.mul(place.column, viewShare));
     Value kStart = alongK ? b.shiftLeft(chunk, 3) : line;
-    Value held = b.min(column, alongK ? n - 1 : n - chunkElements);
+    Value held = b.min(column, viewColumns - (alongK ? 1 : chunkElements));
     Value base;
-    for (int64_t p = 0; p < products; ++p) {
-      Value start = b.at(weights[p], element,
-                         b.i64(views[p].firstColumn * (alongK ? k : 1)));
-      base = base ? b.select(b.equal(product, p), start, base) : start;
+    for (int64_t v = 0; v < viewCount(); ++v) {
+      Value start = b.at(weights[v], element,
+                         b.i64(layout.views[v].firstColumn * (alongK ? k : 1)));
+      base = base ? b.select(b.equal(view, v), start, base) : start;
     }
     Value offset = b.mul(b.toI64(place.expert), weightColumns * k);
     Value inner =
         alongK ? b.add(b.mul(b.toI64(held), k), b.toI64(kStart))
                : b.add(b.mul(b.toI64(kStart), weightColumns), b.toI64(held));
-    Value valid = n % share != 0 ? b.less(column, n) : Value();
+    Value valid = n % share != 0 ? b.less(column, viewColumns) : Value();
     copies.push_back({b.at(base, element, b.add(offset, inner)),
                       b.add(swizzled(b, line, chunk, chunks), lhsBytes), valid,
                       kStart, alongK ? 1 : weightColumns});

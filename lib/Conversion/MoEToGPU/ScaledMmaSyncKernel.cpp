@@ -108,19 +108,21 @@ ScaledMmaSyncKernel::weightCopies(const TilePlace &place) {
   for (int64_t i = 0; i < tileColumns * chunks / threads; ++i) {
     Value number = b.add(thread, i * threads);
     Value line = b.div(number, chunks), chunk = b.rem(number, chunks);
-    auto [product, column] = weightColumn(line);
-    column = b.add(column, b.mul(place.column, share));
+    auto [view, column] = weightColumn(line);
+    column = b.add(column, b.mul(place.column, viewShare));
     Value base;
-    for (int64_t p = 0; p < products; ++p) {
-      Value start = b.at(weights[p], byte, b.i64(views[p].firstColumn * k));
-      base = base ? b.select(b.equal(product, p), start, base) : start;
+    for (int64_t v = 0; v < viewCount(); ++v) {
+      Value start =
+          b.at(weights[v], byte, b.i64(layout.views[v].firstColumn * k));
+      base = base ? b.select(b.equal(view, v), start, base) : start;
     }
     Value first = b.mul(chunk, chunkBytes);
     Value offset = b.add(b.mul(b.toI64(place.expert), weightColumns * k),
-                         b.mul(b.toI64(b.min(column, n - 1)), k));
+                         b.mul(b.toI64(b.min(column, viewColumns - 1)), k));
     copies.push_back({b.at(base, byte, b.add(offset, b.toI64(first))),
                       b.add(swizzled(b, line, chunk, lineBytes), lhsBytes),
-                      n % share != 0 ? b.less(column, n) : Value(), first, k});
+                      n % share != 0 ? b.less(column, viewColumns) : Value(),
+                      first, k});
   }
   return copies;
 }
@@ -325,7 +327,7 @@ void ScaledMmaSyncKernel::computeTile(const TilePlace &place) {
           sums[i], ofBlock,
           rowScales.empty() ? Value()
                             : rowScales[piece / columnTiles * 2 + half],
-          columnScales.empty() ? Value() : columnScales[piece % columnTiles]));
+          columnScale(columnScales, piece % columnTiles, i % 2)));
     }
     return next;
   };

@@ -101,39 +101,53 @@ SmallVector<Value> SwappedKernel::elementsOf(ValueRange sums) {
   return elements;
 }
 
-/// A thread has two columns, eight apart, of each group, and two rows of eight:
-/// so has the one four lanes on, of the next columns. Each gives the other a
-/// row, and stores two columns of the one that it keeps.
+/// A thread has two lines of weights, eight apart, of each group, and two rows
+/// of eight: so has the one four lanes on, of the next lines. Each gives the
+/// other a row, and stores two columns of the one that it keeps. If both lines
+/// are one column of interleaved products, it does the same with the thread
+/// eight lanes on and the lines eight apart.
 void SwappedKernel::store(TileSchedule &tiles, const TilePlace &place,
                           ArrayRef<Value> sums) {
-  Value lane = b.lane();
-  Value line = b.shiftRight(lane, 2), odd = b.equal(b.bitAnd(line, 1), 1);
-  Value row = b.add(b.shiftLeft(b.bitAnd(lane, 3), 1), b.toI32(odd));
-  Value ofWarp = b.add(b.mul(place.column, share), b.shiftLeft(warp(), 4));
-  Value column = b.add(ofWarp, b.bitAnd(line, 6));
-  auto at = [&](int64_t group, int64_t rows, int64_t half, int64_t which) {
-    return sums[group * rowCount / 2 + rows * 4 + half * 2 + which];
+  Value lane = b.lane(), line = b.shiftRight(lane, 2);
+  Value row = b.add(b.shiftLeft(b.bitAnd(lane, 3), 1), b.bitAnd(line, 1));
+  Value column = b.mul(place.column, share);
+  auto ofRow = [&](int64_t rows, int64_t group, int64_t half) {
+    const Value *two = &sums[group * rowCount / 2 + rows * 4 + half * 2];
+    return b.transposeLanes(two[0], two[1], 4);
   };
+  auto storeIn = [&](int64_t rows, Value column, ArrayRef<Value> pair) {
+    Value own = b.add(row, rows * 8);
+    b.ifThen(b.less(own, place.rows), [&] {
+      storePair(place, b.add(place.firstRow, own), column, pair);
+    });
+  };
+  if (layout.interleaved) {
+    column = b.add(column, b.add(b.shiftLeft(warp(), 3),
+                                 b.bitOr(b.shiftRight(b.bitAnd(line, 4), 1),
+                                         b.shiftLeft(b.bitAnd(line, 2), 1))));
+    for (int64_t rows = 0; rows < rowCount / 8; ++rows)
+      for (int64_t group = 0; group < groups; ++group) {
+        auto [evenLow, oddLow] = ofRow(rows, group, 0);
+        auto [evenHigh, oddHigh] = ofRow(rows, group, 1);
+        auto [evenFirst, evenSecond] = b.transposeLanes(evenLow, evenHigh, 8);
+        auto [oddFirst, oddSecond] = b.transposeLanes(oddLow, oddHigh, 8);
+        storeIn(
+            rows, b.add(column, group * groupLines / 2),
+            interleavedPair({evenFirst, oddFirst}, {evenSecond, oddSecond}));
+      }
+    return;
+  }
+  Value ofWarp = b.add(column, b.shiftLeft(warp(), 4));
+  column = b.add(ofWarp, b.bitAnd(line, 6));
   for (int64_t rows = 0; rows < rowCount / 8; ++rows)
     for (int64_t half = 0; half < 2; ++half)
       // With two products both groups are of the same columns.
       for (int64_t group = 0; group < groups; group += products) {
-        SmallVector<Value> mine, theirs;
-        for (int64_t p = 0; p < products; ++p) {
-          Value even = at(group + p, rows, half, 0);
-          Value other = at(group + p, rows, half, 1);
-          Value kept = b.select(odd, other, even);
-          Value given = b.shuffleXor(b.select(odd, even, other), 4);
-          mine.push_back(b.select(odd, given, kept));
-          theirs.push_back(b.select(odd, kept, given));
-        }
-        llvm::append_range(mine, theirs);
-        Value own = b.add(row, rows * 8);
-        b.ifThen(b.less(own, place.rows), [&] {
-          storePair(place, b.add(place.firstRow, own),
-                    b.add(column, group / products * groupLines + half * 8),
-                    mine);
-        });
+        SmallVector<Value> pair(2 * products);
+        for (int64_t p = 0; p < products; ++p)
+          std::tie(pair[p], pair[products + p]) = ofRow(rows, group + p, half);
+        storeIn(rows, b.add(column, group / products * groupLines + half * 8),
+                pair);
       }
   arriveAtSum(tiles, place, warp(), warps,
               {ofWarp, groupLines / warps, groups / products, groupLines});

@@ -82,7 +82,7 @@ static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
   // hides it. Weights along n come in blocks of 64 columns.
   constexpr int64_t fewSteps = 16;
   bool pingPong =
-      steps < fewSteps && (op.getTransposed() || op.getNumProducts() == 1);
+      steps < fewSteps && (op.getTransposed() || weightViewCount(op) == 1);
   tiles.push_back(pingPong ? tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
                                     WarpRoles::PingPong)
                            : tileOf(op, gpu, MatrixUnit::Wgmma, 128, 256, 4));

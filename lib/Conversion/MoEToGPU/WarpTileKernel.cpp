@@ -43,7 +43,7 @@ LLVM::LLVMFuncOp WarpTileKernel::buildKernel(
 }
 
 std::pair<Value, Value> WarpTileKernel::weightColumn(Value slot) {
-  int64_t warpShare = warpColumns / products;
+  int64_t warpShare = warpColumns / viewCount();
   Value warp = b.div(slot, warpColumns), within = b.rem(slot, warpColumns);
   return {b.div(within, warpShare),
           b.add(b.mul(warp, warpShare), b.rem(within, warpShare))};
@@ -135,23 +135,9 @@ Value WarpTileKernel::firstColumn(const TilePlace &place, int64_t piece) {
 }
 
 void WarpTileKernel::store(const TilePlace &place, ArrayRef<Value> sums) {
-  int64_t across = columnTiles / products;
-  Value lowRow = b.shiftRight(lane, 2);
-  Value column =
-      b.add(firstColumn(place, 0), b.shiftLeft(b.bitAnd(lane, 3), 1));
+  int64_t ofRowTile = columnTiles * 4;
   for (int64_t i = 0; i < rowTiles; ++i)
-    for (int64_t half = 0; half < 2; ++half) {
-      Value row = b.add(b.add(warpRow, lowRow), i * 16 + half * 8);
-      b.ifThen(b.less(row, place.rows), [&] {
-        Value grouped = b.add(place.firstRow, row);
-        for (int64_t j = 0; j < across; ++j) {
-          SmallVector<Value> pair;
-          for (int64_t e = 0; e < 2; ++e)
-            for (int64_t p = 0; p < products; ++p)
-              pair.push_back(
-                  sums[(i * columnTiles + p * across + j) * 4 + half * 2 + e]);
-          storePair(place, grouped, b.add(column, j * 8), pair);
-        }
-      });
-    }
+    storePieces(place, b.add(warpRow, i * 16), firstColumn(place, 0),
+                columnTiles,
+                [&](int64_t sum) { return sums[i * ofRowTile + sum]; });
 }

@@ -33,8 +33,8 @@ protected:
   buildKernel(StringRef name, int64_t stageBytes,
               llvm::function_ref<void(const TilePlace &)> computeTile);
 
-  /// The product and the column, within the tile's share, of line or chunk
-  /// `slot` of the weights' tile.
+  /// The view of the weights and the column, within its share of the tile, of
+  /// column `slot` of the weights' tile.
   std::pair<Value, Value> weightColumn(Value slot);
 
   /// Four 8x8 matrices of 16 bits; each lane says where one line of one of them

@@ -139,7 +139,7 @@ void WgmmaKernel::multiplyScaled(const TilePlace &place, ValueRange scaledRows,
   for (auto [i, sum] : llvm::enumerate(sums))
     sum = addScaled(sum, LLVM::ExtractValueOp::create(b, block, int64_t(i)),
                     rowScales.empty() ? Value() : rowScales[i % 4 / 2],
-                    columnScales.empty() ? Value() : columnScales[i / 4]);
+                    columnScale(columnScales, i / 4, i % 2));
 }
 
 WgmmaKernel::Turn WgmmaKernel::consumeScaled(const TilePlace &place,
@@ -166,27 +166,16 @@ WgmmaKernel::Turn WgmmaKernel::consumeScaled(const TilePlace &place,
 }
 
 void WgmmaKernel::store(const TilePlace &place, ValueRange sums) {
-  Value lane = b.lane(), warp = b.bitAnd(b.shiftRight(thread, 5), 3);
-  Value lowRow = b.add(b.shiftLeft(warp, 4), b.shiftRight(lane, 2));
+  Value warp = b.bitAnd(b.shiftRight(thread, 5), 3);
+  Value firstRow = b.shiftLeft(warp, 4);
   if (!pingPong)
-    lowRow = b.add(lowRow, b.mul(group, groupLines));
-  Value column =
-      b.add(b.mul(place.column, share), b.shiftLeft(b.bitAnd(lane, 3), 1));
+    firstRow = b.add(firstRow, b.mul(group, groupLines));
   for (auto [i, sum] : llvm::enumerate(sums))
-    for (int64_t half = 0; half < 2; ++half) {
-      Value row = b.add(lowRow, int64_t(i) * groupLines + half * 8);
-      b.ifThen(b.less(row, place.rows), [&, sum = sum] {
-        Value grouped = b.add(place.firstRow, row);
-        for (int64_t j = 0; j < share / 8; ++j) {
-          SmallVector<Value> pair;
-          for (int64_t e = 0; e < 2; ++e)
-            for (int64_t p = 0; p < products; ++p)
-              pair.push_back(LLVM::ExtractValueOp::create(
-                  b, sum, (p * share / 8 + j) * 4 + half * 2 + e));
-          storePair(place, grouped, b.add(column, j * 8), pair);
-        }
-      });
-    }
+    storePieces(place, b.add(firstRow, int64_t(i) * groupLines),
+                b.mul(place.column, share), columns / 8,
+                [&, sum = sum](int64_t number) -> Value {
+                  return LLVM::ExtractValueOp::create(b, sum, number);
+                });
 }
 
 void WgmmaKernel::consume(TileSchedule &tiles, Value number) {

@@ -138,7 +138,6 @@ func.func @extents(%x: tensor<?x12xbf16>, %w: tensor<1x12x8xbf16>, %none: tensor
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: a value from outside in the epilogue"
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: an operand of the epilogue with dynamic inner extents or bits"
 // MISSED: 'moe.grouped_matmul' has no kernel of its own: an operand of the epilogue with dynamic inner extents or bits"
-// MISSED-NOT:  NoKernel
 // CHECK-LABEL:   func.func @epilogues(
 // CHECK-COUNT-4:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch
@@ -169,4 +168,54 @@ func.func @epilogues(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %scale: f32
     moe.yield %m : f32
   } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
   return %0, %1, %2, %3 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>
+}
+
+// -----
+
+#tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
+
+// One product of every other column, two of every third, of the same ones, of ones
+// apart, of two tensors; interleaved ones that begin where no copy can.
+// MISSED-COUNT-5: 'moe.grouped_matmul' has no kernel of its own: weights that are neither columns side by side nor, two of them, every other column of one tensor"
+// MISSED: 'moe.grouped_matmul' has no kernel of its own: weights at columns that are not a multiple of 8"
+// MISSED-NOT:  NoKernel
+// CHECK-LABEL:   func.func @columns(
+// CHECK-COUNT-6:   moe.grouped_matmul
+// CHECK-NOT:       moe.launch
+// TILES-LABEL:   func.func @columns(
+// TILES-NOT:       stages = 4
+func.func @columns(%x: tensor<?x64xbf16>, %w: tensor<1x64x24xbf16>, %v: tensor<1x64x24xbf16>, %init: tensor<?x8xf32>)
+    -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) {
+  %even = tensor.extract_slice %w[0, 0, 0] [1, 64, 8] [1, 1, 2] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %odd = tensor.extract_slice %w[0, 0, 1] [1, 64, 8] [1, 1, 2] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %next = tensor.extract_slice %w[0, 0, 2] [1, 64, 8] [1, 1, 2] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %later = tensor.extract_slice %w[0, 0, 3] [1, 64, 8] [1, 1, 2] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %other = tensor.extract_slice %v[0, 0, 1] [1, 64, 8] [1, 1, 2] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %third = tensor.extract_slice %w[0, 0, 0] [1, 64, 8] [1, 1, 3] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %after = tensor.extract_slice %w[0, 0, 1] [1, 64, 8] [1, 1, 3] : tensor<1x64x24xbf16> to tensor<1x64x8xbf16>
+  %0 = moe.grouped_matmul %x weights(%even : tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %1 = moe.grouped_matmul %x weights(%third, %after : tensor<1x64x8xbf16>, tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %2 = moe.grouped_matmul %x weights(%even, %even : tensor<1x64x8xbf16>, tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %3 = moe.grouped_matmul %x weights(%even, %later : tensor<1x64x8xbf16>, tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %4 = moe.grouped_matmul %x weights(%even, %other : tensor<1x64x8xbf16>, tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  %5 = moe.grouped_matmul %x weights(%odd, %next : tensor<1x64x8xbf16>, tensor<1x64x8xbf16>) outs(%init : tensor<?x8xf32>) {
+  ^bb0(%s: f32, %t: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>
+  return %0, %1, %2, %3, %4, %5 : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>
 }
