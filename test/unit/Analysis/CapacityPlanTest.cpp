@@ -139,9 +139,9 @@ TEST_F(CapacityPlanTest, OverflowIsImpossibleOnlyWhereProved) {
       OverflowPolicy::NextChoice);
 }
 
-// On a GPU with tiles for 8, 64 and 128 rows: the first for the rows on average, and
-// the last for single experts where there are more than 256 rows in all, at most 256
-// on average.
+// On a GPU with tiles for 8, 64 and 128 rows: the first for the rows on
+// average, and the last for single experts where there are more than 256 rows
+// in all, at most 256 on average.
 TEST(CapacityPlan, TilesByRows) {
   PlanTarget target;
   target.variants = {{"low", 8}, {"middle", 64}, {"high", 128}};

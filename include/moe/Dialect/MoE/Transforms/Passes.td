@@ -48,7 +48,8 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
                "where the last tile of an expert is not padded">,
     Option<"byMeanRows", "by-mean-rows", "bool", "false",
            "whether kernels take the variant with the fewest rows that hold an "
-           "expert's on average, as those for a GPU do, instead of the one of the "
+           "expert's on average, and with it the last for experts with many where "
+           "that may pay, as those for a GPU do, instead of the one of the "
            "shortest time">,
     Option<"lowering", "lowering", "std::string",
            "\"moe-reference-to-buffers\"",
