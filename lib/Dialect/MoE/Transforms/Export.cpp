@@ -257,9 +257,33 @@ static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
   return sum.getResult(0);
 }
 
+/// Whether a gate chooses the ids: each is -1 or names an expert.
+static bool isChosenByGate(DispatchOp dispatch) {
+  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
+  return gate && !gate.getGivenIds() &&
+         gate.getNumExperts() == dispatch.getNumExperts();
+}
+
+/// Whether no id is -1 either.
+static bool choosesAlways(DispatchOp dispatch) {
+  if (!isChosenByGate(dispatch))
+    return false;
+  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
+  return gate.getSelection() == Selection::TokenChoice && !gate.getThreshold();
+}
+
 /// {choices that name an expert, choices with an id that is none} of a dispatch,
 /// the former without those that it does not look at.
 static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
+  if (choosesAlways(dispatch)) {
+    Value tokens = b.createOrFold<tensor::DimOp>(dispatch.getIds(), 0);
+    Type i64 = b.getI64Type();
+    Value most = constantOf(b, b.getLoc(), i64, dispatch.getMaxChoices());
+    Value asked = arith::MulIOp::create(
+        b, arith::IndexCastOp::create(b, i64, tokens), most);
+    return tensor::FromElementsOp::create(
+        b, ValueRange{asked, constantOf(b, b.getLoc(), i64, 0)});
+  }
   bool all = dispatch.getMaxChoices() == dispatch.getTopK();
   bool retry = dispatch.getOverflow() == Overflow::NextChoice;
   auto scalar = RankedTensorType::get({}, b.getI64Type());
@@ -301,10 +325,8 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
 /// Whether the offsets say all: every choice that is not -1 names an expert, and
 /// becomes a row.
 static bool keepsAllChoices(DispatchOp dispatch) {
-  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
-  return gate && !gate.getGivenIds() && !dispatch.getCapacity() &&
-         dispatch.getMaxChoices() == dispatch.getTopK() &&
-         gate.getNumExperts() == dispatch.getNumExperts();
+  return isChosenByGate(dispatch) && !dispatch.getCapacity() &&
+         dispatch.getMaxChoices() == dispatch.getTopK();
 }
 
 /// Offsets and counters of each dispatch go to the runtime's own buffers.

@@ -94,8 +94,14 @@ func.func @given(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>, %given: tensor<?x2xi3
 
 // -----
 
+// Of a gate that chooses itself, how many choices there are needs no counting.
 // CHECK-LABEL: func.func @with_places(
 // CHECK-SAME:    dispatches = [{counters = "counters0"
+// CHECK:         %[[T:.*]] = tensor.dim
+// CHECK:         %[[WIDE:.*]] = arith.index_cast %[[T]] : index to i64
+// CHECK:         %[[ASKED:.*]] = arith.muli %[[WIDE]], %c2_i64
+// CHECK-NOT:     linalg.generic
+// CHECK:         tensor.from_elements %[[ASKED]], %c0_i64 : tensor<2xi64>
 func.func @with_places(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf32> {
   %w, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
   %g, %o, %p = moe.dispatch %x, %ids experts(8) capacity(<factor = 1.0>) : tensor<?x4xf32>, tensor<?x2xi32>
