@@ -34,9 +34,10 @@ NVDISASM = find_tool("nvdisasm")
 # What the driver may be asked to compile the code of sm_80 for.
 LATER = ["sm_89", "sm_90", "sm_100", "sm_120"]
 # Families that together have every kernel: SwiGLU, GeGLU, biases and a clamp, ReLU,
-# gathered or not, weights along k and along n; capacities in order of tokens and of choices.
+# gathered or not, weights along k and along n; capacities in order of tokens, of choices and of
+# probabilities; experts that choose tokens.
 KERNELS = ["qwen3_moe", "gemma4", "gpt_oss", "switch", "deepseek_v3", "phimoe", "llama4",
-           "mesh_top2"]
+           "mesh_top2", "deepspeed_topk", "expert_choice", "mesh_expert_selection"]
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,10 @@ from test_layers_cpu import ALL, PER_TOKEN, ROUTED, bits
 
 TARGETS = ["sm_80", "sm_90a"]
 # With weights along k and along n, interleaved, gathered rows, biases and a clamp, shared experts;
-# with capacities in order of tokens and of choices.
+# with capacities in order of tokens, of choices and of probabilities; experts that choose tokens.
 SHAPES = ["mixtral", "qwen3_moe", "deepseek_v3", "gemma4", "switch", "dbrx", "gpt_oss",
-          "deepspeed_top1", "deepspeed_top2", "mesh_top2"]
+          "deepspeed_top1", "deepspeed_top2", "mesh_top2", "deepspeed_topk", "mesh_ntlb",
+          "expert_choice", "mesh_expert_selection"]
 
 
 @functools.cache

@@ -40,22 +40,53 @@ CAPACITIES = {
 }
 
 
-def routing_text(capacity="", priority="position", choices=0):
-    return " ".join([f"capacity({capacity}) priority({priority})" if capacity else "",
+def routing_text(capacity="", priority="position", choices=0, overflow="drop"):
+    return " ".join([f"capacity({capacity}) priority({priority}) overflow({overflow})"
+                     if capacity else "",
                      f"choices({choices})" if choices else ""])
 
 
-def grouped(ids, experts, capacity="", priority="position", choices=0):
+def ranks(scores, there):
+    """How many of those that are there come before each, along the first axis: larger ones,
+    and equal ones that are earlier."""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    order = np.lexsort((-scores, ~there), axis=0)
+    return np.argsort(order, axis=0)
+
+
+def retried(one_hot, choices, capacity):
+    """Mesh-TensorFlow: a token whose expert is full tries its next choice."""
+    placed = np.zeros(len(one_hot), int)
+    kept = np.zeros_like(one_hot)
+    for k in range(one_hot.shape[1]):
+        wants = one_hot[:, k] & (placed < choices)[:, None]
+        taken = kept.sum((0, 1))
+        kept[:, k] = wants & (np.cumsum(wants, 0) - wants + taken < capacity)
+        placed += kept[:, k].any(1)
+    return kept
+
+
+def grouped(ids, experts, capacity="", priority="position", choices=0, overflow="drop",
+            weights=None):
     """Tokens of the rows, where each expert's start, and the row of each choice, with a
     one-hot of the choices and its running sum, as in GShard."""
     tokens, top_k = ids.shape
     one_hot = ids[:, :, None] == np.arange(experts)
-    one_hot[:, choices or top_k:] = False
+    most = CAPACITIES[capacity](tokens, experts)
+    if overflow == "drop":
+        one_hot[:, choices or top_k:] = False
     inside = one_hot.swapaxes(0, 1) if priority == "choice" else one_hot
     before = (np.cumsum(inside.reshape(-1, experts), 0) - inside.reshape(-1, experts)).reshape(
         inside.shape)
-    kept = inside & (before < CAPACITIES[capacity](tokens, experts))
-    kept = (kept.swapaxes(0, 1) if priority == "choice" else kept).reshape(-1, experts)
+    if priority == "probability":
+        columns = inside.reshape(-1, experts)
+        before = ranks(np.broadcast_to(weights.reshape(-1, 1), columns.shape), columns).reshape(
+            inside.shape)
+    kept = inside & (before < most)
+    kept = kept.swapaxes(0, 1) if priority == "choice" else kept
+    if overflow == "next_choice" and priority == "choice":
+        kept = retried(one_hot, choices or top_k, most)
+    kept = kept.reshape(-1, experts)
     expert, choice = np.nonzero(kept.T)
     positions = np.full(tokens * top_k, -1)
     positions[choice] = np.arange(len(choice))
@@ -218,7 +249,7 @@ def test_rows_that_are_no_numbers(name, target):
 
 # -- moe.route of any ids ---------------------------------------------------------
 
-ROUTES = {  # experts, choices of a token, capacity, priority, choices that count
+ROUTES = {  # experts, choices of a token; capacity, priority, choices that count, overflow
     "dropless": (8, 3),
     "none": (8, 3, "<fixed = 0>"),
     "none_by_choice": (8, 3, "<fixed = 0>", "choice"),
@@ -233,6 +264,17 @@ ROUTES = {  # experts, choices of a token, capacity, priority, choices that coun
     "first_choices": (33, 4, "<factor = 1.25, minimum = 2>", "choice", 3),
     "exact": (1, 2, "<factor = 2.0>"),
     "exact_by_choice": (1, 2, "<factor = 2.0>", "choice"),
+    "none_by_weight": (8, 3, "<fixed = 0>", "probability"),
+    "one_by_weight": (8, 3, "<fixed = 1>", "probability"),
+    "five_by_weight": (40, 2, "<fixed = 5>", "probability"),
+    "all_by_weight": (8, 3, "<fixed = 2147483647>", "probability"),
+    "ceil_by_weight": (33, 4, "<factor = 1.25, minimum = 2>", "probability"),
+    "first_by_weight": (33, 4, "<factor = 1.25, minimum = 2>", "probability", 3),
+    "exact_by_weight": (1, 2, "<factor = 2.0>", "probability"),
+    "next": (8, 3, "<factor = 1.25, minimum = 2>", "choice", 1, "next_choice"),
+    "next_of_many": (40, 4, "<fixed = 5>", "choice", 2, "next_choice"),
+    "next_of_none": (8, 3, "<fixed = 0>", "choice", 2, "next_choice"),
+    "next_with_all": (8, 3, "<fixed = 5>", "position", 0, "next_choice"),
     "many_by_choice": (1024, 4, "<factor = 2.0>", "choice"),
 }
 
@@ -250,6 +292,17 @@ def ids_of(kind, tokens, experts, top_k):
     return ids
 
 
+def weights_of(kind, shape):
+    """With many that are equal, unless nothing is known against them."""
+    random = data.rng("weights", kind, shape)
+    if kind == "random":
+        return random.standard_normal(shape).astype(np.float32)
+    some = np.array([-1.5, -0.0, 0.0, 1e-40, 0.25, 0.25000003], np.float32)
+    if kind == "hostile":
+        some = np.concatenate([some, np.array([np.nan, -np.nan, np.inf, -np.inf], np.float32)])
+    return random.choice(some, shape)
+
+
 @functools.cache
 def route(name, tokens, target="sm_80"):
     """Of a given number of tokens or of any, which has no number of rows to return them by."""
@@ -262,10 +315,14 @@ def route(name, tokens, target="sm_80"):
     if tokens is not None:
         most = min(tokens * top_k, experts * CAPACITIES[(*routing, "")[0]](tokens, experts))
         results, types = f"{results}, %tokens", f"{types}, tensor<{most}xi32>"
+    by_weight = "probability" in routing
+    weights = f"weights(%w : tensor<{t}x{top_k}xf32>)" if by_weight else ""
+    given = (f', %w: tensor<{t}x{top_k}xf32> {{moe.role = "input", moe.name = "w"}}'
+             if by_weight else "")
     return moe.compile(f"""
-func.func @route(%ids: tensor<{t}x{top_k}xi32> {{moe.role = "input", moe.name = "ids"}})
+func.func @route(%ids: tensor<{t}x{top_k}xi32> {{moe.role = "input", moe.name = "ids"}}{given})
     -> ({types}) {{
-  %tokens, %starts, %positions = moe.route %ids experts({experts}) {routing_text(*routing)}
+  %tokens, %starts, %positions = moe.route %ids {weights} experts({experts}) {routing_text(*routing)}
       : tensor<{t}x{top_k}xi32>
   return {results} : {types}
 }}
@@ -278,9 +335,11 @@ def check_route(name, kind, tokens, known=False, target="sm_80"):
     layer = route(name, tokens if known else None, target)
     outputs = [gpu.empty(info.dtype, [tokens if d < 0 else d for d in info.shape])
                for info in layer.signature.outputs]
-    layer(out=outputs, ids=gpu.upload(ids))
+    weights = weights_of(kind, ids.shape)
+    given = {"w": gpu.upload(weights)} if "probability" in routing else {}
+    layer(out=outputs, ids=gpu.upload(ids), **given)
     found = [gpu.download(each) for each in outputs]
-    rows, starts, positions = grouped(ids, experts, *routing)
+    rows, starts, positions = grouped(ids, experts, *routing, weights=weights)
     np.testing.assert_array_equal(found[0], starts)
     np.testing.assert_array_equal(found[1], positions)
     if known:
@@ -301,6 +360,109 @@ def test_any_ids_are_grouped(name, kind):
 def test_rows_have_their_tokens(name, kind):
     for tokens in (50, 1100):
         check_route(name, kind, tokens, known=True)
+
+
+# -- Experts that choose tokens ---------------------------------------------------
+
+@dataclass(frozen=True)
+class Chooser:
+    experts: int
+    capacity: str
+    score: str = "softmax"
+    axis: str = "experts"
+    bias: bool = False
+    noise: bool = False
+    threshold: float | None = None
+    scale: float | None = None
+
+    def text(self) -> str:
+        e = self.experts
+        operands = {"bias": f"tensor<{e}xf32>"} if self.bias else {}
+        operands |= {"noise": f"tensor<?x{e}xf32>"} if self.noise else {}
+        declared = "".join(f', %{name}: {type} {{moe.role = "input", moe.name = "{name}"}}'
+                           for name, type in operands.items())
+        given = " ".join(f"{name}(%{name} : {type})" for name, type in operands.items())
+        after = f"threshold({self.threshold:e})" if self.threshold is not None else ""
+        after += f" scale({self.scale:e})" if self.scale is not None else ""
+        return f"""
+func.func @choose(%l: tensor<?x{e}xf32> {{moe.role = "input", moe.name = "l"}}{declared})
+    -> (tensor<?x{e}xf32> {{moe.name = "weights"}}, tensor<?x{e}xi32> {{moe.name = "ids"}}) {{
+  %weights, %ids = moe.gate %l {given} top_k({e}) score({self.score}) score_axis({self.axis})
+      select(expert_choice) capacity({self.capacity}) {after} : tensor<?x{e}xf32>
+  return %weights, %ids : tensor<?x{e}xf32>, tensor<?x{e}xi32>
+}}
+"""
+
+    def oracle(self, logits, bias=0, noise=0):
+        """As in the paper: of each column of the scores the largest are taken."""
+        x = (logits + noise).astype(np.float32)
+        x = np.where(np.isnan(x), -np.inf, x)
+        if self.score == "softmax":
+            axis = 1 if self.axis == "experts" else 0
+            x = np.exp(x - x.max(axis, keepdims=True, initial=-np.inf), dtype=np.float64)
+            x = x / x.sum(axis, keepdims=True)
+        elif self.score == "sigmoid":
+            x = 1 / (1 + np.exp(-x.astype(np.float64)))
+        elif self.score == "relu":
+            x = np.maximum(x, 0)
+        most = CAPACITIES[self.capacity](*x.shape)
+        taken = ranks(x + bias, np.ones(x.shape, bool)) < most
+        if self.threshold is not None:
+            taken &= x > self.threshold
+        weights = np.where(taken, x, 0) * (1 if self.scale is None else self.scale)
+        return weights, np.where(taken, np.arange(self.experts), -1)
+
+
+CHOOSERS = {
+    "softmax": Chooser(8, "<factor = 2.0>"),
+    "over_tokens": Chooser(40, "<factor = 1.25, rounding = floor, minimum = 4, at_most_tokens>",
+                           axis="tokens"),
+    "sigmoid": Chooser(300, "<fixed = 1>", "sigmoid", noise=True),
+    "one": Chooser(1, "<fixed = 5>", "none"),
+    "none": Chooser(8, "<fixed = 0>", "none"),
+    "all": Chooser(8, "<fixed = 2147483647>", "none"),
+    "bias": Chooser(33, "<factor = 1.25, minimum = 2>", "none", bias=True, scale=2.0),
+    "threshold": Chooser(33, "<factor = 2.0>", "relu", threshold=0.5),
+}
+
+
+@functools.cache
+def chooser(name, target):
+    import moe
+
+    gpu.driver()
+    return moe.compile(CHOOSERS[name].text(), target=target, device="cuda").layer({})
+
+
+def check_choice(name, target, tokens, grid):
+    its = CHOOSERS[name]
+    random = data.rng("choice", name, tokens)
+    given = {"l": random.standard_normal((tokens, its.experts)).astype(np.float32)}
+    if its.bias:
+        given["bias"] = np.round(random.standard_normal(its.experts)).astype(np.float32)
+    if its.noise:
+        given["noise"] = random.standard_normal(given["l"].shape).astype(np.float32)
+    if grid:
+        given["l"] = weights_of("hostile", given["l"].shape)
+    outputs = [gpu.empty(dtype, given["l"].shape) for dtype in ("f32", "i32")]
+    chooser(name, target)(out=outputs, **{key: gpu.upload(a) for key, a in given.items()})
+    weights, ids = its.oracle(given["l"], given.get("bias", 0), given.get("noise", 0))
+    np.testing.assert_array_equal(gpu.download(outputs[1]), ids)
+    np.testing.assert_allclose(gpu.download(outputs[0]), weights, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_experts_choose_tokens(name, target):
+    for tokens in (0, 1, 2, 33, 600, 1500):
+        check_choice(name, target, tokens, grid=False)
+
+
+@pytest.mark.parametrize("name", ["one", "none", "all", "bias", "threshold"])
+def test_experts_choose_among_equals(name):
+    """Of scores that are equal, infinite or no numbers: the first tokens."""
+    for tokens in (1, 33, 600, 1500):
+        check_choice(name, "sm_80", tokens, grid=True)
 
 
 @pytest.mark.parametrize("target", TARGETS)

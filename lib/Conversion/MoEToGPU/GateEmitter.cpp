@@ -19,7 +19,6 @@ using Row = GateEmitter::Row;
 /// Steps of the selection that are worth unrolling: beyond, ptxas takes
 /// minutes.
 static constexpr int64_t mostSteps = 1024;
-static constexpr int64_t mostExperts = 1024;
 
 static int64_t slotsOf(int64_t columns) {
   return llvm::divideCeil(columns, GPUBuilder::warpSize);
@@ -369,8 +368,7 @@ void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
     weight = b.select(counts, weight, b.f32(0.0));
 }
 
-Row GateEmitter::emit(Value token, Value logits, Value first) {
-  firstChoice = b.mul(token, topK);
+Row GateEmitter::loadLogits(Value token, Value logits, Value first) {
   Row row = loadRow(logits, op.getLogits().getType().getElementType(), first,
                     experts, negInf());
   if (noise) {
@@ -379,10 +377,22 @@ Row GateEmitter::emit(Value token, Value logits, Value first) {
     for (auto [logit, each] : llvm::zip_equal(row, added))
       logit = arith::AddFOp::create(b, logit, each);
   }
-  row = map(row, [&](Value x) { return nanToNegInf(x); });
+  return map(row, [&](Value x) { return nanToNegInf(x); });
+}
 
+void GateEmitter::emitScores(Value token, Value logits, Value scores) {
+  Value first = b.mul(token, experts);
+  Row row = loadLogits(token, logits, first);
+  if (op.getScore() != Score::Softmax ||
+      op.getScoreAxis() == ScoreAxis::Experts)
+    row = score(row, present(experts));
+  storeRow(row, scores, first, experts);
+}
+
+Row GateEmitter::emit(Value token, Value logits, Value first) {
+  firstChoice = b.mul(token, topK);
   Row weights, ids;
-  selectAndWeigh(row, weights, ids);
+  selectAndWeigh(loadLogits(token, logits, first), weights, ids);
   if (op.getThreshold())
     for (auto [weight, id] : llvm::zip_equal(weights, ids)) {
       Value above = compare(arith::CmpFPredicate::OGT, weight,

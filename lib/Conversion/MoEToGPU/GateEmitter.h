@@ -29,6 +29,7 @@ class GateEmitter {
 public:
   /// One value for each slot of a lane.
   using Row = SmallVector<Value>;
+  static constexpr int64_t mostExperts = 1024;
 
   /// The builder stands where all warps come by.
   GateEmitter(GateOp op, GPUBuilder &b);
@@ -40,11 +41,16 @@ public:
   static SmallVector<Value> inputs(GateOp op);
   /// Name the pointers: those of `inputs`, then weights and ids.
   void setPointers(ValueRange pointers);
+  /// The same for what alone matters to scores.
+  void setNoise(Value pointer) { noise = pointer; }
 
   /// Choose for token `token` (i64), the same in all lanes. Its logits are
   /// those from number `first` on behind `logits`. Returns the ids, which are
   /// stored, as the weights are.
   Row emit(Value token, Value logits, Value first);
+  /// The scores that choices by experts are made from, in f32, of token
+  /// `token`, behind `scores`; without a softmax over tokens.
+  void emitScores(Value token, Value logits, Value scores);
   /// Choose nothing for a token.
   void emitNone(Value token);
 
@@ -80,6 +86,8 @@ private:
 
   Row softmax(const Row &row, const Row &valid);
   Row score(const Row &row, const Row &valid);
+  /// Logits with noise, from number `first` on.
+  Row loadLogits(Value token, Value logits, Value first);
   Best best(const Row &scores, const Row &taken);
   /// Mark column `id`.
   void take(Row &taken, Value id);

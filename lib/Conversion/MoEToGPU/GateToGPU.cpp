@@ -9,8 +9,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ExpertChoiceToGPU.h"
 #include "GateEmitter.h"
-#include "Lowering.h"
 
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
@@ -52,6 +52,8 @@ static LLVM::LLVMFuncOp buildKernel(GateOp op, int64_t inputs,
 
 Lowered mlir::moe::lowerToGPU(GateOp op, DeviceLowering &lowering,
                               std::string &why) {
+  if (op.getSelection() == Selection::ExpertChoice)
+    return lowerExpertChoice(op, lowering, why);
   if (failed(GateEmitter::verify(op, why)))
     return failure();
   SmallVector<Value> inputs = GateEmitter::inputs(op);

@@ -14,18 +14,25 @@ using namespace mlir::moe;
 static constexpr int64_t batch = 2048;
 static constexpr int64_t mostBuckets = 4096;
 
+/// A token that may keep all its choices needs no next one.
+static bool triesNext(RouteOp op) {
+  return op.getOverflow() == Overflow::NextChoice &&
+         op.getMaxChoices() < op.getTopK();
+}
+
 static int64_t roundsOf(RouteOp op) {
   bool inRounds = op.getCapacity() && op.getPriority() == Priority::Choice;
-  return inRounds ? op.getMaxChoices() : 1;
+  return inRounds && !triesNext(op) ? op.getMaxChoices() : 1;
+}
+
+bool RouteEmitter::keepsBefore(RouteOp op) {
+  return op.getCapacity() &&
+         (op.getPriority() == Priority::Probability || triesNext(op));
 }
 
 LogicalResult RouteEmitter::verify(RouteOp op, std::string &why) {
-  if (op.getCapacity() && op.getPriority() == Priority::Probability)
-    why = "a capacity for the largest weights";
-  // A token that may keep all its choices needs no next one.
-  else if (op.getOverflow() == Overflow::NextChoice &&
-           op.getMaxChoices() < op.getTopK())
-    why = "next choices for those of full experts";
+  if (triesNext(op) && op.getPriority() == Priority::Position)
+    why = "next choices in order of tokens";
   else if (op.getNumExperts() > mostBuckets)
     why = "more than " + std::to_string(mostBuckets) + " experts";
   else if (countBuckets(op) > mostBuckets)
@@ -57,7 +64,8 @@ int64_t RouteEmitter::placeBytes(RouteOp op) {
 
 Value RouteEmitter::isCounted(Value id, llvm::function_ref<Value()> k) {
   Value valid = b.below(id, experts);
-  if (op.getMaxChoices() != topK)
+  // Which choices of a token to try was decided with the ids.
+  if (op.getMaxChoices() != topK && !triesNext(op))
     valid = b.both(valid, b.below(k(), op.getMaxChoices()));
   return valid;
 }

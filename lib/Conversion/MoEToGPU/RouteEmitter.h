@@ -31,12 +31,16 @@ public:
   /// Whether there is code for a routing.
   static LogicalResult verify(RouteOp op, std::string &why);
 
+  /// Whether the ids that it takes are those that another kernel has kept.
+  static bool keepsBefore(RouteOp op);
   /// How many counts a block has.
   static int64_t countBuckets(RouteOp op);
   /// Bytes of shared memory: of counters, and of all that placing takes.
   static int64_t counterBytes(RouteOp op);
   static int64_t placeBytes(RouteOp op);
 
+  /// The bucket of choice `number`; `countBuckets` if it has none.
+  Value bucketAt(Value ids, Value number);
   /// Set counters to zero; a barrier follows.
   void clear(Value counters);
   /// Count choices from number `first` up to `end`; a barrier follows.
@@ -70,8 +74,6 @@ private:
 
   Value isCounted(Value id, llvm::function_ref<Value()> k);
   Value bucketOf(Value id, llvm::function_ref<Value()> k);
-  /// The bucket of choice `number`; `buckets` if it has none.
-  Value bucketAt(Value ids, Value number);
   /// Run `body` for numbers below `count`, shared among the threads.
   void forEach(Value count, llvm::function_ref<void(Value)> body);
   Value counter(Value base, Value number) {

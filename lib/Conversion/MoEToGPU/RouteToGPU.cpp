@@ -12,6 +12,7 @@
 
 #include "Lowering.h"
 #include "RouteEmitter.h"
+#include "RouteKeep.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -96,9 +97,11 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
                              b.getIndexAttr(RouteEmitter::countBuckets(op))},
       i32);
   Value total = arith::IndexCastOp::create(b, i32, choices);
-  counts =
-      launch(lowering, op.getLoc(), count, counting, op.getIds(), counts, total)
-          .front();
+  Value ids = op.getIds(), capacity = capacityOf(b, op);
+  if (RouteEmitter::keepsBefore(op))
+    ids = launchKeep(op, lowering, total, capacity);
+  counts = launch(lowering, op.getLoc(), count, counting, ids, counts, total)
+               .front();
   SmallVector<Value> inits;
   for (const auto &shape : shapes)
     inits.push_back(tensor::EmptyOp::create(b, shape, i32));
@@ -108,8 +111,8 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
   Value placing = arith::MaxUIOp::create(b, blocks, index(1));
   SmallVector<Value> scalars{total, rows,
                              arith::ConstantIntOp::create(b, chunk, 32)};
-  if (Value capacity = capacityOf(b, op))
+  if (capacity)
     scalars.push_back(capacity);
-  return launch(lowering, op.getLoc(), place, placing, {op.getIds(), counts},
-                inits, scalars);
+  return launch(lowering, op.getLoc(), place, placing, {ids, counts}, inits,
+                scalars);
 }

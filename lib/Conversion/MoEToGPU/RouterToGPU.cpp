@@ -26,7 +26,8 @@ static RouteOp findRoute(GateOp gate) {
     auto route = dyn_cast<RouteOp>(user);
     std::string why;
     if (route && route.getIds() == gate.getIds() &&
-        route->getBlock() == gate->getBlock() && !route.getWeights() &&
+        route->getBlock() == gate->getBlock() &&
+        !RouteEmitter::keepsBefore(route) &&
         succeeded(RouteEmitter::verify(route, why)))
       return route;
   }

@@ -163,3 +163,56 @@ func.func @choices_first(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, 
   %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) priority(choice) choices(2) : tensor<?x3xi32>
   return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
 }
+
+// -----
+
+// The largest weights have the places: a block for each expert finds the least of them,
+// NaN being the least of all, and keeps others from being counted.
+// CHECK:       llvm.func @route_keep(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[KEPT:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[C:[a-z0-9]+]]: i32)
+// CHECK:         %[[EXPERT:.*]] = nvvm.read.ptx.sreg.ctaid.x
+// CHECK:         %[[LEAST:.*]]:3 = scf.for {{.*}} iter_args(%{{.*}} = %c0_i32, %{{.*}} = %c0_i32, %[[LEFT:.*]] = %[[C]])
+// CHECK:           scf.for %{{.*}} = %{{.*}} to %[[TOTAL]]
+// CHECK:             arith.cmpf uno
+// CHECK:             arith.addf %{{.*}}, %cst : f32
+// CHECK-NEXT:        %[[BITS:.*]] = arith.bitcast %{{.*}} : f32 to i32
+// CHECK-NEXT:        %[[SIGN:.*]] = arith.shrsi %[[BITS]], %c31_i32
+// CHECK-NEXT:        %[[FLIPS:.*]] = arith.ori %[[SIGN]], %c-2147483648_i32
+// CHECK-NEXT:        arith.xori %[[BITS]], %[[FLIPS]]
+// CHECK:             llvm.atomicrmw add
+// CHECK:         scf.for {{.*}} iter_args(%[[SEEN:.*]] = %c0_i32)
+// CHECK:           arith.cmpi ult, %[[LEAST]]#0, %[[KEY:.*]] : i32
+// CHECK:           arith.cmpi eq, %[[KEY]], %[[LEAST]]#0
+// CHECK:           arith.cmpi slt, %{{.*}}, %[[LEAST]]#2
+// CHECK:           llvm.getelementptr %[[KEPT]]
+// CHECK-LABEL: func.func @largest(
+// CHECK:         %[[K:.*]] = moe.launch @kernels::@route_keep blocks(%c8) ins(%{{.*}}, %{{.*}} : tensor<?x2xi32>, tensor<?x2xbf16>) outs(%{{.*}} : tensor<?x2xi32>)
+// CHECK:         moe.launch @kernels::@route_count {{.*}} ins(%[[K]] :
+// CHECK:         moe.launch @kernels::@route_place {{.*}} ins(%[[K]],
+func.func @largest(%i: tensor<?x2xi32>, %w: tensor<?x2xbf16>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>) {
+  %n, %o, %p = moe.route %i weights(%w : tensor<?x2xbf16>) experts(8) capacity(<fixed = 5>) priority(probability) : tensor<?x2xi32>
+  return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>
+}
+
+// -----
+
+// First all tokens try their first choice, then those that have none their second: one
+// block finds places for 32 at a time. What it keeps counts whichever choice it is.
+// CHECK:       llvm.func @route_count(
+// CHECK-NOT:     arith.cmpi ult, %{{.*}}, %c1_i32
+// CHECK:       llvm.func @route_keep_next(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[KEPT:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[C:[a-z0-9]+]]: i32)
+// CHECK-SAME:    moe.shared_bytes = 8228 : i64
+// CHECK:         %[[TOKENS:.*]] = arith.divui %[[TOTAL]], %c3_i32
+// CHECK:         scf.for %[[K:.*]] = %c0_i32 to %c3_i32 step %c1_i32
+// CHECK:           scf.for %{{.*}} = %c0_i32 to %[[TOKENS]] step %c2048_i32
+// CHECK:             %[[PLACED:.*]] = scf.for %{{.*}} = %c0_i32 to %[[K]]
+// CHECK:             %[[OPEN:.*]] = arith.cmpi slt, %[[PLACED]], %c1_i32
+// CHECK:             nvvm.match.sync any
+// CHECK:             arith.cmpi slt, %{{.*}}, %[[C]]
+// CHECK-LABEL: func.func @next_choice(
+// CHECK:         %[[K:.*]] = moe.launch @kernels::@route_keep_next blocks(%c1)
+// CHECK:         moe.launch @kernels::@route_count {{.*}} ins(%[[K]] : {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
+// CHECK:         moe.launch @kernels::@route_place {{.*}} ins(%[[K]],
+func.func @next_choice(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
+  %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) priority(choice) overflow(next_choice) choices(1) : tensor<?x3xi32>
+  return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
+}
