@@ -37,7 +37,7 @@ LATER = ["sm_89", "sm_90", "sm_100", "sm_120"]
 # gathered or not, weights along k and along n; capacities in order of tokens, of choices and of
 # probabilities; experts that choose tokens.
 KERNELS = ["qwen3_moe", "gemma4", "gpt_oss", "switch", "deepseek_v3", "phimoe", "llama4",
-           "mesh_top2", "deepspeed_topk", "expert_choice", "mesh_expert_selection"]
+           "mesh_top2", "mesh_ntlb", "deepspeed_topk", "expert_choice", "mesh_expert_selection"]
 
 
 @pytest.fixture(autouse=True)
