@@ -231,6 +231,18 @@ def test_statistics():
     assert found.tokens_per_expert.sum() == 66
 
 
+@pytest.mark.parametrize("name,choices", [("switch", 1), ("mesh_top2", 2), ("mesh_ntlb", 1)])
+def test_statistics_count_drops(name, choices):
+    """What finds no room on the expert that all tokens want."""
+    inputs, weights = data.skewed(name, 33, expert=6, dtype="bf16")
+    bound = layer_with(name, "bf16", weights)
+    gpu.run(bound, inputs, 33)
+    found, = bound.statistics()
+    assert found.choices == 33 * choices
+    assert found.dropped == found.choices - found.tokens_per_expert.sum() > 0
+    assert found.tokens_per_expert[6] == found.tokens_per_expert.max() == 5
+
+
 def test_ids_out_of_range_are_an_error():
     import moe
 
