@@ -322,8 +322,8 @@ def route(name, tokens, target="sm_80"):
     return moe.compile(f"""
 func.func @route(%ids: tensor<{t}x{top_k}xi32> {{moe.role = "input", moe.name = "ids"}}{given})
     -> ({types}) {{
-  %tokens, %starts, %positions = moe.route %ids {weights} experts({experts}) {routing_text(*routing)}
-      : tensor<{t}x{top_k}xi32>
+  %tokens, %starts, %positions = moe.route %ids {weights} experts({experts})
+      {routing_text(*routing)} : tensor<{t}x{top_k}xi32>
   return {results} : {types}
 }}
 """, target=target, device="cuda").layer({})
