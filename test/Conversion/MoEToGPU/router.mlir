@@ -144,7 +144,7 @@ func.func @logits_used(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<
 // CHECK:         %[[C:.*]] = arith.maxsi
 // CHECK:         %[[ROWS:.*]] = arith.index_cast %{{.*}} : index to i32
 // CHECK-NEXT:    %[[C32:.*]] = arith.index_cast %[[C]] : index to i32
-// CHECK-NEXT:    moe.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]] : i32, i32, i32, i32)
+// CHECK-NEXT:    moe.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>, tensor<1024xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]] : i32, i32, i32, i32)
 // CHECK:         moe.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %[[ROWS]], %{{.*}}, %[[C32]] : i32, i32, i32, i32)
 // CHECK-NOT:     moe.launch
 func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
