@@ -19,11 +19,11 @@ import test_grouped_ops_gpu
 
 
 def find_tool(name):
-    """A tool of the CUDA Toolkit, which Triton has a copy of."""
+    """A tool of the CUDA Toolkit, or of the packages that NVIDIA makes of it."""
     places = [Path("/usr/local/cuda/bin")]
-    if triton := importlib.util.find_spec("triton"):
-        places += [Path(p) / "backends" / "nvidia" / "bin"
-                   for p in triton.submodule_search_locations or ()]
+    if packages := importlib.util.find_spec("nvidia"):
+        places += [place for p in packages.submodule_search_locations or ()
+                   for place in Path(p).glob("cu*/bin")]
     return shutil.which(name) or next(
         (str(p / name) for p in places if os.access(p / name, os.X_OK)), None)
 
@@ -122,7 +122,7 @@ def machine_code(cubin):
 
 
 @pytest.mark.skipif(NVDISASM is None, reason="there is no nvdisasm, neither of the CUDA "
-                    "Toolkit nor of Triton")
+                    "Toolkit nor of the package nvidia-cuda-nvdisasm")
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", KERNELS)
 def test_products_use_tensor_cores(name, target, tmp_path):
