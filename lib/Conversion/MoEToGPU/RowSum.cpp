@@ -113,9 +113,9 @@ RowSumEmitter::RowSumEmitter(GPUBuilder &b, const RowSum &sum, int64_t columns,
 void RowSumEmitter::arrive(Value warp, Value columnTile, Value rowTiles,
                            const Columns &own) {
   b.ifThen(b.less(b.i32(0), arguments.tokens), [&] {
-    // What all lanes have stored comes before the arrival of the first.
-    b.fence();
+    // What all lanes have stored comes before the arrival of the first ...
     NVVM::SyncWarpOp::create(b, b.i32(-1));
+    b.fence();
     Value lane = b.lane();
     auto arrival = scf::IfOp::create(b, b.getI32Type(), b.equal(lane, 0),
                                      /*withElseRegion=*/true);
@@ -131,7 +131,9 @@ void RowSumEmitter::arrive(Value warp, Value columnTile, Value rowTiles,
     }
     Value before = b.shuffle(arrival.getResult(0), b.i32(0));
     b.ifThen(b.equal(before, b.sub(rowTiles, 1)), [&] {
+      // ... and those of the others before what any lane reads.
       b.fence();
+      NVVM::SyncWarpOp::create(b, b.i32(-1));
       int64_t perPart = own.width / vectorWidth;
       int64_t perToken = own.count * perPart;
       b.loop(lane, b.mul(arguments.tokens, perToken),

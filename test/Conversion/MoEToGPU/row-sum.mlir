@@ -13,8 +13,8 @@
 // CHECK:         nvvm.mma.sync
 // CHECK:         %[[ANY:.*]] = arith.cmpi sgt, %[[SUMMED]], %c0_i32
 // CHECK-NEXT:    scf.if %[[ANY]] {
-// CHECK-NEXT:      llvm.fence syncscope("device") acq_rel
 // CHECK-NEXT:      nvvm.bar.warp.sync
+// CHECK-NEXT:      llvm.fence syncscope("device") acq_rel
 // CHECK:           scf.if
 // CHECK:             llvm.getelementptr %[[ARRIVALS]]
 // CHECK:             llvm.atomicrmw add %{{.*}}, %c1_i32 monotonic
@@ -23,6 +23,7 @@
 // CHECK:           %[[LAST:.*]] = arith.cmpi eq, %{{.*}}, %[[OTHERS]]
 // CHECK-NEXT:      scf.if %[[LAST]] {
 // CHECK-NEXT:        llvm.fence syncscope("device") acq_rel
+// CHECK-NEXT:        nvvm.bar.warp.sync
 // CHECK:             llvm.getelementptr %[[P]]
 // CHECK:             llvm.getelementptr %[[W]]
 // CHECK:             llvm.getelementptr %[[Y]]
