@@ -264,9 +264,10 @@ static bool isChosenByGate(DispatchOp dispatch) {
          gate.getNumExperts() == dispatch.getNumExperts();
 }
 
-/// Whether no id is -1 either.
+/// Whether no id is -1 either. Without a capacity tokens do not depend on each
+/// other, and the caller may leave some out: those choose nothing.
 static bool choosesAlways(DispatchOp dispatch) {
-  if (!isChosenByGate(dispatch))
+  if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
     return false;
   auto gate = dispatch.getIds().getDefiningOp<GateOp>();
   return gate.getSelection() == Selection::TokenChoice && !gate.getThreshold();

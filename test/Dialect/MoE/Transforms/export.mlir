@@ -111,6 +111,18 @@ func.func @with_places(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf
 
 // -----
 
+// Without a capacity a call may leave out tokens, which then choose nothing.
+// CHECK-LABEL: func.func @first_choices_of_gate(
+// CHECK:         linalg.generic {{.*}} ins(%{{.*}} : tensor<?x2xi32>) outs(%{{.*}}, %{{.*}} : tensor<i64>, tensor<i64>)
+func.func @first_choices_of_gate(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf32> {
+  %w, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(8) choices(1) : tensor<?x4xf32>, tensor<?x2xi32>
+  %y = moe.combine %g, %p : tensor<?x4xf32>, tensor<?x2xi32>
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
 // A choice that is not looked at is not one that was dropped.
 // CHECK-LABEL: func.func @first_choices(
 // CHECK:         linalg.generic
