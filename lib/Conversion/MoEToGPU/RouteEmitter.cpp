@@ -223,9 +223,15 @@ void RouteEmitter::findStarts(Value totals, Value places, Value offsets,
   b.barrier();
 }
 
-/// Lanes of the warp with the same `key`, and how many of them are before this
+namespace {
+/// Lanes of the warp with the same key, and how many of them are before this
 /// one.
-RouteEmitter::Equals RouteEmitter::findEquals(Value key) {
+struct Equals {
+  Value lanes, rank;
+};
+} // namespace
+
+static Equals findEquals(GPUBuilder &b, Value key) {
   Value before = NVVM::LaneMaskLtOp::create(b, b.getI32Type());
   Value lanes = NVVM::MatchSyncOp::create(b, b.getI32Type(), b.i32(-1), key,
                                           NVVM::MatchSyncKind::any);
@@ -233,10 +239,21 @@ RouteEmitter::Equals RouteEmitter::findEquals(Value key) {
   return {lanes, rank};
 }
 
+Value mlir::moe::takeInOrder(GPUBuilder &b, Value counter, Value key) {
+  Equals equals = findEquals(b, key);
+  Value number = b.add(b.load(b.getI32Type(), counter), equals.rank);
+  NVVM::SyncWarpOp::create(b, b.i32(-1));
+  b.ifThen(b.equal(equals.rank, 0), [&] {
+    Value found = LLVM::CtPopOp::create(b, equals.lanes);
+    b.store(b.add(number, found), counter);
+  });
+  return number;
+}
+
 /// Whether the choice of a lane is one of those that its bucket still keeps.
 Value RouteEmitter::keepInRound(Value totals, Value bucket) {
   Value left = counter(totals, bucket), before = load(left);
-  Equals equals = findEquals(bucket);
+  Equals equals = findEquals(b, bucket);
   NVVM::SyncWarpOp::create(b, b.i32(-1));
   b.ifThen(b.equal(equals.rank, 0), [&] {
     Value found = LLVM::CtPopOp::create(b, equals.lanes);
@@ -259,14 +276,7 @@ void RouteEmitter::placeSome(const Counters &counters, Value first, Value end,
         keeps = keepInRound(counters.totals, bucket);
         expert = b.select(keeps, b.rem(bucket, experts), b.i32(buckets));
       }
-      Equals equals = findEquals(expert);
-      Value place = counter(counters.places, expert);
-      Value row = b.add(load(place), equals.rank);
-      NVVM::SyncWarpOp::create(b, b.i32(-1));
-      b.ifThen(b.equal(equals.rank, 0), [&] {
-        Value found = LLVM::CtPopOp::create(b, equals.lanes);
-        b.store(b.add(row, found), place);
-      });
+      Value row = takeInOrder(b, counter(counters.places, expert), expert);
       NVVM::SyncWarpOp::create(b, b.i32(-1));
       Value number = b.add(b.add(first, start), lane);
       b.ifThen(b.less(number, end), [&] {

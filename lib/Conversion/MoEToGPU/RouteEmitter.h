@@ -24,6 +24,10 @@
 
 namespace mlir::moe {
 
+/// By all lanes of a warp: those with the same `key` name the same `counter`,
+/// an i32 in shared memory, and take a number each from there on, in order.
+Value takeInOrder(GPUBuilder &b, Value counter, Value key);
+
 class RouteEmitter {
 public:
   RouteEmitter(RouteOp op, GPUBuilder &b, int64_t threads);
@@ -68,9 +72,6 @@ private:
     Value totals, places; // of each bucket
     Value chosen;         // the bucket of each choice of a batch
   };
-  struct Equals {
-    Value lanes, rank;
-  };
 
   Value isCounted(Value id, llvm::function_ref<Value()> k);
   Value bucketOf(Value id, llvm::function_ref<Value()> k);
@@ -87,7 +88,6 @@ private:
                    Value rows, Value capacity);
   void findStarts(Value totals, Value places, Value offsets, Value isFirst,
                   Value capacity);
-  Equals findEquals(Value key);
   Value keepInRound(Value totals, Value bucket);
   void placeSome(const Counters &counters, Value first, Value end,
                  const Arrays &arrays);

@@ -108,16 +108,7 @@ void KeepNextKernel::placeSome(Value count) {
   b.loop(b.i32(0), count, b.i32(GPUBuilder::warpSize), [&](Value start) {
     Value own = at(wanted, b.add(start, b.thread()));
     Value expert = load(own);
-    Value lanes = NVVM::MatchSyncOp::create(b, b.getI32Type(), b.i32(-1),
-                                            expert, NVVM::MatchSyncKind::any);
-    Value before = NVVM::LaneMaskLtOp::create(b, b.getI32Type());
-    Value rank = LLVM::CtPopOp::create(b, b.bitAnd(lanes, before));
-    Value taken = load(at(rows, expert)), row = b.add(taken, rank);
-    NVVM::SyncWarpOp::create(b, b.i32(-1));
-    b.ifThen(b.equal(rank, 0), [&] {
-      Value found = LLVM::CtPopOp::create(b, lanes);
-      b.store(b.add(taken, found), at(rows, expert));
-    });
+    Value row = takeInOrder(b, at(rows, expert), expert);
     Value fits = b.both(b.less(expert, experts), b.less(row, capacity));
     b.store(b.select(fits, expert, b.i32(-1)), own);
     NVVM::SyncWarpOp::create(b, b.i32(-1));
