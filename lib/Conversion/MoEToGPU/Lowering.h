@@ -20,7 +20,7 @@ struct DeviceLowering {
   OpBuilder &rewriter;
   /// By offsets that a router computes: a tensor of `numArrivals` i32 that it
   /// leaves at 0, for blocks to arrive at.
-  llvm::DenseMap<Value, Value> arrivals = {};
+  llvm::DenseMap<Value, Value> arrivals;
 };
 
 inline constexpr int64_t numArrivals = 1024;
