@@ -78,5 +78,5 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
 void mlir::moe::buildCPUPipeline(OpPassManager &pm,
                                  const CPUPipelineOptions &options) {
   buildCPUToBuffersPipeline(pm, options);
-  buildLowerToLLVMPipeline(pm);
+  buildLowerToLLVMPipeline(pm, options.f16Conversions);
 }

@@ -60,7 +60,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
 static void addKernelLowering(OpPassManager &pm) {
   OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
   kernels.addPass(math::createMathExtendToSupportedTypes());
-  kernels.addPass(createMoEExpandFloat8());
+  kernels.addPass(createMoEExpandSmallFloats());
   kernels.addPass(createMoEExpandDeviceMath());
   kernels.addPass(createConvertMathToLLVMPass());
   kernels.addPass(createLowerAffinePass());
@@ -85,5 +85,6 @@ void mlir::moe::buildGPUPipeline(OpPassManager &pm,
   pm.addPass(createMoELaunchesToCalls());
   addKernelLowering(pm);
   pm.addPass(createMoESerializeKernels());
-  buildLowerToLLVMPipeline(pm);
+  // The host may be any processor.
+  buildLowerToLLVMPipeline(pm, /*f16Conversions=*/false);
 }

@@ -17,13 +17,15 @@
 
 using namespace mlir;
 
-void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm) {
+void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm,
+                                         bool f16Conversions) {
   pm.addPass(createSCFToControlFlowPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
-  pm.addPass(createMoEExpandFloat8());
-  // bf16 rounding as integer arithmetic: LLVM would call a helper that the C
-  // library of a stable distribution does not have.
+  // 16-bit floats as every processor can: LLVM would call helpers of the
+  // compiler's library, which differ from distribution to distribution.
+  pm.addPass(createMoEPromoteSmallFloats());
+  pm.addPass(createMoEExpandSmallFloats({/*f16=*/!f16Conversions}));
   arith::ArithExpandOpsPassOptions expand;
   expand.includeBf16 = true;
   pm.addPass(arith::createArithExpandOpsPass(expand));
@@ -42,6 +44,7 @@ void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm) {
   pm.addPass(createReconcileUnrealizedCastsPass());
   pm.addPass(createMoEOutlineTasks());
   pm.addPass(createMoEEntryPoints());
+  pm.addPass(createMoEMoveBF16AsI16());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 }

@@ -34,8 +34,9 @@ void mlir::moe::buildReferenceBufferPipeline(OpPassManager &pm) {
   addCleanup(pm);
 }
 
-void mlir::moe::buildReferencePipeline(OpPassManager &pm) {
+void mlir::moe::buildReferencePipeline(OpPassManager &pm,
+                                       const LoweringOptions &options) {
   buildReferenceTensorPipeline(pm);
   buildReferenceBufferPipeline(pm);
-  buildLowerToLLVMPipeline(pm);
+  buildLowerToLLVMPipeline(pm, options.f16Conversions);
 }

@@ -31,7 +31,7 @@ void mlir::moe::registerPipelines() {
   PassPipelineRegistration<>(
       "moe-fuse", "Fuse moe operations into grouped products",
       buildFusionPipeline);
-  PassPipelineRegistration<>(
+  PassPipelineRegistration<LoweringOptions>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",
       buildReferencePipeline);
@@ -42,8 +42,10 @@ void mlir::moe::registerPipelines() {
         buildReferenceTensorPipeline(pm);
         buildReferenceBufferPipeline(pm);
       });
-  PassPipelineRegistration<>(
+  PassPipelineRegistration<LoweringOptions>(
       "moe-lower-to-llvm",
       "Lower loops over buffers to the LLVM dialect, with entry points",
-      buildLowerToLLVMPipeline);
+      [](OpPassManager &pm, const LoweringOptions &options) {
+        buildLowerToLLVMPipeline(pm, options.f16Conversions);
+      });
 }

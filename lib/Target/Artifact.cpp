@@ -47,9 +47,8 @@ static llvm::Error makeTemporaryFile(llvm::StringRef suffix,
   return llvm::Error::success();
 }
 
-/// Link objects into a shared object. What they need from outside are the math
-/// library and, for f16 on a processor without it, the one that the runtime
-/// itself needs.
+/// Link objects into a shared object. All they need from outside is functions of
+/// the C and the math library.
 static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
 link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   std::string linker;
@@ -90,11 +89,9 @@ link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   // Named where needed, so that exp and the like are found in whatever host
   // loads it.
   arguments.push_back("--as-needed");
-  llvm::SmallVector<std::string> libraries{findLibrary("libm.so.6"),
-                                           findLibrary("libgcc_s.so.1")};
-  for (const std::string &library : libraries)
-    if (!library.empty())
-      arguments.push_back(library);
+  std::string math = findLibrary("libm.so.6");
+  if (!math.empty())
+    arguments.push_back(math);
   std::optional<llvm::StringRef> redirects[] = {std::nullopt, log.str(),
                                                 log.str()};
   std::string message;
@@ -119,6 +116,8 @@ mlir::moe::buildArtifact(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
   auto linked = link(objects);
   if (!linked)
     return linked.takeError();
+  if (llvm::Error failure = verifyHostFunctions((*linked)->getMemBufferRef()))
+    return failure;
 
   llvm::SmallVector<char, 0> bytes;
   auto append = [&](llvm::StringRef data) {

@@ -24,23 +24,29 @@ std::string mlir::moe::resolvePipeline(llvm::StringRef name,
   if ((name == "moe-gpu" || name == "moe-gpu-to-buffers") &&
       !target.device.empty())
     return name.str() + "{arch=" + target.device + "}";
+  auto has = [&](llvm::StringRef feature) {
+    return llvm::is_contained(target.features, feature);
+  };
+  bool isAArch64 = llvm::Triple(target.triple).isAArch64();
+  std::string lowering = std::string("f16-conversions=") +
+                         (isAArch64 || has("f16c") ? "true" : "false");
+  if (name == "moe-reference" || name == "moe-lower-to-llvm")
+    return name.str() + "{" + lowering + "}";
   if (name != "moe-cpu" && name != "moe-cpu-to-buffers")
     return name.str();
   if (!target.device.empty())
     return ("moe-gpu" + name.drop_front(strlen("moe-cpu")) + "{arch=" +
             target.device + "}")
         .str();
-  auto has = [&](llvm::StringRef feature) {
-    return llvm::is_contained(target.features, feature);
-  };
+  std::string vectors = "vector-bits=128 vector-registers=16";
   if (has("avx512f") && has("avx512bw") && has("avx512vl"))
-    return name.str() + "{vector-bits=512 vector-registers=32 bf16-dot=" +
-           (has("avx512bf16") ? "true}" : "false}");
-  if (has("avx2") && has("fma"))
-    return name.str() + "{vector-bits=256 vector-registers=16}";
-  if (llvm::Triple(target.triple).isAArch64())
-    return name.str() + "{vector-bits=128 vector-registers=32}";
-  return name.str();
+    vectors = std::string("vector-bits=512 vector-registers=32 bf16-dot=") +
+              (has("avx512bf16") ? "true" : "false");
+  else if (has("avx2") && has("fma"))
+    vectors = "vector-bits=256 vector-registers=16";
+  else if (isAArch64)
+    vectors = "vector-bits=128 vector-registers=32";
+  return name.str() + "{" + vectors + " " + lowering + "}";
 }
 
 /// The tiles of grouped products, by the name of their instructions.
@@ -100,7 +106,7 @@ LogicalResult mlir::moe::runPipeline(ModuleOp module,
     return emitError(module.getLoc())
            << "invalid pipeline '" << name
            << "': " << llvm::StringRef(message).rtrim();
-  if (failed(manager.run(module)))
+  if (failed(verifyDefined(module)) || failed(manager.run(module)))
     return failure();
   // Without kernels the host would read memory of the device.
   if (!target.device.empty() && !module->hasAttr("moe.images"))

@@ -13,16 +13,25 @@
 
 namespace mlir::moe {
 
+/// What the last part of every path needs to know of the processor.
+struct LoweringOptions : PassPipelineOptions<LoweringOptions> {
+  Option<bool> f16Conversions{
+      *this, "f16-conversions",
+      llvm::cl::desc("whether instructions convert f16 to and from f32"),
+      llvm::cl::init(false)};
+};
+
 /// The reference path: moe operations on tensors to the LLVM dialect, by way of
 /// plain linalg and loops. What every faster path is compared with.
-void buildReferencePipeline(OpPassManager &pm);
+void buildReferencePipeline(OpPassManager &pm, const LoweringOptions &options);
 
 /// Its first part: moe operations to linalg, scf and tensor.
 void buildReferenceTensorPipeline(OpPassManager &pm);
 /// Its second part: tensors to buffers in one workspace.
 void buildReferenceBufferPipeline(OpPassManager &pm);
 /// Its last part: loops over buffers to the LLVM dialect, with entry points.
-void buildLowerToLLVMPipeline(OpPassManager &pm);
+/// `f16Conversions` says whether the processor converts f16 to and from f32.
+void buildLowerToLLVMPipeline(OpPassManager &pm, bool f16Conversions);
 
 /// Fusion: products of all experts at once, with epilogues, gathering rows.
 void buildFusionPipeline(OpPassManager &pm);
@@ -39,6 +48,10 @@ struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
   Option<bool> bf16Dot{*this, "bf16-dot",
                        llvm::cl::desc("whether there are dot products of bf16"),
                        llvm::cl::init(false)};
+  Option<bool> f16Conversions{
+      *this, "f16-conversions",
+      llvm::cl::desc("whether instructions convert f16 to and from f32"),
+      llvm::cl::init(false)};
 };
 
 /// The fast path: fused operations on packed weights, vector kernels and tasks.

@@ -76,6 +76,17 @@ llvm::Expected<std::unique_ptr<llvm::Module>>
 translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
                   llvm::TargetMachine &machine);
 
+/// Whether every process that loads an artifact has a function of this name: it
+/// is one of the C or the math library that code may call.
+bool isHostFunction(llvm::StringRef name);
+
+/// Report the functions of a module that are called, have no body and are none
+/// of the host.
+LogicalResult verifyDefined(ModuleOp module);
+
+/// Check that a shared object (ELF) needs nothing but functions of the host.
+llvm::Error verifyHostFunctions(llvm::MemoryBufferRef object);
+
 /// The metadata of an artifact, JSON: target, signatures and entry points of
 /// each variant. Fails if one has no function that `moe-export` prepared.
 llvm::Expected<std::string> buildMetadata(llvm::ArrayRef<Variant> variants);

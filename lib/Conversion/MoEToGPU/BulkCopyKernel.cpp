@@ -159,7 +159,8 @@ BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
   Value target = b.add(b.mul(line, lineBytes), b.shiftLeft(swapped, 4));
   Value kStart = b.mul(chunk, depth / 8);
   SmallVector<Value> sources;
-  for (int64_t i = 0; i < llvm::divideCeil(tile.getRows(), linesAtOnce); ++i) {
+  int64_t count = llvm::divideCeil(tile.getRows(), linesAtOnce);
+  for (int64_t i = 0; i < count; ++i) {
     Value row = b.min(b.add(line, i * linesAtOnce), b.sub(place.rows, 1));
     sources.push_back(
         b.at(lhsRow(b.add(place.firstRow, row)), storage, kStart));

@@ -187,8 +187,7 @@ Value GPUBuilder::inBlock(Value pointer, Value number) {
 static Value shuffleBy(GPUBuilder &b, Value value, Value by, int64_t clamp,
                        NVVM::ShflKind kind) {
   Type type = value.getType();
-  bool isFloat = type.isF32();
-  assert((isFloat || type.isInteger(32)) && "lanes exchange 32 bits");
+  assert((type.isF32() || type.isInteger(32)) && "lanes exchange 32 bits");
   return NVVM::ShflOp::create(b, type, b.i32(-1), value, by, b.i32(clamp), kind,
                               UnitAttr());
 }

@@ -300,7 +300,7 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   for (auto [i, attribute] : llvm::enumerate(tiles)) {
     auto tile = cast<TileAttr>(attribute);
     bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-    GroupedKernelRequest request{op, tile};
+    GroupedKernelRequest request{op, tile, std::nullopt};
     if (sum && RowSum::suits(op, tile))
       request.sum = sum;
     LLVM::LLVMFuncOp kernel = buildKernel(request, lowering);

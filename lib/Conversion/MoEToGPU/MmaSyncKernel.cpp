@@ -70,7 +70,8 @@ SmallVector<MmaSyncKernel::Copy>
 MmaSyncKernel::lhsCopies(const TilePlace &place) {
   SmallVector<Copy> copies;
   Value chunk = b.bitAnd(thread, 7);
-  for (int64_t i = 0; i < llvm::divideCeil(tileRows * 8, threads); ++i) {
+  int64_t count = llvm::divideCeil(tileRows * 8, threads);
+  for (int64_t i = 0; i < count; ++i) {
     Value line = b.add(b.shiftRight(thread, 3), i * (threads / 8));
     // A line beyond the rows has those of the last one, to be thrown away.
     Value row = b.min(line, b.sub(place.rows, 1));
@@ -89,7 +90,8 @@ MmaSyncKernel::weightCopies(const TilePlace &place) {
   SmallVector<Copy> copies;
   bool alongK = op.getTransposed();
   int64_t chunks = alongK ? 8 : tileColumns / 8; // of a line
-  for (int64_t i = 0; i < llvm::divideCeil(tileColumns * 8, threads); ++i) {
+  int64_t count = llvm::divideCeil(tileColumns * 8, threads);
+  for (int64_t i = 0; i < count; ++i) {
     Value number = b.add(thread, i * threads);
     Value line = b.div(number, chunks), chunk = b.rem(number, chunks);
     auto [view, column] = weightColumn(alongK ? line : b.shiftLeft(chunk, 3));

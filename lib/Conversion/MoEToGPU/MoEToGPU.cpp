@@ -78,7 +78,8 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
           llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         work.push_back(op);
     });
-    DeviceLowering lowering{*kernels, gpu, rewriter};
+    DeviceLowering lowering{*kernels, gpu, rewriter,
+                            llvm::DenseMap<Value, Value>()};
     lowerRouters(rewriter, lowering, work);
     for (Operation *op : work)
       lower(rewriter, lowering, op);

@@ -14,7 +14,7 @@
 #include <limits>
 
 using namespace mlir::moe::hf;
-using llvm::json::Value;
+namespace json = llvm::json;
 
 //===----------------------------------------------------------------------===//
 // Parsing
@@ -44,11 +44,11 @@ static bool nestsDeeperThan(llvm::StringRef text, unsigned limit) {
   return false;
 }
 
-llvm::Expected<Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
+llvm::Expected<json::Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
   constexpr unsigned maxDepth = 64;
   if (nestsDeeperThan(text, maxDepth))
     return llvm::createStringError("nested deeper than %u levels", maxDepth);
-  llvm::Expected<Value> value = llvm::json::parse(text);
+  llvm::Expected<json::Value> value = json::parse(text);
   if (!value)
     return llvm::createStringError("no valid JSON: " +
                                    llvm::toString(value.takeError()));
@@ -75,26 +75,26 @@ std::string Config::quote(const Key &key) const {
 }
 
 /// What an error says instead of a value of the wrong kind.
-static std::string describe(const Value &value) {
+static std::string describe(const json::Value &value) {
   switch (value.kind()) {
-  case Value::Null:
+  case json::Value::Null:
     return "null";
-  case Value::Boolean:
+  case json::Value::Boolean:
     return *value.getAsBoolean() ? "true" : "false";
-  case Value::Number:
+  case json::Value::Number:
     return llvm::formatv("{0}", value).str();
-  case Value::String:
+  case json::Value::String:
     return "a string";
-  case Value::Array:
+  case json::Value::Array:
     return "an array";
-  case Value::Object:
+  case json::Value::Object:
     return "an object";
   }
   llvm_unreachable("unknown kind of JSON value");
 }
 
 void Config::failKind(const Key &key, llvm::StringRef expected,
-                      const Value &value) const {
+                      const json::Value &value) const {
   fail("expected " + quote(key) + " to be " + expected + ", got " +
        describe(value));
 }
@@ -103,23 +103,23 @@ void Config::failKind(const Key &key, llvm::StringRef expected,
 // Values
 //===----------------------------------------------------------------------===//
 
-const Value *Config::find(const Key &key) const {
+const json::Value *Config::find(const Key &key) const {
   for (llvm::StringRef name : key.names)
-    if (const Value *value = object->get(name))
-      if (value->kind() != Value::Null)
+    if (const json::Value *value = object->get(name))
+      if (value->kind() != json::Value::Null)
         return value;
   return nullptr;
 }
 
 bool Config::isNull(llvm::StringRef name) const {
-  const Value *value = object->get(name);
-  return value && value->kind() == Value::Null;
+  const json::Value *value = object->get(name);
+  return value && value->kind() == json::Value::Null;
 }
 
 Config Config::section(const char *name) const {
-  static const llvm::json::Object empty;
-  const Value *value = find(name);
-  const llvm::json::Object *inner = value ? value->getAsObject() : nullptr;
+  static const json::Object empty;
+  const json::Value *value = find(name);
+  const json::Object *inner = value ? value->getAsObject() : nullptr;
   if (!value)
     fail("missing key " + quote(name));
   else if (!inner)
@@ -129,7 +129,7 @@ Config Config::section(const char *name) const {
 
 int64_t Config::integer(const Key &key, int64_t least, int64_t most,
                         std::optional<int64_t> absent) const {
-  const Value *value = find(key);
+  const json::Value *value = find(key);
   if (!value) {
     if (!absent)
       fail("missing key " + quote(key));
@@ -148,7 +148,7 @@ int64_t Config::integer(const Key &key, int64_t least, int64_t most,
 }
 
 double Config::real(const Key &key, std::optional<double> absent) const {
-  const Value *value = find(key);
+  const json::Value *value = find(key);
   if (!value) {
     if (!absent)
       fail("missing key " + quote(key));
@@ -164,7 +164,7 @@ double Config::real(const Key &key, std::optional<double> absent) const {
 }
 
 bool Config::flag(const Key &key, bool absent) const {
-  const Value *value = find(key);
+  const json::Value *value = find(key);
   if (!value)
     return absent;
   std::optional<bool> flag = value->getAsBoolean();
@@ -174,7 +174,7 @@ bool Config::flag(const Key &key, bool absent) const {
 }
 
 llvm::StringRef Config::text(const Key &key, llvm::StringRef absent) const {
-  const Value *value = find(key);
+  const json::Value *value = find(key);
   if (!value)
     return absent;
   std::optional<llvm::StringRef> text = value->getAsString();
@@ -186,15 +186,15 @@ llvm::StringRef Config::text(const Key &key, llvm::StringRef absent) const {
 llvm::SmallVector<int64_t> Config::integers(const Key &key, int64_t least,
                                             int64_t most) const {
   llvm::SmallVector<int64_t> numbers;
-  const Value *value = find(key);
+  const json::Value *value = find(key);
   if (!value)
     return numbers;
-  const llvm::json::Array *array = value->getAsArray();
+  const json::Array *array = value->getAsArray();
   if (!array) {
     failKind(key, "an array", *value);
     return numbers;
   }
-  for (const Value &element : *array) {
+  for (const json::Value &element : *array) {
     std::optional<int64_t> number = element.getAsInteger();
     if (!number || *number < least || *number > most) {
       fail("expected " + quote(key) + " to hold integers between " +

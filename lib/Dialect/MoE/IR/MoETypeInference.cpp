@@ -125,7 +125,7 @@ LogicalResult DispatchOp::inferReturnTypes(
   auto rows = dyn_cast<RankedTensorType>(adaptor.getRows().getType());
   if (!rows || rows.getRank() != 2)
     return emitOptionalError(location, "expected rows and ids of rank 2");
-  int64_t bound;
+  int64_t bound = 0;
   SmallVector<Type, 2> types;
   if (failed(inferRouting(context, location, adaptor, bound, types)))
     return failure();
@@ -156,7 +156,7 @@ LogicalResult RouteOp::inferReturnTypes(
     DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
     SmallVectorImpl<Type> &inferred) {
   Adaptor adaptor(operands, attributes, properties, regions);
-  int64_t bound;
+  int64_t bound = 0;
   SmallVector<Type, 2> types;
   if (failed(inferRouting(context, location, adaptor, bound, types)))
     return failure();

@@ -261,7 +261,8 @@ static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
 static bool isChosenByGate(DispatchOp dispatch) {
   auto gate = dispatch.getIds().getDefiningOp<GateOp>();
   return gate && !gate.getGivenIds() &&
-         gate.getNumExperts() == dispatch.getNumExperts();
+         static_cast<uint64_t>(gate.getNumExperts()) ==
+             dispatch.getNumExperts();
 }
 
 /// Whether no id is -1 either. Without a capacity tokens do not depend on each

@@ -373,15 +373,48 @@ def MoEFuseScales : Pass<"moe-fuse-scales"> {
   ];
 }
 
-def MoEExpandFloat8 : Pass<"moe-expand-float8"> {
-  let summary = "Convert to and from f8E4M3FN with integer arithmetic";
+def MoEExpandSmallFloats : Pass<"moe-expand-small-floats"> {
+  let summary = "Convert to and from f8E4M3FN and f16 with integer arithmetic";
   let description = [{
-    Conversions between `f8E4M3FN` and f32, f16 or bf16, of scalars and vectors,
-    become operations on integers and f32 that every processor has: LLVM has no
-    type of 8-bit floats. They are exact, or round to nearest even; what is too
-    large becomes NaN, the type having no infinity.
+    Conversions of scalars and vectors between `f8E4M3FN` and f64, f32, f16 or
+    bf16 become operations on integers and f32 that every processor has: LLVM has
+    no type of 8-bit floats. So do those of f16 with the option `f16`, for
+    processors that would call a helper of the compiler's library. They are exact,
+    or round to nearest even; what is too large becomes infinity or, in f8E4M3FN,
+    which has none, NaN. f64 is rounded to f32 to odd first, so that it is in
+    effect rounded once.
+  }];
+  let options = [
+    Option<"f16", "f16", "bool", "false",
+           "whether to expand the conversions of f16, too">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect"];
+}
+
+def MoEPromoteSmallFloats : Pass<"moe-promote-small-floats"> {
+  let summary = "Compute arithmetic of f16 and bf16 in f32";
+  let description = [{
+    Operations of arith, math and vector that compute with f16 or bf16 take
+    their operands extended to f32, and their results are rounded to the type
+    that they had. What only moves numbers (constants, `arith.select`,
+    `arith.bitcast`, shuffles) stays. Unlike `arith-emulate-unsupported-floats`
+    no conversion allows its neighbour to be left out, so each operation rounds.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect"];
+}
+
+def MoEMoveBF16AsI16 : Pass<"moe-move-bf16-as-i16", "::mlir::ModuleOp"> {
+  let summary = "Give bf16 values of the LLVM dialect the type i16";
+  let description = [{
+    LLVM's code generators for processors without bf16 keep a value of that type
+    as f32: to load it and to store it calls a helper that rounds. Where it is
+    only moved (loaded, stored, selected, passed on), i16 holds the same bits on
+    every processor. Operations that compute with bf16 (dot products of a
+    processor that has them) get their operands by `llvm.bitcast`. Kernels inside
+    `gpu.module` are left alone.
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
 
 def MoEFuseColumns : Pass<"moe-fuse-columns"> {

@@ -1,4 +1,5 @@
-// RUN: moe-opt %s -moe-expand-float8 | FileCheck %s
+// RUN: moe-opt %s -moe-expand-small-floats | FileCheck %s
+// RUN: moe-opt %s -moe-expand-small-floats=f16 | FileCheck %s --check-prefix=F16
 
 // CHECK-LABEL: func.func @extend(
 // CHECK-SAME:    %[[X:.*]]: f8E4M3FN)
@@ -38,4 +39,31 @@ func.func @others(%x: f8E5M2, %y: f32, %z: tensor<4xf8E4M3FN>) -> (f32, f8E4M3FN
   %b = arith.truncf %y upward : f32 to f8E4M3FN
   %c = arith.extf %z : tensor<4xf8E4M3FN> to tensor<4xf32>
   return %a, %b, %c : f32, f8E4M3FN, tensor<4xf32>
+}
+
+// Processors that convert f16 keep these; others get integer arithmetic.
+// CHECK-LABEL: func.func @half(
+// CHECK:         arith.extf
+// CHECK:         arith.truncf
+// F16-LABEL:   func.func @half(
+// F16-NOT:       arith.extf
+// F16-NOT:       arith.truncf
+// F16:           arith.bitcast %{{.*}} : i16 to f16
+func.func @half(%x: f16, %y: f32) -> (f32, f16) {
+  %a = arith.extf %x : f16 to f32
+  %b = arith.truncf %y : f32 to f16
+  return %a, %b : f32, f16
+}
+
+// One rounding, not two: f32 is rounded to odd in between.
+// CHECK-LABEL: func.func @from_f64(
+// CHECK:         %[[NEAREST:.*]] = arith.truncf %{{.*}} : f64 to f32
+// CHECK:         arith.extf %[[NEAREST]] : f32 to f64
+// CHECK:         arith.muli
+// CHECK:         arith.truncf %{{.*}} : f32 to bf16
+// CHECK-NOT:     f64 to bf16
+// CHECK:         return
+func.func @from_f64(%x: f64) -> bf16 {
+  %y = arith.truncf %x : f64 to bf16
+  return %y : bf16
 }
