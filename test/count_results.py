@@ -7,7 +7,7 @@ reads BUILD_DIR/test-results: ctest.xml (ctest --output-junit) says which suites
 ran and how they ended; NAME.xml, or gtest/PROGRAM.xml for a gtest program that
 was told through GTEST_OUTPUT, says what happened to each case of one. A suite
 without such a file counts as one case. Prints the cases that did not pass, a line
-for each suite and, last and alone, the sum. Exits with 1 where a case failed, or
+for each suite with its seconds, the slowest cases and, last and alone, the sum. Exits with 1 where a case failed, or
 none ran.
 """
 
@@ -27,6 +27,7 @@ class Count:
     failed: int = 0
     skipped: int = 0
     failures: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
 
     def __iadd__(self, other: Count) -> Count:
@@ -34,6 +35,7 @@ class Count:
         self.failed += other.failed
         self.skipped += other.skipped
         self.failures += other.failures
+        self.seconds |= other.seconds
         for reason, times in other.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + times
         return self
@@ -56,6 +58,7 @@ def cases(path: Path) -> Count:
     count = Count()
     for case in ElementTree.parse(path).iter("testcase"):
         name = f"{case.get('classname', '')}::{case.get('name', '')}".strip(":")
+        count.seconds[name] = float(case.get("time") or 0)
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             count.fail(name)
@@ -126,7 +129,7 @@ def main() -> int:
     for case in ElementTree.parse(results / "ctest.xml").iter("testcase"):
         name = case.get("name", "")
         count = suite(case, result_file(results, name, commands.get(name, [])))
-        lines.append((name, str(count)))
+        lines.append((name, f"{count}, {float(case.get('time') or 0):.0f} s"))
         total += count
 
     if total.reasons:
@@ -137,6 +140,9 @@ def main() -> int:
         print("\nFailed:")
         for name in total.failures:
             print(f"  {name}")
+    print("\nSlowest:")
+    for name, seconds in sorted(total.seconds.items(), key=lambda item: -item[1])[:10]:
+        print(f"  {seconds:5.1f} s  {name}")
     print()
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:

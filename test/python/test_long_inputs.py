@@ -1,7 +1,6 @@
 """More than 2^31 elements: offsets into rows are 64-bit.
 
-Needs about 10 GiB of memory and a minute, so it runs only where MOE_TEST_LARGE=1
-is set.
+Needs about 10 GiB of memory and a minute, so it runs only with `./dev test --long`.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import moe
 
 pytestmark = [
     pytest.mark.usefixtures("compiled"),
-    pytest.mark.skipif(os.environ.get("MOE_TEST_LARGE") != "1",
-                       reason="needs 10 GiB of memory; set MOE_TEST_LARGE=1"),
+    pytest.mark.skipif(os.environ.get("MOE_TEST_LONG") != "1",
+                       reason="runs with ./dev test --long"),
 ]
 
 HIDDEN = 64
