@@ -12,7 +12,7 @@ moe_add_python_tests(plan plan COST 130 LABELS slow)
 
 # The doors: checkpoints, the package, transformers.
 moe_add_python_tests(import import_hf checkpoints_cpu COST 140 LABELS slow)
-moe_add_python_tests(package package COST 20)
+moe_add_python_tests(package comparisons package COST 20)
 moe_add_python_tests(transformers
   transformers_experts transformers_integration whole_model
   COST 90 LABELS slow)

@@ -21,13 +21,13 @@ erf = np.vectorize(math.erf, otypes=[np.float64])
 class Epilogue:
     """MLIR from the sums %s0, %s1, ... and the extras %x0, ... in f32 to %r, and the same in
     numpy (f64).  Functions of vectors may be off by `close` relative to the result, and by
-    `absolute` where terms cancel."""
+    `of_largest` relative to the largest result where terms cancel."""
 
     sums: int
     text: str
     run: Callable[..., np.ndarray]
     close: float = 0.0
-    absolute: float = 0.0
+    of_largest: float = 0.0
 
 
 def swiglu(g, u):

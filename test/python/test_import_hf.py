@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import data
 import numpy as np
 import pytest
 
@@ -86,10 +87,8 @@ def edit(directory: Path, **changes) -> None:
 
 
 def relative_error(ours, theirs: torch.Tensor) -> float:
-    ours = torch.as_tensor(np.asarray(ours).astype(np.float32))
-    theirs = theirs.float()
     assert theirs.abs().max() > 0.1
-    return float((ours - theirs).abs().max() / theirs.abs().max())
+    return data.relative_error(ours, theirs.float().numpy())
 
 
 def numpy_of(x: torch.Tensor) -> np.ndarray:

@@ -219,8 +219,7 @@ def test_gate(i):
         assert weights.dtype == expected.dtype
         # exp and pow may differ in their last bits, and so in one rounding more.
         unit = {"float32": 2e-6, "bfloat16": 2.0**-7, "float16": 2.0**-9}[expected.dtype.name]
-        np.testing.assert_allclose(weights.astype(np.float32), expected.astype(np.float32),
-                                   rtol=2 * unit, atol=1e-7, err_msg=case.operation)
+        data.assert_close(weights, expected, 2 * unit, 1e-7, case.operation)
 
 
 # --------------------------------------------------------------------------
@@ -344,7 +343,6 @@ def test_combine(i):
         assert y.dtype == expected.dtype
         # Without a quotient every term is exact; with one, bf16 may round apart once.
         unit = {"float32": 2e-6, "bfloat16": 2.0**-7, "float16": 2.0**-10}[y.dtype.name]
-        tolerance = (dict(rtol=unit, atol=unit) if "normalize" in case.arguments
-                     else dict(rtol=0, atol=0))
-        np.testing.assert_allclose(y.astype(np.float32), expected.astype(np.float32), **tolerance,
-                                   err_msg=case.operation)
+        if "normalize" not in case.arguments:
+            unit = 0
+        data.assert_close(y, expected, unit, unit, case.operation)

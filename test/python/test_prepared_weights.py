@@ -8,6 +8,7 @@ import ctypes
 import json
 import platform
 
+import data
 import moe
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ def memref(pointer, rank):
     if not words[1]:
         return None
     shape = tuple(words[3 + i] for i in range(rank))
-    data = ctypes.cast(words[1], ctypes.POINTER(ctypes.c_float))
-    return np.ctypeslib.as_array(data, shape)
+    numbers = ctypes.cast(words[1], ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(numbers, shape)
 
 
 @_entry
@@ -112,7 +113,7 @@ def weights():
 def check(layer, weights):
     x = np.arange(4 * HIDDEN, dtype=np.float32).reshape(4, HIDDEN)
     expected = x * (weights["gate"].astype(np.float64) ** 2).sum(0) + weights["bias"]
-    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-5)
+    data.assert_close(layer(x), expected, 1e-5, 1e-6)
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])

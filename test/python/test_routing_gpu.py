@@ -212,7 +212,7 @@ def run(name: str, target: str, x, w, b):
 def check(name, target, tokens, skew=False):
     given = arrays(name, tokens, skew)
     found, expected = run(name, target, *given), oracle(name, *given)
-    np.testing.assert_allclose(found[0], expected[0], rtol=3e-6, atol=1e-9)
+    data.assert_close(found[0], expected[0], 3e-6, 1e-9)
     for i in (1, 2, 3):
         np.testing.assert_array_equal(found[i], expected[i])
 
@@ -448,7 +448,7 @@ def check_choice(name, target, tokens, grid):
     chooser(name, target)(out=outputs, **{key: gpu.upload(a) for key, a in given.items()})
     weights, ids = its.oracle(given["l"], given.get("bias", 0), given.get("noise", 0))
     np.testing.assert_array_equal(gpu.download(outputs[1]), ids)
-    np.testing.assert_allclose(gpu.download(outputs[0]), weights, rtol=1e-5, atol=1e-12)
+    data.assert_close(gpu.download(outputs[0]), weights, 1e-5, 1e-12)
 
 
 @pytest.mark.parametrize("target", TARGETS)
