@@ -65,9 +65,9 @@ static moe_rt_status_t setUpOnDevice(moe_rt_layer_t &layer,
 
 /// Create a layer; `fill` gives it its weights.
 template <typename Fill>
-static moe_rt_status_t createLayer(moe_rt_module_t *module,
-                                   const Function &function, Fill fill,
-                                   moe_rt_layer_t **out) {
+static moe_rt_status_t createAndFill(moe_rt_module_t *module,
+                                     const Function &function, Fill fill,
+                                     moe_rt_layer_t **out) {
   std::unique_ptr<moe_rt_layer_t> layer;
   MOE_RT_TRY(newLayer(module, function, layer));
   if (cuda::Device *device = module->context->device.get()) {
@@ -81,6 +81,15 @@ static moe_rt_status_t createLayer(moe_rt_module_t *module,
   }
   *out = layer.release();
   return nullptr;
+}
+
+moe_rt_status_t moe::rt::createLayer(moe_rt_module_t *module,
+                                     const Function &function,
+                                     const WeightSource &source,
+                                     moe_rt_layer_t **out) {
+  return createAndFill(
+      module, function,
+      [&](LayerWeights &weights) { return weights.read(source); }, out);
 }
 
 /// Check what every kind of call is given.
@@ -113,7 +122,7 @@ moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
   MOE_RT_TRY(findFunction(module, function, found));
   MOE_RT_TRY(
       checkTensors(*found, "weights", found->weights.size(), weights, count));
-  return createLayer(
+  return createAndFill(
       module, *found, [&](LayerWeights &layer) { return layer.bind(weights); },
       out);
 }
@@ -128,9 +137,10 @@ moe_rt_status_t moe_rt_layer_create_from_source(moe_rt_module_t *module,
                      "moe_rt_layer_create_from_source: an argument is NULL");
   const Function *found;
   MOE_RT_TRY(findFunction(module, function, found));
-  return createLayer(
-      module, *found,
-      [&](LayerWeights &layer) { return layer.read({read, user}); }, out);
+  WeightSource source;
+  source.read = read;
+  source.user = user;
+  return createLayer(module, *found, source, out);
 }
 
 uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer) {

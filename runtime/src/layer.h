@@ -23,10 +23,20 @@ struct moe_rt_layer_s {
   const moe::rt::Function &function;
   moe::rt::CallLayout layout;
   std::unique_ptr<moe::rt::LayerWeights> weights;
+  /// Keeps the files in memory that some of the weights lie in; often empty.
+  std::shared_ptr<void> mapping;
   std::atomic<bool> counts{true};
   moe::rt::Statistics statistics; // of calls on the CPU
   /// Those on a device; empty on the CPU.
   std::unique_ptr<moe::rt::cuda::Reports> reports;
 };
+
+namespace moe::rt {
+
+/// Create a layer whose weights come from a source.
+moe_rt_status_t createLayer(moe_rt_module_t *module, const Function &function,
+                            const WeightSource &source, moe_rt_layer_t **out);
+
+} // namespace moe::rt
 
 #endif // MOE_RT_SRC_LAYER_H

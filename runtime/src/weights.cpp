@@ -54,13 +54,26 @@ moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
   return nullptr;
 }
 
+moe_rt_status_t LayerWeights::place(const WeightSource &source, size_t position,
+                                    BoundTensor &out) {
+  const Argument &argument = weight(position);
+  if (source.mapped && !module.context->device) {
+    if (const void *data = source.mapped(source.user, position)) {
+      // Calls only read it.
+      out = {static_cast<char *>(const_cast<void *>(data)),
+             argument.staticBytes()};
+      return checkElements(argument, out);
+    }
+  }
+  MOE_RT_TRY(own(argument, "weight", out));
+  return load(source, position, out);
+}
+
 moe_rt_status_t LayerWeights::read(const WeightSource &source) {
   for (size_t i = 0; i < function.weights.size(); ++i) {
     BoundTensor bound = {nullptr, 0};
-    if (weight(i).retained) {
-      MOE_RT_TRY(own(weight(i), "weight", bound));
-      MOE_RT_TRY(load(source, i, bound));
-    }
+    if (weight(i).retained)
+      MOE_RT_TRY(place(source, i, bound));
     boundWeights.push_back(bound);
   }
   return prepareAll(source);

@@ -17,6 +17,9 @@ namespace moe::rt {
 struct WeightSource {
   moe_rt_read_weight_fn read = nullptr;
   void *user = nullptr;
+  /// Where a weight already lies in memory of the host, aligned as its argument
+  /// says, for as long as the layer lives; NULL if it does not.
+  const void *(*mapped)(void *user, size_t weight) = nullptr;
 
   /// Read a part of an argument, weight `weight` of its function, to memory of
   /// the host.
@@ -33,7 +36,8 @@ public:
 
   /// Check the caller's tensors, one for each weight, and prepare.
   moe_rt_status_t bind(const DLTensor *tensors);
-  /// Read what calls want to memory of its own, and prepare the rest.
+  /// Read what calls want to memory of its own, where it is not mapped, and
+  /// prepare the rest.
   moe_rt_status_t read(const WeightSource &source);
 
   /// Of the weights and of the prepared arguments, in signature order each.
@@ -64,6 +68,9 @@ protected:
   const Function &function;
 
 private:
+  /// The place of a weight that calls read.
+  moe_rt_status_t place(const WeightSource &source, size_t position,
+                        BoundTensor &out);
   moe_rt_status_t prepareAll(const WeightSource &source);
 
   std::vector<BoundTensor> boundWeights, boundPrepared;

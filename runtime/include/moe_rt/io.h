@@ -31,8 +31,21 @@ namespace moe::io {
 // Errors
 //===----------------------------------------------------------------------===//
 
+enum class ErrorKind {
+  Invalid,  // does not fit what is asked for
+  NotFound, // no such file or tensor
+  Damaged,  // a file that is not what it should be
+  NoMemory,
+};
+
 struct Error {
   std::string message;
+  ErrorKind kind = ErrorKind::Invalid;
+
+  /// The same, with where it happened before it.
+  Error in(const std::string &where) const {
+    return {where + ": " + message, kind};
+  }
 };
 
 /// A value, or the reason why there is none.
@@ -183,9 +196,10 @@ private:
 };
 
 /// The tensors of a checkpoint: one .safetensors file, or the directory of a
-/// Hugging Face model with `model.safetensors` or with shards and their index.
-/// Shards are opened when a tensor of theirs is first asked for. Not for use
-/// from several threads at once.
+/// Hugging Face model with `model.safetensors`, with shards and their index, or
+/// with .safetensors files that share no name. Shards of an index are opened
+/// when a tensor of theirs is first asked for. Not for use from several threads
+/// at once.
 class Checkpoint {
 public:
   static Expected<Checkpoint> open(const std::string &path);
@@ -195,13 +209,17 @@ public:
 
   bool contains(std::string_view name) const;
   std::vector<std::string> names() const;
-  /// The view is valid as long as the checkpoint.
+  /// A tensor with its name; both are valid as long as the checkpoint.
+  using Entry = const SafetensorsFile::Tensors::value_type *;
+  Expected<Entry> find(std::string_view name);
   Expected<TensorView> lookup(std::string_view name);
   const std::string &path() const { return root; }
 
 private:
   Checkpoint() = default;
   Expected<SafetensorsFile *> shard(const std::string &file);
+  Expected<void> openIndex(const std::string &file);
+  Expected<void> openFiles(const std::vector<std::string> &files);
 
   std::string root;
   std::string directory; // with a slash
@@ -238,7 +256,9 @@ class WeightBinder {
 public:
   /// From a checkpoint: by the names in `source`, else by the weight's own
   /// name. A single aligned tensor is used where it is mapped; several are
-  /// stacked into a copy.
+  /// stacked into a copy. One that is found by `source` may have neighbouring
+  /// dimensions of the weight as one, or one of it as several; any other shape
+  /// is refused, also with as many elements.
   static Expected<WeightBinder> bind(const std::vector<WeightSpec> &specs,
                                      std::shared_ptr<Checkpoint> checkpoint,
                                      const ProgressFn &progress = nullptr);
@@ -277,6 +297,10 @@ public:
   static Expected<WeightReader> random(const std::vector<WeightSpec> &specs,
                                        uint64_t seed,
                                        ProgressFn progress = nullptr);
+  /// Where a weight lies in a mapped file, whole and aligned; nullptr if it
+  /// does not. Valid as long as the checkpoint.
+  const void *mapped(size_t weight) const;
+
   WeightReader(WeightReader &&);
   WeightReader &operator=(WeightReader &&);
   ~WeightReader();

@@ -9,11 +9,14 @@
 
 #include "moe_rt/io.h"
 
+#include <algorithm>
+#include <dirent.h>
 #include <sys/stat.h>
 
 using namespace moe;
 using namespace moe::io;
 
+static constexpr char fileEnd[] = ".safetensors";
 static constexpr char singleFile[] = "model.safetensors";
 static constexpr char indexFile[] = "model.safetensors.index.json";
 
@@ -54,6 +57,8 @@ Checkpoint::parseIndex(const char *text, uint64_t size) {
   std::map<std::string, std::string, std::less<>> result;
   for (const auto &[name, value] : *entries) {
     const std::string *file = json::asString(&value);
+    if (name.find('\0') != std::string::npos)
+      return Error{"tensor '" + name + "' has a NUL character in its name"};
     if (!file)
       return Error{"tensor '" + name + "' is in " +
                    std::string(json::describe(&value)) +
@@ -66,41 +71,76 @@ Checkpoint::parseIndex(const char *text, uint64_t size) {
   return result;
 }
 
+/// The .safetensors files of a directory, sorted.
+static std::vector<std::string> listFiles(const std::string &directory) {
+  std::vector<std::string> files;
+  DIR *stream = opendir(directory.c_str());
+  if (!stream)
+    return files;
+  while (const dirent *entry = readdir(stream))
+    if (endsWith(entry->d_name, fileEnd))
+      files.push_back(entry->d_name);
+  closedir(stream);
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+Expected<void> Checkpoint::openIndex(const std::string &file) {
+  Expected<MappedFile> index = MappedFile::open(file);
+  if (!index)
+    return index.takeError();
+  auto map = parseIndex(index->data(), index->size());
+  if (!map)
+    return Error{file + ": " + map.error(), ErrorKind::Damaged};
+  shardOf = std::move(*map);
+  return {};
+}
+
+Expected<void> Checkpoint::openFiles(const std::vector<std::string> &files) {
+  for (const std::string &file : files) {
+    Expected<SafetensorsFile *> opened = shard(file);
+    if (!opened)
+      return opened.takeError();
+    for (const auto &[name, view] : (*opened)->tensors()) {
+      auto [position, added] = shardOf.emplace(name, file);
+      if (!added)
+        return Error{root + ": tensor '" + name + "' is in '" +
+                         position->second + "' and in '" + file +
+                         "', expected an index or one of them",
+                     ErrorKind::Damaged};
+    }
+  }
+  return {};
+}
+
 Expected<Checkpoint> Checkpoint::open(const std::string &path) {
   Checkpoint checkpoint;
   checkpoint.root = path;
   std::string file = path;
+  std::vector<std::string> files;
   if (isDirectory(path)) {
     checkpoint.directory = path + "/";
-    file = checkpoint.directory + singleFile;
-    if (!exists(file)) {
-      file = checkpoint.directory + indexFile;
-      if (!exists(file))
-        return Error{path + ": neither " + singleFile + " nor " + indexFile +
-                     " is in this directory"};
-    }
+    file = checkpoint.directory + indexFile;
+    if (exists(checkpoint.directory + singleFile))
+      files = {singleFile};
+    else if (!exists(file))
+      files = listFiles(path);
+    if (files.empty() && !exists(file))
+      return Error{path + ": neither " + singleFile + " nor " + indexFile +
+                       " is in this directory, nor another " + fileEnd +
+                       " file",
+                   ErrorKind::NotFound};
   } else {
     size_t slash = path.rfind('/');
-    checkpoint.directory =
-        slash == std::string::npos ? "" : path.substr(0, slash + 1);
+    if (slash != std::string::npos)
+      checkpoint.directory = path.substr(0, slash + 1);
+    if (!endsWith(file, ".index.json"))
+      files = {path.substr(checkpoint.directory.size())};
   }
-
-  if (endsWith(file, ".index.json")) {
-    Expected<MappedFile> index = MappedFile::open(file);
-    if (!index)
-      return index.takeError();
-    auto map = parseIndex(index->data(), index->size());
-    if (!map)
-      return Error{file + ": " + map.error()};
-    checkpoint.shardOf = std::move(*map);
-    return checkpoint;
-  }
-  std::string name = file.substr(checkpoint.directory.size());
-  Expected<SafetensorsFile *> shard = checkpoint.shard(name);
-  if (!shard)
-    return shard.takeError();
-  for (const auto &[tensor, view] : (*shard)->tensors())
-    checkpoint.shardOf.emplace(tensor, name);
+  Expected<void> opened = files.empty() ? checkpoint.openIndex(file)
+                                        : checkpoint.openFiles(files);
+  if (!opened)
+    return opened.takeError();
   return checkpoint;
 }
 
@@ -126,17 +166,26 @@ std::vector<std::string> Checkpoint::names() const {
   return result;
 }
 
-Expected<TensorView> Checkpoint::lookup(std::string_view name) {
+Expected<Checkpoint::Entry> Checkpoint::find(std::string_view name) {
   auto position = shardOf.find(name);
   if (position == shardOf.end())
-    return Error{root + ": there is no tensor '" + std::string(name) + "'"};
+    return Error{root + ": there is no tensor '" + std::string(name) + "'",
+                 ErrorKind::NotFound};
   const std::string &file = position->second;
   Expected<SafetensorsFile *> opened = shard(file);
   if (!opened)
-    return Error{"tensor '" + std::string(name) + "': " + opened.error()};
+    return opened.takeError().in("tensor '" + std::string(name) + "'");
   auto tensor = (*opened)->tensors().find(name);
   if (tensor == (*opened)->tensors().end())
     return Error{directory + file + ": there is no tensor '" +
-                 std::string(name) + "', which the index says is here"};
-  return tensor->second;
+                     std::string(name) + "', which the index says is here",
+                 ErrorKind::Damaged};
+  return &*tensor;
+}
+
+Expected<TensorView> Checkpoint::lookup(std::string_view name) {
+  Expected<Entry> found = find(name);
+  if (!found)
+    return found.takeError();
+  return (*found)->second;
 }

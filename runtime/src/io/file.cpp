@@ -19,7 +19,10 @@
 using namespace moe::io;
 
 static Error systemError(const std::string &path, const char *what) {
-  return Error{path + ": cannot " + what + ": " + std::strerror(errno)};
+  ErrorKind kind = errno == ENOENT || errno == ENOTDIR ? ErrorKind::NotFound
+                   : errno == ENOMEM                   ? ErrorKind::NoMemory
+                                                       : ErrorKind::Invalid;
+  return Error{path + ": cannot " + what + ": " + std::strerror(errno), kind};
 }
 
 Expected<MappedFile> MappedFile::open(const std::string &path) {

@@ -222,10 +222,10 @@ Expected<Tensor> moe::io::readNpy(const std::string &path) {
     return file.takeError();
   Expected<TensorView> view = parseNpy(file->data(), file->size());
   if (!view)
-    return Error{path + ": " + view.error()};
+    return Error{path + ": " + view.error(), ErrorKind::Damaged};
   Expected<Tensor> tensor = Tensor::create(view->dtype, view->shape);
   if (!tensor)
-    return Error{path + ": " + tensor.error()};
+    return tensor.takeError().in(path);
   if (view->bytes > 0)
     std::memcpy(tensor->data(), view->data, view->bytes);
   return tensor;

@@ -157,6 +157,8 @@ Expected<SafetensorsFile::Tensors> SafetensorsFile::parse(const void *bytes,
         return result.takeError();
       continue;
     }
+    if (name.find('\0') != std::string::npos)
+      return Error{"tensor '" + name + "' has a NUL character in its name"};
     Expected<TensorView> tensor = parseEntry(name, value, data, dataSize);
     if (!tensor)
       return tensor.takeError();
@@ -173,6 +175,6 @@ Expected<SafetensorsFile> SafetensorsFile::open(const std::string &path) {
     return file.takeError();
   Expected<Tensors> tensors = parse(file->data(), file->size());
   if (!tensors)
-    return Error{path + ": " + tensors.error()};
+    return Error{path + ": " + tensors.error(), ErrorKind::Damaged};
   return SafetensorsFile(std::move(*file), std::move(*tensors));
 }

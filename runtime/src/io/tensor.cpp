@@ -83,7 +83,8 @@ Expected<Tensor> Tensor::create(DLDataType dtype, std::vector<int64_t> shape,
   if (posix_memalign(&memory, std::max(alignment, 64u), *bytes ? *bytes : 1) !=
       0)
     return Error{"cannot allocate " + std::to_string(*bytes) +
-                 " bytes for a tensor of type " + typeName(dtype, shape)};
+                     " bytes for a tensor of type " + typeName(dtype, shape),
+                 ErrorKind::NoMemory};
   tensor.type = dtype;
   tensor.extents = std::move(shape);
   tensor.memory.reset(memory);

@@ -125,6 +125,30 @@ static std::optional<int64_t> countElements(const std::vector<int64_t> &shape) {
   return static_cast<int64_t>(*bytes);
 }
 
+/// Whether both shapes are one sequence of elements with a dimension of the one
+/// for neighbouring ones of the other.
+static bool isReshape(const std::vector<int64_t> &a,
+                      const std::vector<int64_t> &b) {
+  if (a == b)
+    return true;
+  std::optional<int64_t> count = countElements(a);
+  if (!count || *count == 0 || count != countElements(b))
+    return false;
+  // Extents of 1 apart, dimensions of the finer shape end where those of the
+  // coarser one do.
+  auto ends = [](const std::vector<int64_t> &shape) {
+    std::vector<int64_t> result = {1};
+    for (int64_t extent : shape)
+      if (extent != 1)
+        result.push_back(result.back() * extent);
+    return result;
+  };
+  std::vector<int64_t> fine = ends(a), coarse = ends(b);
+  if (fine.size() < coarse.size())
+    std::swap(fine, coarse);
+  return std::includes(fine.begin(), fine.end(), coarse.begin(), coarse.end());
+}
+
 static bool compatible(DLDataType wanted, DLDataType given) {
   return sameDType(wanted, given) ||
          // An i1 argument is a byte; files call it a boolean.
@@ -177,19 +201,19 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
     if (!spec.source.empty() && spec.source.front() != spec.name)
       wanted = "'" + spec.source.front() + "' and no " + wanted;
     return Error{"weight '" + spec.name + "': " + checkpoint.path() +
-                 " has no tensor " + wanted + ", expected " +
-                 typeName(spec.dtype, spec.shape)};
+                     " has no tensor " + wanted + ", expected " +
+                     typeName(spec.dtype, spec.shape),
+                 ErrorKind::NotFound};
   }
 
   if (!bySource || spec.source.size() == 1) {
     const std::string &name = bySource ? spec.source[0] : spec.name;
     Expected<TensorView> view = checkpoint.lookup(name);
     if (!view)
-      return Error{"weight '" + spec.name + "': " + view.error()};
+      return view.takeError().in("weight '" + spec.name + "'");
     // A tensor of a checkpoint may be reshaped, one of the same name may not.
-    bool sameShape =
-        bySource ? countElements(view->shape) == countElements(spec.shape)
-                 : view->shape == spec.shape;
+    bool sameShape = bySource ? isReshape(view->shape, spec.shape)
+                              : view->shape == spec.shape;
     if (!compatible(spec.dtype, view->dtype) || !sameShape)
       return mismatch(spec, name, *view, typeName(spec.dtype, spec.shape));
     // The format does not promise any alignment.
@@ -209,7 +233,8 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
     Expected<TensorView> view = checkpoint.lookup(name);
     if (!view)
       return Error{"weight '" + spec.name + "': " + view.error() +
-                   ", expected " + typeName(spec.dtype, slice)};
+                       ", expected " + typeName(spec.dtype, slice),
+                   view.takeError().kind};
     if (!compatible(spec.dtype, view->dtype) || view->shape != slice)
       return mismatch(spec, name, *view, typeName(spec.dtype, slice));
     plan.parts.push_back(std::move(*view));
@@ -255,7 +280,7 @@ WeightBinder::bind(const std::vector<WeightSpec> &specs,
     Expected<Tensor> copy =
         Tensor::create(spec.dtype, spec.shape, spec.alignment);
     if (!copy)
-      return Error{"weight '" + spec.name + "': " + copy.error()};
+      return copy.takeError().in("weight '" + spec.name + "'");
     auto *to = static_cast<char *>(copy->data());
     for (const TensorView &part : (*plans)[i].parts) {
       if (part.bytes > 0)
@@ -294,7 +319,7 @@ WeightBinder::random(const std::vector<WeightSpec> &specs, uint64_t seed,
     Expected<Tensor> tensor =
         Tensor::create(spec.dtype, spec.shape, spec.alignment);
     if (!tensor)
-      return Error{"weight '" + spec.name + "': " + tensor.error()};
+      return tensor.takeError().in("weight '" + spec.name + "'");
     if (!fillNormal(*tensor, mixSeed(seed, spec.name), deviationOf(spec)))
       return notRandom(spec);
     binder.add(tensor->data(), spec);
@@ -361,6 +386,12 @@ WeightReader::random(const std::vector<WeightSpec> &specs, uint64_t seed,
   state->progress = std::move(progress);
   state->seed = seed;
   return WeightReader(std::move(state));
+}
+
+const void *WeightReader::mapped(size_t weight) const {
+  if (weight >= state->plans.size() || state->plans[weight].copy)
+    return nullptr;
+  return state->plans[weight].parts[0].data;
 }
 
 /// Bytes [offset, offset + bytes) of a weight.

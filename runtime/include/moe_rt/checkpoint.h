@@ -1,0 +1,79 @@
+//===- checkpoint.h - Tensors of files ---------------------------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Reads the weights of layers from files: open, list, bind, close. Its
+// conventions are those of moe_rt.h.
+//
+// Nothing here depends on the format of a file, which the library finds out by
+// itself: .safetensors today. Files are mapped, not read; changing one while it
+// is open is not supported. What a file says about itself is checked when it is
+// opened, before anything of it is used.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_CHECKPOINT_H
+#define MOE_RT_CHECKPOINT_H
+
+#include "moe_rt/moe_rt.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct moe_rt_checkpoint_s moe_rt_checkpoint_t;
+
+/// One tensor, row-major and compact. Pointers are owned by the checkpoint.
+typedef struct {
+  const char *name;
+  const char *type; // of its elements, e.g. "bf16"
+  DLDataType dtype; // `bits` is 0 if DLPack has no such type
+  int32_t ndim;
+  const int64_t *shape;
+  const void *data; // read-only, of any alignment
+  uint64_t bytes;
+} moe_rt_checkpoint_tensor_t;
+
+/// Open a .safetensors file, the index of several (.index.json), or the
+/// directory of a Hugging Face model: with `model.safetensors`, with an index,
+/// or with .safetensors files that share no name. An index can name files of
+/// its own directory only; they are opened when a tensor of theirs is first
+/// asked for. Codes: MOE_RT_NOT_FOUND where there is no such file,
+/// MOE_RT_DATA_LOSS where one is damaged.
+MOE_RT_API moe_rt_status_t moe_rt_checkpoint_open(const char *path,
+                                                  moe_rt_checkpoint_t **out);
+/// Layers that were made from it stay as they are.
+MOE_RT_API void moe_rt_checkpoint_close(moe_rt_checkpoint_t *checkpoint);
+
+/// Number of tensors.
+MOE_RT_API size_t
+moe_rt_checkpoint_tensor_count(const moe_rt_checkpoint_t *checkpoint);
+/// Name of tensor `index`, in the order of names; NULL if out of range.
+MOE_RT_API const char *
+moe_rt_checkpoint_tensor_name(const moe_rt_checkpoint_t *checkpoint,
+                              size_t index);
+/// The tensor of that name. From several threads at once, if you like.
+MOE_RT_API moe_rt_status_t
+moe_rt_checkpoint_find(moe_rt_checkpoint_t *checkpoint, const char *name,
+                       moe_rt_checkpoint_tensor_t *out);
+
+/// Bind the weights of a function, NULL for the only one: each to the tensors
+/// that the module names as its source, which are stacked if there are several,
+/// else to the tensor of its own name. All are found and checked before the
+/// first is read. Types must agree, and shapes; a source may have neighbouring
+/// dimensions of its weight as one, or one of them as several.
+///
+/// Weights that calls read stay where they are mapped, if they are aligned and
+/// the context is for the CPU; any other is copied to memory of the layer, or
+/// read expert by expert where the code wants it in another layout. The
+/// checkpoint may be closed then. From several threads at once, if you like.
+MOE_RT_API moe_rt_status_t moe_rt_layer_create_from_checkpoint(
+    moe_rt_module_t *module, const char *function,
+    moe_rt_checkpoint_t *checkpoint, moe_rt_layer_t **out);
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // MOE_RT_CHECKPOINT_H
