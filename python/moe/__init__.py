@@ -11,13 +11,14 @@ from . import reference
 from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
                      OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
 from ._runtime import (Layer, Module, Signature, Statistics, TensorInfo, load, runtime_version)
+from ._weights import Checkpoint
 from .compile import compile, find_compiler
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer", "MoEError",
-    "Module", "NOT_FOUND", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "Signature", "Statistics",
-    "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "load", "reference",
+    "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
+    "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "Signature",
+    "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "load", "reference",
     "runtime_version",
 ]

@@ -1,7 +1,8 @@
 """``libmoe_rt.so`` through ctypes: modules and layers.
 
-The functions and structures are those of ``moe_rt/moe_rt.h``, ABI 2.  No code is
-compiled against CPython, so one wheel serves every version.
+The functions and structures are those of ``moe_rt/moe_rt.h`` and
+``moe_rt/checkpoint.h``.  No code is compiled against CPython, so one wheel serves every
+version.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ._dlpack import CPU, CUDA, DLDataType, DLDevice, DLTensor, Tensor
 from ._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
 
 if TYPE_CHECKING:
-    from ._weights import Reader
+    from ._weights import Checkpoint
 
 ROLES = ("input", "weight", "output")
 
@@ -51,7 +52,9 @@ class _Statistics(ctypes.Structure):
                 ("calls", _I64), ("choices", _I64), ("dropped", _I64), ("padding", _I64)]
 
 
-_ReadWeight = ctypes.CFUNCTYPE(ctypes.c_int32, _P, _SIZE, _I64, _I64, _P, ctypes.c_uint64)
+class _CheckpointTensor(ctypes.Structure):
+    _fields_ = [("name", _STR), ("type", _STR), ("dtype", DLDataType), ("ndim", ctypes.c_int32),
+                ("shape", _OUT(_I64)), ("data", _P), ("bytes", ctypes.c_uint64)]
 
 
 # name: (result, arguments); a result of _P that is checked is a status.
@@ -73,7 +76,12 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_function_tensor_info": (_P, [_P, _STR, ctypes.c_int, _SIZE, _OUT(_TensorInfo)]),
     "moe_rt_function_token_range": (_P, [_P, _STR, _OUT(_I64), _OUT(_I64)]),
     "moe_rt_layer_create": (_P, [_P, _STR, _OUT(DLTensor), _SIZE, _OUT(_P)]),
-    "moe_rt_layer_create_from_source": (_P, [_P, _STR, _ReadWeight, _P, _OUT(_P)]),
+    "moe_rt_checkpoint_open": (_P, [_STR, _OUT(_P)]),
+    "moe_rt_checkpoint_close": (None, [_P]),
+    "moe_rt_checkpoint_tensor_count": (_SIZE, [_P]),
+    "moe_rt_checkpoint_tensor_name": (_STR, [_P, _SIZE]),
+    "moe_rt_checkpoint_find": (_P, [_P, _STR, _OUT(_CheckpointTensor)]),
+    "moe_rt_layer_create_from_checkpoint": (_P, [_P, _STR, _P, _OUT(_P)]),
     "moe_rt_layer_destroy": (None, [_P]),
     "moe_rt_layer_weight_bytes": (ctypes.c_uint64, [_P]),
     "moe_rt_layer_workspace_bytes": (_P, [_P, _I64, _OUT(ctypes.c_uint64)]),
@@ -140,6 +148,17 @@ def _check(status: int | None) -> None:
     message = lib.moe_rt_status_message(status).decode(errors="replace")
     lib.moe_rt_status_free(status)
     raise MoEError(code, message)
+
+
+def _encode_path(path: str | os.PathLike[str]) -> bytes:
+    """A path as the system wants it, which ends at a NUL."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeError as error:
+        raise MoEError(INVALID_ARGUMENT, f"{path!r} is no path: {error}") from None
+    if b"\0" in encoded:
+        raise MoEError(INVALID_ARGUMENT, f"{path!r} is no path: it has a NUL character")
+    return encoded
 
 
 class _Handle:
@@ -244,7 +263,8 @@ class Module:
                                                  ctypes.byref(out)))
         else:
             self.path = Path(source)
-            _check(lib.moe_rt_module_load(context.pointer, os.fsencode(source), ctypes.byref(out)))
+            _check(lib.moe_rt_module_load(context.pointer, _encode_path(source),
+                                          ctypes.byref(out)))
         self._context = context
         self._handle = _Handle(out.value, lib.moe_rt_module_destroy, context)
         self.metadata: dict[str, Any] = json.loads(lib.moe_rt_module_metadata(out.value))
@@ -284,18 +304,16 @@ class Module:
         """Bind weights to a function.
 
         ``weights`` is a mapping from names to arrays, a sequence in signature
-        order, a ``.safetensors`` file, or the directory of a Hugging Face
-        checkpoint, which is memory-mapped.  Weights that the code wants in
-        another layout are prepared here, once; from files they are read expert by
-        expert.  The others are not copied.
+        order, a ``.safetensors`` file, the directory of a Hugging Face
+        checkpoint, which is memory-mapped, or a ``moe.Checkpoint``.  Weights that
+        the code wants in another layout are prepared here, once; from files they
+        are read expert by expert.  The others are not copied, unless they are
+        several tensors of a file or lie at an odd address.
         """
-        from ._weights import Reader, resolve
+        from ._weights import resolve
 
         signature = self.signature(function)
-        infos, sources = signature.weights, self._sources(signature.name)
-        if isinstance(weights, (str, os.PathLike)) and not all(i.retained for i in infos):
-            return Layer(self, signature, Reader(weights, infos, sources))
-        return Layer(self, signature, resolve(weights, infos, sources))
+        return Layer(self, signature, resolve(weights, signature.weights))
 
     def trim(self) -> None:
         """Release the workspaces that calls left for those to come."""
@@ -308,14 +326,6 @@ class Module:
                            + ", ".join(f"'{n}'" for n in names))
         return names[0]
 
-    def _sources(self, function: str) -> dict[str, list[str]]:
-        variant = library().moe_rt_module_variant(self._handle.pointer)
-        for entry in self.metadata["variants"][variant]["functions"]:
-            if entry.get("name") == function:
-                return {a["name"]: a["source"] for a in entry.get("arguments", [])
-                        if a.get("role") == "weight" and a.get("source")}
-        return {}
-
     def __repr__(self) -> str:
         return f"<moe.Module {self.path or 'in memory'}: {', '.join(self.functions)}>"
 
@@ -323,7 +333,7 @@ class Module:
 class Layer:
     """One compiled function with its weights bound.  Call it with arrays."""
 
-    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Reader):
+    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint):
         lib = library()
         self.module = module
         self.signature = signature
@@ -336,13 +346,8 @@ class Layer:
                                            ctypes.byref(out)))
             kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
         else:
-            read, errors = _reading(weights)
-            status = lib.moe_rt_layer_create_from_source(pointer, name, read, None,
-                                                         ctypes.byref(out))
-            if errors:
-                lib.moe_rt_status_free(status)
-                raise errors[0]
-            _check(status)
+            _check(lib.moe_rt_layer_create_from_checkpoint(
+                pointer, name, weights._handle.pointer, ctypes.byref(out)))
         self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
     def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
@@ -485,21 +490,6 @@ def _is_array(value: Any) -> bool:
 
 def _array(tensors: Sequence[Tensor]) -> ctypes.Array[DLTensor]:
     return (DLTensor * max(len(tensors), 1))(*(t.dl for t in tensors))
-
-
-def _reading(reader: Reader) -> tuple[Any, list[BaseException]]:
-    """A callback of the runtime, and a list that what it raises is added to."""
-    errors: list[BaseException] = []
-
-    def read(_user: Any, weight: int, first: int, count: int, data: int, size: int) -> int:
-        try:
-            reader.read(weight, first, count, data, size)
-            return 0
-        except BaseException as error:  # none may cross the runtime
-            errors.append(error)
-            return 1
-
-    return _ReadWeight(read), errors
 
 
 def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,

@@ -34,6 +34,17 @@ def compiled():
     return moe
 
 
+@pytest.fixture(scope="session")
+def runtime():
+    """Skips where there is no libmoe_rt.so."""
+    import moe
+
+    try:
+        moe.runtime_version()
+    except moe.MoEError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def record(request):
     """Remembers the largest error of a test for the summary."""
