@@ -29,7 +29,8 @@ static constexpr std::chrono::microseconds spinTime(40);
 // their thread-local data. What is not touched takes no memory.
 static constexpr size_t stackBytes = 8 << 20;
 
-int64_t moe::rt::usableCores() {
+/// Cores that the threads of this process may run on.
+static int64_t affineCores() {
 #if defined(__linux__)
   // The kernel refuses a mask with fewer bits than it has processors.
   for (int processors = 1024; processors <= 1 << 20; processors *= 2) {
@@ -45,6 +46,13 @@ int64_t moe::rt::usableCores() {
   }
 #endif
   return std::max(1l, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+int64_t moe::rt::usableCores(const CgroupFiles &files) {
+  int64_t cores = affineCores();
+  // A thread more than there is time for is stopped for most of each period,
+  // and those that wait for it with it.
+  return std::min(cores, cgroupProcessors(files).value_or(cores));
 }
 
 static void runSerially(void *, int64_t count, moe_rt_task_fn task,

@@ -8,6 +8,8 @@
 #ifndef MOE_RT_SRC_POOL_H
 #define MOE_RT_SRC_POOL_H
 
+#include "cgroup.h"
+
 #include "moe_rt/executor.h"
 
 #include <atomic>
@@ -17,8 +19,9 @@
 
 namespace moe::rt {
 
-/// Number of cores that this process may use, at least 1.
-int64_t usableCores();
+/// Number of cores that this process may use, at least 1: those of its affinity,
+/// but no more than its cgroups give it time for.
+int64_t usableCores(const CgroupFiles &files = {});
 
 /// Runs tasks on the calling thread.
 extern const moe_rt_executor_t serialExecutor;

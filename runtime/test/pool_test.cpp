@@ -203,7 +203,10 @@ TEST(PoolTest, ManagesWithoutThreads) {
 TEST(PoolTest, UsableCoresFollowTheAffinity) {
   cpu_set_t before;
   ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
-  EXPECT_EQ(usableCores(), CPU_COUNT(&before));
+  CgroupFiles none = {"", ""};
+  EXPECT_EQ(usableCores(none), CPU_COUNT(&before));
+  EXPECT_GE(usableCores(), 1);
+  EXPECT_LE(usableCores(), CPU_COUNT(&before));
   EXPECT_EQ(inChild([&] {
               cpu_set_t one;
               CPU_ZERO(&one);
@@ -214,6 +217,18 @@ TEST(PoolTest, UsableCoresFollowTheAffinity) {
               return static_cast<int>(usableCores());
             }),
             1);
+}
+
+TEST(PoolTest, UsableCoresFollowTheCgroup) {
+  TemporaryDirectory directory;
+  CgroupFiles files = {directory / "groups", directory / "mounts"};
+  writeFile(files.groups, "0::/\n");
+  writeFile(files.mounts,
+            "1 0 0:1 / " + directory.path + " rw - cgroup2 cgroup2 rw\n");
+  writeFile(directory / "cpu.max", "5000 100000\n");
+  EXPECT_EQ(usableCores(files), 1);
+  writeFile(directory / "cpu.max", "100000000 100000\n");
+  EXPECT_EQ(usableCores(files), usableCores({"", ""}));
 }
 #endif
 

@@ -111,7 +111,8 @@ typedef struct {
   size_t struct_size; // sizeof(moe_rt_context_options_t)
   moe_rt_allocator_t allocator;
   /// Threads that a call may use, its own included; 0 stands for the cores that
-  /// this process may use.
+  /// this process may use: those of its affinity, but no more than its cgroups
+  /// give it time for (cpu.max, cpu.cfs_quota_us).
   int64_t num_threads;
   /// Runs the tasks of calls instead of threads of the context; may be NULL, is
   /// copied. num_threads must be 0 beside it.
