@@ -11,10 +11,10 @@ import threading
 from collections.abc import Sequence
 
 from ._dlpack import CPU, DTYPES, DLDataType, DLDevice, DLTensor
-from ._runtime import Layer, TensorInfo, _check, library
+from ._runtime import Layer, TensorInfo, _check, _OfThisProcess, library
 
 
-class Call:
+class Call(_OfThisProcess):
     """Calls one layer, from one thread at a time."""
 
     def __init__(self, layer: Layer):

@@ -119,6 +119,15 @@ def is_torch(array: Any) -> bool:
         hasattr(array, "data_ptr") and hasattr(array, "stride"))
 
 
+def wants_gradient(array: Any) -> bool:
+    """Whether torch would record what is computed from ``array``."""
+    if not getattr(array, "requires_grad", False) or not is_torch(array):
+        return False
+    import torch
+
+    return torch.is_grad_enabled()
+
+
 def as_tensor(array: Any, what: str = "array", writable: bool = False) -> Tensor:
     """Describe ``array`` as a DLTensor that shares its memory.
 

@@ -1,6 +1,6 @@
 """``libmoe_rt.so`` through ctypes: modules and layers.
 
-The functions and structures are those of ``moe_rt/moe_rt.h`` and
+The functions and structures are those of ``moe_rt/moe_rt.h`` (ABI ``ABI_VERSION``) and
 ``moe_rt/checkpoint.h``.  No code is compiled against CPython, so one wheel serves every
 version.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import operator
 import os
 import threading
 import weakref
@@ -22,10 +23,13 @@ import numpy as np
 
 from . import _dlpack
 from ._dlpack import CPU, CUDA, DLDataType, DLDevice, DLTensor, Tensor
-from ._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
+from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
 
 if TYPE_CHECKING:
     from ._weights import Checkpoint
+
+# MOE_RT_ABI_VERSION of moe_rt.h.
+ABI_VERSION = 3
 
 ROLES = ("input", "weight", "output")
 
@@ -97,6 +101,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_layer_reset_statistics": (None, [_P]),
     "moe_rt_layer_enable_statistics": (None, [_P, ctypes.c_int]),
     "moe_rt_version": (_STR, []),
+    "moe_rt_abi_version": (ctypes.c_int32, []),
 }
 
 
@@ -127,6 +132,7 @@ def library() -> ctypes.CDLL:
         for path in _candidates():
             try:
                 lib = ctypes.CDLL(path)
+                _check_abi(lib, path)
                 for name, (result, arguments) in _FUNCTIONS.items():
                     function = getattr(lib, name)
                     function.restype, function.argtypes = result, arguments
@@ -137,6 +143,14 @@ def library() -> ctypes.CDLL:
             return lib
         raise MoEError(NOT_FOUND, "libmoe_rt.so was not found; set MOE_RT_LIBRARY to its path ("
                        + "; ".join(errors) + ")")
+
+
+def _check_abi(lib: ctypes.CDLL, path: str) -> None:
+    """Refuse a library that was found, but is of another version."""
+    version = getattr(lib, "moe_rt_abi_version", None)
+    found = "an older one" if version is None else version()
+    if found != ABI_VERSION:
+        raise MoEError(FAILED_PRECONDITION, f"{path} has ABI {found}, expected {ABI_VERSION}")
 
 
 def _check(status: int | None) -> None:
@@ -161,7 +175,16 @@ def _encode_path(path: str | os.PathLike[str]) -> bytes:
     return encoded
 
 
-class _Handle:
+class _OfThisProcess:
+    """What is an address in this process: copies of it would free it twice."""
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        raise TypeError(f"cannot pickle or copy a moe.{type(self).__name__.lstrip('_')}: it is "
+                        "code and memory of this process; keep the artifact and the weights, and "
+                        "make it again with moe.load and Module.layer")
+
+
+class _Handle(_OfThisProcess):
     """An object of the runtime; destroyed with this, and before its parent."""
 
     def __init__(self, pointer: int, destroy: Any, parent: _Handle | None = None,
@@ -238,24 +261,36 @@ def _device(name: str | None) -> DLDevice:
     """``cpu``, ``cuda`` or ``cuda:1``."""
     if name is None or name == "cpu":
         return DLDevice(CPU, 0)
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
+    kind, _, number = name.partition(":") if isinstance(name, str) else (name, "", "")
+    if kind != "cuda" or (number and not number.isdecimal()) or len(number) > 9:
         raise MoEError(INVALID_ARGUMENT, f"expected the device 'cpu', 'cuda' or 'cuda:N', "
-                       f"got '{name}'")
+                       f"got {name!r}")
     return DLDevice(CUDA, int(number or 0))
 
 
-class Module:
+def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
+    """The threads or the GPU of a module; an error where there are none of that kind."""
+    try:
+        num_threads = operator.index(num_threads)
+    except TypeError:
+        raise MoEError(INVALID_ARGUMENT, f"num_threads is {num_threads!r}, expected an "
+                       "integer") from None
+    lib = library()
+    out = _P()
+    options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
+                              num_threads=num_threads, device=_device(device))
+    _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
+    return _Handle(out.value, lib.moe_rt_context_destroy)
+
+
+class Module(_OfThisProcess):
     """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
-                 device: str | None = None):
+                 device: str | None = None, context: _Handle | None = None):
         lib = library()
-        out = _P()
-        options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
-                                  num_threads=num_threads, device=_device(device))
-        _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
-        context = _Handle(out.value, lib.moe_rt_context_destroy)
+        if context is None:
+            context = make_context(num_threads, device)
         out = _P()
         self.path: Path | None = None
         if isinstance(source, bytes):
@@ -330,7 +365,7 @@ class Module:
         return f"<moe.Module {self.path or 'in memory'}: {', '.join(self.functions)}>"
 
 
-class Layer:
+class Layer(_OfThisProcess):
     """One compiled function with its weights bound.  Call it with arrays."""
 
     def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint):
@@ -377,6 +412,10 @@ class Layer:
           The output, or a tuple of the outputs where there are several.
         """
         given = self._inputs(inputs, named)
+        for array, info in zip(given, self.signature.inputs):
+            if _dlpack.wants_gradient(array):
+                raise MoEError(UNIMPLEMENTED, f"input '{info.name}' requires a gradient, and "
+                               "layers have none; call under torch.no_grad(), or detach it")
         tensors = [_dlpack.as_tensor(a, f"input '{info.name}'")
                    for a, info in zip(given, self.signature.inputs)]
         if out is None:

@@ -94,4 +94,6 @@ void moe_rt_status_free(moe_rt_status_t status) {
 
 const char *moe_rt_version(void) { return MOE_RT_VERSION_STRING; }
 
+int32_t moe_rt_abi_version(void) { return MOE_RT_ABI_VERSION; }
+
 } // extern "C"

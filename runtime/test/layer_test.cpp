@@ -523,6 +523,7 @@ TEST(StatusTest, Names) {
   EXPECT_STREQ(moe_rt_status_message(nullptr), "");
   moe_rt_status_free(nullptr);
   EXPECT_STREQ(moe_rt_version(), "0.1.0");
+  EXPECT_EQ(moe_rt_abi_version(), MOE_RT_ABI_VERSION);
 }
 
 } // namespace

@@ -8,6 +8,7 @@
 #include "moe/Import/HuggingFace.h"
 #include "moe/InitAll.h"
 #include "moe/Target/Target.h"
+#include "moe_rt/moe_rt.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/InitAllDialects.h"
@@ -300,7 +301,8 @@ static int compile(ModuleOp module) {
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
   cl::SetVersionPrinter([](llvm::raw_ostream &os) {
-    os << "moe-compile " MOE_VERSION ", LLVM " LLVM_VERSION_STRING "\n";
+    os << "moe-compile " MOE_VERSION ", ABI " << MOE_RT_ABI_VERSION
+       << ", LLVM " LLVM_VERSION_STRING "\n";
   });
   mlir::registerAllPasses();
   moe::registerAllPasses();

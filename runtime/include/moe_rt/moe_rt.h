@@ -352,6 +352,8 @@ MOE_RT_API void moe_rt_layer_enable_statistics(moe_rt_layer_t *layer,
 
 /// Version of the library, e.g. "0.1.0".
 MOE_RT_API const char *moe_rt_version(void);
+/// MOE_RT_ABI_VERSION of the library, for callers that open it at run time.
+MOE_RT_API int32_t moe_rt_abi_version(void);
 
 #ifdef __cplusplus
 }
