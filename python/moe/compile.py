@@ -2,23 +2,29 @@
 
 The work is done by the executable ``moe-compile``.  It is found through
 ``$MOE_COMPILE``, beside this package, in a build tree, or in ``$PATH``.  Results
-are kept in ``$MOE_CACHE_DIR`` (by default ``~/.cache/moe``) under a hash of the
-source, the options, the compiler and, for the host's own target, the CPU.
+are kept in a cache (``_cache``) under a hash of the source, the options, the compiler
+and, for the host's own target, the CPU.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ._error import INTERNAL, INVALID_ARGUMENT, NOT_FOUND, MoEError
-from ._runtime import Module, load
+from . import _cache
+from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
+                     RESOURCE_EXHAUSTED, MoEError)
+from ._runtime import ABI_VERSION, Module, make_context
 
 __all__ = ["compile", "find_compiler"]
 
@@ -65,43 +71,138 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     Raises:
       MoEError: with the compiler's diagnostics.
     """
-    compiler = find_compiler()
+    # All that can be wrong before the work starts, so that nobody waits for it.
     text, path = _classify(source)
-    if target is None and device not in (None, "cpu"):
-        target = "sm_90a,sm_80,host"
+    arguments = _arguments(target, dtype, layer, options, device)
     if (path is not None and path.is_dir()) != (layer is not None):
         raise MoEError(INVALID_ARGUMENT, "a checkpoint directory needs layer=N, and only that does")
-    arguments = list(options)
+    context = make_context(num_threads, device)
+    compiler = find_compiler()
+    _cache.limit()
+
+    cached = None
+    if cache:
+        key = _key(compiler, text, path, arguments)
+        cached = _cache.directory() / f"{key}.moe"
+        if module := _load_cached(cached, context):
+            if output is not None:
+                _copy(cached, Path(output))
+                module.path = Path(output)
+            return module
+    check_compiler(compiler)
+    if output is None and not cache:
+        with tempfile.TemporaryDirectory(prefix="moe-") as folder:
+            artifact = Path(folder) / "module.moe"
+            _run(compiler, text, path, arguments, artifact)
+            return Module(artifact.read_bytes(), context=context)
+    artifact = Path(output) if output is not None else cached
+    with _cache.scratch(artifact) as scratch:
+        _run(compiler, text, path, arguments, scratch)
+        # Only what loads is an artifact.
+        module = Module(scratch, context=context)
+        _publish(scratch, artifact)
+    module.path = artifact
+    if cached is not None:
+        if artifact is not cached:
+            with suppress(MoEError):  # of a full disk: what was asked for is there
+                _copy(artifact, cached)
+        _cache.trim()
+    return module
+
+
+def _arguments(target: Any, dtype: Any, layer: Any, options: Any, device: Any) -> list[str]:
+    """The options of moe-compile."""
+    for name, value in (("target", target), ("dtype", dtype)):
+        if value is not None and not isinstance(value, str):
+            raise MoEError(INVALID_ARGUMENT, f"{name} is {value!r}, expected a string")
+    if layer is not None and (not isinstance(layer, int) or layer < 0):
+        raise MoEError(INVALID_ARGUMENT, f"layer is {layer!r}, expected the number of a layer")
+    arguments = list(options) if isinstance(options, Iterable) else [options]
+    if isinstance(options, str) or not all(isinstance(option, str) for option in arguments):
+        raise MoEError(INVALID_ARGUMENT, f"options is {options!r}, expected a sequence of strings")
+    for option in arguments:
+        if re.match(r"--?(emit|o)(=|$)", option):
+            raise MoEError(INVALID_ARGUMENT, f"the option '{option}' is moe-compile's alone: an "
+                           "artifact is made and loaded here")
+    on_gpu = device is not None and device != "cpu"
+    if target is None and on_gpu:
+        target = "sm_90a,sm_80,host"
     if target is not None:
+        if all(name.strip().startswith("sm_") != on_gpu for name in target.split(",")):
+            raise MoEError(INVALID_ARGUMENT, f"the target '{target}' has no code for the device "
+                           f"'{device or 'cpu'}'")
         arguments.append(f"--target={target}")
     if dtype is not None:
         arguments.append(f"--dtype={dtype}")
     if layer is not None:
         arguments.append(f"--layer={layer}")
+    return arguments
 
-    key = _key(compiler, text, path, arguments, target)
-    if output is not None:
-        artifact = Path(output)
-    elif cache:
-        artifact = _cache_directory() / f"{key}.moe"
-        if artifact.exists():
-            return load(artifact, num_threads=num_threads, device=device)
-    else:
-        with tempfile.TemporaryDirectory(prefix="moe-") as scratch:
-            artifact = Path(scratch) / "module.moe"
-            _run(compiler, text, path, arguments, artifact)
-            return load(artifact.read_bytes(), num_threads=num_threads,
-                        device=device)
-    cached = _cache_directory() / f"{key}.moe" if cache else None
-    if cached is not None and cached.exists():
-        shutil.copyfile(cached, artifact)
-    else:
-        _run(compiler, text, path, arguments, artifact)
-    return load(artifact, num_threads=num_threads, device=device)
+
+def check_compiler(compiler: Path) -> None:
+    """Whether the compiler runs here and makes what the runtime reads."""
+    info = compiler.stat()
+    _check_compiler(compiler, info.st_size, info.st_mtime_ns)
+
+
+@functools.lru_cache
+def _check_compiler(compiler: Path, _size: int, _time: int) -> None:
+    done = _start([str(compiler), "--version"])
+    if done.returncode != 0:
+        raise MoEError(FAILED_PRECONDITION, f"'{compiler}' does not run (exit status "
+                       f"{done.returncode})\n" + (done.stderr or done.stdout).rstrip())
+    match = re.search(r"\bABI (\d+)", done.stdout)
+    if match is None or int(match[1]) != ABI_VERSION:
+        raise MoEError(FAILED_PRECONDITION, f"'{compiler}' makes artifacts of "
+                       f"{match[0] if match else 'an older ABI'}, expected ABI {ABI_VERSION}")
+
+
+def _start(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, text=True, capture_output=True, **options)
+    except OSError as error:
+        raise MoEError(FAILED_PRECONDITION, f"cannot run '{command[0]}': "
+                       f"{error.strerror}") from error
+
+
+def _load_cached(cached: Path, context: Any) -> Module | None:
+    """What the cache has, if it is whole."""
+    try:
+        if not cached.is_file():
+            return None
+        module = Module(cached, context=context)
+    except MoEError as error:
+        # Damaged, or removed meanwhile: it is compiled anew.
+        if error.code in (DATA_LOSS, NOT_FOUND):
+            return None
+        raise
+    _cache.used(cached)
+    return module
+
+
+def _copy(artifact: Path, to: Path) -> None:
+    """Copy an artifact, which appears complete or not at all."""
+    with _cache.scratch(to) as scratch:
+        try:
+            shutil.copyfile(artifact, scratch)
+        except OSError as error:
+            raise MoEError(RESOURCE_EXHAUSTED, f"cannot write '{to}': {error.strerror}") from error
+        _publish(scratch, to)
+
+
+def _publish(scratch: Path, artifact: Path) -> None:
+    try:
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, artifact)
+    except OSError as error:
+        raise MoEError(INVALID_ARGUMENT, f"cannot write '{artifact}': {error.strerror}") from error
 
 
 def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:
     """MLIR text, or an existing path."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise MoEError(INVALID_ARGUMENT, "source: expected MLIR text or a path, got "
+                       f"{type(source).__qualname__}")
     if isinstance(source, str) and ("\n" in source or "{" in source):
         return source, None
     path = Path(source)
@@ -110,8 +211,7 @@ def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:
     return None, path
 
 
-def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequence[str],
-         target: str | None) -> str:
+def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequence[str]) -> str:
     digest = hashlib.sha256()
 
     def add(data: bytes) -> None:
@@ -130,16 +230,21 @@ def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
         if not (path / "model.safetensors.index.json").exists():
             for file in sorted(path.glob("*.safetensors")):
                 with open(file, "rb") as stream:
-                    add(stream.read(int.from_bytes(stream.read(8), "little")))
+                    length = int.from_bytes(stream.read(8), "little")
+                    add(stream.read(min(length, file.stat().st_size)))
     else:
         add(path.read_bytes())
     for argument in arguments:
         add(argument.encode())
+        for named in re.split("[=:]", argument)[1:]:  # such as a recorded histogram
+            if os.path.isfile(named):
+                add(Path(named).read_bytes())
     # The compiler, and the library beside it that may hold its code.
     for file in [compiler.resolve(), *sorted(compiler.resolve().parent.parent.glob("lib/libMoE*"))]:
         stat = file.stat()
         add(f"{file} {stat.st_size} {stat.st_mtime_ns}".encode())
-    if target is None or "host" in target.split(","):
+    targets = [a.partition("=")[2].split(",") for a in arguments if a.startswith("--target=")]
+    if not targets or any("host" in names for names in targets):
         add(platform.machine().encode())
         add(_cpu_flags())
     return digest.hexdigest()[:40]
@@ -155,43 +260,21 @@ def _cpu_flags() -> bytes:
     return platform.processor().encode()
 
 
-def _cache_directory() -> Path:
-    named = os.environ.get("MOE_CACHE_DIR")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "moe"
-    candidates = [Path(named)] if named else [
-        base, Path(tempfile.gettempdir()) / f"moe-cache-{os.getuid()}"]
-    for directory in candidates:
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            continue
-        # An artifact is code: use no directory that others can write to.
-        stat = directory.stat()
-        if stat.st_uid == os.getuid() and not stat.st_mode & 0o022 and os.access(
-                directory, os.W_OK):
-            return directory
-    raise MoEError(INVALID_ARGUMENT, "no cache directory of our own among "
-                   + ", ".join(map(str, candidates)) + "; set MOE_CACHE_DIR")
-
-
 def _run(compiler: Path, text: str | None, path: Path | None, arguments: Sequence[str],
          artifact: Path) -> None:
-    """Compile to ``artifact``, which appears complete or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=".moe-", suffix=".moe", dir=artifact.parent)
-    os.close(handle)
+    """Compile to ``artifact``."""
+    if path is None:
+        source = "-"
+    else:
+        source = f"--hf={path}" if path.is_dir() else str(path)
+    # Whatever happens to the compiler, its temporary files go.
     try:
-        if path is None:
-            source = "-"
-        else:
-            source = f"--hf={path}" if path.is_dir() else str(path)
-        command = [str(compiler), source, "-o", scratch, *arguments]
-        done = subprocess.run(command, input=text, text=True, capture_output=True)
-        if done.returncode != 0:
-            code = INVALID_ARGUMENT if done.returncode == 1 else INTERNAL
-            raise MoEError(code, f"moe-compile failed (exit status {done.returncode})\n"
-                           + (done.stderr or done.stdout).rstrip())
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, artifact)
-    finally:
-        if os.path.exists(scratch):
-            os.unlink(scratch)
+        with tempfile.TemporaryDirectory(prefix="moe-") as folder:
+            done = _start([str(compiler), source, "-o", str(artifact), *arguments], input=text,
+                          env={**os.environ, "TMPDIR": folder})
+    except OSError as error:
+        raise MoEError(RESOURCE_EXHAUSTED, f"no temporary folder: {error.strerror}") from error
+    if done.returncode != 0:
+        code = INVALID_ARGUMENT if done.returncode == 1 else INTERNAL
+        raise MoEError(code, f"moe-compile failed (exit status {done.returncode})\n"
+                       + (done.stderr or done.stdout).rstrip())

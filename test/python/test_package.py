@@ -1,4 +1,4 @@
-"""The package without a compiler: arrays, checkpoints, errors, finding things."""
+"""The package without a compiler: arrays, checkpoints, errors, imports."""
 
 from __future__ import annotations
 
@@ -104,48 +104,7 @@ def test_names_and_counts():
         _weights.resolve(b"x", infos)
 
 
-# -- the compiler as a process --------------------------------------------------
-
-
-@pytest.fixture
-def fake_compiler(tmp_path, monkeypatch):
-    """A moe-compile that fails and says what it was given."""
-    path = tmp_path / "moe-compile"
-    path.write_text("#!/bin/sh\necho \"layer.mlir:3:7: error: got $*\" >&2\nexit 1\n")
-    path.chmod(0o755)
-    monkeypatch.setenv("MOE_COMPILE", str(path))
-    monkeypatch.setenv("MOE_CACHE_DIR", str(tmp_path / "cache"))
-    return path
-
-
-def test_diagnostics_are_in_the_error(fake_compiler, tmp_path):
-    with pytest.raises(moe.MoEError, match=r"layer.mlir:3:7: error: got - -o .* --dtype=bf16"):
-        moe.compile("module {}\n", dtype="bf16")
-    assert not list((tmp_path / "cache").iterdir())
-
-
-def test_a_directory_is_a_checkpoint(fake_compiler, tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
-    with pytest.raises(moe.MoEError, match=r"got --hf=\S*model -o .* --layer=3"):
-        moe.compile(tmp_path / "model", layer=3)
-    with pytest.raises(moe.MoEError, match="needs layer=N"):
-        moe.compile(tmp_path / "model")
-    with pytest.raises(moe.MoEError, match="needs layer=N"):
-        moe.compile("module {}\n", layer=3)
-
-
-def test_a_compiler_that_is_not_there(monkeypatch, tmp_path):
-    monkeypatch.setenv("MOE_COMPILE", str(tmp_path / "none"))
-    with pytest.raises(moe.MoEError, match="MOE_COMPILE") as caught:
-        moe.compile("module {}\n")
-    assert caught.value.code == moe.NOT_FOUND
-
-
-def test_a_source_that_is_not_there(fake_compiler):
-    with pytest.raises(moe.MoEError, match="no such file") as caught:
-        moe.compile("absent.mlir")
-    assert caught.value.code == moe.NOT_FOUND
+# -- imports -----------------------------------------------------------------
 
 
 def test_the_package_imports_without_torch_ml_dtypes_and_the_runtime():
