@@ -6,8 +6,8 @@ traced function between its two products.  ``Experts.mlir`` writes that as
     moe.dispatch -> moe.expert -> moe.combine
 
 with the roundings of transformers' own code: in bf16 and f16 a product is rounded
-before its bias is added, and after it.  The sum over the choices of a token is
-``moe.combine``'s: in f32, rounded once.
+before its bias is added, and after it; a bias of another type is added in f32.  The sum
+over the choices of a token is ``moe.combine``'s: in f32, rounded once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ import torch
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._elementwise import DTYPES, Columns, Elementwise, trace
+from ._follow import PLAIN, local_part, weights_of
 
 # What use_experts_implementation of transformers gives each module that it decorates.
 _FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
-
-_PLAIN = (torch.nn.Parameter, torch.Tensor)
 
 
 def is_experts(module: torch.nn.Module) -> bool:
@@ -39,14 +38,6 @@ def parameter_names(module: torch.nn.Module) -> tuple[str, ...]:
     return names if module.has_bias else names[::2]
 
 
-def weights_of(module: torch.nn.Module, names: Sequence[str]) -> list[torch.Tensor]:
-    """The weights of this process: of distributed tensors their local part."""
-    own = module._parameters
-    # Not a parameter where something computes it, e.g. a parametrization.
-    found = [own[n] if n in own else getattr(module, n) for n in names]
-    return [t if type(t) in _PLAIN or not hasattr(t, "to_local") else t.to_local() for t in found]
-
-
 @dataclass(frozen=True)
 class Experts:
     """All that the compiled code of an experts module depends on but the top k."""
@@ -59,6 +50,7 @@ class Experts:
     dtype: str
     transposed: bool  # weights are [in, out] instead of [out, in]
     parameters: tuple[str, ...]
+    dtypes: tuple[str, ...]  # of the parameters: a bias may differ from ``dtype``
     gate: Elementwise
 
     @property
@@ -80,19 +72,27 @@ class Experts:
         return _Text(self, top_k).write()
 
 
-def describe(module: torch.nn.Module, name: str) -> Experts:
-    """What a module computes; ``name`` stands for it in messages."""
+def describe(module: torch.nn.Module, name: str,
+             weights: Sequence[torch.Tensor] | None = None) -> Experts:
+    """What a module computes; ``name`` stands for it in messages.
+
+    ``weights`` are those of the module where they have been read already.
+    """
     if getattr(module, "has_post_expert_norm", False):
         raise MoEError(UNIMPLEMENTED, f"{name}: the norm after the experts, "
                        f"{type(module.post_expert_norm).__name__}, has no translation to MLIR")
     names = parameter_names(module)
-    tensors = weights_of(module, names)
+    if weights is None:
+        weights = weights_of(module, names)
+    tensors = [local_part(t) for t in weights]
     for parameter, tensor in zip(names, tensors):
         _check_kind(tensor, f"{name}: {parameter}")
     dtype = tensors[0].dtype
     for parameter, tensor in zip(names, tensors):
-        if tensor.dtype not in DTYPES or tensor.dtype != dtype:
-            wanted = "f32, bf16 or f16" if tensor.dtype not in DTYPES else f"{dtype} as {names[0]}"
+        # A bias may have a type of its own.
+        known = tensor.dtype in DTYPES
+        if not known or (tensor.dtype != dtype and not parameter.endswith("_bias")):
+            wanted = f"{dtype} as {names[0]}" if known else "f32, bf16 or f16"
             raise MoEError(INVALID_ARGUMENT, f"{name}: {parameter} is {tensor.dtype}, expected "
                            f"{wanted}")
     first, second = tensors[0], tensors[len(tensors) // 2]
@@ -107,7 +107,7 @@ def describe(module: torch.nn.Module, name: str) -> Experts:
     else:
         gate = trace(module.act_fn, up, dtype, f"{name}: the activation {_name(module.act_fn)}")
     found = Experts(first.shape[0], hidden, up, intermediate, output, DTYPES[dtype], transposed,
-                    names, gate)
+                    names, tuple(DTYPES[t.dtype] for t in tensors), gate)
     for parameter, tensor, shape in zip(names, tensors, found.shapes()):
         if tuple(tensor.shape) != shape:
             raise MoEError(INVALID_ARGUMENT, f"{name}: {parameter} has shape "
@@ -122,7 +122,7 @@ def describe(module: torch.nn.Module, name: str) -> Experts:
 
 
 def _check_kind(tensor: torch.Tensor, what: str) -> None:
-    if type(tensor) not in _PLAIN:
+    if type(tensor) not in PLAIN:
         raise MoEError(UNIMPLEMENTED, f"{what} is a {type(tensor).__name__}, expected a plain "
                        "tensor (quantized weights are not known)")
     if tensor.device.type != "cpu":
@@ -187,8 +187,9 @@ class _Text:
         result = f"tensor<?x{e.output}x{e.dtype}>"
         wide, ids, weights = f"tensor<?x{k}xi64>", f"tensor<?x{k}xi32>", f"tensor<?x{k}xf32>"
         offsets = f"tensor<{e.experts + 1}xi32>"
-        types = [self.tensor(*shape) for shape in e.shapes()]
-        slices = [self.tensor(*shape[1:]) for shape in e.shapes()]
+        types = [self.tensor(*shape, element=dtype) for shape, dtype in zip(e.shapes(), e.dtypes)]
+        slices = [self.tensor(*shape[1:], element=dtype)
+                  for shape, dtype in zip(e.shapes(), e.dtypes)]
 
         arguments = [f'    %{name}: {type_} {{moe.role = "input", moe.name = "{name}"}}'
                      for name, type_ in (("hidden_states", rows), ("top_k_index", wide),
@@ -226,7 +227,7 @@ class _Text:
         self.product("up", "%rows", e.hidden, f"%{up}_e", e.up)
         source, element = "%up", "f32"
         if e.has_bias:
-            source, element = self.biased("up", f"%{up}_bias_e", e.up), e.dtype
+            source, element = self.biased("up", f"%{up}_bias_e", e.up, e.dtypes[1]), e.dtype
         inputs = [self.columns(f"gate_input{i}", source, element, part)
                   for i, part in enumerate(e.gate.inputs)]
         # Products are rounded where they are used, biased ones are already.
@@ -240,7 +241,7 @@ class _Text:
         self.product("down", "%h", e.intermediate, "%down_proj_e", e.output)
         result = "%down"
         if e.has_bias:
-            result = self.biased("down", "%down_proj_bias_e", e.output)
+            result = self.biased("down", "%down_proj_bias_e", e.output, e.dtypes[3])
         elif e.dtype != "f32":
             result = "%down_rounded"
             self.generic("down_rounded", [("%down", self.tensor(-1, e.output, element="f32"))],
@@ -259,20 +260,26 @@ class _Text:
                   f"%{name} = linalg.matmul {maps}ins({lhs}, {rhs} : {self.tensor(-1, depth)}, "
                   f"{self.tensor(*shape)})\n    outs(%zero_{name} : {out}) -> {out}")
 
-    def biased(self, name: str, bias: str, columns: int) -> str:
+    def biased(self, name: str, bias: str, columns: int, bias_dtype: str) -> str:
         """``%name_biased``: the product ``%name`` rounded, and again with its bias added."""
         dtype = self.e.dtype
-        if dtype == "f32":
-            text = ["%r = arith.addf %a, %b : f32"]
-        else:
-            text = [f"%product = arith.truncf %a : f32 to {dtype}",
-                    f"%lhs = arith.extf %product : {dtype} to f32",
-                    f"%rhs = arith.extf %b : {dtype} to f32",
-                    "%sum = arith.addf %lhs, %rhs : f32",
-                    f"%r = arith.truncf %sum : f32 to {dtype}"]
+        lhs, rhs, result = "%a", "%b", "%sum"
+        text = []
+        if dtype != "f32":
+            text += [f"%product = arith.truncf %a : f32 to {dtype}",
+                     f"%lhs = arith.extf %product : {dtype} to f32"]
+            lhs = "%lhs"
+        if bias_dtype != "f32":
+            text.append(f"%rhs = arith.extf %b : {bias_dtype} to f32")
+            rhs = "%rhs"
+        text.append(f"%sum = arith.addf {lhs}, {rhs} : f32")
+        if dtype != "f32":
+            text.append(f"%r = arith.truncf %sum : f32 to {dtype}")
+            result = "%r"
         inputs = [(f"%{name}", self.tensor(-1, columns, element="f32")),
-                  (bias, self.tensor(columns))]
-        self.generic(f"{name}_biased", inputs, ["%a: f32", f"%b: {dtype}"], text, "%r", columns)
+                  (bias, self.tensor(columns, element=bias_dtype))]
+        self.generic(f"{name}_biased", inputs, ["%a: f32", f"%b: {bias_dtype}"], text, result,
+                     columns)
         return f"%{name}_biased"
 
     def columns(self, name: str, source: str, element: str, part: Columns) -> tuple[str, str]:

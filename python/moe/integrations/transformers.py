@@ -13,12 +13,17 @@ rest stay as they are.  Layers of one shape share one compiled module, in the pr
 in the cache of ``moe.compile``; each keeps its own weights.
 
 * The code computes what transformers' eager experts do, in the type of the weights (f32,
-  bf16 or f16); the choices of a token are added in f32 and rounded once.
+  bf16 or f16); the choices of a token are added in f32 and rounded once.  Hidden states of
+  another type, as under autocast, are cast to it and the output back, as transformers'
+  own grouped experts do.
 * Ids equal to the number of experts (another rank's, under expert parallelism) or -1 add
   nothing; any other id that is no expert is an error.
 * Weights are prepared once and again when one of them was replaced or changed in place.
-  A change through ``parameter.data`` leaves no trace in torch, and nothing else of a module
-  (its activation, a limit) is looked at again: call ``prepare`` after such a change.
+  Those that cannot be followed (computed by a parametrization, made in inference mode,
+  gathered by FSDP) are prepared anew in every call, with a warning that says what it takes.
+  A write through ``parameter.data``, ``numpy()`` or DLPack leaves no trace in torch, and
+  nothing else of a module (its activation, a limit) is looked at again: call ``prepare``
+  after such a change.
 * For inference on the CPU: a backward pass through the experts is an error.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
   the name of the module in it: code compiled for one layer is not used for another.
@@ -27,7 +32,10 @@ in the cache of ``moe.compile``; each keeps its own weights.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
+import time
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +47,9 @@ from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEEr
 from .._runtime import Layer, Module
 from ..compile import compile as compile_module
 from ._elementwise import DTYPES
-from ._experts import Experts, describe, is_experts, parameter_names, weights_of
+from ._experts import Experts, describe, is_experts, parameter_names
+from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
+from ._interface import watch
 
 __all__ = ["NAME", "layer_of", "prepare", "register"]
 
@@ -48,27 +58,64 @@ NAME = "moe_mlir"
 # Names that configurations use for the number of experts of a token.
 _TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k", "moe_top_k")
 
+# Tries out the compiler and the runtime.
+_SMALLEST = """\
+func.func @same(%x: tensor<?x1xf32> {moe.role = "input", moe.name = "x"}) -> tensor<?x1xf32> {
+  return %x : tensor<?x1xf32>
+}
+"""
+
 _lock = threading.RLock()
 _options: dict[str, Any] = {}
+_tried: list[dict[str, Any]] = []
 _modules: dict[tuple[Experts, int, str], Module] = {}
 _states: weakref.WeakValueDictionary[str, _State] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
+_warned: set[str] = set()
 
 
-def register(**options: Any) -> None:
+def register(*, target: str | None = None, options: Sequence[str] = (), cache: bool = True,
+             num_threads: int = 0) -> None:
     """Make ``experts_implementation="moe_mlir"`` known to transformers.
 
-    ``options`` are passed on to ``moe.compile``, e.g. ``num_threads``; layers prepared
-    later are compiled with them.
+    The arguments are those of ``moe.compile``; layers prepared later are compiled with them.
+    They, the compiler and the runtime are tried out here.  From now on, a model that is
+    loaded with this implementation and has experts that transformers' interface does not
+    reach is an error.
     """
-    try:
-        from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
-    except ImportError as error:
-        raise MoEError(FAILED_PRECONDITION, "transformers has no experts interface, expected "
-                       f"version 5 or later: {error}") from error
+    asked = dict(target=target, options=tuple(options), cache=cache, num_threads=num_threads)
+    if isinstance(options, str):
+        raise MoEError(INVALID_ARGUMENT, f"options is {options!r}, expected a sequence of strings")
+    _connect()
+    if asked not in _tried:
+        compile_module(_SMALLEST, **asked)
+        _tried.append(asked)
     _options.clear()
-    _options.update(options)
+    _options.update(asked)
+    _warned.clear()
+
+
+def _connect() -> None:
+    """Make transformers know the implementation."""
+    import transformers
+
+    # Before, an implementation by another name than transformers' own was refused.
+    version = tuple(int(n) for n in re.findall(r"\d+", transformers.__version__)[:3])
+    if version < (5, 7, 0):
+        raise MoEError(FAILED_PRECONDITION, f"transformers has version {transformers.__version__}, "
+                       "expected 5.7.0 or later")
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    watch(NAME, _switch)
     ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)
+
+
+def _switch(model: torch.nn.Module, implementation: str) -> None:
+    """Called for each model that gets an implementation."""
+    if implementation != NAME:
+        for module in model.modules():
+            if _refuse_freed in module._forward_pre_hooks.values():
+                _check_freed(module, implementation)
 
 
 def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: bool = False,
@@ -99,10 +146,11 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
     for name, module in bar:
         state = _state_of(module)
         state.name = name or type(module).__name__
-        state.bind(module, _top_k(module, state.name) if top_k is None else top_k)
+        choices = _top_k(module, state.name) if top_k is None else top_k
+        state.bind(module, weights_of(module, state.names), choices)
         if free_weights:
             state.free(module)
-    register(**_options)
+    _connect()
     for _, module in experts:
         module.config._experts_implementation = NAME
 
@@ -131,23 +179,30 @@ def _compiled(experts: Experts, top_k: int) -> Module:
 class _Bound:
     """A compiled layer with the weights that a module had at one time."""
 
-    def __init__(self, module: torch.nn.Module, name: str, names: Sequence[str], top_k: int):
-        experts = describe(module, name)
-        self.stamp = _stamp(module, names)
-        weights = [w.detach().contiguous() for w in weights_of(module, names)]
-        self.layer = _compiled(experts, top_k).layer(weights)
+    def __init__(self, experts: Experts, weights: Sequence[torch.Tensor], top_k: int,
+                 followed: bool):
+        module = _compiled(experts, top_k)
+        # Before they are read, so that a write meanwhile is noticed. None where changes
+        # cannot be followed.
+        self.snapshots = [Snapshot(w) for w in weights] if followed else None
+        start = time.perf_counter()
+        self.layer = module.layer([local_part(w).detach().contiguous() for w in weights])
+        self.seconds = time.perf_counter() - start
         self.calls = Calls(self.layer)
-        self.hidden, self.columns, self.top_k = experts.hidden, experts.output, top_k
-        self.dtype = weights[0].dtype
+        self.experts, self.top_k = experts, top_k
+        self.hidden, self.columns = experts.hidden, experts.output
+        self.dtype = local_part(weights[0]).dtype
+        self.kinds = _kinds(weights)
+        self.used = False
+
+    def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
+        return self.snapshots is not None and all(
+            snapshot.still(w) for snapshot, w in zip(self.snapshots, weights))
 
 
-def _stamp(module: torch.nn.Module, names: Sequence[str]) -> list[int]:
-    """Changes whenever a weight is replaced or written."""
-    weights = weights_of(module, names)
-    # A tensor made in inference mode counts no versions, nor may it be written outside
-    # of that mode.
-    return [w.data_ptr() for w in weights] + [0 if w.is_inference() else w._version
-                                              for w in weights]
+def _kinds(weights: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
+    """All of the weights that their compiled code depends on."""
+    return [(type(w), w.dtype, w.shape, w.device) for w in map(local_part, weights)]
 
 
 class _State:
@@ -162,6 +217,7 @@ class _State:
         self.name = type(module).__name__
         self.columns = 0
         self.bound: _Bound | None = None
+        self.in_vain = 0  # how many in a row were bound for one call
         if module is not None:
             self.names = parameter_names(module)
             down = module.down_proj
@@ -171,21 +227,64 @@ class _State:
     def __reduce__(self) -> tuple[type[_State], tuple[()]]:
         return _State, ()
 
-    def current(self, module: torch.nn.Module, top_k: int) -> _Bound | None:
-        """What is bound, if it is for this top k and of the weights of now."""
+    def current(self, weights: Sequence[torch.Tensor], top_k: int) -> _Bound | None:
+        """What is bound, if it is for this top k and of these weights."""
         bound = self.bound
-        if bound is None or bound.top_k != top_k or bound.stamp != _stamp(module, self.names):
+        if bound is None or bound.top_k != top_k or not bound.is_of(weights):
             return None
+        bound.used = True
         return bound
 
-    def bind(self, module: torch.nn.Module, top_k: int) -> _Bound:
+    def bind(self, module: torch.nn.Module, weights: Sequence[torch.Tensor], top_k: int,
+             look_again: bool = True) -> _Bound:
+        """Prepare ``weights``, which are those of the module at present.
+
+        With ``look_again`` the rest of the module may have changed, too.
+        """
         with _lock, torch.no_grad():
-            if self.bound is not None and all(w.is_meta for w in weights_of(module, self.names)):
+            last = self.bound
+            if last is not None and all(w.is_meta for w in weights):
                 raise MoEError(FAILED_PRECONDITION, f"{self.name}: the weights were freed after "
                                "they had been prepared; load the model again")
+            reason = next(((n, why) for n, w in zip(self.names, weights)
+                           if (why := untraced(w, module))), None)
             self.bound = None  # first, so that two prepared copies are never there at once
-            self.bound = _Bound(module, self.name, self.names, top_k)
-            return self.bound
+            if look_again or last is None or last.kinds != _kinds(weights):
+                experts = describe(module, self.name, weights)
+            else:
+                experts = last.experts
+            self.bound = bound = _Bound(experts, weights, top_k, reason is None)
+            if look_again or last is None or last.used or last.top_k != top_k:
+                self.in_vain = 0
+            else:
+                self.in_vain += 1
+                reason = reason or self.why_in_vain(module, weights, last)
+            if reason is not None:
+                self.warn(*reason, bound)
+            return bound
+
+    def why_in_vain(self, module: torch.nn.Module, weights: Sequence[torch.Tensor],
+                    last: _Bound) -> tuple[str, str] | None:
+        """Why what was bound has served one call only, if that seems to go on."""
+        changed = [n for n, w, s in zip(self.names, weights, last.snapshots or ())
+                   if not s.still(w)]
+        for name in changed:
+            if is_computed(module, name):
+                self.in_vain = 0
+                return name, ("is computed by every access, for instance by a parametrization; "
+                              "make it a parameter again for inference")
+        if changed and self.in_vain > 1:
+            return changed[0], ("was changed or replaced before each of the last calls; change it "
+                                "less often, or use another implementation meanwhile")
+        return None
+
+    def warn(self, parameter: str, why: str, bound: _Bound) -> None:
+        """Say once for each reason what it takes to prepare weights in every call."""
+        if why not in _warned:
+            _warned.add(why)
+            warnings.warn(f"{self.name}: {parameter} {why}. Until then the weights of this layer "
+                          f"are prepared in every call: {bound.layer.weight_bytes} bytes, which "
+                          f"took {1e3 * bound.seconds:.1f} ms now", stacklevel=2)
 
     def free(self, module: torch.nn.Module) -> None:
         with _lock:
@@ -194,9 +293,15 @@ class _State:
                 if type(parameter) is not torch.nn.Parameter:
                     raise MoEError(UNIMPLEMENTED, f"{self.name}: {name} is a "
                                    f"{type(parameter).__name__}, expected a parameter to free")
-                setattr(module, name, torch.nn.Parameter(parameter.detach().to("meta"),
-                                                         parameter.requires_grad))
-            self.bound.stamp = _stamp(module, self.names)
+            with torch.inference_mode(False):  # so that what replaces them is seen
+                for name in self.names:
+                    parameter = getattr(module, name)
+                    empty = torch.empty_strided(parameter.shape, parameter.stride(),
+                                                dtype=parameter.dtype, device="meta")
+                    setattr(module, name, torch.nn.Parameter(empty, parameter.requires_grad))
+            self.bound.snapshots = [Snapshot(w) for w in weights_of(module, self.names)]
+            if _refuse_freed not in module._forward_pre_hooks.values():
+                module.register_forward_pre_hook(_refuse_freed)
 
     def run(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
             top_k_weights: torch.Tensor) -> torch.Tensor:
@@ -205,12 +310,15 @@ class _State:
         if len(shape) != 2:
             raise self.error("top_k_index", top_k_index, "[tokens, choices]")
         tokens, top_k = shape
+        # Read once: where something computes them, each access makes others.
+        weights = weights_of(module, self.names)
         # One object, so that a thread that binds anew does not change it on the way.
-        bound = self.current(module, top_k)
+        bound = self.current(weights, top_k)
         if bound is None:
             with _lock:
-                bound = self.current(module, top_k) or self.bind(module, top_k)
-        if hidden_states.dtype is not bound.dtype or hidden_states.shape != (tokens, bound.hidden):
+                bound = self.current(weights, top_k) or self.bind(module, weights, top_k, False)
+        dtype = hidden_states.dtype
+        if not dtype.is_floating_point or hidden_states.shape != (tokens, bound.hidden):
             raise self.error("hidden_states", hidden_states,
                              f"{DTYPES[bound.dtype]} [{tokens}, {bound.hidden}]")
         if top_k_weights.shape != shape:
@@ -222,18 +330,32 @@ class _State:
                            "tensors on the CPU")
         if top_k_index.is_floating_point():
             raise self.error("top_k_index", top_k_index, "integers")
-        hidden_states = hidden_states.contiguous()
+        # As transformers' own code for groups: other types come from autocast.
+        hidden_states = hidden_states.to(bound.dtype).contiguous()
         ids = top_k_index.to(torch.int64).contiguous()
-        weights = top_k_weights.to(torch.float32).contiguous()
+        scales = top_k_weights.to(torch.float32).contiguous()
         out = hidden_states.new_empty((tokens, bound.columns))
-        bound.calls.call(tokens, (hidden_states.data_ptr(), ids.data_ptr(), weights.data_ptr()),
+        bound.calls.call(tokens, (hidden_states.data_ptr(), ids.data_ptr(), scales.data_ptr()),
                          (out.data_ptr(),))
-        return out
+        return out.to(dtype)
 
     def error(self, what: str, tensor: torch.Tensor, expected: str) -> MoEError:
         actual = f"{DTYPES.get(tensor.dtype, tensor.dtype)} {list(tensor.shape)}"
         return MoEError(INVALID_ARGUMENT,
                         f"{self.name}: {what} is {actual}, expected {expected}")
+
+
+def _refuse_freed(module: torch.nn.Module, _arguments: Any) -> None:
+    """A hook of modules whose weights are those of a compiled layer alone."""
+    if module.config._experts_implementation != NAME:
+        _check_freed(module, module.config._experts_implementation)
+
+
+def _check_freed(module: torch.nn.Module, implementation: str) -> None:
+    if module.down_proj.is_meta:
+        raise MoEError(FAILED_PRECONDITION, f"{type(module).__name__}: the weights were freed "
+                       f"after they had been prepared for '{NAME}', so that '{implementation}' "
+                       "has none; load them again")
 
 
 def _state_of(module: torch.nn.Module) -> _State:

@@ -1,0 +1,84 @@
+"""Whether weights are still what they were when a layer prepared them.
+
+An address and a version do not tell: both may be those of a tensor that has died. So a
+``Snapshot`` refers, weakly, to the tensor and to its storage. What torch keeps no record
+of cannot be followed at all: ``untraced`` says why.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+__all__ = ["Snapshot", "is_computed", "local_part", "untraced", "weights_of"]
+
+PLAIN = (torch.nn.Parameter, torch.Tensor)
+
+
+def weights_of(module: torch.nn.Module, names: tuple[str, ...]) -> list[torch.Tensor]:
+    """The weights of a module, which may be computed by this very access."""
+    own = module._parameters
+    return [own[n] if n in own else getattr(module, n) for n in names]
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process has of a weight: of a distributed tensor its part."""
+    return tensor if type(tensor) in PLAIN or not hasattr(tensor, "to_local") else tensor.to_local()
+
+
+class Snapshot:
+    """A tensor at one time.  It keeps neither the tensor nor its elements alive."""
+
+    __slots__ = ("_tensor", "_storage", "_state")
+
+    def __init__(self, tensor: torch.Tensor):
+        local = local_part(tensor)
+        self._tensor = weakref.ref(tensor)
+        self._storage = StorageWeakRef(local.untyped_storage())
+        self._state = _state(local)
+
+    def still(self, tensor: torch.Tensor) -> bool:
+        """Whether ``tensor`` is that tensor, with the same elements."""
+        if self._tensor() is not tensor:
+            return False
+        local = local_part(tensor)
+        return (_state(local) == self._state
+                and local.untyped_storage()._cdata == self._storage.cdata)
+
+
+def _state(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What a write or an assignment to ``data`` changes, but for the storage."""
+    version = 0 if tensor.is_inference() else tensor._version
+    return version, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def is_computed(module: torch.nn.Module, name: str) -> bool:
+    """Whether each access to a weight makes another tensor, as a parametrization does."""
+    return (name not in module._parameters and name not in module._buffers
+            and name not in module.__dict__)
+
+
+def untraced(tensor: torch.Tensor, module: torch.nn.Module) -> str | None:
+    """Why changes of a weight cannot be noticed, and what helps; None if they can."""
+    if local_part(tensor).is_inference():
+        return ("was made in inference mode, where torch counts no writes; load the model outside "
+                "of torch.inference_mode()")
+    if getattr(tensor, "_fsdp_flattened", False) or _is_sharded(module):
+        return "is gathered by FSDP, whose writes torch does not count"
+    return None
+
+
+def _is_sharded(module: torch.nn.Module) -> bool:
+    """Whether ``fully_shard`` was applied to a module around this one, or to it."""
+    states = sys.modules.get("torch.distributed._composable_state")
+    if states is None:
+        return False
+    for root, reference in list(states._module_state_mapping.items()):
+        if (type(reference()).__module__.startswith("torch.distributed.fsdp")
+                and any(m is module for m in root.modules())):
+            return True
+    return False
