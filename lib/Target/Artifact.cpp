@@ -19,6 +19,8 @@
 #include "llvm/TargetParser/Triple.h"
 
 #include <cstring>
+#include <fcntl.h>
+#include <unistd.h>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -39,11 +41,41 @@ static std::string findLibrary(llvm::StringRef name) {
   return "";
 }
 
-static llvm::Error makeTemporaryFile(llvm::StringRef suffix,
-                                     llvm::SmallString<128> &path) {
-  if (std::error_code code =
-          llvm::sys::fs::createTemporaryFile("moe", suffix, path))
-    return error("cannot make a temporary file: " + code.message());
+static llvm::Error writeFile(llvm::StringRef path,
+                             llvm::ArrayRef<char> bytes) {
+  std::error_code code;
+  llvm::raw_fd_ostream stream(path, code);
+  if (!code) {
+    stream.write(bytes.data(), bytes.size());
+    stream.close();
+    code = stream.error();
+    stream.clear_error(); // one left over ends the process
+  }
+  if (code)
+    return error("cannot write " + path + ": " + code.message());
+  return llvm::Error::success();
+}
+
+llvm::Expected<std::string> mlir::moe::findLinker() {
+  for (const char *name : {"ld.lld-22", "ld.lld", "ld"})
+    if (llvm::ErrorOr<std::string> found = llvm::sys::findProgramByName(name))
+      return *found;
+  return error("no linker found; install lld-22 or binutils");
+}
+
+/// Make sure that the linker's output has room. A disk that fills up under it is
+/// a SIGBUS to a linker that maps the file.
+static llvm::Error reserve(llvm::StringRef path, uint64_t bytes) {
+  int file;
+  std::error_code code = llvm::sys::fs::openFileForWrite(path, file);
+  if (!code) {
+    if (int failure = posix_fallocate(file, 0, static_cast<off_t>(bytes)))
+      code = std::error_code(failure, std::generic_category());
+    close(file);
+    (void)llvm::sys::fs::remove(path);
+  }
+  if (code)
+    return error("cannot write " + path + ": " + code.message());
   return llvm::Error::success();
 }
 
@@ -51,40 +83,34 @@ static llvm::Error makeTemporaryFile(llvm::StringRef suffix,
 /// the C and the math library.
 static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
 link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
-  std::string linker;
-  for (const char *name : {"ld.lld-22", "ld.lld", "ld"})
-    if (llvm::ErrorOr<std::string> found = llvm::sys::findProgramByName(name)) {
-      linker = *found;
-      break;
-    }
-  if (linker.empty())
-    return error("no linker found; install lld-22 or binutils");
+  llvm::Expected<std::string> linker = findLinker();
+  if (!linker)
+    return linker.takeError();
+  // All that the linker leaves, even where it crashes, is in one folder.
+  llvm::SmallString<128> folder;
+  if (std::error_code code =
+          llvm::sys::fs::createUniqueDirectory("moe", folder))
+    return error("cannot make a temporary folder: " + code.message());
+  llvm::scope_exit removeFolder(
+      [&] { (void)llvm::sys::fs::remove_directories(folder); });
+  auto inFolder = [&](const llvm::Twine &name) {
+    return (folder + "/" + name).str();
+  };
 
-  llvm::SmallVector<llvm::SmallString<128>> inputs(objects.size());
-  llvm::SmallString<128> output, log;
-  llvm::scope_exit removeFiles([&] {
-    for (llvm::StringRef path : llvm::concat<llvm::SmallString<128>>(
-             inputs, llvm::MutableArrayRef(output), llvm::MutableArrayRef(log)))
-      if (!path.empty())
-        (void)llvm::sys::fs::remove(path);
-  });
-  if (llvm::Error failure = makeTemporaryFile("so", output))
-    return failure;
-  if (llvm::Error failure = makeTemporaryFile("log", log))
-    return failure;
-  for (auto [object, input] : llvm::zip_equal(objects, inputs)) {
-    if (llvm::Error failure = makeTemporaryFile("o", input))
+  std::string output = inFolder("linked.so"), log = inFolder("log");
+  llvm::SmallVector<std::string> inputs;
+  uint64_t size = 0;
+  for (auto [i, object] : llvm::enumerate(objects)) {
+    inputs.push_back(inFolder(llvm::Twine(i) + ".o"));
+    if (llvm::Error failure = writeFile(inputs.back(), object))
       return failure;
-    std::error_code code;
-    llvm::raw_fd_ostream stream(input, code);
-    stream.write(object.data(), object.size());
-    stream.close();
-    if (code || stream.has_error())
-      return error("cannot write " + input + ": " + stream.error().message());
+    size += object.size();
   }
+  if (llvm::Error failure = reserve(output, 2 * size + (1 << 16)))
+    return failure;
   llvm::SmallVector<llvm::StringRef> arguments{
-      linker, "-shared", "--hash-style=gnu", "-z", "noexecstack", "-z",
-      "relro",  "-z",    "now", "--build-id=none", "-o", output};
+      *linker, "-shared", "--hash-style=gnu", "-z", "noexecstack", "-z",
+      "relro", "-z",      "now",  "--build-id=none", "-o", output};
   llvm::append_range(arguments, inputs);
   // Named where needed, so that exp and the like are found in whatever host
   // loads it.
@@ -92,14 +118,18 @@ link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   std::string math = findLibrary("libm.so.6");
   if (!math.empty())
     arguments.push_back(math);
-  std::optional<llvm::StringRef> redirects[] = {std::nullopt, log.str(),
-                                                log.str()};
-  std::string message;
-  int status = llvm::sys::ExecuteAndWait(linker, arguments, std::nullopt,
-                                         redirects, 0, 0, &message);
+  std::optional<llvm::StringRef> redirects[] = {std::nullopt, log, log};
+  std::string message, temporary = ("TMPDIR=" + folder).str();
+  llvm::SmallVector<llvm::StringRef> environment{temporary};
+  for (char **variable = environ; *variable; ++variable)
+    if (!llvm::StringRef(*variable).starts_with("TMPDIR="))
+      environment.push_back(*variable);
+  int status = llvm::sys::ExecuteAndWait(
+      *linker, arguments, llvm::ArrayRef(environment), redirects, 0, 0,
+      &message);
   if (status != 0) {
     auto text = llvm::MemoryBuffer::getFile(log);
-    return error(linker + " failed: " + message +
+    return error(*linker + " failed: " + message +
                  (text ? (*text)->getBuffer() : ""));
   }
   auto linked = llvm::MemoryBuffer::getFile(

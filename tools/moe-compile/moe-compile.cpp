@@ -25,6 +25,8 @@
 #include "llvm/Support/ToolOutputFile.h"
 #include "llvm/Support/WithColor.h"
 
+#include <csignal>
+
 using namespace mlir;
 namespace cl = llvm::cl;
 
@@ -235,6 +237,10 @@ static int compile(ModuleOp module) {
   auto targets = moe::parseTargets(targetNames);
   if (!targets)
     return fail(targets.takeError());
+  // Known before minutes of work.
+  if (emit == Emit::Artifact)
+    if (auto linker = moe::findLinker(); !linker)
+      return fail(linker.takeError());
   if (targets->size() > 1 && emit != Emit::Artifact)
     return fail(llvm::createStringError(
         "expected one target for what --emit says, got " +
@@ -300,6 +306,10 @@ static int compile(ModuleOp module) {
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
+#ifdef SIGXFSZ
+  // A file beyond the limit is an error of the write, here and in the linker.
+  std::signal(SIGXFSZ, SIG_IGN);
+#endif
   cl::SetVersionPrinter([](llvm::raw_ostream &os) {
     os << "moe-compile " MOE_VERSION ", ABI " << MOE_RT_ABI_VERSION
        << ", LLVM " LLVM_VERSION_STRING "\n";

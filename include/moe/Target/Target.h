@@ -91,6 +91,9 @@ llvm::Error verifyHostFunctions(llvm::MemoryBufferRef object);
 /// each variant. Fails if one has no function that `moe-export` prepared.
 llvm::Expected<std::string> buildMetadata(llvm::ArrayRef<Variant> variants);
 
+/// The linker that `buildArtifact` runs.
+llvm::Expected<std::string> findLinker();
+
 /// An artifact: the objects linked into a shared object, metadata, footer.
 llvm::Expected<llvm::SmallVector<char, 0>>
 buildArtifact(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
