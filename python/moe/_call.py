@@ -18,9 +18,8 @@ class Call(_OfThisProcess):
     """Calls one layer, from one thread at a time."""
 
     def __init__(self, layer: Layer):
-        self._layer = layer  # lives as long as its address is used
+        self._layer = layer
         self._call = library().moe_rt_layer_call
-        self._pointer = layer._handle.pointer
         self._tokens = -1
         self._dynamic: list[tuple[ctypes.Array[ctypes.c_int64], int]] = []
         signature = layer.signature
@@ -50,7 +49,8 @@ class Call(_OfThisProcess):
             tensor.data = address
         for tensor, address in zip(self._out, outputs):
             tensor.data = address
-        status = self._call(self._pointer, self._inputs, len(self._in), self._outputs,
+        handle = self._layer._handle  # lives as long as its address is used
+        status = self._call(handle.pointer, self._inputs, len(self._in), self._outputs,
                             len(self._out), None, 0)
         if status:
             _check(status)

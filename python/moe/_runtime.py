@@ -187,15 +187,21 @@ class _OfThisProcess:
 class _Handle(_OfThisProcess):
     """An object of the runtime; destroyed with this, and before its parent."""
 
+    on_device = False
+
     def __init__(self, pointer: int, destroy: Any, parent: _Handle | None = None,
                  keep: Any = None):
         self.pointer = pointer
+        self.before: list[Any] = []  # called with the pointer before that
         # The finalizer holds the parent (and the weights' memory), so that they
         # outlive the object whatever the order of garbage collection.
-        self.close = weakref.finalize(self, _destroy, destroy, pointer, (parent, keep))
+        self.close = weakref.finalize(self, _destroy, destroy, pointer, self.before,
+                                      (parent, keep))
 
 
-def _destroy(destroy: Any, pointer: int, _kept: Any) -> None:
+def _destroy(destroy: Any, pointer: int, before: list[Any], _kept: Any) -> None:
+    for function in before:
+        function(pointer)
     destroy(pointer)
 
 
@@ -280,11 +286,15 @@ def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
     options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
                               num_threads=num_threads, device=_device(device))
     _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
-    return _Handle(out.value, lib.moe_rt_context_destroy)
+    context = _Handle(out.value, lib.moe_rt_context_destroy)
+    context.on_device = options.device.device_type != CPU
+    return context
 
 
 class Module(_OfThisProcess):
     """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
+
+    on_device = False
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
                  device: str | None = None, context: _Handle | None = None):
@@ -301,6 +311,7 @@ class Module(_OfThisProcess):
             _check(lib.moe_rt_module_load(context.pointer, _encode_path(source),
                                           ctypes.byref(out)))
         self._context = context
+        self.on_device = context.on_device
         self._handle = _Handle(out.value, lib.moe_rt_module_destroy, context)
         self.metadata: dict[str, Any] = json.loads(lib.moe_rt_module_metadata(out.value))
 
@@ -345,10 +356,14 @@ class Module(_OfThisProcess):
         are read expert by expert.  The others are not copied, unless they are
         several tensors of a file or lie at an odd address.
         """
+        signature = self.signature(function)
+        return Layer(self, signature, self._weights(weights, signature))
+
+    def _weights(self, weights: Any, signature: Signature) -> Sequence[Any] | Checkpoint:
+        """Weights in the order of the signature, or the checkpoint that has them."""
         from ._weights import resolve
 
-        signature = self.signature(function)
-        return Layer(self, signature, resolve(weights, signature.weights))
+        return resolve(weights, signature.weights)
 
     def trim(self) -> None:
         """Release the workspaces that calls left for those to come."""
@@ -369,9 +384,17 @@ class Layer(_OfThisProcess):
     """One compiled function with its weights bound.  Call it with arrays."""
 
     def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint):
-        lib = library()
         self.module = module
         self.signature = signature
+        self._counts = True
+        self._past: list[Statistics] = []  # of the weights before
+        self._updating = threading.Lock()
+        # Whoever calls holds it meanwhile: an update replaces it.
+        self._handle = self._bind(weights)
+
+    def _bind(self, weights: Sequence[Any] | Checkpoint) -> _Handle:
+        """An object of the runtime that has these weights."""
+        lib, module, signature = library(), self.module, self.signature
         pointer, name, out = module._handle.pointer, signature.name.encode(), _P()
         kept: list[Tensor] = []
         if isinstance(weights, Sequence):
@@ -383,7 +406,31 @@ class Layer(_OfThisProcess):
         else:
             _check(lib.moe_rt_layer_create_from_checkpoint(
                 pointer, name, weights._handle.pointer, ctypes.byref(out)))
-        self._handle = _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
+        return _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
+
+    def update(self, weights: Any) -> None:
+        """Put other weights into the layer, those that ``Module.layer`` takes.
+
+        Nothing is compiled.  They are prepared beside the old ones; then the layer has
+        them at once: a call that runs meanwhile, in another thread or on a stream, has all
+        of the old ones or all of the new.  The old ones go when no call uses them; such a
+        call may be missing in the statistics.  On a GPU this waits for the calls before,
+        and raises what ``poll`` would, with the new weights in place; a graph captured
+        before must be captured anew.
+        """
+        found = self.module._weights(weights, self.signature)
+        lib, on_device = library(), self.module.on_device
+        with self._updating:
+            if on_device:
+                _statistics(self._handle)  # refused while a stream is captured
+            new = self._bind(found)
+            lib.moe_rt_layer_enable_statistics(new.pointer, int(self._counts))
+            old, self._handle = self._handle, new
+            if on_device:
+                # It waits for what runs on the device.
+                old.before.append(lib.moe_rt_layer_reset_statistics)
+            self._past = _sums(self._past, _statistics(old))
+            _check(lib.moe_rt_layer_poll(old.pointer))
 
     def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
                  stream: Any = None, live_tokens: Any = None, **named: Any) -> Any:
@@ -435,7 +482,8 @@ class Layer(_OfThisProcess):
             if described.dl.strides:
                 raise MoEError(INVALID_ARGUMENT, "workspace: expected a contiguous array")
             space, size = described.dl.data, described.nbytes
-        arguments = (self._handle.pointer, _array(tensors), len(tensors), _array(outputs),
+        handle = self._handle
+        arguments = (handle.pointer, _array(tensors), len(tensors), _array(outputs),
                      len(outputs), space, size)
         if stream is None and given and _dlpack.is_torch(given[0]) and given[0].is_cuda:
             import torch
@@ -458,39 +506,37 @@ class Layer(_OfThisProcess):
 
     def poll(self) -> None:
         """Raise what went wrong in calls that have run on a stream since the last time."""
-        _check(library().moe_rt_layer_poll(self._handle.pointer))
+        handle = self._handle
+        _check(library().moe_rt_layer_poll(handle.pointer))
 
     def workspace_bytes(self, tokens: int) -> int:
         """Bytes of workspace that a call with ``tokens`` tokens needs at most."""
-        out = ctypes.c_uint64()
-        _check(library().moe_rt_layer_workspace_bytes(self._handle.pointer, tokens,
-                                                      ctypes.byref(out)))
+        handle, out = self._handle, ctypes.c_uint64()
+        _check(library().moe_rt_layer_workspace_bytes(handle.pointer, tokens, ctypes.byref(out)))
         return out.value
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of weights in memory of the layer: what was prepared, or read."""
-        return library().moe_rt_layer_weight_bytes(self._handle.pointer)
+        handle = self._handle
+        return library().moe_rt_layer_weight_bytes(handle.pointer)
 
     def statistics(self) -> list[Statistics]:
         """For each dispatch of the layer, what it has done since the last reset."""
-        lib = library()
-        found = []
-        for i in range(lib.moe_rt_layer_dispatch_count(self._handle.pointer)):
-            raw = _Statistics()
-            _check(lib.moe_rt_layer_statistics(self._handle.pointer, i, ctypes.byref(raw)))
-            counts = np.array(raw.tokens_per_expert[:raw.num_experts], np.int64)
-            found.append(Statistics(raw.num_experts, raw.top_k, counts, raw.calls, raw.choices,
-                                    raw.dropped, raw.padding))
-        return found
+        with self._updating:
+            return _sums(self._past, _statistics(self._handle))
 
     def reset_statistics(self) -> None:
-        library().moe_rt_layer_reset_statistics(self._handle.pointer)
+        with self._updating:
+            self._past = []
+            library().moe_rt_layer_reset_statistics(self._handle.pointer)
 
     def enable_statistics(self, enabled: bool = True) -> None:
         """Whether calls from now on are counted, as all are at first. On a GPU it saves a kernel
         of every call not to, where the experts are chosen by a gate and are never full."""
-        library().moe_rt_layer_enable_statistics(self._handle.pointer, int(enabled))
+        with self._updating:
+            self._counts = enabled
+            library().moe_rt_layer_enable_statistics(self._handle.pointer, int(enabled))
 
     def _inputs(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         names = [info.name for info in self.signature.inputs]
@@ -521,6 +567,25 @@ class Layer(_OfThisProcess):
 
     def __repr__(self) -> str:
         return f"<moe.Layer {self.signature}>"
+
+
+def _statistics(handle: _Handle) -> list[Statistics]:
+    lib = library()
+    found = []
+    for i in range(lib.moe_rt_layer_dispatch_count(handle.pointer)):
+        raw = _Statistics()
+        _check(lib.moe_rt_layer_statistics(handle.pointer, i, ctypes.byref(raw)))
+        counts = np.array(raw.tokens_per_expert[:raw.num_experts], np.int64)
+        found.append(Statistics(raw.num_experts, raw.top_k, counts, raw.calls, raw.choices,
+                                raw.dropped, raw.padding))
+    return found
+
+
+def _sums(past: list[Statistics], present: list[Statistics]) -> list[Statistics]:
+    return [Statistics(b.num_experts, b.top_k, a.tokens_per_expert + b.tokens_per_expert,
+                       a.calls + b.calls, a.choices + b.choices, a.dropped + b.dropped,
+                       a.padding + b.padding)
+            for a, b in zip(past, present)] or present
 
 
 def _is_array(value: Any) -> bool:
