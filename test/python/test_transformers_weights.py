@@ -115,6 +115,18 @@ def test_another_tensor_at_the_same_address():
             experts(*route(T))
 
 
+def test_another_tensor_of_the_same_storage():
+    """It counts its own writes."""
+    experts = mixtral()
+    check(experts)
+    other = torch.nn.Parameter(experts.down_proj.data)
+    while other._version < experts.down_proj._version:
+        other.mul_(2)
+    assert experts.down_proj._version > 0
+    experts.down_proj = other
+    check(experts)
+
+
 def test_another_view_of_the_same_elements():
     experts = mixtral(intermediate_size=H)
     check(experts)
@@ -255,3 +267,25 @@ def test_biases_of_another_type(dtype, of_bias):
     assert actual.dtype is dtype
     assert relative(actual, batched) <= (F32 if dtype is torch.float32
                                          else 4 * torch.finfo(dtype).eps)
+
+
+def test_gradients_of_what_computes_the_weights():
+    """A backward pass is refused, also where it would lead out of the module."""
+    class Experts(type(mixtral())):
+        factor = torch.nn.Parameter(torch.tensor(2.0))
+
+        @property
+        def down_proj(self):
+            return self.factor * self._parameters["down"]
+
+    experts, arguments = mixtral(), route(T)
+    experts.register_parameter("down", torch.nn.Parameter(experts.down_proj.clone(), False))
+    del experts.down_proj
+    experts.__class__ = Experts
+    for parameter in experts.parameters():
+        parameter.requires_grad_(False)
+    with torch.enable_grad():
+        y = experts(*arguments)
+        assert y.requires_grad
+        with expect("compiled experts are for inference"):
+            y.sum().backward()

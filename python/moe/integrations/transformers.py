@@ -385,7 +385,11 @@ def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: to
     # Read as an attribute, so that torch.compile guards it: code that was compiled for
     # one module must not run with the weights of another.
     state = self._moe_mlir
-    parameters = list(self.parameters()) if torch.is_grad_enabled() else []
+    parameters = []
+    if torch.is_grad_enabled():
+        parameters += self.parameters()
+        if not torch.compiler.is_compiling():  # what computes them may be elsewhere
+            parameters += [w for w in weights_of(self, state.names) if not w.is_leaf]
     return torch.ops.moe_mlir.experts(hidden_states, top_k_index, top_k_weights, parameters,
                                       state.key, state.columns)
 
