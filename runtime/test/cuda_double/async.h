@@ -114,7 +114,7 @@ struct WarpgroupQueue {
 struct WgmmaQueue {
   uint64_t issued = 0, waited = 0;
   std::vector<uint64_t> groups;   // how many were issued at each commit
-  bool fenced = false;            // there was a wgmma.fence
+  bool fenced = false;            // wgmma.fence since registers were free
   std::vector<uint16_t> inFlight; // per slot: operations that use it
   uint64_t inFlightCount = 0;     // operations
 };

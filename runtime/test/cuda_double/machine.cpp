@@ -139,7 +139,7 @@ void Machine::startCluster(uint32_t number) {
       warp.bulkAgent = warp.agent + warps;
       uint32_t lanes = std::min(32u, threads - w * 32);
       warp.exists = warp.ready = lanes == 32 ? 0xFFFFFFFF : (1u << lanes) - 1;
-      warp.clock = Clock(agents);
+      warp.clock = warp.fenced = Clock(agents);
       warp.clock.tick(warp.agent);
     }
     for (uint32_t t = 0; t < threads; ++t) {

@@ -141,6 +141,7 @@ struct Warp {
   uint32_t ready = 0;
   uint32_t polling = 0; // wait for what the scheduler looks at
   Clock clock;
+  Clock fenced; // what a proxy fence of this warp stands behind
 
   uint32_t live() const { return exists & ~exited; }
 
@@ -175,6 +176,13 @@ struct Warp {
     clock.tick(agent);
   }
   void acquire(const Clock &place) { clock.join(place); }
+  /// fence.proxy.async of a thread: between all that its warp knows of, and what
+  /// the warp starts from now on. (What the warp itself did since its last
+  /// release only that thread is sure of, which counts its fences.)
+  void fence() {
+    fenced.join(clock);
+    fenced.set(agent, clock[agent] - 1);
+  }
   /// A bulk copy reads from now on; who joins `after` knows that it has ended.
   Epoch startBulkRead(Clock &after);
 };

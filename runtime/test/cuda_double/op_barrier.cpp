@@ -157,6 +157,7 @@ Step fence(Thread &thread, const Instruction &) {
 
 Step fenceProxy(Thread &thread, const Instruction &) {
   ++thread.proxyFences;
+  thread.warp->fence();
   return Step::Go;
 }
 

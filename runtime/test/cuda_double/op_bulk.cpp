@@ -214,8 +214,7 @@ Step copyShared(Thread &thread, const Instruction &i) {
     undefined("the source is in another block");
   Clock after;
   Epoch now = thread.warp->startBulkRead(after);
-  from.block->shared.asyncReadIssued(now, thread.warp->clock, from.offset,
-                                     bytes);
+  from.block->shared.asyncReadIssued(*thread.warp, now, from.offset, bytes);
   startLoads(thread, i, to, barrier, 1u << to.block->rank, bytes, 16,
              from.block, after, [=] {
                from.block->shared.asyncRead(from.offset, bytes);
@@ -238,7 +237,7 @@ void startStore(Thread &thread, SharedPlace from, uint32_t bytes, uint32_t span,
   uint32_t offset = from.offset;
   Clock after;
   Epoch now = thread.warp->startBulkRead(after);
-  block->shared.asyncReadIssued(now, thread.warp->clock, offset, bytes);
+  block->shared.asyncReadIssued(*thread.warp, now, offset, bytes);
   uint32_t address = static_cast<uint32_t>(block->sharedAddress(offset));
   Machine &machine = thread.machine();
   ++machine.effects;

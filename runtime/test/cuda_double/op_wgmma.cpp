@@ -58,6 +58,13 @@ struct MatrixDescriptor {
     if (bits >> 49 & 7)
       fail(CUDA_ERROR_NOT_SUPPORTED,
            "a matrix descriptor with a base offset is not modelled");
+    // The pattern repeats after eight rows. Within a row a start along k may be
+    // anywhere.
+    if (span > 16 && start / span % 8 != 0)
+      undefined("the matrix descriptor ", Hex{bits}, " starts at ", start,
+                ", in row ", start / span % 8, " of a swizzle of ", span,
+                " bytes: eight rows have to begin at a multiple of ", 8 * span,
+                ", or the base offset says so");
     uint64_t unused = bits & 0x3FF1C000C000C000;
     if (unused)
       undefined("bits ", Hex{unused}, " of the matrix descriptor ", Hex{bits},
@@ -120,8 +127,8 @@ void checkOperand(Warp &warp, Epoch now, const MatrixDescriptor &descriptor,
   Block &block = *warp.block;
   forChunks(descriptor, rows, bits, transposed,
             [&](uint32_t address, int, int) {
-              block.shared.asyncReadIssued(now, warp.clock,
-                                           offsetOf(block, address), 16);
+              block.shared.asyncReadIssued(warp, now, offsetOf(block, address),
+                                           16);
             });
 }
 
@@ -293,7 +300,8 @@ void issue(Warp &warp, const Instruction &i, uint32_t) {
       block.warps[group * 4 + 3].exists != 0xFFFFFFFF)
     undefined("wgmma in a warpgroup of fewer than 128 threads");
   if (!warp.wgmma.fenced)
-    undefined("the first wgmma of a warp needs a wgmma.fence before it");
+    undefined("the first wgmma of a warp, and the first behind a wait for all, "
+              "needs a wgmma.fence before it");
   if (i.flags[1])
     undefined("an instruction between the wgmma.fence and this writes one of "
               "its registers");
@@ -387,6 +395,9 @@ void finishWait(Warp &warp, const Instruction &i, uint32_t) {
     count(warp, *operation.at, -1);
     warp.acquire(operation.after);
   }
+  // Registers are the threads' again, and nothing says which they touch.
+  if (end > mine.waited && end == mine.issued)
+    mine.fenced = false;
   mine.waited = std::max(mine.waited, end);
   if (mine.groups.size() > left)
     mine.groups.erase(mine.groups.begin(),

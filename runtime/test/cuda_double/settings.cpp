@@ -47,6 +47,7 @@ Settings Settings::fromEnvironment() {
       number("MOE_CUDA_DOUBLE_LIMIT", settings.instructions);
   settings.allowUninitialised = allows("MOE_CUDA_DOUBLE_UNINIT");
   settings.allowRaces = allows("MOE_CUDA_DOUBLE_RACES");
+  settings.allowCopies = allows("MOE_CUDA_DOUBLE_COPIES");
   if (const char *log = std::getenv("MOE_CUDA_DOUBLE_LOG"))
     settings.log = log;
   return settings;

@@ -10,7 +10,6 @@
 
 using namespace moe::gpu;
 
-// A writer: its thread, counted from 1, above its number of fences.
 static constexpr int fenceBits = 21;
 static constexpr uint32_t fenceMask = (1u << fenceBits) - 1;
 
@@ -19,7 +18,7 @@ void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
   // Nothing of the block before is left, and nothing is zero.
   bytes.assign(size, 0xFF);
   states.assign(size, Unwritten);
-  writers.assign((size + 3) / 4, 0);
+  writers.assign((size + 3) / 4, {});
   threads = owners;
   allowUninitialised = mayReadAnything;
   detectRaces = racesMatter;
@@ -53,7 +52,13 @@ void SharedMemory::checkWritable(uint32_t offset, uint32_t count) const {
                 ", where an asynchronous copy is under way");
 }
 
-void SharedMemory::mark(uint32_t offset, uint32_t count, uint32_t writer) {
+SharedMemory::Writer SharedMemory::writerOf(const Thread &thread,
+                                            uint32_t fences) {
+  return {(thread.index + 1u) << fenceBits | (fences & fenceMask),
+          thread.warp->clock[thread.warp->agent]};
+}
+
+void SharedMemory::mark(uint32_t offset, uint32_t count, Writer writer) {
   for (uint32_t word = offset / 4; word * 4 < offset + count; ++word)
     writers[word] = writer;
 }
@@ -115,9 +120,7 @@ void SharedMemory::write(Thread &thread, uint32_t offset, uint32_t count,
   // Writers in other blocks of the cluster are not followed.
   bool own = &thread >= threads && thread.index < 1024 &&
              &thread == threads + thread.index;
-  mark(offset, count,
-       own ? (thread.index + 1u) << fenceBits | (thread.proxyFences & fenceMask)
-           : 0);
+  mark(offset, count, own ? writerOf(thread, thread.proxyFences) : Writer());
   if (!strong)
     checkRaces(*thread.warp, offset, count, true);
 }
@@ -132,36 +135,42 @@ void SharedMemory::copyArrived(Thread &thread, uint32_t offset,
                                uint32_t count) {
   std::memset(&states[offset], Written, count);
   mark(offset, count,
-       (thread.index + 1u) << fenceBits | (thread.proxyFences & fenceMask));
+       thread.machine().settings.allowCopies
+           ? Writer()
+           : writerOf(thread, thread.proxyFences));
   checkRaces(*thread.warp, offset, count, true);
 }
 
 void SharedMemory::asyncArrived(uint32_t offset, uint32_t count) {
   std::memset(&states[offset], Written, count);
-  mark(offset, count, 0);
+  mark(offset, count, {});
 }
 
-/// Whether the asynchronous proxy sees what `writer` wrote.
-bool SharedMemory::sees(uint32_t writer, bool barrier) const {
-  if (writer == 0)
+/// Whether the asynchronous proxy sees what `writer` wrote, wherever it reads.
+bool SharedMemory::sees(Writer writer, bool barrier) const {
+  if (writer.thread == 0)
     return true;
-  const Thread &thread = threads[(writer >> fenceBits) - 1];
+  const Thread &thread = threads[(writer.thread >> fenceBits) - 1];
   uint32_t fences = thread.proxyFences + (barrier ? thread.initFences : 0);
-  return (fences & fenceMask) != (writer & fenceMask);
+  return (fences & fenceMask) != (writer.thread & fenceMask);
 }
 
-void SharedMemory::asyncReadIssued(Epoch now, const Clock &clock,
-                                   uint32_t offset, uint32_t count) {
+void SharedMemory::asyncReadIssued(const Warp &warp, Epoch now, uint32_t offset,
+                                   uint32_t count) {
   checkReadable(offset, count);
-  checkRaces(now, clock, offset, count, false);
+  checkRaces(now, warp.clock, offset, count, false);
   for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
-    if (!sees(writers[word], false))
+    Writer &writer = writers[word];
+    if (sees(writer, false)) {
+      writer = {};
+      continue;
+    }
+    uint32_t thread = (writer.thread >> fenceBits) - 1;
+    if (writer.time > warp.fenced[threads[thread].warp->agent])
       undefined("reads shared memory at offset ", word * 4,
-                " through the asynchronous proxy, but thread ",
-                (writers[word] >> fenceBits) - 1,
+                " through the asynchronous proxy, but thread ", thread,
                 " wrote it through the generic proxy and executed no "
-                "fence.proxy.async since");
-    writers[word] = 0;
+                "fence.proxy.async since, nor did the warp that reads");
   }
 }
 
@@ -171,9 +180,7 @@ void SharedMemory::makeBarrier(Thread &thread, uint32_t offset) {
       undefined("makes an mbarrier object in shared memory at offset ", i,
                 ", where an asynchronous copy is under way");
   std::memset(&states[offset], Barrier, 8);
-  mark(offset, 8,
-       (thread.index + 1u) << fenceBits |
-           ((thread.proxyFences + thread.initFences) & fenceMask));
+  mark(offset, 8, writerOf(thread, thread.proxyFences + thread.initFences));
 }
 
 void SharedMemory::endBarrier(uint32_t offset) {

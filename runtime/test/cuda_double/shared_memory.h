@@ -44,9 +44,9 @@ public:
   void copyArrived(Thread &thread, uint32_t offset, uint32_t count);
   void asyncArrived(uint32_t offset, uint32_t count);
 
-  /// Check a read through the asynchronous proxy when it is issued, which is
+  /// Check a read through the asynchronous proxy when a warp issues it, which is
   /// one of an agent of its own, and when it happens.
-  void asyncReadIssued(Epoch now, const Clock &clock, uint32_t offset,
+  void asyncReadIssued(const Warp &warp, Epoch now, uint32_t offset,
                        uint32_t count);
   void asyncRead(uint32_t offset, uint32_t count) const {
     checkReadable(offset, count);
@@ -69,14 +69,20 @@ private:
   void checkRaces(Epoch now, const Clock &clock, uint32_t offset,
                   uint32_t count, bool write);
   std::string agentName(uint32_t agent) const;
-  void mark(uint32_t offset, uint32_t count, uint32_t writer);
-  bool sees(uint32_t writer, bool barrier) const;
+  /// A write through the generic proxy: the thread, counted from 1, above its
+  /// number of fences, and the time of its warp. 0: of nobody.
+  struct Writer {
+    uint32_t thread = 0, time = 0;
+  };
+  static Writer writerOf(const Thread &thread, uint32_t fences);
+  void mark(uint32_t offset, uint32_t count, Writer writer);
+  bool sees(Writer writer, bool barrier) const;
 
   std::vector<uint8_t> bytes;
   std::vector<uint8_t> states;
-  // Of each word: the thread that wrote it through the generic proxy and how
-  // many proxy fences that had executed: those after it make it visible.
-  std::vector<uint32_t> writers;
+  // Of each word, who wrote it last: a proxy fence of that thread since makes it
+  // visible, or one between them of whoever reads.
+  std::vector<Writer> writers;
   RaceShadow races;
   bool allowUninitialised = false, detectRaces = false;
   Thread *threads = nullptr;

@@ -23,7 +23,7 @@ Source::operator std::string() const {
 
 void Gpu::start(const Environment &environment) {
   for (const char *name : {"ARCH", "SMS", "MEMORY", "DRIVER", "DEVICES", "SEED",
-                           "LIMIT", "UNINIT", "RACES", "LOG"})
+                           "LIMIT", "UNINIT", "RACES", "COPIES", "LOG"})
     unsetenv((std::string("MOE_CUDA_DOUBLE_") + name).c_str());
   for (const auto &[name, value] : environment)
     setenv(("MOE_CUDA_DOUBLE_" + name).c_str(), value.c_str(), 1);

@@ -357,6 +357,9 @@ class WgmmaMisuseTest : public WgmmaTest {
 protected:
   void SetUp() override {
     WgmmaTest::SetUp();
+    makeOperands();
+  }
+  void makeOperands() {
     Halves b = bfloatPattern(64 * K, 5);
     oa = operand(a, M, {false, 128}, "%rd2", 0);
     ob = operand(b, 64, {false, 128}, "%rd4", 16384);
@@ -400,6 +403,28 @@ TEST_P(WgmmaMisuseTest, FirstFence) {
   EXPECT_TRUE(fails(without + wait, "needs a wgmma.fence"));
 }
 
+TEST_P(WgmmaMisuseTest, FenceBehindAWaitForAll) {
+  std::string without = multiply.substr(multiply.find('\n') + 1);
+  EXPECT_TRUE(fails(multiply + wait + without + wait, "needs a wgmma.fence"));
+  SetUp();
+  EXPECT_OK(result(multiply + wait + multiply + wait));
+  SetUp();
+  // Sums of the same shape follow each other in order.
+  EXPECT_OK(result(multiply + "wgmma.wait_group.sync.aligned 1;\n" + without +
+                   wait));
+}
+
+TEST_P(WgmmaMisuseTest, StartsWithinTheSwizzle) {
+  std::string along = multiply;
+  along.replace(along.find("add.s64 %rd12, %rd10, 0"), 23,
+                "add.s64 %rd12, %rd10, 2");
+  EXPECT_OK(result(along + wait));
+  SetUp();
+  along.replace(along.find("add.s64 %rd12, %rd10, 2"), 23,
+                "add.s64 %rd12, %rd10, 8");
+  EXPECT_TRUE(fails(along + wait, "in row 1 of a swizzle of 128 bytes"));
+}
+
 TEST_P(WgmmaMisuseTest, RegistersWrittenBehindTheFence) {
   std::string zero = "cvt.rn.f32.u32 %acc5, %r11;\n";
   EXPECT_OK(result(zero + multiply + wait));
@@ -437,6 +462,57 @@ TEST_P(WgmmaMisuseTest, OperandsThatTheProxyDoesNotSee) {
   EXPECT_NE(
       result(store + "fence.proxy.async.shared::cta;\n" + multiply + wait),
       CUDA_SUCCESS);
+}
+
+TEST_P(WgmmaMisuseTest, FenceOfWhoReads) {
+  // A second warpgroup writes, the first reads.
+  std::string store = "setp.ge.u32 %p4, %r0, 128;\nshl.b32 %r3, %r0, 2;\n"
+                      "mov.u32 %r4, smem;\nadd.s32 %r3, %r3, %r4;\n"
+                      "@%p4 st.shared.u32 [%r3], 0;\n";
+  std::string barrier = "bar.sync 0;\n@%p4 bra $end;\n";
+  std::string fence = "fence.proxy.async.shared::cta;\n";
+  std::string rest = multiply + wait + "$end:\n";
+  EXPECT_OK(result(store + barrier + fence + rest, 256));
+  SetUp();
+  EXPECT_TRUE(fails(store + barrier + rest,
+                    "executed no fence.proxy.async since", 256));
+  SetUp();
+  // Before the writer's barrier it stands in front of nothing.
+  EXPECT_TRUE(fails("setp.ge.u32 %p4, %r0, 128;\n@%p4 bra $skip;\n" + fence +
+                        "$skip:\nbar.sync 0;\n" + store + barrier + rest,
+                    "executed no fence.proxy.async since", 256));
+}
+
+TEST_P(WgmmaMisuseTest, CopiesThatArriveByThemselves) {
+  // What the second warpgroup copies, the first waits for.
+  std::string copy = R"(
+    setp.ge.u32 %p4, %r0, 128;
+    setp.eq.u32 %p5, %r0, 128;
+    @%p5 mbarrier.init.shared.b64 [smem+65544], 128;
+    bar.sync 0;
+    @!%p4 bra $consume;
+    shl.b32 %r3, %r0, 4;
+    mov.u32 %r4, smem;
+    add.s32 %r3, %r3, %r4;
+    cp.async.cg.shared.global [%r3], [%rd0], 16;
+    cp.async.mbarrier.arrive.noinc.shared.b64 [smem+65544];
+    cp.async.wait_all;
+    bra.uni $end;
+  $consume:
+  $full:
+    mbarrier.try_wait.parity.shared.b64 %p6, [smem+65544], 0;
+    @!%p6 bra $full;
+)";
+  std::string fence = "fence.proxy.async.shared::cta;\n";
+  std::string rest = multiply + wait + "$end:\n";
+  EXPECT_OK(result(copy + fence + rest, 256));
+  SetUp();
+  EXPECT_TRUE(
+      fails(copy + rest, "executed no fence.proxy.async since", 256));
+  // As hardware has it.
+  start({{"SEED", std::to_string(GetParam())}, {"COPIES", "allow"}});
+  WgmmaMisuseTest::makeOperands();
+  EXPECT_OK(result(copy + rest, 256));
 }
 
 TEST_P(WgmmaMisuseTest, AllFourWarps) {
