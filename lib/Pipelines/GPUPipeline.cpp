@@ -28,7 +28,8 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   buildFusionPipeline(pm);
 
   // Gate, routing and products become kernels ...
-  pm.addPass(createMoETileForGPU(MoETileForGPUOptions{arch}));
+  pm.addPass(createMoETileForGPU(
+      MoETileForGPUOptions{arch, options.gatherFence}));
   pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
   // ... then the sums that combine turns into ...
   ConvertMoEToLinalgOptions keepGrouped;

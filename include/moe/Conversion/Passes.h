@@ -11,6 +11,7 @@
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
 
 namespace mlir::moe {
 

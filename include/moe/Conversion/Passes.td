@@ -90,6 +90,18 @@ def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
     attribute `moe.tiles`: the `#moe.tile` to make a kernel for, one for each range
     of rows that an expert has, those with fewer rows first.
   }];
+  let options = [
+    Option<"arch", "arch", "std::string", "\"sm_80\"",
+           "architecture: sm_90a, or another that the code of sm_80 runs on">,
+    Option<"gatherFence", "gather-fence", "::mlir::moe::GatherFence",
+           "::mlir::moe::GatherFence::Producer",
+           "who orders gathered rows before the wgmma that reads them",
+           [{::llvm::cl::values(
+               clEnumValN(::mlir::moe::GatherFence::Producer, "producer",
+                          "the warps that copy rows"),
+               clEnumValN(::mlir::moe::GatherFence::Consumer, "consumer",
+                          "the warps that multiply"))}]>
+  ];
   let statistics = [Statistic<"numTiled", "tiled", "products with tiles">];
 }
 

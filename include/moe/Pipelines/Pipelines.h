@@ -8,6 +8,8 @@
 #ifndef MOE_PIPELINES_PIPELINES_H
 #define MOE_PIPELINES_PIPELINES_H
 
+#include "moe/Dialect/MoE/IR/MoE.h"
+
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassOptions.h"
 
@@ -67,6 +69,15 @@ struct GPUPipelineOptions : PassPipelineOptions<GPUPipelineOptions> {
       llvm::cl::desc("architecture: sm_90a, or another that the code of sm_80 "
                      "runs on"),
       llvm::cl::init("sm_80")};
+  Option<GatherFence> gatherFence{
+      *this, "gather-fence",
+      llvm::cl::desc("who orders gathered rows before the wgmma that reads "
+                     "them"),
+      llvm::cl::init(GatherFence::Producer),
+      llvm::cl::values(clEnumValN(GatherFence::Producer, "producer",
+                                  "the warps that copy rows"),
+                       clEnumValN(GatherFence::Consumer, "consumer",
+                                  "the warps that multiply"))};
 };
 
 /// Kernels for NVIDIA GPUs, as PTX beside the host's code that starts them.

@@ -50,6 +50,20 @@ void BulkCopyKernel::waitFor(Value barrier, Value parity) {
   NVVM::MBarrierTryWaitParityOp::create(b, barrier, parity, b.i32(10000000));
 }
 
+static void fenceProxies(GPUBuilder &b) {
+  auto kind = NVVM::ProxyKindAttr::get(b.getContext(),
+                                       NVVM::ProxyKind::async_shared);
+  auto space = NVVM::SharedSpaceAttr::get(b.getContext(),
+                                          NVVM::SharedSpace::shared_cta);
+  NVVM::FenceProxyOp::create(b, kind, space);
+}
+
+void BulkCopyKernel::waitUntilFull(Turn turn) {
+  waitFor(barrierAt(turn.stage, false), turn.parity);
+  if (consumersFence())
+    fenceProxies(b);
+}
+
 void BulkCopyKernel::arrive(Value barrier) {
   auto scope =
       NVVM::MemScopeKindAttr::get(b.getContext(), NVVM::MemScopeKind::CTA);
@@ -149,8 +163,8 @@ BulkCopyKernel::Turn BulkCopyKernel::bringTile(const TilePlace &place,
   return {end[0], end[1]};
 }
 
-/// Each thread copies some chunks of gathered rows; what it copied two stages
-/// ago has come by then.
+/// Each thread copies some chunks of gathered rows. They arrive by themselves,
+/// or the thread does: what it copied two stages ago has come by then.
 BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
                                                 Turn turn, Value firstStep) {
   constexpr int64_t linesAtOnce = warpgroup / 8;
@@ -166,11 +180,7 @@ BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
         b.at(lhsRow(b.add(place.firstRow, row)), storage, kStart));
   }
   auto announce = [&](Value stage) {
-    auto kind =
-        NVVM::ProxyKindAttr::get(b.getContext(), NVVM::ProxyKind::async_shared);
-    auto space = NVVM::SharedSpaceAttr::get(b.getContext(),
-                                            NVVM::SharedSpace::shared_cta);
-    NVVM::FenceProxyOp::create(b, kind, space);
+    fenceProxies(b);
     arrive(barrierAt(stage, false));
   };
   /// The stage `count` steps before `stage`.
@@ -211,13 +221,19 @@ BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
                  b.ifThen(b.less(line, tile.getRows()), copy);
                else
                  copy();
-               NVVM::CpAsyncCommitGroupOp::create(b);
-               NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(lag));
-               b.ifThen(b.logicalNot(b.less(step, lag)),
-                        [&] { announce(before(now.stage, lag)); });
+               if (consumersFence()) {
+                 NVVM::CpAsyncMBarrierArriveOp::create(b, full, /*noinc=*/true);
+               } else {
+                 NVVM::CpAsyncCommitGroupOp::create(b);
+                 NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(lag));
+                 b.ifThen(b.logicalNot(b.less(step, lag)),
+                          [&] { announce(before(now.stage, lag)); });
+               }
                Turn after = next(now);
                return SmallVector<Value>{after.stage, after.parity};
              });
+  if (consumersFence())
+    return {end[0], end[1]};
   NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(0));
   for (int64_t behind = std::min(lag, steps); behind > 0; --behind)
     announce(before(end[0], behind));
@@ -231,10 +247,12 @@ BulkCopyKernel::Turn BulkCopyKernel::produce(const TilePlace &place, Turn turn,
 }
 
 void BulkCopyKernel::byProducers(llvm::function_ref<void()> bring) {
-  if (gathered())
-    bring();
-  else
-    b.ifThen(b.equal(thread, 0), bring);
+  if (!gathered())
+    return b.ifThen(b.equal(thread, 0), bring);
+  bring();
+  // No thread ends while copies of it are under way.
+  if (consumersFence())
+    NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(0));
 }
 
 void BulkCopyKernel::forTiles(
@@ -314,7 +332,7 @@ void BulkCopyKernel::release(Value stage) {
 BulkCopyKernel::Steps BulkCopyKernel::multiplySteps(
     Turn start, int64_t count, int64_t columns,
     llvm::function_ref<SmallVector<Value>(ValueRange, Value, bool)> multiply) {
-  waitFor(barrierAt(start.stage, false), start.parity);
+  waitUntilFull(start);
   SmallVector<Value> sums(count, undefinedSums(columns));
   sums = multiply(sums, start.stage, /*first=*/true);
   Turn second = next(start);
@@ -323,7 +341,7 @@ BulkCopyKernel::Steps BulkCopyKernel::multiplySteps(
   SmallVector<Value> end = b.loop(
       b.i32(1), b.i32(steps), b.i32(1), inits, [&](Value, ValueRange carried) {
         Turn now{carried[0], carried[1]};
-        waitFor(barrierAt(now.stage, false), now.parity);
+        waitUntilFull(now);
         SmallVector<Value> sums =
             multiply(carried.drop_front(3), now.stage, /*first=*/false);
         // The step before is done, and its stage can be overwritten.

@@ -11,6 +11,10 @@
 // 16 bytes a thread. Two barriers in shared memory for each stage say that it
 // is full, and that it is empty again.
 //
+// What cp.async wrote is behind a proxy fence before wgmma reads it. Either the
+// threads that copy wait for what they copied two stages ago, fence and arrive;
+// or copies arrive when they are done, and the threads that multiply fence.
+//
 // Operands lie swizzled over 128 bytes, as the copy engine and wgmma have it: a
 // line of 64 numbers, or 128 of 8 bits, its chunks of 16 bytes swapped by the
 // number of the line mod 8. Weights `[E, N, K]` are lines along k; `[E, K, N]`
@@ -49,6 +53,9 @@ protected:
         stageBytes(lhsBytes + rhsBytes), releases(releases) {}
 
   bool gathered() { return bool(op.getGather()); }
+  bool consumersFence() {
+    return tile.getGatherFence() == GatherFence::Consumer;
+  }
 
   /// Create the kernel, with `extraBytes` of shared memory for what it needs
   /// besides stages, their barriers and the schedule.
@@ -69,6 +76,8 @@ protected:
 
   Value barrierAt(Value stage, bool empty);
   void waitFor(Value barrier, Value parity);
+  /// By what multiplies: until the stage is there, for wgmma to read.
+  void waitUntilFull(Turn turn);
   void arrive(Value barrier);
   /// By one thread: barriers as they are before the first tile.
   void initializeStages();

@@ -153,6 +153,8 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
     // Sums of a stage and those of the stages before share the registers.
     why = "wgmma of 8 bits with ping_pong, swapped operands or more than 128 "
           "columns";
+  else if (tile.getGatherFence() == GatherFence::Consumer && !op.getGather())
+    why = "gather_fence = consumer without gathered rows";
   else if (tile.getSwapped() && !wgmma)
     why = "tiles with swapped operands other than with wgmma";
   else if (tile.getCluster() != split || (split > 1 && !tile.getSwapped()) ||

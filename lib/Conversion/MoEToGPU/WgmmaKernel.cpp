@@ -131,7 +131,7 @@ void WgmmaKernel::multiplyScaled(const TilePlace &place, ValueRange scaledRows,
   SmallVector<Value> columnScales =
       weightScalesOf(place, share / 8, step,
                      [&](int64_t tile) { return b.add(first, tile * 8); });
-  waitFor(barrierAt(turn.stage, false), turn.parity);
+  waitUntilFull(turn);
   Value block =
       multiply(undefinedSums(columns), turn.stage, /*first=*/true).front();
   waitForGroups(0);

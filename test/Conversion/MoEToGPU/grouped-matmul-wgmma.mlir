@@ -148,6 +148,41 @@ func.func @gathered(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 
 // -----
 
+// The same, where who multiplies fences: copies of a thread arrive by themselves,
+// nobody waits for them but at the end, and each multiplying thread has a fence between
+// its wait for a stage and what reads it.
+// CHECK:       llvm.func @grouped_matmul_wgmma(
+// CHECK:         nvvm.mbarrier.init %{{.*}}, %c129_i32
+// CHECK:         nvvm.setmaxregister decrease {{[0-9]+}}
+// CHECK-NOT:       nvvm.fence.proxy
+// CHECK:           nvvm.mbarrier.arrive.expect_tx %[[FULL:.*]], %c16384_i32
+// CHECK-COUNT-8:   nvvm.cp.async.shared.global
+// CHECK-NOT:       nvvm.cp.async.wait.group
+// CHECK:           nvvm.cp.async.mbarrier.arrive %[[FULL]] {noinc = true} : !llvm.ptr<3>
+// CHECK-NOT:       nvvm.mbarrier.arrive
+// CHECK-NOT:       nvvm.fence.proxy
+// CHECK:           nvvm.cp.async.wait.group 0
+// CHECK:         nvvm.setmaxregister increase {{[0-9]+}}
+// CHECK:           nvvm.mbarrier.try_wait.parity
+// CHECK-NEXT:      nvvm.fence.proxy {kind = #nvvm.proxy_kind<async.shared>, space = #nvvm.shared_space<cta>}
+// CHECK:           nvvm.wgmma.fence.aligned
+// CHECK:           scf.for
+// CHECK:             nvvm.mbarrier.try_wait.parity
+// CHECK-NEXT:        nvvm.fence.proxy
+// CHECK:             nvvm.wgmma.fence.aligned
+// CHECK-LABEL: func.func @consumer_fence(
+func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<8x200x64xf16>, %v: tensor<8x200x64xf16>, %init: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
+      weights(%w, %v : tensor<8x200x64xf16>, tensor<8x200x64xf16>) outs(%init : tensor<?x64xf32>) {
+  ^bb0(%s: f32, %u: f32):
+    %t = arith.mulf %s, %u : f32
+    moe.yield %t : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 4, gather_fence = consumer>]} : tensor<?x200xf16> -> tensor<?x64xf32>
+  return %y : tensor<?x64xf32>
+}
+
+// -----
+
 // With ping-pong each warpgroup has every other tile of the block to itself. Two
 // barriers more, behind those of the stages, say whose turn it is to multiply.
 // CHECK:       llvm.func @grouped_matmul_wgmma({{.*}}nvvm.maxntid = array<i32: 384, 1, 1>

@@ -64,17 +64,18 @@ func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: ten
 // -----
 
 // wgmma is of one architecture. Weights as lines along n come in blocks of 64 columns.
-// SYNC-COUNT-6: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
+// SYNC-COUNT-7: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 64 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 192 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 96 columns"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 192 columns"
 // HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of {{[0-9]+}} bytes of shared memory"
+// HOPPER: 'moe.grouped_matmul' has no kernel of its own: gather_fence = consumer without gathered rows"
 // CHECK-LABEL: func.func @wgmma(
-// CHECK-COUNT-6: moe.grouped_matmul
+// CHECK-COUNT-7: moe.grouped_matmul
 func.func @wgmma(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
-    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
+    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
   %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -99,7 +100,11 @@ func.func @wgmma(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor
   ^bb0(%s: f32):
     moe.yield %s : f32
   } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 256, depth = 64, stages = 5>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
-  return %0, %1, %2, %3, %4, %5 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
+  %6 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 2, gather_fence = consumer>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  return %0, %1, %2, %3, %4, %5, %6 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
 }
 
 // -----

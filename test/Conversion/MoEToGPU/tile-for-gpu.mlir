@@ -2,9 +2,11 @@
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90 -split-input-file | FileCheck %s
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_120 -split-input-file | FileCheck %s
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -split-input-file | FileCheck %s --check-prefix=HOPPER
+// RUN: moe-opt %s -moe-tile-for-gpu="arch=sm_90a gather-fence=consumer" -split-input-file | FileCheck %s --check-prefix=CONSUMER
 // What is chosen, kernels can be made for.
 // RUN: moe-opt %s -moe-tile-for-gpu -convert-moe-to-gpu -split-input-file -o /dev/null
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_90a -split-input-file -o /dev/null
+// RUN: moe-opt %s -moe-tile-for-gpu="arch=sm_90a gather-fence=consumer" -convert-moe-to-gpu=arch=sm_90a -split-input-file -o /dev/null
 
 // One tile for each range of rows, fewer first, with as many stages as fit into the
 // 99 KiB that every GPU has. On sm_90a wgmma has them all: swapped for few rows,
@@ -14,6 +16,8 @@
 // CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 4>,
 // CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 64, stages = 4>,
 // CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 128, columns = 128, depth = 64, stages = 3>]
+// CONSUMER-LABEL: func.func @grouped(
+// CONSUMER-NOT:   gather_fence
 // HOPPER-LABEL: func.func @grouped(
 // HOPPER:         moe.tiles = [
 // HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, cluster = 4, swapped = true, split = 4>,
@@ -41,6 +45,24 @@ func.func @grouped(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x
 // HOPPER:         rows = 128, columns = 192, depth = 64, stages = {{[0-9]+}}, roles = ping_pong>]
 func.func @experts(%x: tensor<?x64xf16>, %o: tensor<1025xi32>, %w: tensor<1024x64x8xf16>, %init: tensor<?x8xf16>) -> tensor<?x8xf16> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<1025xi32>) weights(%w : tensor<1024x64x8xf16>) outs(%init : tensor<?x8xf16>) {
+  ^bb0(%s: f32):
+    %t = arith.truncf %s : f32 to f16
+    moe.yield %t : f16
+  } : tensor<?x64xf16> -> tensor<?x8xf16>
+  return %y : tensor<?x8xf16>
+}
+
+// -----
+
+// Whose fence stands between gathered rows and wgmma.
+// CHECK-LABEL:    func.func @gathered(
+// CHECK-NOT:        gather_fence
+// HOPPER-LABEL:   func.func @gathered(
+// HOPPER-NOT:       gather_fence
+// CONSUMER-LABEL: func.func @gathered(
+// CONSUMER-COUNT-5: gather_fence = consumer>
+func.func @gathered(%x: tensor<?x64xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<8x64x8xf16>, %init: tensor<?x8xf16>) -> tensor<?x8xf16> {
+  %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>) weights(%w : tensor<8x64x8xf16>) outs(%init : tensor<?x8xf16>) {
   ^bb0(%s: f32):
     %t = arith.truncf %s : f32 to f16
     moe.yield %t : f16

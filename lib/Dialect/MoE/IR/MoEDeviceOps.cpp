@@ -20,7 +20,8 @@ LogicalResult TileAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitErro
                                MatrixUnit unit, int64_t rows, int64_t columns,
                                int64_t depth, int64_t stages,
                                WarpRoles roles, int64_t cluster,
-                               bool swapped, int64_t split) {
+                               bool swapped, int64_t split,
+                               GatherFence gatherFence) {
   if (rows < 8 || columns < 8 || rows % 8 != 0 || columns % 8 != 0 ||
       rows > 256 || columns > 256)
     return emitError() << "expected rows and columns of 8 to 256 in steps of 8, "
@@ -39,6 +40,9 @@ LogicalResult TileAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitErro
       (cluster != 1 || roles != WarpRoles::Cooperative))
     return emitError() << "expected cooperative warps and no cluster with "
                           "mma_sync";
+  if (unit == MatrixUnit::MmaSync && gatherFence != GatherFence::Producer)
+    return emitError() << "expected gather_fence = producer with mma_sync, got "
+                       << stringifyGatherFence(gatherFence);
   return success();
 }
 

@@ -54,6 +54,11 @@
 
 // -----
 
+// expected-error @+1 {{expected gather_fence = producer with mma_sync, got consumer}}
+"test"() {a = #moe.tile<unit = mma_sync, rows = 64, columns = 64, depth = 64, stages = 2, gather_fence = consumer>} : () -> ()
+
+// -----
+
 // expected-error @+1 {{expected 2 to 16 stages, got 17}}
 "test"() {a = #moe.tile<unit = mma_sync, rows = 64, columns = 64, depth = 64, stages = 17>} : () -> ()
 

@@ -33,6 +33,13 @@ def MoE_WarpRoles : MoE_I32Enum<"WarpRoles",
 ]>;
 def MoE_WarpRolesAttr : MoE_EnumAttr<MoE_WarpRoles, "warp_roles">;
 
+def MoE_GatherFence : MoE_I32Enum<"GatherFence",
+    "who orders gathered rows before the products that read them", [
+  I32EnumAttrCase<"Producer", 0, "producer">,
+  I32EnumAttrCase<"Consumer", 1, "consumer">
+]>;
+def MoE_GatherFenceAttr : MoE_EnumAttr<MoE_GatherFence, "gather_fence">;
+
 def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
   let mnemonic = "tile";
   let summary = "how a kernel computes a grouped product on a GPU";
@@ -54,6 +61,13 @@ def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
       narrow side of the tile.
     * `split`: parts of the sum over k, one for each block of a cluster of as many;
       they give each other their sums, and add up in order.
+    * `gather_fence`: rows that are gathered come by `cp.async`, a write through
+      the generic proxy, and `wgmma` reads through the asynchronous proxy. The
+      proxy fence between them is that of the `producer`, which waits for its
+      copies, fences and arrives at the barrier of the stage, or of the
+      `consumer`: copies arrive by themselves
+      (`cp.async.mbarrier.arrive.noinc`), and what multiplies fences behind its
+      wait.
   }];
   let parameters = (ins
     "MatrixUnit":$unit, "int64_t":$rows, "int64_t":$columns, "int64_t":$depth,
@@ -61,7 +75,8 @@ def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
     DefaultValuedParameter<"WarpRoles", "WarpRoles::Cooperative">:$roles,
     DefaultValuedParameter<"int64_t", "1">:$cluster,
     DefaultValuedParameter<"bool", "false">:$swapped,
-    DefaultValuedParameter<"int64_t", "1">:$split);
+    DefaultValuedParameter<"int64_t", "1">:$split,
+    DefaultValuedParameter<"GatherFence", "GatherFence::Producer">:$gather_fence);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }
