@@ -52,11 +52,10 @@ private:
     return b.sharedAt(extraMemory(), b.shiftLeft(group, 3));
   }
 
-  /// One thread says that the other warpgroup may multiply.
-  void passTurn() {
-    b.ifThen(b.equal(b.bitAnd(thread, warpgroup - 1), 0),
-             [&] { arrive(orderAt(b.bitXor(group, 1))); });
-  }
+  /// The other warpgroup may multiply. All threads arrive: a turn that ends with
+  /// the first one could be followed by another before the last thread has seen
+  /// that its own began, which would then wait for a phase that is over.
+  void passTurn() { arrive(orderAt(b.bitXor(group, 1))); }
 
   void bring(TileSchedule &tiles);
   void consume(TileSchedule &tiles, Value number);
@@ -230,7 +229,8 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
   b.ifThen(b.equal(thread, 0), [&] {
     initializeStages();
     for (int64_t each = 0; pingPong && each < multipliers; ++each)
-      NVVM::MBarrierInitOp::create(b, orderAt(b.i32(each)), b.i32(1), Value());
+      NVVM::MBarrierInitOp::create(b, orderAt(b.i32(each)), b.i32(warpgroup),
+                                   Value());
     NVVM::FenceMbarrierInitOp::create(b);
   });
   TileSchedule tiles = schedule();

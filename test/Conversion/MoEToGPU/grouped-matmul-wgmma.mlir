@@ -184,9 +184,11 @@ func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9
 // -----
 
 // With ping-pong each warpgroup has every other tile of the block to itself. Two
-// barriers more, behind those of the stages, say whose turn it is to multiply.
+// barriers more, behind those of the stages, say whose turn it is to multiply: all
+// threads of a warpgroup arrive there.
 // CHECK:       llvm.func @grouped_matmul_wgmma({{.*}}nvvm.maxntid = array<i32: 384, 1, 1>
-// CHECK-COUNT-10: nvvm.mbarrier.init %{{.*}}, %c1_i32
+// CHECK-COUNT-8: nvvm.mbarrier.init %{{.*}}, %c1_i32
+// CHECK-COUNT-2: nvvm.mbarrier.init %{{.*}}, %c128_i32
 // CHECK-NOT:      nvvm.mbarrier.init
 // CHECK:         nvvm.setmaxregister decrease
 // CHECK:         nvvm.setmaxregister increase
@@ -205,9 +207,10 @@ func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9
 // CHECK-NOT:         nvvm.wgmma.mma_async
 // CHECK:             scf.yield
 // The other may multiply while this one waits for its sums and stores them.
-// CHECK:           scf.if
-// CHECK:             nvvm.mbarrier.arrive
-// CHECK:           nvvm.wgmma.wait.group.sync.aligned 0
+// CHECK:           }
+// CHECK-NOT:       scf.if
+// CHECK:           nvvm.mbarrier.arrive
+// CHECK-NEXT:      nvvm.wgmma.wait.group.sync.aligned 0
 // CHECK:           scf.if
 // CHECK:             nvvm.mbarrier.arrive
 // CHECK:           llvm.store
