@@ -117,5 +117,13 @@ def commit() -> str:
         return "unknown"
 
 
+def write(path: Path, text: str) -> None:
+    """A file that is whole whenever somebody reads it, or this process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
 def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -14,11 +14,15 @@ from .. import machine, routing
 from ..options import counts, names_of
 from . import bundle as bundles
 from . import driver, report, supervise
-from .participants import PARTICIPANTS
+from .participants import CONSUMER_FENCE, PARTICIPANTS
 from .shapes import ALL, SHAPES
 
 WORKER, PEAKS = "bench.gpu.worker", "bench.gpu.peaks"
 NAMES = tuple(PARTICIPANTS)
+# What layers with both fences are measured with before anything else: no peer that compiles.
+FIRST = ("moe_mlir", CONSUMER_FENCE, "dense")
+# How much more time a cell of those has than one of the rest.
+FIRST_WORTH = 4.0
 # A process says something at least so often, unless it announces that it will not.
 SILENCE_SECONDS = 60.0
 # How often a process is begun again without the participant that ended it.
@@ -56,8 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     end = begin + 60 * arguments.minutes
     bundle = bundles.find()
     device = driver.driver().describe()
-    packed = {spec.name for spec in bundle.specs if spec.kind == "shape"}
-    if missing := [key for key in arguments.shapes if key not in packed]:
+    if missing := [key for key in arguments.shapes if key not in bundle.shapes()]:
         raise bundles.NoBundle(f"'{bundle.directory}' has no artifact of {missing[0]}")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     names = ["moe_mlir", *(name for name in NAMES[1:] if name in arguments.peers)]
@@ -69,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "routings": arguments.routings, "participants": names,
                     "minutes": arguments.minutes, "seed": arguments.seed},
         "peaks": None, "cells": [], "refused": []}
+    report.write(result, arguments.json, plot=False)
     print(f"{device.name}, {device.driver}; commit {bundle.commit}", flush=True)
     for event in supervise.events(PEAKS, {}, SILENCE_SECONDS, end):
         if event["event"] == "peaks":
@@ -78,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         elif event["event"] == "ended" and not event["ok"]:
             result["refused"].append({"shape": "peaks", "reason": event["how"]})
             print(f"peaks: {event['how']}", flush=True)
-    _groups(_make_groups(arguments), names, arguments, end, result)
+    _groups(_make_groups(arguments, names, bundle.shapes("consumer")), arguments, end, result)
     result["clocks"].append(_clocks())
     result["seconds"] = time.monotonic() - begin
     print(report.markdown(result))
@@ -88,14 +92,36 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if ours and all(status == "ok" for status in ours) else 1
 
 
-def _make_groups(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Shapes in their order; of each, few tokens first, uniform draws before skewed ones."""
+def _make_groups(arguments: argparse.Namespace, names: list[str],
+                 both_fences: set[str]) -> list[dict[str, Any]]:
+    """By worth: the times of layers with both fences, without peers and skewed draws; then
+    shapes in their order; of each, few tokens first, uniform draws before skewed ones."""
+    first = []
+    if CONSUMER_FENCE in names:
+        first = [group | {"participants": [name for name in names if name in FIRST],
+                          "worth": FIRST_WORTH}
+                 for group in _of_shapes(arguments, [k for k in arguments.shapes
+                                                     if k in both_fences], skewed=False)]
+    rest = [name for name in names if name != CONSUMER_FENCE]
+    groups = [group | {"participants": rest} for group in _of_shapes(arguments, arguments.shapes)]
+    for name in names:
+        if (most := PARTICIPANTS[name].most_shapes) is not None:
+            for group in groups[most:]:
+                group["excluded"][name] = (
+                    "skipped", f"compiles for each number of tokens: {most} shapes are enough")
+    return first + groups
+
+
+def _of_shapes(arguments: argparse.Namespace, keys: list[str],
+               skewed: bool = True) -> list[dict[str, Any]]:
     groups = []
-    for key in arguments.shapes:
+    for key in keys:
         shape = ALL[key]
         tokens = arguments.tokens or shape.tokens
         kinds = [kind for kind in shape.routings
                  if kind == "natural" or kind in arguments.routings]
+        if not skewed and kinds != ["zipf"]:
+            kinds = [kind for kind in kinds if kind != "zipf"]
         cells = [[t, kind] for kind in kinds for t in tokens
                  if kind != "zipf" or arguments.tokens or t >= LEAST_SKEWED]
         if cells:
@@ -103,35 +129,47 @@ def _make_groups(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return groups
 
 
-def _groups(groups: list[dict[str, Any]], names: list[str], arguments: argparse.Namespace,
-            end: float, result: dict[str, Any]) -> None:
+def _add(cell: dict[str, Any], cells: list[dict[str, Any]]) -> None:
+    """A cell; or what is new of one that is there, measured with others."""
+    found = cell["participants"]
+    if (all(found.get(name, {}).get("status") == "ok" for name in (CONSUMER_FENCE, "moe_mlir"))
+            and "median" in found["moe_mlir"]):
+        # Of the same rounds, which is what it is compared with.
+        found[CONSUMER_FENCE]["beside"] = found["moe_mlir"]["median"]
+    if (other := _same(cell, cells)) is None:
+        cells.append(cell)
+    else:
+        other.update(cell | {"participants": other["participants"] | found})
+
+
+def _same(cell: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((other for other in cells if all(
+        other.get(key) == cell[key] for key in ("shape", "tokens", "routing"))), None)
+
+
+def _groups(groups: list[dict[str, Any]], arguments: argparse.Namespace, end: float,
+            result: dict[str, Any]) -> None:
     """One process for all shapes, begun again where it ended, without who ended it."""
-    for name in names:
-        if (most := PARTICIPANTS[name].most_shapes) is not None:
-            for group in groups[most:]:
-                group["excluded"][name] = (
-                    "skipped", f"compiles for each number of tokens: {most} shapes are enough")
     failures = 0
     for _ in range(1 + RESTARTS):
         groups[:] = [group for group in groups if group["cells"]]
-        left, running, how = end - time.monotonic(), None, ""
+        left, running, how, passed = end - time.monotonic(), None, "", 0
         if not groups or left <= 0:
             break
         for event in supervise.events(
-                WORKER, {"groups": groups, "participants": names, "seed": arguments.seed,
-                         "seconds": left, "most": arguments.seconds}, SILENCE_SECONDS, end):
+                WORKER, {"groups": groups, "seed": arguments.seed, "seconds": left,
+                         "most": arguments.seconds}, SILENCE_SECONDS, end):
             kind = event.pop("event")
             event.pop("silence", None)
             if kind == "group":
                 # What came before it is done, or refused.
-                while groups[0]["shape"] != event["shape"]:
-                    groups.pop(0)
-                running = None
+                del groups[:event["number"] - passed]
+                passed, running = event["number"], None
             elif kind == "running":
                 running = event["participant"]
             elif kind == "cell":
                 groups[0]["cells"].remove([event["tokens"], event["routing"]])
-                result["cells"].append(event)
+                _add(event, result["cells"])
                 report.print_cell(event)
                 report.write(result, arguments.json, plot=False)
             elif kind == "refused":
@@ -144,7 +182,7 @@ def _groups(groups: list[dict[str, Any]], names: list[str], arguments: argparse.
                     return
                 how = event["how"]
         print(f"{groups[0]['shape']}: {how}, while running: {running}", flush=True)
-        if running not in names or running in groups[0]["excluded"]:
+        if running not in groups[0]["participants"] or running in groups[0]["excluded"]:
             _not_measured(groups[:1], f"{how}, while running: {running}", result)
             groups.pop(0)
             continue
@@ -160,8 +198,13 @@ def _groups(groups: list[dict[str, Any]], names: list[str], arguments: argparse.
 def _not_measured(groups: list[dict[str, Any]], why: str, result: dict[str, Any]) -> None:
     for group in groups:
         for tokens, kind in group["cells"]:
-            result["refused"].append({"shape": group["shape"], "tokens": tokens,
-                                      "routing": kind, "reason": why})
+            cell = {"shape": group["shape"], "tokens": tokens, "routing": kind}
+            if (measured := _same(cell, result["cells"])) is not None:
+                for name in group["participants"]:
+                    measured["participants"].setdefault(
+                        name, {"status": "not run", "reason": why})
+            elif _same(cell, result["refused"]) is None:
+                result["refused"].append(cell | {"reason": why})
 
 
 def _clocks() -> dict[str, str]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from .. import machine
 from ..options import names_of
-from .shapes import ALL, CHECKED, SHAPES, write_checkpoint
+from .shapes import ALL, BOTH_FENCES, CHECKED, SHAPES, write_checkpoint
 
 LIMIT = 48 << 20
 DEFAULT = machine.ROOT / "build" / "gpu"
@@ -57,10 +57,13 @@ class Spec:
     name: str
     dtype: str
     target: str
+    # Who orders gathered rows before wgmma reads them: #moe.tile's gather_fence.
+    fence: str = "producer"
 
     @property
     def key(self) -> str:
-        return f"{self.name}-{self.dtype}-{self.target.replace(',', '-')}"
+        key = f"{self.name}-{self.dtype}-{self.target.replace(',', '-')}"
+        return key if self.fence == "producer" else f"{key}-{self.fence}_fence"
 
 
 class Bundle:
@@ -73,6 +76,9 @@ class Bundle:
             raise NoBundle(f"'{directory}' is no bundle ({error}); ./dev pack gpu makes one"
                            ) from None
         self.specs = [Spec(**entry) for entry in self.manifest["layers"]]
+
+    def shapes(self, fence: str = "producer") -> set[str]:
+        return {spec.name for spec in self.specs if (spec.kind, spec.fence) == ("shape", fence)}
 
     @property
     def commit(self) -> str:
@@ -105,6 +111,8 @@ def specs(families: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str],
             yield from (Spec("shape", name, "bf16", target) for target in targets)
         else:
             yield Spec("shape", name, "bf16", ",".join(targets))
+        if name in BOTH_FENCES and "sm_90a" in targets:
+            yield Spec("shape", name, "bf16", "sm_90a", "consumer")
 
 
 def _compile(spec: Spec, output: Path) -> None:
@@ -113,6 +121,8 @@ def _compile(spec: Spec, output: Path) -> None:
 
     with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch:
         command = [str(moe.find_compiler()), f"--target={spec.target}", "-o", str(output)]
+        if spec.fence != "producer":
+            command.append(f"--pipeline=moe-gpu{{arch={spec.target} gather-fence={spec.fence}}}")
         if spec.kind == "family":
             text, source = layers.text(spec.name, spec.dtype), ["-"]
         else:

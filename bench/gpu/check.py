@@ -4,8 +4,12 @@ A case is one artifact: a layer of a family (test/python/layers.py) in one type,
 target, or a layer of odd sizes. For each number of tokens inputs are drawn anew, the output and
 the workspace hold what is not a number before the call, guards lie around every array, and a
 second run, on another workspace, must give the same bits. Then a captured graph is replayed with
-other inputs, and all tokens go to one expert. Layers of published models follow, with weights made
-on the device, and some cases under compute-sanitizer.
+other inputs, and all tokens go to one expert. Layers of published models are checked with weights
+made on the device, and some cases under compute-sanitizer.
+
+What says most comes first, and is kept as it comes: a case of each kind of kernel, the layers that
+the goals are of, the same with the other proxy fence of gathered rows, then the rest. What is left
+when the minutes are over has not run, which is no failure.
 """
 
 from __future__ import annotations
@@ -26,12 +30,20 @@ from ..options import counts
 from . import bundle as bundles
 from . import driver, supervise
 from .bundle import Spec
-from .shapes import ALL, CHECKED
+from .participants import CONSUMER_FENCE
+from .shapes import ALL, CHECKED, MAIN
 
 WORKER, LAYER_WORKER = "bench.gpu.check_worker", "bench.gpu.worker"
 # A step may compile PTX in the driver, and run on a machine with other work. The double of the
 # driver is slower by far.
 STEP_SECONDS, DOUBLE_SECONDS = 60.0, 600.0
+# Cases that together have every kernel for sm_90a: weights along k and along n, interleaved,
+# biases, a clamp, shared experts; many steps along k, and ends within a tile.
+FIRST = tuple(f"{name}-bf16-sm_90a" for name in (
+    "qwen3_moe", "odd_wide", "odd_deep", "gpt_oss", "deepseek_v3"))
+# Until which part of the time they, and what follows them, may take.
+SHARES = {"first": 0.35, "main layers": 0.55, "other fence": 0.7, "cases": 0.9, "layers": 1.0}
+SHARES_BEFORE_SANITIZER = SHARES | {"cases": 0.8, "layers": 0.9}
 # Tokens of the layers of models; of one, more: its rows have 2^32 elements.
 LAYER_TOKENS = (1, 64, 4096)
 MANY_TOKENS = {"fine": 131072}
@@ -59,11 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         metavar="N",
                         help="processes at a time (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=8.0,
-                        help="what has not run by then fails (default %(default)s)")
+                        help="what is left then has not run (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
     parser.add_argument("--no-sanitizer", action="store_true",
                         help="leave compute-sanitizer out")
-    parser.add_argument("--list", action="store_true", help="say which cases there are")
+    parser.add_argument("--list", action="store_true", help="say which cases there are, in order")
 
 
 class Results:
@@ -73,6 +85,8 @@ class Results:
         self.path, self.header = path, header
         self.cases: dict[str, dict[str, Any]] = {}
         self.skipped: list[str] = []
+        self.not_run: list[str] = []
+        self._write()
         self._lock = threading.Lock()
 
     def add(self, key: str, ok: bool, text: str, **values: Any) -> None:
@@ -87,10 +101,17 @@ class Results:
             print(f"skip {key}: {why}", flush=True)
             self._write()
 
+    def leave(self, key: str) -> None:
+        """No time is left for a case."""
+        with self._lock:
+            self.not_run.append(key)
+            self._write()
+
     def _write(self) -> None:
         if self.path:
-            self.path.write_text(json.dumps(
-                self.header | {"cases": self.cases, "skipped": self.skipped}, indent=1) + "\n")
+            machine.write(self.path, json.dumps(
+                self.header | {"cases": self.cases, "skipped": self.skipped,
+                               "not_run": self.not_run}, indent=1) + "\n")
 
     @property
     def failed(self) -> list[str]:
@@ -106,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not specs:
         raise SystemExit(f"check: no case of '{bundle.directory}' has '{arguments.only}'")
     if arguments.list:
-        print(*(spec.key for spec in specs), sep="\n")
+        print(*(spec.key for its in _by_worth(specs).values() for spec in its), sep="\n")
         return 0
     device = driver.driver().describe()
     runs_wgmma = driver.driver().capability() == (9, 0)
@@ -115,27 +136,57 @@ def run(arguments: argparse.Namespace) -> int:
     results = Results(arguments.json, {
         "format": 1, "check": "gpu", "date": machine.now(), "commit": bundle.commit,
         "device": device.as_dict(), "seed": arguments.seed})
-    layers = [spec for spec in specs if _is_layer(spec)]
-    cases = [spec for spec in specs if not _is_layer(spec)]
-    here = [spec for spec in cases if spec.target != "sm_90a" or runs_wgmma]
-    for spec in cases:
+    here = [spec for spec in specs if spec.target != "sm_90a" or runs_wgmma]
+    for spec in specs:
         if spec not in here:
             results.skip(spec.key, f"needs compute capability 9.0, this GPU has "
                          f"{device.capability}")
-    # What comes first may not take all of the time.
-    jobs = max(1, min(arguments.jobs, len(here)))
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda job: _run_cases(here[job::jobs], arguments, begin + 0.6 * allowed,
-                                             results), range(jobs)))
-    _run_layers(layers, arguments, device.memory, begin + 0.8 * allowed, results)
-    if not arguments.no_sanitizer:
+    sanitizes = not arguments.no_sanitizer
+    shares = SHARES_BEFORE_SANITIZER if sanitizes else SHARES
+    for part, its in _by_worth(here).items():
+        # What comes first may not take all of the time.
+        end = begin + shares[part] * allowed
+        _run_all_cases([spec for spec in its if not _is_layer(spec)], arguments, end, results)
+        for fence in ("producer", "consumer"):
+            _run_layers([spec for spec in its if _is_layer(spec) and spec.fence == fence],
+                        arguments, device.memory, end, results)
+    if sanitizes:
         _sanitize([spec.key for spec in here], arguments, begin + allowed, results)
     failed = results.failed
     if failed:
         print("failed:", *failed, sep="\n  ")
+    if results.not_run:
+        print("not run, as no time was left:", *results.not_run, sep="\n  ")
     print(f"{len(results.cases) - len(failed)} passed, {len(failed)} failed, "
-          f"{len(results.skipped)} skipped, {time.monotonic() - begin:.0f} s")
-    return 1 if failed else 0
+          f"{len(results.skipped)} skipped, {len(results.not_run)} not run, "
+          f"{time.monotonic() - begin:.0f} s")
+    # That nothing ran says nothing good.
+    return 1 if failed or results.not_run and not results.cases else 0
+
+
+def _by_worth(specs: Sequence[Spec]) -> dict[str, list[Spec]]:
+    """The parts of a run, in order."""
+    parts: dict[str, list[Spec]] = {part: [] for part in SHARES}
+    for spec in specs:
+        if spec.key in FIRST:
+            parts["first"].append(spec)
+        elif spec.fence != "producer":
+            parts["other fence"].append(spec)
+        elif _is_layer(spec):
+            parts["main layers" if spec.name in MAIN else "layers"].append(spec)
+        else:
+            parts["cases"].append(spec)
+    return parts
+
+
+def _run_all_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
+                   results: Results) -> None:
+    jobs = min(arguments.jobs, len(specs))
+    if not specs:
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda job: _run_cases(specs[job::jobs], arguments, end, results),
+                      range(jobs)))
 
 
 def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
@@ -160,7 +211,7 @@ def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
                             **{k: v for k, v in event.items() if k not in ("event", "case", "ok")})
             elif kind == "out of time":
                 for key in left:
-                    results.add(key, False, "not run: no time is left", reason="no time is left")
+                    results.leave(key)
                 return
             elif kind == "ended":
                 how = event["how"]
@@ -177,7 +228,7 @@ def _is_layer(spec: Spec) -> bool:
 
 def _run_layers(specs: Sequence[Spec], arguments: argparse.Namespace, memory: int, end: float,
                 results: Results) -> None:
-    """Layers of models, as ``bench`` checks them before it measures."""
+    """Layers of models, a shape once, as ``bench`` checks them before it measures."""
     groups = []
     for spec in specs:
         shape = ALL[spec.name]
@@ -185,19 +236,20 @@ def _run_layers(specs: Sequence[Spec], arguments: argparse.Namespace, memory: in
             results.skip(spec.key, f"its weights take {shape.parameters / 2**29:.1f} GiB")
             continue
         tokens = arguments.tokens or sorted({*LAYER_TOKENS, MANY_TOKENS.get(spec.name, 1)})
-        groups.append({"shape": spec.name, "excluded": {},
+        name = "moe_mlir" if spec.fence == "producer" else CONSUMER_FENCE
+        groups.append({"shape": spec.name, "excluded": {}, "participants": [name],
                        "cells": [[count, shape.routings[-1]] for count in tokens]})
     keys = {spec.name: spec.key for spec in specs}
     while groups:
         how = None
         for event in supervise.events(
-                LAYER_WORKER, {"groups": groups, "participants": ["moe_mlir"], "most": 0.0,
-                               "seed": arguments.seed, "seconds": 1.0}, step_seconds(), end):
+                LAYER_WORKER, {"groups": groups, "most": 0.0, "seed": arguments.seed,
+                               "seconds": 1.0}, step_seconds(), end):
             kind, shape = event["event"], event.get("shape")
             while kind == "group" and groups[0]["shape"] != shape:
                 groups.pop(0)
             if kind == "cell":
-                found = event["participants"]["moe_mlir"]
+                found, = event["participants"].values()
                 groups[0]["cells"].remove([event["tokens"], event["routing"]])
                 results.add(f"{keys[shape]} T = {event['tokens']}", found["status"] == "ok",
                             f"error {found['error']:.1e}" if found["status"] == "ok" else
@@ -205,18 +257,17 @@ def _run_layers(specs: Sequence[Spec], arguments: argparse.Namespace, memory: in
             elif kind == "refused":
                 results.skip(keys[shape], event["reason"])
             elif kind == "out of time":
-                how = "not run: no time is left"
+                for group in groups:
+                    for count, _ in group["cells"]:
+                        results.leave(f"{keys[group['shape']]} T = {count}")
+                return
             elif kind == "ended" and not event["ok"]:
                 how = event["how"]
         if how is None:
             return
-        # The cell at which it ended, or all where there is no time.
-        late = how.startswith("not run")
-        for group in groups if late else groups[:1]:
-            for count, _ in group["cells"] if late else group["cells"][:1]:
-                results.add(f"{keys[group['shape']]} T = {count}", False, how, reason=how)
-        if late:
-            return
+        # The cell at which it ended.
+        results.add(f"{keys[groups[0]['shape']]} T = {groups[0]['cells'][0][0]}", False, how,
+                    reason=how)
         groups[0]["cells"] = groups[0]["cells"][1:]
         groups = [group for group in groups if group["cells"]]
 
@@ -243,7 +294,7 @@ def _sanitize_one(tool: str, sanitizer: str, case: str, arguments: argparse.Name
                "--print-limit", "10"]
     key, outcome, last = f"{sanitizer} {case}", None, {}
     if time.monotonic() > end:
-        return results.skip(key, "no time is left")
+        return results.leave(key)
     for event in supervise.events(
             WORKER, {"cases": [case], "seed": arguments.seed,
                      "tokens": arguments.tokens or SANITIZED_TOKENS},

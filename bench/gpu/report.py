@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .. import machine
 from ..comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
 from ..report import figure, table
-from .participants import PARTICIPANTS
+from .participants import CONSUMER_FENCE, PARTICIPANTS
 from .shapes import ALL
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
@@ -47,6 +48,14 @@ def of_bandwidth(cell: Result, peaks: Result | None, name: str = OURS) -> float 
     return bytes_touched(cell) / median / peaks["copy"] if median and peaks else None
 
 
+def of_fences(cell: Result) -> float | None:
+    """Time with the proxy fence of gathered rows in the warps that multiply, over that with it
+    in the warps that copy, measured in turn."""
+    median = time_of(cell, CONSUMER_FENCE)
+    beside = cell["participants"].get(CONSUMER_FENCE, {}).get("beside")
+    return median / beside if median and beside else None
+
+
 def rows_per_expert(cell: Result) -> float:
     return ALL[cell["shape"]].rows_per_expert(cell["tokens"])
 
@@ -64,6 +73,7 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
                                       if c["tokens"] == 1),
         "zipf_over_uniform": spread(skew(cells, ("shape", "tokens"))),
         "kernels": spread(c["participants"].get(OURS, {}).get("kernels") for c in cells),
+        "consumer_over_producer": spread(map(of_fences, cells)),
     }
 
 
@@ -74,6 +84,7 @@ SUMMARY = {
     "bandwidth_one_token": ("of the copy bandwidth, T = 1", "%"),
     "zipf_over_uniform": ("time with Zipf routing over uniform", "x"),
     "kernels": ("kernels of a call", "x"),
+    "consumer_over_producer": ("time with the consumer's fence over the producer's", "x"),
 }
 
 
@@ -139,6 +150,15 @@ def _participants(result: Result) -> list[str]:
         for c in result["cells"]])
 
 
+def _fences(result: Result) -> list[str]:
+    rows = [(cell["shape"], cell["tokens"], cell["routing"], f"{1e6 * found['beside']:.4g}",
+             f"{1e6 * found['median']:.4g}", f"{ratio:.3f}")
+            for cell in result["cells"] if (ratio := of_fences(cell))
+            for found in [cell["participants"][CONSUMER_FENCE]]]
+    return table(("shape", "T", "routing", "fence of the producer, µs",
+                  "fence of the consumer, µs", "ratio"), rows)
+
+
 def _one_by_one(result: Result) -> list[str]:
     """Times of calls that the host enqueues, for who has both."""
     rows = [(c["shape"], c["tokens"], name, f"{1e6 * found['graph']['median']:.4g}",
@@ -184,7 +204,8 @@ host's part in it where calls are short; JAX, which has a stream of its own, by 
 FLOP/s count useful operations only. Bytes are those of active experts, router, shared expert, x
 and y; the copy bandwidth counts bytes read and written. `triton_grouped` is a kernel written for
 this benchmark; `dense` is one product with the experts' operations, in cuBLAS: a yardstick, no
-peer."""
+peer. `moe_mlir_consumer_fence` is this project with another option of its tiles: gathered rows
+arrive by themselves, and the warps that multiply fence."""
 
 
 def markdown(result: Result) -> str:
@@ -196,7 +217,9 @@ def markdown(result: Result) -> str:
     lines = ["# MoE layers on a GPU", "", *_device(result), "## Summary", "",
              *table(("figure", "least", "median", "largest", "count"), goals),
              "## Layers", "", *_cells(result), "## All participants, µs", "",
-             *_participants(result), "## In a graph and one by one", "", *_one_by_one(result),
+             *_participants(result),
+             "## Whose fence stands between gathered rows and products", "", *_fences(result),
+             "## In a graph and one by one", "", *_one_by_one(result),
              "## Who did not take part", "", *_absences(result), "## Shapes", "",
              *table(("shape", "model", "H", "I", "E", "K", "shared"),
                     [(s.key, s.title, s.hidden, s.intermediate, s.experts, s.top_k, s.shared)
@@ -218,7 +241,7 @@ def print_cell(cell: Result) -> None:
 def write(result: Result, path: Path, plot: bool = True) -> list[Path]:
     """The JSON file, and beside it the report and, where matplotlib is installed, the plot."""
     written = [path, path.with_suffix(".md")]
-    path.write_text(json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
+    machine.write(path, json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
     written[1].write_text(markdown(result))
     if not plot or not result["cells"]:
         return written

@@ -143,6 +143,11 @@ TESTED = {shape.key: shape for shape in (
 
 ALL = SHAPES | CHECKED | TESTED
 
+# The layers that the goals are of; and those which a bundle has twice, with the proxy fence of
+# gathered rows by who copies them and by who multiplies, so that one run decides between them.
+MAIN = ("fine", "coarse", "narrow")
+BOTH_FENCES = (*MAIN, *CHECKED)
+
 
 def write_checkpoint(directory: Path, shape: GpuShape) -> None:
     """What the compiler needs of a checkpoint: the configuration, and a file whose header names

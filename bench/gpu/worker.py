@@ -1,6 +1,7 @@
 """Layers of ``bench gpu``, in a process of its own: weights, inputs, checks and times.
 
-Its task has groups, each a shape with its cells; see ``supervise`` for how it is run. Without
+Its task has groups, each a shape with its cells and who takes part; see ``supervise`` for how
+it is run. Without
 time for measuring (``most`` is 0) it is a check.
 """
 
@@ -26,6 +27,8 @@ CACHE_FILLS = 4
 MAX_LAYERS = 8
 # Of the device's free memory, for the weights.
 WEIGHTS_SHARE = 0.35
+# That a cell's rounds take at least.
+LEAST_SECONDS = 0.3
 # Tokens whose numbers are compared with float64.
 SAMPLED = 32
 # How long a first call may be silent: Triton tunes, XLA and the driver compile.
@@ -67,7 +70,7 @@ class Group:
         self.seed = task["seed"]
         self.absent: dict[str, tuple[str, str]] = {
             name: tuple(why) for name, why in group["excluded"].items()}
-        names = [PARTICIPANTS[name] for name in task["participants"]]
+        names = [PARTICIPANTS[name] for name in group["participants"]]
         size = self.shape.parameters * 2
         free = driver().free_memory() if device.device.type == "cuda" else 8 * GIB
         if size > WEIGHTS_SHARE * free:
@@ -240,10 +243,11 @@ class Group:
 def work(task: dict[str, Any], emit: supervise.Emit) -> None:
     device = clock.Device()
     why = "" if device.device.type == "cuda" or is_double() else "PyTorch finds no GPU"
-    budget = Budget(task["seconds"], [float(len(g["cells"])) for g in task["groups"]])
-    for group in task["groups"]:
+    budget = Budget(task["seconds"], [len(g["cells"]) * g.get("worth", 1.0)
+                                      for g in task["groups"]])
+    for number, group in enumerate(task["groups"]):
         end = time.monotonic() + budget.next()
-        emit("group", shape=group["shape"], silence=FIRST_CALL_SECONDS)
+        emit("group", number=number, shape=group["shape"], silence=FIRST_CALL_SECONDS)
         try:
             if why:
                 raise Unavailable(why)
@@ -253,8 +257,10 @@ def work(task: dict[str, Any], emit: supervise.Emit) -> None:
             continue
         cells = Budget(end - time.monotonic(), [1.0] * len(group["cells"]))
         for tokens, routing in group["cells"]:
-            # Half of it goes into drawing, checking and capturing.
-            opened.cell(tokens, routing, min(0.5 * cells.next(), task["most"]))
+            # Half of it goes into drawing, checking and capturing; where making weights
+            # took all of it, some rounds are left.
+            opened.cell(tokens, routing, min(max(0.5 * cells.next(), LEAST_SECONDS),
+                                             task["most"]))
         del opened
         gc.collect()
         if device.device.type == "cuda":

@@ -57,7 +57,9 @@ def test_bundle_has_what_it_says(packed):
     assert {spec.key for spec in bundle.specs} == {
         f"{name}-bf16-{target}" for name in ("switch", "tiny")
         for target in ("sm_80", "sm_90a")} | {
-            f"tiny_{name}-bf16-sm_90a-sm_80" for name in ("sigmoid", "clamped")}
+            f"tiny_{name}-bf16-sm_90a-sm_80" for name in ("sigmoid", "clamped")} | {
+                "tiny-bf16-sm_90a-consumer_fence"}
+    assert bundle.shapes("consumer") == {"tiny"}
     assert all(bundle.artifact(spec.key) for spec in bundle.specs)
     assert bundle.commit == bundles.machine.commit()
     with pytest.raises(bundles.NoBundle, match="has no artifact of mixtral"):
@@ -125,9 +127,36 @@ def test_check_passes(packed, tmp_path):
     done = run(packed, "check", "--jobs", "2", "--only", "switch.*90a|tiny-", "--json",
                tmp_path / "check.json")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed, 0 failed" in done.stdout.splitlines()[-1]
+    assert "4 passed, 0 failed" in done.stdout.splitlines()[-1]
     found = json.loads((tmp_path / "check.json").read_text())
-    assert found["device"]["name"].startswith("CUDA double") and len(found["cases"]) == 3
+    assert found["device"]["name"].startswith("CUDA double") and len(found["cases"]) == 4
+    assert not found["not_run"]
+
+
+def test_check_leaves_what_it_has_no_time_for(packed, tmp_path):
+    """That has not run, and is neither right nor wrong."""
+    path = tmp_path / "results" / "check.json"
+    done = run(packed, "check", "--minutes", "0.001", "--no-sanitizer", "--json", path)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and "0 passed, 0 failed" in last and "FAIL" not in done.stdout
+    found = json.loads(path.read_text())
+    assert not found["cases"] and f"{len(found['not_run'])} not run" in last
+    assert {"switch-bf16-sm_90a", "tiny_sigmoid-bf16-sm_90a-sm_80 T = 64"} < set(found["not_run"])
+
+
+def test_check_begins_with_what_says_most(packed):
+    from bench.gpu import check
+
+    keys = [("family", "switch", "sm_80"), ("shape", "granite", "sm_90a,sm_80"),
+            ("shape", "odd_deep", "sm_90a", "consumer"), ("shape", "fine", "sm_90a", "consumer"),
+            ("shape", "fine", "sm_90a,sm_80"), ("shape", "odd_deep", "sm_90a"),
+            ("family", "qwen3_moe", "sm_90a")]
+    specs = [bundles.Spec(kind, name, "bf16", target, *fence)
+             for kind, name, target, *fence in keys]
+    assert [[specs.index(spec) for spec in its] for its in check._by_worth(specs).values()] == [
+        [5, 6], [4], [2, 3], [0], [1]]
+    listed = run(packed, "check", "--list").stdout.split()
+    assert listed.index("tiny-bf16-sm_90a-consumer_fence") == 0 and len(listed) == 7
 
 
 def test_check_of_models(packed, tmp_path):
@@ -188,7 +217,7 @@ def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
     ("        self.enqueue()\n", "        __import__('os').abort()\n",
      "the process ended by SIGABRT", "python/bench/gpu/check_worker.py")])
 def test_check_fails(packed, tmp_path, old, new, message, file):
-    done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny-.*90a",
+    done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny-.*90a$",
                "--tokens", "7", "--no-sanitizer")
     assert done.returncode == 1
     assert message in done.stdout
@@ -256,7 +285,14 @@ def test_bench_measures(packed, tmp_path):
         assert ours["by"] == "graph" and ours["variant"] == "sm_90a"
         assert 0 < ours["error"] < 0.02 and ours["median"] == ours["graph"]["median"] > 0
         assert cell["participants"]["triton_grouped"]["status"] == "unavailable"
+    # The layer that is there with both fences, in the same rounds.
+    other, *none = (cell["participants"].get("moe_mlir_consumer_fence")
+                    for cell in found["cells"])
+    assert other["status"] == "ok" and 0 < other["error"] < 0.02 and other["beside"] > 0
+    assert none == [None, None]
+    assert found["summary"]["consumer_over_producer"]["count"] == 1
     report = (tmp_path / "gpu.md").read_text()
+    assert "| tiny | 5 | uniform |" in report.split("## Whose fence")[1].split("\n## ")[0]
     assert "the times say nothing" in report and "| tiny | 5 | uniform |" in report
 
 
@@ -276,6 +312,47 @@ def test_bench_fails(packed, tmp_path, old, new, status, reason):
     assert cell["participants"]["moe_mlir"]["status"] == status
     assert reason in cell["participants"]["moe_mlir"]["reason"]
     assert cell["participants"]["dense"]["status"] == "ok"
+
+
+def test_bench_begins_with_both_fences():
+    """Of the layers that have them, without peers; then come all layers with all peers."""
+    import argparse
+
+    from bench.gpu import bench as command
+
+    arguments = argparse.Namespace(shapes=["fine", "tiny", "narrow"], tokens=None,
+                                   routings=["uniform", "zipf"])
+    names = ["moe_mlir", "moe_mlir_consumer_fence", "torch_grouped", "dense"]
+    groups = command._make_groups(arguments, names, {"fine", "narrow"})
+    assert [group["shape"] for group in groups] == ["fine", "narrow", "fine", "tiny", "narrow"]
+    assert all(group["participants"] == ["moe_mlir", "moe_mlir_consumer_fence", "dense"]
+               for group in groups[:2])
+    assert all(group["participants"] == ["moe_mlir", "torch_grouped", "dense"]
+               for group in groups[2:])
+    assert groups[0]["cells"] == [[32768, "uniform"]]
+    assert groups[2]["cells"] == [[32768, "uniform"], [32768, "zipf"]]
+
+
+def test_bench_adds_to_a_cell():
+    """What no time was left for is missing in a cell that was measured with others."""
+    from bench.gpu import bench as command
+
+    def of(**times):
+        return {"shape": "fine", "tokens": 8, "routing": "uniform", "participants": {
+            name: {"status": "ok", "median": time} for name, time in times.items()}}
+
+    result = {"cells": [], "refused": []}
+    command._add(of(moe_mlir=1.0, moe_mlir_consumer_fence=2.0), result["cells"])
+    command._add(of(moe_mlir=3.0, dense=4.0), result["cells"])
+    groups = [{"shape": "fine", "cells": [[8, "uniform"], [9, "uniform"]],
+               "participants": ["moe_mlir", "torch_grouped"]}] * 2
+    command._not_measured(groups, "no time was left", result)
+    cell, = result["cells"]
+    found = cell["participants"]
+    assert found["moe_mlir"]["median"] == 3.0 and found["dense"]["median"] == 4.0
+    assert found["moe_mlir_consumer_fence"]["beside"] == 1.0
+    assert found["torch_grouped"] == {"status": "not run", "reason": "no time was left"}
+    assert [(r["shape"], r["tokens"]) for r in result["refused"]] == [("fine", 9)]
 
 
 def test_bench_ends_in_time(packed, tmp_path):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..layer import Weights
 
-__all__ = ["PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable", "select"]
+__all__ = ["CONSUMER_FENCE", "PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable", "select"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ class Participant:
         return module.open(case)
 
 
+CONSUMER_FENCE = "moe_mlir_consumer_fence"
 PARTICIPANTS = {p.name: p for p in (
     Participant("moe_mlir", "ours"),
+    Participant(CONSUMER_FENCE, "ours"),
     Participant("torch_grouped", "peer"),
     Participant("triton_grouped", "peer"),
     Participant("jax_ragged", "peer", on_stream=False, copies=1, most_shapes=4),

@@ -33,11 +33,12 @@ def on_host(array: Any) -> torch.Tensor:
 
 
 class Compiled:
-    def __init__(self, case: Case):
+    def __init__(self, case: Case, fence: str = "producer"):
         found = [spec for spec in bundle.find().specs
-                 if spec.kind == "shape" and spec.name == case.shape.key]
+                 if spec.kind == "shape" and (spec.name, spec.fence) == (case.shape.key, fence)]
         if not found:
-            raise Unavailable(f"the bundle has no artifact of {case.shape.key}")
+            raise Unavailable(f"the bundle has no artifact of {case.shape.key}"
+                              + ("" if fence == "producer" else f" with the {fence}'s fence"))
         self.stream = case.stream
         self.module = moe.load(bundle.find().artifact(found[0].key), device="cuda")
         needed = [info.name for info in self.module.signature().weights]

@@ -1,0 +1,10 @@
+"""This project, with the fence of gathered rows in the warps that multiply."""
+
+from __future__ import annotations
+
+from . import Case
+from .moe_mlir import Compiled
+
+
+def open(case: Case) -> Compiled:
+    return Compiled(case, "consumer")
