@@ -12,9 +12,12 @@ moe_add_python_tests(plan plan COST 130 LABELS slow)
 
 # The doors: checkpoints, the package, transformers.
 moe_add_python_tests(import import_hf checkpoints_cpu COST 140 LABELS slow)
-moe_add_python_tests(package comparisons package COST 20)
+moe_add_python_tests(package
+  comparisons compile layer_update objects package weight_files
+  COST 60)
 moe_add_python_tests(transformers
-  transformers_experts transformers_integration whole_model
+  transformers_experts transformers_integration transformers_interface
+  transformers_weights whole_model
   COST 90 LABELS slow)
 moe_add_python_tests(bench bench bench_gpu COST 100 LABELS slow)
 
@@ -23,4 +26,5 @@ moe_add_python_tests(device-layers layers_gpu COST 280 LABELS slow device)
 moe_add_python_tests(device-operations
   gpu_views grouped_ops_gpu routing_gpu scaled_products
   COST 250 LABELS slow device)
-moe_add_python_tests(device-kernels gpu_kernels COST 260 LABELS slow device)
+moe_add_python_tests(device-kernels gpu_kernels schedules_gpu
+  COST 260 LABELS slow device)
