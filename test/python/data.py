@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from typing import Any
 
@@ -18,6 +19,28 @@ T_SIZES = (0, 1, 7, 33)
 # shared expert: twice more); each rounding is at most half a unit in the last place
 # of a value no larger than a few times the largest result.
 TOLERANCE = {"f32": 1e-5, "bf16": 8 * 2.0**-9, "f16": 8 * 2.0**-12}
+
+
+# A flag of /proc/cpuinfo that stands for a whole level of x86-64.
+LEVELS = {"x86-64-v2": "sse4_2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl"}
+
+
+@functools.cache
+def processor_flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next((frozenset(line.split()) for line in lines if line.startswith("flags")),
+                        frozenset())
+    except OSError:
+        return frozenset()
+
+
+def skip_unless_runs(level: str) -> None:
+    """Skip a test whose code is for a level of x86-64 that this processor lacks."""
+    import pytest
+
+    if level in LEVELS and LEVELS[level] not in processor_flags():
+        pytest.skip(f"this processor is no {level}")
 
 
 def rng(*key: Any) -> np.random.Generator:

@@ -10,7 +10,6 @@ from typing import Any
 
 import data
 import numpy as np
-import pytest
 
 PATHS = ["host", "x86-64-v4", "x86-64-v3", "x86-64", "reference"]
 LHS_ROWS = 37  # where rows are gathered
@@ -387,19 +386,12 @@ CASES = [
 # -- what the tests share ---------------------------------------------------------
 
 
-def has(flag: str) -> bool:
-    with open("/proc/cpuinfo") as file:
-        return any(line.startswith("flags") and flag in line.split() for line in file)
-
-
 def compiled_for(text: str, path: str, threads: int = 0):
     import moe
 
     if path == "reference":
         return moe.compile(text, options=["--pipeline=moe-reference"], num_threads=threads)
-    needed = {"x86-64-v4": "avx512vl", "x86-64-v3": "avx2"}.get(path)
-    if needed and not has(needed):
-        pytest.skip(f"this processor has no {needed}")
+    data.skip_unless_runs(path)
     return moe.compile(text, target=None if path == "host" else path, num_threads=threads)
 
 

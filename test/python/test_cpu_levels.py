@@ -7,7 +7,6 @@ run and are compared with transformers and the papers' formulas.
 
 from __future__ import annotations
 
-import functools
 import subprocess
 
 import data
@@ -16,9 +15,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
-# A flag of /proc/cpuinfo that stands for the whole level.
-FLAG = {"x86-64-v2": "sse4_2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl"}
 # Plain products; biases, interleaved columns and clamps; groups and a shared expert;
 # experts that choose tokens.
 NAMES = ("mixtral", "gpt_oss", "deepseek_v3", "expert_choice")
@@ -30,26 +26,16 @@ HOST = {"memcpy", "memmove", "memset"} | {
     for f in ("exp", "exp2", "expm1", "log", "log1p", "log2", "pow", "sqrt", "tanh", "erf", "fma",
               "floor", "ceil", "trunc", "round", "roundeven", "fabs", "sin", "cos")}
 
-@functools.cache
-def flags():
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    except OSError:
-        return set()
-
-
 # Infinity and NaN are among the numbers.
-pytestmark = [pytest.mark.skipif("sse2" not in flags(), reason="needs an x86-64"),
+pytestmark = [pytest.mark.skipif("sse2" not in data.processor_flags(), reason="needs an x86-64"),
               pytest.mark.filterwarnings("ignore:.*encountered in cast:RuntimeWarning")]
 
 
 def undefined(artifact):
     """The functions that an artifact calls and does not have."""
-    done = subprocess.run(
-        ["/usr/lib/llvm-22/bin/llvm-nm", "--dynamic", "--undefined-only", "--just-symbol-name",
-         artifact], capture_output=True, text=True, check=True)
-    return {line.split("@")[0] for line in done.stdout.split()}
+    done = subprocess.run(["nm", "--dynamic", "--undefined-only", artifact],
+                          capture_output=True, text=True, check=True)
+    return {line.split()[-1].split("@")[0] for line in done.stdout.splitlines()}
 
 
 def compile_for(level, text, tmp_path, pipeline="moe-cpu"):
@@ -68,12 +54,11 @@ def compile_for(level, text, tmp_path, pipeline="moe-cpu"):
 def load(level, path):
     import moe
 
-    if FLAG[level] not in flags():
-        pytest.skip(f"symbols are as expected; this processor cannot run {level}")
+    data.skip_unless_runs(level)  # its symbols are as expected
     return moe.load(path)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", data.LEVELS)
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("name, pipeline", [(n, "moe-cpu") for n in NAMES]
                          + [("mixtral", "moe-reference")])
@@ -120,7 +105,7 @@ def hard_numbers(dtype, result):
     return np.concatenate([numbers, -numbers, NUMPY[dtype]([np.inf, -np.inf, np.nan])])
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", data.LEVELS)
 @pytest.mark.parametrize("source, result", [
     ("f32", "f16"), ("f32", "bf16"), ("f64", "f16"), ("f64", "bf16")])
 def test_rounding(source, result, level, compiled, tmp_path):
@@ -155,7 +140,7 @@ def round_to_bf16(x):
     return bits.astype(np.uint16).view(ml_dtypes.bfloat16)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", data.LEVELS)
 @pytest.mark.parametrize("source", ["f16", "bf16"])
 @pytest.mark.parametrize("result", ["f32", "f64"])
 def test_extension(source, result, level, compiled, tmp_path):
@@ -166,7 +151,7 @@ def test_extension(source, result, level, compiled, tmp_path):
     np.testing.assert_array_equal(y, x.astype(NUMPY[result]))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", data.LEVELS)
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_arithmetic(dtype, level, compiled, tmp_path):
     """Each operation rounds to the type, whether a branch or a constant comes between or not."""

@@ -114,6 +114,31 @@ def test_ties_go_to_the_lowest_id(attributes):
     np.testing.assert_array_equal(ids, expected)
 
 
+def chosen(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The scores of the choices, sorted: the same for any choice among equal scores."""
+    assert (np.diff(np.sort(ids, 1)) > 0).all(), "an expert is chosen twice"
+    return np.sort(np.take_along_axis(scores, ids, 1), 1)
+
+
+@pytest.mark.parametrize("family", [name for name, (attributes, *_) in ROUTERS.items()
+                                    if "groups" not in attributes])
+def test_equal_scores(family):
+    """Where scores are equal, transformers may choose another of them than the lowest id.
+
+    Logits beyond 17 are all 1 after a sigmoid in f32, so that different logits tie, too."""
+    random = data.rng("equal", family)
+    logits = random.integers(-2, 3, (80, E)).astype(np.float32)
+    logits[40:] = random.integers(15, 60, (40, E))
+    bias = np.zeros(E, np.float32) if ROUTERS[family][2] else None
+    (weights, ids), (expected, expected_ids) = both(family, logits, bias)
+    scores = logits
+    if "score" in ROUTERS[family][0]:
+        scores = 1 / (1 + np.exp(-logits))
+    np.testing.assert_array_equal(chosen(scores, ids), chosen(scores, expected_ids))
+    np.testing.assert_allclose(np.sort(weights, 1), np.sort(expected, 1), rtol=2e-6)
+    assert (ids != expected_ids).any()  # so it matters
+
+
 @pytest.mark.parametrize("row, expected", [
     ([np.nan] * 8, [0, 1, 2]), ([-np.inf] * 8, [0, 1, 2]), ([np.inf] * 8, [0, 1, 2]),
     ([np.nan, 1, np.nan, 2, np.nan, np.nan, np.nan, np.nan], [3, 1, 0]),
