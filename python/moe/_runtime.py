@@ -15,7 +15,6 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ import numpy as np
 from . import _dlpack
 from ._dlpack import CPU, CUDA, DLDataType, DLDevice, DLTensor, Tensor
 from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
+from ._signature import Signature, Statistics, TensorInfo
 
 if TYPE_CHECKING:
     from ._weights import Checkpoint
@@ -203,64 +203,6 @@ def _destroy(destroy: Any, pointer: int, before: list[Any], _kept: Any) -> None:
     for function in before:
         function(pointer)
     destroy(pointer)
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor of a signature; -1 in ``shape`` stands for T.
-
-    Of a weight, ``retained`` says whether calls read it: one that is not is
-    prepared when a layer is made and may be deleted then.
-    """
-
-    name: str
-    role: str
-    dtype: str
-    shape: tuple[int, ...]
-    alignment: int
-    num_experts: int = 0
-    retained: bool = True
-
-    def __str__(self) -> str:
-        dims = "x".join("T" if d < 0 else str(d) for d in self.shape)
-        return f"{self.name}: {dims + 'x' if dims else ''}{self.dtype}"
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a compiled function takes and returns, and the inclusive range of T."""
-
-    name: str
-    inputs: tuple[TensorInfo, ...]
-    weights: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    min_tokens: int
-    max_tokens: int
-
-    def __str__(self) -> str:
-        def row(tensors: Sequence[TensorInfo]) -> str:
-            return ", ".join(map(str, tensors))
-
-        return (f"{self.name}({row(self.inputs)}; {row(self.weights)}) -> ({row(self.outputs)}), "
-                f"{self.min_tokens} <= T <= {self.max_tokens}")
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What one dispatch of a layer has done since the last reset.
-
-    Each token has ``top_k`` choices (0 where that is unknown); ``choices`` named
-    an expert; ``dropped`` of them found it full; ``padding`` rows were computed
-    beyond those of tokens.
-    """
-
-    num_experts: int
-    top_k: int
-    tokens_per_expert: np.ndarray
-    calls: int
-    choices: int
-    dropped: int
-    padding: int
 
 
 def _device(name: str | None) -> DLDevice:

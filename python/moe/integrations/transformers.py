@@ -49,7 +49,7 @@ from ..compile import compile as compile_module
 from ._elementwise import DTYPES
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
-from ._interface import watch
+from ._interface import check, watch
 
 __all__ = ["NAME", "layer_of", "prepare", "register"]
 
@@ -142,6 +142,7 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
     if not experts:
         raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no experts that go through "
                        "transformers' experts interface")
+    check(model, NAME)
     bar = logging.tqdm(experts, desc="Preparing experts", unit="layer", disable=not progress)
     for name, module in bar:
         state = _state_of(module)
@@ -282,9 +283,10 @@ class _State:
         """Say once for each reason what it takes to prepare weights in every call."""
         if why not in _warned:
             _warned.add(why)
-            warnings.warn(f"{self.name}: {parameter} {why}. Until then the weights of this layer "
-                          f"are prepared in every call: {bound.layer.weight_bytes} bytes, which "
-                          f"took {1e3 * bound.seconds:.1f} ms now", stacklevel=2)
+            warnings.warn(f"{self.name}: {parameter} {why}. While that is so, the weights of this "
+                          "layer are prepared in every call: "
+                          f"{bound.layer.weight_bytes} bytes, which took "
+                          f"{1e3 * bound.seconds:.1f} ms now", stacklevel=2)
 
     def free(self, module: torch.nn.Module) -> None:
         with _lock:

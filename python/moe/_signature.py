@@ -1,0 +1,66 @@
+"""What a compiled function takes and returns, and what its calls have counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a signature; -1 in ``shape`` stands for T.
+
+    Of a weight, ``retained`` says whether calls read it: one that is not is
+    prepared when a layer is made and may be deleted then.
+    """
+
+    name: str
+    role: str
+    dtype: str
+    shape: tuple[int, ...]
+    alignment: int
+    num_experts: int = 0
+    retained: bool = True
+
+    def __str__(self) -> str:
+        dims = "x".join("T" if d < 0 else str(d) for d in self.shape)
+        return f"{self.name}: {dims + 'x' if dims else ''}{self.dtype}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a compiled function takes and returns, and the inclusive range of T."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    weights: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    min_tokens: int
+    max_tokens: int
+
+    def __str__(self) -> str:
+        def row(tensors: Sequence[TensorInfo]) -> str:
+            return ", ".join(map(str, tensors))
+
+        return (f"{self.name}({row(self.inputs)}; {row(self.weights)}) -> ({row(self.outputs)}), "
+                f"{self.min_tokens} <= T <= {self.max_tokens}")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one dispatch of a layer has done since the last reset.
+
+    Each token has ``top_k`` choices (0 where that is unknown); ``choices`` named
+    an expert; ``dropped`` of them found it full; ``padding`` rows were computed
+    beyond those of tokens.
+    """
+
+    num_experts: int
+    top_k: int
+    tokens_per_expert: np.ndarray
+    calls: int
+    choices: int
+    dropped: int
+    padding: int
