@@ -66,7 +66,7 @@ def untraced(tensor: torch.Tensor, module: torch.nn.Module) -> str | None:
     """Why changes of a weight cannot be noticed, and what helps; None if they can."""
     if local_part(tensor).is_inference():
         return ("was made in inference mode, where torch counts no writes; load the model outside "
-                "of torch.inference_mode()")
+                "of torch.inference_mode(), or prepare it with free_weights=True")
     if getattr(tensor, "_fsdp_flattened", False) or _is_sharded(module):
         return "is gathered by FSDP, whose writes torch does not count"
     return None
