@@ -120,12 +120,15 @@ def is_torch(array: Any) -> bool:
 
 
 def wants_gradient(array: Any) -> bool:
-    """Whether torch would record what is computed from ``array``."""
-    if not getattr(array, "requires_grad", False) or not is_torch(array):
+    """Whether torch would differentiate what is computed from ``array``."""
+    if not is_torch(array):
         return False
     import torch
+    from torch.autograd.forward_ad import unpack_dual
 
-    return torch.is_grad_enabled()
+    if array.requires_grad and torch.is_grad_enabled():
+        return True
+    return unpack_dual(array).tangent is not None
 
 
 def as_tensor(array: Any, what: str = "array", writable: bool = False) -> Tensor:
@@ -171,7 +174,7 @@ def _from_torch(tensor: Any, what: str) -> Tensor:
     if hasattr(torch, "float8_e4m3fn"):
         names[torch.float8_e4m3fn] = "f8E4M3FN"
     name = names.get(tensor.dtype)
-    if name is None or tensor.layout is not torch.strided:
+    if name is None or tensor.layout is not torch.strided or tensor.is_nested:
         raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported dtype or layout '{tensor.dtype}', "
                        f"'{tensor.layout}'")
     if tensor.is_conj() or tensor.is_neg():
@@ -184,7 +187,12 @@ def _from_torch(tensor: Any, what: str) -> Tensor:
     else:
         raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported device '{device}'")
     strides = None if tensor.is_contiguous() else tensor.stride()
-    return Tensor(tensor.data_ptr(), DTYPES[name], tuple(tensor.shape), strides, tensor, place)
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError as error:  # inside of torch.func.vmap and the like
+        raise MoEError(INVALID_ARGUMENT, f"{what}: the tensor has no memory of its own: "
+                       f"{error}") from error
+    return Tensor(address, DTYPES[name], tuple(tensor.shape), strides, tensor, place)
 
 
 def _from_dlpack(array: Any) -> Tensor:

@@ -216,13 +216,20 @@ def _device(name: str | None) -> DLDevice:
     return DLDevice(CUDA, int(number or 0))
 
 
+def _integer(value: Any, what: str) -> int:
+    """An integer that the runtime gets as one of 64 bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise MoEError(INVALID_ARGUMENT, f"{what} is {value!r}, expected an integer") from None
+    if not -2 ** 63 <= number < 2 ** 63:
+        raise MoEError(INVALID_ARGUMENT, f"{what} is {number}, expected an integer of 64 bits")
+    return number
+
+
 def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
     """The threads or the GPU of a module; an error where there are none of that kind."""
-    try:
-        num_threads = operator.index(num_threads)
-    except TypeError:
-        raise MoEError(INVALID_ARGUMENT, f"num_threads is {num_threads!r}, expected an "
-                       "integer") from None
+    num_threads = _integer(num_threads, "num_threads")
     lib = library()
     out = _P()
     options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
@@ -268,6 +275,8 @@ class Module(_OfThisProcess):
         """The signature of a function, by default of the only one."""
         lib, module = library(), self._handle.pointer
         name = self._only() if function is None else function
+        if not isinstance(name, str):
+            raise MoEError(INVALID_ARGUMENT, f"function is {name!r}, expected its name")
         by_role: list[tuple[TensorInfo, ...]] = []
         for role in range(3):
             count = _SIZE()
@@ -402,9 +411,7 @@ class Layer(_OfThisProcess):
         """
         given = self._inputs(inputs, named)
         for array, info in zip(given, self.signature.inputs):
-            if _dlpack.wants_gradient(array):
-                raise MoEError(UNIMPLEMENTED, f"input '{info.name}' requires a gradient, and "
-                               "layers have none; call under torch.no_grad(), or detach it")
+            _refuse_gradient(array, f"input '{info.name}'")
         tensors = [_dlpack.as_tensor(a, f"input '{info.name}'")
                    for a, info in zip(given, self.signature.inputs)]
         if out is None:
@@ -416,6 +423,8 @@ class Layer(_OfThisProcess):
         if len(results) != len(self.signature.outputs):
             raise MoEError(INVALID_ARGUMENT, f"expected {len(self.signature.outputs)} outputs, "
                            f"got {len(results)}")
+        for array, info in zip(results, self.signature.outputs):
+            _refuse_gradient(array, f"output '{info.name}'")
         outputs = [_dlpack.as_tensor(a, f"output '{info.name}'", writable=True)
                    for a, info in zip(results, self.signature.outputs)]
         space, size = None, 0
@@ -454,6 +463,7 @@ class Layer(_OfThisProcess):
     def workspace_bytes(self, tokens: int) -> int:
         """Bytes of workspace that a call with ``tokens`` tokens needs at most."""
         handle, out = self._handle, ctypes.c_uint64()
+        tokens = _integer(tokens, "tokens")
         _check(library().moe_rt_layer_workspace_bytes(handle.pointer, tokens, ctypes.byref(out)))
         return out.value
 
@@ -528,6 +538,12 @@ def _sums(past: list[Statistics], present: list[Statistics]) -> list[Statistics]
                        a.calls + b.calls, a.choices + b.choices, a.dropped + b.dropped,
                        a.padding + b.padding)
             for a, b in zip(past, present)] or present
+
+
+def _refuse_gradient(array: Any, what: str) -> None:
+    if _dlpack.wants_gradient(array):
+        raise MoEError(UNIMPLEMENTED, f"{what} requires a gradient, and layers have none; call "
+                       "under torch.no_grad(), or detach it")
 
 
 def _is_array(value: Any) -> bool:

@@ -45,6 +45,33 @@ def test_gradients_are_refused(layer):
         with free():
             assert torch.equal(layer(x), x)
     assert not layer(x.detach()).requires_grad
+    with pytest.raises(moe.MoEError, match="output '.*' requires a gradient"):
+        layer(x.detach(), out=torch.zeros(3, 2, requires_grad=True))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.detach(), x.detach())
+        with pytest.raises(moe.MoEError, match="input 'x' requires a gradient"):
+            layer(dual)
+
+
+def test_tensors_without_memory(layer):
+    torch = pytest.importorskip("torch")
+    x = torch.ones(3, 2)
+    with pytest.raises(moe.MoEError, match="input 'x': the tensor has no memory of its own"):
+        torch.vmap(layer)(torch.stack([x, x]))
+    freed = x.clone()
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(moe.MoEError, match="input 'x' has no data, expected 24 bytes"):
+        layer(freed)
+
+
+@pytest.mark.parametrize("call, what", [
+    (lambda layer: layer.workspace_bytes(2 ** 64), "tokens is 18446744073709551616, expected an"),
+    (lambda layer: layer.workspace_bytes(1.5), "tokens is 1.5, expected an integer"),
+    (lambda layer: layer.module.layer(function=3), "function is 3, expected its name"),
+    (lambda layer: moe.load(b"", num_threads=2 ** 64), "num_threads is 18446744073709551616")])
+def test_arguments(layer, call, what):
+    with pytest.raises(moe.MoEError, match=what):
+        call(layer)
 
 
 @pytest.mark.parametrize("source, found", [
