@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,14 +122,16 @@ def is_torch(array: Any) -> bool:
 
 def wants_gradient(array: Any) -> bool:
     """Whether torch would differentiate what is computed from ``array``."""
-    if not is_torch(array):
+    required = getattr(array, "requires_grad", None)
+    if required is None or not is_torch(array):
         return False
-    import torch
-    from torch.autograd.forward_ad import unpack_dual
-
-    if array.requires_grad and torch.is_grad_enabled():
+    torch = sys.modules["torch"]
+    if required and torch.is_grad_enabled():
         return True
-    return unpack_dual(array).tangent is not None
+    forward = torch.autograd.forward_ad
+    # -1 outside of forward differentiation.
+    return (getattr(forward, "_current_level", 0) >= 0
+            and forward.unpack_dual(array).tangent is not None)
 
 
 def as_tensor(array: Any, what: str = "array", writable: bool = False) -> Tensor:
