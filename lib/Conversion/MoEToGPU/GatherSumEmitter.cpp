@@ -42,35 +42,50 @@ Value GatherSumEmitter::splat(Value scalar) {
       b, VectorType::get(width, scalar.getType()), scalar);
 }
 
-void GatherSumEmitter::emit(Value token, Value vector) {
-  constexpr int64_t atOnce = 8;
+/// `sum` and `count` choices of `token`, of which the first is number `start` + `k`
+/// of all choices. All rows are read before the first is added.
+Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
+                            int64_t k, int64_t count) {
   Value unused = b.select(none, token, b.i32(0));
+  SmallVector<Value> terms, isRow;
+  for (int64_t i = k; i < k + count; ++i) {
+    Value row = b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i));
+    // A number is below as an unsigned one only if it is not negative.
+    isRow.push_back(b.below(row, arrays.numRows));
+    Value term = load(source, b.select(isRow.back(), row, unused), vector);
+    if (arrays.dropped)
+      term = b.select(isRow.back(), term, load(arrays.dropped, token, vector));
+    terms.push_back(term);
+  }
+  for (auto [i, term] : llvm::enumerate(terms)) {
+    if (arrays.weights)
+      term = arith::MulFOp::create(
+          b,
+          splat(b.loadAt(b.getF32Type(), arrays.weights,
+                         b.add(start, k + int64_t(i)))),
+          term);
+    Value added = arith::AddFOp::create(b, sum, term);
+    sum = arrays.dropped ? added : b.select(isRow[i], added, sum);
+  }
+  return sum;
+}
+
+void GatherSumEmitter::emit(Value token, Value vector) {
+  // No model chooses more; beyond, code must not grow with the choices.
+  constexpr int64_t atOnce = 8, mostUnrolled = 32;
   Value first = b.mul(b.toI64(token), topK);
   auto f32 = VectorType::get(width, b.getF32Type());
   Value sum = arith::ConstantOp::create(b, b.getZeroAttr(f32));
-  for (int64_t start = 0; start < topK; start += atOnce) {
-    SmallVector<Value> terms, isRow;
-    for (int64_t k = start; k < std::min(topK, start + atOnce); ++k) {
-      Value row = b.loadAt(b.getI32Type(), arrays.positions, b.add(first, k));
-      // A number is below as an unsigned one only if it is not negative.
-      isRow.push_back(b.below(row, arrays.numRows));
-      Value term = load(source, b.select(isRow.back(), row, unused), vector);
-      if (arrays.dropped)
-        term =
-            b.select(isRow.back(), term, load(arrays.dropped, token, vector));
-      terms.push_back(term);
-    }
-    for (auto [k, term] : llvm::enumerate(terms)) {
-      if (arrays.weights)
-        term = arith::MulFOp::create(
-            b,
-            splat(b.loadAt(b.getF32Type(), arrays.weights,
-                           b.add(first, start + int64_t(k)))),
-            term);
-      Value added = arith::AddFOp::create(b, sum, term);
-      sum = arrays.dropped ? added : b.select(isRow[k], added, sum);
-    }
-  }
+  int64_t looped = topK > mostUnrolled ? topK / atOnce * atOnce : 0;
+  if (looped > 0)
+    sum = b.loop(b.i64(0), b.i64(looped), b.i64(atOnce), sum,
+                 [&](Value k, ValueRange sums) {
+                   return SmallVector<Value>{add(sums[0], token, vector,
+                                                 b.add(first, k), 0, atOnce)};
+                 })
+              .front();
+  for (int64_t k = looped; k < topK; k += atOnce)
+    sum = add(sum, token, vector, first, k, std::min(atOnce, topK - k));
   Value result = b.toFloat(sum, VectorType::get(width, element));
   Value offset =
       b.add(b.mul(b.toI64(token), columns), b.toI64(b.mul(vector, width)));

@@ -35,6 +35,8 @@ public:
 private:
   Value load(Value base, Value row, Value vector);
   Value splat(Value scalar);
+  Value add(Value sum, Value token, Value vector, Value start, int64_t k,
+            int64_t count);
 
   GPUBuilder &b;
   Type element;

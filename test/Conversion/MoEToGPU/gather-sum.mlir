@@ -11,9 +11,9 @@
 // CHECK-NEXT:    %[[FROM:.*]] = arith.select %[[NONE]], %[[Y]], %[[X]] : !llvm.ptr<1>
 // CHECK-NEXT:    %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         scf.for %{{.*}} to %c5_i32 step %c32_i32
-// CHECK-NEXT:      %[[UNUSED:.*]] = arith.select %[[NONE]], %[[BLOCK]], %c0_i32
 // CHECK-NEXT:      %[[TOKEN:.*]] = arith.extsi %[[BLOCK]] : i32 to i64
 // CHECK-NEXT:      %[[FIRST:.*]] = arith.muli %[[TOKEN]], %c2_i64
+// CHECK-NEXT:      %[[UNUSED:.*]] = arith.select %[[NONE]], %[[BLOCK]], %c0_i32
 // CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[P]][%[[FIRST]]] : {{.*}}, i32
 // CHECK-NEXT:      %[[ROW:.*]] = llvm.load %[[AT]]
 // CHECK-NEXT:      %[[IS0:.*]] = arith.cmpi ult, %[[ROW]], %[[ROWS]]

@@ -1,0 +1,17 @@
+// RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse | FileCheck %s
+// RUN: moe-opt %s -convert-moe-to-gpu | wc -l | FileCheck %s --check-prefix=LINES
+
+// Many choices are a loop: code does not grow with them. Eight rows are read before
+// the first is added, and what is left over comes last.
+// CHECK-LABEL: llvm.func @gather_sum(
+// CHECK:         %[[SUM:.*]] = scf.for %[[K:.*]] = %c0_i64 to %c4000_i64 step %c8_i64 iter_args(%{{.*}} = %{{.*}}) -> (vector<4xf32>)
+// CHECK-COUNT-8:   llvm.load %{{.*}} : !llvm.ptr<1> -> vector<4xf32>
+// CHECK-COUNT-8:   arith.addf
+// CHECK:           scf.yield
+// CHECK-COUNT-3: llvm.load %{{.*}} : !llvm.ptr<1> -> vector<4xf32>
+// CHECK-NOT:     llvm.load
+// LINES: {{^[0-9]?[0-9]?[0-9]$}}
+func.func @many(%x: tensor<?x4xf32>, %p: tensor<?x4003xi32>, %init: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %y = moe.gather_sum %x, %p outs(%init : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x4003xi32> -> tensor<?x4xf32>
+  return %y : tensor<?x4xf32>
+}
