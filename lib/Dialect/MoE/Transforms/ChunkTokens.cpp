@@ -179,6 +179,30 @@ LogicalResult Chunker::run() {
   return success();
 }
 
+/// An operation that works on buffers, other than those that write a result to
+/// where the caller wants it; null in a function that `moe-export` left.
+static Operation *findWorkOnBuffers(func::FuncOp function) {
+  Operation *found = nullptr;
+  function.walk([&](Operation *op) {
+    auto isBuffer = llvm::IsaPred<BaseMemRefType>;
+    if (op == function || isa<MaterializeInDestinationOp>(op) ||
+        !(llvm::any_of(op->getOperandTypes(), isBuffer) ||
+          llvm::any_of(op->getResultTypes(), isBuffer)))
+      return WalkResult::advance();
+    found = op;
+    return WalkResult::interrupt();
+  });
+  return found;
+}
+
+/// Whether there is a tensor with a row for each token among the inputs.
+static bool takesTokens(func::FuncOp function) {
+  return llvm::any_of(function.getArgumentTypes(), [](Type type) {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    return tensor && !tensor.hasStaticShape();
+  });
+}
+
 namespace {
 struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
   using MoEChunkTokensBase::MoEChunkTokensBase;
@@ -190,10 +214,19 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
         continue;
       auto plan = function->getAttrOfType<PlanAttr>("moe.plan");
       int64_t tokens = chunk > 0 ? int64_t(chunk) : plan ? plan.getChunk() : 0;
+      if (Operation *op = findWorkOnBuffers(function)) {
+        if (tokens <= 0)
+          continue;
+        InFlightDiagnostic diag = function.emitError(
+            "expected a function on tensors, as moe-export leaves it, to run it "
+            "in chunks of tokens");
+        diag.attachNote(op->getLoc()) << "this is on buffers";
+        return signalPassFailure();
+      }
       Chunker chunker(function, tokens);
       if (tokens <= 0)
         chunker.markIndependence();
-      else if (failed(chunker.run()))
+      else if (takesTokens(function) && failed(chunker.run()))
         return signalPassFailure();
     }
   }
