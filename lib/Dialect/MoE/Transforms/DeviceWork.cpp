@@ -38,14 +38,17 @@ bool mlir::moe::isPreparation(Operation *op) {
 }
 
 bool mlir::moe::isHostControl(Operation *op) {
-  return isa<scf::ForOp, scf::IfOp>(op) && op->walk([](LaunchOp) {
-                                               return WalkResult::interrupt();
-                                             }).wasInterrupted();
+  return isa<scf::ForOp, scf::WhileOp, scf::IfOp, scf::IndexSwitchOp>(op) &&
+         op->walk([](LaunchOp) {
+             return WalkResult::interrupt();
+           }).wasInterrupted();
 }
 
-bool mlir::moe::isParallelKernel(Operation *op) {
+bool mlir::moe::isParallelKernel(Operation *op,
+                                 llvm::function_ref<bool(Value)> isOnDevice) {
   auto loop = dyn_cast<scf::ParallelOp>(op);
-  return loop && loop.getInitVals().empty();
+  return loop && loop.getInitVals().empty() &&
+         llvm::none_of(op->getOperands(), isOnDevice);
 }
 
 bool mlir::moe::usesAny(Operation *op,

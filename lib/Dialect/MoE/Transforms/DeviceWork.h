@@ -25,8 +25,10 @@ bool isPreparation(Operation *op);
 /// Loops and branches of the host around launches.
 bool isHostControl(Operation *op);
 
-/// A loop that becomes a kernel with a thread for each iteration.
-bool isParallelKernel(Operation *op);
+/// A loop that becomes a kernel with a thread for each iteration. How many there
+/// are the host must know: no bound is one of the values that `isOnDevice` names.
+bool isParallelKernel(Operation *op,
+                      llvm::function_ref<bool(Value)> isOnDevice);
 
 /// Whether `op` or what is inside uses one of the values that `matches`.
 bool usesAny(Operation *op, llvm::function_ref<bool(Value)> matches);

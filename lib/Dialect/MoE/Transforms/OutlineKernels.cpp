@@ -274,7 +274,10 @@ LogicalResult Outliner::run(Block &block) {
     }
     if (failed(verifyWork(&op)))
       return failure();
-    if (!isParallelKernel(&op)) {
+    // With bounds that the device computes a loop is a part of what does so.
+    if (!isParallelKernel(&op, [&](Value bound) {
+          return llvm::is_contained(serial, bound.getDefiningOp());
+        })) {
       serial.push_back(&op);
       continue;
     }

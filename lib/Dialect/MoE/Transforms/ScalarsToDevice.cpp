@@ -40,6 +40,10 @@ public:
 
 private:
   Operation *findWork(Operation *user);
+  bool isParallel(Operation *op) {
+    return isParallelKernel(
+        op, [&](Value value) { return computed.contains(value); });
+  }
 
   /// Operations that will be in kernels, with the kernel's number.
   llvm::DenseMap<Operation *, int64_t> kernels;
@@ -59,7 +63,7 @@ void Scalars::findKernels(Block &block) {
         }
       continue;
     }
-    if (isParallelKernel(&op)) {
+    if (isParallel(&op)) {
       kernels[&op] = ++current;
       ++current;
       continue;
@@ -93,8 +97,7 @@ int64_t Scalars::store() {
     for (OpOperand &use : value.getUses()) {
       Operation *work = findWork(use.getOwner());
       // What the host needs is an error of moe-outline-kernels.
-      bool bound = work == use.getOwner() && isParallelKernel(work);
-      if (work && !bound && kernels.lookup(work) != kernel)
+      if (work && kernels.lookup(work) != kernel)
         others[work].push_back(&use);
     }
     if (others.empty() || !MemRefType::isValidElementType(value.getType()) ||
@@ -109,7 +112,7 @@ int64_t Scalars::store() {
     ++stored;
     for (auto &[work, uses] : others) {
       b.setInsertionPoint(work);
-      if (isParallelKernel(work))
+      if (isParallel(work))
         b.setInsertionPointToStart(cast<scf::ParallelOp>(work).getBody());
       auto load = memref::LoadOp::create(b, loc, buffer);
       kernels[load] = kernels.lookup(work);

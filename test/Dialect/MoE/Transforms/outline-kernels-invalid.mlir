@@ -48,24 +48,6 @@ func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {mo
 
 gpu.module @kernels {
 }
-func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature = {arguments = [], dispatches = []}} {
-  %c0 = arith.constant 0 : index
-  %c1 = arith.constant 1 : index
-  %z = arith.constant 0.0 : f32
-  // expected-error @+1 {{computes on the device what the host needs before it can go on}}
-  %n = memref.load %s[] : memref<index>
-  // expected-note @+1 {{needed here}}
-  scf.parallel (%i) = (%c0) to (%n) step (%c1) {
-    memref.store %z, %y[%i] : memref<?xf32>
-    scf.reduce
-  }
-  return
-}
-
-// -----
-
-gpu.module @kernels {
-}
 func.func private @act(f32) -> f32
 func.func @call(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
   %c0 = arith.constant 0 : index
@@ -88,14 +70,35 @@ gpu.module @kernels {
   }
 }
 func.func @until(%y: memref<?xf32>, %s: memref<i1>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
-  // expected-error @+1 {{'scf.while' op launches kernels, but what it does next only the device knows}}
   scf.while : () -> () {
+    // expected-error @+1 {{computes on the device what the host needs before it can go on}}
     %c = memref.load %s[] : memref<i1>
+    // expected-note @+1 {{needed here}}
     scf.condition(%c)
   } do {
-    // expected-note @+1 {{launched here}}
     moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
     scf.yield
+  }
+  return
+}
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+func.func @iterations(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %z = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  // expected-error @+1 {{'scf.parallel' op launches kernels, but what it does next only the device knows}}
+  scf.parallel (%i) = (%c0) to (%n) step (%c1) {
+    // expected-note @+1 {{launched here}}
+    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    memref.store %z, %y[%i] : memref<?xf32>
+    scf.reduce
   }
   return
 }

@@ -192,3 +192,58 @@ func.func @until(%y: memref<?xf32>, %n: index) attributes {moe.signature = {argu
   }
   return
 }
+
+// -----
+
+gpu.module @kernels {
+}
+
+// How often a loop runs only the device knows: it is a part of what computes that.
+// CHECK-LABEL: gpu.func @loop(
+// CHECK:         %[[N:.*]] = memref.load
+// CHECK:         scf.parallel (%{{.*}}) = (%c0) to (%[[N]])
+// CHECK-LABEL: func.func @size(
+// CHECK:         moe.launch @kernels::@loop blocks(%c1)
+func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %z = arith.constant 0.0 : f32
+  %n = memref.load %s[] : memref<index>
+  scf.parallel (%i) = (%c0) to (%n) step (%c1) {
+    memref.store %z, %y[%i] : memref<?xf32>
+    scf.reduce
+  }
+  return
+}
+
+// -----
+
+gpu.module @kernels {
+  llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
+    llvm.return
+  }
+}
+
+// A loop of the host that asks what the host knows.
+// CHECK-LABEL: func.func @while(
+// CHECK:         scf.while
+// CHECK:           arith.cmpi
+// CHECK:         } do {
+// CHECK:           moe.launch @kernels::@k
+// CHECK:           moe.launch @kernels::@loop
+func.func @while(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %z = arith.constant 0.0 : f32
+  %end = scf.while (%i = %c0) : (index) -> index {
+    %more = arith.cmpi slt, %i, %n : index
+    scf.condition(%more) %i : index
+  } do {
+  ^bb0(%i: index):
+    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    memref.store %z, %y[%i] : memref<?xf32>
+    %next = arith.addi %i, %c1 : index
+    scf.yield %next : index
+  }
+  return
+}
