@@ -28,6 +28,7 @@ static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
 }
 
 void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
+  addTensorsToLinalg(pm);
   // Every product becomes a grouped one ...
   pm.addPass(createMoEExpertToGrouped());
   pm.addPass(createMoEDenseToGrouped());
@@ -59,6 +60,7 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(createConvertMoEToLinalg(linalg));
   addCleanup(pm);
   addBufferization(pm);
+  pm.addPass(createMoECompactLaunches());
 
   // What is done for each token runs in blocks of tokens, router and gate as one
   // step; products become kernels and tasks.
@@ -73,6 +75,7 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(createMoEAllocsToArena());
   pm.addPass(createMoEForallToParallel());
   addCleanup(pm);
+  addBufferVerification(pm);
 }
 
 void mlir::moe::buildCPUPipeline(OpPassManager &pm,

@@ -55,6 +55,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   addCleanup(pm);
   pm.addPass(createMoEOutlineKernels());
   addCleanup(pm);
+  addBufferVerification(pm);
 }
 
 /// Kernels to the LLVM dialect.

@@ -32,6 +32,7 @@ void mlir::moe::buildReferenceBufferPipeline(OpPassManager &pm) {
   addCleanup(pm);
   pm.addPass(createMoEAllocsToArena());
   addCleanup(pm);
+  addBufferVerification(pm);
 }
 
 void mlir::moe::buildReferencePipeline(OpPassManager &pm,

@@ -9,7 +9,9 @@
 
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
+#include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Dialect/Linalg/Passes.h"
 #include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
@@ -19,10 +21,21 @@ void mlir::moe::addCleanup(OpPassManager &pm) {
   pm.addPass(createCSEPass());
 }
 
+void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
+  pm.addPass(createMoEVerifyShapes());
+  pm.addPass(createLowerAffinePass());
+  pm.addPass(createConvertElementwiseToLinalgPass());
+  pm.addPass(createMoETensorsToLinalg());
+}
+
 void mlir::moe::addEntry(OpPassManager &pm) {
+  // First, before anything folds what contradicts itself.
+  addTensorsToLinalg(pm);
   // What a layer calls becomes part of it, and so of its workspace.
   pm.addPass(createInlinerPass());
   addCleanup(pm);
+  // What a cast hid may be known now.
+  pm.addPass(createMoEVerifyShapes());
   // Results become outputs of the caller while the layer is still tensors, so
   // that bufferization can compute right into them.
   pm.addPass(createMoEExport());
@@ -31,6 +44,7 @@ void mlir::moe::addEntry(OpPassManager &pm) {
 
 void mlir::moe::addBufferization(OpPassManager &pm) {
   pm.addPass(createMoEPlaceResults());
+  pm.addPass(createMoECarryInPlace());
   // Without the elimination of empty tensors: with several outputs it lets one
   // result live in the memory of another, which is then overwritten.
   bufferization::OneShotBufferizePassOptions options;
@@ -39,4 +53,17 @@ void mlir::moe::addBufferization(OpPassManager &pm) {
       bufferization::LayoutMapOption::IdentityLayoutMap;
   pm.addPass(bufferization::createOneShotBufferizePass(options));
   addCleanup(pm);
+}
+
+void mlir::moe::addVerification(OpPassManager &pm,
+                                ArrayRef<StringRef> dialects) {
+  MoEVerifyLoweredOptions options;
+  options.dialects.assign(dialects.begin(), dialects.end());
+  pm.addPass(createMoEVerifyLowered(options));
+}
+
+void mlir::moe::addBufferVerification(OpPassManager &pm) {
+  addVerification(pm, {"arith", "cf", "func", "gpu", "index", "llvm", "math",
+                       "memref", "moe", "nvvm", "scf", "ub", "vector",
+                       "x86vector"});
 }

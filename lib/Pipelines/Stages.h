@@ -13,11 +13,18 @@
 namespace mlir::moe {
 
 void addCleanup(OpPassManager &pm);
+/// Operations that linalg has no loops for, or that are on whole tensors, as those
+/// that it has; those with contradicting extents are errors.
+void addTensorsToLinalg(OpPassManager &pm);
 /// What is done to a layer as it was written: one function with outputs, in
 /// chunks of tokens where the plan says so.
 void addEntry(OpPassManager &pm);
 /// Tensors to buffers.
 void addBufferization(OpPassManager &pm);
+/// Nothing but operations of these dialects is left.
+void addVerification(OpPassManager &pm, ArrayRef<StringRef> dialects);
+/// The same of those that loops over buffers consist of.
+void addBufferVerification(OpPassManager &pm);
 
 } // namespace mlir::moe
 

@@ -97,14 +97,41 @@ struct MoECompactLaunches
       for (OpOperand &operand : op.getInitsMutable())
         copy(op, operand, /*written=*/true);
     });
+    // Kernels for a processor take rows anywhere, but each as a whole.
+    getOperation()->walk([&](Operation *op) {
+      if (auto product = dyn_cast<GroupedMatmulOp>(op))
+        copyRows(op, {&product.getLhsMutable()}, product.getInitMutable());
+      else if (auto sum = dyn_cast<GatherSumOp>(op))
+        copyRows(op, {&sum.getRowsMutable(), optional(sum.getDroppedMutable())},
+                 sum.getInitMutable());
+    });
+  }
+
+  static OpOperand *optional(MutableOperandRange range) {
+    return range.empty() ? nullptr : &range[0];
+  }
+
+  void copyRows(Operation *op, ArrayRef<OpOperand *> inputs, OpOperand &init) {
+    auto isWhole = [](OpOperand &operand) {
+      auto type = dyn_cast<MemRefType>(operand.get().getType());
+      return !type || type.isLastDimUnitStride();
+    };
+    for (OpOperand *input : inputs)
+      if (input && !isWhole(*input))
+        copy(op, *input, /*written=*/false);
+    if (!isWhole(init))
+      copy(op, init, /*written=*/true);
   }
 
   void copy(LaunchOp op, OpOperand &operand, bool written) {
+    if (isa<MemRefType>(operand.get().getType()) && !isReadable(operand.get()))
+      copy(op.getOperation(), operand, written);
+  }
+
+  void copy(Operation *op, OpOperand &operand, bool written) {
     Value buffer = operand.get();
-    auto type = dyn_cast<MemRefType>(buffer.getType());
-    if (!type || isReadable(buffer))
-      return;
-    ImplicitLocOpBuilder b(op.getLoc(), op);
+    auto type = cast<MemRefType>(buffer.getType());
+    ImplicitLocOpBuilder b(op->getLoc(), op);
     SmallVector<Value> extents;
     for (auto [dim, extent] : llvm::enumerate(type.getShape()))
       if (ShapedType::isDynamic(extent))

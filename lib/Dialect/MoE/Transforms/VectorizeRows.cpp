@@ -17,6 +17,7 @@
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -55,6 +56,10 @@ static bool isRow(linalg::LinalgOp op, OpOperand &operand) {
 
 /// Each value of the body has a counterpart that is a vector.
 static bool isElementwise(Operation &op) {
+  // LLVM has these of numbers only.
+  if (isa<math::FPowIOp, math::IPowIOp, math::SincosOp, arith::MulSIExtendedOp,
+          arith::MulUIExtendedOp>(op))
+    return false;
   return isa<linalg::IndexOp, linalg::YieldOp, arith::ConstantOp>(op) ||
          OpTrait::hasElementwiseMappableTraits(&op);
 }

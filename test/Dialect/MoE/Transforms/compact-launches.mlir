@@ -90,3 +90,29 @@ func.func @stays(%x: memref<4x8x8xbf16>, %v: memref<64xf32>, %y: memref<?xf32>, 
   moe.launch @kernels::@on_memrefs blocks(%n) outs(%z : memref<?xf32, strided<[2]>>)
   return
 }
+
+// -----
+
+// Rows of a product and of a sum for a processor are whole; how far apart they are
+// does not matter.
+// CHECK-LABEL: func.func @rows(
+// CHECK-SAME:    %[[X:[a-z0-9]+]]: memref<?x16xf32>, %[[W:[a-z0-9]+]]: memref<1x8x4xf32>, %[[Y:[a-z0-9]+]]: memref<?x8xf32>,
+// CHECK:         %[[EVEN:.*]] = memref.subview %[[X]][0, 0] [%{{.*}}, 8] [1, 2]
+// CHECK:         %[[PART:.*]] = memref.subview %[[Y]][0, 4] [%{{.*}}, 4] [1, 1]
+// CHECK:         %[[A:.*]] = memref.alloc(%{{.*}}) : memref<?x8xf32>
+// CHECK-NEXT:    memref.copy %[[EVEN]], %[[A]]
+// CHECK-NEXT:    moe.grouped_matmul %[[A]] {{.*}}outs(%[[PART]]
+// CHECK:         %[[B:.*]] = memref.alloc(%{{.*}}) : memref<?x8xf32>
+// CHECK-NEXT:    memref.copy %[[EVEN]], %[[B]]
+// CHECK-NEXT:    moe.gather_sum %{{.*}}, %{{.*}} outs(%[[B]]
+// CHECK-NEXT:    memref.copy %[[B]], %[[EVEN]]
+func.func @rows(%x: memref<?x16xf32>, %w: memref<1x8x4xf32>, %y: memref<?x8xf32>, %p: memref<?x2xi32>, %n: index) {
+  %even = memref.subview %x[0, 0] [%n, 8] [1, 2] : memref<?x16xf32> to memref<?x8xf32, strided<[16, 2]>>
+  %part = memref.subview %y[0, 4] [%n, 4] [1, 1] : memref<?x8xf32> to memref<?x4xf32, strided<[8, 1], offset: 4>>
+  moe.grouped_matmul %even weights(%w : memref<1x8x4xf32>) outs(%part : memref<?x4xf32, strided<[8, 1], offset: 4>>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x8xf32, strided<[16, 2]>>
+  moe.gather_sum %y, %p outs(%even : memref<?x8xf32, strided<[16, 2]>>) : memref<?x8xf32>, memref<?x2xi32>
+  return
+}

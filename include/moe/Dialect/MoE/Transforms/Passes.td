@@ -10,6 +10,33 @@
 
 include "mlir/Pass/PassBase.td"
 
+//===----------------------------------------------------------------------===//
+// What a program must be, before and after
+//===----------------------------------------------------------------------===//
+
+def MoEVerifyShapes : Pass<"moe-verify-shapes"> {
+  let summary = "Refuse operations of linalg whose extents contradict each other";
+  let description = [{
+    The verifier of linalg compares extents only where all loops of an operation are
+    static: it accepts a product of `tensor<?x17xf32>` and `tensor<32x8xf32>`. This
+    pass compares every static extent with the others of its loop, and extents that
+    are read by way of an expression (those of a convolution) with its largest
+    value.
+  }];
+}
+
+def MoEVerifyLowered : Pass<"moe-verify-lowered", "::mlir::ModuleOp"> {
+  let summary = "Refuse operations of other dialects than those given";
+  let description = [{
+    The end of a pipeline: an operation of a dialect that is not among `dialects`,
+    modules apart, is an error with its name and place.
+  }];
+  let options = [
+    ListOption<"dialects", "dialects", "std::string",
+               "the dialects that are lowered">
+  ];
+}
+
 def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
   let summary = "Plan bounds, kernel variants and memory before anything runs";
   let description = [{
@@ -97,7 +124,7 @@ def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
 
     The results have the same bits. So a function in which tokens depend on one
     another is an error: a capacity, experts that choose, a softmax over the
-    tokens.
+    tokens. So is one on buffers.
   }];
   let options = [
     Option<"chunk", "chunk", "int64_t", "0",
@@ -108,6 +135,39 @@ def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
     "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
     "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"
   ];
+}
+
+def MoETensorsToLinalg : Pass<"moe-tensors-to-linalg"> {
+  let summary = "Express operations on tensors by linalg that has loops";
+  let description = [{
+    Softmax, Winograd transforms, `linalg.pack` and `linalg.unpack`, and
+    `tensor.splat`, `tensor.concat`, `tensor.gather`, `tensor.scatter` and
+    `tensor.bitcast` have no loops or no buffers of their own, and neither has an
+    `arith.select` of tensors by one condition. They become operations that have.
+    Indices of a gather are held to the extents of what they index; a scatter leaves
+    out what goes outside.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect"
+  ];
+}
+
+def MoECarryInPlace : Pass<"moe-carry-in-place", "::mlir::ModuleOp"> {
+  let summary = "Let loops carry tensors in one buffer";
+  let description = [{
+    Where an iteration of `scf.for` or `scf.while` computes the tensor that it
+    passes to the next in another buffer than it came in, by the analysis of
+    one-shot bufferization, a `bufferization.materialize_in_destination` at its end
+    copies it there. A tensor whose extents may change from one iteration to
+    another is an error.
+  }];
+  let statistics = [
+    Statistic<"numCopied", "copied", "tensors that iterations copy">
+  ];
+  let dependentDialects = ["::mlir::bufferization::BufferizationDialect",
+                           "::mlir::tensor::TensorDialect"];
 }
 
 def MoEPlaceResults : Pass<"moe-place-results"> {
@@ -237,6 +297,9 @@ def MoECompactLaunches : Pass<"moe-compact-launches"> {
     multiple of 16 bytes. A buffer of a `moe.launch` of which that is not known (a
     slice of columns, rows from an odd one on) is copied to one of which it is, and
     copied back where the kernel writes.
+
+    The same holds for rows of a `moe.grouped_matmul` and a `moe.gather_sum` on
+    buffers whose elements do not lie beside each other (every other column).
   }];
   let statistics = [
     Statistic<"numCopied", "copied", "operands of launches that are copied">
@@ -264,8 +327,9 @@ def MoEOutlineKernels : Pass<"moe-outline-kernels", "::mlir::ModuleOp"> {
     In exported functions on buffers, which run on the host with buffers of the
     device, operations that read or write elements become kernels: an
     `scf.parallel` one with a thread for each iteration, anything else one of a
-    single thread. Loops and branches around launches stay on the host; where
-    their bounds come out of a kernel, that is an error.
+    single thread, with those parallel loops whose bounds only the device knows.
+    Loops and branches around launches stay on the host; where their bounds come
+    out of a kernel, that is an error.
   }];
   let statistics = [
     Statistic<"numParallel", "parallel", "kernels with a thread for each iteration">,
@@ -332,6 +396,9 @@ def MoEExpertToGrouped : Pass<"moe-expert-to-grouped"> {
     elementwise operations and slices of columns becomes `moe.grouped_matmul` and
     `linalg.generic` on the rows of all experts. Any other region is left, and a
     remark says what it does that this pass does not know.
+
+    A constant that a tensor is filled with is a number of the elementwise operation
+    that reads it, and what repeats the elements of a tensor is read as that tensor.
   }];
   let statistics = [
     Statistic<"numGrouped", "experts-grouped", "experts that became products">,
