@@ -11,9 +11,100 @@
 #include "mlir/Dialect/Linalg/Utils/Utils.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+/// Whether `op` computes every element of one tensor by itself.
+static bool isPointwise(linalg::GenericOp op) {
+  return op.hasPureTensorSemantics() && op.getNumDpsInits() == 1 &&
+         op.getNumParallelLoops() == op.getNumLoops() &&
+         op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isIdentity();
+}
+
+/// The constant that all elements of `tensor` are; null if they are not.
+static TypedAttr filledWith(Value tensor) {
+  Attribute value;
+  DenseElementsAttr elements;
+  if (auto fill = tensor.getDefiningOp<linalg::FillOp>())
+    matchPattern(fill.value(), m_Constant(&value));
+  else if (auto splat = tensor.getDefiningOp<tensor::SplatOp>())
+    matchPattern(splat.getInput(), m_Constant(&value));
+  else if (matchPattern(tensor, m_Constant(&elements)) && elements.isSplat())
+    value = elements.getSplatValue<Attribute>();
+  auto typed = dyn_cast_or_null<TypedAttr>(value);
+  bool isSame =
+      typed && typed.getType() ==
+                   cast<RankedTensorType>(tensor.getType()).getElementType();
+  return isSame ? typed : TypedAttr();
+}
+
+/// The operation that repeats or permutes the elements of its one input, and no
+/// more, to make `tensor`; null if there is none.
+static linalg::GenericOp broadcastOf(Value tensor) {
+  auto op = tensor.getDefiningOp<linalg::GenericOp>();
+  if (!op || !isPointwise(op) || op.getNumDpsInputs() != 1 ||
+      op.getBody()->getTerminator()->getOperand(0) !=
+          op.getBody()->getArgument(0) ||
+      !op.getIndexingMapsArray().front().isProjectedPermutation() ||
+      !isa<RankedTensorType>(op.getDpsInputs().front().getType()))
+    return {};
+  return op;
+}
+
+/// Let `op` read constants that tensors are filled with, and what tensors repeat,
+/// themselves. What it read before is added to `unread`.
+static void readDirectly(RewriterBase &rewriter, linalg::GenericOp op,
+                         SmallVectorImpl<Operation *> &unread) {
+  if (!isPointwise(op))
+    return;
+  SmallVector<Value> inputs;
+  SmallVector<AffineMap> maps;
+  llvm::BitVector filled(op.getBody()->getNumArguments());
+  bool changed = false;
+  rewriter.setInsertionPoint(op);
+  for (OpOperand *operand : op.getDpsInputOperands()) {
+    Value value = operand->get();
+    AffineMap map = op.getMatchingIndexingMap(operand);
+    if (!isa<RankedTensorType>(value.getType())) {
+      inputs.push_back(value);
+      maps.push_back(map);
+      continue;
+    }
+    while (linalg::GenericOp broadcast = broadcastOf(value)) {
+      unread.push_back(broadcast);
+      value = broadcast.getDpsInputs().front();
+      map = broadcast.getIndexingMapsArray().front().compose(map);
+      changed = true;
+    }
+    if (TypedAttr constant = filledWith(value)) {
+      unread.push_back(value.getDefiningOp());
+      unsigned number = operand->getOperandNumber();
+      OpBuilder::InsertionGuard guard(rewriter);
+      rewriter.setInsertionPointToStart(op.getBody());
+      rewriter.replaceAllUsesWith(
+          op.getBody()->getArgument(number),
+          arith::ConstantOp::create(rewriter, op.getLoc(), constant));
+      filled.set(number);
+      changed = true;
+      continue;
+    }
+    inputs.push_back(value);
+    maps.push_back(map);
+  }
+  if (!changed)
+    return;
+  maps.push_back(op.getMatchingIndexingMap(op.getDpsInitOperand(0)));
+  auto direct = linalg::GenericOp::create(
+      rewriter, op.getLoc(), op->getResultTypes(), inputs, op.getDpsInits(),
+      maps, op.getIteratorTypesArray());
+  op.getBody()->eraseArguments(filled);
+  rewriter.inlineRegionBefore(op.getRegion(), direct.getRegion(),
+                              direct.getRegion().begin());
+  rewriter.replaceOp(op, direct.getResults());
+}
 
 void mlir::moe::generalizeElementwise(RewriterBase &rewriter, Region &region) {
   SmallVector<linalg::LinalgOp> named;
@@ -26,6 +117,17 @@ void mlir::moe::generalizeElementwise(RewriterBase &rewriter, Region &region) {
     rewriter.setInsertionPoint(op);
     (void)linalg::generalizeNamedOp(rewriter, op);
   }
+  SmallVector<linalg::GenericOp> generics;
+  region.walk([&](linalg::GenericOp op) { generics.push_back(op); });
+  llvm::SmallSetVector<Operation *, 8> unread;
+  for (linalg::GenericOp op : generics) {
+    SmallVector<Operation *> its;
+    readDirectly(rewriter, op, its);
+    unread.insert(its.begin(), its.end());
+  }
+  for (Operation *op : unread)
+    if (isOpTriviallyDead(op))
+      rewriter.eraseOp(op);
 }
 
 bool mlir::moe::isElementwiseOnMatrix(linalg::GenericOp op) {

@@ -23,7 +23,8 @@ struct EpilogueInput {
 };
 
 /// Make the elementwise operations of all names in `region`, on tensors, generic
-/// ones.
+/// ones, which read constants that tensors are filled with and elements that
+/// tensors repeat themselves.
 void generalizeElementwise(RewriterBase &rewriter, Region &region);
 
 /// Whether `op` computes each element of its only result `[R, N]` from one of

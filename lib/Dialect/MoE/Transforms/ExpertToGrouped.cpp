@@ -41,6 +41,7 @@ private:
                                 const Dequantization &dequantization);
   bool distributeColumns(tensor::ExtractSliceOp op);
   bool distributeInit(Operation &op);
+  void cloneBody(linalg::GenericOp from, linalg::GenericOp to);
   Value uncoveredRows();
   Value keepUncovered(Value result, Value rows);
 
@@ -83,6 +84,18 @@ Value Distribution::init(int64_t columns, Type element) {
   return tensor::EmptyOp::create(
       b, expert.getLoc(),
       ArrayRef<OpFoldResult>{rows, b.getIndexAttr(columns)}, element);
+}
+
+/// The body of `from`, with the constants of the expert that it uses.
+void Distribution::cloneBody(linalg::GenericOp from, linalg::GenericOp to) {
+  IRMapping mapping;
+  from.getRegion().cloneInto(&to.getRegion(), mapping);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(to.getBody());
+  for (Operation &op : llvm::make_early_inc_range(*to.getBody()))
+    for (OpOperand &operand : op.getOpOperands())
+      if (expert.getBody().isAncestor(operand.get().getParentRegion()))
+        operand.set(b.clone(*operand.get().getDefiningOp())->getResult(0));
 }
 
 bool Distribution::distributeProduct(linalg::LinalgOp op) {
@@ -141,8 +154,7 @@ bool Distribution::distributeDequantization(
   auto all = linalg::GenericOp::create(
       b, op.getLoc(), TypeRange(destination.getType()), inputs, destination,
       maps, iterators);
-  IRMapping mapping;
-  op.getRegion().cloneInto(&all.getRegion(), mapping);
+  cloneBody(op, all);
   (ofRows ? matrices : weights)[op->getResult(0)] = all.getResult(0);
   return true;
 }
@@ -201,11 +213,10 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
   }
   SmallVector<Value> values = llvm::map_to_vector(
       inputs, [](const EpilogueInput &input) { return input.value; });
-  IRMapping mapping;
   auto generic = linalg::GenericOp::create(
       b, op.getLoc(), TypeRange(destination.getType()), values, destination,
       op.getIndexingMapsArray(), op.getIteratorTypesArray());
-  op.getRegion().cloneInto(&generic.getRegion(), mapping);
+  cloneBody(op, generic);
   matrices[op->getResult(0)] = generic.getResult(0);
   return true;
 }
