@@ -36,7 +36,7 @@ MOE_JIT_API int moe_jit_create(const char *mlir_text, size_t size,
                                const char *options, moe_jit_t **out,
                                char **error);
 /// The metadata of the code as an artifact carries it: JSON, NUL-terminated,
-/// owned by `jit`.
+/// owned by `jit`. Where some of the code will be slow, "warnings" says why.
 MOE_JIT_API const char *moe_jit_metadata(moe_jit_t *jit);
 /// The address of an entry point that the metadata names; NULL if there is
 /// none. Valid until `jit` is destroyed.

@@ -7,6 +7,7 @@
 
 #include "moe-c/JIT.h"
 #include "moe/InitAll.h"
+#include "moe/Target/Remarks.h"
 #include "moe/Target/Target.h"
 
 #include "mlir/InitAllDialects.h"
@@ -93,11 +94,14 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   moe::registerAllExtensions(registry);
   MLIRContext context(registry);
   context.printOpOnDiagnostic(false); // a message is enough
+  auto remarks = moe::RemarkListener::install(context);
+  if (!remarks)
+    return remarks.takeError();
   auto module = lower(context, text, options->pipeline, *target);
   if (!module)
     return module.takeError();
   moe::Variant variant{**module, *target, ""};
-  auto metadata = moe::buildMetadata(variant);
+  auto metadata = moe::buildMetadata(variant, (*remarks)->getWarnings());
   if (!metadata)
     return metadata.takeError();
   auto llvmContext = std::make_unique<llvm::LLVMContext>();

@@ -90,7 +90,8 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
 }
 
 llvm::Expected<std::string>
-mlir::moe::buildMetadata(llvm::ArrayRef<Variant> variants) {
+mlir::moe::buildMetadata(llvm::ArrayRef<Variant> variants,
+                         llvm::ArrayRef<std::string> warnings) {
   llvm::json::Array described;
   for (const Variant &variant : variants) {
     auto value = describe(variant);
@@ -98,12 +99,14 @@ mlir::moe::buildMetadata(llvm::ArrayRef<Variant> variants) {
       return value.takeError();
     described.push_back(std::move(*value));
   }
-  llvm::json::Value metadata = llvm::json::Object{
+  llvm::json::Object metadata{
       {"format", MOE_ARTIFACT_FORMAT_VERSION},
       {"producer", "moe-compile " MOE_VERSION},
       {"variants", std::move(described)},
   };
+  if (!warnings.empty())
+    metadata["warnings"] = llvm::json::Array(warnings);
   std::string text;
-  llvm::raw_string_ostream(text) << metadata;
+  llvm::raw_string_ostream(text) << llvm::json::Value(std::move(metadata));
   return text;
 }

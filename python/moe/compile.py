@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,10 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
 
     Raises:
       MoEError: with the compiler's diagnostics.
+
+    Warns:
+      RuntimeWarning: where code will be slow, such as an expert that became loops,
+        with the reason.
     """
     # All that can be wrong before the work starts, so that nobody waits for it.
     text, path = _classify(source)
@@ -88,13 +93,13 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
             if output is not None:
                 _copy(cached, Path(output))
                 module.path = Path(output)
-            return module
+            return _warn(module)
     check_compiler(compiler)
     if output is None and not cache:
         with tempfile.TemporaryDirectory(prefix="moe-") as folder:
             artifact = Path(folder) / "module.moe"
             _run(compiler, text, path, arguments, artifact)
-            return Module(artifact.read_bytes(), context=context)
+            return _warn(Module(artifact.read_bytes(), context=context))
     artifact = Path(output) if output is not None else cached
     with _cache.scratch(artifact) as scratch:
         _run(compiler, text, path, arguments, scratch)
@@ -107,7 +112,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
             with suppress(MoEError):  # of a full disk: what was asked for is there
                 _copy(artifact, cached)
         _cache.trim()
-    return module
+    return _warn(module)
 
 
 def _arguments(target: Any, dtype: Any, layer: Any, options: Any, device: Any) -> list[str]:
@@ -196,6 +201,13 @@ def _publish(scratch: Path, artifact: Path) -> None:
         os.replace(scratch, artifact)
     except OSError as error:
         raise MoEError(INVALID_ARGUMENT, f"cannot write '{artifact}': {error.strerror}") from error
+
+
+def _warn(module: Module) -> Module:
+    """Say what the compiler said, when it made the module or now, will be slow."""
+    for message in module.metadata.get("warnings", ()):
+        warnings.warn(f"moe.compile: {message}", RuntimeWarning, stacklevel=3)
+    return module
 
 
 def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:

@@ -7,6 +7,7 @@
 
 #include "moe/Import/HuggingFace.h"
 #include "moe/InitAll.h"
+#include "moe/Target/Remarks.h"
 #include "moe/Target/Target.h"
 #include "moe_rt/moe_rt.h"
 
@@ -114,6 +115,11 @@ static cl::opt<Emit> emit(
         clEnumValN(Emit::Artifact, "artifact",
                    "an artifact that moe-run and the runtime load (default)")),
     cl::cat(category));
+
+static cl::opt<bool>
+    printRemarks("remarks",
+                 cl::desc("Print what was fused, what was not, and why"),
+                 cl::cat(category));
 
 static int fail(llvm::Error error) {
   llvm::handleAllErrors(std::move(error), [](const llvm::ErrorInfoBase &info) {
@@ -231,7 +237,7 @@ static int writeKernels(ModuleOp module) {
   return write(cast<StringAttr>(data.getValueOrNull()).getValue().drop_back());
 }
 
-static int compile(ModuleOp module) {
+static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
   if (emit == Emit::MLIR && !wantsPlan())
     return write(print(module));
   auto targets = moe::parseTargets(targetNames);
@@ -270,7 +276,7 @@ static int compile(ModuleOp module) {
   if (emit == Emit::PTX)
     return writeKernels(variants[0].module);
 
-  auto metadata = moe::buildMetadata(variants);
+  auto metadata = moe::buildMetadata(variants, remarks.getWarnings());
   if (!metadata)
     return fail(metadata.takeError());
   llvm::SmallVector<llvm::SmallVector<char, 0>> objects;
@@ -344,6 +350,9 @@ int main(int argc, char **argv) {
   context.printOpOnDiagnostic(false);
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);
+  auto remarks = moe::RemarkListener::install(context, printRemarks);
+  if (!remarks)
+    return fail(remarks.takeError());
   OwningOpRef<ModuleOp> module = read(context, sources);
-  return module ? compile(*module) : 1;
+  return module ? compile(*module, **remarks) : 1;
 }

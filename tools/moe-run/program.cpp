@@ -10,6 +10,7 @@
 #include "moe-c/JIT.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -89,6 +90,13 @@ static bool findSymbol(void *library, const char *symbol, Fn &out) {
   return out != nullptr;
 }
 
+/// A message of the compiler without what it calls a program that has no name.
+static const char *withoutInput(const std::string &message) {
+  constexpr std::string_view input = "<input>:";
+  bool hasInput = message.compare(0, input.size(), input) == 0;
+  return message.c_str() + (hasInput ? input.size() : 0);
+}
+
 Expected<void> Program::compile(const Options &options) {
   Expected<io::MappedFile> source = io::MappedFile::open(options.program);
   if (!source)
@@ -116,6 +124,9 @@ Expected<void> Program::compile(const Options &options) {
     return error;
   }
   std::string metadata = jit->metadata(jit->handle);
+  for (const std::string &warning : io::readWarnings(metadata))
+    std::fprintf(stderr, "moe-run: warning: %s: %s\n", options.program.c_str(),
+                 withoutInput(warning));
   auto resolve = [](void *user, const char *symbol) {
     auto *jit = static_cast<Jit *>(user);
     return jit->lookup(jit->handle, symbol);

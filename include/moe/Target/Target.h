@@ -88,8 +88,11 @@ LogicalResult verifyDefined(ModuleOp module);
 llvm::Error verifyHostFunctions(llvm::MemoryBufferRef object);
 
 /// The metadata of an artifact, JSON: target, signatures and entry points of
-/// each variant. Fails if one has no function that `moe-export` prepared.
-llvm::Expected<std::string> buildMetadata(llvm::ArrayRef<Variant> variants);
+/// each variant, and what the compiler warned of. Fails if one has no function
+/// that `moe-export` prepared.
+llvm::Expected<std::string>
+buildMetadata(llvm::ArrayRef<Variant> variants,
+              llvm::ArrayRef<std::string> warnings = {});
 
 /// The linker that `buildArtifact` runs.
 llvm::Expected<std::string> findLinker();

@@ -167,7 +167,9 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     if (failed(results)) {
       auto function = op->getParentOfType<FunctionOpInterface>();
       remark::missed(op->getLoc(),
-                     remark::RemarkOpts::name("NoKernel")
+                     remark::RemarkOpts::name(isa<GroupedMatmulOp>(op)
+                                                  ? "ProductWithoutKernel"
+                                                  : "NoKernel")
                          .category("moe-gpu")
                          .function(function ? function.getName() : ""))
           << "'" + op->getName().getStringRef().str() +

@@ -39,8 +39,8 @@ func.func @routes(%i: tensor<?x2xi32>)
 
 // -----
 
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
 // CHECK-LABEL:   func.func @no_tiles(
 // CHECK-COUNT-2:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch

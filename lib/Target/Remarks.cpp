@@ -1,0 +1,87 @@
+//===- Remarks.cpp - What passes say they could not do --------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/Remarks.h"
+
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/Remarks.h"
+#include "llvm/Support/Error.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+class Streamer : public remark::detail::MLIRRemarkStreamerBase {
+public:
+  explicit Streamer(std::shared_ptr<RemarkListener> listener)
+      : listener(std::move(listener)) {}
+  void
+  streamOptimizationRemark(const remark::detail::Remark &remark) override {
+    listener->listen(remark);
+  }
+
+private:
+  std::shared_ptr<RemarkListener> listener;
+};
+} // namespace
+
+llvm::Expected<std::shared_ptr<RemarkListener>>
+RemarkListener::install(MLIRContext &context, bool printAll) {
+  std::shared_ptr<RemarkListener> listener(new RemarkListener(printAll));
+  remark::RemarkCategories categories;
+  categories.passed = categories.missed = categories.failed =
+      categories.analysis = "moe-.*";
+  if (failed(remark::enableOptimizationRemarks(
+          context, std::make_unique<Streamer>(listener),
+          std::make_unique<remark::RemarkEmittingPolicyAll>(), categories)))
+    return llvm::createStringError("cannot listen to optimisation remarks");
+  return listener;
+}
+
+/// What is slow where a remark of this name is made; empty for others.
+static llvm::StringRef slowPart(llvm::StringRef name) {
+  if (name == "ExpertNotGrouped")
+    return "an expert is left to loops";
+  if (name == "ProductWithoutKernel")
+    return "a product is left to loops";
+  if (name == "PackedInCall")
+    return "weights are packed in every call";
+  return {};
+}
+
+/// `loc` as messages begin; empty where it is not known.
+static std::string placeOf(Location loc) {
+  auto place = loc->findInstanceOf<FileLineColLoc>();
+  if (!place)
+    return "";
+  return (place.getFilename().getValue() + ":" + llvm::Twine(place.getLine()) +
+          ":" + llvm::Twine(place.getColumn()) + ": ")
+      .str();
+}
+
+void RemarkListener::listen(const remark::detail::Remark &remark) {
+  std::string text;
+  for (const remark::detail::Remark::Arg &each : remark.getArgs())
+    text += each.val;
+  llvm::StringRef slow = slowPart(remark.getRemarkName());
+  llvm::StringRef reason = text;
+  reason.consume_front("not fused: ");
+  reason.consume_front("packed in every call: ");
+  std::string place = placeOf(remark.getLocation());
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!heard.insert(place + remark.getRemarkName().str() + text).second)
+      return;
+    if (!slow.empty())
+      warnings.push_back((place + slow + ": " + reason).str());
+  }
+  if (!slow.empty())
+    emitWarning(remark.getLocation()) << slow << ": " << reason;
+  else if (printAll)
+    emitRemark(remark.getLocation()) << text;
+}

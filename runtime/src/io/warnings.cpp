@@ -1,0 +1,26 @@
+//===- warnings.cpp - What the compiler warned of -------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "../json.h"
+
+#include "moe_rt/io.h"
+
+using namespace moe;
+using namespace moe::io;
+
+std::vector<std::string> moe::io::readWarnings(std::string_view metadata) {
+  json::Value root;
+  std::string error;
+  std::vector<std::string> warnings;
+  if (!json::parse(metadata.data(), metadata.size(), root, error))
+    return warnings;
+  if (const auto *list = json::asArray(json::find(root, "warnings")))
+    for (const json::Value &each : *list)
+      if (const std::string *text = json::asString(&each))
+        warnings.push_back(*text);
+  return warnings;
+}

@@ -1,0 +1,151 @@
+"""What no fusion knows: the numbers of test/Pipelines/loops.mlir, along every path."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import data
+import gpu
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore:moe.compile:RuntimeWarning")
+
+SOURCE = Path(__file__).resolve().parent.parent / "Pipelines" / "loops.mlir"
+TARGETS = {"moe-reference": "host", "moe-cpu": "host", "moe-gpu": "sm_80"}
+TOKENS = 5
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def mixture(x, logits, weights):
+    """Softmax of all logits, the best two, one product each."""
+    scores = softmax(logits)
+    y = np.zeros_like(x)
+    for k in np.argsort(-scores, axis=1, kind="stable")[:, :2].T:
+        chosen = np.take_along_axis(scores, k[:, None], 1)
+        y += chosen * np.einsum("ti,tio->to", x, weights[k])
+    return y
+
+
+def while_loop(x, y):
+    for _ in range(3):
+        x, y = y, x + y
+    return x, y
+
+
+def layers(x, logits, weights):
+    for each in weights:
+        x = mixture(x, logits, each)
+    return x
+
+
+def whole_tensors(x, y, f):
+    a = x + y
+    b = np.exp(a)
+    return np.where(a < b, a, b) if f > 0 else x
+
+
+def scatter(x, i, y):
+    y = y.copy()
+    for row, to in zip(x, i[:, 0]):
+        if 0 <= to < len(y):
+            y[to] = row
+    return y
+
+
+X, Y = draw(TOKENS, 4), draw(TOKENS, 4, seed=1)
+OFFSETS = np.array([0, 2, 4], np.int32)  # the last row has no expert
+NUMBERS = np.array([[4], [0], [-1], [7], [2]], np.int32)  # two are held to the table
+
+# For each function inputs in order, and what they are to give.
+CASES = {
+    "softmax": ([draw(TOKENS, 8), OFFSETS],
+                lambda x, o: softmax(x) * (np.arange(TOKENS) < 4)[:, None]),
+    "whole_tensors": ([X, Y, np.ones(1, np.float32)], whole_tensors),
+    "splat": ([X, np.full(1, 3, np.float32)], lambda x, f: x * f),
+    "concat": ([X, draw(TOKENS, 2)], lambda x, y: np.concatenate([x, y], 1)),
+    "pad": ([X], lambda x: np.pad(x, ((0, 0), (1, 2)), constant_values=1)),
+    "gather": ([draw(5, 4), NUMBERS], lambda t, i: (t[i[:, 0].clip(0, 4)], t[i.clip(0, 4)])),
+    "scatter": ([X, NUMBERS, draw(9, 4)], scatter),
+    "bits": ([X], lambda x: x.view(np.int32)),
+    "transpose": ([draw(TOKENS, 4, 2)], lambda x: x.transpose(0, 2, 1)),
+    "reduce": ([X, draw(TOKENS)],
+               lambda x, s: (m := np.maximum(x.max(1), s), np.repeat(m[:, None], 4, 1))),
+    "convolution": ([draw(TOKENS, 2, 6), draw(3, 2, 3)], lambda x, w: np.einsum(
+        "ncwk,fck->nfw", np.lib.stride_tricks.sliding_window_view(x, 3, axis=2), w)),
+    "batch": ([draw(TOKENS, 2, 4), draw(TOKENS, 4, 3)], np.matmul),
+    "packed": ([draw(8, 6)],
+               lambda x: (x.reshape(2, 4, 3, 2).transpose(0, 2, 1, 3), x)),
+    "affine": ([X], lambda x: 2 * x[:, ::-1]),
+    "strided": ([draw(TOKENS, 9), draw(TOKENS, 3), draw(3, 4, 4)],
+                lambda x, l, w: mixture(x[:, 1:9:2], l, w)),
+    "layers": ([X, draw(TOKENS, 3), draw(2, 3, 4, 4)], layers),
+    "while": ([X, Y], while_loop),
+    "one_expert": ([X, np.array([[0], [-1], [0], [0], [-1]], np.int32), draw(1, 4, 4)],
+                   lambda x, i, w: x @ w[0] * (i == 0)),
+    "one_of_three": ([X, np.array([[2], [0], [1], [2], [2]], np.int32), draw(1, 4, 4)],
+                     lambda x, i, w: x @ w[0] * (i == 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def modules(compiled):
+    """One module for each path, with all functions."""
+    text = SOURCE.read_text().replace("// -----", "")
+    made = {}
+
+    def module(pipeline):
+        if pipeline not in made:
+            on_device = pipeline == "moe-gpu"
+            if on_device and gpu.find_driver() is None:
+                pytest.skip("there is no driver of a GPU and no double of it")
+            if on_device:
+                gpu.driver()
+            # On the reference path loops are what was asked for.
+            warns = (contextlib.nullcontext() if pipeline == "moe-reference" else
+                     pytest.warns(RuntimeWarning, match="an expert is left to loops"))
+            with warns:
+                made[pipeline] = compiled.compile(
+                    text, target=TARGETS[pipeline], options=[f"--pipeline={pipeline}"],
+                    device="cuda" if on_device else "cpu")
+        return made[pipeline]
+
+    return module
+
+
+def run(module, name, arrays, on_device):
+    signature = module.signature(name)
+    if on_device:
+        arrays = list(map(gpu.upload, arrays))
+    first = len(arrays) - len(signature.weights)
+    layer = module.layer(arrays[first:], function=name)
+    if not on_device:
+        result = layer(*arrays[:first])
+        return result if isinstance(result, (tuple, list)) else [result]
+    outs = [gpu.empty(info.dtype, [TOKENS if d < 0 else d for d in info.shape])
+            for info in signature.outputs]
+    layer(*arrays[:first], out=outs if len(outs) > 1 else outs[0])
+    return [gpu.download(out) for out in outs]
+
+
+@pytest.mark.parametrize("pipeline", TARGETS)
+@pytest.mark.parametrize("name", CASES)
+def test_loops(modules, name, pipeline):
+    arrays, formula = CASES[name]
+    expected = formula(*arrays)
+    if not isinstance(expected, tuple):
+        expected = (expected,)
+    actual = run(modules(pipeline), name, arrays, pipeline == "moe-gpu")
+    assert len(actual) == len(expected)
+    for each, right in zip(actual, expected):
+        # Sums of at most 16 terms, and a polynomial of exp on a device.
+        assert data.relative_error(each, right) < 2e-6
