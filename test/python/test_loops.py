@@ -149,3 +149,36 @@ def test_loops(modules, name, pipeline):
     for each, right in zip(actual, expected):
         # Sums of at most 16 terms, and a polynomial of exp on a device.
         assert data.relative_error(each, right) < 2e-6
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("experts, first", [(1, 0), (3, 2)])
+def test_one_expert_on_tensor_cores(compiled, experts, first, target):
+    """The weights of one expert alone, the only one or one of several."""
+    if gpu.find_driver() is None:
+        pytest.skip("there is no driver of a GPU and no double of it")
+    gpu.driver()
+    x, w = draw(TOKENS, 32), draw(1, 32, 64)
+    ids = np.array([[first], [0], [-1], [first], [first]], np.int32)
+    text = f"""
+func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<1x32x64xf16> {{moe.role = "weight"}}) -> tensor<?x64xf32> {{
+  %zero = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : index
+  %g, %o, %p = moe.dispatch %x, %i experts({experts}) : tensor<?x32xf16>, tensor<?x1xi32>
+  %y = moe.expert %g, %o params(%a : tensor<1x32x64xf16>) first({first}) count(1) uncovered(zero) {{
+  ^bb0(%r: tensor<?x32xf16>, %v: tensor<32x64xf16>):
+    %n = tensor.dim %r, %c0 : tensor<?x32xf16>
+    %e = tensor.empty(%n) : tensor<?x64xf32>
+    %f = linalg.fill ins(%zero : f32) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+    %h = linalg.matmul ins(%r, %v : tensor<?x32xf16>, tensor<32x64xf16>) outs(%f : tensor<?x64xf32>) -> tensor<?x64xf32>
+    moe.yield %h : tensor<?x64xf32>
+  }} : tensor<?x32xf16>, tensor<{experts + 1}xi32> -> tensor<?x64xf32>
+  %z = moe.combine %y, %p : tensor<?x64xf32>, tensor<?x1xi32>
+  return %z : tensor<?x64xf32>
+}}"""
+    x, w = x.astype(np.float16), w.astype(np.float16)
+    module = compiled.compile(text, target=target, device="cuda")
+    actual, = run(module, "f", [x, ids, w], on_device=True)
+    expected = x.astype(np.float64) @ w[0].astype(np.float64) * (ids == first)
+    # Sums of 32 exact products in f32.
+    assert data.relative_error(actual, expected) < 1e-6
