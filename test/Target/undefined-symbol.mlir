@@ -1,5 +1,6 @@
 // LLVM calls helpers of the compiler's library for some operations: found after
 // linking, before anything is written.
+// RUN: rm -f %t.moe
 // RUN: not moe-compile %s -o %t.moe 2>&1 | FileCheck %s
 // RUN: not ls %t.moe
 // CHECK: error: the code calls '__divti3', which neither it nor the C or math library has
