@@ -2,7 +2,7 @@
 # the costs are seconds of one core of two, measured once.
 
 # What layers compute on the CPU.
-moe_add_python_tests(layers layers_cpu cpu_levels long_inputs loops
+moe_add_python_tests(layers layers_cpu cpu_levels long_inputs loops random_experts
   COST 200 LABELS slow)
 moe_add_python_tests(operations
   grouped_ops ops_sweep prepared_weights reference_gates reference_layers
