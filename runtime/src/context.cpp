@@ -7,7 +7,6 @@
 
 #include "context.h"
 
-#include <algorithm>
 #include <cinttypes>
 #include <new>
 
@@ -88,9 +87,7 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
   if (given.executor) {
     context->executor = *given.executor;
   } else {
-    int64_t threads = given.num_threads ? given.num_threads : usableCores();
-    context->pool.reset(new (std::nothrow) ThreadPool(
-        std::min(threads, ThreadPool::maxThreads)));
+    context->pool = ThreadPool::get(given.num_threads);
     if (!context->pool)
       return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                        "cannot allocate the pool of threads");

@@ -17,6 +17,8 @@
 #include <chrono>
 #include <climits>
 #include <csignal>
+#include <mutex>
+#include <new>
 #include <sched.h>
 #include <unistd.h>
 
@@ -86,16 +88,6 @@ template <typename Predicate> static bool spinUntil(Predicate done) {
   return false;
 }
 
-void ThreadPool::runTasks() {
-  // No more than `concurrency` numbers beyond `count` are ever drawn.
-  for (;;) {
-    int64_t index = next.fetch_add(1, std::memory_order_relaxed);
-    if (index >= count)
-      return;
-    task(context, index);
-  }
-}
-
 /// Wait until a region after that of `seenEpoch` is open, and count this thread
 /// in. Returns its epoch, or `stopped`.
 uint32_t ThreadPool::waitForRegion(uint32_t seenEpoch) {
@@ -121,10 +113,10 @@ uint32_t ThreadPool::waitForRegion(uint32_t seenEpoch) {
   }
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(int64_t number) {
   uint32_t epoch = 0;
   while ((epoch = waitForRegion(epoch)) != stopped) {
-    runTasks();
+    region.run(number, cores);
     uint32_t left = gate.fetch_sub(1, std::memory_order_acq_rel) - 1;
     if ((left & awaited) && (left & inside) == 0)
       futexWake(gate, INT_MAX);
@@ -144,6 +136,14 @@ void ThreadPool::waitForWorkers() {
     futexWait(gate, state);
 }
 
+namespace {
+/// What a thread is told.
+struct Start {
+  ThreadPool *pool;
+  int64_t number;
+};
+} // namespace
+
 void ThreadPool::start() {
   owner = getpid();
   pthread_attr_t attributes;
@@ -154,15 +154,20 @@ void ThreadPool::start() {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  auto run = [](void *pool) -> void * {
-    static_cast<ThreadPool *>(pool)->work();
+  auto run = [](void *argument) -> void * {
+    Start start = *static_cast<Start *>(argument);
+    delete static_cast<Start *>(argument);
+    start.pool->work(start.number);
     return nullptr;
   };
   threads.reserve(static_cast<size_t>(concurrency - 1));
   for (int64_t i = 1; i < concurrency; ++i) {
+    auto *start = new (std::nothrow) Start{this, i};
     pthread_t thread;
-    if (pthread_create(&thread, &attributes, run, this) != 0)
+    if (!start || pthread_create(&thread, &attributes, run, start) != 0) {
+      delete start;
       break;
+    }
 #if defined(__linux__)
     pthread_setname_np(thread, "moe_rt");
 #endif
@@ -172,30 +177,60 @@ void ThreadPool::start() {
   pthread_attr_destroy(&attributes);
 }
 
-void ThreadPool::parallelFor(int64_t taskCount, moe_rt_task_fn run,
-                             void *argument) {
-  if (taskCount <= 1 || concurrency == 1 ||
-      busy.exchange(true, std::memory_order_acquire)) {
-    runSerially(nullptr, taskCount, run, argument);
-    return;
-  }
+void ThreadPool::parallelFor(int64_t count, moe_rt_task_fn task,
+                             void *context) {
+  if (count <= 1 || concurrency == 1 || Region::insideTask())
+    return Region::runAlone(count, task, context);
+  bool isFree = !busy.exchange(true, std::memory_order_acquire);
+  int64_t claimed = cores.claim(isFree ? concurrency : 1);
+  if (claimed > 1)
+    runOnThreads(count, task, context);
+  else
+    Region::runAlone(count, task, context);
+  cores.release(claimed);
+  if (isFree)
+    busy.store(false, std::memory_order_release);
+}
+
+void ThreadPool::runOnThreads(int64_t count, moe_rt_task_fn task,
+                              void *context) {
   if (owner == 0)
     start();
-  count = taskCount;
-  task = run;
-  context = argument;
-  next.store(0, std::memory_order_relaxed);
+  region.count = count;
+  region.task = task;
+  region.context = context;
+  region.claimed = concurrency;
+  region.next.store(0, std::memory_order_relaxed);
   // Nobody else changes a closed gate without workers inside.
   uint32_t epoch =
       (gate.load(std::memory_order_relaxed) + oneEpoch) & epochMask;
   gate.store(opened | epoch);
   if (sleepers.load() > 0)
-    futexWake(gate,
-              static_cast<int>(std::min<int64_t>(taskCount - 1, INT_MAX)));
-  runTasks();
+    futexWake(gate, static_cast<int>(std::min<int64_t>(count - 1, INT_MAX)));
+  region.run(0, cores);
   gate.fetch_and(~opened, std::memory_order_acq_rel);
   waitForWorkers();
-  busy.store(false, std::memory_order_release);
+}
+
+std::shared_ptr<ThreadPool> ThreadPool::get(int64_t concurrency) {
+  Cores *cores = Cores::ofProcess();
+  if (!cores)
+    return nullptr;
+  if (concurrency > 0)
+    return std::shared_ptr<ThreadPool>(
+        new (std::nothrow) ThreadPool(concurrency, *cores));
+  // Never destroyed: contexts may be, while the process ends.
+  static auto &mutex = *new std::mutex;
+  static auto &current = *new std::weak_ptr<ThreadPool>;
+  std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<ThreadPool> pool = current.lock();
+  // One of before a fork() has no threads.
+  if (!pool || &pool->cores != cores) {
+    pool.reset(new (std::nothrow)
+                   ThreadPool(std::min(usableCores(), maxThreads), *cores));
+    current = pool;
+  }
+  return pool;
 }
 
 moe_rt_executor_t ThreadPool::executor() {

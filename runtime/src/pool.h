@@ -9,10 +9,9 @@
 #define MOE_RT_SRC_POOL_H
 
 #include "cgroup.h"
+#include "region.h"
 
-#include "moe_rt/executor.h"
-
-#include <atomic>
+#include <memory>
 #include <pthread.h>
 #include <sys/types.h>
 #include <vector>
@@ -29,10 +28,8 @@ extern const moe_rt_executor_t serialExecutor;
 /// Runs the tasks of one parallel region at a time on the calling thread and on
 /// its own. Its threads start when the first region needs them, wait for the
 /// next region for some microseconds and then sleep. Where a thread cannot be
-/// had the others do its work.
-///
-/// A region that begins while another runs, be it nested in a task or on
-/// another thread of the host, runs on its calling thread alone.
+/// had the others do its work. A region that begins while another has the
+/// threads, or finds too few cores left, runs on its calling thread alone.
 ///
 /// After fork() the child has no threads of the pool. If no region ran at that
 /// time, regions in the child run on their calling thread alone.
@@ -41,10 +38,16 @@ public:
   static constexpr int64_t maxThreads = 4096;
 
   /// `concurrency` counts the calling thread.
-  explicit ThreadPool(int64_t concurrency) : concurrency(concurrency) {}
+  ThreadPool(int64_t concurrency, Cores &cores)
+      : concurrency(concurrency), cores(cores) {}
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;
+
+  /// A pool of that many threads for one context, or with 0 the pool of all that
+  /// want as many as there are cores, which ends with the last of them; nullptr
+  /// if there is no memory for it.
+  static std::shared_ptr<ThreadPool> get(int64_t concurrency);
 
   void parallelFor(int64_t count, moe_rt_task_fn task, void *context);
 
@@ -65,26 +68,25 @@ private:
   static constexpr uint32_t awaited = 0x40000000; // the region's end sleeps
   static constexpr uint32_t opened = 0x80000000;
 
+  void runOnThreads(int64_t count, moe_rt_task_fn task, void *context);
   void start();
-  void work();
+  void work(int64_t number);
   uint32_t waitForRegion(uint32_t seenEpoch);
   void waitForWorkers();
-  void runTasks();
 
   const int64_t concurrency;
+  Cores &cores;
   std::vector<pthread_t> threads;
   pid_t owner = 0; // the process that started them
   std::atomic<bool> busy{false};
 
-  // The region, written while the gate is closed and nobody is inside.
-  int64_t count = 0;
-  moe_rt_task_fn task = nullptr;
-  void *context = nullptr;
+  // Written while the gate is closed and nobody is inside, but for the number of
+  // tasks drawn.
+  Region region;
 
   // On cache lines of their own: all threads write to each.
   alignas(128) std::atomic<uint32_t> gate{0};
   std::atomic<uint32_t> sleepers{0};
-  alignas(128) std::atomic<int64_t> next{0};
 };
 
 } // namespace moe::rt

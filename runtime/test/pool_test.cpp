@@ -23,9 +23,14 @@ using namespace moe::test;
 
 namespace {
 
+/// A pool of a machine that has as many cores.
+struct Pool : private Cores, ThreadPool {
+  explicit Pool(int64_t threads) : Cores(threads), ThreadPool(threads, *this) {}
+};
+
 /// Runs `task(i)` for each i below `count`.
 template <typename Task>
-void parallelFor(ThreadPool &pool, int64_t count, Task task) {
+void parallelFor(Pool &pool, int64_t count, Task task) {
   pool.parallelFor(
       count,
       [](void *context, int64_t index) {
@@ -36,7 +41,7 @@ void parallelFor(ThreadPool &pool, int64_t count, Task task) {
 
 /// How often each of `count` tasks ran. Not atomic: two runs of one task, or a
 /// region that ends too early, are a race that a sanitizer sees.
-std::vector<int> runsOf(ThreadPool &pool, int64_t count) {
+std::vector<int> runsOf(Pool &pool, int64_t count) {
   std::vector<int> runs(static_cast<size_t>(count));
   parallelFor(pool, count, [&](int64_t i) { ++runs[static_cast<size_t>(i)]; });
   return runs;
@@ -48,7 +53,7 @@ std::vector<int> once(int64_t count) {
 
 TEST(PoolTest, RunsEveryTaskOnce) {
   for (int64_t threads : {1, 2, 3, 8}) {
-    ThreadPool pool(threads);
+    Pool pool(threads);
     for (int64_t count : {0, 1, 2, 3, 7, 64, 1000})
       for (int repeat = 0; repeat < 20; ++repeat)
         ASSERT_EQ(runsOf(pool, count), once(count)) << threads;
@@ -56,18 +61,18 @@ TEST(PoolTest, RunsEveryTaskOnce) {
 }
 
 TEST(PoolTest, StartsThreadsWhenTheyAreNeeded) {
-  ThreadPool pool(3);
+  Pool pool(3);
   runsOf(pool, 1);
   EXPECT_EQ(pool.threadCount(), 0u);
   runsOf(pool, 2);
   EXPECT_EQ(pool.threadCount(), 2u);
-  ThreadPool alone(1);
+  Pool alone(1);
   runsOf(alone, 100);
   EXPECT_EQ(alone.threadCount(), 0u);
 }
 
 TEST(PoolTest, TasksRunAtTheSameTime) {
-  ThreadPool pool(4);
+  Pool pool(4);
   std::atomic<int> arrived{0};
   // Each waits for all the others.
   parallelFor(pool, 4, [&](int64_t) {
@@ -79,7 +84,7 @@ TEST(PoolTest, TasksRunAtTheSameTime) {
 }
 
 TEST(PoolTest, WakesThreadsThatSleep) {
-  ThreadPool pool(2);
+  Pool pool(2);
   for (int i = 0; i < 20; ++i) {
     std::atomic<int> arrived{0};
     parallelFor(pool, 2, [&](int64_t) {
@@ -91,8 +96,56 @@ TEST(PoolTest, WakesThreadsThatSleep) {
   }
 }
 
+/// The exit status of `body` in a child process; -1 if it did not exit.
+template <typename Body> int inChild(Body body) {
+  pid_t child = fork();
+  if (child == 0)
+    _exit(body());
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#if !defined(__SANITIZE_THREAD__)
+TEST(PoolTest, AChildOfForkHasAPoolOfItsOwn) {
+  std::shared_ptr<ThreadPool> pool = ThreadPool::get(0);
+  pool->parallelFor(9, [](void *, int64_t) {}, nullptr);
+  EXPECT_EQ(inChild([&] { return ThreadPool::get(0) != pool ? 0 : 1; }), 0);
+}
+#endif
+
+TEST(PoolTest, ContextsShareThreads) {
+  std::shared_ptr<ThreadPool> pool = ThreadPool::get(0);
+  EXPECT_EQ(ThreadPool::get(0), pool);
+  EXPECT_NE(ThreadPool::get(2), pool);
+  Context first, second;
+  // This, and that of each context.
+  EXPECT_EQ(pool.use_count(), 3);
+}
+
+TEST(PoolTest, CoresAreClaimed) {
+  Cores cores(4);
+  EXPECT_EQ(cores.claim(3), 3);
+  EXPECT_TRUE(cores.hasOneFor(2, 3));
+  EXPECT_EQ(cores.claim(2), 1) << "one is left";
+  EXPECT_TRUE(cores.hasOneFor(2, 3));
+  EXPECT_EQ(cores.claim(1), 1) << "a caller runs in any case";
+  EXPECT_FALSE(cores.hasOneFor(2, 3));
+  EXPECT_TRUE(cores.hasOneFor(1, 3));
+  cores.release(1);
+  EXPECT_TRUE(cores.hasOneFor(2, 3));
+  cores.release(1);
+  cores.release(3);
+  EXPECT_EQ(cores.claim(2), 2);
+  EXPECT_EQ(cores.claim(2), 2) << "side by side";
+  cores.release(2);
+  cores.release(2);
+  EXPECT_EQ(cores.claim(9), 9) << "as the caller says, if it is alone";
+  EXPECT_TRUE(cores.hasOneFor(8, 9));
+}
+
 TEST(PoolTest, NestedRegions) {
-  ThreadPool pool(4);
+  Pool pool(4);
   std::vector<std::vector<int>> runs(8);
   parallelFor(pool, 8, [&](int64_t i) {
     runs[static_cast<size_t>(i)] = runsOf(pool, 50);
@@ -102,7 +155,7 @@ TEST(PoolTest, NestedRegions) {
 }
 
 TEST(PoolTest, RegionsOfSeveralThreads) {
-  ThreadPool pool(3);
+  Pool pool(3);
   std::atomic<int> failures{0};
   std::vector<std::thread> hosts;
   for (int i = 0; i < 4; ++i)
@@ -117,7 +170,7 @@ TEST(PoolTest, RegionsOfSeveralThreads) {
 
 TEST(PoolTest, ManyShortRegions) {
   // Workers that are late for a region must not harm it or the next.
-  ThreadPool pool(8);
+  Pool pool(8);
   int64_t total = 0;
   for (int i = 0; i < 50000; ++i) {
     std::atomic<int64_t> sum{0};
@@ -135,7 +188,7 @@ double processorSeconds() {
 }
 
 TEST(PoolTest, BurnsNothingWhenIdle) {
-  ThreadPool pool(4);
+  Pool pool(4);
   runsOf(pool, 100);
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   double before = processorSeconds();
@@ -144,7 +197,7 @@ TEST(PoolTest, BurnsNothingWhenIdle) {
 }
 
 TEST(PoolTest, TasksHaveTheirStack) {
-  ThreadPool pool(3);
+  Pool pool(3);
   parallelFor(pool, 64, [](int64_t) {
     volatile char buffer[256 << 10];
     for (size_t i = 0; i < sizeof(buffer); i += 4096)
@@ -152,24 +205,17 @@ TEST(PoolTest, TasksHaveTheirStack) {
   });
 }
 
-/// The exit status of `body` in a child process; -1 if it did not exit.
-template <typename Body> int inChild(Body body) {
-  pid_t child = fork();
-  if (child == 0)
-    _exit(body());
-  int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 #if !defined(__SANITIZE_THREAD__)
 TEST(PoolTest, SurvivesFork) {
-  ThreadPool *pool = new ThreadPool(4);
+  Pool *pool = new Pool(4);
   runsOf(*pool, 100);
   EXPECT_EQ(inChild([&] {
               bool good = runsOf(*pool, 100) == once(100);
               delete pool; // joins nobody
-              return good ? 0 : 1;
+              // One that starts here has threads.
+              Pool own(2);
+              good &= runsOf(own, 100) == once(100);
+              return good && own.threadCount() == 1 ? 0 : 1;
             }),
             0);
   EXPECT_EQ(runsOf(*pool, 100), once(100));
@@ -187,7 +233,7 @@ TEST(PoolTest, ManagesWithoutThreads) {
               limit.rlim_cur = 1 << 20;
               if (setrlimit(RLIMIT_AS, &limit) != 0)
                 return 2;
-              ThreadPool pool(1000);
+              Pool pool(1000);
               static int runs[100];
               parallelFor(pool, 100, [](int64_t i) { ++runs[i]; });
               for (int count : runs)

@@ -15,7 +15,8 @@
 //  * A function that can fail returns a moe_rt_status_t: NULL is success, any
 //    other value carries a code and a message and is freed by
 //    moe_rt_status_free. Out-parameters come last and are untouched on failure.
-//  * No exception and no abort crosses this boundary; there is no global state.
+//  * No exception and no abort crosses this boundary; there is no global state
+//    but the threads that contexts share.
 //  * Objects are reference-free: destroy layers before their module, modules
 //    before their context. A context, module or layer may be used from several
 //    threads at once for calls; creation and destruction are not concurrent
@@ -114,8 +115,8 @@ typedef struct {
   /// this process may use: those of its affinity, but no more than its cgroups
   /// give it time for (cpu.max, cpu.cfs_quota_us).
   int64_t num_threads;
-  /// Runs the tasks of calls instead of threads of the context; may be NULL, is
-  /// copied. num_threads must be 0 beside it.
+  /// Runs the tasks of calls instead of threads of the runtime; may be NULL, is
+  /// copied. num_threads must be 0 beside it. moe_rt/openmp.h has one.
   const moe_rt_executor_t *executor;
   /// Where layers run: all zero, or {kDLCPU, 0}, stands for the CPU,
   /// {kDLCUDA, i} for the NVIDIA GPU that the driver counts as i.
@@ -123,11 +124,13 @@ typedef struct {
 } moe_rt_context_options_t;
 
 /// `options` may be NULL. Threads start with the first call that needs them,
-/// sleep while there is nothing to do, and end with the context. They block all
-/// signals. One call at a time has the use of them; one that comes meanwhile
-/// runs on its own thread. In a child of fork() there are none: if no call ran
-/// at the time of the fork, the child may use the context, with calls on their
-/// own thread.
+/// sleep while there is nothing to do, and block all signals. Contexts with
+/// num_threads 0 share them; those of another end with it. One call at a time
+/// has the use of them; one that comes meanwhile, or finds that calls of other
+/// contexts leave it too few cores, runs on its own thread, and a thread of
+/// those rests for it. In a child of fork() there are none: if no call ran at
+/// the time of the fork, the child may use the context, with calls on their own
+/// thread; a context that it creates has threads.
 ///
 /// A context for a device opens the driver, libcuda.so.1 or the library that
 /// the environment variable MOE_CUDA_LIBRARY names, which must support
