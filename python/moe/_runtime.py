@@ -12,6 +12,7 @@ import ctypes.util
 import json
 import operator
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,10 @@ class _ContextOptions(ctypes.Structure):
                 ("executor", _P), ("device", DLDevice)]
 
 
+class _Executor(ctypes.Structure):
+    _fields_ = [("user", _P), ("concurrency", _I64), ("parallel_for", _P)]
+
+
 class _TensorInfo(ctypes.Structure):
     _fields_ = [("name", _STR), ("role", ctypes.c_int), ("dtype", DLDataType),
                 ("ndim", ctypes.c_int32), ("shape", _OUT(_I64)), ("alignment", ctypes.c_uint32),
@@ -69,6 +74,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_context_create": (_P, [_OUT(_ContextOptions), _OUT(_P)]),
     "moe_rt_context_trim": (None, [_P]),
     "moe_rt_context_destroy": (None, [_P]),
+    "moe_rt_openmp_executor": (_P, [_STR, _OUT(_Executor)]),
     "moe_rt_module_load": (_P, [_P, _STR, _OUT(_P)]),
     "moe_rt_module_load_memory": (_P, [_P, _P, _SIZE, _OUT(_P)]),
     "moe_rt_module_destroy": (None, [_P]),
@@ -187,7 +193,7 @@ class _OfThisProcess:
 class _Handle(_OfThisProcess):
     """An object of the runtime; destroyed with this, and before its parent."""
 
-    on_device = False
+    on_device = uses_openmp = False
 
     def __init__(self, pointer: int, destroy: Any, parent: _Handle | None = None,
                  keep: Any = None):
@@ -227,6 +233,22 @@ def _integer(value: Any, what: str) -> int:
     return number
 
 
+def _executor_of_torch() -> _Executor | None:
+    """Runs tasks on PyTorch's threads, where it is loaded and has some of OpenMP.
+
+    They wait for their next work in loops, and would take the cores from threads of our own.
+    """
+    torch = sys.modules.get("torch")
+    if getattr(torch, "__file__", None) is None or os.environ.get("MOE_OPENMP") == "0":
+        return None
+    lib, executor = library(), _Executor()
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if status := lib.moe_rt_openmp_executor(os.fsencode(path), ctypes.byref(executor)):
+        lib.moe_rt_status_free(status)
+        return None
+    return executor
+
+
 def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
     """The threads or the GPU of a module; an error where there are none of that kind."""
     num_threads = _integer(num_threads, "num_threads")
@@ -234,8 +256,12 @@ def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
     out = _P()
     options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
                               num_threads=num_threads, device=_device(device))
+    executor = _executor_of_torch() if num_threads == 0 else None
+    if executor is not None:
+        options.executor = ctypes.addressof(executor)
     _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
     context = _Handle(out.value, lib.moe_rt_context_destroy)
+    context.uses_openmp = executor is not None
     context.on_device = options.device.device_type != CPU
     return context
 
@@ -243,13 +269,14 @@ def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
 class Module(_OfThisProcess):
     """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
 
-    on_device = False
+    on_device = uses_openmp = False
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
                  device: str | None = None, context: _Handle | None = None):
         lib = library()
         if context is None:
             context = make_context(num_threads, device)
+        self.uses_openmp = context.uses_openmp
         out = _P()
         self.path: Path | None = None
         if isinstance(source, bytes):
@@ -559,7 +586,11 @@ def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
     """Load an artifact, from a file or from bytes.
 
     A call uses ``num_threads`` threads: 1 is the caller's alone, 0 as many as
-    there are cores that the process may use.  ``device`` is where it runs: ``cpu``
+    there are cores that the process may use.  With 0, and PyTorch loaded, they are
+    PyTorch's, as many as ``torch.get_num_threads()`` says at a call, so that two pools
+    do not wait in loops on the same cores (``MOE_OPENMP=0`` in the environment: threads
+    of our own, as with any other number; ``Module.uses_openmp`` says which).  Calls that
+    come at the same time share the threads.  ``device`` is where it runs: ``cpu``
     (the default), or ``cuda``, ``cuda:1`` and so on, for which the artifact must have
     been compiled.
     """

@@ -14,7 +14,9 @@ for path in (HERE, HERE.parent.parent / "python"):
     if str(path) not in sys.path:
         sys.path.insert(0, str(path))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# PyTorch has one thread, and does not wait in loops; layers have theirs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MOE_OPENMP", "0")
 os.environ.setdefault("MOE_CACHE_DIR", str(Path(tempfile.gettempdir())
                                            / f"moe-test-cache-{os.getuid()}"))
 
