@@ -206,14 +206,14 @@ def on(multiprocessors: int) -> list[str]:
 @pytest.mark.parametrize("multiprocessors", [1, 2, 3, 4])
 def test_some_schedules(multiprocessors):
     names = on(multiprocessors)[multiprocessors % 2::2]
-    found = sweep(names, multiprocessors, 1000 * multiprocessors, 300.0, 4)
+    found = sweep(names, multiprocessors, 1000 * multiprocessors, 600.0, 4)
     assert found == dict.fromkeys(names, 4)
 
 
 def test_turns_of_one_step():
     """Nothing but the barriers of their turns keeps the threads of a warpgroup together."""
     for multiprocessors in (1, 2):
-        found = sweep(["ping_pong_one_step"], multiprocessors, 4000, 300.0, 36)
+        found = sweep(["ping_pong_one_step"], multiprocessors, 4000, 600.0, 36)
         assert found == {"ping_pong_one_step": 36}
 
 
