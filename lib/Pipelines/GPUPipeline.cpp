@@ -21,6 +21,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// The host's functions alone: kernels are cleaned up once, when all of them are
+/// there.
+static void addHostPass(OpPassManager &pm, std::unique_ptr<Pass> pass) {
+  pm.addNestedPass<func::FuncOp>(std::move(pass));
+}
+static void addHostCleanup(OpPassManager &pm) {
+  addCleanup(pm.nest<func::FuncOp>());
+}
+
 void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
                                           const GPUPipelineOptions &options) {
   std::string arch = options.arch;
@@ -34,25 +43,25 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   // ... then the sums that combine turns into ...
   ConvertMoEToLinalgOptions keepGrouped;
   keepGrouped.keepGrouped = true;
-  pm.addPass(createConvertMoEToLinalg(keepGrouped));
-  addCleanup(pm);
+  addHostPass(pm, createConvertMoEToLinalg(keepGrouped));
+  addHostCleanup(pm);
   pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
   // ... and what has no kernel of its own goes by way of linalg.
-  pm.addPass(createConvertMoEToLinalg());
-  addCleanup(pm);
+  addHostPass(pm, createConvertMoEToLinalg());
+  addHostCleanup(pm);
   addBufferization(pm);
   pm.addPass(createMoECompactLaunches());
   // Loops that are left become kernels, too.
   pm.addPass(createMoEConstantsToDevice());
-  pm.addPass(createMemRefCopyToLinalg());
-  pm.addPass(createMoEParallelizeCounts());
-  pm.addPass(createConvertLinalgToParallelLoopsPass());
-  pm.addPass(createLowerAffinePass());
-  addCleanup(pm);
+  addHostPass(pm, createMemRefCopyToLinalg());
+  addHostPass(pm, createMoEParallelizeCounts());
+  addHostPass(pm, createConvertLinalgToParallelLoopsPass());
+  addHostPass(pm, createLowerAffinePass());
+  addHostCleanup(pm);
   // Before kernels are cut out: what they need inside has its place, too.
   pm.addPass(createMoEScalarsToDevice());
   pm.addPass(createMoEAllocsToArena());
-  addCleanup(pm);
+  addHostCleanup(pm);
   pm.addPass(createMoEOutlineKernels());
   addCleanup(pm);
   addBufferVerification(pm);
