@@ -23,9 +23,9 @@ void mlir::moe::addCleanup(OpPassManager &pm) {
 
 void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
   pm.addPass(createMoEVerifyShapes());
-  pm.addPass(createLowerAffinePass());
   pm.addPass(createConvertElementwiseToLinalgPass());
   pm.addPass(createMoETensorsToLinalg());
+  pm.addPass(createLowerAffinePass());
 }
 
 void mlir::moe::addEntry(OpPassManager &pm) {

@@ -11,15 +11,13 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Analysis/TokenExtents.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Bufferization/Transforms/OneShotAnalysis.h"
 #include "mlir/Dialect/Bufferization/Transforms/OneShotModuleBufferize.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/Dialect/Utils/StaticValueUtils.h"
-#include "mlir/Interfaces/DestinationStyleOpInterface.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -38,97 +36,7 @@ struct Carried {
   Block::BlockArgListType arguments;
   ValueRange inits;
 };
-
-/// An extent by where it comes from: two are the same number if they compare
-/// equal.
-struct Extent {
-  Value source;   // null for a number of its own
-  int64_t number; // or the dimension of `source`
-
-  static constexpr int64_t tokens = -1, index = -2;
-  bool operator==(const Extent &other) const {
-    return source == other.source && number == other.number;
-  }
-};
 } // namespace
-
-static Extent extentOf(Value tensor, int64_t dim);
-
-static Extent extentOf(OpFoldResult size) {
-  if (std::optional<int64_t> constant = getConstantIntValue(size))
-    return {Value(), *constant};
-  auto value = cast<Value>(size);
-  if (auto dim = value.getDefiningOp<tensor::DimOp>())
-    if (std::optional<int64_t> number = dim.getConstantIndex())
-      return extentOf(dim.getSource(), *number);
-  return {value, Extent::index};
-}
-
-/// The value that `value` has the extents of, by the loops around: what they
-/// carry keeps the extents it starts with, or is an error.
-static Value startOf(Value value) {
-  if (auto argument = dyn_cast<BlockArgument>(value)) {
-    Operation *parent = argument.getOwner()->getParentOp();
-    unsigned number = argument.getArgNumber();
-    if (auto loop = dyn_cast<scf::ForOp>(parent))
-      return number == 0 ? Value() : loop.getInits()[number - 1];
-    if (auto loop = dyn_cast<scf::WhileOp>(parent))
-      return argument.getOwner() == loop.getBeforeBody()
-                 ? loop.getInits()[number]
-                 : loop.getConditionOp().getArgs()[number];
-    return {};
-  }
-  auto result = cast<OpResult>(value);
-  Operation *op = result.getOwner();
-  if (auto loop = dyn_cast<scf::ForOp>(op))
-    return loop.getInits()[result.getResultNumber()];
-  if (auto loop = dyn_cast<scf::WhileOp>(op))
-    return loop.getConditionOp().getArgs()[result.getResultNumber()];
-  if (auto style = dyn_cast<DestinationStyleOpInterface>(op))
-    return style.getTiedOpOperand(result)->get();
-  if (isa<tensor::CastOp, tensor::InsertOp>(op))
-    return op->getOperand(isa<tensor::InsertOp>(op));
-  return {};
-}
-
-static Extent extentOf(Value tensor, int64_t dim) {
-  auto type = dyn_cast<RankedTensorType>(tensor.getType());
-  if (type && !type.isDynamicDim(dim))
-    return {Value(), type.getDimSize(dim)};
-  if (Value start = startOf(tensor))
-    return extentOf(start, dim);
-  if (auto argument = dyn_cast<BlockArgument>(tensor)) {
-    // What moe-export says of every dynamic extent of an argument.
-    bool isInput = argument.getOwner()->getParentOp()->hasAttr("moe.signature");
-    return isInput ? Extent{Value(), Extent::tokens} : Extent{tensor, dim};
-  }
-  if (auto empty = tensor.getDefiningOp<tensor::EmptyOp>())
-    return extentOf(empty.getMixedSizes()[dim]);
-  if (auto generate = tensor.getDefiningOp<tensor::GenerateOp>())
-    return extentOf(generate.getDynamicExtents()[type.getDynamicDimIndex(dim)]);
-  if (auto slice = tensor.getDefiningOp<tensor::ExtractSliceOp>()) {
-    llvm::SmallBitVector dropped = slice.getDroppedDims();
-    for (auto [number, size] : llvm::enumerate(slice.getMixedSizes()))
-      if (!dropped.test(number) && dim-- == 0)
-        return extentOf(size);
-  }
-  if (auto choice = tensor.getDefiningOp<scf::IfOp>()) {
-    unsigned number = cast<OpResult>(tensor).getResultNumber();
-    Extent extent = extentOf(choice.thenYield().getOperand(number), dim);
-    if (extent == extentOf(choice.elseYield().getOperand(number), dim))
-      return extent;
-  }
-  return {tensor, dim};
-}
-
-static bool haveSameExtents(Value a, Value b) {
-  auto type = cast<RankedTensorType>(a.getType());
-  if (type != b.getType())
-    return false;
-  return llvm::all_of(llvm::seq<int64_t>(type.getRank()), [&](int64_t dim) {
-    return extentOf(a, dim) == extentOf(b, dim);
-  });
-}
 
 /// The places that loops carry tensors through.
 static SmallVector<Carried> findCarried(Operation *root) {

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Analysis/CapacityPlan.h"
+#include "moe/Analysis/TokenExtents.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 
@@ -58,7 +59,10 @@ public:
 
 private:
   LogicalResult describeInputs();
+  LogicalResult fixTokens(Operation *op, ArrayRef<std::pair<Value, int64_t>> extents);
+  LogicalResult findFixedTokens();
   LogicalResult setTokenRange();
+  LogicalResult verifyResults(func::ReturnOp returnOp);
   LogicalResult addOutputs(func::ReturnOp returnOp);
   void addReports(ArrayRef<DispatchOp> dispatches, func::ReturnOp returnOp);
   LogicalResult describe(Type type, StringRef name, StringRef role,
@@ -71,6 +75,8 @@ private:
   Builder builder;
   SmallVector<Attribute> arguments, dispatchReports;
   llvm::StringSet<> names;
+  /// The only number of tokens that all operations agree with.
+  std::optional<int64_t> fixedTokens;
 };
 } // namespace
 
@@ -162,13 +168,108 @@ LogicalResult Exporter::describeInputs() {
   return success();
 }
 
+/// Note the number that T must be for these extents, (tensor, dimension), to be
+/// the same.
+LogicalResult
+Exporter::fixTokens(Operation *op,
+                    ArrayRef<std::pair<Value, int64_t>> extents) {
+  std::optional<int64_t> known;
+  bool isTokens = false;
+  for (auto [tensor, dim] : extents) {
+    auto type = tensor ? dyn_cast<RankedTensorType>(tensor.getType())
+                       : RankedTensorType();
+    if (!type)
+      continue;
+    if (!type.isDynamicDim(dim))
+      known = type.getDimSize(dim);
+    else if (extentOf(tensor, dim, function).isTokens())
+      isTokens = true;
+  }
+  if (!known || !isTokens)
+    return success();
+  if (fixedTokens && *fixedTokens != *known)
+    return op->emitOpError("expected the ")
+           << *fixedTokens << " tokens that others need, got " << *known;
+  fixedTokens = known;
+  return success();
+}
+
+/// An operation on T rows and on a static number of them works for one T alone.
+LogicalResult Exporter::findFixedTokens() {
+  WalkResult result = function.walk([&](Operation *op) {
+    using Extents = SmallVector<std::pair<Value, int64_t>>;
+    SmallVector<Extents> all;
+    auto rows = [&](ArrayRef<Value> tensors) {
+      all.push_back(llvm::map_to_vector(
+          tensors, [](Value each) { return std::pair(each, int64_t(0)); }));
+    };
+    if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
+      all.resize(linalgOp.getNumLoops());
+      for (OpOperand &operand : op->getOpOperands())
+        for (auto [dim, expr] : llvm::enumerate(
+                 linalgOp.getMatchingIndexingMap(&operand).getResults()))
+          if (auto loop = dyn_cast<AffineDimExpr>(expr))
+            all[loop.getPosition()].push_back({operand.get(), dim});
+    } else if (auto cast = dyn_cast<tensor::CastOp>(op)) {
+      auto type = dyn_cast<RankedTensorType>(cast.getType());
+      for (int64_t dim = 0; type && dim < type.getRank(); ++dim)
+        all.push_back({{cast.getSource(), dim}, {cast.getDest(), dim}});
+    } else if (auto gate = dyn_cast<GateOp>(op)) {
+      rows({gate.getLogits(), gate.getNoise(), gate.getGivenIds()});
+    } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
+      rows({dispatch.getRows(), dispatch.getIds(), dispatch.getWeights()});
+    } else if (auto combine = dyn_cast<CombineOp>(op)) {
+      rows({combine.getPositions(), combine.getWeights(),
+            combine.getDropped()});
+    }
+    for (const Extents &extents : all)
+      if (failed(fixTokens(op, extents)))
+        return WalkResult::interrupt();
+    return WalkResult::advance();
+  });
+  return failure(result.wasInterrupted());
+}
+
 /// Check or add the range of T: row numbers are 32-bit.
 LogicalResult Exporter::setTokenRange() {
   FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
-  if (failed(range))
+  if (failed(range) || failed(findFixedTokens()))
     return failure();
+  if (fixedTokens) {
+    if (*fixedTokens < range->first || *fixedTokens > range->second)
+      return function.emitError()
+             << "expected " << range->first << " to " << range->second
+             << " tokens, got operations for " << *fixedTokens << " alone";
+    range = std::pair(*fixedTokens, *fixedTokens);
+  }
   function->setAttr("moe.tokens",
                     builder.getI64ArrayAttr({range->first, range->second}));
+  return success();
+}
+
+/// Results have as many rows as the caller has room for, T.
+LogicalResult Exporter::verifyResults(func::ReturnOp returnOp) {
+  auto range = function->getAttrOfType<ArrayAttr>("moe.tokens");
+  int64_t least = std::max<int64_t>(cast<IntegerAttr>(range[0]).getInt(), 1);
+  int64_t most = cast<IntegerAttr>(range[1]).getInt();
+  for (auto [index, result] : llvm::enumerate(returnOp.getOperands())) {
+    auto type = dyn_cast<RankedTensorType>(result.getType());
+    for (int64_t dim = 0; type && dim < type.getRank(); ++dim) {
+      if (!type.isDynamicDim(dim))
+        continue;
+      Extent extent = extentOf(result, dim, function);
+      for (int64_t tokens : {least, std::min(least + 1, most)}) {
+        std::optional<int64_t> number =
+            tokens > most ? tokens : evaluateExtent(extent, tokens, function);
+        if (number && *number != tokens)
+          return emitError(result.getLoc(), "expected the dynamic extents of "
+                                            "results to be the number of "
+                                            "tokens, got ")
+                 << *number << " for dimension " << dim << " of result #"
+                 << index << " where there are " << tokens << " tokens";
+      }
+    }
+  }
   return success();
 }
 
@@ -390,7 +491,8 @@ LogicalResult Exporter::run() {
   // or an expert has no single answer to report.
   SmallVector<DispatchOp> reported(function.getOps<DispatchOp>());
   if (failed(verifyCapacityPlan(function)) || failed(describeInputs()) ||
-      failed(setTokenRange()) || failed(addOutputs(returnOp)))
+      failed(setTokenRange()) || failed(verifyResults(returnOp)) ||
+      failed(addOutputs(returnOp)))
     return failure();
   addReports(reported, returnOp);
   function->setAttr(

@@ -297,6 +297,7 @@ struct MoETensorsToLinalg
                  ScatterToLoops>(
         &getContext());
     linalg::populateDecomposeWinogradOpsPatterns(patterns);
+    linalg::populateDecomposePadPatterns(patterns);
     tensor::populateDecomposeTensorConcatPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();

@@ -65,7 +65,8 @@ func.func @types(%a: tensor<f32>, %b: tensor<?xf16>, %c: tensor<0xbf16>, %d: ten
 // CHECK:         bufferization.materialize_in_destination %[[PAIR]] in restrict writable %[[COUNTERS]]
 func.func @dispatch(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "ids"}) -> tensor<?x4xf32> {
   %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x4xf32>, tensor<?x2xi32>
-  return %g : tensor<?x4xf32>
+  %y = moe.combine %g, %p : tensor<?x4xf32>, tensor<?x2xi32>
+  return %y : tensor<?x4xf32>
 }
 
 // Offsets say all of choices that a gate has made, if none is dropped.
@@ -131,7 +132,8 @@ func.func @first_choices_of_gate(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> te
 // CHECK:           arith.andi %{{.*}}, %[[FIRST]]
 func.func @first_choices(%x: tensor<?x4xf32>, %ids: tensor<?x3xi32>) -> tensor<?x4xf32> {
   %g, %o, %p = moe.dispatch %x, %ids experts(8) choices(2) : tensor<?x4xf32>, tensor<?x3xi32>
-  return %g : tensor<?x4xf32>
+  %y = moe.combine %g, %p : tensor<?x4xf32>, tensor<?x3xi32>
+  return %y : tensor<?x4xf32>
 }
 
 // -----
@@ -145,7 +147,8 @@ func.func @first_choices(%x: tensor<?x4xf32>, %ids: tensor<?x3xi32>) -> tensor<?
 func.func @spare_choices(%x: tensor<?x4xf32>, %ids: tensor<?x3xi32>) -> tensor<?x4xf32> {
   %g, %o, %p = moe.dispatch %x, %ids experts(8) capacity(<fixed = 4>) overflow(next_choice) choices(2)
     : tensor<?x4xf32>, tensor<?x3xi32>
-  return %g : tensor<?x4xf32>
+  %y = moe.combine %g, %p : tensor<?x4xf32>, tensor<?x3xi32>
+  return %y : tensor<?x4xf32>
 }
 
 // -----
@@ -158,11 +161,11 @@ func.func @spare_choices(%x: tensor<?x4xf32>, %ids: tensor<?x3xi32>) -> tensor<?
 // CHECK-SAME:    name = "arg2", role = "input"
 // CHECK-SAME:    name = "arg3", num_experts = 6 : i64, role = "input"
 func.func @ids(%l: tensor<?x8xf32>, %n: tensor<?x8xf32>, %b: tensor<8xf32>, %ids: tensor<?x2xi32>, %x: tensor<?x4xf32>)
-    -> (tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x4xf32>) {
+    -> (tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xi32>) {
   %w0, %i0 = moe.gate %l noise(%n : tensor<?x8xf32>) ids(%ids : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
   %w1, %i1 = moe.gate %l bias(%b : tensor<8xf32>) top_k(2) : tensor<?x8xf32>
   %g, %o, %p = moe.dispatch %x, %ids experts(6) : tensor<?x4xf32>, tensor<?x2xi32>
-  return %w0, %w1, %g : tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x4xf32>
+  return %w0, %w1, %p : tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xi32>
 }
 
 // -----
@@ -174,10 +177,10 @@ func.func @ids(%l: tensor<?x8xf32>, %n: tensor<?x8xf32>, %b: tensor<8xf32>, %ids
 // CHECK-SAME:    name = "counters0", role = "counters"
 // CHECK-SAME:    name = "offsets1", role = "offsets"
 // CHECK-SAME:    dispatches = [{{.*}}offsets = "offsets0_"{{.*}}, {{.*}}offsets = "offsets1"
-func.func @names(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "offsets0"}) -> (tensor<?x4xf32>, tensor<?x4xf32>) {
+func.func @names(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "offsets0"}) -> (tensor<?x2xi32>, tensor<?x2xi32>) {
   %g0, %o0, %p0 = moe.dispatch %x, %ids experts(8) : tensor<?x4xf32>, tensor<?x2xi32>
   %g1, %o1, %p1 = moe.dispatch %x, %ids experts(9) : tensor<?x4xf32>, tensor<?x2xi32>
-  return %g0, %g1 : tensor<?x4xf32>, tensor<?x4xf32>
+  return %p0, %p1 : tensor<?x2xi32>, tensor<?x2xi32>
 }
 
 // -----
