@@ -182,3 +182,62 @@ func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<1x32x64xf16> 
     expected = x.astype(np.float64) @ w[0].astype(np.float64) * (ids == first)
     # Sums of 32 exact products in f32.
     assert data.relative_error(actual, expected) < 1e-6
+
+
+@pytest.mark.parametrize("target", ["host", "sm_80", "sm_90a"])
+def test_stacked_weights(compiled, target):
+    """Experts of 16 bits in a loop over layers, whose weights only the loop finds."""
+    on_device = target != "host"
+    if on_device and gpu.find_driver() is None:
+        pytest.skip("there is no driver of a GPU and no double of it")
+    if on_device:
+        gpu.driver()
+    text = """
+func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<3x2x32x64xf16> {moe.role = "weight"}) -> tensor<?x64xf32> {
+  %zero = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %c3 = arith.constant 3 : index
+  %t = tensor.dim %x, %c0 : tensor<?x32xf16>
+  %d = tensor.empty(%t) : tensor<?x64xf32>
+  %none = linalg.fill ins(%zero : f32) outs(%d : tensor<?x64xf32>) -> tensor<?x64xf32>
+  %sum = scf.for %k = %c0 to %c3 step %c1 iter_args(%s = %none) -> tensor<?x64xf32> {
+    %w = tensor.extract_slice %a[%k, 0, 0, 0] [1, 2, 32, 64] [1, 1, 1, 1] : tensor<3x2x32x64xf16> to tensor<2x32x64xf16>
+    %g, %o, %p = moe.dispatch %x, %i experts(2) : tensor<?x32xf16>, tensor<?x1xi32>
+    %y = moe.expert %g, %o params(%w : tensor<2x32x64xf16>) {
+    ^bb0(%r: tensor<?x32xf16>, %v: tensor<32x64xf16>):
+      %n = tensor.dim %r, %c0 : tensor<?x32xf16>
+      %e = tensor.empty(%n) : tensor<?x64xf32>
+      %f = linalg.fill ins(%zero : f32) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
+      %h = linalg.matmul ins(%r, %v : tensor<?x32xf16>, tensor<32x64xf16>) outs(%f : tensor<?x64xf32>) -> tensor<?x64xf32>
+      moe.yield %h : tensor<?x64xf32>
+    } : tensor<?x32xf16>, tensor<3xi32> -> tensor<?x64xf32>
+    %z = moe.combine %y, %p : tensor<?x64xf32>, tensor<?x1xi32>
+    %next = arith.addf %s, %z : tensor<?x64xf32>
+    scf.yield %next : tensor<?x64xf32>
+  }
+  return %sum : tensor<?x64xf32>
+}"""
+    x, w = draw(TOKENS, 32).astype(np.float16), draw(3, 2, 32, 64).astype(np.float16)
+    ids = np.array([[1], [0], [-1], [1], [0]], np.int32)
+    module = compiled.compile(text, target=target, device="cuda" if on_device else "cpu")
+    actual, = run(module, "f", [x, ids, w], on_device)
+    products = np.einsum("ti,leio->teo", x.astype(np.float64), w.astype(np.float64))
+    expected = np.take_along_axis(products, ids[:, :, None].clip(0), 1)[:, 0] * (ids >= 0)
+    # Sums of 96 exact products in f32.
+    assert data.relative_error(actual, expected) < 1e-6
+
+
+def test_fixed_tokens(compiled):
+    """Five rows beside those of the tokens: five tokens, and no others."""
+    layer = compiled.compile("""
+func.func @f(%x: tensor<?x4xf32>, %y: tensor<5x4xf32>) -> tensor<?x4xf32> {
+  %z = arith.constant 0 : index
+  %t = tensor.dim %x, %z : tensor<?x4xf32>
+  %e = tensor.empty(%t) : tensor<?x4xf32>
+  %s = linalg.add ins(%x, %y : tensor<?x4xf32>, tensor<5x4xf32>) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+  return %s : tensor<?x4xf32>
+}""").layer()
+    np.testing.assert_array_equal(layer(X, Y), X + Y)
+    with pytest.raises(compiled.MoEError, match="6"):
+        layer(draw(6, 4), Y)
