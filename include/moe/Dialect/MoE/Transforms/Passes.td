@@ -103,7 +103,9 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     * `moe.tokens = [min, max]` is checked, or added with the largest range in
       which row numbers fit 32 bits.
 
-    Every dynamic extent of an exported function is the number of tokens, `T`.
+    Every dynamic extent of an exported function is the number of tokens, `T`. A
+    result that has another is an error. An operation on `T` rows and on as many as
+    a type says sets `moe.tokens` to that number.
     The signature is recorded in the attribute `moe.signature`, from which the
     metadata of an artifact is made.
   }];
