@@ -326,6 +326,51 @@ TEST_F(MoeRunTest, CommandLineErrors) {
   expectError("double.moe --tokens 1 --input x.npy", "excludes --input");
 }
 
+// Whatever it is called there: what is read stays.
+TEST_F(MoeRunTest, WritesNothingThatIsRead) {
+  namespace fs = std::filesystem;
+  save("x.npy", {1, 4}, {1, 2, 3, 4});
+  save("y.npy", {1, 4}, {2, 4, 6, 8});
+  fs::create_symlink("x.npy", directory / "link.npy");
+  fs::create_hard_link(directory / "double.moe", directory / "other.npy");
+  fs::create_directory(directory / "weights");
+  writeFile(directory / "weights/model.safetensors", "kept");
+  const std::string call = "double.moe --input x.npy --expect y.npy ";
+  for (const char *option :
+       {"--output x.npy", "--output y=link.npy", "--output ./y.npy",
+        "--output other.npy", "--record-routing x.npy",
+        "--weights weights --output weights/model.safetensors",
+        "--output new.npy --record-routing new.npy"})
+    expectError(call + option, "expected another file");
+  EXPECT_EQ(load("x.npy"), (std::vector<double>{1, 2, 3, 4}));
+  EXPECT_EQ(readFile(directory / "weights/model.safetensors"), "kept");
+  EXPECT_FALSE(fs::exists(directory / "new.npy"));
+  // What an earlier call wrote may be written again.
+  EXPECT_EQ(run(call + "--output z.npy"), 0) << err;
+  EXPECT_EQ(run(call + "--output z.npy"), 0) << err;
+}
+
+TEST_F(MoeRunTest, Devices) {
+  EXPECT_EQ(run("double.moe --tokens 1 --device cpu --json"), 0) << err;
+  EXPECT_EQ(nlohmann::json::parse(out)["device"], "cpu");
+  for (const char *device : {"gpu", "cuda0", "cuda:", "cuda:x", "cuda:-1",
+                             "cuda:2147483648", "''"})
+    expectError("double.moe --tokens 1 --device " + std::string(device),
+                "--device: expected cpu, cuda or cuda:N, got '");
+  writeFile(directory / "a.mlir", "");
+  expectError("a.mlir --tokens 1 --device cuda",
+              "a.mlir: MLIR is compiled for this CPU only");
+  setenv("MOE_CUDA_LIBRARY", "/none/libcuda.so", 1);
+  expectError("double.moe --tokens 1 --device cuda",
+              "no NVIDIA driver: cannot open /none/libcuda.so");
+  setenv("MOE_CUDA_LIBRARY", CUDA_DOUBLE, 1);
+  expectError("double.moe --tokens 1 --device cuda:1000", "device");
+  // An artifact for the CPU alone.
+  expectError("double.moe --tokens 1 --device cuda",
+              "is for the CPU, this context is for an NVIDIA GPU");
+  unsetenv("MOE_CUDA_LIBRARY");
+}
+
 TEST_F(MoeRunTest, Errors) {
   save("x.npy", {2, 4}, std::vector<double>(8, 1));
   save("x5.npy", {2, 5}, std::vector<double>(10, 1));

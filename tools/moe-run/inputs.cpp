@@ -36,9 +36,8 @@ moe::run::assignFiles(const char *option,
   std::string forAll;
   size_t next = 0;
   for (const std::string &value : values) {
-    size_t equals = value.find('=');
-    if (equals != std::string::npos && value.find('/') > equals) {
-      std::string name = value.substr(0, equals);
+    auto [name, file] = splitNamed(value);
+    if (!name.empty()) {
       size_t index = 0;
       while (index < signature.size() && signature[index].name != name)
         ++index;
@@ -48,7 +47,7 @@ moe::run::assignFiles(const char *option,
       if (!files[index].empty())
         return Error{std::string(option) + " " + value + ": '" + name +
                      "' is already given as " + files[index]};
-      files[index] = value.substr(equals + 1);
+      files[index] = file;
       continue;
     }
     if (isSafetensors(value)) {

@@ -45,16 +45,24 @@ public:
   /// Whether repeated calls yield the same bits.
   Expected<bool> repeat(int64_t count);
 
+  /// The results of the last call, on the host.
+  Expected<void> fetch();
   const std::vector<Tensor> &results() const { return outputs; }
-  uint64_t workspaceBytes() const { return workspace ? workspace->bytes() : 0; }
+  uint64_t workspaceBytes() const { return workspaceSize; }
 
 private:
   explicit Session(const Program &program) : program(program) {}
+  Expected<DLTensor> place(Tensor &tensor);
+  Expected<void> makeWorkspace(int64_t tokens);
 
   const Program &program;
   std::vector<Tensor> inputs, outputs;
   std::vector<DLTensor> inputViews, outputViews;
-  std::optional<Tensor> workspace;
+  std::optional<Tensor> hostWorkspace;
+  uint64_t workspaceSize = 0;
+  void *workspace = nullptr;
+  /// On a GPU, all of these in its memory: inputs, outputs, workspace.
+  std::vector<Device::Buffer> buffers;
 };
 
 } // namespace
@@ -72,29 +80,76 @@ Expected<Session> Session::create(const Program &program,
     std::memset(tensor->data(), 0xff, tensor->bytes());
     session.outputs.push_back(std::move(*tensor));
   }
-  for (Tensor &tensor : session.inputs)
-    session.inputViews.push_back(tensor.dlpack());
-  for (Tensor &tensor : session.outputs)
-    session.outputViews.push_back(tensor.dlpack());
-
-  uint64_t bytes;
-  if (moe_rt_status_t status =
-          moe_rt_layer_workspace_bytes(program.layer(), tokens, &bytes))
-    return takeStatus(status);
-  Expected<Tensor> workspace =
-      Tensor::create({kDLUInt, 8, 1}, {static_cast<int64_t>(bytes)});
-  if (!workspace)
-    return Error{"workspace: " + workspace.error()};
-  session.workspace = std::move(*workspace);
+  for (auto [tensors, views] :
+       {std::pair(&session.inputs, &session.inputViews),
+        std::pair(&session.outputs, &session.outputViews)})
+    for (Tensor &tensor : *tensors) {
+      Expected<DLTensor> view = session.place(tensor);
+      if (!view)
+        return view.takeError();
+      views->push_back(*view);
+    }
+  if (Expected<void> made = session.makeWorkspace(tokens); !made)
+    return made.takeError();
   return session;
+}
+
+/// The tensor where calls take it: on a GPU a copy in its memory.
+Expected<DLTensor> Session::place(Tensor &tensor) {
+  DLTensor view = tensor.dlpack();
+  const Device *device = program.device();
+  if (!device)
+    return view;
+  Expected<Device::Buffer> buffer = device->allocate(tensor.bytes());
+  if (!buffer)
+    return buffer.takeError();
+  if (Expected<void> copied =
+          device->upload(*buffer, tensor.data(), tensor.bytes());
+      !copied)
+    return copied.takeError();
+  view.data = buffer->data();
+  view.device = device->place();
+  buffers.push_back(std::move(*buffer));
+  return view;
+}
+
+Expected<void> Session::makeWorkspace(int64_t tokens) {
+  if (moe_rt_status_t status = moe_rt_layer_workspace_bytes(
+          program.layer(), tokens, &workspaceSize))
+    return takeStatus(status);
+  if (const Device *device = program.device()) {
+    Expected<Device::Buffer> buffer = device->allocate(workspaceSize);
+    if (!buffer)
+      return Error{"workspace: " + buffer.error()};
+    workspace = buffer->data();
+    buffers.push_back(std::move(*buffer));
+    return {};
+  }
+  Expected<Tensor> tensor =
+      Tensor::create({kDLUInt, 8, 1}, {static_cast<int64_t>(workspaceSize)});
+  if (!tensor)
+    return Error{"workspace: " + tensor.error()};
+  workspace = tensor->data();
+  hostWorkspace = std::move(*tensor);
+  return {};
 }
 
 Expected<void> Session::call() {
   if (moe_rt_status_t status = moe_rt_layer_call(
           program.layer(), inputViews.data(), inputViews.size(),
-          outputViews.data(), outputViews.size(), workspace->data(),
-          workspace->bytes()))
+          outputViews.data(), outputViews.size(), workspace, workspaceSize))
     return takeStatus(status);
+  return {};
+}
+
+Expected<void> Session::fetch() {
+  const Device *device = program.device();
+  for (size_t i = 0; device && i < outputs.size(); ++i)
+    if (Expected<void> copied =
+            device->download(outputs[i].data(), buffers[inputs.size() + i],
+                             outputs[i].bytes());
+        !copied)
+      return copied;
   return {};
 }
 
@@ -126,6 +181,8 @@ Expected<Timing> Session::benchmark(int64_t repetitions) {
 Expected<bool> Session::repeat(int64_t count) {
   if (Expected<void> result = call(); !result)
     return result.takeError();
+  if (Expected<void> result = fetch(); !result)
+    return result.takeError();
   std::vector<std::string> first;
   for (const Tensor &output : outputs)
     first.emplace_back(static_cast<const char *>(output.data()),
@@ -133,6 +190,8 @@ Expected<bool> Session::repeat(int64_t count) {
   io::ProgressBar bar("repeating");
   for (int64_t i = 1; i < count; ++i) {
     if (Expected<void> result = call(); !result)
+      return result.takeError();
+    if (Expected<void> result = fetch(); !result)
       return result.takeError();
     for (size_t j = 0; j < outputs.size(); ++j)
       if (std::memcmp(first[j].data(), outputs[j].data(), first[j].size()))
@@ -225,6 +284,8 @@ static Expected<RunResult> runWith(const Options &options,
   } else if (Expected<void> called = session->call(); !called) {
     return called.takeError();
   }
+  if (Expected<void> fetched = session->fetch(); !fetched)
+    return fetched.takeError();
   Expected<std::vector<OutputResult>> outputs =
       processOutputs(options, program, session->results());
   if (!outputs)

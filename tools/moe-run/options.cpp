@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <dirent.h>
+#include <sys/stat.h>
 
 using namespace moe::run;
 using moe::io::Error;
@@ -31,7 +33,9 @@ What to run:
                          random[:SEED]     normal, standard deviation
                                            1/sqrt(last extent)
   --threads N          threads of a call (default: the cores it may use)
-  --compile-options S  options for the compiler, as moe-compile takes them
+  --device DEVICE      where it runs: cpu (default), cuda or cuda:N, an NVIDIA
+                       GPU, for which the artifact must have been compiled
+  --compile-options S  for MLIR, --target and --pipeline as of moe-compile
 
 Tensors (repeat the option for each, in the order of the signature, or name it):
   --input [NAME=]FILE    .npy, or .safetensors with tensors named like inputs
@@ -62,6 +66,7 @@ any error.
 Examples:
   moe-run layer.moe --weights Qwen3-30B-A3B/ --input x.npy --output y.npy
   moe-run layer.moe --weights random:7 --tokens 1,32,512 --benchmark
+  moe-run layer.moe --weights random:7 --tokens 512 --benchmark --device cuda
 )";
 
 bool moe::run::parseNumber(const std::string &text, uint64_t &out) {
@@ -138,6 +143,11 @@ static Expected<void> applyValue(const std::string &name,
     if (!count)
       return count.takeError();
     options.threads = *count;
+  } else if (name == "--device") {
+    Expected<DLDevice> device = parseDevice(value);
+    if (!device)
+      return device.takeError();
+    options.device = *device;
   } else if (name == "--seed") {
     if (!parseNumber(value, options.seed))
       return Error{"--seed: '" + value + "' is no number from 0 to 2^64-1"};
@@ -171,11 +181,65 @@ static bool takesValue(const std::string &name) {
       "--function",      "--weights", "--compile-options", "--input",
       "--output",        "--expect",  "--tokens",          "--rtol",
       "--atol",          "--seed",    "--repeat",          "--threads",
-      "--record-routing"};
+      "--record-routing", "--device"};
   for (const char *known : names)
     if (name == known)
       return true;
   return false;
+}
+
+std::pair<std::string, std::string>
+moe::run::splitNamed(const std::string &value) {
+  size_t equals = value.find('=');
+  if (equals == std::string::npos || equals == 0 || value.find('/') < equals)
+    return {"", value};
+  return {value.substr(0, equals), value.substr(equals + 1)};
+}
+
+/// Whether two paths are of one file, which need not exist.
+static bool isSameFile(const std::string &a, const std::string &b) {
+  struct stat first, second;
+  if (stat(a.c_str(), &first) != 0 || stat(b.c_str(), &second) != 0)
+    return a == b;
+  return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+/// The files of the weights: a file, or what a reader takes of a directory.
+static std::vector<std::string> listWeightFiles(const std::string &source) {
+  std::vector<std::string> files = {source};
+  if (DIR *directory = opendir(source.c_str())) {
+    while (const dirent *entry = readdir(directory)) {
+      std::string name = entry->d_name;
+      size_t dot = name.rfind('.');
+      std::string end = dot == std::string::npos ? "" : name.substr(dot);
+      if (end == ".safetensors" || end == ".json")
+        files.push_back(source + "/" + name);
+    }
+    closedir(directory);
+  }
+  return files;
+}
+
+/// What is written is neither read nor written twice.
+static Expected<void> checkFiles(const Options &options) {
+  std::vector<std::string> taken = listWeightFiles(options.weights);
+  taken.push_back(options.program);
+  for (const auto *values : {&options.inputs, &options.expects})
+    for (const std::string &value : *values)
+      taken.push_back(splitNamed(value).second);
+  std::vector<std::pair<const char *, std::string>> written;
+  for (const std::string &value : options.outputs)
+    written.emplace_back("--output", splitNamed(value).second);
+  if (!options.routingFile.empty())
+    written.emplace_back("--record-routing", options.routingFile);
+  for (const auto &[option, file] : written) {
+    for (const std::string &other : taken)
+      if (isSameFile(file, other))
+        return Error{std::string(option) + ": '" + file +
+                     "' is read or written already, expected another file"};
+    taken.push_back(file);
+  }
+  return {};
 }
 
 static Expected<void> checkCombination(const Options &options) {
@@ -187,7 +251,7 @@ static Expected<void> checkCombination(const Options &options) {
       (!options.outputs.empty() || !options.expects.empty()))
     return Error{"--output and --expect need one number of tokens, there are " +
                  std::to_string(options.tokens.size())};
-  return {};
+  return checkFiles(options);
 }
 
 Expected<Options> moe::run::parseOptions(int argc, const char *const *argv) {

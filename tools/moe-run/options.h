@@ -8,7 +8,7 @@
 #ifndef MOE_RUN_OPTIONS_H
 #define MOE_RUN_OPTIONS_H
 
-#include "moe_rt/io.h"
+#include "device.h"
 
 #include <optional>
 #include <string>
@@ -27,6 +27,7 @@ struct Options {
   std::optional<int64_t> repeat;
   uint64_t seed = 0;
   int64_t threads = 0; // 0: all cores
+  DLDevice device = {kDLCPU, 0};
   std::string routingFile;
   bool benchmark = false;
   bool json = false;
@@ -38,6 +39,9 @@ struct Options {
 extern const char *const helpText;
 
 io::Expected<Options> parseOptions(int argc, const char *const *argv);
+
+/// The name and the file of [NAME=]FILE; the name is empty where none is given.
+std::pair<std::string, std::string> splitNamed(const std::string &value);
 
 /// Read a whole decimal number; false if the text is anything else.
 bool parseNumber(const std::string &text, uint64_t &out);

@@ -146,10 +146,23 @@ Expected<void> Program::load(const Options &options) {
   moe_rt_context_options_t settings = {};
   settings.struct_size = sizeof(settings);
   settings.num_threads = options.threads;
+  settings.device = options.device;
+  bool isSource = endsWith(options.program, ".mlir") ||
+                  endsWith(options.program, ".mlirbc");
+  bool onDevice = options.device.device_type != kDLCPU;
+  if (isSource && onDevice)
+    return Error{options.program +
+                 ": MLIR is compiled for this CPU only; for a GPU compile it "
+                 "with moe-compile --target=sm_90a,sm_80 and run the artifact"};
   if (moe_rt_status_t status = moe_rt_context_create(&settings, &context))
     return takeStatus(status);
-  if (endsWith(options.program, ".mlir") ||
-      endsWith(options.program, ".mlirbc"))
+  if (onDevice) {
+    Expected<std::unique_ptr<Device>> opened = Device::open(options.device);
+    if (!opened)
+      return opened.takeError();
+    gpu = std::move(*opened);
+  }
+  if (isSource)
     return compile(options);
   if (moe_rt_status_t status =
           moe_rt_module_load(context, options.program.c_str(), &module))
@@ -259,9 +272,11 @@ Expected<void> Program::makeLayer(const Options &options) {
       moe_rt_module_metadata(module), moe_rt_module_variant(module), name);
   if (!specs)
     return specs.takeError();
+  // On a GPU the layer keeps all of them in its memory.
   bool prepares =
-      std::any_of(specs->begin(), specs->end(),
-                  [](const io::WeightSpec &spec) { return !spec.retained; });
+      std::any_of(specs->begin(), specs->end(), [&](const io::WeightSpec &spec) {
+        return gpu || !spec.retained;
+      });
   io::ProgressBar bar("reading weights");
   auto progress = [&](uint64_t done, uint64_t total) {
     bar.update(done, total);

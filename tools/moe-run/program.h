@@ -39,6 +39,8 @@ public:
   Program &operator=(const Program &) = delete;
 
   moe_rt_layer_t *layer() const { return boundLayer; }
+  /// The GPU that it runs on; null on the CPU.
+  const Device *device() const { return gpu.get(); }
   const std::string &function() const { return name; }
   const std::vector<Signature> &inputs() const { return inputList; }
   const std::vector<Signature> &outputs() const { return outputList; }
@@ -62,6 +64,7 @@ private:
   struct Jit;
 
   moe_rt_context_t *context = nullptr;
+  std::unique_ptr<Device> gpu;
   std::unique_ptr<Jit> jit;
   moe_rt_module_t *module = nullptr;
   moe_rt_layer_t *boundLayer = nullptr;

@@ -177,6 +177,9 @@ void moe::run::printJson(const Options &options, const Program &program,
   Json json;
   json["program"] = options.program;
   json["function"] = program.function();
+  json["device"] = program.device()
+                       ? "cuda:" + std::to_string(options.device.device_id)
+                       : "cpu";
   json["weights"] = options.weights;
   json["copied_weight_bytes"] = program.ownedWeightBytes();
   json["runs"] = Json::array();
