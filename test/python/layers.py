@@ -371,7 +371,7 @@ def mesh_expert_selection(layer: Layer) -> None:
 def hash_layer(layer: Layer) -> None:
     """Hash layers: the expert comes from the token id, with weight 1."""
     x = layer.input("x", -1, H)
-    ids = layer.input("ids", -1, 1, element="i32", num_experts=E)
+    ids = layer.input("ids", -1, 1, element="i32")
     layer.results = [routed(layer, x, None, ids, mlp=relu_experts)]
 
 
@@ -379,7 +379,7 @@ def hash_layer(layer: Layer) -> None:
 def given_route(layer: Layer) -> None:
     """A recorded route is played back: ids are an input, weights their renormalised softmax."""
     x, logits = start(layer)
-    ids = layer.input("ids", -1, 2, element="i32", num_experts=E)
+    ids = layer.input("ids", -1, 2, element="i32")
     weights, ids = layer.body.gate(logits, 2, f"ids({ids} : {ids.type}) | normalize(<sum>)")
     layer.results = [routed(layer, x, weights, ids)]
 

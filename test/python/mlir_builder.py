@@ -42,7 +42,6 @@ class Value:
 class Argument:
     value: Value
     role: str
-    num_experts: int = 0
 
 
 class Block:
@@ -206,15 +205,14 @@ class Layer:
         self.used[name] = count + 1
         return f"%{name}" if count == 0 else f"%{name}_{count}"
 
-    def _argument(self, name: str, shape: Sequence[int], element: str | None, role: str,
-                  num_experts: int = 0) -> Value:
+    def _argument(self, name: str, shape: Sequence[int], element: str | None,
+                  role: str) -> Value:
         value = Value(self.fresh(name), tuple(shape), element or self.dtype)
-        self.arguments.append(Argument(value, role, num_experts))
+        self.arguments.append(Argument(value, role))
         return value
 
-    def input(self, name: str, *shape: int, element: str | None = None,
-              num_experts: int = 0) -> Value:
-        return self._argument(name, shape, element, "input", num_experts)
+    def input(self, name: str, *shape: int, element: str | None = None) -> Value:
+        return self._argument(name, shape, element, "input")
 
     def weight(self, name: str, *shape: int, element: str | None = None) -> Value:
         return self._argument(name, shape, element, "weight")
@@ -225,8 +223,6 @@ class Layer:
         declared = []
         for a in arguments:
             attributes = f'moe.role = "{a.role}", moe.name = "{a.value.name[1:]}"'
-            if a.num_experts:
-                attributes += f", moe.num_experts = {a.num_experts} : i64"
             declared.append(f"    {a.value}: {a.value.type} {{{attributes}}}")
         lines = self.body.lines
         x = arguments[0].value

@@ -9,7 +9,7 @@
 
 func.func @layer(
     %x: tensor<?x24xf32> {moe.role = "input", moe.name = "x"},
-    %ids: tensor<?x2xi32> {moe.role = "input", moe.name = "ids", moe.num_experts = 8 : i64},
+    %ids: tensor<?x2xi32> {moe.role = "input", moe.name = "ids"},
     %router: tensor<8x24xf32> {moe.role = "weight", moe.name = "router"},
     %gate_proj: tensor<8x40x24xf32> {moe.role = "weight", moe.name = "gate_proj"},
     %up_proj: tensor<8x40x24xf32> {moe.role = "weight", moe.name = "up_proj"},

@@ -8,7 +8,7 @@
 
 func.func @layer(
     %x: tensor<?x24xf32> {moe.role = "input", moe.name = "x"},
-    %ids: tensor<?x1xi32> {moe.role = "input", moe.name = "ids", moe.num_experts = 8 : i64},
+    %ids: tensor<?x1xi32> {moe.role = "input", moe.name = "ids"},
     %wi: tensor<8x40x24xf32> {moe.role = "weight", moe.name = "wi"},
     %wo: tensor<8x24x40xf32> {moe.role = "weight", moe.name = "wo"})
     -> (tensor<?x24xf32>) {

@@ -130,11 +130,6 @@ int64_t Exporter::numExpertsOf(BlockArgument ids) {
 LogicalResult Exporter::describeInputs() {
   for (BlockArgument argument : function.getArguments()) {
     unsigned index = argument.getArgNumber();
-    for (StringRef each : {"moe.name", "moe.role"})
-      if (Attribute text = function.getArgAttr(index, each);
-          text && !isa<StringAttr>(text))
-        return function.emitError() << "expected " << each << " of argument "
-                                    << index << " to be a string, got " << text;
     auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
     auto role = function.getArgAttrOfType<StringAttr>(index, "moe.role");
     std::string defaultName = "arg" + std::to_string(index);
@@ -155,10 +150,14 @@ LogicalResult Exporter::describeInputs() {
                                            builder.getI64IntegerAttr(experts)));
     if (auto source = function.getArgAttrOfType<ArrayAttr>(index, "moe.source"))
       extra.push_back(builder.getNamedAttr("source", source));
+    if (function.getArgAttr(index, "moe.convert"))
+      extra.push_back(
+          builder.getNamedAttr("convert", builder.getBoolAttr(true)));
     if (failed(describe(argument.getType(), nameText, roleText, extra)))
       return failure();
     // The signature has them now, and nothing later knows them.
-    for (StringRef name : {"moe.name", "moe.role", "moe.source"})
+    for (StringRef name :
+         {"moe.name", "moe.role", "moe.source", "moe.convert"})
       function.removeArgAttr(index, name);
     // Nothing of the caller's is ever written but the outputs.
     if (type)

@@ -88,20 +88,6 @@ func.func @role(%x: tensor<4xf32> {moe.role = "output"}) -> tensor<4xf32> {
 
 // -----
 
-// expected-error @+1 {{expected moe.role of argument 0 to be a string, got 1 : i32}}
-func.func @role_type(%x: tensor<4xf32> {moe.role = 1 : i32}) -> tensor<4xf32> {
-  return %x : tensor<4xf32>
-}
-
-// -----
-
-// expected-error @+1 {{expected moe.name of argument 0 to be a string, got @x}}
-func.func @name_type(%x: tensor<4xf32> {moe.name = @x}) -> tensor<4xf32> {
-  return %x : tensor<4xf32>
-}
-
-// -----
-
 // expected-error @+1 {{expected each argument and result of the exported function 'names' to have a name of its own, got 'x' twice}}
 func.func @names(%x: tensor<4xf32> {moe.name = "x"}, %y: tensor<4xf32> {moe.name = "x"}) -> tensor<4xf32> {
   return %x : tensor<4xf32>

@@ -9,7 +9,7 @@
 // CHECK-SAME:    %[[Y0:.*]]: memref<?x4xbf16>, %[[Y1:.*]]: memref<8x3xf32>)
 // CHECK-SAME:    moe.signature = {arguments = [
 // CHECK-SAME:      {dtype = "bf16", name = "x", role = "input", shape = [-1, 4]},
-// CHECK-SAME:      {dtype = "f32", name = "arg1", role = "weight", shape = [8, 3], source = {{\[}}{tensor = "w"}]},
+// CHECK-SAME:      {dtype = "f32", name = "arg1", role = "weight", shape = [8, 3], source = ["w"]},
 // CHECK-SAME:      {dtype = "bf16", name = "y", role = "output", shape = [-1, 4]},
 // CHECK-SAME:      {dtype = "f32", name = "y1", role = "output", shape = [8, 3]}], dispatches = []}
 // CHECK-SAME:    moe.tokens = [0, 2147483647]
@@ -17,7 +17,7 @@
 // CHECK-NEXT:    bufferization.materialize_in_destination %{{.*}} in restrict writable %[[Y1]]
 // CHECK-NEXT:    return{{$}}
 func.func @layer(%x: tensor<?x4xbf16> {moe.name = "x", moe.role = "input"},
-                 %w: tensor<8x3xf32> {moe.role = "weight", moe.source = [{tensor = "w"}]})
+                 %w: tensor<8x3xf32> {moe.role = "weight", moe.source = ["w"]})
     -> (tensor<?x4xbf16> {moe.name = "y"}, tensor<8x3xf32>) {
   return %x, %w : tensor<?x4xbf16>, tensor<8x3xf32>
 }

@@ -46,7 +46,20 @@ def MoE_Dialect : Dialect {
     * Sums run in ascending `k`, in f32, rounded once: the same input gives the
       same bits whatever `T` is and however many threads run.
     * Element offsets are 64-bit; row numbers are `i32`, so `T·K < 2³¹`.
+
+    Attributes of a function that is a layer; any other name that begins with
+    `moe.` is an error:
+
+    | attribute | of | meaning |
+    |---|---|---|
+    | `moe.tokens` | the function | `[min, max]` of `T` |
+    | `moe.role` | an argument | `"input"` (the default) or `"weight"` |
+    | `moe.name` | an argument or a result | what callers call it |
+    | `moe.source` | a weight | the tensors of a checkpoint that it is made of |
   }];
+  let hasOperationAttrVerify = 1;
+  let hasRegionArgAttrVerify = 1;
+  let hasRegionResultAttrVerify = 1;
   let useDefaultAttributePrinterParser = 1;
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::tensor::TensorDialect"];

@@ -1,0 +1,109 @@
+//===- MoEDiscardableAttributes.cpp - moe.* attributes of others' ops -----===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Every attribute of this dialect that operations of other dialects carry is in
+// a table here. Any other name is an error: a misspelt one would be ignored.
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static bool isString(Attribute attribute) { return isa<StringAttr>(attribute); }
+
+static bool isArrayOfStrings(Attribute attribute) {
+  auto array = dyn_cast<ArrayAttr>(attribute);
+  return array && llvm::all_of(array, isString);
+}
+
+static bool isUnit(Attribute attribute) { return isa<UnitAttr>(attribute); }
+
+namespace {
+struct Known {
+  StringLiteral name;
+  /// What the value is; whoever reads the attribute checks it where this is not
+  /// given.
+  bool (*accepts)(Attribute) = nullptr;
+  StringLiteral kind = "";
+};
+} // namespace
+
+static constexpr Known ofArguments[] = {
+    {"moe.name", isString, "a string"},
+    {"moe.role", isString, "a string"},
+    {"moe.source", isArrayOfStrings, "an array of strings"},
+    {"moe.convert", isUnit, "without a value"},
+};
+
+static constexpr Known ofResults[] = {{"moe.name", isString, "a string"}};
+
+static constexpr Known ofOperations[] = {
+    // A layer.
+    {"moe.tokens"},
+    {"moe.plan"},
+    {"moe.signature"},
+    {"moe.independent_tokens"},
+    {"moe.prepares"},
+    // A kernel, and the module of those of a GPU.
+    {"moe.kernel"},
+    {"moe.live_tokens"},
+    {"moe.shared_bytes"},
+    {"moe.images"},
+    {"moe.kernels"},
+    // A grouped product.
+    {"moe.tiles"},
+};
+
+/// `subject` is what carries the attribute, as an error calls it.
+static LogicalResult verify(ArrayRef<Known> table, NamedAttribute attribute,
+                            const Twine &subject,
+                            function_ref<InFlightDiagnostic()> emitError) {
+  StringRef name = attribute.getName();
+  const Known *known = llvm::find_if(
+      table, [&](const Known &each) { return each.name == name; });
+  if (known == table.end())
+    return emitError() << "expected one of "
+                       << llvm::join(llvm::map_range(table,
+                                                     [](const Known &each) {
+                                                       return each.name;
+                                                     }),
+                                     ", ")
+                       << " as the moe attribute of " << subject << ", got "
+                       << name;
+  if (known->accepts && !known->accepts(attribute.getValue()))
+    return emitError() << "expected " << name << " of " << subject << " to be "
+                       << known->kind << ", got " << attribute.getValue();
+  return success();
+}
+
+LogicalResult
+MoEDialect::verifyOperationAttribute(Operation *op, NamedAttribute attribute) {
+  return verify(ofOperations, attribute, "an operation",
+                [&] { return op->emitError(); });
+}
+
+LogicalResult MoEDialect::verifyRegionArgAttribute(Operation *op,
+                                                   unsigned region,
+                                                   unsigned index,
+                                                   NamedAttribute attribute) {
+  return verify(ofArguments, attribute, "argument " + Twine(index), [&] {
+    Region &body = op->getRegion(region);
+    // A declaration has no block.
+    return body.empty() ? op->emitError()
+                        : mlir::emitError(body.getArgument(index).getLoc());
+  });
+}
+
+LogicalResult
+MoEDialect::verifyRegionResultAttribute(Operation *op, unsigned, unsigned index,
+                                        NamedAttribute attribute) {
+  return verify(ofResults, attribute, "result " + Twine(index),
+                [&] { return op->emitError(); });
+}
