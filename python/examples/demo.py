@@ -2,7 +2,8 @@
 
     ./dev demo                         the two layers of a small trained model, then
                                        one layer in the shape of Granite-3.0-1B-A400M
-    ./dev demo --hf DIR --layer 3      a layer of a checkpoint of yours
+    ./dev demo --hf DIR --layer 3      a layer of a checkpoint of yours, on random
+                                       hidden states
 
 The trained model ships with the hidden states of real text at each layer and with
 what transformers computed from them, so nothing but numpy is needed; where
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import moe
+from moe._dlpack import numpy_dtype
 
 DATA = Path(__file__).resolve().parents[2] / "test" / "data"
 OPERATIONS = ("linalg.matmul", "moe.gate", "moe.dispatch", "moe.expert", "moe.combine")
@@ -37,8 +39,10 @@ def show_operations(checkpoint: Path, layer: int, dtype: str | None) -> None:
     command = [str(moe.find_compiler()), "--emit=mlir", f"--hf={checkpoint}", f"--layer={layer}"]
     if dtype:
         command.append(f"--dtype={dtype}")
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    for line in text.splitlines():
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise moe.MoEError(moe.INVALID_ARGUMENT, done.stderr.rstrip())
+    for line in done.stdout.splitlines():
         if any(f" {name} " in line for name in OPERATIONS):
             # Six columns deep is the region of an expert.
             depth = 2 if line.startswith(" " * 6) else 0
@@ -169,20 +173,26 @@ def granite(token_counts: list[int], seed: int) -> bool:
     return good
 
 
-def checkpoint_layer(directory: Path, number: int, token_counts: list[int], seed: int) -> bool:
+def checkpoint_layer(directory: Path, number: int, token_counts: list[int], seed: int) -> None:
     title(f"Layer {number} of {directory}")
     show_operations(directory, number, None)
     layer = compile_layer(directory, number).layer(directory)
     info = layer.signature.inputs[0]
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((max(token_counts), info.shape[1]), np.float32)
-    x = x.astype(info.dtype)
+    x = x.astype(numpy_dtype(info.dtype))
     layer(x)
     print(f"    tokens per expert at T = {len(x)}, random hidden states:")
     show_tokens_per_expert(layer)
     for tokens in token_counts:
         show_time(layer, x[:tokens])
-    return True
+
+
+def parse_token_counts(text: str) -> list[int]:
+    counts = [int(count) for count in text.split(",")]
+    if min(counts) < 0:
+        raise ValueError(text)
+    return counts
 
 
 def main() -> int:
@@ -190,18 +200,20 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hf", type=Path, metavar="DIR",
                         help="run a layer of this checkpoint instead")
-    parser.add_argument("--layer", type=int, default=0, metavar="N")
-    parser.add_argument("--tokens", default="1,16,64", metavar="T,T,...",
-                        help="token counts to time (default %(default)s)")
+    parser.add_argument("--layer", type=int, metavar="N", help="which layer (default 0)")
+    parser.add_argument("--tokens", type=parse_token_counts, default="1,16,64",
+                        metavar="T,T,...", help="token counts to time (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    token_counts = [int(count) for count in arguments.tokens.split(",")]
+    if arguments.layer is not None and not arguments.hf:
+        parser.error("--layer needs --hf")
     try:
         if arguments.hf:
-            good = checkpoint_layer(arguments.hf, arguments.layer, token_counts, arguments.seed)
-        else:
-            good = trained_layers()
-            good &= granite(token_counts, arguments.seed)
+            directory = arguments.hf.parent if arguments.hf.is_file() else arguments.hf
+            checkpoint_layer(directory, arguments.layer or 0, arguments.tokens, arguments.seed)
+            return 0
+        good = trained_layers()
+        good &= granite(arguments.tokens, arguments.seed)
     except moe.MoEError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
