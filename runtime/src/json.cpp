@@ -7,6 +7,8 @@
 
 #include "json.h"
 
+#include "moe_rt/io.h"
+
 #include <cstring>
 #include <vector>
 
@@ -178,4 +180,42 @@ const char *moe::json::describe(const Value *value) {
   default:
     return "a number";
   }
+}
+
+/// Whether a value may begin behind this character, or end before it.
+static bool isBoundary(char c) {
+  return std::strchr(" \t\r\n,:[]{}", c) != nullptr;
+}
+
+std::string moe::io::replaceNonFinite(std::string_view text,
+                                      std::string_view nan,
+                                      std::string_view infinity) {
+  std::string result;
+  bool inString = false;
+  for (size_t i = 0; i < text.size();) {
+    auto stands = [&](std::string_view word) {
+      size_t end = i + word.size();
+      return text.compare(i, word.size(), word) == 0 &&
+             (i == 0 || isBoundary(text[i - 1])) &&
+             (end == text.size() || isBoundary(text[end]));
+    };
+    size_t length = 1;
+    if (inString) {
+      length = text[i] == '\\' && i + 1 < text.size() ? 2 : 1;
+      inString = text[i] != '"';
+      result.append(text, i, length);
+    } else if (stands("NaN")) {
+      length = 3;
+      result += nan;
+    } else if (stands("Infinity") || stands("-Infinity")) {
+      bool negative = text[i] == '-';
+      length = negative ? 9 : 8;
+      result.append(negative ? "-" : "").append(infinity);
+    } else {
+      inString = text[i] == '"';
+      result += text[i];
+    }
+    i += length;
+  }
+  return result;
 }

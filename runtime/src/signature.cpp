@@ -155,6 +155,13 @@ static moe_rt_status_t parseArgument(const Node &node, Argument &out) {
     if (out.role != Role::weight)
       return retained.refuse("is on an argument that is no weight");
   }
+  // For who reads the weight from its source.
+  if (Node convert = node.member("convert"); convert.exists()) {
+    bool unused;
+    MOE_RT_TRY(convert.boolean(unused));
+    if (out.role != Role::weight)
+      return convert.refuse("is on an argument that is no weight");
+  }
   return parseSource(node.member("source"), out);
 }
 

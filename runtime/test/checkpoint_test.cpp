@@ -51,6 +51,20 @@ std::string index(const std::string &map) {
   return "{\"metadata\":{\"total_size\":1},\"weight_map\":{" + map + "}}";
 }
 
+TEST(Json, AsPythonWritesIt) {
+  auto replaced = [](std::string_view text) {
+    return replaceNonFinite(text, "0", "1e999");
+  };
+  EXPECT_EQ(replaced("[NaN, Infinity,-Infinity ]"), "[0, 1e999,-1e999 ]");
+  EXPECT_EQ(replaced("NaN"), "0");
+  // Not in strings, nor what no Python writes.
+  for (const char *text :
+       {R"({"NaN": "a \"Infinity, NaN", "b\\": 1})", "[nan, inf, -NaN]",
+        "[NaNs, xNaN, +Infinity, --Infinity, 1Infinity]", "\"NaN"})
+    EXPECT_EQ(replaced(text), text);
+  EXPECT_EQ(replaced(R"(["\\", NaN])"), R"(["\\", 0])");
+}
+
 class CheckpointTest : public ::testing::Test {
 protected:
   TemporaryDirectory directory;
@@ -124,6 +138,8 @@ TEST_F(CheckpointTest, RefusesHostileIndex) {
     refuse(index("\"w\":\"" + std::string(shard) + "\""),
            "expected the name of a file in the same directory");
   refuse(index("\"w\":1"), "tensor 'w' is in a number");
+  refuse(index("\"w\":NaN"), "tensor 'w' is in a number");
+  refuse(index("\"w\":-NaN"), "invalid JSON");
   refuse(index("\"w\":\"a\",\"w\":\"b\""), "repeated key 'w'");
   refuse("{", "invalid JSON");
   refuse("", "invalid JSON");
@@ -331,6 +347,48 @@ TEST_F(WeightsTest, ReadsPieceByPiece) {
       WeightReader::open({{"c", floatType, {1}, 4, {}}}, open("w.safetensors"));
   ASSERT_FALSE(none);
   EXPECT_NE(none.error().find("has no tensor 'c'"), std::string::npos);
+}
+
+// Where its source may be of another type it is rounded to nearest even, bound as
+// a whole or read in pieces; a weight that is found by its own name is not.
+TEST_F(WeightsTest, ConvertsWhereItMay) {
+  // Bytes of 0x3f: f32 0x3f3f3f3f, which is 0x3f3f in bf16; bf16 0x3f3f is
+  // f32 0x3f3f0000.
+  write("w.safetensors", file({{"e0", "F32", "[2]", 8, 0x3f},
+                               {"e1", "BF16", "[2]", 4, 0x3f},
+                               {"w", "F32", "[4]", 16, 0x3f}}));
+  const DLDataType bfloat = {kDLBfloat, 16, 1};
+  WeightSpec narrow{"a", bfloat, {2, 2}, 2, {"e0", "e1"}, false, true};
+  WeightSpec wide{"b", floatType, {2}, 4, {"e1"}, true, true};
+  auto bits = [](const void *data, size_t count) {
+    std::vector<uint16_t> result(count);
+    std::memcpy(result.data(), data, 2 * count);
+    return result;
+  };
+  const std::vector<uint16_t> rounded(4, 0x3f3f),
+      widened = {0, 0x3f3f, 0, 0x3f3f};
+  Expected<WeightBinder> binder =
+      WeightBinder::bind({narrow, wide}, open("w.safetensors"));
+  ASSERT_TRUE(binder) << binder.error();
+  EXPECT_EQ(bits(binder->tensors()[0].data, 4), rounded);
+  EXPECT_EQ(bits(binder->tensors()[1].data, 4), widened);
+  EXPECT_EQ(binder->ownedBytes(), 8u + 8u);
+
+  Expected<WeightReader> reader =
+      WeightReader::open({narrow, wide}, open("w.safetensors"));
+  ASSERT_TRUE(reader) << reader.error();
+  for (int64_t first : {0, 1}) {
+    char data[4];
+    EXPECT_EQ(WeightReader::read(&*reader, 0, first, 1, data, 4), 0);
+    EXPECT_EQ(bits(data, 2), std::vector<uint16_t>(2, 0x3f3f));
+    EXPECT_EQ(WeightReader::read(&*reader, 1, first, 1, data, 4), 0);
+    EXPECT_EQ(bits(data, 2), (std::vector<uint16_t>{0, 0x3f3f}));
+  }
+
+  narrow.convert = false;
+  expectRefused(narrow, "tensor 'e0' has type f32[2], expected bf16[2]");
+  expectRefused({"w", bfloat, {4}, 2, {}, true, true},
+                "tensor 'w' has type f32[4], expected bf16[4]");
 }
 
 TEST_F(WeightsTest, ReadsRandomPieces) {

@@ -239,6 +239,14 @@ TEST_F(MetadataTest, RefusesInconsistentPreparations) {
   EXPECT_REFUSED(changed("\"x\", \"role\": \"input\"",
                          "\"x\", \"role\": \"input\", \"retained\": true"),
                  at + "[0].retained is on an argument that is no weight");
+  EXPECT_OK(create(changed("\"retained\": false",
+                           "\"retained\": false, \"convert\": true")));
+  EXPECT_REFUSED(changed("\"retained\": false",
+                         "\"retained\": false, \"convert\": \"f32\""),
+                 at + "[1].convert is a string, expected true or false");
+  EXPECT_REFUSED(changed("\"x\", \"role\": \"input\"",
+                         "\"x\", \"role\": \"input\", \"convert\": true"),
+                 at + "[0].convert is on an argument that is no weight");
   EXPECT_REFUSED(changed("\"prepare\": \"pack\"", "\"prepare\": 1"),
                  at + "[4].prepare is a number, expected a string");
   EXPECT_REFUSED(changed("\"prepare\": \"pack\", ", ""),

@@ -132,6 +132,16 @@ def test_f16(compiled, tmp_path, record, family):
     record(f"{family} f16", check(compiled, tmp_path, model, "f16"))
 
 
+def test_numbers_that_json_lacks(compiled, tmp_path):
+    """As Python's json writes them, and transformers reads them."""
+    model = MODELS["mixtral"]()
+    model.save(tmp_path)
+    expected = ir_of(compiled, tmp_path, 1)
+    edit(tmp_path, time_step_limit=[0.0, float("inf")], a=float("nan"), b={"c": -float("inf")})
+    assert "Infinity" in (tmp_path / "config.json").read_text()
+    assert ir_of(compiled, tmp_path, 1) == expected
+
+
 def test_kimi_k2(compiled, tmp_path):
     """Its configuration class is not in transformers; its code is DeepSeek-V3's."""
     model = MODELS["deepseek_v3"](n_group=1, topk_group=1, routed_scaling_factor=2.827)
@@ -173,6 +183,36 @@ def test_f32_router_beside_bf16_experts(compiled, tmp_path, family):
     model.save(tmp_path)
     assert "tensor<8x32xf32>" in ir_of(compiled, tmp_path, model.layer)
     check(compiled, tmp_path, model, "bf16")
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "gpt_oss"])
+def test_tensors_of_f32_beside_bf16_experts(compiled, tmp_path, family):
+    """A router, biases and a shared expert in f32: rounded as transformers loads them."""
+    import ml_dtypes
+
+    model = MODELS[family]()
+    model.model.to(torch.bfloat16)
+    model.save(tmp_path)
+    draw = torch.Generator().manual_seed(5)
+
+    def widen(tensors):
+        for name, tensor in tensors.items():
+            if ".experts." not in name or name.endswith("_bias"):
+                noise = torch.rand(tensor.shape, generator=draw)
+                tensors[name] = tensor.float() * (1 + 2.0**-8 * noise)
+
+    replace_tensors(tmp_path, widen)
+    model.model = type(model.model).from_pretrained(
+        tmp_path, dtype=torch.bfloat16, experts_implementation="eager").eval()
+    assert all(p.dtype == torch.bfloat16 for p in model.model.parameters())
+    x = tokens_for(model, 9, torch.bfloat16)
+    np.save(tmp_path / "x.npy", numpy_of(x))
+    assert "moe.convert" in ir_of(compiled, tmp_path, 1)
+    run_compiler(compiled, "--hf", tmp_path, "--layer=1", "-o", tmp_path / "layer.moe")
+    subprocess.run([compiled.find_compiler().resolve().parent / "moe-run", "layer.moe",
+                    "--weights=.", "--input=x.npy", "--output=y.npy"], cwd=tmp_path, check=True)
+    y = np.load(tmp_path / "y.npy").view(ml_dtypes.bfloat16)
+    assert relative_error(y, model.run(x)) < TOLERANCE["bf16"]
 
 
 def test_shards_and_a_model_without_its_head(compiled, tmp_path):
@@ -296,7 +336,8 @@ def test_mxfp4(compiled, tmp_path):
 
     replace_tensors(tmp_path, quantise)
     message = refused(compiled, tmp_path, "--layer=1")
-    assert f"tensor '{name}_blocks': MXFP4 weights are not supported" in message
+    assert f"tensor '{name}_blocks' says that this weight is quantised (MXFP4)" in message
+    assert "Mxfp4Config(dequantize=True)" in message
 
 
 def test_the_type_of_a_checkpoint_stays(compiled, mixtral):
@@ -325,6 +366,7 @@ def test_layer_without_experts(compiled, tmp_path):
     (dict(hidden_size="32"), "expected 'hidden_size' to be an integer"),
     (dict(num_experts_per_tok=9), "expected at most as many experts per token"),
     (dict(hidden_act="xielu"), "got 'xielu'"),
+    (dict(hidden_size=float("inf")), "got a number that is not finite"),
 ])
 def test_bad_configurations(compiled, copy, changes, message):
     edit(copy, **changes)

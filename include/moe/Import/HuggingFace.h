@@ -62,10 +62,11 @@ public:
   virtual llvm::Expected<Tensor> lookup(llvm::StringRef name) = 0;
 };
 
-/// Import a layer of the model in `directory`. Without weights beside its
-/// config.json the shapes are those of the configuration, and the sources are
-/// named as published checkpoints of the family name them. Loads the dialects
-/// that it uses into `context`.
+/// Import a layer of the model in `directory`, or of the one with this
+/// config.json. Without weights beside its
+/// it the shapes are those of the configuration, and the sources are named as
+/// published checkpoints of the family name them. Loads the dialects that it uses
+/// into `context`.
 llvm::Expected<OwningOpRef<ModuleOp>>
 importHuggingFaceLayer(MLIRContext &context, llvm::StringRef directory,
                        const HuggingFaceOptions &options);

@@ -7,6 +7,8 @@
 
 #include "Config.h"
 
+#include "moe_rt/io.h"
+
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -48,7 +50,10 @@ llvm::Expected<json::Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
   constexpr unsigned maxDepth = 64;
   if (nestsDeeperThan(text, maxDepth))
     return llvm::createStringError("nested deeper than %u levels", maxDepth);
-  llvm::Expected<json::Value> value = json::parse(text);
+  // Numbers that JSON lacks become one that no double holds, which is infinite
+  // for whoever reads it: no key takes it.
+  llvm::Expected<json::Value> value = json::parse(
+      ::moe::io::replaceNonFinite(text, "1e999", "1e999"));
   if (!value)
     return llvm::createStringError("no valid JSON: " +
                                    llvm::toString(value.takeError()));
@@ -82,6 +87,8 @@ static std::string describe(const json::Value &value) {
   case json::Value::Boolean:
     return *value.getAsBoolean() ? "true" : "false";
   case json::Value::Number:
+    if (!std::isfinite(*value.getAsNumber()))
+      return "a number that is not finite";
     return llvm::formatv("{0}", value).str();
   case json::Value::String:
     return "a string";

@@ -28,6 +28,8 @@ using namespace mlir::moe::hf;
 
 using llvm::createStringError;
 
+static constexpr StringLiteral configName = "config.json";
+
 CheckpointReader::~CheckpointReader() = default;
 
 //===----------------------------------------------------------------------===//
@@ -234,10 +236,21 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>
-mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef directory,
+mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef location,
                                   const HuggingFaceOptions &options) {
+  SmallString<128> directory(location);
+  if (llvm::sys::fs::exists(location) &&
+      !llvm::sys::fs::is_directory(location)) {
+    if (llvm::sys::path::filename(location) != configName)
+      return createStringError(
+          location + ": expected the directory of a checkpoint or its " +
+          configName);
+    llvm::sys::path::remove_filename(directory);
+    if (directory.empty())
+      directory = ".";
+  }
   SmallString<128> path(directory);
-  llvm::sys::path::append(path, "config.json");
+  llvm::sys::path::append(path, configName);
   auto text = llvm::MemoryBuffer::getFile(path, /*IsText=*/true);
   if (std::error_code code = text.getError())
     return createStringError(path + ": " + code.message());

@@ -107,6 +107,8 @@ func::FuncOp LayerBuilder::createFunction(ArrayRef<const Weight *> arguments) {
     SmallVector<StringRef> source(weight->source.begin(),
                                   weight->source.end());
     function.setArgAttr(index + 1, "moe.source", b.getStrArrayAttr(source));
+    if (weight->convert)
+      function.setArgAttr(index + 1, "moe.convert", b.getUnitAttr());
     values[weight] = body->getArgument(index + 1);
   }
   return function;

@@ -96,8 +96,8 @@ struct Router {
   std::optional<Normalize> normalize;
   double scale = 1.0;
 
-  /// The logits stay in f32, and the weight may be f32 beside experts of
-  /// another type; otherwise they are rounded to the data type.
+  /// The logits stay in f32, and so does a weight of f32 beside experts of
+  /// another type; otherwise both are rounded to the data type.
   bool f32Logits = false;
   /// Scores are rounded to the data type before the selection sees them.
   bool roundScores = false;
@@ -124,12 +124,6 @@ struct LayerDescription {
 
   std::optional<MLP> shared; // an expert that every token passes
   std::string sharedGate;    // [1, hidden], its sigmoid scales the shared one
-
-  /// Tensors that say that the checkpoint cannot be read, and why.
-  struct Refusal {
-    std::string tensor, reason;
-  };
-  SmallVector<Refusal, 1> refusals;
 };
 
 } // namespace mlir::moe::hf

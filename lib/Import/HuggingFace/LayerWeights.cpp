@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "LayerWeights.h"
+#include "Quantization.h"
 
 #include "llvm/ADT/StringExtras.h"
 
@@ -30,8 +31,13 @@ static bool isSupported(StringRef dtype) {
 }
 
 namespace {
-/// Which types a tensor may have besides that of the layer.
-enum class Types { OfLayer, OrF32, AnyFloat };
+/// What becomes of a tensor that is not of the layer's type.
+enum class Types {
+  OfLayer,   // it is an error
+  Converted, // the argument is of the layer's type, whatever float it is
+  OrF32,     // f32 stays, other floats are converted
+  AnyFloat,  // the argument has its type
+};
 
 class WeightFinder {
 public:
@@ -42,16 +48,18 @@ public:
   llvm::Expected<LayerWeights> run();
 
 private:
+  /// Keep the first.
   void fail(const Twine &message) {
     if (error.empty())
       error = message.str();
   }
   /// How an error describes the type of a tensor.
   std::string expectedType(Types types, ArrayRef<int64_t> shape) const;
-  /// Check a tensor; yields its type.
-  std::string check(const std::string &tensor, ArrayRef<int64_t> shape,
-                    Types types);
+  /// Check a tensor of a weight, whose type and conversion it may set.
+  void check(Weight &weight, const std::string &tensor, ArrayRef<int64_t> shape,
+             Types types);
 
+  std::string quantization(StringRef tensor) const;
   std::string expand(StringRef name, int64_t expert) const;
   bool contains(StringRef name) const {
     return checkpoint->contains(expand(name, 0));
@@ -59,13 +67,12 @@ private:
   /// Choose the prefix and one of the layouts of the experts by the tensors
   /// that the checkpoint has.
   MLPLayout chooseLayout();
-  void refuse();
   void findDType(const MLPLayout &layout);
 
   Weight find(StringRef argument, StringRef name, ArrayRef<int64_t> shape,
               Types types = Types::OfLayer);
   Weight findOfExperts(StringRef argument, StringRef name,
-                       ArrayRef<int64_t> shape, bool flattened);
+                       ArrayRef<int64_t> shape, bool flattened, Types types);
   MLPWeights findMLP(const MLP &mlp, const MLPLayout &layout,
                      StringRef argumentPrefix, bool ofExperts);
 
@@ -91,37 +98,41 @@ std::string WeightFinder::expand(StringRef name, int64_t expert) const {
 
 std::string WeightFinder::expectedType(Types types,
                                        ArrayRef<int64_t> shape) const {
-  std::string allowed = dtype;
-  if (types == Types::OrF32 && dtype != "f32")
-    allowed += " or f32";
-  if (types == Types::AnyFloat || dtype.empty())
-    allowed = "f32, f16 or bf16";
-  return typeName(allowed, shape);
+  bool any = types != Types::OfLayer || dtype.empty();
+  return typeName(any ? StringRef("f32, f16 or bf16") : StringRef(dtype), shape);
 }
 
-std::string WeightFinder::check(const std::string &tensor,
-                                ArrayRef<int64_t> shape, Types types) {
-  std::string fallback = types == Types::AnyFloat ? "f32" : dtype;
+void WeightFinder::check(Weight &weight, const std::string &tensor,
+                         ArrayRef<int64_t> shape, Types types) {
   if (!checkpoint || !error.empty())
-    return fallback;
-  if (!checkpoint->contains(tensor)) {
-    fail("the checkpoint has no tensor '" + tensor + "', expected " +
-         expectedType(types, shape));
-    return fallback;
-  }
+    return;
+  std::string quantized = quantization(tensor);
+  if (!quantized.empty())
+    return fail(quantized);
+  if (!checkpoint->contains(tensor))
+    return fail("the checkpoint has no tensor '" + tensor + "', expected " +
+                expectedType(types, shape));
   llvm::Expected<CheckpointReader::Tensor> found = checkpoint->lookup(tensor);
-  if (!found) {
-    fail("tensor '" + tensor + "': " + llvm::toString(found.takeError()));
-    return fallback;
-  }
-  bool typeFits = found->dtype == dtype ||
-                  (types == Types::OrF32 && found->dtype == "f32") ||
-                  (types == Types::AnyFloat && isSupported(found->dtype));
+  if (!found)
+    return fail("tensor '" + tensor +
+                "': " + llvm::toString(found.takeError()));
+  bool sameType = found->dtype == dtype;
+  bool typeFits =
+      sameType || (types != Types::OfLayer && isSupported(found->dtype));
   if (!typeFits || ArrayRef<int64_t>(found->shape) != shape)
-    fail("expected tensor '" + tensor + "' to be " +
-         expectedType(types, shape) + ", got " +
-         typeName(found->dtype, found->shape));
-  return found->dtype;
+    return fail("expected tensor '" + tensor + "' to be " +
+                expectedType(types, shape) + ", got " +
+                typeName(found->dtype, found->shape));
+  if (types == Types::AnyFloat ||
+      (types == Types::OrF32 && found->dtype == "f32"))
+    weight.dtype = found->dtype;
+  else if (!sameType)
+    weight.convert = true;
+}
+
+std::string WeightFinder::quantization(StringRef tensor) const {
+  return describeQuantization(
+      tensor, [&](StringRef name) { return checkpoint->contains(name); });
 }
 
 //===----------------------------------------------------------------------===//
@@ -131,19 +142,22 @@ std::string WeightFinder::check(const std::string &tensor,
 Weight WeightFinder::find(StringRef argument, StringRef name,
                           ArrayRef<int64_t> shape, Types types) {
   std::string tensor = expand(name, 0);
-  return {argument.str(), check(tensor, shape, types),
-          llvm::to_vector(shape), {tensor}};
+  Weight weight{argument.str(), types == Types::AnyFloat ? "f32" : dtype,
+                llvm::to_vector(shape), {tensor}};
+  check(weight, tensor, shape, types);
+  return weight;
 }
 
 /// A weight with a leading dimension of experts, `shape` being that of one.
 Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
-                                   ArrayRef<int64_t> shape, bool flattened) {
+                                   ArrayRef<int64_t> shape, bool flattened,
+                                   Types types) {
   Weight weight{argument.str(), dtype, {layer.experts}, {}};
   llvm::append_range(weight.shape, shape);
   if (name.contains(expertMark)) {
     for (int64_t e = 0; e < layer.experts; ++e) {
       weight.source.push_back(expand(name, e));
-      check(weight.source.back(), shape, Types::OfLayer);
+      check(weight, weight.source.back(), shape, types);
     }
     return weight;
   }
@@ -153,7 +167,7 @@ Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
     stored.front() *= layer.experts;
   }
   weight.source = {expand(name, 0)};
-  check(weight.source.front(), stored, Types::OfLayer);
+  check(weight, weight.source.front(), stored, types);
   return weight;
 }
 
@@ -166,11 +180,13 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
     return inOut ? SmallVector<int64_t>{in, out}
                  : SmallVector<int64_t>{out, in};
   };
-  auto weight = [&](StringRef argument, StringRef name,
-                    ArrayRef<int64_t> shape) {
+  // The matrices of the experts give the layer its type.
+  auto weight = [&](StringRef argument, StringRef name, ArrayRef<int64_t> shape,
+                    bool isBias = false) {
     std::string full = (argumentPrefix + argument).str();
-    return ofExperts ? findOfExperts(full, name, shape, layout.flattened)
-                     : find(full, name, shape);
+    Types types = ofExperts && !isBias ? Types::OfLayer : Types::Converted;
+    return ofExperts ? findOfExperts(full, name, shape, layout.flattened, types)
+                     : find(full, name, shape, types);
   };
 
   MLPWeights weights;
@@ -182,12 +198,12 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
   weights.up =
       weight(up, layout.up, matrix(layer.hidden, columns, layout.upInOut));
   if (!layout.upBias.empty())
-    weights.upBias = weight(up + "_bias", layout.upBias, {columns});
+    weights.upBias = weight(up + "_bias", layout.upBias, {columns}, true);
   weights.down = weight("down_proj", layout.down,
                         matrix(mlp.width, layer.hidden, layout.downInOut));
   if (!layout.downBias.empty())
     weights.downBias =
-        weight("down_proj_bias", layout.downBias, {layer.hidden});
+        weight("down_proj_bias", layout.downBias, {layer.hidden}, true);
   return weights;
 }
 
@@ -195,25 +211,20 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
 // The layer
 //===----------------------------------------------------------------------===//
 
-void WeightFinder::refuse() {
-  for (const LayerDescription::Refusal &refusal : layer.refusals)
-    for (const std::string &candidate : layer.prefixes)
-      if (checkpoint->contains(candidate + refusal.tensor))
-        fail("tensor '" + candidate + refusal.tensor + "': " + refusal.reason);
-}
-
 MLPLayout WeightFinder::chooseLayout() {
   const MLPLayout &published = layer.expert.layouts.front();
   prefix = layer.prefixes.front();
   if (!checkpoint)
     return published;
-  refuse();
   std::string missing;
   for (const MLPLayout &layout : layer.expert.layouts)
     for (const std::string &candidate : layer.prefixes) {
       prefix = candidate;
       if (contains(layout.up))
         return layout;
+      if (std::string found = quantization(expand(layout.up, 0));
+          !found.empty())
+        fail(found);
       missing += (missing.empty() ? "'" : ", '") + expand(layout.up, 0) + "'";
     }
   fail("the checkpoint has no experts for this layer: none of the tensors " +
@@ -230,6 +241,8 @@ void WeightFinder::findDType(const MLPLayout &layout) {
   llvm::Expected<CheckpointReader::Tensor> first = checkpoint->lookup(name);
   if (!first) {
     fail("tensor '" + name + "': " + llvm::toString(first.takeError()));
+  } else if (std::string found = quantization(name); !found.empty()) {
+    fail(found);
   } else if (!isSupported(first->dtype)) {
     fail("expected tensor '" + name + "' to be f32, f16 or bf16, got " +
          typeName(first->dtype, first->shape) +
@@ -254,7 +267,7 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
     for (const std::string &name : router.weight)
       if (contains(name))
         routerName = name;
-  Types routerTypes = router.f32Logits ? Types::OrF32 : Types::OfLayer;
+  Types routerTypes = router.f32Logits ? Types::OrF32 : Types::Converted;
   weights.router =
       find("router", routerName, {layer.experts, layer.hidden}, routerTypes);
   if (!router.bias.empty())
@@ -271,7 +284,8 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
                              "shared_", /*ofExperts=*/false);
   if (!layer.sharedGate.empty())
     weights.sharedGate =
-        find("shared_gate", layer.sharedGate, {1, layer.hidden});
+        find("shared_gate", layer.sharedGate, {1, layer.hidden},
+             Types::Converted);
   if (!error.empty())
     return llvm::createStringError(error);
   return weights;

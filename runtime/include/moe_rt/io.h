@@ -137,6 +137,9 @@ private:
 double readElement(const TensorView &tensor, uint64_t index);
 /// Store `value`, rounded to nearest even; false for such types.
 bool writeElement(const Tensor &tensor, uint64_t index, double value);
+/// Elements [first, first + count) as another type, by these two.
+bool convertElements(const TensorView &from, uint64_t first, uint64_t count,
+                     DLDataType type, void *to);
 
 //===----------------------------------------------------------------------===//
 // Files
@@ -195,6 +198,12 @@ private:
   Tensors entries;
 };
 
+/// JSON of what Python's `json` wrote, which spells three numbers as JSON does
+/// not: `nan` stands for the value NaN, `infinity` for Infinity, after the sign
+/// of -Infinity. All else stays as it is, for a parser to refuse.
+std::string replaceNonFinite(std::string_view text, std::string_view nan,
+                             std::string_view infinity);
+
 /// The tensors of a checkpoint: one .safetensors file, or the directory of a
 /// Hugging Face model with `model.safetensors`, with shards and their index, or
 /// with .safetensors files that share no name. Shards of an index are opened
@@ -239,6 +248,7 @@ struct WeightSpec {
   uint32_t alignment = 1;
   std::vector<std::string> source; // tensors of a checkpoint; may be empty
   bool retained = true;            // calls read it, so it must stay
+  bool convert = false; // tensors in `source` may be f32, f16 or bf16
 };
 
 /// The weights of a function in signature order, from a module's metadata

@@ -47,7 +47,9 @@ Expected<std::map<std::string, std::string, std::less<>>>
 Checkpoint::parseIndex(const char *text, uint64_t size) {
   json::Value root;
   std::string error;
-  if (!json::parse(text, size, root, error))
+  // Only names are read of it, so it does not matter which numbers these are.
+  std::string plain = replaceNonFinite({text, size}, "0.0", "0.0");
+  if (!json::parse(plain.data(), plain.size(), root, error))
     return Error{"invalid JSON: " + error};
   const json::Value *map = json::find(root, "weight_map");
   const auto *entries = json::asObject(map);

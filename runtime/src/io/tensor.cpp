@@ -164,9 +164,9 @@ template <typename T> static T toInteger(double value) {
   return static_cast<T>(value);
 }
 
-bool moe::io::writeElement(const Tensor &tensor, uint64_t index, double value) {
-  void *data = tensor.data();
-  switch (tensor.dtype().code << 8 | tensor.dtype().bits) {
+static bool storeElement(DLDataType type, void *data, uint64_t index,
+                         double value) {
+  switch (type.code << 8 | type.bits) {
   case kDLFloat << 8 | 64:
     store(data, index, value);
     return true;
@@ -201,4 +201,16 @@ bool moe::io::writeElement(const Tensor &tensor, uint64_t index, double value) {
   default:
     return false;
   }
+}
+
+bool moe::io::writeElement(const Tensor &tensor, uint64_t index, double value) {
+  return storeElement(tensor.dtype(), tensor.data(), index, value);
+}
+
+bool moe::io::convertElements(const TensorView &from, uint64_t first,
+                              uint64_t count, DLDataType type, void *to) {
+  for (uint64_t i = 0; i < count; ++i)
+    if (!storeElement(type, to, i, readElement(from, first + i)))
+      return false;
+  return true;
 }

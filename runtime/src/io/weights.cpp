@@ -46,6 +46,10 @@ static Expected<WeightSpec> parseSpec(const json::Value &argument) {
     if (!json::asBool(retained, spec.retained))
       return Error{"metadata: weight '" + spec.name + "': retained is " +
                    json::describe(retained) + ", expected true or false"};
+  if (const json::Value *convert = json::find(argument, "convert"))
+    if (!json::asBool(convert, spec.convert))
+      return Error{"metadata: weight '" + spec.name + "': convert is " +
+                   json::describe(convert) + ", expected true or false"};
   spec.alignment = (spec.dtype.bits + 7u) / 8u;
   int64_t alignment;
   if (json::asInt(json::find(argument, "alignment"), alignment) &&
@@ -156,6 +160,41 @@ static bool compatible(DLDataType wanted, DLDataType given) {
           sameDType(given, {dlBool, 8, 1}));
 }
 
+static bool isConvertible(DLDataType type) {
+  return sameDType(type, {kDLFloat, 32, 1}) ||
+         sameDType(type, {kDLFloat, 16, 1}) ||
+         sameDType(type, {kDLBfloat, 16, 1});
+}
+
+/// Whether a tensor that the weight's source names has a type that fits.
+static bool fitsSource(const WeightSpec &spec, DLDataType given) {
+  return compatible(spec.dtype, given) ||
+         (spec.convert && isConvertible(spec.dtype) && isConvertible(given));
+}
+
+/// Bytes that a tensor has in the weight.
+static uint64_t bytesIn(const WeightSpec &spec, const TensorView &part) {
+  return compatible(spec.dtype, part.dtype)
+             ? part.bytes
+             : part.bytes / (part.dtype.bits / 8u) * (spec.dtype.bits / 8u);
+}
+
+/// Bytes [offset, offset + bytes) of what a tensor is in the weight; returns
+/// where it has them.
+static std::pair<const char *, uint64_t>
+copyPart(const WeightSpec &spec, const TensorView &part, uint64_t offset,
+         void *to, uint64_t bytes) {
+  const auto *data = static_cast<const char *>(part.data);
+  if (compatible(spec.dtype, part.dtype)) {
+    if (bytes > 0)
+      std::memcpy(to, data + offset, bytes);
+    return {data + offset, bytes};
+  }
+  uint64_t size = spec.dtype.bits / 8u, stored = part.dtype.bits / 8u;
+  (void)convertElements(part, offset / size, bytes / size, spec.dtype, to);
+  return {data + offset / size * stored, bytes / size * stored};
+}
+
 static Error mismatch(const WeightSpec &spec, const std::string &tensor,
                       const TensorView &view, const std::string &expected) {
   return Error{"weight '" + spec.name + "': tensor '" + tensor + "' has type " +
@@ -214,10 +253,13 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
     // A tensor of a checkpoint may be reshaped, one of the same name may not.
     bool sameShape = bySource ? isReshape(view->shape, spec.shape)
                               : view->shape == spec.shape;
-    if (!compatible(spec.dtype, view->dtype) || !sameShape)
+    bool fits = bySource ? fitsSource(spec, view->dtype)
+                         : compatible(spec.dtype, view->dtype);
+    if (!fits || !sameShape)
       return mismatch(spec, name, *view, typeName(spec.dtype, spec.shape));
     // The format does not promise any alignment.
-    plan.copy = reinterpret_cast<uintptr_t>(view->data) % spec.alignment != 0;
+    plan.copy = reinterpret_cast<uintptr_t>(view->data) % spec.alignment != 0 ||
+                !compatible(spec.dtype, view->dtype);
     plan.parts.push_back(std::move(*view));
     return plan;
   }
@@ -235,7 +277,7 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
       return Error{"weight '" + spec.name + "': " + view.error() +
                        ", expected " + typeName(spec.dtype, slice),
                    view.takeError().kind};
-    if (!compatible(spec.dtype, view->dtype) || view->shape != slice)
+    if (!fitsSource(spec, view->dtype) || view->shape != slice)
       return mismatch(spec, name, *view, typeName(spec.dtype, slice));
     plan.parts.push_back(std::move(*view));
   }
@@ -283,9 +325,9 @@ WeightBinder::bind(const std::vector<WeightSpec> &specs,
       return copy.takeError().in("weight '" + spec.name + "'");
     auto *to = static_cast<char *>(copy->data());
     for (const TensorView &part : (*plans)[i].parts) {
-      if (part.bytes > 0)
-        std::memcpy(to, part.data, part.bytes);
-      to += part.bytes;
+      uint64_t bytes = bytesIn(spec, part);
+      copyPart(spec, part, 0, to, bytes);
+      to += bytes;
       done += part.bytes;
       if (progress)
         progress(done, total);
@@ -405,14 +447,14 @@ bool WeightReader::State::read(size_t weight, uint64_t offset, void *data,
   }
   auto *to = static_cast<char *>(data);
   for (const TensorView &part : plans[weight].parts) {
-    if (offset >= part.bytes) {
-      offset -= part.bytes;
+    uint64_t size = bytesIn(spec, part);
+    if (offset >= size) {
+      offset -= size;
       continue;
     }
-    uint64_t count = std::min(bytes, part.bytes - offset);
-    const char *from = static_cast<const char *>(part.data) + offset;
-    std::memcpy(to, from, count);
-    dropMappedPages(from, count);
+    uint64_t count = std::min(bytes, size - offset);
+    auto [from, length] = copyPart(spec, part, offset, to, count);
+    dropMappedPages(from, length);
     to += count;
     bytes -= count;
     offset = 0;

@@ -300,7 +300,9 @@ TEST_F(HuggingFaceTest, AnyValueUnderAnyKey) {
 }
 
 TEST_F(HuggingFaceTest, NoJson) {
-  for (const char *text : {"", "{", "nul", "{\"a\": NaN}", "{} {}", "\"\xff\""})
+  for (const char *text : {"", "{", "nul", "{\"a\": nan}", "{\"a\": -NaN}",
+                           "{NaN: 1}", "{\"a\": +Infinity}", "{} {}",
+                           "\"\xff\""})
     expectContains(error(text), "config.json: no valid JSON");
   for (const char *text : {"[]", "1", "null"})
     expectContains(error(text), "expected an object at the top level");
@@ -329,6 +331,23 @@ std::string mixtralWith(StringRef key, llvm::json::Value value) {
       return print(object);
     }
   return "";
+}
+
+/// Python writes numbers that JSON lacks; where one is read it is an error.
+TEST_F(HuggingFaceTest, NonFiniteNumbers) {
+  std::string config = mixtralWith("eps", "here");
+  auto with = [&](StringRef value) {
+    std::string text = config;
+    text.replace(text.find("\"here\""), 6, value.str());
+    return text;
+  };
+  for (StringRef value :
+       {"NaN", "Infinity", "-Infinity", "[0.0, Infinity]", "{\"a\":NaN}"})
+    EXPECT_EQ(error(with(value)), "") << value.str();
+  std::string read = mixtralWith("hidden_size", "here");
+  read.replace(read.find("\"here\""), 6, "Infinity");
+  expectContains(error(read), "expected 'hidden_size' to be an integer between "
+                              "1 and 1048576, got a number that is not finite");
 }
 
 TEST_F(HuggingFaceTest, Messages) {
@@ -401,6 +420,116 @@ TEST_F(HuggingFaceTest, DataTypes) {
   expectContains(error(config, 0, &checkpoint), "has to be dequantised first");
 }
 
+/// What is beside the matrices of the experts may be of another type: it is
+/// converted when it is read. Where logits stay in f32, so does the router.
+TEST_F(HuggingFaceTest, OtherTypes) {
+  auto typesOf = [&](const Example &example, FakeCheckpoint &checkpoint) {
+    std::map<std::string, std::string> result;
+    Result module = import(print(parse(example)), example.layer, &checkpoint);
+    EXPECT_TRUE(bool(module)) << llvm::toString(module.takeError());
+    if (!module)
+      return result;
+    auto function = cast<func::FuncOp>((*module)->lookupSymbol("layer"));
+    for (unsigned i = 1; i < function.getNumArguments(); ++i) {
+      std::string text;
+      llvm::raw_string_ostream(text)
+          << getElementTypeOrSelf(function.getArgument(i));
+      if (function.getArgAttr(i, "moe.convert"))
+        text += " converted";
+      auto name = function.getArgAttrOfType<StringAttr>(i, "moe.name");
+      result[name.str()] = text;
+    }
+    return result;
+  };
+  for (const Example &example : examples) {
+    StringRef family = example.modelType;
+    if (family != "gpt_oss" && family != "qwen2_moe" && family != "deepseek_v3")
+      continue;
+    SCOPED_TRACE(example.modelType);
+    Result module = import(print(parse(example)), example.layer);
+    ASSERT_TRUE(bool(module)) << llvm::toString(module.takeError());
+    FakeCheckpoint checkpoint = tensorsOf(**module);
+    for (auto &[name, tensor] : checkpoint.tensors) {
+      bool ofExperts = StringRef(name).contains(".experts.") &&
+                       !StringRef(name).ends_with("_bias");
+      tensor.dtype = ofExperts ? "bf16" : "f32";
+    }
+    auto types = typesOf(example, checkpoint);
+    for (const auto &[name, type] : types) {
+      StringRef expected = "bf16 converted";
+      if (name == "gate_proj" || name == "up_proj" || name == "down_proj" ||
+          name == "gate_up_proj")
+        expected = "bf16";
+      else if (family == "deepseek_v3" &&
+               (name == "router" || name == "e_score_correction_bias"))
+        expected = "f32";
+      EXPECT_EQ(type, expected) << name;
+    }
+    // The reverse: what is narrower is widened.
+    for (auto &[name, tensor] : checkpoint.tensors)
+      tensor.dtype = tensor.dtype == "f32" ? "f16" : "f32";
+    for (const auto &[name, type] : typesOf(example, checkpoint))
+      EXPECT_EQ(type, types[name] == "bf16" ? "f32"
+                      : name == "e_score_correction_bias" ? "f16"
+                                                          : "f32 converted")
+          << name;
+  }
+}
+
+/// The tensors that formats of quantised weights have in place of a weight or
+/// beside it, by the name of the format.
+TEST_F(HuggingFaceTest, QuantizedCheckpoints) {
+  struct {
+    bool fused, replaced;
+    const char *suffix, *format;
+  } const cases[] = {
+      {false, true, ".qweight", "AWQ or GPTQ"},
+      {false, true, ".g_idx", "GPTQ"},
+      {false, true, ".weight_packed", "compressed-tensors"},
+      {false, false, ".weight_scale_inv", "fp8 with scales of blocks"},
+      {false, false, ".weight_scale", "compressed-tensors or ModelOpt"},
+      {false, false, ".weight.absmax", "bitsandbytes"},
+      {true, true, "_blocks", "MXFP4"},
+      {true, false, "_scale_inv", "fp8 with scales of blocks"},
+  };
+  std::string config = mixtralWith("torch_dtype", "bfloat16");
+  for (const auto &each : cases) {
+    SCOPED_TRACE(each.suffix);
+    FakeCheckpoint checkpoint;
+    std::string prefix = "model.layers.0.block_sparse_moe.", weight;
+    if (each.fused) {
+      prefix = "model.layers.0.mlp.";
+      checkpoint.tensors = {
+          {prefix + "gate.weight", {"bf16", {4, 8}}},
+          {prefix + "experts.gate_up_proj", {"bf16", {4, 12, 8}}},
+          {prefix + "experts.down_proj", {"bf16", {4, 8, 6}}}};
+      weight = prefix + "experts.gate_up_proj";
+    } else {
+      Result module = import(config, 0);
+      ASSERT_TRUE(bool(module)) << llvm::toString(module.takeError());
+      checkpoint = tensorsOf(**module);
+      weight = prefix + "experts.0.w3.weight";
+    }
+    ASSERT_EQ(error(config, 0, &checkpoint), "");
+    // Of the first expert, which decides the layout, or of another weight.
+    for (std::string other :
+         {weight, each.fused ? prefix + "experts.down_proj"
+                             : prefix + "experts.3.w2.weight"}) {
+      FakeCheckpoint quantized = checkpoint;
+      if (each.replaced)
+        quantized.tensors.erase(other);
+      std::string sign =
+          StringRef(other).rsplit(".weight").first.str() + each.suffix;
+      quantized.tensors[sign] = {"ui8", {1}};
+      std::string message = error(config, 0, &quantized);
+      expectContains(message, "tensor '" + sign +
+                                  "' says that this weight is quantised (" +
+                                  each.format + "), expected '" + other +
+                                  "' alone, in f32, f16 or bf16");
+    }
+  }
+}
+
 /// transformers 5 saves the same layer with fused tensors.
 TEST_F(HuggingFaceTest, OtherNames) {
   std::string config = mixtralWith("torch_dtype", "float32");
@@ -422,11 +551,15 @@ TEST_F(HuggingFaceTest, OtherNames) {
 
 TEST_F(HuggingFaceTest, Directories) {
   HuggingFaceOptions options;
-  for (StringRef directory : {"/nonexistent", "/dev/null"}) {
-    Result module = importHuggingFaceLayer(context, directory, options);
+  auto expectError = [&](StringRef location, StringRef message) {
+    Result module = importHuggingFaceLayer(context, location, options);
     ASSERT_FALSE(bool(module));
-    expectContains(llvm::toString(module.takeError()), "config.json");
-  }
+    expectContains(llvm::toString(module.takeError()), message);
+  };
+  expectError("/nonexistent", "/nonexistent/config.json: No such file");
+  expectError("/nonexistent/config.json", "No such file");
+  expectError("/dev/null", "/dev/null: expected the directory of a checkpoint "
+                           "or its config.json");
 }
 
 } // namespace

@@ -31,9 +31,6 @@ LayerDescription mlir::moe::hf::describeGptOss(const Config &config,
   layout.downBias = "mlp.experts.down_proj_bias";
   layout.upInOut = layout.downInOut = true;
   d.expert.layouts = {layout};
-  d.refusals = {{"mlp.experts.gate_up_proj_blocks",
-                 "MXFP4 weights are not supported: save the model in bf16 "
-                 "(Mxfp4Config(dequantize=True) in transformers)"}};
 
   d.router.weight = {"mlp.router.weight"};
   d.router.bias = "mlp.router.bias";
