@@ -4,7 +4,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What a compiler that embeds this project calls, in the manner of
-// mlir/InitAllDialects.h.
+// mlir/InitAllDialects.h. Each also registers what the pipelines need of
+// upstream, so that a context with these, and nothing else, parses a layer and
+// runs every pipeline; to register more, or the same again, does no harm.
 //
 //===----------------------------------------------------------------------===//
 
@@ -13,30 +15,24 @@
 
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
-#include "moe/Dialect/MoE/Transforms/BufferizableOpInterfaceImpl.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
-#include "moe/Dialect/MoE/Transforms/TilingInterfaceImpl.h"
 #include "moe/Pipelines/Pipelines.h"
 
 namespace mlir::moe {
 
-inline void registerAllDialects(DialectRegistry &registry) {
-  registry.insert<MoEDialect>();
-}
+/// The moe dialect, those that layers are written in besides, and those that
+/// pipelines lower to.
+void registerAllDialects(DialectRegistry &registry);
 
-/// External models of upstream interfaces on moe operations.
-inline void registerAllExtensions(DialectRegistry &registry) {
-  registerAggregatedOpInterfaceExternalModels(registry);
-  registerBufferizableOpInterfaceExternalModels(registry);
-  registerTilingInterfaceExternalModels(registry);
-}
+/// External models of interfaces on operations, moe's own and upstream's;
+/// conversions of dialects to the LLVM dialect, translations to LLVM IR.
+void registerAllExtensions(DialectRegistry &registry);
 
-inline void registerAllPasses() {
-  registerMoETransformsPasses();
-  registerMoEConversionPasses();
-}
+/// All passes here, and those of upstream that a pipeline given as text may
+/// name to clean up: canonicalize, cse, inline and the like.
+void registerAllPasses();
 
-inline void registerAllPipelines() { registerPipelines(); }
+void registerAllPipelines();
 
 } // namespace mlir::moe
 
