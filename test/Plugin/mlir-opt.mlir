@@ -15,10 +15,27 @@
 // RUN:   | FileCheck %s --check-prefix=LISTED
 // RUN: mlir-opt --load-pass-plugin=%moe_plugin --list-passes \
 // RUN:   | FileCheck %s --check-prefix=PASSES
+// As its help lists them: passes and pipelines as options, in their order, with
+// options of their own.
+// RUN: mlir-opt --load-pass-plugin=%moe_plugin --help | FileCheck %s --check-prefix=HELP
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   -split-input-file -verify-diagnostics --moe-reference | FileCheck %s --check-prefix=PIPELINE
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   -split-input-file -verify-diagnostics --moe-plan-capacity='tokens=0:9 flops=1e9 bandwidth=1e9' --moe-fuse \
+// RUN:   | FileCheck %s --check-prefix=FUSED
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   -split-input-file -verify-diagnostics --moe-cpu=vector-bits=256 | FileCheck %s --check-prefix=PIPELINE
+// RUN: not mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   --moe-fuze 2>&1 | FileCheck %s --check-prefix=UNKNOWN
+// RUN: not mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   --moe-chunk-tokens=size=4 2>&1 | FileCheck %s --check-prefix=OPTION
 // UNSUPPORTED: sanitizer
 
 // LISTED: {{(^|,)}}moe{{(,|$)}}
 // PASSES: --convert-moe-to-linalg
+// HELP: --moe-fuse
+// UNKNOWN: MoEPlugin: error: unknown command line argument '--moe-fuze'
+// OPTION: MoEPlugin: error: {{.*}}size
 
 // DIALECT-LABEL: func.func @route
 // DIALECT: %[[WEIGHTS:.*]], %[[IDS:.*]] = moe.gate %{{.*}} top_k(2)
@@ -27,6 +44,7 @@
 // LOWERED-NOT: moe.
 // LOWERED: memref
 // PIPELINE: llvm.func @{{.*}}route
+// FUSED: func.func @route({{.*}} attributes {moe.plan = {{.*}}max = 9
 func.func @route(%logits: tensor<?x8xf32>, %x: tensor<?x16xf32>)
     -> (tensor<?x2xf32>, tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>) {
   %weights, %ids = moe.gate %logits top_k(2) normalize(<sum>) : tensor<?x8xf32>

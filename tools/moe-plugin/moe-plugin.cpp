@@ -4,14 +4,90 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //   mlir-opt --load-dialect-plugin=MoEPlugin.so --load-pass-plugin=MoEPlugin.so
+//     --moe-fuse layer.mlir
 //
 //===----------------------------------------------------------------------===//
 
 #include "moe/InitAll.h"
 
+#include "mlir/Pass/PassRegistry.h"
 #include "mlir/Tools/Plugins/DialectPlugin.h"
 #include "mlir/Tools/Plugins/PassPlugin.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Compiler.h"
+#include "llvm/Support/WithColor.h"
+
+namespace cl = llvm::cl;
+
+//===----------------------------------------------------------------------===//
+// Passes as options
+//===----------------------------------------------------------------------===//
+//
+// mlir-opt makes an option of each pass before it loads a plugin: it then lists
+// those of the plugin in its help, and does not know them. What it does not know
+// comes here, and what is a pass or a pipeline is added to --pass-pipeline.
+
+static void fail(const llvm::Twine &message) {
+  llvm::WithColor::error(llvm::errs(), "MoEPlugin") << message << "\n";
+  std::exit(1);
+}
+
+/// `--NAME` or `--NAME=OPTIONS` as an element of a textual pipeline on modules.
+static std::string parsePassOption(llvm::StringRef argument) {
+  auto [name, options] = argument.ltrim('-').split('=');
+  const mlir::PassRegistryEntry *entry = mlir::PassPipelineInfo::lookup(name);
+  if (!entry)
+    entry = mlir::PassInfo::lookup(name);
+  if (!entry)
+    fail("unknown command line argument '" + argument + "'");
+  std::string element = name.str();
+  if (!options.empty())
+    element += ("{" + options + "}").str();
+  // A pass on operations within a module is printed with what it runs on.
+  mlir::OpPassManager nested(mlir::ModuleOp::getOperationName(),
+                             mlir::OpPassManager::Nesting::Implicit);
+  if (failed(entry->addToPipeline(nested, options, [](const llvm::Twine &text) {
+        fail(text);
+        return mlir::failure();
+      })))
+    fail("cannot add '" + argument + "'");
+  std::string printed;
+  llvm::raw_string_ostream stream(printed);
+  nested.printAsTextualPipeline(stream);
+  llvm::StringRef inner = printed;
+  (void)inner.consume_front("builtin.module(");
+  llvm::StringRef anchor = inner.take_until([](char c) {
+    return llvm::StringRef("({,)").contains(c);
+  });
+  bool isNested = nested.size() == 1 && anchor != "any" && anchor != name &&
+                  inner.substr(anchor.size()).starts_with("(");
+  return isNested ? (anchor + "(" + element + ")").str() : element;
+}
+
+static void addToPassPipeline(const std::string &argument) {
+  static std::string pipeline;
+  cl::Option *option = cl::getRegisteredOptions().lookup("pass-pipeline");
+  if (!option)
+    fail("this tool has no --pass-pipeline to add '" + argument + "' to");
+  bool isFirst = pipeline.empty();
+  pipeline += (isFirst ? "" : ",") + parsePassOption(argument);
+  // Where it is given already, this is an error of the tool's.
+  if (option->addOccurrence(0, "pass-pipeline",
+                            "builtin.module(" + pipeline + ")",
+                            /*MultiArg=*/!isFirst))
+    std::exit(1);
+}
+
+static void registerPassOptions() {
+  static cl::list<std::string> unknown(
+      cl::Sink, cl::Hidden,
+      cl::callback([](const std::string &text) { addToPassPipeline(text); }));
+}
+
+//===----------------------------------------------------------------------===//
+// Entry points
+//===----------------------------------------------------------------------===//
 
 extern "C" LLVM_ATTRIBUTE_VISIBILITY_DEFAULT mlir::DialectPluginLibraryInfo
 mlirGetDialectPluginInfo() {
@@ -27,5 +103,6 @@ mlirGetPassPluginInfo() {
   return {MLIR_PLUGIN_API_VERSION, "MoE", MOE_VERSION_STRING, [] {
             mlir::moe::registerAllPasses();
             mlir::moe::registerAllPipelines();
+            registerPassOptions();
           }};
 }
