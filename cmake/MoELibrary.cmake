@@ -37,7 +37,9 @@ function(moe_compiler_options target)
   target_include_directories(${target} SYSTEM PUBLIC
     ${MLIR_INCLUDE_DIRS} ${LLVM_INCLUDE_DIRS})
   target_compile_options(${target} PRIVATE
-    -fno-exceptions -Wall -Wextra -Wno-unused-parameter -Wno-comment)
+    -fno-exceptions -Wall -Wextra -Wno-unused-parameter -Wno-comment
+    # Wrong about FailureOr; LLVM turns it off for GCC, too.
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   # A precompiled header fits only files that are compiled alike: executables take
   # -fPIC (after CMake's -fPIE), too. Passes spend their time in libMLIR, which
   # Debian optimised, so -O1 is enough for ours.

@@ -13,7 +13,7 @@ moe_add_python_tests(plan plan COST 130 LABELS slow)
 # The doors: checkpoints, the package, transformers.
 moe_add_python_tests(import import_hf checkpoints_cpu COST 140 LABELS slow)
 moe_add_python_tests(package
-  comparisons compile layer_update objects package weight_files
+  comparisons compile demo layer_update objects package threads weight_files
   COST 60)
 moe_add_python_tests(transformers
   transformers_experts transformers_integration transformers_interface
