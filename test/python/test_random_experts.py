@@ -69,7 +69,7 @@ class Program:
         self.layer = Layer(self.dtype)
         self.parameters: list[Value] = []
         x = self.layer.input("x", -1, self.hidden)
-        ids = self.layer.input("ids", -1, self.top_k, element="i32", num_experts=self.experts)
+        ids = self.layer.input("ids", -1, self.top_k, element="i32")
         factors = self.layer.input("factors", -1, self.top_k, element="f32")
         steps = self._plan()
         body = self.layer.body
