@@ -63,7 +63,7 @@ class Program:
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
         self.dtype = str(self.random.choice(["f32", "bf16", "f16"]))
-        self.experts, self.top_k = int(self.random.integers(1, 7)), 0
+        self.experts = int(self.random.integers(1, 7))
         self.top_k = int(self.random.integers(1, min(3, self.experts) + 1))
         self.hidden = int(self.random.integers(1, 40))
         self.layer = Layer(self.dtype)
@@ -71,14 +71,14 @@ class Program:
         x = self.layer.input("x", -1, self.hidden)
         ids = self.layer.input("ids", -1, self.top_k, element="i32")
         factors = self.layer.input("factors", -1, self.top_k, element="f32")
-        steps = self._plan()
+        self._draw()
         body = self.layer.body
         grouped, offsets, positions = body.dispatch(x, ids, self.experts)
-        y = body.expert("y", grouped, offsets, self.parameters, steps)
+        y = body.expert("y", grouped, offsets, self.parameters, self._emit)
         self.layer.results = [body.combine("z", y, positions, factors)]
 
-    def _plan(self) -> Callable[..., Value]:
-        """Which steps there are, before the parameters that they take are arguments."""
+    def _draw(self) -> None:
+        """Draw the steps, and with them the weights that they take."""
         r, columns, choices = self.random, [self.hidden], []
         for _ in range(int(r.integers(1, 7))):
             source = int(r.integers(len(columns)))
@@ -110,7 +110,6 @@ class Program:
             choices.append(("product", len(columns) - 1, (True, len(self.parameters))))
             self._parameter(self.hidden, columns[-1])
         self.choices = choices
-        return self._emit
 
     def _parameter(self, *shape: int) -> None:
         name = f"p{len(self.parameters)}"
