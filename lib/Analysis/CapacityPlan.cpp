@@ -202,10 +202,11 @@ double mlir::moe::expertSeconds(const DispatchCost &cost,
   double padded = rows.expectedPadded(tokens, variant.getGranularity());
   double tiles =
       rows.expectedPadded(tokens, variant.rows) / double(variant.rows);
-  double compute = padded * double(cost.flopsPerRow) / target.flops;
+  double compute = padded * double(cost.flopsPerRow) /
+                   target.rates.flops(cost.getElementType());
   double memory = (tiles * double(cost.weightBytesPerExpert) +
                    padded * double(cost.bytesPerRow)) /
-                  target.bandwidth;
+                  target.rates.bandwidth;
   return std::max(compute, memory);
 }
 

@@ -19,6 +19,17 @@ using namespace mlir::moe;
 // Numbers
 //===----------------------------------------------------------------------===//
 
+/// That of the rows of the first dispatch, or of the first argument that is a
+/// tensor of floats.
+static Type mainElementType(func::FuncOp function, const FunctionCost &cost) {
+  if (!cost.dispatches.empty())
+    return cost.dispatches.front().getElementType();
+  for (Type type : function.getArgumentTypes())
+    if (isa<ShapedType>(type) && isa<FloatType>(getElementTypeOrSelf(type)))
+      return getElementTypeOrSelf(type);
+  return Float32Type::get(function.getContext());
+}
+
 PlanReport::PlanReport(
     func::FuncOp function, const FunctionCost &cost,
     ArrayRef<RowDistribution> rows, StringRef imbalance,
@@ -27,6 +38,7 @@ PlanReport::PlanReport(
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>("moe.plan")), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
+      elementType(mainElementType(function, cost)),
       workspace(workspace) {
   // Both ends, where a variant begins, and some powers of two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
@@ -87,8 +99,9 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
   point.tokens = tokens;
   point.workspace = workspace(tokens);
   int64_t flops = 0;
-  double operations =
-      double(cost.flopsPerToken) * double(tokens) + double(cost.fixedFlops);
+  double compute =
+      (double(cost.flopsPerToken) * double(tokens) + double(cost.fixedFlops)) /
+      target.rates.flops(elementType);
   bool fits = !llvm::MulOverflow(cost.flopsPerToken, tokens, flops) &&
               !llvm::AddOverflow(flops, cost.fixedFlops, flops);
   double bytes = double(cost.bytesPerToken) * double(tokens) +
@@ -102,7 +115,8 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
     grouped = most ? std::min(*most, grouped) : grouped;
     fits = fits && !llvm::MulOverflow(each.flopsPerRow, grouped, product) &&
            !llvm::AddOverflow(flops, product, flops);
-    operations += double(grouped) * double(each.flopsPerRow);
+    compute += double(grouped) * double(each.flopsPerRow) /
+               target.rates.flops(each.getElementType());
     bytes += std::min(double(each.weightBytes),
                       rows[index].expectedActive(tokens) *
                           double(each.weightBytesPerExpert)) +
@@ -112,7 +126,7 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
   if (fits)
     point.flops = flops;
   point.bytes = bytes;
-  point.seconds = std::max(operations / target.flops, bytes / target.bandwidth);
+  point.seconds = std::max(compute, bytes / target.rates.bandwidth);
   return point;
 }
 
@@ -131,6 +145,50 @@ static std::string shortly(double value) {
   return text;
 }
 
+/// A count that is an average.
+static std::string average(double count) {
+  std::string text;
+  llvm::raw_string_ostream(text)
+      << llvm::format(count < 1000 ? "%.3g" : "%.0f", count);
+  return text;
+}
+
+/// In the first unit, or in one that is a power of `step` larger: `12.3 KiB`.
+static std::string scaled(double value, double step,
+                          ArrayRef<StringLiteral> units) {
+  size_t unit = 0;
+  // No more than three digits stand before the point.
+  while (std::abs(value) >= 999.5 && unit + 1 < units.size()) {
+    value /= step;
+    ++unit;
+  }
+  std::string text;
+  llvm::raw_string_ostream(text)
+      << llvm::format("%.3g ", value) << units[unit];
+  return text;
+}
+
+static std::string bytes(double value) {
+  static constexpr StringLiteral units[] = {"bytes", "KiB", "MiB", "GiB",
+                                            "TiB",   "PiB", "EiB"};
+  return scaled(value, 1024, units);
+}
+
+static std::string bytes(std::optional<int64_t> value) {
+  return value ? bytes(double(*value)) : "> 2^63 bytes";
+}
+
+static std::string operations(std::optional<int64_t> value) {
+  static constexpr StringLiteral units[] = {"flop",  "kflop", "Mflop", "Gflop",
+                                            "Tflop", "Pflop", "Eflop"};
+  return value ? scaled(double(*value), 1000, units) : "> 2^63 flop";
+}
+
+static std::string duration(double seconds) {
+  static constexpr StringLiteral units[] = {"ns", "us", "ms", "s"};
+  return scaled(seconds * 1e9, 1000, units);
+}
+
 void PlanReport::print(llvm::raw_ostream &os) const {
   os << "plan of @" << name << " for " << plan.getMin() << " to "
      << plan.getMax() << " tokens";
@@ -138,7 +196,8 @@ void PlanReport::print(llvm::raw_ostream &os) const {
     os << ", " << plan.getChunk() << " at once";
   os << "\n  workspace          ";
   if (plan.getWorkspace() >= 0)
-    os << plan.getWorkspace() << " bytes at most\n";
+    os << bytes(double(plan.getWorkspace())) << " at most ("
+       << plan.getWorkspace() << " bytes)\n";
   else
     os << "not known\n";
   os << "  parameters         " << cost.weights() << ", activated by a token "
@@ -146,8 +205,11 @@ void PlanReport::print(llvm::raw_ostream &os) const {
      << "  imbalance          " << imbalance << "\n"
      << "  target             "
      << (target.machine.empty() ? "" : target.machine + ", ")
-     << shortly(target.flops) << " flop/s, " << shortly(target.bandwidth)
-     << " byte/s\n";
+     << target.rates.name << "\n"
+     << "  rates              " << shortly(target.rates.flops(elementType))
+     << " flop/s in " << elementType << ", "
+     << shortly(target.rates.bandwidth) << " byte/s"
+     << (target.rates.bandwidthAssumed ? " (assumed)" : "") << "\n";
   if (!launches.empty()) {
     os << "  launches          ";
     for (const auto &[kernel, count] : launches) {
@@ -165,7 +227,7 @@ void PlanReport::print(llvm::raw_ostream &os) const {
        << "    rows             " << its.getRows().getValue() << "\n"
        << "    rows of one      " << its.getFullest().getValue() << "\n"
        << "    flops of a row   " << each.flopsPerRow << "\n"
-       << "    bytes of weights " << each.weightBytes << "\n";
+       << "    weights          " << bytes(double(each.weightBytes)) << "\n";
     for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
       os << "    T " << range.getMin() << " to " << range.getMax() << ": "
          << range.getVariant().getValue() << ", tiles "
@@ -179,22 +241,22 @@ void PlanReport::print(llvm::raw_ostream &os) const {
       }
   }
   for (const Point &point : points) {
-    os << "  T = " << point.tokens << ": " << number(point.flops) << " flop, "
-       << shortly(point.bytes) << " bytes, " << shortly(point.seconds)
-       << " s (roofline), workspace " << number(point.workspace) << " bytes\n";
+    os << "  T = " << point.tokens << ": " << operations(point.flops) << ", "
+       << bytes(point.bytes) << ", at least " << duration(point.seconds)
+       << " (roofline); workspace " << bytes(point.workspace) << "\n";
     for (auto [index, its] : llvm::enumerate(point.dispatches)) {
       os << "    dispatch " << index << ": " << its.variant << ", at most "
          << number(its.rows) << " rows in " << number(its.tiles)
-         << " tiles with " << number(its.padding) << " of padding; on average "
-         << shortly(its.active) << " experts, " << shortly(its.fullest)
-         << " rows of one, " << shortly(its.padded) << " with padding; at most "
-         << its.fullestBound << " of one but for probability "
-         << shortly(rows[index].getDelta()) << " ("
-         << stringifyMethod(its.method) << ")";
+         << " tiles with " << number(its.padding) << " of padding\n"
+         << "      on average " << average(its.active) << " experts, "
+         << average(its.fullest) << " rows of the fullest, "
+         << average(its.padded) << " rows with padding\n"
+         << "      the fullest has at most " << its.fullestBound
+         << ", but for probability " << shortly(rows[index].getDelta()) << " ("
+         << stringifyMethod(its.method) << ")\n";
       if (its.overflow > 0)
-        os << "; overflow with probability " << shortly(its.overflow)
-           << ", beyond the capacity " << shortly(100 * its.dropped) << " %";
-      os << "\n";
+        os << "      overflow with probability " << shortly(its.overflow)
+           << ", beyond the capacity " << shortly(100 * its.dropped) << " %\n";
     }
   }
 }
@@ -269,7 +331,13 @@ llvm::json::Object PlanReport::toJSON() const {
                {"workspace_bytes", numberToJSON(point.workspace)},
                {"dispatches", std::move(ofDispatches)}});
   }
-  Object machine{{"flops", target.flops}, {"bandwidth", target.bandwidth}};
+  std::string typeName;
+  llvm::raw_string_ostream(typeName) << elementType;
+  Object machine{{"name", target.rates.name},
+                 {"flops", target.rates.flops(elementType)},
+                 {"type", typeName},
+                 {"bandwidth", target.rates.bandwidth},
+                 {"bandwidth_assumed", target.rates.bandwidthAssumed}};
   Object report{
       {"name", name},
       {"tokens", Object{{"min", plan.getMin()}, {"max", plan.getMax()}}},

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Analysis/MachineRates.h"
 #include "moe/Import/HuggingFace.h"
 #include "moe/InitAll.h"
 #include "moe/Target/Remarks.h"
@@ -21,7 +22,10 @@
 #include "mlir/Transforms/Passes.h"
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/Process.h"
 #include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/ToolOutputFile.h"
 #include "llvm/Support/WithColor.h"
@@ -67,7 +71,9 @@ static cl::opt<std::string>
              cl::cat(category));
 
 static cl::opt<std::string>
-    tokens("tokens", cl::desc("Range of the number of tokens of a call"),
+    tokens("tokens",
+           cl::desc("Range of the number of tokens of a call (default: that of "
+                    "moe.tokens, else all; for --emit=plan, 1:8192)"),
            cl::value_desc("min:max"), cl::cat(category));
 static cl::opt<std::string> memoryLimit(
     "memory-limit",
@@ -80,13 +86,22 @@ static cl::opt<std::string> imbalance(
     cl::desc("Model of the routing to plan for: worst, uniform[:DELTA], "
              "zipf:S[:DELTA] or histogram:FILE[:DELTA] (default: uniform)"),
     cl::value_desc("model"), cl::init("uniform"), cl::cat(category));
+static cl::opt<std::string> gpuName(
+    "gpu",
+    cl::desc("GPU whose rates to plan with, such as h100-pcie (default: the one "
+             "that stands for the target's architecture)"),
+    cl::value_desc("name"), cl::cat(category));
 static cl::opt<double>
-    flops("flops", cl::desc("Operations per second of the target, to plan for"),
-          cl::value_desc("rate"), cl::init(1e12), cl::cat(category));
+    flops("flops",
+          cl::desc("Operations per second to plan with (default: those of the "
+                   "target; of a processor, by its vectors and the cores and "
+                   "the clock of this machine)"),
+          cl::value_desc("rate"), cl::init(0), cl::cat(category));
 static cl::opt<double>
     bandwidth("bandwidth",
-              cl::desc("Bytes per second of the target, to plan for"),
-              cl::value_desc("rate"), cl::init(1e11), cl::cat(category));
+              cl::desc("Bytes per second to plan with (default: those of the "
+                       "target; of a processor an assumption, by the cores)"),
+              cl::value_desc("rate"), cl::init(0), cl::cat(category));
 
 enum class Emit {
   MLIR,
@@ -129,6 +144,38 @@ static int fail(llvm::Error error) {
   return 1;
 }
 
+/// Whether to write would overwrite something that is read, whatever the names
+/// of the two: the files of a checkpoint, the IR or a histogram.
+static bool overwritesInput() {
+  auto isOutput = [](llvm::StringRef path) {
+    // False where one of them does not exist.
+    bool same = false;
+    return !llvm::sys::fs::equivalent(path, output, same) && same;
+  };
+  if (output == "-")
+    return false;
+  llvm::StringRef histogram = imbalance;
+  if (histogram.consume_front("histogram:") &&
+      (isOutput(histogram) || isOutput(histogram.rsplit(':').first)))
+    return true;
+  if (checkpoint.empty())
+    return input != "-" && isOutput(input);
+  llvm::StringRef directory = checkpoint;
+  if (!llvm::sys::fs::is_directory(directory))
+    directory = llvm::sys::path::parent_path(directory);
+  std::error_code code;
+  llvm::sys::fs::directory_iterator entry(directory.empty() ? "." : directory,
+                                          code),
+      end;
+  for (; !code && entry != end; entry.increment(code)) {
+    llvm::StringRef extension = llvm::sys::path::extension(entry->path());
+    if ((extension == ".json" || extension == ".safetensors") &&
+        isOutput(entry->path()))
+      return true;
+  }
+  return false;
+}
+
 /// Write everything or, on any error, nothing.
 static int write(llvm::StringRef bytes) {
   bool text = emit != Emit::Object && emit != Emit::Artifact;
@@ -165,7 +212,11 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
   if (checkpoint.empty()) {
     std::string message;
     std::unique_ptr<llvm::MemoryBuffer> buffer = openInputFile(input, &message);
-    if (!buffer) {
+    if (!buffer && llvm::sys::fs::is_directory(input))
+      message += "; the directory of a checkpoint is given with --hf";
+    else if (buffer && buffer->getBuffer().starts_with("\x7f" "ELF"))
+      message = "expected IR, got an object file or an artifact: '" + input + "'";
+    if (!message.empty()) {
       fail(llvm::createStringError(message));
       return {};
     }
@@ -187,8 +238,26 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
 static bool wantsPlan() {
   return emit == Emit::Plan || emit == Emit::PlanJSON ||
          tokens.getNumOccurrences() || memoryLimit.getNumOccurrences() ||
-         imbalance.getNumOccurrences() || flops.getNumOccurrences() ||
-         bandwidth.getNumOccurrences();
+         imbalance.getNumOccurrences() || gpuName.getNumOccurrences() ||
+         flops.getNumOccurrences() || bandwidth.getNumOccurrences();
+}
+
+static moe::MachineRates ratesOf(const moe::TargetDescription &target) {
+  if (!target.device.empty())
+    if (auto rates = moe::findGPURates(target.device))
+      return *rates;
+  return moe::ProcessorDescription::of(target.cpu, target.features).rates();
+}
+
+/// The range to show a plan of: where nobody says one, a function takes so many
+/// tokens that no number of the plan means anything.
+static std::string tokensToPlan(ModuleOp module) {
+  bool isShown = emit == Emit::Plan || emit == Emit::PlanJSON;
+  bool hasRange = llvm::any_of(module.getOps(), [](Operation &op) {
+    return op.hasAttr("moe.tokens");
+  });
+  return tokens.empty() && isShown && !hasRange ? "1:8192"
+                                                : std::string(tokens);
 }
 
 /// Plan the layer; `report` gets what --emit=plan shows.
@@ -198,9 +267,10 @@ static LogicalResult plan(ModuleOp module, const moe::TargetDescription &target,
   if (failed(variants))
     return failure();
   moe::MoEPlanCapacityOptions options;
-  options.tokens = tokens;
+  options.tokens = tokensToPlan(module);
   options.memoryLimit = memoryLimit;
   options.imbalance = imbalance;
+  options.gpu = gpuName;
   options.flops = flops;
   options.bandwidth = bandwidth;
   options.variants = *variants;
@@ -215,7 +285,7 @@ static LogicalResult plan(ModuleOp module, const moe::TargetDescription &target,
   manager.addPass(createInlinerPass());
   manager.addPass(createCanonicalizerPass());
   manager.addPass(createCSEPass());
-  manager.addPass(moe::createMoEPlanCapacity(options, report));
+  manager.addPass(moe::createMoEPlanCapacity(options, ratesOf(target), report));
   return manager.run(module);
 }
 
@@ -333,12 +403,23 @@ int main(int argc, char **argv) {
       "  moe-compile --hf DIR --layer 3 -o layer.moe\n"
       "  moe-compile layer.mlir --emit=plan --tokens=1:4096\n"
       "  moe-compile layer.mlir --memory-limit=64MiB -o layer.moe\n");
+  if (checkpoint.empty() && input.getNumOccurrences() == 0 &&
+      llvm::sys::Process::StandardInIsUserInput())
+    return fail(llvm::createStringError(
+        "expected a file of IR, or --hf with a checkpoint; see --help"));
   if (!checkpoint.empty() && input.getNumOccurrences() > 0)
     return fail(llvm::createStringError(
         "expected either a file of IR or --hf, got both"));
   if (checkpoint.empty() &&
       (layer.getNumOccurrences() > 0 || dataType.getNumOccurrences() > 0))
     return fail(llvm::createStringError("--layer and --dtype need --hf"));
+  for (auto *rate : {&flops, &bandwidth})
+    if (rate->getNumOccurrences() > 0 && !(*rate > 0))
+      return fail(llvm::createStringError("expected a rate above 0 for --" +
+                                          rate->ArgStr));
+  if (overwritesInput())
+    return fail(llvm::createStringError(
+        "expected an output other than what is read, got '" + output + "'"));
 
   DialectRegistry registry;
   registerAllDialects(registry);

@@ -10,6 +10,7 @@
 
 #include "moe/Analysis/Cost.h"
 #include "moe/Analysis/Imbalance.h"
+#include "moe/Analysis/MachineRates.h"
 
 namespace mlir::moe {
 
@@ -26,8 +27,7 @@ struct TileVariant {
 
 /// What a plan is made for.
 struct PlanTarget {
-  /// Operations and bytes in a second.
-  double flops = 1e12, bandwidth = 1e11;
+  MachineRates rates;
   /// Smallest tiles first.
   std::vector<TileVariant> variants;
   /// Whether kernels take the variants that `tilesByRows` says, instead of the

@@ -24,6 +24,11 @@ struct DispatchCost {
   /// Parameters of one expert, of the largest kind, and of all experts.
   int64_t weightsPerExpert = 0, weights = 0;
   int64_t weightBytesPerExpert = 0, weightBytes = 0;
+
+  /// What the rows of the experts are of, and so what multiplies them.
+  Type getElementType() const {
+    return getElementTypeOrSelf(DispatchOp(dispatch).getGrouped());
+  }
 };
 
 /// The cost of a function at the tensor level as a function of T and of the
@@ -31,6 +36,7 @@ struct DispatchCost {
 /// within an expert are its rows. A multiplication and an addition are two
 /// operations; elementwise operations do not count.
 struct FunctionCost {
+  /// Of contractions outside of experts.
   int64_t flopsPerToken = 0, fixedFlops = 0;
   /// Bytes of inputs and outputs.
   int64_t bytesPerToken = 0, fixedBytes = 0;

@@ -62,6 +62,8 @@ private:
   ArrayRef<RowDistribution> rows;
   const PlanTarget &target;
   Launches launches;
+  /// What most of it is computed in, and contractions outside of experts are.
+  Type elementType;
   std::function<std::optional<int64_t>(int64_t)> workspace;
   std::vector<Point> points;
 };

@@ -16,6 +16,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "llvm/ADT/ScopeExit.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -84,8 +85,9 @@ private:
 
 struct MoEPlanCapacity : moe::impl::MoEPlanCapacityBase<MoEPlanCapacity> {
   using MoEPlanCapacityBase::MoEPlanCapacityBase;
-  MoEPlanCapacity(MoEPlanCapacityOptions options, llvm::raw_ostream &report)
-      : MoEPlanCapacityBase(std::move(options)), report(&report) {}
+  MoEPlanCapacity(MoEPlanCapacityOptions options, const MachineRates &rates,
+                  llvm::raw_ostream &report)
+      : MoEPlanCapacityBase(std::move(options)), rates(rates), report(&report) {}
 
   void getDependentDialects(DialectRegistry &registry) const override {
     MoEPlanCapacityBase::getDependentDialects(registry);
@@ -106,6 +108,7 @@ private:
   };
 
   LogicalResult readOptions();
+  LogicalResult findRates();
   FailureOr<Planned> prepare(func::FuncOp function);
   void setPlan(Planned &planned, int64_t chunk, int64_t workspace);
   LogicalResult limitMemory(Planned &planned, WorkspaceProbe &probe,
@@ -113,6 +116,7 @@ private:
   FailureOr<int64_t> findChunk(Planned &planned, WorkspaceProbe &probe);
   void printReports(ArrayRef<Planned> all, WorkspaceProbe &probe);
 
+  std::optional<MachineRates> rates;
   llvm::raw_ostream *report = nullptr;
   std::optional<std::pair<int64_t, int64_t>> givenTokens;
   std::optional<int64_t> limit;
@@ -147,11 +151,10 @@ LogicalResult MoEPlanCapacity::readOptions() {
     return fail(llvm::toString(parsed.takeError()));
   model = std::move(*parsed);
 
-  target = {flops, bandwidth, {}, byMeanRows, machine};
-  for (double rate : {target.flops, target.bandwidth})
-    if (!(rate > 0) || std::isinf(rate))
-      return fail("expected rates of flops and bandwidth above 0, got " +
-                  llvm::formatv("{0}", rate).str());
+  target.byMeanRows = byMeanRows;
+  target.machine = machine;
+  if (failed(findRates()))
+    return failure();
   for (StringRef variant : variants) {
     auto [name, tile] = variant.split(':');
     auto [size, kind] = tile.split(':');
@@ -171,6 +174,35 @@ LogicalResult MoEPlanCapacity::readOptions() {
   });
   if (!print.empty() && print != "text" && print != "json")
     return fail("expected print=text or print=json, got '" + print + "'");
+  return success();
+}
+
+/// Those of the machine, but for what is given.
+LogicalResult MoEPlanCapacity::findRates() {
+  for (double rate : {double(flops), double(bandwidth)})
+    if (!(rate >= 0) || std::isinf(rate))
+      return getOperation().emitError(
+                 "expected rates of flops and bandwidth above 0, got ")
+             << llvm::formatv("{0}", rate).str();
+  StringRef name = gpu.empty() ? StringRef(machine) : StringRef(gpu);
+  std::optional<MachineRates> found = rates;
+  if (!gpu.empty() || (!found && !machine.empty()))
+    found = findGPURates(name);
+  else if (!found)
+    found = ProcessorDescription::host().rates();
+  if (!found)
+    return getOperation().emitError("expected a GPU whose rates are known, ")
+           << llvm::join(listGPUs(), ", ") << " or an architecture, got '"
+           << name << "'";
+  target.rates = *found;
+  if (flops > 0)
+    target.rates.setFlops(flops);
+  if (bandwidth > 0) {
+    target.rates.bandwidth = bandwidth;
+    target.rates.bandwidthAssumed = false;
+  }
+  if (flops > 0 && bandwidth > 0)
+    target.rates.name = "rates as given";
   return success();
 }
 
@@ -435,6 +467,7 @@ void MoEPlanCapacity::runOnOperation() {
 
 std::unique_ptr<Pass>
 mlir::moe::createMoEPlanCapacity(MoEPlanCapacityOptions options,
+                                 const MachineRates &rates,
                                  llvm::raw_ostream &report) {
-  return std::make_unique<MoEPlanCapacity>(std::move(options), report);
+  return std::make_unique<MoEPlanCapacity>(std::move(options), rates, report);
 }

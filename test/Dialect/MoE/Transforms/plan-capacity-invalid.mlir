@@ -9,8 +9,12 @@
 // BYTES: error: expected a memory limit such as 4096, 64MiB or 2GB, within 64 bits, got '
 // RUN: not moe-opt %s -moe-plan-capacity='imbalance=even' 2>&1 | FileCheck %s --check-prefix=MODEL
 // MODEL: error: expected an imbalance of worst, uniform[:DELTA], zipf:S[:DELTA] or histogram:FILE[:DELTA], got 'even'
-// RUN: not moe-opt %s -moe-plan-capacity='flops=0' 2>&1 | FileCheck %s --check-prefix=RATE
+// RUN: not moe-opt %s -moe-plan-capacity='flops=inf' 2>&1 | FileCheck %s --check-prefix=RATE
 // RUN: not moe-opt %s -moe-plan-capacity='bandwidth=-1' 2>&1 | FileCheck %s --check-prefix=RATE
+// RUN: not moe-opt %s -moe-plan-capacity='gpu=a100' 2>&1 | FileCheck %s --check-prefix=GPU
+// GPU: error: expected a GPU whose rates are known, a100-sxm, {{.*}} or an architecture, got 'a100'
+// RUN: not moe-opt %s -moe-plan-capacity='machine=sm_50' 2>&1 | FileCheck %s --check-prefix=ARCH
+// ARCH: error: expected a GPU whose rates are known, {{.*}} got 'sm_50'
 // RATE: error: expected rates of flops and bandwidth above 0, got
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow' 2>&1 | FileCheck %s --check-prefix=VARIANT
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow:0' 2>&1 | FileCheck %s --check-prefix=VARIANT

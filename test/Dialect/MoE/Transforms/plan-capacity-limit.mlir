@@ -1,7 +1,7 @@
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:1000 memory-limit=8KiB' | FileCheck %s
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:1000 memory-limit=8KiB' -moe-reference-to-buffers | FileCheck %s --check-prefix=CODE
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:10 memory-limit=1MB' | FileCheck %s --check-prefix=ALL
-// RUN: not moe-opt %s -moe-plan-capacity='tokens=0:1000 memory-limit=100' 2>&1 | FileCheck %s --check-prefix=NONE
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:1000 memory-limit=8KiB flops=1e12 bandwidth=1e11' | FileCheck %s
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:1000 memory-limit=8KiB flops=1e12 bandwidth=1e11' -moe-reference-to-buffers | FileCheck %s --check-prefix=CODE
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:10 memory-limit=1MB flops=1e12 bandwidth=1e11' | FileCheck %s --check-prefix=ALL
+// RUN: not moe-opt %s -moe-plan-capacity='tokens=0:1000 memory-limit=100 flops=1e12 bandwidth=1e11' 2>&1 | FileCheck %s --check-prefix=NONE
 
 // The largest chunk: with one token more it would be above the limit.
 // CHECK:       func.func @layer(

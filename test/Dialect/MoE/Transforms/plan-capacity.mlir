@@ -1,10 +1,10 @@
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096 imbalance=worst' -split-input-file | FileCheck %s
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:64 variants=narrow:4,wide:16' -split-input-file | FileCheck %s --check-prefix=NAMED
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:64 variants=one:1:ragged,six:6:ragged' -split-input-file | FileCheck %s --check-prefix=RAGGED
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096 imbalance=worst flops=1e12 bandwidth=1e11' -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:64 variants=narrow:4,wide:16 flops=1e12 bandwidth=1e11' -split-input-file | FileCheck %s --check-prefix=NAMED
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:64 variants=one:1:ragged,six:6:ragged flops=1e12 bandwidth=1e11' -split-input-file | FileCheck %s --check-prefix=RAGGED
 // The plan is true, as export and arena say; and the attributes are printed as
 // they are read.
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096' -moe-reference -split-input-file -o %t.planned
-// RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096' -split-input-file | moe-opt -split-input-file | moe-opt -split-input-file \
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096 flops=1e12 bandwidth=1e11' -moe-reference -split-input-file -o %t.planned
+// RUN: moe-opt %s -moe-plan-capacity='tokens=0:4096 flops=1e12 bandwidth=1e11' -split-input-file | moe-opt -split-input-file | moe-opt -split-input-file \
 // RUN:   | moe-opt -moe-reference -split-input-file | diff - %t.planned
 
 // 2·T rows; for 4 experts and tiles of 8 rows ⌊(2·T + 4·7) / 8⌋ tiles at most, and

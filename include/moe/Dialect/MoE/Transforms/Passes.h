@@ -15,11 +15,14 @@
 
 namespace mlir::moe {
 
+struct MachineRates;
+
 #define GEN_PASS_DECL
 #include "moe/Dialect/MoE/Transforms/Passes.h.inc"
 
-/// The same, with a place for what `print` asks for.
+/// The same, with the rates of the machine and a place for what `print` asks for.
 std::unique_ptr<Pass> createMoEPlanCapacity(MoEPlanCapacityOptions options,
+                                            const MachineRates &rates,
                                             llvm::raw_ostream &report);
 
 #define GEN_PASS_REGISTRATION

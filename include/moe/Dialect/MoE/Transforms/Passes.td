@@ -46,8 +46,8 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
     be exceeded, and the bytes of the workspace. `moe-export` and
     `moe-allocs-to-arena` check that it is true.
 
-    The variant is the one whose tiles take the shortest time at the given rates,
-    on average under the model of the routing: each tile reads the weights of its
+    The variant is the one whose tiles take the shortest time at the rates of the
+    machine, on average under the model of the routing: each tile reads the weights of its
     expert once. With `by-mean-rows` it is what the host takes on a GPU, or two of
     them, `FIRST+SECOND`: the device gives each expert to one by its rows.
     The workspace is that of the pipeline `lowering`, run on a copy.
@@ -68,8 +68,13 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
     Option<"imbalance", "imbalance", "std::string", "\"uniform\"",
            "model of the routing: worst, uniform[:DELTA], zipf:S[:DELTA] or "
            "histogram:FILE[:DELTA]">,
-    Option<"flops", "flops", "double", "1e12", "operations in a second">,
-    Option<"bandwidth", "bandwidth", "double", "1e11", "bytes in a second">,
+    Option<"gpu", "gpu", "std::string", "\"\"",
+           "the GPU whose rates the plan takes, such as h100-pcie; by default the "
+           "one that stands for `machine`, and this processor without it">,
+    Option<"flops", "flops", "double", "0",
+           "operations in a second; 0 stands for those of the machine">,
+    Option<"bandwidth", "bandwidth", "double", "0",
+           "bytes in a second; 0 stands for those of the machine">,
     ListOption<"variants", "variants", "std::string",
                "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
                "where the last tile of an expert is not padded">,
@@ -82,8 +87,8 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
            "\"moe-reference-to-buffers\"",
            "pipeline that makes the workspace">,
     Option<"machine", "machine", "std::string", "\"\"",
-           "the GPU that the plan is for; a workspace has the reports of a call "
-           "there, too">,
+           "architecture of the GPU that the plan is for, such as sm_90a; a "
+           "workspace has the reports of a call there, too">,
     Option<"print", "print", "std::string", "\"\"", "text or json">
   ];
   let dependentDialects = ["::mlir::moe::MoEDialect"];

@@ -1,0 +1,63 @@
+//===- MachineRates.h - How fast machines are -------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_ANALYSIS_MACHINERATES_H
+#define MOE_ANALYSIS_MACHINERATES_H
+
+#include "mlir/IR/Types.h"
+#include "llvm/ADT/ArrayRef.h"
+
+#include <optional>
+#include <string>
+
+namespace mlir::moe {
+
+/// What a machine does in a second at best: floating-point operations of
+/// products with sums in f32, by the type of the factors, without sparsity, and
+/// bytes of its memory.
+struct MachineRates {
+  std::string name;
+  double f32 = 0, f16 = 0, bf16 = 0, f8 = 0;
+  double bandwidth = 0;
+  /// Whether a rate is an assumption rather than of a data sheet or given.
+  bool bandwidthAssumed = false;
+
+  /// Of products of this type; any but those above count as f32.
+  double flops(Type element) const;
+  void setFlops(double rate) { f32 = f16 = bf16 = f8 = rate; }
+};
+
+/// The GPU of that name, such as `h100-sxm`, or the one that stands for an
+/// architecture, such as `sm_90a`. An architecture without a GPU here has that
+/// of the one before it.
+std::optional<MachineRates> findGPURates(llvm::StringRef name);
+
+/// The names of all, for an error.
+std::vector<llvm::StringRef> listGPUs();
+
+/// What makes the rates of a processor.
+struct ProcessorDescription {
+  std::string cpu; // LLVM's name
+  int64_t cores = 1;
+  double hertz = 2e9;
+  unsigned vectorBits = 128;
+  bool fusedMultiplyAdd = false;
+  bool bf16Dot = false;
+
+  /// LLVM's name and features of a processor, in as many cores and with the
+  /// clock of this machine.
+  static ProcessorDescription of(llvm::StringRef cpu,
+                                 llvm::ArrayRef<std::string> features);
+  /// This machine.
+  static ProcessorDescription host();
+
+  MachineRates rates() const;
+};
+
+} // namespace mlir::moe
+
+#endif // MOE_ANALYSIS_MACHINERATES_H
