@@ -56,6 +56,7 @@ def MoE_Dialect : Dialect {
     | `moe.role` | an argument | `"input"` (the default) or `"weight"` |
     | `moe.name` | an argument or a result | what callers call it |
     | `moe.source` | a weight | the tensors of a checkpoint that it is made of |
+    | `moe.convert` | a weight | they may be of another float type and are converted when they are read |
   }];
   let hasOperationAttrVerify = 1;
   let hasRegionArgAttrVerify = 1;
