@@ -46,12 +46,13 @@
 // PIPELINE: llvm.func @{{.*}}route
 // FUSED: func.func @route({{.*}} attributes {moe.plan = {{.*}}max = 9
 func.func @route(%logits: tensor<?x8xf32>, %x: tensor<?x16xf32>)
-    -> (tensor<?x2xf32>, tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>) {
+    -> (tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>) {
   %weights, %ids = moe.gate %logits top_k(2) normalize(<sum>) : tensor<?x8xf32>
   %grouped, %offsets, %positions = moe.dispatch %x, %ids experts(8)
       : tensor<?x16xf32>, tensor<?x2xi32>
-  return %weights, %grouped, %offsets, %positions
-      : tensor<?x2xf32>, tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>
+  %y = moe.combine %grouped, %positions weights(%weights : tensor<?x2xf32>)
+      : tensor<?x16xf32>, tensor<?x2xi32>
+  return %y, %offsets, %positions : tensor<?x16xf32>, tensor<9xi32>, tensor<?x2xi32>
 }
 
 // -----

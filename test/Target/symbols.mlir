@@ -31,5 +31,6 @@ func.func @layer(%l: tensor<?x8xf32>, %x: tensor<?x4xf32>) -> tensor<?x4xf32> {
 func.func @halves(%l: tensor<?x8xbf16>, %x: tensor<?x4xf16>) -> (tensor<?x2xbf16>, tensor<?x4xf16>) {
   %w, %i = moe.gate %l top_k(2) score(sigmoid) score_type(bf16) : tensor<?x8xbf16>
   %g, %o, %p = moe.dispatch %x, %i weights(%w : tensor<?x2xbf16>) experts(8) scale_rows : tensor<?x4xf16>, tensor<?x2xi32>
-  return %w, %g : tensor<?x2xbf16>, tensor<?x4xf16>
+  %y = moe.combine %g, %p : tensor<?x4xf16>, tensor<?x2xi32>
+  return %w, %y : tensor<?x2xbf16>, tensor<?x4xf16>
 }

@@ -35,11 +35,16 @@ def processor_flags() -> frozenset[str]:
         return frozenset()
 
 
+def runs(target: str) -> bool:
+    """Whether this processor runs code for a target that may be a level of x86-64."""
+    return target not in LEVELS or LEVELS[target] in processor_flags()
+
+
 def skip_unless_runs(level: str) -> None:
     """Skip a test whose code is for a level of x86-64 that this processor lacks."""
     import pytest
 
-    if level in LEVELS and LEVELS[level] not in processor_flags():
+    if not runs(level):
         pytest.skip(f"this processor is no {level}")
 
 

@@ -34,11 +34,10 @@ def MoE_RouteOp : MoE_Op<"route", [
 
     ```mlir
     func.func @route(%ids: tensor<?x2xi32>)
-        -> (tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>) {
+        -> (tensor<9xi32>, tensor<?x2xi32>) {
       %tokens, %offsets, %positions = moe.route %ids experts(8)
         : tensor<?x2xi32>
-      return %tokens, %offsets, %positions
-        : tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>
+      return %offsets, %positions : tensor<9xi32>, tensor<?x2xi32>
     }
     ```
   }];
