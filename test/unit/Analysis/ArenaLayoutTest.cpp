@@ -87,8 +87,8 @@ TEST(ArenaLayout, NoOverlapForAnySizes) {
     Lifetimes lifetimes;
     Sizes sizes;
     for (size_t i = 0; i < count; ++i) {
-      unsigned begin = random() % 40;
-      lifetimes.push_back({begin, begin + random() % 12});
+      unsigned begin = random() % 40, length = random() % 12;
+      lifetimes.push_back({begin, begin + length});
       sizes.push_back(random() % 5 == 0 ? 0 : random() % 1000);
     }
     auto layout = computeArenaLayout(lifetimes, sizes);
