@@ -45,7 +45,8 @@ parseTargets(llvm::StringRef names);
 
 /// The text of a pipeline: `moe-cpu` and `moe-cpu-to-buffers` without options get
 /// what their kernels need to know of `target`, and are `moe-gpu` and
-/// `moe-gpu-to-buffers` for a GPU.
+/// `moe-gpu-to-buffers` for a GPU; `moe-reference` and `moe-lower-to-llvm` get
+/// whether `target` converts f16.
 std::string resolvePipeline(llvm::StringRef name,
                             const TargetDescription &target);
 
