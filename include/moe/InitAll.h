@@ -16,7 +16,10 @@
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
+#include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 #include "moe/Pipelines/Pipelines.h"
+#include "moe/Target/NVPTX/Passes.h"
+#include "moe/Transforms/Passes.h"
 
 namespace mlir::moe {
 

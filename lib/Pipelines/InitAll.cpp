@@ -159,8 +159,13 @@ void mlir::moe::registerAllExtensions(DialectRegistry &registry) {
 
 void mlir::moe::registerAllPasses() {
   registerTransformsPasses();
-  registerMoETransformsPasses();
+  registerMoEABIPasses();
+  registerMoECapacityPasses();
+  registerMoECommonPasses();
   registerMoEConversionPasses();
+  registerMoEFusionPasses();
+  registerMoENVPTXPasses();
+  registerMoERuntimePasses();
 }
 
 void mlir::moe::registerAllPipelines() { registerPipelines(); }

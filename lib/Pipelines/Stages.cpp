@@ -8,6 +8,7 @@
 #include "Stages.h"
 
 #include "moe/Dialect/MoE/Transforms/Passes.h"
+#include "moe/Transforms/Passes.h"
 
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Bufferization/Transforms/Passes.h"

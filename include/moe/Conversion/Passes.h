@@ -8,6 +8,7 @@
 #ifndef MOE_CONVERSION_PASSES_H
 #define MOE_CONVERSION_PASSES_H
 
+#include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"

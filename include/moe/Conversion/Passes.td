@@ -131,26 +131,28 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
   ];
 }
 
-def MoEExpandDeviceMath : Pass<"moe-expand-device-math", "::mlir::gpu::GPUModuleOp"> {
-  let summary = "Functions of numbers as arithmetic that the device has";
+def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
+  let summary = "Turn moe.parallel into functions and calls of the executor";
   let description = [{
-    In kernels, `math.exp` becomes the device's power of two with a correction,
-    other functions of f32 polynomials: there is no library to call. Functions of
-    integers that `convert-math-to-llvm` makes instructions of stay. What is left,
-    most functions of f64 among it, is an error.
+    Runs on the LLVM dialect. The region of each `moe.parallel` becomes a function
+    `void task(void *context, i64 index)`, what it uses from outside goes through
+    a structure on the stack of the caller, and the executor's `parallel_for`
+    (moe_rt/executor.h) is called with both.
   }];
-  let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
-    "::mlir::LLVM::LLVMDialect", "::mlir::vector::VectorDialect"
-  ];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
 
-def MoESerializeKernels : Pass<"moe-serialize-kernels", "::mlir::ModuleOp"> {
-  let summary = "Turn kernels into PTX, as data of the program";
+def MoELaunchesToCalls : Pass<"moe-launches-to-calls", "::mlir::ModuleOp"> {
+  let summary = "Call the runtime for each launch";
   let description = [{
-    Each `gpu.module` in the LLVM and NVVM dialects becomes PTX in a constant of
-    the module, `moe.images` and `moe.kernels` say what there is.
+    `moe.launch` on buffers becomes a call of the function that the runtime passes
+    in (`moe_rt/launcher.h`), with the number of the kernel, the grid and the
+    arguments; `moe.multiprocessors` is read from the same structure, which the
+    function takes as one more argument.
   }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect",
+                           "::mlir::arith::ArithDialect",
+                           "::mlir::memref::MemRefDialect"];
 }
 
 #endif // MOE_CONVERSION_PASSES_TD

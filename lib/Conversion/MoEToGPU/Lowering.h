@@ -8,7 +8,7 @@
 #ifndef MOE_LIB_CONVERSION_MOETOGPU_LOWERING_H
 #define MOE_LIB_CONVERSION_MOETOGPU_LOWERING_H
 
-#include "GPUBuilder.h"
+#include "Builder/GPUBuilder.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
 
 namespace mlir::moe {

@@ -27,8 +27,6 @@ struct GPUDescription {
 };
 
 #define GEN_PASS_DECL_CONVERTMOETOGPU
-#define GEN_PASS_DECL_MOEEXPANDDEVICEMATH
-#define GEN_PASS_DECL_MOESERIALIZEKERNELS
 #define GEN_PASS_DECL_MOETILEFORGPU
 #include "moe/Conversion/Passes.h.inc"
 

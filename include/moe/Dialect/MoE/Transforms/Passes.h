@@ -8,26 +8,8 @@
 #ifndef MOE_DIALECT_MOE_TRANSFORMS_PASSES_H
 #define MOE_DIALECT_MOE_TRANSFORMS_PASSES_H
 
-#include "moe/Dialect/MoE/IR/MoE.h"
-
-#include "mlir/IR/BuiltinOps.h"
-#include "mlir/Pass/Pass.h"
-
-namespace mlir::moe {
-
-struct MachineRates;
-
-#define GEN_PASS_DECL
-#include "moe/Dialect/MoE/Transforms/Passes.h.inc"
-
-/// The same, with the rates of the machine and a place for what `print` asks for.
-std::unique_ptr<Pass> createMoEPlanCapacity(MoEPlanCapacityOptions options,
-                                            const MachineRates &rates,
-                                            llvm::raw_ostream &report);
-
-#define GEN_PASS_REGISTRATION
-#include "moe/Dialect/MoE/Transforms/Passes.h.inc"
-
-} // namespace mlir::moe
+#include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
+#include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 
 #endif // MOE_DIALECT_MOE_TRANSFORMS_PASSES_H

@@ -1,0 +1,33 @@
+//===- Passes.h - Capacity and memory planning ------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_TRANSFORMS_CAPACITY_PASSES_H
+#define MOE_DIALECT_MOE_TRANSFORMS_CAPACITY_PASSES_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/Pass/Pass.h"
+
+namespace mlir::moe {
+
+struct MachineRates;
+
+#define GEN_PASS_DECL
+#include "moe/Dialect/MoE/Transforms/Capacity/Passes.h.inc"
+
+/// The same, with the rates of the machine and a place for what `print` asks for.
+std::unique_ptr<Pass> createMoEPlanCapacity(MoEPlanCapacityOptions options,
+                                            const MachineRates &rates,
+                                            llvm::raw_ostream &report);
+
+#define GEN_PASS_REGISTRATION
+#include "moe/Dialect/MoE/Transforms/Capacity/Passes.h.inc"
+
+} // namespace mlir::moe
+
+#endif // MOE_DIALECT_MOE_TRANSFORMS_CAPACITY_PASSES_H

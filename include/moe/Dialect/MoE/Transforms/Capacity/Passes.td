@@ -1,0 +1,115 @@
+//===- Passes.td - Capacity and memory planning ------------*- tablegen -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_TRANSFORMS_CAPACITY_PASSES_TD
+#define MOE_DIALECT_MOE_TRANSFORMS_CAPACITY_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
+  let summary = "Plan bounds, kernel variants and memory before anything runs";
+  let description = [{
+    Gives every public function an attribute `moe.plan` with, for all T of a
+    range: bounds of the rows, tiles and padding of each dispatch that hold for
+    every routing, the kernel variant for each range of T, whether a capacity can
+    be exceeded, and the bytes of the workspace. `moe-export` and
+    `moe-allocs-to-arena` check that it is true.
+
+    The variant is the one whose tiles take the shortest time at the rates of the
+    machine, on average under the model of the routing: each tile reads the weights of its
+    expert once. With `by-mean-rows` it is what the host takes on a GPU, or two of
+    them, `FIRST+SECOND`: the device gives each expert to one by its rows.
+    The workspace is that of the pipeline `lowering`, run on a copy.
+
+    Where the workspace exceeds `memory-limit`, calls run in chunks of the largest
+    number of tokens that fits, with the same bits. If tokens depend on one
+    another, or if not even one token fits, that is an error with the reason and
+    the least limit that works.
+
+    With `print`, writes the plan, what a call costs and what the routing is like
+    to stdout, as text or JSON.
+  }];
+  let options = [
+    Option<"tokens", "tokens", "std::string", "\"\"",
+           "MIN:MAX, the range of T; by default moe.tokens, or all">,
+    Option<"memoryLimit", "memory-limit", "std::string", "\"\"",
+           "bytes of the workspace, such as 4096, 64MiB or 2GB">,
+    Option<"imbalance", "imbalance", "std::string", "\"uniform\"",
+           "model of the routing: worst, uniform[:DELTA], zipf:S[:DELTA] or "
+           "histogram:FILE[:DELTA]">,
+    Option<"gpu", "gpu", "std::string", "\"\"",
+           "the GPU whose rates the plan takes, such as h100-pcie; by default the "
+           "one that stands for `machine`, and this processor without it">,
+    Option<"flops", "flops", "double", "0",
+           "operations in a second; 0 stands for those of the machine">,
+    Option<"bandwidth", "bandwidth", "double", "0",
+           "bytes in a second; 0 stands for those of the machine">,
+    ListOption<"variants", "variants", "std::string",
+               "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
+               "where the last tile of an expert is not padded">,
+    Option<"byMeanRows", "by-mean-rows", "bool", "false",
+           "whether kernels take the variant with the fewest rows that hold an "
+           "expert's on average, and with it the last for experts with many where "
+           "that may pay, as those for a GPU do, instead of the one of the "
+           "shortest time">,
+    Option<"lowering", "lowering", "std::string",
+           "\"moe-reference-to-buffers\"",
+           "pipeline that makes the workspace">,
+    Option<"machine", "machine", "std::string", "\"\"",
+           "architecture of the GPU that the plan is for, such as sm_90a; a "
+           "workspace has the reports of a call there, too">,
+    Option<"print", "print", "std::string", "\"\"", "text or json">
+  ];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+}
+
+def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
+  let summary = "Run a call in chunks of tokens";
+  let description = [{
+    Puts the body of a function that `moe-export` prepared into a loop over chunks
+    of tokens, if its `moe.plan` has a chunk: of each chunk it reads the rows of
+    the inputs and writes those of the outputs, and what it reports is added up.
+    The workspace is then that of one chunk, whatever T is.
+
+    The results have the same bits. So a function in which tokens depend on one
+    another is an error: a capacity, experts that choose, a softmax over the
+    tokens. So is one on buffers.
+  }];
+  let options = [
+    Option<"chunk", "chunk", "int64_t", "0",
+           "tokens of a chunk, for functions without a plan">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"
+  ];
+}
+
+def MoEAllocsToArena : Pass<"moe-allocs-to-arena", "::mlir::ModuleOp"> {
+  let summary = "Place every buffer of an exported function in one workspace";
+  let description = [{
+    Replaces each `memref.alloc` of a function that `moe-export` prepared by a
+    view into one workspace argument, appended to the function, and makes the
+    function `moe_workspace_<name>(T)` that says how large it has to be.
+
+    The size of a buffer may depend on data (rows of one expert): then its upper
+    bound as a function of `T` counts, found through minima, sums, products and
+    extents. A buffer whose size has no such bound, or that outlives an iteration
+    of the loop it is made in, is an error.
+  }];
+  let options = [
+    Option<"alignment", "alignment", "int64_t", "64",
+           "alignment of each buffer, in bytes; a power of two">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::memref::MemRefDialect"
+  ];
+}
+
+#endif // MOE_DIALECT_MOE_TRANSFORMS_CAPACITY_PASSES_TD

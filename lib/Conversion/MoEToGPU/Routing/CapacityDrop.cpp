@@ -1,0 +1,173 @@
+//===- CapacityDrop.cpp - Which choices a full expert keeps ---------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "CapacityDrop.h"
+
+#include "RouteEmitter.h"
+#include "RadixTopK.h"
+
+#include <limits>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static constexpr int64_t threads = 512;
+/// Tokens of which choices are in shared memory at a time.
+static constexpr int64_t batch = 2048;
+
+/// Those of the largest weights; a block has the choices of an expert.
+static LLVM::LLVMFuncOp buildKeepLargest(RouteOp op, DeviceLowering &lowering) {
+  GPUBuilder b(op.getLoc(), op.getContext());
+  KernelShape shape;
+  shape.threads = threads;
+  shape.sharedBytes = SelectLargest::sharedBytes;
+  Type i32 = b.getI32Type();
+  auto kernel =
+      createKernel(b, lowering.kernels, "route_keep", shape, 3, {i32, i32});
+  Value ids = kernel.getArgument(0), weights = kernel.getArgument(1);
+  Value kept = kernel.getArgument(2), expert = b.block();
+  Type element = op.getWeights().getType().getElementType();
+  Value isFirst = b.equal(expert, 0);
+  RouteEmitter route(op, b, threads);
+  auto load = [&](Value number) -> SelectLargest::Candidate {
+    Value weight =
+        b.toFloat(b.loadAt(element, weights, number), b.getF32Type());
+    Value isNaN =
+        arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, weight, weight);
+    Value least = b.f32(-std::numeric_limits<double>::infinity());
+    return {b.select(isNaN, least, weight),
+            b.equal(route.bucketAt(ids, number), expert)};
+  };
+  auto store = [&](Value number, Value taken) {
+    Value bucket = route.bucketAt(ids, number);
+    Value isOwn = b.equal(bucket, expert);
+    // What counts for no expert is the first block's.
+    Value isNobodys = b.both(isFirst, b.equal(bucket, op.getNumExperts()));
+    b.ifThen(b.either(isOwn, isNobodys), [&] {
+      b.storeAt(b.select(taken, expert, b.i32(-1)), kept, number);
+    });
+  };
+  SelectLargest(b, threads, b.sharedMemory())
+      .emit(kernel.getArgument(3), kernel.getArgument(4), load, store);
+  return kernel;
+}
+
+namespace {
+/// One block lets the tokens try their first choices, in order, then those that
+/// may have more their second ones, and so on.
+class KeepNextKernel {
+public:
+  KeepNextKernel(RouteOp op, DeviceLowering &lowering)
+      : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
+        experts(op.getNumExperts()), topK(op.getTopK()) {}
+
+  LLVM::LLVMFuncOp build();
+
+private:
+  /// The expert that a token wants with choice `k`; `experts` if none.
+  Value wantedBy(Value token, Value k);
+  void placeSome(Value count);
+  void forEach(Value count, llvm::function_ref<void(Value)> body) {
+    b.loop(b.thread(), count, b.i32(threads), body);
+  }
+  Value at(Value base, Value number) {
+    return b.at(base, b.getI32Type(), number);
+  }
+  Value load(Value pointer) { return b.load(b.getI32Type(), pointer); }
+
+  RouteOp op;
+  DeviceLowering &lowering;
+  GPUBuilder b;
+  int64_t experts, topK;
+  Value ids, kept, capacity;
+  Value rows, wanted; // of each expert, by each token of a batch
+};
+} // namespace
+
+Value KeepNextKernel::wantedBy(Value token, Value k) {
+  Value first = b.mul(token, topK);
+  Value placed = b.loop(b.i32(0), k, b.i32(1), {b.i32(0)},
+                        [&](Value earlier, ValueRange sum) {
+                          Value id = load(at(kept, b.add(first, earlier)));
+                          Value is = b.toI32(b.logicalNot(b.less(id, 0)));
+                          return SmallVector<Value>{b.add(sum[0], is)};
+                        })
+                     .front();
+  Value id = load(at(ids, b.add(first, k)));
+  Value wants =
+      b.both(b.below(id, experts), b.less(placed, op.getMaxChoices()));
+  return b.select(wants, id, b.i32(experts));
+}
+
+/// The first warp finds places for 32 tokens at a time; who has none wants -1.
+void KeepNextKernel::placeSome(Value count) {
+  b.loop(b.i32(0), count, b.i32(GPUBuilder::warpSize), [&](Value start) {
+    Value own = at(wanted, b.add(start, b.thread()));
+    Value expert = load(own);
+    Value row = takeInOrder(b, at(rows, expert), expert);
+    Value fits = b.both(b.less(expert, experts), b.less(row, capacity));
+    b.store(b.select(fits, expert, b.i32(-1)), own);
+    NVVM::SyncWarpOp::create(b, b.i32(-1));
+  });
+}
+
+LLVM::LLVMFuncOp KeepNextKernel::build() {
+  KernelShape shape;
+  shape.threads = threads;
+  // One more: for tokens that want none.
+  int64_t rowBytes = (experts + 1) * 4;
+  shape.sharedBytes = rowBytes + batch * 4;
+  Type i32 = b.getI32Type();
+  auto kernel = createKernel(b, lowering.kernels, "route_keep_next", shape, 2,
+                             {i32, i32});
+  ids = kernel.getArgument(0);
+  kept = kernel.getArgument(1);
+  Value tokens = b.div(kernel.getArgument(2), topK);
+  capacity = kernel.getArgument(3);
+  rows = b.sharedMemory();
+  wanted = b.sharedAt(rows, rowBytes);
+  forEach(b.i32(experts + 1), [&](Value e) { b.store(b.i32(0), at(rows, e)); });
+  b.loop(b.i32(0), b.i32(topK), b.i32(1), [&](Value k) {
+    b.loop(b.i32(0), tokens, b.i32(batch), [&](Value first) {
+      Value count = b.min(b.sub(tokens, first), batch);
+      // A warp's last tokens may be none.
+      forEach(b.i32(batch), [&](Value i) {
+        b.ifElse(
+            b.less(i, count),
+            [&] { b.store(wantedBy(b.add(first, i), k), at(wanted, i)); },
+            [&] { b.store(b.i32(experts), at(wanted, i)); });
+      });
+      b.barrier();
+      b.ifThen(b.less(b.thread(), GPUBuilder::warpSize),
+               [&] { placeSome(count); });
+      b.barrier();
+      forEach(count, [&](Value i) {
+        Value number = b.add(b.mul(b.add(first, i), topK), k);
+        b.storeAt(load(at(wanted, i)), kept, number);
+      });
+      b.barrier();
+    });
+  });
+  return kernel;
+}
+
+Value mlir::moe::launchKeep(RouteOp op, DeviceLowering &lowering, Value total,
+                            Value capacity) {
+  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
+  Value kept = tensor::EmptyOp::create(
+      b, tensor::getMixedSizes(b, b.getLoc(), op.getIds()), b.getI32Type());
+  if (op.getPriority() == Priority::Probability) {
+    Value blocks = arith::ConstantIndexOp::create(b, op.getNumExperts());
+    return launch(lowering, op.getLoc(), buildKeepLargest(op, lowering), blocks,
+                  {op.getIds(), op.getWeights()}, kept, {total, capacity})
+        .front();
+  }
+  Value one = arith::ConstantIndexOp::create(b, 1);
+  return launch(lowering, op.getLoc(), KeepNextKernel(op, lowering).build(),
+                one, op.getIds(), kept, {total, capacity})
+      .front();
+}

@@ -1,0 +1,21 @@
+//===- ExpertChoiceToGPU.h - Gates where experts choose tokens --*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_CONVERSION_MOETOGPU_ROUTING_EXPERTCHOICETOGPU_H
+#define MOE_LIB_CONVERSION_MOETOGPU_ROUTING_EXPERTCHOICETOGPU_H
+
+#include "Lowering.h"
+
+namespace mlir::moe {
+
+/// What `lowerToGPU` does, for a gate with `select(expert_choice)`.
+Lowered lowerExpertChoice(GateOp op, DeviceLowering &lowering,
+                          std::string &why);
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_CONVERSION_MOETOGPU_ROUTING_EXPERTCHOICETOGPU_H

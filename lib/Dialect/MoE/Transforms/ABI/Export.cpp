@@ -1,0 +1,528 @@
+//===- Export.cpp - The calling convention of the runtime -----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Analysis/CapacityPlan.h"
+#include "moe/Analysis/TokenExtents.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
+
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/StringSet.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEEXPORT
+#include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
+} // namespace mlir::moe
+
+/// Name of an element type in a signature; empty if it cannot cross.
+static StringRef dtypeName(Type type) {
+  if (type.isF32())
+    return "f32";
+  if (type.isF16())
+    return "f16";
+  if (type.isBF16())
+    return "bf16";
+  if (type.isF64())
+    return "f64";
+  if (isa<Float8E4M3FNType>(type))
+    return "f8E4M3FN";
+  if (type.isSignlessInteger(8))
+    return "i8";
+  if (type.isSignlessInteger(16))
+    return "i16";
+  if (type.isSignlessInteger(32))
+    return "i32";
+  if (type.isSignlessInteger(64))
+    return "i64";
+  return "";
+}
+
+namespace {
+/// The export of one function.
+class Exporter {
+public:
+  explicit Exporter(func::FuncOp function)
+      : function(function), builder(function.getContext()) {}
+
+  LogicalResult run();
+
+private:
+  LogicalResult describeInputs();
+  LogicalResult fixTokens(Operation *op, ArrayRef<std::pair<Value, int64_t>> extents);
+  LogicalResult findFixedTokens();
+  LogicalResult setTokenRange();
+  LogicalResult verifyResults(func::ReturnOp returnOp);
+  LogicalResult addOutputs(func::ReturnOp returnOp);
+  void addReports(ArrayRef<DispatchOp> dispatches, func::ReturnOp returnOp);
+  LogicalResult describe(Type type, StringRef name, StringRef role,
+                         SmallVector<NamedAttribute> extra = {});
+  BlockArgument addArgument(Type type);
+  void write(Value tensor, Value destination, func::ReturnOp before);
+  int64_t numExpertsOf(BlockArgument ids);
+
+  func::FuncOp function;
+  Builder builder;
+  SmallVector<Attribute> arguments, dispatchReports;
+  llvm::StringSet<> names;
+  /// The only number of tokens that all operations agree with.
+  std::optional<int64_t> fixedTokens;
+};
+} // namespace
+
+/// Append one argument to the recorded signature.
+LogicalResult Exporter::describe(Type type, StringRef name, StringRef role,
+                                 SmallVector<NamedAttribute> extra) {
+  auto shaped = dyn_cast<RankedTensorType>(type);
+  if (!shaped || shaped.getEncoding() ||
+      dtypeName(shaped.getElementType()).empty())
+    return function.emitError()
+           << "expected '" << name
+           << "' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, "
+              "i16, i32 or i64 to export '"
+           << function.getName() << "', got " << type;
+  if (!names.insert(name).second)
+    return function.emitError()
+           << "expected each argument and result of the exported function '"
+           << function.getName() << "' to have a name of its own, got '" << name
+           << "' twice";
+  SmallVector<int64_t> shape = llvm::map_to_vector(
+      shaped.getShape(),
+      [](int64_t extent) { return ShapedType::isDynamic(extent) ? -1 : extent; });
+  extra.push_back(builder.getNamedAttr("name", builder.getStringAttr(name)));
+  extra.push_back(builder.getNamedAttr("role", builder.getStringAttr(role)));
+  extra.push_back(builder.getNamedAttr(
+      "dtype", builder.getStringAttr(dtypeName(shaped.getElementType()))));
+  extra.push_back(
+      builder.getNamedAttr("shape", builder.getI64ArrayAttr(shape)));
+  arguments.push_back(builder.getDictionaryAttr(extra));
+  return success();
+}
+
+/// The number of experts if the elements of an argument are used as ids, so that
+/// the runtime can check them before anything runs; 0 otherwise.
+int64_t Exporter::numExpertsOf(BlockArgument ids) {
+  int64_t experts = 0;
+  auto narrow = [&](int64_t count) {
+    experts = experts == 0 ? count : std::min(experts, count);
+  };
+  for (OpOperand &use : ids.getUses()) {
+    if (auto dispatch = dyn_cast<DispatchOp>(use.getOwner()))
+      if (use.get() == dispatch.getIds())
+        narrow(dispatch.getNumExperts());
+    if (auto gate = dyn_cast<GateOp>(use.getOwner()))
+      if (use.get() == gate.getGivenIds())
+        narrow(gate.getNumExperts());
+  }
+  return experts;
+}
+
+LogicalResult Exporter::describeInputs() {
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned index = argument.getArgNumber();
+    auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
+    auto role = function.getArgAttrOfType<StringAttr>(index, "moe.role");
+    std::string defaultName = "arg" + std::to_string(index);
+    StringRef nameText = name ? name.getValue() : StringRef(defaultName);
+    StringRef roleText = role ? role.getValue() : "input";
+    if (roleText != "input" && roleText != "weight")
+      return function.emitError() << "expected moe.role of '" << nameText
+                                  << "' to be \"input\" or \"weight\", got \""
+                                  << roleText << "\"";
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    if (roleText == "weight" && type && !type.hasStaticShape())
+      return function.emitError() << "expected weight '" << nameText
+                                  << "' to have a static shape, got " << type;
+    SmallVector<NamedAttribute> extra;
+    // The runtime looks at the ids of each call, not at those of a weight.
+    if (int64_t experts = roleText == "input" ? numExpertsOf(argument) : 0)
+      extra.push_back(builder.getNamedAttr("num_experts",
+                                           builder.getI64IntegerAttr(experts)));
+    if (auto source = function.getArgAttrOfType<ArrayAttr>(index, "moe.source"))
+      extra.push_back(builder.getNamedAttr("source", source));
+    if (function.getArgAttr(index, "moe.convert"))
+      extra.push_back(
+          builder.getNamedAttr("convert", builder.getBoolAttr(true)));
+    if (failed(describe(argument.getType(), nameText, roleText, extra)))
+      return failure();
+    // The signature has them now, and nothing later knows them.
+    for (StringRef name :
+         {"moe.name", "moe.role", "moe.source", "moe.convert"})
+      function.removeArgAttr(index, name);
+    // Nothing of the caller's is ever written but the outputs.
+    if (type)
+      function.setArgAttr(index, "bufferization.writable",
+                          builder.getBoolAttr(false));
+  }
+  return success();
+}
+
+/// Note the number that T must be for these extents, (tensor, dimension), to be
+/// the same.
+LogicalResult
+Exporter::fixTokens(Operation *op,
+                    ArrayRef<std::pair<Value, int64_t>> extents) {
+  std::optional<int64_t> known;
+  bool isTokens = false;
+  for (auto [tensor, dim] : extents) {
+    auto type = tensor ? dyn_cast<RankedTensorType>(tensor.getType())
+                       : RankedTensorType();
+    if (!type)
+      continue;
+    if (!type.isDynamicDim(dim))
+      known = type.getDimSize(dim);
+    else if (extentOf(tensor, dim, function).isTokens())
+      isTokens = true;
+  }
+  if (!known || !isTokens)
+    return success();
+  if (fixedTokens && *fixedTokens != *known)
+    return op->emitOpError("expected the ")
+           << *fixedTokens << " tokens that others need, got " << *known;
+  fixedTokens = known;
+  return success();
+}
+
+/// An operation on T rows and on a static number of them works for one T alone.
+LogicalResult Exporter::findFixedTokens() {
+  WalkResult result = function.walk([&](Operation *op) {
+    using Extents = SmallVector<std::pair<Value, int64_t>>;
+    SmallVector<Extents> all;
+    auto rows = [&](ArrayRef<Value> tensors) {
+      all.push_back(llvm::map_to_vector(
+          tensors, [](Value each) { return std::pair(each, int64_t(0)); }));
+    };
+    if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {
+      all.resize(linalgOp.getNumLoops());
+      for (OpOperand &operand : op->getOpOperands())
+        for (auto [dim, expr] : llvm::enumerate(
+                 linalgOp.getMatchingIndexingMap(&operand).getResults()))
+          if (auto loop = dyn_cast<AffineDimExpr>(expr))
+            all[loop.getPosition()].push_back({operand.get(), dim});
+    } else if (auto cast = dyn_cast<tensor::CastOp>(op)) {
+      auto type = dyn_cast<RankedTensorType>(cast.getType());
+      for (int64_t dim = 0; type && dim < type.getRank(); ++dim)
+        all.push_back({{cast.getSource(), dim}, {cast.getDest(), dim}});
+    } else if (auto gate = dyn_cast<GateOp>(op)) {
+      rows({gate.getLogits(), gate.getNoise(), gate.getGivenIds()});
+    } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
+      rows({dispatch.getRows(), dispatch.getIds(), dispatch.getWeights()});
+    } else if (auto combine = dyn_cast<CombineOp>(op)) {
+      rows({combine.getPositions(), combine.getWeights(),
+            combine.getDropped()});
+    }
+    for (const Extents &extents : all)
+      if (failed(fixTokens(op, extents)))
+        return WalkResult::interrupt();
+    return WalkResult::advance();
+  });
+  return failure(result.wasInterrupted());
+}
+
+/// Check or add the range of T: row numbers are 32-bit.
+LogicalResult Exporter::setTokenRange() {
+  FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
+  if (failed(range) || failed(findFixedTokens()))
+    return failure();
+  if (fixedTokens) {
+    if (*fixedTokens < range->first || *fixedTokens > range->second)
+      return function.emitError()
+             << "expected " << range->first << " to " << range->second
+             << " tokens, got operations for " << *fixedTokens << " alone";
+    range = std::pair(*fixedTokens, *fixedTokens);
+  }
+  function->setAttr("moe.tokens",
+                    builder.getI64ArrayAttr({range->first, range->second}));
+  return success();
+}
+
+/// Results have as many rows as the caller has room for, T.
+LogicalResult Exporter::verifyResults(func::ReturnOp returnOp) {
+  auto range = function->getAttrOfType<ArrayAttr>("moe.tokens");
+  int64_t least = std::max<int64_t>(cast<IntegerAttr>(range[0]).getInt(), 1);
+  int64_t most = cast<IntegerAttr>(range[1]).getInt();
+  for (auto [index, result] : llvm::enumerate(returnOp.getOperands())) {
+    auto type = dyn_cast<RankedTensorType>(result.getType());
+    for (int64_t dim = 0; type && dim < type.getRank(); ++dim) {
+      if (!type.isDynamicDim(dim))
+        continue;
+      Extent extent = extentOf(result, dim, function);
+      for (int64_t tokens : {least, std::min(least + 1, most)}) {
+        std::optional<int64_t> number =
+            tokens > most ? tokens : evaluateExtent(extent, tokens, function);
+        if (number && *number != tokens)
+          return emitError(result.getLoc(), "expected the dynamic extents of "
+                                            "results to be the number of "
+                                            "tokens, got ")
+                 << *number << " for dimension " << dim << " of result #"
+                 << index << " where there are " << tokens << " tokens";
+      }
+    }
+  }
+  return success();
+}
+
+BlockArgument Exporter::addArgument(Type type) {
+  unsigned index = function.getNumArguments();
+  (void)function.insertArgument(index, type, {}, function.getLoc());
+  return function.getArgument(index);
+}
+
+void Exporter::write(Value tensor, Value destination, func::ReturnOp before) {
+  OpBuilder b(before);
+  bufferization::MaterializeInDestinationOp::create(
+      b, function.getLoc(), Type(), tensor, destination, /*restrict=*/true,
+      /*writable=*/true);
+}
+
+/// Results become memrefs that the caller provides.
+LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
+  SmallVector<Value> results(returnOp.getOperands());
+  for (auto [index, result] : llvm::enumerate(results)) {
+    auto name = function.getResultAttrOfType<StringAttr>(index, "moe.name");
+    std::string defaultName =
+        results.size() == 1 ? "y" : "y" + std::to_string(index);
+    if (failed(describe(result.getType(), name ? name.getValue() : StringRef(defaultName),
+                        "output")))
+      return failure();
+    auto type = cast<RankedTensorType>(result.getType());
+    write(result,
+          addArgument(MemRefType::get(type.getShape(), type.getElementType())),
+          returnOp);
+  }
+  for (int index = results.size() - 1; index >= 0; --index)
+    (void)function.eraseResult(index);
+  returnOp.getOperandsMutable().clear();
+  return success();
+}
+
+static Value constantOf(OpBuilder &b, Location loc, Type type, int64_t value) {
+  return arith::ConstantOp::create(b, loc, b.getIntegerAttr(type, value));
+}
+
+/// Whether an id names an expert.
+static Value namesExpert(OpBuilder &b, Location loc, DispatchOp dispatch,
+                         Value id) {
+  return arith::CmpIOp::create(
+      b, loc, arith::CmpIPredicate::ult, id,
+      constantOf(b, loc, id.getType(), dispatch.getNumExperts()));
+}
+
+/// sum + flag, in i64.
+static Value addFlag(OpBuilder &b, Location loc, Value sum, Value flag) {
+  flag = arith::ExtUIOp::create(b, loc, sum.getType(), flag);
+  return arith::AddIOp::create(b, loc, sum, flag);
+}
+
+/// The choices that name an expert, but of each token no more than it can have:
+/// the rest is there to retry.
+static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
+                             Value zero) {
+  Type i64 = b.getI64Type();
+  constexpr auto reduction = utils::IteratorType::reduction;
+  Value ids = dispatch.getIds();
+  Value none = tensor::EmptyOp::create(
+      b, tensor::getMixedSize(b, b.getLoc(), ids, 0), i64);
+  none = linalg::FillOp::create(b, constantOf(b, b.getLoc(), i64, 0), none)
+             .getResult(0);
+  auto ofToken = linalg::GenericOp::create(
+      b, none.getType(), ids, none,
+      ArrayRef<AffineMap>{b.getMultiDimIdentityMap(2),
+                          AffineMap::get(2, 0, b.getAffineDimExpr(0))},
+      ArrayRef<utils::IteratorType>{utils::IteratorType::parallel, reduction},
+      [&](OpBuilder &b, Location loc, ValueRange v) {
+        Value valid = namesExpert(b, loc, dispatch, v[0]);
+        linalg::YieldOp::create(b, loc, addFlag(b, loc, v[1], valid));
+      });
+  auto sum = linalg::GenericOp::create(
+      b, zero.getType(), ofToken.getResult(0), zero,
+      ArrayRef<AffineMap>{b.getDimIdentityMap(),
+                          AffineMap::get(1, 0, b.getContext())},
+      reduction, [&](OpBuilder &b, Location loc, ValueRange v) {
+        Value most = constantOf(b, loc, i64, dispatch.getMaxChoices());
+        Value count = arith::MinSIOp::create(b, loc, v[0], most);
+        Value sum = arith::AddIOp::create(b, loc, v[1], count);
+        linalg::YieldOp::create(b, loc, sum);
+      });
+  return sum.getResult(0);
+}
+
+/// Whether a gate chooses the ids: each is -1 or names an expert.
+static bool isChosenByGate(DispatchOp dispatch) {
+  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
+  return gate && !gate.getGivenIds() &&
+         static_cast<uint64_t>(gate.getNumExperts()) ==
+             dispatch.getNumExperts();
+}
+
+/// Whether no id is -1 either. Without a capacity tokens do not depend on each
+/// other, and the caller may leave some out: those choose nothing.
+static bool choosesAlways(DispatchOp dispatch) {
+  if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
+    return false;
+  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
+  return gate.getSelection() == Selection::TokenChoice && !gate.getThreshold();
+}
+
+/// {choices that name an expert, choices with an id that is none} of a dispatch,
+/// the former without those that it does not look at.
+static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
+  if (choosesAlways(dispatch)) {
+    Value tokens = b.createOrFold<tensor::DimOp>(dispatch.getIds(), 0);
+    Type i64 = b.getI64Type();
+    Value most = constantOf(b, b.getLoc(), i64, dispatch.getMaxChoices());
+    Value asked = arith::MulIOp::create(
+        b, arith::IndexCastOp::create(b, i64, tokens), most);
+    return tensor::FromElementsOp::create(
+        b, ValueRange{asked, constantOf(b, b.getLoc(), i64, 0)});
+  }
+  bool all = dispatch.getMaxChoices() == dispatch.getTopK();
+  bool retry = dispatch.getOverflow() == Overflow::NextChoice;
+  auto scalar = RankedTensorType::get({}, b.getI64Type());
+  Value zero = arith::ConstantOp::create(
+      b, DenseElementsAttr::get(scalar, b.getI64IntegerAttr(0)));
+  AffineMap identity = b.getMultiDimIdentityMap(2);
+  AffineMap none = AffineMap::get(2, 0, b.getContext());
+  auto sums = linalg::GenericOp::create(
+      b, TypeRange{scalar, scalar}, dispatch.getIds(), ValueRange{zero, zero},
+      ArrayRef<AffineMap>{identity, none, none},
+      ArrayRef<utils::IteratorType>(
+          {utils::IteratorType::reduction, utils::IteratorType::reduction}),
+      [&](OpBuilder &nested, Location loc, ValueRange v) {
+        ImplicitLocOpBuilder b(loc, nested);
+        using P = arith::CmpIPredicate;
+        Value valid = namesExpert(b, loc, dispatch, v[0]);
+        Value sentinel = arith::CmpIOp::create(
+            b, P::eq, v[0], constantOf(b, loc, b.getI32Type(), -1));
+        Value known = arith::OrIOp::create(b, valid, sentinel);
+        Value invalid = arith::XOrIOp::create(
+            b, known, constantOf(b, loc, b.getI1Type(), 1));
+        if (!all && !retry) {
+          Value first = arith::CmpIOp::create(
+              b, P::ult, linalg::IndexOp::create(b, 1),
+              constantOf(b, loc, b.getIndexType(), dispatch.getMaxChoices()));
+          valid = arith::AndIOp::create(b, valid, first);
+        }
+        linalg::YieldOp::create(b, ValueRange{addFlag(b, loc, v[1], valid),
+                                              addFlag(b, loc, v[2], invalid)});
+      });
+  SmallVector<Value> counts(sums.getResults());
+  if (!all && retry)
+    counts[0] = countWithSpares(b, dispatch, zero);
+  for (Value &sum : counts)
+    sum = tensor::ExtractOp::create(b, sum, ValueRange{});
+  return tensor::FromElementsOp::create(b, counts);
+}
+
+/// Whether the offsets say all: every choice that is not -1 names an expert, and
+/// becomes a row.
+static bool keepsAllChoices(DispatchOp dispatch) {
+  return isChosenByGate(dispatch) && !dispatch.getCapacity() &&
+         dispatch.getMaxChoices() == dispatch.getTopK();
+}
+
+/// Offsets and counters of each dispatch go to the runtime's own buffers.
+void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
+                          func::ReturnOp returnOp) {
+  for (auto [index, each] : llvm::enumerate(dispatches)) {
+    DispatchOp dispatch = each;
+    ImplicitLocOpBuilder b(dispatch.getLoc(), returnOp);
+    auto unused = [&](StringRef kind) {
+      std::string name = kind.str() + std::to_string(index);
+      while (names.contains(name))
+        name += '_';
+      return name;
+    };
+    auto report = [&](Value tensor, StringRef name, StringRef role) {
+      auto type = cast<RankedTensorType>(tensor.getType());
+      (void)describe(type, name, role); // has a good type and an unused name
+      write(tensor,
+            addArgument(MemRefType::get(type.getShape(), type.getElementType())),
+            returnOp);
+    };
+    std::string offsets = unused("offsets");
+    NamedAttrList entry;
+    entry.append("num_experts",
+                 builder.getI64IntegerAttr(dispatch.getNumExperts()));
+    entry.append("top_k", builder.getI64IntegerAttr(dispatch.getTopK()));
+    entry.append("offsets", builder.getStringAttr(offsets));
+    Value counted;
+    if (!keepsAllChoices(dispatch))
+      counted = countChoices(b, dispatch);
+    report(dispatch.getOffsets(), offsets, "offsets");
+    if (counted) {
+      std::string counters = unused("counters");
+      report(counted, counters, "counters");
+      entry.append("counters", builder.getStringAttr(counters));
+    }
+    dispatchReports.push_back(entry.getDictionary(builder.getContext()));
+  }
+}
+
+LogicalResult Exporter::run() {
+  for (StringRef prefix : {"moe_entry_", "moe_workspace_", "_mlir_ciface_"})
+    if (function.getName().starts_with(prefix))
+      return function.emitError()
+             << "expected the exported function '" << function.getName()
+             << "' to have another name: those with '" << prefix
+             << "' are made for the runtime";
+  if (!function.getBody().hasOneBlock())
+    return function.emitError()
+           << "expected one block in the exported function '"
+           << function.getName() << "', got " << function.getBody().getBlocks().size();
+  auto returnOp =
+      dyn_cast<func::ReturnOp>(function.getBody().front().getTerminator());
+  if (!returnOp || returnOp.getNumOperands() == 0)
+    return function.emitError() << "expected the exported function '"
+                                << function.getName() << "' to return a tensor";
+
+  // Only a dispatch at the top level runs once in each call; one inside a loop
+  // or an expert has no single answer to report.
+  SmallVector<DispatchOp> reported(function.getOps<DispatchOp>());
+  if (failed(verifyCapacityPlan(function)) || failed(describeInputs()) ||
+      failed(setTokenRange()) || failed(verifyResults(returnOp)) ||
+      failed(addOutputs(returnOp)))
+    return failure();
+  addReports(reported, returnOp);
+  function->setAttr(
+      "moe.signature",
+      builder.getDictionaryAttr({
+          builder.getNamedAttr("arguments", builder.getArrayAttr(arguments)),
+          builder.getNamedAttr("dispatches",
+                               builder.getArrayAttr(dispatchReports)),
+      }));
+  return success();
+}
+
+namespace {
+struct MoEExport : moe::impl::MoEExportBase<MoEExport> {
+  void runOnOperation() override {
+    SmallVector<func::FuncOp> exported;
+    for (auto function : getOperation().getOps<func::FuncOp>())
+      if (function.isPublic() && !function.isExternal() &&
+          !function->hasAttr("moe.signature"))
+        exported.push_back(function);
+    for (func::FuncOp function : exported) {
+      auto uses = SymbolTable::getSymbolUses(function, getOperation());
+      if (uses && !uses->empty()) {
+        function.emitError() << "expected the exported function '"
+                             << function.getName()
+                             << "' not to be called within the module";
+        return signalPassFailure();
+      }
+      if (failed(Exporter(function).run()))
+        return signalPassFailure();
+    }
+  }
+};
+} // namespace

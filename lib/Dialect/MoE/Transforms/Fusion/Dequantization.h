@@ -1,0 +1,31 @@
+//===- Dequantization.h - Tensors that are quantized ones, scaled -*- C++
+//-*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_DEQUANTIZATION_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_DEQUANTIZATION_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+
+namespace mlir::moe {
+
+/// What an operation dequantizes: each element of `quantized` times the scale
+/// of its block, which has the extent `blocks` in each dimension.
+struct Dequantization {
+  Value quantized, scales;
+  SmallVector<int64_t> blocks;
+};
+
+/// `op` as a dequantization of f8E4M3FN with scales of f32, maybe rounded to 16
+/// bits.
+std::optional<Dequantization> matchDequantization(linalg::GenericOp op);
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_DEQUANTIZATION_H

@@ -1,0 +1,68 @@
+//===- FuseEpilogue.cpp - Elementwise operations after products -----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "EpilogueFusion.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEFUSEEPILOGUE
+#include "moe/Dialect/MoE/Transforms/Fusion/Passes.h.inc"
+} // namespace mlir::moe
+
+static bool readsProduct(linalg::GenericOp op) {
+  return llvm::any_of(op.getDpsInputs(), [](Value input) {
+    return input.getDefiningOp<GroupedMatmulOp>();
+  });
+}
+
+namespace {
+struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
+  using MoEFuseEpilogueBase::MoEFuseEpilogueBase;
+
+  void runOnOperation() override {
+    IRRewriter rewriter(&getContext());
+    for (Region &region : getOperation()->getRegions())
+      generalizeElementwise(rewriter, region);
+    // In order, so that a chain of operations goes into one epilogue.
+    SmallVector<linalg::GenericOp> consumers;
+    getOperation()->walk([&](linalg::GenericOp op) { consumers.push_back(op); });
+    for (linalg::GenericOp op : consumers)
+      if (readsProduct(op))
+        rewrite(rewriter, op);
+  }
+
+  void rewrite(IRRewriter &rewriter, linalg::GenericOp op) {
+    auto notFused = [&](StringRef reason) {
+      remarkNotFused(op, "EpilogueNotFused", reason);
+    };
+    if (!op.hasPureTensorSemantics() || !isElementwiseOnMatrix(op))
+      return notFused("not elementwise on the result of a product");
+    SmallVector<EpilogueInput> inputs = epilogueInputs(op);
+    SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
+    if (products.empty())
+      return notFused("the product has other uses");
+    Value init = op.getDpsInitOperand(0)->get();
+    rewriter.setInsertionPoint(op);
+    GroupedMatmulOp fused =
+        fuseIntoEpilogue(rewriter, op, inputs, products, init);
+    remarkFused(op, "EpilogueFused",
+                products.size() == 1
+                    ? "elementwise operation fused into the epilogue of a product"
+                    : "products of the same rows fused with what joins them");
+    numFused += 1;
+    numMerged += products.size() - 1;
+    rewriter.replaceOp(op, fused.getResult());
+    // What is left asks for extents, which are those of the destination.
+    for (GroupedMatmulOp product : products)
+      rewriter.replaceOp(product, product.getInit());
+  }
+};
+} // namespace

@@ -1,0 +1,144 @@
+//===- FuseScales.cpp - Multiply quantized factors, scale the sums --------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Dequantization.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
+
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Iterators.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEFUSESCALES
+#include "moe/Dialect/MoE/Transforms/Fusion/Passes.h.inc"
+} // namespace mlir::moe
+
+/// What `value` is dequantized from; null if it is not.
+static std::optional<Dequantization> dequantizationOf(Value value) {
+  auto generic = value.getDefiningOp<linalg::GenericOp>();
+  return generic ? matchDequantization(generic) : std::nullopt;
+}
+
+/// The same for weights, which may be those of one expert, made
+/// three-dimensional.
+static std::optional<Dequantization> weightsOf(OpBuilder &b, Value weights) {
+  auto expanded = weights.getDefiningOp<tensor::ExpandShapeOp>();
+  if (!expanded)
+    return dequantizationOf(weights);
+  auto type = expanded.getResultType();
+  std::optional<Dequantization> matrix = dequantizationOf(expanded.getSrc());
+  if (!matrix || matrix->blocks.size() != 2 || type.getRank() != 3 ||
+      type.getDimSize(0) != 1)
+    return std::nullopt;
+  auto expand = [&](Value value) -> Value {
+    auto from = cast<RankedTensorType>(value.getType());
+    SmallVector<int64_t> shape{1};
+    llvm::append_range(shape, from.getShape());
+    return tensor::ExpandShapeOp::create(
+        b, expanded.getLoc(), from.clone(shape), value,
+        ArrayRef<ReassociationIndices>{{0, 1}, {2}});
+  };
+  matrix->quantized = expand(matrix->quantized);
+  matrix->scales = expand(matrix->scales);
+  matrix->blocks.insert(matrix->blocks.begin(), 1);
+  return matrix;
+}
+
+namespace {
+struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
+  using MoEFuseScalesBase::MoEFuseScalesBase;
+
+  void runOnOperation() override {
+    SmallVector<GroupedMatmulOp> products;
+    getOperation()->walk([&](GroupedMatmulOp op) {
+      if (op.getResult() && !op.getPanels())
+        products.push_back(op);
+    });
+    for (GroupedMatmulOp op : products) {
+      fuseWeights(op);
+      fuseRows(op);
+    }
+    // What is left of the dequantization would be a use of the quantized rows.
+    getOperation()->walk<WalkOrder::PostOrder, ReverseIterator>(
+        [](Operation *op) {
+          if (isa<linalg::GenericOp, tensor::ExpandShapeOp>(op) &&
+              isOpTriviallyDead(op))
+            op->erase();
+        });
+  }
+
+  /// All weights of a product, or none.
+  void fuseWeights(GroupedMatmulOp op) {
+    if (!op.getWeightScales().empty())
+      return;
+    OpBuilder b(op);
+    SmallVector<Value> quantized, scales;
+    SmallVector<int64_t> blocks;
+    for (Value weights : op.getWeights()) {
+      std::optional<Dequantization> found = weightsOf(b, weights);
+      if (!found) {
+        if (!quantized.empty())
+          remarkNotFused(op, "ScalesNotFused",
+                         "some of the weights are not dequantized ones");
+        return;
+      }
+      if (!quantized.empty() && blocks != found->blocks) {
+        remarkNotFused(op, "ScalesNotFused",
+                       "the weights have blocks of different extents");
+        return;
+      }
+      quantized.push_back(found->quantized);
+      scales.push_back(found->scales);
+      blocks = found->blocks;
+    }
+    if (blocks[0] != 1) {
+      remarkNotFused(op, "ScalesNotFused", "experts share scales");
+      return;
+    }
+    if (op.getTransposed())
+      std::swap(blocks[1], blocks[2]);
+    if (op.getLhsScales() && op.getBlockK() != blocks[1]) {
+      remarkNotFused(
+          op, "ScalesNotFused",
+          "rows and weights have blocks of different extents along k");
+      return;
+    }
+    op.getWeightsMutable().assign(quantized);
+    op.getWeightScalesMutable().assign(scales);
+    op.setBlocks(ArrayRef(blocks).drop_front());
+    ++numFused;
+    remarkFused(op, "ScalesFused",
+                "scales of the weights fused into a product");
+  }
+
+  void fuseRows(GroupedMatmulOp op) {
+    std::optional<Dequantization> found = dequantizationOf(op.getLhs());
+    if (!found)
+      return;
+    auto notFused = [&](StringRef reason) {
+      remarkNotFused(op, "ScalesNotFused", reason);
+    };
+    auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
+    if (!isa<Float8E4M3FNType>(weights.getElementType()))
+      return notFused("the rows are quantized, the weights are not");
+    if (found->blocks[0] != 1)
+      return notFused("rows share scales");
+    if (op.isScaled() && op.getBlockK() != found->blocks[1])
+      return notFused(
+          "rows and weights have blocks of different extents along k");
+    if (!op.isScaled())
+      op.setBlocks(ArrayRef<int64_t>{found->blocks[1], op.getN()});
+    op.getLhsMutable().assign(found->quantized);
+    op.getLhsScalesMutable().assign(found->scales);
+    ++numFused;
+    remarkFused(op, "ScalesFused", "scales of the rows fused into a product");
+  }
+};
+} // namespace

@@ -1,0 +1,174 @@
+//===- SerializeKernels.cpp - Kernels as PTX ------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Target/NVPTX/Passes.h"
+#include "moe/Target/CodeEmission.h"
+
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/IR/InstIterator.h"
+#include "llvm/IR/Instructions.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Support/TargetSelect.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOESERIALIZEKERNELS
+#include "moe/Target/NVPTX/Passes.h.inc"
+} // namespace mlir::moe
+
+static std::unique_ptr<llvm::TargetMachine>
+createMachine(StringRef arch, std::string &message) {
+  static bool once = [] {
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
+    return true;
+  }();
+  (void)once;
+  llvm::Triple triple("nvptx64-nvidia-cuda");
+  const llvm::Target *target =
+      llvm::TargetRegistry::lookupTarget(triple, message);
+  if (!target)
+    return nullptr;
+  return std::unique_ptr<llvm::TargetMachine>(target->createTargetMachine(
+      triple, arch, "", llvm::TargetOptions(), std::nullopt, std::nullopt,
+      llvm::CodeGenOptLevel::Aggressive));
+}
+
+/// PTX of `kernels`; nothing, after an error, if there is none.
+static std::optional<std::string> toPTX(gpu::GPUModuleOp kernels,
+                                        StringRef arch) {
+  std::string message;
+  std::unique_ptr<llvm::TargetMachine> machine = createMachine(arch, message);
+  if (!machine) {
+    kernels.emitError("no code generator for '") << arch << "': " << message;
+    return std::nullopt;
+  }
+  llvm::LLVMContext context;
+  std::unique_ptr<llvm::Module> module =
+      translateModuleToLLVMIR(kernels, context, "kernels");
+  if (!module) {
+    kernels.emitError("the kernels do not translate to LLVM IR");
+    return std::nullopt;
+  }
+  // There is no library to link with on a device.
+  for (llvm::Function &function : *module)
+    if (function.isDeclaration() && !function.isIntrinsic() &&
+        !function.use_empty()) {
+      kernels.emitError("expected kernels without calls of functions that the "
+                        "device does not have, got '")
+          << function.getName() << "'";
+      return std::nullopt;
+    }
+  module->setTargetTriple(machine->getTargetTriple());
+  module->setDataLayout(machine->createDataLayout());
+  // Inline PTX may be for all threads of a warp together.
+  for (llvm::Function &function : *module)
+    for (llvm::Instruction &instruction : llvm::instructions(function))
+      if (auto *call = llvm::dyn_cast<llvm::CallInst>(&instruction))
+        if (call->isInlineAsm())
+          call->setConvergent();
+  // What is worth unrolling is unrolled where it is made.
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopUnrolling = false;
+  optimize(*module, *machine, llvm::OptimizationLevel::O3, tuning);
+  auto text = emitCode(*module, *machine, llvm::CodeGenFileType::AssemblyFile);
+  if (!text) {
+    kernels.emitError("no PTX can be written for '")
+        << arch << "': " << llvm::toString(text.takeError());
+    return std::nullopt;
+  }
+  return std::string(text->begin(), text->end());
+}
+
+namespace {
+struct MoESerializeKernels
+    : moe::impl::MoESerializeKernelsBase<MoESerializeKernels> {
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registry.insert<LLVM::LLVMDialect>();
+    registerBuiltinDialectTranslation(registry);
+    registerGPUDialectTranslation(registry);
+    registerLLVMDialectTranslation(registry);
+    registerNVVMDialectTranslation(registry);
+  }
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    SmallVector<gpu::GPUModuleOp> modules(module.getOps<gpu::GPUModuleOp>());
+    module->removeAttr(gpu::GPUDialect::getContainerModuleAttrName());
+    if (modules.empty())
+      return;
+    if (modules.size() > 1) {
+      modules[1].emitError("expected one gpu.module, with all kernels of the "
+                           "program, got another");
+      return signalPassFailure();
+    }
+    gpu::GPUModuleOp kernels = modules.front();
+    StringRef arch = "sm_80";
+    if (ArrayAttr targets = kernels.getTargetsAttr())
+      for (Attribute attribute : targets)
+        if (auto target = dyn_cast<NVVM::NVVMTargetAttr>(attribute))
+          arch = target.getChip();
+    if (failed(GPUDescription{arch.str()}.verify(kernels)))
+      return signalPassFailure();
+    std::optional<std::string> ptx = toPTX(kernels, arch);
+    if (!ptx)
+      return signalPassFailure();
+    ptx->push_back('\0');
+    OpBuilder b(&getContext());
+    auto image = LLVM::GlobalOp::create(
+        b, kernels.getLoc(),
+        LLVM::LLVMArrayType::get(b.getI8Type(), ptx->size()),
+        /*isConstant=*/true, LLVM::Linkage::External, "moe_image_0",
+        b.getStringAttr(*ptx), /*alignment=*/16);
+    // A layer may have the name; the table gives another one then.
+    SymbolTable(module).insert(image, Block::iterator(kernels));
+    Attribute described = b.getDictionaryAttr({
+        b.getNamedAttr("format", b.getStringAttr("ptx")),
+        b.getNamedAttr("arch", b.getStringAttr(arch)),
+        b.getNamedAttr("symbol", image.getSymNameAttr()),
+        b.getNamedAttr("size", b.getI64IntegerAttr(ptx->size())),
+    });
+    module->setAttr("moe.images", b.getArrayAttr(described));
+    module->setAttr("moe.kernels", describe(b, kernels));
+    kernels.erase();
+  }
+
+  /// What the runtime needs to know to start each kernel, in their order.
+  ArrayAttr describe(OpBuilder &b, gpu::GPUModuleOp kernels) {
+    SmallVector<Attribute> described;
+    for (auto kernel : kernels.getOps<LLVM::LLVMFuncOp>()) {
+      if (!kernel->hasAttr(gpu::GPUDialect::getKernelFuncAttrName()))
+        continue;
+      auto first = [&](StringRef name, int64_t otherwise) {
+        auto values = kernel->getAttrOfType<DenseI32ArrayAttr>(name);
+        return values ? int64_t(values[0]) : otherwise;
+      };
+      auto shared = kernel->getAttrOfType<IntegerAttr>(sharedBytesAttr);
+      described.push_back(b.getDictionaryAttr({
+          b.getNamedAttr("name", kernel.getNameAttr()),
+          b.getNamedAttr("threads",
+                         b.getI64IntegerAttr(first(
+                             NVVM::NVVMDialect::getMaxntidAttrName(), 1))),
+          b.getNamedAttr("shared",
+                         b.getI64IntegerAttr(shared ? shared.getInt() : 0)),
+          b.getNamedAttr("cluster",
+                         b.getI64IntegerAttr(first(
+                             NVVM::NVVMDialect::getClusterDimAttrName(), 1))),
+      }));
+    }
+    return b.getArrayAttr(described);
+  }
+};
+} // namespace
