@@ -40,8 +40,10 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
   // ... of the columns that are used, with what follows as its epilogue ...
   pm.addPass(createMoEFuseColumns());
   pm.addPass(createMoEFuseEpilogue());
-  // ... and what it reads gathered as it is read.
+  // ... what it reads gathered as it is read ...
   pm.addPass(createMoEFuseGather());
+  // ... and the weights of the combination computed before it.
+  pm.addPass(createMoEDecomposeCombine());
   addCleanup(pm);
 }
 
@@ -56,10 +58,8 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
       createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
   pm.addPass(createMoEExport());
 
-  // Gate, routing and combination, and what was not fused, by way of linalg.
-  ConvertMoEToLinalgOptions linalg;
-  linalg.keepGrouped = true;
-  pm.addPass(createConvertMoEToLinalg(linalg));
+  // Gate and routing, and what was not fused, by way of linalg.
+  pm.addPass(createConvertMoERoutingToLinalg());
   addCleanup(pm);
   addBufferization(pm);
   pm.addPass(createMoECompactLaunches());

@@ -39,15 +39,9 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   addEntry(pm);
   buildFusionPipeline(pm);
 
-  // Gate, routing and products become kernels ...
+  // Gate, routing, grouped matmuls and combination become kernels ...
   pm.addPass(createMoETileForGPU(
       MoETileForGPUOptions{arch, options.gatherFence}));
-  pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
-  // ... then the sums that combine turns into ...
-  ConvertMoEToLinalgOptions keepGrouped;
-  keepGrouped.keepGrouped = true;
-  addHostPass(pm, createConvertMoEToLinalg(keepGrouped));
-  addHostCleanup(pm);
   pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
   // ... and what has no kernel of its own goes by way of linalg.
   addHostPass(pm, createConvertMoEToLinalg());

@@ -28,7 +28,7 @@
 // CHECK-NEXT:      moe.yield %[[B]] : bf16
 // CHECK:         %[[Y:.*]] = moe.grouped_matmul %[[H]] offsets(%[[O]] : tensor<4xi32>) weights(%[[D]] : tensor<3x8x4xbf16>)
 // CHECK:           arith.truncf
-// CHECK:         moe.combine %[[Y]], %[[POS]]
+// CHECK:         moe.gather_sum %[[Y]], %[[POS]]
 // CHECK-NOT:     linalg
 func.func @layer(%x: tensor<?x4xbf16>, %router: tensor<4x3xbf16>, %w: tensor<3x4x16xbf16>, %d: tensor<3x8x4xbf16>) -> tensor<?x4xbf16> {
   %c0 = arith.constant 0 : index

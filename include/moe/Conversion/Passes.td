@@ -22,10 +22,22 @@ def ConvertMoEToLinalg : Pass<"convert-moe-to-linalg"> {
     "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
     "::mlir::tensor::TensorDialect"
   ];
-  let options = [
-    Option<"keepGrouped", "keep-grouped", "bool", "false",
-           "leave moe.grouped_matmul, moe.gather_sum and moe.pack to another "
-           "lowering, and turn moe.combine into moe.gather_sum">
+}
+
+def ConvertMoERoutingToLinalg : Pass<"convert-moe-routing-to-linalg"> {
+  let summary = "Lower moe operations that have no kernels to linalg";
+  let description = [{
+    Lowers `moe.gate`, `moe.route`, `moe.dispatch`, `moe.expert` and
+    `moe.quantize` as `convert-moe-to-linalg` does, and leaves
+    `moe.grouped_matmul`, `moe.gather_sum` and `moe.pack` to the kernels of
+    another lowering. A grouped matmul of quantized operands is lowered, too: no
+    kernel of the CPU reads them. `moe.combine` is an error:
+    `moe-decompose-combine` comes before.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect"
   ];
 }
 

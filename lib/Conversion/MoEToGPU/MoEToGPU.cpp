@@ -74,7 +74,7 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
       // Kernels are made for tensors: what is on buffers already stays.
-      if (isa<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp, GatherSumOp>(op) &&
+      if (isa<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp>(op) &&
           llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         work.push_back(op);
     });
@@ -82,6 +82,14 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
                             llvm::DenseMap<Value, Value>()};
     lowerRouters(rewriter, lowering, work);
     for (Operation *op : work)
+      lower(rewriter, lowering, op);
+    // Of the combinations those that no grouped matmul ends in.
+    SmallVector<GatherSumOp> sums;
+    getOperation().walk([&](GatherSumOp op) {
+      if (op.getResult())
+        sums.push_back(op);
+    });
+    for (GatherSumOp op : sums)
       lower(rewriter, lowering, op);
   }
 

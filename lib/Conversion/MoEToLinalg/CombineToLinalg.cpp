@@ -7,6 +7,7 @@
 
 #include "Lowering.h"
 #include "TensorBuilder.h"
+#include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -95,7 +96,7 @@ SmallVector<Value> mlir::moe::lowerToLinalg(GatherSumOp op,
                     op.getDropped())};
 }
 
-Value mlir::moe::lowerToGatherSum(CombineOp op, OpBuilder &builder) {
+Value mlir::moe::decomposeCombine(CombineOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   Value weights = op.getWeights() ? keptWeights(b, op) : Value();
   ReifiedRankedShapedTypeDims shapes;

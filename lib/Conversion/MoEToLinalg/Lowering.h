@@ -24,9 +24,6 @@ SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
 
-/// The same sum as a moe.gather_sum, with final weights.
-Value lowerToGatherSum(CombineOp op, OpBuilder &builder);
-
 } // namespace mlir::moe
 
 #endif // MOE_LIB_CONVERSION_MOETOLINALG_LOWERING_H

@@ -45,21 +45,7 @@ template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
   }
 };
 
-/// A combination for which another lowering has something better than linalg.
-struct CombineToGatherSum : OpRewritePattern<CombineOp> {
-  using OpRewritePattern::OpRewritePattern;
-  LogicalResult matchAndRewrite(CombineOp op,
-                                PatternRewriter &rewriter) const override {
-    Value sum = lowerToGatherSum(op, rewriter);
-    if (sum.getType() != op.getResult().getType())
-      sum = tensor::CastOp::create(rewriter, op.getLoc(),
-                                   op.getResult().getType(), sum);
-    rewriter.replaceOp(op, sum);
-    return success();
-  }
-};
-
-/// Products of factors that only linalg can read.
+/// Grouped matmuls that no kernel of the CPU can read the operands of.
 struct DecomposeQuantized : OpRewritePattern<GroupedMatmulOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(GroupedMatmulOp op,
@@ -84,6 +70,10 @@ struct AggregatedModel
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
                Decompose<RouteOp>, Decompose<QuantizeOp>>(patterns.getContext());
+}
+
+void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {
+  patterns.add<DecomposeQuantized>(patterns.getContext());
 }
 
 void mlir::moe::populateGroupedToLinalgPatterns(RewritePatternSet &patterns) {
@@ -120,19 +110,13 @@ struct ConvertMoEToLinalg
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     populateMoEToLinalgPatterns(patterns);
-    if (keepGrouped)
-      patterns.add<CombineToGatherSum, DecomposeQuantized>(&getContext());
-    else
-      populateGroupedToLinalgPatterns(patterns);
+    populateGroupedToLinalgPatterns(patterns);
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       return signalPassFailure();
     getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
-      bool grouped = isa<GroupedMatmulOp, GatherSumOp, PackOp>(op) ||
-                     op->getParentOfType<GroupedMatmulOp>();
       // What a kernel does already needs no linalg.
-      bool onDevice = isa<LaunchOp, MultiprocessorsOp>(op);
-      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) || onDevice ||
-          (keepGrouped && grouped))
+      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
+          isa<LaunchOp, MultiprocessorsOp>(op))
         return WalkResult::advance();
       op->emitOpError("was not lowered to linalg");
       signalPassFailure();

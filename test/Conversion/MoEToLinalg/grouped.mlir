@@ -1,5 +1,5 @@
 // RUN: moe-opt %s -convert-moe-to-linalg | FileCheck %s
-// RUN: moe-opt %s -convert-moe-to-linalg="keep-grouped=true" | FileCheck %s --check-prefix=KEEP
+// RUN: moe-opt %s -convert-moe-routing-to-linalg | FileCheck %s --check-prefix=KEEP
 
 // The sums of each expert's rows, then the epilogue, written where they belong.
 // CHECK-LABEL: func.func @product(
@@ -79,32 +79,6 @@ func.func @pack(%w: tensor<2x7x5xf32>, %p: tensor<2x2x3x4x2xf32>) -> tensor<2x2x
 func.func @sum(%x: tensor<?x4xbf16>, %p: tensor<?x2xi32>, %w: tensor<?x2xf32>, %y: tensor<?x4xbf16>) -> tensor<?x4xbf16> {
   %r = moe.gather_sum %x, %p weights(%w : tensor<?x2xf32>) outs(%y : tensor<?x4xbf16>) : tensor<?x4xbf16>, tensor<?x2xi32> -> tensor<?x4xbf16>
   return %r : tensor<?x4xbf16>
-}
-
-// A combination becomes a sum of rows with weights in f32, as many rows as there
-// are tokens.
-// CHECK-LABEL: func.func @combine(
-// CHECK-NOT:     moe.
-// KEEP-LABEL: func.func @combine(
-// KEEP-SAME:    %[[X:[a-z0-9]+]]: tensor<?x4xbf16>, %[[P:[a-z0-9]+]]: tensor<?x2xi32>, %[[W:[a-z0-9]+]]: tensor<?x2xbf16>, %[[D:[a-z0-9]+]]: tensor<?x4xbf16>)
-// KEEP:         %[[F:.*]] = linalg.generic {{.*}} ins(%[[W]] : tensor<?x2xbf16>)
-// KEEP:           arith.extf
-// KEEP:         %[[T:.*]] = tensor.dim %[[P]], %c0
-// KEEP:         %[[E:.*]] = tensor.empty(%[[T]]) : tensor<?x4xbf16>
-// KEEP:         moe.gather_sum %[[X]], %[[P]] weights(%[[F]] : tensor<?x2xf32>) dropped(%[[D]] : tensor<?x4xbf16>) outs(%[[E]] : tensor<?x4xbf16>)
-// KEEP-NOT:     moe.combine
-func.func @combine(%x: tensor<?x4xbf16>, %p: tensor<?x2xi32>, %w: tensor<?x2xbf16>, %d: tensor<?x4xbf16>) -> tensor<?x4xbf16> {
-  %y = moe.combine %x, %p weights(%w : tensor<?x2xbf16>) dropped(%d : tensor<?x4xbf16>) : tensor<?x4xbf16>, tensor<?x2xi32>
-  return %y : tensor<?x4xbf16>
-}
-
-// Weights of a combination are normalised over what was kept before.
-// KEEP-LABEL: func.func @normalized(
-// KEEP:         arith.divf
-// KEEP:         moe.gather_sum
-func.func @normalized(%x: tensor<?x4xf32>, %p: tensor<?x2xi32>, %w: tensor<?x2xf32>) -> tensor<?x4xf32> {
-  %y = moe.combine %x, %p weights(%w : tensor<?x2xf32>) normalize(<sum>) : tensor<?x4xf32>, tensor<?x2xi32>
-  return %y : tensor<?x4xf32>
 }
 
 // The numbers of the tokens of a dispatch, without their rows.

@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -convert-moe-to-linalg -canonicalize -cse | FileCheck %s
-// RUN: moe-opt %s -convert-moe-to-linalg=keep-grouped -canonicalize -cse | FileCheck %s
+// RUN: moe-opt %s -convert-moe-routing-to-linalg -canonicalize -cse | FileCheck %s
 
-// Products of 8-bit factors are lowered even where other products are kept.
+// Grouped matmuls of 8-bit operands are lowered even where others are left to kernels.
 
 // CHECK-DAG:   #[[STEPS:.*]] = affine_map<(d0, d1, d2) -> (d2)>
 // CHECK-DAG:   #[[SUMS:.*]] = affine_map<(d0, d1, d2) -> (d0, d1)>

@@ -26,15 +26,11 @@ std::optional<RowSum> RowSum::find(GroupedMatmulOp op,
           op.getExpertCount() + 1 ||
       !op.getResult().hasOneUse())
     return std::nullopt;
-  auto combine = dyn_cast<CombineOp>(*op.getResult().getUsers().begin());
+  auto combine = dyn_cast<GatherSumOp>(*op.getResult().getUsers().begin());
   if (!combine || combine->getBlock() != op->getBlock() ||
-      combine.getGrouped() != op.getResult() || combine.getDropped() ||
-      combine.getNormalize())
+      combine.getRows() != op.getResult() || combine.getDropped())
     return std::nullopt;
   Value weights = combine.getWeights();
-  if (weights &&
-      !cast<RankedTensorType>(weights.getType()).getElementType().isF32())
-    return std::nullopt;
   for (Value operand : {Value(combine.getPositions()), weights})
     if (Operation *def = operand ? operand.getDefiningOp() : nullptr;
         def && def->getBlock() == op->getBlock() && !def->isBeforeInBlock(op))
@@ -49,19 +45,19 @@ bool RowSum::suits(GroupedMatmulOp op, TileAttr tile) {
 }
 
 SmallVector<Value> RowSum::inputs() const {
-  CombineOp op = combine;
+  GatherSumOp op = combine;
   SmallVector<Value> inputs{op.getPositions()};
   if (op.getWeights())
     inputs.push_back(op.getWeights());
   return inputs;
 }
 
-static Value tokensOf(ImplicitLocOpBuilder &b, CombineOp op) {
+static Value tokensOf(ImplicitLocOpBuilder &b, GatherSumOp op) {
   return extentOf(b, op.getPositions(), 0);
 }
 
 Value RowSum::init(ImplicitLocOpBuilder &b) const {
-  CombineOp op = combine;
+  GatherSumOp op = combine;
   auto type = op.getResult().getType();
   OpFoldResult sizes[] = {getAsOpFoldResult(tokensOf(b, op)),
                           b.getIndexAttr(type.getDimSize(1))};
@@ -81,7 +77,7 @@ Value RowSum::tokensAtOnce(ImplicitLocOpBuilder &b) const {
 
 void RowSum::replace(ImplicitLocOpBuilder &b, Value rows, Value summed,
                      Value some, Value ran, DeviceLowering &lowering) const {
-  CombineOp op = combine;
+  GatherSumOp op = combine;
   Value tokens = tokensOf(b, op);
   Value left = arith::SelectOp::create(
       b, ran, arith::SubIOp::create(b, tokens, some), tokens);
@@ -98,14 +94,14 @@ void RowSum::replace(ImplicitLocOpBuilder &b, Value rows, Value summed,
 // RowSumEmitter
 //===----------------------------------------------------------------------===//
 
-static Type elementOf(CombineOp op) {
+static Type elementOf(GatherSumOp op) {
   return op.getResult().getType().getElementType();
 }
 
 RowSumEmitter::RowSumEmitter(GPUBuilder &b, const RowSum &sum, int64_t columns,
                              int64_t warps, const Arguments &arguments)
     : b(b), gather(b, elementOf(sum.combine), columns,
-                   CombineOp(sum.combine).getTopK(), arguments.arrays),
+                   GatherSumOp(sum.combine).getTopK(), arguments.arrays),
       vectorWidth(GatherSumEmitter::widthOf(elementOf(sum.combine), columns)),
       vectors(columns / vectorWidth), columns(columns), warps(warps),
       arguments(arguments) {}

@@ -13,7 +13,7 @@
 
 namespace mlir::moe {
 
-/// The `moe.combine` of the rows that a `moe.grouped_matmul` computes, where
+/// The `moe.gather_sum` of the rows that a `moe.grouped_matmul` computes, where
 /// the kernel of the product can end in it, which saves a launch. Of the warps
 /// that store the same columns, one for each tile of rows, the last adds up the
 /// choices of every token, in the order that `moe.gather_sum` has: the bits are
@@ -21,7 +21,7 @@ namespace mlir::moe {
 struct RowSum {
   static constexpr int64_t mostTokens = 8;
 
-  CombineOp combine;
+  GatherSumOp combine;
   Value arrivals; // counters that are 0, in a tensor
 
   /// The one of `op`, if there is one.

@@ -1,4 +1,4 @@
-// RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-decompose-combine -canonicalize -cse -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
 
 // The combine of few tokens is the end of the product's kernel. A warp that has stored
 // its columns arrives; the last of those with the same columns adds up. Where there is

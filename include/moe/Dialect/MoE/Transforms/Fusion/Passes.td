@@ -101,4 +101,22 @@ def MoEFuseGather : Pass<"moe-fuse-gather"> {
   ];
 }
 
+def MoEDecomposeCombine : Pass<"moe-decompose-combine"> {
+  let summary = "Decompose moe.combine into its weights and a moe.gather_sum";
+  let description = [{
+    The weights are extended to f32 and, with `normalize`, divided by the sum of
+    those that were kept, by operations of linalg. `moe.gather_sum` adds the rows
+    with the final weights; kernels are made for that operation.
+  }];
+  let statistics = [
+    Statistic<"numDecomposed", "combines-decomposed", "combines decomposed">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::math::MathDialect",
+                           "::mlir::moe::MoEDialect",
+                           "::mlir::scf::SCFDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_DIALECT_MOE_TRANSFORMS_FUSION_PASSES_TD
