@@ -7,6 +7,7 @@
 
 #include "moe/Analysis/CapacityPlan.h"
 #include "moe/Analysis/TileChoice.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "mlir/IR/AffineExpr.h"
 #include "mlir/IR/AffineMap.h"
@@ -344,7 +345,7 @@ mlir::moe::tokenRange(func::FuncOp function) {
   function.walk([&](DispatchOp dispatch) {
     limit = std::min<int64_t>(limit, INT32_MAX / dispatch.getTopK());
   });
-  Attribute given = function->getAttr("moe.tokens");
+  Attribute given = function->getAttr(tokensAttrName);
   if (!given)
     return std::pair<int64_t, int64_t>(0, limit);
   SmallVector<int64_t> bounds;
@@ -447,7 +448,7 @@ LogicalResult DispatchVerifier::verify() {
 }
 
 LogicalResult mlir::moe::verifyCapacityPlan(func::FuncOp function) {
-  Attribute given = function->getAttr("moe.plan");
+  Attribute given = function->getAttr(planAttrName);
   if (!given)
     return success();
   auto plan = dyn_cast<PlanAttr>(given);

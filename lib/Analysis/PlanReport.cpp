@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Analysis/PlanReport.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "llvm/Support/Format.h"
 #include "llvm/Support/MathExtras.h"
@@ -36,7 +37,7 @@ PlanReport::PlanReport(
     const PlanTarget &target, Launches launches,
     const std::function<std::optional<int64_t>(int64_t)> &workspace)
     : name(function.getName().str()), imbalance(imbalance.str()),
-      plan(function->getAttrOfType<PlanAttr>("moe.plan")), cost(cost),
+      plan(function->getAttrOfType<PlanAttr>(planAttrName)), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
       elementType(mainElementType(function, cost)),
       workspace(workspace) {

@@ -7,7 +7,7 @@
 
 #include "moe/Analysis/TokenExtents.h"
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -59,8 +59,7 @@ static Value startOf(Value value) {
 static Value rowsOf(OpResult result) {
   Operation *op = result.getOwner();
   if (auto gate = dyn_cast<GateOp>(op))
-    return gate.getSelection() == Selection::TokenChoice ? gate.getLogits()
-                                                         : Value();
+    return gate.isChosenByExperts() ? Value() : gate.getLogits();
   if (auto dispatch = dyn_cast<DispatchOp>(op))
     return result == dispatch.getPositions() ? dispatch.getIds() : Value();
   if (auto expert = dyn_cast<ExpertOp>(op))
@@ -81,7 +80,7 @@ Extent mlir::moe::extentOf(Value tensor, int64_t dim, Operation *exported) {
   if (auto argument = dyn_cast<BlockArgument>(tensor)) {
     // What moe-export says of every dynamic extent of an argument.
     Operation *parent = argument.getOwner()->getParentOp();
-    bool isInput = parent == exported || parent->hasAttr("moe.signature");
+    bool isInput = parent == exported || isExported(parent);
     return isInput ? Extent{Value(), Extent::tokens} : Extent{tensor, dim};
   }
   if (auto empty = tensor.getDefiningOp<tensor::EmptyOp>())

@@ -81,10 +81,8 @@ private:
 } // namespace
 
 bool Classifier::classify(GateOp op) {
-  if (op.getSelection() == Selection::ExpertChoice)
-    return refuse(op, "experts choose among all tokens of a call");
-  if (op.getScoreAxis() == ScoreAxis::Tokens)
-    return refuse(op, "the softmax runs over all tokens of a call");
+  if (StringRef why = op.getTokenDependence(); !why.empty())
+    return refuse(op, why);
   for (Value perToken : {op.getLogits(), op.getNoise(), op.getGivenIds()})
     if (perToken && !is(perToken, Kind::PerToken))
       return refuse(op);
@@ -94,9 +92,8 @@ bool Classifier::classify(GateOp op) {
 }
 
 bool Classifier::classify(DispatchOp op) {
-  if (op.getCapacity())
-    return refuse(op, "which choices exceed the capacity depends on all tokens "
-                      "of a call");
+  if (StringRef why = op.getTokenDependence(); !why.empty())
+    return refuse(op, why);
   for (Value perToken : {op.getRows(), op.getIds(), op.getWeights()})
     if (perToken && !is(perToken, Kind::PerToken))
       return refuse(op);

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Target/Target.h"
 #include "moe_rt/artifact.h"
 
@@ -36,32 +37,77 @@ static llvm::json::Value toJSON(Attribute attribute) {
   return object;
 }
 
+static llvm::json::Value toJSON(ArgumentAttr argument) {
+  llvm::json::Array shape;
+  for (int64_t extent : argument.getType().getShape())
+    shape.push_back(ShapedType::isDynamic(extent) ? -1 : extent);
+  llvm::json::Object object{
+      {"name", argument.getName().getValue()},
+      {"role", stringifyArgumentRole(argument.getRole())},
+      {"dtype", getDTypeName(argument.getType().getElementType())},
+      {"shape", std::move(shape)}};
+  if (argument.getNumExperts() > 0)
+    object["num_experts"] = argument.getNumExperts();
+  if (argument.getSource())
+    object["source"] = toJSON(Attribute(argument.getSource()));
+  if (argument.getConvert())
+    object["convert"] = true;
+  if (!argument.getRetained())
+    object["retained"] = false;
+  if (argument.getAlignment() > 0)
+    object["alignment"] = argument.getAlignment();
+  if (argument.getPrepare()) {
+    object["prepare"] = argument.getPrepare().getValue();
+    object["sources"] = toJSON(Attribute(argument.getSources()));
+  }
+  return object;
+}
+
+static llvm::json::Value toJSON(DispatchReportAttr dispatch) {
+  llvm::json::Object object{{"num_experts", dispatch.getNumExperts()},
+                            {"top_k", dispatch.getTopK()},
+                            {"offsets", dispatch.getOffsets().getValue()}};
+  if (dispatch.getCounters())
+    object["counters"] = dispatch.getCounters().getValue();
+  return object;
+}
+
+template <typename AttrT>
+static llvm::json::Array toJSONArray(ArrayAttr array) {
+  llvm::json::Array values;
+  if (array)
+    for (auto element : array.getAsRange<AttrT>())
+      values.push_back(toJSON(element));
+  return values;
+}
+
 /// What one variant can do: its functions and the target of their code.
 static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
   ModuleOp module = variant.module;
   llvm::json::Array functions;
   for (auto function : module.getOps<LLVM::LLVMFuncOp>()) {
-    auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
-    auto tokens = function->getAttrOfType<ArrayAttr>("moe.tokens");
+    SignatureAttr signature = getSignature(function);
+    auto tokens = function->getAttrOfType<ArrayAttr>(tokensAttrName);
     std::string name = function.getName().str();
-    std::string entry = "moe_entry_" + name;
+    std::string entry = (entryPrefix + name).str();
     if (!signature || !tokens || tokens.size() != 2 ||
         !module.lookupSymbol(entry))
       continue;
     llvm::json::Object described{
         {"name", name},
         {"entry", entry + variant.symbolSuffix},
-        {"workspace", "moe_workspace_" + name + variant.symbolSuffix},
+        {"workspace", (workspacePrefix + name).str() + variant.symbolSuffix},
         {"tokens", llvm::json::Object{{"min", toJSON(tokens[0])},
                                       {"max", toJSON(tokens[1])}}},
-        {"arguments", toJSON(signature.get("arguments"))},
-        {"dispatches", toJSON(signature.get("dispatches"))},
+        {"arguments", toJSONArray<ArgumentAttr>(signature.getArguments())},
+        {"dispatches",
+         toJSONArray<DispatchReportAttr>(signature.getDispatches())},
     };
     if (auto prepared =
-            function->getAttrOfType<FlatSymbolRefAttr>("moe.prepares"))
+            function->getAttrOfType<FlatSymbolRefAttr>(preparesAttrName))
       described["prepares"] = prepared.getValue();
     if (!variant.target.device.empty() &&
-        function->hasAttr("moe.independent_tokens"))
+        function->hasAttr(independentTokensAttrName))
       described["live_tokens"] = true;
     functions.push_back(std::move(described));
   }
@@ -78,13 +124,13 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
                                           {"arch", variant.target.device}};
   llvm::json::Object described{{"target", std::move(target)},
                                {"functions", std::move(functions)}};
-  if (auto images = module->getAttrOfType<ArrayAttr>("moe.images")) {
+  if (auto images = module->getAttrOfType<ArrayAttr>(imagesAttrName)) {
     described["images"] = toJSON(images);
     for (llvm::json::Value &image : *described.getArray("images")) {
       llvm::json::Value &symbol = (*image.getAsObject())["symbol"];
       symbol = symbol.getAsString()->str() + variant.symbolSuffix;
     }
-    described["kernels"] = toJSON(module->getAttr("moe.kernels"));
+    described["kernels"] = toJSON(module->getAttr(kernelsAttrName));
   }
   return described;
 }

@@ -13,13 +13,13 @@
 // RUN:   --implicit-check-not='= {{tensor|memref|linalg|scf|arith|math|func|cf|affine|bufferization|moe}}.'
 
 // CHECK-LABEL: llvm.func internal @layer(
-// CHECK-SAME:    moe.signature = {arguments = [
-// CHECK-SAME:      name = "logits", role = "input"
-// CHECK-SAME:      name = "x", role = "input"
-// CHECK-SAME:      name = "w", role = "weight"
-// CHECK-SAME:      name = "y", role = "output"
-// CHECK-SAME:      name = "offsets0", role = "offsets"
-// CHECK-SAME:      name = "counters0", role = "counters"
+// CHECK-SAME:    moe.signature = #moe.signature<arguments = [
+// CHECK-SAME:      name = "logits", role = input
+// CHECK-SAME:      name = "x", role = input
+// CHECK-SAME:      name = "w", role = weight
+// CHECK-SAME:      name = "y", role = output
+// CHECK-SAME:      name = "offsets0", role = offsets
+// CHECK-SAME:      name = "counters0", role = counters
 // CHECK-SAME:    moe.tokens = [0, 1073741823]
 // The workspace comes last: six arguments and that.
 // CHECK-LABEL: llvm.func internal @_mlir_ciface_layer(

@@ -44,7 +44,7 @@ func.func @in_place(%x: tensor<?x4xf32>, %n: index) -> tensor<?x4xf32> {
 // CHECK:           %[[M:.*]] = bufferization.materialize_in_destination %[[U]] in %[[S]]
 // CHECK:           %[[N:.*]] = bufferization.materialize_in_destination %[[V]] in %[[T]]
 // CHECK:           scf.yield %[[M]], %[[N]]
-func.func @exchanged(%x: tensor<?x4xf32>, %y: tensor<?x4xf32>, %more: memref<i1>) -> (tensor<?x4xf32>, tensor<?x4xf32>) attributes {moe.signature = {}} {
+func.func @exchanged(%x: tensor<?x4xf32>, %y: tensor<?x4xf32>, %more: memref<i1>) -> (tensor<?x4xf32>, tensor<?x4xf32>) attributes {moe.signature = #moe.signature} {
   %z:2 = scf.while (%s = %x, %t = %y) : (tensor<?x4xf32>, tensor<?x4xf32>) -> (tensor<?x4xf32>, tensor<?x4xf32>) {
     %c = memref.load %more[] : memref<i1>
     scf.condition(%c) %s, %t : tensor<?x4xf32>, tensor<?x4xf32>

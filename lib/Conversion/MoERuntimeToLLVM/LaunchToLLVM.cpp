@@ -10,7 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -219,7 +219,7 @@ LogicalResult Caller::lower(LaunchOp op) {
       return failure();
     arguments.push_back(*argument);
   }
-  if (kernel->hasAttr("moe.live_tokens"))
+  if (kernel->hasAttr(liveTokensAttrName))
     arguments.push_back({8, field(3, b.getI64Type())});
 
   int64_t count = arguments.size();
@@ -254,24 +254,16 @@ void Caller::lower(MultiprocessorsOp op) {
 /// Kernels read 16 bytes at once: say so of what the caller passes.
 static void requireAlignment(func::FuncOp function) {
   constexpr int64_t bytes = 16;
-  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
-  auto described =
-      signature ? signature.getAs<ArrayAttr>("arguments") : ArrayAttr();
-  if (!described)
+  SignatureAttr signature = getSignature(function);
+  if (!signature || !signature.getArguments())
     return;
-  Builder b(function.getContext());
   SmallVector<Attribute> arguments;
-  for (auto argument : described.getAsRange<DictionaryAttr>()) {
-    NamedAttrList entries(argument);
-    auto role = argument.getAs<StringAttr>("role");
-    if (role && llvm::is_contained({"input", "weight", "output"},
-                                   role.getValue()))
-      entries.set("alignment", b.getI64IntegerAttr(bytes));
-    arguments.push_back(entries.getDictionary(b.getContext()));
-  }
-  NamedAttrList entries(signature);
-  entries.set("arguments", b.getArrayAttr(arguments));
-  function->setAttr("moe.signature", entries.getDictionary(b.getContext()));
+  for (auto argument : signature.getArguments().getAsRange<ArgumentAttr>())
+    arguments.push_back(argument.isReport() ||
+                                argument.getRole() == ArgumentRole::Prepared
+                            ? argument
+                            : argument.withAlignment(bytes));
+  setSignature(function, signature.withArguments(arguments));
 }
 
 namespace {

@@ -17,6 +17,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Epilogue.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -24,7 +25,7 @@ using namespace mlir::moe;
 /// Rows of a tile at most, as the plan of the function has it.
 static int64_t plannedRows(GroupedMatmulOp op) {
   auto function = op->getParentOfType<func::FuncOp>();
-  auto plan = function ? function->getAttrOfType<PlanAttr>("moe.plan") : PlanAttr();
+  auto plan = function ? function->getAttrOfType<PlanAttr>(planAttrName) : PlanAttr();
   if (!plan || plan.getDispatches().empty())
     return INT64_MAX;
   int64_t rows = 1;

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -39,7 +40,7 @@ public:
 
 private:
   std::optional<WeightPath> pathOf(Value operand);
-  DictionaryAttr argumentOf(BlockArgument weight);
+  ArgumentAttr argumentOf(BlockArgument weight);
   Value packInCall(GroupedMatmulOp product, PanelsAttr panels);
   Value prepare(GroupedMatmulOp product, PanelsAttr panels,
                 ArrayRef<WeightPath> paths);
@@ -70,13 +71,12 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
       panels.getShape(experts, product.getK(), product.getN()), element);
 }
 
-/// What the signature says of a weight; null if it is something else.
-DictionaryAttr Packer::argumentOf(BlockArgument weight) {
+/// The argument of the signature that is a weight; null if it is something else.
+ArgumentAttr Packer::argumentOf(BlockArgument weight) {
   if (weight.getArgNumber() >= arguments.size())
     return {};
-  auto entry = cast<DictionaryAttr>(arguments[weight.getArgNumber()]);
-  auto role = entry.getAs<StringAttr>("role");
-  return role && role.getValue() == "weight" ? entry : DictionaryAttr();
+  auto argument = cast<ArgumentAttr>(arguments[weight.getArgNumber()]);
+  return argument.getRole() == ArgumentRole::Weight ? argument : ArgumentAttr();
 }
 
 std::optional<WeightPath> Packer::pathOf(Value operand) {
@@ -149,13 +149,13 @@ func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
     name += '_';
   auto preparation =
       func::FuncOp::create(b, name, b.getFunctionType(types, packed));
-  preparation->setAttr("moe.prepares",
+  preparation->setAttr(preparesAttrName,
                        FlatSymbolRefAttr::get(function.getSymNameAttr()));
   preparation->setAttr(
-      "moe.tokens", b.getI64ArrayAttr({0, product.getExpertCount()}));
+      tokensAttrName, b.getI64ArrayAttr({0, product.getExpertCount()}));
   preparation.setResultAttr(0, "moe.name", b.getStringAttr(result));
   for (auto [index, source] : llvm::enumerate(sources))
-    preparation.setArgAttr(index, "moe.name", argumentOf(source).get("name"));
+    preparation.setArgAttr(index, "moe.name", argumentOf(source).getName());
 
   b.setInsertionPointToStart(preparation.addEntryBlock());
   SmallVector<Value> weights;
@@ -188,26 +188,23 @@ Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
       sources.push_back(path.weight);
   Builder b(function.getContext());
   SmallVector<Attribute> names = llvm::map_to_vector(
-      sources, [&](BlockArgument source) {
-        return argumentOf(source).get("name");
+      sources, [&](BlockArgument source) -> Attribute {
+        return argumentOf(source).getName();
       });
   std::string name = "packed" + std::to_string(numPrepared);
   for (bool taken = true; taken; name += taken ? "_" : "")
     taken = llvm::any_of(arguments, [&](Attribute argument) {
-      return cast<DictionaryAttr>(argument).get("name") == b.getStringAttr(name);
+      return cast<ArgumentAttr>(argument).getName() == name;
     });
   func::FuncOp preparation =
       buildPreparation(product, panels, paths, sources, name);
   RankedTensorType type =
       packedType(panels, product.getExpertCount(), product);
-  arguments.push_back(b.getDictionaryAttr({
-      b.getNamedAttr("name", b.getStringAttr(name)),
-      b.getNamedAttr("role", b.getStringAttr("prepared")),
-      b.getNamedAttr("dtype", argumentOf(sources.front()).get("dtype")),
-      b.getNamedAttr("shape", b.getI64ArrayAttr(type.getShape())),
-      b.getNamedAttr("prepare", b.getStringAttr(preparation.getName())),
-      b.getNamedAttr("sources", b.getArrayAttr(names)),
-  }));
+  arguments.push_back(ArgumentAttr::get(
+      b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
+      /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,
+      /*alignment=*/0, b.getStringAttr(preparation.getName()),
+      b.getArrayAttr(names)));
   unsigned index = function.getNumArguments();
   (void)function.insertArgument(index, type, {}, function.getLoc());
   function.setArgAttr(index, "bufferization.writable", b.getBoolAttr(false));
@@ -217,26 +214,17 @@ Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
 
 /// Weights that a call no longer reads need not be kept.
 void Packer::recordUses() {
-  Builder b(function.getContext());
-  for (auto [index, argument] : llvm::enumerate(arguments)) {
-    if (!argumentOf(function.getArgument(index)) ||
-        !function.getArgument(index).use_empty())
-      continue;
-    NamedAttrList entry(cast<DictionaryAttr>(argument));
-    entry.set("retained", b.getBoolAttr(false));
-    argument = entry.getDictionary(b.getContext());
-  }
-  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
-  NamedAttrList entries(signature);
-  entries.set("arguments", b.getArrayAttr(arguments));
-  function->setAttr("moe.signature", entries.getDictionary(b.getContext()));
+  for (auto [index, argument] : llvm::enumerate(arguments))
+    if (ArgumentAttr weight = argumentOf(function.getArgument(index));
+        weight && function.getArgument(index).use_empty())
+      argument = weight.withRetained(false);
+  setSignature(function, getSignature(function).withArguments(arguments));
 }
 
 void Packer::run() {
-  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
-  if (auto list = signature ? signature.getAs<ArrayAttr>("arguments")
-                            : ArrayAttr())
-    llvm::append_range(arguments, list);
+  if (SignatureAttr signature = getSignature(function);
+      signature && signature.getArguments())
+    llvm::append_range(arguments, signature.getArguments());
   SmallVector<GroupedMatmulOp> products;
   function.walk([&](GroupedMatmulOp op) {
     if (!op.getPanels() && !op.isQuantized() && op.getResult())
@@ -279,7 +267,7 @@ void Packer::run() {
       op->erase();
     }
   }
-  if (signature)
+  if (isExported(function))
     recordUses();
 }
 

@@ -5,8 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Target/NVPTX/Passes.h"
+#include "moe/Conversion/MoEToGPU/MoEToGPU.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Target/CodeEmission.h"
+#include "moe/Target/NVPTX/Passes.h"
 
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
@@ -140,8 +142,8 @@ struct MoESerializeKernels
         b.getNamedAttr("symbol", image.getSymNameAttr()),
         b.getNamedAttr("size", b.getI64IntegerAttr(ptx->size())),
     });
-    module->setAttr("moe.images", b.getArrayAttr(described));
-    module->setAttr("moe.kernels", describe(b, kernels));
+    module->setAttr(imagesAttrName, b.getArrayAttr(described));
+    module->setAttr(kernelsAttrName, describe(b, kernels));
     kernels.erase();
   }
 
@@ -155,7 +157,7 @@ struct MoESerializeKernels
         auto values = kernel->getAttrOfType<DenseI32ArrayAttr>(name);
         return values ? int64_t(values[0]) : otherwise;
       };
-      auto shared = kernel->getAttrOfType<IntegerAttr>(sharedBytesAttr);
+      auto shared = kernel->getAttrOfType<IntegerAttr>(sharedBytesAttrName);
       described.push_back(b.getDictionaryAttr({
           b.getNamedAttr("name", kernel.getNameAttr()),
           b.getNamedAttr("threads",

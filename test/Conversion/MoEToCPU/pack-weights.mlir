@@ -11,8 +11,8 @@
 // CHECK-SAME:    %[[X:[a-z0-9]+]]: tensor<?x4xf32>
 // CHECK-SAME:    %[[O:[a-z0-9]+]]: tensor<3xi32>
 // CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<2x1x4x64x1xf32> {bufferization.writable = false})
-// CHECK-SAME:    {dtype = "f32", name = "w", retained = false, role = "weight", shape = [2, 4, 40]}
-// CHECK-SAME:    {dtype = "f32", name = "packed0", prepare = "layer__prepare0", role = "prepared", shape = [2, 1, 4, 64, 1], sources = ["w"]}
+// CHECK-SAME:    #moe.argument<name = "w", role = weight, type = tensor<2x4x40xf32>, retained = false>
+// CHECK-SAME:    #moe.argument<name = "packed0", role = prepared, type = tensor<2x1x4x64x1xf32>, prepare = "layer__prepare0", sources = ["w"]>
 // CHECK:         moe.grouped_matmul %[[X]] offsets(%[[O]] : tensor<3xi32>) weights(%[[PACKED]] : tensor<2x1x4x64x1xf32>)
 // CHECK-SAME:      panels(<products = 2, columns = 64, depth = 1>)
 // CHECK-NOT:     moe.pack
@@ -45,8 +45,8 @@ func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> 
 // An ordinary weight is that of one expert. It is read elsewhere, so it stays.
 // CHECK-LABEL: func.func @dense(
 // CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<1x1x2x16x2xbf16> {bufferization.writable = false})
-// CHECK-SAME:    {dtype = "bf16", name = "w", role = "weight", shape = [8, 4]}
-// CHECK-SAME:    sources = ["w"]}
+// CHECK-SAME:    #moe.argument<name = "w", role = weight, type = tensor<8x4xbf16>>
+// CHECK-SAME:    sources = ["w"]>
 // CHECK:         moe.grouped_matmul %{{.*}} weights(%[[PACKED]] : tensor<1x1x2x16x2xbf16>) panels(<products = 1, columns = 16, depth = 2>)
 // CHECK-NOT:     transposed
 // CHECK:       func.func @dense__prepare0(
@@ -70,9 +70,9 @@ func.func @dense(%x: tensor<?x4xbf16>, %w: tensor<8x4xbf16> {moe.role = "weight"
 // Two products with the same weights share what is packed; another layout is
 // packed again. Names that are taken get a tail.
 // CHECK-LABEL: func.func @shared(
-// CHECK-SAME:    name = "packed0", {{[^}]*}}role = "weight"
-// CHECK-SAME:    name = "packed0_", prepare = "shared__prepare0"
-// CHECK-SAME:    name = "packed1", prepare = "shared__prepare1"
+// CHECK-SAME:    name = "packed0", role = weight
+// CHECK-SAME:    name = "packed0_", role = prepared, type = tensor<{{.*}}>, prepare = "shared__prepare0"
+// CHECK-SAME:    name = "packed1", role = prepared, type = tensor<{{.*}}>, prepare = "shared__prepare1"
 // CHECK-NOT:     prepare2
 // CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P:[a-z0-9]+]] :
 // CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P]] :

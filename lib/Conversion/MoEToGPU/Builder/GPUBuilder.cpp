@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "GPUBuilder.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "mlir/IR/TypeUtilities.h"
 
@@ -317,7 +318,7 @@ LLVM::LLVMFuncOp mlir::moe::createKernel(GPUBuilder &b,
   if (shape.cluster > 1)
     kernel->setAttr(NVVM::NVVMDialect::getClusterDimAttrName(),
                     b.getDenseI32ArrayAttr({int32_t(shape.cluster), 1, 1}));
-  kernel->setAttr(sharedBytesAttr, b.getI64IntegerAttr(shape.sharedBytes));
+  kernel->setAttr(sharedBytesAttrName, b.getI64IntegerAttr(shape.sharedBytes));
   for (int64_t i = 0; i < shape.tensorMaps; ++i) {
     auto bytes = LLVM::LLVMArrayType::get(b.getI8Type(), 128);
     kernel.setArgAttr(i, LLVM::LLVMDialect::getByValAttrName(),

@@ -148,9 +148,6 @@ public:
   Value scanWarp(Value value);
 };
 
-/// Attribute of a kernel: bytes of dynamic shared memory, an i64.
-inline constexpr llvm::StringLiteral sharedBytesAttr = "moe.shared_bytes";
-
 /// What a kernel is to look like from outside.
 struct KernelShape {
   int64_t threads;

@@ -70,6 +70,14 @@ void MoEDialect::initialize() {
 // Small members of the operations
 //===----------------------------------------------------------------------===//
 
+StringRef GateOp::getTokenDependence() {
+  if (isChosenByExperts())
+    return "experts choose among all tokens of a call";
+  if (getScoreAxis() == ScoreAxis::Tokens)
+    return "the softmax runs over all tokens of a call";
+  return "";
+}
+
 FloatType GateOp::getScoreElementType() {
   return getScoreType() ? *getScoreType() : Float32Type::get(getContext());
 }

@@ -8,7 +8,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "llvm/ADT/StringExtras.h"
@@ -24,6 +24,10 @@ static bool isArrayOfStrings(Attribute attribute) {
 }
 
 static bool isUnit(Attribute attribute) { return isa<UnitAttr>(attribute); }
+
+static bool isSignature(Attribute attribute) {
+  return isa<SignatureAttr>(attribute);
+}
 
 namespace {
 struct Known {
@@ -46,17 +50,17 @@ static constexpr Known ofResults[] = {{"moe.name", isString, "a string"}};
 
 static constexpr Known ofOperations[] = {
     // A layer.
-    {"moe.tokens"},
-    {"moe.plan"},
-    {"moe.signature"},
-    {"moe.independent_tokens"},
-    {"moe.prepares"},
+    {tokensAttrName},
+    {planAttrName},
+    {signatureAttrName, isSignature, "a #moe.signature"},
+    {independentTokensAttrName},
+    {preparesAttrName},
     // A kernel, and the module of those of a GPU.
     {"moe.kernel"},
-    {"moe.live_tokens"},
-    {"moe.shared_bytes"},
-    {"moe.images"},
-    {"moe.kernels"},
+    {liveTokensAttrName},
+    {sharedBytesAttrName},
+    {imagesAttrName},
+    {kernelsAttrName},
     // A grouped product.
     {"moe.tiles"},
 };

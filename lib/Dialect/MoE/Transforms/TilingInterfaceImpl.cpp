@@ -66,8 +66,7 @@ namespace {
 struct GateTiling
     : TilingInterface::ExternalModel<GateTiling, GateOp> {
   static bool tokensAreIndependent(GateOp op) {
-    return op.getSelection() == Selection::TokenChoice &&
-           op.getScoreAxis() == ScoreAxis::Experts;
+    return op.getTokenDependence().empty();
   }
 
   SmallVector<utils::IteratorType> getLoopIteratorTypes(Operation *op) const {

@@ -118,3 +118,24 @@ func.func @bits() attributes {
     e = #moe.capacity<factor = 3.0000000000000004>} {
   return
 }
+
+// What is not given is not printed.
+// CHECK-LABEL: func.func @signature()
+// CHECK:         a = #moe.signature,
+// CHECK-SAME:    b = #moe.signature<arguments = [#moe.argument<name = "x", role = input, type = tensor<?x2xi32>, num_experts = 8>,
+// CHECK-SAME:      #moe.argument<name = "w", role = weight, type = tensor<2x3xbf16>, source = ["w.0", "w.1"], convert = true, retained = false, alignment = 16>,
+// CHECK-SAME:      #moe.argument<name = "p", role = prepared, type = tensor<2x8xbf16>, prepare = "f__prepare0", sources = ["w"]>,
+// CHECK-SAME:      #moe.argument<name = "o", role = offsets, type = tensor<3xi32>>],
+// CHECK-SAME:      dispatches = [#moe.dispatch_report<num_experts = 2, top_k = 2, offsets = "o">]>
+func.func @signature() attributes {
+    a = #moe.signature,
+    b = #moe.signature<dispatches = [#moe.dispatch_report<num_experts = 2, top_k = 2, offsets = "o">],
+      arguments = [
+        #moe.argument<type = tensor<?x2xi32>, num_experts = 8, role = input, name = "x", retained = true>,
+        #moe.argument<name = "w", role = weight, type = tensor<2x3xbf16>, source = ["w.0", "w.1"],
+                      convert = true, retained = false, alignment = 16>,
+        #moe.argument<name = "p", role = prepared, type = tensor<2x8xbf16>, prepare = "f__prepare0",
+                      sources = ["w"]>,
+        #moe.argument<name = "o", role = offsets, type = tensor<3xi32>>]>} {
+  return
+}

@@ -266,3 +266,47 @@
 
 // expected-error @+1 {{expected ','}}
 "test"() {a = #moe.panels<products = 1, columns = 16>} : () -> ()
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// moe.signature
+//===----------------------------------------------------------------------===//
+
+// expected-error @+1 {{expected arguments of #moe.argument, got "x"}}
+"test"() {a = #moe.signature<arguments = ["x"]>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected dispatches of #moe.dispatch_report, got 1 : i64}}
+"test"() {a = #moe.signature<dispatches = [1]>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected a name that is not empty}}
+"test"() {a = #moe.argument<name = "", role = input, type = tensor<4xf32>>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected 'x' to have elements that an artifact has, got 'tensor<4xi3>'}}
+"test"() {a = #moe.argument<name = "x", role = input, type = tensor<4xi3>>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected num_experts and alignment of 'x' to be at least 0, got -1 and 0}}
+"test"() {a = #moe.argument<name = "x", role = input, type = tensor<4xi32>, num_experts = -1>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected prepare and sources of 'p' if, and only if, its role is prepared}}
+"test"() {a = #moe.argument<name = "p", role = prepared, type = tensor<4xf32>>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected prepare and sources of 'w' if, and only if, its role is prepared}}
+"test"() {a = #moe.argument<name = "w", role = weight, type = tensor<4xf32>, prepare = "f">} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected moe.signature of an operation to be a #moe.signature, got {}}}
+"test"() {moe.signature = {}} : () -> ()

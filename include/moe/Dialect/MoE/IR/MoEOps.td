@@ -9,6 +9,7 @@
 #define MOE_DIALECT_MOE_IR_MOEOPS_TD
 
 include "moe/Dialect/MoE/IR/MoEDialect.td"
+include "moe/Dialect/MoE/IR/MoEABIAttrs.td"
 include "moe/Dialect/MoE/IR/MoEPlanAttrs.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
@@ -130,6 +131,16 @@ def MoE_GateOp : MoE_Op<"gate", [
     int64_t getNumExperts() { return getLogits().getType().getDimSize(1); }
     /// The type of scores and weights: `score_type`, f32 unless given.
     FloatType getScoreElementType();
+    /// True if each expert chooses tokens: a result then has a row for each
+    /// expert's choices, not for each token.
+    bool isChosenByExperts() {
+      return getSelection() == Selection::ExpertChoice;
+    }
+    /// Why the choices of a token depend on the other tokens of a call; empty if
+    /// they do not.
+    StringRef getTokenDependence();
+    /// True if a choice may be none, with the id -1.
+    bool mayLeaveOut() { return isChosenByExperts() || getThreshold(); }
   }];
 }
 
@@ -200,6 +211,13 @@ def MoE_DispatchOp : MoE_Op<"dispatch", [
     int64_t getTopK() { return getIds().getType().getDimSize(1); }
     /// Choices of a token that are kept at most: `choices`, or all K.
     int64_t getMaxChoices() { return getChoices().value_or(getTopK()); }
+    /// Why the rows of a token depend on the other tokens of a call; empty if
+    /// they do not.
+    StringRef getTokenDependence() {
+      return getCapacity() ? "which choices exceed the capacity depends on all "
+                             "tokens of a call"
+                           : "";
+    }
   }];
 }
 

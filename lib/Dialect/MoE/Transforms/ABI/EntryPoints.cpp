@@ -5,12 +5,14 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 using namespace mlir;
+using namespace mlir::moe;
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEENTRYPOINTS
@@ -30,13 +32,11 @@ static LogicalResult buildEntry(LLVM::LLVMFuncOp function, ModuleOp module) {
   b.setInsertionPointToEnd(module.getBody());
   auto pointer = LLVM::LLVMPointerType::get(module.getContext());
   auto entry = LLVM::LLVMFuncOp::create(
-      b, "moe_entry_" + name,
+      b, (entryPrefix + name).str(),
       LLVM::LLVMFunctionType::get(b.getI32Type(), {pointer, pointer}));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
   // Those of the signature and the workspace, then the executor if it is used.
-  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
-  auto described = signature.getAs<ArrayAttr>("arguments");
-  unsigned count = (described ? described.size() : 0) + 1;
+  unsigned count = getSignature(function).getNumArguments() + 1;
   SmallVector<Value> arguments;
   for (unsigned i = 0, e = callee.getNumArguments(); i != e; ++i) {
     if (i == count) {
@@ -62,12 +62,12 @@ struct MoEEntryPoints : moe::impl::MoEEntryPointsBase<MoEEntryPoints> {
       if (!function.isExternal())
         defined.push_back(function);
     for (LLVM::LLVMFuncOp function : defined) {
-      if (function.getName().starts_with("moe_workspace_"))
+      if (function.getName().starts_with(workspacePrefix))
         continue;
       // Nothing but the entry points is visible: no name of a layer can clash
       // with one of the host.
       function.setLinkage(LLVM::Linkage::Internal);
-      if (function->hasAttr("moe.signature") &&
+      if (isExported(function) &&
           !function.getName().starts_with("_mlir_ciface_") &&
           failed(buildEntry(function, module)))
         return signalPassFailure();

@@ -7,7 +7,7 @@
 
 #include "moe/Analysis/CapacityPlan.h"
 #include "moe/Analysis/TokenExtents.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
@@ -24,29 +24,6 @@ namespace mlir::moe {
 #define GEN_PASS_DEF_MOEEXPORT
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
 } // namespace mlir::moe
-
-/// Name of an element type in a signature; empty if it cannot cross.
-static StringRef dtypeName(Type type) {
-  if (type.isF32())
-    return "f32";
-  if (type.isF16())
-    return "f16";
-  if (type.isBF16())
-    return "bf16";
-  if (type.isF64())
-    return "f64";
-  if (isa<Float8E4M3FNType>(type))
-    return "f8E4M3FN";
-  if (type.isSignlessInteger(8))
-    return "i8";
-  if (type.isSignlessInteger(16))
-    return "i16";
-  if (type.isSignlessInteger(32))
-    return "i32";
-  if (type.isSignlessInteger(64))
-    return "i64";
-  return "";
-}
 
 namespace {
 /// The export of one function.
@@ -65,8 +42,8 @@ private:
   LogicalResult verifyResults(func::ReturnOp returnOp);
   LogicalResult addOutputs(func::ReturnOp returnOp);
   void addReports(ArrayRef<DispatchOp> dispatches, func::ReturnOp returnOp);
-  LogicalResult describe(Type type, StringRef name, StringRef role,
-                         SmallVector<NamedAttribute> extra = {});
+  FailureOr<ArgumentAttr> describe(Type type, StringRef name,
+                                   ArgumentRole role);
   BlockArgument addArgument(Type type);
   void write(Value tensor, Value destination, func::ReturnOp before);
   int64_t numExpertsOf(BlockArgument ids);
@@ -80,12 +57,12 @@ private:
 };
 } // namespace
 
-/// Append one argument to the recorded signature.
-LogicalResult Exporter::describe(Type type, StringRef name, StringRef role,
-                                 SmallVector<NamedAttribute> extra) {
+/// Checks the type and the name of an argument of the signature.
+FailureOr<ArgumentAttr> Exporter::describe(Type type, StringRef name,
+                                           ArgumentRole role) {
   auto shaped = dyn_cast<RankedTensorType>(type);
   if (!shaped || shaped.getEncoding() ||
-      dtypeName(shaped.getElementType()).empty())
+      getDTypeName(shaped.getElementType()).empty())
     return function.emitError()
            << "expected '" << name
            << "' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, "
@@ -96,17 +73,7 @@ LogicalResult Exporter::describe(Type type, StringRef name, StringRef role,
            << "expected each argument and result of the exported function '"
            << function.getName() << "' to have a name of its own, got '" << name
            << "' twice";
-  SmallVector<int64_t> shape = llvm::map_to_vector(
-      shaped.getShape(),
-      [](int64_t extent) { return ShapedType::isDynamic(extent) ? -1 : extent; });
-  extra.push_back(builder.getNamedAttr("name", builder.getStringAttr(name)));
-  extra.push_back(builder.getNamedAttr("role", builder.getStringAttr(role)));
-  extra.push_back(builder.getNamedAttr(
-      "dtype", builder.getStringAttr(dtypeName(shaped.getElementType()))));
-  extra.push_back(
-      builder.getNamedAttr("shape", builder.getI64ArrayAttr(shape)));
-  arguments.push_back(builder.getDictionaryAttr(extra));
-  return success();
+  return ArgumentAttr::get(builder.getStringAttr(name), role, shaped);
 }
 
 /// The number of experts if the elements of an argument are used as ids, so that
@@ -135,26 +102,27 @@ LogicalResult Exporter::describeInputs() {
     std::string defaultName = "arg" + std::to_string(index);
     StringRef nameText = name ? name.getValue() : StringRef(defaultName);
     StringRef roleText = role ? role.getValue() : "input";
-    if (roleText != "input" && roleText != "weight")
+    bool isWeight = roleText == "weight";
+    if (!isWeight && roleText != "input")
       return function.emitError() << "expected moe.role of '" << nameText
                                   << "' to be \"input\" or \"weight\", got \""
                                   << roleText << "\"";
     auto type = dyn_cast<RankedTensorType>(argument.getType());
-    if (roleText == "weight" && type && !type.hasStaticShape())
+    if (isWeight && type && !type.hasStaticShape())
       return function.emitError() << "expected weight '" << nameText
                                   << "' to have a static shape, got " << type;
-    SmallVector<NamedAttribute> extra;
-    // The runtime looks at the ids of each call, not at those of a weight.
-    if (int64_t experts = roleText == "input" ? numExpertsOf(argument) : 0)
-      extra.push_back(builder.getNamedAttr("num_experts",
-                                           builder.getI64IntegerAttr(experts)));
-    if (auto source = function.getArgAttrOfType<ArrayAttr>(index, "moe.source"))
-      extra.push_back(builder.getNamedAttr("source", source));
-    if (function.getArgAttr(index, "moe.convert"))
-      extra.push_back(
-          builder.getNamedAttr("convert", builder.getBoolAttr(true)));
-    if (failed(describe(argument.getType(), nameText, roleText, extra)))
+    FailureOr<ArgumentAttr> described =
+        describe(argument.getType(), nameText,
+                 isWeight ? ArgumentRole::Weight : ArgumentRole::Input);
+    if (failed(described))
       return failure();
+    // The runtime looks at the ids of each call, not at those of a weight.
+    arguments.push_back(ArgumentAttr::get(
+        function.getContext(), described->getName(), described->getRole(),
+        described->getType(), isWeight ? 0 : numExpertsOf(argument),
+        function.getArgAttrOfType<ArrayAttr>(index, "moe.source"),
+        bool(function.getArgAttr(index, "moe.convert")), /*retained=*/true,
+        /*alignment=*/0, /*prepare=*/{}, /*sources=*/{}));
     // The signature has them now, and nothing later knows them.
     for (StringRef name :
          {"moe.name", "moe.role", "moe.source", "moe.convert"})
@@ -241,14 +209,14 @@ LogicalResult Exporter::setTokenRange() {
              << " tokens, got operations for " << *fixedTokens << " alone";
     range = std::pair(*fixedTokens, *fixedTokens);
   }
-  function->setAttr("moe.tokens",
+  function->setAttr(tokensAttrName,
                     builder.getI64ArrayAttr({range->first, range->second}));
   return success();
 }
 
 /// Results have as many rows as the caller has room for, T.
 LogicalResult Exporter::verifyResults(func::ReturnOp returnOp) {
-  auto range = function->getAttrOfType<ArrayAttr>("moe.tokens");
+  auto range = function->getAttrOfType<ArrayAttr>(tokensAttrName);
   int64_t least = std::max<int64_t>(cast<IntegerAttr>(range[0]).getInt(), 1);
   int64_t most = cast<IntegerAttr>(range[1]).getInt();
   for (auto [index, result] : llvm::enumerate(returnOp.getOperands())) {
@@ -292,9 +260,13 @@ LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
     auto name = function.getResultAttrOfType<StringAttr>(index, "moe.name");
     std::string defaultName =
         results.size() == 1 ? "y" : "y" + std::to_string(index);
-    if (failed(describe(result.getType(), name ? name.getValue() : StringRef(defaultName),
-                        "output")))
+    FailureOr<ArgumentAttr> described =
+        describe(result.getType(),
+                 name ? name.getValue() : StringRef(defaultName),
+                 ArgumentRole::Output);
+    if (failed(described))
       return failure();
+    arguments.push_back(*described);
     auto type = cast<RankedTensorType>(result.getType());
     write(result,
           addArgument(MemRefType::get(type.getShape(), type.getElementType())),
@@ -370,8 +342,7 @@ static bool isChosenByGate(DispatchOp dispatch) {
 static bool choosesAlways(DispatchOp dispatch) {
   if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
     return false;
-  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
-  return gate.getSelection() == Selection::TokenChoice && !gate.getThreshold();
+  return !dispatch.getIds().getDefiningOp<GateOp>().mayLeaveOut();
 }
 
 /// {choices that name an expert, choices with an id that is none} of a dispatch,
@@ -443,34 +414,33 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
         name += '_';
       return name;
     };
-    auto report = [&](Value tensor, StringRef name, StringRef role) {
+    auto report = [&](Value tensor, StringRef name, ArgumentRole role) {
       auto type = cast<RankedTensorType>(tensor.getType());
-      (void)describe(type, name, role); // has a good type and an unused name
+      // It has a good type and an unused name.
+      arguments.push_back(*describe(type, name, role));
       write(tensor,
             addArgument(MemRefType::get(type.getShape(), type.getElementType())),
             returnOp);
     };
     std::string offsets = unused("offsets");
-    NamedAttrList entry;
-    entry.append("num_experts",
-                 builder.getI64IntegerAttr(dispatch.getNumExperts()));
-    entry.append("top_k", builder.getI64IntegerAttr(dispatch.getTopK()));
-    entry.append("offsets", builder.getStringAttr(offsets));
     Value counted;
     if (!keepsAllChoices(dispatch))
       counted = countChoices(b, dispatch);
-    report(dispatch.getOffsets(), offsets, "offsets");
+    report(dispatch.getOffsets(), offsets, ArgumentRole::Offsets);
+    StringAttr counters;
     if (counted) {
-      std::string counters = unused("counters");
-      report(counted, counters, "counters");
-      entry.append("counters", builder.getStringAttr(counters));
+      counters = builder.getStringAttr(unused("counters"));
+      report(counted, counters, ArgumentRole::Counters);
     }
-    dispatchReports.push_back(entry.getDictionary(builder.getContext()));
+    dispatchReports.push_back(DispatchReportAttr::get(
+        function.getContext(), dispatch.getNumExperts(), dispatch.getTopK(),
+        builder.getStringAttr(offsets), counters));
   }
 }
 
 LogicalResult Exporter::run() {
-  for (StringRef prefix : {"moe_entry_", "moe_workspace_", "_mlir_ciface_"})
+  for (StringRef prefix : {StringRef(entryPrefix), StringRef(workspacePrefix),
+                           StringRef("_mlir_ciface_")})
     if (function.getName().starts_with(prefix))
       return function.emitError()
              << "expected the exported function '" << function.getName()
@@ -494,13 +464,10 @@ LogicalResult Exporter::run() {
       failed(addOutputs(returnOp)))
     return failure();
   addReports(reported, returnOp);
-  function->setAttr(
-      "moe.signature",
-      builder.getDictionaryAttr({
-          builder.getNamedAttr("arguments", builder.getArrayAttr(arguments)),
-          builder.getNamedAttr("dispatches",
-                               builder.getArrayAttr(dispatchReports)),
-      }));
+  setSignature(function, SignatureAttr::get(
+                             function.getContext(),
+                             builder.getArrayAttr(arguments),
+                             builder.getArrayAttr(dispatchReports)));
   return success();
 }
 
@@ -510,7 +477,7 @@ struct MoEExport : moe::impl::MoEExportBase<MoEExport> {
     SmallVector<func::FuncOp> exported;
     for (auto function : getOperation().getOps<func::FuncOp>())
       if (function.isPublic() && !function.isExternal() &&
-          !function->hasAttr("moe.signature"))
+          !isExported(function))
         exported.push_back(function);
     for (func::FuncOp function : exported) {
       auto uses = SymbolTable::getSymbolUses(function, getOperation());

@@ -9,6 +9,7 @@
 #include "moe/Analysis/BufferLifetimes.h"
 #include "moe/Analysis/TokenBounds.h"
 #include "moe/Analysis/TokenFunction.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -189,7 +190,7 @@ SmallVector<Value> Arena::buildOffsets(ImplicitLocOpBuilder &b,
 
 /// The largest T of a call: row numbers are i32 unless the function says less.
 int64_t Arena::maxTokens() {
-  auto range = function->getAttrOfType<ArrayAttr>("moe.tokens");
+  auto range = function->getAttrOfType<ArrayAttr>(tokensAttrName);
   if (range && range.size() == 2)
     if (auto max = dyn_cast<IntegerAttr>(range[1]))
       return max.getInt();
@@ -217,7 +218,7 @@ LogicalResult Arena::chooseLayout(Value tokens, ArrayRef<Value> sizes) {
 
 /// Fail if the function has a plan that promises less than the layout takes.
 LogicalResult Arena::verifyPlan(Value tokens, Value total) {
-  auto plan = function->getAttrOfType<PlanAttr>("moe.plan");
+  auto plan = function->getAttrOfType<PlanAttr>(planAttrName);
   if (!plan || plan.getWorkspace() < 0)
     return success();
   SmallVector<int64_t> points{plan.getMin(), plan.getMax(), maxTokens()};
@@ -247,7 +248,7 @@ LogicalResult Arena::buildWorkspaceFunction() {
   b.setInsertionPointAfter(function);
   Type i64 = b.getI64Type();
   auto workspace =
-      func::FuncOp::create(b, "moe_workspace_" + function.getName().str(),
+      func::FuncOp::create(b, (workspacePrefix + function.getName()).str(),
                            b.getFunctionType({i64}, {i64}));
   b.setInsertionPointToStart(workspace.addEntryBlock());
   Value tokens =
@@ -316,7 +317,7 @@ struct MoEAllocsToArena : moe::impl::MoEAllocsToArenaBase<MoEAllocsToArena> {
     }
     SmallVector<func::FuncOp> exported;
     for (auto function : getOperation().getOps<func::FuncOp>())
-      if (function->hasAttr("moe.signature") && !function.isExternal())
+      if (isExported(function) && !function.isExternal())
         exported.push_back(function);
     for (func::FuncOp function : exported)
       if (failed(Arena(function, alignment).run()) ||

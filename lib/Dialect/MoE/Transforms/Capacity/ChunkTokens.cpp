@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Analysis/TokenIndependence.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 
 #include "mlir/Dialect/Bufferization/IR/Bufferization.h"
@@ -51,15 +51,13 @@ private:
 
 /// Offsets and counters, by the signature, count over all tokens.
 void Chunker::findReports() {
-  auto signature = function->getAttrOfType<DictionaryAttr>("moe.signature");
-  auto arguments = signature.getAs<ArrayAttr>("arguments");
+  SignatureAttr signature = getSignature(function);
   auto isReport = [&](Value destination) {
     auto argument = dyn_cast<BlockArgument>(destination);
-    if (!argument || !arguments || argument.getArgNumber() >= arguments.size())
-      return false;
-    auto its = dyn_cast<DictionaryAttr>(arguments[argument.getArgNumber()]);
-    auto role = its ? its.getAs<StringAttr>("role") : StringAttr();
-    return role && (role == "offsets" || role == "counters");
+    ArgumentAttr described =
+        argument ? signature.getArgument(argument.getArgNumber())
+                 : ArgumentAttr();
+    return described && described.isReport();
   };
   SmallVector<Operation *> pending;
   for (auto write : function.getOps<MaterializeInDestinationOp>())
@@ -134,7 +132,7 @@ void Chunker::buildChunk(ImplicitLocOpBuilder &b, ArrayRef<Operation *> body,
 void Chunker::markIndependence() {
   findReports();
   if (!findTokenDependence(function, ofReports))
-    function->setAttr("moe.independent_tokens",
+    function->setAttr(independentTokensAttrName,
                       UnitAttr::get(function.getContext()));
 }
 
@@ -209,10 +207,10 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
 
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
-      if (!function->getAttrOfType<DictionaryAttr>("moe.signature") ||
+      if (!isExported(function) ||
           function.isExternal())
         continue;
-      auto plan = function->getAttrOfType<PlanAttr>("moe.plan");
+      auto plan = function->getAttrOfType<PlanAttr>(planAttrName);
       int64_t tokens = chunk > 0 ? int64_t(chunk) : plan ? plan.getChunk() : 0;
       if (Operation *op = findWorkOnBuffers(function)) {
         if (tokens <= 0)

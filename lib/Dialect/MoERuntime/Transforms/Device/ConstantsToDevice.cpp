@@ -10,6 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -19,6 +20,7 @@
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 using namespace mlir;
+using namespace mlir::moe;
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOECONSTANTSTODEVICE
@@ -74,7 +76,7 @@ struct MoEConstantsToDevice
   void runOnOperation() override {
     SmallVector<memref::GetGlobalOp> constants;
     getOperation().walk([&](func::FuncOp function) {
-      if (function->hasAttr("moe.signature"))
+      if (isExported(function))
         function.walk(
             [&](memref::GetGlobalOp op) { constants.push_back(op); });
     });

@@ -14,7 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DeviceWork.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -299,7 +299,7 @@ struct MoEOutlineKernels
     }
     Outliner outliner(*modules.begin());
     for (auto function : getOperation().getOps<func::FuncOp>())
-      if (function->hasAttr("moe.signature"))
+      if (isExported(function))
         for (Block &block : function.getBody())
           if (failed(outliner.run(block)))
             return signalPassFailure();

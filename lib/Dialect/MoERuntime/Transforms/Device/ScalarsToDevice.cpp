@@ -12,7 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DeviceWork.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -128,7 +128,7 @@ struct MoEScalarsToDevice
     : moe::impl::MoEScalarsToDeviceBase<MoEScalarsToDevice> {
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
-      if (!function->hasAttr("moe.signature"))
+      if (!isExported(function))
         continue;
       Scalars scalars;
       for (Block &block : function.getBody())

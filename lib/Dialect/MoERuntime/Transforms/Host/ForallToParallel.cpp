@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -50,7 +50,7 @@ struct MoEForallToParallel
   }
 
   LogicalResult convert(func::FuncOp function) {
-    bool exported = function->hasAttr("moe.signature");
+    bool exported = isExported(function);
     SmallVector<scf::ForallOp> tasks, loops;
     WalkResult result = function.walk<WalkOrder::PreOrder>(
         [&](scf::ForallOp loop) {

@@ -15,7 +15,7 @@
 // CHECK-NEXT:    %[[OK:.*]] = llvm.mlir.constant(0 : i32)
 // CHECK-NEXT:    llvm.return %[[OK]]
 // CHECK-NOT:   llvm.func
-llvm.func @layer(%a: !llvm.ptr, %b: !llvm.ptr) attributes {moe.signature = {arguments = [{}]}} {
+llvm.func @layer(%a: !llvm.ptr, %b: !llvm.ptr) attributes {moe.signature = #moe.signature<arguments = [#moe.argument<name = "x", role = input, type = tensor<4xf32>>]>} {
   llvm.return
 }
 llvm.func @_mlir_ciface_layer(%a: !llvm.ptr, %b: !llvm.ptr) {
@@ -42,13 +42,13 @@ llvm.func @layer() {
 
 // CHECK-DAG:   llvm.func @moe_entry_a(
 // CHECK-DAG:   llvm.func @moe_entry_b(
-llvm.func @a() attributes {moe.signature = {}} {
+llvm.func @a() attributes {moe.signature = #moe.signature} {
   llvm.return
 }
 llvm.func @_mlir_ciface_a() {
   llvm.return
 }
-llvm.func @b() attributes {moe.signature = {}} {
+llvm.func @b() attributes {moe.signature = #moe.signature} {
   llvm.return
 }
 llvm.func @_mlir_ciface_b() {
@@ -62,7 +62,7 @@ llvm.func @_mlir_ciface_b() {
 // CHECK-SAME:    %[[ARGS:.*]]: !llvm.ptr, %[[EXECUTOR:.*]]: !llvm.ptr)
 // CHECK:         llvm.call @_mlir_ciface_tasks(%{{.*}}, %{{.*}}, %[[EXECUTOR]])
 llvm.func @tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr)
-    attributes {moe.signature = {arguments = [{}]}} {
+    attributes {moe.signature = #moe.signature<arguments = [#moe.argument<name = "x", role = input, type = tensor<4xf32>>]>} {
   llvm.return
 }
 llvm.func @_mlir_ciface_tasks(%a: !llvm.ptr, %workspace: !llvm.ptr, %executor: !llvm.ptr) {

@@ -7,11 +7,11 @@
 // CHECK-SAME:    %[[X:arg0]]: tensor<?x4xbf16> {bufferization.writable = false},
 // CHECK-SAME:    %{{.*}}: tensor<8x3xf32> {bufferization.writable = false},
 // CHECK-SAME:    %[[Y0:.*]]: memref<?x4xbf16>, %[[Y1:.*]]: memref<8x3xf32>)
-// CHECK-SAME:    moe.signature = {arguments = [
-// CHECK-SAME:      {dtype = "bf16", name = "x", role = "input", shape = [-1, 4]},
-// CHECK-SAME:      {dtype = "f32", name = "arg1", role = "weight", shape = [8, 3], source = ["w"]},
-// CHECK-SAME:      {dtype = "bf16", name = "y", role = "output", shape = [-1, 4]},
-// CHECK-SAME:      {dtype = "f32", name = "y1", role = "output", shape = [8, 3]}], dispatches = []}
+// CHECK-SAME:    moe.signature = #moe.signature<arguments = [
+// CHECK-SAME:      #moe.argument<name = "x", role = input, type = tensor<?x4xbf16>>,
+// CHECK-SAME:      #moe.argument<name = "arg1", role = weight, type = tensor<8x3xf32>, source = ["w"]>,
+// CHECK-SAME:      #moe.argument<name = "y", role = output, type = tensor<?x4xbf16>>,
+// CHECK-SAME:      #moe.argument<name = "y1", role = output, type = tensor<8x3xf32>>], dispatches = []>
 // CHECK-SAME:    moe.tokens = [0, 2147483647]
 // CHECK-NEXT:    bufferization.materialize_in_destination %[[X]] in restrict writable %[[Y0]]
 // CHECK-NEXT:    bufferization.materialize_in_destination %{{.*}} in restrict writable %[[Y1]]
@@ -26,16 +26,16 @@ func.func @layer(%x: tensor<?x4xbf16> {moe.name = "x", moe.role = "input"},
 
 // Every type that crosses.
 // CHECK-LABEL: func.func @types(
-// CHECK-SAME:    dtype = "f32"
-// CHECK-SAME:    dtype = "f16"
-// CHECK-SAME:    dtype = "bf16"
-// CHECK-SAME:    dtype = "f64"
-// CHECK-SAME:    dtype = "i8"
-// CHECK-SAME:    dtype = "i16"
-// CHECK-SAME:    dtype = "i32"
-// CHECK-SAME:    dtype = "i64"
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}f32>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}f16>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}bf16>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}f64>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}i8>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}i16>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}i32>
+// CHECK-SAME:    type = tensor<{{[0-9x?]*}}i64>
 // One result is `y`; a scalar and no element at all are tensors, too.
-// CHECK-SAME:    {dtype = "f32", name = "y", role = "output", shape = []}
+// CHECK-SAME:    #moe.argument<name = "y", role = output, type = tensor<f32>>
 func.func @types(%a: tensor<f32>, %b: tensor<?xf16>, %c: tensor<0xbf16>, %d: tensor<?x?xf64>,
                  %e: tensor<?xi8>, %f: tensor<?xi16>, %g: tensor<?xi32>, %h: tensor<?xi64>) -> tensor<f32> {
   return %a : tensor<f32>
@@ -48,10 +48,10 @@ func.func @types(%a: tensor<f32>, %b: tensor<?xf16>, %c: tensor<0xbf16>, %d: ten
 // CHECK-DAG:   #[[NONE:.*]] = affine_map<(d0, d1) -> ()>
 // CHECK-LABEL: func.func @dispatch(
 // CHECK-SAME:    %{{.*}}: memref<?x4xf32>, %[[OFFSETS:.*]]: memref<9xi32>, %[[COUNTERS:.*]]: memref<2xi64>)
-// CHECK-SAME:    {dtype = "i32", name = "ids", num_experts = 8 : i64, role = "input", shape = [-1, 2]}
-// CHECK-SAME:    {dtype = "i32", name = "offsets0", role = "offsets", shape = [9]},
-// CHECK-SAME:    {dtype = "i64", name = "counters0", role = "counters", shape = [2]}],
-// CHECK-SAME:    dispatches = [{counters = "counters0", num_experts = 8 : i64, offsets = "offsets0", top_k = 2 : i64}]
+// CHECK-SAME:    #moe.argument<name = "ids", role = input, type = tensor<?x2xi32>, num_experts = 8>
+// CHECK-SAME:    #moe.argument<name = "offsets0", role = offsets, type = tensor<9xi32>>,
+// CHECK-SAME:    #moe.argument<name = "counters0", role = counters, type = tensor<2xi64>>],
+// CHECK-SAME:    dispatches = [#moe.dispatch_report<num_experts = 8, top_k = 2, offsets = "offsets0", counters = "counters0">]
 // Row numbers fit 32 bits: (2³¹ − 1) / 2.
 // CHECK-SAME:    moe.tokens = [0, 1073741823]
 // CHECK:         %grouped, %[[O:.*]], %{{.*}} = moe.dispatch
@@ -72,7 +72,7 @@ func.func @dispatch(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "ids"
 // Offsets say all of choices that a gate has made, if none is dropped.
 // CHECK-LABEL: func.func @gated(
 // CHECK-SAME:    %{{.*}}: memref<?x4xf32>, %{{.*}}: memref<9xi32>)
-// CHECK-SAME:    dispatches = [{num_experts = 8 : i64, offsets = "offsets0", top_k = 2 : i64}]
+// CHECK-SAME:    dispatches = [#moe.dispatch_report<num_experts = 8, top_k = 2, offsets = "offsets0">]
 // CHECK-NOT:     linalg.generic
 func.func @gated(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf32> {
   %w, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
@@ -85,7 +85,7 @@ func.func @gated(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>) -> tensor<?x4xf32> {
 
 // Ids that a gate was given may be none, and choices may find no place.
 // CHECK-LABEL: func.func @given(
-// CHECK-SAME:    dispatches = [{counters = "counters0"
+// CHECK-SAME:    dispatches = [#moe.dispatch_report<{{.*}}, counters = "counters0"
 func.func @given(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>, %given: tensor<?x2xi32>) -> tensor<?x4xf32> {
   %w, %ids = moe.gate %l ids(%given : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
   %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x4xf32>, tensor<?x2xi32>
@@ -97,7 +97,7 @@ func.func @given(%x: tensor<?x4xf32>, %l: tensor<?x8xf32>, %given: tensor<?x2xi3
 
 // Of a gate that chooses itself, how many choices there are needs no counting.
 // CHECK-LABEL: func.func @with_places(
-// CHECK-SAME:    dispatches = [{counters = "counters0"
+// CHECK-SAME:    dispatches = [#moe.dispatch_report<{{.*}}, counters = "counters0"
 // CHECK:         %[[T:.*]] = tensor.dim
 // CHECK:         %[[WIDE:.*]] = arith.index_cast %[[T]] : index to i64
 // CHECK:         %[[ASKED:.*]] = arith.muli %[[WIDE]], %c2_i64
@@ -156,10 +156,10 @@ func.func @spare_choices(%x: tensor<?x4xf32>, %ids: tensor<?x3xi32>) -> tensor<?
 // Only ids are checked against a number of experts: the least of those that they
 // are used with. Logits, noise and bias are not ids.
 // CHECK-LABEL: func.func @ids(
-// CHECK-SAME:    name = "arg0", role = "input"
-// CHECK-SAME:    name = "arg1", role = "input"
-// CHECK-SAME:    name = "arg2", role = "input"
-// CHECK-SAME:    name = "arg3", num_experts = 6 : i64, role = "input"
+// CHECK-SAME:    name = "arg0", role = input, type = tensor<?x8xf32>>
+// CHECK-SAME:    name = "arg1", role = input, type = tensor<?x8xf32>>
+// CHECK-SAME:    name = "arg2", role = input, type = tensor<8xf32>>
+// CHECK-SAME:    name = "arg3", role = input, type = tensor<?x2xi32>, num_experts = 6>
 func.func @ids(%l: tensor<?x8xf32>, %n: tensor<?x8xf32>, %b: tensor<8xf32>, %ids: tensor<?x2xi32>, %x: tensor<?x4xf32>)
     -> (tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xi32>) {
   %w0, %i0 = moe.gate %l noise(%n : tensor<?x8xf32>) ids(%ids : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
@@ -172,10 +172,10 @@ func.func @ids(%l: tensor<?x8xf32>, %n: tensor<?x8xf32>, %b: tensor<8xf32>, %ids
 
 // The names of reports give way.
 // CHECK-LABEL: func.func @names(
-// CHECK-SAME:    name = "offsets0", num_experts = 8 : i64, role = "input"
-// CHECK-SAME:    name = "offsets0_", role = "offsets"
-// CHECK-SAME:    name = "counters0", role = "counters"
-// CHECK-SAME:    name = "offsets1", role = "offsets"
+// CHECK-SAME:    name = "offsets0", role = input, type = tensor<?x2xi32>, num_experts = 8>
+// CHECK-SAME:    name = "offsets0_", role = offsets
+// CHECK-SAME:    name = "counters0", role = counters
+// CHECK-SAME:    name = "offsets1", role = offsets
 // CHECK-SAME:    dispatches = [{{.*}}offsets = "offsets0_"{{.*}}, {{.*}}offsets = "offsets1"
 func.func @names(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "offsets0"}) -> (tensor<?x2xi32>, tensor<?x2xi32>) {
   %g0, %o0, %p0 = moe.dispatch %x, %ids experts(8) : tensor<?x4xf32>, tensor<?x2xi32>

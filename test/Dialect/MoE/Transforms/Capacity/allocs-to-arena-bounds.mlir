@@ -12,7 +12,7 @@
 // CHECK:         %[[MIN:.*]] = arith.minsi %[[EXACT]], %c1000
 // CHECK:         %[[UP:.*]] = arith.addi %[[MIN]], %c63
 // CHECK:         arith.andi %[[UP]], %c-64
-func.func @arithmetic(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
+func.func @arithmetic(%x: memref<?x4xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
   %c3 = arith.constant 3 : index
@@ -39,7 +39,7 @@ func.func @arithmetic(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
 // CHECK:         %[[P:.*]] = arith.muli %[[T]], %c2
 // CHECK:         %[[UP:.*]] = arith.addi %[[P]], %c64
 // CHECK:         arith.andi %[[UP]], %c-64
-func.func @inexact(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @inexact(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c2 = arith.constant 2 : index
@@ -58,7 +58,7 @@ func.func @inexact(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signa
 // 1000 − n, n at least 0, is at most 1000 and not 1000 − T.
 // CHECK-LABEL: func.func @moe_workspace_complement(
 // CHECK:         return %c1024_i64
-func.func @complement(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @complement(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %cm1 = arith.constant -1 : index
   %c1000 = arith.constant 1000 : index
@@ -81,7 +81,7 @@ func.func @complement(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.si
 // CHECK:         %[[T:.*]] = arith.index_cast
 // CHECK:         %[[D:.*]] = arith.subi %c1000, %[[T]]
 // CHECK:         arith.maxsi %[[D]], %c0
-func.func @exact(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
+func.func @exact(%x: memref<?x4xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1000 = arith.constant 1000 : index
   %t = memref.dim %x, %c0 : memref<?x4xf32>
@@ -97,7 +97,7 @@ func.func @exact(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
 // CHECK-LABEL: func.func @moe_workspace_views(
 // CHECK:         %[[T:.*]] = arith.index_cast
 // CHECK:         %[[T12:.*]] = arith.muli %[[T]], %c12
-func.func @views(%x: memref<?x4xi8>) attributes {moe.signature = {}, moe.tokens = [0, 1000000]} {
+func.func @views(%x: memref<?x4xi8>) attributes {moe.signature = #moe.signature, moe.tokens = [0, 1000000]} {
   %c0 = arith.constant 0 : index
   %c3 = arith.constant 3 : index
   %t = memref.dim %x, %c0 : memref<?x4xi8>
@@ -122,7 +122,7 @@ func.func @views(%x: memref<?x4xi8>) attributes {moe.signature = {}, moe.tokens 
 // CHECK:         %[[T:.*]] = arith.index_cast
 // CHECK:         %[[T2:.*]] = arith.muli %[[T]], %c2
 // CHECK:         arith.maxsi
-func.func @choice(%x: memref<?xi8>, %c: memref<i1>) attributes {moe.signature = {}} {
+func.func @choice(%x: memref<?xi8>, %c: memref<i1>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
   %t = memref.dim %x, %c0 : memref<?xi8>
@@ -147,7 +147,7 @@ func.func @choice(%x: memref<?xi8>, %c: memref<i1>) attributes {moe.signature = 
 // CHECK:         %[[T:.*]] = arith.index_cast
 // CHECK:         %[[T2:.*]] = arith.muli %[[T]], %c2
 // CHECK:         arith.maxsi
-func.func @swap(%x: memref<?xi8>) attributes {moe.signature = {}} {
+func.func @swap(%x: memref<?xi8>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c2 = arith.constant 2 : index

@@ -8,7 +8,7 @@
 // Kinds of buffers
 //===----------------------------------------------------------------------===//
 
-func.func @element() attributes {moe.signature = {}} {
+func.func @element() attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{expected a compact buffer of integers or floats in the default memory space, got 'memref<4xcomplex<f32>>'}}
   %a = memref.alloc() : memref<4xcomplex<f32>>
   return
@@ -16,7 +16,7 @@ func.func @element() attributes {moe.signature = {}} {
 
 // -----
 
-func.func @layout() attributes {moe.signature = {}} {
+func.func @layout() attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{expected a compact buffer of integers or floats in the default memory space, got 'memref<4x4xf32, strided<[8, 1]>>'}}
   %a = memref.alloc() : memref<4x4xf32, strided<[8, 1]>>
   return
@@ -24,7 +24,7 @@ func.func @layout() attributes {moe.signature = {}} {
 
 // -----
 
-func.func @memory_space() attributes {moe.signature = {}} {
+func.func @memory_space() attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{expected a compact buffer of integers or floats in the default memory space, got 'memref<4xf32, 1>'}}
   %a = memref.alloc() : memref<4xf32, 1>
   return
@@ -32,7 +32,7 @@ func.func @memory_space() attributes {moe.signature = {}} {
 
 // -----
 
-func.func @alignment() attributes {moe.signature = {}} {
+func.func @alignment() attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{expected a buffer aligned to at most 64 bytes, got 128}}
   %a = memref.alloc() {alignment = 128} : memref<4xf32>
   return
@@ -40,7 +40,7 @@ func.func @alignment() attributes {moe.signature = {}} {
 
 // -----
 
-func.func @size() attributes {moe.signature = {}} {
+func.func @size() attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{expected a buffer of at most 2^48 bytes, got 'memref<4294967296x4294967296xi8>'}}
   %a = memref.alloc() : memref<4294967296x4294967296xi8>
   return
@@ -52,7 +52,7 @@ func.func @size() attributes {moe.signature = {}} {
 // Sizes without a bound
 //===----------------------------------------------------------------------===//
 
-func.func @data(%d: memref<index>) attributes {moe.signature = {}} {
+func.func @data(%d: memref<index>) attributes {moe.signature = #moe.signature} {
   %n = memref.load %d[] : memref<index>
   // expected-error @+1 {{expected the size of every buffer to be bounded by the number of tokens; dimension 1 of 'memref<4x?xf32>' is not}}
   %a = memref.alloc(%n) : memref<4x?xf32>
@@ -62,7 +62,7 @@ func.func @data(%d: memref<index>) attributes {moe.signature = {}} {
 // -----
 
 // max(n, T) has only a lower one.
-func.func @maximum(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @maximum(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
   %n = memref.load %d[] : memref<index>
@@ -75,7 +75,7 @@ func.func @maximum(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signatu
 // -----
 
 // 1000 − n has none where n may be negative.
-func.func @complement(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @complement(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %cm1 = arith.constant -1 : index
   %c1000 = arith.constant 1000 : index
@@ -92,7 +92,7 @@ func.func @complement(%x: memref<?xf32>, %d: memref<index>) attributes {moe.sign
 // -----
 
 // T − n is not bounded by T − T.
-func.func @difference(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @difference(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
   %n = memref.load %d[] : memref<index>
@@ -106,7 +106,7 @@ func.func @difference(%x: memref<?xf32>, %d: memref<index>) attributes {moe.sign
 // -----
 
 // As an unsigned number, −1 is not less than T.
-func.func @unsigned(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @unsigned(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c10 = arith.constant 10 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
@@ -121,7 +121,7 @@ func.func @unsigned(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signat
 // -----
 
 // 300 becomes 44 in 8 bits, less than a smaller number does.
-func.func @narrow(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @narrow(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
   %n = memref.load %d[] : memref<index>
@@ -136,7 +136,7 @@ func.func @narrow(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signatur
 // -----
 
 // The view that the loop carries grows by data.
-func.func @grows(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @grows(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
@@ -155,7 +155,7 @@ func.func @grows(%x: memref<?xf32>, %d: memref<index>) attributes {moe.signature
 // -----
 
 // T·T·4 bytes, T up to 2^31 where nothing else is said.
-func.func @square(%x: memref<?xf32>) attributes {moe.signature = {}} {
+func.func @square(%x: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
   // expected-error @+1 {{expected a size within 64 bits for the 2147483647 tokens that moe.tokens allows}}
@@ -168,7 +168,7 @@ func.func @square(%x: memref<?xf32>) attributes {moe.signature = {}} {
 
 // Each of the buffers fits, the sum does not.
 // expected-error @+1 {{expected a workspace within 64 bits for the 2000000000 tokens that moe.tokens allows}}
-func.func @sum(%x: memref<?xf32>) attributes {moe.signature = {}, moe.tokens = [0, 2000000000]} {
+func.func @sum(%x: memref<?xf32>) attributes {moe.signature = #moe.signature, moe.tokens = [0, 2000000000]} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
   %a = memref.alloc(%t, %t) : memref<?x?xi8>
@@ -184,7 +184,7 @@ func.func @sum(%x: memref<?xf32>) attributes {moe.signature = {}, moe.tokens = [
 // Loops and calls
 //===----------------------------------------------------------------------===//
 
-func.func @carried(%x: memref<4xf32>, %n: memref<?xf32>) attributes {moe.signature = {}} {
+func.func @carried(%x: memref<4xf32>, %n: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %t = memref.dim %n, %c0 : memref<?xf32>
@@ -199,7 +199,7 @@ func.func @carried(%x: memref<4xf32>, %n: memref<?xf32>) attributes {moe.signatu
 
 // -----
 
-func.func @carried_by_while(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.signature = {}} {
+func.func @carried_by_while(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.signature = #moe.signature} {
   // expected-note @+1 {{the loop is here}}
   %r = scf.while (%p = %x) : (memref<4xf32>) -> memref<4xf32> {
     %flag = memref.load %c[] : memref<i1>
@@ -216,7 +216,7 @@ func.func @carried_by_while(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.s
 // -----
 
 // Only the next iteration sees it; it leaves the loop by no result.
-func.func @carried_to_condition(%x: memref<1xi1>) attributes {moe.signature = {}} {
+func.func @carried_to_condition(%x: memref<1xi1>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   // expected-note @+1 {{the loop is here}}
   %r = scf.while (%p = %x) : (memref<1xi1>) -> memref<1xi1> {
@@ -234,7 +234,7 @@ func.func @carried_to_condition(%x: memref<1xi1>) attributes {moe.signature = {}
 // -----
 
 // A loop of branches.
-func.func @blocks(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.signature = {}} {
+func.func @blocks(%x: memref<4xf32>, %c: memref<i1>) attributes {moe.signature = #moe.signature} {
   scf.execute_region {
     cf.br ^bb1(%x : memref<4xf32>)
   ^bb1(%p: memref<4xf32>):
@@ -261,7 +261,7 @@ func.func private @outer() {
   call @inner() : () -> ()
   return
 }
-func.func @calls() attributes {moe.signature = {}} {
+func.func @calls() attributes {moe.signature = #moe.signature} {
   call @outer() : () -> ()
   return
 }
@@ -271,14 +271,14 @@ func.func @calls() attributes {moe.signature = {}} {
 // expected-note @+1 {{see existing symbol definition here}}
 func.func private @moe_workspace_layer()
 // expected-error @+1 {{redefinition of symbol named 'moe_workspace_layer'}}
-func.func @layer() attributes {moe.signature = {}} {
+func.func @layer() attributes {moe.signature = #moe.signature} {
   return
 }
 
 // -----
 
 // Iterations that run at the same time must not share memory.
-func.func @parallel(%x: memref<?xf32>) attributes {moe.signature = {}} {
+func.func @parallel(%x: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
@@ -295,7 +295,7 @@ func.func @parallel(%x: memref<?xf32>) attributes {moe.signature = {}} {
 
 // -----
 
-func.func @forall(%x: memref<?xf32>) attributes {moe.signature = {}} {
+func.func @forall(%x: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xf32>
   // expected-note @+1 {{the loop is here}}
@@ -310,7 +310,7 @@ func.func @forall(%x: memref<?xf32>) attributes {moe.signature = {}} {
 // -----
 
 // Nothing says how often, or when, such a region runs.
-func.func @unknown_region() attributes {moe.signature = {}} {
+func.func @unknown_region() attributes {moe.signature = #moe.signature} {
   "test.region"() ({
     // expected-error @+1 {{expected a buffer made under structured control flow, got one in 'test.region'}}
     %a = memref.alloc() : memref<4xf32>
@@ -321,7 +321,7 @@ func.func @unknown_region() attributes {moe.signature = {}} {
 
 // -----
 
-func.func @frees_an_argument(%x: memref<4xf32>) attributes {moe.signature = {}} {
+func.func @frees_an_argument(%x: memref<4xf32>) attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{expected only buffers of this function to be freed}}
   memref.dealloc %x : memref<4xf32>
   return

@@ -9,7 +9,7 @@
 // CHECK-COUNT-4: (%[[PLACE]])
 // CHECK-LABEL: func.func @moe_workspace_one_after_the_other(
 // CHECK:         return %c64_i64
-func.func @one_after_the_other() attributes {moe.signature = {}} {
+func.func @one_after_the_other() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
   "test.write"(%a) : (memref<16xf32>) -> ()
@@ -27,7 +27,7 @@ func.func @one_after_the_other() attributes {moe.signature = {}} {
 // CHECK-DAG:     memref.view %{{.*}}[%c64][]
 // CHECK-LABEL: func.func @moe_workspace_overlap(
 // CHECK:         return %c128_i64
-func.func @overlap() attributes {moe.signature = {}} {
+func.func @overlap() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
   "test.write"(%a) : (memref<16xf32>) -> ()
@@ -41,7 +41,7 @@ func.func @overlap() attributes {moe.signature = {}} {
 // A ring of three needs two places: the third has the place of the first.
 // CHECK-LABEL: func.func @moe_workspace_chain(
 // CHECK:         return %c128_i64
-func.func @chain() attributes {moe.signature = {}} {
+func.func @chain() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
   %c = memref.alloc() : memref<16xf32>
@@ -67,7 +67,7 @@ func.func @chain() attributes {moe.signature = {}} {
 // CHECK:         %[[LARGER:.*]] = arith.maxsi %[[ROUNDED]], %c4096
 // CHECK:         %[[TOTAL:.*]] = arith.addi %[[LARGER]], %c64
 // CHECK:         arith.index_cast %[[TOTAL]]
-func.func @either_is_larger(%x: memref<?xi8>) attributes {moe.signature = {}} {
+func.func @either_is_larger(%x: memref<?xi8>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?xi8>
   %long = memref.alloc() : memref<16xf32>
@@ -85,7 +85,7 @@ func.func @either_is_larger(%x: memref<?xi8>) attributes {moe.signature = {}} {
 // The second buffer is written in the gap between uses of a view of the first.
 // CHECK-LABEL: func.func @moe_workspace_view(
 // CHECK:         return %c128_i64
-func.func @view() attributes {moe.signature = {}} {
+func.func @view() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
   %v = memref.subview %a[4] [4] [1] : memref<16xf32> to memref<4xf32, strided<[1], offset: 4>>
@@ -101,7 +101,7 @@ func.func @view() attributes {moe.signature = {}} {
 // made and used within an iteration needs its own place.
 // CHECK-LABEL: func.func @moe_workspace_loop(
 // CHECK:         return %c128_i64
-func.func @loop() attributes {moe.signature = {}} {
+func.func @loop() attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c9 = arith.constant 9 : index
@@ -122,7 +122,7 @@ func.func @loop() attributes {moe.signature = {}} {
 // with what comes after the loop.
 // CHECK-LABEL: func.func @moe_workspace_within_an_iteration(
 // CHECK:         return %c64_i64
-func.func @within_an_iteration() attributes {moe.signature = {}} {
+func.func @within_an_iteration() attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c9 = arith.constant 9 : index
@@ -145,7 +145,7 @@ func.func @within_an_iteration() attributes {moe.signature = {}} {
 // needed by the next iteration.
 // CHECK-LABEL: func.func @moe_workspace_next_iteration(
 // CHECK:         return %c128_i64
-func.func @next_iteration() attributes {moe.signature = {}} {
+func.func @next_iteration() attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c9 = arith.constant 9 : index
@@ -163,7 +163,7 @@ func.func @next_iteration() attributes {moe.signature = {}} {
 // The same in a parallel loop, and in a region of which nothing is known.
 // CHECK-LABEL: func.func @moe_workspace_parallel(
 // CHECK:         return %c256_i64
-func.func @parallel() attributes {moe.signature = {}} {
+func.func @parallel() attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c9 = arith.constant 9 : index
@@ -187,7 +187,7 @@ func.func @parallel() attributes {moe.signature = {}} {
 // Only one branch runs.
 // CHECK-LABEL: func.func @moe_workspace_branches(
 // CHECK:         return %c64_i64
-func.func @branches(%c: memref<i1>) attributes {moe.signature = {}} {
+func.func @branches(%c: memref<i1>) attributes {moe.signature = #moe.signature} {
   %flag = memref.load %c[] : memref<i1>
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
@@ -204,7 +204,7 @@ func.func @branches(%c: memref<i1>) attributes {moe.signature = {}} {
 // The result of a branch is an alias of what it yields.
 // CHECK-LABEL: func.func @moe_workspace_result_of_a_branch(
 // CHECK:         return %c128_i64
-func.func @result_of_a_branch(%x: memref<16xf32>, %c: memref<i1>) attributes {moe.signature = {}} {
+func.func @result_of_a_branch(%x: memref<16xf32>, %c: memref<i1>) attributes {moe.signature = #moe.signature} {
   %flag = memref.load %c[] : memref<i1>
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
@@ -224,7 +224,7 @@ func.func @result_of_a_branch(%x: memref<16xf32>, %c: memref<i1>) attributes {mo
 // A loop that swaps two buffers keeps both.
 // CHECK-LABEL: func.func @moe_workspace_swap(
 // CHECK:         return %c192_i64
-func.func @swap() attributes {moe.signature = {}} {
+func.func @swap() attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c9 = arith.constant 9 : index
@@ -245,7 +245,7 @@ func.func @swap() attributes {moe.signature = {}} {
 // A pointer, or a buffer that holds the buffer, is not followed: it lives on.
 // CHECK-LABEL: func.func @moe_workspace_pointers(
 // CHECK:         return %c128_i64
-func.func @pointers() attributes {moe.signature = {}} {
+func.func @pointers() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
   %p = memref.extract_aligned_pointer_as_index %a : memref<16xf32> -> index
@@ -261,7 +261,7 @@ func.func @pointers() attributes {moe.signature = {}} {
 // CHECK-NOT:     memref.dealloc
 // CHECK-LABEL: func.func @moe_workspace_frees(
 // CHECK:         return %c64_i64
-func.func @frees() attributes {moe.signature = {}} {
+func.func @frees() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<16xf32>
   %b = memref.alloc() : memref<16xf32>
   "test.use"(%a) : (memref<16xf32>) -> ()

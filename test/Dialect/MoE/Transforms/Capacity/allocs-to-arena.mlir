@@ -26,7 +26,7 @@
 // ALIGN:         arith.addi %{{.*}}, %c255
 // ALIGN-LABEL: func.func @moe_workspace_layer(
 // ALIGN:         arith.addi %{{.*}}, %c256
-func.func @layer(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
+func.func @layer(%x: memref<?x4xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?x4xf32>
   %a = memref.alloc() {alignment = 64 : i64} : memref<10xf16>
@@ -40,7 +40,7 @@ func.func @layer(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
 // Sizes of elements are those of memory: whole bytes, powers of two.
 // CHECK-LABEL: func.func @moe_workspace_elements(
 // CHECK:         return %c[[#mul(64,7)]]_i64
-func.func @elements() attributes {moe.signature = {}} {
+func.func @elements() attributes {moe.signature = #moe.signature} {
   %a = memref.alloc() : memref<64xi1>
   %b = memref.alloc() : memref<16xi24>
   %c = memref.alloc() : memref<8xindex>
@@ -60,7 +60,7 @@ func.func @elements() attributes {moe.signature = {}} {
 // CHECK-SAME:    %{{.*}}: memref<?xi8>)
 // CHECK-LABEL: func.func @moe_workspace_nothing(
 // CHECK:         return %c0_i64
-func.func @nothing() attributes {moe.signature = {}} {
+func.func @nothing() attributes {moe.signature = #moe.signature} {
   return
 }
 
@@ -77,7 +77,7 @@ func.func @nothing() attributes {moe.signature = {}} {
 // CHECK-NOT:     memref.load
 // CHECK:         %[[T:.*]] = arith.index_cast %[[T64]]
 // CHECK:         arith.muli %[[T]], %c4
-func.func @data(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signature = {}} {
+func.func @data(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?x4xf32>
   %n = memref.load %d[] : memref<index>
@@ -96,7 +96,7 @@ func.func @data(%x: memref<?x4xf32>, %d: memref<index>) attributes {moe.signatur
 // CHECK:             memref.view %{{.*}}[%c0][] : memref<?xi8> to memref<16xf32>
 // CHECK-LABEL: func.func @moe_workspace_loop(
 // CHECK:         return %c64_i64
-func.func @loop(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
+func.func @loop(%x: memref<?x4xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %t = memref.dim %x, %c0 : memref<?x4xf32>
@@ -126,8 +126,8 @@ func.func private @helper() {
 func.func private @pure(%x: memref<?x4xf32>) {
   return
 }
-func.func private @declared(%x: memref<?x4xf32>) attributes {moe.signature = {}}
-func.func @exported(%x: memref<?x4xf32>) attributes {moe.signature = {}} {
+func.func private @declared(%x: memref<?x4xf32>) attributes {moe.signature = #moe.signature}
+func.func @exported(%x: memref<?x4xf32>) attributes {moe.signature = #moe.signature} {
   call @pure(%x) : (memref<?x4xf32>) -> ()
   call @declared(%x) : (memref<?x4xf32>) -> ()
   return

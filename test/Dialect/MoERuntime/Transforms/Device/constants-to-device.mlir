@@ -22,7 +22,7 @@ memref.global "private" constant @none : memref<0xf32> = dense<[]>
 // CHECK:         memref.copy %[[ZERO]], %[[OUT]]
 // CHECK:         memref.copy %[[SCALAR]]
 // CHECK:         "test.use"(%[[LARGE]])
-func.func @splats(%out: memref<3x2xf32>, %s: memref<f32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @splats(%out: memref<3x2xf32>, %s: memref<f32>) attributes {moe.signature = #moe.signature} {
   %z = memref.get_global @zero : memref<3x2xf32>
   %c = memref.get_global @scalar : memref<f32>
   %l = memref.get_global @large : memref<2000xf32>
@@ -45,7 +45,7 @@ func.func @splats(%out: memref<3x2xf32>, %s: memref<f32>) attributes {moe.signat
 // CHECK:         memref.store %false{{.*}}, %[[FLAGS]][%{{.*}}]
 // CHECK:         %[[NONE:.*]] = memref.alloc() : memref<0xf32>
 // CHECK:         "test.use"(%[[TABLE]], %[[FLAGS]], %[[NONE]])
-func.func @elements() attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @elements() attributes {moe.signature = #moe.signature} {
   %t = memref.get_global @table : memref<2x2xi32>
   %f = memref.get_global @flags : memref<2xi1>
   %n = memref.get_global @none : memref<0xf32>

@@ -11,7 +11,7 @@ gpu.module @kernels {
     llvm.return
   }
 }
-func.func @branch(%y: memref<?xf32>, %n: index, %s: memref<i1>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @branch(%y: memref<?xf32>, %n: index, %s: memref<i1>) attributes {moe.signature = #moe.signature} {
   // expected-error @+1 {{computes on the device what the host needs before it can go on}}
   %c = memref.load %s[] : memref<i1>
   // expected-note @+1 {{needed here}}
@@ -28,7 +28,7 @@ gpu.module @kernels {
     llvm.return
   }
 }
-func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
@@ -49,7 +49,7 @@ func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {mo
 gpu.module @kernels {
 }
 func.func private @act(f32) -> f32
-func.func @call(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @call(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   scf.parallel (%i) = (%c0) to (%n) step (%c1) {
@@ -69,7 +69,7 @@ gpu.module @kernels {
     llvm.return
   }
 }
-func.func @until(%y: memref<?xf32>, %s: memref<i1>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @until(%y: memref<?xf32>, %s: memref<i1>, %n: index) attributes {moe.signature = #moe.signature} {
   scf.while : () -> () {
     // expected-error @+1 {{computes on the device what the host needs before it can go on}}
     %c = memref.load %s[] : memref<i1>
@@ -89,7 +89,7 @@ gpu.module @kernels {
     llvm.return
   }
 }
-func.func @iterations(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @iterations(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index

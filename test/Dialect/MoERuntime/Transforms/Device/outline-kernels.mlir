@@ -34,7 +34,7 @@ gpu.module @kernels {
 // CHECK:         %[[BLOCKS:.*]] = arith.ceildivui %[[TOTAL]], %c256
 // CHECK:         %[[MOST:.*]] = arith.minui %[[BLOCKS]], %c4096
 // CHECK:         moe.launch @kernels::@loop blocks(%[[MOST]]) outs(%[[X]], %[[Y]] : memref<?xf32>, memref<?x4xf32>) scalars(%[[LOW]], %[[N]], %[[COUNT]], %c4, %[[TOTAL]] : index, index, index, index, index)
-func.func @parallel(%y: memref<?x4xf32>, %x: memref<?xf32>, %n: index, %low: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @parallel(%y: memref<?x4xf32>, %x: memref<?xf32>, %n: index, %low: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %c3 = arith.constant 3 : index
@@ -72,7 +72,7 @@ gpu.module @kernels {
 // CHECK:         moe.launch @kernels::@loop_1 blocks(%{{.*}}) outs(%[[BUFFER]] :
 // CHECK-NOT:     moe.launch
 // CHECK:         return
-func.func @serial(%s: memref<?xi32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @serial(%s: memref<?xi32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %zero = arith.constant 0 : i32
@@ -114,7 +114,7 @@ gpu.module @kernels {
 // CHECK-NEXT:      scf.if %[[C]] {
 // CHECK:             moe.launch @kernels::@loop_2 blocks(%c1)
 // CHECK-NEXT:        moe.launch @kernels::@loop blocks(%[[N]])
-func.func @around(%y: memref<?xf32>, %n: index, %c: i1) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @around(%y: memref<?xf32>, %n: index, %c: i1) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
@@ -139,7 +139,7 @@ gpu.module @kernels {
 // CHECK:       gpu.func @loop({{.*}}known_block_size = array<i32: 1, 1, 1>
 // CHECK:         scf.parallel
 // CHECK-LABEL: func.func @reduction(
-func.func @reduction(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @reduction(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
@@ -178,7 +178,7 @@ gpu.module @kernels {
 // CHECK:         scf.while
 // CHECK:           moe.launch @kernels::@k
 // CHECK:         return
-func.func @until(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @until(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c1 = arith.constant 1 : index
   %c2 = arith.constant 2 : index
   %last = scf.while (%i = %n) : (index) -> index {
@@ -204,7 +204,7 @@ gpu.module @kernels {
 // CHECK:         scf.parallel (%{{.*}}) = (%c0) to (%[[N]])
 // CHECK-LABEL: func.func @size(
 // CHECK:         moe.launch @kernels::@loop blocks(%c1)
-func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
@@ -231,7 +231,7 @@ gpu.module @kernels {
 // CHECK:         } do {
 // CHECK:           moe.launch @kernels::@k
 // CHECK:           moe.launch @kernels::@loop
-func.func @while(%y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @while(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32

@@ -19,7 +19,7 @@ gpu.module @kernels {
 // KERNELS-COUNT-2: moe.launch
 // KERNELS-NOT:     memref.{{load|store}}
 // KERNELS:         return
-func.func @parallel(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @parallel(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %v = memref.load %s[] : memref<f32>
@@ -60,7 +60,7 @@ gpu.module @kernels {
 // KERNELS-COUNT-5: moe.launch
 // KERNELS-NOT:     memref.{{load|store}}
 // KERNELS:         return
-func.func @serial(%s: memref<i32>, %y: memref<i32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @serial(%s: memref<i32>, %y: memref<i32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %v = memref.load %s[] : memref<i32>
@@ -86,7 +86,7 @@ gpu.module @kernels {
 // CHECK-LABEL: func.func @not_exported(
 // CHECK-NOT:     memref.alloc
 // CHECK:         return
-func.func @one(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @one(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %v = memref.load %s[] : memref<f32>

@@ -13,7 +13,7 @@
 // CHECK:         %[[EIGHT:.*]] = arith.index_cast %c8{{.*}} : index to i64
 // CHECK-NEXT:    moe.parallel %[[EXECUTOR]], %[[EIGHT]] {
 // CHECK-NOT:     scf.forall
-func.func @exported(%n: index, %m: memref<?xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @exported(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
   scf.forall (%i) in (%n) {
     memref.store %z, %m[%i] : memref<?xf32>
@@ -30,7 +30,7 @@ func.func @exported(%n: index, %m: memref<?xf32>) attributes {moe.signature = {a
 // CHECK:           scf.for
 // CHECK-NOT:       moe.parallel
 // CHECK:           moe.done
-func.func @nested(%n: index, %m: memref<?xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @nested(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
   scf.forall (%i) in (%n) {
     scf.forall (%j) in (%n) {
@@ -46,7 +46,7 @@ func.func @nested(%n: index, %m: memref<?xf32>) attributes {moe.signature = {arg
 // CHECK-COUNT-3: scf.for
 // CHECK-NOT:     scf.forall
 // CHECK-NOT:     moe.parallel
-func.func @other_loops(%n: index, %m: memref<?xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @other_loops(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
   scf.forall (%i, %j) in (%n, 4) {
     memref.store %z, %m[%j] : memref<?xf32>
@@ -61,7 +61,7 @@ func.func @other_loops(%n: index, %m: memref<?xf32>) attributes {moe.signature =
 // CHECK-LABEL: func.func @in_a_loop(
 // CHECK:         scf.for
 // CHECK:           moe.parallel
-func.func @in_a_loop(%n: index, %m: memref<?xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @in_a_loop(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
@@ -88,6 +88,6 @@ func.func private @not_exported(%n: index, %m: memref<?xf32>) {
 
 // CHECK-LABEL: func.func @without_loops(
 // CHECK-SAME:    %{{.*}}: memref<?xf32>)
-func.func @without_loops(%m: memref<?xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @without_loops(%m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   return
 }

@@ -33,7 +33,7 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
     "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
-    "::mlir::tensor::TensorDialect"
+    "::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"
   ];
 }
 

@@ -1,0 +1,64 @@
+//===- MoEABI.h - Names that compiler passes and artifacts share -*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_IR_MOEABI_H
+#define MOE_DIALECT_MOE_IR_MOEABI_H
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+namespace mlir::moe {
+
+//===----------------------------------------------------------------------===//
+// Attributes of functions and modules
+//===----------------------------------------------------------------------===//
+
+/// SignatureAttr of an exported function.
+inline constexpr StringLiteral signatureAttrName = "moe.signature";
+/// PlanAttr of a function.
+inline constexpr StringLiteral planAttrName = "moe.plan";
+/// [min, max], the number of tokens that a function is for.
+inline constexpr StringLiteral tokensAttrName = "moe.tokens";
+/// Unit: no token of a function depends on another.
+inline constexpr StringLiteral independentTokensAttrName =
+    "moe.independent_tokens";
+/// The exported function that a function packs weights for.
+inline constexpr StringLiteral preparesAttrName = "moe.prepares";
+/// Unit: a GPU kernel takes the number of live tokens.
+inline constexpr StringLiteral liveTokensAttrName = "moe.live_tokens";
+/// Bytes of dynamic shared memory that a GPU kernel takes, an i64.
+inline constexpr StringLiteral sharedBytesAttrName = "moe.shared_bytes";
+/// Arrays of dictionaries: the PTX images of a module and the kernels in them.
+inline constexpr StringLiteral imagesAttrName = "moe.images";
+inline constexpr StringLiteral kernelsAttrName = "moe.kernels";
+
+/// The signature of an exported function; null if it is not exported.
+inline SignatureAttr getSignature(Operation *function) {
+  return function->getAttrOfType<SignatureAttr>(signatureAttrName);
+}
+inline bool isExported(Operation *function) {
+  return function->hasAttr(signatureAttrName);
+}
+inline void setSignature(Operation *function, SignatureAttr signature) {
+  function->setAttr(signatureAttrName, signature);
+}
+
+//===----------------------------------------------------------------------===//
+// Symbols of an artifact
+//===----------------------------------------------------------------------===//
+
+/// Prefix of `i32 moe_entry_<name>(void **arguments, executor *)`.
+inline constexpr StringLiteral entryPrefix = "moe_entry_";
+/// Prefix of `i64 moe_workspace_<name>(i64 tokens)`, which returns bytes.
+inline constexpr StringLiteral workspacePrefix = "moe_workspace_";
+
+/// The name of an element type in an artifact's metadata, `bf16` for example;
+/// empty for types that artifacts do not have.
+StringRef getDTypeName(Type type);
+
+} // namespace mlir::moe
+
+#endif // MOE_DIALECT_MOE_IR_MOEABI_H

@@ -1,0 +1,104 @@
+//===- MoEABIAttrs.td - Signatures of functions ------------*- tablegen -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_IR_MOEABIATTRS_TD
+#define MOE_DIALECT_MOE_IR_MOEABIATTRS_TD
+
+include "moe/Dialect/MoE/IR/MoEAttrs.td"
+
+def MoE_ArgumentRole : MoE_I32Enum<"ArgumentRole",
+    "what an argument of an exported function is for", [
+  I32EnumAttrCase<"Input", 0, "input">,
+  I32EnumAttrCase<"Weight", 1, "weight">,
+  I32EnumAttrCase<"Prepared", 2, "prepared">,
+  I32EnumAttrCase<"Output", 3, "output">,
+  I32EnumAttrCase<"Offsets", 4, "offsets">,
+  I32EnumAttrCase<"Counters", 5, "counters">
+]>;
+
+def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
+  let mnemonic = "argument";
+  let summary = "an argument of an exported function, as the runtime sees it";
+  let description = [{
+    The caller passes each `input` and `output`, the layer keeps each `weight`,
+    and what a function `prepare` makes of the weights `sources` is `prepared`. The
+    runtime reads `offsets` and `counters` of a dispatch after a call.
+
+    A dynamic extent of `type` is the number of tokens. `num_experts` is the number
+    of experts that an input of ids may name, `source` lists the tensors of a
+    checkpoint that a weight is stacked from, `convert` allows other element types
+    there. A weight that is not `retained` is read by preparations alone. The
+    caller aligns the data to `alignment` bytes.
+
+    ```mlir
+    #moe.argument<name = "x", role = input, type = tensor<?x64xbf16>>
+    ```
+  }];
+  let parameters = (ins
+    "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type,
+    DefaultValuedParameter<"int64_t", "0">:$num_experts,
+    OptionalParameter<"ArrayAttr">:$source,
+    DefaultValuedParameter<"bool", "false">:$convert,
+    DefaultValuedParameter<"bool", "true">:$retained,
+    DefaultValuedParameter<"int64_t", "0">:$alignment,
+    OptionalParameter<"StringAttr">:$prepare,
+    OptionalParameter<"ArrayAttr">:$sources);
+  let builders = [AttrBuilderWithInferredContext<
+    (ins "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type), [{
+      return $_get(name.getContext(), name, role, type, 0, ArrayAttr(), false,
+                   true, 0, StringAttr(), ArrayAttr());
+    }]>];
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// True if the runtime reads the argument after a call.
+    bool isReport() const {
+      return getRole() == ArgumentRole::Offsets ||
+             getRole() == ArgumentRole::Counters;
+    }
+    ArgumentAttr withAlignment(int64_t bytes) const;
+    ArgumentAttr withRetained(bool retained) const;
+  }];
+}
+
+def MoE_DispatchReportAttr : AttrDef<MoE_Dialect, "DispatchReport"> {
+  let mnemonic = "dispatch_report";
+  let summary = "where a call reports what a dispatch did";
+  let description = [{
+    `offsets` and `counters` name arguments. Without `counters` the offsets say
+    all: no choice was invalid and none was dropped.
+  }];
+  let parameters = (ins "int64_t":$num_experts, "int64_t":$top_k,
+                        "StringAttr":$offsets,
+                        OptionalParameter<"StringAttr">:$counters);
+  let assemblyFormat = "`<` struct(params) `>`";
+}
+
+def MoE_SignatureAttr : AttrDef<MoE_Dialect, "Signature"> {
+  let mnemonic = "signature";
+  let summary = "the calling convention of an exported function";
+  let description = [{
+    `arguments` has a `#moe.argument` for each argument of the function that the
+    caller or the layer provides, in order; `dispatches` has a
+    `#moe.dispatch_report` for each `moe.dispatch` of the function's own body. The
+    metadata of an artifact is made from it.
+  }];
+  let parameters = (ins OptionalParameter<"ArrayAttr">:$arguments,
+                        OptionalParameter<"ArrayAttr">:$dispatches);
+  let assemblyFormat = "(`<` struct(params)^ `>`)?";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    size_t getNumArguments() const {
+      return getArguments() ? getArguments().size() : 0;
+    }
+    /// The argument at an index; null beyond the last.
+    ArgumentAttr getArgument(size_t index) const;
+    SignatureAttr withArguments(llvm::ArrayRef<Attribute> arguments) const;
+  }];
+}
+
+#endif // MOE_DIALECT_MOE_IR_MOEABIATTRS_TD
