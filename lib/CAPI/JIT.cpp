@@ -6,13 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe-c/JIT.h"
-#include "moe/InitAll.h"
+#include "moe/Driver/Driver.h"
 #include "moe/Target/Remarks.h"
-#include "moe/Target/Target.h"
 
-#include "mlir/InitAllDialects.h"
-#include "mlir/InitAllExtensions.h"
-#include "mlir/InitAllPasses.h"
 #include "mlir/Parser/Parser.h"
 #include "llvm/ExecutionEngine/Orc/CompileUtils.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
@@ -20,7 +16,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 
 using namespace mlir;
 
@@ -29,34 +24,10 @@ struct moe_jit_s {
   std::string metadata;
 };
 
-namespace {
-struct Options {
-  std::string target = "host";
-  std::string pipeline = "moe-cpu";
-};
-} // namespace
-
-static llvm::Expected<Options> parseOptions(llvm::StringRef text) {
-  Options options;
-  llvm::SmallVector<llvm::StringRef> words;
-  text.split(words, ' ', -1, /*KeepEmpty=*/false);
-  for (llvm::StringRef word : words) {
-    if (word.consume_front("--target="))
-      options.target = word.str();
-    else if (word.consume_front("--pipeline="))
-      options.pipeline = word.str();
-    else
-      return llvm::createStringError(
-          "unknown option '" + word +
-          "'; expected --target=NAME or --pipeline=NAME");
-  }
-  return options;
-}
-
-/// Read and lower the module; what it prints goes into the error.
-static llvm::Expected<OwningOpRef<ModuleOp>>
-lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline,
-      const moe::TargetDescription &target) {
+/// Reads and lowers the module; what it prints goes into the error.
+static llvm::Expected<moe::Program>
+lower(MLIRContext &context, llvm::StringRef text,
+      const moe::TargetDescription &target, const moe::CompileOptions &options) {
   std::string messages;
   llvm::raw_string_ostream stream(messages);
   llvm::SourceMgr sources;
@@ -64,43 +35,41 @@ lower(MLIRContext &context, llvm::StringRef text, llvm::StringRef pipeline,
       llvm::MemoryBuffer::getMemBufferCopy(text, "<input>"), llvm::SMLoc());
   SourceMgrDiagnosticHandler handler(sources, &context, stream);
   auto module = parseSourceFile<ModuleOp>(sources, &context);
-  if (!module || failed(moe::runPipeline(*module, pipeline, target)))
+  FailureOr<moe::Program> program = failure();
+  if (module)
+    program = moe::lowerProgram(*module, target, options);
+  if (failed(program))
     return llvm::createStringError(llvm::StringRef(messages).rtrim());
-  return module;
+  return std::move(*program);
 }
 
 static llvm::Expected<std::unique_ptr<moe_jit_s>>
 create(llvm::StringRef text, llvm::StringRef optionText) {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    registerAllPasses();
-    moe::registerAllPasses();
-    moe::registerAllPipelines();
-  });
-  auto options = parseOptions(optionText);
+  moe::registerCompilePasses();
+  auto options = moe::parseCompileOptions(optionText);
   if (!options)
     return options.takeError();
-  auto target = moe::TargetDescription::parse(options->target);
-  if (!target)
-    return target.takeError();
-  auto machine = target->createTargetMachine();
+  auto targets = moe::parseTargets(options->target);
+  if (!targets)
+    return targets.takeError();
+  if (targets->size() != 1)
+    return llvm::createStringError("--target: expected one target, got '" +
+                                   options->target + "'");
+  auto machine = targets->front().createTargetMachine();
   if (!machine)
     return machine.takeError();
 
   DialectRegistry registry;
-  registerAllDialects(registry);
-  registerAllExtensions(registry);
-  moe::registerAllDialects(registry);
-  moe::registerAllExtensions(registry);
+  moe::registerCompileDialects(registry);
   MLIRContext context(registry);
   context.printOpOnDiagnostic(false); // a message is enough
   auto remarks = moe::RemarkListener::install(context);
   if (!remarks)
     return remarks.takeError();
-  auto module = lower(context, text, options->pipeline, *target);
-  if (!module)
-    return module.takeError();
-  moe::Variant variant{**module, *target, ""};
+  auto program = lower(context, text, targets->front(), *options);
+  if (!program)
+    return program.takeError();
+  const moe::Variant &variant = program->variants.front();
   auto metadata = moe::buildMetadata(variant, (*remarks)->getWarnings());
   if (!metadata)
     return metadata.takeError();
@@ -113,7 +82,7 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   auto jit =
       llvm::orc::LLJITBuilder()
           .setJITTargetMachineBuilder(llvm::orc::JITTargetMachineBuilder(
-              llvm::Triple(target->triple)))
+              llvm::Triple(variant.target.triple)))
           .setCompileFunctionCreator(
               [&](llvm::orc::JITTargetMachineBuilder)
                   -> llvm::Expected<std::unique_ptr<

@@ -35,7 +35,8 @@ What to run:
   --threads N          threads of a call (default: the cores it may use)
   --device DEVICE      where it runs: cpu (default), cuda or cuda:N, an NVIDIA
                        GPU, for which the artifact must have been compiled
-  --compile-options S  for MLIR, --target and --pipeline as of moe-compile
+  --compile-options S  for MLIR, options of moe-compile separated by spaces:
+                       --target, --pipeline, --tokens, --memory-limit, ...
 
 Tensors (repeat the option for each, in the order of the signature, or name it):
   --input [NAME=]FILE    .npy, or .safetensors with tensors named like inputs

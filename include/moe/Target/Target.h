@@ -43,26 +43,6 @@ struct TargetDescription {
 llvm::Expected<llvm::SmallVector<TargetDescription, 0>>
 parseTargets(llvm::StringRef names);
 
-/// The text of a pipeline: `moe-cpu` and `moe-cpu-to-buffers` without options get
-/// what their kernels need to know of `target`, and are `moe-gpu` and
-/// `moe-gpu-to-buffers` for a GPU; `moe-reference` and `moe-lower-to-llvm` get
-/// whether `target` converts f16.
-std::string resolvePipeline(llvm::StringRef name,
-                            const TargetDescription &target);
-
-/// The kernel variants of a pipeline, as `moe-plan-capacity` takes them; none
-/// where it does not say which it has. For a GPU they are those that it chooses for
-/// the products of `module`.
-FailureOr<llvm::SmallVector<std::string>>
-variantsOf(llvm::StringRef pipeline, const TargetDescription &target,
-           ModuleOp module);
-
-/// Run a pipeline, by the name that moe-opt knows it under or as a list of
-/// passes, on a module, as `resolvePipeline` has it. Diagnostics go to the
-/// context.
-LogicalResult runPipeline(ModuleOp module, llvm::StringRef pipeline,
-                          const TargetDescription &target);
-
 /// One form of a program among those that an artifact has: a module that a
 /// pipeline has lowered, and what its code is for. Variants share a symbol
 /// table, so all but the first have a suffix for the names of their symbols.

@@ -30,6 +30,11 @@ static int64_t maxRowsOf(const CPUDescription &cpu, int64_t vectors) {
                              most);
 }
 
+ArrayRef<int64_t> mlir::moe::getKernelHeights() {
+  static constexpr int64_t heights[] = {1, 2, 4, 6};
+  return heights;
+}
+
 PanelsAttr mlir::moe::choosePanels(const CPUDescription &cpu, Type element,
                                    int64_t products, int64_t columns) {
   // As wide as leaves registers for a tile of some rows; narrower where that

@@ -29,6 +29,10 @@ struct CPUDescription {
 PanelsAttr choosePanels(const CPUDescription &cpu, Type element,
                         int64_t products, int64_t columns);
 
+/// Rows of the tiles that a plan tells apart, in ascending order. A grouped
+/// matmul has kernels of each height up to the largest that its plan asks for.
+ArrayRef<int64_t> getKernelHeights();
+
 #define GEN_PASS_DECL_CONVERTMOETOCPU
 #define GEN_PASS_DECL_MOEPACKWEIGHTS
 #include "moe/Conversion/Passes.h.inc"

@@ -5,8 +5,9 @@
 // TOKENS: error: expected tokens=MIN:MAX with 0 <= MIN <= MAX, got '
 // RUN: not moe-opt %s -moe-plan-capacity='memory-limit=4XB' 2>&1 | FileCheck %s --check-prefix=BYTES
 // RUN: not moe-opt %s -moe-plan-capacity='memory-limit=-4' 2>&1 | FileCheck %s --check-prefix=BYTES
+// RUN: not moe-opt %s -moe-plan-capacity='memory-limit=0.3KiB' 2>&1 | FileCheck %s --check-prefix=BYTES
 // RUN: not moe-opt %s -moe-plan-capacity='memory-limit=9999999999GB' 2>&1 | FileCheck %s --check-prefix=BYTES
-// BYTES: error: expected a memory limit such as 4096, 64MiB or 2GB, within 64 bits, got '
+// BYTES: error: expected a memory limit such as 4096, 64MiB or 0.5GiB, within 64 bits, got '
 // RUN: not moe-opt %s -moe-plan-capacity='imbalance=even' 2>&1 | FileCheck %s --check-prefix=MODEL
 // MODEL: error: expected an imbalance of worst, uniform[:DELTA], zipf:S[:DELTA] or histogram:FILE[:DELTA], got 'even'
 // RUN: not moe-opt %s -moe-plan-capacity='flops=inf' 2>&1 | FileCheck %s --check-prefix=RATE
@@ -15,15 +16,17 @@
 // GPU: error: expected a GPU whose rates are known, a100-sxm, {{.*}} or an architecture, got 'a100'
 // RUN: not moe-opt %s -moe-plan-capacity='machine=sm_50' 2>&1 | FileCheck %s --check-prefix=ARCH
 // ARCH: error: expected a GPU whose rates are known, {{.*}} got 'sm_50'
-// RATE: error: expected rates of flops and bandwidth above 0, got
+// RUN: not moe-opt %s -moe-plan-capacity='bandwidth=5GB' 2>&1 | FileCheck %s --check-prefix=RATE
+// RATE: error: expected {{flops|bandwidth}} above 0, such as {{.*}}, got '{{inf|-1|5GB}}'
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow' 2>&1 | FileCheck %s --check-prefix=VARIANT
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow:0' 2>&1 | FileCheck %s --check-prefix=VARIANT
 // RUN: not moe-opt %s -moe-plan-capacity='variants=narrow:4:rugged' 2>&1 | FileCheck %s --check-prefix=VARIANT
 // VARIANT: error: expected variants as NAME:ROWS or NAME:ROWS:ragged with 1 to 2^20 rows in a tile, got 'narrow
 // RUN: not moe-opt %s -moe-plan-capacity='lowering=moe-nothing' 2>&1 | FileCheck %s --check-prefix=LOWERING
 // LOWERING: error: expected lowering to be a pipeline, got 'moe-nothing'
-// RUN: not moe-opt %s -moe-plan-capacity='print=xml' 2>&1 | FileCheck %s --check-prefix=PRINT
-// PRINT: error: expected print=text or print=json, got 'xml'
+// RUN: not moe-opt %s -moe-print-plan='format=xml' 2>&1 | FileCheck %s --check-prefix=PRINT
+// PRINT: error: expected format=text or format=json, got 'xml'
+// RUN: not moe-opt %s -moe-print-plan='lowering=moe-nothing' 2>&1 | FileCheck %s --check-prefix=LOWERING
 // RUN: echo 'func.func @f(%%x: tensor<?x4xf32>) -> tensor<?x4xf32> { return %%x : tensor<?x4xf32> }' \
 // RUN:   | not moe-opt -moe-plan-capacity='lowering=canonicalize' 2>&1 | FileCheck %s --check-prefix=NOTHING
 // NOTHING: error: expected 'canonicalize' to make a workspace within 64 bits

@@ -12,6 +12,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
+#include "mlir/Pass/PassManager.h"
 
 namespace mlir::moe {
 
@@ -20,10 +21,16 @@ struct MachineRates;
 #define GEN_PASS_DECL
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h.inc"
 
-/// The same, with the rates of the machine and a place for what `print` asks for.
+/// The same, with the rates of the machine and the pipeline that makes the
+/// workspace.
 std::unique_ptr<Pass> createMoEPlanCapacity(MoEPlanCapacityOptions options,
                                             const MachineRates &rates,
-                                            llvm::raw_ostream &report);
+                                            const OpPassManager &lowering);
+/// The same, printing to `os` instead of stdout.
+std::unique_ptr<Pass> createMoEPrintPlan(MoEPrintPlanOptions options,
+                                         const MachineRates &rates,
+                                         const OpPassManager &lowering,
+                                         llvm::raw_ostream &os);
 
 #define GEN_PASS_REGISTRATION
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h.inc"

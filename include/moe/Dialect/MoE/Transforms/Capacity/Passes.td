@@ -10,60 +10,75 @@
 
 include "mlir/Pass/PassBase.td"
 
+/// Options of passes that know the target of a plan.
+defvar planTargetOptions = [
+  Option<"imbalance", "imbalance", "std::string", "\"uniform\"",
+         "model of the routing: worst, uniform[:DELTA], zipf:S[:DELTA] or "
+         "histogram:FILE[:DELTA]">,
+  Option<"gpu", "gpu", "std::string", "\"\"",
+         "GPU whose rates to take, such as h100-pcie; by default one of the "
+         "architecture `machine` or, without it, this CPU">,
+  Option<"flops", "flops", "std::string", "\"\"",
+         "floating-point operations per second, such as 1e12 or 2TFLOP/s; by "
+         "default those of the machine">,
+  Option<"bandwidth", "bandwidth", "std::string", "\"\"",
+         "memory bandwidth, such as 1e11 or 100GB/s; by default that of the "
+         "machine">,
+  ListOption<"variants", "variants", "std::string",
+             "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
+             "if the last tile of an expert is not padded">,
+  Option<"byMeanRows", "by-mean-rows", "bool", "false",
+         "choose variants as the host does for GPU kernels: by the mean rows of "
+         "an expert, where it may pay two of them, instead of by the shortest "
+         "time">,
+  Option<"lowering", "lowering", "std::string", "\"moe-reference-to-buffers\"",
+         "pipeline that makes the workspace">,
+  Option<"machine", "machine", "std::string", "\"\"",
+         "architecture of the GPU that the plan is for, such as sm_90a; a "
+         "workspace includes the reports of a call there">
+];
+
 def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
   let summary = "Plan bounds, kernel variants and memory before anything runs";
   let description = [{
-    Gives every public function an attribute `moe.plan` with, for all T of a
-    range: bounds of the rows, tiles and padding of each dispatch that hold for
-    every routing, the kernel variant for each range of T, whether a capacity can
-    be exceeded, and the bytes of the workspace. `moe-export` and
-    `moe-allocs-to-arena` check that it is true.
+    Gives every public function an attribute `moe.plan` that holds for all T of a
+    range: bounds of the rows, tiles and padding of each dispatch for every
+    routing, the kernel variant for each range of T, whether a capacity can be
+    exceeded, and the bytes of the workspace. `moe-export` and
+    `moe-allocs-to-arena` check that the plan is true.
 
     The variant is the one whose tiles take the shortest time at the rates of the
-    machine, on average under the model of the routing: each tile reads the weights of its
-    expert once. With `by-mean-rows` it is what the host takes on a GPU, or two of
-    them, `FIRST+SECOND`: the device gives each expert to one by its rows.
-    The workspace is that of the pipeline `lowering`, run on a copy.
+    machine, on average under the model of the routing: each tile reads the
+    weights of its expert once. With `by-mean-rows` it is the one that the host
+    picks for a GPU, or two of them, `FIRST+SECOND`: the device gives each expert
+    to one by its rows. The workspace is that of the pipeline `lowering`, run on a
+    copy.
 
-    Where the workspace exceeds `memory-limit`, calls run in chunks of the largest
+    If the workspace exceeds `memory-limit`, calls run in chunks of the largest
     number of tokens that fits, with the same bits. If tokens depend on one
     another, or if not even one token fits, that is an error with the reason and
     the least limit that works.
-
-    With `print`, writes the plan, what a call costs and what the routing is like
-    to stdout, as text or JSON.
   }];
   let options = [
     Option<"tokens", "tokens", "std::string", "\"\"",
            "MIN:MAX, the range of T; by default moe.tokens, or all">,
     Option<"memoryLimit", "memory-limit", "std::string", "\"\"",
-           "bytes of the workspace, such as 4096, 64MiB or 2GB">,
-    Option<"imbalance", "imbalance", "std::string", "\"uniform\"",
-           "model of the routing: worst, uniform[:DELTA], zipf:S[:DELTA] or "
-           "histogram:FILE[:DELTA]">,
-    Option<"gpu", "gpu", "std::string", "\"\"",
-           "the GPU whose rates the plan takes, such as h100-pcie; by default the "
-           "one that stands for `machine`, and this processor without it">,
-    Option<"flops", "flops", "double", "0",
-           "operations in a second; 0 stands for those of the machine">,
-    Option<"bandwidth", "bandwidth", "double", "0",
-           "bytes in a second; 0 stands for those of the machine">,
-    ListOption<"variants", "variants", "std::string",
-               "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
-               "where the last tile of an expert is not padded">,
-    Option<"byMeanRows", "by-mean-rows", "bool", "false",
-           "whether kernels take the variant with the fewest rows that hold an "
-           "expert's on average, and with it the last for experts with many where "
-           "that may pay, as those for a GPU do, instead of the one of the "
-           "shortest time">,
-    Option<"lowering", "lowering", "std::string",
-           "\"moe-reference-to-buffers\"",
-           "pipeline that makes the workspace">,
-    Option<"machine", "machine", "std::string", "\"\"",
-           "architecture of the GPU that the plan is for, such as sm_90a; a "
-           "workspace has the reports of a call there, too">,
-    Option<"print", "print", "std::string", "\"\"", "text or json">
-  ];
+           "bytes of the workspace, such as 4096, 64MiB or 0.5GiB">
+  ] # planTargetOptions;
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+}
+
+def MoEPrintPlan : Pass<"moe-print-plan", "::mlir::ModuleOp"> {
+  let summary = "Print plans, with what a call costs, as text or JSON";
+  let description = [{
+    For each function that `moe-plan-capacity` gave a plan: the plan, and at some
+    T the rows, tiles and padding that are expected under the model of the
+    routing, the operations, bytes and least time of a call, and its workspace.
+    The options are those that the plan was made with.
+  }];
+  let options = [
+    Option<"format", "format", "std::string", "\"text\"", "text or json">
+  ] # planTargetOptions;
   let dependentDialects = ["::mlir::moe::MoEDialect"];
 }
 

@@ -1,0 +1,54 @@
+//===- Options.h - Options of a compilation ---------------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DRIVER_OPTIONS_H
+#define MOE_DRIVER_OPTIONS_H
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+
+#include <string>
+
+namespace mlir::moe {
+
+/// What a layer is compiled for and planned with. `moe-compile` takes each field
+/// as an option of the same name, the JIT and `moe-run --compile-options` as
+/// words, `--target=x86-64-v3 --memory-limit=64MiB`. Empty: not given.
+struct CompileOptions {
+  std::string target = "host";
+  std::string pipeline = "moe-cpu";
+  std::string tokens;
+  std::string memoryLimit;
+  std::string imbalance;
+  std::string gpu;
+  std::string flops;
+  std::string bandwidth;
+
+  /// True if an option asks for a plan before the layer is compiled.
+  bool wantsPlan() const;
+
+  /// Fails, naming the option, the expected and the actual value, if a value is
+  /// none that the option takes. Targets and pipelines are checked where they
+  /// are used.
+  llvm::Error verify() const;
+};
+
+/// An option: its name without `--`, what stands for its value in a help text,
+/// and the help.
+struct CompileOptionInfo {
+  llvm::StringLiteral name, value, help;
+  std::string CompileOptions::*field;
+};
+llvm::ArrayRef<CompileOptionInfo> getCompileOptions();
+
+/// Parses `--name=value` words, separated by spaces, and verifies the values.
+llvm::Expected<CompileOptions> parseCompileOptions(llvm::StringRef words);
+
+} // namespace mlir::moe
+
+#endif // MOE_DRIVER_OPTIONS_H

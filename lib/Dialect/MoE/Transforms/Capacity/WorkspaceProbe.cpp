@@ -1,0 +1,82 @@
+//===- WorkspaceProbe.cpp - Memory of a function before it runs -----------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "WorkspaceProbe.h"
+#include "moe/Analysis/TokenFunction.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
+
+#include "mlir/Pass/PassRegistry.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+void WorkspaceProbe::reset() {
+  if (copy)
+    copy.erase();
+  copy = {};
+}
+
+LogicalResult WorkspaceProbe::refresh() {
+  reset();
+  copy = module.clone();
+  module.push_back(copy);
+  return lower(copy);
+}
+
+/// What the runtime keeps of a call on a device, behind the workspace of the code:
+/// the reports, each on lines of its own, and one more line.
+static std::optional<int64_t> addReports(func::FuncOp function, int64_t bytes) {
+  constexpr int64_t alignment = 256, line = 64;
+  SignatureAttr signature = getSignature(function);
+  int64_t reports = 0;
+  for (size_t i = 0; signature && i < signature.getNumArguments(); ++i) {
+    auto type = dyn_cast<MemRefType>(function.getArgument(i).getType());
+    if (type && signature.getArgument(i).isReport())
+      reports += llvm::alignTo(
+          type.getNumElements() * type.getElementTypeBitWidth() / 8, line);
+  }
+  if (reports == 0)
+    return bytes;
+  if (llvm::AddOverflow(bytes, alignment - 1, bytes) ||
+      llvm::AddOverflow(bytes / alignment * alignment, reports + line, bytes))
+    return std::nullopt;
+  return bytes;
+}
+
+std::optional<int64_t> WorkspaceProbe::getBytes(func::FuncOp function,
+                                                int64_t tokens) {
+  auto workspace = copy.lookupSymbol<func::FuncOp>(
+      (workspacePrefix + function.getName()).str());
+  if (!workspace || !workspace.getBody().hasOneBlock())
+    return std::nullopt;
+  TokenFunction at(workspace.getArgument(0), tokens);
+  std::optional<int64_t> bytes =
+      at.evaluate(workspace.getBody().front().getTerminator()->getOperand(0));
+  if (!bytes || !onDevice)
+    return bytes;
+  return addReports(copy.lookupSymbol<func::FuncOp>(function.getName()),
+                    *bytes);
+}
+
+PlanReport::Launches WorkspaceProbe::getLaunches(func::FuncOp function) {
+  llvm::MapVector<StringRef, int64_t> counts;
+  copy.lookupSymbol<func::FuncOp>(function.getName()).walk([&](LaunchOp op) {
+    ++counts[op.getKernel().getLeafReference().getValue()];
+  });
+  return PlanReport::Launches(counts.begin(), counts.end());
+}
+
+FailureOr<OpPassManager> mlir::moe::parseLowering(ModuleOp module,
+                                                  StringRef pipeline) {
+  OpPassManager passes(ModuleOp::getOperationName());
+  std::string message;
+  llvm::raw_string_ostream stream(message);
+  if (failed(parsePassPipeline(pipeline, passes, stream)))
+    return module.emitError("expected lowering to be a pipeline, got '")
+           << pipeline << "': " << StringRef(message).rtrim();
+  return passes;
+}

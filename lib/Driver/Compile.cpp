@@ -1,0 +1,130 @@
+//===- Compile.cpp - From a layer to code ---------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Driver/Driver.h"
+#include "moe/InitAll.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/InitAllDialects.h"
+#include "mlir/InitAllExtensions.h"
+#include "mlir/InitAllPasses.h"
+
+#include <mutex>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+void mlir::moe::registerCompilePasses() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    mlir::registerAllPasses();
+    moe::registerAllPasses();
+    moe::registerAllPipelines();
+  });
+}
+
+void mlir::moe::registerCompileDialects(DialectRegistry &registry) {
+  mlir::registerAllDialects(registry);
+  mlir::registerAllExtensions(registry);
+  moe::registerAllDialects(registry);
+  moe::registerAllExtensions(registry);
+}
+
+static LogicalResult lower(ModuleOp module, StringRef pipeline,
+                           const TargetDescription &target) {
+  PassManager manager(module.getContext());
+  if (llvm::Error error =
+          addPipeline(manager, pipeline, target, PipelineEnd::LLVM))
+    return emitError(module.getLoc(), llvm::toString(std::move(error)));
+  if (failed(verifyDefined(module)) || failed(manager.run(module)))
+    return failure();
+  // Without kernels the host would read memory of the device.
+  if (!target.device.empty() && !module->hasAttr(imagesAttrName))
+    return emitError(module.getLoc())
+           << "expected a pipeline that makes kernels for '" << target.device
+           << "', such as moe-gpu, got '" << pipeline << "'";
+  return success();
+}
+
+FailureOr<Program>
+mlir::moe::lowerProgram(ModuleOp module, ArrayRef<TargetDescription> targets,
+                        const CompileOptions &options) {
+  // A plan and a pipeline may ask for the target: each has a module of its own.
+  Program program;
+  for (auto [i, target] : llvm::enumerate(targets)) {
+    program.modules.push_back(module.clone());
+    ModuleOp copy = *program.modules.back();
+    if (options.wantsPlan() && failed(planProgram(copy, target, options)))
+      return failure();
+    if (failed(lower(copy, options.pipeline, target)))
+      return failure();
+    program.variants.push_back(
+        {copy, target, i == 0 ? "" : "." + std::to_string(i)});
+  }
+  return program;
+}
+
+llvm::Expected<std::string> mlir::moe::emitLLVMIR(const Variant &variant) {
+  auto machine = variant.target.createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  llvm::LLVMContext context;
+  auto code = translateToLLVMIR(variant, context, **machine);
+  if (!code)
+    return code.takeError();
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  (*code)->print(stream, nullptr);
+  return text;
+}
+
+llvm::Expected<llvm::SmallVector<char, 0>>
+mlir::moe::emitVariant(const Variant &variant, llvm::CodeGenFileType type) {
+  auto machine = variant.target.createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  llvm::LLVMContext context;
+  auto code = translateToLLVMIR(variant, context, **machine);
+  if (!code)
+    return code.takeError();
+  return emitCode(**code, **machine, type);
+}
+
+llvm::Expected<std::string> mlir::moe::emitPTX(const Variant &variant) {
+  ModuleOp module = variant.module;
+  auto images = module->getAttrOfType<ArrayAttr>(imagesAttrName);
+  if (!images)
+    return llvm::createStringError(
+        "expected a GPU as the target, such as --target=sm_90a, got '" +
+        variant.target.cpu + "'");
+  if (module->getAttrOfType<ArrayAttr>(kernelsAttrName).empty())
+    return llvm::createStringError("expected something to compute on '" +
+                                   variant.target.device +
+                                   "', got a module without kernels");
+  auto image = cast<DictionaryAttr>(images[0]);
+  auto data = module.lookupSymbol<LLVM::GlobalOp>(
+      image.getAs<StringAttr>("symbol").getValue());
+  // In an artifact the text ends with a zero.
+  return cast<StringAttr>(data.getValueOrNull()).getValue().drop_back().str();
+}
+
+llvm::Expected<llvm::SmallVector<char, 0>>
+mlir::moe::emitArtifact(const Program &program,
+                        ArrayRef<std::string> warnings) {
+  auto metadata = buildMetadata(program.variants, warnings);
+  if (!metadata)
+    return metadata.takeError();
+  llvm::SmallVector<llvm::SmallVector<char, 0>> objects;
+  for (const Variant &variant : program.variants) {
+    auto object = emitVariant(variant, llvm::CodeGenFileType::ObjectFile);
+    if (!object)
+      return object.takeError();
+    objects.push_back(std::move(*object));
+  }
+  return buildArtifact(objects, *metadata);
+}

@@ -1,0 +1,119 @@
+//===- Options.cpp - Options of a compilation -----------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Driver/Options.h"
+#include "moe/Analysis/Imbalance.h"
+#include "moe/Analysis/MachineRates.h"
+#include "moe/Analysis/Units.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace mlir::moe;
+using llvm::StringRef;
+
+static constexpr CompileOptionInfo compileOptions[] = {
+    {"target", "names",
+     "Targets, separated by commas, the preferred one first: host, CPUs such as "
+     "x86-64-v4 or znver4, GPUs such as sm_90a or sm_80. At load time the "
+     "runtime takes the first that the machine supports (default: host)",
+     &CompileOptions::target},
+    {"pipeline", "name",
+     "Pipeline from moe operations to the LLVM dialect: moe-cpu, for a GPU the "
+     "same as moe-gpu; moe-reference; or a list of passes (default: moe-cpu)",
+     &CompileOptions::pipeline},
+    {"tokens", "min:max",
+     "Range of the number of tokens of a call (default: that of moe.tokens, "
+     "else all; 1:8192 with --emit=plan)",
+     &CompileOptions::tokens},
+    {"memory-limit", "bytes",
+     "Largest workspace, such as 4096, 64MiB or 0.5GiB; calls that need more run "
+     "in chunks of tokens",
+     &CompileOptions::memoryLimit},
+    {"imbalance", "model",
+     "Model of the routing to plan with: worst, uniform[:DELTA], "
+     "zipf:S[:DELTA] or histogram:FILE[:DELTA] (default: uniform)",
+     &CompileOptions::imbalance},
+    {"gpu", "name",
+     "GPU whose rates to plan with, such as h100-pcie (default: one of the "
+     "target's architecture)",
+     &CompileOptions::gpu},
+    {"flops", "rate",
+     "Floating-point operations per second to plan with, such as 2TFLOP/s "
+     "(default: those of the target; for a CPU from its vectors and this "
+     "machine's cores and clock)",
+     &CompileOptions::flops},
+    {"bandwidth", "rate",
+     "Memory bandwidth to plan with, such as 100GB/s (default: that of the "
+     "target; for a CPU an assumption from this machine's cores)",
+     &CompileOptions::bandwidth},
+};
+
+llvm::ArrayRef<CompileOptionInfo> mlir::moe::getCompileOptions() {
+  return compileOptions;
+}
+
+bool CompileOptions::wantsPlan() const {
+  return llvm::any_of(ArrayRef<const std::string *>{&tokens, &memoryLimit,
+                                                    &imbalance, &gpu, &flops,
+                                                    &bandwidth},
+                      [](const std::string *value) { return !value->empty(); });
+}
+
+llvm::Error CompileOptions::verify() const {
+  auto expected = [](StringRef option, StringRef what, StringRef value) {
+    return llvm::createStringError("--" + option + ": expected " + what +
+                                   ", got '" + value + "'");
+  };
+  if (!tokens.empty() && !parseTokenRange(tokens))
+    return expected("tokens", "MIN:MAX with 0 <= MIN <= MAX", tokens);
+  if (!memoryLimit.empty() && !parseBytes(memoryLimit))
+    return expected("memory-limit",
+                    "bytes within 64 bits, such as 4096, 64MiB or 0.5GiB",
+                    memoryLimit);
+  if (!flops.empty() && !parseFlops(flops))
+    return expected("flops", "a rate above 0, such as 1e12 or 2TFLOP/s", flops);
+  if (!bandwidth.empty() && !parseBandwidth(bandwidth))
+    return expected("bandwidth", "a rate above 0, such as 1e11 or 100GB/s",
+                    bandwidth);
+  if (!gpu.empty() && !findGPURates(gpu))
+    return expected("gpu",
+                    "one of " + llvm::join(listGPUs(), ", ") +
+                        " or an architecture",
+                    gpu);
+  if (!imbalance.empty())
+    if (auto model = Imbalance::parse(imbalance); !model)
+      return llvm::createStringError("--imbalance: " +
+                                     llvm::toString(model.takeError()));
+  return llvm::Error::success();
+}
+
+llvm::Expected<CompileOptions>
+mlir::moe::parseCompileOptions(StringRef text) {
+  CompileOptions options;
+  llvm::SmallVector<StringRef> words;
+  text.split(words, ' ', -1, /*KeepEmpty=*/false);
+  for (StringRef word : words) {
+    auto [name, value] = word.split('=');
+    const auto *info =
+        llvm::find_if(compileOptions, [&](const CompileOptionInfo &each) {
+          return name == ("--" + each.name).str() && word.contains('=');
+        });
+    if (info == std::end(compileOptions)) {
+      std::string known;
+      for (const CompileOptionInfo &each : compileOptions)
+        known += (known.empty() ? "--" : ", --") + each.name.str() + "=" +
+                 llvm::StringRef(each.value).upper();
+      return llvm::createStringError("unknown option '" + word +
+                                     "'; expected one of " + known);
+    }
+    options.*info->field = value.str();
+  }
+  if (llvm::Error error = options.verify())
+    return error;
+  return options;
+}
