@@ -1,6 +1,6 @@
 """Arrays in the memory of a GPU, or of the double of its driver.
 
-The double (runtime/test/cuda_double) runs kernels on the CPU, strictly: what
+The double (test/cuda_double) runs kernels on the CPU, strictly: what
 hardware leaves undefined is an error there.  ``MOE_CUDA_LIBRARY`` names another driver.
 """
 

@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_DECODER_H
 #define MOE_CUDA_DOUBLE_DECODER_H
 
-#include "fault.h"
+#include "machine/fault.h"
 #include "program.h"
 
 #include <optional>

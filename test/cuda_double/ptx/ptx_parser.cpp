@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "fault.h"
+#include "machine/fault.h"
 #include "ptx_lexer.h"
 #include "ptx_syntax.h"
 

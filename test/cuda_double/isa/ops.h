@@ -8,8 +8,8 @@
 #ifndef MOE_CUDA_DOUBLE_OPS_H
 #define MOE_CUDA_DOUBLE_OPS_H
 
-#include "decoder.h"
-#include "machine.h"
+#include "machine/machine.h"
+#include "ptx/decoder.h"
 
 namespace moe::gpu {
 

@@ -18,7 +18,7 @@
 #include "async.h"
 #include "device_memory.h"
 #include "fault.h"
-#include "program.h"
+#include "ptx/program.h"
 #include "race.h"
 #include "settings.h"
 #include "shared_memory.h"

@@ -7,7 +7,7 @@
 
 #include "program.h"
 #include "decoder.h"
-#include "machine.h"
+#include "machine/machine.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_MATRIX_H
 #define MOE_CUDA_DOUBLE_MATRIX_H
 
-#include "ptx_syntax.h"
+#include "ptx/ptx_syntax.h"
 
 #include <cstdint>
 #include <vector>

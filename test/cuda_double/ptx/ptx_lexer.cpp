@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ptx_lexer.h"
-#include "fault.h"
+#include "machine/fault.h"
 
 #include <cctype>
 

@@ -10,7 +10,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "bulk.h"
-#include "mbarrier.h"
+#include "machine/mbarrier.h"
 #include "ops.h"
 
 using namespace moe::gpu;

@@ -14,11 +14,11 @@
 #define MOE_CUDA_DOUBLE_DRIVER_H
 
 #include "cuda_abi.h"
-#include "device_memory.h"
-#include "fault.h"
-#include "log.h"
-#include "machine.h"
-#include "settings.h"
+#include "machine/device_memory.h"
+#include "machine/fault.h"
+#include "machine/log.h"
+#include "machine/machine.h"
+#include "machine/settings.h"
 
 #include <chrono>
 #include <mutex>

@@ -7,7 +7,7 @@
 
 #include "tensor_map.h"
 #include "fault.h"
-#include "numeric.h"
+#include "isa/numeric.h"
 
 #include <algorithm>
 

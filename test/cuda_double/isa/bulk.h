@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_BULK_H
 #define MOE_CUDA_DOUBLE_BULK_H
 
-#include "decoder.h"
+#include "ptx/decoder.h"
 
 namespace moe::gpu {
 

@@ -11,10 +11,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "machine/tensor_map.h"
 #include "matrix.h"
 #include "numeric.h"
 #include "ops.h"
-#include "tensor_map.h"
 
 #include <algorithm>
 

@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_TESTING_H
 #define MOE_CUDA_DOUBLE_TESTING_H
 
-#include "cuda_abi.h"
+#include "driver/cuda_abi.h"
 
 #include <cstring>
 #include <gtest/gtest.h>

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "mbarrier.h"
-#include "decoder.h"
 #include "machine.h"
+#include "ptx/decoder.h"
 
 using namespace moe::gpu;
 

@@ -14,8 +14,8 @@
 #ifndef MOE_CUDA_DOUBLE_TENSOR_MAP_H
 #define MOE_CUDA_DOUBLE_TENSOR_MAP_H
 
-#include "cuda_abi.h"
 #include "device_memory.h"
+#include "driver/cuda_abi.h"
 
 namespace moe::gpu {
 

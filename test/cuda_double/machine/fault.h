@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_FAULT_H
 #define MOE_CUDA_DOUBLE_FAULT_H
 
-#include "cuda_abi.h"
+#include "driver/cuda_abi.h"
 
 #include <sstream>
 #include <string>

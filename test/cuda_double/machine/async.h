@@ -15,7 +15,7 @@
 #ifndef MOE_CUDA_DOUBLE_ASYNC_H
 #define MOE_CUDA_DOUBLE_ASYNC_H
 
-#include "program.h"
+#include "ptx/program.h"
 #include "race.h"
 
 #include <deque>

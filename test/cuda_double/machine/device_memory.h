@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_DEVICE_MEMORY_H
 #define MOE_CUDA_DOUBLE_DEVICE_MEMORY_H
 
-#include "program.h"
+#include "ptx/program.h"
 
 #include <cstdlib>
 
