@@ -161,8 +161,7 @@ void Driver::implicitDuringCapture(CUcontext context) {
          "the legacy stream depends on a stream that is captured");
 }
 
-/// A call that waits for a stream which is captured.
-/// Destroy an object that nothing else refers to.
+/// Destroys an object that nothing else refers to.
 template <typename Handle>
 static CUresult destroy(const char *call, std::set<Handle> Driver::*valid,
                         Handle handle, const char *what) {
@@ -175,6 +174,7 @@ static CUresult destroy(const char *call, std::set<Handle> Driver::*valid,
   });
 }
 
+/// Refuses a call that would wait for a stream which is captured.
 static void refuseWait(CUstream stream) {
   if (!stream->capture)
     return;

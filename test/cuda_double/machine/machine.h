@@ -1,5 +1,4 @@
-//===- machine.h - Threads, warps, blocks, clusters and a launch -*- C++
-//-*-===//
+//===- machine.h - Threads, warps, blocks, clusters, a launch ---*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
