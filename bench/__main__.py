@@ -16,14 +16,14 @@ def main() -> int:
     again = commands.add_parser("report", help="the report and plot of results of `cpu`")
     again.add_argument("file", type=Path, help="the JSON file")
 
-    from . import cpu as cpu_bench
-    from . import model as model_bench
+    from .cpu import bench as cpu_bench
+    from .cpu import model as model_bench
 
     cpu_bench.add_arguments(cpu)
     model_bench.add_arguments(model)
     arguments = parser.parse_args()
     if arguments.command == "report":
-        from . import report
+        from .cpu import report
 
         results = json.loads(arguments.file.read_text())
         report.write(results, arguments.file)

@@ -16,7 +16,8 @@ def main() -> int:
              "bench": "times on the GPU, beside other projects"}
     modules = {}
     # Packing imports what a bundle has, too; a missing package is named by whoever needs it.
-    from . import bench, bundle, check
+    from ..device import bundle, check
+    from . import bench
     for name, module in (("pack", bundle), ("check", check), ("bench", bench)):
         modules[name] = module
         module.add_arguments(commands.add_parser(name, help=helps[name]))

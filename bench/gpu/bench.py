@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import machine, routing
-from ..options import counts, names_of
-from . import bundle as bundles
-from . import driver, report, supervise
+from ..common import machine, routing
+from ..common.options import counts, names_of
+from ..device import bundle as bundles
+from ..device import supervise
+from ..device.shapes import ALL, SHAPES
+from . import driver, report
 from .participants import CONSUMER_FENCE, PARTICIPANTS
-from .shapes import ALL, SHAPES
 
 WORKER, PEAKS = "bench.gpu.worker", "bench.gpu.peaks"
 NAMES = tuple(PARTICIPANTS)

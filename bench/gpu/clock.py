@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .. import timing
+from ..common import timing
 from .driver import Event, driver
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 40

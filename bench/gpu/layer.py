@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import routing
-from .shapes import GpuShape
+from ..common import routing
+from ..device.shapes import GpuShape
 
 Tensor = torch.Tensor
 Weights = Mapping[str, Tensor]

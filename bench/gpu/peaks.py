@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from . import clock, supervise
+from ..device import supervise
+from . import clock
 from .driver import Memory, driver
 
 COPY_BYTES = 2 << 30

@@ -12,9 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from ..comparison import Result
+from ..common.comparison import Result
+from ..device.shapes import ALL
 from .report import of_bandwidth, rate, ratio
-from .shapes import ALL
 
 
 def draw(result: Result, path: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .. import machine
-from ..comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
-from ..report import figure, table
+from ..common import machine
+from ..common.comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
+from ..cpu.report import figure, table
+from ..device.shapes import ALL
 from .participants import CONSUMER_FENCE, PARTICIPANTS
-from .shapes import ALL
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
 # From so many rows an expert on, on average, products are bound by arithmetic; up to so many,

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from .. import oracle
-from ..timing import Budget
-from . import clock, layer, supervise
+from ..common import oracle
+from ..common.timing import Budget
+from ..device import supervise
+from ..device.shapes import ALL, GpuShape
+from . import clock, layer
 from .driver import driver, is_double
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable
-from .shapes import ALL, GpuShape
 
 # Weights are used again after the L2 cache was filled this many times with others.
 CACHE_FILLS = 4

@@ -12,10 +12,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import cpu, data, options, oracle, report, roofline, routing, timing
-from bench.comparison import best_of
-from bench.participants import PARTICIPANTS, chosen, select
-from bench.shapes import SHAPES
+from bench.common import data, options, oracle, routing, timing
+from bench.common.comparison import best_of
+from bench.common.shapes import SHAPES
+from bench.cpu import bench as cpu
+from bench.cpu import report, roofline
+from bench.cpu.participants import PARTICIPANTS, chosen, select
 
 TINY = SHAPES["tiny"]
 PEAKS = {"threads": 1, "fma_f32": 100e9, "dot_bf16": 200e9, "read": 20e9, "copy": 10e9}

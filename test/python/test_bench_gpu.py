@@ -1,4 +1,4 @@
-"""What a machine with a GPU runs (bench/gpu), on the double of the driver."""
+"""What a machine with a GPU runs (bench/device, bench/gpu), on the double of the driver."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench.gpu import bundle as bundles
-from bench.gpu import clock, supervise
-from bench.gpu.shapes import ALL, SHAPES
+from bench.device import bundle as bundles
+from bench.device import supervise
+from bench.device.shapes import ALL, SHAPES
+from bench.gpu import clock
 
 
 def environment(**more):
@@ -145,7 +146,7 @@ def test_check_leaves_what_it_has_no_time_for(packed, tmp_path):
 
 
 def test_check_begins_with_what_says_most(packed):
-    from bench.gpu import check
+    from bench.device import check
 
     keys = [("family", "switch", "sm_80"), ("shape", "granite", "sm_90a,sm_80"),
             ("shape", "odd_deep", "sm_90a", "consumer"), ("shape", "fine", "sm_90a", "consumer"),
@@ -196,26 +197,26 @@ def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
 
 @pytest.mark.parametrize("old, new, message, file", [
     # A number: as if the kernel had another constant.
-    ("np.exp(-g)", "np.exp(-1.1 * g)", "relative error", "python/bench/oracle.py"),
+    ("np.exp(-g)", "np.exp(-1.1 * g)", "relative error", "python/bench/common/oracle.py"),
     # A weight: the device has another one than the reference.
     ("arrays.upload(array) for name, array in weights.items()",
      "arrays.upload(array[::-1] if name == 'down_proj' else array) "
      "for name, array in weights.items()", "relative error",
-     "python/bench/gpu/check_worker.py"),
+     "python/bench/device/check_worker.py"),
     # Bits that change.
     ("first, second = runner.run(arrays.POISON), runner.run(0x00)",
      "first, second = runner.run(arrays.POISON), runner.run(0x00) + 1",
-     "a second run gives other bits", "python/bench/gpu/check_worker.py"),
+     "a second run gives other bits", "python/bench/device/check_worker.py"),
     # An output that is not written.
     ("        self.enqueue()\n", "", "elements in 7 of 7 rows, the first at [0, 0]: nan",
-     "python/bench/gpu/check_worker.py"),
+     "python/bench/device/check_worker.py"),
     # Something beside an array.
     ("self.address = self._memory.address + GUARD",
      "self.address = self._memory.address + GUARD - 256", "was written beside",
      "python/bench/gpu/arrays.py"),
     # A process that ends.
     ("        self.enqueue()\n", "        __import__('os').abort()\n",
-     "the process ended by SIGABRT", "python/bench/gpu/check_worker.py")])
+     "the process ended by SIGABRT", "python/bench/device/check_worker.py")])
 def test_check_fails(packed, tmp_path, old, new, message, file):
     done = run(broken(packed, tmp_path, old, new, file), "check", "--only", "tiny-.*90a$",
                "--tokens", "7", "--no-sanitizer")
@@ -227,7 +228,7 @@ def test_check_fails(packed, tmp_path, old, new, message, file):
 def test_check_goes_on_behind_a_process_that_ended(packed, tmp_path):
     start = "    case = (FamilyCase"
     end = "    if spec.name == 'switch': __import__('os').abort()\n"
-    directory = broken(packed, tmp_path, start, end + start, "python/bench/gpu/check_worker.py")
+    directory = broken(packed, tmp_path, start, end + start, "python/bench/device/check_worker.py")
     done = run(directory, "check", "--jobs", "1", "--only", "bf16-sm_80", "--tokens", "7",
                "--no-sanitizer")
     assert done.returncode == 1
@@ -251,7 +252,7 @@ def test_sanitizer(packed, tmp_path):
     tool.write_text(SANITIZER)
     tool.chmod(0o755)
     directory = broken(packed, tmp_path, '"gpt_oss-bf16-sm_90a"', '"switch-bf16-sm_90a"',
-                       "python/bench/gpu/check.py")
+                       "python/bench/device/check.py")
     done = run(directory, "check", "--only", "switch.*90a", "--tokens", "1",
                PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 1, done.stdout
@@ -373,7 +374,7 @@ def test_layers_in_torch(key):
     import model_formulas
     import numpy as np
     import torch
-    from bench import data, oracle
+    from bench.common import data, oracle
     from bench.gpu import layer
     from bench.gpu.participants import torch_grouped
 
@@ -449,7 +450,7 @@ def test_participants_take_turns():
 
 SILENT = """\
 import time
-from bench.gpu import supervise
+from bench.device import supervise
 
 def work(task, emit):
     emit("begin", silence=1.0)

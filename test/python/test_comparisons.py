@@ -16,9 +16,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import data as bench_data
-from bench import oracle as bench_oracle
-from bench.shapes import SHAPES
+from bench.common import data as bench_data
+from bench.common import oracle as bench_oracle
+from bench.common.shapes import SHAPES
 
 TOLERANCE = max(data.TOLERANCE.values())
 

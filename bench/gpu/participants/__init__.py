@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ...participants import Unavailable, select
-from ..shapes import GpuShape
+from ...cpu.participants import Unavailable, select
+from ...device.shapes import GpuShape
 
 if TYPE_CHECKING:
     import torch

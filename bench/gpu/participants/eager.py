@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ...device.shapes import GpuShape
 from ..layer import Tensor, Weights
-from ..shapes import GpuShape
 from . import Case, select
 
 

@@ -14,7 +14,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import torch
 
-from ...participants import jax_ragged
+from ...cpu.participants import jax_ragged
 from . import Case, Unavailable, select
 
 

@@ -9,7 +9,8 @@ import moe
 import torch
 from moe import _dlpack
 
-from .. import arrays, bundle
+from ...device import bundle
+from .. import arrays
 from ..driver import driver
 from . import Case, Unavailable, select
 

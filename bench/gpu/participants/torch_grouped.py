@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ...device.shapes import GpuShape
 from ..layer import Tensor, Weights, add_shared, clamped_swiglu, route
-from ..shapes import GpuShape
 from . import Case, Unavailable
 from .eager import Eager
 

@@ -9,8 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
+from ...device.shapes import GpuShape
 from ..layer import Tensor, Weights, add_shared, route
-from ..shapes import GpuShape
 from . import Case, Unavailable
 from .eager import Eager
 

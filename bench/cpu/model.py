@@ -24,9 +24,9 @@ if TASK:
     os.environ["OMP_NUM_THREADS"] = str(TASK["threads"])
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from . import machine, timing
-from .options import counts, names_of
-from .shapes import DTYPE_BYTES
+from ..common import machine, timing
+from ..common.options import counts, names_of
+from ..common.shapes import DTYPE_BYTES
 
 CONFIG = machine.ROOT / "test" / "data" / "granite-3.0-1b-a400m" / "config.json"
 IMPLEMENTATIONS = ("eager", "grouped_mm", "moe_mlir")

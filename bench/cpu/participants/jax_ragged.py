@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import Weights, empty
-from ..shapes import Shape
+from ...common.data import Weights, empty
+from ...common.shapes import Shape
 from . import Case, Unavailable, select
 
 Arrays = dict[str, jax.Array]

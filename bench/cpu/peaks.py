@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import machine
+from ..common import machine
 
 SOURCE = Path(__file__).with_name("peaks.c")
 REPEATS = 7

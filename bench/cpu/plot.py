@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from .comparison import Result
+from ..common.comparison import Result
+from ..common.shapes import SHAPES
 from .report import fraction_of_limit, ratio
-from .shapes import SHAPES
 
 STYLES = {"f32": "-", "bf16": "--"}
 

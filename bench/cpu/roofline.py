@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .shapes import Shape
+from ..common.shapes import Shape
 
 
 def arithmetic_peak(peaks: Mapping[str, float], dtype: str) -> float:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import machine, peaks, report, roofline, routing, timing
-from .comparison import Result, best_of, time_of
-from .options import counts, names_of
+from ..common import machine, routing, timing
+from ..common.comparison import Result, best_of, time_of
+from ..common.options import counts, names_of
+from ..common.shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
+from . import peaks, report, roofline
 from .participants import PARTICIPANTS, chosen
-from .shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
 from .worker import ALL, weight
 
 # How much longer than its share a process may take before it is ended, and how often it is
@@ -171,7 +172,7 @@ def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
         end = (time.monotonic() + GRACE * task["seconds"] + BEGIN_SECONDS
                + BEGIN_SECONDS_A_BYTE * weights)
         with errors.open("w") as stderr, path.open() as events:
-            process = subprocess.Popen([sys.executable, "-m", "bench.worker"], text=True,
+            process = subprocess.Popen([sys.executable, "-m", "bench.cpu.worker"], text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                        stderr=stderr)
             process.stdin.write(json.dumps(task | {"events": str(path), "cache": directory}))

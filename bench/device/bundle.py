@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .. import machine
-from ..options import names_of
+from ..common import machine
+from ..common.options import names_of
 from .shapes import ALL, BOTH_FENCES, CHECKED, SHAPES, write_checkpoint
 
 LIMIT = 48 << 20

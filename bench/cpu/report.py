@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
+from ..common.comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
+from ..common.shapes import SHAPES
 from .participants import PARTICIPANTS
-from .shapes import SHAPES
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
 # From so many rows an expert on, on average, products are bound by arithmetic.

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import weight_shapes
-from ..participants.moe_mlir import TENSORS, TENSORS_OF
-from ..shapes import DTYPE_BYTES, Shape, decoder
-from ..shapes import SHAPES as CPU_SHAPES
+from ..common.data import weight_shapes
+from ..common.shapes import DTYPE_BYTES, Shape, decoder
+from ..common.shapes import SHAPES as CPU_SHAPES
+from ..cpu.participants.moe_mlir import TENSORS, TENSORS_OF
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from ..data import Weights, empty
-from ..shapes import Shape
+from ...common.data import Weights, empty
+from ...common.shapes import Shape
 from . import Case, Unavailable, select
 
 # It clamps gate and up to this; the largest f32 stands for no limit.

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..data import Weights
-from ..shapes import Shape
+from ...common.data import Weights
+from ...common.shapes import Shape
 
 
 class Unavailable(Exception):

@@ -26,9 +26,10 @@ if TASK:
 
 import numpy as np
 
-from . import data, machine, oracle, roofline, timing
+from ..common import data, machine, oracle, timing
+from ..common.shapes import DTYPE_BYTES, SHAPES, Shape
+from . import roofline
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
-from .shapes import DTYPE_BYTES, SHAPES, Shape
 
 # Free memory that stays free.
 MARGIN = 3 << 29

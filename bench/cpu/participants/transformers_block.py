@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
-from ..data import Weights
-from ..shapes import DTYPE_BYTES, Shape
+from ...common.data import Weights
+from ...common.shapes import DTYPE_BYTES, Shape
 from . import Case, Unavailable, select
 
 BLOCKS = {"granitemoe": "GraniteMoeMoE", "olmoe": "OlmoeSparseMoeBlock",

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("numpy", "torch", "transformers", "jax", "jaxlib", "onnxruntime",
             "iree-base-compiler")
 _CPUS = Path("/sys/devices/system/cpu")

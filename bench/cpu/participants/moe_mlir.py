@@ -17,9 +17,9 @@ from typing import Any
 import moe
 import numpy as np
 
-from .. import machine
-from ..data import NUMPY_DTYPES, Weights, batches, empty, make_weights, weight_shapes
-from ..shapes import DTYPE_BYTES, SHAPES, Shape
+from ...common import machine
+from ...common.data import NUMPY_DTYPES, Weights, batches, empty, make_weights, weight_shapes
+from ...common.shapes import DTYPE_BYTES, SHAPES, Shape
 from . import Case, Unavailable, select
 
 # Tensors of a checkpoint in the layout of Weights, below "model.layers.0.".

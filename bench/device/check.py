@@ -25,15 +25,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .. import machine
-from ..options import counts
+from ..common import machine
+from ..common.options import counts
+from ..gpu import driver
+from ..gpu.participants import CONSUMER_FENCE
 from . import bundle as bundles
-from . import driver, supervise
+from . import supervise
 from .bundle import Spec
-from .participants import CONSUMER_FENCE
 from .shapes import ALL, CHECKED, MAIN
 
-WORKER, LAYER_WORKER = "bench.gpu.check_worker", "bench.gpu.worker"
+WORKER, LAYER_WORKER = "bench.device.check_worker", "bench.gpu.worker"
 # A step may compile PTX in the driver, and run on a machine with other work. The double of the
 # driver is slower by far.
 STEP_SECONDS, DOUBLE_SECONDS = 60.0, 600.0

@@ -12,11 +12,12 @@ import moe
 import numpy as np
 from moe import _dlpack
 
-from .. import data as bench_data
-from .. import oracle
-from . import arrays, supervise
+from ..common import data as bench_data
+from ..common import oracle
+from ..gpu import arrays
+from ..gpu.driver import DriverError, driver
+from . import supervise
 from .bundle import Bundle, Spec, find
-from .driver import DriverError, driver
 from .shapes import CHECKED
 
 Arrays = Mapping[str, np.ndarray]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import machine
+from ..common import machine
 
 Event = dict[str, Any]
 Emit = Callable[..., None]

@@ -1,0 +1,1 @@
+"""What all benchmarks share: shapes, weights and inputs, timing, comparisons, the machine."""
