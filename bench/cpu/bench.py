@@ -19,6 +19,7 @@ from ..common.comparison import Result, best_of, time_of
 from ..common.options import counts, names_of
 from ..common.shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
 from . import peaks, report, roofline
+from .metrics import PEERS
 from .participants import PARTICIPANTS, chosen
 from .worker import ALL, weight
 
@@ -154,9 +155,9 @@ def _hopeless(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]
     a call of theirs may take longer than the rest of the cell."""
     behind: dict[str, list[float]] = {}
     for cell in cells:
-        if cell["shape"] == shape and (best := best_of(cell, report.PEERS)):
+        if cell["shape"] == shape and (best := best_of(cell, PEERS)):
             for name in cell["participants"]:
-                if name in report.PEERS and (median := time_of(cell, name)):
+                if name in PEERS and (median := time_of(cell, name)):
                     behind.setdefault(name, []).append(median / best[1])
     return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in the "
                    "cells of this shape before")

@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator
 
 from ..common.comparison import Result
 from ..common.shapes import SHAPES
-from .report import fraction_of_limit, ratio
+from .metrics import fraction_of_limit, ratio
 
 STYLES = {"f32": "-", "bf16": "--"}
 

@@ -7,7 +7,6 @@ process that started it (``cpu``) puts them together, whatever happens to this o
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -27,15 +26,14 @@ if TASK:
 import numpy as np
 
 from ..common import data, machine, oracle, timing
+from ..common.participants import message
+from ..common.rotation import count_inputs, count_layers
 from ..common.shapes import DTYPE_BYTES, SHAPES, Shape
 from . import roofline
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
 
 # Free memory that stays free.
 MARGIN = 3 << 29
-# Weights are used again after the caches were filled this many times with others.
-CACHE_FILLS = 4
-MAX_LAYERS = 8
 # A peer this many times slower than the fastest one in the cell before is skipped where a call
 # may not get through in the cell's time, growing as T does; the others get PATIENCE times that,
 # and are expected to grow as the machine's limit does.
@@ -54,18 +52,6 @@ class Cell:
     routing: str
     inputs: Sequence[data.Batch]
     active_experts: float  # the mean over the inputs
-
-
-def count_layers(shape: Shape, dtype: str, tokens: int, cache: int) -> int:
-    """How many layers a call rotates over, so that the experts that it uses come from memory
-    as in a model of many layers."""
-    active = min(tokens * shape.top_k, shape.experts)
-    touched = shape.bytes_touched(tokens, active, dtype)
-    return min(max(math.ceil(CACHE_FILLS * cache / touched), 1), MAX_LAYERS)
-
-
-def count_inputs(tokens: int) -> int:
-    return 16 if tokens <= 4 else 4 if tokens <= 128 else 2
 
 
 def weight(shape: Shape, dtype: str, tokens: int, peaks: Mapping[str, float]) -> float:
@@ -133,7 +119,7 @@ class Worker:
         try:
             self.emit("costs", **moe_mlir.costs(case))
         except Exception as error:  # noqa: BLE001 -- reported, and the cells still run
-            self.emit("costs", error=_message(error))
+            self.emit("costs", error=message(error))
 
     def _open(self, participant: Participant, case: Case) -> None:
         name = participant.name
@@ -148,14 +134,14 @@ class Worker:
         except Unavailable as error:
             self.absent[name] = ("unavailable", str(error))
         except Exception as error:  # noqa: BLE001 -- a peer may raise anything
-            self.absent[name] = ("failed", _message(error))
+            self.absent[name] = ("failed", message(error))
 
     # -- a cell -------------------------------------------------------------
 
     def _make_cell(self, tokens: int, routing: str) -> Cell:
         seed = self.task["seed"] + tokens
         stream = data.batches(self.shape, self.layers[0].router, self.dtype, tokens, routing, seed)
-        inputs = list(islice(stream, count_inputs(tokens)))
+        inputs = list(islice(stream, count_inputs(tokens, few=4, some=128)))
         active = np.mean([len(np.unique(batch.ids)) for batch in inputs])
         return Cell(tokens, routing, inputs, float(active))
 
@@ -197,7 +183,7 @@ class Worker:
         except Unavailable as error:
             return {"status": "unavailable", "reason": str(error)}
         except Exception as error:  # noqa: BLE001 -- a peer may raise anything
-            return {"status": "failed", "reason": _message(error)}
+            return {"status": "failed", "reason": message(error)}
 
     def _call(self, participant: Participant, cell: Cell, tokens: list[int],
               expected: np.ndarray) -> dict[str, Any]:
@@ -244,10 +230,6 @@ class Worker:
 
     def _least_seconds(self, tokens: int) -> float:
         return roofline.estimate(self.shape, self.dtype, tokens, self.task["peaks"])
-
-
-def _message(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ from .shapes import ALL, BOTH_FENCES, CHECKED, SHAPES, write_checkpoint
 LIMIT = 48 << 20
 DEFAULT = machine.ROOT / "build" / "gpu"
 DTYPES = ("bf16", "f16", "f32")
+# The participant of ``bench gpu`` that runs artifacts with the consumer's fence.
+CONSUMER_FENCE = "moe_mlir_consumer_fence"
 TARGETS = ("sm_90a", "sm_80")
 BOTH = ",".join(TARGETS)
 # Of test/python: the families of layers, what to feed them, and what they compute.
@@ -64,6 +66,11 @@ class Spec:
     def key(self) -> str:
         key = f"{self.name}-{self.dtype}-{self.target.replace(',', '-')}"
         return key if self.fence == "producer" else f"{key}-{self.fence}_fence"
+
+    @property
+    def participant(self) -> str:
+        """Who runs it in ``bench gpu``."""
+        return "moe_mlir" if self.fence == "producer" else CONSUMER_FENCE
 
 
 class Bundle:

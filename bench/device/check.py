@@ -28,7 +28,6 @@ from typing import Any
 from ..common import machine
 from ..common.options import counts
 from ..gpu import driver
-from ..gpu.participants import CONSUMER_FENCE
 from . import bundle as bundles
 from . import supervise
 from .bundle import Spec
@@ -237,8 +236,7 @@ def _run_layers(specs: Sequence[Spec], arguments: argparse.Namespace, memory: in
             results.skip(spec.key, f"its weights take {shape.parameters / 2**29:.1f} GiB")
             continue
         tokens = arguments.tokens or sorted({*LAYER_TOKENS, MANY_TOKENS.get(spec.name, 1)})
-        name = "moe_mlir" if spec.fence == "producer" else CONSUMER_FENCE
-        groups.append({"shape": spec.name, "excluded": {}, "participants": [name],
+        groups.append({"shape": spec.name, "excluded": {}, "participants": [spec.participant],
                        "cells": [[count, shape.routings[-1]] for count in tokens]})
     keys = {spec.name: spec.key for spec in specs}
     while groups:

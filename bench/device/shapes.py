@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common import tensors
 from ..common.data import weight_shapes
-from ..common.shapes import DTYPE_BYTES, Shape, decoder
+from ..common.shapes import Shape, decoder
 from ..common.shapes import SHAPES as CPU_SHAPES
-from ..cpu.participants.moe_mlir import TENSORS, TENSORS_OF
+from ..common.tensors import tensor_names
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class GpuShape(Shape):
                     "gate_up_proj_bias": TensorInfo(experts + "gate_up_proj_bias", (e, 2 * i), 0),
                     "down_proj": TensorInfo(experts + "down_proj", (e, i, h), i),
                     "down_proj_bias": TensorInfo(experts + "down_proj_bias", (e, h), 0)}
-        names = TENSORS | TENSORS_OF.get(self.config["model_type"], {})
+        names = tensor_names(self)
         found = {name: TensorInfo(names[name], dims, dims[-1])
                  for name, dims in weight_shapes(self).items()}
         if self.sigmoid:
@@ -150,15 +149,6 @@ BOTH_FENCES = (*MAIN, *CHECKED)
 
 
 def write_checkpoint(directory: Path, shape: GpuShape) -> None:
-    """What the compiler needs of a checkpoint: the configuration, and a file whose header names
-    the tensors; its data is a hole."""
-    (directory / "config.json").write_text(json.dumps(shape.config))
-    header, end = {}, 0
-    for info in shape.weights.values():
-        begin, end = end, end + math.prod(info.dims) * DTYPE_BYTES[info.dtype]
-        header[f"model.layers.0.{info.source}"] = {
-            "dtype": info.dtype.upper(), "shape": info.dims, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    with (directory / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
+    """What the compiler needs of a checkpoint: no data."""
+    tensors.write_checkpoint(directory, shape, {
+        info.source: (info.dtype, info.dims) for info in shape.weights.values()})

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from ..common.comparison import Result
 from ..device.shapes import ALL
-from .report import of_bandwidth, rate, ratio
+from .metrics import of_bandwidth, rate, ratio
 
 
 def draw(result: Result, path: Path) -> None:

@@ -3,79 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..common import machine
-from ..common.comparison import OURS, Result, best_of, ratio_to, skew, spread, time_of
-from ..cpu.report import figure, table
+from ..common.comparison import OURS, Result, best_of
+from ..common.markdown import summary_table, table
+from ..device.bundle import CONSUMER_FENCE
 from ..device.shapes import ALL
-from .participants import CONSUMER_FENCE, PARTICIPANTS
-
-PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
-# From so many rows an expert on, on average, products are bound by arithmetic; up to so many,
-# by the bytes of the weights.
-MANY_ROWS, FEW_ROWS = 128, 8
-
-
-# -- figures ------------------------------------------------------------------
-
-
-def ratio(cell: Result, figure: str = "median") -> float | None:
-    """How many times faster than the best peer this project is."""
-    return ratio_to(cell, PEERS, figure)
-
-
-def flops(cell: Result) -> float:
-    """Useful ones."""
-    return ALL[cell["shape"]].flops(cell["tokens"])
-
-
-def rate(cell: Result, name: str = OURS) -> float | None:
-    """Useful FLOP/s."""
-    median = time_of(cell, name)
-    return flops(cell) / median if median else None
-
-
-def bytes_touched(cell: Result) -> float:
-    return ALL[cell["shape"]].bytes_touched(cell["tokens"], cell["active_experts"], "bf16")
-
-
-def of_bandwidth(cell: Result, peaks: Result | None, name: str = OURS) -> float | None:
-    """Bytes that a call has to move over its time, against those of a copy."""
-    median = time_of(cell, name)
-    return bytes_touched(cell) / median / peaks["copy"] if median and peaks else None
-
-
-def of_fences(cell: Result) -> float | None:
-    """Time with the proxy fence of gathered rows in the warps that multiply, over that with it
-    in the warps that copy, measured in turn."""
-    median = time_of(cell, CONSUMER_FENCE)
-    beside = cell["participants"].get(CONSUMER_FENCE, {}).get("beside")
-    return median / beside if median and beside else None
-
-
-def rows_per_expert(cell: Result) -> float:
-    return ALL[cell["shape"]].rows_per_expert(cell["tokens"])
-
-
-def summarise(result: Result) -> dict[str, dict[str, float] | None]:
-    cells, peaks = result["cells"], result["peaks"]
-    dense = peaks["dense_bf16"] if peaks else None
-    return {
-        "ratio": spread(map(ratio, cells)),
-        "dense_many_rows": spread(r / dense for c in cells if dense
-                                  and rows_per_expert(c) >= MANY_ROWS and (r := rate(c))),
-        "bandwidth_few_rows": spread(of_bandwidth(c, peaks) for c in cells
-                                     if rows_per_expert(c) <= FEW_ROWS),
-        "bandwidth_one_token": spread(of_bandwidth(c, peaks) for c in cells
-                                      if c["tokens"] == 1),
-        "zipf_over_uniform": spread(skew(cells, ("shape", "tokens"))),
-        "kernels": spread(c["participants"].get(OURS, {}).get("kernels") for c in cells),
-        "consumer_over_producer": spread(map(of_fences, cells)),
-    }
-
+from .metrics import (FEW_ROWS, MANY_ROWS, PEERS, of_bandwidth, of_fences, rate, ratio,
+                      rows_per_expert, summarise)
 
 SUMMARY = {
     "ratio": ("time of the best peer over ours", "x"),
@@ -86,9 +22,6 @@ SUMMARY = {
     "kernels": ("kernels of a call", "x"),
     "consumer_over_producer": ("time with the consumer's fence over the producer's", "x"),
 }
-
-
-# -- text -----------------------------------------------------------------------
 
 
 def _microseconds(found: Result) -> str:
@@ -209,13 +142,8 @@ arrive by themselves, and the warps that multiply fence."""
 
 
 def markdown(result: Result) -> str:
-    summary = summarise(result)
-    goals: Iterable[tuple[Any, ...]] = (
-        (text, *(figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
-        if (found := summary[key]) else (text, "-", "-", "-", 0)
-        for key, (text, unit) in SUMMARY.items())
     lines = ["# MoE layers on a GPU", "", *_device(result), "## Summary", "",
-             *table(("figure", "least", "median", "largest", "count"), goals),
+             *summary_table(summarise(result), SUMMARY),
              "## Layers", "", *_cells(result), "## All participants, µs", "",
              *_participants(result),
              "## Whose fence stands between gathered rows and products", "", *_fences(result),

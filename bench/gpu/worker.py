@@ -16,16 +16,15 @@ from typing import Any
 import torch
 
 from ..common import oracle
+from ..common.participants import message
+from ..common.rotation import count_inputs, count_layers
 from ..common.timing import Budget
 from ..device import supervise
-from ..device.shapes import ALL, GpuShape
+from ..device.shapes import ALL
 from . import clock, layer
 from .driver import driver, is_double
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable
 
-# Weights are used again after the L2 cache was filled this many times with others.
-CACHE_FILLS = 4
-MAX_LAYERS = 8
 # Of the device's free memory, for the weights.
 WEIGHTS_SHARE = 0.35
 # That a cell's rounds take at least.
@@ -35,21 +34,6 @@ SAMPLED = 32
 # How long a first call may be silent: Triton tunes, XLA and the driver compile.
 FIRST_CALL_SECONDS = 75.0
 GIB = 1 << 30
-
-
-def count_layers(shape: GpuShape, tokens: int, cache: int) -> int:
-    """How many layers a call rotates over, so that weights come from memory."""
-    active = min(tokens * shape.top_k, shape.experts)
-    return min(max(math.ceil(CACHE_FILLS * cache / shape.bytes_touched(tokens, active, "bf16")),
-                   1), MAX_LAYERS)
-
-
-def count_inputs(tokens: int) -> int:
-    return 16 if tokens <= 8 else 4 if tokens <= 512 else 2
-
-
-def message(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
@@ -79,7 +63,7 @@ class Group:
                               "that are free")
         cache = driver().describe().l2
         smallest = min(tokens for tokens, _ in group["cells"])
-        count = min(count_layers(self.shape, smallest, cache),
+        count = min(count_layers(self.shape, "bf16", smallest, cache),
                     max(int(WEIGHTS_SHARE * free / size), 1))
         self.layers = [layer.make_weights(self.shape, device.device, self.seed + i)
                        for i in range(count)]
@@ -123,8 +107,9 @@ class Group:
 
     def cell(self, tokens: int, routing: str, seconds: float) -> None:
         shape, weights = self.shape, self.layers[0]
+        inputs = count_inputs(tokens, few=8, some=512)
         batches = [layer.make_batch(shape, weights, tokens, routing, self.seed + tokens + i,
-                                    self.inverse) for i in range(count_inputs(tokens))]
+                                    self.inverse) for i in range(inputs)]
         rows = layer.sample(shape, weights, batches[0].x, SAMPLED)
         expected = layer.reference(shape, weights, batches[0].x[rows])
         self.device.wait()

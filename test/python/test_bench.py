@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.common import data, options, oracle, routing, timing
 from bench.common.comparison import best_of
+from bench.common.rotation import select
 from bench.common.shapes import SHAPES
 from bench.cpu import bench as cpu
-from bench.cpu import report, roofline
-from bench.cpu.participants import PARTICIPANTS, chosen, select
+from bench.cpu import metrics, report, roofline
+from bench.cpu.participants import PARTICIPANTS, chosen
 
 TINY = SHAPES["tiny"]
 PEAKS = {"threads": 1, "fma_f32": 100e9, "dot_bf16": 200e9, "read": 20e9, "copy": 10e9}
@@ -329,11 +330,11 @@ def result(cells, **more):
 
 def test_ratio_is_to_the_best_peer_that_is_right():
     found = cell(moe_mlir=0.002, onnxruntime=0.004, jax=0.008, iree=WRONG, dense=0.001)
-    assert best_of(found, report.PEERS) == ("onnxruntime", 0.004)
-    assert report.ratio(found) == 2.0
-    assert report.fraction_of_limit(found) == 0.5
-    assert report.ratio(cell(moe_mlir=WRONG, jax=0.1)) is None
-    assert report.ratio(cell(moe_mlir=0.1, dense=0.1)) is None
+    assert best_of(found, metrics.PEERS) == ("onnxruntime", 0.004)
+    assert metrics.ratio(found) == 2.0
+    assert metrics.fraction_of_limit(found) == 0.5
+    assert metrics.ratio(cell(moe_mlir=WRONG, jax=0.1)) is None
+    assert metrics.ratio(cell(moe_mlir=0.1, dense=0.1)) is None
 
 
 def test_a_peer_that_is_far_behind_is_not_run_again_in_its_shape():
@@ -351,7 +352,7 @@ def test_summary():
     costs = {"shape": "olmoe", "dtype": "f32", "threads": 1, "compile_s": 0.5, "prepare_s": 0.1,
              "prepare_again_s": 0.05, "first_result_s": 0.2, "weight_bytes": 5e8}
     memory = {"weight_bytes": 90, "workspace_bytes": 10, "before_bytes": 50, "peak_bytes": 170}
-    found = report.summarise(result(cells, costs=[costs], memory=[memory]))
+    found = metrics.summarise(result(cells, costs=[costs], memory=[memory]))
     assert found["ratio"] == {"min": 0.5, "median": 2.0, "max": 5.0, "count": 3}
     assert found["ratio_of_minima"] == found["ratio"]
     # T = 2048 alone has 64 rows an expert.
@@ -365,7 +366,7 @@ def test_summary():
 
 
 def test_summary_of_nothing():
-    assert set(report.summarise(result([])).values()) == {None}
+    assert set(metrics.summarise(result([])).values()) == {None}
     assert "| time of the best peer over ours | - |" in report.markdown(result([]))
 
 

@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 
 from ...common.data import Weights
+from ...common.participants import Unavailable
+from ...common.rotation import select
 from ...common.shapes import Shape
 
-
-class Unavailable(Exception):
-    """A participant that cannot run here, or not this case; says why."""
+__all__ = ["PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable", "chosen", "select"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,6 @@ class Runner(Protocol):
 
     def output(self) -> np.ndarray:
         """What the last call computed, in f32."""
-
-
-def select(number: int, layers: int, inputs: int) -> tuple[int, int]:
-    """The layer and the input of call ``number``: each input passes through all layers."""
-    return number % layers, number // layers % inputs
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -17,39 +16,20 @@ from typing import Any
 import moe
 import numpy as np
 
-from ...common import machine
+from ...common import machine, tensors
 from ...common.data import NUMPY_DTYPES, Weights, batches, empty, make_weights, weight_shapes
 from ...common.shapes import DTYPE_BYTES, SHAPES, Shape
+from ...common.tensors import tensor_names
 from . import Case, Unavailable, select
-
-# Tensors of a checkpoint in the layout of Weights, below "model.layers.0.".
-TENSORS = {"router": "mlp.gate.weight", "gate_up_proj": "mlp.experts.gate_up_proj",
-           "down_proj": "mlp.experts.down_proj",
-           "shared_gate_proj": "mlp.shared_experts.gate_proj.weight",
-           "shared_up_proj": "mlp.shared_experts.up_proj.weight",
-           "shared_down_proj": "mlp.shared_experts.down_proj.weight"}
-TENSORS_OF = {"granitemoe": {"router": "block_sparse_moe.router.layer.weight",
-                             "gate_up_proj": "block_sparse_moe.input_linear.weight",
-                             "down_proj": "block_sparse_moe.output_linear.weight"}}
-
 
 def write_checkpoint(directory: Path, shape: Shape, dtype: str,
                      weights: Weights | None = None) -> None:
-    """A checkpoint of the shape: its configuration, and a file of weights whose header names
-    the tensors. Without weights its data is a hole, which is enough to compile."""
-    (directory / "config.json").write_text(json.dumps(shape.config))
-    names = TENSORS | TENSORS_OF.get(shape.config["model_type"], {})
-    header, end = {}, 0
-    for name, dims in weight_shapes(shape).items():
-        begin, end = end, end + math.prod(dims) * DTYPE_BYTES[dtype]
-        header[f"model.layers.0.{names[name]}"] = {
-            "dtype": dtype.upper(), "shape": dims, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    with (directory / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in weights.named().values() if weights else ():
-            file.write(array.view(np.uint8).data)
-        file.truncate(8 + len(text) + end)
+    """A checkpoint of the shape; without weights it is enough to compile."""
+    names = tensor_names(shape)
+    tensors.write_checkpoint(
+        directory, shape,
+        {names[name]: (dtype, dims) for name, dims in weight_shapes(shape).items()},
+        weights.named().values() if weights else ())
 
 
 def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ...cpu.participants import Unavailable, select
+from ...common.participants import Unavailable
+from ...common.rotation import select
+from ...device.bundle import CONSUMER_FENCE
 from ...device.shapes import GpuShape
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from ..layer import Weights
 
-__all__ = ["CONSUMER_FENCE", "PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable", "select"]
+__all__ = ["CONSUMER_FENCE", "PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable",
+           "select"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,6 @@ class Participant:
         return module.open(case)
 
 
-CONSUMER_FENCE = "moe_mlir_consumer_fence"
 PARTICIPANTS = {p.name: p for p in (
     Participant("moe_mlir", "ours"),
     Participant(CONSUMER_FENCE, "ours"),

@@ -1,0 +1,67 @@
+"""What the report and the plot of ``./dev bench gpu`` show of its results."""
+
+from __future__ import annotations
+
+from ..common.comparison import OURS, Result, ratio_to, skew, spread, time_of
+from ..device.shapes import ALL
+from .participants import CONSUMER_FENCE, PARTICIPANTS
+
+PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
+# From so many rows an expert on, on average, products are bound by arithmetic; up to so many,
+# by the bytes of the weights.
+MANY_ROWS, FEW_ROWS = 128, 8
+
+
+def ratio(cell: Result, figure: str = "median") -> float | None:
+    """How many times faster than the best peer this project is."""
+    return ratio_to(cell, PEERS, figure)
+
+
+def flops(cell: Result) -> float:
+    """Useful ones."""
+    return ALL[cell["shape"]].flops(cell["tokens"])
+
+
+def rate(cell: Result, name: str = OURS) -> float | None:
+    """Useful FLOP/s."""
+    median = time_of(cell, name)
+    return flops(cell) / median if median else None
+
+
+def bytes_touched(cell: Result) -> float:
+    return ALL[cell["shape"]].bytes_touched(cell["tokens"], cell["active_experts"], "bf16")
+
+
+def of_bandwidth(cell: Result, peaks: Result | None, name: str = OURS) -> float | None:
+    """Bytes that a call has to move over its time, against those of a copy."""
+    median = time_of(cell, name)
+    return bytes_touched(cell) / median / peaks["copy"] if median and peaks else None
+
+
+def of_fences(cell: Result) -> float | None:
+    """Time with the proxy fence of gathered rows in the warps that multiply, over that with it
+    in the warps that copy, measured in turn."""
+    median = time_of(cell, CONSUMER_FENCE)
+    beside = cell["participants"].get(CONSUMER_FENCE, {}).get("beside")
+    return median / beside if median and beside else None
+
+
+def rows_per_expert(cell: Result) -> float:
+    return ALL[cell["shape"]].rows_per_expert(cell["tokens"])
+
+
+def summarise(result: Result) -> dict[str, dict[str, float] | None]:
+    cells, peaks = result["cells"], result["peaks"]
+    dense = peaks["dense_bf16"] if peaks else None
+    return {
+        "ratio": spread(map(ratio, cells)),
+        "dense_many_rows": spread(r / dense for c in cells if dense
+                                  and rows_per_expert(c) >= MANY_ROWS and (r := rate(c))),
+        "bandwidth_few_rows": spread(of_bandwidth(c, peaks) for c in cells
+                                     if rows_per_expert(c) <= FEW_ROWS),
+        "bandwidth_one_token": spread(of_bandwidth(c, peaks) for c in cells
+                                      if c["tokens"] == 1),
+        "zipf_over_uniform": spread(skew(cells, ("shape", "tokens"))),
+        "kernels": spread(c["participants"].get(OURS, {}).get("kernels") for c in cells),
+        "consumer_over_producer": spread(map(of_fences, cells)),
+    }
