@@ -4,7 +4,7 @@
     manifest.json    the commit, and what each artifact is
     artifacts.zip    an artifact (moe-compile's output) for each layer
     lib/             libmoe_rt.so, the runtime
-    python/          the package moe, the benchmarks, and the layers and oracles of the tests
+    python/          the packages moe, moe_testing (layers and oracles of the tests) and bench
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ DTYPES = ("bf16", "f16", "f32")
 CONSUMER_FENCE = "moe_mlir_consumer_fence"
 TARGETS = ("sm_90a", "sm_80")
 BOTH = ",".join(TARGETS)
-# Of test/python: the families of layers, what to feed them, and what they compute.
-TEST_FILES = ("layers.py", "mlir_bodies.py", "mlir_builder.py", "data.py", "model_formulas.py",
-              "paper_oracles.py")
 RUN = """\
 #!/bin/sh
 # ./run check and ./run bench [--json FILE]; needs Python with numpy, ml_dtypes and PyTorch.
@@ -53,7 +50,7 @@ class NoBundle(Exception):
 
 @dataclass(frozen=True)
 class Spec:
-    """A layer to compile: a family of test/python/layers.py, or a shape."""
+    """A layer to compile: a family of moe_testing/layers.py, or a shape."""
 
     kind: str  # family or shape
     name: str
@@ -123,8 +120,8 @@ def specs(families: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str],
 
 
 def _compile(spec: Spec, output: Path) -> None:
-    import layers
     import moe
+    from moe_testing import layers
 
     with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch:
         command = [str(moe.find_compiler()), f"--target={spec.target}", "-o", str(output)]
@@ -176,10 +173,9 @@ def _copy_files(directory: Path) -> None:
         folder.mkdir(parents=True)
     shutil.copy(Path(library()._name).resolve(), directory / "lib" / "libmoe_rt.so")
     ignored = shutil.ignore_patterns("__pycache__", "results", "lib*.so*", "moe-compile")
-    shutil.copytree(machine.ROOT / "python" / "moe", python / "moe", ignore=ignored)
-    shutil.copytree(machine.ROOT / "bench", python / "bench", ignore=ignored)
-    for name in TEST_FILES:
-        shutil.copy(machine.ROOT / "test" / "python" / name, python / name)
+    for folder in (machine.ROOT / "python" / "moe", machine.ROOT / "python" / "moe_testing",
+                   machine.ROOT / "bench"):
+        shutil.copytree(folder, python / folder.name, ignore=ignored)
     (directory / "run").write_text(RUN)
     (directory / "run").chmod(0o755)
 
@@ -201,14 +197,14 @@ def _compile_all(directory: Path, wanted: Sequence[Spec], jobs: int) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    import layers
+    from moe_testing import layers
 
     none = ["none"]
     parser.add_argument("directory", type=Path, nargs="?", default=DEFAULT,
                         help="where it goes (default build/gpu)")
     parser.add_argument("--families", type=names_of([*layers.FAMILIES, *none]),
                         default=list(layers.FAMILIES), metavar="A,B",
-                        help="of test/python/layers.py, or none (default all)")
+                        help="of moe_testing/layers.py, or none (default all)")
     parser.add_argument("--shapes", type=names_of([*ALL, *none]),
                         default=[*SHAPES, *CHECKED], metavar="A,B",
                         help=f"of {', '.join(ALL)}, or none (default all but those for tests)")

@@ -1,6 +1,6 @@
 """``./dev check gpu``: what the compiled kernels compute on a GPU, against float64.
 
-A case is one artifact: a layer of a family (test/python/layers.py) in one type, compiled for one
+A case is one artifact: a layer of a family (moe_testing/layers.py) in one type, compiled for one
 target, or a layer of odd sizes. For each number of tokens inputs are drawn anew, the output and
 the workspace hold what is not a number before the call, guards lie around every array, and a
 second run, on another workspace, must give the same bits. Then a captured graph is replayed with
@@ -25,9 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from moe_testing import cuda_driver
+
 from ..common import machine
 from ..common.options import counts
-from ..gpu import driver
 from . import bundle as bundles
 from . import supervise
 from .bundle import Spec
@@ -58,7 +59,7 @@ FOUND_ERRORS = 86
 
 
 def step_seconds() -> float:
-    return DOUBLE_SECONDS if driver.is_double() else STEP_SECONDS
+    return DOUBLE_SECONDS if cuda_driver.is_double() else STEP_SECONDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,8 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(*(spec.key for its in _by_worth(specs).values() for spec in its), sep="\n")
         return 0
-    device = driver.driver().describe()
-    runs_wgmma = driver.driver().capability() == (9, 0)
+    device = cuda_driver.driver().describe()
+    runs_wgmma = cuda_driver.driver().capability() == (9, 0)
     print(f"{device.name}, compute capability {device.capability}, {device.driver}; commit "
           f"{bundle.commit}; {len(specs)} cases, seed {arguments.seed}", flush=True)
     results = Results(arguments.json, {

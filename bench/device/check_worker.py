@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import data
 import moe
 import numpy as np
 from moe import _dlpack
+from moe_testing import data
+from moe_testing import device_arrays as arrays
+from moe_testing.cuda_driver import DriverError, driver
 
 from ..common import data as bench_data
 from ..common import oracle
-from ..gpu import arrays
-from ..gpu.driver import DriverError, driver
 from . import supervise
 from .bundle import Bundle, Spec, find
 from .shapes import CHECKED
@@ -37,7 +37,7 @@ class Wrong(Exception):
 
 
 class FamilyCase:
-    """A family of test/python/layers.py."""
+    """A family of moe_testing/layers.py."""
 
     # Whose routing depends on all tokens.
     WHOLE = ("switch", "switch_passthrough", "expert_choice", "mesh_expert_selection",
@@ -103,7 +103,7 @@ class ShapeCase:
 
 
 class _seeded:
-    """Draws of test/python/data.py from another seed."""
+    """Draws of moe_testing/data.py from another seed."""
 
     def __init__(self, seed: int):
         self.seed = seed

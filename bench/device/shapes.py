@@ -126,7 +126,7 @@ SHAPES = {shape.key: shape for shape in (
     _sigmoid("kimi_k2", "Kimi K2", (7168, 2048, 384, 8), 1, 1, 2.827),
 )}
 
-# Many steps along k, and no multiple of a tile: what the families of test/python, which are
+# Many steps along k, and no multiple of a tile: what the families of moe_testing, which are
 # tiny, do not show. One product has fewer than 1024 terms and the other more, either way.
 CHECKED = {shape.key: shape for shape in (
     _softmax("odd_wide", "odd, wide", (1288, 712, 12, 3)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .driver import NoDevice
+from moe_testing.cuda_driver import NoDevice
 
 
 def main() -> int:

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from moe_testing import cuda_driver
+
 from ..common import machine, routing
 from ..common.options import counts, names_of
 from ..device import bundle as bundles
 from ..device import supervise
 from ..device.shapes import ALL, SHAPES
-from . import driver, report
+from . import report
 from .participants import CONSUMER_FENCE, PARTICIPANTS
 
 WORKER, PEAKS = "bench.gpu.worker", "bench.gpu.peaks"
@@ -59,14 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     begin = time.monotonic()
     end = begin + 60 * arguments.minutes
     bundle = bundles.find()
-    device = driver.driver().describe()
+    device = cuda_driver.driver().describe()
     if missing := [key for key in arguments.shapes if key not in bundle.shapes()]:
         raise bundles.NoBundle(f"'{bundle.directory}' has no artifact of {missing[0]}")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     names = ["moe_mlir", *(name for name in NAMES[1:] if name in arguments.peers)]
     result: dict[str, Any] = {
         "format": 1, "benchmark": "gpu", "date": machine.now(), "commit": bundle.commit,
-        "device": device.as_dict() | {"double": driver.is_double()}, "clocks": [_clocks()],
+        "device": device.as_dict() | {"double": cuda_driver.is_double()}, "clocks": [_clocks()],
         "machine": machine.describe(), "versions": _versions(),
         "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
                     "routings": arguments.routings, "participants": names,

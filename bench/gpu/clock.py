@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+from moe_testing.cuda_driver import Event, driver
 
 from ..common import timing
-from .driver import Event, driver
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 40
 # What a turn takes at least, so that events, whose clock ticks in half microseconds, say much.

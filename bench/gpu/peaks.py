@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from moe_testing.cuda_driver import Memory, driver
 
 from ..device import supervise
 from . import clock
-from .driver import Memory, driver
 
 COPY_BYTES = 2 << 30
 SIDE = 8192

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from moe_testing.cuda_driver import driver, is_double
 
 from ..common import oracle
 from ..common.participants import message
@@ -22,7 +23,6 @@ from ..common.timing import Budget
 from ..device import supervise
 from ..device.shapes import ALL
 from . import clock, layer
-from .driver import driver, is_double
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable
 
 # Of the device's free memory, for the weights.

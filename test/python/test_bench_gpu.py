@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gpu
 import pytest
+from moe_testing import gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -22,7 +22,7 @@ from bench.gpu import clock
 
 
 def environment(**more):
-    paths = [ROOT, ROOT / "python", ROOT / "test" / "python"]
+    paths = [ROOT, ROOT / "python"]
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))} | more
 
 
@@ -72,7 +72,7 @@ def test_whole_bundle_is_small(packed):
     found = {path: path.stat().st_size for path in packed.rglob("*") if path.is_file()}
     with bundles.zipfile.ZipFile(packed / "artifacts.zip") as archive:
         largest = max(info.compress_size for info in archive.infolist())
-    import layers
+    from moe_testing import layers
 
     count = len(list(bundles.specs(list(layers.FAMILIES), list(ALL), bundles.DTYPES,
                                    bundles.TARGETS)))
@@ -184,7 +184,7 @@ def test_check_skips_what_the_gpu_cannot_run(packed):
     assert "1 passed, 0 failed, 1 skipped" in done.stdout
 
 
-def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
+def broken(packed, tmp_path, old, new, file="python/moe_testing/model_formulas.py"):
     """A copy of the bundle in which something is wrong."""
     directory = tmp_path / "broken"
     shutil.copytree(packed, directory)
@@ -213,7 +213,7 @@ def broken(packed, tmp_path, old, new, file="python/model_formulas.py"):
     # Something beside an array.
     ("self.address = self._memory.address + GUARD",
      "self.address = self._memory.address + GUARD - 256", "was written beside",
-     "python/bench/gpu/arrays.py"),
+     "python/moe_testing/device_arrays.py"),
     # A process that ends.
     ("        self.enqueue()\n", "        __import__('os').abort()\n",
      "the process ended by SIGABRT", "python/bench/device/check_worker.py")])
@@ -371,7 +371,7 @@ def test_bench_wants_what_the_bundle_has(packed, tmp_path):
 @pytest.mark.parametrize("key", ["tiny", "tiny_sigmoid", "tiny_clamped"])
 def test_layers_in_torch(key):
     """The peer's layer and the reference in f64, against numpy and the models' formulas."""
-    import model_formulas
+    from moe_testing import model_formulas
     import numpy as np
     import torch
     from bench.common import data, oracle

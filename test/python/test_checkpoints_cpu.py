@@ -3,10 +3,10 @@ their files: the layer against the module of the model that was saved."""
 
 from __future__ import annotations
 
-import data
 import pytest
 import torch
 import transformers as hf
+from moe_testing import data
 
 COMMON = dict(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
               num_key_value_heads=2)

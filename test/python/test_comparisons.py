@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import data
-import layers
 import numpy as np
 import pytest
+from moe_testing import data, layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import subprocess
 
-import data
-import layers
 import ml_dtypes
 import numpy as np
 import pytest
+from moe_testing import data, layers
 
 # Plain products; biases, interleaved columns and clamps; groups and a shared expert;
 # experts that choose tokens.

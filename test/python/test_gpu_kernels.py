@@ -15,10 +15,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import layers
 import pytest
-import scaled_cases
 import test_grouped_ops_gpu
+from moe_testing import layers, scaled_cases
 
 
 def find_tool(name):

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import math
 
-import data
-import gpu
 import numpy as np
 import pytest
+from moe_testing import data, gpu
 
 TARGETS = ["sm_80", "sm_90a"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import functools
 
-import data
 import numpy as np
 import pytest
-from grouped_cases import (CASES, EPILOGUES, LHS_ROWS, PATHS, Case, bits, compiled_for, grid,
+from moe_testing import data
+from moe_testing.grouped_cases import (CASES, EPILOGUES, LHS_ROWS, PATHS, Case, bits, compiled_for, grid,
                            guarded, normal)
 
 BY_NAME = {case.name: case for case in CASES}

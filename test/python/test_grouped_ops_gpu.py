@@ -10,11 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import data
-import gpu
 import numpy as np
 import pytest
-from grouped_cases import Case, Extra, bits, normal
+from moe_testing import data, gpu
+from moe_testing.grouped_cases import Case, Extra, bits, normal
 from test_grouped_ops import compare
 
 TARGETS = ["sm_80", "sm_90a"]

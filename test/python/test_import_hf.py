@@ -12,16 +12,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import data
 import numpy as np
 import pytest
+from moe_testing import data
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import hf_models
 import torch
-from hf_models import MODELS, H
+from moe_testing import hf_models
+from moe_testing.hf_models import MODELS, H
 
 GRANITE = Path(__file__).resolve().parent.parent / "data" / "granite-3.0-1b-a400m"
 

@@ -150,7 +150,7 @@ def test_calls_meanwhile_see_one_of_both(module):
 
 def test_on_a_device(compiled):
     """What was enqueued before runs on the old weights, which stay until then."""
-    import gpu
+    from moe_testing import gpu
 
     if gpu.find_driver() is None:
         pytest.skip("there is no driver of a GPU and no double of it in the build tree")

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import functools
 
-import data
-import layers
 import numpy as np
 import pytest
-import reference_layers
-from data import TOLERANCE
+from moe_testing import data, layers, reference_layers
+from moe_testing.data import TOLERANCE
 
 ALL = list(layers.FAMILIES)
 # A token's result depends on that token alone.

@@ -12,12 +12,10 @@ import os
 import subprocess
 import sys
 
-import data
-import gpu
-import layers
 import numpy as np
 import pytest
-from data import TOLERANCE
+from moe_testing import data, gpu, layers
+from moe_testing.data import TOLERANCE
 from test_layers_cpu import ALL, PER_TOKEN, ROUTED, bits
 
 TARGETS = ["sm_80", "sm_90a"]

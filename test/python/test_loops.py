@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-import data
-import gpu
 import numpy as np
 import pytest
+from moe_testing import data, gpu
 
 pytestmark = pytest.mark.filterwarnings("ignore:moe.compile:RuntimeWarning")
 

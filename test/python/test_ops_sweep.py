@@ -8,10 +8,10 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
-import data
 import numpy as np
 import pytest
 from moe.reference import Capacity, Groups, Normalize, combine, dispatch, gate
+from moe_testing import data
 
 GATES, DISPATCHES, COMBINES = 120, 60, 40
 H = 5

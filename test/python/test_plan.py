@@ -6,13 +6,11 @@ import json
 import math
 import subprocess
 
-import data
-import gpu
-import layers
 import numpy as np
 import pytest
 from moe import _dlpack
-from layers import E, H, I
+from moe_testing import data, gpu, layers
+from moe_testing.layers import E, H, I
 from test_layers_cpu import ALL, PER_TOKEN, bits, layer, module
 
 # Its second router reads rows that were grouped by the first.

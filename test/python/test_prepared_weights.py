@@ -5,7 +5,7 @@ from __future__ import annotations
 import moe
 import numpy as np
 import pytest
-from python_module import EXPERTS, HIDDEN, PythonModule, check
+from moe_testing.python_module import EXPERTS, HIDDEN, PythonModule, check
 
 pytestmark = pytest.mark.usefixtures("runtime")
 

@@ -12,11 +12,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import data
-import gpu
 import numpy as np
 import pytest
-from mlir_builder import Block, Layer, Value
+from moe_testing import data, gpu
+from moe_testing.mlir_builder import Block, Layer, Value
 
 LONG = os.environ.get("MOE_TEST_LONG") == "1"
 FEW, MANY, PART = 24, 400, 50

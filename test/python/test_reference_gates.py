@@ -3,12 +3,11 @@ broken logits, in f32 and in the types that the routers work in."""
 
 from __future__ import annotations
 
-import data
-import hf_oracles
 import numpy as np
 import pytest
 import torch
 from moe.reference import Groups, Normalize, bfloat16, gate
+from moe_testing import data, hf_oracles
 
 E, K = 16, 4
 SUM = Normalize("sum")

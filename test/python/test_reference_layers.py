@@ -3,14 +3,9 @@ share nothing with it: transformers' own blocks and the papers' formulas."""
 
 from __future__ import annotations
 
-import data
-import hf_oracles
-import layers
-import model_formulas
 import numpy as np
-import paper_oracles
 import pytest
-import reference_layers
+from moe_testing import data, hf_oracles, layers, model_formulas, paper_oracles, reference_layers
 
 ALL = list(layers.FAMILIES)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import functools
 
-import data
 import numpy as np
 import pytest
-from grouped_cases import LHS_ROWS, PATHS, bits, compiled_for, grid, guarded, normal, tensor
+from moe_testing import data
+from moe_testing.grouped_cases import LHS_ROWS, PATHS, bits, compiled_for, grid, guarded, normal, tensor
 
 
 @pytest.fixture(autouse=True)

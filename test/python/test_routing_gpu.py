@@ -16,10 +16,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-import data
-import gpu
 import numpy as np
 import pytest
+from moe_testing import data, gpu
 
 TARGETS = ["sm_80", "sm_90a"]
 TOKENS = (0, 1, 15, 16, 17, 33, 600)

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import functools
 
-import data
-import gpu
 import numpy as np
 import pytest
-from scaled_cases import CASES, EXPERTS, F8, OTHERS, Case, extreme, quantize_text
+from moe_testing import data, gpu
+from moe_testing.scaled_cases import CASES, EXPERTS, F8, OTHERS, Case, extreme, quantize_text
 from test_layers_cpu import TOLERANCE
 
 TARGETS = ["sm_80", "sm_90a"]

@@ -18,15 +18,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import data
-import gpu
-import layers
 import numpy as np
 import pytest
-import scaled_cases
 import test_routing_gpu
 import test_scaled_products
-from grouped_cases import Case
+from moe_testing import data, gpu, layers, scaled_cases
+from moe_testing.grouped_cases import Case
 
 HOPPER, AMPERE = "sm_90a", "sm_80"
 CONSUMER = "--pipeline=moe-gpu{arch=sm_90a gather-fence=consumer}"

@@ -7,11 +7,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import data
-import layers
 import moe
 import numpy as np
 import pytest
+from moe_testing import data, layers
 
 torch = pytest.importorskip("torch")
 pytestmark = [

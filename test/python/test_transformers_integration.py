@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from hf_models import MODELS  # noqa: E402
-from transformers_experts import (F32, H, T, Softmax, expect, mixtral, relative,  # noqa: E402
+from moe_testing.hf_models import MODELS  # noqa: E402
+from moe_testing.transformers_experts import (F32, H, T, Softmax, expect, mixtral, relative,  # noqa: E402
                                   route)
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from hf_models import MODELS  # noqa: E402
-from transformers_experts import (E, F32, H, I, T, expect, make, mixtral, relative,  # noqa: E402
+from moe_testing.hf_models import MODELS  # noqa: E402
+from moe_testing.transformers_experts import (E, F32, H, I, T, expect, make, mixtral, relative,  # noqa: E402
                                   route, run)
 
 pytestmark = pytest.mark.usefixtures("compiled")

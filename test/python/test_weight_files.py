@@ -9,7 +9,7 @@ import moe
 import numpy as np
 import pytest
 from moe import _dlpack
-from python_module import EXPERTS, HIDDEN, PythonModule, check
+from moe_testing.python_module import EXPERTS, HIDDEN, PythonModule, check
 
 pytestmark = pytest.mark.usefixtures("runtime")
 

@@ -8,10 +8,10 @@ from typing import Any
 import moe
 import torch
 from moe import _dlpack
+from moe_testing import device_arrays as arrays
+from moe_testing.cuda_driver import driver
 
 from ...device import bundle
-from .. import arrays
-from ..driver import driver
 from . import Case, Unavailable, select
 
 

@@ -79,7 +79,7 @@ def library_name() -> str:
 
 
 def is_double() -> bool:
-    """Whether the library is the double of runtime/test: its times say nothing."""
+    """Whether the library is the double of test/cuda_double: its times say nothing."""
     return hasattr(driver().library, "moe_cuda_double_reset")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from moe import _dlpack
 
-from .driver import Memory, driver
+from .cuda_driver import Memory, driver
 
 GUARD = 4096
 GUARD_BYTE = 0x5A

@@ -6,9 +6,10 @@ import functools
 import zlib
 from typing import Any
 
-import layers
 import numpy as np
-from layers import E, H
+
+from . import layers
+from .layers import E, H
 
 T_SIZES = (0, 1, 7, 33)
 
@@ -107,8 +108,8 @@ def f32(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def oracle(name: str, inputs: dict[str, np.ndarray],
            weights: dict[str, np.ndarray]) -> np.ndarray:
     """What transformers, or the paper's formula, computes, in f32."""
-    import hf_oracles
-    import paper_oracles
+    from . import hf_oracles
+    from . import paper_oracles
     import torch
 
     x = {k: torch.from_numpy(np.array(v)) for k, v in f32(inputs).items()}
@@ -123,8 +124,8 @@ def oracle(name: str, inputs: dict[str, np.ndarray],
 def formula(name: str, inputs: dict[str, np.ndarray],
             weights: dict[str, np.ndarray]) -> np.ndarray:
     """What the published formula gives in f64; it needs torch alone."""
-    import model_formulas
-    import paper_oracles
+    from . import model_formulas
+    from . import paper_oracles
     import torch
 
     def wide(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ def find_driver() -> str | None:
     """The library that the runtime is to open as the driver."""
     if named := os.environ.get("MOE_CUDA_LIBRARY"):
         return named
-    build = Path(os.environ.get("MOE_BUILD_DIR", HERE.parent.parent / "build"))
+    build = Path(os.environ.get("MOE_BUILD_DIR", HERE.parents[1] / "build"))
     double = build / "lib" / "cuda_double" / "libcuda.so.1"
     return str(double) if double.exists() else None
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import data
 import numpy as np
-from grouped_cases import LHS_ROWS, tensor
+
+from . import data
+from .grouped_cases import LHS_ROWS, tensor
 
 EXPERTS = 3
 F8 = "f8E4M3FN"

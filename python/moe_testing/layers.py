@@ -1,7 +1,7 @@
 """Every gate and family as a whole layer, in MLIR text.
 
     text("mixtral", "bf16")     the module, with one function @layer
-    python layers.py            (re)writes test/Integration/CPU/<family>.mlir
+    python -m moe_testing.layers (re)writes test/Integration/CPU/<family>.mlir
 
 Sizes are small and no multiple of anything.  Weights keep the layout that the
 model's checkpoint has: ``[out, in]`` where it uses ``nn.Linear``.
@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mlir_bodies import CLAMPED_SWIGLU, GEGLU_TANH, RELU, SWIGLU
-from mlir_builder import Block, Layer, Value
+from .mlir_bodies import CLAMPED_SWIGLU, GEGLU_TANH, RELU, SWIGLU
+from .mlir_builder import Block, Layer, Value
 
 H, I, E, SHARED = 24, 40, 8, 28
-FILES = Path(__file__).resolve().parent.parent / "Integration" / "CPU"
+FILES = Path(__file__).resolve().parents[2] / "test" / "Integration" / "CPU"
 
 FAMILIES: dict[str, tuple[str, Callable[[Layer], None]]] = {}
 

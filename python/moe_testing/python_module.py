@@ -8,10 +8,11 @@ import ctypes
 import json
 import platform
 
-import data
 import moe
 import numpy as np
 from moe import _runtime
+
+from . import data
 
 EXPERTS, HIDDEN = 5, 3
 

@@ -14,8 +14,9 @@ from unittest import mock
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from layers import E, H, I, SHARED
 from torch import nn
+
+from .layers import E, H, I, SHARED
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]

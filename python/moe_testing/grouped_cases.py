@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import data
 import numpy as np
+
+from . import data
 
 PATHS = ["host", "x86-64-v4", "x86-64-v3", "x86-64", "reference"]
 LHS_ROWS = 37  # where rows are gathered

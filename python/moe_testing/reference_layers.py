@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from layers import E, I
 from moe.reference import Capacity, Groups, Normalize, combine, dispatch, expert, gate
+
+from .layers import E, I
 
 Weights = dict[str, np.ndarray]
 

@@ -13,7 +13,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from layers import E, I
+
+from .layers import E, I
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]
