@@ -10,7 +10,7 @@ from typing import Any
 import moe
 import numpy as np
 from moe import _dlpack
-from moe_testing import data
+from moe_testing import data, layers
 from moe_testing import device_arrays as arrays
 from moe_testing.cuda_driver import DriverError, driver
 
@@ -39,15 +39,11 @@ class Wrong(Exception):
 class FamilyCase:
     """A family of moe_testing/layers.py."""
 
-    # Whose routing depends on all tokens.
-    WHOLE = ("switch", "switch_passthrough", "expert_choice", "mesh_expert_selection",
-             "deepspeed_top1", "deepspeed_top2", "deepspeed_topk", "mesh_top2", "mesh_ntlb")
-
     def __init__(self, spec: Spec, seed: int):
         self.spec, self.seeds = spec, itertools.count(seed)
         self.tolerance = data.TOLERANCE[spec.dtype]
         self.weights = data.weights_of(spec.name, spec.dtype)
-        self.tokens = CAPACITY_TOKENS if spec.name in self.WHOLE else TOKENS
+        self.tokens = CAPACITY_TOKENS if spec.name in layers.WHOLE else TOKENS
 
     def draw(self, tokens: int, weights: Arrays | None = None) -> Arrays:
         """Inputs, other ones each time, whose routing does not hang on rounding."""
@@ -120,7 +116,7 @@ class Runner:
     """A layer with its weights on the device, and one set of tensors."""
 
     def __init__(self, module: moe.Module, weights: Arrays):
-        self.held = {name: arrays.upload(array) for name, array in weights.items()}
+        self.held = {name: arrays.upload(array, guarded=True) for name, array in weights.items()}
         names = [info.name for info in module.signature().weights]
         self.layer = module.layer({name: self.held[name] for name in names})
         # Weights that were prepared may be gone.
@@ -131,9 +127,10 @@ class Runner:
 
     def prepare(self, inputs: Arrays) -> None:
         tokens = len(next(iter(inputs.values())))
-        self.inputs = {name: arrays.upload(array) for name, array in inputs.items()}
+        self.inputs = {name: arrays.upload(array, guarded=True) for name, array in inputs.items()}
         info, = self.layer.signature.outputs
-        self.out = arrays.empty(info.dtype, [tokens if d < 0 else d for d in info.shape])
+        self.out = arrays.empty(info.dtype, [tokens if d < 0 else d for d in info.shape],
+                                guarded=True)
         size = self.layer.workspace_bytes(tokens)
         self.workspace = _dlpack.Tensor(0, _dlpack.DTYPES["ui8"], (size,), None,
                                         memory := arrays.Guarded(size), (_dlpack.CUDA, 0))

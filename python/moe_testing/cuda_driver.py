@@ -48,7 +48,8 @@ _FUNCTIONS: dict[str, list[Any]] = {
 }
 # CU_DEVICE_ATTRIBUTE_*
 _MULTIPROCESSORS, _MAJOR, _MINOR, _L2_BYTES, _CLOCK_KHZ = 16, 75, 76, 38, 13
-_CAPTURE_RELAXED = 2
+_CAPTURE_GLOBAL, _CAPTURE_RELAXED = 0, 2
+_STREAM_NON_BLOCKING = 1
 _NODE_IS_KERNEL = 0
 
 
@@ -143,6 +144,12 @@ class Driver:
         self("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
 
+    def instructions(self) -> int:
+        """How many all kernels have executed so far, on the double."""
+        count = self.library.moe_cuda_double_instructions
+        count.restype = ctypes.c_uint64
+        return count()
+
     def synchronize(self) -> None:
         self("cuCtxSynchronize")
 
@@ -170,19 +177,20 @@ class Driver:
 
     # -- streams, events, graphs --------------------------------------------
 
-    def stream(self) -> int:
-        """A stream that the legacy default stream waits for, and that waits for it."""
+    def stream(self, blocking: bool = True) -> int:
+        """A stream; if it is blocking, it and the legacy default stream wait for each other."""
         handle = _Handle()
-        self("cuStreamCreate", ctypes.byref(handle), 0)
+        self("cuStreamCreate", ctypes.byref(handle), 0 if blocking else _STREAM_NON_BLOCKING)
         return handle.value
 
     def wait(self, stream: int) -> None:
         self("cuStreamSynchronize", stream)
 
-    def capture(self, stream: int, work: Callable[[], None]) -> Graph:
-        """What ``work`` gives to ``stream``, as a graph; nothing of it runs."""
+    def capture(self, stream: int, work: Callable[[], Any], relaxed: bool = True) -> Graph:
+        """What ``work`` gives to ``stream``, as a graph; nothing of it runs. Unless the capture is
+        relaxed, the driver refuses calls that might wait for something."""
         handle = _Handle()
-        self("cuStreamBeginCapture_v2", stream, _CAPTURE_RELAXED)
+        self("cuStreamBeginCapture_v2", stream, _CAPTURE_RELAXED if relaxed else _CAPTURE_GLOBAL)
         try:
             work()
         except BaseException:

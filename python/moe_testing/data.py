@@ -100,6 +100,10 @@ def inputs_of(name: str, tokens: int, dtype: str = "f32") -> dict[str, np.ndarra
     return made
 
 
+def bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(np.uint8)
+
+
 def f32(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same values with every float in f32."""
     return {k: v if v.dtype.kind == "i" else v.astype(np.float32) for k, v in arrays.items()}

@@ -1,10 +1,12 @@
-"""Arrays on the device, with guards around them that show what was written beside."""
+"""Arrays on the device; with guards around them, where asked for, that show what was written
+beside."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import moe
 import numpy as np
 from moe import _dlpack
 
@@ -39,11 +41,14 @@ class Guarded:
         return True
 
 
-def empty(dtype: str, shape: Sequence[int]) -> _dlpack.Tensor:
-    """A guarded array of the device; what is in it is not a number."""
+def empty(dtype: str, shape: Sequence[int], guarded: bool = False) -> _dlpack.Tensor:
+    """An array of the device. With guards, and on the double of the driver, which knows the
+    bounds of each allocation, what is in it is not a number."""
     code, bits = _dlpack.DTYPES[dtype]
-    memory = Guarded(math.prod(shape) * bits // 8)
-    memory.poison()
+    size = math.prod(shape) * bits // 8
+    memory = Guarded(size) if guarded else Memory(size)
+    if guarded:
+        memory.poison()
     return _dlpack.Tensor(memory.address, (code, bits), shape, None, memory, (_dlpack.CUDA, 0))
 
 
@@ -52,8 +57,8 @@ def put(tensor: _dlpack.Tensor, array: np.ndarray) -> None:
     driver().upload(tensor.dl.data, np.ascontiguousarray(array))
 
 
-def upload(array: np.ndarray) -> _dlpack.Tensor:
-    tensor = empty(_dlpack._FROM_NUMPY[array.dtype.name], array.shape)
+def upload(array: np.ndarray, guarded: bool = False) -> _dlpack.Tensor:
+    tensor = empty(_dlpack._FROM_NUMPY[array.dtype.name], array.shape, guarded)
     put(tensor, array)
     return tensor
 
@@ -62,3 +67,11 @@ def download(tensor: _dlpack.Tensor) -> np.ndarray:
     array = np.empty(tensor.shape, _dlpack.numpy_dtype(tensor.dtype))
     driver().download(tensor.dl.data, array)
     return array
+
+
+def run(layer: moe.Layer, inputs: Mapping[str, np.ndarray], tokens: int) -> np.ndarray:
+    """Call a layer of one output with arrays of the host."""
+    info, = layer.signature.outputs
+    out = empty(info.dtype, [tokens if d < 0 else d for d in info.shape])
+    layer(out=out, **{name: upload(array) for name, array in inputs.items()})
+    return download(out)

@@ -20,6 +20,9 @@ H, I, E, SHARED = 24, 40, 8, 28
 FILES = Path(__file__).resolve().parents[2] / "test" / "Integration" / "CPU"
 
 FAMILIES: dict[str, tuple[str, Callable[[Layer], None]]] = {}
+# Those whose routing depends on all tokens: experts have capacities, or choose tokens.
+WHOLE = ("switch", "switch_passthrough", "expert_choice", "mesh_expert_selection",
+         "deepspeed_top1", "deepspeed_top2", "deepspeed_topk", "mesh_top2", "mesh_ntlb")
 
 
 def family(build: Callable[[Layer], None]) -> Callable[[Layer], None]:

@@ -3,12 +3,15 @@ for them and what numpy computes by the formula, in f64."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import moe
 import numpy as np
 
 from . import data
+from . import device_arrays as gpu
 from .grouped_cases import LHS_ROWS, tensor
 
 EXPERTS = 3
@@ -210,3 +213,44 @@ def quantize_text(columns: int, block: int, element: str) -> str:
   return %q, %s : tensor<?x{columns}xf8E4M3FN>, tensor<?x{blocks}xf32>
 }}
 """
+
+
+# -- moe.quantize ------------------------------------------------------------------
+
+
+@functools.cache
+def quantizer(columns: int, block: int, element: str, target: str) -> moe.Layer:
+    text = quantize_text(columns, block, element)
+    if target == "host":
+        return moe.compile(text).layer({})
+    return moe.compile(text, target=target, device="cuda").layer({})
+
+
+def quantize(x: np.ndarray, block: int, element: str, target: str
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """What the compiled operation makes of x, and its scales."""
+    rows, columns = x.shape
+    bound = quantizer(columns, block, element, target)
+    shapes = {"q": (F8, (rows, columns)), "s": ("f32", (rows, -(-columns // block)))}
+    if target == "host":
+        made = {k: np.zeros(s, data.numpy_type(t)) for k, (t, s) in shapes.items()}
+        bound(x, out=list(made.values()))
+        return made["q"], made["s"]
+    made = {k: gpu.empty(t, s) for k, (t, s) in shapes.items()}
+    bound(gpu.upload(x), out=list(made.values()))
+    return gpu.download(made["q"]), gpu.download(made["s"])
+
+
+def quantized_by_torch(x: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """DeepSeek-V3's formula, rounded by torch."""
+    import torch
+
+    rows, columns = x.shape
+    count = -(-columns // block)
+    wide = np.zeros((rows, count * block), np.float32)
+    wide[:, :columns] = x.astype(np.float32)
+    parts = torch.from_numpy(wide.reshape(rows, count, block))
+    scales = parts.abs().amax(2) / 448
+    divided = parts / torch.where(scales == 0, torch.ones_like(scales), scales)[..., None]
+    q = divided.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8)
+    return q.reshape(rows, count * block)[:, :columns].numpy(), scales.numpy()

@@ -20,6 +20,10 @@ os.environ.setdefault("MOE_OPENMP", "0")
 os.environ.setdefault("MOE_CACHE_DIR", str(Path(tempfile.gettempdir())
                                            / f"moe-test-cache-{os.getuid()}"))
 
+from moe_testing import double  # noqa: E402
+
+double.use()
+
 LARGEST: dict[str, float] = {}
 
 
@@ -45,6 +49,12 @@ def runtime():
         moe.runtime_version()
     except moe.MoEError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def device(compiled):
+    """Skips where there is no driver of a GPU, nor the double of it."""
+    double.needs_device()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from moe_testing import gpu
+from moe_testing import double
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -33,15 +33,14 @@ def command(*arguments, **more):
 
 def run(directory, *arguments, **more):
     """What a bundle does with its own Python files."""
-    variables = {"PYTHON": sys.executable, "MOE_CUDA_LIBRARY": gpu.find_driver(), **more}
+    variables = {"PYTHON": sys.executable, "MOE_CUDA_LIBRARY": double.find_driver(), **more}
     return subprocess.run([directory / "run", *arguments], text=True, capture_output=True,
                           cwd=directory, env=os.environ | variables)
 
 
 @pytest.fixture(scope="module")
 def packed(compiled, tmp_path_factory):
-    if gpu.find_driver() is None:
-        pytest.skip("there is no double of the driver in the build tree")
+    double.needs_device()
     directory = tmp_path_factory.mktemp("bundle") / "gpu"
     done = command("pack", str(directory), "--families", "switch", "--dtypes", "bf16",
                    "--targets", "sm_90a,sm_80", "--shapes",
@@ -199,8 +198,8 @@ def broken(packed, tmp_path, old, new, file="python/moe_testing/model_formulas.p
     # A number: as if the kernel had another constant.
     ("np.exp(-g)", "np.exp(-1.1 * g)", "relative error", "python/bench/common/oracle.py"),
     # A weight: the device has another one than the reference.
-    ("arrays.upload(array) for name, array in weights.items()",
-     "arrays.upload(array[::-1] if name == 'down_proj' else array) "
+    ("arrays.upload(array, guarded=True) for name, array in weights.items()",
+     "arrays.upload(array[::-1] if name == 'down_proj' else array, guarded=True) "
      "for name, array in weights.items()", "relative error",
      "python/bench/device/check_worker.py"),
     # Bits that change.

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import test_grouped_ops_gpu
-from moe_testing import layers, scaled_cases
+from moe_testing import grouped_device_cases, layers, scaled_cases
 
 
 def find_tool(name):
@@ -150,7 +149,7 @@ def test_no_loops_are_left(name, target):
                                   "interleaved_bf16_1024x200", "interleaved_bf16_1024x97t"])
 def test_split_sums_assemble(name):
     """The layers' sums are too short to be split."""
-    ptx = ptx_of(test_grouped_ops_gpu.BY_NAME[name].text(), "sm_90a")
+    ptx = ptx_of(grouped_device_cases.BY_NAME[name].text(), "sm_90a")
     check_kernels(ptx, "sm_90a")
     assert "reqnctapercluster" in ptx
 
@@ -159,7 +158,7 @@ def test_split_sums_assemble(name):
 FENCED = {
     "qwen3_moe": lambda: layers.text("qwen3_moe", "bf16"),
     "gpt_oss": lambda: layers.text("gpt_oss", "bf16"),
-    "gather_bf16_1024x97t": lambda: test_grouped_ops_gpu.BY_NAME["gather_bf16_1024x97t"].text(),
+    "gather_bf16_1024x97t": lambda: grouped_device_cases.BY_NAME["gather_bf16_1024x97t"].text(),
     "gathered_two": lambda: next(case for case in SCALED if case.name == "gathered_two").text(),
 }
 

@@ -7,21 +7,18 @@ import math
 
 import numpy as np
 import pytest
-from moe_testing import data, gpu
+from moe_testing import data
+from moe_testing import device_arrays as gpu
 
 TARGETS = ["sm_80", "sm_90a"]
 
 
-@pytest.fixture(autouse=True)
-def needs_device(compiled):
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def run(text, tokens, target="sm_80", **inputs):
     import moe
 
-    gpu.driver()
     layer = moe.compile(text, target=target, device="cuda").layer({})
     return gpu.run(layer, inputs, tokens)
 

@@ -8,8 +8,9 @@ import functools
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing.grouped_cases import (CASES, EPILOGUES, LHS_ROWS, PATHS, Case, bits, compiled_for, grid,
-                           guarded, normal)
+from moe_testing.data import bits
+from moe_testing.grouped_cases import (CASES, EPILOGUES, LHS_ROWS, PATHS, Case, compare,
+                                       compiled_for, grid, guarded, normal)
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -46,16 +47,6 @@ def check(case: Case, layer, arrays, rows: int):
         once |= written == 0
     actual, expected = (v[once].astype(np.float32) for v in (y, expected))
     compare(case, actual, expected)
-
-
-def compare(case: Case, actual, expected):
-    epilogue = EPILOGUES[case.epilogue]
-    if not epilogue.close:
-        np.testing.assert_array_equal(actual, expected)
-        return
-    # exp, tanh and erf may be off in their last bits, and then in one rounding more.
-    unit = {"f32": 0, "bf16": 2.0**-7, "f16": 2.0**-10}[case.out]
-    data.assert_close(actual, expected, epilogue.close + unit, epilogue.of_largest)
 
 
 @pytest.mark.parametrize("path", PATHS)

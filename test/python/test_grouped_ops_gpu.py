@@ -5,76 +5,27 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from moe_testing import data, gpu
-from moe_testing.grouped_cases import Case, Extra, bits, normal
-from test_grouped_ops import compare
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double
+from moe_testing.data import bits
+from moe_testing.grouped_cases import Case, compare, normal
+from moe_testing.grouped_device_cases import BY_NAME, CASES, EXTENT, LIMIT
 
 TARGETS = ["sm_80", "sm_90a"]
 
-# k: less than a step of 64, a whole number of steps that 4, 2 or no blocks can share, more
-# steps than stages, a rest of 8.
-CASES = [
-    *[Case(f"sum_{element}_{k}x{n}{'t' * transposed}", k, n, element, experts=3,
-           transposed=transposed, role="input")
-      for element, k, n, transposed in (
-          ("bf16", 8, 16, False), ("bf16", 72, 136, False), ("bf16", 512, 136, False),
-          ("bf16", 1024, 72, False), ("bf16", 1096, 200, False), ("f16", 1024, 264, False),
-          ("bf16", 24, 7, True), ("bf16", 72, 130, True), ("f16", 512, 71, True),
-          ("bf16", 1024, 129, True), ("bf16", 1536, 64, True), ("bf16", 1096, 200, True))],
-    *[Case(f"gather_{element}_{k}x{n}{'t' * transposed}", k, n, element, experts=4, gather=True,
-           epilogue="product", transposed=transposed, role="input")
-      for element, k, n, transposed in (
-          ("bf16", 8, 16, False), ("bf16", 520, 136, False), ("bf16", 1024, 64, False),
-          ("f16", 72, 33, True), ("bf16", 1024, 97, True), ("bf16", 512, 192, True))],
-    Case("dense", 1024, 72, "bf16", experts=0, transposed=True, role="input"),
-    Case("part", 512, 40, "bf16", groups=7, first=3, init="input", role="input"),
-    Case("many_experts", 256, 24, "bf16", experts=100, gather=True, role="input"),
-    Case("wide", 1024, 72, "bf16", "f32", experts=3, epilogue="swiglu", role="input",
-         transposed=True),
-    # Columns of both products alternate in one tensor, that of either first; not all of them.
-    *[Case(f"interleaved_{element}_{k}x{n}{'t' * transposed}", k, n, element, experts=3,
-           gather=gather, epilogue="gated", transposed=transposed, interleaved=first, role="input")
-      for element, k, n, transposed, gather, first in (
-          ("bf16", 72, 136, False, False, (0, 1)), ("f16", 512, 72, False, True, (1, 0)),
-          ("bf16", 1024, 200, False, False, (8, 9)), ("f16", 24, 7, True, False, (4, 3)),
-          ("bf16", 520, 130, True, True, (0, 1)), ("bf16", 1024, 97, True, False, (1, 0)))],
-    *[Case(f"interleaved_biases_{n}{'t' * transposed}", 72, n, "bf16", experts=4, gather=True,
-           epilogue="gated_biases", transposed=transposed, interleaved=(0, 1), role="input",
-           extras=(Extra("en", "bf16", strided=True, first=0), Extra("en", "bf16", strided=True)))
-      for n, transposed in ((72, False), (33, True))],
-]
-# Products of which the device gives some experts to a second kernel: those with more than
-# LIMIT rows, where there are more than EXTENT rows in all and at most as many on average.
-LIMIT, EXTENT = 64, 256
-TWO = [
-    Case("two_bf16", 72, 136, "bf16", experts=12, role="input"),
-    Case("two_f16", 136, 40, "f16", experts=12, gather=True, epilogue="product",
-         transposed=True, role="input"),
-    Case("two_of_part", 72, 24, "bf16", experts=3, groups=7, first=3, init="input", role="input"),
-    Case("few_of_40", 64, 72, "f16", experts=40, transposed=True, role="input"),
-    Case("split_of_40", 1024, 72, "bf16", experts=40, role="input"),
-]
-BY_NAME = {case.name: case for case in CASES + TWO}
-
-
-@pytest.fixture(autouse=True)
-def needs_device(compiled):
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @functools.cache
 def layer(name: str, target: str):
     import moe
 
-    gpu.driver()
     return moe.compile(BY_NAME[name].text(), target=target, device="cuda").layer({})
 
 
@@ -179,19 +130,11 @@ def test_tiles_by_rows_of_offsets_that_lie(name, offsets, target):
     check(name, target, 300, offsets)
 
 
-def needs_double():
-    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
-        pytest.skip("only the double of the driver keeps records")
-
-
 def launches_of(runs, target: str, log: Path, **environment: str):
     """Name of each kernel that runs, and the rows of the experts that it takes; runs are
     the name of a case, a number of rows and offsets, in a new process."""
-    done = subprocess.run(
-        [sys.executable, __file__, target, json.dumps(runs)], text=True, capture_output=True,
-        env=os.environ | environment | {"MOE_CUDA_DOUBLE_LOG": str(log),
-                                        "PYTHONPATH": os.pathsep.join(sys.path)})
-    assert done.returncode == 0, done.stderr
+    double.in_new_process(__file__, target, json.dumps(runs), MOE_CUDA_DOUBLE_LOG=str(log),
+                          **environment)
     events = [json.loads(line) for line in log.read_text().splitlines()]
     # The last arguments of a kernel.
     return [(e["kernel"], *np.frombuffer(bytes.fromhex(e["parameters"])[-8:], "<i4").tolist())
@@ -210,7 +153,7 @@ def kernels_of(target: str):
 def test_each_expert_is_computed_once(name, target):
     """On both sides of the limit: results would be the same if both kernels computed them,
     but not what that takes."""
-    needs_double()
+    double.needs_double()
 
     def work(rows: int) -> int:
         before = gpu.driver().instructions()
@@ -227,7 +170,7 @@ def test_each_expert_is_computed_once(name, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_two_launches(target, tmp_path):
     """Where there are many rows, but not for every expert; each expert is of one kernel."""
-    needs_double()
+    double.needs_double()
     low, middle, high = kernels_of(target)
     most = 2**31 - 1
     expected = {
@@ -247,7 +190,7 @@ def test_two_launches(target, tmp_path):
 
 def test_two_launches_with_a_split_sum(tmp_path):
     """With many multiprocessors clusters share the tiles of experts with few rows, too."""
-    needs_double()
+    double.needs_double()
     counts = [3] * 20 + [65] + [0] * 17 + [64, 111]
     runs = [("split_of_40", sum(counts), starts(counts).tolist())]
     assert launches_of(runs, "sm_90a", tmp_path / "log", MOE_CUDA_DOUBLE_SMS="160") == [

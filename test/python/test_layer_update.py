@@ -150,17 +150,17 @@ def test_calls_meanwhile_see_one_of_both(module):
 
 def test_on_a_device(compiled):
     """What was enqueued before runs on the old weights, which stay until then."""
-    from moe_testing import gpu
+    from moe_testing import device_arrays as gpu
+    from moe_testing import double
 
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+    double.needs_device()
     driver = gpu.driver()
 
     def upload(arrays):
         return {name: gpu.upload(array) for name, array in arrays.items()}
 
     layer = moe.compile(TEXT, target="sm_80", device="cuda").layer(upload(draw(0)))
-    stream = driver.create_stream()
+    stream = driver.stream(blocking=False)
     given = [gpu.upload(array) for array in inputs()]
     first, second = gpu.empty("f32", (5, H)), gpu.empty("f32", (5, H))
     layer(*given, out=first, stream=stream)

@@ -6,39 +6,16 @@ and the papers' formulas (hf_oracles, paper_oracles), in f32, bf16 and f16.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 from moe_testing import data, layers, reference_layers
-from moe_testing.data import TOLERANCE
-
-ALL = list(layers.FAMILIES)
-# A token's result depends on that token alone.
-PER_TOKEN = [n for n in ALL if n not in (
-    "switch", "switch_passthrough", "expert_choice", "mesh_expert_selection", "deepspeed_top1",
-    "deepspeed_top2", "deepspeed_topk", "mesh_top2", "mesh_ntlb")]
-ROUTED = [n for n in ALL if n not in ("hash_layer",)]
-
-@functools.cache
-def module(name, dtype="f32"):
-    import moe
-
-    return moe.compile(layers.text(name, dtype))
-
-
-@functools.cache
-def layer(name, dtype="f32"):
-    return module(name, dtype).layer(data.weights_of(name, dtype))
+from moe_testing.compiled_layers import ALL, PER_TOKEN, ROUTED, layer, module
+from moe_testing.data import TOLERANCE, bits
 
 
 @pytest.fixture(autouse=True)
 def needs_compiler(compiled):
     pass
-
-
-def bits(array):
-    return np.ascontiguousarray(array).view(np.uint8)
 
 
 @pytest.mark.parametrize("tokens", data.T_SIZES)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from moe_testing import data, gpu, layers
-from moe_testing.data import TOLERANCE
-from test_layers_cpu import ALL, PER_TOKEN, ROUTED, bits
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double, layers
+from moe_testing.compiled_layers import ALL, PER_TOKEN, ROUTED
+from moe_testing.data import TOLERANCE, bits
 
 TARGETS = ["sm_80", "sm_90a"]
 # With weights along k and along n, interleaved, gathered rows, biases and a clamp, shared experts;
@@ -30,7 +30,6 @@ SHAPES = ["mixtral", "qwen3_moe", "deepseek_v3", "gemma4", "switch", "dbrx", "gp
 def module(name, dtype, target="sm_80"):
     import moe
 
-    gpu.driver()
     return moe.compile(layers.text(name, dtype), target=target, device="cuda")
 
 
@@ -44,10 +43,7 @@ def layer(name, dtype, target="sm_80"):
     return layer_with(name, dtype, data.weights_of(name, dtype), target)
 
 
-@pytest.fixture(autouse=True)
-def needs_device(compiled):
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def check(name, dtype, target, tokens, record):
@@ -83,23 +79,12 @@ def test_many_rows_of_one_expert(name, target):
     assert data.relative_error(y, data.oracle(name, inputs, weights)) < TOLERANCE["bf16"]
 
 
-def in_new_process(what, target, **environment):
-    """What a function of this file finds, where the double of the driver is asked for more."""
-    if "MOE_CUDA_LIBRARY" in os.environ and "cuda_double" not in os.environ["MOE_CUDA_LIBRARY"]:
-        pytest.skip("only the double of the driver does that when asked to")
-    environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, __file__, what, target], env=environment, text=True,
-                          capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_bits_do_not_depend_on_time(target, seed):
     """Whenever copies and products land, and whichever block comes first: the same bits."""
-    found = in_new_process("digests", target, MOE_CUDA_DOUBLE_SEED=seed)
-    assert found == digests(target)
+    found = double.in_new_process(__file__, "digests", target, MOE_CUDA_DOUBLE_SEED=seed)
+    assert found.split() == digests(target)
 
 
 def digests(target):
@@ -116,7 +101,7 @@ def digests(target):
 def test_few_tokens_take_three_launches(target, tmp_path):
     """The router, and two products of which the second one adds up the choices."""
     log = tmp_path / "log"
-    in_new_process("few_and_more", target, MOE_CUDA_DOUBLE_LOG=str(log))
+    double.in_new_process(__file__, "few_and_more", target, MOE_CUDA_DOUBLE_LOG=str(log))
     events = [json.loads(line) for line in log.read_text().splitlines()]
     kernels = [e["kernel"] for e in events if e["event"] == "launch"]
     starts = [i for i, kernel in enumerate(kernels) if kernel.startswith("router")]
@@ -168,9 +153,9 @@ def test_a_graph_is_replayed_for_fewer_tokens(name, target, most):
     out = gpu.empty("bf16", expected.shape)
     workspace = gpu.empty("ui8", [bound.workspace_bytes(most)])
     live = gpu.upload(np.array([most], np.int32))
-    stream = driver.create_stream()
+    stream = driver.stream(blocking=False)
     graph = driver.capture(stream, lambda: bound(
-        out=out, workspace=workspace, stream=stream, live_tokens=live, **given))
+        out=out, workspace=workspace, stream=stream, live_tokens=live, **given), relaxed=False)
     for tokens in (most, 1, 0, 7, 16, 33, most, 1000, -3):
         driver.upload(live.dl.data, np.array([tokens], np.int32))
         tokens = min(max(tokens, 0), most)
@@ -178,7 +163,8 @@ def test_a_graph_is_replayed_for_fewer_tokens(name, target, most):
             array = array.copy()
             array[tokens:] = np.nan  # matters to nobody
             driver.upload(given[key].dl.data, array)
-        driver.replay(graph, stream)
+        graph.launch(stream)
+        driver.wait(stream)
         bound.poll()
         np.testing.assert_array_equal(bits(gpu.download(out)[:tokens]), bits(expected[:tokens]))
 
@@ -186,7 +172,7 @@ def test_a_graph_is_replayed_for_fewer_tokens(name, target, most):
 def test_only_live_tokens_are_counted():
     bound, driver = layer("mixtral", "bf16"), gpu.driver()
     bound.reset_statistics()
-    stream = driver.create_stream()
+    stream = driver.stream(blocking=False)
     given = {k: gpu.upload(v) for k, v in data.inputs_of("mixtral", 33, "bf16").items()}
     live = gpu.upload(np.array([5], np.int32))
     bound(out=gpu.empty("bf16", [33, layers.H]), stream=stream, live_tokens=live, **given)
@@ -203,7 +189,7 @@ def test_tokens_that_depend_on_each_other_are_not_left_out(name):
     live = gpu.upload(np.array([5], np.int32))
     with pytest.raises(moe.MoEError, match="'layer' cannot leave out tokens") as caught:
         layer(name, "bf16")(out=gpu.empty("bf16", [7, layers.H]), live_tokens=live,
-                            stream=gpu.driver().create_stream(), **given)
+                            stream=gpu.driver().stream(blocking=False), **given)
     assert caught.value.code == moe.INVALID_ARGUMENT
 
 
@@ -211,7 +197,7 @@ def test_where_the_number_of_live_tokens_is():
     import moe
 
     given = {k: gpu.upload(v) for k, v in data.inputs_of("mixtral", 7, "bf16").items()}
-    out, stream = gpu.empty("bf16", [7, layers.H]), gpu.driver().create_stream()
+    out, stream = gpu.empty("bf16", [7, layers.H]), gpu.driver().stream(blocking=False)
     for live, message in ((np.array([5], np.int32), "live_tokens"),
                           (gpu.upload(np.array([5, 6], np.int32)), "expected one i32"),
                           (gpu.upload(np.array([5], np.float32)), "expected one i32")):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moe_testing import data, gpu
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double
 
 pytestmark = pytest.mark.filterwarnings("ignore:moe.compile:RuntimeWarning")
 
@@ -105,10 +107,8 @@ def modules(compiled):
     def module(pipeline):
         if pipeline not in made:
             on_device = pipeline == "moe-gpu"
-            if on_device and gpu.find_driver() is None:
-                pytest.skip("there is no driver of a GPU and no double of it")
             if on_device:
-                gpu.driver()
+                double.needs_device()
             # On the reference path loops are what was asked for.
             warns = (contextlib.nullcontext() if pipeline == "moe-reference" else
                      pytest.warns(RuntimeWarning, match="an expert is left to loops"))
@@ -154,9 +154,7 @@ def test_loops(modules, name, pipeline):
 @pytest.mark.parametrize("experts, first", [(1, 0), (3, 2)])
 def test_one_expert_on_tensor_cores(compiled, experts, first, target):
     """The weights of one expert alone, the only one or one of several."""
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it")
-    gpu.driver()
+    double.needs_device()
     x, w = draw(TOKENS, 32), draw(1, 32, 64)
     ids = np.array([[first], [0], [-1], [first], [first]], np.int32)
     text = f"""
@@ -187,10 +185,8 @@ func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<1x32x64xf16> 
 def test_stacked_weights(compiled, target):
     """Experts of 16 bits in a loop over layers, whose weights only the loop finds."""
     on_device = target != "host"
-    if on_device and gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it")
     if on_device:
-        gpu.driver()
+        double.needs_device()
     text = """
 func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<3x2x32x64xf16> {moe.role = "weight"}) -> tensor<?x64xf32> {
   %zero = arith.constant 0.0 : f32

@@ -9,9 +9,12 @@ import subprocess
 import numpy as np
 import pytest
 from moe import _dlpack
-from moe_testing import data, gpu, layers
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double, layers
+from moe_testing.compiled_layers import ALL, PER_TOKEN, layer, module
+from moe_testing.data import bits
 from moe_testing.layers import E, H, I
-from test_layers_cpu import ALL, PER_TOKEN, bits, layer, module
 
 # Its second router reads rows that were grouped by the first.
 CHUNKED = [n for n in PER_TOKEN if n != "hierarchical"]
@@ -59,9 +62,7 @@ def test_workspace_of_a_device(name, limit):
     """As many bytes as the plan says are asked for, are enough, and no other is written."""
     import moe
 
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
-    gpu.driver()
+    double.needs_device()
     options = ["--target=sm_80", f"--tokens=0:{LARGEST}", *limit]
     compiled = moe.compile(layers.text(name, "bf16"), target="sm_80", device="cuda",
                            options=options[1:])

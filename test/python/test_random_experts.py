@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from moe_testing import data, gpu
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double
 from moe_testing.mlir_builder import Block, Layer, Value
 
 LONG = os.environ.get("MOE_TEST_LONG") == "1"
@@ -232,8 +234,6 @@ def test_many(first):
 @pytest.mark.skipif(not LONG, reason="runs with ./dev test --long")
 @pytest.mark.parametrize("first", range(FEW + MANY, FEW + MANY + MANY // 4, PART))
 def test_devices(first):
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
-    gpu.driver()
+    double.needs_device()
     for seed in range(first, first + PART):
         check(seed, DEVICES[seed % len(DEVICES)])

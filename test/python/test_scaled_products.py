@@ -7,9 +7,12 @@ import functools
 
 import numpy as np
 import pytest
-from moe_testing import data, gpu
-from moe_testing.scaled_cases import CASES, EXPERTS, F8, OTHERS, Case, extreme, quantize_text
-from test_layers_cpu import TOLERANCE
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double
+from moe_testing.data import TOLERANCE
+from moe_testing.scaled_cases import (CASES, EXPERTS, F8, OTHERS, Case, extreme, quantize,
+                                      quantized_by_torch)
 
 TARGETS = ["sm_80", "sm_90a"]
 BY_NAME = {case.name: case for case in CASES + OTHERS}
@@ -20,11 +23,6 @@ def needs_compiler(compiled):
     pass
 
 
-def needs_device():
-    if gpu.find_driver() is None:
-        pytest.skip("there is no driver of a GPU and no double of it in the build tree")
-
-
 @functools.cache
 def module(name: str, target: str):
     import moe
@@ -33,8 +31,7 @@ def module(name: str, target: str):
     if target in ("host", "reference"):
         options = ["--pipeline=moe-reference"] if target == "reference" else []
         return moe.compile(text, options=options)
-    needs_device()
-    gpu.driver()
+    double.needs_device()
     return moe.compile(text, target=target, device="cuda")
 
 
@@ -158,46 +155,6 @@ def test_largest_numbers(target):
 # -- moe.quantize ------------------------------------------------------------------
 
 
-@functools.cache
-def quantizer(columns, block, element, target):
-    import moe
-
-    text = quantize_text(columns, block, element)
-    if target == "host":
-        return moe.compile(text).layer({})
-    needs_device()
-    gpu.driver()
-    return moe.compile(text, target=target, device="cuda").layer({})
-
-
-def quantize(x: np.ndarray, block: int, element: str, target: str):
-    rows, columns = x.shape
-    bound = quantizer(columns, block, element, target)
-    shapes = {"q": (F8, (rows, columns)), "s": ("f32", (rows, -(-columns // block)))}
-    if target == "host":
-        made = {k: np.zeros(s, data.numpy_type(t)) for k, (t, s) in shapes.items()}
-        bound(x, out=list(made.values()))
-        return made["q"], made["s"]
-    made = {k: gpu.empty(t, s) for k, (t, s) in shapes.items()}
-    bound(gpu.upload(x), out=list(made.values()))
-    return gpu.download(made["q"]), gpu.download(made["s"])
-
-
-def by_torch(x: np.ndarray, block: int):
-    """DeepSeek-V3's formula, rounded by torch."""
-    import torch
-
-    rows, columns = x.shape
-    count = -(-columns // block)
-    wide = np.zeros((rows, count * block), np.float32)
-    wide[:, :columns] = x.astype(np.float32)
-    parts = torch.from_numpy(wide.reshape(rows, count, block))
-    scales = parts.abs().amax(2) / 448
-    divided = parts / torch.where(scales == 0, torch.ones_like(scales), scales)[..., None]
-    q = divided.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8)
-    return q.reshape(rows, count * block)[:, :columns].numpy(), scales.numpy()
-
-
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a", "host"])
 @pytest.mark.parametrize("columns,block,element", [
     (256, 128, "bf16"), (320, 128, "f16"), (100, 32, "f32"), (37, 16, "bf16"), (24, 128, "f32"),
@@ -213,7 +170,7 @@ def test_quantize(columns, block, element, target):
             x[5, :8] = [0, 448, -448, 1, 464, -1, 2**-9, 2**-10]
             x[6, 5] = np.nan
         q, s = quantize(x, block, element, target)
-        expected_q, expected_s = by_torch(x, block)
+        expected_q, expected_s = quantized_by_torch(x, block)
         np.testing.assert_array_equal(s, expected_s)
         np.testing.assert_array_equal(q.view(np.uint8) & 0x7F == 0x7F, expected_q & 0x7F == 0x7F)
         numbers = expected_q & 0x7F != 0x7F
@@ -365,7 +322,7 @@ def layer_oracle(inputs, weights, quantized_rows: bool) -> np.ndarray:
     def rows(x):
         if not quantized_rows:
             return x.float()
-        q, s = by_torch(x.float().numpy(), 128)
+        q, s = quantized_by_torch(x.float().numpy(), 128)
         q = torch.from_numpy(np.ascontiguousarray(q)).view(torch.float8_e4m3fn).float()
         return q * torch.from_numpy(s).repeat_interleave(128, 1)[:, :q.shape[1]]
 
@@ -389,8 +346,7 @@ def layer(quantized_rows: bool, target: str):
     text = layer_text(quantized_rows)
     if target == "host":
         return moe.compile(text).layer(layer_weights())
-    needs_device()
-    gpu.driver()
+    double.needs_device()
     return moe.compile(text, target=target, device="cuda").layer(
         {k: gpu.upload(v) for k, v in layer_weights().items()})
 

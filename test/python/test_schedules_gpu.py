@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 import pytest
-import test_routing_gpu
-import test_scaled_products
-from moe_testing import data, gpu, layers, scaled_cases
+from moe_testing import data
+from moe_testing import device_arrays as gpu
+from moe_testing import double, layers, routing_cases, scaled_cases
 from moe_testing.grouped_cases import Case
 
 HOPPER, AMPERE = "sm_90a", "sm_80"
@@ -90,10 +89,10 @@ def whole(name: str, target: str, tokens: int, options=()) -> Call:
 
 def quantize(rows: int) -> Call:
     x = data.rng("schedules").standard_normal((rows, 320)).astype(data.numpy_type("bf16"))
-    expected = test_scaled_products.by_torch(x, 128)
+    expected = scaled_cases.quantized_by_torch(x, 128)
 
     def call() -> None:
-        q, scales = test_scaled_products.quantize(x, 128, "bf16", AMPERE)
+        q, scales = scaled_cases.quantize(x, 128, "bf16", AMPERE)
         np.testing.assert_array_equal(q.view(np.uint8), expected[0])
         np.testing.assert_array_equal(scales, expected[1])
 
@@ -101,11 +100,11 @@ def quantize(rows: int) -> Call:
 
 
 def router(name: str, target: str, tokens: int) -> Call:
-    return lambda: test_routing_gpu.check(name, target, tokens)
+    return lambda: routing_cases.check(name, target, tokens)
 
 
 def route(name: str, tokens: int) -> Call:
-    return lambda: test_routing_gpu.check_route(name, "skewed", tokens)
+    return lambda: routing_cases.check_route(name, "skewed", tokens)
 
 
 # More rows than 64 an expert take the largest tile, of which each block has several; two
@@ -144,7 +143,7 @@ KERNELS: dict[str, Callable[[], Call]] = {
     "route_by_choice": lambda: route("next_of_many", 70),
     "route_by_weight": lambda: route("ceil_by_weight", 70),
     "expert_choice": lambda: functools.partial(
-        test_routing_gpu.check_choice, "softmax", AMPERE, 70, False),
+        routing_cases.check_choice, "softmax", AMPERE, 70, False),
     # Sums in the last product, and behind it.
     "layer_few": lambda: whole("qwen3_moe", HOPPER, 5),
     "layer_many": lambda: whole("qwen3_moe", HOPPER, 40),
@@ -159,7 +158,6 @@ KERNELS: dict[str, Callable[[], Call]] = {
 
 def work(names: list[str], seconds: float, calls: int) -> None:
     """Call each kernel, with lines of JSON for what begins and ends: some may be missing."""
-    gpu.driver()
     for name in names:
         print(json.dumps({"begin": name}), flush=True)
         call, end = KERNELS[name](), time.monotonic() + seconds
@@ -174,12 +172,9 @@ def work(names: list[str], seconds: float, calls: int) -> None:
 def sweep(names: list[str], multiprocessors: int, seed: int, seconds: float, calls: int
           ) -> dict[str, int]:
     """How many calls of each kernel were right; fails with what the first wrong one said."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path),
-                   "MOE_CUDA_DOUBLE_SMS": str(multiprocessors),
-                   "MOE_CUDA_DOUBLE_SEED": str(seed)}
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps([names, seconds, calls])], env=environment,
-        text=True, capture_output=True)
+    done = double.run_file(__file__, json.dumps([names, seconds, calls]),
+                           MOE_CUDA_DOUBLE_SMS=str(multiprocessors),
+                           MOE_CUDA_DOUBLE_SEED=str(seed))
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, (
         f"{[e['begin'] for e in events if 'begin' in e][-1:]} with {multiprocessors} "
@@ -189,10 +184,7 @@ def sweep(names: list[str], multiprocessors: int, seed: int, seconds: float, cal
 
 @pytest.fixture(autouse=True)
 def needs_double(compiled):
-    if gpu.find_driver() is None:
-        pytest.skip("there is no double of the driver in the build tree")
-    if "cuda_double" not in gpu.find_driver():
-        pytest.skip("only the double of the driver draws schedules when asked to")
+    double.needs_double()
 
 
 def on(multiprocessors: int) -> list[str]:

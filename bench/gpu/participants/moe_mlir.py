@@ -20,7 +20,7 @@ def on_device(tensor: torch.Tensor) -> Any:
     if tensor.is_cuda:
         return tensor
     source = _dlpack.as_tensor(tensor)
-    copy = arrays.empty(source.dtype, tuple(tensor.shape))
+    copy = arrays.empty(source.dtype, tuple(tensor.shape), guarded=True)
     arrays.put(copy, tensor.contiguous().view(torch.uint8).numpy())
     return copy
 
