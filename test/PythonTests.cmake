@@ -1,30 +1,36 @@
 # The suites of test/python. Each is a process of its own, so that all cores work;
 # the costs are seconds of one core of two, measured once.
 
-# What layers compute on the CPU.
-moe_add_python_tests(layers layers_cpu cpu_levels long_inputs loops random_experts
+# What layers and operations compute on the CPU, and the reference of the package.
+moe_add_python_tests(layers
+  cpu/layers_cpu cpu/cpu_levels cpu/long_inputs cpu/loops cpu/random_experts
   COST 200 LABELS slow)
 moe_add_python_tests(operations
-  grouped_ops ops_sweep prepared_weights reference_gates reference_layers
-  routed_ops
+  cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights cpu/routed_ops
+  reference/reference_gates reference/reference_layers
   COST 130 LABELS slow)
-moe_add_python_tests(plan plan COST 130 LABELS slow)
+moe_add_python_tests(plan cpu/plan COST 130 LABELS slow)
 
 # The doors: checkpoints, the package, transformers.
-moe_add_python_tests(import import_hf checkpoints_cpu COST 140 LABELS slow)
+moe_add_python_tests(import import/import_hf import/checkpoints_cpu
+  COST 140 LABELS slow)
 moe_add_python_tests(package
-  comparisons compile demo layer_update objects package threads weight_files
+  import/weight_files package/compile package/demo package/layer_update
+  package/objects package/package package/threads reference/comparisons
   COST 60)
 moe_add_python_tests(transformers
-  transformers_experts transformers_integration transformers_interface
-  transformers_weights whole_model
+  transformers/transformers_experts transformers/transformers_integration
+  transformers/transformers_interface transformers/transformers_weights
+  transformers/whole_model
   COST 90 LABELS slow)
-moe_add_python_tests(bench bench bench_gpu COST 100 LABELS slow)
+moe_add_python_tests(bench bench/bench bench/bench_gpu COST 100 LABELS slow)
 
 # On the double of the driver, and NVIDIA's assembler.
-moe_add_python_tests(device-layers layers_gpu COST 280 LABELS slow device)
+moe_add_python_tests(device-layers device/layers_gpu
+  COST 280 LABELS slow device)
 moe_add_python_tests(device-operations
-  gpu_views grouped_ops_gpu routing_gpu scaled_products
+  device/gpu_views device/grouped_ops_gpu device/routing_gpu
+  device/scaled_products
   COST 250 LABELS slow device)
-moe_add_python_tests(device-kernels gpu_kernels schedules_gpu
+moe_add_python_tests(device-kernels device/gpu_kernels device/schedules_gpu
   COST 260 LABELS slow device)

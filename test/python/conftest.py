@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-for path in (HERE, HERE.parent.parent / "python"):
-    if str(path) not in sys.path:
-        sys.path.insert(0, str(path))
+PACKAGES = str(Path(__file__).resolve().parents[2] / "python")
+if PACKAGES not in sys.path:
+    sys.path.insert(0, PACKAGES)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # PyTorch has one thread, and does not wait in loops; layers have theirs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,7 +4,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What is refused, and with which words. What the layers compute is compared
-// with transformers in test/python/test_import_hf.py.
+// with transformers in test/python/import/test_import_hf.py.
 //
 //===----------------------------------------------------------------------===//
 

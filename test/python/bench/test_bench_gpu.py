@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from moe_testing import double
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from bench.device import bundle as bundles

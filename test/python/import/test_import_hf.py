@@ -23,7 +23,7 @@ import torch
 from moe_testing import hf_models
 from moe_testing.hf_models import MODELS, H
 
-GRANITE = Path(__file__).resolve().parent.parent / "data" / "granite-3.0-1b-a400m"
+GRANITE = Path(__file__).resolve().parents[2] / "data" / "granite-3.0-1b-a400m"
 
 # f32: sums in another order, and exp.  bf16 and f16 (units 2^-9 and 2^-12):
 # transformers rounds after each operation, also the activation, each weighted row

@@ -13,7 +13,7 @@ from moe_testing import double
 
 pytestmark = pytest.mark.filterwarnings("ignore:moe.compile:RuntimeWarning")
 
-SOURCE = Path(__file__).resolve().parent.parent / "Pipelines" / "loops.mlir"
+SOURCE = Path(__file__).resolve().parents[2] / "Pipelines" / "loops.mlir"
 TARGETS = {"moe-reference": "host", "moe-cpu": "host", "moe-gpu": "sm_80"}
 TOKENS = 5
 

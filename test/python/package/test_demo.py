@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-DEMO = Path(__file__).resolve().parents[2] / "python" / "examples" / "demo.py"
+DEMO = Path(__file__).resolve().parents[3] / "python" / "examples" / "demo.py"
 CONFIG = {"model_type": "mixtral", "hidden_act": "silu", "hidden_size": 16,
           "intermediate_size": 8, "num_hidden_layers": 2, "num_local_experts": 3,
           "num_experts_per_tok": 2}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from moe_testing import data, layers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from bench.common import data as bench_data
 from bench.common import oracle as bench_oracle

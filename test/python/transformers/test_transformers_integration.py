@@ -18,7 +18,7 @@ from moe_testing.hf_models import MODELS  # noqa: E402
 from moe_testing.transformers_experts import (F32, H, T, Softmax, expect, mixtral, relative,  # noqa: E402
                                   route)
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = ROOT / "test" / "data" / "tiny-mixtral"
 README = ROOT / "README.md"
 FAMILIES = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "glm4_moe",

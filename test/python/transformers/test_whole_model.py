@@ -14,7 +14,7 @@ import moe
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "data" / "tiny-mixtral"
+CHECKPOINT = Path(__file__).resolve().parents[2] / "data" / "tiny-mixtral"
 pytestmark = pytest.mark.usefixtures("compiled")
 METRICS = json.loads((CHECKPOINT / "metrics.json").read_text())["heldout"]
 
