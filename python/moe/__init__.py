@@ -12,7 +12,7 @@ from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT,
                      OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
 from ._runtime import (Layer, Module, Signature, Statistics, TensorInfo, load, runtime_version)
 from ._weights import Checkpoint
-from .compile import compile, find_compiler
+from ._compile import compile, find_compiler
 
 __version__ = "0.1.0"
 
