@@ -166,7 +166,7 @@ def _existing(directory: Path) -> Path:
 
 def _copy_files(directory: Path) -> None:
     """Everything but artifacts and the manifest."""
-    from moe._runtime import library
+    from moe._library import library
 
     python = directory / "python"
     for folder in (directory / "lib", python):

@@ -8,11 +8,13 @@
 """
 
 from . import reference
+from ._compile import compile, find_compiler
 from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
                      OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
-from ._runtime import (Layer, Module, Signature, Statistics, TensorInfo, load, runtime_version)
+from ._library import runtime_version
+from ._runtime import Layer, Module, load
+from ._signature import Signature, Statistics, TensorInfo
 from ._weights import Checkpoint
-from ._compile import compile, find_compiler
 
 __version__ = "0.1.0"
 

@@ -11,10 +11,12 @@ import threading
 from collections.abc import Sequence
 
 from ._dlpack import CPU, DTYPES, DLDataType, DLDevice, DLTensor
-from ._runtime import Layer, TensorInfo, _check, _OfThisProcess, library
+from ._library import OfThisProcess, check, library
+from ._runtime import Layer
+from ._signature import TensorInfo
 
 
-class Call(_OfThisProcess):
+class Call(OfThisProcess):
     """Calls one layer, from one thread at a time."""
 
     def __init__(self, layer: Layer):
@@ -53,7 +55,7 @@ class Call(_OfThisProcess):
         status = self._call(handle.pointer, self._inputs, len(self._in), self._outputs,
                             len(self._out), None, 0)
         if status:
-            _check(status)
+            check(status)
 
 
 class Calls(threading.local):

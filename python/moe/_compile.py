@@ -25,7 +25,8 @@ from typing import Any
 from . import _cache
 from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
                      RESOURCE_EXHAUSTED, MoEError)
-from ._runtime import ABI_VERSION, Module, make_context
+from ._library import ABI_VERSION
+from ._runtime import Module, make_context
 
 __all__ = ["compile", "find_compiler"]
 

@@ -1,214 +1,26 @@
-"""``libmoe_rt.so`` through ctypes: modules and layers.
-
-The functions and structures are those of ``moe_rt/moe_rt.h`` (ABI ``ABI_VERSION``) and
-``moe_rt/checkpoint.h``.  No code is compiled against CPython, so one wheel serves every
-version.
-"""
+"""Modules and layers: compiled code and its weights in ``libmoe_rt.so``."""
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import json
 import operator
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import _dlpack
-from ._dlpack import CPU, CUDA, DLDataType, DLDevice, DLTensor, Tensor
-from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
-from ._signature import Signature, Statistics, TensorInfo
-
-if TYPE_CHECKING:
-    from ._weights import Checkpoint
-
-# MOE_RT_ABI_VERSION of moe_rt.h.
-ABI_VERSION = 3
-
-ROLES = ("input", "weight", "output")
-
-_P = ctypes.c_void_p
-_STR = ctypes.c_char_p
-_SIZE = ctypes.c_size_t
-_I64 = ctypes.c_int64
-_OUT = ctypes.POINTER
-
-
-class _ContextOptions(ctypes.Structure):
-    _fields_ = [("struct_size", _SIZE), ("allocator", _P * 3), ("num_threads", _I64),
-                ("executor", _P), ("device", DLDevice)]
-
-
-class _Executor(ctypes.Structure):
-    _fields_ = [("user", _P), ("concurrency", _I64), ("parallel_for", _P)]
-
-
-class _TensorInfo(ctypes.Structure):
-    _fields_ = [("name", _STR), ("role", ctypes.c_int), ("dtype", DLDataType),
-                ("ndim", ctypes.c_int32), ("shape", _OUT(_I64)), ("alignment", ctypes.c_uint32),
-                ("num_experts", _I64), ("retained", ctypes.c_bool)]
-
-
-class _Statistics(ctypes.Structure):
-    _fields_ = [("num_experts", _I64), ("top_k", _I64), ("tokens_per_expert", _OUT(_I64)),
-                ("calls", _I64), ("choices", _I64), ("dropped", _I64), ("padding", _I64)]
-
-
-class _CheckpointTensor(ctypes.Structure):
-    _fields_ = [("name", _STR), ("type", _STR), ("dtype", DLDataType), ("ndim", ctypes.c_int32),
-                ("shape", _OUT(_I64)), ("data", _P), ("bytes", ctypes.c_uint64)]
-
-
-# name: (result, arguments); a result of _P that is checked is a status.
-_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
-    "moe_rt_status_code": (ctypes.c_int, [_P]),
-    "moe_rt_status_message": (_STR, [_P]),
-    "moe_rt_status_free": (None, [_P]),
-    "moe_rt_context_create": (_P, [_OUT(_ContextOptions), _OUT(_P)]),
-    "moe_rt_context_trim": (None, [_P]),
-    "moe_rt_context_destroy": (None, [_P]),
-    "moe_rt_openmp_executor": (_P, [_STR, _OUT(_Executor)]),
-    "moe_rt_module_load": (_P, [_P, _STR, _OUT(_P)]),
-    "moe_rt_module_load_memory": (_P, [_P, _P, _SIZE, _OUT(_P)]),
-    "moe_rt_module_destroy": (None, [_P]),
-    "moe_rt_module_metadata": (_STR, [_P]),
-    "moe_rt_module_variant": (_SIZE, [_P]),
-    "moe_rt_module_function_count": (_SIZE, [_P]),
-    "moe_rt_module_function_name": (_STR, [_P, _SIZE]),
-    "moe_rt_function_tensor_count": (_P, [_P, _STR, ctypes.c_int, _OUT(_SIZE)]),
-    "moe_rt_function_tensor_info": (_P, [_P, _STR, ctypes.c_int, _SIZE, _OUT(_TensorInfo)]),
-    "moe_rt_function_token_range": (_P, [_P, _STR, _OUT(_I64), _OUT(_I64)]),
-    "moe_rt_layer_create": (_P, [_P, _STR, _OUT(DLTensor), _SIZE, _OUT(_P)]),
-    "moe_rt_checkpoint_open": (_P, [_STR, _OUT(_P)]),
-    "moe_rt_checkpoint_close": (None, [_P]),
-    "moe_rt_checkpoint_tensor_count": (_SIZE, [_P]),
-    "moe_rt_checkpoint_tensor_name": (_STR, [_P, _SIZE]),
-    "moe_rt_checkpoint_find": (_P, [_P, _STR, _OUT(_CheckpointTensor)]),
-    "moe_rt_layer_create_from_checkpoint": (_P, [_P, _STR, _P, _OUT(_P)]),
-    "moe_rt_layer_destroy": (None, [_P]),
-    "moe_rt_layer_weight_bytes": (ctypes.c_uint64, [_P]),
-    "moe_rt_layer_workspace_bytes": (_P, [_P, _I64, _OUT(ctypes.c_uint64)]),
-    "moe_rt_layer_call": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
-                               ctypes.c_uint64]),
-    "moe_rt_layer_call_on_stream": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
-                                         ctypes.c_uint64, _P]),
-    "moe_rt_layer_call_live_on_stream": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE,
-                                              _P, ctypes.c_uint64, _P, _P]),
-    "moe_rt_layer_poll": (_P, [_P]),
-    "moe_rt_layer_dispatch_count": (_SIZE, [_P]),
-    "moe_rt_layer_statistics": (_P, [_P, _SIZE, _OUT(_Statistics)]),
-    "moe_rt_layer_reset_statistics": (None, [_P]),
-    "moe_rt_layer_enable_statistics": (None, [_P, ctypes.c_int]),
-    "moe_rt_version": (_STR, []),
-    "moe_rt_abi_version": (ctypes.c_int32, []),
-}
-
-
-def _candidates() -> list[str]:
-    """Where the runtime may be: $MOE_RT_LIBRARY, the package, a build tree, the system."""
-    if named := os.environ.get("MOE_RT_LIBRARY"):
-        return [named]
-    package = Path(__file__).resolve().parent
-    repository = package.parent.parent
-    found = [package / "libmoe_rt.so", package / "lib" / "libmoe_rt.so"]
-    build = Path(os.environ.get("MOE_BUILD_DIR", repository / "build"))
-    found += [build / "lib" / "libmoe_rt.so", build / "runtime" / "libmoe_rt.so",
-              build / "runtime" / "src" / "libmoe_rt.so"]
-    return [str(p) for p in found if p.exists()] + ["libmoe_rt.so"]
-
-
-_lock = threading.Lock()
-_library: ctypes.CDLL | None = None
-
-
-def library() -> ctypes.CDLL:
-    """The runtime, loaded once."""
-    global _library
-    with _lock:
-        if _library is not None:
-            return _library
-        errors = []
-        for path in _candidates():
-            try:
-                lib = ctypes.CDLL(path)
-                _check_abi(lib, path)
-                for name, (result, arguments) in _FUNCTIONS.items():
-                    function = getattr(lib, name)
-                    function.restype, function.argtypes = result, arguments
-            except (OSError, AttributeError) as error:
-                errors.append(f"{path}: {error}")
-                continue
-            _library = lib
-            return lib
-        raise MoEError(NOT_FOUND, "libmoe_rt.so was not found; set MOE_RT_LIBRARY to its path ("
-                       + "; ".join(errors) + ")")
-
-
-def _check_abi(lib: ctypes.CDLL, path: str) -> None:
-    """Refuse a library that was found, but is of another version."""
-    version = getattr(lib, "moe_rt_abi_version", None)
-    found = "an older one" if version is None else version()
-    if found != ABI_VERSION:
-        raise MoEError(FAILED_PRECONDITION, f"{path} has ABI {found}, expected {ABI_VERSION}")
-
-
-def _check(status: int | None) -> None:
-    """Raise what a moe_rt_status_t says, and free it."""
-    if not status:
-        return
-    lib = library()
-    code = lib.moe_rt_status_code(status)
-    message = lib.moe_rt_status_message(status).decode(errors="replace")
-    lib.moe_rt_status_free(status)
-    raise MoEError(code, message)
-
-
-def _encode_path(path: str | os.PathLike[str]) -> bytes:
-    """A path as the system wants it, which ends at a NUL."""
-    try:
-        encoded = os.fsencode(path)
-    except UnicodeError as error:
-        raise MoEError(INVALID_ARGUMENT, f"{path!r} is no path: {error}") from None
-    if b"\0" in encoded:
-        raise MoEError(INVALID_ARGUMENT, f"{path!r} is no path: it has a NUL character")
-    return encoded
-
-
-class _OfThisProcess:
-    """What is an address in this process: copies of it would free it twice."""
-
-    def __reduce_ex__(self, _protocol: Any) -> Any:
-        raise TypeError(f"cannot pickle or copy a moe.{type(self).__name__.lstrip('_')}: it is "
-                        "code and memory of this process; keep the artifact and the weights, and "
-                        "make it again with moe.load and Module.layer")
-
-
-class _Handle(_OfThisProcess):
-    """An object of the runtime; destroyed with this, and before its parent."""
-
-    on_device = uses_openmp = False
-
-    def __init__(self, pointer: int, destroy: Any, parent: _Handle | None = None,
-                 keep: Any = None):
-        self.pointer = pointer
-        self.before: list[Any] = []  # called with the pointer before that
-        # The finalizer holds the parent (and the weights' memory), so that they
-        # outlive the object whatever the order of garbage collection.
-        self.close = weakref.finalize(self, _destroy, destroy, pointer, self.before,
-                                      (parent, keep))
-
-
-def _destroy(destroy: Any, pointer: int, before: list[Any], _kept: Any) -> None:
-    for function in before:
-        function(pointer)
-    destroy(pointer)
+from ._dlpack import CPU, CUDA, DLDevice, DLTensor, Tensor
+from ._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._library import (ContextOptions, Executor, Handle, OfThisProcess, RawStatistics,
+                       RawTensorInfo, check, encode_path, library)
+from ._signature import ROLES, Signature, Statistics, TensorInfo
+from ._weights import Checkpoint, resolve
 
 
 def _device(name: str | None) -> DLDevice:
@@ -233,7 +45,7 @@ def _integer(value: Any, what: str) -> int:
     return number
 
 
-def _executor_of_torch() -> _Executor | None:
+def _executor_of_torch() -> Executor | None:
     """Runs tasks on PyTorch's threads, where it is loaded and has some of OpenMP.
 
     They wait for their next work in loops, and would take the cores from threads of our own.
@@ -241,7 +53,7 @@ def _executor_of_torch() -> _Executor | None:
     torch = sys.modules.get("torch")
     if getattr(torch, "__file__", None) is None or os.environ.get("MOE_OPENMP") == "0":
         return None
-    lib, executor = library(), _Executor()
+    lib, executor = library(), Executor()
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if status := lib.moe_rt_openmp_executor(os.fsencode(path), ctypes.byref(executor)):
         lib.moe_rt_status_free(status)
@@ -249,46 +61,46 @@ def _executor_of_torch() -> _Executor | None:
     return executor
 
 
-def make_context(num_threads: int = 0, device: str | None = None) -> _Handle:
+def make_context(num_threads: int = 0, device: str | None = None) -> Handle:
     """The threads or the GPU of a module; an error where there are none of that kind."""
     num_threads = _integer(num_threads, "num_threads")
     lib = library()
-    out = _P()
-    options = _ContextOptions(struct_size=ctypes.sizeof(_ContextOptions),
+    out = ctypes.c_void_p()
+    options = ContextOptions(struct_size=ctypes.sizeof(ContextOptions),
                               num_threads=num_threads, device=_device(device))
     executor = _executor_of_torch() if num_threads == 0 else None
     if executor is not None:
         options.executor = ctypes.addressof(executor)
-    _check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
-    context = _Handle(out.value, lib.moe_rt_context_destroy)
+    check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
+    context = Handle(out.value, lib.moe_rt_context_destroy)
     context.uses_openmp = executor is not None
     context.on_device = options.device.device_type != CPU
     return context
 
 
-class Module(_OfThisProcess):
+class Module(OfThisProcess):
     """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
 
     on_device = uses_openmp = False
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
-                 device: str | None = None, context: _Handle | None = None):
+                 device: str | None = None, context: Handle | None = None):
         lib = library()
         if context is None:
             context = make_context(num_threads, device)
         self.uses_openmp = context.uses_openmp
-        out = _P()
+        out = ctypes.c_void_p()
         self.path: Path | None = None
         if isinstance(source, bytes):
-            _check(lib.moe_rt_module_load_memory(context.pointer, source, len(source),
+            check(lib.moe_rt_module_load_memory(context.pointer, source, len(source),
                                                  ctypes.byref(out)))
         else:
             self.path = Path(source)
-            _check(lib.moe_rt_module_load(context.pointer, _encode_path(source),
+            check(lib.moe_rt_module_load(context.pointer, encode_path(source),
                                           ctypes.byref(out)))
         self._context = context
         self.on_device = context.on_device
-        self._handle = _Handle(out.value, lib.moe_rt_module_destroy, context)
+        self._handle = Handle(out.value, lib.moe_rt_module_destroy, context)
         self.metadata: dict[str, Any] = json.loads(lib.moe_rt_module_metadata(out.value))
 
     @property
@@ -306,21 +118,21 @@ class Module(_OfThisProcess):
             raise MoEError(INVALID_ARGUMENT, f"function is {name!r}, expected its name")
         by_role: list[tuple[TensorInfo, ...]] = []
         for role in range(3):
-            count = _SIZE()
-            _check(lib.moe_rt_function_tensor_count(module, name.encode(), role,
+            count = ctypes.c_size_t()
+            check(lib.moe_rt_function_tensor_count(module, name.encode(), role,
                                                     ctypes.byref(count)))
             tensors = []
             for i in range(count.value):
-                info = _TensorInfo()
-                _check(lib.moe_rt_function_tensor_info(module, name.encode(), role, i,
+                info = RawTensorInfo()
+                check(lib.moe_rt_function_tensor_info(module, name.encode(), role, i,
                                                        ctypes.byref(info)))
                 tensors.append(TensorInfo(
                     info.name.decode(), ROLES[info.role], _dlpack.dtype_name(info.dtype),
                     tuple(info.shape[d] for d in range(info.ndim)), info.alignment,
                     max(info.num_experts, 0), info.retained))
             by_role.append(tuple(tensors))
-        low, high = _I64(), _I64()
-        _check(lib.moe_rt_function_token_range(module, name.encode(), ctypes.byref(low),
+        low, high = ctypes.c_int64(), ctypes.c_int64()
+        check(lib.moe_rt_function_token_range(module, name.encode(), ctypes.byref(low),
                                                ctypes.byref(high)))
         return Signature(name, *by_role, low.value, high.value)
 
@@ -335,13 +147,7 @@ class Module(_OfThisProcess):
         several tensors of a file or lie at an odd address.
         """
         signature = self.signature(function)
-        return Layer(self, signature, self._weights(weights, signature))
-
-    def _weights(self, weights: Any, signature: Signature) -> Sequence[Any] | Checkpoint:
-        """Weights in the order of the signature, or the checkpoint that has them."""
-        from ._weights import resolve
-
-        return resolve(weights, signature.weights)
+        return Layer(self, signature, resolve(weights, signature.weights))
 
     def trim(self) -> None:
         """Release the workspaces that calls left for those to come."""
@@ -358,7 +164,7 @@ class Module(_OfThisProcess):
         return f"<moe.Module {self.path or 'in memory'}: {', '.join(self.functions)}>"
 
 
-class Layer(_OfThisProcess):
+class Layer(OfThisProcess):
     """One compiled function with its weights bound.  Call it with arrays."""
 
     def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint):
@@ -370,21 +176,21 @@ class Layer(_OfThisProcess):
         # Whoever calls holds it meanwhile: an update replaces it.
         self._handle = self._bind(weights)
 
-    def _bind(self, weights: Sequence[Any] | Checkpoint) -> _Handle:
+    def _bind(self, weights: Sequence[Any] | Checkpoint) -> Handle:
         """An object of the runtime that has these weights."""
         lib, module, signature = library(), self.module, self.signature
-        pointer, name, out = module._handle.pointer, signature.name.encode(), _P()
+        pointer, name, out = module._handle.pointer, signature.name.encode(), ctypes.c_void_p()
         kept: list[Tensor] = []
         if isinstance(weights, Sequence):
             tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
                        for w, info in zip(weights, signature.weights)]
-            _check(lib.moe_rt_layer_create(pointer, name, _array(tensors), len(tensors),
+            check(lib.moe_rt_layer_create(pointer, name, _array(tensors), len(tensors),
                                            ctypes.byref(out)))
             kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
         else:
-            _check(lib.moe_rt_layer_create_from_checkpoint(
+            check(lib.moe_rt_layer_create_from_checkpoint(
                 pointer, name, weights._handle.pointer, ctypes.byref(out)))
-        return _Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
+        return Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
     def update(self, weights: Any) -> None:
         """Put other weights into the layer, those that ``Module.layer`` takes.
@@ -396,7 +202,7 @@ class Layer(_OfThisProcess):
         and raises what ``poll`` would, with the new weights in place; a graph captured
         before must be captured anew.
         """
-        found = self.module._weights(weights, self.signature)
+        found = resolve(weights, self.signature.weights)
         lib, on_device = library(), self.module.on_device
         with self._updating:
             if on_device:
@@ -408,7 +214,7 @@ class Layer(_OfThisProcess):
                 # It waits for what runs on the device.
                 old.before.append(lib.moe_rt_layer_reset_statistics)
             self._past = _sums(self._past, _statistics(old))
-            _check(lib.moe_rt_layer_poll(old.pointer))
+            check(lib.moe_rt_layer_poll(old.pointer))
 
     def __call__(self, *inputs: Any, out: Any = None, workspace: Any = None,
                  stream: Any = None, live_tokens: Any = None, **named: Any) -> Any:
@@ -475,23 +281,23 @@ class Layer(_OfThisProcess):
                                f"{live.dtype} of {live.nbytes} bytes")
             if stream is None:
                 raise MoEError(INVALID_ARGUMENT, "live_tokens: expected a stream, got none")
-            _check(library().moe_rt_layer_call_live_on_stream(*arguments, stream, live.dl.data))
+            check(library().moe_rt_layer_call_live_on_stream(*arguments, stream, live.dl.data))
         elif stream is None:
-            _check(library().moe_rt_layer_call(*arguments))
+            check(library().moe_rt_layer_call(*arguments))
         else:
-            _check(library().moe_rt_layer_call_on_stream(*arguments, stream))
+            check(library().moe_rt_layer_call_on_stream(*arguments, stream))
         return results[0] if len(results) == 1 else tuple(results)
 
     def poll(self) -> None:
         """Raise what went wrong in calls that have run on a stream since the last time."""
         handle = self._handle
-        _check(library().moe_rt_layer_poll(handle.pointer))
+        check(library().moe_rt_layer_poll(handle.pointer))
 
     def workspace_bytes(self, tokens: int) -> int:
         """Bytes of workspace that a call with ``tokens`` tokens needs at most."""
         handle, out = self._handle, ctypes.c_uint64()
         tokens = _integer(tokens, "tokens")
-        _check(library().moe_rt_layer_workspace_bytes(handle.pointer, tokens, ctypes.byref(out)))
+        check(library().moe_rt_layer_workspace_bytes(handle.pointer, tokens, ctypes.byref(out)))
         return out.value
 
     @property
@@ -548,12 +354,12 @@ class Layer(_OfThisProcess):
         return f"<moe.Layer {self.signature}>"
 
 
-def _statistics(handle: _Handle) -> list[Statistics]:
+def _statistics(handle: Handle) -> list[Statistics]:
     lib = library()
     found = []
     for i in range(lib.moe_rt_layer_dispatch_count(handle.pointer)):
-        raw = _Statistics()
-        _check(lib.moe_rt_layer_statistics(handle.pointer, i, ctypes.byref(raw)))
+        raw = RawStatistics()
+        check(lib.moe_rt_layer_statistics(handle.pointer, i, ctypes.byref(raw)))
         counts = np.array(raw.tokens_per_expert[:raw.num_experts], np.int64)
         found.append(Statistics(raw.num_experts, raw.top_k, counts, raw.calls, raw.choices,
                                 raw.dropped, raw.padding))
@@ -595,8 +401,3 @@ def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
     been compiled.
     """
     return Module(path, num_threads=num_threads, device=device)
-
-
-def runtime_version() -> str:
-    """The version of libmoe_rt.so."""
-    return library().moe_rt_version().decode()

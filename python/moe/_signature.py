@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 
+# In the order of moe_rt.h.
+ROLES = ("input", "weight", "output")
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """One tensor of a signature; -1 in ``shape`` stands for T.

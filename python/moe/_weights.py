@@ -11,16 +11,14 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ._dlpack import DTYPES, Raw, dtype_name
 from ._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
-from ._runtime import _check, _CheckpointTensor, _encode_path, _Handle, library
-
-if TYPE_CHECKING:
-    from ._runtime import TensorInfo
+from ._library import CheckpointTensor, Handle, check, encode_path, library
+from ._signature import TensorInfo
 
 
 class Checkpoint:
@@ -32,9 +30,9 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str]):
         lib, out = library(), ctypes.c_void_p()
-        _check(lib.moe_rt_checkpoint_open(_encode_path(path), ctypes.byref(out)))
+        check(lib.moe_rt_checkpoint_open(encode_path(path), ctypes.byref(out)))
         self.path = Path(path)
-        self._handle = _Handle(out.value, lib.moe_rt_checkpoint_close)
+        self._handle = Handle(out.value, lib.moe_rt_checkpoint_close)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -54,8 +52,8 @@ class Checkpoint:
         """A tensor where it is mapped."""
         if name not in self:
             raise MoEError(NOT_FOUND, f"{self.path}: there is no tensor {name!r}")
-        found = _CheckpointTensor()
-        _check(library().moe_rt_checkpoint_find(self._handle.pointer, name.encode(),
+        found = CheckpointTensor()
+        check(library().moe_rt_checkpoint_find(self._handle.pointer, name.encode(),
                                                 ctypes.byref(found)))
         dtype = dtype_name(found.dtype)
         if dtype not in DTYPES:
@@ -71,7 +69,7 @@ class Checkpoint:
 class _Mapped:
     """Bytes of a checkpoint, which stays open as long as an array of them."""
 
-    def __init__(self, address: int, size: int, handle: _Handle):
+    def __init__(self, address: int, size: int, handle: Handle):
         self._handle = handle
         self.__array_interface__ = {"data": (address, True), "shape": (size,), "typestr": "|u1",
                                     "version": 3}

@@ -10,7 +10,7 @@ import platform
 
 import moe
 import numpy as np
-from moe import _runtime
+from moe import _library
 
 from . import data
 
@@ -76,22 +76,22 @@ class PythonModule(moe.Module):
     """A module of the functions above."""
 
     def __init__(self, num_threads=0):
-        lib = _runtime.library()
+        lib = _library.library()
         resolve = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
             lambda _, symbol: ctypes.cast(globals()[symbol.decode()], ctypes.c_void_p).value)
-        options = _runtime._ContextOptions(struct_size=ctypes.sizeof(_runtime._ContextOptions),
+        options = _library.ContextOptions(struct_size=ctypes.sizeof(_library.ContextOptions),
                                            num_threads=num_threads)
         out, text = ctypes.c_void_p(), json.dumps(METADATA).encode()
-        _runtime._check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
-        context = _runtime._Handle(out.value, lib.moe_rt_context_destroy)
+        _library.check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
+        context = _library.Handle(out.value, lib.moe_rt_context_destroy)
         create = lib.moe_rt_module_create
         create.restype, create.argtypes = ctypes.c_void_p, [
             ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, type(resolve), ctypes.c_void_p,
             ctypes.c_void_p]
-        _runtime._check(create(context.pointer, text, len(text), resolve, None,
+        _library.check(create(context.pointer, text, len(text), resolve, None,
                                ctypes.byref(out)))
         self.path = None
-        self._handle = _runtime._Handle(out.value, lib.moe_rt_module_destroy, context)
+        self._handle = _library.Handle(out.value, lib.moe_rt_module_destroy, context)
         self.metadata = METADATA
 
 

@@ -71,7 +71,7 @@ class Compiled:
 
     def facts(self) -> dict[str, Any]:
         """What is known of the layer besides its times."""
-        from moe._runtime import library
+        from moe._library import library
 
         variant = library().moe_rt_module_variant(self.module._handle.pointer)
         target = self.module.metadata["variants"][variant]["target"]

@@ -43,9 +43,9 @@ from typing import Any
 import torch
 
 from .._call import Calls
+from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from .._compile import compile as compile_module
 from ._elementwise import DTYPES
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of

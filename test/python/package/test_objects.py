@@ -9,7 +9,7 @@ import subprocess
 import moe
 import numpy as np
 import pytest
-from moe import _runtime
+from moe import _library
 from moe._call import Calls
 
 TEXT = """\
@@ -84,7 +84,7 @@ def test_a_library_of_another_abi(tmp_path, monkeypatch, source, found):
     except FileNotFoundError:
         pytest.skip("no C compiler")
     monkeypatch.setenv("MOE_RT_LIBRARY", str(library))
-    monkeypatch.setattr(_runtime, "_library", None)
+    monkeypatch.setattr(_library, "_library", None)
     with pytest.raises(moe.MoEError, match=f"{library} has ABI {found}, expected 3") as caught:
         moe.compile(TEXT)
     assert caught.value.code == moe.FAILED_PRECONDITION

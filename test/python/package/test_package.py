@@ -10,7 +10,7 @@ import moe
 import numpy as np
 import pytest
 from moe import _dlpack, _weights
-from moe._runtime import TensorInfo
+from moe._signature import TensorInfo
 
 bf16 = moe.reference.bfloat16()
 
