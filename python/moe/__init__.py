@@ -7,7 +7,9 @@
 ``moe.reference`` says in numpy what the operations of the dialect compute.
 """
 
-from . import reference
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._compile import compile, find_compiler
 from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
                      OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
@@ -15,6 +17,9 @@ from ._library import runtime_version
 from ._runtime import Layer, Module, load
 from ._signature import Signature, Statistics, TensorInfo
 from ._weights import Checkpoint
+
+if TYPE_CHECKING:
+    from . import reference
 
 __version__ = "0.1.0"
 
@@ -24,3 +29,14 @@ __all__ = [
     "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "load", "reference",
     "runtime_version",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``moe.reference`` when somebody asks for it: layers run without it."""
+    if name == "reference":
+        return importlib.import_module(".reference", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "reference"})
