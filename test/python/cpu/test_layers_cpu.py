@@ -275,5 +275,5 @@ def test_small_workspace_and_wrong_output_are_refused():
 
 def test_files_are_what_layers_py_writes():
     for name in ALL:
-        assert (layers.FILES / f"{name}.mlir").read_text() == layers.text(name), (
-            "run test/python/layers.py")
+        assert (layers.FILES / f"{name}.mlir").read_text() == layers.file_text(name), (
+            "run python -m moe_testing.layers")
