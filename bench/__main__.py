@@ -21,13 +21,14 @@ def main() -> int:
 
     cpu_bench.add_arguments(cpu)
     model_bench.add_arguments(model)
+    cpu_bench.add_all_rows(again)
     arguments = parser.parse_args()
     if arguments.command == "report":
         from .cpu import report
 
         results = json.loads(arguments.file.read_text())
-        report.write(results, arguments.file)
-        print(report.markdown(results))
+        report.write(results, arguments.file, arguments.all_rows)
+        print(report.markdown(results, arguments.all_rows))
         return 0
     return {"cpu": cpu_bench, "model": model_bench}[arguments.command].run(arguments)
 

@@ -55,9 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"participants besides moe_mlir, of {', '.join(names)}")
     parser.add_argument("--budget", type=float, default=25.0, metavar="MINUTES",
                         help="about how long all of it may take (default %(default)s)")
+    add_all_rows(parser)
     parser.add_argument("--quick", action="store_true",
                         help="granite alone, T of 1, 32 and 128, in 3 minutes")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def add_all_rows(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all-rows", action="store_true",
+                        help="a report of all cells and participants, not of some")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -104,9 +110,9 @@ def run(arguments: argparse.Namespace) -> int:
         for name, again in peaks.measure(library, n).items():
             measured[n][name] = max(measured[n][name], again)
         _set_limits(result)
-        report.write(result, output)
-    print(report.markdown(result))
-    for path in report.write(result, output):
+        report.write(result, output, arguments.all_rows)
+    print(report.markdown(result, arguments.all_rows))
+    for path in report.write(result, output, arguments.all_rows):
         print(path)
     return 0
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.comparison import OURS, Result, best_of
 from ..common.markdown import summary_table, table
 from .metrics import MANY_ROWS, PEERS, fraction_of_limit, ratio, rows_per_expert, summarise
+
+# Token counts of the short report.
+SHORT_TOKENS = (1, 32, 512)
 
 SUMMARY = {
     "ratio": ("time of the best peer over ours", "x"),
@@ -55,9 +59,16 @@ def _machine(result: Result) -> list[str]:
          for p in result["peaks"]])
 
 
-def _cells(result: Result) -> list[str]:
+def _some(cells: Sequence[Result]) -> list[Result]:
+    """The cells of the short report: of the first and the last shape, with uniform routing."""
+    shapes = list(dict.fromkeys(cell["shape"] for cell in cells))
+    return [cell for cell in cells if cell["shape"] in (shapes[0], shapes[-1])
+            and cell["tokens"] in SHORT_TOKENS and cell["routing"] == "uniform"]
+
+
+def _cells(cells: Sequence[Result]) -> list[str]:
     rows = []
-    for cell in result["cells"]:
+    for cell in cells:
         peer, faster = best_of(cell, PEERS), ratio(cell)
         rows.append((
             cell["shape"], cell["dtype"], cell["threads"], cell["tokens"], cell["routing"],
@@ -95,6 +106,20 @@ def _absences(result: Result) -> list[str]:
     return [*(lines or ["Everybody took part everywhere."]), ""]
 
 
+def _absences_in_short(result: Result) -> list[str]:
+    """How often each participant was not there, and how."""
+    counts: dict[tuple[str, str], int] = {}
+    for cell in result["cells"]:
+        for name, found in cell["participants"].items():
+            if found["status"] != "ok":
+                key = (name, found["status"])
+                counts[key] = counts.get(key, 0) + 1
+    lines = [f"- {name}: {status} in {count} of {len(result['cells'])} cells"
+             for (name, status), count in counts.items()]
+    lines += [f"- {_place(found)}: not measured: {found['reason']}" for found in result["refused"]]
+    return [*(lines or ["Everybody took part everywhere."]), ""]
+
+
 def _costs(result: Result) -> list[str]:
     rows = [(_place(c), *((f"error: {c['error']}", "", "", "", "") if "error" in c else (
         f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
@@ -125,20 +150,28 @@ and of the bytes of active experts, router, x and y over the read bandwidth. `de
 with the experts' operations, in oneDNN: a yardstick, no peer."""
 
 
-def markdown(result: Result) -> str:
+def markdown(result: Result, all_rows: bool = False) -> str:
+    """The report: with some of the cells, or with all of them and all participants."""
+    cells = result["cells"]
     lines = ["# MoE layers on the CPU", "", *_machine(result), "## Summary", "",
-             *summary_table(summarise(result), SUMMARY),
-             "## Layers", "", *_cells(result), "## All participants, ms", "",
-             *_participants(result), "## Who did not take part", "", *_absences(result),
-             "## Compiling, packing, memory", "", *_costs(result), "## Method", "", METHOD]
-    return "\n".join(lines) + "\n"
+             *summary_table(summarise(result), SUMMARY), "## Layers", ""]
+    if all_rows:
+        lines += [*_cells(cells), "## All participants, ms", "", *_participants(result),
+                  "## Who did not take part", "", *_absences(result),
+                  "## Compiling, packing, memory", "", *_costs(result)]
+    else:
+        some = _some(cells)
+        lines += [f"{len(some)} of {len(cells)} cells; the JSON file of the run has all of "
+                  "them: `./dev bench report FILE --all-rows`.", "",
+                  *_cells(some), "## Who did not take part", "", *_absences_in_short(result)]
+    return "\n".join([*lines, "## Method", "", METHOD]) + "\n"
 
 
-def write(result: Result, path: Path) -> list[Path]:
+def write(result: Result, path: Path, all_rows: bool = False) -> list[Path]:
     """The JSON file, and beside it the report and, where matplotlib is installed, the plot."""
     written = [path, path.with_suffix(".md")]
     path.write_text(json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
-    written[1].write_text(markdown(result))
+    written[1].write_text(markdown(result, all_rows))
     try:
         from . import plot
     except ImportError:

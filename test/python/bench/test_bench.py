@@ -371,12 +371,30 @@ def test_summary_of_nothing():
 
 
 def test_report_names_who_is_missing_and_why():
-    text = report.markdown(result(
+    found = result(
         [cell(moe_mlir=0.002, iree=WRONG), cell(tokens=4, moe_mlir=0.002, iree=WRONG)],
-        refused=[{"shape": "mixtral", "dtype": "f32", "threads": 2, "reason": "needs 9.9 GiB"}]))
+        refused=[{"shape": "mixtral", "dtype": "f32", "threads": 2, "reason": "needs 9.9 GiB"}])
+    text = report.markdown(found, all_rows=True)
     assert ("- iree: wrong: relative error 3.0e-01, allowed 1.0e-04 "
             "(olmoe f32, 1 thread, T = 1 uniform and 1 more)") in text
     assert "- mixtral f32, 2 threads: not measured: needs 9.9 GiB" in text
+    text = report.markdown(found)
+    assert "- iree: wrong in 2 of 2 cells" in text
+    assert "- mixtral f32, 2 threads: not measured: needs 9.9 GiB" in text
+
+
+def test_the_report_is_short_unless_all_rows_are_asked_for():
+    cells = [cell(tokens=tokens, kind=kind, moe_mlir=0.002, jax=0.004) | {"shape": shape}
+             for shape in ("granite", "olmoe", "qwen3") for tokens in (1, 4, 32)
+             for kind in routing.ROUTINGS]
+    some, everything = (report.markdown(result(cells), all_rows) for all_rows in (False, True))
+    assert "4 of 18 cells" in some
+    rows = [line for line in some.splitlines() if line.startswith(("| granite", "| olmoe", "| qw"))]
+    assert [row.split(" | ")[:5] for row in rows] == [
+        [f"| {shape}", "f32", "1", str(tokens), "uniform"]
+        for shape in ("granite", "qwen3") for tokens in (1, 32)]
+    assert all(row in everything for row in rows) and "| granite | f32 | 1 | 4 |" in everything
+    assert "## All participants" in everything and "## All participants" not in some
 
 
 def test_report_and_json_are_written(tmp_path):
