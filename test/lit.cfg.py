@@ -3,9 +3,7 @@
 # Tools of the build tree (moe-opt, moe-compile, moe-run, ...) and of LLVM
 # (FileCheck, not, mlir-opt, ...) are in the PATH of every test.
 
-import ctypes.util
 import os
-import shutil
 import subprocess
 
 import lit.formats
@@ -55,8 +53,6 @@ for key, value in {
 #   cpu-FLAG                    what it can do: cpu-avx2, cpu-avx512f,
 #                               cpu-avx512_bf16, cpu-amx_bf16, cpu-bf16, ...
 #   target-NAME                 what LLVM can compile for: target-nvptx, ...
-#   cuda                        a GPU that the driver shows
-#   ptxas                       NVIDIA's assembler is in PATH or in CUDA_HOME
 #   sanitizer                   the build has one
 #   python-MODULE               numpy, torch, ...
 processor = {"amd64": "x86_64", "arm64": "aarch64"}.get(
@@ -73,27 +69,6 @@ if os.path.exists("/proc/cpuinfo"):
 
 for target in config.llvm_targets.split(";"):
     config.available_features.add(f"target-{target.lower()}")
-
-
-def has_gpu():
-    if not ctypes.util.find_library("cuda") or not shutil.which("nvidia-smi"):
-        return False
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True,
-                                 text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return listing.returncode == 0 and "GPU" in listing.stdout
-
-
-if has_gpu():
-    config.available_features.add("cuda")
-
-ptxas = shutil.which("ptxas") or shutil.which(
-    "ptxas", path=os.path.join(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin"))
-if ptxas:
-    config.available_features.add("ptxas")
-    config.substitutions.append((r"%ptxas\b", ptxas))
 
 if "-fsanitize" in config.cxx_flags:
     config.available_features.add("sanitizer")
