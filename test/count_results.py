@@ -6,9 +6,9 @@
 reads BUILD_DIR/test-results: ctest.xml (ctest --output-junit) says which suites
 ran and how they ended; NAME.xml, or gtest/PROGRAM.xml for a gtest program that
 was told through GTEST_OUTPUT, says what happened to each case of one. A suite
-without such a file counts as one case. Prints the cases that did not pass, a line
-for each suite with its seconds, the slowest cases and, last and alone, the sum. Exits with 1 where a case failed, or
-none ran.
+without such a file counts as one case. Prints the cases that did not pass, the ten
+slowest ones, a line for each suite with its seconds and, last and alone, the sum.
+Exits with 1 where a case failed, or none ran.
 """
 
 from __future__ import annotations
