@@ -19,17 +19,10 @@ pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
 from moe.integrations._experts import describe  # noqa: E402
-from moe_testing.transformers_experts import (E, F32, H, K, T, Shift, Softmax, expect,  # noqa: E402
-                                  experts_classes, make, mixtral, relative, route, run)
+from moe_testing.transformers_experts import (  # noqa: E402
+    E, F32, H, K, T, Shift, Softmax, expect, experts_classes, make, mixtral, relative, route, run)
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    ce.register()
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 # -- every class of experts ---------------------------------------------------

@@ -15,8 +15,8 @@ transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
 from moe_testing.hf_models import MODELS  # noqa: E402
-from moe_testing.transformers_experts import (F32, H, T, Softmax, expect, mixtral, relative,  # noqa: E402
-                                  route)
+from moe_testing.transformers_experts import (  # noqa: E402
+    F32, H, T, Softmax, expect, mixtral, relative, route)
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = ROOT / "test" / "data" / "tiny-mixtral"
@@ -24,14 +24,7 @@ README = ROOT / "README.md"
 FAMILIES = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3", "glm4_moe",
             "gpt_oss", "granitemoe", "phimoe", "jamba"]
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    ce.register()
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 # -- whole models -------------------------------------------------------------

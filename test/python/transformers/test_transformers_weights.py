@@ -15,17 +15,10 @@ pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
 from moe_testing.hf_models import MODELS  # noqa: E402
-from moe_testing.transformers_experts import (E, F32, H, I, T, expect, make, mixtral, relative,  # noqa: E402
-                                  route, run)
+from moe_testing.transformers_experts import (  # noqa: E402
+    E, F32, H, I, T, expect, make, mixtral, relative, route, run)
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    ce.register()
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 def check(experts, arguments=None):
