@@ -107,15 +107,14 @@ def _absences(result: Result) -> list[str]:
 
 
 def _absences_in_short(result: Result) -> list[str]:
-    """How often each participant was not there, and how."""
-    counts: dict[tuple[str, str], int] = {}
+    """How often each participant was not there, and why it was not the first time."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for cell in result["cells"]:
         for name, found in cell["participants"].items():
             if found["status"] != "ok":
-                key = (name, found["status"])
-                counts[key] = counts.get(key, 0) + 1
-    lines = [f"- {name}: {status} in {count} of {len(result['cells'])} cells"
-             for (name, status), count in counts.items()]
+                reasons.setdefault((name, found["status"]), []).append(found["reason"])
+    lines = [f"- {name}: {status} in {len(its)} of {len(result['cells'])} cells, first: {its[0]}"
+             for (name, status), its in reasons.items()]
     lines += [f"- {_place(found)}: not measured: {found['reason']}" for found in result["refused"]]
     return [*(lines or ["Everybody took part everywhere."]), ""]
 
