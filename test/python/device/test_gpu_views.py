@@ -12,7 +12,6 @@ from moe_testing import device_arrays as gpu
 
 TARGETS = ["sm_80", "sm_90a"]
 
-
 pytestmark = pytest.mark.usefixtures("device")
 
 

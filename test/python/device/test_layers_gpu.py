@@ -42,7 +42,6 @@ def layer_with(name, dtype, weights, target="sm_80"):
 def layer(name, dtype, target="sm_80"):
     return layer_with(name, dtype, data.weights_of(name, dtype), target)
 
-
 pytestmark = pytest.mark.usefixtures("device")
 
 
