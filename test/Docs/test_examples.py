@@ -1,9 +1,13 @@
-"""Every ```mlir block of the generated documentation is tested as it stands there.
+"""Every ```mlir block of the reference is tested as it stands there.
 
 An example that is a function or a module must parse, verify, print and parse again
 to the same text, and lower to LLVM through the reference pipeline. One that is only
 a few operations is put into a function first, with the values it uses and does not
-define as operands of the types it gives them.
+define as operands of the types it gives them. One in the description of a pass runs
+through that pass.
+
+The examples of passes and pipelines are files of their own, test/Docs/passes, which
+lit runs and docs/passes.md shows; test_reference.py looks for one of each.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from pathlib import Path
 
 import pytest
 
-BUILD = Path(os.environ.get("MOE_BUILD_DIR", Path(__file__).resolve().parents[2] / "build"))
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("MOE_BUILD_DIR", ROOT / "build"))
 MOE_OPT = BUILD / "bin" / "moe-opt"
-DOCUMENTS = ["MoEDialect.md"]
+DIALECT = BUILD / "docs" / "MoEDialect.md"
+DOCUMENTS = [DIALECT, *sorted({*(BUILD / "docs").glob("*.md")} - {DIALECT}),
+             ROOT / "docs" / "attributes.md", ROOT / "docs" / "rationale.md"]
 REFERENCE = "--moe-reference"
 
 BLOCK = re.compile(r"^( *)```mlir\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
@@ -27,21 +34,21 @@ MISTYPED = re.compile(r"error: use of value '(%[\w$.-]+)' expects different type
 
 
 def examples():
-    """(name, text) of each example; named after the heading it stands under."""
-    for document in DOCUMENTS:
-        path = BUILD / "docs" / document
+    """(name, heading, text) of each example; the heading is the one it stands under."""
+    for path in DOCUMENTS:
         if not path.exists():
-            yield pytest.param(f"{path} was not generated", None, id=document)
+            yield pytest.param(f"{path} was not generated", "", None, id=path.name)
             continue
         text = path.read_text()
         count: dict[str, int] = {}
         for match in BLOCK.finditer(text):
-            headings = re.findall(r"^#+ `?([\w.]+)", text[:match.start()], re.MULTILINE)
-            heading = headings[-1] if headings else document
+            headings = re.findall(r"^#+ `?([-\w.]+)", text[:match.start()], re.MULTILINE)
+            heading = headings[-1] if headings else path.name
             count[heading] = count.get(heading, 0) + 1
             line = text.count("\n", 0, match.start()) + 1
             block = "\n".join(row.removeprefix(match[1]) for row in match[2].split("\n"))
-            yield pytest.param(f"{document}:{line}", block, id=f"{heading}-{count[heading]}")
+            yield pytest.param(f"{path.name}:{line}", heading, block,
+                               id=f"{path.stem}-{heading}-{count[heading]}")
 
 
 def moe_opt(text: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -76,8 +83,8 @@ def in_function(block: str) -> str:
     raise AssertionError(f"no types were found for {arguments}")
 
 
-@pytest.mark.parametrize(("where", "block"), list(examples()))
-def test_example(where, block):
+@pytest.mark.parametrize(("where", "heading", "block"), list(examples()))
+def test_example(where, heading, block):
     assert block is not None, where
     whole = is_whole(block)
     text = block if whole else in_function(block)
@@ -88,7 +95,10 @@ def test_example(where, block):
     again = moe_opt(first.stdout)
     assert again.returncode == 0, f"{where} does not parse as printed:\n{again.stderr}"
     assert again.stdout == first.stdout
-    if whole:
+    if heading.startswith("-"):  # a pass, by its option
+        after = moe_opt(text, heading)
+        assert after.returncode == 0, f"{where}: {heading} fails:\n{after.stderr}"
+    elif whole:
         lowered = moe_opt(text, REFERENCE)
         assert lowered.returncode == 0, f"{where} does not lower:\n{lowered.stderr}"
         left = sorted(set(re.findall(r"\bmoe\.(?:gate|dispatch|expert|combine)\b", lowered.stdout)))
@@ -102,11 +112,10 @@ WITHOUT_EXAMPLE = {"moe.yield", "moe.parallel", "moe.done", "moe.launch", "moe.m
 
 def test_there_are_examples():
     """Every operation of the dialect shows one."""
-    for document in DOCUMENTS:
-        text = (BUILD / "docs" / document).read_text()
-        operations = re.findall(r"^### `(moe\.\w+)`", text, re.MULTILINE)
-        assert operations
-        sections = re.split(r"^### `(moe\.\w+)`", text, flags=re.MULTILINE)[1:]
-        without = [name for name, section in zip(sections[::2], sections[1::2])
-                   if "```mlir" not in section and name not in WITHOUT_EXAMPLE]
-        assert not without, f"no example for {without}"
+    text = DIALECT.read_text()
+    operations = re.findall(r"^### `(moe\.\w+)`", text, re.MULTILINE)
+    assert operations
+    sections = re.split(r"^### `(moe\.\w+)`", text, flags=re.MULTILINE)[1:]
+    without = [name for name, section in zip(sections[::2], sections[1::2])
+               if "```mlir" not in section and name not in WITHOUT_EXAMPLE]
+    assert not without, f"no example for {without}"
