@@ -4,7 +4,6 @@
 // CHECK:         moe.gate
 // CHECK:         moe.route
 // CHECK:         moe.grouped_matmul {{.*}} gather(
-// CHECK:         moe.combine
 // CHECK-NOT:     moe.expert
 func.func @layer(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>, %w: tensor<8x16x16xf32> {moe.role = "weight"}) -> tensor<?x16xf32> {
   %weights, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>
