@@ -9,7 +9,7 @@
 #define MOE_RT_SRC_CONTEXT_H
 
 #include "cuda/device.h"
-#include "pool.h"
+#include "cpu/pool.h"
 #include "workspace.h"
 
 #include <memory>

@@ -8,7 +8,7 @@
 #include "layer.h"
 #include "cuda/device_call.h"
 #include "cuda/device_weights.h"
-#include "prepare.h"
+#include "cpu/host_weights.h"
 
 #include <new>
 

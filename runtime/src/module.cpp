@@ -7,7 +7,7 @@
 
 #include "module.h"
 #include "artifact_reader.h"
-#include "target.h"
+#include "cpu/target.h"
 
 #include <cstdlib>
 #include <cstring>

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe_rt/openmp.h"
-#include "pool.h"
+#include "cpu/pool.h"
 #include "testing.h"
 
 #include <chrono>

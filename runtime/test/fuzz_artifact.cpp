@@ -11,7 +11,7 @@
 
 #include "artifact_reader.h"
 #include "signature.h"
-#include "target.h"
+#include "cpu/target.h"
 
 #include "moe_rt/artifact.h"
 

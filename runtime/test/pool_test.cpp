@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "pool.h"
+#include "cpu/pool.h"
 #include "testing.h"
 
 #include <chrono>

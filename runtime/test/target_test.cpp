@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "target.h"
+#include "cpu/target.h"
 #include "testing.h"
 
 using namespace moe::rt;

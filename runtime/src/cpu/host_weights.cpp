@@ -1,11 +1,11 @@
-//===- prepare.cpp - Weights in memory of the host ------------------------===//
+//===- host_weights.cpp - Weights in memory of the host -------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "prepare.h"
+#include "cpu/host_weights.h"
 
 #include <algorithm>
 #include <atomic>

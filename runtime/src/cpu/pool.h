@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_POOL_H
-#define MOE_RT_SRC_POOL_H
+#ifndef MOE_RT_SRC_CPU_POOL_H
+#define MOE_RT_SRC_CPU_POOL_H
 
 #include "cgroup.h"
-#include "region.h"
+#include "cpu/region.h"
 
 #include <memory>
 #include <pthread.h>
@@ -91,4 +91,4 @@ private:
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_POOL_H
+#endif // MOE_RT_SRC_CPU_POOL_H

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_TARGET_H
-#define MOE_RT_SRC_TARGET_H
+#ifndef MOE_RT_SRC_CPU_TARGET_H
+#define MOE_RT_SRC_CPU_TARGET_H
 
 #include "status.h"
 
@@ -28,4 +28,4 @@ moe_rt_status_t checkObject(const void *object, size_t size);
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_TARGET_H
+#endif // MOE_RT_SRC_CPU_TARGET_H

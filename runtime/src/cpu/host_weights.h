@@ -1,12 +1,12 @@
-//===- prepare.h - Weights in memory of the host ----------------*- C++ -*-===//
+//===- host_weights.h - Weights in memory of the host -----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_PREPARE_H
-#define MOE_RT_SRC_PREPARE_H
+#ifndef MOE_RT_SRC_CPU_HOST_WEIGHTS_H
+#define MOE_RT_SRC_CPU_HOST_WEIGHTS_H
 
 #include "weights.h"
 
@@ -33,4 +33,4 @@ private:
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_PREPARE_H
+#endif // MOE_RT_SRC_CPU_HOST_WEIGHTS_H

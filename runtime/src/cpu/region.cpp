@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "region.h"
-#include "pool.h"
+#include "cpu/region.h"
+#include "cpu/pool.h"
 
 #include <mutex>
 #include <new>

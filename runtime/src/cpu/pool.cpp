@@ -10,8 +10,8 @@
 #define _GNU_SOURCE
 #endif
 
-#include "pool.h"
-#include "futex.h"
+#include "cpu/pool.h"
+#include "cpu/futex.h"
 
 #include <algorithm>
 #include <chrono>

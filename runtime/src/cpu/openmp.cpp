@@ -14,7 +14,7 @@
 #endif
 
 #include "moe_rt/openmp.h"
-#include "pool.h"
+#include "cpu/pool.h"
 #include "status.h"
 
 #include <algorithm>
