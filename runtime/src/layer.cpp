@@ -6,9 +6,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "layer.h"
+#include "cpu/host_call.h"
+#include "cpu/host_weights.h"
 #include "cuda/device_call.h"
 #include "cuda/device_weights.h"
-#include "cpu/host_weights.h"
 
 #include <new>
 

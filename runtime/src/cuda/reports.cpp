@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/reports.h"
-#include "call.h"
+#include "call_layout.h"
 #include "checked.h"
 
 #include <algorithm>
