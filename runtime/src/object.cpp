@@ -26,6 +26,43 @@
 
 using namespace moe::rt;
 
+#if defined(__linux__)
+// What the host's objects have in e_machine.
+#if defined(__x86_64__)
+static constexpr uint16_t hostMachine = 62; // EM_X86_64
+#elif defined(__aarch64__)
+static constexpr uint16_t hostMachine = 183; // EM_AARCH64
+#endif
+#endif
+
+moe_rt_status_t moe::rt::checkObject(const void *object, size_t size) {
+#if defined(__linux__)
+  // e_ident: magic, 64-bit, little-endian; then e_type (3: shared), e_machine.
+  static constexpr uint8_t ident[] = {0x7f, 'E', 'L', 'F', 2, 1};
+  static constexpr size_t headerSize = 64;
+  const auto *bytes = static_cast<const uint8_t *>(object);
+  if (size < headerSize || std::memcmp(bytes, ident, sizeof(ident)) != 0)
+    return makeError(MOE_RT_DATA_LOSS,
+                     "artifact does not start with a 64-bit little-endian ELF "
+                     "object");
+  uint16_t type, machine;
+  std::memcpy(&type, bytes + 16, sizeof(type));
+  std::memcpy(&machine, bytes + 18, sizeof(machine));
+  if (type != 3)
+    return makeError(MOE_RT_DATA_LOSS,
+                     "artifact's object has ELF type %u, expected 3 (shared)",
+                     type);
+  if (machine != hostMachine)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "artifact's object is for ELF machine %u, expected %u",
+                     machine, hostMachine);
+#else
+  (void)object;
+  (void)size;
+#endif
+  return nullptr;
+}
+
 static bool writeAll(int fd, const void *bytes, size_t size) {
   const auto *next = static_cast<const char *>(bytes);
   while (size > 0) {

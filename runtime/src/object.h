@@ -14,6 +14,9 @@
 
 namespace moe::rt {
 
+/// Whether the bytes start like a shared object for this machine.
+moe_rt_status_t checkObject(const void *object, size_t size);
+
 /// A shared object loaded from memory.
 class LoadedObject {
 public:

@@ -10,8 +10,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "artifact_reader.h"
-#include "signature.h"
 #include "cpu/target.h"
+#include "object.h"
+#include "signature.h"
 
 #include "moe_rt/artifact.h"
 

@@ -18,15 +18,13 @@
 using namespace moe::rt;
 
 //===----------------------------------------------------------------------===//
-// Triple and object
+// Triple
 //===----------------------------------------------------------------------===//
 
 #if defined(__x86_64__)
 static constexpr const char *hostArchs[] = {"x86_64", "amd64"};
-static constexpr uint16_t hostMachine = 62; // EM_X86_64
 #elif defined(__aarch64__)
 static constexpr const char *hostArchs[] = {"aarch64", "arm64"};
-static constexpr uint16_t hostMachine = 183; // EM_AARCH64
 #else
 #error "the runtime does not know this architecture"
 #endif
@@ -63,34 +61,6 @@ moe_rt_status_t moe::rt::checkTriple(const std::string &triple) {
     return makeError(MOE_RT_FAILED_PRECONDITION,
                      "the code is for target '%s', expected system '%s'",
                      triple.c_str(), hostSystems[0]);
-  return nullptr;
-}
-
-moe_rt_status_t moe::rt::checkObject(const void *object, size_t size) {
-#if defined(__linux__)
-  // e_ident: magic, 64-bit, little-endian; then e_type (3: shared), e_machine.
-  static constexpr uint8_t ident[] = {0x7f, 'E', 'L', 'F', 2, 1};
-  static constexpr size_t headerSize = 64;
-  const auto *bytes = static_cast<const uint8_t *>(object);
-  if (size < headerSize || std::memcmp(bytes, ident, sizeof(ident)) != 0)
-    return makeError(MOE_RT_DATA_LOSS,
-                     "artifact does not start with a 64-bit little-endian ELF "
-                     "object");
-  uint16_t type, machine;
-  std::memcpy(&type, bytes + 16, sizeof(type));
-  std::memcpy(&machine, bytes + 18, sizeof(machine));
-  if (type != 3)
-    return makeError(MOE_RT_DATA_LOSS,
-                     "artifact's object has ELF type %u, expected 3 (shared)",
-                     type);
-  if (machine != hostMachine)
-    return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "artifact's object is for ELF machine %u, expected %u",
-                     machine, hostMachine);
-#else
-  (void)object;
-  (void)size;
-#endif
   return nullptr;
 }
 

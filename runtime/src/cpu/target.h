@@ -23,9 +23,6 @@ moe_rt_status_t checkTriple(const std::string &triple);
 /// An unknown name is refused.
 moe_rt_status_t checkFeatures(const std::vector<std::string> &features);
 
-/// Whether the bytes start like a shared object for this machine.
-moe_rt_status_t checkObject(const void *object, size_t size);
-
 } // namespace moe::rt
 
 #endif // MOE_RT_SRC_CPU_TARGET_H
