@@ -10,7 +10,7 @@
 #ifndef MOE_RT_SRC_SIGNATURE_H
 #define MOE_RT_SRC_SIGNATURE_H
 
-#include "cuda/device_code.h"
+#include "images.h"
 #include "status.h"
 
 #include "moe_rt/launcher.h"

@@ -9,7 +9,7 @@
 #define MOE_RT_SRC_CUDA_PROGRAM_H
 
 #include "cuda/device.h"
-#include "cuda/device_code.h"
+#include "images.h"
 
 #include <mutex>
 

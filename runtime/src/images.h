@@ -1,4 +1,4 @@
-//===- device_code.h - The kernels of a variant -----------------*- C++ -*-===//
+//===- images.h - The kernels of a variant ----------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -8,8 +8,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_DEVICE_CODE_H
-#define MOE_RT_SRC_CUDA_DEVICE_CODE_H
+#ifndef MOE_RT_SRC_IMAGES_H
+#define MOE_RT_SRC_IMAGES_H
 
 #include "status.h"
 
@@ -76,4 +76,4 @@ moe_rt_status_t parseDeviceCode(const Node &variant, const Node &device,
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_DEVICE_CODE_H
+#endif // MOE_RT_SRC_IMAGES_H

@@ -1,11 +1,11 @@
-//===- device_code.cpp - The kernels of a variant -------------------------===//
+//===- images.cpp - The kernels of a variant ------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/device_code.h"
+#include "images.h"
 #include "cuda/device.h"
 #include "node.h"
 
