@@ -6,14 +6,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "images.h"
-#include "cuda/device.h"
 #include "node.h"
 
-#include <cinttypes>
 #include <set>
 
 using namespace moe::rt;
-using namespace moe::rt::cuda;
 
 // What the hardware has, and otherwise far above what a compiler writes.
 static constexpr int64_t maxThreads = 1024;
@@ -23,10 +20,6 @@ static constexpr size_t maxKernels = 4096;
 static constexpr size_t maxImages = 64;
 static constexpr int64_t maxImageSize = int64_t(1) << 30;
 
-//===----------------------------------------------------------------------===//
-// Can the device run it?
-//===----------------------------------------------------------------------===//
-
 std::string Arch::name() const {
   return "sm_" + std::to_string(major) + std::to_string(minor) +
          (exact ? "a" : "");
@@ -34,48 +27,6 @@ std::string Arch::name() const {
 
 std::string Image::describe() const {
   return (format == ImageFormat::ptx ? "PTX for " : "cubin for ") + arch.name();
-}
-
-bool moe::rt::cuda::runsOn(const Arch &arch, ImageFormat format,
-                           const Capability &capability) {
-  if (arch.exact)
-    return capability.major == arch.major && capability.minor == arch.minor;
-  if (capability.major == arch.major)
-    return capability.minor >= arch.minor;
-  return format == ImageFormat::ptx && capability.major > arch.major;
-}
-
-moe_rt_status_t moe::rt::cuda::checkDevice(const DeviceCode &code,
-                                           const Device &device) {
-  Capability capability = device.capability();
-  if (!runsOn(code.arch, ImageFormat::ptx, capability))
-    return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "needs an NVIDIA GPU of compute capability %d.%d%s, this "
-                     "one (%s) has %d.%d",
-                     code.arch.major, code.arch.minor,
-                     code.arch.exact ? "" : " or higher", device.name(),
-                     capability.major, capability.minor);
-  bool runs = false;
-  std::string images;
-  for (const Image &image : code.images) {
-    runs |= runsOn(image.arch, image.format, capability);
-    images += (images.empty() ? "" : ", ") + image.describe();
-  }
-  if (!runs)
-    return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "has kernels as %s, none of which an NVIDIA GPU of "
-                     "compute capability %d.%d runs, as this one (%s)",
-                     images.c_str(), capability.major, capability.minor,
-                     device.name());
-  for (const Kernel &kernel : code.kernels)
-    if (kernel.shared > device.maxSharedMemory())
-      return makeError(MOE_RT_FAILED_PRECONDITION,
-                       "has a kernel '%s' that needs %" PRId64
-                       " bytes of shared memory, this NVIDIA GPU (%s) has "
-                       "%" PRId64,
-                       kernel.name.c_str(), kernel.shared, device.name(),
-                       device.maxSharedMemory());
-  return nullptr;
 }
 
 //===----------------------------------------------------------------------===//
@@ -148,9 +99,8 @@ static moe_rt_status_t arrayUpTo(const Node &node, size_t limit,
   return nullptr;
 }
 
-moe_rt_status_t moe::rt::cuda::parseDeviceCode(const Node &variant,
-                                               const Node &device,
-                                               DeviceCode &out) {
+moe_rt_status_t moe::rt::parseDeviceCode(const Node &variant,
+                                         const Node &device, DeviceCode &out) {
   MOE_RT_TRY(device.object());
   Node kind = device.member("kind");
   std::string text;

@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What the metadata says of a variant for a device, and whether a device runs
-// it.
+// What the metadata says of a variant for a device. Whether a device runs it,
+// the device says.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,13 +18,8 @@
 #include <vector>
 
 namespace moe::rt {
+
 class Node;
-}
-
-namespace moe::rt::cuda {
-
-class Device;
-struct Capability;
 
 /// What code is compiled for, "sm_80" or "sm_90a".
 struct Arch {
@@ -63,17 +58,10 @@ struct DeviceCode {
   std::vector<Kernel> kernels; // the host code knows them by their place
 };
 
-/// Whether a device of that capability runs code: PTX where it has at least
-/// that of the code, a cubin only within the same major version.
-bool runsOn(const Arch &arch, ImageFormat format, const Capability &capability);
-
-/// Whether the device runs the variant.
-moe_rt_status_t checkDevice(const DeviceCode &code, const Device &device);
-
 /// Read the `device` of a variant's target, its `images` and its `kernels`.
 moe_rt_status_t parseDeviceCode(const Node &variant, const Node &device,
                                 DeviceCode &out);
 
-} // namespace moe::rt::cuda
+} // namespace moe::rt
 
 #endif // MOE_RT_SRC_IMAGES_H

@@ -8,6 +8,7 @@
 #include "module.h"
 #include "artifact_reader.h"
 #include "cpu/target.h"
+#include "cuda/compatibility.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -116,8 +117,8 @@ static moe_rt_status_t resolveSymbol(moe_rt_resolve_fn resolve, void *user,
 /// created.
 static moe_rt_status_t resolveImages(moe_rt_module_t &module,
                                      moe_rt_resolve_fn resolve, void *user) {
-  cuda::DeviceCode &code = *module.variant.device;
-  for (cuda::Image &image : code.images) {
+  DeviceCode &code = *module.variant.device;
+  for (Image &image : code.images) {
     image.data = resolve(user, image.symbol.c_str());
     if (!image.data)
       return makeError(MOE_RT_NOT_FOUND,
@@ -135,7 +136,7 @@ static moe_rt_status_t resolveImages(moe_rt_module_t &module,
 static moe_rt_status_t checkImages(const moe_rt_module_t &module) {
   if (!module.variant.device)
     return nullptr;
-  for (const cuda::Image &image : module.variant.device->images) {
+  for (const Image &image : module.variant.device->images) {
     size_t size = module.object.sizeOf(image.data);
     if (size < image.size)
       return makeError(MOE_RT_DATA_LOSS,

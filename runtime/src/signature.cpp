@@ -431,7 +431,7 @@ parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
 static moe_rt_status_t parseDevice(const Node &variant, const Node &device,
                                    Variant &out) {
   if (device.exists())
-    return cuda::parseDeviceCode(variant, device, out.device.emplace());
+    return parseDeviceCode(variant, device, out.device.emplace());
   for (const char *key : {"images", "kernels"})
     if (Node item = variant.member(key); item.exists())
       return item.refuse("is in a variant whose target has no device");

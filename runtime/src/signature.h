@@ -91,7 +91,7 @@ struct Variant {
   std::string triple;
   std::string cpu; // for messages; may be empty
   std::vector<std::string> features;
-  std::optional<cuda::DeviceCode> device; // without: code for the CPU
+  std::optional<DeviceCode> device; // without: code for the CPU
   std::vector<Function> functions;
   std::vector<size_t> callable; // the functions that are not there to prepare
 };

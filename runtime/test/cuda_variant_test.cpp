@@ -7,6 +7,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "cuda/compatibility.h"
 #include "cuda_testing.h"
 #include "signature.h"
 
@@ -187,9 +188,9 @@ TEST(CudaMetadataTest, SurvivesEveryTruncationAndManyChanges) {
 }
 
 TEST(CudaMetadataTest, WhatRunsWhere) {
-  using moe::rt::cuda::ImageFormat;
+  using moe::rt::ImageFormat;
   struct Case {
-    moe::rt::cuda::Arch arch;
+    moe::rt::Arch arch;
     moe::rt::cuda::Capability capability;
     bool ptx, cubin;
   };

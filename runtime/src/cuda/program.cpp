@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/program.h"
+#include "cuda/compatibility.h"
 
 #include <cstring>
 #include <string>
