@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CONTEXT_H
 #define MOE_RT_SRC_CONTEXT_H
 
-#include "cuda/device.h"
+#include "cuda/cuda_device.h"
 #include "cpu/pool.h"
 #include "workspace.h"
 

@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CUDA_COMPATIBILITY_H
 #define MOE_RT_SRC_CUDA_COMPATIBILITY_H
 
-#include "cuda/device.h"
+#include "cuda/cuda_device.h"
 #include "images.h"
 
 namespace moe::rt::cuda {

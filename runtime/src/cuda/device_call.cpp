@@ -7,7 +7,7 @@
 
 #include "cuda/device_call.h"
 #include "checked.h"
-#include "cuda/launcher.h"
+#include "cuda/kernel_launcher.h"
 #include "layer.h"
 
 using namespace moe;

@@ -7,7 +7,7 @@
 
 #include "cuda/device_weights.h"
 #include "call.h"
-#include "cuda/launcher.h"
+#include "cuda/kernel_launcher.h"
 
 #include <algorithm>
 

@@ -11,7 +11,7 @@
 #ifndef MOE_RT_SRC_CUDA_MEMORY_H
 #define MOE_RT_SRC_CUDA_MEMORY_H
 
-#include "cuda/device.h"
+#include "cuda/cuda_device.h"
 
 #include <utility>
 

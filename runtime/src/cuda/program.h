@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CUDA_PROGRAM_H
 #define MOE_RT_SRC_CUDA_PROGRAM_H
 
-#include "cuda/device.h"
+#include "cuda/cuda_device.h"
 #include "images.h"
 
 #include <mutex>

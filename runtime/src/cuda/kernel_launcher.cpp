@@ -1,11 +1,11 @@
-//===- launcher.cpp - Start the kernels of compiled code ------------------===//
+//===- kernel_launcher.cpp - Start the kernels of compiled code -----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/launcher.h"
+#include "cuda/kernel_launcher.h"
 
 #include <cinttypes>
 #include <iterator>

@@ -1,11 +1,11 @@
-//===- device.cpp - One NVIDIA GPU ----------------------------------------===//
+//===- cuda_device.cpp - One NVIDIA GPU -----------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/device.h"
+#include "cuda/cuda_device.h"
 #include "cuda/report_kernel.h"
 
 #include <new>

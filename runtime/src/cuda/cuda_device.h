@@ -1,12 +1,12 @@
-//===- device.h - One NVIDIA GPU --------------------------------*- C++ -*-===//
+//===- cuda_device.h - One NVIDIA GPU ---------------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_DEVICE_H
-#define MOE_RT_SRC_CUDA_DEVICE_H
+#ifndef MOE_RT_SRC_CUDA_CUDA_DEVICE_H
+#define MOE_RT_SRC_CUDA_CUDA_DEVICE_H
 
 #include "cuda/driver.h"
 
@@ -103,4 +103,4 @@ private:
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_DEVICE_H
+#endif // MOE_RT_SRC_CUDA_CUDA_DEVICE_H

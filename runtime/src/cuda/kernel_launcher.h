@@ -1,12 +1,12 @@
-//===- launcher.h - Start the kernels of compiled code ----------*- C++ -*-===//
+//===- kernel_launcher.h - Start the kernels of compiled code ---*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_LAUNCHER_H
-#define MOE_RT_SRC_CUDA_LAUNCHER_H
+#ifndef MOE_RT_SRC_CUDA_KERNEL_LAUNCHER_H
+#define MOE_RT_SRC_CUDA_KERNEL_LAUNCHER_H
 
 #include "cuda/program.h"
 #include "signature.h"
@@ -47,4 +47,4 @@ private:
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_LAUNCHER_H
+#endif // MOE_RT_SRC_CUDA_KERNEL_LAUNCHER_H
