@@ -10,7 +10,7 @@
 
 #include "cuda/cuda_device.h"
 #include "cpu/pool.h"
-#include "workspace.h"
+#include "cpu/workspace.h"
 
 #include <memory>
 

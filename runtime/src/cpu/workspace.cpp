@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "workspace.h"
+#include "cpu/workspace.h"
 
 #include <algorithm>
 

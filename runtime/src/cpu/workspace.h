@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_WORKSPACE_H
-#define MOE_RT_SRC_WORKSPACE_H
+#ifndef MOE_RT_SRC_CPU_WORKSPACE_H
+#define MOE_RT_SRC_CPU_WORKSPACE_H
 
 #include "buffer.h"
 
@@ -36,4 +36,4 @@ private:
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_WORKSPACE_H
+#endif // MOE_RT_SRC_CPU_WORKSPACE_H
