@@ -80,7 +80,7 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
   if (!context)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the context");
   if (!isCPU(given.device))
-    MOE_RT_TRY(cuda::Device::open(given.device.device_id, context->device));
+    MOE_RT_TRY(cuda::CUDADevice::open(given.device.device_id, context->device));
   context->allocator = defaultAllocator;
   if (given.allocator.allocate)
     context->allocator = given.allocator;

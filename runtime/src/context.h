@@ -16,7 +16,7 @@
 
 struct moe_rt_context_s {
   moe_rt_allocator_t allocator;                  // of memory of the host
-  std::unique_ptr<moe::rt::cuda::Device> device; // empty: the CPU
+  std::unique_ptr<moe::rt::cuda::CUDADevice> device; // empty: the CPU
   std::shared_ptr<moe::rt::ThreadPool>
       pool; // empty: the executor is the host's
   moe_rt_executor_t executor;

@@ -8,7 +8,7 @@
 #include "layer.h"
 #include "cpu/host_call.h"
 #include "cpu/host_weights.h"
-#include "cuda/device_call.h"
+#include "cuda/cuda_layer.h"
 #include "cuda/device_weights.h"
 
 #include <new>
@@ -53,7 +53,7 @@ static moe_rt_status_t setUpOnHost(moe_rt_layer_t &layer) {
 
 /// What a layer on a device has: its module's kernels, to begin with.
 static moe_rt_status_t setUpOnDevice(moe_rt_layer_t &layer,
-                                     cuda::Device &device) {
+                                     cuda::CUDADevice &device) {
   MOE_RT_TRY(layer.module->program->load(layer.function.name.c_str()));
   layer.weights.reset(new (std::nothrow)
                           cuda::DeviceWeights(*layer.module, layer.function));
@@ -71,7 +71,7 @@ static moe_rt_status_t createAndFill(moe_rt_module_t *module,
                                      moe_rt_layer_t **out) {
   std::unique_ptr<moe_rt_layer_t> layer;
   MOE_RT_TRY(newLayer(module, function, layer));
-  if (cuda::Device *device = module->context->device.get()) {
+  if (cuda::CUDADevice *device = module->context->device.get()) {
     cuda::ContextScope scope(*device);
     MOE_RT_TRY(scope.check());
     MOE_RT_TRY(setUpOnDevice(*layer, *device));

@@ -46,7 +46,7 @@ moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
 
 static moe_rt_status_t checkTarget(const moe_rt_context_t &context,
                                    const Variant &variant) {
-  const cuda::Device *device = context.device.get();
+  const cuda::CUDADevice *device = context.device.get();
   if (!device && variant.device)
     return makeError(MOE_RT_FAILED_PRECONDITION,
                      "needs an NVIDIA GPU (%s), this context is for the CPU",
@@ -126,7 +126,7 @@ static moe_rt_status_t resolveImages(moe_rt_module_t &module,
                        image.symbol.c_str(), image.describe().c_str());
   }
   module.program.reset(new (std::nothrow)
-                           cuda::Program(*module.context->device, code));
+                           cuda::CUDAProgram(*module.context->device, code));
   if (!module.program)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the program");
   return nullptr;

@@ -19,7 +19,7 @@ struct moe_rt_module_s {
   size_t variantIndex = 0;
   moe::rt::Variant variant;                        // that of this machine
   moe::rt::LoadedObject object;                    // empty for code of a JIT
-  std::unique_ptr<moe::rt::cuda::Program> program; // kernels for a device
+  std::unique_ptr<moe::rt::cuda::CUDAProgram> program; // kernels for a device
 };
 
 namespace moe::rt {

@@ -210,7 +210,7 @@ void moe::test::resetDouble() {
 }
 
 Gpu::Gpu(int32_t ordinal) {
-  Result result(cuda::Device::open(ordinal, device));
+  Result result(cuda::CUDADevice::open(ordinal, device));
   reason = result.message;
 }
 

@@ -54,7 +54,7 @@ public:
 
   /// Why there is no device; "" if there is one.
   std::string reason;
-  std::unique_ptr<cuda::Device> device;
+  std::unique_ptr<cuda::CUDADevice> device;
 
   const cuda::Driver &driver() const { return device->driver(); }
   /// A function of the driver that the runtime does not use.

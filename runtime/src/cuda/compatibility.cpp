@@ -23,7 +23,7 @@ bool moe::rt::cuda::runsOn(const Arch &arch, ImageFormat format,
 }
 
 moe_rt_status_t moe::rt::cuda::checkDevice(const DeviceCode &code,
-                                           const Device &device) {
+                                           const CUDADevice &device) {
   Capability capability = device.capability();
   if (!runsOn(code.arch, ImageFormat::ptx, capability))
     return makeError(MOE_RT_FAILED_PRECONDITION,

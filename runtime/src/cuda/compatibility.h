@@ -18,7 +18,7 @@ namespace moe::rt::cuda {
 bool runsOn(const Arch &arch, ImageFormat format, const Capability &capability);
 
 /// Whether the device runs the variant.
-moe_rt_status_t checkDevice(const DeviceCode &code, const Device &device);
+moe_rt_status_t checkDevice(const DeviceCode &code, const CUDADevice &device);
 
 } // namespace moe::rt::cuda
 

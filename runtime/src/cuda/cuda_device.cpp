@@ -13,10 +13,10 @@
 using namespace moe::rt;
 using namespace moe::rt::cuda;
 
-Device::Device() = default;
+CUDADevice::CUDADevice() = default;
 
-moe_rt_status_t Device::attribute(CUdevice_attribute attribute,
-                                  int &out) const {
+moe_rt_status_t CUDADevice::attribute(CUdevice_attribute attribute,
+                                      int &out) const {
   return cuda.check(cuda.cuDeviceGetAttribute(&out, attribute, device),
                     "read attribute %d of the device",
                     static_cast<int>(attribute));
@@ -25,7 +25,7 @@ moe_rt_status_t Device::attribute(CUdevice_attribute attribute,
 /// A pool of the context's own, which keeps what is freed for the calls to
 /// come. The device's default pool, which others use, too, gives it back
 /// whenever somebody waits for the device; it does where no other can be had.
-void Device::createPool() {
+void CUDADevice::createPool() {
   if (!pools || !cuda.cuMemPoolCreate)
     return;
   CUmemPoolProps properties = {};
@@ -41,7 +41,7 @@ void Device::createPool() {
       workspaces, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold);
 }
 
-moe_rt_status_t Device::initialise(int32_t ordinal) {
+moe_rt_status_t CUDADevice::initialise(int32_t ordinal) {
   MOE_RT_TRY(cuda.open());
   int count = 0;
   MOE_RT_TRY(cuda.check(cuda.cuDeviceGetCount(&count), "count the devices"));
@@ -71,8 +71,9 @@ moe_rt_status_t Device::initialise(int32_t ordinal) {
   return nullptr;
 }
 
-moe_rt_status_t Device::open(int32_t ordinal, std::unique_ptr<Device> &out) {
-  std::unique_ptr<Device> device(new (std::nothrow) Device());
+moe_rt_status_t CUDADevice::open(int32_t ordinal,
+                                 std::unique_ptr<CUDADevice> &out) {
+  std::unique_ptr<CUDADevice> device(new (std::nothrow) CUDADevice());
   if (!device)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the device");
   if (moe_rt_status_t status = device->initialise(ordinal)) {
@@ -86,7 +87,7 @@ moe_rt_status_t Device::open(int32_t ordinal, std::unique_ptr<Device> &out) {
   return nullptr;
 }
 
-Device::~Device() {
+CUDADevice::~CUDADevice() {
   if (!primary)
     return;
   {
@@ -100,7 +101,7 @@ Device::~Device() {
   (void)cuda.cuDevicePrimaryCtxRelease(device);
 }
 
-moe_rt_status_t Device::reportKernel(const ReportKernel *&out) {
+moe_rt_status_t CUDADevice::reportKernel(const ReportKernel *&out) {
   std::lock_guard<std::mutex> lock(mutex);
   if (!reporter) {
     std::unique_ptr<ReportKernel> loaded(new (std::nothrow)
@@ -115,14 +116,14 @@ moe_rt_status_t Device::reportKernel(const ReportKernel *&out) {
   return nullptr;
 }
 
-void Device::trim() const {
+void CUDADevice::trim() const {
   if (!workspaces)
     return;
   ContextScope scope(*this);
   (void)cuda.cuMemPoolTrimTo(workspaces, 0);
 }
 
-moe_rt_status_t Device::checkHealth() const {
+moe_rt_status_t CUDADevice::checkHealth() const {
   ContextScope scope(*this);
   MOE_RT_TRY(scope.check());
   // A query would end a capture of another stream but for this mode.

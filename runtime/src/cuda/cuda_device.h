@@ -24,15 +24,16 @@ struct Capability {
 
 /// One NVIDIA GPU as a context uses it: its primary context, which is shared
 /// with the rest of the process, and a pool of memory for workspaces.
-class Device {
+class CUDADevice {
 public:
-  Device();
-  ~Device();
-  Device(const Device &) = delete;
-  Device &operator=(const Device &) = delete;
+  CUDADevice();
+  ~CUDADevice();
+  CUDADevice(const CUDADevice &) = delete;
+  CUDADevice &operator=(const CUDADevice &) = delete;
 
   /// Open the driver and retain the device's primary context.
-  static moe_rt_status_t open(int32_t ordinal, std::unique_ptr<Device> &out);
+  static moe_rt_status_t open(int32_t ordinal,
+                              std::unique_ptr<CUDADevice> &out);
 
   const Driver &driver() const { return cuda; }
   int32_t ordinal() const { return index; }
@@ -80,7 +81,7 @@ private:
 /// scope. All functions of the driver that need a context are called in one.
 class ContextScope {
 public:
-  explicit ContextScope(const Device &device) : driver(device.driver()) {
+  explicit ContextScope(const CUDADevice &device) : driver(device.driver()) {
     result = driver.cuCtxPushCurrent(device.context());
   }
   ~ContextScope() {

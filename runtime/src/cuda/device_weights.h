@@ -32,7 +32,7 @@ private:
                           const Preparation &preparation,
                           const BoundTensor &out) override;
 
-  const Device &device;
+  const CUDADevice &device;
   PinnedBuffer staging; // what is read passes through it
   std::vector<DeviceBuffer> owned;
 };

@@ -19,8 +19,8 @@ namespace moe::rt::cuda {
 /// stream. Used within a ContextScope.
 class Launcher {
 public:
-  Launcher(const Device &device, const Program &program, CUstream stream,
-           const int32_t *liveTokens = nullptr)
+  Launcher(const CUDADevice &device, const CUDAProgram &program,
+           CUstream stream, const int32_t *liveTokens = nullptr)
       : device(device), program(program), stream(stream),
         liveTokens(liveTokens) {}
   ~Launcher() { moe_rt_status_free(failure); }
@@ -38,8 +38,8 @@ private:
                          const moe_rt_tensor_map_t &map,
                          CUtensorMap &out) const;
 
-  const Device &device;
-  const Program &program;
+  const CUDADevice &device;
+  const CUDAProgram &program;
   CUstream stream;
   const int32_t *liveTokens; // on the device; null: all are
   moe_rt_status_t failure = nullptr; // of a launch

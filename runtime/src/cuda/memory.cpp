@@ -102,7 +102,7 @@ StreamBuffer::~StreamBuffer() {
 // Residence
 //===----------------------------------------------------------------------===//
 
-moe_rt_status_t moe::rt::cuda::checkResidence(const Device &device,
+moe_rt_status_t moe::rt::cuda::checkResidence(const CUDADevice &device,
                                               const void *memory,
                                               const char *what) {
   const Driver &driver = device.driver();

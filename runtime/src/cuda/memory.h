@@ -27,7 +27,7 @@ inline CUdeviceptr deviceAddress(const void *memory) {
 /// Memory of a device.
 class DeviceBuffer {
 public:
-  explicit DeviceBuffer(const Device &device) : device(&device) {}
+  explicit DeviceBuffer(const CUDADevice &device) : device(&device) {}
   ~DeviceBuffer();
   DeviceBuffer(DeviceBuffer &&other) noexcept
       : device(other.device), memory(std::exchange(other.memory, 0)),
@@ -47,7 +47,7 @@ public:
   uint64_t bytes() const { return size; }
 
 private:
-  const Device *device;
+  const CUDADevice *device;
   CUdeviceptr memory = 0, aligned = 0;
   uint64_t size = 0;
 };
@@ -55,7 +55,7 @@ private:
 /// Memory of the host that the device reaches, too, under another address.
 class PinnedBuffer {
 public:
-  explicit PinnedBuffer(const Device &device) : device(&device) {}
+  explicit PinnedBuffer(const CUDADevice &device) : device(&device) {}
   ~PinnedBuffer() { release(); }
   PinnedBuffer(const PinnedBuffer &) = delete;
   PinnedBuffer &operator=(const PinnedBuffer &) = delete;
@@ -70,7 +70,7 @@ public:
 private:
   void release();
 
-  const Device *device;
+  const CUDADevice *device;
   void *memory = nullptr;
   CUdeviceptr mapped = 0;
   size_t size = 0;
@@ -80,7 +80,7 @@ private:
 /// lives: both ends of its life are in the order of the stream.
 class StreamBuffer {
 public:
-  StreamBuffer(const Device &device, CUstream stream)
+  StreamBuffer(const CUDADevice &device, CUstream stream)
       : device(device), stream(stream) {}
   ~StreamBuffer();
   StreamBuffer(const StreamBuffer &) = delete;
@@ -94,13 +94,13 @@ public:
   }
 
 private:
-  const Device &device;
+  const CUDADevice &device;
   CUstream stream;
   CUdeviceptr memory = 0;
 };
 
 /// Refuse memory that is not the device's own. `what` names it.
-moe_rt_status_t checkResidence(const Device &device, const void *memory,
+moe_rt_status_t checkResidence(const CUDADevice &device, const void *memory,
                                const char *what);
 
 } // namespace moe::rt::cuda

@@ -68,7 +68,7 @@ moe_rt_status_t LoadedImage::find(const char *kernel, CUfunction &out) const {
 }
 
 //===----------------------------------------------------------------------===//
-// Program
+// CUDAProgram
 //===----------------------------------------------------------------------===//
 
 /// Both messages; either status may be none.
@@ -86,7 +86,7 @@ static moe_rt_status_t joinErrors(moe_rt_status_t first,
 
 /// Load the first image that the driver accepts, native code before PTX, which
 /// it has to compile.
-moe_rt_status_t Program::loadImages(const char *function) {
+moe_rt_status_t CUDAProgram::loadImages(const char *function) {
   std::string prefix = "the kernels of '" + std::string(function) + "' (";
   moe_rt_status_t status = nullptr;
   for (ImageFormat format : {ImageFormat::cubin, ImageFormat::ptx}) {
@@ -109,7 +109,8 @@ moe_rt_status_t Program::loadImages(const char *function) {
 }
 
 /// Find a kernel, and let it have what it asks for.
-moe_rt_status_t Program::prepare(const Kernel &kernel, CUfunction &out) const {
+moe_rt_status_t CUDAProgram::prepare(const Kernel &kernel,
+                                     CUfunction &out) const {
   const Driver &driver = device.driver();
   MOE_RT_TRY(image.find(kernel.name.c_str(), out));
   if (kernel.shared > 0)
@@ -128,7 +129,7 @@ moe_rt_status_t Program::prepare(const Kernel &kernel, CUfunction &out) const {
   return nullptr;
 }
 
-moe_rt_status_t Program::load(const char *function) {
+moe_rt_status_t CUDAProgram::load(const char *function) {
   std::lock_guard<std::mutex> lock(mutex);
   if (loaded)
     return nullptr;

@@ -18,7 +18,7 @@ namespace moe::rt::cuda {
 /// One image, unloaded at the end of the scope.
 class LoadedImage {
 public:
-  explicit LoadedImage(const Device &device) : device(device) {}
+  explicit LoadedImage(const CUDADevice &device) : device(device) {}
   ~LoadedImage() { unload(); }
   LoadedImage(const LoadedImage &) = delete;
   LoadedImage &operator=(const LoadedImage &) = delete;
@@ -32,14 +32,14 @@ public:
 private:
   void unload();
 
-  const Device &device;
+  const CUDADevice &device;
   CUmodule module = nullptr;
 };
 
 /// The kernels of a module, loaded for the first layer that is created.
-class Program {
+class CUDAProgram {
 public:
-  Program(const Device &device, const DeviceCode &code)
+  CUDAProgram(const CUDADevice &device, const DeviceCode &code)
       : device(device), code(code), image(device) {}
 
   /// Load them unless they are. `function` is what messages name.
@@ -53,7 +53,7 @@ private:
   moe_rt_status_t loadImages(const char *function);
   moe_rt_status_t prepare(const Kernel &kernel, CUfunction &out) const;
 
-  const Device &device;
+  const CUDADevice &device;
   const DeviceCode &code;
   std::mutex mutex;
   bool loaded = false;

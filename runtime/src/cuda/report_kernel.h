@@ -56,14 +56,15 @@ struct ReportParameters {
 
 class ReportKernel {
 public:
-  explicit ReportKernel(const Device &device) : device(device), image(device) {}
+  explicit ReportKernel(const CUDADevice &device)
+      : device(device), image(device) {}
 
   moe_rt_status_t load();
   /// Enqueue the kernel.
   moe_rt_status_t launch(ReportParameters parameters, CUstream stream) const;
 
 private:
-  const Device &device;
+  const CUDADevice &device;
   LoadedImage image;
   CUfunction function = nullptr;
 };

@@ -23,7 +23,7 @@ namespace moe::rt::cuda {
 class Reports {
 public:
   /// `argumentBytes` is what the offsets and counters of a call take.
-  Reports(Device &device, const Function &function, uint64_t argumentBytes)
+  Reports(CUDADevice &device, const Function &function, uint64_t argumentBytes)
       : device(device), function(function), argumentBytes(argumentBytes),
         sharedRecord(device), memory(device) {}
 
@@ -63,7 +63,7 @@ private:
                          CUstream stream) const;
   moe_rt_status_t waitForDevice() const;
 
-  Device &device;
+  CUDADevice &device;
   const Function &function;
   const uint64_t argumentBytes;
   const ReportKernel *kernel = nullptr;

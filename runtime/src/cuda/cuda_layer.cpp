@@ -1,11 +1,11 @@
-//===- device_call.cpp - Call a layer on a device -------------------------===//
+//===- cuda_layer.cpp - Call a layer on a device --------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/device_call.h"
+#include "cuda/cuda_layer.h"
 #include "checked.h"
 #include "cuda/kernel_launcher.h"
 #include "layer.h"
@@ -55,7 +55,7 @@ public:
   bool hasEnqueued() const { return enqueued; }
 
 private:
-  const Device &device;
+  const CUDADevice &device;
   Reports &reports;
   CUstream stream;
   const int32_t *liveTokens;
@@ -83,11 +83,12 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
   MOE_RT_TRY(checkOverlaps());
   if (liveTokens) {
     if (!function.takesLiveTokens)
-      return makeError(MOE_RT_INVALID_ARGUMENT,
-                       "function '%s' cannot leave out tokens: what it computes "
-                       "for one depends on how many there are, or it runs in "
-                       "chunks",
-                       function.name.c_str());
+      return makeError(
+          MOE_RT_INVALID_ARGUMENT,
+          "function '%s' cannot leave out tokens: what it computes "
+          "for one depends on how many there are, or it runs in "
+          "chunks",
+          function.name.c_str());
     if (reinterpret_cast<uintptr_t>(liveTokens) % alignof(int32_t) != 0)
       return makeError(MOE_RT_INVALID_ARGUMENT,
                        "live_tokens is %p, expected a multiple of 4",
@@ -139,7 +140,7 @@ moe_rt_status_t moe::rt::cuda::callAndWait(moe_rt_layer_t &layer,
                                            const DLTensor *outputs,
                                            void *workspace,
                                            uint64_t workspaceBytes) {
-  const Device &device = *layer.module->context->device;
+  const CUDADevice &device = *layer.module->context->device;
   ContextScope scope(device);
   MOE_RT_TRY(scope.check());
   ErrorRecord record = {};
