@@ -186,6 +186,7 @@ def definition_tables() -> Iterator[str]:
             default = None if isinstance(record, str) else record.get("defaultValue")
             kind = record if isinstance(record, str) else record["cppType"]
             rows.append((f"`{name}`", value_of(kind),
+                         "absent" if default and default.endswith("Attr()") else
                          f"`{default_of(default)}`" if default else "required"))
         yield f"### `#moe.{attribute['mnemonic']}`: {attribute['summary']}"
         yield textwrap.dedent(attribute["description"]).strip()

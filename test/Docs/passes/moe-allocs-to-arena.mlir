@@ -7,7 +7,7 @@
 // CHECK-NOT:     memref.alloc
 // CHECK-LABEL: func.func @moe_workspace_layer(
 // CHECK-SAME:    i64) -> i64
-func.func @layer(%x: memref<?x4xf32>, %y: memref<?x4xf32>) attributes {moe.signature = {}} {
+func.func @layer(%x: memref<?x4xf32>, %y: memref<?x4xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %t = memref.dim %x, %c0 : memref<?x4xf32>
   %b = memref.alloc(%t) : memref<?x4xf32>

@@ -4,7 +4,7 @@
 // CHECK:       llvm.func @moe_workspace_layer(
 // CHECK:       llvm.func @moe_entry_layer(
 // CHECK:         llvm.call @_mlir_ciface_layer(
-llvm.func @layer(%a: !llvm.ptr) attributes {moe.signature = {arguments = [{}]}} {
+llvm.func @layer(%a: !llvm.ptr) attributes {moe.signature = #moe.signature<arguments = [#moe.argument<name = "x", role = input, type = tensor<4xf32>>]>} {
   llvm.return
 }
 llvm.func @_mlir_ciface_layer(%a: !llvm.ptr) {

@@ -5,7 +5,7 @@
 // CHECK-SAME:    %[[EXECUTOR:[a-z0-9]+]]: !llvm.ptr)
 // CHECK:         moe.parallel %[[EXECUTOR]], %{{.*}} {
 // CHECK-NOT:     scf.forall
-func.func @layer(%n: index, %v: f32, %m: memref<?xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @layer(%n: index, %v: f32, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   scf.forall (%i) in (%n) {
     memref.store %v, %m[%i] : memref<?xf32>
   }

@@ -11,7 +11,7 @@ gpu.module @kernels {
     llvm.return
   }
 }
-func.func @layer(%y: memref<8xf32>) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @layer(%y: memref<8xf32>) attributes {moe.signature = #moe.signature} {
   %blocks = arith.constant 4 : index
   moe.launch @kernels::@k blocks(%blocks) outs(%y : memref<8xf32>)
   return

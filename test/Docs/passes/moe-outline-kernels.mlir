@@ -8,7 +8,7 @@
 // CHECK:         moe.launch @kernels::@loop
 gpu.module @kernels {
 }
-func.func @layer(%y: memref<?xf32>, %v: f32, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @layer(%y: memref<?xf32>, %v: f32, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   scf.parallel (%i) = (%c0) to (%n) step (%c1) {

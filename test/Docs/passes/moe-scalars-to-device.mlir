@@ -6,7 +6,7 @@
 // CHECK:      memref.store %[[V]], %[[PLACE]][]
 // CHECK:      scf.parallel
 // CHECK:        memref.load %[[PLACE]][]
-func.func @layer(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = {arguments = [], dispatches = []}} {
+func.func @layer(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %v = memref.load %s[] : memref<f32>

@@ -34,9 +34,7 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
     there. A weight that is not `retained` is read by preparations alone. The
     caller aligns the data to `alignment` bytes.
 
-    ```mlir
-    #moe.argument<name = "x", role = input, type = tensor<?x64xbf16>>
-    ```
+    Example: `#moe.argument<name = "x", role = input, type = tensor<?x64xbf16>>`.
   }];
   let parameters = (ins
     "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type,
