@@ -11,8 +11,8 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::hf;
 
-/// What both have: an f32 router, dense layers first, shared experts that are
-/// one network of their added width.
+/// The common part of all families here: a router in f32, dense layers first,
+/// and shared experts, which are one network of their total width.
 static LayerDescription describeDeepseek(const Config &config, int64_t layer,
                                          int64_t denseFirst) {
   LayerDescription d = describeDecoder(config, layer);
@@ -45,7 +45,7 @@ static LayerDescription describeDeepseek(const Config &config, int64_t layer,
   return d;
 }
 
-/// The one value of `key` that is known here.
+/// Refuses any value of `key` but `value`.
 static void expectText(const Config &config, const char *key,
                        llvm::StringRef value) {
   llvm::StringRef actual = config.text(key, value);
@@ -71,24 +71,38 @@ LayerDescription mlir::moe::hf::describeDeepseekV2(const Config &config,
                 method + "'");
   // The published code normalises instead of scaling; transformers never does.
   if (config.flag("norm_topk_prob", false))
-    config.fail("'norm_topk_prob' is true, which the code of this family and "
-                "transformers read differently; only false is supported");
+    config.fail("expected 'norm_topk_prob' to be false, got true: the code of "
+                "this family and transformers disagree on what it means");
   return d;
 }
 
-LayerDescription mlir::moe::hf::describeDeepseekV3(const Config &config,
-                                                   int64_t layer) {
-  bool glm = config.text("model_type", "") == "glm4_moe";
-  LayerDescription d = describeDeepseek(config, layer, glm ? 1 : 3);
+/// The common part of DeepSeek-V3 and GLM-4.5: sigmoid scores, a bias for the
+/// selection only, and groups scored by their two best experts.
+static LayerDescription describeBiasedSigmoid(const Config &config,
+                                              int64_t layer, int64_t denseFirst,
+                                              bool hasGroups) {
+  LayerDescription d = describeDeepseek(config, layer, denseFirst);
   expectText(config, "scoring_func", "sigmoid");
   expectText(config, "topk_method", "noaux_tc");
   d.router.score = Score::Sigmoid;
   d.router.selectionBias = "mlp.gate.e_score_correction_bias";
-  // With a single group nothing is limited.
-  if (!(glm && !config.has("n_group")) && config.experts("n_group") > 1)
+  // A single group limits nothing.
+  if (hasGroups && config.experts("n_group") > 1)
     d.router.groups = readGroups(config, GroupScore::Top2Sum);
   if (config.flag("norm_topk_prob", true))
     d.router.normalize =
         Router::Normalize{NormalizeKind::Sum, /*p=*/2.0, /*epsilon=*/1e-20};
   return d;
+}
+
+LayerDescription mlir::moe::hf::describeDeepseekV3(const Config &config,
+                                                   int64_t layer) {
+  return describeBiasedSigmoid(config, layer, /*denseFirst=*/3,
+                               /*hasGroups=*/true);
+}
+
+LayerDescription mlir::moe::hf::describeGlm4Moe(const Config &config,
+                                                int64_t layer) {
+  return describeBiasedSigmoid(config, layer, /*denseFirst=*/1,
+                               config.has("n_group"));
 }

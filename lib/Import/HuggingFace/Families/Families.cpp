@@ -19,7 +19,7 @@ static constexpr Family families[] = {
     {"deepseek_v2", describeDeepseekV2},
     {"deepseek_v3", describeDeepseekV3},
     // The same gate, names and keys, with one group and a bias for it.
-    {"glm4_moe", describeDeepseekV3},
+    {"glm4_moe", describeGlm4Moe},
     {"gpt_oss", describeGptOss},
     {"granitemoe", describeGraniteMoe},
     {"granitemoeshared", describeGraniteMoeShared},

@@ -28,9 +28,10 @@ struct Family {
 ArrayRef<Family> getFamilies();
 
 DescribeFn describeDbrx, describeDeepseekV2, describeDeepseekV3, describeGptOss,
-    describeGraniteMoe, describeGraniteMoeShared, describeJamba, describeLlama4,
-    describeLlama4Text, describeMixtral, describeOlmoe, describePhimoe,
-    describeQwen2Moe, describeQwen3Moe, describeSwitchTransformers;
+    describeGlm4Moe, describeGraniteMoe, describeGraniteMoeShared,
+    describeJamba, describeLlama4, describeLlama4Text, describeMixtral,
+    describeOlmoe, describePhimoe, describeQwen2Moe, describeQwen3Moe,
+    describeSwitchTransformers;
 
 //===----------------------------------------------------------------------===//
 // What families share
