@@ -55,7 +55,7 @@ llvm::Expected<json::Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
   llvm::Expected<json::Value> value = json::parse(
       ::moe::io::replaceNonFinite(text, "1e999", "1e999"));
   if (!value)
-    return llvm::createStringError("no valid JSON: " +
+    return llvm::createStringError("invalid JSON: " +
                                    llvm::toString(value.takeError()));
   if (!value->getAsObject())
     return llvm::createStringError("expected an object at the top level");

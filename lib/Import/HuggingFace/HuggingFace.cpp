@@ -104,20 +104,17 @@ static std::string listRanges(ArrayRef<int64_t> ascending) {
 
 static void checkLayer(const Config &config, const LayerDescription &d,
                        int64_t layer) {
-  std::string which =
-      d.moeLayers.empty()
-          ? std::string("no layer of this model is one")
-          : "those layers are " + listRanges(d.moeLayers);
+  std::string which = d.moeLayers.empty()
+                          ? std::string("no layer of this model has")
+                          : "layers with experts: " + listRanges(d.moeLayers);
   if (layer < 0 || layer >= d.layers)
     config.fail("layer " + Twine(layer) + " is out of range: the model has " +
-                Twine(d.layers) + " layers, and of mixtures of experts, " +
-                which);
+                Twine(d.layers) + " layers; " + which);
   else if (!llvm::is_contained(d.moeLayers, layer))
-    config.fail("layer " + Twine(layer) + " is no mixture of experts; " +
-                which);
+    config.fail("layer " + Twine(layer) + " has no experts; " + which);
 }
 
-/// What holds between the numbers of a configuration.
+/// Checks the values of a configuration against each other.
 static void checkNumbers(const Config &config, const LayerDescription &d) {
   if (d.router.topK > d.experts)
     config.fail("expected at most as many experts per token as there are "
@@ -168,7 +165,8 @@ static std::string readDType(const Config &config) {
 // Import
 //===----------------------------------------------------------------------===//
 
-/// Run the verifier and keep what it says: importing reports through Expected.
+/// Runs the verifier and returns its first message: importing reports through
+/// Expected.
 static llvm::Error verifyModule(ModuleOp module) {
   std::string message;
   ScopedDiagnosticHandler handler(

@@ -227,8 +227,9 @@ MLPLayout WeightFinder::chooseLayout() {
         fail(found);
       missing += (missing.empty() ? "'" : ", '") + expand(layout.up, 0) + "'";
     }
-  fail("the checkpoint has no experts for this layer: none of the tensors " +
-       missing + " is there");
+  fail("the checkpoint has no experts for this layer: found none of the "
+       "tensors " +
+       missing);
   prefix = layer.prefixes.front();
   return published;
 }

@@ -59,10 +59,11 @@ std::string mlir::moe::hf::describeQuantization(
     std::string tensor = (base + sign.suffix).str();
     if (!contains(tensor))
       continue;
-    std::string text =
-        ("tensor '" + tensor + "' says that this weight is quantised (" +
-         sign.format + "), expected '" + weight + "' alone, in f32, f16 or bf16")
-            .str();
+    std::string text = ("expected '" + weight +
+                        "' in f32, f16 or bf16, got a quantised "
+                        "weight (" +
+                        sign.format + "): there is a tensor '" + tensor + "'")
+                           .str();
     return sign.advice.empty() ? text : text + "; " + sign.advice.str();
   }
   return "";

@@ -303,7 +303,7 @@ TEST_F(HuggingFaceTest, NoJson) {
   for (const char *text : {"", "{", "nul", "{\"a\": nan}", "{\"a\": -NaN}",
                            "{NaN: 1}", "{\"a\": +Infinity}", "{} {}",
                            "\"\xff\""})
-    expectContains(error(text), "config.json: no valid JSON");
+    expectContains(error(text), "config.json: invalid JSON");
   for (const char *text : {"[]", "1", "null"})
     expectContains(error(text), "expected an object at the top level");
   std::string nested(1 << 20, '[');
@@ -384,14 +384,13 @@ TEST_F(HuggingFaceTest, Layers) {
                                     {"mlp_only_layers", std::move(dense)}});
   };
   EXPECT_EQ(error(qwen(8, 1, llvm::json::Array{0, 3}), 3),
-            "config.json: layer 3 is no mixture of experts; those layers are "
+            "config.json: layer 3 has no experts; layers with experts: "
             "1, 2, 4 to 7");
   EXPECT_EQ(error(qwen(40, 2), 0),
-            "config.json: layer 0 is no mixture of experts; those layers are "
+            "config.json: layer 0 has no experts; layers with experts: "
             "1, 3, 5, 7, 9, 11, 13, 15, ..., 39");
   EXPECT_EQ(error(qwen(2, 4), 1),
-            "config.json: layer 1 is no mixture of experts; no layer of this "
-            "model is one");
+            "config.json: layer 1 has no experts; no layer of this model has");
   for (int64_t layer : {int64_t(-1), int64_t(8), INT64_MIN, INT64_MAX})
     expectContains(error(qwen(8, 1), layer),
                    "is out of range: the model has 8 layers");
@@ -522,10 +521,11 @@ TEST_F(HuggingFaceTest, QuantizedCheckpoints) {
           StringRef(other).rsplit(".weight").first.str() + each.suffix;
       quantized.tensors[sign] = {"ui8", {1}};
       std::string message = error(config, 0, &quantized);
-      expectContains(message, "tensor '" + sign +
-                                  "' says that this weight is quantised (" +
-                                  each.format + "), expected '" + other +
-                                  "' alone, in f32, f16 or bf16");
+      expectContains(message, "expected '" + other +
+                                  "' in f32, f16 or bf16, got a quantised "
+                                  "weight (" +
+                                  each.format + "): there is a tensor '" +
+                                  sign + "'");
     }
   }
 }
@@ -542,11 +542,12 @@ TEST_F(HuggingFaceTest, OtherNames) {
     EXPECT_EQ(error(config, 1, &checkpoint), "");
   }
   checkpoint.tensors.erase("layers.1.mlp.experts.gate_up_proj");
-  expectContains(error(config, 1, &checkpoint),
-                 "the checkpoint has no experts for this layer: none of the "
-                 "tensors 'model.layers.1.block_sparse_moe.experts.0.w3.weight'"
-                 ", 'layers.1.block_sparse_moe.experts.0.w3.weight', "
-                 "'model.layers.1.mlp.experts.gate_up_proj', ");
+  expectContains(
+      error(config, 1, &checkpoint),
+      "the checkpoint has no experts for this layer: found none of the "
+      "tensors 'model.layers.1.block_sparse_moe.experts.0.w3.weight'"
+      ", 'layers.1.block_sparse_moe.experts.0.w3.weight', "
+      "'model.layers.1.mlp.experts.gate_up_proj', ");
 }
 
 TEST_F(HuggingFaceTest, Directories) {

@@ -48,8 +48,8 @@ LayerDescription mlir::moe::hf::describePhimoe(const Config &config,
   d.router.margin = 2.0 * jitter;
   d.router.roundScores = true;
   if (d.router.topK != 2)
-    config.fail("expected 'num_experts_per_tok' to be 2, which is all that "
-                "this gate chooses, got " +
+    config.fail("expected 'num_experts_per_tok' to be 2, the only top-k of "
+                "this router, got " +
                 std::to_string(d.router.topK));
   return d;
 }
