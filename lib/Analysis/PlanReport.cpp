@@ -20,8 +20,8 @@ using namespace mlir::moe;
 // Numbers
 //===----------------------------------------------------------------------===//
 
-/// That of the rows of the first dispatch, or of the first argument that is a
-/// tensor of floats.
+/// The element type of the rows of the first dispatch, else of the first
+/// argument that is a tensor of floats.
 static Type mainElementType(func::FuncOp function, const FunctionCost &cost) {
   if (!cost.dispatches.empty())
     return cost.dispatches.front().getElementType();
@@ -41,7 +41,8 @@ PlanReport::PlanReport(
       rows(rows), target(target), launches(std::move(launches)),
       elementType(mainElementType(function, cost)),
       workspace(workspace) {
-  // Both ends, where a variant begins, and some powers of two.
+  // Both ends of the range, the first T of each variant, and some powers of
+  // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
   for (int64_t each = 1; each <= 65536; each *= 16)
     tokens.insert(each);
@@ -70,7 +71,7 @@ PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
   for (auto each : its.getRanges().getAsRange<TileRangeAttr>())
     if (each.getMin() <= atOnce)
       range = each;
-  // Tiles of several chunks are not those of a call; a chunk is what runs.
+  // Tiles and padding are those of a chunk: chunks run one after the other.
   const RowDistribution &model = rows[index];
   DispatchPoint point;
   point.variant = range.getVariant().str();
@@ -139,14 +140,14 @@ static std::string number(std::optional<int64_t> value) {
   return value ? std::to_string(*value) : "> 2^63";
 }
 
-/// A double in a few digits.
+/// A double with four significant digits.
 static std::string shortly(double value) {
   std::string text;
   llvm::raw_string_ostream(text) << llvm::format("%.4g", value);
   return text;
 }
 
-/// A count that is an average.
+/// An expected count, with three significant digits if it is small.
 static std::string average(double count) {
   std::string text;
   llvm::raw_string_ostream(text)
@@ -154,11 +155,11 @@ static std::string average(double count) {
   return text;
 }
 
-/// In the first unit, or in one that is a power of `step` larger: `12.3 KiB`.
+/// The value with a unit, each unit `step` times the one before: `12.3 KiB`.
 static std::string scaled(double value, double step,
                           ArrayRef<StringLiteral> units) {
   size_t unit = 0;
-  // No more than three digits stand before the point.
+  // At most three digits before the decimal point.
   while (std::abs(value) >= 999.5 && unit + 1 < units.size()) {
     value /= step;
     ++unit;
@@ -191,26 +192,26 @@ static std::string duration(double seconds) {
 }
 
 void PlanReport::print(llvm::raw_ostream &os) const {
-  os << "plan of @" << name << " for " << plan.getMin() << " to "
+  os << "capacity plan of @" << name << " for " << plan.getMin() << " to "
      << plan.getMax() << " tokens";
   if (plan.getChunk() > 0)
-    os << ", " << plan.getChunk() << " at once";
+    os << ", in chunks of " << plan.getChunk();
   os << "\n  workspace          ";
   if (plan.getWorkspace() >= 0)
-    os << bytes(double(plan.getWorkspace())) << " at most ("
+    os << "at most " << bytes(double(plan.getWorkspace())) << " ("
        << plan.getWorkspace() << " bytes)\n";
   else
-    os << "not known\n";
-  os << "  parameters         " << cost.weights() << ", activated by a token "
-     << cost.activatedWeights() << "\n"
-     << "  imbalance          " << imbalance << "\n"
+    os << "unknown\n";
+  os << "  parameters         " << cost.weights() << ", "
+     << cost.activatedWeights() << " active per token\n"
+     << "  routing model      " << imbalance << "\n"
      << "  target             "
      << (target.machine.empty() ? "" : target.machine + ", ")
      << target.rates.name << "\n"
-     << "  rates              " << shortly(target.rates.flops(elementType))
-     << " flop/s in " << elementType << ", "
-     << shortly(target.rates.bandwidth) << " byte/s"
-     << (target.rates.bandwidthAssumed ? " (assumed)" : "") << "\n";
+     << "  peak rates         " << shortly(target.rates.flops(elementType))
+     << " FLOP/s in " << elementType << ", " << shortly(target.rates.bandwidth)
+     << " byte/s" << (target.rates.bandwidthAssumed ? " (assumed)" : "")
+     << "\n";
   if (!launches.empty()) {
     os << "  launches          ";
     for (const auto &[kernel, count] : launches) {
@@ -223,19 +224,19 @@ void PlanReport::print(llvm::raw_ostream &os) const {
   for (auto [index, each] : llvm::enumerate(cost.dispatches)) {
     auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
     os << "  dispatch " << index << ": " << its.getExperts()
-       << " experts, top_k " << its.getTopK() << ", overflow "
+       << " experts, top_k " << its.getTopK() << ", capacity overflow "
        << stringifyOverflowPolicy(its.getOverflow()) << "\n"
-       << "    rows             " << its.getRows().getValue() << "\n"
-       << "    rows of one      " << its.getFullest().getValue() << "\n"
-       << "    flops of a row   " << each.flopsPerRow << "\n"
+       << "    max rows         " << its.getRows().getValue() << "\n"
+       << "    per expert       " << its.getFullest().getValue() << "\n"
+       << "    FLOP per row     " << each.flopsPerRow << "\n"
        << "    weights          " << bytes(double(each.weightBytes)) << "\n";
     for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
       os << "    T " << range.getMin() << " to " << range.getMax() << ": "
-         << range.getVariant().getValue() << ", tiles "
+         << range.getVariant().getValue() << ", max tiles "
          << range.getTiles().getValue() << "\n";
     for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
       if (ChosenVariants chosen = chosenFor(its, range); chosen.second) {
-        os << "    of two variants the device picks the second for each expert "
+        os << "    with two variants, the device runs the second for experts "
               "with more than "
            << chosen.limit << " rows\n";
         break;
@@ -247,17 +248,18 @@ void PlanReport::print(llvm::raw_ostream &os) const {
        << " (roofline); workspace " << bytes(point.workspace) << "\n";
     for (auto [index, its] : llvm::enumerate(point.dispatches)) {
       os << "    dispatch " << index << ": " << its.variant << ", at most "
-         << number(its.rows) << " rows in " << number(its.tiles)
-         << " tiles with " << number(its.padding) << " of padding\n"
-         << "      on average " << average(its.active) << " experts, "
-         << average(its.fullest) << " rows of the fullest, "
+         << number(its.rows) << " rows in " << number(its.tiles) << " tiles, "
+         << number(its.padding) << " rows of padding\n"
+         << "      expected: " << average(its.active) << " active experts, "
+         << average(its.fullest) << " rows in the fullest, "
          << average(its.padded) << " rows with padding\n"
-         << "      the fullest has at most " << its.fullestBound
-         << ", but for probability " << shortly(rows[index].getDelta()) << " ("
-         << stringifyMethod(its.method) << ")\n";
+         << "      fullest expert: at most " << its.fullestBound
+         << " rows, except with probability " << shortly(rows[index].getDelta())
+         << " (" << stringifyMethod(its.method) << ")\n";
       if (its.overflow > 0)
-        os << "      overflow with probability " << shortly(its.overflow)
-           << ", beyond the capacity " << shortly(100 * its.dropped) << " %\n";
+        os << "      overflow: probability at most " << shortly(its.overflow)
+           << ", " << shortly(100 * its.dropped)
+           << " % of the choices beyond the capacity\n";
     }
   }
 }

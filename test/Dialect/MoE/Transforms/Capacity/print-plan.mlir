@@ -6,7 +6,7 @@
 // A plan says what is in the attribute and what a call costs.
 // CHECK:      plan of @layer for 1 to 64 tokens
 // CHECK:        target             rates as given
-// CHECK-NEXT:   rates              1e+12 flop/s in f32, 1e+11 byte/s
+// CHECK-NEXT:   peak rates         1e+12 FLOP/s in f32, 1e+11 byte/s
 // CHECK:        dispatch 0: 4 experts, top_k 2
 // CHECK:      T = 1:
 // CHECK:      T = 64:
