@@ -100,7 +100,7 @@ llvm::Expected<std::string> mlir::moe::emitPTX(const Variant &variant) {
   auto images = module->getAttrOfType<ArrayAttr>(imagesAttrName);
   if (!images)
     return llvm::createStringError(
-        "expected a GPU as the target, such as --target=sm_90a, got '" +
+        "expected a GPU target, such as --target=sm_90a, got '" +
         variant.target.cpu + "'");
   if (module->getAttrOfType<ArrayAttr>(kernelsAttrName).empty())
     return llvm::createStringError("expected something to compute on '" +

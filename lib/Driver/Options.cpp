@@ -18,38 +18,38 @@ using llvm::StringRef;
 
 static constexpr CompileOptionInfo compileOptions[] = {
     {"target", "names",
-     "Targets, separated by commas, the preferred one first: host, CPUs such as "
-     "x86-64-v4 or znver4, GPUs such as sm_90a or sm_80. At load time the "
-     "runtime takes the first that the machine supports (default: host)",
+     "Targets, the preferred one first: host, CPUs such as x86-64-v4,x86-64-v3, "
+     "and NVIDIA GPUs such as sm_90a,sm_80. The runtime uses the first one that "
+     "the requested device supports (default: host)",
      &CompileOptions::target},
     {"pipeline", "name",
-     "Pipeline from moe operations to the LLVM dialect: moe-cpu, for a GPU the "
-     "same as moe-gpu; moe-reference; or a list of passes (default: moe-cpu)",
+     "Pass pipeline to the LLVM dialect: moe-cpu (with a GPU target, moe-gpu), "
+     "moe-reference, or a textual pipeline (default: moe-cpu)",
      &CompileOptions::pipeline},
     {"tokens", "min:max",
-     "Range of the number of tokens of a call (default: that of moe.tokens, "
-     "else all; 1:8192 with --emit=plan)",
+     "Range of T, the tokens of a call (default: moe.tokens of the function, "
+     "else every T; with --emit=plan, 1:8192)",
      &CompileOptions::tokens},
     {"memory-limit", "bytes",
-     "Largest workspace, such as 4096, 64MiB or 0.5GiB; calls that need more run "
-     "in chunks of tokens",
+     "Upper bound of the workspace, such as 4096, 64MiB or 0.5GiB; calls that "
+     "need more run in chunks of tokens",
      &CompileOptions::memoryLimit},
     {"imbalance", "model",
-     "Model of the routing to plan with: worst, uniform[:DELTA], "
+     "Routing model that the plan assumes: worst, uniform[:DELTA], "
      "zipf:S[:DELTA] or histogram:FILE[:DELTA] (default: uniform)",
      &CompileOptions::imbalance},
     {"gpu", "name",
-     "GPU whose rates to plan with, such as h100-pcie (default: one of the "
-     "target's architecture)",
+     "GPU whose peak rates the plan uses, such as h100-pcie (default: by the "
+     "architecture of the target)",
      &CompileOptions::gpu},
     {"flops", "rate",
-     "Floating-point operations per second to plan with, such as 2TFLOP/s "
-     "(default: those of the target; for a CPU from its vectors and this "
-     "machine's cores and clock)",
+     "Peak FLOP/s that the plan uses, such as 1e12 or 2TFLOP/s (default: of the "
+     "target; for a CPU from its vector width and the cores and clock of this "
+     "machine)",
      &CompileOptions::flops},
     {"bandwidth", "rate",
-     "Memory bandwidth to plan with, such as 100GB/s (default: that of the "
-     "target; for a CPU an assumption from this machine's cores)",
+     "Memory bandwidth that the plan uses, such as 1e11 or 100GB/s (default: of "
+     "the target; for a CPU assumed from its cores)",
      &CompileOptions::bandwidth},
 };
 

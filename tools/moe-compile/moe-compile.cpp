@@ -32,21 +32,22 @@ static cl::OptionCategory category("moe-compile options");
 
 static cl::opt<std::string> input(cl::Positional, cl::desc("<layer.mlir>"),
                                   cl::init("-"), cl::cat(category));
-static cl::opt<std::string> output("o", cl::desc("Where to write; - is stdout"),
+static cl::opt<std::string> output("o", cl::desc("Output file; - is stdout"),
                                    cl::value_desc("file"), cl::init("-"),
                                    cl::cat(category));
 static cl::opt<std::string>
     checkpoint("hf",
-               cl::desc("Build the layer of a Hugging Face checkpoint, or of a "
+               cl::desc("Import a layer of a Hugging Face checkpoint, or of a "
                         "config.json alone, instead of reading IR"),
                cl::value_desc("directory"), cl::cat(category));
-static cl::opt<int64_t> layer("layer", cl::desc("Number of the layer (--hf)"),
+static cl::opt<int64_t> layer("layer",
+                              cl::desc("Index of the layer (with --hf)"),
                               cl::value_desc("n"), cl::init(0),
                               cl::cat(category));
 static cl::opt<std::string>
     dataType("dtype",
-             cl::desc("Data type of the layer: f32, f16 or bf16 (--hf; by "
-                      "default that of the checkpoint)"),
+             cl::desc("Element type of the layer: f32, f16 or bf16 (with "
+                      "--hf; default: that of the checkpoint)"),
              cl::value_desc("type"), cl::cat(category));
 /// The options of the driver, each in its field.
 static moe::CompileOptions options;
@@ -70,26 +71,26 @@ enum class Emit {
   Artifact
 };
 static cl::opt<Emit> emit(
-    "emit", cl::desc("What to write:"), cl::init(Emit::Artifact),
+    "emit", cl::desc("Output format:"), cl::init(Emit::Artifact),
     cl::values(
-        clEnumValN(Emit::MLIR, "mlir", "the layer as moe operations"),
+        clEnumValN(Emit::MLIR, "mlir", "the layer in the moe dialect"),
         clEnumValN(Emit::Plan, "plan",
-                   "bounds, kernel variants, memory and cost, as text"),
-        clEnumValN(Emit::PlanJSON, "plan-json", "the same as JSON"),
+                   "capacity plan: bounds, kernel variants, memory, cost"),
+        clEnumValN(Emit::PlanJSON, "plan-json", "the capacity plan as JSON"),
         clEnumValN(Emit::LLVMDialect, "llvm-dialect",
                    "the layer in the LLVM dialect, after the pipeline"),
         clEnumValN(Emit::LLVM, "llvm", "LLVM IR"),
         clEnumValN(Emit::Assembly, "asm", "assembly"),
-        clEnumValN(Emit::PTX, "ptx", "the kernels for a GPU"),
+        clEnumValN(Emit::PTX, "ptx", "PTX of the GPU kernels"),
         clEnumValN(Emit::Object, "obj", "an object file"),
         clEnumValN(Emit::Artifact, "artifact",
                    "an artifact that moe-run and the runtime load (default)")),
     cl::cat(category));
 
-static cl::opt<bool>
-    printRemarks("remarks",
-                 cl::desc("Print what was fused, what was not, and why"),
-                 cl::cat(category));
+static cl::opt<bool> printRemarks(
+    "remarks",
+    cl::desc("Print what was fused and what was not, with the reason"),
+    cl::cat(category));
 
 static int fail(llvm::Error error) {
   llvm::handleAllErrors(std::move(error), [](const llvm::ErrorInfoBase &info) {
@@ -99,8 +100,8 @@ static int fail(llvm::Error error) {
   return 1;
 }
 
-/// Whether to write would overwrite something that is read, whatever the names
-/// of the two: the files of a checkpoint, the IR or a histogram.
+/// Whether the output is also an input, under whatever name: a file of the
+/// checkpoint, the IR or a histogram.
 static bool overwritesInput() {
   auto isOutput = [](llvm::StringRef path) {
     // False where one of them does not exist.
@@ -136,7 +137,7 @@ static int write(llvm::StringRef bytes) {
   bool text = emit != Emit::Object && emit != Emit::Artifact;
   if (output == "-" && !text && llvm::outs().is_displayed())
     return fail(llvm::createStringError(
-        "expected -o FILE: refusing to write binary output to a terminal"));
+        "refusing to write binary output to a terminal; expected -o FILE"));
   std::string message;
   std::unique_ptr<llvm::ToolOutputFile> file = openOutputFile(output, &message);
   if (!file)
@@ -201,18 +202,18 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
   auto targets = moe::parseTargets(options.target);
   if (!targets)
     return fail(targets.takeError());
-  // Known before minutes of work.
+  // Without a linker, fail before the work and not after it.
   if (emit == Emit::Artifact)
     if (auto linker = moe::findLinker(); !linker)
       return fail(linker.takeError());
   if (emit == Emit::PTX && targets->front().device.empty())
     return fail(llvm::createStringError(
-        "expected a GPU as the target, such as --target=sm_90a, got '" +
+        "expected a GPU target, such as --target=sm_90a, got '" +
         options.target + "'"));
   if (targets->size() > 1 && emit != Emit::Artifact)
     return fail(llvm::createStringError(
-        "--target: expected one target for what --emit says, got " +
-        llvm::Twine(targets->size()) + "; only an artifact has several"));
+        "--target: expected one target with this --emit, got " +
+        llvm::Twine(targets->size()) + "; only an artifact may have several"));
   if (emit == Emit::Plan || emit == Emit::PlanJSON || emit == Emit::MLIR) {
     moe::PlanFormat format = emit == Emit::Plan       ? moe::PlanFormat::Text
                              : emit == Emit::PlanJSON ? moe::PlanFormat::JSON
@@ -267,10 +268,10 @@ int main(int argc, char **argv) {
   if (checkpoint.empty() && input.getNumOccurrences() == 0 &&
       llvm::sys::Process::StandardInIsUserInput())
     return fail(llvm::createStringError(
-        "expected a file of IR, or --hf with a checkpoint; see --help"));
+        "expected an IR file, or --hf with a checkpoint; see --help"));
   if (!checkpoint.empty() && input.getNumOccurrences() > 0)
     return fail(llvm::createStringError(
-        "expected either a file of IR or --hf, got both"));
+        "expected either an IR file or --hf, got both"));
   if (checkpoint.empty() &&
       (layer.getNumOccurrences() > 0 || dataType.getNumOccurrences() > 0))
     return fail(llvm::createStringError("--layer and --dtype need --hf"));
@@ -283,7 +284,7 @@ int main(int argc, char **argv) {
   DialectRegistry registry;
   moe::registerCompileDialects(registry);
   MLIRContext context(registry);
-  // A message has its place; the whole function behind it hides it.
+  // Diagnostics have a location; the function printed behind it would hide it.
   context.printOpOnDiagnostic(false);
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);
