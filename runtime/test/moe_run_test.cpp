@@ -109,7 +109,7 @@ TEST_F(MoeRunTest, Compares) {
   save("bf16.npy", {1, 4}, {2, 4, 6, 8}, {kDLBfloat, 16, 1});
   save("shape.npy", {4, 1}, {2, 4, 6, 8});
   EXPECT_EQ(run("double.moe --input x.npy --expect good.npy"), 0) << err;
-  EXPECT_CONTAINS(out, "y: equal: largest absolute error");
+  EXPECT_CONTAINS(out, "y: matches: largest absolute error");
   EXPECT_EQ(run("double.moe --input x.npy --expect bf16.npy --rtol 0 --atol 0"),
             0);
   EXPECT_EQ(run("double.moe --input x.npy --expect bad.npy"), 1);
@@ -191,7 +191,7 @@ TEST_F(MoeRunTest, ReadsSafetensors) {
                 "--expect y.npy --stats"),
             0)
       << err;
-  EXPECT_CONTAINS(out, "y: equal");
+  EXPECT_CONTAINS(out, "y: matches");
   EXPECT_CONTAINS(out, "dispatch 0: 1 calls, 2 choices, 0 dropped");
   // A file that is named goes before the one that has all.
   save("ids.npy", {1, 2}, {-1, 2}, {kDLInt, 32, 1});
@@ -269,7 +269,7 @@ TEST_F(MoeRunTest, PreparesWeights) {
   expectError("packed.moe --tokens 1 --weights w.safetensors --threads 4097",
               "num_threads is 4097, expected 0 to 4096");
   expectError("packed.moe --tokens 1 --threads many",
-              "--threads: 'many' is no number");
+              "--threads: expected a number from 0 to 2^63-1, got 'many'");
 }
 
 TEST_F(MoeRunTest, RecordsRouting) {
@@ -309,21 +309,29 @@ TEST_F(MoeRunTest, RecordsRouting) {
 }
 
 TEST_F(MoeRunTest, CommandLineErrors) {
-  expectError("", "no program is given; see --help");
+  expectError("", "expected a program; see --help");
   expectError("double.moe --nonsense", "unknown option '--nonsense'");
   expectError("double.moe double.moe", "unexpected argument 'double.moe'");
   expectError("double.moe --input", "--input needs a value");
-  expectError("double.moe --tokens 1,,2", "--tokens: '' is no number");
-  expectError("double.moe --tokens -1", "--tokens: '-1' is no number");
-  expectError("double.moe --tokens 99999999999999999999", "is no number");
-  expectError("double.moe --rtol x", "--rtol: 'x' is no number");
-  expectError("double.moe --atol=-1", "--atol: '-1' is no number");
-  expectError("double.moe --atol nan", "--atol: 'nan' is no number");
+  expectError("double.moe --tokens 1,,2",
+              "--tokens: expected a number from 0 to 2^63-1, got ''");
+  expectError("double.moe --tokens -1",
+              "--tokens: expected a number from 0 to 2^63-1, got '-1'");
+  expectError("double.moe --tokens 99999999999999999999",
+              "expected a number from 0");
+  expectError("double.moe --rtol x",
+              "--rtol: expected a number of at least 0, got 'x'");
+  expectError("double.moe --atol=-1",
+              "--atol: expected a number of at least 0, got '-1'");
+  expectError("double.moe --atol nan",
+              "--atol: expected a number of at least 0, got 'nan'");
   expectError("double.moe --repeat 0", "--repeat: expected at least 1");
-  expectError("double.moe --seed 1x", "--seed: '1x'");
+  expectError("double.moe --seed 1x",
+              "--seed: expected a number from 0 to 2^64-1, got '1x'");
   expectError("double.moe --tokens 1,2 --expect y.npy",
               "need one number of tokens, there are 2");
-  expectError("double.moe --tokens 1 --input x.npy", "excludes --input");
+  expectError("double.moe --tokens 1 --input x.npy",
+              "expected either --tokens or --input, got both");
 }
 
 // Whatever it is called there: what is read stays.

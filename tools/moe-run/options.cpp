@@ -26,16 +26,16 @@ compiled first; that needs libMoECompiler.so.
 
 What to run:
   --function NAME      the function; may be left out if there is only one
-  --weights SOURCE     where the weights come from:
+  --weights SOURCE     the source of the weights:
                          FILE.safetensors  tensors named like the arguments, or
-                                           as the program's 'source' says
+                                           as moe.source of the layer says
                          DIR               a Hugging Face checkpoint
                          random[:SEED]     normal, standard deviation
                                            1/sqrt(last extent)
-  --threads N          threads of a call (default: the cores it may use)
-  --device DEVICE      where it runs: cpu (default), cuda or cuda:N, an NVIDIA
-                       GPU, for which the artifact must have been compiled
-  --compile-options S  for MLIR, options of moe-compile separated by spaces:
+  --threads N          threads of a call (default: the cores of the process)
+  --device DEVICE      cpu (default), or an NVIDIA GPU: cuda or cuda:N; the
+                       artifact must have been compiled for it
+  --compile-options S  for MLIR: options of moe-compile, separated by spaces:
                        --target, --pipeline, --tokens, --memory-limit, ...
 
 Tensors (repeat the option for each, in the order of the signature, or name it):
@@ -47,17 +47,17 @@ Tensors (repeat the option for each, in the order of the signature, or name it):
                          f32 1e-4 1e-5, f16 1e-2 1e-3, bf16 2e-2 1e-2, else 0)
 
 Without --input:
-  --tokens T[,T...]    draw the inputs for each of these numbers of tokens:
-                       numbers normal, expert ids uniform and distinct per token
-  --seed N             seed of the inputs, and of random weights (default 0)
+  --tokens T[,T...]    run with random inputs of each of these numbers of tokens:
+                       floats normal, expert ids uniform and distinct per token
+  --seed N             seed of the inputs and of random weights (default 0)
 
 Measuring and reporting:
   --benchmark          warm up, then time repeated calls
   --repeat N           number of timed calls (default 20); without --benchmark,
                        call N times and check that the results are bit-identical
   --stats              tokens per expert, drops and padding of each dispatch
-  --record-routing FILE  write how many tokens each expert of each dispatch got
-                       in all the calls, as JSON
+  --record-routing FILE  write the tokens per expert of each dispatch, summed
+                       over all calls, as JSON (for moe-compile --imbalance)
   --json               report as JSON on stdout
   --help, --version
 
@@ -86,7 +86,8 @@ static Expected<int64_t> parseCount(const std::string &option,
                                     const std::string &text) {
   uint64_t number;
   if (!parseNumber(text, number) || number > INT64_MAX)
-    return Error{option + ": '" + text + "' is no number from 0 to 2^63-1"};
+    return Error{option + ": expected a number from 0 to 2^63-1, got '" + text +
+                 "'"};
   return static_cast<int64_t>(number);
 }
 
@@ -111,7 +112,8 @@ static Expected<void> parseTolerance(const std::string &option,
   double number = std::strtod(text.c_str(), &end);
   // Written so that NaN is refused, too.
   if (text.empty() || *end || !(number >= 0))
-    return Error{option + ": '" + text + "' is no number of at least 0"};
+    return Error{option + ": expected a number of at least 0, got '" + text +
+                 "'"};
   out = number;
   return {};
 }
@@ -151,13 +153,14 @@ static Expected<void> applyValue(const std::string &name,
     options.device = *device;
   } else if (name == "--seed") {
     if (!parseNumber(value, options.seed))
-      return Error{"--seed: '" + value + "' is no number from 0 to 2^64-1"};
+      return Error{"--seed: expected a number from 0 to 2^64-1, got '" + value +
+                   "'"};
   } else { // --repeat
     Expected<int64_t> count = parseCount(name, value);
     if (!count)
       return count.takeError();
     if (*count == 0)
-      return Error{"--repeat: expected at least 1"};
+      return Error{"--repeat: expected at least 1, got 0"};
     options.repeat = *count;
   }
   return {};
@@ -237,7 +240,8 @@ static Expected<void> checkFiles(const Options &options) {
     for (const std::string &other : taken)
       if (isSameFile(file, other))
         return Error{std::string(option) + ": '" + file +
-                     "' is read or written already, expected another file"};
+                     "' is also an input or another output, expected another "
+                     "file"};
     taken.push_back(file);
   }
   return {};
@@ -245,9 +249,9 @@ static Expected<void> checkFiles(const Options &options) {
 
 static Expected<void> checkCombination(const Options &options) {
   if (options.program.empty())
-    return Error{"no program is given; see --help"};
+    return Error{"expected a program; see --help"};
   if (!options.tokens.empty() && !options.inputs.empty())
-    return Error{"--tokens draws the inputs, so it excludes --input"};
+    return Error{"expected either --tokens or --input, got both"};
   if (options.tokens.size() > 1 &&
       (!options.outputs.empty() || !options.expects.empty()))
     return Error{"--output and --expect need one number of tokens, there are " +

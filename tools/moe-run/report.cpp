@@ -60,7 +60,7 @@ static void printOutput(const OutputResult &output) {
   const Comparison &comparison = *output.comparison;
   std::printf("%s: %s: largest absolute error %.4g, relative %.4g "
               "(rtol %g, atol %g)\n",
-              output.name.c_str(), comparison.passed() ? "equal" : "differs",
+              output.name.c_str(), comparison.passed() ? "matches" : "differs",
               comparison.maxAbsolute, comparison.maxRelative, comparison.rtol,
               comparison.atol);
   if (!comparison.passed())
@@ -95,7 +95,7 @@ void moe::run::printText(const Options &options,
   if (options.benchmark)
     printTable(results);
   for (const RunResult &result : results) {
-    // In a benchmark of many sizes only what was asked for.
+    // A benchmark prints outputs only if --output or --expect asks for them.
     bool details = !options.benchmark || !options.outputs.empty() ||
                    !options.expects.empty();
     if (results.size() > 1 && (details || options.stats))
@@ -185,7 +185,7 @@ void moe::run::printJson(const Options &options, const Program &program,
   json["runs"] = Json::array();
   for (const RunResult &result : results)
     json["runs"].push_back(toJson(options, result));
-  // A path may be no UTF-8; infinite errors become null.
+  // Paths need not be UTF-8; JSON has no infinity, it becomes null.
   std::puts(json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
@@ -195,9 +195,9 @@ void moe::run::printJson(const Options &options, const Program &program,
 
 static constexpr int routingFormat = 1;
 
-/// The dispatches of all runs, which are of one function, added up.
+/// The counts of each dispatch, summed over the runs of one function.
 static std::vector<DispatchCounts>
-addUp(const std::vector<RunResult> &results) {
+sumDispatches(const std::vector<RunResult> &results) {
   std::vector<DispatchCounts> sums;
   for (const RunResult &result : results) {
     if (sums.empty()) {
@@ -222,7 +222,7 @@ moe::run::recordRouting(const std::string &path,
   Json json;
   json["format"] = routingFormat;
   json["dispatches"] = Json::array();
-  for (const DispatchCounts &counts : addUp(results))
+  for (const DispatchCounts &counts : sumDispatches(results))
     json["dispatches"].push_back(
         {{"num_experts", counts.tokensPerExpert.size()},
          {"top_k", counts.topK},
