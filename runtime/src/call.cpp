@@ -50,7 +50,7 @@ BoundTensor &Call::bound(size_t argument) {
 }
 
 moe_rt_status_t Call::bind(const DLTensor *inputs, const DLTensor *outputs) {
-  DLDevice place = layer.module->context->place();
+  DLDevice place = layer.module->context->device->place();
   TokenCount count;
   for (size_t i = 0; i < function.inputs.size(); ++i) {
     size_t index = function.inputs[i];
@@ -67,10 +67,11 @@ moe_rt_status_t Call::bind(const DLTensor *inputs, const DLTensor *outputs) {
   // A function without a dynamic extent always does the same work.
   tokens = count.known() ? count.value : function.maxTokens;
   MOE_RT_TRY(checkTokens(function, tokens));
+  const LayerWeights &weights = layer.onDevice->weights();
   for (size_t i = 0; i < function.weights.size(); ++i)
-    bound(function.weights[i]) = layer.weights->weights()[i];
+    bound(function.weights[i]) = weights.weights()[i];
   for (size_t i = 0; i < function.preparations.size(); ++i)
-    bound(function.preparations[i].argument) = layer.weights->prepared()[i];
+    bound(function.preparations[i].argument) = weights.prepared()[i];
   return nullptr;
 }
 

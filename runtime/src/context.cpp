@@ -6,25 +6,13 @@
 //===----------------------------------------------------------------------===//
 
 #include "context.h"
+#include "buffer.h"
+#include "devices.h"
 
 #include <cinttypes>
 #include <new>
 
 using namespace moe::rt;
-
-static bool isCPU(DLDevice device) {
-  return device.device_type == 0 || device.device_type == kDLCPU;
-}
-
-static moe_rt_status_t checkPlace(DLDevice device) {
-  if (device.device_type == kDLCUDA || (isCPU(device) && !device.device_id))
-    return nullptr;
-  return makeError(MOE_RT_INVALID_ARGUMENT,
-                   "context options: device has type %d and id %d, expected "
-                   "the CPU (%d, 0) or CUDA (%d) with the number of a device",
-                   static_cast<int>(device.device_type), device.device_id,
-                   static_cast<int>(kDLCPU), static_cast<int>(kDLCUDA));
-}
 
 static moe_rt_status_t checkOptions(const moe_rt_context_options_t &options) {
   if (options.struct_size != sizeof(moe_rt_context_options_t))
@@ -38,11 +26,11 @@ static moe_rt_status_t checkOptions(const moe_rt_context_options_t &options) {
                      "both or neither",
                      allocator.allocate ? "'allocate'" : "'release'",
                      allocator.allocate ? "'release'" : "'allocate'");
-  if (options.num_threads < 0 || options.num_threads > ThreadPool::maxThreads)
+  if (options.num_threads < 0 || options.num_threads > maxThreads)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "context options: num_threads is %" PRId64
                      ", expected 0 to %" PRId64,
-                     options.num_threads, ThreadPool::maxThreads);
+                     options.num_threads, maxThreads);
   MOE_RT_TRY(checkPlace(options.device));
   const moe_rt_executor_t *executor = options.executor;
   if (!executor)
@@ -79,29 +67,16 @@ moe_rt_status_t moe_rt_context_create(const moe_rt_context_options_t *options,
                                                 moe_rt_context_t());
   if (!context)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the context");
-  if (!isCPU(given.device))
-    MOE_RT_TRY(cuda::CUDADevice::open(given.device.device_id, context->device));
   context->allocator = defaultAllocator;
   if (given.allocator.allocate)
     context->allocator = given.allocator;
-  if (given.executor) {
-    context->executor = *given.executor;
-  } else {
-    context->pool = ThreadPool::get(given.num_threads);
-    if (!context->pool)
-      return makeError(MOE_RT_RESOURCE_EXHAUSTED,
-                       "cannot allocate the pool of threads");
-    context->executor = context->pool->executor();
-  }
+  MOE_RT_TRY(openDevice(given, context->device));
   *out = context.release();
   return nullptr;
 }
 
 void moe_rt_context_trim(moe_rt_context_t *context) {
-  if (!context)
-    return;
-  context->workspaces.trim();
-  if (context->device)
+  if (context)
     context->device->trim();
 }
 

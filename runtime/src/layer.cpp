@@ -6,10 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "layer.h"
-#include "cpu/host_call.h"
-#include "cpu/host_weights.h"
-#include "cuda/cuda_layer.h"
-#include "cuda/device_weights.h"
 
 #include <new>
 
@@ -42,28 +38,6 @@ static moe_rt_status_t newLayer(moe_rt_module_t *module,
   return nullptr;
 }
 
-/// What a layer on the CPU has.
-static moe_rt_status_t setUpOnHost(moe_rt_layer_t &layer) {
-  layer.weights.reset(new (std::nothrow)
-                          HostWeights(*layer.module, layer.function));
-  if (!layer.weights)
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the weights");
-  return layer.statistics.allocate(layer.function);
-}
-
-/// What a layer on a device has: its module's kernels, to begin with.
-static moe_rt_status_t setUpOnDevice(moe_rt_layer_t &layer,
-                                     cuda::CUDADevice &device) {
-  MOE_RT_TRY(layer.module->program->load(layer.function.name.c_str()));
-  layer.weights.reset(new (std::nothrow)
-                          cuda::DeviceWeights(*layer.module, layer.function));
-  layer.reports.reset(new (std::nothrow) cuda::Reports(
-      device, layer.function, layer.layout.reportBytes));
-  if (!layer.weights || !layer.reports)
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the weights");
-  return layer.reports->create();
-}
-
 /// Create a layer; `fill` gives it its weights.
 template <typename Fill>
 static moe_rt_status_t createAndFill(moe_rt_module_t *module,
@@ -71,15 +45,8 @@ static moe_rt_status_t createAndFill(moe_rt_module_t *module,
                                      moe_rt_layer_t **out) {
   std::unique_ptr<moe_rt_layer_t> layer;
   MOE_RT_TRY(newLayer(module, function, layer));
-  if (cuda::CUDADevice *device = module->context->device.get()) {
-    cuda::ContextScope scope(*device);
-    MOE_RT_TRY(scope.check());
-    MOE_RT_TRY(setUpOnDevice(*layer, *device));
-    MOE_RT_TRY(fill(*layer->weights));
-  } else {
-    MOE_RT_TRY(setUpOnHost(*layer));
-    MOE_RT_TRY(fill(*layer->weights));
-  }
+  MOE_RT_TRY(module->program->newLayer(*layer, layer->onDevice));
+  MOE_RT_TRY(fill(layer->onDevice->weights()));
   *out = layer.release();
   return nullptr;
 }
@@ -106,8 +73,14 @@ static moe_rt_status_t checkCall(const char *name, const moe_rt_layer_t *layer,
                       outputCount);
 }
 
-static bool isOnDevice(const moe_rt_layer_t *layer) {
-  return layer->module->context->device != nullptr;
+static moe_rt_status_t callOnStream(const char *name, moe_rt_layer_t *layer,
+                                    const DLTensor *inputs, size_t inputCount,
+                                    const DLTensor *outputs, size_t outputCount,
+                                    void *workspace, uint64_t workspaceBytes,
+                                    void *stream, const int32_t *liveTokens) {
+  MOE_RT_TRY(checkCall(name, layer, inputs, inputCount, outputs, outputCount));
+  return layer->onDevice->callOnStream(
+      {inputs, outputs, workspace, workspaceBytes}, stream, liveTokens);
 }
 
 extern "C" {
@@ -145,7 +118,7 @@ moe_rt_status_t moe_rt_layer_create_from_source(moe_rt_module_t *module,
 }
 
 uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer) {
-  return layer ? layer->weights->ownedBytes() : 0;
+  return layer ? layer->onDevice->weights().ownedBytes() : 0;
 }
 
 void moe_rt_layer_destroy(moe_rt_layer_t *layer) { delete layer; }
@@ -156,10 +129,9 @@ moe_rt_status_t moe_rt_layer_workspace_bytes(const moe_rt_layer_t *layer,
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_layer_workspace_bytes: an argument is NULL");
   MOE_RT_TRY(checkTokens(layer->function, tokens));
-  uint64_t bytes = 0;
-  MOE_RT_TRY(codeWorkspace(layer->function, tokens, bytes));
-  if (isOnDevice(layer))
-    MOE_RT_TRY(cuda::callWorkspace(*layer, bytes, bytes));
+  uint64_t codeBytes = 0, bytes = 0;
+  MOE_RT_TRY(codeWorkspace(layer->function, tokens, codeBytes));
+  MOE_RT_TRY(layer->onDevice->workspace(codeBytes, bytes));
   *out = bytes;
   return nullptr;
 }
@@ -170,10 +142,7 @@ moe_rt_status_t moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
                                   uint64_t workspace_bytes) {
   MOE_RT_TRY(checkCall("moe_rt_layer_call", layer, inputs, input_count, outputs,
                        output_count));
-  if (isOnDevice(layer))
-    return cuda::callAndWait(*layer, inputs, outputs, workspace,
-                             workspace_bytes);
-  return callOnHost(*layer, inputs, outputs, workspace, workspace_bytes);
+  return layer->onDevice->call({inputs, outputs, workspace, workspace_bytes});
 }
 
 moe_rt_status_t
@@ -181,39 +150,25 @@ moe_rt_layer_call_on_stream(moe_rt_layer_t *layer, const DLTensor *inputs,
                             size_t input_count, DLTensor *outputs,
                             size_t output_count, void *workspace,
                             uint64_t workspace_bytes, void *stream) {
-  return moe_rt_layer_call_live_on_stream(layer, inputs, input_count, outputs,
-                                          output_count, workspace,
-                                          workspace_bytes, stream, nullptr);
+  return callOnStream("moe_rt_layer_call_on_stream", layer, inputs, input_count,
+                      outputs, output_count, workspace, workspace_bytes, stream,
+                      nullptr);
 }
 
 moe_rt_status_t moe_rt_layer_call_live_on_stream(
     moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
     DLTensor *outputs, size_t output_count, void *workspace,
     uint64_t workspace_bytes, void *stream, const int32_t *live_tokens) {
-  MOE_RT_TRY(checkCall("moe_rt_layer_call_on_stream", layer, inputs,
-                       input_count, outputs, output_count));
-  if (isOnDevice(layer))
-    return cuda::callOnStream(*layer, inputs, outputs, workspace,
-                              workspace_bytes,
-                              static_cast<cuda::CUstream>(stream), live_tokens);
-  if (live_tokens)
-    return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "live_tokens is %p, expected NULL on the CPU",
-                     static_cast<const void *>(live_tokens));
-  if (stream)
-    return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "stream is %p, expected NULL on the CPU", stream);
-  return callOnHost(*layer, inputs, outputs, workspace, workspace_bytes);
+  return callOnStream("moe_rt_layer_call_live_on_stream", layer, inputs,
+                      input_count, outputs, output_count, workspace,
+                      workspace_bytes, stream, live_tokens);
 }
 
 moe_rt_status_t moe_rt_layer_poll(moe_rt_layer_t *layer) {
   if (!layer)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_layer_poll: 'layer' is NULL");
-  if (!isOnDevice(layer))
-    return nullptr;
-  MOE_RT_TRY(layer->reports->takeError());
-  return layer->module->context->device->checkHealth();
+  return layer->onDevice->poll();
 }
 
 size_t moe_rt_layer_dispatch_count(const moe_rt_layer_t *layer) {
@@ -230,24 +185,17 @@ moe_rt_status_t moe_rt_layer_statistics(moe_rt_layer_t *layer, size_t dispatch,
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "layer has %zu dispatches, there is no dispatch %zu",
                      count, dispatch);
-  if (isOnDevice(layer))
-    return layer->reports->read(dispatch, *out);
-  layer->statistics.read(dispatch, *out);
-  return nullptr;
+  return layer->onDevice->statistics().read(dispatch, *out);
 }
 
 void moe_rt_layer_reset_statistics(moe_rt_layer_t *layer) {
-  if (!layer)
-    return;
-  if (isOnDevice(layer))
-    layer->reports->reset();
-  else
-    layer->statistics.reset();
+  if (layer)
+    layer->onDevice->statistics().reset();
 }
 
 void moe_rt_layer_enable_statistics(moe_rt_layer_t *layer, int enabled) {
   if (layer)
-    layer->counts.store(enabled != 0, std::memory_order_relaxed);
+    layer->onDevice->statistics().enable(enabled != 0);
 }
 
 } // extern "C"

@@ -9,11 +9,8 @@
 #define MOE_RT_SRC_LAYER_H
 
 #include "call.h"
-#include "cuda/reports.h"
 #include "statistics.h"
 #include "weights.h"
-
-#include <atomic>
 
 struct moe_rt_layer_s {
   moe_rt_layer_s(moe_rt_module_t *module, const moe::rt::Function &function)
@@ -22,13 +19,9 @@ struct moe_rt_layer_s {
   moe_rt_module_t *module;
   const moe::rt::Function &function;
   moe::rt::CallLayout layout;
-  std::unique_ptr<moe::rt::LayerWeights> weights;
+  std::unique_ptr<moe::rt::DeviceLayer> onDevice;
   /// Keeps the files in memory that some of the weights lie in; often empty.
   std::shared_ptr<void> mapping;
-  std::atomic<bool> counts{true};
-  moe::rt::Statistics statistics; // of calls on the CPU
-  /// Those on a device; empty on the CPU.
-  std::unique_ptr<moe::rt::cuda::Reports> reports;
 };
 
 namespace moe::rt {

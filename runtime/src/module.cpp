@@ -7,8 +7,6 @@
 
 #include "module.h"
 #include "artifact_reader.h"
-#include "cpu/target.h"
-#include "cuda/compatibility.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -44,22 +42,6 @@ moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
                    known.empty() ? "none" : known.c_str());
 }
 
-static moe_rt_status_t checkTarget(const moe_rt_context_t &context,
-                                   const Variant &variant) {
-  const cuda::CUDADevice *device = context.device.get();
-  if (!device && variant.device)
-    return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "needs an NVIDIA GPU (%s), this context is for the CPU",
-                     variant.device->arch.name().c_str());
-  if (device && !variant.device)
-    return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "is for the CPU, this context is for an NVIDIA GPU (%s)",
-                     device->name());
-  MOE_RT_TRY(checkTriple(variant.triple));
-  MOE_RT_TRY(checkFeatures(variant.features));
-  return device ? cuda::checkDevice(*variant.device, *device) : nullptr;
-}
-
 /// What messages call a variant.
 static std::string nameOf(const Variant &variant) {
   if (variant.device)
@@ -73,7 +55,7 @@ static moe_rt_status_t selectVariant(const moe_rt_context_t &context,
                                      size_t &out) {
   std::string reasons;
   for (size_t i = 0; i < variants.size(); ++i) {
-    moe_rt_status_t status = checkTarget(context, variants[i]);
+    moe_rt_status_t status = context.device->checkVariant(variants[i]);
     if (!status) {
       out = i;
       return nullptr;
@@ -113,22 +95,16 @@ static moe_rt_status_t resolveSymbol(moe_rt_resolve_fn resolve, void *user,
   return nullptr;
 }
 
-/// Find the kernels' images. The driver reads them when the first layer is
-/// created.
+/// Find the kernels' images.
 static moe_rt_status_t resolveImages(moe_rt_module_t &module,
                                      moe_rt_resolve_fn resolve, void *user) {
-  DeviceCode &code = *module.variant.device;
-  for (Image &image : code.images) {
+  for (Image &image : module.variant.device->images) {
     image.data = resolve(user, image.symbol.c_str());
     if (!image.data)
       return makeError(MOE_RT_NOT_FOUND,
                        "the code does not define symbol '%s', its %s",
                        image.symbol.c_str(), image.describe().c_str());
   }
-  module.program.reset(new (std::nothrow)
-                           cuda::CUDAProgram(*module.context->device, code));
-  if (!module.program)
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the program");
   return nullptr;
 }
 
@@ -149,17 +125,16 @@ static moe_rt_status_t checkImages(const moe_rt_module_t &module) {
 static moe_rt_status_t resolveAll(moe_rt_module_t &module,
                                   moe_rt_resolve_fn resolve, void *user) {
   for (Function &function : module.variant.functions) {
-    void *entry, *workspace;
-    MOE_RT_TRY(resolveSymbol(resolve, user, function, function.entry, entry));
+    void *workspace;
+    MOE_RT_TRY(resolveSymbol(resolve, user, function, function.entry,
+                             function.entryAddress));
     MOE_RT_TRY(
         resolveSymbol(resolve, user, function, function.workspace, workspace));
-    if (module.variant.device)
-      function.deviceEntryFn = reinterpret_cast<DeviceEntryFn>(entry);
-    else
-      function.entryFn = reinterpret_cast<EntryFn>(entry);
     function.workspaceFn = reinterpret_cast<WorkspaceFn>(workspace);
   }
-  return module.variant.device ? resolveImages(module, resolve, user) : nullptr;
+  if (module.variant.device)
+    MOE_RT_TRY(resolveImages(module, resolve, user));
+  return module.context->device->load(module.variant, module.program);
 }
 
 static void *resolveInObject(void *user, const char *symbol) {

@@ -9,7 +9,6 @@
 #define MOE_RT_SRC_MODULE_H
 
 #include "context.h"
-#include "cuda/program.h"
 #include "object.h"
 #include "signature.h"
 
@@ -17,9 +16,9 @@ struct moe_rt_module_s {
   moe_rt_context_t *context;
   std::string text; // of the metadata
   size_t variantIndex = 0;
-  moe::rt::Variant variant;                        // that of this machine
-  moe::rt::LoadedObject object;                    // empty for code of a JIT
-  std::unique_ptr<moe::rt::cuda::CUDAProgram> program; // kernels for a device
+  moe::rt::Variant variant;     // that of this machine
+  moe::rt::LoadedObject object; // empty for code of a JIT
+  std::unique_ptr<moe::rt::Program> program;
 };
 
 namespace moe::rt {

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "signature.h"
+#include "buffer.h"
 #include "checked.h"
-#include "context.h"
 #include "dtype.h"
 #include "node.h"
 

@@ -13,8 +13,6 @@
 #include "images.h"
 #include "status.h"
 
-#include "moe_rt/launcher.h"
-
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,9 +57,6 @@ struct Preparation {
   std::vector<size_t> sources; // in Function::weights
 };
 
-using EntryFn = int32_t (*)(void **args, const moe_rt_executor_t *executor);
-using DeviceEntryFn = int32_t (*)(void **args,
-                                  const moe_rt_launcher_t *launcher);
 using WorkspaceFn = int64_t (*)(int64_t tokens);
 
 struct Function {
@@ -78,9 +73,9 @@ struct Function {
   // Indices of the caller's arguments by role, in signature order.
   std::vector<size_t> inputs, weights, outputs;
 
-  // Filled in when the code is loaded: one of the entries.
-  EntryFn entryFn = nullptr;
-  DeviceEntryFn deviceEntryFn = nullptr;
+  // Filled in when the code is loaded. What the entry takes depends on the
+  // device.
+  void *entryAddress = nullptr;
   WorkspaceFn workspaceFn = nullptr;
 
   const std::vector<size_t> &indices(moe_rt_role_t role) const;

@@ -10,8 +10,7 @@
 
 #include "signature.h"
 
-#include <memory>
-#include <mutex>
+#include <atomic>
 
 namespace moe::rt {
 
@@ -38,12 +37,10 @@ struct BadReport {
   int32_t kept;    // the last of them
 };
 
-/// What the dispatches of a layer have done on the CPU. Safe to use from
-/// several threads.
+/// What the dispatches of a layer have done. Safe to use from several threads.
 class Statistics {
 public:
-  /// To be called once, before anything else.
-  moe_rt_status_t allocate(const Function &function);
+  virtual ~Statistics() = default;
 
   /// Refuse a report of expert ids out of range, or one that cannot be right.
   static moe_rt_status_t check(const Function &function, size_t dispatch,
@@ -51,22 +48,16 @@ public:
   /// The error of a report that `check` refuses.
   static moe_rt_status_t refuse(const Function &function, size_t dispatch,
                                 const BadReport &report);
-  /// Add one call. `reports` has an element for each dispatch.
-  void add(const DispatchReport *reports);
-  void read(size_t dispatch, moe_rt_statistics_t &out);
-  void reset();
+
+  virtual moe_rt_status_t read(size_t dispatch, moe_rt_statistics_t &out) = 0;
+  virtual void reset() = 0;
+
+  /// Whether calls that begin from now on have to be counted.
+  void enable(bool value) { enabled.store(value, std::memory_order_relaxed); }
+  bool areEnabled() const { return enabled.load(std::memory_order_relaxed); }
 
 private:
-  struct Entry {
-    size_t experts = 0;
-    int64_t topK = 0;
-    std::unique_ptr<int64_t[]> tokens;
-    std::unique_ptr<int64_t[]> snapshot; // what `read` handed out
-    int64_t calls = 0, choices = 0, dropped = 0, padding = 0;
-  };
-
-  std::mutex mutex;
-  std::vector<Entry> dispatches;
+  std::atomic<bool> enabled{true};
 };
 
 } // namespace moe::rt

@@ -41,10 +41,9 @@ moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
   for (size_t i = 0; i < function.weights.size(); ++i) {
     TokenCount unused; // a weight has no dynamic extent
     BoundTensor bound;
-    MOE_RT_TRY(checkTensor(weight(i), tensors[i], module.context->place(),
-                           unused, bound));
-    if (!module.context->device)
-      MOE_RT_TRY(checkElements(weight(i), bound));
+    MOE_RT_TRY(checkTensor(weight(i), tensors[i],
+                           module.context->device->place(), unused, bound));
+    MOE_RT_TRY(checkContents(weight(i), bound));
     boundWeights.push_back(bound);
   }
   MOE_RT_TRY(prepareAll(WeightSource()));
@@ -56,16 +55,7 @@ moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
 
 moe_rt_status_t LayerWeights::place(const WeightSource &source, size_t position,
                                     BoundTensor &out) {
-  const Argument &argument = weight(position);
-  if (source.mapped && !module.context->device) {
-    if (const void *data = source.mapped(source.user, position)) {
-      // Calls only read it.
-      out = {static_cast<char *>(const_cast<void *>(data)),
-             argument.staticBytes()};
-      return checkElements(argument, out);
-    }
-  }
-  MOE_RT_TRY(own(argument, "weight", out));
+  MOE_RT_TRY(own(weight(position), "weight", out));
   return load(source, position, out);
 }
 

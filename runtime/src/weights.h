@@ -35,10 +35,10 @@ public:
   virtual ~LayerWeights() = default;
 
   /// Check the caller's tensors, one for each weight, and prepare.
-  moe_rt_status_t bind(const DLTensor *tensors);
+  virtual moe_rt_status_t bind(const DLTensor *tensors);
   /// Read what calls want to memory of its own, where it is not mapped, and
   /// prepare the rest.
-  moe_rt_status_t read(const WeightSource &source);
+  virtual moe_rt_status_t read(const WeightSource &source);
 
   /// Of the weights and of the prepared arguments, in signature order each.
   /// One that is not retained has no data.
@@ -52,6 +52,15 @@ protected:
     return function.arguments[function.weights[position]];
   }
 
+  /// Check the elements of a caller's weight, where they can be seen.
+  virtual moe_rt_status_t checkContents(const Argument &,
+                                        const BoundTensor &) const {
+    return nullptr;
+  }
+  /// Find the place of a weight that calls read: memory of the layer, unless
+  /// the device reaches it where it is mapped.
+  virtual moe_rt_status_t place(const WeightSource &source, size_t position,
+                                BoundTensor &out);
   /// Allocate memory for an argument that the layer keeps, `what` of it.
   virtual moe_rt_status_t own(const Argument &argument, const char *what,
                               BoundTensor &out) = 0;
@@ -68,9 +77,6 @@ protected:
   const Function &function;
 
 private:
-  /// The place of a weight that calls read.
-  moe_rt_status_t place(const WeightSource &source, size_t position,
-                        BoundTensor &out);
   moe_rt_status_t prepareAll(const WeightSource &source);
 
   std::vector<BoundTensor> boundWeights, boundPrepared;

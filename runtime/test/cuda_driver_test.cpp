@@ -113,6 +113,10 @@ TEST(CudaDriverTest, OnTheCPU) {
   EXPECT_ERROR(moe_rt_layer_call_on_stream(nullptr, &in, 1, &out, 1, nullptr, 0,
                                            nullptr),
                MOE_RT_INVALID_ARGUMENT, "'layer' is NULL");
+  EXPECT_ERROR(moe_rt_layer_call_live_on_stream(nullptr, &in, 1, &out, 1,
+                                                nullptr, 0, nullptr, nullptr),
+               MOE_RT_INVALID_ARGUMENT,
+               "moe_rt_layer_call_live_on_stream: 'layer' is NULL");
   moe_rt_layer_destroy(layer);
   moe_rt_module_destroy(module);
 }

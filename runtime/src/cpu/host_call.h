@@ -8,14 +8,37 @@
 #ifndef MOE_RT_SRC_CPU_HOST_CALL_H
 #define MOE_RT_SRC_CPU_HOST_CALL_H
 
-#include "status.h"
+#include "call.h"
+#include "cpu/cpu_device.h"
+#include "cpu/host_statistics.h"
 
 namespace moe::rt {
 
-/// Run a layer on the CPU.
-moe_rt_status_t callOnHost(moe_rt_layer_t &layer, const DLTensor *inputs,
-                           const DLTensor *outputs, void *workspace,
-                           uint64_t workspaceBytes);
+/// The entry point of code for the CPU.
+using EntryFn = int32_t (*)(void **args, const moe_rt_executor_t *executor);
+
+inline int32_t runEntry(const Function &function, void **args,
+                        const moe_rt_executor_t &executor) {
+  return reinterpret_cast<EntryFn>(function.entryAddress)(args, &executor);
+}
+
+/// One call on the CPU.
+class HostCall : Call {
+public:
+  HostCall(const moe_rt_layer_t &layer, CPUDevice &device,
+           HostStatistics &statistics);
+  ~HostCall() { device.workspaces().giveBack(std::move(ownWorkspace)); }
+
+  moe_rt_status_t run(const CallArguments &arguments);
+
+private:
+  moe_rt_status_t findWorkspace(void *given, uint64_t bytes);
+  const DispatchReport *findReports();
+
+  CPUDevice &device;
+  HostStatistics &statistics;
+  Buffer ownWorkspace;
+};
 
 } // namespace moe::rt
 

@@ -6,6 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "cpu/host_weights.h"
+#include "cpu/host_call.h"
+#include "cpu/pool.h"
 
 #include <algorithm>
 #include <atomic>
@@ -24,10 +26,11 @@ namespace {
 class Preparer {
 public:
   Preparer(const moe_rt_module_t &module, const Function &function,
-           const Preparation &preparation,
+           const moe_rt_executor_t &executor, const Preparation &preparation,
            const std::vector<BoundTensor> &weights, const WeightSource &source,
            const BoundTensor &out)
-      : context(*module.context), function(function), preparation(preparation),
+      : context(*module.context), executor(executor), function(function),
+        preparation(preparation),
         prepare(module.variant.functions[preparation.function]),
         weights(weights), source(source), out(out),
         experts(function.arguments[preparation.argument].shape[0]) {}
@@ -65,6 +68,7 @@ private:
   void work(Task &task, const moe_rt_executor_t &executor);
 
   const moe_rt_context_t &context;
+  const moe_rt_executor_t &executor;
   const Function &function;
   const Preparation &preparation;
   const Function &prepare;
@@ -136,7 +140,7 @@ moe_rt_status_t Preparer::prepareExpert(Task &task, int64_t expert,
   task.pointers.back() = descriptor;
   writeWorkspaceDescriptor(task.workspace.data(), task.workspace.bytes(),
                            descriptor);
-  if (int32_t code = prepare.entryFn(task.pointers.data(), &executor))
+  if (int32_t code = runEntry(prepare, task.pointers.data(), executor))
     return makeError(MOE_RT_INTERNAL,
                      "function '%s', which prepares '%s', failed with code %d",
                      prepare.name.c_str(), target.name.c_str(), code);
@@ -152,7 +156,6 @@ void Preparer::work(Task &task, const moe_rt_executor_t &executor) {
 }
 
 moe_rt_status_t Preparer::run() {
-  const moe_rt_executor_t &executor = context.executor;
   int64_t count = std::min(executor.concurrency, experts);
   // Each task holds an expert of what it reads.
   if (source.read)
@@ -186,6 +189,25 @@ moe_rt_status_t Preparer::run() {
 // HostWeights
 //===----------------------------------------------------------------------===//
 
+moe_rt_status_t HostWeights::checkContents(const Argument &argument,
+                                           const BoundTensor &tensor) const {
+  return checkElements(argument, tensor);
+}
+
+moe_rt_status_t HostWeights::place(const WeightSource &source, size_t position,
+                                   BoundTensor &out) {
+  const Argument &argument = weight(position);
+  if (source.mapped) {
+    if (const void *data = source.mapped(source.user, position)) {
+      // Calls only read it.
+      out = {static_cast<char *>(const_cast<void *>(data)),
+             argument.staticBytes()};
+      return checkElements(argument, out);
+    }
+  }
+  return LayerWeights::place(source, position, out);
+}
+
 moe_rt_status_t HostWeights::own(const Argument &argument, const char *what,
                                  BoundTensor &out) {
   uint64_t bytes = argument.staticBytes();
@@ -209,7 +231,9 @@ moe_rt_status_t HostWeights::load(const WeightSource &source, size_t position,
 moe_rt_status_t HostWeights::prepare(const WeightSource &source,
                                      const Preparation &preparation,
                                      const BoundTensor &out) {
-  return Preparer(module, function, preparation, weights(), source, out).run();
+  return Preparer(module, function, executor, preparation, weights(), source,
+                  out)
+      .run();
 }
 
 uint64_t HostWeights::ownedBytes() const {

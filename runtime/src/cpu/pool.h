@@ -35,8 +35,6 @@ extern const moe_rt_executor_t serialExecutor;
 /// time, regions in the child run on their calling thread alone.
 class ThreadPool {
 public:
-  static constexpr int64_t maxThreads = 4096;
-
   /// `concurrency` counts the calling thread.
   ThreadPool(int64_t concurrency, Cores &cores)
       : concurrency(concurrency), cores(cores) {}

@@ -6,7 +6,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/cuda_device.h"
+#include "cpu/target.h"
+#include "cuda/compatibility.h"
+#include "cuda/program.h"
 #include "cuda/report_kernel.h"
+#include "signature.h"
 
 #include <new>
 
@@ -87,6 +91,34 @@ moe_rt_status_t CUDADevice::open(int32_t ordinal,
   return nullptr;
 }
 
+moe_rt_status_t moe::rt::cuda::openCUDA(const moe_rt_context_options_t &options,
+                                        std::unique_ptr<Device> &out) {
+  std::unique_ptr<CUDADevice> device;
+  MOE_RT_TRY(CUDADevice::open(options.device.device_id, device));
+  out = std::move(device);
+  return nullptr;
+}
+
+moe_rt_status_t CUDADevice::checkVariant(const Variant &variant) const {
+  if (!variant.device)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "is for the CPU, this context is for an NVIDIA GPU (%s)",
+                     name());
+  // Of the code that starts the kernels.
+  MOE_RT_TRY(checkTriple(variant.triple));
+  MOE_RT_TRY(checkFeatures(variant.features));
+  return checkDevice(*variant.device, *this);
+}
+
+/// The driver reads the images when the first layer is created.
+moe_rt_status_t CUDADevice::load(const Variant &variant,
+                                 std::unique_ptr<Program> &out) {
+  out.reset(new (std::nothrow) CUDAProgram(*this, *variant.device));
+  if (!out)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the program");
+  return nullptr;
+}
+
 CUDADevice::~CUDADevice() {
   if (!primary)
     return;
@@ -116,7 +148,7 @@ moe_rt_status_t CUDADevice::reportKernel(const ReportKernel *&out) {
   return nullptr;
 }
 
-void CUDADevice::trim() const {
+void CUDADevice::trim() {
   if (!workspaces)
     return;
   ContextScope scope(*this);

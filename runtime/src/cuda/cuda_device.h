@@ -9,6 +9,7 @@
 #define MOE_RT_SRC_CUDA_CUDA_DEVICE_H
 
 #include "cuda/driver.h"
+#include "device.h"
 
 #include <memory>
 #include <mutex>
@@ -24,16 +25,23 @@ struct Capability {
 
 /// One NVIDIA GPU as a context uses it: its primary context, which is shared
 /// with the rest of the process, and a pool of memory for workspaces.
-class CUDADevice {
+class CUDADevice final : public Device {
 public:
   CUDADevice();
-  ~CUDADevice();
+  ~CUDADevice() override;
   CUDADevice(const CUDADevice &) = delete;
   CUDADevice &operator=(const CUDADevice &) = delete;
 
   /// Open the driver and retain the device's primary context.
   static moe_rt_status_t open(int32_t ordinal,
                               std::unique_ptr<CUDADevice> &out);
+
+  DLDevice place() const override { return {kDLCUDA, index}; }
+  moe_rt_status_t checkVariant(const Variant &variant) const override;
+  moe_rt_status_t load(const Variant &variant,
+                       std::unique_ptr<Program> &out) override;
+  /// Return to the driver what the pool does not use.
+  void trim() override;
 
   const Driver &driver() const { return cuda; }
   int32_t ordinal() const { return index; }
@@ -52,8 +60,6 @@ public:
   /// asked for.
   moe_rt_status_t reportKernel(const ReportKernel *&out);
 
-  /// Return to the driver what the pool does not use.
-  void trim() const;
   /// The error that has made the device unusable, if any. Waits for nothing and
   /// leaves captures alone.
   moe_rt_status_t checkHealth() const;
@@ -76,6 +82,9 @@ private:
   std::mutex mutex;
   std::unique_ptr<ReportKernel> reporter;
 };
+
+moe_rt_status_t openCUDA(const moe_rt_context_options_t &options,
+                         std::unique_ptr<Device> &out);
 
 /// Makes the device's context the thread's current one until the end of the
 /// scope. All functions of the driver that need a context are called in one.

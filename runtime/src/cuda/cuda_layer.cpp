@@ -1,4 +1,4 @@
-//===- cuda_layer.cpp - Call a layer on a device --------------------------===//
+//===- cuda_layer.cpp - One layer on a GPU --------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -8,17 +8,14 @@
 #include "cuda/cuda_layer.h"
 #include "checked.h"
 #include "cuda/kernel_launcher.h"
-#include "layer.h"
 
 using namespace moe;
 using namespace moe::rt;
 using namespace moe::rt::cuda;
 
-/// Where the reports begin in a workspace, behind what the code wants, and the
-/// bytes of both.
-static moe_rt_status_t layOut(const moe_rt_layer_t &layer, uint64_t codeBytes,
-                              uint64_t &reportsBegin, uint64_t &total) {
-  uint64_t reportBytes = layer.reports->callBytes();
+moe_rt_status_t CUDALayer::layOut(uint64_t codeBytes, uint64_t &reportsBegin,
+                                  uint64_t &total) const {
+  uint64_t reportBytes = reports.callBytes();
   reportsBegin = total = codeBytes;
   if (reportBytes == 0)
     return nullptr;
@@ -30,31 +27,27 @@ static moe_rt_status_t layOut(const moe_rt_layer_t &layer, uint64_t codeBytes,
   return nullptr;
 }
 
-moe_rt_status_t moe::rt::cuda::callWorkspace(const moe_rt_layer_t &layer,
-                                             uint64_t codeBytes,
-                                             uint64_t &out) {
+moe_rt_status_t CUDALayer::workspace(uint64_t codeBytes, uint64_t &out) const {
   uint64_t reportsBegin;
-  return layOut(layer, codeBytes, reportsBegin, out);
+  return layOut(codeBytes, reportsBegin, out);
 }
 
-namespace {
-
-class DeviceCall : Call {
+/// One call on a stream.
+class CUDALayer::DeviceCall : Call {
 public:
-  DeviceCall(moe_rt_layer_t &layer, CUstream stream,
+  DeviceCall(CUDALayer &on, CUstream stream,
              const int32_t *liveTokens = nullptr)
-      : Call(layer), device(*layer.module->context->device),
-        reports(*layer.reports), stream(stream), liveTokens(liveTokens) {}
+      : Call(on.layer), on(on), device(on.device), reports(on.reports),
+        stream(stream), liveTokens(liveTokens) {}
 
   /// Enqueue the call. With `record` errors of its reports go there, once the
   /// stream has been waited for; without, they go to the layer.
-  moe_rt_status_t enqueue(const DLTensor *inputs, const DLTensor *outputs,
-                          void *givenWorkspace, uint64_t workspaceBytes,
-                          ErrorRecord *record);
+  moe_rt_status_t enqueue(const CallArguments &arguments, ErrorRecord *record);
   /// Whether there is something on the stream to wait for.
   bool hasEnqueued() const { return enqueued; }
 
 private:
+  const CUDALayer &on;
   const CUDADevice &device;
   Reports &reports;
   CUstream stream;
@@ -62,20 +55,16 @@ private:
   bool enqueued = false;
 };
 
-} // namespace
-
-moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
-                                    const DLTensor *outputs,
-                                    void *givenWorkspace,
-                                    uint64_t workspaceBytes,
-                                    ErrorRecord *record) {
+moe_rt_status_t CUDALayer::DeviceCall::enqueue(const CallArguments &arguments,
+                                               ErrorRecord *record) {
   MOE_RT_TRY(scratch.allocate(layout.total, "arguments of a call"));
-  MOE_RT_TRY(bind(inputs, outputs));
+  MOE_RT_TRY(bind(arguments.inputs, arguments.outputs));
   uint64_t codeBytes = 0, reportsBegin = 0, required = 0;
   MOE_RT_TRY(codeWorkspace(function, tokens, codeBytes));
-  MOE_RT_TRY(layOut(layer, codeBytes, reportsBegin, required));
+  MOE_RT_TRY(on.layOut(codeBytes, reportsBegin, required));
+  void *givenWorkspace = arguments.workspace;
   if (givenWorkspace) {
-    MOE_RT_TRY(bindWorkspace(givenWorkspace, workspaceBytes, required,
+    MOE_RT_TRY(bindWorkspace(givenWorkspace, arguments.workspaceBytes, required,
                              deviceAlignment));
     if (required > 0)
       MOE_RT_TRY(checkResidence(device, givenWorkspace, "workspace"));
@@ -95,8 +84,7 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
                        static_cast<const void *>(liveTokens));
     MOE_RT_TRY(checkResidence(device, liveTokens, "live_tokens"));
   }
-  bool reported =
-      layer.counts.load(std::memory_order_relaxed) || !reports.areAlwaysRight();
+  bool reported = reports.areEnabled() || !reports.areAlwaysRight();
   if (!hasWork()) {
     if (reported)
       reports.countEmptyCall();
@@ -113,7 +101,7 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
   writeArguments(reportMemory, codeBytes);
   if (reported)
     MOE_RT_TRY(reports.clear(reportMemory, stream));
-  MOE_RT_TRY(Launcher(device, *layer.module->program, stream, liveTokens)
+  MOE_RT_TRY(Launcher(device, on.program, stream, liveTokens)
                  .run(function, at<void *>(layout.pointers)));
   if (!reported)
     return nullptr;
@@ -121,32 +109,24 @@ moe_rt_status_t DeviceCall::enqueue(const DLTensor *inputs,
                 : reports.collect(reportMemory, stream);
 }
 
-moe_rt_status_t
-moe::rt::cuda::callOnStream(moe_rt_layer_t &layer, const DLTensor *inputs,
-                            const DLTensor *outputs, void *workspace,
-                            uint64_t workspaceBytes, CUstream stream,
-                            const int32_t *liveTokens) {
-  if (moe_rt_status_t status = layer.reports->takeError())
+moe_rt_status_t CUDALayer::callOnStream(const CallArguments &arguments,
+                                        void *stream,
+                                        const int32_t *liveTokens) {
+  if (moe_rt_status_t status = reports.takeError())
     return wrapError(moe_rt_status_code(status), "a call before failed",
                      status);
-  ContextScope scope(*layer.module->context->device);
+  ContextScope scope(device);
   MOE_RT_TRY(scope.check());
-  return DeviceCall(layer, stream, liveTokens)
-      .enqueue(inputs, outputs, workspace, workspaceBytes, nullptr);
+  return DeviceCall(*this, static_cast<CUstream>(stream), liveTokens)
+      .enqueue(arguments, nullptr);
 }
 
-moe_rt_status_t moe::rt::cuda::callAndWait(moe_rt_layer_t &layer,
-                                           const DLTensor *inputs,
-                                           const DLTensor *outputs,
-                                           void *workspace,
-                                           uint64_t workspaceBytes) {
-  const CUDADevice &device = *layer.module->context->device;
+moe_rt_status_t CUDALayer::call(const CallArguments &arguments) {
   ContextScope scope(device);
   MOE_RT_TRY(scope.check());
   ErrorRecord record = {};
-  DeviceCall call(layer, nullptr);
-  moe_rt_status_t status =
-      call.enqueue(inputs, outputs, workspace, workspaceBytes, &record);
+  DeviceCall call(*this, nullptr);
+  moe_rt_status_t status = call.enqueue(arguments, &record);
   if (!call.hasEnqueued())
     return status;
   // Also where a part of it failed: the caller may free its memory.
@@ -159,5 +139,10 @@ moe_rt_status_t moe::rt::cuda::callAndWait(moe_rt_layer_t &layer,
     return status;
   }
   MOE_RT_TRY(ran);
-  return layer.reports->check(record);
+  return reports.check(record);
+}
+
+moe_rt_status_t CUDALayer::poll() {
+  MOE_RT_TRY(reports.takeError());
+  return device.checkHealth();
 }

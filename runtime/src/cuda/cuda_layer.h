@@ -1,4 +1,4 @@
-//===- cuda_layer.h - Call a layer on a device ------------------*- C++ -*-===//
+//===- cuda_layer.h - One layer on a GPU ------------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -8,26 +8,50 @@
 #ifndef MOE_RT_SRC_CUDA_CUDA_LAYER_H
 #define MOE_RT_SRC_CUDA_CUDA_LAYER_H
 
-#include "cuda/api.h"
-#include "status.h"
+#include "cuda/device_weights.h"
+#include "cuda/reports.h"
+#include "layer.h"
 
 namespace moe::rt::cuda {
 
-/// The workspace of a call whose code wants `codeBytes`.
-moe_rt_status_t callWorkspace(const moe_rt_layer_t &layer, uint64_t codeBytes,
-                              uint64_t &out);
+/// One layer on a GPU.
+class CUDALayer final : public DeviceLayer {
+public:
+  /// The kernels of `program` must have been loaded.
+  CUDALayer(const moe_rt_layer_t &layer, CUDADevice &device,
+            const CUDAProgram &program)
+      : layer(layer), device(device), program(program),
+        itsWeights(*layer.module, layer.function, device, program),
+        reports(device, layer.function, layer.layout.reportBytes) {}
 
-/// Enqueue a call. It fails if a call before it did, as far as that is known.
-/// How many tokens are live is on the device; null: all are.
-moe_rt_status_t callOnStream(moe_rt_layer_t &layer, const DLTensor *inputs,
-                             const DLTensor *outputs, void *workspace,
-                             uint64_t workspaceBytes, CUstream stream,
-                             const int32_t *liveTokens);
+  /// Allocate what calls report in. To be called once, within a ContextScope.
+  moe_rt_status_t create() { return reports.create(); }
 
-/// Run a call on the legacy default stream.
-moe_rt_status_t callAndWait(moe_rt_layer_t &layer, const DLTensor *inputs,
-                            const DLTensor *outputs, void *workspace,
-                            uint64_t workspaceBytes);
+  LayerWeights &weights() override { return itsWeights; }
+  Statistics &statistics() override { return reports; }
+
+  moe_rt_status_t workspace(uint64_t codeBytes, uint64_t &out) const override;
+  /// Run a call on the legacy default stream.
+  moe_rt_status_t call(const CallArguments &arguments) override;
+  /// Enqueue a call. It fails if a call before it did, as far as that is known.
+  moe_rt_status_t callOnStream(const CallArguments &arguments, void *stream,
+                               const int32_t *liveTokens) override;
+  moe_rt_status_t poll() override;
+
+private:
+  class DeviceCall;
+
+  /// Where the reports begin in a workspace, behind what the code wants, and
+  /// the bytes of both.
+  moe_rt_status_t layOut(uint64_t codeBytes, uint64_t &reportsBegin,
+                         uint64_t &total) const;
+
+  const moe_rt_layer_t &layer;
+  CUDADevice &device;
+  const CUDAProgram &program;
+  DeviceWeights itsWeights;
+  Reports reports;
+};
 
 } // namespace moe::rt::cuda
 

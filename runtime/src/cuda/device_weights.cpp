@@ -17,6 +17,18 @@ using namespace moe::rt::cuda;
 // What is read at once, where one element of the first dimension is not more.
 static constexpr uint64_t stagingBytes = uint64_t(32) << 20;
 
+moe_rt_status_t DeviceWeights::bind(const DLTensor *tensors) {
+  ContextScope scope(device);
+  MOE_RT_TRY(scope.check());
+  return LayerWeights::bind(tensors);
+}
+
+moe_rt_status_t DeviceWeights::read(const WeightSource &source) {
+  ContextScope scope(device);
+  MOE_RT_TRY(scope.check());
+  return LayerWeights::read(source);
+}
+
 moe_rt_status_t DeviceWeights::own(const Argument &argument, const char *what,
                                    BoundTensor &out) {
   uint64_t bytes = argument.staticBytes();
@@ -98,8 +110,7 @@ moe_rt_status_t DeviceWeights::prepare(const WeightSource &source,
   pointers.back() = descriptor;
   writeWorkspaceDescriptor(workspace.data(), bytes, descriptor);
 
-  MOE_RT_TRY(
-      Launcher(device, *module.program, nullptr).run(code, pointers.data()));
+  MOE_RT_TRY(Launcher(device, program, nullptr).run(code, pointers.data()));
   const Driver &driver = device.driver();
   return driver.check(driver.cuStreamSynchronize(nullptr),
                       "prepare '%s' with function '%s'", target.name.c_str(),

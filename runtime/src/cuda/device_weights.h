@@ -9,18 +9,21 @@
 #define MOE_RT_SRC_CUDA_DEVICE_WEIGHTS_H
 
 #include "cuda/memory.h"
+#include "cuda/program.h"
 #include "weights.h"
 
 namespace moe::rt::cuda {
 
 /// The weights of a layer on a device. Its kernels must have been loaded.
-/// Binding and reading happen within a ContextScope.
 class DeviceWeights final : public LayerWeights {
 public:
-  DeviceWeights(const moe_rt_module_t &module, const Function &function)
-      : LayerWeights(module, function), device(*module.context->device),
+  DeviceWeights(const moe_rt_module_t &module, const Function &function,
+                const CUDADevice &device, const CUDAProgram &program)
+      : LayerWeights(module, function), device(device), program(program),
         staging(device) {}
 
+  moe_rt_status_t bind(const DLTensor *tensors) override;
+  moe_rt_status_t read(const WeightSource &source) override;
   uint64_t ownedBytes() const override;
 
 private:
@@ -33,6 +36,7 @@ private:
                           const BoundTensor &out) override;
 
   const CUDADevice &device;
+  const CUDAProgram &program;
   PinnedBuffer staging; // what is read passes through it
   std::vector<DeviceBuffer> owned;
 };

@@ -211,7 +211,8 @@ moe_rt_status_t Launcher::run(const Function &function, void **args) {
   };
   moe_rt_launcher_t interface = {this, device.multiprocessors(), start,
                                  reinterpret_cast<uintptr_t>(liveTokens)};
-  int32_t code = function.deviceEntryFn(args, &interface);
+  auto entry = reinterpret_cast<DeviceEntryFn>(function.entryAddress);
+  int32_t code = entry(args, &interface);
   if (failure) {
     std::string prefix = "function '" + function.name + "'";
     moe_rt_status_t status = std::exchange(failure, nullptr);

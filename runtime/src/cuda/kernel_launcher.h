@@ -15,6 +15,10 @@
 
 namespace moe::rt::cuda {
 
+/// The entry point of code for a GPU.
+using DeviceEntryFn = int32_t (*)(void **args,
+                                  const moe_rt_launcher_t *launcher);
+
 /// Runs entry points of a variant for a device, which enqueue kernels on a
 /// stream. Used within a ContextScope.
 class Launcher {

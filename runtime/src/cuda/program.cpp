@@ -7,8 +7,11 @@
 
 #include "cuda/program.h"
 #include "cuda/compatibility.h"
+#include "cuda/cuda_layer.h"
+#include "layer.h"
 
 #include <cstring>
+#include <new>
 #include <string>
 
 using namespace moe::rt;
@@ -138,5 +141,19 @@ moe_rt_status_t CUDAProgram::load(const char *function) {
   for (size_t i = 0; i < functions.size(); ++i)
     MOE_RT_TRY(prepare(code.kernels[i], functions[i]));
   loaded = true;
+  return nullptr;
+}
+
+moe_rt_status_t CUDAProgram::newLayer(const moe_rt_layer_t &layer,
+                                      std::unique_ptr<DeviceLayer> &out) {
+  ContextScope scope(device);
+  MOE_RT_TRY(scope.check());
+  MOE_RT_TRY(load(layer.function.name.c_str()));
+  std::unique_ptr<CUDALayer> created(new (std::nothrow)
+                                         CUDALayer(layer, device, *this));
+  if (!created)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the weights");
+  MOE_RT_TRY(created->create());
+  out = std::move(created);
   return nullptr;
 }

@@ -9,6 +9,7 @@
 #define MOE_RT_SRC_CUDA_PROGRAM_H
 
 #include "cuda/cuda_device.h"
+#include "device.h"
 #include "images.h"
 
 #include <mutex>
@@ -37,10 +38,13 @@ private:
 };
 
 /// The kernels of a module, loaded for the first layer that is created.
-class CUDAProgram {
+class CUDAProgram final : public Program {
 public:
-  CUDAProgram(const CUDADevice &device, const DeviceCode &code)
+  CUDAProgram(CUDADevice &device, const DeviceCode &code)
       : device(device), code(code), image(device) {}
+
+  moe_rt_status_t newLayer(const moe_rt_layer_t &layer,
+                           std::unique_ptr<DeviceLayer> &out) override;
 
   /// Load them unless they are. `function` is what messages name.
   moe_rt_status_t load(const char *function);
@@ -53,7 +57,7 @@ private:
   moe_rt_status_t loadImages(const char *function);
   moe_rt_status_t prepare(const Kernel &kernel, CUfunction &out) const;
 
-  const CUDADevice &device;
+  CUDADevice &device;
   const DeviceCode &code;
   std::mutex mutex;
   bool loaded = false;

@@ -20,7 +20,7 @@ namespace moe::rt::cuda {
 /// a kernel behind it adds that to totals in memory of the layer, or leaves a
 /// record of what is wrong with it. Safe to use from several threads. Functions
 /// that enqueue are used within a ContextScope.
-class Reports {
+class Reports final : public Statistics {
 public:
   /// `argumentBytes` is what the offsets and counters of a call take.
   Reports(CUDADevice &device, const Function &function, uint64_t argumentBytes)
@@ -52,8 +52,8 @@ public:
   moe_rt_status_t takeError();
 
   /// Both wait for the device.
-  moe_rt_status_t read(size_t dispatch, moe_rt_statistics_t &out);
-  void reset();
+  moe_rt_status_t read(size_t dispatch, moe_rt_statistics_t &out) override;
+  void reset() override;
 
 private:
   ErrorRecord *layerRecord() const {
