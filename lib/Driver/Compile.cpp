@@ -103,7 +103,7 @@ llvm::Expected<std::string> mlir::moe::emitPTX(const Variant &variant) {
         "expected a GPU target, such as --target=sm_90a, got '" +
         variant.target.cpu + "'");
   if (module->getAttrOfType<ArrayAttr>(kernelsAttrName).empty())
-    return llvm::createStringError("expected something to compute on '" +
+    return llvm::createStringError("expected GPU kernels for '" +
                                    variant.target.device +
                                    "', got a module without kernels");
   auto image = cast<DictionaryAttr>(images[0]);

@@ -277,7 +277,7 @@ int main(int argc, char **argv) {
     return fail(llvm::createStringError("--layer and --dtype need --hf"));
   if (overwritesInput())
     return fail(llvm::createStringError(
-        "expected an output other than what is read, got '" + output + "'"));
+        "expected an output file that is not an input, got '" + output + "'"));
   if (llvm::Error error = options.verify())
     return fail(std::move(error));
 
