@@ -159,7 +159,7 @@ bool Classifier::classify(linalg::LinalgOp op) {
     bool perToken = !is(operand.get(), Kind::Invariant);
     for (auto [position, result] : llvm::enumerate(map.getResults()))
       if (result.isFunctionOfDim(*rowLoop) && !(perToken && position == 0))
-        return refuse(op, "the number of a token counts");
+        return refuse(op, "the index of a token is used");
     if (op.isDpsInit(&operand) && !perToken)
       return refuse(op, "a reduction over the tokens");
   }
@@ -168,7 +168,7 @@ bool Classifier::classify(linalg::LinalgOp op) {
                                       : WalkResult::advance();
   });
   if (usesNumber.wasInterrupted())
-    return refuse(op, "the number of a token counts");
+    return refuse(op, "the index of a token is used");
   return setAll(op, *kind);
 }
 

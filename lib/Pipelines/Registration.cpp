@@ -29,7 +29,7 @@ void mlir::moe::registerPipelines() {
       "Lower moe operations to launches of kernels over buffers in one workspace",
       buildGPUToBuffersPipeline);
   PassPipelineRegistration<>(
-      "moe-fuse", "Fuse moe operations into grouped products",
+      "moe-fuse", "Fuse moe operations into grouped matmuls",
       buildFusionPipeline);
   PassPipelineRegistration<LoweringOptions>(
       "moe-reference",

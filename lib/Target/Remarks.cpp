@@ -48,7 +48,7 @@ static llvm::StringRef slowPart(llvm::StringRef name) {
   if (name == "ExpertNotGrouped")
     return "an expert is left to loops";
   if (name == "ProductWithoutKernel")
-    return "a product is left to loops";
+    return "a matmul is left to loops";
   if (name == "PackedInCall")
     return "weights are packed in every call";
   return {};

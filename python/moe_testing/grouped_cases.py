@@ -42,7 +42,8 @@ EPILOGUES = {
                       lambda a, b: a * b - a),
     "gated_biases": Epilogue(2, "%a = arith.addf %s0, %x0 : f32\n"
                                 "    %b = arith.addf %s1, %x1 : f32\n"
-                                "    %p = arith.mulf %a, %b : f32\n    %r = arith.subf %p, %a : f32",
+                                "    %p = arith.mulf %a, %b : f32\n"
+                                "    %r = arith.subf %p, %a : f32",
                              lambda a, b, x, y: (a + x) * (b + y) - (a + x)),
     "three": Epilogue(3, "%p = arith.mulf %s0, %s1 : f32\n    %r = arith.addf %p, %s2 : f32",
                       lambda a, b, c: a * b + c),
@@ -137,7 +138,8 @@ class Case:
 
     @property
     def weight_names(self) -> list[str]:
-        return ["w"] if self.interleaved else [f"w{i}" for i in range(EPILOGUES[self.epilogue].sums)]
+        sums = range(EPILOGUES[self.epilogue].sums)
+        return ["w"] if self.interleaved else [f"w{i}" for i in sums]
 
     def text(self) -> str:
         e, out = EPILOGUES[self.epilogue], tensor((-1, self.n), self.out)
@@ -174,7 +176,8 @@ class Case:
                 shape = shape[:-1] + (self.n,)
                 sizes = ", ".join("%t" if d < 0 else str(d) for d in shape)
                 zeros, ones = "0, " * (len(shape) - 1), "1, " * (len(shape) - 1)
-                before.append(f"  %slice{i} = tensor.extract_slice %{name}[{zeros}{extra.first}] [{sizes}] "
+                before.append(f"  %slice{i} = tensor.extract_slice "
+                              f"%{name}[{zeros}{extra.first}] [{sizes}] "
                               f"[{ones}2] : {kind} to {tensor(shape, extra.element)}")
                 name, kind = f"slice{i}", tensor(shape, extra.element)
             extras.append(f"%{name}")
@@ -193,7 +196,8 @@ class Case:
         if self.out != "f32":
             yielded = "%rounded"
         sums = [f"%s{i}: f32" for i in range(e.sums)]
-        rounding = "" if self.out == "f32" else f"\n    %rounded = arith.truncf %r : f32 to {self.out}"
+        rounding = ("" if self.out == "f32" else
+                    f"\n    %rounded = arith.truncf %r : f32 to {self.out}")
         signature = ",\n    ".join(f'%{n}: {t} {{moe.name = "{n}", moe.role = "{r}"}}'
                                    for n, t, r in declared)
         source = "%gather : tensor<?xi32>" if self.gather else f"%x : {lhs}"

@@ -111,7 +111,8 @@ class Router:
 func.func @route(%x: tensor<?x{h}x{dtype}> {{moe.role = "input", moe.name = "x"}},
                  %w: tensor<{shape}x{dtype}> {{moe.role = "weight", moe.name = "w"}}{bias})
     -> (tensor<?x{k}xf32> {{moe.name = "weights"}}, tensor<?x{k}xi32> {{moe.name = "ids"}},
-        tensor<{e + 1}xi32> {{moe.name = "starts"}}, tensor<?x{k}xi32> {{moe.name = "positions"}}) {{
+        tensor<{e + 1}xi32> {{moe.name = "starts"}},
+            tensor<?x{k}xi32> {{moe.name = "positions"}}) {{
   %c0 = arith.constant 0 : index
   %t = tensor.dim %x, %c0 : tensor<?x{h}x{dtype}>
   %e = tensor.empty(%t) : tensor<?x{e}xf32>

@@ -188,7 +188,8 @@ CASES = [
     Case("gathered_two", 144, 80, products=2, gather=True, out="bf16"),
     Case("bf16_rows", 272, 136, "bf16", products=2), Case("f16_rows", 400, 72, "f16"),
     Case("bf16_gathered", 144, 136, "bf16", gather=True, out="bf16"),
-    Case("small_blocks", 256, 200, blocks=(128, 8)), Case("long_blocks", 400, 136, blocks=(256, 64)),
+    Case("small_blocks", 256, 200, blocks=(128, 8)),
+    Case("long_blocks", 400, 136, blocks=(256, 64)),
     Case("one_block", 208, 72, "bf16", blocks=(208, 72)),
     Case("columns_of_weights", 256, 136, blocks=(128, 128), row_scales=False),
     Case("interleaved", 272, 136, products=2, interleaved=(0, 1)),
@@ -207,8 +208,10 @@ OTHERS = [
 
 def quantize_text(columns: int, block: int, element: str) -> str:
     blocks = -(-columns // block)
-    return f"""func.func @layer(%x: tensor<?x{columns}x{element}> {{moe.name = "x", moe.role = "input"}})
-    -> (tensor<?x{columns}xf8E4M3FN> {{moe.name = "q"}}, tensor<?x{blocks}xf32> {{moe.name = "s"}}) {{
+    return f"""func.func @layer(
+        %x: tensor<?x{columns}x{element}> {{moe.name = "x", moe.role = "input"}})
+    -> (tensor<?x{columns}xf8E4M3FN> {{moe.name = "q"}},
+        tensor<?x{blocks}xf32> {{moe.name = "s"}}) {{
   %q, %s = moe.quantize %x block({block}) : tensor<?x{columns}x{element}>
   return %q, %s : tensor<?x{columns}xf8E4M3FN>, tensor<?x{blocks}xf32>
 }}

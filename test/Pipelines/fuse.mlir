@@ -7,8 +7,8 @@
 // REMARK-DAG: ExpertGrouped
 // REMARK-DAG: DenseGrouped
 // REMARK-DAG: ColumnsFused
-// REMARK-DAG: products of the same rows fused with what joins them
-// REMARK-DAG: elementwise operation fused into the epilogue of a product
+// REMARK-DAG: matmuls of the same rows fused with the operation that joins them
+// REMARK-DAG: elementwise operation fused into the epilogue of a matmul
 // REMARK-DAG: GatherFused
 
 // CHECK-LABEL: func.func @layer(

@@ -75,7 +75,8 @@ func.func @f(%x: tensor<?x1x{source}>) -> tensor<?x1x{result}> {{
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x1x{source}>
   %e = tensor.empty(%n) : tensor<?x1x{result}>
-  %y = linalg.map ins(%x : tensor<?x1x{source}>) outs(%e : tensor<?x1x{result}>) (%v: {source}, %o: {result}) {{
+  %y = linalg.map ins(%x : tensor<?x1x{source}>)
+      outs(%e : tensor<?x1x{result}>) (%v: {source}, %o: {result}) {{
 {body}
     linalg.yield %r : {result}
   }}
@@ -109,7 +110,8 @@ def hard_numbers(dtype, result):
     ("f32", "f16"), ("f32", "bf16"), ("f64", "f16"), ("f64", "bf16")])
 def test_rounding(source, result, level, compiled, tmp_path):
     """As numpy and ml_dtypes round; f64 once, not by way of f32."""
-    path = compile_for(level, elementwise(source, result, TRUNCATE.format(source, result)), tmp_path)
+    text = elementwise(source, result, TRUNCATE.format(source, result))
+    path = compile_for(level, text, tmp_path)
     x = hard_numbers(source, result)
     y = load(level, path).layer({})(x[:, None])[:, 0]
     with np.errstate(over="ignore"):
@@ -125,7 +127,8 @@ def test_rounding(source, result, level, compiled, tmp_path):
 def round_to_bf16(x):
     """f64 to bf16, by the nearer of the two neighbours; the even one where both are near."""
     below = np.abs(x).astype(np.float32)
-    below = np.where(below.astype(np.float64) > np.abs(x), np.nextafter(below, np.float32(0)), below)
+    below = np.where(below.astype(np.float64) > np.abs(x), np.nextafter(below, np.float32(0)),
+                     below)
     low = (below.view(np.uint32) >> 16).astype(np.uint32)
 
     def value(bits):

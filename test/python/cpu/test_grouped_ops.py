@@ -218,7 +218,8 @@ def test_epilogues_of_extreme_sums(name, path):
 # Each function has its own text and its own answer in numpy.
 OTHERS = """
 // What is read is written as well: the destination needs a copy.
-func.func @in_place(%x: tensor<?x8xf32>, %w: tensor<1x8x8xf32> {moe.role = "weight", moe.name = "w"})
+func.func @in_place(%x: tensor<?x8xf32>,
+    %w: tensor<1x8x8xf32> {moe.role = "weight", moe.name = "w"})
     -> tensor<?x8xf32> {
   %c0 = arith.constant 0 : index
   %one = arith.constant 1.0 : f32
@@ -237,7 +238,8 @@ func.func @in_place(%x: tensor<?x8xf32>, %w: tensor<1x8x8xf32> {moe.role = "weig
 }
 
 // A scalar from outside of the epilogue, one from a tensor of rank 0, and no sum at all.
-func.func @captured(%x: tensor<?x8xf32>, %w: tensor<1x8x8xf32> {moe.role = "weight", moe.name = "w"},
+func.func @captured(%x: tensor<?x8xf32>,
+    %w: tensor<1x8x8xf32> {moe.role = "weight", moe.name = "w"},
                     %v: tensor<3xf32>) -> tensor<?x8xf32> {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
@@ -264,7 +266,8 @@ func.func @mask(%x: tensor<?x8xf32>, %w: tensor<1x8x21xf32> {moe.role = "weight"
   %zero = arith.constant 0.0 : f32
   %t = tensor.dim %x, %c0 : tensor<?x8xf32>
   %b = tensor.empty(%t) : tensor<?x21xi1>
-  %mask = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>, affine_map<(i, j) -> (i, j)>],
+  %mask = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>,
+                                           affine_map<(i, j) -> (i, j)>],
                           iterator_types = ["parallel", "parallel"]}
       ins(%m : tensor<?x21xf32>) outs(%b : tensor<?x21xi1>) {
   ^bb0(%v: f32, %o: i1):
@@ -283,13 +286,16 @@ func.func @mask(%x: tensor<?x8xf32>, %w: tensor<1x8x21xf32> {moe.role = "weight"
 }
 
 // Some columns of rows that are longer, of rows and of weights.
-func.func @slices(%x: tensor<?x24xbf16>, %w: tensor<2x20x44xbf16> {moe.role = "weight", moe.name = "w"},
+func.func @slices(%x: tensor<?x24xbf16>,
+    %w: tensor<2x20x44xbf16> {moe.role = "weight", moe.name = "w"},
                   %o: tensor<3xi32>) -> tensor<?x20xf32> {
   %c0 = arith.constant 0 : index
   %t = tensor.dim %x, %c0 : tensor<?x24xbf16>
   %p = tensor.extract_slice %x[0, 3] [%t, 20] [1, 1] : tensor<?x24xbf16> to tensor<?x20xbf16>
-  %g = tensor.extract_slice %w[0, 0, 1] [2, 20, 20] [1, 1, 2] : tensor<2x20x44xbf16> to tensor<2x20x20xbf16>
-  %u = tensor.extract_slice %w[0, 0, 24] [2, 20, 20] [1, 1, 1] : tensor<2x20x44xbf16> to tensor<2x20x20xbf16>
+  %g = tensor.extract_slice %w[0, 0, 1] [2, 20, 20] [1, 1, 2]
+      : tensor<2x20x44xbf16> to tensor<2x20x20xbf16>
+  %u = tensor.extract_slice %w[0, 0, 24] [2, 20, 20] [1, 1, 1]
+      : tensor<2x20x44xbf16> to tensor<2x20x20xbf16>
   %z = arith.constant 0.0 : f32
   %e = tensor.empty(%t) : tensor<?x20xf32>
   %f = linalg.fill ins(%z : f32) outs(%e : tensor<?x20xf32>) -> tensor<?x20xf32>

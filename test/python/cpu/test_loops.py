@@ -158,7 +158,8 @@ def test_one_expert_on_tensor_cores(compiled, experts, first, target):
     x, w = draw(TOKENS, 32), draw(1, 32, 64)
     ids = np.array([[first], [0], [-1], [first], [first]], np.int32)
     text = f"""
-func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<1x32x64xf16> {{moe.role = "weight"}}) -> tensor<?x64xf32> {{
+func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>,
+    %a: tensor<1x32x64xf16> {{moe.role = "weight"}}) -> tensor<?x64xf32> {{
   %zero = arith.constant 0.0 : f32
   %c0 = arith.constant 0 : index
   %g, %o, %p = moe.dispatch %x, %i experts({experts}) : tensor<?x32xf16>, tensor<?x1xi32>
@@ -167,7 +168,8 @@ func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<1x32x64xf16> 
     %n = tensor.dim %r, %c0 : tensor<?x32xf16>
     %e = tensor.empty(%n) : tensor<?x64xf32>
     %f = linalg.fill ins(%zero : f32) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
-    %h = linalg.matmul ins(%r, %v : tensor<?x32xf16>, tensor<32x64xf16>) outs(%f : tensor<?x64xf32>) -> tensor<?x64xf32>
+    %h = linalg.matmul ins(%r, %v : tensor<?x32xf16>, tensor<32x64xf16>) outs(%f : tensor<?x64xf32>)
+        -> tensor<?x64xf32>
     moe.yield %h : tensor<?x64xf32>
   }} : tensor<?x32xf16>, tensor<{experts + 1}xi32> -> tensor<?x64xf32>
   %z = moe.combine %y, %p : tensor<?x64xf32>, tensor<?x1xi32>
@@ -188,7 +190,8 @@ def test_stacked_weights(compiled, target):
     if on_device:
         double.needs_device()
     text = """
-func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<3x2x32x64xf16> {moe.role = "weight"}) -> tensor<?x64xf32> {
+func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>,
+    %a: tensor<3x2x32x64xf16> {moe.role = "weight"}) -> tensor<?x64xf32> {
   %zero = arith.constant 0.0 : f32
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -197,14 +200,16 @@ func.func @f(%x: tensor<?x32xf16>, %i: tensor<?x1xi32>, %a: tensor<3x2x32x64xf16
   %d = tensor.empty(%t) : tensor<?x64xf32>
   %none = linalg.fill ins(%zero : f32) outs(%d : tensor<?x64xf32>) -> tensor<?x64xf32>
   %sum = scf.for %k = %c0 to %c3 step %c1 iter_args(%s = %none) -> tensor<?x64xf32> {
-    %w = tensor.extract_slice %a[%k, 0, 0, 0] [1, 2, 32, 64] [1, 1, 1, 1] : tensor<3x2x32x64xf16> to tensor<2x32x64xf16>
+    %w = tensor.extract_slice %a[%k, 0, 0, 0] [1, 2, 32, 64] [1, 1, 1, 1]
+        : tensor<3x2x32x64xf16> to tensor<2x32x64xf16>
     %g, %o, %p = moe.dispatch %x, %i experts(2) : tensor<?x32xf16>, tensor<?x1xi32>
     %y = moe.expert %g, %o params(%w : tensor<2x32x64xf16>) {
     ^bb0(%r: tensor<?x32xf16>, %v: tensor<32x64xf16>):
       %n = tensor.dim %r, %c0 : tensor<?x32xf16>
       %e = tensor.empty(%n) : tensor<?x64xf32>
       %f = linalg.fill ins(%zero : f32) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
-      %h = linalg.matmul ins(%r, %v : tensor<?x32xf16>, tensor<32x64xf16>) outs(%f : tensor<?x64xf32>) -> tensor<?x64xf32>
+      %h = linalg.matmul ins(%r, %v : tensor<?x32xf16>, tensor<32x64xf16>)
+          outs(%f : tensor<?x64xf32>) -> tensor<?x64xf32>
       moe.yield %h : tensor<?x64xf32>
     } : tensor<?x32xf16>, tensor<3xi32> -> tensor<?x64xf32>
     %z = moe.combine %y, %p : tensor<?x64xf32>, tensor<?x1xi32>
@@ -230,7 +235,8 @@ func.func @f(%x: tensor<?x4xf32>, %y: tensor<5x4xf32>) -> tensor<?x4xf32> {
   %z = arith.constant 0 : index
   %t = tensor.dim %x, %z : tensor<?x4xf32>
   %e = tensor.empty(%t) : tensor<?x4xf32>
-  %s = linalg.add ins(%x, %y : tensor<?x4xf32>, tensor<5x4xf32>) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+  %s = linalg.add ins(%x, %y : tensor<?x4xf32>, tensor<5x4xf32>) outs(%e : tensor<?x4xf32>)
+      -> tensor<?x4xf32>
   return %s : tensor<?x4xf32>
 }""").layer()
     np.testing.assert_array_equal(layer(X, Y), X + Y)

@@ -73,7 +73,8 @@ def test_workspace_of_a_device(name, limit):
         tokens, size = point["tokens"], point["workspace_bytes"]
         assert size == layer.workspace_bytes(tokens)
         around = gpu.upload(np.full(size + 512, 0xA5, np.uint8))
-        workspace = _dlpack.Tensor(around.dl.data + 256, _dlpack.DTYPES["ui8"], [size], None, around,
+        workspace = _dlpack.Tensor(around.dl.data + 256, _dlpack.DTYPES["ui8"], [size], None,
+                                   around,
                                    (_dlpack.CUDA, 0))
         out = gpu.empty("bf16", [tokens, H])
         some = {key: gpu.upload(array[:tokens]) for key, array in inputs.items()}

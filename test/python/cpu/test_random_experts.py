@@ -84,7 +84,8 @@ class Program:
         for _ in range(int(r.integers(1, 7))):
             source = int(r.integers(len(columns)))
             width = columns[source]
-            kind = str(r.choice(["product", "product", "unary", "binary", "bias", "slice", "round"]))
+            kind = str(r.choice(["product", "product", "unary", "binary", "bias", "slice",
+                                 "round"]))
             detail = None
             if kind == "product":
                 width, detail = int(r.integers(1, 50)), (bool(r.integers(2)), len(self.parameters))
@@ -143,7 +144,8 @@ class Program:
                         lambda x, p: term.run(x, p) @ (p[number].T if transposed else p[number]))
         if kind == "unary":
             text, run = UNARY[detail]
-            return Term(b.map("unary", [self._wide(b, term)], text), lambda x, p: run(term.run(x, p)))
+            return Term(b.map("unary", [self._wide(b, term)], text),
+                        lambda x, p: run(term.run(x, p)))
         if kind == "binary":
             (text, run), other = BINARY[detail[0]], terms[detail[1]]
             return Term(b.map("joined", [self._wide(b, term), self._wide(b, other)], text),

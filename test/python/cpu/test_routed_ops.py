@@ -64,7 +64,8 @@ def packed_product_text(i: int) -> str:
     kind = tensor((experts, -(-n // share), -(-k // depth), columns, depth), element)
     lhs, out = tensor((-1, k), element), tensor((-1, n), "f32")
     sums = ", ".join(f"%s{j}: f32" for j in range(products))
-    return f"""func.func @product{i}(%x: {lhs}, %o: tensor<{experts + 1}xi32>, %w: {kind}) -> {out} {{
+    return f"""func.func @product{i}(%x: {lhs}, %o: tensor<{experts + 1}xi32>, %w: {kind})
+        -> {out} {{
   %c0 = arith.constant 0 : index
   %t = tensor.dim %x, %c0 : {lhs}
   %e = tensor.empty(%t) : {out}
@@ -219,7 +220,8 @@ def test_gather_sum_bits(i, path):
 ROUTES = [  # tokens, choices, experts, capacity, priority, choices that are kept
     (9, 2, 4, None, "position", None), (9, 2, 4, 2, "position", None),
     (9, 2, 4, 3, "choice", None), (9, 3, 4, 2, "probability", None),
-    (9, 4, 3, None, "position", 2), (1, 1, 1, None, "position", None), (12, 2, 5, 0, "choice", None)]
+    (9, 4, 3, None, "position", 2), (1, 1, 1, None, "position", None),
+    (12, 2, 5, 0, "choice", None)]
 
 
 def route_text(i: int) -> str:

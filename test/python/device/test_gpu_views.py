@@ -40,7 +40,8 @@ func.func @layer(%x: tensor<?x128xbf16>, %w: tensor<64x64xbf16>) -> tensor<?x64x
   %s = tensor.extract_slice %x[0, {first}] [%n, 64] [1, 1] : tensor<?x128xbf16> to tensor<?x64xbf16>
   %e = tensor.empty(%n) : tensor<?x64xf32>
   %f = linalg.fill ins(%z : f32) outs(%e : tensor<?x64xf32>) -> tensor<?x64xf32>
-  %y = linalg.matmul ins(%s, %w : tensor<?x64xbf16>, tensor<64x64xbf16>) outs(%f : tensor<?x64xf32>) -> tensor<?x64xf32>
+  %y = linalg.matmul ins(%s, %w : tensor<?x64xbf16>, tensor<64x64xbf16>) outs(%f : tensor<?x64xf32>)
+      -> tensor<?x64xf32>
   return %y : tensor<?x64xf32>
 }}""", tokens, target, arg0=x, arg1=w)
     expected = x[:, first:first + 64].astype(np.float64) @ w.astype(np.float64)
@@ -72,7 +73,8 @@ func.func @layer(%x: tensor<?x16xf32>, %scale: tensor<1xf32>) -> tensor<?x16xf32
   %n = tensor.dim %x, %c0 : tensor<?x16xf32>
   %e = tensor.empty(%n) : tensor<?x16xf32>
   %s = tensor.extract %scale[%c0] : tensor<1xf32>
-  %y = linalg.map { arith.mulf } ins(%x, %x : tensor<?x16xf32>, tensor<?x16xf32>) outs(%e : tensor<?x16xf32>)
+  %y = linalg.map { arith.mulf } ins(%x, %x : tensor<?x16xf32>, tensor<?x16xf32>)
+      outs(%e : tensor<?x16xf32>)
   %first = tensor.extract %y[%c0, %c0] : tensor<?x16xf32>
   %both = arith.addf %s, %first : f32
   %z = linalg.map ins(%y : tensor<?x16xf32>) outs(%e : tensor<?x16xf32>) (%a: f32, %o: f32) {

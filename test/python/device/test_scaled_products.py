@@ -213,7 +213,8 @@ def layer_text(quantized_rows: bool) -> str:
     def product(name, rows, weights, n, k):
         lines = ""
         if quantized_rows:
-            lines += f"    %{name}_q, %{name}_s = moe.quantize {rows} block(128) : tensor<?x{k}xbf16>\n"
+            lines += (f"    %{name}_q, %{name}_s = moe.quantize {rows} block(128) "
+                      f": tensor<?x{k}xbf16>\n")
             lines += dequantize(f"{name}_x", f"%{name}_q", f"%{name}_s",
                                 (f"tensor<?x{k}xf8E4M3FN>", f"tensor<?x{blocks(k)}xf32>",
                                  f"tensor<?x{k}xf32>"), "#row_scales", "%n")
@@ -223,7 +224,8 @@ def layer_text(quantized_rows: bool) -> str:
                              f"tensor<{blocks(n)}x{blocks(k)}xf32>",
                              f"tensor<{n}x{k}x{element}>"), "#weight_scales")
         return lines + f"""    %{name}_e = tensor.empty(%n) : tensor<?x{n}xf32>
-    %{name}_z = linalg.fill ins(%zero : f32) outs(%{name}_e : tensor<?x{n}xf32>) -> tensor<?x{n}xf32>
+    %{name}_z = linalg.fill ins(%zero : f32) outs(%{name}_e : tensor<?x{n}xf32>)
+        -> tensor<?x{n}xf32>
     %{name} = linalg.matmul indexing_maps = [#lhs, #rhs_t, #out]
         ins({rows}, %{name}_w : tensor<?x{k}x{element}>, tensor<{n}x{k}x{element}>)
         outs(%{name}_z : tensor<?x{n}xf32>) -> tensor<?x{n}xf32>
@@ -258,7 +260,8 @@ func.func @layer(%x: tensor<?x{H}xbf16> {{moe.role = "input", moe.name = "x"}},
     %n = tensor.dim %rows, %c0 : tensor<?x{H}xbf16>
 {product("g", "%rows", "gate", I, H)}{product("u", "%rows", "up", I, H)}
     %h_i = tensor.empty(%n) : tensor<?x{I}xbf16>
-    %h = linalg.generic {{indexing_maps = [#id, #id, #id], iterator_types = ["parallel", "parallel"]}}
+    %h = linalg.generic {{indexing_maps = [#id, #id, #id],
+        iterator_types = ["parallel", "parallel"]}}
         ins(%g, %u : tensor<?x{I}xf32>, tensor<?x{I}xf32>) outs(%h_i : tensor<?x{I}xbf16>) {{
     ^bb0(%a: f32, %b: f32, %old: bf16):
       %neg = arith.negf %a : f32

@@ -54,7 +54,7 @@ LogicalResult
 TensorMapAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
                       int64_t input, ArrayRef<int64_t> box, int64_t swizzle) {
   if (input < 0)
-    return emitError() << "expected the number of an operand, got " << input;
+    return emitError() << "expected the index of an operand, got " << input;
   if (box.empty() || box.size() > 5)
     return emitError() << "expected a box of 1 to 5 dimensions, got "
                        << box.size();
@@ -103,7 +103,7 @@ LogicalResult LaunchOp::verify() {
     return emitOpError("expected the types of the destinations as results");
   for (Value scalar : getScalars())
     if (!scalar.getType().isIntOrIndexOrFloat())
-      return emitOpError("expected scalars that are numbers, got ")
+      return emitOpError("expected scalars of integers or floats, got ")
              << scalar.getType();
   if (!getMaps())
     return success();

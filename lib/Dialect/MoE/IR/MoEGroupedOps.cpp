@@ -22,7 +22,7 @@ PanelsAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
                        << products << ", " << columns << " and " << depth;
   if (columns % products != 0)
     return emitError() << "expected columns that " << products
-                       << " products share equally, got " << columns;
+                       << " matmuls share equally, got " << columns;
   return success();
 }
 
@@ -245,7 +245,7 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
     expected.push_back(elementOf(operand));
   if (!llvm::equal(body.getArgumentTypes(), expected))
     return emitOpError("expected an epilogue that takes ")
-           << expected << ", the sums and the elements of the operands, got "
+           << expected << ", the accumulators and the elements of the operands, got "
            << llvm::to_vector(body.getArgumentTypes());
   auto yield = dyn_cast<YieldOp>(body.getTerminator());
   if (!yield)

@@ -104,7 +104,7 @@
 // moe.tensor_map
 //===----------------------------------------------------------------------===//
 
-// expected-error @+1 {{expected the number of an operand, got -1}}
+// expected-error @+1 {{expected the index of an operand, got -1}}
 "test"() {a = #moe.tensor_map<input = -1, box = [8], swizzle = 0>} : () -> ()
 
 // -----
@@ -182,7 +182,7 @@ func.func @result_of_buffers(%y: memref<?xf32>, %n: index) -> tensor<?xf32> {
 // -----
 
 func.func @no_number(%y: memref<?xf32>, %p: !llvm.ptr, %n: index) {
-  // expected-error @+1 {{expected scalars that are numbers, got '!llvm.ptr'}}
+  // expected-error @+1 {{expected scalars of integers or floats, got '!llvm.ptr'}}
   moe.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>) scalars(%n, %p : index, !llvm.ptr)
   return
 }

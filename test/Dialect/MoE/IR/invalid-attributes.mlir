@@ -259,7 +259,7 @@
 
 // -----
 
-// expected-error @+1 {{expected columns that 3 products share equally, got 16}}
+// expected-error @+1 {{expected columns that 3 matmuls share equally, got 16}}
 "test"() {a = #moe.panels<products = 3, columns = 16, depth = 1>} : () -> ()
 
 // -----

@@ -385,7 +385,7 @@ func.func @no_block(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf
 // -----
 
 func.func @too_few_arguments(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>) {
-  // expected-error @+1 {{expected an epilogue that takes 'f32', 'f32', the sums and the elements of the operands, got 'f32'}}
+  // expected-error @+1 {{expected an epilogue that takes 'f32', 'f32', the accumulators and the elements of the operands, got 'f32'}}
   %y = moe.grouped_matmul %x weights(%w, %w : tensor<1x4x8xf32>, tensor<1x4x8xf32>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -396,7 +396,7 @@ func.func @too_few_arguments(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: ten
 // -----
 
 func.func @sums_in_f32(%x: tensor<?x4xbf16>, %w: tensor<1x4x8xbf16>, %o: tensor<?x8xbf16>) {
-  // expected-error @+1 {{expected an epilogue that takes 'f32', the sums and the elements of the operands, got 'bf16'}}
+  // expected-error @+1 {{expected an epilogue that takes 'f32', the accumulators and the elements of the operands, got 'bf16'}}
   %y = moe.grouped_matmul %x weights(%w : tensor<1x4x8xbf16>) outs(%o : tensor<?x8xbf16>) {
   ^bb0(%s: bf16):
     moe.yield %s : bf16
@@ -407,7 +407,7 @@ func.func @sums_in_f32(%x: tensor<?x4xbf16>, %w: tensor<1x4x8xbf16>, %o: tensor<
 // -----
 
 func.func @argument_of_operand(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>, %b: tensor<1x8xbf16>) {
-  // expected-error @+1 {{expected an epilogue that takes 'f32', 'bf16', the sums and the elements of the operands, got 'f32', 'f32'}}
+  // expected-error @+1 {{expected an epilogue that takes 'f32', 'bf16', the accumulators and the elements of the operands, got 'f32', 'f32'}}
   %y = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) operands(%b : tensor<1x8xbf16>) maps([affine_map<(e, r, n) -> (e, n)>]) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32, %v: f32):
     moe.yield %s : f32

@@ -25,16 +25,17 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
   let summary = "an argument of an exported function, as the runtime sees it";
   let description = [{
     The caller passes each `input` and `output`, the layer keeps each `weight`,
-    and what a function `prepare` makes of the weights `sources` is `prepared`. The
-    runtime reads `offsets` and `counters` of a dispatch after a call.
+    and what a function `prepare` makes of the weights `sources` is `prepared`.
+    The runtime reads `offsets` and `counters` of a dispatch after a call.
 
-    A dynamic extent of `type` is the number of tokens. `num_experts` is the number
-    of experts that an input of ids may name, `source` lists the tensors of a
-    checkpoint that a weight is stacked from, `convert` allows other element types
-    there. A weight that is not `retained` is read by preparations alone. The
-    caller aligns the data to `alignment` bytes.
+    A dynamic extent of `type` is the number of tokens. `num_experts` is the
+    number of experts that an input of ids may name, `source` lists the tensors
+    of a checkpoint that a weight is stacked from, `convert` allows other
+    element types there. A weight that is not `retained` is read by preparations
+    alone. The caller aligns the data to `alignment` bytes.
 
-    Example: `#moe.argument<name = "x", role = input, type = tensor<?x64xbf16>>`.
+    Example: `#moe.argument<name = "x", role = input, type =
+    tensor<?x64xbf16>>`.
   }];
   let parameters = (ins
     "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type,
@@ -82,8 +83,8 @@ def MoE_SignatureAttr : AttrDef<MoE_Dialect, "Signature"> {
   let description = [{
     `arguments` has a `#moe.argument` for each argument of the function that the
     caller or the layer provides, in order; `dispatches` has a
-    `#moe.dispatch_report` for each `moe.dispatch` of the function's own body. The
-    metadata of an artifact is made from it.
+    `#moe.dispatch_report` for each `moe.dispatch` of the function's own body.
+    The metadata of an artifact is made from it.
   }];
   let parameters = (ins OptionalParameter<"ArrayAttr">:$arguments,
                         OptionalParameter<"ArrayAttr">:$dispatches);

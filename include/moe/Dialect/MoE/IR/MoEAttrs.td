@@ -102,7 +102,8 @@ def MoE_NormalizeGuard : MoE_I32Enum<"NormalizeGuard",
   I32EnumAttrCase<"Add", 0, "add">,
   I32EnumAttrCase<"Clamp", 1, "clamp">
 ]>;
-def MoE_NormalizeGuardAttr : MoE_EnumAttr<MoE_NormalizeGuard, "normalize_guard">;
+def MoE_NormalizeGuardAttr
+    : MoE_EnumAttr<MoE_NormalizeGuard, "normalize_guard">;
 
 def MoE_NormalizeAttr : AttrDef<MoE_Dialect, "Normalize"> {
   let mnemonic = "normalize";

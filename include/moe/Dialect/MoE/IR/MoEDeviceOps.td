@@ -45,13 +45,13 @@ def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
   let summary = "how a kernel computes a grouped product on a GPU";
   let description = [{
     A block of threads computes tiles of `rows` rows of one expert by `columns`
-    columns of the result, `depth` steps along k at a time, of which `stages` are
-    in shared memory at once. With several products a tile has an equal share of
-    the columns of each, which meet in the epilogue.
+    columns of the result, `depth` steps along k at a time, of which `stages`
+    are in shared memory at once. With several products a tile has an equal
+    share of the columns of each, which meet in the epilogue.
 
-    * `unit`: `mma_sync` (sm_80 and later: `mma.sync` on operands that `cp.async`
-      brings) or `wgmma` (sm_90a: operands that the bulk copy engine brings, in a
-      warpgroup of its own).
+    * `unit`: `mma_sync` (sm_80 and later: `mma.sync` on operands that
+      `cp.async` brings) or `wgmma` (sm_90a: operands that the bulk copy engine
+      brings, in a warpgroup of its own).
     * `roles`: `cooperative`, all multiplying warps share a tile, or
       `ping_pong`, two warpgroups have a tile each and take turns, so that one
       multiplies while the other stores.
@@ -59,8 +59,8 @@ def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
       they load.
     * `swapped`: the weights are the first operand, so that a few rows fill the
       narrow side of the tile.
-    * `split`: parts of the sum over k, one for each block of a cluster of as many;
-      they give each other their sums, and add up in order.
+    * `split`: parts of the sum over k, one for each block of a cluster of as
+      many; they give each other their sums, and add up in order.
     * `gather_fence`: rows that are gathered come by `cp.async`, a write through
       the generic proxy, and `wgmma` reads through the asynchronous proxy. The
       proxy fence between them is that of the `producer`, which waits for its
@@ -76,7 +76,8 @@ def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
     DefaultValuedParameter<"int64_t", "1">:$cluster,
     DefaultValuedParameter<"bool", "false">:$swapped,
     DefaultValuedParameter<"int64_t", "1">:$split,
-    DefaultValuedParameter<"GatherFence", "GatherFence::Producer">:$gather_fence);
+    DefaultValuedParameter<"GatherFence",
+                           "GatherFence::Producer">:$gather_fence);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
 }
@@ -91,13 +92,14 @@ def MoE_TensorMapAttr : AttrDef<MoE_Dialect, "TensorMap"> {
   let description = [{
     Operand `input` of a `moe.launch` as a tensor map, an argument of the kernel
     ahead of all others: copies of `box` elements, outermost dimension first, as
-    in the type of the operand, that lie in shared memory swizzled over `swizzle`
-    bytes (0, 32, 64 or 128).
+    in the type of the operand, that lie in shared memory swizzled over
+    `swizzle` bytes (0, 32, 64 or 128).
   }];
   let parameters = (ins "int64_t":$input, ArrayRefParameter<"int64_t">:$box,
                         "int64_t":$swizzle);
   let assemblyFormat =
-      "`<` `input` `=` $input `,` `box` `=` `[` $box `]` `,` `swizzle` `=` $swizzle `>`";
+      "`<` `input` `=` $input `,` `box` `=` `[` $box `]` `,` "
+      "`swizzle` `=` $swizzle `>`";
   let genVerifyDecl = 1;
 }
 def MoE_TensorMapArrayAttr
@@ -120,11 +122,11 @@ def MoE_LaunchOp : MoE_Op<"launch", [
   let description = [{
     Runs the kernel `kernel`, a function of the LLVM dialect in a `gpu.module`,
     with a grid of `blocks` blocks, behind the launches before it. The arguments
-    of the kernel are, in order: a tensor map for each of `maps`; a pointer to the
-    first element of each of `ins`, then of each of `outs`, all of them compact;
-    and the `scalars`, `index` as i64. The block size, the bytes of dynamic shared
-    memory (`moe.shared_bytes`) and the size of a cluster are attributes of the
-    kernel. With no blocks nothing runs.
+    of the kernel are, in order: a tensor map for each of `maps`; a pointer to
+    the first element of each of `ins`, then of each of `outs`, all of them
+    compact; and the `scalars`, `index` as i64. The block size, the bytes of
+    dynamic shared memory (`moe.shared_bytes`) and the size of a cluster are
+    attributes of the kernel. With no blocks nothing runs.
 
     ```
     gpu.module @kernels {

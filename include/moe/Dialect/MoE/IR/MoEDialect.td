@@ -34,7 +34,7 @@ def MoE_Dialect : Dialect {
     | `E` | experts |
     | `K` | choices per token |
     | `H` | hidden size |
-    | `R` | upper bound of the grouped rows: `T·K`, or `min(T·K, E·C)` with a capacity `C` |
+    | `R` | most grouped rows: `T·K`; `min(T·K, E·C)` with capacity `C` |
 
     What holds for every operation:
 
@@ -56,7 +56,7 @@ def MoE_Dialect : Dialect {
     | `moe.role` | an argument | `"input"` (the default) or `"weight"` |
     | `moe.name` | an argument or a result | what callers call it |
     | `moe.source` | a weight | the tensors of a checkpoint that it is made of |
-    | `moe.convert` | a weight | they may be of another float type and are converted when they are read |
+    | `moe.convert` | a weight | tensors of other float types are converted |
   }];
   let hasOperationAttrVerify = 1;
   let hasRegionArgAttrVerify = 1;

@@ -1,4 +1,4 @@
-//===- MoEGroupedOps.td - Operations that fusion makes -----*- tablegen -*-===//
+//===- MoEGroupedOps.td - Fused operations -----------------*- tablegen -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -27,10 +27,10 @@ def MoE_RouteOp : MoE_Op<"route", [
     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "group the choices of the tokens by expert, without their rows";
   let description = [{
-    What `moe.dispatch` does with the same attributes, but for the copies: in the
-    place of the grouped rows stand the numbers of the tokens `[R]` whose rows
-    they would be, in order, −1 in what is not covered. `moe.grouped_matmul`
-    gathers by them.
+    Like `moe.dispatch` with the same attributes, but without the copies:
+    instead of the grouped rows it returns `tokens` `[R]`, the index of the
+    token that each grouped row comes from, −1 in rows that no expert covers.
+    `moe.grouped_matmul` gathers by these indices.
 
     ```mlir
     func.func @route(%ids: tensor<?x2xi32>)
@@ -52,7 +52,8 @@ def MoE_RouteOp : MoE_Op<"route", [
   let assemblyFormat = [{
     $ids (`weights` `(` $weights^ `:` type($weights) `)`)?
     `experts` `(` $num_experts `)` (`capacity` `(` $capacity^ `)`)?
-    (`priority` `(` custom<Keyword>($priority)^ `)`)? (`overflow` `(` custom<Keyword>($overflow)^ `)`)?
+    (`priority` `(` custom<Keyword>($priority)^ `)`)?
+    (`overflow` `(` custom<Keyword>($overflow)^ `)`)?
     (`choices` `(` $choices^ `)`)? attr-dict `:` type($ids)
   }];
   let hasVerifier = 1;
@@ -75,11 +76,11 @@ def MoE_QuantizeOp : MoE_Op<"quantize", [
     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "round rows to 8 bits, with a scale for each block of columns";
   let description = [{
-    For each row and each `block` columns of it, the last of them maybe fewer:
-    `scale = max |row[k]| / 448`, in f32, and `quantized[k] = row[k] / scale`,
-    rounded to the nearest number of f8E4M3FN, ties to even, beyond ±448 to ±448.
-    A block of zeros has scale 0 and quantized zeros; one with a NaN has a NaN as
-    its scale, and so has what it is multiplied with.
+    For each row and each block of `block` columns, of which the last may be
+    shorter: `scale = max |row[k]| / 448`, in f32, and
+    `quantized[k] = row[k] / scale`, rounded to f8E4M3FN, to nearest even,
+    saturating at ±448. A block of zeros has scale 0 and quantized zeros. The
+    scale of a block with a NaN is NaN, and so is every product with it.
 
     ```mlir
     func.func @quantize(%x: tensor<?x320xbf16>)
@@ -90,7 +91,8 @@ def MoE_QuantizeOp : MoE_Op<"quantize", [
     ```
   }];
   let arguments = (ins MoE_Matrix:$rows, I64Attr:$block);
-  let results = (outs 2DTensorOf<[F8E4M3FN]>:$quantized, 2DTensorOf<[F32]>:$scales);
+  let results = (outs 2DTensorOf<[F8E4M3FN]>:$quantized,
+                      2DTensorOf<[F32]>:$scales);
   let assemblyFormat = "$rows `block` `(` $block `)` attr-dict `:` type($rows)";
   let hasVerifier = 1;
   let extraClassDeclaration = [{
@@ -106,10 +108,10 @@ def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
   let mnemonic = "panels";
   let summary = "layout of packed weights";
   let description = [{
-    Weights of `products` products `[E, k, n]` lie in memory as
-    `[E, ⌈n / (columns / products)⌉, ⌈k / depth⌉, columns, depth]`: panels of
-    `columns` columns, of which each product has an equal and contiguous share,
-    and within a panel `depth` steps along `k` beside each other. What is beyond
+    The weights `[E, k, n]` of `products` matmuls are stored as `[E, ⌈n /
+    (columns / products)⌉, ⌈k / depth⌉, columns, depth]`: panels of `columns`
+    columns, of which each matmul has an equal, contiguous share; within a
+    panel, `depth` consecutive elements along `k` are adjacent. Padding beyond
     `n` and `k` is zero.
   }];
   let parameters = (ins "int64_t":$products, "int64_t":$columns,
@@ -117,7 +119,7 @@ def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
-    /// Columns of one product in a panel.
+    /// Columns of one matmul in a panel.
     int64_t getShare() const { return getColumns() / getProducts(); }
     /// Shape of the packed weights of `experts` experts, which may be dynamic.
     SmallVector<int64_t> getShape(int64_t experts, int64_t k, int64_t n) const;
@@ -126,19 +128,23 @@ def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
 
 def MoE_RowsLike : AnyTypeOf<[MoE_Matrix, MemRefRankOf<[MoE_Float], [2]>],
     "2-D tensor or memref of f32, f16 or bf16">;
-def MoE_NumbersLike : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>],
+def MoE_IndicesLike : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>],
     "1-D tensor or memref of i32">;
-def MoE_WeightsLike : AnyTypeOf<[RankedTensorOf<[MoE_Float]>, MemRefOf<[MoE_Float]>],
+def MoE_WeightsLike
+    : AnyTypeOf<[RankedTensorOf<[MoE_Float]>, MemRefOf<[MoE_Float]>],
     "tensor or memref of f32, f16 or bf16">;
 def MoE_OperandLike : AnyTypeOf<[AnyRankedTensor, AnyMemRef],
     "ranked tensor or memref">;
-// What a product can read: numbers of 8 bits are factors alone, never results.
-def MoE_Factor : AnyTypeOf<[MoE_Float, F8E4M3FN], "f32, f16, bf16 or f8E4M3FN">;
-def MoE_FactorRowsLike
-    : AnyTypeOf<[2DTensorOf<[MoE_Factor]>, MemRefRankOf<[MoE_Factor], [2]>],
+// Elements of matmul operands: f8E4M3FN is never a result.
+def MoE_MatmulElement
+    : AnyTypeOf<[MoE_Float, F8E4M3FN], "f32, f16, bf16 or f8E4M3FN">;
+def MoE_MatmulRowsLike
+    : AnyTypeOf<[2DTensorOf<[MoE_MatmulElement]>,
+                 MemRefRankOf<[MoE_MatmulElement], [2]>],
     "2-D tensor or memref of f32, f16, bf16 or f8E4M3FN">;
-def MoE_FactorsLike
-    : AnyTypeOf<[RankedTensorOf<[MoE_Factor]>, MemRefOf<[MoE_Factor]>],
+def MoE_MatmulWeightsLike
+    : AnyTypeOf<[RankedTensorOf<[MoE_MatmulElement]>,
+                 MemRefOf<[MoE_MatmulElement]>],
     "tensor or memref of f32, f16, bf16 or f8E4M3FN">;
 def MoE_RowScalesLike : AnyTypeOf<[2DTensorOf<[F32]>, MemRefRankOf<[F32], [2]>],
     "2-D tensor or memref of f32">;
@@ -150,36 +156,37 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
     DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
                               ["reifyResultShapes"]>,
-    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmBlockArgumentNames"]>]> {
+    DeclareOpInterfaceMethods<OpAsmOpInterface,
+                              ["getAsmBlockArgumentNames"]>]> {
   let summary = "multiply the rows of each expert with its weights";
   let description = [{
     For every expert `e` and each of its rows `offsets[e] ≤ r < offsets[e+1]`
 
     `result[r, n] = epilogue(Σ_k lhs[g(r), k] · weights_0[e, k, n], …)`
 
-    where `g(r)` is `gather[r]` if given and `r` otherwise. Each product is
-    summed over ascending `k` in f32. The region, the epilogue, takes the sums,
-    one for each of `weights`, and the elements of the `operands`, and yields the
-    element of the result. Rows of no expert keep what `outs` had.
+    where `g(r)` is `gather[r]` if given and `r` otherwise. Accumulators are f32
+    and run over ascending `k`. The region is the epilogue: it takes one
+    accumulator for each of `weights` and one element of each of `operands`, and
+    yields the element of the result. Rows of no expert keep the values of
+    `outs`.
 
-    * Without `offsets` all rows belong to one expert: an ordinary product.
-    * `weights` are `[E, K, N]`, with `transposed` `[E, N, K]`, all of one shape;
-      or, with `panels`, one operand in that packed layout. `first` is the number
-      of the expert that has the first weights.
+    * Without `offsets` all rows belong to one expert: an ordinary matmul.
+    * `weights` are `[E, K, N]`, with `transposed` `[E, N, K]` (K-major), all of
+      one shape; or, with `panels`, one operand in that packed layout. `first`
+      is the expert that the first weights belong to.
     * `maps` has for each of `operands` an affine map from `(e, r, n)`, the
-      number of the weights, the row and the column, to its dimensions: a
+      index of the weights, the row and the column, to its dimensions: a
       projection.
+    * Operands of `f8E4M3FN` (rows and weights, or weights alone) are exact in
+      f32. With `blocks = [b_k, b_n]` the partial sum of each `b_k` steps along
+      `k` is scaled: `Σ_B (Σ_{k in B} lhs[g(r), k] · weights[e, k, n]) ·
+      (lhs_scales[g(r), B] · weight_scales[e, B, n / b_n])` over ascending
+      blocks `B`, in f32. `lhs_scales` are `[rows, ⌈K/b_k⌉]`; there is one
+      `weight_scales` for each of `weights`, `[E, ⌈K/b_k⌉, ⌈N/b_n⌉]`, with
+      `transposed` `[E, ⌈N/b_n⌉, ⌈K/b_k⌉]`. Scales that are not given are 1.
 
-    * Factors of `f8E4M3FN` (rows and weights, or weights alone) are exact in
-      f32. With `blocks = [b_k, b_n]` the sums of `b_k` steps along `k` are scaled:
-      `Σ_B (Σ_{k in B} lhs[g(r), k] · weights[e, k, n]) ·
-      (lhs_scales[g(r), B] · weight_scales[e, B, n / b_n])` over ascending blocks
-      `B`, in f32. `lhs_scales` are `[rows, ⌈K/b_k⌉]`; of `weight_scales` there is
-      one for each of `weights`, `[E, ⌈K/b_k⌉, ⌈N/b_n⌉]`, with `transposed`
-      `[E, ⌈N/b_n⌉, ⌈K/b_k⌉]`. Those that are not given are 1.
-
-    Rows and numbers out of range: offsets are held to the rows there are,
-    and a gathered row to those of `lhs`.
+    Indices out of range are clamped: offsets to the number of rows, and
+    gathered rows to those of `lhs`.
 
     ```mlir
     func.func @swiglu(%x: tensor<?x64xf32>, %tokens: tensor<?xi32>,
@@ -203,7 +210,7 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     }
     ```
 
-    Rows and weights of 8 bits with scales:
+    8-bit rows and weights with block scales:
 
     ```mlir
     func.func @scaled(%x: tensor<?x256xf8E4M3FN>, %x_scales: tensor<?x2xf32>,
@@ -224,8 +231,9 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     ```
   }];
   let arguments = (ins
-    MoE_FactorRowsLike:$lhs, Optional<MoE_NumbersLike>:$gather,
-    Optional<MoE_NumbersLike>:$offsets, Variadic<MoE_FactorsLike>:$weights,
+    MoE_MatmulRowsLike:$lhs, Optional<MoE_IndicesLike>:$gather,
+    Optional<MoE_IndicesLike>:$offsets,
+    Variadic<MoE_MatmulWeightsLike>:$weights,
     Optional<MoE_RowScalesLike>:$lhs_scales,
     Variadic<MoE_ScalesLike>:$weight_scales,
     Variadic<MoE_OperandLike>:$extras, MoE_RowsLike:$init,
@@ -250,31 +258,35 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
   let hasRegionVerifier = 1;
   let extraClassDeclaration = [{
     MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
-    /// Sums that the epilogue takes.
+    /// Accumulators that the epilogue takes.
     int64_t getNumProducts() {
       return getPanels() ? getPanels()->getProducts() : getWeights().size();
     }
-    /// Experts that there are weights for.
+    /// Number of experts that have weights here.
     int64_t getExpertCount() {
       return cast<ShapedType>(getWeights().front().getType()).getDimSize(0);
     }
     int64_t getFirstExpert() { return getFirst().value_or(0); }
     /// Columns of `lhs` and of the result.
-    int64_t getK() { return cast<ShapedType>(getLhs().getType()).getDimSize(1); }
-    int64_t getN() { return cast<ShapedType>(getInit().getType()).getDimSize(1); }
-    /// Whether sums are scaled in blocks, and the steps along k and columns that
-    /// one scale is for.
+    int64_t getK() {
+      return cast<ShapedType>(getLhs().getType()).getDimSize(1);
+    }
+    int64_t getN() {
+      return cast<ShapedType>(getInit().getType()).getDimSize(1);
+    }
+    /// True if partial sums are scaled in blocks; the steps along k and the
+    /// columns that one scale covers.
     bool isScaled() { return getBlocks().has_value(); }
     int64_t getBlockK() { return (*getBlocks())[0]; }
     int64_t getBlockN() { return (*getBlocks())[1]; }
-    /// Whether a factor has 8 bits, or sums are scaled.
+    /// True if an operand has 8 bits, or partial sums are scaled.
     bool isQuantized();
     /// The map of operand `index` from (e, r, n).
     AffineMap getOperandMap(unsigned index) {
       return cast<AffineMapAttr>((*getMaps())[index]).getValue();
     }
     YieldOp getYield();
-    /// Whether the epilogue is no more than the sum of the only product.
+    /// True if the epilogue yields the accumulator of the only weights.
     bool isPlain();
   }];
 }
@@ -293,12 +305,12 @@ def MoE_GatherSumOp : MoE_Op<"gather_sum", [
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
     DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
                               ["reifyResultShapes"]>]> {
-  let summary = "add up gathered rows in a fixed order";
+  let summary = "sum gathered rows in a fixed order";
   let description = [{
-    `result[t, h] = Σ_k weights[t, k] · rows[positions[t, k], h]`, over ascending
-    `k`, in f32, rounded once: what is left of `moe.combine` when its weights are
-    final. A position that is no row adds nothing, or `weights[t, k] ·
-    dropped[t, h]` if `dropped` is given. Without `weights` every weight is 1.
+    `result[t, h] = Σ_k weights[t, k] · rows[positions[t, k], h]`, over
+    ascending `k`, in f32, rounded once: a `moe.combine` with final weights. A
+    position that is out of range adds nothing, or `weights[t, k] · dropped[t,
+    h]` if `dropped` is given. Without `weights` every weight is 1.
 
     ```mlir
     func.func @gather_sum(%rows: tensor<?x64xbf16>, %positions: tensor<?x2xi32>,
@@ -312,7 +324,8 @@ def MoE_GatherSumOp : MoE_Op<"gather_sum", [
     ```
   }];
   let arguments = (ins
-    MoE_RowsLike:$rows, MoE_Choices2D:$positions, Optional<MoE_F32Like>:$weights,
+    MoE_RowsLike:$rows, MoE_Choices2D:$positions,
+    Optional<MoE_F32Like>:$weights,
     Optional<MoE_RowsLike>:$dropped, MoE_RowsLike:$init);
   let results = (outs Optional<MoE_Matrix>:$result);
   let assemblyFormat = [{
@@ -339,10 +352,10 @@ def MoE_PackOp : MoE_Op<"pack", [
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
     DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
                               ["reifyResultShapes"]>]> {
-  let summary = "lay out weights as a kernel reads them";
+  let summary = "pack weights into panels for a kernel";
   let description = [{
-    Brings the weights of the products of a `moe.grouped_matmul`, `[E, K, N]` or
-    with `transposed` `[E, N, K]`, into the layout `panels`.
+    Packs the weights of a `moe.grouped_matmul`, `[E, K, N]` or with
+    `transposed` `[E, N, K]`, into the layout `panels`.
 
     ```mlir
     func.func @pack(%w: tensor<8x24x40xbf16>, %init: tensor<8x1x12x64x2xbf16>)
@@ -354,7 +367,8 @@ def MoE_PackOp : MoE_Op<"pack", [
     }
     ```
   }];
-  let arguments = (ins Variadic<MoE_WeightsLike>:$weights, MoE_WeightsLike:$init,
+  let arguments = (ins Variadic<MoE_WeightsLike>:$weights,
+                       MoE_WeightsLike:$init,
                        UnitAttr:$transposed, MoE_PanelsAttr:$panels);
   let results = (outs Optional<RankedTensorOf<[MoE_Float]>>:$result);
   let assemblyFormat = [{

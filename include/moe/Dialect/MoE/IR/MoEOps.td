@@ -109,7 +109,8 @@ def MoE_GateOp : MoE_Op<"gate", [
     DefaultValuedAttr<MoE_SelectionAttr, "Selection::TokenChoice">:$selection,
     OptionalAttr<F64Attr>:$margin, OptionalAttr<MoE_GroupsAttr>:$groups,
     OptionalAttr<MoE_CapacityAttr>:$capacity,
-    OptionalAttr<F64Attr>:$threshold, OptionalAttr<MoE_NormalizeAttr>:$normalize,
+    OptionalAttr<F64Attr>:$threshold,
+    OptionalAttr<MoE_NormalizeAttr>:$normalize,
     OptionalAttr<F64Attr>:$scale,
     OptionalAttr<MoE_FloatTypeAttr>:$score_type);
   let results = (outs MoE_Matrix:$weights, MoE_Ids:$ids);
@@ -118,8 +119,10 @@ def MoE_GateOp : MoE_Op<"gate", [
     (`noise` `(` $noise^ `:` type($noise) `)`)?
     (`ids` `(` $given_ids^ `:` type($given_ids) `)`)?
     `top_k` `(` $top_k `)` (`score` `(` custom<Keyword>($score)^ `)`)?
-    (`score_axis` `(` custom<Keyword>($score_axis)^ `)`)? (`order` `(` custom<Keyword>($order)^ `)`)?
-    (`select` `(` custom<Keyword>($selection)^ `)`)? (`margin` `(` $margin^ `)`)?
+    (`score_axis` `(` custom<Keyword>($score_axis)^ `)`)?
+    (`order` `(` custom<Keyword>($order)^ `)`)?
+    (`select` `(` custom<Keyword>($selection)^ `)`)?
+    (`margin` `(` $margin^ `)`)?
     (`groups` `(` $groups^ `)`)? (`capacity` `(` $capacity^ `)`)?
     (`threshold` `(` $threshold^ `)`)? (`normalize` `(` $normalize^ `)`)?
     (`scale` `(` $scale^ `)`)? (`score_type` `(` $score_type^ `)`)?
@@ -136,8 +139,8 @@ def MoE_GateOp : MoE_Op<"gate", [
     bool isChosenByExperts() {
       return getSelection() == Selection::ExpertChoice;
     }
-    /// Why the choices of a token depend on the other tokens of a call; empty if
-    /// they do not.
+    /// Why the choices of a token depend on the other tokens of a call; empty
+    /// if they do not.
     StringRef getTokenDependence();
     /// True if a choice may be none, with the id -1.
     bool mayLeaveOut() { return isChosenByExperts() || getThreshold(); }
@@ -201,8 +204,10 @@ def MoE_DispatchOp : MoE_Op<"dispatch", [
   let assemblyFormat = [{
     $rows `,` $ids (`weights` `(` $weights^ `:` type($weights) `)`)?
     `experts` `(` $num_experts `)` (`capacity` `(` $capacity^ `)`)?
-    (`priority` `(` custom<Keyword>($priority)^ `)`)? (`overflow` `(` custom<Keyword>($overflow)^ `)`)?
-    (`choices` `(` $choices^ `)`)? (`uncovered` `(` custom<Keyword>($uncovered)^ `)`)?
+    (`priority` `(` custom<Keyword>($priority)^ `)`)?
+    (`overflow` `(` custom<Keyword>($overflow)^ `)`)?
+    (`choices` `(` $choices^ `)`)?
+    (`uncovered` `(` custom<Keyword>($uncovered)^ `)`)?
     (`scale_rows` $scale_rows^)? attr-dict `:` type($rows) `,` type($ids)
   }];
   let hasVerifier = 1;
@@ -230,7 +235,8 @@ def MoE_ExpertOp : MoE_Op<"expert", [
     SingleBlock,
     DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
                               ["reifyResultShapes"]>,
-    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmBlockArgumentNames"]>]> {
+    DeclareOpInterfaceMethods<OpAsmOpInterface,
+                              ["getAsmBlockArgumentNames"]>]> {
   let summary = "apply a region to the rows of each expert";
   let description = [{
     Runs the region once for each expert `e` of a range, on the rows
@@ -242,8 +248,8 @@ def MoE_ExpertOp : MoE_Op<"expert", [
     The range is `first` to `first + count`, by default all `E` experts. Rows
     outside it are those of `init`, where given, and otherwise `undefined` or
     `zero`, as `uncovered` says. So experts of different kinds follow one
-    another on the same grouped rows (MoE++: `init(%grouped)` makes the rest copy
-    experts, `uncovered(zero)` makes them zero experts).
+    another on the same grouped rows (MoE++: `init(%grouped)` makes the rest
+    copy experts, `uncovered(zero)` makes them zero experts).
 
     The region may use values from above; it is not run for an empty expert.
 
@@ -253,18 +259,21 @@ def MoE_ExpertOp : MoE_Op<"expert", [
         -> tensor<?x64xf32> {
       %y = moe.expert %grouped, %offsets
           params(%up, %down : tensor<8x64x128xf32>, tensor<8x128x64xf32>) {
-      ^bb0(%rows: tensor<?x64xf32>, %u: tensor<64x128xf32>, %d: tensor<128x64xf32>):
+      ^bb0(%rows: tensor<?x64xf32>, %u: tensor<64x128xf32>,
+           %d: tensor<128x64xf32>):
         %c0 = arith.constant 0 : index
         %zero = arith.constant 0.0 : f32
         %n = tensor.dim %rows, %c0 : tensor<?x64xf32>
         %e0 = tensor.empty(%n) : tensor<?x128xf32>
-        %z0 = linalg.fill ins(%zero : f32) outs(%e0 : tensor<?x128xf32>) -> tensor<?x128xf32>
+        %z0 = linalg.fill ins(%zero : f32)
+                          outs(%e0 : tensor<?x128xf32>) -> tensor<?x128xf32>
         %h = linalg.matmul ins(%rows, %u : tensor<?x64xf32>, tensor<64x128xf32>)
                            outs(%z0 : tensor<?x128xf32>) -> tensor<?x128xf32>
         %a = linalg.max ins(%h, %z0 : tensor<?x128xf32>, tensor<?x128xf32>)
                         outs(%e0 : tensor<?x128xf32>) -> tensor<?x128xf32>
         %e1 = tensor.empty(%n) : tensor<?x64xf32>
-        %z1 = linalg.fill ins(%zero : f32) outs(%e1 : tensor<?x64xf32>) -> tensor<?x64xf32>
+        %z1 = linalg.fill ins(%zero : f32)
+                          outs(%e1 : tensor<?x64xf32>) -> tensor<?x64xf32>
         %o = linalg.matmul ins(%a, %d : tensor<?x128xf32>, tensor<128x64xf32>)
                            outs(%z1 : tensor<?x64xf32>) -> tensor<?x64xf32>
         moe.yield %o : tensor<?x64xf32>
@@ -283,7 +292,8 @@ def MoE_ExpertOp : MoE_Op<"expert", [
   let assemblyFormat = [{
     $grouped `,` $offsets (`params` `(` $params^ `:` type($params) `)`)?
     (`init` `(` $init^ `:` type($init) `)`)? (`first` `(` $first^ `)`)?
-    (`count` `(` $count^ `)`)? (`uncovered` `(` custom<Keyword>($uncovered)^ `)`)? $body
+    (`count` `(` $count^ `)`)?
+    (`uncovered` `(` custom<Keyword>($uncovered)^ `)`)? $body
     attr-dict `:` type($grouped) `,` type($offsets) `->` type($result)
   }];
   let hasVerifier = 1;
@@ -314,17 +324,18 @@ def MoE_CombineOp : MoE_Op<"combine", [
     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "add up the rows of every token, weighted";
   let description = [{
-    `y[t, h] = Σ_k w[t, k] · grouped[positions[t, k], h]`, over ascending `k`, in
-    f32, rounded once to the type of `grouped`. A choice at position −1 adds
-    nothing, or `w[t, k] · dropped[t, h]` if `dropped` `[T, H]` is given (a token
-    that overflowed passes by, scaled like the expert would have been). Without
-    `weights` every weight is 1.
+    `y[t, h] = Σ_k w[t, k] · grouped[positions[t, k], h]`, over ascending `k`,
+    in f32, rounded once to the type of `grouped`. A choice at position −1 adds
+    nothing, or `w[t, k] · dropped[t, h]` if `dropped` `[T, H]` is given (a
+    token that overflowed passes by, scaled like the expert would have been).
+    Without `weights` every weight is 1.
 
     `normalize` divides the weights of a token by those of the choices that were
     kept (renormalising after drops, DeepSpeed).
 
     ```mlir
-    func.func @weighted_sum(%grouped: tensor<?x64xf32>, %positions: tensor<?x2xi32>,
+    func.func @weighted_sum(%grouped: tensor<?x64xf32>,
+                            %positions: tensor<?x2xi32>,
                             %weights: tensor<?x2xf32>) -> tensor<?x64xf32> {
       %y = moe.combine %grouped, %positions weights(%weights : tensor<?x2xf32>)
         : tensor<?x64xf32>, tensor<?x2xi32>
@@ -362,7 +373,8 @@ def MoE_YieldOp : MoE_Op<"yield", [
     rows in, and the epilogue of `moe.grouped_matmul` with an element.
 
     ```mlir
-    func.func @identity(%grouped: tensor<?x4xf32>, %offsets: tensor<3xi32>) -> tensor<?x4xf32> {
+    func.func @identity(%grouped: tensor<?x4xf32>, %offsets: tensor<3xi32>)
+        -> tensor<?x4xf32> {
       %y = moe.expert %grouped, %offsets {
       ^bb0(%rows: tensor<?x4xf32>):
         moe.yield %rows : tensor<?x4xf32>

@@ -22,10 +22,10 @@ def MoE_TileRangeAttr : AttrDef<MoE_Dialect, "TileRange"> {
   let summary = "the kernel variant for a range of T, and its tiles";
   let description = [{
     From `min` to `max` tokens, the variant `variant` with tiles of `rows` rows;
-    with `ragged` the last tile of an expert has only the rows that are left, and
-    nothing is padding. For every routing of T tokens it needs at most `tiles`
-    tiles, of which `padding` rows at most are padding; each is the least result
-    of its map.
+    with `ragged` the last tile of an expert has only the rows that are left,
+    and nothing is padding. For every routing of T tokens it needs at most
+    `tiles` tiles, of which `padding` rows at most are padding; each is the
+    least result of its map.
   }];
   let parameters = (ins "int64_t":$min, "int64_t":$max, "StringAttr":$variant,
                         "int64_t":$rows, "AffineMapAttr":$tiles,

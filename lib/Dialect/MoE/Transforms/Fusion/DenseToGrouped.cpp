@@ -36,7 +36,7 @@ struct MoEDenseToGrouped : moe::impl::MoEDenseToGroupedBase<MoEDenseToGrouped> {
       std::optional<PlainProduct> product = matchPlainProduct(op);
       if (!product) {
         remarkNotFused(op, "DenseNotGrouped",
-                       "a product does not sum into zeros of f32");
+                       "a matmul does not accumulate into zeros of f32");
         continue;
       }
       IRRewriter rewriter(op);
@@ -50,7 +50,7 @@ struct MoEDenseToGrouped : moe::impl::MoEDenseToGroupedBase<MoEDenseToGrouped> {
                                        /*offsets=*/nullptr, weights,
                                        product->transposed);
       ++numGrouped;
-      remarkFused(op, "DenseGrouped", "a product became a grouped one");
+      remarkFused(op, "DenseGrouped", "a matmul became a grouped one");
       if (result.getType() != op->getResult(0).getType())
         result = tensor::CastOp::create(rewriter, op.getLoc(),
                                         op->getResult(0).getType(), result);

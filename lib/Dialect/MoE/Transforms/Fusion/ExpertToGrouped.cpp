@@ -101,11 +101,11 @@ void Distribution::cloneBody(linalg::GenericOp from, linalg::GenericOp to) {
 bool Distribution::distributeProduct(linalg::LinalgOp op) {
   std::optional<PlainProduct> product = matchPlainProduct(op);
   if (!product)
-    return fail("a product does not sum into zeros of f32");
+    return fail("a matmul does not accumulate into zeros of f32");
   Value lhs = matrices.lookup(product->lhs);
   Value weights = weightsOf(product->rhs);
   if (!lhs || !weights)
-    return fail("a product is not one of rows with a parameter");
+    return fail("a matmul is not of rows with a parameter");
   matrices[op->getResult(0)] = buildPlainProduct(
       b, op.getLoc(), lhs, expert.getOffsets(), weights, product->transposed,
       expert.getFirstAttr());
@@ -161,7 +161,7 @@ bool Distribution::distributeDequantization(
 
 bool Distribution::distributeElementwise(linalg::GenericOp op) {
   if (!isElementwiseOnMatrix(op))
-    return fail("the region does more than products and elementwise operations");
+    return fail("the region does more than matmuls and elementwise operations");
   SmallVector<EpilogueInput> inputs;
   bool hasParameter = false;
   for (OpOperand *operand : op.getDpsInputOperands()) {
@@ -206,7 +206,7 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
              product.getFirstAttr() == expert.getFirstAttr();
     });
     if (products.empty() || !ofThese)
-      return fail("parameters are used elementwise, but not after a product");
+      return fail("parameters are used elementwise, but not after a matmul");
     matrices[op->getResult(0)] =
         fuseIntoEpilogue(b, op, inputs, products, destination).getResult();
     return true;
@@ -256,12 +256,12 @@ bool Distribution::distribute(Operation &op) {
     return distributeQuantize(quantize);
   auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
   if (!linalgOp || !linalgOp.hasPureTensorSemantics())
-    return fail("the region does more than products and elementwise operations");
+    return fail("the region does more than matmuls and elementwise operations");
   if (linalg::isaContractionOpInterface(linalgOp))
     return distributeProduct(linalgOp);
   auto generic = dyn_cast<linalg::GenericOp>(op);
   if (!generic)
-    return fail("the region does more than products and elementwise operations");
+    return fail("the region does more than matmuls and elementwise operations");
   if (std::optional<Dequantization> found = matchDequantization(generic))
     return distributeDequantization(generic, *found);
   return distributeElementwise(generic);
@@ -318,7 +318,7 @@ Value Distribution::run() {
     return result;
   result = keepUncovered(result, uncovered);
   if (!result)
-    reason = "what the region yields does not come from a product, and the rows "
+    reason = "the region yields what does not come from a matmul, and the rows "
              "outside the experts are given";
   return result;
 }
@@ -350,7 +350,7 @@ struct MoEExpertToGrouped
         rewriter.eraseOp(expert->getPrevNode());
       return;
     }
-    remarkFused(expert, "ExpertGrouped", "experts became grouped products");
+    remarkFused(expert, "ExpertGrouped", "experts became grouped matmuls");
     ++numGrouped;
     if (result.getType() != expert.getResult().getType())
       result = tensor::CastOp::create(rewriter, expert.getLoc(),

@@ -151,7 +151,7 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
     // Columns that are taken twice would be computed twice.
     if (others || splits || taken > product.getN()) {
       remarkNotFused(product, "ColumnsNotFused",
-                     others   ? "the product has other uses than its columns"
+                     others   ? "the matmul has other uses than slices of columns"
                      : splits ? "columns begin within a block that has one scale"
                               : "columns are used more than once");
       return;
@@ -159,7 +159,7 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
     for (auto [slice, columns] : slices)
       rewriteSlice(rewriter, product, slice, columns);
     remarkFused(product, "ColumnsFused",
-                "slices of a product became products of slices");
+                "slices of a matmul became matmuls of slices");
     numFused += slices.size();
     // What is left asks for extents, which are those of the destination.
     rewriter.replaceOp(product, product.getInit());

@@ -44,19 +44,19 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
       remarkNotFused(op, "EpilogueNotFused", reason);
     };
     if (!op.hasPureTensorSemantics() || !isElementwiseOnMatrix(op))
-      return notFused("not elementwise on the result of a product");
+      return notFused("not elementwise on the result of a matmul");
     SmallVector<EpilogueInput> inputs = epilogueInputs(op);
     SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
     if (products.empty())
-      return notFused("the product has other uses");
+      return notFused("the matmul has other uses");
     Value init = op.getDpsInitOperand(0)->get();
     rewriter.setInsertionPoint(op);
     GroupedMatmulOp fused =
         fuseIntoEpilogue(rewriter, op, inputs, products, init);
     remarkFused(op, "EpilogueFused",
                 products.size() == 1
-                    ? "elementwise operation fused into the epilogue of a product"
-                    : "products of the same rows fused with what joins them");
+                    ? "elementwise operation fused into the epilogue of a matmul"
+                    : "matmuls of the same rows fused with the operation that joins them");
     numFused += 1;
     numMerged += products.size() - 1;
     rewriter.replaceOp(op, fused.getResult());

@@ -41,10 +41,10 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
                               use.get() == product.getLhsScales());
     if (!ofRows || llvm::count(product->getOperands(), use.get()) != 1 ||
         product.getGather())
-      return "the grouped rows have uses other than products";
+      return "the grouped rows have uses other than matmuls";
     // Other rows than those of its experts have no token.
     if (product.getOffsets() != op.getOffsets())
-      return "a product reads rows that no expert covers";
+      return "a matmul reads rows that no expert covers";
     auto quantize = product.getLhs().getDefiningOp<QuantizeOp>();
     if (product.getLhsScales() &&
         (!quantize || product.getLhsScales() != quantize.getScales()))
@@ -108,7 +108,7 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
     rewriter.replaceAllUsesWith(op.getPositions(), route.getPositions());
     rewriter.eraseOp(op);
     numFused += products.size();
-    remarkFused(route, "GatherFused", "gather fused into the first product");
+    remarkFused(route, "GatherFused", "gather fused into the first matmul");
   }
 };
 } // namespace

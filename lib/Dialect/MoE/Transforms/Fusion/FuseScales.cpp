@@ -115,7 +115,7 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
     op.setBlocks(ArrayRef(blocks).drop_front());
     ++numFused;
     remarkFused(op, "ScalesFused",
-                "scales of the weights fused into a product");
+                "scales of the weights fused into a matmul");
   }
 
   void fuseRows(GroupedMatmulOp op) {
@@ -138,7 +138,7 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
     op.getLhsMutable().assign(found->quantized);
     op.getLhsScalesMutable().assign(found->scales);
     ++numFused;
-    remarkFused(op, "ScalesFused", "scales of the rows fused into a product");
+    remarkFused(op, "ScalesFused", "scales of the rows fused into a matmul");
   }
 };
 } // namespace

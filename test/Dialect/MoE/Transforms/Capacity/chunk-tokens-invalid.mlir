@@ -49,7 +49,7 @@ func.func @reduction(%x: tensor<?x6xf32>) -> tensor<?x6xf32> {
 
 // expected-error @+1 {{expected tokens that do not depend on one another}}
 func.func @number(%x: tensor<?xi64>) -> tensor<?xi64> {
-  // expected-note @+1 {{the number of a token counts}}
+  // expected-note @+1 {{the index of a token is used}}
   %y = linalg.generic {indexing_maps = [affine_map<(i) -> (i)>], iterator_types = ["parallel"]}
       outs(%x : tensor<?xi64>) {
     ^bb0(%a: i64):

@@ -7,7 +7,7 @@
 // CHECK-LABEL: func.func @sums_into_something(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=sums_into_something | Remark="not fused: a product does not sum into zeros of f32"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=sums_into_something | Remark="not fused: a matmul does not accumulate into zeros of f32"
 func.func @sums_into_something(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o params(%w : tensor<2x4x8xf32>) {
   ^bb0(%r: tensor<?x4xf32>, %v: tensor<4x8xf32>):
@@ -27,7 +27,7 @@ func.func @sums_into_something(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tenso
 // CHECK-LABEL: func.func @sums_in_half(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=sums_in_half | Remark="not fused: a product does not sum into zeros of f32"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=sums_in_half | Remark="not fused: a matmul does not accumulate into zeros of f32"
 func.func @sums_in_half(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>) -> tensor<?x8xf16> {
   %y = moe.expert %x, %o params(%w : tensor<2x4x8xf32>) {
   ^bb0(%r: tensor<?x4xf32>, %v: tensor<4x8xf32>):
@@ -46,7 +46,7 @@ func.func @sums_in_half(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8
 // CHECK-LABEL: func.func @weights_from_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=weights_from_outside | Remark="not fused: a product is not one of rows with a parameter"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=weights_from_outside | Remark="not fused: a matmul is not of rows with a parameter"
 func.func @weights_from_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<4x8xf32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -64,7 +64,7 @@ func.func @weights_from_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tens
 // CHECK-LABEL: func.func @branch(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=branch | Remark="not fused: the region does more than products and elementwise operations"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=branch | Remark="not fused: the region does more than matmuls and elementwise operations"
 func.func @branch(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -85,7 +85,7 @@ func.func @branch(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
 // CHECK-LABEL: func.func @reduction(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=reduction | Remark="not fused: the region does more than products and elementwise operations"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=reduction | Remark="not fused: the region does more than matmuls and elementwise operations"
 func.func @reduction(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x1xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -108,7 +108,7 @@ func.func @reduction(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x1xf32> 
 // CHECK-LABEL: func.func @softmax(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=softmax | Remark="not fused: the region does more than products and elementwise operations"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=softmax | Remark="not fused: the region does more than matmuls and elementwise operations"
 func.func @softmax(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -122,7 +122,7 @@ func.func @softmax(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
 // CHECK-LABEL: func.func @index(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=index | Remark="not fused: the region does more than products and elementwise operations"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=index | Remark="not fused: the region does more than matmuls and elementwise operations"
 func.func @index(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o params(%w : tensor<2x4x8xf32>) {
   ^bb0(%r: tensor<?x4xf32>, %v: tensor<4x8xf32>):
@@ -272,7 +272,7 @@ func.func @dynamic_columns(%x: tensor<?x?xf32>, %o: tensor<3xi32>) -> tensor<?x4
 // CHECK-LABEL: func.func @parameter_before_a_product(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=parameter_before_a_product | Remark="not fused: parameters are used elementwise, but not after a product"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=parameter_before_a_product | Remark="not fused: parameters are used elementwise, but not after a matmul"
 func.func @parameter_before_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %b: tensor<2x4xf32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o params(%b : tensor<2x4xf32>) {
   ^bb0(%r: tensor<?x4xf32>, %q: tensor<4xf32>):
@@ -305,7 +305,7 @@ func.func @some_rows(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> 
 // CHECK-LABEL: func.func @zeros_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=zeros_outside | Remark="not fused: what the region yields does not come from a product, and the rows outside the experts are given"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=zeros_outside | Remark="not fused: the region yields what does not come from a matmul, and the rows outside the experts are given"
 func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o uncovered(zero) {
   ^bb0(%r: tensor<?x4xf32>):
@@ -317,7 +317,7 @@ func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf
 // CHECK-LABEL: func.func @rows_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_outside | Remark="not fused: what the region yields does not come from a product, and the rows outside the experts are given"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_outside | Remark="not fused: the region yields what does not come from a matmul, and the rows outside the experts are given"
 func.func @rows_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o init(%x : tensor<?x4xf32>) {
   ^bb0(%r: tensor<?x4xf32>):
@@ -330,7 +330,7 @@ func.func @rows_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf3
 // CHECK-LABEL: func.func @rows_of_a_product(
 // CHECK:         moe.grouped_matmul {{.*}} outs(%[[INIT:.*]] : tensor<?x4xf32>)
 // CHECK:         moe.expert {{.*}} init(
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_of_a_product | Remark="not fused: what the region yields does not come from a product
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_of_a_product | Remark="not fused: the region yields what does not come from a matmul
 func.func @rows_of_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x4xf32>, %i: tensor<?x4xf32>) -> tensor<?x4xf32> {
   %p = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%w : tensor<2x4x4xf32>) outs(%x : tensor<?x4xf32>) {
   ^bb0(%s: f32):
@@ -347,7 +347,7 @@ func.func @rows_of_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<
 // CHECK-LABEL: func.func @parameters_after_others(
 // CHECK:         moe.grouped_matmul
 // CHECK:         moe.expert
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=parameters_after_others | Remark="not fused: parameters are used elementwise, but not after a product"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=parameters_after_others | Remark="not fused: parameters are used elementwise, but not after a matmul"
 func.func @parameters_after_others(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %q: tensor<3xi32>, %w: tensor<2x4x4xf32>, %v: tensor<2x4xf32>) -> tensor<?x4xf32> {
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x4xf32>
@@ -372,7 +372,7 @@ func.func @parameters_after_others(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %q: t
 // What is elementwise, but after no product, would be computed for all rows.
 // CHECK-LABEL: func.func @elementwise_alone(
 // CHECK:         moe.expert
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=elementwise_alone | Remark="not fused: what the region yields does not come from a product
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=elementwise_alone | Remark="not fused: the region yields what does not come from a matmul
 func.func @elementwise_alone(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o first(0) count(1) uncovered(zero) {
   ^bb0(%r: tensor<?x4xf32>):

@@ -2,7 +2,7 @@
 // RUN: moe-opt %s -moe-fuse-columns --remarks-filter-passed=moe-fuse --remarks-filter-missed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // Gate and up side by side; the weights have columns last.
-// REMARK:      [Passed] ColumnsFused | Category:moe-fuse | Function=halves | Remark="slices of a product became products of slices"
+// REMARK:      [Passed] ColumnsFused | Category:moe-fuse | Function=halves | Remark="slices of a matmul became matmuls of slices"
 // CHECK-LABEL: func.func @halves(
 // CHECK-SAME:    %[[X:.*]]: tensor<?x4xf32>, %[[O:.*]]: tensor<3xi32>, %[[W:.*]]: tensor<2x4x16xf32>)
 // CHECK-DAG:     %[[WG:.*]] = tensor.extract_slice %[[W]][0, 0, 0] [2, 4, 8] [1, 1, 1]
@@ -64,7 +64,7 @@ func.func @extent(%x: tensor<?x4xf32>, %w: tensor<1x4x16xf32>, %e: tensor<?x16xf
   return %g, %n : tensor<?x8xf32>, index
 }
 
-// REMARK:      [Missed] ColumnsNotFused | Category:moe-fuse | Function=other_use | Remark="not fused: the product has other uses than its columns"
+// REMARK:      [Missed] ColumnsNotFused | Category:moe-fuse | Function=other_use | Remark="not fused: the matmul has other uses than slices of columns"
 // CHECK-LABEL: func.func @other_use(
 // CHECK-COUNT-1: moe.grouped_matmul
 // CHECK:         tensor.extract_slice %{{.*}}[0, 0] [6, 8] [1, 1]
@@ -78,7 +78,7 @@ func.func @other_use(%x: tensor<6x4xf32>, %w: tensor<1x4x16xf32>, %e: tensor<6x1
 }
 
 // Some rows are a use of another kind; so are columns from a place that is not known.
-// REMARK:      [Missed] ColumnsNotFused | Category:moe-fuse | Function=rows | Remark="not fused: the product has other uses than its columns"
+// REMARK:      [Missed] ColumnsNotFused | Category:moe-fuse | Function=rows | Remark="not fused: the matmul has other uses than slices of columns"
 // CHECK-LABEL: func.func @rows(
 // CHECK-COUNT-1: moe.grouped_matmul
 // CHECK-COUNT-3: tensor.extract_slice

@@ -8,8 +8,8 @@
 
 // A chain of operations goes into one epilogue, with what it reads beside: a
 // vector of columns, one of rows and a constant.
-// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=chain | Remark="elementwise operation fused into the epilogue of a product"
-// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=chain | Remark="elementwise operation fused into the epilogue of a product"
+// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=chain | Remark="elementwise operation fused into the epilogue of a matmul"
+// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=chain | Remark="elementwise operation fused into the epilogue of a matmul"
 // CHECK-LABEL: func.func @chain(
 // CHECK-SAME:    %[[X:[a-z0-9]*]]: tensor<?x4xf32>, %[[W:[a-z0-9]*]]: tensor<1x4x8xf32>, %[[B:[a-z0-9]*]]: tensor<8xf32>, %[[R:[a-z0-9]*]]: tensor<?xbf16>, %{{.*}}, %[[F:[a-z0-9]*]]: tensor<?x8xbf16>)
 // CHECK:         %[[HALF:.*]] = arith.constant 5.000000e-01 : f32
@@ -51,7 +51,7 @@ func.func @chain(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %b: tensor<8xf32>, 
 }
 
 // Gate and up: one product of two weights, each with what it did to its sums.
-// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=gate_and_up | Remark="products of the same rows fused with what joins them"
+// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=gate_and_up | Remark="matmuls of the same rows fused with the operation that joins them"
 // CHECK-LABEL: func.func @gate_and_up(
 // CHECK-SAME:    %{{.*}}, %{{.*}}, %[[G:[a-z0-9]*]]: tensor<2x4x8xf32>, %[[U:[a-z0-9]*]]: tensor<2x4x8xf32>, %[[B:[a-z0-9]*]]: tensor<2x8xf32>)
 // CHECK:         moe.grouped_matmul %{{.*}} offsets(%{{.*}} : tensor<4xi32>) weights(%[[G]], %[[U]] : tensor<2x4x8xf32>, tensor<2x4x8xf32>) first(1)
@@ -78,7 +78,7 @@ func.func @gate_and_up(%x: tensor<6x4xf32>, %o: tensor<4xi32>, %wg: tensor<2x4x8
 }
 
 // Products of other rows are not one; the first is fused, the other is read.
-// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=other_rows | Remark="elementwise operation fused into the epilogue of a product"
+// REMARK:        [Passed] EpilogueFused | Category:moe-fuse | Function=other_rows | Remark="elementwise operation fused into the epilogue of a matmul"
 // CHECK-LABEL: func.func @other_rows(
 // CHECK:         %[[B:.*]] = moe.grouped_matmul %arg1
 // CHECK:         moe.grouped_matmul %arg0 {{.*}} operands(%[[B]] : tensor<6x8xf32>) maps([affine_map<(d0, d1, d2) -> (d1, d2)>])
@@ -97,7 +97,7 @@ func.func @other_rows(%x: tensor<6x4xf32>, %v: tensor<6x4xf32>, %w: tensor<1x4x8
   return %y : tensor<6x8xf32>
 }
 
-// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=two_uses | Remark="not fused: the product has other uses"
+// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=two_uses | Remark="not fused: the matmul has other uses"
 // CHECK-LABEL: func.func @two_uses(
 // CHECK:         moe.grouped_matmul
 // CHECK:         linalg.generic
@@ -112,7 +112,7 @@ func.func @two_uses(%x: tensor<6x4xf32>, %w: tensor<1x4x8xf32>) -> (tensor<6x8xf
 }
 
 // The rows of no expert are what they were: the operation works on them, too.
-// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=rows_of_no_expert | Remark="not fused: the product has other uses"
+// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=rows_of_no_expert | Remark="not fused: the matmul has other uses"
 // CHECK-LABEL: func.func @rows_of_no_expert(
 // CHECK:         moe.grouped_matmul
 // CHECK:         linalg.generic
@@ -126,7 +126,7 @@ func.func @rows_of_no_expert(%x: tensor<6x4xf32>, %o: tensor<3xi32>, %w: tensor<
   return %y : tensor<6x8xf32>
 }
 
-// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=packed | Remark="not fused: the product has other uses"
+// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=packed | Remark="not fused: the matmul has other uses"
 // CHECK-LABEL: func.func @packed(
 // CHECK:         moe.grouped_matmul
 // CHECK:         linalg.generic
@@ -140,7 +140,7 @@ func.func @packed(%x: tensor<6x4xf32>, %w: tensor<1x1x4x8x1xf32>) -> tensor<6x8x
   return %y : tensor<6x8xf32>
 }
 
-// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=transpose | Remark="not fused: the product has other uses"
+// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=transpose | Remark="not fused: the matmul has other uses"
 // CHECK-LABEL: func.func @transpose(
 // CHECK:         moe.grouped_matmul
 // CHECK:         linalg.generic
@@ -159,7 +159,7 @@ func.func @transpose(%x: tensor<8x4xf32>, %w: tensor<1x4x8xf32>) -> tensor<8x8xf
   return %y : tensor<8x8xf32>
 }
 
-// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=row_sums | Remark="not fused: not elementwise on the result of a product"
+// REMARK:        [Missed] EpilogueNotFused | Category:moe-fuse | Function=row_sums | Remark="not fused: not elementwise on the result of a matmul"
 // CHECK-LABEL: func.func @row_sums(
 // CHECK:         moe.grouped_matmul
 // CHECK:         linalg.generic
@@ -179,7 +179,7 @@ func.func @row_sums(%x: tensor<6x4xf32>, %w: tensor<1x4x8xf32>, %f: tensor<6xf32
 }
 
 // What is read from the destination, and indices, are not there in an epilogue.
-// REMARK-COUNT-2: [Missed] EpilogueNotFused | Category:moe-fuse | Function=destination_and_index | Remark="not fused: not elementwise on the result of a product"
+// REMARK-COUNT-2: [Missed] EpilogueNotFused | Category:moe-fuse | Function=destination_and_index | Remark="not fused: not elementwise on the result of a matmul"
 // CHECK-LABEL: func.func @destination_and_index(
 // CHECK-COUNT-2: moe.grouped_matmul
 // CHECK-COUNT-2: linalg.generic

@@ -40,7 +40,7 @@ func.func @elsewhere(%x: tensor<?x64xbf16>, %ids: tensor<?x2xi32>, %w: tensor<8x
   return %y : tensor<?x24xf32>
 }
 
-// REMARK: GatherNotFused | Category:moe-fuse | Function=other_uses | Remark="not fused: the grouped rows have uses other than products"
+// REMARK: GatherNotFused | Category:moe-fuse | Function=other_uses | Remark="not fused: the grouped rows have uses other than matmuls"
 // CHECK-LABEL: func.func @other_uses(
 // CHECK:         moe.dispatch
 func.func @other_uses(%x: tensor<?x64xbf16>, %ids: tensor<?x2xi32>) -> tensor<?x2xf32> {

@@ -1,8 +1,8 @@
 // RUN: moe-opt %s -moe-fuse-gather | FileCheck %s
 // RUN: moe-opt %s -moe-fuse-gather --remarks-filter-missed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=MISSED
 
-// MISSED: [Missed] GatherNotFused | Category:moe-fuse | Function=without_offsets | Remark="not fused: a product reads rows that no expert covers"
-// MISSED: [Missed] GatherNotFused | Category:moe-fuse | Function=other_offsets | Remark="not fused: a product reads rows that no expert covers"
+// MISSED: [Missed] GatherNotFused | Category:moe-fuse | Function=without_offsets | Remark="not fused: a matmul reads rows that no expert covers"
+// MISSED: [Missed] GatherNotFused | Category:moe-fuse | Function=other_offsets | Remark="not fused: a matmul reads rows that no expert covers"
 
 // A product that reads rows of no expert, which are zero, needs them: their number
 // is -1, held to the first token.

@@ -2,7 +2,7 @@
 // RUN: moe-opt %s -moe-fuse-gather --remarks-filter-passed=moe-fuse --remarks-filter-missed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // Weights without a say in the choice are not read.
-// REMARK:        [Passed] GatherFused | Category:moe-fuse | Function=products | Remark="gather fused into the first product"
+// REMARK:        [Passed] GatherFused | Category:moe-fuse | Function=products | Remark="gather fused into the first matmul"
 // CHECK-LABEL: func.func @products(
 // CHECK-SAME:    %[[X:[a-z0-9]*]]: tensor<?x4xf32>, %[[IDS:[a-z0-9]*]]: tensor<?x2xi32>, %[[P:[a-z0-9]*]]: tensor<?x2xf32>,
 // CHECK-NEXT:    %c0
@@ -49,7 +49,7 @@ func.func @attributes(%x: tensor<6x4xf32>, %ids: tensor<6x2xi32>, %p: tensor<6x2
   return %a, %b : tensor<6x8xf32>, tensor<6x8xf32>
 }
 
-// REMARK:        [Missed] GatherNotFused | Category:moe-fuse | Function=other_use | Remark="not fused: the grouped rows have uses other than products"
+// REMARK:        [Missed] GatherNotFused | Category:moe-fuse | Function=other_use | Remark="not fused: the grouped rows have uses other than matmuls"
 // CHECK-LABEL: func.func @other_use(
 // CHECK:         moe.dispatch
 // CHECK:         moe.grouped_matmul %{{[a-z0-9]*}} offsets
@@ -63,7 +63,7 @@ func.func @other_use(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32>, %w: tensor<2x4x
 }
 
 // As an operand of the epilogue, or gathered once more, the rows are needed.
-// REMARK-COUNT-2: [Missed] GatherNotFused | Category:moe-fuse | Function=operand | Remark="not fused: the grouped rows have uses other than products"
+// REMARK-COUNT-2: [Missed] GatherNotFused | Category:moe-fuse | Function=operand | Remark="not fused: the grouped rows have uses other than matmuls"
 // CHECK-LABEL: func.func @operand(
 // CHECK-COUNT-2: moe.dispatch
 func.func @operand(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32>, %w: tensor<2x4x4xf32>, %e: tensor<?x4xf32>, %n: tensor<?xi32>) -> (tensor<?x4xf32>, tensor<?x4xf32>) {

@@ -3,8 +3,8 @@
 // RUN: moe-opt %s -moe-fuse -split-input-file | FileCheck %s --check-prefix=EXPERT
 // RUN: moe-opt %s -moe-fuse-scales -split-input-file --remarks-filter-passed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
-// REMARK: ScalesFused | Category:moe-fuse | Function=weights_and_rows | Remark="scales of the weights fused into a product"
-// REMARK: ScalesFused | Category:moe-fuse | Function=weights_and_rows | Remark="scales of the rows fused into a product"
+// REMARK: ScalesFused | Category:moe-fuse | Function=weights_and_rows | Remark="scales of the weights fused into a matmul"
+// REMARK: ScalesFused | Category:moe-fuse | Function=weights_and_rows | Remark="scales of the rows fused into a matmul"
 
 #rows = affine_map<(r, k) -> (r, k)>
 #row_scales = affine_map<(r, k) -> (r, k floordiv 128)>

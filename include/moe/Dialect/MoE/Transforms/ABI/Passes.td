@@ -18,20 +18,21 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     * Each tensor result becomes a memref argument that the caller provides and
       the function writes; the argument attributes `moe.role` and `moe.name`
       say what each argument is (`input` unless marked `weight`).
-    * Each `moe.dispatch` reports: its offsets and, unless they say all, because a
-      `moe.gate` chose and none is dropped, a pair of counters: the choices that
-      named an expert and those with an id that is none.
+    * Each `moe.dispatch` reports: its offsets and, unless they say all, because
+      a `moe.gate` chose and none is dropped, a pair of counters: the choices
+      that named an expert and those with an id that is none.
     * `moe.tokens = [min, max]` is checked, or added with the largest range in
       which row numbers fit 32 bits.
 
     Every dynamic extent of an exported function is the number of tokens, `T`. A
-    result that has another is an error. An operation on `T` rows and on as many as
-    a type says sets `moe.tokens` to that number.
-    The signature is recorded in the attribute `moe.signature`, from which the
-    metadata of an artifact is made.
+    result that has another is an error. An operation on `T` rows and on as many
+    as a type says sets `moe.tokens` to that number. The signature is recorded
+    in the attribute `moe.signature`, from which the metadata of an artifact is
+    made.
   }];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::arith::ArithDialect",
+    "::mlir::bufferization::BufferizationDialect",
     "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
     "::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"
   ];

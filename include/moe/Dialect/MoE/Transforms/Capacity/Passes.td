@@ -28,9 +28,9 @@ defvar planTargetOptions = [
              "kernel variants as NAME:ROWS, the rows of a tile, with :ragged "
              "if the last tile of an expert is not padded">,
   Option<"byMeanRows", "by-mean-rows", "bool", "false",
-         "choose variants as the host does for GPU kernels: by the mean rows of "
-         "an expert, where it may pay two of them, instead of by the shortest "
-         "time">,
+         "choose variants as the host does for GPU kernels: by the mean rows "
+         "of an expert, where it may pay two of them, instead of by the "
+         "shortest time">,
   Option<"lowering", "lowering", "std::string", "\"moe-reference-to-buffers\"",
          "pipeline that makes the workspace">,
   Option<"machine", "machine", "std::string", "\"\"",
@@ -41,18 +41,18 @@ defvar planTargetOptions = [
 def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
   let summary = "Plan bounds, kernel variants and memory before anything runs";
   let description = [{
-    Gives every public function an attribute `moe.plan` that holds for all T of a
-    range: bounds of the rows, tiles and padding of each dispatch for every
+    Gives every public function an attribute `moe.plan` that holds for all T of
+    a range: bounds of the rows, tiles and padding of each dispatch for every
     routing, the kernel variant for each range of T, whether a capacity can be
     exceeded, and the bytes of the workspace. `moe-export` and
     `moe-allocs-to-arena` check that the plan is true.
 
-    The variant is the one whose tiles take the shortest time at the rates of the
-    machine, on average under the model of the routing: each tile reads the
+    The variant is the one whose tiles take the shortest time at the rates of
+    the machine, on average under the model of the routing: each tile reads the
     weights of its expert once. With `by-mean-rows` it is the one that the host
-    picks for a GPU, or two of them, `FIRST+SECOND`: the device gives each expert
-    to one by its rows. The workspace is that of the pipeline `lowering`, run on a
-    copy.
+    picks for a GPU, or two of them, `FIRST+SECOND`: the device gives each
+    expert to one by its rows. The workspace is that of the pipeline `lowering`,
+    run on a copy.
 
     If the workspace exceeds `memory-limit`, calls run in chunks of the largest
     number of tokens that fits, with the same bits. If tokens depend on one
@@ -71,8 +71,8 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
 def MoEPrintPlan : Pass<"moe-print-plan", "::mlir::ModuleOp"> {
   let summary = "Print plans, with what a call costs, as text or JSON";
   let description = [{
-    For each function that `moe-plan-capacity` gave a plan: the plan, and at some
-    T the rows, tiles and padding that are expected under the model of the
+    For each function that `moe-plan-capacity` gave a plan: the plan, and at
+    some T the rows, tiles and padding that are expected under the model of the
     routing, the operations, bytes and least time of a call, and its workspace.
     The options are those that the plan was made with.
   }];
@@ -85,21 +85,22 @@ def MoEPrintPlan : Pass<"moe-print-plan", "::mlir::ModuleOp"> {
 def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
   let summary = "Run a call in chunks of tokens";
   let description = [{
-    Puts the body of a function that `moe-export` prepared into a loop over chunks
-    of tokens, if its `moe.plan` has a chunk: of each chunk it reads the rows of
-    the inputs and writes those of the outputs, and what it reports is added up.
-    The workspace is then that of one chunk, whatever T is.
+    Puts the body of a function that `moe-export` prepared into a loop over
+    chunks of tokens, if its `moe.plan` has a chunk. An iteration reads the rows
+    of its chunk from the inputs, writes those of the outputs and adds to the
+    reports. The workspace is then that of one chunk for any T.
 
     The results have the same bits. So a function in which tokens depend on one
     another is an error: a capacity, experts that choose, a softmax over the
-    tokens. So is one on buffers.
+    tokens. A function on buffers is an error, too.
   }];
   let options = [
     Option<"chunk", "chunk", "int64_t", "0",
            "tokens of a chunk, for functions without a plan">
   ];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::bufferization::BufferizationDialect",
+    "::mlir::arith::ArithDialect",
+    "::mlir::bufferization::BufferizationDialect",
     "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect",
     "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"
   ];
@@ -114,8 +115,8 @@ def MoEAllocsToArena : Pass<"moe-allocs-to-arena", "::mlir::ModuleOp"> {
 
     The size of a buffer may depend on data (rows of one expert): then its upper
     bound as a function of `T` counts, found through minima, sums, products and
-    extents. A buffer whose size has no such bound, or that outlives an iteration
-    of the loop it is made in, is an error.
+    extents. A buffer whose size has no such bound, or that outlives an
+    iteration of the loop it is made in, is an error.
   }];
   let options = [
     Option<"alignment", "alignment", "int64_t", "64",
