@@ -26,7 +26,7 @@ BufferLifetimes::BufferLifetimes(FunctionOpInterface function)
   });
 }
 
-/// Whether the regions of an operation each run at most once, one after
+/// True if the regions of an operation each run at most once, one after
 /// another.
 static bool runsOnce(Operation *op) {
   return isa<scf::IfOp, scf::IndexSwitchOp, scf::ExecuteRegionOp,
@@ -46,14 +46,14 @@ Lifetime BufferLifetimes::spanOf(Operation *use, memref::AllocOp alloc) const {
   return numbers.lookup(outermost);
 }
 
-/// Whether a use only says where memory is and how much, or gives it back.
+/// True if a use only says where memory is and how much, or gives it back.
 static bool touchesNoMemory(OpOperand &use) {
   if (auto view = dyn_cast<ViewLikeOpInterface>(use.getOwner()))
     return use.get() == view.getViewSource();
   return isa<memref::DimOp, memref::DeallocOp>(use.getOwner());
 }
 
-/// Whether memory may be reached later by a way that no alias shows.
+/// True if memory may be reached later by a way that no alias shows.
 static bool escapes(OpOperand &use) {
   Operation *op = use.getOwner();
   if (isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(

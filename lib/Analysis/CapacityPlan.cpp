@@ -119,7 +119,7 @@ static SmallVector<AffineExpr> boundsOfCapacity(DispatchOp dispatch) {
   return boundsOfCapacity(*dispatch.getCapacity(), dispatch.getNumExperts());
 }
 
-/// Whether no token names an expert twice, which only a gate promises.
+/// True if no token names an expert twice, which only a gate promises.
 static bool hasDistinctIds(DispatchOp dispatch) {
   auto gate = dispatch.getIds().getDefiningOp<GateOp>();
   return gate && !gate.getGivenIds();

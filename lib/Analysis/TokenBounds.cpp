@@ -33,7 +33,7 @@ TokenBounds::Bound TokenBounds::compute(Value value) {
   return bound;
 }
 
-/// Whether a cast loses nothing, so that it keeps order and sign.
+/// True if a cast loses nothing, so that it keeps order and sign.
 static bool isWidening(arith::IndexCastOp cast) {
   auto bits = [](Type type) {
     return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
@@ -134,7 +134,7 @@ TokenBounds::Bound TokenBounds::product(Operation *op) {
           lhs.nonNegative && rhs.nonNegative};
 }
 
-/// Whether the type alone says extent `dim`.
+/// True if the type alone says extent `dim`.
 static bool isStatic(Value memref, int64_t dim) {
   auto type = dyn_cast<MemRefType>(memref.getType());
   return type && dim >= 0 && dim < type.getRank() && !type.isDynamicDim(dim);
@@ -161,7 +161,7 @@ static SmallVector<Value> sourcesOf(Value memref) {
   return {};
 }
 
-/// Whether a bound that was built is 0 or more for every T.
+/// True if a bound that was built is 0 or more for every T.
 bool TokenBounds::isNonNegative(Value bound) const {
   if (bound == tokens)
     return true;

@@ -22,7 +22,7 @@ std::optional<int64_t> TokenFunction::evaluate(Value value) {
   return integer.getInt();
 }
 
-/// Whether a sum, difference or product leaves 64 bits, where folding wraps.
+/// True if a sum, difference or product leaves 64 bits, where folding wraps.
 static bool overflows(Operation *op, ArrayRef<Attribute> operands) {
   if (operands.size() != 2)
     return false;

@@ -50,7 +50,7 @@ private:
   bool classify(CombineOp op);
   bool classify(linalg::LinalgOp op);
   bool classifyTensorOp(Operation *op);
-  /// Whether a slice keeps all rows.
+  /// True if a slice keeps all rows.
   bool keepsRows(ArrayRef<OpFoldResult> offsets, ArrayRef<OpFoldResult> sizes,
                  ArrayRef<OpFoldResult> strides);
 

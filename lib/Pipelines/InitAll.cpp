@@ -88,7 +88,7 @@ void mlir::moe::registerAllDialects(DialectRegistry &registry) {
               vector::VectorDialect, x86vector::X86VectorDialect>();
 }
 
-/// What one-shot bufferization and the passes behind it ask of operations.
+/// Registers the interface models that one-shot bufferization and later passes need.
 static void registerBufferModels(DialectRegistry &registry) {
   arith::registerBufferizableOpInterfaceExternalModels(registry);
   arith::registerBufferDeallocationOpInterfaceExternalModels(registry);

@@ -16,7 +16,7 @@ void addCleanup(OpPassManager &pm);
 /// Operations that linalg has no loops for, or that are on whole tensors, as those
 /// that it has; those with contradicting extents are errors.
 void addTensorsToLinalg(OpPassManager &pm);
-/// What is done to a layer as it was written: one function with outputs, in
+/// Prepares a layer as it was written: one function with outputs, in
 /// chunks of tokens where the plan says so.
 void addEntry(OpPassManager &pm);
 /// Tensors to buffers.

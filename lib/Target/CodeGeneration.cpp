@@ -32,7 +32,7 @@ static void initializeTargets() {
   (void)once;
 }
 
-/// Whether code for numbers gains from a feature. The others (of the system, of
+/// True if code for numbers gains from a feature. The others (of the system, of
 /// cryptography) are left out of the target, so that an artifact asks of a
 /// processor only what it uses.
 static bool isComputational(llvm::StringRef feature) {

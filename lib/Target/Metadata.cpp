@@ -81,7 +81,7 @@ static llvm::json::Array toJSONArray(ArrayAttr array) {
   return values;
 }
 
-/// What one variant can do: its functions and the target of their code.
+/// Describes one variant: its functions and the target of their code.
 static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
   ModuleOp module = variant.module;
   llvm::json::Array functions;

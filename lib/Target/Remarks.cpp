@@ -43,7 +43,7 @@ RemarkListener::install(MLIRContext &context, bool printAll) {
   return listener;
 }
 
-/// What is slow where a remark of this name is made; empty for others.
+/// Says what is slow if a remark of this name is made; empty for other remarks.
 static llvm::StringRef slowPart(llvm::StringRef name) {
   if (name == "ExpertNotGrouped")
     return "an expert is left to loops";

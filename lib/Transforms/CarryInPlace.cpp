@@ -28,7 +28,7 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// What a region passes on, in the operands of its terminator from `first` on, and
+/// The values that a region yields, the operands of its terminator from `first` on, and
 /// where the next region finds it.
 struct Carried {
   Operation *terminator;

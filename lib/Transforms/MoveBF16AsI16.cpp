@@ -20,7 +20,7 @@ namespace mlir::moe {
 #include "moe/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Whether an operation takes values of any type and leaves their bits as they
+/// True if an operation takes values of any type and leaves their bits as they
 /// are.
 static bool movesOnly(Operation *op) {
   return isa<

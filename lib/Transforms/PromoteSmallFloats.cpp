@@ -33,7 +33,7 @@ static Type promoted(Type type) {
   return vector ? Type(vector.clone(f32)) : f32;
 }
 
-/// Whether an operation computes with its operands, rather than moving or
+/// True if an operation computes with its operands, rather than moving or
 /// converting them.
 static bool computes(Operation *op) {
   if (isa<arith::ConstantOp, arith::SelectOp, arith::BitcastOp, arith::ExtFOp,

@@ -46,7 +46,7 @@ evaluate(AffineExpr expr, ArrayRef<LoopExtent> loops,
   return value ? std::optional(value.getValue()) : std::nullopt;
 }
 
-/// Whether `expr` is largest at one end of each loop.
+/// True if `expr` is largest at one end of each loop.
 static bool isMonotone(AffineExpr expr) {
   return !expr
               .walk([](AffineExpr part) {

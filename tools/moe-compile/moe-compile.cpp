@@ -100,7 +100,7 @@ static int fail(llvm::Error error) {
   return 1;
 }
 
-/// Whether the output is also an input, under whatever name: a file of the
+/// True if the output is also an input, under whatever name: a file of the
 /// checkpoint, the IR or a histogram.
 static bool overwritesInput() {
   auto isOutput = [](llvm::StringRef path) {

@@ -42,7 +42,7 @@ public:
 
   Expected<void> call();
   Expected<Timing> benchmark(int64_t repetitions);
-  /// Whether repeated calls yield the same bits.
+  /// True if repeated calls yield the same bits.
   Expected<bool> repeat(int64_t count);
 
   /// The results of the last call, on the host.
@@ -298,7 +298,7 @@ static Expected<RunResult> runWith(const Options &options,
   return result;
 }
 
-/// Whether T means anything to the function.
+/// True if T means anything to the function.
 static bool hasTokens(const Program &program) {
   auto dynamic = [](const Signature &signature) {
     return std::count(signature.shape.begin(), signature.shape.end(), -1) > 0;

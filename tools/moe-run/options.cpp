@@ -200,7 +200,7 @@ moe::run::splitNamed(const std::string &value) {
   return {value.substr(0, equals), value.substr(equals + 1)};
 }
 
-/// Whether two paths are of one file, which need not exist.
+/// True if two paths are of one file, which need not exist.
 static bool isSameFile(const std::string &a, const std::string &b) {
   struct stat first, second;
   if (stat(a.c_str(), &first) != 0 || stat(b.c_str(), &second) != 0)

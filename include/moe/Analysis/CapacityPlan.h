@@ -21,16 +21,16 @@ struct TileVariant {
   int64_t rows;
   bool ragged = false;
 
-  /// What the rows of an expert are padded to a multiple of.
+  /// The rows of an expert are padded to a multiple of this.
   int64_t getGranularity() const { return ragged ? 1 : rows; }
 };
 
-/// What a plan is made for.
+/// The target of a plan.
 struct PlanTarget {
   MachineRates rates;
   /// Smallest tiles first.
   std::vector<TileVariant> variants;
-  /// Whether kernels take the variants that `tilesByRows` says, instead of the
+  /// True if kernels take the variants that `tilesByRows` says, instead of the
   /// one that takes the shortest time.
   bool byMeanRows = false;
   /// The GPU; empty for a processor.
@@ -57,7 +57,7 @@ AffineMap boundOfPadding(AffineMap rows, int64_t experts, int64_t tile);
 // Plans
 //===----------------------------------------------------------------------===//
 
-/// Whether a call of at most `tokens` tokens can exceed the capacity.
+/// True if a call of at most `tokens` tokens can exceed the capacity.
 OverflowPolicy overflowPolicy(DispatchOp dispatch, int64_t tokens);
 
 /// Seconds that the experts take with a variant, on average: each tile reads the
@@ -78,7 +78,8 @@ struct ChosenVariants {
   }
 };
 
-/// Those of `target` for `rows` grouped rows, or more than 64 bits can say.
+/// The variants of `target` for `rows` grouped rows; none stands for more than
+/// 64 bits hold.
 ChosenVariants tilesByRows(const PlanTarget &target,
                            std::optional<int64_t> rows, int64_t experts);
 

@@ -25,7 +25,7 @@ struct DispatchCost {
   int64_t weightsPerExpert = 0, weights = 0;
   int64_t weightBytesPerExpert = 0, weightBytes = 0;
 
-  /// What the rows of the experts are of, and so what multiplies them.
+  /// Element type of the rows of the experts, and so of their matmuls.
   Type getElementType() const {
     return getElementTypeOrSelf(DispatchOp(dispatch).getGrouped());
   }

@@ -16,14 +16,14 @@
 
 namespace mlir::moe {
 
-/// What a machine does in a second at best: floating-point operations of
+/// Peak rates of a machine: floating-point operations of
 /// products with sums in f32, by the type of the factors, without sparsity, and
 /// bytes of its memory.
 struct MachineRates {
   std::string name;
   double f32 = 0, f16 = 0, bf16 = 0, f8 = 0;
   double bandwidth = 0;
-  /// Whether a rate is an assumption rather than of a data sheet or given.
+  /// True if a rate is an assumption rather than of a data sheet or given.
   bool bandwidthAssumed = false;
 
   /// Of products of this type; any but those above count as f32.
@@ -39,7 +39,7 @@ std::optional<MachineRates> findGPURates(llvm::StringRef name);
 /// The names of all, for an error.
 std::vector<llvm::StringRef> listGPUs();
 
-/// What makes the rates of a processor.
+/// The properties of a CPU that its peak rates follow from.
 struct ProcessorDescription {
   std::string cpu; // LLVM's name
   int64_t cores = 1;

@@ -17,7 +17,7 @@
 
 namespace mlir::moe {
 
-/// What a function with a plan costs, at several T.
+/// Reports what a function with a plan costs, at several T.
 class PlanReport {
 public:
   /// Kernels of a GPU by name, with how often each is launched.
@@ -62,7 +62,7 @@ private:
   ArrayRef<RowDistribution> rows;
   const PlanTarget &target;
   Launches launches;
-  /// What most of it is computed in, and contractions outside of experts are.
+  /// Element type of most matmuls, and of contractions outside of experts.
   Type elementType;
   std::function<std::optional<int64_t>(int64_t)> workspace;
   std::vector<Point> points;

@@ -40,7 +40,7 @@ struct TwoTiles {
     return TwoTiles{tiles[tiles.size() - 2], 2 * tiles.back()};
   }
 
-  /// Whether `rows` rows, `mean` for each expert, take both.
+  /// True if `rows` rows, `mean` for each expert, take both.
   bool areTaken(int64_t rows, int64_t mean) const {
     return rows > extent && mean <= extent;
   }

@@ -40,7 +40,7 @@ struct Extent {
 Extent extentOf(Value tensor, int64_t dim, Operation *exported = nullptr);
 Extent extentOf(OpFoldResult size, Operation *exported = nullptr);
 
-/// Whether two tensors have the same extents for sure.
+/// True if two tensors have the same extents for sure.
 bool haveSameExtents(Value a, Value b);
 
 /// An extent for one number of tokens; none where it depends on anything else.

@@ -22,7 +22,7 @@ struct TokenDependence {
   std::string reason;
 };
 
-/// Whether a function at the tensor level, every dynamic extent of which is T,
+/// True if a function at the tensor level, every dynamic extent of which is T,
 /// computes for each token what it would compute for it alone: then a call may
 /// run in pieces of tokens, with the same bits. None if it does. The operations
 /// of `ignored` take no part.

@@ -16,7 +16,7 @@
 
 namespace mlir::moe {
 
-/// What a layer is compiled for and planned with. `moe-compile` takes each field
+/// Options to compile and plan a layer with. `moe-compile` takes each field
 /// as an option of the same name, the JIT and `moe-run --compile-options` as
 /// words, `--target=x86-64-v3 --memory-limit=64MiB`. Empty: not given.
 struct CompileOptions {

@@ -15,7 +15,7 @@
 
 namespace mlir::moe {
 
-/// What the last part of every path needs to know of the processor.
+/// Options of the last part of every path, which depend on the CPU.
 struct LoweringOptions : PassPipelineOptions<LoweringOptions> {
   Option<bool> f16Conversions{
       *this, "f16-conversions",
@@ -38,8 +38,8 @@ void buildLowerToLLVMPipeline(OpPassManager &pm, bool f16Conversions);
 /// Fusion: products of all experts at once, with epilogues, gathering rows.
 void buildFusionPipeline(OpPassManager &pm);
 
-/// The processor, as far as kernels are concerned; the defaults are what every
-/// x86-64 has.
+/// Options that describe the CPU to kernels; the defaults are those of every
+/// x86-64.
 struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
   Option<int64_t> vectorBits{*this, "vector-bits",
                              llvm::cl::desc("width of a vector"),
@@ -62,7 +62,7 @@ void buildCPUPipeline(OpPassManager &pm, const CPUPipelineOptions &options);
 void buildCPUToBuffersPipeline(OpPassManager &pm,
                                const CPUPipelineOptions &options);
 
-/// The GPU, as far as kernels are concerned.
+/// Options that describe the GPU to kernels.
 struct GPUPipelineOptions : PassPipelineOptions<GPUPipelineOptions> {
   Option<std::string> arch{
       *this, "arch",

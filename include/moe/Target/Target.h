@@ -57,7 +57,7 @@ llvm::Expected<std::unique_ptr<llvm::Module>>
 translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
                   llvm::TargetMachine &machine);
 
-/// Whether every process that loads an artifact has a function of this name: it
+/// True if every process that loads an artifact has a function of this name: it
 /// is one of the C or the math library that code may call.
 bool isHostFunction(llvm::StringRef name);
 

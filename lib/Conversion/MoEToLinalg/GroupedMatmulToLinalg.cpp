@@ -51,7 +51,7 @@ Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
   return b.extract(op.getWeights()[product], {e, k, n});
 }
 
-/// What the sum over the block of step `k` is scaled with; `row` is one of lhs.
+/// The scale of the partial sum over the block of step `k`; `row` is one of lhs.
 Value GroupedMatmulLowering::scale(int64_t product, Value e, Value row, Value k,
                                    Value n) {
   Value blockOfK = arith::DivUIOp::create(b, k, b.index(op.getBlockK()));

@@ -79,7 +79,7 @@ std::string Config::quote(const Key &key) const {
                     " or ");
 }
 
-/// What an error says instead of a value of the wrong kind.
+/// The text that stands for a value of the wrong kind in an error.
 static std::string describe(const json::Value &value) {
   switch (value.kind()) {
   case json::Value::Null:

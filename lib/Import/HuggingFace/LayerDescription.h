@@ -64,7 +64,7 @@ struct MLPLayout {
 struct MLP {
   int64_t width = 0; // columns of gate, of up
   Activation activation;
-  /// What different releases write, that of published checkpoints first.
+  /// The spellings of different releases, that of published checkpoints first.
   SmallVector<MLPLayout, 2> layouts;
 };
 

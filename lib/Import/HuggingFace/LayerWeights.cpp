@@ -31,7 +31,7 @@ static bool isSupported(StringRef dtype) {
 }
 
 namespace {
-/// What becomes of a tensor that is not of the layer's type.
+/// How a tensor of another type than the layer's is read.
 enum class Types {
   OfLayer,   // it is an error
   Converted, // the argument is of the layer's type, whatever float it is

@@ -94,7 +94,7 @@ Value MLPBuilder::activate(const Activation &activation, Value x) {
   llvm_unreachable("unknown activation");
 }
 
-/// What multiplies the activated gate.
+/// The factor of the activated gate.
 static Value otherFactor(MLPBuilder &b, const Activation &activation,
                          Value up) {
   if (activation.kind != Activation::ClampedSwiGLU)

@@ -30,7 +30,7 @@ public:
   using ImplicitLocOpBuilder::ImplicitLocOpBuilder;
   using Body = llvm::function_ref<Value(ValueRange)>;
 
-  /// What follows works on matrices with as many rows as this one.
+  /// Later operations work on matrices with as many rows as this one.
   void setRowsOf(Value matrix);
   /// Build with other rows, then come back.
   struct RowScope {

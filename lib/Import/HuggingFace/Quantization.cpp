@@ -15,7 +15,7 @@ using llvm::StringRef;
 
 namespace {
 struct Sign {
-  /// What follows the name of a weight without its ".weight".
+  /// The suffix after the name of a weight without its ".weight".
   StringLiteral suffix;
   StringLiteral format;
   /// How to dequantise it; may be empty.

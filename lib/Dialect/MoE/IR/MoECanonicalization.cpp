@@ -13,7 +13,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Whether `value` is a constant with every element equal to `expected`.
+/// True if `value` is a constant with every element equal to `expected`.
 static bool isSplat(Value value, double expected) {
   DenseFPElementsAttr constant;
   return value && matchPattern(value, m_Constant(&constant)) &&

@@ -114,7 +114,7 @@ LogicalResult GateOp::verify() {
 // moe.dispatch
 //===----------------------------------------------------------------------===//
 
-/// What moe.dispatch and moe.route have in common.
+/// Verifies the attributes that moe.dispatch and moe.route share.
 template <typename OpT>
 static LogicalResult verifyRouting(OpT op, bool needsWeights,
                                    StringRef whoNeedsThem) {

@@ -12,7 +12,7 @@
 
 namespace mlir::moe {
 
-/// Whether two extents can be equal: dynamic ones are checked at run time.
+/// True if two extents can be equal: dynamic ones are checked at run time.
 inline bool compatible(int64_t a, int64_t b) {
   return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b;
 }

@@ -11,7 +11,7 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::hf;
 
-/// Whether block `index` of `blocks`, `sparse` of which have experts, is one of
+/// True if block `index` of `blocks`, `sparse` of which have experts, is one of
 /// those.
 static bool isSparse(int64_t index, int64_t blocks, int64_t sparse) {
   int64_t step = sparse > 0 ? blocks / sparse : blocks;

@@ -282,7 +282,7 @@ static Value constantOf(OpBuilder &b, Location loc, Type type, int64_t value) {
   return arith::ConstantOp::create(b, loc, b.getIntegerAttr(type, value));
 }
 
-/// Whether an id names an expert.
+/// True if an id names an expert.
 static Value namesExpert(OpBuilder &b, Location loc, DispatchOp dispatch,
                          Value id) {
   return arith::CmpIOp::create(
@@ -329,7 +329,7 @@ static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
   return sum.getResult(0);
 }
 
-/// Whether a gate chooses the ids: each is -1 or names an expert.
+/// True if a gate chooses the ids: each is -1 or names an expert.
 static bool isChosenByGate(DispatchOp dispatch) {
   auto gate = dispatch.getIds().getDefiningOp<GateOp>();
   return gate && !gate.getGivenIds() &&
@@ -337,7 +337,7 @@ static bool isChosenByGate(DispatchOp dispatch) {
              dispatch.getNumExperts();
 }
 
-/// Whether no id is -1 either. Without a capacity tokens do not depend on each
+/// True if no id is -1 either. Without a capacity tokens do not depend on each
 /// other, and the caller may leave some out: those choose nothing.
 static bool choosesAlways(DispatchOp dispatch) {
   if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
@@ -395,7 +395,7 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
   return tensor::FromElementsOp::create(b, counts);
 }
 
-/// Whether the offsets say all: every choice that is not -1 names an expert, and
+/// True if the offsets say all: every choice that is not -1 names an expert, and
 /// becomes a row.
 static bool keepsAllChoices(DispatchOp dispatch) {
   return isChosenByGate(dispatch) && !dispatch.getCapacity() &&

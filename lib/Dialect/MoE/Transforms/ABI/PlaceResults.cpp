@@ -37,7 +37,7 @@ static OpOperand *findEmpty(Value value) {
   return init && value.getDefiningOp<tensor::EmptyOp>() ? init : nullptr;
 }
 
-/// Whether `destination` can be had at `op`, to where a view may move.
+/// True if `destination` can be had at `op`, to where a view may move.
 static bool makeAvailable(Value destination, Operation *op) {
   DominanceInfo dominance;
   if (dominance.properlyDominates(destination, op))

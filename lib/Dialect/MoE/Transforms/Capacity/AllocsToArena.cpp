@@ -37,7 +37,7 @@ static int64_t elementBytes(Type type) {
   return llvm::PowerOf2Ceil(llvm::divideCeil(type.getIntOrFloatBitWidth(), 8));
 }
 
-/// Whether the extents that are known fit any memory: 48 bits of address.
+/// True if the extents that are known fit any memory: 48 bits of address.
 static bool isAddressable(MemRefType type, int64_t bytes) {
   for (int64_t extent : type.getShape())
     if (!ShapedType::isDynamic(extent) &&

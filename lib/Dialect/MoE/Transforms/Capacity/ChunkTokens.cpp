@@ -193,7 +193,7 @@ static Operation *findWorkOnBuffers(func::FuncOp function) {
   return found;
 }
 
-/// Whether there is a tensor with a row for each token among the inputs.
+/// True if there is a tensor with a row for each token among the inputs.
 static bool takesTokens(func::FuncOp function) {
   return llvm::any_of(function.getArgumentTypes(), [](Type type) {
     auto tensor = dyn_cast<RankedTensorType>(type);

@@ -10,7 +10,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Whether the body of `op` is extf(argument `quantized`) · argument `scale` in
+/// True if the body of `op` is extf(argument `quantized`) · argument `scale` in
 /// f32, and maybe a rounding of it.
 static bool isScaling(linalg::GenericOp op, unsigned quantized,
                       unsigned scale) {

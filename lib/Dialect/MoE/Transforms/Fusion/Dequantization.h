@@ -15,7 +15,7 @@
 
 namespace mlir::moe {
 
-/// What an operation dequantizes: each element of `quantized` times the scale
+/// A dequantization: each element of `quantized` times the scale
 /// of its block, which has the extent `blocks` in each dimension.
 struct Dequantization {
   Value quantized, scales;

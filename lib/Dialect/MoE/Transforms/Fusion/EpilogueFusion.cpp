@@ -17,7 +17,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Whether `op` computes every element of one tensor by itself.
+/// True if `op` computes every element of one tensor by itself.
 static bool isPointwise(linalg::GenericOp op) {
   return op.hasPureTensorSemantics() && op.getNumDpsInits() == 1 &&
          op.getNumParallelLoops() == op.getNumLoops() &&
@@ -165,7 +165,7 @@ SmallVector<EpilogueInput> mlir::moe::epilogueInputs(linalg::GenericOp op) {
   return inputs;
 }
 
-/// Whether two products read the same rows by the same numbers.
+/// True if two products read the same rows by the same numbers.
 static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
   return a.getLhs() == b.getLhs() && a.getGather() == b.getGather() &&
          a.getOffsets() == b.getOffsets() && a.getFirst() == b.getFirst() &&
@@ -176,7 +176,7 @@ static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
          a.getWeights().front().getType() == b.getWeights().front().getType();
 }
 
-/// Whether what `product` does not write is undefined, so that an epilogue need
+/// True if what `product` does not write is undefined, so that an epilogue need
 /// not compute it.
 static bool leavesNothing(GroupedMatmulOp product) {
   Value init = product.getInit();

@@ -27,11 +27,11 @@ struct EpilogueInput {
 /// tensors repeat themselves.
 void generalizeElementwise(RewriterBase &rewriter, Region &region);
 
-/// Whether `op` computes each element of its only result `[R, N]` from one of
+/// True if `op` computes each element of its only result `[R, N]` from one of
 /// each input, and from nothing else, by what an epilogue may contain.
 bool isElementwiseOnMatrix(linalg::GenericOp op);
 
-/// What such an operation reads, seen from the element (e, r, n) of a product.
+/// The operands of such an operation, indexed by the element (e, r, n) of a matmul.
 SmallVector<EpilogueInput> epilogueInputs(linalg::GenericOp op);
 
 /// The products among `inputs`, those of `consumer` in order, that one grouped

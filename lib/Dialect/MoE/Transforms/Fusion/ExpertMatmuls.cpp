@@ -12,7 +12,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Whether the body of `op` is sum + lhs · rhs, in f32, and no more.
+/// True if the body of `op` is sum + lhs · rhs, in f32, and no more.
 static bool isPlainBody(linalg::LinalgOp op) {
   Block *body = op.getBlock();
   auto operandOf = [](Value value) {

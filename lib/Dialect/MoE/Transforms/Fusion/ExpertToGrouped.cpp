@@ -57,7 +57,7 @@ private:
   OpBuilder &b;
   /// Matrices of the body, one row for each row of the expert: the same for all.
   DenseMap<Value, Value> matrices;
-  /// What is computed of parameters alone: the same for all experts.
+  /// Values computed from parameters alone, the same for all rows.
   DenseMap<Value, Value> weights;
 };
 } // namespace
@@ -267,7 +267,7 @@ bool Distribution::distribute(Operation &op) {
   return distributeElementwise(generic);
 }
 
-/// What is in the rows that no expert covers; null if it may be anything.
+/// The values of rows that no expert covers; null if they are undefined.
 Value Distribution::uncoveredRows() {
   if (expert.getInit() || expert.getUncovered() != Uncovered::Zero)
     return expert.getInit();

@@ -72,7 +72,7 @@ static Value sliceColumns(OpBuilder &b, Location loc, Value value, unsigned dim,
   return tensor::ExtractSliceOp::create(b, loc, value, offsets, sizes, strides);
 }
 
-/// Whether the blocks that scales are for begin with the first of the columns.
+/// True if the blocks that scales are for begin with the first of the columns.
 static bool keepsBlocks(GroupedMatmulOp product, Columns columns) {
   return product.getWeightScales().empty() ||
          (columns.stride == 1 && columns.offset % product.getBlockN() == 0);

@@ -20,7 +20,7 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h.inc"
 } // namespace mlir::moe
 
-/// What `value` is dequantized from; null if it is not.
+/// The dequantization that defines `value`; null if there is none.
 static std::optional<Dequantization> dequantizationOf(Value value) {
   auto generic = value.getDefiningOp<linalg::GenericOp>();
   return generic ? matchDequantization(generic) : std::nullopt;
