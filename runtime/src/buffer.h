@@ -10,13 +10,17 @@
 
 #include "status.h"
 
+#include "moe_rt/abi.h"
+
 #include <cstddef>
 #include <utility>
 
 namespace moe::rt {
 
 /// Alignment of workspaces and of everything else the runtime allocates.
-inline constexpr size_t bufferAlignment = 64;
+inline constexpr size_t bufferAlignment = MOE_RT_WORKSPACE_ALIGNMENT;
+// Reports lie in such memory, one after the other.
+static_assert(bufferAlignment % MOE_RT_REPORT_ALIGNMENT == 0);
 /// Weights and workspaces of at least this size are aligned to it and lie in
 /// huge pages where the system has them.
 inline constexpr size_t hugePage = size_t(2) << 20;

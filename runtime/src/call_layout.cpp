@@ -26,7 +26,7 @@ bool CallLayout::compute(const Function &function) {
   for (const Argument &argument : function.arguments)
     if (isReport(argument) &&
         (!checkedAdd(reportBytes, argument.staticBytes(), reportBytes) ||
-         !checkedAlign(reportBytes, bufferAlignment, reportBytes)))
+         !checkedAlign(reportBytes, MOE_RT_REPORT_ALIGNMENT, reportBytes)))
       return false;
   uint64_t both;
   return checkedAdd(total, reportBytes, both);

@@ -23,7 +23,7 @@ struct CallLayout {
   uint64_t total = 0;       // a multiple of bufferAlignment
 
   /// Of the offsets and counters in which the code reports, one after the other
-  /// and aligned to bufferAlignment each: behind the above, or on the device.
+  /// and of reportSize each: behind the above, or on the device.
   uint64_t reportBytes = 0;
 
   /// False if it exceeds 2^64-1 bytes.
@@ -36,8 +36,7 @@ inline bool isReport(const Argument &argument) {
 }
 /// What such an argument takes of CallLayout::reportBytes.
 inline uint64_t reportSize(const Argument &argument) {
-  return (argument.staticBytes() + bufferAlignment - 1) &
-         ~(bufferAlignment - 1);
+  return moe_rt_report_size(argument.staticBytes());
 }
 
 } // namespace moe::rt

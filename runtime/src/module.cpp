@@ -130,7 +130,7 @@ static moe_rt_status_t resolveAll(moe_rt_module_t &module,
                              function.entryAddress));
     MOE_RT_TRY(
         resolveSymbol(resolve, user, function, function.workspace, workspace));
-    function.workspaceFn = reinterpret_cast<WorkspaceFn>(workspace);
+    function.workspaceFn = reinterpret_cast<moe_rt_workspace_fn>(workspace);
   }
   if (module.variant.device)
     MOE_RT_TRY(resolveImages(module, resolve, user));

@@ -13,6 +13,8 @@
 #include "images.h"
 #include "status.h"
 
+#include "moe_rt/abi.h"
+
 #include <optional>
 #include <string>
 #include <vector>
@@ -57,8 +59,6 @@ struct Preparation {
   std::vector<size_t> sources; // in Function::weights
 };
 
-using WorkspaceFn = int64_t (*)(int64_t tokens);
-
 struct Function {
   std::string name;
   std::string entry;
@@ -76,7 +76,7 @@ struct Function {
   // Filled in when the code is loaded. What the entry takes depends on the
   // device.
   void *entryAddress = nullptr;
-  WorkspaceFn workspaceFn = nullptr;
+  moe_rt_workspace_fn workspaceFn = nullptr;
 
   const std::vector<size_t> &indices(moe_rt_role_t role) const;
 };

@@ -14,12 +14,11 @@
 
 namespace moe::rt {
 
-/// The entry point of code for the CPU.
-using EntryFn = int32_t (*)(void **args, const moe_rt_executor_t *executor);
-
+/// Run the entry point of code for the CPU.
 inline int32_t runEntry(const Function &function, void **args,
                         const moe_rt_executor_t &executor) {
-  return reinterpret_cast<EntryFn>(function.entryAddress)(args, &executor);
+  auto entry = reinterpret_cast<moe_rt_entry_fn>(function.entryAddress);
+  return entry(args, &executor);
 }
 
 /// One call on the CPU.

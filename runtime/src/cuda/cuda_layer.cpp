@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/cuda_layer.h"
-#include "checked.h"
 #include "cuda/kernel_launcher.h"
 
 using namespace moe;
@@ -15,12 +14,8 @@ using namespace moe::rt::cuda;
 
 moe_rt_status_t CUDALayer::layOut(uint64_t codeBytes, uint64_t &reportsBegin,
                                   uint64_t &total) const {
-  uint64_t reportBytes = reports.callBytes();
-  reportsBegin = total = codeBytes;
-  if (reportBytes == 0)
-    return nullptr;
-  if (!checkedAlign(codeBytes, deviceAlignment, reportsBegin) ||
-      !checkedAdd(reportsBegin, reportBytes, total))
+  if (!moe_rt_device_workspace(codeBytes, layer.layout.reportBytes,
+                               &reportsBegin, &total))
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                      "function '%s' needs more than 2^64-1 bytes of workspace",
                      layer.function.name.c_str());

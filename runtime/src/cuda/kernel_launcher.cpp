@@ -211,7 +211,7 @@ moe_rt_status_t Launcher::run(const Function &function, void **args) {
   };
   moe_rt_launcher_t interface = {this, device.multiprocessors(), start,
                                  reinterpret_cast<uintptr_t>(liveTokens)};
-  auto entry = reinterpret_cast<DeviceEntryFn>(function.entryAddress);
+  auto entry = reinterpret_cast<moe_rt_device_entry_fn>(function.entryAddress);
   int32_t code = entry(args, &interface);
   if (failure) {
     std::string prefix = "function '" + function.name + "'";

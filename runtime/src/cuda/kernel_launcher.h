@@ -11,13 +11,9 @@
 #include "cuda/program.h"
 #include "signature.h"
 
-#include "moe_rt/launcher.h"
+#include "moe_rt/abi.h"
 
 namespace moe::rt::cuda {
-
-/// The entry point of code for a GPU.
-using DeviceEntryFn = int32_t (*)(void **args,
-                                  const moe_rt_launcher_t *launcher);
 
 /// Runs entry points of a variant for a device, which enqueue kernels on a
 /// stream. Used within a ContextScope.

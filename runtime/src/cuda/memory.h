@@ -13,12 +13,14 @@
 
 #include "cuda/cuda_device.h"
 
+#include "moe_rt/abi.h"
+
 #include <utility>
 
 namespace moe::rt::cuda {
 
 /// Alignment of workspaces, and what the driver's allocations have at least.
-inline constexpr size_t deviceAlignment = 256;
+inline constexpr size_t deviceAlignment = MOE_RT_DEVICE_WORKSPACE_ALIGNMENT;
 
 inline CUdeviceptr deviceAddress(const void *memory) {
   return static_cast<CUdeviceptr>(reinterpret_cast<uintptr_t>(memory));

@@ -17,8 +17,8 @@ using namespace moe::rt;
 using namespace moe::rt::cuda;
 
 // The memory of a call ends with a record and its lock, that of the layer
-// begins with a lock: each on 64 bytes.
-static constexpr uint64_t lineBytes = 64;
+// begins with a lock: each on a line, as reports are.
+static constexpr uint64_t lineBytes = MOE_RT_REPORT_ALIGNMENT;
 static_assert(sizeof(ErrorRecord) + sizeof(uint32_t) <= lineBytes,
               "record and lock of a call share a line");
 

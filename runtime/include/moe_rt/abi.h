@@ -1,0 +1,73 @@
+//===- abi.h - What compiled code and the runtime agree on ------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The compiler writes these layouts into code and the runtime reads them: both
+// take them from here. executor.h and launcher.h have the structures that the
+// runtime passes to an entry point.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_ABI_H
+#define MOE_RT_ABI_H
+
+#include "moe_rt/executor.h"
+#include "moe_rt/launcher.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// The entry point of a function for the CPU or for a device. `args` are the
+/// addresses of memref descriptors: one for each argument, then one for the
+/// workspace. Returns 0, or anything else after a failure.
+typedef int32_t (*moe_rt_entry_fn)(void **args,
+                                   const moe_rt_executor_t *executor);
+typedef int32_t (*moe_rt_device_entry_fn)(void **args,
+                                          const moe_rt_launcher_t *launcher);
+/// The bytes of workspace that the entry point wants for that many tokens.
+typedef int64_t (*moe_rt_workspace_fn)(int64_t tokens);
+
+/// Alignment of a workspace, in bytes.
+#define MOE_RT_WORKSPACE_ALIGNMENT 64
+#define MOE_RT_DEVICE_WORKSPACE_ALIGNMENT 256
+/// Alignment of an argument in which the code reports, of role offsets or
+/// counters.
+#define MOE_RT_REPORT_ALIGNMENT 64
+
+/// What such an argument of `bytes` bytes takes among the reports of a call.
+static inline uint64_t moe_rt_report_size(uint64_t bytes) {
+  return (bytes + MOE_RT_REPORT_ALIGNMENT - 1) &
+         ~(uint64_t)(MOE_RT_REPORT_ALIGNMENT - 1);
+}
+
+/// Lay out the workspace of a call on a device. The `code_bytes` that the code
+/// wants come first; then, aligned as a workspace is, the `report_bytes` of its
+/// reports, 0 if there are none, and behind them a line of the runtime's own.
+/// Returns 0 if that exceeds 2^64-1 bytes, else 1.
+static inline int moe_rt_device_workspace(uint64_t code_bytes,
+                                          uint64_t report_bytes,
+                                          uint64_t *reports_begin,
+                                          uint64_t *total) {
+  const uint64_t mask = MOE_RT_DEVICE_WORKSPACE_ALIGNMENT - 1;
+  *reports_begin = *total = code_bytes;
+  if (report_bytes == 0)
+    return 1;
+  if (report_bytes > UINT64_MAX - MOE_RT_REPORT_ALIGNMENT ||
+      code_bytes > UINT64_MAX - mask)
+    return 0;
+  report_bytes += MOE_RT_REPORT_ALIGNMENT;
+  *reports_begin = (code_bytes + mask) & ~mask;
+  *total = *reports_begin + report_bytes;
+  return *total >= report_bytes;
+}
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // MOE_RT_ABI_H
