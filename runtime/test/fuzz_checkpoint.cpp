@@ -11,6 +11,8 @@
 #define _GNU_SOURCE
 #endif
 
+#include "fuzz_safetensors.h"
+
 #include "moe_rt/checkpoint.h"
 
 #include <cstdlib>
@@ -111,14 +113,9 @@ static void use(const std::string &path) {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  // The input as a header, with as much data as its first byte says.
   if (size == 0)
     return 0;
-  std::string bytes;
-  for (int i = 0; i < 8; ++i)
-    bytes += static_cast<char>((size - 1) >> (8 * i));
-  bytes.append(reinterpret_cast<const char *>(data) + 1, size - 1);
-  bytes.append(data[0], '\1');
+  std::string bytes = moe::test::makeSafetensors(data, size, '\1');
   int fd = memfd_create("fuzz", MFD_CLOEXEC);
   if (fd < 0 || write(fd, bytes.data(), bytes.size()) !=
                     static_cast<ssize_t>(bytes.size()))

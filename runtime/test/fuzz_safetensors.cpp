@@ -5,6 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "fuzz_safetensors.h"
+
 #include "moe_rt/io.h"
 
 #include <cstdlib>
@@ -28,14 +30,9 @@ static void check(const void *data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   check(data, size);
-  // The input as a header, with as much data as its first byte says.
   if (size == 0)
     return 0;
-  std::string bytes;
-  for (int i = 0; i < 8; ++i)
-    bytes += static_cast<char>((size - 1) >> (8 * i));
-  bytes.append(reinterpret_cast<const char *>(data) + 1, size - 1);
-  bytes.append(data[0], 'x');
+  std::string bytes = moe::test::makeSafetensors(data, size, 'x');
   check(bytes.data(), bytes.size());
   return 0;
 }
