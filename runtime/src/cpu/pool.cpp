@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-// pthread_setname_np and sched_getaffinity.
+// pthread_setname_np.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -20,7 +20,6 @@
 #include <csignal>
 #include <mutex>
 #include <new>
-#include <sched.h>
 #include <unistd.h>
 
 using namespace moe::rt;
@@ -31,32 +30,6 @@ static constexpr std::chrono::microseconds spinTime(40);
 // Tasks are promised 256 KiB, but libraries may have taken much of a stack for
 // their thread-local data. What is not touched takes no memory.
 static constexpr size_t stackBytes = 8 << 20;
-
-/// Cores that the threads of this process may run on.
-static int64_t affineCores() {
-#if defined(__linux__)
-  // The kernel refuses a mask with fewer bits than it has processors.
-  for (int processors = 1024; processors <= 1 << 20; processors *= 2) {
-    cpu_set_t *mask = CPU_ALLOC(static_cast<size_t>(processors));
-    if (!mask)
-      break;
-    size_t bytes = CPU_ALLOC_SIZE(static_cast<size_t>(processors));
-    int count =
-        sched_getaffinity(0, bytes, mask) == 0 ? CPU_COUNT_S(bytes, mask) : 0;
-    CPU_FREE(mask);
-    if (count > 0)
-      return count;
-  }
-#endif
-  return std::max(1l, sysconf(_SC_NPROCESSORS_ONLN));
-}
-
-int64_t moe::rt::usableCores(const CgroupFiles &files) {
-  int64_t cores = affineCores();
-  // A thread more than there is time for is stopped for most of each period,
-  // and those that wait for it with it.
-  return std::min(cores, cgroupProcessors(files).value_or(cores));
-}
 
 static void runSerially(void *, int64_t count, moe_rt_task_fn task,
                         void *context) {

@@ -8,8 +8,8 @@
 #ifndef MOE_RT_SRC_CPU_POOL_H
 #define MOE_RT_SRC_CPU_POOL_H
 
-#include "cgroup.h"
 #include "cpu/region.h"
+#include "usable_cores.h"
 
 #include <memory>
 #include <pthread.h>
@@ -17,10 +17,6 @@
 #include <vector>
 
 namespace moe::rt {
-
-/// Number of cores that this process may use, at least 1: those of its affinity,
-/// but no more than its cgroups give it time for.
-int64_t usableCores(const CgroupFiles &files = {});
 
 /// Runs tasks on the calling thread.
 extern const moe_rt_executor_t serialExecutor;

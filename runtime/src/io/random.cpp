@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "../dtype.h"
+#include "../usable_cores.h"
 #include "float.h"
 
 #include "moe_rt/io.h"
@@ -67,8 +68,8 @@ static void fill(void *memory, uint64_t begin, uint64_t count, uint64_t seed,
   static constexpr uint64_t chunk = 1 << 20;
   T *data = static_cast<T *>(memory);
   uint64_t chunks = (count + chunk - 1) / chunk;
-  uint64_t threads = std::min<uint64_t>(
-      std::max(1u, std::thread::hardware_concurrency()), chunks);
+  uint64_t threads =
+      std::min(static_cast<uint64_t>(moe::rt::usableCores()), chunks);
   auto work = [=](uint64_t thread) {
     for (uint64_t i = thread; i < chunks; i += threads)
       fillRange(data + i * chunk, begin + i * chunk,
