@@ -13,6 +13,8 @@
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
 
+#include "moe_rt/abi.h"
+
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -27,6 +29,26 @@ namespace mlir::moe {
 #define GEN_PASS_DEF_MOELAUNCHESTOCALLS
 #include "moe/Conversion/Passes.h.inc"
 } // namespace mlir::moe
+
+/// The index of a field in a structure of 64-bit words.
+static constexpr int64_t wordAt(size_t offset) {
+  return offset / sizeof(int64_t);
+}
+
+/// The elements of a tensor map, where there are such.
+static std::optional<moe_rt_map_element_t> mapElementOf(Type element) {
+  if (element.isF16())
+    return MOE_RT_MAP_F16;
+  if (element.isBF16())
+    return MOE_RT_MAP_BF16;
+  if (element.isF32())
+    return MOE_RT_MAP_F32;
+  if (element.isInteger(32))
+    return MOE_RT_MAP_I32;
+  if (element.isIntOrFloat() && element.getIntOrFloatBitWidth() == 8)
+    return MOE_RT_MAP_U8;
+  return std::nullopt;
+}
 
 namespace {
 /// The launches of one function.
@@ -55,7 +77,7 @@ private:
     return toI64(getValueOrCreateConstantIndexOp(b, b.getLoc(), size));
   }
   Type pointer() { return LLVM::LLVMPointerType::get(b.getContext()); }
-  Value field(int64_t index, Type type);
+  Value field(size_t offset, Type type);
   Value allocate(int64_t words);
   void write(Value memory, int64_t word, Value value);
 
@@ -73,10 +95,10 @@ private:
 } // namespace
 
 /// A field of moe_rt_launcher_t, all of which have eight bytes.
-Value Caller::field(int64_t index, Type type) {
+Value Caller::field(size_t offset, Type type) {
   Value place =
       LLVM::GEPOp::create(b, pointer(), b.getI64Type(), launcher,
-                          ArrayRef<LLVM::GEPArg>{int32_t(index)});
+                          ArrayRef<LLVM::GEPArg>{int32_t(wordAt(offset))});
   return LLVM::LoadOp::create(b, type, place);
 }
 
@@ -109,34 +131,32 @@ FailureOr<Caller::Argument> Caller::mapOf(LaunchOp op, TensorMapAttr map) {
   Value buffer = op.getInputs()[map.getInput()];
   auto type = cast<MemRefType>(buffer.getType());
   Type element = type.getElementType();
-  int64_t kind = element.isF16()                  ? 1
-                 : element.isBF16()               ? 2
-                 : element.isF32()                ? 3
-                 : element.isInteger(32)          ? 4
-                 : type.getElementTypeBitWidth() == 8 ? 0
-                                                  : -1;
-  if (kind < 0)
+  std::optional<moe_rt_map_element_t> kind = mapElementOf(element);
+  if (!kind)
     return op.emitOpError("expected a tensor map of elements of 8, 16 or 32 "
                           "bits, got ")
            << element;
   int64_t rank = type.getRank();
-  Value memory = allocate(19);
+  Value memory = allocate(wordAt(sizeof(moe_rt_tensor_map_t)));
+  auto set = [&](size_t offset, int64_t element, Value value) {
+    write(memory, wordAt(offset) + element, value);
+  };
   auto metadata = memref::ExtractStridedMetadataOp::create(b, buffer);
   SmallVector<OpFoldResult> sizes = metadata.getConstifiedMixedSizes();
   SmallVector<OpFoldResult> strides = metadata.getConstifiedMixedStrides();
-  write(memory, 0, addressOf(buffer));
-  write(memory, 1, i64(kind));
-  write(memory, 2, i64(rank));
+  set(offsetof(moe_rt_tensor_map_t, address), 0, addressOf(buffer));
+  set(offsetof(moe_rt_tensor_map_t, element), 0, i64(*kind));
+  set(offsetof(moe_rt_tensor_map_t, rank), 0, i64(rank));
   int64_t bytes = type.getElementTypeBitWidth() / 8;
   // The innermost dimension comes first.
   for (int64_t i = 0; i < rank; ++i) {
     int64_t dim = rank - 1 - i;
-    write(memory, 3 + i, valueOf(sizes[dim]));
-    write(memory, 8 + i,
-          arith::MulIOp::create(b, valueOf(strides[dim]), i64(bytes)));
-    write(memory, 13 + i, i64(map.getBox()[dim]));
+    set(offsetof(moe_rt_tensor_map_t, sizes), i, valueOf(sizes[dim]));
+    set(offsetof(moe_rt_tensor_map_t, strides), i,
+        arith::MulIOp::create(b, valueOf(strides[dim]), i64(bytes)));
+    set(offsetof(moe_rt_tensor_map_t, box), i, i64(map.getBox()[dim]));
   }
-  write(memory, 18, i64(map.getSwizzle()));
+  set(offsetof(moe_rt_tensor_map_t, swizzle), 0, i64(map.getSwizzle()));
   return Argument{0, LLVM::PtrToIntOp::create(b, b.getI64Type(), memory)};
 }
 
@@ -220,22 +240,27 @@ LogicalResult Caller::lower(LaunchOp op) {
     arguments.push_back(*argument);
   }
   if (kernel->hasAttr(liveTokensAttrName))
-    arguments.push_back({8, field(3, b.getI64Type())});
+    arguments.push_back(
+        {8, field(offsetof(moe_rt_launcher_t, live_tokens), b.getI64Type())});
 
   int64_t count = arguments.size();
-  Value memory = allocate(2 * count);
+  constexpr int64_t words = wordAt(sizeof(moe_rt_kernel_argument_t));
+  Value memory = allocate(words * count);
   for (auto [i, argument] : llvm::enumerate(arguments)) {
-    write(memory, 2 * i, i64(argument.bytes));
-    write(memory, 2 * i + 1, argument.bits);
+    int64_t first = words * i;
+    write(memory, first + wordAt(offsetof(moe_rt_kernel_argument_t, size)),
+          i64(argument.bytes));
+    write(memory, first + wordAt(offsetof(moe_rt_kernel_argument_t, value)),
+          argument.bits);
   }
   Type word = b.getI64Type();
   // The launcher remembers what fails, and then starts nothing more.
   LLVM::CallOp::create(
       b,
       LLVM::LLVMFunctionType::get(
-          b.getI32Type(),
-          {pointer(), word, word, word, word, pointer(), word}),
-      ValueRange{field(2, pointer()), field(0, pointer()),
+          b.getI32Type(), {pointer(), word, word, word, word, pointer(), word}),
+      ValueRange{field(offsetof(moe_rt_launcher_t, launch), pointer()),
+                 field(offsetof(moe_rt_launcher_t, user), pointer()),
                  i64(numberOf(kernel)), toI64(op.getBlocks()), i64(1), i64(1),
                  memory, i64(count)});
   op.erase();
@@ -245,8 +270,9 @@ LogicalResult Caller::lower(LaunchOp op) {
 void Caller::lower(MultiprocessorsOp op) {
   b.setLoc(op.getLoc());
   b.setInsertionPoint(op);
-  Value count = arith::IndexCastOp::create(b, b.getIndexType(),
-                                           field(1, b.getI64Type()));
+  Value count = arith::IndexCastOp::create(
+      b, b.getIndexType(),
+      field(offsetof(moe_rt_launcher_t, multiprocessors), b.getI64Type()));
   op.replaceAllUsesWith(count);
   op.erase();
 }

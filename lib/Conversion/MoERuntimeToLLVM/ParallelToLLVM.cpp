@@ -8,6 +8,8 @@
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
 
+#include "moe_rt/abi.h"
+
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
@@ -134,8 +136,13 @@ void Outliner::buildCall(LLVM::LLVMFuncOp task) {
   LLVM::CallOp::create(b, task, ValueRange{storage, constant(0)});
   LLVM::BrOp::create(b, after);
   b.setInsertionPointToEnd(shared);
-  Value user = field(op.getExecutor(), executorType, 0, pointer);
-  Value run = field(op.getExecutor(), executorType, 2, pointer);
+  // Each field has the size of a pointer.
+  constexpr size_t userOffset = offsetof(moe_rt_executor_t, user);
+  constexpr size_t runOffset = offsetof(moe_rt_executor_t, parallel_for);
+  Value user = field(op.getExecutor(), executorType,
+                     userOffset / sizeof(void *), pointer);
+  Value run = field(op.getExecutor(), executorType, runOffset / sizeof(void *),
+                    pointer);
   Value address = LLVM::AddressOfOp::create(b, task);
   LLVM::CallOp::create(
       b,

@@ -8,6 +8,7 @@
 #include "WorkspaceProbe.h"
 #include "moe/Analysis/TokenFunction.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe_rt/abi.h"
 
 #include "mlir/Pass/PassRegistry.h"
 
@@ -27,24 +28,22 @@ LogicalResult WorkspaceProbe::refresh() {
   return lower(copy);
 }
 
-/// What the runtime keeps of a call on a device, behind the workspace of the code:
-/// the reports, each on lines of its own, and one more line.
+/// The workspace of a call on a device: the runtime keeps the reports behind what
+/// the code uses.
 static std::optional<int64_t> addReports(func::FuncOp function, int64_t bytes) {
-  constexpr int64_t alignment = 256, line = 64;
   SignatureAttr signature = getSignature(function);
-  int64_t reports = 0;
+  uint64_t reports = 0;
   for (size_t i = 0; signature && i < signature.getNumArguments(); ++i) {
     auto type = dyn_cast<MemRefType>(function.getArgument(i).getType());
     if (type && signature.getArgument(i).isReport())
-      reports += llvm::alignTo(
-          type.getNumElements() * type.getElementTypeBitWidth() / 8, line);
+      reports += moe_rt_report_size(type.getNumElements() *
+                                    type.getElementTypeBitWidth() / 8);
   }
-  if (reports == 0)
-    return bytes;
-  if (llvm::AddOverflow(bytes, alignment - 1, bytes) ||
-      llvm::AddOverflow(bytes / alignment * alignment, reports + line, bytes))
+  uint64_t begin, total;
+  if (!moe_rt_device_workspace(bytes, reports, &begin, &total) ||
+      total > uint64_t(INT64_MAX))
     return std::nullopt;
-  return bytes;
+  return total;
 }
 
 std::optional<int64_t> WorkspaceProbe::getBytes(func::FuncOp function,
