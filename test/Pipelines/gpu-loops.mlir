@@ -5,7 +5,7 @@
 // What no kernel fits goes by way of linalg and becomes kernels of loops.
 
 // Products in f32 have no tensor cores: a thread for each element of the result.
-// MISSED:       'moe.grouped_matmul' has no kernel of its own
+// MISSED:       'moe.grouped_matmul' not lowered to a GPU kernel
 // CHECK:        gpu.func @[[FILL:.*]](%{{.*}}) kernel attributes {known_block_size = array<i32: 256, 1, 1>}
 // CHECK:          scf.for
 // CHECK:            scf.for
@@ -28,7 +28,7 @@ func.func @f32(%x: tensor<?x24xf32>, %w: tensor<24x16xf32> {moe.role = "weight",
 // -----
 
 // Scores over tokens are reductions of columns, and the choice of each token a loop.
-// MISSED:       'moe.gate' has no kernel of its own: scores over tokens
+// MISSED:       'moe.gate' not lowered to a GPU kernel: score_axis(tokens)
 // CHECK:        func.func @tokens(
 // CHECK-NOT:      memref.{{load|store}}
 // CHECK:          moe.launch

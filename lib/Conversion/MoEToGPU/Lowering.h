@@ -1,4 +1,4 @@
-//===- Lowering.h - One lowering for each operation -------------*- C++ -*-===//
+//===- Lowering.h - Lowerings of operations to kernels ----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -13,20 +13,20 @@
 
 namespace mlir::moe {
 
-/// What a lowering adds kernels and launches with.
+/// State that the lowerings of a module share.
 struct DeviceLowering {
   gpu::GPUModuleOp kernels;
   GPUDescription gpu;
   OpBuilder &rewriter;
-  /// By offsets that a router computes: a tensor of `numArrivals` i32 that it
-  /// leaves at 0, for blocks to arrive at.
+  /// Maps the offsets that a router computes to a tensor of `numArrivals` i32
+  /// that its kernel clears: arrival counters for a fused combine.
   llvm::DenseMap<Value, Value> arrivals;
 };
 
 inline constexpr int64_t numArrivals = 1024;
 
-/// Results of kernels that compute what `op`, on tensors, does; none where there
-/// are no such kernels, with the reason in `why`.
+/// Lowers `op`, on tensors, to launches and returns its results. Fails, with
+/// the reason in `why`, if there is no kernel for it.
 using Lowered = FailureOr<SmallVector<Value>>;
 Lowered lowerToGPU(GateOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(RouteOp op, DeviceLowering &lowering, std::string &why);
@@ -35,53 +35,54 @@ Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                    std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 
-/// The kernel that places the choices which blocks have counted: ids and counts;
-/// tokens, offsets and positions; choices, rows, choices of a block and, if there
-/// is one, the capacity.
-LLVM::LLVMFuncOp buildPlaceKernel(RouteOp op, DeviceLowering &lowering);
-/// Rows of one expert at most, an i32 on the host; none without a capacity.
+/// Builds the kernel that scatters choices by the histograms of the blocks.
+/// Inputs are ids and counts, results tokens, offsets and positions; scalars
+/// the choices, the rows, the choices of a block and, if there is one, the
+/// capacity.
+LLVM::LLVMFuncOp buildScatterKernel(RouteOp op, DeviceLowering &lowering);
+/// Returns the capacity of an expert, an i32 on the host; null if there is
+/// none.
 Value capacityOf(ImplicitLocOpBuilder &b, RouteOp op);
 
-/// Attribute of a `moe.grouped_matmul`: the tiles to make kernels for, an array of
-/// `#moe.tile`, those with fewer rows first.
+/// Attribute of a `moe.grouped_matmul`: an array of `#moe.tile`, one for each
+/// kernel, in ascending order of rows.
 inline constexpr llvm::StringLiteral tilesAttr = "moe.tiles";
 
-/// Whether the tensor cores can compute a product.
+/// Succeeds if there are tensor core kernels for a grouped matmul.
 LogicalResult verifyTensorCores(GroupedMatmulOp op, std::string &why);
 
-/// Whether weights have 8 bits, and rows.
-bool hasNarrowWeights(GroupedMatmulOp op);
-bool hasNarrowRows(GroupedMatmulOp op);
-/// How many ranges of columns the weights of a tile are: one for each product,
-/// or one for two of which each has every other column.
+/// True if weights, or rows, are f8E4M3FN.
+bool hasFP8Weights(GroupedMatmulOp op);
+bool hasFP8Lhs(GroupedMatmulOp op);
+/// Returns the number of views of the weights: one for each GEMM, or one for
+/// two GEMMs with interleaved columns.
 int64_t weightViewCount(GroupedMatmulOp op);
-/// Steps along k of a stage, and the bytes that it has of a tile of `rows` rows and
-/// `columns` columns.
+/// Returns the elements along k of a pipeline stage, and the bytes of a stage
+/// of a tile of `rows` rows and `columns` columns of weights.
 int64_t stageDepth(GroupedMatmulOp op);
 int64_t stageBytes(GroupedMatmulOp op, int64_t rows, int64_t columns);
 
-/// Launch the kernel of a sum for so many tokens (an `index`).
+/// Launches the gather-sum kernel for `tokens` tokens (`index`).
 Value launchGatherSum(GatherSumOp op, Value tokens, DeviceLowering &lowering);
 
-/// Launch a kernel with these blocks; the results are those of `inits`.
+/// Launches a kernel with a grid of `blocks`; results correspond to `inits`.
 SmallVector<Value> launch(DeviceLowering &lowering, Location loc,
                           LLVM::LLVMFuncOp kernel, Value blocks,
                           ValueRange inputs, ValueRange inits,
                           ValueRange scalars,
                           ArrayRef<TensorMapAttr> maps = {});
 
-/// The number of a tensor's elements along `dim`, an `index` on the host.
+/// Returns the extent of a tensor along `dim`, an `index` on the host.
 inline Value extentOf(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
   return getValueOrCreateConstantIndexOp(
       b, b.getLoc(), tensor::getMixedSize(b, b.getLoc(), tensor, dim));
 }
 
-/// ⌈x / y⌉ on the host.
+/// Returns ⌈x / y⌉ on the host.
 inline Value ceilDivOf(ImplicitLocOpBuilder &b, Value x, int64_t y) {
   if (y == 1)
     return x;
-  return arith::CeilDivSIOp::create(b, x,
-                                    arith::ConstantIndexOp::create(b, y));
+  return arith::CeilDivSIOp::create(b, x, arith::ConstantIndexOp::create(b, y));
 }
 
 } // namespace mlir::moe

@@ -23,7 +23,7 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 LogicalResult GPUDescription::verify(Operation *op) const {
-  static constexpr StringRef known[] = {"sm_80", "sm_86", "sm_89", "sm_90",
+  static constexpr StringRef known[] = {"sm_80",  "sm_86",  "sm_89", "sm_90",
                                         "sm_90a", "sm_100", "sm_120"};
   if (llvm::is_contained(known, arch))
     return success();
@@ -33,8 +33,8 @@ LogicalResult GPUDescription::verify(Operation *op) const {
 }
 
 int64_t GPUDescription::getSharedBytes() const {
-  // 227 KiB on sm_90; of the others, sm_86, sm_89 and sm_120 have least, 99 KiB,
-  // and the driver may run the code of sm_80 on any of them.
+  // 227 KiB on sm_90a. Code for sm_80 may run on any later GPU, of which sm_86,
+  // sm_89 and sm_120 have the least: 99 KiB.
   return (hasWgmma() ? 227 : 99) * 1024;
 }
 
@@ -48,9 +48,9 @@ SmallVector<Value> mlir::moe::launch(DeviceLowering &lowering, Location loc,
                                      ValueRange scalars,
                                      ArrayRef<TensorMapAttr> maps) {
   OpBuilder &b = lowering.rewriter;
-  auto symbol = SymbolRefAttr::get(
-      lowering.kernels.getNameAttr(),
-      FlatSymbolRefAttr::get(kernel.getNameAttr()));
+  auto symbol =
+      SymbolRefAttr::get(lowering.kernels.getNameAttr(),
+                         FlatSymbolRefAttr::get(kernel.getNameAttr()));
   SmallVector<Attribute> attributes(maps.begin(), maps.end());
   auto op = LaunchOp::create(
       b, loc, inits.getTypes(), symbol, blocks, inputs, inits, scalars,
@@ -70,10 +70,10 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     FailureOr<gpu::GPUModuleOp> kernels = findKernels(rewriter);
     if (failed(kernels))
       return signalPassFailure();
-    lowerBodies();
+    lowerExpertBodies();
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
-      // Kernels are made for tensors: what is on buffers already stays.
+      // Operations on buffers are left to other lowerings.
       if (isa<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp>(op) &&
           llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         work.push_back(op);
@@ -83,7 +83,7 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     lowerRouters(rewriter, lowering, work);
     for (Operation *op : work)
       lower(rewriter, lowering, op);
-    // Of the combinations those that no grouped matmul ends in.
+    // The gather sums that are no epilogue of a grouped matmul.
     SmallVector<GatherSumOp> sums;
     getOperation().walk([&](GatherSumOp op) {
       if (op.getResult())
@@ -93,7 +93,8 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
       lower(rewriter, lowering, op);
   }
 
-  /// Replace what a router consists of as a whole, and take it out of `work`.
+  /// Lowers each router (matmul, gate and routing) to one kernel and removes
+  /// its operations from `work`.
   void lowerRouters(IRRewriter &rewriter, DeviceLowering &lowering,
                     SmallVector<Operation *> &work) {
     llvm::SmallPtrSet<Operation *, 8> done;
@@ -105,19 +106,19 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
       rewriter.setInsertionPoint(gate);
       SmallVector<Value> results = lowerToGPU(*router, lowering);
       for (Operation *part : {router->route.getOperation(), gate.getOperation(),
-                              router->product.getOperation()})
+                              router->matmul.getOperation()})
         if (part)
           done.insert(part);
       if (router->route)
         rewriter.replaceOp(router->route, ArrayRef(results).drop_front(2));
       rewriter.replaceOp(gate, ArrayRef(results).take_front(2));
-      rewriter.eraseOp(router->product);
+      rewriter.eraseOp(router->matmul);
     }
     numLowered += done.size();
     llvm::erase_if(work, [&](Operation *op) { return done.contains(op); });
   }
 
-  /// The module of the kernels, which may be there already.
+  /// Finds or creates the module of the kernels.
   FailureOr<gpu::GPUModuleOp> findKernels(OpBuilder &b) {
     ModuleOp module = getOperation();
     auto target = NVVM::NVVMTargetAttr::get(&getContext(), /*optLevel=*/3,
@@ -142,14 +143,15 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
                     b.getUnitAttr());
     auto kernels = gpu::GPUModuleOp::create(b, module.getLoc(), "kernels",
                                             b.getArrayAttr(target));
-    // A layer may have the name; the table gives another one then.
+    // The symbol table renames the module if a layer has its name.
     SymbolTable(module).insert(kernels, module.getBody()->begin());
     return kernels;
   }
 
-  /// How many rows an expert has only the device knows, so the host can launch
-  /// nothing for what an expert's body does: it is part of the expert's kernel.
-  void lowerBodies() {
+  /// Lowers operations in the bodies of experts to linalg. Only the device
+  /// knows the rows of an expert, so the host cannot launch kernels for its
+  /// body.
+  void lowerExpertBodies() {
     SmallVector<Operation *> inside;
     getOperation()->walk([&](ExpertOp expert) {
       expert.getBody().walk([&](Operation *op) {
@@ -181,7 +183,7 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
                          .category("moe-gpu")
                          .function(function ? function.getName() : ""))
           << "'" + op->getName().getStringRef().str() +
-                 "' has no kernel of its own: " + why;
+                 "' not lowered to a GPU kernel: " + why;
       ++numMissed;
       return;
     }

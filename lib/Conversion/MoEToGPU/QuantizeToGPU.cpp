@@ -5,8 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A warp has one block of a row in its registers: each lane four columns beside
-// each other at a time, or one where rows are not aligned for that.
+// A warp quantizes one block of a row, which stays in its registers. Each lane
+// loads four adjacent columns at a time, or one if rows are not aligned for
+// vectors.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,10 +19,10 @@ using namespace mlir;
 using namespace mlir::moe;
 
 static constexpr int64_t numWarps = 8;
-/// What a warp has in its registers.
-static constexpr int64_t mostColumns = 1024;
-/// The largest finite number of f8E4M3FN.
-static constexpr double largest = 448.0;
+/// Columns that a warp holds in its registers.
+static constexpr int64_t maxColumns = 1024;
+/// The largest finite value of f8E4M3FN.
+static constexpr double maxValue = 448.0;
 
 namespace {
 class QuantizeKernel {
@@ -34,7 +35,8 @@ public:
         block(std::min<int64_t>(op.getBlock(), columns)),
         width(columns % 4 == 0 && block % 4 == 0 ? 4 : 1) {}
 
-  /// The kernel; a warp of its blocks has one of `parts` of all rows.
+  /// Builds the kernel; each warp quantizes blocks of rows in a grid-stride
+  /// loop.
   LLVM::LLVMFuncOp build();
 
 private:
@@ -42,7 +44,7 @@ private:
   Value splat(Value scalar) {
     return vector::BroadcastOp::create(b, vectorOf(scalar.getType()), scalar);
   }
-  void quantizeBlock(Value number);
+  void quantizeBlock(Value index);
 
   QuantizeOp op;
   DeviceLowering &lowering;
@@ -53,47 +55,48 @@ private:
 };
 } // namespace
 
-/// Block `number` (i64) of all blocks, row by row.
-void QuantizeKernel::quantizeBlock(Value number) {
+/// Quantizes block `index` (i64) of all blocks, in row-major order.
+void QuantizeKernel::quantizeBlock(Value index) {
   Type i64 = b.getI64Type(), f32 = b.getF32Type();
-  Value row = b.div(number, blocks), ofRow = b.rem(number, blocks);
-  Value first = b.mul(ofRow, op.getBlock());
+  Value row = b.div(index, blocks), blockOfRow = b.rem(index, blocks);
+  Value first = b.mul(blockOfRow, op.getBlock());
   Value lane = arith::ExtUIOp::create(b, i64, b.lane());
   Value begin = b.mul(row, columns);
-  SmallVector<Value> offsets, inside, numbers;
+  SmallVector<Value> offsets, inside, values;
   Value maximum = arith::ConstantOp::create(b, b.getZeroAttr(vectorOf(f32)));
   for (int64_t from = 0; from < block; from += GPUBuilder::warpSize * width) {
     Value within = b.add(b.mul(lane, width), from);
     Value column = b.add(first, within);
-    Value there = b.both(b.below(within, block), b.below(column, columns));
-    // A lane without columns has those of the first, which a maximum allows.
-    Value offset = b.add(begin, b.select(there, column, first));
+    Value valid = b.both(b.below(within, block), b.below(column, columns));
+    // A lane without columns loads the first ones; they do not change the
+    // maximum.
+    Value offset = b.add(begin, b.select(valid, column, first));
     Value x = b.load(vectorOf(element), b.at(rows, element, offset),
                      width * element.getIntOrFloatBitWidth() / 8);
     x = b.toFloat(x, vectorOf(f32));
     maximum = arith::MaximumFOp::create(b, maximum, math::AbsFOp::create(b, x));
     offsets.push_back(offset);
-    inside.push_back(there);
-    numbers.push_back(x);
+    inside.push_back(valid);
+    values.push_back(x);
   }
   Value own = vector::ExtractOp::create(b, maximum, int64_t(0));
   for (int64_t i = 1; i < width; ++i)
     own = arith::MaximumFOp::create(b, own,
                                     vector::ExtractOp::create(b, maximum, i));
-  Value scale = arith::DivFOp::create(b, b.maxWarp(own), b.f32(largest));
-  b.ifThen(b.equal(b.lane(), 0), [&] { b.storeAt(scale, scales, number); });
+  Value scale = arith::DivFOp::create(b, b.maxWarp(own), b.f32(maxValue));
+  b.ifThen(b.equal(b.lane(), 0), [&] { b.storeAt(scale, scales, index); });
   Value isZero =
       arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, scale, b.f32(0.0));
   Value divisor = splat(b.select(isZero, b.f32(1.0), scale));
-  Value high = splat(b.f32(largest)), low = splat(b.f32(-largest));
-  for (auto [offset, there, x] : llvm::zip(offsets, inside, numbers)) {
+  Value high = splat(b.f32(maxValue)), low = splat(b.f32(-maxValue));
+  for (auto [offset, valid, x] : llvm::zip(offsets, inside, values)) {
     Value y = arith::DivFOp::create(b, x, divisor);
     y = arith::MinimumFOp::create(b, y, high);
     y = arith::MaximumFOp::create(b, y, low);
     y = arith::TruncFOp::create(
         b, vectorOf(Float8E4M3FNType::get(b.getContext())), y);
     y = arith::BitcastOp::create(b, vectorOf(b.getI8Type()), y);
-    b.ifThen(there, [&, offset = offset] {
+    b.ifThen(valid, [&, offset = offset] {
       b.store(y, b.at(quantized, b.getI8Type(), offset), width);
     });
   }
@@ -107,19 +110,19 @@ LLVM::LLVMFuncOp QuantizeKernel::build() {
   rows = kernel.getArgument(0);
   quantized = kernel.getArgument(1);
   scales = kernel.getArgument(2);
-  Value parts = kernel.getArgument(3);
+  Value blockCount = kernel.getArgument(3);
   Value first = b.add(b.mul(b.block(), numWarps), b.warp());
   Value step = b.mul(b.numBlocks(), numWarps);
-  b.loop(b.toI64(first), parts, b.toI64(step),
-         [&](Value number) { quantizeBlock(number); });
+  b.loop(b.toI64(first), blockCount, b.toI64(step),
+         [&](Value index) { quantizeBlock(index); });
   return kernel;
 }
 
 Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
                               std::string &why) {
   int64_t blocks = op.getScales().getType().getDimSize(1);
-  if (std::min<int64_t>(op.getBlock(), op.getColumns()) > mostColumns)
-    why = "blocks of more than " + std::to_string(mostColumns) + " columns";
+  if (std::min<int64_t>(op.getBlock(), op.getColumns()) > maxColumns)
+    why = "blocks of more than " + std::to_string(maxColumns) + " columns";
   else if (op.getColumns() == 0)
     why = "no columns";
   if (!why.empty())
@@ -127,12 +130,13 @@ Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
   LLVM::LLVMFuncOp kernel = QuantizeKernel(op, lowering).build();
   ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
   Value rows = extentOf(b, op.getRows(), 0);
-  Value parts =
+  Value blockCount =
       arith::MulIOp::create(b, rows, arith::ConstantIndexOp::create(b, blocks));
-  // As many as run at once.
-  Value most = arith::MulIOp::create(b, MultiprocessorsOp::create(b),
-                                     arith::ConstantIndexOp::create(b, 8));
-  Value grid = arith::MinUIOp::create(b, ceilDivOf(b, parts, numWarps), most);
+  // At most one wave.
+  Value maxGrid = arith::MulIOp::create(b, MultiprocessorsOp::create(b),
+                                        arith::ConstantIndexOp::create(b, 8));
+  Value grid =
+      arith::MinUIOp::create(b, ceilDivOf(b, blockCount, numWarps), maxGrid);
   SmallVector<Value> inits;
   for (Value result : op->getResults()) {
     auto type = cast<RankedTensorType>(result.getType());
@@ -144,5 +148,5 @@ Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
         type.getElementType()));
   }
   return launch(lowering, op.getLoc(), kernel, grid, op.getRows(), inits,
-                parts);
+                blockCount);
 }

@@ -1,6 +1,6 @@
 // RUN: moe-opt %s -convert-moe-to-gpu | FileCheck %s
 
-// Kernels are for tensors: what is on buffers already stays.
+// Operations on buffers are left to other lowerings.
 // CHECK-LABEL: func.func @buffers(
 // CHECK:         moe.gather_sum
 // CHECK:         moe.grouped_matmul

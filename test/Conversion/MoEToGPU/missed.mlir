@@ -2,12 +2,12 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefix=MISSED
 // RUN: moe-opt %s -moe-tile-for-gpu -split-input-file | FileCheck %s --check-prefix=TILES
 
-// What no kernel fits stays what it is, and a remark says why.
+// Operations without a kernel stay, and a remark gives the reason.
 
-// MISSED: NoKernel | Category:moe-gpu | Function=gates | Remark="'moe.gate' has no kernel of its own: experts choose tokens, whose weights are normalised"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: scores over tokens"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: more than 1024 experts"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' has no kernel of its own: too many choices of too many experts"
+// MISSED: NoKernel | Category:moe-gpu | Function=gates | Remark="'moe.gate' not lowered to a GPU kernel: select(expert_choice) with normalize"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: score_axis(tokens)"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: more than 1024 experts"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: a selection of 8224 comparisons, more than 1024"
 // CHECK-LABEL:   func.func @gates(
 // CHECK-COUNT-4:   moe.gate
 // CHECK-NOT:       moe.launch
@@ -23,9 +23,9 @@ func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024x
 
 // -----
 
-// MISSED: NoKernel | Category:moe-gpu | Function=routes | Remark="'moe.route' has no kernel of its own: next choices in order of tokens"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: more than 4096 pairs of an expert and a choice"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' has no kernel of its own: more than 4096 experts"
+// MISSED: NoKernel | Category:moe-gpu | Function=routes | Remark="'moe.route' not lowered to a GPU kernel: overflow(next_choice) with priority(position)"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 pairs of an expert and a choice"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 experts"
 // CHECK-LABEL:   func.func @routes(
 // CHECK-COUNT-3:   moe.route
 // CHECK-NOT:       moe.launch
@@ -39,8 +39,8 @@ func.func @routes(%i: tensor<?x2xi32>)
 
 // -----
 
-// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
-// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
+// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
 // CHECK-LABEL:   func.func @no_tiles(
 // CHECK-COUNT-2:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch
@@ -60,13 +60,13 @@ func.func @no_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %init: tenso
 
 // -----
 
-// Whatever says that there are tiles.
+// Even if the operation has tiles.
 #tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
 
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: packed weights"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: rows that are neither f16 nor bf16"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: more than 1024 experts"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: more than two products"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: packed weights"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: rows that are neither f16 nor bf16"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: more than 1024 experts"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: more than two GEMMs"
 // CHECK-LABEL:   func.func @products(
 // CHECK-COUNT-4:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch
@@ -98,10 +98,10 @@ func.func @products(%x: tensor<?x64xbf16>, %f: tensor<?x64xf32>, %o: tensor<1026
 
 #tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
 
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: a k that is not a multiple of 8"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: a k that is not a multiple of 8"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: columns side by side that are not a multiple of 8"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: no columns"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: a k that is not a multiple of 8"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: a k that is not a multiple of 8"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: MN-major weights of a number of columns that is not a multiple of 8"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: no columns"
 // CHECK-LABEL:   func.func @extents(
 // CHECK-COUNT-4:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch
@@ -132,10 +132,10 @@ func.func @extents(%x: tensor<?x12xbf16>, %w: tensor<1x12x8xbf16>, %none: tensor
 
 #tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
 
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: 'llvm.mlir.constant' in the epilogue"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: a value from outside in the epilogue"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: an operand of the epilogue with dynamic inner extents or bits"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: an operand of the epilogue with dynamic inner extents or bits"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: 'llvm.mlir.constant' in the epilogue"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: a value from outside of the epilogue"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: an epilogue operand with dynamic inner extents or sub-byte elements"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: an epilogue operand with dynamic inner extents or sub-byte elements"
 // CHECK-LABEL:   func.func @epilogues(
 // CHECK-COUNT-4:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch
@@ -172,10 +172,11 @@ func.func @epilogues(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %scale: f32
 
 #tile = #moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>
 
-// One product of every other column, two of every third, of the same ones, of ones
-// apart, of two tensors; interleaved ones that begin where no copy can.
-// MISSED-COUNT-5: 'moe.grouped_matmul' has no kernel of its own: weights that are neither columns side by side nor, two of them, every other column of one tensor"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: weights at columns that are not a multiple of 8"
+// One GEMM with every other column; two with every third column, the same columns,
+// columns that are not adjacent, and columns of two tensors; interleaved columns that
+// start at a column which 16-byte copies cannot.
+// MISSED-COUNT-5: 'moe.grouped_matmul' not lowered to a GPU kernel: weights that are neither contiguous columns nor the interleaved columns of two GEMMs"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: MN-major weights at columns that are not a multiple of 8"
 // MISSED-NOT:  NoKernel
 // CHECK-LABEL:   func.func @columns(
 // CHECK-COUNT-6:   moe.grouped_matmul

@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -split-input-file -verify-diagnostics
 // RUN: moe-opt %s -moe-serialize-kernels -split-input-file -verify-diagnostics
 
-// Kernels are counted within one module, which becomes one image.
+// All kernels are in one gpu.module, which becomes one image.
 gpu.module @kernels [#nvvm.target<chip = "sm_80">] {
 }
 // expected-error @+1 {{expected one gpu.module, with all kernels of the program, got another}}

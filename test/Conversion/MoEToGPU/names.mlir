@@ -2,7 +2,7 @@
 // RUN: moe-opt %s -moe-gpu-to-buffers | FileCheck %s --check-prefix=MODULE
 // RUN: moe-opt %s -moe-gpu | FileCheck %s
 
-// Layers have the names that they were given; what is generated takes others.
+// Layers keep their names; generated symbols are renamed.
 // MODULE:      gpu.module @[[KERNELS:kernels_[0-9]+]]
 // MODULE:      func.func @kernels(
 // MODULE:        moe.launch @[[KERNELS]]::@gate

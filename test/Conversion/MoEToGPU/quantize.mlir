@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefix=MISSED
 
-// A warp for each block of a row, four columns a lane.
+// A warp quantizes a block of a row, four columns a lane.
 // CHECK:       llvm.func @quantize(%[[X:.*]]: !llvm.ptr<1>, %[[Q:.*]]: !llvm.ptr<1>, %[[S:.*]]: !llvm.ptr<1>, %[[PARTS:.*]]: i64)
 // CHECK:         scf.for %[[PART:.*]] = %{{.*}} to %[[PARTS]] step
 // CHECK:           %[[ROW:.*]] = arith.divui %[[PART]], %c3_i64
@@ -24,7 +24,7 @@ func.func @rows(%x: tensor<?x320xbf16>) -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf
 
 // -----
 
-// Rows that are not aligned: one column at a time.
+// Rows that are not aligned for vectors: one column at a time.
 // CHECK:         llvm.load %{{.*}} : !llvm.ptr<1> -> vector<1xf32>
 // CHECK-LABEL: func.func @odd(
 func.func @odd(%x: tensor<?x37xf32>) -> (tensor<?x37xf8E4M3FN>, tensor<?x3xf32>) {
@@ -34,7 +34,7 @@ func.func @odd(%x: tensor<?x37xf32>) -> (tensor<?x37xf8E4M3FN>, tensor<?x3xf32>)
 
 // -----
 
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.quantize' has no kernel of its own: blocks of more than 1024 columns"
+// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.quantize' not lowered to a GPU kernel: blocks of more than 1024 columns"
 // CHECK-LABEL: func.func @long(
 // CHECK:         moe.quantize
 func.func @long(%x: tensor<?x2048xf32>) -> (tensor<?x2048xf8E4M3FN>, tensor<?x2xf32>) {

@@ -8,21 +8,21 @@
 #ifndef MOE_CONVERSION_MOETOGPU_MOETOGPU_H
 #define MOE_CONVERSION_MOETOGPU_MOETOGPU_H
 
-#include "moe/Dialect/MoE/IR/MoE.h"
 #include "mlir/Pass/Pass.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
 
 namespace mlir::moe {
 
-/// What the kernels need to know of a GPU.
+/// The properties of a GPU that kernels depend on.
 struct GPUDescription {
-  std::string arch = "sm_80"; // as the driver and ptxas call it
+  std::string arch = "sm_80"; // name of the target for ptxas
 
-  /// Bytes of shared memory that a block can have.
+  /// Returns the bytes of shared memory available to a block.
   int64_t getSharedBytes() const;
   bool hasWgmma() const { return arch == "sm_90a"; }
-  /// Whether blocks of a cluster can write to each other's shared memory.
+  /// True if the GPU has thread block clusters.
   bool hasClusters() const;
-  /// Refuse what no kernel can be made for, as an error at `op`.
+  /// Emits an error at `op` if the architecture is not supported.
   LogicalResult verify(Operation *op) const;
 };
 

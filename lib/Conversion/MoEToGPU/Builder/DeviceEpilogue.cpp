@@ -1,4 +1,4 @@
-//===- DeviceEpilogue.cpp - From sums to elements of the result -----------===//
+//===- DeviceEpilogue.cpp - Epilogues of grouped matmuls ------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,8 +16,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-/// Where an operand lies: in a compact tensor, from some element on in steps,
-/// for each dimension.
+/// An operand as a strided view of a compact tensor.
 struct OperandView {
   TypedValue<RankedTensorType> source;
   SmallVector<int64_t> offsets, strides;
@@ -56,52 +55,56 @@ LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
     for (Value operand : nested.getOperands())
       if (operand.getParentBlock() != &body &&
           !matchPattern(operand, m_Constant())) {
-        why = "a value from outside in the epilogue";
+        why = "a value from outside of the epilogue";
         return failure();
       }
   }
   for (Value extra : op.getExtras()) {
     auto type = cast<RankedTensorType>(extra.getType());
-    // Offsets need every extent but the first.
+    // Linear offsets depend on every extent but the first.
     if (llvm::any_of(type.getShape().drop_front(type.getRank() > 0),
                      ShapedType::isDynamic) ||
         type.getElementTypeBitWidth() % 8 != 0) {
-      why = "an operand of the epilogue with dynamic inner extents or bits";
+      why =
+          "an epilogue operand with dynamic inner extents or sub-byte elements";
       return failure();
     }
     if (isa<FloatType>(type.getElementType()) &&
         type.getElementTypeBitWidth() == 8) {
-      why = "an operand of the epilogue of 8-bit floats";
+      why = "an epilogue operand of 8-bit floats";
       return failure();
     }
   }
   return success();
 }
 
-Value DeviceEpilogue::loadExtra(unsigned number, ArrayRef<Value> place) {
-  OperandView view = viewOf(op.getExtras()[number]);
+Value DeviceEpilogue::loadExtra(unsigned index, ArrayRef<Value> coordinates) {
+  OperandView view = viewOf(op.getExtras()[index]);
   RankedTensorType type = view.source.getType();
   Value offset = b.i64(0);
   for (auto [dim, expr] :
-       llvm::enumerate(op.getOperandMap(number).getResults())) {
-    Value index = place[cast<AffineDimExpr>(expr).getPosition()];
+       llvm::enumerate(op.getOperandMap(index).getResults())) {
+    Value element = coordinates[cast<AffineDimExpr>(expr).getPosition()];
     if (dim > 0)
       offset = b.mul(offset, type.getDimSize(dim));
-    index = b.add(b.mul(b.toI64(index), view.strides[dim]), view.offsets[dim]);
-    offset = b.add(offset, index);
+    element =
+        b.add(b.mul(b.toI64(element), view.strides[dim]), view.offsets[dim]);
+    offset = b.add(offset, element);
   }
-  return b.loadAt(type.getElementType(), extras[number], offset);
+  return b.loadAt(type.getElementType(), extras[index], offset);
 }
 
-Value DeviceEpilogue::build(ValueRange sums, Value expert, Value row,
+Value DeviceEpilogue::build(ValueRange accumulators, Value expert, Value row,
                             Value column) {
   Block &body = op.getEpilogue().front();
   IRMapping mapping;
-  for (auto [argument, sum] : llvm::zip(body.getArguments(), sums))
-    mapping.map(argument, sum);
-  Value place[3] = {expert, row, column};
+  for (auto [argument, accumulator] :
+       llvm::zip(body.getArguments(), accumulators))
+    mapping.map(argument, accumulator);
+  Value coordinates[3] = {expert, row, column};
   for (unsigned i = 0; i < op.getExtras().size(); ++i)
-    mapping.map(body.getArgument(sums.size() + i), loadExtra(i, place));
+    mapping.map(body.getArgument(accumulators.size() + i),
+                loadExtra(i, coordinates));
   auto lookup = [&](Value operand) {
     if (!mapping.contains(operand))
       mapping.map(operand,

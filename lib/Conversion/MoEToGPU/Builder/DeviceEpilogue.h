@@ -1,4 +1,4 @@
-//===- DeviceEpilogue.h - From sums to elements of the result ---*- C++ -*-===//
+//===- DeviceEpilogue.h - Epilogues of grouped matmuls ----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -13,27 +13,27 @@
 
 namespace mlir::moe {
 
-/// The epilogue of a grouped product, element by element, within a kernel.
+/// Emits the epilogue region of a grouped matmul for single elements.
 class DeviceEpilogue {
 public:
-  /// What the operands are slices of, or they themselves: kernels read them
-  /// where they lie.
+  /// Returns the tensors that the kernel reads: an operand that is a slice with
+  /// static offsets and strides is read in place from the sliced tensor.
   static SmallVector<Value> inputs(GroupedMatmulOp op);
 
-  /// `extras` are pointers to the inputs.
+  /// `extras` are the pointers to `inputs`.
   DeviceEpilogue(GPUBuilder &b, GroupedMatmulOp op, ValueRange extras)
       : b(b), op(op), extras(extras) {}
 
-  /// Whether each operation can be done on a device and everything that it uses
-  /// is there.
+  /// Succeeds if the epilogue consists of arith and math and reads nothing but
+  /// its arguments and constants; otherwise `why` has the reason.
   static LogicalResult verify(GroupedMatmulOp op, std::string &why);
 
-  /// The element at (expert, row, column), i32 each, of f32 `sums`, in the type of
-  /// the result.
-  Value build(ValueRange sums, Value expert, Value row, Value column);
+  /// Applies the epilogue to the f32 `accumulators`, one of each GEMM, at
+  /// (expert, row, column), all i32. Returns an element of the result.
+  Value build(ValueRange accumulators, Value expert, Value row, Value column);
 
 private:
-  Value loadExtra(unsigned number, ArrayRef<Value> place);
+  Value loadExtra(unsigned index, ArrayRef<Value> coordinates);
 
   GPUBuilder &b;
   GroupedMatmulOp op;

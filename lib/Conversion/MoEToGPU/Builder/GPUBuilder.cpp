@@ -1,4 +1,4 @@
-//===- GPUBuilder.cpp - Short names for what kernels are made of ----------===//
+//===- GPUBuilder.cpp - Builder of device code ----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,7 +16,7 @@ using namespace mlir::moe;
 static constexpr llvm::StringLiteral sharedSymbol = "moe_shared";
 
 //===----------------------------------------------------------------------===//
-// Numbers
+// Arithmetic
 //===----------------------------------------------------------------------===//
 
 Value GPUBuilder::i1(bool value) {
@@ -128,8 +128,8 @@ void GPUBuilder::storeAt(Value value, Value pointer, Value index) {
   store(value, at(pointer, value.getType(), index));
 }
 Value GPUBuilder::atomicAdd(Value pointer, Value value) {
-  return LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, pointer, value,
-                                   LLVM::AtomicOrdering::monotonic);
+  return LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, pointer,
+                                   value, LLVM::AtomicOrdering::monotonic);
 }
 
 void GPUBuilder::fence() {
@@ -137,15 +137,14 @@ void GPUBuilder::fence() {
 }
 
 Value GPUBuilder::sharedMemory() {
-  auto kernels = getInsertionBlock()
-                     ->getParentOp()
-                     ->getParentOfType<gpu::GPUModuleOp>();
+  auto kernels =
+      getInsertionBlock()->getParentOp()->getParentOfType<gpu::GPUModuleOp>();
   auto type = LLVM::LLVMArrayType::get(getI8Type(), 0);
   constexpr unsigned space = unsigned(NVVM::NVVMMemorySpace::Shared);
   if (!kernels.lookupSymbol(sharedSymbol)) {
     InsertionGuard guard(*this);
     setInsertionPointToStart(kernels.getBody());
-    // 1024 bytes: what swizzled tiles repeat after.
+    // The 128-byte swizzle repeats every 1024 bytes, so tiles start on them.
     LLVM::GlobalOp::create(*this, type, /*isConstant=*/false,
                            LLVM::Linkage::External, sharedSymbol, Attribute(),
                            /*alignment=*/1024, space);
@@ -173,22 +172,22 @@ Value GPUBuilder::numBlocks() {
 Value GPUBuilder::warp() { return shuffle(shiftRight(thread(), 5), i32(0)); }
 void GPUBuilder::barrier() { NVVM::BarrierOp::create(*this); }
 
-void GPUBuilder::arriveCluster() {
-  NVVM::ClusterArriveOp::create(*this, getUnitAttr());
+void GPUBuilder::arriveCluster(bool aligned) {
+  NVVM::ClusterArriveOp::create(*this, aligned ? getUnitAttr() : UnitAttr());
 }
-void GPUBuilder::waitCluster() {
-  NVVM::ClusterWaitOp::create(*this, getUnitAttr());
+void GPUBuilder::waitCluster(bool aligned) {
+  NVVM::ClusterWaitOp::create(*this, aligned ? getUnitAttr() : UnitAttr());
 }
-Value GPUBuilder::inBlock(Value pointer, Value number) {
+Value GPUBuilder::mapToBlock(Value pointer, Value rank) {
   auto type = LLVM::LLVMPointerType::get(
       getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
-  return NVVM::MapaOp::create(*this, type, pointer, number);
+  return NVVM::MapaOp::create(*this, type, pointer, rank);
 }
 
 static Value shuffleBy(GPUBuilder &b, Value value, Value by, int64_t clamp,
                        NVVM::ShflKind kind) {
   Type type = value.getType();
-  assert((type.isF32() || type.isInteger(32)) && "lanes exchange 32 bits");
+  assert((type.isF32() || type.isInteger(32)) && "shuffles move 32 bits");
   return NVVM::ShflOp::create(b, type, b.i32(-1), value, by, b.i32(clamp), kind,
                               UnitAttr());
 }
@@ -197,13 +196,39 @@ Value GPUBuilder::shuffleXor(Value value, int64_t mask) {
 }
 std::pair<Value, Value> GPUBuilder::transposeLanes(Value first, Value second,
                                                    int64_t bit) {
-  Value without = equal(bitAnd(lane(), bit), 0);
-  Value given = shuffleXor(select(without, second, first), bit);
-  return {select(without, first, given), select(without, given, second)};
+  Value isLower = equal(bitAnd(lane(), bit), 0);
+  Value received = shuffleXor(select(isLower, second, first), bit);
+  return {select(isLower, first, received), select(isLower, received, second)};
 }
 
 Value GPUBuilder::shuffle(Value value, Value lane) {
   return shuffleBy(*this, value, lane, 31, NVVM::ShflKind::idx);
+}
+
+void GPUBuilder::mma(Type element, ArrayRef<Value> lhs, ArrayRef<Value> rhs,
+                     MutableArrayRef<Value> accumulators) {
+  bool isF16 = element.isF16();
+  SmallVector<Value> a(lhs), b(rhs);
+  // NVVM takes f16 operands as vector<2xf16>, bf16 ones as i32.
+  auto toPair = [&](Value &value) {
+    if (isF16 && value.getType().isInteger(32))
+      value =
+          LLVM::BitcastOp::create(*this, VectorType::get(2, element), value);
+  };
+  llvm::for_each(a, toPair);
+  llvm::for_each(b, toPair);
+  Type f32 = getF32Type();
+  NVVM::MMATypes type = isF16 ? NVVM::MMATypes::f16 : NVVM::MMATypes::bf16;
+  Value result = NVVM::MmaOp::create(
+      *this,
+      LLVM::LLVMStructType::getLiteral(getContext(), {f32, f32, f32, f32}), a,
+      b, ValueRange(ArrayRef<Value>(accumulators)),
+      ArrayRef<int64_t>{16, 8, 16}, std::nullopt, std::nullopt,
+      std::array<NVVM::MMATypes, 2>{type, type},
+      std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row,
+                                     NVVM::MMALayout::col});
+  for (auto [i, accumulator] : llvm::enumerate(accumulators))
+    accumulator = LLVM::ExtractValueOp::create(*this, result, i);
 }
 
 //===----------------------------------------------------------------------===//
@@ -214,7 +239,7 @@ SmallVector<Value> GPUBuilder::loop(Value from, Value to, Value step,
                                     ValueRange inits, LoopBody body) {
   auto op = scf::ForOp::create(*this, from, to, step, inits);
   InsertionGuard guard(*this);
-  // Without values to carry the loop has its terminator already.
+  // scf.for without iteration arguments is created with its terminator.
   if (inits.empty())
     setInsertionPoint(op.getBody()->getTerminator());
   else
@@ -251,7 +276,7 @@ void GPUBuilder::ifElse(Value condition, llvm::function_ref<void()> then,
 }
 
 //===----------------------------------------------------------------------===//
-// Across the lanes of a warp
+// Warp-wide reductions and scans
 //===----------------------------------------------------------------------===//
 
 Value GPUBuilder::reduceWarp(Value value,
@@ -276,9 +301,9 @@ Value GPUBuilder::maxWarp(Value value) {
 }
 
 Value GPUBuilder::scanWarp(Value value) {
-  Value own = lane();
+  Value lane = this->lane();
   for (int64_t distance = 1; distance < warpSize; distance *= 2) {
-    Value from = sub(own, distance);
+    Value from = sub(lane, distance);
     Value other = shuffle(value, bitAnd(from, 31));
     value = add(value, select(less(from, 0), i32(0), other));
   }
@@ -289,12 +314,10 @@ Value GPUBuilder::scanWarp(Value value) {
 // Kernels
 //===----------------------------------------------------------------------===//
 
-LLVM::LLVMFuncOp mlir::moe::createKernel(GPUBuilder &b,
-                                         gpu::GPUModuleOp kernels,
-                                         StringRef name,
-                                         const KernelShape &shape,
-                                         int64_t pointers,
-                                         ArrayRef<Type> scalars) {
+LLVM::LLVMFuncOp
+mlir::moe::createKernel(GPUBuilder &b, gpu::GPUModuleOp kernels, StringRef name,
+                        const KernelShape &shape, int64_t pointers,
+                        ArrayRef<Type> scalars) {
   MLIRContext *context = b.getContext();
   auto map = LLVM::LLVMPointerType::get(context);
   auto global = LLVM::LLVMPointerType::get(
@@ -302,12 +325,12 @@ LLVM::LLVMFuncOp mlir::moe::createKernel(GPUBuilder &b,
   SmallVector<Type> types(shape.tensorMaps, map);
   types.append(pointers, global);
   llvm::append_range(types, scalars);
-  std::string unused = name.str();
-  for (int64_t i = 1; kernels.lookupSymbol(unused); ++i)
-    unused = (name + "_" + Twine(i)).str();
+  std::string unique = name.str();
+  for (int64_t i = 1; kernels.lookupSymbol(unique); ++i)
+    unique = (name + "_" + Twine(i)).str();
   b.setInsertionPointToEnd(kernels.getBody());
   auto kernel = LLVM::LLVMFuncOp::create(
-      b, unused,
+      b, unique,
       LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), types));
   kernel->setAttr(gpu::GPUDialect::getKernelFuncAttrName(), b.getUnitAttr());
   kernel->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), b.getUnitAttr());

@@ -1,10 +1,11 @@
-//===- GPUBuilder.h - Short names for what kernels are made of --*- C++ -*-===//
+//===- GPUBuilder.h - Builder of device code --------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Kernels are functions of the LLVM dialect with arith, scf, math and nvvm inside.
-// Numbers within a block are i32, offsets in global memory i64.
+// Short names for the operations that kernels consist of. Kernels are functions
+// of the LLVM dialect; their bodies use arith, scf, math, vector and nvvm.
+// Indices within a block are i32, offsets into global memory i64.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,22 +29,22 @@ public:
   static constexpr int64_t warpSize = 32;
 
   //===--------------------------------------------------------------------===//
-  // Numbers
+  // Arithmetic
   //===--------------------------------------------------------------------===//
   Value i1(bool value);
   Value i32(int64_t value);
   Value i64(int64_t value);
   Value f32(double value);
-  /// A constant of the type of `like`.
+  /// Returns a constant of the type of `like`.
   Value constantLike(Value like, int64_t value);
 
   Value add(Value x, Value y);
   Value sub(Value x, Value y);
   Value mul(Value x, Value y);
-  Value div(Value x, Value y); // unsigned, as the next
-  Value rem(Value x, Value y);
-  Value min(Value x, Value y); // signed, as the next
-  Value max(Value x, Value y);
+  Value div(Value x, Value y); // unsigned
+  Value rem(Value x, Value y); // unsigned
+  Value min(Value x, Value y); // signed
+  Value max(Value x, Value y); // signed
   Value bitAnd(Value x, Value y);
   Value bitOr(Value x, Value y);
   Value bitXor(Value x, Value y);
@@ -72,29 +73,35 @@ public:
   Value either(Value x, Value y) { return bitOr(x, y); }
   Value logicalNot(Value x) { return bitXor(x, i1(true)); }
   Value select(Value condition, Value x, Value y);
-  /// i32 as i64; i1 as i32.
+  /// Sign-extends an i32 to i64.
   Value toI64(Value x);
+  /// Zero-extends an i1 to i32.
   Value toI32(Value flag);
-  /// Between f32, f16 and bf16, by way of f32; scalars, or vectors of one shape.
+  /// Converts scalars or vectors between f32, f16 and bf16, by way of f32.
   Value toFloat(Value x, Type type);
 
   //===--------------------------------------------------------------------===//
   // Memory
   //===--------------------------------------------------------------------===//
-  /// The address of element `index` (i32 or i64) behind `pointer`.
+  /// Returns the address of element `index` (i32 or i64) from `pointer` on.
   Value at(Value pointer, Type element, Value index);
   Value load(Type type, Value pointer, int64_t alignment = 0);
   Value loadAt(Type element, Value pointer, Value index);
   void store(Value value, Value pointer, int64_t alignment = 0);
   void storeAt(Value value, Value pointer, Value index);
-  /// Add to an i32 or i64 in memory, in no order; what was there before.
+  /// Adds to an i32 or i64 in memory with relaxed order; returns the old value.
   Value atomicAdd(Value pointer, Value value);
-  /// What this thread did before, others see before what it does afterwards.
+  /// Emits an acquire-release fence at device scope.
   void fence();
-  /// The dynamic shared memory of the block.
+  /// Returns the base of the block's dynamic shared memory.
   Value sharedMemory();
   Value sharedAt(Value base, Value byte);
   Value sharedAt(Value base, int64_t byte) { return sharedAt(base, i32(byte)); }
+  /// Returns the position of 16-byte chunk `chunk` in row `row` of a tile with
+  /// the 128-byte swizzle: chunk ^ (row mod 8).
+  Value swizzle128(Value chunk, Value row) {
+    return bitXor(chunk, bitAnd(row, 7));
+  }
 
   //===--------------------------------------------------------------------===//
   // Threads
@@ -103,31 +110,37 @@ public:
   Value block();
   Value numBlocks();
   Value lane() { return bitAnd(thread(), 31); }
-  /// The number of the warp, the same register in all of its threads.
+  /// Returns the index of the warp, uniform over its threads.
   Value warp();
   void barrier();
-  /// The number of the block in its cluster of `size` blocks.
+  /// Returns the rank of the block in its cluster of `size` blocks.
   Value blockInCluster(int64_t size) { return rem(block(), size); }
-  /// A barrier of the cluster, in two halves; what came before the first of all
-  /// threads is seen after the second.
-  void arriveCluster();
-  void waitCluster();
-  /// Where shared memory at `pointer` is in block `number` of the cluster.
-  Value inBlock(Value pointer, Value number);
-  /// Value of the lane whose number differs in the bits of `mask`.
+  /// The two halves of a cluster barrier: writes before the arrival of any
+  /// thread are visible after the wait. `aligned` asserts that all threads of a
+  /// warp are converged.
+  void arriveCluster(bool aligned = true);
+  void waitCluster(bool aligned = true);
+  /// Maps a pointer to shared memory to the same offset in block `rank` of the
+  /// cluster (mapa).
+  Value mapToBlock(Value pointer, Value rank);
+  /// Butterfly shuffle: returns the value of lane `lane() ^ mask`.
   Value shuffleXor(Value value, int64_t mask);
+  /// Returns the value of lane `lane`.
   Value shuffle(Value value, Value lane);
-  /// Two lanes whose numbers differ in `bit` have two values each: the one
-  /// without it gets the first of both, the other the second of both, in their
-  /// order.
+  /// Transposes the 2x2 matrix that two lanes, whose indices differ in `bit`,
+  /// hold as (first, second): the lower lane gets both firsts, the upper both
+  /// seconds.
   std::pair<Value, Value> transposeLanes(Value first, Value second,
                                          int64_t bit);
+  /// accumulators += lhs · rhs with mma.sync.m16n8k16. `element` is f16 or
+  /// bf16; registers are i32, or already pairs of f16.
+  void mma(Type element, ArrayRef<Value> lhs, ArrayRef<Value> rhs,
+           MutableArrayRef<Value> accumulators);
 
   //===--------------------------------------------------------------------===//
   // Control
   //===--------------------------------------------------------------------===//
-  using LoopBody =
-      llvm::function_ref<SmallVector<Value>(Value, ValueRange)>;
+  using LoopBody = llvm::function_ref<SmallVector<Value>(Value, ValueRange)>;
   SmallVector<Value> loop(Value from, Value to, Value step, ValueRange inits,
                           LoopBody body);
   void loop(Value from, Value to, Value step,
@@ -137,27 +150,29 @@ public:
               llvm::function_ref<void()> otherwise);
 
   //===--------------------------------------------------------------------===//
-  // Across the lanes of a warp, all of which call
+  // Warp-wide reductions and scans; all lanes must take part
   //===--------------------------------------------------------------------===//
-  /// Combine the values of all lanes, in a fixed order; every lane has the result.
+  /// Reduces the values of all lanes in a fixed order; every lane has the
+  /// result.
   Value reduceWarp(Value value,
                    llvm::function_ref<Value(Value, Value)> combine);
   Value sumWarp(Value value);
   Value maxWarp(Value value);
-  /// The sum of an i32 over this lane and those before it.
+  /// Inclusive prefix sum of an i32 over the lanes.
   Value scanWarp(Value value);
 };
 
-/// What a kernel is to look like from outside.
+/// Launch configuration of a kernel.
 struct KernelShape {
   int64_t threads;
   int64_t sharedBytes = 0;
   int64_t cluster = 1;
-  int64_t tensorMaps = 0; // arguments ahead of the others
+  int64_t tensorMaps = 0; // leading arguments, passed by value
 };
 
-/// A new kernel in `kernels` with `pointers` pointers to global memory and then
-/// `scalars`; the builder stands at the start of its body, before the return.
+/// Creates a kernel in `kernels` that takes tensor maps, `pointers` pointers to
+/// global memory and `scalars`. The builder is left in its body, before the
+/// return.
 LLVM::LLVMFuncOp createKernel(GPUBuilder &b, gpu::GPUModuleOp kernels,
                               StringRef name, const KernelShape &shape,
                               int64_t pointers, ArrayRef<Type> scalars);

@@ -1,4 +1,4 @@
-//===- CombineEpilogue.cpp - Sums that products end in --------------------===//
+//===- CombineEpilogue.cpp - Fused combine of a grouped matmul ------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -13,12 +13,13 @@ using namespace mlir;
 using namespace mlir::moe;
 
 //===----------------------------------------------------------------------===//
-// RowSum
+// CombineEpilogue
 //===----------------------------------------------------------------------===//
 
-std::optional<RowSum> RowSum::find(GroupedMatmulOp op,
-                                   const DeviceLowering &lowering) {
-  // Without counters, or rows of other products among those of this one.
+std::optional<CombineEpilogue>
+CombineEpilogue::match(GroupedMatmulOp op, const DeviceLowering &lowering) {
+  // The router must have cleared counters, and all rows must come from this
+  // matmul.
   Value offsets = op.getOffsets();
   Value arrivals = offsets ? lowering.arrivals.lookup(offsets) : Value();
   if (!arrivals || op.getNumProducts() != 1 || op.getFirstExpert() != 0 ||
@@ -35,16 +36,16 @@ std::optional<RowSum> RowSum::find(GroupedMatmulOp op,
     if (Operation *def = operand ? operand.getDefiningOp() : nullptr;
         def && def->getBlock() == op->getBlock() && !def->isBeforeInBlock(op))
       return std::nullopt;
-  return RowSum{combine, arrivals};
+  return CombineEpilogue{combine, arrivals};
 }
 
-bool RowSum::suits(GroupedMatmulOp op, TileAttr tile) {
-  constexpr int64_t mostRows = 16, mostWarps = 8;
+bool CombineEpilogue::supports(GroupedMatmulOp op, TileAttr tile) {
+  constexpr int64_t maxRows = 16, maxWarps = 8;
   int64_t tiles = llvm::divideCeil(op.getN(), tile.getColumns());
-  return tile.getRows() <= mostRows && tiles * mostWarps <= numArrivals;
+  return tile.getRows() <= maxRows && tiles * maxWarps <= numArrivals;
 }
 
-SmallVector<Value> RowSum::inputs() const {
+SmallVector<Value> CombineEpilogue::inputs() const {
   GatherSumOp op = combine;
   SmallVector<Value> inputs{op.getPositions()};
   if (op.getWeights())
@@ -56,60 +57,64 @@ static Value tokensOf(ImplicitLocOpBuilder &b, GatherSumOp op) {
   return extentOf(b, op.getPositions(), 0);
 }
 
-Value RowSum::init(ImplicitLocOpBuilder &b) const {
+Value CombineEpilogue::init(ImplicitLocOpBuilder &b) const {
   GatherSumOp op = combine;
   auto type = op.getResult().getType();
   OpFoldResult sizes[] = {getAsOpFoldResult(tokensOf(b, op)),
                           b.getIndexAttr(type.getDimSize(1))};
-  // The type, which may have a static number of tokens, is that of the sizes.
+  // The number of tokens may be static in the sizes though dynamic in the type.
   return tensor::EmptyOp::create(b, sizes, type.getElementType());
 }
 
-Value RowSum::tokensAtOnce(ImplicitLocOpBuilder &b) const {
+Value CombineEpilogue::fusedTokens(ImplicitLocOpBuilder &b) const {
   auto index = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, value);
   };
   Value tokens = tokensOf(b, combine);
   Value isFew = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, tokens,
-                                      index(mostTokens));
+                                      index(maxTokens));
   return arith::SelectOp::create(b, isFew, tokens, index(0));
 }
 
-void RowSum::replace(ImplicitLocOpBuilder &b, Value rows, Value summed,
-                     Value some, Value ran, DeviceLowering &lowering) const {
+void CombineEpilogue::replace(ImplicitLocOpBuilder &b, Value rows,
+                              Value combined, Value fused, Value ran,
+                              DeviceLowering &lowering) const {
   GatherSumOp op = combine;
   Value tokens = tokensOf(b, op);
-  Value left = arith::SelectOp::create(
-      b, ran, arith::SubIOp::create(b, tokens, some), tokens);
+  Value remaining = arith::SelectOp::create(
+      b, ran, arith::SubIOp::create(b, tokens, fused), tokens);
   auto gather =
-      GatherSumOp::create(b, summed.getType(), rows, op.getPositions(),
-                          op.getWeights(), Value(), summed);
-  Value result = launchGatherSum(gather, left, lowering);
+      GatherSumOp::create(b, combined.getType(), rows, op.getPositions(),
+                          op.getWeights(), Value(), combined);
+  Value result = launchGatherSum(gather, remaining, lowering);
   gather.erase();
   op.getResult().replaceAllUsesWith(result);
   op.erase();
 }
 
 //===----------------------------------------------------------------------===//
-// RowSumEmitter
+// CombineEpilogueEmitter
 //===----------------------------------------------------------------------===//
 
 static Type elementOf(GatherSumOp op) {
   return op.getResult().getType().getElementType();
 }
 
-RowSumEmitter::RowSumEmitter(GPUBuilder &b, const RowSum &sum, int64_t columns,
-                             int64_t warps, const Arguments &arguments)
-    : b(b), gather(b, elementOf(sum.combine), columns,
-                   GatherSumOp(sum.combine).getTopK(), arguments.arrays),
-      vectorWidth(GatherSumEmitter::widthOf(elementOf(sum.combine), columns)),
+CombineEpilogueEmitter::CombineEpilogueEmitter(GPUBuilder &b,
+                                               const CombineEpilogue &epilogue,
+                                               int64_t columns, int64_t warps,
+                                               const Arguments &arguments)
+    : b(b), gather(b, elementOf(epilogue.combine), columns,
+                   GatherSumOp(epilogue.combine).getTopK(), arguments.arrays),
+      vectorWidth(
+          GatherSumEmitter::widthOf(elementOf(epilogue.combine), columns)),
       vectors(columns / vectorWidth), columns(columns), warps(warps),
       arguments(arguments) {}
 
-void RowSumEmitter::arrive(Value warp, Value columnTile, Value rowTiles,
-                           const Columns &own) {
+void CombineEpilogueEmitter::arrive(Value warp, Value columnTile,
+                                    Value rowTiles, const Columns &own) {
   b.ifThen(b.less(b.i32(0), arguments.tokens), [&] {
-    // What all lanes have stored comes before the arrival of the first ...
+    // Release: the stores of all lanes come before the arrival of lane 0.
     NVVM::SyncWarpOp::create(b, b.i32(-1));
     b.fence();
     Value lane = b.lane();
@@ -127,31 +132,31 @@ void RowSumEmitter::arrive(Value warp, Value columnTile, Value rowTiles,
     }
     Value before = b.shuffle(arrival.getResult(0), b.i32(0));
     b.ifThen(b.equal(before, b.sub(rowTiles, 1)), [&] {
-      // ... and those of the others before what any lane reads.
+      // Acquire: the stores of other warps come before the loads of any lane.
       b.fence();
       NVVM::SyncWarpOp::create(b, b.i32(-1));
-      int64_t perPart = own.width / vectorWidth;
-      int64_t perToken = own.count * perPart;
+      int64_t perRange = own.width / vectorWidth;
+      int64_t perToken = own.count * perRange;
       b.loop(lane, b.mul(arguments.tokens, perToken),
-             b.i32(GPUBuilder::warpSize), [&](Value number) {
-               Value within = b.rem(number, perToken);
-               Value part = b.div(within, perPart);
+             b.i32(GPUBuilder::warpSize), [&](Value index) {
+               Value within = b.rem(index, perToken);
+               Value range = b.div(within, perRange);
                Value vector =
                    b.add(b.add(b.div(own.first, vectorWidth),
-                               b.mul(part, own.stride / vectorWidth)),
-                         b.rem(within, perPart));
+                               b.mul(range, own.stride / vectorWidth)),
+                         b.rem(within, perRange));
                b.ifThen(b.less(vector, vectors),
-                        [&] { gather.emit(b.div(number, perToken), vector); });
+                        [&] { gather.emit(b.div(index, perToken), vector); });
              });
     });
   });
 }
 
-void RowSumEmitter::fillWithoutTiles(Value rowTiles, int64_t threads) {
+void CombineEpilogueEmitter::emitWithoutTiles(Value rowTiles, int64_t threads) {
   Value tokens = b.select(b.equal(rowTiles, 0), arguments.tokens, b.i32(0));
   Value first = b.add(b.mul(b.block(), threads), b.thread());
   b.loop(first, b.mul(tokens, vectors), b.mul(b.numBlocks(), threads),
-         [&](Value number) {
-           gather.emit(b.div(number, vectors), b.rem(number, vectors));
+         [&](Value index) {
+           gather.emit(b.div(index, vectors), b.rem(index, vectors));
          });
 }

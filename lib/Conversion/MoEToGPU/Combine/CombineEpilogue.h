@@ -1,4 +1,4 @@
-//===- CombineEpilogue.h - Sums that products end in ------------*- C++ -*-===//
+//===- CombineEpilogue.h - Fused combine of a grouped matmul ----*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -13,60 +13,66 @@
 
 namespace mlir::moe {
 
-/// The `moe.gather_sum` of the rows that a `moe.grouped_matmul` computes, where
-/// the kernel of the product can end in it, which saves a launch. Of the warps
-/// that store the same columns, one for each tile of rows, the last adds up the
-/// choices of every token, in the order that `moe.gather_sum` has: the bits are
-/// the same. One warp would take long for many tokens, which have a launch.
-struct RowSum {
-  static constexpr int64_t mostTokens = 8;
+/// A `moe.gather_sum` that is fused into the kernel of the `moe.grouped_matmul`
+/// that computes its rows, which saves a launch. Warps that store the same
+/// columns count their arrivals, one for each row tile; the last one gathers
+/// and sums the rows of every token, in the order of `moe.gather_sum`, so the
+/// result is bitwise the same. That is only fast for few tokens; more get a
+/// launch of their own.
+struct CombineEpilogue {
+  static constexpr int64_t maxTokens = 8;
 
   GatherSumOp combine;
-  Value arrivals; // counters that are 0, in a tensor
+  Value arrivals; // tensor of counters, all 0 before the launch
 
-  /// The one of `op`, if there is one.
-  static std::optional<RowSum> find(GroupedMatmulOp op,
-                                    const DeviceLowering &lowering);
-  /// Whether kernels with tiles like this end in sums.
-  static bool suits(GroupedMatmulOp op, TileAttr tile);
+  /// Returns the combine of the result of `op` if it can be fused.
+  static std::optional<CombineEpilogue> match(GroupedMatmulOp op,
+                                              const DeviceLowering &lowering);
+  /// True if the kernel of such a tile can have the epilogue.
+  static bool supports(GroupedMatmulOp op, TileAttr tile);
 
-  /// Operands of a launch, behind those of the product.
+  /// Returns the launch inputs of the epilogue; they follow those of the
+  /// matmul.
   SmallVector<Value> inputs() const;
 
-  /// On the host: where the sum goes, and how many tokens (an `index`) kernels
-  /// add up, all or none.
+  /// Returns, on the host, the destination tensor.
   Value init(ImplicitLocOpBuilder &b) const;
-  Value tokensAtOnce(ImplicitLocOpBuilder &b) const;
-  /// Put `summed` in the place of the combine. If no kernel with a sum ran, or
-  /// for other tokens than `some`, a launch adds up `rows`.
-  void replace(ImplicitLocOpBuilder &b, Value rows, Value summed, Value some,
+  /// Returns, on the host, the number of tokens (`index`) that the epilogue
+  /// combines: all of them or 0.
+  Value fusedTokens(ImplicitLocOpBuilder &b) const;
+  /// Replaces the combine by `combined`. A gather-sum launch computes the
+  /// tokens that the epilogue left out: all but `fused`, or all if it did not
+  /// run (`ran`).
+  void replace(ImplicitLocOpBuilder &b, Value rows, Value combined, Value fused,
                Value ran, DeviceLowering &lowering) const;
 };
 
-/// What a kernel does for a RowSum.
-class RowSumEmitter {
+/// Emits the device code of a CombineEpilogue.
+class CombineEpilogueEmitter {
 public:
   struct Arguments {
     GatherSumEmitter::Arrays arrays;
     Value arrivals; // pointer
-    Value tokens;   // to add up; 0: the product is all there is to do
+    Value tokens;   // to combine; 0 disables the epilogue
   };
-  /// `warps` of a block store rows of `columns` columns.
-  RowSumEmitter(GPUBuilder &b, const RowSum &sum, int64_t columns,
-                int64_t warps, const Arguments &arguments);
+  /// Rows have `columns` columns; `warps` warps of a block store them.
+  CombineEpilogueEmitter(GPUBuilder &b, const CombineEpilogue &epilogue,
+                         int64_t columns, int64_t warps,
+                         const Arguments &arguments);
 
-  /// Columns of a tile that a warp stores: `count` times `width` of them,
-  /// `stride` apart.
+  /// The columns of a tile that a warp stores: `count` ranges of `width`
+  /// columns, `stride` apart.
   struct Columns {
     Value first;
     int64_t width, count, stride;
   };
-  /// By a warp that has stored its columns of a tile, the `columnTile`th along
-  /// the columns, of `rowTiles` below each other.
+  /// Called by a warp after it has stored its columns of tile `columnTile`
+  /// along n. The last of the `rowTiles` arrivals combines the tokens.
   void arrive(Value warp, Value columnTile, Value rowTiles,
               const Columns &columns);
-  /// By all threads of all blocks: without any tile nobody arrives.
-  void fillWithoutTiles(Value rowTiles, int64_t threads);
+  /// Called by all threads. If there are no tiles, no warp arrives, and the
+  /// blocks share the work here.
+  void emitWithoutTiles(Value rowTiles, int64_t threads);
 
 private:
   GPUBuilder &b;

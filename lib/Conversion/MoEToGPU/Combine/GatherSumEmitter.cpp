@@ -1,4 +1,4 @@
-//===- GatherSumEmitter.cpp - Sums over the choices of a token ------------===//
+//===- GatherSumEmitter.cpp - Weighted sum of a token's rows --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,13 +21,13 @@ GatherSumEmitter::GatherSumEmitter(GPUBuilder &b, Type element, int64_t columns,
                                    int64_t topK, const Arrays &arrays)
     : b(b), element(element), columns(columns), topK(topK),
       width(widthOf(element, columns)), arrays(arrays) {
-  // A choice without a row reads one all the same, and does not use it: the
-  // first, or where there is none the token's own of the result.
+  // Loads are unconditional. A choice without a row loads row 0 and discards
+  // it, or if there are no rows the token's own row of the result.
   none = b.equal(arrays.numRows, 0);
   source = b.select(none, arrays.out, arrays.rows);
 }
 
-/// Part of a row, in f32.
+/// Loads a vector of a row as f32.
 Value GatherSumEmitter::load(Value base, Value row, Value vector) {
   Value offset =
       b.add(b.mul(b.toI64(row), columns), b.toI64(b.mul(vector, width)));
@@ -42,15 +42,14 @@ Value GatherSumEmitter::splat(Value scalar) {
       b, VectorType::get(width, scalar.getType()), scalar);
 }
 
-/// `sum` and `count` choices of `token`, of which the first is number `start` + `k`
-/// of all choices. All rows are read before the first is added.
+/// Adds `count` choices of `token`, from choice `start` + `k` on, to `sum`.
 Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
                             int64_t k, int64_t count) {
   Value unused = b.select(none, token, b.i32(0));
   SmallVector<Value> terms, isRow;
   for (int64_t i = k; i < k + count; ++i) {
     Value row = b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i));
-    // A number is below as an unsigned one only if it is not negative.
+    // The unsigned comparison rejects negative positions, too.
     isRow.push_back(b.below(row, arrays.numRows));
     Value term = load(source, b.select(isRow.back(), row, unused), vector);
     if (arrays.dropped)
@@ -59,11 +58,11 @@ Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
   }
   for (auto [i, term] : llvm::enumerate(terms)) {
     if (arrays.weights)
-      term = arith::MulFOp::create(
-          b,
-          splat(b.loadAt(b.getF32Type(), arrays.weights,
-                         b.add(start, k + int64_t(i)))),
-          term);
+      term =
+          arith::MulFOp::create(b,
+                                splat(b.loadAt(b.getF32Type(), arrays.weights,
+                                               b.add(start, k + int64_t(i)))),
+                                term);
     Value added = arith::AddFOp::create(b, sum, term);
     sum = arrays.dropped ? added : b.select(isRow[i], added, sum);
   }
@@ -71,17 +70,17 @@ Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
 }
 
 void GatherSumEmitter::emit(Value token, Value vector) {
-  // No model chooses more; beyond, code must not grow with the choices.
-  constexpr int64_t atOnce = 8, mostUnrolled = 32;
+  // Beyond what models use for top-k, the code size must not grow with it.
+  constexpr int64_t atOnce = 8, maxUnrolled = 32;
   Value first = b.mul(b.toI64(token), topK);
   auto f32 = VectorType::get(width, b.getF32Type());
   Value sum = arith::ConstantOp::create(b, b.getZeroAttr(f32));
-  int64_t looped = topK > mostUnrolled ? topK / atOnce * atOnce : 0;
+  int64_t looped = topK > maxUnrolled ? topK / atOnce * atOnce : 0;
   if (looped > 0)
     sum = b.loop(b.i64(0), b.i64(looped), b.i64(atOnce), sum,
                  [&](Value k, ValueRange sums) {
-                   return SmallVector<Value>{add(sums[0], token, vector,
-                                                 b.add(first, k), 0, atOnce)};
+                   return SmallVector<Value>{
+                       add(sums[0], token, vector, b.add(first, k), 0, atOnce)};
                  })
               .front();
   for (int64_t k = looped; k < topK; k += atOnce)

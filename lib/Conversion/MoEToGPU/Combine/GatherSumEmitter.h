@@ -1,4 +1,4 @@
-//===- GatherSumEmitter.h - Sums over the choices of a token ----*- C++ -*-===//
+//===- GatherSumEmitter.h - Weighted sum of a token's rows ------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,24 +12,25 @@
 
 namespace mlir::moe {
 
-/// What a thread does for a `moe.gather_sum`: 16 bytes of a token's result.
-/// Rows of several choices are on their way at once; they are added in order.
+/// Emits the code with which a thread computes up to 16 bytes of a token's
+/// result of `moe.gather_sum`. The rows of several choices are loaded before
+/// the first is added; they are added in order.
 class GatherSumEmitter {
 public:
-  /// Pointers, the last two of which may be null, and the number of rows (i32).
   struct Arrays {
-    Value rows, positions, out, numRows;
-    Value weights, dropped;
+    Value rows, positions, out; // pointers
+    Value numRows;              // i32
+    Value weights, dropped;     // pointers, or null
   };
 
-  /// For rows of `columns` elements.
+  /// Rows have `columns` elements.
   GatherSumEmitter(GPUBuilder &b, Type element, int64_t columns, int64_t topK,
                    const Arrays &arrays);
 
-  /// Elements of a vector, all of which a thread computes at once.
+  /// Returns the number of elements that a thread computes at once.
   static int64_t widthOf(Type element, int64_t columns);
 
-  /// Vector `vector` (i32) of the result of `token` (i32).
+  /// Computes vector `vector` (i32) of the result of token `token` (i32).
   void emit(Value token, Value vector);
 
 private:
@@ -43,7 +44,7 @@ private:
   int64_t columns, topK, width;
   Arrays arrays;
   Value source; // of rows
-  Value none;   // whether there are no rows
+  Value none;   // true if there are no rows
 };
 
 } // namespace mlir::moe

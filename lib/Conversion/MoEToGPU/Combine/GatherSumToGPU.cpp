@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A block has one token, a thread 16 bytes of its row at a time.
+// A block computes one token, a thread 16 bytes of its row at a time.
 //
 //===----------------------------------------------------------------------===//
 

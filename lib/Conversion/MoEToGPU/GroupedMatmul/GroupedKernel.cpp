@@ -1,4 +1,4 @@
-//===- GroupedKernel.cpp - What kernels of grouped products share ---------===//
+//===- GroupedKernel.cpp - Base of the grouped matmul kernels -------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -11,14 +11,15 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-/// Every `stride`-th column from the first of a view on.
+/// Every `stride`-th column of a view.
 struct Columns {
   WeightView view;
   int64_t stride;
 };
 } // namespace
 
-/// The columns of a tensor that weights are, if they are that.
+/// Traces weights to columns of a compact tensor; none if they are no such
+/// slice.
 static std::optional<Columns> columnsOf(GroupedMatmulOp op, Value weights) {
   auto slice = weights.getDefiningOp<tensor::ExtractSliceOp>();
   int64_t columnDim = op.getTransposed() ? 1 : 2;
@@ -39,7 +40,7 @@ static std::optional<Columns> columnsOf(GroupedMatmulOp op, Value weights) {
                  slice.getStaticStrides()[columnDim]};
 }
 
-/// Whether columns of the two alternate in a tensor, those of `first` first.
+/// True if the columns alternate in one tensor, starting with one of `first`.
 static bool alternate(const Columns &first, const Columns &second) {
   return first.stride == 2 && second.stride == 2 &&
          first.view.source == second.view.source &&
@@ -51,7 +52,7 @@ FailureOr<WeightLayout> WeightLayout::of(GroupedMatmulOp op, std::string &why) {
   for (Value weights : op.getWeights()) {
     std::optional<Columns> columns = columnsOf(op, weights);
     if (!columns) {
-      why = "weights that are other than whole columns of a tensor";
+      why = "weights that are not whole columns of a tensor";
       return failure();
     }
     parts.push_back(*columns);
@@ -63,8 +64,8 @@ FailureOr<WeightLayout> WeightLayout::of(GroupedMatmulOp op, std::string &why) {
   WeightLayout layout;
   for (const Columns &part : parts) {
     if (part.stride != 1) {
-      why = "weights that are neither columns side by side nor, two of them, "
-            "every other column of one tensor";
+      why = "weights that are neither contiguous columns nor the interleaved "
+            "columns of two GEMMs";
       return failure();
     }
     layout.views.push_back(part.view);
@@ -89,18 +90,18 @@ SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
     inputs.push_back(op.getLhsScales());
   llvm::append_range(inputs, op.getWeightScales());
   llvm::append_range(inputs, DeviceEpilogue::inputs(op));
-  if (request.sum)
-    llvm::append_range(inputs, request.sum->inputs());
+  if (request.combine)
+    llvm::append_range(inputs, request.combine->inputs());
   return inputs;
 }
 
 LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
                                        const KernelShape &shape) {
-  int64_t numScalars = 2 + (op.getOffsets() ? 2 : 0) + (sum ? 1 : 0);
+  int64_t numScalars = 2 + (op.getOffsets() ? 2 : 0) + (combine ? 1 : 0);
   SmallVector<Type> scalars(numScalars, b.getI32Type());
-  auto kernel = createKernel(b, lowering.kernels, name, shape,
-                             inputs({op, tile, sum}).size() + (sum ? 3 : 1),
-                             scalars);
+  auto kernel = createKernel(
+      b, lowering.kernels, name, shape,
+      inputs({op, tile, combine}).size() + (combine ? 3 : 1), scalars);
   unsigned next = shape.tensorMaps;
   lhs = kernel.getArgument(next++);
   gather = op.getGather() ? kernel.getArgument(next++) : Value();
@@ -112,113 +113,113 @@ LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
     weightScales.push_back(kernel.getArgument(next++));
   for (size_t i = 0; i < op.getExtras().size(); ++i)
     extras.push_back(kernel.getArgument(next++));
-  if (sum) {
-    sumArguments.arrays.positions = kernel.getArgument(next++);
-    if (sum->combine.getWeights())
-      sumArguments.arrays.weights = kernel.getArgument(next++);
+  if (combine) {
+    combineArguments.arrays.positions = kernel.getArgument(next++);
+    if (combine->combine.getWeights())
+      combineArguments.arrays.weights = kernel.getArgument(next++);
   }
   out = kernel.getArgument(next++);
-  if (sum) {
-    sumArguments.arrays.out = kernel.getArgument(next++);
-    sumArguments.arrivals = kernel.getArgument(next++);
+  if (combine) {
+    combineArguments.arrays.out = kernel.getArgument(next++);
+    combineArguments.arrivals = kernel.getArgument(next++);
   }
   rows = kernel.getArgument(next++);
   lhsRows = kernel.getArgument(next++);
   if (offsets) {
-    expertRows.least = kernel.getArgument(next++);
-    expertRows.most = kernel.getArgument(next++);
+    expertRows.min = kernel.getArgument(next++);
+    expertRows.max = kernel.getArgument(next++);
   }
-  if (sum) {
-    sumArguments.arrays.rows = out;
-    sumArguments.arrays.numRows = rows;
-    sumArguments.tokens = kernel.getArgument(next++);
+  if (combine) {
+    combineArguments.arrays.rows = out;
+    combineArguments.arrays.numRows = rows;
+    combineArguments.tokens = kernel.getArgument(next++);
   }
   return kernel;
 }
 
-Value GroupedKernel::lhsRowNumber(Value row) {
+Value GroupedKernel::lhsRowIndex(Value row) {
   if (!gather)
     return row;
   row = b.loadAt(b.getI32Type(), gather, row);
   return b.max(b.min(row, b.sub(lhsRows, 1)), b.i32(0));
 }
 
-Value GroupedKernel::lhsRow(Value row) {
-  return b.at(lhs, storage, b.mul(b.toI64(lhsRowNumber(row)), k));
+Value GroupedKernel::lhsRowPointer(Value row) {
+  return b.at(lhs, storage, b.mul(b.toI64(lhsRowIndex(row)), k));
 }
 
-/// The number of the block along k that step `step` is in: a block has whole steps,
-/// or all of them.
-static Value blockOfStep(GPUBuilder &b, GroupedMatmulOp op, Value step) {
+/// Returns the index along k of the block of scales that stage `step` is in. A
+/// block spans a multiple of a stage, or all of k.
+static Value scaleBlockOf(GPUBuilder &b, GroupedMatmulOp op, Value step) {
   if (op.getBlockK() >= op.getK())
     return b.i32(0);
   return b.div(step, op.getBlockK() / stageDepth(op));
 }
 
-Value GroupedKernel::rowScale(Value lhsRow, Value step) {
+Value GroupedKernel::loadRowScale(Value lhsRow, Value step) {
   int64_t blocks = llvm::divideCeil(k, op.getBlockK());
   Value start = b.mul(b.toI64(lhsRow), blocks);
   return b.loadAt(b.getF32Type(), lhsScales,
-                  b.add(start, b.toI64(blockOfStep(b, op, step))));
+                  b.add(start, b.toI64(scaleBlockOf(b, op, step))));
 }
 
 SmallVector<Value>
-GroupedKernel::weightScalesOf(const TilePlace &place, int64_t count, Value step,
-                              llvm::function_ref<Value(int64_t)> first) {
+GroupedKernel::loadWeightScales(const TileCoord &coord, int64_t count,
+                                Value step,
+                                llvm::function_ref<Value(int64_t)> first) {
   SmallVector<Value> scales;
   if (weightScales.empty())
     return scales;
-  int64_t ofK = llvm::divideCeil(k, op.getBlockK());
-  int64_t ofN = llvm::divideCeil(n, op.getBlockN());
-  Value start = b.add(b.mul(b.toI64(place.expert), ofK * ofN),
-                      b.toI64(blockOfStep(b, op, step)));
-  bool oneBlock = op.getBlockN() >= n || op.getBlockN() % share == 0;
+  int64_t blocksK = llvm::divideCeil(k, op.getBlockK());
+  int64_t blocksN = llvm::divideCeil(n, op.getBlockN());
+  Value start = b.add(b.mul(b.toI64(coord.expert), blocksK * blocksN),
+                      b.toI64(scaleBlockOf(b, op, step)));
+  bool oneBlock = op.getBlockN() >= n || op.getBlockN() % outTileColumns == 0;
   for (Value source : weightScales)
-    for (int64_t tile = 0; tile < count; ++tile) {
-      if (oneBlock && tile > 0) {
+    for (int64_t group = 0; group < count; ++group) {
+      if (oneBlock && group > 0) {
         scales.push_back(scales.back());
         continue;
       }
-      // Columns beyond the last have its scale, and are thrown away.
-      Value block = b.div(b.min(first(tile), n - 1), op.getBlockN());
-      scales.push_back(b.loadAt(
-          b.getF32Type(), source,
-          b.add(start, b.mul(b.toI64(block), ofK))));
+      // Out-of-range columns are clamped to the last one; they are not stored.
+      Value block = b.div(b.min(first(group), n - 1), op.getBlockN());
+      scales.push_back(b.loadAt(b.getF32Type(), source,
+                                b.add(start, b.mul(b.toI64(block), blocksK))));
     }
   return scales;
 }
 
-Value GroupedKernel::columnScale(ArrayRef<Value> scales, int64_t piece,
-                                 int64_t which) {
+Value GroupedKernel::columnScale(ArrayRef<Value> scales, int64_t fragment,
+                                 int64_t parity) {
   if (scales.empty())
     return Value();
   if (!layout.interleaved)
-    return scales[piece];
-  // Eight columns of weights are four of each product.
-  int64_t product = which ^ layout.firstProduct;
-  return scales[product * scales.size() / 2 + piece / 2];
+    return scales[fragment];
+  // Eight columns of interleaved weights are four of each GEMM.
+  int64_t product = parity ^ layout.firstProduct;
+  return scales[product * scales.size() / 2 + fragment / 2];
 }
 
-Value GroupedKernel::addScaled(Value sum, Value block, Value rowScale,
-                               Value columnScale) {
+Value GroupedKernel::accumulateScaled(Value accumulator, Value partial,
+                                      Value rowScale, Value columnScale) {
   Value scale = rowScale ? rowScale : columnScale;
   if (!scale)
-    return arith::AddFOp::create(b, sum, block);
+    return arith::AddFOp::create(b, accumulator, partial);
   if (rowScale && columnScale)
     scale = arith::MulFOp::create(b, rowScale, columnScale);
-  return LLVM::FMAOp::create(b, block, scale, sum);
+  return LLVM::FMAOp::create(b, partial, scale, accumulator);
 }
 
-void GroupedKernel::storePair(const TilePlace &place, Value row, Value column,
-                              ArrayRef<Value> sums) {
+void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
+                              ArrayRef<Value> accumulators) {
   Type type = cast<RankedTensorType>(op.getInit().getType()).getElementType();
   Value first = b.at(out, type, b.add(b.mul(b.toI64(row), n), b.toI64(column)));
   DeviceEpilogue epilogue(b, op, extras);
   auto element = [&](int64_t i) {
-    return epilogue.build(sums.slice(i * products, products), place.expert, row,
-                          b.add(column, i));
+    return epilogue.build(accumulators.slice(i * products, products),
+                          coord.expert, row, b.add(column, i));
   };
-  bool ragged = n % share != 0;
+  bool ragged = n % outTileColumns != 0;
   auto ifColumn = [&](int64_t i, llvm::function_ref<void()> then) {
     if (ragged)
       b.ifThen(b.less(b.add(column, i), n), then);
@@ -238,64 +239,67 @@ void GroupedKernel::storePair(const TilePlace &place, Value row, Value column,
     ifColumn(i, [&] { b.storeAt(element(i), first, b.i32(i)); });
 }
 
-void GroupedKernel::arriveAtSum(TileSchedule &tiles, const TilePlace &place,
-                                Value warp, int64_t warps,
-                                const RowSumEmitter::Columns &columns) {
-  if (sum)
-    RowSumEmitter(b, *sum, n, warps, sumArguments)
-        .arrive(warp, place.column, tiles.rowTiles(), columns);
+void GroupedKernel::arriveForCombine(
+    TileScheduler &tiles, const TileCoord &coord, Value warp, int64_t warps,
+    const CombineEpilogueEmitter::Columns &columns) {
+  if (combine)
+    CombineEpilogueEmitter(b, *combine, n, warps, combineArguments)
+        .arrive(warp, coord.columnTile, tiles.rowTileCount(), columns);
 }
 
-void GroupedKernel::sumWithoutTiles(TileSchedule &tiles, int64_t threads) {
-  if (sum)
-    RowSumEmitter(b, *sum, n, /*warps=*/1, sumArguments)
-        .fillWithoutTiles(tiles.rowTiles(), threads);
+void GroupedKernel::combineWithoutTiles(TileScheduler &tiles, int64_t threads) {
+  if (combine)
+    CombineEpilogueEmitter(b, *combine, n, /*warps=*/1, combineArguments)
+        .emitWithoutTiles(tiles.rowTileCount(), threads);
 }
 
 SmallVector<Value>
 GroupedKernel::interleavedPair(std::pair<Value, Value> firstColumn,
                                std::pair<Value, Value> secondColumn) {
-  SmallVector<Value> sums;
+  SmallVector<Value> pair;
   for (auto [first, second] : {firstColumn, secondColumn}) {
-    sums.push_back(layout.firstProduct == 0 ? first : second);
-    sums.push_back(layout.firstProduct == 0 ? second : first);
+    pair.push_back(layout.firstProduct == 0 ? first : second);
+    pair.push_back(layout.firstProduct == 0 ? second : first);
   }
-  return sums;
+  return pair;
 }
 
-void GroupedKernel::storePieces(const TilePlace &place, Value row, Value column,
-                                int64_t pieces,
-                                llvm::function_ref<Value(int64_t)> sum) {
+void GroupedKernel::storeFragments(
+    const TileCoord &coord, Value row, Value column, int64_t fragments,
+    llvm::function_ref<Value(int64_t)> accumulator) {
   Value lane = b.lane(), within = b.bitAnd(lane, 3);
-  int64_t across = pieces / products;
+  int64_t outFragments = fragments / products;
   row = b.add(row, b.shiftRight(lane, 2));
-  // A lane has two columns of weights in each piece. With interleaved products
-  // that is one column of the result: of two pieces it gives the lane beside it
-  // one, and gets the column beside its own of the other.
-  Value ofLane =
+  // A lane has two columns of weights in each fragment. With interleaved
+  // weights they are one column of the result; neighbouring lanes exchange
+  // columns of two fragments so that each lane has two adjacent columns of one
+  // fragment.
+  Value laneColumn =
       layout.interleaved
           ? b.bitOr(b.bitAnd(within, 2), b.shiftLeft(b.bitAnd(within, 1), 2))
           : b.shiftLeft(within, 1);
-  column = b.add(column, ofLane);
+  column = b.add(column, laneColumn);
   for (int64_t half = 0; half < 2; ++half) {
-    auto at = [&](int64_t piece, int64_t which) {
-      return sum(piece * 4 + half * 2 + which);
+    auto at = [&](int64_t fragment, int64_t parity) {
+      return accumulator(fragment * 4 + half * 2 + parity);
     };
-    auto exchange = [&](int64_t j, int64_t which) {
-      return b.transposeLanes(at(2 * j, which), at(2 * j + 1, which), 1);
+    auto exchange = [&](int64_t j, int64_t parity) {
+      return b.transposeLanes(at(2 * j, parity), at(2 * j + 1, parity), 1);
     };
-    Value own = b.add(row, half * 8);
-    Value valid = b.less(own, place.rows), grouped = b.add(place.firstRow, own);
+    Value laneRow = b.add(row, half * 8);
+    Value valid = b.less(laneRow, coord.rows);
+    Value grouped = b.add(coord.firstRow, laneRow);
     auto storeAt = [&](int64_t j, ArrayRef<Value> pair) {
-      storePair(place, grouped, b.add(column, j * 8), pair);
+      storePair(coord, grouped, b.add(column, j * 8), pair);
     };
     if (layout.interleaved) {
-      // All lanes exchange, also those without a row; some pairs at a time,
-      // since there may be no registers for more.
+      // Lanes without a valid row take part in the shuffles, too. Pairs are
+      // handled in batches to limit register pressure.
       constexpr int64_t batch = 4;
-      for (int64_t first = 0; first < across; first += batch) {
+      for (int64_t first = 0; first < outFragments; first += batch) {
         SmallVector<SmallVector<Value>> pairs;
-        for (int64_t j = first; j < std::min(first + batch, across); ++j) {
+        for (int64_t j = first; j < std::min(first + batch, outFragments);
+             ++j) {
           auto [evenFirst, evenSecond] = exchange(j, 0);
           auto [oddFirst, oddSecond] = exchange(j, 1);
           pairs.push_back(
@@ -309,11 +313,11 @@ void GroupedKernel::storePieces(const TilePlace &place, Value row, Value column,
       continue;
     }
     b.ifThen(valid, [&] {
-      for (int64_t j = 0; j < across; ++j) {
+      for (int64_t j = 0; j < outFragments; ++j) {
         SmallVector<Value> pair;
-        for (int64_t which = 0; which < 2; ++which)
+        for (int64_t parity = 0; parity < 2; ++parity)
           for (int64_t p = 0; p < products; ++p)
-            pair.push_back(at(p * across + j, which));
+            pair.push_back(at(p * outFragments + j, parity));
         storeAt(j, pair);
       }
     });

@@ -1,4 +1,4 @@
-//===- GroupedKernel.h - What kernels of grouped products share -*- C++ -*-===//
+//===- GroupedKernel.h - Base of the grouped matmul kernels -----*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -9,136 +9,149 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_GROUPEDKERNEL_H
 
 #include "Builder/DeviceEpilogue.h"
-#include "Lowering.h"
 #include "Combine/CombineEpilogue.h"
+#include "Lowering.h"
 #include "TileScheduler.h"
 
 namespace mlir::moe {
 
-/// Where weights `[E, N, K]` or `[E, K, N]` lie: columns from `firstColumn` on of a
-/// compact tensor that has `columns` of them (gate and up are often halves of one).
+/// A range of columns of a compact weight tensor `[E, N, K]` or `[E, K, N]`:
+/// gate and up projections are often halves of one tensor.
 struct WeightView {
   Value source;
   int64_t firstColumn = 0;
-  int64_t columns;
+  int64_t columns; // of the whole tensor
 };
 
-/// Where the weights of all products lie.
+/// The layout of the weights of all GEMMs of a grouped matmul.
 struct WeightLayout {
-  /// One for each product, or one for two of which each has every other column.
+  /// One view for each GEMM, or one view whose columns alternate between two.
   SmallVector<WeightView, 2> views;
   bool interleaved = false;
-  /// Of interleaved products, the one that has the first column.
+  /// The GEMM that has the even columns of an interleaved view.
   int64_t firstProduct = 0;
 
-  /// Nothing, and why, if weights are no such parts of tensors.
+  /// Fails, with the reason in `why`, if the weights are no such views.
   static FailureOr<WeightLayout> of(GroupedMatmulOp op, std::string &why);
 };
 
-/// What to make a kernel for.
+/// What to generate a kernel for.
 struct GroupedKernelRequest {
   GroupedMatmulOp op;
   TileAttr tile;
-  std::optional<RowSum> sum; // that it ends in
+  std::optional<CombineEpilogue> combine; // fused, if set
 };
 
-/// A kernel that computes a `moe.grouped_matmul` tile by tile, and its arguments.
+/// Base of the persistent kernels that compute a `moe.grouped_matmul`.
 class GroupedKernel {
 public:
   GroupedKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
-      : op(request.op), tile(request.tile), sum(request.sum),
+      : op(request.op), tile(request.tile), combine(request.combine),
         lowering(lowering), b(op.getLoc(), op.getContext()),
         element(cast<RankedTensorType>(op.getLhs().getType()).getElementType()),
         storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
         k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
-        products(op.getNumProducts()), share(tile.getColumns() / products),
-        layout(layoutOf(op)), viewShare(tile.getColumns() / viewCount()),
+        products(op.getNumProducts()),
+        outTileColumns(tile.getColumns() / products), layout(layoutOf(op)),
+        viewTileColumns(tile.getColumns() / viewCount()),
         viewColumns(n * products / viewCount()),
         weightColumns(layout.views.front().columns) {}
 
-  /// Operands of a launch, in the order of the kernel's pointers. Results are
-  /// the rows and, with a sum, what is added up and the arrivals; scalars the rows
-  /// of the result and of `lhs` and, with a sum, the tokens to add up.
+  /// Returns the inputs of a launch, in the order of the kernel's pointers. Its
+  /// results are the rows and, with a fused combine, the combined tokens and
+  /// the arrival counters; its scalars the rows of the result and of `lhs`,
+  /// with offsets the range of rows, and with a fused combine the number of
+  /// tokens.
   static SmallVector<Value> inputs(const GroupedKernelRequest &request);
 
 protected:
-  /// That of an operation that was verified.
+  /// Returns the layout of an operation that passed `verifyTensorCores`.
   static WeightLayout layoutOf(GroupedMatmulOp op);
   int64_t viewCount() { return layout.views.size(); }
-  /// Create the kernel and name its arguments.
+  /// Creates the kernel and names its arguments.
   LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
-  TileSchedule schedule() {
-    return TileSchedule(b, offsets, rows, expertRows, op.getFirstExpert(),
-                        experts, tile.getRows(), llvm::divideCeil(n, share));
+  TileScheduler createScheduler() {
+    return TileScheduler(b, offsets, rows, expertRows, op.getFirstExpert(),
+                         experts, tile.getRows(),
+                         llvm::divideCeil(n, outTileColumns));
   }
-  /// The row of `lhs` that grouped row `row` (i32) is, and where it starts.
-  Value lhsRowNumber(Value row);
-  Value lhsRow(Value row);
-  /// The scale of row `lhsRow` of `lhs` for step `step` along k.
-  Value rowScale(Value lhsRow, Value step);
-  /// Those of the weights: for each product, of `count` tiles of eight columns that
-  /// begin where `first` says. They are one where all are in one block.
-  SmallVector<Value> weightScalesOf(const TilePlace &place, int64_t count,
-                                    Value step,
-                                    llvm::function_ref<Value(int64_t)> first);
-  /// Of those, the scale for an even (`which` = 0) or odd column of the eight
-  /// that are piece `piece` of the weights; null if there are none.
-  Value columnScale(ArrayRef<Value> scales, int64_t piece, int64_t which);
-  /// sum + block · rowScale · columnScale, of which either may be null.
-  Value addScaled(Value sum, Value block, Value rowScale, Value columnScale);
-  /// Store the results of columns `column` and the next; `sums` has the sums of
-  /// the products for the one, then for the other. `row` is a grouped row.
-  void storePair(const TilePlace &place, Value row, Value column,
-                 ArrayRef<Value> sums);
-  /// The same of 16 rows by `pieces` times eight columns of weights, as
-  /// mma.sync and wgmma leave them to a warp: sums 4 · piece and on of a lane
-  /// are of two columns, and of those eight rows below. `row` is one of the
-  /// tile, `column` one of the result.
-  void storePieces(const TilePlace &place, Value row, Value column,
-                   int64_t pieces, llvm::function_ref<Value(int64_t)> sum);
-  /// The operand of `storePair` from the sums of two columns of weights that
-  /// are one column of interleaved products, and of the two that follow.
+  /// Returns the index of the row of `lhs` behind grouped row `row` (i32), and
+  /// a pointer to it.
+  Value lhsRowIndex(Value row);
+  Value lhsRowPointer(Value row);
+  /// Loads the scale of row `lhsRow` of `lhs` for stage `step` along k.
+  Value loadRowScale(Value lhsRow, Value step);
+  /// Loads the scales of the weights for stage `step` along k: for each GEMM
+  /// those of `count` groups of eight columns, group i starting at column
+  /// `first(i)`. One load serves all groups that share a block of scales.
+  SmallVector<Value> loadWeightScales(const TileCoord &coord, int64_t count,
+                                      Value step,
+                                      llvm::function_ref<Value(int64_t)> first);
+  /// Selects from the result of `loadWeightScales` the scale of an even or odd
+  /// (`parity` 0 or 1) column of fragment `fragment`; null without scales.
+  Value columnScale(ArrayRef<Value> scales, int64_t fragment, int64_t parity);
+  /// Returns accumulator + partial · rowScale · columnScale; either scale may
+  /// be null.
+  Value accumulateScaled(Value accumulator, Value partial, Value rowScale,
+                         Value columnScale);
+  /// Applies the epilogue to columns `column` and `column` + 1 of grouped row
+  /// `row` and stores them. `accumulators` has those of each GEMM for the first
+  /// column, then for the second.
+  void storePair(const TileCoord &coord, Value row, Value column,
+                 ArrayRef<Value> accumulators);
+  /// Stores 16 rows of `fragments` m16n8 accumulator fragments of a warp, in
+  /// the layout of mma.sync and wgmma: a lane has two columns of row lane / 4,
+  /// then the same of the row eight below. `accumulator(4 · f + i)` is register
+  /// i of fragment f; `row` counts within the tile, `column` within the result.
+  void storeFragments(const TileCoord &coord, Value row, Value column,
+                      int64_t fragments,
+                      llvm::function_ref<Value(int64_t)> accumulator);
+  /// Orders the accumulators of two column pairs of interleaved weights, each
+  /// pair one column of the result, as the operand of `storePair`.
   SmallVector<Value> interleavedPair(std::pair<Value, Value> firstColumn,
                                      std::pair<Value, Value> secondColumn);
 
-  /// Where the kernel ends in a sum, `warps` of a block storing rows: by a warp
-  /// that has stored its columns of a tile, and by all threads before the tiles.
-  void arriveAtSum(TileSchedule &tiles, const TilePlace &place, Value warp,
-                   int64_t warps, const RowSumEmitter::Columns &columns);
-  void sumWithoutTiles(TileSchedule &tiles, int64_t threads);
+  /// Runs the fused combine, if there is one: a warp, one of `warps` that store
+  /// rows, arrives after it has stored its `columns` of a tile.
+  void arriveForCombine(TileScheduler &tiles, const TileCoord &coord,
+                        Value warp, int64_t warps,
+                        const CombineEpilogueEmitter::Columns &columns);
+  /// Runs the fused combine where no expert has a row, and so no warp arrives.
+  void combineWithoutTiles(TileScheduler &tiles, int64_t threads);
 
   GroupedMatmulOp op;
   TileAttr tile;
-  std::optional<RowSum> sum;
+  std::optional<CombineEpilogue> combine;
   DeviceLowering &lowering;
   GPUBuilder b;
   Type element; // of `lhs`
-  Type storage; // the same in memory
+  Type storage; // of `lhs` in memory: i8 for f8E4M3FN
   int64_t k, n, experts, products;
-  int64_t share; // columns of each product in a tile
+  int64_t outTileColumns; // columns of the result in a tile
   WeightLayout layout;
-  int64_t viewShare;     // columns of each view in a tile
-  int64_t viewColumns;   // of each view, all in all
-  int64_t weightColumns; // of the tensors that weights lie in
+  int64_t viewTileColumns; // columns of each view in a tile
+  int64_t viewColumns;     // columns of each view
+  int64_t weightColumns;   // columns of the tensors behind the views
 
   // Arguments of the kernel.
   Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
   SmallVector<Value> weights, weightScales, extras;
-  RowRange expertRows; // of the experts that the kernel takes, with offsets
-  RowSumEmitter::Arguments sumArguments;
+  RowRange expertRows; // with offsets: row counts that this kernel handles
+  CombineEpilogueEmitter::Arguments combineArguments;
 };
 
-/// A kernel with `mma.sync` (sm_80 and later).
+/// Builds a kernel on mma.sync (sm_80 and later).
 LLVM::LLVMFuncOp buildMmaSyncKernel(const GroupedKernelRequest &request,
                                     DeviceLowering &lowering);
-/// One with `mma.sync` for weights of 8 bits.
+/// Builds a kernel on mma.sync for FP8 weights.
 LLVM::LLVMFuncOp buildScaledMmaSyncKernel(const GroupedKernelRequest &request,
                                           DeviceLowering &lowering);
-/// Ones with `wgmma` (sm_90a), for many rows and for few.
+/// Builds a kernel on wgmma (sm_90a) for large row counts.
 LLVM::LLVMFuncOp buildWgmmaKernel(const GroupedKernelRequest &request,
                                   DeviceLowering &lowering);
-LLVM::LLVMFuncOp buildSwappedKernel(const GroupedKernelRequest &request,
-                                    DeviceLowering &lowering);
+/// Builds a kernel on wgmma with A and B swapped, for small row counts.
+LLVM::LLVMFuncOp buildSwapABKernel(const GroupedKernelRequest &request,
+                                   DeviceLowering &lowering);
 
 } // namespace mlir::moe
 

@@ -1,19 +1,20 @@
-//===- ScaledMmaSyncKernel.cpp - Products of 8-bit weights ----------------===//
+//===- ScaledMmaSyncKernel.cpp - FP8 grouped matmul on mma.sync -----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// As MmaSyncKernel, for weights of f8E4M3FN `[E, N, K]`, which stay 8 bits wide
-// as far as registers and become f16 or bf16 there, exactly: what has 8 bits is
-// on its way from memory, and sm_80 multiplies 16. A stage is 128 steps along
-// k, a line of weights. Its sums are scaled and added to those of the stages
-// before.
+// Like MmaSyncKernel, for K-major f8E4M3FN weights `[E, N, K]`. sm_80 has no
+// FP8 tensor cores: weights stay FP8 in memory and shared memory and are
+// converted exactly to f16 or bf16 in registers. A stage is 128 elements along
+// k, a row of the weight tile; its partial accumulators are scaled and added to
+// the f32 accumulators.
 //
-// ldmatrix brings a lane four numbers beside each other where mma.sync has two
-// pairs that are eight apart. It is the same to a sum, as long as both operands
-// agree: rows of 16 bits are read by lanes as weights are.
+// ldmatrix gives a lane four adjacent FP8 elements where mma.sync expects two
+// pairs eight elements apart. A dot product does not depend on the order of k
+// as long as both operands use the same: lanes read 16-bit rows in the order of
+// the weights.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,132 +24,138 @@ using namespace mlir;
 using namespace mlir::moe;
 
 static constexpr int64_t depth = 128;
-static constexpr int64_t lineBytes = 128; // of weights
+static constexpr int64_t weightRowBytes = 128;
 static constexpr int64_t chunkBytes = 16;
 
 namespace {
 class ScaledMmaSyncKernel : public WarpTileKernel {
 public:
-  ScaledMmaSyncKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+  ScaledMmaSyncKernel(const GroupedKernelRequest &request,
+                      DeviceLowering &lowering)
       : WarpTileKernel(request, lowering),
-        narrowRows(isa<Float8E4M3FNType>(element)),
-        rowBytes(depth * (narrowRows ? 1 : 2)), lhsBytes(tileRows * rowBytes),
-        stageBytes(lhsBytes + tileColumns * lineBytes),
+        fp8Lhs(isa<Float8E4M3FNType>(element)),
+        lhsRowBytes(depth * (fp8Lhs ? 1 : 2)), lhsBytes(tileRows * lhsRowBytes),
+        stageBytes(lhsBytes + tileColumns * weightRowBytes),
         steps(llvm::divideCeil(k, depth)),
-        factor(element.isBF16() ? Type(b.getBF16Type()) : b.getF16Type()) {}
+        mmaType(element.isBF16() ? Type(b.getBF16Type()) : b.getF16Type()) {}
 
   LLVM::LLVMFuncOp build() {
     return buildKernel("grouped_matmul_scaled", stageBytes,
-                       [&](const TilePlace &place) { computeTile(place); });
+                       [&](const TileCoord &coord) { computeTile(coord); });
   }
 
 private:
-  /// 16 bytes that a thread brings for each stage.
-  struct Copy {
-    Value source;       // at k = 0
-    Value offset;       // in the stage
-    Value valid;        // null: always
-    Value first;        // byte of the row that it begins with, at k = 0
-    int64_t bytesOfRow; // that there are
+  /// A 16-byte chunk that a thread copies in each stage.
+  struct ChunkCopy {
+    Value source;        // at k = 0
+    Value offset;        // in the stage
+    Value valid;         // null if always
+    Value rowOffset;     // bytes from the start of the source row, at k = 0
+    int64_t sourceBytes; // of the source row
   };
-  SmallVector<Copy> lhsCopies(const TilePlace &place);
-  SmallVector<Copy> weightCopies(const TilePlace &place);
-  void bring(ArrayRef<Copy> copies, Value step, Value stage, bool ofRows);
-  std::pair<Value, Value> widen(Value four);
-  Value asFactor(Value bytes, Value nans);
-  SmallVector<SmallVector<Value>> loadRows(Value start, int64_t step,
-                                           int64_t rowTile);
-  SmallVector<Value> rowNumbers(const TilePlace &place);
-  SmallVector<Value> multiply(Value stage);
-  void computeTile(const TilePlace &place);
+  SmallVector<ChunkCopy> lhsCopies(const TileCoord &coord);
+  SmallVector<ChunkCopy> weightCopies(const TileCoord &coord);
+  void issueCopies(ArrayRef<ChunkCopy> copies, Value step, Value stage,
+                   bool isLhs);
+  std::pair<Value, Value> convert(Value four);
+  Value convertPair(Value bytes, Value nans);
+  SmallVector<SmallVector<Value>> loadLhs(Value start, int64_t step,
+                                          int64_t fragment);
+  SmallVector<Value> lhsRowsOfLane(const TileCoord &coord);
+  SmallVector<Value> multiplyStage(Value stage);
+  void computeTile(const TileCoord &coord);
 
-  bool narrowRows; // of 8 bits
-  int64_t rowBytes, lhsBytes, stageBytes, steps;
-  Type factor; // what is multiplied
+  bool fp8Lhs;
+  int64_t lhsRowBytes, lhsBytes, stageBytes, steps;
+  Type mmaType; // of the converted operands
 };
 } // namespace
 
 //===----------------------------------------------------------------------===//
-// To shared memory
+// Global to shared memory
 //===----------------------------------------------------------------------===//
 
-/// Where chunk `chunk` of line `line` lies, so that the lanes that read at once
-/// find different banks: eight lines by 16 bytes with ldmatrix, or four by 32.
-static Value swizzled(GPUBuilder &b, Value line, Value chunk, int64_t bytes) {
-  Value swap = bytes == lineBytes ? b.bitAnd(line, 7)
-                                  : b.shiftLeft(b.bitAnd(line, 3), 1);
-  return b.add(b.mul(line, bytes), b.shiftLeft(b.bitXor(chunk, swap), 4));
+/// Returns the byte offset of chunk `chunk` of row `row`. The swizzle avoids
+/// bank conflicts: ldmatrix reads 16 bytes of eight rows at once, and the loads
+/// of 16-bit rows read 32 bytes of four rows of 256 bytes.
+static Value chunkOffset(GPUBuilder &b, Value row, Value chunk,
+                         int64_t rowBytes) {
+  Value swizzled;
+  if (rowBytes == weightRowBytes)
+    swizzled = b.swizzle128(chunk, row);
+  else
+    swizzled = b.bitXor(chunk, b.shiftLeft(b.bitAnd(row, 3), 1));
+  return b.add(b.mul(row, rowBytes), b.shiftLeft(swizzled, 4));
 }
 
-SmallVector<ScaledMmaSyncKernel::Copy>
-ScaledMmaSyncKernel::lhsCopies(const TilePlace &place) {
-  SmallVector<Copy> copies;
-  int64_t chunks = rowBytes / chunkBytes;
+SmallVector<ScaledMmaSyncKernel::ChunkCopy>
+ScaledMmaSyncKernel::lhsCopies(const TileCoord &coord) {
+  SmallVector<ChunkCopy> copies;
+  int64_t chunks = lhsRowBytes / chunkBytes;
   int64_t count = llvm::divideCeil(tileRows * chunks, threads);
   for (int64_t i = 0; i < count; ++i) {
-    Value number = b.add(thread, i * threads);
-    Value line = b.div(number, chunks), chunk = b.rem(number, chunks);
-    // A line beyond the rows has those of the last one, to be thrown away.
-    Value row = b.min(line, b.sub(place.rows, 1));
-    Value first = b.mul(chunk, chunkBytes);
+    Value index = b.add(thread, i * threads);
+    Value row = b.div(index, chunks), chunk = b.rem(index, chunks);
+    // Out-of-range rows are clamped to the last row; their results are
+    // discarded.
+    Value clamped = b.min(row, b.sub(coord.rows, 1));
+    Value rowOffset = b.mul(chunk, chunkBytes);
     copies.push_back(
-        {b.at(lhsRow(b.add(place.firstRow, row)), b.getI8Type(), first),
-         swizzled(b, line, chunk, rowBytes),
-         tileRows * chunks < threads ? b.less(line, tileRows) : Value(), first,
-         k * rowBytes / depth});
+        {b.at(lhsRowPointer(b.add(coord.firstRow, clamped)), b.getI8Type(),
+              rowOffset),
+         chunkOffset(b, row, chunk, lhsRowBytes),
+         tileRows * chunks < threads ? b.less(row, tileRows) : Value(),
+         rowOffset, k * lhsRowBytes / depth});
   }
   return copies;
 }
 
-SmallVector<ScaledMmaSyncKernel::Copy>
-ScaledMmaSyncKernel::weightCopies(const TilePlace &place) {
-  SmallVector<Copy> copies;
-  constexpr int64_t chunks = lineBytes / chunkBytes;
+SmallVector<ScaledMmaSyncKernel::ChunkCopy>
+ScaledMmaSyncKernel::weightCopies(const TileCoord &coord) {
+  SmallVector<ChunkCopy> copies;
+  constexpr int64_t chunks = weightRowBytes / chunkBytes;
   Type byte = b.getI8Type();
   for (int64_t i = 0; i < tileColumns * chunks / threads; ++i) {
-    Value number = b.add(thread, i * threads);
-    Value line = b.div(number, chunks), chunk = b.rem(number, chunks);
-    auto [view, column] = weightColumn(line);
-    column = b.add(column, b.mul(place.column, viewShare));
-    Value base;
-    for (int64_t v = 0; v < viewCount(); ++v) {
-      Value start =
-          b.at(weights[v], byte, b.i64(layout.views[v].firstColumn * k));
-      base = base ? b.select(b.equal(view, v), start, base) : start;
-    }
-    Value first = b.mul(chunk, chunkBytes);
-    Value offset = b.add(b.mul(b.toI64(place.expert), weightColumns * k),
+    Value index = b.add(thread, i * threads);
+    Value row = b.div(index, chunks), chunk = b.rem(index, chunks);
+    auto [view, column] = weightColumn(row);
+    column = b.add(column, b.mul(coord.columnTile, viewTileColumns));
+    Value pointer = weightPointer(view, byte);
+    Value rowOffset = b.mul(chunk, chunkBytes);
+    Value offset = b.add(b.mul(b.toI64(coord.expert), weightColumns * k),
                          b.mul(b.toI64(b.min(column, viewColumns - 1)), k));
-    copies.push_back({b.at(base, byte, b.add(offset, b.toI64(first))),
-                      b.add(swizzled(b, line, chunk, lineBytes), lhsBytes),
-                      n % share != 0 ? b.less(column, viewColumns) : Value(),
-                      first, k});
+    copies.push_back(
+        {b.at(pointer, byte, b.add(offset, b.toI64(rowOffset))),
+         b.add(chunkOffset(b, row, chunk, weightRowBytes), lhsBytes),
+         n % outTileColumns != 0 ? b.less(column, viewColumns) : Value(),
+         rowOffset, k});
   }
   return copies;
 }
 
-/// Copy step `step` along k to stage `stage`, zeros where there is nothing. A
-/// thread that has no line of the rows brings nothing.
-void ScaledMmaSyncKernel::bring(ArrayRef<Copy> copies, Value step, Value stage,
-                                bool ofRows) {
-  int64_t stepBytes = ofRows ? rowBytes : lineBytes;
-  Value from = b.mul(step, stepBytes), stageStart = b.mul(stage, stageBytes);
-  for (const Copy &copy : copies) {
+/// Copies chunks for step `step` along k to stage `stage`; fills them with
+/// zeros where they are out of range. A thread without a chunk of the rows
+/// copies none.
+void ScaledMmaSyncKernel::issueCopies(ArrayRef<ChunkCopy> copies, Value step,
+                                      Value stage, bool isLhs) {
+  int64_t stepBytes = isLhs ? lhsRowBytes : weightRowBytes;
+  Value start = b.mul(step, stepBytes), stageStart = b.mul(stage, stageBytes);
+  for (const ChunkCopy &copy : copies) {
     auto issue = [&] {
-      Value inside = ofRows ? Value() : copy.valid;
-      if (copy.bytesOfRow % stepBytes != 0) {
-        Value within = b.less(b.add(from, copy.first), copy.bytesOfRow);
+      Value inside = isLhs ? Value() : copy.valid;
+      if (copy.sourceBytes % stepBytes != 0) {
+        Value within = b.less(b.add(start, copy.rowOffset), copy.sourceBytes);
         inside = inside ? b.both(inside, within) : within;
       }
       Value target = b.sharedAt(memory, b.add(stageStart, copy.offset));
-      Value held = inside ? b.select(inside, from, b.i32(0)) : from;
+      Value offset = inside ? b.select(inside, start, b.i32(0)) : start;
       Value bytes =
           inside ? b.select(inside, b.i32(chunkBytes), b.i32(0)) : Value();
-      NVVM::CpAsyncOp::create(b, target, b.at(copy.source, b.getI8Type(), held),
-                              chunkBytes, NVVM::LoadCacheModifierKind::CG,
-                              bytes);
+      NVVM::CpAsyncOp::create(
+          b, target, b.at(copy.source, b.getI8Type(), offset), chunkBytes,
+          NVVM::LoadCacheModifierKind::CG, bytes);
     };
-    if (ofRows && copy.valid)
+    if (isLhs && copy.valid)
       b.ifThen(copy.valid, issue);
     else
       issue();
@@ -156,44 +163,45 @@ void ScaledMmaSyncKernel::bring(ArrayRef<Copy> copies, Value step, Value stage,
 }
 
 //===----------------------------------------------------------------------===//
-// To registers
+// Conversion to f16 and bf16
 //===----------------------------------------------------------------------===//
 
-/// Two f16 or bf16 from numbers of f8E4M3FN in the upper halves of `bytes`;
-/// `nans` has the uppermost bits where they are NaN. Those of f16 are 2⁻⁸ of
-/// the number, which the sums make up for: they would cost an instruction more.
-Value ScaledMmaSyncKernel::asFactor(Value bytes, Value nans) {
-  bool isF16 = factor.isF16();
+/// Converts the f8E4M3FN elements in the upper bytes of both halves of `bytes`;
+/// `nans` has bit 15 and bit 31 set where they are NaN. f16 results are scaled
+/// by 2⁻⁸, which saves an instruction; the accumulators are rescaled.
+Value ScaledMmaSyncKernel::convertPair(Value bytes, Value nans) {
+  bool isF16 = mmaType.isF16();
   Value magnitude = b.bitAnd(bytes, 0x7f007f00);
   Value sign = b.bitAnd(bytes, int32_t(0x80008000));
-  // Exponents become wider.
+  // Move the exponent to the low bits of the wider exponent field.
   Value bits = b.bitOr(b.shiftRight(magnitude, isF16 ? 1 : 4), sign);
   if (!isF16) {
-    // In f32 products of such small numbers would not be exact.
-    auto pair = VectorType::get(2, factor);
+    // Rescale the exponent: products of values this small would be inexact in
+    // f32.
+    auto pair = VectorType::get(2, mmaType);
     auto constant = [&](double value) -> Value {
       return arith::ConstantOp::create(
-          b, DenseElementsAttr::get(pair, b.getFloatAttr(factor, value)));
+          b, DenseElementsAttr::get(pair, b.getFloatAttr(mmaType, value)));
     };
     Value wide = LLVM::BitcastOp::create(b, pair, bits);
     wide = LLVM::FMAOp::create(b, wide, constant(0x1p120), constant(0.0));
     bits = LLVM::BitcastOp::create(b, b.getI32Type(), wide);
   }
-  // 0x7fff is NaN in both.
+  // 0x7fff is NaN in both types.
   Value nan = b.sub(nans, b.shiftRight(nans, 15));
   return b.bitOr(bits, nan);
 }
 
-/// Four numbers of f8E4M3FN as two pairs. They are the first two and the last
-/// two where rows have 16 bits, the even and the odd ones where weights meet
-/// rows that went the same way.
-std::pair<Value, Value> ScaledMmaSyncKernel::widen(Value four) {
-  // Bit 7 is set where all others were.
+/// Converts four f8E4M3FN elements to two pairs: elements (0, 1) and (2, 3) if
+/// rows are 16-bit, or (0, 2) and (1, 3), which is cheaper, if rows are FP8,
+/// too, and go through the same conversion.
+std::pair<Value, Value> ScaledMmaSyncKernel::convert(Value four) {
+  // The addition carries into bit 7 of a byte where bits 0 to 6 are all set.
   Value ones = b.add(b.bitAnd(four, 0x7f7f7f7f), 0x01010101);
   Value nans = b.bitAnd(ones, int32_t(0x80808080));
-  constexpr int64_t upperBits = 0xff00ff00;
-  auto pairOf = [&](Value bytes, bool second) -> Value {
-    if (narrowRows)
+  constexpr int64_t upperBytes = 0xff00ff00;
+  auto selectPair = [&](Value bytes, bool second) -> Value {
+    if (fp8Lhs)
       return second ? bytes : b.shiftLeft(bytes, 8);
     // Bytes 0 and 1, or 2 and 3, each above a byte of zeros.
     auto mode =
@@ -201,41 +209,44 @@ std::pair<Value, Value> ScaledMmaSyncKernel::widen(Value four) {
     return NVVM::PermuteOp::create(b, b.getI32Type(), bytes, b.i32(0),
                                    b.i32(second ? 0x3424 : 0x1404), mode);
   };
-  auto nansOf = [&](bool second) -> Value {
-    Value of = pairOf(nans, second);
-    return narrowRows ? b.bitAnd(of, int32_t(upperBits)) : of;
+  auto selectNaNs = [&](bool second) -> Value {
+    Value pair = selectPair(nans, second);
+    return fp8Lhs ? b.bitAnd(pair, int32_t(upperBytes)) : pair;
   };
-  return {asFactor(pairOf(four, false), nansOf(false)),
-          asFactor(pairOf(four, true), nansOf(true))};
+  return {convertPair(selectPair(four, false), selectNaNs(false)),
+          convertPair(selectPair(four, true), selectNaNs(true))};
 }
 
-/// The rows of tile `rowTile` for two times 16 steps along k, from step `step`
-/// of 32 on.
+//===----------------------------------------------------------------------===//
+// Shared memory to tensor cores
+//===----------------------------------------------------------------------===//
+
+/// Loads the lhs fragments of 16 rows for both m16n8k16 of 32 elements along k.
 SmallVector<SmallVector<Value>>
-ScaledMmaSyncKernel::loadRows(Value start, int64_t step, int64_t rowTile) {
+ScaledMmaSyncKernel::loadLhs(Value start, int64_t step, int64_t fragment) {
   SmallVector<SmallVector<Value>> halves(2);
-  if (narrowRows) {
-    Value line = b.add(b.add(warpRow, b.bitAnd(lane, 15)), rowTile * 16);
+  if (fp8Lhs) {
+    Value row = b.add(b.add(warpRow, b.bitAnd(lane, 15)), fragment * 16);
     Value chunk = b.add(b.shiftRight(lane, 4), step * 2);
     SmallVector<Value> loaded =
-        loadMatrices(b.add(start, swizzled(b, line, chunk, rowBytes)));
+        loadMatrices(b.add(start, chunkOffset(b, row, chunk, lhsRowBytes)));
     for (int64_t half = 0; half < 2; ++half) {
-      auto [upperFirst, upperSecond] = widen(loaded[half * 2]);
-      auto [lowerFirst, lowerSecond] = widen(loaded[half * 2 + 1]);
+      auto [upperFirst, upperSecond] = convert(loaded[half * 2]);
+      auto [lowerFirst, lowerSecond] = convert(loaded[half * 2 + 1]);
       halves[half] = {upperFirst, lowerFirst, upperSecond, lowerSecond};
     }
     return halves;
   }
-  // Four numbers of a row, of which the lanes of a row have 16.
+  // A lane loads four adjacent elements; the four lanes of a row load 16.
   auto pairs = VectorType::get(2, b.getI32Type());
   Value within = b.bitAnd(lane, 3);
   for (int64_t half = 0; half < 2; ++half) {
     SmallVector<Value> first, second;
     for (int64_t lower = 0; lower < 2; ++lower) {
-      Value line = b.add(b.add(warpRow, b.shiftRight(lane, 2)),
-                         rowTile * 16 + lower * 8);
+      Value row = b.add(b.add(warpRow, b.shiftRight(lane, 2)),
+                        fragment * 16 + lower * 8);
       Value chunk = b.add(b.shiftRight(within, 1), step * 4 + half * 2);
-      Value offset = b.add(swizzled(b, line, chunk, rowBytes),
+      Value offset = b.add(chunkOffset(b, row, chunk, lhsRowBytes),
                            b.shiftLeft(b.bitAnd(within, 1), 3));
       Value loaded = b.load(pairs, b.sharedAt(memory, b.add(start, offset)), 8);
       first.push_back(vector::ExtractOp::create(b, loaded, int64_t(0)));
@@ -246,94 +257,96 @@ ScaledMmaSyncKernel::loadRows(Value start, int64_t step, int64_t rowTile) {
   return halves;
 }
 
-/// The sums of what stage `stage` has; four for each tile of a warp, row by row
-/// of tiles.
-SmallVector<Value> ScaledMmaSyncKernel::multiply(Value stage) {
+/// Returns the unscaled accumulators of one stage.
+SmallVector<Value> ScaledMmaSyncKernel::multiplyStage(Value stage) {
   Value start = b.mul(stage, stageBytes);
   Value low = b.bitAnd(lane, 7), half = b.bitAnd(b.shiftRight(lane, 3), 1);
   Value upper = b.shiftRight(lane, 4);
-  SmallVector<Value> sums(rowTiles * columnTiles * 4, b.f32(0.0));
+  SmallVector<Value> accumulators(fragmentsM * fragmentsN * 4, b.f32(0.0));
   for (int64_t step = 0; step < depth / 32; ++step) {
-    // Weights for the first and the second 16 steps along k.
-    SmallVector<SmallVector<Value>> y[2];
-    for (int64_t j = 0; j < columnTiles; j += 2) {
-      Value line =
+    // The weights of the first and of the second m16n8k16.
+    SmallVector<SmallVector<Value>> rhs[2];
+    for (int64_t j = 0; j < fragmentsN; j += 2) {
+      Value row =
           b.add(b.add(warpColumn, j * 8), b.add(low, b.shiftLeft(upper, 3)));
       Value chunk = b.add(half, step * 2);
-      Value offset = b.add(swizzled(b, line, chunk, lineBytes), lhsBytes);
+      Value offset =
+          b.add(chunkOffset(b, row, chunk, weightRowBytes), lhsBytes);
       SmallVector<Value> loaded = loadMatrices(b.add(start, offset));
       for (int64_t i = 0; i < 4; ++i) {
-        auto [first, second] = widen(loaded[i]);
-        y[i % 2].push_back({first, second});
+        auto [first, second] = convert(loaded[i]);
+        rhs[i % 2].push_back({first, second});
       }
     }
-    for (int64_t i = 0; i < rowTiles; ++i) {
-      SmallVector<SmallVector<Value>> x = loadRows(start, step, i);
-      for (int64_t part = 0; part < 2; ++part)
-        for (int64_t j = 0; j < columnTiles; ++j)
-          multiplyTile(
-              factor, x[part], y[part][j],
-              MutableArrayRef(sums).slice((i * columnTiles + j) * 4, 4));
+    for (int64_t i = 0; i < fragmentsM; ++i) {
+      SmallVector<SmallVector<Value>> lhs = loadLhs(start, step, i);
+      for (int64_t half = 0; half < 2; ++half)
+        for (int64_t j = 0; j < fragmentsN; ++j)
+          b.mma(
+              mmaType, lhs[half], rhs[half][j],
+              MutableArrayRef(accumulators).slice((i * fragmentsN + j) * 4, 4));
     }
   }
-  return sums;
+  return accumulators;
 }
 
 //===----------------------------------------------------------------------===//
 // Tiles
 //===----------------------------------------------------------------------===//
 
-/// The rows of lhs that a lane has sums of.
-SmallVector<Value> ScaledMmaSyncKernel::rowNumbers(const TilePlace &place) {
-  SmallVector<Value> numbers;
+/// Returns the rows of lhs that a lane has accumulators of; none without row
+/// scales.
+SmallVector<Value> ScaledMmaSyncKernel::lhsRowsOfLane(const TileCoord &coord) {
+  SmallVector<Value> rows;
   if (!lhsScales)
-    return numbers;
-  for (int64_t i = 0; i < rowTiles * 2; ++i) {
+    return rows;
+  for (int64_t i = 0; i < fragmentsM * 2; ++i) {
     Value row = b.add(b.add(warpRow, b.shiftRight(lane, 2)), i * 8);
-    row = b.min(row, b.sub(place.rows, 1));
-    numbers.push_back(lhsRowNumber(b.add(place.firstRow, row)));
+    row = b.min(row, b.sub(coord.rows, 1));
+    rows.push_back(lhsRowIndex(b.add(coord.firstRow, row)));
   }
-  return numbers;
+  return rows;
 }
 
-void ScaledMmaSyncKernel::computeTile(const TilePlace &place) {
-  SmallVector<Copy> rowCopies = lhsCopies(place);
-  SmallVector<Copy> columnCopies = weightCopies(place);
-  SmallVector<Value> scaledRows = rowNumbers(place);
-  auto bringStage = [&](Value step, Value stage) {
-    bring(rowCopies, step, stage, /*ofRows=*/true);
-    bring(columnCopies, step, stage, /*ofRows=*/false);
+void ScaledMmaSyncKernel::computeTile(const TileCoord &coord) {
+  SmallVector<ChunkCopy> lhs = lhsCopies(coord);
+  SmallVector<ChunkCopy> weights = weightCopies(coord);
+  SmallVector<Value> lhsRows = lhsRowsOfLane(coord);
+  auto loadStage = [&](Value step, Value stage) {
+    issueCopies(lhs, step, stage, /*isLhs=*/true);
+    issueCopies(weights, step, stage, /*isLhs=*/false);
   };
-  // 2⁸ for each operand of f16 that was one of f8E4M3FN.
-  Value magnitude =
-      factor.isF16() ? b.f32(narrowRows ? 0x1p16 : 0x1p8) : Value();
-  auto multiplyStage = [&](Value step, Value stage, ValueRange sums,
-                           llvm::function_ref<void()> arrive) {
-    // Scales come while the stage is multiplied.
+  // Each operand that was converted to f16 is scaled by 2⁻⁸.
+  Value rescale = mmaType.isF16() ? b.f32(fp8Lhs ? 0x1p16 : 0x1p8) : Value();
+  auto multiply = [&](Value step, Value stage, ValueRange accumulators,
+                      llvm::function_ref<void()> waitStage) {
+    // The loads of scales overlap with the products of the stage.
     SmallVector<Value> rowScales;
-    for (Value row : scaledRows)
-      rowScales.push_back(rowScale(row, step));
-    SmallVector<Value> columnScales = weightScalesOf(
-        place, columnTiles / products, step,
-        [&](int64_t piece) { return firstColumn(place, piece); });
-    arrive();
+    for (Value row : lhsRows)
+      rowScales.push_back(loadRowScale(row, step));
+    SmallVector<Value> columnScales = loadWeightScales(
+        coord, fragmentsN / products, step,
+        [&](int64_t fragment) { return fragmentColumn(coord, fragment); });
+    waitStage();
     SmallVector<Value> next;
-    for (auto [i, sum] : llvm::enumerate(multiply(stage))) {
-      int64_t piece = i / 4, half = i % 4 / 2;
-      Value ofBlock = magnitude
-                          ? arith::MulFOp::create(b, sum, magnitude).getResult()
-                          : sum;
-      next.push_back(addScaled(
-          sums[i], ofBlock,
+    for (auto [i, partial] : llvm::enumerate(multiplyStage(stage))) {
+      int64_t fragment = i / 4, half = i % 4 / 2;
+      Value rescaled =
+          rescale ? arith::MulFOp::create(b, partial, rescale).getResult()
+                  : partial;
+      next.push_back(accumulateScaled(
+          accumulators[i], rescaled,
           rowScales.empty() ? Value()
-                            : rowScales[piece / columnTiles * 2 + half],
-          columnScale(columnScales, piece % columnTiles, i % 2)));
+                            : rowScales[fragment / fragmentsN * 2 + half],
+          columnScale(columnScales, fragment % fragmentsN, i % 2)));
     }
     return next;
   };
-  store(place, sumOverStages(steps, bringStage, multiplyStage));
+  store(coord, mainloop(steps, loadStage, multiply));
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildScaledMmaSyncKernel(const GroupedKernelRequest &request, DeviceLowering &lowering) {
+LLVM::LLVMFuncOp
+mlir::moe::buildScaledMmaSyncKernel(const GroupedKernelRequest &request,
+                                    DeviceLowering &lowering) {
   return ScaledMmaSyncKernel(request, lowering).build();
 }

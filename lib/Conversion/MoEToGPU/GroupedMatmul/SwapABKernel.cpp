@@ -1,19 +1,19 @@
-//===- SwapABKernel.cpp - Grouped products of few rows with wgmma ---------===//
+//===- SwapABKernel.cpp - Grouped matmul of few rows on wgmma -------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// The first operand of wgmma has 64 lines, the second 8 or more: with few rows
-// for an expert, weights are the first and rows the second, so that what is
-// multiplied is what is there, and the time is that of reading the weights. One
-// warpgroup brings operands (TMAKernel.h), another multiplies: for 64
-// columns of the result at a time, with two products 64 columns of each.
+// wgmma has M = 64 but N from 8 on. With few rows per expert the kernel swaps A
+// and B: weights are the A operand and rows the B operand, so little of the
+// tensor core work is padding and the time is that of reading the weights. One
+// producer warpgroup (TMAKernel.h) feeds one consumer warpgroup, which computes
+// 64 columns of the result at a time; with two GEMMs, 64 columns of each.
 //
-// Where there are too few tiles for the multiprocessors, a cluster of blocks
-// shares one, each a part of the sum along k. They give each other their sums
-// through shared memory, each has the columns of some warps, and adds up in the
+// If there are fewer tiles than multiprocessors, a cluster of blocks splits k
+// (split-K within a cluster). The blocks exchange partial accumulators through
+// distributed shared memory; each reduces the columns of some warps, in the
 // order of k.
 //
 //===----------------------------------------------------------------------===//
@@ -23,239 +23,251 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static constexpr int64_t warps = 4; // that multiply
+static constexpr int64_t consumerWarps = 4;
 
 namespace {
-class SwappedKernel : public BulkCopyKernel {
+class SwapABKernel : public TMAKernel {
 public:
-  SwappedKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
-      : BulkCopyKernel(request, lowering, /*releases=*/1),
-        rowCount(tile.getRows()), groups(tile.getColumns() / groupLines),
+  SwapABKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
+      : TMAKernel(request, lowering, /*emptyArrivals=*/1),
+        rowCount(tile.getRows()), columnBlocks(tile.getColumns() / wgmmaM),
         split(tile.getSplit()) {}
 
   LLVM::LLVMFuncOp build();
 
 private:
-  /// Turns and sums, those of one group of columns after the other.
-  struct Product {
-    Turn after;
-    SmallVector<Value> sums;
+  /// The accumulators of a tile, one column block after the other.
+  struct TileResult {
+    PipelineState state;
+    SmallVector<Value> accumulators;
   };
-  Product multiplyTile(Turn start);
-  SmallVector<Value> multiply(ValueRange sums, Value stage, bool first);
-  SmallVector<Value> elementsOf(ValueRange sums);
-  void shareTiles(TileSchedule &tiles, Value isProducer);
-  void ownTiles(TileSchedule &tiles, Value isProducer);
+  TileResult computeTile(PipelineState start);
+  SmallVector<Value> multiplyStage(ValueRange accumulators, Value stage,
+                                   bool first);
+  void persistentTiles(TileScheduler &tiles, Value isProducer);
+  void splitKTile(TileScheduler &tiles, Value isProducer);
+  SmallVector<Value> reducePartials(Value slot);
   int64_t partialBytes() {
     return split > 1 ? rowCount * tile.getColumns() * 4 : 0;
   }
-  void store(TileSchedule &tiles, const TilePlace &place, ArrayRef<Value> sums);
-  Value warp() { return b.bitAnd(b.shiftRight(thread, 5), warps - 1); }
+  Value partialIndex(Value rank, int64_t element, Value slot);
+  void store(TileScheduler &tiles, const TileCoord &coord,
+             ArrayRef<Value> accumulators);
+  Value warp() { return b.bitAnd(b.shiftRight(thread, 5), consumerWarps - 1); }
+
+  /// Returns the number of accumulators of a thread.
+  int64_t threadElements() { return columnBlocks * rowCount / 2; }
+  /// Returns the number of threads whose accumulators a block reduces.
+  int64_t slots() { return consumerWarps / split * GPUBuilder::warpSize; }
 
   int64_t rowCount;
-  int64_t groups; // of 64 columns
+  int64_t columnBlocks; // of 64 columns
   int64_t split;
 };
 } // namespace
 
 //===----------------------------------------------------------------------===//
-// Products
+// Mainloop and epilogue
 //===----------------------------------------------------------------------===//
 
-/// sums + what `stage` has, or with `first` just that; the instructions are
-/// under way afterwards.
-SmallVector<Value> SwappedKernel::multiply(ValueRange sums, Value stage,
-                                           bool first) {
+/// Issues the wgmmas of a stage, for each 64 columns, and commits them as a
+/// group.
+SmallVector<Value> SwapABKernel::multiplyStage(ValueRange accumulators,
+                                               Value stage, bool first) {
   Value start = stageAddress(stage);
   Value rows = descriptor(start, 16);
   Value weights = weightsDescriptor(b.add(start, lhsBytes));
-  SmallVector<Value> results(sums);
+  SmallVector<Value> results(accumulators);
   NVVM::WgmmaFenceAlignedOp::create(b);
-  for (int64_t step = 0; step < lineBytes / instructionBytes; ++step)
-    for (auto [i, sum] : llvm::enumerate(results)) {
-      int64_t offset = step * weightsStep() + (int64_t(i) * groupBytes >> 4);
-      sum = multiplyGroup(sum, b.add(weights, offset),
-                          b.add(rows, step * instructionBytes >> 4), rowCount,
-                          op.getTransposed(), /*yAlongK=*/true,
-                          first && step == 0);
+  for (int64_t step = 0; step < swizzleBytes / wgmmaKBytes; ++step)
+    for (auto [i, accumulator] : llvm::enumerate(results)) {
+      int64_t offset =
+          step * weightsDescriptorStep() + (int64_t(i) * wgmmaMBytes >> 4);
+      accumulator =
+          wgmma(accumulator, b.add(weights, offset),
+                b.add(rows, step * wgmmaKBytes >> 4), rowCount,
+                op.getTransposed(), /*rhsKMajor=*/true, first && step == 0);
     }
   NVVM::WgmmaGroupSyncAlignedOp::create(b);
   return results;
 }
 
-SwappedKernel::Product SwappedKernel::multiplyTile(Turn start) {
-  Steps all = multiplySteps(start, groups, rowCount,
-                            [&](ValueRange sums, Value stage, bool first) {
-                              return multiply(sums, stage, first);
-                            });
-  waitForGroups(0);
-  release(all.last);
-  return {all.after, elementsOf(all.sums)};
-}
-
-SmallVector<Value> SwappedKernel::elementsOf(ValueRange sums) {
+SwapABKernel::TileResult SwapABKernel::computeTile(PipelineState start) {
+  MainloopResult result =
+      mainloop(start, columnBlocks, rowCount,
+               [&](ValueRange accumulators, Value stage, bool first) {
+                 return multiplyStage(accumulators, stage, first);
+               });
+  waitWgmma(0);
+  releaseStage(result.lastStage);
   SmallVector<Value> elements;
-  for (Value sum : sums)
+  for (Value accumulator : result.accumulators)
     for (int64_t i = 0; i < rowCount / 2; ++i)
-      elements.push_back(LLVM::ExtractValueOp::create(b, sum, i));
-  return elements;
+      elements.push_back(LLVM::ExtractValueOp::create(b, accumulator, i));
+  return {result.state, elements};
 }
 
-/// A thread has two lines of weights, eight apart, of each group, and two rows
-/// of eight: so has the one four lanes on, of the next lines. Each gives the
-/// other a row, and stores two columns of the one that it keeps. If both lines
-/// are one column of interleaved products, it does the same with the thread
-/// eight lanes on and the lines eight apart.
-void SwappedKernel::store(TileSchedule &tiles, const TilePlace &place,
-                          ArrayRef<Value> sums) {
-  Value lane = b.lane(), line = b.shiftRight(lane, 2);
-  Value row = b.add(b.shiftLeft(b.bitAnd(lane, 3), 1), b.bitAnd(line, 1));
-  Value column = b.mul(place.column, share);
-  auto ofRow = [&](int64_t rows, int64_t group, int64_t half) {
-    const Value *two = &sums[group * rowCount / 2 + rows * 4 + half * 2];
-    return b.transposeLanes(two[0], two[1], 4);
+/// The accumulators are transposed: of each column block a thread has two
+/// columns, eight apart, and two of every eight rows. The thread four lanes on
+/// has the same rows of the next columns. The two exchange a row, so that each
+/// stores two adjacent columns of one row. With interleaved weights two columns
+/// of weights are one column of the result, and threads eight lanes apart
+/// exchange the column halves, too.
+void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
+                         ArrayRef<Value> accumulators) {
+  Value lane = b.lane(), laneColumn = b.shiftRight(lane, 2);
+  Value row = b.add(b.shiftLeft(b.bitAnd(lane, 3), 1), b.bitAnd(laneColumn, 1));
+  Value column = b.mul(coord.columnTile, outTileColumns);
+  auto exchangeRows = [&](int64_t rowBlock, int64_t columnBlock, int64_t half) {
+    const Value *pair =
+        &accumulators[columnBlock * rowCount / 2 + rowBlock * 4 + half * 2];
+    return b.transposeLanes(pair[0], pair[1], 4);
   };
-  auto storeIn = [&](int64_t rows, Value column, ArrayRef<Value> pair) {
-    Value own = b.add(row, rows * 8);
-    b.ifThen(b.less(own, place.rows), [&] {
-      storePair(place, b.add(place.firstRow, own), column, pair);
+  auto storeInRow = [&](int64_t rowBlock, Value column, ArrayRef<Value> pair) {
+    Value laneRow = b.add(row, rowBlock * 8);
+    b.ifThen(b.less(laneRow, coord.rows), [&] {
+      storePair(coord, b.add(coord.firstRow, laneRow), column, pair);
     });
   };
   if (layout.interleaved) {
-    column = b.add(column, b.add(b.shiftLeft(warp(), 3),
-                                 b.bitOr(b.shiftRight(b.bitAnd(line, 4), 1),
-                                         b.shiftLeft(b.bitAnd(line, 2), 1))));
-    for (int64_t rows = 0; rows < rowCount / 8; ++rows)
-      for (int64_t group = 0; group < groups; ++group) {
-        auto [evenLow, oddLow] = ofRow(rows, group, 0);
-        auto [evenHigh, oddHigh] = ofRow(rows, group, 1);
+    column =
+        b.add(column, b.add(b.shiftLeft(warp(), 3),
+                            b.bitOr(b.shiftRight(b.bitAnd(laneColumn, 4), 1),
+                                    b.shiftLeft(b.bitAnd(laneColumn, 2), 1))));
+    for (int64_t rowBlock = 0; rowBlock < rowCount / 8; ++rowBlock)
+      for (int64_t block = 0; block < columnBlocks; ++block) {
+        auto [evenLow, oddLow] = exchangeRows(rowBlock, block, 0);
+        auto [evenHigh, oddHigh] = exchangeRows(rowBlock, block, 1);
         auto [evenFirst, evenSecond] = b.transposeLanes(evenLow, evenHigh, 8);
         auto [oddFirst, oddSecond] = b.transposeLanes(oddLow, oddHigh, 8);
-        storeIn(
-            rows, b.add(column, group * groupLines / 2),
+        storeInRow(
+            rowBlock, b.add(column, block * wgmmaM / 2),
             interleavedPair({evenFirst, oddFirst}, {evenSecond, oddSecond}));
       }
     return;
   }
-  Value ofWarp = b.add(column, b.shiftLeft(warp(), 4));
-  column = b.add(ofWarp, b.bitAnd(line, 6));
-  for (int64_t rows = 0; rows < rowCount / 8; ++rows)
+  Value warpColumn = b.add(column, b.shiftLeft(warp(), 4));
+  column = b.add(warpColumn, b.bitAnd(laneColumn, 6));
+  for (int64_t rowBlock = 0; rowBlock < rowCount / 8; ++rowBlock)
     for (int64_t half = 0; half < 2; ++half)
-      // With two products both groups are of the same columns.
-      for (int64_t group = 0; group < groups; group += products) {
+      // With two GEMMs, two adjacent blocks are the same columns of the result.
+      for (int64_t block = 0; block < columnBlocks; block += products) {
         SmallVector<Value> pair(2 * products);
         for (int64_t p = 0; p < products; ++p)
-          std::tie(pair[p], pair[products + p]) = ofRow(rows, group + p, half);
-        storeIn(rows, b.add(column, group / products * groupLines + half * 8),
-                pair);
+          std::tie(pair[p], pair[products + p]) =
+              exchangeRows(rowBlock, block + p, half);
+        storeInRow(rowBlock,
+                   b.add(column, block / products * wgmmaM + half * 8), pair);
       }
-  arriveAtSum(tiles, place, warp(), warps,
-              {ofWarp, groupLines / warps, groups / products, groupLines});
+  arriveForCombine(
+      tiles, coord, warp(), consumerWarps,
+      {warpColumn, wgmmaM / consumerWarps, columnBlocks / products, wgmmaM});
 }
 
 //===----------------------------------------------------------------------===//
-// Tiles of one block, and of a cluster
+// Persistent tiles, and split-K in a cluster
 //===----------------------------------------------------------------------===//
 
-void SwappedKernel::ownTiles(TileSchedule &tiles, Value isProducer) {
+void SwapABKernel::persistentTiles(TileScheduler &tiles, Value isProducer) {
   b.ifElse(
       isProducer,
       [&] {
-        byProducers([&] {
-          forTiles(tiles, firstToFill(),
-                   [&](const TilePlace &place, Turn turn) {
-                     return produce(place, turn);
-                   });
+        producerLoop([&] {
+          forEachTile(tiles, producerStart(),
+                      [&](const TileCoord &coord, PipelineState state) {
+                        return loadTile(coord, state);
+                      });
         });
       },
       [&] {
-        forTiles(tiles, firstToRead(), [&](const TilePlace &place, Turn turn) {
-          Product product = multiplyTile(turn);
-          store(tiles, place, product.sums);
-          return product.after;
-        });
+        forEachTile(tiles, consumerStart(),
+                    [&](const TileCoord &coord, PipelineState state) {
+                      TileResult result = computeTile(state);
+                      store(tiles, coord, result.accumulators);
+                      return result.state;
+                    });
       });
 }
 
-/// Where block `rank` of a cluster leaves what its thread has, in the block
-/// that has the columns of the thread's warp: numbers of a warp lie together.
-static Value partialIndex(GPUBuilder &b, Value rank, int64_t elements,
-                          int64_t element, Value slot, int64_t slots) {
-  return b.add(b.mul(b.add(b.mul(rank, elements), element), slots), slot);
+/// Returns where block `rank` of the cluster leaves an element of a thread, in
+/// the block that reduces it: elements of a warp are adjacent.
+Value SwapABKernel::partialIndex(Value rank, int64_t element, Value slot) {
+  return b.add(b.mul(b.add(b.mul(rank, threadElements()), element), slots()),
+               slot);
 }
 
-/// A block has one tile at most: there are as many clusters as tiles.
-void SwappedKernel::shareTiles(TileSchedule &tiles, Value isProducer) {
+/// Adds up the partial accumulators of all blocks, in the order of k.
+SmallVector<Value> SwapABKernel::reducePartials(Value slot) {
+  SmallVector<Value> accumulators;
+  for (int64_t i = 0; i < threadElements(); ++i) {
+    Value sum;
+    for (int64_t rank = 0; rank < split; ++rank) {
+      Value partial = b.loadAt(b.getF32Type(), extraMemory(),
+                               partialIndex(b.i32(rank), i, slot));
+      sum = sum ? arith::AddFOp::create(b, sum, partial).getResult() : partial;
+    }
+    accumulators.push_back(sum);
+  }
+  return accumulators;
+}
+
+/// There are as many clusters as tiles, so a block computes one tile at most.
+void SwapABKernel::splitKTile(TileScheduler &tiles, Value isProducer) {
   Value rank = NVVM::ClusterId::create(b, b.getI32Type());
-  Value number = b.div(b.block(), split);
-  int64_t warpsOfBlock = warps / split;
-  int64_t slots = warpsOfBlock * GPUBuilder::warpSize;
-  int64_t elements = groups * rowCount / 2;
-  Value owner = b.div(warp(), warpsOfBlock);
-  Value slot = b.bitAnd(thread, slots - 1);
-  auto sync = [&] {
-    NVVM::ClusterArriveOp::create(b, UnitAttr());
-    NVVM::ClusterWaitOp::create(b, UnitAttr());
+  Value tile = b.div(b.block(), split);
+  Value owner = b.div(warp(), consumerWarps / split);
+  Value slot = b.bitAnd(thread, slots() - 1);
+  // Producer threads need not have reconverged, so the barriers are not
+  // aligned.
+  auto syncCluster = [&] {
+    b.arriveCluster(/*aligned=*/false);
+    b.waitCluster(/*aligned=*/false);
   };
-  // Nobody writes to a block that has not begun.
-  sync();
-  b.ifThen(b.less(number, tiles.total()), [&] {
-    TilePlace place = tiles.find(number);
+  // A block must have started before others write to its shared memory.
+  syncCluster();
+  b.ifThen(b.less(tile, tiles.tileCount()), [&] {
+    TileCoord coord = tiles.tileAt(tile);
     Value firstStep = b.mul(rank, steps);
     b.ifElse(
         isProducer,
-        [&] { byProducers([&] { produce(place, firstToFill(), firstStep); }); },
         [&] {
-          Product product = multiplyTile(firstToRead());
-          auto cluster = LLVM::LLVMPointerType::get(
-              b.getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
-          Value there = NVVM::MapaOp::create(b, cluster, extraMemory(), owner);
-          for (auto [i, sum] : llvm::enumerate(product.sums))
-            b.storeAt(sum, there,
-                      partialIndex(b, rank, elements, i, slot, slots));
+          producerLoop([&] { loadTile(coord, producerStart(), firstStep); });
+        },
+        [&] {
+          TileResult result = computeTile(consumerStart());
+          Value target = b.mapToBlock(extraMemory(), owner);
+          for (auto [i, accumulator] : llvm::enumerate(result.accumulators))
+            b.storeAt(accumulator, target, partialIndex(rank, i, slot));
         });
-    sync();
-    Value mine = b.both(b.logicalNot(isProducer), b.equal(owner, rank));
-    b.ifThen(mine, [&] {
-      SmallVector<Value> sums;
-      for (int64_t i = 0; i < elements; ++i) {
-        Value sum;
-        for (int64_t part = 0; part < split; ++part) {
-          Value next =
-              b.loadAt(b.getF32Type(), extraMemory(),
-                       partialIndex(b, b.i32(part), elements, i, slot, slots));
-          sum = sum ? arith::AddFOp::create(b, sum, next).getResult() : next;
-        }
-        sums.push_back(sum);
-      }
-      store(tiles, place, sums);
-    });
+    syncCluster();
+    Value isOwner = b.both(b.logicalNot(isProducer), b.equal(owner, rank));
+    b.ifThen(isOwner, [&] { store(tiles, coord, reducePartials(slot)); });
   });
 }
 
-LLVM::LLVMFuncOp SwappedKernel::build() {
+LLVM::LLVMFuncOp SwapABKernel::build() {
   KernelShape shape;
-  shape.threads = 2 * warpgroup;
+  shape.threads = 2 * warpgroupSize;
   shape.cluster = split;
   auto kernel = create("grouped_matmul_swapped", shape, partialBytes());
   Value isProducer = b.equal(b.shuffle(b.shiftRight(thread, 7), b.i32(0)), 0);
   b.ifThen(b.equal(thread, 0), [&] {
-    initializeStages();
+    initBarriers();
     NVVM::FenceMbarrierInitOp::create(b);
   });
-  TileSchedule tiles = schedule();
-  tiles.prepare(scheduleMemory());
-  sumWithoutTiles(tiles, shape.threads);
+  TileScheduler tiles = createScheduler();
+  tiles.prepare(schedulerMemory());
+  combineWithoutTiles(tiles, shape.threads);
   b.barrier();
   if (split > 1)
-    shareTiles(tiles, isProducer);
+    splitKTile(tiles, isProducer);
   else
-    ownTiles(tiles, isProducer);
+    persistentTiles(tiles, isProducer);
   return kernel;
 }
 
 LLVM::LLVMFuncOp
-mlir::moe::buildSwappedKernel(const GroupedKernelRequest &request,
-                              DeviceLowering &lowering) {
-  return SwappedKernel(request, lowering).build();
+mlir::moe::buildSwapABKernel(const GroupedKernelRequest &request,
+                             DeviceLowering &lowering) {
+  return SwapABKernel(request, lowering).build();
 }

@@ -1,4 +1,4 @@
-//===- TMAKernel.cpp - A warpgroup that feeds wgmma -----------------------===//
+//===- TMAKernel.cpp - Base of the wgmma kernels --------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -10,19 +10,20 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static constexpr int64_t lag = 2; // stages of cp.async on their way
+/// Stages whose cp.async copies a producer thread keeps in flight.
+static constexpr int64_t cpAsyncStages = 2;
 
-LLVM::LLVMFuncOp BulkCopyKernel::create(StringRef name, KernelShape shape,
-                                        int64_t extraBytes) {
-  shape.tensorMaps = viewCount() + !gathered();
+LLVM::LLVMFuncOp TMAKernel::create(StringRef name, KernelShape shape,
+                                   int64_t extraBytes) {
+  shape.tensorMaps = viewCount() + !isGathered();
   extraStart = stages * 16;
-  scheduleStart = extraStart + extraBytes;
+  schedulerStart = extraStart + extraBytes;
   shape.sharedBytes =
-      stages * stageBytes + scheduleStart +
-      (op.getOffsets() ? TileSchedule::sharedBytes(experts) : 0);
+      stages * stageBytes + schedulerStart +
+      (op.getOffsets() ? TileScheduler::sharedBytes(experts) : 0);
   auto kernel = GroupedKernel::create(name, shape);
   unsigned map = 0;
-  lhsMap = gathered() ? Value() : kernel.getArgument(map++);
+  lhsMap = isGathered() ? Value() : kernel.getArgument(map++);
   for (int64_t v = 0; v < viewCount(); ++v)
     weightMaps.push_back(kernel.getArgument(map++));
   memory = b.sharedMemory();
@@ -31,76 +32,86 @@ LLVM::LLVMFuncOp BulkCopyKernel::create(StringRef name, KernelShape shape,
   return kernel;
 }
 
-Value BulkCopyKernel::extraMemory() { return b.sharedAt(barriers, extraStart); }
-Value BulkCopyKernel::scheduleMemory() {
-  return b.sharedAt(barriers, scheduleStart);
+Value TMAKernel::extraMemory() { return b.sharedAt(barriers, extraStart); }
+Value TMAKernel::schedulerMemory() {
+  return b.sharedAt(barriers, schedulerStart);
 }
 
 //===----------------------------------------------------------------------===//
-// Barriers
+// Pipeline
 //===----------------------------------------------------------------------===//
 
-Value BulkCopyKernel::barrierAt(Value stage, bool empty) {
-  return b.sharedAt(barriers,
-                    b.add(b.shiftLeft(stage, 3), empty ? stages * 8 : 0));
+TMAKernel::PipelineState TMAKernel::advance(PipelineState state) {
+  Value stage = b.add(state.stage, 1);
+  Value wraps = b.equal(stage, stages);
+  return {b.select(wraps, b.i32(0), stage),
+          b.select(wraps, b.bitXor(state.phase, 1), state.phase)};
 }
 
-void BulkCopyKernel::waitFor(Value barrier, Value parity) {
-  // The hint, in nanoseconds, only says how long to sleep between looks.
-  NVVM::MBarrierTryWaitParityOp::create(b, barrier, parity, b.i32(10000000));
+TMAKernel::PipelineState TMAKernel::advance(PipelineState state,
+                                            int64_t count) {
+  Value stage = b.add(state.stage, count % stages);
+  Value wraps = b.logicalNot(b.less(stage, stages));
+  Value phase = b.bitXor(state.phase, count / stages % 2);
+  return {b.select(wraps, b.sub(stage, stages), stage),
+          b.select(wraps, b.bitXor(phase, 1), phase)};
 }
 
-static void fenceProxies(GPUBuilder &b) {
-  auto kind = NVVM::ProxyKindAttr::get(b.getContext(),
-                                       NVVM::ProxyKind::async_shared);
-  auto space = NVVM::SharedSpaceAttr::get(b.getContext(),
-                                          NVVM::SharedSpace::shared_cta);
-  NVVM::FenceProxyOp::create(b, kind, space);
+Value TMAKernel::fullBarrier(Value stage) {
+  return b.sharedAt(barriers, b.shiftLeft(stage, 3));
 }
 
-void BulkCopyKernel::waitUntilFull(Turn turn) {
-  waitFor(barrierAt(turn.stage, false), turn.parity);
-  if (consumersFence())
-    fenceProxies(b);
+Value TMAKernel::emptyBarrier(Value stage) {
+  return b.sharedAt(barriers, b.add(b.shiftLeft(stage, 3), stages * 8));
 }
 
-void BulkCopyKernel::arrive(Value barrier) {
+void TMAKernel::waitBarrier(Value barrier, Value phase) {
+  // The time limit of a suspended wait, in nanoseconds; it only bounds the
+  // sleep.
+  NVVM::MBarrierTryWaitParityOp::create(b, barrier, phase, b.i32(10000000));
+}
+
+void TMAKernel::arrive(Value barrier) {
   auto scope =
       NVVM::MemScopeKindAttr::get(b.getContext(), NVVM::MemScopeKind::CTA);
   NVVM::MBarrierArriveOp::create(b, b.getI64Type(), barrier, Value(), scope);
 }
 
-BulkCopyKernel::Turn BulkCopyKernel::next(Turn turn) {
-  Value stage = b.add(turn.stage, 1);
-  Value wraps = b.equal(stage, stages);
-  return {b.select(wraps, b.i32(0), stage),
-          b.select(wraps, b.bitXor(turn.parity, 1), turn.parity)};
-}
-
-BulkCopyKernel::Turn BulkCopyKernel::skip(Turn turn, int64_t count) {
-  Value stage = b.add(turn.stage, count % stages);
-  Value wraps = b.logicalNot(b.less(stage, stages));
-  Value parity = b.bitXor(turn.parity, count / stages % 2);
-  return {b.select(wraps, b.sub(stage, stages), stage),
-          b.select(wraps, b.bitXor(parity, 1), parity)};
-}
-
-void BulkCopyKernel::initializeStages() {
+void TMAKernel::initBarriers() {
   for (int64_t stage = 0; stage < stages; ++stage) {
-    NVVM::MBarrierInitOp::create(b, barrierAt(b.i32(stage), false),
-                                 b.i32(1 + (gathered() ? warpgroup : 0)),
+    NVVM::MBarrierInitOp::create(b, fullBarrier(b.i32(stage)),
+                                 b.i32(1 + (isGathered() ? warpgroupSize : 0)),
                                  Value());
-    NVVM::MBarrierInitOp::create(b, barrierAt(b.i32(stage), true),
-                                 b.i32(releases), Value());
+    NVVM::MBarrierInitOp::create(b, emptyBarrier(b.i32(stage)),
+                                 b.i32(emptyArrivals), Value());
   }
 }
 
+static void fenceAsyncProxy(GPUBuilder &b) {
+  auto kind =
+      NVVM::ProxyKindAttr::get(b.getContext(), NVVM::ProxyKind::async_shared);
+  auto space =
+      NVVM::SharedSpaceAttr::get(b.getContext(), NVVM::SharedSpace::shared_cta);
+  NVVM::FenceProxyOp::create(b, kind, space);
+}
+
+void TMAKernel::waitFull(PipelineState state) {
+  waitBarrier(fullBarrier(state.stage), state.phase);
+  if (consumersFence())
+    fenceAsyncProxy(b);
+}
+
+void TMAKernel::releaseStage(Value stage) {
+  b.ifThen(b.equal(b.bitAnd(thread, warpgroupSize - 1), 0),
+           [&] { arrive(emptyBarrier(stage)); });
+}
+
 //===----------------------------------------------------------------------===//
-// The warpgroup that brings operands
+// Producer
 //===----------------------------------------------------------------------===//
 
-void BulkCopyKernel::copyTile(Value target, Value map, ValueRange coordinates,
-                              Value barrier) {
+void TMAKernel::issueTMA(Value target, Value map, ValueRange coordinates,
+                         Value barrier) {
   auto cluster = LLVM::LLVMPointerType::get(
       b.getContext(), unsigned(NVVM::NVVMMemorySpace::SharedCluster));
   target = LLVM::AddrSpaceCastOp::create(b, cluster, target);
@@ -111,21 +122,22 @@ void BulkCopyKernel::copyTile(Value target, Value map, ValueRange coordinates,
       mode, b.getBoolAttr(false), NVVM::CTAGroupKindAttr(), Value());
 }
 
-void BulkCopyKernel::bringWeights(const TilePlace &place, Value from,
-                                  Value stageStart, Value barrier) {
+void TMAKernel::loadWeights(const TileCoord &coord, Value kStart,
+                            Value stageStart, Value barrier) {
   for (auto [v, view] : llvm::enumerate(layout.views)) {
-    Value column = b.add(b.mul(place.column, viewShare), view.firstColumn);
-    int64_t start = lhsBytes + int64_t(v) * viewShare * lineBytes;
+    Value column =
+        b.add(b.mul(coord.columnTile, viewTileColumns), view.firstColumn);
+    int64_t start = lhsBytes + int64_t(v) * viewTileColumns * swizzleBytes;
     if (op.getTransposed()) {
-      copyTile(b.sharedAt(memory, b.add(stageStart, start)), weightMaps[v],
-               {from, column, place.expert}, barrier);
+      issueTMA(b.sharedAt(memory, b.add(stageStart, start)), weightMaps[v],
+               {kStart, column, coord.expert}, barrier);
       continue;
     }
-    for (int64_t block = 0; block < viewShare / 64; ++block)
-      copyTile(
-          b.sharedAt(memory, b.add(stageStart, start + block * 64 * lineBytes)),
-          weightMaps[v], {b.add(column, block * 64), from, place.expert},
-          barrier);
+    for (int64_t block = 0; block < viewTileColumns / 64; ++block)
+      issueTMA(b.sharedAt(memory,
+                          b.add(stageStart, start + block * 64 * swizzleBytes)),
+               weightMaps[v], {b.add(column, block * 64), kStart, coord.expert},
+               barrier);
   }
 }
 
@@ -137,220 +149,221 @@ static void expectBytes(GPUBuilder &b, Value barrier, int64_t bytes) {
                                          b.getBoolAttr(false), Value());
 }
 
-/// Where along k step `step` of this block's begins.
-static Value kOf(GPUBuilder &b, Value step, Value firstStep, int64_t depth) {
+/// Returns the start along k of stage `step`; the block begins at `firstStep`.
+static Value kStartOf(GPUBuilder &b, Value step, Value firstStep,
+                      int64_t depth) {
   return b.mul(firstStep ? b.add(step, firstStep) : step, depth);
 }
 
-/// One thread starts all copies of a tile.
-BulkCopyKernel::Turn BulkCopyKernel::bringTile(const TilePlace &place,
-                                               Turn turn, Value firstStep) {
+/// One thread issues all TMA loads of a tile.
+TMAKernel::PipelineState TMAKernel::loadContiguousTile(const TileCoord &coord,
+                                                       PipelineState state,
+                                                       Value firstStep) {
   SmallVector<Value> end =
-      b.loop(b.i32(0), b.i32(steps), b.i32(1), {turn.stage, turn.parity},
+      b.loop(b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
              [&](Value step, ValueRange carried) {
-               Turn now{carried[0], carried[1]};
-               waitFor(barrierAt(now.stage, true), now.parity);
-               Value full = barrierAt(now.stage, false);
+               PipelineState now{carried[0], carried[1]};
+               waitBarrier(emptyBarrier(now.stage), now.phase);
+               Value full = fullBarrier(now.stage);
                expectBytes(b, full, stageBytes);
-               Value from = kOf(b, step, firstStep, depth);
+               Value kStart = kStartOf(b, step, firstStep, depth);
                Value start = b.mul(now.stage, stageBytes);
-               copyTile(b.sharedAt(memory, start), lhsMap,
-                        {from, place.firstRow}, full);
-               bringWeights(place, from, start, full);
-               Turn after = next(now);
-               return SmallVector<Value>{after.stage, after.parity};
+               issueTMA(b.sharedAt(memory, start), lhsMap,
+                        {kStart, coord.firstRow}, full);
+               loadWeights(coord, kStart, start, full);
+               PipelineState next = advance(now);
+               return SmallVector<Value>{next.stage, next.phase};
              });
   return {end[0], end[1]};
 }
 
-/// Each thread copies some chunks of gathered rows. They arrive by themselves,
-/// or the thread does: what it copied two stages ago has come by then.
-BulkCopyKernel::Turn BulkCopyKernel::gatherTile(const TilePlace &place,
-                                                Turn turn, Value firstStep) {
-  constexpr int64_t linesAtOnce = warpgroup / 8;
-  Value chunk = b.bitAnd(thread, 7), line = b.shiftRight(thread, 3);
-  Value swapped = b.bitXor(chunk, b.bitAnd(line, 7));
-  Value target = b.add(b.mul(line, lineBytes), b.shiftLeft(swapped, 4));
-  Value kStart = b.mul(chunk, depth / 8);
+/// Each thread copies 16-byte chunks of gathered rows with cp.async; one thread
+/// issues the TMA loads of the weights.
+TMAKernel::PipelineState TMAKernel::loadGatheredTile(const TileCoord &coord,
+                                                     PipelineState state,
+                                                     Value firstStep) {
+  constexpr int64_t rowsAtOnce = warpgroupSize / 8;
+  Value chunk = b.bitAnd(thread, 7), row = b.shiftRight(thread, 3);
+  Value swizzled = b.swizzle128(chunk, row);
+  Value target = b.add(b.mul(row, swizzleBytes), b.shiftLeft(swizzled, 4));
+  Value chunkStart = b.mul(chunk, depth / 8);
   SmallVector<Value> sources;
-  int64_t count = llvm::divideCeil(tile.getRows(), linesAtOnce);
+  int64_t count = llvm::divideCeil(tile.getRows(), rowsAtOnce);
   for (int64_t i = 0; i < count; ++i) {
-    Value row = b.min(b.add(line, i * linesAtOnce), b.sub(place.rows, 1));
-    sources.push_back(
-        b.at(lhsRow(b.add(place.firstRow, row)), storage, kStart));
+    Value clamped = b.min(b.add(row, i * rowsAtOnce), b.sub(coord.rows, 1));
+    sources.push_back(b.at(lhsRowPointer(b.add(coord.firstRow, clamped)),
+                           storage, chunkStart));
   }
-  auto announce = [&](Value stage) {
-    fenceProxies(b);
-    arrive(barrierAt(stage, false));
+  auto signalFull = [&](Value stage) {
+    fenceAsyncProxy(b);
+    arrive(fullBarrier(stage));
   };
-  /// The stage `count` steps before `stage`.
-  auto before = [&](Value stage, int64_t count) {
+  /// Returns the stage `count` stages before `stage`.
+  auto stageBefore = [&](Value stage, int64_t count) {
     Value earlier = b.sub(stage, count % stages);
     return b.select(b.less(earlier, 0), b.add(earlier, stages), earlier);
   };
-  SmallVector<Value> end =
-      b.loop(b.i32(0), b.i32(steps), b.i32(1), {turn.stage, turn.parity},
-             [&](Value step, ValueRange carried) {
-               Turn now{carried[0], carried[1]};
-               waitFor(barrierAt(now.stage, true), now.parity);
-               Value full = barrierAt(now.stage, false);
-               Value from = kOf(b, step, firstStep, depth);
-               Value start = b.mul(now.stage, stageBytes);
-               b.ifThen(b.equal(thread, 0), [&] {
-                 expectBytes(b, full, rhsBytes);
-                 bringWeights(place, from, start, full);
-               });
-               Value inside =
-                   k % depth != 0 ? b.less(b.add(from, kStart), k) : Value();
-               Value bytes =
-                   inside ? b.select(inside, b.i32(16), b.i32(0)) : Value();
-               Value offset = inside ? b.select(inside, from, b.i32(0)) : from;
-               auto copy = [&] {
-                 for (auto [i, source] : llvm::enumerate(sources)) {
-                   Value place = b.add(b.add(start, target),
-                                       int64_t(i) * linesAtOnce * lineBytes);
-                   NVVM::CpAsyncOp::create(
-                       b, b.sharedAt(memory, place),
-                       b.at(source, storage, offset), b.getI32IntegerAttr(16),
-                       NVVM::LoadCacheModifierKindAttr::get(
-                           b.getContext(), NVVM::LoadCacheModifierKind::CG),
-                       bytes);
-                 }
-               };
-               if (tile.getRows() < linesAtOnce)
-                 b.ifThen(b.less(line, tile.getRows()), copy);
-               else
-                 copy();
-               if (consumersFence()) {
-                 NVVM::CpAsyncMBarrierArriveOp::create(b, full, /*noinc=*/true);
-               } else {
-                 NVVM::CpAsyncCommitGroupOp::create(b);
-                 NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(lag));
-                 b.ifThen(b.logicalNot(b.less(step, lag)),
-                          [&] { announce(before(now.stage, lag)); });
-               }
-               Turn after = next(now);
-               return SmallVector<Value>{after.stage, after.parity};
-             });
+  SmallVector<Value> end = b.loop(
+      b.i32(0), b.i32(steps), b.i32(1), {state.stage, state.phase},
+      [&](Value step, ValueRange carried) {
+        PipelineState now{carried[0], carried[1]};
+        waitBarrier(emptyBarrier(now.stage), now.phase);
+        Value full = fullBarrier(now.stage);
+        Value kStart = kStartOf(b, step, firstStep, depth);
+        Value start = b.mul(now.stage, stageBytes);
+        b.ifThen(b.equal(thread, 0), [&] {
+          expectBytes(b, full, rhsBytes);
+          loadWeights(coord, kStart, start, full);
+        });
+        // Beyond k a copy reads nothing and fills the chunk with zeros.
+        Value inside =
+            k % depth != 0 ? b.less(b.add(kStart, chunkStart), k) : Value();
+        Value bytes = inside ? b.select(inside, b.i32(16), b.i32(0)) : Value();
+        Value offset = inside ? b.select(inside, kStart, b.i32(0)) : kStart;
+        auto copy = [&] {
+          for (auto [i, source] : llvm::enumerate(sources)) {
+            Value byte = b.add(b.add(start, target),
+                               int64_t(i) * rowsAtOnce * swizzleBytes);
+            NVVM::CpAsyncOp::create(
+                b, b.sharedAt(memory, byte), b.at(source, storage, offset),
+                b.getI32IntegerAttr(16),
+                NVVM::LoadCacheModifierKindAttr::get(
+                    b.getContext(), NVVM::LoadCacheModifierKind::CG),
+                bytes);
+          }
+        };
+        if (tile.getRows() < rowsAtOnce)
+          b.ifThen(b.less(row, tile.getRows()), copy);
+        else
+          copy();
+        if (consumersFence()) {
+          NVVM::CpAsyncMBarrierArriveOp::create(b, full, /*noinc=*/true);
+        } else {
+          NVVM::CpAsyncCommitGroupOp::create(b);
+          NVVM::CpAsyncWaitGroupOp::create(b,
+                                           b.getI32IntegerAttr(cpAsyncStages));
+          b.ifThen(b.logicalNot(b.less(step, cpAsyncStages)),
+                   [&] { signalFull(stageBefore(now.stage, cpAsyncStages)); });
+        }
+        PipelineState next = advance(now);
+        return SmallVector<Value>{next.stage, next.phase};
+      });
   if (consumersFence())
     return {end[0], end[1]};
   NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(0));
-  for (int64_t behind = std::min(lag, steps); behind > 0; --behind)
-    announce(before(end[0], behind));
+  for (int64_t behind = std::min(cpAsyncStages, steps); behind > 0; --behind)
+    signalFull(stageBefore(end[0], behind));
   return {end[0], end[1]};
 }
 
-BulkCopyKernel::Turn BulkCopyKernel::produce(const TilePlace &place, Turn turn,
+TMAKernel::PipelineState TMAKernel::loadTile(const TileCoord &coord,
+                                             PipelineState state,
                                              Value firstStep) {
-  return gathered() ? gatherTile(place, turn, firstStep)
-                    : bringTile(place, turn, firstStep);
+  return isGathered() ? loadGatheredTile(coord, state, firstStep)
+                      : loadContiguousTile(coord, state, firstStep);
 }
 
-void BulkCopyKernel::byProducers(llvm::function_ref<void()> bring) {
-  if (!gathered())
-    return b.ifThen(b.equal(thread, 0), bring);
-  bring();
-  // No thread ends while copies of it are under way.
+void TMAKernel::producerLoop(llvm::function_ref<void()> load) {
+  if (!isGathered())
+    return b.ifThen(b.equal(thread, 0), load);
+  load();
+  // A thread must not exit while copies of it are in flight.
   if (consumersFence())
     NVVM::CpAsyncWaitGroupOp::create(b, b.getI32IntegerAttr(0));
 }
 
-void BulkCopyKernel::forTiles(
-    TileSchedule &tiles, Turn first,
-    llvm::function_ref<Turn(const TilePlace &, Turn)> one) {
-  b.loop(b.block(), tiles.total(), b.numBlocks(), {first.stage, first.parity},
-         [&](Value number, ValueRange carried) {
-           Turn turn = one(tiles.find(number), {carried[0], carried[1]});
-           return SmallVector<Value>{turn.stage, turn.parity};
+void TMAKernel::forEachTile(
+    TileScheduler &tiles, PipelineState start,
+    llvm::function_ref<PipelineState(const TileCoord &, PipelineState)> body) {
+  b.loop(b.block(), tiles.tileCount(), b.numBlocks(),
+         {start.stage, start.phase}, [&](Value tile, ValueRange carried) {
+           PipelineState state =
+               body(tiles.tileAt(tile), {carried[0], carried[1]});
+           return SmallVector<Value>{state.stage, state.phase};
          });
 }
 
 //===----------------------------------------------------------------------===//
-// What multiplies
+// Consumers
 //===----------------------------------------------------------------------===//
 
-Value BulkCopyKernel::stageAddress(Value stage) {
+Value TMAKernel::stageAddress(Value stage) {
   Value base = LLVM::PtrToIntOp::create(b, b.getI32Type(), memory);
   return b.add(base, b.mul(stage, stageBytes));
 }
 
-Value BulkCopyKernel::descriptor(Value address, int64_t leading) {
-  constexpr int64_t eightLines = 8 * lineBytes;
+Value TMAKernel::descriptor(Value address, int64_t leading) {
+  constexpr int64_t swizzle128 = int64_t(1) << 62;
+  constexpr int64_t eightRows = 8 * swizzleBytes;
   int64_t constant =
-      (int64_t(1) << 62) | ((eightLines >> 4) << 32) | ((leading >> 4) << 16);
+      swizzle128 | ((eightRows >> 4) << 32) | ((leading >> 4) << 16);
   Value start = b.shiftRight(b.bitAnd(address, 0x3FFFF), 4);
   Value wide = arith::ExtUIOp::create(b, b.getI64Type(), start);
   return b.bitOr(wide, b.i64(constant));
 }
 
-Value BulkCopyKernel::weightsDescriptor(Value address) {
-  return descriptor(address, op.getTransposed() ? 16 : groupBytes);
+Value TMAKernel::weightsDescriptor(Value address) {
+  return descriptor(address, op.getTransposed() ? 16 : wgmmaMBytes);
 }
 
-static Type sumsType(MLIRContext *context, int64_t columns) {
+static Type accumulatorType(MLIRContext *context, int64_t columns) {
   return LLVM::LLVMStructType::getLiteral(
       context, SmallVector<Type>(columns / 2, Float32Type::get(context)));
 }
 
-Value BulkCopyKernel::undefinedSums(int64_t columns) {
-  return LLVM::UndefOp::create(b, sumsType(b.getContext(), columns));
+Value TMAKernel::undefinedAccumulators(int64_t columns) {
+  return LLVM::UndefOp::create(b, accumulatorType(b.getContext(), columns));
 }
 
-Value BulkCopyKernel::multiplyGroup(Value sums, Value x, Value y,
-                                    int64_t columns, bool xAlongK, bool yAlongK,
-                                    bool clear) {
+Value TMAKernel::wgmma(Value accumulators, Value lhs, Value rhs,
+                       int64_t columns, bool lhsKMajor, bool rhsKMajor,
+                       bool clear) {
   MLIRContext *context = b.getContext();
   auto layout = [&](NVVM::MMALayout kind) {
     return NVVM::MMALayoutAttr::get(context, kind);
   };
-  auto type = NVVM::WGMMATypesAttr::get(context, narrow ? NVVM::WGMMATypes::e4m3
+  auto type = NVVM::WGMMATypesAttr::get(context, fp8 ? NVVM::WGMMATypes::e4m3
                                                  : element.isF16()
                                                      ? NVVM::WGMMATypes::f16
                                                      : NVVM::WGMMATypes::bf16);
   auto f32 = NVVM::WGMMATypesAttr::get(context, NVVM::WGMMATypes::f32);
   auto one = NVVM::WGMMAScaleInAttr::get(context, NVVM::WGMMAScaleIn::one);
-  auto keep = NVVM::WGMMAScaleOutAttr::get(
+  auto scaleD = NVVM::WGMMAScaleOutAttr::get(
       context, clear ? NVVM::WGMMAScaleOut::zero : NVVM::WGMMAScaleOut::one);
-  auto shape =
-      NVVM::MMAShapeAttr::get(context, groupLines, columns, narrow ? 32 : 16);
+  auto shape = NVVM::MMAShapeAttr::get(context, wgmmaM, columns, fp8 ? 32 : 16);
   constexpr auto row = NVVM::MMALayout::row, col = NVVM::MMALayout::col;
   return NVVM::WgmmaMmaAsyncOp::create(
-      b, sumsType(context, columns), sums, x, y, shape, type, type, f32, keep,
-      one, one, layout(xAlongK ? row : col), layout(yAlongK ? col : row),
-      NVVM::MMAIntOverflowAttr());
+      b, accumulatorType(context, columns), accumulators, lhs, rhs, shape, type,
+      type, f32, scaleD, one, one, layout(lhsKMajor ? row : col),
+      layout(rhsKMajor ? col : row), NVVM::MMAIntOverflowAttr());
 }
 
-void BulkCopyKernel::waitForGroups(int64_t left) {
-  NVVM::WgmmaWaitGroupSyncOp::create(b, b.getI64IntegerAttr(left));
+void TMAKernel::waitWgmma(int64_t pending) {
+  NVVM::WgmmaWaitGroupSyncOp::create(b, b.getI64IntegerAttr(pending));
 }
 
-void BulkCopyKernel::release(Value stage) {
-  b.ifThen(b.equal(b.bitAnd(thread, warpgroup - 1), 0),
-           [&] { arrive(barrierAt(stage, true)); });
-}
-
-BulkCopyKernel::Steps BulkCopyKernel::multiplySteps(
-    Turn start, int64_t count, int64_t columns,
-    llvm::function_ref<SmallVector<Value>(ValueRange, Value, bool)> multiply) {
-  waitUntilFull(start);
-  SmallVector<Value> sums(count, undefinedSums(columns));
-  sums = multiply(sums, start.stage, /*first=*/true);
-  Turn second = next(start);
-  SmallVector<Value> inits{second.stage, second.parity, start.stage};
-  llvm::append_range(inits, sums);
+TMAKernel::MainloopResult TMAKernel::mainloop(PipelineState start,
+                                              int64_t count, int64_t columns,
+                                              MultiplyStage multiply) {
+  waitFull(start);
+  SmallVector<Value> accumulators(count, undefinedAccumulators(columns));
+  accumulators = multiply(accumulators, start.stage, /*first=*/true);
+  PipelineState second = advance(start);
+  SmallVector<Value> inits{second.stage, second.phase, start.stage};
+  llvm::append_range(inits, accumulators);
   SmallVector<Value> end = b.loop(
       b.i32(1), b.i32(steps), b.i32(1), inits, [&](Value, ValueRange carried) {
-        Turn now{carried[0], carried[1]};
-        waitUntilFull(now);
-        SmallVector<Value> sums =
+        PipelineState now{carried[0], carried[1]};
+        waitFull(now);
+        SmallVector<Value> accumulators =
             multiply(carried.drop_front(3), now.stage, /*first=*/false);
-        // The step before is done, and its stage can be overwritten.
-        waitForGroups(1);
-        release(carried[2]);
-        Turn after = next(now);
-        SmallVector<Value> state{after.stage, after.parity, now.stage};
-        llvm::append_range(state, sums);
-        return state;
+        // The wgmmas of the stage before have finished; it can be refilled.
+        waitWgmma(1);
+        releaseStage(carried[2]);
+        PipelineState next = advance(now);
+        SmallVector<Value> results{next.stage, next.phase, now.stage};
+        llvm::append_range(results, accumulators);
+        return results;
       });
   return {
       {end[0], end[1]}, end[2], SmallVector<Value>(llvm::drop_begin(end, 3))};
@@ -360,20 +373,21 @@ BulkCopyKernel::Steps BulkCopyKernel::multiplySteps(
 // Tensor maps
 //===----------------------------------------------------------------------===//
 
-SmallVector<TensorMapAttr> BulkCopyKernel::maps(GroupedMatmulOp op,
-                                                TileAttr tile) {
+SmallVector<TensorMapAttr> TMAKernel::tensorMaps(GroupedMatmulOp op,
+                                                 TileAttr tile) {
   MLIRContext *context = op.getContext();
   SmallVector<TensorMapAttr> maps;
   int64_t views = layoutOf(op).views.size();
-  int64_t share = tile.getColumns() / views;
+  int64_t viewTileColumns = tile.getColumns() / views;
   int64_t depth = stageDepth(op);
   if (!op.getGather())
     maps.push_back(TensorMapAttr::get(
-        context, 0, ArrayRef<int64_t>{tile.getRows(), depth}, lineBytes));
-  int64_t first = 1 + bool(op.getGather()) + bool(op.getOffsets());
+        context, 0, ArrayRef<int64_t>{tile.getRows(), depth}, swizzleBytes));
+  int64_t firstWeights = 1 + bool(op.getGather()) + bool(op.getOffsets());
   for (int64_t v = 0; v < views; ++v) {
-    int64_t box[] = {1, op.getTransposed() ? share : depth, depth};
-    maps.push_back(TensorMapAttr::get(context, first + v, box, lineBytes));
+    int64_t box[] = {1, op.getTransposed() ? viewTileColumns : depth, depth};
+    maps.push_back(
+        TensorMapAttr::get(context, firstWeights + v, box, swizzleBytes));
   }
   return maps;
 }

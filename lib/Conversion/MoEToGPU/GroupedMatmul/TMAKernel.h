@@ -1,24 +1,25 @@
-//===- TMAKernel.h - A warpgroup that feeds wgmma ---------------*- C++ -*-===//
+//===- TMAKernel.h - Base of the wgmma kernels ------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// What kernels with wgmma share. The first warpgroup of a block brings operands
-// to shared memory, `stages` steps along k ahead: the bulk copy engine brings
-// weights and rows that lie together; rows that are gathered come by cp.async,
-// 16 bytes a thread. Two barriers in shared memory for each stage say that it
-// is full, and that it is empty again.
+// The wgmma kernels are warp-specialized. The first warpgroup of a block, the
+// producer, fills a circular pipeline of `stages` shared memory stages along k:
+// TMA loads the weights and contiguous rows; gathered rows are copied with
+// cp.async, 16 bytes a thread. Each stage has a full and an empty mbarrier.
 //
-// What cp.async wrote is behind a proxy fence before wgmma reads it. Either the
-// threads that copy wait for what they copied two stages ago, fence and arrive;
-// or copies arrive when they are done, and the threads that multiply fence.
+// cp.async writes through the generic proxy and wgmma reads through the async
+// proxy, so a proxy fence must order them. With `gather_fence = producer` a
+// producer thread waits for its own copies of two stages before, fences and
+// arrives; with `consumer` the copies arrive on the full barrier themselves and
+// the consumer warpgroups fence.
 //
-// Operands lie swizzled over 128 bytes, as the copy engine and wgmma have it: a
-// line of 64 numbers, or 128 of 8 bits, its chunks of 16 bytes swapped by the
-// number of the line mod 8. Weights `[E, N, K]` are lines along k; `[E, K, N]`
-// blocks of 64 columns, each lines along n.
+// Operands have the 128-byte swizzle of TMA and wgmma: a row of 64 elements
+// (128 for FP8) is eight chunks of 16 bytes, chunk c of row r at c ^ (r mod 8).
+// Weights `[E, N, K]` are K-major. Weights `[E, K, N]` are MN-major, in blocks
+// of 64 columns.
 //
 //===----------------------------------------------------------------------===//
 
@@ -29,124 +30,130 @@
 
 namespace mlir::moe {
 
-class BulkCopyKernel : public GroupedKernel {
+class TMAKernel : public GroupedKernel {
 public:
-  /// The tensor maps that a kernel takes.
-  static SmallVector<TensorMapAttr> maps(GroupedMatmulOp op, TileAttr tile);
+  /// Returns the tensor maps that a kernel takes.
+  static SmallVector<TensorMapAttr> tensorMaps(GroupedMatmulOp op,
+                                               TileAttr tile);
 
 protected:
-  static constexpr int64_t warpgroup = 128;
-  static constexpr int64_t lineBytes = 128;
-  static constexpr int64_t instructionBytes =
-      32;                                   // of a line, that a wgmma takes
-  static constexpr int64_t groupLines = 64; // of the first operand of a wgmma
-  static constexpr int64_t groupBytes = groupLines * lineBytes;
+  static constexpr int64_t warpgroupSize = 128;
+  static constexpr int64_t swizzleBytes = 128; // of a row in shared memory
+  static constexpr int64_t wgmmaKBytes = 32;   // of a row, per wgmma
+  static constexpr int64_t wgmmaM = 64;
+  /// Bytes of 64 swizzled rows: the A operand of a wgmma along M, or 64 columns
+  /// of MN-major weights.
+  static constexpr int64_t wgmmaMBytes = wgmmaM * swizzleBytes;
 
-  /// `releases`: how many say of a stage that it is empty.
-  BulkCopyKernel(const GroupedKernelRequest &request, DeviceLowering &lowering,
-                 int64_t releases)
+  /// `emptyArrivals` is the number of consumers that release a stage.
+  TMAKernel(const GroupedKernelRequest &request, DeviceLowering &lowering,
+            int64_t emptyArrivals)
       : GroupedKernel(request, lowering), depth(stageDepth(op)),
-        narrow(hasNarrowWeights(op)), stages(tile.getStages()),
+        fp8(hasFP8Weights(op)), stages(tile.getStages()),
         steps(llvm::divideCeil(k, depth) / tile.getSplit()),
-        lhsBytes(tile.getRows() * lineBytes),
-        rhsBytes(tile.getColumns() * lineBytes),
-        stageBytes(lhsBytes + rhsBytes), releases(releases) {}
+        lhsBytes(tile.getRows() * swizzleBytes),
+        rhsBytes(tile.getColumns() * swizzleBytes),
+        stageBytes(lhsBytes + rhsBytes), emptyArrivals(emptyArrivals) {}
 
-  bool gathered() { return bool(op.getGather()); }
+  bool isGathered() { return bool(op.getGather()); }
   bool consumersFence() {
     return tile.getGatherFence() == GatherFence::Consumer;
   }
 
-  /// Create the kernel, with `extraBytes` of shared memory for what it needs
-  /// besides stages, their barriers and the schedule.
+  /// Creates the kernel. Its shared memory holds the stages, their barriers,
+  /// `extraBytes` for the derived kernel and the tile scheduler.
   LLVM::LLVMFuncOp create(StringRef name, KernelShape shape,
                           int64_t extraBytes);
-  /// Shared memory: the stages, their barriers, what `create` was asked for,
-  /// and the schedule.
   Value extraMemory();
-  Value scheduleMemory();
+  Value schedulerMemory();
 
-  /// The stage at work and the parity that its barriers are waited for with.
-  struct Turn {
-    Value stage, parity;
+  /// A position in the pipeline: the stage, and the phase of its barriers.
+  struct PipelineState {
+    Value stage, phase;
   };
-  Turn next(Turn turn);
-  /// A turn `count` stages later.
-  Turn skip(Turn turn, int64_t count);
+  PipelineState advance(PipelineState state);
+  PipelineState advance(PipelineState state, int64_t count);
+  /// The producer starts in phase 1, which counts as complete on a new barrier:
+  /// all stages are empty.
+  PipelineState producerStart() { return {b.i32(0), b.i32(1)}; }
+  PipelineState consumerStart() { return {b.i32(0), b.i32(0)}; }
 
-  Value barrierAt(Value stage, bool empty);
-  void waitFor(Value barrier, Value parity);
-  /// By what multiplies: until the stage is there, for wgmma to read.
-  void waitUntilFull(Turn turn);
+  Value fullBarrier(Value stage);
+  Value emptyBarrier(Value stage);
+  void waitBarrier(Value barrier, Value phase);
   void arrive(Value barrier);
-  /// By one thread: barriers as they are before the first tile.
-  void initializeStages();
+  /// Initializes the barriers of all stages; called by one thread.
+  void initBarriers();
+  /// Consumer: waits until wgmma may read the stage.
+  void waitFull(PipelineState state);
+  /// Consumer warpgroup: marks a stage as empty.
+  void releaseStage(Value stage);
 
-  /// What the first warpgroup does for one tile, from step `firstStep` along k
-  /// on (null: 0), by the threads that `byProducers` has.
-  Turn produce(const TilePlace &place, Turn turn, Value firstStep = Value());
-  /// In the first warpgroup: all threads gather rows, one starts copies.
-  void byProducers(llvm::function_ref<void()> bring);
-  /// A barrier that nobody waited for yet counts as complete with parity 1.
-  Turn firstToFill() { return {b.i32(0), b.i32(1)}; }
-  Turn firstToRead() { return {b.i32(0), b.i32(0)}; }
-  /// `one` for every tile of this block; stages go round from tile to tile.
-  void
-  forTiles(TileSchedule &tiles, Turn first,
-           llvm::function_ref<Turn(const TilePlace &place, Turn turn)> one);
+  /// Producer: loads the stages of one tile, from stage `firstStep` along k on
+  /// (null: 0). Must run inside `producerLoop`.
+  PipelineState loadTile(const TileCoord &coord, PipelineState state,
+                         Value firstStep = Value());
+  /// Runs `load` by the producer threads: all of the warpgroup if rows are
+  /// gathered, otherwise one, which issues the TMA loads.
+  void producerLoop(llvm::function_ref<void()> load);
+  /// Runs `body` for every tile of this block, carrying the pipeline state.
+  void forEachTile(TileScheduler &tiles, PipelineState start,
+                   llvm::function_ref<PipelineState(const TileCoord &coord,
+                                                    PipelineState state)>
+                       body);
 
-  /// By a warpgroup that multiplies: it has read a stage.
-  void release(Value stage);
-  struct Steps {
-    Turn after;
-    Value last; // stage, which is not released yet
-    SmallVector<Value> sums;
+  struct MainloopResult {
+    PipelineState state;
+    Value lastStage; // not released yet
+    SmallVector<Value> accumulators;
   };
-  /// The sums of all steps, `count` of `columns` columns each; those of the
-  /// last step are under way. `multiply` adds what a stage has to sums, or,
-  /// `first`, has nothing to add to: the first step clears, since no move may
-  /// come between the fence of wgmma and the first of them.
-  Steps
-  multiplySteps(Turn start, int64_t count, int64_t columns,
-                llvm::function_ref<SmallVector<Value>(ValueRange sums,
-                                                      Value stage, bool first)>
-                    multiply);
+  /// Issues the wgmmas of one stage; `first` clears the accumulators.
+  using MultiplyStage = llvm::function_ref<SmallVector<Value>(
+      ValueRange accumulators, Value stage, bool first)>;
+  /// Accumulates all stages of a tile in `count` accumulators of `columns`
+  /// columns. The wgmmas of the last stage are still in flight. The first stage
+  /// is peeled: it clears the accumulators, since no register of theirs may be
+  /// written between wgmma.fence and the first wgmma.
+  MainloopResult mainloop(PipelineState start, int64_t count, int64_t columns,
+                          MultiplyStage multiply);
 
-  /// Where stage `stage` is, an i32 as descriptors have it.
+  /// Returns the shared memory address of a stage (i32).
   Value stageAddress(Value stage);
-  /// What wgmma knows an operand in shared memory by (PTX ISA, "matrix
-  /// descriptor"): its address and, in units of 16 bytes, the distance of
-  /// blocks along the leading dimension and of groups of eight lines; swizzled
-  /// over 128 bytes. `address` is an i32.
+  /// Returns the matrix descriptor (PTX ISA, "Matrix descriptor") of an operand
+  /// at shared memory address `address` (i32): 128-byte swizzle, groups of
+  /// eight rows 1024 bytes apart, blocks along the leading dimension `leading`
+  /// bytes apart.
   Value descriptor(Value address, int64_t leading);
-  /// Of the weights of a stage, as either operand; and how far apart, in such
-  /// units, parts for one wgmma each are along k.
   Value weightsDescriptor(Value address);
-  int64_t weightsStep() {
-    return (op.getTransposed() ? instructionBytes : 16 * lineBytes) >> 4;
+  /// Returns the distance along k of the weights of two wgmmas, in the 16-byte
+  /// units of a descriptor.
+  int64_t weightsDescriptorStep() {
+    return (op.getTransposed() ? wgmmaKBytes : 16 * swizzleBytes) >> 4;
   }
-  /// sums + x · y, a tile of 64 by `columns`, 32 bytes along k; just x · y with
-  /// `clear`.
-  Value multiplyGroup(Value sums, Value x, Value y, int64_t columns,
-                      bool xAlongK, bool yAlongK, bool clear);
-  /// Sums of `columns` columns that nothing was added to yet.
-  Value undefinedSums(int64_t columns);
-  void waitForGroups(int64_t left);
+  /// Issues a wgmma of M = 64, N = `columns` and 32 bytes along k: accumulators
+  /// + lhs · rhs, or lhs · rhs with `clear`.
+  Value wgmma(Value accumulators, Value lhs, Value rhs, int64_t columns,
+              bool lhsKMajor, bool rhsKMajor, bool clear);
+  Value undefinedAccumulators(int64_t columns);
+  /// Waits until at most `pending` wgmma groups are in flight.
+  void waitWgmma(int64_t pending);
 
-  int64_t depth; // numbers of a line
-  bool narrow;   // 8 bits
+  int64_t depth; // elements along k of a stage
+  bool fp8;
   int64_t stages, steps;
   int64_t lhsBytes, rhsBytes, stageBytes;
   Value memory, barriers, thread;
 
 private:
-  void copyTile(Value target, Value map, ValueRange coordinates, Value barrier);
-  void bringWeights(const TilePlace &place, Value from, Value stageStart,
-                    Value barrier);
-  Turn bringTile(const TilePlace &place, Turn turn, Value firstStep);
-  Turn gatherTile(const TilePlace &place, Turn turn, Value firstStep);
+  void issueTMA(Value target, Value map, ValueRange coordinates, Value barrier);
+  void loadWeights(const TileCoord &coord, Value kStart, Value stageStart,
+                   Value barrier);
+  PipelineState loadContiguousTile(const TileCoord &coord, PipelineState state,
+                                   Value firstStep);
+  PipelineState loadGatheredTile(const TileCoord &coord, PipelineState state,
+                                 Value firstStep);
 
-  int64_t releases, extraStart = 0, scheduleStart = 0;
+  int64_t emptyArrivals, extraStart = 0, schedulerStart = 0;
   Value lhsMap;
   SmallVector<Value> weightMaps;
 };

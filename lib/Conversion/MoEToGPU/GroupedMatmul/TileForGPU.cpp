@@ -1,4 +1,4 @@
-//===- TileForGPU.cpp - Choose the tiles of grouped products --------------===//
+//===- TileForGPU.cpp - Choose the tiles of grouped matmuls ---------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,56 +16,59 @@ namespace mlir::moe {
 #include "moe/Conversion/Passes.h.inc"
 } // namespace mlir::moe
 
-/// What shared memory has for stages, in `blocks` blocks of a multiprocessor.
-static int64_t memoryForStages(GroupedMatmulOp op, const GPUDescription &gpu,
-                               int64_t blocks = 1) {
-  // Barriers; a block of its own takes 1 KiB.
+/// Returns the bytes of shared memory for stages, with `blocks` blocks resident
+/// on a multiprocessor.
+static int64_t pipelineBytes(GroupedMatmulOp op, const GPUDescription &gpu,
+                             int64_t blocks = 1) {
+  // The system reserves 1 KiB per block.
   constexpr int64_t barriers = 256, reserved = 1024;
-  int64_t ofBlock = gpu.getSharedBytes() / blocks - (blocks > 1) * reserved;
-  return ofBlock - barriers - TileSchedule::sharedBytes(op.getExpertCount());
+  int64_t blockBytes = gpu.getSharedBytes() / blocks - (blocks > 1) * reserved;
+  return blockBytes - barriers -
+         TileScheduler::sharedBytes(op.getExpertCount());
 }
 
-/// A tile with as many stages as fit, `most` at most.
+/// Returns a tile with as many stages as fit, at most `maxStages`.
 static TileAttr tileOf(GroupedMatmulOp op, const GPUDescription &gpu,
                        MatrixUnit unit, int64_t rows, int64_t columns,
-                       int64_t most, WarpRoles roles = WarpRoles::Cooperative,
+                       int64_t maxStages,
+                       WarpRoles roles = WarpRoles::Cooperative,
                        GatherFence fence = GatherFence::Producer) {
-  int64_t stages = std::min<int64_t>(most, memoryForStages(op, gpu) /
-                                               stageBytes(op, rows, columns));
+  int64_t stages = std::min<int64_t>(
+      maxStages, pipelineBytes(op, gpu) / stageBytes(op, rows, columns));
   return TileAttr::get(op.getContext(), unit, rows, columns, stageDepth(op),
                        stages, roles, /*cluster=*/1,
                        /*swapped=*/false, /*split=*/1, fence);
 }
 
-/// A tile of few rows, two blocks of which a multiprocessor has; a cluster of
-/// `split` blocks shares the sum along k.
-static TileAttr swappedTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
-                              int64_t rows, int64_t split, GatherFence fence) {
-  constexpr int64_t columns = 128, most = 6;
-  int64_t sums = split > 1 ? rows * columns * 4 : 0;
+/// Returns a swap-AB tile, of which two blocks fit on a multiprocessor; a
+/// cluster of `split` blocks splits k.
+static TileAttr swapABTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
+                             int64_t rows, int64_t split, GatherFence fence) {
+  constexpr int64_t columns = 128, maxStages = 6;
+  int64_t partialBytes = split > 1 ? rows * columns * 4 : 0;
   int64_t stages =
-      std::min<int64_t>(most, (memoryForStages(op, gpu, 2) - sums) /
-                                  stageBytes(op, rows, columns));
+      std::min<int64_t>(maxStages, (pipelineBytes(op, gpu, 2) - partialBytes) /
+                                       stageBytes(op, rows, columns));
   return TileAttr::get(op.getContext(), MatrixUnit::Wgmma, rows, columns,
                        stageDepth(op), stages, WarpRoles::Cooperative,
                        /*cluster=*/split,
                        /*swapped=*/true, split, fence);
 }
 
-static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
-                                          const GPUDescription &gpu,
-                                          GatherFence fence) {
+/// Returns the tiles to generate kernels for, in ascending order of rows.
+static SmallVector<Attribute>
+chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
   SmallVector<Attribute> tiles;
-  // Nobody else has rows to fence.
+  // TMA loads need no proxy fence.
   if (!op.getGather())
     fence = GatherFence::Producer;
-  if (hasNarrowWeights(op)) {
+  if (hasFP8Weights(op)) {
     for (int64_t rows : {16, 32, 64})
       tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
-    // wgmma takes both operands from shared memory, as they are. With mma.sync,
-    // sums of a stage and those of the stages before leave no registers for
-    // more rows.
-    if (gpu.hasWgmma() && hasNarrowRows(op))
+    // wgmma reads both operands from shared memory without conversion, so rows
+    // must be FP8, too. mma.sync needs two sets of accumulators, which leaves
+    // no registers for larger tiles.
+    if (gpu.hasWgmma() && hasFP8Lhs(op))
       tiles.push_back(tileOf(op, gpu, MatrixUnit::Wgmma, 128, 128, 6,
                              WarpRoles::Cooperative, fence));
     return tiles;
@@ -75,17 +78,18 @@ static SmallVector<Attribute> chooseTiles(GroupedMatmulOp op,
       tiles.push_back(tileOf(op, gpu, MatrixUnit::MmaSync, rows, 128, 4));
     return tiles;
   }
-  // With the fewest rows there may be too few tiles, too. Every block of a
-  // cluster has as many steps along k.
-  constexpr int64_t leastSteps = 4;
+  // The fewest rows may give too few tiles to fill the GPU: split k. All blocks
+  // of a cluster have the same number of steps.
+  constexpr int64_t minSteps = 4;
   int64_t steps = llvm::divideCeil(op.getK(), stageDepth(op));
   for (int64_t split : {4, 2})
-    if (steps % split == 0 && steps / split >= leastSteps)
-      tiles.push_back(swappedTileOf(op, gpu, 8, split, fence));
+    if (steps % split == 0 && steps / split >= minSteps)
+      tiles.push_back(swapABTileOf(op, gpu, 8, split, fence));
   for (int64_t rows : {8, 16, 32, 64})
-    tiles.push_back(swappedTileOf(op, gpu, rows, 1, fence));
-  // With few steps along k, storing takes a good part of the time: ping-pong
-  // hides it. Weights along n come in blocks of 64 columns.
+    tiles.push_back(swapABTileOf(op, gpu, rows, 1, fence));
+  // With few steps along k the epilogue takes a good part of the time;
+  // ping-pong hides it. MN-major weights are loaded in blocks of 64 columns,
+  // and 192 columns do not divide into two views of whole blocks.
   constexpr int64_t fewSteps = 16;
   bool pingPong =
       steps < fewSteps && (op.getTransposed() || weightViewCount(op) == 1);
@@ -109,9 +113,8 @@ struct MoETileForGPU : moe::impl::MoETileForGPUBase<MoETileForGPU> {
       if (!isa<RankedTensorType>(op.getInit().getType()) ||
           failed(verifyTensorCores(op, why)))
         return;
-      op->setAttr(tilesAttr,
-                  ArrayAttr::get(&getContext(),
-                                 chooseTiles(op, gpu, gatherFence)));
+      op->setAttr(tilesAttr, ArrayAttr::get(&getContext(),
+                                            chooseTiles(op, gpu, gatherFence)));
       ++numTiled;
     });
   }

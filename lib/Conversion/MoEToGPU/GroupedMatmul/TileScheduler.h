@@ -1,16 +1,15 @@
-//===- TileScheduler.h - Which tile a block computes ------------*- C++ -*-===//
+//===- TileScheduler.h - Persistent tile scheduler --------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The experts' rows begin where the router said, which only the device knows.
-// Each block adds up how many tiles the experts have, once; then it finds the
-// expert of a tile by its number. The tiles of an expert that share weights
-// follow one another, so that blocks at work at the same time find them in the
-// cache.
+// The offsets of the experts' rows are known on the device only. Each block
+// computes the prefix sum of the experts' tile counts once; then it maps a
+// linear tile index to an expert by binary search. Row tiles run fastest, so
+// that blocks in flight at the same time share a tile of the weights in L2.
 //
-// Of two kernels of one product each takes the experts whose rows suit its
-// tile: those of others have no tiles for it.
+// Where two kernels of one grouped matmul run, each handles the experts whose
+// row count is in its range; other experts contribute no tiles to it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -21,58 +20,62 @@
 
 namespace mlir::moe {
 
-/// A tile of one expert.
-struct TilePlace {
-  Value expert;   // number of its weights
-  Value firstRow; // of the grouped rows
-  Value rows;     // how many there are from there on, up to all of a tile
-  Value column;   // number of the tile along the columns
+/// The coordinates of an output tile, i32.
+struct TileCoord {
+  Value expert;     // index into the weights
+  Value firstRow;   // first grouped row
+  Value rows;       // valid rows, at most the rows of a tile
+  Value columnTile; // index of the tile along n
 };
 
-/// Experts with `least` to `most` rows (i32).
+/// An inclusive range of row counts (i32).
 struct RowRange {
-  Value least, most;
+  Value min, max;
 };
 
-class TileSchedule {
+class TileScheduler {
 public:
-  /// Tiles of `tileRows` rows, `columnTiles` of them side by side, of experts
-  /// `firstExpert` and on, with rows in `range`. Without `offsets` all `rows`
-  /// are of one expert, and there is no range.
-  TileSchedule(GPUBuilder &b, Value offsets, Value rows, RowRange range,
-               int64_t firstExpert, int64_t experts, int64_t tileRows,
-               int64_t columnTiles)
+  /// Schedules tiles of `tileRows` rows, `columnTiles` of them along n, for the
+  /// `experts` experts from `firstExpert` on whose row count is in `range`.
+  /// Without `offsets` all `rows` belong to one expert, and there is no range.
+  TileScheduler(GPUBuilder &b, Value offsets, Value rows, RowRange range,
+                int64_t firstExpert, int64_t experts, int64_t tileRows,
+                int64_t columnTiles)
       : b(b), offsets(offsets), rows(rows), range(range),
         firstExpert(firstExpert), experts(experts), tileRows(tileRows),
         columnTiles(columnTiles) {}
 
-  /// Bytes of shared memory that `experts` experts need.
+  /// Returns the bytes of shared memory for the prefix sums of `experts`
+  /// experts.
   static int64_t sharedBytes(int64_t experts) { return (experts + 1) * 8; }
 
-  /// Add up the tiles in `shared` memory. All threads of the block take part and
-  /// are in step afterwards.
+  /// Computes the prefix sums in `shared` memory. Must be called by all threads
+  /// of the block; ends with a barrier if there are offsets.
   void prepare(Value shared);
-  /// The number of tiles, after `prepare`.
-  Value total();
-  /// Those below each other, of all experts.
-  Value rowTiles();
-  /// Tile `number`, below `total`.
-  TilePlace find(Value number);
+  /// Returns the number of tiles.
+  Value tileCount();
+  /// Returns the number of row tiles of all experts.
+  Value rowTileCount();
+  /// Returns the coordinates of the tile with linear index `index`.
+  TileCoord tileAt(Value index);
 
-  /// At most so many tiles for `rows` rows (an `index` on the host), of experts
-  /// with at least `leastRows` of them; without that all are of one expert.
-  static Value bound(ImplicitLocOpBuilder &host, Value rows, Value leastRows,
-                     int64_t experts, int64_t tileRows, int64_t columnTiles);
+  /// Returns, on the host, an upper bound of the tile count for `rows` rows
+  /// (`index`) where each expert with tiles has at least `minRows` rows; null
+  /// for a single expert.
+  static Value maxTiles(ImplicitLocOpBuilder &host, Value rows, Value minRows,
+                        int64_t experts, int64_t tileRows, int64_t columnTiles);
 
 private:
-  Value startOf(Value expert);
+  Value firstRowOf(Value expert);
   Value load(Value array, Value index);
 
   GPUBuilder &b;
   Value offsets, rows;
   RowRange range;
   int64_t firstExpert, experts, tileRows, columnTiles;
-  Value starts, tiles; // shared: first row of each expert, tiles before it
+  // In shared memory: the first row of each expert, and the row tiles before
+  // it.
+  Value rowStarts, tileStarts;
 };
 
 } // namespace mlir::moe

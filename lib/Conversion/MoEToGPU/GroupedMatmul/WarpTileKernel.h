@@ -1,4 +1,4 @@
-//===- WarpTileKernel.h - What kernels with mma.sync share ------*- C++ -*-===//
+//===- WarpTileKernel.h - Base of the mma.sync kernels ----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,10 +12,9 @@
 
 namespace mlir::moe {
 
-/// Grouped products by eight warps, each of which has a rectangle of the tile,
-/// in pieces of 16 rows by 8 columns (`mma.sync.m16n8k16`). All of them bring
-/// the operands to shared memory, some stages ahead, with `cp.async`. Warps
-/// have columns of each product side by side.
+/// A persistent kernel of eight warps. Each warp computes a rectangle of the
+/// tile in m16n8k16 fragments; all of them load the operands with a multistage
+/// cp.async pipeline. A warp has the same columns of each GEMM.
 class WarpTileKernel : public GroupedKernel {
 protected:
   static constexpr int64_t numWarps = 8;
@@ -24,45 +23,43 @@ protected:
   WarpTileKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
       : GroupedKernel(request, lowering), tileRows(tile.getRows()),
         tileColumns(tile.getColumns()), stages(tile.getStages()),
-        warpsDown(tileRows >= 64 ? 2 : 1), warpsAcross(numWarps / warpsDown),
-        warpRows(tileRows / warpsDown), warpColumns(tileColumns / warpsAcross),
-        rowTiles(warpRows / 16), columnTiles(warpColumns / 8) {}
+        warpsM(tileRows >= 64 ? 2 : 1), warpsN(numWarps / warpsM),
+        warpRows(tileRows / warpsM), warpColumns(tileColumns / warpsN),
+        fragmentsM(warpRows / 16), fragmentsN(warpColumns / 8) {}
 
-  /// The kernel: `computeTile` once for each tile of a block.
+  /// Builds the kernel, which runs `computeTile` for each tile of a block.
   LLVM::LLVMFuncOp
   buildKernel(StringRef name, int64_t stageBytes,
-              llvm::function_ref<void(const TilePlace &)> computeTile);
+              llvm::function_ref<void(const TileCoord &)> computeTile);
 
-  /// The view of the weights and the column, within its share of the tile, of
-  /// column `slot` of the weights' tile.
+  /// Maps column `slot` of the weight tile in shared memory to a view of the
+  /// weights and a column within the view's part of the tile.
   std::pair<Value, Value> weightColumn(Value slot);
+  /// Returns the pointer to the weights of view `view`, elements being `type`.
+  Value weightPointer(Value view, Type type);
 
-  /// Four 8x8 matrices of 16 bits; each lane says where one line of one of them
-  /// is, from the start of the shared memory.
+  /// Loads four 8x8 matrices of 16-bit elements (ldmatrix.x4); each lane passes
+  /// the shared memory offset of one row of one matrix.
   SmallVector<Value> loadMatrices(Value address, bool transposed = false);
 
-  /// Add x · y of type `factor`, 16 rows, 16 along k and 8 columns, to four
-  /// sums.
-  void multiplyTile(Type factor, ArrayRef<Value> x, ArrayRef<Value> y,
-                    MutableArrayRef<Value> sums);
+  using LoadStage = llvm::function_ref<void(Value step, Value stage)>;
+  /// Returns the accumulators after a stage; must call `waitStage` before it
+  /// reads shared memory.
+  using MultiplyStage = llvm::function_ref<SmallVector<Value>(
+      Value step, Value stage, ValueRange accumulators,
+      llvm::function_ref<void()> waitStage)>;
+  /// Runs the pipelined loop along k. Returns the accumulators of a warp: four
+  /// registers a fragment, fragments in row-major order.
+  SmallVector<Value> mainloop(int64_t steps, LoadStage loadStage,
+                              MultiplyStage multiplyStage);
 
-  /// A tile's sums, four for each piece of a warp, row by row of pieces.
-  /// `bring` starts the copies of a step along k to a stage; `multiply` gives
-  /// the sums after a step, and reads its stage only after `arrive`.
-  using Bring = llvm::function_ref<void(Value step, Value stage)>;
-  using Multiply = llvm::function_ref<SmallVector<Value>(
-      Value step, Value stage, ValueRange sums,
-      llvm::function_ref<void()> arrive)>;
-  SmallVector<Value> sumOverStages(int64_t steps, Bring bring,
-                                   Multiply multiply);
-
-  /// The column of the result that piece `piece` of a product begins with, of
-  /// those that this warp has.
-  Value firstColumn(const TilePlace &place, int64_t piece);
-  void store(const TilePlace &place, ArrayRef<Value> sums);
+  /// Returns the first column, in the result, of fragment `fragment` of this
+  /// warp.
+  Value fragmentColumn(const TileCoord &coord, int64_t fragment);
+  void store(const TileCoord &coord, ArrayRef<Value> accumulators);
 
   int64_t tileRows, tileColumns, stages;
-  int64_t warpsDown, warpsAcross, warpRows, warpColumns, rowTiles, columnTiles;
+  int64_t warpsM, warpsN, warpRows, warpColumns, fragmentsM, fragmentsN;
   Value memory, thread, lane, warpRow, warpColumn;
 };
 

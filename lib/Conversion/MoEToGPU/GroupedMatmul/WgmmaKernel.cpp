@@ -1,17 +1,17 @@
-//===- WgmmaKernel.cpp - Grouped products with wgmma ----------------------===//
+//===- WgmmaKernel.cpp - Grouped matmul on wgmma --------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Blocks stay for all tiles. The first warpgroup of a block brings operands
-// (TMAKernel.h), two others multiply. Cooperative ones share a tile, 64
-// rows each; with ping-pong each has every other tile to itself, and they take
-// turns: while one multiplies, the other stores what it has.
+// A persistent, warp-specialized kernel: one producer warpgroup (TMAKernel.h)
+// and two consumer warpgroups. Cooperative consumers share a tile, 64 rows
+// each. Ping-pong consumers compute alternate tiles; an ordered barrier lets
+// one run its mainloop while the other runs its epilogue.
 //
-// Operands of f8E4M3FN are summed one stage at a time, and what comes of it
-// scaled and added up by the warpgroup itself.
+// FP8 operands are accumulated one stage at a time; each consumer scales the
+// partial accumulators of a stage and adds them to its f32 accumulators.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,26 +20,25 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static constexpr int64_t multipliers = 2; // warpgroups
-// A block of three warpgroups starts with 168 registers a thread. What the
-// first keeps of them, and what the others then have: never more than 3 · 168
-// together, or they wait for ever.
-static constexpr int64_t registersForCopies = 40, registersForGather = 56;
-static constexpr int64_t registersOf(bool gathered) {
+static constexpr int64_t consumers = 2; // warpgroups
+// A block of three warpgroups starts with 168 registers a thread. The producer
+// gives registers to the consumers; setmaxnreg would wait forever if they
+// needed more than 3 · 168 in all.
+static constexpr int64_t producerRegisters = 40;
+static constexpr int64_t gatherProducerRegisters = 56;
+static constexpr int64_t consumerRegisters(bool gathered) {
   return gathered ? 224 : 232;
 }
-static_assert(registersForCopies + 2 * registersOf(false) <= 3 * 168 &&
-              registersForGather + 2 * registersOf(true) <= 3 * 168);
+static_assert(producerRegisters + 2 * consumerRegisters(false) <= 3 * 168 &&
+              gatherProducerRegisters + 2 * consumerRegisters(true) <= 3 * 168);
 
 namespace {
-class WgmmaKernel : public BulkCopyKernel {
+class WgmmaKernel : public TMAKernel {
 public:
   WgmmaKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
-      : BulkCopyKernel(request, lowering,
-                       isPingPong(request.tile) ? 1 : multipliers),
+      : TMAKernel(request, lowering, isPingPong(request.tile) ? 1 : consumers),
         columns(tile.getColumns()), pingPong(isPingPong(tile)),
-        blocksOfRows(tile.getRows() / groupLines /
-                     (pingPong ? 1 : multipliers)) {}
+        rowBlocks(tile.getRows() / wgmmaM / (pingPong ? 1 : consumers)) {}
 
   LLVM::LLVMFuncOp build();
 
@@ -47,198 +46,210 @@ private:
   static bool isPingPong(TileAttr tile) {
     return tile.getRoles() == WarpRoles::PingPong;
   }
-  /// With ping-pong, what a warpgroup waits for before it multiplies.
-  Value orderAt(Value group) {
-    return b.sharedAt(extraMemory(), b.shiftLeft(group, 3));
+  /// Ping-pong: the barrier that a consumer waits for before its mainloop.
+  Value orderBarrier(Value consumer) {
+    return b.sharedAt(extraMemory(), b.shiftLeft(consumer, 3));
   }
 
-  /// The other warpgroup may multiply. All threads arrive: a turn that ends with
-  /// the first one could be followed by another before the last thread has seen
-  /// that its own began, which would then wait for a phase that is over.
-  void passTurn() { arrive(orderAt(b.bitXor(group, 1))); }
+  /// Ping-pong: lets the other consumer run its mainloop. All threads arrive:
+  /// if only the first did, the phase could complete twice before the last
+  /// thread observed it, and that thread would wait for a phase that is over.
+  void releaseOrder() { arrive(orderBarrier(b.bitXor(consumer, 1))); }
 
-  void bring(TileSchedule &tiles);
-  void consume(TileSchedule &tiles, Value number);
-  SmallVector<Value> multiply(ValueRange sums, Value stage, bool first);
-  SmallVector<Value> scaledRows(const TilePlace &place);
-  void multiplyScaled(const TilePlace &place, ValueRange scaledRows,
-                      MutableArrayRef<Value> sums, Turn turn, Value step);
-  Turn consumeScaled(const TilePlace &place, Turn turn);
-  void store(const TilePlace &place, ValueRange sums);
+  void produce(TileScheduler &tiles);
+  void consume(TileScheduler &tiles, Value warpgroupIndex);
+  SmallVector<Value> multiplyStage(ValueRange accumulators, Value stage,
+                                   bool first);
+  SmallVector<Value> lhsRowsOfThread(const TileCoord &coord);
+  void multiplyScaledStage(const TileCoord &coord, ValueRange lhsRows,
+                           MutableArrayRef<Value> accumulators,
+                           PipelineState state, Value step);
+  PipelineState computeScaledTile(const TileCoord &coord, PipelineState state);
+  void store(const TileCoord &coord, ValueRange accumulators);
 
   int64_t columns;
   bool pingPong;
-  int64_t blocksOfRows; // of 64, that a warpgroup multiplies
-  Value group;          // of the warpgroups that multiply
+  int64_t rowBlocks; // of 64 rows, per consumer
+  Value consumer;    // index of the consumer warpgroup
 };
 } // namespace
 
-void WgmmaKernel::bring(TileSchedule &tiles) {
+void WgmmaKernel::produce(TileScheduler &tiles) {
   NVVM::SetMaxRegisterOp::create(
-      b, gathered() ? registersForGather : registersForCopies,
+      b, isGathered() ? gatherProducerRegisters : producerRegisters,
       NVVM::SetMaxRegisterAction::decrease);
-  byProducers([&] {
-    forTiles(tiles, firstToFill(), [&](const TilePlace &place, Turn turn) {
-      return produce(place, turn);
-    });
+  producerLoop([&] {
+    forEachTile(tiles, producerStart(),
+                [&](const TileCoord &coord, PipelineState state) {
+                  return loadTile(coord, state);
+                });
   });
 }
 
-/// sums + the product of what `stage` has, for each 64 rows, or with `first`
-/// just the product; the instructions are under way afterwards.
-SmallVector<Value> WgmmaKernel::multiply(ValueRange sums, Value stage,
-                                         bool first) {
+/// Issues the wgmmas of a stage, for each 64 rows, and commits them as a group.
+SmallVector<Value> WgmmaKernel::multiplyStage(ValueRange accumulators,
+                                              Value stage, bool first) {
   Value start = stageAddress(stage);
-  Value x =
-      descriptor(pingPong ? start : b.add(start, b.mul(group, groupBytes)), 16);
-  Value y = weightsDescriptor(b.add(start, lhsBytes));
-  SmallVector<Value> results(sums);
+  Value lhs = descriptor(
+      pingPong ? start : b.add(start, b.mul(consumer, wgmmaMBytes)), 16);
+  Value rhs = weightsDescriptor(b.add(start, lhsBytes));
+  SmallVector<Value> results(accumulators);
   NVVM::WgmmaFenceAlignedOp::create(b);
-  for (int64_t step = 0; step < lineBytes / instructionBytes; ++step)
-    for (auto [i, sum] : llvm::enumerate(results)) {
-      int64_t xStep = (step * instructionBytes + int64_t(i) * groupBytes) >> 4;
-      sum = multiplyGroup(sum, b.add(x, xStep), b.add(y, step * weightsStep()),
-                          columns, /*xAlongK=*/true, op.getTransposed(),
-                          first && step == 0);
+  for (int64_t step = 0; step < swizzleBytes / wgmmaKBytes; ++step)
+    for (auto [i, accumulator] : llvm::enumerate(results)) {
+      int64_t lhsStep = (step * wgmmaKBytes + int64_t(i) * wgmmaMBytes) >> 4;
+      accumulator =
+          wgmma(accumulator, b.add(lhs, lhsStep),
+                b.add(rhs, step * weightsDescriptorStep()), columns,
+                /*lhsKMajor=*/true, op.getTransposed(), first && step == 0);
     }
   NVVM::WgmmaGroupSyncAlignedOp::create(b);
   return results;
 }
 
-/// The rows of lhs that a thread has sums of.
-SmallVector<Value> WgmmaKernel::scaledRows(const TilePlace &place) {
-  SmallVector<Value> numbers;
+/// Returns the two rows of lhs that a thread has accumulators of; none without
+/// row scales.
+SmallVector<Value> WgmmaKernel::lhsRowsOfThread(const TileCoord &coord) {
+  SmallVector<Value> rows;
   Value warp = b.bitAnd(b.shiftRight(thread, 5), 3);
-  Value lowRow = b.add(b.add(b.mul(group, groupLines), b.shiftLeft(warp, 4)),
+  Value lowRow = b.add(b.add(b.mul(consumer, wgmmaM), b.shiftLeft(warp, 4)),
                        b.shiftRight(b.lane(), 2));
   for (int64_t half = 0; lhsScales && half < 2; ++half) {
-    Value row = b.min(b.add(lowRow, half * 8), b.sub(place.rows, 1));
-    numbers.push_back(lhsRowNumber(b.add(place.firstRow, row)));
+    Value row = b.min(b.add(lowRow, half * 8), b.sub(coord.rows, 1));
+    rows.push_back(lhsRowIndex(b.add(coord.firstRow, row)));
   }
-  return numbers;
+  return rows;
 }
 
-/// sums + the scaled sums of step `step`, whose stage is released as soon as it
-/// has been multiplied: the other warpgroup multiplies while this one adds.
-void WgmmaKernel::multiplyScaled(const TilePlace &place, ValueRange scaledRows,
-                                 MutableArrayRef<Value> sums, Turn turn,
-                                 Value step) {
+/// Adds the scaled products of a stage to the accumulators. The stage is
+/// released as soon as its wgmmas finish; the other consumer multiplies while
+/// this one adds.
+void WgmmaKernel::multiplyScaledStage(const TileCoord &coord,
+                                      ValueRange lhsRows,
+                                      MutableArrayRef<Value> accumulators,
+                                      PipelineState state, Value step) {
   SmallVector<Value> rowScales;
-  for (Value row : scaledRows)
-    rowScales.push_back(rowScale(row, step));
-  Value first = b.mul(place.column, share);
+  for (Value row : lhsRows)
+    rowScales.push_back(loadRowScale(row, step));
+  Value first = b.mul(coord.columnTile, outTileColumns);
   SmallVector<Value> columnScales =
-      weightScalesOf(place, share / 8, step,
-                     [&](int64_t tile) { return b.add(first, tile * 8); });
-  waitUntilFull(turn);
-  Value block =
-      multiply(undefinedSums(columns), turn.stage, /*first=*/true).front();
-  waitForGroups(0);
-  release(turn.stage);
-  for (auto [i, sum] : llvm::enumerate(sums))
-    sum = addScaled(sum, LLVM::ExtractValueOp::create(b, block, int64_t(i)),
-                    rowScales.empty() ? Value() : rowScales[i % 4 / 2],
-                    columnScale(columnScales, i / 4, i % 2));
+      loadWeightScales(coord, outTileColumns / 8, step,
+                       [&](int64_t group) { return b.add(first, group * 8); });
+  waitFull(state);
+  Value partial = multiplyStage(undefinedAccumulators(columns), state.stage,
+                                /*first=*/true)
+                      .front();
+  waitWgmma(0);
+  releaseStage(state.stage);
+  for (auto [i, accumulator] : llvm::enumerate(accumulators))
+    accumulator = accumulateScaled(
+        accumulator, LLVM::ExtractValueOp::create(b, partial, int64_t(i)),
+        rowScales.empty() ? Value() : rowScales[i % 4 / 2],
+        columnScale(columnScales, i / 4, i % 2));
 }
 
-WgmmaKernel::Turn WgmmaKernel::consumeScaled(const TilePlace &place,
-                                             Turn turn) {
-  SmallVector<Value> rowsOfThread = scaledRows(place);
-  SmallVector<Value> inits{turn.stage, turn.parity};
+WgmmaKernel::PipelineState
+WgmmaKernel::computeScaledTile(const TileCoord &coord, PipelineState state) {
+  SmallVector<Value> rows = lhsRowsOfThread(coord);
+  SmallVector<Value> inits{state.stage, state.phase};
   inits.append(columns / 2, b.f32(0.0));
   SmallVector<Value> end =
       b.loop(b.i32(0), b.i32(steps), b.i32(1), inits,
              [&](Value step, ValueRange carried) {
-               Turn now{carried[0], carried[1]};
-               SmallVector<Value> sums(carried.drop_front(2));
-               multiplyScaled(place, rowsOfThread, sums, now, step);
-               Turn after = next(now);
-               SmallVector<Value> state{after.stage, after.parity};
-               llvm::append_range(state, sums);
-               return state;
+               PipelineState now{carried[0], carried[1]};
+               SmallVector<Value> accumulators(carried.drop_front(2));
+               multiplyScaledStage(coord, rows, accumulators, now, step);
+               PipelineState next = advance(now);
+               SmallVector<Value> results{next.stage, next.phase};
+               llvm::append_range(results, accumulators);
+               return results;
              });
-  Value sums = undefinedSums(columns);
+  Value accumulators = undefinedAccumulators(columns);
   for (int64_t i = 0; i < columns / 2; ++i)
-    sums = LLVM::InsertValueOp::create(b, sums, end[i + 2], i);
-  store(place, sums);
+    accumulators = LLVM::InsertValueOp::create(b, accumulators, end[i + 2], i);
+  store(coord, accumulators);
   return {end[0], end[1]};
 }
 
-void WgmmaKernel::store(const TilePlace &place, ValueRange sums) {
+void WgmmaKernel::store(const TileCoord &coord, ValueRange accumulators) {
   Value warp = b.bitAnd(b.shiftRight(thread, 5), 3);
   Value firstRow = b.shiftLeft(warp, 4);
   if (!pingPong)
-    firstRow = b.add(firstRow, b.mul(group, groupLines));
-  for (auto [i, sum] : llvm::enumerate(sums))
-    storePieces(place, b.add(firstRow, int64_t(i) * groupLines),
-                b.mul(place.column, share), columns / 8,
-                [&, sum = sum](int64_t number) -> Value {
-                  return LLVM::ExtractValueOp::create(b, sum, number);
-                });
+    firstRow = b.add(firstRow, b.mul(consumer, wgmmaM));
+  for (auto [i, accumulator] : llvm::enumerate(accumulators))
+    storeFragments(coord, b.add(firstRow, int64_t(i) * wgmmaM),
+                   b.mul(coord.columnTile, outTileColumns), columns / 8,
+                   [&, accumulator = accumulator](int64_t index) -> Value {
+                     return LLVM::ExtractValueOp::create(b, accumulator, index);
+                   });
 }
 
-void WgmmaKernel::consume(TileSchedule &tiles, Value number) {
-  group = b.sub(number, 1);
-  NVVM::SetMaxRegisterOp::create(b, registersOf(gathered()),
+void WgmmaKernel::consume(TileScheduler &tiles, Value warpgroupIndex) {
+  consumer = b.sub(warpgroupIndex, 1);
+  NVVM::SetMaxRegisterOp::create(b, consumerRegisters(isGathered()),
                                  NVVM::SetMaxRegisterAction::increase);
-  Turn start = firstToRead();
-  Value tile = b.block(), blocks = b.numBlocks(), order = b.i32(1);
+  PipelineState start = consumerStart();
+  Value tile = b.block(), stride = b.numBlocks(), orderPhase = b.i32(1);
   if (pingPong) {
-    // The second begins with the second tile, behind the stages of the first.
-    Value second = b.equal(group, 1);
-    Turn later = skip(start, steps);
-    start = {b.select(second, later.stage, start.stage),
-             b.select(second, later.parity, start.parity)};
-    tile = b.select(second, b.add(tile, blocks), tile);
-    blocks = b.mul(blocks, 2);
-    // Nobody stands before the first one.
-    order = b.select(second, b.i32(0), b.i32(1));
+    // The second consumer begins with the block's second tile, behind the
+    // stages of the first.
+    Value isSecond = b.equal(consumer, 1);
+    PipelineState later = advance(start, steps);
+    start = {b.select(isSecond, later.stage, start.stage),
+             b.select(isSecond, later.phase, start.phase)};
+    tile = b.select(isSecond, b.add(tile, stride), tile);
+    stride = b.mul(stride, 2);
+    // Phase 1 of a new barrier is complete: the first consumer does not wait.
+    orderPhase = b.select(isSecond, b.i32(0), b.i32(1));
   }
-  b.loop(tile, tiles.total(), blocks, {start.stage, start.parity, order},
-         [&](Value number, ValueRange outer) {
-           TilePlace place = tiles.find(number);
+  b.loop(tile, tiles.tileCount(), stride,
+         {start.stage, start.phase, orderPhase},
+         [&](Value tile, ValueRange carried) {
+           TileCoord coord = tiles.tileAt(tile);
            if (pingPong)
-             waitFor(orderAt(group), outer[2]);
-           if (narrow) {
-             Turn after = consumeScaled(place, {outer[0], outer[1]});
-             return SmallVector<Value>{after.stage, after.parity, outer[2]};
+             waitBarrier(orderBarrier(consumer), carried[2]);
+           if (fp8) {
+             PipelineState next =
+                 computeScaledTile(coord, {carried[0], carried[1]});
+             return SmallVector<Value>{next.stage, next.phase, carried[2]};
            }
-           Steps all =
-               multiplySteps({outer[0], outer[1]}, blocksOfRows, columns,
-                             [&](ValueRange sums, Value stage, bool first) {
-                               return multiply(sums, stage, first);
-                             });
+           MainloopResult result =
+               mainloop({carried[0], carried[1]}, rowBlocks, columns,
+                        [&](ValueRange accumulators, Value stage, bool first) {
+                          return multiplyStage(accumulators, stage, first);
+                        });
            if (pingPong)
-             passTurn();
-           waitForGroups(0);
-           release(all.last);
-           store(place, all.sums);
-           Turn after = pingPong ? skip(all.after, steps) : all.after;
-           return SmallVector<Value>{after.stage, after.parity,
-                                     b.bitXor(outer[2], 1)};
+             releaseOrder();
+           waitWgmma(0);
+           releaseStage(result.lastStage);
+           store(coord, result.accumulators);
+           PipelineState next =
+               pingPong ? advance(result.state, steps) : result.state;
+           return SmallVector<Value>{next.stage, next.phase,
+                                     b.bitXor(carried[2], 1)};
          });
 }
 
 LLVM::LLVMFuncOp WgmmaKernel::build() {
   KernelShape shape;
-  shape.threads = (multipliers + 1) * warpgroup;
-  auto kernel = create("grouped_matmul_wgmma", shape, multipliers * 8);
-  // The same register in all threads of a warp, so that the roles are branches
-  // that warps take as one.
-  Value number = b.shuffle(b.shiftRight(thread, 7), b.i32(0));
+  shape.threads = (consumers + 1) * warpgroupSize;
+  auto kernel = create("grouped_matmul_wgmma", shape, consumers * 8);
+  // The shuffle makes the index uniform over a warp, so that the roles are
+  // uniform branches.
+  Value warpgroupIndex = b.shuffle(b.shiftRight(thread, 7), b.i32(0));
   b.ifThen(b.equal(thread, 0), [&] {
-    initializeStages();
-    for (int64_t each = 0; pingPong && each < multipliers; ++each)
-      NVVM::MBarrierInitOp::create(b, orderAt(b.i32(each)), b.i32(warpgroup),
-                                   Value());
+    initBarriers();
+    for (int64_t each = 0; pingPong && each < consumers; ++each)
+      NVVM::MBarrierInitOp::create(b, orderBarrier(b.i32(each)),
+                                   b.i32(warpgroupSize), Value());
     NVVM::FenceMbarrierInitOp::create(b);
   });
-  TileSchedule tiles = schedule();
-  tiles.prepare(scheduleMemory());
+  TileScheduler tiles = createScheduler();
+  tiles.prepare(schedulerMemory());
   b.barrier();
   b.ifElse(
-      b.equal(number, 0), [&] { bring(tiles); },
-      [&] { consume(tiles, number); });
+      b.equal(warpgroupIndex, 0), [&] { produce(tiles); },
+      [&] { consume(tiles, warpgroupIndex); });
   return kernel;
 }
 

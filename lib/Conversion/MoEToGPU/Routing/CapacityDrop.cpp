@@ -1,4 +1,4 @@
-//===- CapacityDrop.cpp - Which choices a full expert keeps ---------------===//
+//===- CapacityDrop.cpp - Drop choices beyond the capacity ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,8 +7,8 @@
 
 #include "CapacityDrop.h"
 
-#include "RouteEmitter.h"
 #include "RadixTopK.h"
+#include "RouteEmitter.h"
 
 #include <limits>
 
@@ -16,15 +16,16 @@ using namespace mlir;
 using namespace mlir::moe;
 
 static constexpr int64_t threads = 512;
-/// Tokens of which choices are in shared memory at a time.
+/// Tokens whose requests are in shared memory at a time.
 static constexpr int64_t batch = 2048;
 
-/// Those of the largest weights; a block has the choices of an expert.
+/// Builds the kernel that keeps the choices with the largest weights; one block
+/// for each expert.
 static LLVM::LLVMFuncOp buildKeepLargest(RouteOp op, DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
   KernelShape shape;
   shape.threads = threads;
-  shape.sharedBytes = SelectLargest::sharedBytes;
+  shape.sharedBytes = RadixTopK::sharedBytes;
   Type i32 = b.getI32Type();
   auto kernel =
       createKernel(b, lowering.kernels, "route_keep", shape, 3, {i32, i32});
@@ -33,49 +34,51 @@ static LLVM::LLVMFuncOp buildKeepLargest(RouteOp op, DeviceLowering &lowering) {
   Type element = op.getWeights().getType().getElementType();
   Value isFirst = b.equal(expert, 0);
   RouteEmitter route(op, b, threads);
-  auto load = [&](Value number) -> SelectLargest::Candidate {
+  auto load = [&](Value choice) -> RadixTopK::Candidate {
     Value weight =
-        b.toFloat(b.loadAt(element, weights, number), b.getF32Type());
+        b.toFloat(b.loadAt(element, weights, choice), b.getF32Type());
     Value isNaN =
         arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, weight, weight);
     Value least = b.f32(-std::numeric_limits<double>::infinity());
     return {b.select(isNaN, least, weight),
-            b.equal(route.bucketAt(ids, number), expert)};
+            b.equal(route.bucketAt(ids, choice), expert)};
   };
-  auto store = [&](Value number, Value taken) {
-    Value bucket = route.bucketAt(ids, number);
+  auto store = [&](Value choice, Value taken) {
+    Value bucket = route.bucketAt(ids, choice);
     Value isOwn = b.equal(bucket, expert);
-    // What counts for no expert is the first block's.
-    Value isNobodys = b.both(isFirst, b.equal(bucket, op.getNumExperts()));
-    b.ifThen(b.either(isOwn, isNobodys), [&] {
-      b.storeAt(b.select(taken, expert, b.i32(-1)), kept, number);
+    // The first block writes the choices that count for no expert.
+    Value isUncounted = b.both(isFirst, b.equal(bucket, op.getNumExperts()));
+    b.ifThen(b.either(isOwn, isUncounted), [&] {
+      b.storeAt(b.select(taken, expert, b.i32(-1)), kept, choice);
     });
   };
-  SelectLargest(b, threads, b.sharedMemory())
+  RadixTopK(b, threads, b.sharedMemory())
       .emit(kernel.getArgument(3), kernel.getArgument(4), load, store);
   return kernel;
 }
 
 namespace {
-/// One block lets the tokens try their first choices, in order, then those that
-/// may have more their second ones, and so on.
-class KeepNextKernel {
+/// Next-choice overflow, in one block: all tokens request their first choices,
+/// in order; then those that may have more choices request their second ones,
+/// and so on.
+class NextChoiceKernel {
 public:
-  KeepNextKernel(RouteOp op, DeviceLowering &lowering)
+  NextChoiceKernel(RouteOp op, DeviceLowering &lowering)
       : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
         experts(op.getNumExperts()), topK(op.getTopK()) {}
 
   LLVM::LLVMFuncOp build();
 
 private:
-  /// The expert that a token wants with choice `k`; `experts` if none.
-  Value wantedBy(Value token, Value k);
-  void placeSome(Value count);
+  /// Returns the expert that a token requests with choice `k`; `experts` if
+  /// none.
+  Value requestedExpert(Value token, Value k);
+  void assignSlots(Value count);
   void forEach(Value count, llvm::function_ref<void(Value)> body) {
     b.loop(b.thread(), count, b.i32(threads), body);
   }
-  Value at(Value base, Value number) {
-    return b.at(base, b.getI32Type(), number);
+  Value at(Value base, Value choice) {
+    return b.at(base, b.getI32Type(), choice);
   }
   Value load(Value pointer) { return b.load(b.getI32Type(), pointer); }
 
@@ -84,41 +87,43 @@ private:
   GPUBuilder b;
   int64_t experts, topK;
   Value ids, kept, capacity;
-  Value rows, wanted; // of each expert, by each token of a batch
+  Value used;     // slots taken, of each expert
+  Value requests; // expert requested, of each token of a batch
 };
 } // namespace
 
-Value KeepNextKernel::wantedBy(Value token, Value k) {
+Value NextChoiceKernel::requestedExpert(Value token, Value k) {
   Value first = b.mul(token, topK);
-  Value placed = b.loop(b.i32(0), k, b.i32(1), {b.i32(0)},
-                        [&](Value earlier, ValueRange sum) {
-                          Value id = load(at(kept, b.add(first, earlier)));
-                          Value is = b.toI32(b.logicalNot(b.less(id, 0)));
-                          return SmallVector<Value>{b.add(sum[0], is)};
-                        })
-                     .front();
+  Value assigned = b.loop(b.i32(0), k, b.i32(1), {b.i32(0)},
+                          [&](Value earlier, ValueRange sum) {
+                            Value id = load(at(kept, b.add(first, earlier)));
+                            Value is = b.toI32(b.logicalNot(b.less(id, 0)));
+                            return SmallVector<Value>{b.add(sum[0], is)};
+                          })
+                       .front();
   Value id = load(at(ids, b.add(first, k)));
   Value wants =
-      b.both(b.below(id, experts), b.less(placed, op.getMaxChoices()));
+      b.both(b.below(id, experts), b.less(assigned, op.getMaxChoices()));
   return b.select(wants, id, b.i32(experts));
 }
 
-/// The first warp finds places for 32 tokens at a time; who has none wants -1.
-void KeepNextKernel::placeSome(Value count) {
+/// The first warp assigns slots to 32 tokens at a time; a request becomes -1 if
+/// no slot is free.
+void NextChoiceKernel::assignSlots(Value count) {
   b.loop(b.i32(0), count, b.i32(GPUBuilder::warpSize), [&](Value start) {
-    Value own = at(wanted, b.add(start, b.thread()));
+    Value own = at(requests, b.add(start, b.thread()));
     Value expert = load(own);
-    Value row = takeInOrder(b, at(rows, expert), expert);
+    Value row = takeSlotsInOrder(b, at(used, expert), expert);
     Value fits = b.both(b.less(expert, experts), b.less(row, capacity));
     b.store(b.select(fits, expert, b.i32(-1)), own);
     NVVM::SyncWarpOp::create(b, b.i32(-1));
   });
 }
 
-LLVM::LLVMFuncOp KeepNextKernel::build() {
+LLVM::LLVMFuncOp NextChoiceKernel::build() {
   KernelShape shape;
   shape.threads = threads;
-  // One more: for tokens that want none.
+  // One more, for tokens without a request.
   int64_t rowBytes = (experts + 1) * 4;
   shape.sharedBytes = rowBytes + batch * 4;
   Type i32 = b.getI32Type();
@@ -128,26 +133,28 @@ LLVM::LLVMFuncOp KeepNextKernel::build() {
   kept = kernel.getArgument(1);
   Value tokens = b.div(kernel.getArgument(2), topK);
   capacity = kernel.getArgument(3);
-  rows = b.sharedMemory();
-  wanted = b.sharedAt(rows, rowBytes);
-  forEach(b.i32(experts + 1), [&](Value e) { b.store(b.i32(0), at(rows, e)); });
+  used = b.sharedMemory();
+  requests = b.sharedAt(used, rowBytes);
+  forEach(b.i32(experts + 1), [&](Value e) { b.store(b.i32(0), at(used, e)); });
   b.loop(b.i32(0), b.i32(topK), b.i32(1), [&](Value k) {
     b.loop(b.i32(0), tokens, b.i32(batch), [&](Value first) {
       Value count = b.min(b.sub(tokens, first), batch);
-      // A warp's last tokens may be none.
+      // Pad the batch: a warp may go beyond the last token.
       forEach(b.i32(batch), [&](Value i) {
         b.ifElse(
             b.less(i, count),
-            [&] { b.store(wantedBy(b.add(first, i), k), at(wanted, i)); },
-            [&] { b.store(b.i32(experts), at(wanted, i)); });
+            [&] {
+              b.store(requestedExpert(b.add(first, i), k), at(requests, i));
+            },
+            [&] { b.store(b.i32(experts), at(requests, i)); });
       });
       b.barrier();
       b.ifThen(b.less(b.thread(), GPUBuilder::warpSize),
-               [&] { placeSome(count); });
+               [&] { assignSlots(count); });
       b.barrier();
       forEach(count, [&](Value i) {
-        Value number = b.add(b.mul(b.add(first, i), topK), k);
-        b.storeAt(load(at(wanted, i)), kept, number);
+        Value choice = b.add(b.mul(b.add(first, i), topK), k);
+        b.storeAt(load(at(requests, i)), kept, choice);
       });
       b.barrier();
     });
@@ -155,8 +162,8 @@ LLVM::LLVMFuncOp KeepNextKernel::build() {
   return kernel;
 }
 
-Value mlir::moe::launchKeep(RouteOp op, DeviceLowering &lowering, Value total,
-                            Value capacity) {
+Value mlir::moe::launchCapacityDrop(RouteOp op, DeviceLowering &lowering,
+                                    Value total, Value capacity) {
   ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
   Value kept = tensor::EmptyOp::create(
       b, tensor::getMixedSizes(b, b.getLoc(), op.getIds()), b.getI32Type());
@@ -167,7 +174,7 @@ Value mlir::moe::launchKeep(RouteOp op, DeviceLowering &lowering, Value total,
         .front();
   }
   Value one = arith::ConstantIndexOp::create(b, 1);
-  return launch(lowering, op.getLoc(), KeepNextKernel(op, lowering).build(),
+  return launch(lowering, op.getLoc(), NextChoiceKernel(op, lowering).build(),
                 one, op.getIds(), kept, {total, capacity})
       .front();
 }

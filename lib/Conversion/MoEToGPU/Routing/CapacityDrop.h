@@ -1,11 +1,11 @@
-//===- CapacityDrop.h - Which choices a full expert keeps -------*- C++ -*-===//
+//===- CapacityDrop.h - Drop choices beyond the capacity --------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Where the places of a full expert are for others than the first to come, a
-// kernel ahead of the routing replaces the ids of choices without a place by
-// -1.
+// Position order is handled by the counting sort of the routing itself. For
+// other priorities, and for next-choice overflow, a kernel ahead of the routing
+// decides which choices exceed the capacity and replaces their ids by -1.
 //
 //===----------------------------------------------------------------------===//
 
@@ -16,10 +16,10 @@
 
 namespace mlir::moe {
 
-/// The ids of choices that are kept, given the number of all choices and the
-/// capacity, i32s on the host.
-Value launchKeep(RouteOp op, DeviceLowering &lowering, Value total,
-                 Value capacity);
+/// Returns the ids with dropped choices replaced by -1. `total` is the number
+/// of all choices, `capacity` that of an expert; both are i32 on the host.
+Value launchCapacityDrop(RouteOp op, DeviceLowering &lowering, Value total,
+                         Value capacity);
 
 } // namespace mlir::moe
 

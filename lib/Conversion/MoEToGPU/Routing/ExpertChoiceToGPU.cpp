@@ -1,12 +1,12 @@
-//===- ExpertChoiceToGPU.cpp - moe.gate where experts choose tokens -------===//
+//===- ExpertChoiceToGPU.cpp - Expert-choice moe.gate ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// In the first kernel a warp has a token and scores the experts for it, in the
-// second a block has an expert and chooses among the tokens.
+// In the first kernel a warp scores all experts for one token; in the second a
+// block selects the top tokens of one expert.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,7 +23,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 static constexpr int64_t warpsInBlock = 4;
-static constexpr int64_t chooseThreads = 512;
+static constexpr int64_t selectThreads = 512;
 
 static LLVM::LLVMFuncOp buildScores(GateOp op, DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
@@ -50,23 +50,23 @@ public:
       : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
         experts(op.getNumExperts()), scoreType(op.getScoreElementType()) {}
 
-  /// Scores and bias, if there is one; weights and ids; tokens and the
-  /// capacity.
+  /// Inputs: scores and, if there is one, the bias; results: weights and ids;
+  /// scalars: tokens and capacity.
   LLVM::LLVMFuncOp build();
 
 private:
-  Value place(Value token) {
+  Value indexOf(Value token) {
     return b.add(b.mul(b.toI64(token), experts), b.toI64(expert));
   }
   Value compare(arith::CmpFPredicate predicate, Value x, Value y) {
     return arith::CmpFOp::create(b, predicate, x, y);
   }
   Value negInf() { return b.f32(-std::numeric_limits<double>::infinity()); }
-  /// Combine one value of each token, in a fixed order; all threads have the
-  /// result.
+  /// Reduces a value of each token over the block, in a fixed order; all
+  /// threads have the result.
   Value reduce(Value init, llvm::function_ref<Value(Value score)> valueOf,
                llvm::function_ref<Value(Value, Value)> combine);
-  void findSoftmax();
+  void reduceSoftmax();
   Value scoreOf(Value token);
 
   GateOp op;
@@ -75,18 +75,18 @@ private:
   int64_t experts;
   Type scoreType;
   Value scores, expert, tokens, shared;
-  Value most, sum; // of a softmax over the tokens
+  Value maximum, sum; // of a softmax over the tokens
 };
 } // namespace
 
 Value ChooseKernel::reduce(Value init, llvm::function_ref<Value(Value)> valueOf,
                            llvm::function_ref<Value(Value, Value)> combine) {
-  constexpr int64_t warps = chooseThreads / GPUBuilder::warpSize;
+  constexpr int64_t warps = selectThreads / GPUBuilder::warpSize;
   Type f32 = b.getF32Type();
-  Value own = b.loop(b.thread(), tokens, b.i32(chooseThreads), init,
+  Value own = b.loop(b.thread(), tokens, b.i32(selectThreads), init,
                      [&](Value token, ValueRange carried) {
                        Value value =
-                           valueOf(b.loadAt(f32, scores, place(token)));
+                           valueOf(b.loadAt(f32, scores, indexOf(token)));
                        return SmallVector<Value>{combine(carried[0], value)};
                      })
                   .front();
@@ -101,39 +101,39 @@ Value ChooseKernel::reduce(Value init, llvm::function_ref<Value(Value)> valueOf,
   return all;
 }
 
-/// exp(x − most), 1 for the largest itself, also where it is infinite.
-static Value powerOf(GPUBuilder &b, Value x, Value most) {
-  Value power = math::ExpOp::create(b, arith::SubFOp::create(b, x, most));
-  Value same = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x, most);
+/// Returns exp(x − maximum); 1 for the maximum itself, even if it is infinite.
+static Value expOf(GPUBuilder &b, Value x, Value maximum) {
+  Value power = math::ExpOp::create(b, arith::SubFOp::create(b, x, maximum));
+  Value same = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x, maximum);
   return b.select(same, b.f32(1.0), power);
 }
 
-void ChooseKernel::findSoftmax() {
-  most = reduce(
+void ChooseKernel::reduceSoftmax() {
+  maximum = reduce(
       negInf(), [](Value x) { return x; },
       [&](Value x, Value y) -> Value {
         return arith::MaximumFOp::create(b, x, y);
       });
   sum = reduce(
-      b.f32(0.0), [&](Value x) { return powerOf(b, x, most); },
+      b.f32(0.0), [&](Value x) { return expOf(b, x, maximum); },
       [&](Value x, Value y) -> Value {
         return arith::AddFOp::create(b, x, y);
       });
 }
 
 Value ChooseKernel::scoreOf(Value token) {
-  Value score = b.loadAt(b.getF32Type(), scores, place(token));
+  Value score = b.loadAt(b.getF32Type(), scores, indexOf(token));
   if (!sum)
     return score;
-  // The largest has a power of 1, so the sum is not 0.
-  score = arith::DivFOp::create(b, powerOf(b, score, most), sum);
+  // The maximum contributes 1, so the sum is not 0.
+  score = arith::DivFOp::create(b, expOf(b, score, maximum), sum);
   return b.toFloat(b.toFloat(score, scoreType), b.getF32Type());
 }
 
 LLVM::LLVMFuncOp ChooseKernel::build() {
   KernelShape shape;
-  shape.threads = chooseThreads;
-  shape.sharedBytes = SelectLargest::sharedBytes;
+  shape.threads = selectThreads;
+  shape.sharedBytes = RadixTopK::sharedBytes;
   Type i32 = b.getI32Type(), f32 = b.getF32Type();
   auto kernel = createKernel(b, lowering.kernels, "gate_choose", shape,
                              op.getBias() ? 4 : 3, {i32, i32});
@@ -144,20 +144,20 @@ LLVM::LLVMFuncOp ChooseKernel::build() {
   expert = b.block();
   shared = b.sharedMemory();
   if (op.getScore() == Score::Softmax && op.getScoreAxis() == ScoreAxis::Tokens)
-    findSoftmax();
+    reduceSoftmax();
   Value bias;
   if (op.getBias())
     bias = b.toFloat(
         b.loadAt(op.getBias().getType().getElementType(), arguments[1], expert),
         f32);
-  auto load = [&](Value token) -> SelectLargest::Candidate {
-    Value number = scoreOf(token);
+  auto load = [&](Value token) -> RadixTopK::Candidate {
+    Value score = scoreOf(token);
     if (bias) {
-      number = arith::AddFOp::create(b, number, bias);
-      number = b.select(compare(arith::CmpFPredicate::UNO, number, number),
-                        negInf(), number);
+      score = arith::AddFOp::create(b, score, bias);
+      score = b.select(compare(arith::CmpFPredicate::UNO, score, score),
+                       negInf(), score);
     }
-    return {number, b.i1(true)};
+    return {score, b.i1(true)};
   };
   auto store = [&](Value token, Value taken) {
     Value weight = scoreOf(token);
@@ -169,10 +169,10 @@ LLVM::LLVMFuncOp ChooseKernel::build() {
     if (op.getScale())
       weight = arith::MulFOp::create(b, weight,
                                      b.f32(op.getScale()->convertToDouble()));
-    b.storeAt(b.toFloat(weight, scoreType), outputs[0], place(token));
-    b.storeAt(b.select(taken, expert, b.i32(-1)), outputs[1], place(token));
+    b.storeAt(b.toFloat(weight, scoreType), outputs[0], indexOf(token));
+    b.storeAt(b.select(taken, expert, b.i32(-1)), outputs[1], indexOf(token));
   };
-  SelectLargest(b, chooseThreads, shared)
+  RadixTopK(b, selectThreads, shared)
       .emit(tokens, arguments.back(), load, store);
   return kernel;
 }
@@ -180,9 +180,9 @@ LLVM::LLVMFuncOp ChooseKernel::build() {
 Lowered mlir::moe::lowerExpertChoice(GateOp op, DeviceLowering &lowering,
                                      std::string &why) {
   if (op.getNormalize())
-    why = "experts choose tokens, whose weights are normalised";
-  else if (op.getNumExperts() > GateEmitter::mostExperts)
-    why = "more than " + std::to_string(GateEmitter::mostExperts) + " experts";
+    why = "select(expert_choice) with normalize";
+  else if (op.getNumExperts() > GateEmitter::maxExperts)
+    why = "more than " + std::to_string(GateEmitter::maxExperts) + " experts";
   if (!why.empty())
     return failure();
   LLVM::LLVMFuncOp score = buildScores(op, lowering);

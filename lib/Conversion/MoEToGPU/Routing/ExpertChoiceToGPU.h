@@ -1,4 +1,4 @@
-//===- ExpertChoiceToGPU.h - Gates where experts choose tokens --*- C++ -*-===//
+//===- ExpertChoiceToGPU.h - Expert-choice gates ----------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,7 +12,7 @@
 
 namespace mlir::moe {
 
-/// What `lowerToGPU` does, for a gate with `select(expert_choice)`.
+/// Lowers a gate with `select(expert_choice)`, like `lowerToGPU`.
 Lowered lowerExpertChoice(GateOp op, DeviceLowering &lowering,
                           std::string &why);
 

@@ -1,4 +1,4 @@
-//===- GateEmitter.cpp - The gate of one token ----------------------------===//
+//===- GateEmitter.cpp - Gate one token with a warp -----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,9 +16,8 @@ using namespace mlir::moe;
 
 using Row = GateEmitter::Row;
 
-/// Steps of the selection that are worth unrolling: beyond, ptxas takes
-/// minutes.
-static constexpr int64_t mostSteps = 1024;
+/// The selection is unrolled up to so many steps; beyond, ptxas takes minutes.
+static constexpr int64_t maxSteps = 1024;
 
 static int64_t slotsOf(int64_t columns) {
   return llvm::divideCeil(columns, GPUBuilder::warpSize);
@@ -47,7 +46,7 @@ void GateEmitter::setPointers(ValueRange pointers) {
 }
 
 //===----------------------------------------------------------------------===//
-// Numbers
+// Values
 //===----------------------------------------------------------------------===//
 
 Value GateEmitter::negInf() {
@@ -77,7 +76,7 @@ Value GateEmitter::columnOf(unsigned slot) {
   return b.add(lane, int64_t(slot) * 32);
 }
 
-Row GateEmitter::present(int64_t columns) {
+Row GateEmitter::validColumns(int64_t columns) {
   Row flags;
   for (int64_t slot = 0; slot < slotsOf(columns); ++slot)
     flags.push_back(columns - slot * 32 >= 32
@@ -89,13 +88,13 @@ Row GateEmitter::present(int64_t columns) {
 Row GateEmitter::loadRow(Value pointer, Type element, Value first,
                          int64_t columns, Value otherwise) {
   Row row;
-  for (auto [slot, there] : llvm::enumerate(present(columns))) {
-    // A column that is not there is read as the last one.
+  for (auto [slot, valid] : llvm::enumerate(validColumns(columns))) {
+    // Out-of-range columns are clamped to the last one.
     Value column = b.min(columnOf(slot), columns - 1);
     Value value = b.loadAt(element, pointer, b.add(first, b.toI64(column)));
     if (isa<FloatType>(element))
       value = b.toFloat(value, b.getF32Type());
-    row.push_back(b.select(there, value, otherwise));
+    row.push_back(b.select(valid, value, otherwise));
   }
   return row;
 }
@@ -103,8 +102,8 @@ Row GateEmitter::loadRow(Value pointer, Type element, Value first,
 void GateEmitter::forEach(
     const Row &row, int64_t columns,
     llvm::function_ref<void(Value column, Value value)> body) {
-  for (auto [slot, there] : llvm::enumerate(present(columns)))
-    b.ifThen(there, [&, slot = slot] { body(columnOf(slot), row[slot]); });
+  for (auto [slot, valid] : llvm::enumerate(validColumns(columns)))
+    b.ifThen(valid, [&, slot = slot] { body(columnOf(slot), row[slot]); });
 }
 
 void GateEmitter::storeRow(const Row &row, Value pointer, Value first,
@@ -123,8 +122,8 @@ Row GateEmitter::gather(const Row &row, const Row &ids, int64_t columns) {
     Value from = b.bitAnd(id, 31), slot = b.shiftRight(id, 5);
     Value result = b.f32(0.0);
     for (auto [i, value] : llvm::enumerate(row)) {
-      Value there = b.shuffle(value, from);
-      result = b.select(b.equal(slot, int64_t(i)), there, result);
+      Value other = b.shuffle(value, from);
+      result = b.select(b.equal(slot, int64_t(i)), other, result);
     }
     return b.select(b.below(id, columns), result, b.f32(0.0));
   });
@@ -136,27 +135,27 @@ Row GateEmitter::gather(const Row &row, const Row &ids, int64_t columns) {
 
 Row GateEmitter::softmax(const Row &row, const Row &valid) {
   Row masked;
-  for (auto [x, counts] : llvm::zip_equal(row, valid))
-    masked.push_back(b.select(counts, x, negInf()));
-  Value most = masked.front();
+  for (auto [x, isValid] : llvm::zip_equal(row, valid))
+    masked.push_back(b.select(isValid, x, negInf()));
+  Value maximum = masked.front();
   for (Value x : llvm::drop_begin(masked))
-    most = arith::MaximumFOp::create(b, most, x);
-  most = b.maxWarp(most);
-  Row powers;
+    maximum = arith::MaximumFOp::create(b, maximum, x);
+  maximum = b.maxWarp(maximum);
+  Row exps;
   Value sum = b.f32(0.0);
-  for (auto [x, counts] : llvm::zip_equal(masked, valid)) {
-    // exp(0) = 1 for the maximum itself, also where it is infinite.
-    Value power = math::ExpOp::create(b, arith::SubFOp::create(b, x, most));
-    power = b.select(compare(arith::CmpFPredicate::OEQ, x, most), b.f32(1.0),
-                     power);
-    power = b.select(counts, power, b.f32(0.0));
-    powers.push_back(power);
-    sum = arith::AddFOp::create(b, sum, power);
+  for (auto [x, isValid] : llvm::zip_equal(masked, valid)) {
+    // The maximum itself gives exp(0) = 1, even if it is infinite.
+    Value exp = math::ExpOp::create(b, arith::SubFOp::create(b, x, maximum));
+    exp = b.select(compare(arith::CmpFPredicate::OEQ, x, maximum), b.f32(1.0),
+                   exp);
+    exp = b.select(isValid, exp, b.f32(0.0));
+    exps.push_back(exp);
+    sum = arith::AddFOp::create(b, sum, exp);
   }
   sum = b.sumWarp(sum);
   Value none = compare(arith::CmpFPredicate::OEQ, sum, b.f32(0.0));
-  return map(powers, [&](Value power) {
-    return b.select(none, sum, arith::DivFOp::create(b, power, sum));
+  return map(exps, [&](Value exp) {
+    return b.select(none, sum, arith::DivFOp::create(b, exp, sum));
   });
 }
 
@@ -164,9 +163,9 @@ Row GateEmitter::score(const Row &row, const Row &valid) {
   Row scores = op.getScore() == Score::Softmax ? softmax(row, valid) : row;
   return map(scores, [&](Value x) -> Value {
     if (op.getScore() == Score::Sigmoid) {
-      Value power = math::ExpOp::create(b, arith::NegFOp::create(b, x));
+      Value exp = math::ExpOp::create(b, arith::NegFOp::create(b, x));
       x = arith::DivFOp::create(b, b.f32(1.0),
-                                arith::AddFOp::create(b, b.f32(1.0), power));
+                                arith::AddFOp::create(b, b.f32(1.0), exp));
     } else if (op.getScore() == Score::Relu) {
       x = arith::MaximumFOp::create(b, x, b.f32(0.0));
     }
@@ -178,14 +177,14 @@ Row GateEmitter::score(const Row &row, const Row &valid) {
 // Selection
 //===----------------------------------------------------------------------===//
 
-GateEmitter::Best GateEmitter::best(const Row &scores, const Row &taken) {
+GateEmitter::Argmax GateEmitter::argmax(const Row &scores, const Row &taken) {
   // Ties go to the lowest column.
   auto isBetter = [&](Value value, Value id, Value than, Value thanId) {
     Value greater = compare(arith::CmpFPredicate::OGT, value, than);
     Value equal = compare(arith::CmpFPredicate::OEQ, value, than);
     return b.either(greater, b.both(equal, b.less(id, thanId)));
   };
-  Best found{negInf(), noColumn()};
+  Argmax found{negInf(), noColumn()};
   for (unsigned slot = 0; slot < scores.size(); ++slot) {
     Value column = columnOf(slot);
     Value better =
@@ -204,7 +203,7 @@ GateEmitter::Best GateEmitter::best(const Row &scores, const Row &taken) {
   return found;
 }
 
-void GateEmitter::take(Row &taken, Value id) {
+void GateEmitter::mark(Row &taken, Value id) {
   for (auto [slot, flag] : llvm::enumerate(taken))
     flag = b.either(flag, b.equal(columnOf(slot), id));
 }
@@ -217,18 +216,19 @@ void GateEmitter::setColumn(Row &row, int64_t k, Value value) {
 Row GateEmitter::selectTopK(const Row &scores, int64_t columns, int64_t count,
                             Row &chosen) {
   chosen.assign(scores.size(), b.i1(false));
-  Row taken = map(present(columns), [&](Value x) { return b.logicalNot(x); });
+  Row taken =
+      map(validColumns(columns), [&](Value x) { return b.logicalNot(x); });
   Row ids(slotsOf(count), b.i32(-1));
   for (int64_t k = 0; k < count; ++k) {
-    Value id = best(scores, taken).id;
-    take(taken, id);
-    take(chosen, id);
+    Value id = argmax(scores, taken).id;
+    mark(taken, id);
+    mark(chosen, id);
     setColumn(ids, k, b.select(b.equal(id, noColumn()), b.i32(-1), id));
   }
   return ids;
 }
 
-/// Scores with those of the groups not kept replaced.
+/// Replaces the scores outside of the best groups by the fill value.
 Row GateEmitter::limitToGroups(const Row &scores) {
   GroupsAttr groups = *op.getGroups();
   int64_t count = groups.getCount(), size = experts / count;
@@ -239,11 +239,11 @@ Row GateEmitter::limitToGroups(const Row &scores) {
   for (int64_t group = 0; group < count; ++group) {
     Row taken = map(groupOf,
                     [&](Value of) { return b.logicalNot(b.equal(of, group)); });
-    Best first = best(scores, taken);
+    Argmax first = argmax(scores, taken);
     Value value = first.value;
     if (groups.getScore() == GroupScore::Top2Sum) {
-      take(taken, first.id);
-      value = arith::AddFOp::create(b, value, best(scores, taken).value);
+      mark(taken, first.id);
+      value = arith::AddFOp::create(b, value, argmax(scores, taken).value);
     }
     setColumn(groupScores, group, nanToNegInf(value));
   }
@@ -255,23 +255,24 @@ Row GateEmitter::limitToGroups(const Row &scores) {
   for (auto [of, value] : llvm::zip_equal(groupOf, scores)) {
     Value flag = b.i32(0);
     for (auto [slot, each] : llvm::enumerate(flags)) {
-      Value there = b.shuffle(each, b.bitAnd(of, 31));
-      flag = b.select(b.equal(b.shiftRight(of, 5), int64_t(slot)), there, flag);
+      Value other = b.shuffle(each, b.bitAnd(of, 31));
+      flag = b.select(b.equal(b.shiftRight(of, 5), int64_t(slot)), other, flag);
     }
     limited.push_back(b.select(b.equal(flag, 0), fill, value));
   }
   return limited;
 }
 
-/// Choose one by one; the weight of each choice is its score among the experts
-/// that are left and within the margin of the best.
+/// Selects one expert at a time; the weight of a choice is its score among the
+/// experts that are not taken yet and are within the margin of the best.
 void GateEmitter::selectScoringEachChoice(const Row &logits, Row &weights,
                                           Row &ids) {
-  Row taken = map(present(experts), [&](Value x) { return b.logicalNot(x); });
+  Row taken =
+      map(validColumns(experts), [&](Value x) { return b.logicalNot(x); });
   weights.assign(slotsOf(topK), b.f32(0.0));
   ids.assign(slotsOf(topK), b.i32(-1));
   for (int64_t k = 0; k < topK; ++k) {
-    Best chosen = best(logits, taken);
+    Argmax chosen = argmax(logits, taken);
     Row counted;
     for (auto [logit, flag] : llvm::zip_equal(logits, taken)) {
       Value open = b.logicalNot(flag);
@@ -290,7 +291,7 @@ void GateEmitter::selectScoringEachChoice(const Row &logits, Row &weights,
     Value weight = gather(score(logits, counted), id, experts).front();
     setColumn(weights, k, weight);
     setColumn(ids, k, id.front());
-    take(taken, chosen.id);
+    mark(taken, chosen.id);
   }
 }
 
@@ -308,7 +309,7 @@ void GateEmitter::normalize(Row &weights, const Row &valid) {
   }
   double p = kind == NormalizeKind::Norm ? double(normalize.getP()) : 1.0;
   Value sum = b.f32(0.0);
-  for (auto [weight, counts] : llvm::zip_equal(weights, valid)) {
+  for (auto [weight, isValid] : llvm::zip_equal(weights, valid)) {
     Value term = weight;
     if (kind == NormalizeKind::Norm) {
       term = math::AbsFOp::create(b, term);
@@ -317,7 +318,7 @@ void GateEmitter::normalize(Row &weights, const Row &valid) {
       else if (p != 1.0)
         term = math::PowFOp::create(b, term, b.f32(p));
     }
-    sum = arith::AddFOp::create(b, sum, b.select(counts, term, b.f32(0.0)));
+    sum = arith::AddFOp::create(b, sum, b.select(isValid, term, b.f32(0.0)));
   }
   Value d = b.sumWarp(sum);
   if (p == 2.0)
@@ -338,12 +339,12 @@ void GateEmitter::normalize(Row &weights, const Row &valid) {
   });
 }
 
-/// Choices and their scores, before threshold, normalisation and scale.
+/// Selects choices and their scores, before threshold, normalization and scale.
 void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
   if (op.getOrder() == Order::ScoreEachChoice)
     return selectScoringEachChoice(logits, weights, ids);
   bool scoreFirst = op.getOrder() == Order::ScoreThenSelect;
-  Row scores = scoreFirst ? score(logits, present(experts)) : logits;
+  Row scores = scoreFirst ? score(logits, validColumns(experts)) : logits;
   if (op.getGivenIds()) {
     ids = loadRow(givenIds, b.getI32Type(), firstChoice, topK, b.i32(-1));
   } else {
@@ -364,8 +365,8 @@ void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
     return;
   Row valid = map(ids, [&](Value id) { return b.below(id, experts); });
   weights = score(weights, valid);
-  for (auto [weight, counts] : llvm::zip_equal(weights, valid))
-    weight = b.select(counts, weight, b.f32(0.0));
+  for (auto [weight, isValid] : llvm::zip_equal(weights, valid))
+    weight = b.select(isValid, weight, b.f32(0.0));
 }
 
 Row GateEmitter::loadLogits(Value token, Value logits, Value first) {
@@ -385,7 +386,7 @@ void GateEmitter::emitScores(Value token, Value logits, Value scores) {
   Row row = loadLogits(token, logits, first);
   if (op.getScore() != Score::Softmax ||
       op.getScoreAxis() == ScoreAxis::Experts)
-    row = score(row, present(experts));
+    row = score(row, validColumns(experts));
   storeRow(row, scores, first, experts);
 }
 
@@ -397,7 +398,7 @@ Row GateEmitter::emit(Value token, Value logits, Value first) {
     for (auto [weight, id] : llvm::zip_equal(weights, ids)) {
       Value above = compare(arith::CmpFPredicate::OGT, weight,
                             b.f32(op.getThreshold()->convertToDouble()));
-      // An id that is none stays as it is, to be reported.
+      // Invalid ids stay as they are, to be reported.
       Value drops = b.both(b.below(id, experts), b.logicalNot(above));
       id = b.select(drops, b.i32(-1), id);
       weight = b.select(above, weight, b.f32(0.0));
@@ -441,7 +442,7 @@ Value GateEmitter::liveTokens(GPUBuilder &b, Value tokens, Value address) {
   return given.getResult(0);
 }
 
-/// Comparisons of a lane that choosing takes.
+/// Returns the number of comparisons of a lane in the selection.
 static int64_t stepsOf(GateOp op) {
   int64_t slots = slotsOf(op.getNumExperts());
   int64_t steps = op.getTopK() * slots;
@@ -454,12 +455,13 @@ static int64_t stepsOf(GateOp op) {
 LogicalResult GateEmitter::verify(GateOp op, std::string &why) {
   int64_t experts = op.getNumExperts();
   if (op.getSelection() == Selection::ExpertChoice)
-    why = "experts choose tokens";
+    why = "select(expert_choice)";
   else if (op.getScoreAxis() == ScoreAxis::Tokens)
-    why = "scores over tokens";
-  else if (ShapedType::isDynamic(experts) || experts > mostExperts)
-    why = "more than " + std::to_string(mostExperts) + " experts";
-  else if (stepsOf(op) > mostSteps)
-    why = "too many choices of too many experts";
+    why = "score_axis(tokens)";
+  else if (ShapedType::isDynamic(experts) || experts > maxExperts)
+    why = "more than " + std::to_string(maxExperts) + " experts";
+  else if (stepsOf(op) > maxSteps)
+    why = "a selection of " + std::to_string(stepsOf(op)) +
+          " comparisons, more than " + std::to_string(maxSteps);
   return failure(!why.empty());
 }

@@ -1,11 +1,11 @@
-//===- GateEmitter.h - The gate of one token --------------------*- C++ -*-===//
+//===- GateEmitter.h - Gate one token with a warp ---------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A warp has one token. A row of the gate, scores or choices, lies across its
-// lanes: column c is in lane c mod 32, and slot c div 32 of that lane. All of
-// it stays in registers. Reductions take the same order whatever T is.
+// A warp gates one token, in registers. A row of scores or choices is
+// distributed over its lanes: column c is in slot c div 32 of lane c mod 32.
+// Reductions have a fixed order, so the result does not depend on T.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,53 +17,55 @@
 
 namespace mlir::moe {
 
-/// Attribute of a function: its tokens do not depend on one another, so that a
-/// call may leave out the last ones.
+/// Function attribute: tokens do not depend on one another, so that a call may
+/// skip the last ones.
 inline constexpr llvm::StringLiteral independentTokensAttr =
     "moe.independent_tokens";
-/// Attribute of a kernel: behind the scalars it takes the address (i64) of how
-/// many tokens are live, or 0 where all of them are.
+/// Kernel attribute: the last argument is the address (i64) of the number of
+/// live tokens, or 0 if all are live.
 inline constexpr llvm::StringLiteral liveTokensAttr = "moe.live_tokens";
 
 class GateEmitter {
 public:
   /// One value for each slot of a lane.
   using Row = SmallVector<Value>;
-  static constexpr int64_t mostExperts = 1024;
+  static constexpr int64_t maxExperts = 1024;
 
-  /// The builder stands where all warps come by.
+  /// The builder must be at a point that all lanes reach (convergent).
   GateEmitter(GateOp op, GPUBuilder &b);
 
-  /// Whether there is code for a gate.
+  /// Succeeds if there is device code for a gate; otherwise `why` has the
+  /// reason.
   static LogicalResult verify(GateOp op, std::string &why);
 
-  /// What a kernel reads besides the logits, in the order of its pointers.
+  /// Returns the inputs besides the logits, in the order of a kernel's
+  /// pointers.
   static SmallVector<Value> inputs(GateOp op);
-  /// Name the pointers: those of `inputs`, then weights and ids.
+  /// Sets the pointers: those of `inputs`, then weights and ids.
   void setPointers(ValueRange pointers);
-  /// The same for what alone matters to scores.
+  /// Sets the only pointer that `emitScores` needs.
   void setNoise(Value pointer) { noise = pointer; }
 
-  /// Choose for token `token` (i64), the same in all lanes. Its logits are
-  /// those from number `first` on behind `logits`. Returns the ids, which are
-  /// stored, as the weights are.
+  /// Gates token `token` (i64, uniform), whose logits start at element `first`
+  /// of `logits`. Stores weights and ids, and returns the ids.
   Row emit(Value token, Value logits, Value first);
-  /// The scores that choices by experts are made from, in f32, of token
-  /// `token`, behind `scores`; without a softmax over tokens.
+  /// Expert choice: stores the f32 scores of token `token` to `scores`. A
+  /// softmax over tokens is left to the selection.
   void emitScores(Value token, Value logits, Value scores);
-  /// Choose nothing for a token.
+  /// Stores weights of 0 and ids of -1 for a token.
   void emitNone(Value token);
 
-  /// How many of `tokens` (i32 or i64) are live, given the address of that.
+  /// Returns how many of `tokens` (i32 or i64) are live; `address` as in
+  /// `liveTokensAttr`.
   static Value liveTokens(GPUBuilder &b, Value tokens, Value address);
 
-  /// Run `body` with each column that there is, of `columns`, and its value.
+  /// Runs `body` for each of the `columns` columns of a row and its value.
   void forEach(const Row &row, int64_t columns,
                llvm::function_ref<void(Value column, Value value)> body);
 
 private:
-  struct Best {
-    Value value, id; // id is that of no column where all are taken
+  struct Argmax {
+    Value value, id; // id is `noColumn` if all columns are taken
   };
   using Body = llvm::function_ref<Value(Value)>;
 
@@ -75,25 +77,26 @@ private:
   Value roundToScore(Value x);
 
   Value columnOf(unsigned slot);
-  /// Which columns there are, of `columns`.
-  Row present(int64_t columns);
+  /// Returns a flag for each slot: true if its column is below `columns`.
+  Row validColumns(int64_t columns);
   Row loadRow(Value pointer, Type element, Value first, int64_t columns,
               Value otherwise);
   void storeRow(const Row &row, Value pointer, Value first, int64_t columns);
   Row map(const Row &row, Body body);
-  /// row[ids[k]] in lane and slot k; 0 where there is no such column.
+  /// Returns row[ids[k]] at column k; 0 if ids[k] is not below `columns`.
   Row gather(const Row &row, const Row &ids, int64_t columns);
 
   Row softmax(const Row &row, const Row &valid);
   Row score(const Row &row, const Row &valid);
-  /// Logits with noise, from number `first` on.
+  /// Loads the logits from element `first` on and adds the noise.
   Row loadLogits(Value token, Value logits, Value first);
-  Best best(const Row &scores, const Row &taken);
-  /// Mark column `id`.
-  void take(Row &taken, Value id);
-  /// Put `value`, the same in all lanes, into column `k`.
+  Argmax argmax(const Row &scores, const Row &taken);
+  /// Sets the flag of column `id`.
+  void mark(Row &taken, Value id);
+  /// Sets column `k` to the uniform `value`.
   void setColumn(Row &row, int64_t k, Value value);
-  /// The best columns, best first; `chosen` are marked.
+  /// Returns the ids of the `count` largest scores in descending order; marks
+  /// them in `chosen`.
   Row selectTopK(const Row &scores, int64_t columns, int64_t count,
                  Row &chosen);
   Row limitToGroups(const Row &scores);

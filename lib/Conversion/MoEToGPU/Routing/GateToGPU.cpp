@@ -5,7 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A gate of logits that are in memory; RouterToGPU.cpp has those of a product.
+// Gates whose logits are in memory. RouterToGPU.cpp fuses a gate with the
+// matmul that computes its logits.
 //
 //===----------------------------------------------------------------------===//
 

@@ -1,12 +1,13 @@
-//===- RadixTopK.h - The largest of many numbers ----------------*- C++ -*-===//
+//===- RadixTopK.h - Block-wide radix top-k ---------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A block finds which of many numbers are the largest, exactly: of equal
-// numbers those that come first. It finds the least number to be taken eight
-// bits at a time, the highest first, by counting how many numbers have which
-// bits (a radix selection), and then goes through the numbers in order.
+// A block selects the k largest of many values, exactly; ties go to the lowest
+// index. A radix select finds the k-th largest value, eight bits at a time from
+// the highest, with a histogram in shared memory. A second pass over the
+// values, in order, marks those that are larger, and as many ties as are left
+// to take.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,37 +18,37 @@
 
 namespace mlir::moe {
 
-class SelectLargest {
+class RadixTopK {
 public:
   /// Bytes of shared memory.
   static constexpr int64_t sharedBytes = (256 + 2 + 32) * 4;
 
-  /// All threads of a block come by.
-  SelectLargest(GPUBuilder &b, int64_t threads, Value shared);
+  RadixTopK(GPUBuilder &b, int64_t threads, Value shared);
 
-  /// A number (f32, which is no NaN), and whether it is one to choose from
-  /// (i1).
+  /// An f32 that is not NaN; `valid` (i1) if it is a candidate.
   struct Candidate {
-    Value number, there;
+    Value value, valid;
   };
   using Load = llvm::function_ref<Candidate(Value i)>;
   using Store = llvm::function_ref<void(Value i, Value taken)>;
-  /// Take `most` of the candidates below `count`, or all if there are fewer.
-  /// `store` is for each of them, by one thread.
-  void emit(Value count, Value most, Load load, Store store);
+  /// Takes the `k` largest candidates with indices below `count`, or all if
+  /// there are fewer, and calls `store` once for each index. Must be called by
+  /// all threads of the block (convergent).
+  void emit(Value count, Value k, Load load, Store store);
 
 private:
-  struct Least {
-    Value key,
-        equals; // the least key taken, and how many of those that equal it
+  /// The key of the k-th largest value, and how many values equal to it are
+  /// taken.
+  struct Threshold {
+    Value key, ties;
   };
-  /// An integer, unsigned, in the order of the numbers.
-  Value keyOf(Value number);
-  Least find(Value count, Value most, Load load);
-  void findDigit(Value left);
-  Value word(int64_t number) { return b.sharedAt(shared, number * 4); }
-  Value wordAt(int64_t first, Value number) {
-    return b.at(word(first), b.getI32Type(), number);
+  /// Maps a value to an unsigned integer with the same order.
+  Value keyOf(Value value);
+  Threshold findThreshold(Value count, Value k, Load load);
+  void findDigit(Value remaining);
+  Value word(int64_t index) { return b.sharedAt(shared, index * 4); }
+  Value wordAt(int64_t first, Value index) {
+    return b.at(word(first), b.getI32Type(), index);
   }
   Value load(Value pointer) { return b.load(b.getI32Type(), pointer); }
 

@@ -1,4 +1,4 @@
-//===- RouteEmitter.cpp - A stable counting sort of choices ---------------===//
+//===- RouteEmitter.cpp - Route choices by a counting sort ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -10,11 +10,12 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Choices that are in shared memory at a time.
+/// Choices whose buckets are in shared memory at a time.
 static constexpr int64_t batch = 2048;
-static constexpr int64_t mostBuckets = 4096;
+static constexpr int64_t maxBuckets = 4096;
 
-/// A token that may keep all its choices needs no next one.
+/// True if a token may fall back to further choices: if it may keep all of
+/// them, next-choice overflow makes no difference.
 static bool triesNext(RouteOp op) {
   return op.getOverflow() == Overflow::NextChoice &&
          op.getMaxChoices() < op.getTopK();
@@ -25,18 +26,18 @@ static int64_t roundsOf(RouteOp op) {
   return inRounds && !triesNext(op) ? op.getMaxChoices() : 1;
 }
 
-bool RouteEmitter::keepsBefore(RouteOp op) {
+bool RouteEmitter::dropsInAdvance(RouteOp op) {
   return op.getCapacity() &&
          (op.getPriority() == Priority::Probability || triesNext(op));
 }
 
 LogicalResult RouteEmitter::verify(RouteOp op, std::string &why) {
   if (triesNext(op) && op.getPriority() == Priority::Position)
-    why = "next choices in order of tokens";
-  else if (op.getNumExperts() > mostBuckets)
-    why = "more than " + std::to_string(mostBuckets) + " experts";
-  else if (countBuckets(op) > mostBuckets)
-    why = "more than " + std::to_string(mostBuckets) +
+    why = "overflow(next_choice) with priority(position)";
+  else if (op.getNumExperts() > maxBuckets)
+    why = "more than " + std::to_string(maxBuckets) + " experts";
+  else if (countBuckets(op) > maxBuckets)
+    why = "more than " + std::to_string(maxBuckets) +
           " pairs of an expert and a choice";
   return failure(!why.empty());
 }
@@ -49,22 +50,23 @@ int64_t RouteEmitter::countBuckets(RouteOp op) {
   return roundsOf(op) * op.getNumExperts();
 }
 
-int64_t RouteEmitter::counterBytes(RouteOp op) {
-  // One more: for choices of no expert.
+int64_t RouteEmitter::histogramBytes(RouteOp op) {
+  // One more, for choices of no expert.
   return (countBuckets(op) + 1) * 4;
 }
 
-int64_t RouteEmitter::placeBytes(RouteOp op) {
-  return 2 * counterBytes(op) + batch * 4;
+int64_t RouteEmitter::scatterBytes(RouteOp op) {
+  return 2 * histogramBytes(op) + batch * 4;
 }
 
 //===----------------------------------------------------------------------===//
-// Counting
+// Histogram
 //===----------------------------------------------------------------------===//
 
 Value RouteEmitter::isCounted(Value id, llvm::function_ref<Value()> k) {
   Value valid = b.below(id, experts);
-  // Which choices of a token to try was decided with the ids.
+  // With next-choice overflow the kernel ahead has limited the choices of a
+  // token.
   if (op.getMaxChoices() != topK && !triesNext(op))
     valid = b.both(valid, b.below(k(), op.getMaxChoices()));
   return valid;
@@ -74,9 +76,9 @@ Value RouteEmitter::bucketOf(Value id, llvm::function_ref<Value()> k) {
   return rounds > 1 ? b.add(b.mul(k(), experts), id) : id;
 }
 
-Value RouteEmitter::bucketAt(Value ids, Value number) {
-  Value id = b.loadAt(b.getI32Type(), ids, number);
-  auto k = [&] { return b.rem(number, topK); };
+Value RouteEmitter::bucketAt(Value ids, Value choice) {
+  Value id = b.loadAt(b.getI32Type(), ids, choice);
+  auto k = [&] { return b.rem(choice, topK); };
   Value counts = isCounted(id, k);
   return b.select(counts, bucketOf(id, k), b.i32(buckets));
 }
@@ -85,73 +87,75 @@ void RouteEmitter::forEach(Value count, llvm::function_ref<void(Value)> body) {
   b.loop(b.thread(), count, b.i32(threads), body);
 }
 
-void RouteEmitter::clear(Value counters) {
+void RouteEmitter::clear(Value histogram) {
   forEach(b.i32(buckets + 1),
-          [&](Value e) { b.store(b.i32(0), counter(counters, e)); });
+          [&](Value e) { b.store(b.i32(0), counterAt(histogram, e)); });
   b.barrier();
 }
 
-void RouteEmitter::count(Value counters, Value ids, Value first, Value end) {
-  b.loop(b.add(first, b.thread()), end, b.i32(threads), [&](Value number) {
-    b.atomicAdd(counter(counters, bucketAt(ids, number)), b.i32(1));
+void RouteEmitter::count(Value histogram, Value ids, Value first, Value end) {
+  b.loop(b.add(first, b.thread()), end, b.i32(threads), [&](Value choice) {
+    b.atomicAdd(counterAt(histogram, bucketAt(ids, choice)), b.i32(1));
   });
   b.barrier();
 }
 
-void RouteEmitter::countOne(Value counters, Value k, Value id) {
-  auto own = [&] { return k; };
-  b.ifThen(isCounted(id, own), [&] {
-    b.atomicAdd(counter(counters, bucketOf(id, own)), b.i32(1));
+void RouteEmitter::countChoice(Value histogram, Value k, Value id) {
+  auto choice = [&] { return k; };
+  b.ifThen(isCounted(id, choice), [&] {
+    b.atomicAdd(counterAt(histogram, bucketOf(id, choice)), b.i32(1));
   });
 }
 
-void RouteEmitter::storeCounts(Value counters, Value counts, Value block) {
+void RouteEmitter::storeCounts(Value histogram, Value counts, Value block) {
   Value row = b.mul(block, buckets);
   forEach(b.i32(buckets), [&](Value i) {
-    b.storeAt(load(counter(counters, i)), counts, b.add(row, i));
+    b.storeAt(load(counterAt(histogram, i)), counts, b.add(row, i));
   });
 }
 
 //===----------------------------------------------------------------------===//
-// Placing
+// Scan and scatter
 //===----------------------------------------------------------------------===//
 
-/// Choices of each bucket in all blocks, and in those before this one.
-void RouteEmitter::addCounts(Value totals, Value places, const Arrays &arrays,
-                             const Share &share) {
+/// Adds up the histograms of all blocks in `totals`, and of those before this
+/// block in `cursors`. A single block counts for itself.
+void RouteEmitter::reduceCounts(Value totals, Value cursors,
+                                const Arrays &arrays,
+                                const Partition &partition) {
   clear(totals);
   b.ifElse(
-      b.equal(share.blocks, 1),
+      b.equal(partition.blocks, 1),
       [&] {
-        count(totals, arrays.ids, b.i32(0), share.total);
+        count(totals, arrays.ids, b.i32(0), partition.total);
         forEach(b.i32(buckets),
-                [&](Value i) { b.store(b.i32(0), counter(places, i)); });
+                [&](Value i) { b.store(b.i32(0), counterAt(cursors, i)); });
       },
       [&] {
         forEach(b.i32(buckets), [&](Value i) {
           SmallVector<Value> sums =
-              b.loop(b.i32(0), share.blocks, b.i32(1), {b.i32(0), b.i32(0)},
+              b.loop(b.i32(0), partition.blocks, b.i32(1), {b.i32(0), b.i32(0)},
                      [&](Value other, ValueRange sums) {
                        Value found = b.loadAt(b.getI32Type(), arrays.counts,
                                               b.add(b.mul(other, buckets), i));
-                       Value earlier = b.select(b.less(other, share.block),
+                       Value earlier = b.select(b.less(other, partition.block),
                                                 found, b.i32(0));
                        return SmallVector<Value>{b.add(sums[0], found),
                                                  b.add(sums[1], earlier)};
                      });
-          b.store(sums[0], counter(totals, i));
-          b.store(sums[1], counter(places, i));
+          b.store(sums[0], counterAt(totals, i));
+          b.store(sums[1], counterAt(cursors, i));
         });
       });
   b.barrier();
 }
 
-/// How many rows an expert has. Lanes without an expert name the counter of no
-/// bucket.
-Value RouteEmitter::countRows(Value totals, Value expert, Value there,
+/// Returns the number of rows of an expert. Lanes without an expert load the
+/// counter of choices of no expert.
+Value RouteEmitter::countRows(Value totals, Value expert, Value valid,
                               Value capacity) {
   auto total = [&](Value bucket) {
-    return load(counter(totals, b.select(there, bucket, b.i32(buckets))));
+    return load(counterAt(totals, b.select(valid, bucket, b.i32(buckets))));
   };
   Value rows =
       rounds == 1
@@ -163,50 +167,50 @@ Value RouteEmitter::countRows(Value totals, Value expert, Value there,
                 .front();
   if (capacity)
     rows = b.min(rows, capacity);
-  return b.select(there, rows, b.i32(0));
+  return b.select(valid, rows, b.i32(0));
 }
 
-/// Where an expert's choices in this block go: `places[expert]` becomes the row
-/// of the first, `totals` the row after the expert's last, or, in rounds, how
-/// many choices of each bucket are still kept.
-void RouteEmitter::startExpert(Value totals, Value places, Value expert,
+/// Sets `cursors[expert]` to the row of the expert's first choice in this
+/// block. Sets `totals` to the end of the expert's rows or, in rounds, to the
+/// number of choices of each bucket that this and later blocks keep.
+void RouteEmitter::startExpert(Value totals, Value cursors, Value expert,
                                Value offset, Value rows, Value capacity) {
-  Value place = counter(places, expert);
+  Value cursor = counterAt(cursors, expert);
   if (rounds == 1) {
-    b.store(b.add(load(place), offset), place);
+    b.store(b.add(load(cursor), offset), cursor);
     if (capacity)
-      b.store(b.add(offset, rows), counter(totals, expert));
+      b.store(b.add(offset, rows), counterAt(totals, expert));
     return;
   }
   SmallVector<Value> ends = b.loop(
       expert, b.add(expert, buckets), b.i32(experts), {offset, capacity},
       [&](Value bucket, ValueRange carried) {
-        Value total = counter(totals, bucket);
+        Value total = counterAt(totals, bucket);
         Value kept = b.min(load(total), carried[1]);
-        Value earlier = load(counter(places, bucket));
+        Value earlier = load(counterAt(cursors, bucket));
         b.store(b.sub(kept, earlier), total);
         return SmallVector<Value>{b.add(carried[0], b.min(earlier, kept)),
                                   b.sub(carried[1], kept)};
       });
-  b.store(ends[0], place);
+  b.store(ends[0], cursor);
 }
 
-/// Where each expert's rows start: a running sum, 32 experts at a time. The
-/// last counter of `totals` becomes the number of rows.
-void RouteEmitter::findStarts(Value totals, Value places, Value offsets,
-                              Value isFirst, Value capacity) {
+/// Scans the rows of the experts, 32 at a time, to the offset of each. The last
+/// counter of `totals` becomes the number of all rows.
+void RouteEmitter::scanExperts(Value totals, Value cursors, Value offsets,
+                               Value isFirst, Value capacity) {
   b.ifThen(b.less(b.thread(), GPUBuilder::warpSize), [&] {
     Value lane = b.thread();
     Value end =
         b.loop(b.i32(0), b.i32(experts), b.i32(32), {b.i32(0)},
                [&](Value start, ValueRange carried) {
                  Value expert = b.add(start, lane);
-                 Value there = b.less(expert, experts);
-                 Value rows = countRows(totals, expert, there, capacity);
+                 Value valid = b.less(expert, experts);
+                 Value rows = countRows(totals, expert, valid, capacity);
                  Value sum = b.scanWarp(rows);
                  Value offset = b.add(carried[0], b.sub(sum, rows));
-                 b.ifThen(there, [&] {
-                   startExpert(totals, places, expert, offset, rows, capacity);
+                 b.ifThen(valid, [&] {
+                   startExpert(totals, cursors, expert, offset, rows, capacity);
                    b.ifThen(isFirst,
                             [&] { b.storeAt(offset, offsets, expert); });
                  });
@@ -215,8 +219,8 @@ void RouteEmitter::findStarts(Value totals, Value places, Value offsets,
                })
             .front();
     b.ifThen(b.equal(lane, 0), [&] {
-      b.store(end, counter(totals, b.i32(buckets)));
-      b.store(b.i32(0), counter(places, b.i32(buckets)));
+      b.store(end, counterAt(totals, b.i32(buckets)));
+      b.store(b.i32(0), counterAt(cursors, b.i32(buckets)));
       b.ifThen(isFirst, [&] { b.storeAt(end, offsets, b.i32(experts)); });
     });
   });
@@ -224,14 +228,14 @@ void RouteEmitter::findStarts(Value totals, Value places, Value offsets,
 }
 
 namespace {
-/// Lanes of the warp with the same key, and how many of them are before this
-/// one.
-struct Equals {
+/// The lanes of the warp with the same key, as a mask, and how many of them
+/// come before this lane.
+struct Peers {
   Value lanes, rank;
 };
 } // namespace
 
-static Equals findEquals(GPUBuilder &b, Value key) {
+static Peers findPeers(GPUBuilder &b, Value key) {
   Value before = NVVM::LaneMaskLtOp::create(b, b.getI32Type());
   Value lanes = NVVM::MatchSyncOp::create(b, b.getI32Type(), b.i32(-1), key,
                                           NVVM::MatchSyncKind::any);
@@ -239,89 +243,92 @@ static Equals findEquals(GPUBuilder &b, Value key) {
   return {lanes, rank};
 }
 
-Value mlir::moe::takeInOrder(GPUBuilder &b, Value counter, Value key) {
-  Equals equals = findEquals(b, key);
-  Value number = b.add(b.load(b.getI32Type(), counter), equals.rank);
+Value mlir::moe::takeSlotsInOrder(GPUBuilder &b, Value counter, Value key) {
+  Peers peers = findPeers(b, key);
+  Value slot = b.add(b.load(b.getI32Type(), counter), peers.rank);
   NVVM::SyncWarpOp::create(b, b.i32(-1));
-  b.ifThen(b.equal(equals.rank, 0), [&] {
-    Value found = LLVM::CtPopOp::create(b, equals.lanes);
-    b.store(b.add(number, found), counter);
+  b.ifThen(b.equal(peers.rank, 0), [&] {
+    Value found = LLVM::CtPopOp::create(b, peers.lanes);
+    b.store(b.add(slot, found), counter);
   });
-  return number;
+  return slot;
 }
 
-/// Whether the choice of a lane is one of those that its bucket still keeps.
+/// True if the bucket of a lane's choice still keeps it.
 Value RouteEmitter::keepInRound(Value totals, Value bucket) {
-  Value left = counter(totals, bucket), before = load(left);
-  Equals equals = findEquals(b, bucket);
+  Value left = counterAt(totals, bucket), before = load(left);
+  Peers peers = findPeers(b, bucket);
   NVVM::SyncWarpOp::create(b, b.i32(-1));
-  b.ifThen(b.equal(equals.rank, 0), [&] {
-    Value found = LLVM::CtPopOp::create(b, equals.lanes);
+  b.ifThen(b.equal(peers.rank, 0), [&] {
+    Value found = LLVM::CtPopOp::create(b, peers.lanes);
     b.store(b.sub(before, found), left);
   });
-  return b.both(b.less(bucket, buckets), b.less(equals.rank, before));
+  return b.both(b.less(bucket, buckets), b.less(peers.rank, before));
 }
 
-/// The first warp places up to a batch, 32 choices at a time: equal experts
-/// among them find their order by comparing lanes.
-void RouteEmitter::placeSome(const Counters &counters, Value first, Value end,
-                             const Arrays &arrays) {
+/// The first warp scatters up to a batch of choices, 32 at a time; lanes with
+/// the same expert are ordered by a warp match.
+void RouteEmitter::scatterBatch(const Scratch &scratch, Value first, Value end,
+                                const Arrays &arrays) {
   b.ifThen(b.less(b.thread(), GPUBuilder::warpSize), [&] {
     Value lane = b.thread();
     Value left = b.min(b.sub(end, first), batch);
     b.loop(b.i32(0), left, b.i32(32), [&](Value start) {
-      Value bucket = load(counter(counters.chosen, b.add(start, lane)));
+      Value bucket = load(counterAt(scratch.buckets, b.add(start, lane)));
       Value expert = bucket, keeps;
       if (rounds > 1) {
-        keeps = keepInRound(counters.totals, bucket);
+        keeps = keepInRound(scratch.totals, bucket);
         expert = b.select(keeps, b.rem(bucket, experts), b.i32(buckets));
       }
-      Value row = takeInOrder(b, counter(counters.places, expert), expert);
+      Value row =
+          takeSlotsInOrder(b, counterAt(scratch.cursors, expert), expert);
       NVVM::SyncWarpOp::create(b, b.i32(-1));
-      Value number = b.add(b.add(first, start), lane);
-      b.ifThen(b.less(number, end), [&] {
+      Value choice = b.add(b.add(first, start), lane);
+      b.ifThen(b.less(choice, end), [&] {
         if (rounds == 1)
           keeps = b.less(expert, experts);
-        // Those of an expert are kept from the first on.
+        // An expert keeps its first choices.
         if (rounds == 1 && op.getCapacity())
           keeps = b.both(keeps,
-                         b.less(row, load(counter(counters.totals, bucket))));
-        b.storeAt(b.select(keeps, row, b.i32(-1)), arrays.positions, number);
+                         b.less(row, load(counterAt(scratch.totals, bucket))));
+        b.storeAt(b.select(keeps, row, b.i32(-1)), arrays.positions, choice);
         b.ifThen(keeps,
-                 [&] { b.storeAt(b.div(number, topK), arrays.tokens, row); });
+                 [&] { b.storeAt(b.div(choice, topK), arrays.tokens, row); });
       });
     });
   });
 }
 
-void RouteEmitter::place(Value shared, const Arrays &arrays,
-                         const Share &share) {
-  Counters counters{/*totals=*/shared,
-                    /*places=*/b.sharedAt(shared, counterBytes(op)),
-                    /*chosen=*/b.sharedAt(shared, 2 * counterBytes(op))};
-  addCounts(counters.totals, counters.places, arrays, share);
-  findStarts(counters.totals, counters.places, arrays.offsets,
-             b.equal(share.block, 0), share.capacity);
-  // Placing goes on to count there.
-  Value used = load(counter(counters.totals, b.i32(buckets)));
+void RouteEmitter::scatter(Value shared, const Arrays &arrays,
+                           const Partition &partition) {
+  Scratch scratch{/*totals=*/shared,
+                  /*cursors=*/b.sharedAt(shared, histogramBytes(op)),
+                  /*buckets=*/b.sharedAt(shared, 2 * histogramBytes(op))};
+  reduceCounts(scratch.totals, scratch.cursors, arrays, partition);
+  scanExperts(scratch.totals, scratch.cursors, arrays.offsets,
+              b.equal(partition.block, 0), partition.capacity);
+  // Read the number of rows before scattering reuses the counter.
+  Value used = load(counterAt(scratch.totals, b.i32(buckets)));
 
-  Value first = b.mul(share.block, share.chunk);
-  Value end = b.add(first, b.min(b.sub(share.total, first), share.chunk));
+  Value first = b.mul(partition.block, partition.chunk);
+  Value end =
+      b.add(first, b.min(b.sub(partition.total, first), partition.chunk));
   b.loop(first, end, b.i32(batch), [&](Value start) {
     forEach(b.i32(batch), [&](Value i) {
-      Value number = b.add(start, i), place = counter(counters.chosen, i);
+      Value choice = b.add(start, i);
+      Value bucket = counterAt(scratch.buckets, i);
       b.ifElse(
-          b.less(number, end),
-          [&] { b.store(bucketAt(arrays.ids, number), place); },
-          [&] { b.store(b.i32(buckets), place); });
+          b.less(choice, end),
+          [&] { b.store(bucketAt(arrays.ids, choice), bucket); },
+          [&] { b.store(b.i32(buckets), bucket); });
     });
     b.barrier();
-    placeSome(counters, start, end, arrays);
+    scatterBatch(scratch, start, end, arrays);
     b.barrier();
   });
 
-  // Rows of no choice.
-  b.loop(b.add(b.add(used, b.mul(share.block, threads)), b.thread()),
-         share.rows, b.mul(share.blocks, threads),
+  // Fill the rows without a choice.
+  b.loop(b.add(b.add(used, b.mul(partition.block, threads)), b.thread()),
+         partition.rows, b.mul(partition.blocks, threads),
          [&](Value row) { b.storeAt(b.i32(-1), arrays.tokens, row); });
 }

@@ -1,18 +1,18 @@
-//===- RouteEmitter.h - A stable counting sort of choices -------*- C++ -*-===//
+//===- RouteEmitter.h - Route choices by a counting sort --------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Grouping the choices t·K + k by expert is a stable counting sort. A block has
-// `chunk` of them, one after the other. First those of each expert in each
-// block are counted; then each block adds up what came before its choices and
-// places them. A block that is alone counts for itself. Nothing is written in
-// an order that depends on time.
+// Grouping the choices t·K + k by expert is a stable counting sort. Each block
+// handles a chunk of consecutive choices. First each block computes a histogram
+// of its choices over the buckets; then each block scans the histograms of all
+// blocks and scatters its choices. A single block does both in one kernel. The
+// result is deterministic: nothing is written in an order that depends on time.
 //
-// An expert at its capacity C keeps the first C choices in order of t·K + k.
-// Where first choices go before second ones, they are counted in rounds: a
-// bucket has the choices of an expert with one k, and keeps as many as earlier
-// rounds have left. Otherwise there is a bucket for each expert.
+// An expert with capacity C keeps the first C choices in the order of t·K + k.
+// With `priority(choice)`, first choices precede second ones: a bucket then
+// holds the choices of one expert with one k, called a round, and keeps as many
+// as earlier rounds left. Otherwise there is one bucket for each expert.
 //
 //===----------------------------------------------------------------------===//
 
@@ -24,73 +24,77 @@
 
 namespace mlir::moe {
 
-/// By all lanes of a warp: those with the same `key` name the same `counter`,
-/// an i32 in shared memory, and take a number each from there on, in order.
-Value takeInOrder(GPUBuilder &b, Value counter, Value key);
+/// Takes a slot for each lane: lanes with equal `key` share `counter`, an i32
+/// in shared memory, and get consecutive slots in the order of lanes. Must be
+/// called by all lanes of a warp.
+Value takeSlotsInOrder(GPUBuilder &b, Value counter, Value key);
 
 class RouteEmitter {
 public:
   RouteEmitter(RouteOp op, GPUBuilder &b, int64_t threads);
 
-  /// Whether there is code for a routing.
+  /// Succeeds if there is device code for a routing; otherwise `why` has the
+  /// reason.
   static LogicalResult verify(RouteOp op, std::string &why);
 
-  /// Whether the ids that it takes are those that another kernel has kept.
-  static bool keepsBefore(RouteOp op);
-  /// How many counts a block has.
+  /// True if a kernel ahead of the routing drops choices (CapacityDrop.h).
+  static bool dropsInAdvance(RouteOp op);
+  /// Returns the number of buckets of a histogram.
   static int64_t countBuckets(RouteOp op);
-  /// Bytes of shared memory: of counters, and of all that placing takes.
-  static int64_t counterBytes(RouteOp op);
-  static int64_t placeBytes(RouteOp op);
+  /// Returns the bytes of shared memory of a histogram, and of `scatter`.
+  static int64_t histogramBytes(RouteOp op);
+  static int64_t scatterBytes(RouteOp op);
 
-  /// The bucket of choice `number`; `countBuckets` if it has none.
-  Value bucketAt(Value ids, Value number);
-  /// Set counters to zero; a barrier follows.
-  void clear(Value counters);
-  /// Count choices from number `first` up to `end`; a barrier follows.
-  void count(Value counters, Value ids, Value first, Value end);
-  /// Count choice `k` of a token, expert `id`.
-  void countOne(Value counters, Value k, Value id);
-  /// Write counts[block, bucket].
-  void storeCounts(Value counters, Value counts, Value block);
+  /// Returns the bucket of choice `choice`; `countBuckets` if it has none.
+  Value bucketAt(Value ids, Value choice);
+  /// Clears a histogram; ends with a barrier.
+  void clear(Value histogram);
+  /// Counts the choices [first, end); ends with a barrier.
+  void count(Value histogram, Value ids, Value first, Value end);
+  /// Counts choice `k` of a token, which is expert `id`.
+  void countChoice(Value histogram, Value k, Value id);
+  /// Writes counts[block, bucket].
+  void storeCounts(Value histogram, Value counts, Value block);
 
-  /// What placing reads and writes.
+  /// Pointers to global memory.
   struct Arrays {
     Value ids, counts, tokens, offsets, positions;
   };
-  /// What a block has of some, how many choices and rows there are, and rows of
-  /// one expert at most; none without a capacity.
-  struct Share {
+  /// The part of a block: its index, the number of blocks, the choices of a
+  /// block; and the choices, the rows and the capacity (or null) in all.
+  struct Partition {
     Value block, blocks, chunk, total, rows, capacity;
   };
-  /// Place the choices of a block; `shared` has `placeBytes`. Block 0 writes
-  /// the offsets, all of them the rows of no choice.
-  void place(Value shared, const Arrays &arrays, const Share &share);
+  /// Scatters the choices of a block; `shared` has `scatterBytes`. Block 0
+  /// writes the offsets; all blocks fill the rows without a choice.
+  void scatter(Value shared, const Arrays &arrays, const Partition &partition);
 
 private:
-  struct Counters {
-    Value totals, places; // of each bucket
-    Value chosen;         // the bucket of each choice of a batch
+  /// Shared memory of `scatter`.
+  struct Scratch {
+    Value totals;  // of each bucket
+    Value cursors; // next row of each bucket
+    Value buckets; // of each choice of a batch
   };
 
   Value isCounted(Value id, llvm::function_ref<Value()> k);
   Value bucketOf(Value id, llvm::function_ref<Value()> k);
-  /// Run `body` for numbers below `count`, shared among the threads.
+  /// Runs `body` for indices below `count`, distributed over the threads.
   void forEach(Value count, llvm::function_ref<void(Value)> body);
-  Value counter(Value base, Value number) {
-    return b.at(base, b.getI32Type(), number);
+  Value counterAt(Value base, Value index) {
+    return b.at(base, b.getI32Type(), index);
   }
   Value load(Value counter) { return b.load(b.getI32Type(), counter); }
-  void addCounts(Value totals, Value places, const Arrays &arrays,
-                 const Share &share);
-  Value countRows(Value totals, Value expert, Value there, Value capacity);
-  void startExpert(Value totals, Value places, Value expert, Value offset,
+  void reduceCounts(Value totals, Value cursors, const Arrays &arrays,
+                    const Partition &partition);
+  Value countRows(Value totals, Value expert, Value valid, Value capacity);
+  void startExpert(Value totals, Value cursors, Value expert, Value offset,
                    Value rows, Value capacity);
-  void findStarts(Value totals, Value places, Value offsets, Value isFirst,
-                  Value capacity);
+  void scanExperts(Value totals, Value cursors, Value offsets, Value isFirst,
+                   Value capacity);
   Value keepInRound(Value totals, Value bucket);
-  void placeSome(const Counters &counters, Value first, Value end,
-                 const Arrays &arrays);
+  void scatterBatch(const Scratch &scratch, Value first, Value end,
+                    const Arrays &arrays);
 
   RouteOp op;
   GPUBuilder &b;

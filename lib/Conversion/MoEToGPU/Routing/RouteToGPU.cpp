@@ -5,48 +5,50 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The first kernel counts, the second places. Where one chunk is all there is,
-// the second counts for itself and the first has no blocks.
+// The first kernel computes the histograms of the blocks, the second one
+// scatters. If there is one chunk only, the second kernel counts for itself and
+// the grid of the first is empty.
 //
 //===----------------------------------------------------------------------===//
 
+#include "CapacityDrop.h"
 #include "Lowering.h"
 #include "RouteEmitter.h"
-#include "CapacityDrop.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Choices of a block: few enough for one warp to place them quickly, many
-/// enough for a block not to read more counts than choices.
+/// Choices of a block: few enough for one warp to scatter them quickly, enough
+/// that a block does not read more counts than choices.
 static constexpr int64_t chunk = 2048;
 static constexpr int64_t threads = 256;
 
-/// counts[block, bucket], the choices of each expert in each chunk.
+/// Builds the kernel that writes the histogram of each chunk to counts[block,
+/// bucket].
 static LLVM::LLVMFuncOp buildCount(RouteOp op, DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
   KernelShape shape;
   shape.threads = threads;
-  shape.sharedBytes = RouteEmitter::counterBytes(op);
+  shape.sharedBytes = RouteEmitter::histogramBytes(op);
   auto kernel = createKernel(b, lowering.kernels, "route_count", shape, 2,
                              b.getI32Type());
   Value total = kernel.getArgument(2);
   RouteEmitter route(op, b, threads);
-  Value counters = b.sharedMemory(), block = b.block();
-  route.clear(counters);
+  Value histogram = b.sharedMemory(), block = b.block();
+  route.clear(histogram);
   Value first = b.mul(block, chunk);
   Value end = b.add(first, b.min(b.sub(total, first), chunk));
-  route.count(counters, kernel.getArgument(0), first, end);
-  route.storeCounts(counters, kernel.getArgument(1), block);
+  route.count(histogram, kernel.getArgument(0), first, end);
+  route.storeCounts(histogram, kernel.getArgument(1), block);
   return kernel;
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildPlaceKernel(RouteOp op,
-                                             DeviceLowering &lowering) {
+LLVM::LLVMFuncOp mlir::moe::buildScatterKernel(RouteOp op,
+                                               DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
   KernelShape shape;
   shape.threads = threads;
-  shape.sharedBytes = RouteEmitter::placeBytes(op);
+  shape.sharedBytes = RouteEmitter::scatterBytes(op);
   SmallVector<Type> scalars(op.getCapacity() ? 4 : 3, b.getI32Type());
   auto kernel =
       createKernel(b, lowering.kernels, "route_place", shape, 5, scalars);
@@ -55,10 +57,10 @@ LLVM::LLVMFuncOp mlir::moe::buildPlaceKernel(RouteOp op,
                               argument(3), argument(4)};
   Value block = b.block(), blocks = b.numBlocks();
   RouteEmitter(op, b, threads)
-      .place(b.sharedMemory(), arrays,
-             {block, blocks, /*chunk=*/argument(7), /*total=*/argument(5),
-              /*rows=*/argument(6),
-              /*capacity=*/op.getCapacity() ? argument(8) : Value()});
+      .scatter(b.sharedMemory(), arrays,
+               {block, blocks, /*chunk=*/argument(7), /*total=*/argument(5),
+                /*rows=*/argument(6),
+                /*capacity=*/op.getCapacity() ? argument(8) : Value()});
   return kernel;
 }
 
@@ -75,7 +77,7 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
   if (failed(RouteEmitter::verify(op, why)))
     return failure();
   LLVM::LLVMFuncOp count = buildCount(op, lowering);
-  LLVM::LLVMFuncOp place = buildPlaceKernel(op, lowering);
+  LLVM::LLVMFuncOp scatter = buildScatterKernel(op, lowering);
 
   ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
   auto index = [&](int64_t value) -> Value {
@@ -87,7 +89,7 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
   Value choices = arith::MulIOp::create(b, extentOf(b, op.getIds(), 0),
                                         index(op.getTopK()));
   Value blocks = ceilDivOf(b, choices, chunk);
-  // With one chunk nobody reads the counts.
+  // With one chunk the counts are not read.
   Value counting = arith::SelectOp::create(
       b, arith::CmpIOp::create(b, arith::CmpIPredicate::eq, blocks, index(1)),
       index(0), blocks);
@@ -98,8 +100,8 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
       i32);
   Value total = arith::IndexCastOp::create(b, i32, choices);
   Value ids = op.getIds(), capacity = capacityOf(b, op);
-  if (RouteEmitter::keepsBefore(op))
-    ids = launchKeep(op, lowering, total, capacity);
+  if (RouteEmitter::dropsInAdvance(op))
+    ids = launchCapacityDrop(op, lowering, total, capacity);
   counts = launch(lowering, op.getLoc(), count, counting, ids, counts, total)
                .front();
   SmallVector<Value> inits;
@@ -107,12 +109,12 @@ Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
     inits.push_back(tensor::EmptyOp::create(b, shape, i32));
   Value rows = arith::IndexCastOp::create(
       b, i32, getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0]));
-  // With T = 0 there still are offsets to write.
+  // With T = 0 the offsets must be written all the same.
   Value placing = arith::MaxUIOp::create(b, blocks, index(1));
   SmallVector<Value> scalars{total, rows,
                              arith::ConstantIntOp::create(b, chunk, 32)};
   if (capacity)
     scalars.push_back(capacity);
-  return launch(lowering, op.getLoc(), place, placing, {ids, counts}, inits,
+  return launch(lowering, op.getLoc(), scatter, placing, {ids, counts}, inits,
                 scalars);
 }

@@ -1,4 +1,4 @@
-//===- RouterKernel.cpp - From rows to routed choices ---------------------===//
+//===- RouterKernel.cpp - Fused router kernel -----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -14,33 +14,33 @@ using namespace mlir::moe;
 
 static constexpr int64_t tileTokens = 16;
 static constexpr int64_t tileExperts = 8;
-/// With more experts a gate has too many registers for as many warps.
-static constexpr int64_t manyExperts = 256;
+/// Beyond, a gate needs too many registers for 16 warps.
+static constexpr int64_t maxExpertsOf16Warps = 256;
 
 static Type elementOf(Value tensor) {
   return cast<RankedTensorType>(tensor.getType()).getElementType();
 }
 
-LogicalResult Router::verify(GroupedMatmulOp product, GateOp gate,
+LogicalResult Router::verify(GroupedMatmulOp matmul, GateOp gate,
                              std::string &why) {
-  auto weights = cast<RankedTensorType>(product.getWeights().front().getType());
-  auto isNumber = [](Type type) {
+  auto weights = cast<RankedTensorType>(matmul.getWeights().front().getType());
+  auto isSupported = [](Type type) {
     return type.isF32() || type.isF16() || type.isBF16();
   };
-  if (!product->hasOneUse())
+  if (!matmul->hasOneUse())
     why = "its logits have other uses";
-  else if (product->getBlock() != gate->getBlock())
+  else if (matmul->getBlock() != gate->getBlock())
     why = "it is in another block";
-  else if (product.getOffsets() || product.getGather() || product.getPanels() ||
-           product.getNumProducts() != 1)
-    why = "it is more than one product of all rows";
-  else if (!weights.hasStaticShape() || product.getK() == 0)
-    why = "its weights have a dynamic extent, or none";
-  else if (!isNumber(weights.getElementType()) ||
-           !isNumber(elementOf(product.getLhs())) ||
-           !isNumber(elementOf(product.getInit())))
-    why = "its numbers are other than f32, f16 or bf16";
-  return failure(!why.empty() || failed(DeviceEpilogue::verify(product, why)) ||
+  else if (matmul.getOffsets() || matmul.getGather() || matmul.getPanels() ||
+           matmul.getNumProducts() != 1)
+    why = "it is not a single matmul of all rows";
+  else if (!weights.hasStaticShape() || matmul.getK() == 0)
+    why = "its weights have a dynamic extent or no elements";
+  else if (!isSupported(weights.getElementType()) ||
+           !isSupported(elementOf(matmul.getLhs())) ||
+           !isSupported(elementOf(matmul.getInit())))
+    why = "its element types are other than f32, f16 and bf16";
+  return failure(!why.empty() || failed(DeviceEpilogue::verify(matmul, why)) ||
                  failed(GateEmitter::verify(gate, why)));
 }
 
@@ -48,17 +48,19 @@ RouterKernel::RouterKernel(Router router, RouterShape shape,
                            DeviceLowering &lowering)
     : router(router), shape(shape), lowering(lowering),
       b(router.gate.getLoc(), router.gate.getContext()),
-      xType(elementOf(router.product.getLhs())),
-      weightType(elementOf(router.product.getWeights().front())),
-      logitType(elementOf(router.product.getInit())), k(router.product.getK()),
-      experts(router.product.getN()), warps(experts <= manyExperts ? 16 : 8),
-      ownTiles(llvm::divideCeil(llvm::divideCeil(experts, tileExperts),
-                                shape.cluster)),
-      across(llvm::divideCeil(ownTiles, llvm::divideCeil(ownTiles, 4))),
-      onCores(xType == weightType && !xType.isF32() && k % 8 == 0) {}
+      xType(elementOf(router.matmul.getLhs())),
+      weightType(elementOf(router.matmul.getWeights().front())),
+      logitType(elementOf(router.matmul.getInit())), k(router.matmul.getK()),
+      experts(router.matmul.getN()),
+      warps(experts <= maxExpertsOf16Warps ? 16 : 8),
+      blockTiles(llvm::divideCeil(llvm::divideCeil(experts, tileExperts),
+                                  shape.cluster)),
+      tilesAtOnce(
+          llvm::divideCeil(blockTiles, llvm::divideCeil(blockTiles, 4))),
+      usesMMA(xType == weightType && !xType.isF32() && k % 8 == 0) {}
 
 int64_t RouterKernel::getPartialBytes() const {
-  return warps * shape.getTokens() * across * tileExperts * 4;
+  return warps * shape.getTokens() * tilesAtOnce * tileExperts * 4;
 }
 
 int64_t RouterKernel::getLogitBytes() const {
@@ -69,29 +71,29 @@ int64_t RouterKernel::getSharedBytes() const {
   int64_t bytes = getPartialBytes() + llvm::alignTo(getLogitBytes(), 4);
   if (!router.route)
     return bytes;
-  return std::max(bytes + RouteEmitter::counterBytes(router.route),
-                  RouteEmitter::placeBytes(router.route));
+  return std::max(bytes + RouteEmitter::histogramBytes(router.route),
+                  RouteEmitter::scatterBytes(router.route));
 }
 
 SmallVector<Value> RouterKernel::inputs(Router router) {
-  SmallVector<Value> inputs{router.product.getLhs(),
-                            router.product.getWeights().front()};
-  llvm::append_range(inputs, DeviceEpilogue::inputs(router.product));
+  SmallVector<Value> inputs{router.matmul.getLhs(),
+                            router.matmul.getWeights().front()};
+  llvm::append_range(inputs, DeviceEpilogue::inputs(router.matmul));
   llvm::append_range(inputs, GateEmitter::inputs(router.gate));
   return inputs;
 }
 
 //===----------------------------------------------------------------------===//
-// The product
+// Matmul
 //===----------------------------------------------------------------------===//
 
 Value RouterKernel::loadX(Value row, Value at, Value inside, int64_t size) {
-  // A row that is not there has the numbers of the last one, to be thrown away.
+  // Out-of-range rows are clamped to the last row; their results are discarded.
   row = b.add(first, b.min(row, b.sub(valid, 1)));
   auto type = VectorType::get(size, xType);
-  Value place =
+  Value index =
       b.add(b.mul(b.toI64(row), k), b.toI64(b.select(inside, at, b.i32(0))));
-  Value loaded = b.load(type, b.at(x, xType, place),
+  Value loaded = b.load(type, b.at(x, xType, index),
                         size * xType.getIntOrFloatBitWidth() / 8);
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
   return b.select(inside, loaded, zero);
@@ -103,207 +105,209 @@ Value RouterKernel::loadWeights(Value column, Value at, Value inside,
   at = b.select(inside, at, b.i32(0));
   auto type = VectorType::get(size, weightType);
   Value loaded;
-  if (router.product.getTransposed()) {
-    Value place = b.add(b.mul(b.toI64(column), k), b.toI64(at));
-    loaded = b.load(type, b.at(weights, weightType, place),
+  if (router.matmul.getTransposed()) {
+    Value index = b.add(b.mul(b.toI64(column), k), b.toI64(at));
+    loaded = b.load(type, b.at(weights, weightType, index),
                     size * weightType.getIntOrFloatBitWidth() / 8);
   } else {
-    // Eight columns are neighbours: what one brings, the others find in the
-    // cache.
-    SmallVector<Value> numbers;
+    // Lanes load adjacent columns, which share cache lines.
+    SmallVector<Value> elements;
     for (int64_t i = 0; i < size; ++i) {
-      Value place =
+      Value index =
           b.add(b.mul(b.toI64(b.add(at, i)), experts), b.toI64(column));
-      numbers.push_back(b.loadAt(weightType, weights, place));
+      elements.push_back(b.loadAt(weightType, weights, index));
     }
-    loaded = vector::FromElementsOp::create(b, type, numbers);
+    loaded = vector::FromElementsOp::create(b, type, elements);
   }
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
   return b.select(inside, loaded, zero);
 }
 
-Value RouterKernel::partial(Value ofWarp, Value row, Value column) {
-  Value line = b.add(b.mul(ofWarp, shape.getTokens()), row);
-  Value place = b.add(b.mul(line, across * tileExperts), column);
-  return b.at(partials, b.getF32Type(), place);
+Value RouterKernel::partialAt(Value warp, Value row, Value column) {
+  Value warpRow = b.add(b.mul(warp, shape.getTokens()), row);
+  Value index = b.add(b.mul(warpRow, tilesAtOnce * tileExperts), column);
+  return b.at(partials, b.getF32Type(), index);
 }
 
-/// A lane has eight numbers of a row, 16 bytes, from each 64: operands of two
-/// mma.sync, which do not care which k comes first so long as both sides agree.
-void RouterKernel::multiplyOnCores(Value firstColumn) {
-  constexpr int64_t own = 8, atOnce = 4 * own;
-  int64_t rowTiles = shape.rowTiles, loads = 2 * rowTiles + across;
-  int64_t steps = llvm::divideCeil(llvm::divideCeil(k, atOnce), warps);
-  // As many loads on their way as there are registers for.
+/// A lane loads eight adjacent elements, 16 bytes, of every 32 of a row: the
+/// operands of two m16n8k16. The order of k does not matter as long as both
+/// operands agree.
+void RouterKernel::multiplyWithMMA(Value firstColumn) {
+  constexpr int64_t laneElements = 8, stepElements = 4 * laneElements;
+  int64_t rowTiles = shape.rowTiles, loads = 2 * rowTiles + tilesAtOnce;
+  int64_t steps = llvm::divideCeil(llvm::divideCeil(k, stepElements), warps);
+  // Keep as many loads in flight as registers allow.
   int64_t ahead = loads <= 4 ? 4 : loads <= 6 ? 2 : 1;
   ahead = std::min<int64_t>(ahead, llvm::PowerOf2Ceil(steps));
   Value group = b.shiftRight(lane, 2), within = b.bitAnd(lane, 3);
-  Value from = b.mul(warp, steps * atOnce);
-  Value to = b.min(b.add(from, steps * atOnce), k);
-  SmallVector<Value> inits(rowTiles * across * 4, b.f32(0.0));
-  SmallVector<Value> sums = b.loop(
-      from, to, b.i32(ahead * atOnce), inits,
+  Value from = b.mul(warp, steps * stepElements);
+  Value to = b.min(b.add(from, steps * stepElements), k);
+  SmallVector<Value> inits(rowTiles * tilesAtOnce * 4, b.f32(0.0));
+  SmallVector<Value> accumulators = b.loop(
+      from, to, b.i32(ahead * stepElements), inits,
       [&](Value start, ValueRange carried) {
         SmallVector<SmallVector<Value>> xs(ahead), ys(ahead);
         for (int64_t i = 0; i < ahead; ++i) {
-          Value at = b.add(b.add(start, i * atOnce), b.mul(within, own));
+          Value at = b.add(b.add(start, i * stepElements),
+                           b.mul(within, laneElements));
           Value inside = b.less(at, to);
           for (int64_t row = 0; row < 2 * rowTiles; ++row)
-            xs[i].push_back(loadX(b.add(group, row * 8), at, inside, own));
-          for (int64_t tile = 0; tile < across; ++tile) {
+            xs[i].push_back(
+                loadX(b.add(group, row * 8), at, inside, laneElements));
+          for (int64_t tile = 0; tile < tilesAtOnce; ++tile) {
             Value column = b.add(b.add(firstColumn, tile * tileExperts), group);
-            ys[i].push_back(loadWeights(column, at, inside, own));
+            ys[i].push_back(loadWeights(column, at, inside, laneElements));
           }
         }
         SmallVector<Value> next = llvm::to_vector(carried);
         for (int64_t i = 0; i < ahead; ++i)
           for (int64_t row = 0; row < rowTiles; ++row)
-            for (int64_t tile = 0; tile < across; ++tile)
-              multiplyTile(
-                  xs[i][2 * row], xs[i][2 * row + 1], ys[i][tile],
-                  MutableArrayRef(next).slice((row * across + tile) * 4, 4));
+            for (int64_t tile = 0; tile < tilesAtOnce; ++tile)
+              multiplyFragment(xs[i][2 * row], xs[i][2 * row + 1], ys[i][tile],
+                               MutableArrayRef(next).slice(
+                                   (row * tilesAtOnce + tile) * 4, 4));
         return next;
       });
-  for (int64_t i = 0; i < int64_t(sums.size()); ++i) {
-    int64_t tile = i / 4 % across, row = i / 4 / across * 16 + i % 4 / 2 * 8;
+  for (int64_t i = 0; i < int64_t(accumulators.size()); ++i) {
+    int64_t tile = i / 4 % tilesAtOnce,
+            row = i / 4 / tilesAtOnce * 16 + i % 4 / 2 * 8;
     Value column = b.add(b.mul(within, 2), tile * tileExperts + i % 2);
-    b.store(sums[i], partial(warp, b.add(group, row), column));
+    b.store(accumulators[i], partialAt(warp, b.add(group, row), column));
   }
 }
 
-/// sums += x · y for sixteen rows, in two vectors of eight, and eight columns.
-void RouterKernel::multiplyTile(Value low, Value high, Value y,
-                                MutableArrayRef<Value> sums) {
-  Type i32 = b.getI32Type(), f32 = b.getF32Type();
+/// accumulators += x · y for 16 rows, in two vectors of eight elements each,
+/// and eight columns.
+void RouterKernel::multiplyFragment(Value low, Value high, Value y,
+                                    MutableArrayRef<Value> accumulators) {
+  Type i32 = b.getI32Type();
   bool isF16 = xType.isF16();
-  // Pairs: f16 operands by type, bf16 ones by bits.
+  // NVVM takes f16 operands as vector<2xf16>, bf16 ones as i32.
   Type pair = isF16 ? Type(VectorType::get(2, xType)) : i32;
-  auto pairOf = [&](Value vector, int64_t number) -> Value {
+  auto pairOf = [&](Value vector, int64_t index) -> Value {
     Value words = vector::BitCastOp::create(b, VectorType::get(4, i32), vector);
-    Value word = vector::ExtractOp::create(b, words, number);
+    Value word = vector::ExtractOp::create(b, words, index);
     return isF16 ? LLVM::BitcastOp::create(b, pair, word).getResult() : word;
   };
-  NVVM::MMATypes type = isF16 ? NVVM::MMATypes::f16 : NVVM::MMATypes::bf16;
   for (int64_t half = 0; half < 2; ++half) {
     SmallVector<Value> xs, ys;
-    for (int64_t number : {2 * half, 2 * half + 1}) {
-      llvm::append_values(xs, pairOf(low, number), pairOf(high, number));
-      ys.push_back(pairOf(y, number));
+    for (int64_t index : {2 * half, 2 * half + 1}) {
+      llvm::append_values(xs, pairOf(low, index), pairOf(high, index));
+      ys.push_back(pairOf(y, index));
     }
-    Value result = NVVM::MmaOp::create(
-        b,
-        LLVM::LLVMStructType::getLiteral(b.getContext(), {f32, f32, f32, f32}),
-        xs, ys, ValueRange(ArrayRef<Value>(sums)), ArrayRef<int64_t>{16, 8, 16},
-        std::nullopt, std::nullopt, std::array<NVVM::MMATypes, 2>{type, type},
-        std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row,
-                                       NVVM::MMALayout::col});
-    for (int64_t i = 0; i < 4; ++i)
-      sums[i] = LLVM::ExtractValueOp::create(b, result, i);
+    b.mma(xType, xs, ys, accumulators);
   }
 }
 
-/// The lanes share k, with up to 16 bytes each, and have sums of four tokens
-/// and eight experts.
-void RouterKernel::multiplyByFMA(Value firstColumn) {
+/// The lanes split k, up to 16 bytes each, and accumulate four tokens times
+/// eight experts.
+void RouterKernel::multiplyWithFMA(Value firstColumn) {
   constexpr int64_t groupRows = 4;
-  int64_t own = 128 / std::max(xType.getIntOrFloatBitWidth(),
-                               weightType.getIntOrFloatBitWidth());
-  while (k % own != 0)
-    own /= 2;
-  int64_t atOnce = own * GPUBuilder::warpSize;
-  int64_t steps = llvm::divideCeil(llvm::divideCeil(k, atOnce), warps);
-  Value from = b.mul(warp, steps * atOnce);
-  Value to = b.min(b.add(from, steps * atOnce), k);
-  auto numbers = [&](Value vector) {
-    vector = b.toFloat(vector, VectorType::get(own, b.getF32Type()));
+  int64_t laneElements = 128 / std::max(xType.getIntOrFloatBitWidth(),
+                                        weightType.getIntOrFloatBitWidth());
+  while (k % laneElements != 0)
+    laneElements /= 2;
+  int64_t stepElements = laneElements * GPUBuilder::warpSize;
+  int64_t steps = llvm::divideCeil(llvm::divideCeil(k, stepElements), warps);
+  Value from = b.mul(warp, steps * stepElements);
+  Value to = b.min(b.add(from, steps * stepElements), k);
+  auto elementsOf = [&](Value vector) {
+    vector = b.toFloat(vector, VectorType::get(laneElements, b.getF32Type()));
     SmallVector<Value> each;
-    for (int64_t i = 0; i < own; ++i)
+    for (int64_t i = 0; i < laneElements; ++i)
       each.push_back(vector::ExtractOp::create(b, vector, i));
     return each;
   };
   auto multiply = [&](Value row, Value column) {
     SmallVector<Value> inits(groupRows * tileExperts, b.f32(0.0));
-    SmallVector<Value> sums = b.loop(
-        from, to, b.i32(atOnce), inits, [&](Value start, ValueRange carried) {
-          Value at = b.add(start, b.mul(lane, own));
+    SmallVector<Value> accumulators = b.loop(
+        from, to, b.i32(stepElements), inits,
+        [&](Value start, ValueRange carried) {
+          Value at = b.add(start, b.mul(lane, laneElements));
           Value inside = b.less(at, to);
           SmallVector<SmallVector<Value>> xs, ys;
           for (int64_t i = 0; i < groupRows; ++i)
-            xs.push_back(numbers(loadX(b.add(row, i), at, inside, own)));
+            xs.push_back(
+                elementsOf(loadX(b.add(row, i), at, inside, laneElements)));
           for (int64_t j = 0; j < tileExperts; ++j)
-            ys.push_back(numbers(loadWeights(
-                b.add(b.add(firstColumn, column), j), at, inside, own)));
+            ys.push_back(
+                elementsOf(loadWeights(b.add(b.add(firstColumn, column), j), at,
+                                       inside, laneElements)));
           SmallVector<Value> next = llvm::to_vector(carried);
           for (auto [i, sum] : llvm::enumerate(next))
-            for (int64_t e = 0; e < own; ++e)
+            for (int64_t e = 0; e < laneElements; ++e)
               sum = LLVM::FMAOp::create(b, xs[i / tileExperts][e],
                                         ys[i % tileExperts][e], sum);
           return next;
         });
-    // Each step halves the lanes that a sum is spread over, and the sums of a
-    // lane: in the end lane i has sum i.
+    // Reduce over the lanes by recursive halving: each step halves the
+    // accumulators of a lane, and in the end lane i has sum i.
     for (int64_t distance = 16; distance > 0; distance /= 2) {
       Value isUpper = b.logicalNot(b.equal(b.bitAnd(lane, distance), 0));
       SmallVector<Value> kept;
       for (int64_t i = 0; i < distance; ++i) {
-        Value own = b.select(isUpper, sums[i + distance], sums[i]);
-        Value other = b.select(isUpper, sums[i], sums[i + distance]);
+        Value own =
+            b.select(isUpper, accumulators[i + distance], accumulators[i]);
+        Value other =
+            b.select(isUpper, accumulators[i], accumulators[i + distance]);
         kept.push_back(
             arith::AddFOp::create(b, own, b.shuffleXor(other, distance)));
       }
-      sums = kept;
+      accumulators = kept;
     }
-    b.store(sums.front(), partial(warp, b.add(row, b.shiftRight(lane, 3)),
-                                  b.add(column, b.bitAnd(lane, 7))));
+    b.store(accumulators.front(),
+            partialAt(warp, b.add(row, b.shiftRight(lane, 3)),
+                      b.add(column, b.bitAnd(lane, 7))));
   };
   b.loop(b.i32(0), valid, b.i32(groupRows), [&](Value row) {
-    b.loop(b.i32(0), b.i32(across * tileExperts), b.i32(tileExperts),
+    b.loop(b.i32(0), b.i32(tilesAtOnce * tileExperts), b.i32(tileExperts),
            [&](Value column) { multiply(row, column); });
   });
 }
 
-void RouterKernel::addPartials(Value firstColumn, Value columns) {
-  Value target = shape.cluster > 1 ? b.inBlock(logits, b.i32(0)) : logits;
-  int64_t width = across * tileExperts;
-  b.loop(thread, b.mul(valid, width), b.i32(warps * 32), [&](Value number) {
-    Value row = b.div(number, width), within = b.rem(number, width);
+void RouterKernel::reducePartials(Value firstColumn, Value columns) {
+  Value target = shape.cluster > 1 ? b.mapToBlock(logits, b.i32(0)) : logits;
+  int64_t width = tilesAtOnce * tileExperts;
+  b.loop(thread, b.mul(valid, width), b.i32(warps * 32), [&](Value index) {
+    Value row = b.div(index, width), within = b.rem(index, width);
     Value column = b.add(firstColumn, within);
     b.ifThen(b.less(column, columns), [&] {
       Value sum = b.f32(0.0);
       for (int64_t i = 0; i < warps; ++i)
         sum = arith::AddFOp::create(
-            b, sum, b.load(b.getF32Type(), partial(b.i32(i), row, within)));
-      Value logit = DeviceEpilogue(b, router.product, extras)
+            b, sum, b.load(b.getF32Type(), partialAt(b.i32(i), row, within)));
+      Value logit = DeviceEpilogue(b, router.matmul, extras)
                         .build(sum, b.i32(0), b.add(first, row), column);
       b.storeAt(logit, target, b.add(b.mul(row, experts), column));
     });
   });
 }
 
-/// The logits of a tile, to the first block of the cluster; a barrier follows.
+/// Computes the logits of a tile into the first block of the cluster; ends with
+/// a barrier.
 void RouterKernel::computeLogits() {
-  int64_t own = ownTiles * tileExperts;
-  Value start = b.mul(rank, own);
-  Value end = b.min(b.add(start, own), experts);
-  // Without a live token there is nothing to compute.
+  int64_t blockExperts = blockTiles * tileExperts;
+  Value start = b.mul(rank, blockExperts);
+  Value end = b.min(b.add(start, blockExperts), experts);
+  // Skip a tile without live tokens.
   end = b.select(b.equal(valid, 0), start, end);
-  b.loop(start, end, b.i32(across * tileExperts), [&](Value firstColumn) {
-    if (onCores)
-      multiplyOnCores(firstColumn);
+  b.loop(start, end, b.i32(tilesAtOnce * tileExperts), [&](Value firstColumn) {
+    if (usesMMA)
+      multiplyWithMMA(firstColumn);
     else
-      multiplyByFMA(firstColumn);
+      multiplyWithFMA(firstColumn);
     b.barrier();
-    addPartials(firstColumn, end);
+    reducePartials(firstColumn, end);
     b.barrier();
   });
 }
 
 //===----------------------------------------------------------------------===//
-// The kernel
+// Kernel
 //===----------------------------------------------------------------------===//
 
 void RouterKernel::gateTokens(GateEmitter &gate, RouteEmitter *route) {
-  b.loop(warp, dead, b.i32(warps), [&](Value row) {
+  b.loop(warp, inactive, b.i32(warps), [&](Value row) {
     gate.emitNone(b.toI64(b.add(b.add(first, valid), row)));
   });
   b.loop(warp, valid, b.i32(warps), [&](Value row) {
@@ -311,16 +315,16 @@ void RouterKernel::gateTokens(GateEmitter &gate, RouteEmitter *route) {
                                      b.toI64(b.mul(row, experts)));
     if (route)
       gate.forEach(ids, router.gate.getTopK(), [&](Value column, Value id) {
-        route->countOne(counters, column, id);
+        route->countChoice(histogram, column, id);
       });
   });
 }
 
 void RouterKernel::setTile(Value start, Value end) {
-  Value there = b.min(b.sub(end, start), shape.getTokens());
+  Value count = b.min(b.sub(end, start), shape.getTokens());
   first = start;
-  valid = b.max(b.min(b.sub(live, start), there), b.i32(0));
-  dead = b.sub(there, valid);
+  valid = b.max(b.min(b.sub(live, start), count), b.i32(0));
+  inactive = b.sub(count, valid);
 }
 
 LLVM::LLVMFuncOp RouterKernel::build() {
@@ -344,21 +348,21 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   weights = arguments[1];
   extras = arguments.slice(2, numInputs - 2 - numGateInputs);
   ValueRange outputs = arguments.drop_front(numInputs);
-  ValueRange numbers = arguments.take_back(scalars.size());
-  tokens = numbers[0];
-  perBlock = numbers[1];
-  rows = router.route ? numbers[2] : Value();
-  capacity = hasCapacity ? numbers[3] : Value();
+  ValueRange scalarArguments = arguments.take_back(scalars.size());
+  tokens = scalarArguments[0];
+  tokensPerBlock = scalarArguments[1];
+  rows = router.route ? scalarArguments[2] : Value();
+  capacity = hasCapacity ? scalarArguments[3] : Value();
   live = tokens;
   if (takesLive) {
     kernel->setAttr(liveTokensAttr, b.getUnitAttr());
-    live = GateEmitter::liveTokens(b, tokens, numbers.back());
+    live = GateEmitter::liveTokens(b, tokens, scalarArguments.back());
   }
 
   memory = b.sharedMemory();
   partials = memory;
   logits = b.sharedAt(memory, getPartialBytes());
-  counters = b.sharedAt(logits, llvm::alignTo(getLogitBytes(), 4));
+  histogram = b.sharedAt(logits, llvm::alignTo(getLogitBytes(), 4));
   thread = b.thread();
   lane = b.lane();
   warp = b.warp();
@@ -370,15 +374,15 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   std::optional<RouteEmitter> route;
   if (router.route) {
     route.emplace(router.route, b, kernelShape.threads);
-    route->clear(counters);
+    route->clear(histogram);
     clearArrivals(outputs[6]);
   }
 
-  Value start = b.mul(group, perBlock);
-  Value end = b.min(b.add(start, perBlock), tokens);
+  Value start = b.mul(group, tokensPerBlock);
+  Value end = b.min(b.add(start, tokensPerBlock), tokens);
   if (shape.cluster > 1) {
-    // The blocks of a cluster have one tile: all of them have to be there
-    // before one writes to another.
+    // The blocks of a cluster share one tile. All must have started before one
+    // writes to another's shared memory.
     setTile(start, end);
     b.arriveCluster();
     b.waitCluster();
@@ -396,7 +400,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     setTile(tile, end);
     computeLogits();
     gateTokens(gate, route ? &*route : nullptr);
-    // The logits have been read.
+    // All warps have read the logits.
     b.barrier();
   });
   if (route)
@@ -411,8 +415,8 @@ void RouterKernel::clearArrivals(Value arrivals) {
   });
 }
 
-/// Leave the counts to a second kernel, or place the choices where they are all
-/// of one tile.
+/// Scatters the choices if all tokens are in one tile; otherwise writes the
+/// histogram for a second kernel.
 void RouterKernel::finish(RouteEmitter &route, ValueRange outputs,
                           Value group) {
   RouteEmitter::Arrays arrays{/*ids=*/outputs[1], /*counts=*/outputs[5],
@@ -421,10 +425,10 @@ void RouterKernel::finish(RouteEmitter &route, ValueRange outputs,
   b.barrier();
   b.ifElse(
       b.less(b.i32(shape.getTokens()), tokens),
-      [&] { route.storeCounts(counters, arrays.counts, group); },
+      [&] { route.storeCounts(histogram, arrays.counts, group); },
       [&] {
         Value total = b.mul(tokens, router.gate.getTopK());
-        route.place(
+        route.scatter(
             memory, arrays,
             {b.i32(0), b.i32(1), /*chunk=*/total, total, rows, capacity});
       });

@@ -1,20 +1,21 @@
-//===- RouterKernel.h - From rows to routed choices -------------*- C++ -*-===//
+//===- RouterKernel.h - Fused router kernel ---------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The product of a router, the gate of its logits and the routing of what the
-// gate chooses, in one kernel: logits stay in shared memory. Sixteen tokens are
-// a tile, a block has one or two at a time.
+// Computes the logits of a router, gates them and routes the choices in one
+// kernel; logits stay in shared memory. A tile is 16 tokens; a block handles
+// one or two tiles at a time.
 //
-// The warps of a block share a product along k, each in registers, straight
-// from memory; the partial sums are added up in the order of the warps,
-// whatever T is. Then each warp gates a token, and counts what it chose. Where
-// all tokens are one tile, the block goes on to place them; otherwise it leaves
-// its counts to a second kernel.
+// The warps of a block split k: each accumulates in registers, straight from
+// global memory, and the partial accumulators are added in the order of warps,
+// so the result does not depend on T. Then each warp gates a token and counts
+// its choices in a histogram. If all tokens fit one tile, the block scatters
+// the choices, too; otherwise a second kernel does.
 //
-// One multiprocessor alone is slow to read the weights, so with few tokens a
-// cluster shares the experts of a tile; its first block collects the logits.
+// A single multiprocessor reads the weights slowly. With few tokens the blocks
+// of a cluster split the experts of a tile, and the first block collects the
+// logits through distributed shared memory.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,29 +29,29 @@
 
 namespace mlir::moe {
 
-/// A router: what computes logits, chooses experts by them and, maybe, groups
-/// the choices.
+/// The operations of a router: the matmul of the logits, the gate, and the
+/// routing of its choices.
 struct Router {
-  GroupedMatmulOp product;
+  GroupedMatmulOp matmul;
   GateOp gate;
-  RouteOp route; // null: the choices are for others to group
+  RouteOp route; // null if it is not fused
 
-  /// Whether there is a kernel that computes `product` and its only user
-  /// `gate`.
-  static LogicalResult verify(GroupedMatmulOp product, GateOp gate,
+  /// Succeeds if a kernel can fuse `matmul` with its only user `gate`;
+  /// otherwise `why` has the reason.
+  static LogicalResult verify(GroupedMatmulOp matmul, GateOp gate,
                               std::string &why);
 };
 
-/// The router that a gate is part of, if one kernel can compute it; a remark
-/// says why not.
+/// Returns the router that a gate is part of if it can be fused; otherwise a
+/// remark has the reason.
 std::optional<Router> findRouter(GateOp gate);
-/// Results of the gate and, if there is one, of the route.
+/// Returns the results of the gate and, if there is one, of the route.
 SmallVector<Value> lowerToGPU(Router router, DeviceLowering &lowering);
 
-/// How blocks share the work.
+/// The work distribution of a router kernel.
 struct RouterShape {
   int64_t cluster = 1;
-  int64_t rowTiles = 1; // tiles of tokens that a block has at a time
+  int64_t rowTiles = 1; // tiles of 16 tokens that a block handles at a time
   int64_t getTokens() const { return 16 * rowTiles; }
 };
 
@@ -58,32 +59,33 @@ class RouterKernel {
 public:
   RouterKernel(Router router, RouterShape shape, DeviceLowering &lowering);
 
-  /// Bytes of shared memory.
+  /// Returns the bytes of shared memory.
   int64_t getSharedBytes() const;
-  /// Operands of a launch, in the order of the kernel's pointers: then come the
-  /// weights and ids and, if it routes, tokens, offsets, positions and counts
-  /// of each block. Scalars: how many tokens there are, tokens of a block and,
-  /// if it routes, rows and, if there is one, the capacity.
+  /// Returns the inputs of a launch. Its results are weights and ids and, with
+  /// a route, tokens, offsets, positions, the histograms of the blocks and the
+  /// cleared arrival histogram; its scalars the tokens, the tokens of a block
+  /// and, with a route, the rows and, if there is one, the capacity.
   static SmallVector<Value> inputs(Router router);
   LLVM::LLVMFuncOp build();
 
 private:
-  /// The warp's share of the sums for eight columns times `across` from
-  /// `firstColumn` on, to `partials`.
-  void multiplyOnCores(Value firstColumn);
-  void multiplyByFMA(Value firstColumn);
-  /// `size` numbers of a row from number `k` on, zeros where that is not
-  /// inside.
+  /// Accumulates the warp's part of k for `tilesAtOnce` tiles of eight columns
+  /// from `firstColumn` on and stores the result to `partials`.
+  void multiplyWithMMA(Value firstColumn);
+  void multiplyWithFMA(Value firstColumn);
+  /// Loads `size` elements of a row from element `k` on; zeros unless `inside`.
   Value loadX(Value row, Value k, Value inside, int64_t size);
   Value loadWeights(Value column, Value k, Value inside, int64_t size);
-  void multiplyTile(Value low, Value high, Value y,
-                    MutableArrayRef<Value> sums);
-  /// Where the warps' sums for a token of the tile and a column are.
-  Value partial(Value ofWarp, Value row, Value column);
-  /// Logits of columns below `columns` from what the warps have.
-  void addPartials(Value firstColumn, Value columns);
+  void multiplyFragment(Value low, Value high, Value y,
+                        MutableArrayRef<Value> accumulators);
+  /// Returns the address of a warp's partial sum for a token of the tile and a
+  /// column.
+  Value partialAt(Value warp, Value row, Value column);
+  /// Adds up the partial accumulators of the warps to the logits of columns
+  /// below `columns`.
+  void reducePartials(Value firstColumn, Value columns);
   void computeLogits();
-  /// Make the tokens from `start` to `end`, or as many as fit, the tile.
+  /// Sets the current tile to as many of the tokens [start, end) as fit.
   void setTile(Value start, Value end);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
   void clearArrivals(Value arrivals);
@@ -97,15 +99,17 @@ private:
   GPUBuilder b;
   Type xType, weightType, logitType;
   int64_t k, experts, warps;
-  int64_t ownTiles; // of eight experts, of a block
-  int64_t across;   // of them, at a time
-  bool onCores;
+  int64_t blockTiles;  // tiles of eight experts that a block computes
+  int64_t tilesAtOnce; // of these, accumulated at a time
+  bool usesMMA;
 
-  Value x, weights, tokens, live, perBlock, rows, capacity;
+  Value x, weights, tokens, live, tokensPerBlock, rows, capacity;
   SmallVector<Value> extras;
-  Value memory, partials, logits, counters;
+  Value memory, partials, logits, histogram;
   Value thread, lane, warp, rank;
-  Value first, valid, dead; // of a tile: its first token, how many live, not
+  // Of the current tile: the first token, the number of live tokens, and of
+  // others.
+  Value first, valid, inactive;
 };
 
 } // namespace mlir::moe

@@ -1,13 +1,13 @@
-//===- RouterToGPU.cpp - A router's product, gate and routing -------------===//
+//===- RouterToGPU.cpp - Fused routers ------------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Few tokens are routed by one launch, others by two: the router, then what
-// places the choices. All kernels are launched; those that do not suit the
-// number of tokens have no blocks.
+// Few tokens take one launch, more take two: the router kernel, then the kernel
+// that scatters the choices. All kernels are launched; those that do not suit
+// the number of tokens get an empty grid.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,8 +18,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// What is portable.
-static constexpr int64_t mostBlocksOfCluster = 8;
+/// The portable maximum.
+static constexpr int64_t maxClusterSize = 8;
 
 static RouteOp findRoute(GateOp gate) {
   for (Operation *user : gate.getIds().getUsers()) {
@@ -27,37 +27,37 @@ static RouteOp findRoute(GateOp gate) {
     std::string why;
     if (route && route.getIds() == gate.getIds() &&
         route->getBlock() == gate->getBlock() &&
-        !RouteEmitter::keepsBefore(route) &&
+        !RouteEmitter::dropsInAdvance(route) &&
         succeeded(RouteEmitter::verify(route, why)))
       return route;
   }
   return nullptr;
 }
 
-static void remarkApart(GroupedMatmulOp product, const Twine &why) {
-  remark::missed(product.getLoc(),
+static void remarkApart(GroupedMatmulOp matmul, const Twine &why) {
+  remark::missed(matmul.getLoc(),
                  remark::RemarkOpts::name("RouterApart").category("moe-gpu"))
-      << "the product of a router is apart from its gate: " + why.str();
+      << "the matmul of a router is not fused with its gate: " + why.str();
 }
 
 std::optional<Router> mlir::moe::findRouter(GateOp gate) {
-  auto product = gate.getLogits().getDefiningOp<GroupedMatmulOp>();
-  if (!product)
+  auto matmul = gate.getLogits().getDefiningOp<GroupedMatmulOp>();
+  if (!matmul)
     return std::nullopt;
   std::string why;
-  if (failed(Router::verify(product, gate, why))) {
-    remarkApart(product, why);
+  if (failed(Router::verify(matmul, gate, why))) {
+    remarkApart(matmul, why);
     return std::nullopt;
   }
-  return Router{product, gate, findRoute(gate)};
+  return Router{matmul, gate, findRoute(gate)};
 }
 
 SmallVector<Value> mlir::moe::lowerToGPU(Router router,
                                          DeviceLowering &lowering) {
-  auto [product, gate, route] = router;
-  int64_t experts = product.getN();
+  auto [matmul, gate, route] = router;
+  int64_t experts = matmul.getN();
   int64_t share = llvm::PowerOf2Ceil(llvm::divideCeil(experts, 8));
-  RouterShape few{std::min(mostBlocksOfCluster, share), 1}, many{1, 2};
+  RouterShape few{std::min(maxClusterSize, share), 1}, many{1, 2};
   bool hasFew = lowering.gpu.hasClusters() && few.cluster > 1;
   if (RouterKernel(router, many, lowering).getSharedBytes() >
       lowering.gpu.getSharedBytes())
@@ -80,32 +80,34 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
   auto mul = [&](Value x, Value y) -> Value {
     return arith::MulIOp::create(b, x, y);
   };
-  Value tokens = extentOf(b, product.getLhs(), 0);
-  Value processors = MultiprocessorsOp::create(b);
+  Value tokens = extentOf(b, matmul.getLhs(), 0);
+  Value multiprocessors = MultiprocessorsOp::create(b);
   Value fewTiles = ceilDivOf(b, tokens, few.getTokens());
   // Each multiprocessor has the same number of tiles, or one less.
   Value manyTiles = ceilDivOf(b, tokens, many.getTokens());
-  Value perBlock = mul(arith::CeilDivUIOp::create(b, manyTiles, processors),
-                       index(many.getTokens()));
-  perBlock = arith::MaxUIOp::create(b, perBlock, index(many.getTokens()));
+  Value tokensPerBlock =
+      mul(arith::CeilDivUIOp::create(b, manyTiles, multiprocessors),
+          index(many.getTokens()));
+  tokensPerBlock =
+      arith::MaxUIOp::create(b, tokensPerBlock, index(many.getTokens()));
   Value most = index(many.getTokens()); // tokens that one launch routes
   Value isFew;
   if (hasFew) {
-    isFew = atMost(mul(fewTiles, index(few.cluster)), processors);
-    perBlock = select(isFew, index(few.getTokens()), perBlock);
+    isFew = atMost(mul(fewTiles, index(few.cluster)), multiprocessors);
+    tokensPerBlock = select(isFew, index(few.getTokens()), tokensPerBlock);
     most = select(isFew, index(few.getTokens()), most);
   }
-  Value blocks = arith::CeilDivUIOp::create(b, tokens, perBlock);
+  Value blocks = arith::CeilDivUIOp::create(b, tokens, tokensPerBlock);
 
   SmallVector<Value> inits;
   auto addInit = [&](ArrayRef<OpFoldResult> shape, Type element) {
     inits.push_back(tensor::EmptyOp::create(b, shape, element));
   };
-  OpFoldResult count = tensor::getMixedSize(b, b.getLoc(), product.getLhs(), 0);
+  OpFoldResult count = tensor::getMixedSize(b, b.getLoc(), matmul.getLhs(), 0);
   for (Type type : gate->getResultTypes())
     addInit({count, b.getIndexAttr(gate.getTopK())},
             cast<RankedTensorType>(type).getElementType());
-  SmallVector<Value> scalars{toI32(tokens), toI32(perBlock)};
+  SmallVector<Value> scalars{toI32(tokens), toI32(tokensPerBlock)};
   Value choices = mul(tokens, index(gate.getTopK()));
   if (route) {
     // The gate's ids are not there yet; their shape is.
@@ -144,11 +146,12 @@ SmallVector<Value> mlir::moe::lowerToGPU(Router router,
       arith::CmpIOp::create(b, arith::CmpIPredicate::ne, tokens, index(0)));
   Value placing =
       select(isPlaced, index(0), arith::MaxUIOp::create(b, blocks, index(1)));
-  SmallVector<Value> placeScalars{toI32(choices), scalars[2],
-                                  toI32(mul(perBlock, index(gate.getTopK())))};
+  SmallVector<Value> placeScalars{
+      toI32(choices), scalars[2],
+      toI32(mul(tokensPerBlock, index(gate.getTopK())))};
   placeScalars.append(scalars.begin() + 3, scalars.end());
   SmallVector<Value> placed = launch(
-      lowering, route.getLoc(), buildPlaceKernel(route, lowering), placing,
+      lowering, route.getLoc(), buildScatterKernel(route, lowering), placing,
       {inits[1], inits[5]}, ArrayRef(inits).slice(2, 3), placeScalars);
   llvm::copy(placed, inits.begin() + 2);
   lowering.arrivals[inits[3]] = inits[6];

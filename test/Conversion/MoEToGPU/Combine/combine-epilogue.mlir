@@ -1,8 +1,8 @@
 // RUN: moe-opt %s -moe-decompose-combine -canonicalize -cse -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
 
-// The combine of few tokens is the end of the product's kernel. A warp that has stored
-// its columns arrives; the last of those with the same columns adds up. Where there is
-// no tile, and nobody arrives, all blocks write what is left: zeros.
+// The combine of few tokens is fused into the epilogue of the matmul. A warp arrives
+// after it has stored its columns; the last one with the same columns adds up. Without
+// tiles no warp arrives, and all blocks write the result: zeros.
 // CHECK:       llvm.func @grouped_matmul(%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ARRIVALS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNT:[a-z0-9]+]]: i32, %{{.*}}: i32, %[[SUMMED:[a-z0-9]+]]: i32)
 // CHECK:         nvvm.barrier
 // CHECK:         llvm.load %{{.*}} : !llvm.ptr<3> -> i32
@@ -27,7 +27,7 @@
 // CHECK:             llvm.getelementptr %[[P]]
 // CHECK:             llvm.getelementptr %[[W]]
 // CHECK:             llvm.getelementptr %[[Y]]
-// Tiles of many rows have no sums.
+// Tiles of many rows have no fused combine.
 // CHECK:       llvm.func @grouped_matmul_1(%{{[^)]*}}: i32, %{{[a-z0-9]+}}: i32)
 // CHECK-NOT:     llvm.atomicrmw
 // CHECK:       llvm.func @gather_sum

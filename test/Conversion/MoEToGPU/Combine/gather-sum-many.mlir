@@ -1,8 +1,8 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-gpu | wc -l | FileCheck %s --check-prefix=LINES
 
-// Many choices are a loop: code does not grow with them. Eight rows are read before
-// the first is added, and what is left over comes last.
+// A large top-k becomes a loop, so that the code size does not grow with it. Eight rows
+// are loaded before the first is added; the remainder comes last.
 // CHECK-LABEL: llvm.func @gather_sum(
 // CHECK:         %[[SUM:.*]] = scf.for %[[K:.*]] = %c0_i64 to %c4000_i64 step %c8_i64 iter_args(%{{.*}} = %{{.*}}) -> (vector<4xf32>)
 // CHECK-COUNT-8:   llvm.load %{{.*}} : !llvm.ptr<1> -> vector<4xf32>

@@ -1,9 +1,9 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file \
 // RUN:   | FileCheck %s --implicit-check-not=moe.gather_sum
 
-// A block has a token, a thread 16 bytes of its row. Rows are read before any is
-// added; a position of no row reads the first, and counts for nothing. Where there is
-// none it reads what the token has of the result.
+// A block computes a token, a thread 16 bytes of its row. Rows are loaded before any is
+// added; a choice without a row loads row 0 and discards it. Without rows it loads the
+// token's row of the result.
 // CHECK:       llvm.func @gather_sum(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant dense<0.000000e+00> : vector<8xf32>
@@ -48,8 +48,8 @@ func.func @weighted(%x: tensor<?x40xbf16>, %p: tensor<?x2xi32>, %w: tensor<?x2xf
 
 // -----
 
-// What stands for a dropped choice is added in its place. Eight rows are on their
-// way at once; three pairs of numbers make a row.
+// The dropped row is added in place of a dropped choice. Eight rows are in flight at a
+// time; three vectors of two elements make a row.
 // CHECK:       llvm.func @gather_sum(%{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[D:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32)
 // CHECK:         scf.for %{{.*}} to %c3_i32 step %c32_i32
 // CHECK:           %[[IS:.*]] = arith.cmpi ult
@@ -73,7 +73,8 @@ func.func @dropped(%x: tensor<?x6xf32>, %p: tensor<?x9xi32>, %d: tensor<?x6xf32>
 
 // -----
 
-// As many threads as there is work for, 256 at most; an odd row is read one by one.
+// As many threads as vectors, up to 256; rows of odd length are loaded element by
+// element.
 // CHECK:       llvm.func @gather_sum({{.*}}nvvm.maxntid = array<i32: 96, 1, 1>
 // CHECK:         llvm.load %{{.*}} {alignment = 2 : i64} : !llvm.ptr<1> -> vector<1xf16>
 // CHECK:       llvm.func @gather_sum_1({{.*}}nvvm.maxntid = array<i32: 256, 1, 1>

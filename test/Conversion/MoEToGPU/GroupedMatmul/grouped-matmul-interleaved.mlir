@@ -1,21 +1,21 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s --check-prefixes=CHECK,SYNC
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file | FileCheck %s --check-prefixes=CHECK,HOPPER
 
-// Products that have every other column of one tensor each: tiles are of columns
-// side by side, 128 of the tensor for 64 of the result.
+// Two GEMMs whose weights are the even and the odd columns of one tensor: a tile has
+// 128 adjacent columns of the tensor for 64 of the result.
 // SYNC:         llvm.func @grouped_matmul(%{{[a-z0-9]*}}: !llvm.ptr<1>, %[[O:[a-z0-9]*]]: !llvm.ptr<1>, %[[W:[a-z0-9]*]]: !llvm.ptr<1>, %[[G:[a-z0-9]*]]: !llvm.ptr<1>, %[[U:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>,
-// The tensor has 200 columns, the first of the products' is 8.
+// The tensor has 200 columns; the weights start at column 8.
 // SYNC:           llvm.getelementptr %[[W]][8]
 // SYNC-NOT:       arith.select {{.*}}!llvm.ptr<1>
 // SYNC:           arith.cmpi slt, %{{.*}}, %c176_i32
 // SYNC:           nvvm.cp.async.shared.global
 // SYNC-COUNT-8:   nvvm.mma.sync
-// A lane has columns 4 · piece + lane mod 4 of both products; it gives that of one
-// of two pieces for the other of the lane beside it.
+// A lane has column 4 · fragment + lane mod 4 of both GEMMs; neighbouring lanes
+// exchange columns of two fragments.
 // SYNC:           %[[FIRST:.*]] = nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
 // SYNC:           nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
 // SYNC:           scf.if
-// Operands of the epilogue are read where they lie, columns 2 · n and 2 · n + 1.
+// Epilogue operands are read in place, columns 2 · n and 2 · n + 1.
 // SYNC:             %[[EVEN:.*]] = arith.muli %{{.*}}, %c2_i64
 // SYNC:             %[[AT:.*]] = arith.addi %{{.*}}, %[[EVEN]]
 // SYNC-NEXT:        llvm.getelementptr %[[G]][%[[AT]]]
@@ -25,8 +25,8 @@
 // SYNC:             vector.from_elements
 // SYNC-NEXT:        llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
 
-// Swapped: both products are lines of the same group; four lanes on is the other
-// product, eight on the next column.
+// Swap AB: both GEMMs are in the same column block; four lanes on is the other GEMM,
+// eight lanes on the next column.
 // HOPPER:       llvm.func @grouped_matmul_swapped(
 // HOPPER:         nvvm.mbarrier.arrive.expect_tx
 // HOPPER-COUNT-3: nvvm.cp.async.bulk.tensor
@@ -67,8 +67,8 @@ func.func @gate_first(%x: tensor<?x256xbf16>, %o: tensor<3xi32>, %w: tensor<2x25
 
 // -----
 
-// The second product may have the first column: of each pair of sums it is the
-// first, and the epilogue has them the other way round.
+// The second GEMM may have the even columns: its accumulator is the first of each pair,
+// and the epilogue takes them in the opposite order.
 // SYNC:         llvm.func @grouped_matmul(
 // SYNC:           %[[SUMS:.*]]:9 = scf.for
 // SYNC:             nvvm.mma.sync

@@ -2,10 +2,10 @@
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file | FileCheck %s --check-prefix=WGMMA
 // RUN: moe-opt %s -moe-tile-for-gpu -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefix=MISSED
 
-// Rows and weights of 8 bits: f16 in registers, two stages along k of 128.
+// FP8 rows and weights: f16 in registers, two stages along k of 128.
 // CHECK:       llvm.func @grouped_matmul_scaled(%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[XS:.*]]: !llvm.ptr<1>, %[[WS:.*]]: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: i32, %{{.*}}: i32)
 // CHECK:         scf.for %[[STEP:.*]] = %c0_i32 to %c2_i32 step %c1_i32 iter_args
-// The scales are on their way before the stage is waited for.
+// The scales are loaded before the wait for the stage.
 // CHECK:           %[[RS:.*]] = llvm.load %{{.*}} : !llvm.ptr<1> -> f32
 // CHECK:           nvvm.cp.async.wait.group
 // CHECK:           nvvm.barrier
@@ -20,7 +20,8 @@
 // CHECK-COUNT-3: moe.launch @kernels::@grouped_matmul_scaled
 // CHECK-NOT:     moe.launch
 
-// On sm_90a large tiles are multiplied as they are; what a stage adds up begins with zero.
+// On sm_90a large tiles use FP8 wgmma; the first wgmma of a stage clears its
+// accumulators.
 // WGMMA:       llvm.func @grouped_matmul_wgmma(
 // WGMMA:         nvvm.wgmma.mma_async {{.*}}<m = 64, n = 128, k = 32>, D[<f32>, <zero>], A[<e4m3>, <one>, <row>], B[<e4m3>, <one>, <col>]
 // WGMMA-COUNT-3: nvvm.wgmma.mma_async {{.*}}D[<f32>, <one>]
@@ -45,7 +46,7 @@ func.func @both(%x: tensor<?x208xf8E4M3FN>, %xs: tensor<?x2xf32>, %g: tensor<?xi
 
 // -----
 
-// Rows of bf16: weights become bf16, and wgmma has nothing to multiply them with.
+// bf16 rows: weights become bf16, which wgmma cannot multiply with FP8.
 // CHECK:         llvm.intr.fma(%{{.*}}, %{{.*}}, %{{.*}}) : (vector<2xbf16>, vector<2xbf16>, vector<2xbf16>) -> vector<2xbf16>
 // CHECK-LABEL: func.func @weights(
 // CHECK-COUNT-3: moe.launch @kernels::@grouped_matmul_scaled
@@ -64,12 +65,12 @@ func.func @weights(%x: tensor<?x208xbf16>, %w: tensor<1x40x208xf8E4M3FN>, %ws: t
 
 // -----
 
-// MISSED: Remark="'moe.grouped_matmul' has no kernel of its own: rows that are neither f8E4M3FN, f16 nor bf16"
-// MISSED: Remark="'moe.grouped_matmul' has no kernel of its own: weights of 8 bits that do not lie along k"
-// MISSED: Remark="'moe.grouped_matmul' has no kernel of its own: rows of 8 bits of a k that is not a multiple of 16"
-// MISSED: Remark="'moe.grouped_matmul' has no kernel of its own: blocks of scales that are not a multiple of 128 along k"
-// MISSED: Remark="'moe.grouped_matmul' has no kernel of its own: blocks of scales that are not a multiple of 8 columns"
-// MISSED: Remark="'moe.grouped_matmul' has no kernel of its own: scales of weights that do not have 8 bits"
+// MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: rows that are neither f8E4M3FN, f16 nor bf16"
+// MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: f8E4M3FN weights that are not K-major"
+// MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: f8E4M3FN weights of a k that is not a multiple of 16"
+// MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: blocks of scales that are not a multiple of 128 along k"
+// MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: blocks of scales that are not a multiple of 8 columns"
+// MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: scales of weights that are not f8E4M3FN"
 // CHECK-LABEL: func.func @missed(
 // CHECK-COUNT-6: moe.grouped_matmul
 // CHECK-NOT:     moe.launch

@@ -1,18 +1,18 @@
 // RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file | FileCheck %s
 
-// The weights are the first operand: 64 columns of the result are the lines of a
-// wgmma, the rows its 16 columns. One warpgroup brings operands, one multiplies.
+// Swap AB: weights are the A operand, 64 columns of the result along M, and rows the B
+// operand, N = 16. One producer warpgroup, one consumer.
 // CHECK:       llvm.func @grouped_matmul_swapped(
 // CHECK-NOT:     nvvm.cluster_dim
 // CHECK-SAME:    nvvm.maxntid = array<i32: 256, 1, 1>
 // CHECK-NOT:     nvvm.setmaxregister
 // CHECK:         scf.for
-// One copy of 16 lines and one of 128.
+// One TMA load of 16 rows and one of 128.
 // CHECK:           nvvm.mbarrier.arrive.expect_tx %{{.*}}, %c18432_i32
 // CHECK-COUNT-2:   nvvm.cp.async.bulk.tensor.shared.cluster.global
 // CHECK:         } else {
-// Rows are at the start of a stage, weights behind their 2048 bytes; the second 64
-// columns 8192 bytes after the first.
+// Rows are at the start of a stage, weights 2048 bytes further; the second 64 columns
+// are 8192 bytes after the first.
 // CHECK:           %[[ROWS:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
 // CHECK:           arith.addi %{{.*}}, %c2048_i32
 // CHECK:           %[[WEIGHTS:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
@@ -20,8 +20,8 @@
 // CHECK-NEXT:      nvvm.wgmma.mma_async %[[WEIGHTS]], %[[ROWS]], %{{.*}}, <m = 64, n = 16, k = 16>, D[<f32>, <zero>], A[<bf16>, <one>, <row>], B[<bf16>, <one>, <col>]
 // CHECK-NEXT:      %[[SECOND:.*]] = arith.addi %[[WEIGHTS]], %c512_i64
 // CHECK-NEXT:      nvvm.wgmma.mma_async %[[SECOND]], %[[ROWS]], %{{.*}}, <m = 64, n = 16, k = 16>, D[<f32>, <zero>]
-// Each thread gives a row to its neighbour of the next column, and stores two
-// columns of the other.
+// Each thread exchanges a row with the thread of the next column, and stores two
+// adjacent columns of one row.
 // CHECK:           nvvm.wgmma.wait.group.sync.aligned 0
 // CHECK:           nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c4_i32, %c31_i32
 // CHECK:           llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
@@ -39,7 +39,7 @@ func.func @few_rows(%x: tensor<?x256xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 
 // -----
 
-// A cluster shares a tile: of four steps along k each block has two.
+// A cluster splits k: of four steps each block has two.
 // CHECK:       llvm.func @grouped_matmul_swapped({{.*}}nvvm.cluster_dim = array<i32: 2, 1, 1>
 // CHECK:         %[[RANK:.*]] = nvvm.read.ptx.sreg.cluster.ctarank
 // CHECK:         %[[TILE:.*]] = arith.divui %{{.*}}, %c2_i32
@@ -50,13 +50,14 @@ func.func @few_rows(%x: tensor<?x256xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 // CHECK:         scf.for %[[STEP:.*]] = %c0_i32 to %c2_i32
 // CHECK:           %[[OWN:.*]] = arith.addi %[[STEP]], %[[FIRST]]
 // CHECK-NEXT:      arith.muli %[[OWN]], %c64_i32
-// Eight rows are half the threads' to bring.
+// Eight rows occupy half of the producer's threads.
 // CHECK:           %[[THERE:.*]] = arith.cmpi slt, %{{.*}}, %c8_i32
 // CHECK-NEXT:      scf.if %[[THERE]] {
 // CHECK:             nvvm.cp.async.shared.global
-// Weights along n: groups of 64 columns, lines along n.
+// MN-major weights: blocks of 64 columns.
 // CHECK:         nvvm.wgmma.mma_async {{.*}}<m = 64, n = 8, k = 16>, D[<f32>, <zero>], A[<f16>, <one>, <col>], B[<f16>, <one>, <col>]
-// Sums go to the block that has their columns, which adds up in the order of k.
+// Partial accumulators go to the block that owns their columns, which adds in the order
+// of k.
 // CHECK:         %[[THEIRS:.*]] = nvvm.mapa %[[SUMS:.*]], %{{.*}} : !llvm.ptr<3> -> !llvm.ptr<7>
 // CHECK:         %[[PLACE:.*]] = llvm.getelementptr %[[THEIRS]][
 // CHECK:         llvm.store %{{.*}}, %[[PLACE]] : f32, !llvm.ptr<7>
@@ -68,8 +69,8 @@ func.func @few_rows(%x: tensor<?x256xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 // CHECK-NEXT:      arith.addf %[[ONE]], %[[TWO]]
 // CHECK-NOT:     llvm.store {{.*}}!llvm.ptr<7>
 
-// Both groups of columns are of the same, one of each product. The second tile has
-// what the first does not suit; a cluster of two for each tile.
+// Both column blocks are the same columns, one of each GEMM. The second tile runs if
+// the first does not suit; a cluster of two for each tile.
 // CHECK-LABEL: func.func @split(
 // CHECK:         %[[MOST:.*]] = arith.muli %{{.*}}, %c2
 // CHECK:         %[[BLOCKS:.*]] = arith.muli %{{.*}}, %c2

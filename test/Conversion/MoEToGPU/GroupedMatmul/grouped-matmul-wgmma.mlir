@@ -1,20 +1,19 @@
 // RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file | FileCheck %s
 
-// Rows that lie together and weights as lines along k: the copy engine brings both.
+// Contiguous rows and K-major weights: TMA loads both.
 // CHECK:       gpu.module @kernels [#nvvm.target<O = 3, chip = "sm_90a">] {
 // CHECK:         llvm.func @grouped_matmul_wgmma(
 // CHECK-SAME:      %[[XMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
 // CHECK-SAME:      %[[WMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
 // CHECK-SAME:      %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32)
-// Four stages of (128 + 128) lines, ten barriers, starts and tiles of 8 experts;
-// a warpgroup brings operands, two multiply.
+// Four stages of (128 + 128) rows, ten barriers, the tile scheduler of 8 experts; one
+// producer warpgroup, two consumers.
 // CHECK-SAME:      moe.shared_bytes = 131224 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
 // CHECK-DAG:     %[[THREAD:.*]] = nvvm.read.ptx.sreg.tid.x
 // CHECK-DAG:     %[[BARRIERS:.*]] = llvm.getelementptr %{{.*}}[131072]
 // CHECK-DAG:     %[[GROUP:.*]] = nvvm.shfl.sync idx
 // CHECK:         %[[ONE:.*]] = arith.cmpi eq, %[[THREAD]], %c0_i32
-// Who arrives: one thread says that bytes are coming, one of each of two warpgroups
-// that it has read them.
+// Arrivals: one producer thread announces bytes, one thread of each consumer releases.
 // CHECK-NEXT:    scf.if %[[ONE]] {
 // CHECK-NEXT:      nvvm.mbarrier.init %[[BARRIERS]], %c1_i32
 // CHECK:           nvvm.mbarrier.init %{{.*}}, %c2_i32
@@ -42,7 +41,7 @@
 // CHECK:         } else {
 // CHECK:           nvvm.setmaxregister increase {{[0-9]+}}
 // CHECK:           scf.for
-// The first step clears the sums, so that nothing else writes to their registers.
+// The first stage clears the accumulators, so that no other instruction writes them.
 // CHECK:             nvvm.mbarrier.try_wait.parity
 // CHECK:             nvvm.wgmma.fence.aligned
 // CHECK-NEXT:        nvvm.wgmma.mma_async {{.*}} D[<f32>, <zero>]
@@ -50,18 +49,18 @@
 // CHECK:             nvvm.wgmma.commit.group.sync.aligned
 // CHECK:             %{{.*}}:4 = scf.for %[[STEP:.*]] = %c1_i32 to %c4_i32 step %c1_i32
 // CHECK:               nvvm.mbarrier.try_wait.parity
-// Descriptors: swizzled over 128 bytes, eight lines 1024 bytes apart.
+// Descriptors: 128-byte swizzle, eight rows 1024 bytes apart.
 // CHECK:               %[[A:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
 // CHECK:               %[[B:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
 // CHECK-NEXT:          nvvm.wgmma.fence.aligned
 // CHECK-NEXT:          %[[D:.*]] = nvvm.wgmma.mma_async %[[A]], %[[B]], %{{.*}}, <m = 64, n = 128, k = 16>, D[<f32>, <one>], A[<bf16>, <one>, <row>], B[<bf16>, <one>, <col>]
-// 16 numbers on in the same line.
+// 16 elements further in the same row.
 // CHECK-DAG:           %[[B2:.*]] = arith.addi %[[B]], %c2_i64
 // CHECK-DAG:           %[[A2:.*]] = arith.addi %[[A]], %c2_i64
 // CHECK-NEXT:          nvvm.wgmma.mma_async %[[A2]], %[[B2]], %[[D]],
 // CHECK-COUNT-2:       nvvm.wgmma.mma_async
 // CHECK-NEXT:          nvvm.wgmma.commit.group.sync.aligned
-// The stage before is read, and given back by one thread.
+// The previous stage is released by one thread.
 // CHECK-NEXT:          nvvm.wgmma.wait.group.sync.aligned 1
 // CHECK:               scf.if
 // CHECK:                 nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
@@ -69,12 +68,12 @@
 // CHECK:             scf.if
 // CHECK:               nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
 // CHECK-NOT:         nvvm.mbarrier
-// Columns of whole tiles need no test.
+// Whole tiles of columns need no bounds check.
 // CHECK:             %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, bf16
 // CHECK-NOT:         arith.cmpi
 // CHECK:             llvm.store %{{.*}}, %[[PLACE]] {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
 
-// Blocks stay for all tiles: one on a multiprocessor. The maps are of the operands.
+// Persistent blocks, one per multiprocessor. The tensor maps are of the operands.
 // CHECK-LABEL: func.func @together(
 // CHECK:         %[[N:.*]] = moe.multiprocessors
 // CHECK:         %[[TILES:.*]] = arith.muli %{{.*}}, %c3
@@ -92,11 +91,11 @@ func.func @together(%x: tensor<?x200xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 
 // -----
 
-// Gathered rows come by cp.async, of all threads of the warpgroup; weights of two
-// products, as lines along n, by the copy engine, in blocks of 64 columns.
+// Gathered rows are copied with cp.async by all threads of the producer; the MN-major
+// weights of two GEMMs are loaded by TMA, in blocks of 64 columns.
 // CHECK:       llvm.func @grouped_matmul_wgmma(%[[WMAP:[a-z0-9]+]]: !llvm.ptr {{{[^}]*}}}, %[[VMAP:[a-z0-9]+]]: !llvm.ptr {{{[^}]*}}}, %[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[G:[a-z0-9]+]]: !llvm.ptr<1>,
 // CHECK-DAG:     %[[ONE:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
-// One thread for the weights, 128 for the rows.
+// One arrival for the weights, 128 for the rows.
 // CHECK:         nvvm.mbarrier.init %{{.*}}, %c129_i32
 // CHECK:         nvvm.mbarrier.init %{{.*}}, %c2_i32
 // CHECK:         nvvm.setmaxregister decrease {{[0-9]+}}
@@ -113,7 +112,7 @@ func.func @together(%x: tensor<?x200xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 // CHECK-NEXT:        %[[BYTES:.*]] = arith.select %[[INSIDE]], %c16_i32, %c0_i32
 // CHECK-COUNT-8:     nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg, %[[BYTES]]
 // CHECK-NEXT:        nvvm.cp.async.commit.group
-// What came two steps ago is seen by wgmma, and counted.
+// Copies of two steps ago are fenced for the async proxy, and the thread arrives.
 // CHECK-NEXT:        nvvm.cp.async.wait.group 2
 // CHECK-NEXT:        %[[LATE:.*]] = arith.cmpi sge, %[[STEP]], %c2_i32
 // CHECK-NEXT:        scf.if %[[LATE]] {
@@ -125,13 +124,13 @@ func.func @together(%x: tensor<?x200xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 // CHECK:           nvvm.fence.proxy
 // CHECK:           nvvm.mbarrier.arrive
 // CHECK:         nvvm.setmaxregister increase {{[0-9]+}}
-// Blocks of 64 columns are 8192 bytes apart; 16 lines are 2048 bytes.
+// Blocks of 64 columns are 8192 bytes apart; 16 rows are 2048 bytes.
 // CHECK:           %[[A:.*]] = arith.ori %{{.*}}, %c4611686293305360384_i64
 // CHECK:           %[[B:.*]] = arith.ori %{{.*}}, %c4611686293338849280_i64
 // CHECK:           nvvm.wgmma.mma_async %[[A]], %[[B]], {{.*}} A[<f16>, <one>, <row>], B[<f16>, <one>, <row>]
 // CHECK-DAG:       arith.addi %[[B]], %c128_i64
 // CHECK-DAG:       arith.addi %[[A]], %c2_i64
-// Sums of a column in both products.
+// The accumulators of a column in both GEMMs.
 // CHECK:           llvm.extractvalue %[[SUMS:.*]][0]
 // CHECK-NEXT:      llvm.extractvalue %[[SUMS]][32]
 // CHECK-LABEL: func.func @gathered(
@@ -148,9 +147,9 @@ func.func @gathered(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 
 // -----
 
-// The same, where who multiplies fences: copies of a thread arrive by themselves,
-// nobody waits for them but at the end, and each multiplying thread has a fence between
-// its wait for a stage and what reads it.
+// With gather_fence = consumer, cp.async arrives on the barrier itself, the producer
+// waits only at the end, and each consumer thread has a proxy fence between its wait
+// for a stage and wgmma.
 // CHECK:       llvm.func @grouped_matmul_wgmma(
 // CHECK:         nvvm.mbarrier.init %{{.*}}, %c129_i32
 // CHECK:         nvvm.setmaxregister decrease {{[0-9]+}}
@@ -183,9 +182,9 @@ func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9
 
 // -----
 
-// With ping-pong each warpgroup has every other tile of the block to itself. Two
-// barriers more, behind those of the stages, say whose turn it is to multiply: all
-// threads of a warpgroup arrive there.
+// Ping-pong: each consumer computes every other tile of the block. Two more barriers,
+// behind those of the stages, order the mainloops: all threads of a warpgroup arrive on
+// them.
 // CHECK:       llvm.func @grouped_matmul_wgmma({{.*}}nvvm.maxntid = array<i32: 384, 1, 1>
 // CHECK-COUNT-8: nvvm.mbarrier.init %{{.*}}, %c1_i32
 // CHECK-COUNT-2: nvvm.mbarrier.init %{{.*}}, %c128_i32
@@ -206,7 +205,8 @@ func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9
 // CHECK-COUNT-4:     nvvm.wgmma.mma_async
 // CHECK-NOT:         nvvm.wgmma.mma_async
 // CHECK:             scf.yield
-// The other may multiply while this one waits for its sums and stores them.
+// The other consumer may multiply while this one waits for its accumulators and stores
+// them.
 // CHECK:           }
 // CHECK-NOT:       scf.if
 // CHECK:           nvvm.mbarrier.arrive

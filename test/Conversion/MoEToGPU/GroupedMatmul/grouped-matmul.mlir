@@ -1,12 +1,12 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s --check-prefix=HOST
 
-// Rows of one expert, weights as lines along k. Tiles are counted by the kernel; a
-// block goes on from one to another.
+// Rows of one expert, K-major weights. The kernel computes the number of tiles; blocks
+// are persistent.
 // CHECK:       gpu.module @kernels [#nvvm.target<O = 3, chip = "sm_80">] {
 // CHECK-NEXT:    llvm.mlir.global external @moe_shared() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
 // CHECK:         llvm.func @grouped_matmul(%[[X:.*]]: !llvm.ptr<1>, %[[W:.*]]: !llvm.ptr<1>, %[[Y:.*]]: !llvm.ptr<1>, %[[ROWS:.*]]: i32, %{{.*}}: i32)
-// Three stages of (16 + 128) lines of 128 bytes.
+// Three stages of (16 + 128) rows of 128 bytes.
 // CHECK-SAME:      attributes {gpu.kernel, moe.shared_bytes = 55296 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>, nvvm.minctasm = 1 : i32}
 // CHECK-DAG:     %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
 // CHECK-DAG:     %[[PADDED:.*]] = arith.addi %[[ROWS]], %c15_i32
@@ -14,8 +14,8 @@
 // CHECK-DAG:     %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         scf.for %{{.*}} = %[[BLOCK]] to %[[TILES]] step %[[BLOCKS]]
 // CHECK-NEXT:      nvvm.barrier
-// What a thread copies: half of the threads a chunk of the rows, all of them four
-// of the weights; beyond the columns or the end of k, zeros.
+// The copies of a thread: half of the threads a chunk of the rows, all of them four of
+// the weights; out-of-range columns and k are filled with zeros.
 // CHECK:           %[[HAS:.*]] = arith.cmpi slt, %{{.*}}, %c16_i32
 // CHECK:           %[[COLUMN:.*]] = arith.cmpi slt, %{{.*}}, %c96_i32
 // CHECK:           llvm.getelementptr %[[W]][%{{.*}}] : {{.*}}, f16
@@ -32,7 +32,7 @@
 // CHECK-NEXT:      nvvm.cp.async.commit.group
 // CHECK-COUNT-5:   nvvm.cp.async.shared.global
 // CHECK-NEXT:      nvvm.cp.async.commit.group
-// Two steps ahead: the oldest group has come, the other may be on its way.
+// Two steps ahead: the oldest group has completed, the other may be in flight.
 // CHECK-NEXT:      %{{.*}}:9 = scf.for %[[STEP:.*]] = %c0_i32 to %c4_i32 step %c1_i32 iter_args(%[[STAGE:[a-z0-9]+]] = %c0_i32, %[[SUM:[a-z0-9]+]] = %cst
 // CHECK-NEXT:        nvvm.cp.async.wait.group 1
 // CHECK-NEXT:        nvvm.barrier
@@ -42,7 +42,7 @@
 // CHECK-COUNT-5:       nvvm.cp.async.shared.global
 // CHECK-NEXT:        }
 // CHECK-NEXT:        nvvm.cp.async.commit.group
-// A line of shared memory is a row, or a column of the weights: as they are.
+// A row of the tile in shared memory is a row of lhs, or a column of the weights.
 // CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<row>, num = 4 : i32
 // CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<row>, num = 4 : i32
 // CHECK-COUNT-6:     llvm.bitcast %{{.*}} : i32 to vector<2xf16>
@@ -53,7 +53,7 @@
 // CHECK-NEXT:        %[[LAST:.*]] = arith.cmpi eq, %[[NEXT]], %c3_i32
 // CHECK-NEXT:        arith.select %[[LAST]], %c0_i32, %[[NEXT]]
 // CHECK:             scf.yield
-// Two columns at once, where the row and the columns are some.
+// Two columns at a time, if the row and the columns are in range.
 // CHECK:           scf.if %{{.*}} {
 // CHECK:             %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, f16
 // CHECK-NEXT:        %[[IN:.*]] = arith.cmpi slt, %{{.*}}, %c96_i32
@@ -65,7 +65,7 @@
 // CHECK:         llvm.return
 // CHECK-LABEL: func.func @along_k(
 
-// As many blocks as run at once, two on a multiprocessor, or fewer.
+// One wave of blocks, two per multiprocessor, or fewer.
 // HOST-LABEL: func.func @along_k(
 // HOST-SAME:    %[[X:.*]]: tensor<?x200xf16>, %[[W:.*]]: tensor<1x96x200xf16>, %[[INIT:.*]]: tensor<?x96xf16>)
 // HOST-DAG:     %[[ROWS:.*]] = tensor.dim %[[INIT]], %c0
@@ -89,24 +89,24 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 
 // -----
 
-// Gathered rows of some of the experts, two products, weights as lines along n, and
-// operands of the epilogue. What k and n are multiples of needs no test.
+// Gathered rows of a range of experts, two GEMMs, MN-major weights, and epilogue
+// operands. Extents that the tile divides need no bounds check.
 // CHECK:       llvm.func @grouped_matmul(
 // CHECK-SAME:    %[[X:[a-z0-9]*]]: !llvm.ptr<1>, %[[G:[a-z0-9]*]]: !llvm.ptr<1>, %[[O:[a-z0-9]*]]: !llvm.ptr<1>, %[[W:[a-z0-9]*]]: !llvm.ptr<1>, %[[V:[a-z0-9]*]]: !llvm.ptr<1>,
 // CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32, %[[LEAST:[a-z0-9]*]]: i32, %[[MOST:[a-z0-9]*]]: i32)
-// Two stages and, behind them, the start and the tiles of each of two experts.
+// Two stages and, behind them, the tile scheduler of two experts.
 // CHECK-SAME:    moe.shared_bytes = 36896 : i64
 // CHECK:         %[[STARTS:.*]] = llvm.getelementptr %{{.*}}[36864]
 // CHECK:         %[[TILES:.*]] = llvm.getelementptr %[[STARTS]][12]
-// The offsets are those of experts 3 and on; all are held to the rows that there are.
+// The offsets are those of experts 3 and on, clamped to the rows that exist.
 // CHECK:         scf.if
 // CHECK:           %[[EXPERT:.*]] = arith.addi %{{.*}}, %c3_i32
 // CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[O]][%[[EXPERT]]]
 // CHECK-NEXT:      %[[OFFSET:.*]] = llvm.load %[[AT]] : !llvm.ptr<1> -> i32
 // CHECK-NEXT:      %[[LOW:.*]] = arith.maxsi %[[OFFSET]], %c0_i32
 // CHECK-NEXT:      %[[START:.*]] = arith.minsi %[[LOW]], %[[ROWS]]
-// An expert has ⌈rows / 16⌉ tiles, or none if its rows are those of another kernel;
-// the lanes of the warp add them up.
+// An expert has ⌈rows / 16⌉ tiles, or none if its rows belong to another kernel; a warp
+// scans them.
 // CHECK:           %[[LENGTH:.*]] = arith.subi
 // CHECK-NEXT:      %[[COUNT:.*]] = arith.maxsi %[[LENGTH]], %c0_i32
 // CHECK-DAG:       %[[LESS:.*]] = arith.cmpi slt, %[[COUNT]], %[[LEAST]]
@@ -122,7 +122,7 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK:         %[[ALL:.*]] = llvm.getelementptr %[[TILES]][2]
 // CHECK:         %[[TOTAL:.*]] = llvm.load %[[ALL]]
 // CHECK:         scf.for %[[NUMBER:.*]] = %{{.*}} to %[[TOTAL]]
-// A number of no row reads the nearest one.
+// An out-of-range index is clamped to the nearest row.
 // CHECK:           %[[AT:.*]] = llvm.getelementptr %[[G]][%{{.*}}] : {{.*}}, i32
 // CHECK-NEXT:      %[[ROW:.*]] = llvm.load %[[AT]]
 // CHECK-NEXT:      %[[END:.*]] = arith.subi %[[SOURCES]], %c1_i32
@@ -133,7 +133,7 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK:           nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg :
 // CHECK:           scf.for %{{.*}} = %c0_i32 to %c2_i32
 // CHECK-NEXT:        nvvm.cp.async.wait.group 0
-// Lines along n are turned on the way to registers.
+// MN-major weights are transposed by ldmatrix.
 // CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<row>
 // CHECK:             nvvm.ldmatrix %{{.*}} {{.*}}layout = #nvvm.mma_layout<col>
 // CHECK:             %[[FIRST:.*]] = nvvm.mma.sync {{.*}}multiplicandAPtxType = #nvvm.mma_type<bf16>
@@ -154,13 +154,13 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK-NEXT:          llvm.store %[[PAIR]], %{{.*}} {alignment = 8 : i64}
 // CHECK-LABEL: func.func @along_n(
 
-// Each expert with a row may have one tile that is not full.
+// Each expert with a row may have one partial tile.
 // HOST-LABEL: func.func @along_n(
 // HOST:         %[[ROWS:.*]] = tensor.dim %{{.*}} : tensor<?x40xf32>
 // HOST-DAG:     %[[PARTIAL:.*]] = arith.minui %[[ROWS]], %c2
 // HOST-DAG:     %[[FULL:.*]] = arith.divui %[[ROWS]], %c16
 // HOST:         arith.addi %[[FULL]], %[[PARTIAL]]
-// One tile is for experts with any rows.
+// A single tile serves experts with any number of rows.
 // HOST:         moe.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %c2147483647_i32 : i32, i32, i32, i32)
 func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<2x128x40xbf16>, %v: tensor<2x128x40xbf16>,
                    %b: tensor<2x40xf32>, %q: tensor<?xf16>, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
@@ -179,10 +179,10 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 
 // -----
 
-// One launch for each tile, of which those that run have blocks: the one for as many
-// rows as an expert has on average, the first that suits, and the last for experts with
-// more than 32 rows where they may be worth it: beyond 128 rows in all, up to 128 on
-// average. Each goes on where the one before was.
+// One launch for each tile; only those that run have blocks: the first tile that covers
+// the mean rows of an expert, and the last for experts with more than 32 rows if that
+// may pay: more than 128 rows in all, at most 128 on average. Each launch continues
+// with the results of the one before.
 // CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 36912 :
 // CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41008 :
 // CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49200 :
@@ -199,7 +199,8 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // HOST-DAG:      %[[SMALL:.*]] = arith.cmpi ule, %[[MEAN]], %c16
 // HOST-DAG:      %[[B0:.*]] = arith.select %[[SMALL]], %{{.*}}, %c0
 // HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
-// Beyond 32 rows on average the tile before the last has what the last leaves.
+// Beyond a mean of 32 rows the tile before the last takes the experts that the last
+// leaves.
 // HOST-DAG:      %[[MORE:.*]] = arith.cmpi ugt, %[[MEAN]], %c16
 // HOST-DAG:      %[[UP_TO_32:.*]] = arith.cmpi ule, %[[MEAN]], %c32
 // HOST-DAG:      %[[MEDIUM:.*]] = arith.ori %[[UP_TO_32]], %[[BOTH]]
@@ -207,7 +208,7 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // HOST-DAG:      %[[CHOSEN:.*]] = arith.ori %[[SMALL]], %[[MEDIUM]]
 // HOST-DAG:      %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
 // HOST:          %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
-// Of 33 rows each there are not so many experts.
+// Fewer experts can have 33 rows or more.
 // HOST:          %[[SECOND:.*]] = arith.andi %[[BOTH]], %[[CHOSEN]]
 // HOST:          %[[FROM:.*]] = arith.select %[[SECOND]], %c33, %c1
 // HOST:          %[[THEY:.*]] = arith.divui %[[ROWS]], %[[FROM]]
@@ -230,7 +231,7 @@ func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf1
 
 // -----
 
-// Rows of one expert are those of all: no two tiles, no range.
+// Without offsets there are no two kernels and no range of rows.
 // CHECK-LABEL: func.func @dense_tiles(
 // HOST-LABEL:  func.func @dense_tiles(
 // HOST-NOT:      arith.cmpi ugt, %{{.*}}, %c256
@@ -252,7 +253,7 @@ func.func @dense_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %init: te
 
 // -----
 
-// An odd number of columns has no place for two at once.
+// With an odd number of columns, columns are stored one by one.
 // CHECK:       llvm.func @grouped_matmul(
 // CHECK-NOT:     vector.from_elements
 // CHECK:         nvvm.mma.sync
@@ -278,7 +279,7 @@ func.func @odd(%x: tensor<?x64xbf16>, %w: tensor<1x7x64xbf16>, %init: tensor<?x7
 
 // -----
 
-// Columns that tiles divide, and a k of whole steps: nothing is tested but rows.
+// Tiles divide the columns and stages divide k: only rows are checked.
 // CHECK:       llvm.func @grouped_matmul(
 // CHECK-NOT:     arith.andi {{.*}} : i1
 // CHECK:         nvvm.cp.async.shared.global %{{.*}}, %{{.*}}, 16, cache = cg : !llvm.ptr<3>, !llvm.ptr<1>{{$}}
@@ -294,7 +295,7 @@ func.func @whole(%x: tensor<?x64xbf16>, %w: tensor<1x64x256xbf16>, %init: tensor
 
 // -----
 
-// A slice that the epilogue reads stays where it is: row 1, columns 2 · n + 3 of 20.
+// The epilogue reads a slice in place: row 1, columns 2 · n + 3 of 20.
 // CHECK:       llvm.func @grouped_matmul(%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[B:.*]]: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>,
 // CHECK:         nvvm.mma.sync
 // CHECK:         %[[N:.*]] = arith.extsi %{{.*}} : i32 to i64

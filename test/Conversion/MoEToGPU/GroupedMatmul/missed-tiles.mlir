@@ -2,18 +2,19 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefixes=MISSED,SYNC
 // RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefixes=MISSED,HOPPER
 
-// A tile says more than there are kernels for; none is made for a part of it.
+// The attribute can describe more tiles than there are kernels for; if one tile has no
+// kernel, none is built.
 
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of a depth other than 64"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of a depth other than 64"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with swapped operands other than with wgmma"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 128 columns"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 24 rows and 128 columns"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 256 rows and 128 columns"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 16 rows and 64 columns"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of 16 rows and 192 columns"
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: tiles of {{[0-9]+}} bytes of shared memory"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of a depth other than 64"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of a depth other than 64"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: swapped operands without wgmma"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: clusters other than of 2 or 4 blocks that split k, with swapped operands"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 8 rows and 128 columns"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 24 rows and 128 columns"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 256 rows and 128 columns"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 16 rows and 64 columns"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 16 rows and 192 columns"
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of {{[0-9]+}} bytes of shared memory"
 // CHECK-LABEL: func.func @any_unit(
 // CHECK-COUNT-10: moe.grouped_matmul
 func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
@@ -63,15 +64,15 @@ func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: ten
 
 // -----
 
-// wgmma is of one architecture. Weights as lines along n come in blocks of 64 columns.
-// SYNC-COUNT-7: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 64 rows and 128 columns"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 192 rows and 128 columns"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 96 columns"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 192 columns"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of {{[0-9]+}} bytes of shared memory"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: gather_fence = consumer without gathered rows"
+// wgmma is sm_90a only. MN-major weights are loaded in blocks of 64 columns.
+// SYNC-COUNT-7: 'moe.grouped_matmul' not lowered to a GPU kernel: wgmma on sm_80"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: clusters other than of 2 or 4 blocks that split k, with swapped operands"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 64 rows and 128 columns"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 192 rows and 128 columns"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 128 rows and 96 columns"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 128 rows and 192 columns"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of {{[0-9]+}} bytes of shared memory"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: gather_fence = consumer without gathered rows"
 // CHECK-LABEL: func.func @wgmma(
 // CHECK-COUNT-7: moe.grouped_matmul
 func.func @wgmma(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
@@ -109,8 +110,8 @@ func.func @wgmma(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor
 
 // -----
 
-// Whatever else stands for tiles is none.
-// MISSED: 'moe.grouped_matmul' has no kernel of its own: no tiles; run moe-tile-for-gpu"
+// Anything but an array of tiles is ignored.
+// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
 // CHECK-LABEL: func.func @no_tile(
 // CHECK:         moe.grouped_matmul
 func.func @no_tile(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
@@ -124,14 +125,14 @@ func.func @no_tile(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tens
 
 // -----
 
-// Swapped operands: few rows, 128 columns, and parts of the sum of as many steps
-// for each block of a cluster.
-// SYNC-COUNT-5: 'moe.grouped_matmul' has no kernel of its own: wgmma on sm_80"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 128 rows and 128 columns"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 256 columns"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles with clusters other than of 2 or 4 blocks that split the sum, with swapped operands"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: a sum of 3 steps in 2 parts"
-// HOPPER: 'moe.grouped_matmul' has no kernel of its own: tiles of 8 rows and 128 columns"
+// Swapped operands need few rows, 128 columns, and the same number of steps for each
+// block of a cluster.
+// SYNC-COUNT-5: 'moe.grouped_matmul' not lowered to a GPU kernel: wgmma on sm_80"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 128 rows and 128 columns"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 8 rows and 256 columns"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: clusters other than of 2 or 4 blocks that split k, with swapped operands"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: 3 steps along k that do not split into 2"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 8 rows and 128 columns"
 // CHECK-LABEL: func.func @swapped(
 // CHECK-COUNT-5: moe.grouped_matmul
 func.func @swapped(%x: tensor<?x192xbf16>, %w: tensor<1x192x128xbf16>, %init: tensor<?x128xf32>)

@@ -3,14 +3,14 @@
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_120 -split-input-file | FileCheck %s
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -split-input-file | FileCheck %s --check-prefix=HOPPER
 // RUN: moe-opt %s -moe-tile-for-gpu="arch=sm_90a gather-fence=consumer" -split-input-file | FileCheck %s --check-prefix=CONSUMER
-// What is chosen, kernels can be made for.
+// There are kernels for all tiles that are chosen.
 // RUN: moe-opt %s -moe-tile-for-gpu -convert-moe-to-gpu -split-input-file -o /dev/null
 // RUN: moe-opt %s -moe-tile-for-gpu=arch=sm_90a -convert-moe-to-gpu=arch=sm_90a -split-input-file -o /dev/null
 // RUN: moe-opt %s -moe-tile-for-gpu="arch=sm_90a gather-fence=consumer" -convert-moe-to-gpu=arch=sm_90a -split-input-file -o /dev/null
 
-// One tile for each range of rows, fewer first, with as many stages as fit into the
-// 99 KiB that every GPU has. On sm_90a wgmma has them all: swapped for few rows,
-// the fewest with the sum split over a cluster, too.
+// One tile for each range of rows, in ascending order, with as many stages as fit into
+// the 99 KiB that every GPU has. On sm_90a all tiles use wgmma: swap AB for few rows,
+// and split-K in a cluster for the fewest.
 // CHECK-LABEL:  func.func @grouped(
 // CHECK:          moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 4>,
 // CHECK-SAME:                  #moe.tile<unit = mma_sync, rows = 32, columns = 128, depth = 64, stages = 4>,
@@ -36,8 +36,8 @@ func.func @grouped(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x
 
 // -----
 
-// What a tile's schedule needs for many experts takes from the stages. A sum of one
-// step is not split; with few steps warpgroups take turns.
+// The tile scheduler of many experts takes shared memory from the stages. One step
+// along k is not split; few steps use ping-pong.
 // CHECK-LABEL:  func.func @experts(
 // CHECK:          rows = 128, columns = 128, depth = 64, stages = 2>]
 // HOPPER-LABEL: func.func @experts(
@@ -54,7 +54,7 @@ func.func @experts(%x: tensor<?x64xf16>, %o: tensor<1025xi32>, %w: tensor<1024x6
 
 // -----
 
-// Whose fence stands between gathered rows and wgmma.
+// Which warps issue the proxy fence between cp.async and wgmma.
 // CHECK-LABEL:    func.func @gathered(
 // CHECK-NOT:        gather_fence
 // HOPPER-LABEL:   func.func @gathered(
@@ -72,7 +72,7 @@ func.func @gathered(%x: tensor<?x64xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, 
 
 // -----
 
-// Products that tensor cores cannot compute, and those on buffers, stay as they are.
+// Grouped matmuls without tensor core kernels, and those on buffers, stay as they are.
 // CHECK-LABEL:  func.func @others(
 // CHECK-NOT:      moe.tiles
 // HOPPER-LABEL: func.func @others(

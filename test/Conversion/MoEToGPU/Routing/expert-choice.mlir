@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file \
 // RUN:   | FileCheck %s --implicit-check-not=moe.gate
 
-// A warp scores the experts for a token; a block chooses for an expert.
+// A warp scores all experts for a token; a block selects the tokens of an expert.
 // CHECK:       llvm.func @gate_scores(%[[LOGITS:[a-z0-9]+]]: !llvm.ptr<1>, %[[SCORES:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i64)
 // CHECK-SAME:    nvvm.maxntid = array<i32: 128, 1, 1>
 // CHECK:         scf.if
@@ -29,7 +29,8 @@ func.func @experts(%l: tensor<?x8xf32>) -> (tensor<?x8xbf16>, tensor<?x8xi32>) {
 
 // -----
 
-// Over tokens the block scores, too: the largest logit, then the sum of powers.
+// With score_axis(tokens) the block computes the softmax, too: the maximum, then the
+// sum.
 // CHECK:       llvm.func @gate_scores(
 // CHECK-NOT:     math.exp
 // CHECK:       llvm.func @gate_choose({{.*}}%[[T:[a-z0-9]+]]: i32, %[[C:[a-z0-9]+]]: i32)

@@ -1,8 +1,8 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file \
 // RUN:   | FileCheck %s --implicit-check-not=moe.gate
 
-// A warp has a token: four of them in a block. A row lies across the lanes, here in
-// two slots of each; what is not there is read as the last column.
+// A warp gates a token; a block has four warps. A row is distributed over the lanes,
+// here in two slots each; out-of-range columns are clamped to the last one.
 // CHECK:       llvm.func @gate(%[[L:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[I:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i64)
 // CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 128, 1, 1>
 // CHECK:         %[[LANE:.*]] = arith.andi %{{.*}}, %c31_i32
@@ -15,17 +15,17 @@
 // CHECK:           %[[HELD:.*]] = arith.minsi %[[COLUMN]], %c39_i32
 // CHECK:           llvm.load %{{.*}} : !llvm.ptr<1> -> bf16
 // CHECK:           %[[X1:.*]] = arith.select %[[THERE]], %{{.*}}, %[[NEGINF:cst.*]] : f32
-// NaN is −inf.
+// NaN becomes −inf.
 // CHECK:           arith.cmpf uno
 // CHECK-NEXT:      arith.select %{{.*}}, %[[NEGINF]], %{{.*}} : f32
-// Softmax: the maximum and the sum across the lanes, in one order.
+// Softmax: the maximum and the sum over the lanes, in a fixed order.
 // CHECK:           arith.maximumf
 // CHECK:           nvvm.shfl.sync bfly %c-1_i32, %{{.*}}, %c16_i32, %c31_i32 : f32 -> f32
 // CHECK-COUNT-4:   arith.maximumf
 // CHECK-COUNT-2:   math.exp
 // CHECK-COUNT-5:   nvvm.shfl.sync bfly
 // CHECK:           arith.divf
-// The best that is left, twice; a tie goes to the lowest column.
+// The argmax of the columns not taken, twice; ties go to the lowest column.
 // CHECK:           %[[V:.*]] = nvvm.shfl.sync bfly %c-1_i32, %[[BEST:.*]], %c16_i32, %c31_i32 : f32 -> f32
 // CHECK-NEXT:      %[[C:.*]] = nvvm.shfl.sync bfly %c-1_i32, %[[BESTC:.*]], %c16_i32, %c31_i32 : i32 -> i32
 // CHECK-NEXT:      %[[MORE:.*]] = arith.cmpf ogt, %[[V]], %[[BEST]]
@@ -34,11 +34,12 @@
 // CHECK-NEXT:      %[[TIE:.*]] = arith.andi %[[SAME]], %[[LOWER]]
 // CHECK-NEXT:      %[[BETTER:.*]] = arith.ori %[[MORE]], %[[TIE]]
 // CHECK-NEXT:      arith.select %[[BETTER]], %[[V]], %[[BEST]]
-// Where all are taken, none is chosen.
+// If all columns are taken, the choice is -1.
 // CHECK:           %[[NONE:.*]] = arith.cmpi eq, %{{.*}}, %c2147483647_i32
 // CHECK-NEXT:      arith.select %[[NONE]], %c-1_i32
 // CHECK:           arith.select %{{.*}}, %c-1_i32, %{{.*}} : i32
-// The weight of a choice is in the lane and slot of its column, 0 if that is none.
+// The weight of a choice is fetched from the lane and slot of its column; 0 without
+// one.
 // CHECK-COUNT-2:   nvvm.shfl.sync idx
 // CHECK:           %[[VALID:.*]] = arith.cmpi ult, %[[ID:.*]], %c40_i32
 // CHECK-NEXT:      %[[WEIGHT:.*]] = arith.select %[[VALID]], %{{.*}}, %{{.*}} : f32
@@ -63,8 +64,8 @@ func.func @softmax(%l: tensor<?x40xbf16>) -> (tensor<?x2xf32>, tensor<?x2xi32>) 
 
 // -----
 
-// Noise goes to the logits, a bias to what is compared; scores have their type, and
-// so does what comes of them.
+// Noise is added to the logits, the bias only for the selection; scores and weights are
+// rounded to their type.
 // CHECK:       llvm.func @gate(%[[L:[a-z0-9]+]]: !llvm.ptr<1>, %[[B:[a-z0-9]+]]: !llvm.ptr<1>, %[[N:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: i64)
 // CHECK:         llvm.getelementptr %[[L]][%[[AT:.*]]] : {{.*}}, f32
 // CHECK:         llvm.getelementptr %[[N]][%[[AT]]] : {{.*}}, f16
@@ -77,19 +78,19 @@ func.func @softmax(%l: tensor<?x40xbf16>) -> (tensor<?x2xf32>, tensor<?x2xi32>) 
 // CHECK-NEXT:    %[[SCORE:.*]] = arith.extf %[[ROUNDED]] : f16 to f32
 // CHECK:         llvm.getelementptr %[[B]][%{{.*}}] : {{.*}}, bf16
 // CHECK:         arith.addf %[[SCORE]], %{{.*}} : f32
-// Groups of two experts: for each of four, its best and its second.
+// Groups of two experts: the sum of the best two scores of each of four groups.
 // CHECK:         %[[GROUP:.*]] = arith.divui %{{.*}}, %c2_i32
 // CHECK-NEXT:    arith.cmpi ne, %[[GROUP]], %c0_i32
 // CHECK:         arith.cmpi ne, %[[GROUP]], %c1_i32
 // CHECK:         arith.cmpi ne, %[[GROUP]], %c2_i32
 // CHECK:         arith.cmpi ne, %[[GROUP]], %c3_i32
-// Scores of groups that are not kept are 0.
+// Scores outside of the best groups become 0.
 // CHECK:         %[[KEPT:.*]] = arith.extui %{{.*}} : i1 to i32
 // CHECK:         nvvm.shfl.sync idx %c-1_i32, %[[KEPT]],
 // CHECK:         %[[FLAG:.*]] = arith.select %{{.*}}, %{{.*}}, %c0_i32
 // CHECK-NEXT:    %[[DROPPED:.*]] = arith.cmpi eq, %[[FLAG]], %c0_i32
 // CHECK-NEXT:    arith.select %[[DROPPED]], %{{cst.*}}, %{{.*}} : f32
-// Weights are scores without the bias, over their sum.
+// Weights are scores without the bias, divided by their sum.
 // CHECK:         nvvm.shfl.sync idx %c-1_i32, %[[SCORE]],
 // CHECK-COUNT-5: nvvm.shfl.sync bfly {{.*}} : f32 -> f32
 // CHECK:         arith.divf
@@ -107,8 +108,8 @@ func.func @groups(%l: tensor<?x8xf32>, %b: tensor<8xbf16>, %n: tensor<?x8xf16>) 
 
 // -----
 
-// Given choices are read, and scored among themselves. An id that is none counts for
-// nothing and stays; a choice below the threshold is none.
+// Given choices are loaded, and scored among themselves. An invalid id counts for
+// nothing and is kept; a choice below the threshold becomes -1.
 // CHECK:       llvm.func @gate(%{{[a-z0-9]+}}: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>,
 // CHECK:         %[[P:.*]] = llvm.getelementptr %[[IDS]][%{{.*}}] : {{.*}}, i32
 // CHECK-NEXT:    %[[READ:.*]] = llvm.load %[[P]]
@@ -136,7 +137,7 @@ func.func @given(%l: tensor<?x8xf32>, %g: tensor<?x2xi32>) -> (tensor<?x2xf32>, 
 
 // -----
 
-// Each choice is scored among those left that are near the best.
+// Each choice is scored among the experts not taken within the margin of the best.
 // CHECK:       llvm.func @gate(
 // CHECK-COUNT-10: nvvm.shfl.sync bfly
 // CHECK:         %[[GAP:.*]] = arith.subf
@@ -158,7 +159,7 @@ func.func @each_choice(%l: tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x2xi32>
 
 // -----
 
-// Kernels of one module have names of their own, and are together.
+// Kernels of one module have unique names and share one gpu.module.
 // CHECK-COUNT-1: gpu.module
 // CHECK:         llvm.func @gate(
 // CHECK:         arith.maximumf

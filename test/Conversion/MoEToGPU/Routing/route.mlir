@@ -1,8 +1,8 @@
 // RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file \
 // RUN:   | FileCheck %s --implicit-check-not=moe.route
 
-// The first kernel counts the choices of each of eight experts in each chunk; those
-// of none have a counter of their own.
+// The first kernel computes a histogram over the eight experts for each chunk; choices
+// of no expert have a bucket of their own.
 // CHECK:       llvm.func @route_count(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32)
 // CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 36 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>
 // CHECK:         scf.for %{{.*}} = %{{.*}} to %c9_i32 step %c256_i32
@@ -22,7 +22,7 @@
 // CHECK:         %[[ROW:.*]] = arith.muli %[[BLOCK]], %c8_i32
 // CHECK:         llvm.store %{{.*}}, %{{.*}} : i32, !llvm.ptr<1>
 
-// The second adds up what is before its chunk, or counts where there is one chunk.
+// The second adds up the histograms of earlier chunks, or counts if there is one chunk.
 // CHECK:       llvm.func @route_place(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32, %[[CHUNK:[a-z0-9]+]]: i32)
 // CHECK-SAME:    moe.shared_bytes = 8264 : i64
 // CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
@@ -37,12 +37,12 @@
 // CHECK-NEXT:        %[[BEFORE:.*]] = arith.cmpi slt, %[[OTHER]], %[[BLOCK]]
 // CHECK-NEXT:        arith.select %[[BEFORE]], %[[FOUND]], %c0_i32
 // CHECK:         nvvm.barrier
-// A warp adds up where experts start; one block writes the offsets, all nine.
+// A warp scans the rows of the experts; one block writes all nine offsets.
 // CHECK-COUNT-5: nvvm.shfl.sync
 // CHECK:         llvm.getelementptr %[[OFFSETS]][%{{.*}}]
 // CHECK:         llvm.getelementptr %[[OFFSETS]][8]
 // CHECK:         nvvm.barrier
-// Among 32 choices those of one expert are in order of their lanes.
+// Among 32 choices those of one expert are ordered by lane.
 // CHECK:         arith.muli %[[BLOCK]], %[[CHUNK]]
 // CHECK:         scf.for
 // CHECK:           %[[LOWER:.*]] = nvvm.read.ptx.sreg.lanemask.lt
@@ -61,12 +61,13 @@
 // CHECK-NEXT:        %[[TOKEN:.*]] = arith.divui %{{.*}}, %c3_i32
 // CHECK-NEXT:        %[[P:.*]] = llvm.getelementptr %[[TOKENS]][%[[ROW]]]
 // CHECK-NEXT:        llvm.store %[[TOKEN]], %[[P]]
-// Rows of no choice.
+// Rows without a choice.
 // CHECK:         scf.for %[[R:.*]] = %{{.*}} to %[[ROWS]]
 // CHECK-NEXT:      %[[P:.*]] = llvm.getelementptr %[[TOKENS]][%[[R]]]
 // CHECK-NEXT:      llvm.store %c-1_i32, %[[P]]
 
-// With one chunk nothing is counted beforehand; without tokens there are offsets.
+// With one chunk the grid of the first kernel is empty; offsets are written without
+// tokens, too.
 // CHECK-LABEL: func.func @route(
 // CHECK-SAME:    %[[I:.*]]: tensor<?x3xi32>)
 // CHECK:         %[[T:.*]] = tensor.dim %[[I]], %c0
@@ -102,7 +103,7 @@ func.func @some_choices(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, t
 
 // -----
 
-// Static tokens, in three chunks.
+// A static number of tokens, in three chunks.
 // CHECK-LABEL: func.func @static(
 // CHECK:         %[[EMPTY:.*]] = tensor.empty() : tensor<3x4xi32>
 // CHECK:         moe.launch @kernels::@route_count blocks(%c3) ins(%{{.*}} : tensor<3000x2xi32>) outs(%[[EMPTY]] : tensor<3x4xi32>) scalars(%c6000_i32 : i32)
@@ -114,7 +115,7 @@ func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, t
 
 // -----
 
-// An expert's rows end where its capacity does; a choice beyond has no row.
+// An expert's rows end at its capacity; a choice beyond has no row.
 // CHECK:       llvm.func @route_place({{.*}}: i32, %[[C:[a-z0-9]+]]: i32)
 // CHECK-SAME:    moe.shared_bytes = 8264 : i64
 // CHECK:         arith.minsi %{{.*}}, %[[C]] : i32
@@ -133,8 +134,8 @@ func.func @capacity(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tenso
 
 // -----
 
-// First choices before second ones: 8 counts of each of them. What is kept of a choice
-// and an expert is what earlier choices have left.
+// First choices before second ones: a bucket for each expert and choice. A bucket keeps
+// what earlier choices of the expert left of the capacity.
 // CHECK:       llvm.func @route_count(
 // CHECK:         %[[K:.*]] = arith.remui %{{.*}}, %c3_i32
 // CHECK:         %[[FIRST:.*]] = arith.muli %[[K]], %c8_i32
@@ -166,8 +167,8 @@ func.func @choices_first(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, 
 
 // -----
 
-// The largest weights have the places: a block for each expert finds the least of them,
-// NaN being the least of all, and keeps others from being counted.
+// The largest weights are kept: a block for each expert finds the threshold, with NaN
+// as the smallest value, and drops the other choices ahead of the routing.
 // CHECK:       llvm.func @route_keep(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[KEPT:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[C:[a-z0-9]+]]: i32)
 // CHECK:         %[[EXPERT:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         %[[LEAST:.*]]:3 = scf.for {{.*}} iter_args(%{{.*}} = %c0_i32, %{{.*}} = %c0_i32, %[[LEFT:.*]] = %[[C]])
@@ -195,8 +196,8 @@ func.func @largest(%i: tensor<?x2xi32>, %w: tensor<?x2xbf16>) -> (tensor<?xi32>,
 
 // -----
 
-// First all tokens try their first choice, then those that have none their second: one
-// block finds places for 32 at a time. What it keeps counts whichever choice it is.
+// All tokens request their first choice, then those without a slot their second: one
+// block assigns slots to 32 tokens at a time. A kept choice counts, whichever it is.
 // CHECK:       llvm.func @route_count(
 // CHECK-NOT:     arith.cmpi ult, %{{.*}}, %c1_i32
 // CHECK:       llvm.func @route_keep_next(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[KEPT:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[C:[a-z0-9]+]]: i32)

@@ -4,23 +4,23 @@
 // RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file \
 // RUN:   | FileCheck %s --check-prefix=CLUSTER
 
-// A product with a gate and the routing of its choices: two launches, the second of
-// which has blocks where the tokens are more than one tile.
+// The matmul, the gate and the routing take two launches; the grid of the second is
+// empty if all tokens fit one tile.
 // CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[ARRIVALS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    nvvm.maxntid = array<i32: 512, 1, 1>
 // CHECK-NOT:   nvvm.cluster_dim
-// One block clears what others will arrive at.
+// One block clears the arrival counters.
 // CHECK:         %[[IS0:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
 // CHECK-NEXT:    scf.if %[[IS0]] {
 // CHECK:           scf.for %[[I:.*]] = %{{.*}} to %c1024_i32 step %c512_i32
 // CHECK-NEXT:        %[[AT:.*]] = llvm.getelementptr %[[ARRIVALS]][%[[I]]]
 // CHECK-NEXT:        llvm.store %c0_i32, %[[AT]]
-// Each lane has 16 bytes of a row: two products of depth 16.
+// Each lane loads 16 bytes of a row: two mma of depth 16.
 // CHECK:         %[[OWN:.*]] = scf.for
 // CHECK-COUNT-5:   llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<8xbf16>
 // CHECK-COUNT-4:   nvvm.mma.sync {{.*}}shape = #nvvm.shape<m = 16, n = 8, k = 16>
-// The sums of the sixteen warps are added in order, and become a logit in shared
-// memory that a warp reads.
+// The partial sums of the 16 warps are added in order to a logit in shared memory,
+// which a warp reads.
 // CHECK:         nvvm.barrier
 // CHECK-COUNT-16: arith.addf
 // CHECK-NOT:     arith.addf
@@ -28,7 +28,7 @@
 // CHECK:         llvm.load %{{.*}} : !llvm.ptr<3> -> f32
 // CHECK:         llvm.store %{{.*}} : i32, !llvm.ptr<1>
 // CHECK:         llvm.atomicrmw add %{{.*}}, %c1_i32 monotonic : !llvm.ptr<3>, i32
-// With more than a tile the counts are left, otherwise the choices are placed.
+// With more than one tile the histogram is stored, otherwise the choices are scattered.
 // CHECK:         %[[MORE:.*]] = arith.cmpi sgt, %[[T]], %c32_i32
 // CHECK-NEXT:    scf.if %[[MORE]] {
 // CHECK:           llvm.getelementptr %[[COUNTS]]
@@ -70,8 +70,8 @@ func.func @routed(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>)
 
 // -----
 
-// Weights of f32 along n: sums by fma, spread over the lanes. Four blocks of a
-// cluster have the experts of a tile; the first gathers the logits.
+// MN-major f32 weights: FMAs with k split over the lanes. Four blocks of a cluster
+// split the experts of a tile; the first collects the logits.
 // CHECK:       llvm.func @router(
 // CHECK:         llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<4xf32>
 // CHECK-NOT:     nvvm.mma.sync
@@ -115,8 +115,8 @@ func.func @fma(%x: tensor<?x64xf32>, %w: tensor<1x64x32xf32>)
 
 // -----
 
-// Logits that somebody else wants are in memory.
-// MISSED: RouterApart | Category:moe-gpu {{.*}}Remark="the product of a router is apart from its gate: its logits have other uses"
+// Logits with other users are not fused.
+// MISSED: RouterApart | Category:moe-gpu {{.*}}Remark="the matmul of a router is not fused with its gate: its logits have other uses"
 // CHECK-LABEL: func.func @logits_used(
 // CHECK:         moe.grouped_matmul
 // CHECK:         moe.launch @kernels::@gate
@@ -132,8 +132,8 @@ func.func @logits_used(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<
 
 // -----
 
-// A capacity goes to both kernels; where first choices go first there is a count for
-// each expert and choice.
+// The capacity is an argument of both kernels; with priority(choice) there is a bucket
+// for each expert and choice.
 // CHECK:       llvm.func @router({{.*}}%[[T:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %[[C:[a-z0-9]+]]: i32)
 // CHECK:         arith.cmpi sgt, %[[T]], %c32_i32
 // CHECK:         } else {
@@ -160,8 +160,8 @@ func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8
 
 // -----
 
-// Where tokens do not depend on one another, the last ones may be left out: they
-// choose nothing, and nothing is computed for tiles of them.
+// If tokens are independent, the last ones may not be live: they get no choices, and
+// tiles without a live token are skipped.
 // CHECK:       llvm.func @router(
 // CHECK-SAME:    %[[T:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i32, %[[ADDRESS:[a-z0-9]+]]: i64)
 // CHECK-SAME:    moe.live_tokens
@@ -178,7 +178,7 @@ func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8
 // CHECK:         %[[VALID:.*]] = arith.maxsi %{{.*}}, %c0_i32
 // CHECK:         arith.cmpi eq, %[[VALID]], %c0_i32
 // CHECK:         llvm.store %c-1_i32, %{{.*}} : i32, !llvm.ptr<1>
-// The launch has no such scalar.
+// The launch does not pass that scalar.
 // CHECK-LABEL: func.func @live(
 // CHECK:         moe.launch @kernels::@router {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
 func.func @live(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
