@@ -31,7 +31,7 @@ Value CPUBuilder::rem(Value x, int64_t y) {
 Value CPUBuilder::min(Value x, Value y) {
   return arith::MinSIOp::create(*this, x, y);
 }
-Value CPUBuilder::hold(Value value, Value limit) {
+Value CPUBuilder::clamp(Value value, Value limit) {
   return min(arith::MaxSIOp::create(*this, value, index(0)), limit);
 }
 Value CPUBuilder::less(Value x, Value y) {
@@ -64,8 +64,7 @@ Value CPUBuilder::loadFirst(int64_t lanes, Value buffer,
   auto type = VectorType::get(lanes, element);
   if (!mask)
     return vector::LoadOp::create(*this, type, buffer, indices);
-  // Not every processor loads 16-bit floats under a mask, and the code generator
-  // would convert them one by one.
+  // Not all CPUs have masked loads of 16-bit floats; LLVM would scalarize them.
   if (element.getIntOrFloatBitWidth() < 32)
     return gatherFirst(lanes, buffer, indices, indices.size() - 1, count);
   Value zero = arith::ConstantOp::create(*this, getZeroAttr(type));
@@ -79,7 +78,7 @@ Value CPUBuilder::gatherFirst(int64_t lanes, Value buffer,
   SmallVector<Value> place(indices), elements;
   Value last = sub(count, index(1));
   for (int64_t lane = 0; lane < lanes; ++lane) {
-    // Beyond the first the last of them is as good as any.
+    // Lanes from `count` on repeat the last element.
     place[dim] = add(indices[dim], min(index(lane), last));
     elements.push_back(memref::LoadOp::create(*this, buffer, place));
   }
@@ -87,8 +86,8 @@ Value CPUBuilder::gatherFirst(int64_t lanes, Value buffer,
                                         elements);
 }
 
-void CPUBuilder::storeFirst(Value vector, Value buffer,
-                            ArrayRef<Value> indices, Value count, Value mask) {
+void CPUBuilder::storeFirst(Value vector, Value buffer, ArrayRef<Value> indices,
+                            Value count, Value mask) {
   if (!mask) {
     vector::StoreOp::create(*this, vector, buffer, indices);
     return;
@@ -97,14 +96,14 @@ void CPUBuilder::storeFirst(Value vector, Value buffer,
     vector::MaskedStoreOp::create(*this, buffer, indices, mask, vector);
     return;
   }
-  // Through memory and as integers: not every processor stores 16-bit floats
-  // under a mask, and the code generator would convert them one by one.
+  // Not all CPUs have masked stores of 16-bit floats, and LLVM would scalarize
+  // them: copy the lanes through memory, as integers.
   auto type = cast<VectorType>(vector.getType());
   int64_t lanes = type.getNumElements();
   auto bits = VectorType::get(lanes, getIntegerType(16));
   Value copy;
   {
-    // Once for each task, not for each time around a loop.
+    // Allocate once per task, not per loop iteration.
     InsertionGuard guard(*this);
     auto task = getInsertionBlock()->getParentOp();
     while (!isa<scf::ForallOp>(task))
@@ -147,14 +146,14 @@ FlatBuffer mlir::moe::flatten(CPUBuilder &b, Value buffer) {
   FlatBuffer flat;
   flat.offset = metadata.getConstifiedMixedOffset().dyn_cast<Value>();
   if (!flat.offset)
-    flat.offset = b.index(
-        *getConstantIntValue(metadata.getConstifiedMixedOffset()));
+    flat.offset =
+        b.index(*getConstantIntValue(metadata.getConstifiedMixedOffset()));
   for (OpFoldResult stride : metadata.getConstifiedMixedStrides()) {
     auto value = dyn_cast<Value>(stride);
     flat.strides.push_back(value ? value
                                  : b.index(*getConstantIntValue(stride)));
   }
-  // The extent is not what bounds accesses: it only has to be some number.
+  // The extent does not bound accesses; any value will do.
   Value extent = b.index(1);
   for (OpFoldResult size : metadata.getConstifiedMixedSizes()) {
     auto value = dyn_cast<Value>(size);

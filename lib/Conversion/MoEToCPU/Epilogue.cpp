@@ -1,4 +1,4 @@
-//===- Epilogue.cpp - From sums to elements of the result -----------------===//
+//===- Epilogue.cpp - From accumulators to elements of the result ---------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -14,26 +14,26 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-/// The epilogue of one vector of columns.
+/// Emits the epilogue of one vector of columns.
 class VectorEpilogue {
 public:
   VectorEpilogue(CPUBuilder &b, GroupedMatmulOp op, int64_t lanes,
-                 EpiloguePlace place, Value column, Value left, Value mask)
-      : b(b), op(op), lanes(lanes), place{place.expert, place.row, column},
-        left(left), mask(mask) {}
+                 EpilogueCoord coord, Value column, Value remaining, Value mask)
+      : b(b), op(op), lanes(lanes), coord{coord.expert, coord.row, column},
+        remaining(remaining), mask(mask) {}
 
-  void build(ArrayRef<Value> sums);
+  void build(ArrayRef<Value> accumulators);
 
 private:
-  Value loadExtra(unsigned number);
+  Value loadExtra(unsigned index);
   Value splat(Value scalar);
 
   CPUBuilder &b;
   GroupedMatmulOp op;
   int64_t lanes;
-  Value place[3]; // e, r, n
-  Value left;     // columns from n on
-  Value mask;     // null where all lanes are columns
+  Value coord[3];  // e, r, n
+  Value remaining; // columns from n on
+  Value mask;      // null if all lanes are columns
 };
 } // namespace
 
@@ -46,34 +46,34 @@ Value VectorEpilogue::splat(Value scalar) {
   return vector::BroadcastOp::create(b, type, scalar);
 }
 
-/// The elements of an operand that belong to the lanes.
-Value VectorEpilogue::loadExtra(unsigned number) {
-  Value extra = op.getExtras()[number];
+/// Loads the elements of an epilogue operand for the lanes.
+Value VectorEpilogue::loadExtra(unsigned index) {
+  Value extra = op.getExtras()[index];
   auto type = cast<MemRefType>(extra.getType());
-  AffineMap map = op.getOperandMap(number);
+  AffineMap map = op.getOperandMap(index);
   SmallVector<Value> indices;
   for (AffineExpr expr : map.getResults())
-    indices.push_back(place[cast<AffineDimExpr>(expr).getPosition()]);
-  std::optional<unsigned> column =
-      map.getResultPosition(b.getAffineDimExpr(2));
+    indices.push_back(coord[cast<AffineDimExpr>(expr).getPosition()]);
+  std::optional<unsigned> column = map.getResultPosition(b.getAffineDimExpr(2));
   if (!column)
     return splat(memref::LoadOp::create(b, extra, indices));
-  // A vector of i1 is bits, a buffer of them is bytes.
+  // Vectors of i1 are bits, but buffers of them are bytes.
   bool contiguous = *column + 1 == unsigned(type.getRank()) &&
                     type.isLastDimUnitStride() &&
                     !type.getElementType().isInteger(1);
   if (contiguous)
-    return b.loadFirst(lanes, extra, indices, left, mask);
-  return b.gatherFirst(lanes, extra, indices, *column, left);
+    return b.loadFirst(lanes, extra, indices, remaining, mask);
+  return b.gatherFirst(lanes, extra, indices, *column, remaining);
 }
 
-void VectorEpilogue::build(ArrayRef<Value> sums) {
+void VectorEpilogue::build(ArrayRef<Value> accumulators) {
   Block &body = op.getEpilogue().front();
   IRMapping mapping;
-  for (auto [argument, sum] : llvm::zip(body.getArguments(), sums))
-    mapping.map(argument, sum);
+  for (auto [argument, accumulator] :
+       llvm::zip(body.getArguments(), accumulators))
+    mapping.map(argument, accumulator);
   for (unsigned i = 0; i < op.getExtras().size(); ++i)
-    mapping.map(body.getArgument(sums.size() + i), loadExtra(i));
+    mapping.map(body.getArgument(accumulators.size() + i), loadExtra(i));
   auto widen = [&](Value operand) {
     if (!mapping.contains(operand))
       mapping.map(operand, splat(operand));
@@ -89,40 +89,40 @@ void VectorEpilogue::build(ArrayRef<Value> sums) {
   }
   Value yielded = op.getYield().getValue();
   widen(yielded);
-  b.storeFirst(mapping.lookup(yielded), op.getInit(), {place[1], place[2]},
-               left, mask);
+  b.storeFirst(mapping.lookup(yielded), op.getInit(), {coord[1], coord[2]},
+               remaining, mask);
 }
 
 void mlir::moe::buildEpilogue(CPUBuilder &b, GroupedMatmulOp op,
-                              const Kernel &kernel, EpiloguePlace place,
-                              Value sums, Value start) {
+                              const Kernel &kernel, EpilogueCoord coord,
+                              Value accumulators, Value start) {
   int64_t products = op.getNumProducts();
   int64_t share = kernel.getColumns() / products;
   bool ragged = op.getN() % share != 0;
   auto f32 = VectorType::get(kernel.lanes, b.getF32Type());
   Value columns = b.index(op.getN());
   for (int64_t lane = 0; lane < share; lane += kernel.lanes) {
-    Value column = b.add(b.mul(place.panel, share), lane);
-    Value left = b.sub(columns, column);
+    Value column = b.add(b.mul(coord.panel, share), lane);
+    Value remaining = b.sub(columns, column);
     auto build = [&](Value mask) {
       SmallVector<Value> loaded;
       for (int64_t product = 0; product < products; ++product)
         loaded.push_back(vector::LoadOp::create(
-            b, f32, sums, b.add(start, product * share + lane)));
-      VectorEpilogue(b, op, kernel.lanes, place, column, left, mask)
+            b, f32, accumulators, b.add(start, product * share + lane)));
+      VectorEpilogue(b, op, kernel.lanes, coord, column, remaining, mask)
           .build(loaded);
     };
     if (!ragged) {
       build(Value());
       continue;
     }
-    // The last panel has columns of its own beside columns of zeros.
+    // The last panel is padded with columns of zeros.
     b.ifElse(
-        b.less(left, b.index(kernel.lanes)),
+        b.less(remaining, b.index(kernel.lanes)),
         [&] {
-          b.ifThen(b.less(b.index(0), left), [&] {
+          b.ifThen(b.less(b.index(0), remaining), [&] {
             build(vector::CreateMaskOp::create(
-                b, VectorType::get(kernel.lanes, b.getI1Type()), left));
+                b, VectorType::get(kernel.lanes, b.getI1Type()), remaining));
           });
         },
         [&] { build(Value()); });

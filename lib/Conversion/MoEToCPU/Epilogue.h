@@ -1,4 +1,4 @@
-//===- Epilogue.h - From sums to elements of the result ---------*- C++ -*-===//
+//===- Epilogue.h - From accumulators to elements of the result -*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,18 +12,17 @@
 
 namespace mlir::moe {
 
-/// Where a row of sums belongs.
-struct EpiloguePlace {
-  Value expert; // number of the weights
+/// The coordinates of a row of accumulators.
+struct EpilogueCoord {
+  Value expert; // index into the weights
   Value row;    // of the result
   Value panel;  // of the weights
 };
 
-/// Build the epilogue of one row: the sums `[columns]` from `start` of the buffer
-/// `sums` become the columns of one panel of the result. `kernel` says how many
-/// lanes a vector has.
+/// Applies the epilogue to one row of one panel: the accumulators `[columns]`
+/// from `start` on become columns of the result, in vectors of `kernel.lanes`.
 void buildEpilogue(CPUBuilder &b, GroupedMatmulOp op, const Kernel &kernel,
-                   EpiloguePlace place, Value sums, Value start);
+                   EpilogueCoord coord, Value accumulators, Value start);
 
 } // namespace mlir::moe
 

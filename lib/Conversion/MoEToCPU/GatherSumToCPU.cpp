@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 //
 // A task is a block of tokens. The sums of a few vectors of columns stay in
-// registers while the choices of a token pass by, in order.
+// registers while a loop adds the choices of a token, in order.
 //
 //===----------------------------------------------------------------------===//
 
@@ -38,7 +38,7 @@ private:
 };
 } // namespace
 
-/// Part of a row, in f32.
+/// Loads a vector of a row as f32.
 Value GatherSumLowering::load(Value rows, Value row, Value column, Value mask) {
   Value loaded = b.loadFirst(lanes, rows, {row, column},
                              b.sub(b.index(columns), column), mask);
@@ -48,7 +48,7 @@ Value GatherSumLowering::load(Value rows, Value row, Value column, Value mask) {
                                loaded);
 }
 
-/// `width` vectors of columns of one token.
+/// Computes `width` vectors of columns of one token.
 void GatherSumLowering::buildColumns(Value token, Value column, int64_t width,
                                      Value mask) {
   auto f32 = VectorType::get(lanes, b.getF32Type());
@@ -70,8 +70,8 @@ void GatherSumLowering::buildColumns(Value token, Value column, int64_t width,
       for (int64_t i = 0; i < width; ++i) {
         Value x = load(source, row, b.add(column, i * lanes), mask);
         if (op.getWeights()) {
-          Value weight = memref::LoadOp::create(b, op.getWeights(),
-                                                ValueRange{token, k});
+          Value weight =
+              memref::LoadOp::create(b, op.getWeights(), ValueRange{token, k});
           x = arith::MulFOp::create(
               b, vector::BroadcastOp::create(b, f32, weight), x);
         }
@@ -110,9 +110,9 @@ void GatherSumLowering::buildToken(Value token) {
   int64_t vectors = llvm::divideCeil(columns - rest, lanes);
   b.forEach(b.index(0), b.index(vectors), [&](Value i) {
     Value column = b.add(b.mul(i, lanes), rest);
-    Value mask = vector::CreateMaskOp::create(
-        b, VectorType::get(lanes, b.getI1Type()),
-        b.sub(b.index(columns), column));
+    Value mask =
+        vector::CreateMaskOp::create(b, VectorType::get(lanes, b.getI1Type()),
+                                     b.sub(b.index(columns), column));
     buildColumns(token, column, 1, mask);
   });
 }
@@ -120,13 +120,10 @@ void GatherSumLowering::buildToken(Value token) {
 LogicalResult GatherSumLowering::run() {
   for (Value rows : {op.getRows(), op.getDropped(), op.getInit()})
     if (rows && !cast<MemRefType>(rows.getType()).isLastDimUnitStride())
-      return op.emitOpError("expected rows whose elements lie beside each "
-                            "other, got ")
-             << rows.getType();
-  // Enough work in a task to be worth handing out: 64 KiB of rows to read or so.
-  int64_t taskTokens =
-      std::max<int64_t>(1, (16 << 10) / std::max<int64_t>(
-                                            1, op.getTopK() * columns));
+      return op.emitOpError("expected contiguous rows, got ") << rows.getType();
+  // A task reads about 64 KiB of rows, enough to amortize its dispatch.
+  int64_t taskTokens = std::max<int64_t>(
+      1, (16 << 10) / std::max<int64_t>(1, op.getTopK() * columns));
   Value tokens = memref::DimOp::create(b, op.getInit(), 0);
   b.forEachTask(b.ceilDiv(tokens, taskTokens), [&](Value task) {
     Value first = b.mul(task, taskTokens);

@@ -5,14 +5,13 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A task is a block of rows of one expert times a few panels of its weights. The
-// number of tasks of each expert follows from its rows, so that a full expert is
-// as many tasks as it needs and an empty one is none; the executor hands them out
-// as threads become free.
+// A task computes a block of rows of one expert and a few panels of its
+// weights. The number of tasks of an expert follows from its rows; an expert
+// without rows has none. The executor balances tasks dynamically.
 //
-// In a task each panel meets all rows before the next, in blocks along k that
-// stay in the second-level cache. The sums of a tile go from registers through a
-// scratch buffer to the epilogue.
+// A task processes one panel after the other, each for all rows, in blocks of k
+// that stay in the L2 cache. The accumulators of a tile go from registers
+// through a scratch buffer to the epilogue.
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,7 +21,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Rows of a tile at most, as the plan of the function has it.
+/// Returns the maximum rows of a tile in the plan of the function.
 static int64_t plannedRows(GroupedMatmulOp op) {
   auto function = op->getParentOfType<func::FuncOp>();
   auto plan = function ? function->getAttrOfType<PlanAttr>(planAttrName) : PlanAttr();
@@ -53,20 +52,21 @@ private:
     return cast<MemRefType>(op.getLhs().getType()).getElementType();
   }
 
-  /// Rows of a task at most: many enough that a panel is read from memory a few
-  /// times only, few enough for their sums to fit the second-level cache.
+  /// Returns the maximum rows of a task: enough that a panel is read from
+  /// memory only a few times, few enough that the accumulators fit the L2
+  /// cache.
   int64_t taskRows() { return 192 / kernel.maxRows * kernel.maxRows; }
-  /// Panels of a task.
+  /// Returns the panels of a task.
   int64_t taskPanels() { return std::min<int64_t>(8, panels()); }
   int64_t groups() { return llvm::divideCeil(panels(), taskPanels()); }
   int64_t panels() {
     return llvm::divideCeil(op.getN(), op.getPanels()->getShare());
   }
-  /// Steps along k in all, and in a block.
+  /// Returns the number of whole steps along k.
   int64_t wholeSteps() { return op.getK() / kernel.depth; }
   int64_t tail() { return op.getK() % kernel.depth; }
-  /// As equal as can be, and small enough that one and the next stay in the
-  /// second-level cache while the rows pass by.
+  /// Returns the number of blocks of k: of about equal size, small enough that
+  /// two of them stay in the L2 cache while a task goes over its rows.
   int64_t blocks() {
     int64_t most = kernel.elementsIn(256 << 10) / kernel.getStep();
     return std::max<int64_t>(1, llvm::divideCeil(wholeSteps(), most));
@@ -76,47 +76,48 @@ private:
                          Kernel::unroll);
   }
 
-  /// The first row of an expert, held to the rows that there are.
+  /// Returns the first row of an expert, clamped to the rows that exist.
   Value boundary(Value expert);
   Value countTasks();
   void buildTask(Value task);
-  /// A block of k of a panel of an expert.
+  /// A block of k of one panel of an expert.
   struct Part {
     Value expert, panel, block;
     Value isFirst, isLast; // of the task
   };
-  /// Some of the rows of a task, which are `total` tiles.
+  /// Some rows of a task: tile `index` of `total`.
   struct Tile {
-    Value number, total, row, count;
+    Value index, total, row, count;
   };
+  /// What a tile prefetches, see getOrCreateKernel.
   struct Ahead {
     Value start, step;
   };
   void buildPanel(Part part, Value firstRow, Value rows);
   Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps);
   void buildTile(const Part &part, const Tile &tile, Value firstRow,
-                 Value sumsStart);
+                 Value accumulatorsStart);
   void forEachTile(Value rows, llvm::function_ref<void(const Tile &)> body);
   void buildEpilogueOfRows(Value expert, Value panel, Value row, Value count,
-                           Value sumsStart);
+                           Value accumulatorsStart);
 
   GroupedMatmulOp op;
   Kernel kernel;
   CPUBuilder b;
   FlatBuffer lhs, weights;
   Value resultRows, lastLhsRow;
-  Value starts;       // the first task of each expert, and the end: [E + 1]
-  Value sums, firsts; // scratch of a task
+  Value starts; // first task of each expert, and the total: [E + 1]
+  Value accumulators, firsts; // scratch of a task
 };
 } // namespace
 
 Value GroupedMatmulLowering::boundary(Value expert) {
   expert = b.add(expert, op.getFirstExpert());
   Value row = memref::LoadOp::create(b, op.getOffsets(), expert);
-  return b.hold(b.toIndex(row), resultRows);
+  return b.clamp(b.toIndex(row), resultRows);
 }
 
-/// Fill `starts`; the number of tasks.
+/// Fills `starts` and returns the number of tasks.
 Value GroupedMatmulLowering::countTasks() {
   auto tasksOf = [&](Value rows) {
     return b.mul(b.ceilDiv(rows, taskRows()), groups());
@@ -133,14 +134,14 @@ Value GroupedMatmulLowering::countTasks() {
   Value expert = loop.getInductionVar(), first = loop.getRegionIterArgs()[0];
   memref::StoreOp::create(b, first, starts, expert);
   Value rows = b.sub(boundary(b.add(expert, 1)), boundary(expert));
-  Value tasks = tasksOf(b.hold(rows, resultRows));
+  Value tasks = tasksOf(b.clamp(rows, resultRows));
   scf::YieldOp::create(b, b.add(first, tasks));
   b.setInsertionPointAfter(loop);
   memref::StoreOp::create(b, loop.getResult(0), starts, b.index(experts));
   return loop.getResult(0);
 }
 
-/// Tiles of as equal a height as can be.
+/// Splits rows into tiles of about equal height.
 void GroupedMatmulLowering::forEachTile(
     Value rows, llvm::function_ref<void(const Tile &)> body) {
   Value tiles = b.ceilDiv(rows, kernel.maxRows);
@@ -154,25 +155,27 @@ void GroupedMatmulLowering::forEachTile(
   });
 }
 
-/// What to bring into the cache during a tile: the part after this one, which
-/// lies behind it, is spread over all tiles. Nobody did so for the first part of a
-/// task, where the first tile looks ahead in the part itself, as the only tile of
-/// any part does; and what follows its last part is another task's.
-GroupedMatmulLowering::Ahead
-GroupedMatmulLowering::prefetch(const Part &part, const Tile &tile, Value start,
-                                Value steps) {
+/// Chooses what to prefetch during a tile. The tiles of a part share the
+/// prefetch of the next part, which is adjacent in memory. The first part of a
+/// task has not been prefetched, so its first tile prefetches within the part
+/// itself, as does a tile that is alone in its part. The last part prefetches
+/// nothing further: what follows belongs to another task.
+GroupedMatmulLowering::Ahead GroupedMatmulLowering::prefetch(const Part &part,
+                                                             const Tile &tile,
+                                                             Value start,
+                                                             Value steps) {
   auto choose = [&](Value condition, Value yes, Value no) -> Value {
     return arith::SelectOp::create(b, condition, yes, no);
   };
   Value before = choose(part.isFirst, b.index(1), b.index(0));
-  Value number = b.sub(tile.number, before);
-  Value own = arith::OrIOp::create(b, b.less(number, b.index(0)),
+  Value index = b.sub(tile.index, before);
+  Value own = arith::OrIOp::create(b, b.less(index, b.index(0)),
                                    b.less(tile.total, b.index(2)));
-  // Two at least: a kernel asks for half of what it reads.
+  // At least two, since a kernel prefetches at most half of what it reads.
   Value sharing =
       arith::MaxSIOp::create(b, b.sub(tile.total, before), b.index(2));
   Value elements = b.mul(steps, kernel.getStep());
-  Value done = arith::DivUIOp::create(b, b.mul(number, elements), sharing);
+  Value done = arith::DivUIOp::create(b, b.mul(index, elements), sharing);
   Value next = b.add(b.add(start, elements), done);
   Value step = arith::DivUIOp::create(
       b, b.index(kernel.getStep() * Kernel::unroll), sharing);
@@ -180,19 +183,20 @@ GroupedMatmulLowering::prefetch(const Part &part, const Tile &tile, Value start,
           choose(own, b.index(0), choose(part.isLast, b.index(1), step))};
 }
 
-/// One tile along one block of k: into, or on top of, the sums from `sumsStart`.
+/// Computes one tile along one block of k; overwrites or adds to the
+/// accumulators from `accumulatorsStart` on.
 void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
-                                      Value firstRow, Value sumsStart) {
+                                      Value firstRow, Value accumulatorsStart) {
   auto [expert, panel, block, isFirst, isLast] = part;
   Value row = b.add(firstRow, tile.row), count = tile.count;
-  // Where the parts of the rows start.
+  // The first element of each row in this block of k.
   Value column = b.mul(block, blockSteps() * kernel.depth);
   b.forEach(b.index(0), count, [&](Value i) {
     Value source = b.add(row, i);
     if (op.getGather())
-      source = b.hold(
-          b.toIndex(memref::LoadOp::create(b, op.getGather(), source)),
-          lastLhsRow);
+      source =
+          b.clamp(b.toIndex(memref::LoadOp::create(b, op.getGather(), source)),
+                  lastLhsRow);
     Value first = b.add(b.mul(source, lhs.strides[0]), lhs.offset);
     memref::StoreOp::create(b, b.add(first, column), firsts, i);
   });
@@ -203,7 +207,7 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
   Value done = b.mul(block, blockSteps());
   Value left = b.sub(b.index(wholeSteps()), done);
   Value steps = b.min(left, b.index(blockSteps()));
-  // The odd element of a row comes with its last block.
+  // The odd element of a row belongs to the last block.
   Value ends = b.less(left, b.index(blockSteps() + 1));
   Value rest = arith::SelectOp::create(b, ends, b.index(tail()), b.index(0));
   Value resume = b.less(b.index(0), block);
@@ -217,10 +221,11 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
   auto module = op->getParentOfType<ModuleOp>();
   for (auto [height, region] : llvm::zip(heights, choice.getCaseRegions())) {
     b.createBlock(&region);
-    func::CallOp::create(
-        b, getOrCreateKernel(module, kernel, height),
-        ValueRange{lhs.elements, firsts, weights.elements, start, sums,
-                   sumsStart, steps, rest, ahead.start, ahead.step, resume});
+    func::CallOp::create(b, getOrCreateKernel(module, kernel, height),
+                         ValueRange{lhs.elements, firsts, weights.elements,
+                                    start, accumulators, accumulatorsStart,
+                                    steps, rest, ahead.start, ahead.step,
+                                    resume});
     scf::YieldOp::create(b);
   }
   b.createBlock(&choice.getDefaultRegion());
@@ -229,14 +234,14 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
 
 void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
                                                 Value row, Value count,
-                                                Value sumsStart) {
+                                                Value accumulatorsStart) {
   b.forEach(b.index(0), count, [&](Value i) {
-    buildEpilogue(b, op, kernel, {expert, b.add(row, i), panel}, sums,
-                  b.add(sumsStart, b.mul(i, kernel.getColumns())));
+    buildEpilogue(b, op, kernel, {expert, b.add(row, i), panel}, accumulators,
+                  b.add(accumulatorsStart, b.mul(i, kernel.getColumns())));
   });
 }
 
-/// All rows of a task times one panel.
+/// Computes one panel for all rows of a task.
 void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
   if (blocks() == 1) {
     forEachTile(rows, [&](const Tile &tile) {
@@ -249,10 +254,10 @@ void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
   b.forEach(b.index(0), b.index(blocks()), [&](Value block) {
     Part each = part;
     each.block = block;
-    each.isFirst = arith::AndIOp::create(b, part.isFirst,
-                                         b.less(block, b.index(1)));
-    each.isLast = arith::AndIOp::create(
-        b, part.isLast, b.less(b.index(blocks() - 2), block));
+    each.isFirst =
+        arith::AndIOp::create(b, part.isFirst, b.less(block, b.index(1)));
+    each.isLast = arith::AndIOp::create(b, part.isLast,
+                                        b.less(b.index(blocks() - 2), block));
     forEachTile(rows, [&](const Tile &tile) {
       buildTile(each, tile, firstRow, b.mul(tile.row, kernel.getColumns()));
     });
@@ -262,7 +267,7 @@ void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
 
 void GroupedMatmulLowering::buildTask(Value task) {
   int64_t scratchRows = blocks() == 1 ? kernel.maxRows : taskRows();
-  sums = memref::AllocaOp::create(
+  accumulators = memref::AllocaOp::create(
       b, MemRefType::get({ShapedType::kDynamic}, b.getF32Type()),
       ValueRange(b.index(scratchRows * kernel.getColumns())),
       b.getI64IntegerAttr(64));
@@ -271,19 +276,19 @@ void GroupedMatmulLowering::buildTask(Value task) {
       ValueRange(b.index(kernel.maxRows)));
 
   Value expert = b.index(0), begin = b.index(0), end = resultRows;
-  Value number = task;
+  Value index = task;
   if (op.getOffsets()) {
-    // The expert whose tasks these are: as many as end at or before this one.
-    auto search = scf::ForOp::create(
-        b, b.index(1), b.index(op.getExpertCount()), b.index(1),
-        ValueRange(b.index(0)));
+    // The expert of this task: count the experts whose first task is not after
+    // it.
+    auto search =
+        scf::ForOp::create(b, b.index(1), b.index(op.getExpertCount()),
+                           b.index(1), ValueRange(b.index(0)));
     {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(search.getBody());
-      Value start =
-          memref::LoadOp::create(b, starts, search.getInductionVar());
-      Value before = arith::CmpIOp::create(b, arith::CmpIPredicate::sle, start,
-                                           task);
+      Value start = memref::LoadOp::create(b, starts, search.getInductionVar());
+      Value before =
+          arith::CmpIOp::create(b, arith::CmpIPredicate::sle, start, task);
       Value one = arith::SelectOp::create(b, before, b.index(1), b.index(0));
       scf::YieldOp::create(b, b.add(search.getRegionIterArgs()[0], one));
     }
@@ -291,11 +296,11 @@ void GroupedMatmulLowering::buildTask(Value task) {
     begin = boundary(expert);
     end = boundary(b.add(expert, 1));
     Value first = memref::LoadOp::create(b, starts, expert);
-    number = b.sub(task, first);
+    index = b.sub(task, first);
   }
-  Value row = b.add(begin, b.mul(b.div(number, groups()), taskRows()));
+  Value row = b.add(begin, b.mul(b.div(index, groups()), taskRows()));
   Value rows = b.min(b.sub(end, row), b.index(taskRows()));
-  Value panel = b.mul(b.rem(number, groups()), taskPanels());
+  Value panel = b.mul(b.rem(index, groups()), taskPanels());
   Value lastPanel = b.min(b.add(panel, taskPanels()), b.index(panels()));
   b.forEach(panel, lastPanel, [&](Value each) {
     Value isFirst = b.less(each, b.add(panel, 1));
@@ -307,9 +312,7 @@ void GroupedMatmulLowering::buildTask(Value task) {
 LogicalResult GroupedMatmulLowering::run() {
   for (Value rows : {op.getLhs(), op.getInit()})
     if (!cast<MemRefType>(rows.getType()).isLastDimUnitStride())
-      return op.emitOpError("expected rows whose elements lie beside each "
-                            "other, got ")
-             << rows.getType();
+      return op.emitOpError("expected contiguous rows, got ") << rows.getType();
   if (Type type = op.getWeights().front().getType();
       !cast<MemRefType>(type).getLayout().isIdentity())
     return op.emitOpError("expected compact weights, got ") << type;
@@ -319,10 +322,10 @@ LogicalResult GroupedMatmulLowering::run() {
   weights = flatten(b, op.getWeights().front());
   resultRows = memref::DimOp::create(b, op.getInit(), 0);
   if (op.getGather()) {
-    // Where there is nothing to gather there is nothing to do.
+    // Without source rows nothing can be gathered.
     lastLhsRow = b.sub(memref::DimOp::create(b, op.getLhs(), 0), b.index(1));
-    resultRows = arith::SelectOp::create(
-        b, b.less(lastLhsRow, b.index(0)), b.index(0), resultRows);
+    resultRows = arith::SelectOp::create(b, b.less(lastLhsRow, b.index(0)),
+                                         b.index(0), resultRows);
   }
   b.forEachTask(countTasks(), [&](Value task) { buildTask(task); });
   op.erase();

@@ -1,4 +1,4 @@
-//===- Kernel.cpp - One tile of a product, in registers -------------------===//
+//===- Kernel.cpp - CPU micro-kernels -------------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -17,17 +17,18 @@ using namespace mlir::moe;
 
 static constexpr int64_t lineBytes = 64;
 
-/// Whether the processor multiplies pairs of this type into f32 sums.
+/// True if the CPU has dot products of pairs of this type into f32.
 static bool hasDot(const CPUDescription &cpu, Type element) {
   return cpu.bf16Dot && element.isBF16();
 }
 
-/// Rows of a tile so that sums, a row of the panel and one broadcast element fit
-/// the registers. With fewer than eight sums the latency of an addition shows.
+/// Returns the number of rows for which the accumulators, a row of the panel
+/// and one broadcast element fit the registers. Fewer than eight accumulators
+/// cannot hide the latency of an FMA.
 static int64_t maxRowsOf(const CPUDescription &cpu, int64_t vectors) {
-  int64_t most = vectors == 1 ? 8 : 6;
+  int64_t limit = vectors == 1 ? 8 : 6;
   return std::clamp<int64_t>((cpu.vectorRegisters - vectors - 1) / vectors, 1,
-                             most);
+                             limit);
 }
 
 ArrayRef<int64_t> mlir::moe::getKernelHeights() {
@@ -37,10 +38,10 @@ ArrayRef<int64_t> mlir::moe::getKernelHeights() {
 
 PanelsAttr mlir::moe::choosePanels(const CPUDescription &cpu, Type element,
                                    int64_t products, int64_t columns) {
-  // As wide as leaves registers for a tile of some rows; narrower where that
-  // pads less.
-  int64_t widest = std::max(cpu.vectorRegisters >= 32 ? int64_t(4) : int64_t(2),
-                            products);
+  // Take the widest panel that leaves registers for several rows, or a narrower
+  // one that needs less padding.
+  int64_t widest =
+      std::max(cpu.vectorRegisters >= 32 ? int64_t(4) : int64_t(2), products);
   int64_t best = products, bestPadded = 0;
   for (int64_t vectors = products; vectors <= widest; vectors += products) {
     int64_t share = vectors / products * cpu.getLanes();
@@ -62,13 +63,22 @@ Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
 }
 
 namespace {
-/// The arguments of a kernel, in order.
+/// The arguments of a kernel function, in order.
 enum Argument {
-  Lhs, Firsts, Weights, Start, Sums, SumsStart, Steps, Tail, Ahead, AheadStep,
+  Lhs,
+  Firsts,
+  Weights,
+  Start,
+  Accumulators,
+  AccumulatorsStart,
+  Steps,
+  Tail,
+  Ahead,
+  AheadStep,
   Resume
 };
 
-/// What a loop brings into the cache.
+/// What a loop prefetches.
 enum class Prefetched { Nothing, Soon, Given };
 
 /// Builds the body of one kernel.
@@ -82,29 +92,33 @@ public:
   void build();
 
 private:
-  Value index(int64_t value) { return arith::ConstantIndexOp::create(b, value); }
+  Value index(int64_t value) {
+    return arith::ConstantIndexOp::create(b, value);
+  }
   Value add(Value x, Value y) { return arith::AddIOp::create(b, x, y); }
   Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
-  Value mul(Value x, int64_t y) { return arith::MulIOp::create(b, x, index(y)); }
+  Value mul(Value x, int64_t y) {
+    return arith::MulIOp::create(b, x, index(y));
+  }
   Value argument(Argument which) { return function.getArgument(which); }
-  /// The element of the weights where step `k` reads.
-  Value placeOf(Value k) {
+  /// Returns the index of the first weight of step `k`.
+  Value weightOffset(Value k) {
     return add(argument(Start), mul(k, kernel.getStep()));
   }
-  /// Cache lines of weights that some steps read.
+  /// Returns the number of cache lines of weights that `steps` steps read.
   int64_t linesOf(int64_t steps) {
-    return std::max<int64_t>(
-        1, kernel.bytesOf(steps * kernel.getStep()) / lineBytes);
+    return std::max<int64_t>(1, kernel.bytesOf(steps * kernel.getStep()) /
+                                    lineBytes);
   }
 
-  SmallVector<Value> loadSums();
-  SmallVector<Value> loop(Value from, Value to, int64_t unroll,
-                          Prefetched what, ValueRange sums);
-  SmallVector<Value> unrolledLoop(Value to, ValueRange sums);
-  SmallVector<Value> lastStep(ValueRange sums);
-  void prefetch(Value place, int64_t count);
-  void step(Value k, bool whole, MutableArrayRef<Value> sums);
-  Value broadcast(Value place, bool whole);
+  SmallVector<Value> loadAccumulators();
+  SmallVector<Value> loop(Value from, Value to, int64_t unroll, Prefetched what,
+                          ValueRange accumulators);
+  SmallVector<Value> unrolledLoop(Value to, ValueRange accumulators);
+  SmallVector<Value> lastStep(ValueRange accumulators);
+  void prefetch(Value offset, int64_t count);
+  void step(Value k, bool whole, MutableArrayRef<Value> accumulators);
+  Value broadcast(Value offset, bool whole);
   Value widen(Value vector);
 
   const Kernel &kernel;
@@ -116,8 +130,8 @@ private:
 };
 } // namespace
 
-/// What the sums start from: zero, or what they were after an earlier block.
-SmallVector<Value> KernelBuilder::loadSums() {
+/// Initializes the accumulators: zero, or those of an earlier block of k.
+SmallVector<Value> KernelBuilder::loadAccumulators() {
   Value resume = argument(Resume);
   SmallVector<Type> types(rows * kernel.vectors, f32);
   auto choice = scf::IfOp::create(b, types, resume, /*withElseRegion=*/true);
@@ -126,7 +140,8 @@ SmallVector<Value> KernelBuilder::loadSums() {
   SmallVector<Value> loaded;
   for (int64_t i = 0; i < rows * kernel.vectors; ++i)
     loaded.push_back(vector::LoadOp::create(
-        b, f32, argument(Sums), add(argument(SumsStart), i * kernel.lanes)));
+        b, f32, argument(Accumulators),
+        add(argument(AccumulatorsStart), i * kernel.lanes)));
   scf::YieldOp::create(b, loaded);
   b.setInsertionPointToStart(choice.elseBlock());
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(f32));
@@ -134,12 +149,12 @@ SmallVector<Value> KernelBuilder::loadSums() {
   return llvm::to_vector_of<Value>(choice.getResults());
 }
 
-/// The next element of a row of the left operand, in every lane; two of them
-/// beside each other for dot products.
-Value KernelBuilder::broadcast(Value place, bool whole) {
+/// Broadcasts the next element of a row of the left operand, or for dot
+/// products the next pair.
+Value KernelBuilder::broadcast(Value offset, bool whole) {
   Value lhs = argument(Lhs);
   if (kernel.depth == 1) {
-    Value scalar = memref::LoadOp::create(b, lhs, place);
+    Value scalar = memref::LoadOp::create(b, lhs, offset);
     if (!kernel.element.isF32())
       scalar = arith::ExtFOp::create(b, b.getF32Type(), scalar);
     return vector::BroadcastOp::create(b, f32, scalar);
@@ -147,15 +162,15 @@ Value KernelBuilder::broadcast(Value place, bool whole) {
   auto pair = VectorType::get(2, kernel.element);
   Value both;
   if (whole) {
-    both = vector::LoadOp::create(b, pair, lhs, place);
+    both = vector::LoadOp::create(b, pair, lhs, offset);
   } else {
-    // The row ends with the first of a pair.
+    // The row ends with the first element of the pair.
     Value zero = arith::ConstantOp::create(b, b.getZeroAttr(kernel.element));
-    Value last = memref::LoadOp::create(b, lhs, place);
+    Value last = memref::LoadOp::create(b, lhs, offset);
     both = vector::FromElementsOp::create(b, pair, ValueRange{last, zero});
   }
-  Value bits = vector::BitCastOp::create(
-      b, VectorType::get(1, b.getI32Type()), both);
+  Value bits =
+      vector::BitCastOp::create(b, VectorType::get(1, b.getI32Type()), both);
   bits = vector::BroadcastOp::create(
       b, VectorType::get(kernel.lanes, b.getI32Type()), bits);
   return vector::BitCastOp::create(
@@ -167,43 +182,46 @@ Value KernelBuilder::widen(Value vector) {
                                 : arith::ExtFOp::create(b, f32, vector);
 }
 
-/// One step along k: every row times every vector of the panel.
-void KernelBuilder::step(Value k, bool whole, MutableArrayRef<Value> sums) {
-  Value row = placeOf(k);
+/// Emits one step along k: every row times every vector of the panel.
+void KernelBuilder::step(Value k, bool whole,
+                         MutableArrayRef<Value> accumulators) {
+  Value row = weightOffset(k);
   int64_t width = kernel.lanes * kernel.depth;
   auto packed = VectorType::get(width, kernel.element);
   SmallVector<Value> weights;
   for (int64_t j = 0; j < kernel.vectors; ++j) {
-    Value loaded =
-        vector::LoadOp::create(b, packed, argument(Weights), add(row, j * width));
+    Value loaded = vector::LoadOp::create(b, packed, argument(Weights),
+                                          add(row, j * width));
     weights.push_back(kernel.depth == 1 ? widen(loaded) : loaded);
   }
   for (int64_t i = 0; i < rows; ++i) {
-    Value place = add(firsts[i], mul(k, kernel.depth));
-    Value x = broadcast(place, whole);
+    Value offset = add(firsts[i], mul(k, kernel.depth));
+    Value x = broadcast(offset, whole);
     for (int64_t j = 0; j < kernel.vectors; ++j) {
-      Value &sum = sums[i * kernel.vectors + j];
+      Value &accumulator = accumulators[i * kernel.vectors + j];
       if (kernel.depth == 2)
-        sum = x86vector::DotBF16Op::create(b, f32, sum, x, weights[j]);
+        accumulator =
+            x86vector::DotBF16Op::create(b, f32, accumulator, x, weights[j]);
       else
-        sum = vector::FMAOp::create(b, x, weights[j], sum);
+        accumulator = vector::FMAOp::create(b, x, weights[j], accumulator);
     }
   }
 }
 
-/// Bring `count` lines from `place` of the weights on into the cache.
-void KernelBuilder::prefetch(Value place, int64_t count) {
+/// Prefetches `count` cache lines of weights from `offset` on.
+void KernelBuilder::prefetch(Value offset, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
     memref::PrefetchOp::create(
-        b, argument(Weights), add(place, i * kernel.elementsIn(lineBytes)),
+        b, argument(Weights), add(offset, i * kernel.elementsIn(lineBytes)),
         /*isWrite=*/false, /*localityHint=*/rows == 1 ? 3 : 2,
         /*isDataCache=*/true);
 }
 
-/// `unroll` steps at a time.
+/// Emits a loop over [from, to) that is unrolled by `unroll`.
 SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
-                                       Prefetched what, ValueRange sums) {
-  SmallVector<Value> inits(sums);
+                                       Prefetched what,
+                                       ValueRange accumulators) {
+  SmallVector<Value> inits(accumulators);
   if (what == Prefetched::Given)
     inits.push_back(argument(Ahead));
   auto loop = scf::ForOp::create(b, from, to, index(unroll), inits);
@@ -215,31 +233,33 @@ SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
     ahead = current.pop_back_val();
     prefetch(ahead, linesOf(unroll) / 2);
   }
-  // One row leaves time for little more than the loads and wants what it reads
-  // close; more rows pass more slowly.
+  // One row is bound by loads, so prefetch a short distance ahead; with more
+  // rows a step takes longer.
   int64_t distance = kernel.elementsIn(rows == 1 ? 8 << 10 : 64 << 10);
   for (int64_t u = 0; u < unroll; ++u) {
     Value k = add(loop.getInductionVar(), u);
     if (what == Prefetched::Soon)
-      prefetch(add(placeOf(k), distance), linesOf(1));
+      prefetch(add(weightOffset(k), distance), linesOf(1));
     step(k, /*whole=*/true, current);
   }
   if (ahead)
     current.push_back(add(ahead, argument(AheadStep)));
   scf::YieldOp::create(b, current);
-  return llvm::to_vector_of<Value>(loop.getResults().take_front(sums.size()));
+  return llvm::to_vector_of<Value>(
+      loop.getResults().take_front(accumulators.size()));
 }
 
-/// The loop over `to` steps, a multiple of those that are taken at a time.
-SmallVector<Value> KernelBuilder::unrolledLoop(Value to, ValueRange sums) {
+/// Emits the main loop over `to` steps, a multiple of the unroll factor.
+SmallVector<Value> KernelBuilder::unrolledLoop(Value to,
+                                               ValueRange accumulators) {
   auto build = [&](Prefetched what) {
-    return loop(index(0), to, Kernel::unroll, what, sums);
+    return loop(index(0), to, Kernel::unroll, what, accumulators);
   };
   if (rows == 1)
     return build(Prefetched::Soon);
   Value isGiven = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
                                         argument(AheadStep), index(0));
-  auto choice = scf::IfOp::create(b, TypeRange(sums), isGiven,
+  auto choice = scf::IfOp::create(b, TypeRange(accumulators), isGiven,
                                   /*withElseRegion=*/true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(choice.thenBlock());
@@ -250,16 +270,16 @@ SmallVector<Value> KernelBuilder::unrolledLoop(Value to, ValueRange sums) {
 }
 
 /// Where depth is two a row may end with the first of a pair.
-SmallVector<Value> KernelBuilder::lastStep(ValueRange sums) {
+SmallVector<Value> KernelBuilder::lastStep(ValueRange accumulators) {
   Value hasTail = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
                                         argument(Tail), index(0));
-  auto tail = scf::IfOp::create(b, TypeRange(sums), hasTail,
+  auto tail = scf::IfOp::create(b, TypeRange(accumulators), hasTail,
                                 /*withElseRegion=*/true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(tail.elseBlock());
-  scf::YieldOp::create(b, sums);
+  scf::YieldOp::create(b, accumulators);
   b.setInsertionPointToStart(tail.thenBlock());
-  SmallVector<Value> current(sums);
+  SmallVector<Value> current(accumulators);
   step(argument(Steps), /*whole=*/false, current);
   scf::YieldOp::create(b, current);
   return llvm::to_vector_of<Value>(tail.getResults());
@@ -269,17 +289,17 @@ void KernelBuilder::build() {
   b.setInsertionPointToStart(function.addEntryBlock());
   for (int64_t i = 0; i < rows; ++i)
     firsts.push_back(memref::LoadOp::create(b, argument(Firsts), index(i)));
-  SmallVector<Value> sums = loadSums();
+  SmallVector<Value> accumulators = loadAccumulators();
   Value steps = argument(Steps);
   Value rest = arith::RemUIOp::create(b, steps, index(Kernel::unroll));
   Value unrolled = arith::SubIOp::create(b, steps, rest);
-  sums = unrolledLoop(unrolled, sums);
-  sums = loop(unrolled, steps, 1, Prefetched::Nothing, sums);
+  accumulators = unrolledLoop(unrolled, accumulators);
+  accumulators = loop(unrolled, steps, 1, Prefetched::Nothing, accumulators);
   if (kernel.depth > 1)
-    sums = lastStep(sums);
-  for (auto [i, sum] : llvm::enumerate(sums))
-    vector::StoreOp::create(b, sum, argument(Sums),
-                            add(argument(SumsStart), i * kernel.lanes));
+    accumulators = lastStep(accumulators);
+  for (auto [i, accumulator] : llvm::enumerate(accumulators))
+    vector::StoreOp::create(b, accumulator, argument(Accumulators),
+                            add(argument(AccumulatorsStart), i * kernel.lanes));
   func::ReturnOp::create(b);
 }
 
@@ -289,7 +309,7 @@ func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
   llvm::raw_string_ostream(name)
       << "moe_kernel_" << kernel.element << "_" << rows << "x" << kernel.vectors
       << "x" << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
-  // Another function may have the name.
+  // Skip names that other functions of the module have.
   for (;; name += '_') {
     Operation *existing = module.lookupSymbol(name);
     if (!existing)
@@ -309,7 +329,7 @@ func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
   auto function = func::FuncOp::create(b, module.getLoc(), name, type);
   function.setPrivate();
   function->setAttr("moe.kernel", b.getUnitAttr());
-  // A loop of its own registers, for the code generator as for the reader.
+  // Inlining would only increase the register pressure of the loop.
   function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
   KernelBuilder(function, kernel, rows).build();
   return function;

@@ -1,4 +1,4 @@
-//===- Kernel.h - The shape of the kernels for a processor ------*- C++ -*-===//
+//===- Kernel.h - CPU micro-kernels -----------------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,23 +16,23 @@
 
 namespace mlir::moe {
 
-/// How one tile of a product is computed: `rows` rows of the left operand with
-/// one panel of packed weights, all sums in registers.
+/// The micro-kernel of a tile: some rows of the left operand times one panel of
+/// packed weights, with all accumulators in registers.
 ///
-/// Every sum runs over ascending k, whatever `rows` is, so that a row has the
-/// same bits in every tile.
+/// Accumulation runs over ascending k for any number of rows, so the result of
+/// a row is bitwise the same in every tile.
 struct Kernel {
-  Type element;      // of rows and weights
-  int64_t lanes;     // f32 in a vector
-  int64_t vectors;   // vectors of a panel
-  int64_t maxRows;   // rows of a tile at most, so that all sums stay in registers
-  int64_t depth;     // steps along k in one instruction: 2 for bf16 dot products
+  Type element;    // of rows and weights
+  int64_t lanes;   // f32 elements of a vector
+  int64_t vectors; // vectors of a panel
+  int64_t maxRows; // largest tile whose accumulators stay in registers
+  int64_t depth;   // elements along k per instruction: 2 for bf16 dot products
 
-  /// Steps that a kernel takes at a time.
+  /// Steps along k per iteration of the main loop.
   static constexpr int64_t unroll = 4;
 
   int64_t getColumns() const { return lanes * vectors; }
-  /// Elements of a panel that a step reads.
+  /// Returns the number of elements of a panel that one step reads.
   int64_t getStep() const { return getColumns() * depth; }
   int64_t bytesOf(int64_t elements) const {
     return elements * element.getIntOrFloatBitWidth() / 8;
@@ -42,22 +42,23 @@ struct Kernel {
   }
 };
 
-/// The kernel for packed weights of `element` in panels.
+/// Chooses the micro-kernel for packed weights of `element` in panels.
 Kernel chooseKernel(const CPUDescription &cpu, Type element, PanelsAttr panels);
 
-/// The function that computes a tile of `rows` rows, made at the first request:
+/// Returns the function that computes a tile of `rows` rows; creates it at the
+/// first request:
 ///
 /// (lhs: memref<?xT>, firsts: memref<?xindex>, weights: memref<?xT>,
-///  start: index, sums: memref<?xf32>, sumsStart: index, steps: index,
-///  tail: index, ahead: index, aheadStep: index, resume: i1)
+///  start: index, accumulators: memref<?xf32>, accumulatorsStart: index, steps:
+///  index, tail: index, ahead: index, aheadStep: index, resume: i1)
 ///
-/// `firsts` has the element of `lhs` where each row's part starts, `start` that
-/// of `weights`. `sums` `[rows, columns]` is added to with `resume`, else
-/// written. There are `steps` whole steps of `depth`, and then `tail` (0 or 1)
-/// of the rows' last element alone. Meanwhile elements of `weights` are brought
-/// into the cache: those from `ahead` on, `aheadStep` every `unroll` steps, at
-/// most half of what the steps read; or, where `aheadStep` is 0, those that come
-/// soon after what is read.
+/// `firsts` has the index in `lhs` where each row starts, `start` is that of
+/// the panel in `weights`. With `resume` the kernel adds to the accumulators
+/// `[rows, columns]`, otherwise it overwrites them. It runs `steps` whole steps
+/// of `depth`, then, with `tail` = 1, one step with the last element of a row
+/// alone. In the main loop it prefetches weights: from `ahead` on, `aheadStep`
+/// elements further every `unroll` steps, at most half of what the steps read;
+/// or, if `aheadStep` is 0, the elements that it will read soon.
 func::FuncOp getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                int64_t rows);
 

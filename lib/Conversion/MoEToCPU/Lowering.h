@@ -16,13 +16,13 @@
 
 namespace mlir::moe {
 
-/// Replace an operation on buffers by parallel loops over tasks. On failure an
-/// error has been emitted.
+/// Replaces an operation on buffers by a parallel loop over tasks. Emits an
+/// error on failure.
 LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
 
-/// What the lowerings build loops and indices with.
+/// Short names for index arithmetic and loops.
 class CPUBuilder : public ImplicitLocOpBuilder {
 public:
   using ImplicitLocOpBuilder::ImplicitLocOpBuilder;
@@ -37,25 +37,25 @@ public:
   Value rem(Value x, int64_t y);
   Value ceilDiv(Value x, int64_t y) { return div(add(x, y - 1), y); }
   Value min(Value x, Value y);
-  /// `value` held to [0, limit].
-  Value hold(Value value, Value limit);
+  /// Clamps `value` to [0, limit].
+  Value clamp(Value value, Value limit);
   Value less(Value x, Value y);
   Value toIndex(Value integer);
 
-  /// scf.for over [from, to), without results.
+  /// Builds an scf.for over [from, to) without results.
   void forEach(Value from, Value to, llvm::function_ref<void(Value)> body);
-  /// Tasks that may run at the same time.
+  /// Builds an scf.forall over `count` tasks.
   void forEachTask(Value count, llvm::function_ref<void(Value)> body);
-  /// A vector of `lanes` elements of `buffer` along its last dimension, from
-  /// `indices`; with `mask`, of which the first `count` lanes are set, what the
-  /// others hold is not defined. There is at least one.
+  /// Loads a vector of `lanes` elements of `buffer` from `indices` on along the
+  /// last dimension. With `mask`, whose first `count` lanes (at least one) are
+  /// set, the other lanes are undefined.
   Value loadFirst(int64_t lanes, Value buffer, ArrayRef<Value> indices,
                   Value count, Value mask);
-  /// Element by element along dimension `dim`, again the first `count`.
+  /// The same along dimension `dim`, element by element.
   Value gatherFirst(int64_t lanes, Value buffer, ArrayRef<Value> indices,
                     unsigned dim, Value count);
-  /// Store the first `count` lanes, those of `mask`, at `indices`, the last of
-  /// which is theirs; without `mask` all.
+  /// Stores a vector from `indices` on along the last dimension: the first
+  /// `count` lanes, which are those of `mask`, or all lanes without a mask.
   void storeFirst(Value vector, Value buffer, ArrayRef<Value> indices,
                   Value count, Value mask);
   void ifThen(Value condition, llvm::function_ref<void()> then);
@@ -63,7 +63,7 @@ public:
               llvm::function_ref<void()> otherwise);
 };
 
-/// A buffer as one row of elements, from which anything of it can be reached.
+/// A buffer as a 1-D memref with the offset and strides of its elements.
 struct FlatBuffer {
   Value elements; // memref<?xT>
   Value offset;   // of element (0, 0, ...)

@@ -47,23 +47,24 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
       return lowerToCPU(pack, cpu);
     if (auto sum = dyn_cast<GatherSumOp>(op))
       return lowerToCPU(sum, cpu);
-    auto product = cast<GroupedMatmulOp>(op);
-    if (!product.getPanels() ||
-        product.getPanels()->getColumns() % cpu.getLanes() != 0 ||
-        product.getPanels()->getShare() % cpu.getLanes() != 0)
+    auto matmul = cast<GroupedMatmulOp>(op);
+    if (!matmul.getPanels() ||
+        matmul.getPanels()->getColumns() % cpu.getLanes() != 0 ||
+        matmul.getPanels()->getShare() % cpu.getLanes() != 0)
       return op->emitOpError("expected weights packed in whole vectors of ")
              << cpu.getLanes() << " lanes; run moe-pack-weights";
-    Type element = cast<MemRefType>(product.getLhs().getType()).getElementType();
-    int64_t depth = product.getPanels()->getDepth();
-    int64_t most = cpu.bf16Dot && element.isBF16() ? 2 : 1;
-    if (depth > most)
+    Type element = cast<MemRefType>(matmul.getLhs().getType()).getElementType();
+    int64_t depth = matmul.getPanels()->getDepth();
+    int64_t maxDepth = cpu.bf16Dot && element.isBF16() ? 2 : 1;
+    if (depth > maxDepth)
       return op->emitOpError("expected weights packed to a depth of at most ")
-             << most << ", for " << element << " on this processor, got "
+             << maxDepth << ", for " << element << " on this processor, got "
              << depth;
-    return lowerToCPU(product, cpu);
+    return lowerToCPU(matmul, cpu);
   }
 
-  /// Functions of vectors are polynomials; the library has them for scalars.
+  /// Replaces math functions of vectors by polynomial approximations; scalar
+  /// ones call the library.
   void approximate() {
     RewritePatternSet patterns(&getContext());
     populateMathPolynomialApproximationPatterns(patterns);
@@ -83,15 +84,17 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
 
 LogicalResult CPUDescription::verify(Operation *op) const {
   if (vectorBits < 128 || vectorBits > 2048 || !llvm::isPowerOf2_64(vectorBits))
-    return op->emitError("expected vectors of 128 to 2048 bits, a power of two, "
-                         "got ")
+    return op->emitError(
+               "expected vectors of 128 to 2048 bits, a power of two, "
+               "got ")
            << vectorBits;
   if (vectorRegisters < 8)
     return op->emitError("expected at least 8 vector registers, got ")
            << vectorRegisters;
   if (bf16Dot && vectorBits != 512)
-    return op->emitError("expected vectors of 512 bits for dot products of bf16, "
-                         "got ")
+    return op->emitError(
+               "expected vectors of 512 bits for dot products of bf16, "
+               "got ")
            << vectorBits;
   return success();
 }

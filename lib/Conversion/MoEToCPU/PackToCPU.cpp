@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A task is one panel of one expert. A column of a panel is `depth` elements wide
-// and is moved as one unit. Weights [E, N, K] have the units of a column beside
-// each other and are transposed in squares of vectors; weights [E, K, N] have
+// A task packs one panel of one expert. The `depth` elements of a column of a
+// panel are copied as one unit. Weights [E, N, K] have the units of a column
+// contiguous and are transposed in squares of vectors; weights [E, K, N] have
 // them in rows.
 //
 //===----------------------------------------------------------------------===//
@@ -30,7 +30,9 @@ public:
 private:
   int64_t steps() { return llvm::divideCeil(op.getK(), panels.getDepth()); }
   int64_t wholeSteps() { return op.getK() / panels.getDepth(); }
-  int64_t panelCount() { return llvm::divideCeil(op.getN(), panels.getShare()); }
+  int64_t panelCount() {
+    return llvm::divideCeil(op.getN(), panels.getShare());
+  }
 
   void buildShare(Value expert, Value panel, int64_t product);
   void buildElements(Value expert, Value panel, int64_t product, Value from,
@@ -55,9 +57,9 @@ private:
 };
 } // namespace
 
-/// The steps of a share from `from` to `to`, element by element: zeros, and then
-/// what there is. A choice between the two for each element would become masked
-/// accesses, which for 16-bit floats are beyond some processors.
+/// Packs steps [from, to) of one GEMM element by element: first zeros, then the
+/// weights that exist. A conditional copy would become masked accesses, which
+/// some CPUs lack for 16-bit floats.
 void PackLowering::buildElements(Value expert, Value panel, int64_t product,
                                  Value from, Value to) {
   int64_t share = panels.getShare();
@@ -82,16 +84,16 @@ void PackLowering::buildElements(Value expert, Value panel, int64_t product,
         Value row = b.add(k, d), n = b.add(first, column);
         if (op.getTransposed())
           std::swap(row, n);
-        Value loaded = memref::LoadOp::create(
-            b, op.getWeights()[product], ValueRange{expert, row, n});
+        Value loaded = memref::LoadOp::create(b, op.getWeights()[product],
+                                              ValueRange{expert, row, n});
         storeElement(loaded, step, column, d);
       });
     });
   });
 }
 
-/// Transpose a square of units, each of one lane: in stages, the halves of pairs
-/// of rows at distance 1, 2, 4, ... change places.
+/// Transposes a square of lanes in log2(lanes) stages, which exchange the
+/// halves of rows at distance 1, 2, 4, ...
 SmallVector<Value> PackLowering::transpose(SmallVector<Value> rows) {
   for (int64_t distance = 1; distance < lanes; distance *= 2) {
     SmallVector<int64_t> low, high;
@@ -111,31 +113,30 @@ SmallVector<Value> PackLowering::transpose(SmallVector<Value> rows) {
   return rows;
 }
 
-/// Store whole columns of one step of a panel from `column` on.
+/// Stores whole columns of one step of a panel from `column` on.
 void PackLowering::store(Value vector, Value expert, Value panel, Value step,
                          Value column) {
-  Value place = packed.offset, indices[] = {expert, panel, step, column};
+  Value offset = packed.offset, indices[] = {expert, panel, step, column};
   for (auto [index, stride] : llvm::zip(indices, packed.strides))
-    place = b.add(place, b.mul(index, stride));
-  vector::StoreOp::create(b, vector, packed.elements, place);
+    offset = b.add(offset, b.mul(index, stride));
+  vector::StoreOp::create(b, vector, packed.elements, offset);
 }
 
-/// `lanes` columns at `lanes` steps of weights [E, N, K].
+/// Packs `lanes` columns of `lanes` steps of weights [E, N, K].
 void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
                                Value column, Value step) {
   auto vector = VectorType::get(lanes * panels.getDepth(), element);
-  // As 32-bit units where two elements go together.
-  auto units = panels.getDepth() == 1 ? vector
-                                      : VectorType::get(lanes, b.getI32Type());
+  // Pairs of elements are transposed as 32-bit units.
+  auto units =
+      panels.getDepth() == 1 ? vector : VectorType::get(lanes, b.getI32Type());
   Value n = b.add(b.mul(panel, panels.getShare()), column);
   Value k = b.mul(step, panels.getDepth());
   SmallVector<Value> rows;
   for (int64_t i = 0; i < lanes; ++i) {
     Value loaded = vector::LoadOp::create(b, vector, op.getWeights()[product],
                                           ValueRange{expert, b.add(n, i), k});
-    rows.push_back(units == vector
-                       ? loaded
-                       : vector::BitCastOp::create(b, units, loaded));
+    rows.push_back(
+        units == vector ? loaded : vector::BitCastOp::create(b, units, loaded));
   }
   rows = transpose(std::move(rows));
   for (int64_t i = 0; i < lanes; ++i) {
@@ -147,7 +148,7 @@ void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
   }
 }
 
-/// `lanes` columns at one step of weights [E, K, N].
+/// Packs `lanes` columns of one step of weights [E, K, N].
 void PackLowering::buildRow(Value expert, Value panel, int64_t product,
                             int64_t column, Value step) {
   auto vector = VectorType::get(lanes, element);
@@ -155,9 +156,8 @@ void PackLowering::buildRow(Value expert, Value panel, int64_t product,
   Value k = b.mul(step, panels.getDepth());
   SmallVector<Value> rows;
   for (int64_t d = 0; d < panels.getDepth(); ++d)
-    rows.push_back(
-        vector::LoadOp::create(b, vector, op.getWeights()[product],
-                               ValueRange{expert, b.add(k, d), n}));
+    rows.push_back(vector::LoadOp::create(b, vector, op.getWeights()[product],
+                                          ValueRange{expert, b.add(k, d), n}));
   Value value = rows[0];
   if (panels.getDepth() == 2)
     value = vector::InterleaveOp::create(b, rows[0], rows[1]);
@@ -165,14 +165,14 @@ void PackLowering::buildRow(Value expert, Value panel, int64_t product,
         b.index(product * panels.getShare() + column));
 }
 
-/// Whether the elements that are moved together lie beside each other.
+/// True if the elements that are copied together are contiguous.
 bool PackLowering::canVectorize(int64_t product) {
   auto type = cast<MemRefType>(op.getWeights()[product].getType());
   return type.isLastDimUnitStride() && panels.getDepth() <= 2 &&
          panels.getShare() % lanes == 0;
 }
 
-/// The columns of one product in one panel.
+/// Packs the columns of one GEMM in one panel.
 void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
   auto elements = [&](Value from, Value to) {
     buildElements(expert, panel, product, from, to);
@@ -184,12 +184,13 @@ void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
   b.ifElse(
       b.less(b.index(op.getN()), last), [&] { elements(begin, end); },
       [&] {
-        int64_t whole = op.getTransposed() ? llvm::alignDown(wholeSteps(), lanes)
-                                           : wholeSteps();
+        int64_t whole = op.getTransposed()
+                            ? llvm::alignDown(wholeSteps(), lanes)
+                            : wholeSteps();
         int64_t stride = op.getTransposed() ? lanes : 1;
         if (op.getTransposed()) {
-          // A few rows at a time: more streams than the processor can follow
-          // are slower than the rows of the panel written in parts.
+          // A few rows at a time: the prefetchers follow only so many streams,
+          // which costs more than writing the rows of the panel in parts.
           b.forEach(begin, b.index(panels.getShare() / lanes), [&](Value j) {
             b.forEach(begin, b.index(whole / stride), [&](Value i) {
               buildSquare(expert, panel, product, b.mul(j, lanes),

@@ -1,4 +1,4 @@
-//===- PackWeights.cpp - Weights in the layout of the kernels -------------===//
+//===- PackWeights.cpp - Pack weights for CPU kernels ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,13 +23,13 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The way from a weight of the function to an operand of a product.
+/// The slices between a weight of the function and an operand of a matmul.
 struct WeightPath {
   BlockArgument weight;
   SmallVector<tensor::ExtractSliceOp> slices; // first to last, of rank 3
 };
 
-/// The packing of one function.
+/// Packs the weights of one function.
 class Packer {
 public:
   Packer(func::FuncOp function, const CPUDescription &cpu)
@@ -41,10 +41,10 @@ public:
 private:
   std::optional<WeightPath> pathOf(Value operand);
   ArgumentAttr argumentOf(BlockArgument weight);
-  Value packInCall(GroupedMatmulOp product, PanelsAttr panels);
-  Value prepare(GroupedMatmulOp product, PanelsAttr panels,
+  Value packInCall(GroupedMatmulOp matmul, PanelsAttr panels);
+  Value prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                 ArrayRef<WeightPath> paths);
-  func::FuncOp buildPreparation(GroupedMatmulOp product, PanelsAttr panels,
+  func::FuncOp buildPreparation(GroupedMatmulOp matmul, PanelsAttr panels,
                                 ArrayRef<WeightPath> paths,
                                 ArrayRef<BlockArgument> sources,
                                 StringRef result);
@@ -64,11 +64,11 @@ private:
 } // namespace
 
 static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
-                                   GroupedMatmulOp product) {
+                                   GroupedMatmulOp matmul) {
   Type element =
-      cast<RankedTensorType>(product.getLhs().getType()).getElementType();
+      cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
   return RankedTensorType::get(
-      panels.getShape(experts, product.getK(), product.getN()), element);
+      panels.getShape(experts, matmul.getK(), matmul.getN()), element);
 }
 
 /// The argument of the signature that is a weight; null if it is something else.
@@ -85,7 +85,8 @@ std::optional<WeightPath> Packer::pathOf(Value operand) {
     auto slice = dyn_cast<tensor::ExtractSliceOp>(op);
     auto expand = dyn_cast<tensor::ExpandShapeOp>(op);
     if (expand && expand.getSrcType().getRank() == 2 &&
-        expand.getType().getRank() == 3 && expand.getType().getDimSize(0) == 1) {
+        expand.getType().getRank() == 3 &&
+        expand.getType().getDimSize(0) == 1) {
       operand = expand.getSrc();
       continue;
     }
@@ -105,30 +106,28 @@ std::optional<WeightPath> Packer::pathOf(Value operand) {
   return path;
 }
 
-/// The weights are made by the call: they are packed there.
-Value Packer::packInCall(GroupedMatmulOp product, PanelsAttr panels) {
-  ImplicitLocOpBuilder b(product.getLoc(), product);
-  RankedTensorType type =
-      packedType(panels, product.getExpertCount(), product);
-  Value init = tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
+/// Packs weights that are computed by the function, in every call.
+Value Packer::packInCall(GroupedMatmulOp matmul, PanelsAttr panels) {
+  ImplicitLocOpBuilder b(matmul.getLoc(), matmul);
+  RankedTensorType type = packedType(panels, matmul.getExpertCount(), matmul);
+  Value init =
+      tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
   ++numInCall;
-  remark::missed(product.getLoc(),
-                 remark::RemarkOpts::name("PackedInCall")
-                     .category("moe-pack-weights")
-                     .function(function.getName()))
+  remark::missed(matmul.getLoc(), remark::RemarkOpts::name("PackedInCall")
+                                      .category("moe-pack-weights")
+                                      .function(function.getName()))
       << "packed in every call: the weights are not weights of the function";
-  return PackOp::create(b, type, product.getWeights(), init,
-                        product.getTransposed(), panels)
+  return PackOp::create(b, type, matmul.getWeights(), init,
+                        matmul.getTransposed(), panels)
       .getResult();
 }
 
-/// `@f__prepare<n>`: from the weights of some experts to packed ones.
-func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
-                                      PanelsAttr panels,
+/// Builds `@f__prepare<n>`, which packs the weights of any number of experts.
+func::FuncOp Packer::buildPreparation(GroupedMatmulOp matmul, PanelsAttr panels,
                                       ArrayRef<WeightPath> paths,
                                       ArrayRef<BlockArgument> sources,
                                       StringRef result) {
-  ImplicitLocOpBuilder b(product.getLoc(), function.getContext());
+  ImplicitLocOpBuilder b(matmul.getLoc(), function.getContext());
   auto dynamicExperts = [](RankedTensorType type) {
     SmallVector<int64_t> shape(type.getShape());
     if (shape.size() == 2)
@@ -139,8 +138,7 @@ func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
   SmallVector<Type> types;
   for (BlockArgument source : sources)
     types.push_back(dynamicExperts(cast<RankedTensorType>(source.getType())));
-  RankedTensorType packed =
-      packedType(panels, ShapedType::kDynamic, product);
+  RankedTensorType packed = packedType(panels, ShapedType::kDynamic, matmul);
   b.setInsertionPointAfter(function);
   auto module = function->getParentOfType<ModuleOp>();
   std::string name =
@@ -152,7 +150,7 @@ func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
   preparation->setAttr(preparesAttrName,
                        FlatSymbolRefAttr::get(function.getSymNameAttr()));
   preparation->setAttr(
-      tokensAttrName, b.getI64ArrayAttr({0, product.getExpertCount()}));
+      tokensAttrName, b.getI64ArrayAttr({0, matmul.getExpertCount()}));
   preparation.setResultAttr(0, "moe.name", b.getStringAttr(result));
   for (auto [index, source] : llvm::enumerate(sources))
     preparation.setArgAttr(index, "moe.name", argumentOf(source).getName());
@@ -174,13 +172,13 @@ func::FuncOp Packer::buildPreparation(GroupedMatmulOp product,
       getAsIndexOpFoldResult(b.getContext(), packed.getShape());
   sizes[0] = tensor::getMixedSize(b, b.getLoc(), weights[0], 0);
   Value init = tensor::EmptyOp::create(b, sizes, packed.getElementType());
-  auto pack = PackOp::create(b, packed, weights, init, product.getTransposed(),
-                             panels);
+  auto pack =
+      PackOp::create(b, packed, weights, init, matmul.getTransposed(), panels);
   func::ReturnOp::create(b, pack.getResult());
   return preparation;
 }
 
-Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
+Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                       ArrayRef<WeightPath> paths) {
   SmallVector<BlockArgument> sources;
   for (const WeightPath &path : paths)
@@ -197,9 +195,9 @@ Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
       return cast<ArgumentAttr>(argument).getName() == name;
     });
   func::FuncOp preparation =
-      buildPreparation(product, panels, paths, sources, name);
+      buildPreparation(matmul, panels, paths, sources, name);
   RankedTensorType type =
-      packedType(panels, product.getExpertCount(), product);
+      packedType(panels, matmul.getExpertCount(), matmul);
   arguments.push_back(ArgumentAttr::get(
       b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
       /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,
@@ -212,7 +210,7 @@ Value Packer::prepare(GroupedMatmulOp product, PanelsAttr panels,
   return function.getArgument(index);
 }
 
-/// Weights that a call no longer reads need not be kept.
+/// Marks weights that a call no longer reads as not retained.
 void Packer::recordUses() {
   for (auto [index, argument] : llvm::enumerate(arguments))
     if (ArgumentAttr weight = argumentOf(function.getArgument(index));
@@ -225,43 +223,42 @@ void Packer::run() {
   if (SignatureAttr signature = getSignature(function);
       signature && signature.getArguments())
     llvm::append_range(arguments, signature.getArguments());
-  SmallVector<GroupedMatmulOp> products;
+  SmallVector<GroupedMatmulOp> matmuls;
   function.walk([&](GroupedMatmulOp op) {
     if (!op.getPanels() && !op.isQuantized() && op.getResult())
-      products.push_back(op);
+      matmuls.push_back(op);
   });
-  for (GroupedMatmulOp product : products) {
+  for (GroupedMatmulOp matmul : matmuls) {
     Type element =
-        cast<RankedTensorType>(product.getLhs().getType()).getElementType();
-    PanelsAttr panels = choosePanels(cpu, element, product.getNumProducts(),
-                                     product.getN());
-    SmallVector<Value> weights(product.getWeights());
+        cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
+    PanelsAttr panels =
+        choosePanels(cpu, element, matmul.getNumProducts(), matmul.getN());
+    SmallVector<Value> weights(matmul.getWeights());
     Value packed;
     for (const Prepared &known : done)
       if (known.weights == weights && known.panels == panels &&
-          known.transposed == product.getTransposed())
+          known.transposed == matmul.getTransposed())
         packed = known.packed;
     if (!packed) {
       SmallVector<WeightPath> paths;
       for (Value weight : weights)
         if (std::optional<WeightPath> path = pathOf(weight))
           paths.push_back(*path);
-      packed = paths.size() == weights.size()
-                   ? prepare(product, panels, paths)
-                   : packInCall(product, panels);
+      packed = paths.size() == weights.size() ? prepare(matmul, panels, paths)
+                                              : packInCall(matmul, panels);
       if (isa<BlockArgument>(packed))
-        done.push_back({weights, panels, product.getTransposed(), packed});
+        done.push_back({weights, panels, matmul.getTransposed(), packed});
     }
-    product.getWeightsMutable().assign(packed);
-    product.setTransposed(false);
-    product.setPanelsAttr(panels);
-    // What led to the weights may be dead now.
+    matmul.getWeightsMutable().assign(packed);
+    matmul.setTransposed(false);
+    matmul.setPanelsAttr(panels);
+    // Erase the slices of the weights if they are dead now.
     while (!weights.empty()) {
       Operation *op = weights.pop_back_val().getDefiningOp();
       if (!op || !isOpTriviallyDead(op))
         continue;
       llvm::append_range(weights, op->getOperands());
-      for (Prepared &known : done) // never compare with what is gone
+      for (Prepared &known : done) // do not compare with erased values
         if (llvm::is_contained(known.weights, op->getResult(0)))
           known.weights.clear();
       op->erase();
@@ -279,8 +276,7 @@ struct MoEPackWeights : moe::impl::MoEPackWeightsBase<MoEPackWeights> {
     CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
-    SmallVector<func::FuncOp> functions(
-        getOperation().getOps<func::FuncOp>());
+    SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());
     for (func::FuncOp function : functions) {
       if (function.isExternal())
         continue;

@@ -3,7 +3,7 @@
 // RUN: not moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32" 2>&1 | FileCheck %s --check-prefix=WITHOUT
 // WITHOUT: error: 'moe.grouped_matmul' op expected weights packed to a depth of at most 1, for 'bf16' on this processor, got 2
 
-// Two steps are one instruction; the odd element of a row is beside a zero.
+// One instruction does two steps along k; the odd last element is paired with zero.
 // CHECK-LABEL: func.func private @moe_kernel_bf16_1x1x16_dot(
 // CHECK-SAME:    %[[LHS:[a-z0-9]+]]: memref<?xbf16>
 // CHECK-SAME:    %[[TAIL:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: i1)
@@ -26,7 +26,7 @@ func.func @pairs(%x: memref<?x5xbf16>, %w: memref<1x1x3x16x2xbf16>, %y: memref<?
   return
 }
 
-// Other rows are multiplied in f32.
+// Other element types are multiplied in f32.
 // F16-LABEL: func.func private @moe_kernel_f16_1x1x16(
 // F16-NOT:     x86vector
 // F16:         arith.extf %{{.*}} : f16 to f32

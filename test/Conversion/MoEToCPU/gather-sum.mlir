@@ -1,6 +1,6 @@
 // RUN: moe-opt %s -convert-moe-to-cpu | FileCheck %s
 
-// Four vectors at a time, then one by one with a mask; over ascending choices.
+// Four vectors at a time, then single vectors with a mask; choices in ascending order.
 // CHECK-LABEL: func.func @weighted(
 // CHECK-SAME:    %[[X:[a-z0-9]+]]: memref<?x21xf32>, %[[P:[a-z0-9]+]]: memref<?x3xi32>, %[[W:[a-z0-9]+]]: memref<?x3xf32>, %[[Y:[a-z0-9]+]]: memref<?x21xf32>)
 // CHECK:         scf.forall
@@ -8,7 +8,7 @@
 // CHECK:           %[[SUMS:.*]]:4 = scf.for %[[K:.*]] = %c0{{.*}} to %c3{{.*}} step %c1{{.*}} iter_args(
 // CHECK:             %[[POSITION:.*]] = memref.load %[[P]][%{{.*}}, %[[K]]]
 // CHECK:             %[[ROW:.*]] = arith.index_cast %[[POSITION]]
-// A position that is no row adds nothing.
+// An out-of-range position adds nothing.
 // CHECK:             %[[ISROW:.*]] = arith.cmpi ult, %[[ROW]], %[[ROWS]] : index
 // CHECK:             scf.if %[[ISROW]]
 // CHECK-COUNT-4:       vector.load %[[X]]
@@ -24,7 +24,7 @@ func.func @weighted(%x: memref<?x21xf32>, %p: memref<?x3xi32>, %w: memref<?x3xf3
   return
 }
 
-// What was dropped stands in for a row; sums are rounded once.
+// The dropped row is added in place of the row; sums are rounded once.
 // CHECK-LABEL: func.func @dropped(
 // CHECK-SAME:    %[[X:[a-z0-9]+]]: memref<?x16xbf16>, %{{[a-z0-9]+}}: memref<?x2xi32>, %[[D:[a-z0-9]+]]: memref<?x16xbf16>, %{{[a-z0-9]+}}: memref<?x16xbf16>)
 // CHECK:         vector.load %[[X]]
@@ -46,8 +46,7 @@ func.func @no_columns(%x: memref<?x0xf32>, %p: memref<?x2xi32>, %y: memref<?x0xf
   return
 }
 
-// Columns of 16 bits beyond the last vector take no masked access, which not
-// every processor has.
+// Partial vectors of 16-bit elements use no masked access, which not every CPU has.
 // CHECK-LABEL: func.func @half_columns(
 // CHECK-NOT:     vector.masked
 // CHECK:         return

@@ -1,11 +1,11 @@
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=256" | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=256" | FileCheck %s --check-prefix=KERNEL
-// Everything is lowered, and is good for what follows.
+// All operations are lowered, and the rest of the pipeline accepts the result.
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=256" -moe-forall-to-parallel -moe-lower-to-llvm | FileCheck %s --check-prefix=LLVM
 // LLVM-NOT: moe.grouped_matmul
 
-// One vector of eight sums for each of up to eight rows; a kernel for each height,
-// shared by all products.
+// One vector of eight accumulators for each of up to eight rows; one kernel for each
+// height, shared by all matmuls.
 // KERNEL-COUNT-8: func.func private @moe_kernel_f32_{{[1-8]}}x1x8({{.*}}) attributes {moe.kernel, passthrough = ["noinline"]}
 // KERNEL-NOT:     func.func private @moe_kernel
 // KERNEL-LABEL:   func.func @dense
@@ -14,12 +14,12 @@
 // CHECK-SAME:    %[[LHS:[a-z0-9]+]]: memref<?xf32>, %[[FIRSTS:[a-z0-9]+]]: memref<?xindex>, %[[W:[a-z0-9]+]]: memref<?xf32>, %{{[a-z0-9]+}}: index,
 // CHECK-SAME:    %[[SUMS:[a-z0-9]+]]: memref<?xf32>, %{{[a-z0-9]+}}: index, %[[STEPS:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %[[AHEAD:[a-z0-9]+]]: index, %[[AHEADSTEP:[a-z0-9]+]]: index, %[[RESUME:[a-z0-9]+]]: i1)
 // CHECK-COUNT-2: memref.load %[[FIRSTS]]
-// Sums go on from those of the block before, or from zero.
+// Accumulators resume from the previous block of k, or start at zero.
 // CHECK:         scf.if %[[RESUME]]
 // CHECK-COUNT-2:   vector.load %[[SUMS]]
 // CHECK:         } else {
-// Four steps at a time, in ascending order, then the rest. What comes after is
-// brought into the cache, or what is read soon.
+// Unrolled by four steps in ascending order, then the rest. The kernel prefetches the
+// next part, or what it reads soon.
 // CHECK:         %[[GIVEN:.*]] = arith.cmpi ne, %[[AHEADSTEP]], %c0
 // CHECK:         scf.if %[[GIVEN]]
 // CHECK:           scf.for {{.*}} step %c4{{.*}} iter_args(%{{.*}}, %[[NEXT:[a-z0-9]+]] = %[[AHEAD]])
@@ -40,7 +40,7 @@
 // CHECK-COUNT-2: vector.store %{{.*}}, %[[SUMS]]
 // CHECK:         return
 
-// Rows in blocks of 192: so many tasks. Tiles are of equal height.
+// Tasks of 192 rows; tiles are of equal height.
 // CHECK-LABEL: func.func @dense(
 // CHECK-SAME:    %[[X:.*]]: memref<?x5xf32>, %[[W:.*]]: memref<1x1x5x8x1xf32>, %[[Y:.*]]: memref<?x8xf32>)
 // CHECK:         %[[ROWS:.*]] = memref.dim %[[Y]], %c0
@@ -61,8 +61,8 @@ func.func @dense(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8x
   return
 }
 
-// Offsets are held to the rows of the result, gathered numbers to those of the
-// left operand. The last panel has three columns only.
+// Offsets are clamped to the rows of the result, gathered indices to those of the left
+// operand. The last panel has only three columns.
 // CHECK-LABEL: func.func @routed(
 // CHECK-SAME:    %[[X:[a-z0-9]+]]: memref<?x5xf32>, %[[N:[a-z0-9]+]]: memref<?xi32>, %[[O:[a-z0-9]+]]: memref<9xi32>, %{{[a-z0-9]+}}: memref<2x2x5x8x1xf32>, %[[B:[a-z0-9]+]]: memref<2x11xf32>, %[[Y:[a-z0-9]+]]: memref<?x11xf32>)
 // CHECK-DAG:     %[[ROWS:.*]] = memref.dim %[[Y]], %c0
@@ -94,8 +94,8 @@ func.func @routed(%x: memref<?x5xf32>, %n: memref<?xi32>, %o: memref<9xi32>, %w:
   return
 }
 
-// The epilogue on vectors: functions become polynomials, constants and scalars
-// are spread.
+// The epilogue on vectors: math functions become polynomials, constants and scalars are
+// broadcast.
 // CHECK-LABEL: func.func @epilogue(
 // CHECK-NOT:     math.exp
 // CHECK-NOT:     math.tanh
@@ -121,7 +121,8 @@ func.func @epilogue(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %f: memref<?
   return
 }
 
-// Steps beyond a block of the cache: sums of the rows of a task wait in memory.
+// If k has several blocks, the accumulators of a task's rows are in memory between
+// blocks.
 // CHECK-LABEL: func.func @blocks(
 // CHECK:         scf.forall
 // CHECK:           memref.alloca(%c1536
@@ -134,7 +135,7 @@ func.func @blocks(%x: memref<?x20000xf32>, %w: memref<1x1x20000x8x1xf32>, %y: me
   return
 }
 
-// An element that is no constant and no number is one of every lane.
+// A scalar operand is broadcast to all lanes.
 // CHECK-LABEL: func.func @poison(
 // CHECK:         ub.poison : vector<8xf32>
 // CHECK:         return
@@ -148,7 +149,7 @@ func.func @poison(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8
   return
 }
 
-// Bits are bytes in memory, and are loaded one by one.
+// i1 elements are bytes in memory and are loaded one by one.
 // CHECK-LABEL: func.func @bits(
 // CHECK-SAME:    %[[M:[a-z0-9]+]]: memref<?x8xi1>, %{{[a-z0-9]+}}: memref<?x8xf32>)
 // CHECK-NOT:     vector.load %[[M]]
@@ -166,8 +167,7 @@ func.func @bits(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %m: memref<?x8xi
   return
 }
 
-// Columns of 16 bits beyond the last vector take no masked access, which not
-// every processor has.
+// Partial vectors of 16-bit elements use no masked access, which not every CPU has.
 // CHECK-LABEL: func.func @half_columns(
 // CHECK-NOT:     vector.masked{{.*}}bf16
 // CHECK:         return

@@ -1,4 +1,4 @@
-// The processor that kernels are for has to be one.
+// The CPU description must be valid.
 // RUN: not moe-opt %s -moe-pack-weights="vector-bits=100" 2>&1 | FileCheck %s --check-prefix=BITS -DN=100
 // RUN: not moe-opt %s -moe-pack-weights="vector-bits=192" 2>&1 | FileCheck %s --check-prefix=BITS -DN=192
 // RUN: not moe-opt %s -convert-moe-to-cpu="vector-bits=64" 2>&1 | FileCheck %s --check-prefix=BITS -DN=64

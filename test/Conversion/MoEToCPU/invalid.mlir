@@ -72,7 +72,7 @@ func.func @pairs_without_dot_products(%x: memref<?x4xbf16>, %w: memref<1x1x2x4x2
 // -----
 
 func.func @strided_rows(%x: memref<?x4xf32, strided<[8, 2]>>, %w: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32>) {
-  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
   moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -113,7 +113,7 @@ func.func @strided_destination_of_pack(%w: memref<1x4x4xf32>, %o: memref<1x1x4x4
 // -----
 
 func.func @strided_rows_of_a_sum(%x: memref<?x4xf32, strided<[8, 2]>>, %p: memref<?x2xi32>, %o: memref<?x4xf32>) {
-  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
   moe.gather_sum %x, %p outs(%o : memref<?x4xf32>) : memref<?x4xf32, strided<[8, 2]>>, memref<?x2xi32>
   return
 }
@@ -121,7 +121,7 @@ func.func @strided_rows_of_a_sum(%x: memref<?x4xf32, strided<[8, 2]>>, %p: memre
 // -----
 
 func.func @strided_destination_of_a_sum(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %o: memref<?x4xf32, strided<[8, 2]>>) {
-  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
   moe.gather_sum %x, %p outs(%o : memref<?x4xf32, strided<[8, 2]>>) : memref<?x4xf32>, memref<?x2xi32>
   return
 }
@@ -129,7 +129,7 @@ func.func @strided_destination_of_a_sum(%x: memref<?x4xf32>, %p: memref<?x2xi32>
 // -----
 
 func.func @strided_dropped(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %d: memref<?x4xf32, strided<[8, 2]>>, %o: memref<?x4xf32>) {
-  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
   moe.gather_sum %x, %p dropped(%d : memref<?x4xf32, strided<[8, 2]>>) outs(%o : memref<?x4xf32>) : memref<?x4xf32>, memref<?x2xi32>
   return
 }
@@ -148,7 +148,7 @@ func.func @depth(%x: memref<?x6xf32>, %w: memref<1x1x2x4x3xf32>, %o: memref<?x4x
 // -----
 
 func.func @strided_destination(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32, strided<[8, 2]>>) {
-  // expected-error @+1 {{expected rows whose elements lie beside each other, got 'memref<?x4xf32, strided<[8, 2]>>'}}
+  // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
   moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32, strided<[8, 2]>>) {
   ^bb0(%s: f32):
     moe.yield %s : f32

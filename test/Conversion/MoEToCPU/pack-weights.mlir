@@ -5,8 +5,8 @@
 // REMARK-COUNT-2: [Missed] PackedInCall | Category:moe-pack-weights | Function={{inputs|some_experts}} | Remark="packed in every call: the weights are not weights of the function"
 // REMARK-NOT:     PackedInCall
 
-// Interleaved weights of two products become one packed weight of the layer. The
-// layer no longer reads what it came from.
+// The interleaved weights of two GEMMs become one packed weight of the layer. The layer
+// no longer reads the source.
 // CHECK-LABEL: func.func @layer(
 // CHECK-SAME:    %[[X:[a-z0-9]+]]: tensor<?x4xf32>
 // CHECK-SAME:    %[[O:[a-z0-9]+]]: tensor<3xi32>
@@ -25,7 +25,7 @@
 // CHECK-DAG:     %[[INIT:.*]] = tensor.empty(%[[E]]) : tensor<?x1x4x64x1xf32>
 // CHECK:         %[[P:.*]] = moe.pack %[[G]], %[[U]] panels(<products = 2, columns = 64, depth = 1>) outs(%[[INIT]]
 // CHECK:         return %[[P]]
-// Narrower vectors, narrower panels.
+// Narrower vectors give narrower panels.
 // AVX2-LABEL:  func.func @layer(
 // AVX2:          moe.grouped_matmul {{.*}} panels(<products = 2, columns = 16, depth = 1>)
 func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<?x20xf32> {
@@ -42,7 +42,7 @@ func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> 
   return %y : tensor<?x20xf32>
 }
 
-// An ordinary weight is that of one expert. It is read elsewhere, so it stays.
+// A 2-D weight is that of one expert. It has another user, so it is retained.
 // CHECK-LABEL: func.func @dense(
 // CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<1x1x2x16x2xbf16> {bufferization.writable = false})
 // CHECK-SAME:    #moe.argument<name = "w", role = weight, type = tensor<8x4xbf16>>
@@ -52,7 +52,7 @@ func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> 
 // CHECK:       func.func @dense__prepare0(
 // CHECK-SAME:    %[[W:.*]]: tensor<?x8x4xbf16> {moe.name = "w"})
 // CHECK:         moe.pack %[[W]] transposed panels(<products = 1, columns = 16, depth = 2>)
-// Pairs are for dot products only.
+// Only dot products use pairs.
 // AVX2-LABEL:  func.func @dense(
 // AVX2:          panels(<products = 1, columns = 8, depth = 1>)
 func.func @dense(%x: tensor<?x4xbf16>, %w: tensor<8x4xbf16> {moe.role = "weight", moe.name = "w"}) -> (tensor<?x8xf32>, tensor<8x4xbf16>) {
@@ -67,8 +67,8 @@ func.func @dense(%x: tensor<?x4xbf16>, %w: tensor<8x4xbf16> {moe.role = "weight"
   return %y, %w : tensor<?x8xf32>, tensor<8x4xbf16>
 }
 
-// Two products with the same weights share what is packed; another layout is
-// packed again. Names that are taken get a tail.
+// Two matmuls with the same weights share the packed weights; another layout is packed
+// separately. Names in use get a suffix.
 // CHECK-LABEL: func.func @shared(
 // CHECK-SAME:    name = "packed0", role = weight
 // CHECK-SAME:    name = "packed0_", role = prepared, type = tensor<{{.*}}>, prepare = "shared__prepare0"
@@ -97,7 +97,7 @@ func.func @shared(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32> {moe.role = "weight
   return %c : tensor<?x4xf32>
 }
 
-// Inputs are packed in the call.
+// Inputs are packed in every call.
 // CHECK-LABEL: func.func @inputs(
 // CHECK-NOT:     prepare
 // CHECK:         %[[P:.*]] = moe.pack %{{.*}} panels(<products = 1, columns = 16, depth = 1>) outs(%{{.*}} : tensor<1x1x4x16x1xf32>)
@@ -129,7 +129,7 @@ func.func @some_experts(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<6x4x4
   return %a : tensor<?x4xf32>
 }
 
-// What is packed already is left alone.
+// Packed weights are left alone.
 // CHECK-LABEL: func.func @packed(
 // CHECK-SAME:    %[[W:[a-z0-9]+]]: tensor<1x1x4x48x1xf32>
 // CHECK:         moe.grouped_matmul %{{.*}} weights(%[[W]] : tensor<1x1x4x48x1xf32>) panels(<products = 1, columns = 48, depth = 1>)
@@ -144,7 +144,7 @@ func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x1x4x48x1xf32>) -> tensor<?x4
   return %a : tensor<?x4xf32>
 }
 
-// A name that is taken gets another.
+// A name in use gets a suffix.
 // CHECK-LABEL: func.func @taken(
 // CHECK-NOT:     prepare = "taken__prepare0"
 // CHECK:         prepare = "[[NAME:taken__prepare0[a-z0-9_]+]]"

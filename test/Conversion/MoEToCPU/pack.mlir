@@ -1,6 +1,6 @@
 // RUN: moe-opt %s -convert-moe-to-cpu | FileCheck %s
 
-// A task is a panel of an expert. Whole vectors of a whole panel are copied.
+// A task packs a panel of an expert. Whole panels are copied in whole vectors.
 // CHECK-LABEL: func.func @rows(
 // CHECK-SAME:    %[[W:.*]]: memref<?x6x10xf32>, %[[P:.*]]: memref<?x2x6x8x1xf32>)
 // CHECK:         %[[E:.*]] = memref.dim %[[P]], %c0
@@ -9,7 +9,7 @@
 // CHECK-DAG:       %[[EXPERT:.*]] = arith.divui %[[TASK]], %c2
 // CHECK-DAG:       arith.remui %[[TASK]], %c2
 // CHECK:           scf.if
-// Beyond the columns there are zeros.
+// Padding columns are zeros.
 // CHECK:             memref.load %[[W]][%[[EXPERT]],
 // CHECK:           } else {
 // CHECK-COUNT-2:     vector.load %[[W]]{{.*}} : memref<?x6x10xf32>, vector<4xf32>
@@ -19,7 +19,7 @@ func.func @rows(%w: memref<?x6x10xf32>, %p: memref<?x2x6x8x1xf32>) {
   return
 }
 
-// Columns that are rows are transposed in squares.
+// Transposed weights are transposed in squares of vectors.
 // CHECK-LABEL: func.func @columns(
 // CHECK:         scf.forall
 // CHECK-COUNT-4: vector.load %{{.*}} : memref<?x8x6xf32>, vector<4xf32>
@@ -30,7 +30,7 @@ func.func @columns(%w: memref<?x8x6xf32>, %p: memref<?x2x6x4x1xf32>) {
   return
 }
 
-// Pairs of a column lie beside each other.
+// The pairs of a column are contiguous.
 // CHECK-LABEL: func.func @pairs(
 // CHECK:         vector.interleave %{{.*}} : vector<4xbf16> -> vector<8xbf16>
 func.func @pairs(%w: memref<?x6x4xbf16>, %p: memref<?x1x3x4x2xbf16>) {
@@ -38,7 +38,7 @@ func.func @pairs(%w: memref<?x6x4xbf16>, %p: memref<?x1x3x4x2xbf16>) {
   return
 }
 
-// Elements that do not, or panels of no whole vectors, are moved one by one.
+// Strided elements, or panels of partial vectors, are copied one by one.
 // CHECK-LABEL: func.func @one_by_one(
 // CHECK-NOT:     vector.
 // CHECK:         return

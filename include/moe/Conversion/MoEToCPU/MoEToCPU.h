@@ -8,24 +8,24 @@
 #ifndef MOE_CONVERSION_MOETOCPU_MOETOCPU_H
 #define MOE_CONVERSION_MOETOCPU_MOETOCPU_H
 
-#include "moe/Dialect/MoE/IR/MoE.h"
 #include "mlir/Pass/Pass.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
 
 namespace mlir::moe {
 
-/// What the kernels need to know of a processor.
+/// The properties of a CPU that kernels depend on.
 struct CPUDescription {
   int64_t vectorBits = 128;
   int64_t vectorRegisters = 16;
-  bool bf16Dot = false; // vdpbf16ps on whole vectors
+  bool bf16Dot = false; // has vdpbf16ps
 
   int64_t getLanes() const { return vectorBits / 32; }
-  /// Refuse what no kernel can be made for, as an error at `op`.
+  /// Emits an error at `op` if no kernel can be generated for such a CPU.
   LogicalResult verify(Operation *op) const;
 };
 
-/// The layout in which `products` products with `columns` columns each read
-/// weights of `element`.
+/// Chooses the panels of the weights of `products` GEMMs with `columns` columns
+/// each.
 PanelsAttr choosePanels(const CPUDescription &cpu, Type element,
                         int64_t products, int64_t columns);
 
