@@ -1,4 +1,4 @@
-//===- Passes.h - Host tasks and device launches ----------------*- C++ -*-===//
+//===- Passes.h - Passes for host tasks and device launches -----*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- CompactLaunches.cpp - Kernels get data that lie together -----------===//
+//===- CompactLaunches.cpp - Compact operands of launches -----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,16 +23,16 @@ namespace mlir::moe {
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Bytes that kernels copy at once, and where a tensor map begins.
+/// Bytes of a kernel's vector copies, and the alignment of a tensor map.
 static constexpr uint64_t alignment = 16;
 
-/// The largest power of two, up to the alignment, that is known to divide a
-/// number.
-static uint64_t divisorOf(OpFoldResult number) {
-  if (std::optional<int64_t> constant = getConstantIntValue(number))
+/// Returns the largest power of two, up to the alignment, that is known to
+/// divide `size`.
+static uint64_t divisorOf(OpFoldResult size) {
+  if (std::optional<int64_t> constant = getConstantIntValue(size))
     return llvm::MinAlign(*constant, alignment);
-  auto value = cast<Value>(number);
-  // The first token of a chunk.
+  auto value = cast<Value>(size);
+  // The induction variable of a loop over chunks of tokens.
   if (auto argument = dyn_cast<BlockArgument>(value)) {
     auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
     if (!loop || argument != loop.getInductionVar())
@@ -48,7 +48,7 @@ static uint64_t divisorOf(OpFoldResult number) {
   return 1;
 }
 
-/// What the address of a buffer's first element is known to be a multiple of.
+/// Returns the known alignment of a buffer's first element.
 static uint64_t alignmentOf(Value buffer) {
   auto type = cast<MemRefType>(buffer.getType());
   uint64_t bytes = type.getElementType().isIntOrFloat()
@@ -67,7 +67,7 @@ static uint64_t alignmentOf(Value buffer) {
   if (isa_and_nonnull<memref::CastOp, memref::ExpandShapeOp,
                       memref::CollapseShapeOp>(op))
     return alignmentOf(op->getOperand(0));
-  // The caller and the workspace see to it.
+  // Callers and the workspace guarantee the alignment.
   auto argument = dyn_cast<BlockArgument>(buffer);
   if (isa_and_nonnull<memref::AllocOp, memref::GetGlobalOp>(op) ||
       (argument &&
@@ -76,7 +76,7 @@ static uint64_t alignmentOf(Value buffer) {
   return llvm::MinAlign(bytes, alignment);
 }
 
-static bool isReadable(Value buffer) {
+static bool isCompact(Value buffer) {
   auto type = cast<MemRefType>(buffer.getType());
   return type.areTrailingDimsContiguous(type.getRank()) &&
          alignmentOf(buffer) == alignment;
@@ -87,7 +87,7 @@ struct MoECompactLaunches
     : moe::impl::MoECompactLaunchesBase<MoECompactLaunches> {
   void runOnOperation() override {
     getOperation()->walk([&](LaunchOp op) {
-      // A kernel on memrefs is told the strides.
+      // A kernel on memrefs takes the strides as arguments.
       Operation *kernel =
           SymbolTable::lookupNearestSymbolFrom(op, op.getKernel());
       if (isa_and_nonnull<gpu::GPUFuncOp>(kernel))
@@ -97,7 +97,7 @@ struct MoECompactLaunches
       for (OpOperand &operand : op.getInitsMutable())
         copy(op, operand, /*written=*/true);
     });
-    // Kernels for a processor take rows anywhere, but each as a whole.
+    // CPU kernels take rows with any stride, but each row must be contiguous.
     getOperation()->walk([&](Operation *op) {
       if (auto product = dyn_cast<GroupedMatmulOp>(op))
         copyRows(op, {&product.getLhsMutable()}, product.getInitMutable());
@@ -124,7 +124,7 @@ struct MoECompactLaunches
   }
 
   void copy(LaunchOp op, OpOperand &operand, bool written) {
-    if (isa<MemRefType>(operand.get().getType()) && !isReadable(operand.get()))
+    if (isa<MemRefType>(operand.get().getType()) && !isCompact(operand.get()))
       copy(op.getOperation(), operand, written);
   }
 
@@ -138,7 +138,7 @@ struct MoECompactLaunches
         extents.push_back(memref::DimOp::create(b, buffer, dim));
     Value compact = memref::AllocOp::create(
         b, MemRefType::get(type.getShape(), type.getElementType()), extents);
-    // Also where the kernel writes: it may leave elements as they are.
+    // Also copied if the kernel writes it, since it may not write all elements.
     memref::CopyOp::create(b, buffer, compact);
     operand.set(compact);
     ++numCopied;

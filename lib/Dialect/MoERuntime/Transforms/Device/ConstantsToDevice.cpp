@@ -1,12 +1,13 @@
-//===- ConstantsToDevice.cpp - Constants that the device can read ---------===//
+//===- ConstantsToDevice.cpp - Constants in device memory -----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// A constant buffer is data of the program, on the host. On a device its elements
-// are written where they are used: most are a zero that something is added to.
+// A constant buffer is a global of the host program. For a device it is
+// initialized where it is used: most are zeros that an accumulation starts
+// from.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,11 +28,11 @@ namespace mlir::moe {
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Elements that are worth a store each.
-static constexpr int64_t mostElements = 1024;
+/// The largest constant that is initialized with a store for each element.
+static constexpr int64_t maxElements = 1024;
 
-/// Replace a constant buffer by one that is written.
-static LogicalResult write(memref::GetGlobalOp op) {
+/// Replaces a constant buffer by an allocation that is initialized.
+static LogicalResult materialize(memref::GetGlobalOp op) {
   auto global = SymbolTable::lookupNearestSymbolFrom<memref::GlobalOp>(
       op, op.getNameAttr());
   auto elements = dyn_cast_or_null<DenseElementsAttr>(
@@ -49,14 +50,14 @@ static LogicalResult write(memref::GetGlobalOp op) {
     linalg::FillOp::create(b, constant(elements.getSplatValue<Attribute>()),
                            buffer);
   } else {
-    if (elements.getNumElements() > mostElements)
+    if (elements.getNumElements() > maxElements)
       return op.emitOpError("expected at most ")
-             << mostElements << " elements in a constant for a device, got "
+             << maxElements << " elements in a constant for a device, got "
              << elements.getNumElements() << "; make it a weight";
-    int64_t number = 0;
+    int64_t next = 0;
     for (Attribute value : elements.getValues<Attribute>()) {
       SmallVector<Value> indices;
-      int64_t rest = number++;
+      int64_t rest = next++;
       for (int64_t extent : llvm::reverse(type.getShape())) {
         indices.push_back(arith::ConstantIndexOp::create(b, rest % extent));
         rest /= extent;
@@ -81,7 +82,7 @@ struct MoEConstantsToDevice
             [&](memref::GetGlobalOp op) { constants.push_back(op); });
     });
     for (memref::GetGlobalOp op : constants)
-      if (failed(write(op)))
+      if (failed(materialize(op)))
         return signalPassFailure();
   }
 };

@@ -1,4 +1,4 @@
-//===- DeviceWork.cpp - What the host cannot do itself --------------------===//
+//===- DeviceWork.cpp - Classify host and device operations ---------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,10 +1,10 @@
-//===- DeviceWork.h - What the host cannot do itself ------------*- C++ -*-===//
+//===- DeviceWork.h - Classify host and device operations -------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A layer's function runs on the host, its buffers are on the device: whatever
-// reads or writes their elements must be in a kernel.
+// A layer's function runs on the host, its buffers are in device memory:
+// operations that read or write elements must be in a kernel.
 //
 //===----------------------------------------------------------------------===//
 
@@ -15,22 +15,24 @@
 
 namespace mlir::moe {
 
-/// Whether the host can do `op`: it reads and writes no element of a buffer.
+/// True if the host can run `op`: it accesses no element of a buffer.
 bool isHostWork(Operation *op);
 
-/// Whether `op` can be done before kernels that stand ahead of it, as far as it
-/// does not use what they compute: sizes, places and views.
+/// True if `op` can move ahead of kernels whose results it does not use: it
+/// computes sizes, offsets or views, or allocates.
 bool isPreparation(Operation *op);
 
-/// Loops and branches of the host around launches.
+/// True if `op` is a loop or branch of the host around launches.
 bool isHostControl(Operation *op);
 
-/// A loop that becomes a kernel with a thread for each iteration. How many there
-/// are the host must know: no bound is one of the values that `isOnDevice` names.
+/// True if `op` is a loop that becomes a kernel with a thread for each
+/// iteration. The host must know its bounds: none of them satisfies
+/// `isOnDevice`.
 bool isParallelKernel(Operation *op,
                       llvm::function_ref<bool(Value)> isOnDevice);
 
-/// Whether `op` or what is inside uses one of the values that `matches`.
+/// True if `op` or an operation nested in it uses a value that satisfies
+/// `matches`.
 bool usesAny(Operation *op, llvm::function_ref<bool(Value)> matches);
 
 } // namespace mlir::moe

@@ -1,15 +1,15 @@
-//===- OutlineKernels.cpp - What is left for the device -------------------===//
+//===- OutlineKernels.cpp - Outline device code into kernels --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// A layer's function runs on the host, its buffers are on the device: whatever
-// reads or writes their elements must be in a kernel. Operations that no kernel was
-// written for get one here: a parallel loop becomes a kernel with a thread for
-// each iteration, anything else a kernel of one thread. What a kernel needs to
-// know beforehand, sizes and places, is computed on the host.
+// A layer's function runs on the host, its buffers are in device memory:
+// operations that read or write elements must be in a kernel. Those without a
+// dedicated kernel are outlined here: a parallel loop becomes a kernel with a
+// thread for each iteration, anything else a kernel of one thread. Sizes and
+// offsets that a kernel takes are computed on the host.
 //
 //===----------------------------------------------------------------------===//
 
@@ -39,7 +39,7 @@ namespace mlir::moe {
 static constexpr int64_t threads = 256;
 
 namespace {
-/// Makes kernels of one module.
+/// Outlines code into the kernels of one module.
 class Outliner {
 public:
   explicit Outliner(gpu::GPUModuleOp kernels) : kernels(kernels) {}
@@ -52,8 +52,8 @@ private:
   LogicalResult verifyWork(Operation *op);
   LogicalResult outlineParallel(scf::ParallelOp loop);
   LogicalResult outlineSerial(ArrayRef<Operation *> work);
-  gpu::GPUFuncOp createKernel(ImplicitLocOpBuilder &b,
-                              ArrayRef<Value> captured, int64_t numThreads);
+  gpu::GPUFuncOp createKernel(ImplicitLocOpBuilder &b, ArrayRef<Value> captured,
+                              int64_t numThreads);
   void launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel,
               Value blocks, ArrayRef<Value> captured);
 
@@ -61,7 +61,7 @@ private:
 };
 } // namespace
 
-/// Values from outside that `work` uses, constants apart.
+/// Returns the non-constant values that `work` uses from outside.
 static SmallVector<Value> capturedBy(ArrayRef<Operation *> work) {
   llvm::SetVector<Value> used;
   for (Operation *op : work) {
@@ -83,8 +83,7 @@ gpu::GPUFuncOp Outliner::createKernel(ImplicitLocOpBuilder &b,
   b.setInsertionPointToEnd(kernels.getBody());
   SmallVector<Type> types = llvm::map_to_vector(
       captured, [](Value value) { return value.getType(); });
-  auto kernel =
-      gpu::GPUFuncOp::create(b, name, b.getFunctionType(types, {}));
+  auto kernel = gpu::GPUFuncOp::create(b, name, b.getFunctionType(types, {}));
   kernel->setAttr(gpu::GPUDialect::getKernelFuncAttrName(), b.getUnitAttr());
   kernel.setKnownBlockSizeAttr(
       b.getDenseI32ArrayAttr({int32_t(numThreads), 1, 1}));
@@ -94,20 +93,20 @@ gpu::GPUFuncOp Outliner::createKernel(ImplicitLocOpBuilder &b,
   return kernel;
 }
 
-/// Buffers of captured values are destinations: a kernel may write to any.
+/// Captured buffers are passed as inits: a kernel may write to any of them.
 void Outliner::launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel,
                       Value blocks, ArrayRef<Value> captured) {
   SmallVector<Value> buffers, scalars;
   for (Value value : captured)
     (isa<MemRefType>(value.getType()) ? buffers : scalars).push_back(value);
-  LaunchOp::create(builder, loc, TypeRange(),
-                   SymbolRefAttr::get(
-                       kernels.getNameAttr(),
-                       FlatSymbolRefAttr::get(kernel.getNameAttr())),
-                   blocks, ValueRange(), buffers, scalars, ArrayAttr());
+  LaunchOp::create(
+      builder, loc, TypeRange(),
+      SymbolRefAttr::get(kernels.getNameAttr(),
+                         FlatSymbolRefAttr::get(kernel.getNameAttr())),
+      blocks, ValueRange(), buffers, scalars, ArrayAttr());
 }
 
-/// Buffers first, as launches have them.
+/// Sorts buffers before scalars, the order of launch operands.
 static SmallVector<Value> buffersFirst(ArrayRef<Value> values) {
   SmallVector<Value> sorted(values);
   std::stable_partition(sorted.begin(), sorted.end(), [](Value value) {
@@ -116,7 +115,7 @@ static SmallVector<Value> buffersFirst(ArrayRef<Value> values) {
   return sorted;
 }
 
-/// Clone what `op` needs of constants beside it.
+/// Clones the constants that `op` uses from outside.
 static void cloneInto(OpBuilder &b, Operation *op, IRMapping &mapping) {
   op->walk([&](Operation *nested) {
     for (Value operand : nested->getOperands())
@@ -144,7 +143,7 @@ LogicalResult Outliner::outlineParallel(scf::ParallelOp loop) {
   }
   Value blocks = arith::CeilDivUIOp::create(
       host, total, arith::ConstantIndexOp::create(host, threads));
-  // More would not run at once; threads go on from one iteration to another.
+  // Cap the grid; threads run a grid-stride loop.
   blocks = arith::MinUIOp::create(host, blocks,
                                   arith::ConstantIndexOp::create(host, 4096));
   SmallVector<Value> passed(captured);
@@ -161,23 +160,23 @@ LogicalResult Outliner::outlineParallel(scf::ParallelOp loop) {
   auto arguments = kernel.getArguments().drop_front(captured.size());
   Value size = arith::ConstantIndexOp::create(b, threads);
   Value block = gpu::BlockIdOp::create(b, gpu::Dimension::x);
-  Value first = arith::AddIOp::create(
-      b, arith::MulIOp::create(b, block, size),
-      gpu::ThreadIdOp::create(b, gpu::Dimension::x));
+  Value first =
+      arith::AddIOp::create(b, arith::MulIOp::create(b, block, size),
+                            gpu::ThreadIdOp::create(b, gpu::Dimension::x));
   Value stride = arith::MulIOp::create(
       b, gpu::GridDimOp::create(b, gpu::Dimension::x), size);
   auto each = scf::ForOp::create(b, first, arguments.back(), stride);
   b.setInsertionPointToStart(each.getBody());
   Value rest = each.getInductionVar();
   for (int64_t dim = loop.getNumLoops() - 1; dim >= 0; --dim) {
-    Value number = rest;
+    Value iteration = rest;
     if (dim > 0) {
-      number = arith::RemUIOp::create(b, rest, arguments[dim]);
+      iteration = arith::RemUIOp::create(b, rest, arguments[dim]);
       rest = arith::DivUIOp::create(b, rest, arguments[dim]);
     }
     Value index = arith::AddIOp::create(
         b, mapping.lookupOrDefault(loop.getLowerBound()[dim]),
-        arith::MulIOp::create(b, number,
+        arith::MulIOp::create(b, iteration,
                               mapping.lookupOrDefault(loop.getStep()[dim])));
     mapping.map(loop.getInductionVars()[dim], index);
   }
@@ -196,10 +195,9 @@ LogicalResult Outliner::outlineSerial(ArrayRef<Operation *> work) {
       if (llvm::none_of(work, [&](Operation *other) {
             return other->isAncestor(user);
           })) {
-        InFlightDiagnostic diag =
-            op->emitOpError("computes on the device what the host needs before "
-                            "it can go on");
-        diag.attachNote(user->getLoc()) << "needed here";
+        InFlightDiagnostic diag = op->emitOpError(
+            "computes a value on the device that the host needs");
+        diag.attachNote(user->getLoc()) << "used here";
         return diag;
       }
   SmallVector<Value> captured = buffersFirst(capturedBy(work));
@@ -221,18 +219,18 @@ LogicalResult Outliner::outlineSerial(ArrayRef<Operation *> work) {
   return success();
 }
 
-/// Fail if `op` cannot be in a kernel.
+/// Fails if `op` cannot be in a kernel.
 LogicalResult Outliner::verifyWork(Operation *op) {
   WalkResult result = op->walk([&](Operation *nested) {
     if (isa<LaunchOp>(nested)) {
       InFlightDiagnostic diag = op->emitOpError(
-          "launches kernels, but what it does next only the device knows");
+          "launches kernels under control flow that depends on the device");
       diag.attachNote(nested->getLoc()) << "launched here";
       return WalkResult::interrupt();
     }
     if (isa<CallOpInterface>(nested)) {
-      nested->emitOpError("is of a function that cannot be inlined, and the "
-                          "device has none");
+      nested->emitOpError(
+          "calls a function that cannot be inlined into a kernel");
       return WalkResult::interrupt();
     }
     return WalkResult::advance();
@@ -274,7 +272,7 @@ LogicalResult Outliner::run(Block &block) {
     }
     if (failed(verifyWork(&op)))
       return failure();
-    // With bounds that the device computes a loop is a part of what does so.
+    // A loop whose bounds the device computes joins the kernel that does so.
     if (!isParallelKernel(&op, [&](Value bound) {
           return llvm::is_contained(serial, bound.getDefiningOp());
         })) {
@@ -288,8 +286,7 @@ LogicalResult Outliner::run(Block &block) {
 }
 
 namespace {
-struct MoEOutlineKernels
-    : moe::impl::MoEOutlineKernelsBase<MoEOutlineKernels> {
+struct MoEOutlineKernels : moe::impl::MoEOutlineKernelsBase<MoEOutlineKernels> {
   void runOnOperation() override {
     auto modules = getOperation().getOps<gpu::GPUModuleOp>();
     if (modules.empty()) {

@@ -1,4 +1,4 @@
-//===- ParallelizeCounts.cpp - Count in any order -------------------------===//
+//===- ParallelizeCounts.cpp - Count with atomic additions ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,21 +21,19 @@ namespace mlir::moe {
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Whether every result of `op` is a sum of integers over all elements.
+/// True if every result of `op` is an integer sum over all elements.
 static bool isCount(linalg::GenericOp op) {
-  if (op.getNumLoops() == 0 ||
-      op.getNumReductionLoops() != op.getNumLoops() ||
+  if (op.getNumLoops() == 0 || op.getNumReductionLoops() != op.getNumLoops() ||
       !op.hasPureBufferSemantics())
     return false;
   for (OpOperand *input : op.getDpsInputOperands())
     if (!op.getMatchingIndexingMap(input).isProjectedPermutation())
       return false;
   for (OpOperand &init : op.getDpsInitsMutable()) {
-    auto add = op.getMatchingYieldValue(&init)
-                   ->get()
-                   .getDefiningOp<arith::AddIOp>();
+    auto add =
+        op.getMatchingYieldValue(&init)->get().getDefiningOp<arith::AddIOp>();
     BlockArgument sum = op.getMatchingBlockArgument(&init);
-    // What the sum is so far must not matter to anything else.
+    // Nothing but the addition may depend on the running sum.
     if (!add || !llvm::is_contained(add->getOperands(), sum) ||
         !sum.hasOneUse() || !add->hasOneUse() || op.getRank(&init) != 0 ||
         !isa<IntegerType>(sum.getType()))
@@ -44,16 +42,16 @@ static bool isCount(linalg::GenericOp op) {
   return true;
 }
 
-/// A thread for each element, which adds what it has: 0 stands for what the others
-/// have.
+/// Replaces `op` by a parallel loop whose iterations add atomically. An
+/// iteration computes its own addend by running the body on a sum of 0.
 static void parallelize(linalg::GenericOp op) {
   ImplicitLocOpBuilder b(op.getLoc(), op);
   Value zero = arith::ConstantIndexOp::create(b, 0);
   Value one = arith::ConstantIndexOp::create(b, 1);
   SmallVector<Value> ends;
-  for (Range range : cast<linalg::LinalgOp>(*op).createLoopRanges(b, b.getLoc()))
-    ends.push_back(
-        getValueOrCreateConstantIndexOp(b, b.getLoc(), range.size));
+  for (Range range :
+       cast<linalg::LinalgOp>(*op).createLoopRanges(b, b.getLoc()))
+    ends.push_back(getValueOrCreateConstantIndexOp(b, b.getLoc(), range.size));
   SmallVector<Value> starts(ends.size(), zero), steps(ends.size(), one);
   auto loop = scf::ParallelOp::create(b, starts, ends, steps);
   b.setInsertionPointToStart(loop.getBody());
@@ -84,7 +82,7 @@ static void parallelize(linalg::GenericOp op) {
                                 init.get(), ValueRange());
   }
   op.erase();
-  }
+}
 
 namespace {
 struct MoEParallelizeCounts

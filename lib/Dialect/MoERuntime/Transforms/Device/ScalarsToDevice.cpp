@@ -1,13 +1,13 @@
-//===- ScalarsToDevice.cpp - Numbers that kernels pass on -----------------===//
+//===- ScalarsToDevice.cpp - Scalars passed through device memory ---------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// What touches elements of buffers becomes kernels; some compute numbers. A
-// kernel cannot give one to the host, which would have to wait for it, and so
-// not to another kernel either: it goes by way of memory.
+// Operations on elements of buffers become kernels, and some of them compute
+// scalars. A kernel cannot return a scalar to the host without a
+// synchronization, so scalars pass from kernel to kernel through device memory.
 //
 //===----------------------------------------------------------------------===//
 
@@ -30,12 +30,13 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The numbers of one function.
+/// The scalars of one function that cross kernels.
 class Scalars {
 public:
-  /// Find the kernels that moe-outline-kernels will make of `block`.
+  /// Determines which operations of `block` moe-outline-kernels will put in
+  /// which kernel.
   void findKernels(Block &block);
-  /// Store the numbers that cross from one to another; how many there are.
+  /// Stores and reloads the scalars that cross kernels; returns their number.
   int64_t store();
 
 private:
@@ -45,7 +46,7 @@ private:
         op, [&](Value value) { return computed.contains(value); });
   }
 
-  /// Operations that will be in kernels, with the kernel's number.
+  /// The index of the kernel that each operation will be in.
   llvm::DenseMap<Operation *, int64_t> kernels;
   llvm::SetVector<Value> computed;
   int64_t current = 0;
@@ -80,8 +81,8 @@ void Scalars::findKernels(Block &block) {
   }
 }
 
-/// What `user` is, or is inside of, that becomes part of a kernel; null if the
-/// host does it.
+/// Returns `user` or its ancestor that becomes part of a kernel; null if the
+/// host runs it.
 Operation *Scalars::findWork(Operation *user) {
   while (user && !kernels.contains(user))
     user = user->getParentOp();
@@ -96,7 +97,7 @@ int64_t Scalars::store() {
     llvm::MapVector<Operation *, SmallVector<OpOperand *>> others;
     for (OpOperand &use : value.getUses()) {
       Operation *work = findWork(use.getOwner());
-      // What the host needs is an error of moe-outline-kernels.
+      // A use on the host is an error, which moe-outline-kernels reports.
       if (work && kernels.lookup(work) != kernel)
         others[work].push_back(&use);
     }

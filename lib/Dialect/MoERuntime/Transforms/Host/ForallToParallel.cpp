@@ -1,4 +1,4 @@
-//===- ForallToParallel.cpp - Parallel loops for the executor -------------===//
+//===- ForallToParallel.cpp - Parallel loops on the executor --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,7 +22,7 @@ namespace mlir::moe {
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Replace `loop`, of one normalised dimension, by tasks.
+/// Replaces `loop`, of one normalized dimension, by tasks of the executor.
 static void toTasks(scf::ForallOp loop, Value executor) {
   ImplicitLocOpBuilder b(loop.getLoc(), loop);
   Value count = loop.getUpperBound(b).front();
@@ -52,11 +52,12 @@ struct MoEForallToParallel
   LogicalResult convert(func::FuncOp function) {
     bool exported = isExported(function);
     SmallVector<scf::ForallOp> tasks, loops;
-    WalkResult result = function.walk<WalkOrder::PreOrder>(
-        [&](scf::ForallOp loop) {
+    WalkResult result =
+        function.walk<WalkOrder::PreOrder>([&](scf::ForallOp loop) {
           if (loop->getNumResults() != 0) {
-            loop.emitOpError("expected a parallel loop on buffers; bufferize it "
-                             "before moe-forall-to-parallel");
+            loop.emitOpError(
+                "expected a parallel loop on buffers; bufferize it "
+                "before moe-forall-to-parallel");
             return WalkResult::interrupt();
           }
           bool outermost = !loop->getParentOfType<scf::ForallOp>();
@@ -67,7 +68,7 @@ struct MoEForallToParallel
     if (result.wasInterrupted())
       return failure();
     IRRewriter rewriter(&getContext());
-    // Innermost first: what is rewritten is never inside what was.
+    // Innermost first, so that no loop is rewritten after the one around it.
     for (scf::ForallOp loop : llvm::reverse(loops)) {
       rewriter.setInsertionPoint(loop);
       if (failed(scf::forallToForLoop(rewriter, loop)))

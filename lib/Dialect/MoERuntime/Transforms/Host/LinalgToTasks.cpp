@@ -1,18 +1,18 @@
-//===- LinalgToTasks.cpp - Operations on all tokens in parallel -----------===//
+//===- LinalgToTasks.cpp - Parallel loops over blocks of tokens -----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Operations that work token by token, one after the other in a block, share one
-// parallel loop if what each token reads of what was written before is its own:
-// the product of a router, its scores, the choices one by one, their weights.
+// Adjacent operations that work token by token share one parallel loop if each
+// token reads only what the same token wrote: the matmul of a router, its
+// scores, the top-k selection step by step, the weights.
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "TokenAccess.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -29,7 +29,7 @@ namespace mlir::moe {
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Iterations of the first loop that are worth handing out together.
+/// Returns how many iterations of the first loop make a task.
 static int64_t blockOf(linalg::LinalgOp op, int64_t elements) {
   int64_t inner = 1;
   for (int64_t extent : llvm::drop_begin(op.getStaticLoopRanges()))
@@ -37,12 +37,11 @@ static int64_t blockOf(linalg::LinalgOp op, int64_t elements) {
   return std::max<int64_t>(1, elements / std::max<int64_t>(inner, 1));
 }
 
-/// Rows of a product: enough for a few tiles, each of which reads all weights, and
-/// few enough to share out.
-static constexpr int64_t leastRows = 24, mostRows = 64;
+/// Bounds of the rows of a matmul in a task: enough for a few tiles, each of
+/// which reads all weights, and few enough to balance the load.
+static constexpr int64_t minRows = 24, maxRows = 64;
 
-/// The part of `buffer` that `size` tokens from `offset` are, where they are its
-/// dimension `dim`.
+/// Returns the slice of `size` tokens from `offset` on along dimension `dim`.
 static Value sliceOf(ImplicitLocOpBuilder &b, Value buffer, unsigned dim,
                      Value offset, Value size) {
   SmallVector<OpFoldResult> sizes =
@@ -55,13 +54,13 @@ static Value sliceOf(ImplicitLocOpBuilder &b, Value buffer, unsigned dim,
 }
 
 namespace {
-/// Operations that become one parallel loop.
+/// Operations that are fused into one parallel loop.
 class Group {
 public:
   bool empty() const { return members.empty(); }
   size_t size() const { return members.size(); }
   Operation *front() const { return members.front(); }
-  /// Add an operation, if it can share the loop; the first can.
+  /// Adds an operation if it can share the loop; always succeeds for the first.
   bool add(Operation *op, const TokenWork &work);
   void build(RewriterBase &rewriter, int64_t elements);
 
@@ -99,19 +98,19 @@ bool Group::add(Operation *op, const TokenWork &work) {
   return true;
 }
 
-/// Replace the members by one loop over blocks of tokens.
+/// Replaces the members by one loop over blocks of tokens.
 void Group::build(RewriterBase &rewriter, int64_t elements) {
   ImplicitLocOpBuilder b(front()->getLoc(), front());
   int64_t block = INT64_MAX;
-  bool hasProduct = false;
+  bool hasMatmul = false;
   for (Operation *member : members)
     member->walk([&](Operation *op) {
-      hasProduct |= isa<GroupedMatmulOp>(op);
+      hasMatmul |= isa<GroupedMatmulOp>(op);
       if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op))
         block = std::min(block, blockOf(linalgOp, elements));
     });
-  if (hasProduct)
-    block = std::clamp(block, leastRows, mostRows);
+  if (hasMatmul)
+    block = std::clamp(block, minRows, maxRows);
   auto index = [&](int64_t value) -> Value {
     return arith::ConstantIndexOp::create(b, value);
   };
@@ -165,7 +164,7 @@ void MoELinalgToTasks::rewrite(RewriterBase &rewriter, Region &region) {
 void MoELinalgToTasks::rewrite(RewriterBase &rewriter, Block &block) {
   Group group;
   for (Operation &op : llvm::make_early_inc_range(block)) {
-    // What only says where something is does not stand between.
+    // Views and allocations do not separate operations; they move ahead.
     if (isMovable(&op)) {
       if (!group.empty())
         op.moveBefore(group.front());

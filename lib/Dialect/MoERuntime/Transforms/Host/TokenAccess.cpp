@@ -1,4 +1,4 @@
-//===- TokenAccess.cpp - What each token reads and writes -----------------===//
+//===- TokenAccess.cpp - Memory accesses by token -------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -18,7 +18,7 @@ using namespace mlir::moe;
 // Buffers
 //===----------------------------------------------------------------------===//
 
-/// The dimension of the source that dimension `dim` of a view is.
+/// Returns the dimension of the source behind dimension `dim` of a view.
 static unsigned sourceDim(memref::SubViewOp view, unsigned dim) {
   llvm::SmallBitVector dropped = view.getDroppedDims();
   for (unsigned source = 0; source < dropped.size(); ++source)
@@ -27,7 +27,7 @@ static unsigned sourceDim(memref::SubViewOp view, unsigned dim) {
   llvm_unreachable("a view has no more dimensions than are not dropped");
 }
 
-/// The access seen from the buffer that all views are of.
+/// Rewrites an access in terms of the buffer at the root of all views.
 static TokenAccess atRoot(TokenAccess access) {
   while (Operation *op = access.root.getDefiningOp()) {
     if (auto view = dyn_cast<memref::SubViewOp>(op)) {
@@ -61,7 +61,7 @@ static TokenExtent extentOf(OpFoldResult size, Value otherwise, int64_t dim) {
   return {value, -1};
 }
 
-/// A dimension of a buffer, as one of where it comes from.
+/// Traces a dimension of a buffer through views and casts to its origin.
 static TokenExtent extentOf(Value buffer, int64_t dim) {
   Operation *op = buffer.getDefiningOp();
   if (auto view = dyn_cast_or_null<memref::SubViewOp>(op))
@@ -73,7 +73,7 @@ static TokenExtent extentOf(Value buffer, int64_t dim) {
   return {buffer, dim};
 }
 
-/// Whether `root` is memory of its own: what else it may be is not known.
+/// True if `root` is known not to alias other distinct roots.
 static bool isDistinct(Value root) {
   auto argument = dyn_cast<BlockArgument>(root);
   return argument ? isa<FunctionOpInterface>(argument.getOwner()->getParentOp())
@@ -106,42 +106,43 @@ std::optional<unsigned> mlir::moe::tokenDim(OpOperand &operand) {
         getAffineDimExpr(0, context));
   }
   auto op = cast<GroupedMatmulOp>(operand.getOwner());
-  unsigned number = operand.getOperandNumber();
-  if (number == op.getLhsMutable().getOperandNumber() ||
-      number == op.getInitMutable().getOperandNumber())
+  unsigned index = operand.getOperandNumber();
+  if (index == op.getLhsMutable().getOperandNumber() ||
+      index == op.getInitMutable().getOperandNumber())
     return 0;
   unsigned first = op.getExtras().empty()
                        ? op->getNumOperands()
                        : op.getExtras().getBeginOperandIndex();
-  if (number < first || number >= first + op.getExtras().size())
+  if (index < first || index >= first + op.getExtras().size())
     return std::nullopt;
-  return op.getOperandMap(number - first)
+  return op.getOperandMap(index - first)
       .getResultPosition(getAffineDimExpr(1, context));
 }
 
-/// Whether the first loop of `op` goes over tokens, or rows, each by itself.
+/// True if the first loop of `op` is parallel over tokens or rows.
 static bool isOverTokens(linalg::LinalgOp op) {
   if (!isa<linalg::GenericOp, linalg::FillOp>(op) ||
       !op.hasPureBufferSemantics() || op.getNumLoops() == 0 ||
       op.getIteratorTypesArray()[0] != utils::IteratorType::parallel ||
       !ShapedType::isDynamic(op.getStaticLoopRanges()[0]))
     return false;
-  // A part of the loop must be a part of each buffer.
+  // A block of the loop must be a slice of each buffer.
   for (AffineMap map : op.getIndexingMapsArray())
     if (map.isFunctionOfDim(0) && !map.isProjectedPermutation())
       return false;
   return true;
 }
 
-/// A product of all tokens with few weights, that need not be shared out.
-static bool isSmallProduct(GroupedMatmulOp op) {
-  constexpr int64_t mostPanels = 8;
+/// True for a dense matmul of all tokens whose weights are so few that a task
+/// can compute all columns.
+static bool isSmallMatmul(GroupedMatmulOp op) {
+  constexpr int64_t maxPanels = 8;
   return !op.getResult() && !op.getOffsets() && !op.getGather() &&
          op.getPanels() &&
-         llvm::divideCeil(op.getN(), op.getPanels()->getShare()) <= mostPanels;
+         llvm::divideCeil(op.getN(), op.getPanels()->getShare()) <= maxPanels;
 }
 
-/// Add what the operands say.
+/// Adds the accesses of the operands.
 static void addOperands(Operation *op, TokenWork &work) {
   auto style = cast<DestinationStyleOpInterface>(op);
   for (OpOperand &operand : op->getOpOperands()) {
@@ -155,7 +156,7 @@ static void addOperands(Operation *op, TokenWork &work) {
   }
 }
 
-/// Add what the region of `op` loads besides the operands; false if it does more.
+/// Adds the loads in the region of `op`; returns false on other side effects.
 static bool addLoads(linalg::LinalgOp op, TokenWork &work) {
   WalkResult result = op->getRegion(0).walk([&](Operation *nested) {
     auto load = dyn_cast<memref::LoadOp>(nested);
@@ -164,8 +165,8 @@ static bool addLoads(linalg::LinalgOp op, TokenWork &work) {
                                         : WalkResult::interrupt();
     std::optional<unsigned> dim;
     for (auto [index, value] : llvm::enumerate(load.getIndices()))
-      if (auto number = value.getDefiningOp<linalg::IndexOp>())
-        if (number.getDim() == 0)
+      if (auto iteration = value.getDefiningOp<linalg::IndexOp>())
+        if (iteration.getDim() == 0)
           dim = index;
     work.accesses.push_back(atRoot({load.getMemRef(), dim, false}));
     return WalkResult::advance();
@@ -173,14 +174,14 @@ static bool addLoads(linalg::LinalgOp op, TokenWork &work) {
   return !result.wasInterrupted();
 }
 
-/// Whether `value` is there before `op`.
+/// True if `value` is defined outside `op`.
 static bool isBefore(Value value, Operation *op) {
   return !op->isAncestor(value.getParentBlock()->getParentOp());
 }
 
 static std::optional<TokenWork> workOf(Operation *op, Operation *outermost);
 
-/// The work of all that a loop repeats.
+/// Returns the accesses of all iterations of a loop.
 static std::optional<TokenWork> workOfLoop(scf::ForOp loop,
                                            Operation *outermost) {
   if (loop->getNumResults() != 0)
@@ -188,9 +189,8 @@ static std::optional<TokenWork> workOfLoop(scf::ForOp loop,
   TokenWork work;
   for (Operation &nested : loop.getBody()->without_terminator()) {
     if (auto alloc = dyn_cast<memref::AllocOp>(nested)) {
-      if (!llvm::all_of(alloc->getOperands(), [&](Value size) {
-            return isBefore(size, outermost);
-          }))
+      if (!llvm::all_of(alloc->getOperands(),
+                        [&](Value size) { return isBefore(size, outermost); }))
         return std::nullopt;
       work.allocs.push_back(alloc);
     } else if (!isMovable(&nested)) {
@@ -207,12 +207,12 @@ static std::optional<TokenWork> workOf(Operation *op, Operation *outermost) {
     return workOfLoop(loop, outermost);
   TokenWork work;
   auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
-  auto product = dyn_cast<GroupedMatmulOp>(op);
+  auto matmul = dyn_cast<GroupedMatmulOp>(op);
   if (linalgOp ? !isOverTokens(linalgOp) || !addLoads(linalgOp, work)
-               : !product || !isSmallProduct(product))
+               : !matmul || !isSmallMatmul(matmul))
     return std::nullopt;
   addOperands(op, work);
-  // A number that a loop makes is none of all its rounds.
+  // A size computed inside the loop may differ between its iterations.
   llvm::erase_if(work.extents, [&](const TokenExtent &extent) {
     return !isBefore(extent.first, outermost);
   });
@@ -228,11 +228,10 @@ std::optional<TokenWork> mlir::moe::tokenWorkOf(Operation *op) {
 }
 
 bool mlir::moe::append(TokenWork &work, TokenWork more) {
-  bool sameTokens =
-      work.extents.empty() ||
-      llvm::any_of(more.extents, [&](const TokenExtent &each) {
-        return llvm::is_contained(work.extents, each);
-      });
+  bool sameTokens = work.extents.empty() ||
+                    llvm::any_of(more.extents, [&](const TokenExtent &each) {
+                      return llvm::is_contained(work.extents, each);
+                    });
   if (!sameTokens)
     return false;
   llvm::append_range(work.accesses, more.accesses);

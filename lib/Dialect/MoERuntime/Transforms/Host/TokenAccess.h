@@ -1,4 +1,4 @@
-//===- TokenAccess.h - What each token reads and writes ---------*- C++ -*-===//
+//===- TokenAccess.h - Memory accesses by token -----------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -18,40 +18,40 @@
 
 namespace mlir::moe {
 
-/// Memory that an operation reads or writes. With `dim`, a token touches its own
-/// part along that dimension of `root` alone; without, anything.
+/// Memory that an operation reads or writes. With `dim`, each token accesses
+/// only its own slice along that dimension of `root`; without, any element.
 struct TokenAccess {
   Value root;
   std::optional<unsigned> dim;
   bool writes;
 };
 
-/// A number of tokens: a dimension of a buffer, or, below 0, a value.
+/// A token count: the given dimension of a buffer, or the value itself if the
+/// dimension is negative.
 using TokenExtent = std::pair<Value, int64_t>;
 
 /// An operation on buffers that works token by token.
 struct TokenWork {
   SmallVector<TokenAccess> accesses;
-  SmallVector<TokenExtent> extents; // all of them the number of tokens
-  SmallVector<Operation *> allocs;  // inside, of memory from before
+  SmallVector<TokenExtent> extents; // equal to the number of tokens
+  SmallVector<Operation *> allocs;  // nested, of sizes known outside
 };
 
-/// Whether a token may touch what another token's part of the other work touches,
-/// one of them writing.
+/// True if one token may write what another token accesses.
 bool conflict(ArrayRef<TokenAccess> a, ArrayRef<TokenAccess> b);
 
-/// Add work on the same tokens; false if it may be on others.
+/// Adds work on the same tokens; returns false if it may be on other tokens.
 bool append(TokenWork &work, TokenWork more);
 
-/// What `op` does for each token, if it does all token by token: an operation of
-/// linalg whose first loop goes over tokens, a small product, or a loop over such
+/// Returns the accesses of `op` if it works token by token: a linalg operation
+/// whose first loop is over tokens, a small matmul, or a loop over such
 /// operations.
 std::optional<TokenWork> tokenWorkOf(Operation *op);
 
-/// The dimension of the tokens of an operand of such an operation.
+/// Returns the token dimension of an operand of such an operation.
 std::optional<unsigned> tokenDim(OpOperand &operand);
 
-/// Whether an operation can as well be done earlier, where its operands are.
+/// True if an operation can move up to the definitions of its operands.
 bool isMovable(Operation *op);
 
 } // namespace mlir::moe

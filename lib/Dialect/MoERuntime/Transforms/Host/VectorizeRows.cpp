@@ -1,14 +1,14 @@
-//===- VectorizeRows.cpp - Vectors along contiguous rows ------------------===//
+//===- VectorizeRows.cpp - Vectorize along contiguous rows ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Scores, choices and weights are rows of a static number of elements, for any
-// number of tokens: loops over the tokens, vectors over the elements. LLVM's
-// vectorizer does not get there, because a running maximum lives in a buffer that
-// may share memory with what is read.
+// Scores, choices and weights are rows of a static size, one for each of a
+// dynamic number of tokens: loops over tokens around vectors of a row. LLVM's
+// loop vectorizer cannot do it, because a running maximum is in a buffer that
+// may alias the input.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,8 +17,8 @@
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
-#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -34,11 +34,10 @@ namespace mlir::moe {
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Fewer elements are not worth a vector.
-static constexpr int64_t leastElements = 4;
+/// Rows with fewer elements are not vectorized.
+static constexpr int64_t minElements = 4;
 
-/// The operand is one element for each iteration of the innermost loop, next to
-/// one another, or the same for all of them.
+/// True if the operand is contiguous along the innermost loop, or invariant.
 static bool isRow(linalg::LinalgOp op, OpOperand &operand) {
   auto type = dyn_cast<MemRefType>(operand.get().getType());
   AffineMap map = op.getMatchingIndexingMap(&operand);
@@ -54,9 +53,9 @@ static bool isRow(linalg::LinalgOp op, OpOperand &operand) {
          type.isLastDimUnitStride();
 }
 
-/// Each value of the body has a counterpart that is a vector.
+/// True if an operation of the body can be applied to vectors.
 static bool isElementwise(Operation &op) {
-  // LLVM has these of numbers only.
+  // LLVM has only scalar forms of these.
   if (isa<math::FPowIOp, math::IPowIOp, math::SincosOp, arith::MulSIExtendedOp,
           arith::MulUIExtendedOp>(op))
     return false;
@@ -64,13 +63,14 @@ static bool isElementwise(Operation &op) {
          OpTrait::hasElementwiseMappableTraits(&op);
 }
 
-/// The elements of a vector: all of the innermost loop, or as many as divide them
-/// up; 0 where the operation stays as it is.
-static int64_t elementsOf(linalg::LinalgOp op, int64_t most) {
+/// Returns the vector size: the extent of the innermost loop or its largest
+/// divisor up to `maxElements`; 0 if the operation is not vectorized.
+static int64_t vectorSizeOf(linalg::LinalgOp op, int64_t maxElements) {
   if (!op.hasPureBufferSemantics() || op.getNumLoops() == 0)
     return 0;
   SmallVector<utils::IteratorType> iterators = op.getIteratorTypesArray();
-  if (!llvm::all_of(ArrayRef(iterators).drop_back(), linalg::isParallelIterator))
+  if (!llvm::all_of(ArrayRef(iterators).drop_back(),
+                    linalg::isParallelIterator))
     return 0;
   int64_t extent = op.getStaticLoopRanges().back();
   if (ShapedType::isDynamic(extent) ||
@@ -80,7 +80,8 @@ static int64_t elementsOf(linalg::LinalgOp op, int64_t most) {
                     }) ||
       !llvm::all_of(*op.getBlock(), isElementwise))
     return 0;
-  for (int64_t size = std::min(most, extent); size >= leastElements; --size)
+  for (int64_t size = std::min(maxElements, extent); size >= minElements;
+       --size)
     if (extent % size == 0)
       return size;
   return 0;
@@ -91,16 +92,16 @@ struct MoEVectorizeRows : moe::impl::MoEVectorizeRowsBase<MoEVectorizeRows> {
   using MoEVectorizeRowsBase::MoEVectorizeRowsBase;
 
   void runOnOperation() override {
-    if (elements < leastElements) {
+    if (elements < minElements) {
       getOperation()->emitError("expected at least ")
-          << leastElements << " elements in a vector, got " << int64_t(elements);
+          << minElements << " elements in a vector, got " << int64_t(elements);
       return signalPassFailure();
     }
     SmallVector<linalg::LinalgOp> work;
     getOperation()->walk([&](linalg::LinalgOp op) { work.push_back(op); });
     IRRewriter rewriter(&getContext());
     for (linalg::LinalgOp op : work)
-      if (int64_t size = elementsOf(op, elements))
+      if (int64_t size = vectorSizeOf(op, elements))
         numVectorized += succeeded(vectorize(rewriter, op, size));
     lowerVectors();
   }
@@ -111,7 +112,7 @@ struct MoEVectorizeRows : moe::impl::MoEVectorizeRowsBase<MoEVectorizeRows> {
 };
 } // namespace
 
-/// One vector of `op` in loops over all others.
+/// Tiles `op` to one vector of the innermost loop and vectorizes it.
 LogicalResult MoEVectorizeRows::vectorize(IRRewriter &rewriter,
                                           linalg::LinalgOp op, int64_t size) {
   SmallVector<int64_t> sizes(op.getNumLoops(), 1);
@@ -129,7 +130,7 @@ LogicalResult MoEVectorizeRows::vectorize(IRRewriter &rewriter,
   return success();
 }
 
-/// Vectors of one dimension, loaded and stored.
+/// Lowers transfers and reductions to loads and stores of 1-D vectors.
 void MoEVectorizeRows::lowerVectors() {
   RewritePatternSet patterns(&getContext());
   vector::populateVectorTransferPermutationMapLoweringPatterns(patterns);

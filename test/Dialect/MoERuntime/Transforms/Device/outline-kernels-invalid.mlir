@@ -12,9 +12,9 @@ gpu.module @kernels {
   }
 }
 func.func @branch(%y: memref<?xf32>, %n: index, %s: memref<i1>) attributes {moe.signature = #moe.signature} {
-  // expected-error @+1 {{computes on the device what the host needs before it can go on}}
+  // expected-error @+1 {{computes a value on the device that the host needs}}
   %c = memref.load %s[] : memref<i1>
-  // expected-note @+1 {{needed here}}
+  // expected-note @+1 {{used here}}
   scf.if %c {
     moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
   }
@@ -35,9 +35,9 @@ func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {mo
   %r = scf.for %i = %c0 to %n step %c1 iter_args(%a = %z) -> f32 {
     moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
     %v = memref.load %y[%i] : memref<?xf32>
-    // expected-error @+1 {{computes on the device what the host needs before it can go on}}
+    // expected-error @+1 {{computes a value on the device that the host needs}}
     %b = arith.addf %a, %v : f32
-    // expected-note @+1 {{needed here}}
+    // expected-note @+1 {{used here}}
     scf.yield %b : f32
   }
   memref.store %r, %s[] : memref<f32>
@@ -54,7 +54,7 @@ func.func @call(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.s
   %c1 = arith.constant 1 : index
   scf.parallel (%i) = (%c0) to (%n) step (%c1) {
     %v = memref.load %y[%i] : memref<?xf32>
-    // expected-error @+1 {{'func.call' op is of a function that cannot be inlined, and the device has none}}
+    // expected-error @+1 {{'func.call' op calls a function that cannot be inlined into a kernel}}
     %a = func.call @act(%v) : (f32) -> f32
     memref.store %a, %y[%i] : memref<?xf32>
     scf.reduce
@@ -71,9 +71,9 @@ gpu.module @kernels {
 }
 func.func @until(%y: memref<?xf32>, %s: memref<i1>, %n: index) attributes {moe.signature = #moe.signature} {
   scf.while : () -> () {
-    // expected-error @+1 {{computes on the device what the host needs before it can go on}}
+    // expected-error @+1 {{computes a value on the device that the host needs}}
     %c = memref.load %s[] : memref<i1>
-    // expected-note @+1 {{needed here}}
+    // expected-note @+1 {{used here}}
     scf.condition(%c)
   } do {
     moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
@@ -93,7 +93,7 @@ func.func @iterations(%y: memref<?xf32>, %n: index) attributes {moe.signature = 
   %z = arith.constant 0.0 : f32
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
-  // expected-error @+1 {{'scf.parallel' op launches kernels, but what it does next only the device knows}}
+  // expected-error @+1 {{'scf.parallel' op launches kernels under control flow that depends on the device}}
   scf.parallel (%i) = (%c0) to (%n) step (%c1) {
     // expected-note @+1 {{launched here}}
     moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
