@@ -1,4 +1,4 @@
-//===- ExpandDeviceMath.cpp - Functions of numbers on the device ----------===//
+//===- ExpandDeviceMath.cpp - Expand math functions for devices -----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,9 +23,8 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// exp(x) = 2^t · (1 + r ln 2), where t is x log2(e) as rounded, and r what that
-/// leaves: for numbers of tens, t alone would be off by many units in the last
-/// place.
+/// exp(x) = 2^t · (1 + r ln 2), where t is x log2(e) rounded and r the rounding
+/// error. For |x| in the tens, 2^t alone would be off by many ULP.
 struct ExpandExp : OpRewritePattern<math::ExpOp> {
   using OpRewritePattern::OpRewritePattern;
 
@@ -37,7 +36,7 @@ struct ExpandExp : OpRewritePattern<math::ExpOp> {
     auto constant = [&](double value) -> Value {
       return arith::ConstantOp::create(b, b.getF32FloatAttr(value));
     };
-    // Beyond these bounds the result is 0 or infinity, NaN stays.
+    // Beyond these bounds the result is 0 or infinity. NaN is propagated.
     Value x = arith::MaximumFOp::create(b, op.getOperand(), constant(-150.0));
     x = arith::MinimumFOp::create(b, x, constant(150.0));
     Value high = constant(1.44269502162933349609375);
@@ -61,21 +60,22 @@ struct ExpandExp : OpRewritePattern<math::ExpOp> {
   }
 };
 
-/// What `to [min, max]` says, and the lowering to SPIR-V; upstream's expansion has
-/// the bounds the other way round.
+/// min(max(x, lower), upper), like the lowering to SPIR-V. Upstream's expansion
+/// applies the bounds in the opposite order, which differs if lower > upper.
 struct ExpandClamp : OpRewritePattern<math::ClampFOp> {
   using OpRewritePattern::OpRewritePattern;
 
   LogicalResult matchAndRewrite(math::ClampFOp op,
                                 PatternRewriter &rewriter) const override {
-    Value held = arith::MaximumFOp::create(rewriter, op.getLoc(),
-                                           op.getValue(), op.getMin());
-    rewriter.replaceOpWithNewOp<arith::MinimumFOp>(op, held, op.getMax());
+    Value lowerBounded = arith::MaximumFOp::create(rewriter, op.getLoc(),
+                                                   op.getValue(), op.getMin());
+    rewriter.replaceOpWithNewOp<arith::MinimumFOp>(op, lowerBounded,
+                                                   op.getMax());
     return success();
   }
 };
 
-/// Functions that the code generator has an instruction for.
+/// Replaces a function by an LLVM intrinsic that NVPTX has an instruction for.
 template <typename OpT> struct ToIntrinsic : OpRewritePattern<OpT> {
   ToIntrinsic(MLIRContext *context, StringRef name)
       : OpRewritePattern<OpT>(context), name(name) {}
@@ -100,8 +100,7 @@ struct MoEExpandDeviceMath
     populateMathPolynomialApproximationPatterns(
         patterns, [](StringRef name) { return name != "math.exp"; });
     math::populateExpansionPatterns(
-        patterns,
-        {"powf", "fpowi", "exp2", "rsqrt", "tan", "cosh"});
+        patterns, {"powf", "fpowi", "exp2", "rsqrt", "tan", "cosh"});
     patterns.add<ExpandClamp>(&getContext());
     patterns.add<ToIntrinsic<math::FmaOp>>(&getContext(), "llvm.fma");
     patterns.add<ToIntrinsic<math::AbsFOp>>(&getContext(), "llvm.fabs");
@@ -112,8 +111,7 @@ struct MoEExpandDeviceMath
     patterns.add<ToIntrinsic<math::RoundOp>>(&getContext(), "llvm.round");
     patterns.add<ToIntrinsic<math::RoundEvenOp>>(&getContext(),
                                                  "llvm.roundeven");
-    patterns.add<ToIntrinsic<math::CopySignOp>>(&getContext(),
-                                                "llvm.copysign");
+    patterns.add<ToIntrinsic<math::CopySignOp>>(&getContext(), "llvm.copysign");
     SmallVector<Operation *> functions;
     getOperation()->walk([&](Operation *op) {
       if (isa_and_nonnull<math::MathDialect>(op->getDialect()))
@@ -126,18 +124,17 @@ struct MoEExpandDeviceMath
     verify();
   }
 
-  /// Fail if a function is left that a library would have to have;
-  /// convert-math-to-llvm knows the others.
+  /// Fails if a function is left that needs a library; convert-math-to-llvm
+  /// lowers the others to instructions.
   void verify() {
     getOperation()->walk([&](Operation *op) {
-      bool function =
-          isa_and_nonnull<math::MathDialect>(op->getDialect()) &&
-          !isa<math::AbsIOp, math::CountLeadingZerosOp,
-               math::CountTrailingZerosOp, math::CtPopOp>(op);
+      bool function = isa_and_nonnull<math::MathDialect>(op->getDialect()) &&
+                      !isa<math::AbsIOp, math::CountLeadingZerosOp,
+                           math::CountTrailingZerosOp, math::CtPopOp>(op);
       if (!function && !isa<arith::RemFOp>(op))
         return;
       op->emitOpError("of ") << op->getResult(0).getType()
-                             << " is a function that the device does not have";
+                             << " has no implementation on the device";
       signalPassFailure();
     });
   }

@@ -1,4 +1,4 @@
-//===- SerializeKernels.cpp - Kernels as PTX ------------------------------===//
+//===- SerializeKernels.cpp - Compile kernels to PTX ----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -48,7 +48,7 @@ createMachine(StringRef arch, std::string &message) {
       llvm::CodeGenOptLevel::Aggressive));
 }
 
-/// PTX of `kernels`; nothing, after an error, if there is none.
+/// Compiles `kernels` to PTX; emits an error and returns none on failure.
 static std::optional<std::string> toPTX(gpu::GPUModuleOp kernels,
                                         StringRef arch) {
   std::string message;
@@ -61,33 +61,33 @@ static std::optional<std::string> toPTX(gpu::GPUModuleOp kernels,
   std::unique_ptr<llvm::Module> module =
       translateModuleToLLVMIR(kernels, context, "kernels");
   if (!module) {
-    kernels.emitError("the kernels do not translate to LLVM IR");
+    kernels.emitError("failed to translate the kernels to LLVM IR");
     return std::nullopt;
   }
-  // There is no library to link with on a device.
+  // There is no device library to link with.
   for (llvm::Function &function : *module)
     if (function.isDeclaration() && !function.isIntrinsic() &&
         !function.use_empty()) {
-      kernels.emitError("expected kernels without calls of functions that the "
-                        "device does not have, got '")
+      kernels.emitError(
+          "expected kernels without calls of external functions, got '")
           << function.getName() << "'";
       return std::nullopt;
     }
   module->setTargetTriple(machine->getTargetTriple());
   module->setDataLayout(machine->createDataLayout());
-  // Inline PTX may be for all threads of a warp together.
+  // Inline PTX may synchronize a warp.
   for (llvm::Function &function : *module)
     for (llvm::Instruction &instruction : llvm::instructions(function))
       if (auto *call = llvm::dyn_cast<llvm::CallInst>(&instruction))
         if (call->isInlineAsm())
           call->setConvergent();
-  // What is worth unrolling is unrolled where it is made.
+  // The kernel builders unroll what is worth it.
   llvm::PipelineTuningOptions tuning;
   tuning.LoopUnrolling = false;
   optimize(*module, *machine, llvm::OptimizationLevel::O3, tuning);
   auto text = emitCode(*module, *machine, llvm::CodeGenFileType::AssemblyFile);
   if (!text) {
-    kernels.emitError("no PTX can be written for '")
+    kernels.emitError("failed to emit PTX for '")
         << arch << "': " << llvm::toString(text.takeError());
     return std::nullopt;
   }
@@ -134,7 +134,7 @@ struct MoESerializeKernels
         LLVM::LLVMArrayType::get(b.getI8Type(), ptx->size()),
         /*isConstant=*/true, LLVM::Linkage::External, "moe_image_0",
         b.getStringAttr(*ptx), /*alignment=*/16);
-    // A layer may have the name; the table gives another one then.
+    // The symbol table renames the global if a layer has its name.
     SymbolTable(module).insert(image, Block::iterator(kernels));
     Attribute described = b.getDictionaryAttr({
         b.getNamedAttr("format", b.getStringAttr("ptx")),
@@ -147,7 +147,7 @@ struct MoESerializeKernels
     kernels.erase();
   }
 
-  /// What the runtime needs to know to start each kernel, in their order.
+  /// Returns the kernel table: the launch configuration of each kernel.
   ArrayAttr describe(OpBuilder &b, gpu::GPUModuleOp kernels) {
     SmallVector<Attribute> described;
     for (auto kernel : kernels.getOps<LLVM::LLVMFuncOp>()) {

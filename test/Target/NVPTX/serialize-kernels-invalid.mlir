@@ -1,7 +1,7 @@
 // REQUIRES: target-nvptx
 // RUN: moe-opt %s -moe-serialize-kernels -split-input-file -verify-diagnostics
 
-// expected-error @+1 {{the kernels do not translate to LLVM IR}}
+// expected-error @+1 {{failed to translate the kernels to LLVM IR}}
 gpu.module @not_lowered {
   llvm.func @f(%x: f32, %p: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
     // expected-error @+1 {{cannot be converted to LLVM IR}}
@@ -13,7 +13,7 @@ gpu.module @not_lowered {
 
 // -----
 
-// expected-error @+1 {{the kernels do not translate to LLVM IR}}
+// expected-error @+1 {{failed to translate the kernels to LLVM IR}}
 gpu.module @functions_of_gpu {
   // expected-error @+2 {{unsupported GPU operation: gpu.func}}
   // expected-error @+1 {{LLVM Translation failed for operation: gpu.func}}

@@ -1,4 +1,4 @@
-//===- Passes.h - Kernels to PTX --------------------------------*- C++ -*-===//
+//===- Passes.h - Passes of the NVPTX target --------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- Passes.td - Kernels to PTX --------------------------*- tablegen -*-===//
+//===- Passes.td - Passes of the NVPTX target --------------*- tablegen -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -10,13 +10,14 @@
 
 include "mlir/Pass/PassBase.td"
 
-def MoEExpandDeviceMath : Pass<"moe-expand-device-math", "::mlir::gpu::GPUModuleOp"> {
-  let summary = "Functions of numbers as arithmetic that the device has";
+def MoEExpandDeviceMath
+    : Pass<"moe-expand-device-math", "::mlir::gpu::GPUModuleOp"> {
+  let summary = "Expand math functions into device arithmetic";
   let description = [{
-    In kernels, `math.exp` becomes the device's power of two with a correction,
-    other functions of f32 polynomials: there is no library to call. Functions of
-    integers that `convert-math-to-llvm` makes instructions of stay. What is left,
-    most functions of f64 among it, is an error.
+    There is no math library to link on the device. `math.exp` becomes
+    ex2.approx with a correction, other functions of f32 polynomial
+    approximations. Integer functions that `convert-math-to-llvm` turns into
+    instructions stay. Any other function, such as most of f64, is an error.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
@@ -25,10 +26,11 @@ def MoEExpandDeviceMath : Pass<"moe-expand-device-math", "::mlir::gpu::GPUModule
 }
 
 def MoESerializeKernels : Pass<"moe-serialize-kernels", "::mlir::ModuleOp"> {
-  let summary = "Turn kernels into PTX, as data of the program";
+  let summary = "Compile kernels to PTX and embed it in the module";
   let description = [{
-    Each `gpu.module` in the LLVM and NVVM dialects becomes PTX in a constant of
-    the module, `moe.images` and `moe.kernels` say what there is.
+    Compiles the `gpu.module`, in the LLVM and NVVM dialects, to PTX in a
+    constant global. The image and the kernel table are attached to the module
+    as `moe.images` and `moe.kernels`.
   }];
 }
 
