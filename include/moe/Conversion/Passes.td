@@ -13,9 +13,9 @@ include "mlir/Pass/PassBase.td"
 def ConvertMoEToLinalg : Pass<"convert-moe-to-linalg"> {
   let summary = "Lower moe operations to linalg, scf and tensor";
   let description = [{
-    The reference lowering: every operation becomes the plainest linalg, scf,
-    tensor, arith and math that says what its documentation says. It is the
-    oracle for every faster path, so it is kept simple rather than fast.
+    The reference lowering: every operation becomes plain linalg, scf, tensor,
+    arith and math that follow its documentation literally. It is the oracle for
+    every faster path, so it is kept simple rather than fast.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
@@ -41,26 +41,28 @@ def ConvertMoERoutingToLinalg : Pass<"convert-moe-routing-to-linalg"> {
   ];
 }
 
-/// The processor, as far as kernels are concerned.
+/// A pass with the target options of a CPU.
 class CPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
   let options = [
-    Option<"vectorBits", "vector-bits", "int64_t", "128", "width of a vector">,
+    Option<"vectorBits", "vector-bits", "int64_t", "128",
+           "bits of a vector register">,
     Option<"vectorRegisters", "vector-registers", "int64_t", "16",
            "number of vector registers">,
     Option<"bf16Dot", "bf16-dot", "bool", "false",
-           "whether there are dot products of bf16 (AVX512_BF16)">
+           "use bf16 dot products (AVX512_BF16)">
   ];
 }
 
 def MoEPackWeights : CPUPass<"moe-pack-weights"> {
-  let summary = "Bring weights into the layout that kernels read";
+  let summary = "Pack weights into the panels that CPU kernels read";
   let description = [{
-    Gives every `moe.grouped_matmul` packed weights in panels that suit the
-    processor. Where they come from weights of an exported function, a function
-    `<name>__prepare<n>` packs them once: it takes the weights of any number of
-    experts, and the runtime calls it when a layer is made. The exported function
-    takes what is packed; a weight that it no longer reads is marked as not
-    retained. Any other weights are packed in each call, which a remark says.
+    Packs the weights of every `moe.grouped_matmul` into panels for the target
+    CPU. Weights of an exported function are packed once: the pass adds a
+    function `<name>__prepare<n>` that packs the weights of any number of
+    experts and that the runtime calls when a layer is created. The exported
+    function takes the packed weights as an argument; weights that it no longer
+    reads are marked as not retained. Other weights are packed in each call, and
+    a remark reports it.
   }];
   let statistics = [
     Statistic<"numPrepared", "weights-prepared", "weights packed once">,
@@ -71,13 +73,14 @@ def MoEPackWeights : CPUPass<"moe-pack-weights"> {
 }
 
 def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
-  let summary = "Lower grouped products to vector kernels and parallel tasks";
+  let summary = "Lower grouped matmuls to vector kernels and parallel tasks";
   let description = [{
     `moe.grouped_matmul` on buffers and packed weights becomes an `scf.forall`
-    over tasks, each a block of rows of one expert with a few panels of weights,
-    around micro-kernels that hold the sums of a tile in vector registers.
-    `moe.pack` becomes an `scf.forall` over panels. Sums run over ascending k in
-    every tile: a row has the same bits whatever the number of rows or threads.
+    over tasks, each a block of rows of one expert and a few panels of weights.
+    A task calls micro-kernels that keep the accumulators of a tile in vector
+    registers. `moe.gather_sum` becomes an `scf.forall` over blocks of tokens,
+    `moe.pack` one over panels. Every accumulation runs over ascending k, so the
+    result of a row is bitwise the same for any number of rows or threads.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
@@ -87,53 +90,60 @@ def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
   ];
 }
 
-/// The GPU, as far as kernels are concerned.
+/// A pass with the target option of a GPU.
 class GPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
   let options = [
     Option<"arch", "arch", "std::string", "\"sm_80\"",
-           "architecture: sm_90a, or another that the code of sm_80 runs on">
+           "target architecture, such as sm_80 or sm_90a">
   ];
 }
 
 def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
-  let summary = "Choose the tiles of grouped products on a GPU";
+  let summary = "Choose the tiles of grouped matmuls on a GPU";
   let description = [{
-    Gives every `moe.grouped_matmul` on tensors that tensor cores can compute an
-    attribute `moe.tiles`: the `#moe.tile` to make a kernel for, one for each range
-    of rows that an expert has, those with fewer rows first.
+    Attaches `moe.tiles` to every `moe.grouped_matmul` on tensors that tensor
+    cores can compute: an array of `#moe.tile`, one for each kernel to generate,
+    in ascending order of rows. Each suits a range of rows per expert.
   }];
   let options = [
     Option<"arch", "arch", "std::string", "\"sm_80\"",
-           "architecture: sm_90a, or another that the code of sm_80 runs on">,
+           "target architecture, such as sm_80 or sm_90a">,
     Option<"gatherFence", "gather-fence", "::mlir::moe::GatherFence",
            "::mlir::moe::GatherFence::Producer",
-           "who orders gathered rows before the wgmma that reads them",
+           "warps that issue the proxy fence between cp.async and wgmma",
            [{::llvm::cl::values(
                clEnumValN(::mlir::moe::GatherFence::Producer, "producer",
-                          "the warps that copy rows"),
+                          "the warps that copy gathered rows"),
                clEnumValN(::mlir::moe::GatherFence::Consumer, "consumer",
-                          "the warps that multiply"))}]>
+                          "the warps that issue wgmma"))}]>
   ];
-  let statistics = [Statistic<"numTiled", "tiled", "products with tiles">];
+  let statistics = [
+    Statistic<"numTiled", "tiled", "grouped matmuls with tiles">
+  ];
 }
 
 def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
   let summary = "Lower moe operations to kernels for NVIDIA GPUs";
   let description = [{
-    `moe.gate`, `moe.route`, `moe.gather_sum`, and `moe.grouped_matmul` with
-    `moe.tiles`, on tensors, become `moe.launch` of kernels in a `gpu.module`.
-    A plain product, the gate of its logits and the routing of what that chooses
-    become one kernel, and a second one that places the choices where the tokens
-    are more than a block has at a time.
-    Of the tiles of a product the host takes the first that holds the rows which
-    experts have on average. Beyond as many rows in all as two of the last tiles
-    have, and up to as many on average, it launches that one for experts with few
-    rows and the last for the others: the device tells them apart by the offsets.
-    Those that no kernel fits stay, and a remark says why.
+    `moe.gate`, `moe.route`, `moe.quantize`, `moe.gather_sum`, and
+    `moe.grouped_matmul` with `moe.tiles`, on tensors, become `moe.launch` of
+    kernels in a `gpu.module`.
+
+    A router is fused: the GEMM of the logits, their gate and the routing of its
+    choices become one kernel. A second kernel scatters the choices if there are
+    more tokens than one block handles at a time.
+
+    Of the tiles of a grouped matmul the host launches the first that covers the
+    mean number of rows per expert. If two of the last tiles cover the mean but
+    not all rows, it launches two kernels, one for experts with few rows and one
+    for the others; the device assigns the experts by their offsets.
+
+    Operations without a matching kernel are left for later lowerings, and a
+    remark gives the reason.
   }];
   let statistics = [
-    Statistic<"numLowered", "lowered", "operations with kernels">,
-    Statistic<"numMissed", "missed", "operations without">
+    Statistic<"numLowered", "lowered", "operations lowered to kernels">,
+    Statistic<"numMissed", "missed", "operations left for later lowerings">
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
@@ -146,10 +156,10 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
 def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
   let summary = "Turn moe.parallel into functions and calls of the executor";
   let description = [{
-    Runs on the LLVM dialect. The region of each `moe.parallel` becomes a function
-    `void task(void *context, i64 index)`, what it uses from outside goes through
-    a structure on the stack of the caller, and the executor's `parallel_for`
-    (moe_rt/executor.h) is called with both.
+    Runs on the LLVM dialect. The region of each `moe.parallel` becomes a
+    function `void task(void *context, i64 index)`, what it uses from outside
+    goes through a structure on the stack of the caller, and the executor's
+    `parallel_for` (moe_rt/executor.h) is called with both.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
@@ -157,10 +167,10 @@ def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
 def MoELaunchesToCalls : Pass<"moe-launches-to-calls", "::mlir::ModuleOp"> {
   let summary = "Call the runtime for each launch";
   let description = [{
-    `moe.launch` on buffers becomes a call of the function that the runtime passes
-    in (`moe_rt/launcher.h`), with the number of the kernel, the grid and the
-    arguments; `moe.multiprocessors` is read from the same structure, which the
-    function takes as one more argument.
+    `moe.launch` on buffers becomes a call of the function that the runtime
+    passes in (`moe_rt/launcher.h`), with the number of the kernel, the grid and
+    the arguments; `moe.multiprocessors` is read from the same structure, which
+    the function takes as one more argument.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect",
                            "::mlir::arith::ArithDialect",
