@@ -9,6 +9,7 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_LOWERING_H
 
 #include "Builder/GPUBuilder.h"
+#include "Builder/HostBuilder.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
 
 namespace mlir::moe {
@@ -23,8 +24,6 @@ struct DeviceLowering {
   llvm::DenseMap<Value, Value> arrivals;
 };
 
-inline constexpr int64_t numArrivals = 1024;
-
 /// Lowers `op`, on tensors, to launches and returns its results. Fails, with
 /// the reason in `why`, if there is no kernel for it.
 using Lowered = FailureOr<SmallVector<Value>>;
@@ -35,14 +34,19 @@ Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                    std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 
-/// Builds the kernel that scatters choices by the histograms of the blocks.
-/// Inputs are ids and counts, results tokens, offsets and positions; scalars
-/// the choices, the rows, the choices of a block and, if there is one, the
-/// capacity.
-LLVM::LLVMFuncOp buildScatterKernel(RouteOp op, DeviceLowering &lowering);
+/// The host values of a launch of the scatter kernel.
+struct ScatterOperands {
+  Value ids, counts;                  // tensors
+  Value tokens, offsets, positions;   // tensors, replaced by the results
+  Value total, rows, chunk, capacity; // i32; capacity may be null
+};
+/// Builds and launches the kernel that scatters the choices of a route by the
+/// histograms of the blocks, which have `chunk` choices each.
+void launchScatter(RouteOp op, ScatterOperands &operands, Value blocks,
+                   DeviceLowering &lowering);
 /// Returns the capacity of an expert, an i32 on the host; null if there is
 /// none.
-Value capacityOf(ImplicitLocOpBuilder &b, RouteOp op);
+Value capacityOf(HostBuilder &b, RouteOp op);
 
 /// Attribute of a `moe.grouped_matmul`: an array of `#moe.tile`, one for each
 /// kernel, in ascending order of rows.
@@ -64,26 +68,6 @@ int64_t stageBytes(GroupedMatmulOp op, int64_t rows, int64_t columns);
 
 /// Launches the gather-sum kernel for `tokens` tokens (`index`).
 Value launchGatherSum(GatherSumOp op, Value tokens, DeviceLowering &lowering);
-
-/// Launches a kernel with a grid of `blocks`; results correspond to `inits`.
-SmallVector<Value> launch(DeviceLowering &lowering, Location loc,
-                          LLVM::LLVMFuncOp kernel, Value blocks,
-                          ValueRange inputs, ValueRange inits,
-                          ValueRange scalars,
-                          ArrayRef<TensorMapAttr> maps = {});
-
-/// Returns the extent of a tensor along `dim`, an `index` on the host.
-inline Value extentOf(ImplicitLocOpBuilder &b, Value tensor, int64_t dim) {
-  return getValueOrCreateConstantIndexOp(
-      b, b.getLoc(), tensor::getMixedSize(b, b.getLoc(), tensor, dim));
-}
-
-/// Returns ⌈x / y⌉ on the host.
-inline Value ceilDivOf(ImplicitLocOpBuilder &b, Value x, int64_t y) {
-  if (y == 1)
-    return x;
-  return arith::CeilDivSIOp::create(b, x, arith::ConstantIndexOp::create(b, y));
-}
 
 } // namespace mlir::moe
 

@@ -42,22 +42,6 @@ bool GPUDescription::hasClusters() const {
   return !llvm::is_contained({"sm_80", "sm_86", "sm_89"}, StringRef(arch));
 }
 
-SmallVector<Value> mlir::moe::launch(DeviceLowering &lowering, Location loc,
-                                     LLVM::LLVMFuncOp kernel, Value blocks,
-                                     ValueRange inputs, ValueRange inits,
-                                     ValueRange scalars,
-                                     ArrayRef<TensorMapAttr> maps) {
-  OpBuilder &b = lowering.rewriter;
-  auto symbol =
-      SymbolRefAttr::get(lowering.kernels.getNameAttr(),
-                         FlatSymbolRefAttr::get(kernel.getNameAttr()));
-  SmallVector<Attribute> attributes(maps.begin(), maps.end());
-  auto op = LaunchOp::create(
-      b, loc, inits.getTypes(), symbol, blocks, inputs, inits, scalars,
-      attributes.empty() ? ArrayAttr() : b.getArrayAttr(attributes));
-  return llvm::to_vector_of<Value>(op.getResults());
-}
-
 namespace {
 struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
   using ConvertMoEToGPUBase::ConvertMoEToGPUBase;

@@ -11,6 +11,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Builder/KernelArguments.h"
+#include "Limits.h"
 #include "Lowering.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -27,17 +29,27 @@ static constexpr double maxValue = 448.0;
 namespace {
 class QuantizeKernel {
 public:
-  QuantizeKernel(QuantizeOp op, DeviceLowering &lowering)
+  /// `results` are destinations that the launch replaces.
+  QuantizeKernel(QuantizeOp op, Value blockCount,
+                 MutableArrayRef<Value> results, DeviceLowering &lowering)
       : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
         element(op.getRows().getType().getElementType()),
         columns(op.getColumns()),
         blocks(op.getScales().getType().getDimSize(1)),
         block(std::min<int64_t>(op.getBlock(), columns)),
-        width(columns % 4 == 0 && block % 4 == 0 ? 4 : 1) {}
+        width(columns % 4 == 0 && block % 4 == 0 ? 4 : 1) {
+    arguments.input(op.getRows(), rows);
+    arguments.output(results[0], quantized);
+    arguments.output(results[1], scales);
+    arguments.scalar(blockCount, this->blockCount);
+  }
 
   /// Builds the kernel; each warp quantizes blocks of rows in a grid-stride
   /// loop.
   LLVM::LLVMFuncOp build();
+  void launch(Value grid) {
+    arguments.launch(lowering.rewriter, build(), grid);
+  }
 
 private:
   VectorType vectorOf(Type type) { return VectorType::get(width, type); }
@@ -51,7 +63,8 @@ private:
   GPUBuilder b;
   Type element;
   int64_t columns, blocks, block, width;
-  Value rows, quantized, scales;
+  KernelArguments arguments;
+  Value rows, quantized, scales, blockCount;
 };
 } // namespace
 
@@ -105,12 +118,7 @@ void QuantizeKernel::quantizeBlock(Value index) {
 LLVM::LLVMFuncOp QuantizeKernel::build() {
   KernelShape shape;
   shape.threads = numWarps * GPUBuilder::warpSize;
-  auto kernel =
-      createKernel(b, lowering.kernels, "quantize", shape, 3, b.getI64Type());
-  rows = kernel.getArgument(0);
-  quantized = kernel.getArgument(1);
-  scales = kernel.getArgument(2);
-  Value blockCount = kernel.getArgument(3);
+  auto kernel = arguments.createKernel(b, lowering.kernels, "quantize", shape);
   Value first = b.add(b.mul(b.block(), numWarps), b.warp());
   Value step = b.mul(b.numBlocks(), numWarps);
   b.loop(b.toI64(first), blockCount, b.toI64(step),
@@ -122,31 +130,22 @@ Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
                               std::string &why) {
   int64_t blocks = op.getScales().getType().getDimSize(1);
   if (std::min<int64_t>(op.getBlock(), op.getColumns()) > maxColumns)
-    why = "blocks of more than " + std::to_string(maxColumns) + " columns";
-  else if (op.getColumns() == 0)
-    why = "no columns";
-  if (!why.empty())
-    return failure();
-  LLVM::LLVMFuncOp kernel = QuantizeKernel(op, lowering).build();
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  Value rows = extentOf(b, op.getRows(), 0);
-  Value blockCount =
-      arith::MulIOp::create(b, rows, arith::ConstantIndexOp::create(b, blocks));
+    return unsupported(why,
+                       "blocks of more than " + Twine(maxColumns) + " columns");
+  if (op.getColumns() == 0)
+    return unsupported(why, "no columns");
+  HostBuilder b(op.getLoc(), lowering.rewriter);
+  Value blockCount = b.mul(b.extent(op.getRows(), 0), blocks);
   // At most one wave.
-  Value maxGrid = arith::MulIOp::create(b, MultiprocessorsOp::create(b),
-                                        arith::ConstantIndexOp::create(b, 8));
-  Value grid =
-      arith::MinUIOp::create(b, ceilDivOf(b, blockCount, numWarps), maxGrid);
-  SmallVector<Value> inits;
+  Value maxGrid = b.mul(MultiprocessorsOp::create(b), b.index(8));
+  Value grid = b.min(b.ceilDiv(blockCount, numWarps), maxGrid);
+  SmallVector<Value> results;
   for (Value result : op->getResults()) {
     auto type = cast<RankedTensorType>(result.getType());
-    inits.push_back(tensor::EmptyOp::create(
-        b,
-        ArrayRef<OpFoldResult>{
-            tensor::getMixedSize(b, op.getLoc(), op.getRows(), 0),
-            b.getIndexAttr(type.getDimSize(1))},
+    results.push_back(b.empty(
+        {b.mixedExtent(op.getRows(), 0), b.getIndexAttr(type.getDimSize(1))},
         type.getElementType()));
   }
-  return launch(lowering, op.getLoc(), kernel, grid, op.getRows(), inits,
-                blockCount);
+  QuantizeKernel(op, blockCount, results, lowering).launch(grid);
+  return results;
 }

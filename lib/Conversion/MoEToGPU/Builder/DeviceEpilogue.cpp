@@ -7,6 +7,8 @@
 
 #include "DeviceEpilogue.h"
 
+#include "Limits.h"
+
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/IRMapping.h"
@@ -48,32 +50,25 @@ LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
   for (Operation &nested : body) {
     if (!isa<arith::ArithDialect, math::MathDialect, MoEDialect>(
             nested.getDialect()) ||
-        nested.getNumRegions() != 0) {
-      why = ("'" + nested.getName().getStringRef() + "' in the epilogue").str();
-      return failure();
-    }
+        nested.getNumRegions() != 0)
+      return unsupported(why, "'" + nested.getName().getStringRef() +
+                                  "' in the epilogue");
     for (Value operand : nested.getOperands())
       if (operand.getParentBlock() != &body &&
-          !matchPattern(operand, m_Constant())) {
-        why = "a value from outside of the epilogue";
-        return failure();
-      }
+          !matchPattern(operand, m_Constant()))
+        return unsupported(why, "a value from outside of the epilogue");
   }
   for (Value extra : op.getExtras()) {
     auto type = cast<RankedTensorType>(extra.getType());
     // Linear offsets depend on every extent but the first.
     if (llvm::any_of(type.getShape().drop_front(type.getRank() > 0),
                      ShapedType::isDynamic) ||
-        type.getElementTypeBitWidth() % 8 != 0) {
-      why =
-          "an epilogue operand with dynamic inner extents or sub-byte elements";
-      return failure();
-    }
+        type.getElementTypeBitWidth() % 8 != 0)
+      return unsupported(why, "an epilogue operand with dynamic inner extents "
+                              "or sub-byte elements");
     if (isa<FloatType>(type.getElementType()) &&
-        type.getElementTypeBitWidth() == 8) {
-      why = "an epilogue operand of 8-bit floats";
-      return failure();
-    }
+        type.getElementTypeBitWidth() == 8)
+      return unsupported(why, "an epilogue operand of 8-bit floats");
   }
   return success();
 }

@@ -7,6 +7,8 @@
 
 #include "CombineEpilogue.h"
 
+#include "Limits.h"
+
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -45,44 +47,31 @@ bool CombineEpilogue::supports(GroupedMatmulOp op, TileAttr tile) {
   return tile.getRows() <= maxRows && tiles * maxWarps <= numArrivals;
 }
 
-SmallVector<Value> CombineEpilogue::inputs() const {
-  GatherSumOp op = combine;
-  SmallVector<Value> inputs{op.getPositions()};
-  if (op.getWeights())
-    inputs.push_back(op.getWeights());
-  return inputs;
+static Value tokensOf(HostBuilder &b, GatherSumOp op) {
+  return b.extent(op.getPositions(), 0);
 }
 
-static Value tokensOf(ImplicitLocOpBuilder &b, GatherSumOp op) {
-  return extentOf(b, op.getPositions(), 0);
-}
-
-Value CombineEpilogue::init(ImplicitLocOpBuilder &b) const {
+Value CombineEpilogue::init(HostBuilder &b) const {
   GatherSumOp op = combine;
   auto type = op.getResult().getType();
-  OpFoldResult sizes[] = {getAsOpFoldResult(tokensOf(b, op)),
-                          b.getIndexAttr(type.getDimSize(1))};
   // The number of tokens may be static in the sizes though dynamic in the type.
-  return tensor::EmptyOp::create(b, sizes, type.getElementType());
+  return b.empty(
+      {getAsOpFoldResult(tokensOf(b, op)), b.getIndexAttr(type.getDimSize(1))},
+      type.getElementType());
 }
 
-Value CombineEpilogue::fusedTokens(ImplicitLocOpBuilder &b) const {
-  auto index = [&](int64_t value) -> Value {
-    return arith::ConstantIndexOp::create(b, value);
-  };
+Value CombineEpilogue::fusedTokens(HostBuilder &b) const {
   Value tokens = tokensOf(b, combine);
-  Value isFew = arith::CmpIOp::create(b, arith::CmpIPredicate::ule, tokens,
-                                      index(maxTokens));
-  return arith::SelectOp::create(b, isFew, tokens, index(0));
+  Value isFew = b.atMost(tokens, b.index(maxTokens));
+  return b.select(isFew, tokens, b.index(0));
 }
 
-void CombineEpilogue::replace(ImplicitLocOpBuilder &b, Value rows,
-                              Value combined, Value fused, Value ran,
+void CombineEpilogue::replace(HostBuilder &b, Value rows, Value combined,
+                              Value fused, Value ran,
                               DeviceLowering &lowering) const {
   GatherSumOp op = combine;
   Value tokens = tokensOf(b, op);
-  Value remaining = arith::SelectOp::create(
-      b, ran, arith::SubIOp::create(b, tokens, fused), tokens);
+  Value remaining = b.select(ran, b.sub(tokens, fused), tokens);
   auto gather =
       GatherSumOp::create(b, combined.getType(), rows, op.getPositions(),
                           op.getWeights(), Value(), combined);

@@ -31,19 +31,15 @@ struct CombineEpilogue {
   /// True if the kernel of such a tile can have the epilogue.
   static bool supports(GroupedMatmulOp op, TileAttr tile);
 
-  /// Returns the launch inputs of the epilogue; they follow those of the
-  /// matmul.
-  SmallVector<Value> inputs() const;
-
   /// Returns, on the host, the destination tensor.
-  Value init(ImplicitLocOpBuilder &b) const;
+  Value init(HostBuilder &b) const;
   /// Returns, on the host, the number of tokens (`index`) that the epilogue
   /// combines: all of them or 0.
-  Value fusedTokens(ImplicitLocOpBuilder &b) const;
+  Value fusedTokens(HostBuilder &b) const;
   /// Replaces the combine by `combined`. A gather-sum launch computes the
   /// tokens that the epilogue left out: all but `fused`, or all if it did not
   /// run (`ran`).
-  void replace(ImplicitLocOpBuilder &b, Value rows, Value combined, Value fused,
+  void replace(HostBuilder &b, Value rows, Value combined, Value fused,
                Value ran, DeviceLowering &lowering) const;
 };
 

@@ -9,61 +9,49 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Builder/KernelArguments.h"
 #include "GatherSumEmitter.h"
+#include "Limits.h"
 #include "Lowering.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-static LLVM::LLVMFuncOp buildKernel(GatherSumOp op, DeviceLowering &lowering) {
+Value mlir::moe::launchGatherSum(GatherSumOp op, Value tokens,
+                                 DeviceLowering &lowering) {
+  HostBuilder host(op.getLoc(), lowering.rewriter);
+  Value rows = host.toI32(host.extent(op.getRows(), 0));
+  Value result = op.getInit();
+  GatherSumEmitter::Arrays arrays;
+  KernelArguments arguments;
+  arguments.input(op.getRows(), arrays.rows);
+  arguments.input(op.getPositions(), arrays.positions);
+  arguments.input(op.getWeights(), arrays.weights);
+  arguments.input(op.getDropped(), arrays.dropped);
+  arguments.output(result, arrays.out);
+  arguments.scalar(rows, arrays.numRows);
+
   GPUBuilder b(op.getLoc(), op.getContext());
   Type element = op.getResult().getType().getElementType();
   int64_t columns = op.getResult().getType().getDimSize(1);
   int64_t vectors = columns / GatherSumEmitter::widthOf(element, columns);
-  bool weighted = bool(op.getWeights()), dropped = bool(op.getDropped());
   KernelShape shape;
   shape.threads = std::clamp<int64_t>(llvm::alignTo(vectors, 32), 32, 256);
-  auto kernel = createKernel(b, lowering.kernels, "gather_sum", shape,
-                             3 + weighted + dropped, b.getI32Type());
-  unsigned next = 0;
-  GatherSumEmitter::Arrays arrays;
-  arrays.rows = kernel.getArgument(next++);
-  arrays.positions = kernel.getArgument(next++);
-  if (weighted)
-    arrays.weights = kernel.getArgument(next++);
-  if (dropped)
-    arrays.dropped = kernel.getArgument(next++);
-  arrays.out = kernel.getArgument(next++);
-  arrays.numRows = kernel.getArgument(next++);
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "gather_sum", shape);
   GatherSumEmitter sum(b, element, columns, op.getTopK(), arrays);
   Value token = b.block();
   b.loop(b.thread(), b.i32(vectors), b.i32(shape.threads),
          [&](Value vector) { sum.emit(token, vector); });
-  return kernel;
-}
-
-Value mlir::moe::launchGatherSum(GatherSumOp op, Value tokens,
-                                 DeviceLowering &lowering) {
-  LLVM::LLVMFuncOp kernel = buildKernel(op, lowering);
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  SmallVector<Value> inputs{op.getRows(), op.getPositions()};
-  for (Value optional : {op.getWeights(), op.getDropped()})
-    if (optional)
-      inputs.push_back(optional);
-  Value rows = arith::IndexCastOp::create(b, b.getI32Type(),
-                                          extentOf(b, op.getRows(), 0));
-  return launch(lowering, op.getLoc(), kernel, tokens, inputs, op.getInit(),
-                rows)
-      .front();
+  arguments.launch(lowering.rewriter, kernel, tokens);
+  return result;
 }
 
 Lowered mlir::moe::lowerToGPU(GatherSumOp op, DeviceLowering &lowering,
                               std::string &why) {
-  if (ShapedType::isDynamic(op.getResult().getType().getDimSize(1))) {
-    why = "a dynamic number of columns";
-    return failure();
-  }
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  Value tokens = extentOf(b, op.getInit(), 0);
+  if (ShapedType::isDynamic(op.getResult().getType().getDimSize(1)))
+    return unsupported(why, "a dynamic number of columns");
+  HostBuilder b(op.getLoc(), lowering.rewriter);
+  Value tokens = b.extent(op.getInit(), 0);
   return SmallVector<Value>{launchGatherSum(op, tokens, lowering)};
 }

@@ -7,6 +7,10 @@
 
 #include "GroupedKernel.h"
 
+#include "Limits.h"
+
+#include "mlir/IR/TypeUtilities.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -51,10 +55,8 @@ FailureOr<WeightLayout> WeightLayout::of(GroupedMatmulOp op, std::string &why) {
   SmallVector<Columns, 2> parts;
   for (Value weights : op.getWeights()) {
     std::optional<Columns> columns = columnsOf(op, weights);
-    if (!columns) {
-      why = "weights that are not whole columns of a tensor";
-      return failure();
-    }
+    if (!columns)
+      return unsupported(why, "weights that are not whole columns of a tensor");
     parts.push_back(*columns);
   }
   if (parts.size() == 2)
@@ -63,77 +65,79 @@ FailureOr<WeightLayout> WeightLayout::of(GroupedMatmulOp op, std::string &why) {
         return WeightLayout{{parts[first].view}, /*interleaved=*/true, first};
   WeightLayout layout;
   for (const Columns &part : parts) {
-    if (part.stride != 1) {
-      why = "weights that are neither contiguous columns nor the interleaved "
-            "columns of two GEMMs";
-      return failure();
-    }
+    if (part.stride != 1)
+      return unsupported(why, "weights that are neither contiguous columns nor "
+                              "the interleaved columns of two GEMMs");
     layout.views.push_back(part.view);
   }
   return layout;
 }
 
-WeightLayout GroupedKernel::layoutOf(GroupedMatmulOp op) {
+WeightLayout WeightLayout::ofVerified(GroupedMatmulOp op) {
   std::string why;
-  return *WeightLayout::of(op, why);
+  FailureOr<WeightLayout> layout = of(op, why);
+  assert(succeeded(layout) && "expected a verified operation");
+  return *layout;
 }
 
-SmallVector<Value> GroupedKernel::inputs(const GroupedKernelRequest &request) {
-  GroupedMatmulOp op = request.op;
-  SmallVector<Value> inputs{op.getLhs()};
-  for (Value optional : {op.getGather(), op.getOffsets()})
-    if (optional)
-      inputs.push_back(optional);
-  for (const WeightView &view : layoutOf(op).views)
-    inputs.push_back(view.source);
-  if (op.getLhsScales())
-    inputs.push_back(op.getLhsScales());
-  llvm::append_range(inputs, op.getWeightScales());
-  llvm::append_range(inputs, DeviceEpilogue::inputs(op));
-  if (request.combine)
-    llvm::append_range(inputs, request.combine->inputs());
-  return inputs;
+GroupedKernel::GroupedKernel(const GroupedKernelRequest &request,
+                             DeviceLowering &lowering)
+    : op(request.op), tile(request.tile), combine(request.combine),
+      lowering(lowering), b(op.getLoc(), op.getContext()),
+      element(getElementTypeOrSelf(op.getLhs())),
+      storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
+      k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
+      products(op.getNumProducts()),
+      outTileColumns(tile.getColumns() / products),
+      layout(WeightLayout::ofVerified(op)),
+      viewTileColumns(tile.getColumns() / viewCount()),
+      viewColumns(n * products / viewCount()),
+      weightColumns(layout.views.front().columns) {
+  declareArguments(request);
+}
+
+void GroupedKernel::declareArguments(const GroupedKernelRequest &request) {
+  GroupedKernelOperands &operands = request.operands;
+  lhsInput = arguments.input(op.getLhs(), lhs);
+  arguments.input(op.getGather(), gather);
+  arguments.input(op.getOffsets(), offsets);
+  weights.resize(viewCount());
+  for (auto [view, pointer] : llvm::zip_equal(layout.views, weights))
+    weightInputs.push_back(arguments.input(view.source, pointer));
+  arguments.input(op.getLhsScales(), lhsScales);
+  weightScales.resize(op.getWeightScales().size());
+  for (auto [scales, pointer] :
+       llvm::zip_equal(op.getWeightScales(), weightScales))
+    arguments.input(scales, pointer);
+  extras.resize(op.getExtras().size());
+  for (auto [tensor, pointer] :
+       llvm::zip_equal(DeviceEpilogue::inputs(op), extras))
+    arguments.input(tensor, pointer);
+  GatherSumEmitter::Arrays &arrays = combineArguments.arrays;
+  if (combine) {
+    arguments.input(combine->combine.getPositions(), arrays.positions);
+    arguments.input(combine->combine.getWeights(), arrays.weights);
+  }
+  arguments.output(operands.out, out);
+  if (combine) {
+    arguments.output(operands.combined, arrays.out);
+    arguments.output(operands.arrivals, combineArguments.arrivals);
+  }
+  arguments.scalar(operands.rows, rows);
+  arguments.scalar(operands.lhsRows, lhsRows);
+  if (op.getOffsets()) {
+    arguments.scalar(operands.expertRows.min, expertRows.min);
+    arguments.scalar(operands.expertRows.max, expertRows.max);
+  }
+  if (combine)
+    arguments.scalar(operands.combinedTokens, combineArguments.tokens);
 }
 
 LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
                                        const KernelShape &shape) {
-  int64_t numScalars = 2 + (op.getOffsets() ? 2 : 0) + (combine ? 1 : 0);
-  SmallVector<Type> scalars(numScalars, b.getI32Type());
-  auto kernel = createKernel(
-      b, lowering.kernels, name, shape,
-      inputs({op, tile, combine}).size() + (combine ? 3 : 1), scalars);
-  unsigned next = shape.tensorMaps;
-  lhs = kernel.getArgument(next++);
-  gather = op.getGather() ? kernel.getArgument(next++) : Value();
-  offsets = op.getOffsets() ? kernel.getArgument(next++) : Value();
-  for (int64_t i = 0; i < viewCount(); ++i)
-    weights.push_back(kernel.getArgument(next++));
-  lhsScales = op.getLhsScales() ? kernel.getArgument(next++) : Value();
-  for (size_t i = 0; i < op.getWeightScales().size(); ++i)
-    weightScales.push_back(kernel.getArgument(next++));
-  for (size_t i = 0; i < op.getExtras().size(); ++i)
-    extras.push_back(kernel.getArgument(next++));
-  if (combine) {
-    combineArguments.arrays.positions = kernel.getArgument(next++);
-    if (combine->combine.getWeights())
-      combineArguments.arrays.weights = kernel.getArgument(next++);
-  }
-  out = kernel.getArgument(next++);
-  if (combine) {
-    combineArguments.arrays.out = kernel.getArgument(next++);
-    combineArguments.arrivals = kernel.getArgument(next++);
-  }
-  rows = kernel.getArgument(next++);
-  lhsRows = kernel.getArgument(next++);
-  if (offsets) {
-    expertRows.min = kernel.getArgument(next++);
-    expertRows.max = kernel.getArgument(next++);
-  }
-  if (combine) {
-    combineArguments.arrays.rows = out;
-    combineArguments.arrays.numRows = rows;
-    combineArguments.tokens = kernel.getArgument(next++);
-  }
+  auto kernel = arguments.createKernel(b, lowering.kernels, name, shape);
+  combineArguments.arrays.rows = out;
+  combineArguments.arrays.numRows = rows;
   return kernel;
 }
 
@@ -212,7 +216,7 @@ Value GroupedKernel::accumulateScaled(Value accumulator, Value partial,
 
 void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
                               ArrayRef<Value> accumulators) {
-  Type type = cast<RankedTensorType>(op.getInit().getType()).getElementType();
+  Type type = getElementTypeOrSelf(op.getInit());
   Value first = b.at(out, type, b.add(b.mul(b.toI64(row), n), b.toI64(column)));
   DeviceEpilogue epilogue(b, op, extras);
   auto element = [&](int64_t i) {

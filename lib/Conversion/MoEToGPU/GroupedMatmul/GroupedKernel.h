@@ -9,6 +9,7 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_GROUPEDKERNEL_H
 
 #include "Builder/DeviceEpilogue.h"
+#include "Builder/KernelArguments.h"
 #include "Combine/CombineEpilogue.h"
 #include "Lowering.h"
 #include "TileScheduler.h"
@@ -33,6 +34,17 @@ struct WeightLayout {
 
   /// Fails, with the reason in `why`, if the weights are no such views.
   static FailureOr<WeightLayout> of(GroupedMatmulOp op, std::string &why);
+  /// Returns the layout of an operation that passed `verifyTensorCores`.
+  static WeightLayout ofVerified(GroupedMatmulOp op);
+};
+
+/// The host values that a launch takes besides the operands of the operation.
+struct GroupedKernelOperands {
+  Value out;                // tensor
+  Value combined, arrivals; // tensors, with a fused combine
+  Value rows, lhsRows;      // i32
+  RowRange expertRows;      // i32, with offsets
+  Value combinedTokens;     // i32, with a fused combine
 };
 
 /// What to generate a kernel for.
@@ -40,35 +52,22 @@ struct GroupedKernelRequest {
   GroupedMatmulOp op;
   TileAttr tile;
   std::optional<CombineEpilogue> combine; // fused, if set
+  GroupedKernelOperands &operands;        // updated by the launch
 };
 
 /// Base of the persistent kernels that compute a `moe.grouped_matmul`.
 class GroupedKernel {
 public:
-  GroupedKernel(const GroupedKernelRequest &request, DeviceLowering &lowering)
-      : op(request.op), tile(request.tile), combine(request.combine),
-        lowering(lowering), b(op.getLoc(), op.getContext()),
-        element(cast<RankedTensorType>(op.getLhs().getType()).getElementType()),
-        storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
-        k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
-        products(op.getNumProducts()),
-        outTileColumns(tile.getColumns() / products), layout(layoutOf(op)),
-        viewTileColumns(tile.getColumns() / viewCount()),
-        viewColumns(n * products / viewCount()),
-        weightColumns(layout.views.front().columns) {}
+  GroupedKernel(const GroupedKernelRequest &request, DeviceLowering &lowering);
 
-  /// Returns the inputs of a launch, in the order of the kernel's pointers. Its
-  /// results are the rows and, with a fused combine, the combined tokens and
-  /// the arrival counters; its scalars the rows of the result and of `lhs`,
-  /// with offsets the range of rows, and with a fused combine the number of
-  /// tokens.
-  static SmallVector<Value> inputs(const GroupedKernelRequest &request);
+  /// Launches the kernel with a grid of `blocks`.
+  void launch(LLVM::LLVMFuncOp kernel, Value blocks) {
+    arguments.launch(lowering.rewriter, kernel, blocks);
+  }
 
 protected:
-  /// Returns the layout of an operation that passed `verifyTensorCores`.
-  static WeightLayout layoutOf(GroupedMatmulOp op);
   int64_t viewCount() { return layout.views.size(); }
-  /// Creates the kernel and names its arguments.
+  /// Creates the kernel.
   LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
   TileScheduler createScheduler() {
     return TileScheduler(b, offsets, rows, expertRows, op.getFirstExpert(),
@@ -133,25 +132,32 @@ protected:
   int64_t viewColumns;     // columns of each view
   int64_t weightColumns;   // columns of the tensors behind the views
 
-  // Arguments of the kernel.
+  // Arguments of the kernel, and the inputs that tensor maps describe.
+  KernelArguments arguments;
+  int64_t lhsInput = 0;
+  SmallVector<int64_t> weightInputs;
   Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
   SmallVector<Value> weights, weightScales, extras;
   RowRange expertRows; // with offsets: row counts that this kernel handles
   CombineEpilogueEmitter::Arguments combineArguments;
+
+private:
+  void declareArguments(const GroupedKernelRequest &request);
 };
 
-/// Builds a kernel on mma.sync (sm_80 and later).
-LLVM::LLVMFuncOp buildMmaSyncKernel(const GroupedKernelRequest &request,
-                                    DeviceLowering &lowering);
-/// Builds a kernel on mma.sync for FP8 weights.
-LLVM::LLVMFuncOp buildScaledMmaSyncKernel(const GroupedKernelRequest &request,
-                                          DeviceLowering &lowering);
-/// Builds a kernel on wgmma (sm_90a) for large row counts.
-LLVM::LLVMFuncOp buildWgmmaKernel(const GroupedKernelRequest &request,
-                                  DeviceLowering &lowering);
-/// Builds a kernel on wgmma with A and B swapped, for small row counts.
-LLVM::LLVMFuncOp buildSwapABKernel(const GroupedKernelRequest &request,
-                                   DeviceLowering &lowering);
+/// Builds and launches a kernel on mma.sync (sm_80 and later).
+void launchMmaSyncKernel(const GroupedKernelRequest &request, Value blocks,
+                         DeviceLowering &lowering);
+/// Builds and launches a kernel on mma.sync for FP8 weights.
+void launchScaledMmaSyncKernel(const GroupedKernelRequest &request,
+                               Value blocks, DeviceLowering &lowering);
+/// Builds and launches a kernel on wgmma (sm_90a) for large row counts.
+void launchWgmmaKernel(const GroupedKernelRequest &request, Value blocks,
+                       DeviceLowering &lowering);
+/// Builds and launches a kernel on wgmma with A and B swapped, for small row
+/// counts.
+void launchSwapABKernel(const GroupedKernelRequest &request, Value blocks,
+                        DeviceLowering &lowering);
 
 } // namespace mlir::moe
 

@@ -11,29 +11,24 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "TMAKernel.h"
+#include "GroupedKernel.h"
+#include "Limits.h"
 #include "moe/Analysis/TileChoice.h"
+
+#include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Experts whose tile counts a block scans.
-static constexpr int64_t maxExperts = 1024;
-
-static Type elementOf(Value tensor) {
-  return cast<RankedTensorType>(tensor.getType()).getElementType();
-}
-
 bool mlir::moe::hasFP8Weights(GroupedMatmulOp op) {
-  return isa<Float8E4M3FNType>(elementOf(op.getWeights().front()));
+  return isa<Float8E4M3FNType>(getElementTypeOrSelf(op.getWeights().front()));
 }
 bool mlir::moe::hasFP8Lhs(GroupedMatmulOp op) {
-  return isa<Float8E4M3FNType>(elementOf(op.getLhs()));
+  return isa<Float8E4M3FNType>(getElementTypeOrSelf(op.getLhs()));
 }
 
 int64_t mlir::moe::weightViewCount(GroupedMatmulOp op) {
-  std::string why;
-  return WeightLayout::of(op, why)->views.size();
+  return WeightLayout::ofVerified(op).views.size();
 }
 
 int64_t mlir::moe::stageDepth(GroupedMatmulOp op) {
@@ -48,59 +43,39 @@ int64_t mlir::moe::stageBytes(GroupedMatmulOp op, int64_t rows,
 
 /// Succeeds if there are kernels for the types of the operands and the scales.
 static LogicalResult verifyOperands(GroupedMatmulOp op, std::string &why) {
-  Type rows = elementOf(op.getLhs());
+  Type rows = getElementTypeOrSelf(op.getLhs());
   bool is16Bit = rows.isF16() || rows.isBF16();
   if (!hasFP8Weights(op)) {
     if (!is16Bit)
-      why = "rows that are neither f16 nor bf16";
-    else if (elementOf(op.getWeights().front()) != rows)
-      why = "weights and rows of different types";
-    else if (op.isScaled())
-      why = "scales of weights that are not f8E4M3FN";
-    return failure(!why.empty());
+      return unsupported(why, "rows that are neither f16 nor bf16");
+    if (getElementTypeOrSelf(op.getWeights().front()) != rows)
+      return unsupported(why, "weights and rows of different types");
+    if (op.isScaled())
+      return unsupported(why, "scales of weights that are not f8E4M3FN");
+    return success();
   }
+  if (!is16Bit && !hasFP8Lhs(op))
+    return unsupported(why, "rows that are neither f8E4M3FN, f16 nor bf16");
+  if (!op.getTransposed())
+    return unsupported(why, "f8E4M3FN weights that are not K-major");
+  if (op.getK() % 16 != 0)
+    return unsupported(why,
+                       "f8E4M3FN weights of a k that is not a multiple of 16");
   // A block of scales must cover whole stages, and whole groups of eight
   // columns.
   auto divides = [](int64_t unit, int64_t block, int64_t extent) {
     return block % unit == 0 || block >= extent;
   };
-  if (!is16Bit && !hasFP8Lhs(op))
-    why = "rows that are neither f8E4M3FN, f16 nor bf16";
-  else if (!op.getTransposed())
-    why = "f8E4M3FN weights that are not K-major";
-  else if (op.getK() % 16 != 0)
-    why = "f8E4M3FN weights of a k that is not a multiple of 16";
-  else if (op.isScaled() && !divides(stageDepth(op), op.getBlockK(), op.getK()))
-    why = "blocks of scales that are not a multiple of " +
-          std::to_string(stageDepth(op)) + " along k";
-  else if (op.isScaled() && !divides(8, op.getBlockN(), op.getN()))
-    why = "blocks of scales that are not a multiple of 8 columns";
-  return failure(!why.empty());
+  if (op.isScaled() && !divides(stageDepth(op), op.getBlockK(), op.getK()))
+    return unsupported(why, "blocks of scales that are not a multiple of " +
+                                Twine(stageDepth(op)) + " along k");
+  if (op.isScaled() && !divides(8, op.getBlockN(), op.getN()))
+    return unsupported(why,
+                       "blocks of scales that are not a multiple of 8 columns");
+  return success();
 }
 
-LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
-                                           std::string &why) {
-  auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
-  if (op.getPanels()) {
-    why = "packed weights";
-    return failure();
-  }
-  if (failed(verifyOperands(op, why)))
-    return failure();
-  if (!weights.hasStaticShape())
-    why = "weights with a dynamic extent";
-  else if (op.getExpertCount() > maxExperts)
-    why = "more than " + std::to_string(maxExperts) + " experts";
-  else if (op.getNumProducts() > 2)
-    why = "more than two GEMMs";
-  else if (op.getK() % 8 != 0 || op.getK() == 0)
-    why = "a k that is not a multiple of 8";
-  else if (!op.getTransposed() && op.getN() % 8 != 0)
-    why = "MN-major weights of a number of columns that is not a multiple of 8";
-  else if (op.getN() == 0)
-    why = "no columns";
-  if (!why.empty())
-    return failure();
+static LogicalResult verifyWeights(GroupedMatmulOp op, std::string &why) {
   FailureOr<WeightLayout> layout = WeightLayout::of(op, why);
   if (failed(layout))
     return failure();
@@ -108,11 +83,37 @@ LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
     // cp.async and TMA copy multiples of 16 bytes.
     if (!op.getTransposed() &&
         (view.firstColumn % 8 != 0 || view.columns % 8 != 0))
-      why = "MN-major weights at columns that are not a multiple of 8";
-    else if (view.columns != layout->views.front().columns)
-      why = "weights in tensors of different shapes";
+      return unsupported(
+          why, "MN-major weights at columns that are not a multiple of 8");
+    if (view.columns != layout->views.front().columns)
+      return unsupported(why, "weights in tensors of different shapes");
   }
-  return failure(!why.empty() || failed(DeviceEpilogue::verify(op, why)));
+  return success();
+}
+
+LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
+                                           std::string &why) {
+  auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
+  if (op.getPanels())
+    return unsupported(why, "packed weights");
+  if (failed(verifyOperands(op, why)))
+    return failure();
+  if (!weights.hasStaticShape())
+    return unsupported(why, "weights with a dynamic extent");
+  if (op.getExpertCount() > maxExperts)
+    return unsupported(why, "more than " + Twine(maxExperts) + " experts");
+  if (op.getNumProducts() > 2)
+    return unsupported(why, "more than two GEMMs");
+  if (op.getK() % 8 != 0 || op.getK() == 0)
+    return unsupported(why, "a k that is not a multiple of 8");
+  if (!op.getTransposed() && op.getN() % 8 != 0)
+    return unsupported(why, "MN-major weights of a number of columns that is "
+                            "not a multiple of 8");
+  if (op.getN() == 0)
+    return unsupported(why, "no columns");
+  if (failed(verifyWeights(op, why)))
+    return failure();
+  return DeviceEpilogue::verify(op, why);
 }
 
 /// True if there is a kernel for the rows and columns of a tile.
@@ -133,53 +134,66 @@ static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
   return (rows == 128 || (pingPong && rows == 64)) && columns % block == 0;
 }
 
-static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
+/// Succeeds if the target has the instructions of a tile, and the operation the
+/// operands.
+static LogicalResult verifyUnit(GroupedMatmulOp op, TileAttr tile,
                                 const GPUDescription &gpu, std::string &why) {
   bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
+  if (wgmma && !gpu.hasWgmma())
+    return unsupported(why, "wgmma on " + gpu.arch);
+  if (tile.getDepth() != stageDepth(op))
+    return unsupported(why,
+                       "tiles of a depth other than " + Twine(stageDepth(op)));
+  if (wgmma && hasFP8Weights(op) && !hasFP8Lhs(op))
+    return unsupported(why, "wgmma of f8E4M3FN weights with 16-bit rows");
+  // FP8 wgmma needs two sets of accumulators.
+  if (wgmma && hasFP8Weights(op) &&
+      (tile.getRoles() == WarpRoles::PingPong || tile.getSwapped() ||
+       tile.getColumns() > 128))
+    return unsupported(why, "wgmma of f8E4M3FN with ping_pong, swapped "
+                            "operands or more than 128 columns");
+  if (tile.getGatherFence() == GatherFence::Consumer && !op.getGather())
+    return unsupported(why, "gather_fence = consumer without gathered rows");
+  if (tile.getSwapped() && !wgmma)
+    return unsupported(why, "swapped operands without wgmma");
+  return success();
+}
+
+static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
+                                const GPUDescription &gpu, std::string &why) {
+  if (failed(verifyUnit(op, tile, gpu, why)))
+    return failure();
   int64_t rows = tile.getRows(), columns = tile.getColumns();
   int64_t split = tile.getSplit();
+  if (tile.getCluster() != split || (split > 1 && !tile.getSwapped()) ||
+      !llvm::is_contained({1, 2, 4}, split))
+    return unsupported(why, "clusters other than of 2 or 4 blocks that split "
+                            "k, with swapped operands");
+  int64_t steps = llvm::divideCeil(op.getK(), tile.getDepth());
+  if (steps % split != 0)
+    return unsupported(why, Twine(steps) +
+                                " steps along k that do not split into " +
+                                Twine(split));
+  if (!hasKernel(op, tile))
+    return unsupported(why, "tiles of " + Twine(rows) + " rows and " +
+                                Twine(columns) + " columns");
   int64_t bytes = tile.getStages() * stageBytes(op, rows, columns) +
                   (split > 1 ? rows * columns * 4 : 0) +
                   TileScheduler::sharedBytes(op.getExpertCount()) + 256;
-  int64_t steps = llvm::divideCeil(op.getK(), tile.getDepth());
-  if (wgmma && !gpu.hasWgmma())
-    why = "wgmma on " + gpu.arch;
-  else if (tile.getDepth() != stageDepth(op))
-    why = "tiles of a depth other than " + std::to_string(stageDepth(op));
-  else if (wgmma && hasFP8Weights(op) && !hasFP8Lhs(op))
-    why = "wgmma of f8E4M3FN weights with 16-bit rows";
-  else if (wgmma && hasFP8Weights(op) &&
-           (tile.getRoles() == WarpRoles::PingPong || tile.getSwapped() ||
-            columns > 128))
-    // Two sets of accumulators share the registers.
-    why = "wgmma of f8E4M3FN with ping_pong, swapped operands or more than 128 "
-          "columns";
-  else if (tile.getGatherFence() == GatherFence::Consumer && !op.getGather())
-    why = "gather_fence = consumer without gathered rows";
-  else if (tile.getSwapped() && !wgmma)
-    why = "swapped operands without wgmma";
-  else if (tile.getCluster() != split || (split > 1 && !tile.getSwapped()) ||
-           !llvm::is_contained({1, 2, 4}, split))
-    why = "clusters other than of 2 or 4 blocks that split k, with swapped "
-          "operands";
-  else if (steps % split != 0)
-    why = std::to_string(steps) + " steps along k that do not split into " +
-          std::to_string(split);
-  else if (!hasKernel(op, tile))
-    why = "tiles of " + std::to_string(tile.getRows()) + " rows and " +
-          std::to_string(columns) + " columns";
-  else if (bytes > gpu.getSharedBytes())
-    why = "tiles of " + std::to_string(bytes) + " bytes of shared memory";
-  return failure(!why.empty());
+  if (bytes > gpu.getSharedBytes())
+    return unsupported(why,
+                       "tiles of " + Twine(bytes) + " bytes of shared memory");
+  return success();
 }
 
-static LLVM::LLVMFuncOp buildKernel(const GroupedKernelRequest &request,
-                                    DeviceLowering &lowering) {
+static void launchKernel(const GroupedKernelRequest &request, Value blocks,
+                         DeviceLowering &lowering) {
   if (TileAttr tile = request.tile; tile.getUnit() == MatrixUnit::Wgmma)
-    return tile.getSwapped() ? buildSwapABKernel(request, lowering)
-                             : buildWgmmaKernel(request, lowering);
-  return hasFP8Weights(request.op) ? buildScaledMmaSyncKernel(request, lowering)
-                                   : buildMmaSyncKernel(request, lowering);
+    return tile.getSwapped() ? launchSwapABKernel(request, blocks, lowering)
+                             : launchWgmmaKernel(request, blocks, lowering);
+  if (hasFP8Weights(request.op))
+    return launchScaledMmaSyncKernel(request, blocks, lowering);
+  launchMmaSyncKernel(request, blocks, lowering);
 }
 
 namespace {
@@ -188,78 +202,153 @@ namespace {
 /// be visited in order.
 class TileSelection {
 public:
-  TileSelection(ImplicitLocOpBuilder &b, GroupedMatmulOp op,
-                ArrayRef<int64_t> tiles, Value rows)
+  TileSelection(HostBuilder &b, GroupedMatmulOp op, ArrayRef<int64_t> tiles,
+                Value rows)
       : b(b), tiles(tiles),
-        mean(op.getOffsets() ? ceilDivOf(b, rows, op.getExpertCount()) : rows) {
+        mean(op.getOffsets() ? b.ceilDiv(rows, op.getExpertCount()) : rows) {
     two = TwoTiles::of(tiles);
     if (!two || !op.getOffsets())
       return;
-    Value extent = index(two->extent);
-    both = arith::AndIOp::create(b, compare(Predicate::ugt, rows, extent),
-                                 compare(Predicate::ule, mean, extent));
+    Value extent = b.index(two->extent);
+    both = b.both(b.greater(rows, extent), b.atMost(mean, extent));
   }
 
   /// Returns the range of row counts of the experts that tile `i` handles.
-  std::pair<Value, Value> expertRows(size_t i) {
-    Value min = index(1), max = index(INT32_MAX);
+  RowRange expertRows(size_t i) {
+    Value min = b.index(1), max = b.index(INT32_MAX);
     if (!both)
       return {min, max};
     if (!isLast(i))
-      return {min, select(both, index(two->limit), max)};
+      return {min, b.select(both, b.index(two->limit), max)};
     // The last tile handles all experts unless an earlier one runs, too.
-    Value second = arith::AndIOp::create(b, both, chosen);
-    return {select(second, index(two->limit + 1), min), max};
+    Value second = b.both(both, chosen);
+    return {b.select(second, b.index(two->limit + 1), min), max};
   }
 
   /// Returns the grid of tile `i`: `blocks`, or 0 if it does not run. A tile
   /// with `fits` can only run if that is true.
-  Value gridOf(size_t i, Value blocks, Value fits = {}) {
+  Value gridOf(size_t i, Value blocks, Value fits) {
     if (isLast(i) && !chosen)
       return blocks;
     Value runs;
     if (isLast(i)) {
-      runs = negate(chosen);
+      runs = b.logicalNot(chosen);
       if (both)
-        runs = arith::OrIOp::create(b, runs, both);
+        runs = b.either(runs, both);
     } else {
-      Value suits = compare(Predicate::ule, mean, index(tiles[i]));
+      Value suits = b.atMost(mean, b.index(tiles[i]));
       if (both && i + 2 == tiles.size())
-        suits = arith::OrIOp::create(b, suits, both);
+        suits = b.either(suits, both);
       if (fits)
-        suits = arith::AndIOp::create(b, suits, fits);
-      runs = chosen ? arith::AndIOp::create(b, suits, negate(chosen)) : suits;
-      chosen = chosen ? arith::OrIOp::create(b, chosen, suits) : suits;
+        suits = b.both(suits, fits);
+      runs = chosen ? b.both(suits, b.logicalNot(chosen)) : suits;
+      chosen = chosen ? b.either(chosen, suits) : suits;
     }
-    return select(runs, blocks, index(0));
+    return b.select(runs, blocks, b.index(0));
   }
 
 private:
-  using Predicate = arith::CmpIPredicate;
-
   bool isLast(size_t i) { return i + 1 == tiles.size(); }
-  Value index(int64_t value) {
-    return arith::ConstantIndexOp::create(b, value);
-  }
-  Value compare(Predicate predicate, Value x, Value y) {
-    return arith::CmpIOp::create(b, predicate, x, y);
-  }
-  Value select(Value condition, Value x, Value y) {
-    return arith::SelectOp::create(b, condition, x, y);
-  }
-  Value negate(Value flag) {
-    return arith::XOrIOp::create(b, flag,
-                                 arith::ConstantIntOp::create(b, 1, 1));
-  }
 
-  ImplicitLocOpBuilder &b;
+  HostBuilder &b;
   ArrayRef<int64_t> tiles; // rows of each
   Value mean;              // rows per expert
   std::optional<TwoTiles> two;
   Value both;   // true if two kernels run; null if never
   Value chosen; // true if an earlier tile runs; null before the first
 };
+
+/// The grid of a persistent kernel.
+struct Grid {
+  Value blocks;
+  Value fits; // split-K: true if all clusters are resident at once; or null
+};
+
+/// Lowers one operation to a launch for each of its tiles.
+class GroupedMatmulLowering {
+public:
+  GroupedMatmulLowering(GroupedMatmulOp op, ArrayRef<TileAttr> tiles,
+                        DeviceLowering &lowering)
+      : op(op), tiles(tiles), lowering(lowering),
+        b(op.getLoc(), lowering.rewriter) {}
+
+  Value run();
+
+private:
+  Grid gridOf(TileAttr tile, Value minRows);
+  void launchTile(TileAttr tile, size_t i, TileSelection &selection);
+
+  GroupedMatmulOp op;
+  ArrayRef<TileAttr> tiles;
+  DeviceLowering &lowering;
+  HostBuilder b;
+  Value rows, lhsRows, multiprocessors; // index
+  GroupedKernelOperands operands;
+  std::optional<CombineEpilogue> combine;
+  Value fusedTokens, combineRan;
+};
 } // namespace
+
+/// Returns a grid of at most one wave of blocks.
+Grid GroupedMatmulLowering::gridOf(TileAttr tile, Value minRows) {
+  int64_t outTileColumns = tile.getColumns() / op.getNumProducts();
+  Value blocks = TileScheduler::maxTiles(
+      b, rows, op.getOffsets() ? minRows : Value(), op.getExpertCount(),
+      tile.getRows(), llvm::divideCeil(op.getN(), outTileColumns));
+  // Kernels that need most of the registers have one resident block per
+  // multiprocessor, others two.
+  bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
+  bool oneResident = (wgmma && !tile.getSwapped()) || hasFP8Weights(op);
+  Value wave = oneResident ? multiprocessors : b.mul(multiprocessors, 2);
+  if (tile.getSplit() == 1)
+    return {b.min(blocks, wave), Value()};
+  // One tile per cluster; all clusters must be resident at once.
+  blocks = b.mul(blocks, tile.getSplit());
+  return {blocks, b.atMost(blocks, wave)};
+}
+
+void GroupedMatmulLowering::launchTile(TileAttr tile, size_t i,
+                                       TileSelection &selection) {
+  GroupedKernelRequest request{op, tile, std::nullopt, operands};
+  if (combine && CombineEpilogue::supports(op, tile))
+    request.combine = combine;
+  RowRange expertRows = selection.expertRows(i);
+  Grid grid = gridOf(tile, expertRows.min);
+  Value blocks = selection.gridOf(i, grid.blocks, grid.fits);
+  operands.rows = b.toI32(rows);
+  operands.lhsRows = b.toI32(lhsRows);
+  if (op.getOffsets())
+    operands.expertRows = {b.toI32(expertRows.min), b.toI32(expertRows.max)};
+  if (request.combine) {
+    operands.combinedTokens = b.toI32(fusedTokens);
+    combineRan = b.either(combineRan, b.notEqual(blocks, b.index(0)));
+  }
+  launchKernel(request, blocks, lowering);
+}
+
+Value GroupedMatmulLowering::run() {
+  rows = b.extent(op.getInit(), 0);
+  lhsRows = b.extent(op.getLhs(), 0);
+  operands.out = op.getInit();
+  SmallVector<int64_t> tileRows = llvm::map_to_vector(
+      tiles, [](TileAttr tile) { return int64_t(tile.getRows()); });
+  TileSelection selection(b, op, tileRows, rows);
+  multiprocessors = MultiprocessorsOp::create(b);
+  // Kernels for few rows can have the combine of a few tokens fused.
+  combine = CombineEpilogue::match(op, lowering);
+  if (combine) {
+    fusedTokens = combine->fusedTokens(b);
+    combineRan = b.i1(false);
+    operands.combined = combine->init(b);
+    operands.arrivals = combine->arrivals;
+  }
+  for (auto [i, tile] : llvm::enumerate(tiles))
+    launchTile(tile, i, selection);
+  if (combine)
+    combine->replace(b, operands.out, operands.combined, fusedTokens,
+                     combineRan, lowering);
+  return operands.out;
+}
 
 Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                               std::string &why) {
@@ -267,89 +356,13 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   // tiles.
   if (failed(verifyTensorCores(op, why)))
     return failure();
-  auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttr);
-  if (!tiles || tiles.empty() ||
-      !llvm::all_of(tiles, llvm::IsaPred<TileAttr>)) {
-    why = "no tiles; run moe-tile-for-gpu";
-    return failure();
-  }
-  SmallVector<int64_t> tileRows;
-  for (auto tile : tiles.getAsRange<TileAttr>()) {
+  auto attribute = op->getAttrOfType<ArrayAttr>(tilesAttr);
+  if (!attribute || attribute.empty() ||
+      !llvm::all_of(attribute, llvm::IsaPred<TileAttr>))
+    return unsupported(why, "no tiles; run moe-tile-for-gpu");
+  auto tiles = llvm::to_vector(attribute.getAsRange<TileAttr>());
+  for (TileAttr tile : tiles)
     if (failed(verifyTile(op, tile, lowering.gpu, why)))
       return failure();
-    tileRows.push_back(tile.getRows());
-  }
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  auto index = [&](int64_t value) -> Value {
-    return arith::ConstantIndexOp::create(b, value);
-  };
-  auto toI32 = [&](Value value) -> Value {
-    return arith::IndexCastOp::create(b, b.getI32Type(), value);
-  };
-  bool grouped = bool(op.getOffsets());
-  int64_t experts = op.getExpertCount();
-  Value rows = extentOf(b, op.getInit(), 0);
-  Value lhsRows = extentOf(b, op.getLhs(), 0);
-  TileSelection selection(b, op, tileRows, rows);
-  Value multiprocessors = MultiprocessorsOp::create(b);
-  // Kernels for few rows can have the combine of a few tokens fused.
-  std::optional<CombineEpilogue> combine = CombineEpilogue::match(op, lowering);
-  SmallVector<Value> results{op.getInit()};
-  Value fusedTokens, combineRan;
-  if (combine) {
-    fusedTokens = combine->fusedTokens(b);
-    combineRan = arith::ConstantIntOp::create(b, 0, 1);
-    llvm::append_values(results, combine->init(b), combine->arrivals);
-  }
-  for (auto [i, attribute] : llvm::enumerate(tiles)) {
-    auto tile = cast<TileAttr>(attribute);
-    bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-    GroupedKernelRequest request{op, tile, std::nullopt};
-    if (combine && CombineEpilogue::supports(op, tile))
-      request.combine = combine;
-    LLVM::LLVMFuncOp kernel = buildKernel(request, lowering);
-    int64_t outTileColumns = tile.getColumns() / op.getNumProducts();
-    auto [minRows, maxRows] = selection.expertRows(i);
-    Value blocks = TileScheduler::maxTiles(
-        b, rows, grouped ? minRows : Value(), experts, tile.getRows(),
-        llvm::divideCeil(op.getN(), outTileColumns));
-    // One wave of persistent blocks. Kernels that need most of the registers
-    // have one resident block per multiprocessor, others two.
-    bool oneResident = (wgmma && !tile.getSwapped()) || hasFP8Weights(op);
-    Value wave =
-        oneResident
-            ? multiprocessors
-            : arith::MulIOp::create(b, multiprocessors, index(2)).getResult();
-    Value fitsWave;
-    if (tile.getSplit() > 1) {
-      // One tile per cluster; all clusters must be resident at once.
-      blocks = arith::MulIOp::create(b, blocks, index(tile.getSplit()));
-      fitsWave =
-          arith::CmpIOp::create(b, arith::CmpIPredicate::ule, blocks, wave);
-    } else {
-      blocks = arith::MinUIOp::create(b, blocks, wave);
-    }
-    blocks = selection.gridOf(i, blocks, fitsWave);
-    SmallVector<Value> scalars{toI32(rows), toI32(lhsRows)};
-    if (grouped)
-      scalars.append({toI32(minRows), toI32(maxRows)});
-    MutableArrayRef<Value> inits(results);
-    if (request.combine) {
-      scalars.push_back(toI32(fusedTokens));
-      combineRan = arith::OrIOp::create(
-          b, combineRan,
-          arith::CmpIOp::create(b, arith::CmpIPredicate::ne, blocks, index(0)));
-    } else {
-      inits = inits.take_front();
-    }
-    llvm::copy(launch(lowering, op.getLoc(), kernel, blocks,
-                      GroupedKernel::inputs(request), inits, scalars,
-                      wgmma ? TMAKernel::tensorMaps(op, tile)
-                            : SmallVector<TensorMapAttr>()),
-               inits.begin());
-  }
-  if (combine)
-    combine->replace(b, results[0], results[1], fusedTokens, combineRan,
-                     lowering);
-  return SmallVector<Value>{results.front()};
+  return SmallVector<Value>{GroupedMatmulLowering(op, tiles, lowering).run()};
 }

@@ -199,8 +199,8 @@ void MmaSyncKernel::computeTile(const TileCoord &coord) {
   store(coord, mainloop(llvm::divideCeil(k, depth), loadStage, multiply));
 }
 
-LLVM::LLVMFuncOp
-mlir::moe::buildMmaSyncKernel(const GroupedKernelRequest &request,
-                              DeviceLowering &lowering) {
-  return MmaSyncKernel(request, lowering).build();
+void mlir::moe::launchMmaSyncKernel(const GroupedKernelRequest &request,
+                                    Value blocks, DeviceLowering &lowering) {
+  MmaSyncKernel kernel(request, lowering);
+  kernel.launch(kernel.build(), blocks);
 }

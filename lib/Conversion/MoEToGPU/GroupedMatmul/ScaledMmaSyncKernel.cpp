@@ -345,8 +345,9 @@ void ScaledMmaSyncKernel::computeTile(const TileCoord &coord) {
   store(coord, mainloop(steps, loadStage, multiply));
 }
 
-LLVM::LLVMFuncOp
-mlir::moe::buildScaledMmaSyncKernel(const GroupedKernelRequest &request,
-                                    DeviceLowering &lowering) {
-  return ScaledMmaSyncKernel(request, lowering).build();
+void mlir::moe::launchScaledMmaSyncKernel(const GroupedKernelRequest &request,
+                                          Value blocks,
+                                          DeviceLowering &lowering) {
+  ScaledMmaSyncKernel kernel(request, lowering);
+  kernel.launch(kernel.build(), blocks);
 }

@@ -266,8 +266,8 @@ LLVM::LLVMFuncOp SwapABKernel::build() {
   return kernel;
 }
 
-LLVM::LLVMFuncOp
-mlir::moe::buildSwapABKernel(const GroupedKernelRequest &request,
-                             DeviceLowering &lowering) {
-  return SwapABKernel(request, lowering).build();
+void mlir::moe::launchSwapABKernel(const GroupedKernelRequest &request,
+                                   Value blocks, DeviceLowering &lowering) {
+  SwapABKernel kernel(request, lowering);
+  kernel.launch(kernel.build(), blocks);
 }

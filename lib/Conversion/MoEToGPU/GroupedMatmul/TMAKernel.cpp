@@ -13,19 +13,25 @@ using namespace mlir::moe;
 /// Stages whose cp.async copies a producer thread keeps in flight.
 static constexpr int64_t cpAsyncStages = 2;
 
+void TMAKernel::declareTensorMaps() {
+  if (!isGathered())
+    arguments.tensorMap(lhsInput, {tile.getRows(), depth}, swizzleBytes,
+                        lhsMap);
+  int64_t boxRows = op.getTransposed() ? viewTileColumns : depth;
+  weightMaps.resize(viewCount());
+  for (auto [input, map] : llvm::zip_equal(weightInputs, weightMaps))
+    arguments.tensorMap(input, {1, boxRows, depth}, swizzleBytes, map);
+}
+
 LLVM::LLVMFuncOp TMAKernel::create(StringRef name, KernelShape shape,
                                    int64_t extraBytes) {
-  shape.tensorMaps = viewCount() + !isGathered();
   extraStart = stages * 16;
   schedulerStart = extraStart + extraBytes;
   shape.sharedBytes =
       stages * stageBytes + schedulerStart +
       (op.getOffsets() ? TileScheduler::sharedBytes(experts) : 0);
+  declareTensorMaps();
   auto kernel = GroupedKernel::create(name, shape);
-  unsigned map = 0;
-  lhsMap = isGathered() ? Value() : kernel.getArgument(map++);
-  for (int64_t v = 0; v < viewCount(); ++v)
-    weightMaps.push_back(kernel.getArgument(map++));
   memory = b.sharedMemory();
   barriers = b.sharedAt(memory, stages * stageBytes);
   thread = b.thread();
@@ -367,27 +373,4 @@ TMAKernel::MainloopResult TMAKernel::mainloop(PipelineState start,
       });
   return {
       {end[0], end[1]}, end[2], SmallVector<Value>(llvm::drop_begin(end, 3))};
-}
-
-//===----------------------------------------------------------------------===//
-// Tensor maps
-//===----------------------------------------------------------------------===//
-
-SmallVector<TensorMapAttr> TMAKernel::tensorMaps(GroupedMatmulOp op,
-                                                 TileAttr tile) {
-  MLIRContext *context = op.getContext();
-  SmallVector<TensorMapAttr> maps;
-  int64_t views = layoutOf(op).views.size();
-  int64_t viewTileColumns = tile.getColumns() / views;
-  int64_t depth = stageDepth(op);
-  if (!op.getGather())
-    maps.push_back(TensorMapAttr::get(
-        context, 0, ArrayRef<int64_t>{tile.getRows(), depth}, swizzleBytes));
-  int64_t firstWeights = 1 + bool(op.getGather()) + bool(op.getOffsets());
-  for (int64_t v = 0; v < views; ++v) {
-    int64_t box[] = {1, op.getTransposed() ? viewTileColumns : depth, depth};
-    maps.push_back(
-        TensorMapAttr::get(context, firstWeights + v, box, swizzleBytes));
-  }
-  return maps;
 }

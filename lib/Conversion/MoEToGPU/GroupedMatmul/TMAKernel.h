@@ -31,11 +31,6 @@
 namespace mlir::moe {
 
 class TMAKernel : public GroupedKernel {
-public:
-  /// Returns the tensor maps that a kernel takes.
-  static SmallVector<TensorMapAttr> tensorMaps(GroupedMatmulOp op,
-                                               TileAttr tile);
-
 protected:
   static constexpr int64_t warpgroupSize = 128;
   static constexpr int64_t swizzleBytes = 128; // of a row in shared memory
@@ -145,6 +140,7 @@ protected:
   Value memory, barriers, thread;
 
 private:
+  void declareTensorMaps();
   void issueTMA(Value target, Value map, ValueRange coordinates, Value barrier);
   void loadWeights(const TileCoord &coord, Value kStart, Value stageStart,
                    Value barrier);

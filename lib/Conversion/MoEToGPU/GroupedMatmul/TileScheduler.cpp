@@ -102,19 +102,14 @@ TileCoord TileScheduler::tileAt(Value index) {
   return {expert, firstRow, b.min(b.sub(end, firstRow), tileRows), column};
 }
 
-Value TileScheduler::maxTiles(ImplicitLocOpBuilder &host, Value rows,
-                              Value minRows, int64_t experts, int64_t tileRows,
+Value TileScheduler::maxTiles(HostBuilder &host, Value rows, Value minRows,
+                              int64_t experts, int64_t tileRows,
                               int64_t columnTiles) {
-  auto index = [&](int64_t value) -> Value {
-    return arith::ConstantIndexOp::create(host, value);
-  };
-  Value whole = arith::CeilDivUIOp::create(host, rows, index(tileRows));
+  Value rowTiles = host.ceilDiv(rows, host.index(tileRows));
   if (minRows) {
     // Each expert with enough rows may have one partial tile.
-    Value partial = arith::MinUIOp::create(
-        host, arith::DivUIOp::create(host, rows, minRows), index(experts));
-    whole = arith::AddIOp::create(
-        host, arith::DivUIOp::create(host, rows, index(tileRows)), partial);
+    Value partial = host.min(host.div(rows, minRows), host.index(experts));
+    rowTiles = host.add(host.div(rows, host.index(tileRows)), partial);
   }
-  return arith::MulIOp::create(host, whole, index(columnTiles));
+  return host.mul(rowTiles, columnTiles);
 }

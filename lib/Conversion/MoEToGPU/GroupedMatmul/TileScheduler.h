@@ -17,6 +17,7 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_TILESCHEDULER_H
 
 #include "Builder/GPUBuilder.h"
+#include "Builder/HostBuilder.h"
 
 namespace mlir::moe {
 
@@ -62,7 +63,7 @@ public:
   /// Returns, on the host, an upper bound of the tile count for `rows` rows
   /// (`index`) where each expert with tiles has at least `minRows` rows; null
   /// for a single expert.
-  static Value maxTiles(ImplicitLocOpBuilder &host, Value rows, Value minRows,
+  static Value maxTiles(HostBuilder &host, Value rows, Value minRows,
                         int64_t experts, int64_t tileRows, int64_t columnTiles);
 
 private:

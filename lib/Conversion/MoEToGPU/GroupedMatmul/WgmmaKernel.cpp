@@ -253,8 +253,8 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
   return kernel;
 }
 
-LLVM::LLVMFuncOp
-mlir::moe::buildWgmmaKernel(const GroupedKernelRequest &request,
-                            DeviceLowering &lowering) {
-  return WgmmaKernel(request, lowering).build();
+void mlir::moe::launchWgmmaKernel(const GroupedKernelRequest &request,
+                                  Value blocks, DeviceLowering &lowering) {
+  WgmmaKernel kernel(request, lowering);
+  kernel.launch(kernel.build(), blocks);
 }

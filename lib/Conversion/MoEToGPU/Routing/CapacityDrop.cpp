@@ -7,6 +7,8 @@
 
 #include "CapacityDrop.h"
 
+#include "Builder/KernelArguments.h"
+
 #include "RadixTopK.h"
 #include "RouteEmitter.h"
 
@@ -19,18 +21,33 @@ static constexpr int64_t threads = 512;
 /// Tokens whose requests are in shared memory at a time.
 static constexpr int64_t batch = 2048;
 
-/// Builds the kernel that keeps the choices with the largest weights; one block
-/// for each expert.
-static LLVM::LLVMFuncOp buildKeepLargest(RouteOp op, DeviceLowering &lowering) {
+/// The host values of a launch.
+struct DropOperands {
+  Value kept;            // tensor, replaced by the result
+  Value total, capacity; // i32
+};
+
+/// Builds and launches the kernel that keeps the choices with the largest
+/// weights; one block for each expert.
+static void launchKeepLargest(RouteOp op, DropOperands &operands,
+                              DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
+  Value ids, weights, kept, total, capacity;
+  KernelArguments arguments;
+  arguments.input(op.getIds(), ids);
+  arguments.input(op.getWeights(), weights);
+  arguments.output(operands.kept, kept);
+  arguments.scalar(operands.total, total);
+  arguments.scalar(operands.capacity, capacity);
+
+  HostBuilder host(op.getLoc(), lowering.rewriter);
+  Value blocks = host.index(op.getNumExperts());
   KernelShape shape;
   shape.threads = threads;
   shape.sharedBytes = RadixTopK::sharedBytes;
-  Type i32 = b.getI32Type();
-  auto kernel =
-      createKernel(b, lowering.kernels, "route_keep", shape, 3, {i32, i32});
-  Value ids = kernel.getArgument(0), weights = kernel.getArgument(1);
-  Value kept = kernel.getArgument(2), expert = b.block();
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "route_keep", shape);
+  Value expert = b.block();
   Type element = op.getWeights().getType().getElementType();
   Value isFirst = b.equal(expert, 0);
   RouteEmitter route(op, b, threads);
@@ -39,8 +56,8 @@ static LLVM::LLVMFuncOp buildKeepLargest(RouteOp op, DeviceLowering &lowering) {
         b.toFloat(b.loadAt(element, weights, choice), b.getF32Type());
     Value isNaN =
         arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, weight, weight);
-    Value least = b.f32(-std::numeric_limits<double>::infinity());
-    return {b.select(isNaN, least, weight),
+    Value lowest = b.f32(-std::numeric_limits<double>::infinity());
+    return {b.select(isNaN, lowest, weight),
             b.equal(route.bucketAt(ids, choice), expert)};
   };
   auto store = [&](Value choice, Value taken) {
@@ -52,9 +69,8 @@ static LLVM::LLVMFuncOp buildKeepLargest(RouteOp op, DeviceLowering &lowering) {
       b.storeAt(b.select(taken, expert, b.i32(-1)), kept, choice);
     });
   };
-  RadixTopK(b, threads, b.sharedMemory())
-      .emit(kernel.getArgument(3), kernel.getArgument(4), load, store);
-  return kernel;
+  RadixTopK(b, threads, b.sharedMemory()).emit(total, capacity, load, store);
+  arguments.launch(lowering.rewriter, kernel, blocks);
 }
 
 namespace {
@@ -67,9 +83,10 @@ public:
       : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
         experts(op.getNumExperts()), topK(op.getTopK()) {}
 
-  LLVM::LLVMFuncOp build();
+  void launch(DropOperands &operands);
 
 private:
+  LLVM::LLVMFuncOp build();
   /// Returns the expert that a token requests with choice `k`; `experts` if
   /// none.
   Value requestedExpert(Value token, Value k);
@@ -86,7 +103,8 @@ private:
   DeviceLowering &lowering;
   GPUBuilder b;
   int64_t experts, topK;
-  Value ids, kept, capacity;
+  KernelArguments arguments;
+  Value ids, kept, total, capacity;
   Value used;     // slots taken, of each expert
   Value requests; // expert requested, of each token of a batch
 };
@@ -120,19 +138,25 @@ void NextChoiceKernel::assignSlots(Value count) {
   });
 }
 
+void NextChoiceKernel::launch(DropOperands &operands) {
+  arguments.input(op.getIds(), ids);
+  arguments.output(operands.kept, kept);
+  arguments.scalar(operands.total, total);
+  arguments.scalar(operands.capacity, capacity);
+  HostBuilder host(op.getLoc(), lowering.rewriter);
+  Value one = host.index(1);
+  arguments.launch(lowering.rewriter, build(), one);
+}
+
 LLVM::LLVMFuncOp NextChoiceKernel::build() {
   KernelShape shape;
   shape.threads = threads;
   // One more, for tokens without a request.
   int64_t rowBytes = (experts + 1) * 4;
   shape.sharedBytes = rowBytes + batch * 4;
-  Type i32 = b.getI32Type();
-  auto kernel = createKernel(b, lowering.kernels, "route_keep_next", shape, 2,
-                             {i32, i32});
-  ids = kernel.getArgument(0);
-  kept = kernel.getArgument(1);
-  Value tokens = b.div(kernel.getArgument(2), topK);
-  capacity = kernel.getArgument(3);
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "route_keep_next", shape);
+  Value tokens = b.div(total, topK);
   used = b.sharedMemory();
   requests = b.sharedAt(used, rowBytes);
   forEach(b.i32(experts + 1), [&](Value e) { b.store(b.i32(0), at(used, e)); });
@@ -164,17 +188,13 @@ LLVM::LLVMFuncOp NextChoiceKernel::build() {
 
 Value mlir::moe::launchCapacityDrop(RouteOp op, DeviceLowering &lowering,
                                     Value total, Value capacity) {
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  Value kept = tensor::EmptyOp::create(
-      b, tensor::getMixedSizes(b, b.getLoc(), op.getIds()), b.getI32Type());
-  if (op.getPriority() == Priority::Probability) {
-    Value blocks = arith::ConstantIndexOp::create(b, op.getNumExperts());
-    return launch(lowering, op.getLoc(), buildKeepLargest(op, lowering), blocks,
-                  {op.getIds(), op.getWeights()}, kept, {total, capacity})
-        .front();
-  }
-  Value one = arith::ConstantIndexOp::create(b, 1);
-  return launch(lowering, op.getLoc(), NextChoiceKernel(op, lowering).build(),
-                one, op.getIds(), kept, {total, capacity})
-      .front();
+  HostBuilder b(op.getLoc(), lowering.rewriter);
+  Value kept = b.empty(tensor::getMixedSizes(b, b.getLoc(), op.getIds()),
+                       b.getI32Type());
+  DropOperands operands{kept, total, capacity};
+  if (op.getPriority() == Priority::Probability)
+    launchKeepLargest(op, operands, lowering);
+  else
+    NextChoiceKernel(op, lowering).launch(operands);
+  return operands.kept;
 }

@@ -13,9 +13,11 @@
 #include "ExpertChoiceToGPU.h"
 
 #include "GateEmitter.h"
+#include "Limits.h"
 #include "RadixTopK.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/TypeUtilities.h"
 
 #include <limits>
 
@@ -25,22 +27,32 @@ using namespace mlir::moe;
 static constexpr int64_t warpsInBlock = 4;
 static constexpr int64_t selectThreads = 512;
 
-static LLVM::LLVMFuncOp buildScores(GateOp op, DeviceLowering &lowering) {
+/// Builds and launches the kernel that scores the experts; replaces `scores` by
+/// its result.
+static void launchScores(GateOp op, Value tokenCount, Value &scores,
+                         DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
+  Value logits, scoresPointer, tokens;
+  GateEmitter::Pointers pointers;
+  KernelArguments arguments;
+  arguments.input(op.getLogits(), logits);
+  arguments.input(op.getNoise(), pointers.noise);
+  arguments.output(scores, scoresPointer);
+  arguments.scalar(tokenCount, tokens);
+
   KernelShape shape;
   shape.threads = warpsInBlock * GPUBuilder::warpSize;
-  auto kernel = createKernel(b, lowering.kernels, "gate_scores", shape,
-                             op.getNoise() ? 3 : 2, b.getI64Type());
-  ValueRange arguments = kernel.getArguments();
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "gate_scores", shape);
   GateEmitter gate(op, b);
-  if (op.getNoise())
-    gate.setNoise(arguments[1]);
+  gate.setPointers(pointers);
   Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
                       b.toI64(b.shiftRight(b.thread(), 5)));
-  b.ifThen(b.less(token, arguments.back()), [&] {
-    gate.emitScores(token, arguments[0], arguments.drop_back().back());
-  });
-  return kernel;
+  b.ifThen(b.less(token, tokens),
+           [&] { gate.emitScores(token, logits, scoresPointer); });
+  HostBuilder host(op.getLoc(), lowering.rewriter);
+  arguments.launch(lowering.rewriter, kernel,
+                   host.ceilDiv(tokenCount, warpsInBlock));
 }
 
 namespace {
@@ -50,11 +62,16 @@ public:
       : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
         experts(op.getNumExperts()), scoreType(op.getScoreElementType()) {}
 
-  /// Inputs: scores and, if there is one, the bias; results: weights and ids;
-  /// scalars: tokens and capacity.
-  LLVM::LLVMFuncOp build();
+  /// The host values of a launch.
+  struct Operands {
+    Value scores;           // tensor
+    Value weights, ids;     // tensors, replaced by the results
+    Value tokens, capacity; // i32
+  };
+  void launch(Operands &operands);
 
 private:
+  LLVM::LLVMFuncOp build();
   Value indexOf(Value token) {
     return b.add(b.mul(b.toI64(token), experts), b.toI64(expert));
   }
@@ -74,7 +91,9 @@ private:
   GPUBuilder b;
   int64_t experts;
   Type scoreType;
-  Value scores, expert, tokens, shared;
+  KernelArguments arguments;
+  Value scores, bias, weights, ids, tokens, capacity;
+  Value expert, shared;
   Value maximum, sum; // of a softmax over the tokens
 };
 } // namespace
@@ -130,30 +149,37 @@ Value ChooseKernel::scoreOf(Value token) {
   return b.toFloat(b.toFloat(score, scoreType), b.getF32Type());
 }
 
+void ChooseKernel::launch(Operands &operands) {
+  arguments.input(operands.scores, scores);
+  arguments.input(op.getBias(), bias);
+  arguments.output(operands.weights, weights);
+  arguments.output(operands.ids, ids);
+  arguments.scalar(operands.tokens, tokens);
+  arguments.scalar(operands.capacity, capacity);
+  LLVM::LLVMFuncOp kernel = build();
+  HostBuilder host(op.getLoc(), lowering.rewriter);
+  arguments.launch(lowering.rewriter, kernel, host.index(experts));
+}
+
 LLVM::LLVMFuncOp ChooseKernel::build() {
   KernelShape shape;
   shape.threads = selectThreads;
   shape.sharedBytes = RadixTopK::sharedBytes;
-  Type i32 = b.getI32Type(), f32 = b.getF32Type();
-  auto kernel = createKernel(b, lowering.kernels, "gate_choose", shape,
-                             op.getBias() ? 4 : 3, {i32, i32});
-  ValueRange arguments = kernel.getArguments();
-  ValueRange outputs = arguments.drop_back(2).take_back(2);
-  scores = arguments[0];
-  tokens = arguments.drop_back().back();
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "gate_choose", shape);
   expert = b.block();
   shared = b.sharedMemory();
   if (op.getScore() == Score::Softmax && op.getScoreAxis() == ScoreAxis::Tokens)
     reduceSoftmax();
-  Value bias;
-  if (op.getBias())
-    bias = b.toFloat(
-        b.loadAt(op.getBias().getType().getElementType(), arguments[1], expert),
-        f32);
+  Value expertBias;
+  if (bias)
+    expertBias = b.toFloat(
+        b.loadAt(op.getBias().getType().getElementType(), bias, expert),
+        b.getF32Type());
   auto load = [&](Value token) -> RadixTopK::Candidate {
     Value score = scoreOf(token);
-    if (bias) {
-      score = arith::AddFOp::create(b, score, bias);
+    if (expertBias) {
+      score = arith::AddFOp::create(b, score, expertBias);
       score = b.select(compare(arith::CmpFPredicate::UNO, score, score),
                        negInf(), score);
     }
@@ -169,52 +195,34 @@ LLVM::LLVMFuncOp ChooseKernel::build() {
     if (op.getScale())
       weight = arith::MulFOp::create(b, weight,
                                      b.f32(op.getScale()->convertToDouble()));
-    b.storeAt(b.toFloat(weight, scoreType), outputs[0], indexOf(token));
-    b.storeAt(b.select(taken, expert, b.i32(-1)), outputs[1], indexOf(token));
+    b.storeAt(b.toFloat(weight, scoreType), weights, indexOf(token));
+    b.storeAt(b.select(taken, expert, b.i32(-1)), ids, indexOf(token));
   };
-  RadixTopK(b, selectThreads, shared)
-      .emit(tokens, arguments.back(), load, store);
+  RadixTopK(b, selectThreads, shared).emit(tokens, capacity, load, store);
   return kernel;
 }
 
 Lowered mlir::moe::lowerExpertChoice(GateOp op, DeviceLowering &lowering,
                                      std::string &why) {
   if (op.getNormalize())
-    why = "select(expert_choice) with normalize";
-  else if (op.getNumExperts() > GateEmitter::maxExperts)
-    why = "more than " + std::to_string(GateEmitter::maxExperts) + " experts";
-  if (!why.empty())
-    return failure();
-  LLVM::LLVMFuncOp score = buildScores(op, lowering);
-  LLVM::LLVMFuncOp choose = ChooseKernel(op, lowering).build();
-
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  OpFoldResult tokens = tensor::getMixedSize(b, b.getLoc(), op.getLogits(), 0);
-  Value count = extentOf(b, op.getLogits(), 0);
-  auto emptyOf = [&](Type element) -> Value {
-    return tensor::EmptyOp::create(
-        b, ArrayRef<OpFoldResult>{tokens, b.getIndexAttr(op.getNumExperts())},
-        element);
+    return unsupported(why, "select(expert_choice) with normalize");
+  if (op.getNumExperts() > maxExperts)
+    return unsupported(why, "more than " + Twine(maxExperts) + " experts");
+  HostBuilder b(op.getLoc(), lowering.rewriter);
+  OpFoldResult tokens = b.mixedExtent(op.getLogits(), 0);
+  Value tokenCount = b.extent(op.getLogits(), 0);
+  auto emptyOf = [&](Type element) {
+    return b.empty({tokens, b.getIndexAttr(op.getNumExperts())}, element);
   };
-  SmallVector<Value> inputs{op.getLogits()};
-  if (op.getNoise())
-    inputs.push_back(op.getNoise());
-  Value scores =
-      launch(lowering, op.getLoc(), score, ceilDivOf(b, count, warpsInBlock),
-             inputs, emptyOf(b.getF32Type()), count)
-          .front();
-  SmallVector<Value> inits;
-  for (Type type : op.getResultTypes())
-    inits.push_back(emptyOf(cast<RankedTensorType>(type).getElementType()));
-  inputs = {scores};
-  if (op.getBias())
-    inputs.push_back(op.getBias());
-  auto toI32 = [&](Value value) -> Value {
-    return arith::IndexCastOp::create(b, b.getI32Type(), value);
-  };
-  Value capacity = buildCapacity(b, b.getLoc(), *op.getCapacity(), count,
+  ChooseKernel::Operands operands;
+  operands.scores = emptyOf(b.getF32Type());
+  launchScores(op, tokenCount, operands.scores, lowering);
+  operands.weights = emptyOf(getElementTypeOrSelf(op.getResultTypes()[0]));
+  operands.ids = emptyOf(getElementTypeOrSelf(op.getResultTypes()[1]));
+  Value capacity = buildCapacity(b, b.getLoc(), *op.getCapacity(), tokenCount,
                                  op.getNumExperts());
-  return launch(lowering, op.getLoc(), choose,
-                arith::ConstantIndexOp::create(b, op.getNumExperts()), inputs,
-                inits, {toI32(count), toI32(capacity)});
+  operands.tokens = b.toI32(tokenCount);
+  operands.capacity = b.toI32(capacity);
+  ChooseKernel(op, lowering).launch(operands);
+  return SmallVector<Value>{operands.weights, operands.ids};
 }

@@ -7,6 +7,8 @@
 
 #include "GateEmitter.h"
 
+#include "Limits.h"
+
 #include "mlir/Dialect/Math/IR/Math.h"
 
 #include <limits>
@@ -27,22 +29,11 @@ GateEmitter::GateEmitter(GateOp op, GPUBuilder &b)
     : op(op), b(b), experts(op.getNumExperts()), topK(op.getTopK()),
       scoreType(op.getScoreElementType()), lane(b.lane()) {}
 
-SmallVector<Value> GateEmitter::inputs(GateOp op) {
-  SmallVector<Value> inputs;
-  for (Value optional :
-       {Value(op.getBias()), Value(op.getNoise()), Value(op.getGivenIds())})
-    if (optional)
-      inputs.push_back(optional);
-  return inputs;
-}
-
-void GateEmitter::setPointers(ValueRange pointers) {
-  unsigned next = 0;
-  bias = op.getBias() ? pointers[next++] : Value();
-  noise = op.getNoise() ? pointers[next++] : Value();
-  givenIds = op.getGivenIds() ? pointers[next++] : Value();
-  weightsOut = pointers[next++];
-  idsOut = pointers[next++];
+void GateEmitter::declareInputs(GateOp op, KernelArguments &arguments,
+                                Pointers &pointers) {
+  arguments.input(op.getBias(), pointers.bias);
+  arguments.input(op.getNoise(), pointers.noise);
+  arguments.input(op.getGivenIds(), pointers.givenIds);
 }
 
 //===----------------------------------------------------------------------===//
@@ -346,12 +337,14 @@ void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
   bool scoreFirst = op.getOrder() == Order::ScoreThenSelect;
   Row scores = scoreFirst ? score(logits, validColumns(experts)) : logits;
   if (op.getGivenIds()) {
-    ids = loadRow(givenIds, b.getI32Type(), firstChoice, topK, b.i32(-1));
+    ids = loadRow(pointers.givenIds, b.getI32Type(), firstChoice, topK,
+                  b.i32(-1));
   } else {
     Row selection = scores;
     if (op.getBias()) {
-      Row added = loadRow(bias, op.getBias().getType().getElementType(),
-                          b.i64(0), experts, b.f32(0.0));
+      Row added =
+          loadRow(pointers.bias, op.getBias().getType().getElementType(),
+                  b.i64(0), experts, b.f32(0.0));
       for (auto [value, each] : llvm::zip_equal(selection, added))
         value = nanToNegInf(arith::AddFOp::create(b, value, each));
     }
@@ -372,9 +365,10 @@ void GateEmitter::selectAndWeigh(const Row &logits, Row &weights, Row &ids) {
 Row GateEmitter::loadLogits(Value token, Value logits, Value first) {
   Row row = loadRow(logits, op.getLogits().getType().getElementType(), first,
                     experts, negInf());
-  if (noise) {
-    Row added = loadRow(noise, op.getNoise().getType().getElementType(),
-                        b.mul(token, experts), experts, b.f32(0.0));
+  if (pointers.noise) {
+    Row added =
+        loadRow(pointers.noise, op.getNoise().getType().getElementType(),
+                b.mul(token, experts), experts, b.f32(0.0));
     for (auto [logit, each] : llvm::zip_equal(row, added))
       logit = arith::AddFOp::create(b, logit, each);
   }
@@ -412,16 +406,16 @@ Row GateEmitter::emit(Value token, Value logits, Value first) {
                                      b.f32(op.getScale()->convertToDouble()));
     return b.toFloat(weight, scoreType);
   });
-  storeRow(result, weightsOut, firstChoice, topK);
-  storeRow(ids, idsOut, firstChoice, topK);
+  storeRow(result, pointers.weights, firstChoice, topK);
+  storeRow(ids, pointers.ids, firstChoice, topK);
   return ids;
 }
 
 void GateEmitter::emitNone(Value token) {
   Value none = b.toFloat(b.f32(0.0), scoreType);
   Value first = b.mul(token, topK);
-  storeRow(Row(slotsOf(topK), none), weightsOut, first, topK);
-  storeRow(Row(slotsOf(topK), b.i32(-1)), idsOut, first, topK);
+  storeRow(Row(slotsOf(topK), none), pointers.weights, first, topK);
+  storeRow(Row(slotsOf(topK), b.i32(-1)), pointers.ids, first, topK);
 }
 
 Value GateEmitter::liveTokens(GPUBuilder &b, Value tokens, Value address) {
@@ -455,13 +449,13 @@ static int64_t stepsOf(GateOp op) {
 LogicalResult GateEmitter::verify(GateOp op, std::string &why) {
   int64_t experts = op.getNumExperts();
   if (op.getSelection() == Selection::ExpertChoice)
-    why = "select(expert_choice)";
-  else if (op.getScoreAxis() == ScoreAxis::Tokens)
-    why = "score_axis(tokens)";
-  else if (ShapedType::isDynamic(experts) || experts > maxExperts)
-    why = "more than " + std::to_string(maxExperts) + " experts";
-  else if (stepsOf(op) > maxSteps)
-    why = "a selection of " + std::to_string(stepsOf(op)) +
-          " comparisons, more than " + std::to_string(maxSteps);
-  return failure(!why.empty());
+    return unsupported(why, "select(expert_choice)");
+  if (op.getScoreAxis() == ScoreAxis::Tokens)
+    return unsupported(why, "score_axis(tokens)");
+  if (ShapedType::isDynamic(experts) || experts > maxExperts)
+    return unsupported(why, "more than " + Twine(maxExperts) + " experts");
+  if (stepsOf(op) > maxSteps)
+    return unsupported(why, "a selection of " + Twine(stepsOf(op)) +
+                                " comparisons, more than " + Twine(maxSteps));
+  return success();
 }

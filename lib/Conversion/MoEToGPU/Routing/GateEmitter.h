@@ -12,7 +12,7 @@
 #ifndef MOE_LIB_CONVERSION_MOETOGPU_ROUTING_GATEEMITTER_H
 #define MOE_LIB_CONVERSION_MOETOGPU_ROUTING_GATEEMITTER_H
 
-#include "Builder/GPUBuilder.h"
+#include "Builder/KernelArguments.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 
 namespace mlir::moe {
@@ -29,7 +29,6 @@ class GateEmitter {
 public:
   /// One value for each slot of a lane.
   using Row = SmallVector<Value>;
-  static constexpr int64_t maxExperts = 1024;
 
   /// The builder must be at a point that all lanes reach (convergent).
   GateEmitter(GateOp op, GPUBuilder &b);
@@ -38,13 +37,14 @@ public:
   /// reason.
   static LogicalResult verify(GateOp op, std::string &why);
 
-  /// Returns the inputs besides the logits, in the order of a kernel's
-  /// pointers.
-  static SmallVector<Value> inputs(GateOp op);
-  /// Sets the pointers: those of `inputs`, then weights and ids.
-  void setPointers(ValueRange pointers);
-  /// Sets the only pointer that `emitScores` needs.
-  void setNoise(Value pointer) { noise = pointer; }
+  /// Pointers to the operands besides the logits, and to the results.
+  struct Pointers {
+    Value bias, noise, givenIds; // null without the operand
+    Value weights, ids;
+  };
+  static void declareInputs(GateOp op, KernelArguments &arguments,
+                            Pointers &pointers);
+  void setPointers(const Pointers &pointers) { this->pointers = pointers; }
 
   /// Gates token `token` (i64, uniform), whose logits start at element `first`
   /// of `logits`. Stores weights and ids, and returns the ids.
@@ -109,7 +109,7 @@ private:
   int64_t experts, topK;
   Type scoreType;
   Value lane, firstChoice;
-  Value bias, noise, givenIds, weightsOut, idsOut;
+  Pointers pointers;
 };
 
 } // namespace mlir::moe

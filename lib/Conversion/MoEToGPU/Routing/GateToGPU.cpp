@@ -13,6 +13,7 @@
 #include "ExpertChoiceToGPU.h"
 #include "GateEmitter.h"
 
+#include "mlir/IR/TypeUtilities.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
 using namespace mlir;
@@ -20,35 +21,45 @@ using namespace mlir::moe;
 
 static constexpr int64_t warpsInBlock = 4;
 
-static LLVM::LLVMFuncOp buildKernel(GateOp op, int64_t inputs,
-                                    DeviceLowering &lowering) {
+/// Builds and launches the gate kernel; `weights` and `ids` are destinations
+/// that the launch replaces.
+static void launchGate(GateOp op, Value tokenCount, Value &weights, Value &ids,
+                       DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
-  KernelShape shape;
-  shape.threads = warpsInBlock * 32;
   bool takesLive = op->getParentOfType<FunctionOpInterface>()->hasAttr(
       independentTokensAttr);
-  SmallVector<Type> scalars{b.getI64Type()};
+  Value logits, tokens, liveAddress;
+  GateEmitter::Pointers pointers;
+  KernelArguments arguments;
+  arguments.input(op.getLogits(), logits);
+  GateEmitter::declareInputs(op, arguments, pointers);
+  arguments.output(weights, pointers.weights);
+  arguments.output(ids, pointers.ids);
+  arguments.scalar(tokenCount, tokens);
   if (takesLive)
-    scalars.push_back(b.getI64Type());
-  auto kernel =
-      createKernel(b, lowering.kernels, "gate", shape, 3 + inputs, scalars);
-  ValueRange arguments = kernel.getArguments();
+    arguments.appended(b.getI64Type(), liveAddress);
+
+  KernelShape shape;
+  shape.threads = warpsInBlock * 32;
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "gate", shape);
   GateEmitter gate(op, b);
-  gate.setPointers(arguments.drop_front(1).drop_back(scalars.size()));
-  Value tokens = arguments[3 + inputs], live = tokens;
+  gate.setPointers(pointers);
+  Value live = tokens;
   if (takesLive) {
     kernel->setAttr(liveTokensAttr, b.getUnitAttr());
-    live = GateEmitter::liveTokens(b, tokens, arguments.back());
+    live = GateEmitter::liveTokens(b, tokens, liveAddress);
   }
   Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
                       b.toI64(b.shiftRight(b.thread(), 5)));
-  b.ifThen(b.less(token, live), [&] {
-    gate.emit(token, arguments.front(), b.mul(token, op.getNumExperts()));
-  });
+  b.ifThen(b.less(token, live),
+           [&] { gate.emit(token, logits, b.mul(token, op.getNumExperts())); });
   if (takesLive)
     b.ifThen(b.both(b.less(token, tokens), b.logicalNot(b.less(token, live))),
              [&] { gate.emitNone(token); });
-  return kernel;
+  HostBuilder host(op.getLoc(), lowering.rewriter);
+  arguments.launch(lowering.rewriter, kernel,
+                   host.ceilDiv(tokenCount, warpsInBlock));
 }
 
 Lowered mlir::moe::lowerToGPU(GateOp op, DeviceLowering &lowering,
@@ -57,18 +68,13 @@ Lowered mlir::moe::lowerToGPU(GateOp op, DeviceLowering &lowering,
     return lowerExpertChoice(op, lowering, why);
   if (failed(GateEmitter::verify(op, why)))
     return failure();
-  SmallVector<Value> inputs = GateEmitter::inputs(op);
-  LLVM::LLVMFuncOp kernel = buildKernel(op, inputs.size(), lowering);
-  inputs.insert(inputs.begin(), op.getLogits());
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  OpFoldResult tokens = tensor::getMixedSize(b, b.getLoc(), op.getLogits(), 0);
-  OpFoldResult choices = b.getIndexAttr(op.getTopK());
-  SmallVector<Value> inits;
+  HostBuilder b(op.getLoc(), lowering.rewriter);
+  OpFoldResult tokens = b.mixedExtent(op.getLogits(), 0);
+  SmallVector<Value> results;
   for (Type type : op.getResultTypes())
-    inits.push_back(
-        tensor::EmptyOp::create(b, ArrayRef<OpFoldResult>{tokens, choices},
-                                cast<RankedTensorType>(type).getElementType()));
-  Value count = extentOf(b, op.getLogits(), 0);
-  return launch(lowering, op.getLoc(), kernel,
-                ceilDivOf(b, count, warpsInBlock), inputs, inits, count);
+    results.push_back(b.empty({tokens, b.getIndexAttr(op.getTopK())},
+                              getElementTypeOrSelf(type)));
+  Value tokenCount = b.extent(op.getLogits(), 0);
+  launchGate(op, tokenCount, results[0], results[1], lowering);
+  return results;
 }

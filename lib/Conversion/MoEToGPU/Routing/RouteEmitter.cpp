@@ -7,6 +7,8 @@
 
 #include "RouteEmitter.h"
 
+#include "Limits.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -33,13 +35,13 @@ bool RouteEmitter::dropsInAdvance(RouteOp op) {
 
 LogicalResult RouteEmitter::verify(RouteOp op, std::string &why) {
   if (triesNext(op) && op.getPriority() == Priority::Position)
-    why = "overflow(next_choice) with priority(position)";
-  else if (op.getNumExperts() > maxBuckets)
-    why = "more than " + std::to_string(maxBuckets) + " experts";
-  else if (countBuckets(op) > maxBuckets)
-    why = "more than " + std::to_string(maxBuckets) +
-          " pairs of an expert and a choice";
-  return failure(!why.empty());
+    return unsupported(why, "overflow(next_choice) with priority(position)");
+  if (op.getNumExperts() > maxBuckets)
+    return unsupported(why, "more than " + Twine(maxBuckets) + " experts");
+  if (countBuckets(op) > maxBuckets)
+    return unsupported(why, "more than " + Twine(maxBuckets) +
+                                " pairs of an expert and a choice");
+  return success();
 }
 
 RouteEmitter::RouteEmitter(RouteOp op, GPUBuilder &b, int64_t threads)

@@ -11,6 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Builder/KernelArguments.h"
 #include "CapacityDrop.h"
 #include "Lowering.h"
 #include "RouteEmitter.h"
@@ -23,98 +24,98 @@ using namespace mlir::moe;
 static constexpr int64_t chunk = 2048;
 static constexpr int64_t threads = 256;
 
-/// Builds the kernel that writes the histogram of each chunk to counts[block,
-/// bucket].
-static LLVM::LLVMFuncOp buildCount(RouteOp op, DeviceLowering &lowering) {
+/// Builds and launches the kernel that writes the histogram of each chunk to
+/// counts[block, bucket]; replaces `counts` by the result.
+static void launchCount(RouteOp op, Value ids, Value &counts, Value total,
+                        Value blocks, DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
+  Value idsPointer, countsPointer, choices;
+  KernelArguments arguments;
+  arguments.input(ids, idsPointer);
+  arguments.output(counts, countsPointer);
+  arguments.scalar(total, choices);
+
   KernelShape shape;
   shape.threads = threads;
   shape.sharedBytes = RouteEmitter::histogramBytes(op);
-  auto kernel = createKernel(b, lowering.kernels, "route_count", shape, 2,
-                             b.getI32Type());
-  Value total = kernel.getArgument(2);
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "route_count", shape);
   RouteEmitter route(op, b, threads);
   Value histogram = b.sharedMemory(), block = b.block();
   route.clear(histogram);
   Value first = b.mul(block, chunk);
-  Value end = b.add(first, b.min(b.sub(total, first), chunk));
-  route.count(histogram, kernel.getArgument(0), first, end);
-  route.storeCounts(histogram, kernel.getArgument(1), block);
-  return kernel;
+  Value end = b.add(first, b.min(b.sub(choices, first), chunk));
+  route.count(histogram, idsPointer, first, end);
+  route.storeCounts(histogram, countsPointer, block);
+  arguments.launch(lowering.rewriter, kernel, blocks);
 }
 
-LLVM::LLVMFuncOp mlir::moe::buildScatterKernel(RouteOp op,
-                                               DeviceLowering &lowering) {
+void mlir::moe::launchScatter(RouteOp op, ScatterOperands &operands,
+                              Value blocks, DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
+  RouteEmitter::Arrays arrays;
+  RouteEmitter::Partition partition;
+  KernelArguments arguments;
+  arguments.input(operands.ids, arrays.ids);
+  arguments.input(operands.counts, arrays.counts);
+  arguments.output(operands.tokens, arrays.tokens);
+  arguments.output(operands.offsets, arrays.offsets);
+  arguments.output(operands.positions, arrays.positions);
+  arguments.scalar(operands.total, partition.total);
+  arguments.scalar(operands.rows, partition.rows);
+  arguments.scalar(operands.chunk, partition.chunk);
+  arguments.scalar(operands.capacity, partition.capacity);
+
   KernelShape shape;
   shape.threads = threads;
   shape.sharedBytes = RouteEmitter::scatterBytes(op);
-  SmallVector<Type> scalars(op.getCapacity() ? 4 : 3, b.getI32Type());
-  auto kernel =
-      createKernel(b, lowering.kernels, "route_place", shape, 5, scalars);
-  auto argument = [&](unsigned i) { return kernel.getArgument(i); };
-  RouteEmitter::Arrays arrays{argument(0), argument(1), argument(2),
-                              argument(3), argument(4)};
-  Value block = b.block(), blocks = b.numBlocks();
-  RouteEmitter(op, b, threads)
-      .scatter(b.sharedMemory(), arrays,
-               {block, blocks, /*chunk=*/argument(7), /*total=*/argument(5),
-                /*rows=*/argument(6),
-                /*capacity=*/op.getCapacity() ? argument(8) : Value()});
-  return kernel;
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "route_place", shape);
+  partition.block = b.block();
+  partition.blocks = b.numBlocks();
+  RouteEmitter(op, b, threads).scatter(b.sharedMemory(), arrays, partition);
+  arguments.launch(lowering.rewriter, kernel, blocks);
 }
 
-Value mlir::moe::capacityOf(ImplicitLocOpBuilder &b, RouteOp op) {
+Value mlir::moe::capacityOf(HostBuilder &b, RouteOp op) {
   if (!op.getCapacity())
     return Value();
-  Value rows = buildCapacity(b, b.getLoc(), *op.getCapacity(),
-                             extentOf(b, op.getIds(), 0), op.getNumExperts());
-  return arith::IndexCastOp::create(b, b.getI32Type(), rows);
+  return b.toI32(buildCapacity(b, b.getLoc(), *op.getCapacity(),
+                               b.extent(op.getIds(), 0), op.getNumExperts()));
 }
 
 Lowered mlir::moe::lowerToGPU(RouteOp op, DeviceLowering &lowering,
                               std::string &why) {
   if (failed(RouteEmitter::verify(op, why)))
     return failure();
-  LLVM::LLVMFuncOp count = buildCount(op, lowering);
-  LLVM::LLVMFuncOp scatter = buildScatterKernel(op, lowering);
-
-  ImplicitLocOpBuilder b(op.getLoc(), lowering.rewriter);
-  auto index = [&](int64_t value) -> Value {
-    return arith::ConstantIndexOp::create(b, value);
-  };
+  HostBuilder b(op.getLoc(), lowering.rewriter);
   ReifiedRankedShapedTypeDims shapes;
   (void)op.reifyResultShapes(b, shapes); // never fails for this operation
   Type i32 = b.getI32Type();
-  Value choices = arith::MulIOp::create(b, extentOf(b, op.getIds(), 0),
-                                        index(op.getTopK()));
-  Value blocks = ceilDivOf(b, choices, chunk);
+  Value choices = b.mul(b.extent(op.getIds(), 0), b.index(op.getTopK()));
+  Value blocks = b.ceilDiv(choices, chunk);
   // With one chunk the counts are not read.
-  Value counting = arith::SelectOp::create(
-      b, arith::CmpIOp::create(b, arith::CmpIPredicate::eq, blocks, index(1)),
-      index(0), blocks);
-  Value counts = tensor::EmptyOp::create(
-      b,
-      ArrayRef<OpFoldResult>{blocks,
-                             b.getIndexAttr(RouteEmitter::countBuckets(op))},
-      i32);
-  Value total = arith::IndexCastOp::create(b, i32, choices);
-  Value ids = op.getIds(), capacity = capacityOf(b, op);
+  Value countBlocks = b.select(b.equal(blocks, b.index(1)), b.index(0), blocks);
+  ScatterOperands operands;
+  operands.counts =
+      b.empty({blocks, b.getIndexAttr(RouteEmitter::countBuckets(op))}, i32);
+  operands.total = b.toI32(choices);
+  operands.ids = op.getIds();
+  operands.capacity = capacityOf(b, op);
   if (RouteEmitter::dropsInAdvance(op))
-    ids = launchCapacityDrop(op, lowering, total, capacity);
-  counts = launch(lowering, op.getLoc(), count, counting, ids, counts, total)
-               .front();
-  SmallVector<Value> inits;
-  for (const auto &shape : shapes)
-    inits.push_back(tensor::EmptyOp::create(b, shape, i32));
-  Value rows = arith::IndexCastOp::create(
-      b, i32, getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0]));
+    operands.ids =
+        launchCapacityDrop(op, lowering, operands.total, operands.capacity);
+  launchCount(op, operands.ids, operands.counts, operands.total, countBlocks,
+              lowering);
+  operands.tokens = b.empty(shapes[0], i32);
+  operands.offsets = b.empty(shapes[1], i32);
+  operands.positions = b.empty(shapes[2], i32);
+  operands.rows =
+      b.toI32(getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0]));
   // With T = 0 the offsets must be written all the same.
-  Value placing = arith::MaxUIOp::create(b, blocks, index(1));
-  SmallVector<Value> scalars{total, rows,
-                             arith::ConstantIntOp::create(b, chunk, 32)};
-  if (capacity)
-    scalars.push_back(capacity);
-  return launch(lowering, op.getLoc(), scatter, placing, {ids, counts}, inits,
-                scalars);
+  Value scatterBlocks = b.max(blocks, b.index(1));
+  operands.chunk = b.i32(chunk);
+  launchScatter(op, operands, scatterBlocks, lowering);
+  return SmallVector<Value>{operands.tokens, operands.offsets,
+                            operands.positions};
 }

@@ -7,6 +7,9 @@
 
 #include "RouterKernel.h"
 
+#include "Limits.h"
+
+#include "mlir/IR/TypeUtilities.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
 using namespace mlir;
@@ -17,10 +20,6 @@ static constexpr int64_t tileExperts = 8;
 /// Beyond, a gate needs too many registers for 16 warps.
 static constexpr int64_t maxExpertsOf16Warps = 256;
 
-static Type elementOf(Value tensor) {
-  return cast<RankedTensorType>(tensor.getType()).getElementType();
-}
-
 LogicalResult Router::verify(GroupedMatmulOp matmul, GateOp gate,
                              std::string &why) {
   auto weights = cast<RankedTensorType>(matmul.getWeights().front().getType());
@@ -28,30 +27,32 @@ LogicalResult Router::verify(GroupedMatmulOp matmul, GateOp gate,
     return type.isF32() || type.isF16() || type.isBF16();
   };
   if (!matmul->hasOneUse())
-    why = "its logits have other uses";
-  else if (matmul->getBlock() != gate->getBlock())
-    why = "it is in another block";
-  else if (matmul.getOffsets() || matmul.getGather() || matmul.getPanels() ||
-           matmul.getNumProducts() != 1)
-    why = "it is not a single matmul of all rows";
-  else if (!weights.hasStaticShape() || matmul.getK() == 0)
-    why = "its weights have a dynamic extent or no elements";
-  else if (!isSupported(weights.getElementType()) ||
-           !isSupported(elementOf(matmul.getLhs())) ||
-           !isSupported(elementOf(matmul.getInit())))
-    why = "its element types are other than f32, f16 and bf16";
-  return failure(!why.empty() || failed(DeviceEpilogue::verify(matmul, why)) ||
-                 failed(GateEmitter::verify(gate, why)));
+    return unsupported(why, "its logits have other uses");
+  if (matmul->getBlock() != gate->getBlock())
+    return unsupported(why, "it is in another block");
+  if (matmul.getOffsets() || matmul.getGather() || matmul.getPanels() ||
+      matmul.getNumProducts() != 1)
+    return unsupported(why, "it is not a single matmul of all rows");
+  if (!weights.hasStaticShape() || matmul.getK() == 0)
+    return unsupported(why, "its weights have a dynamic extent or no elements");
+  if (!isSupported(weights.getElementType()) ||
+      !isSupported(getElementTypeOrSelf(matmul.getLhs())) ||
+      !isSupported(getElementTypeOrSelf(matmul.getInit())))
+    return unsupported(why,
+                       "its element types are other than f32, f16 and bf16");
+  if (failed(DeviceEpilogue::verify(matmul, why)))
+    return failure();
+  return GateEmitter::verify(gate, why);
 }
 
 RouterKernel::RouterKernel(Router router, RouterShape shape,
                            DeviceLowering &lowering)
     : router(router), shape(shape), lowering(lowering),
       b(router.gate.getLoc(), router.gate.getContext()),
-      xType(elementOf(router.matmul.getLhs())),
-      weightType(elementOf(router.matmul.getWeights().front())),
-      logitType(elementOf(router.matmul.getInit())), k(router.matmul.getK()),
-      experts(router.matmul.getN()),
+      xType(getElementTypeOrSelf(router.matmul.getLhs())),
+      weightType(getElementTypeOrSelf(router.matmul.getWeights().front())),
+      logitType(getElementTypeOrSelf(router.matmul.getInit())),
+      k(router.matmul.getK()), experts(router.matmul.getN()),
       warps(experts <= maxExpertsOf16Warps ? 16 : 8),
       blockTiles(llvm::divideCeil(llvm::divideCeil(experts, tileExperts),
                                   shape.cluster)),
@@ -75,12 +76,37 @@ int64_t RouterKernel::getSharedBytes() const {
                   RouteEmitter::scatterBytes(router.route));
 }
 
-SmallVector<Value> RouterKernel::inputs(Router router) {
-  SmallVector<Value> inputs{router.matmul.getLhs(),
-                            router.matmul.getWeights().front()};
-  llvm::append_range(inputs, DeviceEpilogue::inputs(router.matmul));
-  llvm::append_range(inputs, GateEmitter::inputs(router.gate));
-  return inputs;
+void RouterKernel::declareArguments(RouterOperands &operands) {
+  arguments.input(router.matmul.getLhs(), x);
+  arguments.input(router.matmul.getWeights().front(), weights);
+  extras.resize(router.matmul.getExtras().size());
+  for (auto [tensor, pointer] :
+       llvm::zip_equal(DeviceEpilogue::inputs(router.matmul), extras))
+    arguments.input(tensor, pointer);
+  GateEmitter::declareInputs(router.gate, arguments, gatePointers);
+  arguments.output(operands.weights, gatePointers.weights);
+  arguments.output(operands.ids, gatePointers.ids);
+  if (router.route) {
+    arguments.output(operands.tokens, routeArrays.tokens);
+    arguments.output(operands.offsets, routeArrays.offsets);
+    arguments.output(operands.positions, routeArrays.positions);
+    arguments.output(operands.counts, routeArrays.counts);
+    arguments.output(operands.arrivals, arrivals);
+  }
+  arguments.scalar(operands.tokenCount, tokens);
+  arguments.scalar(operands.tokensPerBlock, tokensPerBlock);
+  if (router.route) {
+    arguments.scalar(operands.rows, rows);
+    arguments.scalar(operands.capacity, capacity);
+  }
+  if (router.gate->getParentOfType<FunctionOpInterface>()->hasAttr(
+          independentTokensAttr))
+    arguments.appended(b.getI64Type(), liveAddress);
+}
+
+void RouterKernel::launch(RouterOperands &operands, Value blocks) {
+  declareArguments(operands);
+  arguments.launch(lowering.rewriter, build(), blocks);
 }
 
 //===----------------------------------------------------------------------===//
@@ -327,38 +353,8 @@ void RouterKernel::setTile(Value start, Value end) {
   inactive = b.sub(count, valid);
 }
 
-LLVM::LLVMFuncOp RouterKernel::build() {
-  KernelShape kernelShape;
-  kernelShape.threads = warps * GPUBuilder::warpSize;
-  kernelShape.sharedBytes = getSharedBytes();
-  kernelShape.cluster = shape.cluster;
-  int64_t numInputs = inputs(router).size();
-  int64_t numGateInputs = GateEmitter::inputs(router.gate).size();
-  bool hasCapacity = router.route && router.route.getCapacity();
-  SmallVector<Type> scalars(2 + bool(router.route) + hasCapacity,
-                            b.getI32Type());
-  bool takesLive = router.gate->getParentOfType<FunctionOpInterface>()->hasAttr(
-      independentTokensAttr);
-  if (takesLive)
-    scalars.push_back(b.getI64Type());
-  auto kernel = createKernel(b, lowering.kernels, "router", kernelShape,
-                             numInputs + (router.route ? 7 : 2), scalars);
-  ValueRange arguments = kernel.getArguments();
-  x = arguments[0];
-  weights = arguments[1];
-  extras = arguments.slice(2, numInputs - 2 - numGateInputs);
-  ValueRange outputs = arguments.drop_front(numInputs);
-  ValueRange scalarArguments = arguments.take_back(scalars.size());
-  tokens = scalarArguments[0];
-  tokensPerBlock = scalarArguments[1];
-  rows = router.route ? scalarArguments[2] : Value();
-  capacity = hasCapacity ? scalarArguments[3] : Value();
-  live = tokens;
-  if (takesLive) {
-    kernel->setAttr(liveTokensAttr, b.getUnitAttr());
-    live = GateEmitter::liveTokens(b, tokens, scalarArguments.back());
-  }
-
+/// Computes what the kernel needs throughout.
+void RouterKernel::setUp() {
   memory = b.sharedMemory();
   partials = memory;
   logits = b.sharedAt(memory, getPartialBytes());
@@ -367,16 +363,32 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   lane = b.lane();
   warp = b.warp();
   rank = shape.cluster > 1 ? b.blockInCluster(shape.cluster) : b.i32(0);
+}
+
+LLVM::LLVMFuncOp RouterKernel::build() {
+  KernelShape kernelShape;
+  kernelShape.threads = warps * GPUBuilder::warpSize;
+  kernelShape.sharedBytes = getSharedBytes();
+  kernelShape.cluster = shape.cluster;
+  LLVM::LLVMFuncOp kernel =
+      arguments.createKernel(b, lowering.kernels, "router", kernelShape);
+  routeArrays.ids = gatePointers.ids;
+  live = tokens;
+  if (liveAddress) {
+    kernel->setAttr(liveTokensAttr, b.getUnitAttr());
+    live = GateEmitter::liveTokens(b, tokens, liveAddress);
+  }
+  setUp();
   Value group = b.div(b.block(), shape.cluster);
   GateEmitter gate(router.gate, b);
-  gate.setPointers(
-      arguments.slice(numInputs - numGateInputs, numGateInputs + 2));
+  gate.setPointers(gatePointers);
   std::optional<RouteEmitter> route;
   if (router.route) {
     route.emplace(router.route, b, kernelShape.threads);
     route->clear(histogram);
-    clearArrivals(outputs[6]);
+    clearArrivals();
   }
+  auto gateTile = [&] { gateTokens(gate, route ? &*route : nullptr); };
 
   Value start = b.mul(group, tokensPerBlock);
   Value end = b.min(b.add(start, tokensPerBlock), tokens);
@@ -390,25 +402,25 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     b.arriveCluster();
     b.waitCluster();
     b.ifThen(b.equal(rank, 0), [&] {
-      gateTokens(gate, route ? &*route : nullptr);
+      gateTile();
       if (route)
-        finish(*route, outputs, group);
+        finish(*route, group);
     });
     return kernel;
   }
   b.loop(start, end, b.i32(shape.getTokens()), [&](Value tile) {
     setTile(tile, end);
     computeLogits();
-    gateTokens(gate, route ? &*route : nullptr);
+    gateTile();
     // All warps have read the logits.
     b.barrier();
   });
   if (route)
-    finish(*route, outputs, group);
+    finish(*route, group);
   return kernel;
 }
 
-void RouterKernel::clearArrivals(Value arrivals) {
+void RouterKernel::clearArrivals() {
   b.ifThen(b.equal(b.block(), 0), [&] {
     b.loop(thread, b.i32(numArrivals), b.i32(warps * GPUBuilder::warpSize),
            [&](Value i) { b.storeAt(b.i32(0), arrivals, i); });
@@ -417,19 +429,15 @@ void RouterKernel::clearArrivals(Value arrivals) {
 
 /// Scatters the choices if all tokens are in one tile; otherwise writes the
 /// histogram for a second kernel.
-void RouterKernel::finish(RouteEmitter &route, ValueRange outputs,
-                          Value group) {
-  RouteEmitter::Arrays arrays{/*ids=*/outputs[1], /*counts=*/outputs[5],
-                              /*tokens=*/outputs[2], /*offsets=*/outputs[3],
-                              /*positions=*/outputs[4]};
+void RouterKernel::finish(RouteEmitter &route, Value group) {
   b.barrier();
   b.ifElse(
       b.less(b.i32(shape.getTokens()), tokens),
-      [&] { route.storeCounts(histogram, arrays.counts, group); },
+      [&] { route.storeCounts(histogram, routeArrays.counts, group); },
       [&] {
         Value total = b.mul(tokens, router.gate.getTopK());
         route.scatter(
-            memory, arrays,
+            memory, routeArrays,
             {b.i32(0), b.i32(1), /*chunk=*/total, total, rows, capacity});
       });
 }

@@ -48,6 +48,15 @@ std::optional<Router> findRouter(GateOp gate);
 /// Returns the results of the gate and, if there is one, of the route.
 SmallVector<Value> lowerToGPU(Router router, DeviceLowering &lowering);
 
+/// The host values of a launch besides the operands of the operations.
+struct RouterOperands {
+  Value weights, ids;               // tensors, replaced by the results
+  Value tokens, offsets, positions; // the same, with a route
+  Value counts, arrivals;           // the same: histograms, cleared counters
+  Value tokenCount, tokensPerBlock; // i32
+  Value rows, capacity;             // i32, with a route; capacity may be null
+};
+
 /// The work distribution of a router kernel.
 struct RouterShape {
   int64_t cluster = 1;
@@ -61,14 +70,13 @@ public:
 
   /// Returns the bytes of shared memory.
   int64_t getSharedBytes() const;
-  /// Returns the inputs of a launch. Its results are weights and ids and, with
-  /// a route, tokens, offsets, positions, the histograms of the blocks and the
-  /// cleared arrival histogram; its scalars the tokens, the tokens of a block
-  /// and, with a route, the rows and, if there is one, the capacity.
-  static SmallVector<Value> inputs(Router router);
-  LLVM::LLVMFuncOp build();
+  /// Builds and launches the kernel with a grid of `blocks`.
+  void launch(RouterOperands &operands, Value blocks);
 
 private:
+  void declareArguments(RouterOperands &operands);
+  LLVM::LLVMFuncOp build();
+  void setUp();
   /// Accumulates the warp's part of k for `tilesAtOnce` tiles of eight columns
   /// from `firstColumn` on and stores the result to `partials`.
   void multiplyWithMMA(Value firstColumn);
@@ -88,8 +96,8 @@ private:
   /// Sets the current tile to as many of the tokens [start, end) as fit.
   void setTile(Value start, Value end);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
-  void clearArrivals(Value arrivals);
-  void finish(RouteEmitter &route, ValueRange outputs, Value group);
+  void clearArrivals();
+  void finish(RouteEmitter &route, Value group);
   int64_t getPartialBytes() const;
   int64_t getLogitBytes() const;
 
@@ -103,8 +111,15 @@ private:
   int64_t tilesAtOnce; // of these, accumulated at a time
   bool usesMMA;
 
-  Value x, weights, tokens, live, tokensPerBlock, rows, capacity;
+  // Arguments of the kernel.
+  KernelArguments arguments;
+  Value x, weights;
   SmallVector<Value> extras;
+  GateEmitter::Pointers gatePointers;
+  RouteEmitter::Arrays routeArrays;
+  Value arrivals, tokens, tokensPerBlock, rows, capacity, liveAddress;
+
+  Value live; // tokens
   Value memory, partials, logits, histogram;
   Value thread, lane, warp, rank;
   // Of the current tile: the first token, the number of live tokens, and of

@@ -11,9 +11,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Limits.h"
 #include "RouterKernel.h"
 
 #include "mlir/IR/Remarks.h"
+#include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -52,109 +54,143 @@ std::optional<Router> mlir::moe::findRouter(GateOp gate) {
   return Router{matmul, gate, findRoute(gate)};
 }
 
-SmallVector<Value> mlir::moe::lowerToGPU(Router router,
-                                         DeviceLowering &lowering) {
-  auto [matmul, gate, route] = router;
-  int64_t experts = matmul.getN();
-  int64_t share = llvm::PowerOf2Ceil(llvm::divideCeil(experts, 8));
-  RouterShape few{std::min(maxClusterSize, share), 1}, many{1, 2};
-  bool hasFew = lowering.gpu.hasClusters() && few.cluster > 1;
+namespace {
+/// Lowers a router to the launches of two router kernels, of which one runs,
+/// and of the scatter kernel.
+class RouterLowering {
+public:
+  RouterLowering(Router router, DeviceLowering &lowering);
+  SmallVector<Value> run();
+
+private:
+  void chooseGrid();
+  void createOutputs();
+  void launchRouter();
+  void launchScatter();
+
+  GroupedMatmulOp matmul;
+  GateOp gate;
+  RouteOp route;
+  Router router;
+  DeviceLowering &lowering;
+  HostBuilder b;
+  RouterShape few, many; // for few tokens, in a cluster, and for many
+  bool hasFew;
+
+  Value tokens, fewTiles;
+  Value isFew; // null without a kernel for few tokens
+  Value tokensPerBlock, blocks;
+  Value maxTokens; // that a router kernel scatters itself
+  Value choices;
+  RouterOperands operands;
+};
+} // namespace
+
+RouterLowering::RouterLowering(Router router, DeviceLowering &lowering)
+    : matmul(router.matmul), gate(router.gate), route(router.route),
+      router(router), lowering(lowering), b(gate.getLoc(), lowering.rewriter) {
+  int64_t blocks = llvm::PowerOf2Ceil(llvm::divideCeil(matmul.getN(), 8));
+  few = {std::min(maxClusterSize, blocks), 1};
+  many = {1, 2};
+  hasFew = lowering.gpu.hasClusters() && few.cluster > 1;
   if (RouterKernel(router, many, lowering).getSharedBytes() >
       lowering.gpu.getSharedBytes())
     many.rowTiles = 1;
+}
 
-  ImplicitLocOpBuilder b(gate.getLoc(), lowering.rewriter);
-  Type i32 = b.getI32Type();
-  auto index = [&](int64_t value) -> Value {
-    return arith::ConstantIndexOp::create(b, value);
-  };
-  auto toI32 = [&](Value value) -> Value {
-    return arith::IndexCastOp::create(b, i32, value);
-  };
-  auto select = [&](Value condition, Value x, Value y) -> Value {
-    return arith::SelectOp::create(b, condition, x, y);
-  };
-  auto atMost = [&](Value x, Value y) -> Value {
-    return arith::CmpIOp::create(b, arith::CmpIPredicate::ule, x, y);
-  };
-  auto mul = [&](Value x, Value y) -> Value {
-    return arith::MulIOp::create(b, x, y);
-  };
-  Value tokens = extentOf(b, matmul.getLhs(), 0);
+void RouterLowering::chooseGrid() {
+  tokens = b.extent(matmul.getLhs(), 0);
   Value multiprocessors = MultiprocessorsOp::create(b);
-  Value fewTiles = ceilDivOf(b, tokens, few.getTokens());
-  // Each multiprocessor has the same number of tiles, or one less.
-  Value manyTiles = ceilDivOf(b, tokens, many.getTokens());
-  Value tokensPerBlock =
-      mul(arith::CeilDivUIOp::create(b, manyTiles, multiprocessors),
-          index(many.getTokens()));
+  fewTiles = b.ceilDiv(tokens, few.getTokens());
+  // The tiles are balanced over the multiprocessors.
+  Value manyTiles = b.ceilDiv(tokens, many.getTokens());
   tokensPerBlock =
-      arith::MaxUIOp::create(b, tokensPerBlock, index(many.getTokens()));
-  Value most = index(many.getTokens()); // tokens that one launch routes
-  Value isFew;
+      b.mul(b.ceilDiv(manyTiles, multiprocessors), b.index(many.getTokens()));
+  tokensPerBlock = b.max(tokensPerBlock, b.index(many.getTokens()));
+  maxTokens = b.index(many.getTokens());
   if (hasFew) {
-    isFew = atMost(mul(fewTiles, index(few.cluster)), multiprocessors);
-    tokensPerBlock = select(isFew, index(few.getTokens()), tokensPerBlock);
-    most = select(isFew, index(few.getTokens()), most);
+    isFew = b.atMost(b.mul(fewTiles, few.cluster), multiprocessors);
+    tokensPerBlock = b.select(isFew, b.index(few.getTokens()), tokensPerBlock);
+    maxTokens = b.select(isFew, b.index(few.getTokens()), maxTokens);
   }
-  Value blocks = arith::CeilDivUIOp::create(b, tokens, tokensPerBlock);
+  blocks = b.ceilDiv(tokens, tokensPerBlock);
+}
 
-  SmallVector<Value> inits;
-  auto addInit = [&](ArrayRef<OpFoldResult> shape, Type element) {
-    inits.push_back(tensor::EmptyOp::create(b, shape, element));
+void RouterLowering::createOutputs() {
+  Type i32 = b.getI32Type();
+  OpFoldResult count = b.mixedExtent(matmul.getLhs(), 0);
+  auto choicesOf = [&](Type type) {
+    return b.empty({count, b.getIndexAttr(gate.getTopK())},
+                   getElementTypeOrSelf(type));
   };
-  OpFoldResult count = tensor::getMixedSize(b, b.getLoc(), matmul.getLhs(), 0);
-  for (Type type : gate->getResultTypes())
-    addInit({count, b.getIndexAttr(gate.getTopK())},
-            cast<RankedTensorType>(type).getElementType());
-  SmallVector<Value> scalars{toI32(tokens), toI32(tokensPerBlock)};
-  Value choices = mul(tokens, index(gate.getTopK()));
-  if (route) {
-    // The gate's ids are not there yet; their shape is.
-    route.getIdsMutable().assign(inits[1]);
-    ReifiedRankedShapedTypeDims shapes;
-    (void)route.reifyResultShapes(b, shapes); // never fails for this operation
-    for (const auto &shape : shapes)
-      addInit(shape, i32);
-    // As many as there may be blocks, whatever the device.
-    addInit({getAsOpFoldResult(fewTiles),
-             b.getIndexAttr(RouteEmitter::countBuckets(route))},
-            i32);
-    addInit({b.getIndexAttr(numArrivals)}, i32);
-    scalars.push_back(
-        toI32(getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0])));
-    if (Value capacity = capacityOf(b, route))
-      scalars.push_back(capacity);
-  }
-  SmallVector<Value> inputs = RouterKernel::inputs(router);
-  auto start = [&](RouterShape shape, Value blocks) {
-    LLVM::LLVMFuncOp kernel = RouterKernel(router, shape, lowering).build();
-    inits =
-        launch(lowering, gate.getLoc(), kernel, blocks, inputs, inits, scalars);
-  };
-  if (hasFew) {
-    start(few, select(isFew, mul(blocks, index(few.cluster)), index(0)));
-    start(many, select(isFew, index(0), blocks));
-  } else {
-    start(many, blocks);
-  }
+  operands.weights = choicesOf(gate->getResultTypes()[0]);
+  operands.ids = choicesOf(gate->getResultTypes()[1]);
+  operands.tokenCount = b.toI32(tokens);
+  operands.tokensPerBlock = b.toI32(tokensPerBlock);
+  choices = b.mul(tokens, gate.getTopK());
   if (!route)
-    return inits;
-  // Without tokens there still are offsets to write.
-  Value isPlaced = arith::AndIOp::create(
-      b, atMost(tokens, most),
-      arith::CmpIOp::create(b, arith::CmpIPredicate::ne, tokens, index(0)));
-  Value placing =
-      select(isPlaced, index(0), arith::MaxUIOp::create(b, blocks, index(1)));
-  SmallVector<Value> placeScalars{
-      toI32(choices), scalars[2],
-      toI32(mul(tokensPerBlock, index(gate.getTopK())))};
-  placeScalars.append(scalars.begin() + 3, scalars.end());
-  SmallVector<Value> placed = launch(
-      lowering, route.getLoc(), buildScatterKernel(route, lowering), placing,
-      {inits[1], inits[5]}, ArrayRef(inits).slice(2, 3), placeScalars);
-  llvm::copy(placed, inits.begin() + 2);
-  lowering.arrivals[inits[3]] = inits[6];
-  inits.truncate(5);
-  return inits;
+    return;
+  // The gate has no ids yet, but the shape is known.
+  route.getIdsMutable().assign(operands.ids);
+  ReifiedRankedShapedTypeDims shapes;
+  (void)route.reifyResultShapes(b, shapes); // never fails for this operation
+  operands.tokens = b.empty(shapes[0], i32);
+  operands.offsets = b.empty(shapes[1], i32);
+  operands.positions = b.empty(shapes[2], i32);
+  // At least as many rows as there are blocks, on any device.
+  operands.counts = b.empty({getAsOpFoldResult(fewTiles),
+                             b.getIndexAttr(RouteEmitter::countBuckets(route))},
+                            i32);
+  operands.arrivals = b.empty({b.getIndexAttr(numArrivals)}, i32);
+  operands.rows =
+      b.toI32(getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0]));
+  operands.capacity = capacityOf(b, route);
+}
+
+void RouterLowering::launchRouter() {
+  auto launch = [&](RouterShape shape, Value grid) {
+    RouterKernel(router, shape, lowering).launch(operands, grid);
+  };
+  if (!hasFew)
+    return launch(many, blocks);
+  launch(few, b.select(isFew, b.mul(blocks, few.cluster), b.index(0)));
+  launch(many, b.select(isFew, b.index(0), blocks));
+}
+
+void RouterLowering::launchScatter() {
+  // Without tokens the offsets must be written all the same.
+  Value isScattered =
+      b.both(b.atMost(tokens, maxTokens), b.notEqual(tokens, b.index(0)));
+  Value grid = b.select(isScattered, b.index(0), b.max(blocks, b.index(1)));
+  ScatterOperands scatter;
+  scatter.ids = operands.ids;
+  scatter.counts = operands.counts;
+  scatter.tokens = operands.tokens;
+  scatter.offsets = operands.offsets;
+  scatter.positions = operands.positions;
+  scatter.total = b.toI32(choices);
+  scatter.rows = operands.rows;
+  scatter.chunk = b.toI32(b.mul(tokensPerBlock, gate.getTopK()));
+  scatter.capacity = operands.capacity;
+  moe::launchScatter(route, scatter, grid, lowering);
+  operands.tokens = scatter.tokens;
+  operands.offsets = scatter.offsets;
+  operands.positions = scatter.positions;
+}
+
+SmallVector<Value> RouterLowering::run() {
+  chooseGrid();
+  createOutputs();
+  launchRouter();
+  if (!route)
+    return {operands.weights, operands.ids};
+  launchScatter();
+  lowering.arrivals[operands.offsets] = operands.arrivals;
+  return {operands.weights, operands.ids, operands.tokens, operands.offsets,
+          operands.positions};
+}
+
+SmallVector<Value> mlir::moe::lowerToGPU(Router router,
+                                         DeviceLowering &lowering) {
+  return RouterLowering(router, lowering).run();
 }

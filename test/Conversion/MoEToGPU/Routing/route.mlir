@@ -198,8 +198,6 @@ func.func @largest(%i: tensor<?x2xi32>, %w: tensor<?x2xbf16>) -> (tensor<?xi32>,
 
 // All tokens request their first choice, then those without a slot their second: one
 // block assigns slots to 32 tokens at a time. A kept choice counts, whichever it is.
-// CHECK:       llvm.func @route_count(
-// CHECK-NOT:     arith.cmpi ult, %{{.*}}, %c1_i32
 // CHECK:       llvm.func @route_keep_next(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[KEPT:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[C:[a-z0-9]+]]: i32)
 // CHECK-SAME:    moe.shared_bytes = 8228 : i64
 // CHECK:         %[[TOKENS:.*]] = arith.divui %[[TOTAL]], %c3_i32
@@ -209,6 +207,8 @@ func.func @largest(%i: tensor<?x2xi32>, %w: tensor<?x2xbf16>) -> (tensor<?xi32>,
 // CHECK:             %[[OPEN:.*]] = arith.cmpi slt, %[[PLACED]], %c1_i32
 // CHECK:             nvvm.match.sync any
 // CHECK:             arith.cmpi slt, %{{.*}}, %[[C]]
+// CHECK:       llvm.func @route_count(
+// CHECK-NOT:     arith.cmpi ult, %{{.*}}, %c1_i32
 // CHECK-LABEL: func.func @next_choice(
 // CHECK:         %[[K:.*]] = moe.launch @kernels::@route_keep_next blocks(%c1)
 // CHECK:         moe.launch @kernels::@route_count {{.*}} ins(%[[K]] : {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
