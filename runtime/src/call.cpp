@@ -50,18 +50,18 @@ BoundTensor &Call::bound(size_t argument) {
 }
 
 moe_rt_status_t Call::bind(const DLTensor *inputs, const DLTensor *outputs) {
-  DLDevice place = layer.module->context->device->place();
+  const Device &device = *layer.module->context->device;
   TokenCount count;
   for (size_t i = 0; i < function.inputs.size(); ++i) {
     size_t index = function.inputs[i];
-    MOE_RT_TRY(checkTensor(function.arguments[index], inputs[i], place, count,
+    MOE_RT_TRY(checkTensor(function.arguments[index], inputs[i], device, count,
                            bound(index)));
   }
   if (count.known())
     MOE_RT_TRY(checkTokens(function, count.value));
   for (size_t i = 0; i < function.outputs.size(); ++i) {
     size_t index = function.outputs[i];
-    MOE_RT_TRY(checkTensor(function.arguments[index], outputs[i], place, count,
+    MOE_RT_TRY(checkTensor(function.arguments[index], outputs[i], device, count,
                            bound(index)));
   }
   // A function without a dynamic extent always does the same work.

@@ -28,6 +28,7 @@ namespace moe::rt {
 
 class LayerWeights;
 class Statistics;
+struct Argument;
 struct Variant;
 
 /// What the caller of a layer passes, a tensor for each input and output of the
@@ -77,8 +78,10 @@ class Device {
 public:
   virtual ~Device() = default;
 
-  /// Where tensors have to be.
-  virtual DLDevice place() const = 0;
+  /// Refuse a tensor of an argument that is not where code of this device can
+  /// reach it.
+  virtual moe_rt_status_t checkPlace(const Argument &argument,
+                                     DLDevice place) const = 0;
   /// Whether a variant is for this device and this machine.
   virtual moe_rt_status_t checkVariant(const Variant &variant) const = 0;
   /// Load the code of a variant that passed the check, whose symbols are

@@ -23,33 +23,6 @@ static std::string describe(DLDataType type) {
          " lanes";
 }
 
-static std::string describe(DLDevice device) {
-  if (device.device_type == kDLCPU)
-    return "the CPU";
-  if (device.device_type == kDLCUDA)
-    return "CUDA device " + std::to_string(device.device_id);
-  return "device type " + std::to_string(device.device_type);
-}
-
-static moe_rt_status_t checkPlace(const Argument &argument, DLDevice device,
-                                  DLDevice place) {
-  const char *role = argument.roleName(), *name = argument.name.c_str();
-  if (place.device_type == kDLCPU) {
-    if (device.device_type == kDLCPU || device.device_type == kDLCUDAHost)
-      return nullptr;
-    return makeError(MOE_RT_INVALID_ARGUMENT,
-                     "%s '%s' is on device type %d, expected the CPU (%d)",
-                     role, name, static_cast<int>(device.device_type),
-                     static_cast<int>(kDLCPU));
-  }
-  if (device.device_type == place.device_type &&
-      device.device_id == place.device_id)
-    return nullptr;
-  return makeError(MOE_RT_INVALID_ARGUMENT, "%s '%s' is on %s, expected %s",
-                   role, name, describe(device).c_str(),
-                   describe(place).c_str());
-}
-
 static moe_rt_status_t checkForm(const Argument &argument,
                                  const DLTensor &tensor) {
   const char *role = argument.roleName(), *name = argument.name.c_str();
@@ -131,10 +104,11 @@ static moe_rt_status_t checkStrides(const Argument &argument,
 }
 
 moe_rt_status_t moe::rt::checkTensor(const Argument &argument,
-                                     const DLTensor &tensor, DLDevice place,
-                                     TokenCount &tokens, BoundTensor &out) {
+                                     const DLTensor &tensor,
+                                     const Device &device, TokenCount &tokens,
+                                     BoundTensor &out) {
   const char *role = argument.roleName(), *name = argument.name.c_str();
-  MOE_RT_TRY(checkPlace(argument, tensor.device, place));
+  MOE_RT_TRY(device.checkPlace(argument, tensor.device));
   MOE_RT_TRY(checkForm(argument, tensor));
   MOE_RT_TRY(checkShape(argument, tensor, tokens));
   uint64_t bytes = 0;

@@ -8,6 +8,7 @@
 #ifndef MOE_RT_SRC_TENSOR_H
 #define MOE_RT_SRC_TENSOR_H
 
+#include "device.h"
 #include "signature.h"
 
 namespace moe::rt {
@@ -28,9 +29,9 @@ struct TokenCount {
 
 /// Check a caller's tensor against its argument: device, rank, type, shape,
 /// strides, data and alignment. Its dynamic extents must equal `tokens`, which
-/// the first of them sets. `place` is where it has to be.
+/// the first of them sets. `device` is where it has to be.
 moe_rt_status_t checkTensor(const Argument &argument, const DLTensor &tensor,
-                            DLDevice place, TokenCount &tokens,
+                            const Device &device, TokenCount &tokens,
                             BoundTensor &out);
 
 /// Check the elements of a tensor in memory of the host where they could lead

@@ -41,8 +41,8 @@ moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
   for (size_t i = 0; i < function.weights.size(); ++i) {
     TokenCount unused; // a weight has no dynamic extent
     BoundTensor bound;
-    MOE_RT_TRY(checkTensor(weight(i), tensors[i],
-                           module.context->device->place(), unused, bound));
+    MOE_RT_TRY(checkTensor(weight(i), tensors[i], *module.context->device,
+                           unused, bound));
     MOE_RT_TRY(checkContents(weight(i), bound));
     boundWeights.push_back(bound);
   }

@@ -114,6 +114,17 @@ moe_rt_status_t moe::rt::openCPU(const moe_rt_context_options_t &options,
   return nullptr;
 }
 
+moe_rt_status_t CPUDevice::checkPlace(const Argument &argument,
+                                      DLDevice place) const {
+  if (place.device_type == kDLCPU || place.device_type == kDLCUDAHost)
+    return nullptr;
+  return makeError(MOE_RT_INVALID_ARGUMENT,
+                   "%s '%s' is on device type %d, expected the CPU (%d)",
+                   argument.roleName(), argument.name.c_str(),
+                   static_cast<int>(place.device_type),
+                   static_cast<int>(kDLCPU));
+}
+
 moe_rt_status_t CPUDevice::checkVariant(const Variant &variant) const {
   if (variant.device)
     return makeError(MOE_RT_FAILED_PRECONDITION,

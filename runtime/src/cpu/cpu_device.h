@@ -20,7 +20,8 @@ public:
   /// Take the executor of the options, or threads of its own.
   moe_rt_status_t initialise(const moe_rt_context_options_t &options);
 
-  DLDevice place() const override { return {kDLCPU, 0}; }
+  moe_rt_status_t checkPlace(const Argument &argument,
+                             DLDevice place) const override;
   moe_rt_status_t checkVariant(const Variant &variant) const override;
   moe_rt_status_t load(const Variant &variant,
                        std::unique_ptr<Program> &out) override;

@@ -99,6 +99,23 @@ moe_rt_status_t moe::rt::cuda::openCUDA(const moe_rt_context_options_t &options,
   return nullptr;
 }
 
+static std::string describe(DLDevice place) {
+  if (place.device_type == kDLCPU)
+    return "the CPU";
+  if (place.device_type == kDLCUDA)
+    return "CUDA device " + std::to_string(place.device_id);
+  return "device type " + std::to_string(place.device_type);
+}
+
+moe_rt_status_t CUDADevice::checkPlace(const Argument &argument,
+                                       DLDevice place) const {
+  if (place.device_type == kDLCUDA && place.device_id == index)
+    return nullptr;
+  return makeError(MOE_RT_INVALID_ARGUMENT, "%s '%s' is on %s, expected %s",
+                   argument.roleName(), argument.name.c_str(),
+                   describe(place).c_str(), describe({kDLCUDA, index}).c_str());
+}
+
 moe_rt_status_t CUDADevice::checkVariant(const Variant &variant) const {
   if (!variant.device)
     return makeError(MOE_RT_FAILED_PRECONDITION,

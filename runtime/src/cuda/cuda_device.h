@@ -36,7 +36,8 @@ public:
   static moe_rt_status_t open(int32_t ordinal,
                               std::unique_ptr<CUDADevice> &out);
 
-  DLDevice place() const override { return {kDLCUDA, index}; }
+  moe_rt_status_t checkPlace(const Argument &argument,
+                             DLDevice place) const override;
   moe_rt_status_t checkVariant(const Variant &variant) const override;
   moe_rt_status_t load(const Variant &variant,
                        std::unique_ptr<Program> &out) override;
