@@ -8,7 +8,6 @@
 #include "cuda/cuda_layer.h"
 #include "cuda/kernel_launcher.h"
 
-using namespace moe;
 using namespace moe::rt;
 using namespace moe::rt::cuda;
 
