@@ -1,6 +1,6 @@
 """Every kernel goes through ptxas, where there is one: no spill, no stack, no warning.
 
-What runs them is test_layers_gpu; this needs NVIDIA's assembler alone, no GPU.
+What runs them is test_layers_gpu: both take the same artifacts, which are compiled once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from moe_testing import grouped_device_cases, layers, scaled_cases
+from moe_testing import compiled_layers, grouped_device_cases, layers, scaled_cases
 
 
 def find_tool(name):
@@ -42,7 +42,7 @@ KERNELS = ["qwen3_moe", "gemma4", "gpt_oss", "switch", "deepseek_v3", "phimoe", 
 
 
 @pytest.fixture(autouse=True)
-def needs_ptxas(compiled):
+def needs_ptxas(device):
     if PTXAS is None:
         pytest.skip("there is no ptxas, neither of the CUDA Toolkit nor of the package "
                     "nvidia-cuda-nvcc")
@@ -52,10 +52,8 @@ def needs_ptxas(compiled):
 def ptx_of(text, target, options=()):
     import moe
 
-    done = subprocess.run([moe.find_compiler(), "-", f"--target={target}", "--emit=ptx",
-                           *options], input=text, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return compiled_layers.ptx_of(moe.compile(text, target=target, device="cuda",
+                                              options=options))
 
 
 @dataclass(frozen=True)
