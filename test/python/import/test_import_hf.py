@@ -47,7 +47,7 @@ def ir_of(moe, directory: Path, layer: int, *options: str) -> str:
 
 
 def compile_layer(moe, directory: Path, layer: int):
-    return moe.compile(directory, layer=layer, cache=False).layer(directory)
+    return moe.compile(directory, layer=layer).layer(directory)
 
 
 def refused(moe, directory: Path, *options) -> str:

@@ -162,6 +162,14 @@ def test_a_damaged_entry_is_compiled_anew(cache, compiler, damage):
     assert compiler.runs == 2 and entries(cache) == [entry]
 
 
+def test_nothing_is_kept_without_the_cache(cache, compiler, tmp_path):
+    """Neither with an output nor without: then the artifact is in memory alone."""
+    for output in (None, None, tmp_path / "x.moe"):
+        module = moe.compile(TEXT, output=output, cache=False)
+        assert module.functions == ("same",) and module.path == output
+    assert compiler.runs == 3 and not cache.exists()
+
+
 def test_what_is_no_artifact_is_not_kept(cache, compiler, tmp_path):
     compiler.is_now('echo .text > "$output"')
     for output in (None, tmp_path / "x.moe"):
