@@ -18,7 +18,7 @@ def find_driver() -> str | None:
         return named
     build = Path(os.environ.get("MOE_BUILD_DIR", Path(__file__).resolve().parents[2] / "build"))
     double = build / "lib" / "cuda_double" / "libcuda.so.1"
-    return str(double) if double.exists() else None
+    return str(double.absolute()) if double.exists() else None
 
 
 def use() -> None:
