@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 
 import moe
@@ -138,8 +139,13 @@ def test_calls_meanwhile_see_one_of_both(module):
     threads = [threading.Thread(target=t) for t in (through_layer, through_call)]
     for thread in threads:
         thread.start()
-    for i in range(200):
-        layer.update(same(1 + i % 3))
+    # At least 200 updates, and more until the calls have seen two of the weights: on a busy
+    # machine the threads may not run before.
+    updates, deadline = 0, time.monotonic() + 60
+    while updates < 200 or (len({y.flat[0] for y in list(seen)}) < 2 and
+                            time.monotonic() < deadline):
+        layer.update(same(1 + updates % 3))
+        updates += 1
     stop.set()
     for thread in threads:
         thread.join()
