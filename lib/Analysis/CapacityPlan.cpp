@@ -276,8 +276,8 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     double seconds = 0, fullest = rows.expectedFullest(tokens);
     for (const TileVariant &variant : target.variants) {
       double its = expertSeconds(cost, rows, target, tokens, variant);
-      // As good is not better: the first has the smallest tiles, which pad least.
-      // Where nothing pads, a tile as high as the rows costs nothing.
+      // As good is not better: the first has the smallest tiles, which pad
+      // least. Where nothing pads, a tile as high as the rows costs nothing.
       bool free = chosen && variant.ragged && chosen->rows < fullest &&
                   its <= seconds * (1 + 1e-9);
       if (!chosen || free || its < seconds * (1 - 1e-9)) {
@@ -438,10 +438,10 @@ LogicalResult DispatchVerifier::verify() {
     if (failed(verifyBound("tiles", range.getTiles().getValue(),
                            boundOfTiles(rows, experts, range.getRows()),
                            range.getMin(), last)) ||
-        failed(verifyBound("padding", range.getPadding().getValue(),
-                           boundOfPadding(rows, experts,
-                                          range.getGranularity()),
-                           range.getMin(), last)))
+        failed(
+            verifyBound("padding", range.getPadding().getValue(),
+                        boundOfPadding(rows, experts, range.getGranularity()),
+                        range.getMin(), last)))
       return failure();
   }
   return success();

@@ -83,8 +83,9 @@ FailureOr<Count> CostAnalysis::elementsOf(Operation *at, ShapedType type) {
 FailureOr<int64_t> CostAnalysis::bytesOf(Operation *at, Type element,
                                          int64_t count) {
   if (!element.isIntOrIndexOrFloat())
-    return at->emitError("expected elements that are integers or floats to count "
-                         "the cost, got ")
+    return at->emitError(
+               "expected elements that are integers or floats to count "
+               "the cost, got ")
            << element;
   int64_t bits = element.isIndex() ? 64 : element.getIntOrFloatBitWidth();
   return multiply(at, count, llvm::divideCeil(bits, 8));
@@ -168,8 +169,8 @@ LogicalResult CostAnalysis::addExpert(ExpertOp op) {
   return success();
 }
 
-/// Add the bytes of a tensor to those of each token and to `fixedBytes`; returns
-/// its elements.
+/// Add the bytes of a tensor to those of each token and to `fixedBytes`;
+/// returns its elements.
 FailureOr<Count> CostAnalysis::addBytes(RankedTensorType type,
                                         int64_t &fixedBytes) {
   FailureOr<Count> elements = elementsOf(function, type);
@@ -200,8 +201,8 @@ LogicalResult CostAnalysis::addArguments() {
     auto role = function.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
                                                       "moe.role");
     bool isWeight = role && role.getValue() == "weight";
-    FailureOr<Count> elements = addBytes(
-        type, isWeight ? cost.sharedWeightBytes : cost.fixedBytes);
+    FailureOr<Count> elements =
+        addBytes(type, isWeight ? cost.sharedWeightBytes : cost.fixedBytes);
     if (failed(elements) ||
         (isWeight &&
          failed(add(function, cost.sharedWeights, elements->fixed))))
@@ -247,8 +248,8 @@ int64_t FunctionCost::activatedWeights() const {
   int64_t sum = sharedWeights;
   for (const DispatchCost &each : dispatches) {
     DispatchOp dispatch = each.dispatch;
-    int64_t choices = std::min<int64_t>(dispatch.getMaxChoices(),
-                                        dispatch.getNumExperts());
+    int64_t choices =
+        std::min<int64_t>(dispatch.getMaxChoices(), dispatch.getNumExperts());
     // No more than there are: weightsPerExpert is that of the largest kind.
     int64_t active;
     if (llvm::MulOverflow(each.weightsPerExpert, choices, active) ||

@@ -61,7 +61,8 @@ static constexpr GPU gpus[] = {
     {"l4", "NVIDIA L4", 89, 30.3, 121, 242.5, 0.300},
     // "NVIDIA Ada GPU Architecture" white paper, sums in f32.
     {"rtx4090", "NVIDIA GeForce RTX 4090", 89, 82.6, 165.2, 330.3, 1.008},
-    // "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200" data sheets, halves of what
+    // "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200" data sheets, halves of
+    // what
     // they state with sparsity.
     {"h100-sxm", "NVIDIA H100 SXM", 90, 67, 989.5, 1979, 3.35},
     {"h100-pcie", "NVIDIA H100 PCIe", 90, 51, 756.5, 1513, 2.0},
@@ -124,8 +125,8 @@ static std::optional<double> readNumber(StringRef path) {
 static std::optional<double> findClock() {
   constexpr double kilo = 1e3, mega = 1e6;
   for (StringRef name : {"base_frequency", "cpuinfo_max_freq"})
-    if (auto number = readNumber(
-            ("/sys/devices/system/cpu/cpu0/cpufreq/" + name).str()))
+    if (auto number =
+            readNumber(("/sys/devices/system/cpu/cpu0/cpufreq/" + name).str()))
       return *number * kilo;
   auto file = llvm::MemoryBuffer::getFileAsStream("/proc/cpuinfo");
   if (!file)
@@ -139,8 +140,8 @@ static std::optional<double> findClock() {
   return most > 0 ? std::optional(most * mega) : std::nullopt;
 }
 
-ProcessorDescription
-ProcessorDescription::of(StringRef cpu, ArrayRef<std::string> features) {
+ProcessorDescription ProcessorDescription::of(StringRef cpu,
+                                              ArrayRef<std::string> features) {
   ProcessorDescription processor;
   processor.cpu = cpu.str();
   processor.cores = std::max(llvm::get_physical_cores(), 1);
@@ -162,12 +163,11 @@ ProcessorDescription ProcessorDescription::host() {
   return of(llvm::sys::getHostCPUName(), features);
 }
 
-/// Vectors whose multiplication can begin in each cycle: two, but where those of
-/// 512 bits take the units of two others.
+/// Vectors whose multiplication can begin in each cycle: two, but where those
+/// of 512 bits take the units of two others.
 static unsigned vectorsPerCycle(StringRef cpu, unsigned vectorBits) {
   static constexpr StringLiteral halved[] = {
-      "znver4",         "cannonlake", "icelake-client",
-      "rocketlake", "tigerlake"};
+      "znver4", "cannonlake", "icelake-client", "rocketlake", "tigerlake"};
   return vectorBits == 512 && llvm::is_contained(halved, cpu) ? 1 : 2;
 }
 

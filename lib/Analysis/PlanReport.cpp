@@ -39,8 +39,7 @@ PlanReport::PlanReport(
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>(planAttrName)), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
-      elementType(mainElementType(function, cost)),
-      workspace(workspace) {
+      elementType(mainElementType(function, cost)), workspace(workspace) {
   // Both ends of the range, the first T of each variant, and some powers of
   // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
@@ -165,8 +164,7 @@ static std::string scaled(double value, double step,
     ++unit;
   }
   std::string text;
-  llvm::raw_string_ostream(text)
-      << llvm::format("%.3g ", value) << units[unit];
+  llvm::raw_string_ostream(text) << llvm::format("%.3g ", value) << units[unit];
   return text;
 }
 

@@ -55,7 +55,8 @@ static Value startOf(Value value) {
   return {};
 }
 
-/// The operand of an operation of this dialect that has as many rows as a result.
+/// The operand of an operation of this dialect that has as many rows as a
+/// result.
 static Value rowsOf(OpResult result) {
   Operation *op = result.getOwner();
   if (auto gate = dyn_cast<GateOp>(op))
@@ -128,9 +129,8 @@ static std::optional<int64_t> evaluateIndex(Value value, int64_t tokens,
   Operation *op = value.getDefiningOp();
   if (auto dim = dyn_cast_or_null<tensor::DimOp>(op)) {
     std::optional<int64_t> number = dim.getConstantIndex();
-    return number ? evaluateExtent(
-                        extentOf(dim.getSource(), *number, exported), tokens,
-                        exported)
+    return number ? evaluateExtent(extentOf(dim.getSource(), *number, exported),
+                                   tokens, exported)
                   : std::nullopt;
   }
   if (!op || op->getNumRegions() != 0 || op->getNumResults() != 1 ||

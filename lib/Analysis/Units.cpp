@@ -23,12 +23,16 @@ struct Unit {
 } // namespace
 
 // A name that others end with comes after them.
-static constexpr Unit byteUnits[] = {
-    {"KiB", int64_t(1) << 10}, {"MiB", int64_t(1) << 20},
-    {"GiB", int64_t(1) << 30}, {"TiB", int64_t(1) << 40},
-    {"kB", 1000},              {"KB", 1000},
-    {"MB", 1000000},           {"GB", 1000000000},
-    {"TB", 1000000000000},     {"B", 1}};
+static constexpr Unit byteUnits[] = {{"KiB", int64_t(1) << 10},
+                                     {"MiB", int64_t(1) << 20},
+                                     {"GiB", int64_t(1) << 30},
+                                     {"TiB", int64_t(1) << 40},
+                                     {"kB", 1000},
+                                     {"KB", 1000},
+                                     {"MB", 1000000},
+                                     {"GB", 1000000000},
+                                     {"TB", 1000000000000},
+                                     {"B", 1}};
 
 static constexpr Unit flopUnits[] = {{"kflop", 1000},
                                      {"mflop", 1000000},

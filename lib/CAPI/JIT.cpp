@@ -25,9 +25,10 @@ struct moe_jit_s {
 };
 
 /// Reads and lowers the module; what it prints goes into the error.
-static llvm::Expected<moe::Program>
-lower(MLIRContext &context, llvm::StringRef text,
-      const moe::TargetDescription &target, const moe::CompileOptions &options) {
+static llvm::Expected<moe::Program> lower(MLIRContext &context,
+                                          llvm::StringRef text,
+                                          const moe::TargetDescription &target,
+                                          const moe::CompileOptions &options) {
   std::string messages;
   llvm::raw_string_ostream stream(messages);
   llvm::SourceMgr sources;
@@ -85,16 +86,17 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
               llvm::Triple(variant.target.triple)))
           .setCompileFunctionCreator(
               [&](llvm::orc::JITTargetMachineBuilder)
-                  -> llvm::Expected<std::unique_ptr<
-                      llvm::orc::IRCompileLayer::IRCompiler>> {
+                  -> llvm::Expected<
+                      std::unique_ptr<llvm::orc::IRCompileLayer::IRCompiler>> {
                 return std::make_unique<llvm::orc::TMOwningSimpleCompiler>(
                     std::move(*machine));
               })
           .create();
   if (!jit)
     return jit.takeError();
-  auto generator = llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(
-      (*jit)->getDataLayout().getGlobalPrefix());
+  auto generator =
+      llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(
+          (*jit)->getDataLayout().getGlobalPrefix());
   if (!generator)
     return generator.takeError();
   (*jit)->getMainJITDylib().addGenerator(std::move(*generator));
@@ -109,9 +111,9 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
 
 int moe_jit_create(const char *text, size_t size, const char *options,
                    moe_jit_t **out, char **error) {
-  auto jit = text && out ? create(llvm::StringRef(text, size),
-                                  options ? options : "")
-                         : llvm::createStringError("expected text and out, got null");
+  auto jit = text && out
+                 ? create(llvm::StringRef(text, size), options ? options : "")
+                 : llvm::createStringError("expected text and out, got null");
   if (jit) {
     *out = jit->release();
     return 0;

@@ -51,9 +51,9 @@ static LogicalResult lower(ModuleOp module, StringRef pipeline,
   return success();
 }
 
-FailureOr<Program>
-mlir::moe::lowerProgram(ModuleOp module, ArrayRef<TargetDescription> targets,
-                        const CompileOptions &options) {
+FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
+                                           ArrayRef<TargetDescription> targets,
+                                           const CompileOptions &options) {
   // A plan and a pipeline may ask for the target: each has a module of its own.
   Program program;
   for (auto [i, target] : llvm::enumerate(targets)) {

@@ -18,8 +18,10 @@ using llvm::StringRef;
 
 static constexpr CompileOptionInfo compileOptions[] = {
     {"target", "names",
-     "Targets, the preferred one first: host, CPUs such as x86-64-v4,x86-64-v3, "
-     "and NVIDIA GPUs such as sm_90a,sm_80. The runtime uses the first one that "
+     "Targets, the preferred one first: host, CPUs such as "
+     "x86-64-v4,x86-64-v3, "
+     "and NVIDIA GPUs such as sm_90a,sm_80. The runtime uses the first one "
+     "that "
      "the requested device supports (default: host)",
      &CompileOptions::target},
     {"pipeline", "name",
@@ -43,12 +45,14 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "architecture of the target)",
      &CompileOptions::gpu},
     {"flops", "rate",
-     "Peak FLOP/s that the plan uses, such as 1e12 or 2TFLOP/s (default: of the "
+     "Peak FLOP/s that the plan uses, such as 1e12 or 2TFLOP/s (default: of "
+     "the "
      "target; for a CPU from its vector width and the cores and clock of this "
      "machine)",
      &CompileOptions::flops},
     {"bandwidth", "rate",
-     "Memory bandwidth that the plan uses, such as 1e11 or 100GB/s (default: of "
+     "Memory bandwidth that the plan uses, such as 1e11 or 100GB/s (default: "
+     "of "
      "the target; for a CPU assumed from its cores)",
      &CompileOptions::bandwidth},
 };
@@ -81,10 +85,9 @@ llvm::Error CompileOptions::verify() const {
     return expected("bandwidth", "a rate above 0, such as 1e11 or 100GB/s",
                     bandwidth);
   if (!gpu.empty() && !findGPURates(gpu))
-    return expected("gpu",
-                    "one of " + llvm::join(listGPUs(), ", ") +
-                        " or an architecture",
-                    gpu);
+    return expected(
+        "gpu", "one of " + llvm::join(listGPUs(), ", ") + " or an architecture",
+        gpu);
   if (!imbalance.empty())
     if (auto model = Imbalance::parse(imbalance); !model)
       return llvm::createStringError("--imbalance: " +
@@ -92,8 +95,7 @@ llvm::Error CompileOptions::verify() const {
   return llvm::Error::success();
 }
 
-llvm::Expected<CompileOptions>
-mlir::moe::parseCompileOptions(StringRef text) {
+llvm::Expected<CompileOptions> mlir::moe::parseCompileOptions(StringRef text) {
   CompileOptions options;
   llvm::SmallVector<StringRef> words;
   text.split(words, ' ', -1, /*KeepEmpty=*/false);

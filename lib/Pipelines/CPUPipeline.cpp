@@ -64,8 +64,8 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   addBufferization(pm);
   pm.addPass(createMoECompactLaunches());
 
-  // What is done for each token runs in blocks of tokens, router and gate as one
-  // step; products become kernels and tasks.
+  // What is done for each token runs in blocks of tokens, router and gate as
+  // one step; products become kernels and tasks.
   pm.addPass(createMemRefCopyToLinalg());
   pm.addPass(createMoELinalgToTasks());
   pm.addPass(createMoEVectorizeRows());

@@ -24,8 +24,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The host's functions alone: kernels are cleaned up once, when all of them are
-/// there.
+/// The host's functions alone: kernels are cleaned up once, when all of them
+/// are there.
 static void addHostPass(OpPassManager &pm, std::unique_ptr<Pass> pass) {
   pm.addNestedPass<func::FuncOp>(std::move(pass));
 }
@@ -40,8 +40,8 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   buildFusionPipeline(pm);
 
   // Gate, routing, grouped matmuls and combination become kernels ...
-  pm.addPass(createMoETileForGPU(
-      MoETileForGPUOptions{arch, options.gatherFence}));
+  pm.addPass(
+      createMoETileForGPU(MoETileForGPUOptions{arch, options.gatherFence}));
   pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
   // ... and what has no kernel of its own goes by way of linalg.
   addHostPass(pm, createConvertMoEToLinalg());

@@ -13,8 +13,8 @@
 
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
-#include "mlir/Dialect/LLVMIR/Transforms/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/Transforms/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 
 using namespace mlir;
@@ -45,7 +45,8 @@ void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createUBToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass());
   pm.addPass(createReconcileUnrealizedCastsPass());
-  // Before functions are made of it: tasks of the executor are all that is left.
+  // Before functions are made of it: tasks of the executor are all that is
+  // left.
   addVerification(pm, {"llvm", "moe"});
   pm.addPass(createMoEOutlineTasks());
   pm.addPass(createMoEEntryPoints());

@@ -26,11 +26,12 @@ void mlir::moe::registerPipelines() {
       buildGPUPipeline);
   PassPipelineRegistration<GPUPipelineOptions>(
       "moe-gpu-to-buffers",
-      "Lower moe operations to launches of kernels over buffers in one workspace",
+      "Lower moe operations to launches of kernels over buffers in one "
+      "workspace",
       buildGPUToBuffersPipeline);
-  PassPipelineRegistration<>(
-      "moe-fuse", "Fuse moe operations into grouped matmuls",
-      buildFusionPipeline);
+  PassPipelineRegistration<>("moe-fuse",
+                             "Fuse moe operations into grouped matmuls",
+                             buildFusionPipeline);
   PassPipelineRegistration<LoweringOptions>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",

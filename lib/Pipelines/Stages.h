@@ -13,8 +13,8 @@
 namespace mlir::moe {
 
 void addCleanup(OpPassManager &pm);
-/// Operations that linalg has no loops for, or that are on whole tensors, as those
-/// that it has; those with contradicting extents are errors.
+/// Operations that linalg has no loops for, or that are on whole tensors, as
+/// those that it has; those with contradicting extents are errors.
 void addTensorsToLinalg(OpPassManager &pm);
 /// Prepares a layer as it was written: one function with outputs, in
 /// chunks of tokens where the plan says so.

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Target/Target.h"
 #include "moe_rt/artifact.h"
+#include "moe/Target/Target.h"
 #include "moe_rt/moe_rt.h"
 
 #include "llvm/ADT/ScopeExit.h"
@@ -33,16 +33,16 @@ static llvm::Error error(const llvm::Twine &message) {
 static std::string findLibrary(llvm::StringRef name) {
   llvm::Triple triple(llvm::sys::getDefaultTargetTriple());
   std::string multiarch = (triple.getArchName() + "-linux-gnu").str();
-  for (std::string directory : {"/lib/" + multiarch, "/usr/lib/" + multiarch,
-                                std::string("/lib64"), std::string("/usr/lib64")})
+  for (std::string directory :
+       {"/lib/" + multiarch, "/usr/lib/" + multiarch, std::string("/lib64"),
+        std::string("/usr/lib64")})
     if (std::string path = directory + "/" + name.str();
         llvm::sys::fs::exists(path))
       return path;
   return "";
 }
 
-static llvm::Error writeFile(llvm::StringRef path,
-                             llvm::ArrayRef<char> bytes) {
+static llvm::Error writeFile(llvm::StringRef path, llvm::ArrayRef<char> bytes) {
   std::error_code code;
   llvm::raw_fd_ostream stream(path, code);
   if (!code) {
@@ -63,8 +63,8 @@ llvm::Expected<std::string> mlir::moe::findLinker() {
   return error("no linker found; install lld-22 or binutils");
 }
 
-/// Make sure that the linker's output has room. A disk that fills up under it is
-/// a SIGBUS to a linker that maps the file.
+/// Make sure that the linker's output has room. A disk that fills up under it
+/// is a SIGBUS to a linker that maps the file.
 static llvm::Error reserve(llvm::StringRef path, uint64_t bytes) {
   int file;
   std::error_code code = llvm::sys::fs::openFileForWrite(path, file);
@@ -79,8 +79,8 @@ static llvm::Error reserve(llvm::StringRef path, uint64_t bytes) {
   return llvm::Error::success();
 }
 
-/// Link objects into a shared object. All they need from outside is functions of
-/// the C and the math library.
+/// Link objects into a shared object. All they need from outside is functions
+/// of the C and the math library.
 static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
 link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   llvm::Expected<std::string> linker = findLinker();
@@ -108,9 +108,18 @@ link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   }
   if (llvm::Error failure = reserve(output, 2 * size + (1 << 16)))
     return failure;
-  llvm::SmallVector<llvm::StringRef> arguments{
-      *linker, "-shared", "--hash-style=gnu", "-z", "noexecstack", "-z",
-      "relro", "-z",      "now",  "--build-id=none", "-o", output};
+  llvm::SmallVector<llvm::StringRef> arguments{*linker,
+                                               "-shared",
+                                               "--hash-style=gnu",
+                                               "-z",
+                                               "noexecstack",
+                                               "-z",
+                                               "relro",
+                                               "-z",
+                                               "now",
+                                               "--build-id=none",
+                                               "-o",
+                                               output};
   llvm::append_range(arguments, inputs);
   // Named where needed, so that exp and the like are found in whatever host
   // loads it.
@@ -124,9 +133,9 @@ link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   for (char **variable = environ; *variable; ++variable)
     if (!llvm::StringRef(*variable).starts_with("TMPDIR="))
       environment.push_back(*variable);
-  int status = llvm::sys::ExecuteAndWait(
-      *linker, arguments, llvm::ArrayRef(environment), redirects, 0, 0,
-      &message);
+  int status =
+      llvm::sys::ExecuteAndWait(*linker, arguments, llvm::ArrayRef(environment),
+                                redirects, 0, 0, &message);
   if (status != 0) {
     auto text = llvm::MemoryBuffer::getFile(log);
     return error(*linker + " failed: " + message +

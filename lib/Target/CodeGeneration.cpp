@@ -60,9 +60,10 @@ featuresOf(const llvm::Target &target, llvm::StringRef triple,
   if (known)
     info.reset(target.createMCSubtargetInfo(llvm::Triple(triple), cpu, ""));
   if (!known || !info)
-    return error("unknown target '" + cpu + "' for " + triple +
-                 "; expected 'host', the name of a processor or that of a GPU's "
-                 "architecture, such as sm_90a");
+    return error(
+        "unknown target '" + cpu + "' for " + triple +
+        "; expected 'host', the name of a processor or that of a GPU's "
+        "architecture, such as sm_90a");
   llvm::SmallVector<std::string> features;
   for (const llvm::SubtargetFeatureKV &feature :
        info->getEnabledProcessorFeatures())
@@ -83,8 +84,8 @@ TargetDescription::parse(llvm::StringRef name) {
   TargetDescription description;
   description.triple = llvm::sys::getProcessTriple();
   std::string message;
-  const llvm::Target *target =
-      llvm::TargetRegistry::lookupTarget(llvm::Triple(description.triple), message);
+  const llvm::Target *target = llvm::TargetRegistry::lookupTarget(
+      llvm::Triple(description.triple), message);
   if (!target)
     return error(message);
   if (name.starts_with("sm_")) {
@@ -170,8 +171,8 @@ mlir::moe::translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
     function.addFnAttr("target-features", machine.getTargetFeatureString());
     function.addFnAttr(llvm::Attribute::NoUnwind);
   }
-  // Kernels are unrolled where they are made; elsewhere it costs time to compile
-  // and brings none.
+  // Kernels are unrolled where they are made; elsewhere it costs time to
+  // compile and brings none.
   llvm::PipelineTuningOptions tuning;
   tuning.LoopUnrolling = false;
   tuning.LoopInterleaving = false;

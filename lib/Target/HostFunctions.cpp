@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The helpers of a compiler's own library (libgcc_s, compiler-rt) are not on the
-// list: which there are differs from version to version.
+// The helpers of a compiler's own library (libgcc_s, compiler-rt) are not on
+// the list: which there are differs from version to version.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,16 +23,15 @@ using namespace mlir::moe;
 bool mlir::moe::isHostFunction(llvm::StringRef name) {
   // Of f64; those of f32 have an f at the end.
   static const llvm::StringSet<> math{
-      "acos",  "acosh", "asin",  "asinh", "atan",  "atan2",     "atanh",
-      "cbrt",  "ceil",  "cos",   "cosh",  "erf",   "erfc",      "exp",
-      "exp10", "exp2",  "expm1", "fabs",  "floor", "fma",       "fmax",
-      "fmin",  "fmod",  "ldexp", "log",   "log10", "log1p",     "log2",
-      "pow",   "rint",  "round", "sin",   "sinh",  "roundeven", "sqrt",
+      "acos",  "acosh", "asin",  "asinh",     "atan",     "atan2",     "atanh",
+      "cbrt",  "ceil",  "cos",   "cosh",      "erf",      "erfc",      "exp",
+      "exp10", "exp2",  "expm1", "fabs",      "floor",    "fma",       "fmax",
+      "fmin",  "fmod",  "ldexp", "log",       "log10",    "log1p",     "log2",
+      "pow",   "rint",  "round", "sin",       "sinh",     "roundeven", "sqrt",
       "tan",   "tanh",  "trunc", "nearbyint", "copysign", "sincos"};
-  static const llvm::StringSet<> other{"abort",  "aligned_alloc", "bcmp",
-                                       "free",   "malloc",        "memcmp",
-                                       "memcpy", "memmove",       "memset",
-                                       "puts"};
+  static const llvm::StringSet<> other{
+      "abort",  "aligned_alloc", "bcmp",    "free",   "malloc",
+      "memcmp", "memcpy",        "memmove", "memset", "puts"};
   return other.contains(name) || math.contains(name) ||
          (name.ends_with("f") && math.contains(name.drop_back()));
 }
@@ -43,10 +42,11 @@ LogicalResult mlir::moe::verifyDefined(ModuleOp module) {
     if (!function.isExternal() || isHostFunction(function.getName()) ||
         SymbolTable::symbolKnownUseEmpty(function, module))
       return;
-    result = function->emitError("function '")
-             << function.getName()
-             << "' is called and has no body; an artifact may call only its own "
-                "functions and those of the C and math libraries";
+    result =
+        function->emitError("function '")
+        << function.getName()
+        << "' is called and has no body; an artifact may call only its own "
+           "functions and those of the C and math libraries";
   });
   return result;
 }

@@ -120,8 +120,8 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
       {"cpu", variant.target.cpu},
       {"features", llvm::json::Array(variant.target.features)}};
   if (!variant.target.device.empty())
-    target["device"] = llvm::json::Object{{"kind", "cuda"},
-                                          {"arch", variant.target.device}};
+    target["device"] =
+        llvm::json::Object{{"kind", "cuda"}, {"arch", variant.target.device}};
   llvm::json::Object described{{"target", std::move(target)},
                                {"functions", std::move(functions)}};
   if (auto images = module->getAttrOfType<ArrayAttr>(imagesAttrName)) {

@@ -20,8 +20,7 @@ class Streamer : public remark::detail::MLIRRemarkStreamerBase {
 public:
   explicit Streamer(std::shared_ptr<RemarkListener> listener)
       : listener(std::move(listener)) {}
-  void
-  streamOptimizationRemark(const remark::detail::Remark &remark) override {
+  void streamOptimizationRemark(const remark::detail::Remark &remark) override {
     listener->listen(remark);
   }
 

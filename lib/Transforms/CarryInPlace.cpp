@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Bufferization wants the tensor that an iteration passes to the next in the
-// buffer that it was passed in. Where an iteration computes it elsewhere, a copy
-// at its end brings it there.
+// buffer that it was passed in. Where an iteration computes it elsewhere, a
+// copy at its end brings it there.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,8 +28,8 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The values that a region yields, the operands of its terminator from `first` on, and
-/// where the next region finds it.
+/// The values that a region yields, the operands of its terminator from `first`
+/// on, and where the next region finds it.
 struct Carried {
   Operation *terminator;
   unsigned first;
@@ -50,8 +50,8 @@ static SmallVector<Carried> findCarried(Operation *root) {
       // The condition comes first among the operands of the first terminator.
       all.push_back({loop.getConditionOp(), 1, loop.getBeforeArguments(),
                      loop.getInits()});
-      all.push_back({loop.getYieldOp(), 0, loop.getAfterArguments(),
-                     loop.getInits()});
+      all.push_back(
+          {loop.getYieldOp(), 0, loop.getAfterArguments(), loop.getInits()});
     }
   });
   return all;
@@ -110,7 +110,8 @@ struct MoECarryInPlace : moe::impl::MoECarryInPlaceBase<MoECarryInPlace> {
            carried.inits[number].getType() != value.getType() ||
            carried.arguments[number].getType() != value.getType()))
         return carried.terminator->emitOpError("expected operand #")
-               << number + carried.first << ", a tensor, to be of the type that "
+               << number + carried.first
+               << ", a tensor, to be of the type that "
                << "the loop takes in its place";
     return success();
   }
@@ -146,8 +147,7 @@ struct MoECarryInPlace : moe::impl::MoECarryInPlaceBase<MoECarryInPlace> {
     for (auto [number, value] : llvm::zip(numbers, values)) {
       auto place = bufferization::MaterializeInDestinationOp::create(
           b, loc, value.getType(), value, carried.arguments[number]);
-      carried.terminator->setOperand(carried.first + number,
-                                     place.getResult());
+      carried.terminator->setOperand(carried.first + number, place.getResult());
       ++numCopied;
     }
     return success();

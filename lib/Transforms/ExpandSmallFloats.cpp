@@ -50,9 +50,9 @@ struct Format {
   int64_t signBit() const { return int64_t(1) << (width - 1); }
   /// The encodings from here on are infinity (if there is one) and NaN.
   int64_t firstSpecial() const {
-    return hasInfinity ? ((int64_t(1) << (width - 1 - mantissa)) - 1)
-                             << mantissa
-                       : signBit() - 1;
+    return hasInfinity
+               ? ((int64_t(1) << (width - 1 - mantissa)) - 1) << mantissa
+               : signBit() - 1;
   }
   /// The least normal number is 2 to this, the denormals are multiples of 2 to
   /// the other.
@@ -130,11 +130,11 @@ static Value extend(Bits &b, const Format &format, Value x) {
   // NaN becomes quiet and keeps its payload, as in hardware.
   Value special = b.integer(0x7fc00000);
   if (format.hasInfinity)
-    special = b.bitOr(
-        shifted, b.select(b.below(magnitude, format.firstSpecial() + 1),
-                          b.integer(0x7f800000), special));
-  bits = b.select(b.below(magnitude, int64_t(1) << format.mantissa), tiny,
-                  normal);
+    special =
+        b.bitOr(shifted, b.select(b.below(magnitude, format.firstSpecial() + 1),
+                                  b.integer(0x7f800000), special));
+  bits =
+      b.select(b.below(magnitude, int64_t(1) << format.mantissa), tiny, normal);
   bits = b.select(b.below(magnitude, format.firstSpecial()), bits, special);
   return b.asFloat(b.bitOr(bits, sign));
 }
@@ -158,11 +158,12 @@ static Value round(Bits &b, const Format &format, Value x) {
                                         b.number(std::ldexp(1.0, exponent)));
   Value tiny = b.sub(arith::BitcastOp::create(b, b.i32(), shifted),
                      b.integer(bitsOfPower(exponent)));
-  Value result = b.select(
-      b.below(magnitude, bitsOfPower(format.leastNormal())), tiny, normal);
-  // What is nearer to the first number that the format lacks than to its largest
-  // is infinity, or NaN where there is none. A tie goes to the even one: beyond
-  // an odd mantissa (f16) that is infinity, beyond an even one (f8) the largest.
+  Value result = b.select(b.below(magnitude, bitsOfPower(format.leastNormal())),
+                          tiny, normal);
+  // What is nearer to the first number that the format lacks than to its
+  // largest is infinity, or NaN where there is none. A tie goes to the even
+  // one: beyond an odd mantissa (f16) that is infinity, beyond an even one (f8)
+  // the largest.
   int64_t largest = (format.firstSpecial() - 1) << shift;
   largest += format.biasDifference() << 23;
   int64_t firstAbove = largest + (int64_t(1) << (shift - 1));
@@ -170,8 +171,8 @@ static Value round(Bits &b, const Format &format, Value x) {
   Value special = b.integer(format.firstSpecial());
   if (format.hasInfinity) {
     int64_t quiet = int64_t(1) << (format.mantissa - 1);
-    Value payload =
-        b.bitAnd(b.right(magnitude, shift), (int64_t(1) << format.mantissa) - 1);
+    Value payload = b.bitAnd(b.right(magnitude, shift),
+                             (int64_t(1) << format.mantissa) - 1);
     Value nan = b.bitOr(payload, b.integer(format.firstSpecial() | quiet));
     special = b.select(b.below(magnitude, 0x7f800001), special, nan);
   }
@@ -208,7 +209,8 @@ struct ExpandExtension : OpRewritePattern<arith::ExtFOp> {
                                 PatternRewriter &rewriter) const override {
     std::optional<Format> format = Format::of(op.getIn().getType());
     Type type = getElementTypeOrSelf(op.getType());
-    if (!format || isa<TensorType>(op.getType()) || (format->width == 16 && !f16))
+    if (!format || isa<TensorType>(op.getType()) ||
+        (format->width == 16 && !f16))
       return failure();
     Bits b(op.getLoc(), rewriter, op.getType());
     Value wide = extend(b, *format, op.getIn());
@@ -271,8 +273,8 @@ struct MoEExpandSmallFloats
     });
     RewritePatternSet patterns(&getContext());
     patterns.add<ExpandExtension, ExpandTruncation>(&getContext(), f16);
-    // Some become conversions that are expanded in turn. Nothing is folded: what
-    // other passes wrote stays as it is.
+    // Some become conversions that are expanded in turn. Nothing is folded:
+    // what other passes wrote stays as it is.
     GreedyRewriteConfig config;
     config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
     (void)applyOpPatternsGreedily(conversions, std::move(patterns), config);

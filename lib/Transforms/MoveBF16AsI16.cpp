@@ -37,13 +37,11 @@ static bool movesOnly(Operation *op) {
       // vectors and aggregates
       LLVM::BitcastOp, LLVM::ExtractElementOp, LLVM::InsertElementOp,
       LLVM::ShuffleVectorOp, LLVM::ExtractValueOp, LLVM::InsertValueOp,
-      LLVM::vector_extract, LLVM::vector_insert,
-      LLVM::vector_deinterleave2, LLVM::vector_interleave2>(op);
+      LLVM::vector_extract, LLVM::vector_insert, LLVM::vector_deinterleave2,
+      LLVM::vector_interleave2>(op);
 }
 
-static bool isBF16(Type type) {
-  return getElementTypeOrSelf(type).isBF16();
-}
+static bool isBF16(Type type) { return getElementTypeOrSelf(type).isBF16(); }
 
 static void addReplacements(AttrTypeReplacer &replacer, MLIRContext *context) {
   Type i16 = IntegerType::get(context, 16);
@@ -69,8 +67,8 @@ static void addReplacements(AttrTypeReplacer &replacer, MLIRContext *context) {
       });
 }
 
-/// Give the results, arguments and types that an operation names i16. Attributes
-/// of other dialects say what the program meant, and stay.
+/// Give the results, arguments and types that an operation names i16.
+/// Attributes of other dialects say what the program meant, and stay.
 static void retype(Operation *op, AttrTypeReplacer &replacer) {
   for (NamedAttribute attribute : op->getAttrs())
     if (!attribute.getName().strref().contains('.'))

@@ -24,14 +24,14 @@ namespace mlir::moe {
 #include "moe/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// `linalg.generic` that computes every element of `init` from those of `inputs`
-/// at the same place.
+/// `linalg.generic` that computes every element of `init` from those of
+/// `inputs` at the same place.
 static Value
 elementwise(OpBuilder &builder, Location loc, ValueRange inputs, Value init,
             llvm::function_ref<Value(OpBuilder &, Location, ValueRange)> body) {
   auto type = cast<RankedTensorType>(init.getType());
-  SmallVector<AffineMap> maps(
-      inputs.size() + 1, builder.getMultiDimIdentityMap(type.getRank()));
+  SmallVector<AffineMap> maps(inputs.size() + 1,
+                              builder.getMultiDimIdentityMap(type.getRank()));
   SmallVector<utils::IteratorType> iterators(type.getRank(),
                                              utils::IteratorType::parallel);
   return linalg::GenericOp::create(
@@ -43,9 +43,8 @@ elementwise(OpBuilder &builder, Location loc, ValueRange inputs, Value init,
 }
 
 static Value emptyLike(OpBuilder &b, Location loc, Value tensor, Type type) {
-  return tensor::EmptyOp::create(
-      b, loc, tensor::getMixedSizes(b, loc, tensor),
-      cast<RankedTensorType>(type).getElementType());
+  return tensor::EmptyOp::create(b, loc, tensor::getMixedSizes(b, loc, tensor),
+                                 cast<RankedTensorType>(type).getElementType());
 }
 
 /// `value`, or, where shapes are known to one of both only, a cast of it.
@@ -95,10 +94,9 @@ struct SplatToFill : OpRewritePattern<tensor::SplatOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(tensor::SplatOp op,
                                 PatternRewriter &rewriter) const override {
-    Value init =
-        tensor::EmptyOp::create(rewriter, op.getLoc(), op.getType().getShape(),
-                                op.getType().getElementType(),
-                                op.getDynamicSizes());
+    Value init = tensor::EmptyOp::create(
+        rewriter, op.getLoc(), op.getType().getShape(),
+        op.getType().getElementType(), op.getDynamicSizes());
     rewriter.replaceOpWithNewOp<linalg::FillOp>(op, op.getInput(), init);
     return success();
   }
@@ -138,8 +136,7 @@ struct SelectToGeneric : OpRewritePattern<arith::SelectOp> {
         [&](OpBuilder &b, Location loc, ValueRange v) -> Value {
           return arith::SelectOp::create(b, loc, op.getCondition(), v[0], v[1]);
         });
-    rewriter.replaceOp(op,
-                       castTo(rewriter, op.getLoc(), result, op.getType()));
+    rewriter.replaceOp(op, castTo(rewriter, op.getLoc(), result, op.getType()));
     return success();
   }
 };
@@ -151,15 +148,15 @@ static Value toIndex(ImplicitLocOpBuilder &b, Value index) {
                    .getResult();
 }
 
-/// `index`, held to what is in dimension `dim` of `tensor`: no number in a tensor
-/// makes a program read what is not its own.
+/// `index`, held to what is in dimension `dim` of `tensor`: no number in a
+/// tensor makes a program read what is not its own.
 static Value held(ImplicitLocOpBuilder &b, Value index, Value tensor,
                   int64_t dim) {
   index = toIndex(b, index);
   Value one = arith::ConstantIndexOp::create(b, 1);
   Value zero = arith::ConstantIndexOp::create(b, 0);
-  Value last = arith::SubIOp::create(
-      b, tensor::DimOp::create(b, tensor, dim), one);
+  Value last =
+      arith::SubIOp::create(b, tensor::DimOp::create(b, tensor, dim), one);
   return arith::MaxSIOp::create(b, arith::MinSIOp::create(b, index, last),
                                 zero);
 }
@@ -185,9 +182,9 @@ struct GatherToGeneric : OpRewritePattern<tensor::GatherOp> {
       if (!gathered)
         from[dim] = sizes.size();
       if (!gathered || keepsDims)
-        sizes.push_back(gathered ? OpFoldResult(rewriter.getIndexAttr(1))
-                                 : tensor::getMixedSize(rewriter, loc, source,
-                                                        dim));
+        sizes.push_back(gathered
+                            ? OpFoldResult(rewriter.getIndexAttr(1))
+                            : tensor::getMixedSize(rewriter, loc, source, dim));
     }
     Value init =
         tensor::EmptyOp::create(rewriter, loc, sizes, type.getElementType());
@@ -246,9 +243,9 @@ struct ScatterToLoops : OpRewritePattern<tensor::ScatterOp> {
         Value index =
             toIndex(b, tensor::ExtractOp::create(b, indices, coordinate));
         // As unsigned numbers those below 0 are large.
-        Value isBelow = arith::CmpIOp::create(
-            b, arith::CmpIPredicate::ult, index,
-            tensor::DimOp::create(b, op.getDest(), dim));
+        Value isBelow =
+            arith::CmpIOp::create(b, arith::CmpIPredicate::ult, index,
+                                  tensor::DimOp::create(b, op.getDest(), dim));
         isInside = arith::AndIOp::create(b, isInside, isBelow);
         offsets[dim] = index;
         sizes[dim] = b.getIndexAttr(1);
@@ -272,10 +269,9 @@ struct ScatterToLoops : OpRewritePattern<tensor::ScatterOp> {
           b, RankedTensorType::get(shape, type.getElementType()), source, from,
           extents, ones);
       ones.assign(offsets.size(), b.getIndexAttr(1));
-      scf::YieldOp::create(
-          b, tensor::InsertSliceOp::create(b, slice, carried[0], offsets, sizes,
-                                           ones)
-                 .getResult());
+      scf::YieldOp::create(b, tensor::InsertSliceOp::create(
+                                  b, slice, carried[0], offsets, sizes, ones)
+                                  .getResult());
       b.setInsertionPointToStart(choice.elseBlock());
       scf::YieldOp::create(b, carried[0]);
       return {choice.getResult(0)};
@@ -294,8 +290,7 @@ struct MoETensorsToLinalg
     RewritePatternSet patterns(&getContext());
     patterns.add<DecomposeAggregated, LowerPack, LowerUnPack, SplatToFill,
                  BitcastToGeneric, SelectToGeneric, GatherToGeneric,
-                 ScatterToLoops>(
-        &getContext());
+                 ScatterToLoops>(&getContext());
     linalg::populateDecomposeWinogradOpsPatterns(patterns);
     linalg::populateDecomposePadPatterns(patterns);
     tensor::populateDecomposeTensorConcatPatterns(patterns);

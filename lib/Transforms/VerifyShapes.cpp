@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The verifier of linalg compares extents only where all of an operation's loops
-// are static. With a dynamic number of rows it accepts a product whose factors
-// do not fit, which would read memory of others.
+// The verifier of linalg compares extents only where all of an operation's
+// loops are static. With a dynamic number of rows it accepts a product whose
+// factors do not fit, which would read memory of others.
 //
 //===----------------------------------------------------------------------===//
 
@@ -31,8 +31,8 @@ struct LoopExtent {
 };
 } // namespace
 
-/// The value of `expr` where the loop `i` is at `at(i)`; none if a loop in it is
-/// dynamic, or runs over nothing.
+/// The value of `expr` where the loop `i` is at `at(i)`; none if a loop in it
+/// is dynamic, or runs over nothing.
 static std::optional<int64_t>
 evaluate(AffineExpr expr, ArrayRef<LoopExtent> loops,
          llvm::function_ref<int64_t(int64_t)> at) {
@@ -48,8 +48,7 @@ evaluate(AffineExpr expr, ArrayRef<LoopExtent> loops,
 
 /// True if `expr` is largest at one end of each loop.
 static bool isMonotone(AffineExpr expr) {
-  return !expr
-              .walk([](AffineExpr part) {
+  return !expr.walk([](AffineExpr part) {
                 return part.getKind() == AffineExprKind::Mod
                            ? WalkResult::interrupt()
                            : WalkResult::advance();
@@ -59,10 +58,9 @@ static bool isMonotone(AffineExpr expr) {
 
 static LogicalResult verifyExtents(linalg::LinalgOp op) {
   SmallVector<LoopExtent> loops(op.getNumLoops());
-  auto forEachExtent =
-      [&](llvm::function_ref<LogicalResult(OpOperand &, int64_t, int64_t,
-                                           AffineExpr)>
-              verify) -> LogicalResult {
+  auto forEachExtent = [&](llvm::function_ref<LogicalResult(
+                               OpOperand &, int64_t, int64_t, AffineExpr)>
+                               verify) -> LogicalResult {
     for (OpOperand &operand : op->getOpOperands()) {
       auto type = dyn_cast<ShapedType>(operand.get().getType());
       if (!type || !type.hasRank())
@@ -91,8 +89,8 @@ static LogicalResult verifyExtents(linalg::LinalgOp op) {
           return success();
         return op->emitOpError("expected dimension ")
                << dim << " of operand #" << operand.getOperandNumber()
-               << " to have the extent " << known.extent
-               << " that operand #" << known.operand << " has, got " << extent;
+               << " to have the extent " << known.extent << " that operand #"
+               << known.operand << " has, got " << extent;
       });
   if (failed(same))
     return failure();
@@ -115,9 +113,8 @@ namespace {
 struct MoEVerifyShapes : moe::impl::MoEVerifyShapesBase<MoEVerifyShapes> {
   void runOnOperation() override {
     bool valid = true;
-    getOperation()->walk([&](linalg::LinalgOp op) {
-      valid &= succeeded(verifyExtents(op));
-    });
+    getOperation()->walk(
+        [&](linalg::LinalgOp op) { valid &= succeeded(verifyExtents(op)); });
     if (!valid)
       return signalPassFailure();
     markAllAnalysesPreserved();

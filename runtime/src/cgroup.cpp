@@ -126,8 +126,7 @@ static std::optional<int64_t> leastLimit(const std::string &mountPoint,
   }
 }
 
-std::optional<int64_t>
-moe::rt::cgroupProcessors(const CgroupFiles &files) {
+std::optional<int64_t> moe::rt::cgroupProcessors(const CgroupFiles &files) {
   // "0::/a/b" for version 2, "4:cpu,cpuacct:/a/b" for version 1.
   std::string groups = readFile(files.groups), mounts = readFile(files.mounts);
   std::optional<std::string_view> pathOf[2];
@@ -155,8 +154,8 @@ moe::rt::cgroupProcessors(const CgroupFiles &files) {
       continue;
     std::string root = unescape(fields[3]);
     std::optional<int64_t> limit = leastLimit(
-        unescape(fields[4]),
-        std::string(pathBelow(root, *pathOf[isVersion2])), isVersion2);
+        unescape(fields[4]), std::string(pathBelow(root, *pathOf[isVersion2])),
+        isVersion2);
     if (limit && (!least || *limit < *least))
       least = limit;
   }

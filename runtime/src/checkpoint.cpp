@@ -59,8 +59,7 @@ moe_rt_status_t moe_rt_checkpoint_open(const char *path,
   io::Expected<io::Checkpoint> opened = io::Checkpoint::open(path);
   if (!opened)
     return toStatus(opened.takeError());
-  auto *checkpoint =
-      new (std::nothrow) moe_rt_checkpoint_s(std::move(*opened));
+  auto *checkpoint = new (std::nothrow) moe_rt_checkpoint_s(std::move(*opened));
   if (!checkpoint)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                      "cannot allocate the checkpoint");

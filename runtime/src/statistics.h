@@ -17,8 +17,8 @@ namespace moe::rt {
 /// What the code reports of one dispatch in one call.
 struct DispatchReport {
   const int32_t *offsets; // [num_experts + 1]
-  /// Chosen, out of range, and padding if it is there; or null: all choices were
-  /// in range and are rows.
+  /// Chosen, out of range, and padding if it is there; or null: all choices
+  /// were in range and are rows.
   const int64_t *counters;
   bool hasPadding;
 

@@ -109,8 +109,7 @@ TEST_F(CgroupTest, MountsOfPartsOfTheTree) {
 
 TEST_F(CgroupTest, Version1) {
   mount("memory", "/", "cgroup", "rw,memory");
-  mount("cpu,cpuacct", "/", "cgroup", "rw,cpu,cpuacct",
-        "shared:1 master:2 ");
+  mount("cpu,cpuacct", "/", "cgroup", "rw,cpu,cpuacct", "shared:1 master:2 ");
   write("cpu,cpuacct/a/cpu.cfs_quota_us", "-1\n");
   write("cpu,cpuacct/a/cpu.cfs_period_us", "100000\n");
   write("memory/a/cpu.cfs_quota_us", "100000\n");

@@ -167,11 +167,10 @@ TEST_F(CheckpointApiTest, BindsWhereItCan) {
 
 TEST_F(CheckpointApiTest, StacksWhatCallsRead) {
   load({layerFunction});
-  write("w.safetensors",
-        file("{" + entry("experts.0.w", "[4]", 0, 16) + "," +
-                 entry("experts.1.w", "[4]", 16, 32) + "," +
-                 entry("experts.2.w", "[4]", 32, 48) + "}",
-             numbers().substr(0, 48)));
+  write("w.safetensors", file("{" + entry("experts.0.w", "[4]", 0, 16) + "," +
+                                  entry("experts.1.w", "[4]", 16, 32) + "," +
+                                  entry("experts.2.w", "[4]", 32, 48) + "}",
+                              numbers().substr(0, 48)));
   ASSERT_OK(use("w.safetensors"));
   EXPECT_EQ(moe_rt_layer_weight_bytes(layer), 48u);
   Array<float> x = f32({1, 4}, 1), y = f32({1, 4});
@@ -186,11 +185,10 @@ TEST_F(CheckpointApiTest, SeveralFiles) {
   load();
   write("b.safetensors", file("{" + gates.substr(0, gates.size() - 1) + "}",
                               numbers().substr(0, 48)));
-  write("a.safetensors",
-        file("{" + entry("all.up", "[3,4]", 0, 48) + "}",
-             numbers().substr(48, 48)));
-  write("c.safetensors", file("{" + entry("bias", "[4]", 0, 16) + "}",
-                              numbers().substr(96)));
+  write("a.safetensors", file("{" + entry("all.up", "[3,4]", 0, 48) + "}",
+                              numbers().substr(48, 48)));
+  write("c.safetensors",
+        file("{" + entry("bias", "[4]", 0, 16) + "}", numbers().substr(96)));
   ASSERT_OK(use());
   expectRuns();
   std::string map;
@@ -204,8 +202,8 @@ TEST_F(CheckpointApiTest, SeveralFiles) {
   expectRuns();
   // Without an index nothing says which of two is meant.
   std::filesystem::remove(directory / "model.safetensors.index.json");
-  write("d.safetensors", file("{" + entry("bias", "[4]", 0, 16) + "}",
-                              numbers().substr(0, 16)));
+  write("d.safetensors",
+        file("{" + entry("bias", "[4]", 0, 16) + "}", numbers().substr(0, 16)));
   EXPECT_ERROR(use(), MOE_RT_DATA_LOSS,
                "tensor 'bias' is in 'c.safetensors' and in 'd.safetensors'");
 }
@@ -271,8 +269,8 @@ TEST_F(CheckpointApiTest, RefusesDamagedFiles) {
        with(up + "," + entry("bias", "[4]", 80, 96) + "," +
             entry("rest", "[4]", 96, 112)),
        "tensor 'bias' starts at byte 80 of the data, expected 96"},
-      {"hole", with(up.substr(0, up.size()) + "," +
-                    entry("bias", "[3]", 100, 112)),
+      {"hole",
+       with(up.substr(0, up.size()) + "," + entry("bias", "[3]", 100, 112)),
        "tensor 'bias' starts at byte 100 of the data, expected 96"},
       {"negative extents", file(header("[-3,-4]"), numbers()),
        "has an extent that is no integer from 0"},
@@ -320,9 +318,8 @@ TEST_F(CheckpointApiTest, RefusesOtherShapes) {
              numbers()));
   EXPECT_ERROR(use(), MOE_RT_INVALID_ARGUMENT,
                "tensor 'all.up' has type i32[3, 4], expected f32[3, 4]");
-  write("model.safetensors",
-        file("{" + gates.substr(0, gates.size() - 1) + "}",
-             numbers().substr(0, 48)));
+  write("model.safetensors", file("{" + gates.substr(0, gates.size() - 1) + "}",
+                                  numbers().substr(0, 48)));
   EXPECT_ERROR(use(), MOE_RT_NOT_FOUND,
                "has no tensor 'all.up' and no 'up', expected f32[3, 4]");
 }
@@ -380,9 +377,9 @@ TEST_F(CheckpointApiTest, RefusesWhatIsNotThere) {
   moe_rt_checkpoint_close(nullptr);
   write("w.safetensors", file("{}", ""));
   ASSERT_OK(open("w.safetensors"));
-  EXPECT_ERROR(moe_rt_layer_create_from_checkpoint(module, "none", checkpoint,
-                                                   &layer),
-               MOE_RT_NOT_FOUND, "no function 'none'");
+  EXPECT_ERROR(
+      moe_rt_layer_create_from_checkpoint(module, "none", checkpoint, &layer),
+      MOE_RT_NOT_FOUND, "no function 'none'");
 }
 
 } // namespace

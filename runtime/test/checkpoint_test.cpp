@@ -349,8 +349,8 @@ TEST_F(WeightsTest, ReadsPieceByPiece) {
   EXPECT_NE(none.error().find("has no tensor 'c'"), std::string::npos);
 }
 
-// Where its source may be of another type it is rounded to nearest even, bound as
-// a whole or read in pieces; a weight that is found by its own name is not.
+// Where its source may be of another type it is rounded to nearest even, bound
+// as a whole or read in pieces; a weight that is found by its own name is not.
 TEST_F(WeightsTest, ConvertsWhereItMay) {
   // Bytes of 0x3f: f32 0x3f3f3f3f, which is 0x3f3f in bf16; bf16 0x3f3f is
   // f32 0x3f3f0000.

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe_rt/openmp.h"
 #include "cpu/pool.h"
+#include "moe_rt/openmp.h"
 #include "testing.h"
 
 #include <chrono>
@@ -236,10 +236,10 @@ TEST_P(ExecutorTest, AThreadRestsForAnotherCaller) {
 }
 
 TEST_P(ExecutorTest, PreparesWeights) {
-  std::string bytes = makeArtifact(
-      readFile(FIXTURE), metadataOf({packFunction, packedFunction}));
-  moe_rt_context_options_t with = options(), alone = {sizeof(alone), {}, 1,
-                                                      nullptr, {}};
+  std::string bytes = makeArtifact(readFile(FIXTURE),
+                                   metadataOf({packFunction, packedFunction}));
+  moe_rt_context_options_t with = options(),
+                           alone = {sizeof(alone), {}, 1, nullptr, {}};
   Array<float> gate = f32({3, 4}), up = f32({3, 4}), bias = f32({4}, 1);
   std::iota(gate.data.begin(), gate.data.end(), 0.1f);
   std::iota(up.data.begin(), up.data.end(), -5.3f);
@@ -260,9 +260,9 @@ TEST_P(ExecutorTest, PreparesWeights) {
     // What a task fails with arrives.
     auto fail = [](void *, size_t, int64_t, int64_t, void *,
                    uint64_t) -> int32_t { return 7; };
-    EXPECT_ERROR(moe_rt_layer_create_from_source(module, nullptr, fail, nullptr,
-                                                 &layer),
-                 MOE_RT_NOT_FOUND, "the source failed with code 7");
+    EXPECT_ERROR(
+        moe_rt_layer_create_from_source(module, nullptr, fail, nullptr, &layer),
+        MOE_RT_NOT_FOUND, "the source failed with code 7");
     moe_rt_module_destroy(module);
   }
   EXPECT_EQ(results[0], results[1]);
@@ -320,8 +320,7 @@ TEST(OpenMPTest, InsideOfItsRegions) {
         [](void *context, int64_t) {
           auto *task = static_cast<Task *>(context);
           ++task->shared->tasks;
-          task->shared->elsewhere +=
-              std::this_thread::get_id() != task->self;
+          task->shared->elsewhere += std::this_thread::get_id() != task->self;
         },
         &task);
   };

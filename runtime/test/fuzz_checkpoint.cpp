@@ -99,8 +99,8 @@ static void use(const std::string &path) {
       sum = sum + static_cast<const uint8_t *>(tensor.data)[j];
   }
   moe_rt_layer_t *layer = nullptr;
-  bool bound = check(moe_rt_layer_create_from_checkpoint(module, nullptr,
-                                                         checkpoint, &layer));
+  bool bound = check(
+      moe_rt_layer_create_from_checkpoint(module, nullptr, checkpoint, &layer));
   moe_rt_checkpoint_close(checkpoint);
   if (!bound)
     return;

@@ -361,8 +361,8 @@ TEST_F(MoeRunTest, WritesNothingThatIsRead) {
 TEST_F(MoeRunTest, Devices) {
   EXPECT_EQ(run("double.moe --tokens 1 --device cpu --json"), 0) << err;
   EXPECT_EQ(nlohmann::json::parse(out)["device"], "cpu");
-  for (const char *device : {"gpu", "cuda0", "cuda:", "cuda:x", "cuda:-1",
-                             "cuda:2147483648", "''"})
+  for (const char *device :
+       {"gpu", "cuda0", "cuda:", "cuda:x", "cuda:-1", "cuda:2147483648", "''"})
     expectError("double.moe --tokens 1 --device " + std::string(device),
                 "--device: expected cpu, cuda or cuda:N, got '");
   writeFile(directory / "a.mlir", "");

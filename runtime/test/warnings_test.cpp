@@ -19,9 +19,9 @@ TEST(WarningsTest, AreThoseOfTheMetadata) {
 }
 
 TEST(WarningsTest, AreNoneWhereNothingSaysSo) {
-  for (const char *metadata : {"{}", "[]", "", "{", R"({"warnings": "a"})",
-                               R"({"warnings": {"a": "b"}})",
-                               R"({"warnings": [1, null]})"})
+  for (const char *metadata :
+       {"{}", "[]", "", "{", R"({"warnings": "a"})",
+        R"({"warnings": {"a": "b"}})", R"({"warnings": [1, null]})"})
     EXPECT_TRUE(readWarnings(metadata).empty()) << metadata;
 }
 

@@ -176,8 +176,10 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
     std::unique_ptr<llvm::MemoryBuffer> buffer = openInputFile(input, &message);
     if (!buffer && llvm::sys::fs::is_directory(input))
       message += "; the directory of a checkpoint is given with --hf";
-    else if (buffer && buffer->getBuffer().starts_with("\x7f" "ELF"))
-      message = "expected IR, got an object file or an artifact: '" + input + "'";
+    else if (buffer && buffer->getBuffer().starts_with("\x7f"
+                                                       "ELF"))
+      message =
+          "expected IR, got an object file or an artifact: '" + input + "'";
     if (!message.empty()) {
       fail(llvm::createStringError(message));
       return {};
@@ -238,9 +240,9 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
     return write(moe::emitLLVMIR(first));
   if (emit == Emit::Artifact)
     return write(moe::emitArtifact(*program, remarks.getWarnings()));
-  return write(moe::emitVariant(first, emit == Emit::Assembly
-                                           ? llvm::CodeGenFileType::AssemblyFile
-                                           : llvm::CodeGenFileType::ObjectFile));
+  return write(moe::emitVariant(
+      first, emit == Emit::Assembly ? llvm::CodeGenFileType::AssemblyFile
+                                    : llvm::CodeGenFileType::ObjectFile));
 }
 
 int main(int argc, char **argv) {

@@ -25,8 +25,9 @@ namespace cl = llvm::cl;
 //===----------------------------------------------------------------------===//
 //
 // mlir-opt makes an option of each pass before it loads a plugin: it then lists
-// those of the plugin in its help, and does not know them. What it does not know
-// comes here, and what is a pass or a pipeline is added to --pass-pipeline.
+// those of the plugin in its help, and does not know them. What it does not
+// know comes here, and what is a pass or a pipeline is added to
+// --pass-pipeline.
 
 static void fail(const llvm::Twine &message) {
   llvm::WithColor::error(llvm::errs(), "MoEPlugin") << message << "\n";
@@ -57,9 +58,8 @@ static std::string parsePassOption(llvm::StringRef argument) {
   nested.printAsTextualPipeline(stream);
   llvm::StringRef inner = printed;
   (void)inner.consume_front("builtin.module(");
-  llvm::StringRef anchor = inner.take_until([](char c) {
-    return llvm::StringRef("({,)").contains(c);
-  });
+  llvm::StringRef anchor = inner.take_until(
+      [](char c) { return llvm::StringRef("({,)").contains(c); });
   bool isNested = nested.size() == 1 && anchor != "any" && anchor != name &&
                   inner.substr(anchor.size()).starts_with("(");
   return isNested ? (anchor + "(" + element + ")").str() : element;

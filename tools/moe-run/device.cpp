@@ -49,8 +49,8 @@ struct Device::Driver {
 
 bool Device::Driver::open() {
   const char *given = std::getenv("MOE_CUDA_LIBRARY");
-  library = dlopen(given && *given ? given : "libcuda.so.1",
-                   RTLD_NOW | RTLD_LOCAL);
+  library =
+      dlopen(given && *given ? given : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   auto find = [&](const char *symbol, auto &out) {
     out = reinterpret_cast<std::decay_t<decltype(out)>>(dlsym(library, symbol));
     return out != nullptr;
@@ -88,8 +88,9 @@ Expected<std::unique_ptr<Device>> Device::open(DLDevice place) {
   device->where = place;
   int ordinal;
   void *context;
-  if (Expected<void> got = device->check(
-          device->driver->cuDeviceGet(&ordinal, place.device_id), "get the GPU");
+  if (Expected<void> got =
+          device->check(device->driver->cuDeviceGet(&ordinal, place.device_id),
+                        "get the GPU");
       !got)
     return got.takeError();
   if (Expected<void> retained = device->check(
@@ -148,9 +149,8 @@ Expected<void> Device::upload(const Buffer &to, const void *from,
                               uint64_t bytes) const {
   if (bytes == 0)
     return {};
-  if (Expected<void> copied =
-          check(driver->cuMemcpyHtoD(to.address, from, bytes),
-                "copy to the GPU");
+  if (Expected<void> copied = check(
+          driver->cuMemcpyHtoD(to.address, from, bytes), "copy to the GPU");
       !copied)
     return copied;
   // A copy from pageable memory may return before it has arrived.

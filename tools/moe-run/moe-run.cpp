@@ -114,8 +114,8 @@ Expected<DLTensor> Session::place(Tensor &tensor) {
 }
 
 Expected<void> Session::makeWorkspace(int64_t tokens) {
-  if (moe_rt_status_t status = moe_rt_layer_workspace_bytes(
-          program.layer(), tokens, &workspaceSize))
+  if (moe_rt_status_t status =
+          moe_rt_layer_workspace_bytes(program.layer(), tokens, &workspaceSize))
     return takeStatus(status);
   if (const Device *device = program.device()) {
     Expected<Device::Buffer> buffer = device->allocate(workspaceSize);
@@ -145,9 +145,8 @@ Expected<void> Session::call() {
 Expected<void> Session::fetch() {
   const Device *device = program.device();
   for (size_t i = 0; device && i < outputs.size(); ++i)
-    if (Expected<void> copied =
-            device->download(outputs[i].data(), buffers[inputs.size() + i],
-                             outputs[i].bytes());
+    if (Expected<void> copied = device->download(
+            outputs[i].data(), buffers[inputs.size() + i], outputs[i].bytes());
         !copied)
       return copied;
   return {};

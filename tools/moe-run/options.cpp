@@ -182,9 +182,9 @@ static bool *findFlag(const std::string &name, Options &options) {
 
 static bool takesValue(const std::string &name) {
   static const char *const names[] = {
-      "--function",      "--weights", "--compile-options", "--input",
-      "--output",        "--expect",  "--tokens",          "--rtol",
-      "--atol",          "--seed",    "--repeat",          "--threads",
+      "--function",       "--weights", "--compile-options", "--input",
+      "--output",         "--expect",  "--tokens",          "--rtol",
+      "--atol",           "--seed",    "--repeat",          "--threads",
       "--record-routing", "--device"};
   for (const char *known : names)
     if (name == known)

@@ -273,10 +273,9 @@ Expected<void> Program::makeLayer(const Options &options) {
   if (!specs)
     return specs.takeError();
   // On a GPU the layer keeps all of them in its memory.
-  bool prepares =
-      std::any_of(specs->begin(), specs->end(), [&](const io::WeightSpec &spec) {
-        return gpu || !spec.retained;
-      });
+  bool prepares = std::any_of(
+      specs->begin(), specs->end(),
+      [&](const io::WeightSpec &spec) { return gpu || !spec.retained; });
   io::ProgressBar bar("reading weights");
   auto progress = [&](uint64_t done, uint64_t total) {
     bar.update(done, total);

@@ -60,8 +60,8 @@ AffineMap boundOfPadding(AffineMap rows, int64_t experts, int64_t tile);
 /// True if a call of at most `tokens` tokens can exceed the capacity.
 OverflowPolicy overflowPolicy(DispatchOp dispatch, int64_t tokens);
 
-/// Seconds that the experts take with a variant, on average: each tile reads the
-/// weights of its expert.
+/// Seconds that the experts take with a variant, on average: each tile reads
+/// the weights of its expert.
 double expertSeconds(const DispatchCost &cost, const RowDistribution &rows,
                      const PlanTarget &target, int64_t tokens,
                      const TileVariant &variant);

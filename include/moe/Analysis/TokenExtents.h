@@ -35,8 +35,8 @@ struct Extent {
 };
 
 /// Dimension `dim` of a tensor. Dynamic extents of arguments are the number of
-/// tokens in functions that `moe-export` prepared, and in `exported`. What loops
-/// carry is taken to keep the extents that it starts with.
+/// tokens in functions that `moe-export` prepared, and in `exported`. What
+/// loops carry is taken to keep the extents that it starts with.
 Extent extentOf(Value tensor, int64_t dim, Operation *exported = nullptr);
 Extent extentOf(OpFoldResult size, Operation *exported = nullptr);
 

@@ -41,13 +41,13 @@ enum class PipelineEnd {
 
 /// Adds the passes of the pipeline `name`, with what they need to know of
 /// `target`. `moe-cpu` and `moe-gpu` are the kernels of the target's device,
-/// `moe-reference` is loops; any other name is a list of passes as moe-opt takes
-/// it, which ends in the LLVM dialect.
+/// `moe-reference` is loops; any other name is a list of passes as moe-opt
+/// takes it, which ends in the LLVM dialect.
 llvm::Error addPipeline(OpPassManager &manager, llvm::StringRef name,
                         const TargetDescription &target, PipelineEnd end);
 
-/// The kernel variants of a pipeline, as `moe-plan-capacity` takes them; none if
-/// the pipeline does not say which it has. For a GPU they are those that it
+/// The kernel variants of a pipeline, as `moe-plan-capacity` takes them; none
+/// if the pipeline does not say which it has. For a GPU they are those that it
 /// chooses for the grouped matmuls of `module`. Fails after a diagnostic.
 FailureOr<llvm::SmallVector<std::string>>
 getVariants(llvm::StringRef pipeline, const TargetDescription &target,

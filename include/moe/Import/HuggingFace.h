@@ -65,8 +65,8 @@ public:
 /// Import a layer of the model in `directory`, or of the one with this
 /// config.json. Without weights beside its
 /// it the shapes are those of the configuration, and the sources are named as
-/// published checkpoints of the family name them. Loads the dialects that it uses
-/// into `context`.
+/// published checkpoints of the family name them. Loads the dialects that it
+/// uses into `context`.
 llvm::Expected<OwningOpRef<ModuleOp>>
 importHuggingFaceLayer(MLIRContext &context, llvm::StringRef directory,
                        const HuggingFaceOptions &options);

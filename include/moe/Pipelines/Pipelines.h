@@ -87,8 +87,8 @@ void buildGPUToBuffersPipeline(OpPassManager &pm,
                                const GPUPipelineOptions &options);
 
 /// Make the pipelines available by name: `moe-cpu`, `moe-cpu-to-buffers`,
-/// `moe-gpu`, `moe-gpu-to-buffers`, `moe-fuse`, `moe-reference`, `moe-reference-to-buffers`,
-/// `moe-lower-to-llvm`.
+/// `moe-gpu`, `moe-gpu-to-buffers`, `moe-fuse`, `moe-reference`,
+/// `moe-reference-to-buffers`, `moe-lower-to-llvm`.
 void registerPipelines();
 
 } // namespace mlir::moe

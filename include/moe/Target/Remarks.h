@@ -22,8 +22,8 @@ class Remark;
 namespace mlir::moe {
 
 /// Listens to the optimisation remarks of a context. Those that say that code
-/// will be slow, an expert left to loops for one, are warnings, each of them once
-/// however many targets there are.
+/// will be slow, an expert left to loops for one, are warnings, each of them
+/// once however many targets there are.
 class RemarkListener {
 public:
   /// Of `context`, which has no other remarks. With `printAll`, every remark is

@@ -31,8 +31,8 @@ struct TargetDescription {
   /// starts kernels; empty where there is none.
   std::string device;
 
-  /// Parse `host`, a processor's name as LLVM knows it (`x86-64-v3`, `znver4`), for
-  /// the triple of this machine, or the architecture of a GPU.
+  /// Parse `host`, a processor's name as LLVM knows it (`x86-64-v3`, `znver4`),
+  /// for the triple of this machine, or the architecture of a GPU.
   static llvm::Expected<TargetDescription> parse(llvm::StringRef name);
 
   llvm::Expected<std::unique_ptr<llvm::TargetMachine>>

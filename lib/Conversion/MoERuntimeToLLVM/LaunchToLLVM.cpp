@@ -5,20 +5,20 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// moe.launch becomes a call of the function that moe_rt/launcher.h describes, with
-// the arguments of the kernel as that file lays them out.
+// moe.launch becomes a call of the function that moe_rt/launcher.h describes,
+// with the arguments of the kernel as that file lays them out.
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "moe_rt/abi.h"
 
+#include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
@@ -118,8 +118,7 @@ void Caller::write(Value memory, int64_t word, Value value) {
 /// Where the first element of a buffer is.
 Value Caller::addressOf(Value buffer) {
   auto type = cast<MemRefType>(buffer.getType());
-  Value base =
-      toI64(memref::ExtractAlignedPointerAsIndexOp::create(b, buffer));
+  Value base = toI64(memref::ExtractAlignedPointerAsIndexOp::create(b, buffer));
   auto metadata = memref::ExtractStridedMetadataOp::create(b, buffer);
   int64_t bytes = llvm::divideCeil(type.getElementTypeBitWidth(), 8);
   Value offset = arith::MulIOp::create(
@@ -172,8 +171,7 @@ LogicalResult Caller::addPointer(LaunchOp op, Value buffer) {
 /// What a memref is as arguments of a function of the LLVM dialect.
 void Caller::addDescriptor(Value buffer) {
   auto metadata = memref::ExtractStridedMetadataOp::create(b, buffer);
-  Value base =
-      toI64(memref::ExtractAlignedPointerAsIndexOp::create(b, buffer));
+  Value base = toI64(memref::ExtractAlignedPointerAsIndexOp::create(b, buffer));
   arguments.push_back({8, base});
   arguments.push_back({8, base});
   arguments.push_back({8, valueOf(metadata.getConstifiedMixedOffset())});
@@ -215,8 +213,7 @@ LogicalResult Caller::lower(LaunchOp op) {
   if (op->getNumResults() != 0)
     return op.emitOpError("is on tensors; bufferize it before "
                           "moe-launches-to-calls");
-  Operation *kernel =
-      SymbolTable::lookupNearestSymbolFrom(op, op.getKernel());
+  Operation *kernel = SymbolTable::lookupNearestSymbolFrom(op, op.getKernel());
   arguments.clear();
   if (op.getMaps())
     for (auto map : op.getMaps()->getAsRange<TensorMapAttr>()) {

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
 
 #include "moe_rt/abi.h"
 
@@ -30,8 +30,8 @@ class Outliner {
 public:
   Outliner(ParallelOp op, unsigned number)
       : op(op), module(op->getParentOfType<ModuleOp>()), number(number),
-        b(op.getLoc(), op), pointer(LLVM::LLVMPointerType::get(b.getContext())) {
-  }
+        b(op.getLoc(), op),
+        pointer(LLVM::LLVMPointerType::get(b.getContext())) {}
 
   LogicalResult run();
 
@@ -70,8 +70,8 @@ void Outliner::sinkConstants() {
 
 /// Load element `index` of a structure.
 Value Outliner::field(Value object, Type type, unsigned index, Type loaded) {
-  Value place = LLVM::GEPOp::create(
-      b, pointer, type, object, ArrayRef<LLVM::GEPArg>{0, int32_t(index)});
+  Value place = LLVM::GEPOp::create(b, pointer, type, object,
+                                    ArrayRef<LLVM::GEPArg>{0, int32_t(index)});
   return LLVM::LoadOp::create(b, loaded, place);
 }
 
@@ -108,8 +108,8 @@ LLVM::LLVMFuncOp Outliner::buildTask() {
 /// executor->parallel_for(executor->user, count, task, &captured)
 void Outliner::buildCall(LLVM::LLVMFuncOp task) {
   Type i64 = b.getI64Type();
-  auto executorType = LLVM::LLVMStructType::getLiteral(
-      b.getContext(), {pointer, i64, pointer});
+  auto executorType =
+      LLVM::LLVMStructType::getLiteral(b.getContext(), {pointer, i64, pointer});
   // On the stack once, however often this runs.
   auto parent = op->getParentOfType<LLVM::LLVMFuncOp>();
   auto constant = [&](int64_t value) -> Value {
@@ -119,9 +119,9 @@ void Outliner::buildCall(LLVM::LLVMFuncOp task) {
   Value storage = LLVM::AllocaOp::create(b, pointer, context, constant(1));
   b.setInsertionPoint(op);
   for (auto [index, value] : llvm::enumerate(captured)) {
-    Value place = LLVM::GEPOp::create(
-        b, pointer, context, storage,
-        ArrayRef<LLVM::GEPArg>{0, int32_t(index)});
+    Value place =
+        LLVM::GEPOp::create(b, pointer, context, storage,
+                            ArrayRef<LLVM::GEPArg>{0, int32_t(index)});
     LLVM::StoreOp::create(b, value, place);
   }
   // A single task needs nobody's help.

@@ -24,7 +24,8 @@ using namespace mlir::moe;
 /// Returns the maximum rows of a tile in the plan of the function.
 static int64_t plannedRows(GroupedMatmulOp op) {
   auto function = op->getParentOfType<func::FuncOp>();
-  auto plan = function ? function->getAttrOfType<PlanAttr>(planAttrName) : PlanAttr();
+  auto plan =
+      function ? function->getAttrOfType<PlanAttr>(planAttrName) : PlanAttr();
   if (!plan || plan.getDispatches().empty())
     return INT64_MAX;
   int64_t rows = 1;

@@ -71,7 +71,8 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
       panels.getShape(experts, matmul.getK(), matmul.getN()), element);
 }
 
-/// The argument of the signature that is a weight; null if it is something else.
+/// The argument of the signature that is a weight; null if it is something
+/// else.
 ArgumentAttr Packer::argumentOf(BlockArgument weight) {
   if (weight.getArgNumber() >= arguments.size())
     return {};
@@ -149,8 +150,8 @@ func::FuncOp Packer::buildPreparation(GroupedMatmulOp matmul, PanelsAttr panels,
       func::FuncOp::create(b, name, b.getFunctionType(types, packed));
   preparation->setAttr(preparesAttrName,
                        FlatSymbolRefAttr::get(function.getSymNameAttr()));
-  preparation->setAttr(
-      tokensAttrName, b.getI64ArrayAttr({0, matmul.getExpertCount()}));
+  preparation->setAttr(tokensAttrName,
+                       b.getI64ArrayAttr({0, matmul.getExpertCount()}));
   preparation.setResultAttr(0, "moe.name", b.getStringAttr(result));
   for (auto [index, source] : llvm::enumerate(sources))
     preparation.setArgAttr(index, "moe.name", argumentOf(source).getName());
@@ -185,8 +186,8 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
     if (!llvm::is_contained(sources, path.weight))
       sources.push_back(path.weight);
   Builder b(function.getContext());
-  SmallVector<Attribute> names = llvm::map_to_vector(
-      sources, [&](BlockArgument source) -> Attribute {
+  SmallVector<Attribute> names =
+      llvm::map_to_vector(sources, [&](BlockArgument source) -> Attribute {
         return argumentOf(source).getName();
       });
   std::string name = "packed" + std::to_string(numPrepared);
@@ -196,8 +197,7 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
     });
   func::FuncOp preparation =
       buildPreparation(matmul, panels, paths, sources, name);
-  RankedTensorType type =
-      packedType(panels, matmul.getExpertCount(), matmul);
+  RankedTensorType type = packedType(panels, matmul.getExpertCount(), matmul);
   arguments.push_back(ArgumentAttr::get(
       b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
       /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,

@@ -18,16 +18,13 @@ using namespace mlir::moe;
 /// The weights in f32, normalised over the choices that were kept.
 static Value keptWeights(TensorBuilder &b, CombineOp op) {
   Type f32 = b.getF32Type();
-  Value weights = b.map(op.getWeights(), f32, [&](ValueRange v) {
-    return b.toFloat(v[0], f32);
-  });
+  Value weights = b.map(op.getWeights(), f32,
+                        [&](ValueRange v) { return b.toFloat(v[0], f32); });
   if (!op.getNormalize())
     return weights;
-  Value kept =
-      b.mask(op.getPositions(), [&](ValueRange v) -> Value {
-        return arith::CmpIOp::create(b, arith::CmpIPredicate::sge, v[0],
-                                     b.i32(0));
-      });
+  Value kept = b.mask(op.getPositions(), [&](ValueRange v) -> Value {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::sge, v[0], b.i32(0));
+  });
   return b.normalize(weights, kept, *op.getNormalize(), f32);
 }
 
@@ -63,19 +60,17 @@ static Value gatherSum(TensorBuilder &b, Value grouped, Value positions,
       return arith::AddFOp::create(b, sum, x);
     };
     Value row = b.toIndex(v[0]), h = linalg::IndexOp::create(b, 1);
-    Value kept =
-        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, rows);
+    Value kept = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, rows);
     auto choice = scf::IfOp::create(b, f32, kept, /*withElseRegion=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(choice.thenBlock());
     scf::YieldOp::create(b, add(b.extract(grouped, {row, h})));
     b.setInsertionPointToStart(choice.elseBlock());
-    scf::YieldOp::create(
-        b, dropped ? add(v[v.size() - 2]) : sum);
+    scf::YieldOp::create(b, dropped ? add(v[v.size() - 2]) : sum);
     return SmallVector<Value>{choice.getResult(0)};
   };
-  Value sum = b.generic(3, 1, inputs, maps, b.fill(sizes, b.f32(0.0)), body)
-                  .front();
+  Value sum =
+      b.generic(3, 1, inputs, maps, b.fill(sizes, b.f32(0.0)), body).front();
   if (!element.isF32())
     sum = b.map(sum, element,
                 [&](ValueRange v) { return b.toFloat(v[0], element); });

@@ -42,11 +42,10 @@ private:
   std::pair<Value, Value> placeChoices(Value kept, Value offsets,
                                        OpFoldResult bound);
   /// A loop over the choices, tokens outside unless `choicesOutside`.
-  SmallVector<Value>
-  forEachChoice(ValueRange inits, bool choicesOutside,
-                llvm::function_ref<SmallVector<Value>(Value t, Value k,
-                                                      ValueRange iters)>
-                    body);
+  SmallVector<Value> forEachChoice(
+      ValueRange inits, bool choicesOutside,
+      llvm::function_ref<SmallVector<Value>(Value t, Value k, ValueRange iters)>
+          body);
 
   OpT op;
   TensorBuilder b;
@@ -68,8 +67,7 @@ SmallVector<Value> Routing<OpT>::forEachChoice(
   });
 }
 
-template <typename OpT>
-Value Routing<OpT>::considered(Value id, Value k) {
+template <typename OpT> Value Routing<OpT>::considered(Value id, Value k) {
   Value valid = b.inRange(id, experts);
   if (maxChoices == topK)
     return valid;
@@ -82,21 +80,19 @@ Value Routing<OpT>::considered(Value id, Value k) {
 // Which choices are kept: a mask [T, K]
 //===----------------------------------------------------------------------===//
 
-template <typename OpT>
-Value Routing<OpT>::keepAll() {
+template <typename OpT> Value Routing<OpT>::keepAll() {
   return b.map(op.getIds(), b.getI1Type(), [&](ValueRange v) {
     return considered(v[0], linalg::IndexOp::create(b, 1));
   });
 }
 
 /// First come, first served, in order of tokens or of choices.
-template <typename OpT>
-Value Routing<OpT>::keepFirst(Value capacity) {
+template <typename OpT> Value Routing<OpT>::keepFirst(Value capacity) {
   bool retry = op.getOverflow() == Overflow::NextChoice;
   SmallVector<Value> inits{
-      b.fill({b.getIndexAttr(experts)}, b.i32(0)),        // rows of each expert
-      b.fill(b.size(op.getIds(), 0), b.i32(0)),         // choices kept of each token
-      b.fill(b.sizes(op.getIds()), none())};            // the mask
+      b.fill({b.getIndexAttr(experts)}, b.i32(0)), // rows of each expert
+      b.fill(b.size(op.getIds(), 0), b.i32(0)),    // choices kept of each token
+      b.fill(b.sizes(op.getIds()), none())};       // the mask
   return forEachChoice(
       inits, op.getPriority() == Priority::Choice,
       [&](Value t, Value k, ValueRange iters) {
@@ -128,8 +124,7 @@ Value Routing<OpT>::keepFirst(Value capacity) {
 
 /// A choice stays if fewer than C choices of its expert come before it in order
 /// of descending weight.
-template <typename OpT>
-Value Routing<OpT>::keepMostProbable(Value capacity) {
+template <typename OpT> Value Routing<OpT>::keepMostProbable(Value capacity) {
   Type f32 = b.getF32Type();
   Value weights = b.map(op.getWeights(), f32, [&](ValueRange v) -> Value {
     Value weight = b.toFloat(v[0], f32);
@@ -142,38 +137,38 @@ Value Routing<OpT>::keepMostProbable(Value capacity) {
   AffineMap mine = map({0, 1}), other = map({2, 3});
   Value ids = op.getIds();
   Value rank =
-      b.generic(4, 2, {ids, weights, ids, weights},
-                {mine, mine, other, other, mine},
-                b.fill(b.sizes(ids), b.i32(0)),
-                [&](ValueRange v) {
-                  Value t = linalg::IndexOp::create(b, 0);
-                  Value k = linalg::IndexOp::create(b, 1);
-                  Value otherT = linalg::IndexOp::create(b, 2);
-                  Value otherK = linalg::IndexOp::create(b, 3);
-                  using P = arith::CmpIPredicate;
-                  auto cmp = [&](P predicate, Value x, Value y) -> Value {
-                    return arith::CmpIOp::create(b, predicate, x, y);
-                  };
-                  auto both = [&](Value x, Value y) -> Value {
-                    return arith::AndIOp::create(b, x, y);
-                  };
-                  auto either = [&](Value x, Value y) -> Value {
-                    return arith::OrIOp::create(b, x, y);
-                  };
-                  Value sameExpert = both(considered(v[2], otherK),
-                                          cmp(P::eq, v[0], v[2]));
-                  Value earlier = either(
-                      cmp(P::ult, otherT, t),
-                      both(cmp(P::eq, otherT, t), cmp(P::ult, otherK, k)));
-                  Value larger = arith::CmpFOp::create(
-                      b, arith::CmpFPredicate::OGT, v[3], v[1]);
-                  Value equal = arith::CmpFOp::create(
-                      b, arith::CmpFPredicate::OEQ, v[3], v[1]);
-                  Value before =
-                      both(sameExpert, either(larger, both(equal, earlier)));
-                  Value one = arith::ExtUIOp::create(b, b.getI32Type(), before);
-                  return SmallVector<Value>{arith::AddIOp::create(b, v[4], one)};
-                })
+      b.generic(
+           4, 2, {ids, weights, ids, weights}, {mine, mine, other, other, mine},
+           b.fill(b.sizes(ids), b.i32(0)),
+           [&](ValueRange v) {
+             Value t = linalg::IndexOp::create(b, 0);
+             Value k = linalg::IndexOp::create(b, 1);
+             Value otherT = linalg::IndexOp::create(b, 2);
+             Value otherK = linalg::IndexOp::create(b, 3);
+             using P = arith::CmpIPredicate;
+             auto cmp = [&](P predicate, Value x, Value y) -> Value {
+               return arith::CmpIOp::create(b, predicate, x, y);
+             };
+             auto both = [&](Value x, Value y) -> Value {
+               return arith::AndIOp::create(b, x, y);
+             };
+             auto either = [&](Value x, Value y) -> Value {
+               return arith::OrIOp::create(b, x, y);
+             };
+             Value sameExpert =
+                 both(considered(v[2], otherK), cmp(P::eq, v[0], v[2]));
+             Value earlier =
+                 either(cmp(P::ult, otherT, t),
+                        both(cmp(P::eq, otherT, t), cmp(P::ult, otherK, k)));
+             Value larger = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT,
+                                                  v[3], v[1]);
+             Value equal = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ,
+                                                 v[3], v[1]);
+             Value before =
+                 both(sameExpert, either(larger, both(equal, earlier)));
+             Value one = arith::ExtUIOp::create(b, b.getI32Type(), before);
+             return SmallVector<Value>{arith::AddIOp::create(b, v[4], one)};
+           })
           .front();
   return b.map({ids, rank}, b.getI1Type(), [&](ValueRange v) -> Value {
     Value room = arith::CmpIOp::create(b, arith::CmpIPredicate::slt,
@@ -188,37 +183,42 @@ Value Routing<OpT>::keepMostProbable(Value capacity) {
 //===----------------------------------------------------------------------===//
 
 /// Count the rows of each expert and add them up: [E + 1].
-template <typename OpT>
-Value Routing<OpT>::countOffsets(Value kept) {
+template <typename OpT> Value Routing<OpT>::countOffsets(Value kept) {
   Value counts = b.fill({b.getIndexAttr(experts + 1)}, b.i32(0));
-  counts = forEachChoice(counts, false, [&](Value t, Value k, ValueRange iters) {
-    Value keep = b.extract(kept, {t, k});
-    Value id = b.extract(op.getIds(), {t, k});
-    Value expert = b.toIndex(arith::SelectOp::create(b, keep, id, b.i32(0)));
-    Value slot = arith::AddIOp::create(b, expert, b.index(1));
-    Value one = arith::ExtUIOp::create(b, b.getI32Type(), keep);
-    Value count = arith::AddIOp::create(b, b.extract(iters[0], slot), one);
-    return SmallVector<Value>{b.insert(count, iters[0], slot)};
-  }).front();
-  return b.loop(b.index(experts), counts, [&](Value e, ValueRange iters) {
-    Value next = arith::AddIOp::create(b, e, b.index(1));
-    Value sum = arith::AddIOp::create(b, b.extract(iters[0], e),
-                                      b.extract(iters[0], next));
-    return SmallVector<Value>{b.insert(sum, iters[0], next)};
-  }).front();
+  counts =
+      forEachChoice(counts, false, [&](Value t, Value k, ValueRange iters) {
+        Value keep = b.extract(kept, {t, k});
+        Value id = b.extract(op.getIds(), {t, k});
+        Value expert =
+            b.toIndex(arith::SelectOp::create(b, keep, id, b.i32(0)));
+        Value slot = arith::AddIOp::create(b, expert, b.index(1));
+        Value one = arith::ExtUIOp::create(b, b.getI32Type(), keep);
+        Value count = arith::AddIOp::create(b, b.extract(iters[0], slot), one);
+        return SmallVector<Value>{b.insert(count, iters[0], slot)};
+      }).front();
+  return b
+      .loop(b.index(experts), counts,
+            [&](Value e, ValueRange iters) {
+              Value next = arith::AddIOp::create(b, e, b.index(1));
+              Value sum = arith::AddIOp::create(b, b.extract(iters[0], e),
+                                                b.extract(iters[0], next));
+              return SmallVector<Value>{b.insert(sum, iters[0], next)};
+            })
+      .front();
 }
 
 /// The row of each choice [T, K], and the choice t·K + k of each row [R].
 template <typename OpT>
-std::pair<Value, Value>
-Routing<OpT>::placeChoices(Value kept, Value offsets, OpFoldResult bound) {
-  SmallVector<Value> inits{offsets, b.empty(b.sizes(op.getIds()), b.getI32Type()),
+std::pair<Value, Value> Routing<OpT>::placeChoices(Value kept, Value offsets,
+                                                   OpFoldResult bound) {
+  SmallVector<Value> inits{offsets,
+                           b.empty(b.sizes(op.getIds()), b.getI32Type()),
                            b.fill(bound, b.i32(-1))};
   SmallVector<Value> results =
       forEachChoice(inits, false, [&](Value t, Value k, ValueRange iters) {
         Value keep = b.extract(kept, {t, k});
-        auto choice = scf::IfOp::create(
-            b, TypeRange(iters), keep, /*withElseRegion=*/true);
+        auto choice = scf::IfOp::create(b, TypeRange(iters), keep,
+                                        /*withElseRegion=*/true);
         OpBuilder::InsertionGuard guard(b);
         b.setInsertionPointToStart(choice.thenBlock());
         Value expert = b.toIndex(b.extract(op.getIds(), {t, k}));
@@ -243,8 +243,8 @@ template <typename OpT>
 typename Routing<OpT>::Result Routing<OpT>::run(OpFoldResult rows) {
   Value kept;
   if (std::optional<CapacityAttr> capacity = op.getCapacity()) {
-    Value rows = buildCapacity(b, b.getLoc(), *capacity,
-                               b.dim(op.getIds(), 0), experts);
+    Value rows =
+        buildCapacity(b, b.getLoc(), *capacity, b.dim(op.getIds(), 0), experts);
     kept = op.getPriority() == Priority::Probability ? keepMostProbable(rows)
                                                      : keepFirst(rows);
   } else {
@@ -260,43 +260,39 @@ typename Routing<OpT>::Result Routing<OpT>::run(OpFoldResult rows) {
 static Value gatherRows(TensorBuilder &b, DispatchOp op, Value source) {
   Type element = op.getRows().getType().getElementType();
   AffineMap row = AffineMap::get(2, 0, b.getAffineDimExpr(0));
-  Value output =
-      b.empty({b.size(source, 0), b.size(op.getRows(), 1)}, element);
-  return b.generic(
-              2, 0, source, {row, b.getMultiDimIdentityMap(2)}, output,
-              [&](ValueRange v) {
-                Value h = linalg::IndexOp::create(b, 1);
-                Value covered = arith::CmpIOp::create(
-                    b, arith::CmpIPredicate::sge, v[0], b.i32(0));
-                auto value = scf::IfOp::create(b, element, covered,
-                                               /*withElseRegion=*/true);
-                OpBuilder::InsertionGuard guard(b);
-                b.setInsertionPointToStart(value.thenBlock());
-                Value choice = b.toIndex(v[0]), k = b.index(op.getTopK());
-                Value t = arith::DivUIOp::create(b, choice, k);
-                Value x = b.extract(op.getRows(), {t, h});
-                if (op.getScaleRows()) {
-                  Value weight = b.extract(
-                      op.getWeights(),
-                      {t, arith::RemUIOp::create(b, choice, k).getResult()});
-                  Type f32 = b.getF32Type();
-                  x = b.toFloat(
-                      arith::MulFOp::create(b, b.toFloat(x, f32),
-                                            b.toFloat(weight, f32)),
-                      element);
-                }
-                scf::YieldOp::create(b, x);
-                b.setInsertionPointToStart(value.elseBlock());
-                scf::YieldOp::create(
-                    b, ValueRange(arith::ConstantOp::create(
-                           b, b.getFloatAttr(element, 0.0))));
-                return SmallVector<Value>{value.getResult(0)};
-              })
+  Value output = b.empty({b.size(source, 0), b.size(op.getRows(), 1)}, element);
+  return b
+      .generic(2, 0, source, {row, b.getMultiDimIdentityMap(2)}, output,
+               [&](ValueRange v) {
+                 Value h = linalg::IndexOp::create(b, 1);
+                 Value covered = arith::CmpIOp::create(
+                     b, arith::CmpIPredicate::sge, v[0], b.i32(0));
+                 auto value = scf::IfOp::create(b, element, covered,
+                                                /*withElseRegion=*/true);
+                 OpBuilder::InsertionGuard guard(b);
+                 b.setInsertionPointToStart(value.thenBlock());
+                 Value choice = b.toIndex(v[0]), k = b.index(op.getTopK());
+                 Value t = arith::DivUIOp::create(b, choice, k);
+                 Value x = b.extract(op.getRows(), {t, h});
+                 if (op.getScaleRows()) {
+                   Value weight = b.extract(
+                       op.getWeights(),
+                       {t, arith::RemUIOp::create(b, choice, k).getResult()});
+                   Type f32 = b.getF32Type();
+                   x = b.toFloat(arith::MulFOp::create(b, b.toFloat(x, f32),
+                                                       b.toFloat(weight, f32)),
+                                 element);
+                 }
+                 scf::YieldOp::create(b, x);
+                 b.setInsertionPointToStart(value.elseBlock());
+                 scf::YieldOp::create(b, ValueRange(arith::ConstantOp::create(
+                                             b, b.getFloatAttr(element, 0.0))));
+                 return SmallVector<Value>{value.getResult(0)};
+               })
       .front();
 }
 
-SmallVector<Value> mlir::moe::lowerToLinalg(DispatchOp op,
-                                            OpBuilder &builder) {
+SmallVector<Value> mlir::moe::lowerToLinalg(DispatchOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   ReifiedRankedShapedTypeDims shapes;
   (void)op.reifyResultShapes(b, shapes); // never fails for this operation
@@ -310,14 +306,14 @@ SmallVector<Value> mlir::moe::lowerToLinalg(RouteOp op, OpBuilder &builder) {
   (void)op.reifyResultShapes(b, shapes); // never fails for this operation
   auto routed = Routing<RouteOp>(op, b).run(shapes[0][0]);
   Value topK = b.i32(op.getTopK());
-  Value tokens = b.generic(
-                      1, 0, routed.choices,
-                      {b.getDimIdentityMap(), b.getDimIdentityMap()},
-                      b.empty(shapes[0], b.getI32Type()),
-                      [&](ValueRange v) -> SmallVector<Value> {
-                        // -1 stays what it is.
-                        return {arith::FloorDivSIOp::create(b, v[0], topK)};
-                      })
-                     .front();
+  Value tokens =
+      b.generic(1, 0, routed.choices,
+                {b.getDimIdentityMap(), b.getDimIdentityMap()},
+                b.empty(shapes[0], b.getI32Type()),
+                [&](ValueRange v) -> SmallVector<Value> {
+                  // -1 stays what it is.
+                  return {arith::FloorDivSIOp::create(b, v[0], topK)};
+                })
+          .front();
   return {tokens, routed.offsets, routed.positions};
 }

@@ -86,36 +86,38 @@ Value GateLowering::score(Value values, Value valid, Axis axis) {
 
 std::pair<Value, Value> GateLowering::best(Value scores, Value taken,
                                            Axis axis) {
-  // Two reductions that vectors can do, rather than one of pairs. No score is NaN.
+  // Two reductions that vectors can do, rather than one of pairs. No score is
+  // NaN.
   AffineMap in = axis == Axis::Columns
                      ? b.getMultiDimIdentityMap(2)
-                     : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0}, b.getContext());
+                     : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0},
+                                                    b.getContext());
   AffineMap out = AffineMap::get(2, 0, b.getAffineDimExpr(0));
   OpFoldResult left = b.size(scores, axis == Axis::Columns ? 0 : 1);
   Value most =
       b.generic(2, 1, {scores, taken}, {in, in, out}, b.fill(left, negInf()),
                 [&](ValueRange v) {
-                  Value open = arith::SelectOp::create(b, b.isSet(v[1]),
-                                                       negInf(), v[0]);
+                  Value open =
+                      arith::SelectOp::create(b, b.isSet(v[1]), negInf(), v[0]);
                   return SmallVector<Value>{
                       arith::MaximumFOp::create(b, open, v[2])};
                 })
           .front();
   Value none = b.i32(std::numeric_limits<int32_t>::max());
   Value first =
-      b.generic(2, 1, {scores, taken, most}, {in, in, out, out},
-                b.fill(left, none),
-                [&](ValueRange v) {
-                  Value equal = arith::CmpFOp::create(
-                      b, arith::CmpFPredicate::OEQ, v[0], v[2]);
-                  Value found = arith::AndIOp::create(
-                      b, equal, b.logicalNot(b.isSet(v[1])));
-                  Value position = b.toI32(linalg::IndexOp::create(b, 1));
-                  Value candidate =
-                      arith::SelectOp::create(b, found, position, none);
-                  return SmallVector<Value>{
-                      arith::MinSIOp::create(b, candidate, v[3])};
-                })
+      b.generic(
+           2, 1, {scores, taken, most}, {in, in, out, out}, b.fill(left, none),
+           [&](ValueRange v) {
+             Value equal = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ,
+                                                 v[0], v[2]);
+             Value found =
+                 arith::AndIOp::create(b, equal, b.logicalNot(b.isSet(v[1])));
+             Value position = b.toI32(linalg::IndexOp::create(b, 1));
+             Value candidate =
+                 arith::SelectOp::create(b, found, position, none);
+             return SmallVector<Value>{
+                 arith::MinSIOp::create(b, candidate, v[3])};
+           })
           .front();
   Value index = b.map(first, b.getI32Type(), [&](ValueRange v) -> Value {
     Value missing =
@@ -129,14 +131,15 @@ std::pair<Value, Value> GateLowering::best(Value scores, Value taken,
 Value GateLowering::take(Value taken, Value chosen, Axis axis) {
   unsigned along = axis == Axis::Columns ? 1 : 0;
   AffineMap each = AffineMap::get(2, 0, b.getAffineDimExpr(1 - along));
-  return b.generic(2, 0, chosen, {each, b.getMultiDimIdentityMap(2)}, taken,
-                   [&](ValueRange v) {
-                     Value position = b.toI32(linalg::IndexOp::create(b, along));
-                     Value here = arith::CmpIOp::create(
-                         b, arith::CmpIPredicate::eq, position, v[0]);
-                     return SmallVector<Value>{
-                         arith::OrIOp::create(b, v[1], b.toMask(here))};
-                   })
+  return b
+      .generic(2, 0, chosen, {each, b.getMultiDimIdentityMap(2)}, taken,
+               [&](ValueRange v) {
+                 Value position = b.toI32(linalg::IndexOp::create(b, along));
+                 Value here = arith::CmpIOp::create(b, arith::CmpIPredicate::eq,
+                                                    position, v[0]);
+                 return SmallVector<Value>{
+                     arith::OrIOp::create(b, v[1], b.toMask(here))};
+               })
       .front();
 }
 
@@ -153,15 +156,15 @@ static Value setColumn(TensorBuilder &b, Value column, Value matrix, Value k) {
 /// mask of the shape of `scores`.
 std::pair<Value, Value> GateLowering::selectTopK(Value scores, int64_t count) {
   Value none = arith::ConstantIntOp::create(b, 0, 8);
-  Value ids = b.empty({b.size(scores, 0), b.getIndexAttr(count)},
-                      b.getI32Type());
-  SmallVector<Value> results = b.loop(
-      b.index(count), {ids, b.fill(b.sizes(scores), none)},
-      [&](Value k, ValueRange iters) {
-        Value chosen = best(scores, iters[1], Axis::Columns).second;
-        return SmallVector<Value>{setColumn(b, chosen, iters[0], k),
-                                  take(iters[1], chosen, Axis::Columns)};
-      });
+  Value ids =
+      b.empty({b.size(scores, 0), b.getIndexAttr(count)}, b.getI32Type());
+  SmallVector<Value> results =
+      b.loop(b.index(count), {ids, b.fill(b.sizes(scores), none)},
+             [&](Value k, ValueRange iters) {
+               Value chosen = best(scores, iters[1], Axis::Columns).second;
+               return SmallVector<Value>{setColumn(b, chosen, iters[0], k),
+                                         take(iters[1], chosen, Axis::Columns)};
+             });
   return {results[0], results[1]};
 }
 
@@ -171,14 +174,12 @@ Value GateLowering::limitToGroups(Value scores) {
   int64_t count = groups.getCount(), size = experts / count;
   OpFoldResult tokens = b.size(scores, 0);
   Type f32 = b.getF32Type();
-  int64_t staticTokens =
-      cast<RankedTensorType>(scores.getType()).getDimSize(0);
+  int64_t staticTokens = cast<RankedTensorType>(scores.getType()).getDimSize(0);
 
   // [T, E] as [T·G, E/G]: a row is a group.
   auto cube = RankedTensorType::get({staticTokens, count, size}, f32);
-  int64_t staticRows = ShapedType::isDynamic(staticTokens)
-                           ? staticTokens
-                           : staticTokens * count;
+  int64_t staticRows =
+      ShapedType::isDynamic(staticTokens) ? staticTokens : staticTokens * count;
   auto rows = RankedTensorType::get({staticRows, size}, f32);
   SmallVector<OpFoldResult> cubeSizes{tokens, b.getIndexAttr(count),
                                       b.getIndexAttr(size)};
@@ -189,10 +190,10 @@ Value GateLowering::limitToGroups(Value scores) {
 
   int64_t best = groups.getScore() == GroupScore::Top2Sum ? 2 : 1;
   Value top = gather(grouped, selectTopK(grouped, best).first);
-  Value sums = b.reduce(top, Axis::Columns, b.f32(0.0),
-                        [&](ValueRange v) -> Value {
-                          return arith::AddFOp::create(b, v[1], v[0]);
-                        });
+  Value sums =
+      b.reduce(top, Axis::Columns, b.f32(0.0), [&](ValueRange v) -> Value {
+        return arith::AddFOp::create(b, v[1], v[0]);
+      });
   // Opposite infinities add up to NaN, which counts as −inf here too.
   sums = b.map(sums, f32, [&](ValueRange v) -> Value {
     return arith::SelectOp::create(b, b.isNaN(v[0]), negInf(), v[0]);
@@ -206,15 +207,15 @@ Value GateLowering::limitToGroups(Value scores) {
   Value kept = selectTopK(groupScores, groups.getKeep()).second;
   Value fill = groups.getFill() == GroupFill::Zero ? b.f32(0.0) : negInf();
   AffineMap each = b.getMultiDimIdentityMap(3);
-  AffineMap group = AffineMap::getMultiDimMapWithTargets(3, {0, 1}, b.getContext());
-  Value limited =
-      b.generic(3, 0, {cubeScores, kept}, {each, group, each},
-                b.empty(cubeSizes, f32),
-                [&](ValueRange v) {
-                  return SmallVector<Value>{arith::SelectOp::create(
-                      b, b.isSet(v[1]), v[0], fill)};
-                })
-          .front();
+  AffineMap group =
+      AffineMap::getMultiDimMapWithTargets(3, {0, 1}, b.getContext());
+  Value limited = b.generic(3, 0, {cubeScores, kept}, {each, group, each},
+                            b.empty(cubeSizes, f32),
+                            [&](ValueRange v) {
+                              return SmallVector<Value>{arith::SelectOp::create(
+                                  b, b.isSet(v[1]), v[0], fill)};
+                            })
+                      .front();
   return tensor::CollapseShapeOp::create(
       b, scores.getType(), limited,
       ArrayRef<ReassociationIndices>{{0}, {1, 2}});
@@ -227,11 +228,12 @@ Value GateLowering::selectByExpert(Value scores) {
   Value capacity =
       buildCapacity(b, b.getLoc(), *op.getCapacity(), tokens, experts);
   Value rounds = arith::MinSIOp::create(b, capacity, tokens);
-  return b.loop(rounds, b.fill(b.sizes(scores), none),
-                [&](Value, ValueRange iters) {
-                  Value chosen = best(scores, iters[0], Axis::Rows).second;
-                  return SmallVector<Value>{take(iters[0], chosen, Axis::Rows)};
-                })
+  return b
+      .loop(rounds, b.fill(b.sizes(scores), none),
+            [&](Value, ValueRange iters) {
+              Value chosen = best(scores, iters[0], Axis::Rows).second;
+              return SmallVector<Value>{take(iters[0], chosen, Axis::Rows)};
+            })
       .front();
 }
 
@@ -240,9 +242,8 @@ Value GateLowering::selectByExpert(Value scores) {
 //===----------------------------------------------------------------------===//
 
 Value GateLowering::validIds(Value ids) {
-  return b.mask(ids, [&](ValueRange v) -> Value {
-    return b.inRange(v[0], experts);
-  });
+  return b.mask(
+      ids, [&](ValueRange v) -> Value { return b.inRange(v[0], experts); });
 }
 
 /// matrix[n, ids[n, k]], and 0 where there is no such column.
@@ -250,8 +251,7 @@ Value GateLowering::gather(Value matrix, Value ids) {
   int64_t columns = cast<RankedTensorType>(matrix.getType()).getDimSize(1);
   return b.map(ids, b.getF32Type(), [&](ValueRange v) -> Value {
     Value valid = b.inRange(v[0], columns);
-    Value column =
-        b.toIndex(arith::SelectOp::create(b, valid, v[0], b.i32(0)));
+    Value column = b.toIndex(arith::SelectOp::create(b, valid, v[0], b.i32(0)));
     Value row = linalg::IndexOp::create(b, 0);
     return arith::SelectOp::create(b, valid, b.extract(matrix, {row, column}),
                                    b.f32(0.0));
@@ -272,20 +272,21 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
       [&](Value k, ValueRange iters) {
         Value taken = iters[2];
         auto [value, chosen] = best(logits, taken, Axis::Columns);
-        Value near = b.mapWithVector(
-            logits, value, Axis::Columns, b.getI8Type(),
-            [&](ValueRange v) -> Value {
-              if (!op.getMargin())
-                return arith::ConstantIntOp::create(b, 1, 8);
-              Value gap = arith::SubFOp::create(b, v[1], v[0]);
-              Value factor = arith::MaximumFOp::create(
-                  b, math::AbsFOp::create(b, v[0]), v[1]);
-              Value relative = arith::DivFOp::create(b, gap, factor);
-              Value far = arith::CmpFOp::create(
-                  b, arith::CmpFPredicate::OGT, relative,
-                  b.f32(op.getMargin()->convertToDouble()));
-              return b.toMask(b.logicalNot(far));
-            });
+        Value near =
+            b.mapWithVector(logits, value, Axis::Columns, b.getI8Type(),
+                            [&](ValueRange v) -> Value {
+                              if (!op.getMargin())
+                                return arith::ConstantIntOp::create(b, 1, 8);
+                              Value gap = arith::SubFOp::create(b, v[1], v[0]);
+                              Value factor = arith::MaximumFOp::create(
+                                  b, math::AbsFOp::create(b, v[0]), v[1]);
+                              Value relative =
+                                  arith::DivFOp::create(b, gap, factor);
+                              Value far = arith::CmpFOp::create(
+                                  b, arith::CmpFPredicate::OGT, relative,
+                                  b.f32(op.getMargin()->convertToDouble()));
+                              return b.toMask(b.logicalNot(far));
+                            });
         Value counted = b.mask({near, taken}, [&](ValueRange v) -> Value {
           return arith::AndIOp::create(b, b.isSet(v[0]),
                                        b.logicalNot(b.isSet(v[1])));
@@ -294,9 +295,10 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
         auto column = [&](Value ids) {
           // [T] as [T, 1] for the gather, and back.
           return tensor::ExpandShapeOp::create(
-              b, RankedTensorType::get(
-                     {cast<RankedTensorType>(ids.getType()).getDimSize(0), 1},
-                     b.getI32Type()),
+              b,
+              RankedTensorType::get(
+                  {cast<RankedTensorType>(ids.getType()).getDimSize(0), 1},
+                  b.getI32Type()),
               ids, ArrayRef<ReassociationIndices>{{0, 1}},
               SmallVector<OpFoldResult>{b.size(ids, 0), b.getIndexAttr(1)});
         };
@@ -343,8 +345,8 @@ std::pair<Value, Value> GateLowering::selectAndWeigh(Value logits) {
     return {weights, ids};
   }
 
-  Value ids = op.getGivenIds() ? op.getGivenIds()
-                               : selectTopK(selection, topK).first;
+  Value ids =
+      op.getGivenIds() ? op.getGivenIds() : selectTopK(selection, topK).first;
   Value weights = gather(scores, ids);
   if (!scoreFirst) {
     Value valid = validIds(ids);
@@ -380,8 +382,8 @@ std::pair<Value, Value> GateLowering::run() {
   weights = b.map(weights, scoreType, [&](ValueRange v) -> Value {
     Value weight = v[0];
     if (op.getScale())
-      weight = arith::MulFOp::create(
-          b, weight, b.f32(op.getScale()->convertToDouble()));
+      weight = arith::MulFOp::create(b, weight,
+                                     b.f32(op.getScale()->convertToDouble()));
     return b.toFloat(weight, scoreType);
   });
   return {weights, ids};

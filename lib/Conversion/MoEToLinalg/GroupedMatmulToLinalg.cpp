@@ -37,10 +37,10 @@ private:
 Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
                                     Value n) {
   if (std::optional<PanelsAttr> panels = op.getPanels()) {
-    Value share = b.index(panels->getShare()), depth = b.index(panels->getDepth());
-    Value column = arith::AddIOp::create(
-        b, arith::RemUIOp::create(b, n, share),
-        b.index(product * panels->getShare()));
+    Value share = b.index(panels->getShare()),
+          depth = b.index(panels->getDepth());
+    Value column = arith::AddIOp::create(b, arith::RemUIOp::create(b, n, share),
+                                         b.index(product * panels->getShare()));
     return b.extract(op.getWeights()[0],
                      {e, arith::DivUIOp::create(b, n, share),
                       arith::DivUIOp::create(b, k, depth), column,
@@ -51,7 +51,8 @@ Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
   return b.extract(op.getWeights()[product], {e, k, n});
 }
 
-/// The scale of the partial sum over the block of step `k`; `row` is one of lhs.
+/// The scale of the partial sum over the block of step `k`; `row` is one of
+/// lhs.
 Value GroupedMatmulLowering::scale(int64_t product, Value e, Value row, Value k,
                                    Value n) {
   Value blockOfK = arith::DivUIOp::create(b, k, b.index(op.getBlockK()));
@@ -73,8 +74,8 @@ Value GroupedMatmulLowering::scale(int64_t product, Value e, Value row, Value k,
 Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
                                   Value count) {
   Type f32 = b.getF32Type();
-  AffineMap out = AffineMap::getMultiDimMapWithTargets(3, {0, 1},
-                                                       b.getContext());
+  AffineMap out =
+      AffineMap::getMultiDimMapWithTargets(3, {0, 1}, b.getContext());
   SmallVector<AffineMap> maps{AffineMap::get(3, 0, b.getAffineDimExpr(2)), out};
   // It is there for the extent of the loop alone.
   Value steps = b.empty(OpFoldResult(b.getIndexAttr(op.getK())), f32);
@@ -86,13 +87,11 @@ Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
     maps.push_back(out);
   }
   auto body = [&](ValueRange v) -> SmallVector<Value> {
-    Value row =
-        arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);
+    Value row = arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);
     Value n = linalg::IndexOp::create(b, 1);
     Value k = linalg::IndexOp::create(b, 2);
     if (op.getGather()) {
-      Value last =
-          arith::SubIOp::create(b, b.dim(op.getLhs(), 0), b.index(1));
+      Value last = arith::SubIOp::create(b, b.dim(op.getLhs(), 0), b.index(1));
       row = b.hold(b.toIndex(b.extract(op.getGather(), row)), last);
     }
     Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
@@ -156,7 +155,8 @@ SmallVector<Value> GroupedMatmulLowering::run() {
       [&](Value e, ValueRange iters) -> SmallVector<Value> {
         Value start = b.index(0), end = rows;
         if (op.getOffsets()) {
-          Value expert = arith::AddIOp::create(b, e, b.index(op.getFirstExpert()));
+          Value expert =
+              arith::AddIOp::create(b, e, b.index(op.getFirstExpert()));
           start = b.rowAt(op.getOffsets(), expert, rows);
           Value next = arith::AddIOp::create(b, expert, b.index(1));
           end = b.rowAt(op.getOffsets(), next, rows);

@@ -12,8 +12,9 @@
 
 namespace mlir::moe {
 
-/// Build what an operation computes with linalg, scf and tensor, at the insertion
-/// point. Returns a value for each result; the operation is left as it is.
+/// Build what an operation computes with linalg, scf and tensor, at the
+/// insertion point. Returns a value for each result; the operation is left as
+/// it is.
 SmallVector<Value> lowerToLinalg(GateOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DispatchOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);

@@ -69,7 +69,8 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<RouteOp>, Decompose<QuantizeOp>>(patterns.getContext());
+               Decompose<RouteOp>, Decompose<QuantizeOp>>(
+      patterns.getContext());
 }
 
 void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {

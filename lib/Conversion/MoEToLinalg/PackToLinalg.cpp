@@ -28,7 +28,8 @@ static Value packShare(TensorBuilder &b, PackOp op, Value packed,
     auto number = [&](int64_t outer, int64_t inner, int64_t extent) -> Value {
       Value scaled = arith::MulIOp::create(b, linalg::IndexOp::create(b, outer),
                                            b.index(extent));
-      return arith::AddIOp::create(b, scaled, linalg::IndexOp::create(b, inner));
+      return arith::AddIOp::create(b, scaled,
+                                   linalg::IndexOp::create(b, inner));
     };
     Value e = linalg::IndexOp::create(b, 0);
     Value n = number(1, 3, panels.getShare());
@@ -37,8 +38,8 @@ static Value packShare(TensorBuilder &b, PackOp op, Value packed,
       return arith::CmpIOp::create(b, arith::CmpIPredicate::ult, i,
                                    b.index(extent));
     };
-    Value inside = arith::AndIOp::create(b, within(n, op.getN()),
-                                         within(k, op.getK()));
+    Value inside =
+        arith::AndIOp::create(b, within(n, op.getN()), within(k, op.getK()));
     auto value = scf::IfOp::create(b, element, inside, /*withElseRegion=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(value.thenBlock());

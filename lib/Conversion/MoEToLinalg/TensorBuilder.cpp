@@ -130,12 +130,12 @@ SmallVector<Value> TensorBuilder::generic(unsigned loops, unsigned reductions,
 Value TensorBuilder::map(ArrayRef<Value> inputs, Type element, Body body) {
   auto type = cast<RankedTensorType>(inputs.front().getType());
   unsigned rank = type.getRank();
-  SmallVector<AffineMap> maps(inputs.size() + 1,
-                              getMultiDimIdentityMap(rank));
+  SmallVector<AffineMap> maps(inputs.size() + 1, getMultiDimIdentityMap(rank));
   Value output = empty(sizes(inputs.front()), element);
-  return generic(rank, 0, inputs, maps, output, [&](ValueRange elements) {
-           return SmallVector<Value>{body(elements.drop_back())};
-         })
+  return generic(rank, 0, inputs, maps, output,
+                 [&](ValueRange elements) {
+                   return SmallVector<Value>{body(elements.drop_back())};
+                 })
       .front();
 }
 
@@ -167,7 +167,8 @@ Value TensorBuilder::reduce(Value matrix, Axis axis, Value init, Body body) {
   // The reduced dimension is the inner loop, so that it runs in order.
   AffineMap in = axis == Axis::Columns
                      ? getMultiDimIdentityMap(2)
-                     : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0}, getContext());
+                     : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0},
+                                                    getContext());
   AffineMap out = AffineMap::get(2, 0, getAffineDimExpr(0));
   Value output = fill(size(matrix, axis == Axis::Columns ? 0 : 1), init);
   return generic(2, 1, matrix, {in, out}, output,
@@ -206,12 +207,12 @@ Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
     return arith::MaximumFOp::create(*this, v[0], v[1]);
   });
   // exp(0) = 1 for the maximum itself, also where it is infinite.
-  Value powers = mapWithVector(
-      matrix, maximum, axis, f32Type, [&](ValueRange v) -> Value {
-        Value power =
-            math::ExpOp::create(*this, arith::SubFOp::create(*this, v[0], v[1]));
-        Value same = arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ,
-                                           v[0], v[1]);
+  Value powers =
+      mapWithVector(matrix, maximum, axis, f32Type, [&](ValueRange v) -> Value {
+        Value power = math::ExpOp::create(
+            *this, arith::SubFOp::create(*this, v[0], v[1]));
+        Value same =
+            arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, v[0], v[1]);
         return arith::SelectOp::create(*this, same, f32(1.0), power);
       });
   if (valid)
@@ -221,13 +222,12 @@ Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
   Value sum = reduce(powers, axis, f32(0.0), [&](ValueRange v) -> Value {
     return arith::AddFOp::create(*this, v[1], v[0]);
   });
-  return mapWithVector(
-      powers, sum, axis, f32Type, [&](ValueRange v) -> Value {
-        Value none = arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ,
-                                           v[1], f32(0.0));
-        Value quotient = arith::DivFOp::create(*this, v[0], v[1]);
-        return arith::SelectOp::create(*this, none, v[1], quotient);
-      });
+  return mapWithVector(powers, sum, axis, f32Type, [&](ValueRange v) -> Value {
+    Value none =
+        arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, v[1], f32(0.0));
+    Value quotient = arith::DivFOp::create(*this, v[0], v[1]);
+    return arith::SelectOp::create(*this, none, v[1], quotient);
+  });
 }
 
 Value TensorBuilder::normalize(Value weights, Value valid,
@@ -271,11 +271,10 @@ Value TensorBuilder::normalize(Value weights, Value valid,
     return roundTo(d, type);
   });
   return mapWithVector(
-      weights, denominator, Axis::Columns, f32Type,
-      [&](ValueRange v) -> Value {
+      weights, denominator, Axis::Columns, f32Type, [&](ValueRange v) -> Value {
         Value zero = f32(0.0);
-        Value none = arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ,
-                                           v[1], zero);
+        Value none =
+            arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, v[1], zero);
         Value quotient =
             roundTo(arith::DivFOp::create(*this, v[0], v[1]), type);
         return arith::SelectOp::create(*this, none, zero, quotient);

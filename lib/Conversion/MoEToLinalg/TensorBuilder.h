@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What the reference lowering is written in: element-wise maps, reductions along
-// a row or a column, and the few shared formulas of gate and combine.
+// What the reference lowering is written in: element-wise maps, reductions
+// along a row or a column, and the few shared formulas of gate and combine.
 //
 //===----------------------------------------------------------------------===//
 
@@ -42,8 +42,8 @@ public:
   /// 0 <= integer < bound.
   Value inRange(Value integer, int64_t bound);
   Value logicalNot(Value flag);
-  /// An i1 as the element of a mask, and back. Masks are of bytes: vectors of i1
-  /// are not laid out in memory as elements are.
+  /// An i1 as the element of a mask, and back. Masks are of bytes: vectors of
+  /// i1 are not laid out in memory as elements are.
   Value toMask(Value flag);
   Value isSet(Value element);
   /// `value` held to [0, limit].
@@ -59,8 +59,8 @@ public:
   Value fill(ArrayRef<OpFoldResult> sizes, Value scalar);
   Value extract(Value tensor, ValueRange indices);
   Value insert(Value scalar, Value tensor, ValueRange indices);
-  /// offsets[index] as the number of one of `rows` rows or their end, whatever it
-  /// says.
+  /// offsets[index] as the number of one of `rows` rows or their end, whatever
+  /// it says.
   Value rowAt(Value offsets, Value index, Value rows);
 
   /// A linalg.generic over `loops` dimensions, the last `reductions` of which
@@ -80,18 +80,18 @@ public:
   Value reduce(Value matrix, Axis axis, Value init, Body body);
 
   /// scf.for from 0 to `bound` over tensors.
-  SmallVector<Value> loop(Value bound, ValueRange inits,
-                          llvm::function_ref<SmallVector<Value>(
-                              Value induction, ValueRange iters)>
-                              body);
+  SmallVector<Value>
+  loop(Value bound, ValueRange inits,
+       llvm::function_ref<SmallVector<Value>(Value induction, ValueRange iters)>
+           body);
 
   //===--------------------------------------------------------------------===//
   // Formulas
   //===--------------------------------------------------------------------===//
 
   /// Softmax along `axis` of an f32 matrix over the elements that `valid`
-  /// (a mask, may be null for all) marks; 0 elsewhere. Total: elements equal to an
-  /// infinite maximum share the mass.
+  /// (a mask, may be null for all) marks; 0 elsewhere. Total: elements equal to
+  /// an infinite maximum share the mass.
   Value softmax(Value matrix, Value valid, Axis axis);
 
   /// `normalize` applied to the weights (f32 `[T, K]`) of each token over the

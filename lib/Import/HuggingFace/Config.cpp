@@ -52,8 +52,8 @@ llvm::Expected<json::Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
     return llvm::createStringError("nested deeper than %u levels", maxDepth);
   // Numbers that JSON lacks become one that no double holds, which is infinite
   // for whoever reads it: no key takes it.
-  llvm::Expected<json::Value> value = json::parse(
-      ::moe::io::replaceNonFinite(text, "1e999", "1e999"));
+  llvm::Expected<json::Value> value =
+      json::parse(::moe::io::replaceNonFinite(text, "1e999", "1e999"));
   if (!value)
     return llvm::createStringError("invalid JSON: " +
                                    llvm::toString(value.takeError()));

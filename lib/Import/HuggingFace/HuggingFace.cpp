@@ -95,8 +95,8 @@ static std::string listRanges(ArrayRef<int64_t> ascending) {
       ++end;
     text += (text.empty() ? "" : ", ") + std::to_string(ascending[i]);
     if (end - i > 1)
-      text += (end - i > 2 ? " to " : ", ") +
-              std::to_string(ascending[end - 1]);
+      text +=
+          (end - i > 2 ? " to " : ", ") + std::to_string(ascending[end - 1]);
     i = end;
   }
   return text;
@@ -169,11 +169,11 @@ static std::string readDType(const Config &config) {
 /// Expected.
 static llvm::Error verifyModule(ModuleOp module) {
   std::string message;
-  ScopedDiagnosticHandler handler(
-      module.getContext(), [&](Diagnostic &diagnostic) {
-        if (message.empty())
-          message = diagnostic.str();
-      });
+  ScopedDiagnosticHandler handler(module.getContext(),
+                                  [&](Diagnostic &diagnostic) {
+                                    if (message.empty())
+                                      message = diagnostic.str();
+                                  });
   if (succeeded(verify(module)))
     return llvm::Error::success();
   return createStringError("the imported layer is not valid: " + message);
@@ -202,10 +202,9 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
     return failure();
   const Family *family = findFamily(modelType);
   if (!family)
-    return createStringError(
-        "config.json: model_type '" + modelType +
-        "' is not among the supported families: " +
-        llvm::join(getHuggingFaceFamilies(), ", "));
+    return createStringError("config.json: model_type '" + modelType +
+                             "' is not among the supported families: " +
+                             llvm::join(getHuggingFaceFamilies(), ", "));
 
   LayerDescription layer = family->describe(config, options.layer);
   if (!config.failed())

@@ -104,8 +104,7 @@ func::FuncOp LayerBuilder::createFunction(ArrayRef<const Weight *> arguments) {
   annotate(0, "input", "x");
   for (auto [index, weight] : llvm::enumerate(arguments)) {
     annotate(index + 1, "weight", weight->name);
-    SmallVector<StringRef> source(weight->source.begin(),
-                                  weight->source.end());
+    SmallVector<StringRef> source(weight->source.begin(), weight->source.end());
     function.setArgAttr(index + 1, "moe.source", b.getStrArrayAttr(source));
     if (weight->convert)
       function.setArgAttr(index + 1, "moe.convert", b.getUnitAttr());
@@ -135,14 +134,13 @@ GateOp LayerBuilder::gate(Value logits) {
   // transformers fills V2's dropped groups with 0, which also is the weight of
   // an expert chosen among them: the same numbers as never choosing them.
   if (router.groups)
-    groups = GroupsAttr::get(context, router.groups->count,
-                             router.groups->keep, router.groups->score,
-                             GroupFill::NegInf);
+    groups = GroupsAttr::get(context, router.groups->count, router.groups->keep,
+                             router.groups->score, GroupFill::NegInf);
   NormalizeAttr normalize;
   if (router.normalize)
-    normalize = NormalizeAttr::get(
-        context, router.normalize->kind, router.normalize->p,
-        router.normalize->epsilon, NormalizeGuard::Add);
+    normalize =
+        NormalizeAttr::get(context, router.normalize->kind, router.normalize->p,
+                           router.normalize->epsilon, NormalizeGuard::Add);
   return GateOp::create(
       b, logits, /*bias=*/(*this)[weights.selectionBias], /*noise=*/Value(),
       /*given_ids=*/Value(), router.topK, router.score, ScoreAxis::Experts,
@@ -180,10 +178,10 @@ Value LayerBuilder::experts(Value grouped, Value offsets) {
       b.getLoc());
   for (auto [operand, slot] : llvm::zip_equal(operands, slots)) {
     auto type = cast<RankedTensorType>(operand.getType());
-    *slot = body->addArgument(
-        RankedTensorType::get(type.getShape().drop_front(),
-                              type.getElementType()),
-        b.getLoc());
+    *slot =
+        body->addArgument(RankedTensorType::get(type.getShape().drop_front(),
+                                                type.getElementType()),
+                          b.getLoc());
   }
   b.setRowsOf(rows);
   YieldOp::create(b, b.mlp(rows, layer.expert, expert.layout, parameters));
@@ -238,10 +236,10 @@ OwningOpRef<ModuleOp> LayerBuilder::run() {
       capacity, Priority::Position, Overflow::Drop, /*choices=*/IntegerAttr(),
       Uncovered::Undefined, /*scale_rows=*/router.scaleInput);
   Value rows = experts(dispatch.getGrouped(), dispatch.getOffsets());
-  Value y = CombineOp::create(
-      b, rows, dispatch.getPositions(),
-      /*weights=*/router.scaleInput ? Value() : choiceWeights,
-      /*dropped=*/Value(), /*normalize=*/NormalizeAttr());
+  Value y =
+      CombineOp::create(b, rows, dispatch.getPositions(),
+                        /*weights=*/router.scaleInput ? Value() : choiceWeights,
+                        /*dropped=*/Value(), /*normalize=*/NormalizeAttr());
   if (layer.shared)
     y = addShared(x, y);
   func::ReturnOp::create(b, y);

@@ -113,8 +113,8 @@ struct Router {
 
 struct LayerDescription {
   int64_t hidden = 0, experts = 0;
-  int64_t layers = 0;                // of the model
-  SmallVector<int64_t> moeLayers;    // those with experts, ascending
+  int64_t layers = 0;                   // of the model
+  SmallVector<int64_t> moeLayers;       // those with experts, ascending
   SmallVector<std::string, 2> prefixes; // of all names, likeliest first
 
   Router router;

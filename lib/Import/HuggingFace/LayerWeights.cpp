@@ -99,7 +99,8 @@ std::string WeightFinder::expand(StringRef name, int64_t expert) const {
 std::string WeightFinder::expectedType(Types types,
                                        ArrayRef<int64_t> shape) const {
   bool any = types != Types::OfLayer || dtype.empty();
-  return typeName(any ? StringRef("f32, f16 or bf16") : StringRef(dtype), shape);
+  return typeName(any ? StringRef("f32, f16 or bf16") : StringRef(dtype),
+                  shape);
 }
 
 void WeightFinder::check(Weight &weight, const std::string &tensor,
@@ -142,8 +143,10 @@ std::string WeightFinder::quantization(StringRef tensor) const {
 Weight WeightFinder::find(StringRef argument, StringRef name,
                           ArrayRef<int64_t> shape, Types types) {
   std::string tensor = expand(name, 0);
-  Weight weight{argument.str(), types == Types::AnyFloat ? "f32" : dtype,
-                llvm::to_vector(shape), {tensor}};
+  Weight weight{argument.str(),
+                types == Types::AnyFloat ? "f32" : dtype,
+                llvm::to_vector(shape),
+                {tensor}};
   check(weight, tensor, shape, types);
   return weight;
 }
@@ -173,8 +176,8 @@ Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
 
 MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
                                  StringRef argumentPrefix, bool ofExperts) {
-  bool together = layout.gating == Gating::Halves ||
-                  layout.gating == Gating::Interleaved;
+  bool together =
+      layout.gating == Gating::Halves || layout.gating == Gating::Interleaved;
   int64_t columns = together ? 2 * mlp.width : mlp.width;
   auto matrix = [](int64_t in, int64_t out, bool inOut) {
     return inOut ? SmallVector<int64_t>{in, out}
@@ -284,9 +287,8 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
     weights.shared = findMLP(*layer.shared, layer.shared->layouts.front(),
                              "shared_", /*ofExperts=*/false);
   if (!layer.sharedGate.empty())
-    weights.sharedGate =
-        find("shared_gate", layer.sharedGate, {1, layer.hidden},
-             Types::Converted);
+    weights.sharedGate = find("shared_gate", layer.sharedGate,
+                              {1, layer.hidden}, Types::Converted);
   if (!error.empty())
     return llvm::createStringError(error);
   return weights;

@@ -24,8 +24,8 @@ struct Weight {
   std::string dtype;
   SmallVector<int64_t> shape;
   std::vector<std::string> source;
-  /// Some of these are of another type, and are converted when they are read, as
-  /// transformers does.
+  /// Some of these are of another type, and are converted when they are read,
+  /// as transformers does.
   bool convert = false;
 };
 

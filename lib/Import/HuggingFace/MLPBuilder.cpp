@@ -48,8 +48,8 @@ static Value timesSigmoid(MLPBuilder &b, Value x, double by) {
 
 Value MLPBuilder::sigmoid(Value x) {
   Value power = math::ExpOp::create(*this, arith::NegFOp::create(*this, x));
-  return arith::DivFOp::create(
-      *this, f32(1.0), arith::AddFOp::create(*this, f32(1.0), power));
+  return arith::DivFOp::create(*this, f32(1.0),
+                               arith::AddFOp::create(*this, f32(1.0), power));
 }
 
 /// x/2 · (1 + t).
@@ -124,9 +124,8 @@ Value MLPBuilder::product(Value rows, Value weight, bool inOut) {
   auto type = RankedTensorType::get({ShapedType::kDynamic, out}, getF32Type());
   Value empty = tensor::EmptyOp::create(*this, type, rowCount);
   Value zeros = linalg::FillOp::create(*this, zero, empty).getResult(0);
-  auto op = linalg::MatmulOp::create(*this, TypeRange{type},
-                                     ValueRange{rows, weight},
-                                     ValueRange{zeros});
+  auto op = linalg::MatmulOp::create(
+      *this, TypeRange{type}, ValueRange{rows, weight}, ValueRange{zeros});
   if (!inOut)
     op.setIndexingMapsAttr(getArrayAttr({map(m, k), map(n, k), map(m, n)}));
   return op.getResult(0);
@@ -139,11 +138,11 @@ Value MLPBuilder::map(ArrayRef<Value> inputs, Type element, Body body) {
   for (Value input : inputs) {
     RankedTensorType type = typeOf(input);
     // A vector of static length is a row, another has an element for each row.
-    maps.push_back(type.getRank() == 2
-                       ? identity
-                       : AffineMap::get(2, 0,
-                                        getAffineDimExpr(
-                                            type.isDynamicDim(0) ? 0 : 1)));
+    maps.push_back(
+        type.getRank() == 2
+            ? identity
+            : AffineMap::get(2, 0,
+                             getAffineDimExpr(type.isDynamicDim(0) ? 0 : 1)));
   }
   maps.push_back(identity);
   auto type = RankedTensorType::get(like.getShape(), element);

@@ -5,8 +5,8 @@
 //
 // How compiled code runs its tasks on several threads. The runtime brings a
 // pool of threads of its own; a host that has one already passes it in the
-// options of a context (moe_rt/openmp.h has one for that of OpenMP). Compiled code reads this structure: its layout is part
-// of the ABI.
+// options of a context (moe_rt/openmp.h has one for that of OpenMP). Compiled
+// code reads this structure: its layout is part of the ABI.
 //
 //===----------------------------------------------------------------------===//
 

@@ -258,8 +258,8 @@ Expected<std::vector<WeightSpec>> readWeightSpecs(std::string_view metadata,
                                                   size_t variant,
                                                   std::string_view function);
 
-/// What of a module's code the compiler said will be slow, and why; nothing where
-/// the metadata does not say.
+/// What of a module's code the compiler said will be slow, and why; nothing
+/// where the metadata does not say.
 std::vector<std::string> readWarnings(std::string_view metadata);
 
 /// Called with the bytes done so far and their total.

@@ -61,13 +61,13 @@ typedef struct {
   /// Start kernel `kernel` of the variant's `kernels` with a grid of x · y · z
   /// blocks, behind what the stream has. x is a multiple of the kernel's
   /// `cluster`. `arguments` are as many as the kernel takes, 256 at most and 32
-  /// tensor maps among them; they are copied. Returns 0, or anything else after a
-  /// failure: whether the entry returns then or goes on, nothing more is started.
-  /// Nor is anything where an extent is 0.
+  /// tensor maps among them; they are copied. Returns 0, or anything else after
+  /// a failure: whether the entry returns then or goes on, nothing more is
+  /// started. Nor is anything where an extent is 0.
   int32_t (*launch)(void *user, int64_t kernel, int64_t x, int64_t y, int64_t z,
                     const moe_rt_kernel_argument_t *arguments, int64_t count);
-  /// Where on the device there is an i32, how many tokens of the call are live; 0:
-  /// all of them.
+  /// Where on the device there is an i32, how many tokens of the call are live;
+  /// 0: all of them.
   uint64_t live_tokens;
 } moe_rt_launcher_t;
 

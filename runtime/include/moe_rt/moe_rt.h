@@ -299,12 +299,13 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_call_on_stream(
 
 /// The same, for the first `*live_tokens` of the T tokens alone: an i32 in the
 /// device's memory, which the kernels read when they run. A graph captured with
-/// the largest T may so be replayed with fewer tokens: only this number has to be
-/// written. What is below 0 counts as 0, what is above T as T. Rows of the outputs
-/// that belong to no live token have unspecified contents; what the inputs hold
-/// there does not matter to the others, but ids that are inputs must be valid. NULL
-/// means all of them. Layers in which a token's result depends on the others, such
-/// as those with a capacity, and those that run in chunks are refused.
+/// the largest T may so be replayed with fewer tokens: only this number has to
+/// be written. What is below 0 counts as 0, what is above T as T. Rows of the
+/// outputs that belong to no live token have unspecified contents; what the
+/// inputs hold there does not matter to the others, but ids that are inputs
+/// must be valid. NULL means all of them. Layers in which a token's result
+/// depends on the others, such as those with a capacity, and those that run in
+/// chunks are refused.
 MOE_RT_API moe_rt_status_t moe_rt_layer_call_live_on_stream(
     moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
     DLTensor *outputs, size_t output_count, void *workspace,
@@ -346,10 +347,10 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_statistics(moe_rt_layer_t *layer,
                                                    moe_rt_statistics_t *out);
 MOE_RT_API void moe_rt_layer_reset_statistics(moe_rt_layer_t *layer);
 
-/// With `enabled` 0, calls that begin from now on need not be counted. On a device
-/// that saves a kernel and the clearing of what it reads, in layers whose routing
-/// cannot be wrong: experts are chosen by a gate, and none is ever full. All calls
-/// are counted at first.
+/// With `enabled` 0, calls that begin from now on need not be counted. On a
+/// device that saves a kernel and the clearing of what it reads, in layers
+/// whose routing cannot be wrong: experts are chosen by a gate, and none is
+/// ever full. All calls are counted at first.
 MOE_RT_API void moe_rt_layer_enable_statistics(moe_rt_layer_t *layer,
                                                int enabled);
 

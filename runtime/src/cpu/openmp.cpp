@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The functions that compilers call for `#pragma omp parallel` are found in what
-// is loaded; nothing here is compiled or linked with OpenMP.
+// The functions that compilers call for `#pragma omp parallel` are found in
+// what is loaded; nothing here is compiled or linked with OpenMP.
 //
 //===----------------------------------------------------------------------===//
 
@@ -29,8 +29,8 @@ using namespace moe::rt;
 
 namespace {
 
-/// The interface of GCC's runtime, which LLVM's and Intel's have, too, on Linux:
-/// run `body(data)` on all threads of a team, of the default size for 0.
+/// The interface of GCC's runtime, which LLVM's and Intel's have, too, on
+/// Linux: run `body(data)` on all threads of a team, of the default size for 0.
 using GompParallelFn = void (*)(void (*body)(void *), void *data,
                                 unsigned threads, unsigned flags);
 
@@ -130,8 +130,8 @@ void OpenMPTeam::parallelFor(int64_t count, moe_rt_task_fn task,
   cores.release(claimed);
 }
 
-/// Look for a runtime as the dynamic linker does for `library`: what the program
-/// and its libraries have comes before what that library brings.
+/// Look for a runtime as the dynamic linker does for `library`: what the
+/// program and its libraries have comes before what that library brings.
 static OpenMP findRuntime(void *library) {
   OpenMP found;
   void *base = nullptr;
@@ -189,8 +189,7 @@ extern "C" moe_rt_status_t moe_rt_openmp_executor(const char *library,
                      library ? library : "", library ? "' uses" : " uses");
   OpenMPTeam *team = teamOf(runtime);
   if (!team)
-    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
-                     "cannot allocate the executor");
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the executor");
   *out = {team, usableCores(),
           [](void *user, int64_t count, moe_rt_task_fn task, void *context) {
             static_cast<OpenMPTeam *>(user)->parallelFor(count, task, context);

@@ -191,8 +191,8 @@ std::shared_ptr<ThreadPool> ThreadPool::get(int64_t concurrency) {
   if (!cores)
     return nullptr;
   if (concurrency > 0)
-    return std::shared_ptr<ThreadPool>(
-        new (std::nothrow) ThreadPool(concurrency, *cores));
+    return std::shared_ptr<ThreadPool>(new (std::nothrow)
+                                           ThreadPool(concurrency, *cores));
   // Never destroyed: contexts may be, while the process ends.
   static auto &mutex = *new std::mutex;
   static auto &current = *new std::weak_ptr<ThreadPool>;

@@ -38,9 +38,9 @@ public:
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;
 
-  /// A pool of that many threads for one context, or with 0 the pool of all that
-  /// want as many as there are cores, which ends with the last of them; nullptr
-  /// if there is no memory for it.
+  /// A pool of that many threads for one context, or with 0 the pool of all
+  /// that want as many as there are cores, which ends with the last of them;
+  /// nullptr if there is no memory for it.
   static std::shared_ptr<ThreadPool> get(int64_t concurrency);
 
   void parallelFor(int64_t count, moe_rt_task_fn task, void *context);
@@ -74,8 +74,8 @@ private:
   pid_t owner = 0; // the process that started them
   std::atomic<bool> busy{false};
 
-  // Written while the gate is closed and nobody is inside, but for the number of
-  // tasks drawn.
+  // Written while the gate is closed and nobody is inside, but for the number
+  // of tasks drawn.
   Region region;
 
   // On cache lines of their own: all threads write to each.

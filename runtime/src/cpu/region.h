@@ -3,8 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What all executors have in common: how the threads of a region draw its tasks,
-// and how the regions that callers begin at the same time share the cores.
+// What all executors have in common: how the threads of a region draw its
+// tasks, and how the regions that callers begin at the same time share the
+// cores.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,10 +21,10 @@
 
 namespace moe::rt {
 
-/// Shares cores out among the regions that run at the same time, so that no more
-/// threads run than there are cores, unless there are more callers or a single
-/// region wants more: one for which there are not enough left runs on its calling
-/// thread alone, and a thread of another rests for it.
+/// Shares cores out among the regions that run at the same time, so that no
+/// more threads run than there are cores, unless there are more callers or a
+/// single region wants more: one for which there are not enough left runs on
+/// its calling thread alone, and a thread of another rests for it.
 class Cores {
 public:
   explicit Cores(int64_t count) : count(count) {}
@@ -38,7 +39,8 @@ public:
     total.fetch_sub(claimed, std::memory_order_relaxed);
   }
 
-  /// Whether there is a core for thread `number` of a region that claimed `mine`.
+  /// Whether there is a core for thread `number` of a region that claimed
+  /// `mine`.
   bool hasOneFor(int64_t number, int64_t mine) const {
     int64_t others = total.load(std::memory_order_relaxed) - mine;
     return number + others < std::max(count, mine);

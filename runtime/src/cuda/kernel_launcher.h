@@ -41,7 +41,7 @@ private:
   const CUDADevice &device;
   const CUDAProgram &program;
   CUstream stream;
-  const int32_t *liveTokens; // on the device; null: all are
+  const int32_t *liveTokens;         // on the device; null: all are
   moe_rt_status_t failure = nullptr; // of a launch
 };
 

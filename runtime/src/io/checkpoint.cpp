@@ -139,8 +139,8 @@ Expected<Checkpoint> Checkpoint::open(const std::string &path) {
     if (!endsWith(file, ".index.json"))
       files = {path.substr(checkpoint.directory.size())};
   }
-  Expected<void> opened = files.empty() ? checkpoint.openIndex(file)
-                                        : checkpoint.openFiles(files);
+  Expected<void> opened =
+      files.empty() ? checkpoint.openIndex(file) : checkpoint.openFiles(files);
   if (!opened)
     return opened.takeError();
   return checkpoint;

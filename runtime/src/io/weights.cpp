@@ -181,9 +181,10 @@ static uint64_t bytesIn(const WeightSpec &spec, const TensorView &part) {
 
 /// Bytes [offset, offset + bytes) of what a tensor is in the weight; returns
 /// where it has them.
-static std::pair<const char *, uint64_t>
-copyPart(const WeightSpec &spec, const TensorView &part, uint64_t offset,
-         void *to, uint64_t bytes) {
+static std::pair<const char *, uint64_t> copyPart(const WeightSpec &spec,
+                                                  const TensorView &part,
+                                                  uint64_t offset, void *to,
+                                                  uint64_t bytes) {
   const auto *data = static_cast<const char *>(part.data);
   if (compatible(spec.dtype, part.dtype)) {
     if (bytes > 0)

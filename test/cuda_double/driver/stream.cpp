@@ -489,7 +489,8 @@ CUresult cuGraphLaunch(CUgraphExec executable, CUstream handle) {
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec executable) {
-  return destroy("cuGraphExecDestroy", &Driver::executables, executable, "graph");
+  return destroy("cuGraphExecDestroy", &Driver::executables, executable,
+                 "graph");
 }
 
 CUresult cuGraphDestroy(CUgraph graph) {

@@ -125,11 +125,10 @@ uint32_t offsetOf(const Block &block, uint32_t address) {
 void checkOperand(Warp &warp, Epoch now, const MatrixDescriptor &descriptor,
                   int rows, int bits, bool transposed) {
   Block &block = *warp.block;
-  forChunks(descriptor, rows, bits, transposed,
-            [&](uint32_t address, int, int) {
-              block.shared.asyncReadIssued(warp, now, offsetOf(block, address),
-                                           16);
-            });
+  forChunks(
+      descriptor, rows, bits, transposed, [&](uint32_t address, int, int) {
+        block.shared.asyncReadIssued(warp, now, offsetOf(block, address), 16);
+      });
 }
 
 /// Into a matrix where element (row, column) is at row * rowStep + column *

@@ -175,8 +175,8 @@ struct Warp {
     clock.tick(agent);
   }
   void acquire(const Clock &place) { clock.join(place); }
-  /// fence.proxy.async of a thread: between all that its warp knows of, and what
-  /// the warp starts from now on. (What the warp itself did since its last
+  /// fence.proxy.async of a thread: between all that its warp knows of, and
+  /// what the warp starts from now on. (What the warp itself did since its last
   /// release only that thread is sure of, which counts its fences.)
   void fence() {
     fenced.join(clock);

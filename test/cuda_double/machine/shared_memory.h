@@ -44,8 +44,8 @@ public:
   void copyArrived(Thread &thread, uint32_t offset, uint32_t count);
   void asyncArrived(uint32_t offset, uint32_t count);
 
-  /// Check a read through the asynchronous proxy when a warp issues it, which is
-  /// one of an agent of its own, and when it happens.
+  /// Check a read through the asynchronous proxy when a warp issues it, which
+  /// is one of an agent of its own, and when it happens.
   void asyncReadIssued(const Warp &warp, Epoch now, uint32_t offset,
                        uint32_t count);
   void asyncRead(uint32_t offset, uint32_t count) const {
@@ -80,8 +80,8 @@ private:
 
   std::vector<uint8_t> bytes;
   std::vector<uint8_t> states;
-  // Of each word, who wrote it last: a proxy fence of that thread since makes it
-  // visible, or one between them of whoever reads.
+  // Of each word, who wrote it last: a proxy fence of that thread since makes
+  // it visible, or one between them of whoever reads.
   std::vector<Writer> writers;
   RaceShadow races;
   bool allowUninitialised = false, detectRaces = false;

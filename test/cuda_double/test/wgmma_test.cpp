@@ -410,8 +410,8 @@ TEST_P(WgmmaMisuseTest, FenceBehindAWaitForAll) {
   EXPECT_OK(result(multiply + wait + multiply + wait));
   SetUp();
   // Sums of the same shape follow each other in order.
-  EXPECT_OK(result(multiply + "wgmma.wait_group.sync.aligned 1;\n" + without +
-                   wait));
+  EXPECT_OK(
+      result(multiply + "wgmma.wait_group.sync.aligned 1;\n" + without + wait));
 }
 
 TEST_P(WgmmaMisuseTest, StartsWithinTheSwizzle) {
@@ -507,8 +507,7 @@ TEST_P(WgmmaMisuseTest, CopiesThatArriveByThemselves) {
   std::string rest = multiply + wait + "$end:\n";
   EXPECT_OK(result(copy + fence + rest, 256));
   SetUp();
-  EXPECT_TRUE(
-      fails(copy + rest, "executed no fence.proxy.async since", 256));
+  EXPECT_TRUE(fails(copy + rest, "executed no fence.proxy.async since", 256));
   // As hardware has it.
   start({{"SEED", std::to_string(GetParam())}, {"COPIES", "allow"}});
   WgmmaMisuseTest::makeOperands();

@@ -273,13 +273,35 @@ void forEachKey(
 
 /// Whatever stands under a key, the result is a valid layer or an error.
 TEST_F(HuggingFaceTest, AnyValueUnderAnyKey) {
-  const char *values[] = {
-      "null",  "true",  "false", "-1",     "0",     "1",
-      "2",     "3",     "1e3",   "0.5",    "-0.0",  "1e308",
-      "1e999", "-1e99", "[]",    "{}",     "[[]]",  "[-1, 1e99]",
-      "[0]",   "\"\"",  "\"x\"", "[null]", "65536", "1048576",
-      "1048577", "9223372036854775807", "-9223372036854775808",
-      "18446744073709551616", "\"\\u0000\""};
+  const char *values[] = {"null",
+                          "true",
+                          "false",
+                          "-1",
+                          "0",
+                          "1",
+                          "2",
+                          "3",
+                          "1e3",
+                          "0.5",
+                          "-0.0",
+                          "1e308",
+                          "1e999",
+                          "-1e99",
+                          "[]",
+                          "{}",
+                          "[[]]",
+                          "[-1, 1e99]",
+                          "[0]",
+                          "\"\"",
+                          "\"x\"",
+                          "[null]",
+                          "65536",
+                          "1048576",
+                          "1048577",
+                          "9223372036854775807",
+                          "-9223372036854775808",
+                          "18446744073709551616",
+                          "\"\\u0000\""};
   for (const Example &example : examples) {
     llvm::json::Object config = parse(example);
     forEachKey(config, [&](llvm::json::Object &object, std::string key) {
@@ -300,9 +322,9 @@ TEST_F(HuggingFaceTest, AnyValueUnderAnyKey) {
 }
 
 TEST_F(HuggingFaceTest, NoJson) {
-  for (const char *text : {"", "{", "nul", "{\"a\": nan}", "{\"a\": -NaN}",
-                           "{NaN: 1}", "{\"a\": +Infinity}", "{} {}",
-                           "\"\xff\""})
+  for (const char *text :
+       {"", "{", "nul", "{\"a\": nan}", "{\"a\": -NaN}", "{NaN: 1}",
+        "{\"a\": +Infinity}", "{} {}", "\"\xff\""})
     expectContains(error(text), "config.json: invalid JSON");
   for (const char *text : {"[]", "1", "null"})
     expectContains(error(text), "expected an object at the top level");
@@ -468,7 +490,7 @@ TEST_F(HuggingFaceTest, OtherTypes) {
     for (auto &[name, tensor] : checkpoint.tensors)
       tensor.dtype = tensor.dtype == "f32" ? "f16" : "f32";
     for (const auto &[name, type] : typesOf(example, checkpoint))
-      EXPECT_EQ(type, types[name] == "bf16" ? "f32"
+      EXPECT_EQ(type, types[name] == "bf16"               ? "f32"
                       : name == "e_score_correction_bias" ? "f16"
                                                           : "f32 converted")
           << name;

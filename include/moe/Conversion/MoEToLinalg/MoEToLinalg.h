@@ -33,8 +33,8 @@ void populateQuantizedToLinalgPatterns(RewritePatternSet &patterns);
 /// moe.gather_sum and moe.pack on tensors.
 void populateGroupedToLinalgPatterns(RewritePatternSet &patterns);
 
-/// Build the moe.gather_sum that adds the rows of a moe.combine with their final
-/// weights, at the insertion point. The operation is left as it is.
+/// Build the moe.gather_sum that adds the rows of a moe.combine with their
+/// final weights, at the insertion point. The operation is left as it is.
 Value decomposeCombine(CombineOp op, OpBuilder &builder);
 
 /// Attach linalg's AggregatedOpInterface to the moe operations: the same

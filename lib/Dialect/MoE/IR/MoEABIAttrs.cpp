@@ -22,12 +22,12 @@ verifyElements(function_ref<InFlightDiagnostic()> emitError, StringRef list,
   return success();
 }
 
-LogicalResult
-ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                     StringAttr name, ArgumentRole role, RankedTensorType type,
-                     int64_t numExperts, ArrayAttr source, bool convert,
-                     bool retained, int64_t alignment, StringAttr prepare,
-                     ArrayAttr sources) {
+LogicalResult ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                   StringAttr name, ArgumentRole role,
+                                   RankedTensorType type, int64_t numExperts,
+                                   ArrayAttr source, bool convert,
+                                   bool retained, int64_t alignment,
+                                   StringAttr prepare, ArrayAttr sources) {
   if (name.empty())
     return emitError() << "expected a name that is not empty";
   if (getDTypeName(type.getElementType()).empty())
@@ -40,8 +40,7 @@ ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                        << numExperts << " and " << alignment;
   if ((role == ArgumentRole::Prepared) != bool(prepare) ||
       bool(prepare) != bool(sources))
-    return emitError() << "expected prepare and sources of '"
-                       << name.getValue()
+    return emitError() << "expected prepare and sources of '" << name.getValue()
                        << "' if, and only if, its role is prepared";
   return success();
 }

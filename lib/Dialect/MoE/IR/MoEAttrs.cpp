@@ -25,9 +25,9 @@ static void printDouble(AsmPrinter &printer, double value) {
 
 /// Parse `key = value, flag, ...` up to '>'; `parseValue` is called with each
 /// key after its '=' (or at the flag) and may fail.
-static ParseResult
-parseFields(AsmParser &parser,
-            function_ref<FailureOr<bool>(StringRef key, SMLoc loc)> parseField) {
+static ParseResult parseFields(
+    AsmParser &parser,
+    function_ref<FailureOr<bool>(StringRef key, SMLoc loc)> parseField) {
   SmallVector<StringRef> seen;
   do {
     SMLoc loc = parser.getCurrentLocation();
@@ -93,8 +93,8 @@ Attribute NormalizeAttr::parse(AsmParser &parser, Type) {
     return {};
   std::optional<NormalizeKind> kind = symbolizeNormalizeKind(keyword);
   if (!kind) {
-    parser.emitError(kindLoc) << "expected sum, norm or softmax, got '"
-                              << keyword << "'";
+    parser.emitError(kindLoc)
+        << "expected sum, norm or softmax, got '" << keyword << "'";
     return {};
   }
   if (succeeded(parser.parseOptionalGreater()))
@@ -185,9 +185,9 @@ void CapacityAttr::print(AsmPrinter &printer) const {
 // Verification
 //===----------------------------------------------------------------------===//
 
-LogicalResult
-GroupsAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t count,
-                   int64_t keep, GroupScore, GroupFill) {
+LogicalResult GroupsAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 int64_t count, int64_t keep, GroupScore,
+                                 GroupFill) {
   if (count < 1)
     return emitError() << "expected at least one group, got " << count;
   if (keep < 1 || keep > count)
@@ -216,10 +216,10 @@ NormalizeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
-LogicalResult
-CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                     int64_t fixed, Real factor, Rounding rounding,
-                     int64_t minimum, bool atMostTokens) {
+LogicalResult CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                   int64_t fixed, Real factor,
+                                   Rounding rounding, int64_t minimum,
+                                   bool atMostTokens) {
   // Row numbers are i32. This also keeps E·C within 64 bits.
   constexpr int64_t limit = INT32_MAX;
   if (fixed >= 0) {
@@ -282,8 +282,8 @@ Value mlir::moe::buildCapacity(OpBuilder &b, Location loc,
   Value rows = arith::FPToSIOp::create(b, loc, b.getI64Type(), exact);
   if (capacity.getRounding() == Rounding::Ceil) {
     Value whole = arith::SIToFPOp::create(b, loc, b.getF64Type(), rows);
-    Value cut = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, whole,
-                                      exact);
+    Value cut =
+        arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, whole, exact);
     cut = arith::ExtUIOp::create(b, loc, b.getI64Type(), cut);
     rows = arith::AddIOp::create(b, loc, rows, cut);
   }

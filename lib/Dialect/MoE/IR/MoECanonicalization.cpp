@@ -36,8 +36,8 @@ struct SimplifyGate : OpRewritePattern<GateOp> {
     bool zeroBias = isSplat(op.getBias(), 0.0);
     bool zeroNoise = isSplat(op.getNoise(), 0.0);
     bool unitScale = op.getScale() && op.getScale()->isExactlyValue(1.0);
-    bool allGroups =
-        op.getGroups() && op.getGroups()->getKeep() == op.getGroups()->getCount();
+    bool allGroups = op.getGroups() &&
+                     op.getGroups()->getKeep() == op.getGroups()->getCount();
     bool idleOrder = op.getScore() == Score::None &&
                      op.getScoreElementType().isF32() &&
                      op.getOrder() == Order::SelectThenScore;
@@ -82,7 +82,8 @@ struct SimplifyDispatch : OpRewritePattern<DispatchOp> {
     bool probability =
         op.getPriority() == Priority::Probability && !idlePriority;
     bool idleWeights = op.getWeights() && !op.getScaleRows() && !probability;
-    bool allChoices = op.getChoices() && int64_t(*op.getChoices()) == op.getTopK();
+    bool allChoices =
+        op.getChoices() && int64_t(*op.getChoices()) == op.getTopK();
     if (!idlePriority && !idleWeights && !allChoices)
       return failure();
     rewriter.modifyOpInPlace(op, [&] {

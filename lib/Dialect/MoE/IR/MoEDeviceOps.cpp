@@ -16,17 +16,17 @@ using namespace mlir::moe;
 // #moe.tile
 //===----------------------------------------------------------------------===//
 
-LogicalResult TileAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
-                               MatrixUnit unit, int64_t rows, int64_t columns,
-                               int64_t depth, int64_t stages,
-                               WarpRoles roles, int64_t cluster,
-                               bool swapped, int64_t split,
-                               GatherFence gatherFence) {
+LogicalResult
+TileAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
+                 MatrixUnit unit, int64_t rows, int64_t columns, int64_t depth,
+                 int64_t stages, WarpRoles roles, int64_t cluster, bool swapped,
+                 int64_t split, GatherFence gatherFence) {
   if (rows < 8 || columns < 8 || rows % 8 != 0 || columns % 8 != 0 ||
       rows > 256 || columns > 256)
-    return emitError() << "expected rows and columns of 8 to 256 in steps of 8, "
-                          "got "
-                       << rows << " and " << columns;
+    return emitError()
+           << "expected rows and columns of 8 to 256 in steps of 8, "
+              "got "
+           << rows << " and " << columns;
   if (depth < 16 || depth % 16 != 0 || depth > 256)
     return emitError() << "expected a depth of 16 to 256 in steps of 16, got "
                        << depth;
@@ -79,16 +79,15 @@ void LaunchOp::getEffects(
   addDestinationEffects(*this, effects);
 }
 
-LogicalResult
-LaunchOp::reifyResultShapes(OpBuilder &b,
-                            ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult LaunchOp::reifyResultShapes(OpBuilder &b,
+                                          ReifiedRankedShapedTypeDims &shapes) {
   for (Value init : getInits())
     shapes.push_back(tensor::getMixedSizes(b, getLoc(), init));
   return success(getNumResults() != 0);
 }
 
-/// Check that all data are tensors, or all buffers, and that results follow from
-/// destinations.
+/// Check that all data are tensors, or all buffers, and that results follow
+/// from destinations.
 LogicalResult LaunchOp::verify() {
   if (getInits().empty())
     return emitOpError("expected at least one destination");
@@ -124,15 +123,14 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
       symbols.lookupNearestSymbolFrom<FunctionOpInterface>(*this, getKernel());
   if (!kernel)
     return emitOpError("expected a kernel, found no function ") << getKernel();
-  // gpu::GPUDialect::getKernelFuncAttrName(), which llvm.func keeps; the dialect
-  // library does not link the GPU dialect.
+  // gpu::GPUDialect::getKernelFuncAttrName(), which llvm.func keeps; the
+  // dialect library does not link the GPU dialect.
   constexpr StringLiteral kernelAttr = "gpu.kernel";
   if (!kernel->hasAttr(kernelAttr))
     return emitOpError("expected a kernel, ")
            << getKernel() << " lacks " << kernelAttr;
   size_t expected = getInputs().size() + getInits().size() +
-                    getScalars().size() +
-                    (getMaps() ? getMaps()->size() : 0) +
+                    getScalars().size() + (getMaps() ? getMaps()->size() : 0) +
                     // One more argument comes from the call of the layer.
                     kernel->hasAttr("moe.live_tokens");
   if (kernel.getNumArguments() != expected)

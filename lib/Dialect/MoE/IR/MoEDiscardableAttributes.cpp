@@ -87,8 +87,8 @@ static LogicalResult verify(ArrayRef<Known> table, NamedAttribute attribute,
   return success();
 }
 
-LogicalResult
-MoEDialect::verifyOperationAttribute(Operation *op, NamedAttribute attribute) {
+LogicalResult MoEDialect::verifyOperationAttribute(Operation *op,
+                                                   NamedAttribute attribute) {
   return verify(ofOperations, attribute, "an operation",
                 [&] { return op->emitError(); });
 }

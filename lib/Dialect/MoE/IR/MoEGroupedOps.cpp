@@ -36,9 +36,8 @@ SmallVector<int64_t> PanelsAttr::getShape(int64_t experts, int64_t k,
 // What the operations with a destination share
 //===----------------------------------------------------------------------===//
 
-static LogicalResult
-reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
-          ReifiedRankedShapedTypeDims &shapes) {
+static LogicalResult reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
+                               ReifiedRankedShapedTypeDims &shapes) {
   if (op->getNumResults() != 1)
     return failure();
   shapes = {tensor::getMixedSizes(b, op.getLoc(), op.getDpsInits().front())};
@@ -57,8 +56,9 @@ static LogicalResult verifyDestination(DestinationStyleOpInterface op,
              << init.getType() << " and " << operand.getType();
   if (op->getNumResults() != unsigned(tensors))
     return op->emitOpError()
-           << (tensors ? "expected a result for a destination that is a tensor"
-                       : "expected no result for a destination that is a memref");
+           << (tensors
+                   ? "expected a result for a destination that is a tensor"
+                   : "expected no result for a destination that is a memref");
   if (tensors && op->getResult(0).getType() != init.getType())
     return op->emitOpError("expected a result of the type of the destination, ")
            << init.getType() << ", got " << op->getResult(0).getType();
@@ -90,8 +90,7 @@ bool GroupedMatmulOp::isPlain() {
 }
 
 bool GroupedMatmulOp::isQuantized() {
-  return isScaled() ||
-         isa<Float8E4M3FNType>(elementOf(getWeights().front()));
+  return isScaled() || isa<Float8E4M3FNType>(elementOf(getWeights().front()));
 }
 
 void GroupedMatmulOp::getEffects(
@@ -100,8 +99,9 @@ void GroupedMatmulOp::getEffects(
   addDestinationEffects(*this, effects);
 }
 
-LogicalResult GroupedMatmulOp::reifyResultShapes(
-    OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult
+GroupedMatmulOp::reifyResultShapes(OpBuilder &b,
+                                   ReifiedRankedShapedTypeDims &shapes) {
   return reifyInit(*this, b, shapes);
 }
 
@@ -129,7 +129,8 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
       return failure();
     auto type = cast<ShapedType>(weights.getType());
     if (ShapedType::isDynamicShape(type.getShape().drop_front()))
-      return op.emitOpError("expected weights with static rows and columns, got ")
+      return op.emitOpError(
+                 "expected weights with static rows and columns, got ")
              << type;
     bool narrow = isa<Float8E4M3FNType>(elementOf(weights)) && !op.getPanels();
     if (elementOf(weights) != elementOf(op.getLhs()) && !narrow)
@@ -148,17 +149,17 @@ static LogicalResult verifyScales(GroupedMatmulOp op) {
                           "there");
   if (!blocks)
     return success();
-  if (blocks->size() != 2 || llvm::any_of(*blocks, [](int64_t extent) {
-        return extent < 1;
-      }))
+  if (blocks->size() != 2 ||
+      llvm::any_of(*blocks, [](int64_t extent) { return extent < 1; }))
     return op.emitOpError("expected two positive extents of blocks, got [")
            << *blocks << "]";
   if (op.getPanels())
     return op.emitOpError("expected no scales with packed weights");
   int64_t blocksOfK = llvm::divideCeil(op.getK(), op.getBlockK());
   int64_t rows = cast<ShapedType>(op.getLhs().getType()).getDimSize(0);
-  if (op.getLhsScales() && failed(verifyShape(op, "lhs_scales", op.getLhsScales(),
-                                              {rows, blocksOfK})))
+  if (op.getLhsScales() &&
+      failed(
+          verifyShape(op, "lhs_scales", op.getLhsScales(), {rows, blocksOfK})))
     return failure();
   if (count != 0 && count != op.getWeights().size())
     return op.emitOpError("expected scales for each of ")
@@ -168,8 +169,8 @@ static LogicalResult verifyScales(GroupedMatmulOp op) {
   if (op.getTransposed())
     std::swap(expected[1], expected[2]);
   for (auto [index, scales] : llvm::enumerate(op.getWeightScales()))
-    if (failed(verifyShape(op, "weight_scales " + Twine(index), scales,
-                           expected)))
+    if (failed(
+            verifyShape(op, "weight_scales " + Twine(index), scales, expected)))
       return failure();
   return success();
 }
@@ -245,7 +246,8 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
     expected.push_back(elementOf(operand));
   if (!llvm::equal(body.getArgumentTypes(), expected))
     return emitOpError("expected an epilogue that takes ")
-           << expected << ", the accumulators and the elements of the operands, got "
+           << expected
+           << ", the accumulators and the elements of the operands, got "
            << llvm::to_vector(body.getArgumentTypes());
   auto yield = dyn_cast<YieldOp>(body.getTerminator());
   if (!yield)
@@ -257,7 +259,8 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
            << element << ", got " << yield.getValue().getType();
   auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
   for (Operation &op : body.without_terminator()) {
-    bool elementwise = isPure(&op) && OpTrait::hasElementwiseMappableTraits(&op);
+    bool elementwise =
+        isPure(&op) && OpTrait::hasElementwiseMappableTraits(&op);
     if (!elementwise && !op.hasTrait<OpTrait::ConstantLike>())
       return op.emitOpError("expected an epilogue of elementwise operations "
                             "without side effects");
@@ -304,8 +307,8 @@ LogicalResult GatherSumOp::verify() {
   auto rows = cast<ShapedType>(getRows().getType());
   if (failed(verifyChoices(*this, "positions", getPositions())))
     return failure();
-  if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
-                                         positions.getShape())))
+  if (getWeights() &&
+      failed(verifyShape(*this, "weights", getWeights(), positions.getShape())))
     return failure();
   if (rows.isDynamicDim(1))
     return emitOpError("expected rows with static columns, got ") << rows;
@@ -331,8 +334,8 @@ void PackOp::getEffects(
   addDestinationEffects(*this, effects);
 }
 
-LogicalResult
-PackOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult PackOp::reifyResultShapes(OpBuilder &b,
+                                        ReifiedRankedShapedTypeDims &shapes) {
   return reifyInit(*this, b, shapes);
 }
 

@@ -27,10 +27,11 @@ static OpFoldResult dimOf(OpBuilder &b, Location loc, Value value,
 // moe.gate
 //===----------------------------------------------------------------------===//
 
-LogicalResult GateOp::inferReturnTypes(
-    MLIRContext *context, std::optional<Location> location, ValueRange operands,
-    DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
-    SmallVectorImpl<Type> &inferred) {
+LogicalResult
+GateOp::inferReturnTypes(MLIRContext *context, std::optional<Location> location,
+                         ValueRange operands, DictionaryAttr attributes,
+                         OpaqueProperties properties, RegionRange regions,
+                         SmallVectorImpl<Type> &inferred) {
   Adaptor adaptor(operands, attributes, properties, regions);
   auto logits = dyn_cast<RankedTensorType>(adaptor.getLogits().getType());
   if (!logits || logits.getRank() != 2)
@@ -50,8 +51,8 @@ LogicalResult GateOp::inferReturnTypes(
   return success();
 }
 
-LogicalResult
-GateOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult GateOp::reifyResultShapes(OpBuilder &b,
+                                        ReifiedRankedShapedTypeDims &shapes) {
   OpFoldResult tokens = dimOf(b, getLoc(), getLogits(), 0);
   OpFoldResult topK = b.getIndexAttr(getTopK());
   shapes = {{tokens, topK}, {tokens, topK}};
@@ -65,10 +66,9 @@ GateOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
 /// The number of rows that choices `[T, K]` become at most, dynamic where `T`
 /// is, and the types of offsets and positions.
 template <typename AdaptorT>
-static LogicalResult inferRouting(MLIRContext *context,
-                                  std::optional<Location> location,
-                                  AdaptorT adaptor, int64_t &rows,
-                                  SmallVectorImpl<Type> &types) {
+static LogicalResult
+inferRouting(MLIRContext *context, std::optional<Location> location,
+             AdaptorT adaptor, int64_t &rows, SmallVectorImpl<Type> &types) {
   auto ids = dyn_cast<RankedTensorType>(adaptor.getIds().getType());
   if (!ids || ids.getRank() != 2)
     return emitOptionalError(location, "expected rows and ids of rank 2");
@@ -103,10 +103,10 @@ static OpFoldResult buildRowBound(OpBuilder &b, OpT op, int64_t known) {
   if (!ShapedType::isDynamic(known))
     return b.getIndexAttr(known);
   Location loc = op.getLoc();
-  Value t = getValueOrCreateConstantIndexOp(b, loc,
-                                            dimOf(b, loc, op.getIds(), 0));
-  Value k = getValueOrCreateConstantIndexOp(b, loc,
-                                            dimOf(b, loc, op.getIds(), 1));
+  Value t =
+      getValueOrCreateConstantIndexOp(b, loc, dimOf(b, loc, op.getIds(), 0));
+  Value k =
+      getValueOrCreateConstantIndexOp(b, loc, dimOf(b, loc, op.getIds(), 1));
   Value rows = arith::MulIOp::create(b, loc, t, k);
   if (CapacityAttr capacity = op.getCapacityAttr()) {
     Value slots = arith::MulIOp::create(
@@ -134,16 +134,16 @@ LogicalResult DispatchOp::inferReturnTypes(
   return success();
 }
 
-LogicalResult DispatchOp::reifyResultShapes(
-    OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult
+DispatchOp::reifyResultShapes(OpBuilder &b,
+                              ReifiedRankedShapedTypeDims &shapes) {
   OpFoldResult tokens = dimOf(b, getLoc(), getIds(), 0);
   OpFoldResult topK = dimOf(b, getLoc(), getIds(), 1);
   OpFoldResult hidden = dimOf(b, getLoc(), getRows(), 1);
   OpFoldResult rows =
       buildRowBound(b, *this, getGrouped().getType().getDimSize(0));
-  shapes = {{rows, hidden},
-            {b.getIndexAttr(getNumExperts() + 1)},
-            {tokens, topK}};
+  shapes = {
+      {rows, hidden}, {b.getIndexAttr(getNumExperts() + 1)}, {tokens, topK}};
   return success();
 }
 
@@ -166,8 +166,8 @@ LogicalResult RouteOp::inferReturnTypes(
   return success();
 }
 
-LogicalResult
-RouteOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult RouteOp::reifyResultShapes(OpBuilder &b,
+                                         ReifiedRankedShapedTypeDims &shapes) {
   OpFoldResult rows =
       buildRowBound(b, *this, getTokens().getType().getDimSize(0));
   shapes = {{rows},
@@ -201,7 +201,8 @@ LogicalResult QuantizeOp::inferReturnTypes(
 }
 
 LogicalResult
-QuantizeOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+QuantizeOp::reifyResultShapes(OpBuilder &b,
+                              ReifiedRankedShapedTypeDims &shapes) {
   OpFoldResult rows = dimOf(b, getLoc(), getRows(), 0);
   shapes = {{rows, b.getIndexAttr(getColumns())},
             {rows, b.getIndexAttr(getScales().getType().getDimSize(1))}};
@@ -212,8 +213,8 @@ QuantizeOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes)
 // moe.expert
 //===----------------------------------------------------------------------===//
 
-LogicalResult
-ExpertOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+LogicalResult ExpertOp::reifyResultShapes(OpBuilder &b,
+                                          ReifiedRankedShapedTypeDims &shapes) {
   RankedTensorType result = getResult().getType();
   if (result.isDynamicDim(1))
     return failure();
@@ -243,7 +244,8 @@ LogicalResult CombineOp::inferReturnTypes(
 }
 
 LogicalResult
-CombineOp::reifyResultShapes(OpBuilder &b, ReifiedRankedShapedTypeDims &shapes) {
+CombineOp::reifyResultShapes(OpBuilder &b,
+                             ReifiedRankedShapedTypeDims &shapes) {
   shapes = {{dimOf(b, getLoc(), getPositions(), 0),
              dimOf(b, getLoc(), getGrouped(), 1)}};
   return success();

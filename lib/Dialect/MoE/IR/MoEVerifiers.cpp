@@ -57,9 +57,9 @@ static LogicalResult verifySelection(GateOp op, int64_t experts) {
                                 "a dispatch is an attribute of moe.dispatch");
   if (expertChoice) {
     if (int64_t(op.getTopK()) != experts)
-      return op.emitOpError() << "select(expert_choice) needs top_k(" << experts
-                              << "), one column for each expert, got "
-                              << op.getTopK();
+      return op.emitOpError()
+             << "select(expert_choice) needs top_k(" << experts
+             << "), one column for each expert, got " << op.getTopK();
     if (op.getGivenIds() || op.getGroups() ||
         op.getOrder() != Order::ScoreThenSelect)
       return op.emitOpError("select(expert_choice) takes no given ids, no "
@@ -78,10 +78,9 @@ static LogicalResult verifySelection(GateOp op, int64_t experts) {
       return op.emitOpError("group score top2_sum needs at least 2 experts in "
                             "each group, got 1");
     if (int64_t(op.getTopK()) > groups->getKeep() * size)
-      return op.emitOpError() << "expected top_k of at most "
-                              << groups->getKeep() * size
-                              << ", the experts in the groups kept, got "
-                              << op.getTopK();
+      return op.emitOpError()
+             << "expected top_k of at most " << groups->getKeep() * size
+             << ", the experts in the groups kept, got " << op.getTopK();
   }
   return success();
 }
@@ -233,8 +232,8 @@ LogicalResult CombineOp::verify() {
   RankedTensorType positions = getPositions().getType();
   if (failed(verifyChoices(*this, "positions", getPositions())))
     return failure();
-  if (getWeights() && failed(verifyShape(*this, "weights", getWeights(),
-                                         positions.getShape())))
+  if (getWeights() &&
+      failed(verifyShape(*this, "weights", getWeights(), positions.getShape())))
     return failure();
   if (getNormalize() && !getWeights())
     return emitOpError("normalize needs weights");

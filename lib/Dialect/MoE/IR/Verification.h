@@ -39,8 +39,8 @@ inline LogicalResult verifyShape(Operation *op, const Twine &name, Value value,
     same = same && compatible(a, b);
   if (same)
     return success();
-  InFlightDiagnostic diag = op->emitOpError() << "expected " << name
-                                              << " of shape ";
+  InFlightDiagnostic diag = op->emitOpError()
+                            << "expected " << name << " of shape ";
   printShape(diag, expected);
   diag << ", got ";
   printShape(diag, type.getShape());
@@ -67,9 +67,9 @@ inline LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
                            << " and " << high << ", got " << value;
 }
 
-/// Effects of an operation with destinations: buffers are read, or written where
-/// they are a destination, which keeps elements that are not written; tensors
-/// have no effects.
+/// Effects of an operation with destinations: buffers are read, or written
+/// where they are a destination, which keeps elements that are not written;
+/// tensors have no effects.
 inline void addDestinationEffects(
     DestinationStyleOpInterface op,
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>

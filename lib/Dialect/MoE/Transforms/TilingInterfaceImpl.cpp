@@ -49,9 +49,9 @@ static OpT cloneOnto(OpBuilder &b, OpT op,
   state.addAttributes(llvm::to_vector(op->getDiscardableAttrs()));
   state.propertiesAttr = op->getPropertiesAsAttribute();
   SmallVector<Type> types;
-  if (failed(OpT::inferReturnTypes(
-          op.getContext(), op.getLoc(), operands, op->getAttrDictionary(),
-          op->getPropertiesStorage(), {}, types)))
+  if (failed(OpT::inferReturnTypes(op.getContext(), op.getLoc(), operands,
+                                   op->getAttrDictionary(),
+                                   op->getPropertiesStorage(), {}, types)))
     return {};
   state.addTypes(types);
   return cast<OpT>(b.create(state));
@@ -63,8 +63,7 @@ namespace {
 // over.
 //===----------------------------------------------------------------------===//
 
-struct GateTiling
-    : TilingInterface::ExternalModel<GateTiling, GateOp> {
+struct GateTiling : TilingInterface::ExternalModel<GateTiling, GateOp> {
   static bool tokensAreIndependent(GateOp op) {
     return op.getTokenDependence().empty();
   }
@@ -100,8 +99,8 @@ struct GateTiling
                               {gate.getGivenIds(), ids}});
     if (!tiled)
       return failure();
-    TilingResult result{{tiled}, llvm::to_vector_of<Value>(tiled->getResults()),
-                        {}};
+    TilingResult result{
+        {tiled}, llvm::to_vector_of<Value>(tiled->getResults()), {}};
     for (Value value : {logits, noise, ids})
       if (value)
         result.generatedSlices.push_back(value.getDefiningOp());
@@ -166,12 +165,10 @@ struct CombineTiling
     return result;
   }
 
-  LogicalResult
-  getResultTilePosition(Operation *, OpBuilder &, unsigned,
-                        ArrayRef<OpFoldResult> offsets,
-                        ArrayRef<OpFoldResult> sizes,
-                        SmallVector<OpFoldResult> &resultOffsets,
-                        SmallVector<OpFoldResult> &resultSizes) const {
+  LogicalResult getResultTilePosition(
+      Operation *, OpBuilder &, unsigned, ArrayRef<OpFoldResult> offsets,
+      ArrayRef<OpFoldResult> sizes, SmallVector<OpFoldResult> &resultOffsets,
+      SmallVector<OpFoldResult> &resultSizes) const {
     resultOffsets.assign(offsets.begin(), offsets.end());
     resultSizes.assign(sizes.begin(), sizes.end());
     return success();

@@ -103,7 +103,7 @@ MLPLayout mlir::moe::hf::halves(llvm::StringRef up, llvm::StringRef down) {
 
 SmallVector<MLPLayout, 2>
 mlir::moe::hf::linearsOrFused(llvm::StringRef module) {
-  return {linears((module + "{e}.").str()),
-          halves((module + "gate_up_proj").str(),
-                 (module + "down_proj").str())};
+  return {
+      linears((module + "{e}.").str()),
+      halves((module + "gate_up_proj").str(), (module + "down_proj").str())};
 }

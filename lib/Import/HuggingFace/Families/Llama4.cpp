@@ -38,9 +38,8 @@ LayerDescription mlir::moe::hf::describeLlama4Text(const Config &config,
     llvm::sort(d.moeLayers);
   } else {
     int64_t step = config.integer("interleave_moe_layer_step", 1, INT32_MAX, 1);
-    d.moeLayers = selectLayers(d.layers, [&](int64_t index) {
-      return (index + 1) % step == 0;
-    });
+    d.moeLayers = selectLayers(
+        d.layers, [&](int64_t index) { return (index + 1) % step == 0; });
   }
   return d;
 }
@@ -48,8 +47,7 @@ LayerDescription mlir::moe::hf::describeLlama4Text(const Config &config,
 /// With images: the language model is a part of it.
 LayerDescription mlir::moe::hf::describeLlama4(const Config &config,
                                                int64_t layer) {
-  LayerDescription d =
-      describeLlama4Text(config.section("text_config"), layer);
+  LayerDescription d = describeLlama4Text(config.section("text_config"), layer);
   std::string number = std::to_string(layer);
   d.prefixes = {"language_model.model.layers." + number + ".",
                 "model.language_model.layers." + number + ".",

@@ -33,9 +33,8 @@ LayerDescription mlir::moe::hf::describeSwitchTransformers(const Config &config,
       config.integer("num_sparse_decoder_layers", 0, 1 << 16, 3);
   d.layers = encoder + decoder;
   d.moeLayers = selectLayers(d.layers, [&](int64_t index) {
-    return index < encoder
-               ? isSparse(index, encoder, sparseEncoder)
-               : isSparse(index - encoder, decoder, sparseDecoder);
+    return index < encoder ? isSparse(index, encoder, sparseEncoder)
+                           : isSparse(index - encoder, decoder, sparseDecoder);
   });
   // A block of the decoder has cross-attention between.
   d.prefixes = {layer < encoder

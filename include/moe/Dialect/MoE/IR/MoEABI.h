@@ -1,4 +1,5 @@
-//===- MoEABI.h - Names that compiler passes and artifacts share -*- C++ -*-===//
+//===- MoEABI.h - Names that compiler passes and artifacts share -*- C++
+//-*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -13,8 +13,8 @@ class DialectRegistry;
 
 namespace moe {
 
-/// Attach TilingInterface to moe.gate (over tokens) and moe.combine (over tokens
-/// and columns).
+/// Attach TilingInterface to moe.gate (over tokens) and moe.combine (over
+/// tokens and columns).
 void registerTilingInterfaceExternalModels(DialectRegistry &registry);
 
 } // namespace moe

@@ -36,7 +36,8 @@ public:
 
 private:
   LogicalResult describeInputs();
-  LogicalResult fixTokens(Operation *op, ArrayRef<std::pair<Value, int64_t>> extents);
+  LogicalResult fixTokens(Operation *op,
+                          ArrayRef<std::pair<Value, int64_t>> extents);
   LogicalResult findFixedTokens();
   LogicalResult setTokenRange();
   LogicalResult verifyResults(func::ReturnOp returnOp);
@@ -76,8 +77,8 @@ FailureOr<ArgumentAttr> Exporter::describe(Type type, StringRef name,
   return ArgumentAttr::get(builder.getStringAttr(name), role, shaped);
 }
 
-/// The number of experts if the elements of an argument are used as ids, so that
-/// the runtime can check them before anything runs; 0 otherwise.
+/// The number of experts if the elements of an argument are used as ids, so
+/// that the runtime can check them before anything runs; 0 otherwise.
 int64_t Exporter::numExpertsOf(BlockArgument ids) {
   int64_t experts = 0;
   auto narrow = [&](int64_t count) {
@@ -104,9 +105,9 @@ LogicalResult Exporter::describeInputs() {
     StringRef roleText = role ? role.getValue() : "input";
     bool isWeight = roleText == "weight";
     if (!isWeight && roleText != "input")
-      return function.emitError() << "expected moe.role of '" << nameText
-                                  << "' to be \"input\" or \"weight\", got \""
-                                  << roleText << "\"";
+      return function.emitError()
+             << "expected moe.role of '" << nameText
+             << "' to be \"input\" or \"weight\", got \"" << roleText << "\"";
     auto type = dyn_cast<RankedTensorType>(argument.getType());
     if (isWeight && type && !type.hasStaticShape())
       return function.emitError() << "expected weight '" << nameText
@@ -124,8 +125,7 @@ LogicalResult Exporter::describeInputs() {
         bool(function.getArgAttr(index, "moe.convert")), /*retained=*/true,
         /*alignment=*/0, /*prepare=*/{}, /*sources=*/{}));
     // The signature has them now, and nothing later knows them.
-    for (StringRef name :
-         {"moe.name", "moe.role", "moe.source", "moe.convert"})
+    for (StringRef name : {"moe.name", "moe.role", "moe.source", "moe.convert"})
       function.removeArgAttr(index, name);
     // Nothing of the caller's is ever written but the outputs.
     if (type)
@@ -137,9 +137,8 @@ LogicalResult Exporter::describeInputs() {
 
 /// Note the number that T must be for these extents, (tensor, dimension), to be
 /// the same.
-LogicalResult
-Exporter::fixTokens(Operation *op,
-                    ArrayRef<std::pair<Value, int64_t>> extents) {
+LogicalResult Exporter::fixTokens(Operation *op,
+                                  ArrayRef<std::pair<Value, int64_t>> extents) {
   std::optional<int64_t> known;
   bool isTokens = false;
   for (auto [tensor, dim] : extents) {
@@ -186,8 +185,8 @@ LogicalResult Exporter::findFixedTokens() {
     } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
       rows({dispatch.getRows(), dispatch.getIds(), dispatch.getWeights()});
     } else if (auto combine = dyn_cast<CombineOp>(op)) {
-      rows({combine.getPositions(), combine.getWeights(),
-            combine.getDropped()});
+      rows(
+          {combine.getPositions(), combine.getWeights(), combine.getDropped()});
     }
     for (const Extents &extents : all)
       if (failed(fixTokens(op, extents)))
@@ -260,10 +259,9 @@ LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
     auto name = function.getResultAttrOfType<StringAttr>(index, "moe.name");
     std::string defaultName =
         results.size() == 1 ? "y" : "y" + std::to_string(index);
-    FailureOr<ArgumentAttr> described =
-        describe(result.getType(),
-                 name ? name.getValue() : StringRef(defaultName),
-                 ArgumentRole::Output);
+    FailureOr<ArgumentAttr> described = describe(
+        result.getType(), name ? name.getValue() : StringRef(defaultName),
+        ArgumentRole::Output);
     if (failed(described))
       return failure();
     arguments.push_back(*described);
@@ -345,8 +343,8 @@ static bool choosesAlways(DispatchOp dispatch) {
   return !dispatch.getIds().getDefiningOp<GateOp>().mayLeaveOut();
 }
 
-/// {choices that name an expert, choices with an id that is none} of a dispatch,
-/// the former without those that it does not look at.
+/// {choices that name an expert, choices with an id that is none} of a
+/// dispatch, the former without those that it does not look at.
 static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
   if (choosesAlways(dispatch)) {
     Value tokens = b.createOrFold<tensor::DimOp>(dispatch.getIds(), 0);
@@ -395,8 +393,8 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
   return tensor::FromElementsOp::create(b, counts);
 }
 
-/// True if the offsets say all: every choice that is not -1 names an expert, and
-/// becomes a row.
+/// True if the offsets say all: every choice that is not -1 names an expert,
+/// and becomes a row.
 static bool keepsAllChoices(DispatchOp dispatch) {
   return isChosenByGate(dispatch) && !dispatch.getCapacity() &&
          dispatch.getMaxChoices() == dispatch.getTopK();
@@ -418,9 +416,10 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
       auto type = cast<RankedTensorType>(tensor.getType());
       // It has a good type and an unused name.
       arguments.push_back(*describe(type, name, role));
-      write(tensor,
-            addArgument(MemRefType::get(type.getShape(), type.getElementType())),
-            returnOp);
+      write(
+          tensor,
+          addArgument(MemRefType::get(type.getShape(), type.getElementType())),
+          returnOp);
     };
     std::string offsets = unused("offsets");
     Value counted;
@@ -449,7 +448,8 @@ LogicalResult Exporter::run() {
   if (!function.getBody().hasOneBlock())
     return function.emitError()
            << "expected one block in the exported function '"
-           << function.getName() << "', got " << function.getBody().getBlocks().size();
+           << function.getName() << "', got "
+           << function.getBody().getBlocks().size();
   auto returnOp =
       dyn_cast<func::ReturnOp>(function.getBody().front().getTerminator());
   if (!returnOp || returnOp.getNumOperands() == 0)
@@ -464,10 +464,10 @@ LogicalResult Exporter::run() {
       failed(addOutputs(returnOp)))
     return failure();
   addReports(reported, returnOp);
-  setSignature(function, SignatureAttr::get(
-                             function.getContext(),
-                             builder.getArrayAttr(arguments),
-                             builder.getArrayAttr(dispatchReports)));
+  setSignature(function,
+               SignatureAttr::get(function.getContext(),
+                                  builder.getArrayAttr(arguments),
+                                  builder.getArrayAttr(dispatchReports)));
   return success();
 }
 
@@ -482,9 +482,9 @@ struct MoEExport : moe::impl::MoEExportBase<MoEExport> {
     for (func::FuncOp function : exported) {
       auto uses = SymbolTable::getSymbolUses(function, getOperation());
       if (uses && !uses->empty()) {
-        function.emitError() << "expected the exported function '"
-                             << function.getName()
-                             << "' not to be called within the module";
+        function.emitError()
+            << "expected the exported function '" << function.getName()
+            << "' not to be called within the module";
         return signalPassFailure();
       }
       if (failed(Exporter(function).run()))

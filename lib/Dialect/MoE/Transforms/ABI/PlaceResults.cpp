@@ -58,8 +58,8 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
   void runOnOperation() override {
     getOperation()->walk([&](MaterializeInDestinationOp op) {
       Value destination = op.getDest();
-      // Whoever reads the result later might overwrite it, and what happens only
-      // in some cases is not done in all.
+      // Whoever reads the result later might overwrite it, and what happens
+      // only in some cases is not done in all.
       bool last = llvm::all_of(op.getSource().getUsers(), [&](Operation *user) {
         Operation *other = op->getBlock()->findAncestorOpInBlock(*user);
         return other && (other == op || other->isBeforeInBlock(op) ||

@@ -207,17 +207,17 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
 
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
-      if (!isExported(function) ||
-          function.isExternal())
+      if (!isExported(function) || function.isExternal())
         continue;
       auto plan = function->getAttrOfType<PlanAttr>(planAttrName);
       int64_t tokens = chunk > 0 ? int64_t(chunk) : plan ? plan.getChunk() : 0;
       if (Operation *op = findWorkOnBuffers(function)) {
         if (tokens <= 0)
           continue;
-        InFlightDiagnostic diag = function.emitError(
-            "expected a function on tensors, as moe-export leaves it, to run it "
-            "in chunks of tokens");
+        InFlightDiagnostic diag =
+            function.emitError("expected a function on tensors, as moe-export "
+                               "leaves it, to run it "
+                               "in chunks of tokens");
         diag.attachNote(op->getLoc()) << "this is on buffers";
         return signalPassFailure();
       }

@@ -97,7 +97,7 @@ FailureOr<PlannedFunction> MoEPlanCapacity::prepare(func::FuncOp function) {
     range = *givenTokens;
   }
   function->setAttr(tokensAttrName, Builder(function).getI64ArrayAttr(
-                                      {range->first, range->second}));
+                                        {range->first, range->second}));
   return analyzeForPlan(function, settings);
 }
 
@@ -123,7 +123,8 @@ FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
     setPlan(planned, chunk, /*workspace=*/-1);
     if (failed(probe.refresh()))
       return failure();
-    std::optional<int64_t> bytes = probe.getBytes(planned.function, planned.max);
+    std::optional<int64_t> bytes =
+        probe.getBytes(planned.function, planned.max);
     return bytes && *bytes <= *limit;
   };
   // A chunk takes about what so many tokens take that run by themselves.

@@ -93,8 +93,7 @@ mlir::moe::parsePlanSettings(const PlanSettingsOptions &options) {
 }
 
 bool mlir::moe::isPlanned(func::FuncOp function) {
-  return function.isPublic() && !function.isExternal() &&
-         !isExported(function);
+  return function.isPublic() && !function.isExternal() && !isExported(function);
 }
 
 FailureOr<PlannedFunction>

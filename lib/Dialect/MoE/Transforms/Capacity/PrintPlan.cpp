@@ -97,11 +97,9 @@ void MoEPrintPlan::runOnOperation() {
   markAllAnalysesPreserved();
 }
 
-std::unique_ptr<Pass>
-mlir::moe::createMoEPrintPlan(MoEPrintPlanOptions options,
-                              const MachineRates &rates,
-                              const OpPassManager &lowering,
-                              llvm::raw_ostream &os) {
+std::unique_ptr<Pass> mlir::moe::createMoEPrintPlan(
+    MoEPrintPlanOptions options, const MachineRates &rates,
+    const OpPassManager &lowering, llvm::raw_ostream &os) {
   return std::make_unique<MoEPrintPlan>(std::move(options), rates, lowering,
                                         os);
 }

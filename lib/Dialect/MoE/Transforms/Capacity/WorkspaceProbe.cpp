@@ -28,8 +28,8 @@ LogicalResult WorkspaceProbe::refresh() {
   return lower(copy);
 }
 
-/// The workspace of a call on a device: the runtime keeps the reports behind what
-/// the code uses.
+/// The workspace of a call on a device: the runtime keeps the reports behind
+/// what the code uses.
 static std::optional<int64_t> addReports(func::FuncOp function, int64_t bytes) {
   SignatureAttr signature = getSignature(function);
   uint64_t reports = 0;

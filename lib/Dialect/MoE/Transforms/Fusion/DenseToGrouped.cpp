@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "ExpertMatmuls.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -46,9 +46,9 @@ struct MoEDenseToGrouped : moe::impl::MoEDenseToGroupedBase<MoEDenseToGrouped> {
           RankedTensorType::get({1, type.getDimSize(0), type.getDimSize(1)},
                                 type.getElementType()),
           product->rhs, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
-      Value result = buildPlainProduct(rewriter, op.getLoc(), product->lhs,
-                                       /*offsets=*/nullptr, weights,
-                                       product->transposed);
+      Value result =
+          buildPlainProduct(rewriter, op.getLoc(), product->lhs,
+                            /*offsets=*/nullptr, weights, product->transposed);
       ++numGrouped;
       remarkFused(op, "DenseGrouped", "a matmul became a grouped one");
       if (result.getType() != op->getResult(0).getType())

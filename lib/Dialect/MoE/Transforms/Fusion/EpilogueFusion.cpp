@@ -54,8 +54,8 @@ static linalg::GenericOp broadcastOf(Value tensor) {
   return op;
 }
 
-/// Let `op` read constants that tensors are filled with, and what tensors repeat,
-/// themselves. What it read before is added to `unread`.
+/// Let `op` read constants that tensors are filled with, and what tensors
+/// repeat, themselves. What it read before is added to `unread`.
 static void readDirectly(RewriterBase &rewriter, linalg::GenericOp op,
                          SmallVectorImpl<Operation *> &unread) {
   if (!isPointwise(op))
@@ -188,8 +188,8 @@ static bool leavesNothing(GroupedMatmulOp product) {
 SmallVector<GroupedMatmulOp>
 mlir::moe::fusibleProducts(linalg::GenericOp consumer,
                            ArrayRef<EpilogueInput> inputs) {
-  AffineMap element = AffineMap::getMultiDimMapWithTargets(
-      3, {1, 2}, consumer.getContext());
+  AffineMap element =
+      AffineMap::getMultiDimMapWithTargets(3, {1, 2}, consumer.getContext());
   SmallVector<GroupedMatmulOp> products;
   for (auto [input, operand] : llvm::zip(inputs, consumer.getDpsInputs())) {
     auto product = input.value.getDefiningOp<GroupedMatmulOp>();
@@ -266,9 +266,9 @@ GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
     Block &epilogue = product.getEpilogue().front();
     size_t sums = product.getWeights().size();
     for (BlockArgument argument : epilogue.getArguments())
-      mapping.map(argument, body->getArgument(argument.getArgNumber() < sums
-                                                  ? sum++
-                                                  : extra++));
+      mapping.map(
+          argument,
+          body->getArgument(argument.getArgNumber() < sums ? sum++ : extra++));
     cloneBody(b, epilogue, mapping);
     elements[product.getResult()] =
         mapping.lookupOrDefault(product.getYield().getValue());
@@ -283,8 +283,7 @@ GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
     for (Value operand : op.getOperands())
       if (operand.getParentBlock() != consumer.getBody() &&
           !mapping.contains(operand))
-        mapping.map(operand,
-                    b.clone(*operand.getDefiningOp())->getResult(0));
+        mapping.map(operand, b.clone(*operand.getDefiningOp())->getResult(0));
   cloneBody(b, *consumer.getBody(), mapping);
   auto yield = cast<linalg::YieldOp>(consumer.getBody()->getTerminator());
   Value value = yield.getOperand(0);

@@ -15,23 +15,25 @@
 
 namespace mlir::moe {
 
-/// Something that an elementwise operation reads: `map` goes from (e, r, n), the
-/// expert, the row and the column of an element, to the dimensions of `value`.
+/// Something that an elementwise operation reads: `map` goes from (e, r, n),
+/// the expert, the row and the column of an element, to the dimensions of
+/// `value`.
 struct EpilogueInput {
   Value value;
   AffineMap map;
 };
 
-/// Make the elementwise operations of all names in `region`, on tensors, generic
-/// ones, which read constants that tensors are filled with and elements that
-/// tensors repeat themselves.
+/// Make the elementwise operations of all names in `region`, on tensors,
+/// generic ones, which read constants that tensors are filled with and elements
+/// that tensors repeat themselves.
 void generalizeElementwise(RewriterBase &rewriter, Region &region);
 
 /// True if `op` computes each element of its only result `[R, N]` from one of
 /// each input, and from nothing else, by what an epilogue may contain.
 bool isElementwiseOnMatrix(linalg::GenericOp op);
 
-/// The operands of such an operation, indexed by the element (e, r, n) of a matmul.
+/// The operands of such an operation, indexed by the element (e, r, n) of a
+/// matmul.
 SmallVector<EpilogueInput> epilogueInputs(linalg::GenericOp op);
 
 /// The products among `inputs`, those of `consumer` in order, that one grouped

@@ -29,7 +29,8 @@ static bool isPlainBody(linalg::LinalgOp op) {
   auto product = term.getDefiningOp<arith::MulFOp>();
   if (!product || (sum.getLhs() != old && sum.getRhs() != old))
     return false;
-  BlockArgument x = operandOf(product.getLhs()), y = operandOf(product.getRhs());
+  BlockArgument x = operandOf(product.getLhs()),
+                y = operandOf(product.getRhs());
   auto is = [&](BlockArgument argument, unsigned number) {
     return argument && argument == body->getArgument(number);
   };
@@ -54,7 +55,8 @@ std::optional<PlainProduct> mlir::moe::matchPlainProduct(linalg::LinalgOp op) {
     return fill && fill.value().getType().isF32() &&
            matchPattern(fill.value(), m_PosZeroFloat());
   };
-  Value lhs = op.getDpsInputOperand(0)->get(), rhs = op.getDpsInputOperand(1)->get();
+  Value lhs = op.getDpsInputOperand(0)->get(),
+        rhs = op.getDpsInputOperand(1)->get();
   auto lhsType = cast<RankedTensorType>(lhs.getType());
   auto rhsType = cast<RankedTensorType>(rhs.getType());
   if (!isF32Zero(op.getDpsInitOperand(0)->get()) || !rhsType.hasStaticShape() ||

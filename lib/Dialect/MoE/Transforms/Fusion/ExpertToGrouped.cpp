@@ -7,8 +7,8 @@
 
 #include "Dequantization.h"
 #include "EpilogueFusion.h"
-#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "ExpertMatmuls.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -22,8 +22,8 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// Takes the body of an expert, which sees the rows of one expert at a time, and
-/// builds the same for the rows of all experts at once.
+/// Takes the body of an expert, which sees the rows of one expert at a time,
+/// and builds the same for the rows of all experts at once.
 class Distribution {
 public:
   Distribution(ExpertOp expert, OpBuilder &b) : expert(expert), b(b) {}
@@ -55,7 +55,8 @@ private:
 
   ExpertOp expert;
   OpBuilder &b;
-  /// Matrices of the body, one row for each row of the expert: the same for all.
+  /// Matrices of the body, one row for each row of the expert: the same for
+  /// all.
   DenseMap<Value, Value> matrices;
   /// Values computed from parameters alone, the same for all rows.
   DenseMap<Value, Value> weights;
@@ -70,8 +71,8 @@ BlockArgument Distribution::parameter(Value value) {
   return isSlice ? argument : BlockArgument();
 }
 
-/// The weights of all experts of which `value` is one expert's; null if it is no
-/// such thing.
+/// The weights of all experts of which `value` is one expert's; null if it is
+/// no such thing.
 Value Distribution::weightsOf(Value value) {
   if (BlockArgument slice = parameter(value))
     return expert.getParams()[slice.getArgNumber() - 1];
@@ -82,8 +83,8 @@ Value Distribution::init(int64_t columns, Type element) {
   OpFoldResult rows =
       tensor::getMixedSize(b, expert.getLoc(), expert.getGrouped(), 0);
   return tensor::EmptyOp::create(
-      b, expert.getLoc(),
-      ArrayRef<OpFoldResult>{rows, b.getIndexAttr(columns)}, element);
+      b, expert.getLoc(), ArrayRef<OpFoldResult>{rows, b.getIndexAttr(columns)},
+      element);
 }
 
 /// The body of `from`, with the constants of the expert that it uses.
@@ -106,9 +107,9 @@ bool Distribution::distributeProduct(linalg::LinalgOp op) {
   Value weights = weightsOf(product->rhs);
   if (!lhs || !weights)
     return fail("a matmul is not of rows with a parameter");
-  matrices[op->getResult(0)] = buildPlainProduct(
-      b, op.getLoc(), lhs, expert.getOffsets(), weights, product->transposed,
-      expert.getFirstAttr());
+  matrices[op->getResult(0)] =
+      buildPlainProduct(b, op.getLoc(), lhs, expert.getOffsets(), weights,
+                        product->transposed, expert.getFirstAttr());
   return true;
 }
 
@@ -148,12 +149,12 @@ bool Distribution::distributeDequantization(
         tensor::getMixedSize(b, op.getLoc(), inputs.front(), 0)};
     for (int64_t extent : type.getShape())
       shape.push_back(b.getIndexAttr(extent));
-    destination = tensor::EmptyOp::create(b, op.getLoc(), shape,
-                                          type.getElementType());
+    destination =
+        tensor::EmptyOp::create(b, op.getLoc(), shape, type.getElementType());
   }
-  auto all = linalg::GenericOp::create(
-      b, op.getLoc(), TypeRange(destination.getType()), inputs, destination,
-      maps, iterators);
+  auto all = linalg::GenericOp::create(b, op.getLoc(),
+                                       TypeRange(destination.getType()), inputs,
+                                       destination, maps, iterators);
   cloneBody(op, all);
   (ofRows ? matrices : weights)[op->getResult(0)] = all.getResult(0);
   return true;
@@ -223,7 +224,8 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
 
 bool Distribution::distributeColumns(tensor::ExtractSliceOp op) {
   Value source = matrices.lookup(op.getSource());
-  if (!source || op.getType().getRank() != 2 || op.getMixedOffsets().size() != 2)
+  if (!source || op.getType().getRank() != 2 ||
+      op.getMixedOffsets().size() != 2)
     return fail("a slice is not one of the columns of a matrix");
   if (!isConstantIntValue(op.getMixedOffsets()[0], 0) ||
       !isConstantIntValue(op.getMixedStrides()[0], 1) ||
@@ -274,9 +276,8 @@ Value Distribution::uncoveredRows() {
   RankedTensorType type = expert.getResult().getType();
   Value zero = arith::ConstantOp::create(
       b, expert.getLoc(), b.getFloatAttr(type.getElementType(), 0.0));
-  return linalg::FillOp::create(
-             b, expert.getLoc(), zero,
-             init(type.getDimSize(1), type.getElementType()))
+  return linalg::FillOp::create(b, expert.getLoc(), zero,
+                                init(type.getDimSize(1), type.getElementType()))
       .getResult(0);
 }
 

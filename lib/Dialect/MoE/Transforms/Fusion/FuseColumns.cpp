@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -35,10 +35,10 @@ static std::optional<Columns> columnsOf(tensor::ExtractSliceOp slice) {
       getConstantIntValue(slice.getMixedStrides()[1]);
   int64_t size = slice.getType().getRank() == 2 ? slice.getType().getDimSize(1)
                                                 : ShapedType::kDynamic;
-  bool allRows = isConstantIntValue(slice.getMixedOffsets()[0], 0) &&
-                 isConstantIntValue(slice.getMixedStrides()[0], 1) &&
-                 slice.getSourceType().getDimSize(0) ==
-                     slice.getType().getDimSize(0);
+  bool allRows =
+      isConstantIntValue(slice.getMixedOffsets()[0], 0) &&
+      isConstantIntValue(slice.getMixedStrides()[0], 1) &&
+      slice.getSourceType().getDimSize(0) == slice.getType().getDimSize(0);
   // A dynamic number of rows is the number that there is: fewer would be
   // another matrix, which nobody takes of a product here but by its extent.
   if (allRows && slice.getType().isDynamicDim(0)) {
@@ -49,8 +49,9 @@ static std::optional<Columns> columnsOf(tensor::ExtractSliceOp slice) {
               (dim.getSource() == slice.getSource() ||
                dim.getSource() == product.getInit() ||
                (!product.getGather() && dim.getSource() == product.getLhs()));
-    if (auto empty = product ? product.getInit().getDefiningOp<tensor::EmptyOp>()
-                             : nullptr;
+    if (auto empty = product
+                         ? product.getInit().getDefiningOp<tensor::EmptyOp>()
+                         : nullptr;
         !allRows && empty && rows)
       allRows = empty.getMixedSizes()[0] == OpFoldResult(rows);
   }
@@ -92,8 +93,7 @@ static void rewriteSlice(IRRewriter &rewriter, GroupedMatmulOp product,
   unsigned weightDim = product.getTransposed() ? 1 : 2;
   SmallVector<Value> weights, weightScales, extras;
   for (Value weight : product.getWeights())
-    weights.push_back(
-        sliceColumns(rewriter, loc, weight, weightDim, columns));
+    weights.push_back(sliceColumns(rewriter, loc, weight, weightDim, columns));
   for (Value scales : product.getWeightScales())
     weightScales.push_back(sliceColumns(rewriter, loc, scales, weightDim,
                                         blocksOf(product, columns)));
@@ -137,8 +137,7 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
       if (isa<tensor::DimOp>(user))
         continue;
       auto slice = dyn_cast<tensor::ExtractSliceOp>(user);
-      std::optional<Columns> columns =
-          slice ? columnsOf(slice) : std::nullopt;
+      std::optional<Columns> columns = slice ? columnsOf(slice) : std::nullopt;
       others |= !columns;
       if (!columns)
         continue;
@@ -151,9 +150,10 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
     // Columns that are taken twice would be computed twice.
     if (others || splits || taken > product.getN()) {
       remarkNotFused(product, "ColumnsNotFused",
-                     others   ? "the matmul has other uses than slices of columns"
-                     : splits ? "columns begin within a block that has one scale"
-                              : "columns are used more than once");
+                     others ? "the matmul has other uses than slices of columns"
+                     : splits
+                         ? "columns begin within a block that has one scale"
+                         : "columns are used more than once");
       return;
     }
     for (auto [slice, columns] : slices)

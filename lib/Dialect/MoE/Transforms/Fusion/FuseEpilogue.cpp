@@ -33,7 +33,8 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
       generalizeElementwise(rewriter, region);
     // In order, so that a chain of operations goes into one epilogue.
     SmallVector<linalg::GenericOp> consumers;
-    getOperation()->walk([&](linalg::GenericOp op) { consumers.push_back(op); });
+    getOperation()->walk(
+        [&](linalg::GenericOp op) { consumers.push_back(op); });
     for (linalg::GenericOp op : consumers)
       if (readsProduct(op))
         rewrite(rewriter, op);
@@ -53,10 +54,12 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
     rewriter.setInsertionPoint(op);
     GroupedMatmulOp fused =
         fuseIntoEpilogue(rewriter, op, inputs, products, init);
-    remarkFused(op, "EpilogueFused",
-                products.size() == 1
-                    ? "elementwise operation fused into the epilogue of a matmul"
-                    : "matmuls of the same rows fused with the operation that joins them");
+    remarkFused(
+        op, "EpilogueFused",
+        products.size() == 1
+            ? "elementwise operation fused into the epilogue of a matmul"
+            : "matmuls of the same rows fused with the operation that joins "
+              "them");
     numFused += 1;
     numMerged += products.size() - 1;
     rewriter.replaceOp(op, fused.getResult());

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 
 #include "mlir/IR/PatternMatch.h"
@@ -30,8 +30,8 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
       rewrite(op);
   }
 
-  /// Take what uses the grouped rows to `products`; the reason why it cannot read
-  /// them gathered, or nothing.
+  /// Take what uses the grouped rows to `products`; the reason why it cannot
+  /// read them gathered, or nothing.
   static StringRef addProduct(DispatchOp op, OpOperand &use,
                               SmallVectorImpl<GroupedMatmulOp> &products) {
     if (isa<tensor::DimOp>(use.getOwner()))
@@ -71,10 +71,12 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
     for (OpOperand &use : op.getGrouped().getUses()) {
       if (auto quantize = dyn_cast<QuantizeOp>(use.getOwner()))
         quantizations.push_back(quantize);
-      else if (StringRef reason = addProduct(op, use, products); !reason.empty())
+      else if (StringRef reason = addProduct(op, use, products);
+               !reason.empty())
         return notFused(reason);
     }
-    // Each row is quantized by itself: those of the tokens are gathered as well.
+    // Each row is quantized by itself: those of the tokens are gathered as
+    // well.
     for (QuantizeOp quantize : quantizations)
       for (Value result : quantize->getResults())
         for (OpOperand &use : result.getUses())
@@ -85,13 +87,12 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
 
     IRRewriter rewriter(op);
     // Weights matter to the choice of what is kept alone.
-    Value weights = op.getPriority() == Priority::Probability
-                        ? op.getWeights()
-                        : Value();
-    auto route = RouteOp::create(
-        rewriter, op.getLoc(), op.getIds(), weights, op.getNumExpertsAttr(),
-        op.getCapacityAttr(), op.getPriorityAttr(), op.getOverflowAttr(),
-        op.getChoicesAttr());
+    Value weights =
+        op.getPriority() == Priority::Probability ? op.getWeights() : Value();
+    auto route = RouteOp::create(rewriter, op.getLoc(), op.getIds(), weights,
+                                 op.getNumExpertsAttr(), op.getCapacityAttr(),
+                                 op.getPriorityAttr(), op.getOverflowAttr(),
+                                 op.getChoicesAttr());
     for (GroupedMatmulOp product : products)
       rewriter.modifyOpInPlace(product, [&] {
         product.getGatherMutable().assign(route.getTokens());

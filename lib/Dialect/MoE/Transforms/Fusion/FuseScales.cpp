@@ -114,8 +114,7 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
     op.getWeightScalesMutable().assign(scales);
     op.setBlocks(ArrayRef(blocks).drop_front());
     ++numFused;
-    remarkFused(op, "ScalesFused",
-                "scales of the weights fused into a matmul");
+    remarkFused(op, "ScalesFused", "scales of the weights fused into a matmul");
   }
 
   void fuseRows(GroupedMatmulOp op) {

@@ -78,8 +78,7 @@ struct MoEConstantsToDevice
     SmallVector<memref::GetGlobalOp> constants;
     getOperation().walk([&](func::FuncOp function) {
       if (isExported(function))
-        function.walk(
-            [&](memref::GetGlobalOp op) { constants.push_back(op); });
+        function.walk([&](memref::GetGlobalOp op) { constants.push_back(op); });
     });
     for (memref::GetGlobalOp op : constants)
       if (failed(materialize(op)))

@@ -37,9 +37,7 @@ protected:
   template <typename AttrT, typename... Args> bool refuses(Args... args) {
     unsigned errors = 0;
     ScopedDiagnosticHandler handler(&context, [&](Diagnostic &) { ++errors; });
-    auto emitError = [&] {
-      return mlir::emitError(UnknownLoc::get(&context));
-    };
+    auto emitError = [&] { return mlir::emitError(UnknownLoc::get(&context)); };
     auto attribute = AttrT::getChecked(emitError, &context, args...);
     return !attribute && errors == 1;
   }
@@ -62,9 +60,8 @@ TEST_F(AttributesTest, NumbersKeepTheirBits) {
   }
   for (double value : {5e-324, 2.2250738585072014e-308,
                        std::numeric_limits<double>::max(), 0.1, 1.0 / 3})
-    expectRoundTrip(
-        NormalizeAttr::get(&context, NormalizeKind::Sum, 2.0, value,
-                           NormalizeGuard::Add));
+    expectRoundTrip(NormalizeAttr::get(&context, NormalizeKind::Sum, 2.0, value,
+                                       NormalizeGuard::Add));
 }
 
 TEST_F(AttributesTest, EveryValidCombinationRoundTrips) {
@@ -77,10 +74,10 @@ TEST_F(AttributesTest, EveryValidCombinationRoundTrips) {
           auto attribute = NormalizeAttr::getChecked(
               [&] { return mlir::emitError(UnknownLoc::get(&context)); },
               &context, kind, Real(p), Real(epsilon), guard);
-          bool valid = kind == NormalizeKind::Norm ||
-                       (p == 2.0 && (kind == NormalizeKind::Sum ||
-                                     (epsilon == 0.0 &&
-                                      guard == NormalizeGuard::Add)));
+          bool valid =
+              kind == NormalizeKind::Norm ||
+              (p == 2.0 && (kind == NormalizeKind::Sum ||
+                            (epsilon == 0.0 && guard == NormalizeGuard::Add)));
           EXPECT_EQ(bool(attribute), valid);
           if (attribute)
             expectRoundTrip(attribute);

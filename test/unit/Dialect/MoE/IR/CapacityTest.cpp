@@ -42,9 +42,9 @@ protected:
 TEST_F(CapacityTest, Formula) {
   // Mesh-TensorFlow, DeepSpeed and Switch, by hand.
   CapacityAttr mesh = factor(1.25, Rounding::Floor, 4, true);
-  EXPECT_EQ(mesh.evaluate(100, 8), 15);  // 15.625
-  EXPECT_EQ(mesh.evaluate(8, 8), 4);     // 1.25, at least 4
-  EXPECT_EQ(mesh.evaluate(2, 1), 4);     // 2.5, at most 2 tokens, at least 4
+  EXPECT_EQ(mesh.evaluate(100, 8), 15); // 15.625
+  EXPECT_EQ(mesh.evaluate(8, 8), 4);    // 1.25, at least 4
+  EXPECT_EQ(mesh.evaluate(2, 1), 4);    // 2.5, at most 2 tokens, at least 4
   EXPECT_EQ(mesh.evaluate(1000, 1), 1000);
   CapacityAttr deepspeed = factor(2.0, Rounding::Ceil, 4);
   EXPECT_EQ(deepspeed.evaluate(100, 8), 25);
@@ -68,13 +68,12 @@ TEST_F(CapacityTest, Extremes) {
 /// buildCapacity for every combination, folded with constant numbers of tokens,
 /// says what CapacityAttr::evaluate says.
 TEST_F(CapacityTest, BuiltArithmeticIsEvaluate) {
-  const double factors[] = {1.0,  1.25, 2.0,         0.1,    1.0 / 3,
-                            0.7,  2.5,  3.0 + 1e-15, 5e-324, 1e-300,
-                            1e10, 1e308};
-  const int64_t experts[] = {1,  2,   3,   7,          8,          60,
-                             64, 128, 384, 1000000000, INT32_MAX - 1};
-  const int64_t tokens[] = {0,  1,   2,    3,    4,       5,        7,
-                            8,  9,   15,   16,   100,     127,      1023,
+  const double factors[] = {1.0, 1.25,        2.0,    0.1,    1.0 / 3, 0.7,
+                            2.5, 3.0 + 1e-15, 5e-324, 1e-300, 1e10,    1e308};
+  const int64_t experts[] = {
+      1, 2, 3, 7, 8, 60, 64, 128, 384, 1000000000, INT32_MAX - 1};
+  const int64_t tokens[] = {0,  1,   2,    3,    4,       5,         7,
+                            8,  9,   15,   16,   100,     127,       1023,
                             64, 384, 4096, 4097, 1000003, 715827882, INT32_MAX};
   const int64_t minima[] = {0, 4, INT32_MAX};
 
@@ -93,9 +92,9 @@ TEST_F(CapacityTest, BuiltArithmeticIsEvaluate) {
     SmallVector<Type> types(std::size(experts) * std::size(tokens),
                             b.getIndexType());
     b.setInsertionPointToEnd(module->getBody());
-    auto function = func::FuncOp::create(
-        b, loc, "f" + std::to_string(functions.size()),
-        b.getFunctionType({}, types));
+    auto function =
+        func::FuncOp::create(b, loc, "f" + std::to_string(functions.size()),
+                             b.getFunctionType({}, types));
     b.setInsertionPointToStart(function.addEntryBlock());
     SmallVector<Value> values;
     for (int64_t e : experts)
@@ -116,8 +115,8 @@ TEST_F(CapacityTest, BuiltArithmeticIsEvaluate) {
     for (int64_t e : experts)
       for (int64_t t : tokens) {
         APInt value;
-        ASSERT_TRUE(matchPattern(returned->getOperand(index++),
-                                 m_ConstantInt(&value)));
+        ASSERT_TRUE(
+            matchPattern(returned->getOperand(index++), m_ConstantInt(&value)));
         std::string text;
         llvm::raw_string_ostream(text) << capacity;
         ASSERT_EQ(value.getSExtValue(), capacity.evaluate(t, e))

@@ -16,8 +16,9 @@ namespace mlir::moe {
 
 inline remark::RemarkOpts fusionRemark(Operation *op, StringRef name) {
   auto function = op->getParentOfType<FunctionOpInterface>();
-  return remark::RemarkOpts::name(name).category("moe-fuse").function(
-      function ? function.getName() : "");
+  return remark::RemarkOpts::name(name)
+      .category("moe-fuse")
+      .function(function ? function.getName() : "");
 }
 
 /// Say what was fused (`--remarks-filter-passed=moe-fuse`).
