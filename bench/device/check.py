@@ -7,9 +7,9 @@ second run, on another workspace, must give the same bits. Then a captured graph
 other inputs, and all tokens go to one expert. Layers of published models are checked with weights
 made on the device, and some cases under compute-sanitizer.
 
-What says most comes first, and is kept as it comes: a case of each kind of kernel, the layers that
-the goals are of, the same with the other proxy fence of gathered rows, then the rest. What is left
-when the minutes are over has not run, which is no failure.
+The most informative cases run first, and each result is kept as it comes: a case of each kind of
+kernel, the layers that the goals are of, the same with the other proxy fence of gathered rows, then
+the rest. What is left when the minutes are over has not run, which is no failure.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
 
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Driver/Driver.h"
 #include "moe/Pipelines/Pipelines.h"
 
@@ -119,7 +120,7 @@ static FailureOr<SmallVector<std::string>> getTiles(ModuleOp module,
     return failure();
   std::map<int64_t, std::string> byRows;
   copy->walk([&](GroupedMatmulOp op) {
-    auto tiles = op->getAttrOfType<ArrayAttr>("moe.tiles");
+    auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttrName);
     if (!op.getOffsets() || !tiles)
       return;
     for (auto tile : tiles.getAsRange<TileAttr>())

@@ -43,7 +43,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(
       createMoETileForGPU(MoETileForGPUOptions{arch, options.gatherFence}));
   pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
-  // ... and what has no kernel of its own goes by way of linalg.
+  // ... and operations without a kernel are lowered to linalg.
   addHostPass(pm, createConvertMoEToLinalg());
   addHostCleanup(pm);
   addBufferization(pm);

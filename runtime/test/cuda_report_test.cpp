@@ -204,8 +204,9 @@ TEST_F(CudaReportTest, Polls) {
   // The next call on a stream finds it, too, and does not run.
   ASSERT_OK(enqueue(stream, {0, 0, 0, 0, 0, 4, 0}));
   gpu->wait(stream);
-  EXPECT_ERROR(enqueue(stream, {0, 1, 1, 4, 6, 0, 28}), MOE_RT_INVALID_ARGUMENT,
-               "a call before failed: function 'f', dispatch 0: 4 expert ids");
+  EXPECT_ERROR(
+      enqueue(stream, {0, 1, 1, 4, 6, 0, 28}), MOE_RT_INVALID_ARGUMENT,
+      "an earlier call failed: function 'f', dispatch 0: 4 expert ids");
   EXPECT_EQ(statistics().calls, 1);
   ASSERT_OK(enqueue(stream, {0, 1, 1, 4, 6, 0, 28}));
   EXPECT_EQ(statistics().calls, 2);

@@ -208,14 +208,14 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
   if (emit == Emit::Artifact)
     if (auto linker = moe::findLinker(); !linker)
       return fail(linker.takeError());
-  if (emit == Emit::PTX && targets->front().device.empty())
-    return fail(llvm::createStringError(
-        "expected a GPU target, such as --target=sm_90a, got '" +
-        options.target + "'"));
   if (targets->size() > 1 && emit != Emit::Artifact)
     return fail(llvm::createStringError(
         "--target: expected one target with this --emit, got " +
         llvm::Twine(targets->size()) + "; only an artifact may have several"));
+  if (emit == Emit::PTX && targets->front().device.empty())
+    return fail(llvm::createStringError(
+        "expected a GPU target, such as --target=sm_90a, got '" +
+        options.target + "'"));
   if (emit == Emit::Plan || emit == Emit::PlanJSON || emit == Emit::MLIR) {
     moe::PlanFormat format = emit == Emit::Plan       ? moe::PlanFormat::Text
                              : emit == Emit::PlanJSON ? moe::PlanFormat::JSON

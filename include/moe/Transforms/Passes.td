@@ -81,13 +81,13 @@ def MoEExpandSmallFloats : Pass<"moe-expand-small-floats"> {
     bf16 become operations on integers and f32 that every processor has: LLVM
     has no type of 8-bit floats. So do those of f16 with the option `f16`, for
     processors that would call a helper of the compiler's library. They are
-    exact, or round to nearest even; what is too large becomes infinity or, in
-    f8E4M3FN, which has none, NaN. f64 is rounded to f32 to odd first, so that
-    it is in effect rounded once.
+    exact, or round to nearest even; overflow becomes infinity or, in f8E4M3FN,
+    which has none, NaN. f64 is first rounded to f32 with round-to-odd, which
+    avoids double rounding.
   }];
   let options = [
     Option<"f16", "f16", "bool", "false",
-           "whether to expand the conversions of f16, too">
+           "also expand conversions of f16">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::math::MathDialect"];
@@ -98,9 +98,10 @@ def MoEPromoteSmallFloats : Pass<"moe-promote-small-floats"> {
   let description = [{
     Operations of arith, math and vector that compute with f16 or bf16 take
     their operands extended to f32, and their results are rounded to the type
-    that they had. What only moves numbers (constants, `arith.select`,
-    `arith.bitcast`, shuffles) stays. Unlike `arith-emulate-unsupported-floats`
-    no conversion allows its neighbour to be left out, so each operation rounds.
+    that they had. Operations that only move values (constants, `arith.select`,
+    `arith.bitcast`, shuffles) stay. Unlike in
+    `arith-emulate-unsupported-floats` no pair of conversions may be folded
+    away, so every operation rounds.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect"];
 }

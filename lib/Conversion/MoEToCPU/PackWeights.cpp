@@ -117,7 +117,7 @@ Value Packer::packInCall(GroupedMatmulOp matmul, PanelsAttr panels) {
   remark::missed(matmul.getLoc(), remark::RemarkOpts::name("PackedInCall")
                                       .category("moe-pack-weights")
                                       .function(function.getName()))
-      << "packed in every call: the weights are not weights of the function";
+      << "packed in every call: the function computes these weights";
   return PackOp::create(b, type, matmul.getWeights(), init,
                         matmul.getTransposed(), panels)
       .getResult();

@@ -11,6 +11,7 @@
 #include "Builder/GPUBuilder.h"
 #include "Builder/HostBuilder.h"
 #include "moe/Conversion/MoEToGPU/MoEToGPU.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 namespace mlir::moe {
 
@@ -47,10 +48,6 @@ void launchScatter(RouteOp op, ScatterOperands &operands, Value blocks,
 /// Returns the capacity of an expert, an i32 on the host; null if there is
 /// none.
 Value capacityOf(HostBuilder &b, RouteOp op);
-
-/// Attribute of a `moe.grouped_matmul`: an array of `#moe.tile`, one for each
-/// kernel, in ascending order of rows.
-inline constexpr llvm::StringLiteral tilesAttr = "moe.tiles";
 
 /// Succeeds if there are tensor core kernels for a grouped matmul.
 LogicalResult verifyTensorCores(GroupedMatmulOp op, std::string &why);

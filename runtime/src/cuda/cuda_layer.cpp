@@ -107,7 +107,7 @@ moe_rt_status_t CUDALayer::callOnStream(const CallArguments &arguments,
                                         void *stream,
                                         const int32_t *liveTokens) {
   if (moe_rt_status_t status = reports.takeError())
-    return wrapError(moe_rt_status_code(status), "a call before failed",
+    return wrapError(moe_rt_status_code(status), "an earlier call failed",
                      status);
   ContextScope scope(device);
   MOE_RT_TRY(scope.check());

@@ -356,7 +356,7 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   // tiles.
   if (failed(verifyTensorCores(op, why)))
     return failure();
-  auto attribute = op->getAttrOfType<ArrayAttr>(tilesAttr);
+  auto attribute = op->getAttrOfType<ArrayAttr>(tilesAttrName);
   if (!attribute || attribute.empty() ||
       !llvm::all_of(attribute, llvm::IsaPred<TileAttr>))
     return unsupported(why, "no tiles; run moe-tile-for-gpu");

@@ -113,8 +113,9 @@ struct MoETileForGPU : moe::impl::MoETileForGPUBase<MoETileForGPU> {
       if (!isa<RankedTensorType>(op.getInit().getType()) ||
           failed(verifyTensorCores(op, why)))
         return;
-      op->setAttr(tilesAttr, ArrayAttr::get(&getContext(),
-                                            chooseTiles(op, gpu, gatherFence)));
+      op->setAttr(
+          tilesAttrName,
+          ArrayAttr::get(&getContext(), chooseTiles(op, gpu, gatherFence)));
       ++numTiled;
     });
   }

@@ -13,17 +13,9 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_ROUTING_GATEEMITTER_H
 
 #include "Builder/KernelArguments.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 namespace mlir::moe {
-
-/// Function attribute: tokens do not depend on one another, so that a call may
-/// skip the last ones.
-inline constexpr llvm::StringLiteral independentTokensAttr =
-    "moe.independent_tokens";
-/// Kernel attribute: the last argument is the address (i64) of the number of
-/// live tokens, or 0 if all are live.
-inline constexpr llvm::StringLiteral liveTokensAttr = "moe.live_tokens";
 
 class GateEmitter {
 public:
@@ -56,7 +48,7 @@ public:
   void emitNone(Value token);
 
   /// Returns how many of `tokens` (i32 or i64) are live; `address` as in
-  /// `liveTokensAttr`.
+  /// `liveTokensAttrName`.
   static Value liveTokens(GPUBuilder &b, Value tokens, Value address);
 
   /// Runs `body` for each of the `columns` columns of a row and its value.

@@ -27,7 +27,7 @@ static void launchGate(GateOp op, Value tokenCount, Value &weights, Value &ids,
                        DeviceLowering &lowering) {
   GPUBuilder b(op.getLoc(), op.getContext());
   bool takesLive = op->getParentOfType<FunctionOpInterface>()->hasAttr(
-      independentTokensAttr);
+      independentTokensAttrName);
   Value logits, tokens, liveAddress;
   GateEmitter::Pointers pointers;
   KernelArguments arguments;
@@ -47,7 +47,7 @@ static void launchGate(GateOp op, Value tokenCount, Value &weights, Value &ids,
   gate.setPointers(pointers);
   Value live = tokens;
   if (takesLive) {
-    kernel->setAttr(liveTokensAttr, b.getUnitAttr());
+    kernel->setAttr(liveTokensAttrName, b.getUnitAttr());
     live = GateEmitter::liveTokens(b, tokens, liveAddress);
   }
   Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),

@@ -100,7 +100,7 @@ void RouterKernel::declareArguments(RouterOperands &operands) {
     arguments.scalar(operands.capacity, capacity);
   }
   if (router.gate->getParentOfType<FunctionOpInterface>()->hasAttr(
-          independentTokensAttr))
+          independentTokensAttrName))
     arguments.appended(b.getI64Type(), liveAddress);
 }
 
@@ -375,7 +375,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   routeArrays.ids = gatePointers.ids;
   live = tokens;
   if (liveAddress) {
-    kernel->setAttr(liveTokensAttr, b.getUnitAttr());
+    kernel->setAttr(liveTokensAttrName, b.getUnitAttr());
     live = GateEmitter::liveTokens(b, tokens, liveAddress);
   }
   setUp();

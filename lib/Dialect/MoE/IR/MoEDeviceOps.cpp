@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Verification.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
@@ -132,7 +133,7 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   size_t expected = getInputs().size() + getInits().size() +
                     getScalars().size() + (getMaps() ? getMaps()->size() : 0) +
                     // One more argument comes from the call of the layer.
-                    kernel->hasAttr("moe.live_tokens");
+                    kernel->hasAttr(liveTokensAttrName);
   if (kernel.getNumArguments() != expected)
     return emitOpError("expected a kernel with ")
            << expected << " arguments, got " << kernel.getNumArguments();

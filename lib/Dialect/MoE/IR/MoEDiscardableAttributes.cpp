@@ -62,7 +62,7 @@ static constexpr Known ofOperations[] = {
     {imagesAttrName},
     {kernelsAttrName},
     // A grouped product.
-    {"moe.tiles"},
+    {tilesAttrName},
 };
 
 /// `subject` is what carries the attribute, as an error calls it.

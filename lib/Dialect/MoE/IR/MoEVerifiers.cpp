@@ -36,7 +36,7 @@ static LogicalResult verifyScore(GateOp op) {
     if (margin->isNaN() || margin->isNegative())
       return op.emitOpError("expected a margin of at least 0");
   if (op.getThreshold() && op.getThreshold()->isNaN())
-    return op.emitOpError("expected a threshold that is a number");
+    return op.emitOpError("expected a threshold that is not NaN");
   if (std::optional<APFloat> scale = op.getScale()) {
     bool inexact;
     scale->convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven,
@@ -66,8 +66,7 @@ static LogicalResult verifySelection(GateOp op, int64_t experts) {
                             "groups and no other order than score_then_select");
   }
   if (op.getGivenIds() && (op.getBias() || op.getGroups()))
-    return op.emitOpError("given ids leave nothing to select: bias and groups "
-                          "have no effect");
+    return op.emitOpError("expected no bias and no groups with given ids");
   if (std::optional<GroupsAttr> groups = op.getGroups()) {
     int64_t count = groups->getCount();
     if (experts % count != 0)

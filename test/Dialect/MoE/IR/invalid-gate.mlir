@@ -269,7 +269,7 @@ func.func @margin_integer(%l: tensor<?x8xf32>) {
 // -----
 
 func.func @threshold(%l: tensor<?x8xf32>) {
-  // expected-error @+1 {{expected a threshold that is a number}}
+  // expected-error @+1 {{expected a threshold that is not NaN}}
   %w, %i = moe.gate %l top_k(2) threshold(0x7FF8000000000000) : tensor<?x8xf32>
   return
 }
@@ -354,7 +354,7 @@ func.func @expert_choice_order(%l: tensor<?x8xf32>) {
 // -----
 
 func.func @ids_and_bias(%l: tensor<?x8xf32>, %b: tensor<8xf32>, %g: tensor<?x2xi32>) {
-  // expected-error @+1 {{given ids leave nothing to select: bias and groups have no effect}}
+  // expected-error @+1 {{expected no bias and no groups with given ids}}
   %w, %i = moe.gate %l bias(%b : tensor<8xf32>) ids(%g : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
   return
 }
@@ -362,7 +362,7 @@ func.func @ids_and_bias(%l: tensor<?x8xf32>, %b: tensor<8xf32>, %g: tensor<?x2xi
 // -----
 
 func.func @ids_and_groups(%l: tensor<?x8xf32>, %g: tensor<?x2xi32>) {
-  // expected-error @+1 {{given ids leave nothing to select: bias and groups have no effect}}
+  // expected-error @+1 {{expected no bias and no groups with given ids}}
   %w, %i = moe.gate %l ids(%g : tensor<?x2xi32>) top_k(2) groups(<count = 2, keep = 1>) : tensor<?x8xf32>
   return
 }

@@ -23,15 +23,20 @@ inline constexpr StringLiteral signatureAttrName = "moe.signature";
 inline constexpr StringLiteral planAttrName = "moe.plan";
 /// [min, max], the number of tokens that a function is for.
 inline constexpr StringLiteral tokensAttrName = "moe.tokens";
-/// Unit: no token of a function depends on another.
+/// Unit: no token of a function depends on another, so that a call may skip the
+/// last ones.
 inline constexpr StringLiteral independentTokensAttrName =
     "moe.independent_tokens";
 /// The exported function that a function packs weights for.
 inline constexpr StringLiteral preparesAttrName = "moe.prepares";
-/// Unit: a GPU kernel takes the number of live tokens.
+/// Unit: the last argument of a GPU kernel is the address (i64) of the number
+/// of live tokens, or 0 if all are live.
 inline constexpr StringLiteral liveTokensAttrName = "moe.live_tokens";
 /// Bytes of dynamic shared memory that a GPU kernel takes, an i64.
 inline constexpr StringLiteral sharedBytesAttrName = "moe.shared_bytes";
+/// Array of #moe.tile of a moe.grouped_matmul: the tiles to make GPU kernels
+/// for, those with fewer rows first.
+inline constexpr StringLiteral tilesAttrName = "moe.tiles";
 /// Arrays of dictionaries: the PTX images of a module and the kernels in them.
 inline constexpr StringLiteral imagesAttrName = "moe.images";
 inline constexpr StringLiteral kernelsAttrName = "moe.kernels";

@@ -69,6 +69,10 @@ FailureOr<ArgumentAttr> Exporter::describe(Type type, StringRef name,
            << "' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, "
               "i16, i32 or i64 to export '"
            << function.getName() << "', got " << type;
+  if (name.empty())
+    return function.emitError()
+           << "expected arguments and results of the exported function '"
+           << function.getName() << "' to have names that are not empty";
   if (!names.insert(name).second)
     return function.emitError()
            << "expected each argument and result of the exported function '"

@@ -184,7 +184,7 @@ LogicalResult MoEPlanCapacity::limitMemory(PlannedFunction &planned,
     return function.emitError("expected a workspace within 64 bits");
   if (*bytes > *limit) {
     InFlightDiagnostic diag = tooSmall(*bytes);
-    diag.attachNote() << "with which tokens run one by one";
+    diag.attachNote() << "this limit allows chunks of one token";
     return diag;
   }
   setPlan(planned, *chunk, *bytes);

@@ -116,7 +116,7 @@ bool Distribution::distributeProduct(linalg::LinalgOp op) {
 bool Distribution::distributeQuantize(QuantizeOp op) {
   Value rows = matrices.lookup(op.getRows());
   if (!rows)
-    return fail("what is quantized is no matrix of rows");
+    return fail("the quantized operand is not a matrix of rows");
   auto all = QuantizeOp::create(b, op.getLoc(), rows, op.getBlockAttr());
   matrices[op.getQuantized()] = all.getQuantized();
   matrices[op.getScales()] = all.getScales();
@@ -180,7 +180,8 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
     else if (map.isIdentity())
       value = matrices.lookup(operand->get());
     else if (expert.getBody().isAncestor(operand->get().getParentRegion()))
-      return fail("an elementwise operation broadcasts what the region made");
+      return fail("an elementwise operation broadcasts a value computed in "
+                  "the region");
     else
       value = operand->get();
     if (!value)

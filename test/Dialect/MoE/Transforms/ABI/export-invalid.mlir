@@ -217,3 +217,10 @@ func.func @moe_entry_layer(%x: tensor<4xf32>) -> tensor<4xf32> {
 func.func @_mlir_ciface_layer(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %x : tensor<4xf32>
 }
+
+// -----
+
+// expected-error @+1 {{expected arguments and results of the exported function 'nameless' to have names that are not empty}}
+func.func @nameless(%x: tensor<?x4xf32> {moe.name = ""}) -> tensor<?x4xf32> {
+  return %x : tensor<?x4xf32>
+}

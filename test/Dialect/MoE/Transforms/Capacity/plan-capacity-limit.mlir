@@ -12,7 +12,7 @@
 // CODE:          scf.for
 // ALL:         #moe.plan<min = 0, max = 10, workspace
 // NONE:        error: expected a memory limit of at least [[#]] bytes for 1000 tokens, got 100
-// NONE:        note: with which tokens run one by one
+// NONE:        note: this limit allows chunks of one token
 func.func @layer(%l: tensor<?x4xf32>, %x: tensor<?x16xf32>) -> tensor<?x16xf32> {
   %weights, %ids = moe.gate %l top_k(2) : tensor<?x4xf32>
   %g, %o, %p = moe.dispatch %x, %ids experts(4) : tensor<?x16xf32>, tensor<?x2xi32>

@@ -191,7 +191,7 @@ func.func @column(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>)
 // CHECK-LABEL: func.func @broadcasts(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=broadcasts | Remark="not fused: an elementwise operation broadcasts what the region made"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=broadcasts | Remark="not fused: an elementwise operation broadcasts a value computed in the region"
 func.func @broadcasts(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):

@@ -18,17 +18,17 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     * Each tensor result becomes a memref argument that the caller provides and
       the function writes; the argument attributes `moe.role` and `moe.name`
       say what each argument is (`input` unless marked `weight`).
-    * Each `moe.dispatch` reports: its offsets and, unless they say all, because
-      a `moe.gate` chose and none is dropped, a pair of counters: the choices
-      that named an expert and those with an id that is none.
+    * For each `moe.dispatch` the function reports the offsets and two counters:
+      valid choices and invalid ids. The counters are omitted if a `moe.gate`
+      chose the ids and none can be dropped.
     * `moe.tokens = [min, max]` is checked, or added with the largest range in
       which row numbers fit 32 bits.
 
     Every dynamic extent of an exported function is the number of tokens, `T`. A
-    result that has another is an error. An operation on `T` rows and on as many
-    as a type says sets `moe.tokens` to that number. The signature is recorded
-    in the attribute `moe.signature`, from which the metadata of an artifact is
-    made.
+    result that has another is an error. If an operation has both `T` rows and a
+    static number of rows, `moe.tokens` becomes that number. The signature is
+    recorded in the attribute `moe.signature`, from which the metadata of an
+    artifact is made.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect",
@@ -39,14 +39,12 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
 }
 
 def MoEPlaceResults : Pass<"moe-place-results"> {
-  let summary = "Compute results in the buffers that they go to";
+  let summary = "Compute results in their destination buffers";
   let description = [{
-    Where a tensor that `bufferization.materialize_in_destination` writes to a
-    buffer was computed into an empty one, by one operation or by several that
-    overwrite one destination after the other, the buffer takes the place of the
-    empty tensor: it needs neither memory of its own nor a copy.
-
-    Only a buffer that has no other use is such a place.
+    If a result was computed into a `tensor.empty`, directly or through a chain
+    of destination-style operations, its destination buffer replaces the empty
+    tensor, which saves an allocation and a copy. The buffer must have no other
+    use.
   }];
   let statistics = [
     Statistic<"numPlaced", "results-placed", "results computed in place">
@@ -58,8 +56,8 @@ def MoEEntryPoints : Pass<"moe-entry-points", "::mlir::ModuleOp"> {
   let summary = "Make the functions that the runtime calls";
   let description = [{
     Runs on the LLVM dialect. For each function that `moe-export` prepared, adds
-    `i32 moe_entry_<name>(void **args)`, and makes every other function of the
-    module internal, but for those that size the workspace.
+    `i32 moe_entry_<name>(void **arguments, executor)`, and makes every other
+    function of the module internal, except those that size the workspace.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
