@@ -25,6 +25,16 @@
 #include <type_traits>
 #include <unistd.h>
 
+// An OpenMP runtime is not instrumented: the thread sanitizer sees neither its
+// fork nor its join, and is told of them.
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void *address);
+extern "C" void __tsan_release(void *address);
+#else
+static void __tsan_acquire(void *) {}
+static void __tsan_release(void *) {}
+#endif
+
 using namespace moe::rt;
 
 namespace {
@@ -79,8 +89,10 @@ private:
     std::atomic<int64_t> helpers{0};
 
     void join() {
+      __tsan_acquire(this);
       bool isCaller = pthread_equal(caller, pthread_self());
       region.run(isCaller ? 0 : ++helpers, cores);
+      __tsan_release(this);
     }
   };
 
@@ -123,7 +135,9 @@ void OpenMPTeam::parallelFor(int64_t count, moe_rt_task_fn task,
     shared.region.task = task;
     shared.region.context = context;
     shared.region.claimed = claimed;
+    __tsan_release(&shared);
     fork(shared);
+    __tsan_acquire(&shared);
   } else {
     Region::runAlone(count, task, context);
   }
