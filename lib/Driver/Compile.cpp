@@ -69,7 +69,17 @@ FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
   return program;
 }
 
-llvm::Expected<std::string> mlir::moe::emitLLVMIR(const Variant &variant) {
+/// Fails if `variant` has no function that `moe-export` prepared.
+static llvm::Error verifyExports(const Variant &variant) {
+  return buildMetadata(variant).takeError();
+}
+
+/// Passes the LLVM IR of `variant` to `emit` and returns what that returns.
+template <typename T>
+static llvm::Expected<T> generateCode(
+    const Variant &variant,
+    llvm::function_ref<llvm::Expected<T>(llvm::Module &, llvm::TargetMachine &)>
+        emit) {
   auto machine = variant.target.createTargetMachine();
   if (!machine)
     return machine.takeError();
@@ -77,22 +87,34 @@ llvm::Expected<std::string> mlir::moe::emitLLVMIR(const Variant &variant) {
   auto code = translateToLLVMIR(variant, context, **machine);
   if (!code)
     return code.takeError();
-  std::string text;
-  llvm::raw_string_ostream stream(text);
-  (*code)->print(stream, nullptr);
-  return text;
+  return emit(**code, **machine);
+}
+
+static llvm::Expected<llvm::SmallVector<char, 0>>
+generateFile(const Variant &variant, llvm::CodeGenFileType type) {
+  return generateCode<llvm::SmallVector<char, 0>>(
+      variant, [&](llvm::Module &code, llvm::TargetMachine &machine) {
+        return emitCode(code, machine, type);
+      });
+}
+
+llvm::Expected<std::string> mlir::moe::emitLLVMIR(const Variant &variant) {
+  if (llvm::Error error = verifyExports(variant))
+    return error;
+  return generateCode<std::string>(
+      variant, [](llvm::Module &code, llvm::TargetMachine &) {
+        std::string text;
+        llvm::raw_string_ostream stream(text);
+        code.print(stream, nullptr);
+        return text;
+      });
 }
 
 llvm::Expected<llvm::SmallVector<char, 0>>
 mlir::moe::emitVariant(const Variant &variant, llvm::CodeGenFileType type) {
-  auto machine = variant.target.createTargetMachine();
-  if (!machine)
-    return machine.takeError();
-  llvm::LLVMContext context;
-  auto code = translateToLLVMIR(variant, context, **machine);
-  if (!code)
-    return code.takeError();
-  return emitCode(**code, **machine, type);
+  if (llvm::Error error = verifyExports(variant))
+    return error;
+  return generateFile(variant, type);
 }
 
 llvm::Expected<std::string> mlir::moe::emitPTX(const Variant &variant) {
@@ -121,7 +143,7 @@ mlir::moe::emitArtifact(const Program &program,
     return metadata.takeError();
   llvm::SmallVector<llvm::SmallVector<char, 0>> objects;
   for (const Variant &variant : program.variants) {
-    auto object = emitVariant(variant, llvm::CodeGenFileType::ObjectFile);
+    auto object = generateFile(variant, llvm::CodeGenFileType::ObjectFile);
     if (!object)
       return object.takeError();
     objects.push_back(std::move(*object));

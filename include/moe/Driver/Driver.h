@@ -78,10 +78,10 @@ FailureOr<Program> lowerProgram(ModuleOp module,
                                 llvm::ArrayRef<TargetDescription> targets,
                                 const CompileOptions &options);
 
-/// LLVM IR as text.
+/// LLVM IR as text. Fails if the variant exports no function.
 llvm::Expected<std::string> emitLLVMIR(const Variant &variant);
 
-/// Assembly or an object.
+/// Assembly or an object. Fails if the variant exports no function.
 llvm::Expected<llvm::SmallVector<char, 0>>
 emitVariant(const Variant &variant, llvm::CodeGenFileType type);
 
