@@ -5,16 +5,13 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "PlanSettings.h"
-#include "WorkspaceProbe.h"
+#include "PlanPass.h"
 #include "moe/Analysis/TokenIndependence.h"
 #include "moe/Analysis/Units.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Pass/PassManager.h"
-#include "mlir/Pass/PassRegistry.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -25,21 +22,9 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-struct MoEPlanCapacity : moe::impl::MoEPlanCapacityBase<MoEPlanCapacity> {
-  using MoEPlanCapacityBase::MoEPlanCapacityBase;
-  MoEPlanCapacity(MoEPlanCapacityOptions options, const MachineRates &rates,
-                  const OpPassManager &lowering)
-      : MoEPlanCapacityBase(std::move(options)), rates(rates),
-        givenLowering(lowering) {}
-
-  void getDependentDialects(DialectRegistry &registry) const override {
-    MoEPlanCapacityBase::getDependentDialects(registry);
-    OpPassManager passes(ModuleOp::getOperationName());
-    if (givenLowering)
-      givenLowering->getDependentDialects(registry);
-    else if (succeeded(parsePassPipeline(lowering, passes, llvm::nulls())))
-      passes.getDependentDialects(registry);
-  }
+struct MoEPlanCapacity
+    : PlanPass<moe::impl::MoEPlanCapacityBase<MoEPlanCapacity>> {
+  using PlanPass::PlanPass;
 
   void runOnOperation() override;
 
@@ -51,8 +36,6 @@ private:
                             int64_t needed);
   FailureOr<int64_t> findChunk(PlannedFunction &planned, WorkspaceProbe &probe);
 
-  std::optional<MachineRates> rates;
-  std::optional<OpPassManager> givenLowering;
   std::optional<std::pair<int64_t, int64_t>> givenTokens;
   std::optional<int64_t> limit;
   PlanSettings settings;
@@ -75,8 +58,7 @@ LogicalResult MoEPlanCapacity::readOptions() {
                               "0.5GiB, within 64 bits, got '")
              << memoryLimit << "'";
   }
-  auto parsed = parsePlanSettings({imbalance, gpu, flops, bandwidth, machine,
-                                   *variants, byMeanRows, rates});
+  auto parsed = getSettings();
   if (!parsed)
     return module.emitError(llvm::toString(parsed.takeError()));
   settings = std::move(*parsed);
@@ -193,8 +175,7 @@ LogicalResult MoEPlanCapacity::limitMemory(PlannedFunction &planned,
 
 void MoEPlanCapacity::runOnOperation() {
   ModuleOp module = getOperation();
-  FailureOr<OpPassManager> passes =
-      givenLowering ? *givenLowering : parseLowering(module, lowering);
+  FailureOr<OpPassManager> passes = getLowering();
   if (failed(passes) || failed(readOptions()))
     return signalPassFailure();
 
@@ -211,9 +192,7 @@ void MoEPlanCapacity::runOnOperation() {
   if (all.empty())
     return;
 
-  WorkspaceProbe probe(
-      module, /*onDevice=*/!machine.empty(),
-      [&](ModuleOp copy) { return runPipeline(*passes, copy); });
+  WorkspaceProbe probe = makeProbe(*passes);
   for (PlannedFunction &planned : all) {
     if (failed(probe.refresh()))
       return signalPassFailure();

@@ -5,14 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "PlanSettings.h"
-#include "WorkspaceProbe.h"
+#include "PlanPass.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Pass/PassManager.h"
-#include "mlir/Pass/PassRegistry.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir;
@@ -24,39 +21,25 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-struct MoEPrintPlan : moe::impl::MoEPrintPlanBase<MoEPrintPlan> {
-  using MoEPrintPlanBase::MoEPrintPlanBase;
+struct MoEPrintPlan : PlanPass<moe::impl::MoEPrintPlanBase<MoEPrintPlan>> {
+  using PlanPass::PlanPass;
   MoEPrintPlan(MoEPrintPlanOptions options, const MachineRates &rates,
                const OpPassManager &lowering, llvm::raw_ostream &os)
-      : MoEPrintPlanBase(std::move(options)), rates(rates),
-        givenLowering(lowering), output(&os) {}
-
-  void getDependentDialects(DialectRegistry &registry) const override {
-    MoEPrintPlanBase::getDependentDialects(registry);
-    OpPassManager passes(ModuleOp::getOperationName());
-    if (givenLowering)
-      givenLowering->getDependentDialects(registry);
-    else if (succeeded(parsePassPipeline(lowering, passes, llvm::nulls())))
-      passes.getDependentDialects(registry);
-  }
+      : PlanPass(std::move(options), rates, lowering), output(&os) {}
 
   void runOnOperation() override;
 
 private:
-  std::optional<MachineRates> rates;
-  std::optional<OpPassManager> givenLowering;
   llvm::raw_ostream *output = nullptr;
 };
 } // namespace
 
 void MoEPrintPlan::runOnOperation() {
   ModuleOp module = getOperation();
-  FailureOr<OpPassManager> passes =
-      givenLowering ? *givenLowering : parseLowering(module, lowering);
+  FailureOr<OpPassManager> passes = getLowering();
   if (failed(passes))
     return signalPassFailure();
-  auto settings = parsePlanSettings({imbalance, gpu, flops, bandwidth, machine,
-                                     *variants, byMeanRows, rates});
+  auto settings = getSettings();
   if (!settings) {
     module.emitError(llvm::toString(settings.takeError()));
     return signalPassFailure();
@@ -66,9 +49,7 @@ void MoEPrintPlan::runOnOperation() {
         << format << "'";
     return signalPassFailure();
   }
-  WorkspaceProbe probe(
-      module, /*onDevice=*/!machine.empty(),
-      [&](ModuleOp copy) { return runPipeline(*passes, copy); });
+  WorkspaceProbe probe = makeProbe(*passes);
   if (failed(probe.refresh()))
     return signalPassFailure();
 
