@@ -10,6 +10,8 @@
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 
+#include "mlir/IR/PatternMatch.h"
+
 namespace mlir::moe {
 
 /// Build what an operation computes with linalg, scf and tensor, at the
@@ -24,6 +26,13 @@ SmallVector<Value> lowerToLinalg(QuantizeOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
+
+/// Apply `patterns` within `root`. Fails after a diagnostic if an operation of
+/// the dialect is left that is none of the kernels' and that `mayStay` does not
+/// allow.
+LogicalResult
+applyLinalgLowering(Operation *root, RewritePatternSet &&patterns,
+                    llvm::function_ref<bool(Operation *)> mayStay);
 
 } // namespace mlir::moe
 

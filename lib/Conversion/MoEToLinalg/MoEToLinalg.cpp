@@ -103,6 +103,22 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
   });
 }
 
+LogicalResult
+mlir::moe::applyLinalgLowering(Operation *root, RewritePatternSet &&patterns,
+                               llvm::function_ref<bool(Operation *)> mayStay) {
+  if (failed(applyPatternsGreedily(root, std::move(patterns))))
+    return failure();
+  WalkResult result = root->walk<WalkOrder::PreOrder>([&](Operation *op) {
+    // What a kernel does already needs no linalg.
+    if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
+        isa<LaunchOp, MultiprocessorsOp>(op) || mayStay(op))
+      return WalkResult::advance();
+    op->emitOpError("was not lowered to linalg");
+    return WalkResult::interrupt();
+  });
+  return failure(result.wasInterrupted());
+}
+
 namespace {
 struct ConvertMoEToLinalg
     : moe::impl::ConvertMoEToLinalgBase<ConvertMoEToLinalg> {
@@ -112,17 +128,9 @@ struct ConvertMoEToLinalg
     RewritePatternSet patterns(&getContext());
     populateMoEToLinalgPatterns(patterns);
     populateGroupedToLinalgPatterns(patterns);
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
-      return signalPassFailure();
-    getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
-      // What a kernel does already needs no linalg.
-      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
-          isa<LaunchOp, MultiprocessorsOp>(op))
-        return WalkResult::advance();
-      op->emitOpError("was not lowered to linalg");
+    if (failed(applyLinalgLowering(getOperation(), std::move(patterns),
+                                   [](Operation *) { return false; })))
       signalPassFailure();
-      return WalkResult::interrupt();
-    });
   }
 };
 } // namespace

@@ -5,12 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Lowering.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -29,18 +29,13 @@ struct ConvertMoERoutingToLinalg
     RewritePatternSet patterns(&getContext());
     populateMoEToLinalgPatterns(patterns);
     populateQuantizedToLinalgPatterns(patterns);
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
-      return signalPassFailure();
-    getOperation()->walk<WalkOrder::PreOrder>([&](Operation *op) {
-      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
-          isa<GroupedMatmulOp, GatherSumOp, PackOp, LaunchOp,
-              MultiprocessorsOp>(op) ||
-          op->getParentOfType<GroupedMatmulOp>())
-        return WalkResult::advance();
-      op->emitOpError("was not lowered to linalg");
+    auto hasKernel = [](Operation *op) {
+      return isa<GroupedMatmulOp, GatherSumOp, PackOp>(op) ||
+             op->getParentOfType<GroupedMatmulOp>();
+    };
+    if (failed(applyLinalgLowering(getOperation(), std::move(patterns),
+                                   hasKernel)))
       signalPassFailure();
-      return WalkResult::interrupt();
-    });
   }
 };
 } // namespace
