@@ -97,7 +97,10 @@ Value mlir::moe::decomposeCombine(CombineOp op, OpBuilder &builder) {
   ReifiedRankedShapedTypeDims shapes;
   (void)op.reifyResultShapes(b, shapes); // never fails for this operation
   Value init = b.empty(shapes[0], op.getResult().getType().getElementType());
-  return GatherSumOp::create(b, init.getType(), op.getGrouped(),
-                             op.getPositions(), weights, op.getDropped(), init)
-      .getResult();
+  Value sum =
+      GatherSumOp::create(b, init.getType(), op.getGrouped(), op.getPositions(),
+                          weights, op.getDropped(), init)
+          .getResult();
+  Type type = op.getResult().getType();
+  return sum.getType() == type ? sum : tensor::CastOp::create(b, type, sum);
 }

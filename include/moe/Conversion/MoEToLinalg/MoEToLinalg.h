@@ -34,7 +34,8 @@ void populateQuantizedToLinalgPatterns(RewritePatternSet &patterns);
 void populateGroupedToLinalgPatterns(RewritePatternSet &patterns);
 
 /// Build the moe.gather_sum that adds the rows of a moe.combine with their
-/// final weights, at the insertion point. The operation is left as it is.
+/// final weights, at the insertion point, as a value of its type. The operation
+/// is left as it is.
 Value decomposeCombine(CombineOp op, OpBuilder &builder);
 
 /// Attach linalg's AggregatedOpInterface to the moe operations: the same

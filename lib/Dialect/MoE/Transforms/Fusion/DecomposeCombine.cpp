@@ -30,11 +30,7 @@ struct MoEDecomposeCombine
     IRRewriter rewriter(&getContext());
     for (CombineOp op : combines) {
       rewriter.setInsertionPoint(op);
-      Value sum = decomposeCombine(op, rewriter);
-      if (sum.getType() != op.getResult().getType())
-        sum = tensor::CastOp::create(rewriter, op.getLoc(),
-                                     op.getResult().getType(), sum);
-      rewriter.replaceOp(op, sum);
+      rewriter.replaceOp(op, decomposeCombine(op, rewriter));
       ++numDecomposed;
     }
   }
