@@ -19,10 +19,8 @@ using llvm::StringRef;
 static constexpr CompileOptionInfo compileOptions[] = {
     {"target", "names",
      "Targets, the preferred one first: host, CPUs such as "
-     "x86-64-v4,x86-64-v3, "
-     "and NVIDIA GPUs such as sm_90a,sm_80. The runtime uses the first one "
-     "that "
-     "the requested device supports (default: host)",
+     "x86-64-v4,x86-64-v3, and NVIDIA GPUs such as sm_90a,sm_80. The runtime "
+     "uses the first one that the requested device supports (default: host)",
      &CompileOptions::target},
     {"pipeline", "name",
      "Pass pipeline to the LLVM dialect: moe-cpu (with a GPU target, moe-gpu), "
@@ -46,14 +44,12 @@ static constexpr CompileOptionInfo compileOptions[] = {
      &CompileOptions::gpu},
     {"flops", "rate",
      "Peak FLOP/s that the plan uses, such as 1e12 or 2TFLOP/s (default: of "
-     "the "
-     "target; for a CPU from its vector width and the cores and clock of this "
-     "machine)",
+     "the target; for a CPU from its vector width and the cores and clock of "
+     "this machine)",
      &CompileOptions::flops},
     {"bandwidth", "rate",
      "Memory bandwidth that the plan uses, such as 1e11 or 100GB/s (default: "
-     "of "
-     "the target; for a CPU assumed from its cores)",
+     "of the target; for a CPU assumed from its cores)",
      &CompileOptions::bandwidth},
 };
 

@@ -58,14 +58,14 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
       createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
   pm.addPass(createMoEExport());
 
-  // Gate and routing, and what was not fused, by way of linalg.
+  // Lower the gate, the routing and what was not fused to linalg.
   pm.addPass(createConvertMoERoutingToLinalg());
   addCleanup(pm);
   addBufferization(pm);
   pm.addPass(createMoECompactLaunches());
 
   // What is done for each token runs in blocks of tokens, router and gate as
-  // one step; products become kernels and tasks.
+  // one step; grouped matmuls become kernels and tasks.
   pm.addPass(createMemRefCopyToLinalg());
   pm.addPass(createMoELinalgToTasks());
   pm.addPass(createMoEVectorizeRows());
