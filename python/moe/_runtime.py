@@ -93,11 +93,11 @@ class Module(OfThisProcess):
         self.path: Path | None = None
         if isinstance(source, bytes):
             check(lib.moe_rt_module_load_memory(context.pointer, source, len(source),
-                                                 ctypes.byref(out)))
+                                                ctypes.byref(out)))
         else:
             self.path = Path(source)
             check(lib.moe_rt_module_load(context.pointer, encode_path(source),
-                                          ctypes.byref(out)))
+                                         ctypes.byref(out)))
         self._context = context
         self.on_device = context.on_device
         self._handle = Handle(out.value, lib.moe_rt_module_destroy, context)
@@ -120,12 +120,12 @@ class Module(OfThisProcess):
         for role in range(3):
             count = ctypes.c_size_t()
             check(lib.moe_rt_function_tensor_count(module, name.encode(), role,
-                                                    ctypes.byref(count)))
+                                                   ctypes.byref(count)))
             tensors = []
             for i in range(count.value):
                 info = RawTensorInfo()
                 check(lib.moe_rt_function_tensor_info(module, name.encode(), role, i,
-                                                       ctypes.byref(info)))
+                                                      ctypes.byref(info)))
                 tensors.append(TensorInfo(
                     info.name.decode(), ROLES[info.role], _dlpack.dtype_name(info.dtype),
                     tuple(info.shape[d] for d in range(info.ndim)), info.alignment,
@@ -133,7 +133,7 @@ class Module(OfThisProcess):
             by_role.append(tuple(tensors))
         low, high = ctypes.c_int64(), ctypes.c_int64()
         check(lib.moe_rt_function_token_range(module, name.encode(), ctypes.byref(low),
-                                               ctypes.byref(high)))
+                                              ctypes.byref(high)))
         return Signature(name, *by_role, low.value, high.value)
 
     def layer(self, weights: Any = None, function: str | None = None) -> Layer:
@@ -185,7 +185,7 @@ class Layer(OfThisProcess):
             tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
                        for w, info in zip(weights, signature.weights)]
             check(lib.moe_rt_layer_create(pointer, name, _array(tensors), len(tensors),
-                                           ctypes.byref(out)))
+                                          ctypes.byref(out)))
             kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
         else:
             check(lib.moe_rt_layer_create_from_checkpoint(

@@ -54,7 +54,7 @@ class Checkpoint:
             raise MoEError(NOT_FOUND, f"{self.path}: there is no tensor {name!r}")
         found = CheckpointTensor()
         check(library().moe_rt_checkpoint_find(self._handle.pointer, name.encode(),
-                                                ctypes.byref(found)))
+                                               ctypes.byref(found)))
         dtype = dtype_name(found.dtype)
         if dtype not in DTYPES:
             raise MoEError(UNIMPLEMENTED, f"{self.path}: tensor '{name}' is {found.type.decode()}, "

@@ -22,6 +22,7 @@ from ...common.shapes import DTYPE_BYTES, SHAPES, Shape
 from ...common.tensors import tensor_names
 from . import Case, Unavailable, select
 
+
 def write_checkpoint(directory: Path, shape: Shape, dtype: str,
                      weights: Weights | None = None) -> None:
     """A checkpoint of the shape; without weights it is enough to compile."""
