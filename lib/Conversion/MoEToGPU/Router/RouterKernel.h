@@ -19,13 +19,13 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_CONVERSION_MOETOGPU_ROUTING_ROUTERKERNEL_H
-#define MOE_LIB_CONVERSION_MOETOGPU_ROUTING_ROUTERKERNEL_H
+#ifndef MOE_LIB_CONVERSION_MOETOGPU_ROUTER_ROUTERKERNEL_H
+#define MOE_LIB_CONVERSION_MOETOGPU_ROUTER_ROUTERKERNEL_H
 
 #include "Builder/DeviceEpilogue.h"
-#include "GateEmitter.h"
+#include "Routing/GateEmitter.h"
 #include "Lowering.h"
-#include "RouteEmitter.h"
+#include "Routing/RouteEmitter.h"
 
 namespace mlir::moe {
 
@@ -129,4 +129,4 @@ private:
 
 } // namespace mlir::moe
 
-#endif // MOE_LIB_CONVERSION_MOETOGPU_ROUTING_ROUTERKERNEL_H
+#endif // MOE_LIB_CONVERSION_MOETOGPU_ROUTER_ROUTERKERNEL_H
