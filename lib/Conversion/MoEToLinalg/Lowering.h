@@ -26,6 +26,8 @@ SmallVector<Value> lowerToLinalg(QuantizeOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
+/// Copies the operations of the region.
+SmallVector<Value> lowerToLinalg(FusedOp op, OpBuilder &builder);
 
 /// Apply `patterns` within `root`. Fails after a diagnostic if an operation of
 /// the dialect is left that is none of the kernels' and that `mayStay` does not

@@ -11,6 +11,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/IRMapping.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 using namespace mlir;
@@ -20,6 +21,15 @@ namespace mlir::moe {
 #define GEN_PASS_DEF_CONVERTMOETOLINALG
 #include "moe/Conversion/Passes.h.inc"
 } // namespace mlir::moe
+
+SmallVector<Value> mlir::moe::lowerToLinalg(FusedOp op, OpBuilder &builder) {
+  IRMapping mapping;
+  for (Operation &each : op.getBody().front().without_terminator())
+    builder.clone(each, mapping);
+  return llvm::map_to_vector(op.getYield().getValues(), [&](Value value) {
+    return mapping.lookupOrDefault(value);
+  });
+}
 
 /// The lowering of an operation, with the types that the operation has: where
 /// some extent is static, the lowering may know it only after folding.
@@ -69,7 +79,7 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<RouteOp>, Decompose<QuantizeOp>>(
+               Decompose<RouteOp>, Decompose<QuantizeOp>, Decompose<FusedOp>>(
       patterns.getContext());
 }
 
@@ -96,6 +106,7 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
         *context);
     GatherSumOp::attachInterface<AggregatedModel<GatherSumOp>>(*context);
     PackOp::attachInterface<AggregatedModel<PackOp>>(*context);
+    FusedOp::attachInterface<AggregatedModel<FusedOp>>(*context);
     // What a decomposition is made of.
     context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,
                          math::MathDialect, scf::SCFDialect,

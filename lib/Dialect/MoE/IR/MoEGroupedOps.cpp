@@ -7,6 +7,8 @@
 
 #include "Verification.h"
 
+#include "mlir/IR/PatternMatch.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -254,9 +256,8 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
     return emitOpError("expected an epilogue that ends with moe.yield, got ")
            << body.getTerminator()->getName();
   Type element = elementOf(getInit());
-  if (yield.getValue().getType() != element)
-    return yield.emitOpError("expected to yield ")
-           << element << ", got " << yield.getValue().getType();
+  if (failed(verifyYield(yield, element)))
+    return failure();
   auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
   for (Operation &op : body.without_terminator()) {
     bool elementwise =
@@ -322,6 +323,44 @@ LogicalResult GatherSumOp::verify() {
       return emitOpError("expected rows of one type, got ")
              << elementOf(getRows()) << " and " << elementOf(other);
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.fused
+//===----------------------------------------------------------------------===//
+
+YieldOp FusedOp::getYield() {
+  return cast<YieldOp>(getBody().front().getTerminator());
+}
+
+LogicalResult FusedOp::verify() {
+  if (getCounters() && !getCounters().hasOneUse())
+    return emitOpError("expected counters without other uses");
+  return success();
+}
+
+LogicalResult FusedOp::verifyRegions() {
+  auto yield = dyn_cast<YieldOp>(getBody().front().getTerminator());
+  if (!yield)
+    return emitOpError("expected a region that ends with moe.yield, got ")
+           << getBody().front().getTerminator()->getName();
+  return verifyYield(yield, getResultTypes());
+}
+
+FusedOp FusedOp::wrap(RewriterBase &rewriter, Location loc,
+                      ArrayRef<Operation *> ops, ValueRange values,
+                      Value counters) {
+  auto fused = FusedOp::create(rewriter, loc, values.getTypes(), counters);
+  Block *body = rewriter.createBlock(&fused.getBody());
+  YieldOp yield = YieldOp::create(rewriter, loc, values);
+  for (Operation *op : ops)
+    rewriter.moveOpBefore(op, yield);
+  for (auto [inner, result] : llvm::zip_equal(values, fused.getResults()))
+    rewriter.replaceUsesWithIf(inner, result, [&](OpOperand &use) {
+      return !body->findAncestorOpInBlock(*use.getOwner());
+    });
+  rewriter.setInsertionPointAfter(fused);
+  return fused;
 }
 
 //===----------------------------------------------------------------------===//

@@ -217,10 +217,7 @@ LogicalResult ExpertOp::verifyRegions() {
   if (!yield)
     return emitOpError("expected a region that ends with moe.yield, got ")
            << body.getTerminator()->getName();
-  if (yield.getValue().getType() != yielded)
-    return yield.emitOpError("expected to yield ")
-           << yielded << ", got " << yield.getValue().getType();
-  return success();
+  return verifyYield(yield, yielded);
 }
 
 //===----------------------------------------------------------------------===//

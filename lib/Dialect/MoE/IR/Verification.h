@@ -67,6 +67,23 @@ inline LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
                            << " and " << high << ", got " << value;
 }
 
+/// Check the types of the values that end a region.
+inline LogicalResult verifyYield(YieldOp yield, TypeRange expected) {
+  TypeRange actual = yield.getValues().getTypes();
+  if (actual == expected)
+    return success();
+  auto print = [](InFlightDiagnostic &diag, TypeRange types) {
+    if (types.empty())
+      diag << "nothing";
+    diag << types;
+  };
+  InFlightDiagnostic diag = yield.emitOpError("expected to yield ");
+  print(diag, expected);
+  diag << ", got ";
+  print(diag, actual);
+  return diag;
+}
+
 /// Effects of an operation with destinations: buffers are read, or written
 /// where they are a destination, which keeps elements that are not written;
 /// tensors have no effects.

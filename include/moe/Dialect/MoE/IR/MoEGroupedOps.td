@@ -344,6 +344,59 @@ def MoE_GatherSumOp : MoE_Op<"gather_sum", [
 }
 
 //===----------------------------------------------------------------------===//
+// moe.fused
+//===----------------------------------------------------------------------===//
+
+def MoE_FusedOp : MoE_Op<"fused", [
+    RecursiveMemoryEffects, SingleBlock, NoRegionArguments]> {
+  let summary = "group operations that one kernel computes";
+  let description = [{
+    Computes what the operations in the region compute; the results are the
+    values that it yields. `moe-fuse-router` and `moe-fuse-combine` group the
+    operations of a kernel, and `convert-moe-to-gpu` chooses the kernel by the
+    operations in the region. A lowering without such a kernel inlines the
+    region.
+
+    `counters` are zeros that the blocks of the kernel count their arrivals in.
+    The kernel overwrites them, so they must have no other use.
+
+    ```mlir
+    func.func @router(%x: tensor<?x64xf32>, %w: tensor<1x64x8xf32>,
+                      %init: tensor<?x8xf32>)
+        -> (tensor<?x2xf32>, tensor<?x2xi32>) {
+      %results:2 = moe.fused {
+        %logits = moe.grouped_matmul %x weights(%w : tensor<1x64x8xf32>)
+            outs(%init : tensor<?x8xf32>) {
+        ^bb0(%accumulator: f32):
+          moe.yield %accumulator : f32
+        } : tensor<?x64xf32> -> tensor<?x8xf32>
+        %weights, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>
+        moe.yield %weights, %ids : tensor<?x2xf32>, tensor<?x2xi32>
+      } -> tensor<?x2xf32>, tensor<?x2xi32>
+      return %results#0, %results#1 : tensor<?x2xf32>, tensor<?x2xi32>
+    }
+    ```
+  }];
+  let arguments = (ins Optional<1DTensorOf<[I32]>>:$counters);
+  let results = (outs Variadic<AnyRankedTensor>:$results);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    (`counters` `(` $counters^ `:` type($counters) `)`)? $body attr-dict
+    (`->` type($results)^)?
+  }];
+  let hasVerifier = 1;
+  let hasRegionVerifier = 1;
+  let extraClassDeclaration = [{
+    YieldOp getYield();
+    /// Moves `ops`, in this order, into a new operation at the insertion point
+    /// that yields `values`, and replaces their uses outside of it.
+    static FusedOp wrap(RewriterBase &rewriter, Location loc,
+                        ArrayRef<Operation *> ops, ValueRange values,
+                        Value counters = {});
+  }];
+}
+
+//===----------------------------------------------------------------------===//
 // moe.pack
 //===----------------------------------------------------------------------===//
 

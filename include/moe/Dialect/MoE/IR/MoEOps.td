@@ -366,11 +366,13 @@ def MoE_CombineOp : MoE_Op<"combine", [
 
 def MoE_YieldOp : MoE_Op<"yield", [
     Pure, ReturnLike, Terminator,
-    ParentOneOf<["::mlir::moe::ExpertOp", "::mlir::moe::GroupedMatmulOp"]>]> {
-  let summary = "return the rows of one expert, or an element of a product";
+    ParentOneOf<["::mlir::moe::ExpertOp", "::mlir::moe::GroupedMatmulOp",
+                 "::mlir::moe::FusedOp"]>]> {
+  let summary = "return the values of a region";
   let description = [{
     Ends the region of `moe.expert` with that expert's rows, `[n, H']` for `n`
-    rows in, and the epilogue of `moe.grouped_matmul` with an element.
+    rows in, the epilogue of `moe.grouped_matmul` with an element, and the
+    region of `moe.fused` with its results.
 
     ```mlir
     func.func @identity(%grouped: tensor<?x4xf32>, %offsets: tensor<3xi32>)
@@ -383,8 +385,13 @@ def MoE_YieldOp : MoE_Op<"yield", [
     }
     ```
   }];
-  let arguments = (ins AnyTypeOf<[MoE_Matrix, MoE_Float]>:$value);
-  let assemblyFormat = "$value attr-dict `:` type($value)";
+  let arguments = (ins
+    Variadic<AnyTypeOf<[AnyRankedTensor, MoE_Float]>>:$values);
+  let assemblyFormat = "$values attr-dict `:` type($values)";
+  let extraClassDeclaration = [{
+    /// The only value, of an expert or an epilogue.
+    Value getValue() { return getValues().front(); }
+  }];
 }
 
 include "moe/Dialect/MoE/IR/MoEDeviceOps.td"
