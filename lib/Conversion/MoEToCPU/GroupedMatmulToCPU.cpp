@@ -333,7 +333,26 @@ LogicalResult GroupedMatmulLowering::run() {
   return success();
 }
 
+/// Checks that the weights are packed in a layout that the kernels read.
+static LogicalResult verifyPanels(GroupedMatmulOp op,
+                                  const CPUDescription &cpu) {
+  std::optional<PanelsAttr> panels = op.getPanels();
+  if (!panels || panels->getColumns() % cpu.getLanes() != 0 ||
+      panels->getShare() % cpu.getLanes() != 0)
+    return op->emitOpError("expected weights packed in whole vectors of ")
+           << cpu.getLanes() << " lanes; run moe-pack-weights";
+  Type element = cast<MemRefType>(op.getLhs().getType()).getElementType();
+  int64_t maxDepth = cpu.bf16Dot && element.isBF16() ? 2 : 1;
+  if (panels->getDepth() > maxDepth)
+    return op->emitOpError("expected weights packed to a depth of at most ")
+           << maxDepth << ", for " << element << " on this processor, got "
+           << panels->getDepth();
+  return success();
+}
+
 LogicalResult mlir::moe::lowerToCPU(GroupedMatmulOp op,
                                     const CPUDescription &cpu) {
+  if (failed(verifyPanels(op, cpu)))
+    return failure();
   return GroupedMatmulLowering(op, cpu).run();
 }

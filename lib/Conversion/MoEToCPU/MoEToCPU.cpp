@@ -11,6 +11,7 @@
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 #include "mlir/Dialect/X86Vector/X86VectorDialect.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -30,7 +31,7 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
       return signalPassFailure();
     SmallVector<Operation *> work;
     getOperation().walk([&](Operation *op) {
-      if (isa<GroupedMatmulOp, GatherSumOp, PackOp>(op))
+      if (isa_and_nonnull<MoEDialect>(op->getDialect()))
         work.push_back(op);
     });
     for (Operation *op : work)
@@ -39,28 +40,17 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
     approximate();
   }
 
+  /// Lowers an operation that has a kernel and leaves others.
   LogicalResult lower(Operation *op, const CPUDescription &cpu) {
-    if (op->getNumResults() != 0)
-      return op->emitOpError("is on tensors; bufferize it before "
-                             "convert-moe-to-cpu");
-    if (auto pack = dyn_cast<PackOp>(op))
-      return lowerToCPU(pack, cpu);
-    if (auto sum = dyn_cast<GatherSumOp>(op))
-      return lowerToCPU(sum, cpu);
-    auto matmul = cast<GroupedMatmulOp>(op);
-    if (!matmul.getPanels() ||
-        matmul.getPanels()->getColumns() % cpu.getLanes() != 0 ||
-        matmul.getPanels()->getShare() % cpu.getLanes() != 0)
-      return op->emitOpError("expected weights packed in whole vectors of ")
-             << cpu.getLanes() << " lanes; run moe-pack-weights";
-    Type element = cast<MemRefType>(matmul.getLhs().getType()).getElementType();
-    int64_t depth = matmul.getPanels()->getDepth();
-    int64_t maxDepth = cpu.bf16Dot && element.isBF16() ? 2 : 1;
-    if (depth > maxDepth)
-      return op->emitOpError("expected weights packed to a depth of at most ")
-             << maxDepth << ", for " << element << " on this processor, got "
-             << depth;
-    return lowerToCPU(matmul, cpu);
+    return llvm::TypeSwitch<Operation *, LogicalResult>(op)
+        .Case<GroupedMatmulOp, GatherSumOp, PackOp>([&](auto op) {
+          if (op->getNumResults() != 0)
+            return LogicalResult(
+                op->emitOpError("is on tensors; bufferize it before "
+                                "convert-moe-to-cpu"));
+          return lowerToCPU(op, cpu);
+        })
+        .Default(success());
   }
 
   /// Replaces math functions of vectors by polynomial approximations; scalar
