@@ -40,8 +40,10 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   buildFusionPipeline(pm);
 
   // Gate, routing, grouped matmuls and combination become kernels ...
+  pm.addPass(createMoEFuseRouter());
   pm.addPass(
       createMoETileForGPU(MoETileForGPUOptions{arch, options.gatherFence}));
+  pm.addPass(createMoEFuseCombine());
   pm.addPass(createConvertMoEToGPU(ConvertMoEToGPUOptions{arch}));
   // ... and operations without a kernel are lowered to linalg.
   addHostPass(pm, createConvertMoEToLinalg());

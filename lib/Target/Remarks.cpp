@@ -46,7 +46,7 @@ RemarkListener::install(MLIRContext &context, bool printAll) {
 static llvm::StringRef slowPart(llvm::StringRef name) {
   if (name == "ExpertNotGrouped")
     return "an expert is left to loops";
-  if (name == "ProductWithoutKernel")
+  if (name == "MatmulNotLowered")
     return "a matmul is left to loops";
   if (name == "PackedInCall")
     return "weights are packed in every call";

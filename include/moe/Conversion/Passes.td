@@ -98,6 +98,24 @@ class GPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
   ];
 }
 
+def MoEFuseRouter : Pass<"moe-fuse-router"> {
+  let summary = "Group the operations of a router for one GPU kernel";
+  let description = [{
+    The `moe.grouped_matmul` of the logits, the `moe.gate` that alone reads them
+    and, if the kernel can route, the `moe.route` of its choices become one
+    `moe.fused`: logits stay in shared memory. With a route it also yields
+    zeros, the counters of a combine that `moe-fuse-combine` may fuse.
+
+    A gate whose logits come from a matmul that cannot be fused is left as it
+    is, and a remark gives the reason.
+  }];
+  let statistics = [
+    Statistic<"numFused", "routers-fused", "routers grouped">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::moe::MoEDialect"];
+}
+
 def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
   let summary = "Choose the tiles of grouped matmuls on a GPU";
   let description = [{
@@ -122,16 +140,31 @@ def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
   ];
 }
 
+def MoEFuseCombine : Pass<"moe-fuse-combine"> {
+  let summary = "Group a grouped matmul and its combine for one GPU kernel";
+  let description = [{
+    A `moe.grouped_matmul` with `moe.tiles` and the `moe.gather_sum` that alone
+    reads its rows become one `moe.fused`, which saves the launch of the combine
+    for few tokens. The last block to store rows of the matmul adds them up;
+    blocks count their arrivals in counters that a router clears, so only
+    matmuls whose offsets come from the `moe.fused` of a router are fused.
+  }];
+  let statistics = [
+    Statistic<"numFused", "combines-fused", "combines grouped with a matmul">
+  ];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+}
+
 def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
   let summary = "Lower moe operations to kernels for NVIDIA GPUs";
   let description = [{
-    `moe.gate`, `moe.route`, `moe.quantize`, `moe.gather_sum`, and
-    `moe.grouped_matmul` with `moe.tiles`, on tensors, become `moe.launch` of
-    kernels in a `gpu.module`.
+    `moe.gate`, `moe.route`, `moe.quantize`, `moe.gather_sum`,
+    `moe.grouped_matmul` with `moe.tiles`, and `moe.fused`, on tensors, become
+    `moe.launch` of kernels in a `gpu.module`. An operation implements
+    `GPUKernelOpInterface` to be lowered.
 
-    A router is fused: the GEMM of the logits, their gate and the routing of its
-    choices become one kernel. A second kernel scatters the choices if there are
-    more tokens than one block handles at a time.
+    The kernel of a router scatters the choices itself if one block handles all
+    tokens at a time; otherwise a second kernel does.
 
     Of the tiles of a grouped matmul the host launches the first that covers the
     mean number of rows per expert. If two of the last tiles cover the mean but

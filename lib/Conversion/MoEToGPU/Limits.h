@@ -20,8 +20,8 @@ namespace mlir::moe {
 /// grouped matmul, whose tile counts a block holds in shared memory.
 inline constexpr int64_t maxExperts = 1024;
 
-/// Arrival counters of a fused combine, which the router's kernel clears.
-inline constexpr int64_t numArrivals = 1024;
+/// Arrival counters for a fused combine, which the kernel of a router clears.
+inline constexpr int64_t numCounters = 1024;
 
 /// Fails and sets `why` to the reason that an operation has no kernel.
 inline LogicalResult unsupported(std::string &why, const Twine &reason) {

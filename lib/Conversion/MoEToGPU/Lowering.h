@@ -20,13 +20,11 @@ struct DeviceLowering {
   gpu::GPUModuleOp kernels;
   GPUDescription gpu;
   OpBuilder &rewriter;
-  /// Maps the offsets that a router computes to a tensor of `numArrivals` i32
-  /// that its kernel clears: arrival counters for a fused combine.
-  llvm::DenseMap<Value, Value> arrivals;
 };
 
 /// Lowers `op`, on tensors, to launches and returns its results. Fails, with
-/// the reason in `why`, if there is no kernel for it.
+/// the reason in `why`, if there is no kernel for it. Each is the
+/// GPUKernelOpInterface of its operation (KernelModels.cpp).
 using Lowered = FailureOr<SmallVector<Value>>;
 Lowered lowerToGPU(GateOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(RouteOp op, DeviceLowering &lowering, std::string &why);
@@ -34,6 +32,11 @@ Lowered lowerToGPU(QuantizeOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
                    std::string &why);
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
+Lowered lowerToGPU(FusedOp op, DeviceLowering &lowering, std::string &why);
+
+/// Returns the number of elements if `value` is a 1-D tensor of i32 zeros, such
+/// as a router yields for counters that its kernel clears; otherwise 0.
+int64_t clearedCounters(Value value);
 
 /// The host values of a launch of the scatter kernel.
 struct ScatterOperands {

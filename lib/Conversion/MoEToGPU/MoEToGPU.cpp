@@ -5,14 +5,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Router/RouterKernel.h"
+#include "Lowering.h"
+#include "moe/Conversion/MoEToGPU/GPUKernelOpInterface.h"
 #include "moe/Conversion/MoEToLinalg/MoEToLinalg.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
-#include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -55,51 +55,22 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     if (failed(kernels))
       return signalPassFailure();
     lowerExpertBodies();
-    SmallVector<Operation *> work;
-    getOperation().walk([&](Operation *op) {
-      // Operations on buffers are left to other lowerings.
-      if (isa<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp>(op) &&
-          llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
-        work.push_back(op);
+    // Operations on buffers are left to other lowerings.
+    SmallVector<GPUKernelOpInterface> work;
+    getOperation().walk<WalkOrder::PreOrder>([&](GPUKernelOpInterface op) {
+      if (!llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
+        return WalkResult::advance();
+      work.push_back(op);
+      return WalkResult::skip();
     });
-    DeviceLowering lowering{*kernels, gpu, rewriter,
-                            llvm::DenseMap<Value, Value>()};
-    lowerRouters(rewriter, lowering, work);
-    for (Operation *op : work)
-      lower(rewriter, lowering, op);
-    // The gather sums that are no epilogue of a grouped matmul.
-    SmallVector<GatherSumOp> sums;
-    getOperation().walk([&](GatherSumOp op) {
-      if (op.getResult())
-        sums.push_back(op);
-    });
-    for (GatherSumOp op : sums)
+    DeviceLowering lowering{*kernels, gpu, rewriter};
+    for (GPUKernelOpInterface op : work)
       lower(rewriter, lowering, op);
   }
 
-  /// Lowers each router (matmul, gate and routing) to one kernel and removes
-  /// its operations from `work`.
-  void lowerRouters(IRRewriter &rewriter, DeviceLowering &lowering,
-                    SmallVector<Operation *> &work) {
-    llvm::SmallPtrSet<Operation *, 8> done;
-    for (Operation *op : work) {
-      auto gate = dyn_cast<GateOp>(op);
-      std::optional<Router> router = gate ? findRouter(gate) : std::nullopt;
-      if (!router)
-        continue;
-      rewriter.setInsertionPoint(gate);
-      SmallVector<Value> results = lowerToGPU(*router, lowering);
-      for (Operation *part : {router->route.getOperation(), gate.getOperation(),
-                              router->matmul.getOperation()})
-        if (part)
-          done.insert(part);
-      if (router->route)
-        rewriter.replaceOp(router->route, ArrayRef(results).drop_front(2));
-      rewriter.replaceOp(gate, ArrayRef(results).take_front(2));
-      rewriter.eraseOp(router->matmul);
-    }
-    numLowered += done.size();
-    llvm::erase_if(work, [&](Operation *op) { return done.contains(op); });
+  void getDependentDialects(DialectRegistry &registry) const override {
+    ConvertMoEToGPUBase::getDependentDialects(registry);
+    registerGPUKernelOpInterfaceExternalModels(registry);
   }
 
   /// Finds or creates the module of the kernels.
@@ -151,28 +122,42 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
       (void)applyOpPatternsGreedily(inside, std::move(patterns));
   }
 
-  void lower(IRRewriter &rewriter, DeviceLowering &lowering, Operation *op) {
+  void lower(IRRewriter &rewriter, DeviceLowering &lowering,
+             GPUKernelOpInterface op) {
     rewriter.setInsertionPoint(op);
     std::string why;
-    Lowered results =
-        llvm::TypeSwitch<Operation *, Lowered>(op)
-            .Case<GateOp, RouteOp, QuantizeOp, GroupedMatmulOp, GatherSumOp>(
-                [&](auto op) { return lowerToGPU(op, lowering, why); });
-    if (failed(results)) {
-      auto function = op->getParentOfType<FunctionOpInterface>();
-      remark::missed(op->getLoc(),
-                     remark::RemarkOpts::name(isa<GroupedMatmulOp>(op)
-                                                  ? "ProductWithoutKernel"
-                                                  : "NoKernel")
-                         .category("moe-gpu")
-                         .function(function ? function.getName() : ""))
-          << "'" + op->getName().getStringRef().str() +
-                 "' not lowered to a GPU kernel: " + why;
-      ++numMissed;
+    Lowered results = op.lowerToKernels(lowering, why);
+    if (succeeded(results)) {
+      ++numLowered;
+      rewriter.replaceOp(op, *results);
       return;
     }
-    ++numLowered;
-    rewriter.replaceOp(op, *results);
+    auto function = op->getParentOfType<FunctionOpInterface>();
+    remark::missed(op->getLoc(),
+                   remark::RemarkOpts::name(isa<GroupedMatmulOp>(op)
+                                                ? "MatmulNotLowered"
+                                                : "NotLowered")
+                       .category("moe-gpu")
+                       .function(function ? function.getName() : ""))
+        << "'" + op->getName().getStringRef().str() +
+               "' not lowered to a GPU kernel: " + why;
+    ++numMissed;
+    if (auto fused = dyn_cast<FusedOp>(op.getOperation()))
+      lowerApart(rewriter, lowering, fused);
+  }
+
+  /// Inlines a region that no kernel computes and lowers its operations one by
+  /// one.
+  void lowerApart(IRRewriter &rewriter, DeviceLowering &lowering, FusedOp op) {
+    SmallVector<GPUKernelOpInterface> inside(
+        op.getBody().getOps<GPUKernelOpInterface>());
+    YieldOp yield = op.getYield();
+    SmallVector<Value> results(yield.getValues());
+    rewriter.eraseOp(yield);
+    rewriter.inlineBlockBefore(&op.getBody().front(), op);
+    rewriter.replaceOp(op, results);
+    for (GPUKernelOpInterface each : inside)
+      lower(rewriter, lowering, each);
   }
 };
 } // namespace

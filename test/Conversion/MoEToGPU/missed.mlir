@@ -4,10 +4,10 @@
 
 // Operations without a kernel stay, and a remark gives the reason.
 
-// MISSED: NoKernel | Category:moe-gpu | Function=gates | Remark="'moe.gate' not lowered to a GPU kernel: select(expert_choice) with normalize"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: score_axis(tokens)"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: more than 1024 experts"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: a selection of 8224 comparisons, more than 1024"
+// MISSED: NotLowered | Category:moe-gpu | Function=gates | Remark="'moe.gate' not lowered to a GPU kernel: select(expert_choice) with normalize"
+// MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: score_axis(tokens)"
+// MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: more than 1024 experts"
+// MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: a selection of 8224 comparisons, more than 1024"
 // CHECK-LABEL:   func.func @gates(
 // CHECK-COUNT-4:   moe.gate
 // CHECK-NOT:       moe.launch
@@ -23,9 +23,9 @@ func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024x
 
 // -----
 
-// MISSED: NoKernel | Category:moe-gpu | Function=routes | Remark="'moe.route' not lowered to a GPU kernel: overflow(next_choice) with priority(position)"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 pairs of an expert and a choice"
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 experts"
+// MISSED: NotLowered | Category:moe-gpu | Function=routes | Remark="'moe.route' not lowered to a GPU kernel: overflow(next_choice) with priority(position)"
+// MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 pairs of an expert and a choice"
+// MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 experts"
 // CHECK-LABEL:   func.func @routes(
 // CHECK-COUNT-3:   moe.route
 // CHECK-NOT:       moe.launch
@@ -39,8 +39,8 @@ func.func @routes(%i: tensor<?x2xi32>)
 
 // -----
 
-// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
-// MISSED: ProductWithoutKernel | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
+// MISSED: MatmulNotLowered | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
+// MISSED: MatmulNotLowered | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
 // CHECK-LABEL:   func.func @no_tiles(
 // CHECK-COUNT-2:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch
@@ -177,7 +177,7 @@ func.func @epilogues(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %scale: f32
 // start at a column which 16-byte copies cannot.
 // MISSED-COUNT-5: 'moe.grouped_matmul' not lowered to a GPU kernel: weights that are neither contiguous columns nor the interleaved columns of two GEMMs"
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: MN-major weights at columns that are not a multiple of 8"
-// MISSED-NOT:  NoKernel
+// MISSED-NOT:  NotLowered
 // CHECK-LABEL:   func.func @columns(
 // CHECK-COUNT-6:   moe.grouped_matmul
 // CHECK-NOT:       moe.launch

@@ -34,7 +34,7 @@ func.func @odd(%x: tensor<?x37xf32>) -> (tensor<?x37xf8E4M3FN>, tensor<?x3xf32>)
 
 // -----
 
-// MISSED: NoKernel | Category:moe-gpu {{.*}}Remark="'moe.quantize' not lowered to a GPU kernel: blocks of more than 1024 columns"
+// MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.quantize' not lowered to a GPU kernel: blocks of more than 1024 columns"
 // CHECK-LABEL: func.func @long(
 // CHECK:         moe.quantize
 func.func @long(%x: tensor<?x2048xf32>) -> (tensor<?x2048xf8E4M3FN>, tensor<?x2xf32>) {

@@ -26,7 +26,13 @@ struct GPUDescription {
   LogicalResult verify(Operation *op) const;
 };
 
+/// Registers the kernels of the operations of the dialect
+/// (GPUKernelOpInterface); `convert-moe-to-gpu` does it, too.
+void registerGPUKernelOpInterfaceExternalModels(DialectRegistry &registry);
+
 #define GEN_PASS_DECL_CONVERTMOETOGPU
+#define GEN_PASS_DECL_MOEFUSECOMBINE
+#define GEN_PASS_DECL_MOEFUSEROUTER
 #define GEN_PASS_DECL_MOETILEFORGPU
 #include "moe/Conversion/Passes.h.inc"
 

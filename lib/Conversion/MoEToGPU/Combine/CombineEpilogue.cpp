@@ -7,8 +7,6 @@
 
 #include "CombineEpilogue.h"
 
-#include "Limits.h"
-
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -18,33 +16,24 @@ using namespace mlir::moe;
 // CombineEpilogue
 //===----------------------------------------------------------------------===//
 
-std::optional<CombineEpilogue>
-CombineEpilogue::match(GroupedMatmulOp op, const DeviceLowering &lowering) {
-  // The router must have cleared counters, and all rows must come from this
-  // matmul.
-  Value offsets = op.getOffsets();
-  Value arrivals = offsets ? lowering.arrivals.lookup(offsets) : Value();
-  if (!arrivals || op.getNumProducts() != 1 || op.getFirstExpert() != 0 ||
-      cast<RankedTensorType>(offsets.getType()).getDimSize(0) !=
-          op.getExpertCount() + 1 ||
-      !op.getResult().hasOneUse())
+std::optional<CombineEpilogue> CombineEpilogue::match(FusedOp op) {
+  Block &body = op.getBody().front();
+  auto matmul = dyn_cast<GroupedMatmulOp>(body.front());
+  auto combine = dyn_cast_or_null<GatherSumOp>(body.front().getNextNode());
+  if (!matmul || !combine || !op.getCounters() ||
+      op.getCounters().getType().isDynamicDim(0) ||
+      combine.getRows() != matmul.getResult() || combine.getDropped() ||
+      combine->getNextNode() != op.getYield() ||
+      !llvm::equal(op.getYield().getValues(), combine->getResults()))
     return std::nullopt;
-  auto combine = dyn_cast<GatherSumOp>(*op.getResult().getUsers().begin());
-  if (!combine || combine->getBlock() != op->getBlock() ||
-      combine.getRows() != op.getResult() || combine.getDropped())
-    return std::nullopt;
-  Value weights = combine.getWeights();
-  for (Value operand : {Value(combine.getPositions()), weights})
-    if (Operation *def = operand ? operand.getDefiningOp() : nullptr;
-        def && def->getBlock() == op->getBlock() && !def->isBeforeInBlock(op))
-      return std::nullopt;
-  return CombineEpilogue{combine, arrivals};
+  return CombineEpilogue{matmul, combine, op.getCounters()};
 }
 
-bool CombineEpilogue::supports(GroupedMatmulOp op, TileAttr tile) {
+bool CombineEpilogue::supports(GroupedMatmulOp op, TileAttr tile,
+                               int64_t counters) {
   constexpr int64_t maxRows = 16, maxWarps = 8;
   int64_t tiles = llvm::divideCeil(op.getN(), tile.getColumns());
-  return tile.getRows() <= maxRows && tiles * maxWarps <= numArrivals;
+  return tile.getRows() <= maxRows && tiles * maxWarps <= counters;
 }
 
 static Value tokensOf(HostBuilder &b, GatherSumOp op) {
@@ -66,9 +55,9 @@ Value CombineEpilogue::fusedTokens(HostBuilder &b) const {
   return b.select(isFew, tokens, b.index(0));
 }
 
-void CombineEpilogue::replace(HostBuilder &b, Value rows, Value combined,
-                              Value fused, Value ran,
-                              DeviceLowering &lowering) const {
+Value CombineEpilogue::launchRemaining(HostBuilder &b, Value rows,
+                                       Value combined, Value fused, Value ran,
+                                       DeviceLowering &lowering) const {
   GatherSumOp op = combine;
   Value tokens = tokensOf(b, op);
   Value remaining = b.select(ran, b.sub(tokens, fused), tokens);
@@ -77,8 +66,7 @@ void CombineEpilogue::replace(HostBuilder &b, Value rows, Value combined,
                           op.getWeights(), Value(), combined);
   Value result = launchGatherSum(gather, remaining, lowering);
   gather.erase();
-  op.getResult().replaceAllUsesWith(result);
-  op.erase();
+  return result;
 }
 
 //===----------------------------------------------------------------------===//
@@ -114,7 +102,7 @@ void CombineEpilogueEmitter::arrive(Value warp, Value columnTile,
       b.setInsertionPointToStart(arrival.thenBlock());
       Value slot = b.add(b.mul(columnTile, warps), warp);
       scf::YieldOp::create(
-          b, b.atomicAdd(b.at(arguments.arrivals, b.getI32Type(), slot),
+          b, b.atomicAdd(b.at(arguments.counters, b.getI32Type(), slot),
                          b.i32(1)));
       b.setInsertionPointToStart(arrival.elseBlock());
       scf::YieldOp::create(b, b.i32(0));

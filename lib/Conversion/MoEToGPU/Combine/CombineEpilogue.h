@@ -22,33 +22,40 @@ namespace mlir::moe {
 struct CombineEpilogue {
   static constexpr int64_t maxTokens = 8;
 
+  GroupedMatmulOp matmul;
   GatherSumOp combine;
-  Value arrivals; // tensor of counters, all 0 before the launch
+  Value counters; // tensor of i32, all 0 before the launch
 
-  /// Returns the combine of the result of `op` if it can be fused.
-  static std::optional<CombineEpilogue> match(GroupedMatmulOp op,
-                                              const DeviceLowering &lowering);
-  /// True if the kernel of such a tile can have the epilogue.
-  static bool supports(GroupedMatmulOp op, TileAttr tile);
+  /// Returns the matmul and the combine that the region of `op` is, if it is
+  /// these two.
+  static std::optional<CombineEpilogue> match(FusedOp op);
+  /// True if the kernel of such a tile can have the epilogue, with so many
+  /// counters.
+  static bool supports(GroupedMatmulOp op, TileAttr tile, int64_t counters);
 
   /// Returns, on the host, the destination tensor.
   Value init(HostBuilder &b) const;
   /// Returns, on the host, the number of tokens (`index`) that the epilogue
   /// combines: all of them or 0.
   Value fusedTokens(HostBuilder &b) const;
-  /// Replaces the combine by `combined`. A gather-sum launch computes the
-  /// tokens that the epilogue left out: all but `fused`, or all if it did not
-  /// run (`ran`).
-  void replace(HostBuilder &b, Value rows, Value combined, Value fused,
-               Value ran, DeviceLowering &lowering) const;
+  /// Launches the gather-sum of the tokens that the epilogue left out, all but
+  /// `fused`, or all if it did not run (`ran`), into `combined`. Returns the
+  /// result.
+  Value launchRemaining(HostBuilder &b, Value rows, Value combined, Value fused,
+                        Value ran, DeviceLowering &lowering) const;
 };
+
+/// Lowers the grouped matmul of `combine` to kernels that have the epilogue;
+/// returns the combined rows.
+Lowered lowerToGPU(const CombineEpilogue &combine, DeviceLowering &lowering,
+                   std::string &why);
 
 /// Emits the device code of a CombineEpilogue.
 class CombineEpilogueEmitter {
 public:
   struct Arguments {
     GatherSumEmitter::Arrays arrays;
-    Value arrivals; // pointer
+    Value counters; // pointer
     Value tokens;   // to combine; 0 disables the epilogue
   };
   /// Rows have `columns` columns; `warps` warps of a block store them.

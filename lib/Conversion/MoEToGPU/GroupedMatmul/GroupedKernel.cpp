@@ -115,13 +115,14 @@ void GroupedKernel::declareArguments(const GroupedKernelRequest &request) {
     arguments.input(tensor, pointer);
   GatherSumEmitter::Arrays &arrays = combineArguments.arrays;
   if (combine) {
-    arguments.input(combine->combine.getPositions(), arrays.positions);
-    arguments.input(combine->combine.getWeights(), arrays.weights);
+    GatherSumOp sum = combine->combine;
+    arguments.input(sum.getPositions(), arrays.positions);
+    arguments.input(sum.getWeights(), arrays.weights);
   }
   arguments.output(operands.out, out);
   if (combine) {
     arguments.output(operands.combined, arrays.out);
-    arguments.output(operands.arrivals, combineArguments.arrivals);
+    arguments.output(operands.counters, combineArguments.counters);
   }
   arguments.scalar(operands.rows, rows);
   arguments.scalar(operands.lhsRows, lhsRows);

@@ -41,7 +41,7 @@ struct WeightLayout {
 /// The host values that a launch takes besides the operands of the operation.
 struct GroupedKernelOperands {
   Value out;                // tensor
-  Value combined, arrivals; // tensors, with a fused combine
+  Value combined, counters; // tensors, with a fused combine
   Value rows, lhsRows;      // i32
   RowRange expertRows;      // i32, with offsets
   Value combinedTokens;     // i32, with a fused combine
@@ -51,8 +51,8 @@ struct GroupedKernelOperands {
 struct GroupedKernelRequest {
   GroupedMatmulOp op;
   TileAttr tile;
-  std::optional<CombineEpilogue> combine; // fused, if set
-  GroupedKernelOperands &operands;        // updated by the launch
+  const CombineEpilogue *combine;  // fused, if set
+  GroupedKernelOperands &operands; // updated by the launch
 };
 
 /// Base of the persistent kernels that compute a `moe.grouped_matmul`.
@@ -120,7 +120,7 @@ protected:
 
   GroupedMatmulOp op;
   TileAttr tile;
-  std::optional<CombineEpilogue> combine;
+  const CombineEpilogue *combine; // null if none is fused
   DeviceLowering &lowering;
   GPUBuilder b;
   Type element; // of `lhs`

@@ -268,8 +268,9 @@ struct Grid {
 class GroupedMatmulLowering {
 public:
   GroupedMatmulLowering(GroupedMatmulOp op, ArrayRef<TileAttr> tiles,
+                        const CombineEpilogue *combine,
                         DeviceLowering &lowering)
-      : op(op), tiles(tiles), lowering(lowering),
+      : op(op), tiles(tiles), combine(combine), lowering(lowering),
         b(op.getLoc(), lowering.rewriter) {}
 
   Value run();
@@ -280,12 +281,13 @@ private:
 
   GroupedMatmulOp op;
   ArrayRef<TileAttr> tiles;
+  const CombineEpilogue *combine; // null if none is fused
   DeviceLowering &lowering;
   HostBuilder b;
   Value rows, lhsRows, multiprocessors; // index
   GroupedKernelOperands operands;
-  std::optional<CombineEpilogue> combine;
   Value fusedTokens, combineRan;
+  int64_t counterCount = 0;
 };
 } // namespace
 
@@ -309,8 +311,8 @@ Grid GroupedMatmulLowering::gridOf(TileAttr tile, Value minRows) {
 
 void GroupedMatmulLowering::launchTile(TileAttr tile, size_t i,
                                        TileSelection &selection) {
-  GroupedKernelRequest request{op, tile, std::nullopt, operands};
-  if (combine && CombineEpilogue::supports(op, tile))
+  GroupedKernelRequest request{op, tile, /*combine=*/nullptr, operands};
+  if (combine && CombineEpilogue::supports(op, tile, counterCount))
     request.combine = combine;
   RowRange expertRows = selection.expertRows(i);
   Grid grid = gridOf(tile, expertRows.min);
@@ -335,23 +337,24 @@ Value GroupedMatmulLowering::run() {
   TileSelection selection(b, op, tileRows, rows);
   multiprocessors = MultiprocessorsOp::create(b);
   // Kernels for few rows can have the combine of a few tokens fused.
-  combine = CombineEpilogue::match(op, lowering);
   if (combine) {
     fusedTokens = combine->fusedTokens(b);
     combineRan = b.i1(false);
     operands.combined = combine->init(b);
-    operands.arrivals = combine->arrivals;
+    operands.counters = combine->counters;
+    counterCount =
+        cast<RankedTensorType>(combine->counters.getType()).getDimSize(0);
   }
   for (auto [i, tile] : llvm::enumerate(tiles))
     launchTile(tile, i, selection);
-  if (combine)
-    combine->replace(b, operands.out, operands.combined, fusedTokens,
-                     combineRan, lowering);
-  return operands.out;
+  if (!combine)
+    return operands.out;
+  return combine->launchRemaining(b, operands.out, operands.combined,
+                                  fusedTokens, combineRan, lowering);
 }
 
-Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
-                              std::string &why) {
+static Lowered lower(GroupedMatmulOp op, const CombineEpilogue *combine,
+                     DeviceLowering &lowering, std::string &why) {
   // First, so that the remark has the reason why moe-tile-for-gpu gave no
   // tiles.
   if (failed(verifyTensorCores(op, why)))
@@ -364,5 +367,16 @@ Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
   for (TileAttr tile : tiles)
     if (failed(verifyTile(op, tile, lowering.gpu, why)))
       return failure();
-  return SmallVector<Value>{GroupedMatmulLowering(op, tiles, lowering).run()};
+  return SmallVector<Value>{
+      GroupedMatmulLowering(op, tiles, combine, lowering).run()};
+}
+
+Lowered mlir::moe::lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
+                              std::string &why) {
+  return lower(op, /*combine=*/nullptr, lowering, why);
+}
+
+Lowered mlir::moe::lowerToGPU(const CombineEpilogue &combine,
+                              DeviceLowering &lowering, std::string &why) {
+  return lower(combine.matmul, &combine, lowering, why);
 }

@@ -45,6 +45,12 @@ LogicalResult Router::verify(GroupedMatmulOp matmul, GateOp gate,
   return GateEmitter::verify(gate, why);
 }
 
+LogicalResult Router::verify(RouteOp route, std::string &why) {
+  if (RouteEmitter::dropsInAdvance(route))
+    return unsupported(why, "another kernel drops choices before it routes");
+  return RouteEmitter::verify(route, why);
+}
+
 RouterKernel::RouterKernel(Router router, RouterShape shape,
                            DeviceLowering &lowering)
     : router(router), shape(shape), lowering(lowering),
@@ -91,8 +97,9 @@ void RouterKernel::declareArguments(RouterOperands &operands) {
     arguments.output(operands.offsets, routeArrays.offsets);
     arguments.output(operands.positions, routeArrays.positions);
     arguments.output(operands.counts, routeArrays.counts);
-    arguments.output(operands.arrivals, arrivals);
   }
+  if (router.counters != 0)
+    arguments.output(operands.counters, counters);
   arguments.scalar(operands.tokenCount, tokens);
   arguments.scalar(operands.tokensPerBlock, tokensPerBlock);
   if (router.route) {
@@ -386,8 +393,9 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   if (router.route) {
     route.emplace(router.route, b, kernelShape.threads);
     route->clear(histogram);
-    clearArrivals();
   }
+  if (counters)
+    clearCounters();
   auto gateTile = [&] { gateTokens(gate, route ? &*route : nullptr); };
 
   Value start = b.mul(group, tokensPerBlock);
@@ -420,10 +428,10 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   return kernel;
 }
 
-void RouterKernel::clearArrivals() {
+void RouterKernel::clearCounters() {
   b.ifThen(b.equal(b.block(), 0), [&] {
-    b.loop(thread, b.i32(numArrivals), b.i32(warps * GPUBuilder::warpSize),
-           [&](Value i) { b.storeAt(b.i32(0), arrivals, i); });
+    b.loop(thread, b.i32(router.counters), b.i32(warps * GPUBuilder::warpSize),
+           [&](Value i) { b.storeAt(b.i32(0), counters, i); });
   });
 }
 

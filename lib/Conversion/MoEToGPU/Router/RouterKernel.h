@@ -23,8 +23,8 @@
 #define MOE_LIB_CONVERSION_MOETOGPU_ROUTER_ROUTERKERNEL_H
 
 #include "Builder/DeviceEpilogue.h"
-#include "Routing/GateEmitter.h"
 #include "Lowering.h"
+#include "Routing/GateEmitter.h"
 #include "Routing/RouteEmitter.h"
 
 namespace mlir::moe {
@@ -34,25 +34,29 @@ namespace mlir::moe {
 struct Router {
   GroupedMatmulOp matmul;
   GateOp gate;
-  RouteOp route; // null if it is not fused
+  RouteOp route;        // null if it is not fused
+  int64_t counters = 0; // arrival counters for a combine that it clears
 
+  /// Returns the router that the region of `op` is, if it is one.
+  static std::optional<Router> match(FusedOp op);
   /// Succeeds if a kernel can fuse `matmul` with its only user `gate`;
   /// otherwise `why` has the reason.
   static LogicalResult verify(GroupedMatmulOp matmul, GateOp gate,
                               std::string &why);
+  /// Succeeds if the kernel can route the choices, too.
+  static LogicalResult verify(RouteOp route, std::string &why);
 };
 
-/// Returns the router that a gate is part of if it can be fused; otherwise a
-/// remark has the reason.
-std::optional<Router> findRouter(GateOp gate);
-/// Returns the results of the gate and, if there is one, of the route.
-SmallVector<Value> lowerToGPU(Router router, DeviceLowering &lowering);
+/// Lowers `op`, whose region is `router`.
+Lowered lowerToGPU(FusedOp op, Router router, DeviceLowering &lowering,
+                   std::string &why);
 
 /// The host values of a launch besides the operands of the operations.
 struct RouterOperands {
   Value weights, ids;               // tensors, replaced by the results
   Value tokens, offsets, positions; // the same, with a route
-  Value counts, arrivals;           // the same: histograms, cleared counters
+  Value counts;                     // the same: histograms
+  Value counters;                   // the same; null without counters
   Value tokenCount, tokensPerBlock; // i32
   Value rows, capacity;             // i32, with a route; capacity may be null
 };
@@ -96,7 +100,7 @@ private:
   /// Sets the current tile to as many of the tokens [start, end) as fit.
   void setTile(Value start, Value end);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
-  void clearArrivals();
+  void clearCounters();
   void finish(RouteEmitter &route, Value group);
   int64_t getPartialBytes() const;
   int64_t getLogitBytes() const;
@@ -117,7 +121,7 @@ private:
   SmallVector<Value> extras;
   GateEmitter::Pointers gatePointers;
   RouteEmitter::Arrays routeArrays;
-  Value arrivals, tokens, tokensPerBlock, rows, capacity, liveAddress;
+  Value counters, tokens, tokensPerBlock, rows, capacity, liveAddress;
 
   Value live; // tokens
   Value memory, partials, logits, histogram;

@@ -14,7 +14,6 @@
 #include "Limits.h"
 #include "RouterKernel.h"
 
-#include "mlir/IR/Remarks.h"
 #include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
@@ -23,35 +22,33 @@ using namespace mlir::moe;
 /// The portable maximum.
 static constexpr int64_t maxClusterSize = 8;
 
-static RouteOp findRoute(GateOp gate) {
-  for (Operation *user : gate.getIds().getUsers()) {
-    auto route = dyn_cast<RouteOp>(user);
-    std::string why;
-    if (route && route.getIds() == gate.getIds() &&
-        route->getBlock() == gate->getBlock() &&
-        !RouteEmitter::dropsInAdvance(route) &&
-        succeeded(RouteEmitter::verify(route, why)))
-      return route;
+std::optional<Router> Router::match(FusedOp op) {
+  Router router;
+  YieldOp yield = op.getYield();
+  for (Operation &each : op.getBody().front().without_terminator()) {
+    if (auto matmul = dyn_cast<GroupedMatmulOp>(each))
+      router.matmul = matmul;
+    else if (auto gate = dyn_cast<GateOp>(each))
+      router.gate = gate;
+    else if (auto route = dyn_cast<RouteOp>(each))
+      router.route = route;
+    else if (!each.hasTrait<OpTrait::ConstantLike>() || !each.hasOneUse() ||
+             *each.user_begin() != yield)
+      return std::nullopt;
   }
-  return nullptr;
-}
-
-static void remarkApart(GroupedMatmulOp matmul, const Twine &why) {
-  remark::missed(matmul.getLoc(),
-                 remark::RemarkOpts::name("RouterApart").category("moe-gpu"))
-      << "the matmul of a router is not fused with its gate: " + why.str();
-}
-
-std::optional<Router> mlir::moe::findRouter(GateOp gate) {
-  auto matmul = gate.getLogits().getDefiningOp<GroupedMatmulOp>();
-  if (!matmul)
+  if (!router.matmul || !router.gate ||
+      router.gate.getLogits() != router.matmul.getResult() ||
+      (router.route && router.route.getIds() != router.gate.getIds()))
     return std::nullopt;
-  std::string why;
-  if (failed(Router::verify(matmul, gate, why))) {
-    remarkApart(matmul, why);
-    return std::nullopt;
+  for (Value value : yield.getValues()) {
+    Operation *def = value.getDefiningOp();
+    if (def && (def == router.gate || def == router.route))
+      continue;
+    if (router.counters != 0 || clearedCounters(value) == 0)
+      return std::nullopt;
+    router.counters = clearedCounters(value);
   }
-  return Router{matmul, gate, findRoute(gate)};
+  return router;
 }
 
 namespace {
@@ -60,7 +57,8 @@ namespace {
 class RouterLowering {
 public:
   RouterLowering(Router router, DeviceLowering &lowering);
-  SmallVector<Value> run();
+  /// Returns the results of `op`, whose region is the router.
+  SmallVector<Value> run(FusedOp op);
 
 private:
   void chooseGrid();
@@ -128,6 +126,8 @@ void RouterLowering::createOutputs() {
   operands.tokenCount = b.toI32(tokens);
   operands.tokensPerBlock = b.toI32(tokensPerBlock);
   choices = b.mul(tokens, gate.getTopK());
+  if (router.counters != 0)
+    operands.counters = b.empty({b.getIndexAttr(router.counters)}, i32);
   if (!route)
     return;
   // The gate has no ids yet, but the shape is known.
@@ -141,7 +141,6 @@ void RouterLowering::createOutputs() {
   operands.counts = b.empty({getAsOpFoldResult(fewTiles),
                              b.getIndexAttr(RouteEmitter::countBuckets(route))},
                             i32);
-  operands.arrivals = b.empty({b.getIndexAttr(numArrivals)}, i32);
   operands.rows =
       b.toI32(getValueOrCreateConstantIndexOp(b, b.getLoc(), shapes[0][0]));
   operands.capacity = capacityOf(b, route);
@@ -178,19 +177,28 @@ void RouterLowering::launchScatter() {
   operands.positions = scatter.positions;
 }
 
-SmallVector<Value> RouterLowering::run() {
+SmallVector<Value> RouterLowering::run(FusedOp op) {
   chooseGrid();
   createOutputs();
   launchRouter();
-  if (!route)
-    return {operands.weights, operands.ids};
-  launchScatter();
-  lowering.arrivals[operands.offsets] = operands.arrivals;
-  return {operands.weights, operands.ids, operands.tokens, operands.offsets,
-          operands.positions};
+  if (route)
+    launchScatter();
+  return llvm::map_to_vector(op.getYield().getValues(), [&](Value value) {
+    Operation *def = value.getDefiningOp();
+    unsigned number = cast<OpResult>(value).getResultNumber();
+    if (def == gate)
+      return number == 0 ? operands.weights : operands.ids;
+    if (!def || def != route)
+      return operands.counters;
+    Value results[] = {operands.tokens, operands.offsets, operands.positions};
+    return results[number];
+  });
 }
 
-SmallVector<Value> mlir::moe::lowerToGPU(Router router,
-                                         DeviceLowering &lowering) {
-  return RouterLowering(router, lowering).run();
+Lowered mlir::moe::lowerToGPU(FusedOp op, Router router,
+                              DeviceLowering &lowering, std::string &why) {
+  if (failed(Router::verify(router.matmul, router.gate, why)) ||
+      (router.route && failed(Router::verify(router.route, why))))
+    return failure();
+  return RouterLowering(router, lowering).run(op);
 }

@@ -1,9 +1,9 @@
-// RUN: moe-opt %s -moe-decompose-combine -canonicalize -cse -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-decompose-combine -canonicalize -cse -moe-fuse-router -moe-fuse-combine -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
 
 // The combine of few tokens is fused into the epilogue of the matmul. A warp arrives
 // after it has stored its columns; the last one with the same columns adds up. Without
 // tiles no warp arrives, and all blocks write the result: zeros.
-// CHECK:       llvm.func @grouped_matmul(%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ARRIVALS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNT:[a-z0-9]+]]: i32, %{{.*}}: i32, %[[SUMMED:[a-z0-9]+]]: i32)
+// CHECK:       llvm.func @grouped_matmul(%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTERS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNT:[a-z0-9]+]]: i32, %{{.*}}: i32, %[[SUMMED:[a-z0-9]+]]: i32)
 // CHECK:         nvvm.barrier
 // CHECK:         llvm.load %{{.*}} : !llvm.ptr<3> -> i32
 // CHECK-NEXT:    %[[EMPTY:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
@@ -16,7 +16,7 @@
 // CHECK-NEXT:      nvvm.bar.warp.sync
 // CHECK-NEXT:      llvm.fence syncscope("device") acq_rel
 // CHECK:           scf.if
-// CHECK:             llvm.getelementptr %[[ARRIVALS]]
+// CHECK:             llvm.getelementptr %[[COUNTERS]]
 // CHECK:             llvm.atomicrmw add %{{.*}}, %c1_i32 monotonic
 // CHECK:           nvvm.shfl.sync
 // CHECK:           %[[OTHERS:.*]] = arith.subi %{{.*}}, %c1_i32

@@ -1,19 +1,17 @@
-// RUN: moe-opt %s -convert-moe-to-gpu -canonicalize -cse -split-input-file \
-// RUN:   --remarks-filter-missed=moe-gpu 2>%t.remarks | FileCheck %s
-// RUN: FileCheck %s --check-prefix=MISSED --input-file=%t.remarks
-// RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file \
+// RUN: moe-opt %s -moe-fuse-router -convert-moe-to-gpu -canonicalize -cse -split-input-file | FileCheck %s
+// RUN: moe-opt %s -moe-fuse-router -convert-moe-to-gpu=arch=sm_90a -canonicalize -cse -split-input-file \
 // RUN:   | FileCheck %s --check-prefix=CLUSTER
 
 // The matmul, the gate and the routing take two launches; the grid of the second is
 // empty if all tokens fit one tile.
-// CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[ARRIVALS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
+// CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTERS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    nvvm.maxntid = array<i32: 512, 1, 1>
 // CHECK-NOT:   nvvm.cluster_dim
-// One block clears the arrival counters.
+// One block clears the counters of a combine.
 // CHECK:         %[[IS0:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
 // CHECK-NEXT:    scf.if %[[IS0]] {
 // CHECK:           scf.for %[[I:.*]] = %{{.*}} to %c1024_i32 step %c512_i32
-// CHECK-NEXT:        %[[AT:.*]] = llvm.getelementptr %[[ARRIVALS]][%[[I]]]
+// CHECK-NEXT:        %[[AT:.*]] = llvm.getelementptr %[[COUNTERS]][%[[I]]]
 // CHECK-NEXT:        llvm.store %c0_i32, %[[AT]]
 // Each lane loads 16 bytes of a row: two mma of depth 16.
 // CHECK:         %[[OWN:.*]] = scf.for
@@ -111,23 +109,6 @@ func.func @fma(%x: tensor<?x64xf32>, %w: tensor<1x64x32xf32>)
   } : tensor<?x64xf32> -> tensor<?x32xf32>
   %weights, %ids = moe.gate %l top_k(2) : tensor<?x32xf32>
   return %weights, %ids : tensor<?x2xf32>, tensor<?x2xi32>
-}
-
-// -----
-
-// Logits with other users are not fused.
-// MISSED: RouterApart | Category:moe-gpu {{.*}}Remark="the matmul of a router is not fused with its gate: its logits have other uses"
-// CHECK-LABEL: func.func @logits_used(
-// CHECK:         moe.grouped_matmul
-// CHECK:         moe.launch @kernels::@gate
-func.func @logits_used(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
-    -> (tensor<?x8xf32>, tensor<?x2xi32>) {
-  %l = moe.grouped_matmul %x weights(%w : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {
-  ^bb0(%s: f32):
-    moe.yield %s : f32
-  } : tensor<?x64xf32> -> tensor<?x8xf32>
-  %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
-  return %l, %ids : tensor<?x8xf32>, tensor<?x2xi32>
 }
 
 // -----

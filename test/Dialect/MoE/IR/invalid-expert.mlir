@@ -244,6 +244,6 @@ func.func @yielded_static(%g: tensor<6x4xf32>, %o: tensor<3xi32>, %x: tensor<6x4
 // -----
 
 func.func @yield_elsewhere(%x: tensor<?x4xf32>) {
-  // expected-error @+1 {{expects parent op to be one of 'moe.expert, moe.grouped_matmul'}}
+  // expected-error @+1 {{expects parent op to be one of 'moe.expert, moe.grouped_matmul, moe.fused'}}
   moe.yield %x : tensor<?x4xf32>
 }

@@ -31,9 +31,9 @@ func.func @count(%x: tensor<4xf32>) {
 // -----
 
 func.func @terminator(%x: tensor<4xf32>) {
-  // expected-error @+1 {{expected a region that ends with moe.yield, got func.return}}
+  // expected-error @+1 {{expected a region that ends with moe.yield, got llvm.unreachable}}
   %result = moe.fused {
-    return
+    llvm.unreachable
   } -> tensor<4xf32>
   return
 }
