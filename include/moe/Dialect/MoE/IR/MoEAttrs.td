@@ -178,4 +178,71 @@ def MoE_Uncovered : MoE_I32Enum<"Uncovered",
 ]>;
 def MoE_UncoveredAttr : MoE_EnumAttr<MoE_Uncovered, "uncovered">;
 
+//===----------------------------------------------------------------------===//
+// Grouped matmul
+//===----------------------------------------------------------------------===//
+
+def MoE_MatrixUnit : MoE_I32Enum<"MatrixUnit",
+    "instructions that a tile is multiplied with", [
+  I32EnumAttrCase<"MmaSync", 0, "mma_sync">,
+  I32EnumAttrCase<"Wgmma", 1, "wgmma">
+]>;
+def MoE_MatrixUnitAttr : MoE_EnumAttr<MoE_MatrixUnit, "matrix_unit">;
+
+def MoE_WarpRoles : MoE_I32Enum<"WarpRoles",
+    "how the warps of a block share tiles", [
+  I32EnumAttrCase<"Cooperative", 0, "cooperative">,
+  I32EnumAttrCase<"PingPong", 1, "ping_pong">
+]>;
+def MoE_WarpRolesAttr : MoE_EnumAttr<MoE_WarpRoles, "warp_roles">;
+
+def MoE_GatherFence : MoE_I32Enum<"GatherFence",
+    "who orders gathered rows before the products that read them", [
+  I32EnumAttrCase<"Producer", 0, "producer">,
+  I32EnumAttrCase<"Consumer", 1, "consumer">
+]>;
+def MoE_GatherFenceAttr : MoE_EnumAttr<MoE_GatherFence, "gather_fence">;
+
+def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
+  let mnemonic = "tile";
+  let summary = "how a kernel computes a grouped product on a GPU";
+  let description = [{
+    A block of threads computes tiles of `rows` rows of one expert by `columns`
+    columns of the result, `depth` steps along k at a time, of which `stages`
+    are in shared memory at once. With several products a tile has an equal
+    share of the columns of each, which meet in the epilogue.
+
+    * `unit`: `mma_sync` (sm_80 and later: `mma.sync` on operands that
+      `cp.async` brings) or `wgmma` (sm_90a: operands that the bulk copy engine
+      brings, in a warpgroup of its own).
+    * `roles`: `cooperative`, all multiplying warps share a tile, or
+      `ping_pong`, two warpgroups have a tile each and take turns, so that one
+      multiplies while the other stores.
+    * `cluster`: blocks that work on neighbouring tiles together and share what
+      they load.
+    * `swapped`: the weights are the first operand, so that a few rows fill the
+      narrow side of the tile.
+    * `split`: parts of the sum over k, one for each block of a cluster of as
+      many; they give each other their sums, and add up in order.
+    * `gather_fence`: rows that are gathered come by `cp.async`, a write through
+      the generic proxy, and `wgmma` reads through the asynchronous proxy. The
+      proxy fence between them is that of the `producer`, which waits for its
+      copies, fences and arrives at the barrier of the stage, or of the
+      `consumer`: copies arrive by themselves
+      (`cp.async.mbarrier.arrive.noinc`), and what multiplies fences behind its
+      wait.
+  }];
+  let parameters = (ins
+    "MatrixUnit":$unit, "int64_t":$rows, "int64_t":$columns, "int64_t":$depth,
+    "int64_t":$stages,
+    DefaultValuedParameter<"WarpRoles", "WarpRoles::Cooperative">:$roles,
+    DefaultValuedParameter<"int64_t", "1">:$cluster,
+    DefaultValuedParameter<"bool", "false">:$swapped,
+    DefaultValuedParameter<"int64_t", "1">:$split,
+    DefaultValuedParameter<"GatherFence",
+                           "GatherFence::Producer">:$gather_fence);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
 #endif // MOE_DIALECT_MOE_IR_MOEATTRS_TD
