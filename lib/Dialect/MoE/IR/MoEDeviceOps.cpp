@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Verification.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/Utils/DestinationEffects.h"
 
 #include "mlir/Interfaces/FunctionInterfaces.h"
 

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Verification.h"
+#include "moe/Dialect/Utils/DestinationEffects.h"
 
 #include "mlir/IR/PatternMatch.h"
 

@@ -84,22 +84,6 @@ inline LogicalResult verifyYield(YieldOp yield, TypeRange expected) {
   return diag;
 }
 
-/// Effects of an operation with destinations: buffers are read, or written
-/// where they are a destination, which keeps elements that are not written;
-/// tensors have no effects.
-inline void addDestinationEffects(
-    DestinationStyleOpInterface op,
-    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
-        &effects) {
-  for (OpOperand &operand : op->getOpOperands()) {
-    if (!isa<MemRefType>(operand.get().getType()))
-      continue;
-    effects.emplace_back(MemoryEffects::Read::get(), &operand);
-    if (op.isDpsInit(&operand))
-      effects.emplace_back(MemoryEffects::Write::get(), &operand);
-  }
-}
-
 } // namespace mlir::moe
 
 #endif // MOE_LIB_DIALECT_MOE_IR_VERIFICATION_H
