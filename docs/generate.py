@@ -29,7 +29,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "test" / "Docs" / "passes"
-OPERATIONS = ROOT / "include" / "moe" / "Dialect" / "MoE" / "IR" / "MoEOps.td"
+DIALECTS = ROOT / "include" / "moe" / "Dialect"
+OPERATIONS = {"moe": DIALECTS / "MoE" / "IR" / "MoEOps.td",
+              "moe_rt": DIALECTS / "MoERuntime" / "IR" / "MoERuntimeOps.td"}
 REGISTRATION = ROOT / "lib" / "Pipelines" / "Registration.cpp"
 RUNTIME = ROOT / "runtime" / "include" / "moe_rt"
 C_HEADERS = [RUNTIME / f"{name}.h" for name in
@@ -91,24 +93,24 @@ def arguments(dag: dict[str, Any], path: Path) -> list[tuple[Any, str]]:
 # --------------------------------------------------------------------------
 
 
-def keywords_of(cpp: str) -> list[str]:
+def keywords_of(cpp: str, path: Path) -> list[str]:
     """The keywords of an enumeration, by its C++ name."""
     name = cpp.rpartition("::")[2]
-    for enum in instances(OPERATIONS, "EnumAttrInfo"):
+    for enum in instances(path, "EnumAttrInfo"):
         if enum["className"] == name:
-            cases = [records(OPERATIONS)[case["def"]] for case in enum["enumerants"]]
+            cases = [records(path)[case["def"]] for case in enum["enumerants"]]
             return [case["str"] for case in cases]
     return []
 
 
-def default_of(text: str) -> str:
+def default_of(text: str, path: Path) -> str:
     """A default of C++ as the assembly writes it: Score::Softmax is softmax."""
     enum, _, case = text.rpartition("::")
     if not enum:
         return text
-    for each in instances(OPERATIONS, "EnumAttrInfo"):
+    for each in instances(path, "EnumAttrInfo"):
         if each["className"] == enum.rpartition("::")[2]:
-            for record in (records(OPERATIONS)[e["def"]] for e in each["enumerants"]):
+            for record in (records(path)[e["def"]] for e in each["enumerants"]):
                 if record["symbol"] == case:
                     return record["str"]
     return text
@@ -117,26 +119,26 @@ def default_of(text: str) -> str:
 VALUES = {"I64Attr": "integer", "F64Attr": "number", "UnitAttr": "none (a flag)",
           "SymbolRefAttr": "symbol", "MoE_FloatTypeAttr": "`f32`, `f16` or `bf16`",
           "DenseI64ArrayAttr": "array of integers", "AffineMapArrayAttr": "array of affine maps",
-          "MoE_TensorMapArrayAttr": "array of `#moe.tensor_map`",
+          "MoERuntime_TensorMapArrayAttr": "array of `#moe_rt.tensor_map`",
           "int64_t": "integer", "bool": "`true` or `false`", "StringAttr": "string",
           "AffineMapAttr": "affine map", "ArrayAttr": "array",
           "::mlir::moe::Real": "number"}
 
 
-def value_of(record: dict[str, Any] | str) -> str:
+def value_of(record: dict[str, Any] | str, path: Path) -> str:
     """What an attribute or a parameter may be."""
     if isinstance(record, str):
-        if words := keywords_of(record):
+        if words := keywords_of(record, path):
             return ", ".join(f"`{word}`" for word in words)
         return VALUES.get(record, f"`{record}`")
     if "cppType" in record and "AttrParameter" in record["!superclasses"]:
-        return value_of(record["cppType"])
+        return value_of(record["cppType"], path)
     if record["!name"] in VALUES:
         return VALUES[record["!name"]]
     if (base := record.get("baseAttr")) is not None:
-        return value_of(records(OPERATIONS)[base["def"]])
+        return value_of(records(path)[base["def"]], path)
     if "EnumAttr" in record["!superclasses"]:
-        return value_of(record["cppType"].removesuffix("Attr"))
+        return value_of(record["cppType"].removesuffix("Attr"), path)
     if "AttrDef" in record["!superclasses"]:
         return f"`#moe.{record['mnemonic']}`"
     return record.get("summary") or record["!name"]
@@ -158,45 +160,46 @@ def table(*rows: tuple[str, ...]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def operation_tables() -> Iterator[str]:
-    for operation in instances(OPERATIONS, "Op"):
+def operation_tables(dialect: str, path: Path) -> Iterator[str]:
+    for operation in instances(path, "Op"):
         rows = []
-        for record, name in arguments(operation["arguments"], OPERATIONS):
+        for record, name in arguments(operation["arguments"], path):
             if "Attr" not in record["!superclasses"]:
                 continue
             optional, default = record.get("isOptional"), record.get("defaultValue")
             if record["!name"] == "UnitAttr":
                 given = "absent"
             elif default:
-                given = f"`{default_of(default)}`"
+                given = f"`{default_of(default, path)}`"
             else:
                 given = "absent" if optional else "required"
-            rows.append((f"`{clause_of(operation, name)}`", f"`{name}`", value_of(record), given))
+            rows.append((f"`{clause_of(operation, name)}`", f"`{name}`", value_of(record, path),
+                         given))
         if rows:
-            yield f"### `moe.{operation['opName']}`"
+            yield f"### `{dialect}.{operation['opName']}`"
             yield table(("clause", "attribute", "value", "default"), *rows)
 
 
-def definition_tables() -> Iterator[str]:
-    for attribute in instances(OPERATIONS, "AttrDef"):
+def definition_tables(dialect: str, path: Path) -> Iterator[str]:
+    for attribute in instances(path, "AttrDef"):
         if "EnumAttr" in attribute["!superclasses"] or attribute["hasCustomAssemblyFormat"]:
             continue
         rows = []
-        for record, name in arguments(attribute["parameters"], OPERATIONS):
+        for record, name in arguments(attribute["parameters"], path):
             default = None if isinstance(record, str) else record.get("defaultValue")
             kind = record if isinstance(record, str) else record["cppType"]
-            rows.append((f"`{name}`", value_of(kind),
+            rows.append((f"`{name}`", value_of(kind, path),
                          "absent" if default and default.endswith("Attr()") else
-                         f"`{default_of(default)}`" if default else "required"))
-        yield f"### `#moe.{attribute['mnemonic']}`: {attribute['summary']}"
+                         f"`{default_of(default, path)}`" if default else "required"))
+        yield f"### `#{dialect}.{attribute['mnemonic']}`: {attribute['summary']}"
         yield textwrap.dedent(attribute["description"]).strip()
         yield table(("parameter", "value", "default"), *rows)
 
 
 def attributes() -> str:
     text = (DOCS / "attributes.md").read_text()
-    for name, blocks in (("operations", operation_tables()),
-                         ("definitions", definition_tables())):
+    for name, tables in (("operations", operation_tables), ("definitions", definition_tables)):
+        blocks = [block for each in OPERATIONS.items() for block in tables(*each)]
         begin, end = f"<!-- begin {name}: docs/generate.py -->\n", f"<!-- end {name} -->"
         before, _, rest = text.partition(begin)
         after = rest.partition(end)[2]

@@ -16,6 +16,7 @@
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/MoE/Transforms/Passes.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.h"
 #include "moe/Pipelines/Pipelines.h"
 #include "moe/Target/NVPTX/Passes.h"
@@ -23,8 +24,8 @@
 
 namespace mlir::moe {
 
-/// The moe dialect, those that layers are written in besides, and those that
-/// pipelines lower to.
+/// The dialects moe and moe_rt, those that layers are written in besides, and
+/// those that pipelines lower to.
 void registerAllDialects(DialectRegistry &registry);
 
 /// External models of interfaces on operations, moe's own and upstream's;

@@ -47,7 +47,7 @@ void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createReconcileUnrealizedCastsPass());
   // Before functions are made of it: tasks of the executor are all that is
   // left.
-  addVerification(pm, {"llvm", "moe"});
+  addVerification(pm, {"llvm", "moe_rt"});
   pm.addPass(createMoEOutlineTasks());
   pm.addPass(createMoEEntryPoints());
   pm.addPass(createMoEMoveBF16AsI16());

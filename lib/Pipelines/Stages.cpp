@@ -65,6 +65,6 @@ void mlir::moe::addVerification(OpPassManager &pm,
 
 void mlir::moe::addBufferVerification(OpPassManager &pm) {
   addVerification(pm, {"arith", "cf", "func", "gpu", "index", "llvm", "math",
-                       "memref", "moe", "nvvm", "scf", "ub", "vector",
+                       "memref", "moe_rt", "nvvm", "scf", "ub", "vector",
                        "x86vector"});
 }

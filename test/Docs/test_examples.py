@@ -1,10 +1,11 @@
 """Every ```mlir block of the reference is tested as it stands there.
 
 An example that is a function or a module must parse, verify, print and parse again
-to the same text, and lower to LLVM through the reference pipeline. One that is only
-a few operations is put into a function first, with the values it uses and does not
-define as operands of the types it gives them. One in the description of a pass runs
-through that pass.
+to the same text, and lower to LLVM through the reference pipeline, unless it shows
+an operation of moe_rt, which that pipeline does not take. One that is only a few
+operations is put into a function first, with the values it uses and does not define
+as operands of the types it gives them. One in the description of a pass runs through
+that pass.
 
 The examples of passes and pipelines are files of their own, test/Docs/passes, which
 lit runs and docs/passes.md shows; test_reference.py looks for one of each.
@@ -22,8 +23,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("MOE_BUILD_DIR", ROOT / "build"))
 MOE_OPT = BUILD / "bin" / "moe-opt"
-DIALECT = BUILD / "docs" / "MoEDialect.md"
-DOCUMENTS = [DIALECT, *sorted({*(BUILD / "docs").glob("*.md")} - {DIALECT}),
+DIALECTS = [BUILD / "docs" / "MoEDialect.md", BUILD / "docs" / "MoERuntimeDialect.md"]
+DOCUMENTS = [*DIALECTS, *sorted({*(BUILD / "docs").glob("*.md")} - {*DIALECTS}),
              ROOT / "docs" / "attributes.md", ROOT / "docs" / "rationale.md"]
 REFERENCE = "--moe-reference"
 
@@ -98,24 +99,24 @@ def test_example(where, heading, block):
     if heading.startswith("-"):  # a pass, by its option
         after = moe_opt(text, heading)
         assert after.returncode == 0, f"{where}: {heading} fails:\n{after.stderr}"
-    elif whole:
+    elif whole and "moe_rt." not in block:
         lowered = moe_opt(text, REFERENCE)
         assert lowered.returncode == 0, f"{where} does not lower:\n{lowered.stderr}"
         left = sorted(set(re.findall(r"\bmoe\.(?:gate|dispatch|expert|combine)\b", lowered.stdout)))
         assert not left, f"{where}: left after {REFERENCE}: {left}"
 
 
-# What only makes sense inside another operation or after the conversion to LLVM.
-# A launch needs a module around it, with the kernel.
-WITHOUT_EXAMPLE = {"moe.yield", "moe.parallel", "moe.done", "moe.launch", "moe.multiprocessors"}
+# What other operations show in their examples.
+WITHOUT_EXAMPLE = {"moe_rt.done"}
 
 
-def test_there_are_examples():
-    """Every operation of the dialect shows one."""
-    text = DIALECT.read_text()
-    operations = re.findall(r"^### `(moe\.\w+)`", text, re.MULTILINE)
-    assert operations
-    sections = re.split(r"^### `(moe\.\w+)`", text, flags=re.MULTILINE)[1:]
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda path: path.stem)
+def test_there_are_examples(dialect):
+    """Every operation of a dialect shows one."""
+    text = dialect.read_text()
+    operation = re.compile(r"^### `(moe(?:_rt)?\.\w+)`", re.MULTILINE)
+    sections = operation.split(text)[1:]
+    assert sections
     without = [name for name, section in zip(sections[::2], sections[1::2])
                if "```mlir" not in section and name not in WITHOUT_EXAMPLE]
     assert not without, f"no example for {without}"

@@ -13,7 +13,7 @@
 // CHECK:              arith.addf
 // CHECK:        func.func @f32(
 // CHECK-NOT:      memref.{{load|store}}
-// CHECK:          moe.launch
+// CHECK:          moe_rt.launch
 // CHECK:          return
 func.func @f32(%x: tensor<?x24xf32>, %w: tensor<24x16xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<?x16xf32> {
   %c0 = arith.constant 0 : index
@@ -31,7 +31,7 @@ func.func @f32(%x: tensor<?x24xf32>, %w: tensor<24x16xf32> {moe.role = "weight",
 // MISSED:       'moe.gate' not lowered to a GPU kernel: score_axis(tokens)
 // CHECK:        func.func @tokens(
 // CHECK-NOT:      memref.{{load|store}}
-// CHECK:          moe.launch
+// CHECK:          moe_rt.launch
 // CHECK:          return
 func.func @tokens(%l: tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x2xi32>) {
   %w, %i = moe.gate %l top_k(2) score_axis(tokens) : tensor<?x8xf32>
@@ -44,7 +44,7 @@ func.func @tokens(%l: tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x2xi32>) {
 // CHECK:        gpu.func @loop(
 // CHECK:        func.func @constant(
 // CHECK-NOT:      memref.{{load|store|get_global|copy}}
-// CHECK:          moe.launch
+// CHECK:          moe_rt.launch
 // CHECK:          return
 func.func @constant(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
   %c0 = arith.constant 0 : index

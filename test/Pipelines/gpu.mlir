@@ -7,7 +7,7 @@
 // RUN: sed -n '/func.func @layer/,$p' %t.80 | FileCheck %s --check-prefix=HOST --implicit-check-not=memref.load --implicit-check-not=memref.store \
 // RUN:   --implicit-check-not=memref.copy --implicit-check-not=memref.alloc --implicit-check-not=get_global --implicit-check-not=linalg. --implicit-check-not=scf.
 // RUN: moe-opt %s -moe-gpu | FileCheck %s --implicit-check-not=gpu.func --implicit-check-not='nvvm.' \
-// RUN:   --implicit-check-not=moe.launch --implicit-check-not=builtin.unrealized_conversion_cast
+// RUN:   --implicit-check-not=moe_rt.launch --implicit-check-not=builtin.unrealized_conversion_cast
 // RUN: moe-opt %s -moe-gpu=arch=sm_90a | FileCheck %s --check-prefix=HOPPER
 // RUN: moe-opt %s -moe-gpu -o /dev/null --remarks-filter-missed="moe-gpu|moe-fuse" 2>&1 | count 0
 
@@ -23,25 +23,25 @@
 // KERNELS:          %[[R:.*]] = memref.expand_shape %[[ROUTER]]
 // Logits are in shared memory.
 // KERNELS-NOT:      to memref<?x8xf32>
-// KERNELS:          moe.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:[^,]*]], %[[ARRIVALS:[^,]*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>, memref<1024xi32>)
-// KERNELS:          moe.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS]], %[[OFFSETS]], %[[POSITIONS]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
+// KERNELS:          moe_rt.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:[^,]*]], %[[ARRIVALS:[^,]*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>, memref<1024xi32>)
+// KERNELS:          moe_rt.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS]], %[[OFFSETS]], %[[POSITIONS]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
 // Rows are gathered by the first product of the experts, which has two and the
 // activation; nothing is written to memory but what the next one reads.
-// KERNELS:          moe.launch {{.*}} ins(%[[X]], %[[TOKENS]], %[[OFFSETS]], %[[GATE]], %[[UP]] : {{.*}}) outs(%[[H:.*]] : memref<?x40xbf16>)
-// SYNC:             moe.launch @kernels::@grouped_matmul_3
-// WGMMA:            moe.launch @kernels::@grouped_matmul_wgmma
+// KERNELS:          moe_rt.launch {{.*}} ins(%[[X]], %[[TOKENS]], %[[OFFSETS]], %[[GATE]], %[[UP]] : {{.*}}) outs(%[[H:.*]] : memref<?x40xbf16>)
+// SYNC:             moe_rt.launch @kernels::@grouped_matmul_3
+// WGMMA:            moe_rt.launch @kernels::@grouped_matmul_wgmma
 // The second one adds up the choices of few tokens.
-// KERNELS:          moe.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[ROWS:[^,]*]], %[[Y]], %[[ARRIVALS]] :
-// KERNELS:          moe.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS]] : memref<?x24xbf16>)
-// WGMMA:            moe.launch {{.*}} maps([#moe.tensor_map<
-// KERNELS:          moe.launch @kernels::@gather_sum {{.*}} ins(%[[ROWS]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[Y]] :
-// KERNELS-NOT:      moe.launch
+// KERNELS:          moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[ROWS:[^,]*]], %[[Y]], %[[ARRIVALS]] :
+// KERNELS:          moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS]] : memref<?x24xbf16>)
+// WGMMA:            moe_rt.launch {{.*}} maps([#moe_rt.tensor_map<
+// KERNELS:          moe_rt.launch @kernels::@gather_sum {{.*}} ins(%[[ROWS]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[Y]] :
+// KERNELS-NOT:      moe_rt.launch
 // KERNELS:          return
 // KERNELS-LABEL:  func.func @moe_workspace_layer(
 // KERNELS-SAME:     %{{.*}}: i64) -> i64
 
 // HOST-LABEL:     func.func @layer(
-// HOST-COUNT-11:    moe.launch
+// HOST-COUNT-11:    moe_rt.launch
 // HOST-LABEL:     func.func @moe_workspace_layer(
 
 // The image and what there is in it, in the order of the kernels' numbers.

@@ -160,7 +160,7 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
   let description = [{
     `moe.gate`, `moe.route`, `moe.quantize`, `moe.gather_sum`,
     `moe.grouped_matmul` with `moe.tiles`, and `moe.fused`, on tensors, become
-    `moe.launch` of kernels in a `gpu.module`. An operation implements
+    `moe_rt.launch` of kernels in a `gpu.module`. An operation implements
     `GPUKernelOpInterface` to be lowered.
 
     The kernel of a router scatters the choices itself if one block handles all
@@ -180,16 +180,17 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
-    "::mlir::math::MathDialect", "::mlir::LLVM::LLVMDialect",
-    "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect",
-    "::mlir::tensor::TensorDialect", "::mlir::vector::VectorDialect"
+    "::mlir::math::MathDialect", "::mlir::moe_rt::MoERuntimeDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::vector::VectorDialect"
   ];
 }
 
 def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
-  let summary = "Turn moe.parallel into functions and calls of the executor";
+  let summary = "Turn moe_rt.parallel into functions and calls of the executor";
   let description = [{
-    Runs on the LLVM dialect. The region of each `moe.parallel` becomes a
+    Runs on the LLVM dialect. The region of each `moe_rt.parallel` becomes a
     function `void task(void *context, i64 index)`, what it uses from outside
     goes through a structure on the stack of the caller, and the executor's
     `parallel_for` (moe_rt/executor.h) is called with both.
@@ -200,10 +201,10 @@ def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
 def MoELaunchesToCalls : Pass<"moe-launches-to-calls", "::mlir::ModuleOp"> {
   let summary = "Call the runtime for each launch";
   let description = [{
-    `moe.launch` on buffers becomes a call of the function that the runtime
+    `moe_rt.launch` on buffers becomes a call of the function that the runtime
     passes in (`moe_rt/launcher.h`), with the number of the kernel, the grid and
-    the arguments; `moe.multiprocessors` is read from the same structure, which
-    the function takes as one more argument.
+    the arguments; `moe_rt.multiprocessors` is read from the same structure,
+    which the function takes as one more argument.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect",
                            "::mlir::arith::ArithDialect",

@@ -5,13 +5,14 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// moe.launch becomes a call of the function that moe_rt/launcher.h describes,
-// with the arguments of the kernel as that file lays them out.
+// moe_rt.launch becomes a call of the function that moe_rt/launcher.h
+// describes, with the arguments of the kernel as that file lays them out.
 //
 //===----------------------------------------------------------------------===//
 
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 #include "moe_rt/abi.h"
 
@@ -24,6 +25,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
+using namespace mlir::moe_rt;
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOELAUNCHESTOCALLS

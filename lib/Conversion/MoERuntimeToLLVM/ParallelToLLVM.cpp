@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 #include "moe_rt/abi.h"
 
@@ -18,6 +18,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
+using namespace mlir::moe_rt;
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEOUTLINETASKS

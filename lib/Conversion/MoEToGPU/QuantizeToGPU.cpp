@@ -137,7 +137,7 @@ Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
   HostBuilder b(op.getLoc(), lowering.rewriter);
   Value blockCount = b.mul(b.extent(op.getRows(), 0), blocks);
   // At most one wave.
-  Value maxGrid = b.mul(MultiprocessorsOp::create(b), b.index(8));
+  Value maxGrid = b.mul(moe_rt::MultiprocessorsOp::create(b), b.index(8));
   Value grid = b.min(b.ceilDiv(blockCount, numWarps), maxGrid);
   SmallVector<Value> results;
   for (Value result : op->getResults()) {

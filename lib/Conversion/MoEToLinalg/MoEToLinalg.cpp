@@ -120,9 +120,7 @@ mlir::moe::applyLinalgLowering(Operation *root, RewritePatternSet &&patterns,
   if (failed(applyPatternsGreedily(root, std::move(patterns))))
     return failure();
   WalkResult result = root->walk<WalkOrder::PreOrder>([&](Operation *op) {
-    // What a kernel does already needs no linalg.
-    if (!isa_and_nonnull<MoEDialect>(op->getDialect()) ||
-        isa<LaunchOp, MultiprocessorsOp>(op) || mayStay(op))
+    if (!isa_and_nonnull<MoEDialect>(op->getDialect()) || mayStay(op))
       return WalkResult::advance();
     op->emitOpError("was not lowered to linalg");
     return WalkResult::interrupt();

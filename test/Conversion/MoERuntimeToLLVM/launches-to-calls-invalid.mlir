@@ -7,7 +7,7 @@ gpu.module @kernels {
 }
 func.func @on_tensors(%y: tensor<8xf32>, %n: index) -> tensor<8xf32> {
   // expected-error @+1 {{is on tensors; bufferize it before moe-launches-to-calls}}
-  %r = moe.launch @kernels::@f blocks(%n) outs(%y : tensor<8xf32>) -> tensor<8xf32>
+  %r = moe_rt.launch @kernels::@f blocks(%n) outs(%y : tensor<8xf32>) -> tensor<8xf32>
   return %r : tensor<8xf32>
 }
 
@@ -21,7 +21,7 @@ gpu.module @kernels {
 }
 func.func @strided(%x: memref<4x8xf32, strided<[16, 1]>>, %y: memref<8xf32>, %n: index) {
   // expected-error @+1 {{expected compact data, got 'memref<4x8xf32, strided<[16, 1]>>'}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<4x8xf32, strided<[16, 1]>>) outs(%y : memref<8xf32>)
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<4x8xf32, strided<[16, 1]>>) outs(%y : memref<8xf32>)
   return
 }
 
@@ -34,7 +34,7 @@ gpu.module @kernels {
 }
 func.func @wide_elements(%x: memref<8x8xf64>, %y: memref<8xf32>, %n: index) {
   // expected-error @+1 {{expected a tensor map of elements of 8, 16 or 32 bits, got 'f64'}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf64>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 8], swizzle = 0>])
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf64>) outs(%y : memref<8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 8], swizzle = 0>])
   return
 }
 
@@ -47,7 +47,7 @@ gpu.module @kernels {
 }
 func.func @other_elements(%x: memref<8x8xi16>, %y: memref<8xf32>, %n: index) {
   // expected-error @+1 {{expected a tensor map of elements of 8, 16 or 32 bits, got 'i16'}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xi16>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 8], swizzle = 0>])
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xi16>) outs(%y : memref<8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 8], swizzle = 0>])
   return
 }
 
@@ -60,6 +60,6 @@ gpu.module @kernels {
 }
 func.func @wide_scalar(%y: memref<8xf32>, %n: index, %s: i128) {
   // expected-error @+1 {{expected scalars of at most 64 bits, got 'i128'}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<8xf32>) scalars(%s : i128)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<8xf32>) scalars(%s : i128)
   return
 }

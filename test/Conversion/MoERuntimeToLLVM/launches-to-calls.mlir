@@ -43,8 +43,8 @@ gpu.module @kernels {
 // CHECK:         llvm.call %[[LAUNCH]](%[[USER]], %c0_i64, %[[COUNT]], %c1_i64, %c1_i64, %[[ARGUMENTS]], %c1_i64) : !llvm.ptr, (!llvm.ptr, i64, i64, i64, i64, !llvm.ptr, i64) -> i32
 // CHECK-NEXT:    return
 func.func @launcher(%y: memref<8xf32>) {
-  %n = moe.multiprocessors
-  moe.launch @kernels::@first blocks(%n) outs(%y : memref<8xf32>)
+  %n = moe_rt.multiprocessors
+  moe_rt.launch @kernels::@first blocks(%n) outs(%y : memref<8xf32>)
   return
 }
 
@@ -82,7 +82,7 @@ func.func @launcher(%y: memref<8xf32>) {
 // CHECK-NEXT:    llvm.store %[[DB]], %[[W]]
 // CHECK:         llvm.call %{{.*}}(%{{.*}}, %c1_i64, %[[NB]], %c1_i64, %c1_i64, %[[M]], %c7_i64)
 func.func @scalars(%x: memref<?xi8>, %y: memref<f32>, %n: index, %f: f32, %h: bf16, %c: i1, %d: f64) {
-  moe.launch @kernels::@scalars blocks(%n) ins(%x : memref<?xi8>) outs(%y : memref<f32>) scalars(%n, %f, %h, %c, %d : index, f32, bf16, i1, f64)
+  moe_rt.launch @kernels::@scalars blocks(%n) ins(%x : memref<?xi8>) outs(%y : memref<f32>) scalars(%n, %f, %h, %c, %d : index, f32, bf16, i1, f64)
   return
 }
 
@@ -96,7 +96,7 @@ func.func @scalars(%x: memref<?xi8>, %y: memref<f32>, %n: index, %f: f32, %h: bf
 // CHECK:         llvm.store %[[BITS]]
 func.func @view(%x: memref<?x4xf32>, %i: index) {
   %v = memref.subview %x[%i, 0] [2, 4] [1, 1] : memref<?x4xf32> to memref<2x4xf32, strided<[4, 1], offset: ?>>
-  moe.launch @kernels::@first blocks(%i) outs(%v : memref<2x4xf32, strided<[4, 1], offset: ?>>)
+  moe_rt.launch @kernels::@first blocks(%i) outs(%v : memref<2x4xf32, strided<[4, 1], offset: ?>>)
   return
 }
 
@@ -128,7 +128,7 @@ func.func @view(%x: memref<?x4xf32>, %i: index) {
 // CHECK-NEXT:    llvm.store %{{.*}}, %[[W]]
 // CHECK:         llvm.call %{{.*}}(%{{.*}}, %c2_i64, %{{.*}}, %c1_i64, %c1_i64, %[[M]], %c8_i64)
 func.func @descriptor(%x: memref<?x4xf32, strided<[?, 1], offset: ?>>, %n: index) {
-  moe.launch @kernels::@memrefs blocks(%n) outs(%x : memref<?x4xf32, strided<[?, 1], offset: ?>>) scalars(%n : index)
+  moe_rt.launch @kernels::@memrefs blocks(%n) outs(%x : memref<?x4xf32, strided<[?, 1], offset: ?>>) scalars(%n : index)
   return
 }
 
@@ -174,8 +174,8 @@ func.func @descriptor(%x: memref<?x4xf32, strided<[?, 1], offset: ?>>, %n: index
 // CHECK-NEXT:    llvm.store %[[BITS]], %[[W]]
 // CHECK:         llvm.call %{{.*}}(%{{.*}}, %c3_i64, %{{.*}}, %c1_i64, %c1_i64, %[[M]], %c3_i64)
 func.func @tensor_map(%x: memref<4x?x16xbf16>, %y: memref<8xf32>, %n: index) {
-  moe.launch @kernels::@map blocks(%n) ins(%x : memref<4x?x16xbf16>) outs(%y : memref<8xf32>)
-    maps([#moe.tensor_map<input = 0, box = [1, 64, 8], swizzle = 128>])
+  moe_rt.launch @kernels::@map blocks(%n) ins(%x : memref<4x?x16xbf16>) outs(%y : memref<8xf32>)
+    maps([#moe_rt.tensor_map<input = 0, box = [1, 64, 8], swizzle = 128>])
   return
 }
 
@@ -194,10 +194,10 @@ func.func @tensor_map(%x: memref<4x?x16xbf16>, %y: memref<8xf32>, %n: index) {
 // CHECK-NEXT:    llvm.store %c4_i64, %[[K]]
 // CHECK:         llvm.call
 func.func @elements(%b: memref<16x16xf8E4M3FN>, %h: memref<16x16xf16>, %f: memref<16x16xf32>, %i: memref<16x16xi32>, %y: memref<8xf32>, %n: index) {
-  moe.launch @kernels::@map blocks(%n) ins(%b : memref<16x16xf8E4M3FN>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
-  moe.launch @kernels::@map blocks(%n) ins(%h : memref<16x16xf16>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
-  moe.launch @kernels::@map blocks(%n) ins(%f : memref<16x16xf32>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
-  moe.launch @kernels::@map blocks(%n) ins(%i : memref<16x16xi32>) outs(%y : memref<8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
+  moe_rt.launch @kernels::@map blocks(%n) ins(%b : memref<16x16xf8E4M3FN>) outs(%y : memref<8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
+  moe_rt.launch @kernels::@map blocks(%n) ins(%h : memref<16x16xf16>) outs(%y : memref<8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
+  moe_rt.launch @kernels::@map blocks(%n) ins(%f : memref<16x16xf32>) outs(%y : memref<8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
+  moe_rt.launch @kernels::@map blocks(%n) ins(%i : memref<16x16xi32>) outs(%y : memref<8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 16], swizzle = 0>])
   return
 }
 
@@ -211,7 +211,7 @@ func.func @loop(%y: memref<8xf32>, %n: index) {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   scf.for %i = %c0 to %n step %c1 {
-    moe.launch @kernels::@first blocks(%n) outs(%y : memref<8xf32>)
+    moe_rt.launch @kernels::@first blocks(%n) outs(%y : memref<8xf32>)
   }
   return
 }
@@ -232,6 +232,6 @@ func.func @without(%y: memref<8xf32>) {
 // CHECK:         llvm.call %{{.*}}(%{{.*}}, %c4_i64, %c1_i64, %c1_i64, %c1_i64, %{{.*}}, %c2_i64)
 func.func @live(%y: memref<8xf32>) {
   %c1 = arith.constant 1 : index
-  moe.launch @kernels::@live blocks(%c1) outs(%y : memref<8xf32>)
+  moe_rt.launch @kernels::@live blocks(%c1) outs(%y : memref<8xf32>)
   return
 }

@@ -18,7 +18,7 @@
 // CHECK-LABEL: llvm.func internal @layer__task1(
 // CHECK:         llvm.cond_br
 // CHECK-COUNT-2: llvm.return
-// CHECK-NOT:     moe.done
+// CHECK-NOT:     moe_rt.done
 
 // CHECK-LABEL: llvm.func @layer(
 // CHECK-SAME:    %[[MM:.*]]: !llvm.ptr, %[[VV:.*]]: f32, %[[N:.*]]: i64, %[[EXECUTOR:.*]]: !llvm.ptr)
@@ -41,25 +41,25 @@
 // CHECK-NEXT:    %[[TASK:.*]] = llvm.mlir.addressof @layer__task0 : !llvm.ptr
 // CHECK-NEXT:    llvm.call %[[CALLEE]](%[[USER]], %[[N]], %[[TASK]], %[[STACK]]) : !llvm.ptr, (!llvm.ptr, i64, !llvm.ptr, !llvm.ptr) -> ()
 // CHECK:         llvm.mlir.addressof @layer__task1 : !llvm.ptr
-// CHECK-NOT:     moe.parallel
+// CHECK-NOT:     moe_rt.parallel
 llvm.func @layer(%m: !llvm.ptr, %v: f32, %n: i64, %executor: !llvm.ptr) {
   %one = llvm.mlir.constant(1 : i64) : i64
-  moe.parallel %executor, %n {
+  moe_rt.parallel %executor, %n {
   ^bb0(%i: i64):
     %j = llvm.add %i, %one : i64
     %a = llvm.getelementptr %m[%j] : (!llvm.ptr, i64) -> !llvm.ptr, f32
     llvm.store %v, %a : f32, !llvm.ptr
-    moe.done
+    moe_rt.done
   } : !llvm.ptr
-  moe.parallel %executor, %one {
+  moe_rt.parallel %executor, %one {
   ^bb0(%i: i64):
     %c = llvm.icmp "eq" %i, %one : i64
     llvm.cond_br %c, ^bb1, ^bb2
   ^bb1:
-    moe.done
+    moe_rt.done
   ^bb2:
     llvm.store %v, %m : f32, !llvm.ptr
-    moe.done
+    moe_rt.done
   } : !llvm.ptr
   llvm.return
 }
@@ -74,10 +74,10 @@ llvm.func @layer(%m: !llvm.ptr, %v: f32, %n: i64, %executor: !llvm.ptr) {
 llvm.func @loop(%m: !llvm.ptr, %v: f32, %n: i64, %c: i1, %executor: !llvm.ptr) {
   llvm.br ^bb1
 ^bb1:
-  moe.parallel %executor, %n {
+  moe_rt.parallel %executor, %n {
   ^bb0(%i: i64):
     llvm.store %v, %m : f32, !llvm.ptr
-    moe.done
+    moe_rt.done
   } : !llvm.ptr
   llvm.cond_br %c, ^bb1, ^bb2
 ^bb2:
@@ -88,10 +88,10 @@ llvm.func @loop(%m: !llvm.ptr, %v: f32, %n: i64, %c: i1, %executor: !llvm.ptr) {
 // CHECK:       llvm.func internal @other__task3_(
 llvm.func @other__task3()
 llvm.func @other(%m: !llvm.ptr, %v: f32, %n: i64, %executor: !llvm.ptr) {
-  moe.parallel %executor, %n {
+  moe_rt.parallel %executor, %n {
   ^bb0(%i: i64):
     llvm.store %v, %m : f32, !llvm.ptr
-    moe.done
+    moe_rt.done
   } : !llvm.ptr
   llvm.return
 }

@@ -6,7 +6,7 @@
 // CHECK:       llvm.func @router(
 // CHECK-LABEL: func.func @counters(
 // CHECK-NOT:     moe.fused
-// CHECK:         %[[R:.*]]:7 = moe.launch @kernels::@router blocks({{.*}} tensor<64xi32>)
+// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router blocks({{.*}} tensor<64xi32>)
 // CHECK:         return %{{.*}}, %[[R]]#6
 func.func @counters(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %e: tensor<?x8xf32>)
     -> (tensor<9xi32>, tensor<64xi32>) {
@@ -29,9 +29,9 @@ func.func @counters(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %e: tensor<?
 // MISSED: NotLowered | Category:moe-gpu | Function=apart | Remark="'moe.fused' not lowered to a GPU kernel: no kernel fuses these operations"
 // CHECK-LABEL: func.func @apart(
 // CHECK-NOT:     moe.fused
-// CHECK:         %[[G:.*]]:2 = moe.launch @kernels::@gate
-// CHECK:         moe.launch @kernels::@route_count {{.*}} ins(%[[G]]#1
-// CHECK:         %[[P:.*]]:3 = moe.launch @kernels::@route_place
+// CHECK:         %[[G:.*]]:2 = moe_rt.launch @kernels::@gate
+// CHECK:         moe_rt.launch @kernels::@route_count {{.*}} ins(%[[G]]#1
+// CHECK:         %[[P:.*]]:3 = moe_rt.launch @kernels::@route_place
 // CHECK:         return %[[P]]#1
 func.func @apart(%l: tensor<?x8xf32>) -> tensor<9xi32> {
   %offsets = moe.fused {

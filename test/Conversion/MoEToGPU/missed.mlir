@@ -10,7 +10,7 @@
 // MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.gate' not lowered to a GPU kernel: a selection of 8224 comparisons, more than 1024"
 // CHECK-LABEL:   func.func @gates(
 // CHECK-COUNT-4:   moe.gate
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024xf32>)
     -> (tensor<?x?xi32>, tensor<?x2xi32>, tensor<?x2xi32>, tensor<?x257xi32>) {
   %w0, %i0 = moe.gate %l top_k(8) select(expert_choice) capacity(<factor = 2.0>) normalize(<sum>) : tensor<?x8xf32>
@@ -28,7 +28,7 @@ func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024x
 // MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 experts"
 // CHECK-LABEL:   func.func @routes(
 // CHECK-COUNT-3:   moe.route
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 func.func @routes(%i: tensor<?x2xi32>)
     -> (tensor<9xi32>, tensor<2050xi32>, tensor<4098xi32>) {
   %n1, %o1, %p1 = moe.route %i experts(8) capacity(<factor = 1.0>) overflow(next_choice) choices(1) : tensor<?x2xi32>
@@ -43,7 +43,7 @@ func.func @routes(%i: tensor<?x2xi32>)
 // MISSED: MatmulNotLowered | Category:moe-gpu {{.*}}Remark="'moe.grouped_matmul' not lowered to a GPU kernel: no tiles; run moe-tile-for-gpu"
 // CHECK-LABEL:   func.func @no_tiles(
 // CHECK-COUNT-2:   moe.grouped_matmul
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 // TILES-LABEL:   func.func @no_tiles(
 // TILES-COUNT-2:   moe.tiles = [#moe.tile<
 func.func @no_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %init: tensor<?x8xf32>) -> (tensor<?x8xf32>, tensor<?x8xf32>) {
@@ -69,7 +69,7 @@ func.func @no_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %init: tenso
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: more than two GEMMs"
 // CHECK-LABEL:   func.func @products(
 // CHECK-COUNT-4:   moe.grouped_matmul
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 // TILES-LABEL:   func.func @products(
 // TILES-NOT:       stages = 4
 func.func @products(%x: tensor<?x64xbf16>, %f: tensor<?x64xf32>, %o: tensor<1026xi32>, %p: tensor<1x1x64x8x1xbf16>, %wf: tensor<1x64x8xf32>,
@@ -104,7 +104,7 @@ func.func @products(%x: tensor<?x64xbf16>, %f: tensor<?x64xf32>, %o: tensor<1026
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: no columns"
 // CHECK-LABEL:   func.func @extents(
 // CHECK-COUNT-4:   moe.grouped_matmul
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 func.func @extents(%x: tensor<?x12xbf16>, %w: tensor<1x12x8xbf16>, %none: tensor<?x0xbf16>, %wn: tensor<1x0x8xbf16>,
                    %v: tensor<?x64xbf16>, %w7: tensor<1x64x7xbf16>, %w0: tensor<1x64x0xbf16>,
                    %init: tensor<?x8xf32>, %init7: tensor<?x7xf32>, %init0: tensor<?x0xf32>)
@@ -138,7 +138,7 @@ func.func @extents(%x: tensor<?x12xbf16>, %w: tensor<1x12x8xbf16>, %none: tensor
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: an epilogue operand with dynamic inner extents or sub-byte elements"
 // CHECK-LABEL:   func.func @epilogues(
 // CHECK-COUNT-4:   moe.grouped_matmul
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 // TILES-LABEL:   func.func @epilogues(
 // TILES-NOT:       stages = 4
 func.func @epilogues(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %scale: f32, %turned: tensor<8x?xf32>, %mask: tensor<?xi1>, %init: tensor<?x8xf32>)
@@ -180,7 +180,7 @@ func.func @epilogues(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %scale: f32
 // MISSED-NOT:  NotLowered
 // CHECK-LABEL:   func.func @columns(
 // CHECK-COUNT-6:   moe.grouped_matmul
-// CHECK-NOT:       moe.launch
+// CHECK-NOT:       moe_rt.launch
 // TILES-LABEL:   func.func @columns(
 // TILES-NOT:       stages = 4
 func.func @columns(%x: tensor<?x64xbf16>, %w: tensor<1x64x24xbf16>, %v: tensor<1x64x24xbf16>, %init: tensor<?x8xf32>)

@@ -5,9 +5,9 @@
 // Layers keep their names; generated symbols are renamed.
 // MODULE:      gpu.module @[[KERNELS:kernels_[0-9]+]]
 // MODULE:      func.func @kernels(
-// MODULE:        moe.launch @[[KERNELS]]::@gate
+// MODULE:        moe_rt.launch @[[KERNELS]]::@gate
 // MODULE:      func.func @moe_image_0(
-// MODULE:        moe.launch @[[KERNELS]]::@gate_1
+// MODULE:        moe_rt.launch @[[KERNELS]]::@gate_1
 
 // CHECK:       moe.images = [{{.*}}symbol = "[[IMAGE:moe_image_0_[0-9]+]]"
 // CHECK:       llvm.mlir.global external constant @[[IMAGE]](

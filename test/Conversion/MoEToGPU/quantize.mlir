@@ -15,7 +15,7 @@
 // CHECK:           arith.truncf %{{.*}} : vector<4xf32> to vector<4xf8E4M3FN>
 // CHECK:           llvm.store %{{.*}}, %{{.*}} {alignment = 4 : i64} : vector<4xi8>, !llvm.ptr<1>
 // CHECK-LABEL: func.func @rows(
-// CHECK:         moe.launch @kernels::@quantize blocks(%{{.*}}) ins(%{{.*}} : tensor<?x320xbf16>)
+// CHECK:         moe_rt.launch @kernels::@quantize blocks(%{{.*}}) ins(%{{.*}} : tensor<?x320xbf16>)
 // CHECK-SAME:      outs(%{{.*}}, %{{.*}} : tensor<?x320xf8E4M3FN>, tensor<?x3xf32>)
 func.func @rows(%x: tensor<?x320xbf16>) -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf32>) {
   %q, %s = moe.quantize %x block(128) : tensor<?x320xbf16>

@@ -26,16 +26,3 @@ func.func @pack(%w: memref<1x4x4xf32>, %o: memref<1x1x4x4x1xf32>) {
   moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<1x1x4x4x1xf32>) : memref<1x4x4xf32>
   return
 }
-
-// -----
-
-func.func @parallel(%e: !llvm.ptr, %n: i64, %m: memref<f32>) {
-  %z = arith.constant 0.0 : f32
-  // expected-error @+1 {{was not lowered to linalg}}
-  moe.parallel %e, %n {
-  ^bb0(%i: i64):
-    memref.store %z, %m[] : memref<f32>
-    moe.done
-  } : !llvm.ptr
-  return
-}

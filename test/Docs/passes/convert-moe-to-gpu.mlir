@@ -5,7 +5,7 @@
 // CHECK:         llvm.func @gather_sum(
 // CHECK-SAME:    gpu.kernel
 // CHECK-LABEL: func.func @combined(
-// CHECK:         moe.launch @{{.*}}::@gather_sum
+// CHECK:         moe_rt.launch @{{.*}}::@gather_sum
 func.func @combined(%rows: tensor<?x40xbf16>, %positions: tensor<?x2xi32>, %init: tensor<?x40xbf16>) -> tensor<?x40xbf16> {
   %y = moe.gather_sum %rows, %positions outs(%init : tensor<?x40xbf16>)
     : tensor<?x40xbf16>, tensor<?x2xi32> -> tensor<?x40xbf16>

@@ -4,7 +4,7 @@
 // CHECK-DAG: func.func @layer(
 // CHECK-DAG: func.func @moe_workspace_layer(
 // CHECK-DAG: func.func @layer__prepare0(
-// CHECK-DAG: moe.parallel
+// CHECK-DAG: moe_rt.parallel
 // CHECK-NOT: moe.grouped_matmul
 func.func @layer(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>, %w: tensor<8x16x16xf32> {moe.role = "weight"}) -> tensor<?x16xf32> {
   %weights, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>

@@ -3,7 +3,7 @@
 // Kernels and their launches on buffers of the device.
 // CHECK-DAG: gpu.module
 // CHECK-DAG: func.func @layer(
-// CHECK-DAG: moe.launch
+// CHECK-DAG: moe_rt.launch
 // CHECK-DAG: func.func @moe_workspace_layer(
 func.func @layer(%x: tensor<?x16xbf16>, %logits: tensor<?x8xf32>, %w: tensor<8x16x16xbf16> {moe.role = "weight"}) -> tensor<?x16xbf16> {
   %weights, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>

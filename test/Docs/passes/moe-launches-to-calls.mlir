@@ -5,7 +5,7 @@
 // CHECK-SAME:    %[[LAUNCHER:[a-z0-9]+]]: !llvm.ptr)
 // CHECK:         llvm.getelementptr %[[LAUNCHER]][2]
 // CHECK:         llvm.call
-// CHECK-NOT:     moe.launch
+// CHECK-NOT:     moe_rt.launch
 gpu.module @kernels {
   llvm.func @k(%y: !llvm.ptr<1>) attributes {gpu.kernel, nvvm.kernel} {
     llvm.return
@@ -13,6 +13,6 @@ gpu.module @kernels {
 }
 func.func @layer(%y: memref<8xf32>) attributes {moe.signature = #moe.signature} {
   %blocks = arith.constant 4 : index
-  moe.launch @kernels::@k blocks(%blocks) outs(%y : memref<8xf32>)
+  moe_rt.launch @kernels::@k blocks(%blocks) outs(%y : memref<8xf32>)
   return
 }

@@ -5,7 +5,7 @@
 // CHECK:         memref.store
 // CHECK-LABEL: func.func @layer(
 // CHECK-NOT:     scf.parallel
-// CHECK:         moe.launch @kernels::@loop
+// CHECK:         moe_rt.launch @kernels::@loop
 gpu.module @kernels {
 }
 func.func @layer(%y: memref<?xf32>, %v: f32, %n: index) attributes {moe.signature = #moe.signature} {

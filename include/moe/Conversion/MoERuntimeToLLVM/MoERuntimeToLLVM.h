@@ -8,7 +8,7 @@
 #ifndef MOE_CONVERSION_MOERUNTIMETOLLVM_MOERUNTIMETOLLVM_H
 #define MOE_CONVERSION_MOERUNTIMETOLLVM_MOERUNTIMETOLLVM_H
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 #include "mlir/Pass/Pass.h"
 

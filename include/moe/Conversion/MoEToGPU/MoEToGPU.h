@@ -10,6 +10,7 @@
 
 #include "mlir/Pass/Pass.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 namespace mlir::moe {
 

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "KernelArguments.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -77,15 +78,15 @@ void KernelArguments::launch(OpBuilder &host, LLVM::LLVMFuncOp kernel,
     scalarValues.push_back(scalar.onHost);
   SmallVector<Attribute> maps;
   for (const TensorMap &map : tensorMaps)
-    maps.push_back(TensorMapAttr::get(host.getContext(), map.input, map.box,
-                                      map.swizzleBytes));
+    maps.push_back(moe_rt::TensorMapAttr::get(host.getContext(), map.input,
+                                              map.box, map.swizzleBytes));
   auto kernels = kernel->getParentOfType<gpu::GPUModuleOp>();
   auto symbol = SymbolRefAttr::get(
       kernels.getNameAttr(), FlatSymbolRefAttr::get(kernel.getNameAttr()));
-  auto launch =
-      LaunchOp::create(host, kernel.getLoc(), resultTypes, symbol, blocks,
-                       inputValues, outputValues, scalarValues,
-                       maps.empty() ? ArrayAttr() : host.getArrayAttr(maps));
+  auto launch = moe_rt::LaunchOp::create(
+      host, kernel.getLoc(), resultTypes, symbol, blocks, inputValues,
+      outputValues, scalarValues,
+      maps.empty() ? ArrayAttr() : host.getArrayAttr(maps));
   for (auto [output, result] : llvm::zip_equal(outputs, launch.getResults()))
     *output.onHost = result;
 }

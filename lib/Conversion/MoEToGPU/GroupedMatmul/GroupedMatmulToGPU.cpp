@@ -335,7 +335,7 @@ Value GroupedMatmulLowering::run() {
   SmallVector<int64_t> tileRows = llvm::map_to_vector(
       tiles, [](TileAttr tile) { return int64_t(tile.getRows()); });
   TileSelection selection(b, op, tileRows, rows);
-  multiprocessors = MultiprocessorsOp::create(b);
+  multiprocessors = moe_rt::MultiprocessorsOp::create(b);
   // Kernels for few rows can have the combine of a few tokens fused.
   if (combine) {
     fusedTokens = combine->fusedTokens(b);

@@ -98,7 +98,7 @@ RouterLowering::RouterLowering(Router router, DeviceLowering &lowering)
 
 void RouterLowering::chooseGrid() {
   tokens = b.extent(matmul.getLhs(), 0);
-  Value multiprocessors = MultiprocessorsOp::create(b);
+  Value multiprocessors = moe_rt::MultiprocessorsOp::create(b);
   fewTiles = b.ceilDiv(tokens, few.getTokens());
   // The tiles are balanced over the multiprocessors.
   Value manyTiles = b.ceilDiv(tokens, many.getTokens());

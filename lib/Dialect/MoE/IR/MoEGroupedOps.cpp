@@ -401,17 +401,3 @@ LogicalResult PackOp::verify() {
   return verifyShape(*this, "a destination", getInit(),
                      getPanels().getShape(first.getDimSize(0), getK(), getN()));
 }
-
-//===----------------------------------------------------------------------===//
-// moe.parallel
-//===----------------------------------------------------------------------===//
-
-LogicalResult ParallelOp::verifyRegions() {
-  Block &entry = getBody().front();
-  if (entry.getNumArguments() != 1 ||
-      !entry.getArgument(0).getType().isSignlessInteger(64))
-    return emitOpError("expected a region that takes the number of a task as "
-                       "i64, got ")
-           << llvm::to_vector(entry.getArgumentTypes());
-  return success();
-}

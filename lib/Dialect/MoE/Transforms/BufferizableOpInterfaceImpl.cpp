@@ -7,6 +7,7 @@
 
 #include "moe/Dialect/MoE/Transforms/BufferizableOpInterfaceImpl.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 #include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
 #include "mlir/Dialect/Bufferization/IR/DstBufferizableOpInterfaceImpl.h"
@@ -87,6 +88,8 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);
-    LaunchOp::attachInterface<OnBuffers<LaunchOp>>(*context);
+  });
+  registry.addExtension(+[](MLIRContext *context, moe_rt::MoERuntimeDialect *) {
+    moe_rt::LaunchOp::attachInterface<OnBuffers<moe_rt::LaunchOp>>(*context);
   });
 }

@@ -1,4 +1,4 @@
-//===- MoEDeviceOps.cpp - Kernels and their launches ----------------------===//
+//===- MoERuntimeOps.cpp - Tasks and launches -----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -6,15 +6,30 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 #include "moe/Dialect/Utils/DestinationEffects.h"
 
 #include "mlir/Interfaces/FunctionInterfaces.h"
 
 using namespace mlir;
-using namespace mlir::moe;
+using namespace mlir::moe_rt;
 
 //===----------------------------------------------------------------------===//
-// #moe.tensor_map
+// moe_rt.parallel
+//===----------------------------------------------------------------------===//
+
+LogicalResult ParallelOp::verifyRegions() {
+  Block &entry = getBody().front();
+  if (entry.getNumArguments() != 1 ||
+      !entry.getArgument(0).getType().isSignlessInteger(64))
+    return emitOpError("expected a region that takes the number of a task as "
+                       "i64, got ")
+           << llvm::to_vector(entry.getArgumentTypes());
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// #moe_rt.tensor_map
 //===----------------------------------------------------------------------===//
 
 LogicalResult
@@ -37,13 +52,13 @@ TensorMapAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
 }
 
 //===----------------------------------------------------------------------===//
-// moe.launch
+// moe_rt.launch
 //===----------------------------------------------------------------------===//
 
 void LaunchOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
-  addDestinationEffects(*this, effects);
+  moe::addDestinationEffects(*this, effects);
 }
 
 LogicalResult LaunchOp::reifyResultShapes(OpBuilder &b,
@@ -99,7 +114,7 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   size_t expected = getInputs().size() + getInits().size() +
                     getScalars().size() + (getMaps() ? getMaps()->size() : 0) +
                     // One more argument comes from the call of the layer.
-                    kernel->hasAttr(liveTokensAttrName);
+                    kernel->hasAttr(moe::liveTokensAttrName);
   if (kernel.getNumArguments() != expected)
     return emitOpError("expected a kernel with ")
            << expected << " arguments, got " << kernel.getNumArguments();

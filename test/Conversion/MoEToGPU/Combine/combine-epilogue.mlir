@@ -33,17 +33,17 @@
 // CHECK:       llvm.func @gather_sum
 
 // CHECK-LABEL: func.func @layer(
-// CHECK:         %[[R:.*]]:7 = moe.launch @kernels::@router
-// CHECK:         %[[PLACED:.*]]:3 = moe.launch @kernels::@route_place
+// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router
+// CHECK:         %[[PLACED:.*]]:3 = moe_rt.launch @kernels::@route_place
 // CHECK:         %[[FEW:.*]] = arith.cmpi ule, %[[T:.*]], %c8
 // CHECK:         %[[SOME:.*]] = arith.select %[[FEW]], %[[T]], %c0
 // CHECK:         %[[S:.*]] = arith.index_cast %[[SOME]] : index to i32
 // CHECK:         %[[RAN:.*]] = arith.cmpi ne, %[[GRID:.*]], %c0
-// CHECK:         %[[A:.*]]:3 = moe.launch @kernels::@grouped_matmul blocks(%[[GRID]]) ins({{.*}}, %[[PLACED]]#2, %[[R]]#0 : {{.*}}) outs(%{{.*}}, %{{.*}}, %[[R]]#6 : {{.*}}) scalars({{.*}}, %[[S]] : i32, i32, i32, i32, i32)
-// CHECK:         %[[B:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks({{.*}}) ins({{.*}}) outs(%[[A]]#0 : tensor<?x24xbf16>)
+// CHECK:         %[[A:.*]]:3 = moe_rt.launch @kernels::@grouped_matmul blocks(%[[GRID]]) ins({{.*}}, %[[PLACED]]#2, %[[R]]#0 : {{.*}}) outs(%{{.*}}, %{{.*}}, %[[R]]#6 : {{.*}}) scalars({{.*}}, %[[S]] : i32, i32, i32, i32, i32)
+// CHECK:         %[[B:.*]] = moe_rt.launch @kernels::@grouped_matmul_1 blocks({{.*}}) ins({{.*}}) outs(%[[A]]#0 : tensor<?x24xbf16>)
 // CHECK:         %[[LEFT:.*]] = arith.subi %[[T]], %[[SOME]]
 // CHECK:         %[[BLOCKS:.*]] = arith.select %[[RAN]], %[[LEFT]], %[[T]]
-// CHECK:         %[[SUM:.*]] = moe.launch @kernels::@gather_sum blocks(%[[BLOCKS]]) ins(%[[B]], %[[PLACED]]#2, %[[R]]#0 : {{.*}}) outs(%[[A]]#1 :
+// CHECK:         %[[SUM:.*]] = moe_rt.launch @kernels::@gather_sum blocks(%[[BLOCKS]]) ins(%[[B]], %[[PLACED]]#2, %[[R]]#0 : {{.*}}) outs(%[[A]]#1 :
 // CHECK-NOT:     moe.combine
 // CHECK:         return %[[SUM]]
 func.func @layer(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %d: tensor<8x24x64xbf16>)

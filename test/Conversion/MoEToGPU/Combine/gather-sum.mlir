@@ -38,7 +38,7 @@
 // CHECK-DAG:     %[[ROWS:.*]] = tensor.dim %[[X]], %c0
 // CHECK-DAG:     %[[R:.*]] = arith.index_cast %[[ROWS]] : index to i32
 // CHECK-DAG:     %[[T:.*]] = tensor.dim %[[INIT]], %c0
-// CHECK:         %[[Y:.*]] = moe.launch @kernels::@gather_sum blocks(%[[T]]) ins(%[[X]], %[[P]], %[[W]] : {{.*}}) outs(%[[INIT]] : {{.*}}) scalars(%[[R]] : i32)
+// CHECK:         %[[Y:.*]] = moe_rt.launch @kernels::@gather_sum blocks(%[[T]]) ins(%[[X]], %[[P]], %[[W]] : {{.*}}) outs(%[[INIT]] : {{.*}}) scalars(%[[R]] : i32)
 // CHECK-NEXT:    return %[[Y]]
 func.func @weighted(%x: tensor<?x40xbf16>, %p: tensor<?x2xi32>, %w: tensor<?x2xf32>, %init: tensor<?x40xbf16>) -> tensor<?x40xbf16> {
   %y = moe.gather_sum %x, %p weights(%w : tensor<?x2xf32>) outs(%init : tensor<?x40xbf16>)
@@ -64,7 +64,7 @@ func.func @weighted(%x: tensor<?x40xbf16>, %p: tensor<?x2xi32>, %w: tensor<?x2xf
 // CHECK-NOT:       arith.addf
 // CHECK:           llvm.store
 // CHECK-LABEL: func.func @dropped(
-// CHECK:         moe.launch @kernels::@gather_sum blocks(%{{.*}}) ins(%arg0, %arg1, %arg2 :
+// CHECK:         moe_rt.launch @kernels::@gather_sum blocks(%{{.*}}) ins(%arg0, %arg1, %arg2 :
 func.func @dropped(%x: tensor<?x6xf32>, %p: tensor<?x9xi32>, %d: tensor<?x6xf32>, %init: tensor<?x6xf32>) -> tensor<?x6xf32> {
   %y = moe.gather_sum %x, %p dropped(%d : tensor<?x6xf32>) outs(%init : tensor<?x6xf32>)
     : tensor<?x6xf32>, tensor<?x9xi32> -> tensor<?x6xf32>
@@ -80,8 +80,8 @@ func.func @dropped(%x: tensor<?x6xf32>, %p: tensor<?x9xi32>, %d: tensor<?x6xf32>
 // CHECK:       llvm.func @gather_sum_1({{.*}}nvvm.maxntid = array<i32: 256, 1, 1>
 // CHECK:         scf.for %{{.*}} to %c512_i32 step %c256_i32
 // CHECK-LABEL: func.func @columns(
-// CHECK:         moe.launch @kernels::@gather_sum blocks(%c5) {{.*}} scalars(%c10_i32 : i32)
-// CHECK:         moe.launch @kernels::@gather_sum_1 blocks(%c5)
+// CHECK:         moe_rt.launch @kernels::@gather_sum blocks(%c5) {{.*}} scalars(%c10_i32 : i32)
+// CHECK:         moe_rt.launch @kernels::@gather_sum_1 blocks(%c5)
 func.func @columns(%x: tensor<10x65xf16>, %v: tensor<10x4096xf16>, %p: tensor<5x2xi32>, %a: tensor<5x65xf16>, %b: tensor<5x4096xf16>) -> (tensor<5x65xf16>, tensor<5x4096xf16>) {
   %y = moe.gather_sum %x, %p outs(%a : tensor<5x65xf16>) : tensor<10x65xf16>, tensor<5x2xi32> -> tensor<5x65xf16>
   %z = moe.gather_sum %v, %p outs(%b : tensor<5x4096xf16>) : tensor<10x4096xf16>, tensor<5x2xi32> -> tensor<5x4096xf16>

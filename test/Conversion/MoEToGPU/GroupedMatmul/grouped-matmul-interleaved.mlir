@@ -41,10 +41,10 @@
 
 // CHECK-LABEL:  func.func @gate_first(
 // CHECK-SAME:     %[[X:.*]]: tensor<?x256xbf16>, %[[O:.*]]: tensor<3xi32>, %[[W:.*]]: tensor<2x256x200xbf16>, %[[B:.*]]: tensor<2x176xbf16>
-// SYNC:           moe.launch @kernels::@grouped_matmul {{.*}} ins(%[[X]], %[[O]], %[[W]], %[[B]], %[[B]] :
-// HOPPER:         moe.launch @kernels::@grouped_matmul_swapped {{.*}} ins(%[[X]], %[[O]], %[[W]], %[[B]], %[[B]] :
-// HOPPER-SAME:      maps([#moe.tensor_map<input = 0, box = [8, 64], swizzle = 128>, #moe.tensor_map<input = 2, box = [1, 64, 64], swizzle = 128>])
-// HOPPER:         moe.launch @kernels::@grouped_matmul_wgmma
+// SYNC:           moe_rt.launch @kernels::@grouped_matmul {{.*}} ins(%[[X]], %[[O]], %[[W]], %[[B]], %[[B]] :
+// HOPPER:         moe_rt.launch @kernels::@grouped_matmul_swapped {{.*}} ins(%[[X]], %[[O]], %[[W]], %[[B]], %[[B]] :
+// HOPPER-SAME:      maps([#moe_rt.tensor_map<input = 0, box = [8, 64], swizzle = 128>, #moe_rt.tensor_map<input = 2, box = [1, 64, 64], swizzle = 128>])
+// HOPPER:         moe_rt.launch @kernels::@grouped_matmul_wgmma
 func.func @gate_first(%x: tensor<?x256xbf16>, %o: tensor<3xi32>, %w: tensor<2x256x200xbf16>, %b: tensor<2x176xbf16>, %init: tensor<?x88xbf16>) -> tensor<?x88xbf16> {
   %gate = tensor.extract_slice %w[0, 0, 8] [2, 256, 88] [1, 1, 2] : tensor<2x256x200xbf16> to tensor<2x256x88xbf16>
   %up = tensor.extract_slice %w[0, 0, 9] [2, 256, 88] [1, 1, 2] : tensor<2x256x200xbf16> to tensor<2x256x88xbf16>
@@ -81,7 +81,7 @@ func.func @gate_first(%x: tensor<?x256xbf16>, %o: tensor<3xi32>, %w: tensor<2x25
 // SYNC:           scf.if
 // SYNC:             arith.subf %[[SECOND]], %[[FIRST]] : f32
 // CHECK-LABEL:  func.func @up_first(
-// CHECK:          moe.launch {{.*}} ins(%arg0, %arg1 : tensor<?x128xf16>, tensor<1x14x128xf16>)
+// CHECK:          moe_rt.launch {{.*}} ins(%arg0, %arg1 : tensor<?x128xf16>, tensor<1x14x128xf16>)
 func.func @up_first(%x: tensor<?x128xf16>, %w: tensor<1x14x128xf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
   %gate = tensor.extract_slice %w[0, 1, 0] [1, 7, 128] [1, 2, 1] : tensor<1x14x128xf16> to tensor<1x7x128xf16>
   %up = tensor.extract_slice %w[0, 0, 0] [1, 7, 128] [1, 2, 1] : tensor<1x14x128xf16> to tensor<1x7x128xf16>

@@ -17,8 +17,8 @@
 // CHECK:           llvm.intr.fma(%{{.*}}, %{{.*}}, %{{.*}}) : (f32, f32, f32) -> f32
 // CHECK:           scf.yield
 // CHECK-LABEL: func.func @both(
-// CHECK-COUNT-3: moe.launch @kernels::@grouped_matmul_scaled
-// CHECK-NOT:     moe.launch
+// CHECK-COUNT-3: moe_rt.launch @kernels::@grouped_matmul_scaled
+// CHECK-NOT:     moe_rt.launch
 
 // On sm_90a large tiles use FP8 wgmma; the first wgmma of a stage clears its
 // accumulators.
@@ -29,9 +29,9 @@
 // WGMMA:         nvvm.wgmma.wait.group.sync.aligned 0
 // WGMMA:         llvm.intr.fma
 // WGMMA-LABEL: func.func @both(
-// WGMMA-COUNT-3: moe.launch @kernels::@grouped_matmul_scaled
-// WGMMA:         moe.launch @kernels::@grouped_matmul_wgmma
-// WGMMA-SAME:      maps([#moe.tensor_map<input = 3, box = [1, 128, 128], swizzle = 128>])
+// WGMMA-COUNT-3: moe_rt.launch @kernels::@grouped_matmul_scaled
+// WGMMA:         moe_rt.launch @kernels::@grouped_matmul_wgmma
+// WGMMA-SAME:      maps([#moe_rt.tensor_map<input = 3, box = [1, 128, 128], swizzle = 128>])
 func.func @both(%x: tensor<?x208xf8E4M3FN>, %xs: tensor<?x2xf32>, %g: tensor<?xi32>, %offsets: tensor<3xi32>,
                 %w: tensor<2x40x208xf8E4M3FN>, %ws: tensor<2x1x2xf32>, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
   %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%offsets : tensor<3xi32>)
@@ -49,9 +49,9 @@ func.func @both(%x: tensor<?x208xf8E4M3FN>, %xs: tensor<?x2xf32>, %g: tensor<?xi
 // bf16 rows: weights become bf16, which wgmma cannot multiply with FP8.
 // CHECK:         llvm.intr.fma(%{{.*}}, %{{.*}}, %{{.*}}) : (vector<2xbf16>, vector<2xbf16>, vector<2xbf16>) -> vector<2xbf16>
 // CHECK-LABEL: func.func @weights(
-// CHECK-COUNT-3: moe.launch @kernels::@grouped_matmul_scaled
+// CHECK-COUNT-3: moe_rt.launch @kernels::@grouped_matmul_scaled
 // WGMMA-LABEL: func.func @weights(
-// WGMMA-COUNT-3: moe.launch @kernels::@grouped_matmul_scaled
+// WGMMA-COUNT-3: moe_rt.launch @kernels::@grouped_matmul_scaled
 // WGMMA-NOT:     wgmma
 func.func @weights(%x: tensor<?x208xbf16>, %w: tensor<1x40x208xf8E4M3FN>, %ws: tensor<1x1x2xf32>,
                    %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
@@ -73,7 +73,7 @@ func.func @weights(%x: tensor<?x208xbf16>, %w: tensor<1x40x208xf8E4M3FN>, %ws: t
 // MISSED: Remark="'moe.grouped_matmul' not lowered to a GPU kernel: scales of weights that are not f8E4M3FN"
 // CHECK-LABEL: func.func @missed(
 // CHECK-COUNT-6: moe.grouped_matmul
-// CHECK-NOT:     moe.launch
+// CHECK-NOT:     moe_rt.launch
 func.func @missed(%f: tensor<?x208xf32>, %b: tensor<?x208xbf16>, %q: tensor<?x72xf8E4M3FN>,
     %w: tensor<1x40x208xf8E4M3FN>, %n: tensor<1x208x40xf8E4M3FN>, %o: tensor<1x40x72xf8E4M3FN>,
     %v: tensor<1x40x208xbf16>, %s: tensor<1x1x4xf32>, %t: tensor<1x10x2xf32>, %u: tensor<1x1x2xf32>,

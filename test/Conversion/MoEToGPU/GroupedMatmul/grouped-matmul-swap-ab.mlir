@@ -27,7 +27,7 @@
 // CHECK:           llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
 
 // CHECK-LABEL: func.func @few_rows(
-// CHECK:         moe.launch @kernels::@grouped_matmul_swapped {{.*}} maps([#moe.tensor_map<input = 0, box = [16, 64], swizzle = 128>, #moe.tensor_map<input = 2, box = [1, 128, 64], swizzle = 128>])
+// CHECK:         moe_rt.launch @kernels::@grouped_matmul_swapped {{.*}} maps([#moe_rt.tensor_map<input = 0, box = [16, 64], swizzle = 128>, #moe_rt.tensor_map<input = 2, box = [1, 128, 64], swizzle = 128>])
 func.func @few_rows(%x: tensor<?x256xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x256xbf16>, %init: tensor<?x384xbf16>) -> tensor<?x384xbf16> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x384x256xbf16>) transposed outs(%init : tensor<?x384xbf16>) {
   ^bb0(%s: f32):
@@ -77,10 +77,10 @@ func.func @few_rows(%x: tensor<?x256xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 // CHECK-NEXT:    %[[FEW:.*]] = arith.cmpi ule, %[[BLOCKS]], %[[MOST]] : index
 // CHECK:         %[[SUITS:.*]] = arith.andi %{{.*}}, %[[FEW]]
 // CHECK-NEXT:    %[[OR_NONE:.*]] = arith.select %[[SUITS]], %[[BLOCKS]], %c0
-// CHECK:         moe.launch @kernels::@grouped_matmul_swapped blocks(%[[OR_NONE]])
-// CHECK-SAME:      maps([#moe.tensor_map<input = 3, box = [1, 64, 64], swizzle = 128>, #moe.tensor_map<input = 4, box = [1, 64, 64], swizzle = 128>])
+// CHECK:         moe_rt.launch @kernels::@grouped_matmul_swapped blocks(%[[OR_NONE]])
+// CHECK-SAME:      maps([#moe_rt.tensor_map<input = 3, box = [1, 64, 64], swizzle = 128>, #moe_rt.tensor_map<input = 4, box = [1, 64, 64], swizzle = 128>])
 // CHECK:         %[[OTHERS:.*]] = arith.select %[[SUITS]], %c0, %{{.*}}
-// CHECK:         moe.launch @kernels::@grouped_matmul_swapped_1 blocks(%[[OTHERS]])
+// CHECK:         moe_rt.launch @kernels::@grouped_matmul_swapped_1 blocks(%[[OTHERS]])
 func.func @split(%x: tensor<?x256xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<8x256x64xf16>, %v: tensor<8x256x64xf16>, %init: tensor<?x64xf32>) -> tensor<?x64xf32> {
   %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
       weights(%w, %v : tensor<8x256x64xf16>, tensor<8x256x64xf16>) outs(%init : tensor<?x64xf32>) {

@@ -75,11 +75,11 @@
 
 // Persistent blocks, one per multiprocessor. The tensor maps are of the operands.
 // CHECK-LABEL: func.func @together(
-// CHECK:         %[[N:.*]] = moe.multiprocessors
+// CHECK:         %[[N:.*]] = moe_rt.multiprocessors
 // CHECK:         %[[TILES:.*]] = arith.muli %{{.*}}, %c3
 // CHECK-NEXT:    %[[BLOCKS:.*]] = arith.minui %[[TILES]], %[[N]]
-// CHECK:         moe.launch @kernels::@grouped_matmul_wgmma blocks(%[[BLOCKS]]) ins(%arg0, %arg1, %arg2 :
-// CHECK-SAME:      maps([#moe.tensor_map<input = 0, box = [128, 64], swizzle = 128>, #moe.tensor_map<input = 2, box = [1, 128, 64], swizzle = 128>])
+// CHECK:         moe_rt.launch @kernels::@grouped_matmul_wgmma blocks(%[[BLOCKS]]) ins(%arg0, %arg1, %arg2 :
+// CHECK-SAME:      maps([#moe_rt.tensor_map<input = 0, box = [128, 64], swizzle = 128>, #moe_rt.tensor_map<input = 2, box = [1, 128, 64], swizzle = 128>])
 func.func @together(%x: tensor<?x200xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x200xbf16>, %init: tensor<?x384xbf16>) -> tensor<?x384xbf16> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x384x200xbf16>) transposed outs(%init : tensor<?x384xbf16>) {
   ^bb0(%s: f32):
@@ -134,7 +134,7 @@ func.func @together(%x: tensor<?x200xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
 // CHECK:           llvm.extractvalue %[[SUMS:.*]][0]
 // CHECK-NEXT:      llvm.extractvalue %[[SUMS]][32]
 // CHECK-LABEL: func.func @gathered(
-// CHECK:         moe.launch {{.*}} maps([#moe.tensor_map<input = 3, box = [1, 64, 64], swizzle = 128>, #moe.tensor_map<input = 4, box = [1, 64, 64], swizzle = 128>])
+// CHECK:         moe_rt.launch {{.*}} maps([#moe_rt.tensor_map<input = 3, box = [1, 64, 64], swizzle = 128>, #moe_rt.tensor_map<input = 4, box = [1, 64, 64], swizzle = 128>])
 func.func @gathered(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<8x200x64xf16>, %v: tensor<8x200x64xf16>, %init: tensor<?x64xf32>) -> tensor<?x64xf32> {
   %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
       weights(%w, %v : tensor<8x200x64xf16>, tensor<8x200x64xf16>) outs(%init : tensor<?x64xf32>) {
@@ -216,7 +216,7 @@ func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9
 // CHECK:           llvm.store
 // CHECK:           arith.xori %[[TURN]], %c1_i32
 // CHECK-LABEL: func.func @ping_pong(
-// CHECK:         moe.launch {{.*}} maps([#moe.tensor_map<input = 0, box = [64, 64], swizzle = 128>, #moe.tensor_map<input = 1, box = [1, 128, 64], swizzle = 128>])
+// CHECK:         moe_rt.launch {{.*}} maps([#moe_rt.tensor_map<input = 0, box = [64, 64], swizzle = 128>, #moe_rt.tensor_map<input = 1, box = [1, 128, 64], swizzle = 128>])
 func.func @ping_pong(%x: tensor<?x200xbf16>, %w: tensor<1x384x200xbf16>, %init: tensor<?x384xbf16>) -> tensor<?x384xbf16> {
   %y = moe.grouped_matmul %x weights(%w : tensor<1x384x200xbf16>) transposed outs(%init : tensor<?x384xbf16>) {
   ^bb0(%s: f32):

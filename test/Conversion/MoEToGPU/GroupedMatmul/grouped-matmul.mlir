@@ -71,12 +71,12 @@
 // HOST-DAG:     %[[ROWS:.*]] = tensor.dim %[[INIT]], %c0
 // HOST-DAG:     %[[SOURCES:.*]] = tensor.dim %[[X]], %c0
 // HOST-DAG:     %[[TILES:.*]] = arith.ceildiv{{[us]i}} %[[ROWS]], %c16
-// HOST-DAG:     %[[N:.*]] = moe.multiprocessors
+// HOST-DAG:     %[[N:.*]] = moe_rt.multiprocessors
 // HOST-DAG:     %[[MOST:.*]] = arith.muli %[[N]], %c2
 // HOST-DAG:     %[[BLOCKS:.*]] = arith.minui %[[TILES]], %[[MOST]]
 // HOST-DAG:     %[[R:.*]] = arith.index_cast %[[ROWS]] : index to i32
 // HOST-DAG:     %[[S:.*]] = arith.index_cast %[[SOURCES]] : index to i32
-// HOST:         %[[Y:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs(%[[INIT]] : tensor<?x96xf16>) scalars(%[[R]], %[[S]] : i32, i32) -> tensor<?x96xf16>
+// HOST:         %[[Y:.*]] = moe_rt.launch @kernels::@grouped_matmul blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs(%[[INIT]] : tensor<?x96xf16>) scalars(%[[R]], %[[S]] : i32, i32) -> tensor<?x96xf16>
 // HOST-NEXT:    return %[[Y]]
 func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tensor<?x96xf16>) -> tensor<?x96xf16> {
   %y = moe.grouped_matmul %x weights(%w : tensor<1x96x200xf16>) transposed outs(%init : tensor<?x96xf16>) {
@@ -161,7 +161,7 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // HOST-DAG:     %[[FULL:.*]] = arith.divui %[[ROWS]], %c16
 // HOST:         arith.addi %[[FULL]], %[[PARTIAL]]
 // A single tile serves experts with any number of rows.
-// HOST:         moe.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %c2147483647_i32 : i32, i32, i32, i32)
+// HOST:         moe_rt.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %c2147483647_i32 : i32, i32, i32, i32)
 func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<2x128x40xbf16>, %v: tensor<2x128x40xbf16>,
                    %b: tensor<2x40xf32>, %q: tensor<?xf16>, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
   %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
@@ -198,7 +198,7 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // HOST-DAG:      %[[MOST:.*]] = arith.index_cast %[[LIMIT]] : index to i32
 // HOST-DAG:      %[[SMALL:.*]] = arith.cmpi ule, %[[MEAN]], %c16
 // HOST-DAG:      %[[B0:.*]] = arith.select %[[SMALL]], %{{.*}}, %c0
-// HOST:          %[[Y0:.*]] = moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
+// HOST:          %[[Y0:.*]] = moe_rt.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
 // Beyond a mean of 32 rows the tile before the last takes the experts that the last
 // leaves.
 // HOST-DAG:      %[[MORE:.*]] = arith.cmpi ugt, %[[MEAN]], %c16
@@ -207,7 +207,7 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // HOST-DAG:      %[[SUITS:.*]] = arith.andi %[[MEDIUM]], %[[MORE]]
 // HOST-DAG:      %[[CHOSEN:.*]] = arith.ori %[[SMALL]], %[[MEDIUM]]
 // HOST-DAG:      %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
-// HOST:          %[[Y1:.*]] = moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
+// HOST:          %[[Y1:.*]] = moe_rt.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
 // Fewer experts can have 33 rows or more.
 // HOST:          %[[SECOND:.*]] = arith.andi %[[BOTH]], %[[CHOSEN]]
 // HOST:          %[[FROM:.*]] = arith.select %[[SECOND]], %c33, %c1
@@ -217,7 +217,7 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // HOST-DAG:      %[[RUNS:.*]] = arith.ori %[[NONE]], %[[BOTH]]
 // HOST-DAG:      %[[B2:.*]] = arith.select %[[RUNS]], %{{.*}}, %c0
 // HOST-DAG:      %[[LEAST:.*]] = arith.index_cast %[[FROM]] : index to i32
-// HOST:          %[[Y2:.*]] = moe.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %[[LEAST]], %c2147483647_i32 :
+// HOST:          %[[Y2:.*]] = moe_rt.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %[[LEAST]], %c2147483647_i32 :
 // HOST-NEXT:     return %[[Y2]]
 func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<5xi32>) weights(%w : tensor<4x7x64xbf16>) transposed outs(%init : tensor<?x7xf32>) {
@@ -238,10 +238,10 @@ func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf1
 // HOST-NOT:      %c2147483647
 // HOST:          %[[FEW:.*]] = arith.cmpi ule, %[[ALL:.*]], %c64
 // HOST:          %[[B0:.*]] = arith.select %[[FEW]], %{{.*}}, %c0
-// HOST:          moe.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
+// HOST:          moe_rt.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
 // HOST:          %[[MANY:.*]] = arith.cmpi ugt, %[[ALL]], %c64
 // HOST:          %[[B1:.*]] = arith.select %[[MANY]], %{{.*}}, %c0
-// HOST:          moe.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
+// HOST:          moe_rt.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
 func.func @dense_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %init: tensor<?x8xf32>) -> tensor<?x8xf32> {
   %y = moe.grouped_matmul %x weights(%w : tensor<1x8x64xbf16>) transposed outs(%init : tensor<?x8xf32>) {
   ^bb0(%s: f32):
@@ -305,7 +305,7 @@ func.func @whole(%x: tensor<?x64xbf16>, %w: tensor<1x64x256xbf16>, %init: tensor
 // CHECK-NEXT:    llvm.load %[[PLACE]]
 // CHECK-LABEL: func.func @operand_slice(
 // HOST-LABEL:  func.func @operand_slice(
-// HOST:          moe.launch {{.*}} ins(%arg0, %arg1, %arg2 : tensor<?x64xbf16>, tensor<1x64x8xbf16>, tensor<3x20xf32>)
+// HOST:          moe_rt.launch {{.*}} ins(%arg0, %arg1, %arg2 : tensor<?x64xbf16>, tensor<1x64x8xbf16>, tensor<3x20xf32>)
 func.func @operand_slice(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %b: tensor<3x20xf32>, %init: tensor<?x8xf32>) -> tensor<?x8xf32> {
   %slice = tensor.extract_slice %b[1, 3] [1, 8] [1, 2] : tensor<3x20xf32> to tensor<1x8xf32>
   %y = moe.grouped_matmul %x weights(%w : tensor<1x64x8xbf16>) operands(%slice : tensor<1x8xf32>) maps([affine_map<(e, r, n) -> (e, n)>]) outs(%init : tensor<?x8xf32>) {

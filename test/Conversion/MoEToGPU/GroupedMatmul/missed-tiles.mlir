@@ -1,4 +1,4 @@
-// RUN: moe-opt %s -convert-moe-to-gpu -split-input-file | FileCheck %s --implicit-check-not=moe.launch
+// RUN: moe-opt %s -convert-moe-to-gpu -split-input-file | FileCheck %s --implicit-check-not=moe_rt.launch
 // RUN: moe-opt %s -convert-moe-to-gpu -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefixes=MISSED,SYNC
 // RUN: moe-opt %s -convert-moe-to-gpu=arch=sm_90a -split-input-file --remarks-filter-missed=moe-gpu -o /dev/null 2>&1 | FileCheck %s --check-prefixes=MISSED,HOPPER
 

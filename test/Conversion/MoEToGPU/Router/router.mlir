@@ -38,19 +38,19 @@
 // CHECK-LABEL: func.func @routed(
 // CHECK-SAME:    %[[X:.*]]: tensor<?x64xbf16>, %[[W:.*]]: tensor<1x8x64xbf16>)
 // CHECK:         %[[T:.*]] = tensor.dim %[[X]], %c0
-// CHECK:         %[[SMS:.*]] = moe.multiprocessors
+// CHECK:         %[[SMS:.*]] = moe_rt.multiprocessors
 // CHECK:         %[[TILES:.*]] = arith.ceildiv{{[us]i}} %[[T]], %c32
 // CHECK:         %[[BLOCKS:.*]] = arith.ceildivui %[[T]], %{{.*}}
-// CHECK:         %[[R:.*]]:7 = moe.launch @kernels::@router blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs({{.*}} : tensor<?x2xf32>, tensor<?x2xi32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>, tensor<?x8xi32>, tensor<1024xi32>)
+// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs({{.*}} : tensor<?x2xf32>, tensor<?x2xi32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>, tensor<?x8xi32>, tensor<1024xi32>)
 // CHECK:         %[[ALONE:.*]] = arith.cmpi ule, %[[T]], %c32
 // CHECK:         %[[PLACING:.*]] = arith.select %{{.*}}, %c0, %{{.*}}
-// CHECK:         %[[P:.*]]:3 = moe.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[R]]#1, %[[R]]#5 : {{.*}}) outs(%[[R]]#2, %[[R]]#3, %[[R]]#4 :
-// CHECK-NOT:     moe.launch
+// CHECK:         %[[P:.*]]:3 = moe_rt.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[R]]#1, %[[R]]#5 : {{.*}}) outs(%[[R]]#2, %[[R]]#3, %[[R]]#4 :
+// CHECK-NOT:     moe_rt.launch
 // CHECK:         return %[[R]]#0, %[[P]]#0, %[[P]]#1, %[[P]]#2
 // One tile of eight experts needs no cluster.
 // CLUSTER-LABEL: func.func @routed(
-// CLUSTER-COUNT-2: moe.launch
-// CLUSTER-NOT:     moe.launch
+// CLUSTER-COUNT-2: moe_rt.launch
+// CLUSTER-NOT:     moe_rt.launch
 // CLUSTER:         return
 func.func @routed(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>)
     -> (tensor<?x2xf32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>) {
@@ -76,8 +76,8 @@ func.func @routed(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>)
 // CHECK-COUNT-128: llvm.intr.fma
 // CHECK-COUNT-31: nvvm.shfl.sync bfly
 // CHECK-LABEL: func.func @fma(
-// CHECK:         moe.launch @kernels::@router blocks
-// CHECK-NOT:     moe.launch
+// CHECK:         moe_rt.launch @kernels::@router blocks
+// CHECK-NOT:     moe_rt.launch
 // CHECK:         return
 // CLUSTER:       llvm.func @router(
 // CLUSTER-SAME:    nvvm.cluster_dim = array<i32: 4, 1, 1>
@@ -90,13 +90,13 @@ func.func @routed(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>)
 // CLUSTER:       llvm.func @router_1(
 // CLUSTER-NOT:     nvvm.cluster
 // CLUSTER-LABEL: func.func @fma(
-// CLUSTER:         %[[SMS:.*]] = moe.multiprocessors
+// CLUSTER:         %[[SMS:.*]] = moe_rt.multiprocessors
 // CLUSTER:         %[[FEW:.*]] = arith.cmpi ule, %{{.*}}, %[[SMS]]
 // CLUSTER:         %[[SPREAD:.*]] = arith.select %[[FEW]], %{{.*}}, %c0
-// CLUSTER:         moe.launch @kernels::@router blocks(%[[SPREAD]])
+// CLUSTER:         moe_rt.launch @kernels::@router blocks(%[[SPREAD]])
 // CLUSTER:         %[[WHOLE:.*]] = arith.select %[[FEW]], %c0, %{{.*}}
-// CLUSTER:         moe.launch @kernels::@router_1 blocks(%[[WHOLE]])
-// CLUSTER-NOT:     moe.launch
+// CLUSTER:         moe_rt.launch @kernels::@router_1 blocks(%[[WHOLE]])
+// CLUSTER-NOT:     moe_rt.launch
 // CLUSTER:         return
 func.func @fma(%x: tensor<?x64xf32>, %w: tensor<1x64x32xf32>)
     -> (tensor<?x2xf32>, tensor<?x2xi32>) {
@@ -125,9 +125,9 @@ func.func @fma(%x: tensor<?x64xf32>, %w: tensor<1x64x32xf32>)
 // CHECK:         %[[C:.*]] = arith.maxsi
 // CHECK:         %[[ROWS:.*]] = arith.index_cast %{{.*}} : index to i32
 // CHECK-NEXT:    %[[C32:.*]] = arith.index_cast %[[C]] : index to i32
-// CHECK-NEXT:    moe.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>, tensor<1024xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]] : i32, i32, i32, i32)
-// CHECK:         moe.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %[[ROWS]], %{{.*}}, %[[C32]] : i32, i32, i32, i32)
-// CHECK-NOT:     moe.launch
+// CHECK-NEXT:    moe_rt.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>, tensor<1024xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]] : i32, i32, i32, i32)
+// CHECK:         moe_rt.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %[[ROWS]], %{{.*}}, %[[C32]] : i32, i32, i32, i32)
+// CHECK-NOT:     moe_rt.launch
 func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
     -> tensor<9xi32> {
   %l = moe.grouped_matmul %x weights(%w : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {
@@ -161,7 +161,7 @@ func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8
 // CHECK:         llvm.store %c-1_i32, %{{.*}} : i32, !llvm.ptr<1>
 // The launch does not pass that scalar.
 // CHECK-LABEL: func.func @live(
-// CHECK:         moe.launch @kernels::@router {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
+// CHECK:         moe_rt.launch @kernels::@router {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)
 func.func @live(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
     -> tensor<?x2xi32> attributes {moe.independent_tokens} {
   %l = moe.grouped_matmul %x weights(%w : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {
@@ -179,7 +179,7 @@ func.func @live(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32
 // CHECK:         llvm.inttoptr %[[ADDRESS]]
 // CHECK:         llvm.store %c-1_i32, %{{.*}} : i32, !llvm.ptr<1>
 // CHECK-LABEL: func.func @live_gate(
-// CHECK:         moe.launch @kernels::@gate {{.*}} scalars(%{{.*}} : index)
+// CHECK:         moe_rt.launch @kernels::@gate {{.*}} scalars(%{{.*}} : index)
 func.func @live_gate(%l: tensor<?x8xf32>) -> tensor<?x2xi32> attributes {moe.independent_tokens} {
   %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
   return %ids : tensor<?x2xi32>

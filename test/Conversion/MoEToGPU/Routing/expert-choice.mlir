@@ -18,9 +18,9 @@
 // CHECK:           %[[ID:.*]] = arith.select %{{.*}}, %[[EXPERT]], %c-1_i32
 // CHECK:           llvm.getelementptr %[[IDS]]
 // CHECK-LABEL: func.func @experts(
-// CHECK:         %[[S:.*]] = moe.launch @kernels::@gate_scores {{.*}} outs(%{{.*}} : tensor<?x8xf32>)
-// CHECK:         %[[R:.*]]:2 = moe.launch @kernels::@gate_choose blocks(%c8) ins(%[[S]] : {{.*}} outs(%{{.*}}, %{{.*}} : tensor<?x8xbf16>, tensor<?x8xi32>)
-// CHECK-NOT:     moe.launch
+// CHECK:         %[[S:.*]] = moe_rt.launch @kernels::@gate_scores {{.*}} outs(%{{.*}} : tensor<?x8xf32>)
+// CHECK:         %[[R:.*]]:2 = moe_rt.launch @kernels::@gate_choose blocks(%c8) ins(%[[S]] : {{.*}} outs(%{{.*}}, %{{.*}} : tensor<?x8xbf16>, tensor<?x8xi32>)
+// CHECK-NOT:     moe_rt.launch
 // CHECK:         return %[[R]]#0, %[[R]]#1
 func.func @experts(%l: tensor<?x8xf32>) -> (tensor<?x8xbf16>, tensor<?x8xi32>) {
   %w, %i = moe.gate %l top_k(8) select(expert_choice) capacity(<factor = 2.0>) score_type(bf16) : tensor<?x8xf32>

@@ -55,7 +55,7 @@
 // CHECK-DAG:     %[[WEIGHTS:.*]] = tensor.empty(%[[T]]) : tensor<?x2xf32>
 // CHECK-DAG:     %[[IDS:.*]] = tensor.empty(%[[T]]) : tensor<?x2xi32>
 // CHECK-DAG:     %[[BLOCKS:.*]] = arith.ceildiv{{[us]i}} %[[T]], %c4
-// CHECK:         %[[R:.*]]:2 = moe.launch @kernels::@gate blocks(%[[BLOCKS]]) ins(%[[L]] : tensor<?x40xbf16>) outs(%[[WEIGHTS]], %[[IDS]] : tensor<?x2xf32>, tensor<?x2xi32>) scalars(%[[T]] : index)
+// CHECK:         %[[R:.*]]:2 = moe_rt.launch @kernels::@gate blocks(%[[BLOCKS]]) ins(%[[L]] : tensor<?x40xbf16>) outs(%[[WEIGHTS]], %[[IDS]] : tensor<?x2xf32>, tensor<?x2xi32>) scalars(%[[T]] : index)
 // CHECK-NEXT:    return %[[R]]#0, %[[R]]#1
 func.func @softmax(%l: tensor<?x40xbf16>) -> (tensor<?x2xf32>, tensor<?x2xi32>) {
   %w, %i = moe.gate %l top_k(2) : tensor<?x40xbf16>
@@ -99,7 +99,7 @@ func.func @softmax(%l: tensor<?x40xbf16>) -> (tensor<?x2xf32>, tensor<?x2xi32>) 
 // CHECK-NEXT:    %[[RESULT:.*]] = arith.truncf %[[SCALED]] : f32 to f16
 // CHECK:         llvm.store %[[RESULT]], %{{.*}} : f16, !llvm.ptr<1>
 // CHECK-LABEL: func.func @groups(
-// CHECK:         moe.launch @kernels::@gate blocks(%{{.*}}) ins(%arg0, %arg1, %arg2 : tensor<?x8xf32>, tensor<8xbf16>, tensor<?x8xf16>) outs(%{{.*}}, %{{.*}} : tensor<?x2xf16>, tensor<?x2xi32>)
+// CHECK:         moe_rt.launch @kernels::@gate blocks(%{{.*}}) ins(%arg0, %arg1, %arg2 : tensor<?x8xf32>, tensor<8xbf16>, tensor<?x8xf16>) outs(%{{.*}}, %{{.*}} : tensor<?x2xf16>, tensor<?x2xi32>)
 func.func @groups(%l: tensor<?x8xf32>, %b: tensor<8xbf16>, %n: tensor<?x8xf16>) -> (tensor<?x2xf16>, tensor<?x2xi32>) {
   %w, %i = moe.gate %l bias(%b : tensor<8xbf16>) noise(%n : tensor<?x8xf16>) top_k(2) score(sigmoid)
     groups(<count = 4, keep = 2, score = top2_sum, fill = zero>) normalize(<sum, epsilon = 1.0e-20>) scale(2.5) score_type(f16) : tensor<?x8xf32>
@@ -166,8 +166,8 @@ func.func @each_choice(%l: tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x2xi32>
 // CHECK:         llvm.func @gate_1(
 // CHECK-NOT:   gpu.module
 // CHECK-LABEL: func.func @two(
-// CHECK:         moe.launch @kernels::@gate blocks
-// CHECK:         moe.launch @kernels::@gate_1 blocks
+// CHECK:         moe_rt.launch @kernels::@gate blocks
+// CHECK:         moe_rt.launch @kernels::@gate_1 blocks
 func.func @two(%l: tensor<5x3xf32>) -> (tensor<5x1xi32>, tensor<5x3xi32>) {
   %w0, %i0 = moe.gate %l top_k(1) score(relu) : tensor<5x3xf32>
   %w1, %i1 = moe.gate %l top_k(3) score(none) : tensor<5x3xf32>

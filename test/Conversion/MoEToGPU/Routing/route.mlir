@@ -77,9 +77,9 @@
 // CHECK:         %[[COUNTING:.*]] = arith.select %[[ONE]], %c0, %[[CHUNKS]]
 // CHECK:         %[[EMPTY:.*]] = tensor.empty(%[[CHUNKS]]) : tensor<?x8xi32>
 // CHECK:         %[[TOTAL:.*]] = arith.index_cast %[[CHOICES]] : index to i32
-// CHECK:         %[[COUNTS:.*]] = moe.launch @kernels::@route_count blocks(%[[COUNTING]]) ins(%[[I]] : tensor<?x3xi32>) outs(%[[EMPTY]] : tensor<?x8xi32>) scalars(%[[TOTAL]] : i32)
+// CHECK:         %[[COUNTS:.*]] = moe_rt.launch @kernels::@route_count blocks(%[[COUNTING]]) ins(%[[I]] : tensor<?x3xi32>) outs(%[[EMPTY]] : tensor<?x8xi32>) scalars(%[[TOTAL]] : i32)
 // CHECK:         %[[PLACING:.*]] = arith.maxui %[[CHUNKS]], %c1
-// CHECK:         %[[R:.*]]:3 = moe.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[I]], %[[COUNTS]] : {{.*}}) outs(%{{.*}} : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) scalars(%[[TOTAL]], %[[TOTAL]], %c2048_i32 : i32, i32, i32)
+// CHECK:         %[[R:.*]]:3 = moe_rt.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[I]], %[[COUNTS]] : {{.*}}) outs(%{{.*}} : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) scalars(%[[TOTAL]], %[[TOTAL]], %c2048_i32 : i32, i32, i32)
 // CHECK-NEXT:    return %[[R]]#0, %[[R]]#1, %[[R]]#2
 func.func @route(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
   %n, %o, %p = moe.route %i experts(8) : tensor<?x3xi32>
@@ -106,8 +106,8 @@ func.func @some_choices(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, t
 // A static number of tokens, in three chunks.
 // CHECK-LABEL: func.func @static(
 // CHECK:         %[[EMPTY:.*]] = tensor.empty() : tensor<3x4xi32>
-// CHECK:         moe.launch @kernels::@route_count blocks(%c3) ins(%{{.*}} : tensor<3000x2xi32>) outs(%[[EMPTY]] : tensor<3x4xi32>) scalars(%c6000_i32 : i32)
-// CHECK:         moe.launch @kernels::@route_place blocks(%c3) {{.*}} outs(%{{.*}} : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) scalars(%c6000_i32, %c6000_i32, %c2048_i32 : i32, i32, i32)
+// CHECK:         moe_rt.launch @kernels::@route_count blocks(%c3) ins(%{{.*}} : tensor<3000x2xi32>) outs(%[[EMPTY]] : tensor<3x4xi32>) scalars(%c6000_i32 : i32)
+// CHECK:         moe_rt.launch @kernels::@route_place blocks(%c3) {{.*}} outs(%{{.*}} : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) scalars(%c6000_i32, %c6000_i32, %c2048_i32 : i32, i32, i32)
 func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>) {
   %n, %o, %p = moe.route %i experts(4) : tensor<3000x2xi32>
   return %n, %o, %p : tensor<6000xi32>, tensor<5xi32>, tensor<3000x2xi32>
@@ -125,8 +125,8 @@ func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, t
 // CHECK-NEXT:    %[[KEEPS:.*]] = arith.andi %[[HAS]], %[[FREE]]
 // CHECK-NEXT:    arith.select %[[KEEPS]], %[[ROW]], %c-1_i32
 // CHECK-LABEL: func.func @capacity(
-// CHECK:         moe.launch @kernels::@route_count {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
-// CHECK:         moe.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %{{.*}}, %c2048_i32, %c5_i32 : i32, i32, i32, i32)
+// CHECK:         moe_rt.launch @kernels::@route_count {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
+// CHECK:         moe_rt.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %{{.*}}, %c2048_i32, %c5_i32 : i32, i32, i32, i32)
 func.func @capacity(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
   %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) : tensor<?x3xi32>
   return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
@@ -159,7 +159,7 @@ func.func @capacity(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tenso
 // CHECK:         nvvm.match.sync any %{{.*}}, %[[EXPERT]]
 // CHECK:         arith.select %[[KEEPS]], %{{.*}}, %c-1_i32
 // CHECK-LABEL: func.func @choices_first(
-// CHECK:         moe.launch @kernels::@route_count {{.*}} outs(%{{.*}} : tensor<?x16xi32>)
+// CHECK:         moe_rt.launch @kernels::@route_count {{.*}} outs(%{{.*}} : tensor<?x16xi32>)
 func.func @choices_first(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
   %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) priority(choice) choices(2) : tensor<?x3xi32>
   return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>
@@ -186,9 +186,9 @@ func.func @choices_first(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, 
 // CHECK:           arith.cmpi slt, %{{.*}}, %[[LEAST]]#2
 // CHECK:           llvm.getelementptr %[[KEPT]]
 // CHECK-LABEL: func.func @largest(
-// CHECK:         %[[K:.*]] = moe.launch @kernels::@route_keep blocks(%c8) ins(%{{.*}}, %{{.*}} : tensor<?x2xi32>, tensor<?x2xbf16>) outs(%{{.*}} : tensor<?x2xi32>)
-// CHECK:         moe.launch @kernels::@route_count {{.*}} ins(%[[K]] :
-// CHECK:         moe.launch @kernels::@route_place {{.*}} ins(%[[K]],
+// CHECK:         %[[K:.*]] = moe_rt.launch @kernels::@route_keep blocks(%c8) ins(%{{.*}}, %{{.*}} : tensor<?x2xi32>, tensor<?x2xbf16>) outs(%{{.*}} : tensor<?x2xi32>)
+// CHECK:         moe_rt.launch @kernels::@route_count {{.*}} ins(%[[K]] :
+// CHECK:         moe_rt.launch @kernels::@route_place {{.*}} ins(%[[K]],
 func.func @largest(%i: tensor<?x2xi32>, %w: tensor<?x2xbf16>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>) {
   %n, %o, %p = moe.route %i weights(%w : tensor<?x2xbf16>) experts(8) capacity(<fixed = 5>) priority(probability) : tensor<?x2xi32>
   return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>
@@ -210,9 +210,9 @@ func.func @largest(%i: tensor<?x2xi32>, %w: tensor<?x2xbf16>) -> (tensor<?xi32>,
 // CHECK:       llvm.func @route_count(
 // CHECK-NOT:     arith.cmpi ult, %{{.*}}, %c1_i32
 // CHECK-LABEL: func.func @next_choice(
-// CHECK:         %[[K:.*]] = moe.launch @kernels::@route_keep_next blocks(%c1)
-// CHECK:         moe.launch @kernels::@route_count {{.*}} ins(%[[K]] : {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
-// CHECK:         moe.launch @kernels::@route_place {{.*}} ins(%[[K]],
+// CHECK:         %[[K:.*]] = moe_rt.launch @kernels::@route_keep_next blocks(%c1)
+// CHECK:         moe_rt.launch @kernels::@route_count {{.*}} ins(%[[K]] : {{.*}} outs(%{{.*}} : tensor<?x8xi32>)
+// CHECK:         moe_rt.launch @kernels::@route_place {{.*}} ins(%[[K]],
 func.func @next_choice(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>) {
   %n, %o, %p = moe.route %i experts(8) capacity(<fixed = 5>) priority(choice) overflow(next_choice) choices(1) : tensor<?x3xi32>
   return %n, %o, %p : tensor<?xi32>, tensor<9xi32>, tensor<?x3xi32>

@@ -1,41 +1,41 @@
 // RUN: moe-opt %s -split-input-file -verify-diagnostics -allow-unregistered-dialect
 
 //===----------------------------------------------------------------------===//
-// moe.tensor_map
+// moe_rt.tensor_map
 //===----------------------------------------------------------------------===//
 
 // expected-error @+1 {{expected the index of an operand, got -1}}
-"test"() {a = #moe.tensor_map<input = -1, box = [8], swizzle = 0>} : () -> ()
+"test"() {a = #moe_rt.tensor_map<input = -1, box = [8], swizzle = 0>} : () -> ()
 
 // -----
 
 // expected-error @+1 {{expected a box of 1 to 5 dimensions, got 6}}
-"test"() {a = #moe.tensor_map<input = 0, box = [1, 1, 1, 1, 1, 8], swizzle = 0>} : () -> ()
+"test"() {a = #moe_rt.tensor_map<input = 0, box = [1, 1, 1, 1, 1, 8], swizzle = 0>} : () -> ()
 
 // -----
 
 // expected-error @+1 {{expected 1 to 256 elements of each dimension in a box, got 0}}
-"test"() {a = #moe.tensor_map<input = 0, box = [8, 0], swizzle = 0>} : () -> ()
+"test"() {a = #moe_rt.tensor_map<input = 0, box = [8, 0], swizzle = 0>} : () -> ()
 
 // -----
 
 // expected-error @+1 {{expected 1 to 256 elements of each dimension in a box, got 257}}
-"test"() {a = #moe.tensor_map<input = 0, box = [257, 8], swizzle = 0>} : () -> ()
+"test"() {a = #moe_rt.tensor_map<input = 0, box = [257, 8], swizzle = 0>} : () -> ()
 
 // -----
 
 // expected-error @+1 {{expected a swizzle of 0, 32, 64 or 128 bytes, got 16}}
-"test"() {a = #moe.tensor_map<input = 0, box = [8], swizzle = 16>} : () -> ()
+"test"() {a = #moe_rt.tensor_map<input = 0, box = [8], swizzle = 16>} : () -> ()
 
 // -----
 
 //===----------------------------------------------------------------------===//
-// moe.launch
+// moe_rt.launch
 //===----------------------------------------------------------------------===//
 
 func.func @no_destination(%x: tensor<?xf32>, %n: index) {
-  // expected-error @+1 {{'moe.launch' op expected at least one destination}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : tensor<?xf32>)
+  // expected-error @+1 {{'moe_rt.launch' op expected at least one destination}}
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : tensor<?xf32>)
   return
 }
 
@@ -43,7 +43,7 @@ func.func @no_destination(%x: tensor<?xf32>, %n: index) {
 
 func.func @mixed_inputs(%x: memref<?xf32>, %y: tensor<?xf32>, %n: index) -> tensor<?xf32> {
   // expected-error @+1 {{expected data that are all tensors or all memrefs, got 'tensor<?xf32>' and 'memref<?xf32>'}}
-  %r = moe.launch @kernels::@f blocks(%n) ins(%x : memref<?xf32>) outs(%y : tensor<?xf32>) -> tensor<?xf32>
+  %r = moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<?xf32>) outs(%y : tensor<?xf32>) -> tensor<?xf32>
   return %r : tensor<?xf32>
 }
 
@@ -51,7 +51,7 @@ func.func @mixed_inputs(%x: memref<?xf32>, %y: tensor<?xf32>, %n: index) -> tens
 
 func.func @mixed_destinations(%x: memref<?xf32>, %y: tensor<?xf32>, %n: index) {
   // expected-error @+1 {{expected data that are all tensors or all memrefs, got 'memref<?xf32>' and 'tensor<?xf32>'}}
-  moe.launch @kernels::@f blocks(%n) outs(%x, %y : memref<?xf32>, tensor<?xf32>)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%x, %y : memref<?xf32>, tensor<?xf32>)
   return
 }
 
@@ -59,7 +59,7 @@ func.func @mixed_destinations(%x: memref<?xf32>, %y: tensor<?xf32>, %n: index) {
 
 func.func @no_result(%y: tensor<?xf32>, %n: index) {
   // expected-error @+1 {{expected the types of the destinations as results}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : tensor<?xf32>)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : tensor<?xf32>)
   return
 }
 
@@ -67,7 +67,7 @@ func.func @no_result(%y: tensor<?xf32>, %n: index) {
 
 func.func @other_result(%y: tensor<?xf32>, %n: index) -> tensor<4xf32> {
   // expected-error @+1 {{expected the types of the destinations as results}}
-  %r = moe.launch @kernels::@f blocks(%n) outs(%y : tensor<?xf32>) -> tensor<4xf32>
+  %r = moe_rt.launch @kernels::@f blocks(%n) outs(%y : tensor<?xf32>) -> tensor<4xf32>
   return %r : tensor<4xf32>
 }
 
@@ -75,7 +75,7 @@ func.func @other_result(%y: tensor<?xf32>, %n: index) -> tensor<4xf32> {
 
 func.func @result_of_buffers(%y: memref<?xf32>, %n: index) -> tensor<?xf32> {
   // expected-error @+1 {{expected the types of the destinations as results}}
-  %r = moe.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>) -> tensor<?xf32>
+  %r = moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>) -> tensor<?xf32>
   return %r : tensor<?xf32>
 }
 
@@ -83,15 +83,15 @@ func.func @result_of_buffers(%y: memref<?xf32>, %n: index) -> tensor<?xf32> {
 
 func.func @no_number(%y: memref<?xf32>, %p: !llvm.ptr, %n: index) {
   // expected-error @+1 {{expected scalars of integers or floats, got '!llvm.ptr'}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>) scalars(%n, %p : index, !llvm.ptr)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>) scalars(%n, %p : index, !llvm.ptr)
   return
 }
 
 // -----
 
 func.func @unranked(%y: memref<*xf32>, %n: index) {
-  // expected-error @+1 {{'moe.launch' op operand #1 must be variadic of ranked tensor or memref}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<*xf32>)
+  // expected-error @+1 {{'moe_rt.launch' op operand #1 must be variadic of ranked tensor or memref}}
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<*xf32>)
   return
 }
 
@@ -99,7 +99,7 @@ func.func @unranked(%y: memref<*xf32>, %n: index) {
 
 func.func @map_of_destination(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
   // expected-error @+1 {{expected a tensor map of one of 1 inputs, got input 1}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) maps([#moe.tensor_map<input = 1, box = [8, 8], swizzle = 32>])
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) maps([#moe_rt.tensor_map<input = 1, box = [8, 8], swizzle = 32>])
   return
 }
 
@@ -107,7 +107,7 @@ func.func @map_of_destination(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: inde
 
 func.func @map_of_nothing(%y: memref<8x8xf32>, %n: index) {
   // expected-error @+1 {{expected a tensor map of one of 0 inputs, got input 0}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<8x8xf32>) maps([#moe.tensor_map<input = 0, box = [8, 8], swizzle = 32>])
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<8x8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8, 8], swizzle = 32>])
   return
 }
 
@@ -115,7 +115,7 @@ func.func @map_of_nothing(%y: memref<8x8xf32>, %n: index) {
 
 func.func @rank_of_map(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
   // expected-error @+1 {{expected a box of as many dimensions as the input, 2, got 1}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) maps([#moe.tensor_map<input = 0, box = [8], swizzle = 32>])
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) maps([#moe_rt.tensor_map<input = 0, box = [8], swizzle = 32>])
   return
 }
 
@@ -123,7 +123,7 @@ func.func @rank_of_map(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
 
 func.func @no_maps(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
   // expected-error @+1 {{attribute 'maps' failed to satisfy constraint: array of tensor maps}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) maps([1])
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) maps([1])
   return
 }
 
@@ -131,7 +131,7 @@ func.func @no_maps(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
 
 func.func @no_module(%y: memref<?xf32>, %n: index) {
   // expected-error @+1 {{expected a kernel, found no function @kernels::@f}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>)
   return
 }
 
@@ -142,7 +142,7 @@ gpu.module @kernels {
 }
 func.func @no_function(%y: memref<?xf32>, %n: index) {
   // expected-error @+1 {{expected a kernel, found no function @kernels::@f}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<?xf32>)
   return
 }
 
@@ -156,7 +156,7 @@ gpu.module @kernels {
 }
 func.func @arguments(%x: memref<8x8xf32>, %y: memref<8x8xf32>, %n: index) {
   // expected-error @+1 {{expected a kernel with 4 arguments, got 3}}
-  moe.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) scalars(%n : index) maps([#moe.tensor_map<input = 0, box = [8, 8], swizzle = 32>])
+  moe_rt.launch @kernels::@f blocks(%n) ins(%x : memref<8x8xf32>) outs(%y : memref<8x8xf32>) scalars(%n : index) maps([#moe_rt.tensor_map<input = 0, box = [8, 8], swizzle = 32>])
   return
 }
 
@@ -169,6 +169,6 @@ gpu.module @kernels {
 }
 func.func @no_kernel(%y: memref<8xf32>, %n: index) {
   // expected-error @+1 {{expected a kernel, @kernels::@f lacks gpu.kernel}}
-  moe.launch @kernels::@f blocks(%n) outs(%y : memref<8xf32>)
+  moe_rt.launch @kernels::@f blocks(%n) outs(%y : memref<8xf32>)
   return
 }

@@ -2,8 +2,8 @@
 
 func.func @no_number(%e: !llvm.ptr, %n: i64) {
   // expected-error @+1 {{expected a region that takes the number of a task as i64, got }}
-  moe.parallel %e, %n {
-    moe.done
+  moe_rt.parallel %e, %n {
+    moe_rt.done
   } : !llvm.ptr
   return
 }
@@ -12,9 +12,9 @@ func.func @no_number(%e: !llvm.ptr, %n: i64) {
 
 func.func @number_type(%e: !llvm.ptr, %n: i64) {
   // expected-error @+1 {{expected a region that takes the number of a task as i64, got 'index'}}
-  moe.parallel %e, %n {
+  moe_rt.parallel %e, %n {
   ^bb0(%i: index):
-    moe.done
+    moe_rt.done
   } : !llvm.ptr
   return
 }
@@ -23,9 +23,9 @@ func.func @number_type(%e: !llvm.ptr, %n: i64) {
 
 func.func @two_numbers(%e: !llvm.ptr, %n: i64) {
   // expected-error @+1 {{expected a region that takes the number of a task as i64, got 'i64', 'i64'}}
-  moe.parallel %e, %n {
+  moe_rt.parallel %e, %n {
   ^bb0(%i: i64, %j: i64):
-    moe.done
+    moe_rt.done
   } : !llvm.ptr
   return
 }
@@ -34,7 +34,7 @@ func.func @two_numbers(%e: !llvm.ptr, %n: i64) {
 
 func.func @no_block(%e: !llvm.ptr, %n: i64) {
   // expected-error @+1 {{region #0 ('body') failed to verify constraint: region with at least 1 blocks}}
-  "moe.parallel"(%e, %n) ({
+  "moe_rt.parallel"(%e, %n) ({
   }) : (!llvm.ptr, i64) -> ()
   return
 }
@@ -43,9 +43,9 @@ func.func @no_block(%e: !llvm.ptr, %n: i64) {
 
 func.func @count_type(%e: !llvm.ptr, %n: i32) {
   // expected-error @+1 {{operand #1 must be 64-bit signless integer, but got 'i32'}}
-  "moe.parallel"(%e, %n) ({
+  "moe_rt.parallel"(%e, %n) ({
   ^bb0(%i: i64):
-    moe.done
+    moe_rt.done
   }) : (!llvm.ptr, i32) -> ()
   return
 }
@@ -53,6 +53,6 @@ func.func @count_type(%e: !llvm.ptr, %n: i32) {
 // -----
 
 func.func @done_outside() {
-  // expected-error @+1 {{expects parent op 'moe.parallel'}}
-  moe.done
+  // expected-error @+1 {{expects parent op 'moe_rt.parallel'}}
+  moe_rt.done
 }

@@ -25,42 +25,42 @@ gpu.module @kernels {
 
 // CHECK-LABEL: func.func @tensors(
 // CHECK-SAME:    %[[X:.*]]: tensor<?xf32>, %[[INIT:.*]]: tensor<?xf32>, %[[N:.*]]: index)
-// CHECK-NEXT:    %[[Y:.*]] = moe.launch @kernels::@copy blocks(%[[N]]) ins(%[[X]] : tensor<?xf32>) outs(%[[INIT]] : tensor<?xf32>) scalars(%[[N]] : index) -> tensor<?xf32>
+// CHECK-NEXT:    %[[Y:.*]] = moe_rt.launch @kernels::@copy blocks(%[[N]]) ins(%[[X]] : tensor<?xf32>) outs(%[[INIT]] : tensor<?xf32>) scalars(%[[N]] : index) -> tensor<?xf32>
 // CHECK-NEXT:    return %[[Y]]
 // GENERIC-LABEL: sym_name = "tensors"
-// GENERIC:       "moe.launch"({{.*}}) <{kernel = @kernels::@copy, operandSegmentSizes = array<i32: 1, 1, 1, 1>}> : (index, tensor<?xf32>, tensor<?xf32>, index) -> tensor<?xf32>
+// GENERIC:       "moe_rt.launch"({{.*}}) <{kernel = @kernels::@copy, operandSegmentSizes = array<i32: 1, 1, 1, 1>}> : (index, tensor<?xf32>, tensor<?xf32>, index) -> tensor<?xf32>
 // BUFFERS-LABEL: func.func @tensors(
 // BUFFERS-SAME:    %[[X:.*]]: memref<?xf32>, %[[INIT:.*]]: memref<?xf32>, %[[N:.*]]: index)
-// BUFFERS-NEXT:    moe.launch @kernels::@copy blocks(%[[N]]) ins(%[[X]] : memref<?xf32>) outs(%[[INIT]] : memref<?xf32>) scalars(%[[N]] : index){{$}}
+// BUFFERS-NEXT:    moe_rt.launch @kernels::@copy blocks(%[[N]]) ins(%[[X]] : memref<?xf32>) outs(%[[INIT]] : memref<?xf32>) scalars(%[[N]] : index){{$}}
 // BUFFERS-NEXT:    return %[[INIT]]
 func.func @tensors(%x: tensor<?xf32>, %init: tensor<?xf32>, %n: index) -> tensor<?xf32> {
-  %y = moe.launch @kernels::@copy blocks(%n) ins(%x : tensor<?xf32>) outs(%init : tensor<?xf32>) scalars(%n : index) -> tensor<?xf32>
+  %y = moe_rt.launch @kernels::@copy blocks(%n) ins(%x : tensor<?xf32>) outs(%init : tensor<?xf32>) scalars(%n : index) -> tensor<?xf32>
   return %y : tensor<?xf32>
 }
 
 // Everything at once; each result has the type, and the memory, of its destination.
 // CHECK-LABEL: func.func @all(
-// CHECK:         %{{.*}}:2 = moe.launch @kernels::@two blocks(%{{.*}}) ins(%{{.*}} : tensor<4x8x16xbf16>) outs(%{{.*}}, %{{.*}} : tensor<?xf32>, tensor<2xi32>)
-// CHECK-SAME:      maps([#moe.tensor_map<input = 0, box = [1, 8, 16], swizzle = 32>]) {my.note = "kept"} -> tensor<?xf32>, tensor<2xi32>
+// CHECK:         %{{.*}}:2 = moe_rt.launch @kernels::@two blocks(%{{.*}}) ins(%{{.*}} : tensor<4x8x16xbf16>) outs(%{{.*}}, %{{.*}} : tensor<?xf32>, tensor<2xi32>)
+// CHECK-SAME:      maps([#moe_rt.tensor_map<input = 0, box = [1, 8, 16], swizzle = 32>]) {my.note = "kept"} -> tensor<?xf32>, tensor<2xi32>
 // BUFFERS-LABEL: func.func @all(
 // BUFFERS-SAME:    %{{.*}}, %[[Y:.*]]: memref<?xf32>, %[[Z:.*]]: memref<2xi32>, %{{.*}}: index)
-// BUFFERS-NEXT:    moe.launch @kernels::@two blocks(%{{.*}}) ins(%{{.*}} : memref<4x8x16xbf16>) outs(%[[Y]], %[[Z]] : memref<?xf32>, memref<2xi32>) maps({{.*}}) {my.note = "kept"}{{$}}
+// BUFFERS-NEXT:    moe_rt.launch @kernels::@two blocks(%{{.*}}) ins(%{{.*}} : memref<4x8x16xbf16>) outs(%[[Y]], %[[Z]] : memref<?xf32>, memref<2xi32>) maps({{.*}}) {my.note = "kept"}{{$}}
 // BUFFERS-NEXT:    return %[[Y]], %[[Z]]
 func.func @all(%w: tensor<4x8x16xbf16>, %y: tensor<?xf32>, %z: tensor<2xi32>, %n: index) -> (tensor<?xf32>, tensor<2xi32>) {
-  %r:2 = moe.launch @kernels::@two blocks(%n) ins(%w : tensor<4x8x16xbf16>) outs(%y, %z : tensor<?xf32>, tensor<2xi32>)
-    maps([#moe.tensor_map<input = 0, box = [1, 8, 16], swizzle = 32>]) {my.note = "kept"} -> tensor<?xf32>, tensor<2xi32>
+  %r:2 = moe_rt.launch @kernels::@two blocks(%n) ins(%w : tensor<4x8x16xbf16>) outs(%y, %z : tensor<?xf32>, tensor<2xi32>)
+    maps([#moe_rt.tensor_map<input = 0, box = [1, 8, 16], swizzle = 32>]) {my.note = "kept"} -> tensor<?xf32>, tensor<2xi32>
   return %r#0, %r#1 : tensor<?xf32>, tensor<2xi32>
 }
 
 // On buffers there is no result; a kernel may take memrefs.
 // CHECK-LABEL: func.func @buffers(
-// CHECK:         moe.launch @kernels::@write blocks(%{{.*}}) outs(%{{.*}} : memref<?xf32>){{$}}
-// CHECK-NEXT:    moe.launch @kernels::@memrefs blocks(%{{.*}}) outs(%{{.*}} : memref<?xf32>) scalars(%{{.*}} : index){{$}}
+// CHECK:         moe_rt.launch @kernels::@write blocks(%{{.*}}) outs(%{{.*}} : memref<?xf32>){{$}}
+// CHECK-NEXT:    moe_rt.launch @kernels::@memrefs blocks(%{{.*}}) outs(%{{.*}} : memref<?xf32>) scalars(%{{.*}} : index){{$}}
 // DCE-LABEL:   func.func @buffers(
-// DCE-COUNT-2:   moe.launch
+// DCE-COUNT-2:   moe_rt.launch
 func.func @buffers(%y: memref<?xf32>, %n: index) {
-  moe.launch @kernels::@write blocks(%n) outs(%y : memref<?xf32>)
-  moe.launch @kernels::@memrefs blocks(%n) outs(%y : memref<?xf32>) scalars(%n : index)
+  moe_rt.launch @kernels::@write blocks(%n) outs(%y : memref<?xf32>)
+  moe_rt.launch @kernels::@memrefs blocks(%n) outs(%y : memref<?xf32>) scalars(%n : index)
   return
 }
 
@@ -68,7 +68,7 @@ func.func @buffers(%y: memref<?xf32>, %n: index) {
 // DCE-LABEL: func.func @unused(
 // DCE-NEXT:    return
 func.func @unused(%y: tensor<?xf32>, %n: index) {
-  %r = moe.launch @kernels::@write blocks(%n) outs(%y : tensor<?xf32>) -> tensor<?xf32>
+  %r = moe_rt.launch @kernels::@write blocks(%n) outs(%y : tensor<?xf32>) -> tensor<?xf32>
   return
 }
 
@@ -78,22 +78,22 @@ func.func @unused(%y: tensor<?xf32>, %n: index) {
 // SHAPE:         return %[[D]]
 func.func @extent(%x: tensor<?xf32>, %init: tensor<?xf32>, %n: index) -> index {
   %c0 = arith.constant 0 : index
-  %y = moe.launch @kernels::@copy blocks(%n) ins(%x : tensor<?xf32>) outs(%init : tensor<?xf32>) scalars(%n : index) -> tensor<?xf32>
+  %y = moe_rt.launch @kernels::@copy blocks(%n) ins(%x : tensor<?xf32>) outs(%init : tensor<?xf32>) scalars(%n : index) -> tensor<?xf32>
   %d = tensor.dim %y, %c0 : tensor<?xf32>
   return %d : index
 }
 
 // One question has one answer, and none if nobody asks.
 // CHECK-LABEL: func.func @multiprocessors(
-// CHECK-NEXT:    moe.multiprocessors {my.note = "kept"}
+// CHECK-NEXT:    moe_rt.multiprocessors {my.note = "kept"}
 // DCE-LABEL:   func.func @multiprocessors(
-// DCE-NEXT:      %[[N:.*]] = moe.multiprocessors
+// DCE-NEXT:      %[[N:.*]] = moe_rt.multiprocessors
 // DCE-NEXT:      return %[[N]], %[[N]]
 // GENERIC-LABEL: sym_name = "multiprocessors"
-// GENERIC:         "moe.multiprocessors"() : () -> index
+// GENERIC:         "moe_rt.multiprocessors"() : () -> index
 func.func @multiprocessors() -> (index, index) {
-  %unused = moe.multiprocessors {my.note = "kept"}
-  %a = moe.multiprocessors
-  %b = moe.multiprocessors
+  %unused = moe_rt.multiprocessors {my.note = "kept"}
+  %a = moe_rt.multiprocessors
+  %b = moe_rt.multiprocessors
   return %a, %b : index, index
 }

@@ -444,30 +444,4 @@ def MoE_PackOp : MoE_Op<"pack", [
   }];
 }
 
-//===----------------------------------------------------------------------===//
-// moe.parallel
-//===----------------------------------------------------------------------===//
-
-def MoE_ParallelOp : MoE_Op<"parallel", [RecursiveMemoryEffects]> {
-  let summary = "run tasks through the executor of the runtime";
-  let description = [{
-    Runs the region once for each `i64` from 0 to `count`, in any order and at
-    the same time, by the executor that the runtime passes in (`moe_rt_executor`
-    of `moe_rt/executor.h`, never null); a single task runs in the calling
-    thread. `moe-outline-tasks` turns it into a function and a call.
-  }];
-  let arguments = (ins AnyType:$executor, I64:$count);
-  let regions = (region MinSizedRegion<1>:$body);
-  let assemblyFormat = [{
-    $executor `,` $count $body attr-dict `:` type($executor)
-  }];
-  let hasRegionVerifier = 1;
-}
-
-def MoE_DoneOp : MoE_Op<"done", [
-    Pure, ReturnLike, Terminator, HasParent<"::mlir::moe::ParallelOp">]> {
-  let summary = "end a task of moe.parallel";
-  let assemblyFormat = "attr-dict";
-}
-
 #endif // MOE_DIALECT_MOE_IR_MOEGROUPEDOPS_TD

@@ -394,7 +394,6 @@ def MoE_YieldOp : MoE_Op<"yield", [
   }];
 }
 
-include "moe/Dialect/MoERuntime/IR/MoERuntimeOps.td"
 include "moe/Dialect/MoE/IR/MoEGroupedOps.td"
 
 #endif // MOE_DIALECT_MOE_IR_MOEOPS_TD

@@ -8,7 +8,7 @@
 #ifndef MOE_DIALECT_MOERUNTIME_TRANSFORMS_PASSES_H
 #define MOE_DIALECT_MOERUNTIME_TRANSFORMS_PASSES_H
 
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"

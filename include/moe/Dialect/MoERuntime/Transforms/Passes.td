@@ -60,13 +60,14 @@ def MoEVectorizeRows : Pass<"moe-vectorize-rows"> {
 def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
   let summary = "Run parallel loops on the executor of the runtime";
   let description = [{
-    An `scf.forall` of an exported function becomes `moe.parallel` on an
+    An `scf.forall` of an exported function becomes `moe_rt.parallel` on an
     executor, which the function takes as a new last argument. A nested
     `scf.forall`, or one of a function that is not exported, becomes a
     sequential loop.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::LLVM::LLVMDialect",
+                           "::mlir::moe_rt::MoERuntimeDialect",
                            "::mlir::scf::SCFDialect"];
 }
 
@@ -100,7 +101,7 @@ def MoECompactLaunches : Pass<"moe-compact-launches"> {
   let summary = "Copy launch operands that kernels cannot access in place";
   let description = [{
     Kernels of the LLVM dialect take pointers to compact data, aligned to 16
-    bytes. A buffer operand of `moe.launch` that may violate this (a slice of
+    bytes. A buffer operand of `moe_rt.launch` that may violate this (a slice of
     columns, rows from an odd one on) is copied to a compact, aligned buffer,
     and copied back if the kernel writes it.
 
@@ -142,8 +143,10 @@ def MoEOutlineKernels : Pass<"moe-outline-kernels", "::mlir::ModuleOp"> {
               "kernels with a thread for each iteration">,
     Statistic<"numSerial", "serial", "kernels of one thread">
   ];
-  let dependentDialects = ["::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect",
-                           "::mlir::arith::ArithDialect"];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::gpu::GPUDialect",
+                           "::mlir::moe_rt::MoERuntimeDialect",
+                           "::mlir::scf::SCFDialect"];
 }
 
 #endif // MOE_DIALECT_MOERUNTIME_TRANSFORMS_PASSES_TD

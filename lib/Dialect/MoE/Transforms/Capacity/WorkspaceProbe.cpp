@@ -8,6 +8,7 @@
 #include "WorkspaceProbe.h"
 #include "moe/Analysis/TokenFunction.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 #include "moe_rt/abi.h"
 
 #include "mlir/Pass/PassRegistry.h"
@@ -63,9 +64,10 @@ std::optional<int64_t> WorkspaceProbe::getBytes(func::FuncOp function,
 
 PlanReport::Launches WorkspaceProbe::getLaunches(func::FuncOp function) {
   llvm::MapVector<StringRef, int64_t> counts;
-  copy.lookupSymbol<func::FuncOp>(function.getName()).walk([&](LaunchOp op) {
-    ++counts[op.getKernel().getLeafReference().getValue()];
-  });
+  copy.lookupSymbol<func::FuncOp>(function.getName())
+      .walk([&](moe_rt::LaunchOp op) {
+        ++counts[op.getKernel().getLeafReference().getValue()];
+      });
   return PlanReport::Launches(counts.begin(), counts.end());
 }
 

@@ -86,7 +86,7 @@ namespace {
 struct MoECompactLaunches
     : moe::impl::MoECompactLaunchesBase<MoECompactLaunches> {
   void runOnOperation() override {
-    getOperation()->walk([&](LaunchOp op) {
+    getOperation()->walk([&](moe_rt::LaunchOp op) {
       // A kernel on memrefs takes the strides as arguments.
       Operation *kernel =
           SymbolTable::lookupNearestSymbolFrom(op, op.getKernel());
@@ -123,7 +123,7 @@ struct MoECompactLaunches
       copy(op, init, /*written=*/true);
   }
 
-  void copy(LaunchOp op, OpOperand &operand, bool written) {
+  void copy(moe_rt::LaunchOp op, OpOperand &operand, bool written) {
     if (isa<MemRefType>(operand.get().getType()) && !isCompact(operand.get()))
       copy(op.getOperation(), operand, written);
   }

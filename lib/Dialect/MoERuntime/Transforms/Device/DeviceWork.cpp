@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DeviceWork.h"
-#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -18,7 +18,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 bool mlir::moe::isHostWork(Operation *op) {
-  if (isa<LaunchOp, memref::AllocOp, memref::DeallocOp, func::ReturnOp,
+  if (isa<moe_rt::LaunchOp, memref::AllocOp, memref::DeallocOp, func::ReturnOp,
           ViewLikeOpInterface>(op) ||
       op->hasTrait<OpTrait::IsTerminator>())
     return true;
@@ -39,7 +39,7 @@ bool mlir::moe::isPreparation(Operation *op) {
 
 bool mlir::moe::isHostControl(Operation *op) {
   return isa<scf::ForOp, scf::WhileOp, scf::IfOp, scf::IndexSwitchOp>(op) &&
-         op->walk([](LaunchOp) {
+         op->walk([](moe_rt::LaunchOp) {
              return WalkResult::interrupt();
            }).wasInterrupted();
 }

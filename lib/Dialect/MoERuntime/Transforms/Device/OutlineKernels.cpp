@@ -99,7 +99,7 @@ void Outliner::launch(OpBuilder &builder, Location loc, gpu::GPUFuncOp kernel,
   SmallVector<Value> buffers, scalars;
   for (Value value : captured)
     (isa<MemRefType>(value.getType()) ? buffers : scalars).push_back(value);
-  LaunchOp::create(
+  moe_rt::LaunchOp::create(
       builder, loc, TypeRange(),
       SymbolRefAttr::get(kernels.getNameAttr(),
                          FlatSymbolRefAttr::get(kernel.getNameAttr())),
@@ -222,7 +222,7 @@ LogicalResult Outliner::outlineSerial(ArrayRef<Operation *> work) {
 /// Fails if `op` cannot be in a kernel.
 LogicalResult Outliner::verifyWork(Operation *op) {
   WalkResult result = op->walk([&](Operation *nested) {
-    if (isa<LaunchOp>(nested)) {
+    if (isa<moe_rt::LaunchOp>(nested)) {
       InFlightDiagnostic diag = op->emitOpError(
           "launches kernels under control flow that depends on the device");
       diag.attachNote(nested->getLoc()) << "launched here";

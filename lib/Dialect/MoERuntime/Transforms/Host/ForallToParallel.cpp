@@ -27,7 +27,7 @@ static void toTasks(scf::ForallOp loop, Value executor) {
   ImplicitLocOpBuilder b(loop.getLoc(), loop);
   Value count = loop.getUpperBound(b).front();
   count = arith::IndexCastOp::create(b, b.getI64Type(), count);
-  auto tasks = ParallelOp::create(b, executor, count);
+  auto tasks = moe_rt::ParallelOp::create(b, executor, count);
   Block *body = b.createBlock(&tasks.getBody(), {}, b.getI64Type(), b.getLoc());
   Value index =
       arith::IndexCastOp::create(b, b.getIndexType(), body->getArgument(0));
@@ -36,7 +36,7 @@ static void toTasks(scf::ForallOp loop, Value executor) {
   loop.getInductionVar(0).replaceAllUsesWith(index);
   body->getOperations().splice(body->end(), source->getOperations());
   b.setInsertionPointToEnd(body);
-  DoneOp::create(b);
+  moe_rt::DoneOp::create(b);
   loop.erase();
 }
 

@@ -15,13 +15,13 @@ gpu.module @kernels {
 // CHECK-NEXT:    memref.copy %[[FROM]], %[[A]]
 // CHECK-NEXT:    %[[B:.*]] = memref.alloc(%[[N]]) : memref<?x8xf32>
 // CHECK-NEXT:    memref.copy %[[TO]], %[[B]]
-// CHECK-NEXT:    moe.launch @kernels::@k blocks(%[[N]]) ins(%[[A]] : memref<?x8xf32>) outs(%[[B]] : memref<?x8xf32>)
+// CHECK-NEXT:    moe_rt.launch @kernels::@k blocks(%[[N]]) ins(%[[A]] : memref<?x8xf32>) outs(%[[B]] : memref<?x8xf32>)
 // CHECK-NEXT:    memref.copy %[[B]], %[[TO]]
 // CHECK-NEXT:    return
 func.func @columns(%x: memref<?x16xf32>, %y: memref<?x16xf32>, %n: index) {
   %from = memref.subview %x[0, 8] [%n, 8] [1, 1] : memref<?x16xf32> to memref<?x8xf32, strided<[16, 1], offset: 8>>
   %to = memref.subview %y[0, 0] [%n, 8] [1, 1] : memref<?x16xf32> to memref<?x8xf32, strided<[16, 1]>>
-  moe.launch @kernels::@k blocks(%n) ins(%from : memref<?x8xf32, strided<[16, 1], offset: 8>>) outs(%to : memref<?x8xf32, strided<[16, 1]>>)
+  moe_rt.launch @kernels::@k blocks(%n) ins(%from : memref<?x8xf32, strided<[16, 1], offset: 8>>) outs(%to : memref<?x8xf32, strided<[16, 1]>>)
   return
 }
 
@@ -39,28 +39,28 @@ gpu.module @kernels {
 // CHECK:         %[[ODD:.*]] = memref.subview %{{.*}}[1, 0]
 // CHECK:         %[[A:.*]] = memref.alloc(%{{.*}}) : memref<?x6xf32>
 // CHECK-NEXT:    memref.copy %[[ODD]], %[[A]]
-// CHECK-NEXT:    moe.launch {{.*}} ins(%[[A]] :
+// CHECK-NEXT:    moe_rt.launch {{.*}} ins(%[[A]] :
 // CHECK:         scf.for
 // CHECK-NEXT:      %[[EVEN:.*]] = memref.subview
-// CHECK-NEXT:      moe.launch {{.*}} ins(%[[EVEN]] :
+// CHECK-NEXT:      moe_rt.launch {{.*}} ins(%[[EVEN]] :
 // CHECK:         scf.for
 // CHECK-NEXT:      %[[ANY:.*]] = memref.subview
 // CHECK-NEXT:      %[[B:.*]] = memref.alloc
 // CHECK-NEXT:      memref.copy %[[ANY]], %[[B]]
-// CHECK-NEXT:      moe.launch {{.*}} ins(%[[B]] :
+// CHECK-NEXT:      moe_rt.launch {{.*}} ins(%[[B]] :
 func.func @rows(%x: memref<?x6xf32>, %y: memref<?x6xf32>, %n: index) {
   %c0 = arith.constant 0 : index
   %c2 = arith.constant 2 : index
   %c3 = arith.constant 3 : index
   %odd = memref.subview %x[1, 0] [%n, 6] [1, 1] : memref<?x6xf32> to memref<?x6xf32, strided<[6, 1], offset: 6>>
-  moe.launch @kernels::@k blocks(%n) ins(%odd : memref<?x6xf32, strided<[6, 1], offset: 6>>) outs(%y : memref<?x6xf32>)
+  moe_rt.launch @kernels::@k blocks(%n) ins(%odd : memref<?x6xf32, strided<[6, 1], offset: 6>>) outs(%y : memref<?x6xf32>)
   scf.for %i = %c0 to %n step %c2 {
     %even = memref.subview %x[%i, 0] [%n, 6] [1, 1] : memref<?x6xf32> to memref<?x6xf32, strided<[6, 1], offset: ?>>
-    moe.launch @kernels::@k blocks(%n) ins(%even : memref<?x6xf32, strided<[6, 1], offset: ?>>) outs(%y : memref<?x6xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) ins(%even : memref<?x6xf32, strided<[6, 1], offset: ?>>) outs(%y : memref<?x6xf32>)
   }
   scf.for %i = %c0 to %n step %c3 {
     %any = memref.subview %x[%i, 0] [%n, 6] [1, 1] : memref<?x6xf32> to memref<?x6xf32, strided<[6, 1], offset: ?>>
-    moe.launch @kernels::@k blocks(%n) ins(%any : memref<?x6xf32, strided<[6, 1], offset: ?>>) outs(%y : memref<?x6xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) ins(%any : memref<?x6xf32, strided<[6, 1], offset: ?>>) outs(%y : memref<?x6xf32>)
   }
   return
 }
@@ -85,9 +85,9 @@ gpu.module @kernels {
 func.func @stays(%x: memref<4x8x8xbf16>, %v: memref<64xf32>, %y: memref<?xf32>, %z: memref<?xf32, strided<[2]>>, %n: index) {
   %expert = memref.subview %x[1, 0, 0] [1, 8, 8] [1, 1, 1] : memref<4x8x8xbf16> to memref<8x8xbf16, strided<[8, 1], offset: 64>>
   %matrix = memref.expand_shape %v [[0, 1]] output_shape [8, 8] : memref<64xf32> into memref<8x8xf32>
-  moe.launch @kernels::@k blocks(%n) ins(%expert : memref<8x8xbf16, strided<[8, 1], offset: 64>>) outs(%y : memref<?xf32>)
-  moe.launch @kernels::@k blocks(%n) ins(%matrix : memref<8x8xf32>) outs(%y : memref<?xf32>)
-  moe.launch @kernels::@on_memrefs blocks(%n) outs(%z : memref<?xf32, strided<[2]>>)
+  moe_rt.launch @kernels::@k blocks(%n) ins(%expert : memref<8x8xbf16, strided<[8, 1], offset: 64>>) outs(%y : memref<?xf32>)
+  moe_rt.launch @kernels::@k blocks(%n) ins(%matrix : memref<8x8xf32>) outs(%y : memref<?xf32>)
+  moe_rt.launch @kernels::@on_memrefs blocks(%n) outs(%z : memref<?xf32, strided<[2]>>)
   return
 }
 

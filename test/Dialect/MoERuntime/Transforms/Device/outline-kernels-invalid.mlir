@@ -16,7 +16,7 @@ func.func @branch(%y: memref<?xf32>, %n: index, %s: memref<i1>) attributes {moe.
   %c = memref.load %s[] : memref<i1>
   // expected-note @+1 {{used here}}
   scf.if %c {
-    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
   }
   return
 }
@@ -33,7 +33,7 @@ func.func @carried(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {mo
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
   %r = scf.for %i = %c0 to %n step %c1 iter_args(%a = %z) -> f32 {
-    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
     %v = memref.load %y[%i] : memref<?xf32>
     // expected-error @+1 {{computes a value on the device that the host needs}}
     %b = arith.addf %a, %v : f32
@@ -76,7 +76,7 @@ func.func @until(%y: memref<?xf32>, %s: memref<i1>, %n: index) attributes {moe.s
     // expected-note @+1 {{used here}}
     scf.condition(%c)
   } do {
-    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
     scf.yield
   }
   return
@@ -96,7 +96,7 @@ func.func @iterations(%y: memref<?xf32>, %n: index) attributes {moe.signature = 
   // expected-error @+1 {{'scf.parallel' op launches kernels under control flow that depends on the device}}
   scf.parallel (%i) = (%c0) to (%n) step (%c1) {
     // expected-note @+1 {{launched here}}
-    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
     memref.store %z, %y[%i] : memref<?xf32>
     scf.reduce
   }

@@ -33,7 +33,7 @@ gpu.module @kernels {
 // CHECK:         %[[TOTAL:.*]] = arith.muli %[[COUNT]], %c4
 // CHECK:         %[[BLOCKS:.*]] = arith.ceildivui %[[TOTAL]], %c256
 // CHECK:         %[[MOST:.*]] = arith.minui %[[BLOCKS]], %c4096
-// CHECK:         moe.launch @kernels::@loop blocks(%[[MOST]]) outs(%[[X]], %[[Y]] : memref<?xf32>, memref<?x4xf32>) scalars(%[[LOW]], %[[N]], %[[COUNT]], %c4, %[[TOTAL]] : index, index, index, index, index)
+// CHECK:         moe_rt.launch @kernels::@loop blocks(%[[MOST]]) outs(%[[X]], %[[Y]] : memref<?xf32>, memref<?x4xf32>) scalars(%[[LOW]], %[[N]], %[[COUNT]], %c4, %[[TOTAL]] : index, index, index, index, index)
 func.func @parallel(%y: memref<?x4xf32>, %x: memref<?xf32>, %n: index, %low: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -68,9 +68,9 @@ gpu.module @kernels {
 // CHECK-NOT:     memref.store
 // CHECK:         %[[BUFFER:.*]] = memref.alloc(%[[N]])
 // CHECK:         %[[VIEW:.*]] = memref.subview %[[BUFFER]]
-// CHECK:         moe.launch @kernels::@loop blocks(%c1) outs(%[[S]], %[[VIEW]] : memref<?xi32>, memref<?xi32, strided<[1], offset: 1>>) scalars(%[[N]] : index)
-// CHECK:         moe.launch @kernels::@loop_1 blocks(%{{.*}}) outs(%[[BUFFER]] :
-// CHECK-NOT:     moe.launch
+// CHECK:         moe_rt.launch @kernels::@loop blocks(%c1) outs(%[[S]], %[[VIEW]] : memref<?xi32>, memref<?xi32, strided<[1], offset: 1>>) scalars(%[[N]] : index)
+// CHECK:         moe_rt.launch @kernels::@loop_1 blocks(%{{.*}}) outs(%[[BUFFER]] :
+// CHECK-NOT:     moe_rt.launch
 // CHECK:         return
 func.func @serial(%s: memref<?xi32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
@@ -109,22 +109,22 @@ gpu.module @kernels {
 // CHECK-LABEL: func.func @around(
 // CHECK-SAME:    %[[Y:.*]]: memref<?xf32>, %[[N:.*]]: index, %[[C:.*]]: i1)
 // CHECK:         scf.for
-// CHECK-NEXT:      moe.launch @kernels::@loop blocks(%[[N]])
-// CHECK:           moe.launch @kernels::@loop_1 blocks(%c1)
+// CHECK-NEXT:      moe_rt.launch @kernels::@loop blocks(%[[N]])
+// CHECK:           moe_rt.launch @kernels::@loop_1 blocks(%c1)
 // CHECK-NEXT:      scf.if %[[C]] {
-// CHECK:             moe.launch @kernels::@loop_2 blocks(%c1)
-// CHECK-NEXT:        moe.launch @kernels::@loop blocks(%[[N]])
+// CHECK:             moe_rt.launch @kernels::@loop_2 blocks(%c1)
+// CHECK-NEXT:        moe_rt.launch @kernels::@loop blocks(%[[N]])
 func.func @around(%y: memref<?xf32>, %n: index, %c: i1) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
   %z = arith.constant 0.0 : f32
   %o = arith.constant 1.0 : f32
   scf.for %i = %c0 to %n step %c1 {
-    moe.launch @kernels::@loop blocks(%n) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@loop blocks(%n) outs(%y : memref<?xf32>)
     memref.store %z, %y[%i] : memref<?xf32>
     scf.if %c {
       memref.store %o, %y[%i] : memref<?xf32>
-      moe.launch @kernels::@loop blocks(%n) outs(%y : memref<?xf32>)
+      moe_rt.launch @kernels::@loop blocks(%n) outs(%y : memref<?xf32>)
     }
   }
   return
@@ -158,7 +158,7 @@ func.func @reduction(%y: memref<?xf32>, %s: memref<f32>, %n: index) attributes {
 // Functions that are not exported run on the host.
 // CHECK-LABEL: func.func @not_exported(
 // CHECK:         memref.store
-// CHECK-NOT:     moe.launch
+// CHECK-NOT:     moe_rt.launch
 func.func @not_exported(%y: memref<f32>) {
   %z = arith.constant 0.0 : f32
   memref.store %z, %y[] : memref<f32>
@@ -176,7 +176,7 @@ gpu.module @kernels {
 // So does a loop whose end the host knows.
 // CHECK-LABEL: func.func @until(
 // CHECK:         scf.while
-// CHECK:           moe.launch @kernels::@k
+// CHECK:           moe_rt.launch @kernels::@k
 // CHECK:         return
 func.func @until(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c1 = arith.constant 1 : index
@@ -186,7 +186,7 @@ func.func @until(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.
     scf.condition(%more) %i : index
   } do {
   ^bb0(%i: index):
-    moe.launch @kernels::@k blocks(%i) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@k blocks(%i) outs(%y : memref<?xf32>)
     %next = arith.divui %i, %c2 : index
     scf.yield %next : index
   }
@@ -203,7 +203,7 @@ gpu.module @kernels {
 // CHECK:         %[[N:.*]] = memref.load
 // CHECK:         scf.parallel (%{{.*}}) = (%c0) to (%[[N]])
 // CHECK-LABEL: func.func @size(
-// CHECK:         moe.launch @kernels::@loop blocks(%c1)
+// CHECK:         moe_rt.launch @kernels::@loop blocks(%c1)
 func.func @size(%y: memref<?xf32>, %s: memref<index>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -229,8 +229,8 @@ gpu.module @kernels {
 // CHECK:         scf.while
 // CHECK:           arith.cmpi
 // CHECK:         } do {
-// CHECK:           moe.launch @kernels::@k
-// CHECK:           moe.launch @kernels::@loop
+// CHECK:           moe_rt.launch @kernels::@k
+// CHECK:           moe_rt.launch @kernels::@loop
 func.func @while(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -240,7 +240,7 @@ func.func @while(%y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.
     scf.condition(%more) %i : index
   } do {
   ^bb0(%i: index):
-    moe.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
+    moe_rt.launch @kernels::@k blocks(%n) outs(%y : memref<?xf32>)
     memref.store %z, %y[%i] : memref<?xf32>
     %next = arith.addi %i, %c1 : index
     scf.yield %next : index

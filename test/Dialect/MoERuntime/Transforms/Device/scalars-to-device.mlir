@@ -16,7 +16,7 @@ gpu.module @kernels {
 // CHECK-NEXT:      %[[L:.*]] = memref.load %[[PLACE]][]
 // CHECK-NEXT:      memref.store %[[L]], %{{.*}}[%{{.*}}]
 // KERNELS-LABEL: func.func @parallel(
-// KERNELS-COUNT-2: moe.launch
+// KERNELS-COUNT-2: moe_rt.launch
 // KERNELS-NOT:     memref.{{load|store}}
 // KERNELS:         return
 func.func @parallel(%s: memref<f32>, %y: memref<?xf32>, %n: index) attributes {moe.signature = #moe.signature} {
@@ -47,17 +47,17 @@ gpu.module @kernels {
 // CHECK-NEXT:    %[[V:.*]] = memref.load %[[S]][]
 // CHECK-NEXT:    memref.store %[[V]], %[[PLACE]][]
 // CHECK-NEXT:    memref.store %[[V]], %{{.*}}[]
-// CHECK-NEXT:    moe.launch
+// CHECK-NEXT:    moe_rt.launch
 // CHECK-NEXT:    %[[L:.*]] = memref.load %[[PLACE]][]
 // CHECK-NEXT:    %[[SUM:.*]] = arith.addi %[[L]], %[[L]]
 // CHECK-NEXT:    memref.store %[[SUM]]
 // CHECK:         scf.for
-// CHECK-NEXT:      moe.launch
+// CHECK-NEXT:      moe_rt.launch
 // CHECK-NEXT:      %[[M:.*]] = memref.load %[[PLACE]][]
 // CHECK-NEXT:      memref.store %[[M]]
 // KERNELS-LABEL: func.func @serial(
 // KERNELS-NOT:     memref.{{load|store}}
-// KERNELS-COUNT-5: moe.launch
+// KERNELS-COUNT-5: moe_rt.launch
 // KERNELS-NOT:     memref.{{load|store}}
 // KERNELS:         return
 func.func @serial(%s: memref<i32>, %y: memref<i32>, %n: index) attributes {moe.signature = #moe.signature} {
@@ -65,11 +65,11 @@ func.func @serial(%s: memref<i32>, %y: memref<i32>, %n: index) attributes {moe.s
   %c1 = arith.constant 1 : index
   %v = memref.load %s[] : memref<i32>
   memref.store %v, %y[] : memref<i32>
-  moe.launch @kernels::@k blocks(%n) outs(%s : memref<i32>)
+  moe_rt.launch @kernels::@k blocks(%n) outs(%s : memref<i32>)
   %sum = arith.addi %v, %v : i32
   memref.store %sum, %y[] : memref<i32>
   scf.for %i = %c0 to %n step %c1 {
-    moe.launch @kernels::@k blocks(%n) outs(%s : memref<i32>)
+    moe_rt.launch @kernels::@k blocks(%n) outs(%s : memref<i32>)
     memref.store %v, %y[] : memref<i32>
   }
   return

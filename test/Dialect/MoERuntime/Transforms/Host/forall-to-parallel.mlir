@@ -4,14 +4,14 @@
 // CHECK-LABEL: func.func @exported(
 // CHECK-SAME:    %[[N:.*]]: index, %[[M:.*]]: memref<?xf32>, %[[EXECUTOR:.*]]: !llvm.ptr)
 // CHECK:         %[[COUNT:.*]] = arith.index_cast %[[N]] : index to i64
-// CHECK-NEXT:    moe.parallel %[[EXECUTOR]], %[[COUNT]] {
+// CHECK-NEXT:    moe_rt.parallel %[[EXECUTOR]], %[[COUNT]] {
 // CHECK-NEXT:    ^bb0(%[[TASK:.*]]: i64):
 // CHECK-NEXT:      %[[I:.*]] = arith.index_cast %[[TASK]] : i64 to index
 // CHECK-NEXT:      memref.store %{{.*}}, %[[M]][%[[I]]]
-// CHECK-NEXT:      moe.done
+// CHECK-NEXT:      moe_rt.done
 // CHECK-NEXT:    } : !llvm.ptr
 // CHECK:         %[[EIGHT:.*]] = arith.index_cast %c8{{.*}} : index to i64
-// CHECK-NEXT:    moe.parallel %[[EXECUTOR]], %[[EIGHT]] {
+// CHECK-NEXT:    moe_rt.parallel %[[EXECUTOR]], %[[EIGHT]] {
 // CHECK-NOT:     scf.forall
 func.func @exported(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
@@ -26,10 +26,10 @@ func.func @exported(%n: index, %m: memref<?xf32>) attributes {moe.signature = #m
 
 // Tasks hand out no tasks.
 // CHECK-LABEL: func.func @nested(
-// CHECK:         moe.parallel
+// CHECK:         moe_rt.parallel
 // CHECK:           scf.for
-// CHECK-NOT:       moe.parallel
-// CHECK:           moe.done
+// CHECK-NOT:       moe_rt.parallel
+// CHECK:           moe_rt.done
 func.func @nested(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
   scf.forall (%i) in (%n) {
@@ -45,7 +45,7 @@ func.func @nested(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe
 // CHECK-SAME:    %{{.*}}: index, %{{.*}}: memref<?xf32>)
 // CHECK-COUNT-3: scf.for
 // CHECK-NOT:     scf.forall
-// CHECK-NOT:     moe.parallel
+// CHECK-NOT:     moe_rt.parallel
 func.func @other_loops(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %z = arith.constant 0.0 : f32
   scf.forall (%i, %j) in (%n, 4) {
@@ -60,7 +60,7 @@ func.func @other_loops(%n: index, %m: memref<?xf32>) attributes {moe.signature =
 // Inside a sequential loop there are tasks in each iteration.
 // CHECK-LABEL: func.func @in_a_loop(
 // CHECK:         scf.for
-// CHECK:           moe.parallel
+// CHECK:           moe_rt.parallel
 func.func @in_a_loop(%n: index, %m: memref<?xf32>) attributes {moe.signature = #moe.signature} {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -77,7 +77,7 @@ func.func @in_a_loop(%n: index, %m: memref<?xf32>) attributes {moe.signature = #
 // CHECK-LABEL: func.func private @not_exported(
 // CHECK-SAME:    %{{.*}}: index, %{{.*}}: memref<?xf32>)
 // CHECK:         scf.for
-// CHECK-NOT:     moe.parallel
+// CHECK-NOT:     moe_rt.parallel
 func.func private @not_exported(%n: index, %m: memref<?xf32>) {
   %z = arith.constant 0.0 : f32
   scf.forall (%i) in (%n) {
