@@ -30,9 +30,9 @@ def ConvertMoERoutingToLinalg : Pass<"convert-moe-routing-to-linalg"> {
     Lowers `moe.gate`, `moe.route`, `moe.dispatch`, `moe.expert` and
     `moe.quantize` as `convert-moe-to-linalg` does, and leaves
     `moe.grouped_matmul`, `moe.gather_sum` and `moe.pack` to the kernels of
-    another lowering. A grouped matmul of quantized operands is lowered, too: no
-    kernel of the CPU reads them. `moe.combine` is an error:
-    `moe-decompose-combine` comes before.
+    another lowering. A grouped matmul of quantized operands is lowered, too,
+    because no CPU kernel reads them. `moe.combine` is an error; run
+    `moe-decompose-combine` before.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
@@ -188,23 +188,28 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
 }
 
 def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
-  let summary = "Turn moe_rt.parallel into functions and calls of the executor";
+  let summary = "Lower moe_rt.parallel to calls of the executor";
   let description = [{
-    Runs on the LLVM dialect. The region of each `moe_rt.parallel` becomes a
-    function `void task(void *context, i64 index)`, what it uses from outside
-    goes through a structure on the stack of the caller, and the executor's
-    `parallel_for` (moe_rt/executor.h) is called with both.
+    Runs after the conversion to the LLVM dialect. The region of each
+    `moe_rt.parallel` moves to a function `void task(void *context, i64 index)`,
+    and the operation becomes a call of the executor's `parallel_for`
+    (`moe_rt/executor.h`) with that function. The caller stores the values that
+    the region uses from outside in a structure on its stack, and tasks load
+    them from it by `context`. The caller runs a single task itself.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
 
 def MoELaunchesToCalls : Pass<"moe-launches-to-calls", "::mlir::ModuleOp"> {
-  let summary = "Call the runtime for each launch";
+  let summary = "Lower moe_rt.launch to calls of the launcher";
   let description = [{
-    `moe_rt.launch` on buffers becomes a call of the function that the runtime
-    passes in (`moe_rt/launcher.h`), with the number of the kernel, the grid and
-    the arguments; `moe_rt.multiprocessors` is read from the same structure,
-    which the function takes as one more argument.
+    A function that launches kernels takes the launcher of the runtime
+    (`moe_rt/launcher.h`) as a new last argument. Each `moe_rt.launch` on
+    buffers stores the arguments of the kernel in an array on the stack and
+    calls the launcher's `launch` with the number of the kernel in the module,
+    the grid and that array. `moe_rt.multiprocessors` loads the launcher's field
+    of this name. The signature of the function then asks for arguments that are
+    aligned to 16 bytes, because kernels load 16 bytes at once.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect",
                            "::mlir::arith::ArithDialect",

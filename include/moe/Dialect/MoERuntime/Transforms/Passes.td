@@ -39,9 +39,9 @@ def MoEVectorizeRows : Pass<"moe-vectorize-rows"> {
   let description = [{
     Vectorizes linalg operations on buffers along the innermost loop if its
     extent is static and each operand is either contiguous or invariant along
-    it: scores, maxima and their indices, sums, weights. Reductions keep their
-    order. Operations whose body is not elementwise, or whose elements are not
-    whole bytes, stay as they are.
+    it. A gate is computed by such operations: scores, maxima and their indices,
+    sums, weights. Reductions keep their order. Operations whose body is not
+    elementwise, or whose elements are not whole bytes, stay scalar.
   }];
   let statistics = [
     Statistic<"numVectorized", "vectorized", "operations vectorized">
@@ -74,9 +74,10 @@ def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
 def MoEConstantsToDevice : Pass<"moe-constants-to-device", "::mlir::ModuleOp"> {
   let summary = "Initialize constant buffers on the device";
   let description = [{
-    Constant buffers are globals in host memory. In exported functions they
-    become allocations that are filled with a splat, or stored element by
-    element.
+    Constant buffers are globals in host memory, which kernels cannot read. In
+    exported functions the pass replaces each `memref.get_global` by an
+    allocation and writes its elements: by `linalg.fill` if they are equal,
+    otherwise by a store for each. More than 1024 stores are an error.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::linalg::LinalgDialect",
@@ -84,11 +85,11 @@ def MoEConstantsToDevice : Pass<"moe-constants-to-device", "::mlir::ModuleOp"> {
 }
 
 def MoEParallelizeCounts : Pass<"moe-parallelize-counts"> {
-  let summary = "Count with atomic additions";
+  let summary = "Parallelize integer sums with atomic additions";
   let description = [{
-    An integer sum over all iterations of a linalg operation on buffers becomes
-    an `scf.parallel` whose iterations use `memref.atomic_rmw`. Integer addition
-    does not depend on the order.
+    A `linalg.generic` on buffers that sums integers over all its iterations
+    into one element becomes an `scf.parallel` whose iterations add with
+    `memref.atomic_rmw`. The sum is the same in any order.
   }];
   let statistics = [
     Statistic<"numParallel", "counts", "operations parallelized">
