@@ -96,8 +96,8 @@ void VectorEpilogue::build(ArrayRef<Value> accumulators) {
 void mlir::moe::buildEpilogue(CPUBuilder &b, GroupedMatmulOp op,
                               const Kernel &kernel, EpilogueCoord coord,
                               Value accumulators, Value start) {
-  int64_t products = op.getNumProducts();
-  int64_t share = kernel.getColumns() / products;
+  int64_t matmuls = op.getNumAccumulators();
+  int64_t share = kernel.getColumns() / matmuls;
   bool ragged = op.getN() % share != 0;
   auto f32 = VectorType::get(kernel.lanes, b.getF32Type());
   Value columns = b.index(op.getN());
@@ -106,9 +106,9 @@ void mlir::moe::buildEpilogue(CPUBuilder &b, GroupedMatmulOp op,
     Value remaining = b.sub(columns, column);
     auto build = [&](Value mask) {
       SmallVector<Value> loaded;
-      for (int64_t product = 0; product < products; ++product)
+      for (int64_t matmul = 0; matmul < matmuls; ++matmul)
         loaded.push_back(vector::LoadOp::create(
-            b, f32, accumulators, b.add(start, product * share + lane)));
+            b, f32, accumulators, b.add(start, matmul * share + lane)));
       VectorEpilogue(b, op, kernel.lanes, coord, column, remaining, mask)
           .build(loaded);
     };

@@ -37,21 +37,21 @@ ArrayRef<int64_t> mlir::moe::getKernelHeights() {
 }
 
 PanelsAttr mlir::moe::choosePanels(const CPUDescription &cpu, Type element,
-                                   int64_t products, int64_t columns) {
+                                   int64_t matmuls, int64_t columns) {
   // Take the widest panel that leaves registers for several rows, or a narrower
   // one that needs less padding.
   int64_t widest =
-      std::max(cpu.vectorRegisters >= 32 ? int64_t(4) : int64_t(2), products);
-  int64_t best = products, bestPadded = 0;
-  for (int64_t vectors = products; vectors <= widest; vectors += products) {
-    int64_t share = vectors / products * cpu.getLanes();
+      std::max(cpu.vectorRegisters >= 32 ? int64_t(4) : int64_t(2), matmuls);
+  int64_t best = matmuls, bestPadded = 0;
+  for (int64_t vectors = matmuls; vectors <= widest; vectors += matmuls) {
+    int64_t share = vectors / matmuls * cpu.getLanes();
     int64_t padded = llvm::alignTo(columns, share);
     if (bestPadded == 0 || padded <= bestPadded) {
       best = vectors;
       bestPadded = padded;
     }
   }
-  return PanelsAttr::get(element.getContext(), products, best * cpu.getLanes(),
+  return PanelsAttr::get(element.getContext(), matmuls, best * cpu.getLanes(),
                          hasDot(cpu, element) ? 2 : 1);
 }
 

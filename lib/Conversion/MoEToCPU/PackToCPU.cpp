@@ -34,19 +34,19 @@ private:
     return llvm::divideCeil(op.getN(), panels.getShare());
   }
 
-  void buildShare(Value expert, Value panel, int64_t product);
-  void buildElements(Value expert, Value panel, int64_t product, Value from,
+  void buildShare(Value expert, Value panel, int64_t matmul);
+  void buildElements(Value expert, Value panel, int64_t matmul, Value from,
                      Value to);
-  void buildSquare(Value expert, Value panel, int64_t product, Value column,
+  void buildSquare(Value expert, Value panel, int64_t matmul, Value column,
                    Value step);
-  void buildRow(Value expert, Value panel, int64_t product, int64_t column,
+  void buildRow(Value expert, Value panel, int64_t matmul, int64_t column,
                 Value step);
   void store(Value vector, Value expert, Value panel, Value step, Value column);
   SmallVector<Value> transpose(SmallVector<Value> rows);
   Value shuffle(Value x, Value y, ArrayRef<int64_t> mask) {
     return vector::ShuffleOp::create(b, x, y, mask);
   }
-  bool canVectorize(int64_t product);
+  bool canVectorize(int64_t matmul);
 
   PackOp op;
   PanelsAttr panels;
@@ -60,13 +60,13 @@ private:
 /// Packs steps [from, to) of one GEMM element by element: first zeros, then the
 /// weights that exist. A conditional copy would become masked accesses, which
 /// some CPUs lack for 16-bit floats.
-void PackLowering::buildElements(Value expert, Value panel, int64_t product,
+void PackLowering::buildElements(Value expert, Value panel, int64_t matmul,
                                  Value from, Value to) {
   int64_t share = panels.getShare();
   auto storeElement = [&](Value value, Value step, Value column, Value d) {
     memref::StoreOp::create(
         b, value, op.getInit(),
-        ValueRange{expert, panel, step, b.add(column, product * share), d});
+        ValueRange{expert, panel, step, b.add(column, matmul * share), d});
   };
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(element));
   Value begin = b.index(0), first = b.mul(panel, share);
@@ -84,7 +84,7 @@ void PackLowering::buildElements(Value expert, Value panel, int64_t product,
         Value row = b.add(k, d), n = b.add(first, column);
         if (op.getTransposed())
           std::swap(row, n);
-        Value loaded = memref::LoadOp::create(b, op.getWeights()[product],
+        Value loaded = memref::LoadOp::create(b, op.getWeights()[matmul],
                                               ValueRange{expert, row, n});
         storeElement(loaded, step, column, d);
       });
@@ -123,7 +123,7 @@ void PackLowering::store(Value vector, Value expert, Value panel, Value step,
 }
 
 /// Packs `lanes` columns of `lanes` steps of weights [E, N, K].
-void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
+void PackLowering::buildSquare(Value expert, Value panel, int64_t matmul,
                                Value column, Value step) {
   auto vector = VectorType::get(lanes * panels.getDepth(), element);
   // Pairs of elements are transposed as 32-bit units.
@@ -133,7 +133,7 @@ void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
   Value k = b.mul(step, panels.getDepth());
   SmallVector<Value> rows;
   for (int64_t i = 0; i < lanes; ++i) {
-    Value loaded = vector::LoadOp::create(b, vector, op.getWeights()[product],
+    Value loaded = vector::LoadOp::create(b, vector, op.getWeights()[matmul],
                                           ValueRange{expert, b.add(n, i), k});
     rows.push_back(
         units == vector ? loaded : vector::BitCastOp::create(b, units, loaded));
@@ -144,41 +144,41 @@ void PackLowering::buildSquare(Value expert, Value panel, int64_t product,
     if (units != vector)
       value = vector::BitCastOp::create(b, vector, value);
     store(value, expert, panel, b.add(step, i),
-          b.add(column, product * panels.getShare()));
+          b.add(column, matmul * panels.getShare()));
   }
 }
 
 /// Packs `lanes` columns of one step of weights [E, K, N].
-void PackLowering::buildRow(Value expert, Value panel, int64_t product,
+void PackLowering::buildRow(Value expert, Value panel, int64_t matmul,
                             int64_t column, Value step) {
   auto vector = VectorType::get(lanes, element);
   Value n = b.add(b.mul(panel, panels.getShare()), column);
   Value k = b.mul(step, panels.getDepth());
   SmallVector<Value> rows;
   for (int64_t d = 0; d < panels.getDepth(); ++d)
-    rows.push_back(vector::LoadOp::create(b, vector, op.getWeights()[product],
+    rows.push_back(vector::LoadOp::create(b, vector, op.getWeights()[matmul],
                                           ValueRange{expert, b.add(k, d), n}));
   Value value = rows[0];
   if (panels.getDepth() == 2)
     value = vector::InterleaveOp::create(b, rows[0], rows[1]);
   store(value, expert, panel, step,
-        b.index(product * panels.getShare() + column));
+        b.index(matmul * panels.getShare() + column));
 }
 
 /// True if the elements that are copied together are contiguous.
-bool PackLowering::canVectorize(int64_t product) {
-  auto type = cast<MemRefType>(op.getWeights()[product].getType());
+bool PackLowering::canVectorize(int64_t matmul) {
+  auto type = cast<MemRefType>(op.getWeights()[matmul].getType());
   return type.isLastDimUnitStride() && panels.getDepth() <= 2 &&
          panels.getShare() % lanes == 0;
 }
 
 /// Packs the columns of one GEMM in one panel.
-void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
+void PackLowering::buildShare(Value expert, Value panel, int64_t matmul) {
   auto elements = [&](Value from, Value to) {
-    buildElements(expert, panel, product, from, to);
+    buildElements(expert, panel, matmul, from, to);
   };
   Value begin = b.index(0), end = b.index(steps());
-  if (!canVectorize(product))
+  if (!canVectorize(matmul))
     return elements(begin, end);
   Value last = b.mul(b.add(panel, 1), panels.getShare());
   b.ifElse(
@@ -193,7 +193,7 @@ void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
           // which costs more than writing the rows of the panel in parts.
           b.forEach(begin, b.index(panels.getShare() / lanes), [&](Value j) {
             b.forEach(begin, b.index(whole / stride), [&](Value i) {
-              buildSquare(expert, panel, product, b.mul(j, lanes),
+              buildSquare(expert, panel, matmul, b.mul(j, lanes),
                           b.mul(i, stride));
             });
           });
@@ -201,7 +201,7 @@ void PackLowering::buildShare(Value expert, Value panel, int64_t product) {
           b.forEach(begin, b.index(whole), [&](Value step) {
             for (int64_t column = 0; column < panels.getShare();
                  column += lanes)
-              buildRow(expert, panel, product, column, step);
+              buildRow(expert, panel, matmul, column, step);
           });
         }
         elements(b.index(whole), end);
@@ -217,8 +217,8 @@ LogicalResult PackLowering::run() {
   b.forEachTask(b.mul(experts, panelCount()), [&](Value task) {
     Value expert = b.div(task, panelCount());
     Value panel = b.rem(task, panelCount());
-    for (int64_t product = 0; product < panels.getProducts(); ++product)
-      buildShare(expert, panel, product);
+    for (int64_t matmul = 0; matmul < panels.getMatmuls(); ++matmul)
+      buildShare(expert, panel, matmul);
   });
   op.erase();
   return success();

@@ -232,7 +232,7 @@ void Packer::run() {
     Type element =
         cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
     PanelsAttr panels =
-        choosePanels(cpu, element, matmul.getNumProducts(), matmul.getN());
+        choosePanels(cpu, element, matmul.getNumAccumulators(), matmul.getN());
     SmallVector<Value> weights(matmul.getWeights());
     Value packed;
     for (const Prepared &known : done)

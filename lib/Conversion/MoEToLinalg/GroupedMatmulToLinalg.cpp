@@ -23,9 +23,9 @@ public:
   SmallVector<Value> run();
 
 private:
-  Value weight(int64_t product, Value e, Value k, Value n);
-  Value scale(int64_t product, Value e, Value row, Value k, Value n);
-  Value sums(int64_t product, Value e, Value start, Value count);
+  Value weight(int64_t matmul, Value e, Value k, Value n);
+  Value scale(int64_t matmul, Value e, Value row, Value k, Value n);
+  Value sums(int64_t matmul, Value e, Value start, Value count);
   Value rowsOf(Value e, Value start, Value count);
 
   GroupedMatmulOp op;
@@ -34,13 +34,12 @@ private:
 } // namespace
 
 /// One element of the weights, wherever the layout has it.
-Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
-                                    Value n) {
+Value GroupedMatmulLowering::weight(int64_t matmul, Value e, Value k, Value n) {
   if (std::optional<PanelsAttr> panels = op.getPanels()) {
     Value share = b.index(panels->getShare()),
           depth = b.index(panels->getDepth());
     Value column = arith::AddIOp::create(b, arith::RemUIOp::create(b, n, share),
-                                         b.index(product * panels->getShare()));
+                                         b.index(matmul * panels->getShare()));
     return b.extract(op.getWeights()[0],
                      {e, arith::DivUIOp::create(b, n, share),
                       arith::DivUIOp::create(b, k, depth), column,
@@ -48,12 +47,12 @@ Value GroupedMatmulLowering::weight(int64_t product, Value e, Value k,
   }
   if (op.getTransposed())
     std::swap(k, n);
-  return b.extract(op.getWeights()[product], {e, k, n});
+  return b.extract(op.getWeights()[matmul], {e, k, n});
 }
 
 /// The scale of the partial sum over the block of step `k`; `row` is one of
 /// lhs.
-Value GroupedMatmulLowering::scale(int64_t product, Value e, Value row, Value k,
+Value GroupedMatmulLowering::scale(int64_t matmul, Value e, Value row, Value k,
                                    Value n) {
   Value blockOfK = arith::DivUIOp::create(b, k, b.index(op.getBlockK()));
   Value result;
@@ -65,13 +64,13 @@ Value GroupedMatmulLowering::scale(int64_t product, Value e, Value row, Value k,
   if (op.getTransposed())
     std::swap(blockOfK, blockOfN);
   Value ofWeights =
-      b.extract(op.getWeightScales()[product], {e, blockOfK, blockOfN});
+      b.extract(op.getWeightScales()[matmul], {e, blockOfK, blockOfN});
   return result ? arith::MulFOp::create(b, result, ofWeights).getResult()
                 : ofWeights;
 }
 
-/// One product of the rows of an expert, [count, N] in f32.
-Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
+/// The accumulators of one matmul for the rows of an expert, [count, N] in f32.
+Value GroupedMatmulLowering::sums(int64_t matmul, Value e, Value start,
                                   Value count) {
   Type f32 = b.getF32Type();
   AffineMap out =
@@ -95,13 +94,12 @@ Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
       row = b.hold(b.toIndex(b.extract(op.getGather(), row)), last);
     }
     Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
-    Value w = b.toFloat(weight(product, e, k, n), f32);
+    Value w = b.toFloat(weight(matmul, e, k, n), f32);
     Value term = arith::MulFOp::create(b, x, w);
     if (!op.isScaled())
       return {arith::AddFOp::create(b, v[1], term)};
     Value block = arith::AddFOp::create(b, v[2], term);
-    Value scaled =
-        arith::MulFOp::create(b, block, scale(product, e, row, k, n));
+    Value scaled = arith::MulFOp::create(b, block, scale(matmul, e, row, k, n));
     Value next = arith::AddIOp::create(b, k, b.index(1));
     auto isZero = [&](Value value) -> Value {
       return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, value,
@@ -120,8 +118,8 @@ Value GroupedMatmulLowering::sums(int64_t product, Value e, Value start,
 /// The epilogue over the sums: the rows of an expert in the result.
 Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
   SmallVector<Value> inputs;
-  for (int64_t product = 0; product < op.getNumProducts(); ++product)
-    inputs.push_back(sums(product, e, start, count));
+  for (int64_t matmul = 0; matmul < op.getNumAccumulators(); ++matmul)
+    inputs.push_back(sums(matmul, e, start, count));
   Type element = cast<ShapedType>(op.getInit().getType()).getElementType();
   return b.map(inputs, element, [&](ValueRange v) {
     Value row = arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);

@@ -14,15 +14,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// One product's share of the packed weights: every element looks up its own.
+/// The share of one matmul in the packed weights.
 static Value packShare(TensorBuilder &b, PackOp op, Value packed,
-                       int64_t product) {
+                       int64_t matmul) {
   PanelsAttr panels = op.getPanels();
   Type element = cast<ShapedType>(op.getInit().getType()).getElementType();
   SmallVector<OpFoldResult> offsets(5, b.getIndexAttr(0));
   SmallVector<OpFoldResult> strides(5, b.getIndexAttr(1));
   SmallVector<OpFoldResult> sizes = b.sizes(packed);
-  offsets[3] = b.getIndexAttr(product * panels.getShare());
+  offsets[3] = b.getIndexAttr(matmul * panels.getShare());
   sizes[3] = b.getIndexAttr(panels.getShare());
   Value share = b.map(b.empty(sizes, element), element, [&](ValueRange v) {
     auto number = [&](int64_t outer, int64_t inner, int64_t extent) -> Value {
@@ -45,7 +45,7 @@ static Value packShare(TensorBuilder &b, PackOp op, Value packed,
     b.setInsertionPointToStart(value.thenBlock());
     if (op.getTransposed())
       std::swap(k, n);
-    scf::YieldOp::create(b, b.extract(op.getWeights()[product], {e, k, n}));
+    scf::YieldOp::create(b, b.extract(op.getWeights()[matmul], {e, k, n}));
     b.setInsertionPointToStart(value.elseBlock());
     Value zero = arith::ConstantOp::create(b, b.getFloatAttr(element, 0.0));
     scf::YieldOp::create(b, zero);
@@ -58,7 +58,7 @@ static Value packShare(TensorBuilder &b, PackOp op, Value packed,
 SmallVector<Value> mlir::moe::lowerToLinalg(PackOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   Value packed = op.getInit();
-  for (int64_t product = 0; product < op.getPanels().getProducts(); ++product)
-    packed = packShare(b, op, packed, product);
+  for (int64_t matmul = 0; matmul < op.getPanels().getMatmuls(); ++matmul)
+    packed = packShare(b, op, packed, matmul);
   return {packed};
 }

@@ -19,7 +19,7 @@
 
 // CHECK-LABEL: func.func @pairs(
 func.func @pairs(%x: memref<?x5xbf16>, %w: memref<1x1x3x16x2xbf16>, %y: memref<?x16xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x3x16x2xbf16>) panels(<products = 1, columns = 16, depth = 2>) outs(%y : memref<?x16xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x3x16x2xbf16>) panels(<matmuls = 1, columns = 16, depth = 2>) outs(%y : memref<?x16xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x5xbf16>
@@ -33,7 +33,7 @@ func.func @pairs(%x: memref<?x5xbf16>, %w: memref<1x1x3x16x2xbf16>, %y: memref<?
 // F16:         vector.fma
 // F16:         return
 func.func @half(%x: memref<?x5xf16>, %w: memref<1x1x5x16x1xf16>, %y: memref<?x16xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x5x16x1xf16>) panels(<products = 1, columns = 16, depth = 1>) outs(%y : memref<?x16xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x16x1xf16>) panels(<matmuls = 1, columns = 16, depth = 1>) outs(%y : memref<?x16xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x5xf16>

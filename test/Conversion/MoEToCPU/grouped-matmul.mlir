@@ -54,7 +54,7 @@
 // CHECK-NEXT:      vector.store %[[SUM]], %[[Y]]
 // CHECK-NOT:     vector.maskedstore
 func.func @dense(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x5xf32>
@@ -85,7 +85,7 @@ func.func @dense(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8x
 // CHECK:           vector.store %{{.*}}, %[[Y]]
 func.func @routed(%x: memref<?x5xf32>, %n: memref<?xi32>, %o: memref<9xi32>, %w: memref<2x2x5x8x1xf32>, %b: memref<2x11xf32>, %y: memref<?x11xf32>) {
   moe.grouped_matmul %x gather(%n : memref<?xi32>) offsets(%o : memref<9xi32>) weights(%w : memref<2x2x5x8x1xf32>)
-      panels(<products = 1, columns = 8, depth = 1>) first(6)
+      panels(<matmuls = 1, columns = 8, depth = 1>) first(6)
       operands(%b : memref<2x11xf32>) maps([affine_map<(e, r, n) -> (e, n)>]) outs(%y : memref<?x11xf32>) {
   ^bb0(%s: f32, %c: f32):
     %t = arith.addf %s, %c : f32
@@ -107,7 +107,7 @@ func.func @routed(%x: memref<?x5xf32>, %n: memref<?xi32>, %o: memref<9xi32>, %w:
 // CHECK:         vector.store %{{.*}} : memref<?x8xbf16>, vector<8xbf16>
 // CHECK:         return
 func.func @epilogue(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %f: memref<?xf32>, %y: memref<?x8xbf16>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>)
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>)
       operands(%f : memref<?xf32>) maps([affine_map<(e, r, n) -> (r)>]) outs(%y : memref<?x8xbf16>) {
   ^bb0(%s: f32, %c: f32):
     %two = arith.constant 2.0 : f32
@@ -128,7 +128,7 @@ func.func @epilogue(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %f: memref<?
 // CHECK:           memref.alloca(%c1536
 // CHECK:           scf.for %{{.*}} = %c0{{.*}} to %c3{{.*}} step %c1
 func.func @blocks(%x: memref<?x20000xf32>, %w: memref<1x1x20000x8x1xf32>, %y: memref<?x8xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x20000x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x20000x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x20000xf32>
@@ -140,7 +140,7 @@ func.func @blocks(%x: memref<?x20000xf32>, %w: memref<1x1x20000x8x1xf32>, %y: me
 // CHECK:         ub.poison : vector<8xf32>
 // CHECK:         return
 func.func @poison(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%y : memref<?x8xf32>) {
   ^bb0(%s: f32):
     %p = ub.poison : f32
     %t = arith.addf %s, %p : f32
@@ -157,7 +157,7 @@ func.func @poison(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %y: memref<?x8
 // CHECK:         vector.from_elements %{{.*}} : vector<8xi1>
 // CHECK:         return
 func.func @bits(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %m: memref<?x8xi1>, %y: memref<?x8xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>)
+  moe.grouped_matmul %x weights(%w : memref<1x1x5x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>)
       operands(%m : memref<?x8xi1>) maps([affine_map<(e, r, n) -> (r, n)>]) outs(%y : memref<?x8xf32>) {
   ^bb0(%s: f32, %c: i1):
     %n = arith.negf %s : f32
@@ -172,7 +172,7 @@ func.func @bits(%x: memref<?x5xf32>, %w: memref<1x1x5x8x1xf32>, %m: memref<?x8xi
 // CHECK-NOT:     vector.masked{{.*}}bf16
 // CHECK:         return
 func.func @half_columns(%x: memref<?x5xbf16>, %w: memref<1x2x5x8x1xbf16>, %b: memref<11xbf16>, %y: memref<?x11xbf16>) {
-  moe.grouped_matmul %x weights(%w : memref<1x2x5x8x1xbf16>) panels(<products = 1, columns = 8, depth = 1>)
+  moe.grouped_matmul %x weights(%w : memref<1x2x5x8x1xbf16>) panels(<matmuls = 1, columns = 8, depth = 1>)
       operands(%b : memref<11xbf16>) maps([affine_map<(e, r, n) -> (n)>]) outs(%y : memref<?x11xbf16>) {
   ^bb0(%s: f32, %c: bf16):
     %d = arith.extf %c : bf16 to f32

@@ -2,7 +2,7 @@
 
 func.func @product_of_tensors(%x: tensor<?x4xf32>, %w: tensor<1x1x4x4x1xf32>, %o: tensor<?x4xf32>) -> tensor<?x4xf32> {
   // expected-error @+1 {{is on tensors; bufferize it before convert-moe-to-cpu}}
-  %y = moe.grouped_matmul %x weights(%w : tensor<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x1x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x4xf32>
@@ -13,7 +13,7 @@ func.func @product_of_tensors(%x: tensor<?x4xf32>, %w: tensor<1x1x4x4x1xf32>, %o
 
 func.func @pack_of_tensors(%w: tensor<1x4x4xf32>, %o: tensor<1x1x4x4x1xf32>) -> tensor<1x1x4x4x1xf32> {
   // expected-error @+1 {{is on tensors; bufferize it before convert-moe-to-cpu}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
   return %p : tensor<1x1x4x4x1xf32>
 }
 
@@ -40,7 +40,7 @@ func.func @not_packed(%x: memref<?x4xf32>, %w: memref<1x4x4xf32>, %o: memref<?x4
 
 func.func @part_of_a_vector(%x: memref<?x4xf32>, %w: memref<1x1x4x6x1xf32>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected weights packed in whole vectors of 4 lanes; run moe-pack-weights}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x4x6x1xf32>) panels(<products = 1, columns = 6, depth = 1>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x6x1xf32>) panels(<matmuls = 1, columns = 6, depth = 1>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x4xf32>
@@ -51,7 +51,7 @@ func.func @part_of_a_vector(%x: memref<?x4xf32>, %w: memref<1x1x4x6x1xf32>, %o: 
 
 func.func @part_of_a_vector_each(%x: memref<?x4xf32>, %w: memref<1x2x4x4x1xf32>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected weights packed in whole vectors of 4 lanes; run moe-pack-weights}}
-  moe.grouped_matmul %x weights(%w : memref<1x2x4x4x1xf32>) panels(<products = 2, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x2x4x4x1xf32>) panels(<matmuls = 2, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32, %t: f32):
     moe.yield %s : f32
   } : memref<?x4xf32>
@@ -62,7 +62,7 @@ func.func @part_of_a_vector_each(%x: memref<?x4xf32>, %w: memref<1x2x4x4x1xf32>,
 
 func.func @pairs_without_dot_products(%x: memref<?x4xbf16>, %w: memref<1x1x2x4x2xbf16>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected weights packed to a depth of at most 1, for 'bf16' on this processor, got 2}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x2x4x2xbf16>) panels(<products = 1, columns = 4, depth = 2>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x2x4x2xbf16>) panels(<matmuls = 1, columns = 4, depth = 2>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x4xbf16>
@@ -73,7 +73,7 @@ func.func @pairs_without_dot_products(%x: memref<?x4xbf16>, %w: memref<1x1x2x4x2
 
 func.func @strided_rows(%x: memref<?x4xf32, strided<[8, 2]>>, %w: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x4xf32, strided<[8, 2]>>
@@ -84,7 +84,7 @@ func.func @strided_rows(%x: memref<?x4xf32, strided<[8, 2]>>, %w: memref<1x1x4x4
 
 func.func @no_columns(%x: memref<?x4xf32>, %w: memref<1x0x4x4x1xf32>, %o: memref<?x0xf32>) {
   // expected-error @+1 {{expected rows and weights with columns, got none}}
-  moe.grouped_matmul %x weights(%w : memref<1x0x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x0xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x0x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<?x0xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x4xf32>
@@ -95,7 +95,7 @@ func.func @no_columns(%x: memref<?x4xf32>, %w: memref<1x0x4x4x1xf32>, %o: memref
 
 func.func @no_steps(%x: memref<?x0xf32>, %w: memref<1x1x0x4x1xf32>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected rows and weights with columns, got none}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x0x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x0x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x0xf32>
@@ -106,7 +106,7 @@ func.func @no_steps(%x: memref<?x0xf32>, %w: memref<1x1x0x4x1xf32>, %o: memref<?
 
 func.func @strided_destination_of_pack(%w: memref<1x4x4xf32>, %o: memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>) {
   // expected-error @+1 {{expected a compact destination, got 'memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>'}}
-  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>) : memref<1x4x4xf32>
+  moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<1x1x4x4x1xf32, strided<[32, 32, 8, 2, 1]>>) : memref<1x4x4xf32>
   return
 }
 
@@ -138,7 +138,7 @@ func.func @strided_dropped(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %d: memref<
 
 func.func @depth(%x: memref<?x6xf32>, %w: memref<1x1x2x4x3xf32>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected weights packed to a depth of at most 1, for 'f32' on this processor, got 3}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x2x4x3xf32>) panels(<products = 1, columns = 4, depth = 3>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x2x4x3xf32>) panels(<matmuls = 1, columns = 4, depth = 3>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x6xf32>
@@ -149,7 +149,7 @@ func.func @depth(%x: memref<?x6xf32>, %w: memref<1x1x2x4x3xf32>, %o: memref<?x4x
 
 func.func @strided_destination(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32, strided<[8, 2]>>) {
   // expected-error @+1 {{expected contiguous rows, got 'memref<?x4xf32, strided<[8, 2]>>'}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32, strided<[8, 2]>>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32, strided<[8, 2]>>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x4xf32>
@@ -160,7 +160,7 @@ func.func @strided_destination(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32>, %
 
 func.func @strided_weights(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>, %o: memref<?x4xf32>) {
   // expected-error @+1 {{expected compact weights, got 'memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>'}}
-  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x4x4x1xf32, strided<[64, 32, 8, 1, 1]>>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x4xf32>

@@ -14,7 +14,7 @@
 // CHECK-SAME:    #moe.argument<name = "w", role = weight, type = tensor<2x4x40xf32>, retained = false>
 // CHECK-SAME:    #moe.argument<name = "packed0", role = prepared, type = tensor<2x1x4x64x1xf32>, prepare = "layer__prepare0", sources = ["w"]>
 // CHECK:         moe.grouped_matmul %[[X]] offsets(%[[O]] : tensor<3xi32>) weights(%[[PACKED]] : tensor<2x1x4x64x1xf32>)
-// CHECK-SAME:      panels(<products = 2, columns = 64, depth = 1>)
+// CHECK-SAME:      panels(<matmuls = 2, columns = 64, depth = 1>)
 // CHECK-NOT:     moe.pack
 // CHECK:       func.func @layer__prepare0(
 // CHECK-SAME:    %[[W:.*]]: tensor<?x4x40xf32> {moe.name = "w"})
@@ -23,11 +23,11 @@
 // CHECK-DAG:     %[[G:.*]] = tensor.extract_slice %[[W]][0, 0, 0] [%[[E]], 4, 20] [1, 1, 2]
 // CHECK-DAG:     %[[U:.*]] = tensor.extract_slice %[[W]][0, 0, 1] [%{{.*}}, 4, 20] [1, 1, 2]
 // CHECK-DAG:     %[[INIT:.*]] = tensor.empty(%[[E]]) : tensor<?x1x4x64x1xf32>
-// CHECK:         %[[P:.*]] = moe.pack %[[G]], %[[U]] panels(<products = 2, columns = 64, depth = 1>) outs(%[[INIT]]
+// CHECK:         %[[P:.*]] = moe.pack %[[G]], %[[U]] panels(<matmuls = 2, columns = 64, depth = 1>) outs(%[[INIT]]
 // CHECK:         return %[[P]]
 // Narrower vectors give narrower panels.
 // AVX2-LABEL:  func.func @layer(
-// AVX2:          moe.grouped_matmul {{.*}} panels(<products = 2, columns = 16, depth = 1>)
+// AVX2:          moe.grouped_matmul {{.*}} panels(<matmuls = 2, columns = 16, depth = 1>)
 func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<?x20xf32> {
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x4xf32>
@@ -47,14 +47,14 @@ func.func @layer(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xf32> 
 // CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<1x1x2x16x2xbf16> {bufferization.writable = false})
 // CHECK-SAME:    #moe.argument<name = "w", role = weight, type = tensor<8x4xbf16>>
 // CHECK-SAME:    sources = ["w"]>
-// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[PACKED]] : tensor<1x1x2x16x2xbf16>) panels(<products = 1, columns = 16, depth = 2>)
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[PACKED]] : tensor<1x1x2x16x2xbf16>) panels(<matmuls = 1, columns = 16, depth = 2>)
 // CHECK-NOT:     transposed
 // CHECK:       func.func @dense__prepare0(
 // CHECK-SAME:    %[[W:.*]]: tensor<?x8x4xbf16> {moe.name = "w"})
-// CHECK:         moe.pack %[[W]] transposed panels(<products = 1, columns = 16, depth = 2>)
+// CHECK:         moe.pack %[[W]] transposed panels(<matmuls = 1, columns = 16, depth = 2>)
 // Only dot products use pairs.
 // AVX2-LABEL:  func.func @dense(
-// AVX2:          panels(<products = 1, columns = 8, depth = 1>)
+// AVX2:          panels(<matmuls = 1, columns = 8, depth = 1>)
 func.func @dense(%x: tensor<?x4xbf16>, %w: tensor<8x4xbf16> {moe.role = "weight", moe.name = "w"}) -> (tensor<?x8xf32>, tensor<8x4xbf16>) {
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x4xbf16>
@@ -100,8 +100,8 @@ func.func @shared(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32> {moe.role = "weight
 // Inputs are packed in every call.
 // CHECK-LABEL: func.func @inputs(
 // CHECK-NOT:     prepare
-// CHECK:         %[[P:.*]] = moe.pack %{{.*}} panels(<products = 1, columns = 16, depth = 1>) outs(%{{.*}} : tensor<1x1x4x16x1xf32>)
-// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P]] : tensor<1x1x4x16x1xf32>) panels(<products = 1, columns = 16, depth = 1>)
+// CHECK:         %[[P:.*]] = moe.pack %{{.*}} panels(<matmuls = 1, columns = 16, depth = 1>) outs(%{{.*}} : tensor<1x1x4x16x1xf32>)
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[P]] : tensor<1x1x4x16x1xf32>) panels(<matmuls = 1, columns = 16, depth = 1>)
 func.func @inputs(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>) -> tensor<?x4xf32> {
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x4xf32>
@@ -132,12 +132,12 @@ func.func @some_experts(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<6x4x4
 // Packed weights are left alone.
 // CHECK-LABEL: func.func @packed(
 // CHECK-SAME:    %[[W:[a-z0-9]+]]: tensor<1x1x4x48x1xf32>
-// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[W]] : tensor<1x1x4x48x1xf32>) panels(<products = 1, columns = 48, depth = 1>)
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[W]] : tensor<1x1x4x48x1xf32>) panels(<matmuls = 1, columns = 48, depth = 1>)
 func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x1x4x48x1xf32>) -> tensor<?x4xf32> {
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x4xf32>
   %e = tensor.empty(%n) : tensor<?x4xf32>
-  %a = moe.grouped_matmul %x weights(%w : tensor<1x1x4x48x1xf32>) panels(<products = 1, columns = 48, depth = 1>) outs(%e : tensor<?x4xf32>) {
+  %a = moe.grouped_matmul %x weights(%w : tensor<1x1x4x48x1xf32>) panels(<matmuls = 1, columns = 48, depth = 1>) outs(%e : tensor<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x4xf32>

@@ -15,7 +15,7 @@
 // CHECK-COUNT-2:     vector.load %[[W]]{{.*}} : memref<?x6x10xf32>, vector<4xf32>
 // CHECK-NOT:     moe.pack
 func.func @rows(%w: memref<?x6x10xf32>, %p: memref<?x2x6x8x1xf32>) {
-  moe.pack %w panels(<products = 1, columns = 8, depth = 1>) outs(%p : memref<?x2x6x8x1xf32>) : memref<?x6x10xf32>
+  moe.pack %w panels(<matmuls = 1, columns = 8, depth = 1>) outs(%p : memref<?x2x6x8x1xf32>) : memref<?x6x10xf32>
   return
 }
 
@@ -26,7 +26,7 @@ func.func @rows(%w: memref<?x6x10xf32>, %p: memref<?x2x6x8x1xf32>) {
 // CHECK-COUNT-8: vector.shuffle
 // CHECK-COUNT-4: vector.store
 func.func @columns(%w: memref<?x8x6xf32>, %p: memref<?x2x6x4x1xf32>) {
-  moe.pack %w transposed panels(<products = 1, columns = 4, depth = 1>) outs(%p : memref<?x2x6x4x1xf32>) : memref<?x8x6xf32>
+  moe.pack %w transposed panels(<matmuls = 1, columns = 4, depth = 1>) outs(%p : memref<?x2x6x4x1xf32>) : memref<?x8x6xf32>
   return
 }
 
@@ -34,7 +34,7 @@ func.func @columns(%w: memref<?x8x6xf32>, %p: memref<?x2x6x4x1xf32>) {
 // CHECK-LABEL: func.func @pairs(
 // CHECK:         vector.interleave %{{.*}} : vector<4xbf16> -> vector<8xbf16>
 func.func @pairs(%w: memref<?x6x4xbf16>, %p: memref<?x1x3x4x2xbf16>) {
-  moe.pack %w panels(<products = 1, columns = 4, depth = 2>) outs(%p : memref<?x1x3x4x2xbf16>) : memref<?x6x4xbf16>
+  moe.pack %w panels(<matmuls = 1, columns = 4, depth = 2>) outs(%p : memref<?x1x3x4x2xbf16>) : memref<?x6x4xbf16>
   return
 }
 
@@ -43,7 +43,7 @@ func.func @pairs(%w: memref<?x6x4xbf16>, %p: memref<?x1x3x4x2xbf16>) {
 // CHECK-NOT:     vector.
 // CHECK:         return
 func.func @one_by_one(%w: memref<?x6x4xf32, strided<[48, 8, 2]>>, %v: memref<?x6x6xf32>, %p: memref<?x1x6x4x1xf32>, %q: memref<?x2x6x3x1xf32>) {
-  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%p : memref<?x1x6x4x1xf32>) : memref<?x6x4xf32, strided<[48, 8, 2]>>
-  moe.pack %v panels(<products = 1, columns = 3, depth = 1>) outs(%q : memref<?x2x6x3x1xf32>) : memref<?x6x6xf32>
+  moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%p : memref<?x1x6x4x1xf32>) : memref<?x6x4xf32, strided<[48, 8, 2]>>
+  moe.pack %v panels(<matmuls = 1, columns = 3, depth = 1>) outs(%q : memref<?x2x6x3x1xf32>) : memref<?x6x6xf32>
   return
 }

@@ -75,7 +75,7 @@ func.func @no_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x64x8xbf16>, %init: tenso
 func.func @products(%x: tensor<?x64xbf16>, %f: tensor<?x64xf32>, %o: tensor<1026xi32>, %p: tensor<1x1x64x8x1xbf16>, %wf: tensor<1x64x8xf32>,
                     %we: tensor<1025x64x8xbf16>, %w: tensor<1x64x8xbf16>, %init: tensor<?x8xf32>)
     -> (tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) {
-  %0 = moe.grouped_matmul %x weights(%p : tensor<1x1x64x8x1xbf16>) panels(<products = 1, columns = 8, depth = 1>) outs(%init : tensor<?x8xf32>) {
+  %0 = moe.grouped_matmul %x weights(%p : tensor<1x1x64x8x1xbf16>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%init : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } {moe.tiles = [#tile]} : tensor<?x64xbf16> -> tensor<?x8xf32>

@@ -23,6 +23,6 @@ func.func @sum(%x: memref<?x4xf32>, %p: memref<?x2xi32>, %o: memref<?x4xf32>) {
 
 func.func @pack(%w: memref<1x4x4xf32>, %o: memref<1x1x4x4x1xf32>) {
   // expected-error @+1 {{was not lowered to linalg}}
-  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<1x1x4x4x1xf32>) : memref<1x4x4xf32>
+  moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<1x1x4x4x1xf32>) : memref<1x4x4xf32>
   return
 }

@@ -46,7 +46,7 @@ func.func @product(%x: tensor<?x4xbf16>, %n: tensor<?xi32>, %o: tensor<4xi32>, %
 // CHECK:         arith.remui %{{.*}}, %c2
 // CHECK:         tensor.extract %[[W]]
 func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x3x2x6x2xf32>, %y: tensor<?x8xf32>) -> tensor<?x8xf32> {
-  %r = moe.grouped_matmul %x weights(%w : tensor<1x3x2x6x2xf32>) panels(<products = 2, columns = 6, depth = 2>) outs(%y : tensor<?x8xf32>) {
+  %r = moe.grouped_matmul %x weights(%w : tensor<1x3x2x6x2xf32>) panels(<matmuls = 2, columns = 6, depth = 2>) outs(%y : tensor<?x8xf32>) {
   ^bb0(%s: f32, %t: f32):
     %u = arith.mulf %s, %t : f32
     moe.yield %u : f32
@@ -66,7 +66,7 @@ func.func @packed(%x: tensor<?x4xf32>, %w: tensor<1x3x2x6x2xf32>, %y: tensor<?x8
 // KEEP-LABEL: func.func @pack(
 // KEEP-NEXT:    moe.pack
 func.func @pack(%w: tensor<2x7x5xf32>, %p: tensor<2x2x3x4x2xf32>) -> tensor<2x2x3x4x2xf32> {
-  %r = moe.pack %w transposed panels(<products = 1, columns = 4, depth = 2>) outs(%p : tensor<2x2x3x4x2xf32>) : tensor<2x7x5xf32> -> tensor<2x2x3x4x2xf32>
+  %r = moe.pack %w transposed panels(<matmuls = 1, columns = 4, depth = 2>) outs(%p : tensor<2x2x3x4x2xf32>) : tensor<2x7x5xf32> -> tensor<2x2x3x4x2xf32>
   return %r : tensor<2x2x3x4x2xf32>
 }
 

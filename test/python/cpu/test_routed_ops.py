@@ -1,4 +1,4 @@
-"""moe.pack, products of packed weights, moe.gather_sum and moe.route written directly, compiled
+"""moe.pack, matmuls of packed weights, moe.gather_sum and moe.route written directly, compiled
 for several processors and along the reference path, against numpy."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def needs_compiler(compiled):
 
 # -- moe.pack and packed weights --------------------------------------------------
 
-PACKS = [  # element, experts, k, n, products, columns, depth, transposed
+PACKS = [  # element, experts, k, n, matmuls, columns, depth, transposed
     ("f32", 3, 24, 40, 1, 16, 1, False), ("f32", 3, 24, 40, 1, 16, 1, True),
     ("f32", 2, 33, 37, 2, 32, 1, True), ("f32", 2, 33, 37, 2, 32, 1, False),
     ("bf16", 2, 33, 70, 1, 64, 2, False), ("bf16", 2, 33, 70, 1, 64, 2, True),
@@ -42,37 +42,37 @@ def packed(weights, columns: int, depth: int) -> np.ndarray:
 
 
 def pack_text(i: int) -> str:
-    element, experts, k, n, products, columns, depth, transposed = PACKS[i]
-    share = columns // products
+    element, experts, k, n, matmuls, columns, depth, transposed = PACKS[i]
+    share = columns // matmuls
     source = tensor((experts, n, k) if transposed else (experts, k, n), element)
     result = tensor((experts, -(-n // share), -(-k // depth), columns, depth), element)
-    names = [f"%w{j}" for j in range(products)]
+    names = [f"%w{j}" for j in range(matmuls)]
     declared = ", ".join(f'{w}: {source} {{moe.name = "{w[1:]}"}}' for w in names)
     return f"""func.func @pack{i}(%x: tensor<?xf32>, {declared}) -> {result} {{
   %e = tensor.empty() : {result}
   %p = moe.pack {', '.join(names)}{' transposed' * transposed}
-      panels(<products = {products}, columns = {columns}, depth = {depth}>)
-      outs(%e : {result}) : {', '.join([source] * products)} -> {result}
+      panels(<matmuls = {matmuls}, columns = {columns}, depth = {depth}>)
+      outs(%e : {result}) : {', '.join([source] * matmuls)} -> {result}
   return %p : {result}
 }}
 """
 
 
 def packed_product_text(i: int) -> str:
-    element, experts, k, n, products, columns, depth, _ = PACKS[i]
-    share = columns // products
+    element, experts, k, n, matmuls, columns, depth, _ = PACKS[i]
+    share = columns // matmuls
     kind = tensor((experts, -(-n // share), -(-k // depth), columns, depth), element)
     lhs, out = tensor((-1, k), element), tensor((-1, n), "f32")
-    sums = ", ".join(f"%s{j}: f32" for j in range(products))
+    sums = ", ".join(f"%s{j}: f32" for j in range(matmuls))
     return f"""func.func @product{i}(%x: {lhs}, %o: tensor<{experts + 1}xi32>, %w: {kind})
         -> {out} {{
   %c0 = arith.constant 0 : index
   %t = tensor.dim %x, %c0 : {lhs}
   %e = tensor.empty(%t) : {out}
   %y = moe.grouped_matmul %x offsets(%o : tensor<{experts + 1}xi32>) weights(%w : {kind})
-      panels(<products = {products}, columns = {columns}, depth = {depth}>) outs(%e : {out}) {{
+      panels(<matmuls = {matmuls}, columns = {columns}, depth = {depth}>) outs(%e : {out}) {{
   ^bb0({sums}):
-    moe.yield %s{products - 1} : f32
+    moe.yield %s{matmuls - 1} : f32
   }} : {lhs} -> {out}
   return %y : {out}
 }}
@@ -90,8 +90,8 @@ def packing(path: str):
 
 
 def pack_weights(i: int) -> list[np.ndarray]:
-    element, experts, k, n, products, _, _, _ = PACKS[i]
-    return [grid(data.rng("pack", i, j), (experts, k, n), element) for j in range(products)]
+    element, experts, k, n, matmuls, _, _, _ = PACKS[i]
+    return [grid(data.rng("pack", i, j), (experts, k, n), element) for j in range(matmuls)]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -107,7 +107,7 @@ def test_pack(i, path):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("i", MULTIPLIED)
 def test_product_of_packed_weights(i, path):
-    element, experts, k, n, products, columns, depth, _ = PACKS[i]
+    element, experts, k, n, matmuls, columns, depth, _ = PACKS[i]
     weights = pack_weights(i)
     layer = packing(path).layer([], function=f"product{i}")
     for rows in (1, 33):

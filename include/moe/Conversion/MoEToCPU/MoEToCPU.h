@@ -24,10 +24,10 @@ struct CPUDescription {
   LogicalResult verify(Operation *op) const;
 };
 
-/// Chooses the panels of the weights of `products` GEMMs with `columns` columns
+/// Chooses the panels of the weights of `matmuls` GEMMs with `columns` columns
 /// each.
 PanelsAttr choosePanels(const CPUDescription &cpu, Type element,
-                        int64_t products, int64_t columns);
+                        int64_t matmuls, int64_t columns);
 
 /// Rows of the tiles that a plan tells apart, in ascending order. A grouped
 /// matmul has kernels of each height up to the largest that its plan asks for.

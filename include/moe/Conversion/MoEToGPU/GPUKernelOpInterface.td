@@ -1,4 +1,4 @@
-//===- GPUKernelOpInterface.td - Operations with kernels ----*- tablegen -*-===//
+//===- GPUKernelOpInterface.td - Operations with kernels ---*- tablegen -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

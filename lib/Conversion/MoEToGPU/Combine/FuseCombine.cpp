@@ -46,7 +46,7 @@ static bool dominates(Value value, Operation *op) {
 static std::optional<CombineEpilogue> findCombine(GroupedMatmulOp op) {
   Value counters = findCounters(op.getOffsets());
   if (!counters || !op.getResult() || !op.getResult().hasOneUse() ||
-      op.getNumProducts() != 1 || !computesAllRows(op))
+      op.getNumAccumulators() != 1 || !computesAllRows(op))
     return std::nullopt;
   int64_t count = cast<RankedTensorType>(counters.getType()).getDimSize(0);
   auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttrName);

@@ -87,11 +87,11 @@ GroupedKernel::GroupedKernel(const GroupedKernelRequest &request,
       element(getElementTypeOrSelf(op.getLhs())),
       storage(isa<Float8E4M3FNType>(element) ? b.getI8Type() : element),
       k(op.getK()), n(op.getN()), experts(op.getExpertCount()),
-      products(op.getNumProducts()),
-      outTileColumns(tile.getColumns() / products),
+      matmuls(op.getNumAccumulators()),
+      outTileColumns(tile.getColumns() / matmuls),
       layout(WeightLayout::ofVerified(op)),
       viewTileColumns(tile.getColumns() / viewCount()),
-      viewColumns(n * products / viewCount()),
+      viewColumns(n * matmuls / viewCount()),
       weightColumns(layout.views.front().columns) {
   declareArguments(request);
 }
@@ -221,7 +221,7 @@ void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
   Value first = b.at(out, type, b.add(b.mul(b.toI64(row), n), b.toI64(column)));
   DeviceEpilogue epilogue(b, op, extras);
   auto element = [&](int64_t i) {
-    return epilogue.build(accumulators.slice(i * products, products),
+    return epilogue.build(accumulators.slice(i * matmuls, matmuls),
                           coord.expert, row, b.add(column, i));
   };
   bool ragged = n % outTileColumns != 0;
@@ -273,7 +273,7 @@ void GroupedKernel::storeFragments(
     const TileCoord &coord, Value row, Value column, int64_t fragments,
     llvm::function_ref<Value(int64_t)> accumulator) {
   Value lane = b.lane(), within = b.bitAnd(lane, 3);
-  int64_t outFragments = fragments / products;
+  int64_t outFragments = fragments / matmuls;
   row = b.add(row, b.shiftRight(lane, 2));
   // A lane has two columns of weights in each fragment. With interleaved
   // weights they are one column of the result; neighbouring lanes exchange
@@ -321,7 +321,7 @@ void GroupedKernel::storeFragments(
       for (int64_t j = 0; j < outFragments; ++j) {
         SmallVector<Value> pair;
         for (int64_t parity = 0; parity < 2; ++parity)
-          for (int64_t p = 0; p < products; ++p)
+          for (int64_t p = 0; p < matmuls; ++p)
             pair.push_back(at(p * outFragments + j, parity));
         storeAt(j, pair);
       }

@@ -125,7 +125,7 @@ protected:
   GPUBuilder b;
   Type element; // of `lhs`
   Type storage; // of `lhs` in memory: i8 for f8E4M3FN
-  int64_t k, n, experts, products;
+  int64_t k, n, experts, matmuls;
   int64_t outTileColumns; // columns of the result in a tile
   WeightLayout layout;
   int64_t viewTileColumns; // columns of each view in a tile

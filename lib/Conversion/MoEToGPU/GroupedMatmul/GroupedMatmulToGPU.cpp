@@ -102,7 +102,7 @@ LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
     return unsupported(why, "weights with a dynamic extent");
   if (op.getExpertCount() > maxExperts)
     return unsupported(why, "more than " + Twine(maxExperts) + " experts");
-  if (op.getNumProducts() > 2)
+  if (op.getNumAccumulators() > 2)
     return unsupported(why, "more than two GEMMs");
   if (op.getK() % 8 != 0 || op.getK() == 0)
     return unsupported(why, "a k that is not a multiple of 8");
@@ -118,7 +118,7 @@ LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
 
 /// True if there is a kernel for the rows and columns of a tile.
 static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
-  int64_t products = op.getNumProducts();
+  int64_t matmuls = op.getNumAccumulators();
   int64_t rows = tile.getRows(), columns = tile.getColumns();
   bool pingPong = tile.getRoles() == WarpRoles::PingPong;
   if (tile.getUnit() == MatrixUnit::MmaSync)
@@ -126,11 +126,11 @@ static bool hasKernel(GroupedMatmulOp op, TileAttr tile) {
                ? llvm::is_contained({16, 32, 64}, rows) && columns == 128
                : llvm::is_contained({16, 32, 64, 128}, rows) &&
                      columns % 128 == 0;
-  if (tile.getSwapped())
+  if (tile.getSwapAb())
     return llvm::is_contained({8, 16, 32, 64}, rows) && columns == 128 &&
            !pingPong && tile.getStages() > 2;
   // MN-major weights are loaded in blocks of 64 columns.
-  int64_t block = op.getTransposed() ? 8 * products : 64 * weightViewCount(op);
+  int64_t block = op.getTransposed() ? 8 * matmuls : 64 * weightViewCount(op);
   return (rows == 128 || (pingPong && rows == 64)) && columns % block == 0;
 }
 
@@ -148,14 +148,12 @@ static LogicalResult verifyUnit(GroupedMatmulOp op, TileAttr tile,
     return unsupported(why, "wgmma of f8E4M3FN weights with 16-bit rows");
   // FP8 wgmma needs two sets of accumulators.
   if (wgmma && hasFP8Weights(op) &&
-      (tile.getRoles() == WarpRoles::PingPong || tile.getSwapped() ||
+      (tile.getRoles() == WarpRoles::PingPong || tile.getSwapAb() ||
        tile.getColumns() > 128))
-    return unsupported(why, "wgmma of f8E4M3FN with ping_pong, swapped "
-                            "operands or more than 128 columns");
+    return unsupported(why, "wgmma of f8E4M3FN with ping_pong, swap_ab "
+                            "or more than 128 columns");
   if (tile.getGatherFence() == GatherFence::Consumer && !op.getGather())
     return unsupported(why, "gather_fence = consumer without gathered rows");
-  if (tile.getSwapped() && !wgmma)
-    return unsupported(why, "swapped operands without wgmma");
   return success();
 }
 
@@ -165,10 +163,9 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
     return failure();
   int64_t rows = tile.getRows(), columns = tile.getColumns();
   int64_t split = tile.getSplit();
-  if (tile.getCluster() != split || (split > 1 && !tile.getSwapped()) ||
-      !llvm::is_contained({1, 2, 4}, split))
-    return unsupported(why, "clusters other than of 2 or 4 blocks that split "
-                            "k, with swapped operands");
+  if ((split > 1 && !tile.getSwapAb()) || !llvm::is_contained({1, 2, 4}, split))
+    return unsupported(why, "a split other than of k among 2 or 4 blocks, with "
+                            "swap_ab");
   int64_t steps = llvm::divideCeil(op.getK(), tile.getDepth());
   if (steps % split != 0)
     return unsupported(why, Twine(steps) +
@@ -189,8 +186,8 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
 static void launchKernel(const GroupedKernelRequest &request, Value blocks,
                          DeviceLowering &lowering) {
   if (TileAttr tile = request.tile; tile.getUnit() == MatrixUnit::Wgmma)
-    return tile.getSwapped() ? launchSwapABKernel(request, blocks, lowering)
-                             : launchWgmmaKernel(request, blocks, lowering);
+    return tile.getSwapAb() ? launchSwapABKernel(request, blocks, lowering)
+                            : launchWgmmaKernel(request, blocks, lowering);
   if (hasFP8Weights(request.op))
     return launchScaledMmaSyncKernel(request, blocks, lowering);
   launchMmaSyncKernel(request, blocks, lowering);
@@ -293,14 +290,14 @@ private:
 
 /// Returns a grid of at most one wave of blocks.
 Grid GroupedMatmulLowering::gridOf(TileAttr tile, Value minRows) {
-  int64_t outTileColumns = tile.getColumns() / op.getNumProducts();
+  int64_t outTileColumns = tile.getColumns() / op.getNumAccumulators();
   Value blocks = TileScheduler::maxTiles(
       b, rows, op.getOffsets() ? minRows : Value(), op.getExpertCount(),
       tile.getRows(), llvm::divideCeil(op.getN(), outTileColumns));
   // Kernels that need most of the registers have one resident block per
   // multiprocessor, others two.
   bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
-  bool oneResident = (wgmma && !tile.getSwapped()) || hasFP8Weights(op);
+  bool oneResident = (wgmma && !tile.getSwapAb()) || hasFP8Weights(op);
   Value wave = oneResident ? multiprocessors : b.mul(multiprocessors, 2);
   if (tile.getSplit() == 1)
     return {b.min(blocks, wave), Value()};

@@ -320,12 +320,12 @@ void ScaledMmaSyncKernel::computeTile(const TileCoord &coord) {
   Value rescale = mmaType.isF16() ? b.f32(fp8Lhs ? 0x1p16 : 0x1p8) : Value();
   auto multiply = [&](Value step, Value stage, ValueRange accumulators,
                       llvm::function_ref<void()> waitStage) {
-    // The loads of scales overlap with the products of the stage.
+    // The loads of scales overlap with the matmuls of the stage.
     SmallVector<Value> rowScales;
     for (Value row : lhsRows)
       rowScales.push_back(loadRowScale(row, step));
     SmallVector<Value> columnScales = loadWeightScales(
-        coord, fragmentsN / products, step,
+        coord, fragmentsN / matmuls, step,
         [&](int64_t fragment) { return fragmentColumn(coord, fragment); });
     waitStage();
     SmallVector<Value> next;

@@ -151,17 +151,17 @@ void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
   for (int64_t rowBlock = 0; rowBlock < rowCount / 8; ++rowBlock)
     for (int64_t half = 0; half < 2; ++half)
       // With two GEMMs, two adjacent blocks are the same columns of the result.
-      for (int64_t block = 0; block < columnBlocks; block += products) {
-        SmallVector<Value> pair(2 * products);
-        for (int64_t p = 0; p < products; ++p)
-          std::tie(pair[p], pair[products + p]) =
+      for (int64_t block = 0; block < columnBlocks; block += matmuls) {
+        SmallVector<Value> pair(2 * matmuls);
+        for (int64_t p = 0; p < matmuls; ++p)
+          std::tie(pair[p], pair[matmuls + p]) =
               exchangeRows(rowBlock, block + p, half);
-        storeInRow(rowBlock,
-                   b.add(column, block / products * wgmmaM + half * 8), pair);
+        storeInRow(rowBlock, b.add(column, block / matmuls * wgmmaM + half * 8),
+                   pair);
       }
   arriveForCombine(
       tiles, coord, warp(), consumerWarps,
-      {warpColumn, wgmmaM / consumerWarps, columnBlocks / products, wgmmaM});
+      {warpColumn, wgmmaM / consumerWarps, columnBlocks / matmuls, wgmmaM});
 }
 
 //===----------------------------------------------------------------------===//

@@ -36,8 +36,7 @@ static TileAttr tileOf(GroupedMatmulOp op, const GPUDescription &gpu,
   int64_t stages = std::min<int64_t>(
       maxStages, pipelineBytes(op, gpu) / stageBytes(op, rows, columns));
   return TileAttr::get(op.getContext(), unit, rows, columns, stageDepth(op),
-                       stages, roles, /*cluster=*/1,
-                       /*swapped=*/false, /*split=*/1, fence);
+                       stages, roles, /*swapAB=*/false, /*split=*/1, fence);
 }
 
 /// Returns a swap-AB tile, of which two blocks fit on a multiprocessor; a
@@ -51,8 +50,7 @@ static TileAttr swapABTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
                                        stageBytes(op, rows, columns));
   return TileAttr::get(op.getContext(), MatrixUnit::Wgmma, rows, columns,
                        stageDepth(op), stages, WarpRoles::Cooperative,
-                       /*cluster=*/split,
-                       /*swapped=*/true, split, fence);
+                       /*swapAB=*/true, split, fence);
 }
 
 /// Returns the tiles to generate kernels for, in ascending order of rows.

@@ -116,7 +116,7 @@ SmallVector<Value> WarpTileKernel::mainloop(int64_t steps, LoadStage loadStage,
 
 Value WarpTileKernel::fragmentColumn(const TileCoord &coord, int64_t fragment) {
   return b.add(b.add(b.mul(coord.columnTile, outTileColumns),
-                     b.div(warpColumn, products)),
+                     b.div(warpColumn, matmuls)),
                fragment * 8);
 }
 

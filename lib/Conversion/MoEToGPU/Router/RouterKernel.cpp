@@ -31,7 +31,7 @@ LogicalResult Router::verify(GroupedMatmulOp matmul, GateOp gate,
   if (matmul->getBlock() != gate->getBlock())
     return unsupported(why, "it is in another block");
   if (matmul.getOffsets() || matmul.getGather() || matmul.getPanels() ||
-      matmul.getNumProducts() != 1)
+      matmul.getNumAccumulators() != 1)
     return unsupported(why, "it is not a single matmul of all rows");
   if (!weights.hasStaticShape() || matmul.getK() == 0)
     return unsupported(why, "its weights have a dynamic extent or no elements");

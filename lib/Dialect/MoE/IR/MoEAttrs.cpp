@@ -246,7 +246,7 @@ LogicalResult CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                MatrixUnit unit, int64_t rows, int64_t columns,
                                int64_t depth, int64_t stages, WarpRoles roles,
-                               int64_t cluster, bool swapped, int64_t split,
+                               bool swapAB, int64_t split,
                                GatherFence gatherFence) {
   if (rows < 8 || columns < 8 || rows % 8 != 0 || columns % 8 != 0 ||
       rows > 256 || columns > 256)
@@ -259,14 +259,14 @@ LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                        << depth;
   if (stages < 2 || stages > 16)
     return emitError() << "expected 2 to 16 stages, got " << stages;
-  if (cluster < 1 || cluster > 16 || split < 1)
-    return emitError() << "expected a cluster of 1 to 16 blocks and a positive "
-                          "split, got "
-                       << cluster << " and " << split;
+  if (split < 1 || split > 16)
+    return emitError() << "expected k to be split among 1 to 16 blocks of a "
+                          "cluster, got "
+                       << split;
   if (unit == MatrixUnit::MmaSync &&
-      (cluster != 1 || roles != WarpRoles::Cooperative))
-    return emitError() << "expected cooperative warps and no cluster with "
-                          "mma_sync";
+      (split != 1 || swapAB || roles != WarpRoles::Cooperative))
+    return emitError() << "expected cooperative warps, split = 1 and swap_ab = "
+                          "false with mma_sync";
   if (unit == MatrixUnit::MmaSync && gatherFence != GatherFence::Producer)
     return emitError() << "expected gather_fence = producer with mma_sync, got "
                        << stringifyGatherFence(gatherFence);

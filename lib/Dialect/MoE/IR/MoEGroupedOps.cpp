@@ -19,12 +19,12 @@ using namespace mlir::moe;
 
 LogicalResult
 PanelsAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
-                   int64_t products, int64_t columns, int64_t depth) {
-  if (products < 1 || columns < 1 || depth < 1)
-    return emitError() << "expected positive products, columns and depth, got "
-                       << products << ", " << columns << " and " << depth;
-  if (columns % products != 0)
-    return emitError() << "expected columns that " << products
+                   int64_t matmuls, int64_t columns, int64_t depth) {
+  if (matmuls < 1 || columns < 1 || depth < 1)
+    return emitError() << "expected positive matmuls, columns and depth, got "
+                       << matmuls << ", " << columns << " and " << depth;
+  if (columns % matmuls != 0)
+    return emitError() << "expected columns that " << matmuls
                        << " matmuls share equally, got " << columns;
   return success();
 }
@@ -79,7 +79,7 @@ static Type elementOf(Value value) {
 void GroupedMatmulOp::getAsmBlockArgumentNames(Region &region,
                                                OpAsmSetValueNameFn setName) {
   for (BlockArgument argument : region.getArguments())
-    setName(argument, int64_t(argument.getArgNumber()) < getNumProducts()
+    setName(argument, int64_t(argument.getArgNumber()) < getNumAccumulators()
                           ? "sum"
                           : "operand");
 }
@@ -244,7 +244,8 @@ LogicalResult GroupedMatmulOp::verify() {
 
 LogicalResult GroupedMatmulOp::verifyRegions() {
   Block &body = getEpilogue().front();
-  SmallVector<Type> expected(getNumProducts(), Float32Type::get(getContext()));
+  SmallVector<Type> expected(getNumAccumulators(),
+                             Float32Type::get(getContext()));
   for (Value operand : getExtras())
     expected.push_back(elementOf(operand));
   if (!llvm::equal(body.getArgumentTypes(), expected))
@@ -382,10 +383,10 @@ LogicalResult PackOp::reifyResultShapes(OpBuilder &b,
 LogicalResult PackOp::verify() {
   if (failed(verifyDestination(*this, getInit())))
     return failure();
-  int64_t products = getPanels().getProducts();
-  if (int64_t(getWeights().size()) != products)
+  int64_t matmuls = getPanels().getMatmuls();
+  if (int64_t(getWeights().size()) != matmuls)
     return emitOpError("expected weights of ")
-           << products << " products, got " << getWeights().size();
+           << matmuls << " matmuls, got " << getWeights().size();
   auto first = cast<ShapedType>(getWeights().front().getType());
   if (first.getRank() != 3 || first.isDynamicDim(1) || first.isDynamicDim(2))
     return emitOpError("expected weights of rank 3 with static rows and "

@@ -33,7 +33,7 @@ func.func @few_rows(%x: tensor<?x256xbf16>, %o: tensor<9xi32>, %w: tensor<8x384x
   ^bb0(%s: f32):
     %t = arith.truncf %s : f32 to bf16
     moe.yield %t : bf16
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 16, columns = 128, depth = 64, stages = 4, swapped = true>]} : tensor<?x256xbf16> -> tensor<?x384xbf16>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 16, columns = 128, depth = 64, stages = 4, swap_ab = true>]} : tensor<?x256xbf16> -> tensor<?x384xbf16>
   return %y : tensor<?x384xbf16>
 }
 
@@ -87,7 +87,7 @@ func.func @split(%x: tensor<?x256xf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w
   ^bb0(%s: f32, %u: f32):
     %t = arith.mulf %s, %u : f32
     moe.yield %t : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, cluster = 2, swapped = true, split = 2>,
-                  #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, swapped = true>]} : tensor<?x256xf16> -> tensor<?x64xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, swap_ab = true, split = 2>,
+                  #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, swap_ab = true>]} : tensor<?x256xf16> -> tensor<?x64xf32>
   return %y : tensor<?x64xf32>
 }

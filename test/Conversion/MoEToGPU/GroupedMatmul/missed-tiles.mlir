@@ -7,8 +7,6 @@
 
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of a depth other than 64"
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of a depth other than 64"
-// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: swapped operands without wgmma"
-// MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: clusters other than of 2 or 4 blocks that split k, with swapped operands"
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 8 rows and 128 columns"
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 24 rows and 128 columns"
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 256 rows and 128 columns"
@@ -16,9 +14,9 @@
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 16 rows and 192 columns"
 // MISSED: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of {{[0-9]+}} bytes of shared memory"
 // CHECK-LABEL: func.func @any_unit(
-// CHECK-COUNT-10: moe.grouped_matmul
+// CHECK-COUNT-8: moe.grouped_matmul
 func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor<?x128xf32>)
-    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
+    -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
   %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -30,43 +28,35 @@ func.func @any_unit(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: ten
   %2 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2, swapped = true>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 8, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   %3 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2, split = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 24, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   %4 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 8, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 256, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   %5 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 24, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 64, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   %6 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 256, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 192, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   %7 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 64, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
-  %8 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
-  ^bb0(%s: f32):
-    moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 192, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
-  %9 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
-  ^bb0(%s: f32):
-    moe.yield %s : f32
   } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 128, columns = 256, depth = 64, stages = 16>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
-  return %0, %1, %2, %3, %4, %5, %6, %7, %8, %9 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
+  return %0, %1, %2, %3, %4, %5, %6, %7 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
 }
 
 // -----
 
 // wgmma is sm_90a only. MN-major weights are loaded in blocks of 64 columns.
 // SYNC-COUNT-7: 'moe.grouped_matmul' not lowered to a GPU kernel: wgmma on sm_80"
-// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: clusters other than of 2 or 4 blocks that split k, with swapped operands"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: a split other than of k among 2 or 4 blocks, with swap_ab"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 64 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 192 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 128 rows and 96 columns"
@@ -80,7 +70,7 @@ func.func @wgmma(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tensor
   %0 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 2, cluster = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 2, split = 2>]} : tensor<?x64xbf16> -> tensor<?x128xf32>
   %1 = moe.grouped_matmul %x weights(%w : tensor<1x64x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -125,37 +115,37 @@ func.func @no_tile(%x: tensor<?x64xbf16>, %w: tensor<1x64x128xbf16>, %init: tens
 
 // -----
 
-// Swapped operands need few rows, 128 columns, and the same number of steps for each
+// swap_ab needs few rows, 128 columns, and the same number of steps for each
 // block of a cluster.
 // SYNC-COUNT-5: 'moe.grouped_matmul' not lowered to a GPU kernel: wgmma on sm_80"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 128 rows and 128 columns"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 8 rows and 256 columns"
-// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: clusters other than of 2 or 4 blocks that split k, with swapped operands"
+// HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: a split other than of k among 2 or 4 blocks, with swap_ab"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: 3 steps along k that do not split into 2"
 // HOPPER: 'moe.grouped_matmul' not lowered to a GPU kernel: tiles of 8 rows and 128 columns"
-// CHECK-LABEL: func.func @swapped(
+// CHECK-LABEL: func.func @swap_ab(
 // CHECK-COUNT-5: moe.grouped_matmul
-func.func @swapped(%x: tensor<?x192xbf16>, %w: tensor<1x192x128xbf16>, %init: tensor<?x128xf32>)
+func.func @swap_ab(%x: tensor<?x192xbf16>, %w: tensor<1x192x128xbf16>, %init: tensor<?x128xf32>)
     -> (tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>) {
   %0 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 4, swapped = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 128, columns = 128, depth = 64, stages = 4, swap_ab = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
   %1 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 256, depth = 64, stages = 4, swapped = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 256, depth = 64, stages = 4, swap_ab = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
   %2 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, cluster = 3, swapped = true, split = 3>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, swap_ab = true, split = 3>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
   %3 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, cluster = 2, swapped = true, split = 2>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 4, swap_ab = true, split = 2>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
   %4 = moe.grouped_matmul %x weights(%w : tensor<1x192x128xbf16>) outs(%init : tensor<?x128xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
-  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 2, swapped = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
+  } {moe.tiles = [#moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = 2, swap_ab = true>]} : tensor<?x192xbf16> -> tensor<?x128xf32>
   return %0, %1, %2, %3, %4 : tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>, tensor<?x128xf32>
 }

@@ -20,10 +20,10 @@
 // CONSUMER-NOT:   gather_fence
 // HOPPER-LABEL: func.func @grouped(
 // HOPPER:         moe.tiles = [
-// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, cluster = 4, swapped = true, split = 4>,
-// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, cluster = 2, swapped = true, split = 2>,
-// HOPPER-SAME:                 rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swapped = true>,
-// HOPPER-SAME:                 rows = 64, columns = 128, depth = 64, stages = {{[0-9]+}}, swapped = true>,
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true, split = 4>,
+// HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true, split = 2>,
+// HOPPER-SAME:                 rows = 8, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true>,
+// HOPPER-SAME:                 rows = 64, columns = 128, depth = 64, stages = {{[0-9]+}}, swap_ab = true>,
 // HOPPER-SAME:                 #moe.tile<unit = wgmma, rows = 128, columns = 256, depth = 64, stages = {{[0-9]+}}>]
 func.func @grouped(%x: tensor<?x4096xbf16>, %o: tensor<9xi32>, %w: tensor<8x512x4096xbf16>, %init: tensor<?x512xbf16>) -> tensor<?x512xbf16> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%w : tensor<8x512x4096xbf16>) transposed outs(%init : tensor<?x512xbf16>) {

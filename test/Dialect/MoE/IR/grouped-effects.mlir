@@ -14,13 +14,13 @@
 // CSE:         return %[[Y]], %[[Y]]
 func.func @twice(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>, %n: tensor<?x2xi32>,
                  %e: tensor<1x1x4x4x1xf32>, %o: tensor<?x4xf32>) -> (tensor<?x4xf32>, tensor<?x4xf32>) {
-  %p0 = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
-  %p1 = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
-  %h0 = moe.grouped_matmul %x weights(%p0 : tensor<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
+  %p0 = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
+  %p1 = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
+  %h0 = moe.grouped_matmul %x weights(%p0 : tensor<1x1x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x4xf32>
-  %h1 = moe.grouped_matmul %x weights(%p1 : tensor<1x1x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
+  %h1 = moe.grouped_matmul %x weights(%p1 : tensor<1x1x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x4xf32>
@@ -49,7 +49,7 @@ func.func @different(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>, %o: tensor<?x4x
 // DCE-NEXT:    return
 func.func @unused(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>, %n: tensor<?x2xi32>,
                   %e: tensor<1x1x4x4x1xf32>, %o: tensor<?x4xf32>) {
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
   %h = moe.grouped_matmul %x weights(%w : tensor<1x4x4xf32>) outs(%o : tensor<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -67,7 +67,7 @@ func.func @unused(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>, %n: tensor<?x2xi32
 // CSE-COUNT-2: moe.gather_sum
 func.func @on_buffers(%x: memref<?x4xf32>, %w: memref<1x4x4xf32>, %n: memref<?x2xi32>,
                       %e: memref<1x1x4x4x1xf32>, %o: memref<?x4xf32>) {
-  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%e : memref<1x1x4x4x1xf32>) : memref<1x4x4xf32>
+  moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%e : memref<1x1x4x4x1xf32>) : memref<1x4x4xf32>
   moe.grouped_matmul %x weights(%w : memref<1x4x4xf32>) outs(%o : memref<?x4xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
@@ -108,7 +108,7 @@ func.func @shapes(%o: tensor<?x4xf32>, %q: tensor<?x4xf32>, %e: tensor<?x1x4x4x1
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x4xf32>
   %y = moe.gather_sum %h, %n outs(%q : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x2xi32> -> tensor<?x4xf32>
-  %p = moe.pack %v panels(<products = 1, columns = 4, depth = 1>) outs(%e : tensor<?x1x4x4x1xf32>) : tensor<?x4x4xf32> -> tensor<?x1x4x4x1xf32>
+  %p = moe.pack %v panels(<matmuls = 1, columns = 4, depth = 1>) outs(%e : tensor<?x1x4x4x1xf32>) : tensor<?x4x4xf32> -> tensor<?x1x4x4x1xf32>
   %d0 = tensor.dim %h, %c0 : tensor<?x4xf32>
   %d1 = tensor.dim %y, %c0 : tensor<?x4xf32>
   %d2 = tensor.dim %p, %c0 : tensor<?x1x4x4x1xf32>

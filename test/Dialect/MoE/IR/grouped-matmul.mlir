@@ -46,11 +46,11 @@ func.func @all(%x: tensor<7x4xbf16>, %n: tensor<?xi32>, %offsets: tensor<9xi32>,
 // On buffers there is no result; packed weights are one operand.
 // CHECK-LABEL: func.func @buffers(
 // CHECK:         moe.grouped_matmul %{{.*}} weights(%{{.*}} : memref<1x2x4x8x1xf32>)
-// CHECK-SAME:      panels(<products = 2, columns = 8, depth = 1>) outs(%{{.*}} : memref<?x8xf32>) {
+// CHECK-SAME:      panels(<matmuls = 2, columns = 8, depth = 1>) outs(%{{.*}} : memref<?x8xf32>) {
 // CHECK-NEXT:    ^bb0(%sum: f32, %sum_0: f32):
 // CHECK:         } : memref<?x4xf32>{{$}}
 func.func @buffers(%x: memref<?x4xf32>, %w: memref<1x2x4x8x1xf32>, %o: memref<?x8xf32>) {
-  moe.grouped_matmul %x weights(%w : memref<1x2x4x8x1xf32>) panels(<products = 2, columns = 8, depth = 1>)
+  moe.grouped_matmul %x weights(%w : memref<1x2x4x8x1xf32>) panels(<matmuls = 2, columns = 8, depth = 1>)
       outs(%o : memref<?x8xf32>) {
   ^bb0(%g: f32, %u: f32):
     moe.yield %g : f32

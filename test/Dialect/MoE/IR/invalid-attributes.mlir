@@ -244,28 +244,28 @@
 // moe.panels
 //===----------------------------------------------------------------------===//
 
-// expected-error @+1 {{expected positive products, columns and depth, got 0, 16 and 1}}
-"test"() {a = #moe.panels<products = 0, columns = 16, depth = 1>} : () -> ()
+// expected-error @+1 {{expected positive matmuls, columns and depth, got 0, 16 and 1}}
+"test"() {a = #moe.panels<matmuls = 0, columns = 16, depth = 1>} : () -> ()
 
 // -----
 
-// expected-error @+1 {{expected positive products, columns and depth, got 1, -16 and 1}}
-"test"() {a = #moe.panels<products = 1, columns = -16, depth = 1>} : () -> ()
+// expected-error @+1 {{expected positive matmuls, columns and depth, got 1, -16 and 1}}
+"test"() {a = #moe.panels<matmuls = 1, columns = -16, depth = 1>} : () -> ()
 
 // -----
 
-// expected-error @+1 {{expected positive products, columns and depth, got 1, 16 and 0}}
-"test"() {a = #moe.panels<products = 1, columns = 16, depth = 0>} : () -> ()
+// expected-error @+1 {{expected positive matmuls, columns and depth, got 1, 16 and 0}}
+"test"() {a = #moe.panels<matmuls = 1, columns = 16, depth = 0>} : () -> ()
 
 // -----
 
 // expected-error @+1 {{expected columns that 3 matmuls share equally, got 16}}
-"test"() {a = #moe.panels<products = 3, columns = 16, depth = 1>} : () -> ()
+"test"() {a = #moe.panels<matmuls = 3, columns = 16, depth = 1>} : () -> ()
 
 // -----
 
 // expected-error @+1 {{expected ','}}
-"test"() {a = #moe.panels<products = 1, columns = 16>} : () -> ()
+"test"() {a = #moe.panels<matmuls = 1, columns = 16>} : () -> ()
 
 // -----
 

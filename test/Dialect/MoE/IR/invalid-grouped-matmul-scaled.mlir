@@ -112,7 +112,7 @@ func.func @wide_weights(%x: tensor<?x200xf8E4M3FN>, %e: tensor<3xi32>, %w: tenso
 
 func.func @packed(%x: tensor<?x200xf32>, %e: tensor<3xi32>, %w: tensor<2x1x200x64x1xf32>, %o: tensor<?x40xf32>, %a: tensor<?x2xf32>) {
   // expected-error @+1 {{expected no scales with packed weights}}
-  %y = moe.grouped_matmul %x offsets(%e : tensor<3xi32>) weights(%w : tensor<2x1x200x64x1xf32>) panels(<products = 1, columns = 64, depth = 1>) lhs_scales(%a : tensor<?x2xf32>) blocks([128, 128]) outs(%o : tensor<?x40xf32>) {
+  %y = moe.grouped_matmul %x offsets(%e : tensor<3xi32>) weights(%w : tensor<2x1x200x64x1xf32>) panels(<matmuls = 1, columns = 64, depth = 1>) lhs_scales(%a : tensor<?x2xf32>) blocks([128, 128]) outs(%o : tensor<?x40xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x200xf32> -> tensor<?x40xf32>

@@ -146,7 +146,7 @@ func.func @weights_type(%x: tensor<?x4xf32>, %w: tensor<1x4x8xbf16>, %o: tensor<
 
 func.func @packed_shape(%x: tensor<?x4xf32>, %w: tensor<1x1x4x8x1xf32>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{expected weights 0 of shape 1x2x4x4x1, got 1x1x4x8x1}}
-  %y = moe.grouped_matmul %x weights(%w : tensor<1x1x4x8x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x1x4x8x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x8xf32>
@@ -157,7 +157,7 @@ func.func @packed_shape(%x: tensor<?x4xf32>, %w: tensor<1x1x4x8x1xf32>, %o: tens
 
 func.func @packed_and_transposed(%x: tensor<?x4xf32>, %w: tensor<1x2x4x4x1xf32>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{expected one operand of packed weights, not transposed}}
-  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x4x4x1xf32>) transposed panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x4x4x1xf32>) transposed panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x8xf32>
@@ -168,7 +168,7 @@ func.func @packed_and_transposed(%x: tensor<?x4xf32>, %w: tensor<1x2x4x4x1xf32>,
 
 func.func @packed_operands(%x: tensor<?x4xf32>, %w: tensor<1x2x4x4x1xf32>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{expected one operand of packed weights, not transposed}}
-  %y = moe.grouped_matmul %x weights(%w, %w : tensor<1x2x4x4x1xf32>, tensor<1x2x4x4x1xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
+  %y = moe.grouped_matmul %x weights(%w, %w : tensor<1x2x4x4x1xf32>, tensor<1x2x4x4x1xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x8xf32>
@@ -476,7 +476,7 @@ func.func @scalar_weights(%x: tensor<?x4xf32>, %w: tensor<f32>, %o: tensor<?x8xf
 
 func.func @packed_rank(%x: tensor<?x4xf32>, %w: tensor<1x2x4x4xf32>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{expected weights of rank 5, got 'tensor<1x2x4x4xf32>'}}
-  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x4x4xf32>) panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x4x4xf32>) panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<?x4xf32> -> tensor<?x8xf32>

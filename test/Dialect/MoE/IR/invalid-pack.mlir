@@ -2,7 +2,7 @@
 
 func.func @mixed(%w: memref<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected operands that are all tensors or all memrefs, got 'tensor<1x2x4x4x1xf32>' and 'memref<1x4x8xf32>'}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : memref<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : memref<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
@@ -10,7 +10,7 @@ func.func @mixed(%w: memref<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
 
 func.func @no_result(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected a result for a destination that is a tensor}}
-  moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32>
+  moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32>
   return
 }
 
@@ -18,7 +18,7 @@ func.func @no_result(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
 
 func.func @result_on_buffers(%w: memref<1x4x8xf32>, %o: memref<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected no result for a destination that is a memref}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : memref<1x2x4x4x1xf32>) : memref<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : memref<1x2x4x4x1xf32>) : memref<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
@@ -26,23 +26,23 @@ func.func @result_on_buffers(%w: memref<1x4x8xf32>, %o: memref<1x2x4x4x1xf32>) {
 
 func.func @result_type(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected a result of the type of the destination, 'tensor<1x2x4x4x1xf32>', got 'tensor<?x2x4x4x1xf32>'}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<?x2x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<?x2x4x4x1xf32>
   return
 }
 
 // -----
 
-func.func @products(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
-  // expected-error @+1 {{expected weights of 1 products, got 2}}
-  %p = moe.pack %w, %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32>, tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+func.func @weights(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
+  // expected-error @+1 {{expected weights of 1 matmuls, got 2}}
+  %p = moe.pack %w, %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32>, tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
 // -----
 
 func.func @one_of_two(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
-  // expected-error @+1 {{expected weights of 2 products, got 1}}
-  %p = moe.pack %w panels(<products = 2, columns = 8, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  // expected-error @+1 {{expected weights of 2 matmuls, got 1}}
+  %p = moe.pack %w panels(<matmuls = 2, columns = 8, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
@@ -50,7 +50,7 @@ func.func @one_of_two(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
 
 func.func @rank(%w: tensor<4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected weights of rank 3 with static rows and columns, got 'tensor<4x8xf32>'}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<4x8xf32> -> tensor<1x2x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
@@ -58,7 +58,7 @@ func.func @rank(%w: tensor<4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
 
 func.func @dynamic_rows(%w: tensor<1x?x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected weights of rank 3 with static rows and columns, got 'tensor<1x?x8xf32>'}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x?x8xf32> -> tensor<1x2x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x?x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
@@ -66,7 +66,7 @@ func.func @dynamic_rows(%w: tensor<1x?x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
 
 func.func @dynamic_columns(%w: tensor<1x4x?xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected weights of rank 3 with static rows and columns, got 'tensor<1x4x?xf32>'}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x?xf32> -> tensor<1x2x4x4x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x?xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
 
@@ -74,7 +74,7 @@ func.func @dynamic_columns(%w: tensor<1x4x?xf32>, %o: tensor<1x2x4x4x1xf32>) {
 
 func.func @second_weights(%w: tensor<1x4x8xf32>, %v: tensor<1x4x9xf32>, %o: tensor<1x2x4x8x1xf32>) {
   // expected-error @+1 {{expected weights of shape 1x4x8, got 1x4x9}}
-  %p = moe.pack %w, %v panels(<products = 2, columns = 8, depth = 1>) outs(%o : tensor<1x2x4x8x1xf32>) : tensor<1x4x8xf32>, tensor<1x4x9xf32> -> tensor<1x2x4x8x1xf32>
+  %p = moe.pack %w, %v panels(<matmuls = 2, columns = 8, depth = 1>) outs(%o : tensor<1x2x4x8x1xf32>) : tensor<1x4x8xf32>, tensor<1x4x9xf32> -> tensor<1x2x4x8x1xf32>
   return
 }
 
@@ -82,7 +82,7 @@ func.func @second_weights(%w: tensor<1x4x8xf32>, %v: tensor<1x4x9xf32>, %o: tens
 
 func.func @type(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xbf16>) {
   // expected-error @+1 {{expected weights of the type of the destination, 'bf16', got 'f32'}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xbf16>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xbf16>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xbf16>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xbf16>
   return
 }
 
@@ -90,7 +90,7 @@ func.func @type(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xbf16>) {
 
 func.func @destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x8x1xf32>) {
   // expected-error @+1 {{expected a destination of shape 1x2x4x4x1, got 1x2x4x8x1}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x8x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x8x1xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x8x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x8x1xf32>
   return
 }
 
@@ -98,7 +98,7 @@ func.func @destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x8x1xf32>) {
 
 func.func @destination_rank(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4xf32>) {
   // expected-error @+1 {{expected a destination of shape 1x2x4x4x1, got 1x2x4x4}}
-  %p = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4xf32>
+  %p = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4xf32>
   return
 }
 
@@ -106,6 +106,6 @@ func.func @destination_rank(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4xf32>) {
 
 func.func @transposed_destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf32>) {
   // expected-error @+1 {{expected a destination of shape 1x1x8x4x1, got 1x2x4x4x1}}
-  %p = moe.pack %w transposed panels(<products = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
+  %p = moe.pack %w transposed panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }

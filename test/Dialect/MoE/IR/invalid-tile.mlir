@@ -60,27 +60,27 @@
 
 // -----
 
-// expected-error @+1 {{expected a cluster of 1 to 16 blocks and a positive split, got 0 and 1}}
-"test"() {a = #moe.tile<unit = wgmma, rows = 64, columns = 64, depth = 64, stages = 2, cluster = 0>} : () -> ()
-
-// -----
-
-// expected-error @+1 {{expected a cluster of 1 to 16 blocks and a positive split, got 17 and 1}}
-"test"() {a = #moe.tile<unit = wgmma, rows = 64, columns = 64, depth = 64, stages = 2, cluster = 17>} : () -> ()
-
-// -----
-
-// expected-error @+1 {{expected a cluster of 1 to 16 blocks and a positive split, got 1 and 0}}
+// expected-error @+1 {{expected k to be split among 1 to 16 blocks of a cluster, got 0}}
 "test"() {a = #moe.tile<unit = wgmma, rows = 64, columns = 64, depth = 64, stages = 2, split = 0>} : () -> ()
 
 // -----
 
-// expected-error @+1 {{expected cooperative warps and no cluster with mma_sync}}
-"test"() {a = #moe.tile<unit = mma_sync, rows = 64, columns = 64, depth = 64, stages = 2, cluster = 2>} : () -> ()
+// expected-error @+1 {{expected k to be split among 1 to 16 blocks of a cluster, got 17}}
+"test"() {a = #moe.tile<unit = wgmma, rows = 64, columns = 64, depth = 64, stages = 2, split = 17>} : () -> ()
 
 // -----
 
-// expected-error @+1 {{expected cooperative warps and no cluster with mma_sync}}
+// expected-error @+1 {{expected cooperative warps, split = 1 and swap_ab = false with mma_sync}}
+"test"() {a = #moe.tile<unit = mma_sync, rows = 64, columns = 64, depth = 64, stages = 2, split = 2>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected cooperative warps, split = 1 and swap_ab = false with mma_sync}}
+"test"() {a = #moe.tile<unit = mma_sync, rows = 64, columns = 64, depth = 64, stages = 2, swap_ab = true>} : () -> ()
+
+// -----
+
+// expected-error @+1 {{expected cooperative warps, split = 1 and swap_ab = false with mma_sync}}
 "test"() {a = #moe.tile<unit = mma_sync, rows = 64, columns = 64, depth = 64, stages = 2, roles = ping_pong>} : () -> ()
 
 // -----

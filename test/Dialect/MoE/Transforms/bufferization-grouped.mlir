@@ -53,7 +53,7 @@ func.func @copies(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32>, %y: tensor<?x4xf32
 func.func @others(%x: tensor<?x4xf32>, %p: tensor<?x2xi32>, %w: tensor<1x4x4xf32>, %t: index) -> (tensor<?x4xf32>, tensor<1x1x4x4x1xf32>) {
   %e = tensor.empty() : tensor<1x1x4x4x1xf32>
   %f = tensor.empty(%t) : tensor<?x4xf32>
-  %a = moe.pack %w panels(<products = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
+  %a = moe.pack %w panels(<matmuls = 1, columns = 4, depth = 1>) outs(%e : tensor<1x1x4x4x1xf32>) : tensor<1x4x4xf32> -> tensor<1x1x4x4x1xf32>
   %b = moe.gather_sum %x, %p outs(%f : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x2xi32> -> tensor<?x4xf32>
   return %b, %a : tensor<?x4xf32>, tensor<1x1x4x4x1xf32>
 }

@@ -183,21 +183,21 @@ def MoE_UncoveredAttr : MoE_EnumAttr<MoE_Uncovered, "uncovered">;
 //===----------------------------------------------------------------------===//
 
 def MoE_MatrixUnit : MoE_I32Enum<"MatrixUnit",
-    "instructions that a tile is multiplied with", [
+    "matrix instructions of a tile", [
   I32EnumAttrCase<"MmaSync", 0, "mma_sync">,
   I32EnumAttrCase<"Wgmma", 1, "wgmma">
 ]>;
 def MoE_MatrixUnitAttr : MoE_EnumAttr<MoE_MatrixUnit, "matrix_unit">;
 
 def MoE_WarpRoles : MoE_I32Enum<"WarpRoles",
-    "how the warps of a block share tiles", [
+    "roles of the warps of a block", [
   I32EnumAttrCase<"Cooperative", 0, "cooperative">,
   I32EnumAttrCase<"PingPong", 1, "ping_pong">
 ]>;
 def MoE_WarpRolesAttr : MoE_EnumAttr<MoE_WarpRoles, "warp_roles">;
 
 def MoE_GatherFence : MoE_I32Enum<"GatherFence",
-    "who orders gathered rows before the products that read them", [
+    "warps that issue the proxy fence of gathered rows", [
   I32EnumAttrCase<"Producer", 0, "producer">,
   I32EnumAttrCase<"Consumer", 1, "consumer">
 ]>;
@@ -205,39 +205,34 @@ def MoE_GatherFenceAttr : MoE_EnumAttr<MoE_GatherFence, "gather_fence">;
 
 def MoE_TileAttr : AttrDef<MoE_Dialect, "Tile"> {
   let mnemonic = "tile";
-  let summary = "how a kernel computes a grouped product on a GPU";
+  let summary = "tile of a grouped matmul on a GPU";
   let description = [{
-    A block of threads computes tiles of `rows` rows of one expert by `columns`
-    columns of the result, `depth` steps along k at a time, of which `stages`
-    are in shared memory at once. With several products a tile has an equal
-    share of the columns of each, which meet in the epilogue.
+    A block computes tiles of `rows` rows of one expert and `columns` columns of
+    the result. A pipeline of `stages` stages in shared memory holds `depth`
+    elements along k each. Several matmuls with one epilogue have an equal share
+    of the columns of a tile.
 
-    * `unit`: `mma_sync` (sm_80 and later: `mma.sync` on operands that
-      `cp.async` brings) or `wgmma` (sm_90a: operands that the bulk copy engine
-      brings, in a warpgroup of its own).
-    * `roles`: `cooperative`, all multiplying warps share a tile, or
-      `ping_pong`, two warpgroups have a tile each and take turns, so that one
-      multiplies while the other stores.
-    * `cluster`: blocks that work on neighbouring tiles together and share what
-      they load.
-    * `swapped`: the weights are the first operand, so that a few rows fill the
-      narrow side of the tile.
-    * `split`: parts of the sum over k, one for each block of a cluster of as
-      many; they give each other their sums, and add up in order.
-    * `gather_fence`: rows that are gathered come by `cp.async`, a write through
-      the generic proxy, and `wgmma` reads through the asynchronous proxy. The
-      proxy fence between them is that of the `producer`, which waits for its
-      copies, fences and arrives at the barrier of the stage, or of the
-      `consumer`: copies arrive by themselves
-      (`cp.async.mbarrier.arrive.noinc`), and what multiplies fences behind its
-      wait.
+    * `unit`: `mma_sync` (sm_80 and later, operands loaded by `cp.async`) or
+      `wgmma` (sm_90a, operands loaded by TMA in a producer warpgroup).
+    * `roles`: `cooperative`, where all consumer warps compute one tile, or
+      `ping_pong`, where two consumer warpgroups compute a tile each and one
+      runs its mainloop while the other runs its epilogue.
+    * `swap_ab`: the weights are the first operand, so that the M of `wgmma` is
+      filled however few rows an expert has.
+    * `split`: split-K; the blocks of a cluster of this size accumulate a part
+      of k each and reduce their accumulators, in order, through distributed
+      shared memory.
+    * `gather_fence`: `cp.async` writes gathered rows through the generic proxy,
+      and `wgmma` reads them through the async proxy. The proxy fence between
+      them is issued by the `producer`, which waits for its copies, fences and
+      arrives at the barrier of the stage; or by the `consumer` after its wait,
+      where the copies arrive themselves (`cp.async.mbarrier.arrive.noinc`).
   }];
   let parameters = (ins
     "MatrixUnit":$unit, "int64_t":$rows, "int64_t":$columns, "int64_t":$depth,
     "int64_t":$stages,
     DefaultValuedParameter<"WarpRoles", "WarpRoles::Cooperative">:$roles,
-    DefaultValuedParameter<"int64_t", "1">:$cluster,
-    DefaultValuedParameter<"bool", "false">:$swapped,
+    DefaultValuedParameter<"bool", "false">:$swap_ab,
     DefaultValuedParameter<"int64_t", "1">:$split,
     DefaultValuedParameter<"GatherFence",
                            "GatherFence::Producer">:$gather_fence);

@@ -108,19 +108,19 @@ def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
   let mnemonic = "panels";
   let summary = "layout of packed weights";
   let description = [{
-    The weights `[E, k, n]` of `products` matmuls are stored as `[E, ⌈n /
-    (columns / products)⌉, ⌈k / depth⌉, columns, depth]`: panels of `columns`
+    The weights `[E, k, n]` of `matmuls` matmuls are stored as `[E, ⌈n /
+    (columns / matmuls)⌉, ⌈k / depth⌉, columns, depth]`: panels of `columns`
     columns, of which each matmul has an equal, contiguous share; within a
     panel, `depth` consecutive elements along `k` are adjacent. Padding beyond
     `n` and `k` is zero.
   }];
-  let parameters = (ins "int64_t":$products, "int64_t":$columns,
+  let parameters = (ins "int64_t":$matmuls, "int64_t":$columns,
                         "int64_t":$depth);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     /// Columns of one matmul in a panel.
-    int64_t getShare() const { return getColumns() / getProducts(); }
+    int64_t getShare() const { return getColumns() / getMatmuls(); }
     /// Shape of the packed weights of `experts` experts, which may be dynamic.
     SmallVector<int64_t> getShape(int64_t experts, int64_t k, int64_t n) const;
   }];
@@ -259,8 +259,8 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
   let extraClassDeclaration = [{
     MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
     /// Accumulators that the epilogue takes.
-    int64_t getNumProducts() {
-      return getPanels() ? getPanels()->getProducts() : getWeights().size();
+    int64_t getNumAccumulators() {
+      return getPanels() ? getPanels()->getMatmuls() : getWeights().size();
     }
     /// Number of experts that have weights here.
     int64_t getExpertCount() {
@@ -413,7 +413,7 @@ def MoE_PackOp : MoE_Op<"pack", [
     ```mlir
     func.func @pack(%w: tensor<8x24x40xbf16>, %init: tensor<8x1x12x64x2xbf16>)
         -> tensor<8x1x12x64x2xbf16> {
-      %p = moe.pack %w panels(<products = 1, columns = 64, depth = 2>)
+      %p = moe.pack %w panels(<matmuls = 1, columns = 64, depth = 2>)
         outs(%init : tensor<8x1x12x64x2xbf16>)
         : tensor<8x24x40xbf16> -> tensor<8x1x12x64x2xbf16>
       return %p : tensor<8x1x12x64x2xbf16>

@@ -126,7 +126,7 @@ func.func @overlap(%x: tensor<6x4xf32>, %w: tensor<1x4x16xf32>, %e: tensor<6x16x
 // CHECK:         tensor.extract_slice
 // REMARK-NOT:    Function=packed
 func.func @packed(%x: tensor<6x4xf32>, %w: tensor<1x1x4x16x1xf32>, %e: tensor<6x16xf32>) -> tensor<6x8xf32> {
-  %p = moe.grouped_matmul %x weights(%w : tensor<1x1x4x16x1xf32>) panels(<products = 1, columns = 16, depth = 1>) outs(%e : tensor<6x16xf32>) {
+  %p = moe.grouped_matmul %x weights(%w : tensor<1x1x4x16x1xf32>) panels(<matmuls = 1, columns = 16, depth = 1>) outs(%e : tensor<6x16xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<6x4xf32> -> tensor<6x16xf32>

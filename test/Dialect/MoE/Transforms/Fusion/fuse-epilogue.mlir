@@ -132,7 +132,7 @@ func.func @rows_of_no_expert(%x: tensor<6x4xf32>, %o: tensor<3xi32>, %w: tensor<
 // CHECK:         linalg.generic
 func.func @packed(%x: tensor<6x4xf32>, %w: tensor<1x1x4x8x1xf32>) -> tensor<6x8xf32> {
   %e = tensor.empty() : tensor<6x8xf32>
-  %a = moe.grouped_matmul %x weights(%w : tensor<1x1x4x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%e : tensor<6x8xf32>) {
+  %a = moe.grouped_matmul %x weights(%w : tensor<1x1x4x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%e : tensor<6x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : tensor<6x4xf32> -> tensor<6x8xf32>

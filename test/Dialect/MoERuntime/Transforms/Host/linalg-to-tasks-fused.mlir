@@ -33,7 +33,7 @@ func.func @fused(%x: memref<?x6xf32>, %w: memref<1x1x6x8x1xf32>, %y: memref<?x2x
   %zero = arith.constant 0.0 : f32
   %n = memref.dim %x, %c0 : memref<?x6xf32>
   %s = memref.alloc(%n) : memref<?x8xf32>
-  moe.grouped_matmul %x weights(%w : memref<1x1x6x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%s : memref<?x8xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x6x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%s : memref<?x8xf32>) {
   ^bb0(%a: f32):
     moe.yield %a : f32
   } : memref<?x6xf32>
@@ -146,7 +146,7 @@ func.func @between(%x: memref<?x6xf32>, %w: memref<1x9x6x8x1xf32>, %y: memref<?x
   %zero = arith.constant 0.0 : f32
   linalg.fill ins(%zero : f32) outs(%x : memref<?x6xf32>)
   memref.store %zero, %z[%c0] : memref<1xf32>
-  moe.grouped_matmul %x weights(%w : memref<1x9x6x8x1xf32>) panels(<products = 1, columns = 8, depth = 1>) outs(%y : memref<?x72xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x9x6x8x1xf32>) panels(<matmuls = 1, columns = 8, depth = 1>) outs(%y : memref<?x72xf32>) {
   ^bb0(%a: f32):
     moe.yield %a : f32
   } : memref<?x6xf32>
