@@ -7,7 +7,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "devices.h"
+#include "core/devices.h"
 #include "cpu/cpu_device.h"
 #include "cuda/cuda_device.h"
 

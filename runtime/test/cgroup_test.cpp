@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cgroup.h"
+#include "support/cgroup.h"
 #include "testing.h"
 
 #include <filesystem>

@@ -7,9 +7,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "artifact/signature.h"
 #include "cuda/compatibility.h"
 #include "cuda_testing.h"
-#include "signature.h"
 
 #include <cstring>
 #include <dlfcn.h>

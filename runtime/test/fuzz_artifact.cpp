@@ -9,10 +9,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "artifact_reader.h"
+#include "artifact/artifact_reader.h"
+#include "artifact/object.h"
+#include "artifact/signature.h"
 #include "cpu/target.h"
-#include "object.h"
-#include "signature.h"
 
 #include "moe_rt/artifact.h"
 

@@ -10,7 +10,7 @@
 #include "cpu/host_statistics.h"
 #include "cpu/host_weights.h"
 #include "cpu/target.h"
-#include "layer.h"
+#include "layer/layer.h"
 
 #include <new>
 

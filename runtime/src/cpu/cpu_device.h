@@ -8,9 +8,9 @@
 #ifndef MOE_RT_SRC_CPU_CPU_DEVICE_H
 #define MOE_RT_SRC_CPU_CPU_DEVICE_H
 
+#include "core/device.h"
 #include "cpu/pool.h"
 #include "cpu/workspace.h"
-#include "device.h"
 
 namespace moe::rt {
 

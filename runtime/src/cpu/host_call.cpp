@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "cpu/host_call.h"
-#include "layer.h"
+#include "layer/layer.h"
 
 #include <cstring>
 

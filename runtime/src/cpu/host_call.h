@@ -8,9 +8,9 @@
 #ifndef MOE_RT_SRC_CPU_HOST_CALL_H
 #define MOE_RT_SRC_CPU_HOST_CALL_H
 
-#include "call.h"
 #include "cpu/cpu_device.h"
 #include "cpu/host_statistics.h"
+#include "layer/call.h"
 
 namespace moe::rt {
 

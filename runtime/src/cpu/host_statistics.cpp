@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "cpu/host_statistics.h"
-#include "checked.h"
+#include "support/checked.h"
 
 #include <algorithm>
 #include <new>

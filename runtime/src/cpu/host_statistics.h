@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CPU_HOST_STATISTICS_H
 #define MOE_RT_SRC_CPU_HOST_STATISTICS_H
 
-#include "statistics.h"
+#include "layer/statistics.h"
 
 #include <memory>
 #include <mutex>

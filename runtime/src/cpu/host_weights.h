@@ -8,8 +8,8 @@
 #ifndef MOE_RT_SRC_CPU_HOST_WEIGHTS_H
 #define MOE_RT_SRC_CPU_HOST_WEIGHTS_H
 
-#include "buffer.h"
-#include "weights.h"
+#include "layer/weights.h"
+#include "support/buffer.h"
 
 #include "moe_rt/executor.h"
 

@@ -15,7 +15,7 @@
 
 #include "moe_rt/openmp.h"
 #include "cpu/pool.h"
-#include "status.h"
+#include "support/status.h"
 
 #include <algorithm>
 #include <dlfcn.h>

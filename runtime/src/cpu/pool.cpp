@@ -11,7 +11,7 @@
 #endif
 
 #include "cpu/pool.h"
-#include "context.h"
+#include "core/context.h"
 #include "cpu/futex.h"
 
 #include <algorithm>

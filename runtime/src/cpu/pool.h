@@ -9,7 +9,7 @@
 #define MOE_RT_SRC_CPU_POOL_H
 
 #include "cpu/region.h"
-#include "usable_cores.h"
+#include "support/usable_cores.h"
 
 #include <memory>
 #include <pthread.h>

@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CPU_TARGET_H
 #define MOE_RT_SRC_CPU_TARGET_H
 
-#include "status.h"
+#include "support/status.h"
 
 #include <string>
 #include <vector>

@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CPU_WORKSPACE_H
 #define MOE_RT_SRC_CPU_WORKSPACE_H
 
-#include "buffer.h"
+#include "support/buffer.h"
 
 #include <array>
 #include <mutex>

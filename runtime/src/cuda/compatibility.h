@@ -8,8 +8,8 @@
 #ifndef MOE_RT_SRC_CUDA_COMPATIBILITY_H
 #define MOE_RT_SRC_CUDA_COMPATIBILITY_H
 
+#include "artifact/images.h"
 #include "cuda/cuda_device.h"
-#include "images.h"
 
 namespace moe::rt::cuda {
 

@@ -6,11 +6,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/cuda_device.h"
+#include "artifact/signature.h"
 #include "cpu/target.h"
 #include "cuda/compatibility.h"
 #include "cuda/program.h"
 #include "cuda/report_kernel.h"
-#include "signature.h"
 
 #include <new>
 

@@ -8,8 +8,8 @@
 #ifndef MOE_RT_SRC_CUDA_CUDA_DEVICE_H
 #define MOE_RT_SRC_CUDA_CUDA_DEVICE_H
 
+#include "core/device.h"
 #include "cuda/driver.h"
-#include "device.h"
 
 #include <memory>
 #include <mutex>

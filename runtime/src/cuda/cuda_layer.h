@@ -10,7 +10,7 @@
 
 #include "cuda/device_weights.h"
 #include "cuda/reports.h"
-#include "layer.h"
+#include "layer/layer.h"
 
 namespace moe::rt::cuda {
 

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/device_weights.h"
-#include "call.h"
 #include "cuda/kernel_launcher.h"
+#include "layer/call.h"
 
 #include <algorithm>
 

@@ -10,7 +10,7 @@
 
 #include "cuda/memory.h"
 #include "cuda/program.h"
-#include "weights.h"
+#include "layer/weights.h"
 
 namespace moe::rt::cuda {
 

@@ -9,7 +9,7 @@
 #define MOE_RT_SRC_CUDA_DRIVER_H
 
 #include "cuda/api.h"
-#include "status.h"
+#include "support/status.h"
 
 #include <string>
 

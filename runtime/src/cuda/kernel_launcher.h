@@ -8,8 +8,8 @@
 #ifndef MOE_RT_SRC_CUDA_KERNEL_LAUNCHER_H
 #define MOE_RT_SRC_CUDA_KERNEL_LAUNCHER_H
 
+#include "artifact/signature.h"
 #include "cuda/program.h"
-#include "signature.h"
 
 #include "moe_rt/abi.h"
 

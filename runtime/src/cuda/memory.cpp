@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/memory.h"
-#include "checked.h"
+#include "support/checked.h"
 
 #include <cinttypes>
 

@@ -8,7 +8,7 @@
 #include "cuda/program.h"
 #include "cuda/compatibility.h"
 #include "cuda/cuda_layer.h"
-#include "layer.h"
+#include "layer/layer.h"
 
 #include <cstring>
 #include <new>

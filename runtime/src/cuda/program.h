@@ -8,9 +8,9 @@
 #ifndef MOE_RT_SRC_CUDA_PROGRAM_H
 #define MOE_RT_SRC_CUDA_PROGRAM_H
 
+#include "artifact/images.h"
+#include "core/device.h"
 #include "cuda/cuda_device.h"
-#include "device.h"
-#include "images.h"
 
 #include <mutex>
 

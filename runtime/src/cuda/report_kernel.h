@@ -13,7 +13,7 @@
 #define MOE_RT_SRC_CUDA_REPORT_KERNEL_H
 
 #include "cuda/program.h"
-#include "statistics.h"
+#include "layer/statistics.h"
 
 namespace moe::rt::cuda {
 

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/reports.h"
-#include "call_layout.h"
-#include "checked.h"
+#include "layer/call_layout.h"
+#include "support/checked.h"
 
 #include <algorithm>
 #include <cstring>

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../dtype.h"
-#include "../usable_cores.h"
-#include "float.h"
+#include "io/float.h"
+#include "support/dtype.h"
+#include "support/usable_cores.h"
 
 #include "moe_rt/io.h"
 

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../checked.h"
-#include "../dtype.h"
-#include "float.h"
+#include "io/float.h"
+#include "support/checked.h"
+#include "support/dtype.h"
 
 #include "moe_rt/io.h"
 

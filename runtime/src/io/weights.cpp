@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../dtype.h"
-#include "../json.h"
+#include "support/dtype.h"
+#include "support/json.h"
 
 #include "moe_rt/io.h"
 

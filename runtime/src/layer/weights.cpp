@@ -1,0 +1,70 @@
+//===- weights.cpp - Weights of a layer -----------------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "layer/weights.h"
+
+#include <cinttypes>
+
+using namespace moe::rt;
+
+moe_rt_status_t WeightSource::load(const Argument &argument, size_t weight,
+                                   int64_t first, int64_t count, char *data,
+                                   uint64_t bytes) const {
+  if (bytes == 0)
+    return nullptr;
+  if (int32_t code = read(user, weight, first, count, data, bytes))
+    return makeError(MOE_RT_NOT_FOUND,
+                     "weight '%s': the source failed with code %d to read "
+                     "%" PRId64 " elements of its first dimension from "
+                     "%" PRId64 " on",
+                     argument.name.c_str(), code, count, first);
+  return checkElements(argument, {data, bytes});
+}
+
+moe_rt_status_t LayerWeights::prepareAll(const WeightSource &source) {
+  for (const Preparation &preparation : function.preparations) {
+    const Argument &argument = function.arguments[preparation.argument];
+    BoundTensor bound;
+    MOE_RT_TRY(own(argument, "prepared weight", bound));
+    boundPrepared.push_back(bound);
+    if (bound.bytes > 0)
+      MOE_RT_TRY(prepare(source, preparation, bound));
+  }
+  return nullptr;
+}
+
+moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
+  for (size_t i = 0; i < function.weights.size(); ++i) {
+    TokenCount unused; // a weight has no dynamic extent
+    BoundTensor bound;
+    MOE_RT_TRY(checkTensor(weight(i), tensors[i], *module.context->device,
+                           unused, bound));
+    MOE_RT_TRY(checkContents(weight(i), bound));
+    boundWeights.push_back(bound);
+  }
+  MOE_RT_TRY(prepareAll(WeightSource()));
+  for (size_t i = 0; i < function.weights.size(); ++i)
+    if (!weight(i).retained)
+      boundWeights[i] = {nullptr, 0};
+  return nullptr;
+}
+
+moe_rt_status_t LayerWeights::place(const WeightSource &source, size_t position,
+                                    BoundTensor &out) {
+  MOE_RT_TRY(own(weight(position), "weight", out));
+  return load(source, position, out);
+}
+
+moe_rt_status_t LayerWeights::read(const WeightSource &source) {
+  for (size_t i = 0; i < function.weights.size(); ++i) {
+    BoundTensor bound = {nullptr, 0};
+    if (weight(i).retained)
+      MOE_RT_TRY(place(source, i, bound));
+    boundWeights.push_back(bound);
+  }
+  return prepareAll(source);
+}
