@@ -1,4 +1,4 @@
-//===- fuzz_index.cpp - Fuzz the reader of a checkpoint's index -----------===//
+//===- index.cpp - Fuzz the reader of a checkpoint's index ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

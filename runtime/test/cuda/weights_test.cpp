@@ -1,4 +1,4 @@
-//===- cuda_weights_test.cpp - Weights on a device ------------------------===//
+//===- weights_test.cpp - Weights on a device -----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- fuzz_npy.cpp - Fuzz the reader of .npy files -----------------------===//
+//===- npy.cpp - Fuzz the reader of .npy files ----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- fuzz_artifact.cpp - Fuzz the loader of artifacts -------------------===//
+//===- artifact.cpp - Fuzz the loader of artifacts ------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,11 +1,11 @@
-//===- fuzz_safetensors.cpp - Fuzz the reader of .safetensors files -------===//
+//===- safetensors.cpp - Fuzz the reader of .safetensors files ------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "fuzz_safetensors.h"
+#include "safetensors.h"
 
 #include "moe_rt/io.h"
 

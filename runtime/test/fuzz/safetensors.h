@@ -1,4 +1,4 @@
-//===- fuzz_safetensors.h - A file of a fuzzer's input ----------*- C++ -*-===//
+//===- safetensors.h - A file of a fuzzer's input ---------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- fuzz_metadata.cpp - Fuzz metadata and what follows from it ---------===//
+//===- metadata.cpp - Fuzz metadata and what follows from it --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

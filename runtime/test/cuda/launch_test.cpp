@@ -1,4 +1,4 @@
-//===- cuda_launch_test.cpp - What code starts on a device ----------------===//
+//===- launch_test.cpp - What code starts on a device ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

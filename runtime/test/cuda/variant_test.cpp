@@ -1,4 +1,4 @@
-//===- cuda_variant_test.cpp - Variants for a device ----------------------===//
+//===- variant_test.cpp - Variants for a device ---------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- cuda_call_test.cpp - Calls on a device -----------------------------===//
+//===- call_test.cpp - Calls on a device ----------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

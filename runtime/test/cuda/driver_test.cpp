@@ -1,4 +1,4 @@
-//===- cuda_driver_test.cpp - Contexts for a device -----------------------===//
+//===- driver_test.cpp - Contexts for a device ----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

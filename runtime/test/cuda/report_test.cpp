@@ -1,4 +1,4 @@
-//===- cuda_report_test.cpp - Statistics and errors on a device -----------===//
+//===- report_test.cpp - Statistics and errors on a device ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

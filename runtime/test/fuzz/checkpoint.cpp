@@ -1,4 +1,4 @@
-//===- fuzz_checkpoint.cpp - Fuzz the C interface of checkpoints ----------===//
+//===- checkpoint.cpp - Fuzz the C interface of checkpoints ---------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -11,7 +11,7 @@
 #define _GNU_SOURCE
 #endif
 
-#include "fuzz_safetensors.h"
+#include "safetensors.h"
 
 #include "moe_rt/checkpoint.h"
 

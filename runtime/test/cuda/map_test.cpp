@@ -1,4 +1,4 @@
-//===- cuda_map_test.cpp - Tensor maps ------------------------------------===//
+//===- map_test.cpp - Tensor maps -----------------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
