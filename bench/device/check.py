@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from moe_testing import cuda_driver
+from moe_testing.device import cuda_driver
 
 from ..common import machine
 from ..common.options import counts

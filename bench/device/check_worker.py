@@ -11,8 +11,8 @@ import moe
 import numpy as np
 from moe import _dlpack
 from moe_testing import data, layers
-from moe_testing import device_arrays as arrays
-from moe_testing.cuda_driver import DriverError, driver
+from moe_testing.device import arrays
+from moe_testing.device.cuda_driver import DriverError, driver
 
 from ..common import data as bench_data
 from ..common import oracle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from moe_testing.cuda_driver import NoDevice
+from moe_testing.device.cuda_driver import NoDevice
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moe_testing import cuda_driver
+from moe_testing.device import cuda_driver
 
 from ..common import machine, routing
 from ..common.options import counts, names_of

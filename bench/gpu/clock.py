@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-from moe_testing.cuda_driver import Event, driver
+from moe_testing.device.cuda_driver import Event, driver
 
 from ..common import timing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from moe_testing.cuda_driver import Memory, driver
+from moe_testing.device.cuda_driver import Memory, driver
 
 from ..device import supervise
 from . import clock

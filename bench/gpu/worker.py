@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from moe_testing.cuda_driver import driver, is_double
+from moe_testing.device.cuda_driver import driver, is_double
 
 from ..common import oracle
 from ..common.participants import message

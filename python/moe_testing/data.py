@@ -112,24 +112,22 @@ def f32(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def oracle(name: str, inputs: dict[str, np.ndarray],
            weights: dict[str, np.ndarray]) -> np.ndarray:
     """What transformers, or the paper's formula, computes, in f32."""
-    from . import hf_oracles
-    from . import paper_oracles
+    from .oracles import hf, papers
     import torch
 
     x = {k: torch.from_numpy(np.array(v)) for k, v in f32(inputs).items()}
     w = {k: torch.from_numpy(np.array(v)) for k, v in f32(weights).items()}
     first = x.pop("x")
-    if name in hf_oracles.BLOCKS:
+    if name in hf.BLOCKS:
         assert not x
-        return hf_oracles.BLOCKS[name](w)(first).numpy()
-    return paper_oracles.LAYERS[name](first, w, **x).numpy()
+        return hf.BLOCKS[name](w)(first).numpy()
+    return papers.LAYERS[name](first, w, **x).numpy()
 
 
 def formula(name: str, inputs: dict[str, np.ndarray],
             weights: dict[str, np.ndarray]) -> np.ndarray:
     """What the published formula gives in f64; it needs torch alone."""
-    from . import model_formulas
-    from . import paper_oracles
+    from .oracles import formulas, papers
     import torch
 
     def wide(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -137,7 +135,7 @@ def formula(name: str, inputs: dict[str, np.ndarray],
                 for k, v in arrays.items()}
 
     x, w = wide(inputs), wide(weights)
-    run = (paper_oracles.LAYERS | model_formulas.LAYERS)[name]
+    run = (papers.LAYERS | formulas.LAYERS)[name]
     return run(x.pop("x"), w, **x).numpy()
 
 

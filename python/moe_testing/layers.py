@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .mlir_bodies import CLAMPED_SWIGLU, GEGLU_TANH, RELU, SWIGLU
-from .mlir_builder import Block, Layer, Value
+from .mlir.bodies import CLAMPED_SWIGLU, GEGLU_TANH, RELU, SWIGLU
+from .mlir.builder import Block, Layer, Value
 
 H, I, E, SHARED = 24, 40, 8, 28
 FILES = Path(__file__).resolve().parents[2] / "test" / "Integration" / "CPU"

@@ -19,7 +19,7 @@ os.environ.setdefault("MOE_OPENMP", "0")
 os.environ.setdefault("MOE_CACHE_DIR", str(Path(tempfile.gettempdir())
                                            / f"moe-test-cache-{os.getuid()}"))
 
-from moe_testing import double  # noqa: E402
+from moe_testing.device import double  # noqa: E402
 
 double.use()
 

@@ -8,8 +8,8 @@ from typing import Any
 import moe
 import torch
 from moe import _dlpack
-from moe_testing import device_arrays as arrays
-from moe_testing.cuda_driver import driver
+from moe_testing.device import arrays
+from moe_testing.device.cuda_driver import driver
 
 from ...device import bundle
 from . import Case, Unavailable, select

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from moe_testing import double
+from moe_testing.device import double
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
@@ -183,7 +183,7 @@ def test_check_skips_what_the_gpu_cannot_run(packed):
     assert "1 passed, 0 failed, 1 skipped" in done.stdout
 
 
-def broken(packed, tmp_path, old, new, file="python/moe_testing/model_formulas.py"):
+def broken(packed, tmp_path, old, new, file="python/moe_testing/oracles/formulas.py"):
     """A copy of the bundle in which something is wrong."""
     directory = tmp_path / "broken"
     shutil.copytree(packed, directory)
@@ -212,7 +212,7 @@ def broken(packed, tmp_path, old, new, file="python/moe_testing/model_formulas.p
     # Something beside an array.
     ("self.address = self._memory.address + GUARD",
      "self.address = self._memory.address + GUARD - 256", "was written beside",
-     "python/moe_testing/device_arrays.py"),
+     "python/moe_testing/device/arrays.py"),
     # A process that ends.
     ("        self.enqueue()\n", "        __import__('os').abort()\n",
      "the process ended by SIGABRT", "python/bench/device/check_worker.py")])
@@ -370,7 +370,7 @@ def test_bench_wants_what_the_bundle_has(packed, tmp_path):
 @pytest.mark.parametrize("key", ["tiny", "tiny_sigmoid", "tiny_clamped"])
 def test_layers_in_torch(key):
     """The peer's layer and the reference in f64, against numpy and the models' formulas."""
-    from moe_testing import model_formulas
+    from moe_testing.oracles import formulas
     import numpy as np
     import torch
     from bench.common import data, oracle
@@ -390,16 +390,16 @@ def test_layers_in_torch(key):
     x = batch.x[rows].double()
     if shape.clamped:
         logits = x @ wide["router"].T + wide["router_bias"]
-        gates = model_formulas.softmax_gate(logits, 2, True)
-        other = model_formulas.mixture(x, gates, model_formulas.gpt_oss_experts(wide))
+        gates = formulas.softmax_gate(logits, 2, True)
+        other = formulas.mixture(x, gates, formulas.gpt_oss_experts(wide))
         assert (other - expected).abs().max() < 1e-12
     elif shape.sigmoid:
-        gates = model_formulas.sigmoid_gate(x @ wide["router"].T, wide["e_score_correction_bias"],
+        gates = formulas.sigmoid_gate(x @ wide["router"].T, wide["e_score_correction_bias"],
                                             2, 2.5, 4)
         gate, up = wide["gate_up_proj"].chunk(2, dim=1)
         named = {"gate_proj": gate, "up_proj": up, "down_proj": wide["down_proj"]}
-        other = model_formulas.mixture(x, gates, model_formulas.swiglu_experts(named))
-        other += model_formulas.shared(x, wide)
+        other = formulas.mixture(x, gates, formulas.swiglu_experts(named))
+        other += formulas.shared(x, wide)
         assert (other - expected).abs().max() < 1e-12
     else:
         arrays = {name: array.numpy() for name, array in wide.items()}

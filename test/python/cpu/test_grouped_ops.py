@@ -8,9 +8,9 @@ import functools
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing.data import bits
-from moe_testing.grouped_cases import (CASES, EPILOGUES, LHS_ROWS, PATHS, Case, compare,
+from moe_testing.cases.grouped import (CASES, EPILOGUES, LHS_ROWS, PATHS, Case, compare,
                                        compiled_for, grid, guarded, normal)
+from moe_testing.data import bits
 
 BY_NAME = {case.name: case for case in CASES}
 

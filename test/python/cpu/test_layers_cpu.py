@@ -1,16 +1,17 @@
 """Whole layers through moe-compile and the runtime, on the CPU.
 
 Every family runs against the same oracles as the reference: transformers' blocks
-and the papers' formulas (hf_oracles, paper_oracles), in f32, bf16 and f16.
+and the papers' formulas (oracles/hf.py, oracles/papers.py), in f32, bf16 and f16.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from moe_testing import data, layers, reference_layers
+from moe_testing import data, layers
 from moe_testing.compiled_layers import ALL, PER_TOKEN, ROUTED, layer, module
 from moe_testing.data import TOLERANCE, bits
+from moe_testing.oracles import numpy_layers
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_all_logits_tie(name):
         inputs["normal"] = np.zeros_like(inputs["normal"])
     y = module(name).layer(weights)(**inputs)
     extra = {k: v for k, v in inputs.items() if k != "x"}
-    expected = reference_layers.run(name, inputs["x"], weights, **extra)
+    expected = numpy_layers.run(name, inputs["x"], weights, **extra)
     assert data.relative_error(y, expected) < TOLERANCE["f32"]
 
 
@@ -89,7 +90,7 @@ def test_broken_logits(name, value):
     y = module(name).layer(weights)(**inputs)
     extra = {k: v for k, v in inputs.items() if k != "x"}
     with np.errstate(all="ignore"):
-        expected = reference_layers.run(name, inputs["x"], weights, **extra)
+        expected = numpy_layers.run(name, inputs["x"], weights, **extra)
     assert np.isfinite(expected).all()
     assert data.relative_error(y, expected) < TOLERANCE["f32"]
 

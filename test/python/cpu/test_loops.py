@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
 
 pytestmark = pytest.mark.filterwarnings("ignore:moe.compile:RuntimeWarning")
 

@@ -9,11 +9,11 @@ import subprocess
 import numpy as np
 import pytest
 from moe import _dlpack
-from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double, layers
+from moe_testing import data, layers
 from moe_testing.compiled_layers import ALL, PER_TOKEN, layer, module
 from moe_testing.data import bits
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
 from moe_testing.layers import E, H, I
 
 # Its second router reads rows that were grouped by the first.

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double
-from moe_testing.mlir_builder import Block, Layer, Value
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
+from moe_testing.mlir.builder import Block, Layer, Value
 
 LONG = os.environ.get("MOE_TEST_LONG") == "1"
 FEW, MANY, PART = 24, 400, 50

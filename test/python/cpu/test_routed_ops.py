@@ -8,9 +8,9 @@ import functools
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing.data import bits
-from moe_testing.grouped_cases import (LHS_ROWS, PATHS, compiled_for, grid, guarded, normal,
+from moe_testing.cases.grouped import (LHS_ROWS, PATHS, compiled_for, grid, guarded, normal,
                                        tensor)
+from moe_testing.data import bits
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from moe_testing import compiled_layers, grouped_device_cases, layers, scaled_cases
+from moe_testing import compiled_layers, layers
+from moe_testing.cases import grouped_device, scaled
 
 
 def find_tool(name):
@@ -147,7 +148,7 @@ def test_no_loops_are_left(name, target):
                                   "interleaved_bf16_1024x200", "interleaved_bf16_1024x97t"])
 def test_split_sums_assemble(name):
     """The layers' sums are too short to be split."""
-    ptx = ptx_of(grouped_device_cases.BY_NAME[name].text(), "sm_90a")
+    ptx = ptx_of(grouped_device.BY_NAME[name].text(), "sm_90a")
     check_kernels(ptx, "sm_90a")
     assert "reqnctapercluster" in ptx
 
@@ -156,7 +157,7 @@ def test_split_sums_assemble(name):
 FENCED = {
     "qwen3_moe": lambda: layers.text("qwen3_moe", "bf16"),
     "gpt_oss": lambda: layers.text("gpt_oss", "bf16"),
-    "gather_bf16_1024x97t": lambda: grouped_device_cases.BY_NAME["gather_bf16_1024x97t"].text(),
+    "gather_bf16_1024x97t": lambda: grouped_device.BY_NAME["gather_bf16_1024x97t"].text(),
     "gathered_two": lambda: next(case for case in SCALED if case.name == "gathered_two").text(),
 }
 
@@ -186,7 +187,7 @@ def test_products_use_tensor_cores(name, target):
 
 
 # Rows of 8 and of 16 bits, one product and two, gathered, with scales of each kind.
-SCALED = [case for case in scaled_cases.CASES
+SCALED = [case for case in scaled.CASES
           if case.name in ("ragged", "two", "gathered_two", "bf16_rows", "f16_rows", "small_blocks",
                            "long_blocks", "interleaved", "interleaved_bf16", "unscaled")]
 
@@ -198,11 +199,11 @@ def test_products_of_8_bits_assemble(case, arch):
     ptx = ptx_of(case.text(), target)
     check_kernels(ptx, arch)
     assert "mma.sync" in ptx
-    assert ("wgmma" in ptx) == (target == "sm_90a" and case.rows == scaled_cases.F8)
+    assert ("wgmma" in ptx) == (target == "sm_90a" and case.rows == scaled.F8)
     # sm_80 has no conversion of 8-bit floats.
     assert "e4m3" not in ptx or target == "sm_90a"
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
 def test_quantization_assembles(target):
-    check_kernels(ptx_of(scaled_cases.quantize_text(320, 128, "bf16"), target), target)
+    check_kernels(ptx_of(scaled.quantize_text(320, 128, "bf16"), target), target)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing import device_arrays as gpu
+from moe_testing.device import arrays as gpu
 
 TARGETS = ["sm_80", "sm_90a"]
 

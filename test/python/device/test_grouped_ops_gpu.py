@@ -1,5 +1,5 @@
 """moe.grouped_matmul written directly, on a GPU or on the double of its driver: sums of many
-steps, all tiles, the split of a sum over a cluster.  Results are exact (grouped_cases.grid)."""
+steps, all tiles, the split of a sum over a cluster.  Results are exact (cases/grouped.py: grid)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double
+from moe_testing.cases.grouped import Case, compare, normal
+from moe_testing.cases.grouped_device import BY_NAME, CASES, EXTENT, LIMIT
 from moe_testing.data import bits
-from moe_testing.grouped_cases import Case, compare, normal
-from moe_testing.grouped_device_cases import BY_NAME, CASES, EXTENT, LIMIT
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
 
 TARGETS = ["sm_80", "sm_90a"]
 

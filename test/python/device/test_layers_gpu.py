@@ -12,11 +12,11 @@ import sys
 
 import numpy as np
 import pytest
-from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double, layers
+from moe_testing import data, layers
 from moe_testing.compiled_layers import ALL, PER_TOKEN, ROUTED
 from moe_testing.data import TOLERANCE, bits
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
 
 TARGETS = ["sm_80", "sm_90a"]
 # With weights along k and along n, interleaved, gathered rows, biases and a clamp, shared experts;

@@ -13,9 +13,10 @@ import sys
 
 import numpy as np
 import pytest
-from moe_testing import data, double
-from moe_testing.routing_cases import (CHOOSERS, ROUTERS, ROUTES, arrays, check, check_choice,
+from moe_testing import data
+from moe_testing.cases.routing import (CHOOSERS, ROUTERS, ROUTES, arrays, check, check_choice,
                                        check_route, run)
+from moe_testing.device import double
 
 TARGETS = ["sm_80", "sm_90a"]
 TOKENS = (0, 1, 15, 16, 17, 33, 600)

@@ -8,11 +8,11 @@ import functools
 import numpy as np
 import pytest
 from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double
-from moe_testing.data import TOLERANCE
-from moe_testing.scaled_cases import (CASES, EXPERTS, F8, OTHERS, Case, extreme, quantize,
+from moe_testing.cases.scaled import (CASES, EXPERTS, F8, OTHERS, Case, extreme, quantize,
                                       quantized_by_torch)
+from moe_testing.data import TOLERANCE
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
 
 TARGETS = ["sm_80", "sm_90a"]
 BY_NAME = {case.name: case for case in CASES + OTHERS}

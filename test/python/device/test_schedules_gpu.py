@@ -19,10 +19,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 import pytest
-from moe_testing import data
-from moe_testing import device_arrays as gpu
-from moe_testing import double, layers, routing_cases, scaled_cases
-from moe_testing.grouped_cases import Case
+from moe_testing import data, layers
+from moe_testing.cases import routing
+from moe_testing.cases import scaled as scaled_cases
+from moe_testing.cases.grouped import Case
+from moe_testing.device import arrays as gpu
+from moe_testing.device import double
 
 HOPPER, AMPERE = "sm_90a", "sm_80"
 CONSUMER = "--pipeline=moe-gpu{arch=sm_90a gather-fence=consumer}"
@@ -100,11 +102,11 @@ def quantize(rows: int) -> Call:
 
 
 def router(name: str, target: str, tokens: int) -> Call:
-    return lambda: routing_cases.check(name, target, tokens)
+    return lambda: routing.check(name, target, tokens)
 
 
 def route(name: str, tokens: int) -> Call:
-    return lambda: routing_cases.check_route(name, "skewed", tokens)
+    return lambda: routing.check_route(name, "skewed", tokens)
 
 
 # More rows than 64 an expert take the largest tile, of which each block has several; two
@@ -143,7 +145,7 @@ KERNELS: dict[str, Callable[[], Call]] = {
     "route_by_choice": lambda: route("next_of_many", 70),
     "route_by_weight": lambda: route("ceil_by_weight", 70),
     "expert_choice": lambda: functools.partial(
-        routing_cases.check_choice, "softmax", AMPERE, 70, False),
+        routing.check_choice, "softmax", AMPERE, 70, False),
     # Sums in the last product, and behind it.
     "layer_few": lambda: whole("qwen3_moe", HOPPER, 5),
     "layer_many": lambda: whole("qwen3_moe", HOPPER, 40),

@@ -20,8 +20,8 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from moe_testing import hf_models
-from moe_testing.hf_models import MODELS, H
+from moe_testing.models import hf
+from moe_testing.models.hf import MODELS, H
 
 GRANITE = Path(__file__).resolve().parents[2] / "data" / "granite-3.0-1b-a400m"
 
@@ -58,7 +58,7 @@ def refused(moe, directory: Path, *options) -> str:
     return done.stderr
 
 
-def tokens_for(model: hf_models.Model, count: int, dtype: torch.dtype, seed: int = 3):
+def tokens_for(model: hf.Model, count: int, dtype: torch.dtype, seed: int = 3):
     """Random rows for which rounding the logits to bf16 changes no choice."""
     x = torch.randn((40 * count, H), generator=torch.Generator().manual_seed(seed)).to(dtype)
     if dtype == torch.float32:
@@ -98,7 +98,7 @@ def numpy_of(x: torch.Tensor) -> np.ndarray:
     return x.numpy()
 
 
-def check(moe, directory: Path, model: hf_models.Model, dtype: str, tokens: int = 33) -> float:
+def check(moe, directory: Path, model: hf.Model, dtype: str, tokens: int = 33) -> float:
     """Compile the saved model's layer, run it, compare; yields the relative error."""
     x = tokens_for(model, tokens, TORCH[dtype])
     y = compile_layer(moe, directory, model.layer)(numpy_of(x))

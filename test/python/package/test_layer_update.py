@@ -156,8 +156,8 @@ def test_calls_meanwhile_see_one_of_both(module):
 
 def test_on_a_device(compiled):
     """What was enqueued before runs on the old weights, which stay until then."""
-    from moe_testing import device_arrays as gpu
-    from moe_testing import double
+    from moe_testing.device import arrays as gpu
+    from moe_testing.device import double
 
     double.needs_device()
     driver = gpu.driver()

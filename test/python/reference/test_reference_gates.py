@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from moe.reference import Groups, Normalize, bfloat16, gate
-from moe_testing import data, hf_oracles
+from moe_testing import data
+from moe_testing.oracles import hf
 
 E, K = 16, 4
 SUM = Normalize("sum")
@@ -32,7 +33,7 @@ def both(family, logits, bias=None, **changes):
     """``(weights, ids)`` of the reference and of transformers, sorted by id."""
     attributes, options, _ = ROUTERS[family]
     ours = gate(logits, top_k=K, bias=bias, **{**attributes, **changes})
-    router = hf_oracles.router(family, E, K, **options)
+    router = hf.router(family, E, K, **options)
     theirs = router(torch.from_numpy(logits), None if bias is None else torch.from_numpy(bias))
     theirs = [t.float().numpy() if t.is_floating_point() else t.numpy() for t in theirs]
 
@@ -158,7 +159,7 @@ def test_dbrx_in_bf16(p=1.0):
     from transformers.models.dbrx.modeling_dbrx import DbrxFFN
 
     for p in (1.0, 2.0, 3.0):
-        module = DbrxFFN(hf_oracles.dbrx_config(top_k=K, p=p))
+        module = DbrxFFN(hf.dbrx_config(top_k=K, p=p))
         logits = torch.randn(200, E, generator=torch.Generator().manual_seed(1)).bfloat16()
         expected, expected_ids = module.route_tokens_to_experts(logits)
         weights, ids = gate(logits.float().numpy(), top_k=K, normalize=Normalize("norm", p=p),
@@ -202,7 +203,7 @@ def test_phimoe_sparsemixer():
 def test_llama4_router():
     from transformers.models.llama4.modeling_llama4 import Llama4Router
 
-    config = hf_oracles.llama4_config(top_k=2)
+    config = hf.llama4_config(top_k=2)
     config.hidden_size = config.num_local_experts = E
     module = Llama4Router(config)
     with torch.no_grad():
@@ -222,7 +223,7 @@ def test_switch_router_and_capacity():
         SwitchTransformersTop1Router)
 
     for capacity in (0, 1, 3, 100):
-        config = hf_oracles.switch_config(capacity)
+        config = hf.switch_config(capacity)
         config.hidden_size = config.num_experts = E
         module = SwitchTransformersTop1Router(config).eval()
         with torch.no_grad():

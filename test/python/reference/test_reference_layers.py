@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from moe_testing import data, hf_oracles, layers, model_formulas, paper_oracles, reference_layers
+from moe_testing import data, layers
+from moe_testing.oracles import formulas, hf, numpy_layers, papers
 
 ALL = list(layers.FAMILIES)
 
 
 def test_every_family_has_an_oracle():
-    assert set(ALL) == set(hf_oracles.BLOCKS) | set(paper_oracles.LAYERS)
-    assert set(ALL) == set(model_formulas.LAYERS) | set(paper_oracles.LAYERS)
-    assert set(ALL) == set(reference_layers.PLAIN) | set(reference_layers.SPECIAL)
+    assert set(ALL) == set(hf.BLOCKS) | set(papers.LAYERS)
+    assert set(ALL) == set(formulas.LAYERS) | set(papers.LAYERS)
+    assert set(ALL) == set(numpy_layers.PLAIN) | set(numpy_layers.SPECIAL)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 33])
@@ -21,7 +22,7 @@ def test_every_family_has_an_oracle():
 def test_random(name, tokens, record):
     inputs, weights = data.inputs_of(name, tokens), data.weights_of(name)
     x = inputs["x"]
-    actual = reference_layers.run(name, x, weights,
+    actual = numpy_layers.run(name, x, weights,
                                   **{k: v for k, v in inputs.items() if k != "x"})
     error = data.relative_error(actual, data.oracle(name, inputs, weights))
     record(f"reference {name}", error)
@@ -33,7 +34,7 @@ def test_skewed(name):
     """Every token on one expert; most others empty."""
     inputs, weights = data.skewed(name, 20, expert=6)
     extra = {k: v for k, v in inputs.items() if k != "x"}
-    actual = reference_layers.run(name, inputs["x"], weights, **extra)
+    actual = numpy_layers.run(name, inputs["x"], weights, **extra)
     assert data.relative_error(actual, data.oracle(name, inputs, weights)) < 1e-5
 
 
@@ -51,5 +52,5 @@ def test_formulas(name, tokens):
 def test_no_tokens(name):
     inputs = data.inputs_of(name, 0)
     extra = {k: v for k, v in inputs.items() if k != "x"}
-    y = reference_layers.run(name, inputs["x"], data.weights_of(name), **extra)
+    y = numpy_layers.run(name, inputs["x"], data.weights_of(name), **extra)
     assert y.shape == (0, layers.H) and y.dtype == np.float32

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from moe_testing.hf_models import MODELS  # noqa: E402
-from moe_testing.transformers_experts import (  # noqa: E402
+from moe_testing.models.experts import (  # noqa: E402
     F32, H, T, Softmax, expect, mixtral, relative, route)
+from moe_testing.models.hf import MODELS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = ROOT / "test" / "data" / "tiny-mixtral"

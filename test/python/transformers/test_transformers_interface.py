@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from moe_testing.hf_models import MODELS  # noqa: E402
-from moe_testing.transformers_experts import expect  # noqa: E402
+from moe_testing.models.experts import expect  # noqa: E402
+from moe_testing.models.hf import MODELS  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

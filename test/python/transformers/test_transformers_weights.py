@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from moe_testing.hf_models import MODELS  # noqa: E402
-from moe_testing.transformers_experts import (  # noqa: E402
+from moe_testing.models.experts import (  # noqa: E402
     E, F32, H, I, T, expect, make, mixtral, relative, route, run)
+from moe_testing.models.hf import MODELS  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("inference")
 

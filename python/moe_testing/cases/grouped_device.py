@@ -1,9 +1,9 @@
 """Cases of moe.grouped_matmul for a GPU: sums of many steps, all tiles, the split of a sum over a
-cluster. Results are exact (grouped_cases.grid)."""
+cluster. Results are exact (grouped.grid)."""
 
 from __future__ import annotations
 
-from .grouped_cases import Case, Extra
+from .grouped import Case, Extra
 
 # k: less than a step of 64, a whole number of steps that 4, 2 or no blocks can share, more
 # steps than stages, a rest of 8.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import data
+from .. import data
 
 PATHS = ["host", "x86-64-v4", "x86-64-v3", "x86-64", "reference"]
 LHS_ROWS = 37  # where rows are gathered

@@ -1,7 +1,7 @@
 """The layers of today's models in torch, in any precision: what their papers print.
 
-``LAYERS[family](x, weights)`` as in paper_oracles, for the families that
-hf_oracles has.  In f64 they are references where transformers, whose routers compute in f32,
+``LAYERS[family](x, weights)`` as in papers.py, for the families that
+hf.py has.  In f64 they are references where transformers, whose routers compute in f32,
 cannot be; test_reference_layers compares the two.
 """
 
@@ -14,7 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from .layers import E, I
+from ..layers import E, I
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]

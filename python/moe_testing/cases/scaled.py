@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import moe
 import numpy as np
 
-from . import data
-from . import device_arrays as gpu
-from .grouped_cases import LHS_ROWS, tensor
+from .. import data
+from ..device import arrays as gpu
+from .grouped import LHS_ROWS, tensor
 
 EXPERTS = 3
 F8 = "f8E4M3FN"

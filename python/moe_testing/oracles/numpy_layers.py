@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from moe.reference import Capacity, Groups, Normalize, combine, dispatch, expert, gate
 
-from .layers import E, I
+from ..layers import E, I
 
 Weights = dict[str, np.ndarray]
 

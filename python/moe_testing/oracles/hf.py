@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from torch import nn
 
-from .layers import E, H, I, SHARED
+from ..layers import E, H, I, SHARED
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from .layers import E
+from ..layers import E
 
 Tensor = torch.Tensor
 Weights = dict[str, Tensor]

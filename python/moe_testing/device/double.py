@@ -16,7 +16,7 @@ def find_driver() -> str | None:
     """The library that the runtime is to open as the driver."""
     if named := os.environ.get("MOE_CUDA_LIBRARY"):
         return named
-    build = Path(os.environ.get("MOE_BUILD_DIR", Path(__file__).resolve().parents[2] / "build"))
+    build = Path(os.environ.get("MOE_BUILD_DIR", Path(__file__).resolve().parents[3] / "build"))
     double = build / "lib" / "cuda_double" / "libcuda.so.1"
     return str(double.absolute()) if double.exists() else None
 

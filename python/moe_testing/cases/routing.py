@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import moe
 import numpy as np
 
-from . import data
-from . import device_arrays as gpu
+from .. import data
+from ..device import arrays as gpu
 
 # Rows of an expert at most, as MLIR and as the papers have it.
 CAPACITIES = {

@@ -1,0 +1,1 @@
+"""Single operations with their MLIR text, inputs for them and what numpy computes."""

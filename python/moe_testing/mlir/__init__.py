@@ -1,0 +1,1 @@
+"""The writer of MLIR text that layers.py uses."""

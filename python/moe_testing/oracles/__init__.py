@@ -1,0 +1,1 @@
+"""What the layers compute, by others: transformers, papers, formulas in any precision, numpy."""
