@@ -1,4 +1,4 @@
-//===- DecomposeCombine.cpp - moe.combine as a gather and a sum -----------===//
+//===- DecomposeCombine.cpp - moe.combine to moe.gather_sum ---------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

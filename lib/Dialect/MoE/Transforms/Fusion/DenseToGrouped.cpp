@@ -1,4 +1,4 @@
-//===- DenseToGrouped.cpp - Products with one weight for all rows ---------===//
+//===- DenseToGrouped.cpp - Dense matmuls to grouped matmuls --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -25,32 +25,33 @@ struct MoEDenseToGrouped : moe::impl::MoEDenseToGroupedBase<MoEDenseToGrouped> {
   using MoEDenseToGroupedBase::MoEDenseToGroupedBase;
 
   void runOnOperation() override {
-    SmallVector<linalg::LinalgOp> products;
+    SmallVector<linalg::LinalgOp> matmuls;
     getOperation()->walk([&](linalg::LinalgOp op) {
-      // Those of an expert are its own affair.
+      // moe-expert-to-grouped takes those of experts.
       if (linalg::isaContractionOpInterface(op) &&
           !op->getParentOfType<ExpertOp>())
-        products.push_back(op);
+        matmuls.push_back(op);
     });
-    for (linalg::LinalgOp op : products) {
-      std::optional<PlainProduct> product = matchPlainProduct(op);
-      if (!product) {
+    for (linalg::LinalgOp op : matmuls) {
+      std::optional<PlainMatmul> matmul = matchPlainMatmul(op);
+      if (!matmul) {
         remarkNotFused(op, "DenseNotGrouped",
                        "a matmul does not accumulate into zeros of f32");
         continue;
       }
       IRRewriter rewriter(op);
-      auto type = cast<RankedTensorType>(product->rhs.getType());
+      auto type = cast<RankedTensorType>(matmul->rhs.getType());
       Value weights = tensor::ExpandShapeOp::create(
           rewriter, op.getLoc(),
           RankedTensorType::get({1, type.getDimSize(0), type.getDimSize(1)},
                                 type.getElementType()),
-          product->rhs, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
+          matmul->rhs, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
       Value result =
-          buildPlainProduct(rewriter, op.getLoc(), product->lhs,
-                            /*offsets=*/nullptr, weights, product->transposed);
+          buildPlainMatmul(rewriter, op.getLoc(), matmul->lhs,
+                           /*offsets=*/nullptr, weights, matmul->transposed);
       ++numGrouped;
-      remarkFused(op, "DenseGrouped", "a matmul became a grouped one");
+      remarkFused(op, "DenseGrouped",
+                  "matmul turned into a grouped matmul with one group");
       if (result.getType() != op->getResult(0).getType())
         result = tensor::CastOp::create(rewriter, op.getLoc(),
                                         op->getResult(0).getType(), result);

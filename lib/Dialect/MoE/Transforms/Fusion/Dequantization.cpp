@@ -1,4 +1,4 @@
-//===- Dequantization.cpp - Tensors that are quantized ones, scaled -------===//
+//===- Dequantization.cpp - Match dequantized tensors ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -11,7 +11,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 /// True if the body of `op` is extf(argument `quantized`) · argument `scale` in
-/// f32, and maybe a rounding of it.
+/// f32, rounded or not.
 static bool isScaling(linalg::GenericOp op, unsigned quantized,
                       unsigned scale) {
   Block *body = op.getBody();
@@ -30,12 +30,12 @@ static bool isScaling(linalg::GenericOp op, unsigned quantized,
          matches(product.getRhs(), product.getLhs());
 }
 
-/// The extent of a block along dimension `dim` if `expr` says which block an
-/// element is in; 0 if it says something else.
+/// Returns the extent of a block along dimension `dim` if `expr` maps an
+/// element to its block, else 0.
 static int64_t blockOf(AffineExpr expr, unsigned dim, int64_t extent) {
   if (expr == getAffineDimExpr(dim, expr.getContext()))
     return 1;
-  // One block for all.
+  // One block for the whole dimension.
   if (expr == getAffineConstantExpr(0, expr.getContext()))
     return ShapedType::isDynamic(extent) ? 0 : std::max<int64_t>(extent, 1);
   auto quotient = dyn_cast<AffineBinaryOpExpr>(expr);
@@ -76,7 +76,7 @@ mlir::moe::matchDequantization(linalg::GenericOp op) {
     if (block == 0)
       return std::nullopt;
     result.blocks.push_back(block);
-    // There may be more scales than are read.
+    // The tensor of scales may be larger than what is read.
     if (!ShapedType::isDynamic(extent) &&
         scales.getDimSize(dim) != int64_t(llvm::divideCeil(extent, block)))
       return std::nullopt;

@@ -1,5 +1,4 @@
-//===- Dequantization.h - Tensors that are quantized ones, scaled -*- C++
-//-*-===//
+//===- Dequantization.h - Match dequantized tensors -------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -15,15 +14,15 @@
 
 namespace mlir::moe {
 
-/// A dequantization: each element of `quantized` times the scale
-/// of its block, which has the extent `blocks` in each dimension.
+/// A dequantization: each element of `quantized` times the scale of its block.
+/// `blocks` are the extents of a block.
 struct Dequantization {
   Value quantized, scales;
   SmallVector<int64_t> blocks;
 };
 
-/// `op` as a dequantization of f8E4M3FN with scales of f32, maybe rounded to 16
-/// bits.
+/// Matches `op` as a dequantization of f8E4M3FN with f32 scales, which may
+/// round its result to 16 bits.
 std::optional<Dequantization> matchDequantization(linalg::GenericOp op);
 
 } // namespace mlir::moe

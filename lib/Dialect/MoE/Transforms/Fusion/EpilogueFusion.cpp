@@ -1,4 +1,4 @@
-//===- EpilogueFusion.cpp - Elementwise operations after products ---------===//
+//===- EpilogueFusion.cpp - Fuse operations into epilogues ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -17,15 +17,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// True if `op` computes every element of one tensor by itself.
+/// True if `op` computes each element of its only result independently.
 static bool isPointwise(linalg::GenericOp op) {
   return op.hasPureTensorSemantics() && op.getNumDpsInits() == 1 &&
          op.getNumParallelLoops() == op.getNumLoops() &&
          op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isIdentity();
 }
 
-/// The constant that all elements of `tensor` are; null if they are not.
-static TypedAttr filledWith(Value tensor) {
+/// Returns the constant that `tensor` is filled with; null if there is none.
+static TypedAttr getFillValue(Value tensor) {
   Attribute value;
   DenseElementsAttr elements;
   if (auto fill = tensor.getDefiningOp<linalg::FillOp>())
@@ -41,9 +41,9 @@ static TypedAttr filledWith(Value tensor) {
   return isSame ? typed : TypedAttr();
 }
 
-/// The operation that repeats or permutes the elements of its one input, and no
-/// more, to make `tensor`; null if there is none.
-static linalg::GenericOp broadcastOf(Value tensor) {
+/// Returns the operation that broadcasts or permutes its only input to
+/// `tensor`; null if there is none.
+static linalg::GenericOp getBroadcast(Value tensor) {
   auto op = tensor.getDefiningOp<linalg::GenericOp>();
   if (!op || !isPointwise(op) || op.getNumDpsInputs() != 1 ||
       op.getBody()->getTerminator()->getOperand(0) !=
@@ -54,9 +54,9 @@ static linalg::GenericOp broadcastOf(Value tensor) {
   return op;
 }
 
-/// Let `op` read constants that tensors are filled with, and what tensors
-/// repeat, themselves. What it read before is added to `unread`.
-static void readDirectly(RewriterBase &rewriter, linalg::GenericOp op,
+/// Folds fills and broadcasts into the operands of `op`. Adds the operations
+/// that it no longer reads to `unread`.
+static void foldOperands(RewriterBase &rewriter, linalg::GenericOp op,
                          SmallVectorImpl<Operation *> &unread) {
   if (!isPointwise(op))
     return;
@@ -73,21 +73,21 @@ static void readDirectly(RewriterBase &rewriter, linalg::GenericOp op,
       maps.push_back(map);
       continue;
     }
-    while (linalg::GenericOp broadcast = broadcastOf(value)) {
+    while (linalg::GenericOp broadcast = getBroadcast(value)) {
       unread.push_back(broadcast);
       value = broadcast.getDpsInputs().front();
       map = broadcast.getIndexingMapsArray().front().compose(map);
       changed = true;
     }
-    if (TypedAttr constant = filledWith(value)) {
+    if (TypedAttr constant = getFillValue(value)) {
       unread.push_back(value.getDefiningOp());
-      unsigned number = operand->getOperandNumber();
+      unsigned index = operand->getOperandNumber();
       OpBuilder::InsertionGuard guard(rewriter);
       rewriter.setInsertionPointToStart(op.getBody());
       rewriter.replaceAllUsesWith(
-          op.getBody()->getArgument(number),
+          op.getBody()->getArgument(index),
           arith::ConstantOp::create(rewriter, op.getLoc(), constant));
-      filled.set(number);
+      filled.set(index);
       changed = true;
       continue;
     }
@@ -97,13 +97,13 @@ static void readDirectly(RewriterBase &rewriter, linalg::GenericOp op,
   if (!changed)
     return;
   maps.push_back(op.getMatchingIndexingMap(op.getDpsInitOperand(0)));
-  auto direct = linalg::GenericOp::create(
+  auto folded = linalg::GenericOp::create(
       rewriter, op.getLoc(), op->getResultTypes(), inputs, op.getDpsInits(),
       maps, op.getIteratorTypesArray());
   op.getBody()->eraseArguments(filled);
-  rewriter.inlineRegionBefore(op.getRegion(), direct.getRegion(),
-                              direct.getRegion().begin());
-  rewriter.replaceOp(op, direct.getResults());
+  rewriter.inlineRegionBefore(op.getRegion(), folded.getRegion(),
+                              folded.getRegion().begin());
+  rewriter.replaceOp(op, folded.getResults());
 }
 
 void mlir::moe::generalizeElementwise(RewriterBase &rewriter, Region &region) {
@@ -121,9 +121,9 @@ void mlir::moe::generalizeElementwise(RewriterBase &rewriter, Region &region) {
   region.walk([&](linalg::GenericOp op) { generics.push_back(op); });
   llvm::SmallSetVector<Operation *, 8> unread;
   for (linalg::GenericOp op : generics) {
-    SmallVector<Operation *> its;
-    readDirectly(rewriter, op, its);
-    unread.insert(its.begin(), its.end());
+    SmallVector<Operation *> folded;
+    foldOperands(rewriter, op, folded);
+    unread.insert(folded.begin(), folded.end());
   }
   for (Operation *op : unread)
     if (isOpTriviallyDead(op))
@@ -165,8 +165,8 @@ SmallVector<EpilogueInput> mlir::moe::epilogueInputs(linalg::GenericOp op) {
   return inputs;
 }
 
-/// True if two products read the same rows by the same numbers.
-static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
+/// True if two matmuls differ only in their weights and their epilogues.
+static bool haveSameRows(GroupedMatmulOp a, GroupedMatmulOp b) {
   return a.getLhs() == b.getLhs() && a.getGather() == b.getGather() &&
          a.getOffsets() == b.getOffsets() && a.getFirst() == b.getFirst() &&
          a.getTransposed() == b.getTransposed() &&
@@ -176,28 +176,28 @@ static bool readAlike(GroupedMatmulOp a, GroupedMatmulOp b) {
          a.getWeights().front().getType() == b.getWeights().front().getType();
 }
 
-/// True if what `product` does not write is undefined, so that an epilogue need
-/// not compute it.
-static bool leavesNothing(GroupedMatmulOp product) {
-  Value init = product.getInit();
+/// True if the rows that `matmul` does not write are undefined, so that an
+/// epilogue need not compute them.
+static bool leavesRestUndefined(GroupedMatmulOp matmul) {
+  Value init = matmul.getInit();
   while (auto slice = init.getDefiningOp<tensor::ExtractSliceOp>())
     init = slice.getSource();
-  return !product.getOffsets() || init.getDefiningOp<tensor::EmptyOp>();
+  return !matmul.getOffsets() || init.getDefiningOp<tensor::EmptyOp>();
 }
 
 SmallVector<GroupedMatmulOp>
-mlir::moe::fusibleProducts(linalg::GenericOp consumer,
-                           ArrayRef<EpilogueInput> inputs) {
+mlir::moe::fusibleMatmuls(linalg::GenericOp consumer,
+                          ArrayRef<EpilogueInput> inputs) {
   AffineMap element =
       AffineMap::getMultiDimMapWithTargets(3, {1, 2}, consumer.getContext());
-  SmallVector<GroupedMatmulOp> products;
+  SmallVector<GroupedMatmulOp> matmuls;
   for (auto [input, operand] : llvm::zip(inputs, consumer.getDpsInputs())) {
-    auto product = input.value.getDefiningOp<GroupedMatmulOp>();
-    if (!product || product.getPanels() || !leavesNothing(product) ||
-        llvm::is_contained(products, product))
+    auto matmul = input.value.getDefiningOp<GroupedMatmulOp>();
+    if (!matmul || matmul.getPanels() || !leavesRestUndefined(matmul) ||
+        llvm::is_contained(matmuls, matmul))
       continue;
-    // The operand is what the consumer reads now; its users are those of the
-    // product, whether it stands in for the operand already or will.
+    // The users of the operand count: in an expert it is still the value that
+    // the matmul, which has no users yet, will replace.
     bool elementwise = llvm::all_of(inputs, [&](const EpilogueInput &other) {
       return other.value != input.value || other.map == element;
     });
@@ -205,13 +205,13 @@ mlir::moe::fusibleProducts(linalg::GenericOp consumer,
       return user == consumer || isa<tensor::DimOp>(user);
     });
     if (elementwise && alone &&
-        (products.empty() || readAlike(products.front(), product)))
-      products.push_back(product);
+        (matmuls.empty() || haveSameRows(matmuls.front(), matmul)))
+      matmuls.push_back(matmul);
   }
-  return products;
+  return matmuls;
 }
 
-/// Clone what `block` computes of `mapping`'s values.
+/// Clones the operations of `block` with the operands that `mapping` gives.
 static void cloneBody(OpBuilder &b, Block &block, IRMapping &mapping) {
   for (Operation &op : block.without_terminator())
     b.clone(op, mapping);
@@ -220,29 +220,29 @@ static void cloneBody(OpBuilder &b, Block &block, IRMapping &mapping) {
 GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
                                             linalg::GenericOp consumer,
                                             ArrayRef<EpilogueInput> inputs,
-                                            ArrayRef<GroupedMatmulOp> products,
+                                            ArrayRef<GroupedMatmulOp> matmuls,
                                             Value init) {
   Location loc = b.getFusedLoc(llvm::map_to_vector(
-      products, [](GroupedMatmulOp product) { return product.getLoc(); }));
-  GroupedMatmulOp first = products.front();
+      matmuls, [](GroupedMatmulOp matmul) { return matmul.getLoc(); }));
+  GroupedMatmulOp first = matmuls.front();
   SmallVector<Value> weights, weightScales, extras;
   SmallVector<Attribute> maps;
   auto addExtra = [&](Value value, AffineMap map) {
     extras.push_back(value);
     maps.push_back(AffineMapAttr::get(map));
   };
-  for (GroupedMatmulOp product : products) {
-    llvm::append_range(weights, product.getWeights());
-    llvm::append_range(weightScales, product.getWeightScales());
-    for (auto [index, extra] : llvm::enumerate(product.getExtras()))
-      addExtra(extra, product.getOperandMap(index));
+  for (GroupedMatmulOp matmul : matmuls) {
+    llvm::append_range(weights, matmul.getWeights());
+    llvm::append_range(weightScales, matmul.getWeightScales());
+    for (auto [index, extra] : llvm::enumerate(matmul.getExtras()))
+      addExtra(extra, matmul.getOperandMap(index));
   }
-  auto isProduct = [&](const EpilogueInput &input) {
-    return llvm::is_contained(products,
+  auto isMatmul = [&](const EpilogueInput &input) {
+    return llvm::is_contained(matmuls,
                               input.value.getDefiningOp<GroupedMatmulOp>());
   };
   for (const EpilogueInput &input : inputs)
-    if (!isProduct(input))
+    if (!isMatmul(input))
       addExtra(input.value, input.map);
 
   auto fused = GroupedMatmulOp::create(
@@ -258,27 +258,28 @@ GroupedMatmulOp mlir::moe::fuseIntoEpilogue(OpBuilder &b,
   for (Value extra : extras)
     body->addArgument(cast<ShapedType>(extra.getType()).getElementType(), loc);
 
-  // First what each product did with its sums, then the consumer.
+  // First the epilogue of each matmul on its accumulators, then the consumer.
   DenseMap<Value, Value> elements;
-  size_t sum = 0, extra = weights.size();
-  for (GroupedMatmulOp product : products) {
+  size_t accumulator = 0, extra = weights.size();
+  for (GroupedMatmulOp matmul : matmuls) {
     IRMapping mapping;
-    Block &epilogue = product.getEpilogue().front();
-    size_t sums = product.getWeights().size();
+    Block &epilogue = matmul.getEpilogue().front();
+    size_t numAccumulators = matmul.getWeights().size();
     for (BlockArgument argument : epilogue.getArguments())
-      mapping.map(
-          argument,
-          body->getArgument(argument.getArgNumber() < sums ? sum++ : extra++));
+      mapping.map(argument,
+                  body->getArgument(argument.getArgNumber() < numAccumulators
+                                        ? accumulator++
+                                        : extra++));
     cloneBody(b, epilogue, mapping);
-    elements[product.getResult()] =
-        mapping.lookupOrDefault(product.getYield().getValue());
+    elements[matmul.getResult()] =
+        mapping.lookupOrDefault(matmul.getYield().getValue());
   }
   IRMapping mapping;
   for (auto [input, argument] :
        llvm::zip(inputs, consumer.getBody()->getArguments()))
-    mapping.map(argument, isProduct(input) ? elements.lookup(input.value)
-                                           : body->getArgument(extra++));
-  // Constants from above come along.
+    mapping.map(argument, isMatmul(input) ? elements.lookup(input.value)
+                                          : body->getArgument(extra++));
+  // Constants from outside the body are cloned into the epilogue.
   for (Operation &op : consumer.getBody()->without_terminator())
     for (Value operand : op.getOperands())
       if (operand.getParentBlock() != consumer.getBody() &&

@@ -1,4 +1,4 @@
-//===- EpilogueFusion.h - Elementwise operations after products -*- C++ -*-===//
+//===- EpilogueFusion.h - Fuse operations into epilogues --------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -15,40 +15,37 @@
 
 namespace mlir::moe {
 
-/// Something that an elementwise operation reads: `map` goes from (e, r, n),
-/// the expert, the row and the column of an element, to the dimensions of
-/// `value`.
+/// An operand of an elementwise operation. `map` goes from (e, r, n), the
+/// expert, the row and the column of an element, to the dimensions of `value`.
 struct EpilogueInput {
   Value value;
   AffineMap map;
 };
 
-/// Make the elementwise operations of all names in `region`, on tensors,
-/// generic ones, which read constants that tensors are filled with and elements
-/// that tensors repeat themselves.
+/// Generalizes the elementwise operations on tensors in `region` to
+/// linalg.generic, and folds fills and broadcasts into their operands.
 void generalizeElementwise(RewriterBase &rewriter, Region &region);
 
-/// True if `op` computes each element of its only result `[R, N]` from one of
-/// each input, and from nothing else, by what an epilogue may contain.
+/// True if `op` computes each element of its only result `[R, N]` from one
+/// element of each input, by operations that an epilogue may contain.
 bool isElementwiseOnMatrix(linalg::GenericOp op);
 
-/// The operands of such an operation, indexed by the element (e, r, n) of a
-/// matmul.
+/// Returns the operands of an elementwise operation on a matrix, with maps from
+/// the element (e, r, n) of a matmul.
 SmallVector<EpilogueInput> epilogueInputs(linalg::GenericOp op);
 
-/// The products among `inputs`, those of `consumer` in order, that one grouped
-/// product can compute: they read the same rows in the same way, and nobody but
-/// `consumer` uses what they compute.
-SmallVector<GroupedMatmulOp> fusibleProducts(linalg::GenericOp consumer,
-                                             ArrayRef<EpilogueInput> inputs);
+/// Returns the matmuls among `inputs`, the operands of `consumer` in order,
+/// that one grouped matmul can compute: they multiply the same rows, and only
+/// `consumer` uses their results.
+SmallVector<GroupedMatmulOp> fusibleMatmuls(linalg::GenericOp consumer,
+                                            ArrayRef<EpilogueInput> inputs);
 
-/// Make the elementwise operation `consumer` on `inputs` the epilogue of the
-/// `products` among them. The insertion point of `b` is where the result, with
-/// the destination `init`, is to be computed.
+/// Fuses the elementwise operation `consumer` on `inputs` into the epilogue of
+/// the `matmuls` among them. The result is built at the insertion point of `b`,
+/// with the destination `init`.
 GroupedMatmulOp fuseIntoEpilogue(OpBuilder &b, linalg::GenericOp consumer,
                                  ArrayRef<EpilogueInput> inputs,
-                                 ArrayRef<GroupedMatmulOp> products,
-                                 Value init);
+                                 ArrayRef<GroupedMatmulOp> matmuls, Value init);
 
 } // namespace mlir::moe
 

@@ -1,4 +1,4 @@
-//===- ExpertMatmuls.cpp - Ordinary products as grouped ones --------------===//
+//===- ExpertMatmuls.cpp - Plain matmuls as grouped matmuls ---------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,7 +12,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// True if the body of `op` is sum + lhs · rhs, in f32, and no more.
+/// True if the body of `op` is accumulator + lhs · rhs in f32, nothing else.
 static bool isPlainBody(linalg::LinalgOp op) {
   Block *body = op.getBlock();
   auto operandOf = [](Value value) {
@@ -24,20 +24,21 @@ static bool isPlainBody(linalg::LinalgOp op) {
   auto sum = yielded.getDefiningOp<arith::AddFOp>();
   if (!sum)
     return false;
-  Value old = body->getArgument(2);
-  Value term = sum.getLhs() == old ? sum.getRhs() : sum.getLhs();
+  Value accumulator = body->getArgument(2);
+  Value term = sum.getLhs() == accumulator ? sum.getRhs() : sum.getLhs();
   auto product = term.getDefiningOp<arith::MulFOp>();
-  if (!product || (sum.getLhs() != old && sum.getRhs() != old))
+  if (!product || (sum.getLhs() != accumulator && sum.getRhs() != accumulator))
     return false;
   BlockArgument x = operandOf(product.getLhs()),
                 y = operandOf(product.getRhs());
-  auto is = [&](BlockArgument argument, unsigned number) {
-    return argument && argument == body->getArgument(number);
+  auto isOperand = [&](BlockArgument argument, unsigned index) {
+    return argument && argument == body->getArgument(index);
   };
-  return (is(x, 0) && is(y, 1)) || (is(x, 1) && is(y, 0));
+  return (isOperand(x, 0) && isOperand(y, 1)) ||
+         (isOperand(x, 1) && isOperand(y, 0));
 }
 
-std::optional<PlainProduct> mlir::moe::matchPlainProduct(linalg::LinalgOp op) {
+std::optional<PlainMatmul> mlir::moe::matchPlainMatmul(linalg::LinalgOp op) {
   auto maps = op.getIndexingMapsArray();
   if (!linalg::isaContractionOpInterface(op) || maps.size() != 3 ||
       op.getNumLoops() != 3 || !op.hasPureTensorSemantics() || !isPlainBody(op))
@@ -65,12 +66,12 @@ std::optional<PlainProduct> mlir::moe::matchPlainProduct(linalg::LinalgOp op) {
       !(lhsType.getElementType().isF32() || lhsType.getElementType().isF16() ||
         lhsType.getElementType().isBF16()))
     return std::nullopt;
-  return PlainProduct{lhs, rhs, transposed};
+  return PlainMatmul{lhs, rhs, transposed};
 }
 
-Value mlir::moe::buildPlainProduct(OpBuilder &b, Location loc, Value lhs,
-                                   Value offsets, Value weights,
-                                   bool transposed, IntegerAttr first) {
+Value mlir::moe::buildPlainMatmul(OpBuilder &b, Location loc, Value lhs,
+                                  Value offsets, Value weights, bool transposed,
+                                  IntegerAttr first) {
   auto type = cast<RankedTensorType>(weights.getType());
   int64_t columns = type.getDimSize(transposed ? 1 : 2);
   Value init = tensor::EmptyOp::create(
@@ -78,13 +79,13 @@ Value mlir::moe::buildPlainProduct(OpBuilder &b, Location loc, Value lhs,
       ArrayRef<OpFoldResult>{tensor::getMixedSize(b, loc, lhs, 0),
                              b.getIndexAttr(columns)},
       b.getF32Type());
-  auto product = GroupedMatmulOp::create(
+  auto matmul = GroupedMatmulOp::create(
       b, loc, init.getType(), lhs, /*gather=*/nullptr, offsets, weights,
       /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
       /*extras=*/ValueRange(), init, transposed, /*panels=*/nullptr,
       /*maps=*/nullptr, first, /*blocks=*/nullptr);
   OpBuilder::InsertionGuard guard(b);
-  Block *body = b.createBlock(&product.getEpilogue());
+  Block *body = b.createBlock(&matmul.getEpilogue());
   YieldOp::create(b, loc, body->addArgument(b.getF32Type(), loc));
-  return product.getResult();
+  return matmul.getResult();
 }

@@ -1,4 +1,4 @@
-//===- ExpertMatmuls.h - Ordinary products as grouped ones ------*- C++ -*-===//
+//===- ExpertMatmuls.h - Plain matmuls as grouped matmuls -------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,19 +16,20 @@
 
 namespace mlir::moe {
 
-/// `lhs · rhs`, or `lhs · rhsᵀ`, summed in f32 from zero.
-struct PlainProduct {
+/// `lhs · rhs`, or `lhs · rhsᵀ`, accumulated in f32 from zero.
+struct PlainMatmul {
   Value lhs, rhs;
   bool transposed;
 };
 
-std::optional<PlainProduct> matchPlainProduct(linalg::LinalgOp op);
+/// Matches `op` as a plain matmul.
+std::optional<PlainMatmul> matchPlainMatmul(linalg::LinalgOp op);
 
-/// The grouped product of `lhs` and `weights` with no more than the sum as its
-/// epilogue; `offsets` and `first` may be null. Returns its result, in f32.
-Value buildPlainProduct(OpBuilder &b, Location loc, Value lhs, Value offsets,
-                        Value weights, bool transposed,
-                        IntegerAttr first = nullptr);
+/// Builds the grouped matmul of `lhs` and `weights` whose epilogue yields the
+/// accumulator; `offsets` and `first` may be null. Returns its result, in f32.
+Value buildPlainMatmul(OpBuilder &b, Location loc, Value lhs, Value offsets,
+                       Value weights, bool transposed,
+                       IntegerAttr first = nullptr);
 
 } // namespace mlir::moe
 

@@ -1,4 +1,4 @@
-//===- ExpertToGrouped.cpp - Experts become products over all groups ------===//
+//===- ExpertToGrouped.cpp - Experts to grouped matmuls -------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,19 +22,19 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// Takes the body of an expert, which sees the rows of one expert at a time,
-/// and builds the same for the rows of all experts at once.
+/// Builds the body of an expert, which computes the rows of one expert, for the
+/// rows of all experts at once.
 class Distribution {
 public:
   Distribution(ExpertOp expert, OpBuilder &b) : expert(expert), b(b) {}
 
-  /// The result for all rows, or null with the reason in `reason`.
+  /// Returns the result for all rows; null, with a `reason`, on failure.
   Value run();
   StringRef reason;
 
 private:
   bool distribute(Operation &op);
-  bool distributeProduct(linalg::LinalgOp op);
+  bool distributeMatmul(linalg::LinalgOp op);
   bool distributeElementwise(linalg::GenericOp op);
   bool distributeQuantize(QuantizeOp op);
   bool distributeDequantization(linalg::GenericOp op,
@@ -55,15 +55,17 @@ private:
 
   ExpertOp expert;
   OpBuilder &b;
-  /// Matrices of the body, one row for each row of the expert: the same for
-  /// all.
+  /// From matrices of the body, with the rows of one expert, to those with the
+  /// rows of all.
   DenseMap<Value, Value> matrices;
-  /// Values computed from parameters alone, the same for all rows.
+  /// From values that the body computes from parameters alone to those of all
+  /// experts.
   DenseMap<Value, Value> weights;
 };
 } // namespace
 
-/// The parameter of which `value` is one expert's slice; null if it is none.
+/// Returns the argument of the body if `value` is the slice of a parameter,
+/// else null.
 BlockArgument Distribution::parameter(Value value) {
   auto argument = dyn_cast<BlockArgument>(value);
   bool isSlice = argument && argument.getOwner() == &expert.getBody().front() &&
@@ -71,8 +73,8 @@ BlockArgument Distribution::parameter(Value value) {
   return isSlice ? argument : BlockArgument();
 }
 
-/// The weights of all experts of which `value` is one expert's; null if it is
-/// no such thing.
+/// Returns the weights of all experts for those of one expert in `value`; null
+/// if it is computed from anything but parameters.
 Value Distribution::weightsOf(Value value) {
   if (BlockArgument slice = parameter(value))
     return expert.getParams()[slice.getArgNumber() - 1];
@@ -87,7 +89,7 @@ Value Distribution::init(int64_t columns, Type element) {
       element);
 }
 
-/// The body of `from`, with the constants of the expert that it uses.
+/// Clones the body of `from`, and the constants of the expert that it uses.
 void Distribution::cloneBody(linalg::GenericOp from, linalg::GenericOp to) {
   IRMapping mapping;
   from.getRegion().cloneInto(&to.getRegion(), mapping);
@@ -99,17 +101,17 @@ void Distribution::cloneBody(linalg::GenericOp from, linalg::GenericOp to) {
         operand.set(b.clone(*operand.get().getDefiningOp())->getResult(0));
 }
 
-bool Distribution::distributeProduct(linalg::LinalgOp op) {
-  std::optional<PlainProduct> product = matchPlainProduct(op);
-  if (!product)
+bool Distribution::distributeMatmul(linalg::LinalgOp op) {
+  std::optional<PlainMatmul> matmul = matchPlainMatmul(op);
+  if (!matmul)
     return fail("a matmul does not accumulate into zeros of f32");
-  Value lhs = matrices.lookup(product->lhs);
-  Value weights = weightsOf(product->rhs);
+  Value lhs = matrices.lookup(matmul->lhs);
+  Value weights = weightsOf(matmul->rhs);
   if (!lhs || !weights)
-    return fail("a matmul is not of rows with a parameter");
+    return fail("a matmul does not multiply rows by a parameter");
   matrices[op->getResult(0)] =
-      buildPlainProduct(b, op.getLoc(), lhs, expert.getOffsets(), weights,
-                        product->transposed, expert.getFirstAttr());
+      buildPlainMatmul(b, op.getLoc(), lhs, expert.getOffsets(), weights,
+                       matmul->transposed, expert.getFirstAttr());
   return true;
 }
 
@@ -123,7 +125,7 @@ bool Distribution::distributeQuantize(QuantizeOp op) {
   return true;
 }
 
-/// Of rows, or of parameters for all experts at once.
+/// Dequantizes rows, or a parameter for all experts.
 bool Distribution::distributeDequantization(
     linalg::GenericOp op, const Dequantization &dequantization) {
   bool ofRows = matrices.contains(dequantization.quantized);
@@ -132,10 +134,10 @@ bool Distribution::distributeDequantization(
     inputs.push_back(ofRows ? matrices.lookup(input) : weightsOf(input));
   auto type = cast<RankedTensorType>(op->getResult(0).getType());
   if (!llvm::all_of(inputs, [](Value input) { return bool(input); }))
-    return fail("what is dequantized is neither rows nor a parameter");
+    return fail("the dequantized value is neither rows nor a parameter");
   if (ShapedType::isDynamicShape(type.getShape().drop_front(ofRows)) ||
       (ofRows && type.getRank() != 2))
-    return fail("what is dequantized has a dynamic shape");
+    return fail("the dequantized value has a dynamic shape");
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   SmallVector<utils::IteratorType> iterators = op.getIteratorTypesArray();
   Value destination;
@@ -167,7 +169,8 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
   bool hasParameter = false;
   for (OpOperand *operand : op.getDpsInputOperands()) {
     AffineMap map = op.getMatchingIndexingMap(operand);
-    // (i, j) becomes (e, r, n), and a parameter has the expert before all else.
+    // (i, j) becomes (e, r, n), and a parameter has the expert as its first
+    // dimension.
     SmallVector<unsigned> dims;
     BlockArgument slice = parameter(operand->get());
     if (slice)
@@ -185,13 +188,13 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
     else
       value = operand->get();
     if (!value)
-      return fail("an elementwise operation reads something that is no matrix "
-                  "of rows");
+      return fail("an elementwise operation reads a value that is not a "
+                  "matrix of rows");
     if (slice && llvm::is_contained(dims, 1))
       return fail("a parameter has one element for each row");
     if (!slice && !map.isIdentity() && llvm::is_contained(dims, 1))
-      return fail("an elementwise operation reads something by the row of its "
-                  "expert");
+      return fail("an elementwise operation indexes a value from outside by "
+                  "the row within the expert");
     hasParameter |= bool(slice);
     inputs.push_back({value, AffineMap::getMultiDimMapWithTargets(
                                  3, dims, op.getContext())});
@@ -201,16 +204,16 @@ bool Distribution::distributeElementwise(linalg::GenericOp op) {
     return fail("a matrix has a dynamic number of columns");
   Value destination = init(type.getDimSize(1), type.getElementType());
   if (hasParameter) {
-    // Only a product knows which expert a row belongs to.
-    SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
-    bool ofThese = llvm::all_of(products, [&](GroupedMatmulOp product) {
-      return product.getOffsets() == expert.getOffsets() &&
-             product.getFirstAttr() == expert.getFirstAttr();
+    // Only the epilogue of a matmul knows the expert of a row.
+    SmallVector<GroupedMatmulOp> matmuls = fusibleMatmuls(op, inputs);
+    bool sameGroups = llvm::all_of(matmuls, [&](GroupedMatmulOp matmul) {
+      return matmul.getOffsets() == expert.getOffsets() &&
+             matmul.getFirstAttr() == expert.getFirstAttr();
     });
-    if (products.empty() || !ofThese)
+    if (matmuls.empty() || !sameGroups)
       return fail("parameters are used elementwise, but not after a matmul");
     matrices[op->getResult(0)] =
-        fuseIntoEpilogue(b, op, inputs, products, destination).getResult();
+        fuseIntoEpilogue(b, op, inputs, matmuls, destination).getResult();
     return true;
   }
   SmallVector<Value> values = llvm::map_to_vector(
@@ -227,11 +230,11 @@ bool Distribution::distributeColumns(tensor::ExtractSliceOp op) {
   Value source = matrices.lookup(op.getSource());
   if (!source || op.getType().getRank() != 2 ||
       op.getMixedOffsets().size() != 2)
-    return fail("a slice is not one of the columns of a matrix");
+    return fail("a slice does not take columns of a matrix");
   if (!isConstantIntValue(op.getMixedOffsets()[0], 0) ||
       !isConstantIntValue(op.getMixedStrides()[0], 1) ||
       op.getType().isDynamicDim(1))
-    return fail("a slice takes some rows only");
+    return fail("a slice takes only some of the rows");
   SmallVector<OpFoldResult> offsets = op.getMixedOffsets();
   SmallVector<OpFoldResult> sizes = op.getMixedSizes();
   sizes[0] = tensor::getMixedSize(b, op.getLoc(), source, 0);
@@ -240,12 +243,12 @@ bool Distribution::distributeColumns(tensor::ExtractSliceOp op) {
   return true;
 }
 
-/// Destinations hold nothing that is read.
+/// Checks a destination or constant. None is rebuilt: users build their own.
 bool Distribution::distributeInit(Operation &op) {
   for (Value result : op.getResults())
     if (auto type = dyn_cast<RankedTensorType>(result.getType()))
       if (type.getRank() != 2)
-        return fail("a tensor of the region is no matrix");
+        return fail("a tensor of the region is not a matrix");
   return true;
 }
 
@@ -261,7 +264,7 @@ bool Distribution::distribute(Operation &op) {
   if (!linalgOp || !linalgOp.hasPureTensorSemantics())
     return fail("the region does more than matmuls and elementwise operations");
   if (linalg::isaContractionOpInterface(linalgOp))
-    return distributeProduct(linalgOp);
+    return distributeMatmul(linalgOp);
   auto generic = dyn_cast<linalg::GenericOp>(op);
   if (!generic)
     return fail("the region does more than matmuls and elementwise operations");
@@ -270,7 +273,7 @@ bool Distribution::distribute(Operation &op) {
   return distributeElementwise(generic);
 }
 
-/// The values of rows that no expert covers; null if they are undefined.
+/// Returns the values of rows that no expert covers; null if undefined.
 Value Distribution::uncoveredRows() {
   if (expert.getInit() || expert.getUncovered() != Uncovered::Zero)
     return expert.getInit();
@@ -282,10 +285,10 @@ Value Distribution::uncoveredRows() {
       .getResult(0);
 }
 
-/// `result` with `rows` in the rows that no expert covers, which only a product
-/// leaves as they are; null if none computes it.
+/// Returns `result` with `rows` in the rows that no expert covers. Only a
+/// matmul leaves those as they are: null if none computes the result.
 Value Distribution::keepUncovered(Value result, Value rows) {
-  // The rows as they came are not this expert's to change.
+  // An operation before the expert must not be changed.
   Operation *op = result.getDefiningOp();
   if (result == expert.getGrouped() ||
       !isa_and_nonnull<GroupedMatmulOp, linalg::GenericOp>(op))
@@ -294,16 +297,16 @@ Value Distribution::keepUncovered(Value result, Value rows) {
   b.setInsertionPoint(op);
   if (rows.getType() != result.getType())
     rows = tensor::CastOp::create(b, expert.getLoc(), result.getType(), rows);
-  if (auto product = dyn_cast<GroupedMatmulOp>(op)) {
-    product.getInitMutable().assign(rows);
+  if (auto matmul = dyn_cast<GroupedMatmulOp>(op)) {
+    matmul.getInitMutable().assign(rows);
     return result;
   }
   auto last = cast<linalg::GenericOp>(op);
   SmallVector<EpilogueInput> inputs = epilogueInputs(last);
-  SmallVector<GroupedMatmulOp> products = fusibleProducts(last, inputs);
-  return products.empty()
+  SmallVector<GroupedMatmulOp> matmuls = fusibleMatmuls(last, inputs);
+  return matmuls.empty()
              ? Value()
-             : fuseIntoEpilogue(b, last, inputs, products, rows).getResult();
+             : fuseIntoEpilogue(b, last, inputs, matmuls, rows).getResult();
 }
 
 Value Distribution::run() {
@@ -315,13 +318,13 @@ Value Distribution::run() {
       return {};
   Value result = matrices.lookup(expert.getYield().getValue());
   if (!result)
-    reason = "the region yields something that is no matrix of rows";
+    reason = "the region yields a value that is not a matrix of rows";
   if (!result || !uncovered)
     return result;
   result = keepUncovered(result, uncovered);
   if (!result)
-    reason = "the region yields what does not come from a matmul, and the rows "
-             "outside the experts are given";
+    reason = "the region yields no result of a matmul, and only a matmul keeps "
+             "the rows outside of the experts";
   return result;
 }
 
@@ -341,7 +344,7 @@ struct MoEExpertToGrouped
     IRRewriter rewriter(expert);
     generalizeElementwise(rewriter, expert.getBody());
     rewriter.setInsertionPoint(expert);
-    // What was built before a failure is dead, and erased again.
+    // On failure, the operations built so far are erased again.
     Operation *before = expert->getPrevNode();
     Distribution distribution(expert, rewriter);
     Value result = distribution.run();
@@ -352,7 +355,7 @@ struct MoEExpertToGrouped
         rewriter.eraseOp(expert->getPrevNode());
       return;
     }
-    remarkFused(expert, "ExpertGrouped", "experts became grouped matmuls");
+    remarkFused(expert, "ExpertGrouped", "experts turned into grouped matmuls");
     ++numGrouped;
     if (result.getType() != expert.getResult().getType())
       result = tensor::CastOp::create(rewriter, expert.getLoc(),

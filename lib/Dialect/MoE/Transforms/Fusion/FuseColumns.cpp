@@ -1,4 +1,4 @@
-//===- FuseColumns.cpp - Columns of a product are products of columns -----===//
+//===- FuseColumns.cpp - Slice the weights instead of the result ----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -27,7 +27,7 @@ struct Columns {
 };
 } // namespace
 
-/// The columns that a slice takes of all rows, with static numbers.
+/// Returns the columns that a slice takes of all rows, if they are static.
 static std::optional<Columns> columnsOf(tensor::ExtractSliceOp slice) {
   std::optional<int64_t> offset =
       getConstantIntValue(slice.getMixedOffsets()[1]);
@@ -39,19 +39,18 @@ static std::optional<Columns> columnsOf(tensor::ExtractSliceOp slice) {
       isConstantIntValue(slice.getMixedOffsets()[0], 0) &&
       isConstantIntValue(slice.getMixedStrides()[0], 1) &&
       slice.getSourceType().getDimSize(0) == slice.getType().getDimSize(0);
-  // A dynamic number of rows is the number that there is: fewer would be
-  // another matrix, which nobody takes of a product here but by its extent.
+  // A dynamic number of rows must be the extent of the matmul: a smaller one
+  // would slice rows.
   if (allRows && slice.getType().isDynamicDim(0)) {
     auto rows = dyn_cast<Value>(slice.getMixedSizes()[0]);
     auto dim = rows ? rows.getDefiningOp<tensor::DimOp>() : nullptr;
-    auto product = slice.getSource().getDefiningOp<GroupedMatmulOp>();
-    allRows = dim && product && dim.getConstantIndex() == 0 &&
+    auto matmul = slice.getSource().getDefiningOp<GroupedMatmulOp>();
+    allRows = dim && matmul && dim.getConstantIndex() == 0 &&
               (dim.getSource() == slice.getSource() ||
-               dim.getSource() == product.getInit() ||
-               (!product.getGather() && dim.getSource() == product.getLhs()));
-    if (auto empty = product
-                         ? product.getInit().getDefiningOp<tensor::EmptyOp>()
-                         : nullptr;
+               dim.getSource() == matmul.getInit() ||
+               (!matmul.getGather() && dim.getSource() == matmul.getLhs()));
+    if (auto empty = matmul ? matmul.getInit().getDefiningOp<tensor::EmptyOp>()
+                            : nullptr;
         !allRows && empty && rows)
       allRows = empty.getMixedSizes()[0] == OpFoldResult(rows);
   }
@@ -60,8 +59,7 @@ static std::optional<Columns> columnsOf(tensor::ExtractSliceOp slice) {
   return Columns{*offset, size, *stride};
 }
 
-/// `value` without the columns that are not asked for, where `dim` is the
-/// dimension of columns.
+/// Extracts the columns from `value`, whose dimension `dim` they are.
 static Value sliceColumns(OpBuilder &b, Location loc, Value value, unsigned dim,
                           Columns columns) {
   SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(b, loc, value);
@@ -73,46 +71,45 @@ static Value sliceColumns(OpBuilder &b, Location loc, Value value, unsigned dim,
   return tensor::ExtractSliceOp::create(b, loc, value, offsets, sizes, strides);
 }
 
-/// True if the blocks that scales are for begin with the first of the columns.
-static bool keepsBlocks(GroupedMatmulOp product, Columns columns) {
-  return product.getWeightScales().empty() ||
-         (columns.stride == 1 && columns.offset % product.getBlockN() == 0);
+/// True if the first of the columns begins a block of scales.
+static bool keepsBlocks(GroupedMatmulOp matmul, Columns columns) {
+  return matmul.getWeightScales().empty() ||
+         (columns.stride == 1 && columns.offset % matmul.getBlockN() == 0);
 }
 
-/// The blocks that the columns are in.
-static Columns blocksOf(GroupedMatmulOp product, Columns columns) {
-  int64_t block = product.getBlockN();
+/// Returns the blocks of scales that the columns are in.
+static Columns blocksOf(GroupedMatmulOp matmul, Columns columns) {
+  int64_t block = matmul.getBlockN();
   return {columns.offset / block,
           int64_t(llvm::divideCeil(columns.size, block)), 1};
 }
 
-static void rewriteSlice(IRRewriter &rewriter, GroupedMatmulOp product,
+static void rewriteSlice(IRRewriter &rewriter, GroupedMatmulOp matmul,
                          tensor::ExtractSliceOp slice, Columns columns) {
   Location loc = slice.getLoc();
-  rewriter.setInsertionPoint(product);
-  unsigned weightDim = product.getTransposed() ? 1 : 2;
+  rewriter.setInsertionPoint(matmul);
+  unsigned weightDim = matmul.getTransposed() ? 1 : 2;
   SmallVector<Value> weights, weightScales, extras;
-  for (Value weight : product.getWeights())
+  for (Value weight : matmul.getWeights())
     weights.push_back(sliceColumns(rewriter, loc, weight, weightDim, columns));
-  for (Value scales : product.getWeightScales())
+  for (Value scales : matmul.getWeightScales())
     weightScales.push_back(sliceColumns(rewriter, loc, scales, weightDim,
-                                        blocksOf(product, columns)));
-  for (auto [index, extra] : llvm::enumerate(product.getExtras())) {
-    AffineMap map = product.getOperandMap(index);
+                                        blocksOf(matmul, columns)));
+  for (auto [index, extra] : llvm::enumerate(matmul.getExtras())) {
+    AffineMap map = matmul.getOperandMap(index);
     std::optional<unsigned> dim =
         map.getResultPosition(rewriter.getAffineDimExpr(2));
     extras.push_back(dim ? sliceColumns(rewriter, loc, extra, *dim, columns)
                          : extra);
   }
-  Value init = sliceColumns(rewriter, loc, product.getInit(), 1, columns);
+  Value init = sliceColumns(rewriter, loc, matmul.getInit(), 1, columns);
   auto narrow = GroupedMatmulOp::create(
-      rewriter, product.getLoc(), init.getType(), product.getLhs(),
-      product.getGather(), product.getOffsets(), weights,
-      product.getLhsScales(), weightScales, extras, init,
-      product.getTransposed(), /*panels=*/nullptr, product.getMapsAttr(),
-      product.getFirstAttr(), product.getBlocksAttr());
+      rewriter, matmul.getLoc(), init.getType(), matmul.getLhs(),
+      matmul.getGather(), matmul.getOffsets(), weights, matmul.getLhsScales(),
+      weightScales, extras, init, matmul.getTransposed(), /*panels=*/nullptr,
+      matmul.getMapsAttr(), matmul.getFirstAttr(), matmul.getBlocksAttr());
   IRMapping mapping;
-  product.getEpilogue().cloneInto(&narrow.getEpilogue(), mapping);
+  matmul.getEpilogue().cloneInto(&narrow.getEpilogue(), mapping);
   rewriter.replaceOp(slice, narrow.getResult());
 }
 
@@ -121,19 +118,19 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
   using MoEFuseColumnsBase::MoEFuseColumnsBase;
 
   void runOnOperation() override {
-    SmallVector<GroupedMatmulOp> products;
-    getOperation()->walk([&](GroupedMatmulOp op) { products.push_back(op); });
+    SmallVector<GroupedMatmulOp> matmuls;
+    getOperation()->walk([&](GroupedMatmulOp op) { matmuls.push_back(op); });
     IRRewriter rewriter(&getContext());
-    for (GroupedMatmulOp product : products)
-      if (product.getResult() && !product.getPanels())
-        rewrite(rewriter, product);
+    for (GroupedMatmulOp matmul : matmuls)
+      if (matmul.getResult() && !matmul.getPanels())
+        rewrite(rewriter, matmul);
   }
 
-  void rewrite(IRRewriter &rewriter, GroupedMatmulOp product) {
+  void rewrite(IRRewriter &rewriter, GroupedMatmulOp matmul) {
     SmallVector<std::pair<tensor::ExtractSliceOp, Columns>> slices;
     int64_t taken = 0;
     bool others = false, splits = false;
-    for (Operation *user : product->getUsers()) {
+    for (Operation *user : matmul->getUsers()) {
       if (isa<tensor::DimOp>(user))
         continue;
       auto slice = dyn_cast<tensor::ExtractSliceOp>(user);
@@ -141,28 +138,28 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
       others |= !columns;
       if (!columns)
         continue;
-      splits |= !keepsBlocks(product, *columns);
+      splits |= !keepsBlocks(matmul, *columns);
       slices.push_back({slice, *columns});
       taken += columns->size;
     }
     if (slices.empty())
       return;
-    // Columns that are taken twice would be computed twice.
-    if (others || splits || taken > product.getN()) {
-      remarkNotFused(product, "ColumnsNotFused",
-                     others ? "the matmul has other uses than slices of columns"
-                     : splits
-                         ? "columns begin within a block that has one scale"
-                         : "columns are used more than once");
+    // Overlapping slices would compute columns twice.
+    if (others || splits || taken > matmul.getN()) {
+      remarkNotFused(
+          matmul, "ColumnsNotFused",
+          others   ? "the matmul has other uses than slices of columns"
+          : splits ? "a slice of columns begins inside a block of one scale"
+                   : "columns are used more than once");
       return;
     }
     for (auto [slice, columns] : slices)
-      rewriteSlice(rewriter, product, slice, columns);
-    remarkFused(product, "ColumnsFused",
-                "slices of a matmul became matmuls of slices");
+      rewriteSlice(rewriter, matmul, slice, columns);
+    remarkFused(matmul, "ColumnsFused",
+                "slices of a matmul turned into matmuls of sliced weights");
     numFused += slices.size();
-    // What is left asks for extents, which are those of the destination.
-    rewriter.replaceOp(product, product.getInit());
+    // The remaining users are tensor.dim; the destination has the same extents.
+    rewriter.replaceOp(matmul, matmul.getInit());
   }
 };
 } // namespace

@@ -1,4 +1,4 @@
-//===- FuseEpilogue.cpp - Elementwise operations after products -----------===//
+//===- FuseEpilogue.cpp - Fuse elementwise ops into epilogues -------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -17,7 +17,7 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h.inc"
 } // namespace mlir::moe
 
-static bool readsProduct(linalg::GenericOp op) {
+static bool readsMatmul(linalg::GenericOp op) {
   return llvm::any_of(op.getDpsInputs(), [](Value input) {
     return input.getDefiningOp<GroupedMatmulOp>();
   });
@@ -31,12 +31,12 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
     IRRewriter rewriter(&getContext());
     for (Region &region : getOperation()->getRegions())
       generalizeElementwise(rewriter, region);
-    // In order, so that a chain of operations goes into one epilogue.
+    // In order, so that a chain of operations is fused into one epilogue.
     SmallVector<linalg::GenericOp> consumers;
     getOperation()->walk(
         [&](linalg::GenericOp op) { consumers.push_back(op); });
     for (linalg::GenericOp op : consumers)
-      if (readsProduct(op))
+      if (readsMatmul(op))
         rewrite(rewriter, op);
   }
 
@@ -47,25 +47,25 @@ struct MoEFuseEpilogue : moe::impl::MoEFuseEpilogueBase<MoEFuseEpilogue> {
     if (!op.hasPureTensorSemantics() || !isElementwiseOnMatrix(op))
       return notFused("not elementwise on the result of a matmul");
     SmallVector<EpilogueInput> inputs = epilogueInputs(op);
-    SmallVector<GroupedMatmulOp> products = fusibleProducts(op, inputs);
-    if (products.empty())
+    SmallVector<GroupedMatmulOp> matmuls = fusibleMatmuls(op, inputs);
+    if (matmuls.empty())
       return notFused("the matmul has other uses");
     Value init = op.getDpsInitOperand(0)->get();
     rewriter.setInsertionPoint(op);
     GroupedMatmulOp fused =
-        fuseIntoEpilogue(rewriter, op, inputs, products, init);
+        fuseIntoEpilogue(rewriter, op, inputs, matmuls, init);
     remarkFused(
         op, "EpilogueFused",
-        products.size() == 1
+        matmuls.size() == 1
             ? "elementwise operation fused into the epilogue of a matmul"
             : "matmuls of the same rows fused with the operation that joins "
               "them");
     numFused += 1;
-    numMerged += products.size() - 1;
+    numMerged += matmuls.size() - 1;
     rewriter.replaceOp(op, fused.getResult());
-    // What is left asks for extents, which are those of the destination.
-    for (GroupedMatmulOp product : products)
-      rewriter.replaceOp(product, product.getInit());
+    // The remaining users are tensor.dim; the destination has the same extents.
+    for (GroupedMatmulOp matmul : matmuls)
+      rewriter.replaceOp(matmul, matmul.getInit());
   }
 };
 } // namespace

@@ -1,4 +1,4 @@
-//===- FuseGather.cpp - Gather rows where a product reads them ------------===//
+//===- FuseGather.cpp - Fuse the gather of rows into matmuls --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -30,32 +30,32 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
       rewrite(op);
   }
 
-  /// Take what uses the grouped rows to `products`; the reason why it cannot
-  /// read them gathered, or nothing.
-  static StringRef addProduct(DispatchOp op, OpOperand &use,
-                              SmallVectorImpl<GroupedMatmulOp> &products) {
+  /// Adds the matmul that uses the grouped rows to `matmuls`. Returns why it
+  /// cannot gather them; empty if it can.
+  static StringRef addMatmul(DispatchOp op, OpOperand &use,
+                             SmallVectorImpl<GroupedMatmulOp> &matmuls) {
     if (isa<tensor::DimOp>(use.getOwner()))
       return "";
-    auto product = dyn_cast<GroupedMatmulOp>(use.getOwner());
-    bool ofRows = product && (use.get() == product.getLhs() ||
-                              use.get() == product.getLhsScales());
-    if (!ofRows || llvm::count(product->getOperands(), use.get()) != 1 ||
-        product.getGather())
+    auto matmul = dyn_cast<GroupedMatmulOp>(use.getOwner());
+    bool ofRows = matmul && (use.get() == matmul.getLhs() ||
+                             use.get() == matmul.getLhsScales());
+    if (!ofRows || llvm::count(matmul->getOperands(), use.get()) != 1 ||
+        matmul.getGather())
       return "the grouped rows have uses other than matmuls";
-    // Other rows than those of its experts have no token.
-    if (product.getOffsets() != op.getOffsets())
+    // Only rows of the dispatch's experts have a token.
+    if (matmul.getOffsets() != op.getOffsets())
       return "a matmul reads rows that no expert covers";
-    auto quantize = product.getLhs().getDefiningOp<QuantizeOp>();
-    if (product.getLhsScales() &&
-        (!quantize || product.getLhsScales() != quantize.getScales()))
-      return "the scales of the grouped rows come from elsewhere";
-    if (!llvm::is_contained(products, product))
-      products.push_back(product);
+    auto quantize = matmul.getLhs().getDefiningOp<QuantizeOp>();
+    if (matmul.getLhsScales() &&
+        (!quantize || matmul.getLhsScales() != quantize.getScales()))
+      return "the scales of the grouped rows are not those of moe.quantize";
+    if (!llvm::is_contained(matmuls, matmul))
+      matmuls.push_back(matmul);
     return "";
   }
 
-  /// Products read `rows`, and what asks for extents of `grouped` those of the
-  /// numbers of their tokens.
+  /// Replaces `grouped` by `rows` in matmuls, and by the gathered token
+  /// indices, which have the extent, in tensor.dim.
   static void gatherFrom(Value grouped, Value rows, RouteOp route) {
     for (OpOperand &use : llvm::make_early_inc_range(grouped.getUses()))
       use.set(isa<tensor::DimOp>(use.getOwner()) ? Value(route.getTokens())
@@ -66,49 +66,47 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
     auto notFused = [&](StringRef reason) {
       remarkNotFused(op, "GatherNotFused", reason);
     };
-    SmallVector<GroupedMatmulOp> products;
+    SmallVector<GroupedMatmulOp> matmuls;
     SmallVector<QuantizeOp> quantizations;
     for (OpOperand &use : op.getGrouped().getUses()) {
       if (auto quantize = dyn_cast<QuantizeOp>(use.getOwner()))
         quantizations.push_back(quantize);
-      else if (StringRef reason = addProduct(op, use, products);
-               !reason.empty())
+      else if (StringRef reason = addMatmul(op, use, matmuls); !reason.empty())
         return notFused(reason);
     }
-    // Each row is quantized by itself: those of the tokens are gathered as
-    // well.
+    // Rows are quantized independently, so the quantized rows of the tokens can
+    // be gathered as well.
     for (QuantizeOp quantize : quantizations)
       for (Value result : quantize->getResults())
         for (OpOperand &use : result.getUses())
-          if (StringRef reason = addProduct(op, use, products); !reason.empty())
+          if (StringRef reason = addMatmul(op, use, matmuls); !reason.empty())
             return notFused(reason);
     if (op.getScaleRows())
       return notFused("the rows are scaled by their weights");
 
     IRRewriter rewriter(op);
-    // Weights matter to the choice of what is kept alone.
+    // A route has weights only to choose which choices to keep.
     Value weights =
         op.getPriority() == Priority::Probability ? op.getWeights() : Value();
     auto route = RouteOp::create(rewriter, op.getLoc(), op.getIds(), weights,
                                  op.getNumExpertsAttr(), op.getCapacityAttr(),
                                  op.getPriorityAttr(), op.getOverflowAttr(),
                                  op.getChoicesAttr());
-    for (GroupedMatmulOp product : products)
-      rewriter.modifyOpInPlace(product, [&] {
-        product.getGatherMutable().assign(route.getTokens());
-      });
+    for (GroupedMatmulOp matmul : matmuls)
+      rewriter.modifyOpInPlace(
+          matmul, [&] { matmul.getGatherMutable().assign(route.getTokens()); });
     for (QuantizeOp quantize : quantizations) {
-      auto all = QuantizeOp::create(rewriter, quantize.getLoc(), op.getRows(),
-                                    quantize.getBlockAttr());
-      gatherFrom(quantize.getQuantized(), all.getQuantized(), route);
-      gatherFrom(quantize.getScales(), all.getScales(), route);
+      auto quantized = QuantizeOp::create(
+          rewriter, quantize.getLoc(), op.getRows(), quantize.getBlockAttr());
+      gatherFrom(quantize.getQuantized(), quantized.getQuantized(), route);
+      gatherFrom(quantize.getScales(), quantized.getScales(), route);
       rewriter.eraseOp(quantize);
     }
     gatherFrom(op.getGrouped(), op.getRows(), route);
     rewriter.replaceAllUsesWith(op.getOffsets(), route.getOffsets());
     rewriter.replaceAllUsesWith(op.getPositions(), route.getPositions());
     rewriter.eraseOp(op);
-    numFused += products.size();
+    numFused += matmuls.size();
     remarkFused(route, "GatherFused", "gather fused into the first matmul");
   }
 };

@@ -1,4 +1,4 @@
-//===- FuseScales.cpp - Multiply quantized factors, scale the sums --------===//
+//===- FuseScales.cpp - Fuse dequantization into matmuls ------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -20,14 +20,14 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h.inc"
 } // namespace mlir::moe
 
-/// The dequantization that defines `value`; null if there is none.
+/// Returns the dequantization that defines `value`, if any.
 static std::optional<Dequantization> dequantizationOf(Value value) {
   auto generic = value.getDefiningOp<linalg::GenericOp>();
   return generic ? matchDequantization(generic) : std::nullopt;
 }
 
-/// The same for weights, which may be those of one expert, made
-/// three-dimensional.
+/// Returns the dequantization of weights, which may be those of one expert,
+/// expanded to three dimensions.
 static std::optional<Dequantization> weightsOf(OpBuilder &b, Value weights) {
   auto expanded = weights.getDefiningOp<tensor::ExpandShapeOp>();
   if (!expanded)
@@ -56,16 +56,16 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
   using MoEFuseScalesBase::MoEFuseScalesBase;
 
   void runOnOperation() override {
-    SmallVector<GroupedMatmulOp> products;
+    SmallVector<GroupedMatmulOp> matmuls;
     getOperation()->walk([&](GroupedMatmulOp op) {
       if (op.getResult() && !op.getPanels())
-        products.push_back(op);
+        matmuls.push_back(op);
     });
-    for (GroupedMatmulOp op : products) {
+    for (GroupedMatmulOp op : matmuls) {
       fuseWeights(op);
       fuseRows(op);
     }
-    // What is left of the dequantization would be a use of the quantized rows.
+    // A dead dequantization would still count as a use of the quantized rows.
     getOperation()->walk<WalkOrder::PostOrder, ReverseIterator>(
         [](Operation *op) {
           if (isa<linalg::GenericOp, tensor::ExpandShapeOp>(op) &&
@@ -74,7 +74,7 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
         });
   }
 
-  /// All weights of a product, or none.
+  /// Fuses the scales of all weights of a matmul, or of none.
   void fuseWeights(GroupedMatmulOp op) {
     if (!op.getWeightScales().empty())
       return;
@@ -86,7 +86,7 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
       if (!found) {
         if (!quantized.empty())
           remarkNotFused(op, "ScalesNotFused",
-                         "some of the weights are not dequantized ones");
+                         "only some of the weights are dequantized");
         return;
       }
       if (!quantized.empty() && blocks != found->blocks) {

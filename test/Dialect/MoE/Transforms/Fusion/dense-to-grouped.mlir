@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -moe-dense-to-grouped -canonicalize -cse -mlir-print-local-scope | FileCheck %s
 // RUN: moe-opt %s -moe-dense-to-grouped --remarks-filter-passed=moe-fuse --remarks-filter-missed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
-// REMARK-COUNT-3: [Passed] DenseGrouped | Category:moe-fuse | Function={{plain|transposed|static_rows}} | Remark="a matmul became a grouped one"
+// REMARK-COUNT-3: [Passed] DenseGrouped | Category:moe-fuse | Function={{plain|transposed|static_rows}} | Remark="matmul turned into a grouped matmul with one group"
 // REMARK:         [Missed] DenseNotGrouped | Category:moe-fuse | Function=bias | Remark="not fused: a matmul does not accumulate into zeros of f32"
 // REMARK:         [Missed] DenseNotGrouped | Category:moe-fuse | Function=half_sums | Remark="not fused: a matmul does not accumulate into zeros of f32"
 // REMARK:         [Missed] DenseNotGrouped | Category:moe-fuse | Function=batch | Remark="not fused: a matmul does not accumulate into zeros of f32"

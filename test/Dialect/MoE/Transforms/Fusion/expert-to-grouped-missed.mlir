@@ -46,7 +46,7 @@ func.func @sums_in_half(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8
 // CHECK-LABEL: func.func @weights_from_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=weights_from_outside | Remark="not fused: a matmul is not of rows with a parameter"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=weights_from_outside | Remark="not fused: a matmul does not multiply rows by a parameter"
 func.func @weights_from_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<4x8xf32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -149,7 +149,7 @@ func.func @index(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>) 
 // CHECK-LABEL: func.func @vector(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=vector | Remark="not fused: a tensor of the region is no matrix"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=vector | Remark="not fused: a tensor of the region is not a matrix"
 func.func @vector(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -165,7 +165,7 @@ func.func @vector(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
 // CHECK-LABEL: func.func @column(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=column | Remark="not fused: a slice is not one of the columns of a matrix"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=column | Remark="not fused: a slice does not take columns of a matrix"
 func.func @column(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o params(%w : tensor<2x4x8xf32>) {
   ^bb0(%r: tensor<?x4xf32>, %v: tensor<4x8xf32>):
@@ -209,7 +209,7 @@ func.func @broadcasts(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32>
 // CHECK-LABEL: func.func @matrix_from_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=matrix_from_outside | Remark="not fused: an elementwise operation reads something that is no matrix of rows"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=matrix_from_outside | Remark="not fused: an elementwise operation reads a value that is not a matrix of rows"
 func.func @matrix_from_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x8xf32>, %q: tensor<?x8xf32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o params(%w : tensor<2x4x8xf32>) {
   ^bb0(%r: tensor<?x4xf32>, %v: tensor<4x8xf32>):
@@ -290,7 +290,7 @@ func.func @parameter_before_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %b
 // CHECK-LABEL: func.func @some_rows(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=some_rows | Remark="not fused: a slice takes some rows only"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=some_rows | Remark="not fused: a slice takes only some of the rows"
 func.func @some_rows(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):
@@ -305,7 +305,7 @@ func.func @some_rows(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> 
 // CHECK-LABEL: func.func @zeros_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=zeros_outside | Remark="not fused: the region yields what does not come from a matmul, and the rows outside the experts are given"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=zeros_outside | Remark="not fused: the region yields no result of a matmul, and only a matmul keeps the rows outside of the experts"
 func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o uncovered(zero) {
   ^bb0(%r: tensor<?x4xf32>):
@@ -317,7 +317,7 @@ func.func @zeros_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf
 // CHECK-LABEL: func.func @rows_outside(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_outside | Remark="not fused: the region yields what does not come from a matmul, and the rows outside the experts are given"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_outside | Remark="not fused: the region yields no result of a matmul, and only a matmul keeps the rows outside of the experts"
 func.func @rows_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o init(%x : tensor<?x4xf32>) {
   ^bb0(%r: tensor<?x4xf32>):
@@ -330,7 +330,7 @@ func.func @rows_outside(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf3
 // CHECK-LABEL: func.func @rows_of_a_product(
 // CHECK:         moe.grouped_matmul {{.*}} outs(%[[INIT:.*]] : tensor<?x4xf32>)
 // CHECK:         moe.expert {{.*}} init(
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_of_a_product | Remark="not fused: the region yields what does not come from a matmul
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=rows_of_a_product | Remark="not fused: the region yields no result of a matmul
 func.func @rows_of_a_product(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x4xf32>, %i: tensor<?x4xf32>) -> tensor<?x4xf32> {
   %p = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%w : tensor<2x4x4xf32>) outs(%x : tensor<?x4xf32>) {
   ^bb0(%s: f32):
@@ -372,7 +372,7 @@ func.func @parameters_after_others(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %q: t
 // What is elementwise, but after no product, would be computed for all rows.
 // CHECK-LABEL: func.func @elementwise_alone(
 // CHECK:         moe.expert
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=elementwise_alone | Remark="not fused: the region yields what does not come from a matmul
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=elementwise_alone | Remark="not fused: the region yields no result of a matmul
 func.func @elementwise_alone(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x4xf32> {
   %y = moe.expert %x, %o first(0) count(1) uncovered(zero) {
   ^bb0(%r: tensor<?x4xf32>):
@@ -385,7 +385,7 @@ func.func @elementwise_alone(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?
 // CHECK-LABEL: func.func @yields_zeros(
 // CHECK:         moe.expert
 // CHECK-NOT:     moe.grouped_matmul
-// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=yields_zeros | Remark="not fused: the region yields something that is no matrix of rows"
+// MISSED:        ExpertNotGrouped | Category:moe-fuse | Function=yields_zeros | Remark="not fused: the region yields a value that is not a matrix of rows"
 func.func @yields_zeros(%x: tensor<?x4xf32>, %o: tensor<3xi32>) -> tensor<?x8xf32> {
   %y = moe.expert %x, %o {
   ^bb0(%r: tensor<?x4xf32>):

@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -moe-expert-to-grouped | FileCheck %s
 // RUN: moe-opt %s -moe-expert-to-grouped --remarks-filter-missed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=MISSED
 
-// MISSED: [Missed] ExpertNotGrouped | Category:moe-fuse | Function=row_vector | Remark="not fused: an elementwise operation reads something by the row of its expert"
+// MISSED: [Missed] ExpertNotGrouped | Category:moe-fuse | Function=row_vector | Remark="not fused: an elementwise operation indexes a value from outside by the row within the expert"
 
 // An element for each row of an expert: among all rows it is another one.
 // CHECK-LABEL: func.func @row_vector(

@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -moe-expert-to-grouped -canonicalize -cse -mlir-print-local-scope | FileCheck %s
 // RUN: moe-opt %s -moe-expert-to-grouped --remarks-filter-passed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=PASSED
 
-// PASSED-COUNT-6: ExpertGrouped | Category:moe-fuse | Function={{.*}}Remark="experts became grouped matmuls"
+// PASSED-COUNT-6: ExpertGrouped | Category:moe-fuse | Function={{.*}}Remark="experts turned into grouped matmuls"
 
 // The weights of all experts are those of one product; a parameter of the
 // epilogue has the expert in front.

@@ -19,7 +19,7 @@ func.func @halves(%x: tensor<8x200xbf16>, %w: tensor<2x96x200xf8E4M3FN>, %s: ten
   return %u : tensor<8x32xf32>
 }
 
-// REMARK: ColumnsNotFused | Category:moe-fuse | Function=within | Remark="not fused: columns begin within a block that has one scale"
+// REMARK: ColumnsNotFused | Category:moe-fuse | Function=within | Remark="not fused: a slice of columns begins inside a block of one scale"
 // CHECK-LABEL: func.func @within(
 // CHECK:         moe.grouped_matmul
 // CHECK:         tensor.extract_slice

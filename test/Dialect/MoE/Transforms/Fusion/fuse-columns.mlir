@@ -2,7 +2,7 @@
 // RUN: moe-opt %s -moe-fuse-columns --remarks-filter-passed=moe-fuse --remarks-filter-missed=moe-fuse -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // Gate and up side by side; the weights have columns last.
-// REMARK:      [Passed] ColumnsFused | Category:moe-fuse | Function=halves | Remark="slices of a matmul became matmuls of slices"
+// REMARK:      [Passed] ColumnsFused | Category:moe-fuse | Function=halves | Remark="slices of a matmul turned into matmuls of sliced weights"
 // CHECK-LABEL: func.func @halves(
 // CHECK-SAME:    %[[X:.*]]: tensor<?x4xf32>, %[[O:.*]]: tensor<3xi32>, %[[W:.*]]: tensor<2x4x16xf32>)
 // CHECK-DAG:     %[[WG:.*]] = tensor.extract_slice %[[W]][0, 0, 0] [2, 4, 8] [1, 1, 1]

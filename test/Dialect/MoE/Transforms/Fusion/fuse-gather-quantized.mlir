@@ -24,7 +24,7 @@ func.func @gathered(%x: tensor<?x64xbf16>, %ids: tensor<?x2xi32>, %w: tensor<8x2
   return %y : tensor<?x24xf32>
 }
 
-// REMARK: GatherNotFused | Category:moe-fuse | Function=elsewhere | Remark="not fused: the scales of the grouped rows come from elsewhere"
+// REMARK: GatherNotFused | Category:moe-fuse | Function=elsewhere | Remark="not fused: the scales of the grouped rows are not those of moe.quantize"
 // CHECK-LABEL: func.func @elsewhere(
 // CHECK:         moe.dispatch
 // CHECK-NOT:     gather(

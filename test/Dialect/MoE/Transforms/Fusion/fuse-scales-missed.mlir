@@ -95,7 +95,7 @@ func.func @more_scales(%x: tensor<?x200xf32>, %offsets: tensor<3xi32>, %v: tenso
   return %y : tensor<?x96xf32>
 }
 
-// REMARK: ScalesNotFused | Category:moe-fuse | Function=some | Remark="not fused: some of the weights are not dequantized ones"
+// REMARK: ScalesNotFused | Category:moe-fuse | Function=some | Remark="not fused: only some of the weights are dequantized"
 // CHECK-LABEL: func.func @some(
 // CHECK:         linalg.generic
 // CHECK-NOT:     weight_scales

@@ -1,4 +1,4 @@
-//===- FusionRemarks.h - What was fused, and why not ------------*- C++ -*-===//
+//===- FusionRemarks.h - Remarks of the fusion passes -----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,12 +21,13 @@ inline remark::RemarkOpts fusionRemark(Operation *op, StringRef name) {
       .function(function ? function.getName() : "");
 }
 
-/// Say what was fused (`--remarks-filter-passed=moe-fuse`).
+/// Emits a remark that `op` was fused (`--remarks-filter-passed=moe-fuse`).
 inline void remarkFused(Operation *op, StringRef name, StringRef message) {
   remark::passed(op->getLoc(), fusionRemark(op, name)) << message;
 }
 
-/// Say what was not, and why (`--remarks-filter-missed=moe-fuse`).
+/// Emits a remark that `op` was not fused, with the reason
+/// (`--remarks-filter-missed=moe-fuse`).
 inline void remarkNotFused(Operation *op, StringRef name, StringRef reason) {
   remark::missed(op->getLoc(), fusionRemark(op, name))
       << ("not fused: " + reason).str();

@@ -39,7 +39,7 @@ def MoEDenseToGrouped : Pass<"moe-dense-to-grouped"> {
     that they fuse and get kernels as those of experts do.
   }];
   let statistics = [
-    Statistic<"numGrouped", "products-grouped",
+    Statistic<"numGrouped", "matmuls-grouped",
               "matmuls turned into grouped ones">
   ];
   let dependentDialects = ["::mlir::moe::MoEDialect",
@@ -86,7 +86,7 @@ def MoEFuseEpilogue : Pass<"moe-fuse-epilogue"> {
   }];
   let statistics = [
     Statistic<"numFused", "epilogues-fused", "elementwise operations fused">,
-    Statistic<"numMerged", "products-merged", "matmuls merged into another">
+    Statistic<"numMerged", "matmuls-merged", "matmuls merged into another">
   ];
   let dependentDialects = ["::mlir::linalg::LinalgDialect",
                            "::mlir::moe::MoEDialect"];
