@@ -18,9 +18,9 @@ using namespace mlir::moe;
 using llvm::ArrayRef;
 using llvm::SmallVector;
 
-/// The offset of the smallest gap that the buffer fits in between those placed
-/// before it, or above them all. `placed` are (offset, end) of the buffers that
-/// it must not overlap.
+/// Returns the offset of the smallest gap between the placed buffers that the
+/// buffer fits in, or the end of the last. `placed` are (offset, end) of the
+/// buffers that it must not overlap.
 static int64_t bestFit(SmallVector<std::pair<int64_t, int64_t>> placed,
                        int64_t size) {
   llvm::sort(placed);
@@ -37,9 +37,11 @@ static int64_t bestFit(SmallVector<std::pair<int64_t, int64_t>> placed,
   return best >= 0 ? best : top;
 }
 
-/// Offsets of a greedy placement in this order, and what they take in all.
-static int64_t place(ArrayRef<unsigned> order, ArrayRef<Lifetime> lifetimes,
-                     ArrayRef<int64_t> sizes, SmallVector<int64_t> &offsets) {
+/// Places the buffers greedily in this order. Returns the bytes they take.
+static int64_t placeGreedily(ArrayRef<unsigned> order,
+                             ArrayRef<Lifetime> lifetimes,
+                             ArrayRef<int64_t> sizes,
+                             SmallVector<int64_t> &offsets) {
   offsets.assign(sizes.size(), 0);
   int64_t peak = 0;
   for (auto [position, buffer] : llvm::enumerate(order)) {
@@ -57,14 +59,14 @@ std::optional<ArenaLayout>
 mlir::moe::computeArenaLayout(ArrayRef<Lifetime> lifetimes,
                               ArrayRef<int64_t> sizes) {
   unsigned count = sizes.size();
-  int64_t sum = 0;
+  int64_t total = 0;
   for (int64_t size : sizes)
-    if (llvm::AddOverflow(sum, size, sum))
+    if (llvm::AddOverflow(total, size, total))
       return std::nullopt;
 
   // Neither order is always the better one.
-  auto byNumber = llvm::to_vector(llvm::seq(count));
-  SmallVector<unsigned> bySize(byNumber), byLength(byNumber);
+  auto byIndex = llvm::to_vector(llvm::seq(count));
+  SmallVector<unsigned> bySize(byIndex), byLength(byIndex);
   auto length = [&](unsigned i) {
     return lifetimes[i].end - lifetimes[i].begin;
   };
@@ -75,14 +77,14 @@ mlir::moe::computeArenaLayout(ArrayRef<Lifetime> lifetimes,
     return std::pair(length(a), sizes[a]) > std::pair(length(b), sizes[b]);
   });
   SmallVector<int64_t> offsets, others;
-  if (place(byLength, lifetimes, sizes, others) <
-      place(bySize, lifetimes, sizes, offsets))
+  if (placeGreedily(byLength, lifetimes, sizes, others) <
+      placeGreedily(bySize, lifetimes, sizes, offsets))
     std::swap(offsets, others);
 
-  // Only the order of the placement is kept. Buffers of no byte may share an
-  // offset with others, hence the number.
+  // Only the order of the placement is kept. Empty buffers may share an offset
+  // with others: the index breaks ties.
   ArenaLayout layout;
-  layout.order = byNumber;
+  layout.order = byIndex;
   llvm::sort(layout.order, [&](unsigned a, unsigned b) {
     return std::pair(offsets[a], a) < std::pair(offsets[b], b);
   });

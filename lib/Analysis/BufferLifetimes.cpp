@@ -20,9 +20,9 @@ BufferLifetimes::BufferLifetimes(FunctionOpInterface function)
   unsigned next = 0;
   function->walk([&](Operation *op, const WalkStage &stage) {
     if (stage.isBeforeAllRegions())
-      numbers[op].begin = next++;
+      points[op].begin = next++;
     if (stage.isAfterAllRegions())
-      numbers[op].end = next++;
+      points[op].end = next++;
   });
 }
 
@@ -36,24 +36,25 @@ static bool runsOnce(Operation *op) {
          });
 }
 
-/// The operation, or the outermost one around it that may run it again.
+/// Returns the lifetime of `use`, or of the outermost operation around it that
+/// may run it again and does not make the buffer.
 Lifetime BufferLifetimes::spanOf(Operation *use, memref::AllocOp alloc) const {
   Operation *outermost = use;
   for (Operation *op = use->getParentOp(); !op->isAncestor(alloc);
        op = op->getParentOp())
     if (!runsOnce(op))
       outermost = op;
-  return numbers.lookup(outermost);
+  return points.lookup(outermost);
 }
 
-/// True if a use only says where memory is and how much, or gives it back.
+/// True if a use only makes a view, asks for an extent, or frees the memory.
 static bool touchesNoMemory(OpOperand &use) {
   if (auto view = dyn_cast<ViewLikeOpInterface>(use.getOwner()))
     return use.get() == view.getViewSource();
   return isa<memref::DimOp, memref::DeallocOp>(use.getOwner());
 }
 
-/// True if memory may be reached later by a way that no alias shows.
+/// True if memory may be accessed later through no known alias.
 static bool escapes(OpOperand &use) {
   Operation *op = use.getOwner();
   if (isa<memref::ExtractAlignedPointerAsIndexOp, UnrealizedConversionCastOp>(
@@ -65,12 +66,12 @@ static bool escapes(OpOperand &use) {
 
 Lifetime BufferLifetimes::of(memref::AllocOp alloc) const {
   // A buffer that nothing uses lives where it is made.
-  Lifetime life = numbers.lookup(alloc);
+  Lifetime life = points.lookup(alloc);
   bool used = false;
   for (Value alias : aliases.resolve(alloc))
     for (OpOperand &use : alias.getUses()) {
       if (escapes(use))
-        return numbers.lookup(function);
+        return points.lookup(function);
       if (touchesNoMemory(use))
         continue;
       Lifetime span = spanOf(use.getOwner(), alloc);
@@ -99,7 +100,7 @@ LogicalResult BufferLifetimes::verify(memref::AllocOp alloc) const {
     if (parent->hasTrait<OpTrait::HasParallelRegion>()) {
       InFlightDiagnostic diag = alloc.emitError(
           "expected no buffer made in a parallel loop: its iterations would "
-          "share one place; make it outside, with room for each of them");
+          "share its memory; make it outside, with room for each of them");
       diag.attachNote(parent->getLoc()) << "the loop is here";
       return diag;
     }
@@ -107,7 +108,7 @@ LogicalResult BufferLifetimes::verify(memref::AllocOp alloc) const {
       return notStructured(alloc) << "'" << parent->getName() << "'";
   }
 
-  // The next iteration makes its own in the same place.
+  // The next iteration allocates its own at the same offset.
   auto loop = alloc->getParentOfType<LoopLikeOpInterface>();
   if (!loop)
     return success();

@@ -107,7 +107,7 @@ static SmallVector<AffineExpr> boundsOfCapacity(CapacityAttr capacity,
   }
   if (capacity.getAtMostTokens())
     bounds.push_back(tokens);
-  // max(x, minimum) is at most the sum.
+  // max(x, minimum) is at most x + minimum.
   for (AffineExpr &bound : bounds)
     bound = bound + capacity.getMinimum();
   return bounds;
@@ -234,12 +234,13 @@ ChosenVariants mlir::moe::tilesByRows(const PlanTarget &target,
   return {&last};
 }
 
-/// Where the variants that a GPU takes for `min` to `max` tokens may change.
+/// Returns the numbers of tokens, from `min` to `max`, at which a GPU may
+/// change to other variants.
 static std::set<int64_t> findChanges(const PlanTarget &target, AffineMap bound,
                                      int64_t experts, int64_t min,
                                      int64_t max) {
   std::set<int64_t> changes = {min};
-  // What more than `most` rows make different.
+  // Adds the least number of tokens with more than `most` rows.
   auto add = [&](int64_t most) {
     int64_t low = min - 1, high = max;
     while (low < high) {
@@ -276,8 +277,8 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     double seconds = 0, fullest = rows.expectedFullest(tokens);
     for (const TileVariant &variant : target.variants) {
       double its = expertSeconds(cost, rows, target, tokens, variant);
-      // As good is not better: the first has the smallest tiles, which pad
-      // least. Where nothing pads, a tile as high as the rows costs nothing.
+      // On a tie the first one is kept: its tiles are the smallest, which pad
+      // least. Without padding, a tile as high as the rows costs nothing.
       bool free = chosen && variant.ragged && chosen->rows < fullest &&
                   its <= seconds * (1 + 1e-9);
       if (!chosen || free || its < seconds * (1 - 1e-9)) {
@@ -389,8 +390,8 @@ struct DispatchVerifier {
 };
 } // namespace
 
-/// A map other than the one that is known to be right is compared for all small
-/// T, around all powers of two, and at both ends.
+/// A map that is not the derived one is compared with it for all small T,
+/// around all powers of two, and at both ends.
 LogicalResult DispatchVerifier::verifyBound(StringRef name, AffineMap given,
                                             AffineMap needed, int64_t first,
                                             int64_t last) {

@@ -1,4 +1,4 @@
-//===- Cost.cpp - What a layer computes and reads -------------------------===//
+//===- Cost.cpp - FLOPs and bytes of a layer ------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -111,7 +111,7 @@ LogicalResult CostAnalysis::addContraction(linalg::LinalgOp op, Count &flops) {
   return add(op, dynamic == 1 ? flops.each : flops.fixed, domain);
 }
 
-/// All contractions of a region but those of experts within it.
+/// Adds all contractions of a region except those of experts within it.
 LogicalResult CostAnalysis::addContractions(Region &region, Count &flops) {
   WalkResult result = region.walk<WalkOrder::PreOrder>([&](Operation *op) {
     if (isa<ExpertOp>(op))
@@ -131,7 +131,7 @@ LogicalResult CostAnalysis::addExpert(ExpertOp op) {
       llvm::find_if(cost.dispatches, [&](const DispatchCost &each) {
         return each.dispatch == dispatch;
       });
-  // Offsets that are given rather than made by a dispatch: rows are unknown.
+  // The offsets are not those of a dispatch: the rows are unknown.
   if (found == cost.dispatches.end())
     return success();
 
@@ -185,7 +185,7 @@ FailureOr<Count> CostAnalysis::addBytes(RankedTensorType type,
   return elements;
 }
 
-/// Inputs and outputs, and the weights that no expert has to itself.
+/// Adds inputs, outputs, and the weights that are not those of experts.
 LogicalResult CostAnalysis::addArguments() {
   llvm::SetVector<Operation *> makers;
   llvm::DenseSet<Value> ofExperts(parameters.begin(), parameters.end());
@@ -230,7 +230,7 @@ FailureOr<FunctionCost> CostAnalysis::run() {
   return cost;
 }
 
-/// As much as 64 bits hold.
+/// Adds, or returns the largest integer on overflow.
 static int64_t saturatingSum(int64_t a, int64_t b) {
   int64_t sum;
   return llvm::AddOverflow(a, b, sum) ? std::numeric_limits<int64_t>::max()
@@ -250,7 +250,7 @@ int64_t FunctionCost::activatedWeights() const {
     DispatchOp dispatch = each.dispatch;
     int64_t choices =
         std::min<int64_t>(dispatch.getMaxChoices(), dispatch.getNumExperts());
-    // No more than there are: weightsPerExpert is that of the largest kind.
+    // At most all of them: weightsPerExpert is that of the largest expert.
     int64_t active;
     if (llvm::MulOverflow(each.weightsPerExpert, choices, active) ||
         active > each.weights)

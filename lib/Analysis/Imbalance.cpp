@@ -104,7 +104,7 @@ Rows::Rows(int64_t tokens, double probability)
     return;
   }
   // From the most likely count to both sides by the ratio of neighbours, then
-  // scaled to sum 1: no term needs a factorial.
+  // normalized to 1: no term needs a factorial.
   int64_t mode = std::min<int64_t>(n, std::floor((double(n) + 1) * p));
   double odds = p < 1 ? p / (1 - p) : 0;
   std::vector<double> below, above{1};
@@ -182,7 +182,7 @@ double Rows::excess(int64_t rows) const {
 // Rows of all experts
 //===----------------------------------------------------------------------===//
 
-/// T·K, or as much as 64 bits hold.
+/// T·K, or the largest integer on overflow.
 static int64_t choicesOf(int64_t tokens, int64_t topK) {
   int64_t choices;
   return llvm::MulOverflow(tokens, topK, choices)

@@ -24,7 +24,7 @@ static llvm::Error error(const Twine &message) {
 }
 
 /// Probabilities in proportion to `weights` that sum to `topK`, none above 1:
-/// what is cut off there goes to the others.
+/// the excess over 1 is spread over the others.
 static std::vector<double> inclusion(const std::vector<double> &weights,
                                      int64_t topK) {
   std::vector<double> probabilities(weights.size(), 0);
@@ -78,7 +78,7 @@ Imbalance::distribution(size_t dispatch, int64_t experts, int64_t topK) const {
                          delta);
 }
 
-/// A number that must be in an object and not be negative.
+/// A required member of an object that is an integer, 0 or more.
 static llvm::Expected<int64_t> count(const llvm::json::Object &object,
                                      StringRef key) {
   std::optional<int64_t> value = object.getInteger(key);
@@ -176,7 +176,8 @@ llvm::Expected<Imbalance> Imbalance::parse(StringRef text) {
     deltaText = delta;
   } else if (kind == "histogram" && !rest.empty()) {
     model.kind = Kind::Histogram;
-    // A path may have colons; what is behind the last is δ if it is a number.
+    // A path may contain colons: the text after the last is δ if it parses as a
+    // number.
     StringRef path = rest;
     double number;
     auto [head, last] = rest.rsplit(':');

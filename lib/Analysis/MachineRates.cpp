@@ -39,14 +39,14 @@ namespace {
 struct GPU {
   StringLiteral name, title;
   unsigned architecture;
-  // TFLOP/s and TB/s. f32 is that of the ordinary cores: products of f32 are
-  // not rounded to TF32. Where a GPU has no f8, it is widened to 16 bits.
+  // TFLOP/s and TB/s. f32 is that of the CUDA cores: f32 operands are not
+  // rounded to TF32. On a GPU without f8, f8 is widened to 16 bits.
   double f32, f16, f8, bandwidth;
 };
 } // namespace
 
 // Peak rates without sparsity, from NVIDIA's data sheets and white papers named
-// behind each. Of one architecture the first stands for it.
+// behind each. The first GPU of an architecture represents it.
 static constexpr GPU gpus[] = {
     // "NVIDIA A100 Tensor Core GPU" data sheet, 2021.
     {"a100-sxm", "NVIDIA A100 SXM 80GB", 80, 19.5, 312, 312, 2.039},
@@ -54,22 +54,21 @@ static constexpr GPU gpus[] = {
     // "NVIDIA A10 Tensor Core GPU" and "NVIDIA A40" data sheets, 2021.
     {"a10", "NVIDIA A10", 86, 31.2, 125, 125, 0.600},
     {"a40", "NVIDIA A40", 86, 37.4, 149.7, 149.7, 0.696},
-    // "NVIDIA Ampere GA102 GPU Architecture" white paper, sums in f32.
+    // "NVIDIA Ampere GA102 GPU Architecture" white paper, f32 accumulators.
     {"rtx3090", "NVIDIA GeForce RTX 3090", 86, 35.6, 71, 71, 0.936},
     // "NVIDIA L40S" and "NVIDIA L4 Tensor Core GPU" data sheets, 2023.
     {"l40s", "NVIDIA L40S", 89, 91.6, 362.05, 733, 0.864},
     {"l4", "NVIDIA L4", 89, 30.3, 121, 242.5, 0.300},
-    // "NVIDIA Ada GPU Architecture" white paper, sums in f32.
+    // "NVIDIA Ada GPU Architecture" white paper, f32 accumulators.
     {"rtx4090", "NVIDIA GeForce RTX 4090", 89, 82.6, 165.2, 330.3, 1.008},
-    // "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200" data sheets, halves of
-    // what
-    // they state with sparsity.
+    // "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200" data sheets, half of
+    // the rates with sparsity.
     {"h100-sxm", "NVIDIA H100 SXM", 90, 67, 989.5, 1979, 3.35},
     {"h100-pcie", "NVIDIA H100 PCIe", 90, 51, 756.5, 1513, 2.0},
     {"h200", "NVIDIA H200 SXM", 90, 67, 989.5, 1979, 4.8},
     // "NVIDIA Blackwell" data sheet, HGX B200.
     {"b200", "NVIDIA B200 (HGX)", 100, 75, 2250, 4500, 7.7},
-    // "NVIDIA RTX Blackwell GPU Architecture" white paper, sums in f32.
+    // "NVIDIA RTX Blackwell GPU Architecture" white paper, f32 accumulators.
     {"rtx5090", "NVIDIA GeForce RTX 5090", 120, 104.8, 209.5, 419, 1.792},
 };
 
@@ -88,7 +87,7 @@ std::optional<MachineRates> mlir::moe::findGPURates(StringRef name) {
   for (const GPU &gpu : gpus)
     if (gpu.name == name)
       return ratesOf(gpu);
-  // What follows the number says which instructions there are.
+  // The suffix after the digits names a set of instructions.
   unsigned architecture;
   if (!name.consume_front("sm_") || name.consumeInteger(10, architecture))
     return std::nullopt;
@@ -111,7 +110,7 @@ std::vector<StringRef> mlir::moe::listGPUs() {
 // Processors
 //===----------------------------------------------------------------------===//
 
-/// The first number of a file, or nothing.
+/// Reads a file that holds one number.
 static std::optional<double> readNumber(StringRef path) {
   auto file = llvm::MemoryBuffer::getFileAsStream(path);
   double number;
@@ -120,8 +119,8 @@ static std::optional<double> readNumber(StringRef path) {
   return number;
 }
 
-/// Cycles of this machine in a second: those that the processor always can do,
-/// else those that it can at most, else those of now.
+/// The clock of this machine in Hz: the base clock, else the maximum, else the
+/// current one.
 static std::optional<double> findClock() {
   constexpr double kilo = 1e3, mega = 1e6;
   for (StringRef name : {"base_frequency", "cpuinfo_max_freq"})
@@ -163,8 +162,8 @@ ProcessorDescription ProcessorDescription::host() {
   return of(llvm::sys::getHostCPUName(), features);
 }
 
-/// Vectors whose multiplication can begin in each cycle: two, but where those
-/// of 512 bits take the units of two others.
+/// Vector multiplications that can issue in each cycle: two, but one where a
+/// 512-bit vector takes both 256-bit units.
 static unsigned vectorsPerCycle(StringRef cpu, unsigned vectorBits) {
   static constexpr StringLiteral halved[] = {
       "znver4", "cannonlake", "icelake-client", "rocketlake", "tigerlake"};
@@ -173,14 +172,15 @@ static unsigned vectorsPerCycle(StringRef cpu, unsigned vectorBits) {
 
 MachineRates ProcessorDescription::rates() const {
   // A core streams about 20 GB/s, and about ten of them use up the channels of
-  // one socket. Nothing that can be read says what a machine's memory does.
+  // one socket. The system does not report its memory bandwidth.
   constexpr double ofCore = 20e9, ofSocket = 200e9;
   MachineRates rates;
-  // Without fused operations a multiplication and an addition each take a unit.
+  // Without FMA a multiplication and an addition each take a unit.
   double perCycle = vectorsPerCycle(cpu, vectorBits) * (vectorBits / 32) *
                     (fusedMultiplyAdd ? 2 : 1);
   rates.setFlops(double(cores) * hertz * perCycle);
-  // Two products for each element of a sum; other types are widened to f32.
+  // A bf16 dot product adds two products to each f32 accumulator; other types
+  // are widened to f32.
   if (bf16Dot)
     rates.bf16 *= 2;
   rates.bandwidth = std::min(double(cores) * ofCore, ofSocket);

@@ -135,7 +135,7 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
 // Text
 //===----------------------------------------------------------------------===//
 
-static std::string number(std::optional<int64_t> value) {
+static std::string formatCount(std::optional<int64_t> value) {
   return value ? std::to_string(*value) : "> 2^63";
 }
 
@@ -246,8 +246,8 @@ void PlanReport::print(llvm::raw_ostream &os) const {
        << " (roofline); workspace " << bytes(point.workspace) << "\n";
     for (auto [index, its] : llvm::enumerate(point.dispatches)) {
       os << "    dispatch " << index << ": " << its.variant << ", at most "
-         << number(its.rows) << " rows in " << number(its.tiles) << " tiles, "
-         << number(its.padding) << " rows of padding\n"
+         << formatCount(its.rows) << " rows in " << formatCount(its.tiles)
+         << " tiles, " << formatCount(its.padding) << " rows of padding\n"
          << "      expected: " << average(its.active) << " active experts, "
          << average(its.fullest) << " rows in the fullest, "
          << average(its.padded) << " rows with padding\n"

@@ -23,8 +23,8 @@ TokenBounds::Bound TokenBounds::constant(Location loc, int64_t value) {
 }
 
 TokenBounds::Bound TokenBounds::compute(Value value) {
-  // A value has no bound while its own is computed: it may depend on itself
-  // through a loop.
+  // A value has no bound while its bound is being computed: it may depend on
+  // itself through a loop.
   auto [found, isNew] = known.try_emplace(value);
   if (!isNew)
     return found->second;
@@ -33,7 +33,7 @@ TokenBounds::Bound TokenBounds::compute(Value value) {
   return bound;
 }
 
-/// True if a cast loses nothing, so that it keeps order and sign.
+/// True if a cast is lossless, so that it keeps order and sign.
 static bool isWidening(arith::IndexCastOp cast) {
   auto bits = [](Type type) {
     return type.isIndex() ? 64 : type.getIntOrFloatBitWidth();
@@ -42,8 +42,8 @@ static bool isWidening(arith::IndexCastOp cast) {
   return bits(getElementTypeOrSelf(cast.getType())) >= bits(from);
 }
 
-/// Division by a positive constant; by an unsigned one numbers that are not
-/// negative keep their order, too.
+/// True if `op` divides by a positive constant. That is monotone; for unsigned
+/// division, on values that are not negative.
 static bool isDivision(Operation *op) {
   APInt divisor;
   return isa<arith::DivSIOp, arith::CeilDivSIOp, arith::DivUIOp,
@@ -140,8 +140,8 @@ static bool isStatic(Value memref, int64_t dim) {
   return type && dim >= 0 && dim < type.getRank() && !type.isDynamicDim(dim);
 }
 
-/// The buffers that `memref` is, one or the other, by way of loops, branches
-/// and casts; none where it is itself a view or an allocation.
+/// The buffers that `memref` may be, through loops, branches and casts; none if
+/// it is itself a view or an allocation.
 static SmallVector<Value> sourcesOf(Value memref) {
   if (auto argument = dyn_cast<BlockArgument>(memref)) {
     auto loop = dyn_cast<scf::ForOp>(argument.getOwner()->getParentOp());
@@ -193,7 +193,7 @@ TokenBounds::Bound TokenBounds::extent(Value memref, int64_t dim) {
     Bound own = extentOfSource(buffers[i], dim);
     if (!own.value)
       return {};
-    // An extent below 0 is that of a buffer which is not made for this T.
+    // A buffer with an extent below 0 is not allocated for this T.
     if (!isNonNegative(own.value))
       own.value = arith::MaxSIOp::create(builder, memref.getLoc(), own.value,
                                          constant(memref.getLoc(), 0).value);

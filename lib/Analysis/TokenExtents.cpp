@@ -1,4 +1,4 @@
-//===- TokenExtents.cpp - Which extents are the number of tokens ----------===//
+//===- TokenExtents.cpp - Extents that are the number of tokens -----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -28,8 +28,8 @@ Extent mlir::moe::extentOf(OpFoldResult size, Operation *exported) {
   return {value, Extent::index};
 }
 
-/// The value that `value` has the extents of, by the loops around: what they
-/// carry keeps the extents it starts with, or is an error.
+/// Returns the initial value of a value that a loop carries, whose extents it
+/// keeps, or else is an error.
 static Value startOf(Value value) {
   if (auto argument = dyn_cast<BlockArgument>(value)) {
     Operation *parent = argument.getOwner()->getParentOp();
@@ -79,7 +79,7 @@ Extent mlir::moe::extentOf(Value tensor, int64_t dim, Operation *exported) {
   if (Value start = startOf(tensor))
     return extentOf(start, dim, exported);
   if (auto argument = dyn_cast<BlockArgument>(tensor)) {
-    // What moe-export says of every dynamic extent of an argument.
+    // moe-export makes every dynamic extent of an argument T.
     Operation *parent = argument.getOwner()->getParentOp();
     bool isInput = parent == exported || isExported(parent);
     return isInput ? Extent{Value(), Extent::tokens} : Extent{tensor, dim};
@@ -105,7 +105,7 @@ Extent mlir::moe::extentOf(Value tensor, int64_t dim, Operation *exported) {
     if (extent == extentOf(otherwise, dim, exported))
       return extent;
   }
-  // The rows of what is done for each token, or each row.
+  // Operations on each token or row keep the number of rows.
   if (dim == 0)
     if (Value rows = rowsOf(cast<OpResult>(tensor)))
       return extentOf(rows, 0, exported);
@@ -121,7 +121,7 @@ bool mlir::moe::haveSameExtents(Value a, Value b) {
   });
 }
 
-/// A number that is computed of extents and constants alone.
+/// Evaluates an index that is computed from extents and constants alone.
 static std::optional<int64_t> evaluateIndex(Value value, int64_t tokens,
                                             Operation *exported) {
   if (std::optional<int64_t> constant = getConstantIntValue(value))

@@ -1,4 +1,4 @@
-//===- TokenIndependence.cpp - Whether tokens may run apart ---------------===//
+//===- TokenIndependence.cpp - Check that tokens are independent ----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,13 +21,13 @@ namespace {
 enum class Kind {
   /// The same for every call.
   Invariant,
-  /// How many tokens, or rows of an expert, there are.
+  /// The number of tokens, or of rows of an expert.
   Extent,
   /// Row t comes from token t alone; in an expert, from row t alone.
   PerToken,
   /// Each row comes from the token that was dispatched to it.
   Grouped,
-  /// Where rows of other tokens are: offsets and positions.
+  /// Offsets and positions, which depend on other tokens.
   Routing,
 };
 
@@ -134,7 +134,8 @@ bool Classifier::classify(CombineOp op) {
   return setAll(op, Kind::PerToken);
 }
 
-/// All operands with a row for each token are read at the row that is written.
+/// True if all operands with a row for each token are read at the row that is
+/// written.
 bool Classifier::classify(linalg::LinalgOp op) {
   std::optional<Kind> kind;
   std::optional<unsigned> rowLoop;
@@ -263,7 +264,7 @@ bool Classifier::classify(Operation *op) {
     visitUsedValuesDefinedAbove(op->getRegions(), [&](OpOperand *operand) {
       captures |= !is(operand->get(), Kind::Invariant);
     });
-    return captures ? refuse(op, "it uses how many tokens there are")
+    return captures ? refuse(op, "it uses the number of tokens")
                     : classify(structured);
   }
   if (op->hasTrait<OpTrait::Elementwise>() && op->getNumRegions() == 0 &&

@@ -22,7 +22,7 @@ struct Unit {
 };
 } // namespace
 
-// A name that others end with comes after them.
+// A suffix of other names comes after them.
 static constexpr Unit byteUnits[] = {{"KiB", int64_t(1) << 10},
                                      {"MiB", int64_t(1) << 20},
                                      {"GiB", int64_t(1) << 30},
@@ -41,7 +41,7 @@ static constexpr Unit flopUnits[] = {{"kflop", 1000},
                                      {"pflop", 1000000000000000},
                                      {"flop", 1}};
 
-/// Take the unit off the end of `text`; 1 if there is none.
+/// Strips the unit from the end of `text`. Returns its factor; 1 without one.
 static int64_t consumeUnit(StringRef &text, llvm::ArrayRef<Unit> units) {
   for (const Unit &unit : units)
     if (text.consume_back_insensitive(unit.name))
@@ -49,7 +49,7 @@ static int64_t consumeUnit(StringRef &text, llvm::ArrayRef<Unit> units) {
   return 1;
 }
 
-/// Digits, a fraction and an exponent; neither a sign nor a name of a number.
+/// Parses digits, a fraction and an exponent: no sign, no `inf` or `nan`.
 static std::optional<double> parseNumber(StringRef text) {
   double value;
   if (text.empty() || !llvm::isDigit(text.front()) ||
@@ -84,7 +84,7 @@ std::optional<int64_t> mlir::moe::parseBytes(StringRef text) {
 
 static std::optional<double> parseRate(StringRef text,
                                        llvm::ArrayRef<Unit> units) {
-  // Without `/s` it is a bare number.
+  // Without `/s` only a bare number is valid.
   int64_t factor = text.consume_back("/s") ? consumeUnit(text, units) : 1;
   std::optional<double> number = parseNumber(text);
   if (!number || !(*number > 0) || std::isinf(*number * factor))

@@ -54,7 +54,7 @@ static LogicalResult lower(ModuleOp module, StringRef pipeline,
 FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
                                            ArrayRef<TargetDescription> targets,
                                            const CompileOptions &options) {
-  // A plan and a pipeline may ask for the target: each has a module of its own.
+  // Plan and pipeline depend on the target: each target has its own module.
   Program program;
   for (auto [i, target] : llvm::enumerate(targets)) {
     program.modules.push_back(module.clone());
@@ -131,7 +131,7 @@ llvm::Expected<std::string> mlir::moe::emitPTX(const Variant &variant) {
   auto image = cast<DictionaryAttr>(images[0]);
   auto data = module.lookupSymbol<LLVM::GlobalOp>(
       image.getAs<StringAttr>("symbol").getValue());
-  // In an artifact the text ends with a zero.
+  // In an artifact the text is terminated by a null byte.
   return cast<StringAttr>(data.getValueOrNull()).getValue().drop_back().str();
 }
 

@@ -137,7 +137,7 @@ static FailureOr<SmallVector<std::string>> getTiles(ModuleOp module,
 FailureOr<SmallVector<std::string>>
 mlir::moe::getVariants(StringRef pipeline, const TargetDescription &target,
                        ModuleOp module) {
-  // Loops over each row by itself.
+  // The reference lowering loops over single rows.
   SmallVector<std::string> loops = {"loops:1"};
   if (!target.device.empty()) {
     auto tiles = getTiles(module, target.device);

@@ -23,8 +23,8 @@ static MachineRates ratesOf(const TargetDescription &target) {
   return ProcessorDescription::of(target.cpu, target.features).rates();
 }
 
-/// The range to show a plan of. Where nobody gives one, a function takes so
-/// many tokens that no number of the plan means anything.
+/// Returns the range of tokens to plan for. The default range of a function is
+/// too large to be of use in a report.
 static std::string tokensToPlan(ModuleOp module, const CompileOptions &options,
                                 PlanFormat format) {
   bool hasRange = llvm::any_of(module.getOps(), [](Operation &op) {

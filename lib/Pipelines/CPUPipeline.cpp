@@ -1,4 +1,4 @@
-//===- CPUPipeline.cpp - The fast path on a CPU ---------------------------===//
+//===- CPUPipeline.cpp - The pipeline of CPU kernels ----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -19,7 +19,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Options of a pass that depends on the processor.
+/// Options of a pass that depends on the CPU.
 template <typename PassOptions>
 static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
   PassOptions options;
@@ -31,18 +31,18 @@ static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
 
 void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
   addTensorsToLinalg(pm);
-  // Every product becomes a grouped one ...
+  // All matmuls become grouped matmuls ...
   pm.addPass(createMoEExpertToGrouped());
   pm.addPass(createMoEDenseToGrouped());
   addCleanup(pm);
-  // ... of factors as they are stored ...
+  // ... of quantized operands, with their scales ...
   pm.addPass(createMoEFuseScales());
-  // ... of the columns that are used, with what follows as its epilogue ...
+  // ... of the columns that are used, with elementwise epilogues ...
   pm.addPass(createMoEFuseColumns());
   pm.addPass(createMoEFuseEpilogue());
-  // ... what it reads gathered as it is read ...
+  // ... that gather the rows of the tokens.
   pm.addPass(createMoEFuseGather());
-  // ... and the weights of the combination computed before it.
+  // The combine becomes a gather-sum with the final weights.
   pm.addPass(createMoEDecomposeCombine());
   addCleanup(pm);
 }
@@ -52,20 +52,20 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   addEntry(pm);
   buildFusionPipeline(pm);
 
-  // Packed weights take the place of weights; the functions that pack them are
-  // entries of the artifact, too.
+  // Packed weights replace the weights. The functions that pack them are entry
+  // points of the artifact, too.
   pm.addPass(
       createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
   pm.addPass(createMoEExport());
 
-  // Lower the gate, the routing and what was not fused to linalg.
+  // Lower the gate, the routing and unfused operations to linalg.
   pm.addPass(createConvertMoERoutingToLinalg());
   addCleanup(pm);
   addBufferization(pm);
   pm.addPass(createMoECompactLaunches());
 
-  // What is done for each token runs in blocks of tokens, router and gate as
-  // one step; grouped matmuls become kernels and tasks.
+  // Loops over tokens become tasks on blocks of tokens, router and gate in one
+  // task; grouped matmuls become kernels and tasks.
   pm.addPass(createMemRefCopyToLinalg());
   pm.addPass(createMoELinalgToTasks());
   pm.addPass(createMoEVectorizeRows());

@@ -1,4 +1,4 @@
-//===- GPUPipeline.cpp - The path to NVIDIA GPUs --------------------------===//
+//===- GPUPipeline.cpp - The pipeline of NVIDIA GPUs ----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -24,8 +24,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The host's functions alone: kernels are cleaned up once, when all of them
-/// are there.
+/// Adds a pass on the functions of the host only: kernels are cleaned up once,
+/// after the last one is built.
 static void addHostPass(OpPassManager &pm, std::unique_ptr<Pass> pass) {
   pm.addNestedPass<func::FuncOp>(std::move(pass));
 }
@@ -50,14 +50,14 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   addHostCleanup(pm);
   addBufferization(pm);
   pm.addPass(createMoECompactLaunches());
-  // Loops that are left become kernels, too.
+  // The remaining loops become kernels, too.
   pm.addPass(createMoEConstantsToDevice());
   addHostPass(pm, createMemRefCopyToLinalg());
   addHostPass(pm, createMoEParallelizeCounts());
   addHostPass(pm, createConvertLinalgToParallelLoopsPass());
   addHostPass(pm, createLowerAffinePass());
   addHostCleanup(pm);
-  // Before kernels are cut out: what they need inside has its place, too.
+  // Before kernels are outlined: their buffers are part of the arena.
   pm.addPass(createMoEScalarsToDevice());
   pm.addPass(createMoEAllocsToArena());
   addHostCleanup(pm);
@@ -66,7 +66,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   addBufferVerification(pm);
 }
 
-/// Kernels to the LLVM dialect.
+/// Lowers kernels to the LLVM dialect.
 static void addKernelLowering(OpPassManager &pm) {
   OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
   kernels.addPass(math::createMathExtendToSupportedTypes());
@@ -95,6 +95,6 @@ void mlir::moe::buildGPUPipeline(OpPassManager &pm,
   pm.addPass(createMoELaunchesToCalls());
   addKernelLowering(pm);
   pm.addPass(createMoESerializeKernels());
-  // The host may be any processor.
+  // The host may be any CPU.
   buildLowerToLLVMPipeline(pm, /*f16Conversions=*/false);
 }

@@ -24,15 +24,15 @@ void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createSCFToControlFlowPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
-  // 16-bit floats as every processor can: LLVM would call helpers of the
-  // compiler's library, which differ from distribution to distribution.
+  // Expand conversions of 16-bit floats: LLVM would call functions of the
+  // compiler's library, which differ between distributions.
   pm.addPass(createMoEPromoteSmallFloats());
   pm.addPass(createMoEExpandSmallFloats({/*f16=*/!f16Conversions}));
   arith::ArithExpandOpsPassOptions expand;
   expand.includeBf16 = true;
   pm.addPass(arith::createArithExpandOpsPass(expand));
   pm.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
-  pm.addPass(createConvertMathToFuncs()); // of integers, which no library has
+  pm.addPass(createConvertMathToFuncs()); // of integers: libm has none
   pm.addPass(createConvertMathToLLVMPass());
   pm.addPass(createConvertMathToLibmPass());
   ConvertVectorToLLVMPassOptions vectors;
@@ -45,8 +45,7 @@ void mlir::moe::buildLowerToLLVMPipeline(OpPassManager &pm,
   pm.addPass(createUBToLLVMConversionPass());
   pm.addPass(createConvertFuncToLLVMPass());
   pm.addPass(createReconcileUnrealizedCastsPass());
-  // Before functions are made of it: tasks of the executor are all that is
-  // left.
+  // Before the lowering to functions: only tasks of the executor are left.
   addVerification(pm, {"llvm", "moe_rt"});
   pm.addPass(createMoEOutlineTasks());
   pm.addPass(createMoEEntryPoints());

@@ -1,4 +1,4 @@
-//===- ReferencePipeline.cpp - The path that is obviously right -----------===//
+//===- ReferencePipeline.cpp - The reference lowering to loops ------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -28,7 +28,7 @@ void mlir::moe::buildReferenceBufferPipeline(OpPassManager &pm) {
 
   pm.addPass(createMemRefCopyToLinalg());
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
-  // Sizes become plain arithmetic, which bounds are read from.
+  // Sizes become plain arithmetic, from which bounds are computed.
   pm.addPass(createLowerAffinePass());
   addCleanup(pm);
   pm.addPass(createMoEAllocsToArena());

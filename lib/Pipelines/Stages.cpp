@@ -1,4 +1,4 @@
-//===- Stages.cpp - What pipelines have in common -------------------------===//
+//===- Stages.cpp - Stages shared by pipelines ----------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -30,12 +30,12 @@ void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
 }
 
 void mlir::moe::addEntry(OpPassManager &pm) {
-  // First, before anything folds what contradicts itself.
+  // First, before a pass folds operations with contradicting extents.
   addTensorsToLinalg(pm);
-  // What a layer calls becomes part of it, and so of its workspace.
+  // Calls are inlined, so that their buffers are part of the workspace.
   pm.addPass(createInlinerPass());
   addCleanup(pm);
-  // What a cast hid may be known now.
+  // Inlining and cleanup may have made more extents static.
   pm.addPass(createMoEVerifyShapes());
   // Results become outputs of the caller while the layer is still tensors, so
   // that bufferization can compute right into them.

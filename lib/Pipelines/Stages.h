@@ -1,4 +1,4 @@
-//===- Stages.h - What pipelines have in common -----------------*- C++ -*-===//
+//===- Stages.h - Stages shared by pipelines --------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -13,17 +13,17 @@
 namespace mlir::moe {
 
 void addCleanup(OpPassManager &pm);
-/// Operations that linalg has no loops for, or that are on whole tensors, as
-/// those that it has; those with contradicting extents are errors.
+/// Lowers operations on whole tensors, and those without loops in linalg, to
+/// linalg operations with loops; contradicting extents are errors.
 void addTensorsToLinalg(OpPassManager &pm);
 /// Prepares a layer as it was written: one function with outputs, in
 /// chunks of tokens where the plan says so.
 void addEntry(OpPassManager &pm);
-/// Tensors to buffers.
+/// Lowers tensors to buffers.
 void addBufferization(OpPassManager &pm);
-/// Nothing but operations of these dialects is left.
+/// Verifies that only operations of these dialects are left.
 void addVerification(OpPassManager &pm, ArrayRef<StringRef> dialects);
-/// The same of those that loops over buffers consist of.
+/// Verifies that only loops over buffers are left.
 void addBufferVerification(OpPassManager &pm);
 
 } // namespace mlir::moe

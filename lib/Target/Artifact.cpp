@@ -29,7 +29,7 @@ static llvm::Error error(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
-/// The path of a library of the system; empty if it is not found.
+/// Returns the path of a system library; empty if it is not found.
 static std::string findLibrary(llvm::StringRef name) {
   llvm::Triple triple(llvm::sys::getDefaultTargetTriple());
   std::string multiarch = (triple.getArchName() + "-linux-gnu").str();
@@ -63,8 +63,8 @@ llvm::Expected<std::string> mlir::moe::findLinker() {
   return error("no linker found; install lld-22 or binutils");
 }
 
-/// Make sure that the linker's output has room. A disk that fills up under it
-/// is a SIGBUS to a linker that maps the file.
+/// Allocates the disk space of the linker's output. A linker that maps the file
+/// gets a SIGBUS if the disk fills up.
 static llvm::Error reserve(llvm::StringRef path, uint64_t bytes) {
   int file;
   std::error_code code = llvm::sys::fs::openFileForWrite(path, file);
@@ -79,14 +79,14 @@ static llvm::Error reserve(llvm::StringRef path, uint64_t bytes) {
   return llvm::Error::success();
 }
 
-/// Link objects into a shared object. All they need from outside is functions
-/// of the C and the math library.
+/// Links objects, which need only functions of the C and math libraries, into a
+/// shared object.
 static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
 link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
   llvm::Expected<std::string> linker = findLinker();
   if (!linker)
     return linker.takeError();
-  // All that the linker leaves, even where it crashes, is in one folder.
+  // A folder of its own, so that nothing is left behind if the linker crashes.
   llvm::SmallString<128> folder;
   if (std::error_code code =
           llvm::sys::fs::createUniqueDirectory("moe", folder))
@@ -121,8 +121,8 @@ link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects) {
                                                "-o",
                                                output};
   llvm::append_range(arguments, inputs);
-  // Named where needed, so that exp and the like are found in whatever host
-  // loads it.
+  // Named as dependencies, so that exp and the like are found in every host
+  // that loads it.
   arguments.push_back("--as-needed");
   std::string math = findLibrary("libm.so.6");
   if (!math.empty())

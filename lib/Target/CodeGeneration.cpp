@@ -32,9 +32,9 @@ static void initializeTargets() {
   (void)once;
 }
 
-/// True if code for numbers gains from a feature. The others (of the system, of
-/// cryptography) are left out of the target, so that an artifact asks of a
-/// processor only what it uses.
+/// True if numeric code gains from a feature. The others (system, cryptography)
+/// are left out of the target, so that an artifact requires only the features
+/// that it uses.
 static bool isComputational(llvm::StringRef feature) {
   static constexpr llvm::StringRef names[] = {
       // x86-64
@@ -48,12 +48,12 @@ static bool isComputational(llvm::StringRef feature) {
   return llvm::is_contained(names, feature);
 }
 
-/// The computational features that a processor of this name has.
+/// Returns the computational features of a CPU by its name.
 static llvm::Expected<llvm::SmallVector<std::string>>
 featuresOf(const llvm::Target &target, llvm::StringRef triple,
            llvm::StringRef cpu) {
-  // Made for no processor first: for one that it does not know, LLVM itself
-  // prints and goes on.
+  // Created without a CPU first: given one that it does not know, LLVM prints a
+  // warning and goes on.
   std::unique_ptr<llvm::MCSubtargetInfo> info(
       target.createMCSubtargetInfo(llvm::Triple(triple), "", ""));
   bool known = info && info->isCPUStringValid(cpu);
@@ -72,7 +72,7 @@ featuresOf(const llvm::Target &target, llvm::StringRef triple,
   return features;
 }
 
-/// The least of the processors of an architecture.
+/// Returns the baseline CPU of an architecture.
 static llvm::StringRef baselineCPU(llvm::StringRef triple) {
   return llvm::Triple(triple).getArch() == llvm::Triple::x86_64 ? "x86-64"
                                                                 : "generic";
@@ -89,7 +89,7 @@ TargetDescription::parse(llvm::StringRef name) {
   if (!target)
     return error(message);
   if (name.starts_with("sm_")) {
-    // Any processor can start kernels.
+    // Any CPU can launch kernels.
     description.device = name.str();
     description.cpu = baselineCPU(description.triple).str();
     auto features = featuresOf(*target, description.triple, description.cpu);
@@ -141,7 +141,7 @@ TargetDescription::createTargetMachine() const {
   std::string enabled;
   for (const std::string &feature : features)
     enabled += (enabled.empty() ? "+" : ",+") + feature;
-  // The name of the processor sets its schedule only: it must not bring in
+  // The name of the CPU selects its scheduling model only: it must not add
   // features beyond those that are listed and checked.
   std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
       llvm::Triple(triple), baselineCPU(triple), enabled, llvm::TargetOptions(),
@@ -171,8 +171,8 @@ mlir::moe::translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
     function.addFnAttr("target-features", machine.getTargetFeatureString());
     function.addFnAttr(llvm::Attribute::NoUnwind);
   }
-  // Kernels are unrolled where they are made; elsewhere it costs time to
-  // compile and brings none.
+  // The kernel builders unroll; unrolling other loops costs compile time and
+  // gains nothing.
   llvm::PipelineTuningOptions tuning;
   tuning.LoopUnrolling = false;
   tuning.LoopInterleaving = false;

@@ -1,4 +1,4 @@
-//===- HostFunctions.cpp - What an artifact may ask of its host -----------===//
+//===- HostFunctions.cpp - Host functions that artifacts may call ---------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 //
 // The helpers of a compiler's own library (libgcc_s, compiler-rt) are not on
-// the list: which there are differs from version to version.
+// the list: they differ between versions.
 //
 //===----------------------------------------------------------------------===//
 
@@ -21,7 +21,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 bool mlir::moe::isHostFunction(llvm::StringRef name) {
-  // Of f64; those of f32 have an f at the end.
+  // Of f64; those of f32 have the suffix f.
   static const llvm::StringSet<> math{
       "acos",  "acosh", "asin",  "asinh",     "atan",     "atan2",     "atanh",
       "cbrt",  "ceil",  "cos",   "cosh",      "erf",      "erfc",      "exp",

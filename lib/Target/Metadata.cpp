@@ -1,4 +1,4 @@
-//===- Metadata.cpp - What an artifact says about itself ------------------===//
+//===- Metadata.cpp - The metadata of an artifact -------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

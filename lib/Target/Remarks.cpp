@@ -1,4 +1,4 @@
-//===- Remarks.cpp - What passes say they could not do --------------------===//
+//===- Remarks.cpp - Turn missed remarks into warnings --------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -42,24 +42,24 @@ RemarkListener::install(MLIRContext &context, bool printAll) {
   return listener;
 }
 
-/// Says what is slow if a remark of this name is made; empty for other remarks.
+/// Returns the warning for remarks of this name; empty if they are none.
 static llvm::StringRef slowPart(llvm::StringRef name) {
   if (name == "ExpertNotGrouped")
     return "an expert is left to loops";
   if (name == "MatmulNotLowered")
     return "a matmul is left to loops";
-  if (name == "PackedInCall")
+  if (name == "WeightsNotPrepacked")
     return "weights are packed in every call";
   return {};
 }
 
-/// `loc` as messages begin; empty where it is not known.
-static std::string placeOf(Location loc) {
-  auto place = loc->findInstanceOf<FileLineColLoc>();
-  if (!place)
+/// Returns `loc` as the prefix of a message; empty if it is unknown.
+static std::string locationPrefix(Location loc) {
+  auto file = loc->findInstanceOf<FileLineColLoc>();
+  if (!file)
     return "";
-  return (place.getFilename().getValue() + ":" + llvm::Twine(place.getLine()) +
-          ":" + llvm::Twine(place.getColumn()) + ": ")
+  return (file.getFilename().getValue() + ":" + llvm::Twine(file.getLine()) +
+          ":" + llvm::Twine(file.getColumn()) + ": ")
       .str();
 }
 
@@ -71,13 +71,13 @@ void RemarkListener::listen(const remark::detail::Remark &remark) {
   llvm::StringRef reason = text;
   reason.consume_front("not fused: ");
   reason.consume_front("packed in every call: ");
-  std::string place = placeOf(remark.getLocation());
+  std::string prefix = locationPrefix(remark.getLocation());
   {
     std::lock_guard<std::mutex> lock(mutex);
-    if (!heard.insert(place + remark.getRemarkName().str() + text).second)
+    if (!heard.insert(prefix + remark.getRemarkName().str() + text).second)
       return;
     if (!slow.empty())
-      warnings.push_back((place + slow + ": " + reason).str());
+      warnings.push_back((prefix + slow + ": " + reason).str());
   }
   if (!slow.empty())
     emitWarning(remark.getLocation()) << slow << ": " << reason;

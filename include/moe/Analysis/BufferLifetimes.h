@@ -29,9 +29,9 @@ struct Lifetime {
 ///
 /// Operations are numbered in the order of the text, an operation with regions
 /// before and after them. A buffer lives from the first to the last operation
-/// that reaches its memory through any alias. Where a use stands in a loop, or
-/// in anything else that may run more than once, in parallel or in an unknown
-/// order, and the buffer was made outside, it lives as long as all of that.
+/// that reaches its memory through any alias. If a use is in a loop, or in
+/// anything else that may run more than once, in parallel or in an unknown
+/// order, and the buffer was made outside, it lives as long as that operation.
 class BufferLifetimes {
 public:
   explicit BufferLifetimes(FunctionOpInterface function);
@@ -49,8 +49,9 @@ private:
 
   FunctionOpInterface function;
   BufferViewFlowAnalysis aliases;
-  /// Numbers of each operation: where it begins and where its regions end.
-  llvm::DenseMap<Operation *, Lifetime> numbers;
+  /// The program points of each operation: where it begins, where its regions
+  /// end.
+  llvm::DenseMap<Operation *, Lifetime> points;
 };
 
 } // namespace mlir::moe

@@ -14,8 +14,8 @@
 
 namespace mlir::moe {
 
-/// A kernel for the products of the experts: it works on tiles of so many rows,
-/// or, if they may be ragged, of at most so many.
+/// A kernel for the grouped matmuls of the experts, with tiles of `rows` rows,
+/// or of at most as many if they may be ragged.
 struct TileVariant {
   std::string name;
   int64_t rows;
@@ -30,10 +30,10 @@ struct PlanTarget {
   MachineRates rates;
   /// Smallest tiles first.
   std::vector<TileVariant> variants;
-  /// True if kernels take the variants that `tilesByRows` says, instead of the
-  /// one that takes the shortest time.
+  /// True if kernels use the variants of `tilesByRows` instead of the one with
+  /// the shortest estimated time.
   bool byMeanRows = false;
-  /// The GPU; empty for a processor.
+  /// The GPU; empty for a CPU.
   std::string machine;
 };
 
@@ -78,8 +78,8 @@ struct ChosenVariants {
   }
 };
 
-/// The variants of `target` for `rows` grouped rows; none stands for more than
-/// 64 bits hold.
+/// The variants of `target` for `rows` grouped rows; none means more than 64
+/// bits hold.
 ChosenVariants tilesByRows(const PlanTarget &target,
                            std::optional<int64_t> rows, int64_t experts);
 
@@ -94,7 +94,7 @@ DispatchPlanAttr planDispatch(const DispatchCost &cost,
 LogicalResult verifyCapacityPlan(func::FuncOp function);
 
 /// The range of T that a function is for: `moe.tokens`, or all for which row
-/// numbers are 32-bit. Fails, with an error, if the attribute is no range.
+/// indices are 32-bit. Fails, with an error, if the attribute is no range.
 FailureOr<std::pair<int64_t, int64_t>> tokenRange(func::FuncOp function);
 
 } // namespace mlir::moe

@@ -1,4 +1,4 @@
-//===- Cost.h - What a layer computes and reads -----------------*- C++ -*-===//
+//===- Cost.h - FLOPs and bytes of a layer ----------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

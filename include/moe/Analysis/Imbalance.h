@@ -43,16 +43,15 @@ std::optional<int64_t> maxPaddedRows(int64_t rows, int64_t experts,
 // Models
 //===----------------------------------------------------------------------===//
 
-/// How a number was found.
+/// How a value was computed.
 enum class Method {
-  /// It holds for every routing.
+  /// A bound for every routing.
   Proved,
   /// Sums of binomial probabilities.
   Exact,
   /// Bernstein's inequality, whose leading term is 1 + z·σ/μ with
-  /// z = √(2·ln(E/δ)); for expectations, the normal limit. Only where a
-  /// standard
-  /// deviation is above 1024 rows.
+  /// z = √(2·ln(E/δ)); for expectations, the normal limit. Only if a standard
+  /// deviation exceeds 1024 rows.
   Bound,
 };
 llvm::StringRef stringifyMethod(Method method);
@@ -89,7 +88,7 @@ public:
   /// The part of all choices that is beyond `capacity`, on average.
   double expectedDropped(int64_t tokens, int64_t capacity) const;
 
-  /// How `boundOfFullest` and the probabilities are found.
+  /// How `boundOfFullest` and the probabilities are computed.
   Method method(int64_t tokens) const;
 
 private:
@@ -118,8 +117,8 @@ public:
   /// The model as it was named.
   llvm::StringRef getName() const { return name; }
 
-  /// The rows of dispatch number `dispatch` of a layer. Fails if a histogram is
-  /// of another layer.
+  /// The rows of the dispatch with index `dispatch`. Fails if a histogram is of
+  /// another layer.
   llvm::Expected<RowDistribution> distribution(size_t dispatch, int64_t experts,
                                                int64_t topK) const;
 

@@ -16,27 +16,27 @@
 
 namespace mlir::moe {
 
-/// Peak rates of a machine: floating-point operations of
-/// products with sums in f32, by the type of the factors, without sparsity, and
-/// bytes of its memory.
+/// Peak rates of a machine: floating-point operations per second of matmuls
+/// with f32 accumulators, by the type of the operands, without sparsity, and
+/// bytes per second of its memory.
 struct MachineRates {
   std::string name;
   double f32 = 0, f16 = 0, bf16 = 0, f8 = 0;
   double bandwidth = 0;
-  /// True if a rate is an assumption rather than of a data sheet or given.
+  /// True if the bandwidth is assumed: neither given nor of a data sheet.
   bool bandwidthAssumed = false;
 
-  /// Of products of this type; any but those above count as f32.
+  /// The rate of matmuls of this type; types without a rate count as f32.
   double flops(Type element) const;
   void setFlops(double rate) { f32 = f16 = bf16 = f8 = rate; }
 };
 
-/// The GPU of that name, such as `h100-sxm`, or the one that stands for an
-/// architecture, such as `sm_90a`. An architecture without a GPU here has that
+/// The rates of a GPU by its name, such as `h100-sxm`, or by an architecture,
+/// such as `sm_90a`. An architecture without a GPU in the table has the rates
 /// of the one before it.
 std::optional<MachineRates> findGPURates(llvm::StringRef name);
 
-/// The names of all, for an error.
+/// The names of all GPUs, for diagnostics.
 std::vector<llvm::StringRef> listGPUs();
 
 /// The properties of a CPU that its peak rates follow from.

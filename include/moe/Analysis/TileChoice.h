@@ -3,11 +3,11 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// On a GPU a grouped product has tiles of several heights. The host knows how
-// many rows experts have on average, and takes the first tile that holds as
-// many, or the last. How many each has only the device knows: where some may
-// have many more or far fewer, the host launches two tiles, and the device
-// gives each expert to the one that suits its rows.
+// On a GPU a grouped matmul has tiles of several heights. The host knows the
+// average rows of an expert and takes the first tile that holds them, or the
+// last one. Only the device knows the rows of each expert: where some may have
+// many more or far fewer, the host launches two tiles, and the device assigns
+// each expert to one of them by its rows.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,20 +20,20 @@
 
 namespace mlir::moe {
 
-/// When a product takes two tiles: the last, for experts with more than `limit`
-/// rows, and one before it for the others, chosen by the rows on average.
+/// When a grouped matmul takes two tiles: the last, for experts with more than
+/// `limit` rows, and one before it for the others, chosen by the average rows.
 struct TwoTiles {
-  /// Up to these rows an expert is of the first tile. The rule is that of the
-  /// average: with more than the last tile but one holds, the last one is
-  /// better, which reads weights once where low tiles read them again and
-  /// again.
+  /// An expert with up to this many rows takes the first tile. An expert with
+  /// more rows than the last tile but one holds is better off with the last
+  /// tile, which reads the weights once instead of once per low tile.
   int64_t limit;
-  /// Two of the last tiles. Where there are no more rows in all, no expert has
-  /// so many that it is worth another launch; where there are more for each
-  /// expert on average, few tiles are in part empty.
+  /// The rows of two of the last tiles. If all experts together have no more, a
+  /// second launch does not pay; if the average expert has more, only few tiles
+  /// are partly empty.
   int64_t extent;
 
-  /// For tiles with so many rows, fewer first; none if they are all the same.
+  /// For tiles of these heights, in ascending order; none if the last two are
+  /// equal.
   static std::optional<TwoTiles> of(llvm::ArrayRef<int64_t> tiles) {
     if (tiles.size() < 2 || tiles[tiles.size() - 2] >= tiles.back())
       return std::nullopt;

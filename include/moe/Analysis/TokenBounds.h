@@ -18,10 +18,10 @@ namespace mlir::moe {
 /// number of tokens alone.
 ///
 /// Every dynamic extent of the function's arguments is T. From there a bound
-/// goes through extents of buffers, sums, maxima, and products where one factor
-/// is known not to be negative, and takes from a minimum the operands that have
-/// a bound, which is how a size that depends on data gets one. Anything else
-/// must be computed from T exactly, and is then copied.
+/// goes through extents of buffers, sums, maxima, and products with one factor
+/// that is known not to be negative, and takes from a minimum the operands that
+/// have a bound, which is how a size that depends on data gets one. Anything
+/// else must be computed from T exactly, and is then copied.
 class TokenBounds {
 public:
   /// Bounds are built with `builder`, where `tokens` (index) is T.

@@ -1,4 +1,4 @@
-//===- TokenIndependence.h - Whether tokens may run apart -------*- C++ -*-===//
+//===- TokenIndependence.h - Check that tokens are independent --*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,10 +22,10 @@ struct TokenDependence {
   std::string reason;
 };
 
-/// True if a function at the tensor level, every dynamic extent of which is T,
-/// computes for each token what it would compute for it alone: then a call may
-/// run in pieces of tokens, with the same bits. None if it does. The operations
-/// of `ignored` take no part.
+/// Finds a dependence between the tokens of a function at the tensor level,
+/// every dynamic extent of which is T. None if each token is computed as it
+/// would be alone: a call may then run in chunks of tokens, with the same bits.
+/// Skips the operations in `ignored`.
 std::optional<TokenDependence>
 findTokenDependence(func::FuncOp function,
                     const llvm::DenseSet<Operation *> &ignored = {});

@@ -38,8 +38,8 @@ struct CompileOptions {
   llvm::Error verify() const;
 };
 
-/// An option: its name without `--`, what stands for its value in a help text,
-/// and the help.
+/// An option: its name without `--`, the placeholder of its value in a help
+/// text, and the help.
 struct CompileOptionInfo {
   llvm::StringLiteral name, value, help;
   std::string CompileOptions::*field;

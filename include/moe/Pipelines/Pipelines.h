@@ -24,7 +24,7 @@ struct LoweringOptions : PassPipelineOptions<LoweringOptions> {
 };
 
 /// The reference path: moe operations on tensors to the LLVM dialect, by way of
-/// plain linalg and loops. What every faster path is compared with.
+/// plain linalg and loops. Tests compare the fast paths with it.
 void buildReferencePipeline(OpPassManager &pm, const LoweringOptions &options);
 
 /// Its first part: moe operations to linalg, scf and tensor.
@@ -32,10 +32,10 @@ void buildReferenceTensorPipeline(OpPassManager &pm);
 /// Its second part: tensors to buffers in one workspace.
 void buildReferenceBufferPipeline(OpPassManager &pm);
 /// Its last part: loops over buffers to the LLVM dialect, with entry points.
-/// `f16Conversions` says whether the processor converts f16 to and from f32.
+/// `f16Conversions` says whether the CPU converts f16 to and from f32.
 void buildLowerToLLVMPipeline(OpPassManager &pm, bool f16Conversions);
 
-/// Fusion: products of all experts at once, with epilogues, gathering rows.
+/// Fusion: grouped matmuls of all experts, with epilogues and gathered rows.
 void buildFusionPipeline(OpPassManager &pm);
 
 /// Options that describe the CPU to kernels; the defaults are those of every

@@ -3,7 +3,7 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What code for a processor and kernels for a GPU have in common.
+// Shared by the code generation for CPUs and GPUs.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,7 +18,7 @@
 
 namespace mlir::moe {
 
-/// Run LLVM's default pipeline.
+/// Runs LLVM's default pipeline.
 void optimize(llvm::Module &module, llvm::TargetMachine &machine,
               llvm::OptimizationLevel level,
               const llvm::PipelineTuningOptions &tuning);

@@ -1,4 +1,4 @@
-//===- Remarks.h - What passes say they could not do ------------*- C++ -*-===//
+//===- Remarks.h - Turn missed remarks into warnings ------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,17 +21,17 @@ class Remark;
 
 namespace mlir::moe {
 
-/// Listens to the optimisation remarks of a context. Those that say that code
-/// will be slow, an expert left to loops for one, are warnings, each of them
-/// once however many targets there are.
+/// Listens to the optimization remarks of a context. Remarks of slow code, such
+/// as an expert that is lowered to loops, become warnings, each of them once
+/// for all targets.
 class RemarkListener {
 public:
-  /// Of `context`, which has no other remarks. With `printAll`, every remark is
-  /// a diagnostic, too.
+  /// Installs a listener in `context`, which must have no other remark
+  /// streamer. With `printAll`, every remark is emitted as a diagnostic, too.
   static llvm::Expected<std::shared_ptr<RemarkListener>>
   install(MLIRContext &context, bool printAll = false);
 
-  /// The warnings so far, `file:line:column: ` ahead of each where it is known.
+  /// The warnings so far, each with the prefix `file:line:column: ` if known.
   llvm::ArrayRef<std::string> getWarnings() const { return warnings; }
 
   /// Called by the context, from any of its threads.

@@ -21,17 +21,17 @@
 
 namespace mlir::moe {
 
-/// The processor that code is made for.
+/// The CPU or GPU to compile for.
 struct TargetDescription {
   std::string triple;
   std::string cpu;
   /// Features that the code may use, by LLVM's names: the runtime checks each.
   llvm::SmallVector<std::string> features;
-  /// The architecture of an NVIDIA GPU (`sm_90a`), for which the processor only
-  /// starts kernels; empty where there is none.
+  /// The architecture of an NVIDIA GPU (`sm_90a`), whose kernels the CPU only
+  /// launches; empty for a CPU.
   std::string device;
 
-  /// Parse `host`, a processor's name as LLVM knows it (`x86-64-v3`, `znver4`),
+  /// Parse `host`, LLVM's name of a CPU (`x86-64-v3`, `znver4`),
   /// for the triple of this machine, or the architecture of a GPU.
   static llvm::Expected<TargetDescription> parse(llvm::StringRef name);
 
@@ -69,7 +69,7 @@ LogicalResult verifyDefined(ModuleOp module);
 llvm::Error verifyHostFunctions(llvm::MemoryBufferRef object);
 
 /// The metadata of an artifact, JSON: target, signatures and entry points of
-/// each variant, and what the compiler warned of. Fails if one has no function
+/// each variant, and the warnings of the compiler. Fails if one has no function
 /// that `moe-export` prepared.
 llvm::Expected<std::string>
 buildMetadata(llvm::ArrayRef<Variant> variants,

@@ -114,9 +114,10 @@ Value Packer::packInCall(GroupedMatmulOp matmul, PanelsAttr panels) {
   Value init =
       tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
   ++numInCall;
-  remark::missed(matmul.getLoc(), remark::RemarkOpts::name("PackedInCall")
-                                      .category("moe-pack-weights")
-                                      .function(function.getName()))
+  remark::missed(matmul.getLoc(),
+                 remark::RemarkOpts::name("WeightsNotPrepacked")
+                     .category("moe-pack-weights")
+                     .function(function.getName()))
       << "packed in every call: the function computes these weights";
   return PackOp::create(b, type, matmul.getWeights(), init,
                         matmul.getTransposed(), panels)

@@ -2,8 +2,8 @@
 // RUN: moe-opt %s -moe-export -moe-pack-weights="vector-bits=256" -canonicalize | FileCheck %s --check-prefix=AVX2
 // RUN: moe-opt %s -moe-export -moe-pack-weights --remarks-filter-missed=moe-pack-weights -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
-// REMARK-COUNT-2: [Missed] PackedInCall | Category:moe-pack-weights | Function={{inputs|some_experts}} | Remark="packed in every call: the function computes these weights"
-// REMARK-NOT:     PackedInCall
+// REMARK-COUNT-2: [Missed] WeightsNotPrepacked | Category:moe-pack-weights | Function={{inputs|some_experts}} | Remark="packed in every call: the function computes these weights"
+// REMARK-NOT:     WeightsNotPrepacked
 
 // The interleaved weights of two GEMMs become one packed weight of the layer. The layer
 // no longer reads the source.

@@ -285,7 +285,7 @@ func.func @parallel(%x: memref<?xf32>) attributes {moe.signature = #moe.signatur
   // expected-note @+1 {{the loop is here}}
   scf.parallel (%i) = (%c0) to (%t) step (%c1) {
     scf.for %j = %c0 to %t step %c1 {
-      // expected-error @+1 {{expected no buffer made in a parallel loop: its iterations would share one place; make it outside, with room for each of them}}
+      // expected-error @+1 {{expected no buffer made in a parallel loop: its iterations would share its memory; make it outside, with room for each of them}}
       %a = memref.alloc() : memref<4xf32>
       "test.use"(%a) : (memref<4xf32>) -> ()
     }
