@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ExpertMatmuls.h"
+#include "PlainMatmul.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 

@@ -7,7 +7,7 @@
 
 #include "Dequantization.h"
 #include "EpilogueFusion.h"
-#include "ExpertMatmuls.h"
+#include "PlainMatmul.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/FusionRemarks.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 

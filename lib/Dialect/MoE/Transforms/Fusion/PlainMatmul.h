@@ -1,12 +1,12 @@
-//===- ExpertMatmuls.h - Plain matmuls as grouped matmuls -------*- C++ -*-===//
+//===- PlainMatmul.h - Plain matmuls as grouped matmuls ---------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_EXPERTMATMULS_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_EXPERTMATMULS_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_PLAINMATMUL_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_PLAINMATMUL_H
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 
@@ -33,4 +33,4 @@ Value buildPlainMatmul(OpBuilder &b, Location loc, Value lhs, Value offsets,
 
 } // namespace mlir::moe
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_EXPERTMATMULS_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_PLAINMATMUL_H

@@ -1,11 +1,11 @@
-//===- ExpertMatmuls.cpp - Plain matmuls as grouped matmuls ---------------===//
+//===- PlainMatmul.cpp - Plain matmuls as grouped matmuls -----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "ExpertMatmuls.h"
+#include "PlainMatmul.h"
 
 #include "mlir/IR/Matchers.h"
 
