@@ -1,13 +1,13 @@
-//===- CarryInPlace.cpp - What a loop carries in one buffer ---------------===//
+//===- CarryInPlace.cpp - Bufferize loop-carried tensors in place ---------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Bufferization wants the tensor that an iteration passes to the next in the
-// buffer that it was passed in. Where an iteration computes it elsewhere, a
-// copy at its end brings it there.
+// Bufferization requires a loop to yield a tensor in the buffer of its
+// iteration argument. Where the body computes the tensor elsewhere, this pass
+// copies it there at the end of the iteration.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,8 +28,8 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The values that a region yields, the operands of its terminator from `first`
-/// on, and where the next region finds it.
+/// The operands that a terminator passes on, from operand `first` on, and the
+/// block arguments of the next region that receive them.
 struct Carried {
   Operation *terminator;
   unsigned first;
@@ -38,7 +38,7 @@ struct Carried {
 };
 } // namespace
 
-/// The places that loops carry tensors through.
+/// Returns all pairs of yielded operands and block arguments of the loops.
 static SmallVector<Carried> findCarried(Operation *root) {
   SmallVector<Carried> all;
   root->walk([&](Operation *op) {
@@ -47,7 +47,7 @@ static SmallVector<Carried> findCarried(Operation *root) {
                      Block::BlockArgListType(loop.getRegionIterArgs()),
                      loop.getInits()});
     if (auto loop = dyn_cast<scf::WhileOp>(op)) {
-      // The condition comes first among the operands of the first terminator.
+      // The first operand of the terminator is the condition.
       all.push_back({loop.getConditionOp(), 1, loop.getBeforeArguments(),
                      loop.getInits()});
       all.push_back(
@@ -66,13 +66,13 @@ struct MoECarryInPlace : moe::impl::MoECarryInPlaceBase<MoECarryInPlace> {
     if (all.empty())
       return;
     for (const Carried &carried : all)
-      if (failed(verifyPlaces(carried)))
+      if (failed(verifyPositions(carried)))
         return signalPassFailure();
     bufferization::OneShotBufferizationOptions options;
     options.bufferizeFunctionBoundaries = true;
     options.setFunctionBoundaryTypeConversion(
         bufferization::LayoutMapOption::IdentityLayoutMap);
-    // What is not in place yet is no error here.
+    // The analysis must not fail on tensors that are not in place yet.
     options.allowReturnAllocsFromLoops = true;
     bufferization::OneShotAnalysisState state(getOperation(), options);
     if (failed(bufferization::analyzeModuleOp(getOperation(), state)))
@@ -82,72 +82,74 @@ struct MoECarryInPlace : moe::impl::MoECarryInPlaceBase<MoECarryInPlace> {
       if (SmallVector<unsigned> found = findElsewhere(carried, state);
           !found.empty())
         elsewhere.push_back({&carried, found});
-    // The state knows the program as it was: all is found before it changes.
-    for (auto &[carried, numbers] : elsewhere)
-      if (failed(copy(*carried, numbers, state)))
+    // `state` describes the unmodified IR, so the analysis ends before the
+    // first change.
+    for (auto &[carried, indices] : elsewhere)
+      if (failed(copy(*carried, indices, state)))
         return signalPassFailure();
   }
 
-  /// The numbers of what is not passed on in the buffer it came in.
+  /// Returns the indices of tensors that are not yielded in the buffer of their
+  /// argument.
   SmallVector<unsigned> findElsewhere(const Carried &carried,
                                       bufferization::AnalysisState &state) {
     SmallVector<unsigned> found;
-    for (auto [number, value] : llvm::enumerate(
+    for (auto [index, value] : llvm::enumerate(
              carried.terminator->getOperands().drop_front(carried.first)))
       if (isa<RankedTensorType>(value.getType()) &&
-          !state.areEquivalentBufferizedValues(value,
-                                               carried.arguments[number]))
-        found.push_back(number);
+          !state.areEquivalentBufferizedValues(value, carried.arguments[index]))
+        found.push_back(index);
     return found;
   }
 
-  /// Fail where a loop passes tensors on in other places than it takes them in.
-  LogicalResult verifyPlaces(const Carried &carried) {
-    for (auto [number, value] : llvm::enumerate(
+  /// Fails if a loop yields tensors at other positions than it takes them.
+  LogicalResult verifyPositions(const Carried &carried) {
+    for (auto [index, value] : llvm::enumerate(
              carried.terminator->getOperands().drop_front(carried.first)))
       if (isa<TensorType>(value.getType()) &&
-          (number >= carried.inits.size() ||
-           carried.inits[number].getType() != value.getType() ||
-           carried.arguments[number].getType() != value.getType()))
+          (index >= carried.inits.size() ||
+           carried.inits[index].getType() != value.getType() ||
+           carried.arguments[index].getType() != value.getType()))
         return carried.terminator->emitOpError("expected operand #")
-               << number + carried.first
-               << ", a tensor, to be of the type that "
+               << index + carried.first << ", a tensor, to be of the type that "
                << "the loop takes in its place";
     return success();
   }
 
-  LogicalResult copy(const Carried &carried, ArrayRef<unsigned> numbers,
+  LogicalResult copy(const Carried &carried, ArrayRef<unsigned> indices,
                      bufferization::OneShotAnalysisState &state) {
     OpBuilder b(carried.terminator);
     Location loc = carried.terminator->getLoc();
     SmallVector<Value> values;
-    for (unsigned number : numbers) {
+    for (unsigned index : indices) {
       OpOperand &operand =
-          carried.terminator->getOpOperand(carried.first + number);
-      BlockArgument argument = carried.arguments[number];
+          carried.terminator->getOpOperand(carried.first + index);
+      BlockArgument argument = carried.arguments[index];
       if (!haveSameExtents(operand.get(), argument) ||
-          !haveSameExtents(operand.get(), carried.inits[number]))
+          !haveSameExtents(operand.get(), carried.inits[index]))
         return emitError(operand.get().getLoc(),
                          "expected a tensor that a loop passes from one "
                          "iteration to the next to keep its extents; those of ")
                    .append(operand.get().getType(), " may change")
                    .attachNote(carried.terminator->getParentOp()->getLoc())
                << "the loop is here";
-      // One that another place is overwritten with must be read before.
+      // A value in the buffer of another argument must be copied before that
+      // buffer is overwritten.
       bool isCarried = llvm::any_of(carried.arguments, [&](Value other) {
         return isa<TensorType>(other.getType()) &&
                state.areAliasingBufferizedValues(operand.get(), other);
       });
       values.push_back(operand.get());
-      if (isCarried && numbers.size() > 1)
+      if (isCarried && indices.size() > 1)
         values.back() = bufferization::AllocTensorOp::create(
             b, loc, cast<RankedTensorType>(operand.get().getType()),
             ValueRange(), operand.get());
     }
-    for (auto [number, value] : llvm::zip(numbers, values)) {
-      auto place = bufferization::MaterializeInDestinationOp::create(
-          b, loc, value.getType(), value, carried.arguments[number]);
-      carried.terminator->setOperand(carried.first + number, place.getResult());
+    for (auto [index, value] : llvm::zip(indices, values)) {
+      auto written = bufferization::MaterializeInDestinationOp::create(
+          b, loc, value.getType(), value, carried.arguments[index]);
+      carried.terminator->setOperand(carried.first + index,
+                                     written.getResult());
       ++numCopied;
     }
     return success();

@@ -6,9 +6,9 @@
 //===----------------------------------------------------------------------===//
 //
 // f8E4M3FN has a sign, four bits of exponent with bias 7 and three of mantissa;
-// all ones but the sign is NaN, and there is no infinity. f16 is IEEE 754's
-// binary16. LLVM has no type for the first, and for the second it calls helpers
-// of the compiler's library where a processor has no conversion.
+// all ones but the sign is NaN, and no encoding is infinity. f16 is IEEE 754's
+// binary16. LLVM has no type for f8E4M3FN; for f16 it calls helpers of the
+// compiler's library on processors without conversion instructions.
 //
 //===----------------------------------------------------------------------===//
 
@@ -48,24 +48,24 @@ struct Format {
   int64_t mantissaShift() const { return 23 - mantissa; }
   int64_t biasDifference() const { return 127 - bias; }
   int64_t signBit() const { return int64_t(1) << (width - 1); }
-  /// The encodings from here on are infinity (if there is one) and NaN.
+  /// Returns the first encoding of infinity (if the format has it) or NaN.
   int64_t firstSpecial() const {
     return hasInfinity
                ? ((int64_t(1) << (width - 1 - mantissa)) - 1) << mantissa
                : signBit() - 1;
   }
-  /// The least normal number is 2 to this, the denormals are multiples of 2 to
-  /// the other.
+  /// The smallest normal value is 2^leastNormal(); denormals are multiples of
+  /// 2^leastDenormal().
   int64_t leastNormal() const { return 1 - bias; }
   int64_t leastDenormal() const { return leastNormal() - mantissa; }
 };
 } // namespace
 
-/// The bits of a power of two in f32.
+/// Returns the f32 encoding of a power of two.
 static int64_t bitsOfPower(int64_t exponent) { return (127 + exponent) << 23; }
 
 namespace {
-/// Operations on scalars, or on vectors of the shape of `like`.
+/// Builds operations on scalars, or on vectors of the shape of `like`.
 class Bits : public ImplicitLocOpBuilder {
 public:
   Bits(Location loc, OpBuilder &builder, Type like)
@@ -114,7 +114,7 @@ private:
 };
 } // namespace
 
-/// A small float to f32; exact.
+/// Converts a small float to f32; exact.
 static Value extend(Bits &b, const Format &format, Value x) {
   Value bits =
       arith::BitcastOp::create(b, b.of(b.getIntegerType(format.width)), x);
@@ -139,20 +139,21 @@ static Value extend(Bits &b, const Format &format, Value x) {
   return b.asFloat(b.bitOr(bits, sign));
 }
 
-/// f32 to a small float, to nearest even.
+/// Rounds f32 to a small float, to nearest even.
 static Value round(Bits &b, const Format &format, Value x) {
   int64_t shift = format.mantissaShift();
   Value bits = arith::BitcastOp::create(b, b.i32(), x);
   Value sign = b.bitAnd(b.right(bits, format.signShift()), format.signBit());
   Value magnitude = b.bitAnd(bits, 0x7fffffff);
-  // Half a unit less one, and one more where the last bit that stays is set.
+  // Adding half a unit less one, plus the last bit that is kept, rounds ties to
+  // even.
   Value odd = b.bitAnd(b.right(magnitude, shift), 1);
   Value normal =
       b.add(b.add(magnitude, odd), b.integer((int64_t(1) << (shift - 1)) - 1));
   normal = b.sub(b.right(normal, shift),
                  b.integer(format.biasDifference() << format.mantissa));
-  // Next to this power of two the last place of f32 is the least denormal: the
-  // sum is rounded to a multiple of it.
+  // At this power of two one ulp of f32 is the smallest denormal, so the
+  // addition rounds to a multiple of it.
   int64_t exponent = format.leastDenormal() + 23;
   Value shifted = arith::AddFOp::create(b, b.asFloat(magnitude),
                                         b.number(std::ldexp(1.0, exponent)));
@@ -160,10 +161,9 @@ static Value round(Bits &b, const Format &format, Value x) {
                      b.integer(bitsOfPower(exponent)));
   Value result = b.select(b.below(magnitude, bitsOfPower(format.leastNormal())),
                           tiny, normal);
-  // What is nearer to the first number that the format lacks than to its
-  // largest is infinity, or NaN where there is none. A tie goes to the even
-  // one: beyond an odd mantissa (f16) that is infinity, beyond an even one (f8)
-  // the largest.
+  // Values that round past the largest one become infinity, or NaN without
+  // infinity. A tie goes to even: the largest f16 has an odd mantissa and
+  // rounds up, the largest f8 an even one and stays.
   int64_t largest = (format.firstSpecial() - 1) << shift;
   largest += format.biasDifference() << 23;
   int64_t firstAbove = largest + (int64_t(1) << (shift - 1));
@@ -182,8 +182,8 @@ static Value round(Bits &b, const Format &format, Value x) {
   return result;
 }
 
-/// f64 to f32, an inexact result having an odd last bit: rounded once more to a
-/// format with two bits less, it is what the f64 itself is rounded to.
+/// Rounds f64 to f32, to odd: rounding the result to a format with at least two
+/// bits less then equals rounding the f64 directly.
 static Value roundToOdd(Bits &b, Value x) {
   Value nearest = arith::TruncFOp::create(b, b.f32(), x);
   Value back = arith::ExtFOp::create(b, x.getType(), nearest);
@@ -214,7 +214,8 @@ struct ExpandExtension : OpRewritePattern<arith::ExtFOp> {
       return failure();
     Bits b(op.getLoc(), rewriter, op.getType());
     Value wide = extend(b, *format, op.getIn());
-    // Exact, as all have the exponents and more of the mantissa.
+    // Exact: these types have at least the exponent range and mantissa bits of
+    // the small float.
     if (type.getIntOrFloatBitWidth() > 32)
       wide = arith::ExtFOp::create(b, op.getType(), wide);
     else if (!type.isF32())
@@ -240,7 +241,8 @@ struct ExpandTruncation : OpRewritePattern<arith::TruncFOp> {
     if (isa<TensorType>(op.getType()) || !toNearest)
       return failure();
     Bits b(op.getLoc(), rewriter, op.getType());
-    // No processor rounds f64 to 16 bits, and to round twice is not the same.
+    // No processor rounds f64 to 16 bits, and rounding twice differs from
+    // rounding once.
     if (from.isF64() &&
         (format || getElementTypeOrSelf(op.getType()).isBF16())) {
       rewriter.replaceOpWithNewOp<arith::TruncFOp>(op, op.getType(),
@@ -273,8 +275,8 @@ struct MoEExpandSmallFloats
     });
     RewritePatternSet patterns(&getContext());
     patterns.add<ExpandExtension, ExpandTruncation>(&getContext(), f16);
-    // Some become conversions that are expanded in turn. Nothing is folded:
-    // what other passes wrote stays as it is.
+    // New conversions are expanded as well. Folding is off so that the output
+    // of other passes stays as it is.
     GreedyRewriteConfig config;
     config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
     (void)applyOpPatternsGreedily(conversions, std::move(patterns), config);

@@ -23,7 +23,7 @@ struct MemRefCopyToLinalg
     : moe::impl::MemRefCopyToLinalgBase<MemRefCopyToLinalg> {
   void runOnOperation() override {
     getOperation()->walk([](memref::CopyOp copy) {
-      // Nothing is known about a buffer without a rank; loops need one.
+      // Loops need a rank.
       if (!isa<MemRefType>(copy.getSource().getType()) ||
           !isa<MemRefType>(copy.getTarget().getType()))
         return;

@@ -20,8 +20,7 @@ namespace mlir::moe {
 #include "moe/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// True if an operation takes values of any type and leaves their bits as they
-/// are.
+/// True if an operation takes values of any type and keeps their bits.
 static bool movesOnly(Operation *op) {
   return isa<
       // functions and control flow
@@ -67,8 +66,8 @@ static void addReplacements(AttrTypeReplacer &replacer, MLIRContext *context) {
       });
 }
 
-/// Give the results, arguments and types that an operation names i16.
-/// Attributes of other dialects say what the program meant, and stay.
+/// Replaces bf16 by i16 in the results, block arguments and inherent attributes
+/// of an operation. Discardable attributes keep the type of the source.
 static void retype(Operation *op, AttrTypeReplacer &replacer) {
   for (NamedAttribute attribute : op->getAttrs())
     if (!attribute.getName().strref().contains('.'))
@@ -83,7 +82,7 @@ static void retype(Operation *op, AttrTypeReplacer &replacer) {
         argument.setType(replacer.replace(argument.getType()));
 }
 
-/// An operation that needs the type gets it by way of bitcasts.
+/// Keeps bf16 for an operation that computes with it, between bitcasts.
 static void keepType(Operation *op, AttrTypeReplacer &replacer) {
   OpBuilder b(op);
   Location loc = op->getLoc();
@@ -115,7 +114,7 @@ struct MoEMoveBF16AsI16 : moe::impl::MoEMoveBF16AsI16Base<MoEMoveBF16AsI16> {
         others.push_back(op);
       return WalkResult::advance();
     });
-    // First, while operands still have the type that these need.
+    // Bitcasts are inserted before `moves` change the types of their results.
     for (Operation *op : others)
       keepType(op, replacer);
     for (Operation *op : moves)

@@ -26,14 +26,14 @@ static bool isSmallFloat(Type type) {
          (type == element || isa<VectorType>(type));
 }
 
-/// The type with f32 in place of a small float.
+/// Returns the type with f32 in place of a small float.
 static Type promoted(Type type) {
   Type f32 = Float32Type::get(type.getContext());
   auto vector = dyn_cast<VectorType>(type);
   return vector ? Type(vector.clone(f32)) : f32;
 }
 
-/// True if an operation computes with its operands, rather than moving or
+/// True if an operation computes with its operands rather than moving or
 /// converting them.
 static bool computes(Operation *op) {
   if (isa<arith::ConstantOp, arith::SelectOp, arith::BitcastOp, arith::ExtFOp,

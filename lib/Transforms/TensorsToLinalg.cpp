@@ -1,4 +1,4 @@
-//===- TensorsToLinalg.cpp - Tensor operations as loops can be made of ----===//
+//===- TensorsToLinalg.cpp - Tensor operations without lowering to loops --===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -24,8 +24,8 @@ namespace mlir::moe {
 #include "moe/Transforms/Passes.h.inc"
 } // namespace mlir::moe
 
-/// `linalg.generic` that computes every element of `init` from those of
-/// `inputs` at the same place.
+/// Creates a `linalg.generic` that computes each element of `init` from the
+/// elements of `inputs` at the same index.
 static Value
 elementwise(OpBuilder &builder, Location loc, ValueRange inputs, Value init,
             llvm::function_ref<Value(OpBuilder &, Location, ValueRange)> body) {
@@ -47,7 +47,7 @@ static Value emptyLike(OpBuilder &b, Location loc, Value tensor, Type type) {
                                  cast<RankedTensorType>(type).getElementType());
 }
 
-/// `value`, or, where shapes are known to one of both only, a cast of it.
+/// Returns `value`, cast if only one of the types has static extents.
 static Value castTo(OpBuilder &b, Location loc, Value value, Type type) {
   return value.getType() == type
              ? value
@@ -55,7 +55,7 @@ static Value castTo(OpBuilder &b, Location loc, Value value, Type type) {
 }
 
 namespace {
-/// Softmax and whatever else upstream knows how to take apart.
+/// Decomposes linalg.softmax and other aggregates with upstream's interface.
 struct DecomposeAggregated
     : OpInterfaceRewritePattern<linalg::AggregatedOpInterface> {
   using OpInterfaceRewritePattern::OpInterfaceRewritePattern;
@@ -120,8 +120,7 @@ struct BitcastToGeneric : OpRewritePattern<tensor::BitcastOp> {
   }
 };
 
-/// One condition for all elements, which the elementwise operations of upstream
-/// do not have.
+/// The elementwise lowering of upstream requires a condition for each element.
 struct SelectToGeneric : OpRewritePattern<arith::SelectOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(arith::SelectOp op,
@@ -148,10 +147,10 @@ static Value toIndex(ImplicitLocOpBuilder &b, Value index) {
                    .getResult();
 }
 
-/// `index`, held to what is in dimension `dim` of `tensor`: no number in a
-/// tensor makes a program read what is not its own.
-static Value held(ImplicitLocOpBuilder &b, Value index, Value tensor,
-                  int64_t dim) {
+/// Clamps `index` to dimension `dim` of `tensor`, so that data cannot cause an
+/// out-of-bounds read.
+static Value clamped(ImplicitLocOpBuilder &b, Value index, Value tensor,
+                     int64_t dim) {
   index = toIndex(b, index);
   Value one = arith::ConstantIndexOp::create(b, 1);
   Value zero = arith::ConstantIndexOp::create(b, 0);
@@ -171,8 +170,8 @@ struct GatherToGeneric : OpRewritePattern<tensor::GatherOp> {
     int64_t batch = op.getIndicesType().getRank() - 1;
     bool keepsDims = type.getRank() == batch + sourceRank;
     Location loc = op.getLoc();
-    // The dimension of the result that each of the source is; -1 where the
-    // indices say what to read.
+    // Maps dimensions of the source to those of the result; -1 for a gathered
+    // dimension.
     SmallVector<int64_t> from(sourceRank, -1);
     SmallVector<OpFoldResult> sizes =
         tensor::getMixedSizes(rewriter, loc, indices);
@@ -195,26 +194,26 @@ struct GatherToGeneric : OpRewritePattern<tensor::GatherOp> {
           auto here = [&](int64_t dim) -> Value {
             return linalg::IndexOp::create(b, dim);
           };
-          SmallVector<Value> coordinate, place(sourceRank);
+          SmallVector<Value> coordinate, sourceIndex(sourceRank);
           for (int64_t dim = 0; dim < batch; ++dim)
             coordinate.push_back(here(dim));
           coordinate.emplace_back();
-          for (auto [number, dim] : llvm::enumerate(op.getGatherDims())) {
-            coordinate.back() = arith::ConstantIndexOp::create(b, number);
+          for (auto [i, dim] : llvm::enumerate(op.getGatherDims())) {
+            coordinate.back() = arith::ConstantIndexOp::create(b, i);
             Value index = tensor::ExtractOp::create(b, indices, coordinate);
-            place[dim] = held(b, index, source, dim);
+            sourceIndex[dim] = clamped(b, index, source, dim);
           }
           for (int64_t dim = 0; dim < sourceRank; ++dim)
             if (from[dim] >= 0)
-              place[dim] = here(from[dim]);
-          return tensor::ExtractOp::create(b, source, place);
+              sourceIndex[dim] = here(from[dim]);
+          return tensor::ExtractOp::create(b, source, sourceIndex);
         });
     rewriter.replaceOp(op, castTo(rewriter, loc, result, type));
     return success();
   }
 };
 
-/// A slice for each coordinate, one after another; none for those outside.
+/// Inserts one slice after another and skips coordinates out of range.
 struct ScatterToLoops : OpRewritePattern<tensor::ScatterOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(tensor::ScatterOp op,
@@ -229,20 +228,20 @@ struct ScatterToLoops : OpRewritePattern<tensor::ScatterOp> {
     SmallVector<Value> counts;
     for (int64_t dim = 0; dim < batch; ++dim)
       counts.push_back(tensor::DimOp::create(b, indices, dim));
-    auto body = [&](OpBuilder &builder, Location at, ValueRange numbers,
+    auto body = [&](OpBuilder &builder, Location at, ValueRange ivs,
                     ValueRange carried) -> scf::ValueVector {
       ImplicitLocOpBuilder b(at, builder);
-      SmallVector<Value> coordinate(numbers);
+      SmallVector<Value> coordinate(ivs);
       coordinate.emplace_back();
       SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0));
       SmallVector<OpFoldResult> sizes =
           tensor::getMixedSizes(b, at, op.getDest());
       Value isInside = arith::ConstantIntOp::create(b, 1, 1);
-      for (auto [number, dim] : llvm::enumerate(op.getScatterDims())) {
-        coordinate.back() = arith::ConstantIndexOp::create(b, number);
+      for (auto [i, dim] : llvm::enumerate(op.getScatterDims())) {
+        coordinate.back() = arith::ConstantIndexOp::create(b, i);
         Value index =
             toIndex(b, tensor::ExtractOp::create(b, indices, coordinate));
-        // As unsigned numbers those below 0 are large.
+        // The unsigned comparison rejects negative indices, too.
         Value isBelow =
             arith::CmpIOp::create(b, arith::CmpIPredicate::ult, index,
                                   tensor::DimOp::create(b, op.getDest(), dim));
@@ -250,7 +249,7 @@ struct ScatterToLoops : OpRewritePattern<tensor::ScatterOp> {
         offsets[dim] = index;
         sizes[dim] = b.getIndexAttr(1);
       }
-      SmallVector<OpFoldResult> from(numbers.begin(), numbers.end());
+      SmallVector<OpFoldResult> from(ivs.begin(), ivs.end());
       SmallVector<OpFoldResult> extents(batch, b.getIndexAttr(1));
       SmallVector<int64_t> shape;
       for (int64_t dim = 0; dim < type.getRank(); ++dim) {

@@ -1,4 +1,4 @@
-//===- VerifyLowered.cpp - What a pipeline may leave ----------------------===//
+//===- VerifyLowered.cpp - Verify that no other dialects are left ---------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,7 +23,7 @@ struct MoEVerifyLowered : moe::impl::MoEVerifyLoweredBase<MoEVerifyLowered> {
     getOperation().walk<WalkOrder::PreOrder>([&](Operation *op) {
       if (isa<ModuleOp>(op) || isLegal(op->getName()))
         return WalkResult::advance();
-      // A cast says only that something beside it is left.
+      // Prefer to report another operation: a cast is left only because of it.
       bool isCast = isa<UnrealizedConversionCastOp>(op);
       if (!found || !isCast)
         found = op;
@@ -39,7 +39,7 @@ struct MoEVerifyLowered : moe::impl::MoEVerifyLoweredBase<MoEVerifyLowered> {
     signalPassFailure();
   }
 
-  /// By the name: an operation need not be registered.
+  /// Compares by name, as an operation may be unregistered.
   bool isLegal(OperationName name) const {
     return llvm::is_contained(dialects, name.getDialectNamespace());
   }

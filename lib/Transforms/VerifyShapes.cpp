@@ -1,13 +1,13 @@
-//===- VerifyShapes.cpp - Extents that contradict each other --------------===//
+//===- VerifyShapes.cpp - Verify extents of linalg operations -------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// The verifier of linalg compares extents only where all of an operation's
-// loops are static. With a dynamic number of rows it accepts a product whose
-// factors do not fit, which would read memory of others.
+// The verifier of linalg compares extents only if all loops of an operation are
+// static. With a dynamic number of rows it accepts a matmul whose operands do
+// not fit, which would read out of bounds.
 //
 //===----------------------------------------------------------------------===//
 
@@ -24,29 +24,29 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The extent of a loop, and the operand that says so.
+/// The extent of a loop and the operand that it was read from.
 struct LoopExtent {
   int64_t extent = ShapedType::kDynamic;
   unsigned operand = 0;
 };
 } // namespace
 
-/// The value of `expr` where the loop `i` is at `at(i)`; none if a loop in it
-/// is dynamic, or runs over nothing.
+/// Evaluates `expr` with loop `i` at `at(extent of i)`; nullopt if one of its
+/// loops is dynamic or empty.
 static std::optional<int64_t>
 evaluate(AffineExpr expr, ArrayRef<LoopExtent> loops,
          llvm::function_ref<int64_t(int64_t)> at) {
   SmallVector<AffineExpr> values;
   for (const LoopExtent &loop : loops)
     values.push_back(
-        loop.extent > 0 // also says no of a dynamic one
+        loop.extent > 0 // also false if dynamic
             ? getAffineConstantExpr(at(loop.extent), expr.getContext())
             : getAffineSymbolExpr(0, expr.getContext()));
   auto value = dyn_cast<AffineConstantExpr>(expr.replaceDims(values));
   return value ? std::optional(value.getValue()) : std::nullopt;
 }
 
-/// True if `expr` is largest at one end of each loop.
+/// True if `expr` has its maximum at an end of each loop.
 static bool isMonotone(AffineExpr expr) {
   return !expr.walk([](AffineExpr part) {
                 return part.getKind() == AffineExprKind::Mod

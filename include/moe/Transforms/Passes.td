@@ -16,7 +16,7 @@ def MoEVerifyShapes : Pass<"moe-verify-shapes"> {
     The verifier of linalg compares extents only if all loops of an operation
     are static: it accepts a matmul of `tensor<?x17xf32>` and
     `tensor<32x8xf32>`. This pass compares every static extent with the others
-    of its loop, and an extent that is indexed by an expression (of a
+    of its loop, and an extent that is indexed by an expression (as in a
     convolution) with the expression's largest value.
   }];
 }
@@ -39,7 +39,7 @@ def MoETensorsToLinalg : Pass<"moe-tensors-to-linalg"> {
     Softmax, Winograd transforms, `linalg.pack` and `linalg.unpack`, and
     `tensor.splat`, `tensor.concat`, `tensor.gather`, `tensor.scatter` and
     `tensor.bitcast` have no lowering to loops or no bufferization, and neither
-    has an `arith.select` of tensors by one condition. They become linalg
+    has an `arith.select` of tensors by a scalar condition. They become linalg
     operations that have both. Indices of a gather are clamped to the extents of
     the source; a scatter skips indices that are out of range.
   }];
@@ -53,10 +53,11 @@ def MoETensorsToLinalg : Pass<"moe-tensors-to-linalg"> {
 def MoECarryInPlace : Pass<"moe-carry-in-place", "::mlir::ModuleOp"> {
   let summary = "Bufferize loop-carried tensors in place";
   let description = [{
-    If, by the analysis of one-shot bufferization, an iteration of `scf.for` or
-    `scf.while` yields a tensor in another buffer than that of the iteration
-    argument, a `bufferization.materialize_in_destination` at its end copies it
-    there. A tensor whose extents may change between iterations is an error.
+    If the analysis of one-shot bufferization finds that `scf.for` or
+    `scf.while` yields a tensor in another buffer than that of its iteration
+    argument, a `bufferization.materialize_in_destination` at the end of the
+    body copies it there. A tensor whose extents may change between iterations
+    is an error.
   }];
   let statistics = [
     Statistic<"numCopied", "copied", "tensors that iterations copy">
@@ -79,11 +80,11 @@ def MoEExpandSmallFloats : Pass<"moe-expand-small-floats"> {
   let description = [{
     Conversions of scalars and vectors between `f8E4M3FN` and f64, f32, f16 or
     bf16 become operations on integers and f32 that every processor has: LLVM
-    has no type of 8-bit floats. So do those of f16 with the option `f16`, for
-    processors that would call a helper of the compiler's library. They are
-    exact, or round to nearest even; overflow becomes infinity or, in f8E4M3FN,
-    which has none, NaN. f64 is first rounded to f32 with round-to-odd, which
-    avoids double rounding.
+    has no type of 8-bit floats. The option `f16` expands those of f16, too, for
+    processors that would call a helper of the compiler's library. Conversions
+    are exact or round to nearest even; overflow becomes infinity or, in
+    f8E4M3FN, NaN. f64 is first rounded to f32 with round-to-odd, which avoids
+    double rounding.
   }];
   let options = [
     Option<"f16", "f16", "bool", "false",
@@ -109,12 +110,11 @@ def MoEPromoteSmallFloats : Pass<"moe-promote-small-floats"> {
 def MoEMoveBF16AsI16 : Pass<"moe-move-bf16-as-i16", "::mlir::ModuleOp"> {
   let summary = "Give bf16 values of the LLVM dialect the type i16";
   let description = [{
-    LLVM's code generators for processors without bf16 keep a value of that type
-    as f32: to load it and to store it calls a helper that rounds. Where it is
-    only moved (loaded, stored, selected, passed on), i16 holds the same bits on
-    every processor. Operations that compute with bf16 (dot products of a
-    processor that has them) get their operands by `llvm.bitcast`. Kernels
-    inside `gpu.module` are left alone.
+    On processors without bf16, LLVM keeps such a value as f32 and calls a
+    rounding helper to load and store it. A value that is only moved (loaded,
+    stored, selected, passed on) has the same bits as i16. Operations that
+    compute with bf16 (dot products on processors that have them) get their
+    operands by `llvm.bitcast`. Kernels inside `gpu.module` stay as they are.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
