@@ -42,7 +42,7 @@ struct ReadsAndAllocates
   }
 };
 
-/// Operations with a destination become the same on buffers.
+/// Recreates an operation with destinations on buffers.
 template <typename OpT>
 struct OnBuffers
     : DstBufferizableOpInterfaceExternalModel<OnBuffers<OpT>, OpT> {

@@ -13,8 +13,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Rows `offset` to `offset + size` of a matrix; of its columns those given, or
-/// all of them.
+/// Returns rows `offset` to `offset + size` of a matrix, and the given columns
+/// or all of them.
 static Value sliceMatrix(OpBuilder &b, Location loc, Value matrix,
                          OpFoldResult offset, OpFoldResult size,
                          OpFoldResult columnOffset = {},
@@ -36,7 +36,7 @@ static Range wholeDim(OpBuilder &b, Location loc, Value matrix, int64_t dim) {
           b.getIndexAttr(1)};
 }
 
-/// Clone `op` onto new operands (null ones stay absent) with inferred types.
+/// Clones `op` with new operands (null ones stay absent) and inferred types.
 template <typename OpT>
 static OpT cloneOnto(OpBuilder &b, OpT op,
                      ArrayRef<std::pair<Value, Value>> replaced) {
@@ -59,8 +59,8 @@ static OpT cloneOnto(OpBuilder &b, OpT op,
 
 namespace {
 //===----------------------------------------------------------------------===//
-// moe.gate: each token on its own, unless experts choose or tokens are summed
-// over.
+// moe.gate: tokens can be tiled, unless experts choose or a softmax runs over
+// them
 //===----------------------------------------------------------------------===//
 
 struct GateTiling : TilingInterface::ExternalModel<GateTiling, GateOp> {
@@ -120,7 +120,7 @@ struct GateTiling : TilingInterface::ExternalModel<GateTiling, GateOp> {
 };
 
 //===----------------------------------------------------------------------===//
-// moe.combine: every element of the result on its own.
+// moe.combine: all dimensions of the result can be tiled
 //===----------------------------------------------------------------------===//
 
 struct CombineTiling

@@ -13,13 +13,13 @@ class DialectRegistry;
 
 namespace moe {
 
-/// Attach BufferizableOpInterface to the moe operations.
+/// Attaches BufferizableOpInterface to the moe operations.
 ///
-/// They are operations on tensors: like `linalg.softmax`, they are decomposed
-/// (`convert-moe-to-linalg`, or linalg's AggregatedOpInterface) before buffers
-/// come in. The interface gives the analysis what it needs to reason about a
-/// function that still has them (operands are read, results are new), and turns
-/// the attempt to bufferize one into an error that says what to run.
+/// Operations on tensors are decomposed before bufferization
+/// (`convert-moe-to-linalg`, or linalg's AggregatedOpInterface), like
+/// `linalg.softmax`. Their models let the analysis reason about a function that
+/// still has them (operands are read, results are new); bufferizing one is an
+/// error that says which pass to run.
 void registerBufferizableOpInterfaceExternalModels(DialectRegistry &registry);
 
 } // namespace moe

@@ -13,7 +13,7 @@ class DialectRegistry;
 
 namespace moe {
 
-/// Attach TilingInterface to moe.gate (over tokens) and moe.combine (over
+/// Attaches TilingInterface to moe.gate (over tokens) and moe.combine (over
 /// tokens and columns).
 void registerTilingInterfaceExternalModels(DialectRegistry &registry);
 

@@ -1,4 +1,4 @@
-//===- EntryPoints.cpp - What the runtime calls ---------------------------===//
+//===- EntryPoints.cpp - Create the functions that the runtime calls ------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -19,8 +19,9 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
 } // namespace mlir::moe
 
-/// `i32 moe_entry_<name>(void **args, executor *)`: each element points at a
-/// descriptor, which is what the C interface of the function takes.
+/// Creates `i32 moe_entry_<name>(void **args, executor *)`: each element of
+/// `args` points to a memref descriptor, as the C interface of the function
+/// expects.
 static LogicalResult buildEntry(LLVM::LLVMFuncOp function, ModuleOp module) {
   std::string name = function.getName().str();
   auto callee = module.lookupSymbol<LLVM::LLVMFuncOp>("_mlir_ciface_" + name);
@@ -35,7 +36,7 @@ static LogicalResult buildEntry(LLVM::LLVMFuncOp function, ModuleOp module) {
       b, (entryPrefix + name).str(),
       LLVM::LLVMFunctionType::get(b.getI32Type(), {pointer, pointer}));
   b.setInsertionPointToStart(entry.addEntryBlock(b));
-  // Those of the signature and the workspace, then the executor if it is used.
+  // The arguments of the signature, the workspace, then the executor if used.
   unsigned count = getSignature(function).getNumArguments() + 1;
   SmallVector<Value> arguments;
   for (unsigned i = 0, e = callee.getNumArguments(); i != e; ++i) {
@@ -64,8 +65,8 @@ struct MoEEntryPoints : moe::impl::MoEEntryPointsBase<MoEEntryPoints> {
     for (LLVM::LLVMFuncOp function : defined) {
       if (function.getName().starts_with(workspacePrefix))
         continue;
-      // Nothing but the entry points is visible: no name of a layer can clash
-      // with one of the host.
+      // Only entry points are visible, so that names of layers cannot clash
+      // with symbols of the host process.
       function.setLinkage(LLVM::Linkage::Internal);
       if (isExported(function) &&
           !function.getName().starts_with("_mlir_ciface_") &&

@@ -26,7 +26,7 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The export of one function.
+/// Exports one function.
 class Exporter {
 public:
   explicit Exporter(func::FuncOp function)
@@ -53,12 +53,12 @@ private:
   Builder builder;
   SmallVector<Attribute> arguments, dispatchReports;
   llvm::StringSet<> names;
-  /// The only number of tokens that all operations agree with.
+  /// The value of T that static extents require, if any.
   std::optional<int64_t> fixedTokens;
 };
 } // namespace
 
-/// Checks the type and the name of an argument of the signature.
+/// Verifies the type and the name of an argument and describes it.
 FailureOr<ArgumentAttr> Exporter::describe(Type type, StringRef name,
                                            ArgumentRole role) {
   auto shaped = dyn_cast<RankedTensorType>(type);
@@ -81,8 +81,8 @@ FailureOr<ArgumentAttr> Exporter::describe(Type type, StringRef name,
   return ArgumentAttr::get(builder.getStringAttr(name), role, shaped);
 }
 
-/// The number of experts if the elements of an argument are used as ids, so
-/// that the runtime can check them before anything runs; 0 otherwise.
+/// Returns the number of experts if an argument is used as expert ids, so that
+/// the runtime can check them before a call; otherwise 0.
 int64_t Exporter::numExpertsOf(BlockArgument ids) {
   int64_t experts = 0;
   auto narrow = [&](int64_t count) {
@@ -121,17 +121,17 @@ LogicalResult Exporter::describeInputs() {
                  isWeight ? ArgumentRole::Weight : ArgumentRole::Input);
     if (failed(described))
       return failure();
-    // The runtime looks at the ids of each call, not at those of a weight.
+    // The runtime checks the ids of each call, but not those of a weight.
     arguments.push_back(ArgumentAttr::get(
         function.getContext(), described->getName(), described->getRole(),
         described->getType(), isWeight ? 0 : numExpertsOf(argument),
         function.getArgAttrOfType<ArrayAttr>(index, "moe.source"),
         bool(function.getArgAttr(index, "moe.convert")), /*retained=*/true,
         /*alignment=*/0, /*prepare=*/{}, /*sources=*/{}));
-    // The signature has them now, and nothing later knows them.
+    // The signature replaces these attributes.
     for (StringRef name : {"moe.name", "moe.role", "moe.source", "moe.convert"})
       function.removeArgAttr(index, name);
-    // Nothing of the caller's is ever written but the outputs.
+    // A call writes only to its outputs.
     if (type)
       function.setArgAttr(index, "bufferization.writable",
                           builder.getBoolAttr(false));
@@ -139,8 +139,8 @@ LogicalResult Exporter::describeInputs() {
   return success();
 }
 
-/// Note the number that T must be for these extents, (tensor, dimension), to be
-/// the same.
+/// If one of the extents, (tensor, dimension), is T and another is static,
+/// records that T must be equal to the static one.
 LogicalResult Exporter::fixTokens(Operation *op,
                                   ArrayRef<std::pair<Value, int64_t>> extents) {
   std::optional<int64_t> known;
@@ -164,7 +164,7 @@ LogicalResult Exporter::fixTokens(Operation *op,
   return success();
 }
 
-/// An operation on T rows and on a static number of them works for one T alone.
+/// An operation on both T rows and a static number of rows fixes T.
 LogicalResult Exporter::findFixedTokens() {
   WalkResult result = function.walk([&](Operation *op) {
     using Extents = SmallVector<std::pair<Value, int64_t>>;
@@ -200,7 +200,7 @@ LogicalResult Exporter::findFixedTokens() {
   return failure(result.wasInterrupted());
 }
 
-/// Check or add the range of T: row numbers are 32-bit.
+/// Verifies or adds the range of T; row indices are 32-bit.
 LogicalResult Exporter::setTokenRange() {
   FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
   if (failed(range) || failed(findFixedTokens()))
@@ -217,7 +217,7 @@ LogicalResult Exporter::setTokenRange() {
   return success();
 }
 
-/// Results have as many rows as the caller has room for, T.
+/// Dynamic extents of results must be T, as the caller allocates T rows.
 LogicalResult Exporter::verifyResults(func::ReturnOp returnOp) {
   auto range = function->getAttrOfType<ArrayAttr>(tokensAttrName);
   int64_t least = std::max<int64_t>(cast<IntegerAttr>(range[0]).getInt(), 1);
@@ -256,7 +256,7 @@ void Exporter::write(Value tensor, Value destination, func::ReturnOp before) {
       /*writable=*/true);
 }
 
-/// Results become memrefs that the caller provides.
+/// Turns results into memref arguments that the caller provides.
 LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
   SmallVector<Value> results(returnOp.getOperands());
   for (auto [index, result] : llvm::enumerate(results)) {
@@ -284,24 +284,24 @@ static Value constantOf(OpBuilder &b, Location loc, Type type, int64_t value) {
   return arith::ConstantOp::create(b, loc, b.getIntegerAttr(type, value));
 }
 
-/// True if an id names an expert.
-static Value namesExpert(OpBuilder &b, Location loc, DispatchOp dispatch,
-                         Value id) {
+/// Returns an i1: true if the id is that of an expert.
+static Value isValidId(OpBuilder &b, Location loc, DispatchOp dispatch,
+                       Value id) {
   return arith::CmpIOp::create(
       b, loc, arith::CmpIPredicate::ult, id,
       constantOf(b, loc, id.getType(), dispatch.getNumExperts()));
 }
 
-/// sum + flag, in i64.
+/// Returns sum + flag, in i64.
 static Value addFlag(OpBuilder &b, Location loc, Value sum, Value flag) {
   flag = arith::ExtUIOp::create(b, loc, sum.getType(), flag);
   return arith::AddIOp::create(b, loc, sum, flag);
 }
 
-/// The choices that name an expert, but of each token no more than it can have:
-/// the rest is there to retry.
-static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
-                             Value zero) {
+/// Counts the choices with a valid id, at most `getMaxChoices()` for each
+/// token: the others are fallbacks for choices that are dropped.
+static Value countWithFallbacks(ImplicitLocOpBuilder &b, DispatchOp dispatch,
+                                Value zero) {
   Type i64 = b.getI64Type();
   constexpr auto reduction = utils::IteratorType::reduction;
   Value ids = dispatch.getIds();
@@ -315,7 +315,7 @@ static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
                           AffineMap::get(2, 0, b.getAffineDimExpr(0))},
       ArrayRef<utils::IteratorType>{utils::IteratorType::parallel, reduction},
       [&](OpBuilder &b, Location loc, ValueRange v) {
-        Value valid = namesExpert(b, loc, dispatch, v[0]);
+        Value valid = isValidId(b, loc, dispatch, v[0]);
         linalg::YieldOp::create(b, loc, addFlag(b, loc, v[1], valid));
       });
   auto sum = linalg::GenericOp::create(
@@ -331,7 +331,7 @@ static Value countWithSpares(ImplicitLocOpBuilder &b, DispatchOp dispatch,
   return sum.getResult(0);
 }
 
-/// True if a gate chooses the ids: each is -1 or names an expert.
+/// True if a gate chooses the ids: each is -1 or valid.
 static bool isChosenByGate(DispatchOp dispatch) {
   auto gate = dispatch.getIds().getDefiningOp<GateOp>();
   return gate && !gate.getGivenIds() &&
@@ -339,16 +339,16 @@ static bool isChosenByGate(DispatchOp dispatch) {
              dispatch.getNumExperts();
 }
 
-/// True if no id is -1 either. Without a capacity tokens do not depend on each
-/// other, and the caller may leave some out: those choose nothing.
+/// True if, in addition, no id is -1. Without a capacity a call may skip
+/// tokens, which then choose no expert.
 static bool choosesAlways(DispatchOp dispatch) {
   if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
     return false;
   return !dispatch.getIds().getDefiningOp<GateOp>().mayLeaveOut();
 }
 
-/// {choices that name an expert, choices with an id that is none} of a
-/// dispatch, the former without those that it does not look at.
+/// Builds the counters of a dispatch: {valid choices, invalid ids}. Fallback
+/// choices are not counted.
 static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
   if (choosesAlways(dispatch)) {
     Value tokens = b.createOrFold<tensor::DimOp>(dispatch.getIds(), 0);
@@ -374,7 +374,7 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
       [&](OpBuilder &nested, Location loc, ValueRange v) {
         ImplicitLocOpBuilder b(loc, nested);
         using P = arith::CmpIPredicate;
-        Value valid = namesExpert(b, loc, dispatch, v[0]);
+        Value valid = isValidId(b, loc, dispatch, v[0]);
         Value sentinel = arith::CmpIOp::create(
             b, P::eq, v[0], constantOf(b, loc, b.getI32Type(), -1));
         Value known = arith::OrIOp::create(b, valid, sentinel);
@@ -391,20 +391,21 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
       });
   SmallVector<Value> counts(sums.getResults());
   if (!all && retry)
-    counts[0] = countWithSpares(b, dispatch, zero);
+    counts[0] = countWithFallbacks(b, dispatch, zero);
   for (Value &sum : counts)
     sum = tensor::ExtractOp::create(b, sum, ValueRange{});
   return tensor::FromElementsOp::create(b, counts);
 }
 
-/// True if the offsets say all: every choice that is not -1 names an expert,
-/// and becomes a row.
+/// True if no counters are needed: each choice that is not -1 is valid and
+/// becomes a row.
 static bool keepsAllChoices(DispatchOp dispatch) {
   return isChosenByGate(dispatch) && !dispatch.getCapacity() &&
          dispatch.getMaxChoices() == dispatch.getTopK();
 }
 
-/// Offsets and counters of each dispatch go to the runtime's own buffers.
+/// Adds arguments for the offsets and counters of each dispatch, whose buffers
+/// the runtime owns.
 void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
                           func::ReturnOp returnOp) {
   for (auto [index, each] : llvm::enumerate(dispatches)) {
@@ -418,7 +419,7 @@ void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
     };
     auto report = [&](Value tensor, StringRef name, ArgumentRole role) {
       auto type = cast<RankedTensorType>(tensor.getType());
-      // It has a good type and an unused name.
+      // `describe` cannot fail: the type is supported and the name is unique.
       arguments.push_back(*describe(type, name, role));
       write(
           tensor,
@@ -460,8 +461,8 @@ LogicalResult Exporter::run() {
     return function.emitError() << "expected the exported function '"
                                 << function.getName() << "' to return a tensor";
 
-  // Only a dispatch at the top level runs once in each call; one inside a loop
-  // or an expert has no single answer to report.
+  // The runtime reports dispatches that run exactly once in a call; one in a
+  // loop or in an expert may run several times.
   SmallVector<DispatchOp> reported(function.getOps<DispatchOp>());
   if (failed(verifyCapacityPlan(function)) || failed(describeInputs()) ||
       failed(setTokenRange()) || failed(verifyResults(returnOp)) ||

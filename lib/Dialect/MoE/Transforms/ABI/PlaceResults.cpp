@@ -1,4 +1,4 @@
-//===- PlaceResults.cpp - Compute results where they go -------------------===//
+//===- PlaceResults.cpp - Compute results in their destination ------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,14 +21,13 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
 } // namespace mlir::moe
 
-/// The operand in which operations that overwrite one destination after the
-/// other, the last of which makes `value`, were given an empty tensor; null if
-/// there is none.
+/// Follows the destinations of the operations that compute `value` and returns
+/// the operand that is a tensor.empty; null if there is none.
 static OpOperand *findEmpty(Value value) {
   OpOperand *init = nullptr;
   for (;;) {
     auto op = value.getDefiningOp<DestinationStyleOpInterface>();
-    // What has other readers on the way is not only a place.
+    // Other readers must not see the destination overwritten.
     if (!op || (init && !value.hasOneUse()))
       break;
     init = op.getTiedOpOperand(cast<OpResult>(value));
@@ -37,7 +36,7 @@ static OpOperand *findEmpty(Value value) {
   return init && value.getDefiningOp<tensor::EmptyOp>() ? init : nullptr;
 }
 
-/// True if `destination` can be had at `op`, to where a view may move.
+/// Makes `destination` dominate `op`, if need be by moving its subview.
 static bool makeAvailable(Value destination, Operation *op) {
   DominanceInfo dominance;
   if (dominance.properlyDominates(destination, op))
@@ -58,8 +57,8 @@ struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
   void runOnOperation() override {
     getOperation()->walk([&](MaterializeInDestinationOp op) {
       Value destination = op.getDest();
-      // Whoever reads the result later might overwrite it, and what happens
-      // only in some cases is not done in all.
+      // A reader after `op` may overwrite the result, and a nested operation
+      // may not run.
       bool last = llvm::all_of(op.getSource().getUsers(), [&](Operation *user) {
         Operation *other = op->getBlock()->findAncestorOpInBlock(*user);
         return other && (other == op || other->isBeforeInBlock(op) ||

@@ -28,7 +28,7 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h.inc"
 } // namespace mlir::moe
 
-/// Bytes of one element as memref lowers it, 0 if that is unknown.
+/// Returns the bytes of an element as memref lowers it; 0 if unknown.
 static int64_t elementBytes(Type type) {
   if (type.isIndex())
     return 8;
@@ -37,7 +37,7 @@ static int64_t elementBytes(Type type) {
   return llvm::PowerOf2Ceil(llvm::divideCeil(type.getIntOrFloatBitWidth(), 8));
 }
 
-/// True if the extents that are known fit any memory: 48 bits of address.
+/// True if the static extents fit an address space of 48 bits.
 static bool isAddressable(MemRefType type, int64_t bytes) {
   for (int64_t extent : type.getShape())
     if (!ShapedType::isDynamic(extent) &&
@@ -46,8 +46,8 @@ static bool isAddressable(MemRefType type, int64_t bytes) {
   return true;
 }
 
-/// Fail if a function that an exported one calls, directly or not, makes a
-/// buffer: it would come from the heap and never be freed.
+/// Fails if a callee of an exported function, direct or indirect, allocates:
+/// that buffer would be on the heap and would leak.
 static LogicalResult verifyCallees(func::FuncOp exported) {
   SmallVector<func::FuncOp> pending{exported};
   llvm::SmallPtrSet<Operation *, 8> seen{exported};
@@ -73,7 +73,7 @@ static LogicalResult verifyCallees(func::FuncOp exported) {
 }
 
 namespace {
-/// The arena of one function.
+/// Replaces the buffers of one function by views of a workspace.
 class Arena {
 public:
   Arena(func::FuncOp function, int64_t alignment)
@@ -112,7 +112,7 @@ LogicalResult Arena::findBuffers() {
   });
   if (result.wasInterrupted())
     return failure();
-  // The arena gives the memory back, all of it at once.
+  // Deallocations are dropped, as the caller frees the workspace.
   result = function.walk([&](memref::DeallocOp dealloc) {
     if (dealloc.getMemref().getDefiningOp<memref::AllocOp>()) {
       dealloc.erase();
@@ -124,7 +124,7 @@ LogicalResult Arena::findBuffers() {
   return failure(result.wasInterrupted());
 }
 
-/// Upper bounds of the bytes of each buffer, where `tokens` is T.
+/// Builds upper bounds of the bytes of each buffer for `tokens` tokens.
 FailureOr<SmallVector<Value>> Arena::buildSizes(ImplicitLocOpBuilder &b,
                                                 Value tokens) {
   auto index = [&](int64_t value) -> Value {
@@ -155,7 +155,6 @@ FailureOr<SmallVector<Value>> Arena::buildSizes(ImplicitLocOpBuilder &b,
                << dim << " of " << type << " is not";
       size = arith::MulIOp::create(b, size, extent);
     }
-    // Round up to the alignment, so that the next buffer starts on it.
     size = arith::AddIOp::create(b, size, index(alignment - 1));
     sizes.push_back(arith::AndIOp::create(b, size, index(-alignment)));
   }
@@ -169,7 +168,7 @@ static Value maximum(ImplicitLocOpBuilder &b, ArrayRef<Value> values) {
   return result;
 }
 
-/// The offset of each buffer, then the total.
+/// Returns the offset of each buffer, then the total.
 SmallVector<Value> Arena::buildOffsets(ImplicitLocOpBuilder &b,
                                        ArrayRef<Value> sizes) {
   SmallVector<Value> offsets(allocs.size()), ends(allocs.size());
@@ -188,7 +187,7 @@ SmallVector<Value> Arena::buildOffsets(ImplicitLocOpBuilder &b,
   return offsets;
 }
 
-/// The largest T of a call: row numbers are i32 unless the function says less.
+/// Returns the largest T of a call: row indices are i32.
 int64_t Arena::maxTokens() {
   auto range = function->getAttrOfType<ArrayAttr>(tokensAttrName);
   if (range && range.size() == 2)
@@ -197,7 +196,7 @@ int64_t Arena::maxTokens() {
   return INT32_MAX;
 }
 
-/// The layout that is good for the largest T, where memory matters.
+/// Chooses the layout for the largest T, where memory matters most.
 LogicalResult Arena::chooseLayout(Value tokens, ArrayRef<Value> sizes) {
   TokenFunction atMost(tokens, maxTokens());
   SmallVector<int64_t> bytes;
@@ -216,7 +215,7 @@ LogicalResult Arena::chooseLayout(Value tokens, ArrayRef<Value> sizes) {
   return success();
 }
 
-/// Fail if the function has a plan that promises less than the layout takes.
+/// Fails if the plan of the function promises less than the layout needs.
 LogicalResult Arena::verifyPlan(Value tokens, Value total) {
   auto plan = function->getAttrOfType<PlanAttr>(planAttrName);
   if (!plan || plan.getWorkspace() < 0)
@@ -242,7 +241,7 @@ LogicalResult Arena::verifyPlan(Value tokens, Value total) {
   return success();
 }
 
-/// moe_workspace_<name>(T): bytes.
+/// Builds moe_workspace_<name>(T), which returns bytes.
 LogicalResult Arena::buildWorkspaceFunction() {
   ImplicitLocOpBuilder b(function.getLoc(), function.getContext());
   b.setInsertionPointAfter(function);
@@ -268,7 +267,7 @@ LogicalResult Arena::buildWorkspaceFunction() {
   return success();
 }
 
-/// T, from the first argument that has it; 0 where no argument depends on it.
+/// Reads T from the first dynamic extent of an argument; 0 if all are static.
 Value Arena::findTokens(ImplicitLocOpBuilder &b) {
   for (BlockArgument argument : function.getArguments())
     if (auto type = dyn_cast<MemRefType>(argument.getType()))

@@ -1,4 +1,4 @@
-//===- ChunkTokens.cpp - Run a call in pieces of tokens -------------------===//
+//===- ChunkTokens.cpp - Run a call in chunks of tokens -------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -26,14 +26,14 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The loop over the chunks of one exported function.
+/// Builds the loop over the chunks of one exported function.
 class Chunker {
 public:
   Chunker(func::FuncOp function, int64_t chunk)
       : function(function), chunk(chunk) {}
 
   LogicalResult run();
-  /// Say so if the tokens do not depend on one another.
+  /// Sets `moe.independent_tokens` if no token depends on another.
   void markIndependence();
 
 private:
@@ -43,13 +43,14 @@ private:
 
   func::FuncOp function;
   int64_t chunk;
-  /// Counts of a whole call, and what makes nothing but them.
+  /// The writes of offsets and counters, which are totals of a call, and the
+  /// operations that only contribute to them.
   SmallVector<MaterializeInDestinationOp> reports;
   llvm::DenseSet<Operation *> ofReports;
 };
 } // namespace
 
-/// Offsets and counters, by the signature, count over all tokens.
+/// Finds the writes to arguments that the signature marks as reports.
 void Chunker::findReports() {
   SignatureAttr signature = getSignature(function);
   auto isReport = [&](Value destination) {
@@ -79,8 +80,8 @@ void Chunker::findReports() {
     }
 }
 
-/// The same operands for a slice of some rows: `first` of the first dimension
-/// and all of the others.
+/// Returns operands of a slice: `first` for the first dimension, `ofOthers` for
+/// all others, or their extents if it is negative.
 static SmallVector<OpFoldResult> slice(ShapedType type, OpFoldResult first,
                                        int64_t ofOthers) {
   Builder b(type.getContext());
@@ -90,12 +91,13 @@ static SmallVector<OpFoldResult> slice(ShapedType type, OpFoldResult first,
   return operands;
 }
 
-/// The body of the function on the tokens from the loop's variable on.
+/// Clones the body of the function for the chunk that starts at the induction
+/// variable.
 void Chunker::buildChunk(ImplicitLocOpBuilder &b, ArrayRef<Operation *> body,
                          scf::ForOp loop, Value tokens) {
   Value start = loop.getInductionVar();
   Value left = arith::SubIOp::create(b, tokens, start);
-  // The chunk and T bound the workspace; what is left does not.
+  // Bounds the buffers of a chunk by min(T, chunk), as `left` has no bound.
   Value most = arith::MinSIOp::create(b, tokens,
                                       arith::ConstantIndexOp::create(b, chunk));
   Value size = arith::MinSIOp::create(b, most, left);
@@ -146,7 +148,7 @@ LogicalResult Chunker::run() {
     diag.attachNote(found->op->getLoc()) << found->reason;
     return diag;
   }
-  // Results have a row for each token, and so has some argument.
+  // An argument with a row for each token exists: see `takesTokens`.
   auto first = llvm::find_if(function.getArguments(), [](BlockArgument each) {
     auto type = dyn_cast<RankedTensorType>(each.getType());
     return type && !type.hasStaticShape();
@@ -177,8 +179,8 @@ LogicalResult Chunker::run() {
   return success();
 }
 
-/// An operation that works on buffers, other than those that write a result to
-/// where the caller wants it; null in a function that `moe-export` left.
+/// Returns an operation on buffers, other than one that writes a result; null
+/// in a function as `moe-export` leaves it.
 static Operation *findWorkOnBuffers(func::FuncOp function) {
   Operation *found = nullptr;
   function.walk([&](Operation *op) {
@@ -193,7 +195,7 @@ static Operation *findWorkOnBuffers(func::FuncOp function) {
   return found;
 }
 
-/// True if there is a tensor with a row for each token among the inputs.
+/// True if an input has a row for each token.
 static bool takesTokens(func::FuncOp function) {
   return llvm::any_of(function.getArgumentTypes(), [](Type type) {
     auto tensor = dyn_cast<RankedTensorType>(type);

@@ -1,4 +1,4 @@
-//===- PlanCapacity.cpp - Bounds, variants and chunks beforehand ----------===//
+//===- PlanCapacity.cpp - Plan bounds, variants and memory ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -86,7 +86,7 @@ FailureOr<PlannedFunction> MoEPlanCapacity::prepare(func::FuncOp function) {
 void MoEPlanCapacity::setPlan(PlannedFunction &planned, int64_t chunk,
                               int64_t workspace) {
   MLIRContext *context = planned.function.getContext();
-  // The last chunk of a call may be of any size.
+  // The last chunk of a call has any size up to `chunk`.
   int64_t min = chunk > 0 ? 0 : planned.min;
   int64_t max = chunk > 0 ? std::min(chunk, planned.max) : planned.max;
   SmallVector<Attribute> dispatches;
@@ -98,7 +98,7 @@ void MoEPlanCapacity::setPlan(PlannedFunction &planned, int64_t chunk,
                                           ArrayAttr::get(context, dispatches)));
 }
 
-/// The largest chunk whose workspace is within the limit; 0 if there is none.
+/// Returns the largest chunk whose workspace is within the limit; 0 if none is.
 FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
                                               WorkspaceProbe &probe) {
   auto fits = [&](int64_t chunk) -> FailureOr<bool> {
@@ -109,7 +109,7 @@ FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
         probe.getBytes(planned.function, planned.max);
     return bytes && *bytes <= *limit;
   };
-  // A chunk takes about what so many tokens take that run by themselves.
+  // First guess: a chunk needs about as much as a call with that many tokens.
   int64_t low = 0, high = planned.max;
   for (int64_t guess = 1; guess < high; guess *= 2) {
     std::optional<int64_t> bytes = probe.getBytes(planned.function, guess);
@@ -120,7 +120,7 @@ FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
     std::optional<int64_t> bytes = probe.getBytes(planned.function, middle);
     (bytes && *bytes <= *limit ? low : high) = middle;
   }
-  // From there in growing steps to where it fits, then the last that does.
+  // Then gallop from the guess to bracket the limit, and bisect.
   int64_t guess = std::max<int64_t>(low, 1);
   low = 0;
   high = planned.max;
@@ -139,7 +139,7 @@ FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
   return low;
 }
 
-/// Choose a chunk, if the tokens of a call are too many for the limit.
+/// Chooses a chunk so that the workspace is within the limit.
 LogicalResult MoEPlanCapacity::limitMemory(PlannedFunction &planned,
                                            WorkspaceProbe &probe,
                                            int64_t needed) {

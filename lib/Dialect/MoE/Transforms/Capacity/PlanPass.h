@@ -1,4 +1,4 @@
-//===- PlanPass.h - What the passes of a plan share -------------*- C++ -*-===//
+//===- PlanPass.h - Base of the passes on plans -----------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,13 +16,13 @@
 
 namespace mlir::moe {
 
-/// moe-plan-capacity and moe-print-plan have these options in common. `Base` is
-/// the class that TableGen makes.
+/// Holds the options that moe-plan-capacity and moe-print-plan share. `Base` is
+/// the class that TableGen generates.
 template <typename Base> class PlanPass : public Base {
 public:
   using Base::Base;
 
-  /// With rates and a lowering of an embedder in place of the options.
+  /// Takes rates and a lowering from an embedder instead of from options.
   template <typename Options>
   PlanPass(Options options, const MachineRates &rates,
            const OpPassManager &lowering)
@@ -39,7 +39,7 @@ public:
   }
 
 protected:
-  /// The pipeline to the LLVM dialect. Fails after a diagnostic.
+  /// Returns the pipeline to the LLVM dialect. Fails after a diagnostic.
   FailureOr<OpPassManager> getLowering() {
     if (givenLowering)
       return *givenLowering;
@@ -52,7 +52,8 @@ protected:
                               this->byMeanRows, rates});
   }
 
-  /// A probe that lowers the module with `passes`, which outlive it.
+  /// Creates a probe that lowers the module with `passes`, which must outlive
+  /// it.
   WorkspaceProbe makeProbe(OpPassManager &passes) {
     return WorkspaceProbe(this->getOperation(),
                           /*onDevice=*/!this->machine.empty(),

@@ -1,4 +1,4 @@
-//===- PlanSettings.cpp - What plans are made with ------------------------===//
+//===- PlanSettings.cpp - Settings of capacity plans ----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -19,7 +19,7 @@ static llvm::Error expected(const Twine &what, StringRef value) {
   return llvm::createStringError("expected " + what + ", got '" + value + "'");
 }
 
-/// The rates of the machine, except those that are given.
+/// Returns the rates of the machine, with those overridden that are given.
 static llvm::Expected<MachineRates>
 findRates(const PlanSettingsOptions &options) {
   StringRef name = options.gpu.empty() ? options.machine : options.gpu;
@@ -51,7 +51,7 @@ findRates(const PlanSettingsOptions &options) {
   return *rates;
 }
 
-/// `NAME:ROWS` or `NAME:ROWS:ragged`.
+/// Parses `NAME:ROWS` or `NAME:ROWS:ragged`.
 static llvm::Expected<TileVariant> parseVariant(StringRef text) {
   auto [name, tile] = text.split(':');
   auto [size, kind] = tile.split(':');

@@ -1,4 +1,4 @@
-//===- PlanSettings.h - What plans are made with ----------------*- C++ -*-===//
+//===- PlanSettings.h - Settings of capacity plans --------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -20,32 +20,31 @@ struct PlanSettings {
   PlanTarget target;
 };
 
-/// Options that moe-plan-capacity and moe-print-plan share, as they are given.
+/// The options that moe-plan-capacity and moe-print-plan share, unparsed.
 struct PlanSettingsOptions {
   StringRef imbalance, gpu, flops, bandwidth, machine;
   ArrayRef<std::string> variants;
   bool byMeanRows;
-  /// Of the machine, unless `gpu` names another; by default those of `machine`
-  /// or, without one, of this CPU.
+  /// Rates of the machine, unless `gpu` names one; by default those of
+  /// `machine` or, without it, of this CPU.
   std::optional<MachineRates> rates;
 };
 llvm::Expected<PlanSettings>
 parsePlanSettings(const PlanSettingsOptions &options);
 
-/// A function and what its plan is made of.
+/// A function and the inputs of its plan.
 struct PlannedFunction {
   func::FuncOp function;
   FunctionCost cost;
-  SmallVector<RowDistribution> rows; // of each dispatch
-  int64_t min, max;                  // tokens
+  SmallVector<RowDistribution> rows; // one for each dispatch
+  int64_t min, max;                  // the range of T
 };
 
-/// True if a plan is made for `function`: it is public, has a body and is not
-/// exported yet.
+/// True if `function` gets a plan: it is public, has a body and is not exported
+/// yet.
 bool isPlanned(func::FuncOp function);
 
-/// Analyzes a function for the tokens that its `moe.tokens` says. Fails after a
-/// diagnostic.
+/// Analyzes a function for the range of `moe.tokens`. Fails after a diagnostic.
 FailureOr<PlannedFunction> analyzeForPlan(func::FuncOp function,
                                           const PlanSettings &settings);
 

@@ -1,4 +1,4 @@
-//===- WorkspaceProbe.cpp - Memory of a function before it runs -----------===//
+//===- WorkspaceProbe.cpp - Workspace and launches of a function ----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -29,8 +29,8 @@ LogicalResult WorkspaceProbe::refresh() {
   return lower(copy);
 }
 
-/// The workspace of a call on a device: the runtime keeps the reports behind
-/// what the code uses.
+/// Adds what a call needs on a device: the runtime keeps the reports behind the
+/// workspace of the code.
 static std::optional<int64_t> addReports(func::FuncOp function, int64_t bytes) {
   SignatureAttr signature = getSignature(function);
   uint64_t reports = 0;

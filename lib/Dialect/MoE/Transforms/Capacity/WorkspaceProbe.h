@@ -1,4 +1,4 @@
-//===- WorkspaceProbe.h - Memory of a function before it runs ---*- C++ -*-===//
+//===- WorkspaceProbe.h - Workspace and launches ----------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,19 +22,20 @@ class WorkspaceProbe {
 public:
   using Lower = std::function<LogicalResult(ModuleOp)>;
 
-  /// With `onDevice`, the bytes include what the runtime keeps of a call behind
-  /// the workspace of the code.
+  /// With `onDevice`, the bytes include the reports that the runtime keeps
+  /// behind the workspace of the code.
   WorkspaceProbe(ModuleOp module, bool onDevice, Lower lower)
       : module(module), onDevice(onDevice), lower(std::move(lower)) {}
   ~WorkspaceProbe() { reset(); }
   WorkspaceProbe(const WorkspaceProbe &) = delete;
   WorkspaceProbe &operator=(const WorkspaceProbe &) = delete;
 
-  /// Lowers a copy of the module as it is now. Fails after a diagnostic.
+  /// Lowers a copy of the module in its current state. Fails after a
+  /// diagnostic.
   LogicalResult refresh();
-  /// Bytes of the workspace for T tokens; none above 64 bits.
+  /// Returns the bytes of the workspace for T tokens; nullopt above 64 bits.
   std::optional<int64_t> getBytes(func::FuncOp function, int64_t tokens);
-  /// Kernels that a call launches, in their order; empty on a CPU.
+  /// Returns the kernels that a call launches, in order; empty on a CPU.
   PlanReport::Launches getLaunches(func::FuncOp function);
 
 private:
@@ -45,7 +46,7 @@ private:
   Lower lower;
 };
 
-/// Parses the pipeline that makes the workspace. Fails after a diagnostic.
+/// Parses the pipeline that creates the workspace. Fails after a diagnostic.
 FailureOr<OpPassManager> parseLowering(ModuleOp module, StringRef pipeline);
 
 } // namespace mlir::moe

@@ -16,19 +16,19 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     Turns every public function into an entry of an artifact:
 
     * Each tensor result becomes a memref argument that the caller provides and
-      the function writes; the argument attributes `moe.role` and `moe.name`
-      say what each argument is (`input` unless marked `weight`).
+      the function writes. The attributes `moe.role` and `moe.name` describe
+      each argument (`input` unless marked `weight`).
     * For each `moe.dispatch` the function reports the offsets and two counters:
       valid choices and invalid ids. The counters are omitted if a `moe.gate`
       chose the ids and none can be dropped.
     * `moe.tokens = [min, max]` is checked, or added with the largest range in
-      which row numbers fit 32 bits.
+      which row indices fit 32 bits.
 
-    Every dynamic extent of an exported function is the number of tokens, `T`. A
-    result that has another is an error. If an operation has both `T` rows and a
-    static number of rows, `moe.tokens` becomes that number. The signature is
-    recorded in the attribute `moe.signature`, from which the metadata of an
-    artifact is made.
+    Every dynamic extent of an exported function is the number of tokens, `T`;
+    another dynamic extent of a result is an error. If an operation has both `T`
+    rows and a static number of rows, `moe.tokens` becomes that number. The
+    signature is recorded in the attribute `moe.signature`, from which the
+    metadata of an artifact is made.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect",

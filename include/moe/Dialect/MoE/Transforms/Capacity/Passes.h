@@ -21,12 +21,12 @@ struct MachineRates;
 #define GEN_PASS_DECL
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h.inc"
 
-/// The same, with the rates of the machine and the pipeline that makes the
-/// workspace.
+/// Creates the pass with the rates of the machine and the pipeline that creates
+/// the workspace.
 std::unique_ptr<Pass> createMoEPlanCapacity(MoEPlanCapacityOptions options,
                                             const MachineRates &rates,
                                             const OpPassManager &lowering);
-/// The same, printing to `os` instead of stdout.
+/// As above, but prints to `os` instead of stdout.
 std::unique_ptr<Pass> createMoEPrintPlan(MoEPrintPlanOptions options,
                                          const MachineRates &rates,
                                          const OpPassManager &lowering,

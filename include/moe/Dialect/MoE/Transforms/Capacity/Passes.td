@@ -45,19 +45,19 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
     a range: bounds of the rows, tiles and padding of each dispatch for every
     routing, the kernel variant for each range of T, whether a capacity can be
     exceeded, and the bytes of the workspace. `moe-export` and
-    `moe-allocs-to-arena` check that the plan is true.
+    `moe-allocs-to-arena` verify the plan.
 
     The variant is the one whose tiles take the shortest time at the rates of
     the machine, on average under the model of the routing: each tile reads the
     weights of its expert once. With `by-mean-rows` it is the one that the host
-    picks for a GPU, or two of them, `FIRST+SECOND`: the device gives each
-    expert to one by its rows. The workspace is that of the pipeline `lowering`,
-    run on a copy.
+    picks for a GPU, or a pair `FIRST+SECOND` from which the device selects one
+    for each expert by its rows. The workspace is that of the pipeline
+    `lowering`, run on a copy.
 
     If the workspace exceeds `memory-limit`, calls run in chunks of the largest
-    number of tokens that fits, with the same bits. If tokens depend on one
-    another, or if not even one token fits, that is an error with the reason and
-    the least limit that works.
+    number of tokens that fits; the results are bitwise the same. If tokens
+    depend on one another, or not even one token fits, an error gives the reason
+    and the smallest limit that works.
   }];
   let options = [
     Option<"tokens", "tokens", "std::string", "\"\"",
@@ -71,10 +71,10 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
 def MoEPrintPlan : Pass<"moe-print-plan", "::mlir::ModuleOp"> {
   let summary = "Print plans, with what a call costs, as text or JSON";
   let description = [{
-    For each function that `moe-plan-capacity` gave a plan: the plan, and at
-    some T the rows, tiles and padding that are expected under the model of the
-    routing, the operations, bytes and least time of a call, and its workspace.
-    The options are those that the plan was made with.
+    Prints the plan of each function that `moe-plan-capacity` ran on and, for
+    some T, the rows, tiles and padding that the model of the routing expects,
+    the operations, bytes and least time of a call, and its workspace. The
+    options must be those of the plan.
   }];
   let options = [
     Option<"format", "format", "std::string", "\"text\"", "text or json">
@@ -90,9 +90,9 @@ def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
     of its chunk from the inputs, writes those of the outputs and adds to the
     reports. The workspace is then that of one chunk for any T.
 
-    The results have the same bits. So a function in which tokens depend on one
-    another is an error: a capacity, experts that choose, a softmax over the
-    tokens. A function on buffers is an error, too.
+    The results are bitwise the same. A function in which tokens depend on one
+    another (a capacity, experts that choose, a softmax over the tokens) is
+    therefore an error, and so is a function on buffers.
   }];
   let options = [
     Option<"chunk", "chunk", "int64_t", "0",
@@ -110,13 +110,13 @@ def MoEAllocsToArena : Pass<"moe-allocs-to-arena", "::mlir::ModuleOp"> {
   let summary = "Place every buffer of an exported function in one workspace";
   let description = [{
     Replaces each `memref.alloc` of a function that `moe-export` prepared by a
-    view into one workspace argument, appended to the function, and makes the
-    function `moe_workspace_<name>(T)` that says how large it has to be.
+    view into one workspace argument, appended to the function, and adds the
+    function `moe_workspace_<name>(T)` that returns its size.
 
-    The size of a buffer may depend on data (rows of one expert): then its upper
-    bound as a function of `T` counts, found through minima, sums, products and
-    extents. A buffer whose size has no such bound, or that outlives an
-    iteration of the loop it is made in, is an error.
+    The size of a buffer may depend on data (rows of one expert). Then the
+    workspace is sized by its upper bound as a function of `T`, derived through
+    minima, sums, products and extents. A buffer whose size has no such bound,
+    or that outlives an iteration of the loop that allocates it, is an error.
   }];
   let options = [
     Option<"alignment", "alignment", "int64_t", "64",
