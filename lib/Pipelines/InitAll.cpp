@@ -1,4 +1,4 @@
-//===- InitAll.cpp - Register everything of this project ------------------===//
+//===- InitAll.cpp - Register everything in this project ------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -110,7 +110,7 @@ static void registerBufferModels(DialectRegistry &registry) {
   vector::registerSubsetOpInterfaceExternalModels(registry);
 }
 
-/// Shapes and bounds of values.
+/// Registers the models of shapes and value bounds.
 static void registerShapeModels(DialectRegistry &registry) {
   affine::registerValueBoundsOpInterfaceExternalModels(registry);
   arith::registerValueBoundsOpInterfaceExternalModels(registry);
@@ -144,7 +144,7 @@ void mlir::moe::registerAllExtensions(DialectRegistry &registry) {
 
   registerBufferModels(registry);
   registerShapeModels(registry);
-  func::registerAllExtensions(registry); // inlining
+  func::registerAllExtensions(registry); // for inlining
   tensor::registerAllExtensions(registry);
   linalg::registerAllDialectInterfaceImplementations(registry);
   LLVM::registerInlinerInterface(registry);

@@ -10,7 +10,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Checks that an array has elements of one attribute alone.
+/// Verifies that all elements of an array are attributes of one kind.
 template <typename AttrT>
 static LogicalResult
 verifyElements(function_ref<InFlightDiagnostic()> emitError, StringRef list,

@@ -18,13 +18,13 @@ using namespace mlir::moe;
 // Parsing and printing
 //===----------------------------------------------------------------------===//
 
-/// Print a double so that it parses to the same bits.
+/// Prints a double so that it parses to the same bits.
 static void printDouble(AsmPrinter &printer, double value) {
   printer.printFloat(APFloat(value));
 }
 
-/// Parse `key = value, flag, ...` up to '>'; `parseValue` is called with each
-/// key after its '=' (or at the flag) and may fail.
+/// Parses `key = value, flag, ...` up to '>'. `parseField` is called after each
+/// key and returns false if it does not know it.
 static ParseResult parseFields(
     AsmParser &parser,
     function_ref<FailureOr<bool>(StringRef key, SMLoc loc)> parseField) {
@@ -46,7 +46,7 @@ static ParseResult parseFields(
   return parser.parseGreater();
 }
 
-/// Parse `= <number>` or `= <keyword of an enumeration>`.
+/// Parses `= <number>`.
 template <typename T>
 static FailureOr<bool> parseNumber(AsmParser &parser, T &value) {
   if (parser.parseEqual())
@@ -205,7 +205,7 @@ NormalizeAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (kind != NormalizeKind::Norm && p != 2.0)
     return emitError() << "p is for norm, not for "
                        << stringifyNormalizeKind(kind);
-  // Not -0.0 either, which would print like 0.0.
+  // -0.0 is rejected, too, as it would print like 0.0.
   if (!(epsilon >= 0.0) || std::isinf(epsilon) || std::signbit(epsilon))
     return emitError() << "expected a finite epsilon of at least 0, got "
                        << epsilon.value;
@@ -220,7 +220,7 @@ LogicalResult CapacityAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    int64_t fixed, Real factor,
                                    Rounding rounding, int64_t minimum,
                                    bool atMostTokens) {
-  // Row numbers are i32. This also keeps E·C within 64 bits.
+  // Row indices are i32. This also keeps E·C within 64 bits.
   constexpr int64_t limit = INT32_MAX;
   if (fixed >= 0) {
     if (!(factor == Real(0.0)))
@@ -283,7 +283,8 @@ int64_t CapacityAttr::evaluate(int64_t tokens, int64_t experts) const {
   double exact = getFactor() * double(tokens) / double(experts);
   double rounded =
       getRounding() == Rounding::Ceil ? std::ceil(exact) : std::floor(exact);
-  // No expert can be given more than every choice; keep the cast in range.
+  // Clamping keeps the cast in range; no expert has more rows than there are
+  // choices.
   int64_t rows = rounded >= double(INT32_MAX) ? INT32_MAX : int64_t(rounded);
   if (getAtMostTokens())
     rows = std::min(rows, tokens);
@@ -307,8 +308,8 @@ Value mlir::moe::buildCapacity(OpBuilder &b, Location loc,
   Value exact = arith::MulFOp::create(b, loc, f64(capacity.getFactor()), t);
   exact = arith::DivFOp::create(b, loc, exact, f64(double(experts)));
   exact = arith::MinimumFOp::create(b, loc, exact, f64(double(INT32_MAX)));
-  // Truncation is floor for a value that is never negative; ceil is one more
-  // where something was cut off.
+  // Truncation equals floor, as the value is never negative; ceil adds one if
+  // truncation changed it.
   Value rows = arith::FPToSIOp::create(b, loc, b.getI64Type(), exact);
   if (capacity.getRounding() == Rounding::Ceil) {
     Value whole = arith::SIToFPOp::create(b, loc, b.getF64Type(), rows);

@@ -26,8 +26,8 @@ static bool isSplat(Value value, double expected) {
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// Remove what does nothing: zero bias or noise, a scale of one, groups of
-/// which all are kept, and an order where a score neither maps nor rounds.
+/// Removes options without effect: zero bias or noise, a scale of one, groups
+/// that are all kept, and an order if the score neither maps nor rounds.
 struct SimplifyGate : OpRewritePattern<GateOp> {
   using OpRewritePattern::OpRewritePattern;
 
@@ -70,8 +70,8 @@ void GateOp::getCanonicalizationPatterns(RewritePatternSet &patterns,
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// Without a capacity no choice competes for a place: priority has no effect,
-/// and weights matter only where rows are scaled.
+/// Without a capacity nothing is dropped: priority has no effect, and weights
+/// only matter if rows are scaled.
 struct SimplifyDispatch : OpRewritePattern<DispatchOp> {
   using OpRewritePattern::OpRewritePattern;
 
@@ -109,8 +109,8 @@ void DispatchOp::getCanonicalizationPatterns(RewritePatternSet &patterns,
 //===----------------------------------------------------------------------===//
 
 OpFoldResult ExpertOp::fold(FoldAdaptor) {
-  // Experts that return what they are given: the uncovered rows are free to be
-  // anything, so the whole result is the input.
+  // If experts return their input, so does the operation: uncovered rows are
+  // undefined and may have any value.
   bool identity = getYield().getValue() == getBody().front().getArgument(0) &&
                   isMemoryEffectFree(*this);
   if (identity && getGrouped().getType() == getResult().getType() &&
@@ -122,8 +122,8 @@ OpFoldResult ExpertOp::fold(FoldAdaptor) {
 }
 
 namespace {
-/// Drop parameters that the region does not read, and a range that says what
-/// the offsets already say.
+/// Removes parameters that the region does not read, and a range that covers
+/// all experts.
 struct SimplifyExpert : OpRewritePattern<ExpertOp> {
   using OpRewritePattern::OpRewritePattern;
 
@@ -166,7 +166,7 @@ void ExpertOp::getCanonicalizationPatterns(RewritePatternSet &patterns,
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// Weights that are all one are no weights.
+/// Removes weights that are all one.
 struct DropUnitWeights : OpRewritePattern<CombineOp> {
   using OpRewritePattern::OpRewritePattern;
 

@@ -14,8 +14,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// custom<Keyword>: the bare keyword of an enumeration, without the space that
-/// the attribute's own format puts before it.
+/// custom<Keyword>: parses the bare keyword of an enumeration and prints it
+/// without the space that the format of the attribute adds.
 template <typename AttrT>
 static ParseResult parseKeyword(OpAsmParser &parser, AttrT &attribute) {
   using Value = decltype(attribute.getValue());
@@ -40,8 +40,8 @@ static void printKeyword(OpAsmPrinter &printer, Operation *, AttrT attribute) {
 #include "moe/Dialect/MoE/IR/MoEOps.cpp.inc"
 
 namespace {
-/// Functions may be inlined into the region of an expert, and with moe
-/// operations in them.
+/// Functions may be inlined into the region of an expert, also if they contain
+/// moe operations.
 struct MoEInlinerInterface : DialectInlinerInterface {
   using DialectInlinerInterface::DialectInlinerInterface;
   bool isLegalToInline(Operation *, Region *, bool,
@@ -67,7 +67,7 @@ void MoEDialect::initialize() {
 }
 
 //===----------------------------------------------------------------------===//
-// Small members of the operations
+// Members of the operations
 //===----------------------------------------------------------------------===//
 
 StringRef GateOp::getTokenDependence() {

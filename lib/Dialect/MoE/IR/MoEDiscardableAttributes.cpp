@@ -1,4 +1,4 @@
-//===- MoEDiscardableAttributes.cpp - moe.* attributes of others' ops -----===//
+//===- MoEDiscardableAttributes.cpp - moe.* attributes of any operation ---===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -32,8 +32,8 @@ static bool isSignature(Attribute attribute) {
 namespace {
 struct Known {
   StringLiteral name;
-  /// What the value is; whoever reads the attribute checks it where this is not
-  /// given.
+  /// Verifies the value, which `kind` describes; null if the passes that read
+  /// the attribute verify it.
   bool (*accepts)(Attribute) = nullptr;
   StringLiteral kind = "";
 };
@@ -49,23 +49,23 @@ static constexpr Known ofArguments[] = {
 static constexpr Known ofResults[] = {{"moe.name", isString, "a string"}};
 
 static constexpr Known ofOperations[] = {
-    // A layer.
+    // Layers
     {tokensAttrName},
     {planAttrName},
     {signatureAttrName, isSignature, "a #moe.signature"},
     {independentTokensAttrName},
     {preparesAttrName},
-    // A kernel, and the module of those of a GPU.
+    // Kernels and GPU modules
     {"moe.kernel"},
     {liveTokensAttrName},
     {sharedBytesAttrName},
     {imagesAttrName},
     {kernelsAttrName},
-    // A grouped product.
+    // Grouped matmuls
     {tilesAttrName},
 };
 
-/// `subject` is what carries the attribute, as an error calls it.
+/// Verifies an attribute of `subject`, as the diagnostic calls it.
 static LogicalResult verify(ArrayRef<Known> table, NamedAttribute attribute,
                             const Twine &subject,
                             function_ref<InFlightDiagnostic()> emitError) {

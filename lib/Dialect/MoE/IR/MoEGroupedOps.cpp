@@ -1,4 +1,4 @@
-//===- MoEGroupedOps.cpp - Operations that fusion makes -------------------===//
+//===- MoEGroupedOps.cpp - Operations that fusion creates -----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -36,7 +36,7 @@ SmallVector<int64_t> PanelsAttr::getShape(int64_t experts, int64_t k,
 }
 
 //===----------------------------------------------------------------------===//
-// What the operations with a destination share
+// Operations with destinations
 //===----------------------------------------------------------------------===//
 
 static LogicalResult reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
@@ -47,8 +47,8 @@ static LogicalResult reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
   return success();
 }
 
-/// Check that all operands are tensors, or all buffers, and that the result
-/// follows from the destination.
+/// Verifies that operands are all tensors or all buffers, and that the result
+/// has the type of the destination.
 static LogicalResult verifyDestination(DestinationStyleOpInterface op,
                                        Value init) {
   bool tensors = isa<TensorType>(init.getType());
@@ -108,7 +108,7 @@ GroupedMatmulOp::reifyResultShapes(OpBuilder &b,
   return reifyInit(*this, b, shapes);
 }
 
-/// Check the shapes of the weights against `lhs` and the result.
+/// Verifies the shapes of the weights against `lhs` and the result.
 static LogicalResult verifyWeights(GroupedMatmulOp op) {
   if (op.getWeights().empty())
     return op.emitOpError("expected at least one operand of weights");
@@ -143,7 +143,7 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
   return success();
 }
 
-/// Check the shapes of the scales against those of what they scale.
+/// Verifies the shapes of the scales against those of the operands.
 static LogicalResult verifyScales(GroupedMatmulOp op) {
   std::optional<ArrayRef<int64_t>> blocks = op.getBlocks();
   size_t count = op.getWeightScales().size();

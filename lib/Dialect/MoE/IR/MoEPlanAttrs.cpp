@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What an attribute can say of itself. Whether a plan is true of a function is
-// for verifyCapacityPlan (Analysis) and for moe-allocs-to-arena.
+// Only verifies that an attribute is consistent. verifyCapacityPlan (Analysis)
+// and moe-allocs-to-arena check a plan against its function.
 //
 //===----------------------------------------------------------------------===//
 
@@ -17,7 +17,8 @@ using namespace mlir::moe;
 
 using EmitError = function_ref<InFlightDiagnostic()>;
 
-/// A function of T: one dimension, and the least of one or more results.
+/// A bound is a map with one dimension, T, and one or more results, of which
+/// the minimum applies.
 static LogicalResult verifyBound(EmitError emitError, StringRef name,
                                  AffineMapAttr bound) {
   AffineMap map = bound.getValue();
@@ -93,7 +94,7 @@ LogicalResult PlanAttr::verify(EmitError emitError, int64_t min, int64_t max,
     ArrayRef<Attribute> ranges = dispatch.getRanges().getValue();
     int64_t first = cast<TileRangeAttr>(ranges.front()).getMin();
     int64_t last = cast<TileRangeAttr>(ranges.back()).getMax();
-    // The last piece of a call may be of any size.
+    // The last chunk of a call has any size up to `chunk`.
     int64_t least = chunk > 0 ? 0 : min;
     if (first > least || last < atOnce)
       return emitError() << "expected ranges for " << least << " to " << atOnce

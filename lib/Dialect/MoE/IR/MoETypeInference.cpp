@@ -12,12 +12,12 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The type `[rows, columns]` with the given element type.
+/// Returns the type `[rows, columns]` with the given element type.
 static RankedTensorType matrix(int64_t rows, int64_t columns, Type element) {
   return RankedTensorType::get({rows, columns}, element);
 }
 
-/// Dimension `dim` of `value`, a constant where the type knows it.
+/// Returns dimension `dim` of `value`, a constant if it is static.
 static OpFoldResult dimOf(OpBuilder &b, Location loc, Value value,
                           int64_t dim) {
   return tensor::getMixedSize(b, loc, value, dim);
@@ -37,12 +37,12 @@ GateOp::inferReturnTypes(MLIRContext *context, std::optional<Location> location,
   if (!logits || logits.getRank() != 2)
     return emitOptionalError(location, "expected logits of rank 2, got ",
                              adaptor.getLogits().getType());
-  // Any type at all, before the operation is verified.
+  // The operation is not verified yet, so this may be any type.
   Type score = Float32Type::get(context);
   if (TypeAttr scoreType = adaptor.getScoreTypeAttr())
     score = scoreType.getValue();
   int64_t tokens = logits.getDimSize(0), topK = adaptor.getTopK();
-  // A negative extent is not a type; the verifier says what is wrong with it.
+  // A negative extent would assert, so this cannot be left to the verifier.
   if (topK < 1)
     return emitOptionalError(location, "expected top_k of at least 1, got ",
                              topK);
@@ -63,8 +63,8 @@ LogicalResult GateOp::reifyResultShapes(OpBuilder &b,
 // moe.dispatch
 //===----------------------------------------------------------------------===//
 
-/// The number of rows that choices `[T, K]` become at most, dynamic where `T`
-/// is, and the types of offsets and positions.
+/// Infers the types of offsets and positions, and the upper bound of the rows
+/// for choices `[T, K]`, dynamic if `T` is.
 template <typename AdaptorT>
 static LogicalResult
 inferRouting(MLIRContext *context, std::optional<Location> location,
@@ -97,7 +97,8 @@ inferRouting(MLIRContext *context, std::optional<Location> location,
   return success();
 }
 
-/// The upper bound of the grouped rows, as `index` arithmetic where dynamic.
+/// Builds the upper bound of the grouped rows, as `index` arithmetic if
+/// dynamic.
 template <typename OpT>
 static OpFoldResult buildRowBound(OpBuilder &b, OpT op, int64_t known) {
   if (!ShapedType::isDynamic(known))
@@ -189,7 +190,7 @@ LogicalResult QuantizeOp::inferReturnTypes(
   if (!rows || rows.getRank() != 2)
     return emitOptionalError(location, "expected rows of rank 2");
   int64_t columns = rows.getDimSize(1), block = adaptor.getBlock();
-  // Both are refused by the verifier, with a better message.
+  // The verifier rejects both with a better message.
   int64_t blocks = ShapedType::isDynamic(columns) || block < 1
                        ? ShapedType::kDynamic
                        : int64_t(llvm::divideCeil(columns, block));

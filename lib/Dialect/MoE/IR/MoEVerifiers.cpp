@@ -1,4 +1,4 @@
-//===- MoEVerifiers.cpp - What the types do not already exclude -----------===//
+//===- MoEVerifiers.cpp - Verifiers of the operations ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,7 +16,7 @@ using namespace mlir::moe;
 // moe.gate
 //===----------------------------------------------------------------------===//
 
-/// The attributes that say how experts are scored.
+/// Verifies the attributes of scoring.
 static LogicalResult verifyScore(GateOp op) {
   bool softmax = op.getScore() == Score::Softmax;
   if (op.getScoreAxis() == ScoreAxis::Tokens &&
@@ -47,7 +47,7 @@ static LogicalResult verifyScore(GateOp op) {
   return success();
 }
 
-/// The attributes and operands that say who selects whom.
+/// Verifies the attributes and operands of the selection.
 static LogicalResult verifySelection(GateOp op, int64_t experts) {
   bool expertChoice = op.getSelection() == Selection::ExpertChoice;
   if (expertChoice != op.getCapacity().has_value())

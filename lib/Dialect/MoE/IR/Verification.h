@@ -1,4 +1,4 @@
-//===- Verification.h - What verifiers share --------------------*- C++ -*-===//
+//===- Verification.h - Helpers of verifiers --------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -17,7 +17,7 @@ inline bool compatible(int64_t a, int64_t b) {
   return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b;
 }
 
-/// Print a shape as types do, e.g. `?x64`.
+/// Prints a shape as types do, e.g. `?x64`.
 inline void printShape(InFlightDiagnostic &diag, ArrayRef<int64_t> shape) {
   llvm::interleave(
       shape,
@@ -30,7 +30,7 @@ inline void printShape(InFlightDiagnostic &diag, ArrayRef<int64_t> shape) {
       [&] { diag << "x"; });
 }
 
-/// Check that `value` has the shape `expected`, extent by extent.
+/// Verifies that `value` has the shape `expected`, extent by extent.
 inline LogicalResult verifyShape(Operation *op, const Twine &name, Value value,
                                  ArrayRef<int64_t> expected) {
   auto type = cast<ShapedType>(value.getType());
@@ -47,8 +47,8 @@ inline LogicalResult verifyShape(Operation *op, const Twine &name, Value value,
   return diag;
 }
 
-/// Check that `table`, ids or positions `[T, K]`, says how many choices K there
-/// are.
+/// Verifies that `table`, ids or positions `[T, K]`, has a static number of
+/// choices.
 inline LogicalResult verifyChoices(Operation *op, StringRef name, Value table) {
   auto type = cast<ShapedType>(table.getType());
   if (type.isDynamicDim(1) || type.getDimSize(1) < 1)

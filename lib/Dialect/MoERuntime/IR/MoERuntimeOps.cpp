@@ -68,8 +68,8 @@ LogicalResult LaunchOp::reifyResultShapes(OpBuilder &b,
   return success(getNumResults() != 0);
 }
 
-/// Check that all data are tensors, or all buffers, and that results follow
-/// from destinations.
+/// Operands must be all tensors or all buffers, and results the tensors of
+/// destinations.
 LogicalResult LaunchOp::verify() {
   if (getInits().empty())
     return emitOpError("expected at least one destination");
@@ -113,7 +113,8 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
            << getKernel() << " lacks " << kernelAttr;
   size_t expected = getInputs().size() + getInits().size() +
                     getScalars().size() + (getMaps() ? getMaps()->size() : 0) +
-                    // One more argument comes from the call of the layer.
+                    // The runtime passes the pointer to the number of live
+                    // tokens.
                     kernel->hasAttr(moe::liveTokensAttrName);
   if (kernel.getNumArguments() != expected)
     return emitOpError("expected a kernel with ")

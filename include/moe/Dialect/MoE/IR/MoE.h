@@ -25,7 +25,7 @@
 #include "llvm/ADT/bit.h"
 
 namespace mlir::moe {
-/// A double that compares and hashes by its bits, for attribute parameters.
+/// A double as an attribute parameter, which compares and hashes by its bits.
 struct Real {
   Real(double value) : value(value) {}
   operator double() const { return value; }
@@ -47,8 +47,8 @@ inline llvm::hash_code hash_value(const Real &real) {
 namespace mlir::moe {
 class YieldOp;
 
-/// The value of `capacity` for a dynamic number of tokens, as arithmetic on
-/// `index` values: `tokens` -> rows that one of `experts` experts takes.
+/// Builds `capacity` for a dynamic number of tokens: the rows of one of
+/// `experts` experts for `tokens`, all of type `index`.
 Value buildCapacity(OpBuilder &builder, Location loc, CapacityAttr capacity,
                     Value tokens, int64_t experts);
 } // namespace mlir::moe

@@ -21,27 +21,27 @@ namespace mlir::moe {
 inline constexpr StringLiteral signatureAttrName = "moe.signature";
 /// PlanAttr of a function.
 inline constexpr StringLiteral planAttrName = "moe.plan";
-/// [min, max], the number of tokens that a function is for.
+/// [min, max] of T in calls of a function.
 inline constexpr StringLiteral tokensAttrName = "moe.tokens";
-/// Unit: no token of a function depends on another, so that a call may skip the
-/// last ones.
+/// Unit: the tokens of a function do not depend on one another, so that a call
+/// may skip the last ones.
 inline constexpr StringLiteral independentTokensAttrName =
     "moe.independent_tokens";
-/// The exported function that a function packs weights for.
+/// On a function that packs weights: the exported function it packs them for.
 inline constexpr StringLiteral preparesAttrName = "moe.prepares";
 /// Unit: the last argument of a GPU kernel is the address (i64) of the number
 /// of live tokens, or 0 if all are live.
 inline constexpr StringLiteral liveTokensAttrName = "moe.live_tokens";
-/// Bytes of dynamic shared memory that a GPU kernel takes, an i64.
+/// i64: bytes of dynamic shared memory of a GPU kernel.
 inline constexpr StringLiteral sharedBytesAttrName = "moe.shared_bytes";
-/// Array of #moe.tile of a moe.grouped_matmul: the tiles to make GPU kernels
-/// for, those with fewer rows first.
+/// Array of #moe.tile of a moe.grouped_matmul: the tiles of its GPU kernels, by
+/// ascending rows.
 inline constexpr StringLiteral tilesAttrName = "moe.tiles";
 /// Arrays of dictionaries: the PTX images of a module and the kernels in them.
 inline constexpr StringLiteral imagesAttrName = "moe.images";
 inline constexpr StringLiteral kernelsAttrName = "moe.kernels";
 
-/// The signature of an exported function; null if it is not exported.
+/// Returns the signature of an exported function, or null.
 inline SignatureAttr getSignature(Operation *function) {
   return function->getAttrOfType<SignatureAttr>(signatureAttrName);
 }
@@ -61,8 +61,8 @@ inline constexpr StringLiteral entryPrefix = "moe_entry_";
 /// Prefix of `i64 moe_workspace_<name>(i64 tokens)`, which returns bytes.
 inline constexpr StringLiteral workspacePrefix = "moe_workspace_";
 
-/// The name of an element type in an artifact's metadata, `bf16` for example;
-/// empty for types that artifacts do not have.
+/// Returns the name of an element type in metadata, such as `bf16`; empty if
+/// artifacts do not support the type.
 StringRef getDTypeName(Type type);
 
 } // namespace mlir::moe

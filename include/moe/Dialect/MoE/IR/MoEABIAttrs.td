@@ -24,15 +24,16 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
   let mnemonic = "argument";
   let summary = "an argument of an exported function, as the runtime sees it";
   let description = [{
-    The caller passes each `input` and `output`, the layer keeps each `weight`,
-    and what a function `prepare` makes of the weights `sources` is `prepared`.
-    The runtime reads `offsets` and `counters` of a dispatch after a call.
+    The caller passes each `input` and `output`; the layer keeps each `weight`.
+    A `prepared` argument is the result of the function `prepare` on the weights
+    `sources`. The runtime reads `offsets` and `counters` of a dispatch after a
+    call.
 
     A dynamic extent of `type` is the number of tokens. `num_experts` is the
-    number of experts that an input of ids may name, `source` lists the tensors
-    of a checkpoint that a weight is stacked from, `convert` allows other
-    element types there. A weight that is not `retained` is read by preparations
-    alone. The caller aligns the data to `alignment` bytes.
+    upper bound of ids in an input of expert ids, `source` lists the tensors of
+    a checkpoint that a weight is stacked from, and `convert` allows other
+    element types there. Only preparations read a weight that is not `retained`.
+    The caller aligns the data to `alignment` bytes.
 
     Example: `#moe.argument<name = "x", role = input, type =
     tensor<?x64xbf16>>`.
@@ -68,8 +69,8 @@ def MoE_DispatchReportAttr : AttrDef<MoE_Dialect, "DispatchReport"> {
   let mnemonic = "dispatch_report";
   let summary = "where a call reports what a dispatch did";
   let description = [{
-    `offsets` and `counters` name arguments. Without `counters` the offsets say
-    all: no choice was invalid and none was dropped.
+    `offsets` and `counters` name arguments. Without `counters` no choice can be
+    invalid or dropped.
   }];
   let parameters = (ins "int64_t":$num_experts, "int64_t":$top_k,
                         "StringAttr":$offsets,
@@ -83,8 +84,8 @@ def MoE_SignatureAttr : AttrDef<MoE_Dialect, "Signature"> {
   let description = [{
     `arguments` has a `#moe.argument` for each argument of the function that the
     caller or the layer provides, in order; `dispatches` has a
-    `#moe.dispatch_report` for each `moe.dispatch` of the function's own body.
-    The metadata of an artifact is made from it.
+    `#moe.dispatch_report` for each `moe.dispatch` at the top level of the
+    function. The metadata of an artifact is made from it.
   }];
   let parameters = (ins OptionalParameter<"ArrayAttr">:$arguments,
                         OptionalParameter<"ArrayAttr">:$dispatches);
@@ -94,7 +95,7 @@ def MoE_SignatureAttr : AttrDef<MoE_Dialect, "Signature"> {
     size_t getNumArguments() const {
       return getArguments() ? getArguments().size() : 0;
     }
-    /// The argument at an index; null beyond the last.
+    /// Returns the argument at an index; null if out of range.
     ArgumentAttr getArgument(size_t index) const;
     SignatureAttr withArguments(llvm::ArrayRef<Attribute> arguments) const;
   }];

@@ -23,7 +23,7 @@ class MoE_EnumAttr<EnumAttrInfo enumInfo, string mnemonic>
   let assemblyFormat = "$value";
 }
 
-/// A double that attributes can be uniqued by.
+/// A double parameter that compares by its bits.
 def MoE_RealParameter
     : AttrParameter<"::mlir::moe::Real", "a floating-point number", "double">;
 
@@ -75,10 +75,10 @@ def MoE_GroupsAttr : AttrDef<MoE_Dialect, "Groups"> {
   let mnemonic = "groups";
   let summary = "group-limited selection";
   let description = [{
-    The experts form `count` groups of equal size, neighbours by id. Each group
-    is scored by the best of its experts (`max`, DeepSeek-V2) or by the sum of
-    its two best (`top2_sum`, DeepSeek-V3); the `keep` best groups stay, and the
-    selection score of every expert elsewhere becomes `fill`. The published
+    The experts form `count` groups of equal size and consecutive ids. The score
+    of a group is that of its best expert (`max`, DeepSeek-V2) or the sum of its
+    two best (`top2_sum`, DeepSeek-V3). The `keep` best groups stay; `fill`
+    replaces the selection scores of all other experts. The published
     DeepSeek-V3 code fills with −inf; with `zero`, an expert of a dropped group
     beats a kept one whose biased score is negative.
   }];
@@ -112,7 +112,7 @@ def MoE_NormalizeAttr : AttrDef<MoE_Dialect, "Normalize"> {
     With `d` the denominator: `sum` divides by `d = Σ w`, `norm` by
     `d = (Σ |w|ᵖ)^(1/p)`, `softmax` replaces the weights by their softmax.
     `epsilon` guards the division: `add` divides by `d + epsilon`, `clamp` by
-    `max(d, epsilon)`. Choices without an expert take no part.
+    `max(d, epsilon)`. Choices without an expert are ignored.
   }];
   let parameters = (ins "NormalizeKind":$kind, MoE_RealParameter:$p,
                         MoE_RealParameter:$epsilon, "NormalizeGuard":$guard);
@@ -151,7 +151,7 @@ def MoE_CapacityAttr : AttrDef<MoE_Dialect, "Capacity"> {
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     bool isFixed() const { return getFixed() >= 0; }
-    /// The capacity for `tokens` tokens and `experts` experts.
+    /// Returns the capacity for `tokens` tokens and `experts` experts.
     int64_t evaluate(int64_t tokens, int64_t experts) const;
   }];
 }

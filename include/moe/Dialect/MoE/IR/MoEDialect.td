@@ -16,8 +16,8 @@ def MoE_Dialect : Dialect {
   let summary = "Mixture-of-Experts layers as four composable operations";
   let description = [{
     A Mixture-of-Experts layer sends every token to a few of many experts and
-    adds up what they return. The dialect says so with four operations on plain
-    tensors:
+    adds up their results. The dialect expresses it with four operations on
+    plain tensors:
 
     ```
     logits ── moe.gate ──► weights, ids          which experts, how strongly
@@ -36,16 +36,16 @@ def MoE_Dialect : Dialect {
     | `H` | hidden size |
     | `R` | most grouped rows: `T·K`; `min(T·K, E·C)` with capacity `C` |
 
-    What holds for every operation:
+    Every operation guarantees:
 
     * Ties go to the lowest expert id (or token), NaN counts as −inf.
     * An id is in `[0, E)` or the sentinel −1, "no expert". Any other id reads
-      and writes nothing, is counted, and is reported by the runtime.
+      and writes nothing; it is counted, and the runtime reports it.
     * Empty experts, `T = 0`, every token on one expert and `K = E` are
       ordinary cases.
     * Sums run in ascending `k`, in f32, rounded once: the same input gives the
-      same bits whatever `T` is and however many threads run.
-    * Element offsets are 64-bit; row numbers are `i32`, so `T·K < 2³¹`.
+      same bits for any `T` and any number of threads.
+    * Element offsets are 64-bit; row indices are `i32`, so `T·K < 2³¹`.
 
     Attributes of a function that is a layer; any other name that begins with
     `moe.` is an error:

@@ -38,18 +38,18 @@ def MoE_GateOp : MoE_Op<"gate", [
     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
   let summary = "choose experts for every token and weigh them";
   let description = [{
-    From the logits `[T, E]` of the router, the ids `[T, K]` of the experts of
-    every token, best first, and their weights `[T, K]`. The router's product
-    stays outside, as an ordinary `linalg.matmul`.
+    Computes from the logits `[T, E]` of the router the ids `[T, K]` of the
+    experts of every token, best first, and their weights `[T, K]`. The matmul
+    of the router stays outside, as an ordinary `linalg.matmul`.
 
     The steps, in order; each is an attribute and they combine freely:
 
     1. `noise` `[T, E]` is added to the logits (Tensor2Tensor's noisy top-k).
        NaN becomes −inf.
-    2. `order` says whether the `score` function runs over all experts before
-       the selection (`score_then_select`), over the selected logits after it
-       (`select_then_score`), or anew for each choice over the experts that are
-       left (`score_each_choice`). The last takes a `margin` `m`: an expert
+    2. With `order`, the `score` function runs over all experts before the
+       selection (`score_then_select`), over the selected logits after it
+       (`select_then_score`), or again for each choice over the remaining
+       experts (`score_each_choice`). The last takes a `margin` `m`: an expert
        whose logit `l` has `(best − l) / max(|l|, best) > m` counts as −inf
        while that choice is scored (SparseMixer, Phi-3.5-MoE). A softmax runs
        over the experts of a token, or over the tokens with
@@ -57,23 +57,23 @@ def MoE_GateOp : MoE_Op<"gate", [
     3. Selection scores are the scores plus `bias` `[E]`; the bias never reaches
        the weights. `groups` limits the selection to the best groups of experts.
     4. `token_choice`: every token takes its `K` best experts. `expert_choice`:
-       every expert takes its `C` best tokens, `C` from `capacity`; `K = E`, the
-       choice of token `t` by expert `e` stands in column `e`, and −1 where `e`
-       did not choose `t`. With `ids` `[T, K]` the choice is given (hash
-       routing, or a recorded route) and only the weights are computed.
+       every expert takes its `C` best tokens, `C` from `capacity`; `K = E`, and
+       column `e` of token `t` is `e` if expert `e` chose `t`, else −1. With
+       `ids` `[T, K]` the choice is given (hash routing, or a recorded route)
+       and only the weights are computed.
     5. A choice whose score is not above `threshold` becomes −1 (ReMoE: `relu`,
        `K = E`, threshold 0). A choice without an expert has weight 0.
     6. `normalize` divides the weights of a token, then `scale` multiplies them.
 
-    With `softmax` and `sigmoid` every weight is finite, whatever the logits:
-    where the largest logit of a softmax is infinite, the experts that share it
-    share the weight, and where a denominator of `normalize` is 0 the weights
-    are 0. `none` and `relu` pass an infinite logit on.
+    With `softmax` and `sigmoid` every weight is finite for any logits: if the
+    largest logit of a softmax is infinite, the experts with that logit share
+    the weight, and if a denominator of `normalize` is 0, the weights are 0.
+    `none` and `relu` pass an infinite logit on.
 
     Arithmetic is in f32. `score_type` is the type of the weights: scores,
-    denominators, quotients and scaled weights are each rounded to it. Where
-    scores come before the selection, it sees them rounded, as a router that
-    works in bf16 does; the other orders select by the logits.
+    denominators, quotients and scaled weights are each rounded to it. With
+    `score_then_select` the selection compares rounded scores, as a router in
+    bf16 does; the other orders compare logits.
 
     Mixtral's gate (softmax, the best two, renormalised):
 
@@ -132,17 +132,17 @@ def MoE_GateOp : MoE_Op<"gate", [
   let hasCanonicalizer = 1;
   let extraClassDeclaration = [{
     int64_t getNumExperts() { return getLogits().getType().getDimSize(1); }
-    /// The type of scores and weights: `score_type`, f32 unless given.
+    /// Returns the type of scores and weights: `score_type`, or f32 without it.
     FloatType getScoreElementType();
-    /// True if each expert chooses tokens: a result then has a row for each
-    /// expert's choices, not for each token.
+    /// True if each expert chooses tokens, so that a token may be chosen by any
+    /// number of experts.
     bool isChosenByExperts() {
       return getSelection() == Selection::ExpertChoice;
     }
-    /// Why the choices of a token depend on the other tokens of a call; empty
-    /// if they do not.
+    /// Returns why the choices of a token depend on other tokens of a call;
+    /// empty if they do not.
     StringRef getTokenDependence();
-    /// True if a choice may be none, with the id -1.
+    /// True if an id may be -1, no expert.
     bool mayLeaveOut() { return isChosenByExperts() || getThreshold(); }
   }];
 }
@@ -162,20 +162,20 @@ def MoE_DispatchOp : MoE_Op<"dispatch", [
     Copies row `t` of `rows` `[T, H]` once for each choice `ids[t, k]` that is
     kept, grouped by expert and within an expert in order of `(t, k)`. Results:
 
-    * `grouped` `[R, H]`, of which the first `offsets[E]` rows are covered. `R`
-      is `T·K`, or `min(T·K, E·C)` with a capacity `C`. The rest is `undefined`
-      or `zero`, as `uncovered` says.
+    * `grouped` `[R, H]`, whose first `offsets[E]` rows are covered. `R` is
+      `T·K`, or `min(T·K, E·C)` with a capacity `C`. Other rows are `undefined`
+      or `zero`, according to `uncovered`.
     * `offsets` `[E + 1]`: expert `e` owns rows `offsets[e]` to `offsets[e+1]`.
-    * `positions` `[T, K]`: the row of each choice; −1 where it was dropped or
-      named no expert.
+    * `positions` `[T, K]`: the row of each choice; −1 if it was dropped or has
+      no expert.
 
-    Without `capacity` nothing is dropped. With one, `priority` says which
-    choices a full expert keeps: the first in token order (`position`), all
+    Without `capacity` nothing is dropped. With one, `priority` selects the
+    choices that a full expert keeps: the first in token order (`position`), all
     first choices before all second ones (`choice`, GShard and
     Mesh-TensorFlow), or those of the largest `weights` `[T, K]` (`probability`,
-    DeepSpeed; ties to the lowest token). `overflow(next_choice)` gives a token
-    whose expert is full its next choice: of the `K` candidates of a token, the
-    first `choices` that find room are kept.
+    DeepSpeed; ties to the lowest token). With `overflow(next_choice)` a token
+    whose expert is full falls back to its next choice: of its `K` candidates,
+    the first `choices` whose expert has room are kept.
 
     With `scale_rows` each copy is multiplied by its weight, in f32, rounded
     once (Llama 4 weighs the input of an expert, not its output).
@@ -214,10 +214,11 @@ def MoE_DispatchOp : MoE_Op<"dispatch", [
   let hasCanonicalizer = 1;
   let extraClassDeclaration = [{
     int64_t getTopK() { return getIds().getType().getDimSize(1); }
-    /// Choices of a token that are kept at most: `choices`, or all K.
+    /// Returns how many choices of a token are kept at most: `choices`, or all
+    /// K.
     int64_t getMaxChoices() { return getChoices().value_or(getTopK()); }
-    /// Why the rows of a token depend on the other tokens of a call; empty if
-    /// they do not.
+    /// Returns why the rows of a token depend on other tokens of a call; empty
+    /// if they do not.
     StringRef getTokenDependence() {
       return getCapacity() ? "which choices exceed the capacity depends on all "
                              "tokens of a call"
@@ -242,16 +243,17 @@ def MoE_ExpertOp : MoE_Op<"expert", [
     Runs the region once for each expert `e` of a range, on the rows
     `grouped[offsets[e] : offsets[e+1], :]` and the slices `params[e - first]`
     of the parameters, whose leading dimension is the number of experts in the
-    range. What the region yields, as many rows as it was given, becomes the
-    same rows of the result.
+    range. The region yields the same number of rows, which become these rows of
+    the result.
 
     The range is `first` to `first + count`, by default all `E` experts. Rows
-    outside it are those of `init`, where given, and otherwise `undefined` or
-    `zero`, as `uncovered` says. So experts of different kinds follow one
-    another on the same grouped rows (MoE++: `init(%grouped)` makes the rest
-    copy experts, `uncovered(zero)` makes them zero experts).
+    outside it are those of `init` or, without it, `undefined` or `zero`,
+    according to `uncovered`. Experts of different kinds can thus share grouped
+    rows (MoE++: `init(%grouped)` makes the others copy experts,
+    `uncovered(zero)` zero experts).
 
-    The region may use values from above; it is not run for an empty expert.
+    The region may use values from above; it does not run for an expert without
+    rows.
 
     ```mlir
     func.func @relu_mlp(%grouped: tensor<?x64xf32>, %offsets: tensor<9xi32>,
@@ -301,10 +303,10 @@ def MoE_ExpertOp : MoE_Op<"expert", [
   let hasFolder = 1;
   let hasCanonicalizer = 1;
   let extraClassDeclaration = [{
-    /// Experts of the whole layer, from `offsets`.
+    /// Returns the experts of the whole layer, from `offsets`.
     int64_t getNumExperts() { return getOffsets().getType().getDimSize(0) - 1; }
     int64_t getFirstExpert() { return getFirst().value_or(0); }
-    /// Experts of the range.
+    /// Returns the experts of the range.
     int64_t getExpertCount() {
       return getCount().value_or(getNumExperts() - getFirstExpert());
     }
@@ -326,8 +328,8 @@ def MoE_CombineOp : MoE_Op<"combine", [
   let description = [{
     `y[t, h] = Σ_k w[t, k] · grouped[positions[t, k], h]`, over ascending `k`,
     in f32, rounded once to the type of `grouped`. A choice at position −1 adds
-    nothing, or `w[t, k] · dropped[t, h]` if `dropped` `[T, H]` is given (a
-    token that overflowed passes by, scaled like the expert would have been).
+    nothing, or `w[t, k] · dropped[t, h]` with `dropped` `[T, H]` (a dropped
+    token skips its expert, with the same weight).
     Without `weights` every weight is 1.
 
     `normalize` divides the weights of a token by those of the choices that were
@@ -370,9 +372,9 @@ def MoE_YieldOp : MoE_Op<"yield", [
                  "::mlir::moe::FusedOp"]>]> {
   let summary = "return the values of a region";
   let description = [{
-    Ends the region of `moe.expert` with that expert's rows, `[n, H']` for `n`
-    rows in, the epilogue of `moe.grouped_matmul` with an element, and the
-    region of `moe.fused` with its results.
+    Ends the region of `moe.expert` with the rows of the expert, `[n, H']` for
+    `n` input rows, the epilogue of `moe.grouped_matmul` with an element, and
+    the region of `moe.fused` with its results.
 
     ```mlir
     func.func @identity(%grouped: tensor<?x4xf32>, %offsets: tensor<3xi32>)

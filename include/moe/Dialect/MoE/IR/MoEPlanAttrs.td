@@ -21,11 +21,11 @@ def MoE_TileRangeAttr : AttrDef<MoE_Dialect, "TileRange"> {
   let mnemonic = "tile_range";
   let summary = "the kernel variant for a range of T, and its tiles";
   let description = [{
-    From `min` to `max` tokens, the variant `variant` with tiles of `rows` rows;
-    with `ragged` the last tile of an expert has only the rows that are left,
-    and nothing is padding. For every routing of T tokens it needs at most
-    `tiles` tiles, of which `padding` rows at most are padding; each is the
-    least result of its map.
+    For `min` to `max` tokens, the kernel is `variant` with tiles of `rows`
+    rows. With `ragged` the last tile of an expert has only the remaining rows,
+    without padding. Any routing of T tokens needs at most `tiles` tiles with at
+    most `padding` rows of padding; each bound is the minimum over the results
+    of its map.
   }];
   let parameters = (ins "int64_t":$min, "int64_t":$max, "StringAttr":$variant,
                         "int64_t":$rows, "AffineMapAttr":$tiles,
@@ -34,7 +34,7 @@ def MoE_TileRangeAttr : AttrDef<MoE_Dialect, "TileRange"> {
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
-    /// What the rows of an expert are padded to a multiple of.
+    /// Returns the multiple that the rows of an expert are padded to.
     int64_t getGranularity() const { return getRagged() ? 1 : getRows(); }
   }];
 }
@@ -43,10 +43,10 @@ def MoE_DispatchPlanAttr : AttrDef<MoE_Dialect, "DispatchPlan"> {
   let mnemonic = "dispatch_plan";
   let summary = "the plan of one dispatch";
   let description = [{
-    `rows` bounds the grouped rows and `fullest` the rows of one expert, for
-    every routing of T tokens: each is the least result of its map. `overflow`
-    says whether a capacity can be exceeded, and what happens then. `ranges` are
-    the variants for all T, in order.
+    `rows` bounds the grouped rows and `fullest` the rows of one expert, for any
+    routing of T tokens; each bound is the minimum over the results of its map.
+    `overflow` says whether a capacity can be exceeded, and what happens then.
+    `ranges` has the variants for all T, in ascending order.
   }];
   let parameters = (ins "int64_t":$experts, "int64_t":$top_k,
                         "AffineMapAttr":$rows, "AffineMapAttr":$fullest,
@@ -59,10 +59,11 @@ def MoE_PlanAttr : AttrDef<MoE_Dialect, "Plan"> {
   let mnemonic = "plan";
   let summary = "the capacity plan of a function";
   let description = [{
-    For calls of `min` to `max` tokens. With `chunk` above 0 a call runs in
-    pieces of so many tokens, and the T of all bounds is that of a piece.
-    `workspace` is what a call takes at most, in bytes; −1 says nothing. One
-    dispatch plan for each `moe.dispatch` of the function's own body, in order.
+    A plan for calls of `min` to `max` tokens. With `chunk` above 0 a call runs
+    in chunks of that many tokens, and T in all bounds is the size of a chunk.
+    `workspace` bounds the bytes that a call needs; −1 is unknown. `dispatches`
+    has a plan for each `moe.dispatch` at the top level of the function, in
+    order.
   }];
   let parameters = (ins "int64_t":$min, "int64_t":$max,
                         DefaultValuedParameter<"int64_t", "0">:$chunk,
@@ -71,7 +72,7 @@ def MoE_PlanAttr : AttrDef<MoE_Dialect, "Plan"> {
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
-    /// The most tokens that run at once.
+    /// Returns the largest number of tokens that run at once.
     int64_t getMaxTokensAtOnce() const {
       return getChunk() > 0 ? std::min(getChunk(), getMax()) : getMax();
     }
