@@ -24,24 +24,25 @@
 extern "C" {
 #endif
 
-/// Compiled code in this process.
+/// Compiled code in the memory of this process.
 typedef struct moe_jit_s moe_jit_t;
 
-/// Compile `size` bytes of MLIR, text or bytecode, for this machine. `options`
-/// is what moe-compile takes on its command line, separated by spaces; NULL or
-/// "" means the defaults. Returns 0 and sets `out` on success. Else returns a
-/// non-zero value and sets `error`, if that is not NULL, to a message that
-/// moe_jit_free_error frees. Nothing else is touched.
+/// Compiles `size` bytes of MLIR, text or bytecode, for this machine. `options`
+/// are options of moe-compile, separated by spaces; NULL or "" selects the
+/// defaults. Returns 0 and sets `out` on success. Otherwise returns a non-zero
+/// value and sets `error`, if that is not NULL, to a message to be freed with
+/// moe_jit_free_error.
 MOE_JIT_API int moe_jit_create(const char *mlir_text, size_t size,
                                const char *options, moe_jit_t **out,
                                char **error);
-/// The metadata of the code as an artifact carries it: JSON, NUL-terminated,
-/// owned by `jit`. Where some of the code will be slow, "warnings" says why.
+/// Returns the metadata of the code, as in an artifact: JSON, NUL-terminated,
+/// owned by `jit`. "warnings" lists code that will be slow, with the reason.
 MOE_JIT_API const char *moe_jit_metadata(moe_jit_t *jit);
-/// The address of an entry point that the metadata names; NULL if there is
-/// none. Valid until `jit` is destroyed.
+/// Returns the address of an entry point that the metadata names; NULL if there
+/// is none. Valid until `jit` is destroyed.
 MOE_JIT_API void *moe_jit_lookup(moe_jit_t *jit, const char *symbol);
-/// Destroy the modules of the runtime that use the code first. NULL is fine.
+/// Destroys `jit`; modules of the runtime that use its code must be destroyed
+/// first. NULL is allowed.
 MOE_JIT_API void moe_jit_destroy(moe_jit_t *jit);
 MOE_JIT_API void moe_jit_free_error(char *error);
 

@@ -24,7 +24,7 @@ struct moe_jit_s {
   std::string metadata;
 };
 
-/// Reads and lowers the module; what it prints goes into the error.
+/// Parses and lowers the module; diagnostics go to the error.
 static llvm::Expected<moe::Program> lower(MLIRContext &context,
                                           llvm::StringRef text,
                                           const moe::TargetDescription &target,
@@ -63,7 +63,7 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   DialectRegistry registry;
   moe::registerCompileDialects(registry);
   MLIRContext context(registry);
-  context.printOpOnDiagnostic(false); // a message is enough
+  context.printOpOnDiagnostic(false); // the error has no room for it
   auto remarks = moe::RemarkListener::install(context);
   if (!remarks)
     return remarks.takeError();
@@ -79,7 +79,8 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
   if (!code)
     return code.takeError();
 
-  // The same code generator as ahead of time, so the same bits.
+  // Uses the code generator of ahead-of-time compilation, for bitwise equal
+  // results.
   auto jit =
       llvm::orc::LLJITBuilder()
           .setJITTargetMachineBuilder(llvm::orc::JITTargetMachineBuilder(

@@ -43,7 +43,7 @@ static LogicalResult lower(ModuleOp module, StringRef pipeline,
     return emitError(module.getLoc(), llvm::toString(std::move(error)));
   if (failed(verifyDefined(module)) || failed(manager.run(module)))
     return failure();
-  // Without kernels the host would read memory of the device.
+  // Without kernels the host would access device memory.
   if (!target.device.empty() && !module->hasAttr(imagesAttrName))
     return emitError(module.getLoc())
            << "expected a pipeline that makes kernels for '" << target.device
@@ -74,7 +74,7 @@ static llvm::Error verifyExports(const Variant &variant) {
   return buildMetadata(variant).takeError();
 }
 
-/// Passes the LLVM IR of `variant` to `emit` and returns what that returns.
+/// Passes the LLVM IR of `variant` to `emit` and returns the result.
 template <typename T>
 static llvm::Expected<T> generateCode(
     const Variant &variant,

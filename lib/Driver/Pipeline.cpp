@@ -104,7 +104,8 @@ llvm::Error mlir::moe::addPipeline(OpPassManager &manager, StringRef name,
   return llvm::Error::success();
 }
 
-/// The tiles of the grouped matmuls of `module`, named by their instructions.
+/// Returns the tiles of the grouped matmuls in `module`, named by their
+/// instructions.
 static FailureOr<SmallVector<std::string>> getTiles(ModuleOp module,
                                                     StringRef arch) {
   OwningOpRef<ModuleOp> copy = module.clone();

@@ -57,7 +57,7 @@ LogicalResult mlir::moe::planProgram(ModuleOp module,
     pass.variants = *variants;
     pass.byMeanRows = !target.device.empty();
     pass.machine = target.device;
-    pass.lowering = options.pipeline; // for diagnostics
+    pass.lowering = options.pipeline; // appears in diagnostics
   };
   MoEPlanCapacityOptions plan;
   setShared(plan);

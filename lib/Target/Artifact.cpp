@@ -49,7 +49,7 @@ static llvm::Error writeFile(llvm::StringRef path, llvm::ArrayRef<char> bytes) {
     stream.write(bytes.data(), bytes.size());
     stream.close();
     code = stream.error();
-    stream.clear_error(); // one left over ends the process
+    stream.clear_error(); // an unhandled error ends the process
   }
   if (code)
     return error("cannot write " + path + ": " + code.message());

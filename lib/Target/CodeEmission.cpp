@@ -1,4 +1,4 @@
-//===- CodeEmission.cpp - From LLVM IR to code ----------------------------===//
+//===- CodeEmission.cpp - From LLVM IR to machine code --------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

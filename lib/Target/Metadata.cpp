@@ -16,7 +16,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Attributes of the kinds that `moe-export` records, as JSON.
+/// Converts attributes as `moe-export` records them to JSON.
 static llvm::json::Value toJSON(Attribute attribute) {
   if (auto string = dyn_cast<StringAttr>(attribute))
     return string.getValue();

@@ -16,15 +16,14 @@
 namespace mlir::moe {
 
 //===----------------------------------------------------------------------===//
-// Before a layer is read
+// Registration
 //===----------------------------------------------------------------------===//
 
 /// Registers all passes and pipelines, of MLIR and of this project, that an
-/// option may name. Later calls do nothing.
+/// option may name. Later calls have no effect.
 void registerCompilePasses();
 
-/// Adds the dialects that a layer may be written in and all that the pipelines
-/// need.
+/// Adds the dialects of input programs and all that the pipelines need.
 void registerCompileDialects(DialectRegistry &registry);
 
 //===----------------------------------------------------------------------===//
@@ -33,21 +32,21 @@ void registerCompileDialects(DialectRegistry &registry);
 
 /// How far a pipeline lowers.
 enum class PipelineEnd {
-  /// To buffers in one workspace, so far that its size is known.
+  /// To buffers in one workspace, whose size is then known.
   Buffers,
   /// To the LLVM dialect.
   LLVM
 };
 
-/// Adds the passes of the pipeline `name`, with what they need to know of
-/// `target`. `moe-cpu` and `moe-gpu` are the kernels of the target's device,
-/// `moe-reference` is loops; any other name is a list of passes as moe-opt
-/// takes it, which ends in the LLVM dialect.
+/// Adds the passes of the pipeline `name` with the options for `target`.
+/// `moe-cpu` and `moe-gpu` use the kernels of the target's device,
+/// `moe-reference` uses loops; any other name is a textual pipeline, as for
+/// moe-opt, to the LLVM dialect.
 llvm::Error addPipeline(OpPassManager &manager, llvm::StringRef name,
                         const TargetDescription &target, PipelineEnd end);
 
-/// The kernel variants of a pipeline, as `moe-plan-capacity` takes them; none
-/// if the pipeline does not say which it has. For a GPU they are those that it
+/// Returns the kernel variants of a pipeline in the syntax of
+/// `moe-plan-capacity`; empty if unknown. For a GPU they are those that it
 /// chooses for the grouped matmuls of `module`. Fails after a diagnostic.
 FailureOr<llvm::SmallVector<std::string>>
 getVariants(llvm::StringRef pipeline, const TargetDescription &target,
@@ -59,36 +58,36 @@ getVariants(llvm::StringRef pipeline, const TargetDescription &target,
 
 enum class PlanFormat { None, Text, JSON };
 
-/// Gives the functions of `module` a `moe.plan` for `target` and prints it to
-/// `report`. Fails after a diagnostic.
+/// Attaches a `moe.plan` for `target` to the functions of `module` and prints
+/// it to `report`. Fails after a diagnostic.
 LogicalResult planProgram(ModuleOp module, const TargetDescription &target,
                           const CompileOptions &options,
                           PlanFormat format = PlanFormat::None,
                           llvm::raw_ostream *report = nullptr);
 
-/// A program in the LLVM dialect, once for each target.
+/// A program in the LLVM dialect, with a module for each target.
 struct Program {
   llvm::SmallVector<OwningOpRef<ModuleOp>> modules;
-  llvm::SmallVector<Variant> variants; // of these modules
+  llvm::SmallVector<Variant> variants; // of `modules`
 };
 
-/// Plans a copy of `module` for each target, if the options ask for that, and
+/// Plans a copy of `module` for each target, if the options ask for a plan, and
 /// lowers it. Fails after a diagnostic.
 FailureOr<Program> lowerProgram(ModuleOp module,
                                 llvm::ArrayRef<TargetDescription> targets,
                                 const CompileOptions &options);
 
-/// LLVM IR as text. Fails if the variant exports no function.
+/// Returns LLVM IR as text. Fails if the variant exports no function.
 llvm::Expected<std::string> emitLLVMIR(const Variant &variant);
 
-/// Assembly or an object. Fails if the variant exports no function.
+/// Returns assembly or an object. Fails if the variant exports no function.
 llvm::Expected<llvm::SmallVector<char, 0>>
 emitVariant(const Variant &variant, llvm::CodeGenFileType type);
 
-/// The PTX of a program for a GPU.
+/// Returns the PTX of a program for a GPU.
 llvm::Expected<std::string> emitPTX(const Variant &variant);
 
-/// An artifact of all variants; `warnings` become part of its metadata.
+/// Returns an artifact of all variants; `warnings` become part of its metadata.
 llvm::Expected<llvm::SmallVector<char, 0>>
 emitArtifact(const Program &program, llvm::ArrayRef<std::string> warnings);
 

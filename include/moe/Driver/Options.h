@@ -16,9 +16,10 @@
 
 namespace mlir::moe {
 
-/// Options to compile and plan a layer with. `moe-compile` takes each field
-/// as an option of the same name, the JIT and `moe-run --compile-options` as
-/// words, `--target=x86-64-v3 --memory-limit=64MiB`. Empty: not given.
+/// Options to compile and plan a layer with. Each field is an option of
+/// `moe-compile` with the same name; the JIT and `moe-run --compile-options`
+/// take them as words, `--target=x86-64-v3 --memory-limit=64MiB`. Empty: not
+/// given.
 struct CompileOptions {
   std::string target = "host";
   std::string pipeline = "moe-cpu";
@@ -32,9 +33,9 @@ struct CompileOptions {
   /// True if an option asks for a plan before the layer is compiled.
   bool wantsPlan() const;
 
-  /// Fails, naming the option, the expected and the actual value, if a value is
-  /// none that the option takes. Targets and pipelines are checked where they
-  /// are used.
+  /// Fails if an option does not accept its value; the error has the option,
+  /// the expected and the actual value. Targets and pipelines are checked when
+  /// used.
   llvm::Error verify() const;
 };
 
@@ -46,7 +47,7 @@ struct CompileOptionInfo {
 };
 llvm::ArrayRef<CompileOptionInfo> getCompileOptions();
 
-/// Parses `--name=value` words, separated by spaces, and verifies the values.
+/// Parses and verifies `--name=value` words, separated by spaces.
 llvm::Expected<CompileOptions> parseCompileOptions(llvm::StringRef words);
 
 } // namespace mlir::moe

@@ -39,16 +39,16 @@
 namespace mlir::moe {
 
 struct HuggingFaceOptions {
-  /// Counted from 0 over the blocks of a decoder; in an encoder-decoder model
-  /// the blocks of the decoder follow those of the encoder.
+  /// Index of the layer, from 0. In an encoder-decoder model the layers of the
+  /// decoder follow those of the encoder.
   int64_t layer = 0;
-  /// "f32", "f16" or "bf16"; empty for the type of the experts' weights or,
-  /// without weights, of the configuration. Weights are never converted: with
-  /// them it has to be the type that they have.
+  /// "f32", "f16" or "bf16"; by default the type of the experts' weights or,
+  /// without weights, of the configuration. Weights are never converted, so
+  /// with weights it must be their type.
   std::string dtype;
 };
 
-/// What an importer asks of a checkpoint: types and shapes by name.
+/// Provides the types and shapes of the tensors of a checkpoint by name.
 class CheckpointReader {
 public:
   struct Tensor {
@@ -58,26 +58,25 @@ public:
 
   virtual ~CheckpointReader();
   virtual bool contains(llvm::StringRef name) = 0;
-  /// An error for a tensor that is not there or cannot be read.
+  /// Fails for a tensor that does not exist or cannot be read.
   virtual llvm::Expected<Tensor> lookup(llvm::StringRef name) = 0;
 };
 
-/// Import a layer of the model in `directory`, or of the one with this
-/// config.json. Without weights beside its
-/// it the shapes are those of the configuration, and the sources are named as
-/// published checkpoints of the family name them. Loads the dialects that it
-/// uses into `context`.
+/// Imports a layer of the model in `directory`, or of the one with this
+/// config.json. Without weights beside it, shapes follow from the
+/// configuration, and sources have the names of published checkpoints of the
+/// family. Loads the dialects that it uses into `context`.
 llvm::Expected<OwningOpRef<ModuleOp>>
 importHuggingFaceLayer(MLIRContext &context, llvm::StringRef directory,
                        const HuggingFaceOptions &options);
 
-/// The same from the text of a config.json; `checkpoint` may be null.
+/// Imports from the text of a config.json; `checkpoint` may be null.
 llvm::Expected<OwningOpRef<ModuleOp>>
 importHuggingFaceLayer(MLIRContext &context, llvm::StringRef configText,
                        CheckpointReader *checkpoint,
                        const HuggingFaceOptions &options);
 
-/// The values of `model_type` that can be imported, in alphabetical order.
+/// Returns the values of `model_type` that can be imported, sorted.
 std::vector<llvm::StringRef> getHuggingFaceFamilies();
 
 } // namespace mlir::moe

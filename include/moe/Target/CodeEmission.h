@@ -1,4 +1,4 @@
-//===- CodeEmission.h - From LLVM IR to code --------------------*- C++ -*-===//
+//===- CodeEmission.h - From LLVM IR to machine code ------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,7 +23,7 @@ void optimize(llvm::Module &module, llvm::TargetMachine &machine,
               llvm::OptimizationLevel level,
               const llvm::PipelineTuningOptions &tuning);
 
-/// Assembly or an object, as bytes.
+/// Returns assembly or an object, as bytes.
 llvm::Expected<llvm::SmallVector<char, 0>>
 emitCode(llvm::Module &module, llvm::TargetMachine &machine,
          llvm::CodeGenFileType type);

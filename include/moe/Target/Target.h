@@ -25,7 +25,7 @@ namespace mlir::moe {
 struct TargetDescription {
   std::string triple;
   std::string cpu;
-  /// Features that the code may use, by LLVM's names: the runtime checks each.
+  /// Features that the code may use, by LLVM's names; the runtime checks each.
   llvm::SmallVector<std::string> features;
   /// The architecture of an NVIDIA GPU (`sm_90a`), whose kernels the CPU only
   /// launches; empty for a CPU.
@@ -39,33 +39,31 @@ struct TargetDescription {
   createTargetMachine() const;
 };
 
-/// Parse several, different names of targets with commas between them.
+/// Parses a comma-separated list of distinct targets.
 llvm::Expected<llvm::SmallVector<TargetDescription, 0>>
 parseTargets(llvm::StringRef names);
 
-/// One form of a program among those that an artifact has: a module that a
-/// pipeline has lowered, and what its code is for. Variants share a symbol
-/// table, so all but the first have a suffix for the names of their symbols.
+/// A lowered program for one target. Variants of an artifact share a symbol
+/// table, so the symbols of all but the first have a suffix.
 struct Variant {
   ModuleOp module;
   TargetDescription target;
   std::string symbolSuffix;
 };
 
-/// Translate and optimize a variant's module in the LLVM dialect.
+/// Translates the module of a variant to LLVM IR and optimizes it.
 llvm::Expected<std::unique_ptr<llvm::Module>>
 translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
                   llvm::TargetMachine &machine);
 
-/// True if every process that loads an artifact has a function of this name: it
-/// is one of the C or the math library that code may call.
+/// True if `name` is a function of the C or the math library that code may
+/// call: every process that loads an artifact has it.
 bool isHostFunction(llvm::StringRef name);
 
-/// Report the functions of a module that are called, have no body and are none
-/// of the host.
+/// Reports functions that are called, have no body and are not host functions.
 LogicalResult verifyDefined(ModuleOp module);
 
-/// Check that a shared object (ELF) needs nothing but functions of the host.
+/// Verifies that a shared object (ELF) needs only host functions.
 llvm::Error verifyHostFunctions(llvm::MemoryBufferRef object);
 
 /// The metadata of an artifact, JSON: target, signatures and entry points of
@@ -75,10 +73,11 @@ llvm::Expected<std::string>
 buildMetadata(llvm::ArrayRef<Variant> variants,
               llvm::ArrayRef<std::string> warnings = {});
 
-/// The linker that `buildArtifact` runs.
+/// Returns the path of the linker that `buildArtifact` runs.
 llvm::Expected<std::string> findLinker();
 
-/// An artifact: the objects linked into a shared object, metadata, footer.
+/// Builds an artifact: the objects linked into a shared object, the metadata
+/// and the footer.
 llvm::Expected<llvm::SmallVector<char, 0>>
 buildArtifact(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
               llvm::StringRef metadata);

@@ -22,8 +22,7 @@ namespace json = llvm::json;
 // Parsing
 //===----------------------------------------------------------------------===//
 
-/// The parser recurses for each bracket, so a file of brackets would overflow
-/// the stack.
+/// Guards against a stack overflow: the parser recurses for each bracket.
 static bool nestsDeeperThan(llvm::StringRef text, unsigned limit) {
   unsigned depth = 0;
   bool inString = false;
@@ -50,8 +49,8 @@ llvm::Expected<json::Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
   constexpr unsigned maxDepth = 64;
   if (nestsDeeperThan(text, maxDepth))
     return llvm::createStringError("nested deeper than %u levels", maxDepth);
-  // Numbers that JSON lacks become one that no double holds, which is infinite
-  // for whoever reads it: no key takes it.
+  // NaN and infinities, which JSON lacks, become a value that overflows to
+  // infinity and that no key accepts.
   llvm::Expected<json::Value> value =
       json::parse(::moe::io::replaceNonFinite(text, "1e999", "1e999"));
   if (!value)
@@ -79,7 +78,7 @@ std::string Config::quote(const Key &key) const {
                     " or ");
 }
 
-/// The text that stands for a value of the wrong kind in an error.
+/// Describes a value of the wrong kind for an error.
 static std::string describe(const json::Value &value) {
   switch (value.kind()) {
   case json::Value::Null:
@@ -162,7 +161,7 @@ double Config::real(const Key &key, std::optional<double> absent) const {
     return absent.value_or(1.0);
   }
   std::optional<double> number = value->getAsNumber();
-  // What is computed with it is f32, where a large double is infinite.
+  // It is used in f32, in which a large double is infinite.
   if (!number || !(std::abs(*number) <= std::numeric_limits<float>::max())) {
     failKind(key, "a number that is finite in f32", *value);
     return 1.0;

@@ -17,32 +17,32 @@
 
 namespace mlir::moe::hf {
 
-/// Parse a config.json; its top level is an object.
+/// Parses a config.json; its top level is an object.
 llvm::Expected<llvm::json::Value> parseConfig(llvm::StringRef text);
 
-/// A key, or the names it has in different releases: the first that is present
-/// counts.
+/// A key, or its names in different releases: the first that is present is
+/// read.
 struct Key {
   Key(const char *name) : names{name} {}
   Key(std::initializer_list<llvm::StringRef> names) : names(names) {}
   llvm::SmallVector<llvm::StringRef, 2> names;
 };
 
-/// Reads an object of a config.json. The first thing that is wrong is kept as
-/// the error, and the reader then answers with values that do no harm: whoever
-/// describes a layer reads all that it needs and the error is asked for once.
-/// A value of null counts as absent, as None does in Python.
+/// Reads an object of a config.json. The first error is kept, and later reads
+/// return values that are safe to compute with, so that a layer is described
+/// completely before the error is checked once. A null value counts as absent,
+/// like None in Python.
 class Config {
 public:
-  /// `error` outlives the reader and its sections; empty while all is well.
+  /// `error` must outlive the reader and its sections; empty without an error.
   Config(const llvm::json::Object &object, std::string &error,
          std::string path = "")
       : object(&object), error(&error), path(std::move(path)) {}
 
   bool has(const Key &key) const { return find(key) != nullptr; }
-  /// Present, with the value null.
+  /// True if present with the value null.
   bool isNull(llvm::StringRef name) const;
-  /// The object under `name`; empty, and an error, where it is none.
+  /// Returns the object under `name`; empty, with an error, if it is missing.
   Config section(const char *name) const;
 
   int64_t integer(const Key &key, int64_t least, int64_t most,
@@ -53,15 +53,15 @@ public:
   llvm::SmallVector<int64_t> integers(const Key &key, int64_t least,
                                       int64_t most) const;
 
-  /// An extent of a matrix. What the bounds of extents and experts allow fits
-  /// 63 bits in bytes, whatever is multiplied.
+  /// Returns an extent of a matrix. Its limit and that of `experts` keep all
+  /// sizes within 63 bits.
   int64_t extent(const Key &key) const { return integer(key, 1, 1 << 20); }
   int64_t experts(const Key &key) const { return integer(key, 1, 1 << 16); }
   int64_t layers(const Key &key) const { return integer(key, 1, 1 << 16); }
 
-  /// "'num_experts'", with the object it is in.
+  /// Returns the quoted key with the object it is in: "'num_experts'".
   std::string quote(const Key &key) const;
-  /// Keep `message` unless something was wrong before.
+  /// Records an error unless there is one.
   void fail(const llvm::Twine &message) const;
   bool failed() const { return !error->empty(); }
 

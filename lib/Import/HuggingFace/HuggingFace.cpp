@@ -37,7 +37,7 @@ CheckpointReader::~CheckpointReader() = default;
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// The files that the runtime's library reads.
+/// Reads checkpoints with the library of the runtime.
 class SafetensorsReader : public CheckpointReader {
 public:
   explicit SafetensorsReader(::moe::io::Checkpoint checkpoint)
@@ -56,7 +56,7 @@ private:
 };
 } // namespace
 
-/// The weights in `directory`; null if there are none.
+/// Opens the weights in `directory`; null if there are none.
 static llvm::Expected<std::unique_ptr<CheckpointReader>>
 openCheckpoint(StringRef directory) {
   auto exists = [&](StringRef name) {
@@ -83,7 +83,7 @@ static const Family *findFamily(StringRef modelType) {
   return nullptr;
 }
 
-/// "0, 2 to 5, 9"; the end is left out where it becomes long.
+/// Formats a list as ranges, "0, 2 to 5, 9"; a long list is truncated.
 static std::string listRanges(ArrayRef<int64_t> ascending) {
   std::string text;
   unsigned ranges = 0;
@@ -114,7 +114,7 @@ static void checkLayer(const Config &config, const LayerDescription &d,
     config.fail("layer " + Twine(layer) + " has no experts; " + which);
 }
 
-/// Checks the values of a configuration against each other.
+/// Checks values of a configuration against each other.
 static void checkNumbers(const Config &config, const LayerDescription &d) {
   if (d.router.topK > d.experts)
     config.fail("expected at most as many experts per token as there are "
@@ -140,12 +140,12 @@ static void checkNumbers(const Config &config, const LayerDescription &d) {
                 Twine(groups.keep * size) + ", got " + Twine(d.router.topK));
 }
 
-/// The data type that the configuration names; f32 without one, as in
+/// Returns the data type of the configuration; f32 by default, as in
 /// transformers.
 static std::string readDType(const Config &config) {
   Key key = {"torch_dtype", "dtype"};
   std::string text = config.text(key, "").str();
-  // A model of several parts may say it in that of the language model.
+  // A multimodal model may have it in the section of the language model.
   if (text.empty() && config.has("text_config"))
     text = config.section("text_config").text(key, "").str();
   StringRef name = text;

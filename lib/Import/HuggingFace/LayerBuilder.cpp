@@ -32,7 +32,7 @@ public:
   OwningOpRef<ModuleOp> run();
 
 private:
-  /// All weights, in the order of the arguments.
+  /// Returns all weights, in the order of the arguments.
   SmallVector<const Weight *> listWeights() const;
   func::FuncOp createFunction(ArrayRef<const Weight *> arguments);
   Value operator[](const std::optional<Weight> &weight) const {
@@ -118,7 +118,7 @@ func::FuncOp LayerBuilder::createFunction(ArrayRef<const Weight *> arguments) {
 //===----------------------------------------------------------------------===//
 
 Value LayerBuilder::logits(Value x) {
-  Value logits = b.product(x, (*this)[weights.router], /*inOut=*/false);
+  Value logits = b.matmul(x, (*this)[weights.router], /*inOut=*/false);
   Type type = layer.router.f32Logits ? b.getF32Type() : dataType;
   return b.addRow(logits, (*this)[weights.routerBias], type);
 }
@@ -131,8 +131,9 @@ GateOp LayerBuilder::gate(Value logits) {
     return value ? b.getF64FloatAttr(*value) : FloatAttr();
   };
   GroupsAttr groups;
-  // transformers fills V2's dropped groups with 0, which also is the weight of
-  // an expert chosen among them: the same numbers as never choosing them.
+  // transformers fills dropped groups of V2 with 0, which is also the weight of
+  // an expert that is selected from them: never selecting them gives the same
+  // result.
   if (router.groups)
     groups = GroupsAttr::get(context, router.groups->count, router.groups->keep,
                              router.groups->score, GroupFill::NegInf);
@@ -157,7 +158,8 @@ GateOp LayerBuilder::gate(Value logits) {
 Value LayerBuilder::experts(Value grouped, Value offsets) {
   const MLPWeights &expert = weights.expert;
   MLPValues parameters = valuesOf(expert);
-  // The parameters that there are, and where the region's slices of them go.
+  // Passes the parameters that exist; `slots` receive their slices in the
+  // region.
   SmallVector<Value> operands;
   SmallVector<Value *> slots;
   for (Value *slot : {&parameters.gate, &parameters.up, &parameters.upBias,
@@ -188,7 +190,7 @@ Value LayerBuilder::experts(Value grouped, Value offsets) {
   return op.getResult();
 }
 
-/// `y` plus the shared expert, scaled by its gate where it has one.
+/// Returns `y` plus the shared expert, scaled by its gate if it has one.
 Value LayerBuilder::addShared(Value x, Value y) {
   Value shared = b.mlp(x, *layer.shared, weights.shared->layout,
                        valuesOf(*weights.shared));
@@ -197,7 +199,7 @@ Value LayerBuilder::addShared(Value x, Value y) {
     return b.map({y, shared}, dataType, [&](ValueRange v) -> Value {
       return arith::AddFOp::create(b, v[0], v[1]);
     });
-  Value gate = b.product(x, gateWeight, /*inOut=*/false); // [T, 1]
+  Value gate = b.matmul(x, gateWeight, /*inOut=*/false); // [T, 1]
   gate = tensor::CollapseShapeOp::create(
       b, gate, ArrayRef<ReassociationIndices>{{0, 1}});
   return b.map({y, shared, gate}, dataType, [&](ValueRange v) -> Value {

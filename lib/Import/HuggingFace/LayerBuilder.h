@@ -12,7 +12,7 @@
 
 namespace mlir::moe::hf {
 
-/// A module with the function `@layer`; its dialects are loaded.
+/// Builds a module with the function `@layer`; its dialects must be loaded.
 OwningOpRef<ModuleOp> buildLayer(Location loc, const LayerDescription &layer,
                                  const LayerWeights &weights);
 

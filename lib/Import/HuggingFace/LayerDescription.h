@@ -1,4 +1,4 @@
-//===- LayerDescription.h - What a family says of a layer -------*- C++ -*-===//
+//===- LayerDescription.h - A layer as families describe it -----*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -30,41 +30,42 @@ struct Activation {
     QuickGELU,
     ReLU,
     ReLU2, // squared
-    /// (clamp(u, ±limit) + 1) · g · σ(alpha · g) with g = min(gate, limit):
-    /// the activation and what it does with the other half.
+    /// (clamp(u, ±limit) + 1) · g · σ(alpha · g) with g = min(gate, limit),
+    /// including the multiplication by up.
     ClampedSwiGLU,
   };
   Kind kind = SiLU;
   double alpha = 0.0, limit = 0.0;
 };
 
-/// Where the second factor of a gated activation comes from.
+/// Where the gate of a gated activation comes from.
 enum class Gating {
   None,        // act(up)
-  Separate,    // act(gate) · up, two products
-  Halves,      // one product: the columns of gate, then those of up
-  Interleaved, // one product: even columns are gate, odd ones up
+  Separate,    // act(gate) · up, two matmuls
+  Halves,      // one matmul: the columns of gate, then those of up
+  Interleaved, // one matmul: even columns are gate, odd ones up
 };
 
-/// How a checkpoint stores a feed-forward network, or E of them. Names follow a
-/// prefix (LayerDescription::prefixes). Where one has "{e}", the number of an
-/// expert, each expert has a tensor of its own.
+/// How a checkpoint stores one feed-forward network, or E of them. Names follow
+/// a prefix (LayerDescription::prefixes). A name with "{e}", the index of an
+/// expert, is that of one tensor for each expert.
 struct MLPLayout {
   Gating gating = Gating::Separate;
   std::string gate; // with Gating::Separate
-  std::string up;   // gate and up where they are one tensor
+  std::string up;   // up, or gate and up in one tensor
   std::string down;
   std::string upBias = {}, downBias = {}; // may be empty
   /// [in, out] rather than [out, in], as nn.Linear has it.
   bool upInOut = false, downInOut = false;
-  /// The experts' matrices stand below one another in a 2-D tensor.
+  /// The matrices of the experts are concatenated along the rows of a 2-D
+  /// tensor.
   bool flattened = false;
 };
 
 struct MLP {
-  int64_t width = 0; // columns of gate, of up
+  int64_t width = 0; // columns of gate and of up
   Activation activation;
-  /// The spellings of different releases, that of published checkpoints first.
+  /// The layouts of different releases, that of published checkpoints first.
   SmallVector<MLPLayout, 2> layouts;
 };
 
@@ -96,14 +97,14 @@ struct Router {
   std::optional<Normalize> normalize;
   double scale = 1.0;
 
-  /// The logits stay in f32, and so does a weight of f32 beside experts of
-  /// another type; otherwise both are rounded to the data type.
+  /// The logits stay in f32, and so does a weight in f32 of a layer of another
+  /// type; otherwise both are rounded to the data type.
   bool f32Logits = false;
-  /// Scores are rounded to the data type before the selection sees them.
+  /// Scores are rounded to the data type before the selection.
   bool roundScores = false;
-  /// Only the weights that come out are.
+  /// Only the resulting weights are rounded to the data type.
   bool roundWeights = false;
-  /// The weight multiplies what goes into the expert, not what comes out.
+  /// The weight scales the input of the expert instead of its output.
   bool scaleInput = false;
 };
 
@@ -115,15 +116,15 @@ struct LayerDescription {
   int64_t hidden = 0, experts = 0;
   int64_t layers = 0;                   // of the model
   SmallVector<int64_t> moeLayers;       // those with experts, ascending
-  SmallVector<std::string, 2> prefixes; // of all names, likeliest first
+  SmallVector<std::string, 2> prefixes; // of all names, by likelihood
 
   Router router;
   MLP expert;
-  /// Rows that one expert takes; beyond it choices are dropped.
+  /// Rows that one expert takes; further choices are dropped.
   std::optional<int64_t> capacity;
 
-  std::optional<MLP> shared; // an expert that every token passes
-  std::string sharedGate;    // [1, hidden], its sigmoid scales the shared one
+  std::optional<MLP> shared; // an expert for all tokens
+  std::string sharedGate;    // [1, hidden], scales the shared expert
 };
 
 } // namespace mlir::moe::hf

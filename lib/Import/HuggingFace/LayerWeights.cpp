@@ -16,7 +16,7 @@ using namespace mlir::moe::hf;
 
 static constexpr llvm::StringLiteral expertMark = "{e}";
 
-/// "bf16[24, 32]".
+/// Formats a type, such as "bf16[24, 32]".
 static std::string typeName(StringRef dtype, ArrayRef<int64_t> shape) {
   return (dtype + "[" +
           llvm::join(llvm::map_range(
@@ -31,12 +31,12 @@ static bool isSupported(StringRef dtype) {
 }
 
 namespace {
-/// How a tensor of another type than the layer's is read.
+/// Which types a tensor may have.
 enum class Types {
-  OfLayer,   // it is an error
-  Converted, // the argument is of the layer's type, whatever float it is
+  OfLayer,   // only that of the layer
+  Converted, // any float, converted to that of the layer
   OrF32,     // f32 stays, other floats are converted
-  AnyFloat,  // the argument has its type
+  AnyFloat,  // the argument has the type of the tensor
 };
 
 class WeightFinder {
@@ -48,14 +48,14 @@ public:
   llvm::Expected<LayerWeights> run();
 
 private:
-  /// Keep the first.
+  /// Keeps the first error.
   void fail(const Twine &message) {
     if (error.empty())
       error = message.str();
   }
-  /// How an error describes the type of a tensor.
+  /// Describes the expected type of a tensor for an error.
   std::string expectedType(Types types, ArrayRef<int64_t> shape) const;
-  /// Check a tensor of a weight, whose type and conversion it may set.
+  /// Checks a tensor of a weight, and may set the type and the conversion.
   void check(Weight &weight, const std::string &tensor, ArrayRef<int64_t> shape,
              Types types);
 
@@ -64,8 +64,8 @@ private:
   bool contains(StringRef name) const {
     return checkpoint->contains(expand(name, 0));
   }
-  /// Choose the prefix and one of the layouts of the experts by the tensors
-  /// that the checkpoint has.
+  /// Chooses the prefix and the layout of the experts whose tensors the
+  /// checkpoint has.
   MLPLayout chooseLayout();
   void findDType(const MLPLayout &layout);
 
@@ -88,7 +88,8 @@ private:
 // One tensor
 //===----------------------------------------------------------------------===//
 
-/// The tensor of that name after the prefix, that of `expert` if each has one.
+/// Returns the full name of a tensor: with the prefix and, for a tensor of each
+/// expert, with the index `expert`.
 std::string WeightFinder::expand(StringRef name, int64_t expert) const {
   auto [before, after] = name.split(expertMark);
   if (before.size() == name.size())
@@ -151,7 +152,7 @@ Weight WeightFinder::find(StringRef argument, StringRef name,
   return weight;
 }
 
-/// A weight with a leading dimension of experts, `shape` being that of one.
+/// Finds a weight with a leading dimension of experts; `shape` is that of one.
 Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
                                    ArrayRef<int64_t> shape, bool flattened,
                                    Types types) {
@@ -183,7 +184,7 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
     return inOut ? SmallVector<int64_t>{in, out}
                  : SmallVector<int64_t>{out, in};
   };
-  // The matrices of the experts give the layer its type.
+  // Matrices of the experts determine the type of the layer.
   auto weight = [&](StringRef argument, StringRef name, ArrayRef<int64_t> shape,
                     bool isBias = false) {
     std::string full = (argumentPrefix + argument).str();
@@ -237,7 +238,7 @@ MLPLayout WeightFinder::chooseLayout() {
   return published;
 }
 
-/// The type of the layer is that of its experts.
+/// Sets the type of the layer to that of its experts.
 void WeightFinder::findDType(const MLPLayout &layout) {
   if (!checkpoint || !error.empty())
     return;

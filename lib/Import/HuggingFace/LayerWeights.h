@@ -18,14 +18,14 @@
 
 namespace mlir::moe::hf {
 
-/// An argument of the layer and the tensors that it is made of.
+/// An argument of the layer and its source tensors.
 struct Weight {
   std::string name;
   std::string dtype;
   SmallVector<int64_t> shape;
   std::vector<std::string> source;
-  /// Some of these are of another type, and are converted when they are read,
-  /// as transformers does.
+  /// Source tensors of another type are converted when read, as in
+  /// transformers.
   bool convert = false;
 };
 
@@ -36,7 +36,7 @@ struct MLPWeights {
 };
 
 struct LayerWeights {
-  std::string dtype; // of the experts, and so of the layer
+  std::string dtype; // of the experts and of the layer
   Weight router;
   std::optional<Weight> routerBias, selectionBias;
   MLPWeights expert;
@@ -44,7 +44,7 @@ struct LayerWeights {
   std::optional<Weight> sharedGate;
 };
 
-/// With `checkpoint`, look for every tensor; `dtype` may then be empty.
+/// Finds every tensor in `checkpoint`, if given; `dtype` may then be empty.
 llvm::Expected<LayerWeights> findWeights(const LayerDescription &layer,
                                          CheckpointReader *checkpoint,
                                          llvm::StringRef dtype);

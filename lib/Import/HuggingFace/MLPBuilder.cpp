@@ -38,7 +38,7 @@ Value MLPBuilder::toFloat(Value value, Type type) {
   return arith::TruncFOp::create(*this, type, value);
 }
 
-/// x / (1 + exp(−by · x)): x times the sigmoid of by · x.
+/// Returns x / (1 + exp(−by · x)): x times the sigmoid of by · x.
 static Value timesSigmoid(MLPBuilder &b, Value x, double by) {
   Value scaled = by == 1.0 ? x : arith::MulFOp::create(b, x, b.f32(by));
   Value power = math::ExpOp::create(b, arith::NegFOp::create(b, scaled));
@@ -52,7 +52,7 @@ Value MLPBuilder::sigmoid(Value x) {
                                arith::AddFOp::create(*this, f32(1.0), power));
 }
 
-/// x/2 · (1 + t).
+/// Returns x/2 · (1 + t).
 static Value halfTimesOnePlus(MLPBuilder &b, Value x, Value t) {
   Value half = arith::MulFOp::create(b, x, b.f32(0.5));
   return arith::MulFOp::create(b, half,
@@ -94,7 +94,7 @@ Value MLPBuilder::activate(const Activation &activation, Value x) {
   llvm_unreachable("unknown activation");
 }
 
-/// The factor of the activated gate.
+/// Returns the factor that multiplies the activated gate.
 static Value otherFactor(MLPBuilder &b, const Activation &activation,
                          Value up) {
   if (activation.kind != Activation::ClampedSwiGLU)
@@ -113,7 +113,7 @@ void MLPBuilder::setRowsOf(Value matrix) {
   zero = f32(0.0);
 }
 
-Value MLPBuilder::product(Value rows, Value weight, bool inOut) {
+Value MLPBuilder::matmul(Value rows, Value weight, bool inOut) {
   MLIRContext *context = getContext();
   AffineExpr m, n, k;
   bindDims(context, m, n, k);
@@ -137,7 +137,8 @@ Value MLPBuilder::map(ArrayRef<Value> inputs, Type element, Body body) {
   SmallVector<AffineMap> maps;
   for (Value input : inputs) {
     RankedTensorType type = typeOf(input);
-    // A vector of static length is a row, another has an element for each row.
+    // A vector of static length is a row; other vectors have an element for
+    // each row.
     maps.push_back(
         type.getRank() == 2
             ? identity
@@ -172,7 +173,7 @@ Value MLPBuilder::addRow(Value matrix, Value row, Type element) {
   return map(matrix, element, [](ValueRange v) { return v[0]; });
 }
 
-/// `count` columns of a matrix, every `stride`-th from `first` on.
+/// Returns `count` columns of a matrix, every `stride`-th from `first` on.
 Value MLPBuilder::columns(Value matrix, int64_t first, int64_t count,
                           int64_t stride) {
   auto type = RankedTensorType::get({ShapedType::kDynamic, count},
@@ -192,24 +193,24 @@ Value MLPBuilder::columns(Value matrix, int64_t first, int64_t count,
 Value MLPBuilder::mlp(Value rows, const MLP &mlp, const MLPLayout &layout,
                       const MLPValues &weights) {
   Type dataType = typeOf(rows).getElementType();
-  SmallVector<Value> factors; // (gate,) up; f32
+  SmallVector<Value> inputs; // (gate,) up; f32
   if (layout.gating == Gating::Separate)
-    factors.push_back(product(rows, weights.gate, layout.upInOut));
-  Value up = product(rows, weights.up, layout.upInOut);
+    inputs.push_back(matmul(rows, weights.gate, layout.upInOut));
+  Value up = matmul(rows, weights.up, layout.upInOut);
   up = addRow(up, weights.upBias, getF32Type());
   if (layout.gating == Gating::Halves) {
-    factors.push_back(columns(up, 0, mlp.width, 1));
-    factors.push_back(columns(up, mlp.width, mlp.width, 1));
+    inputs.push_back(columns(up, 0, mlp.width, 1));
+    inputs.push_back(columns(up, mlp.width, mlp.width, 1));
   } else if (layout.gating == Gating::Interleaved) {
-    factors.push_back(columns(up, 0, mlp.width, 2));
-    factors.push_back(columns(up, 1, mlp.width, 2));
+    inputs.push_back(columns(up, 0, mlp.width, 2));
+    inputs.push_back(columns(up, 1, mlp.width, 2));
   } else {
-    factors.push_back(up);
+    inputs.push_back(up);
   }
 
-  // The results of the linear layers are rounded here, where they are used, so
-  // that nothing stands between a product and what follows it.
-  Value hidden = map(factors, dataType, [&](ValueRange v) -> Value {
+  // Results of matmuls are rounded here, at their use, so that nothing
+  // separates a matmul from its epilogue.
+  Value hidden = map(inputs, dataType, [&](ValueRange v) -> Value {
     Value activated = activate(mlp.activation, roundTo(v[0], dataType));
     if (v.size() == 1)
       return activated;
@@ -218,6 +219,6 @@ Value MLPBuilder::mlp(Value rows, const MLP &mlp, const MLPLayout &layout,
         otherFactor(*this, mlp.activation, roundTo(v[1], dataType)));
   });
 
-  Value down = product(hidden, weights.down, layout.downInOut);
+  Value down = matmul(hidden, weights.down, layout.downInOut);
   return addRow(down, weights.downBias, dataType);
 }

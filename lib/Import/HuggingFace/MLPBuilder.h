@@ -20,7 +20,7 @@
 
 namespace mlir::moe::hf {
 
-/// The values of the weights of a network, as its layout has them.
+/// The weights of a network, in its layout.
 struct MLPValues {
   Value gate, up, upBias, down, downBias;
 };
@@ -30,34 +30,34 @@ public:
   using ImplicitLocOpBuilder::ImplicitLocOpBuilder;
   using Body = llvm::function_ref<Value(ValueRange)>;
 
-  /// Later operations work on matrices with as many rows as this one.
+  /// Sets the number of rows of the matrices that later operations create.
   void setRowsOf(Value matrix);
-  /// Build with other rows, then come back.
+  /// Restores the number of rows at the end of a scope.
   struct RowScope {
     explicit RowScope(MLPBuilder &b) : count(b.rowCount), zero(b.zero) {}
     llvm::SaveAndRestore<Value> count, zero;
   };
 
   Value f32(double value);
-  /// Between f32 and the data type.
+  /// Converts between f32 and the data type.
   Value toFloat(Value value, Type type);
-  /// `value`, f32, rounded to `type` and back.
+  /// Rounds `value`, f32, to `type` and converts it back.
   Value roundTo(Value value, Type type) {
     return toFloat(toFloat(value, type), getF32Type());
   }
   Value sigmoid(Value x);
 
-  /// `rows` times `weight`, [in, out] or its transpose, in f32.
-  Value product(Value rows, Value weight, bool inOut);
-  /// Element-wise over a [n, columns] matrix and more: of the same shape, a row
-  /// [columns] for all rows, or a column [n] for all columns. `body` is given
-  /// all elements extended to f32; what it yields is rounded to `element`.
+  /// Multiplies `rows` by `weight`, [in, out] or its transpose, in f32.
+  Value matmul(Value rows, Value weight, bool inOut);
+  /// Applies `body` to the elements, extended to f32, of a [n, columns] matrix
+  /// and others: of the same shape, a row [columns] for all rows, or a column
+  /// [n] for all columns. Results are rounded to `element`.
   Value map(ArrayRef<Value> inputs, Type element, Body body);
 
-  /// `matrix` plus `row`, where there is one, rounded to `element`.
+  /// Adds `row`, if any, to `matrix`; rounded to `element`.
   Value addRow(Value matrix, Value row, Type element);
 
-  /// The network on `rows`, in the data type of `rows`.
+  /// Builds the network on `rows`, in the data type of `rows`.
   Value mlp(Value rows, const MLP &mlp, const MLPLayout &layout,
             const MLPValues &weights);
 

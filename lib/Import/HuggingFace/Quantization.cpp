@@ -23,7 +23,7 @@ struct Sign {
 };
 } // namespace
 
-// What several formats have comes behind what one alone has.
+// Suffixes that several formats share follow those of a single format.
 static constexpr Sign signs[] = {
     {"_blocks", "MXFP4",
      "Mxfp4Config(dequantize=True) in transformers dequantises it"},

@@ -15,9 +15,8 @@
 
 namespace mlir::moe::hf {
 
-/// What says that a checkpoint has a weight in a quantised format: the tensor
-/// beside it or in its place, and the name of the format. Empty where there is
-/// none.
+/// Returns the tensor that replaces or accompanies a quantized weight, and the
+/// name of its format; empty if `weight` is not quantized.
 std::string
 describeQuantization(llvm::StringRef weight,
                      llvm::function_ref<bool(llvm::StringRef)> contains);

@@ -18,8 +18,8 @@ LayerDescription mlir::moe::hf::describeDbrx(const Config &config,
   d.hidden = config.extent("d_model");
   d.layers = config.layers("n_layers");
   d.moeLayers = selectLayers(d.layers, [](int64_t) { return true; });
-  std::string number = std::to_string(layer);
-  d.prefixes = {"transformer.blocks." + number + ".", "blocks." + number + "."};
+  std::string index = std::to_string(layer);
+  d.prefixes = {"transformer.blocks." + index + ".", "blocks." + index + "."};
 
   d.experts = ffn.experts("moe_num_experts");
   d.expert.width = ffn.extent("ffn_hidden_size");
@@ -37,7 +37,7 @@ LayerDescription mlir::moe::hf::describeDbrx(const Config &config,
   d.router.weight = {"ffn.router.layer.weight"};
   d.router.topK = ffn.experts("moe_top_k");
   d.router.roundScores = true;
-  // Null turns it off; a file without the key has transformers' default, 1.
+  // Null disables normalization; without the key transformers uses p = 1.
   if (!ffn.isNull("moe_normalize_expert_weights")) {
     double p = ffn.real("moe_normalize_expert_weights", 1.0);
     if (!(p > 0.0))

@@ -11,8 +11,8 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::hf;
 
-/// The common part of all families here: a router in f32, dense layers first,
-/// and shared experts, which are one network of their total width.
+/// Describes what all families here share: a router in f32, dense layers first,
+/// and shared experts, which form one network of their total width.
 static LayerDescription describeDeepseek(const Config &config, int64_t layer,
                                          int64_t denseFirst) {
   LayerDescription d = describeDecoder(config, layer);
@@ -45,7 +45,7 @@ static LayerDescription describeDeepseek(const Config &config, int64_t layer,
   return d;
 }
 
-/// Refuses any value of `key` but `value`.
+/// Rejects any value of `key` but `value`.
 static void expectText(const Config &config, const char *key,
                        llvm::StringRef value) {
   llvm::StringRef actual = config.text(key, value);
@@ -76,7 +76,7 @@ LayerDescription mlir::moe::hf::describeDeepseekV2(const Config &config,
   return d;
 }
 
-/// The common part of DeepSeek-V3 and GLM-4.5: sigmoid scores, a bias for the
+/// Describes what DeepSeek-V3 and GLM-4.5 share: sigmoid scores, a bias for the
 /// selection only, and groups scored by their two best experts.
 static LayerDescription describeBiasedSigmoid(const Config &config,
                                               int64_t layer, int64_t denseFirst,

@@ -18,13 +18,13 @@ static constexpr Family families[] = {
     {"dbrx", describeDbrx},
     {"deepseek_v2", describeDeepseekV2},
     {"deepseek_v3", describeDeepseekV3},
-    // The same gate, names and keys, with one group and a bias for it.
+    // The gate, names and keys of DeepSeek-V3, with one group.
     {"glm4_moe", describeGlm4Moe},
     {"gpt_oss", describeGptOss},
     {"granitemoe", describeGraniteMoe},
     {"granitemoeshared", describeGraniteMoeShared},
     {"jamba", describeJamba},
-    // DeepSeek-V3's code with other numbers.
+    // DeepSeek-V3's code with other sizes.
     {"kimi_k2", describeDeepseekV3},
     {"llama4", describeLlama4},
     {"llama4_text", describeLlama4Text},
@@ -45,9 +45,9 @@ LayerDescription mlir::moe::hf::describeDecoder(const Config &config,
   d.layers = config.layers("num_hidden_layers");
   d.moeLayers = selectLayers(d.layers, [](int64_t) { return true; });
   d.router.topK = config.experts("num_experts_per_tok");
-  // The second where a model was saved without its language-model head.
-  std::string number = std::to_string(layer);
-  d.prefixes = {"model.layers." + number + ".", "layers." + number + "."};
+  // A model saved without its language-model head has the second prefix.
+  std::string index = std::to_string(layer);
+  d.prefixes = {"model.layers." + index + ".", "layers." + index + "."};
   return d;
 }
 

@@ -37,27 +37,28 @@ DescribeFn describeDbrx, describeDeepseekV2, describeDeepseekV3, describeGptOss,
 // What families share
 //===----------------------------------------------------------------------===//
 
-/// A decoder whose blocks are `model.layers.N`: its sizes and prefixes. Every
-/// layer has experts until moeLayers is set to something else.
+/// Describes a decoder with blocks `model.layers.N`: sizes and prefixes. Every
+/// layer has experts unless the family sets moeLayers.
 LayerDescription describeDecoder(const Config &config, int64_t layer);
 
-/// The layers of `layers` for which `holds`.
+/// Returns the indices below `layers` for which `holds`.
 SmallVector<int64_t> selectLayers(int64_t layers,
                                   llvm::function_ref<bool(int64_t)> holds);
 
-/// The function that `hidden_act`, or another key, names.
+/// Returns the function that `hidden_act`, or another key, names.
 Activation readActivation(const Config &config, const Key &key = "hidden_act",
                           llvm::StringRef absent = "silu");
 
-/// Three nn.Linear, for one network or with "{e}" in `module` for each expert.
+/// Returns three nn.Linear, for one network or, with "{e}" in `module`, for
+/// each expert.
 MLPLayout linears(llvm::StringRef module, llvm::StringRef gate = "gate_proj",
                   llvm::StringRef up = "up_proj",
                   llvm::StringRef down = "down_proj");
-/// Gate and up in one tensor, [2I, H], and down.
+/// Returns gate and up in one tensor, [2I, H], and down.
 MLPLayout halves(llvm::StringRef up, llvm::StringRef down);
-/// As linears() with an expert's number, or in the two tensors
-/// `experts.gate_up_proj` [E, 2I, H] and `experts.down_proj`, as transformers 5
-/// holds them. `module` ends in "experts.".
+/// Returns linears() for each expert, or the two tensors `experts.gate_up_proj`
+/// [E, 2I, H] and `experts.down_proj` of transformers 5. `module` ends in
+/// "experts.".
 SmallVector<MLPLayout, 2> linearsOrFused(llvm::StringRef module);
 
 } // namespace mlir::moe::hf

@@ -16,7 +16,7 @@ LayerDescription mlir::moe::hf::describeGptOss(const Config &config,
   LayerDescription d = describeDecoder(config, layer);
   d.experts = config.experts({"num_local_experts", "num_experts"});
   d.expert.width = config.extent("intermediate_size");
-  // Releases before swiglu_alpha had its value in the code.
+  // Releases before swiglu_alpha hard-coded its value.
   d.expert.activation = {Activation::ClampedSwiGLU,
                          config.real("swiglu_alpha", 1.702),
                          config.real("swiglu_limit", 7.0)};

@@ -23,7 +23,7 @@ LayerDescription mlir::moe::hf::describeJamba(const Config &config,
 
   int64_t period = config.integer("expert_layer_period", 1, INT32_MAX, 2);
   int64_t offset = config.integer("expert_layer_offset", 0, INT32_MAX, 1);
-  // A single expert is an ordinary feed-forward network, with its names.
+  // With a single expert, layers have an ordinary feed-forward network.
   d.moeLayers = selectLayers(d.layers, [&](int64_t index) {
     return d.experts > 1 && index % period == offset;
   });

@@ -44,13 +44,13 @@ LayerDescription mlir::moe::hf::describeLlama4Text(const Config &config,
   return d;
 }
 
-/// With images: the language model is a part of it.
+/// In the multimodal model the language model is a section.
 LayerDescription mlir::moe::hf::describeLlama4(const Config &config,
                                                int64_t layer) {
   LayerDescription d = describeLlama4Text(config.section("text_config"), layer);
-  std::string number = std::to_string(layer);
-  d.prefixes = {"language_model.model.layers." + number + ".",
-                "model.language_model.layers." + number + ".",
-                "language_model.layers." + number + "."};
+  std::string index = std::to_string(layer);
+  d.prefixes = {"language_model.model.layers." + index + ".",
+                "model.language_model.layers." + index + ".",
+                "language_model.layers." + index + "."};
   return d;
 }

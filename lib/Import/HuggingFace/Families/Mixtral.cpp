@@ -11,7 +11,7 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::hf;
 
-/// Both were first published with the names of Mixtral's own code.
+/// Both were first published with the names of Mixtral's code.
 static LayerDescription describeSparseBlock(const Config &config,
                                             int64_t layer) {
   LayerDescription d = describeDecoder(config, layer);
@@ -34,8 +34,8 @@ LayerDescription mlir::moe::hf::describeMixtral(const Config &config,
   return d;
 }
 
-/// SparseMixer: each of two choices is scored anew, among the experts near the
-/// best of those left.
+/// SparseMixer scores each of two choices separately, over the experts whose
+/// logit is near the best remaining one.
 LayerDescription mlir::moe::hf::describePhimoe(const Config &config,
                                                int64_t layer) {
   LayerDescription d = describeSparseBlock(config, layer);

@@ -13,7 +13,7 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::hf;
 
-/// Softmax, the best K, renormalised if the configuration says so.
+/// Describes softmax, the best K, and renormalization if configured.
 static LayerDescription describeSoftmaxTopK(const Config &config, int64_t layer,
                                             const Key &width) {
   LayerDescription d = describeDecoder(config, layer);

@@ -11,16 +11,15 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::hf;
 
-/// True if block `index` of `blocks`, `sparse` of which have experts, is one of
-/// those.
+/// True if block `index` of `blocks` is one of the `sparse` blocks with
+/// experts.
 static bool isSparse(int64_t index, int64_t blocks, int64_t sparse) {
   int64_t step = sparse > 0 ? blocks / sparse : blocks;
   return step > 0 && (index % step == 1 || step == 1);
 }
 
-/// The capacity of an expert is for the tokens of a sequence, and the tokens of
-/// a call are taken for one sequence. A dropped token yields 0 (the residual
-/// outside passes it on).
+/// The capacity of an expert is per sequence; the tokens of a call count as one
+/// sequence. A dropped token yields 0 (the residual connection keeps it).
 LayerDescription mlir::moe::hf::describeSwitchTransformers(const Config &config,
                                                            int64_t layer) {
   LayerDescription d;
@@ -36,7 +35,7 @@ LayerDescription mlir::moe::hf::describeSwitchTransformers(const Config &config,
     return index < encoder ? isSparse(index, encoder, sparseEncoder)
                            : isSparse(index - encoder, decoder, sparseDecoder);
   });
-  // A block of the decoder has cross-attention between.
+  // Blocks of the decoder have cross-attention at layer.1.
   d.prefixes = {layer < encoder
                     ? "encoder.block." + std::to_string(layer) + ".layer.1."
                     : "decoder.block." + std::to_string(layer - encoder) +
