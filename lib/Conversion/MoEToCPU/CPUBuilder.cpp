@@ -75,12 +75,12 @@ Value CPUBuilder::gatherFirst(int64_t lanes, Value buffer,
                               ArrayRef<Value> indices, unsigned dim,
                               Value count) {
   Type element = cast<MemRefType>(buffer.getType()).getElementType();
-  SmallVector<Value> place(indices), elements;
+  SmallVector<Value> coord(indices), elements;
   Value last = sub(count, index(1));
   for (int64_t lane = 0; lane < lanes; ++lane) {
     // Lanes from `count` on repeat the last element.
-    place[dim] = add(indices[dim], min(index(lane), last));
-    elements.push_back(memref::LoadOp::create(*this, buffer, place));
+    coord[dim] = add(indices[dim], min(index(lane), last));
+    elements.push_back(memref::LoadOp::create(*this, buffer, coord));
   }
   return vector::FromElementsOp::create(*this, VectorType::get(lanes, element),
                                         elements);
@@ -115,11 +115,11 @@ void CPUBuilder::storeFirst(Value vector, Value buffer, ArrayRef<Value> indices,
   vector::StoreOp::create(*this, vector::BitCastOp::create(*this, bits, vector),
                           copy, ValueRange(index(0)));
   forEach(index(0), min(count, index(lanes)), [&](Value lane) {
-    SmallVector<Value> place(indices);
-    place.back() = add(place.back(), lane);
+    SmallVector<Value> coord(indices);
+    coord.back() = add(coord.back(), lane);
     Value element = memref::LoadOp::create(*this, copy, ValueRange(lane));
     element = arith::BitcastOp::create(*this, type.getElementType(), element);
-    memref::StoreOp::create(*this, element, buffer, place);
+    memref::StoreOp::create(*this, element, buffer, coord);
   });
 }
 

@@ -1,4 +1,4 @@
-//===- Epilogue.cpp - From accumulators to elements of the result ---------===//
+//===- Epilogue.cpp - Apply epilogues to accumulators ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- Epilogue.h - From accumulators to elements of the result -*- C++ -*-===//
+//===- Epilogue.h - Apply epilogues to accumulators -------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

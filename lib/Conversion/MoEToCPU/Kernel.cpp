@@ -78,7 +78,7 @@ enum Argument {
   Resume
 };
 
-/// What a loop prefetches.
+/// The weights that a loop prefetches.
 enum class Prefetched { Nothing, Soon, Given };
 
 /// Builds the body of one kernel.
@@ -269,7 +269,7 @@ SmallVector<Value> KernelBuilder::unrolledLoop(Value to,
   return llvm::to_vector_of<Value>(choice.getResults());
 }
 
-/// Where depth is two a row may end with the first of a pair.
+/// With a depth of two, a row may end with the first element of a pair.
 SmallVector<Value> KernelBuilder::lastStep(ValueRange accumulators) {
   Value hasTail = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
                                         argument(Tail), index(0));

@@ -1,4 +1,4 @@
-//===- Lowering.h - One lowering for each operation -------------*- C++ -*-===//
+//===- Lowering.h - Lowerings to CPU kernels --------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,7 +22,7 @@ LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
 
-/// Short names for index arithmetic and loops.
+/// Adds short names for index arithmetic and loops.
 class CPUBuilder : public ImplicitLocOpBuilder {
 public:
   using ImplicitLocOpBuilder::ImplicitLocOpBuilder;
@@ -51,7 +51,7 @@ public:
   /// set, the other lanes are undefined.
   Value loadFirst(int64_t lanes, Value buffer, ArrayRef<Value> indices,
                   Value count, Value mask);
-  /// The same along dimension `dim`, element by element.
+  /// Loads like loadFirst, along dimension `dim` and element by element.
   Value gatherFirst(int64_t lanes, Value buffer, ArrayRef<Value> indices,
                     unsigned dim, Value count);
   /// Stores a vector from `indices` on along the last dimension: the first

@@ -71,8 +71,7 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
       panels.getShape(experts, matmul.getK(), matmul.getN()), element);
 }
 
-/// The argument of the signature that is a weight; null if it is something
-/// else.
+/// Returns the argument of the signature if it is a weight; otherwise null.
 ArgumentAttr Packer::argumentOf(BlockArgument weight) {
   if (weight.getArgNumber() >= arguments.size())
     return {};

@@ -15,7 +15,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The weights in f32, normalised over the choices that were kept.
+/// Returns the weights in f32, normalised over the choices that were kept.
 static Value keptWeights(TensorBuilder &b, CombineOp op) {
   Type f32 = b.getF32Type();
   Value weights = b.map(op.getWeights(), f32,
@@ -28,8 +28,8 @@ static Value keptWeights(TensorBuilder &b, CombineOp op) {
   return b.normalize(weights, kept, *op.getNormalize(), f32);
 }
 
-/// The sum over the choices of a token. `weights` (f32) and `dropped` may be
-/// null.
+/// Adds up the rows of the choices of each token. `weights` (f32) and `dropped`
+/// may be null.
 static Value gatherSum(TensorBuilder &b, Value grouped, Value positions,
                        Value weights, Value dropped) {
   Type f32 = b.getF32Type();
@@ -95,7 +95,7 @@ Value mlir::moe::decomposeCombine(CombineOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   Value weights = op.getWeights() ? keptWeights(b, op) : Value();
   ReifiedRankedShapedTypeDims shapes;
-  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
+  (void)op.reifyResultShapes(b, shapes); // cannot fail for this operation
   Value init = b.empty(shapes[0], op.getResult().getType().getElementType());
   Value sum =
       GatherSumOp::create(b, init.getType(), op.getGrouped(), op.getPositions(),

@@ -17,7 +17,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-/// Where the choices of moe.dispatch or moe.route go.
+/// Assigns rows to the choices of moe.dispatch or moe.route.
 template <typename OpT> class Routing {
 public:
   Routing(OpT op, OpBuilder &builder)
@@ -33,15 +33,16 @@ public:
 
 private:
   Value none() { return arith::ConstantIntOp::create(b, 0, 1); }
-  /// The choice names an expert and is one of the first `maxChoices`.
+  /// True if the id is valid and the choice is one of the first `maxChoices`.
   Value considered(Value id, Value k);
   Value keepAll();
   Value keepFirst(Value capacity);
   Value keepMostProbable(Value capacity);
   Value countOffsets(Value kept);
-  std::pair<Value, Value> placeChoices(Value kept, Value offsets,
-                                       OpFoldResult bound);
-  /// A loop over the choices, tokens outside unless `choicesOutside`.
+  std::pair<Value, Value> assignRows(Value kept, Value offsets,
+                                     OpFoldResult bound);
+  /// Builds a loop over the choices, with tokens as the outer loop unless
+  /// `choicesOutside`.
   SmallVector<Value> forEachChoice(
       ValueRange inits, bool choicesOutside,
       llvm::function_ref<SmallVector<Value>(Value t, Value k, ValueRange iters)>
@@ -77,7 +78,7 @@ template <typename OpT> Value Routing<OpT>::considered(Value id, Value k) {
 }
 
 //===----------------------------------------------------------------------===//
-// Which choices are kept: a mask [T, K]
+// Selection of kept choices: a mask [T, K]
 //===----------------------------------------------------------------------===//
 
 template <typename OpT> Value Routing<OpT>::keepAll() {
@@ -86,7 +87,7 @@ template <typename OpT> Value Routing<OpT>::keepAll() {
   });
 }
 
-/// First come, first served, in order of tokens or of choices.
+/// Keeps choices in order of tokens or of choices while their expert has room.
 template <typename OpT> Value Routing<OpT>::keepFirst(Value capacity) {
   bool retry = op.getOverflow() == Overflow::NextChoice;
   SmallVector<Value> inits{
@@ -97,11 +98,11 @@ template <typename OpT> Value Routing<OpT>::keepFirst(Value capacity) {
       inits, op.getPriority() == Priority::Choice,
       [&](Value t, Value k, ValueRange iters) {
         Value id = b.extract(op.getIds(), {t, k});
-        Value placed = b.extract(iters[1], t);
+        Value count = b.extract(iters[1], t);
         Value wanted;
         if (retry) {
           Value open = arith::CmpIOp::create(b, arith::CmpIPredicate::slt,
-                                             placed, b.i32(maxChoices));
+                                             count, b.i32(maxChoices));
           wanted = arith::AndIOp::create(b, b.inRange(id, experts), open);
         } else {
           wanted = considered(id, k);
@@ -117,13 +118,13 @@ template <typename OpT> Value Routing<OpT>::keepFirst(Value capacity) {
           return b.insert(arith::AddIOp::create(b, value, one), tensor, index);
         };
         return SmallVector<Value>{add(rows, iters[0], expert),
-                                  add(placed, iters[1], t),
+                                  add(count, iters[1], t),
                                   b.insert(keep, iters[2], {t, k})};
       })[2];
 }
 
-/// A choice stays if fewer than C choices of its expert come before it in order
-/// of descending weight.
+/// Keeps a choice if fewer than C choices of its expert precede it by
+/// descending weight.
 template <typename OpT> Value Routing<OpT>::keepMostProbable(Value capacity) {
   Type f32 = b.getF32Type();
   Value weights = b.map(op.getWeights(), f32, [&](ValueRange v) -> Value {
@@ -179,10 +180,10 @@ template <typename OpT> Value Routing<OpT>::keepMostProbable(Value capacity) {
 }
 
 //===----------------------------------------------------------------------===//
-// Where they go
+// Positions of kept choices
 //===----------------------------------------------------------------------===//
 
-/// Count the rows of each expert and add them up: [E + 1].
+/// Counts the rows of each expert and builds their prefix sum, [E + 1].
 template <typename OpT> Value Routing<OpT>::countOffsets(Value kept) {
   Value counts = b.fill({b.getIndexAttr(experts + 1)}, b.i32(0));
   counts =
@@ -207,10 +208,11 @@ template <typename OpT> Value Routing<OpT>::countOffsets(Value kept) {
       .front();
 }
 
-/// The row of each choice [T, K], and the choice t·K + k of each row [R].
+/// Returns the row of each choice [T, K], and the choice t·K + k of each row
+/// [R].
 template <typename OpT>
-std::pair<Value, Value> Routing<OpT>::placeChoices(Value kept, Value offsets,
-                                                   OpFoldResult bound) {
+std::pair<Value, Value> Routing<OpT>::assignRows(Value kept, Value offsets,
+                                                 OpFoldResult bound) {
   SmallVector<Value> inits{offsets,
                            b.empty(b.sizes(op.getIds()), b.getI32Type()),
                            b.fill(bound, b.i32(-1))};
@@ -223,13 +225,13 @@ std::pair<Value, Value> Routing<OpT>::placeChoices(Value kept, Value offsets,
         b.setInsertionPointToStart(choice.thenBlock());
         Value expert = b.toIndex(b.extract(op.getIds(), {t, k}));
         Value row = b.extract(iters[0], expert);
-        Value number = b.toI32(arith::AddIOp::create(
+        Value index = b.toI32(arith::AddIOp::create(
             b, arith::MulIOp::create(b, t, b.index(topK)), k));
         Value next = arith::AddIOp::create(b, row, b.i32(1));
         scf::YieldOp::create(
             b, ValueRange{b.insert(next, iters[0], expert),
                           b.insert(row, iters[1], {t, k}),
-                          b.insert(number, iters[2], b.toIndex(row))});
+                          b.insert(index, iters[2], b.toIndex(row))});
         b.setInsertionPointToStart(choice.elseBlock());
         scf::YieldOp::create(
             b, ValueRange{iters[0], b.insert(b.i32(-1), iters[1], {t, k}),
@@ -251,12 +253,12 @@ typename Routing<OpT>::Result Routing<OpT>::run(OpFoldResult rows) {
     kept = keepAll();
   }
   Value offsets = countOffsets(kept);
-  auto [positions, choices] = placeChoices(kept, offsets, rows);
+  auto [positions, choices] = assignRows(kept, offsets, rows);
   return {offsets, positions, choices};
 }
 
-/// The grouped rows; those that no choice covers are zero, which serves both
-/// kinds of uncovered rows.
+/// Gathers the rows; uncovered ones are zero, which is valid for `undefined`,
+/// too.
 static Value gatherRows(TensorBuilder &b, DispatchOp op, Value source) {
   Type element = op.getRows().getType().getElementType();
   AffineMap row = AffineMap::get(2, 0, b.getAffineDimExpr(0));
@@ -295,7 +297,7 @@ static Value gatherRows(TensorBuilder &b, DispatchOp op, Value source) {
 SmallVector<Value> mlir::moe::lowerToLinalg(DispatchOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   ReifiedRankedShapedTypeDims shapes;
-  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
+  (void)op.reifyResultShapes(b, shapes); // cannot fail for this operation
   auto routed = Routing<DispatchOp>(op, b).run(shapes[0][0]);
   return {gatherRows(b, op, routed.choices), routed.offsets, routed.positions};
 }
@@ -303,7 +305,7 @@ SmallVector<Value> mlir::moe::lowerToLinalg(DispatchOp op, OpBuilder &builder) {
 SmallVector<Value> mlir::moe::lowerToLinalg(RouteOp op, OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
   ReifiedRankedShapedTypeDims shapes;
-  (void)op.reifyResultShapes(b, shapes); // never fails for this operation
+  (void)op.reifyResultShapes(b, shapes); // cannot fail for this operation
   auto routed = Routing<RouteOp>(op, b).run(shapes[0][0]);
   Value topK = b.i32(op.getTopK());
   Value tokens =
@@ -311,7 +313,7 @@ SmallVector<Value> mlir::moe::lowerToLinalg(RouteOp op, OpBuilder &builder) {
                 {b.getDimIdentityMap(), b.getDimIdentityMap()},
                 b.empty(shapes[0], b.getI32Type()),
                 [&](ValueRange v) -> SmallVector<Value> {
-                  // -1 stays what it is.
+                  // Floor division keeps -1.
                   return {arith::FloorDivSIOp::create(b, v[0], topK)};
                 })
           .front();

@@ -13,7 +13,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The slice of `param` that belongs to the expert at `index` of the range.
+/// Returns the slice of `param` for the expert at `index` of the range.
 static Value sliceOfParameter(TensorBuilder &b, Value param, Value index) {
   auto type = cast<RankedTensorType>(param.getType());
   SmallVector<OpFoldResult> sizes = b.sizes(param);
@@ -60,7 +60,7 @@ SmallVector<Value> mlir::moe::lowerToLinalg(ExpertOp op, OpBuilder &builder) {
                scf::YieldOp::create(b, iters[0]);
 
                b.setInsertionPointToStart(covered.thenBlock());
-               // No more than all rows: what bounds the memory of the region.
+               // The minimum gives the buffers in the region a bound.
                count = arith::MinSIOp::create(b, count, rows);
                auto rowsOf = [&](Value columns) {
                  return SmallVector<OpFoldResult>{count, b.size(columns, 1)};

@@ -17,7 +17,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-/// The lowering of one gate. Matrices are f32 `[T, E]` or `[T, K]` throughout.
+/// Lowers one gate. Matrices are f32 `[T, E]` or `[T, K]` throughout.
 class GateLowering {
 public:
   GateLowering(GateOp op, OpBuilder &builder)
@@ -30,8 +30,8 @@ private:
   Value negInf() { return b.f32(-std::numeric_limits<double>::infinity()); }
   Value logits();
   Value score(Value values, Value valid, Axis axis);
-  /// Best element in each row (or column) that is not taken: its value, and its
-  /// index, the lowest among equals, -1 if all are taken.
+  /// Returns the value and the index of the best element that is not taken in
+  /// each row (or column): the lowest index among equals, -1 if all are taken.
   std::pair<Value, Value> best(Value scores, Value taken, Axis axis);
   Value take(Value taken, Value chosen, Axis axis);
   std::pair<Value, Value> selectTopK(Value scores, int64_t count);
@@ -49,7 +49,7 @@ private:
 };
 } // namespace
 
-/// Logits plus noise in f32, NaN as −inf.
+/// Returns logits plus noise in f32, with NaN replaced by −inf.
 Value GateLowering::logits() {
   SmallVector<Value> inputs{op.getLogits()};
   if (op.getNoise())
@@ -62,8 +62,8 @@ Value GateLowering::logits() {
   });
 }
 
-/// The score function, rounded to the score type; over `valid` elements only
-/// where a softmax would count the others.
+/// Applies the score function and rounds to the score type; a softmax runs over
+/// `valid` elements only.
 Value GateLowering::score(Value values, Value valid, Axis axis) {
   if (op.getScore() == Score::Softmax)
     values = b.softmax(values, valid, axis);
@@ -86,8 +86,7 @@ Value GateLowering::score(Value values, Value valid, Axis axis) {
 
 std::pair<Value, Value> GateLowering::best(Value scores, Value taken,
                                            Axis axis) {
-  // Two reductions that vectors can do, rather than one of pairs. No score is
-  // NaN.
+  // Two reductions vectorize, unlike one of pairs. No score is NaN.
   AffineMap in = axis == Axis::Columns
                      ? b.getMultiDimIdentityMap(2)
                      : AffineMap::getPermutationMap(ArrayRef<unsigned>{1, 0},
@@ -127,7 +126,7 @@ std::pair<Value, Value> GateLowering::best(Value scores, Value taken,
   return {most, index};
 }
 
-/// `taken` with element `chosen` of each row (or column) marked, in place.
+/// Marks element `chosen` of each row (or column) in `taken`.
 Value GateLowering::take(Value taken, Value chosen, Axis axis) {
   unsigned along = axis == Axis::Columns ? 1 : 0;
   AffineMap each = AffineMap::get(2, 0, b.getAffineDimExpr(1 - along));
@@ -143,7 +142,7 @@ Value GateLowering::take(Value taken, Value chosen, Axis axis) {
       .front();
 }
 
-/// Write `column` into column `k` of `matrix`.
+/// Inserts `column` as column `k` of `matrix`.
 static Value setColumn(TensorBuilder &b, Value column, Value matrix, Value k) {
   OpFoldResult one = b.getIndexAttr(1), zero = b.getIndexAttr(0);
   SmallVector<OpFoldResult> offsets{zero, k}, strides{one, one};
@@ -152,8 +151,8 @@ static Value setColumn(TensorBuilder &b, Value column, Value matrix, Value k) {
                                        strides);
 }
 
-/// The `count` best columns of each row, best first: ids `[N, count]`, and a
-/// mask of the shape of `scores`.
+/// Returns the ids `[N, count]` of the `count` best columns of each row, best
+/// first, and a mask of the shape of `scores`.
 std::pair<Value, Value> GateLowering::selectTopK(Value scores, int64_t count) {
   Value none = arith::ConstantIntOp::create(b, 0, 8);
   Value ids =
@@ -168,7 +167,7 @@ std::pair<Value, Value> GateLowering::selectTopK(Value scores, int64_t count) {
   return {results[0], results[1]};
 }
 
-/// Selection scores with those of the groups not kept replaced.
+/// Replaces the selection scores of groups that are not kept.
 Value GateLowering::limitToGroups(Value scores) {
   GroupsAttr groups = *op.getGroups();
   int64_t count = groups.getCount(), size = experts / count;
@@ -176,7 +175,7 @@ Value GateLowering::limitToGroups(Value scores) {
   Type f32 = b.getF32Type();
   int64_t staticTokens = cast<RankedTensorType>(scores.getType()).getDimSize(0);
 
-  // [T, E] as [T·G, E/G]: a row is a group.
+  // Reshapes [T, E] to [T·G, E/G], with a row for each group.
   auto cube = RankedTensorType::get({staticTokens, count, size}, f32);
   int64_t staticRows =
       ShapedType::isDynamic(staticTokens) ? staticTokens : staticTokens * count;
@@ -194,11 +193,11 @@ Value GateLowering::limitToGroups(Value scores) {
       b.reduce(top, Axis::Columns, b.f32(0.0), [&](ValueRange v) -> Value {
         return arith::AddFOp::create(b, v[1], v[0]);
       });
-  // Opposite infinities add up to NaN, which counts as −inf here too.
+  // Opposite infinities add up to NaN, which counts as −inf.
   sums = b.map(sums, f32, [&](ValueRange v) -> Value {
     return arith::SelectOp::create(b, b.isNaN(v[0]), negInf(), v[0]);
   });
-  // The maximum is a sum of one term; adding it to 0 changes no comparison.
+  // `max` is the sum of one element; adding 0 does not change comparisons.
   auto groupMatrix = RankedTensorType::get({staticTokens, count}, f32);
   Value groupScores = tensor::ExpandShapeOp::create(
       b, groupMatrix, sums, ArrayRef<ReassociationIndices>{{0, 1}},
@@ -221,7 +220,7 @@ Value GateLowering::limitToGroups(Value scores) {
       ArrayRef<ReassociationIndices>{{0}, {1, 2}});
 }
 
-/// The mask `[T, E]` of the `C` best tokens of each expert.
+/// Returns the mask `[T, E]` of the `C` best tokens of each expert.
 Value GateLowering::selectByExpert(Value scores) {
   Value none = arith::ConstantIntOp::create(b, 0, 8);
   Value tokens = b.dim(scores, 0);
@@ -246,7 +245,7 @@ Value GateLowering::validIds(Value ids) {
       ids, [&](ValueRange v) -> Value { return b.inRange(v[0], experts); });
 }
 
-/// matrix[n, ids[n, k]], and 0 where there is no such column.
+/// Returns matrix[n, ids[n, k]], or 0 for an id out of range.
 Value GateLowering::gather(Value matrix, Value ids) {
   int64_t columns = cast<RankedTensorType>(matrix.getType()).getDimSize(1);
   return b.map(ids, b.getF32Type(), [&](ValueRange v) -> Value {
@@ -258,7 +257,7 @@ Value GateLowering::gather(Value matrix, Value ids) {
   });
 }
 
-/// Choose one by one; the weight of each choice is its softmax over the experts
+/// Selects one choice after another; its weight is its softmax over the experts
 /// that are left and within the margin of the best.
 std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
   Type f32 = b.getF32Type();
@@ -293,7 +292,7 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
         });
         Value scores = score(logits, counted, Axis::Columns);
         auto column = [&](Value ids) {
-          // [T] as [T, 1] for the gather, and back.
+          // The gather takes [T] as [T, 1].
           return tensor::ExpandShapeOp::create(
               b,
               RankedTensorType::get(
@@ -312,7 +311,7 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
   return {results[0], results[1]};
 }
 
-/// Choices and their scores, before threshold, normalisation and scale.
+/// Returns ids and their scores, before threshold, normalisation and scale.
 std::pair<Value, Value> GateLowering::selectAndWeigh(Value logits) {
   Type f32 = b.getF32Type();
   if (op.getOrder() == Order::ScoreEachChoice)
@@ -367,7 +366,7 @@ std::pair<Value, Value> GateLowering::run() {
       return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, v[0],
                                    b.f32(op.getThreshold()->convertToDouble()));
     });
-    // An id that is none stays as it is, to be reported.
+    // An invalid id is kept for the report.
     ids = b.map({ids, above}, b.getI32Type(), [&](ValueRange v) -> Value {
       Value below = arith::AndIOp::create(b, b.inRange(v[0], experts),
                                           b.logicalNot(b.isSet(v[1])));

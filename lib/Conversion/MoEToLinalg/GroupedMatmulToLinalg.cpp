@@ -76,12 +76,12 @@ Value GroupedMatmulLowering::sums(int64_t matmul, Value e, Value start,
   AffineMap out =
       AffineMap::getMultiDimMapWithTargets(3, {0, 1}, b.getContext());
   SmallVector<AffineMap> maps{AffineMap::get(3, 0, b.getAffineDimExpr(2)), out};
-  // It is there for the extent of the loop alone.
+  // Only provides the extent of the reduction loop.
   Value steps = b.empty(OpFoldResult(b.getIndexAttr(op.getK())), f32);
   Value zeros = b.fill({count, b.getIndexAttr(op.getN())}, b.f32(0.0));
   SmallVector<Value> results{zeros};
   if (op.isScaled()) {
-    // The sum of the block at work stands beside that of the blocks before.
+    // A second accumulator holds the current block, before its scale.
     results.push_back(zeros);
     maps.push_back(out);
   }
@@ -91,7 +91,7 @@ Value GroupedMatmulLowering::sums(int64_t matmul, Value e, Value start,
     Value k = linalg::IndexOp::create(b, 2);
     if (op.getGather()) {
       Value last = arith::SubIOp::create(b, b.dim(op.getLhs(), 0), b.index(1));
-      row = b.hold(b.toIndex(b.extract(op.getGather(), row)), last);
+      row = b.clamp(b.toIndex(b.extract(op.getGather(), row)), last);
     }
     Value x = b.toFloat(b.extract(op.getLhs(), {row, k}), f32);
     Value w = b.toFloat(weight(matmul, e, k, n), f32);
@@ -115,7 +115,7 @@ Value GroupedMatmulLowering::sums(int64_t matmul, Value e, Value start,
   return b.generic(3, 1, steps, maps, results, body).front();
 }
 
-/// The epilogue over the sums: the rows of an expert in the result.
+/// Applies the epilogue to the accumulators; returns the rows of an expert.
 Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
   SmallVector<Value> inputs;
   for (int64_t matmul = 0; matmul < op.getNumAccumulators(); ++matmul)
@@ -123,14 +123,14 @@ Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
   Type element = cast<ShapedType>(op.getInit().getType()).getElementType();
   return b.map(inputs, element, [&](ValueRange v) {
     Value row = arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);
-    Value place[] = {e, row, linalg::IndexOp::create(b, 1)};
+    Value coord[] = {e, row, linalg::IndexOp::create(b, 1)};
     Block &body = op.getEpilogue().front();
     IRMapping mapping;
     mapping.map(body.getArguments().take_front(inputs.size()), v);
     for (auto [index, extra] : llvm::enumerate(op.getExtras())) {
       SmallVector<Value> indices;
       for (AffineExpr expr : op.getOperandMap(index).getResults())
-        indices.push_back(place[cast<AffineDimExpr>(expr).getPosition()]);
+        indices.push_back(coord[cast<AffineDimExpr>(expr).getPosition()]);
       mapping.map(body.getArgument(inputs.size() + index),
                   b.extract(extra, indices));
     }
@@ -143,7 +143,7 @@ Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
 SmallVector<Value> GroupedMatmulLowering::run() {
   Value rows = b.dim(op.getInit(), 0);
   if (op.getGather()) {
-    // Where there is nothing to gather there is nothing to do.
+    // Without source rows nothing can be gathered.
     Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq,
                                        b.dim(op.getLhs(), 0), b.index(0));
     rows = arith::SelectOp::create(b, none, b.index(0), rows);
@@ -159,7 +159,7 @@ SmallVector<Value> GroupedMatmulLowering::run() {
           Value next = arith::AddIOp::create(b, expert, b.index(1));
           end = b.rowAt(op.getOffsets(), next, rows);
         }
-        Value count = b.hold(arith::SubIOp::create(b, end, start), rows);
+        Value count = b.clamp(arith::SubIOp::create(b, end, start), rows);
         Value result = rowsOf(e, start, count);
         SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
         SmallVector<OpFoldResult> sizes{count, b.getIndexAttr(op.getN())};

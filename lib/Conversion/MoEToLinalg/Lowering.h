@@ -1,4 +1,4 @@
-//===- Lowering.h - One operation each --------------------------*- C++ -*-===//
+//===- Lowering.h - Lowerings to linalg -------------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -14,9 +14,9 @@
 
 namespace mlir::moe {
 
-/// Build what an operation computes with linalg, scf and tensor, at the
-/// insertion point. Returns a value for each result; the operation is left as
-/// it is.
+/// Builds the computation of an operation with linalg, scf and tensor at the
+/// insertion point. Returns a value for each result; does not replace the
+/// operation.
 SmallVector<Value> lowerToLinalg(GateOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DispatchOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);
@@ -29,9 +29,8 @@ SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
 /// Copies the operations of the region.
 SmallVector<Value> lowerToLinalg(FusedOp op, OpBuilder &builder);
 
-/// Apply `patterns` within `root`. Fails after a diagnostic if an operation of
-/// the dialect is left that is none of the kernels' and that `mayStay` does not
-/// allow.
+/// Applies `patterns` within `root`. Fails after a diagnostic if an operation
+/// of the dialect is left, other than launches and what `mayStay` allows.
 LogicalResult
 applyLinalgLowering(Operation *root, RewritePatternSet &&patterns,
                     llvm::function_ref<bool(Operation *)> mayStay);

@@ -55,7 +55,7 @@ template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
   }
 };
 
-/// Grouped matmuls that no kernel of the CPU can read the operands of.
+/// Lowers grouped matmuls with quantized operands, which no CPU kernel reads.
 struct DecomposeQuantized : OpRewritePattern<GroupedMatmulOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(GroupedMatmulOp op,

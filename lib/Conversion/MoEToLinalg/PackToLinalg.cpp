@@ -25,15 +25,15 @@ static Value packShare(TensorBuilder &b, PackOp op, Value packed,
   offsets[3] = b.getIndexAttr(matmul * panels.getShare());
   sizes[3] = b.getIndexAttr(panels.getShare());
   Value share = b.map(b.empty(sizes, element), element, [&](ValueRange v) {
-    auto number = [&](int64_t outer, int64_t inner, int64_t extent) -> Value {
+    auto position = [&](int64_t outer, int64_t inner, int64_t extent) -> Value {
       Value scaled = arith::MulIOp::create(b, linalg::IndexOp::create(b, outer),
                                            b.index(extent));
       return arith::AddIOp::create(b, scaled,
                                    linalg::IndexOp::create(b, inner));
     };
     Value e = linalg::IndexOp::create(b, 0);
-    Value n = number(1, 3, panels.getShare());
-    Value k = number(2, 4, panels.getDepth());
+    Value n = position(1, 3, panels.getShare());
+    Value k = position(2, 4, panels.getDepth());
     auto within = [&](Value i, int64_t extent) -> Value {
       return arith::CmpIOp::create(b, arith::CmpIPredicate::ult, i,
                                    b.index(extent));

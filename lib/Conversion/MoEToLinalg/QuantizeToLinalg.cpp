@@ -14,15 +14,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The largest finite number of f8E4M3FN.
+/// The largest finite value of f8E4M3FN.
 static constexpr double largest = 448.0;
 
-/// max |row[k]| / 448 for each block of columns.
+/// Returns max |row[k]| / 448 for each block of columns.
 static Value scalesOf(TensorBuilder &b, QuantizeOp op) {
   Type f32 = b.getF32Type();
   OpFoldResult rows = b.size(op.getRows(), 0);
   OpFoldResult blocks = b.getIndexAttr(op.getScales().getType().getDimSize(1));
-  // It is there for the extents of the loops alone.
+  // Only provides the extents of the loops.
   Value extents = b.empty({blocks, b.getIndexAttr(op.getBlock())}, f32);
   AffineExpr block = b.getAffineDimExpr(1), step = b.getAffineDimExpr(2);
   AffineMap in = AffineMap::get(3, 0, {block, step}, b.getContext());
@@ -36,9 +36,8 @@ static Value scalesOf(TensorBuilder &b, QuantizeOp op) {
                  b, linalg::IndexOp::create(b, 1), b.index(op.getBlock()));
              Value k =
                  arith::AddIOp::create(b, first, linalg::IndexOp::create(b, 2));
-             // The last column stands for those beyond: a maximum does not
-             // mind.
-             k = b.hold(k, b.index(op.getColumns() - 1));
+             // Beyond the last column, reads it again: a maximum is idempotent.
+             k = b.clamp(k, b.index(op.getColumns() - 1));
              Value x = b.toFloat(
                  b.extract(op.getRows(), {linalg::IndexOp::create(b, 0), k}),
                  f32);

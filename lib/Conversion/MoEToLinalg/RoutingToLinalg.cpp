@@ -1,4 +1,4 @@
-//===- RoutingToLinalg.cpp - All but what has kernels ---------------------===//
+//===- RoutingToLinalg.cpp - Operations without CPU kernels ---------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -39,7 +39,7 @@ Value TensorBuilder::toIndex(Value integer) {
 Value TensorBuilder::toFloat(Value value, Type type) {
   if (value.getType() == type)
     return value;
-  // f16 and bf16 convert by way of f32.
+  // f16 and bf16 convert through f32.
   if (!value.getType().isF32())
     value = arith::ExtFOp::create(*this, getF32Type(), value);
   return type.isF32() ? value : arith::TruncFOp::create(*this, type, value);
@@ -54,7 +54,7 @@ Value TensorBuilder::isNaN(Value value) {
 }
 
 Value TensorBuilder::inRange(Value integer, int64_t bound) {
-  // One unsigned comparison: a negative number is a large one.
+  // The unsigned comparison rejects negative integers, too.
   return arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, integer,
                                i32(bound));
 }
@@ -72,7 +72,7 @@ Value TensorBuilder::isSet(Value element) {
                                arith::ConstantIntOp::create(*this, 0, 8));
 }
 
-Value TensorBuilder::hold(Value value, Value limit) {
+Value TensorBuilder::clamp(Value value, Value limit) {
   value = arith::MaxSIOp::create(*this, value, index(0));
   return arith::MinSIOp::create(*this, value, limit);
 }
@@ -105,7 +105,7 @@ Value TensorBuilder::insert(Value scalar, Value tensor, ValueRange indices) {
 }
 
 Value TensorBuilder::rowAt(Value offsets, Value index, Value rows) {
-  return hold(toIndex(extract(offsets, index)), rows);
+  return clamp(toIndex(extract(offsets, index)), rows);
 }
 
 SmallVector<Value> TensorBuilder::generic(unsigned loops, unsigned reductions,
@@ -144,8 +144,8 @@ Value TensorBuilder::mask(ArrayRef<Value> inputs, Body body) {
              [&](ValueRange v) { return toMask(body(v)); });
 }
 
-/// The map from the loops (row, column) to the dimension that is left when
-/// `removed` is reduced.
+/// Maps the loops (row, column) to the dimension that is left when `removed` is
+/// reduced.
 static AffineMap remaining(Builder &b, Axis removed) {
   return AffineMap::get(2, 0,
                         b.getAffineDimExpr(removed == Axis::Columns ? 0 : 1));
@@ -206,7 +206,7 @@ Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
   Value maximum = reduce(matrix, axis, negInf, [&](ValueRange v) -> Value {
     return arith::MaximumFOp::create(*this, v[0], v[1]);
   });
-  // exp(0) = 1 for the maximum itself, also where it is infinite.
+  // exp(0) = 1 for the maximum itself, even if it is infinite.
   Value powers =
       mapWithVector(matrix, maximum, axis, f32Type, [&](ValueRange v) -> Value {
         Value power = math::ExpOp::create(

@@ -1,4 +1,4 @@
-//===- TensorBuilder.h - Short names for linalg on tensors ------*- C++ -*-===//
+//===- TensorBuilder.h - Builder of linalg on tensors -----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -34,20 +34,20 @@ public:
   Value f32(double value);
   Value toI32(Value index);
   Value toIndex(Value integer);
-  /// Convert between f32, f16 and bf16.
+  /// Converts between f32, f16 and bf16.
   Value toFloat(Value value, Type type);
-  /// `value`, f32, rounded to `type` and back.
+  /// Rounds `value`, f32, to `type` and converts it back.
   Value roundTo(Value value, Type type);
   Value isNaN(Value value);
-  /// 0 <= integer < bound.
+  /// True if 0 <= integer < bound.
   Value inRange(Value integer, int64_t bound);
   Value logicalNot(Value flag);
-  /// An i1 as the element of a mask, and back. Masks are of bytes: vectors of
-  /// i1 are not laid out in memory as elements are.
+  /// Converts between i1 and the element of a mask. Masks have bytes, as a
+  /// vector of i1 does not have the memory layout of i1 elements.
   Value toMask(Value flag);
   Value isSet(Value element);
-  /// `value` held to [0, limit].
-  Value hold(Value value, Value limit);
+  /// Clamps `value` to [0, limit].
+  Value clamp(Value value, Value limit);
 
   //===--------------------------------------------------------------------===//
   // Tensors
@@ -59,27 +59,27 @@ public:
   Value fill(ArrayRef<OpFoldResult> sizes, Value scalar);
   Value extract(Value tensor, ValueRange indices);
   Value insert(Value scalar, Value tensor, ValueRange indices);
-  /// offsets[index] as the number of one of `rows` rows or their end, whatever
-  /// it says.
+  /// Returns offsets[index], clamped to [0, rows].
   Value rowAt(Value offsets, Value index, Value rows);
 
-  /// A linalg.generic over `loops` dimensions, the last `reductions` of which
-  /// are reductions. `body` is given inputs and outputs, element by element.
+  /// Builds a linalg.generic over `loops` dimensions, the last `reductions` of
+  /// which are reductions. `body` gets an element of each input and output.
   SmallVector<Value> generic(unsigned loops, unsigned reductions,
                              ArrayRef<Value> inputs, ArrayRef<AffineMap> maps,
                              ArrayRef<Value> outputs, BodyN body);
-  /// Element-wise over tensors of one shape.
+  /// Applies `body` to the elements of tensors of one shape.
   Value map(ArrayRef<Value> inputs, Type element, Body body);
-  /// A mask: `body` yields i1.
+  /// Builds a mask: `body` yields i1.
   Value mask(ArrayRef<Value> inputs, Body body);
-  /// Element-wise over a matrix and one vector, an element of which goes with
-  /// each row (Axis::Columns, what reducing the columns leaves) or each column.
+  /// Applies `body` to the elements of a matrix and of a vector with an element
+  /// for each row (Axis::Columns, as left by a reduction of the columns) or
+  /// column.
   Value mapWithVector(Value matrix, Value vector, Axis removed, Type element,
                       Body body);
-  /// Reduce a matrix along `axis`, in ascending order, starting from `init`.
+  /// Reduces a matrix along `axis`, in ascending order, starting from `init`.
   Value reduce(Value matrix, Axis axis, Value init, Body body);
 
-  /// scf.for from 0 to `bound` over tensors.
+  /// Builds an scf.for from 0 to `bound` over tensors.
   SmallVector<Value>
   loop(Value bound, ValueRange inits,
        llvm::function_ref<SmallVector<Value>(Value induction, ValueRange iters)>
@@ -89,13 +89,13 @@ public:
   // Formulas
   //===--------------------------------------------------------------------===//
 
-  /// Softmax along `axis` of an f32 matrix over the elements that `valid`
-  /// (a mask, may be null for all) marks; 0 elsewhere. Total: elements equal to
-  /// an infinite maximum share the mass.
+  /// Builds the softmax along `axis` of an f32 matrix over the elements that
+  /// `valid` (a mask, or null for all) marks; 0 elsewhere. Never NaN: elements
+  /// equal to an infinite maximum share the weight.
   Value softmax(Value matrix, Value valid, Axis axis);
 
-  /// `normalize` applied to the weights (f32 `[T, K]`) of each token over the
-  /// choices that `valid` marks; intermediate results rounded to `type`.
+  /// Applies `normalize` to the weights (f32 `[T, K]`) of each token over the
+  /// choices that `valid` marks; rounds intermediate results to `type`.
   Value normalize(Value weights, Value valid, NormalizeAttr normalize,
                   Type type);
 };

@@ -3,7 +3,7 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The linalg that a layer is written in: products that accumulate in f32,
+// The linalg that a layer is written in: matmuls that accumulate in f32,
 // element-wise maps in f32, and the feed-forward network that an expert or a
 // shared expert is.
 //

@@ -29,8 +29,8 @@ struct CPUDescription {
 PanelsAttr choosePanels(const CPUDescription &cpu, Type element,
                         int64_t matmuls, int64_t columns);
 
-/// Rows of the tiles that a plan tells apart, in ascending order. A grouped
-/// matmul has kernels of each height up to the largest that its plan asks for.
+/// Returns the kernel heights that a plan can choose, in ascending order. A
+/// grouped matmul has kernels of each height up to the largest in its plan.
 ArrayRef<int64_t> getKernelHeights();
 
 #define GEN_PASS_DECL_CONVERTMOETOCPU

@@ -22,24 +22,24 @@ namespace moe {
 #define GEN_PASS_DECL_CONVERTMOETOLINALG
 #include "moe/Conversion/Passes.h.inc"
 
-/// Patterns that lower what is done for each token and expert: moe.gate,
-/// moe.dispatch, moe.route, moe.expert and moe.quantize.
+/// Adds the patterns for moe.gate, moe.dispatch, moe.route, moe.expert and
+/// moe.quantize.
 void populateMoEToLinalgPatterns(RewritePatternSet &patterns);
 
-/// A pattern for a moe.grouped_matmul of quantized operands.
+/// Adds the pattern for a moe.grouped_matmul of quantized operands.
 void populateQuantizedToLinalgPatterns(RewritePatternSet &patterns);
 
-/// Patterns for moe.combine and for what fusion makes: moe.grouped_matmul,
-/// moe.gather_sum and moe.pack on tensors.
+/// Adds the patterns for moe.combine and the operations that fusion creates on
+/// tensors: moe.grouped_matmul, moe.gather_sum and moe.pack.
 void populateGroupedToLinalgPatterns(RewritePatternSet &patterns);
 
-/// Build the moe.gather_sum that adds the rows of a moe.combine with their
-/// final weights, at the insertion point, as a value of its type. The operation
-/// is left as it is.
+/// Builds the moe.gather_sum of the rows of a moe.combine with their final
+/// weights at the insertion point; returns a value of its type. Does not
+/// replace the operation.
 Value decomposeCombine(CombineOp op, OpBuilder &builder);
 
-/// Attach linalg's AggregatedOpInterface to the moe operations: the same
-/// lowering, for `transform.structured.decompose_interface` and for other
+/// Attaches linalg's AggregatedOpInterface to the moe operations, with the same
+/// lowering, for `transform.structured.decompose_interface` and other
 /// compilers.
 void registerAggregatedOpInterfaceExternalModels(DialectRegistry &registry);
 
