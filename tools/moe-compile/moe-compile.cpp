@@ -1,4 +1,4 @@
-//===- moe-compile.cpp - IR or a checkpoint to code -----------------------===//
+//===- moe-compile.cpp - Compile IR or a checkpoint -----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -49,7 +49,7 @@ static cl::opt<std::string>
              cl::desc("Element type of the layer: f32, f16 or bf16 (with "
                       "--hf; default: that of the checkpoint)"),
              cl::value_desc("type"), cl::cat(category));
-/// The options of the driver, each in its field.
+/// Stores each option of the driver in its field.
 static moe::CompileOptions options;
 static std::deque<cl::opt<std::string, true>> driverOptions;
 static void addDriverOptions() {
@@ -100,11 +100,11 @@ static int fail(llvm::Error error) {
   return 1;
 }
 
-/// True if the output is also an input, under whatever name: a file of the
-/// checkpoint, the IR or a histogram.
+/// True if the output is an input under any name: a file of the checkpoint, the
+/// IR or a histogram.
 static bool overwritesInput() {
   auto isOutput = [](llvm::StringRef path) {
-    // False where one of them does not exist.
+    // False if either does not exist.
     bool same = false;
     return !llvm::sys::fs::equivalent(path, output, same) && same;
   };
@@ -132,7 +132,7 @@ static bool overwritesInput() {
   return false;
 }
 
-/// Write everything or, on any error, nothing.
+/// Writes all bytes or, on an error, nothing.
 static int write(llvm::StringRef bytes) {
   bool text = emit != Emit::Object && emit != Emit::Artifact;
   if (output == "-" && !text && llvm::outs().is_displayed())
@@ -168,7 +168,7 @@ template <typename T> static std::string print(T &&value) {
   return text;
 }
 
-/// The layer to compile, from IR or from a checkpoint; null after an error.
+/// Reads the layer to compile, from IR or a checkpoint; null after an error.
 static OwningOpRef<ModuleOp> read(MLIRContext &context,
                                   llvm::SourceMgr &sources) {
   if (checkpoint.empty()) {
@@ -204,7 +204,7 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
   auto targets = moe::parseTargets(options.target);
   if (!targets)
     return fail(targets.takeError());
-  // Without a linker, fail before the work and not after it.
+  // A missing linker should fail before the work, not after it.
   if (emit == Emit::Artifact)
     if (auto linker = moe::findLinker(); !linker)
       return fail(linker.takeError());
@@ -248,7 +248,8 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
 #ifdef SIGXFSZ
-  // A file beyond the limit is an error of the write, here and in the linker.
+  // Exceeding the file size limit must be an error of write, here and in the
+  // linker.
   std::signal(SIGXFSZ, SIG_IGN);
 #endif
   cl::SetVersionPrinter([](llvm::raw_ostream &os) {
@@ -286,7 +287,7 @@ int main(int argc, char **argv) {
   DialectRegistry registry;
   moe::registerCompileDialects(registry);
   MLIRContext context(registry);
-  // Diagnostics have a location; the function printed behind it would hide it.
+  // Printing the function after a diagnostic would bury its location.
   context.printOpOnDiagnostic(false);
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);

@@ -24,9 +24,9 @@ namespace cl = llvm::cl;
 // Passes as options
 //===----------------------------------------------------------------------===//
 //
-// mlir-opt makes an option of each pass before it loads a plugin: it then lists
-// those of the plugin in its help, and does not know them. What it does not
-// know comes here, and what is a pass or a pipeline is added to
+// mlir-opt registers an option for each pass before it loads a plugin. It lists
+// the passes of the plugin in its help, but rejects their options. This sink
+// receives unknown options and appends those that name a pass or pipeline to
 // --pass-pipeline.
 
 static void fail(const llvm::Twine &message) {
@@ -34,7 +34,8 @@ static void fail(const llvm::Twine &message) {
   std::exit(1);
 }
 
-/// `--NAME` or `--NAME=OPTIONS` as an element of a textual pipeline on modules.
+/// Converts `--NAME` or `--NAME=OPTIONS` to an element of a textual pipeline on
+/// modules.
 static std::string parsePassOption(llvm::StringRef argument) {
   auto [name, options] = argument.ltrim('-').split('=');
   const mlir::PassRegistryEntry *entry = mlir::PassPipelineInfo::lookup(name);
@@ -45,7 +46,7 @@ static std::string parsePassOption(llvm::StringRef argument) {
   std::string element = name.str();
   if (!options.empty())
     element += ("{" + options + "}").str();
-  // A pass on operations within a module is printed with what it runs on.
+  // Printing the pipeline adds the nesting of a pass on nested operations.
   mlir::OpPassManager nested(mlir::ModuleOp::getOperationName(),
                              mlir::OpPassManager::Nesting::Implicit);
   if (failed(entry->addToPipeline(nested, options, [](const llvm::Twine &text) {
@@ -72,7 +73,7 @@ static void addToPassPipeline(const std::string &argument) {
     fail("this tool has no --pass-pipeline to add '" + argument + "' to");
   bool isFirst = pipeline.empty();
   pipeline += (isFirst ? "" : ",") + parsePassOption(argument);
-  // Where it is given already, this is an error of the tool's.
+  // The tool reports an error if the option is already given.
   if (option->addOccurrence(0, "pass-pipeline",
                             "builtin.module(" + pipeline + ")",
                             /*MultiArg=*/!isFirst))

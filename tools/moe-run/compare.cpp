@@ -22,7 +22,7 @@ struct Tolerance {
   double rtol, atol;
 };
 
-// Sums in another order differ by a few units in the last place of their
+// Accumulation in another order changes a few units in the last place of the
 // largest terms.
 constexpr Tolerance tolerances[] = {{"f64", 1e-9, 1e-12},
                                     {"f32", 1e-4, 1e-5},
@@ -68,7 +68,7 @@ Expected<Comparison> moe::run::compare(const std::string &name,
       absolute = finite ? std::fabs(a - b) : HUGE_VAL;
       relative = finite && b != 0 ? absolute / std::fabs(b) : HUGE_VAL;
       inside = finite && absolute <= result.atol + result.rtol * std::fabs(b);
-      // Near zero a relative error says nothing.
+      // A relative error is meaningless near zero.
       if (inside && b == 0)
         relative = 0;
     }

@@ -30,7 +30,7 @@ Expected<DLDevice> moe::run::parseDevice(const std::string &text) {
   return DLDevice{kDLCUDA, static_cast<int32_t>(number)};
 }
 
-/// What is used of the driver, with the types of CUDA's interface.
+/// The functions used of the driver, with the types of CUDA's interface.
 struct Device::Driver {
   void *library = nullptr;
   int (*cuDeviceGet)(int *, int) = nullptr;
@@ -107,7 +107,7 @@ Expected<std::unique_ptr<Device>> Device::open(DLDevice place) {
 }
 
 Device::~Device() {
-  // The library stays open: the runtime has it, too.
+  // The library stays open, as the runtime uses it, too.
   if (ordinal >= 0)
     (void)driver->cuDevicePrimaryCtxRelease(ordinal);
 }
@@ -153,7 +153,7 @@ Expected<void> Device::upload(const Buffer &to, const void *from,
           driver->cuMemcpyHtoD(to.address, from, bytes), "copy to the GPU");
       !copied)
     return copied;
-  // A copy from pageable memory may return before it has arrived.
+  // A copy from pageable memory may return before it completes.
   return check(driver->cuStreamSynchronize(nullptr), "copy to the GPU");
 }
 

@@ -14,21 +14,21 @@
 
 namespace moe::run {
 
-/// "cpu", "cuda" or "cuda:N".
+/// Parses "cpu", "cuda" or "cuda:N".
 io::Expected<DLDevice> parseDevice(const std::string &text);
 
-/// An NVIDIA GPU, by the driver that the runtime has opened: tensors of calls
-/// lie in its memory, which is allocated with the driver alone.
+/// Allocates the tensors of calls in the memory of an NVIDIA GPU, through the
+/// driver that the runtime has opened.
 class Device {
 public:
-  /// The runtime has a context for the device already, so there is one.
+  /// Requires that the runtime already has a context for the device.
   static io::Expected<std::unique_ptr<Device>> open(DLDevice place);
   ~Device();
   Device(const Device &) = delete;
 
   DLDevice place() const { return where; }
 
-  /// Memory of the device.
+  /// A block of device memory.
   class Buffer {
   public:
     Buffer() = default;
@@ -57,7 +57,7 @@ private:
 
   std::unique_ptr<Driver> driver;
   DLDevice where = {kDLCUDA, 0};
-  int ordinal = -1; // of a primary context that is retained
+  int ordinal = -1; // of the primary context that is retained
 };
 
 } // namespace moe::run

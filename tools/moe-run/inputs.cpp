@@ -1,4 +1,4 @@
-//===- inputs.cpp - Tensors to run with -----------------------------------===//
+//===- inputs.cpp - Input tensors -----------------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -107,7 +107,7 @@ moe::run::readInputs(const Program &program,
   return inputs;
 }
 
-/// Expert ids, distinct within each row where there are enough experts.
+/// Draws expert ids, distinct within each row if there are enough experts.
 static void drawIds(const Tensor &tensor, int64_t numExperts, uint64_t seed) {
   const std::vector<int64_t> &shape = tensor.shape();
   uint64_t count = 1;
@@ -140,7 +140,7 @@ static void drawTensor(const Tensor &tensor, const Signature &signature,
     return;
   std::memset(tensor.data(), 0, tensor.bytes());
   if (signature.dtype.code != kDLUInt)
-    return; // integers that are no ids: zero is always valid
+    return; // not ids; zero is always valid
   auto *bytes = static_cast<unsigned char *>(tensor.data());
   for (uint64_t i = 0; i < tensor.bytes(); ++i)
     bytes[i] = io::randomBits(seed, i) & 1;

@@ -1,4 +1,4 @@
-//===- inputs.h - Tensors to run with ---------------------------*- C++ -*-===//
+//===- inputs.h - Input tensors ---------------------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,14 +12,14 @@
 
 namespace moe::run {
 
-/// The file of each tensor of a signature, from the values of a repeated
-/// option: [NAME=]FILE. Empty where none is given. A .safetensors file without
-/// a name stands for all tensors that no other value names.
+/// Returns the file of each tensor of a signature, from the values of a
+/// repeated option: [NAME=]FILE; empty if none is given. A .safetensors file
+/// without a name is the file of all tensors without a value of their own.
 io::Expected<std::vector<std::string>>
 assignFiles(const char *option, const std::vector<std::string> &values,
             const std::vector<Signature> &signature);
 
-/// Read a tensor from a .npy file, or that of the name from a .safetensors one.
+/// Reads a tensor from a .npy file, or tensor `name` of a .safetensors file.
 io::Expected<io::Tensor> readTensor(const std::string &path,
                                     const std::string &name);
 
@@ -29,8 +29,8 @@ readInputs(const Program &program, const std::vector<std::string> &values);
 io::Expected<std::vector<io::Tensor>> drawInputs(const Program &program,
                                                  int64_t tokens, uint64_t seed);
 
-/// T of these inputs; nothing if none has a dynamic extent. The runtime checks
-/// that they agree.
+/// Returns T of the inputs; nullopt if no extent is dynamic. The runtime
+/// verifies that they agree.
 std::optional<int64_t> findTokens(const Program &program,
                                   const std::vector<io::Tensor> &inputs);
 

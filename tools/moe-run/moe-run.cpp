@@ -22,7 +22,7 @@ using moe::io::Error;
 using moe::io::Expected;
 using moe::io::Tensor;
 
-// A benchmark warms up for this long, and at least with this many calls.
+// A benchmark warms up for at least this long and this many calls.
 static constexpr double warmUpSeconds = 0.2;
 static constexpr int warmUpCalls = 3;
 static constexpr int64_t defaultRepetitions = 20;
@@ -34,7 +34,7 @@ static double now() {
 
 namespace {
 
-/// The tensors of one number of tokens, and calls with them.
+/// The tensors for one number of tokens, and calls on them.
 class Session {
 public:
   static Expected<Session> create(const Program &program,
@@ -45,7 +45,7 @@ public:
   /// True if repeated calls yield the same bits.
   Expected<bool> repeat(int64_t count);
 
-  /// The results of the last call, on the host.
+  /// Copies the results of the last call to the host.
   Expected<void> fetch();
   const std::vector<Tensor> &results() const { return outputs; }
   uint64_t workspaceBytes() const { return workspaceSize; }
@@ -61,7 +61,7 @@ private:
   std::optional<Tensor> hostWorkspace;
   uint64_t workspaceSize = 0;
   void *workspace = nullptr;
-  /// On a GPU, all of these in its memory: inputs, outputs, workspace.
+  /// On a GPU: device buffers of inputs, outputs and workspace.
   std::vector<Device::Buffer> buffers;
 };
 
@@ -76,7 +76,7 @@ Expected<Session> Session::create(const Program &program,
         signature.dtype, signature.shapeFor(tokens), signature.alignment);
     if (!tensor)
       return Error{"output '" + signature.name + "': " + tensor.error()};
-    // Elements that the code forgets are seen: all bits set is a NaN or -1.
+    // All bits set is a NaN or -1, which exposes elements that are not written.
     std::memset(tensor->data(), 0xff, tensor->bytes());
     session.outputs.push_back(std::move(*tensor));
   }
@@ -94,7 +94,7 @@ Expected<Session> Session::create(const Program &program,
   return session;
 }
 
-/// The tensor where calls take it: on a GPU a copy in its memory.
+/// Returns the tensor as calls need it: on a GPU, a copy in device memory.
 Expected<DLTensor> Session::place(Tensor &tensor) {
   DLTensor view = tensor.dlpack();
   const Device *device = program.device();
@@ -157,7 +157,7 @@ Expected<Timing> Session::benchmark(int64_t repetitions) {
   for (int i = 0; i < warmUpCalls || now() - start < warmUpSeconds; ++i)
     if (Expected<void> result = call(); !result)
       return result.takeError();
-  // What is reported is what is timed.
+  // Statistics cover only the timed calls.
   moe_rt_layer_reset_statistics(program.layer());
 
   io::ProgressBar bar("measuring");
@@ -200,7 +200,7 @@ Expected<bool> Session::repeat(int64_t count) {
   return true;
 }
 
-/// Write, compare and summarise the results.
+/// Writes, compares and summarises the results.
 static Expected<std::vector<OutputResult>>
 processOutputs(const Options &options, const Program &program,
                const std::vector<Tensor> &outputs) {
@@ -297,7 +297,7 @@ static Expected<RunResult> runWith(const Options &options,
   return result;
 }
 
-/// True if T means anything to the function.
+/// True if the function depends on T.
 static bool hasTokens(const Program &program) {
   auto dynamic = [](const Signature &signature) {
     return std::count(signature.shape.begin(), signature.shape.end(), -1) > 0;

@@ -110,7 +110,7 @@ static Expected<void> parseTolerance(const std::string &option,
                                      std::optional<double> &out) {
   char *end;
   double number = std::strtod(text.c_str(), &end);
-  // Written so that NaN is refused, too.
+  // The negated comparison rejects NaN, too.
   if (text.empty() || *end || !(number >= 0))
     return Error{option + ": expected a number of at least 0, got '" + text +
                  "'"};
@@ -118,7 +118,7 @@ static Expected<void> parseTolerance(const std::string &option,
   return {};
 }
 
-/// Apply an option that takes a value; takesValue knows them, too.
+/// Applies an option with a value; takesValue lists the same options.
 static Expected<void> applyValue(const std::string &name,
                                  const std::string &value, Options &options) {
   if (name == "--function")
@@ -200,7 +200,7 @@ moe::run::splitNamed(const std::string &value) {
   return {value.substr(0, equals), value.substr(equals + 1)};
 }
 
-/// True if two paths are of one file, which need not exist.
+/// True if two paths refer to one file, which may not exist yet.
 static bool isSameFile(const std::string &a, const std::string &b) {
   struct stat first, second;
   if (stat(a.c_str(), &first) != 0 || stat(b.c_str(), &second) != 0)
@@ -208,7 +208,8 @@ static bool isSameFile(const std::string &a, const std::string &b) {
   return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
-/// The files of the weights: a file, or what a reader takes of a directory.
+/// Lists the files of the weights: `source`, or what a reader opens in that
+/// directory.
 static std::vector<std::string> listWeightFiles(const std::string &source) {
   std::vector<std::string> files = {source};
   if (DIR *directory = opendir(source.c_str())) {
@@ -224,7 +225,7 @@ static std::vector<std::string> listWeightFiles(const std::string &source) {
   return files;
 }
 
-/// What is written is neither read nor written twice.
+/// A file that is written must not be read or written again.
 static Expected<void> checkFiles(const Options &options) {
   std::vector<std::string> taken = listWeightFiles(options.weights);
   taken.push_back(options.program);

@@ -40,10 +40,10 @@ extern const char *const helpText;
 
 io::Expected<Options> parseOptions(int argc, const char *const *argv);
 
-/// The name and the file of [NAME=]FILE; the name is empty where none is given.
+/// Splits [NAME=]FILE into name and file; the name may be empty.
 std::pair<std::string, std::string> splitNamed(const std::string &value);
 
-/// Read a whole decimal number; false if the text is anything else.
+/// Parses a whole decimal number; false for any other text.
 bool parseNumber(const std::string &text, uint64_t &out);
 
 } // namespace moe::run

@@ -44,8 +44,8 @@ static bool endsWith(const std::string &text, std::string_view end) {
 // The compiler
 //===----------------------------------------------------------------------===//
 
-/// The compiler's library and what it made. The library stays loaded: LLVM
-/// does not like to be unloaded.
+/// The library of the compiler and a compiled program. The library stays
+/// loaded, as LLVM does not support unloading.
 struct Program::Jit {
   decltype(&moe_jit_create) create;
   decltype(&moe_jit_metadata) metadata;
@@ -60,7 +60,7 @@ struct Program::Jit {
   }
 };
 
-/// The directory of this executable, with a slash; empty if unknown.
+/// Returns the directory of this executable, with a slash; empty if unknown.
 static std::string executableDirectory() {
   char buffer[4096];
   ssize_t size = readlink("/proc/self/exe", buffer, sizeof(buffer));
@@ -73,7 +73,7 @@ static std::string executableDirectory() {
 static Expected<void *> openCompiler() {
   std::string directory = executableDirectory();
   std::string beside = directory + "../lib/" + compilerLibrary;
-  // A library that is there but does not load must not hide behind another.
+  // A library beside the tool that fails to load is an error, not skipped.
   std::string path = !directory.empty() && access(beside.c_str(), F_OK) == 0
                          ? beside
                          : compilerLibrary;
@@ -90,7 +90,8 @@ static bool findSymbol(void *library, const char *symbol, Fn &out) {
   return out != nullptr;
 }
 
-/// A message of the compiler without what it calls a program that has no name.
+/// Removes the compiler's placeholder for the name of the program from a
+/// message.
 static const char *withoutInput(const std::string &message) {
   constexpr std::string_view input = "<input>:";
   bool hasInput = message.compare(0, input.size(), input) == 0;
@@ -112,7 +113,7 @@ Expected<void> Program::compile(const Options &options) {
       !findSymbol(*library, "moe_jit_free_error", jit->freeError))
     return Error{std::string(compilerLibrary) +
                  " is of another version: " + dlerror()};
-  // Parsers of text rely on a NUL at its end, which a mapping need not have.
+  // Text parsers need a terminating NUL, which a mapping may lack.
   std::string text(source->data() ? source->data() : "", source->size());
   char *message = nullptr;
   if (jit->create(text.c_str(), text.size(), options.compileOptions.c_str(),
@@ -208,7 +209,7 @@ Expected<void> Program::readSignatures() {
   return {};
 }
 
-/// The weights of a function, as WeightBinder or WeightReader makes them.
+/// Creates the weights of a function as a WeightBinder or a WeightReader.
 template <typename Random, typename Open>
 static auto makeWeights(const Options &options,
                         const std::vector<io::WeightSpec> &specs,
@@ -233,7 +234,7 @@ static auto makeWeights(const Options &options,
               progress);
 }
 
-/// Make a layer that keeps its weights, of which it reads a piece at a time.
+/// Creates a layer that keeps its weights and reads them in parts.
 Expected<void> Program::readWeights(const Options &options,
                                     const std::vector<io::WeightSpec> &specs,
                                     const io::ProgressFn &progress) {
@@ -248,7 +249,7 @@ Expected<void> Program::readWeights(const Options &options,
   return {};
 }
 
-/// Make a layer that reads its weights where they are.
+/// Creates a layer that reads its weights in place.
 Expected<void> Program::bindWeights(const Options &options,
                                     const std::vector<io::WeightSpec> &specs,
                                     const io::ProgressFn &progress) {
@@ -272,7 +273,7 @@ Expected<void> Program::makeLayer(const Options &options) {
       moe_rt_module_metadata(module), moe_rt_module_variant(module), name);
   if (!specs)
     return specs.takeError();
-  // On a GPU the layer keeps all of them in its memory.
+  // On a GPU the layer keeps all weights in device memory.
   bool prepares = std::any_of(
       specs->begin(), specs->end(),
       [&](const io::WeightSpec &spec) { return gpu || !spec.retained; });

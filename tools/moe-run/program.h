@@ -15,10 +15,10 @@
 
 namespace moe::run {
 
-/// The error of a status, which is freed.
+/// Converts a status to an error and frees it.
 io::Error takeStatus(moe_rt_status_t status);
 
-/// One tensor of a signature.
+/// A tensor of a signature.
 struct Signature {
   std::string name;
   DLDataType dtype;
@@ -26,7 +26,7 @@ struct Signature {
   uint32_t alignment;
   int64_t numExperts;
 
-  /// The shape for a number of tokens.
+  /// Returns the shape for T = `tokens`.
   std::vector<int64_t> shapeFor(int64_t tokens) const;
 };
 
@@ -39,13 +39,14 @@ public:
   Program &operator=(const Program &) = delete;
 
   moe_rt_layer_t *layer() const { return boundLayer; }
-  /// The GPU that it runs on; null on the CPU.
+  /// The GPU that runs it; null on the CPU.
   const Device *device() const { return gpu.get(); }
   const std::string &function() const { return name; }
   const std::vector<Signature> &inputs() const { return inputList; }
   const std::vector<Signature> &outputs() const { return outputList; }
   int64_t maxTokens() const { return tokenLimit; }
-  /// Bytes of weights in memory of their own, rather than mapped.
+  /// Returns the bytes of weights that are copied or generated instead of
+  /// mapped.
   uint64_t ownedWeightBytes() const;
 
 private:

@@ -95,7 +95,7 @@ void moe::run::printText(const Options &options,
   if (options.benchmark)
     printTable(results);
   for (const RunResult &result : results) {
-    // A benchmark prints outputs only if --output or --expect asks for them.
+    // A benchmark prints details of outputs only for --output or --expect.
     bool details = !options.benchmark || !options.outputs.empty() ||
                    !options.expects.empty();
     if (results.size() > 1 && (details || options.stats))
@@ -185,7 +185,7 @@ void moe::run::printJson(const Options &options, const Program &program,
   json["runs"] = Json::array();
   for (const RunResult &result : results)
     json["runs"].push_back(toJson(options, result));
-  // Paths need not be UTF-8; JSON has no infinity, it becomes null.
+  // Paths may not be UTF-8; infinities, which JSON lacks, become null.
   std::puts(json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
@@ -195,7 +195,7 @@ void moe::run::printJson(const Options &options, const Program &program,
 
 static constexpr int routingFormat = 1;
 
-/// The counts of each dispatch, summed over the runs of one function.
+/// Adds up the counts of each dispatch over the runs of one function.
 static std::vector<DispatchCounts>
 sumDispatches(const std::vector<RunResult> &results) {
   std::vector<DispatchCounts> sums;

@@ -19,7 +19,7 @@ struct Timing {
   double median, min, max;
 };
 
-/// What one dispatch did; a copy of moe_rt_statistics_t.
+/// Counts of one dispatch, copied from moe_rt_statistics_t.
 struct DispatchCounts {
   std::vector<int64_t> tokensPerExpert;
   int64_t topK, calls, choices, dropped, padding;
@@ -29,11 +29,11 @@ struct OutputResult {
   std::string name;
   std::string type;
   Summary summary;
-  std::string file; // where it was written; may be empty
+  std::string file; // path of the written file; may be empty
   std::optional<Comparison> comparison;
 };
 
-/// Everything about the calls with one number of tokens.
+/// Results of the calls for one number of tokens.
 struct RunResult {
   int64_t tokens = 0;
   uint64_t workspaceBytes = 0;
@@ -47,7 +47,8 @@ struct RunResult {
 };
 
 void printText(const Options &options, const std::vector<RunResult> &results);
-/// Write the sum of what the dispatches did in all runs, for the compiler.
+/// Writes the counts of the dispatches, summed over all runs, as a histogram
+/// for the compiler.
 io::Expected<void> recordRouting(const std::string &path,
                                  const std::vector<RunResult> &results);
 void printJson(const Options &options, const Program &program,

@@ -1,4 +1,4 @@
-//===- abi.h - What compiled code and the runtime agree on ------*- C -*-===//
+//===- abi.h - Interface of compiled code and runtime -------------*- C -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,33 +22,33 @@
 extern "C" {
 #endif
 
-/// The entry point of a function for the CPU or for a device. `args` are the
+/// The entry point of a function, for the CPU or for a device. `args` holds the
 /// addresses of memref descriptors: one for each argument, then one for the
-/// workspace. Returns 0, or anything else after a failure.
+/// workspace. Returns 0 on success.
 typedef int32_t (*moe_rt_entry_fn)(void **args,
                                    const moe_rt_executor_t *executor);
 typedef int32_t (*moe_rt_device_entry_fn)(void **args,
                                           const moe_rt_launcher_t *launcher);
-/// The bytes of workspace that the entry point wants for that many tokens.
+/// Returns the bytes of workspace that the entry point needs for `tokens`
+/// tokens.
 typedef int64_t (*moe_rt_workspace_fn)(int64_t tokens);
 
 /// Alignment of a workspace, in bytes.
 #define MOE_RT_WORKSPACE_ALIGNMENT 64
 #define MOE_RT_DEVICE_WORKSPACE_ALIGNMENT 256
-/// Alignment of an argument in which the code reports, of role offsets or
-/// counters.
+/// Alignment of an argument of role offsets or counters.
 #define MOE_RT_REPORT_ALIGNMENT 64
 
-/// What such an argument of `bytes` bytes takes among the reports of a call.
+/// Returns the bytes that an argument of `bytes` bytes takes in the reports of
+/// a call.
 static inline uint64_t moe_rt_report_size(uint64_t bytes) {
   return (bytes + MOE_RT_REPORT_ALIGNMENT - 1) &
          ~(uint64_t)(MOE_RT_REPORT_ALIGNMENT - 1);
 }
 
-/// Lay out the workspace of a call on a device. The `code_bytes` that the code
-/// wants come first; then, aligned as a workspace is, the `report_bytes` of its
-/// reports, 0 if there are none, and behind them a line of the runtime's own.
-/// Returns 0 if that exceeds 2^64-1 bytes, else 1.
+/// Computes the workspace of a call on a device: `code_bytes` for the code,
+/// then, aligned like a workspace, `report_bytes` for its reports (0 if none)
+/// and a line for the runtime. Returns 0 if that exceeds 2^64-1 bytes, else 1.
 static inline int moe_rt_device_workspace(uint64_t code_bytes,
                                           uint64_t report_bytes,
                                           uint64_t *reports_begin,

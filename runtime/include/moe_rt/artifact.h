@@ -24,7 +24,7 @@ extern "C" {
 /// The eight bytes "MOEARTF\0".
 #define MOE_ARTIFACT_MAGIC "MOEARTF"
 #define MOE_ARTIFACT_MAGIC_SIZE 8
-/// Version of the layout of the file and of its metadata.
+/// Version of the file layout and of the metadata.
 #define MOE_ARTIFACT_FORMAT_VERSION 2
 #define MOE_ARTIFACT_FOOTER_SIZE 64
 /// Metadata and footer start at a multiple of this.

@@ -1,4 +1,4 @@
-//===- checkpoint.h - Tensors of files ---------------------------*- C -*-===//
+//===- checkpoint.h - Tensors in files ----------------------------*- C -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -24,7 +24,7 @@ extern "C" {
 
 typedef struct moe_rt_checkpoint_s moe_rt_checkpoint_t;
 
-/// One tensor, row-major and compact. Pointers are owned by the checkpoint.
+/// A tensor, row-major and compact. The checkpoint owns the pointers.
 typedef struct {
   const char *name;
   const char *type; // of its elements, e.g. "bf16"
@@ -35,39 +35,41 @@ typedef struct {
   uint64_t bytes;
 } moe_rt_checkpoint_tensor_t;
 
-/// Open a .safetensors file, the index of several (.index.json), or the
+/// Opens a .safetensors file, the index of several (.index.json), or the
 /// directory of a Hugging Face model: with `model.safetensors`, with an index,
-/// or with .safetensors files that share no name. An index can name files of
-/// its own directory only; they are opened when a tensor of theirs is first
-/// asked for. Codes: MOE_RT_NOT_FOUND where there is no such file,
-/// MOE_RT_DATA_LOSS where one is damaged.
+/// or with .safetensors files without common names. An index can only name
+/// files in its own directory; they are opened when one of their tensors is
+/// first requested. Fails with MOE_RT_NOT_FOUND if a file does not exist and
+/// MOE_RT_DATA_LOSS if it is damaged.
 MOE_RT_API moe_rt_status_t moe_rt_checkpoint_open(const char *path,
                                                   moe_rt_checkpoint_t **out);
-/// Layers that were made from it stay as they are.
+/// Closes a checkpoint; layers created from it stay valid.
 MOE_RT_API void moe_rt_checkpoint_close(moe_rt_checkpoint_t *checkpoint);
 
-/// Number of tensors.
+/// Returns the number of tensors.
 MOE_RT_API size_t
 moe_rt_checkpoint_tensor_count(const moe_rt_checkpoint_t *checkpoint);
-/// Name of tensor `index`, in the order of names; NULL if out of range.
+/// Returns the name of tensor `index`, in the order of names; NULL if out of
+/// range.
 MOE_RT_API const char *
 moe_rt_checkpoint_tensor_name(const moe_rt_checkpoint_t *checkpoint,
                               size_t index);
-/// The tensor of that name. From several threads at once, if you like.
+/// Finds the tensor with that name. Thread-safe.
 MOE_RT_API moe_rt_status_t
 moe_rt_checkpoint_find(moe_rt_checkpoint_t *checkpoint, const char *name,
                        moe_rt_checkpoint_tensor_t *out);
 
-/// Bind the weights of a function, NULL for the only one: each to the tensors
-/// that the module names as its source, which are stacked if there are several,
-/// else to the tensor of its own name. All are found and checked before the
-/// first is read. Types must agree, and shapes; a source may have neighbouring
-/// dimensions of its weight as one, or one of them as several.
+/// Creates a layer and binds the weights of a function, NULL for the only one.
+/// Each weight is read from the tensors that the module names as its source,
+/// which are stacked if there are several, else from the tensor with its name.
+/// All are found and checked before the first is read. Types must agree, and
+/// shapes, except that a source may merge adjacent dimensions of its weight, or
+/// split one.
 ///
-/// Weights that calls read stay where they are mapped, if they are aligned and
-/// the context is for the CPU; any other is copied to memory of the layer, or
-/// read expert by expert where the code wants it in another layout. The
-/// checkpoint may be closed then. From several threads at once, if you like.
+/// Weights that calls read stay mapped if they are aligned and the context is
+/// for the CPU; others are copied to memory of the layer, or read expert by
+/// expert if the code needs another layout. The checkpoint may be closed
+/// afterwards. Thread-safe.
 MOE_RT_API moe_rt_status_t moe_rt_layer_create_from_checkpoint(
     moe_rt_module_t *module, const char *function,
     moe_rt_checkpoint_t *checkpoint, moe_rt_layer_t **out);

@@ -20,15 +20,16 @@
 extern "C" {
 #endif
 
-/// One task. It needs up to 256 KiB of stack and does not throw.
+/// A task. It needs up to 256 KiB of stack and does not throw.
 typedef void (*moe_rt_task_fn)(void *context, int64_t index);
 
 typedef struct {
   void *user;
-  int64_t concurrency; // how many tasks may run at once, at least 1
-  /// Run task(context, i) once for each i in [0, count), in any order and on
-  /// any threads, and return when all have run. What the tasks wrote is visible
-  /// to the caller then. Called from several threads at once where layers are.
+  int64_t concurrency; // tasks that may run at once, at least 1
+  /// Runs task(context, i) once for each i in [0, count), in any order and on
+  /// any threads, and returns after all have run; their writes are then visible
+  /// to the caller. Must be thread-safe if layers are called from several
+  /// threads.
   void (*parallel_for)(void *user, int64_t count, moe_rt_task_fn task,
                        void *context);
 } moe_rt_executor_t;

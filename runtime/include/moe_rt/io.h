@@ -32,9 +32,9 @@ namespace moe::io {
 //===----------------------------------------------------------------------===//
 
 enum class ErrorKind {
-  Invalid,  // does not fit what is asked for
+  Invalid,  // does not match the request
   NotFound, // no such file or tensor
-  Damaged,  // a file that is not what it should be
+  Damaged,  // the content of a file is invalid
   NoMemory,
 };
 
@@ -42,13 +42,13 @@ struct Error {
   std::string message;
   ErrorKind kind = ErrorKind::Invalid;
 
-  /// The same, with where it happened before it.
+  /// Returns the error with `where` as the prefix of its message.
   Error in(const std::string &where) const {
     return {where + ": " + message, kind};
   }
 };
 
-/// A value, or the reason why there is none.
+/// A value or an error.
 template <typename T> class [[nodiscard]] Expected {
 public:
   Expected(T value) : value(std::move(value)) {}
@@ -86,18 +86,19 @@ private:
 // Tensors
 //===----------------------------------------------------------------------===//
 
-/// "f32", "bf16", ...; a description for a type that has no name.
+/// Returns "f32", "bf16", ...; a description for a type without a name.
 std::string dtypeName(DLDataType type);
-/// The type of that name in an artifact's metadata ("i1" is a byte).
+/// Parses the name of a type in an artifact's metadata ("i1" is a byte).
 std::optional<DLDataType> parseDType(std::string_view name);
-/// "f32[64, 1024]".
+/// Formats a type, such as "f32[64, 1024]".
 std::string typeName(DLDataType type, const std::vector<int64_t> &shape);
 
-/// Bytes of a compact tensor; nothing if they exceed 2^63-1 or are not whole.
+/// Returns the bytes of a compact tensor; nullopt if they exceed 2^63-1 or are
+/// not whole.
 std::optional<uint64_t> byteSize(DLDataType type,
                                  const std::vector<int64_t> &shape);
 
-/// A row-major tensor in memory that something else owns.
+/// A row-major tensor in memory owned by others.
 struct TensorView {
   DLDataType dtype = {kDLFloat, 32, 1};
   std::vector<int64_t> shape;
@@ -108,7 +109,7 @@ struct TensorView {
 /// A row-major tensor that owns its memory, aligned to 64 bytes or more.
 class Tensor {
 public:
-  /// Uninitialised. `alignment` is a power of two.
+  /// Allocates without initialization. `alignment` is a power of two.
   static Expected<Tensor> create(DLDataType dtype, std::vector<int64_t> shape,
                                  uint32_t alignment = 64);
 
@@ -118,7 +119,7 @@ public:
   uint64_t bytes() const { return size; }
 
   TensorView view() const { return {type, extents, memory.get(), size}; }
-  /// Points into this tensor.
+  /// Returns a view of this tensor.
   DLTensor dlpack();
 
 private:
@@ -132,12 +133,13 @@ private:
   uint64_t size = 0;
 };
 
-/// Element `index` as a double; 0 for types without numbers here (f8 and
-/// smaller).
+/// Returns element `index` as a double; 0 for types that are not supported (f8
+/// and smaller).
 double readElement(const TensorView &tensor, uint64_t index);
-/// Store `value`, rounded to nearest even; false for such types.
+/// Stores `value`, rounded to nearest even; false for types that are not
+/// supported.
 bool writeElement(const Tensor &tensor, uint64_t index, double value);
-/// Elements [first, first + count) as another type, by these two.
+/// Converts elements [first, first + count) to another type with the above.
 bool convertElements(const TensorView &from, uint64_t first, uint64_t count,
                      DLDataType type, void *to);
 
@@ -163,20 +165,20 @@ private:
   uint64_t length = 0;
 };
 
-/// Write a file under another name and rename it, so that no reader ever sees
-/// half of it.
+/// Writes a file under a temporary name and renames it, so that readers never
+/// see a partial file.
 Expected<void> writeFileAtomically(
     const std::string &path,
     const std::vector<std::pair<const void *, uint64_t>> &parts);
 
-/// Let the pages of a mapped file leave memory; reading them brings them back.
+/// Evicts the pages of a mapped file from memory; accesses load them again.
 void dropMappedPages(const void *begin, uint64_t size);
 
-/// Describe the array in the bytes of a .npy file, in place.
+/// Parses the bytes of a .npy file; the view refers to them.
 Expected<TensorView> parseNpy(const void *bytes, uint64_t size);
-/// A .npy file. The array is copied, so it is aligned and may be changed.
+/// Reads a .npy file into memory that is aligned and writable.
 Expected<Tensor> readNpy(const std::string &path);
-/// bf16 is written as ml_dtypes does ('<V2').
+/// Writes a .npy file; bf16 has the type of ml_dtypes ('<V2').
 Expected<void> writeNpy(const std::string &path, const TensorView &tensor);
 
 /// A mapped .safetensors file.
@@ -185,7 +187,7 @@ public:
   using Tensors = std::map<std::string, TensorView, std::less<>>;
 
   static Expected<SafetensorsFile> open(const std::string &path);
-  /// The tensors in the bytes of a file, in place.
+  /// Parses the bytes of a file; the tensors refer to them.
   static Expected<Tensors> parse(const void *bytes, uint64_t size);
 
   const Tensors &tensors() const { return entries; }
@@ -198,27 +200,26 @@ private:
   Tensors entries;
 };
 
-/// JSON of what Python's `json` wrote, which spells three numbers as JSON does
-/// not: `nan` stands for the value NaN, `infinity` for Infinity, after the sign
-/// of -Infinity. All else stays as it is, for a parser to refuse.
+/// Replaces the non-finite constants of Python's `json`, which JSON lacks: NaN
+/// by `nan` and Infinity by `infinity`, also after a minus sign. All other text
+/// stays unchanged.
 std::string replaceNonFinite(std::string_view text, std::string_view nan,
                              std::string_view infinity);
 
 /// The tensors of a checkpoint: one .safetensors file, or the directory of a
 /// Hugging Face model with `model.safetensors`, with shards and their index, or
-/// with .safetensors files that share no name. Shards of an index are opened
-/// when a tensor of theirs is first asked for. Not for use from several threads
-/// at once.
+/// with .safetensors files without common names. Shards of an index are opened
+/// when one of their tensors is first requested. Not thread-safe.
 class Checkpoint {
 public:
   static Expected<Checkpoint> open(const std::string &path);
-  /// The file of each tensor, from the text of an index.
+  /// Parses the text of an index; returns the file of each tensor.
   static Expected<std::map<std::string, std::string, std::less<>>>
   parseIndex(const char *text, uint64_t size);
 
   bool contains(std::string_view name) const;
   std::vector<std::string> names() const;
-  /// A tensor with its name; both are valid as long as the checkpoint.
+  /// Finds a tensor; the entry is valid as long as the checkpoint.
   using Entry = const SafetensorsFile::Tensors::value_type *;
   Expected<Entry> find(std::string_view name);
   Expected<TensorView> lookup(std::string_view name);
@@ -231,7 +232,7 @@ private:
   Expected<void> openFiles(const std::vector<std::string> &files);
 
   std::string root;
-  std::string directory; // with a slash
+  std::string directory; // ends in a slash
   std::map<std::string, std::string, std::less<>> shardOf;
   std::map<std::string, SafetensorsFile> shards;
 };
@@ -240,7 +241,7 @@ private:
 // Weights
 //===----------------------------------------------------------------------===//
 
-/// A weight that a function wants.
+/// A weight of a function.
 struct WeightSpec {
   std::string name;
   DLDataType dtype;
@@ -251,41 +252,41 @@ struct WeightSpec {
   bool convert = false; // tensors in `source` may be f32, f16 or bf16
 };
 
-/// The weights of a function in signature order, from a module's metadata
-/// (moe_rt_module_metadata) and its variant (moe_rt_module_variant). An empty
-/// name means the only function.
+/// Returns the weights of a function in signature order, from the metadata of a
+/// module (moe_rt_module_metadata) and its variant (moe_rt_module_variant). An
+/// empty name selects the only function.
 Expected<std::vector<WeightSpec>> readWeightSpecs(std::string_view metadata,
                                                   size_t variant,
                                                   std::string_view function);
 
-/// What of a module's code the compiler said will be slow, and why; nothing
-/// where the metadata does not say.
+/// Returns the compiler's warnings about slow code in the metadata of a module.
 std::vector<std::string> readWarnings(std::string_view metadata);
 
-/// Called with the bytes done so far and their total.
+/// Called with the bytes that are done and their total.
 using ProgressFn = std::function<void(uint64_t done, uint64_t total)>;
 
-/// The weights of a function as DLTensors, and the memory they lie in.
+/// The weights of a function as DLTensors, with their memory.
 class WeightBinder {
 public:
-  /// From a checkpoint: by the names in `source`, else by the weight's own
-  /// name. A single aligned tensor is used where it is mapped; several are
-  /// stacked into a copy. One that is found by `source` may have neighbouring
-  /// dimensions of the weight as one, or one of it as several; any other shape
-  /// is refused, also with as many elements.
+  /// Binds tensors of a checkpoint, by the names in `source`, else by the name
+  /// of the weight. A single aligned tensor stays mapped; several are stacked
+  /// into a copy. A tensor named by `source` may merge adjacent dimensions of
+  /// the weight, or split one; any other shape is an error, even with the same
+  /// number of elements.
   static Expected<WeightBinder> bind(const std::vector<WeightSpec> &specs,
                                      std::shared_ptr<Checkpoint> checkpoint,
                                      const ProgressFn &progress = nullptr);
-  /// Drawn from a normal distribution with standard deviation 1/sqrt(last
-  /// extent). The same seed and name yield the same values, whatever the other
-  /// weights are. Floating-point types only.
+  /// Draws weights from a normal distribution with standard deviation
+  /// 1/sqrt(last extent). Values depend only on the seed and the name of a
+  /// weight. Floating-point types only.
   static Expected<WeightBinder> random(const std::vector<WeightSpec> &specs,
                                        uint64_t seed,
                                        const ProgressFn &progress = nullptr);
 
-  /// For moe_rt_layer_create; valid as long as the binder, wherever it moves.
+  /// Returns the arguments of moe_rt_layer_create; valid as long as the binder,
+  /// even if it is moved.
   const std::vector<DLTensor> &tensors() const { return views; }
-  /// Bytes that were copied or generated, rather than mapped.
+  /// Returns the bytes that were copied or generated instead of mapped.
   uint64_t ownedBytes() const;
 
 private:
@@ -297,22 +298,22 @@ private:
   std::vector<DLTensor> views;
 };
 
-/// The weights of a function, read piece by piece, for
-/// moe_rt_layer_create_from_source: a weight that the layer only prepares never
-/// lies in memory as a whole.
+/// Reads the weights of a function in parts for
+/// moe_rt_layer_create_from_source, so that weights which are only prepared are
+/// never in memory as a whole.
 class WeightReader {
 public:
-  /// From a checkpoint, as WeightBinder::bind finds them: everything is found
-  /// and checked here. Pages of a file leave memory once they are read.
+  /// Finds and checks all weights like WeightBinder::bind. Pages of a file are
+  /// evicted after they are read.
   static Expected<WeightReader> open(const std::vector<WeightSpec> &specs,
                                      std::shared_ptr<Checkpoint> checkpoint,
                                      ProgressFn progress = nullptr);
-  /// The values of WeightBinder::random.
+  /// Generates the values of WeightBinder::random.
   static Expected<WeightReader> random(const std::vector<WeightSpec> &specs,
                                        uint64_t seed,
                                        ProgressFn progress = nullptr);
-  /// Where a weight lies in a mapped file, whole and aligned; nullptr if it
-  /// does not. Valid as long as the checkpoint.
+  /// Returns the address of a weight that is mapped as a whole and aligned,
+  /// otherwise nullptr. Valid as long as the checkpoint.
   const void *mapped(size_t weight) const;
 
   WeightReader(WeightReader &&);
@@ -331,22 +332,22 @@ private:
 };
 
 //===----------------------------------------------------------------------===//
-// Random numbers and progress
+// Random values and progress
 //===----------------------------------------------------------------------===//
 
-/// Counter-based: number `index` of stream `seed`, from splitmix64.
+/// Returns value `index` of the counter-based stream `seed` (splitmix64).
 uint64_t randomBits(uint64_t seed, uint64_t index);
-/// A seed for the tensor of that name.
+/// Derives the seed of the tensor `name`.
 uint64_t mixSeed(uint64_t seed, std::string_view name);
-/// Fill with normally distributed numbers (Box-Muller). False if the type is
-/// not f64, f32, f16, bf16 or f8E4M3FN.
+/// Fills a tensor with normally distributed values (Box-Muller). False if the
+/// type is not f64, f32, f16, bf16 or f8E4M3FN.
 bool fillNormal(const Tensor &tensor, uint64_t seed, double deviation);
-/// Elements [begin, begin + count) of such a tensor.
+/// Fills elements [begin, begin + count) of such a tensor.
 bool fillNormal(DLDataType type, void *data, uint64_t begin, uint64_t count,
                 uint64_t seed, double deviation);
 
-/// Shows progress on stderr where that is a terminal and the work takes more
-/// than two seconds.
+/// Shows progress on stderr if that is a terminal and the work takes more than
+/// two seconds.
 class ProgressBar {
 public:
   explicit ProgressBar(std::string label);

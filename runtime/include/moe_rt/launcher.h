@@ -1,4 +1,4 @@
-//===- launcher.h - Start kernels on a device -------------------*- C -*-===//
+//===- launcher.h - Launch kernels on a device --------------------*- C -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -21,13 +21,13 @@
 extern "C" {
 #endif
 
-/// A tensor map: how the bulk copy engine (sm_90) sees a tensor in global
-/// memory. Dimension 0 is the innermost one, its elements next to one another;
-/// what a copy takes from outside the tensor is zero.
+/// A tensor map describes a tensor in global memory to the TMA unit (sm_90).
+/// Dimension 0 is the innermost one, with contiguous elements. Elements out of
+/// bounds are read as zero.
 typedef struct {
-  uint64_t address;   // in device memory, a multiple of 16
+  uint64_t address;   // device address, a multiple of 16
   int64_t element;    // moe_rt_map_element_t
-  int64_t rank;       // 1 to 5; further elements of the arrays are not read
+  int64_t rank;       // 1 to 5; the arrays are not read beyond
   int64_t sizes[5];   // elements, 1 to 2^32
   int64_t strides[5]; // bytes from one element of a dimension to the next, a
                       // multiple of 16; that of dimension 0 is not read
@@ -45,29 +45,27 @@ typedef enum {
   MOE_RT_MAP_I32 = 4,
 } moe_rt_map_element_t;
 
-/// One argument of a kernel: `size` bytes (1, 2, 4 or 8) of `value`, the lowest
-/// first; or, with a size of 0, a tensor map, a moe_rt_tensor_map_t that
-/// `value` points at and that the kernel takes by value as 128 bytes, aligned
-/// to 64.
+/// An argument of a kernel: the lowest `size` bytes (1, 2, 4 or 8) of `value`;
+/// or, with size 0, a moe_rt_tensor_map_t that `value` points to and that the
+/// kernel takes by value as 128 bytes, aligned to 64.
 typedef struct {
   int64_t size;
   uint64_t value;
 } moe_rt_kernel_argument_t;
 
-/// Valid during the call of the entry that is given it, on that thread.
+/// Passed to an entry point; valid during that call, on its thread.
 typedef struct {
   void *user;
   int64_t multiprocessors; // of the device, at least 1
-  /// Start kernel `kernel` of the variant's `kernels` with a grid of x · y · z
-  /// blocks, behind what the stream has. x is a multiple of the kernel's
-  /// `cluster`. `arguments` are as many as the kernel takes, 256 at most and 32
-  /// tensor maps among them; they are copied. Returns 0, or anything else after
-  /// a failure: whether the entry returns then or goes on, nothing more is
-  /// started. Nor is anything where an extent is 0.
+  /// Launches kernel `kernel` of the variant's `kernels` with a grid of x · y ·
+  /// z blocks on the stream of the call. x must be a multiple of the kernel's
+  /// `cluster`. `arguments` has an element for each parameter, at most 256, of
+  /// which at most 32 are tensor maps; they are copied. Returns 0 on success.
+  /// After a failure nothing more is launched, whether or not the entry point
+  /// returns. A grid with an extent of 0 is not launched.
   int32_t (*launch)(void *user, int64_t kernel, int64_t x, int64_t y, int64_t z,
                     const moe_rt_kernel_argument_t *arguments, int64_t count);
-  /// Where on the device there is an i32, how many tokens of the call are live;
-  /// 0: all of them.
+  /// Device address of an i32, the number of live tokens; 0 if all are live.
   uint64_t live_tokens;
 } moe_rt_launcher_t;
 

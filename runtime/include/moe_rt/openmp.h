@@ -1,4 +1,4 @@
-//===- openmp.h - Run tasks on an OpenMP runtime's threads -------*- C -*-===//
+//===- openmp.h - Run tasks on OpenMP threads ---------------------*- C -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -18,18 +18,17 @@
 extern "C" {
 #endif
 
-/// An executor for the options of a context, whose tasks run on the threads
-/// that an OpenMP runtime of this process has: GCC's, LLVM's or Intel's.
-/// Nothing is loaded. `library` names a library that is, by the path or the
-/// name it was opened with, and that uses the runtime or is it, e.g.
-/// ".../libtorch_cpu.so"; NULL stands for the program itself. Where there is
-/// none such the code is MOE_RT_NOT_FOUND. What the executor needs stays until
-/// the process ends.
+/// Returns an executor for the options of a context that runs tasks on the
+/// threads of an OpenMP runtime (GCC's, LLVM's or Intel's) already loaded in
+/// this process. `library` is the path or name of a loaded library that is the
+/// runtime or depends on it, e.g. ".../libtorch_cpu.so"; NULL is the program
+/// itself. Fails with MOE_RT_NOT_FOUND if there is none. The executor stays
+/// valid until the process ends.
 ///
-/// A region takes as many threads as omp_get_max_threads says to the thread
-/// that calls, but no more than the cores that this process may use. It runs on
-/// the calling thread alone inside of a parallel region of OpenMP, in a child
-/// of fork(), and while other calls leave it too few cores.
+/// A parallel region uses omp_get_max_threads() threads of the caller, limited
+/// by the cores available to this process. It runs on the calling thread alone
+/// inside another parallel region, in a child of fork(), and while other calls
+/// leave too few cores.
 MOE_RT_API moe_rt_status_t moe_rt_openmp_executor(const char *library,
                                                   moe_rt_executor_t *out);
 
