@@ -4,7 +4,7 @@
     layer = module.layer({"gate_proj": w, ...})   # weights are prepared once
     y = layer(x)                                  # numpy or torch, any T
 
-``moe.reference`` says in numpy what the operations of the dialect compute.
+``moe.reference`` implements the operations of the dialect in numpy.
 """
 
 import importlib
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``moe.reference`` when somebody asks for it: layers run without it."""
+    """Import ``moe.reference`` on first access: layers run without it."""
     if name == "reference":
         return importlib.import_module(".reference", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

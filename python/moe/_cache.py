@@ -1,8 +1,8 @@
-"""Artifacts on disk, by the hash of what they were made from.
+"""Artifacts on disk, under the hash of their inputs.
 
-They are kept in ``$MOE_CACHE_DIR`` (by default ``~/.cache/moe``): at most
-``$MOE_CACHE_LIMIT`` bytes, such as ``500MB`` or ``2GiB`` (the default), of which those
-that were not used for the longest time go first.
+The cache is in ``$MOE_CACHE_DIR`` (by default ``~/.cache/moe``). Above
+``$MOE_CACHE_LIMIT`` bytes, such as ``500MB`` or ``2GiB`` (the default), the least
+recently used artifacts are removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10 ** 3, "MB": 10 ** 6, "GB": 10 ** 9, "TB": 10 *
 
 
 def directory() -> Path:
-    """Where the artifacts are: a directory that nobody else can write to."""
+    """Return the directory of the artifacts, which nobody else can write to."""
     named = os.environ.get("MOE_CACHE_DIR")
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "moe"
     candidates = [Path(named)] if named else [
@@ -43,7 +43,7 @@ def directory() -> Path:
 
 
 def limit() -> int:
-    """How many bytes of artifacts are kept."""
+    """Return the maximum size of the cache in bytes."""
     text = os.environ.get("MOE_CACHE_LIMIT") or "2GiB"
     match = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", text, re.ASCII)
     if match is None or match[2].upper() not in _UNITS:
@@ -53,13 +53,13 @@ def limit() -> int:
 
 
 def used(artifact: Path) -> None:
-    """Note that an artifact of the cache was used now."""
+    """Record that an artifact of the cache was used now."""
     with suppress(OSError):
         os.utime(artifact)
 
 
 def trim() -> None:
-    """Remove what was not used for the longest time until the rest is within the limit."""
+    """Remove the least recently used artifacts until the rest is within the limit."""
     most, entries = limit(), []
     for path in directory().iterdir():
         with suppress(OSError):  # another process may remove it, too
@@ -67,7 +67,7 @@ def trim() -> None:
             if not stat.S_ISREG(info.st_mode):
                 continue
             if path.name.startswith(_SCRATCH):
-                # Of a process that was killed: no compilation takes that long.
+                # Left by a process that was killed: no compilation takes that long.
                 if time.time() - info.st_mtime > 24 * 3600:
                     path.unlink()
             elif path.suffix == ".moe":
@@ -83,7 +83,8 @@ def trim() -> None:
 
 @contextmanager
 def scratch(beside: Path) -> Iterator[Path]:
-    """A file in the folder of ``beside``, to be moved there; removed where it was not."""
+    """Return a temporary file in the folder of ``beside`` for a rename; removed if it was not
+    renamed."""
     try:
         handle, name = tempfile.mkstemp(prefix=_SCRATCH, suffix=".moe", dir=beside.parent)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Calls of a layer at little cost: descriptors are made once and reused.
+"""Calls of a layer with little overhead: descriptors are created once and reused.
 
-``Layer.__call__`` takes any arrays and describes each anew.  A caller that knows the
-shapes and types beforehand gives addresses alone; the runtime checks the rest as ever.
+``Layer.__call__`` takes any arrays and creates a descriptor for each. A caller that knows
+shapes and types in advance only passes addresses; the runtime still checks the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._signature import TensorInfo
 
 
 class Call(OfThisProcess):
-    """Calls one layer, from one thread at a time."""
+    """Calls one layer; not thread-safe."""
 
     def __init__(self, layer: Layer):
         self._layer = layer
@@ -38,7 +38,7 @@ class Call(OfThisProcess):
             tensor.dtype = DLDataType(*DTYPES[info.dtype], 1)
             tensor.ndim = len(info.shape)
             tensor.shape = ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64))
-        # Views of the elements: making one for each access is slow.
+        # Views of the elements, as creating one for each access is slow.
         return array, list(array)
 
     def __call__(self, tokens: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -51,7 +51,7 @@ class Call(OfThisProcess):
             tensor.data = address
         for tensor, address in zip(self._out, outputs):
             tensor.data = address
-        handle = self._layer._handle  # lives as long as its address is used
+        handle = self._layer._handle  # must outlive the use of its address
         status = self._call(handle.pointer, self._inputs, len(self._in), self._outputs,
                             len(self._out), None, 0)
         if status:
@@ -59,7 +59,7 @@ class Call(OfThisProcess):
 
 
 class Calls(threading.local):
-    """A ``Call`` of one layer for each thread."""
+    """One ``Call`` of a layer for each thread."""
 
     def __init__(self, layer: Layer):
         self.call = Call(layer)

@@ -1,9 +1,8 @@
-"""``moe.compile``: MLIR text, a file or a checkpoint to a loaded module.
+"""``moe.compile``: compiles MLIR text, a file or a checkpoint to a loaded module.
 
-The work is done by the executable ``moe-compile``.  It is found through
-``$MOE_COMPILE``, beside this package, in a build tree, or in ``$PATH``.  Results
-are kept in a cache (``_cache``) under a hash of the source, the options, the compiler
-and, for the host's own target, the CPU.
+It runs the executable ``moe-compile``, which is searched through ``$MOE_COMPILE``,
+beside this package, in a build tree and in ``$PATH``. Results are cached (``_cache``)
+under a hash of the source, the options, the compiler and, for the host target, the CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = ["compile", "find_compiler"]
 
 
 def find_compiler() -> Path:
-    """The path of ``moe-compile``."""
+    """Return the path of ``moe-compile``."""
     if named := os.environ.get("MOE_COMPILE"):
         if not os.access(named, os.X_OK):
             raise MoEError(NOT_FOUND, f"$MOE_COMPILE names '{named}', which is no executable")
@@ -60,24 +59,24 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
         Hugging Face checkpoint (its ``config.json``), which needs ``layer``.
       output: where to write the artifact; by default it lives in the cache.
       target: the target to compile for, as ``moe-compile --target``, or several
-        with commas between them, the best first; by default the host.
-      dtype: of a checkpoint's layer: ``f32``, ``f16`` or ``bf16``; by default the
-        one its ``config.json`` names.
-      layer: which layer of a checkpoint.
+        separated by commas, the best first; by default the host.
+      dtype: type of a checkpoint's layer: ``f32``, ``f16`` or ``bf16``; by default that
+        of its ``config.json``.
+      layer: index of the layer in a checkpoint.
       options: further options of ``moe-compile``.
       cache: reuse an artifact that was compiled before.
       num_threads: threads of a call, as for ``moe.load``.
-      device: where it runs, as for ``moe.load``; on ``cuda`` the default target is
-        every GPU, and the host.
+      device: device to run on, as for ``moe.load``; with ``cuda`` the default targets are
+        every GPU and the host.
 
     Raises:
       MoEError: with the compiler's diagnostics.
 
     Warns:
-      RuntimeWarning: where code will be slow, such as an expert that became loops,
+      RuntimeWarning: if code will be slow, such as an expert that is left to loops,
         with the reason.
     """
-    # All that can be wrong before the work starts, so that nobody waits for it.
+    # Check everything before the work starts, so that errors are immediate.
     text, path = _classify(source)
     arguments = _arguments(target, dtype, layer, options, device)
     if (path is not None and path.is_dir()) != (layer is not None):
@@ -104,20 +103,20 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     artifact = Path(output) if output is not None else cached
     with _cache.scratch(artifact) as scratch:
         _run(compiler, text, path, arguments, scratch)
-        # Only what loads is an artifact.
+        # Only keep an artifact that loads.
         module = Module(scratch, context=context)
         _publish(scratch, artifact)
     module.path = artifact
     if cached is not None:
         if artifact is not cached:
-            with suppress(MoEError):  # of a full disk: what was asked for is there
+            with suppress(MoEError):  # full disk: the result itself is complete
                 _copy(artifact, cached)
         _cache.trim()
     return _warn(module)
 
 
 def _arguments(target: Any, dtype: Any, layer: Any, options: Any, device: Any) -> list[str]:
-    """The options of moe-compile."""
+    """Return the options of moe-compile."""
     for name, value in (("target", target), ("dtype", dtype)):
         if value is not None and not isinstance(value, str):
             raise MoEError(INVALID_ARGUMENT, f"{name} is {value!r}, expected a string")
@@ -146,7 +145,7 @@ def _arguments(target: Any, dtype: Any, layer: Any, options: Any, device: Any) -
 
 
 def check_compiler(compiler: Path) -> None:
-    """Whether the compiler runs here and makes what the runtime reads."""
+    """Return true if the compiler runs here and its artifacts match the runtime."""
     info = compiler.stat()
     _check_compiler(compiler, info.st_size, info.st_mtime_ns)
 
@@ -172,13 +171,13 @@ def _start(command: Sequence[str], **options: Any) -> subprocess.CompletedProces
 
 
 def _load_cached(cached: Path, context: Any) -> Module | None:
-    """What the cache has, if it is whole."""
+    """Load an artifact from the cache; None if it is missing or damaged."""
     try:
         if not cached.is_file():
             return None
         module = Module(cached, context=context)
     except MoEError as error:
-        # Damaged, or removed meanwhile: it is compiled anew.
+        # Damaged, or removed by another process: compile it again.
         if error.code in (DATA_LOSS, NOT_FOUND):
             return None
         raise
@@ -187,7 +186,7 @@ def _load_cached(cached: Path, context: Any) -> Module | None:
 
 
 def _copy(artifact: Path, to: Path) -> None:
-    """Copy an artifact, which appears complete or not at all."""
+    """Copy an artifact atomically."""
     with _cache.scratch(to) as scratch:
         try:
             shutil.copyfile(artifact, scratch)
@@ -205,14 +204,14 @@ def _publish(scratch: Path, artifact: Path) -> None:
 
 
 def _warn(module: Module) -> Module:
-    """Say what the compiler said, when it made the module or now, will be slow."""
+    """Warn about slow code, as reported by the compiler now or when it created the module."""
     for message in module.metadata.get("warnings", ()):
         warnings.warn(f"moe.compile: {message}", RuntimeWarning, stacklevel=3)
     return module
 
 
 def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:
-    """MLIR text, or an existing path."""
+    """Return MLIR text, or an existing path."""
     if not isinstance(source, (str, os.PathLike)):
         raise MoEError(INVALID_ARGUMENT, "source: expected MLIR text or a path, got "
                        f"{type(source).__qualname__}")
@@ -237,7 +236,7 @@ def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
         config = path / "config.json"
         if not config.exists():
             raise MoEError(INVALID_ARGUMENT, f"'{path}' has no config.json")
-        # The artifact names tensors, so the list of them counts too.
+        # The artifact depends on the names of tensors, so the list of them counts, too.
         for file in (config, path / "model.safetensors.index.json"):
             add(file.read_bytes() if file.exists() else b"")
         if not (path / "model.safetensors.index.json").exists():
@@ -249,10 +248,10 @@ def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
         add(path.read_bytes())
     for argument in arguments:
         add(argument.encode())
-        for named in re.split("[=:]", argument)[1:]:  # such as a recorded histogram
+        for named in re.split("[=:]", argument)[1:]:  # for example a recorded histogram
             if os.path.isfile(named):
                 add(Path(named).read_bytes())
-    # The compiler, and the library beside it that may hold its code.
+    # The compiler and the library beside it, which may contain its code.
     for file in [compiler.resolve(), *sorted(compiler.resolve().parent.parent.glob("lib/libMoE*"))]:
         stat = file.stat()
         add(f"{file} {stat.st_size} {stat.st_mtime_ns}".encode())
@@ -275,12 +274,12 @@ def _cpu_flags() -> bytes:
 
 def _run(compiler: Path, text: str | None, path: Path | None, arguments: Sequence[str],
          artifact: Path) -> None:
-    """Compile to ``artifact``."""
+    """Run the compiler, which writes ``artifact``."""
     if path is None:
         source = "-"
     else:
         source = f"--hf={path}" if path.is_dir() else str(path)
-    # Whatever happens to the compiler, its temporary files go.
+    # Remove the compiler's temporary files in any case.
     try:
         with tempfile.TemporaryDirectory(prefix="moe-") as folder:
             done = _start([str(compiler), source, "-o", str(artifact), *arguments], input=text,

@@ -2,8 +2,8 @@
 
 ``as_tensor`` describes a numpy array, a torch tensor, a tensor of a checkpoint
 file or anything with ``__dlpack__`` as a ``DLTensor`` that shares its memory.
-Nothing is converted here: a wrong type, layout or device is passed on as it is,
-and the runtime refuses it with a message that says what it wanted.
+Nothing is converted: the runtime rejects a wrong type, layout or device with a
+message that has the expected one.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _FROM_NUMPY = {name: ours for ours, name in _NUMPY.items()}
 
 
 def dtype_name(dtype: DLDataType) -> str:
-    """The MLIR name of a type, e.g. ``bf16``."""
+    """Return the MLIR name of a type, e.g. ``bf16``."""
     return _NAMES.get((dtype.code, dtype.bits), f"code{dtype.code}_{dtype.bits}")
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """The numpy dtype of an MLIR type name; bfloat16 and 8-bit floats need ``ml_dtypes``."""
+    """Return the numpy dtype of an MLIR type; bfloat16 and 8-bit floats need ``ml_dtypes``."""
     if name in ("bf16", "f8E4M3FN"):
         try:
             import ml_dtypes
@@ -70,7 +70,7 @@ def numpy_dtype(name: str) -> np.dtype:
 
 
 class Tensor:
-    """A ``DLTensor`` and what keeps its memory, shape and strides alive."""
+    """A ``DLTensor`` that keeps its memory, shape and strides alive."""
 
     __slots__ = ("dl", "owner", "_shape", "_strides")
 
@@ -102,7 +102,7 @@ class Tensor:
 class Raw:
     """Bytes of a file or buffer with a type and a shape, row-major.
 
-    Stands for a tensor of a checkpoint, also where numpy lacks its type.
+    Represents a tensor of a checkpoint, even if numpy lacks its type.
     """
 
     __slots__ = ("data", "dtype", "shape")
@@ -121,7 +121,7 @@ def is_torch(array: Any) -> bool:
 
 
 def wants_gradient(array: Any) -> bool:
-    """Whether torch would differentiate what is computed from ``array``."""
+    """Return true if torch would differentiate a result that is computed from ``array``."""
     required = getattr(array, "requires_grad", None)
     if required is None or not is_torch(array):
         return False
@@ -129,7 +129,7 @@ def wants_gradient(array: Any) -> bool:
     if required and torch.is_grad_enabled():
         return True
     forward = torch.autograd.forward_ad
-    # -1 outside of forward differentiation.
+    # -1 outside forward-mode differentiation.
     return (getattr(forward, "_current_level", 0) >= 0
             and forward.unpack_dual(array).tangent is not None)
 
@@ -137,8 +137,7 @@ def wants_gradient(array: Any) -> bool:
 def as_tensor(array: Any, what: str = "array", writable: bool = False) -> Tensor:
     """Describe ``array`` as a DLTensor that shares its memory.
 
-    Raises ``MoEError`` for objects that have no such description; ``what`` names
-    the object in the message.
+    Raises ``MoEError`` for unsupported objects; ``what`` names the object in the message.
     """
     if isinstance(array, Tensor):
         return array
@@ -192,7 +191,7 @@ def _from_torch(tensor: Any, what: str) -> Tensor:
     strides = None if tensor.is_contiguous() else tensor.stride()
     try:
         address = tensor.data_ptr()
-    except RuntimeError as error:  # inside of torch.func.vmap and the like
+    except RuntimeError as error:  # inside torch.func.vmap, for example
         raise MoEError(INVALID_ARGUMENT, f"{what}: the tensor has no memory of its own: "
                        f"{error}") from error
     return Tensor(address, DTYPES[name], tuple(tensor.shape), strides, tensor, place)
@@ -215,7 +214,7 @@ def _from_dlpack(array: Any) -> Tensor:
 
 
 def empty_like_kind(example: Any, dtype: str, shape: Sequence[int]) -> Any:
-    """A new array of the kind (numpy or torch, and device) of ``example``."""
+    """Return a new array of the kind (numpy or torch, and device) of ``example``."""
     if is_torch(example):
         import torch
 

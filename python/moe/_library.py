@@ -1,7 +1,7 @@
-"""``libmoe_rt.so`` through ctypes: its functions and structures, and how it is found.
+"""``libmoe_rt.so`` through ctypes: search, functions and structures.
 
-They are those of ``moe_rt/moe_rt.h`` (ABI ``ABI_VERSION``) and ``moe_rt/checkpoint.h``.  No code
-is compiled against CPython, so one wheel serves every version.
+Declares ``moe_rt/moe_rt.h`` (ABI ``ABI_VERSION``) and ``moe_rt/checkpoint.h``. No code is
+compiled against CPython, so one wheel works with every version.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class CheckpointTensor(ctypes.Structure):
                 ("shape", _OUT(_I64)), ("data", _P), ("bytes", ctypes.c_uint64)]
 
 
-# name: (result, arguments); a result of _P that is checked is a status.
+# name: (result, arguments); a checked result of type _P is a status.
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_status_code": (ctypes.c_int, [_P]),
     "moe_rt_status_message": (_STR, [_P]),
@@ -97,7 +97,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 def _candidates() -> list[str]:
-    """Where the runtime may be: $MOE_RT_LIBRARY, the package, a build tree, the system."""
+    """List candidates for the runtime: $MOE_RT_LIBRARY, the package, a build tree, the system."""
     if named := os.environ.get("MOE_RT_LIBRARY"):
         return [named]
     package = Path(__file__).resolve().parent
@@ -114,7 +114,7 @@ _library: ctypes.CDLL | None = None
 
 
 def library() -> ctypes.CDLL:
-    """The runtime, loaded once."""
+    """Load the runtime, once."""
     global _library
     with _lock:
         if _library is not None:
@@ -137,7 +137,7 @@ def library() -> ctypes.CDLL:
 
 
 def _check_abi(lib: ctypes.CDLL, path: str) -> None:
-    """Refuse a library that was found, but is of another version."""
+    """Reject a library of another version."""
     version = getattr(lib, "moe_rt_abi_version", None)
     found = "an older one" if version is None else version()
     if found != ABI_VERSION:
@@ -145,7 +145,7 @@ def _check_abi(lib: ctypes.CDLL, path: str) -> None:
 
 
 def check(status: int | None) -> None:
-    """Raise what a moe_rt_status_t says, and free it."""
+    """Raise the error of a moe_rt_status_t, if any, and free it."""
     if not status:
         return
     lib = library()
@@ -156,7 +156,7 @@ def check(status: int | None) -> None:
 
 
 def encode_path(path: str | os.PathLike[str]) -> bytes:
-    """A path as the system wants it, which ends at a NUL."""
+    """Encode a path for the system, which ends strings at a NUL."""
     try:
         encoded = os.fsencode(path)
     except UnicodeError as error:
@@ -167,7 +167,7 @@ def encode_path(path: str | os.PathLike[str]) -> bytes:
 
 
 class OfThisProcess:
-    """What is an address in this process: copies of it would free it twice."""
+    """Holds an address in this process, which a copy would free twice."""
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         raise TypeError(f"cannot pickle or copy a moe.{type(self).__name__.lstrip('_')}: it is "
@@ -176,7 +176,7 @@ class OfThisProcess:
 
 
 class Handle(OfThisProcess):
-    """An object of the runtime; destroyed with this, and before its parent."""
+    """An object of the runtime, destroyed with this one and before its parent."""
 
     on_device = uses_openmp = False
 
@@ -197,5 +197,5 @@ def _destroy(destroy: Any, pointer: int, before: list[Any], _kept: Any) -> None:
 
 
 def runtime_version() -> str:
-    """The version of libmoe_rt.so."""
+    """Return the version of libmoe_rt.so."""
     return library().moe_rt_version().decode()

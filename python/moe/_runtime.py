@@ -1,4 +1,4 @@
-"""Modules and layers: compiled code and its weights in ``libmoe_rt.so``."""
+"""Modules and layers: compiled code with its weights in ``libmoe_rt.so``."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ._weights import Checkpoint, resolve
 
 
 def _device(name: str | None) -> DLDevice:
-    """``cpu``, ``cuda`` or ``cuda:1``."""
+    """Parse ``cpu``, ``cuda`` or ``cuda:1``."""
     if name is None or name == "cpu":
         return DLDevice(CPU, 0)
-    kind, _, number = name.partition(":") if isinstance(name, str) else (name, "", "")
-    if kind != "cuda" or (number and not number.isdecimal()) or len(number) > 9:
+    kind, _, ordinal = name.partition(":") if isinstance(name, str) else (name, "", "")
+    if kind != "cuda" or (ordinal and not ordinal.isdecimal()) or len(ordinal) > 9:
         raise MoEError(INVALID_ARGUMENT, f"expected the device 'cpu', 'cuda' or 'cuda:N', "
                        f"got {name!r}")
-    return DLDevice(CUDA, int(number or 0))
+    return DLDevice(CUDA, int(ordinal or 0))
 
 
 def _integer(value: Any, what: str) -> int:
-    """An integer that the runtime gets as one of 64 bits."""
+    """Convert to a 64-bit integer for the runtime."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -46,9 +46,9 @@ def _integer(value: Any, what: str) -> int:
 
 
 def _executor_of_torch() -> Executor | None:
-    """Runs tasks on PyTorch's threads, where it is loaded and has some of OpenMP.
+    """Return an executor on PyTorch's threads, if it is loaded and uses OpenMP.
 
-    They wait for their next work in loops, and would take the cores from threads of our own.
+    Its threads spin while they wait, and would compete with those of the runtime for the cores.
     """
     torch = sys.modules.get("torch")
     if getattr(torch, "__file__", None) is None or os.environ.get("MOE_OPENMP") == "0":
@@ -62,7 +62,8 @@ def _executor_of_torch() -> Executor | None:
 
 
 def make_context(num_threads: int = 0, device: str | None = None) -> Handle:
-    """The threads or the GPU of a module; an error where there are none of that kind."""
+    """Create a context with the threads or the GPU of a module; an error if they are
+    unavailable."""
     num_threads = _integer(num_threads, "num_threads")
     lib = library()
     out = ctypes.c_void_p()
@@ -79,7 +80,7 @@ def make_context(num_threads: int = 0, device: str | None = None) -> Handle:
 
 
 class Module(OfThisProcess):
-    """A compiled artifact.  ``moe.load`` and ``moe.compile`` make one."""
+    """A compiled artifact, created by ``moe.load`` or ``moe.compile``."""
 
     on_device = uses_openmp = False
 
@@ -111,7 +112,7 @@ class Module(OfThisProcess):
         return tuple(lib.moe_rt_module_function_name(module, i).decode() for i in range(count))
 
     def signature(self, function: str | None = None) -> Signature:
-        """The signature of a function, by default of the only one."""
+        """Return the signature of a function, by default of the only one."""
         lib, module = library(), self._handle.pointer
         name = self._only() if function is None else function
         if not isinstance(name, str):
@@ -141,16 +142,16 @@ class Module(OfThisProcess):
 
         ``weights`` is a mapping from names to arrays, a sequence in signature
         order, a ``.safetensors`` file, the directory of a Hugging Face
-        checkpoint, which is memory-mapped, or a ``moe.Checkpoint``.  Weights that
-        the code wants in another layout are prepared here, once; from files they
-        are read expert by expert.  The others are not copied, unless they are
-        several tensors of a file or lie at an odd address.
+        checkpoint, which is memory-mapped, or a ``moe.Checkpoint``. Weights for which
+        the code needs another layout are prepared once; from files they are read
+        expert by expert. Others are not copied, unless they are stacked from several
+        tensors of a file or not aligned.
         """
         signature = self.signature(function)
         return Layer(self, signature, resolve(weights, signature.weights))
 
     def trim(self) -> None:
-        """Release the workspaces that calls left for those to come."""
+        """Free the workspaces that are cached for later calls."""
         library().moe_rt_context_trim(self._context.pointer)
 
     def _only(self) -> str:
@@ -165,7 +166,7 @@ class Module(OfThisProcess):
 
 
 class Layer(OfThisProcess):
-    """One compiled function with its weights bound.  Call it with arrays."""
+    """One compiled function with its weights. Call it with arrays."""
 
     def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint):
         self.module = module
@@ -173,11 +174,11 @@ class Layer(OfThisProcess):
         self._counts = True
         self._past: list[Statistics] = []  # of the weights before
         self._updating = threading.Lock()
-        # Whoever calls holds it meanwhile: an update replaces it.
+        # A running call keeps its own reference, as an update replaces this one.
         self._handle = self._bind(weights)
 
     def _bind(self, weights: Sequence[Any] | Checkpoint) -> Handle:
-        """An object of the runtime that has these weights."""
+        """Create an object of the runtime with these weights."""
         lib, module, signature = library(), self.module, self.signature
         pointer, name, out = module._handle.pointer, signature.name.encode(), ctypes.c_void_p()
         kept: list[Tensor] = []
@@ -193,25 +194,25 @@ class Layer(OfThisProcess):
         return Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
     def update(self, weights: Any) -> None:
-        """Put other weights into the layer, those that ``Module.layer`` takes.
+        """Replace the weights of the layer; they are passed as to ``Module.layer``.
 
-        Nothing is compiled.  They are prepared beside the old ones; then the layer has
-        them at once: a call that runs meanwhile, in another thread or on a stream, has all
-        of the old ones or all of the new.  The old ones go when no call uses them; such a
-        call may be missing in the statistics.  On a GPU this waits for the calls before,
-        and raises what ``poll`` would, with the new weights in place; a graph captured
-        before must be captured anew.
+        Nothing is compiled. New weights are prepared beside the old ones and then
+        replace them atomically: a concurrent call, in another thread or on a stream, uses
+        all of the old or all of the new ones. The old ones are freed when no call uses
+        them; statistics may miss such a call. On a GPU this waits for earlier calls and
+        raises their errors like ``poll``, after the weights are replaced; graphs must be
+        captured again.
         """
         found = resolve(weights, self.signature.weights)
         lib, on_device = library(), self.module.on_device
         with self._updating:
             if on_device:
-                _statistics(self._handle)  # refused while a stream is captured
+                _statistics(self._handle)  # not possible while a stream is captured
             new = self._bind(found)
             lib.moe_rt_layer_enable_statistics(new.pointer, int(self._counts))
             old, self._handle = self._handle, new
             if on_device:
-                # It waits for what runs on the device.
+                # Waits for all work of the device.
                 old.before.append(lib.moe_rt_layer_reset_statistics)
             self._past = _sums(self._past, _statistics(old))
             check(lib.moe_rt_layer_poll(old.pointer))
@@ -220,27 +221,27 @@ class Layer(OfThisProcess):
                  stream: Any = None, live_tokens: Any = None, **named: Any) -> Any:
         """Run the layer.
 
-        On a GPU, torch tensors run on torch's current stream without waiting for it;
-        ``poll`` says whether something went wrong meanwhile.  Any other arrays are
-        waited for unless a stream is given.
+        On a GPU, calls with torch tensors run on torch's current stream and do not wait
+        for it; ``poll`` raises their errors. With other arrays the call waits, unless a
+        stream is given.
 
         Args:
           inputs: arrays in signature order, or by name: numpy or torch.
           out: an array, or a sequence of them, that receives the outputs.
             Without it they are allocated, of the kind of the first input.
           workspace: a ``uint8`` array of at least ``workspace_bytes(T)`` bytes
-            aligned to 64; without it the runtime takes one that an earlier call
-            left, or allocates one and keeps it (``Module.trim`` releases it).  On a
-            GPU it is device memory, aligned to 256.
-          stream: the CUstream to run on: its handle, or an object that has it as
+            aligned to 64; by default the runtime allocates one and caches it for later
+            calls (``Module.trim`` frees it). On a GPU it is device memory, aligned to
+            256.
+          stream: the CUstream to run on: its handle, or an object with the attribute
             ``cuda_stream`` (torch's).
-          live_tokens: on a GPU, an ``int32`` array of one element in its memory: how many
-            of the tokens count, the first ones.  It is read when the kernels run, so that
-            a graph captured with the most tokens can be replayed with fewer; the other
-            rows of the outputs have unspecified contents.
+          live_tokens: on a GPU, an ``int32`` array of one element in its memory: the
+            number of live tokens, which come first. Kernels read it when they run, so
+            that a graph captured with the most tokens can be replayed with fewer; output
+            rows of other tokens have unspecified contents.
 
         Returns:
-          The output, or a tuple of the outputs where there are several.
+          The output, or a tuple if there are several.
         """
         given = self._inputs(inputs, named)
         for array, info in zip(given, self.signature.inputs):
@@ -289,12 +290,12 @@ class Layer(OfThisProcess):
         return results[0] if len(results) == 1 else tuple(results)
 
     def poll(self) -> None:
-        """Raise what went wrong in calls that have run on a stream since the last time."""
+        """Raise the first error of calls that have run on a stream since the last poll."""
         handle = self._handle
         check(library().moe_rt_layer_poll(handle.pointer))
 
     def workspace_bytes(self, tokens: int) -> int:
-        """Bytes of workspace that a call with ``tokens`` tokens needs at most."""
+        """Return the bytes of workspace that a call with ``tokens`` tokens needs at most."""
         handle, out = self._handle, ctypes.c_uint64()
         tokens = _integer(tokens, "tokens")
         check(library().moe_rt_layer_workspace_bytes(handle.pointer, tokens, ctypes.byref(out)))
@@ -302,12 +303,12 @@ class Layer(OfThisProcess):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights in memory of the layer: what was prepared, or read."""
+        """Return the bytes of weights in memory of the layer: prepared, or read."""
         handle = self._handle
         return library().moe_rt_layer_weight_bytes(handle.pointer)
 
     def statistics(self) -> list[Statistics]:
-        """For each dispatch of the layer, what it has done since the last reset."""
+        """Return the counts of each dispatch of the layer since the last reset."""
         with self._updating:
             return _sums(self._past, _statistics(self._handle))
 
@@ -317,8 +318,8 @@ class Layer(OfThisProcess):
             library().moe_rt_layer_reset_statistics(self._handle.pointer)
 
     def enable_statistics(self, enabled: bool = True) -> None:
-        """Whether calls from now on are counted, as all are at first. On a GPU it saves a kernel
-        of every call not to, where the experts are chosen by a gate and are never full."""
+        """Enable or disable statistics of later calls; initially enabled. On a GPU, disabling saves
+        a kernel in each call, if a gate chooses the experts and none has a capacity."""
         with self._updating:
             self._counts = enabled
             library().moe_rt_layer_enable_statistics(self._handle.pointer, int(enabled))
@@ -391,13 +392,12 @@ def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
          device: str | None = None) -> Module:
     """Load an artifact, from a file or from bytes.
 
-    A call uses ``num_threads`` threads: 1 is the caller's alone, 0 as many as
-    there are cores that the process may use.  With 0, and PyTorch loaded, they are
-    PyTorch's, as many as ``torch.get_num_threads()`` says at a call, so that two pools
-    do not wait in loops on the same cores (``MOE_OPENMP=0`` in the environment: threads
-    of our own, as with any other number; ``Module.uses_openmp`` says which).  Calls that
-    come at the same time share the threads.  ``device`` is where it runs: ``cpu``
-    (the default), or ``cuda``, ``cuda:1`` and so on, for which the artifact must have
-    been compiled.
+    A call uses ``num_threads`` threads: 1 is only the caller's, 0 one for each core
+    available to the process. With 0, and PyTorch loaded, calls use
+    ``torch.get_num_threads()`` of PyTorch's threads, so that two pools do not spin on the
+    same cores (``MOE_OPENMP=0`` in the environment or any other number selects threads of
+    the runtime; see ``Module.uses_openmp``). Concurrent calls share the threads.
+    ``device`` is ``cpu`` (the default), or ``cuda``, ``cuda:1`` and so on, for which the
+    artifact must have been compiled.
     """
     return Module(path, num_threads=num_threads, device=device)

@@ -1,4 +1,4 @@
-"""What a compiled function takes and returns, and what its calls have counted."""
+"""Arguments and results of a compiled function, and counts of its calls."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ROLES = ("input", "weight", "output")
 class TensorInfo:
     """One tensor of a signature; -1 in ``shape`` stands for T.
 
-    Of a weight, ``retained`` says whether calls read it: one that is not is
-    prepared when a layer is made and may be deleted then.
+    Calls read a weight that is ``retained``; any other is only read when a layer is
+    created and may be deleted afterwards.
     """
 
     name: str
@@ -35,7 +35,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a compiled function takes and returns, and the inclusive range of T."""
+    """Arguments and results of a compiled function, and the inclusive range of T."""
 
     name: str
     inputs: tuple[TensorInfo, ...]
@@ -54,11 +54,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one dispatch of a layer has done since the last reset.
+    """Counts of one dispatch of a layer since the last reset.
 
-    Each token has ``top_k`` choices (0 where that is unknown); ``choices`` named
-    an expert; ``dropped`` of them found it full; ``padding`` rows were computed
-    beyond those of tokens.
+    Each token has ``top_k`` choices (0 if unknown). ``choices`` have a valid expert,
+    ``dropped`` of them exceed its capacity; ``padding`` rows are computed beyond those
+    of tokens.
     """
 
     num_experts: int

@@ -1,7 +1,7 @@
-"""Weights for a layer: arrays by name, or tensors of a checkpoint.
+"""Weights of a layer: arrays by name, or tensors of a checkpoint.
 
-Files are read by ``libmoe_rt.so`` (moe_rt/checkpoint.h), which maps them: a weight
-that is one tensor of a file is bound without a copy.
+``libmoe_rt.so`` (moe_rt/checkpoint.h) maps files: a weight that is one tensor of a file
+is bound without a copy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Checkpoint:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of the tensors, sorted."""
+        """Return the names of the tensors, sorted."""
         lib, checkpoint = library(), self._handle.pointer
         return tuple(lib.moe_rt_checkpoint_tensor_name(checkpoint, i).decode()
                      for i in range(lib.moe_rt_checkpoint_tensor_count(checkpoint)))
@@ -49,7 +49,7 @@ class Checkpoint:
         return name in self._known
 
     def __getitem__(self, name: str) -> Raw:
-        """A tensor where it is mapped."""
+        """Return a tensor in mapped memory."""
         if name not in self:
             raise MoEError(NOT_FOUND, f"{self.path}: there is no tensor {name!r}")
         found = CheckpointTensor()
@@ -67,7 +67,7 @@ class Checkpoint:
 
 
 class _Mapped:
-    """Bytes of a checkpoint, which stays open as long as an array of them."""
+    """Bytes of a checkpoint, which stays open as long as an array refers to them."""
 
     def __init__(self, address: int, size: int, handle: Handle):
         self._handle = handle
@@ -76,7 +76,7 @@ class _Mapped:
 
 
 def resolve(weights: Any, infos: Sequence[TensorInfo]) -> Checkpoint | list[Any]:
-    """A checkpoint, or arrays in signature order."""
+    """Return a checkpoint, or arrays in signature order."""
     if isinstance(weights, Checkpoint):
         return weights
     if isinstance(weights, (str, os.PathLike)):

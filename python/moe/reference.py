@@ -1,20 +1,20 @@
 """The four operations of the moe dialect in numpy, slowly and plainly.
 
-This module says what ``moe.gate``, ``moe.dispatch``, ``moe.expert`` and
-``moe.combine`` compute; nothing here is fast.  It follows the text of
+This module defines the results of ``moe.gate``, ``moe.dispatch``, ``moe.expert`` and
+``moe.combine``; nothing here is fast.  It follows the text of
 ``include/moe/Dialect/MoE/IR/MoEOps.td`` step by step and imports only numpy
-(and ``ml_dtypes`` where bfloat16 is asked for).
+(and ``ml_dtypes`` for bfloat16).
 
 Symbols: ``T`` tokens, ``E`` experts, ``K`` choices per token, ``H`` hidden
 size, ``C`` rows an expert takes, ``R`` grouped rows.
 
-What holds throughout:
+All functions guarantee:
 
 * Ties go to the lowest expert id (or token); NaN counts as -inf.
 * An id is in ``[0, E)`` or -1, "no expert".  Any other id reads and writes
   nothing.
 * All arithmetic is in f32, and sums run in ascending order.
-* A softmax counts its maximum as exp(0) = 1 also where that is infinite, so +inf
+* A softmax counts its maximum as exp(0) = 1 even if it is infinite, so +inf
   takes all and a row of -inf is uniform.  A denominator of 0 makes weights 0.
 """
 
@@ -34,7 +34,7 @@ _NEG_INF = np.float32(-np.inf)
 
 
 def bfloat16() -> np.dtype:
-    """The bfloat16 dtype of ``ml_dtypes``."""
+    """Return the bfloat16 dtype of ``ml_dtypes``."""
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16)
@@ -49,10 +49,10 @@ def bfloat16() -> np.dtype:
 class Groups:
     """``#moe.groups``: selection limited to the best groups of experts.
 
-    ``count`` groups of neighbouring experts; each is scored by its best expert
-    (``max``, DeepSeek-V2) or by the sum of its two best (``top2_sum``,
-    DeepSeek-V3).  The ``keep`` best groups stay; elsewhere the selection score
-    becomes ``fill``: ``neg_inf`` or ``zero``.
+    ``count`` groups of consecutive experts; the score of a group is that of its best
+    expert (``max``, DeepSeek-V2) or the sum of its two best (``top2_sum``,
+    DeepSeek-V3).  The ``keep`` best groups stay; ``fill``, ``neg_inf`` or ``zero``,
+    replaces the selection scores of other experts.
     """
 
     count: int
@@ -94,11 +94,11 @@ class Capacity:
     at_most_tokens: bool = False
 
     def evaluate(self, tokens: int, experts: int) -> int:
-        """The capacity for ``tokens`` tokens and ``experts`` experts."""
+        """Return the capacity for ``tokens`` tokens and ``experts`` experts."""
         if self.fixed >= 0:
             return self.fixed
-        product = self.factor * float(tokens) / float(experts)
-        rows = math.ceil(product) if self.rounding == "ceil" else math.floor(product)
+        exact = self.factor * float(tokens) / float(experts)
+        rows = math.ceil(exact) if self.rounding == "ceil" else math.floor(exact)
         if self.at_most_tokens:
             rows = min(tokens, rows)
         return max(rows, self.minimum)
@@ -114,12 +114,12 @@ def _f32(value: ArrayLike) -> NDArray[np.float32]:
 
 
 def _round(value: ArrayLike, dtype: np.dtype) -> NDArray[np.float32]:
-    """``value`` rounded to ``dtype``, held in f32."""
+    """Round ``value`` to ``dtype``; the result has type f32."""
     return np.asarray(value, np.float32).astype(dtype).astype(np.float32)
 
 
 def _sum(values: Sequence[np.float32] | NDArray[np.float32]) -> np.float32:
-    """The sum in f32, in ascending order."""
+    """Return the sum in f32, in ascending order."""
     total = np.float32(0)
     for value in values:
         total = np.float32(total + value)
@@ -127,7 +127,7 @@ def _sum(values: Sequence[np.float32] | NDArray[np.float32]) -> np.float32:
 
 
 def _softmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax of a vector; of an empty one, an empty one."""
+    """Return the softmax of a vector; empty for an empty one."""
     if len(values) == 0:
         return values
     largest = values.max()
@@ -146,7 +146,7 @@ def _elementwise_score(values: NDArray[np.float32], score: str) -> NDArray[np.fl
 
 
 def _score_matrix(logits: NDArray[np.float32], score: str, axis: str) -> NDArray[np.float32]:
-    """Scores of all experts for all tokens."""
+    """Return the scores of all experts for all tokens."""
     if score != "softmax":
         return _elementwise_score(logits, score)
     out = np.empty_like(logits)
@@ -164,15 +164,15 @@ def _no_nan(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _best(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Indices of the ``count`` largest, largest first, ties to the lowest."""
+    """Return the indices of the ``count`` largest, largest first, ties to the lowest."""
     return np.argsort(-_no_nan(values), kind="stable")[:count]
 
 
 def _normalized(weights: NDArray[np.float32], counted: NDArray[np.bool_], how: Normalize,
                 dtype: np.dtype) -> NDArray[np.float32]:
-    """The weights of one token, normalised over those that are ``counted``.
+    """Normalise the weights of one token over those that are ``counted``.
 
-    All weights are divided; only the counted make up the denominator.  A softmax
+    All weights are divided by the denominator of the counted ones.  A softmax
     makes the others 0.  Denominators and quotients are rounded to ``dtype``.
     """
     part = weights[counted]
@@ -207,7 +207,7 @@ def _normalized(weights: NDArray[np.float32], counted: NDArray[np.bool_], how: N
 
 
 def _limit_groups(selection: NDArray[np.float32], groups: Groups) -> NDArray[np.float32]:
-    """Selection scores of one token with the experts of lost groups filled."""
+    """Fill the selection scores of one token for experts outside the best groups."""
     by_group = _no_nan(selection).reshape(groups.count, -1)
     scores = np.empty(groups.count, np.float32)
     for g in range(groups.count):
@@ -222,11 +222,11 @@ def _limit_groups(selection: NDArray[np.float32], groups: Groups) -> NDArray[np.
 
 def _score_each_choice(logits: NDArray[np.float32], top_k: int, margin: float | None,
                        dtype: np.dtype) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Weights and ids of one token where every choice is scored anew.
+    """Return weights and ids of one token, scoring each choice separately.
 
     Source: SparseMixer (arXiv:2310.00811), as Phi-3.5-MoE runs it.  The best
-    logit that is left is chosen; its weight is its softmax over the experts that
-    are left and not too far below it.
+    remaining logit is chosen; its weight is its softmax over the remaining experts
+    that are not too far below it.
     """
     left = np.ones(len(logits), bool)
     weights = np.zeros(top_k, np.float32)
@@ -300,7 +300,7 @@ def _gate(logits, top_k, bias, noise, given, score, score_axis, order, select, m
     if given is not None:
         given = np.asarray(given).astype(np.int64)
 
-    # Step 2: scores of all experts, where they come before the selection.
+    # Step 2: scores of all experts, if they precede the selection.
     scores = logits
     if order == "score_then_select":
         scores = _round(_score_matrix(logits, score, score_axis), dtype)
@@ -310,7 +310,7 @@ def _gate(logits, top_k, bias, noise, given, score, score_axis, order, select, m
         selection = row if bias is None else row + _f32(bias)
         return selection if groups is None else _limit_groups(selection, groups)
 
-    # Step 4: the choice.
+    # Step 4: the selection.
     ids = np.full((tokens, top_k), -1, np.int64)
     weights = np.zeros((tokens, top_k), np.float32)
     if order == "score_each_choice":
@@ -333,7 +333,7 @@ def _gate(logits, top_k, bias, noise, given, score, score_axis, order, select, m
         raise ValueError(f"unknown selection '{select}'")
     chosen = (ids >= 0) & (ids < experts)
 
-    # The weights: scores of the chosen, or scored now.
+    # The weights: scores of the selected experts, or scored now.
     if order != "score_each_choice":
         for t, k in zip(*np.nonzero(chosen)):
             weights[t, k] = scores[t, ids[t, k]]
@@ -360,7 +360,7 @@ def _gate(logits, top_k, bias, noise, given, score, score_axis, order, select, m
 
 def _score_choices(logits: NDArray[np.float32], chosen: NDArray[np.bool_],
                    score: str) -> NDArray[np.float32]:
-    """Scores over the chosen logits ``[T, K]`` only (``select_then_score``)."""
+    """Return the scores over the chosen logits ``[T, K]`` only (``select_then_score``)."""
     if score != "softmax":
         return _elementwise_score(logits, score)
     out = np.zeros_like(logits)
@@ -376,7 +376,7 @@ def _score_choices(logits: NDArray[np.float32], chosen: NDArray[np.bool_],
 
 def grouped_rows_bound(tokens: int, top_k: int, experts: int,
                        capacity: Capacity | None = None) -> int:
-    """``R``: ``T * K``, or ``min(T * K, E * C)`` with a capacity."""
+    """Return ``R``: ``T * K``, or ``min(T * K, E * C)`` with a capacity."""
     if capacity is None:
         return tokens * top_k
     return min(tokens * top_k, experts * capacity.evaluate(tokens, experts))
@@ -384,11 +384,11 @@ def grouped_rows_bound(tokens: int, top_k: int, experts: int,
 
 def _kept_choices(ids: NDArray[np.int64], weights: NDArray[np.float32] | None, experts: int,
                   room: int, priority: str, overflow: str, choices: int) -> NDArray[np.bool_]:
-    """Which choices ``[T, K]`` find a place, where every expert has ``room`` rows.
+    """Return which choices ``[T, K]`` are kept if every expert has ``room`` rows.
 
-    All choices queue in the order of ``priority``.  Each in turn is kept if its
-    expert has room and its token has fewer than ``choices`` kept.  Under
-    ``drop`` only the first ``choices`` candidates of a token queue at all.
+    Choices are processed in the order of ``priority``.  One is kept if its expert has
+    room and its token has fewer than ``choices`` kept.  Under
+    ``drop`` only the first ``choices`` candidates of a token are considered.
     (``next_choice`` goes with ``position`` and ``choice`` only.)
     """
     tokens, top_k = ids.shape
@@ -426,7 +426,7 @@ def dispatch(rows: ArrayLike, ids: ArrayLike, *, num_experts: int,
       num_experts: ``E``.
       weights: ``[T, K]``, for ``priority="probability"`` and ``scale_rows``.
       capacity: rows one expert takes; dropless without.
-      priority: whom a full expert keeps: the first in token order
+      priority: the choices that a full expert keeps: the first in token order
         (``position``, Switch), first choices before second ones (``choice``,
         GShard and Mesh-TensorFlow) or the largest weights (``probability``,
         DeepSpeed).
@@ -434,7 +434,7 @@ def dispatch(rows: ArrayLike, ids: ArrayLike, *, num_experts: int,
         ``K`` candidates of a token, the first ``choices`` with room are kept.
       choices: choices of a token that are kept at most; ``K`` by default.
       uncovered: rows from ``offsets[E]`` on are ``undefined`` (NaN here, so
-        that a reader of them shows) or ``zero``.
+        that reading them is noticed) or ``zero``.
       scale_rows: multiply each copy by its weight, in f32, rounded once
         (Llama 4).
 
@@ -532,8 +532,8 @@ def combine(grouped: ArrayLike, positions: ArrayLike, *, weights: ArrayLike | No
       grouped: ``[R, H]``.
       positions: ``[T, K]`` i32; -1 adds nothing, or ``w[t, k] * dropped[t]``.
       weights: ``[T, K]``; 1 where not given.
-      dropped: ``[T, H]``, what a dropped choice contributes (Switch: the token
-        passes by, scaled).
+      dropped: ``[T, H]``, the contribution of a dropped choice (Switch: the token
+        itself, scaled).
       normalize: the weights of a token are divided by those of the choices that
         were kept (DeepSpeed renormalises after drops).
 

@@ -1,9 +1,9 @@
-"""A torch function of the columns of a row, as the body of a ``linalg.generic``.
+"""Translates a torch function of the columns of a row to the body of a ``linalg.generic``.
 
-``trace`` runs the function once under ``make_fx`` and translates the ATen operations
-that it is made of.  torch's own decompositions take composite operations apart, so
-any activation that is elementwise in the end is known.  An operation computes in f32
-and rounds to the type of its result, as torch's kernels for the CPU do.
+``trace`` runs the function once under ``make_fx`` and translates its ATen operations.
+torch's decompositions reduce composite operations, so that any activation that is
+elementwise in the end is supported. An operation computes in f32 and rounds to the type
+of its result, like torch's CPU kernels.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Columns:
 class Elementwise:
     """A traced function: ``text`` computes ``result`` from ``arguments``.
 
-    Argument ``i`` of the body stands for ``inputs[i]`` and has the type ``element``, as
-    the result has.
+    Argument ``i`` of the body is an element of ``inputs[i]``, of the type ``element``, as
+    is the result.
     """
 
     inputs: tuple[Columns, ...]
@@ -61,7 +61,7 @@ class _Value:
 
 def trace(function: Callable[[torch.Tensor], torch.Tensor], columns: int, dtype: torch.dtype,
           what: str) -> Elementwise:
-    """``function``, of rows of ``columns`` elements of ``dtype``.
+    """Trace ``function`` on rows of ``columns`` elements of ``dtype``.
 
     Raises ``MoEError`` for a function that is not elementwise, or that uses an operation
     without a translation; ``what`` names the function in the message.
@@ -69,7 +69,7 @@ def trace(function: Callable[[torch.Tensor], torch.Tensor], columns: int, dtype:
     handled = {overload for packet in _HANDLED for overload in _overloads(packet)}
     table = {op: rule for op, rule in decomposition_table.items() if op not in handled}
     with torch.no_grad():
-        # Two rows, so that a function of the whole tensor shows in the shapes.
+        # Two rows, so that a function of the whole tensor is visible in the shapes.
         example = torch.zeros(2, columns, dtype=dtype)
         try:
             graph = make_fx(lambda x: function(x), decomposition_table=table)(example)
@@ -111,7 +111,7 @@ class _Translation:
 
     def _constant(self, node: torch.fx.Node) -> float:
         tensor = getattr(self.graph, node.target)
-        # A parameter may change after this, and would be no number then.
+        # A parameter may change later, so it cannot become a constant.
         if isinstance(tensor, torch.nn.Parameter) or tensor.ndim != 0:
             raise self.error(f"uses a {type(tensor).__name__.lower()} of shape "
                              f"{tuple(tensor.shape)}, expected elementwise operations and numbers")
@@ -142,7 +142,7 @@ class _Translation:
         return self._convert(rule(self, width, *scalars, **options), result)
 
     def _scalar(self, value: Any) -> Any:
-        """Columns as a scalar of the body, in f32; anything else as it is."""
+        """Return columns as a scalar of the body, in f32; anything else unchanged."""
         if isinstance(value, Columns):
             value = self._input(value)
         if isinstance(value, _Value) and value.element in ("bf16", "f16"):
@@ -172,8 +172,8 @@ class _Translation:
         self.lines.append(f"{value.name} = {text}")
         return value
 
-    def number(self, value: float) -> str:
-        """A constant of f32."""
+    def constant(self, value: float) -> str:
+        """Return a constant of f32."""
         value = float(value)
         text = f"{value:.9e}" if math.isfinite(value) else {
             math.inf: "0x7F800000", -math.inf: "0xFF800000"}.get(value, "0x7FC00000")
@@ -184,10 +184,10 @@ class _Translation:
             if value.element == "i1":
                 raise self.error("computes with truth values, expected floats")
             return value.name
-        return self.number(value)
+        return self.constant(value)
 
     def op(self, width: int, name: str, *operands: Any) -> _Value:
-        """An operation of f32 operands with an f32 result."""
+        """Return an operation on f32 operands with an f32 result."""
         names = ", ".join(self.operand(o) for o in operands)
         return self.let(width, "f32", f"{name} {names} : f32")
 
@@ -242,7 +242,7 @@ def _binary(name: str) -> Callable[..., _Value]:
 
 
 def _scaled(name: str) -> Callable[..., _Value]:
-    """``add`` and ``sub`` take ``alpha``, which scales the second operand."""
+    """Scale the second operand of ``add`` or ``sub`` by ``alpha``."""
     def rule(t: _Translation, n: int, a: Any, b: Any, alpha: float = 1) -> _Value:
         return t.op(n, name, a, b if alpha == 1 else t.op(n, "arith.mulf", b, alpha))
     return rule
@@ -260,7 +260,7 @@ def _sigmoid_of(t: _Translation, n: int, numerator: Any, a: _Value) -> _Value:
 
 
 def _clamp(t: _Translation, n: int, a: _Value, min: Any = None, max: Any = None) -> _Value:
-    # A NaN stays one, as in torch.
+    # NaN is propagated, as in torch.
     if min is not None:
         a = t.op(n, "arith.maximumf", a, min)
     return a if max is None else t.op(n, "arith.minimumf", a, max)
@@ -311,7 +311,7 @@ _RULES: dict[Any, Callable[..., _Value]] = {
     aten.gt: _compare("ogt"), aten.ge: _compare("oge"), aten.lt: _compare("olt"),
     aten.le: _compare("ole"), aten.eq: _compare("oeq"), aten.ne: _compare("une"),
     aten.where: _where,
-    # The type of the result says it all.
+    # The type of the result is sufficient.
     aten._to_copy: lambda t, n, a, **_: a, prims.convert_element_type: lambda t, n, a, *_: a,
 }
 _HANDLED = [*_VIEWS, *_RULES]

@@ -1,13 +1,13 @@
 """MLIR for an experts module of transformers.
 
-``describe`` reads from a module what decides the code: shapes, type, layout and the
-traced function between its two products.  ``Experts.mlir`` writes that as
+``describe`` reads what determines the code of a module: shapes, type, layout and the
+traced function between its two matmuls.  ``Experts.mlir`` writes it as
 
     moe.dispatch -> moe.expert -> moe.combine
 
-with the roundings of transformers' own code: in bf16 and f16 a product is rounded
-before its bias is added, and after it; a bias of another type is added in f32.  The sum
-over the choices of a token is ``moe.combine``'s: in f32, rounded once.
+with the rounding of transformers' code: in bf16 and f16 the result of a matmul is rounded
+before and after its bias is added; a bias of another type is added in f32.
+``moe.combine`` adds up the choices of a token in f32 and rounds once.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._elementwise import DTYPES, Columns, Elementwise, trace
 from ._follow import PLAIN, local_part, weights_of
 
-# What use_experts_implementation of transformers gives each module that it decorates.
+# Attributes that transformers' use_experts_implementation sets on each decorated module.
 _FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
 
 
 def is_experts(module: torch.nn.Module) -> bool:
-    """Whether a module runs its experts through transformers' interface."""
+    """Return true if a module runs its experts through transformers' interface."""
     return all(hasattr(module, flag) for flag in _FLAGS)
 
 
 def parameter_names(module: torch.nn.Module) -> tuple[str, ...]:
-    """The weights of a module, in the order of the compiled function."""
+    """Return the weights of a module, in the order of the compiled function."""
     up = "gate_up_proj" if module.has_gate else "up_proj"
     names = (up, f"{up}_bias", "down_proj", "down_proj_bias")
     return names if module.has_bias else names[::2]
@@ -40,17 +40,17 @@ def parameter_names(module: torch.nn.Module) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Experts:
-    """All that the compiled code of an experts module depends on but the top k."""
+    """Everything that determines the compiled code of an experts module, except the top k."""
 
     experts: int
     hidden: int
-    up: int  # columns of the first product
+    up: int  # columns of the first matmul
     intermediate: int
     output: int
     dtype: str
     transposed: bool  # weights are [in, out] instead of [out, in]
     parameters: tuple[str, ...]
-    dtypes: tuple[str, ...]  # of the parameters: a bias may differ from ``dtype``
+    dtypes: tuple[str, ...]  # of the parameters; biases may differ from ``dtype``
     gate: Elementwise
 
     @property
@@ -58,25 +58,25 @@ class Experts:
         return len(self.parameters) == 4
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the parameters."""
+        """Return the shapes of the parameters."""
         first, second = (self.hidden, self.up), (self.intermediate, self.output)
         if not self.transposed:
             first, second = first[::-1], second[::-1]
-        products = [(self.experts, *first), (self.experts, *second)]
+        matrices = [(self.experts, *first), (self.experts, *second)]
         if not self.has_bias:
-            return products
-        return [products[0], (self.experts, self.up), products[1], (self.experts, self.output)]
+            return matrices
+        return [matrices[0], (self.experts, self.up), matrices[1], (self.experts, self.output)]
 
     def mlir(self, top_k: int) -> str:
-        """The function of hidden states, ids and weights for ``top_k`` choices a token."""
+        """Return the function of hidden states, ids and weights for ``top_k`` choices per token."""
         return _Text(self, top_k).write()
 
 
 def describe(module: torch.nn.Module, name: str,
              weights: Sequence[torch.Tensor] | None = None) -> Experts:
-    """What a module computes; ``name`` stands for it in messages.
+    """Describe the computation of a module, which messages call ``name``.
 
-    ``weights`` are those of the module where they have been read already.
+    ``weights`` are those of the module, if already read.
     """
     if getattr(module, "has_post_expert_norm", False):
         raise MoEError(UNIMPLEMENTED, f"{name}: the norm after the experts, "
@@ -89,7 +89,7 @@ def describe(module: torch.nn.Module, name: str,
         _check_kind(tensor, f"{name}: {parameter}")
     dtype = tensors[0].dtype
     for parameter, tensor in zip(names, tensors):
-        # A bias may have a type of its own.
+        # A bias may have another type.
         known = tensor.dtype in DTYPES
         if not known or (tensor.dtype != dtype and not parameter.endswith("_bias")):
             wanted = f"{dtype} as {names[0]}" if known else "f32, bf16 or f16"
@@ -135,7 +135,7 @@ def _name(function: Any) -> str:
 
 
 def _gate_name(module: torch.nn.Module) -> str:
-    """The default gate is known by its activation, any other by itself."""
+    """Name the gate: the default one by its activation, others by themselves."""
     from transformers.integrations.moe import _default_apply_gate
 
     if type(module)._apply_gate is _default_apply_gate:
@@ -151,8 +151,8 @@ _MAPS = """\
 #row = affine_map<(i, j) -> (j)>
 """
 
-# transformers marks the choice of another rank's expert with the number of experts.
-# What does not fit i32 must not wrap round to an id: the runtime reports -2.
+# transformers marks an expert of another rank with the number of experts as its id. Ids beyond i32
+# become -2, which the runtime reports, as truncation might make them valid.
 _IDS = """\
   %none = arith.constant -1 : i32
   %invalid = arith.constant -2 : i32
@@ -220,17 +220,17 @@ class _Text:
         self.lines += ["    " + part for part in text.split("\n")]
 
     def body(self, rows: str) -> None:
-        """One expert: product, gate, product."""
+        """Write the body of an expert: matmul, gate, matmul."""
         e = self.e
         self.line(f"%n = tensor.dim %rows, %c0 : {rows}\n%zero = arith.constant 0.0 : f32")
         up, *_ = e.parameters
-        self.product("up", "%rows", e.hidden, f"%{up}_e", e.up)
+        self.matmul("up", "%rows", e.hidden, f"%{up}_e", e.up)
         source, element = "%up", "f32"
         if e.has_bias:
             source, element = self.biased("up", f"%{up}_bias_e", e.up, e.dtypes[1]), e.dtype
         inputs = [self.columns(f"gate_input{i}", source, element, part)
                   for i, part in enumerate(e.gate.inputs)]
-        # Products are rounded where they are used, biased ones are already.
+        # Results of matmuls are rounded at their use; biased ones are already.
         rounded = "" if element == e.dtype else "_product"
         start = [f"{name} = arith.truncf {name}_product : f32 to {e.dtype}"
                  for name in e.gate.arguments if rounded]
@@ -238,7 +238,7 @@ class _Text:
         self.generic("h", inputs, arguments, start + e.gate.text.splitlines(), e.gate.result,
                      e.intermediate)
 
-        self.product("down", "%h", e.intermediate, "%down_proj_e", e.output)
+        self.matmul("down", "%h", e.intermediate, "%down_proj_e", e.output)
         result = "%down"
         if e.has_bias:
             result = self.biased("down", "%down_proj_bias_e", e.output, e.dtypes[3])
@@ -248,8 +248,8 @@ class _Text:
                          ["%a: f32"], [f"%r = arith.truncf %a : f32 to {e.dtype}"], "%r", e.output)
         self.line(f"moe.yield {result} : {self.tensor(-1, e.output)}")
 
-    def product(self, name: str, lhs: str, depth: int, rhs: str, columns: int) -> None:
-        """``%name``, f32, of ``columns`` columns."""
+    def matmul(self, name: str, lhs: str, depth: int, rhs: str, columns: int) -> None:
+        """Write the matmul ``%name``, f32, of ``columns`` columns."""
         e = self.e
         out = self.tensor(-1, columns, element="f32")
         maps, shape = "", (depth, columns)
@@ -261,7 +261,7 @@ class _Text:
                   f"{self.tensor(*shape)})\n    outs(%zero_{name} : {out}) -> {out}")
 
     def biased(self, name: str, bias: str, columns: int, bias_dtype: str) -> str:
-        """``%name_biased``: the product ``%name`` rounded, and again with its bias added."""
+        """Write ``%name_biased``: ``%name`` rounded, then rounded again with its bias added."""
         dtype = self.e.dtype
         lhs, rhs, result = "%a", "%b", "%sum"
         text = []
@@ -283,7 +283,7 @@ class _Text:
         return f"%{name}_biased"
 
     def columns(self, name: str, source: str, element: str, part: Columns) -> tuple[str, str]:
-        """Some columns of the first product, and their type."""
+        """Return some columns of the first matmul, and their type."""
         whole = self.tensor(-1, self.e.up, element=element)
         if part == Columns(0, 1, self.e.up):
             return source, whole
@@ -294,7 +294,8 @@ class _Text:
 
     def generic(self, name: str, inputs: Sequence[tuple[str, str]], arguments: Sequence[str],
                 text: Sequence[str], result: str, columns: int) -> None:
-        """``%name``: ``result`` of ``text``, elementwise; a vector is a row for all."""
+        """Write ``%name``: ``result`` of ``text``, elementwise; a vector is broadcast to all
+        rows."""
         maps = ["#id" if type_.startswith("tensor<?") else "#row" for _, type_ in inputs]
         out = self.tensor(-1, columns)
         self.line(f"%no_{name} = tensor.empty(%n) : {out}\n"

@@ -1,8 +1,8 @@
-"""Whether weights are still what they were when a layer prepared them.
+"""Detects changes of weights after a layer has prepared them.
 
-An address and a version do not tell: both may be those of a tensor that has died. So a
-``Snapshot`` refers, weakly, to the tensor and to its storage. What torch keeps no record
-of cannot be followed at all: ``untraced`` says why.
+An address and a version are not enough: both may be those of a deleted tensor. So a
+``Snapshot`` has weak references to the tensor and to its storage. Changes that torch does
+not record cannot be detected: ``untraced`` returns the reason.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ PLAIN = (torch.nn.Parameter, torch.Tensor)
 
 
 def weights_of(module: torch.nn.Module, names: tuple[str, ...]) -> list[torch.Tensor]:
-    """The weights of a module, which may be computed by this very access."""
+    """Return the weights of a module; this access may compute them."""
     own = module._parameters
     return [own[n] if n in own else getattr(module, n) for n in names]
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process has of a weight: of a distributed tensor its part."""
+    """Return the part of a weight in this process: the local shard of a distributed tensor."""
     return tensor if type(tensor) in PLAIN or not hasattr(tensor, "to_local") else tensor.to_local()
 
 
 class Snapshot:
-    """A tensor at one time.  It keeps neither the tensor nor its elements alive."""
+    """State of a tensor at one time; keeps neither the tensor nor its elements alive."""
 
     __slots__ = ("_tensor", "_storage", "_state")
 
@@ -42,7 +42,7 @@ class Snapshot:
         self._state = _state(local)
 
     def still(self, tensor: torch.Tensor) -> bool:
-        """Whether ``tensor`` is that tensor, with the same elements."""
+        """Return true if ``tensor`` is the same tensor with unchanged elements."""
         if self._tensor() is not tensor:
             return False
         local = local_part(tensor)
@@ -51,19 +51,19 @@ class Snapshot:
 
 
 def _state(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What a write or an assignment to ``data`` changes, but for the storage."""
+    """Return what a write or an assignment to ``data`` changes, except the storage."""
     version = 0 if tensor.is_inference() else tensor._version
     return version, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def is_computed(module: torch.nn.Module, name: str) -> bool:
-    """Whether each access to a weight makes another tensor, as a parametrization does."""
+    """Return true if each access to a weight creates a tensor, as a parametrization does."""
     return (name not in module._parameters and name not in module._buffers
             and name not in module.__dict__)
 
 
 def untraced(tensor: torch.Tensor, module: torch.nn.Module) -> str | None:
-    """Why changes of a weight cannot be noticed, and what helps; None if they can."""
+    """Return why changes of a weight cannot be detected, and a remedy; None if they can."""
     if local_part(tensor).is_inference():
         return ("was made in inference mode, where torch counts no writes; load the model outside "
                 "of torch.inference_mode(), or prepare it with free_weights=True")
@@ -73,7 +73,7 @@ def untraced(tensor: torch.Tensor, module: torch.nn.Module) -> str | None:
 
 
 def _is_sharded(module: torch.nn.Module) -> bool:
-    """Whether ``fully_shard`` was applied to a module around this one, or to it."""
+    """Return true if ``fully_shard`` was applied to this module or to one around it."""
     states = sys.modules.get("torch.distributed._composable_state")
     if states is None:
         return False

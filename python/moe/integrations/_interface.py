@@ -1,7 +1,7 @@
-"""Models whose experts do not go through transformers' experts interface.
+"""Detects models whose experts do not use transformers' experts interface.
 
-transformers ignores the implementation that such a model is asked for. ``watch`` makes
-that an error: when the model has been built, and when it is switched.
+transformers silently ignores an implementation that is requested for such a model.
+``watch`` makes it an error, both when a model is built and when it is switched.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import torch
 from .._error import FAILED_PRECONDITION, MoEError
 from ._experts import is_experts
 
-# Shared experts are no choice of a router.
+# Shared experts are not routed.
 _EXPERTS = re.compile(r"(?<!Shared)Experts$|M[oO][Ee]$")
 
 
 def unreached(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
-    """What is called experts in a model, by its class or as an attribute, and is none that
-    transformers' interface reaches."""
+    """Return the modules that are called experts, by class or by attribute, but that transformers'
+    interface does not reach."""
     return [(name, module) for name, module in model.named_modules()
             if (_EXPERTS.search(type(module).__name__) or name.rpartition(".")[2] == "experts")
             and not any(is_experts(m) for m in module.modules())]
 
 
 def check(model: torch.nn.Module, implementation: str) -> None:
-    """Refuse a model that has experts out of the interface's reach."""
+    """Reject a model with experts that the interface does not reach."""
     if found := unreached(model):
         name, module = found[-1]  # the innermost of nested ones
         raise MoEError(FAILED_PRECONDITION, f"{type(model).__name__}: {name or 'it'} is a "
@@ -53,7 +53,7 @@ def watch(implementation: str, switch: Callable[[torch.nn.Module, str], None]) -
         chosen = choose(self, *args, **options)
         if chosen == implementation:
             check(self, chosen)
-        # Nothing is built yet where this is part of a constructor.
+        # During a constructor nothing is built yet.
         switch(self, chosen)
         return chosen
 

@@ -15,18 +15,18 @@ in the cache of ``moe.compile``; each keeps its own weights.
 * The code computes what transformers' eager experts do, in the type of the weights (f32,
   bf16 or f16); the choices of a token are added in f32 and rounded once.  Hidden states of
   another type, as under autocast, are cast to it and the output back, as transformers'
-  own grouped experts do.
+  grouped experts do.
 * Ids equal to the number of experts (another rank's, under expert parallelism) or -1 add
   nothing; any other id that is no expert is an error.
-* Weights are prepared once and again when one of them was replaced or changed in place.
-  Those that cannot be followed (computed by a parametrization, made in inference mode,
-  gathered by FSDP) are prepared anew in every call, with a warning that says what it takes.
+* Weights are prepared once, and again after one of them is replaced or changed in place.
+  If changes cannot be detected (parametrizations, inference mode, FSDP), weights are
+  prepared in every call, with a warning that states the time.
   A write through ``parameter.data``, ``numpy()`` or DLPack leaves no trace in torch, and
-  nothing else of a module (its activation, a limit) is looked at again: call ``prepare``
+  other changes of a module (its activation, a limit) are not detected: call ``prepare``
   after such a change.
 * For inference on the CPU: a backward pass through the experts is an error.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
-  the name of the module in it: code compiled for one layer is not used for another.
+  the name of the module as an operand: code compiled for one layer is not reused for another.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ __all__ = ["NAME", "layer_of", "prepare", "register"]
 
 NAME = "moe_mlir"
 
-# Names that configurations use for the number of experts of a token.
+# Names for the number of experts per token in configurations.
 _TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k", "moe_top_k")
 
-# Tries out the compiler and the runtime.
+# A layer to test the compiler and the runtime with.
 _SMALLEST = """\
 func.func @same(%x: tensor<?x1xf32> {moe.role = "input", moe.name = "x"}) -> tensor<?x1xf32> {
   return %x : tensor<?x1xf32>
@@ -76,12 +76,11 @@ _warned: set[str] = set()
 
 def register(*, target: str | None = None, options: Sequence[str] = (), cache: bool = True,
              num_threads: int = 0) -> None:
-    """Make ``experts_implementation="moe_mlir"`` known to transformers.
+    """Register ``experts_implementation="moe_mlir"`` with transformers.
 
-    The arguments are those of ``moe.compile``; layers prepared later are compiled with them.
-    They, the compiler and the runtime are tried out here.  From now on, a model that is
-    loaded with this implementation and has experts that transformers' interface does not
-    reach is an error.
+    The arguments are those of ``moe.compile`` for layers that are prepared later. They, the
+    compiler and the runtime are tested here. From now on it is an error to load a model
+    with this implementation if it has experts that transformers' interface does not reach.
     """
     asked = dict(target=target, options=tuple(options), cache=cache, num_threads=num_threads)
     if isinstance(options, str):
@@ -96,7 +95,7 @@ def register(*, target: str | None = None, options: Sequence[str] = (), cache: b
 
 
 def _connect() -> None:
-    """Make transformers know the implementation."""
+    """Add the implementation to transformers."""
     import transformers
 
     # Before, an implementation by another name than transformers' own was refused.
@@ -157,7 +156,7 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
 
 
 def layer_of(module: torch.nn.Module) -> Layer | None:
-    """The compiled layer behind an experts module, e.g. for its statistics."""
+    """Return the compiled layer of an experts module, e.g. for its statistics."""
     bound = _state_of(module).bound
     return None if bound is None else bound.layer
 
@@ -178,13 +177,13 @@ def _compiled(experts: Experts, top_k: int) -> Module:
 
 
 class _Bound:
-    """A compiled layer with the weights that a module had at one time."""
+    """A compiled layer with the weights of a module at one time."""
 
     def __init__(self, experts: Experts, weights: Sequence[torch.Tensor], top_k: int,
                  followed: bool):
         module = _compiled(experts, top_k)
-        # Before they are read, so that a write meanwhile is noticed. None where changes
-        # cannot be followed.
+        # Taken before the weights are read, to notice a concurrent write. None if changes cannot be
+        # detected.
         self.snapshots = [Snapshot(w) for w in weights] if followed else None
         start = time.perf_counter()
         self.layer = module.layer([local_part(w).detach().contiguous() for w in weights])
@@ -202,14 +201,14 @@ class _Bound:
 
 
 def _kinds(weights: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
-    """All of the weights that their compiled code depends on."""
+    """Return everything about weights that their compiled code depends on."""
     return [(type(w), w.dtype, w.shape, w.device) for w in map(local_part, weights)]
 
 
 class _State:
-    """What an experts module carries. A copy of the module starts afresh.
+    """The state of an experts module; a copy of the module gets a new one.
 
-    ``key`` names the state to the custom operation.
+    ``key`` identifies the state in the custom operation.
     """
 
     def __init__(self, module: torch.nn.Module | None = None):
@@ -218,7 +217,7 @@ class _State:
         self.name = type(module).__name__
         self.columns = 0
         self.bound: _Bound | None = None
-        self.in_vain = 0  # how many in a row were bound for one call
+        self.in_vain = 0  # consecutive layers bound for one call
         if module is not None:
             self.names = parameter_names(module)
             down = module.down_proj
@@ -229,7 +228,7 @@ class _State:
         return _State, ()
 
     def current(self, weights: Sequence[torch.Tensor], top_k: int) -> _Bound | None:
-        """What is bound, if it is for this top k and of these weights."""
+        """Return the compiled layer if it is for this top k and these weights."""
         bound = self.bound
         if bound is None or bound.top_k != top_k or not bound.is_of(weights):
             return None
@@ -238,7 +237,7 @@ class _State:
 
     def bind(self, module: torch.nn.Module, weights: Sequence[torch.Tensor], top_k: int,
              look_again: bool = True) -> _Bound:
-        """Prepare ``weights``, which are those of the module at present.
+        """Prepare ``weights``, the current ones of the module.
 
         With ``look_again`` the rest of the module may have changed, too.
         """
@@ -249,7 +248,7 @@ class _State:
                                "they had been prepared; load the model again")
             reason = next(((n, why) for n, w in zip(self.names, weights)
                            if (why := untraced(w, module))), None)
-            self.bound = None  # first, so that two prepared copies are never there at once
+            self.bound = None  # first, so that two prepared copies never coexist
             if look_again or last is None or last.kinds != _kinds(weights):
                 experts = describe(module, self.name, weights)
             else:
@@ -266,7 +265,7 @@ class _State:
 
     def why_in_vain(self, module: torch.nn.Module, weights: Sequence[torch.Tensor],
                     last: _Bound) -> tuple[str, str] | None:
-        """Why what was bound has served one call only, if that seems to go on."""
+        """Return why layers keep being bound for a single call; None if they are not."""
         changed = [n for n, w, s in zip(self.names, weights, last.snapshots or ())
                    if not s.still(w)]
         for name in changed:
@@ -280,7 +279,7 @@ class _State:
         return None
 
     def warn(self, parameter: str, why: str, bound: _Bound) -> None:
-        """Say once for each reason what it takes to prepare weights in every call."""
+        """Warn once for each reason, with the time it takes to prepare weights in every call."""
         if why not in _warned:
             _warned.add(why)
             warnings.warn(f"{self.name}: {parameter} {why}. While that is so, the weights of this "
@@ -312,9 +311,9 @@ class _State:
         if len(shape) != 2:
             raise self.error("top_k_index", top_k_index, "[tokens, choices]")
         tokens, top_k = shape
-        # Read once: where something computes them, each access makes others.
+        # Read once: each access to a computed weight creates another tensor.
         weights = weights_of(module, self.names)
-        # One object, so that a thread that binds anew does not change it on the way.
+        # One object, so that a concurrent rebind does not change it in between.
         bound = self.current(weights, top_k)
         if bound is None:
             with _lock:
@@ -332,7 +331,7 @@ class _State:
                            "tensors on the CPU")
         if top_k_index.is_floating_point():
             raise self.error("top_k_index", top_k_index, "integers")
-        # As transformers' own code for groups: other types come from autocast.
+        # As in transformers' grouped experts: other types come from autocast.
         hidden_states = hidden_states.to(bound.dtype).contiguous()
         ids = top_k_index.to(torch.int64).contiguous()
         scales = top_k_weights.to(torch.float32).contiguous()
@@ -348,7 +347,7 @@ class _State:
 
 
 def _refuse_freed(module: torch.nn.Module, _arguments: Any) -> None:
-    """A hook of modules whose weights are those of a compiled layer alone."""
+    """A forward hook for modules whose weights are only in a compiled layer."""
     if module.config._experts_implementation != NAME:
         _check_freed(module, module.config._experts_implementation)
 
@@ -362,7 +361,7 @@ def _check_freed(module: torch.nn.Module, implementation: str) -> None:
 
 def _state_of(module: torch.nn.Module) -> _State:
     state = module.__dict__.get("_moe_mlir")
-    # The owner is another module where this one is a copy.
+    # In a copy of the module, the owner is another module.
     if state is None or state.owner() is not module:
         with _lock:
             state = module.__dict__.get("_moe_mlir")
@@ -379,7 +378,7 @@ def _ensure_state(module: torch.nn.Module) -> bool:
 
 def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
              top_k_weights: torch.Tensor) -> torch.Tensor:
-    """The experts of one module; ``self`` is that module."""
+    """Run the experts of one module, ``self``."""
     if (type(hidden_states) is torch.Tensor and not torch.compiler.is_compiling()
             and not torch.is_grad_enabled()):
         return _state_of(self).run(hidden_states, top_k_index, top_k_weights)
@@ -390,7 +389,7 @@ def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: to
     parameters = []
     if torch.is_grad_enabled():
         parameters += self.parameters()
-        if not torch.compiler.is_compiling():  # what computes them may be elsewhere
+        if not torch.compiler.is_compiling():  # a parametrization may compute them elsewhere
             parameters += [w for w in weights_of(self, state.names) if not w.is_leaf]
     return torch.ops.moe_mlir.experts(hidden_states, top_k_index, top_k_weights, parameters,
                                       state.key, state.columns)
@@ -400,7 +399,7 @@ def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: to
 def _operation(hidden_states: torch.Tensor, top_k_index: torch.Tensor,
                top_k_weights: torch.Tensor, parameters: list[torch.Tensor], key: str,
                columns: int) -> torch.Tensor:
-    """The experts behind ``key``. ``parameters`` are there for autograd alone."""
+    """Run the experts of ``key``. ``parameters`` are only there for autograd."""
     state = _states.get(key)
     if state is None or state.owner() is None:
         raise MoEError(FAILED_PRECONDITION, f"no experts '{key}' in this process: the model that "
