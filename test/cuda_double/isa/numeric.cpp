@@ -90,6 +90,11 @@ uint32_t moe::gpu::encode(const Format &format, double value, Rounding rounding,
   return sign | static_cast<uint32_t>(result);
 }
 
+/// Of an exponent that a normal double has.
+static double powerOfTwo(int exponent) {
+  return bitCast<double>(static_cast<uint64_t>(1023 + exponent) << 52);
+}
+
 double moe::gpu::decode(const Format &format, uint32_t bits) {
   bool negative = bits & format.sign();
   uint32_t magnitude = bits & (format.sign() - 1);
@@ -102,11 +107,11 @@ double moe::gpu::decode(const Format &format, uint32_t bits) {
     else
       return NAN;
   } else if (exponent == 0) {
-    value = std::ldexp(fraction, 1 - format.bias() - format.mantissa);
+    value = fraction * powerOfTwo(1 - format.bias() - format.mantissa);
   } else {
-    value = std::ldexp(fraction + (1u << format.mantissa),
-                       static_cast<int>(exponent) - format.bias() -
-                           format.mantissa);
+    value = (fraction + (1u << format.mantissa)) *
+            powerOfTwo(static_cast<int>(exponent) - format.bias() -
+                       format.mantissa);
   }
   return negative ? -value : value;
 }

@@ -64,15 +64,26 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
 #endif
 void moe::gpu::multiply(int m, int n, int k, const float *__restrict a,
                         const float *__restrict b, double *__restrict c) {
-  for (int row = 0; row < m; ++row) {
-    double *sums = c + row * n;
-    for (int i = 0; i < k; ++i) {
-      double x = a[row * k + i];
-      const float *line = b + i * n;
-      for (int j = 0; j < n; ++j)
-        sums[j] += x * line[j];
+  // Sums of a few rows stay in registers, each in the order of k.
+  typedef float Floats __attribute__((vector_size(32)));
+  typedef double Doubles __attribute__((vector_size(64)));
+  constexpr int rows = 4, columns = 8;
+  for (int row = 0; row < m; row += rows)
+    for (int column = 0; column < n; column += columns) {
+      double *at = c + row * n + column;
+      Doubles sums[rows];
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(&sums[r], at + r * n, sizeof(Doubles));
+      for (int i = 0; i < k; ++i) {
+        Floats line;
+        std::memcpy(&line, b + i * n + column, sizeof(Floats));
+        Doubles factors = __builtin_convertvector(line, Doubles);
+        for (int r = 0; r < rows; ++r)
+          sums[r] += static_cast<double>(a[(row + r) * k + i]) * factors;
+      }
+      for (int r = 0; r < rows; ++r)
+        std::memcpy(at + r * n, &sums[r], sizeof(Doubles));
     }
-  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -91,33 +102,44 @@ constexpr int mmaM = 16, mmaN = 8;
 /// list: the slots of D, A, B, C, one after the other.
 void mma(Warp &warp, const Instruction &i, uint32_t) {
   const auto &shape = *static_cast<const MmaShape *>(i.data);
-  int bits = bitsOf(shape.a), perRegister = 32 / bits;
-  int registersA = mmaM * shape.k * bits / 32 / 32;
+  int registersA = mmaM * shape.k * bitsOf(shape.a) / 32 / 32;
   int registersB = registersA / 2;
   int registersD = shape.d == Type::F16 ? 2 : 4;
   const uint32_t *slotsD = i.list, *slotsA = slotsD + registersD,
                  *slotsB = slotsA + registersA, *slotsC = slotsB + registersB;
-  ElementReader readA(shape.a), readB(shape.b);
-  uint32_t mask = bits == 32 ? ~0u : (1u << bits) - 1;
 
   float a[mmaM * 32], b[32 * mmaN];
   double sums[mmaM * mmaN];
+  withReader(shape.a, [&](auto reader, auto bits) {
+    constexpr int perRegister = 32 / bits;
+    for (int lane = 0; lane < 32; ++lane) {
+      const Thread &thread = warp.threads[lane];
+      int group = lane / 4, inGroup = lane % 4;
+      for (int r = 0; r < registersA; ++r) {
+        uint32_t word = thread.get<uint32_t>(slotsA[r]);
+        int row = group + 8 * (r & 1);
+        int column = inGroup * perRegister + 4 * perRegister * (r >> 1);
+        for (int e = 0; e < perRegister; ++e)
+          a[row * shape.k + column + e] = reader(elementOf<bits>(word, e));
+      }
+    }
+  });
+  withReader(shape.b, [&](auto reader, auto bits) {
+    constexpr int perRegister = 32 / bits;
+    for (int lane = 0; lane < 32; ++lane) {
+      const Thread &thread = warp.threads[lane];
+      int group = lane / 4, inGroup = lane % 4;
+      for (int r = 0; r < registersB; ++r) {
+        uint32_t word = thread.get<uint32_t>(slotsB[r]);
+        int row = inGroup * perRegister + 4 * perRegister * r;
+        for (int e = 0; e < perRegister; ++e)
+          b[(row + e) * mmaN + group] = reader(elementOf<bits>(word, e));
+      }
+    }
+  });
   for (int lane = 0; lane < 32; ++lane) {
     const Thread &thread = warp.threads[lane];
     int group = lane / 4, inGroup = lane % 4;
-    for (int r = 0; r < registersA; ++r) {
-      uint32_t word = thread.get<uint32_t>(slotsA[r]);
-      int row = group + 8 * (r & 1);
-      int column = inGroup * perRegister + 4 * perRegister * (r >> 1);
-      for (int e = 0; e < perRegister; ++e)
-        a[row * shape.k + column + e] = readA(word >> (bits * e) & mask);
-    }
-    for (int r = 0; r < registersB; ++r) {
-      uint32_t word = thread.get<uint32_t>(slotsB[r]);
-      int row = inGroup * perRegister + 4 * perRegister * r;
-      for (int e = 0; e < perRegister; ++e)
-        b[(row + e) * mmaN + group] = readB(word >> (bits * e) & mask);
-    }
     for (int e = 0; e < 4; ++e) {
       double &sum = sums[(group + 8 * (e / 2)) * mmaN + inGroup * 2 + e % 2];
       if (shape.c == Type::F16)

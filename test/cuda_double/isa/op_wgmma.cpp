@@ -22,7 +22,7 @@ using namespace moe::gpu;
 
 namespace {
 
-constexpr int wgmmaM = 64;
+constexpr int wgmmaM = 64, wgmmaMaxN = 256;
 constexpr int rowBytes = 32; // of k in one instruction, for every type
 
 /// What a wgmma is, beside its slots; kept in Instruction::data.
@@ -117,6 +117,10 @@ void forChunks(const MatrixDescriptor &descriptor, int rows, int bits,
 }
 
 uint32_t offsetOf(const Block &block, uint32_t address) {
+  uint32_t offset = address - block.machine->settings.sharedReserved();
+  uint32_t size = block.shared.size();
+  if (offset < size && size - offset >= 16)
+    return offset;
   SharedPlace place = block.machine->sharedPlace(
       address | uint64_t(block.rank) << 24, 16, block);
   return place.offset;
@@ -136,71 +140,106 @@ void checkOperand(Warp &warp, Epoch now, const MatrixDescriptor &descriptor,
 void readOperand(Block &block, const MatrixDescriptor &descriptor, int rows,
                  Type type, bool transposed, bool negate, float *to,
                  int rowStep, int columnStep) {
-  ElementReader reader(type);
-  int bits = bitsOf(type), perChunk = 128 / bits;
-  uint32_t mask = bits == 32 ? ~0u : (1u << bits) - 1;
-  forChunks(descriptor, rows, bits, transposed,
-            [&](uint32_t address, int row, int column) {
-              uint32_t offset = offsetOf(block, address);
-              block.shared.asyncRead(offset, 16);
-              uint32_t words[4];
-              std::memcpy(words, block.shared.data(offset), 16);
-              for (int e = 0; e < perChunk; ++e) {
-                int bit = e * bits;
-                float value = reader(words[bit / 32] >> (bit % 32) & mask);
-                int r = row + (transposed ? e : 0);
-                int c = column + (transposed ? 0 : e);
-                to[r * rowStep + c * columnStep] = negate ? -value : value;
-              }
-            });
+  int step = transposed ? rowStep : columnStep;
+  withReader(type, [&](auto reader, auto bits) {
+    constexpr int perWord = 32 / bits;
+    forChunks(descriptor, rows, bits, transposed,
+              [&](uint32_t address, int row, int column) {
+                uint32_t offset = offsetOf(block, address);
+                block.shared.asyncRead(offset, 16);
+                uint32_t words[4];
+                std::memcpy(words, block.shared.data(offset), 16);
+                float *element = to + row * rowStep + column * columnStep;
+                for (int e = 0; e < 4 * perWord; ++e, element += step) {
+                  float value =
+                      reader(elementOf<bits>(words[e / perWord], e % perWord));
+                  *element = negate ? -value : value;
+                }
+              });
+  });
 }
 
 //===----------------------------------------------------------------------===//
 // Fragments
 //===----------------------------------------------------------------------===//
 
-/// Element `e` of register `r` of the accumulators of a thread: its row among
-/// the 16 of the warp and its column.
-struct Element {
-  int row, column;
-};
-Element accumulatorElement(int lane, int index) {
-  return {lane / 4 + 8 * (index / 2 % 2),
-          8 * (index / 4) + lane % 4 * 2 + index % 2};
-}
-
 void readFragments(Warp *warps, const WgmmaShape &shape, const uint32_t *slots,
                    float *to) {
-  ElementReader reader(shape.a);
-  int bits = bitsOf(shape.a), perRegister = 32 / bits, k = shape.k();
-  uint32_t mask = bits == 32 ? ~0u : (1u << bits) - 1;
-  for (int t = 0; t < 128; ++t) {
-    const Thread &thread = warps[t / 32].threads[t % 32];
-    int group = t % 32 / 4, inGroup = t % 4;
-    for (uint32_t r = 0; r < shape.fragments; ++r) {
-      uint32_t word = thread.get<uint32_t>(slots[r]);
-      int row = t / 32 * 16 + group + 8 * int(r & 1);
-      int column = inGroup * perRegister + 4 * perRegister * int(r >> 1);
-      for (int e = 0; e < perRegister; ++e) {
-        float value = reader(word >> (bits * e) & mask);
-        to[row * k + column + e] = shape.negateA ? -value : value;
+  int k = shape.k();
+  withReader(shape.a, [&](auto reader, auto bits) {
+    constexpr int perRegister = 32 / bits;
+    for (int t = 0; t < 128; ++t) {
+      const Thread &thread = warps[t / 32].threads[t % 32];
+      int group = t % 32 / 4, inGroup = t % 4;
+      for (uint32_t r = 0; r < shape.fragments; ++r) {
+        uint32_t word = thread.get<uint32_t>(slots[r]);
+        int row = t / 32 * 16 + group + 8 * int(r & 1);
+        int column = inGroup * perRegister + 4 * perRegister * int(r >> 1);
+        for (int e = 0; e < perRegister; ++e) {
+          float value = reader(elementOf<bits>(word, e));
+          to[row * k + column + e] = shape.negateA ? -value : value;
+        }
       }
+    }
+  });
+}
+
+/// Call `body` with each thread, and the number and the place in D of each
+/// element that it has. Of four in a row two are in one row and two in that
+/// eight below.
+template <typename Body> void forAccumulators(Warp *warps, int n, Body body) {
+  for (int t = 0; t < 128; ++t) {
+    Thread &thread = warps[t / 32].threads[t % 32];
+    int at = (t / 32 * 16 + t % 32 / 4) * n + t % 4 * 2;
+    for (int index = 0; index < n / 2; index += 4, at += 8) {
+      body(thread, index, at);
+      body(thread, index + 1, at + 1);
+      body(thread, index + 2, at + 8 * n);
+      body(thread, index + 3, at + 8 * n + 1);
     }
   }
 }
 
-template <typename Body>
-void forAccumulators(Warp *warps, const WgmmaShape &shape, Body body) {
-  int perRegister = shape.d == Type::F16 ? 2 : 1;
-  for (int t = 0; t < 128; ++t) {
-    Thread &thread = warps[t / 32].threads[t % 32];
-    for (uint32_t r = 0; r < shape.accumulators; ++r)
-      for (int e = 0; e < perRegister; ++e) {
-        Element at =
-            accumulatorElement(t % 32, static_cast<int>(r) * perRegister + e);
-        body(thread, r, e, (t / 32 * 16 + at.row) * shape.n + at.column);
-      }
-  }
+void readAccumulators(Warp *warps, const WgmmaShape &shape,
+                      const uint32_t *slots, double *sums) {
+  if (shape.d == Type::F16)
+    forAccumulators(warps, shape.n, [&](Thread &thread, int index, int at) {
+      uint32_t word = thread.get<uint32_t>(slots[index / 2]);
+      sums[at] =
+          halfToFloat(static_cast<uint16_t>(elementOf<16>(word, index % 2)));
+    });
+  else if (shape.d == Type::S32)
+    forAccumulators(warps, shape.n, [&](Thread &thread, int index, int at) {
+      sums[at] = thread.get<int32_t>(slots[index]);
+    });
+  else
+    forAccumulators(warps, shape.n, [&](Thread &thread, int index, int at) {
+      sums[at] = thread.get<float>(slots[index]);
+    });
+}
+
+void writeAccumulators(Warp *warps, const WgmmaShape &shape,
+                       const uint32_t *slots, const double *sums) {
+  if (shape.d == Type::F16)
+    forAccumulators(warps, shape.n, [&](Thread &thread, int index, int at) {
+      uint32_t word = thread.get<uint32_t>(slots[index / 2]);
+      uint32_t half = floatToHalf(sums[at]);
+      word =
+          index % 2 ? (word & 0xFFFF) | half << 16 : (word & 0xFFFF0000) | half;
+      thread.set<uint32_t>(slots[index / 2], word);
+    });
+  else if (shape.d == Type::S32)
+    forAccumulators(warps, shape.n, [&](Thread &thread, int index, int at) {
+      double sum = sums[at];
+      if (shape.saturate)
+        sum = std::max(-2147483648.0, std::min(2147483647.0, sum));
+      thread.set<int32_t>(slots[index],
+                          static_cast<int32_t>(static_cast<int64_t>(sum)));
+    });
+  else
+    forAccumulators(warps, shape.n, [&](Thread &thread, int index, int at) {
+      thread.set<float>(slots[index], static_cast<float>(sums[at]));
+    });
 }
 
 /// Let an operation take effect that all four warps have issued.
@@ -209,45 +248,25 @@ void perform(Block &block, uint32_t group, WgmmaOperation &operation) {
   const uint32_t *slots = operation.at->list;
   Warp *warps = &block.warps[group * 4];
   int k = shape.k(), n = shape.n;
-  std::vector<float> a(static_cast<size_t>(wgmmaM * k)),
-      b(static_cast<size_t>(k * n));
-  std::vector<double> sums(static_cast<size_t>(wgmmaM * n), 0.0);
+  // Too large to be allocated for each.
+  static thread_local struct {
+    float a[wgmmaM * rowBytes], b[rowBytes * wgmmaMaxN];
+    double sums[wgmmaM * wgmmaMaxN];
+  } matrices;
+  auto &[a, b, sums] = matrices;
   if (shape.aInRegisters)
-    readFragments(warps, shape, slots + shape.accumulators, a.data());
+    readFragments(warps, shape, slots + shape.accumulators, a);
   else
     readOperand(block, MatrixDescriptor(operation.a), wgmmaM, shape.a,
-                shape.transposeA, shape.negateA, a.data(), k, 1);
+                shape.transposeA, shape.negateA, a, k, 1);
   readOperand(block, MatrixDescriptor(operation.b), n, shape.b,
-              shape.transposeB, shape.negateB, b.data(), 1, n);
+              shape.transposeB, shape.negateB, b, 1, n);
   if (operation.accumulate)
-    forAccumulators(warps, shape,
-                    [&](Thread &thread, uint32_t r, int e, int at) {
-                      double &sum = sums[static_cast<size_t>(at)];
-                      if (shape.d == Type::F16)
-                        sum = halfToFloat(static_cast<uint16_t>(
-                            thread.get<uint32_t>(slots[r]) >> (16 * e)));
-                      else if (shape.d == Type::S32)
-                        sum = thread.get<int32_t>(slots[r]);
-                      else
-                        sum = thread.get<float>(slots[r]);
-                    });
-  multiply(wgmmaM, n, k, a.data(), b.data(), sums.data());
-  forAccumulators(warps, shape, [&](Thread &thread, uint32_t r, int e, int at) {
-    double sum = sums[static_cast<size_t>(at)];
-    if (shape.d == Type::F16) {
-      uint32_t word = thread.get<uint32_t>(slots[r]);
-      uint32_t half = floatToHalf(sum);
-      word = e ? (word & 0xFFFF) | half << 16 : (word & 0xFFFF0000) | half;
-      thread.set<uint32_t>(slots[r], word);
-    } else if (shape.d == Type::S32) {
-      if (shape.saturate)
-        sum = std::max(-2147483648.0, std::min(2147483647.0, sum));
-      thread.set<int32_t>(slots[r],
-                          static_cast<int32_t>(static_cast<int64_t>(sum)));
-    } else {
-      thread.set<float>(slots[r], static_cast<float>(sum));
-    }
-  });
+    readAccumulators(warps, shape, slots, sums);
+  else
+    std::fill_n(sums, wgmmaM * n, 0.0);
+  multiply(wgmmaM, n, k, a, b, sums);
+  writeAccumulators(warps, shape, slots, sums);
   operation.done = true;
   ++block.machine->effects;
 }
@@ -274,19 +293,24 @@ void checkOverlap(const Warp &warp, const WarpgroupQueue &queue,
   if (warp.wgmma.inFlightCount == 0)
     return;
   const WgmmaShape &shape = shapeOf(i);
+  const Instruction *last = nullptr;
   for (uint64_t n = warp.wgmma.waited; n < warp.wgmma.issued; ++n) {
     const Instruction &other = *queue.operations[n - queue.first].at;
+    if (&other == last)
+      continue;
+    last = &other;
     const WgmmaShape &its = shapeOf(other);
     bool same = its.accumulators == shape.accumulators &&
                 std::equal(i.list, i.list + shape.accumulators, other.list);
-    for (uint32_t x = 0; x < i.count; ++x)
-      for (uint32_t y = 0; y < other.count; ++y) {
-        bool accumulators = x < shape.accumulators && y < its.accumulators;
-        bool fragments = x >= shape.accumulators && y >= its.accumulators;
-        if (i.list[x] == other.list[y] && !(accumulators && same) && !fragments)
+    for (uint32_t x = 0; x < i.count; ++x) {
+      bool accumulator = x < shape.accumulators;
+      uint32_t y = accumulator && same ? its.accumulators : 0;
+      uint32_t end = accumulator ? other.count : its.accumulators;
+      for (; y < end; ++y)
+        if (i.list[x] == other.list[y])
           undefined("shares a register with a wgmma under way, but not as an "
                     "accumulator of the same shape");
-      }
+    }
   }
 }
 
@@ -496,7 +520,7 @@ static void decodeProduct(Decoder &d) {
       (halves ? shape->a == shape->b : true) &&
       (halves || bytes || integers || shape->a == Type::TF32) &&
       bitsOf(shape->a) == bitsOf(shape->b) && k == shape->k() &&
-      shape->n >= 8 && shape->n <= 256 && shape->n % 8 == 0 &&
+      shape->n >= 8 && shape->n <= wgmmaMaxN && shape->n % 8 == 0 &&
       (integers ? shape->d == Type::S32
                 : shape->d == Type::F32 ||
                       (shape->d == Type::F16 && shape->a != Type::BF16 &&
