@@ -67,9 +67,69 @@ public:
     unused.clear();
   }
 
-  /// Note a read, before which is what `clock` says. Returns the earlier write
-  /// that it races with; bits of 0 if there is none.
-  Epoch read(size_t word, Epoch now, const Clock &clock) {
+  /// Note an access to words, before which is what `clock` says. Returns the
+  /// first word with an earlier access that it races with, and that; bits of 0
+  /// if there is none.
+  struct Race {
+    size_t word = 0;
+    Epoch other;
+  };
+
+  Race read(size_t first, size_t end, Epoch now, const Clock &clock) {
+    // A word that it read before and nobody wrote since was looked at then,
+    // unless the agent has run out of times.
+    uint32_t again = now.time() != Epoch::maxTime ? now.bits : noWord;
+    Past done;
+    for (size_t word = first; word < end; ++word) {
+      Past past{reads[word], writes[word]};
+      if (past.read.bits == again)
+        continue;
+      if (past == done) {
+        reads[word] = now;
+        continue;
+      }
+      if (Epoch race = readOne(word, now, clock); race.bits != 0)
+        return {word, race};
+      if (reads[word].bits == now.bits)
+        done = past;
+    }
+    return {};
+  }
+
+  Race write(size_t first, size_t end, Epoch now, const Clock &clock) {
+    Past done;
+    for (size_t word = first; word < end; ++word) {
+      Past past{reads[word], writes[word]};
+      if (past == done) {
+        writes[word] = now;
+        reads[word] = {};
+        continue;
+      }
+      if (Epoch race = writeOne(word, now, clock); race.bits != 0)
+        return {word, race};
+      if (!(past.read.bits & manyReaders))
+        done = past;
+    }
+    return {};
+  }
+
+private:
+  // Set in no epoch.
+  static constexpr uint32_t manyReaders = 1u << 31;
+
+  static constexpr uint32_t noWord = ~0u; // the reads of none
+
+  /// What is known of a word. Neighbours mostly share theirs: what was found
+  /// about one holds for the next.
+  struct Past {
+    Epoch read = {noWord}, write;
+    bool operator==(const Past &other) const {
+      return read.bits == other.read.bits && write.bits == other.write.bits;
+    }
+  };
+
+  /// The earlier access that a read or write races with.
+  Epoch readOne(size_t word, Epoch now, const Clock &clock) {
     Epoch &last = reads[word];
     if (last.bits != now.bits) {
       if (last.bits & manyReaders)
@@ -84,7 +144,7 @@ public:
                                                                : write;
   }
 
-  Epoch write(size_t word, Epoch now, const Clock &clock) {
+  Epoch writeOne(size_t word, Epoch now, const Clock &clock) {
     Epoch race, last = writes[word], readers = reads[word];
     auto check = [&](Epoch other) {
       if (other.agent() != now.agent() && !other.before(clock))
@@ -103,10 +163,6 @@ public:
     reads[word] = {};
     return race;
   }
-
-private:
-  // Set in no epoch.
-  static constexpr uint32_t manyReaders = 1u << 31;
 
   static void add(std::vector<Epoch> &readers, Epoch now) {
     for (Epoch &reader : readers)

@@ -12,6 +12,7 @@ using namespace moe::gpu;
 
 static constexpr int fenceBits = 21;
 static constexpr uint32_t fenceMask = (1u << fenceBits) - 1;
+static constexpr uint64_t eachByte = 0x0101010101010101;
 
 void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
                          bool racesMatter) {
@@ -26,8 +27,18 @@ void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
     races.resize((size + 3) / 4);
 }
 
+/// Eight states at once.
+static uint64_t wordOf(const uint8_t *states) {
+  uint64_t word;
+  std::memcpy(&word, states, 8);
+  return word;
+}
+
 void SharedMemory::checkReadable(uint32_t offset, uint32_t count) const {
-  for (uint32_t i = offset; i < offset + count; ++i) {
+  uint32_t i = offset, end = offset + count;
+  while (i + 8 <= end && wordOf(&states[i]) == Written * eachByte)
+    i += 8;
+  for (; i < end; ++i) {
     if (states[i] == Written)
       continue;
     if (states[i] == InFlight)
@@ -43,7 +54,11 @@ void SharedMemory::checkReadable(uint32_t offset, uint32_t count) const {
 }
 
 void SharedMemory::checkWritable(uint32_t offset, uint32_t count) const {
-  for (uint32_t i = offset; i < offset + count; ++i)
+  // Bit 1 is that of Barrier and InFlight.
+  uint32_t i = offset, end = offset + count;
+  while (i + 8 <= end && !(wordOf(&states[i]) & Barrier * eachByte))
+    i += 8;
+  for (; i < end; ++i)
     if (states[i] == Barrier)
       undefined("overwrites the mbarrier object in shared memory at offset ",
                 i);
@@ -75,15 +90,14 @@ void SharedMemory::checkRaces(Epoch now, const Clock &clock, uint32_t offset,
   // Parts of a word may belong to different warps.
   if (!detectRaces || count < 4)
     return;
-  for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
-    Epoch other =
-        write ? races.write(word, now, clock) : races.read(word, now, clock);
-    if (other.bits != 0)
-      undefined("data race: ", agentName(now.agent()),
-                write ? " writes" : " reads", " shared memory at offset ",
-                word * 4, ", which ", agentName(other.agent()),
-                " accesses too, and nothing orders the two");
-  }
+  size_t first = offset / 4, end = (size_t(offset) + count + 3) / 4;
+  RaceShadow::Race race = write ? races.write(first, end, now, clock)
+                                : races.read(first, end, now, clock);
+  if (race.other.bits != 0)
+    undefined("data race: ", agentName(now.agent()),
+              write ? " writes" : " reads", " shared memory at offset ",
+              race.word * 4, ", which ", agentName(race.other.agent()),
+              " accesses too, and nothing orders the two");
 }
 
 /// Agents of the first block of a cluster come first.
@@ -161,6 +175,8 @@ void SharedMemory::asyncReadIssued(const Warp &warp, Epoch now, uint32_t offset,
   checkRaces(now, warp.clock, offset, count, false);
   for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
     Writer &writer = writers[word];
+    if (writer.thread == 0)
+      continue;
     if (sees(writer, false)) {
       writer = {};
       continue;
