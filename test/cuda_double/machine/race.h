@@ -63,8 +63,9 @@ public:
   void resize(size_t words) {
     writes.assign(words, {});
     reads.assign(words, {});
-    shared.clear();
+    sets.clear();
     unused.clear();
+    lastPair = Pair();
   }
 
   /// Note an access to words, before which is what `clock` says. Returns the
@@ -80,18 +81,20 @@ public:
     // unless the agent has run out of times.
     uint32_t again = now.time() != Epoch::maxTime ? now.bits : noWord;
     Past done;
+    Epoch after;
     for (size_t word = first; word < end; ++word) {
       Past past{reads[word], writes[word]};
       if (past.read.bits == again)
         continue;
-      if (past == done) {
-        reads[word] = now;
-        continue;
-      }
-      if (Epoch race = readOne(word, now, clock); race.bits != 0)
-        return {word, race};
-      if (reads[word].bits == now.bits)
+      if (!(past == done)) {
+        if (unordered(past.write, now, clock))
+          return {word, past.write};
         done = past;
+        after = joined(past.read, now, clock);
+      }
+      keep(after);
+      drop(past.read);
+      reads[word] = after;
     }
     return {};
   }
@@ -100,23 +103,21 @@ public:
     Past done;
     for (size_t word = first; word < end; ++word) {
       Past past{reads[word], writes[word]};
-      if (past == done) {
-        writes[word] = now;
-        reads[word] = {};
-        continue;
-      }
-      if (Epoch race = writeOne(word, now, clock); race.bits != 0)
-        return {word, race};
-      if (!(past.read.bits & manyReaders))
+      if (!(past == done)) {
+        if (Epoch race = conflict(past, now, clock); race.bits != 0)
+          return {word, race};
         done = past;
+      }
+      drop(past.read);
+      writes[word] = now;
+      reads[word] = {};
     }
     return {};
   }
 
 private:
-  // Set in no epoch.
+  // Set in no epoch: the rest is the number of a set of several readers.
   static constexpr uint32_t manyReaders = 1u << 31;
-
   static constexpr uint32_t noWord = ~0u; // the reads of none
 
   /// What is known of a word. Neighbours mostly share theirs: what was found
@@ -128,64 +129,107 @@ private:
     }
   };
 
-  /// The earlier access that a read or write races with.
-  Epoch readOne(size_t word, Epoch now, const Clock &clock) {
-    Epoch &last = reads[word];
-    if (last.bits != now.bits) {
-      if (last.bits & manyReaders)
-        add(shared[last.bits & ~manyReaders], now);
-      else if (last.before(clock) || last.agent() == now.agent())
-        last = now;
-      else
-        last.bits = share(last, now);
-    }
-    Epoch write = writes[word];
-    return write.agent() == now.agent() || write.before(clock) ? Epoch()
-                                                               : write;
+  /// Several readers of words, which never change: one more makes another set,
+  /// found again for the next word.
+  struct Readers {
+    std::vector<Epoch> epochs;
+    uint32_t words = 0;  // with this set
+    uint32_t serial = 0; // of its use
+    Epoch reader;        // who made `next`, while that has `nextSerial`
+    uint32_t next = 0, nextSerial = 0;
+  };
+  /// The set that two readers made last.
+  struct Pair {
+    Epoch first, second;
+    uint32_t set = 0, serial = 0;
+  };
+
+  static bool unordered(Epoch other, Epoch now, const Clock &clock) {
+    return other.agent() != now.agent() && !other.before(clock);
   }
 
-  Epoch writeOne(size_t word, Epoch now, const Clock &clock) {
-    Epoch race, last = writes[word], readers = reads[word];
+  Epoch conflict(const Past &past, Epoch now, const Clock &clock) const {
+    Epoch race;
     auto check = [&](Epoch other) {
-      if (other.agent() != now.agent() && !other.before(clock))
+      if (unordered(other, now, clock))
         race = other;
     };
-    check(last);
-    if (readers.bits & manyReaders) {
-      uint32_t index = readers.bits & ~manyReaders;
-      for (Epoch reader : shared[index])
+    check(past.write);
+    if (past.read.bits & manyReaders)
+      for (Epoch reader : sets[past.read.bits & ~manyReaders].epochs)
         check(reader);
-      unused.push_back(index);
-    } else {
-      check(readers);
-    }
-    writes[word] = now;
-    reads[word] = {};
+    else
+      check(past.read);
     return race;
   }
 
-  static void add(std::vector<Epoch> &readers, Epoch now) {
-    for (Epoch &reader : readers)
-      if (reader.agent() == now.agent()) {
-        reader = now;
-        return;
-      }
-    readers.push_back(now);
-  }
-  uint32_t share(Epoch first, Epoch second) {
-    if (unused.empty()) {
-      unused.push_back(static_cast<uint32_t>(shared.size()));
-      shared.emplace_back();
+  /// The readers of a word, with one more.
+  Epoch joined(Epoch readers, Epoch now, const Clock &clock) {
+    if (readers.bits & manyReaders)
+      return {manyReaders | extended(readers.bits & ~manyReaders, now)};
+    if (readers.before(clock) || readers.agent() == now.agent())
+      return now;
+    if (lastPair.first.bits != readers.bits ||
+        lastPair.second.bits != now.bits ||
+        sets[lastPair.set].serial != lastPair.serial) {
+      uint32_t set = make({readers, now});
+      lastPair = {readers, now, set, sets[set].serial};
     }
-    uint32_t index = unused.back();
+    return {manyReaders | lastPair.set};
+  }
+
+  uint32_t extended(uint32_t set, Epoch now) {
+    const Readers &from = sets[set];
+    if (from.reader.bits == now.bits &&
+        sets[from.next].serial == from.nextSerial)
+      return from.next;
+    std::vector<Epoch> epochs = from.epochs;
+    auto same = std::find_if(epochs.begin(), epochs.end(), [&](Epoch reader) {
+      return reader.agent() == now.agent();
+    });
+    if (same == epochs.end())
+      epochs.push_back(now);
+    else if (same->bits == now.bits)
+      return set;
+    else
+      *same = now;
+    uint32_t next = make(std::move(epochs));
+    sets[set].reader = now;
+    sets[set].next = next;
+    sets[set].nextSerial = sets[next].serial;
+    return next;
+  }
+
+  uint32_t make(std::vector<Epoch> epochs) {
+    if (unused.empty()) {
+      unused.push_back(static_cast<uint32_t>(sets.size()));
+      sets.emplace_back();
+    }
+    uint32_t set = unused.back();
     unused.pop_back();
-    shared[index] = {first, second};
-    return manyReaders | index;
+    sets[set].epochs = std::move(epochs);
+    return set;
+  }
+
+  void keep(Epoch readers) {
+    if (readers.bits & manyReaders)
+      ++sets[readers.bits & ~manyReaders].words;
+  }
+  void drop(Epoch readers) {
+    if (!(readers.bits & manyReaders))
+      return;
+    uint32_t set = readers.bits & ~manyReaders;
+    if (--sets[set].words != 0)
+      return;
+    ++sets[set].serial;
+    sets[set].reader = {};
+    unused.push_back(set);
   }
 
   std::vector<Epoch> writes, reads;
-  std::vector<std::vector<Epoch>> shared; // where there are several readers
-  std::vector<uint32_t> unused;           // of `shared`
+  std::vector<Readers> sets;
+  std::vector<uint32_t> unused; // of `sets`
+  Pair lastPair;
 };
 
 } // namespace moe::gpu
