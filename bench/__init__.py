@@ -5,7 +5,7 @@
 
     ./dev bench gpu       MoE layers on an NVIDIA GPU
 
-``cpu`` and ``gpu`` start processes (``worker``) in which all participants (``participants``) hold
-the same weights and take turns, round by round. ``device`` checks what layers compute on a GPU,
-and packs what a machine with one needs. The rest is in ``common``.
+``cpu`` and ``gpu`` start processes (``worker``) in which all participants (``participants``) have
+the same weights and are measured in interleaved rounds. ``device`` verifies layers on a GPU and
+packs the bundle for a machine with one. ``common`` has what they share.
 """

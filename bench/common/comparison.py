@@ -1,5 +1,4 @@
-"""What reports of all benchmarks compare: this project with its peers, skewed with uniform
-routing."""
+"""Comparisons that all reports use: this project with its peers, skewed with uniform routing."""
 
 from __future__ import annotations
 
@@ -12,14 +11,14 @@ OURS = "moe_mlir"
 
 
 def time_of(cell: Result, name: str, figure: str = "median") -> float | None:
-    """Seconds a call of a participant that took part and was right."""
+    """Return the seconds per call of a participant; None unless its result is right."""
     found = cell["participants"].get(name, {})
     return found[figure] if found.get("status") == "ok" else None
 
 
 def best_of(cell: Result, peers: Collection[str],
             figure: str = "median") -> tuple[str, float] | None:
-    """The fastest of ``peers``, and its seconds a call."""
+    """Return the fastest of ``peers`` and its seconds per call."""
     times = [(seconds, name) for name in cell["participants"]
              if name in peers and (seconds := time_of(cell, name, figure))]
     if not times:
@@ -29,14 +28,14 @@ def best_of(cell: Result, peers: Collection[str],
 
 
 def ratio_to(cell: Result, peers: Collection[str], figure: str = "median") -> float | None:
-    """How many times faster than the best of ``peers`` this project is."""
+    """Return the speedup of this project over the best of ``peers``."""
     ours, peer = time_of(cell, OURS, figure), best_of(cell, peers, figure)
     return peer[1] / ours if ours and peer else None
 
 
 def skew(cells: Sequence[Result], place: Sequence[str]) -> list[float]:
-    """For each pair of cells with the same values of ``place``, the time with skewed routing
-    over that with uniform routing."""
+    """Return, for each pair of cells with the same values of ``place``, the time with skewed
+    routing over that with uniform routing."""
     def key(cell: Result) -> tuple[Any, ...]:
         return tuple(cell[name] for name in place)
     uniform = {key(c): time_of(c, OURS) for c in cells if c["routing"] == "uniform"}

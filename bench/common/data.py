@@ -1,4 +1,4 @@
-"""Weights and inputs of a layer, from a seed."""
+"""Weights and inputs of a layer, generated from a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALIGNMENT = 64
 
 @dataclass
 class Weights:
-    """One layer, in the layout of transformers: products are ``x @ w.T``."""
+    """One layer, in the layout of transformers: matmuls are ``x @ w.T``."""
 
     router: np.ndarray  # [E, H]
     gate_up_proj: np.ndarray  # [E, 2 I, H]
@@ -37,11 +37,11 @@ class Weights:
 @dataclass(frozen=True)
 class Batch:
     x: np.ndarray  # [T, H]
-    ids: np.ndarray  # [T, K], what the router chooses
+    ids: np.ndarray  # [T, K], the router's choice
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array aligned to a cache line, which lets every peer share it."""
+    """Return an array aligned to a cache line, so that every peer can share it."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     whole = np.empty(size + ALIGNMENT, np.uint8)
@@ -50,7 +50,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def weight_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """The shapes of the fields of Weights that a layer has."""
+    """Return the shapes of the fields of Weights that a layer has."""
     h, i, e, s = shape.hidden, shape.intermediate, shape.experts, shape.shared
     shapes = {"router": (e, h), "gate_up_proj": (e, 2 * i, h), "down_proj": (e, h, i)}
     if s:
@@ -60,8 +60,8 @@ def weight_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def make_weights(shape: Shape, dtype: str, seed: int) -> Weights:
-    """Uniform draws with variance 1 / (terms of the product): as large as trained ones and
-    four times quicker to draw than normal ones."""
+    """Draw uniform values with variance 1 / (terms of a dot product): of the size of trained
+    weights, and four times faster to draw than normal ones."""
     rng = np.random.Generator(np.random.SFC64(seed))
 
     def draw(*dims: int) -> np.ndarray:
@@ -77,8 +77,8 @@ def make_weights(shape: Shape, dtype: str, seed: int) -> Weights:
 
 
 def make_layers(shape: Shape, dtype: str, seed: int, count: int) -> list[Weights]:
-    """``count`` layers that differ in their experts; the router is the first one's, so that
-    one set of inputs has the same routing in all."""
+    """Return ``count`` layers with different experts and the router of the first one, so that one
+    set of inputs has the same routing in all."""
     layers = [make_weights(shape, dtype, seed + 1000 * i) for i in range(count)]
     for layer in layers[1:]:
         layer.router[...] = layers[0].router
@@ -87,15 +87,15 @@ def make_layers(shape: Shape, dtype: str, seed: int, count: int) -> list[Weights
 
 def batches(shape: Shape, router: np.ndarray, dtype: str, tokens: int, kind: str,
             seed: int) -> Iterator[Batch]:
-    """Batches of T tokens without end; each token goes to experts that were drawn for it.
+    """Yield batches of T tokens; each token is routed to experts that were drawn for it.
 
-    Hidden states are normal draws, moved within the span of the router's rows so that the
-    router's logits are the drawn ones.
+    Hidden states are normally distributed, except in the span of the router's rows, where they
+    are set to produce the drawn logits.
     """
     rng = np.random.default_rng(seed)
     probabilities = routing.popularity(kind, shape.experts, rng)
     rows = router.astype(np.float64)
-    inverse = np.linalg.pinv(rows).T  # [E, H]: logits @ inverse has these logits
+    inverse = np.linalg.pinv(rows).T  # [E, H]: logits @ inverse produces these logits
     while True:
         ids = routing.draw_ids(probabilities, tokens, shape.top_k, rng)
         x = rng.standard_normal((tokens, shape.hidden))

@@ -1,4 +1,4 @@
-"""What the machine is: processor, caches, free memory, versions."""
+"""Properties of the machine: processor, caches, free memory, versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 
 def cpus(count: int) -> list[int]:
-    """``count`` processors that this process may use, on different cores where it can."""
+    """Return ``count`` processors that this process may use, on different cores if possible."""
     allowed = sorted(os.sched_getaffinity(0))
     first: dict[str, int] = {}
     for cpu in allowed:
@@ -33,13 +33,13 @@ def cpus(count: int) -> list[int]:
 
 
 def end_with_parent() -> None:
-    """Have Linux end this process where the one that started it ends first."""
+    """Make Linux end this process when its parent ends."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def last_level_cache() -> int:
-    """Bytes of the largest cache; 32 MiB where the system does not say."""
+    """Return the bytes of the largest cache; 32 MiB if unknown."""
     sizes = [_bytes(path.read_text()) for path in _CPUS.glob("cpu0/cache/index*/size")]
     return max(sizes, default=32 << 20)
 
@@ -51,7 +51,7 @@ def _bytes(text: str) -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be allocated without swapping, within the control group's limit."""
+    """Return the bytes that can be allocated without swapping, within the control group's limit."""
     available = _meminfo("MemAvailable")
     group = Path("/sys/fs/cgroup")
     try:
@@ -90,7 +90,7 @@ def describe() -> dict[str, object]:
         "last_level_cache": last_level_cache(),
         "memory": _meminfo("MemTotal"),
         "system": f"{platform.system()} {platform.release()}",
-        # Others at work when the run began: read the spreads with it in mind.
+        # Load of other processes at the start of the run, which widens the spread of times.
         "load_average": os.getloadavg()[0],
     }
 
@@ -106,7 +106,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the working tree, with a plus where files differ from it."""
+    """Return the commit of the working tree, with a plus if it is modified."""
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True,
                               text=True, check=True).stdout.strip()
@@ -118,7 +118,7 @@ def commit() -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """A file that is whole whenever somebody reads it, or this process ends."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text)

@@ -18,7 +18,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 def summary_table(summary: Mapping[str, Mapping[str, float] | None],
                   labels: Mapping[str, tuple[str, str]]) -> list[str]:
-    """The spread of each figure; ``labels`` has what it says and its unit."""
+    """Return the spread of each figure; ``labels`` has its description and unit."""
     rows: list[tuple[Any, ...]] = [
         (text, *(figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
         if (found := summary[key]) else (text, "-", "-", "-", 0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 
 def names_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """Some of the known names, separated by commas."""
+    """Parse a comma-separated list of known names."""
     known = list(known)
 
     def parse(text: str) -> list[str]:
@@ -21,7 +21,7 @@ def names_of(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def counts(text: str) -> list[int]:
-    """Positive numbers separated by commas, in ascending order."""
+    """Parse positive integers separated by commas; returns them in ascending order."""
     try:
         numbers = sorted({int(part) for part in text.split(",")})
     except ValueError:

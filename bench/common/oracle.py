@@ -1,4 +1,4 @@
-"""What a layer computes, in float64: shares no code with any participant."""
+"""The layer in float64, without code of any participant."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy as np
 from .data import Weights
 from .shapes import Shape
 
-# Relative to the largest magnitude. f32: sums of up to 14336 terms in any order. bf16 (unit
-# 2^-9): the activations, each expert's row, its weighted row and the result are rounded, and
-# a participant may add the K rows in bf16.
+# Relative to the largest magnitude. f32: sums of up to 14336 terms in any order. bf16 (unit 2^-9):
+# the activations, each expert's row, its weighted row and the result are rounded, and a participant
+# may add the K rows in bf16.
 TOLERANCE = {"f32": 1e-4, "bf16": 2.0**-9}
 
 
@@ -44,7 +44,7 @@ def run(shape: Shape, weights: Weights, x: np.ndarray) -> np.ndarray:
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference over the largest magnitude; infinite where any is NaN."""
+    """Return the largest difference over the largest magnitude; infinite if any is NaN."""
     difference = float(np.abs(actual.astype(np.float64) - expected).max(initial=0.0))
     scale = float(np.abs(expected).max(initial=0.0))
     if not np.isfinite(difference):

@@ -1,12 +1,12 @@
-"""What participants raise, and what becomes of it in a result."""
+"""Errors of participants, and their representation in results."""
 
 from __future__ import annotations
 
 
 class Unavailable(Exception):
-    """A participant that cannot run here, or not this case; says why."""
+    """A participant that cannot run here, or not this case; has the reason."""
 
 
 def message(error: BaseException) -> str:
-    """The error on one line."""
+    """Format an error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]

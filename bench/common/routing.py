@@ -1,4 +1,4 @@
-"""Which experts tokens go to: draws from a seed, uniform or skewed."""
+"""Draws of expert ids from a seed, uniform or skewed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ZIPF_EXPONENT = 1.0
 
 
 def popularity(routing: str, experts: int, rng: np.random.Generator) -> np.ndarray:
-    """The probability of each expert, the popular ones in places drawn at random."""
+    """Return the probability of each expert; popular ones have random ids."""
     if routing == "uniform":
         return np.full(experts, 1 / experts)
     if routing == "zipf":
@@ -20,17 +20,17 @@ def popularity(routing: str, experts: int, rng: np.random.Generator) -> np.ndarr
 
 def draw_ids(probabilities: np.ndarray, tokens: int, top_k: int,
              rng: np.random.Generator) -> np.ndarray:
-    """``[T, K]`` distinct experts for each token, drawn one after the other without
-    replacement (the Gumbel top-k trick), the first drawn first."""
+    """Draw ``[T, K]`` distinct experts for each token without replacement, in order of selection
+    (the Gumbel top-k trick)."""
     keys = np.log(probabilities) + rng.gumbel(size=(tokens, len(probabilities)))
     return np.argsort(-keys, axis=1)[:, :top_k].astype(np.int32)
 
 
 def logits_for(ids: np.ndarray, experts: int, rng: np.random.Generator) -> np.ndarray:
-    """Logits whose top K are ``ids``, the first one highest.
+    """Return logits whose top K are ``ids``, in this order.
 
-    The chosen lie at least 1 above the others, which no rounding of x, of the router or of
-    the logits to bf16 bridges: all participants see the same routing.
+    Chosen logits exceed the others by at least 1, more than any rounding of x, of the router or
+    of the logits to bf16, so that all participants have the same routing.
     """
     tokens, top_k = ids.shape
     logits = rng.uniform(-2.0, 0.0, (tokens, experts))

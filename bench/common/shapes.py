@@ -1,4 +1,4 @@
-"""The MoE layers that are measured: shapes and configurations of published models."""
+"""The measured MoE layers: shapes and configurations of published models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DTYPE_BYTES = {"f32": 4, "bf16": 2}
 
 @dataclass(frozen=True)
 class Shape:
-    """One MoE layer: H, I, E, K of the literature, and its model's configuration."""
+    """One MoE layer: H, I, E, K of the literature, and the configuration of its model."""
 
     key: str
     title: str
@@ -21,7 +21,7 @@ class Shape:
     # The weights of the K chosen experts are divided by their sum.
     renormalise: bool
     config: dict[str, Any] = field(hash=False)
-    # Width of the network that every token passes through besides; 0 if there is none.
+    # Width of the shared network that every token uses; 0 if there is none.
     shared: int = 0
 
     @property
@@ -30,7 +30,7 @@ class Shape:
 
     @property
     def common_parameters(self) -> int:
-        """Parameters that every token uses: the router and the shared network."""
+        """Return the parameters that every token uses: the router and the shared network."""
         return self.hidden * (self.experts + 3 * self.shared)
 
     @property
@@ -41,19 +41,19 @@ class Shape:
         return tokens * self.top_k / self.experts
 
     def flops(self, tokens: int) -> int:
-        """Useful operations of a call; activations and sums are not counted."""
+        """Return the useful operations of a call, without activations and combine."""
         per_token = self.top_k * self.expert_parameters + self.common_parameters
         return 2 * tokens * per_token
 
     def bytes_touched(self, tokens: int, active_experts: float, dtype: str) -> float:
-        """What a call has to move at least: active experts, common weights, x and y."""
+        """Return the least bytes that a call moves: active experts, common weights, x and y."""
         elements = (active_experts * self.expert_parameters + self.common_parameters
                     + 2 * tokens * self.hidden)
         return elements * DTYPE_BYTES[dtype]
 
 
 def decoder(model_type: str, shape: tuple[int, int], **more: Any) -> dict[str, Any]:
-    """A configuration of one layer; the parts that are no MoE are as small as possible."""
+    """Return a configuration of one layer; the parts outside the MoE layer are minimal."""
     hidden, heads = shape
     return dict(model_type=model_type, hidden_size=hidden, hidden_act="silu", num_hidden_layers=1,
                 num_attention_heads=heads, num_key_value_heads=heads, vocab_size=64,
@@ -78,7 +78,7 @@ SHAPES = {shape.key: shape for shape in (
     Shape("mixtral", "Mixtral-8x7B", 4096, 14336, 8, 2, True, decoder(
         "mixtral", (4096, 32), intermediate_size=14336, num_local_experts=8,
         num_experts_per_tok=2)),
-    # To see that everything runs; its times say nothing.
+    # Only shows that everything runs; its times are meaningless.
     Shape("tiny", "tiny", 64, 48, 8, 2, True, decoder(
         "mixtral", (64, 2), intermediate_size=48, num_local_experts=8, num_experts_per_tok=2)),
 )}

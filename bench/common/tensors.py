@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint that has one layer of a shape."""
+"""Checkpoints with one layer of a shape."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TENSORS_OF = {"granitemoe": {"router": "block_sparse_moe.router.layer.weight",
 
 
 def tensor_names(shape: Shape) -> dict[str, str]:
-    """What the model of the shape calls each weight, below "model.layers.0."."""
+    """Return the names of the weights in a model of the shape, below "model.layers.0."."""
     return TENSORS | TENSORS_OF.get(shape.config["model_type"], {})
 
 
 def write_checkpoint(directory: Path, shape: Shape,
                      tensors: Mapping[str, tuple[str, Sequence[int]]],
                      arrays: Iterable[np.ndarray] = ()) -> None:
-    """Writes the configuration of the shape, and a file whose header gives the type and the
-    dimensions of each tensor below "model.layers.0.". Without arrays the data is a hole, which is
-    enough to compile."""
+    """Write the configuration of the shape, and a file whose header has the type and the dimensions
+    of each tensor below "model.layers.0.". Without arrays the data is a hole, which is enough to
+    compile."""
     (directory / "config.json").write_text(json.dumps(shape.config))
     header, end = {}, 0
     for name, (dtype, dims) in tensors.items():

@@ -1,4 +1,4 @@
-"""Participants take turns, round by round; statistics of their times."""
+"""Interleaved measurement of participants; statistics of their times."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-# Calls shorter than this are repeated within a turn, after one that is not timed: it wakes
-# the participant's threads and fetches its code, as the layer before does in a model.
+# Shorter calls are repeated within a turn, after one that is not timed: it wakes the participant's
+# threads and loads its code, like the previous layer in a model.
 TURN_SECONDS = 0.02
 MAX_ROUNDS = 15
-# A call this long needs no warming up: its first time counts as much as any.
+# A call this long needs no warm-up: its first time is representative.
 LONG_CALL = 2.0
-# A participant has so many rounds, or so many seconds of calls, whatever the time allows.
+# A participant has at least this many rounds, or seconds of calls, even beyond the time limit.
 LEAST_ROUNDS, LEAST_SECONDS = 5, 0.5
-# Times slower than the fastest: no contender, and its long calls, and threads that wait for
-# more, would only disturb whoever comes after.
+# Ratio to the fastest above which a participant is outclassed: its long calls and spinning threads
+# would only disturb the next ones.
 OUTCLASSED = 10.0
-# Before a turn: the threads of whoever had the one before stop waiting for work in a loop.
+# Pause before a turn, until the threads of the previous participant stop spinning.
 SETTLE_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Seconds a call; ``mad`` is the median of the distances from the median."""
+    """Seconds per call; ``mad`` is the median of the distances from the median."""
 
     median: float
     mad: float
@@ -56,8 +56,8 @@ def seconds_of(step: Callable[[int], None], number: int) -> float:
 
 
 class Budget:
-    """Splits what is left of a time among parts by their weights, in order: what one part
-    leaves over goes to the later ones."""
+    """Splits the remaining time among parts by their weights, in order; later parts get the time
+    that a part leaves."""
 
     def __init__(self, seconds: float, weights: Sequence[float],
                  clock: Callable[[], float] = time.monotonic):
@@ -70,7 +70,7 @@ class Budget:
         return max(self.end - self.clock(), 0.0)
 
     def next(self) -> float:
-        """Seconds for the next part."""
+        """Return the seconds of the next part."""
         if not self.weights:
             raise ValueError("expected no more parts than weights")
         total = sum(self.weights)
@@ -80,7 +80,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Turns:
-    """How often a participant is measured: ``rounds`` turns of ``calls`` timed calls."""
+    """Measurements of a participant: ``rounds`` turns of ``calls`` timed calls."""
 
     rounds: int
     calls: int
@@ -88,7 +88,7 @@ class Turns:
 
 
 def plan(seconds_a_call: float, share: float) -> Turns:
-    """Turns that take about ``share`` seconds, or the least that say something."""
+    """Plan turns that take about ``share`` seconds, or the fewest that are meaningful."""
     call = max(seconds_a_call, 1e-6)
     calls = int(np.clip(TURN_SECONDS / call, 1, 32))
     warm_up = 1 if call < TURN_SECONDS else 0
@@ -99,20 +99,20 @@ def plan(seconds_a_call: float, share: float) -> Turns:
 
 
 def takes_part(turns: Turns, number: int, total: int) -> bool:
-    """Whether a participant has a turn in round ``number`` of ``total``: its turns are
-    spread over all the rounds."""
+    """Return true if a participant is measured in round ``number`` of ``total``: its turns are
+    distributed over all rounds."""
     return (number + 1) * turns.rounds // total > number * turns.rounds // total
 
 
 def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[str, float],
                seconds: float, yardsticks: Collection[str] = (),
                clock: Callable[[], float] = time.perf_counter) -> dict[str, Summary]:
-    """Measure ``steps``, in about ``seconds``, each in turn.
+    """Measure ``steps`` in interleaved rounds of about ``seconds`` in all.
 
-    ``steps[name](i)`` makes call number i, which selects the weights and the input; each
-    participant goes through the same numbers. Who begins a round, and who follows whom, changes
-    from round to round. The estimate of a participant whose single call takes more than its
-    share, and is long, or that is outclassed, is its only time. ``yardsticks`` outclass nobody.
+    ``steps[name](i)`` runs call i, which selects the weights and the input; all participants
+    run the same sequence. The order of participants changes from round to round. A participant
+    that is outclassed, or whose single call is long and exceeds its share, is only measured by
+    its estimate. ``yardsticks`` do not outclass anybody.
     """
     share = seconds / len(steps)
     slow = OUTCLASSED * min((estimates[name] for name in steps if name not in yardsticks),

@@ -23,16 +23,16 @@ from .metrics import PEERS
 from .participants import PARTICIPANTS, chosen
 from .worker import ALL, weight
 
-# How much longer than its share a process may take before it is ended, and how often it is
-# begun again without the participant that ended it.
+# Factor by which a process may exceed its share before it is killed, and the number of restarts
+# without the participant that crashed it.
 GRACE = 3.0
 RESTARTS = 3
 POLL_SECONDS = 0.5
-# Times slower than the best peer.
+# Ratio to the best peer.
 HOPELESS = 10.0
-# What a process takes to begin, at the most: seconds, and seconds for each byte of weights.
+# Upper bounds of the start of a process: seconds, and seconds per byte of weights.
 BEGIN_SECONDS, BEGIN_SECONDS_A_BYTE = 60.0, 30.0 / 2**30
-# The process whose memory is measured reads its weights from a file of at most so many bytes.
+# The process whose memory is measured reads its weights from a file of at most this many bytes.
 MEMORY_TOKENS, MEMORY_LIMIT = 32, 1 << 30
 
 
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     groups = [(shape, dtype, n) for shape in arguments.shapes for dtype in arguments.dtypes
               for n in threads]
     result["memory"] = _memory(groups)
-    # Half a second stands for what it takes to begin.
+    # Half a second covers the start of a process.
     budget = timing.Budget(end - time.monotonic(), [
         0.5 + len(arguments.routings) * sum(weight(SHAPES[s], d, t, measured[n])
                                             for t in arguments.tokens)
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "participants": participants, "seconds": seconds, "seed": arguments.seed,
                 "peaks": measured[n]}
         _group(task, result)
-        # The most of several times, as others may be at work on the machine.
+        # The largest of several measurements, as other processes may run on the machine.
         for name, again in peaks.measure(library, n).items():
             measured[n][name] = max(measured[n][name], again)
         _set_limits(result)
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _set_limits(result: dict[str, Any]) -> None:
-    """The machine's least time for each cell."""
+    """Add the roofline time of the machine to each cell."""
     measured = {p["threads"]: p for p in result["peaks"]}
     for cell in result["cells"]:
         cell["limit"] = roofline.seconds(
@@ -127,7 +127,7 @@ def _set_limits(result: dict[str, Any]) -> None:
 
 
 def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
-    """One process, begun again without a participant that ended it."""
+    """Run one process; restart it without a participant that crashed it."""
     key = {name: task[name] for name in ("shape", "dtype", "threads")}
     done: list[list[Any]] = []
     excluded = _hopeless(task["shape"], result["cells"])
@@ -157,8 +157,8 @@ def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def _hopeless(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
-    """Peers that were far behind in all cells of this shape so far, and need not be run again:
-    a call of theirs may take longer than the rest of the cell."""
+    """Return the peers that were far behind in all cells of this shape so far and are skipped: one
+    call may take longer than the rest of the cell."""
     behind: dict[str, list[float]] = {}
     for cell in cells:
         if cell["shape"] == shape and (best := best_of(cell, PEERS)):
@@ -171,7 +171,7 @@ def _hopeless(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]
 
 
 def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The events of a worker as they come, and at last how it ended."""
+    """Yield the events of a worker, then how it ended."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         path, errors = Path(directory) / "events", Path(directory) / "errors"
         path.touch()
@@ -204,7 +204,7 @@ def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
-    """What a process with one layer takes, of the smallest shape in each type."""
+    """Measure the memory of a process with one layer, of the smallest shape in each type."""
     from .participants import moe_mlir
 
     shape = min((SHAPES[s] for s, _, _ in groups), key=lambda s: s.parameters)

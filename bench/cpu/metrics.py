@@ -1,4 +1,4 @@
-"""What the report and the plot of ``./dev bench cpu`` show of its results."""
+"""Derived figures for the report and the plot of ``./dev bench cpu``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..common.shapes import SHAPES
 from .participants import PARTICIPANTS
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
-# From so many rows an expert on, on average, products are bound by arithmetic.
+# From this many rows per expert on, on average, matmuls are bound by arithmetic.
 MANY_ROWS = 64
 
 
 def ratio(cell: Result, figure: str = "median") -> float | None:
-    """How many times faster than the best peer this project is."""
+    """Return the speedup of this project over the best peer."""
     return ratio_to(cell, PEERS, figure)
 
 
 def fraction_of_limit(cell: Result, name: str = OURS) -> float | None:
-    """The time that the machine needs at least over the time taken."""
+    """Return the roofline time over the measured time."""
     median = time_of(cell, name)
     return cell["limit"] / median if median else None
 
@@ -29,7 +29,7 @@ def rows_per_expert(cell: Result) -> float:
 
 
 def fraction_of_bandwidth(cell: Result, peaks: Sequence[Result]) -> float | None:
-    """Bytes that a call has to read over its time, against the machine's."""
+    """Return the achieved bandwidth of the necessary reads over that of the machine."""
     median = time_of(cell, OURS)
     if not median:
         return None

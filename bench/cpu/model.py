@@ -1,8 +1,8 @@
-"""``./dev bench model``: a whole transformers model, its experts compiled or its own.
+"""``./dev bench model``: a whole transformers model, with compiled experts or its own.
 
 A decoder in the shape of Granite-3.0-1B with fewer layers and random weights reads a prompt
 (prefill) and then one token after another (decode). Only the implementation of its experts
-differs between participants, which take turns; the tokens are the same for all.
+differs between participants, which are interleaved; the tokens are the same for all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before numpy and torch start their threads.
+# Must precede the import of numpy and torch, which start threads.
 TASK = json.load(sys.stdin) if __name__ == "__main__" else {}
 if TASK:
     os.sched_setaffinity(0, TASK["cpus"])
@@ -30,7 +30,8 @@ from ..common.shapes import DTYPE_BYTES
 
 CONFIG = machine.ROOT / "test" / "data" / "granite-3.0-1b-a400m" / "config.json"
 IMPLEMENTATIONS = ("eager", "grouped_mm", "moe_mlir")
-# The check: tokens, and how far logits may be from those in a wider type, in errors of eager.
+# The check: number of tokens, and the tolerance of logits against those in a wider type, in
+# multiples of the error of eager.
 CHECKED_TOKENS = 32
 ALLOWED_ERRORS = 3.0
 WIDER = {"bf16": "f32", "f32": "f64"}
@@ -166,7 +167,7 @@ def _switch(model: Any, name: str) -> None:
 
 def _take_turns(model: Any, tokens: Any, task: dict[str, Any], results: dict[str, Any],
                 end: float) -> None:
-    """Round by round, each implementation once, until the time is over."""
+    """Measure each implementation once per round, until the time is over."""
     names = [name for name, found in results.items() if found["status"] == "ok"]
     times: dict[str, dict[str, list[float]]] = {n: {"prefill": [], "decode": []} for n in names}
     rounds = 0
@@ -184,7 +185,7 @@ def _take_turns(model: Any, tokens: Any, task: dict[str, Any], results: dict[str
 
 
 def _generate(model: Any, tokens: Any, prompt: int) -> tuple[float, list[float]]:
-    """Seconds of the prefill, and of each token after it."""
+    """Return the seconds of the prefill, and of each token after it."""
 
     def timed(call: Callable[[], Any]) -> tuple[Any, float]:
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-/* The kernels behind peaks.py: what the machine can do at most. Each returns a
+/* Kernels of peaks.py, which measure the peaks of the machine. Each returns a
    value that depends on all of its work, so that none of it is left out. */
 
 #include <stddef.h>
@@ -16,7 +16,7 @@
 typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
 enum { LANES = VECTOR_BYTES / 4, CHAINS = 12 };
 
-/* Keeps a value in a register: the compiler may assume nothing about it. */
+/* Keeps a value in a register that the compiler knows nothing about. */
 #if defined(__x86_64__)
 #define OPAQUE(v) __asm__ volatile("" : "+x"(v))
 #else

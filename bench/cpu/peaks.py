@@ -1,4 +1,4 @@
-"""What the machine can do at most: arithmetic and memory, measured in the same run."""
+"""Peak arithmetic and memory throughput of the machine, measured in the same run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..common import machine
 SOURCE = Path(__file__).with_name("peaks.c")
 REPEATS = 7
 CALL_SECONDS = 0.03
-# Several times the last-level cache, for each thread.
+# Several times the last-level cache, per thread.
 READ_CACHES = 8
 
 
 def build(directory: Path) -> ctypes.CDLL:
-    """peaks.c, compiled for this machine."""
+    """Compile peaks.c for this machine."""
     directory.mkdir(parents=True, exist_ok=True)
     library = directory / "libpeaks.so"
     command = [os.environ.get("CC", "cc"), "-O3", "-march=native", "-ffp-contract=fast", "-shared",
@@ -42,8 +42,8 @@ def build(directory: Path) -> ctypes.CDLL:
 
 
 def _fastest(calls: list[Callable[[], object]]) -> float:
-    """Seconds until all calls, each in a thread of its own on its own core, are done: the
-    least of several, after one that is not counted."""
+    """Return the least seconds, after a warm-up, in which all calls, each in a thread on its own
+    core, complete."""
     cores = machine.cpus(len(calls))
     barrier = threading.Barrier(len(calls))
     begins = np.zeros((len(calls), REPEATS + 1))
@@ -77,13 +77,12 @@ def _arithmetic(function: Callable[[int], float], flops: int, threads: int) -> f
 
 
 def measure(library: ctypes.CDLL, threads: int) -> dict[str, float]:
-    """FLOP/s and bytes/s with ``threads`` threads.
+    """Measure FLOP/s and bytes/s with ``threads`` threads.
 
-    ``copy`` counts each byte once. ``dot_bf16`` is 0 where the processor has no such
-    instruction.
+    ``copy`` counts each byte once. ``dot_bf16`` is 0 without such an instruction.
     """
     size = READ_CACHES * machine.last_level_cache()
-    # Written once, so that every page is there.
+    # A first write maps the pages.
     sources = [np.ones(size // 4, np.float32) for _ in range(threads)]
     targets = [np.ones(size // 4, np.float32) for _ in range(threads)]
     aligned = [a.ctypes.data + -a.ctypes.data % 64 for a in sources]

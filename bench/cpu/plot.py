@@ -1,4 +1,4 @@
-"""The results of ``./dev bench cpu`` as a picture."""
+"""Plots of the results of ``./dev bench cpu``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ STYLES = {"f32": "-", "bf16": "--"}
 
 
 def draw(result: Result, path: Path) -> None:
-    """Above, how many times faster than the best peer; below, the part of the machine's limit;
-    a column for each thread count; routing is uniform."""
+    """Draw the speedup over the best peer, and below it the fraction of the roofline, with a column
+    for each thread count; routing is uniform."""
     threads = result["options"]["threads"]
     figure, axes = plt.subplots(2, len(threads), figsize=(6 * len(threads), 8), squeeze=False,
                                 sharex=True, sharey="row", layout="constrained")

@@ -1,4 +1,4 @@
-"""The results of ``./dev bench cpu`` as a summary, a table and files."""
+"""Summary, table and files of the results of ``./dev bench cpu``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT_TOKENS = (1, 32, 512)
 
 SUMMARY = {
     "ratio": ("time of the best peer over ours", "x"),
-    # What others do on the machine lengthens medians more than minima.
+    # Other load on the machine increases medians more than minima.
     "ratio_of_minima": ("the same of the shortest calls", "x"),
     "limit_many_rows": (f"of the machine's limit, {MANY_ROWS} rows an expert or more", "%"),
     "bandwidth_one_token": ("of the read bandwidth, T = 1", "%"),
@@ -29,7 +29,7 @@ SUMMARY = {
 
 
 def _milliseconds(found: Result) -> str:
-    """The median and the MAD, or why there is none."""
+    """Format the median and the MAD, or the reason why there is none."""
     if found.get("status") != "ok":
         return found.get("status", "-")
     return f"{1e3 * found['median']:.3g} ± {1e3 * found['mad']:.1g}"
@@ -60,7 +60,7 @@ def _machine(result: Result) -> list[str]:
 
 
 def _some(cells: Sequence[Result]) -> list[Result]:
-    """The cells of the short report: of the first and the last shape, with uniform routing."""
+    """Return the cells of the short report: the first and the last shape, with uniform routing."""
     shapes = list(dict.fromkeys(cell["shape"] for cell in cells))
     return [cell for cell in cells if cell["shape"] in (shapes[0], shapes[-1])
             and cell["tokens"] in SHORT_TOKENS and cell["routing"] == "uniform"]
@@ -91,23 +91,23 @@ def _participants(result: Result) -> list[str]:
 
 
 def _absences(result: Result) -> list[str]:
-    """Each reason once, with the cells that it holds for."""
-    places: dict[tuple[str, str, str], list[str]] = {}
+    """List each reason once, with its cells."""
+    cells_of: dict[tuple[str, str, str], list[str]] = {}
     for cell in result["cells"]:
         for name, found in cell["participants"].items():
             if found["status"] != "ok":
                 key = (name, found["status"], found["reason"])
-                places.setdefault(key, []).append(
+                cells_of.setdefault(key, []).append(
                     f"{_place(cell)}, T = {cell['tokens']} {cell['routing']}")
     lines = [f"- {name}: {status}: {reason} ({where[0]}"
              + (f" and {len(where) - 1} more)" if len(where) > 1 else ")")
-             for (name, status, reason), where in places.items()]
+             for (name, status, reason), where in cells_of.items()]
     lines += [f"- {_place(found)}: not measured: {found['reason']}" for found in result["refused"]]
     return [*(lines or ["Everybody took part everywhere."]), ""]
 
 
 def _absences_in_short(result: Result) -> list[str]:
-    """How often each participant was not there, and why it was not the first time."""
+    """List how often each participant is missing, with the first reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for cell in result["cells"]:
         for name, found in cell["participants"].items():
@@ -150,7 +150,7 @@ with the experts' operations, in oneDNN: a yardstick, no peer."""
 
 
 def markdown(result: Result, all_rows: bool = False) -> str:
-    """The report: with some of the cells, or with all of them and all participants."""
+    """Return the report, either short or with all cells and participants."""
     cells = result["cells"]
     lines = ["# MoE layers on the CPU", "", *_machine(result), "## Summary", "",
              *summary_table(summarise(result), SUMMARY), "## Layers", ""]
@@ -167,7 +167,7 @@ def markdown(result: Result, all_rows: bool = False) -> str:
 
 
 def write(result: Result, path: Path, all_rows: bool = False) -> list[Path]:
-    """The JSON file, and beside it the report and, where matplotlib is installed, the plot."""
+    """Write the JSON file, the report beside it and, with matplotlib, the plot."""
     written = [path, path.with_suffix(".md")]
     path.write_text(json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
     written[1].write_text(markdown(result, all_rows))

@@ -1,7 +1,7 @@
 """One process of a benchmark: a shape, a type and a thread count, all participants.
 
-Reads its task as JSON from stdin and appends events, one JSON object a line, to a file; the
-process that started it (``cpu``) puts them together, whatever happens to this one.
+Reads its task as JSON from stdin and appends events, one JSON object per line, to a file; the
+process that started it (``cpu``) collects them, even if this one crashes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-# Before numpy and the participants start their threads.
+# Must precede numpy and the participants, which start threads.
 TASK = json.load(sys.stdin) if __name__ == "__main__" else {}
 if TASK:
     os.sched_setaffinity(0, TASK["cpus"])
@@ -32,17 +32,17 @@ from ..common.shapes import DTYPE_BYTES, SHAPES, Shape
 from . import roofline
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
 
-# Free memory that stays free.
+# Memory that must stay free.
 MARGIN = 3 << 29
-# A peer this many times slower than the fastest one in the cell before is skipped where a call
-# may not get through in the cell's time, growing as T does; the others get PATIENCE times that,
-# and are expected to grow as the machine's limit does.
+# A peer this many times slower than the fastest one in the previous cell is skipped if a call,
+# growing as T does, may exceed the cell's time; others get PATIENCE times that, and are expected to
+# grow as the roofline does.
 SLOW = 3
 PATIENCE = 4
-# What a cell gets at least, also where the budget is spent.
+# Minimum for a cell, even if the budget is spent.
 LEAST_SECONDS = 0.5
 GIB = 1 << 30
-# Who runs where participants take turns.
+# Participants of an interleaved measurement.
 ALL = "all, in turn"
 
 
@@ -55,8 +55,8 @@ class Cell:
 
 
 def weight(shape: Shape, dtype: str, tokens: int, peaks: Mapping[str, float]) -> float:
-    """The part of the budget that a cell gets: large ones take longer, and the smallest need
-    time for many calls."""
+    """Return the weight of a cell in the budget: large ones take longer, and the smallest need time
+    for many calls."""
     return roofline.estimate(shape, dtype, tokens, peaks) + 0.3
 
 
@@ -66,7 +66,7 @@ class Worker:
         self.shape, self.dtype = SHAPES[task["shape"]], task["dtype"]
         self.participants = chosen(task["participants"])
         self.runners: dict[str, Runner] = {}
-        # Why a participant is not there; seconds a call and tokens of its last cell.
+        # Why a participant is missing; seconds per call and tokens of its last cell.
         self.absent: dict[str, tuple[str, str]] = {
             name: (status, reason) for name, (status, reason) in task["excluded"].items()}
         self.seen: dict[str, tuple[int, float]] = {}
@@ -75,7 +75,7 @@ class Worker:
         begin = time.monotonic()
         self.layers = self._make_layers()
         self._open_all()
-        # Opening counts, but leaves the cells a part.
+        # Opening takes from the budget, but leaves the cells a part.
         task = self.task
         left = max(task["seconds"] - (time.monotonic() - begin), 0.3 * task["seconds"])
         cells = [(tokens, routing) for tokens in task["tokens"] for routing in task["routings"]]
@@ -89,9 +89,9 @@ class Worker:
     # -- opening ------------------------------------------------------------
 
     def _make_layers(self) -> list[data.Weights]:
-        """As many layers as the smallest cell needs, if all copies of them fit in memory."""
+        """Create as many layers as the smallest cell needs, if all copies of them fit in memory."""
         size = self.shape.parameters * DTYPE_BYTES[self.dtype]
-        # These weights and, at the least, one copy of them.
+        # These weights and at least one copy of them.
         needed, free = 2 * size + MARGIN, machine.available_memory()
         if needed > free:
             raise Unavailable(f"needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free")
@@ -109,7 +109,7 @@ class Worker:
                 self._open(participant, case)
 
     def _report_costs(self, case: Case) -> None:
-        """What this project's compiler and packing cost."""
+        """Report the costs of this project's compiler and packing."""
         ours = [p for p in self.participants if p.kind == "ours" and p.name not in self.absent]
         if not ours or not self.task["first"]:
             return
@@ -170,7 +170,8 @@ class Worker:
 
     def _check(self, participant: Participant, cell: Cell, tokens: list[int],
                expected: np.ndarray, seconds: float) -> dict[str, Any]:
-        """Whether a participant computes the layer in this cell, and how long a call takes."""
+        """Return whether a participant computes the layer in this cell, and the seconds per
+        call."""
         name = participant.name
         if name in self.absent:
             status, reason = self.absent[name]
@@ -211,7 +212,7 @@ class Worker:
         return {"status": "ok", "error": error, "seconds": elapsed}
 
     def _too_slow(self, participant: Participant, cell: Cell, seconds: float) -> str:
-        """Why a participant has no chance in this cell, from its time in the one before."""
+        """Return why a participant is too slow for this cell, from its time in the previous one."""
         tokens, before = self.seen.get(participant.name, (0, 0.0))
         if not tokens:
             return ""
@@ -236,7 +237,7 @@ def main() -> None:
     machine.end_with_parent()
     with open(TASK["events"], "ab", buffering=0) as file:
         def emit(kind: str, **values: Any) -> None:
-            # Whole lines at once, for whoever reads along.
+            # Whole lines, so that readers never see a partial event.
             file.write(json.dumps({"event": kind, **values}).encode() + b"\n")
 
         try:

@@ -1,1 +1,1 @@
-"""What checks the layers on a GPU: the layers, the bundle that takes them there, the checks."""
+"""Checks of layers on a GPU: the layers, the bundle that contains them, the checks."""

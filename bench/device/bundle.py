@@ -1,7 +1,7 @@
-"""What a machine with a GPU and without a compiler needs, in one folder.
+"""The folder for a machine with a GPU and without a compiler.
 
     run              ./run check, ./run bench: starts Python with the paths below
-    manifest.json    the commit, and what each artifact is
+    manifest.json    the commit, and a description of each artifact
     artifacts.zip    an artifact (moe-compile's output) for each layer
     lib/             libmoe_rt.so, the runtime
     python/          the packages moe, moe_testing (layers and oracles of the tests) and bench
@@ -45,7 +45,7 @@ MOE_GPU_BUNDLE="$here" PYTHONSAFEPATH=1 exec "${PYTHON:-python3}" -m bench.gpu "
 
 
 class NoBundle(Exception):
-    """There is no bundle, or it lacks something; says what."""
+    """There is no bundle, or it is incomplete; has the reason."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Spec:
     name: str
     dtype: str
     target: str
-    # Who orders gathered rows before wgmma reads them: #moe.tile's gather_fence.
+    # Which warps fence gathered rows before wgmma reads them: gather_fence of #moe.tile.
     fence: str = "producer"
 
     @property
@@ -66,7 +66,7 @@ class Spec:
 
     @property
     def participant(self) -> str:
-        """Who runs it in ``bench gpu``."""
+        """Return the participant of ``bench gpu`` that runs it."""
         return "moe_mlir" if self.fence == "producer" else CONSUMER_FENCE
 
 
@@ -96,7 +96,7 @@ class Bundle:
 
 
 def find() -> Bundle:
-    """The bundle that this runs from, or the one in the build tree."""
+    """Find the bundle that this runs from, or the one in the build tree."""
     return Bundle(Path(os.environ.get("MOE_GPU_BUNDLE", DEFAULT)))
 
 
@@ -105,7 +105,7 @@ def find() -> Bundle:
 
 def specs(families: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str],
           targets: Sequence[str]) -> Iterator[Spec]:
-    """Everything to compile. Tensor cores have no f32: one target shows all of its code."""
+    """List everything to compile. Tensor cores have no f32, so one target covers all its code."""
     for name in families:
         for dtype in dtypes:
             for target in targets if dtype != "f32" else targets[-1:]:
@@ -138,7 +138,7 @@ def _compile(spec: Spec, output: Path) -> None:
 
 
 def pack(directory: Path, wanted: Iterable[Spec], jobs: int) -> int:
-    """Make a bundle, which replaces one that was there; its size in bytes."""
+    """Create a bundle, replacing an existing one; returns its size in bytes."""
     wanted, begin = list(wanted), time.monotonic()
     if directory.exists() and any(directory.iterdir()) and not (
             directory / "manifest.json").exists():
@@ -160,12 +160,12 @@ def pack(directory: Path, wanted: Iterable[Spec], jobs: int) -> int:
 
 
 def _existing(directory: Path) -> Path:
-    """The nearest folder above that there is: what is made there can be moved here."""
+    """Return the nearest existing parent: files created there can be renamed into place."""
     return next(parent for parent in directory.absolute().parents if parent.is_dir())
 
 
 def _copy_files(directory: Path) -> None:
-    """Everything but artifacts and the manifest."""
+    """Copy everything except artifacts and the manifest."""
     from moe._library import library
 
     python = directory / "python"

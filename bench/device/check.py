@@ -1,15 +1,15 @@
-"""``./dev check gpu``: what the compiled kernels compute on a GPU, against float64.
+"""``./dev check gpu``: verifies compiled kernels on a GPU against float64.
 
 A case is one artifact: a layer of a family (moe_testing/layers.py) in one type, compiled for one
-target, or a layer of odd sizes. For each number of tokens inputs are drawn anew, the output and
-the workspace hold what is not a number before the call, guards lie around every array, and a
-second run, on another workspace, must give the same bits. Then a captured graph is replayed with
-other inputs, and all tokens go to one expert. Layers of published models are checked with weights
-made on the device, and some cases under compute-sanitizer.
+target, or a layer of odd sizes. For each number of tokens, inputs are drawn, output and workspace
+are filled with NaN before the call, every array has guards, and a second run on another workspace
+must produce the same bits. Then a captured graph is replayed with other inputs, and all tokens go
+to one expert. Layers of published models are checked with weights generated on the device, and
+some cases under compute-sanitizer.
 
-The most informative cases run first, and each result is kept as it comes: a case of each kind of
-kernel, the layers that the goals are of, the same with the other proxy fence of gathered rows, then
-the rest. What is left when the minutes are over has not run, which is no failure.
+The most informative cases run first, and results are written immediately: a case of each kind of
+kernel, the layers with performance goals, those with the other proxy fence of gathered rows, then
+the others. Cases that the time limit excludes are not failures.
 """
 
 from __future__ import annotations
@@ -35,22 +35,21 @@ from .bundle import Spec
 from .shapes import ALL, CHECKED, MAIN
 
 WORKER, LAYER_WORKER = "bench.device.check_worker", "bench.gpu.worker"
-# A step may compile PTX in the driver, and run on a machine with other work. The double of the
-# driver is slower by far.
+# A step may compile PTX in the driver, on a busy machine. The double of the driver is much slower.
 STEP_SECONDS, DOUBLE_SECONDS = 60.0, 600.0
-# Cases that together have every kernel for sm_90a: weights along k and along n, interleaved,
-# biases, a clamp, shared experts; many steps along k, and ends within a tile.
+# Cases that together cover every kernel for sm_90a: K-major and MN-major weights, interleaved,
+# biases, a clamp, shared experts; many steps along k, and partial tiles.
 FIRST = tuple(f"{name}-bf16-sm_90a" for name in (
     "qwen3_moe", "odd_wide", "odd_deep", "gpt_oss", "deepseek_v3"))
-# Until which part of the time they, and what follows them, may take.
+# The fraction of the time by which they, and the part after them, must end.
 SHARES = {"first": 0.35, "main layers": 0.55, "other fence": 0.7, "cases": 0.9, "layers": 1.0}
 SHARES_BEFORE_SANITIZER = SHARES | {"cases": 0.8, "layers": 0.9}
-# Tokens of the layers of models; of one, more: its rows have 2^32 elements.
+# Tokens of the layers of models; one of them has more: its rows have 2^32 elements.
 LAYER_TOKENS = (1, 64, 4096)
 MANY_TOKENS = {"fine": 131072}
-# Of the device's memory, what the weights of such a layer may take.
+# The part of device memory that the weights of such a layer may take.
 LAYER_SHARE = 0.35
-# What compute-sanitizer looks at: gathered rows and weights along k, and along n; wgmma.
+# Cases for compute-sanitizer: gathered rows, K-major and MN-major weights; wgmma.
 SANITIZED = ("qwen3_moe-bf16-sm_90a", "gpt_oss-bf16-sm_90a", "deepseek_v3-bf16-sm_80")
 SANITIZED_TOKENS = (5, 67)
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
@@ -80,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Results:
-    """What is known of each case; written as it comes."""
+    """The results of the cases so far, written after each one."""
 
     def __init__(self, path: Path | None, header: dict[str, Any]):
         self.path, self.header = path, header
@@ -103,7 +102,7 @@ class Results:
             self._write()
 
     def leave(self, key: str) -> None:
-        """No time is left for a case."""
+        """Record that no time is left for a case."""
         with self._lock:
             self.not_run.append(key)
             self._write()
@@ -145,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     sanitizes = not arguments.no_sanitizer
     shares = SHARES_BEFORE_SANITIZER if sanitizes else SHARES
     for part, its in _by_worth(here).items():
-        # What comes first may not take all of the time.
+        # The first parts may not use all of the time.
         end = begin + shares[part] * allowed
         _run_all_cases([spec for spec in its if not _is_layer(spec)], arguments, end, results)
         for fence in ("producer", "consumer"):
@@ -161,12 +160,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(results.cases) - len(failed)} passed, {len(failed)} failed, "
           f"{len(results.skipped)} skipped, {len(results.not_run)} not run, "
           f"{time.monotonic() - begin:.0f} s")
-    # That nothing ran says nothing good.
+    # A run without any case is no success.
     return 1 if failed or results.not_run and not results.cases else 0
 
 
 def _by_worth(specs: Sequence[Spec]) -> dict[str, list[Spec]]:
-    """The parts of a run, in order."""
+    """Return the parts of a run, in order."""
     parts: dict[str, list[Spec]] = {part: [] for part in SHARES}
     for spec in specs:
         if spec.key in FIRST:
@@ -192,7 +191,7 @@ def _run_all_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: fl
 
 def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
                results: Results) -> None:
-    """Cases one after another; a process that ended is begun again behind the case it was at."""
+    """Run one case after another; a process that ended is restarted after its last case."""
     left = [spec.key for spec in specs]
     while left:
         running, step, how = left[0], "start", ""
@@ -216,20 +215,20 @@ def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
                 return
             elif kind == "ended":
                 how = event["how"]
-        # One that failed on its own and then ended the process has its result.
+        # A case that failed before the process ended keeps its result.
         if running in left:
             left.remove(running)
             results.add(running, False, f"{how} (in {step})", reason=how, step=step)
 
 
 def _is_layer(spec: Spec) -> bool:
-    """Whether it is a layer of a model, which ``bench`` measures, too."""
+    """Return true if the case is a layer of a model, which ``bench`` measures, too."""
     return spec.kind == "shape" and spec.name not in CHECKED
 
 
 def _run_layers(specs: Sequence[Spec], arguments: argparse.Namespace, memory: int, end: float,
                 results: Results) -> None:
-    """Layers of models, a shape once, as ``bench`` checks them before it measures."""
+    """Check layers of models, each shape once, as ``bench`` does before it measures."""
     groups = []
     for spec in specs:
         shape = ALL[spec.name]

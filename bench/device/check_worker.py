@@ -1,4 +1,4 @@
-"""Cases of ``check``, in a process of their own: one artifact after another."""
+"""Cases of ``check``, run in their own process, one artifact after another."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .bundle import Bundle, Spec, find
 from .shapes import CHECKED
 
 Arrays = Mapping[str, np.ndarray]
-# Rows an expert from less than one to some hundreds: all tiles, full and not.
+# Rows per expert from less than one to some hundreds, so that all tiles occur, full and partial.
 TOKENS = (0, 1, 7, 33, 67, 150, 300, 601)
 SKEWED_TOKENS = 333
 REPLAYED_TOKENS = 45
-# Of layers with a capacity: their formulas hold a mask for each slot of each expert.
+# For layers with a capacity, whose formulas have a mask for each slot of each expert.
 CAPACITY_TOKENS = (0, 1, 33, 150)
-# A draw whose result changes by more than this, relative to the largest magnitude, where the
-# router changes by a little, hangs on rounding.
+# A draw whose result changes by more than this, relative to the largest magnitude, if the router
+# changes slightly depends on rounding.
 NUDGE, STEADY = 1e-5, 1e-3
 
 
 class Wrong(Exception):
-    """What is computed is not what it should be."""
+    """A result is wrong."""
 
 
 class FamilyCase:
@@ -46,7 +46,7 @@ class FamilyCase:
         self.tokens = CAPACITY_TOKENS if spec.name in layers.WHOLE else TOKENS
 
     def draw(self, tokens: int, weights: Arrays | None = None) -> Arrays:
-        """Inputs, other ones each time, whose routing does not hang on rounding."""
+        """Draw new inputs whose routing does not depend on rounding."""
         weights = self.weights if weights is None else weights
         for seed in itertools.islice(self.seeds, 20):
             with _seeded(seed):
@@ -68,7 +68,7 @@ class FamilyCase:
         return data.formula(self.spec.name, inputs, weights)
 
     def skewed(self) -> Arrays | None:
-        """Weights with which all tokens choose the same expert first."""
+        """Return weights with which all tokens choose the same expert first."""
         if "router" not in self.weights or self.spec.name == "hierarchical":
             return None
         _, weights = data.skewed(self.spec.name, 1, expert=6, dtype=self.spec.dtype)
@@ -119,7 +119,7 @@ class Runner:
         self.held = {name: arrays.upload(array, guarded=True) for name, array in weights.items()}
         names = [info.name for info in module.signature().weights]
         self.layer = module.layer({name: self.held[name] for name in names})
-        # Weights that were prepared may be gone.
+        # Prepared weights may be freed.
         for info in module.signature().weights:
             if not info.retained:
                 del self.held[info.name]
@@ -182,7 +182,7 @@ def _compare(case: FamilyCase | ShapeCase, found: np.ndarray, inputs: Arrays, we
 
 def run_case(bundle: Bundle, spec: Spec, seed: int, tokens: tuple[int, ...] = ()
              ) -> Iterator[dict[str, Any]]:
-    """The steps of a case; raises ``Wrong`` where one fails."""
+    """Run the steps of a case; raises ``Wrong`` if one fails."""
     case = (FamilyCase if spec.kind == "family" else ShapeCase)(spec, seed)
     begin = time.monotonic()
     module = moe.load(bundle.artifact(spec.key), device="cuda")
@@ -191,7 +191,7 @@ def run_case(bundle: Bundle, spec: Spec, seed: int, tokens: tuple[int, ...] = ()
     for count in tokens or case.tokens:
         inputs = case.draw(count)
         runner.prepare(inputs)
-        # Whatever the workspace holds, and whoever comes first, the bits are the same.
+        # Results must not depend on the contents of the workspace or the order of blocks.
         first, second = runner.run(arrays.POISON), runner.run(0x00)
         error = _compare(case, first, inputs, case.weights, f"T = {count}")
         if not _same_bits(first, second):
@@ -210,7 +210,7 @@ def run_case(bundle: Bundle, spec: Spec, seed: int, tokens: tuple[int, ...] = ()
 
 
 def _replay(case: FamilyCase | ShapeCase, runner: Runner) -> float:
-    """A graph of one call, replayed with other contents of the same tensors."""
+    """Replay a graph of one call with other contents of the same tensors."""
     runner.prepare(case.draw(REPLAYED_TOKENS))
     runner.run(arrays.POISON)
     graph = driver().capture(runner.stream, runner.enqueue)
@@ -237,7 +237,7 @@ def work(task: dict[str, Any], emit: supervise.Emit) -> None:
                 emit("step", case=key, **step)
         except (Wrong, moe.MoEError, DriverError) as error:
             emit("case", case=key, ok=False, reason=str(error), error=max(errors, default=0.0))
-            # After a fault the context is of no more use: the next case needs another process.
+            # A fault invalidates the context: the next case needs another process.
             if not isinstance(error, Wrong):
                 raise
             continue

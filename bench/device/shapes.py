@@ -1,4 +1,4 @@
-"""The layers that are measured on a GPU, and those of odd sizes that are only checked."""
+"""The layers that are measured on a GPU, and layers of odd sizes that are only checked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..common.tensors import tensor_names
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A weight: its name in a checkpoint, below "model.layers.0.", and how many terms the sums
-    of its product have; 0 for a bias."""
+    """A weight: its name in a checkpoint, below "model.layers.0.", and the terms of its dot
+    products; 0 for a bias."""
 
     source: str
     dims: tuple[int, ...]
@@ -33,12 +33,12 @@ class GpuShape(Shape):
     scale: float = 1.0
     # gpt-oss: biases everywhere, weights [in, out], gate and up interleaved, and clamped.
     clamped: bool = False
-    # What is measured where nobody says otherwise.
+    # The default of what is measured.
     tokens: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768)
 
     @property
     def weights(self) -> dict[str, TensorInfo]:
-        """By the names that the compiled layer has."""
+        """Return the weights by the names in the compiled layer."""
         h, i, e, s = self.hidden, self.intermediate, self.experts, self.shared
         if self.clamped:
             experts = "mlp.experts."
@@ -58,14 +58,14 @@ class GpuShape(Shape):
 
     @property
     def routings(self) -> tuple[str, ...]:
-        """The draws that inputs can be made for: with a bias for the selection, inputs are
-        normal draws and the router decides."""
+        """Return the possible draws of inputs: with a bias for the selection, inputs are normally
+        distributed and the router decides."""
         return ("natural",) if self.sigmoid else ("uniform", "zipf")
 
 
 def _softmax(key: str, title: str, sizes: tuple[int, int, int, int],
              tokens: tuple[int, ...] = GpuShape.tokens, renormalise: bool = True) -> GpuShape:
-    """Softmax, the best K, renormalised or not: the layer of Mixtral or OLMoE with other
+    """Return a layer like Mixtral's or OLMoE's, softmax and best K, renormalised or not, with other
     sizes."""
     h, i, e, k = sizes
     if not renormalise:
@@ -79,7 +79,7 @@ def _softmax(key: str, title: str, sizes: tuple[int, int, int, int],
 
 def _sigmoid(key: str, title: str, sizes: tuple[int, int, int, int], groups: int, kept: int,
              scale: float) -> GpuShape:
-    """DeepSeek-V3's layer, with one shared expert, with other sizes."""
+    """Return DeepSeek-V3's layer with one shared expert and other sizes."""
     h, i, e, k = sizes
     return GpuShape(key, title, h, i, e, k, True, decoder(
         "deepseek_v3", (h, h // 128 or 1), moe_intermediate_size=i, intermediate_size=i,
@@ -100,7 +100,7 @@ def _as_on_cpu(key: str) -> GpuShape:
     return GpuShape(**vars(CPU_SHAPES[key]))
 
 
-# The most important first: that is the order in which they are measured.
+# In the order in which they are measured, the most important first.
 SHAPES = {shape.key: shape for shape in (
     _softmax("fine", "T = 32768, H = 4096, I = 512, E = 128, K = 8", (4096, 512, 128, 8),
              (32768,)),
@@ -121,13 +121,13 @@ SHAPES = {shape.key: shape for shape in (
     _gpt_oss("gpt_oss_20b", "gpt-oss-20b", (2880, 2880, 32, 4)),
     _softmax("granite_3b", "Granite-3.0-3B", (1536, 512, 40, 8)),
     _softmax("jamba", "Jamba v0.1", (4096, 14336, 16, 2), renormalise=False),
-    # Its experts' sizes; the second product's weights lie as Mixtral's do.
+    # The sizes of its experts; down_proj has Mixtral's layout.
     _softmax("dbrx", "DBRX", (6144, 10752, 16, 4)),
     _sigmoid("kimi_k2", "Kimi K2", (7168, 2048, 384, 8), 1, 1, 2.827),
 )}
 
-# Many steps along k, and no multiple of a tile: what the families of moe_testing, which are
-# tiny, do not show. One product has fewer than 1024 terms and the other more, either way.
+# Many steps along k, and no multiple of a tile, which the small families of moe_testing do not
+# cover. One matmul has fewer than 1024 terms and the other more, in either order.
 CHECKED = {shape.key: shape for shape in (
     _softmax("odd_wide", "odd, wide", (1288, 712, 12, 3)),
     _softmax("odd_deep", "odd, deep", (520, 1416, 9, 4)),
@@ -142,13 +142,13 @@ TESTED = {shape.key: shape for shape in (
 
 ALL = SHAPES | CHECKED | TESTED
 
-# The layers that the goals are of; and those which a bundle has twice, with the proxy fence of
-# gathered rows by who copies them and by who multiplies, so that one run decides between them.
+# The layers with performance goals, and those that a bundle has twice, with the proxy fence of
+# gathered rows in the producer and in the consumer warps, so that one run compares them.
 MAIN = ("fine", "coarse", "narrow")
 BOTH_FENCES = (*MAIN, *CHECKED)
 
 
 def write_checkpoint(directory: Path, shape: GpuShape) -> None:
-    """What the compiler needs of a checkpoint: no data."""
+    """Write a checkpoint without data, which is enough to compile."""
     tensors.write_checkpoint(directory, shape, {
         info.source: (info.dtype, info.dims) for info in shape.weights.values()})

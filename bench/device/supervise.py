@@ -1,7 +1,7 @@
-"""Tasks in a process of their own, which may hang, or end with the context of the device.
+"""Tasks in their own process, which may hang, or crash with the context of the device.
 
 The process (``python -m MODULE``) reads its tasks as JSON from stdin and appends events, one
-JSON object a line, to a file. Whoever waits for them ends it where it is silent for too long.
+JSON object per line, to a file. The parent kills it if it is silent for too long.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ POLL_SECONDS = 0.1
 
 def events(module: str, task: dict[str, Any], silence: float, end: float,
            tool: Sequence[str] = ()) -> Iterator[Event]:
-    """The events of one process as they come; the last one is ``ended``, with how it went, or
-    ``out of time``. ``silence`` is how many seconds may pass without an event, unless one has
-    said otherwise with ``silence``; at ``end`` (of time.monotonic) all is over. ``tool`` is a
-    command that runs the process."""
+    """Yield the events of one process; the last one is ``ended``, with the reason, or ``out of
+    time``. ``silence`` is the limit of seconds without an event, unless an event changes it with
+    ``silence``; all ends at ``end`` (of time.monotonic). ``tool`` is a command that runs the
+    process."""
     with tempfile.TemporaryDirectory(prefix="moe-gpu-") as directory:
         path, errors = Path(directory) / "events", Path(directory) / "errors"
         path.touch()
@@ -72,12 +72,12 @@ def _how_it_ended(code: int, output: str) -> Event:
 
 
 def serve(work: Callable[[dict[str, Any], Emit], None]) -> None:
-    """What the process does: ``work`` on the task, with a function that emits events."""
+    """Run ``work`` on the task in the process, with a function that emits events."""
     machine.end_with_parent()
     task = json.load(sys.stdin)
     with open(task["events"], "ab", buffering=0) as file:
         def emit(kind: str, **values: Any) -> None:
-            # Whole lines at once, for whoever reads along.
+            # Whole lines, so that readers never see a partial event.
             file.write(json.dumps({"event": kind, **values}).encode() + b"\n")
 
         work(task, emit)

@@ -15,7 +15,7 @@ def main() -> int:
              "check": "numbers on the GPU against float64",
              "bench": "times on the GPU, beside other projects"}
     modules = {}
-    # Packing imports what a bundle has, too; a missing package is named by whoever needs it.
+    # Packing imports modules of a bundle, too; whichever needs a missing package reports it.
     from ..device import bundle, check
     from . import bench
     for name, module in (("pack", bundle), ("check", check), ("bench", bench)):

@@ -21,17 +21,17 @@ from .participants import CONSUMER_FENCE, PARTICIPANTS
 
 WORKER, PEAKS = "bench.gpu.worker", "bench.gpu.peaks"
 NAMES = tuple(PARTICIPANTS)
-# What layers with both fences are measured with before anything else: no peer that compiles.
+# Participants that are measured first, with layers of both fences: no peer that compiles.
 FIRST = ("moe_mlir", CONSUMER_FENCE, "dense")
-# How much more time a cell of those has than one of the rest.
+# Ratio of the time of such a cell to that of the others.
 FIRST_WORTH = 4.0
-# A process says something at least so often, unless it announces that it will not.
+# A process must send an event this often, unless it announces otherwise.
 SILENCE_SECONDS = 60.0
-# How often a process is begun again without the participant that ended it.
+# Restarts of a process without the participant that crashed it.
 RESTARTS = 12
-# In how many shapes this project may end the process before it is left out.
+# Shapes in which this project may crash the process before it is excluded.
 OUR_FAILURES = 3
-# Zipf's draws are for cells with so many tokens; with few, uniform ones are as skewed.
+# Tokens from which cells have Zipf draws; with fewer, uniform draws are as skewed.
 LEAST_SKEWED = 512
 PACKAGES = ("torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin",
             "nvidia-cublas")
@@ -96,8 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _make_groups(arguments: argparse.Namespace, names: list[str],
                  both_fences: set[str]) -> list[dict[str, Any]]:
-    """By worth: the times of layers with both fences, without peers and skewed draws; then
-    shapes in their order; of each, few tokens first, uniform draws before skewed ones."""
+    """Order groups by importance: layers with both fences, without peers and skewed draws; then
+    shapes in their order, each with few tokens first, and uniform draws before skewed ones."""
     first = []
     if CONSUMER_FENCE in names:
         first = [group | {"participants": [name for name in names if name in FIRST],
@@ -132,11 +132,11 @@ def _of_shapes(arguments: argparse.Namespace, keys: list[str],
 
 
 def _add(cell: dict[str, Any], cells: list[dict[str, Any]]) -> None:
-    """A cell; or what is new of one that is there, measured with others."""
+    """Add a cell, or new participants of an existing one."""
     found = cell["participants"]
     if (all(found.get(name, {}).get("status") == "ok" for name in (CONSUMER_FENCE, "moe_mlir"))
             and "median" in found["moe_mlir"]):
-        # Of the same rounds, which is what it is compared with.
+        # Only times of the same rounds are comparable.
         found[CONSUMER_FENCE]["beside"] = found["moe_mlir"]["median"]
     if (other := _same(cell, cells)) is None:
         cells.append(cell)
@@ -151,7 +151,7 @@ def _same(cell: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any] |
 
 def _groups(groups: list[dict[str, Any]], arguments: argparse.Namespace, end: float,
             result: dict[str, Any]) -> None:
-    """One process for all shapes, begun again where it ended, without who ended it."""
+    """Run all shapes in one process, restarted without a participant that crashed it."""
     failures = 0
     for _ in range(1 + RESTARTS):
         groups[:] = [group for group in groups if group["cells"]]
@@ -164,7 +164,7 @@ def _groups(groups: list[dict[str, Any]], arguments: argparse.Namespace, end: fl
             kind = event.pop("event")
             event.pop("silence", None)
             if kind == "group":
-                # What came before it is done, or refused.
+                # Earlier cells are done, or rejected.
                 del groups[:event["number"] - passed]
                 passed, running = event["number"], None
             elif kind == "running":
@@ -188,7 +188,7 @@ def _groups(groups: list[dict[str, Any]], arguments: argparse.Namespace, end: fl
             _not_measured(groups[:1], f"{how}, while running: {running}", result)
             groups.pop(0)
             continue
-        # In other shapes this project has other kernels, and some chances.
+        # Other shapes use other kernels of this project, so it gets further chances.
         failures += running == "moe_mlir"
         again = running == "moe_mlir" and failures < OUR_FAILURES
         for group in groups[:1] if again else groups:
@@ -210,7 +210,7 @@ def _not_measured(groups: list[dict[str, Any]], why: str, result: dict[str, Any]
 
 
 def _clocks() -> dict[str, str]:
-    """What nvidia-smi says of the first GPU's clocks."""
+    """Return nvidia-smi's clocks of the first GPU."""
     fields = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.draw",
               "temperature.gpu")
     tool = shutil.which("nvidia-smi")

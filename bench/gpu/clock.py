@@ -1,4 +1,4 @@
-"""Times on a stream: events around calls, or around a graph of them; participants in turn."""
+"""Times on a stream: events around calls, or around a graph of them; interleaved participants."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from moe_testing.device.cuda_driver import Event, driver
 from ..common import timing
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 40
-# What a turn takes at least, so that events, whose clock ticks in half microseconds, say much.
+# The least duration of a turn, much longer than the half microsecond resolution of events.
 TURN_SECONDS = 0.002
 MAX_CALLS = 64
-# How many times that a turn may take for the sake of a whole rotation.
+# Factor by which a turn may be longer to complete a rotation.
 LONG_TURN = 10
 
 Turn = Callable[[], float]
@@ -27,7 +27,7 @@ class Launchable(Protocol):
 
 
 class Device:
-    """Where torch's tensors are, the stream for everything, and how to capture it."""
+    """The device of torch's tensors, the common stream, and its capture."""
 
     def __init__(self) -> None:
         if torch.cuda.is_available():
@@ -35,11 +35,11 @@ class Device:
             self._torch_stream = torch.cuda.Stream()
             torch.cuda.set_stream(self._torch_stream)
         else:
-            # The double of the driver: torch computes on the CPU beside it.
+            # With the double of the driver, torch computes on the CPU.
             self.device, self._stream = torch.device("cpu"), driver().stream()
 
     def stream(self) -> int:
-        """That of the moment: while torch captures, it is another one."""
+        """Return the current stream, which differs while torch captures."""
         if self.device.type == "cuda":
             return torch.cuda.current_stream().cuda_stream
         return self._stream
@@ -54,11 +54,11 @@ class Device:
 
 
 class _TorchGraph:
-    """Captured by torch, whose allocator then keeps the graph's memory."""
+    """A graph captured by torch, whose allocator then keeps its memory."""
 
     def __init__(self, work: Callable[[], None], stream: torch.cuda.Stream):
         self._graph = torch.cuda.CUDAGraph()
-        # Other frameworks, and runtimes, may do as they like meanwhile.
+        # Other frameworks and runtimes may use the device meanwhile.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="relaxed"):
             work()
 
@@ -67,8 +67,8 @@ class _TorchGraph:
 
 
 def calls_of(seconds_a_call: float, rotation: int) -> int:
-    """How many calls a turn has: whole rotations over layers and inputs, as long as they take
-    no longer than some turns."""
+    """Return the calls of a turn: whole rotations over layers and inputs, if they do not exceed a
+    few turns."""
     wanted = TURN_SECONDS / max(seconds_a_call, 1e-7)
     rotations = min(max(round(wanted / rotation), 1), max(MAX_CALLS // rotation, 1))
     if rotation > LONG_TURN * wanted:
@@ -77,7 +77,7 @@ def calls_of(seconds_a_call: float, rotation: int) -> int:
 
 
 def on_stream(step: Step, calls: int, stream: Callable[[], int]) -> Turn:
-    """Calls that the host enqueues one after another."""
+    """Time calls that the host enqueues one after another."""
     number = 0
 
     def turn() -> float:
@@ -94,7 +94,7 @@ def on_stream(step: Step, calls: int, stream: Callable[[], int]) -> Turn:
 
 
 def in_graph(graph: Launchable, calls: int, stream: Callable[[], int]) -> Turn:
-    """The same calls as one graph: the host has no part in the time."""
+    """Time the same calls as one graph, without the host."""
     def turn() -> float:
         begin, end = Event(), Event()
         begin.record(stream())
@@ -106,7 +106,7 @@ def in_graph(graph: Launchable, calls: int, stream: Callable[[], int]) -> Turn:
 
 
 def by_host(step: Step, calls: int, wait: Callable[[], None]) -> Turn:
-    """For whoever runs on a stream of their own."""
+    """Time participants that run on their own stream, by the host's clock."""
     number = 0
 
     def turn() -> float:
@@ -125,8 +125,8 @@ def by_host(step: Step, calls: int, wait: Callable[[], None]) -> Turn:
 def interleave(turns: Mapping[str, Turn], seconds: float,
                announce: Callable[[str], None] = lambda name: None,
                clock: Callable[[], float] = time.perf_counter) -> dict[str, dict[str, Any]]:
-    """Measure in about ``seconds``, each in turn; who begins changes from round to round. The
-    first round warms up. Each turn is announced, in case it does not end."""
+    """Measure participants in interleaved rounds of about ``seconds`` in all; the order changes
+    from round to round. The first round warms up. Each turn is announced, in case it hangs."""
     names, end = list(turns), clock() + seconds
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(MAX_ROUNDS + 1):

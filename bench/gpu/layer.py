@@ -1,4 +1,4 @@
-"""A layer in torch: its weights and inputs from a seed, its gate, and what it computes in f64."""
+"""A layer in torch: weights and inputs from a seed, its gate, and its results in f64."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..device.shapes import GpuShape
 Tensor = torch.Tensor
 Weights = Mapping[str, Tensor]
 
-# By how much the last choice has to be ahead of what is not chosen, so that a token is looked
-# at: logits are rounded to bf16 by some, the scores of a sigmoid are f32 with everybody.
+# Margin of the last choice over the others for a token to be checked: some participants round
+# logits to bf16; the scores of a sigmoid are f32 in all.
 LOGIT_MARGIN, SCORE_MARGIN = 0.05, 1e-4
 # The largest bias that is drawn.
 BIAS = 0.1
@@ -29,7 +29,7 @@ class Batch:
 
 
 def make_weights(shape: GpuShape, device: torch.device, seed: int) -> dict[str, Tensor]:
-    """Uniform draws with variance 1 / (terms of the product), made on the device."""
+    """Draw uniform values with variance 1 / (terms of a dot product) on the device."""
     generator = torch.Generator(device).manual_seed(seed)
     types = {"bf16": torch.bfloat16, "f32": torch.float32}
     weights = {}
@@ -42,9 +42,9 @@ def make_weights(shape: GpuShape, device: torch.device, seed: int) -> dict[str, 
 
 def make_batch(shape: GpuShape, weights: Weights, tokens: int, kind: str, seed: int,
                inverse: Tensor | None) -> Batch:
-    """Hidden states: normal draws, moved within the span of the router's rows so that the
-    router chooses the experts drawn for each token. ``inverse`` is that of ``invert``; without
-    it the router decides by itself."""
+    """Draw hidden states: normally distributed, except in the span of the router's rows, where they
+    produce the drawn experts of each token. ``inverse`` is that of ``invert``; without it the
+    routing is not controlled."""
     router = weights["router"]
     generator = torch.Generator(router.device).manual_seed(seed)
     x = torch.empty(tokens, shape.hidden, device=router.device).normal_(generator=generator)
@@ -60,7 +60,7 @@ def make_batch(shape: GpuShape, weights: Weights, tokens: int, kind: str, seed: 
 
 
 def invert(router: Tensor) -> Tensor:
-    """``[E, H]``: what logits have to be multiplied with to be hidden states."""
+    """Return the ``[E, H]`` matrix that maps logits to hidden states."""
     return torch.linalg.pinv(router.double().cpu()).T.float().to(router.device)
 
 
@@ -68,9 +68,9 @@ def invert(router: Tensor) -> Tensor:
 
 
 def route(shape: GpuShape, w: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of f32 and ids, ``[T, K]``, as transformers computes them."""
+    """Return weights in f32 and ids, ``[T, K]``, as transformers computes them."""
     if not shape.sigmoid:
-        # That of gpt-oss chooses before the softmax, which is the same.
+        # gpt-oss selects before the softmax, which is equivalent.
         scores = F.linear(x, w["router"], w.get("router_bias")).softmax(-1, dtype=torch.float32)
         weights, ids = scores.topk(shape.top_k, dim=-1)
         return (weights / weights.sum(-1, keepdim=True) if shape.renormalise else weights), ids
@@ -81,7 +81,7 @@ def route(shape: GpuShape, w: Weights, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _selection(shape: GpuShape, scores: Tensor, w: Weights) -> Tensor:
-    """What a sigmoid's experts are chosen by: the best groups, with the bias."""
+    """Return the selection scores of a sigmoid gate: with the bias, in the best groups."""
     biased = scores + w["e_score_correction_bias"]
     if shape.groups == 1:
         return biased
@@ -101,7 +101,7 @@ def swiglu(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 
 def clamped_swiglu(both: Tensor) -> Tensor:
-    """gpt-oss: gate and up interleaved, neither above 7, up not below -7."""
+    """Apply gpt-oss's activation: gate and up interleaved, neither above 7, up not below -7."""
     gate, up = both[:, ::2].clamp(max=7.0), both[:, 1::2].clamp(-7.0, 7.0)
     return (up + 1) * gate * torch.sigmoid(1.702 * gate)
 
@@ -116,8 +116,8 @@ def add_shared(shape: GpuShape, w: Weights, x: Tensor, y: Tensor) -> Tensor:
 
 
 def sample(shape: GpuShape, w: Weights, x: Tensor, count: int) -> Tensor:
-    """Numbers of tokens whose choices do not hang on rounding: the first ones, the last ones and
-    some between."""
+    """Return tokens whose choices do not depend on rounding: the first, the last and some
+    between."""
     logits = _logits(w, x, torch.float64)
     if shape.sigmoid:
         chosen, margin = _selection(shape, logits.sigmoid(), w), SCORE_MARGIN
@@ -131,7 +131,7 @@ def sample(shape: GpuShape, w: Weights, x: Tensor, count: int) -> Tensor:
 
 
 def reference(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
-    """The layer in f64, token by token."""
+    """Compute the layer in f64, token by token."""
     x = x.double()
     scores = _logits(w, x, torch.float64)
     if shape.sigmoid:
@@ -156,7 +156,7 @@ def reference(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
 
 
 def _expert(shape: GpuShape, w: Weights, rows: Tensor) -> Tensor:
-    """One expert, with its parts of the weights."""
+    """Compute one expert with its slices of the weights."""
     if shape.clamped:
         inner = clamped_swiglu(rows @ w["gate_up_proj"] + w["gate_up_proj_bias"])
         return inner @ w["down_proj"] + w["down_proj_bias"]

@@ -1,4 +1,4 @@
-"""What the report and the plot of ``./dev bench gpu`` show of its results."""
+"""Derived figures for the report and the plot of ``./dev bench gpu``."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from ..device.shapes import ALL
 from .participants import CONSUMER_FENCE, PARTICIPANTS
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
-# From so many rows an expert on, on average, products are bound by arithmetic; up to so many,
+# From this many rows per expert on, on average, matmuls are bound by arithmetic; up to this many,
 # by the bytes of the weights.
 MANY_ROWS, FEW_ROWS = 128, 8
 
 
 def ratio(cell: Result, figure: str = "median") -> float | None:
-    """How many times faster than the best peer this project is."""
+    """Return the speedup of this project over the best peer."""
     return ratio_to(cell, PEERS, figure)
 
 
 def flops(cell: Result) -> float:
-    """Useful ones."""
+    """Return the useful operations."""
     return ALL[cell["shape"]].flops(cell["tokens"])
 
 
 def rate(cell: Result, name: str = OURS) -> float | None:
-    """Useful FLOP/s."""
+    """Return the useful FLOP/s."""
     median = time_of(cell, name)
     return flops(cell) / median if median else None
 
@@ -33,14 +33,14 @@ def bytes_touched(cell: Result) -> float:
 
 
 def of_bandwidth(cell: Result, peaks: Result | None, name: str = OURS) -> float | None:
-    """Bytes that a call has to move over its time, against those of a copy."""
+    """Return the achieved bandwidth of the necessary accesses over that of a copy."""
     median = time_of(cell, name)
     return bytes_touched(cell) / median / peaks["copy"] if median and peaks else None
 
 
 def of_fences(cell: Result) -> float | None:
-    """Time with the proxy fence of gathered rows in the warps that multiply, over that with it
-    in the warps that copy, measured in turn."""
+    """Return the time with the proxy fence of gathered rows in the consumer warps over that with it
+    in the producer warps, from interleaved measurements."""
     median = time_of(cell, CONSUMER_FENCE)
     beside = cell["participants"].get(CONSUMER_FENCE, {}).get("beside")
     return median / beside if median and beside else None

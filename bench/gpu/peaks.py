@@ -1,4 +1,4 @@
-"""What the device does at most: copy bandwidth, and dense products, in a process of its own."""
+"""Peak throughput of the device: copy bandwidth and dense matmuls, in its own process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDS = 10
 
 
 def copy_bandwidth(device: clock.Device, size: int) -> float:
-    """Bytes read and written a second."""
+    """Return bytes read and written per second."""
     source, target = Memory(size), Memory(size)
     driver().fill(source.address, 1, size)
 
@@ -28,7 +28,7 @@ def copy_bandwidth(device: clock.Device, size: int) -> float:
 
 
 def dense_products(device: clock.Device, side: int) -> float:
-    """bf16 FLOP/s of a square product of random numbers in cuBLAS."""
+    """Return bf16 FLOP/s of a square matmul of random values in cuBLAS."""
     a, b = (torch.randn(side, side, dtype=torch.bfloat16, device=device.device)
             for _ in range(2))
     device.wait()

@@ -1,4 +1,4 @@
-"""The results of ``./dev bench gpu`` as a picture."""
+"""Plots of the results of ``./dev bench gpu``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .metrics import of_bandwidth, rate, ratio
 
 
 def draw(result: Result, path: Path) -> None:
-    """How many times faster than the best peer; TFLOP/s; the part of the copy bandwidth."""
+    """Draw the speedup over the best peer, TFLOP/s and the fraction of the copy bandwidth."""
     figure, axes = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
     panels: list[tuple[str, Callable[[Result], float | None]]] = [
         ("time of the best peer / ours", ratio),
@@ -45,6 +45,6 @@ def _lines(axis: Axes, result: Result, value: Callable[[Result], float | None]) 
     for cell in result["cells"]:
         if cell["routing"] != "zipf" and (y := value(cell)):
             series.setdefault(cell["shape"], []).append((cell["tokens"], y))
-    for number, (shape, points) in enumerate(series.items()):
-        axis.plot(*zip(*sorted(points)), color=f"C{number % 10}", marker="o", markersize=3,
-                  linestyle="-" if number < 10 else "--", label=ALL[shape].title)
+    for index, (shape, points) in enumerate(series.items()):
+        axis.plot(*zip(*sorted(points)), color=f"C{index % 10}", marker="o", markersize=3,
+                  linestyle="-" if index < 10 else "--", label=ALL[shape].title)

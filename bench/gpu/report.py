@@ -1,4 +1,4 @@
-"""The results of ``./dev bench gpu`` as a summary, tables and files."""
+"""Summary, tables and files of the results of ``./dev bench gpu``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUMMARY = {
 
 
 def _microseconds(found: Result) -> str:
-    """The median and the MAD, or why there is none."""
+    """Format the median and the MAD, or the reason why there is none."""
     if found.get("status") != "ok":
         return found.get("status", "-")
     by = "" if found["by"] == "graph" else f" ({found['by']})"
@@ -93,7 +93,7 @@ def _fences(result: Result) -> list[str]:
 
 
 def _one_by_one(result: Result) -> list[str]:
-    """Times of calls that the host enqueues, for who has both."""
+    """Return times of calls that the host enqueues, for participants that have both."""
     rows = [(c["shape"], c["tokens"], name, f"{1e6 * found['graph']['median']:.4g}",
              f"{1e6 * found['stream']['median']:.4g}")
             for c in result["cells"] if c["routing"] != "zipf"
@@ -102,24 +102,24 @@ def _one_by_one(result: Result) -> list[str]:
 
 
 def _absences(result: Result) -> list[str]:
-    """Each reason once, with the cells that it holds for."""
-    places: dict[tuple[str, str, str], list[str]] = {}
+    """List each reason once, with its cells."""
+    cells_of: dict[tuple[str, str, str], list[str]] = {}
     for cell in result["cells"]:
         for name, found in cell["participants"].items():
             where = f"{cell['shape']}, T = {cell['tokens']} {cell['routing']}"
             if found["status"] != "ok":
                 key = (name, found["status"], found["reason"])
-                places.setdefault(key, []).append(where)
+                cells_of.setdefault(key, []).append(where)
             elif "no_graph" in found:
                 key = (name, "no graph", found["no_graph"])
-                places.setdefault(key, []).append(where)
+                cells_of.setdefault(key, []).append(where)
     for found in result["refused"]:
         where = found["shape"] + (f", T = {found['tokens']} {found['routing']}"
                                   if "tokens" in found else "")
-        places.setdefault(("everybody", "not measured", found["reason"]), []).append(where)
+        cells_of.setdefault(("everybody", "not measured", found["reason"]), []).append(where)
     lines = [f"- {name}: {status}: {reason} ({where[0]}"
              + (f" and {len(where) - 1} more)" if len(where) > 1 else ")")
-             for (name, status, reason), where in places.items()]
+             for (name, status, reason), where in cells_of.items()]
     return [*(lines or ["Everybody took part everywhere."]), ""]
 
 
@@ -167,7 +167,7 @@ def print_cell(cell: Result) -> None:
 
 
 def write(result: Result, path: Path, plot: bool = True) -> list[Path]:
-    """The JSON file, and beside it the report and, where matplotlib is installed, the plot."""
+    """Write the JSON file, the report beside it and, with matplotlib, the plot."""
     written = [path, path.with_suffix(".md")]
     machine.write(path, json.dumps(result | {"summary": summarise(result)}, indent=1) + "\n")
     written[1].write_text(markdown(result))

@@ -1,8 +1,7 @@
-"""Layers of ``bench gpu``, in a process of its own: weights, inputs, checks and times.
+"""Layers of ``bench gpu``, in their own process: weights, inputs, checks and times.
 
-Its task has groups, each a shape with its cells and who takes part; see ``supervise`` for how
-it is run. Without
-time for measuring (``most`` is 0) it is a check.
+Its task has groups, each a shape with its cells and participants; ``supervise`` runs it. Without
+time for measuring (``most`` is 0) it only checks.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from ..device.shapes import ALL
 from . import clock, layer
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable
 
-# Of the device's free memory, for the weights.
+# Fraction of the device's free memory for the weights.
 WEIGHTS_SHARE = 0.35
-# That a cell's rounds take at least.
+# The least time for the rounds of a cell.
 LEAST_SECONDS = 0.3
-# Tokens whose numbers are compared with float64.
+# Tokens whose results are compared with float64.
 SAMPLED = 32
 # How long a first call may be silent: Triton tunes, XLA and the driver compile.
 FIRST_CALL_SECONDS = 75.0
@@ -37,7 +36,7 @@ GIB = 1 << 30
 
 
 def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference over the largest magnitude; infinite where any is NaN."""
+    """Return the largest difference over the largest magnitude; infinite if any is NaN."""
     error = float((actual - expected).abs().max() / expected.abs().max())
     return error if math.isfinite(error) else math.inf
 
@@ -47,7 +46,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 class Group:
-    """A shape: who takes part, with the weights."""
+    """A shape: its participants, with the weights."""
 
     def __init__(self, task: dict[str, Any], group: dict[str, Any], device: clock.Device,
                  emit: supervise.Emit):
@@ -97,7 +96,8 @@ class Group:
             self._die_with_the_context(name)
 
     def _die_with_the_context(self, name: str) -> None:
-        """After a fault every call fails, and blames whoever is next."""
+        """End the process after a fault: every later call would fail, and blame the next
+        participant."""
         try:
             driver().synchronize()
         except Exception as error:
@@ -128,7 +128,8 @@ class Group:
 
     def _check(self, participant: Participant, inputs: Sequence[torch.Tensor],
                rows: torch.Tensor, expected: torch.Tensor) -> dict[str, Any]:
-        """Whether a participant computes the layer in this cell, and how long a call takes."""
+        """Return whether a participant computes the layer in this cell, and the seconds per
+        call."""
         name = participant.name
         if name in self.absent:
             status, reason = self.absent[name]
@@ -174,7 +175,8 @@ class Group:
 
     def _measure(self, ready: Sequence[Participant], estimates: dict[str, float], inputs: int,
                  seconds: float, results: dict[str, Any]) -> None:
-        """Graphs where they can be captured, and streams of calls, participants in turn."""
+        """Measure graphs, if they can be captured, and streams of calls, with interleaved
+        participants."""
         streams, graphs = {}, {}
         for participant in ready:
             name, runner = participant.name, self.runners[participant.name]
@@ -199,7 +201,7 @@ class Group:
                 results[name][kind] = summary
         for participant in ready:
             found = results[participant.name]
-            # Times of the device: the host's part stands in `stream`.
+            # Times of the device; the host's part is in `stream`.
             found["by"] = ("graph" if "graph" in found else
                            "stream" if self._on_stream(participant) else "host")
             found |= found.get("graph") or found["stream"]
@@ -208,7 +210,7 @@ class Group:
         self.emit("running", participant=name)
 
     def _on_stream(self, participant: Participant) -> bool:
-        """Beside the double of the driver torch computes on the CPU."""
+        """Return true unless torch computes on the CPU, beside the double of the driver."""
         return participant.kind == "ours" or (
             participant.on_stream and self.device.device.type == "cuda")
 
@@ -216,7 +218,7 @@ class Group:
         return self.device.capture(lambda: [runner.step(number) for number in numbers])
 
     def _kernels(self, runner: Runner) -> int | None:
-        """How many kernels a call launches."""
+        """Return the number of kernels that a call launches."""
         stream = driver().stream()
         usual = runner.stream
         runner.stream = lambda: stream
@@ -243,8 +245,8 @@ def work(task: dict[str, Any], emit: supervise.Emit) -> None:
             continue
         cells = Budget(end - time.monotonic(), [1.0] * len(group["cells"]))
         for tokens, routing in group["cells"]:
-            # Half of it goes into drawing, checking and capturing; where making weights
-            # took all of it, some rounds are left.
+            # Half of it is for drawing, checking and capturing; if creating weights took all of it,
+            # some rounds remain.
             opened.cell(tokens, routing, min(max(0.5 * cells.next(), LEAST_SECONDS),
                                              task["most"]))
         del opened

@@ -1,7 +1,7 @@
-"""Who takes part in a benchmark: this project, its peers and yardsticks.
+"""Participants of a benchmark: this project, its peers and yardsticks.
 
 One module for each. A participant is opened once for a shape, a type and a thread count,
-with the weights of several layers; then it is given the inputs of one cell after another.
+with the weights of several layers; then it loads the inputs of one cell after another.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ __all__ = ["PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable", "chos
 
 @dataclass(frozen=True)
 class Case:
-    """What a participant is opened with. It may keep views of the weights."""
+    """The arguments that open a participant. It may keep views of the weights."""
 
     shape: Shape
     dtype: str
     threads: int
     layers: Sequence[Weights]
-    cache: str  # a directory for what it compiles
+    cache: str  # directory for compiled code
 
 
 class Runner(Protocol):
     """An opened participant."""
 
     def scratch(self, tokens: int) -> int:
-        """Bytes that a call may allocate, as far as is known beforehand."""
+        """Return the bytes that a call may allocate, as far as known."""
 
     def load(self, inputs: Sequence[np.ndarray]) -> None:
-        """Take the inputs ``[T, H]`` of a cell; not timed."""
+        """Load the inputs ``[T, H]`` of a cell; not timed."""
 
     def step(self, number: int) -> None:
-        """A call: layer ``number % layers``, and the next input after every layer."""
+        """Run a call: layer ``number % layers``, and the next input after all layers."""
 
     def output(self) -> np.ndarray:
-        """What the last call computed, in f32."""
+        """Return the result of the last call, in f32."""
 
 
 @dataclass(frozen=True)
 class Participant:
     name: str
-    kind: str  # ours, peer, or yardstick: one that does not compute the layer
+    kind: str  # ours, peer, or yardstick (does not compute the layer)
     module: str
     variant: str = ""
-    # Copies of the weights that it makes for itself.
+    # Copies of the weights that it creates.
     copies: float = 0
 
     def open(self, case: Case) -> Runner:
@@ -79,7 +79,7 @@ PARTICIPANTS = {p.name: p for p in (
 
 
 def chosen(names: Sequence[str]) -> list[Participant]:
-    """The participants with these names; ``transformers`` stands for its variants."""
+    """Return the participants with these names; ``transformers`` selects all its variants."""
     found = [p for p in PARTICIPANTS.values()
              if p.name in names or p.name.partition("/")[0] in names]
     known = {p.name for p in PARTICIPANTS.values()} | {

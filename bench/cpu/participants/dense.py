@@ -1,5 +1,5 @@
-"""A yardstick: one dense product with as many operations as the layer's experts, in oneDNN
-through PyTorch. It computes something else, so it is no peer."""
+"""A yardstick: one dense matmul with as many operations as the layer's experts, in oneDNN through
+PyTorch. It does not compute the layer, so it is no peer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .transformers_block import as_f32, as_torch
 
 
 class Product:
-    """``[T K, H]`` times ``[3 I, H]`` transposed: the rows and the sizes of the experts'
-    products, as if one expert had all rows."""
+    """``[T K, H]`` times ``[3 I, H]`` transposed: the experts' matmuls as if one expert had all
+    rows."""
 
     def __init__(self, case: Case):
         if not torch.backends.mkldnn.is_available():
@@ -22,7 +22,8 @@ class Product:
         torch.set_num_threads(case.threads)
         self.top_k = case.shape.top_k
         columns = 3 * case.shape.intermediate
-        # Any part of the weights will do; another one in each call, as the layer's experts.
+        # Any part of the weights is representative; each call uses another one, like the layer's
+        # experts.
         flat = [as_torch(w.gate_up_proj).flatten(0, 1) for w in case.layers]
         self.weights = [part for whole in flat for part in whole.split(columns)
                         if len(part) == columns]
@@ -43,7 +44,7 @@ class Product:
         return as_f32(self.result)
 
     def expected(self) -> np.ndarray:
-        """The product of call 0 in f32, for the check."""
+        """Return the result of call 0 in f32, for the check."""
         return as_f32(self.inputs[0].float() @ self.weights[0].float().T)
 
 

@@ -1,6 +1,6 @@
-"""IREE: the layer that JAX traces, as StableHLO, compiled for this processor.
+"""IREE: the StableHLO that JAX traces, compiled for this processor.
 
-Compiled anew for each T, as its products of groups have no dynamic shape.
+Compiled for each T, as its ragged dots do not support dynamic shapes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Modules:
         iree.runtime.flags.parse_flags(f"--task_topology_group_count={case.threads}")
         self.config = iree.runtime.Config("local-task")
         self.shape = case.shape
-        # As arguments in the order in which JAX flattens the dictionary.
+        # Arguments in the order in which JAX flattens the dictionary.
         self.layers = []
         for weights in case.layers:
             arrays = make_arrays(weights)
@@ -53,7 +53,7 @@ class Modules:
             raise Unavailable(f"iree-compile failed: {reason.strip()}") from error
 
     def scratch(self, tokens: int) -> int:
-        # The masked rows of every expert, as in JAX on the CPU.
+        # The masked rows of all experts, as in JAX on the CPU.
         shape = self.shape
         return 4 * tokens * shape.top_k * shape.experts * max(shape.hidden, shape.intermediate)
 

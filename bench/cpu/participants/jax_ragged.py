@@ -16,7 +16,7 @@ Arrays = dict[str, jax.Array]
 
 
 def make_arrays(weights: Weights) -> Arrays:
-    """The weights, each ``[in, out]``, as ragged_dot takes them."""
+    """Return the weights as ``[in, out]``, the layout of ragged_dot."""
     arrays = {}
     for name, array in weights.named().items():
         transposed = empty((*array.shape[:-2], array.shape[-1], array.shape[-2]), array.dtype)
@@ -26,7 +26,7 @@ def make_arrays(weights: Weights) -> Arrays:
 
 
 def layer(shape: Shape) -> Callable[[Arrays, jax.Array], jax.Array]:
-    """The layer as a function of its weights and x."""
+    """Compute the layer from its weights and x."""
 
     def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
         return jax.nn.silu(gate) * up

@@ -25,7 +25,7 @@ from . import Case, Unavailable, select
 
 def write_checkpoint(directory: Path, shape: Shape, dtype: str,
                      weights: Weights | None = None) -> None:
-    """A checkpoint of the shape; without weights it is enough to compile."""
+    """Write a checkpoint of the shape; without weights it is enough to compile."""
     names = tensor_names(shape)
     tensors.write_checkpoint(
         directory, shape,
@@ -35,7 +35,7 @@ def write_checkpoint(directory: Path, shape: Shape, dtype: str,
 
 def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,
                   output: Path | None = None) -> moe.Module:
-    """The layer of the shape's published configuration."""
+    """Compile the layer of the shape's published configuration."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         write_checkpoint(Path(directory), shape, dtype)
         return moe.compile(directory, layer=0, dtype=dtype, cache=cache, output=output,
@@ -43,7 +43,7 @@ def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,
 
 
 def bind(module: moe.Module, weights: Mapping[str, np.ndarray]) -> moe.Layer:
-    """A layer with its weights, which are packed here."""
+    """Create a layer with its weights, which are packed here."""
     needed = [info.name for info in module.signature().weights]
     if missing := [name for name in needed if name not in weights]:
         raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
@@ -79,7 +79,7 @@ def open(case: Case) -> Compiled:
 
 
 def costs(case: Case) -> dict[str, float]:
-    """Seconds to compile a layer, to pack its weights, the first time and again, and from an
+    """Measure the seconds to compile a layer, to pack its weights, first and again, and from an
     artifact in a file to the first result for one token."""
     weights = case.layers[0]
     x = next(batches(case.shape, weights.router, case.dtype, 1, "uniform", seed=1)).x
@@ -93,7 +93,7 @@ def costs(case: Case) -> dict[str, float]:
     prepared = time.perf_counter()
     layer(x)
     end = time.perf_counter()
-    # Memory that no process had before may cost more than all else.
+    # First use of fresh memory may take longer than everything else.
     again = []
     for _ in range(5):
         del layer
@@ -106,8 +106,7 @@ def costs(case: Case) -> dict[str, float]:
 
 
 def peak_memory(shape: Shape, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
-    """The largest resident memory of a process that runs one layer of a checkpoint, in a process
-    of its own."""
+    """Return the largest resident memory of a process that only runs one layer of a checkpoint."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         write_checkpoint(Path(directory), shape, dtype, make_weights(shape, dtype, seed=1))
         command = [sys.executable, "-m", __name__, directory, shape.key, dtype, str(threads),
@@ -120,7 +119,7 @@ def peak_memory(shape: Shape, dtype: str, threads: int, tokens: int) -> dict[str
 
 
 def _status(key: str) -> int:
-    """Bytes of this process, from the kernel."""
+    """Read the bytes of this process from the kernel."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) << 10

@@ -1,4 +1,4 @@
-"""ONNX Runtime: its com.microsoft.MoE operator, with the router's product before it."""
+"""ONNX Runtime: its com.microsoft.MoE operator, after a matmul for the router."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ...common.data import Weights, empty
 from ...common.shapes import Shape
 from . import Case, Unavailable, select
 
-# It clamps gate and up to this; the largest f32 stands for no limit.
+# The operator clamps gate and up to this; the largest f32 disables it.
 NO_LIMIT = float(np.finfo(np.float32).max)
 
 
 def interleaved(gate_up: np.ndarray) -> np.ndarray:
-    """``[E, 2 I, H]``, gate above up, with their rows alternating: the one layout that the
-    operator takes on the CPU."""
+    """Interleave the rows of gate and up in ``[E, 2 I, H]``: the only layout that the operator
+    supports on the CPU."""
     experts, rows, hidden = gate_up.shape
     result = empty(gate_up.shape, gate_up.dtype)
     result.reshape(experts, rows // 2, 2, hidden)[...] = gate_up.reshape(
@@ -56,7 +56,8 @@ def shared_nodes() -> list[onnx.NodeProto]:
 
 
 def make_model(shape: Shape, arrays: dict[str, np.ndarray]) -> bytes:
-    """The layer; its weights are given apart, as they pass the 2 GiB of a model's file."""
+    """Build the layer; its weights are separate, as they exceed the limit of 2 GiB of a model
+    file."""
     nodes = [helper.make_node("MatMul", ["x", "router"], ["logits"]), routed_node(shape)]
     nodes += shared_nodes() if shape.shared else [
         helper.make_node("Identity", ["routed"], ["y"])]
@@ -87,7 +88,7 @@ def _session(model: bytes, threads: int,
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Its threads spin within a call, not during the turns of the others.
+    # Its threads may spin within a call, but not while others are measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if initializers:
         options.add_external_initializers(list(initializers), list(initializers.values()))
@@ -100,7 +101,7 @@ def _session(model: bytes, threads: int,
 class Sessions:
     def __init__(self, case: Case):
         if case.dtype == "bf16":
-            # Raises where there is no kernel; and numpy's bf16 becomes no OrtValue.
+            # Raises if there is no kernel; numpy's bf16 cannot become an OrtValue.
             values = dict.fromkeys(("x", "logits", "fc1", "fc2"), TensorProto.BFLOAT16)
             _session(_serialize([routed_node(case.shape)], values,
                                 {"routed": TensorProto.BFLOAT16}, []), case.threads, {})

@@ -1,6 +1,6 @@
-"""Hugging Face transformers: the model's own MoE block on PyTorch's CPU kernels.
+"""Hugging Face transformers: the MoE block of the model on PyTorch's CPU kernels.
 
-The variants are those of its experts interface; each gets the whole block with its router.
+The variants are those of its experts interface; each runs the whole block with its router.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCKS = {"granitemoe": "GraniteMoeMoE", "olmoe": "OlmoeSparseMoeBlock",
           "qwen3_moe": "Qwen3MoeSparseMoeBlock", "deepseek_v2": "DeepseekV2Moe",
           "mixtral": "MixtralSparseMoeBlock"}
 
-# Parameters of the blocks: those of Weights. The router is found by its class's place.
+# Maps the parameters of blocks to those of Weights. The router is identified by its class.
 PARAMETERS = {"experts.gate_up_proj": "gate_up_proj", "experts.down_proj": "down_proj",
               "gate.weight": "router", "router.weight": "router",
               "shared_experts.gate_proj.weight": "shared_gate_proj",
@@ -32,7 +32,7 @@ PARAMETERS = {"experts.gate_up_proj": "gate_up_proj", "experts.down_proj": "down
 
 
 def as_torch(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the array's memory."""
+    """Return a tensor that shares the array's memory."""
     if array.dtype == np.float32:
         return torch.from_numpy(array)
     return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
@@ -43,7 +43,7 @@ def as_f32(tensor: torch.Tensor) -> np.ndarray:
 
 
 def make_block(shape: Shape, weights: Weights, implementation: str) -> torch.nn.Module:
-    """The block of the shape's model with these weights, which it does not copy."""
+    """Build the block of the shape's model on these weights, without copies."""
     settings = dict(shape.config)
     model_type = settings.pop("model_type")
     config = AutoConfig.for_model(model_type, **settings)
@@ -69,7 +69,7 @@ class Blocks:
     def scratch(self, tokens: int) -> int:
         if self.implementation != "batched_mm":
             return 0
-        # It copies the weights of every choice of every token.
+        # It copies the weights of each choice of each token.
         shape = self.case.shape
         return tokens * shape.top_k * shape.expert_parameters * DTYPE_BYTES[self.case.dtype]
 

@@ -1,7 +1,7 @@
-"""Who takes part in ``bench gpu``: this project, its peers and a yardstick, a module each.
+"""Participants of ``bench gpu``: this project, its peers and a yardstick, a module each.
 
-A participant is opened once for a shape, with the weights of several layers; then it is given
-the inputs of one cell after another. What it does goes to the current stream of torch.
+A participant is opened once for a shape, with the weights of several layers; then it loads the
+inputs of one cell after another. It runs on the current stream of torch.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["CONSUMER_FENCE", "PARTICIPANTS", "Case", "Participant", "Runner", "U
 
 @dataclass(frozen=True)
 class Case:
-    """What a participant is opened with. It may keep the weights, and leaves them as they are."""
+    """The arguments that open a participant. It may keep the weights, but not modify them."""
 
     shape: GpuShape
     layers: Sequence[Weights]
-    # What the driver calls the stream that torch's current one is; without torch's support of
-    # the GPU, where the double of the driver stands for it, one of the driver.
+    # The driver's handle of torch's current stream; on the double of the driver, without torch's
+    # GPU support, a stream of the double.
     stream: Callable[[], int]
 
 
@@ -40,25 +40,24 @@ class Runner(Protocol):
     """An opened participant."""
 
     def load(self, inputs: Sequence[torch.Tensor]) -> None:
-        """Take the inputs ``[T, H]`` of a cell; not timed."""
+        """Load the inputs ``[T, H]`` of a cell; not timed."""
 
     def step(self, number: int) -> None:
-        """Enqueue a call: layer ``number % layers``, and the next input after every layer."""
+        """Enqueue a call: layer ``number % layers``, and the next input after all layers."""
 
     def output(self) -> torch.Tensor:
-        """What the last call computed; the device has been waited for."""
+        """Return the result of the last call, after waiting for the device."""
 
 
 @dataclass(frozen=True)
 class Participant:
     name: str
-    kind: str  # ours, peer, or yardstick: one that does not compute the layer
-    # Whether calls are on the stream, so that events time them and graphs hold them.
+    kind: str  # ours, peer, or yardstick (does not compute the layer)
+    # True if calls run on the stream, so that events can time them and graphs capture them.
     on_stream: bool = True
-    # It takes part in so many shapes, the first of a run, as it compiles for every number of
-    # tokens anew.
+    # Only runs in this many shapes, the first of a run, as it compiles for every number of tokens.
     most_shapes: int | None = None
-    # Copies of the weights that it makes for itself.
+    # Copies of the weights that it creates.
     copies: int = 0
 
     def open(self, case: Case) -> Runner:

@@ -1,5 +1,5 @@
-"""A yardstick: one dense product with as many operations as the layer's experts, in cuBLAS. It
-computes something else, so it is no peer."""
+"""A yardstick: one dense matmul with as many operations as the layer's experts, in cuBLAS. It does
+not compute the layer, so it is no peer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from . import Case
 
 
 class Product:
-    """``[T K, H]`` times ``[3 I, H]`` transposed: the rows and the sizes of the experts'
-    products, as if one expert had all rows."""
+    """``[T K, H]`` times ``[3 I, H]`` transposed: the experts' matmuls as if one expert had all
+    rows."""
 
     def __init__(self, case: Case):
         self.top_k = case.shape.top_k
         columns = 3 * case.shape.intermediate
-        # Any part of the weights will do; another one in each call, as the layer's experts.
-        name = "down_proj" if case.shape.clamped else "gate_up_proj"  # whose rows have H terms
+        # Any part of the weights is representative; each call uses another one, like the layer's
+        # experts.
+        name = "down_proj" if case.shape.clamped else "gate_up_proj"  # with rows of H terms
         flat = [w[name].flatten(0, 1) for w in case.layers]
         self.weights = [part for whole in flat for part in whole.split(columns)
                         if len(part) == columns]
@@ -35,7 +36,7 @@ class Product:
         return self.result
 
     def expected(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of call 0 in f64."""
+        """Return rows of call 0 in f64."""
         return self.inputs[0][rows].double() @ self.weights[0].double().T
 
 

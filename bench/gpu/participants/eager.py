@@ -1,4 +1,4 @@
-"""What PyTorch runs as it stands, an operation after the other."""
+"""PyTorch layers that run eagerly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import Case, select
 
 
 class Eager:
-    """A runner of ``layer(shape, weights, x)``."""
+    """Runs ``layer(shape, weights, x)``."""
 
     def __init__(self, case: Case, layer: Callable[[GpuShape, Weights, Tensor], Tensor]):
         self.case, self.layer = case, layer

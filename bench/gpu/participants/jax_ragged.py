@@ -1,6 +1,6 @@
 """JAX: a layer around ``jax.lax.ragged_dot``, compiled by XLA for the GPU.
 
-It runs on a stream of XLA's own, so that the host's clock times it: many calls, then a wait.
+It runs on XLA's own stream, so the host's clock times it: many calls, then a wait.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-# The memory of the device is not for JAX alone.
+# JAX must not preallocate the memory of the device.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
@@ -19,7 +19,7 @@ from . import Case, Unavailable, select
 
 
 def to_jax(tensor: torch.Tensor) -> jax.Array:
-    """An array that shares the tensor's memory."""
+    """Return an array that shares the tensor's memory."""
     return jax.dlpack.from_dlpack(tensor.contiguous())
 
 
@@ -29,7 +29,7 @@ class Jitted:
             raise Unavailable("its layer here has neither a sigmoid's gate nor gpt-oss's experts")
         if case.layers[0]["router"].is_cuda and jax.default_backend() != "gpu":
             raise Unavailable(f"JAX runs on {jax.default_backend()} here")
-        # Each ``[in, out]``, as ragged_dot takes them.
+        # Weights are ``[in, out]``, the layout of ragged_dot.
         self.layers = [{name: to_jax(t.transpose(-1, -2)) for name, t in w.items()}
                        for w in case.layers]
         self.function = jax.jit(jax_ragged.layer(case.shape))

@@ -16,7 +16,7 @@ from . import Case, Unavailable, select
 
 
 def on_device(tensor: torch.Tensor) -> Any:
-    """The tensor, or a copy of it in memory of the driver's device."""
+    """Return the tensor, or a copy of it in memory of the driver's device."""
     if tensor.is_cuda:
         return tensor
     source = _dlpack.as_tensor(tensor)
@@ -47,14 +47,14 @@ class Compiled:
             raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
         self.layers = [self.module.layer({name: on_device(w[name]) for name in needed})
                        for w in case.layers]
-        # Nobody else counts what goes where.
+        # No other participant counts tokens per expert.
         for layer in self.layers:
             layer.enable_statistics(False)
 
     def load(self, inputs: Sequence[torch.Tensor]) -> None:
         self.inputs = [on_device(x) for x in inputs]
         tokens = len(inputs[0])
-        # Nothing that an earlier call left counts as a result.
+        # Results of earlier calls must not count.
         self.result = on_device(torch.full_like(inputs[0], torch.nan))
         self.workspace = on_device(torch.zeros(max(self.layers[0].workspace_bytes(tokens), 1),
                                                dtype=torch.uint8, device=inputs[0].device))
@@ -70,7 +70,7 @@ class Compiled:
         return on_host(self.result)
 
     def facts(self) -> dict[str, Any]:
-        """What is known of the layer besides its times."""
+        """Return properties of the layer besides its times."""
         from moe._library import library
 
         variant = library().moe_rt_module_variant(self.module._handle.pointer)

@@ -1,4 +1,4 @@
-"""This project, with the fence of gathered rows in the warps that multiply."""
+"""This project, with the fence of gathered rows in the consumer warps."""
 
 from __future__ import annotations
 

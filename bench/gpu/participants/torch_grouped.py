@@ -1,5 +1,5 @@
-"""PyTorch's grouped product, with the steps that transformers' ``grouped_mm`` experts have:
-sort the choices, gather the rows, two grouped products, weigh, restore the order, sum."""
+"""PyTorch's grouped matmul in the steps of transformers' ``grouped_mm`` experts: sort the choices,
+gather the rows, two grouped matmuls, scale, restore the order, add up."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .eager import Eager
 
 
 def grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    """With weights ``[E, in, out]``."""
+    """Grouped matmul with weights ``[E, in, out]``."""
     function = getattr(F, "grouped_mm", None) or torch._grouped_mm
     return function(rows, weights, offs=ends)
 
 
 def experts(shape: GpuShape, w: Weights, rows: Tensor, ids: Tensor, ends: Tensor) -> Tensor:
-    """The experts on rows that are sorted by them."""
+    """Run the experts on rows sorted by expert."""
     if shape.clamped:
         both = grouped_mm(rows, w["gate_up_proj"], ends).add_(w["gate_up_proj_bias"][ids])
         rows = grouped_mm(clamped_swiglu(both), w["down_proj"], ends)

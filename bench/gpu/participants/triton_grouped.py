@@ -1,6 +1,6 @@
-"""A grouped product in Triton, written for this benchmark: what a competent engineer gets in a
-few lines. Rows are gathered by the first product, which ends in SwiGLU; the second one weighs
-its rows and writes each to the place of its choice; a sum over the choices is left.
+"""A grouped matmul in Triton, written for this benchmark: what a competent engineer gets in a few
+lines. The first matmul gathers rows and ends in SwiGLU; the second one scales its rows and writes
+each to the position of its choice; a reduction over the choices follows.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ..layer import Tensor, Weights, add_shared, route
 from . import Case, Unavailable
 from .eager import Eager
 
-# Columns, depth, warps, stages; the rows of a tile come from the rows an expert has.
+# Columns, depth, warps, stages; the rows of a tile depend on the rows of an expert.
 TILES = ((64, 64, 4, 4), (128, 64, 4, 4), (128, 64, 8, 3), (256, 64, 8, 3))
-# What a scan over the experts can hold.
+# The largest number of experts for a scan.
 MOST_EXPERTS = 512
 CONFIGS = [triton.Config({"COLUMNS": columns, "DEPTH": depth}, num_warps=warps,
                          num_stages=stages) for columns, depth, warps, stages in TILES]
 
 
 def tuned(kernel):
-    """With the best of ``CONFIGS``. Sizes are no constants: layers share the code."""
+    """Autotune over ``CONFIGS``. Sizes are no constants, so that layers share the code."""
     return triton.autotune(
         CONFIGS, key=["hidden", "inner", "ROWS"],
         do_bench=lambda call, quantiles: triton.testing.do_bench(
@@ -32,7 +32,8 @@ def tuned(kernel):
 
 @triton.jit
 def _tile(order, ends, tiles, number, experts, ROWS: tl.constexpr, MOST: tl.constexpr):
-    """The expert of a tile, its places among the sorted choices, and which of them are rows."""
+    """Return the expert of a tile, its rows among the sorted choices, and the mask of valid
+    ones."""
     each = tl.arange(0, MOST)
     last = tl.load(tiles + each, mask=each < experts, other=2147483647)
     expert = tl.sum((last <= number).to(tl.int32))
@@ -50,7 +51,7 @@ def _tile(order, ends, tiles, number, experts, ROWS: tl.constexpr, MOST: tl.cons
 def up_kernel(x, weights, out, order, ends, tiles, hidden, inner, experts, top_k,
               ROWS: tl.constexpr, MOST: tl.constexpr, COLUMNS: tl.constexpr,
               DEPTH: tl.constexpr):
-    """``out[place] = silu(x W_gate) * (x W_up)`` for the sorted choices."""
+    """``out[row] = silu(x W_gate) * (x W_up)`` for the sorted choices."""
     column_tiles = tl.cdiv(inner, COLUMNS)
     number, column = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
     if number >= tl.load(tiles + experts - 1):
@@ -103,7 +104,7 @@ def down_kernel(rows_in, weights, scores, out, order, ends, tiles, hidden, inner
 
 
 def rows_of_a_tile(shape: GpuShape, tokens: int) -> int:
-    """The power of two that holds the rows an expert has on average: 16 to 128."""
+    """Return the power of two that covers the mean rows of an expert: 16 to 128."""
     average = max(int(tokens * shape.top_k / shape.experts), 1)
     return min(max(triton.next_power_of_2(average), 16), 128)
 
@@ -118,7 +119,7 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     ends = sizes.cumsum(0, dtype=torch.int32)
     rows = rows_of_a_tile(shape, tokens)
     tiles = ((sizes.int() + rows - 1) // rows).cumsum(0, dtype=torch.int32)
-    # No more tiles than this, wherever the choices go.
+    # An upper bound of the tiles for any routing.
     most = len(order) // rows + min(experts, len(order))
     inner = x.new_empty(len(order), shape.intermediate)
     up_kernel[lambda meta: (most * triton.cdiv(shape.intermediate, meta["COLUMNS"]),)](
