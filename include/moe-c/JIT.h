@@ -3,9 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The interface of libMoECompiler.so for programs that open it with dlopen and
-// so need LLVM only where they compile. What it makes goes to
-// moe_rt_module_create. Plain C, without any header of LLVM, MLIR or moe_rt.
+// The interface of libMoECompiler.so for programs that load it with dlopen, so
+// that they need LLVM only to compile. moe_rt_module_create loads the result.
+// Plain C, without headers of LLVM, MLIR or moe_rt.
 //
 //===----------------------------------------------------------------------===//
 

@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Runs a function of a compiled program: on files, compared with files, or for
-// its speed.
+// Runs a function of a compiled program on files, compares the results with
+// files, or measures its speed.
 //
 //===----------------------------------------------------------------------===//
 
@@ -52,7 +52,7 @@ public:
 
 private:
   explicit Session(const Program &program) : program(program) {}
-  Expected<DLTensor> place(Tensor &tensor);
+  Expected<DLTensor> toDevice(Tensor &tensor);
   Expected<void> makeWorkspace(int64_t tokens);
 
   const Program &program;
@@ -84,7 +84,7 @@ Expected<Session> Session::create(const Program &program,
        {std::pair(&session.inputs, &session.inputViews),
         std::pair(&session.outputs, &session.outputViews)})
     for (Tensor &tensor : *tensors) {
-      Expected<DLTensor> view = session.place(tensor);
+      Expected<DLTensor> view = session.toDevice(tensor);
       if (!view)
         return view.takeError();
       views->push_back(*view);
@@ -95,7 +95,7 @@ Expected<Session> Session::create(const Program &program,
 }
 
 /// Returns the tensor as calls need it: on a GPU, a copy in device memory.
-Expected<DLTensor> Session::place(Tensor &tensor) {
+Expected<DLTensor> Session::toDevice(Tensor &tensor) {
   DLTensor view = tensor.dlpack();
   const Device *device = program.device();
   if (!device)

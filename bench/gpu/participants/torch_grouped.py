@@ -38,9 +38,9 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     ends = sizes.cumsum(0, dtype=torch.int32)
     rows = experts(shape, w, x[order // shape.top_k], sorted_ids, ends)
     rows = rows * scores.flatten()[order, None].to(x.dtype)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=x.device)
-    y = rows[place].view(*ids.shape, -1).sum(1).to(x.dtype)
+    position = torch.empty_like(order)
+    position[order] = torch.arange(len(order), device=x.device)
+    y = rows[position].view(*ids.shape, -1).sum(1).to(x.dtype)
     return add_shared(shape, w, x, y)
 
 

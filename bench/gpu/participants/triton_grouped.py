@@ -31,20 +31,20 @@ def tuned(kernel):
 
 
 @triton.jit
-def _tile(order, ends, tiles, number, experts, ROWS: tl.constexpr, MOST: tl.constexpr):
-    """Return the expert of a tile, its rows among the sorted choices, and the mask of valid
+def _tile(order, ends, tiles, tile, experts, ROWS: tl.constexpr, MOST: tl.constexpr):
+    """Return the expert of a tile, its positions among the sorted choices, and the mask of valid
     ones."""
     each = tl.arange(0, MOST)
     last = tl.load(tiles + each, mask=each < experts, other=2147483647)
-    expert = tl.sum((last <= number).to(tl.int32))
-    held = tl.minimum(expert, experts - 1)
-    first_tile = tl.load(tiles + held - 1, mask=held > 0, other=0)
-    start = tl.load(ends + held - 1, mask=held > 0, other=0)
-    end = tl.load(ends + held)
-    places = start + (number - first_tile) * ROWS + tl.arange(0, ROWS)
-    valid = (places < end) & (expert < experts)
-    choices = tl.load(order + places, mask=valid, other=0)
-    return held, places, valid, choices
+    expert = tl.sum((last <= tile).to(tl.int32))
+    clamped = tl.minimum(expert, experts - 1)
+    first_tile = tl.load(tiles + clamped - 1, mask=clamped > 0, other=0)
+    start = tl.load(ends + clamped - 1, mask=clamped > 0, other=0)
+    end = tl.load(ends + clamped)
+    positions = start + (tile - first_tile) * ROWS + tl.arange(0, ROWS)
+    valid = (positions < end) & (expert < experts)
+    choices = tl.load(order + positions, mask=valid, other=0)
+    return clamped, positions, valid, choices
 
 
 @tuned
@@ -53,10 +53,10 @@ def up_kernel(x, weights, out, order, ends, tiles, hidden, inner, experts, top_k
               DEPTH: tl.constexpr):
     """``out[row] = silu(x W_gate) * (x W_up)`` for the sorted choices."""
     column_tiles = tl.cdiv(inner, COLUMNS)
-    number, column = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
-    if number >= tl.load(tiles + experts - 1):
+    tile, column = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
+    if tile >= tl.load(tiles + experts - 1):
         return
-    expert, places, valid, choices = _tile(order, ends, tiles, number, experts, ROWS, MOST)
+    expert, positions, valid, choices = _tile(order, ends, tiles, tile, experts, ROWS, MOST)
     columns = column * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
     inside = columns < inner
@@ -72,7 +72,7 @@ def up_kernel(x, weights, out, order, ends, tiles, hidden, inner, experts, top_k
         gate = tl.dot(a, tl.load(gates + k, mask=mask, other=0.0), gate)
         up = tl.dot(a, tl.load(gates + inner * hidden + k, mask=mask, other=0.0), up)
     result = gate * tl.sigmoid(gate) * up
-    tl.store(out + places.to(tl.int64)[:, None] * inner + columns[None, :],
+    tl.store(out + positions.to(tl.int64)[:, None] * inner + columns[None, :],
              result.to(out.dtype.element_ty), mask=valid[:, None] & inside[None, :])
 
 
@@ -82,14 +82,14 @@ def down_kernel(rows_in, weights, scores, out, order, ends, tiles, hidden, inner
                 DEPTH: tl.constexpr):
     """``out[choice] = score * (row W_down)``."""
     column_tiles = tl.cdiv(hidden, COLUMNS)
-    number, column = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
-    if number >= tl.load(tiles + experts - 1):
+    tile, column = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
+    if tile >= tl.load(tiles + experts - 1):
         return
-    expert, places, valid, choices = _tile(order, ends, tiles, number, experts, ROWS, MOST)
+    expert, positions, valid, choices = _tile(order, ends, tiles, tile, experts, ROWS, MOST)
     columns = column * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
     inside = columns < hidden
-    rows = rows_in + places.to(tl.int64)[:, None] * inner + depth[None, :]
+    rows = rows_in + positions.to(tl.int64)[:, None] * inner + depth[None, :]
     downs = (weights + expert.to(tl.int64) * (hidden * inner)
              + columns[None, :] * inner + depth[:, None])
     total = tl.zeros((ROWS, COLUMNS), tl.float32)

@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// From the directory of a model (config.json, and model.safetensors or shards
-// with their index) and the number of a layer to a module with one function:
+// Imports a layer from the directory of a model (config.json, and
+// model.safetensors or shards with their index) as a module with one function:
 //
 //   func.func @layer(%x: tensor<?xHxT> {moe.role = "input", moe.name = "x"},
 //                    %router: tensor<ExHxT> {moe.role = "weight",
@@ -12,14 +12,15 @@
 //                                            moe.source = [...]}, ...)
 //       -> tensor<?xHxT>
 //
-// It computes what the layer's mixture of experts computes in transformers, in
-// inference: the residual and the norm before it stay outside. Where experts
-// have a capacity (Switch), the tokens of a call are one sequence.
+// It computes the mixture of experts as transformers does in inference, without
+// the residual and the preceding norm. If experts have a capacity (Switch), the
+// tokens of a call are one sequence.
 //
 // Weights keep the layout of the checkpoint. `moe.source` names the tensors of
-// an argument: one that has its elements in its order, or several that are
-// stacked along a new leading dimension. Products accumulate in f32; the result
-// of each linear layer is rounded to the data type T of the experts' weights.
+// an argument: one with the same elements in the same order, or several that
+// are stacked along a new leading dimension. Matmuls accumulate in f32; the
+// result of each linear layer is rounded to the data type T of the experts'
+// weights.
 //
 //===----------------------------------------------------------------------===//
 

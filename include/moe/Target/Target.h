@@ -3,9 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The back end shared by moe-compile (ahead of time) and the in-process JIT: a
-// module that the pipelines have brought to the LLVM dialect becomes LLVM IR,
-// assembly, an object, or an artifact for the runtime.
+// The back end shared by moe-compile (ahead of time) and the in-process JIT:
+// translates a module in the LLVM dialect to LLVM IR, assembly, an object, or
+// an artifact for the runtime.
 //
 //===----------------------------------------------------------------------===//
 

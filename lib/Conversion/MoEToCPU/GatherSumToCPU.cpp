@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A task is a block of tokens. The sums of a few vectors of columns stay in
-// registers while a loop adds the choices of a token, in order.
+// A task is a block of tokens. The accumulators of a few vectors of columns
+// stay in registers while a loop adds the choices of a token, in order.
 //
 //===----------------------------------------------------------------------===//
 

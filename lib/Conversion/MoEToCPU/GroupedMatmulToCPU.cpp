@@ -90,7 +90,7 @@ private:
   struct Tile {
     Value index, total, row, count;
   };
-  /// What a tile prefetches, see getOrCreateKernel.
+  /// The prefetches of a tile, see getOrCreateKernel.
   struct Ahead {
     Value start, step;
   };

@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What the reference lowering is written in: element-wise maps, reductions
-// along a row or a column, and the few shared formulas of gate and combine.
+// Builds the reference lowering from element-wise maps, reductions along a row
+// or a column, and the formulas that gate and combine share.
 //
 //===----------------------------------------------------------------------===//
 

@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// All that tells the mixture of experts of one family from that of another.
-// Families/ fills it in from a config.json; nothing else knows a family.
+// All differences between the layers of families. Families/ fills it in from a
+// config.json; no other code depends on the family.
 //
 //===----------------------------------------------------------------------===//
 
@@ -38,7 +38,7 @@ struct Activation {
   double alpha = 0.0, limit = 0.0;
 };
 
-/// Where the gate of a gated activation comes from.
+/// The layout of the gate of a gated activation.
 enum class Gating {
   None,        // act(up)
   Separate,    // act(gate) · up, two matmuls

@@ -3,9 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// From what a family says of its tensors to the arguments of a function: which
-// of the namings a checkpoint uses, and that every tensor is there and has the
-// type and shape that the configuration promises.
+// Finds the tensors of the arguments of a function: selects the naming that the
+// checkpoint uses, and verifies that every tensor exists with the type and
+// shape that the configuration requires.
 //
 //===----------------------------------------------------------------------===//
 

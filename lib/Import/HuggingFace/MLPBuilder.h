@@ -3,9 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The linalg that a layer is written in: matmuls that accumulate in f32,
-// element-wise maps in f32, and the feed-forward network that an expert or a
-// shared expert is.
+// Builds the linalg operations of a layer: matmuls that accumulate in f32,
+// element-wise maps in f32, and the feed-forward network of an expert or a
+// shared expert.
 //
 //===----------------------------------------------------------------------===//
 

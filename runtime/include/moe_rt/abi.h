@@ -3,9 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The compiler writes these layouts into code and the runtime reads them: both
-// take them from here. executor.h and launcher.h have the structures that the
-// runtime passes to an entry point.
+// Layouts that compiled code and the runtime share; the compiler includes this
+// header, too. executor.h and launcher.h have the structures that the runtime
+// passes to an entry point.
 //
 //===----------------------------------------------------------------------===//
 

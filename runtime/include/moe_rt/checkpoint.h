@@ -6,10 +6,9 @@
 // Reads the weights of layers from files: open, list, bind, close. Its
 // conventions are those of moe_rt.h.
 //
-// Nothing here depends on the format of a file, which the library finds out by
-// itself: .safetensors today. Files are mapped, not read; changing one while it
-// is open is not supported. What a file says about itself is checked when it is
-// opened, before anything of it is used.
+// The library detects the format of a file; it supports .safetensors. Files are
+// mapped, not read; changing one while it is open is not supported. Headers are
+// checked when a file is opened, before they are used.
 //
 //===----------------------------------------------------------------------===//
 

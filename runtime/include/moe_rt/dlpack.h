@@ -4,8 +4,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The structures of DLPack 1.x (https://dmlc.github.io/dlpack), with its names
-// and layout. Include the project's own <dlpack/dlpack.h> before this header to
-// use that one instead.
+// and layout. To use your own <dlpack/dlpack.h> instead, include it before this
+// header.
 //
 //===----------------------------------------------------------------------===//
 

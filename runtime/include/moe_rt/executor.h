@@ -3,10 +3,10 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// How compiled code runs its tasks on several threads. The runtime brings a
-// pool of threads of its own; a host that has one already passes it in the
-// options of a context (moe_rt/openmp.h has one for that of OpenMP). Compiled
-// code reads this structure: its layout is part of the ABI.
+// Compiled code runs its tasks on several threads through an executor. The
+// runtime has its own thread pool; a host can pass another executor in the
+// options of a context (moe_rt/openmp.h provides one for OpenMP). Compiled code
+// reads this structure: its layout is part of the ABI.
 //
 //===----------------------------------------------------------------------===//
 

@@ -3,11 +3,11 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// How compiled code for a GPU starts its kernels: the entry point of a layer
-// runs on the host, computes the sizes of the grids from the number of tokens,
-// and calls `launch` once for each kernel, in the order of the stream. It reads
-// no memory of the device. Compiled code knows these structures: their layout
-// is part of the ABI.
+// Compiled code for a GPU launches its kernels through a launcher: the entry
+// point of a layer runs on the host, computes the grids from the number of
+// tokens, and calls `launch` once for each kernel, in stream order. It does not
+// read device memory. Compiled code accesses these structures: their layout is
+// part of the ABI.
 //
 //===----------------------------------------------------------------------===//
 

@@ -15,19 +15,20 @@
 //  * A function that can fail returns a moe_rt_status_t: NULL is success, any
 //    other value carries a code and a message and is freed by
 //    moe_rt_status_free. Out-parameters come last and are untouched on failure.
-//  * No exception and no abort crosses this boundary; there is no global state
-//    but the threads that contexts share.
-//  * Objects are reference-free: destroy layers before their module, modules
-//    before their context. A context, module or layer may be used from several
-//    threads at once for calls; creation and destruction are not concurrent
-//    with calls on the same object. moe_rt_layer_call on one layer may run
-//    concurrently when each call brings its own workspace.
-//  * Tensors cross as DLTensor, row-major and compact. `T` is the number of
+//  * No function throws or aborts; the only global state is the threads that
+//    contexts share.
+//  * Objects are not reference-counted: destroy layers before their module,
+//    modules before their context. A context, module or layer may be used from
+//    several threads at once for calls; creation and destruction are not
+//    concurrent with calls on the same object. moe_rt_layer_call on one layer
+//    may run concurrently if each call has its own workspace.
+//  * Tensors are passed as DLTensor, row-major and compact. `T` is the number
+//  of
 //    tokens: the extent of every dynamic dimension of a layer's signature.
 //  * A context is for the CPU or for one NVIDIA GPU, "the device". All tensors
 //    and workspaces of its layers are there; their elements are never read on
-//    the host. What a call on a device does apart from one on the CPU stands
-//    under "Calls on a device".
+//    the host. "Calls on a device" describes the differences from calls on the
+//    CPU.
 //
 //===----------------------------------------------------------------------===//
 

@@ -3,9 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A host whose other work runs on OpenMP, as PyTorch's does, should run layers
-// on the same threads: those of OpenMP wait for their next work in loops, and
-// so take the cores from a second pool.
+// A host whose other work runs on OpenMP, such as PyTorch, should run layers on
+// the same threads: OpenMP's threads spin while idle, and would take cores from
+// a second pool.
 //
 //===----------------------------------------------------------------------===//
 

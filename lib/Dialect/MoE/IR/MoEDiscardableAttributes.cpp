@@ -3,8 +3,8 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Every attribute of this dialect that operations of other dialects carry is in
-// a table here. Any other name is an error: a misspelt one would be ignored.
+// The tables list every attribute of this dialect on operations of others. Any
+// other name is an error, as a misspelt one would be ignored.
 //
 //===----------------------------------------------------------------------===//
 

@@ -4,8 +4,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Each function describes one layer of a model from its config.json, as the
-// model's code in transformers 5 computes it in inference. Keys that not all
-// releases wrote have the default of transformers; the others have to be there.
+// model's code in transformers 5 computes it in inference. Keys that some
+// releases lack have the default of transformers; others are required.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,7 +34,7 @@ DescribeFn describeDbrx, describeDeepseekV2, describeDeepseekV3, describeGptOss,
     describeSwitchTransformers;
 
 //===----------------------------------------------------------------------===//
-// What families share
+// Helpers of families
 //===----------------------------------------------------------------------===//
 
 /// Describes a decoder with blocks `model.layers.N`: sizes and prefixes. Every

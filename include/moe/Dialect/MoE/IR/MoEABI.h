@@ -1,5 +1,4 @@
-//===- MoEABI.h - Names that compiler passes and artifacts share -*- C++
-//-*-===//
+//===- MoEABI.h - Names shared by passes and artifacts ----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
