@@ -6,9 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/Utils/PermissiveInlinerInterface.h"
 
 #include "mlir/IR/DialectImplementation.h"
-#include "mlir/Transforms/InliningUtils.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
@@ -39,21 +39,6 @@ static void printKeyword(OpAsmPrinter &printer, Operation *, AttrT attribute) {
 #define GET_OP_CLASSES
 #include "moe/Dialect/MoE/IR/MoEOps.cpp.inc"
 
-namespace {
-/// Functions may be inlined into the region of an expert, also if they contain
-/// moe operations.
-struct MoEInlinerInterface : DialectInlinerInterface {
-  using DialectInlinerInterface::DialectInlinerInterface;
-  bool isLegalToInline(Operation *, Region *, bool,
-                       IRMapping &) const override {
-    return true;
-  }
-  bool isLegalToInline(Region *, Region *, bool, IRMapping &) const override {
-    return true;
-  }
-};
-} // namespace
-
 void MoEDialect::initialize() {
   addOperations<
 #define GET_OP_LIST
@@ -63,7 +48,7 @@ void MoEDialect::initialize() {
 #define GET_ATTRDEF_LIST
 #include "moe/Dialect/MoE/IR/MoEAttrs.cpp.inc"
       >();
-  addInterfaces<MoEInlinerInterface>();
+  addInterfaces<PermissiveInlinerInterface>();
 }
 
 //===----------------------------------------------------------------------===//

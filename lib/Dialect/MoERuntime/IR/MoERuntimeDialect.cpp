@@ -6,9 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
+#include "moe/Dialect/Utils/PermissiveInlinerInterface.h"
 
 #include "mlir/IR/DialectImplementation.h"
-#include "mlir/Transforms/InliningUtils.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
@@ -22,20 +22,6 @@ using namespace mlir::moe_rt;
 #define GET_OP_CLASSES
 #include "moe/Dialect/MoERuntime/IR/MoERuntimeOps.cpp.inc"
 
-namespace {
-/// Functions may be inlined into a task, and with tasks and launches in them.
-struct MoERuntimeInlinerInterface : DialectInlinerInterface {
-  using DialectInlinerInterface::DialectInlinerInterface;
-  bool isLegalToInline(Operation *, Region *, bool,
-                       IRMapping &) const override {
-    return true;
-  }
-  bool isLegalToInline(Region *, Region *, bool, IRMapping &) const override {
-    return true;
-  }
-};
-} // namespace
-
 void MoERuntimeDialect::initialize() {
   addOperations<
 #define GET_OP_LIST
@@ -45,5 +31,5 @@ void MoERuntimeDialect::initialize() {
 #define GET_ATTRDEF_LIST
 #include "moe/Dialect/MoERuntime/IR/MoERuntimeAttrs.cpp.inc"
       >();
-  addInterfaces<MoERuntimeInlinerInterface>();
+  addInterfaces<moe::PermissiveInlinerInterface>();
 }
