@@ -29,11 +29,13 @@ std::optional<CombineEpilogue> CombineEpilogue::match(FusedOp op) {
   return CombineEpilogue{matmul, combine, op.getCounters()};
 }
 
-bool CombineEpilogue::supports(GroupedMatmulOp op, TileAttr tile,
-                               int64_t counters) {
+bool CombineEpilogue::supports(TileAttr tile) const {
   constexpr int64_t maxRows = 16, maxWarps = 8;
+  GroupedMatmulOp op = matmul;
   int64_t tiles = llvm::divideCeil(op.getN(), tile.getColumns());
-  return tile.getRows() <= maxRows && tiles * maxWarps <= counters;
+  return tile.getRows() <= maxRows &&
+         tiles * maxWarps <=
+             cast<RankedTensorType>(counters.getType()).getDimSize(0);
 }
 
 static Value tokensOf(HostBuilder &b, GatherSumOp op) {

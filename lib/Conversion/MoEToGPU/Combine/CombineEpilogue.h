@@ -29,9 +29,8 @@ struct CombineEpilogue {
   /// Returns the matmul and the combine that the region of `op` is, if it is
   /// these two.
   static std::optional<CombineEpilogue> match(FusedOp op);
-  /// True if the kernel of such a tile can have the epilogue, with so many
-  /// counters.
-  static bool supports(GroupedMatmulOp op, TileAttr tile, int64_t counters);
+  /// True if the kernel of such a tile of the matmul can have the epilogue.
+  bool supports(TileAttr tile) const;
 
   /// Returns, on the host, the destination tensor.
   Value init(HostBuilder &b) const;

@@ -7,6 +7,7 @@
 
 #include "CombineEpilogue.h"
 
+#include "mlir/IR/Dominance.h"
 #include "mlir/Transforms/RegionUtils.h"
 
 using namespace mlir;
@@ -37,31 +38,27 @@ static bool computesAllRows(GroupedMatmulOp op) {
          offsets.getDimSize(0) == op.getExpertCount() + 1;
 }
 
-static bool dominates(Value value, Operation *op) {
-  Operation *def = value.getDefiningOp();
-  return !def || def->getBlock() != op->getBlock() || def->isBeforeInBlock(op);
-}
-
 /// Returns the combine of the rows of `op` if a kernel can fuse both.
-static std::optional<CombineEpilogue> findCombine(GroupedMatmulOp op) {
+static std::optional<CombineEpilogue> findCombine(GroupedMatmulOp op,
+                                                  DominanceInfo &dominance) {
   Value counters = findCounters(op.getOffsets());
   if (!counters || !op.getResult() || !op.getResult().hasOneUse() ||
       op.getNumAccumulators() != 1 || !computesAllRows(op))
     return std::nullopt;
-  int64_t count = cast<RankedTensorType>(counters.getType()).getDimSize(0);
-  auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttrName);
-  if (!tiles || !llvm::any_of(tiles, [&](Attribute tile) {
-        return isa<TileAttr>(tile) &&
-               CombineEpilogue::supports(op, cast<TileAttr>(tile), count);
-      }))
-    return std::nullopt;
   auto combine = dyn_cast<GatherSumOp>(*op.getResult().getUsers().begin());
   if (!combine || combine->getBlock() != op->getBlock() ||
       combine.getRows() != op.getResult() || combine.getDropped() ||
-      !dominates(combine.getPositions(), op) ||
-      (combine.getWeights() && !dominates(combine.getWeights(), op)))
+      !dominance.properlyDominates(combine.getPositions(), op) ||
+      (combine.getWeights() &&
+       !dominance.properlyDominates(combine.getWeights(), op)))
     return std::nullopt;
-  return CombineEpilogue{op, combine, counters};
+  CombineEpilogue epilogue{op, combine, counters};
+  auto tiles = op->getAttrOfType<ArrayAttr>(tilesAttrName);
+  if (!tiles || !llvm::any_of(tiles, [&](Attribute tile) {
+        return isa<TileAttr>(tile) && epilogue.supports(cast<TileAttr>(tile));
+      }))
+    return std::nullopt;
+  return epilogue;
 }
 
 namespace {
@@ -72,10 +69,11 @@ struct MoEFuseCombine : moe::impl::MoEFuseCombineBase<MoEFuseCombine> {
     SmallVector<GroupedMatmulOp> matmuls;
     getOperation()->walk([&](GroupedMatmulOp op) { matmuls.push_back(op); });
     IRRewriter rewriter(&getContext());
+    auto &dominance = getAnalysis<DominanceInfo>();
     for (GroupedMatmulOp op : matmuls) {
-      std::optional<CombineEpilogue> found = findCombine(op);
-      if (!found ||
-          failed(moveValueDefinitions(rewriter, found->combine.getInit(), op)))
+      std::optional<CombineEpilogue> found = findCombine(op, dominance);
+      if (!found || failed(moveValueDefinitions(
+                        rewriter, found->combine.getInit(), op, dominance)))
         continue;
       rewriter.setInsertionPoint(op);
       FusedOp::wrap(rewriter, op.getLoc(), {op, found->combine},

@@ -284,7 +284,6 @@ private:
   Value rows, lhsRows, multiprocessors; // index
   GroupedKernelOperands operands;
   Value fusedTokens, combineRan;
-  int64_t counterCount = 0;
 };
 } // namespace
 
@@ -309,7 +308,7 @@ Grid GroupedMatmulLowering::gridOf(TileAttr tile, Value minRows) {
 void GroupedMatmulLowering::launchTile(TileAttr tile, size_t i,
                                        TileSelection &selection) {
   GroupedKernelRequest request{op, tile, /*combine=*/nullptr, operands};
-  if (combine && CombineEpilogue::supports(op, tile, counterCount))
+  if (combine && combine->supports(tile))
     request.combine = combine;
   RowRange expertRows = selection.expertRows(i);
   Grid grid = gridOf(tile, expertRows.min);
@@ -339,8 +338,6 @@ Value GroupedMatmulLowering::run() {
     combineRan = b.i1(false);
     operands.combined = combine->init(b);
     operands.counters = combine->counters;
-    counterCount =
-        cast<RankedTensorType>(combine->counters.getType()).getDimSize(0);
   }
   for (auto [i, tile] : llvm::enumerate(tiles))
     launchTile(tile, i, selection);
