@@ -29,8 +29,10 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
     CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
+    // Operations of an epilogue come before the matmul that is erased with
+    // them.
     SmallVector<Operation *> work;
-    getOperation().walk([&](Operation *op) {
+    getOperation().walk<WalkOrder::PostOrder>([&](Operation *op) {
       if (isa_and_nonnull<MoEDialect>(op->getDialect()))
         work.push_back(op);
     });
