@@ -88,7 +88,7 @@ void Driver::destroyContext(CUcontext context) {
     try {
       synchroniseContext(context);
     } catch (const Fault &) {
-      // It dies with the context.
+      // The context owns it.
     }
   auto removeFrom = [&](auto &handles) {
     for (auto it = handles.begin(); it != handles.end();)
@@ -159,7 +159,7 @@ CUresult cuInit(unsigned flags) {
 CUresult cuDriverGetVersion(int *version) {
   return entry("cuDriverGetVersion", [&](Driver &) {
     checkPointer(version);
-    // It works before cuInit.
+    // May be called before cuInit.
     *version = Settings::fromEnvironment().driver;
     return CUDA_SUCCESS;
   });
@@ -266,7 +266,7 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **function, int version,
     checkPointer(symbol);
     checkPointer(function);
     *function = nullptr;
-    // The newest version of the name that there is.
+    // Prefer the newest version of the symbol.
     for (std::string name : {std::string(symbol) + "_v2", std::string(symbol)})
       for (const auto &candidate : table)
         if (candidate.name == name && !*function)

@@ -1,4 +1,4 @@
-//===- cuda_abi.h - The driver's interface that is doubled ------*- C++ -*-===//
+//===- cuda_abi.h - Declarations of the CUDA driver API ---------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // The part of the CUDA driver API (13.0) that the double exports, with the
-// values and layouts that the driver's ABI fixes. Machines that build this
-// have no CUDA, so nothing here is included from it.
+// values and layouts of the driver's ABI. Declared here, not included from
+// cuda.h, since the double must build without CUDA.
 //
 //===----------------------------------------------------------------------===//
 
@@ -283,7 +283,7 @@ enum CUtensorMapFloatOOBfill : int {
 
 #define MOE_CUDA_API __attribute__((visibility("default")))
 
-// What the double exports: X(name, parameters). The names are those of the
+// The exported functions: X(name, parameters). The names are those of the
 // symbols, with their version suffix.
 #define MOE_CUDA_FUNCTIONS(X)                                                  \
   X(cuInit, (unsigned flags))                                                  \
@@ -404,15 +404,15 @@ enum CUtensorMapFloatOOBfill : int {
 MOE_CUDA_FUNCTIONS(MOE_CUDA_DECLARE)
 #undef MOE_CUDA_DECLARE
 
-// For tests, beyond the driver's interface.
+// Functions for tests, which the driver does not have.
 
-/// Forget everything and read the environment again, as a new process would.
+/// Resets the state and reads the environment again, as in a new process.
 MOE_CUDA_API void moe_cuda_double_reset(void);
 
-/// What the last call or kernel that failed had to say; "" if none did.
+/// The message of the last call or kernel that failed; "" if none did.
 MOE_CUDA_API const char *moe_cuda_double_message(void);
 
-/// Instructions that threads executed so far.
+/// The number of instructions executed by all threads so far.
 MOE_CUDA_API uint64_t moe_cuda_double_instructions(void);
 
 } // extern "C"

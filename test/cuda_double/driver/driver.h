@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What the handles of the driver API point to. One lock guards all of it; every
-// exported function takes it and turns faults into results.
+// The objects behind the handles of the driver API. One lock guards all of
+// them; every exported function takes it and converts faults to CUresult.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,11 +27,11 @@
 
 namespace moe::gpu {
 
-/// What a stream does later: launches, copies, memsets. It may run more than
-/// once, as the node of a graph.
+/// An operation of a stream: a launch, copy or memset. As the node of a graph
+/// it may run more than once.
 using Action = std::function<void()>;
 
-/// A place in the order of a stream: behind its first `count` works.
+/// A position in a stream: after its first `count` operations.
 struct StreamPosition {
   CUstream stream;
   uint64_t count;
@@ -42,15 +42,15 @@ struct Work {
   std::vector<StreamPosition> after;
 };
 
-/// A graph under construction by the streams that are captured into it.
+/// A graph into which streams are being captured.
 struct Capture {
   CUstream origin;
   CUstreamCaptureMode mode;
   std::thread::id thread;
   bool invalidated = false;
   std::vector<Action> nodes;
-  /// For the streams that joined by an event: the nodes up to their last one,
-  /// and those that the origin has waited for.
+  /// A stream that joined the capture by an event: the number of nodes up to
+  /// its last one, and up to the last one that the origin stream waited for.
   struct Branch {
     size_t last = 0, joined = 0;
   };
@@ -72,7 +72,7 @@ struct CUmod_st {
   CUcontext context;
   std::unique_ptr<moe::gpu::Module> module;
   std::map<std::string, std::unique_ptr<CUfunc_st>, std::less<>> functions;
-  std::vector<uint64_t> memory; // of its variables
+  std::vector<uint64_t> memory; // allocations of its variables
 };
 
 struct CUfunc_st {
@@ -85,9 +85,10 @@ struct CUfunc_st {
 
 struct CUstream_st {
   CUcontext context;
-  bool blocking; // orders itself with the legacy stream
+  bool blocking; // implicitly synchronizes with the legacy stream
   std::deque<moe::gpu::Work> queue;
-  std::vector<moe::gpu::StreamPosition> waits; // of the next work
+  std::vector<moe::gpu::StreamPosition>
+      waits; // dependencies of the next operation
   uint64_t done = 0;
   std::shared_ptr<moe::gpu::Capture> capture;
 
@@ -99,8 +100,8 @@ struct CUevent_st {
   bool timing;
   bool recorded = false;
   moe::gpu::StreamPosition position = {nullptr, 0};
-  std::shared_ptr<double> milliseconds; // when it happened
-  // Recorded in a stream that is captured: behind which node.
+  std::shared_ptr<double> milliseconds; // the time of the record
+  // Recorded in a captured stream: the number of nodes before it.
   std::shared_ptr<moe::gpu::Capture> capture;
   size_t node = 0;
   CUstream captureStream = nullptr;
@@ -123,12 +124,12 @@ public:
   Settings settings;
   Log log;
   bool initialised = false;
-  std::string message; // of what failed last
+  std::string message; // of the last failure
   uint64_t launches = 0, instructions = 0;
   std::vector<std::unique_ptr<DeviceMemory>> memories; // of each device
   std::vector<CUcontext> primary;                      // of each device
 
-  // Everything that is valid.
+  // The valid handles.
   std::set<CUcontext> contexts;
   std::set<CUmodule> modules;
   std::set<CUfunction> functions;
@@ -141,7 +142,7 @@ public:
   void initialise();
   void clear();
 
-  // Contexts. `current` fails without one and if it is dead.
+  // Contexts. `current` fails without a context and after a sticky error.
   CUcontext createContext(CUdevice device, bool primary);
   void destroyContext(CUcontext context);
   CUcontext current();
@@ -154,29 +155,28 @@ public:
 
   // Streams.
   CUstream createStream(CUcontext context, bool blocking);
-  CUstream stream(CUstream handle); // the default ones too
-  /// Append to a stream, or to the graph that it is captured into.
+  CUstream stream(CUstream handle); // resolves the default streams
+  /// Appends to a stream, or to the graph into which it is captured.
   void submit(CUstream stream, Action action);
   void synchronise(CUstream stream, uint64_t count);
   void synchroniseContext(CUcontext context);
-  /// Wait for what the legacy stream waits for, and for itself.
+  /// Waits for the legacy stream and for all streams that block with it.
   void synchroniseLegacy(CUcontext context);
-  bool step(CUstream stream); // one work; false if there was none
+  bool step(CUstream stream); // runs one operation; false if the queue is empty
 
   // Captures.
   void checkCapture(CUstream stream);
-  /// The call is not allowed while somebody captures in a strict mode.
+  /// Fails if a capture whose mode prohibits unsafe calls is active.
   void unsafeDuringCapture(const char *call);
-  /// The call uses the legacy stream, which nobody can while a stream that
-  /// orders itself with it is captured.
+  /// Fails a call that uses the legacy stream if a blocking stream is captured.
   void implicitDuringCapture(CUcontext context);
   std::vector<std::shared_ptr<Capture>> captures() const;
 };
 
-/// The one instance. Only under the lock.
+/// The singleton, guarded by driverLock().
 Driver &driver();
 std::recursive_mutex &driverLock();
-/// The contexts of the calling thread, the current one last.
+/// The context stack of the calling thread; the last one is current.
 std::vector<CUcontext> &contextStack();
 
 template <typename Handle>
@@ -191,7 +191,7 @@ template <typename T> void checkPointer(T *pointer) {
     fail(CUDA_ERROR_INVALID_VALUE, "a pointer to a result is null");
 }
 
-/// The body of an exported function.
+/// Runs the body of an exported function under the lock.
 template <typename Body> CUresult entry(const char *name, Body body) {
   std::lock_guard<std::recursive_mutex> guard(driverLock());
   Driver &state = driver();

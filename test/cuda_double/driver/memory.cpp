@@ -38,7 +38,7 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
     driver.unsafeDuringCapture("cuMemFree");
     if (address == 0)
       return CUDA_SUCCESS;
-    // It waits for everything, as the driver's does.
+    // cuMemFree synchronizes, as the driver does.
     driver.synchroniseContext(driver.current());
     if (!memory.free(address, DeviceMemory::Kind::Device))
       fail(CUDA_ERROR_INVALID_VALUE, Hex{address},
@@ -145,7 +145,7 @@ namespace {
 /// One side of a copy.
 struct Side {
   uint64_t address;
-  bool device; // by what the call says, or by the address
+  bool device; // as the call states, or by the address
   bool pinned;
 };
 
@@ -155,7 +155,7 @@ Side sideOf(DeviceMemory &memory, uint64_t address) {
   return {address, memory.owns(address), pinned};
 }
 
-/// The bytes on the host, or a fault where a device has none.
+/// Translates an address to host storage; faults if it is not allocated.
 uint8_t *bytesOf(DeviceMemory &memory, const Side &side, size_t bytes) {
   if (!side.device)
     return reinterpret_cast<uint8_t *>(side.address);
@@ -173,7 +173,7 @@ Action copyAction(DeviceMemory &memory, Side to, Side from, size_t bytes) {
   };
 }
 
-/// The kinds of memory that a call is for: 'H', 'D' or '*'.
+/// A kind of memory is 'H' (host), 'D' (device) or '*' (by the address).
 CUresult copy(const char *name, char toKind, uint64_t toAddress, char fromKind,
               uint64_t fromAddress, size_t bytes, bool async, CUstream handle) {
   return entry(name, [&](Driver &driver) {
@@ -211,7 +211,7 @@ CUresult copy(const char *name, char toKind, uint64_t toAddress, char fromKind,
         (!from.device && !from.pinned) || (!to.device && !to.pinned);
     if (captured || !pageable || to.device) {
       if (!captured && !from.device && !from.pinned) {
-        // Pageable memory is read before the call returns.
+        // Pageable memory is staged before the call returns.
         auto *data = reinterpret_cast<const uint8_t *>(fromAddress);
         auto staged =
             std::make_shared<std::vector<uint8_t>>(data, data + bytes);
@@ -224,7 +224,7 @@ CUresult copy(const char *name, char toKind, uint64_t toAddress, char fromKind,
       driver.submit(stream, copyAction(memory, to, from, bytes));
       return CUDA_SUCCESS;
     }
-    // To pageable memory: the call returns when it is done.
+    // A copy to pageable memory returns when it has completed.
     driver.submit(stream, copyAction(memory, to, from, bytes));
     driver.synchronise(stream, stream->enqueued());
     return CUDA_SUCCESS;
@@ -380,7 +380,7 @@ CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute *attributes,
   return entry("cuPointerGetAttributes", [&](Driver &driver) {
     checkPointer(attributes);
     checkPointer(values);
-    // What nothing is known of is zero, and no error.
+    // Unknown attributes are zero and no error.
     for (unsigned i = 0; i < count; ++i)
       if (pointerAttribute(driver, values[i], attributes[i], address) !=
           CUDA_SUCCESS) {

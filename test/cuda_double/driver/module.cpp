@@ -18,7 +18,7 @@ using namespace moe::gpu;
 
 namespace {
 
-/// Where the messages of the compiler go.
+/// The log buffers of the JIT compiler.
 struct JitLogs {
   char *error = nullptr, *info = nullptr;
   size_t errorBytes = 0, infoBytes = 0;
@@ -64,8 +64,8 @@ struct JitLogs {
   }
 };
 
-/// The newest PTX that a driver knows, as major * 10 + minor; the versions of
-/// both go up together.
+/// The newest PTX version that a driver supports, as major * 10 + minor. Each
+/// CUDA minor version adds one PTX minor version.
 int newestPtx(int driver) {
   int major = driver / 1000, minor = driver % 1000 / 10;
   return major >= 13 ? 90 + minor : major == 12 ? 80 + minor : 70 + minor;
@@ -92,7 +92,7 @@ void checkTarget(const Settings &settings, const syntax::Module &syntax) {
          syntax.target, " does not fit the device, sm_", settings.arch());
 }
 
-/// Variables of a module, in the memory of its device.
+/// Allocates the variables of a module in the memory of its device.
 class ModuleAllocator final : public GlobalAllocator {
 public:
   ModuleAllocator(DeviceMemory &memory, std::vector<uint64_t> &addresses)
@@ -238,7 +238,7 @@ static uint32_t product(const uint32_t (&extents)[3]) {
   return extents[0] * extents[1] * extents[2];
 }
 
-/// The most threads of a block that the kernel was compiled for.
+/// The maximum threads of a block for which the kernel was compiled.
 static uint32_t maxThreads(const CUfunc_st &function) {
   const syntax::Function &source = *function.function->source;
   if (source.requiredThreads[0])

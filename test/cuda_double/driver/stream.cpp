@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Work is queued and done when somebody waits for it, no sooner: code that
-// reads a result too early reads what was there before.
+// Operations are queued and executed only when the host waits for them, so that
+// code which reads a result too early reads the previous contents.
 //
 //===----------------------------------------------------------------------===//
 
@@ -74,7 +74,7 @@ bool Driver::step(CUstream stream) {
   try {
     work.action();
   } catch (const Fault &fault) {
-    // As on a device, nothing of the context works from now on.
+    // The error is sticky: as on a device, it ends the context.
     CUcontext context = stream->context;
     context->error = fault.code;
     message = fault.message;
@@ -96,7 +96,7 @@ void Driver::synchronise(CUstream stream, uint64_t count) {
 }
 
 void Driver::synchroniseContext(CUcontext context) {
-  // Works may be done while others are: the set of streams stays.
+  // This may be called while an operation runs; the set of streams is stable.
   for (CUstream stream : streams)
     if (stream->context == context)
       synchronise(stream, stream->enqueued());
@@ -113,7 +113,7 @@ void Driver::synchroniseLegacy(CUcontext context) {
 // Captures
 //===----------------------------------------------------------------------===//
 
-/// cuThreadExchangeStreamCaptureMode.
+/// The mode that cuThreadExchangeStreamCaptureMode sets.
 static thread_local CUstreamCaptureMode threadMode =
     CU_STREAM_CAPTURE_MODE_GLOBAL;
 
@@ -314,7 +314,7 @@ CUresult cuStreamQuery(CUstream handle) {
     CUstream stream = driver.stream(handle);
     refuseWait(stream);
     driver.unsafeDuringCapture("cuStreamQuery");
-    // Who asks again and again sees it end.
+    // Each query executes one operation, so that polling terminates.
     return driver.step(stream) ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
   });
 }
@@ -346,7 +346,7 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
           joined = std::max(joined, event->node);
         }
       } else {
-        // The stream joins; it is waited for from its next node on.
+        // The stream joins the capture; the origin must wait for its next node.
         stream->capture = event->capture;
         Capture::Branch &branch = capture.branches[stream];
         branch.last = std::max(branch.last, capture.nodes.size() + 1);

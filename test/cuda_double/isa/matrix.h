@@ -1,4 +1,4 @@
-//===- matrix.h - Matrix products and the numbers they take -----*- C++ -*-===//
+//===- matrix.h - Matrix products and their element types -------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -15,8 +15,8 @@
 
 namespace moe::gpu {
 
-/// An element of an operand of a matrix product as float, which holds all of
-/// them exactly.
+/// Converts elements of a matrix operand to float, which represents all of them
+/// exactly.
 class ElementReader {
 public:
   explicit ElementReader(Type type);
@@ -25,7 +25,7 @@ public:
       return table[bits];
     return wide(bits);
   }
-  /// Of all that there are; nullptr where those are many.
+  /// The values of all bit patterns; nullptr for types without a table.
   const float *values() const { return table; }
 
 private:
@@ -34,13 +34,13 @@ private:
   const float *table = nullptr;
 };
 
-/// Element `e` of those of `bits` bits that a register holds.
+/// Extracts element `e` of `bits` bits from a 32-bit register.
 template <int bits> uint32_t elementOf(uint32_t word, int e) {
   return bits == 32 ? word : word >> (bits * e) & ((uint64_t(1) << bits) - 1);
 }
 
-/// Call `body` with what reads elements of a type and, as a constant, how many
-/// bits those have: loops over elements decide nothing for each.
+/// Calls `body` with a converter for elements of a type and, as a compile-time
+/// constant, their bits, so that loops over elements do not branch on the type.
 template <typename Body> void withReader(Type type, Body body) {
   ElementReader reader(type);
   const float *values = reader.values();
@@ -59,9 +59,8 @@ template <typename Body> void withReader(Type type, Body body) {
 }
 
 /// c[m][n] += a[m][k] * b[k][n], all rows contiguous, m a multiple of 4 and n
-/// of 8. Products and sums are of
-/// double: the sum over k is as good as exact and rounded once by whoever
-/// stores it, where hardware truncates parts of it.
+/// of 8. The accumulators are double: the sum over k is nearly exact and is
+/// rounded once when it is stored, whereas hardware truncates partial sums.
 void multiply(int m, int n, int k, const float *a, const float *b, double *c);
 
 } // namespace moe::gpu

@@ -9,7 +9,7 @@
 
 using namespace moe::gpu;
 
-/// Whether to go away from zero, given the bits that are cut off.
+/// Returns whether to round away from zero, given the discarded bits.
 static bool roundsUp(Rounding rounding, bool negative, bool odd, bool half,
                      bool rest) {
   switch (rounding) {
@@ -27,7 +27,7 @@ static bool roundsUp(Rounding rounding, bool negative, bool odd, bool half,
   return false;
 }
 
-/// What a number beyond the largest finite one becomes.
+/// The result for a number beyond the largest finite one.
 static uint32_t overflow(const Format &format, Rounding rounding, bool negative,
                          bool saturate) {
   bool stays = saturate || rounding == Rounding::Zero ||
@@ -70,7 +70,7 @@ uint32_t moe::gpu::encode(const Format &format, double value, Rounding rounding,
   uint32_t kept;
   bool half, rest;
   if (shift > 54) {
-    // Below a quarter of the least subnormal number.
+    // Less than a quarter of the smallest subnormal number.
     kept = 0;
     half = false;
     rest = true;
@@ -81,7 +81,7 @@ uint32_t moe::gpu::encode(const Format &format, double value, Rounding rounding,
   }
   kept += roundsUp(rounding, negative, kept & 1, half, rest);
 
-  // A carry out of the significand runs into the exponent, as it should.
+  // A carry out of the significand increments the exponent, as it must.
   uint64_t result = kept;
   if (exponent >= lowest)
     result += static_cast<uint64_t>(exponent - lowest) << format.mantissa;
@@ -90,7 +90,7 @@ uint32_t moe::gpu::encode(const Format &format, double value, Rounding rounding,
   return sign | static_cast<uint32_t>(result);
 }
 
-/// Of an exponent that a normal double has.
+/// 2^exponent, for the exponent of a normal double.
 static double powerOfTwo(int exponent) {
   return bitCast<double>(static_cast<uint64_t>(1023 + exponent) << 52);
 }
@@ -116,7 +116,7 @@ double moe::gpu::decode(const Format &format, uint32_t bits) {
   return negative ? -value : value;
 }
 
-/// `sum`, which is `error` away from the exact value, rounded to odd.
+/// Rounds sum + error to odd, where `sum` is that value rounded to nearest.
 static double toOdd(double sum, double error) {
   uint64_t bits = bitCast<uint64_t>(sum);
   if (error == 0 || !std::isfinite(sum) || !std::isfinite(error) || bits & 1)
@@ -133,7 +133,7 @@ double moe::gpu::addToOdd(double a, double b) {
 }
 
 double moe::gpu::fmaToOdd(double a, double b, double c) {
-  // The factors are of formats whose products double holds.
+  // Double represents the products of these formats exactly.
   double product = a * b;
   return addToOdd(product, c);
 }

@@ -6,9 +6,9 @@
 //===----------------------------------------------------------------------===//
 //
 // The floating-point formats of PTX ISA 5.2 (f16, bf16, tf32, e4m3, e5m2) and
-// the rounding modifiers of 6.5. Values of all of them and of f32 are exact as
-// double; results are computed in double, rounded to odd where double cannot
-// hold them, and rounded once to their format.
+// the rounding modifiers of 6.5. Double represents the values of all of them
+// and of f32 exactly; results are computed in double, rounded to odd where
+// double is inexact, and then rounded once to their format.
 //
 //===----------------------------------------------------------------------===//
 
@@ -33,7 +33,7 @@ enum class Rounding : uint8_t {
 struct Format {
   int mantissa;    // stored bits
   int exponent;    // bits
-  bool infinities; // else the highest exponent is of numbers, but for one NaN
+  bool infinities; // else the highest exponent encodes numbers and one NaN
   uint32_t nan;    // the NaN that conversions produce
 
   int bits() const { return 1 + exponent + mantissa; }
@@ -53,15 +53,15 @@ constexpr Format formatF32 = {23, 8, true, 0x7FFFFFFF};
 constexpr Format formatE4M3 = {3, 4, false, 0x7F};
 constexpr Format formatE5M2 = {2, 5, true, 0x7F};
 
-/// Round to a format. A number too large becomes an infinity, or what its
-/// direction of rounding or `saturate` (.satfinite) makes of it.
+/// Rounds to a format. On overflow the result is infinity, or the largest
+/// finite number if the rounding mode or `saturate` (.satfinite) requires it.
 uint32_t encode(const Format &format, double value,
                 Rounding rounding = Rounding::Nearest, bool saturate = false);
 
 double decode(const Format &format, uint32_t bits);
 
-/// a + b and a * b + c rounded to odd: rounding that to a format with at most
-/// 50 bits is as if the sum had been rounded once.
+/// a + b and a * b + c rounded to odd: rounding this result to a format of at
+/// most 50 bits gives the same as rounding the exact sum once.
 double addToOdd(double a, double b);
 double fmaToOdd(double a, double b, double c);
 /// An integer as a double, rounded to odd.
@@ -88,13 +88,13 @@ inline uint16_t floatToBfloat(double value) {
   return static_cast<uint16_t>(encode(formatBF16, value));
 }
 
-/// .ftz: zero of the same sign for a subnormal number.
+/// .ftz: flushes a subnormal number to zero of the same sign.
 inline float flush(float value) {
   return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.f, value)
                                                 : value;
 }
 
-/// Round to an integer as cvt.rni, .rzi, .rmi and .rpi do.
+/// Rounds to an integer as cvt.rni, .rzi, .rmi and .rpi do.
 double roundToInteger(double value, Rounding rounding);
 
 } // namespace moe::gpu

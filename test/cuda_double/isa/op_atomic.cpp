@@ -16,7 +16,7 @@ using namespace moe::gpu;
 
 namespace {
 
-// flags: 0 and 1 as setAddress leaves them. list: the results, then the
+// flags: 0 and 1 as set by setAddress. list: the results, then the
 // operands; count: elements.
 
 template <typename T, typename Op>
@@ -30,7 +30,7 @@ Step atomic(Thread &thread, const Instruction &i) {
     uint32_t b = i.list[i.count + k];
     T after = Op::run(before, thread.get<T>(b),
                       thread.get<T>(i.c)); // c: only of cas
-    // Polling with an operation that changes nothing is no progress.
+    // An atomic that does not change memory, as in a spin loop, is no progress.
     if (std::memcmp(&before, &after, sizeof(T)) != 0)
       ++thread.machine().effects;
     std::memcpy(at + k * sizeof(T), &after, sizeof(T));
@@ -83,7 +83,7 @@ struct Max {
   template <typename T> static T run(T a, T b, T) { return a < b ? b : a; }
 };
 
-/// One operation on halves, in 16 or 32 bits.
+/// An operation on f16 or bf16, scalar (16 bits) or packed (32 bits).
 enum class HalfOp { Add, Min, Max };
 template <typename T, HalfOp op, bool bfloat> struct Half {
   static T run(T a, T b, T) {

@@ -16,10 +16,10 @@ using namespace moe::gpu;
 using syntax::Operand;
 
 //===----------------------------------------------------------------------===//
-// Barriers of a block
+// Barriers of a thread block
 //===----------------------------------------------------------------------===//
 
-/// A warp whose live threads all arrived counts as the whole warp.
+/// The arrival of all live threads of a warp counts as that of the whole warp.
 void Block::arriveAtBarrier(Warp &warp, uint32_t index) {
   Warp::BarrierArrival arrival = warp.barriers[index];
   warp.barriers[index] = Warp::BarrierArrival();
@@ -48,7 +48,7 @@ void Block::arriveAtBarrier(Warp &warp, uint32_t index) {
     undefined("more threads arrive at barrier ", index, " than the ",
               barrier.expected, " that it is for");
   warp.release(barrier.clock);
-  // The threads waited for those of their warp.
+  // Release the threads of a .arrive, which waited for the rest of their warp.
   for (uint32_t lanes = arrival.waits ? 0 : arrival.arrived; lanes;
        lanes &= lanes - 1)
     machine->makeReady(warp.threads[__builtin_ctz(lanes)]);
@@ -58,7 +58,7 @@ void Block::arriveAtBarrier(Warp &warp, uint32_t index) {
 
 namespace {
 
-// flags: 0 waits, 1 BarrierReduction, 2 aligned, 3 the predicate is negated.
+// flags: 0 it waits, 1 BarrierReduction, 2 aligned, 3 negated predicate.
 // a: the barrier, b: the threads or 0, c: the predicate of .red.
 
 Step barrier(Thread &thread, const Instruction &i) {
@@ -87,7 +87,7 @@ Step barrier(Thread &thread, const Instruction &i) {
   arrival.arrived |= bit;
   if (i.flags[1] && (thread.get<uint32_t>(i.c) != 0) != (i.flags[3] != 0))
     arrival.holds |= bit;
-  // The warp's threads wait for each other even where they only arrive.
+  // A warp arrives as a unit: even at .arrive, its threads wait for each other.
   thread.waitOffset = index;
   machine.wait(thread, i, State::Barrier);
   if (arrival.arrived == warp.live())
@@ -148,7 +148,7 @@ Step clusterWait(Thread &thread, const Instruction &i) {
 //===----------------------------------------------------------------------===//
 
 Step fence(Thread &thread, const Instruction &) {
-  // Order is that of execution here; only the race detector has to know.
+  // Execution is sequentially consistent: a fence concerns only race detection.
   Clock &order = thread.block->cluster->strongClock;
   thread.warp->acquire(order);
   thread.warp->release(order);
@@ -172,7 +172,7 @@ Step nothing(Thread &, const Instruction &) { return Step::Go; }
 // setmaxnreg
 //===----------------------------------------------------------------------===//
 
-// offset: registers of a thread; flags[0]: more of them.
+// offset: registers for each thread; flags[0]: .inc.
 
 void setRegisters(Warp &warp, const Instruction &i, uint32_t) {
   Block &block = *warp.block;
@@ -277,7 +277,7 @@ static void decodeFence(Decoder &d) {
       bool async = d.has(".async");
       bool sharedOnly = async && d.space() != Space::Global;
       if (!async) {
-        // .alias and .tensormap: memory has one view here.
+        // .alias and .tensormap need no action: memory is always coherent here.
         d.has(".alias");
         while (d.startingWith(".tensormap"))
           ;

@@ -53,7 +53,7 @@ struct Brev {
   }
 };
 
-// Amounts beyond the width shift everything out.
+// Shift amounts beyond the width give zero, or the sign for shr.s.
 template <typename T> Step shl(Thread &thread, const Instruction &i) {
   uint32_t by = thread.get<uint32_t>(i.b);
   T a = thread.get<T>(i.a);
@@ -70,23 +70,23 @@ template <typename T> Step shr(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// A count in 32 bits.
+/// popc and clz: the result has 32 bits.
 template <typename T, typename Op>
 Step count(Thread &thread, const Instruction &i) {
   thread.set<uint32_t>(i.d, static_cast<uint32_t>(Op::run(thread.get<T>(i.a))));
   return Step::Go;
 }
 
-/// The highest bit that is not the sign; flags[0]: how far it has to go up.
+/// The index of the highest non-sign bit; flags[0]: .shiftamt.
 template <typename T> Step bfind(Thread &thread, const Instruction &i) {
   using U = std::make_unsigned_t<T>;
   T a = thread.get<T>(i.a);
   U bits = static_cast<U>(std::is_signed_v<T> && a < 0 ? ~a : a);
   int width = 8 * sizeof(T);
-  int place = bits == 0 ? -1 : width - 1 - Clz::run(bits);
-  if (i.flags[0] && place >= 0)
-    place = width - 1 - place;
-  thread.set<int32_t>(i.d, place);
+  int position = bits == 0 ? -1 : width - 1 - Clz::run(bits);
+  if (i.flags[0] && position >= 0)
+    position = width - 1 - position;
+  thread.set<int32_t>(i.d, position);
   return Step::Go;
 }
 
@@ -100,7 +100,7 @@ template <typename T> Step bfe(Thread &thread, const Instruction &i) {
   U mask = length >= width ? ~U(0) : static_cast<U>((U(1) << length) - 1);
   U result = field & mask;
   if (std::is_signed_v<T> && length != 0) {
-    // The sign is that of the field, or of the number if that ends before.
+    // The sign bit is that of the field, or of the operand if it ends first.
     uint32_t top = std::min(from + length - 1, width - 1);
     if (static_cast<U>(a) >> top & 1) {
       uint32_t have = from >= width ? 0 : std::min(length, width - from);
@@ -125,7 +125,7 @@ template <typename T> Step bfi(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// A mask of c bits from bit b; flags[0]: amounts wrap, else they clamp.
+/// A mask of `b` bits from bit `a` up; flags[0]: .wrap, else .clamp.
 Step bmsk(Thread &thread, const Instruction &i) {
   uint32_t at = thread.get<uint32_t>(i.a), width = thread.get<uint32_t>(i.b);
   if (i.flags[0]) {
@@ -137,7 +137,7 @@ Step bmsk(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// Extend from bit b - 1; flags: wrap, signed.
+/// Sign- or zero-extends from bit b - 1; flags: .wrap, signed.
 Step szext(Thread &thread, const Instruction &i) {
   uint32_t a = thread.get<uint32_t>(i.a), width = thread.get<uint32_t>(i.b);
   if (i.flags[0])
@@ -154,7 +154,7 @@ Step szext(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// flags: right, wrap.
+/// flags: .r, .wrap.
 Step shf(Thread &thread, const Instruction &i) {
   uint64_t both =
       uint64_t(thread.get<uint32_t>(i.b)) << 32 | thread.get<uint32_t>(i.a);

@@ -22,13 +22,13 @@ using syntax::Operand;
 
 namespace {
 
-/// The operands of a bulk copy; kept in Instruction::data.
+/// The operands of a bulk copy, stored in Instruction::data.
 struct BulkOperands {
-  Decoder::Address shared; // in shared memory of the block or cluster
+  Decoder::Address shared; // in shared memory of the CTA or cluster
   Decoder::Address global; // in global memory, or the tensor map
-  Decoder::Address other;  // the source of a copy from shared to shared
+  Decoder::Address other;  // the source of a copy from shared to shared memory
   Decoder::Address barrier;
-  int rank = 0;                              // 0: no tensor
+  int rank = 0;                              // 0: not a tensor copy
   uint32_t coordinates[5] = {0, 0, 0, 0, 0}; // slots
   uint32_t size = 0;                         // slot
   uint32_t mask = 0;                         // slot; 0: no multicast
@@ -49,15 +49,15 @@ bool atOnce(Machine &machine) {
          (machine.settings.random() && machine.random.below(2) == 0);
 }
 
-SharedPlace place(Thread &thread, const Decoder::Address &address,
-                  uint32_t bytes, uint32_t align) {
+SharedLocation locate(Thread &thread, const Decoder::Address &address,
+                      uint32_t bytes, uint32_t align) {
   uint64_t at = value(thread, address);
   if (address.space == Space::Generic)
     at -= windows().shared;
   if (at % align != 0)
     fail(CUDA_ERROR_MISALIGNED_ADDRESS, "the address ", Hex{at},
          " in shared memory is not a multiple of ", align);
-  return thread.machine().sharedPlace(at, bytes, *thread.block);
+  return thread.machine().sharedLocation(at, bytes, *thread.block);
 }
 
 TensorMap readMap(Thread &thread, const Instruction &i,
@@ -91,7 +91,8 @@ TensorMap readMap(Thread &thread, const Instruction &i,
   return map;
 }
 
-/// Between a dense box and shared memory, chunk by chunk.
+/// Calls `body` with the offsets in a dense box and in swizzled shared memory
+/// of each 16-byte chunk.
 template <typename Body>
 void forChunks(uint32_t address, uint32_t bytes, uint32_t span, Body body) {
   for (uint32_t k = 0; k < bytes; k += 16)
@@ -99,15 +100,15 @@ void forChunks(uint32_t address, uint32_t bytes, uint32_t span, Body body) {
 }
 
 //===----------------------------------------------------------------------===//
-// Into shared memory
+// Copies to shared memory
 //===----------------------------------------------------------------------===//
 
-/// Start a copy into each block of a mask: `bring` has the bytes when one takes
-/// effect.
-void startLoads(Thread &thread, const Instruction &i, SharedPlace to,
-                SharedPlace barrier, uint32_t blocks, uint32_t bytes,
+/// Starts a copy to each block of a multicast mask. `readSource` reads the
+/// source when a copy takes effect.
+void startLoads(Thread &thread, const Instruction &i, SharedLocation to,
+                SharedLocation barrier, uint32_t blocks, uint32_t bytes,
                 uint32_t span, Block *from, const Clock &after,
-                const std::function<std::vector<uint8_t>()> &bring) {
+                const std::function<std::vector<uint8_t>()> &readSource) {
   Machine &machine = thread.machine();
   const auto &cluster = thread.block->cluster->blocks;
   for (; blocks; blocks &= blocks - 1) {
@@ -116,16 +117,17 @@ void startLoads(Thread &thread, const Instruction &i, SharedPlace to,
       undefined("copies into block ", rank,
                 " of the cluster, which does not exist or has ended");
     Block *block = cluster[rank].get();
-    checkMade(thread, *block, barrier.offset);
+    checkInitialised(thread, *block, barrier.offset);
     if (block->shared.isHidden(barrier.offset))
-      undefined("the mbarrier was made by a thread that executed neither "
-                "fence.mbarrier_init nor fence.proxy.async since");
+      undefined(
+          "the mbarrier was initialised by a thread that executed neither "
+          "fence.mbarrier_init nor fence.proxy.async since");
     block->shared.copyIssued(*thread.warp, to.offset, bytes);
     uint32_t address = static_cast<uint32_t>(block->sharedAddress(to.offset));
     uint32_t offset = to.offset, barrierOffset = barrier.offset;
     machine.startCopy(
         {&thread, &i, from, block, block, barrierOffset, [=] {
-           std::vector<uint8_t> data = bring();
+           std::vector<uint8_t> data = readSource();
            forChunks(address, bytes, span, [&](uint32_t k, uint32_t at) {
              std::memcpy(block->shared.data(offset + at), &data[k], 16);
            });
@@ -134,12 +136,12 @@ void startLoads(Thread &thread, const Instruction &i, SharedPlace to,
            arriveAtMbarrier(*block, barrierOffset, 0, -int64_t(bytes));
          }});
   }
-  // What the issuer does from now on is behind its copies.
+  // The completion does not order later accesses of the issuing warp.
   thread.warp->clock.tick(thread.warp->agent);
 }
 
 uint32_t destinations(Thread &thread, const BulkOperands &operands,
-                      const SharedPlace &to) {
+                      const SharedLocation &to) {
   if (!operands.mask)
     return 1u << to.block->rank;
   uint32_t mask = thread.get<uint16_t>(operands.mask);
@@ -152,8 +154,8 @@ Step loadTensor(Thread &thread, const Instruction &i) {
   const auto &operands = *static_cast<const BulkOperands *>(i.data);
   TensorMap map = readMap(thread, i, operands.global, operands.rank);
   uint32_t bytes = map.boxBytes();
-  SharedPlace to = place(thread, operands.shared, bytes, 128);
-  SharedPlace barrier = place(thread, operands.barrier, 8, 8);
+  SharedLocation to = locate(thread, operands.shared, bytes, 128);
+  SharedLocation barrier = locate(thread, operands.barrier, 8, 8);
   if (barrier.block != to.block)
     undefined("the mbarrier is in another block than the destination");
   std::array<int32_t, 5> at = {};
@@ -188,8 +190,8 @@ Step loadPlain(Thread &thread, const Instruction &i) {
   const auto &operands = *static_cast<const BulkOperands *>(i.data);
   uint32_t bytes = plainSize(thread, operands);
   uint64_t from = globalAddress(thread, operands, bytes, i);
-  SharedPlace to = place(thread, operands.shared, bytes, 16);
-  SharedPlace barrier = place(thread, operands.barrier, 8, 8);
+  SharedLocation to = locate(thread, operands.shared, bytes, 16);
+  SharedLocation barrier = locate(thread, operands.barrier, 8, 8);
   if (barrier.block != to.block)
     undefined("the mbarrier is in another block than the destination");
   const DeviceMemory &memory = thread.machine().memory;
@@ -201,13 +203,13 @@ Step loadPlain(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// From the block's shared memory to that of a block of the cluster.
+/// Copies from .shared::cta to .shared::cluster.
 Step copyShared(Thread &thread, const Instruction &i) {
   const auto &operands = *static_cast<const BulkOperands *>(i.data);
   uint32_t bytes = plainSize(thread, operands);
-  SharedPlace from = place(thread, operands.other, bytes, 16);
-  SharedPlace to = place(thread, operands.shared, bytes, 16);
-  SharedPlace barrier = place(thread, operands.barrier, 8, 8);
+  SharedLocation from = locate(thread, operands.other, bytes, 16);
+  SharedLocation to = locate(thread, operands.shared, bytes, 16);
+  SharedLocation barrier = locate(thread, operands.barrier, 8, 8);
   if (barrier.block != to.block)
     undefined("the mbarrier is in another block than the destination");
   if (from.block != thread.block)
@@ -225,11 +227,12 @@ Step copyShared(Thread &thread, const Instruction &i) {
 }
 
 //===----------------------------------------------------------------------===//
-// Out of shared memory
+// Copies from shared memory
 //===----------------------------------------------------------------------===//
 
-/// Copy out of the block's shared memory: `store` takes the dense bytes.
-void startStore(Thread &thread, SharedPlace from, uint32_t bytes, uint32_t span,
+/// Starts a copy from .shared::cta. `store` writes the dense bytes.
+void startStore(Thread &thread, SharedLocation from, uint32_t bytes,
+                uint32_t span,
                 std::function<void(const std::vector<uint8_t> &)> store) {
   if (from.block != thread.block)
     undefined("the source is in another block");
@@ -260,7 +263,7 @@ void startStore(Thread &thread, SharedPlace from, uint32_t bytes, uint32_t span,
 Step storeTensor(Thread &thread, const Instruction &i) {
   const auto &operands = *static_cast<const BulkOperands *>(i.data);
   TensorMap map = readMap(thread, i, operands.global, operands.rank);
-  SharedPlace from = place(thread, operands.shared, map.boxBytes(), 128);
+  SharedLocation from = locate(thread, operands.shared, map.boxBytes(), 128);
   std::array<int32_t, 5> at = {};
   for (int k = 0; k < operands.rank; ++k)
     at[k] = thread.get<int32_t>(operands.coordinates[k]);
@@ -278,7 +281,7 @@ Step storePlain(Thread &thread, const Instruction &i) {
   const auto &operands = *static_cast<const BulkOperands *>(i.data);
   uint32_t bytes = plainSize(thread, operands);
   uint64_t to = globalAddress(thread, operands, bytes, i);
-  SharedPlace from = place(thread, operands.shared, bytes, 16);
+  SharedLocation from = locate(thread, operands.shared, bytes, 16);
   const DeviceMemory &memory = thread.machine().memory;
   TensorMap::Combine combine = operands.combine;
   Type type = operands.type;
@@ -312,7 +315,7 @@ Step nothing(Thread &, const Instruction &) { return Step::Go; }
 // Decoding
 //===----------------------------------------------------------------------===//
 
-/// [map, {coordinates}].
+/// Decodes [map, {coordinates}].
 static void decodeMap(Decoder &d, size_t at, BulkOperands &operands) {
   const Operand &operand = d.operand(at);
   operands.global = d.address(operand, Space::Generic);
@@ -399,7 +402,7 @@ void moe::gpu::decodeBulk(Decoder &d, bool reduce) {
       d.out.run = storePlain;
     }
   } else {
-    // The first state space is that of the destination.
+    // The first state space is the destination's.
     bool own = d.has(".shared::cta");
     bool cluster = d.has(".shared::cluster");
     bool global = d.has(".global");

@@ -24,7 +24,7 @@ enum class Compare : uint8_t {
   Le,
   Gt,
   Ge,
-  // True also where an operand is NaN.
+  // Unordered: true if an operand is NaN.
   Equ,
   Neu,
   Ltu,
@@ -37,7 +37,7 @@ enum class Compare : uint8_t {
 
 enum class Combine : uint8_t { None, And, Or, Xor };
 
-// flags: 0 Compare, 1 Combine, 2 c negated, 3 ftz, 4 the type of the result of
+// flags: 0 Compare, 1 Combine, 2 negated c, 3 ftz, 4 the type of the result of
 // `set`, 5 the type of the operands.
 
 template <typename T> bool compare(Compare op, T a, T b) {
@@ -90,7 +90,7 @@ bool combine(Thread &thread, const Instruction &i, bool value) {
   return value;
 }
 
-/// The most frequent: integers, one result, nothing combined.
+/// The fast path: integers, one result, no combined predicate.
 template <typename T, Compare op>
 Step setpFast(Thread &thread, const Instruction &i) {
   thread.set<uint32_t>(i.d,
@@ -98,7 +98,7 @@ Step setpFast(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// Both comparisons of a pair, or one.
+/// The comparisons of a packed pair, or of a scalar.
 struct Values {
   bool first, second;
 };
@@ -248,7 +248,7 @@ static Compare decodeCompare(Decoder &d) {
   static constexpr std::string_view names[] = {
       ".eq",  ".ne",  ".lt",  ".le",  ".gt",  ".ge",  ".equ",
       ".neu", ".ltu", ".leu", ".gtu", ".geu", ".num", ".nan"};
-  // Unsigned, by another name.
+  // lo, ls, hi and hs are the unsigned comparisons.
   static constexpr struct {
     std::string_view name;
     Compare op;

@@ -87,7 +87,7 @@ static void decodeBrx(Decoder &d) {
   d.out.run = branchIndexed;
 }
 
-/// call (results), function, (arguments);
+/// Decodes call (results), function, (arguments);
 static void decodeCall(Decoder &d) {
   d.has(".uni");
   size_t at = 0;
@@ -157,7 +157,7 @@ static void decodeMarker(Decoder &d) {
   d.out.run = nothing;
 }
 
-/// One launch of a stream runs at a time: dependent launches wait anyway.
+/// griddepcontrol has no effect: the launches of a stream run one by one.
 static void decodeDependency(Decoder &d) {
   if (!d.has(".wait"))
     d.need(".launch_dependents");

@@ -23,7 +23,7 @@ enum ConvertFlags : uint8_t {
   Sat = 2,
   SatFinite = 4,
   Relu = 8,
-  ToInteger = 16, // .rni and its like between floats
+  ToInteger = 16, // .rni, .rzi, .rmi or .rpi between floats
 };
 
 // flags: 0 the type of the result, 1 that of the source, 2 Rounding,
@@ -52,7 +52,7 @@ const Format *formatOf(Type type) {
   }
 }
 
-/// A number of a float type as double, from its bits.
+/// Converts the bits of a float type to double.
 double toDouble(Type type, uint64_t bits, uint8_t flags) {
   if (type == Type::F64)
     return bitCast<double>(bits);
@@ -63,7 +63,7 @@ double toDouble(Type type, uint64_t bits, uint8_t flags) {
   return decode(*formatOf(type), static_cast<uint32_t>(bits));
 }
 
-/// The bits of a number in a float type.
+/// Rounds a double to a float type and returns its bits.
 uint64_t fromDouble(Type type, double value, Rounding rounding, uint8_t flags) {
   if (flags & Sat)
     value = value > 0 ? std::min(value, 1.0) : 0.0;
@@ -73,14 +73,14 @@ uint64_t fromDouble(Type type, double value, Rounding rounding, uint8_t flags) {
     return bitCast<uint64_t>(value);
   uint32_t bits = encode(*formatOf(type), value, rounding, flags & SatFinite);
   if (type == Type::TF32)
-    // The lower 13 bits of the register are not part of the number.
+    // tf32 is in the upper 19 bits of the register.
     return uint64_t(bits) << 13;
   if (flags & Ftz && type == Type::F32)
     bits = bitCast<uint32_t>(flush(bitCast<float>(bits)));
   return bits;
 }
 
-/// The integer next to a number, within the range of its type.
+/// Rounds to an integer and clamps to the range of its type.
 uint64_t toInteger(Type type, double value, Rounding rounding) {
   if (std::isnan(value))
     return 0;
@@ -117,7 +117,7 @@ uint64_t readSource(Thread &thread, uint32_t slot, Type type) {
   }
 }
 
-/// An integer of `type`, extended to the register that takes it.
+/// Writes an integer of `type`, extended to the width of the register.
 void writeInteger(Thread &thread, const Instruction &i, Type type,
                   uint64_t value) {
   int unused = 64 - bitsOf(type);
@@ -147,7 +147,7 @@ void writeFloat(Thread &thread, const Instruction &i, Type type,
   }
 }
 
-/// .sat between integers clamps to the range of the result.
+/// .sat between integers: clamps to the range of the result.
 uint64_t clampInteger(Type to, Type from, uint64_t value) {
   int bits = bitsOf(to);
   bool negative = isSigned(from) && static_cast<int64_t>(value) < 0;
@@ -195,14 +195,14 @@ Step convert(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// The integers of 32 bits that become addresses, and back.
+/// The fast path between 32-bit and 64-bit integers, as for addresses.
 template <typename To, typename From>
 Step convertInteger(Thread &thread, const Instruction &i) {
   thread.set<To>(i.d, static_cast<To>(thread.get<From>(i.a)));
   return Step::Go;
 }
 
-/// Two numbers into a pair: a above, b below.
+/// Packs two numbers into a pair: a in the upper half, b in the lower.
 Step convertToPair(Thread &thread, const Instruction &i) {
   auto to = static_cast<Type>(i.flags[0]), from = static_cast<Type>(i.flags[1]);
   auto rounding = static_cast<Rounding>(i.flags[2]);
@@ -218,7 +218,7 @@ Step convertToPair(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// A pair into a pair of another format.
+/// Converts a pair into a pair of another format.
 Step convertPair(Thread &thread, const Instruction &i) {
   auto to = static_cast<Type>(i.flags[0]), from = static_cast<Type>(i.flags[1]);
   auto rounding = static_cast<Rounding>(i.flags[2]);

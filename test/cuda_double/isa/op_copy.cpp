@@ -18,25 +18,25 @@ using syntax::Operand;
 
 namespace {
 
-/// Whether work takes effect as soon as it is issued.
+/// Returns whether an asynchronous operation takes effect at its issue.
 bool atOnce(Machine &machine) {
   return machine.settings.immediate() ||
          (machine.settings.random() && machine.random.below(2) == 0);
 }
 
-/// The address of an operand in shared memory of the executing block.
-SharedPlace ownPlace(Thread &thread, uint64_t address, uint32_t bytes) {
-  SharedPlace place =
-      thread.machine().sharedPlace(address, bytes, *thread.block);
-  if (place.block != thread.block)
+/// Resolves an address in shared memory of the executing CTA.
+SharedLocation ownLocation(Thread &thread, uint64_t address, uint32_t bytes) {
+  SharedLocation location =
+      thread.machine().sharedLocation(address, bytes, *thread.block);
+  if (location.block != thread.block)
     fail(CUDA_ERROR_INVALID_ADDRESS_SPACE, "address ", Hex{address},
          " is of another block of the cluster");
-  return place;
+  return location;
 }
 
-// a, offset: the destination as setAddress leaves it; b, list[0]: base and
-// offset of the source; c: the bytes of the source, or 0; flags: 2 bytes,
-// 3 c is a predicate that ignores the source.
+// a, offset: the destination as set by setAddress; b, data: base and offset of
+// the source; c: src-size, or 0; flags: 2 cp-size, 3 c is the predicate
+// ignore-src.
 
 Step copy(Thread &thread, const Instruction &i) {
   uint32_t bytes = i.flags[2], sourceBytes = bytes;
@@ -51,13 +51,14 @@ Step copy(Thread &thread, const Instruction &i) {
   if (to % bytes != 0 || from % bytes != 0)
     fail(CUDA_ERROR_MISALIGNED_ADDRESS, "copies ", bytes, " bytes from ",
          Hex{from}, " to ", Hex{to});
-  SharedPlace place = ownPlace(thread, to, bytes);
+  SharedLocation location = ownLocation(thread, to, bytes);
   Machine &machine = thread.machine();
   if (sourceBytes != 0)
     machine.globalBytes(from, sourceBytes, i);
   ++machine.effects;
   thread.copies().issue(
-      thread, {place.block, place.offset, from, bytes, sourceBytes, false},
+      thread,
+      {location.block, location.offset, from, bytes, sourceBytes, false},
       atOnce(machine));
   return Step::Go;
 }
@@ -77,29 +78,29 @@ Step waitAll(Thread &thread, const Instruction &) {
   return Step::Go;
 }
 
-/// An arrival once the copies issued so far have ended; flags[2]: it is among
-/// those that the mbarrier expects anyway.
+/// cp.async.mbarrier.arrive: an arrival when the copies issued so far have
+/// completed; flags[2]: .noinc, which does not increment the pending count.
 Step arriveAfter(Thread &thread, const Instruction &i) {
   Machine &machine = thread.machine();
   uint64_t address = thread.effective(i);
   if (static_cast<Space>(i.flags[1]) == Space::Generic)
     address -= windows().shared;
-  SharedPlace place = ownPlace(thread, address, 8);
-  checkMade(thread, *place.block, place.offset);
-  BarrierState state = readBarrier(*place.block, place.offset);
+  SharedLocation location = ownLocation(thread, address, 8);
+  checkInitialised(thread, *location.block, location.offset);
+  BarrierState state = readBarrier(*location.block, location.offset);
   if (!i.flags[2]) {
     if (state.pending == maxBarrierCount)
       undefined("more pending arrivals than an mbarrier can count");
     ++state.pending;
-    writeBarrier(*place.block, place.offset, state);
+    writeBarrier(*location.block, location.offset, state);
   }
   uint64_t count = thread.copies().issued();
-  machine.startCopy({&thread, &i, nullptr, place.block, place.block,
-                     place.offset, [&thread, place, count] {
+  machine.startCopy({&thread, &i, nullptr, location.block, location.block,
+                     location.offset, [&thread, location, count] {
                        thread.copies().finish(thread, count);
                        thread.warp->release(
-                           barrierClock(*place.block, place.offset));
-                       arriveAtMbarrier(*place.block, place.offset, 1, 0);
+                           barrierClock(*location.block, location.offset));
+                       arriveAtMbarrier(*location.block, location.offset, 1, 0);
                      }});
   return Step::Go;
 }

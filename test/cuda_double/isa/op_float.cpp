@@ -30,13 +30,13 @@ inline double flushed(double value) { return value; } // f64 has no .ftz
 template <typename T> T finished(T value, uint8_t flags) {
   if (flags & Ftz)
     value = flushed(value);
-  // NaN becomes zero.
+  // .sat converts NaN to zero.
   if (flags & Sat)
     value = value > 0 ? std::min<T>(value, 1) : T(0);
   return value;
 }
 
-/// Does something with the host's rounding mode set.
+/// Sets the host's rounding mode for the lifetime of the object.
 class RoundingScope {
 public:
   explicit RoundingScope(uint8_t rounding) {
@@ -65,7 +65,8 @@ struct Fma {
   }
 };
 
-/// -0 is less than +0; a NaN loses against a number, unless it propagates.
+/// -0 is less than +0; the result is NaN only if both are, or for .NaN if any
+/// is.
 template <typename T> T least(T a, T b, bool propagate) {
   if (std::isnan(a) || std::isnan(b)) {
     if (propagate || (std::isnan(a) && std::isnan(b)))
@@ -77,7 +78,7 @@ template <typename T> T least(T a, T b, bool propagate) {
   return a < b ? a : b;
 }
 
-/// With the modifiers that the plain instruction lacks.
+/// The variant with rounding modes, .ftz and .sat.
 template <typename T, typename Op>
 Step binaryModified(Thread &thread, const Instruction &i) {
   volatile T a = thread.get<T>(i.a), b = thread.get<T>(i.b);
@@ -138,7 +139,7 @@ Step minMax(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-// The sign of a NaN is a bit as any other.
+// neg and abs also change the sign bit of a NaN.
 template <typename T, bool negate>
 Step sign(Thread &thread, const Instruction &i) {
   T a = thread.get<T>(i.a);
@@ -159,7 +160,7 @@ struct Rsqrt {
     return static_cast<T>(1 / std::sqrt(static_cast<double>(a)));
   }
 };
-// What the C library has for f64.
+// Approximations computed in f64 by the C library.
 template <double (*function)(double)> struct InDouble {
   template <typename T> static T run(T a) {
     return static_cast<T>(function(static_cast<double>(a)));
@@ -188,7 +189,7 @@ Step function(Thread &thread, const Instruction &i) {
 }
 
 template <typename T> Step copysign(Thread &thread, const Instruction &i) {
-  // The sign comes from a, the magnitude from b.
+  // The sign is that of a, the magnitude that of b.
   thread.set<T>(i.d, std::copysign(thread.get<T>(i.b), thread.get<T>(i.a)));
   return Step::Go;
 }
@@ -237,7 +238,7 @@ template <typename Op> Handler select(Type type, bool plain) {
 
 } // namespace
 
-/// Rounding, .ftz and .sat; whether there is none but .rn.
+/// Decodes rounding, .ftz and .sat. Returns whether none but .rn is given.
 static bool decodeModifiers(Decoder &d) {
   static constexpr std::string_view roundings[] = {".rn", ".rz", ".rm", ".rp"};
   for (uint8_t k = 0; k < 4; ++k)

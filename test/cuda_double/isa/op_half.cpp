@@ -104,7 +104,7 @@ struct Tanh {
   static double run(double a, double, double, uint8_t) { return std::tanh(a); }
 };
 
-/// Element by element. Absent operands are slot 0, whose bits do not matter.
+/// Applies Op to each element. An absent operand is slot 0, with any bits.
 template <typename Op> Step elementwise(Thread &thread, const Instruction &i) {
   uint8_t flags = i.flags[0];
   auto element = [&](int k) {
@@ -123,7 +123,7 @@ template <typename Op> Step elementwise(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// flags[1]: the sign bits to keep and, above, those to turn.
+/// neg and abs of f16 and bf16, scalar and packed.
 template <bool negate> Step sign(Thread &thread, const Instruction &i) {
   uint32_t signs = i.flags[0] & Pair ? 0x80008000 : 0x8000;
   uint32_t a = thread.get<uint32_t>(i.a);

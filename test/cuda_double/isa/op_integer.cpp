@@ -23,7 +23,7 @@ __extension__ typedef __int128 Int128;
 __extension__ typedef unsigned __int128 UInt128;
 
 template <typename T> using Unsigned = std::make_unsigned_t<T>;
-/// Twice as wide, with the same sign.
+/// The integer type of twice the width and the same signedness.
 template <typename T>
 using Wide = std::conditional_t<
     sizeof(T) == 8, std::conditional_t<std::is_signed_v<T>, Int128, UInt128>,
@@ -32,7 +32,8 @@ using Wide = std::conditional_t<
         std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>,
         std::conditional_t<std::is_signed_v<T>, int32_t, uint32_t>>>;
 
-// Unsigned arithmetic wraps, as PTX does for both; 16 bits would become int.
+// PTX arithmetic wraps: compute unsigned, and in 64 bits, since 16-bit operands
+// would be promoted to int.
 template <typename T> uint64_t bits(T value) {
   return static_cast<uint64_t>(value);
 }
@@ -90,7 +91,7 @@ struct Div {
   template <typename T> static T run(T a, T b) {
     divisor(b);
     if (std::is_signed_v<T> && b == T(-1))
-      return static_cast<T>(-bits(a)); // the least number has no negative
+      return static_cast<T>(-bits(a)); // avoids the overflow of INT_MIN / -1
     return static_cast<T>(a / b);
   }
 };
@@ -133,7 +134,7 @@ struct Sad {
   }
 };
 
-/// The lower 24 bits as a number.
+/// Sign- or zero-extends the lower 24 bits.
 template <typename T> T lower24(T value) {
   return static_cast<T>(static_cast<Unsigned<T>>(value) << 8) >> 8;
 }
@@ -187,7 +188,7 @@ template <typename T> Step addCarry(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// flags[1]: the upper half of the product.
+/// flags[1]: .hi.
 template <typename T> Step madCarry(Thread &thread, const Instruction &i) {
   T a = thread.get<T>(i.a), b = thread.get<T>(i.b);
   using U = Unsigned<T>;
@@ -201,7 +202,7 @@ template <typename T> Step madCarry(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// The halves of 32 bits on their own.
+/// Applies Op to the two 16-bit halves of a register.
 template <typename T, typename Op>
 Step pairwise(Thread &thread, const Instruction &i) {
   uint32_t a = thread.get<uint32_t>(i.a), b = thread.get<uint32_t>(i.b);
@@ -368,7 +369,7 @@ static void decode24(Decoder &d) {
   decodeSame(d, type, mad ? 3 : 2);
 }
 
-/// flags: whether a and b have signs, elements of a, the first byte of b.
+/// dp4a and dp2a. flags: a signed, b signed, elements of a, first byte of b.
 static Step runDot(Thread &thread, const Instruction &i) {
   uint32_t a = thread.get<uint32_t>(i.a), b = thread.get<uint32_t>(i.b);
   uint32_t sum = thread.get<uint32_t>(i.c);
@@ -401,7 +402,7 @@ static void decodeDot(Decoder &d) {
   d.out.run = runDot;
 }
 
-/// A name that integers and floats share.
+/// Decodes an opcode that integers and floats share.
 static void decodeArithmetic(Decoder &d) {
   Type type = d.type();
   switch (type) {

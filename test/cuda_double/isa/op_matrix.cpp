@@ -1,4 +1,4 @@
-//===- op_matrix.cpp - Matrices of a warp ---------------------------------===//
+//===- op_matrix.cpp - Warp-level matrix instructions ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -47,7 +47,7 @@ float ElementReader::wide(uint32_t bits) const {
   case Type::BF16:
     return bitCast<float>(bits << 16);
   case Type::TF32:
-    // The tensor core ignores the lower bits.
+    // The tensor core ignores the lower 13 bits of tf32.
     return bitCast<float>(bits & 0xFFFFE000);
   case Type::S8:
     return static_cast<int8_t>(bits);
@@ -64,7 +64,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
 #endif
 void moe::gpu::multiply(int m, int n, int k, const float *__restrict a,
                         const float *__restrict b, double *__restrict c) {
-  // Sums of a few rows stay in registers, each in the order of k.
+  // The accumulators of 4 rows stay in registers; each adds in the order of k.
   typedef float Floats __attribute__((vector_size(32)));
   typedef double Doubles __attribute__((vector_size(64)));
   constexpr int rows = 4, columns = 8;
@@ -92,14 +92,14 @@ void moe::gpu::multiply(int m, int n, int k, const float *__restrict a,
 
 namespace {
 
-/// What an mma needs beside its slots; kept in Instruction::data.
+/// The shape and types of an mma, stored in Instruction::data.
 struct MmaShape {
   int k;
   Type a, b, d, c;
 };
 constexpr int mmaM = 16, mmaN = 8;
 
-/// list: the slots of D, A, B, C, one after the other.
+/// list: the slots of D, then of A, B and C.
 void mma(Warp &warp, const Instruction &i, uint32_t) {
   const auto &shape = *static_cast<const MmaShape *>(i.data);
   int registersA = mmaM * shape.k * bitsOf(shape.a) / 32 / 32;
@@ -182,10 +182,10 @@ void mma(Warp &warp, const Instruction &i, uint32_t) {
 // ldmatrix, stmatrix, movmatrix
 //===----------------------------------------------------------------------===//
 
-// count: matrices, list: their registers; flags: 0 and 1 as setAddress leaves
-// them, 2 transposed.
+// count: matrices; list: their registers; flags: 0 and 1 as set by setAddress,
+// 2 .trans.
 
-/// The row of 16 bytes whose address a lane has.
+/// The 16-byte row at the address of a lane.
 uint8_t *row(Warp &warp, const Instruction &i, uint32_t lane, Access kind) {
   Thread &thread = warp.threads[lane];
   uint64_t address = thread.effective(i);
@@ -245,7 +245,7 @@ void movmatrix(Warp &warp, const Instruction &i, uint32_t) {
                  matrix[lane % 4 * 2][lane / 4]);
 }
 
-/// .aligned: all threads of the warp, of which none may be missing.
+/// .aligned: all 32 threads of the warp must execute the instruction.
 template <Warp::Collective execute>
 Step wholeWarp(Thread &thread, const Instruction &i) {
   if (thread.warp->exists != 0xFFFFFFFF)

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// PTX ISA 9.7.9: ld, st, ldu, and what only steers caches.
+// PTX ISA 9.7.9: ld, st, ldu, and the cache control instructions.
 //
 //===----------------------------------------------------------------------===//
 
@@ -15,8 +15,8 @@ using namespace moe::gpu;
 
 namespace {
 
-// flags: 0 and 1 as setAddress leaves them, 2 bytes of an element, 3 strong,
-// 4 extend the sign, 5 bytes of the result's registers.
+// flags: 0 and 1 as set by setAddress, 2 bytes of an element, 3 strong,
+// 4 sign-extend, 5 bytes of the registers of the result.
 
 Space spaceOf(const Instruction &i) { return static_cast<Space>(i.flags[1]); }
 
@@ -29,18 +29,18 @@ template <typename T> Step load(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// Vectors, and elements smaller than their register.
+/// Loads of vectors and of elements smaller than their register.
 Step loadAny(Thread &thread, const Instruction &i) {
   uint32_t bytes = i.flags[2], registerBytes = i.flags[5];
   const uint8_t *from =
       thread.access(spaceOf(i), thread.effective(i), bytes * i.count,
                     Access::Read, i, i.flags[3]);
-  // The address register may be one of the results: all is read before.
+  // A result may overwrite the address register: read all elements first.
   uint8_t copy[64];
   std::memcpy(copy, from, bytes * i.count);
   for (uint32_t k = 0; k < i.count; ++k) {
     if (i.list[k] == 0)
-      continue; // _
+      continue; // the sink _
     uint8_t value[16] = {};
     std::memcpy(value, copy + k * bytes, bytes);
     if (i.flags[4] && value[bytes - 1] & 0x80)
@@ -76,7 +76,7 @@ Step zeroResult(Thread &thread, const Instruction &i) {
 
 } // namespace
 
-/// What ld and st have in common; the elements.
+/// Decodes the common part of ld and st. Returns the number of elements.
 static uint32_t decodeAccess(Decoder &d, Type &type) {
   d.out.flags[3] = d.ordering();
   d.ignoreCacheHints();
@@ -147,7 +147,7 @@ static void decodeStore(Decoder &d) {
   d.out.run = storeAny;
 }
 
-/// prefetch, discard, applypriority: addresses only have to be addresses.
+/// prefetch, discard, applypriority: decoded, but without effect.
 static void decodeHint(Decoder &d) {
   d.space();
   d.has(".tensormap");

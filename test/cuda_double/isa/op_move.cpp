@@ -1,4 +1,4 @@
-//===- op_move.cpp - Moves, selections and comparisons --------------------===//
+//===- op_move.cpp - Moves, selections and address conversions ------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -30,7 +30,8 @@ Step move128(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// list: parts of i.offset bits, the lowest first.
+/// mov from a vector to a register. list: elements of i.offset bits, the lowest
+/// first.
 Step pack(Thread &thread, const Instruction &i) {
   uint32_t words[4] = {0, 0, 0, 0};
   int width = static_cast<int>(i.offset);
@@ -56,7 +57,7 @@ Step unpack(Thread &thread, const Instruction &i) {
   int width = static_cast<int>(i.offset);
   for (uint32_t k = 0; k < i.count; ++k) {
     if (i.list[k] == 0)
-      continue; // _
+      continue; // the sink _
     if (width == 64) {
       std::memcpy(thread.frame + i.list[k], &words[2 * k], 8);
       continue;
@@ -82,7 +83,7 @@ Step loadAddress(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// Clocks count instructions; flags[0]: the bits of the register.
+/// %clock counts executed instructions; flags[0]: the bits of the register.
 Step readClock(Thread &thread, const Instruction &i) {
   uint64_t value = thread.machine().executed;
   if (i.offset)
@@ -109,7 +110,7 @@ uint64_t windowOf(Space space) {
   }
 }
 
-/// offset: what to add. Addresses in shared memory may have 32 bits.
+/// cvta. offset: the addend. Shared memory addresses may have 32 bits.
 Step convertAddress(Thread &thread, const Instruction &i) {
   uint64_t address =
       i.flags[0] ? thread.get<uint32_t>(i.a) : thread.get<uint64_t>(i.a);
@@ -146,7 +147,7 @@ Step isSpace(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// The address of `a` in the block of rank `b`.
+/// mapa: maps the shared memory address `a` to the CTA of rank `b`.
 Step mapa(Thread &thread, const Instruction &i) {
   uint64_t base = i.flags[1] ? windows().shared : 0;
   uint64_t address =
@@ -252,7 +253,7 @@ static void decodeMov(Decoder &d) {
       return;
     }
   }
-  // Predicates may be negated nowhere but in setp and selections.
+  // Only setp and selp accept negated predicates.
   d.out.d = d.destination(0, type);
   bool special = source.kind == Operand::Kind::Name && source.name[0] == '%';
   d.out.a = d.source(1, type, special ? Decoder::AtLeast : Decoder::Exact);

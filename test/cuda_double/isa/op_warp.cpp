@@ -1,4 +1,4 @@
-//===- op_warp.cpp - What the threads of a warp do together ---------------===//
+//===- op_warp.cpp - Warp-level shuffle, vote, match and reduce -----------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,9 +23,9 @@ template <typename Body> void forLanes(uint32_t mask, Body body) {
     body(static_cast<uint32_t>(__builtin_ctz(mask)));
 }
 
-// Everywhere: e is the slot of the member mask.
+// In all of these instructions, e is the slot of the member mask.
 template <Warp::Collective execute>
-Step together(Thread &thread, const Instruction &i) {
+Step collective(Thread &thread, const Instruction &i) {
   return thread.warp->arrive(thread, i, thread.get<uint32_t>(i.e), execute);
 }
 
@@ -71,7 +71,7 @@ void shuffle(Warp &warp, const Instruction &i, uint32_t members) {
     }
     if (!inside)
       from = lane;
-    // What a thread outside of the mask has is not defined.
+    // The value of a lane outside the member mask is undefined.
     bool member = members >> from & 1;
     thread.set<uint32_t>(i.d, member ? values[from] : 0xFFFFFFFF);
     if (i.count)
@@ -85,7 +85,7 @@ void shuffle(Warp &warp, const Instruction &i, uint32_t members) {
 
 enum class Vote : uint8_t { All, Any, Uniform, Ballot };
 
-// flags: 0 Vote, 1 the predicate is negated.
+// flags: 0 Vote, 1 negated predicate.
 void vote(Warp &warp, const Instruction &i, uint32_t members) {
   uint32_t holds = 0;
   forLanes(members, [&](uint32_t lane) {
@@ -111,7 +111,7 @@ void vote(Warp &warp, const Instruction &i, uint32_t members) {
   });
 }
 
-// flags: 0 all, 1 of 64 bits; b: the slot of the predicate, or 0.
+// flags: 0 .all, 1 .b64; b: the slot of the predicate, or 0.
 void match(Warp &warp, const Instruction &i, uint32_t members) {
   uint64_t values[32] = {};
   forLanes(members, [&](uint32_t lane) {
@@ -141,7 +141,7 @@ void reduce(Warp &warp, const Instruction &i, uint32_t members) {
   uint32_t result = 0;
   forLanes(members, [&](uint32_t lane) {
     uint32_t value = warp.threads[lane].get<uint32_t>(i.a);
-    // With a sign, the order is that of the numbers with the sign bit turned.
+    // Flipping the sign bit maps signed order to unsigned order.
     uint32_t bias = i.flags[1] ? 0x80000000 : 0;
     if (first) {
       result = value;
@@ -175,7 +175,7 @@ void reduce(Warp &warp, const Instruction &i, uint32_t members) {
   });
 }
 
-/// Any leader will do, if a mask always has the same one.
+/// The ISA allows any leader, if it is a function of the mask.
 void elect(Warp &warp, const Instruction &i, uint32_t members) {
   const Settings &settings = warp.block->machine->settings;
   uint32_t leader = static_cast<uint32_t>(__builtin_ctz(members));
@@ -196,7 +196,7 @@ void elect(Warp &warp, const Instruction &i, uint32_t members) {
   });
 }
 
-/// Threads run on their own here: no other is sure to be active.
+/// Threads are scheduled independently: only the executing one is active.
 Step activemask(Thread &thread, const Instruction &i) {
   thread.set<uint32_t>(i.d, 1u << thread.lane);
   return Step::Go;
@@ -208,7 +208,7 @@ Step activemask(Thread &thread, const Instruction &i) {
 // Decoding
 //===----------------------------------------------------------------------===//
 
-/// The result and the predicate of d|p.
+/// Decodes the result and the predicate of d|p.
 static void decodePair(Decoder &d, uint32_t &result, uint32_t &predicate) {
   const Operand &operand = d.operand(0);
   if (operand.kind != Operand::Kind::Pair) {
@@ -236,7 +236,7 @@ static void decodeShfl(Decoder &d) {
   d.out.b = d.source(2, Type::B32);
   d.out.c = d.source(3, Type::B32);
   d.out.e = d.source(4, Type::B32);
-  d.out.run = together<shuffle>;
+  d.out.run = collective<shuffle>;
 }
 
 static void decodeVote(Decoder &d) {
@@ -257,7 +257,7 @@ static void decodeVote(Decoder &d) {
   }
   d.out.a = d.predicate(d.operand(1), &d.out.flags[1]);
   d.out.e = d.source(2, Type::B32);
-  d.out.run = together<vote>;
+  d.out.run = collective<vote>;
 }
 
 static void decodeMatch(Decoder &d) {
@@ -271,7 +271,7 @@ static void decodeMatch(Decoder &d) {
   decodePair(d, d.out.d, d.out.b);
   d.out.a = d.source(1, type);
   d.out.e = d.source(2, Type::B32);
-  d.out.run = together<match>;
+  d.out.run = collective<match>;
 }
 
 static void decodeRedux(Decoder &d) {
@@ -290,7 +290,7 @@ static void decodeRedux(Decoder &d) {
   d.out.d = d.destination(0, type);
   d.out.a = d.source(1, type);
   d.out.e = d.source(2, Type::B32);
-  d.out.run = together<reduce>;
+  d.out.run = collective<reduce>;
 }
 
 static void decodeElect(Decoder &d) {
@@ -300,7 +300,7 @@ static void decodeElect(Decoder &d) {
   if (!d.out.b)
     d.error("expected a predicate");
   d.out.e = d.source(1, Type::B32);
-  d.out.run = together<elect>;
+  d.out.run = collective<elect>;
 }
 
 static void decodeActivemask(Decoder &d) {

@@ -23,9 +23,9 @@ using namespace moe::gpu;
 namespace {
 
 constexpr int wgmmaM = 64, wgmmaMaxN = 256;
-constexpr int rowBytes = 32; // of k in one instruction, for every type
+constexpr int rowBytes = 32; // bytes along k in one instruction, for any type
 
-/// What a wgmma is, beside its slots; kept in Instruction::data.
+/// The shape and types of a wgmma, stored in Instruction::data.
 struct WgmmaShape {
   int n;
   Type d, a, b;
@@ -58,8 +58,8 @@ struct MatrixDescriptor {
     if (bits >> 49 & 7)
       fail(CUDA_ERROR_NOT_SUPPORTED,
            "a matrix descriptor with a base offset is not modelled");
-    // The pattern repeats after eight rows. Within a row a start along k may be
-    // anywhere.
+    // The swizzle repeats after eight rows. The start may be at any offset
+    // along k within a row.
     if (span > 16 && start / span % 8 != 0)
       undefined("the matrix descriptor ", Hex{bits}, " starts at ", start,
                 ", in row ", start / span % 8, " of a swizzle of ", span,
@@ -71,32 +71,32 @@ struct MatrixDescriptor {
                 " are set, which mean nothing");
   }
 
-  /// Where 16 bytes lie: along k for a K-major operand, along m or n for an
-  /// MN-major one. The canonical layouts, in units of such chunks; swizzling
-  /// works on the bits of the address.
+  /// The address of a 16-byte chunk in the canonical layouts: contiguous along
+  /// k for a K-major operand, along m or n for an MN-major one. The swizzle is
+  /// a function of the address bits.
   uint32_t chunkK(uint32_t row, uint32_t chunk) const {
     uint32_t pitch = span;
     uint32_t along = span == 16 ? chunk * leading : chunk * 16;
-    return place(start + row / 8 * stride + row % 8 * pitch + along);
+    return swizzle(start + row / 8 * stride + row % 8 * pitch + along);
   }
   uint32_t chunkMN(uint32_t chunk, uint32_t k) const {
     uint32_t perSpan = span / 16;
     if (span == 16)
-      return place(start + chunk * stride + k % 8 * 16 + k / 8 * leading);
-    return place(start + chunk % perSpan * 16 + chunk / perSpan * leading +
-                 k % 8 * span + k / 8 * stride);
+      return swizzle(start + chunk * stride + k % 8 * 16 + k / 8 * leading);
+    return swizzle(start + chunk % perSpan * 16 + chunk / perSpan * leading +
+                   k % 8 * span + k / 8 * stride);
   }
 
 private:
-  uint32_t place(uint32_t address) const {
+  uint32_t swizzle(uint32_t address) const {
     address &= 0x3FFFF;
     return span > 16 ? swizzled(address, span) : address;
   }
 };
 
-/// Call `body` with the address, row and column of each 16 bytes of an operand
-/// of `rows` by k elements; columns count along k, rows along m or n, and the
-/// elements of the chunk follow along k, or along the rows if it is transposed.
+/// Calls `body` with the address, row and column of each 16-byte chunk of an
+/// operand of `rows` by k elements. Columns are along k, rows along m or n; the
+/// elements of a chunk are along k, or along the rows if it is transposed.
 template <typename Body>
 void forChunks(const MatrixDescriptor &descriptor, int rows, int bits,
                bool transposed, Body body) {
@@ -121,9 +121,9 @@ uint32_t offsetOf(const Block &block, uint32_t address) {
   uint32_t size = block.shared.size();
   if (offset < size && size - offset >= 16)
     return offset;
-  SharedPlace place = block.machine->sharedPlace(
+  SharedLocation location = block.machine->sharedLocation(
       address | uint64_t(block.rank) << 24, 16, block);
-  return place.offset;
+  return location.offset;
 }
 
 void checkOperand(Warp &warp, Epoch now, const MatrixDescriptor &descriptor,
@@ -135,8 +135,8 @@ void checkOperand(Warp &warp, Epoch now, const MatrixDescriptor &descriptor,
       });
 }
 
-/// Into a matrix where element (row, column) is at row * rowStep + column *
-/// columnStep.
+/// Reads an operand into a matrix whose element (row, column) is at
+/// row * rowStep + column * columnStep.
 void readOperand(Block &block, const MatrixDescriptor &descriptor, int rows,
                  Type type, bool transposed, bool negate, float *to,
                  int rowStep, int columnStep) {
@@ -184,9 +184,9 @@ void readFragments(Warp *warps, const WgmmaShape &shape, const uint32_t *slots,
   });
 }
 
-/// Call `body` with each thread, and the number and the place in D of each
-/// element that it has. Of four in a row two are in one row and two in that
-/// eight below.
+/// Calls `body` with each thread and, for each accumulator of it, its index in
+/// the thread and its offset in D. Of each four accumulators, two are in one
+/// row and two in the row eight below.
 template <typename Body> void forAccumulators(Warp *warps, int n, Body body) {
   for (int t = 0; t < 128; ++t) {
     Thread &thread = warps[t / 32].threads[t % 32];
@@ -242,13 +242,13 @@ void writeAccumulators(Warp *warps, const WgmmaShape &shape,
     });
 }
 
-/// Let an operation take effect that all four warps have issued.
+/// Executes an operation that all four warps have issued.
 void perform(Block &block, uint32_t group, WgmmaOperation &operation) {
   const WgmmaShape &shape = shapeOf(*operation.at);
   const uint32_t *slots = operation.at->list;
   Warp *warps = &block.warps[group * 4];
   int k = shape.k(), n = shape.n;
-  // Too large to be allocated for each.
+  // Too large for the stack; allocated once for each host thread.
   static thread_local struct {
     float a[wgmmaM * rowBytes], b[rowBytes * wgmmaMaxN];
     double sums[wgmmaM * wgmmaMaxN];
@@ -275,7 +275,7 @@ void perform(Block &block, uint32_t group, WgmmaOperation &operation) {
 // Issue and wait
 //===----------------------------------------------------------------------===//
 
-/// The registers of an operation are in use, or no longer.
+/// Adds `by` to the in-flight counts of the registers of an operation.
 void count(Warp &warp, const Instruction &i, int by) {
   WgmmaQueue &queue = warp.wgmma;
   if (queue.inFlight.empty())
@@ -286,8 +286,8 @@ void count(Warp &warp, const Instruction &i, int by) {
   queue.inFlightCount += static_cast<uint64_t>(static_cast<int64_t>(by));
 }
 
-/// Registers may be shared with operations in flight only as the accumulators
-/// of the same shape.
+/// Faults if an operation shares registers with one in flight, except as the
+/// accumulators of the same shape.
 void checkOverlap(const Warp &warp, const WarpgroupQueue &queue,
                   const Instruction &i) {
   if (warp.wgmma.inFlightCount == 0)
@@ -374,7 +374,7 @@ void issue(Warp &warp, const Instruction &i, uint32_t) {
              (machine.settings.random() && machine.random.below(2) == 0);
   if (!now || operation.issuedBy != 15)
     return;
-  // In order: it may read what those before it write.
+  // Execute in order: an operation may read accumulators of earlier ones.
   for (WgmmaOperation &earlier : queue.operations) {
     if (!earlier.done)
       perform(block, group, earlier);
@@ -383,7 +383,7 @@ void issue(Warp &warp, const Instruction &i, uint32_t) {
   }
 }
 
-/// The rest of the warp's turn has to look at registers in flight.
+/// Ends the inner loop, so that the thread continues with checkInFlight().
 Step issueAll(Thread &thread, const Instruction &i) {
   thread.warp->arrive(thread, i, 0xFFFFFFFF, issue);
   return Step::Stop;
@@ -397,7 +397,7 @@ void commit(Warp &warp, const Instruction &, uint32_t) {
   warp.wgmma.groups.push_back(warp.wgmma.issued);
 }
 
-/// The number of operations that a wait for all but `left` groups covers.
+/// The end of the operations that a wait for all but `left` groups covers.
 uint64_t covered(const WgmmaQueue &queue, uint64_t left) {
   if (queue.groups.size() <= left)
     return queue.waited;
@@ -418,14 +418,15 @@ void finishWait(Warp &warp, const Instruction &i, uint32_t) {
     count(warp, *operation.at, -1);
     warp.acquire(operation.after);
   }
-  // Registers are the threads' again, and nothing says which they touch.
+  // After a full wait the threads may access the registers, which is not
+  // tracked: require a wgmma.fence before the next wgmma.
   if (end > mine.waited && end == mine.issued)
     mine.fenced = false;
   mine.waited = std::max(mine.waited, end);
   if (mine.groups.size() > left)
     mine.groups.erase(mine.groups.begin(),
                       mine.groups.end() - static_cast<ptrdiff_t>(left));
-  // Forget what all four warps have waited for.
+  // Pop the operations that all four warps have waited for.
   uint64_t all = mine.waited;
   for (uint32_t w = 0; w < 4; ++w)
     all = std::min(all, block.warps[group * 4 + w].wgmma.waited);
@@ -434,7 +435,7 @@ void finishWait(Warp &warp, const Instruction &i, uint32_t) {
 }
 
 Step waitGroup(Thread &thread, const Instruction &i) {
-  // Operations that other warps have yet to issue are not complete.
+  // An operation that some warp has yet to issue is not complete.
   Warp &warp = *thread.warp;
   uint64_t end = covered(warp.wgmma, static_cast<uint64_t>(i.offset));
   const WarpgroupQueue &queue = thread.block->warpgroups[warp.index / 4];
@@ -479,9 +480,9 @@ void moe::gpu::checkFences(Function &function) {
     Instruction &product = function.code[k];
     if (product.run != issueAll)
       continue;
-    // Back to the fence, as far as control came straight from there. A mov is
-    // what LLVM makes of an operand that is tied to the result: ptxas gives
-    // both the same register, or moves it up.
+    // Scan backwards to the fence or to the start of the basic block. A mov is
+    // allowed: LLVM writes it for an operand that is tied to the result, and
+    // ptxas assigns both the same register, or moves it above the fence.
     for (size_t j = k; j > 0 && !labelled[j]; --j) {
       const Instruction &before = function.code[j - 1];
       if (before.run == wholeWarp<fence> || before.target)

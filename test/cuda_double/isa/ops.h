@@ -1,4 +1,4 @@
-//===- ops.h - Helpers of the instructions ----------------------*- C++ -*-===//
+//===- ops.h - Helpers to define instructions -------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -35,7 +35,7 @@ Step ternary(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// d, a and, where they are, b and c: all of one type.
+/// Decodes d, a and, if present, b and c, all of one type.
 inline void decodeSame(Decoder &d, Type type, size_t sources) {
   d.expectOperands(1 + sources, 1 + sources);
   d.out.d = d.destination(0, type);
@@ -46,8 +46,8 @@ inline void decodeSame(Decoder &d, Type type, size_t sources) {
     d.out.c = d.source(3, type);
 }
 
-/// The instruction for a type among 16, 32 and 64 bits, with or without a
-/// sign; nullptr for any other.
+/// The handler for a signed or unsigned type of 16, 32 or 64 bits; nullptr for
+/// any other type.
 template <template <typename, typename> class Shape, typename Op>
 Handler integerHandler(Type type) {
   switch (type) {
@@ -80,7 +80,7 @@ template <typename T, typename Op> struct Ternary {
   static constexpr Handler run = ternary<T, Op>;
 };
 
-// Names that several types share, by the kind of the type.
+// Decoders of opcodes that several types share, one for each kind of type.
 void decodeIntegerArithmetic(Decoder &d, Type type);
 void decodeFloatArithmetic(Decoder &d, Type type);
 void decodeHalfArithmetic(Decoder &d, Type type);

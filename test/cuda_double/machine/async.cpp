@@ -1,4 +1,4 @@
-//===- async.cpp - Work that takes effect later ---------------------------===//
+//===- async.cpp - Asynchronous copies and wgmma --------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

@@ -1,4 +1,4 @@
-//===- async.h - Work that takes effect later -------------------*- C++ -*-===//
+//===- async.h - Asynchronous copies and wgmma ------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -7,8 +7,8 @@
 //
 // Asynchronous copies and matrix products (PTX ISA 9.7.9.25 "Data Movement and
 // Conversion Instructions: Asynchronous copy", 9.7.15 "Asynchronous Warpgroup
-// Level Matrix Instructions"). Between its issue and the wait that covers it an
-// operation may take effect at any time; Settings says when it does here.
+// Level Matrix Instructions"). An operation may take effect at any time between
+// its issue and the wait that covers it; Settings selects when it does here.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,44 +28,46 @@ struct Thread;
 struct Warp;
 class Machine;
 
-/// cp.async of one thread (9.7.9.25.3). Until the thread waits, nobody may look
-/// at the destination; the bytes arrive there at some moment before.
+/// The cp.async operations of one thread (9.7.9.25.3). No thread may access the
+/// destination before the issuing thread waits; the bytes are written at some
+/// time before that wait returns.
 class CopyQueue {
 public:
   struct Copy {
     Block *block;
-    uint32_t offset; // in its shared memory
+    uint32_t offset; // in shared memory of the block
     uint64_t from;
-    uint32_t bytes, sourceBytes; // the rest is zero
+    uint32_t bytes, sourceBytes; // the rest is filled with zeros
     bool landed;
   };
 
   void issue(Thread &thread, const Copy &copy, bool now);
   void commit();
-  /// Wait until at most `groupsLeft` groups are under way.
+  /// Waits until at most `groupsLeft` groups are in flight.
   void wait(Thread &thread, uint64_t groupsLeft);
   void waitAll(Thread &thread);
   uint64_t issued() const { return first + copies.size(); }
-  /// Wait for the first `count` that were ever issued.
+  /// Waits for the first `count` copies that the thread ever issued.
   void finish(Thread &thread, uint64_t count);
 
 private:
   void land(Thread &thread, Copy &copy);
 
   std::deque<Copy> copies;
-  uint64_t first = 0;          // how many were finished before
-  std::deque<uint64_t> groups; // how many were issued at each commit
+  uint64_t first = 0;          // number of copies already finished and popped
+  std::deque<uint64_t> groups; // number of copies issued at each commit
 };
 
-/// cp.async.bulk of one thread with bulk groups, out of shared memory. It is
-/// read at once or at a wait for the reads, and written at once, at a wait for
-/// the whole, or at the end of the kernel.
+/// The cp.async.bulk operations of one thread from shared memory that complete
+/// by bulk groups. The source is read at the issue or at a wait_group.read; the
+/// destination is written at the issue, at a wait_group, or at the end of the
+/// kernel.
 class BulkQueue {
 public:
   struct Bulk {
-    std::function<void()> read; // empty once it was done
+    std::function<void()> read; // empty once the source was read
     std::function<void()> write;
-    Clock after; // what who waits for its reads knows
+    Clock after; // happens before the return of a wait for its reads
   };
 
   void issue(Bulk bulk, bool readNow, bool writeNow);
@@ -82,13 +84,13 @@ private:
   std::deque<uint64_t> groups;
 };
 
-/// A copy to one destination whose completion an mbarrier shows.
+/// A copy to one destination block that completes on an mbarrier.
 struct AsyncCopy {
   const Thread *issuer;
   const Instruction *at;
-  Block *from;    // whose shared memory it reads, or nullptr
-  Block *to;      // whose shared memory it writes, or nullptr
-  Block *barrier; // whose mbarrier it completes on
+  Block *from;    // the block whose shared memory it reads, or nullptr
+  Block *to;      // the block whose shared memory it writes, or nullptr
+  Block *barrier; // the block whose mbarrier it completes on
   uint32_t barrierOffset;
   std::function<void()> land;
 };
@@ -98,24 +100,25 @@ struct WgmmaOperation {
   const Instruction *at;
   uint64_t a, b; // descriptors
   bool accumulate;
-  uint32_t issuedBy = 0; // warps of the warpgroup
+  uint32_t issuedBy = 0; // mask of the warps that issued it
   bool done = false;
-  Clock after; // what who waits for it knows
+  Clock after; // happens before the return of its wait
 };
 
-/// The wgmma of the four warps of a warpgroup, in order.
+/// The wgmma operations of a warpgroup, in the order of their issue.
 struct WarpgroupQueue {
   std::deque<WgmmaOperation> operations;
-  uint64_t first = 0;           // the number of operations before
-  uint32_t agent = 0, time = 0; // what they read, for races
+  uint64_t first = 0; // number of operations already popped
+  // The agent of their shared memory reads for race detection, and its time.
+  uint32_t agent = 0, time = 0;
 };
 
-/// What one warp knows of them.
+/// The state of one warp's wgmma operations.
 struct WgmmaQueue {
   uint64_t issued = 0, waited = 0;
-  std::vector<uint64_t> groups;   // how many were issued at each commit
-  bool fenced = false;            // wgmma.fence since registers were free
-  std::vector<uint16_t> inFlight; // per slot: operations that use it
+  std::vector<uint64_t> groups;   // operations issued at each commit
+  bool fenced = false;            // wgmma.fence since the last full wait
+  std::vector<uint16_t> inFlight; // per slot: pending operations that use it
   uint64_t inFlightCount = 0;     // operations
 };
 

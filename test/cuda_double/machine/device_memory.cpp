@@ -13,7 +13,8 @@
 
 using namespace moe::gpu;
 
-/// Addresses that stay unused and inaccessible; `bytes` is what was to be had.
+/// Reserves a range of inaccessible addresses. `bytes` is halved until the
+/// reservation succeeds.
 static uint64_t reserve(uint64_t &bytes, uint64_t align) {
   for (; bytes >= align; bytes /= 2) {
     void *memory = mmap(nullptr, bytes + align, PROT_NONE,
@@ -36,7 +37,7 @@ const GenericWindows &moe::gpu::windows() {
   return instance;
 }
 
-// Addresses are not used twice, so that uses of freed memory are seen.
+// Addresses are never reused, so that every use after free is detected.
 static constexpr uint64_t reservedBytes = uint64_t(1) << 40;
 static constexpr uint64_t guardBytes = 4096;
 

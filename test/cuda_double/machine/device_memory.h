@@ -14,9 +14,10 @@
 
 namespace moe::gpu {
 
-/// The memory of a device and what of the host's it can reach. The addresses
-/// that it gives out belong to a range of the process that nobody can access,
-/// so that host code which dereferences one stops; the bytes are elsewhere.
+/// The memory of a device, and the pinned host memory that it can access.
+/// Device addresses are in a range of the process that is mapped without
+/// access, so that host code which dereferences one faults; the bytes are
+/// stored elsewhere.
 class DeviceMemory final : public GlobalAllocator {
 public:
   explicit DeviceMemory(uint64_t capacity);
@@ -32,28 +33,28 @@ public:
     uint64_t id = 0;
   };
 
-  /// 0 if there is not that much left. The bytes are 0xFF: no kernel may rely
-  /// on zeros. The address is a multiple of 256, and of no higher power of 2
-  /// unless asked for.
+  /// Returns 0 if too little memory is free. The bytes are filled with 0xFF,
+  /// since no kernel may rely on zeros. The address is a multiple of 256, and
+  /// of a higher power of 2 only if `align` is higher.
   uint64_t allocate(uint64_t bytes, Kind kind, uint64_t align);
   uint64_t allocate(uint64_t bytes, uint64_t align) override;
   void write(uint64_t address, const void *bytes, uint64_t count) override;
-  /// Memory of the host that the device can access under its own address.
+  /// Allocates host memory that the device accesses at the same address.
   void *allocateHost(uint64_t bytes);
   bool free(uint64_t address, Kind kind);
 
-  /// The allocation with this byte, or nullptr.
+  /// Returns the allocation that contains the address, or nullptr.
   const Allocation *find(uint64_t address) const;
-  /// The bytes, or nullptr unless all are of one allocation.
+  /// Returns the bytes, or nullptr unless one allocation contains them all.
   uint8_t *translate(uint64_t address, uint64_t bytes) const;
-  /// Whether the address is one that only a device may use.
+  /// Returns whether the address is a device address.
   bool owns(uint64_t address) const { return address - base < reserved; }
-  /// The allocation next to an address, in words.
+  /// Describes the allocation nearest to an address, for messages.
   std::string describe(uint64_t address) const;
 
   uint64_t capacity() const { return total; }
   uint64_t used() const { return inUse; }
-  /// Changes when an allocation ends: what was looked up may be gone.
+  /// Incremented by each free: pointers looked up before may be dangling.
   uint64_t generation() const { return generations; }
 
 private:
@@ -63,8 +64,8 @@ private:
   std::map<uint64_t, Allocation> allocations;
 };
 
-/// Where the generic addresses of the other state spaces lie: ranges that no
-/// other memory of the process takes.
+/// The windows of the generic address space for .shared, .local and .param:
+/// address ranges that no other memory of the process uses.
 struct GenericWindows {
   GenericWindows();
   uint64_t shared, local, param;

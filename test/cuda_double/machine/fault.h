@@ -1,4 +1,4 @@
-//===- fault.h - What a kernel or a call did wrong --------------*- C++ -*-===//
+//===- fault.h - Errors of kernels and driver calls -------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,14 +16,14 @@
 
 namespace moe::gpu {
 
-/// Thrown inside the double, and caught where it is entered: the driver's code
-/// and a sentence that says what was wrong.
+/// Thrown inside the double and caught by the exported functions: the error
+/// code of the driver and a message that describes the error.
 struct Fault {
   CUresult code;
   std::string message;
 };
 
-/// The arguments, one after the other.
+/// Concatenates the arguments.
 template <typename... Args> std::string text(const Args &...args) {
   std::ostringstream stream;
   (stream << ... << args);
@@ -45,7 +45,7 @@ template <typename... Args>
   throw Fault{code, text(args...)};
 }
 
-/// Undefined behaviour in a kernel that memory accesses do not cause.
+/// Reports undefined behaviour of a kernel other than an illegal access.
 template <typename... Args> [[noreturn]] void undefined(const Args &...args) {
   throw Fault{CUDA_ERROR_LAUNCH_FAILED, text(args...)};
 }

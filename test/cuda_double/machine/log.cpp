@@ -1,4 +1,4 @@
-//===- log.cpp - What was called, for tests -------------------------------===//
+//===- log.cpp - The log of driver calls, for tests -----------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -55,7 +55,7 @@ void Log::write(const char *event, const std::vector<LogField> &fields) {
   for (const LogField &field : fields)
     line += std::string(", \"") + field.key + "\": " + field.value.text;
   line += "}\n";
-  // Whole lines: a process may end at any time.
+  // Write whole lines only: the process may end at any time.
   std::fwrite(line.data(), 1, line.size(), file);
   std::fflush(file);
 }

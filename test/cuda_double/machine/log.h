@@ -1,4 +1,4 @@
-//===- log.h - What was called, for tests -----------------------*- C++ -*-===//
+//===- log.h - The log of driver calls, for tests ---------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

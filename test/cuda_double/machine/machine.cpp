@@ -13,9 +13,10 @@
 
 using namespace moe::gpu;
 
-// How many instructions a thread executes before others have their turn.
-static constexpr uint64_t turnInstructions = 4096;
-// How often waits that nobody can end may time out: code may count the times.
+// The most instructions that a thread executes in one time slice.
+static constexpr uint64_t sliceInstructions = 4096;
+// The number of passes without progress, after each of which mbarrier.try_wait
+// times out, before a deadlock is reported. Kernels may count the time-outs.
 static constexpr int idlePasses = 1000;
 
 Machine::Machine(const Settings &settings, DeviceMemory &memory,
@@ -73,7 +74,7 @@ std::string Machine::where(const Thread &thread, const Instruction &i) const {
   const syntax::Statement &statement =
       config.module->statement(*thread.function, i);
   std::string_view instruction = statement.text;
-  // Long register lists say little.
+  // Truncate long register lists.
   if (instruction.size() > 120)
     instruction = instruction.substr(0, 117);
   return text("kernel '", config.function->name, "', block (", block.id[0], ",",
@@ -84,7 +85,7 @@ std::string Machine::where(const Thread &thread, const Instruction &i) const {
 }
 
 //===----------------------------------------------------------------------===//
-// Clusters come and go
+// Start and end of clusters
 //===----------------------------------------------------------------------===//
 
 void Machine::startCluster(uint32_t number) {
@@ -120,7 +121,7 @@ void Machine::startCluster(uint32_t number) {
     block->threads = std::vector<Thread>(threads);
     block->warps = std::vector<Warp>(warps);
     block->warpgroups.resize((warps + 3) / 4);
-    // Registers start with a value that no code expects.
+    // Fill registers with a value that no kernel expects.
     block->frames.assign(size_t(threads) * slots, 0xFFFFFFFF);
     block->shared.reset(layout.dynamicAt + config.dynamicShared,
                         block->threads.data(), settings.allowUninitialised,
@@ -162,8 +163,8 @@ void Machine::startCluster(uint32_t number) {
   resident.push_back(std::move(cluster));
 }
 
-/// What ptxas gives a kernel whose launch bounds are known: as many registers
-/// as its blocks may have.
+/// The registers of a thread at launch: as many as the launch bounds allow, as
+/// ptxas assigns them to a kernel that has launch bounds.
 uint32_t Machine::initialRegisters() const {
   const syntax::Function &source = *config.function->source;
   if (source.maxRegisters != 0)
@@ -175,7 +176,7 @@ uint32_t Machine::initialRegisters() const {
   return std::min(255u, 65536 / (threads * blocks) / 8 * 8);
 }
 
-/// A cluster all of whose threads have exited.
+/// Completes the bulk stores of a cluster whose threads have all exited.
 void Machine::retire(Cluster &cluster) {
   for (auto &block : cluster.blocks)
     for (Thread &thread : block->threads)
@@ -184,7 +185,7 @@ void Machine::retire(Cluster &cluster) {
 }
 
 //===----------------------------------------------------------------------===//
-// Turns
+// Scheduling
 //===----------------------------------------------------------------------===//
 
 bool Machine::runPass() {
@@ -224,41 +225,41 @@ bool Machine::runPass() {
   return effects != before;
 }
 
-/// Run a warp's threads until each waits or had its turn.
+/// Runs each thread of a warp until it waits or its time slice has ended.
 void Machine::runWarp(Warp &warp) {
-  uint32_t rested = 0; // threads that have nothing more to do in this pass
-  while (uint32_t choice = warp.ready & ~rested) {
+  uint32_t ended = 0; // lanes whose time slice has ended in this pass
+  while (uint32_t choice = warp.ready & ~ended) {
     uint32_t lane = static_cast<uint32_t>(__builtin_ctz(choice));
     if (settings.random()) {
-      // Any of them: the first behind a lane that was drawn.
+      // Select the first ready lane at or after a random lane.
       uint32_t from = random.below(32);
       if (uint32_t above = choice & ~((1u << from) - 1))
         lane = static_cast<uint32_t>(__builtin_ctz(above));
     }
     Thread &thread = warp.threads[lane];
-    if (runThread(thread) == Turn::Ended)
-      rested |= 1u << lane;
+    if (runThread(thread) == Slice::Ended)
+      ended |= 1u << lane;
   }
 }
 
-Machine::Turn Machine::runThread(Thread &thread) {
+Machine::Slice Machine::runThread(Thread &thread) {
   currentThread = &thread;
   yielded = false;
-  uint64_t turn = turnInstructions;
+  uint64_t slice = sliceInstructions;
   if (settings.random())
-    turn = 1 + random.below(300);
+    slice = 1 + random.below(300);
   uint64_t left = thread.warp->wgmma.inFlightCount != 0
-                      ? runInstructions<true>(thread, turn)
-                      : runInstructions<false>(thread, turn);
-  executed += turn - left;
+                      ? runInstructions<true>(thread, slice)
+                      : runInstructions<false>(thread, slice);
+  executed += slice - left;
   if (thread.state != State::Ready)
-    return Turn::Waits;
+    return Slice::Waits;
   if (yielded)
-    return Turn::Ended;
+    return Slice::Ended;
   if (left != 0)
-    return Turn::Goes;
+    return Slice::Continues;
   busy = true;
-  return Turn::Ended;
+  return Slice::Ended;
 }
 
 template <bool checked>
@@ -295,7 +296,7 @@ void Machine::makeReady(Thread &thread) {
   thread.warp->polling &= ~bit;
 }
 
-/// Let threads try again that wait for something which may have happened.
+/// Makes waiting threads ready if the condition they wait for may hold.
 void Machine::poll(Warp &warp) {
   for (uint32_t lanes = warp.polling; lanes; lanes &= lanes - 1) {
     Thread &thread = warp.threads[__builtin_ctz(lanes)];
@@ -311,7 +312,7 @@ void Machine::poll(Warp &warp) {
   }
 }
 
-/// Nobody can go on: waits of mbarrier.try_wait may end without success.
+/// Times out every mbarrier.try_wait. Called when no thread is ready.
 void Machine::expireWaits() {
   for (auto &cluster : resident)
     for (auto &block : cluster->blocks)
@@ -350,8 +351,9 @@ void Machine::land(size_t index) {
   currentInstruction = instruction;
 }
 
-/// Nothing else can happen: the latest moment for one copy to take effect. The
-/// newest that somebody waits for, so that they do not come in order.
+/// Completes one copy, when no thread is ready: the latest time that the ISA
+/// allows. Takes the last issued copy that a thread waits for, so that copies
+/// do not complete in the order of their issue.
 bool Machine::landOne() {
   if (pending.empty())
     return false;
@@ -417,7 +419,7 @@ void Machine::reportDeadlock() const {
   for (auto &cluster : resident)
     for (auto &block : cluster->blocks)
       for (Warp &warp : block->warps) {
-        // One line for the threads of a warp that wait at the same place.
+        // Print one line for all lanes that wait at the same instruction.
         uint32_t left = warp.live();
         while (left && lines < 64) {
           const Thread &first = warp.threads[__builtin_ctz(left)];

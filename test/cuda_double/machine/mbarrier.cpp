@@ -15,7 +15,7 @@ BarrierState BarrierState::unpack(uint64_t bits) {
   BarrierState state;
   state.expected = bits & maxBarrierCount;
   state.pending = bits >> 20 & maxBarrierCount;
-  // 21 bits with a sign.
+  // Sign-extend the 21 bits of the tx-count.
   state.bytes =
       static_cast<int32_t>(static_cast<uint32_t>(bits >> 40) << 11) >> 11;
   state.parity = bits >> 63;
@@ -45,7 +45,7 @@ void moe::gpu::writeBarrier(Block &block, uint32_t offset,
 }
 
 bool moe::gpu::barrierParity(Block &block, uint32_t offset) {
-  // The last byte has it; there is one, or nobody would wait.
+  // Bit 63 is the parity. The object exists, since a thread waits for it.
   return *block.shared.data(offset + 7) >> 7;
 }
 
@@ -72,23 +72,26 @@ void moe::gpu::initBarrier(Thread &thread, Block &block, uint32_t offset,
   if (block.shared.isBarrier(offset))
     undefined("mbarrier.init of an object that is valid: mbarrier.inval is "
               "missing");
-  block.shared.makeBarrier(thread, offset);
+  block.shared.initBarrier(thread, offset);
   BarrierState state;
   state.expected = state.pending = count;
   writeBarrier(block, offset, state);
   Warp &warp = *thread.warp;
   uint32_t time = std::min(warp.clock[warp.agent], Epoch::maxTime);
   warp.release(barrierClock(block, offset));
-  block.mbarriers[offset].made = Epoch::of(warp.agent, time);
+  block.mbarriers[offset].initialised = Epoch::of(warp.agent, time);
 }
 
-void moe::gpu::checkMade(const Thread &thread, Block &block, uint32_t offset) {
+void moe::gpu::checkInitialised(const Thread &thread, Block &block,
+                                uint32_t offset) {
   readBarrier(block, offset);
-  Epoch made = block.mbarriers[offset].made;
+  Epoch initialised = block.mbarriers[offset].initialised;
   if (!block.machine->settings.allowRaces &&
-      made.agent() != thread.warp->agent && !made.before(thread.warp->clock))
+      initialised.agent() != thread.warp->agent &&
+      !initialised.before(thread.warp->clock))
     undefined("data race: the mbarrier object at offset ", offset,
-              " was made by another warp, and nothing orders that and its use");
+              " was initialised by another warp, and nothing orders that and "
+              "its use");
 }
 
 uint64_t moe::gpu::arriveAtMbarrier(Block &block, uint32_t offset,
@@ -119,8 +122,8 @@ uint64_t moe::gpu::arriveAtMbarrier(Block &block, uint32_t offset,
 // Instructions
 //===----------------------------------------------------------------------===//
 
-/// The operand [a] of an instruction.
-static SharedPlace place(Thread &thread, const Instruction &i) {
+/// Resolves the operand [a] of an instruction.
+static SharedLocation locate(Thread &thread, const Instruction &i) {
   uint64_t address = thread.effective(i);
   auto space = static_cast<Space>(i.flags[1]);
   if (space == Space::Generic) {
@@ -132,29 +135,30 @@ static SharedPlace place(Thread &thread, const Instruction &i) {
   if (address % 8 != 0)
     fail(CUDA_ERROR_MISALIGNED_ADDRESS, "the mbarrier at ", Hex{address},
          " is not aligned to 8 bytes");
-  SharedPlace result = thread.machine().sharedPlace(address, 8, *thread.block);
+  SharedLocation result =
+      thread.machine().sharedLocation(address, 8, *thread.block);
   if (result.block != thread.block && space == Space::Shared)
     fail(CUDA_ERROR_INVALID_ADDRESS_SPACE,
          "the mbarrier is in another block, but the space is .shared::cta");
   return result;
 }
 
-/// The same, of an object that is there.
-static SharedPlace object(Thread &thread, const Instruction &i) {
-  SharedPlace at = place(thread, i);
-  checkMade(thread, *at.block, at.offset);
+/// Resolves the operand [a] of an instruction that needs an initialised object.
+static SharedLocation object(Thread &thread, const Instruction &i) {
+  SharedLocation at = locate(thread, i);
+  checkInitialised(thread, *at.block, at.offset);
   return at;
 }
 
 static Step runInit(Thread &thread, const Instruction &i) {
-  SharedPlace at = place(thread, i);
+  SharedLocation at = locate(thread, i);
   initBarrier(thread, *at.block, at.offset, thread.get<uint32_t>(i.b));
   return Step::Go;
 }
 
 static Step runInval(Thread &thread, const Instruction &i) {
-  SharedPlace at = object(thread, i);
-  at.block->shared.endBarrier(at.offset);
+  SharedLocation at = object(thread, i);
+  at.block->shared.invalidateBarrier(at.offset);
   at.block->mbarriers.erase(at.offset);
   return Step::Go;
 }
@@ -162,7 +166,7 @@ static Step runInval(Thread &thread, const Instruction &i) {
 enum ArriveFlags : uint8_t { ExpectTx = 1, NoComplete = 2, Drop = 4 };
 
 static Step runArrive(Thread &thread, const Instruction &i) {
-  SharedPlace at = object(thread, i);
+  SharedLocation at = object(thread, i);
   uint8_t flags = i.flags[2];
   uint32_t count = i.b ? thread.get<uint32_t>(i.b) : 1;
   uint32_t arrivals = flags & ExpectTx ? 1 : count;
@@ -185,9 +189,9 @@ static Step runArrive(Thread &thread, const Instruction &i) {
   return Step::Go;
 }
 
-/// expect_tx and complete_tx, which arrive nowhere.
+/// expect_tx and complete_tx, which change the tx-count without an arrival.
 static Step runBytes(Thread &thread, const Instruction &i) {
-  SharedPlace at = object(thread, i);
+  SharedLocation at = object(thread, i);
   int64_t bytes = thread.get<uint32_t>(i.b);
   arriveAtMbarrier(*at.block, at.offset, 0, i.flags[2] ? -bytes : bytes);
   return Step::Go;
@@ -196,7 +200,7 @@ static Step runBytes(Thread &thread, const Instruction &i) {
 enum WaitFlags : uint8_t { Parity = 1, MayBlock = 2 };
 
 static Step runWait(Thread &thread, const Instruction &i) {
-  SharedPlace at = object(thread, i);
+  SharedLocation at = object(thread, i);
   if (at.block != thread.block)
     undefined("waits for an mbarrier of another block");
   bool parity = i.flags[2] & Parity
@@ -209,7 +213,8 @@ static Step runWait(Thread &thread, const Instruction &i) {
     thread.set<uint32_t>(i.d, 1);
     return Step::Go;
   }
-  // It fails once, as it may, so that code which does not try again is seen.
+  // The first try_wait returns false, as the ISA allows, to detect kernels
+  // that do not loop.
   if (i.flags[2] & MayBlock && thread.failedWait == &i) {
     thread.waitBlock = at.block;
     thread.waitOffset = at.offset;
@@ -256,7 +261,7 @@ static void decodeMbarrier(Decoder &d) {
     flags |= drop ? Drop : 0;
     flags |= d.has(".expect_tx") ? ExpectTx : 0;
     flags |= d.has(".noComplete") ? NoComplete : 0;
-    // Remote arrivals have no result.
+    // An arrival at a remote mbarrier returns no state.
     bool result = d.operand(0).kind != syntax::Operand::Kind::Address;
     if (result) {
       d.out.d = d.destination(0, Type::B64);

@@ -1,18 +1,19 @@
-//===- race.h - Which accesses to shared memory are ordered -----*- C++ -*-===//
+//===- race.h - Race detection in shared memory -----------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// Vector clocks over the agents of a cluster, and for each word of shared
-// memory the last write and the reads since. Agents are its warps, what
-// asynchronous copies read on behalf of each warp, and what wgmma reads on
-// behalf of each warpgroup. Two conflicting accesses that no barrier, mbarrier,
-// wait or strong operation orders (PTX ISA 8 "Memory Consistency Model") are a
-// data race. Threads of one warp count as ordered, every strong operation as
-// ordered with every other, and accesses below a word are not looked at, so
-// some races pass; what is reported is one.
+// A happens-before race detector. It keeps vector clocks over the agents of a
+// cluster, and for each word of shared memory the last write and the reads
+// since. The agents are the warps, the bulk copies of each warp, which read
+// shared memory asynchronously, and the wgmma of each warpgroup. Two
+// conflicting accesses that no barrier, mbarrier, wait or strong operation
+// orders (PTX ISA 8 "Memory Consistency Model") are a data race. There are no
+// false positives, but false negatives: the threads of a warp count as ordered,
+// every strong operation is ordered with every other, and accesses of less than
+// a word are not checked.
 //
 //===----------------------------------------------------------------------===//
 
@@ -25,7 +26,7 @@
 
 namespace moe::gpu {
 
-/// What happened before: for each agent, up to which of its times.
+/// A vector clock: for each agent, the last time that happened before.
 class Clock {
 public:
   explicit Clock(size_t agents = 0) : times(agents) {}
@@ -34,7 +35,7 @@ public:
       times[i] = std::max(times[i], other.times[i]);
   }
   uint32_t operator[](uint32_t agent) const { return times[agent]; }
-  /// Returns the time that ends.
+  /// Starts the next time of an agent; returns the one that ended.
   uint32_t tick(uint32_t agent) { return times[agent]++; }
   void set(uint32_t agent, uint32_t time) { times[agent] = time; }
 
@@ -42,9 +43,9 @@ private:
   std::vector<uint32_t> times;
 };
 
-/// A time of an agent, in 31 bits.
+/// An agent and a time of it, in 31 bits.
 struct Epoch {
-  uint32_t bits = 0; // 0: never
+  uint32_t bits = 0; // 0: no access
   static constexpr uint32_t timeBits = 21;
   static constexpr uint32_t maxTime = (1u << timeBits) - 1;
   static constexpr uint32_t maxAgents = 1u << (31 - timeBits);
@@ -68,17 +69,18 @@ public:
     lastPair = Pair();
   }
 
-  /// Note an access to words, before which is what `clock` says. Returns the
-  /// first word with an earlier access that it races with, and that; bits of 0
-  /// if there is none.
+  /// A word, and the earlier access to it that races with the current one;
+  /// `other.bits` is 0 if there is no race. read() and write() record an access
+  /// to words, whose happens-before relation is `clock`, and return the first
+  /// race.
   struct Race {
     size_t word = 0;
     Epoch other;
   };
 
   Race read(size_t first, size_t end, Epoch now, const Clock &clock) {
-    // A word that it read before and nobody wrote since was looked at then,
-    // unless the agent has run out of times.
+    // Skip words that this epoch has read and that were not written since. The
+    // last time is excluded: once a clock saturates, it repeats.
     uint32_t again = now.time() != Epoch::maxTime ? now.bits : noWord;
     Past done;
     Epoch after;
@@ -116,12 +118,12 @@ public:
   }
 
 private:
-  // Set in no epoch: the rest is the number of a set of several readers.
+  // A bit that no epoch has: the other bits are the index of a set of readers.
   static constexpr uint32_t manyReaders = 1u << 31;
-  static constexpr uint32_t noWord = ~0u; // the reads of none
+  static constexpr uint32_t noWord = ~0u; // differs from the reads of any word
 
-  /// What is known of a word. Neighbours mostly share theirs: what was found
-  /// about one holds for the next.
+  /// The previous accesses to a word. Adjacent words mostly have the same ones;
+  /// then the result for one word is reused for the next.
   struct Past {
     Epoch read = {noWord}, write;
     bool operator==(const Past &other) const {
@@ -129,16 +131,17 @@ private:
     }
   };
 
-  /// Several readers of words, which never change: one more makes another set,
-  /// found again for the next word.
+  /// An immutable set of readers, which several words share. Adding a reader
+  /// makes another set, which `next` caches for the next word.
   struct Readers {
     std::vector<Epoch> epochs;
-    uint32_t words = 0;  // with this set
-    uint32_t serial = 0; // of its use
-    Epoch reader;        // who made `next`, while that has `nextSerial`
+    uint32_t words = 0;  // number of words that refer to this set
+    uint32_t serial = 0; // incremented when the entry is freed
+    Epoch reader;        // added to give `next`, valid while its serial is
+                         // `nextSerial`
     uint32_t next = 0, nextSerial = 0;
   };
-  /// The set that two readers made last.
+  /// Caches the last set of two readers.
   struct Pair {
     Epoch first, second;
     uint32_t set = 0, serial = 0;
@@ -163,7 +166,7 @@ private:
     return race;
   }
 
-  /// The readers of a word, with one more.
+  /// Adds a reader to the readers of a word.
   Epoch joined(Epoch readers, Epoch now, const Clock &clock) {
     if (readers.bits & manyReaders)
       return {manyReaders | extended(readers.bits & ~manyReaders, now)};
@@ -228,7 +231,7 @@ private:
 
   std::vector<Epoch> writes, reads;
   std::vector<Readers> sets;
-  std::vector<uint32_t> unused; // of `sets`
+  std::vector<uint32_t> unused; // free entries of `sets`
   Pair lastPair;
 };
 

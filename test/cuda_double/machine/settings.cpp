@@ -1,4 +1,4 @@
-//===- settings.cpp - What the environment says of the device -------------===//
+//===- settings.cpp - Settings of the device from the environment ---------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -12,12 +12,12 @@
 
 using namespace moe::gpu;
 
-/// The variable as a number; `otherwise` if it is not set or no number.
+/// The variable as a number; `otherwise` if it is unset or not a number.
 static uint64_t number(const char *name, uint64_t otherwise) {
   const char *text = std::getenv(name);
   if (!text || !*text)
     return otherwise;
-  // Budgets are written as 2e9, sizes as 0x40000000.
+  // Accept both 2e9 and 0x40000000.
   char *end = nullptr;
   uint64_t whole = std::strtoull(text, &end, 0);
   if (*end == '\0')

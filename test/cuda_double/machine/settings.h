@@ -1,4 +1,4 @@
-//===- settings.h - What the environment says of the device -----*- C++ -*-===//
+//===- settings.h - Settings of the device from the environment -*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -20,7 +20,7 @@ struct Settings {
   uint64_t memory = uint64_t(4) << 30;    // MEMORY, bytes
   int driver = 13000;                     // DRIVER, a version
   int devices = 1;                        // DEVICES
-  uint64_t seed = 0;                      // SEED: see below
+  uint64_t seed = 0;                      // SEED, see late()
   uint64_t instructions = 20'000'000'000; // LIMIT, of one launch
   bool allowUninitialised = false;        // UNINIT=allow
   bool allowRaces = false;                // RACES=allow
@@ -31,9 +31,9 @@ struct Settings {
 
   int arch() const { return major * 10 + minor; }
 
-  /// When asynchronous work takes effect: as late as the ISA allows (SEED=0),
-  /// at once (1), or at a moment drawn for each operation (any other), which
-  /// also draws the order of threads, warps and blocks.
+  /// When asynchronous operations take effect: as late as the ISA allows
+  /// (SEED=0), at their issue (1), or at a random time (any other seed), which
+  /// also randomizes the order of threads, warps and blocks.
   bool late() const { return seed == 0; }
   bool immediate() const { return seed == 1; }
   bool random() const { return seed > 1; }
@@ -47,7 +47,7 @@ struct Settings {
   uint32_t sharedPerMultiprocessor() const {
     return (arch() == 80 ? 164 : arch() >= 90 ? 228 : 100) << 10;
   }
-  /// What the system takes of each block's shared memory, at its start.
+  /// The bytes at the start of each block's shared memory that the system uses.
   uint32_t sharedReserved() const { return 1 << 10; }
   int threadsPerMultiprocessor() const {
     return arch() == 80 || arch() >= 90 ? 2048 : 1536;
@@ -57,7 +57,7 @@ struct Settings {
   }
 };
 
-/// The numbers of xorshift64*, which are the same everywhere.
+/// The generator xorshift64*, whose results do not depend on the host.
 class Random {
 public:
   explicit Random(uint64_t seed) : state(seed * 0x9E3779B97F4A7C15u | 1) {}
@@ -67,7 +67,7 @@ public:
     state ^= state >> 27;
     return state * 0x2545F4914F6CDD1Du;
   }
-  /// Below `bound`.
+  /// Returns a number below `bound`.
   uint32_t below(uint32_t bound) {
     return static_cast<uint32_t>((next() >> 32) * bound >> 32);
   }

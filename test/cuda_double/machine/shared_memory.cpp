@@ -16,7 +16,7 @@ static constexpr uint64_t eachByte = 0x0101010101010101;
 
 void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
                          bool racesMatter) {
-  // Nothing of the block before is left, and nothing is zero.
+  // Discard the data of the previous block; fill with 0xFF instead of zeros.
   bytes.assign(size, 0xFF);
   states.assign(size, Unwritten);
   writers.assign((size + 3) / 4, {});
@@ -27,7 +27,7 @@ void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
     races.resize((size + 3) / 4);
 }
 
-/// Eight states at once.
+/// Loads eight states at once.
 static uint64_t wordOf(const uint8_t *states) {
   uint64_t word;
   std::memcpy(&word, states, 8);
@@ -54,7 +54,7 @@ void SharedMemory::checkReadable(uint32_t offset, uint32_t count) const {
 }
 
 void SharedMemory::checkWritable(uint32_t offset, uint32_t count) const {
-  // Bit 1 is that of Barrier and InFlight.
+  // Bit 1 is set in Barrier and in InFlight only.
   uint32_t i = offset, end = offset + count;
   while (i + 8 <= end && !(wordOf(&states[i]) & Barrier * eachByte))
     i += 8;
@@ -87,7 +87,7 @@ void SharedMemory::checkRaces(Warp &warp, uint32_t offset, uint32_t count,
 
 void SharedMemory::checkRaces(Epoch now, const Clock &clock, uint32_t offset,
                               uint32_t count, bool write) {
-  // Parts of a word may belong to different warps.
+  // Different warps may access different parts of a word.
   if (!detectRaces || count < 4)
     return;
   size_t first = offset / 4, end = (size_t(offset) + count + 3) / 4;
@@ -100,7 +100,7 @@ void SharedMemory::checkRaces(Epoch now, const Clock &clock, uint32_t offset,
               " accesses too, and nothing orders the two");
 }
 
-/// Agents of the first block of a cluster come first.
+/// Names an agent; agents are numbered block by block in a cluster.
 std::string SharedMemory::agentName(uint32_t agent) const {
   const Block &block = *threads->block;
   auto warps = static_cast<uint32_t>(block.warps.size());
@@ -119,7 +119,7 @@ void SharedMemory::read(Thread &thread, uint32_t offset, uint32_t count,
   uint32_t four;
   if (count == 4 &&
       (std::memcpy(&four, &states[offset], 4), four == 0x01010101)) {
-    // The common case.
+    // The common case: one aligned word that was written.
   } else {
     checkReadable(offset, count);
   }
@@ -131,7 +131,7 @@ void SharedMemory::write(Thread &thread, uint32_t offset, uint32_t count,
                          bool strong) {
   checkWritable(offset, count);
   std::memset(&states[offset], Written, count);
-  // Writers in other blocks of the cluster are not followed.
+  // Writes from other blocks of the cluster are not tracked.
   bool own = &thread >= threads && thread.index < 1024 &&
              &thread == threads + thread.index;
   mark(offset, count, own ? writerOf(thread, thread.proxyFences) : Writer());
@@ -160,7 +160,8 @@ void SharedMemory::asyncArrived(uint32_t offset, uint32_t count) {
   mark(offset, count, {});
 }
 
-/// Whether the asynchronous proxy sees what `writer` wrote, wherever it reads.
+/// Returns whether a proxy fence of the writing thread made the write visible
+/// to the asynchronous proxy.
 bool SharedMemory::sees(Writer writer, bool barrier) const {
   if (writer.thread == 0)
     return true;
@@ -190,16 +191,16 @@ void SharedMemory::asyncReadIssued(const Warp &warp, Epoch now, uint32_t offset,
   }
 }
 
-void SharedMemory::makeBarrier(Thread &thread, uint32_t offset) {
+void SharedMemory::initBarrier(Thread &thread, uint32_t offset) {
   for (uint32_t i = offset; i < offset + 8; ++i)
     if (states[i] == InFlight)
-      undefined("makes an mbarrier object in shared memory at offset ", i,
+      undefined("initialises an mbarrier object in shared memory at offset ", i,
                 ", where an asynchronous copy is under way");
   std::memset(&states[offset], Barrier, 8);
   mark(offset, 8, writerOf(thread, thread.proxyFences + thread.initFences));
 }
 
-void SharedMemory::endBarrier(uint32_t offset) {
+void SharedMemory::invalidateBarrier(uint32_t offset) {
   std::memset(&states[offset], Unwritten, 8);
 }
 

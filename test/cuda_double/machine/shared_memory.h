@@ -19,11 +19,12 @@ namespace moe::gpu {
 struct Thread;
 struct Warp;
 
-/// The bytes, and of each byte or word what the rules of PTX ask about it:
-/// whether anybody wrote it, whether it is part of an mbarrier object, and
-/// whether a write through the generic proxy is one that the asynchronous proxy
-/// does not see yet (PTX ISA 8.4 "Proxies"). Offsets count from the first byte
-/// that a block may use. All throw Fault.
+/// The shared memory of a block with its shadow state: for each byte, whether
+/// it was written, is part of an mbarrier object, or is the destination of an
+/// asynchronous copy in flight; for each word, the last write through the
+/// generic proxy, which the asynchronous proxy may not see yet (PTX ISA 8.4
+/// "Proxies"). Offsets count from the first byte that a kernel may use. Checks
+/// that fail throw Fault.
 class SharedMemory {
 public:
   void reset(uint32_t bytes, Thread *threads, bool allowUninitialised,
@@ -31,36 +32,37 @@ public:
   uint32_t size() const { return static_cast<uint32_t>(bytes.size()); }
   uint8_t *data(uint32_t offset) { return &bytes[offset]; }
 
-  /// Check a read or write by a thread through the generic proxy, and note it.
-  /// Strong ones do not race.
+  /// Checks and records a read or write of a thread through the generic proxy.
+  /// Strong accesses are not checked for races.
   void read(Thread &thread, uint32_t offset, uint32_t count, bool strong);
   void write(Thread &thread, uint32_t offset, uint32_t count, bool strong);
 
-  /// An asynchronous copy will write here: until it has arrived, nobody may
-  /// read or write what is there.
+  /// Marks the destination of an asynchronous copy as in flight: until the copy
+  /// has completed, no thread may access it.
   void copyIssued(Warp &warp, uint32_t offset, uint32_t count);
-  /// It arrived by cp.async, which is a write of the thread that issued it
-  /// through the generic proxy; or through the asynchronous proxy.
+  /// Marks the destination as written: by cp.async, which is a write of the
+  /// issuing thread through the generic proxy, or through the asynchronous
+  /// proxy.
   void copyArrived(Thread &thread, uint32_t offset, uint32_t count);
   void asyncArrived(uint32_t offset, uint32_t count);
 
-  /// Check a read through the asynchronous proxy when a warp issues it, which
-  /// is one of an agent of its own, and when it happens.
+  /// Checks a read through the asynchronous proxy: at its issue by a warp, for
+  /// visibility and races as the epoch `now`, and when it takes effect.
   void asyncReadIssued(const Warp &warp, Epoch now, uint32_t offset,
                        uint32_t count);
   void asyncRead(uint32_t offset, uint32_t count) const {
     checkReadable(offset, count);
   }
 
-  void makeBarrier(Thread &thread, uint32_t offset);
-  void endBarrier(uint32_t offset);
+  void initBarrier(Thread &thread, uint32_t offset);
+  void invalidateBarrier(uint32_t offset);
   bool isBarrier(uint32_t offset) const;
-  /// Whether the object was made by a thread that has not told the
-  /// asynchronous proxy.
+  /// Returns whether the asynchronous proxy may not see the mbarrier.init: its
+  /// thread has not executed a fence since.
   bool isHidden(uint32_t offset) const;
 
 private:
-  // Of each byte. InFlight: an asynchronous copy has yet to write it.
+  // The state of each byte. InFlight: an asynchronous copy has yet to write it.
   enum : uint8_t { Unwritten = 0, Written = 1, Barrier = 2, InFlight = 3 };
 
   void checkReadable(uint32_t offset, uint32_t count) const;
@@ -69,8 +71,9 @@ private:
   void checkRaces(Epoch now, const Clock &clock, uint32_t offset,
                   uint32_t count, bool write);
   std::string agentName(uint32_t agent) const;
-  /// A write through the generic proxy: the thread, counted from 1, above its
-  /// number of fences, and the time of its warp. 0: of nobody.
+  /// A write through the generic proxy: `thread` is the thread's index plus 1
+  /// in the high bits and its number of fences in the low bits; `time` is the
+  /// time of its warp. 0: no write that needs a fence.
   struct Writer {
     uint32_t thread = 0, time = 0;
   };
@@ -80,8 +83,9 @@ private:
 
   std::vector<uint8_t> bytes;
   std::vector<uint8_t> states;
-  // Of each word, who wrote it last: a proxy fence of that thread since makes
-  // it visible, or one between them of whoever reads.
+  // The last write of each word. The asynchronous proxy sees it after a proxy
+  // fence of the writing thread, or of the reading warp once the write happens
+  // before that fence.
   std::vector<Writer> writers;
   RaceShadow races;
   bool allowUninitialised = false, detectRaces = false;

@@ -127,8 +127,8 @@ CUresult moe::gpu::encodeTensorMap(
   return CUDA_SUCCESS;
 }
 
-/// For each row of the box that is inside the tensor: where it begins in the
-/// dense box, and the bytes of it that are inside.
+/// Calls `body` for each row of the box that intersects the tensor, with its
+/// offset in the dense box and the bytes inside the tensor.
 template <typename Body>
 void TensorMap::forRows(const DeviceMemory &memory, const int32_t *coordinates,
                         Body body) const {
@@ -144,9 +144,9 @@ void TensorMap::forRows(const DeviceMemory &memory, const int32_t *coordinates,
     bool inside = begin < end;
     uint64_t at = address;
     for (int i = 1; i < rank; ++i) {
-      int64_t place = int64_t(coordinates[i]) + index[i];
-      inside &= place >= 0 && place <= int64_t(lastIndex[i]);
-      at += static_cast<uint64_t>(place) * strides[i];
+      int64_t coordinate = int64_t(coordinates[i]) + index[i];
+      inside &= coordinate >= 0 && coordinate <= int64_t(lastIndex[i]);
+      at += static_cast<uint64_t>(coordinate) * strides[i];
     }
     if (inside) {
       at += static_cast<uint64_t>(coordinates[0] + begin) * element;

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What cuTensorMapEncodeTiled writes into the 128 bytes, in the double's own
-// encoding, and how boxes of a tensor lie in shared memory: PTX ISA 5.5
-// "Tensors", 5.5.7 "Swizzling modes".
+// The 128 bytes that cuTensorMapEncodeTiled writes, in the double's own
+// encoding, and the layout of the boxes of a tensor in shared memory: PTX ISA
+// 5.5 "Tensors", 5.5.7 "Swizzling modes".
 //
 //===----------------------------------------------------------------------===//
 
@@ -22,8 +22,8 @@ namespace moe::gpu {
 struct TensorMap {
   uint64_t magic;
   uint64_t address;
-  uint64_t strides[5];   // bytes; that of dimension 0 is the element's size
-  uint32_t lastIndex[5]; // of each dimension: the size less one
+  uint64_t strides[5];   // in bytes; strides[0] is the size of an element
+  uint32_t lastIndex[5]; // the size of each dimension minus 1
   uint16_t box[5];
   uint8_t elementStrides[5];
   uint8_t rank;
@@ -36,12 +36,12 @@ struct TensorMap {
   uint32_t boxBytes() const;
   uint32_t rowBytes() const { return box[0] * elementBytes(); }
 
-  /// The box at these coordinates as a dense array; what is outside of the
-  /// tensor is zero. Fault where the tensor is not memory.
+  /// Loads the box at these coordinates into a dense array; elements outside
+  /// the tensor are zero. Faults if the tensor is not in allocated memory.
   std::vector<uint8_t> gather(const DeviceMemory &memory,
                               const int32_t *coordinates) const;
-  /// Store a box, or combine it with what is there; what is outside of the
-  /// tensor is left out.
+  /// Stores a dense box, or reduces it into the tensor; elements outside the
+  /// tensor are not written.
   enum class Combine { Replace, Add, Min, Max, And, Or, Xor };
   void scatter(const DeviceMemory &memory, const int32_t *coordinates,
                const uint8_t *dense, Combine combine) const;
@@ -53,9 +53,9 @@ private:
 };
 static_assert(sizeof(TensorMap) <= 128, "it has to fit");
 
-/// The shared memory address where the byte lies that would be at `address`
-/// without swizzling: 16-byte chunks within spans of `span` bytes are exchanged
-/// by the address bits from 7 on.
+/// Returns the swizzled shared memory address of `address`: the index of the
+/// 16-byte chunk in a span of `span` bytes is XORed with the address bits from
+/// bit 7 up.
 constexpr uint32_t swizzled(uint32_t address, uint32_t span) {
   return address ^ ((address >> 7 & (span / 16 - 1)) << 4);
 }
@@ -63,10 +63,10 @@ static_assert(swizzled(0x380 + 0x10, 128) == 0x380 + 0x60);
 static_assert(swizzled(0x380 + 0x10, 64) == 0x380 + 0x20);
 static_assert(swizzled(0x80, 32) == 0x90 && swizzled(0x100, 32) == 0x100);
 
-/// The span of a swizzle; 16 for none, and 0 for those that are not modelled.
+/// The span of a swizzle in bytes; 16 for none, 0 if it is not modelled.
 uint32_t swizzleSpan(CUtensorMapSwizzle swizzle);
 
-/// The rules of the driver. `why` says which was broken.
+/// Encodes a map by the rules of the driver. `why` names the violated one.
 CUresult encodeTensorMap(TensorMap &map, CUtensorMapDataType type,
                          uint32_t rank, uint64_t address, const uint64_t *sizes,
                          const uint64_t *strides, const uint32_t *box,
@@ -76,7 +76,7 @@ CUresult encodeTensorMap(TensorMap &map, CUtensorMapDataType type,
                          CUtensorMapL2promotion promotion,
                          CUtensorMapFloatOOBfill fill, std::string &why);
 
-/// Combine arrays of elements, for cp.reduce.async.bulk.
+/// Reduces an array of elements into another, for cp.reduce.async.bulk.
 void combineElements(Type type, TensorMap::Combine combine, uint8_t *to,
                      const uint8_t *from, size_t bytes);
 

@@ -1,4 +1,4 @@
-//===- thread.cpp - Frames, memory accesses and meetings of threads -------===//
+//===- thread.cpp - Frames, memory accesses, collectives and barriers -----===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -200,8 +200,8 @@ uint8_t *Machine::globalBytes(uint64_t address, uint32_t bytes,
   return site.storage + (address - site.begin);
 }
 
-SharedPlace Machine::sharedPlace(uint64_t address, uint32_t bytes,
-                                 const Block &accessor) const {
+SharedLocation Machine::sharedLocation(uint64_t address, uint32_t bytes,
+                                       const Block &accessor) const {
   uint64_t rank = address >> 24;
   uint64_t offset = (address & 0xFFFFFF) - settings.sharedReserved();
   const auto &blocks = accessor.cluster->blocks;
@@ -268,17 +268,17 @@ uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
   switch (space) {
   case Space::Shared:
   case Space::SharedCluster: {
-    SharedPlace place = machine.sharedPlace(address, bytes, *block);
-    if (space == Space::Shared && place.block != block)
+    SharedLocation location = machine.sharedLocation(address, bytes, *block);
+    if (space == Space::Shared && location.block != block)
       fail(CUDA_ERROR_INVALID_ADDRESS_SPACE, "address ", Hex{address},
            " is of another block of the cluster, but the access is to "
            ".shared::cta");
-    SharedMemory &shared = place.block->shared;
+    SharedMemory &shared = location.block->shared;
     if (kind != Access::Write)
-      shared.read(*this, place.offset, bytes, strong);
+      shared.read(*this, location.offset, bytes, strong);
     if (kind != Access::Read)
-      shared.write(*this, place.offset, bytes, strong);
-    return shared.data(place.offset);
+      shared.write(*this, location.offset, bytes, strong);
+    return shared.data(location.offset);
   }
   case Space::Local:
     if (address + bytes > local.size() || address > local.size())
@@ -325,7 +325,7 @@ Step Warp::arrive(Thread &thread, const Instruction &i, uint32_t members,
       mine = &group;
       continue;
     }
-    // Each waits for the other at another place: neither will go on.
+    // Two lanes wait for each other at different instructions: a deadlock.
     if ((group.members & bit) && (group.arrived & members))
       undefined("lanes ", Hex{group.arrived}, " wait for lane ",
                 uint32_t(thread.lane), " with mask ", Hex{group.members},
@@ -403,7 +403,7 @@ void Block::release(Barrier &barrier) {
 
 void Block::noteExit(Thread &thread) {
   Warp &warp = *thread.warp;
-  // A warp arrives when all its threads that have not exited did.
+  // A warp arrives when all its live threads have arrived.
   for (uint32_t i = 0; i < 16; ++i) {
     Warp::BarrierArrival &arrival = warp.barriers[i];
     if (arrival.arrived && arrival.arrived == warp.live())
@@ -430,7 +430,7 @@ void Cluster::completeIfAll() {
 }
 
 void Cluster::noteExit(Thread &thread) {
-  // Its arrival at a phase that is not complete goes with it.
+  // Withdraw its arrival at a phase that is not complete.
   if (thread.clusterArrived && thread.clusterPhase == phase)
     --arrived;
   completeIfAll();

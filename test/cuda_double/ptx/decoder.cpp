@@ -195,7 +195,7 @@ static const struct {
     {"%total_smem_size", Special::TotalSmemSize},
 };
 
-/// The bits of a literal as a value of a type.
+/// Converts a literal to the bits of a type.
 static uint64_t literal(const Operand &operand, Type type) {
   if (type == Type::Pred)
     return operand.bits != 0;
@@ -235,7 +235,7 @@ uint32_t Decoder::source(const Operand &operand, Type type, Width width) {
     if (operand.offset != 0)
       error("a register with an offset outside of an address");
     int have = bitsOf(info->type);
-    // Registers of 8 bits do not exist.
+    // 8-bit operands are in wider registers.
     if (width == Exact && bits >= 16 ? have != bits : have < bits)
       error("'", operand.name, "' has ", have, " bits, not ", bits);
     return info->slot;

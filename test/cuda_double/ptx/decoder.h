@@ -1,4 +1,4 @@
-//===- decoder.h - What decodes one instruction -----------------*- C++ -*-===//
+//===- decoder.h - Decoders of instructions and functions -------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -22,8 +22,9 @@ struct RegisterInfo {
 
 class FunctionDecoder;
 
-/// One instruction while it is decoded. Qualifiers are taken from a list; what
-/// nobody takes is an error, as are operands of the wrong kind or width.
+/// Decodes one instruction. Decode functions consume qualifiers from a list; a
+/// qualifier that is left is an error, as is an operand of the wrong kind or
+/// width.
 class Decoder {
 public:
   Decoder(FunctionDecoder &function, const syntax::Statement &statement,
@@ -40,17 +41,17 @@ public:
   std::string_view name() const { return opcode; }
   bool has(std::string_view qualifier);
   void need(std::string_view qualifier);
-  /// The first type among the qualifiers.
+  /// Consumes the first type among the qualifiers.
   Type type();
   std::optional<Type> optionalType();
-  /// The first qualifier that starts with `prefix`, without it.
+  /// Consumes the first qualifier that starts with `prefix`; returns the rest.
   std::optional<std::string_view> startingWith(std::string_view prefix);
-  /// .global, .shared::cta, ...; Generic without one.
+  /// Consumes .global, .shared::cta, ...; returns Generic if there is none.
   Space space();
-  /// Take and ignore what only steers caches, and memory ordering.
+  /// Consumes the cache hints, which have no effect.
   void ignoreCacheHints();
-  bool ordering(); // whether the access is a strong one
-  void finish();   // nothing may be left
+  bool ordering(); // consumes order and scope; returns whether it is strong
+  void finish();   // fails if a qualifier is left
 
   // Operands.
   size_t operands() const { return statement.operands.size(); }
@@ -72,31 +73,31 @@ public:
   uint32_t destination(size_t i, Type type, Width width = Exact);
   uint32_t destination(const syntax::Operand &operand, Type type,
                        Width width = Exact);
-  /// The slots of {a, b, ...}, or of a single register.
+  /// Returns the slots of {a, b, ...}, or of a single register.
   std::vector<uint32_t> sources(size_t i, Type type, Width width = Exact);
   std::vector<uint32_t> destinations(size_t i, Type type, Width width = Exact);
   uint32_t predicate(const syntax::Operand &operand,
                      uint8_t *negated = nullptr);
-  /// Bits of the register that an operand names; 0 if it names none.
+  /// The bits of the register that an operand names; 0 if it names none.
   int registerBits(const syntax::Operand &operand);
 
   struct Address {
-    uint32_t base = 0; // slot of 64 bits; 0 for none
+    uint32_t base = 0; // slot of the base register; 0: none
     int64_t offset = 0;
-    bool narrow = false; // the base is a register of 32 bits
+    bool narrow = false; // the base register has 32 bits
     Space space = Space::Generic;
   };
-  /// [base + offset]; the space of a named variable replaces a generic one.
+  /// Decodes [base + offset]. A named variable replaces Generic by its space.
   Address address(size_t i, Space space);
   Address address(const syntax::Operand &operand, Space space);
-  /// Into `out`: a, offset and flags[0] = narrow, flags[1] = space.
+  /// Sets in `out`: a, offset, flags[0] = narrow, flags[1] = space.
   void setAddress(const Address &address);
 
   uint32_t constant(uint64_t bits, int width);
   uint32_t special(Special which, uint32_t index = 0);
   const uint32_t *keep(std::vector<uint32_t> list);
   uint32_t newSite();
-  /// Keep what an instruction's `data` points to.
+  /// Transfers ownership of an instruction's `data` to the function.
   template <typename T> const T *own(std::unique_ptr<T> data) {
     std::shared_ptr<T> shared = std::move(data);
     keepData(shared);
@@ -112,7 +113,7 @@ private:
   std::vector<std::string_view> qualifiers;
 };
 
-/// Decodes instructions of one name.
+/// Decodes the instructions of one opcode.
 using DecodeFunction = void (*)(Decoder &);
 
 struct DecodeEntry {
@@ -120,7 +121,7 @@ struct DecodeEntry {
   DecodeFunction decode;
 };
 
-/// The instructions that one source file executes, with their decoders.
+/// The opcodes that one source file implements, with their decoders.
 struct DecodeTable {
   const DecodeEntry *entries;
   size_t count;
@@ -141,14 +142,15 @@ public:
   FunctionDecoder(Module &module, const syntax::Function &source,
                   Function &result);
 
-  /// Its registers, variables and labels; of all functions before any decodes.
+  /// Declares registers, variables and labels. Call it for all functions before
+  /// decode() of any.
   void declare();
   void decode();
 
   const RegisterInfo *findRegister(std::string_view name, int scope) const;
-  /// The place of a .local or .param variable in the function's local memory.
+  /// Finds a .local or .param variable in the function's local memory.
   const LocalVariable *findLocal(std::string_view name, int scope) const;
-  /// A variable or parameter as an address in its space.
+  /// Finds a variable or parameter and returns its address in its space.
   bool findVariable(std::string_view name, int scope,
                     Decoder::Address &address);
   const Instruction *findLabel(std::string_view name, int scope) const;
@@ -165,19 +167,19 @@ private:
   void declareRegisters();
   void declareVariables();
   uint32_t appendToTail(uint64_t bits, int width);
-  /// The innermost entry of a table with names per scope.
+  /// Looks up a name from the innermost scope outwards.
   template <typename Table>
   const typename Table::mapped_type *
   find(const Table &table, std::string_view name, int scope) const;
 
-  using Name = std::pair<int, std::string_view>; // of a scope
+  using Name = std::pair<int, std::string_view>; // scope and name
   std::map<Name, RegisterInfo> registers;
   std::map<Name, LocalVariable> locals;
   std::map<std::string_view, Parameter> parameters;
   std::map<Name, size_t> labels;
   std::map<std::pair<uint64_t, int>, uint32_t> constants;
   std::map<std::pair<int, uint32_t>, uint32_t> specials;
-  std::deque<std::string> registerNames; // of name<count>
+  std::deque<std::string> registerNames; // names expanded from name<count>
 };
 
 } // namespace moe::gpu

@@ -84,7 +84,7 @@ void FunctionDecoder::declareRegisters() {
 
 void FunctionDecoder::declareVariables() {
   uint64_t local = 0;
-  auto place = [&](const syntax::Variable &variable) {
+  auto allocate = [&](const syntax::Variable &variable) {
     local = alignTo(local, variable.align);
     LocalVariable result = {static_cast<uint32_t>(local),
                             static_cast<uint32_t>(variable.size)};
@@ -105,13 +105,13 @@ void FunctionDecoder::declareVariables() {
     result.parameterBytes = static_cast<uint32_t>(at);
   } else {
     for (const syntax::Variable &variable : source.parameters)
-      result.parameters.push_back(place(variable));
+      result.parameters.push_back(allocate(variable));
     for (const syntax::Variable &variable : source.results)
-      result.results.push_back(place(variable));
+      result.results.push_back(allocate(variable));
   }
   for (const syntax::Variable &variable : source.variables)
     if (variable.space == Space::Local || variable.space == Space::Param)
-      place(variable);
+      allocate(variable);
   result.localBytes = static_cast<uint32_t>(alignTo(local, 16));
   for (const syntax::Label &label : source.labels)
     labels[{label.scope, label.name}] = label.statement;
@@ -143,7 +143,7 @@ uint32_t FunctionDecoder::special(Special which, uint32_t index) {
   auto [entry, added] =
       specials.try_emplace({static_cast<int>(which), index}, 0);
   if (added) {
-    // 64 bits, of which most have only the lower 32.
+    // All take 64 bits; most use the lower 32 only.
     entry->second = appendToTail(0, 64);
     result.specials.push_back({which, index, entry->second});
   }
@@ -225,7 +225,7 @@ void FunctionDecoder::decode() {
     decode(decoder);
     decoder.finish();
   }
-  // Behind the last instruction is a return.
+  // Append a return after the last instruction.
   static const syntax::Statement end = {"ret", 0, 0, {}, false, "ret", {}};
   Instruction &last = result.code.back();
   last.statement = static_cast<uint32_t>(
@@ -239,7 +239,7 @@ void FunctionDecoder::decode() {
 // Modules
 //===----------------------------------------------------------------------===//
 
-/// sm_90a -> 90, true.
+/// Parses e.g. sm_90a to 90 and true.
 static void parseTarget(Module &module) {
   const std::string &target = module.syntax->target;
   char *end = nullptr;
@@ -256,7 +256,7 @@ static void declareVariables(Module &module, GlobalAllocator &allocator) {
   std::vector<const syntax::Variable *> shared, global;
   for (const syntax::Variable &variable : module.syntax->variables)
     (variable.space == Space::Shared ? shared : global).push_back(&variable);
-  // Variables that stand in a function, as static shared memory may.
+  // Module-level storage declared in a function, e.g. static shared memory.
   for (const auto &function : module.syntax->functions)
     for (const syntax::Variable &variable : function->variables)
       if (variable.space == Space::Shared)
@@ -303,7 +303,7 @@ moe::gpu::decodeModule(std::unique_ptr<syntax::Module> syntax,
   module->syntax = std::move(syntax);
   parseTarget(*module);
   declareVariables(*module, allocator);
-  // Calls refer to functions by their address, and to their parameters.
+  // Declare all functions first: calls refer to functions and parameters.
   std::vector<std::unique_ptr<FunctionDecoder>> decoders;
   for (const auto &source : module->syntax->functions) {
     auto [entry, added] =
@@ -358,7 +358,7 @@ SharedLayout Module::layout(const Function &entry) const {
     at += shared[i].size;
   }
   layout.staticBytes = static_cast<uint32_t>(at);
-  // Addresses count from behind what the system takes, which is 1 KiB.
+  // Offsets count from the end of the 1 KiB that the system uses.
   layout.dynamicAt =
       static_cast<uint32_t>(alignTo(at + 1024, dynamicAlign) - 1024);
   if (at == 0 && dynamicAlign <= 1024)

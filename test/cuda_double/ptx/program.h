@@ -1,15 +1,15 @@
-//===- program.h - PTX made ready to execute --------------------*- C++ -*-===//
+//===- program.h - Decoded PTX ----------------------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 //
-// A module after decoding: every instruction names the function that executes
-// it, and its operands are slots of the executing thread's frame. A frame is an
-// array of 32-bit words: a scratch area for results that nobody wants, the
-// function's registers, its constants and its special registers. What is wider
-// takes two or four words, aligned.
+// A module after decoding: every instruction has a handler that executes it,
+// and its operands are slots of the executing thread's frame. A frame is an
+// array of 32-bit words: a scratch area for discarded results, the function's
+// registers, its constants and its special registers. Values of 64 and 128 bits
+// take two or four aligned words.
 //
 //===----------------------------------------------------------------------===//
 
@@ -30,7 +30,7 @@ struct Thread;
 struct Instruction;
 struct Function;
 
-/// Whether the thread goes on with its next instruction or has to wait.
+/// Whether the thread continues with its next instruction or stops.
 enum class Step : uint8_t { Go, Stop };
 
 using Handler = Step (*)(Thread &, const Instruction &);
@@ -39,7 +39,7 @@ struct Instruction {
   Handler run = nullptr;
   int32_t guard = -1; // slot of a predicate; -1 without one
   uint8_t guardNegated = 0;
-  uint8_t flags[7] = {};                      // what they mean is up to `run`
+  uint8_t flags[7] = {};                      // defined by each handler
   uint32_t d = 0, a = 0, b = 0, c = 0, e = 0; // slots; 0 where not used
   uint32_t count = 0;                         // of `list`
   int64_t offset = 0;
@@ -47,14 +47,14 @@ struct Instruction {
   const Instruction *target = nullptr; // of a branch
   const void *data = nullptr;          // anything else
   uint32_t statement = 0;
-  uint32_t site = 0; // number of this access to global memory in the module
+  uint32_t site = 0; // index of this global memory access in the module
 };
 
-/// Words at the start of each frame that results without a register go to.
+/// Words at the start of each frame for discarded results.
 constexpr uint32_t scratchWords = 4;
 
-/// PTX ISA 10 "Special Registers", those that keep their value; and what else
-/// differs from thread to thread or launch to launch but not while it runs.
+/// The special registers (PTX ISA 10) that are constant while a thread runs,
+/// and other values that are constant for a thread of one launch.
 enum class Special : uint8_t {
   TidX,
   TidY,
@@ -96,8 +96,8 @@ enum class Special : uint8_t {
   LanemaskGt,
   DynamicSmemSize,
   TotalSmemSize,
-  LocalBase,     // where the function's variables are in local memory
-  SharedAddress, // of variable `index`
+  LocalBase,     // start of the function's part of local memory
+  SharedAddress, // address of shared variable `index`
 };
 
 struct SpecialUse {
@@ -106,8 +106,8 @@ struct SpecialUse {
   uint32_t slot;
 };
 
-/// A place in a function's part of local memory: its .local variables, its
-/// formal parameters and results, and those of the functions that it calls.
+/// A variable in a function's part of local memory: a .local variable, a formal
+/// parameter or result, or an argument or result of a call.
 struct LocalVariable {
   uint32_t offset, size;
 };
@@ -115,7 +115,7 @@ struct LocalVariable {
 struct CallSite {
   const Function *callee = nullptr;
   struct Copy {
-    uint32_t caller, callee, size; // offsets in the frames' local memory
+    uint32_t caller, callee, size; // offsets in the local memory of each
   };
   std::vector<Copy> arguments, results;
 };
@@ -129,8 +129,9 @@ struct Function {
   bool entry = false;
   const syntax::Function *source = nullptr;
   std::vector<Instruction> code;
-  uint32_t registerEnd = 0;   // the slots of registers are below
-  std::vector<uint32_t> tail; // the frame from there on, but for the specials
+  uint32_t registerEnd = 0; // end of the slots of registers
+  std::vector<uint32_t>
+      tail; // initial words from there; specials are filled later
   std::vector<SpecialUse> specials;
   uint32_t slots() const {
     return registerEnd + static_cast<uint32_t>(tail.size());
@@ -140,11 +141,11 @@ struct Function {
   std::vector<Parameter> kernelParameters;        // of an entry
   uint32_t parameterBytes = 0;
 
-  /// Shared variables that it or its callees name.
+  /// The shared variables that it or its callees refer to.
   std::vector<uint32_t> sharedVariables;
   std::vector<const Function *> callees;
 
-  // What instructions point to.
+  // Storage of the data that instructions point to.
   std::deque<std::vector<uint32_t>> lists;
   std::deque<CallSite> calls;
   std::deque<std::vector<const Instruction *>> tables;
@@ -162,11 +163,12 @@ struct SharedVariable {
   bool dynamic;
 };
 
-/// Where an entry's shared variables are, after what the system takes.
+/// The offsets of an entry's shared variables from the end of the system's
+/// part.
 struct SharedLayout {
   std::map<uint32_t, uint32_t> offsets;
   uint32_t staticBytes = 0;
-  uint32_t dynamicAt = 0; // from the first byte that a block may use
+  uint32_t dynamicAt = 0; // offset of dynamic shared memory
 };
 
 struct GlobalVariable {
@@ -191,7 +193,7 @@ struct Module {
   SharedLayout layout(const Function &entry) const;
 };
 
-/// Where the variables of .global and .const go while a module is decoded.
+/// Allocates the .global and .const variables of a module.
 class GlobalAllocator {
 public:
   virtual ~GlobalAllocator() = default;
@@ -199,7 +201,7 @@ public:
   virtual void write(uint64_t address, const void *bytes, uint64_t count) = 0;
 };
 
-/// Throws Fault with CUDA_ERROR_INVALID_PTX.
+/// Throws Fault with CUDA_ERROR_INVALID_PTX on an error.
 std::unique_ptr<Module> decodeModule(std::unique_ptr<syntax::Module> syntax,
                                      GlobalAllocator &allocator);
 

@@ -59,8 +59,8 @@ std::vector<Token> moe::gpu::tokenize(std::string_view source) {
       continue;
     }
     if (isWord(c)) {
-      // "::" joins the parts of a qualifier, ":" alone ends a label. ".reg.b32"
-      // is two words, though "add.u32" is one.
+      // "::" is part of a qualifier, a single ":" ends a label. ".reg.b32" is
+      // two tokens, "add.u32" is one.
       do
         at += peek(0) == ':' ? 2 : 1;
       while ((isWord(peek(0)) && !(c == '.' && peek(0) == '.')) ||

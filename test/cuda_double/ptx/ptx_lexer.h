@@ -32,8 +32,8 @@ struct Token {
   }
 };
 
-/// Split a module; debug directives that end with their line (.loc, .file) and
-/// comments are left out. The last token is End.
+/// Splits a module into tokens. Skips comments and the debug directives that
+/// end at the end of a line (.loc, .file). The last token is End.
 std::vector<Token> tokenize(std::string_view source);
 
 } // namespace moe::gpu

@@ -129,7 +129,7 @@ uint64_t Parser::integer() {
   return value.bits;
 }
 
-/// A literal (4.5 "Constants").
+/// Parses a literal (PTX ISA 4.5 "Constants").
 void Parser::number(Operand &operand, bool negative) {
   std::string text(word());
   if (!isDigit(text[0]))
@@ -147,7 +147,7 @@ void Parser::number(Operand &operand, bool negative) {
       float value;
       std::memcpy(&value, &low, 4);
       operand.real = value;
-      // The bits of a NaN would not survive a conversion.
+      // A conversion could change the bits of a NaN.
       operand.bits = bits;
     } else {
       std::memcpy(&operand.real, &bits, 8);
@@ -187,7 +187,7 @@ void Parser::operands(std::vector<Operand> &list, char end) {
   expect(end);
 }
 
-/// What follows "[".
+/// Parses an address after its "[".
 Operand Parser::address() {
   Operand result;
   result.kind = Operand::Kind::Address;
@@ -225,7 +225,7 @@ Operand Parser::operand() {
     }
     if (peek().is('+') || peek().is('-')) {
       bool minus = next().is('-');
-      // "[%r1+-8]" is how LLVM writes a negative offset.
+      // LLVM writes a negative offset as "[%r1+-8]".
       if (accept('-'))
         minus = !minus;
       int64_t offset = static_cast<int64_t>(integer());
@@ -251,7 +251,7 @@ void Parser::skipTo(char end) {
   next();
 }
 
-/// A section of debug information.
+/// Skips a section of debug information.
 void Parser::skipBraces() {
   skipTo('{');
   for (int depth = 1; depth > 0;) {
@@ -279,7 +279,7 @@ static bool spaceNamed(std::string_view word, Space &space) {
   return false;
 }
 
-/// The elements of an initialiser, braces or not.
+/// Parses an initialiser: a value or a list in braces.
 void Parser::initializer(Variable &variable, uint64_t elementBytes) {
   auto append = [&](uint64_t bits) {
     for (uint64_t i = 0; i < elementBytes; ++i)
@@ -320,8 +320,8 @@ void Parser::initializer(Variable &variable, uint64_t elementBytes) {
   append(value.bits);
 }
 
-/// What follows the state space of a variable or parameter, up to but without
-/// the semicolon, comma or parenthesis behind it.
+/// Parses a variable or parameter from after its state space up to the
+/// semicolon, comma or parenthesis that ends it, exclusively.
 Variable Parser::variable(Space space, int scope, bool external) {
   Variable result;
   result.space = space;

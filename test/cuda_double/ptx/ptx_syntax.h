@@ -1,4 +1,4 @@
-//===- ptx_syntax.h - PTX as it is written ----------------------*- C++ -*-===//
+//===- ptx_syntax.h - The syntax tree of PTX --------------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -31,7 +31,7 @@ enum class Space : uint8_t {
   Const,
 };
 
-/// The fundamental types, and those that only operands of instructions have.
+/// The fundamental types, and types of instruction operands only.
 enum class Type : uint8_t {
   None,
   Pred,
@@ -63,7 +63,7 @@ enum class Type : uint8_t {
   E5M2x2,
 };
 
-/// The type of a qualifier such as ".f32"; None if it is no type.
+/// The type that a qualifier such as ".f32" names, or None.
 Type typeNamed(std::string_view qualifier);
 int bitsOf(Type type);
 bool isSigned(Type type);
@@ -75,7 +75,7 @@ struct Operand {
   enum class Kind {
     Name,    // a register, variable, parameter, label or function
     Integer, // bits
-    Float,   // real; of 32 or 64 bits, as `floatBits` says
+    Float,   // real; floatBits: 32 or 64
     Address, // [parts[0] + offset, parts[1], ...]
     Vector,  // {parts}
     List,    // (parts)
@@ -93,10 +93,10 @@ struct Operand {
 };
 
 struct Statement {
-  std::string_view text; // without guard and semicolon
+  std::string_view text; // without the guard and the semicolon
   int line = 0;
   int scope = 0;
-  std::string_view guard; // empty without one
+  std::string_view guard; // empty: no guard
   bool guardNegated = false;
   std::string_view opcode; // with its qualifiers
   std::vector<Operand> operands;
@@ -106,13 +106,13 @@ struct Statement {
 struct Register {
   int scope = 0;
   std::string_view name;
-  int count = -1; // of name0, name1, ...; -1 for a single register
+  int count = -1; // registers name0, name1, ...; -1: a single one
   Type type = Type::None;
 };
 
 struct Variable {
   struct Relocation {
-    uint64_t at; // in `bytes`
+    uint64_t at; // offset in `bytes`
     std::string_view symbol;
     int64_t offset;
     bool generic;
@@ -123,7 +123,7 @@ struct Variable {
   uint64_t size = 0; // 0: .extern .shared name[]
   uint64_t align = 1;
   bool external = false;
-  std::vector<uint8_t> bytes; // of an initialiser; the rest is zero
+  std::vector<uint8_t> bytes; // the initialiser; the rest is zero
   std::vector<Relocation> relocations;
 };
 
@@ -146,14 +146,14 @@ struct Function {
   bool defined = false;
   int line = 0;
   std::vector<Variable> results, parameters;
-  std::vector<int> scopes; // the parent of each; -1 for the outermost
+  std::vector<int> scopes; // the parent of each scope; -1 for the outermost
   std::vector<Register> registers;
   std::vector<Variable> variables;
   std::vector<Label> labels;
   std::vector<BranchTargets> targets;
   std::vector<Statement> statements;
 
-  // Performance-tuning and cluster directives; 0 where they are not given.
+  // Performance-tuning and cluster directives; 0 if absent.
   uint32_t maxThreads[3] = {0, 0, 0};
   uint32_t requiredThreads[3] = {0, 0, 0};
   uint32_t clusterSize[3] = {0, 0, 0};
@@ -171,7 +171,7 @@ struct Module {
 
 } // namespace syntax
 
-/// Throws Fault, whose message names the line.
+/// Throws a Fault whose message names the line.
 std::unique_ptr<syntax::Module> parsePtx(std::string source);
 
 } // namespace moe::gpu

@@ -1,4 +1,4 @@
-//===- cluster_test.cpp - Clusters of blocks ------------------------------===//
+//===- cluster_test.cpp - Thread block clusters ---------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -13,7 +13,7 @@ namespace {
 
 using Words = std::vector<uint32_t>;
 
-/// Blocks of one thread in clusters of `size`.
+/// A kernel whose blocks have one thread, in clusters of `size` blocks.
 Source clusterSource(const std::string &body, int size,
                      const std::string &parameters = ".param .u64 out") {
   Source source{body, parameters};
@@ -49,7 +49,7 @@ TEST_P(ClusterTest, SpecialRegisters) {
 }
 
 TEST_P(ClusterTest, SharedMemoryOfTheOthers) {
-  // Each block reads what its neighbour wrote, and adds to it.
+  // Each block reads distributed shared memory of its neighbour and adds to it.
   std::string body = R"(
     ld.param.u64 %rd0, [out];
     mov.u32 %r0, %cluster_ctarank;
@@ -96,7 +96,7 @@ TEST_P(ClusterTest, OtherBlocksAreNotInSharedCta) {
 }
 
 TEST_P(ClusterTest, BlocksOutsideOfTheCluster) {
-  // The rank is in the upper bits of an address.
+  // The upper bits of a .shared::cluster address are the CTA's rank.
   CUfunction kernel = load(clusterSource(R"(
     mov.u32 %r1, smem;
     add.s32 %r1, %r1, 0x5000000;
@@ -109,7 +109,7 @@ TEST_P(ClusterTest, BlocksOutsideOfTheCluster) {
 }
 
 TEST_P(ClusterTest, BlocksMustOutliveTheirReaders) {
-  // Without a barrier at the end, a block may be gone.
+  // Without a cluster barrier at the end, the other block may have exited.
   std::string body = R"(
     mov.u32 %r0, %cluster_ctarank;
     mov.u32 %r1, smem;
@@ -137,7 +137,7 @@ TEST_P(ClusterTest, BlocksMustOutliveTheirReaders) {
 }
 
 TEST_P(ClusterTest, MulticastAndRemoteArrivals) {
-  // Block 0 copies a vector to both, which say when they have read it.
+  // Block 0 multicasts a vector to both blocks, which arrive after reading it.
   std::string body = R"(
     ld.param.u64 %rd0, [out];
     ld.param.u64 %rd1, [in];
@@ -205,7 +205,7 @@ TEST_P(ClusterTest, SizesOfClusters) {
       kernel, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1));
   EXPECT_OK(launch(16, 16));
   EXPECT_OK(cuCtxSynchronize());
-  // What the kernel asks for itself cannot be changed.
+  // A launch attribute cannot change the size that .reqnctapercluster sets.
   kernel = load(clusterSource("", 2));
   EXPECT_EQ(launch(4, 4), CUDA_ERROR_INVALID_CLUSTER_SIZE);
   EXPECT_EQ(

@@ -23,7 +23,7 @@ Source sharedSource(const std::string &body,
   return source;
 }
 
-/// Wait for the phase of a parity; labels are of a scope of their own.
+/// Waits for the phase with a parity; the braces make its labels local.
 std::string waitFor(const std::string &address, const std::string &parity) {
   return "{\n.reg .pred %done;\n$again:\n"
          "mbarrier.try_wait.parity.shared.b64 %done, [" +
@@ -52,7 +52,7 @@ INSTANTIATE_TEST_SUITE_P(Seeds, CopyTest, MOE_SEEDS);
 //===----------------------------------------------------------------------===//
 
 TEST_P(CopyTest, PhasesOfAnMbarrier) {
-  // Two arrivals a phase; the state tells the phase of the arrival.
+  // Two arrivals for each phase; the returned state contains the phase.
   Words results = outputOf<uint32_t>(sharedSource(R"(
     ld.param.u64 %rd0, [out];
     mbarrier.init.shared::cta.b64 [smem], 2;
@@ -76,7 +76,7 @@ TEST_P(CopyTest, PhasesOfAnMbarrier) {
     st.global.v2.u32 [%rd0+16], {%r4, %r5};
     st.global.u32 [%rd0+24], %r6;)"),
                                      1, 7, 64);
-  // Before the first phase, "the one of parity 1" is over.
+  // Initially the preceding phase, of parity 1, counts as complete.
   EXPECT_EQ(results, (Words{1, 0, 0, 1, 1, 2, 1}));
 }
 
@@ -97,7 +97,7 @@ TEST_P(CopyTest, TransactionBytesHoldAPhase) {
 }
 
 TEST_P(CopyTest, MbarriersOrderTheirArrivals) {
-  // A producer and a consumer with two stages, each a word.
+  // A producer and a consumer with a pipeline of two stages of one word.
   Words results = outputOf<uint32_t>(sharedSource(R"(
     ld.param.u64 %rd0, [out];
     mov.u32 %r0, %tid.x;
@@ -195,7 +195,7 @@ TEST_P(CopyTest, CopiesByThread) {
       load(sharedSource(body, ".param .u64 out, .param .u64 in"));
   CUdeviceptr out = alloc(20);
   EXPECT_OK(run(kernel, {1}, {1}, 64, out, put(Words{1, 2, 3, 4, 5, 6, 7, 8})));
-  // Beyond the source size is zero.
+  // Bytes beyond src-size are zero.
   EXPECT_EQ(get<uint32_t>(out, 5), (Words{1, 2, 5, 0, 0}));
 }
 
@@ -247,7 +247,7 @@ TEST_P(CopyTest, CopiesArriveAtMbarriers) {
 // Bulk copies
 //===----------------------------------------------------------------------===//
 
-/// Load bytes of `in` to smem + 1024, then do something with one thread.
+/// One thread bulk-copies bytes of `in` to smem + 1024.
 std::string bulkLoad(uint32_t bytes) {
   std::string n = std::to_string(bytes);
   return R"(
@@ -310,7 +310,7 @@ TEST_P(CopyTest, ReadsBeforeTheCopyArrived) {
   void *parameters[] = {&out, &out};
   ASSERT_OK(cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 2048, nullptr, parameters,
                            nullptr));
-  // Where the copy was quick, nothing shows; where it is late, all does.
+  // The race is detected only if the copy takes effect late.
   CUresult result = cuCtxSynchronize();
   if (late()) {
     EXPECT_EQ(result, CUDA_ERROR_LAUNCH_FAILED);
@@ -327,7 +327,7 @@ TEST_P(CopyTest, ProxiesNeedAFence) {
   EXPECT_TRUE(
       contains(failing(store + bulk), "executed no fence.proxy.async since"));
   SetUp();
-  // A fence of another kind is not enough.
+  // A fence that is not a proxy fence is not enough.
   EXPECT_TRUE(
       contains(failing(store + "fence.acq_rel.cta;\n" + bulk), "no fence"));
   SetUp();
@@ -347,16 +347,16 @@ TEST_P(CopyTest, NewMbarriersNeedAFence) {
       "fence.mbarrier_init"));
 }
 
-TEST_P(CopyTest, MbarriersAreMadeBeforeTheyAreUsed) {
-  // Warp 1 waits, and warp 2 copies, with and without a barrier before.
+TEST_P(CopyTest, MbarriersAreInitialisedBeforeUse) {
+  // Warp 1 waits and warp 2 copies, with and without a preceding barrier.
   std::string body = R"(
     ld.param.u64 %rd0, [out];
     mov.u32 %r0, %tid.x;
     setp.ne.u32 %p0, %r0, 0;
-    @%p0 bra $made;
+    @%p0 bra $initialised;
     mbarrier.init.shared.b64 [smem], 1;
     fence.mbarrier_init.release.cluster;
-  $made:
+  $initialised:
     BARRIER
     setp.ne.u32 %p1, %r0, 64;
     @%p1 bra $issued;
@@ -393,7 +393,7 @@ TEST_P(CopyTest, BlocksWaitForTheirCopies) {
 //===----------------------------------------------------------------------===//
 
 struct MapTest : CopyTest {
-  /// A map of rows of 16-bit elements.
+  /// Encodes a tensor map of 16-bit elements.
   CUresult encode(CUdeviceptr address, std::vector<uint64_t> sizes,
                   std::vector<uint64_t> strides, std::vector<uint32_t> box,
                   CUtensorMapSwizzle swizzle) {
@@ -406,7 +406,7 @@ struct MapTest : CopyTest {
         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   }
 
-  /// The 16-bit elements of shared memory after a copy of a box.
+  /// Loads a box and returns the 16-bit elements in shared memory.
   std::vector<uint16_t> loaded(int rank, uint32_t bytes, int32_t x, int32_t y,
                                int32_t z = 0) {
     std::string n = std::to_string(bytes), d = std::to_string(rank);
@@ -461,7 +461,7 @@ std::vector<uint16_t> numbered(uint32_t width, uint32_t height) {
 }
 
 TEST_P(MapTest, BoxesOutsideOfTheTensorAreZero) {
-  // 40 x 6, and boxes of 16 x 4 across its borders.
+  // A tensor of 40 x 6 with boxes of 16 x 4 that cross its bounds.
   CUdeviceptr data = put(numbered(40, 6));
   ASSERT_OK(encode(data, {40, 6}, {80}, {16, 4}, CU_TENSOR_MAP_SWIZZLE_NONE));
   for (auto [x0, y0] : {std::pair(8, 1), {32, 4}, {-5, -2}, {100, 0}}) {
@@ -478,8 +478,8 @@ TEST_P(MapTest, BoxesOutsideOfTheTensorAreZero) {
 }
 
 TEST_P(MapTest, Swizzles) {
-  // By the PTX ISA: with a span of 128 bytes, the chunk of 16 bytes at column c
-  // of row r lies at column c ^ (r % 8); of 64, at c ^ (r / 2 % 4); of 32, at
+  // By the PTX ISA, the 128-byte swizzle moves the 16-byte chunk c of row r to
+  // c ^ (r % 8), the 64-byte swizzle to c ^ (r / 2 % 4), the 32-byte swizzle to
   // c ^ (r / 4 % 2).
   for (uint32_t span : {32u, 64u, 128u}) {
     uint32_t width = span / 2, rows = 32, chunks = span / 16;
@@ -500,7 +500,7 @@ TEST_P(MapTest, Swizzles) {
 }
 
 TEST_P(MapTest, ThirdDimensionAndStrides) {
-  // Planes of 4 rows whose strides leave gaps.
+  // Planes of 4 rows with padded strides.
   std::vector<uint16_t> data(64 * 16);
   for (uint32_t i = 0; i < data.size(); ++i)
     data[i] = static_cast<uint16_t>(i);

@@ -1,4 +1,4 @@
-//===- driver_test.cpp - The driver's interface ---------------------------===//
+//===- driver_test.cpp - The driver API -----------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -19,7 +19,7 @@ namespace {
 
 using Words = std::vector<uint32_t>;
 
-/// Adds 1 to a word.
+/// A kernel that adds 1 to a word.
 const Source increment{R"(
     ld.param.u64 %rd0, [out];
     ld.global.u32 %r0, [%rd0];
@@ -206,13 +206,13 @@ TEST_F(DriverTest, ResultsAreThereAfterTheWait) {
   EXPECT_EQ(cuStreamQuery(s), CUDA_ERROR_NOT_READY);
   EXPECT_OK(cuStreamQuery(s));
   EXPECT_EQ(*word, 6u);
-  // A blocking copy does not wait for a stream of its own.
+  // A blocking copy does not wait for a non-blocking stream.
   CUdeviceptr device = put(Words{10});
   EXPECT_OK(launch(kernel, device, s));
   EXPECT_EQ(get<uint32_t>(device, 1)[0], 10u);
   EXPECT_OK(cuStreamSynchronize(s));
   EXPECT_EQ(get<uint32_t>(device, 1)[0], 11u);
-  // But for one that orders itself with the default stream.
+  // It waits for a stream that synchronizes with the default stream.
   EXPECT_OK(launch(kernel, device, stream(CU_STREAM_DEFAULT)));
   EXPECT_EQ(get<uint32_t>(device, 1)[0], 12u);
 }
@@ -246,7 +246,7 @@ TEST_F(DriverTest, EventsOrderStreams) {
   EXPECT_EQ(cuEventQuery(event), CUDA_ERROR_NOT_READY);
   EXPECT_OK(cuStreamWaitEvent(second, event, 0));
   EXPECT_OK(cuMemsetD32Async(out, 7, 1, second));
-  // Only what is before the event is done for the second stream.
+  // The second stream waits only for the operations before the event.
   EXPECT_OK(cuStreamSynchronize(second));
   EXPECT_EQ(get<uint32_t>(out, 1)[0], 7u);
   EXPECT_OK(cuStreamSynchronize(first));
@@ -355,7 +355,7 @@ TEST_F(CaptureTest, UnsafeCallsEndACapture) {
     EXPECT_EQ(cuStreamEndCapture(captured, &graph),
               CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
     EXPECT_EQ(graph, nullptr);
-    // The stream works again.
+    // The stream is usable again.
     EXPECT_OK(launch(kernel, out, captured));
     EXPECT_OK(cuStreamSynchronize(captured));
   }
@@ -366,7 +366,7 @@ TEST_F(CaptureTest, RelaxedCapturesAllowThem) {
   alloc(16);
   EXPECT_OK(launch(kernel, out, captured));
   EXPECT_OK(cuStreamEndCapture(captured, &graph));
-  // A capture of this thread does not bother another.
+  // A thread-local capture does not restrict other threads.
   begin(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
   std::thread([&] {
     CUcontext context;

@@ -22,7 +22,7 @@ const float nan32 = std::nanf("");
 
 class FloatTest : public Gpu {
 protected:
-  /// Bits of f32 through a conversion from one type.
+  /// Applies a conversion from f32 and returns the bits.
   template <typename D>
   std::vector<D> convert(const std::string &instruction, const char *type,
                          Floats values) {
@@ -57,7 +57,7 @@ TEST_F(FloatTest, FlushesSubnormalsToZeroOfTheirSign) {
 }
 
 TEST_F(FloatTest, FusedMultiplyAddRoundsOnce) {
-  // (1 + e)(1 - e) - 1 = -e^2, which a product of its own would lose.
+  // (1 + e)(1 - e) - 1 = -e^2, which is 0 if the product is rounded.
   float e = std::ldexp(1.f, -12);
   EXPECT_EQ(apply<float>("fma.rn.f32 %d, %a, %b, %c;",
                          {"f32", "f32", "f32", "f32"}, Floats{1 + e},
@@ -110,7 +110,7 @@ TEST_F(FloatTest, ConversionsToIntegersClamp) {
 }
 
 TEST_F(FloatTest, IntegersRoundOnce) {
-  // 2^24 + 1 is halfway; 2^54 + 2^30 + 1 is not, but would be as double.
+  // 2^24 + 1 is a tie; 2^54 + 2^30 + 1 is not, but becomes one in double.
   EXPECT_EQ(apply<float>("cvt.rn.f32.s32 %d, %a;", {"f32", "b32"},
                          std::vector<int32_t>{(1 << 24) + 1})[0],
             16777216.f);
@@ -124,13 +124,13 @@ TEST_F(FloatTest, IntegersRoundOnce) {
 }
 
 TEST_F(FloatTest, ConversionsToHalf) {
-  // The largest finite number, just below and at the boundary to infinity.
+  // The largest finite number; just below and at the overflow threshold.
   EXPECT_EQ(convert<uint16_t>("cvt.rn.f16.f32", "b16",
                               {65504, 65519.996f, 65520, -1, inf, nan32}),
             (Halves{0x7BFF, 0x7BFF, 0x7C00, 0xBC00, 0x7C00, 0x7FFF}));
   EXPECT_EQ(convert<uint16_t>("cvt.rz.f16.f32", "b16", {1e6f, -1e6f}),
             (Halves{0x7BFF, 0xFBFF}));
-  // Subnormals: 2^-24 is the least, and half of it is zero, to even.
+  // Subnormals: 2^-24 is the smallest; half of it rounds to even, to zero.
   EXPECT_EQ(convert<uint16_t>("cvt.rn.f16.f32", "b16",
                               {std::ldexp(1.f, -24), std::ldexp(1.f, -25),
                                std::ldexp(1.5f, -25)}),
@@ -145,7 +145,7 @@ TEST_F(FloatTest, ConversionsToHalf) {
 }
 
 TEST_F(FloatTest, ConversionsToBfloatRoundToEven) {
-  // 1 + 2^-8 is halfway between 1 and 1 + 2^-7.
+  // 1 + 2^-8 is a tie between 1 and 1 + 2^-7.
   EXPECT_EQ(convert<uint16_t>("cvt.rn.bf16.f32", "b16",
                               {1 + std::ldexp(1.f, -8), 1 + std::ldexp(3.f, -8),
                                1 + std::ldexp(1.f, -8) + std::ldexp(1.f, -20)}),
@@ -183,11 +183,11 @@ TEST_F(FloatTest, Tf32RoundsAwayFromZero) {
 
 TEST_F(FloatTest, HalfArithmeticRoundsOnce) {
   std::vector<std::string> pair = {"b32", "b32", "b32"};
-  // f16: 2048 + 1 is halfway, to even; 2048 + 3 goes up. 0x6800 is 2048.
+  // f16: 2048 + 1 is a tie, to even; 2048 + 3 rounds up. 0x6800 is 2048.
   EXPECT_EQ((apply<uint32_t>("add.f16x2 %d, %a, %b;", pair, Words{0x68006800},
                              Words{0x3C004200})),
             (Words{0x68006802}));
-  // bf16, fused: 1.0078125^2 - 1 = 2^-6 + 2^-14, of which 8 bits remain.
+  // bf16, fused: 1.0078125^2 - 1 = 2^-6 + 2^-14, rounded to 8 bits.
   EXPECT_EQ((apply<uint16_t>("fma.rn.bf16 %d, %a, %b, %c;",
                              {"b16", "b16", "b16", "b16"}, Halves{0x3F81},
                              Halves{0x3F81}, Halves{0xBF80})),
@@ -237,7 +237,7 @@ TEST_F(FloatTest, PropertiesAndSigns) {
   EXPECT_EQ(test("finite"), (Words{0, 0, 1, 1}));
   EXPECT_EQ(test("notanumber"), (Words{0, 1, 0, 0}));
   EXPECT_EQ(test("subnormal"), (Words{0, 0, 1, 0}));
-  // The sign of the first operand on the second.
+  // The sign of the first operand, the magnitude of the second.
   EXPECT_EQ(apply<float>("copysign.f32 %d, %a, %b;", f32x2, Floats{-0.f},
                          Floats{3})[0],
             -3);

@@ -132,7 +132,7 @@ TEST_F(IntegerTest, Fields) {
   EXPECT_EQ(
       (apply<uint32_t>("bfe.u32 %d, %a, %b, %c;", types, a, from, length)),
       (Words{0x12, 0xA, 0xA, 0}));
-  // Beyond the number, the sign goes on.
+  // Beyond bit 31 the field is filled with the sign bit.
   EXPECT_EQ(
       (apply<uint32_t>("bfe.s32 %d, %a, %b, %c;", types, a, from, length)),
       (Words{0x12, 0xFFFFFFFA, 0xFFFFFFFA, 0xFFFFFFFF}));
@@ -178,7 +178,7 @@ TEST_F(IntegerTest, PermutesBytes) {
 TEST_F(IntegerTest, AnyLogicOfThree) {
   Words a = {0xF0F0F0F0}, b = {0xCCCCCCCC}, c = {0xAAAAAAAA};
   std::vector<std::string> same = {"b32", "b32", "b32", "b32"};
-  // The table is the result for these very operands.
+  // lop3 of these operands gives its own lookup table.
   for (uint32_t table : {0x80u, 0x96u, 0xE8u, 0x1Bu}) {
     std::string number = std::to_string(table);
     EXPECT_EQ((apply<uint32_t>("lop3.b32 %d, %a, %b, %c, " + number + ";", same,

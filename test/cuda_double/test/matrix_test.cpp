@@ -1,4 +1,4 @@
-//===- matrix_test.cpp - Matrices of a warp and of a warpgroup ------------===//
+//===- matrix_test.cpp - Warp-level matrix instructions -------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -18,7 +18,7 @@ using Words = std::vector<uint32_t>;
 class MatrixTest : public SeededGpu {};
 INSTANTIATE_TEST_SUITE_P(Seeds, MatrixTest, MOE_SEEDS);
 
-/// Thread t copies 16 bytes of `in` to smem + 16 t; %r30 is t, %r29 smem.
+/// Each thread t copies 16 bytes of `in` to smem + 16 t; %r30 is t, %r29 smem.
 std::string fill(const std::string &body) {
   return R"(
     ld.param.u64 %rd0, [out];
@@ -106,10 +106,9 @@ TEST_P(MatrixTest, RowsAreAligned) {
       std::string::npos);
 }
 
-/// Registers of the operands of an mma from matrices of `perRegister` elements
-/// in 32 bits, laid out as the PTX ISA's figures say.
+/// The fragments of A and B of an mma, in the layout of the PTX ISA's figures.
 struct Fragments {
-  Words a, b; // of all lanes: registers of lane 0, of lane 1, ...
+  Words a, b; // registers of lane 0, then of lane 1, ...
 };
 Fragments fragments(int k, int bits, const std::function<uint32_t(int, int)> &a,
                     const std::function<uint32_t(int, int)> &b) {
@@ -125,7 +124,7 @@ Fragments fragments(int k, int bits, const std::function<uint32_t(int, int)> &a,
         int row = x % half < half / 2 ? group : group + 8;
         int column = inGroup * per + x % per + (x < half ? 0 : 4 * per);
         if (16 * k / 32 / per == 2) {
-          // Two registers: there is but one half.
+          // Two registers: the fragment has only the first columns.
           row = x < per ? group : group + 8;
           column = inGroup * per + x % per;
         }

@@ -14,7 +14,7 @@ namespace {
 
 using Words = std::vector<uint32_t>;
 
-/// Whether a message has all of these words.
+/// Checks that a message contains all of these words.
 ::testing::AssertionResult says(const std::string &message,
                                 std::vector<std::string> words) {
   for (const std::string &word : words)
@@ -78,7 +78,7 @@ TEST_F(MemoryTest, ErrorsAreSticky) {
   EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
   CUstream stream;
   EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_ERROR_ILLEGAL_ADDRESS);
-  // The primary context is new once nobody holds it.
+  // A released primary context is created anew.
   EXPECT_OK(cuDevicePrimaryCtxRelease_v2(0));
   CUcontext context;
   EXPECT_OK(cuDevicePrimaryCtxRetain(&context, 0));
@@ -386,7 +386,7 @@ TEST_F(MemoryTest, Atomics) {
     atom.global.exch.b32 %r3, [%rd0+20], 4;
     red.relaxed.gpu.global.add.noftz.bf16x2 [%rd0+24], 0x3F80;
     atom.global.or.b32 %r4, [%rd0+28], 6;)"};
-  // The immediate of a pair needs a register.
+  // A packed immediate must be in a register.
   source.body.replace(source.body.find("0x3F80"), 6, "%r9");
   source.body.insert(0, "mov.b32 %r9, 0x3F803F80;\n");
   CUfunction kernel = load(source);
@@ -397,7 +397,7 @@ TEST_F(MemoryTest, Atomics) {
 }
 
 TEST_F(MemoryTest, BlocksThatSpinOnFlagsOfOthersGoOn) {
-  // Block 0 waits for the last one that is resident with it.
+  // Block 0 waits for the last block that can be co-resident.
   Source source{R"(
     ld.param.u64 %rd0, [out];
     mov.u32 %r0, %ctaid.x;
@@ -412,7 +412,7 @@ TEST_F(MemoryTest, BlocksThatSpinOnFlagsOfOthersGoOn) {
   $end:)"};
   CUfunction kernel = load(source);
   EXPECT_OK(run(kernel, {4}, {1}, 0, put(Words{0})));
-  // With a budget, what never ends is stopped.
+  // The instruction limit stops a kernel that never ends.
   start({{"SMS", "1"}, {"LIMIT", "1e6"}});
   kernel = load(source);
   EXPECT_TRUE(says(

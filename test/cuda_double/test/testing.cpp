@@ -1,4 +1,4 @@
-//===- testing.cpp - What the tests of the double share -------------------===//
+//===- testing.cpp - Helpers for the tests of the double ------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -35,7 +35,7 @@ void Gpu::start(const Environment &environment) {
 }
 
 CUfunction Gpu::load(const std::string &ptx, const char *name) {
-  // For a check by ptxas: what is loaded here has to assemble.
+  // Write the PTX to files, so that ptxas can check that it assembles.
   if (const char *folder = std::getenv("MOE_CUDA_DOUBLE_DUMP")) {
     static int number = 0;
     std::string path =
@@ -100,7 +100,7 @@ std::string Gpu::applySource(const std::string &instruction,
       body += "  ld.global." + memoryType(types[i]) + " %" + names[i] +
               ", [%rd" + n + "];\n";
   }
-  // What the instruction does not write is zero.
+  // Lanes that do not execute the instruction leave zero.
   body += "  st.global.u64 [%rd1], 0;\n  " + instruction + "\n";
   if (predicate)
     body += "  selp.b32 %r1, 1, 0, %d;\n  st.global.b32 [%rd1], %r1;\n";

@@ -1,4 +1,4 @@
-//===- testing.h - What the tests of the double share -----------*- C++ -*-===//
+//===- testing.h - Helpers for the tests of the double ----------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -18,7 +18,7 @@
 
 namespace moe::gpu::test {
 
-/// Success, or what went wrong.
+/// Expects success, and prints the double's message on failure.
 #define EXPECT_OK(call) EXPECT_EQ(call, CUDA_SUCCESS) << Gpu::message()
 #define ASSERT_OK(call) ASSERT_EQ(call, CUDA_SUCCESS) << Gpu::message()
 
@@ -26,9 +26,9 @@ struct Shape {
   unsigned x = 1, y = 1, z = 1;
 };
 
-/// A module: the header, what stands before the kernel, and a kernel `k` with
-/// these parameters and body. The body has some registers of each kind:
-/// %p, %h (16 bits), %r (32), %rd (64), %f and %fd.
+/// A module: the header, globals, and a kernel `k` with these parameters and
+/// body. The body may use registers %p, %h (16 bits), %r (32), %rd (64), %f and
+/// %fd.
 struct Source {
   std::string body;
   std::string parameters = ".param .u64 out";
@@ -38,7 +38,7 @@ struct Source {
   operator std::string() const;
 };
 
-/// A double that was just started. Every test has its own.
+/// Each test starts with a new state of the double.
 class Gpu : public ::testing::Test {
 protected:
   using Environment = std::map<std::string, std::string>;
@@ -46,13 +46,13 @@ protected:
   void SetUp() override { start(); }
   void TearDown() override { moe_cuda_double_reset(); }
 
-  /// As a new process with only these of the variables MOE_CUDA_DOUBLE_*.
+  /// Restarts the double with only these MOE_CUDA_DOUBLE_* variables set.
   void start(const Environment &environment = {});
   static std::string message() { return moe_cuda_double_message(); }
 
-  /// A kernel of a module; nullptr after a failed expectation.
+  /// Loads a module and returns its kernel; nullptr on a failure.
   CUfunction load(const std::string &ptx, const char *name = "k");
-  /// The message with which loading fails.
+  /// Expects loading to fail and returns the message.
   std::string loadError(const std::string &ptx);
 
   CUdeviceptr alloc(size_t bytes);
@@ -67,14 +67,14 @@ protected:
     return data;
   }
 
-  /// Launch and wait.
+  /// Launches a kernel and waits for it.
   template <typename... Args>
   CUresult run(CUfunction kernel, Shape grid, Shape block, unsigned shared,
                Args... args) {
     void *parameters[] = {static_cast<void *>(&args)..., nullptr};
     return runWith(kernel, grid, block, shared, parameters);
   }
-  /// The message of a launch that has to fail with `code`.
+  /// Expects a launch to fail with `code` and returns the message.
   template <typename... Args>
   std::string failure(CUresult code, CUfunction kernel, Shape grid, Shape block,
                       unsigned shared, Args... args) {
@@ -82,7 +82,7 @@ protected:
     return message();
   }
 
-  /// Run `source` with one block and return what it wrote to `out`.
+  /// Runs `source` with one block and returns the contents of `out`.
   template <typename T>
   std::vector<T> outputOf(const std::string &source, unsigned threads,
                           size_t count, unsigned shared = 0) {
@@ -94,7 +94,7 @@ protected:
     return get<T>(out, count);
   }
 
-  /// Execute an instruction, which reads %a, %b and %c and writes %d, for each
+  /// Executes an instruction that reads %a, %b and %c and writes %d, for each
   /// index of the inputs. `types` are the register types of d, a, b and c.
   template <typename D, typename A, typename B = A, typename C = A>
   std::vector<D> apply(const std::string &instruction,
@@ -132,18 +132,18 @@ private:
                    void **parameters);
 };
 
-/// The same under every kind of asynchrony: as late as possible, at once, and
-/// drawn.
+/// Runs a test with asynchronous operations that take effect as late as
+/// possible, at their issue, and at random times.
 class SeededGpu : public Gpu, public ::testing::WithParamInterface<int> {
 protected:
   void SetUp() override { start({{"SEED", std::to_string(GetParam())}}); }
 };
 #define MOE_SEEDS ::testing::Values(0, 1, 2, 3, 4)
 
-/// Round to bf16 and back.
+/// Conversions to bf16, rounded, and back.
 uint16_t toBfloat(float value);
 float fromBfloat(uint16_t bits);
-/// Small integers and halves, which products and sums do not round.
+/// Small multiples of 0.5, whose products and sums are exact.
 std::vector<uint16_t> bfloatPattern(size_t count, unsigned seed);
 
 } // namespace moe::gpu::test

@@ -15,7 +15,7 @@ using Words = std::vector<uint32_t>;
 
 class WarpTest : public SeededGpu {
 protected:
-  /// %r31 of each thread, after a body that has its number in %r30.
+  /// Runs a body with the thread index in %r30; returns %r31 of each thread.
   Words perThread(const std::string &body, unsigned threads = 32) {
     return outputOf<uint32_t>(source(body), threads, threads);
   }
@@ -38,7 +38,7 @@ TEST_P(WarpTest, Shuffles) {
   Words down = perThread("shfl.sync.down.b32 %r31, %r30, 3, 31, -1;");
   Words up = perThread("shfl.sync.up.b32 %r31, %r30, 1, 0, -1;");
   Words butterfly = perThread("shfl.sync.bfly.b32 %r31, %r30, 5, 31, -1;");
-  // Segments of 8: c is 0x1800 + 7.
+  // Segments of 8 lanes: c is 0x1800 + 7.
   Words segment = perThread("shfl.sync.idx.b32 %r31, %r30, 2, 0x1807, -1;");
   Words inside = perThread("shfl.sync.down.b32 %r0|%p0, %r30, 1, 0x1807, -1;\n"
                            "selp.u32 %r31, %r0, 99, %p0;");
@@ -86,7 +86,7 @@ TEST_P(WarpTest, ElectsOneLeader) {
 }
 
 TEST_P(WarpTest, DivergedHalvesMeetOnTheirOwn) {
-  // Each half of the warp reduces on its own path.
+  // The halves of the warp diverge and reduce separately.
   Words sums = perThread(R"(
     setp.lt.u32 %p0, %r30, 16;
     @!%p0 bra $upper;
@@ -131,8 +131,8 @@ TEST_P(WarpTest, ThreadsOutsideOfTheirMask) {
 //===----------------------------------------------------------------------===//
 
 TEST_P(WarpTest, NamedBarriersOfSomeWarps) {
-  // Warps 0 and 1 meet at barrier 1, warps 2 and 3 at barrier 2, which 2 only
-  // passes by.
+  // Warps 0 and 1 synchronize at barrier 1, warps 2 and 3 at barrier 2, where
+  // warp 2 only arrives.
   Source source{R"(
     .shared .align 4 .b32 cell[2];
     mov.u32 %r0, %tid.x;
@@ -225,7 +225,7 @@ TEST_P(WarpTest, CountsOfBarriersAreWholeWarps) {
 // Registers
 //===----------------------------------------------------------------------===//
 
-/// A producer warpgroup gives registers to two consumers.
+/// A producer warpgroup releases registers to two consumer warpgroups.
 Source registers(const char *producer, const char *consumer) {
   Source source{std::string(R"(
     mov.u32 %r0, %tid.x;
@@ -241,7 +241,8 @@ Source registers(const char *producer, const char *consumer) {
 }
 
 TEST_P(WarpTest, RegistersMoveBetweenWarpgroups) {
-  // 168 for each of 384 threads: 168 - 40 frees what 2 * (232 - 168) takes.
+  // 168 registers for each of 384 threads: the producer frees 168 - 40 for each
+  // of its threads, and the consumers take 2 * (232 - 168).
   EXPECT_OK(run(load(registers("40", "232")), {1}, {384}, 0, CUdeviceptr(0)));
   std::string message =
       failure(CUDA_ERROR_LAUNCH_TIMEOUT, load(registers("56", "232")), {1},

@@ -1,4 +1,4 @@
-//===- wgmma_test.cpp - Asynchronous products of a warpgroup --------------===//
+//===- wgmma_test.cpp - Asynchronous warpgroup matrix products ------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -16,18 +16,19 @@ using Halves = std::vector<uint16_t>;
 
 constexpr int M = 64, K = 64;
 
-/// How an operand lies in memory, and with which swizzle.
+/// The layout of an operand in memory and its swizzle.
 struct Layout {
   bool mnMajor; // [k][mn], else [mn][k]
   uint32_t span;
 };
 
-/// D[64][n] = A[64][64] * B[64][n] of bf16, operands by tensor map.
+/// D[64][n] = A[64][64] * B[64][n] in bf16; operands are loaded by tensor map.
 class WgmmaTest : public SeededGpu {
 protected:
   bool late() const { return GetParam() == 0; }
 
-  /// The map of a matrix [rows][columns] in boxes of `width` columns.
+  /// Encodes the tensor map of a matrix [rows][columns] with boxes of `width`
+  /// columns.
   void encode(CUtensorMap &map, CUdeviceptr data, uint64_t rows,
               uint64_t columns, uint32_t width, uint32_t span) {
     uint64_t sizes[] = {columns, rows}, strides[] = {columns * 2};
@@ -42,12 +43,12 @@ protected:
         CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
   }
 
-  /// An operand with `extent` rows along m or n: how it is loaded to shared
-  /// memory and described. Boxes are `span` bytes wide.
+  /// An operand with `extent` rows along m or n: the PTX that loads it to
+  /// shared memory and its matrix descriptor. Boxes are `span` bytes wide.
   struct Operand {
     std::string loads;
     uint64_t descriptor; // without the address
-    uint32_t step;       // in units of 16 bytes, for each 16 of k
+    uint32_t step; // in units of 16 bytes, from one k = 16 slice to the next
     uint32_t bytes;
     CUtensorMap map;
   };
@@ -64,7 +65,7 @@ protected:
     int width = static_cast<int>(layout.span / 2);
     Operand result;
     result.bytes = static_cast<uint32_t>(extent * K * 2);
-    // GCC does not align a returned map where the caller has room for it.
+    // GCC does not align the storage of a returned map.
     CUtensorMap map;
     encode(map, put(data), static_cast<uint64_t>(rows),
            static_cast<uint64_t>(columns), static_cast<uint32_t>(width),
@@ -99,7 +100,7 @@ protected:
     return result + "}";
   }
 
-  /// Load A and B and wait for them; %rd10 and %rd11 are the descriptors.
+  /// Loads A and B and waits for them; %rd10 and %rd11 are the descriptors.
   static std::string prologue(const Operand &a, const Operand &b) {
     auto number = [](uint64_t value) { return std::to_string(value); };
     return R"(
@@ -132,7 +133,7 @@ protected:
            number(b.descriptor) + ";\n";
   }
 
-  /// The four products of 16 along k.
+  /// The four wgmma of k = 16.
   static std::string products(int n, const Operand &a, const Operand &b,
                               Layout layoutA, Layout layoutB) {
     std::string result = "wgmma.fence.sync.aligned;\n";
@@ -166,7 +167,7 @@ protected:
     add.s64 %rd0, %rd0, %rd14;
 )";
     for (int i = 0; i < n / 2; ++i) {
-      // By figure "WGMMA .m64nNk16 register fragment layout for D".
+      // See figure "WGMMA .m64nNk16 register fragment layout for D".
       int row = i / 2 % 2 * 8, column = i / 4 * 8 + i % 2;
       result += "st.global.f32 [%rd0+" +
                 std::to_string(4 * (row * n + column)) + "], %acc" +
@@ -207,11 +208,11 @@ TEST_P(WgmmaTest, OperandsInSharedMemory) {
                              {true, 128},
                              {true, 64},
                              {true, 32}}) {
-        // An MN-major operand is as wide as its swizzle.
+        // An MN-major operand is at least as wide as its swizzle.
         if (layoutB.mnMajor && static_cast<uint32_t>(n) < layoutB.span / 2)
           continue;
         if (!layoutB.mnMajor && layoutB.span != 128)
-          continue; // k advances by whole boxes there: see below
+          continue; // k advances by whole boxes: see the next test
         Halves b = bfloatPattern(static_cast<size_t>(n * K), 2);
         Operand oa = operand(a, M, layoutA, "%rd2", 0);
         Operand ob = operand(b, n, layoutB, "%rd4", 16384);
@@ -228,14 +229,14 @@ TEST_P(WgmmaTest, OperandsInSharedMemory) {
 }
 
 TEST_P(WgmmaTest, KMajorWithNarrowSwizzles) {
-  // Boxes of 32 or 16 elements of k, one behind the other.
+  // Consecutive boxes of 32 or 16 elements along k.
   for (uint32_t span : {64u, 32u}) {
     Layout layout = {false, span};
     Halves b = bfloatPattern(64 * K, 3);
     Operand oa = operand(a, M, {false, 128}, "%rd2", 0);
     Operand ob = operand(b, 64, layout, "%rd4", 16384);
     std::string body = products(64, oa, ob, {false, 128}, layout);
-    // The step along k is not even: within a box 32 bytes, then the next box.
+    // The step along k is not uniform: 32 bytes in a box, then the next box.
     for (uint32_t x = 1; x < 4; ++x) {
       std::string from = "%rd13, %rd11, " + std::to_string(2 * x) + ";";
       uint32_t perBox = span / 32;
@@ -298,7 +299,7 @@ TEST_P(WgmmaTest, OperandInRegisters) {
 //===----------------------------------------------------------------------===//
 
 TEST_P(WgmmaTest, BytesInCoreMatrices) {
-  // A[64][32] and B[8][32] of e4m3, all 1.0 (0x38) but for some. Without
+  // A[64][32] and B[8][32] of e4m3, mostly 1.0 (0x38). Without
   // swizzle: core matrices of 8 rows of 16 bytes, LBO along k, SBO along rows.
   std::string body = R"(
     .reg .f32 %acc<4>;
@@ -311,7 +312,7 @@ TEST_P(WgmmaTest, BytesInCoreMatrices) {
     st.shared.v4.b32 [%r2], {%r3, %r3, %r3, %r3};
     setp.lt.u32 %p0, %r0, 16;
     @!%p0 bra $done;
-    // B at 2048: row r, chunk c at 128 c + 16 r; row r is r in all of k.
+    // B is at 2048, row r of chunk c at 128 c + 16 r. Row r is all r.
     and.b32 %r4, %r0, 7;
     mov.u32 %r5, 0;
     setp.ge.u32 %p1, %r4, 1;
@@ -350,7 +351,7 @@ TEST_P(WgmmaTest, BytesInCoreMatrices) {
 }
 
 //===----------------------------------------------------------------------===//
-// What hardware leaves undefined
+// Undefined behaviour
 //===----------------------------------------------------------------------===//
 
 class WgmmaMisuseTest : public WgmmaTest {
@@ -409,7 +410,7 @@ TEST_P(WgmmaMisuseTest, FenceBehindAWaitForAll) {
   SetUp();
   EXPECT_OK(result(multiply + wait + multiply + wait));
   SetUp();
-  // Sums of the same shape follow each other in order.
+  // wgmma with the same accumulators and shape execute in order.
   EXPECT_OK(
       result(multiply + "wgmma.wait_group.sync.aligned 1;\n" + without + wait));
 }
@@ -435,7 +436,7 @@ TEST_P(WgmmaMisuseTest, RegistersWrittenBehindTheFence) {
 }
 
 TEST_P(WgmmaMisuseTest, StagesThatAreOverwrittenTooEarly) {
-  // The next load into the same place, before and after the wait.
+  // The next load to the same stage, before and after the wait.
   std::string reload = "@%p0 bra $on;\n"
                        "mbarrier.arrive.expect_tx.shared.b64 _, "
                        "[smem+65536], 8192;\n" +
@@ -458,14 +459,14 @@ TEST_P(WgmmaMisuseTest, OperandsThatTheProxyDoesNotSee) {
   EXPECT_OK(result(store + "fence.proxy.async.shared::cta;\n" + barrier +
                    multiply + wait));
   SetUp();
-  // Without the barrier, the other threads' stores may come later.
+  // Without the barrier, stores of other threads race with the wgmma.
   EXPECT_NE(
       result(store + "fence.proxy.async.shared::cta;\n" + multiply + wait),
       CUDA_SUCCESS);
 }
 
-TEST_P(WgmmaMisuseTest, FenceOfWhoReads) {
-  // A second warpgroup writes, the first reads.
+TEST_P(WgmmaMisuseTest, FenceOfTheReader) {
+  // A second warpgroup writes; the first reads, and executes the fence.
   std::string store = "setp.ge.u32 %p4, %r0, 128;\nshl.b32 %r3, %r0, 2;\n"
                       "mov.u32 %r4, smem;\nadd.s32 %r3, %r3, %r4;\n"
                       "@%p4 st.shared.u32 [%r3], 0;\n";
@@ -477,14 +478,14 @@ TEST_P(WgmmaMisuseTest, FenceOfWhoReads) {
   EXPECT_TRUE(fails(store + barrier + rest,
                     "executed no fence.proxy.async since", 256));
   SetUp();
-  // Before the writer's barrier it stands in front of nothing.
+  // A fence before the barrier does not order the writes.
   EXPECT_TRUE(fails("setp.ge.u32 %p4, %r0, 128;\n@%p4 bra $skip;\n" + fence +
                         "$skip:\nbar.sync 0;\n" + store + barrier + rest,
                     "executed no fence.proxy.async since", 256));
 }
 
-TEST_P(WgmmaMisuseTest, CopiesThatArriveByThemselves) {
-  // What the second warpgroup copies, the first waits for.
+TEST_P(WgmmaMisuseTest, CopiesThatCompleteOnMbarriers) {
+  // The second warpgroup copies by cp.async; the first waits on the mbarrier.
   std::string copy = R"(
     setp.ge.u32 %p4, %r0, 128;
     setp.eq.u32 %p5, %r0, 128;
@@ -508,7 +509,7 @@ TEST_P(WgmmaMisuseTest, CopiesThatArriveByThemselves) {
   EXPECT_OK(result(copy + fence + rest, 256));
   SetUp();
   EXPECT_TRUE(fails(copy + rest, "executed no fence.proxy.async since", 256));
-  // As hardware has it.
+  // As hardware behaves.
   start({{"SEED", std::to_string(GetParam())}, {"COPIES", "allow"}});
   WgmmaMisuseTest::makeOperands();
   EXPECT_OK(result(copy + rest, 256));
