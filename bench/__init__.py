@@ -1,4 +1,4 @@
-"""Benchmarks: this project beside its peers, in one run, against the machine's limits.
+"""Benchmarks: this project and its peers in one run, against the roofline of the machine.
 
     ./dev bench cpu       MoE layers on the CPU
     ./dev bench model     a whole transformers model
@@ -7,5 +7,5 @@
 
 ``cpu`` and ``gpu`` start processes (``worker``) in which all participants (``participants``) have
 the same weights and are measured in interleaved rounds. ``device`` verifies layers on a GPU and
-packs the bundle for a machine with one. ``common`` has what they share.
+packs the bundle for a machine with one. ``common`` has shared code.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    cpu = commands.add_parser("cpu", help="MoE layers on the CPU, beside other projects")
+    cpu = commands.add_parser("cpu", help="MoE layers on the CPU, compared with peers")
     model = commands.add_parser("model", help="a whole transformers model on the CPU")
     again = commands.add_parser("report", help="the report and plot of results of `cpu`")
     again.add_argument("file", type=Path, help="the JSON file")

@@ -1,1 +1,1 @@
-"""What all benchmarks share: shapes, weights and inputs, timing, comparisons, the machine."""
+"""Shared code of the benchmarks: shapes, weights and inputs, timing, comparisons, the machine."""

@@ -1,4 +1,4 @@
-"""Comparisons that all reports use: this project with its peers, skewed with uniform routing."""
+"""Comparisons for all reports: this project with its peers, skewed with uniform routing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OURS = "moe_mlir"
 
 
 def time_of(cell: Result, name: str, figure: str = "median") -> float | None:
-    """Return the seconds per call of a participant; None unless its result is right."""
+    """Return the seconds per call of a participant; None unless its result is correct."""
     found = cell["participants"].get(name, {})
     return found[figure] if found.get("status") == "ok" else None
 
@@ -33,11 +33,11 @@ def ratio_to(cell: Result, peers: Collection[str], figure: str = "median") -> fl
     return peer[1] / ours if ours and peer else None
 
 
-def skew(cells: Sequence[Result], place: Sequence[str]) -> list[float]:
-    """Return, for each pair of cells with the same values of ``place``, the time with skewed
+def skew(cells: Sequence[Result], keys: Sequence[str]) -> list[float]:
+    """Return, for each pair of cells with the same values of ``keys``, the time with skewed
     routing over that with uniform routing."""
     def key(cell: Result) -> tuple[Any, ...]:
-        return tuple(cell[name] for name in place)
+        return tuple(cell[name] for name in keys)
     uniform = {key(c): time_of(c, OURS) for c in cells if c["routing"] == "uniform"}
     return [skewed / even for c in cells if c["routing"] == "zipf"
             and (skewed := time_of(c, OURS)) and (even := uniform.get(key(c)))]

@@ -18,9 +18,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 def summary_table(summary: Mapping[str, Mapping[str, float] | None],
                   labels: Mapping[str, tuple[str, str]]) -> list[str]:
-    """Return the spread of each figure; ``labels`` has its description and unit."""
+    """Return the minimum, median and maximum of each figure; ``labels`` has its description and
+    unit."""
     rows: list[tuple[Any, ...]] = [
         (text, *(figure(found[k], unit) for k in ("min", "median", "max")), found["count"])
         if (found := summary[key]) else (text, "-", "-", "-", 0)
         for key, (text, unit) in labels.items()]
-    return table(("figure", "least", "median", "largest", "count"), rows)
+    return table(("figure", "min", "median", "max", "count"), rows)

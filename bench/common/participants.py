@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Unavailable(Exception):
-    """A participant that cannot run here, or not this case; has the reason."""
+    """A participant that cannot run on this machine, or not this case; has the reason."""
 
 
 def message(error: BaseException) -> str:

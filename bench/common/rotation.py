@@ -1,4 +1,4 @@
-"""Rotation over layers and inputs, so that caches contain neither, as in a model."""
+"""Rotation over layers and inputs, so that neither is in the caches, as in a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from .shapes import Shape
 
-# The caches are filled this many times with other weights before weights are used again.
+# Weights are reused only after this many cache sizes of other weights were read.
 CACHE_FILLS = 4
 MAX_LAYERS = 8
 

@@ -46,7 +46,7 @@ class Shape:
         return 2 * tokens * per_token
 
     def bytes_touched(self, tokens: int, active_experts: float, dtype: str) -> float:
-        """Return the least bytes that a call moves: active experts, common weights, x and y."""
+        """Return the minimum bytes that a call moves: active experts, common weights, x and y."""
         elements = (active_experts * self.expert_parameters + self.common_parameters
                     + 2 * tokens * self.hidden)
         return elements * DTYPE_BYTES[dtype]
@@ -78,7 +78,7 @@ SHAPES = {shape.key: shape for shape in (
     Shape("mixtral", "Mixtral-8x7B", 4096, 14336, 8, 2, True, decoder(
         "mixtral", (4096, 32), intermediate_size=14336, num_local_experts=8,
         num_experts_per_tok=2)),
-    # Only shows that everything runs; its times are meaningless.
+    # For smoke tests only; its times are meaningless.
     Shape("tiny", "tiny", 64, 48, 8, 2, True, decoder(
         "mixtral", (64, 2), intermediate_size=48, num_local_experts=8, num_experts_per_tok=2)),
 )}

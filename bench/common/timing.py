@@ -9,24 +9,24 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-# Shorter calls are repeated within a turn, after one that is not timed: it wakes the participant's
-# threads and loads its code, like the previous layer in a model.
-TURN_SECONDS = 0.02
+# Shorter calls are repeated within a sample, after a warm-up call that is not timed: it wakes the
+# participant's threads and loads its code, like the previous layer in a model.
+SAMPLE_SECONDS = 0.02
 MAX_ROUNDS = 15
 # A call this long needs no warm-up: its first time is representative.
 LONG_CALL = 2.0
-# A participant has at least this many rounds, or seconds of calls, even beyond the time limit.
+# Each participant has at least this many rounds, or seconds of calls, even beyond the time limit.
 LEAST_ROUNDS, LEAST_SECONDS = 5, 0.5
-# Ratio to the fastest above which a participant is outclassed: its long calls and spinning threads
-# would only disturb the next ones.
+# A participant this many times slower than the fastest is outclassed: it has one call and no
+# rounds, since its long calls and spinning threads would disturb the next participants.
 OUTCLASSED = 10.0
-# Pause before a turn, until the threads of the previous participant stop spinning.
+# Pause before a sample, until the threads of the previous participant stop spinning.
 SETTLE_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Seconds per call; ``mad`` is the median of the distances from the median."""
+    """Seconds per call; ``mad`` is the median absolute deviation from the median."""
 
     median: float
     mad: float
@@ -56,8 +56,8 @@ def seconds_of(step: Callable[[int], None], number: int) -> float:
 
 
 class Budget:
-    """Splits the remaining time among parts by their weights, in order; later parts get the time
-    that a part leaves."""
+    """Splits the remaining time among parts by their weights, in order. Time that a part does not
+    use goes to later parts."""
 
     def __init__(self, seconds: float, weights: Sequence[float],
                  clock: Callable[[], float] = time.monotonic):
@@ -79,29 +79,30 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Measurements of a participant: ``rounds`` turns of ``calls`` timed calls."""
+class Schedule:
+    """Measurements of a participant: one sample in each of ``rounds`` rounds, of ``warm_up`` calls
+    and ``calls`` timed calls."""
 
     rounds: int
     calls: int
     warm_up: int
 
 
-def plan(seconds_a_call: float, share: float) -> Turns:
-    """Plan turns that take about ``share`` seconds, or the fewest that are meaningful."""
+def plan(seconds_a_call: float, share: float) -> Schedule:
+    """Plan samples that take about ``share`` seconds, or the minimum number of rounds."""
     call = max(seconds_a_call, 1e-6)
-    calls = int(np.clip(TURN_SECONDS / call, 1, 32))
-    warm_up = 1 if call < TURN_SECONDS else 0
-    turn = call * (calls + warm_up)
-    least = np.clip(LEAST_SECONDS / turn, 1, LEAST_ROUNDS)
-    rounds = int(np.clip(share / turn, least, MAX_ROUNDS))
-    return Turns(rounds, calls, warm_up)
+    calls = int(np.clip(SAMPLE_SECONDS / call, 1, 32))
+    warm_up = 1 if call < SAMPLE_SECONDS else 0
+    sample = call * (calls + warm_up)
+    least = np.clip(LEAST_SECONDS / sample, 1, LEAST_ROUNDS)
+    rounds = int(np.clip(share / sample, least, MAX_ROUNDS))
+    return Schedule(rounds, calls, warm_up)
 
 
-def takes_part(turns: Turns, number: int, total: int) -> bool:
-    """Return true if a participant is measured in round ``number`` of ``total``: its turns are
-    distributed over all rounds."""
-    return (number + 1) * turns.rounds // total > number * turns.rounds // total
+def is_measured(schedule: Schedule, number: int, total: int) -> bool:
+    """Return true if a participant is measured in round ``number`` of ``total``: its samples are
+    distributed evenly over all rounds."""
+    return (number + 1) * schedule.rounds // total > number * schedule.rounds // total
 
 
 def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[str, float],
@@ -111,8 +112,8 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
 
     ``steps[name](i)`` runs call i, which selects the weights and the input; all participants
     run the same sequence. The order of participants changes from round to round. A participant
-    that is outclassed, or whose single call is long and exceeds its share, is only measured by
-    its estimate. ``yardsticks`` do not outclass anybody.
+    that is outclassed, or whose single call is long and exceeds its share, is not measured in
+    rounds: its time is the estimate. ``yardsticks`` do not count as the fastest participant.
     """
     share = seconds / len(steps)
     slow = OUTCLASSED * min((estimates[name] for name in steps if name not in yardsticks),
@@ -120,8 +121,8 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
     once = {name: [estimates[name]] for name in steps
             if estimates[name] > min(max(share, LONG_CALL), slow)}
     names = [name for name in steps if name not in once]
-    turns = {name: plan(estimates[name], share) for name in names}
-    total = max((turn.rounds for turn in turns.values()), default=0)
+    schedules = {name: plan(estimates[name], share) for name in names}
+    total = max((schedule.rounds for schedule in schedules.values()), default=0)
     times: dict[str, list[float]] = {name: [] for name in names}
     rounds = dict.fromkeys(names, 0)
     calls = dict.fromkeys(names, 0)
@@ -129,16 +130,16 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
     for number in range(total):
         start = number // 2 % len(names)
         for name in (names[start:] + names[:start])[::1 if number % 2 else -1]:
-            turn, step = turns[name], steps[name]
-            if not takes_part(turn, number, total) or (times[name] and clock() > end):
+            schedule, step = schedules[name], steps[name]
+            if not is_measured(schedule, number, total) or (times[name] and clock() > end):
                 continue
             time.sleep(SETTLE_SECONDS)
-            for call in range(turn.warm_up + turn.calls):
+            for call in range(schedule.warm_up + schedule.calls):
                 begin = clock()
                 step(calls[name])
                 elapsed = clock() - begin
                 calls[name] += 1
-                if call >= turn.warm_up:
+                if call >= schedule.warm_up:
                     times[name].append(elapsed)
             rounds[name] += 1
     return {name: summarise(once.get(name) or times[name], rounds.get(name, 1))

@@ -1,1 +1,1 @@
-"""MoE layers, and a whole model, on the CPU beside other projects."""
+"""MoE layers, and a whole model, on the CPU, compared with peers."""

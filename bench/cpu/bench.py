@@ -1,4 +1,4 @@
-"""``./dev bench cpu``: MoE layers on the CPU, this project beside its peers."""
+"""``./dev bench cpu``: MoE layers on the CPU, this project and its peers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .metrics import PEERS
 from .participants import PARTICIPANTS, chosen
 from .worker import ALL, weight
 
-# Factor by which a process may exceed its share before it is killed, and the number of restarts
+# Factor by which a process may exceed its budget before it is killed, and the number of restarts
 # without the participant that crashed it.
 GRACE = 3.0
 RESTARTS = 3
 POLL_SECONDS = 0.5
-# Ratio to the best peer.
-HOPELESS = 10.0
-# Upper bounds of the start of a process: seconds, and seconds per byte of weights.
+# Ratio to the best peer from which on a peer is skipped.
+TOO_SLOW = 10.0
+# Upper bounds of the start-up time of a process: seconds, and seconds per byte of weights.
 BEGIN_SECONDS, BEGIN_SECONDS_A_BYTE = 60.0, 30.0 / 2**30
 # The process whose memory is measured reads its weights from a file of at most this many bytes.
 MEMORY_TOKENS, MEMORY_LIMIT = 32, 1 << 30
@@ -39,31 +39,32 @@ MEMORY_TOKENS, MEMORY_LIMIT = 32, 1 << 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = [*PARTICIPANTS, "transformers"]
     parser.add_argument("--json", type=Path, metavar="FILE",
-                        help="where the results go; the report and the plot go beside it "
+                        help="the results; report and plot are written next to it "
                         "(default build/bench/cpu.json)")
     parser.add_argument("--shapes", type=names_of(SHAPES), default=list(DEFAULT_SHAPES),
-                        metavar="A,B", help=f"of {', '.join(SHAPES)}")
+                        metavar="A,B", help=f"any of {', '.join(SHAPES)}")
     parser.add_argument("--tokens", type=counts, default=list(DEFAULT_TOKENS), metavar="T,T",
                         help="token counts (default %(default)s)")
     parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DTYPE_BYTES),
-                        metavar="A,B", help="of f32, bf16")
+                        metavar="A,B", help="any of f32, bf16")
     parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
-                        help="thread counts (default 1,2, as far as there are processors)")
+                        help="thread counts (default 1,2, up to the number of processors)")
     parser.add_argument("--routings", type=names_of(routing.ROUTINGS),
-                        default=list(routing.ROUTINGS), metavar="A,B", help="of uniform, zipf")
+                        default=list(routing.ROUTINGS), metavar="A,B",
+                        help="any of uniform, zipf")
     parser.add_argument("--peers", type=names_of(names), default=list(PARTICIPANTS), metavar="A,B",
-                        help=f"participants besides moe_mlir, of {', '.join(names)}")
+                        help=f"participants besides moe_mlir: any of {', '.join(names)}")
     parser.add_argument("--budget", type=float, default=25.0, metavar="MINUTES",
-                        help="about how long all of it may take (default %(default)s)")
+                        help="approximate time limit of the run (default %(default)s)")
     add_all_rows(parser)
     parser.add_argument("--quick", action="store_true",
-                        help="granite alone, T of 1, 32 and 128, in 3 minutes")
+                        help="only granite with T = 1, 32 and 128, in 3 minutes")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def add_all_rows(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-rows", action="store_true",
-                        help="a report of all cells and participants, not of some")
+                        help="report all cells and participants, not a selection")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     groups = [(shape, dtype, n) for shape in arguments.shapes for dtype in arguments.dtypes
               for n in threads]
     result["memory"] = _memory(groups)
-    # Half a second covers the start of a process.
+    # Half a second is the start-up time of a process.
     budget = timing.Budget(end - time.monotonic(), [
         0.5 + len(arguments.routings) * sum(weight(SHAPES[s], d, t, measured[n])
                                             for t in arguments.tokens)
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "participants": participants, "seconds": seconds, "seed": arguments.seed,
                 "peaks": measured[n]}
         _group(task, result)
-        # The largest of several measurements, as other processes may run on the machine.
+        # The maximum of several measurements, as other processes may run on the machine.
         for name, again in peaks.measure(library, n).items():
             measured[n][name] = max(measured[n][name], again)
         _set_limits(result)
@@ -130,7 +131,7 @@ def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
     """Run one process; restart it without a participant that crashed it."""
     key = {name: task[name] for name in ("shape", "dtype", "threads")}
     done: list[list[Any]] = []
-    excluded = _hopeless(task["shape"], result["cells"])
+    excluded = _too_slow_peers(task["shape"], result["cells"])
     begin = time.monotonic()
     for attempt in range(1 + RESTARTS):
         left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
@@ -156,18 +157,18 @@ def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
         excluded[running] = ("failed", f"{how} while it ran")
 
 
-def _hopeless(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
-    """Return the peers that were far behind in all cells of this shape so far and are skipped: one
-    call may take longer than the rest of the cell."""
-    behind: dict[str, list[float]] = {}
+def _too_slow_peers(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
+    """Return the peers to skip, which were ``TOO_SLOW`` times slower than the best peer in all
+    previous cells of this shape: one call may take longer than the rest of the cell."""
+    ratios: dict[str, list[float]] = {}
     for cell in cells:
         if cell["shape"] == shape and (best := best_of(cell, PEERS)):
             for name in cell["participants"]:
                 if name in PEERS and (median := time_of(cell, name)):
-                    behind.setdefault(name, []).append(median / best[1])
-    return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in the "
-                   "cells of this shape before")
-            for name, times in behind.items() if min(times) > HOPELESS}
+                    ratios.setdefault(name, []).append(median / best[1])
+    return {name: ("skipped", f"at least {min(times):.0f} times slower than the best peer in all "
+                   "previous cells of this shape")
+            for name, times in ratios.items() if min(times) > TOO_SLOW}
 
 
 def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -192,7 +193,7 @@ def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 if running and time.monotonic() > end:
                     process.kill()
                     process.wait()
-                    yield {"event": "ended", "how": "the process took too long and was ended"}
+                    yield {"event": "ended", "how": "the process timed out and was killed"}
                     return
                 time.sleep(POLL_SECONDS if running else 0)
         code = process.returncode

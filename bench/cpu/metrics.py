@@ -9,7 +9,7 @@ from ..common.shapes import SHAPES
 from .participants import PARTICIPANTS
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
-# From this many rows per expert on, on average, matmuls are bound by arithmetic.
+# From this many rows per expert on, on average, matmuls are compute-bound.
 MANY_ROWS = 64
 
 
@@ -29,7 +29,7 @@ def rows_per_expert(cell: Result) -> float:
 
 
 def fraction_of_bandwidth(cell: Result, peaks: Sequence[Result]) -> float | None:
-    """Return the achieved bandwidth of the necessary reads over that of the machine."""
+    """Return the achieved bandwidth of the minimum traffic over the read bandwidth."""
     median = time_of(cell, OURS)
     if not median:
         return None

@@ -30,7 +30,7 @@ from ..common.shapes import DTYPE_BYTES
 
 CONFIG = machine.ROOT / "test" / "data" / "granite-3.0-1b-a400m" / "config.json"
 IMPLEMENTATIONS = ("eager", "grouped_mm", "moe_mlir")
-# The check: number of tokens, and the tolerance of logits against those in a wider type, in
+# The check of logits against a wider type: number of tokens, and the tolerance in
 # multiples of the error of eager.
 CHECKED_TOKENS = 32
 ALLOWED_ERRORS = 3.0
@@ -40,21 +40,21 @@ WIDER = {"bf16": "f32", "f32": "f64"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE",
                         default=machine.ROOT / "build" / "bench" / "model.json",
-                        help="where the results go (default build/bench/model.json)")
+                        help="the results (default build/bench/model.json)")
     parser.add_argument("--layers", type=int, default=8, metavar="N")
     parser.add_argument("--prompt", type=int, default=512, metavar="T",
-                        help="tokens of the prompt (default %(default)s)")
+                        help="prompt tokens (default %(default)s)")
     parser.add_argument("--decode", type=int, default=32, metavar="T",
-                        help="tokens after it (default %(default)s)")
+                        help="decoded tokens (default %(default)s)")
     parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DTYPE_BYTES),
-                        metavar="A,B", help="of f32, bf16")
+                        metavar="A,B", help="any of f32, bf16")
     parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
-                        help="thread counts (default 1,2, as far as there are processors)")
+                        help="thread counts (default 1,2, up to the number of processors)")
     parser.add_argument("--implementations", type=names_of(IMPLEMENTATIONS),
                         default=list(IMPLEMENTATIONS), metavar="A,B",
-                        help=f"of {', '.join(IMPLEMENTATIONS)}")
+                        help=f"any of {', '.join(IMPLEMENTATIONS)}")
     parser.add_argument("--budget", type=float, default=6.0, metavar="MINUTES",
-                        help="about how long all of it may take (default %(default)s)")
+                        help="approximate time limit of the run (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 found["implementations"] = json.loads(done.stdout.splitlines()[-1])
         except subprocess.TimeoutExpired:
-            found["error"] = "the process took too long and was ended"
+            found["error"] = "the process timed out and was killed"
         result["groups"].append(found)
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -94,9 +94,9 @@ def markdown(result: dict[str, Any]) -> str:
     options = result["options"]
     lines = ["# A whole model on the CPU", "",
              f"{result['date']}, commit {result['commit']}, {result['machine']['processor']}, load "
-             f"{result['machine']['load_average']:.1f} when it began; {options['layers']} layers, "
-             f"{options['prompt']} tokens of prompt, {options['decode']} tokens after it.", "",
-             "| type | threads | experts | prefill, tokens/s | decode, tokens/s | error of the "
+             f"average {result['machine']['load_average']:.1f} at the start; {options['layers']} "
+             f"layers, {options['prompt']} prompt tokens, {options['decode']} decoded tokens.", "",
+             "| type | threads | experts | prefill, tokens/s | decode, tokens/s | error of "
              "logits |", "| --- | --- | --- | --- | --- | --- |"]
     for group in result["groups"]:
         start = f"| {group['dtype']} | {group['threads']} | "
@@ -112,7 +112,7 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# -- in the process of a type and a thread count ----------------------------
+# -- the measuring process, one for each type and thread count --------------
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
                 results[name] = {"status": "unavailable", "reason": str(error)}
             except Exception as error:  # noqa: BLE001 -- reported, and the others still run
                 results[name] = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        _take_turns(model, tokens, task, results, begin + task["seconds"])
+        _interleave(model, tokens, task, results, begin + task["seconds"])
     return results
 
 
@@ -165,9 +165,9 @@ def _switch(model: Any, name: str) -> None:
     model.set_experts_implementation(name)
 
 
-def _take_turns(model: Any, tokens: Any, task: dict[str, Any], results: dict[str, Any],
+def _interleave(model: Any, tokens: Any, task: dict[str, Any], results: dict[str, Any],
                 end: float) -> None:
-    """Measure each implementation once per round, until the time is over."""
+    """Measure each implementation once per round, until the time limit."""
     names = [name for name, found in results.items() if found["status"] == "ok"]
     times: dict[str, dict[str, list[float]]] = {n: {"prefill": [], "decode": []} for n in names}
     rounds = 0
@@ -185,7 +185,7 @@ def _take_turns(model: Any, tokens: Any, task: dict[str, Any], results: dict[str
 
 
 def _generate(model: Any, tokens: Any, prompt: int) -> tuple[float, list[float]]:
-    """Return the seconds of the prefill, and of each token after it."""
+    """Return the seconds of the prefill, and of each decoded token."""
 
     def timed(call: Callable[[], Any]) -> tuple[Any, float]:
         begin = time.perf_counter()

@@ -1,5 +1,5 @@
 /* Kernels of peaks.py, which measure the peaks of the machine. Each returns a
-   value that depends on all of its work, so that none of it is left out. */
+   value that depends on all of its work, so that none is optimised away. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -16,7 +16,7 @@
 typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
 enum { LANES = VECTOR_BYTES / 4, CHAINS = 12 };
 
-/* Keeps a value in a register that the compiler knows nothing about. */
+/* Makes a value in a register opaque to the optimiser. */
 #if defined(__x86_64__)
 #define OPAQUE(v) __asm__ volatile("" : "+x"(v))
 #else
@@ -54,10 +54,10 @@ float fma_f32(int64_t iterations) {
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 
-/* Operations of dot_bf16(1); 0 where there is no such instruction. */
+/* Operations of dot_bf16(1); 0 without such an instruction. */
 int64_t dot_bf16_flops(void) { return 4 * CHAINS * 16; }
 
-/* Independent chains of dot products of two bf16 pairs a lane (vdpbf16ps). */
+/* Independent chains of dot products of bf16 pairs in each lane (vdpbf16ps). */
 float dot_bf16(int64_t iterations) {
   __m512 accumulators[CHAINS];
   __m512bh a = (__m512bh)_mm512_set1_epi32(0x3f803f80);
@@ -99,7 +99,7 @@ float read_bytes(const void *data, size_t bytes) {
   return sum(total);
 }
 
-/* One stream. */
+/* Reads all of `data` in one stream. */
 float read_bytes_in_order(const void *data, size_t bytes) {
   enum { STEP = 8 };
   size_t count = bytes / (STEP * VECTOR_BYTES) * STEP;

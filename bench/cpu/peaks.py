@@ -42,7 +42,7 @@ def build(directory: Path) -> ctypes.CDLL:
 
 
 def _fastest(calls: list[Callable[[], object]]) -> float:
-    """Return the least seconds, after a warm-up, in which all calls, each in a thread on its own
+    """Return the minimum seconds, after a warm-up, in which all calls, each in a thread on its own
     core, complete."""
     cores = machine.cpus(len(calls))
     barrier = threading.Barrier(len(calls))

@@ -14,22 +14,22 @@ from .metrics import MANY_ROWS, PEERS, fraction_of_limit, ratio, rows_per_expert
 SHORT_TOKENS = (1, 32, 512)
 
 SUMMARY = {
-    "ratio": ("time of the best peer over ours", "x"),
+    "ratio": ("speedup over the best peer, median times", "x"),
     # Other load on the machine increases medians more than minima.
-    "ratio_of_minima": ("the same of the shortest calls", "x"),
-    "limit_many_rows": (f"of the machine's limit, {MANY_ROWS} rows an expert or more", "%"),
-    "bandwidth_one_token": ("of the read bandwidth, T = 1", "%"),
-    "zipf_over_uniform": ("time with Zipf routing over uniform", "x"),
-    "compile_s": ("seconds to compile a layer", "s"),
-    "first_result_s": ("seconds from loading an artifact to the first result", "s"),
-    "prepare_over_copy": ("throughput of packing weights over that of copying them", "x"),
-    "prepare_again_over_copy": ("the same, of packing them again", "x"),
-    "memory": ("peak memory of a layer over weights and workspace", "x"),
+    "ratio_of_minima": ("speedup over the best peer, minimum times", "x"),
+    "limit_many_rows": (f"fraction of the roofline, at least {MANY_ROWS} rows per expert", "%"),
+    "bandwidth_one_token": ("fraction of the read bandwidth, T = 1", "%"),
+    "zipf_over_uniform": ("time with Zipf routing over time with uniform routing", "x"),
+    "compile_s": ("time to compile a layer", "s"),
+    "first_result_s": ("time from loading an artifact to the first result", "s"),
+    "prepare_over_copy": ("throughput of packing weights over copy bandwidth", "x"),
+    "prepare_again_over_copy": ("throughput of packing weights again over copy bandwidth", "x"),
+    "memory": ("peak memory of a layer over its weights and workspace", "x"),
 }
 
 
 def _milliseconds(found: Result) -> str:
-    """Format the median and the MAD, or the reason why there is none."""
+    """Format the median and the MAD, or the status if there is none."""
     if found.get("status") != "ok":
         return found.get("status", "-")
     return f"{1e3 * found['median']:.3g} ± {1e3 * found['mad']:.1g}"
@@ -39,7 +39,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def _place(found: Result) -> str:
+def _name(found: Result) -> str:
     threads = found["threads"]
     return f"{found['shape']} {found['dtype']}, {threads} thread{'s' if threads > 1 else ''}"
 
@@ -51,7 +51,7 @@ def _machine(result: Result) -> list[str]:
         f"({', '.join(machine['vectors'])}), {machine['cores']} cores, "
         f"{machine['last_level_cache'] / 2**20:.0f} MiB last-level cache, "
         f"{machine['memory'] / gib:.0f} GiB, {machine['system']}; load "
-        f"{machine['load_average']:.1f} when it began. "
+        f"average {machine['load_average']:.1f} at the start. "
         + ", ".join(f"{k} {v}" for k, v in result["versions"].items()) + ".", ""]
     return lines + table(
         ("threads", "f32 FMA, GFLOP/s", "bf16 dot, GFLOP/s", "read, GB/s", "copy, GB/s"),
@@ -60,7 +60,7 @@ def _machine(result: Result) -> list[str]:
 
 
 def _some(cells: Sequence[Result]) -> list[Result]:
-    """Return the cells of the short report: the first and the last shape, with uniform routing."""
+    """Select the cells of the short report: the first and the last shape, with uniform routing."""
     shapes = list(dict.fromkeys(cell["shape"] for cell in cells))
     return [cell for cell in cells if cell["shape"] in (shapes[0], shapes[-1])
             and cell["tokens"] in SHORT_TOKENS and cell["routing"] == "uniform"]
@@ -78,8 +78,8 @@ def _cells(cells: Sequence[Result]) -> list[str]:
             f"{faster:.2f}" if faster else "-", _percent(fraction_of_limit(cell)),
             _percent(peer and cell["limit"] / peer[1])))
     return table(("shape", "type", "threads", "T", "routing", "active experts",
-                   "rows an expert", "ours, ms", "best peer, ms", "ratio", "ours of limit",
-                   "best peer of limit"), rows)
+                   "rows per expert", "ours, ms", "best peer, ms", "speedup", "ours of roofline",
+                   "best peer of roofline"), rows)
 
 
 def _participants(result: Result) -> list[str]:
@@ -90,7 +90,7 @@ def _participants(result: Result) -> list[str]:
         for c in result["cells"]])
 
 
-def _absences(result: Result) -> list[str]:
+def _missing(result: Result) -> list[str]:
     """List each reason once, with its cells."""
     cells_of: dict[tuple[str, str, str], list[str]] = {}
     for cell in result["cells"]:
@@ -98,15 +98,15 @@ def _absences(result: Result) -> list[str]:
             if found["status"] != "ok":
                 key = (name, found["status"], found["reason"])
                 cells_of.setdefault(key, []).append(
-                    f"{_place(cell)}, T = {cell['tokens']} {cell['routing']}")
+                    f"{_name(cell)}, T = {cell['tokens']} {cell['routing']}")
     lines = [f"- {name}: {status}: {reason} ({where[0]}"
              + (f" and {len(where) - 1} more)" if len(where) > 1 else ")")
              for (name, status, reason), where in cells_of.items()]
-    lines += [f"- {_place(found)}: not measured: {found['reason']}" for found in result["refused"]]
-    return [*(lines or ["Everybody took part everywhere."]), ""]
+    lines += [f"- {_name(found)}: not measured: {found['reason']}" for found in result["refused"]]
+    return [*(lines or ["None."]), ""]
 
 
-def _absences_in_short(result: Result) -> list[str]:
+def _missing_in_short(result: Result) -> list[str]:
     """List how often each participant is missing, with the first reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for cell in result["cells"]:
@@ -115,38 +115,38 @@ def _absences_in_short(result: Result) -> list[str]:
                 reasons.setdefault((name, found["status"]), []).append(found["reason"])
     lines = [f"- {name}: {status} in {len(its)} of {len(result['cells'])} cells, first: {its[0]}"
              for (name, status), its in reasons.items()]
-    lines += [f"- {_place(found)}: not measured: {found['reason']}" for found in result["refused"]]
-    return [*(lines or ["Everybody took part everywhere."]), ""]
+    lines += [f"- {_name(found)}: not measured: {found['reason']}" for found in result["refused"]]
+    return [*(lines or ["None."]), ""]
 
 
 def _costs(result: Result) -> list[str]:
-    rows = [(_place(c), *((f"error: {c['error']}", "", "", "", "") if "error" in c else (
+    rows = [(_name(c), *((f"error: {c['error']}", "", "", "", "") if "error" in c else (
         f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
         f"{c['prepare_again_s']:.3f}",
         f"{c['weight_bytes'] / c['prepare_again_s'] / 1e9:.1f}"))) for c in result["costs"]]
-    lines = table(("layer", "compile, s", "load to first result, s", "pack, s", "again, s", "GB/s"),
-                   rows)
+    lines = table(("layer", "compile, s", "load to first result, s", "pack, s", "repack, s",
+                   "GB/s"), rows)
     mib = 2**20
-    rows = [(_place(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (
+    rows = [(_name(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (
         f"{m['weight_bytes'] / mib:.0f}", f"{m['workspace_bytes'] / mib:.2f}",
         f"{m['before_bytes'] / mib:.0f}", f"{m['peak_bytes'] / mib:.0f}",
         f"{m['private_bytes'] / mib:.0f}"))) for m in result["memory"]]
     return lines + table(("process with one layer", "weights, MiB", "workspace, MiB",
-                           "before, MiB", "peak, MiB", "private at the end, MiB"), rows)
+                           "baseline, MiB", "peak, MiB", "private at the end, MiB"), rows)
 
 
 METHOD = """\
-All participants of a shape, type and thread count share one process on as many processors as
-threads, and take turns; who begins, and who follows whom, changes from round to round. Who takes
-more than ten times as long as the fastest has one call and no turns. Times are medians of calls ±
-the median distance from the median; a turn of short calls begins with one that is not timed.
-Weights come from a seed, hidden states are such that the router itself chooses experts drawn
-uniformly or by Zipf(1.0). Calls go through several inputs and through as many copies of the layer
-as the caches need to be filled four times over, so that weights come from memory as they do in a
-model of many layers. Before it is timed, each participant's numbers are compared with float64. The
-limit is the larger of useful operations over the arithmetic peak (of bf16 dot products for bf16)
-and of the bytes of active experts, router, x and y over the read bandwidth. `dense` is one product
-with the experts' operations, in oneDNN: a yardstick, no peer."""
+All participants of a shape, type and thread count share one process with as many processors as
+threads, and are measured in interleaved rounds; their order changes from round to round. A
+participant more than ten times slower than the fastest has one call and no rounds. Times are
+medians over calls ± the median absolute deviation; a sample of short calls starts with a warm-up
+call. Weights are random; hidden states are constructed so that the router selects experts drawn
+uniformly or by Zipf(1.0). Calls rotate over several inputs and over enough copies of the layer to
+exceed the caches four times, so that weights are read from memory as in a model of many layers.
+Before it is timed, each participant's result is compared with float64. The roofline (the machine's
+limit in the plot) is the larger of two times: useful operations over the arithmetic peak (of bf16
+dot products for bf16), and bytes of active experts, router, x and y over the read bandwidth.
+`dense` is one matmul with as many operations as the experts, in oneDNN: a yardstick, not a peer."""
 
 
 def markdown(result: Result, all_rows: bool = False) -> str:
@@ -156,13 +156,13 @@ def markdown(result: Result, all_rows: bool = False) -> str:
              *summary_table(summarise(result), SUMMARY), "## Layers", ""]
     if all_rows:
         lines += [*_cells(cells), "## All participants, ms", "", *_participants(result),
-                  "## Who did not take part", "", *_absences(result),
+                  "## Missing measurements", "", *_missing(result),
                   "## Compiling, packing, memory", "", *_costs(result)]
     else:
         some = _some(cells)
         lines += [f"{len(some)} of {len(cells)} cells; the JSON file of the run has all of "
                   "them: `./dev bench report FILE --all-rows`.", "",
-                  *_cells(some), "## Who did not take part", "", *_absences_in_short(result)]
+                  *_cells(some), "## Missing measurements", "", *_missing_in_short(result)]
     return "\n".join([*lines, "## Method", "", METHOD]) + "\n"
 
 

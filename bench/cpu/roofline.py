@@ -1,4 +1,4 @@
-"""The roofline of a call: arithmetic or memory, whichever takes longer."""
+"""The roofline of a call: its arithmetic time or its memory time, whichever is longer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def arithmetic_peak(peaks: Mapping[str, float], dtype: str) -> float:
 
 def seconds(shape: Shape, dtype: str, tokens: int, active_experts: float,
             peaks: Mapping[str, float]) -> float:
-    """Return the least time of a call whose weights are read from memory."""
+    """Return the roofline time of a call whose weights are read from memory."""
     return max(shape.flops(tokens) / arithmetic_peak(peaks, dtype),
                shape.bytes_touched(tokens, active_experts, dtype) / peaks["read"])
 

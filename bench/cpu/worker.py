@@ -34,16 +34,16 @@ from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, 
 
 # Memory that must stay free.
 MARGIN = 3 << 29
-# A peer this many times slower than the fastest one in the previous cell is skipped if a call,
-# growing as T does, may exceed the cell's time; others get PATIENCE times that, and are expected to
-# grow as the roofline does.
+# A peer this many times slower than the fastest participant in the previous cell is skipped if a
+# call, scaled by T, would exceed the cell's budget. For the others the time is scaled by the
+# roofline, and may exceed the budget PATIENCE times.
 SLOW = 3
 PATIENCE = 4
-# Minimum for a cell, even if the budget is spent.
+# Minimum seconds of a cell, even if the budget is used up.
 LEAST_SECONDS = 0.5
 GIB = 1 << 30
 # Participants of an interleaved measurement.
-ALL = "all, in turn"
+ALL = "all, interleaved"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Cell:
 
 
 def weight(shape: Shape, dtype: str, tokens: int, peaks: Mapping[str, float]) -> float:
-    """Return the weight of a cell in the budget: large ones take longer, and the smallest need time
-    for many calls."""
+    """Return the weight of a cell in the budget: its roofline time, and a constant for many calls
+    of small cells."""
     return roofline.estimate(shape, dtype, tokens, peaks) + 0.3
 
 
@@ -75,7 +75,7 @@ class Worker:
         begin = time.monotonic()
         self.layers = self._make_layers()
         self._open_all()
-        # Opening takes from the budget, but leaves the cells a part.
+        # Opening uses the budget, but at least 30 % remain for the cells.
         task = self.task
         left = max(task["seconds"] - (time.monotonic() - begin), 0.3 * task["seconds"])
         cells = [(tokens, routing) for tokens in task["tokens"] for routing in task["routings"]]
@@ -89,7 +89,8 @@ class Worker:
     # -- opening ------------------------------------------------------------
 
     def _make_layers(self) -> list[data.Weights]:
-        """Create as many layers as the smallest cell needs, if all copies of them fit in memory."""
+        """Create as many layers as the smallest cell needs to exceed the caches, if all copies of
+        them fit in memory."""
         size = self.shape.parameters * DTYPE_BYTES[self.dtype]
         # These weights and at least one copy of them.
         needed, free = 2 * size + MARGIN, machine.available_memory()
@@ -195,7 +196,7 @@ class Worker:
                     f"weights, {free / GIB:.1f} GiB are free"}
         runner.load([batch.x for batch in cell.inputs])
         elapsed = timing.seconds_of(runner.step, 0)
-        # Until a better time is known.
+        # An estimate until the median is known.
         self.seen[participant.name] = (cell.tokens, elapsed)
         actual = runner.output()
         if participant.kind == "yardstick":
@@ -226,8 +227,8 @@ class Worker:
             allowed = PATIENCE * seconds
         if before * growth <= allowed:
             return ""
-        return (f"may take {before * growth:.1f} s a call (T = {tokens}: {before:.2f} s), the cell "
-                f"has {seconds:.1f} s for all")
+        return (f"expected {before * growth:.1f} s per call ({before:.2f} s at T = {tokens}), the "
+                f"budget of the cell is {seconds:.1f} s")
 
     def _least_seconds(self, tokens: int) -> float:
         return roofline.estimate(self.shape, self.dtype, tokens, self.task["peaks"])

@@ -1,4 +1,4 @@
-"""The folder for a machine with a GPU and without a compiler.
+"""The bundle: a folder for a machine with a GPU and without a compiler.
 
     run              ./run check, ./run bench: starts Python with the paths below
     manifest.json    the commit, and a description of each artifact
@@ -56,7 +56,7 @@ class Spec:
     name: str
     dtype: str
     target: str
-    # Which warps fence gathered rows before wgmma reads them: gather_fence of #moe.tile.
+    # The warps that execute the proxy fence of gathered rows: gather_fence of #moe.tile.
     fence: str = "producer"
 
     @property
@@ -105,7 +105,7 @@ def find() -> Bundle:
 
 def specs(families: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str],
           targets: Sequence[str]) -> Iterator[Spec]:
-    """List everything to compile. Tensor cores have no f32, so one target covers all its code."""
+    """List everything to compile. f32 does not use tensor cores, so one target covers its code."""
     for name in families:
         for dtype in dtypes:
             for target in targets if dtype != "f32" else targets[-1:]:
@@ -201,17 +201,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     none = ["none"]
     parser.add_argument("directory", type=Path, nargs="?", default=DEFAULT,
-                        help="where it goes (default build/gpu)")
+                        help="the directory of the bundle (default build/gpu)")
     parser.add_argument("--families", type=names_of([*layers.FAMILIES, *none]),
                         default=list(layers.FAMILIES), metavar="A,B",
-                        help="of moe_testing/layers.py, or none (default all)")
+                        help="any of moe_testing/layers.py, or none (default all)")
     parser.add_argument("--shapes", type=names_of([*ALL, *none]),
                         default=[*SHAPES, *CHECKED], metavar="A,B",
-                        help=f"of {', '.join(ALL)}, or none (default all but those for tests)")
+                        help=f"any of {', '.join(ALL)}, or none (default all but those for tests)")
     parser.add_argument("--dtypes", type=names_of(DTYPES), default=list(DTYPES), metavar="A,B",
-                        help="of the families (default all)")
+                        help="types of the families (default all)")
     parser.add_argument("--targets", type=names_of(TARGETS), default=list(TARGETS), metavar="A,B",
-                        help="the best first (default %(default)s)")
+                        help="best target first (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
 
 

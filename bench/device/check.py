@@ -35,19 +35,19 @@ from .bundle import Spec
 from .shapes import ALL, CHECKED, MAIN
 
 WORKER, LAYER_WORKER = "bench.device.check_worker", "bench.gpu.worker"
-# A step may compile PTX in the driver, on a busy machine. The double of the driver is much slower.
+# Time limits of a step, which may compile PTX in the driver. The CUDA double is much slower.
 STEP_SECONDS, DOUBLE_SECONDS = 60.0, 600.0
-# Cases that together cover every kernel for sm_90a: K-major and MN-major weights, interleaved,
-# biases, a clamp, shared experts; many steps along k, and partial tiles.
+# Cases that together cover every kernel for sm_90a: K-major and MN-major weights, interleaved gate
+# and up, biases, a clamp, shared experts; many stages along k, and partial tiles.
 FIRST = tuple(f"{name}-bf16-sm_90a" for name in (
     "qwen3_moe", "odd_wide", "odd_deep", "gpt_oss", "deepseek_v3"))
-# The fraction of the time by which they, and the part after them, must end.
+# The fraction of the time limit by which each part must end.
 SHARES = {"first": 0.35, "main layers": 0.55, "other fence": 0.7, "cases": 0.9, "layers": 1.0}
 SHARES_BEFORE_SANITIZER = SHARES | {"cases": 0.8, "layers": 0.9}
-# Tokens of the layers of models; one of them has more: its rows have 2^32 elements.
+# Token counts of the layers of models, and one with 2^32 elements of rows.
 LAYER_TOKENS = (1, 64, 4096)
 MANY_TOKENS = {"fine": 131072}
-# The part of device memory that the weights of such a layer may take.
+# The fraction of device memory that the weights of such a layer may take.
 LAYER_SHARE = 0.35
 # Cases for compute-sanitizer: gathered rows, K-major and MN-major weights; wgmma.
 SANITIZED = ("qwen3_moe-bf16-sm_90a", "gpt_oss-bf16-sm_90a", "deepseek_v3-bf16-sm_80")
@@ -63,19 +63,20 @@ def step_seconds() -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", metavar="REGEX",
-                        help="cases whose name, as qwen3_moe-bf16-sm_90a, has this")
+                        help="only cases whose name, e.g. qwen3_moe-bf16-sm_90a, matches")
     parser.add_argument("--tokens", type=counts, default=[], metavar="T,T",
-                        help="only these numbers of tokens, and nothing else")
+                        help="check only these token counts; no graph, no skewed routing")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
     parser.add_argument("--jobs", type=int, default=min(8, (os.cpu_count() or 2) // 2),
                         metavar="N",
-                        help="processes at a time (default %(default)s)")
+                        help="parallel processes (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=8.0,
-                        help="what is left then has not run (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
+                        help="time limit; the rest is reported as not run "
+                        "(default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the results")
     parser.add_argument("--no-sanitizer", action="store_true",
-                        help="leave compute-sanitizer out")
-    parser.add_argument("--list", action="store_true", help="say which cases there are, in order")
+                        help="skip compute-sanitizer")
+    parser.add_argument("--list", action="store_true", help="list the cases in order and exit")
 
 
 class Results:
@@ -119,7 +120,7 @@ class Results:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    # Several processes compute references at a time.
+    # Several processes compute references in parallel.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     begin, allowed = time.monotonic(), 60 * arguments.minutes
     bundle = bundles.find()
@@ -127,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not specs:
         raise SystemExit(f"check: no case of '{bundle.directory}' has '{arguments.only}'")
     if arguments.list:
-        print(*(spec.key for its in _by_worth(specs).values() for spec in its), sep="\n")
+        print(*(spec.key for its in _by_priority(specs).values() for spec in its), sep="\n")
         return 0
     device = cuda_driver.driver().describe()
     runs_wgmma = cuda_driver.driver().capability() == (9, 0)
@@ -143,8 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
                          f"{device.capability}")
     sanitizes = not arguments.no_sanitizer
     shares = SHARES_BEFORE_SANITIZER if sanitizes else SHARES
-    for part, its in _by_worth(here).items():
-        # The first parts may not use all of the time.
+    for part, its in _by_priority(here).items():
+        # Each part has a deadline, so that the first ones cannot use all of the time.
         end = begin + shares[part] * allowed
         _run_all_cases([spec for spec in its if not _is_layer(spec)], arguments, end, results)
         for fence in ("producer", "consumer"):
@@ -160,12 +161,12 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(results.cases) - len(failed)} passed, {len(failed)} failed, "
           f"{len(results.skipped)} skipped, {len(results.not_run)} not run, "
           f"{time.monotonic() - begin:.0f} s")
-    # A run without any case is no success.
+    # A run without any finished case is a failure.
     return 1 if failed or results.not_run and not results.cases else 0
 
 
-def _by_worth(specs: Sequence[Spec]) -> dict[str, list[Spec]]:
-    """Return the parts of a run, in order."""
+def _by_priority(specs: Sequence[Spec]) -> dict[str, list[Spec]]:
+    """Return the parts of a run in order of priority."""
     parts: dict[str, list[Spec]] = {part: [] for part in SHARES}
     for spec in specs:
         if spec.key in FIRST:
@@ -191,7 +192,7 @@ def _run_all_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: fl
 
 def _run_cases(specs: Sequence[Spec], arguments: argparse.Namespace, end: float,
                results: Results) -> None:
-    """Run one case after another; a process that ended is restarted after its last case."""
+    """Run cases in a process, which is restarted after the case that ended it."""
     left = [spec.key for spec in specs]
     while left:
         running, step, how = left[0], "start", ""

@@ -21,14 +21,14 @@ from .bundle import Bundle, Spec, find
 from .shapes import CHECKED
 
 Arrays = Mapping[str, np.ndarray]
-# Rows per expert from less than one to some hundreds, so that all tiles occur, full and partial.
+# From less than one row per expert to some hundreds, to cover all tiles, full and partial.
 TOKENS = (0, 1, 7, 33, 67, 150, 300, 601)
 SKEWED_TOKENS = 333
 REPLAYED_TOKENS = 45
 # For layers with a capacity, whose formulas have a mask for each slot of each expert.
 CAPACITY_TOKENS = (0, 1, 33, 150)
-# A draw whose result changes by more than this, relative to the largest magnitude, if the router
-# changes slightly depends on rounding.
+# The routing of a draw depends on rounding if a relative change NUDGE of the router changes the
+# result by more than STEADY, relative to the largest magnitude.
 NUDGE, STEADY = 1e-5, 1e-3
 
 
@@ -55,7 +55,7 @@ class FamilyCase:
                 inputs["x"][:, 0] = 2
             if not tokens or self._steady(inputs, weights):
                 return inputs
-        raise Wrong(f"20 draws of {tokens} tokens had choices that hang on rounding")
+        raise Wrong(f"20 draws of {tokens} tokens had choices that depend on rounding")
 
     def _steady(self, inputs: Arrays, weights: Arrays) -> bool:
         rng = np.random.default_rng(0)
@@ -76,7 +76,7 @@ class FamilyCase:
 
 
 class ShapeCase:
-    """A layer of odd sizes: many steps along k, several tiles along n."""
+    """A layer of odd sizes: many stages along k, several tiles along n."""
 
     tokens = (1, 5, 64, 300, 1111)
 
@@ -99,7 +99,7 @@ class ShapeCase:
 
 
 class _seeded:
-    """Draws of moe_testing/data.py from another seed."""
+    """Makes moe_testing/data.py draw from another seed."""
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -113,13 +113,13 @@ class _seeded:
 
 
 class Runner:
-    """A layer with its weights on the device, and one set of tensors."""
+    """A layer with its weights on the device, and the tensors of one call."""
 
     def __init__(self, module: moe.Module, weights: Arrays):
         self.held = {name: arrays.upload(array, guarded=True) for name, array in weights.items()}
         names = [info.name for info in module.signature().weights]
         self.layer = module.layer({name: self.held[name] for name in names})
-        # Prepared weights may be freed.
+        # Weights that the layer has packed may be freed.
         for info in module.signature().weights:
             if not info.retained:
                 del self.held[info.name]
@@ -210,7 +210,7 @@ def run_case(bundle: Bundle, spec: Spec, seed: int, tokens: tuple[int, ...] = ()
 
 
 def _replay(case: FamilyCase | ShapeCase, runner: Runner) -> float:
-    """Replay a graph of one call with other contents of the same tensors."""
+    """Replay a graph of one call with new inputs in the same tensors."""
     runner.prepare(case.draw(REPLAYED_TOKENS))
     runner.run(arrays.POISON)
     graph = driver().capture(runner.stream, runner.enqueue)
@@ -237,7 +237,7 @@ def work(task: dict[str, Any], emit: supervise.Emit) -> None:
                 emit("step", case=key, **step)
         except (Wrong, moe.MoEError, DriverError) as error:
             emit("case", case=key, ok=False, reason=str(error), error=max(errors, default=0.0))
-            # A fault invalidates the context: the next case needs another process.
+            # The error may be sticky and the context lost: the next case needs another process.
             if not isinstance(error, Wrong):
                 raise
             continue

@@ -33,7 +33,7 @@ class GpuShape(Shape):
     scale: float = 1.0
     # gpt-oss: biases everywhere, weights [in, out], gate and up interleaved, and clamped.
     clamped: bool = False
-    # The default of what is measured.
+    # The default token counts.
     tokens: tuple[int, ...] = (1, 8, 64, 512, 4096, 32768)
 
     @property
@@ -126,15 +126,15 @@ SHAPES = {shape.key: shape for shape in (
     _sigmoid("kimi_k2", "Kimi K2", (7168, 2048, 384, 8), 1, 1, 2.827),
 )}
 
-# Many steps along k, and no multiple of a tile, which the small families of moe_testing do not
-# cover. One matmul has fewer than 1024 terms and the other more, in either order.
+# Many stages along k and partial tiles, which the small families of moe_testing do not cover. One
+# matmul has fewer than 1024 terms and the other more, in either order.
 CHECKED = {shape.key: shape for shape in (
     _softmax("odd_wide", "odd, wide", (1288, 712, 12, 3)),
     _softmax("odd_deep", "odd, deep", (520, 1416, 9, 4)),
     _softmax("tiny", "tiny", (64, 48, 8, 2), (1, 8)),
 )}
 
-# For tests on the double of the driver.
+# For tests on the CUDA double.
 TESTED = {shape.key: shape for shape in (
     _sigmoid("tiny_sigmoid", "tiny, sigmoid", (64, 48, 8, 2), 4, 2, 2.5),
     _gpt_oss("tiny_clamped", "tiny, clamped", (64, 48, 8, 2)),
@@ -142,8 +142,8 @@ TESTED = {shape.key: shape for shape in (
 
 ALL = SHAPES | CHECKED | TESTED
 
-# The layers with performance goals, and those that a bundle has twice, with the proxy fence of
-# gathered rows in the producer and in the consumer warps, so that one run compares them.
+# The layers with performance goals, and the layers that a bundle has in two versions, with the
+# proxy fence of gathered rows in the producer and in the consumer warps, compared in one run.
 MAIN = ("fine", "coarse", "narrow")
 BOTH_FENCES = (*MAIN, *CHECKED)
 

@@ -1,4 +1,4 @@
-"""Tasks in their own process, which may hang, or crash with the context of the device.
+"""Runs tasks in their own process, which may hang, or crash with the CUDA context.
 
 The process (``python -m MODULE``) reads its tasks as JSON from stdin and appends events, one
 JSON object per line, to a file. The parent kills it if it is silent for too long.
@@ -26,9 +26,9 @@ POLL_SECONDS = 0.1
 def events(module: str, task: dict[str, Any], silence: float, end: float,
            tool: Sequence[str] = ()) -> Iterator[Event]:
     """Yield the events of one process; the last one is ``ended``, with the reason, or ``out of
-    time``. ``silence`` is the limit of seconds without an event, unless an event changes it with
-    ``silence``; all ends at ``end`` (of time.monotonic). ``tool`` is a command that runs the
-    process."""
+    time``. ``silence`` is the time limit without an event, in seconds, which an event may change
+    until the next one; ``end`` is the deadline of the process (time.monotonic). ``tool`` is a
+    command that runs the process."""
     with tempfile.TemporaryDirectory(prefix="moe-gpu-") as directory:
         path, errors = Path(directory) / "events", Path(directory) / "errors"
         path.touch()

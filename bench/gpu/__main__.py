@@ -12,10 +12,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="gpu", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {"pack": "compile everything into a bundle",
-             "check": "numbers on the GPU against float64",
-             "bench": "times on the GPU, beside other projects"}
+             "check": "compare results of the GPU with float64",
+             "bench": "times on the GPU, compared with peers"}
     modules = {}
-    # Packing imports modules of a bundle, too; whichever needs a missing package reports it.
+    # Packing imports modules of a bundle, too; a module that lacks a package reports it.
     from ..device import bundle, check
     from . import bench
     for name, module in (("pack", bundle), ("check", check), ("bench", bench)):

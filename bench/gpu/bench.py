@@ -1,4 +1,4 @@
-"""``./dev bench gpu``: MoE layers on an NVIDIA GPU, this project beside its peers."""
+"""``./dev bench gpu``: MoE layers on an NVIDIA GPU, this project and its peers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .participants import CONSUMER_FENCE, PARTICIPANTS
 
 WORKER, PEAKS = "bench.gpu.worker", "bench.gpu.peaks"
 NAMES = tuple(PARTICIPANTS)
-# Participants that are measured first, with layers of both fences: no peer that compiles.
+# Participants of the first groups, which compare both proxy fences: no peers, which compile.
 FIRST = ("moe_mlir", CONSUMER_FENCE, "dense")
-# Ratio of the time of such a cell to that of the others.
-FIRST_WORTH = 4.0
+# The weight of such a cell in the time budget; others have 1.
+FIRST_WEIGHT = 4.0
 # A process must send an event this often, unless it announces otherwise.
 SILENCE_SECONDS = 60.0
 # Restarts of a process without the participant that crashed it.
 RESTARTS = 12
 # Shapes in which this project may crash the process before it is excluded.
 OUR_FAILURES = 3
-# Tokens from which cells have Zipf draws; with fewer, uniform draws are as skewed.
+# Minimum tokens of cells with Zipf routing; with fewer, uniform draws are as skewed.
 LEAST_SKEWED = 512
 PACKAGES = ("torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin",
             "nvidia-cublas")
@@ -40,20 +40,21 @@ PACKAGES = ("torch", "triton", "jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE",
                         default=Path("build/bench/gpu.json"),
-                        help="where the results go; the report and the plot go beside it "
+                        help="the results; report and plot are written next to it "
                         "(default %(default)s)")
     parser.add_argument("--shapes", type=names_of(ALL), default=list(SHAPES), metavar="A,B",
-                        help=f"of {', '.join(ALL)} (default all but those that are only checked)")
+                        help=f"any of {', '.join(ALL)} (default: all but those for checks)")
     parser.add_argument("--tokens", type=counts, default=None, metavar="T,T",
                         help="token counts (default: those of each shape)")
     parser.add_argument("--routings", type=names_of(("uniform", "zipf")),
-                        default=list(routing.ROUTINGS), metavar="A,B", help="of uniform, zipf")
+                        default=list(routing.ROUTINGS), metavar="A,B",
+                        help="any of uniform, zipf")
     parser.add_argument("--peers", type=names_of(NAMES[1:]), default=list(NAMES[1:]),
-                        metavar="A,B", help=f"of {', '.join(NAMES[1:])}")
+                        metavar="A,B", help=f"any of {', '.join(NAMES[1:])}")
     parser.add_argument("--minutes", type=float, default=9.0,
-                        help="when it ends, whatever is left (default %(default)s)")
+                        help="time limit of the run (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0,
-                        help="that a cell's rounds take at most (default %(default)s)")
+                        help="time limit for the rounds of a cell (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     for event in supervise.events(PEAKS, {}, SILENCE_SECONDS, end):
         if event["event"] == "peaks":
             result["peaks"] = {k: event[k] for k in ("copy", "dense_bf16")}
-            print(f"copy {event['copy'] / 1e12:.2f} TB/s, dense products "
+            print(f"copy {event['copy'] / 1e12:.2f} TB/s, dense matmul "
                   f"{event['dense_bf16'] / 1e12:.0f} TFLOP/s", flush=True)
         elif event["event"] == "ended" and not event["ok"]:
             result["refused"].append({"shape": "peaks", "reason": event["how"]})
@@ -96,12 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _make_groups(arguments: argparse.Namespace, names: list[str],
                  both_fences: set[str]) -> list[dict[str, Any]]:
-    """Order groups by importance: layers with both fences, without peers and skewed draws; then
-    shapes in their order, each with few tokens first, and uniform draws before skewed ones."""
+    """Order groups by importance: first layers with both proxy fences, without peers and Zipf
+    routing; then all shapes in their order, each by ascending tokens, uniform before Zipf."""
     first = []
     if CONSUMER_FENCE in names:
         first = [group | {"participants": [name for name in names if name in FIRST],
-                          "worth": FIRST_WORTH}
+                          "weight": FIRST_WEIGHT}
                  for group in _of_shapes(arguments, [k for k in arguments.shapes
                                                      if k in both_fences], skewed=False)]
     rest = [name for name in names if name != CONSUMER_FENCE]
@@ -110,7 +111,7 @@ def _make_groups(arguments: argparse.Namespace, names: list[str],
         if (most := PARTICIPANTS[name].most_shapes) is not None:
             for group in groups[most:]:
                 group["excluded"][name] = (
-                    "skipped", f"compiles for each number of tokens: {most} shapes are enough")
+                    "skipped", f"compiles for each number of tokens, so it has {most} shapes only")
     return first + groups
 
 
@@ -136,7 +137,7 @@ def _add(cell: dict[str, Any], cells: list[dict[str, Any]]) -> None:
     found = cell["participants"]
     if (all(found.get(name, {}).get("status") == "ok" for name in (CONSUMER_FENCE, "moe_mlir"))
             and "median" in found["moe_mlir"]):
-        # Only times of the same rounds are comparable.
+        # Only times of the same interleaved rounds are comparable.
         found[CONSUMER_FENCE]["beside"] = found["moe_mlir"]["median"]
     if (other := _same(cell, cells)) is None:
         cells.append(cell)
@@ -188,13 +189,13 @@ def _groups(groups: list[dict[str, Any]], arguments: argparse.Namespace, end: fl
             _not_measured(groups[:1], f"{how}, while running: {running}", result)
             groups.pop(0)
             continue
-        # Other shapes use other kernels of this project, so it gets further chances.
+        # Other shapes use other kernels of this project, so it is retried on them.
         failures += running == "moe_mlir"
         again = running == "moe_mlir" and failures < OUR_FAILURES
         for group in groups[:1] if again else groups:
             group["excluded"].setdefault(running, ("failed", f"{how} while it ran"))
     late = time.monotonic() > end
-    _not_measured(groups, "no time was left" if late else "processes ended too often", result)
+    _not_measured(groups, "no time was left" if late else "too many processes crashed", result)
 
 
 def _not_measured(groups: list[dict[str, Any]], why: str, result: dict[str, Any]) -> None:

@@ -12,13 +12,13 @@ from moe_testing.device.cuda_driver import Event, driver
 from ..common import timing
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 40
-# The least duration of a turn, much longer than the half microsecond resolution of events.
-TURN_SECONDS = 0.002
+# The minimum duration of a sample, much longer than the resolution of events of 0.5 µs.
+SAMPLE_SECONDS = 0.002
 MAX_CALLS = 64
-# Factor by which a turn may be longer to complete a rotation.
-LONG_TURN = 10
+# Factor by which a sample may be longer to complete a rotation.
+LONG_SAMPLE = 10
 
-Turn = Callable[[], float]
+Sample = Callable[[], float]
 Step = Callable[[int], None]
 
 
@@ -35,7 +35,7 @@ class Device:
             self._torch_stream = torch.cuda.Stream()
             torch.cuda.set_stream(self._torch_stream)
         else:
-            # With the double of the driver, torch computes on the CPU.
+            # On the CUDA double, torch computes on the CPU.
             self.device, self._stream = torch.device("cpu"), driver().stream()
 
     def stream(self) -> int:
@@ -67,20 +67,20 @@ class _TorchGraph:
 
 
 def calls_of(seconds_a_call: float, rotation: int) -> int:
-    """Return the calls of a turn: whole rotations over layers and inputs, if they do not exceed a
-    few turns."""
-    wanted = TURN_SECONDS / max(seconds_a_call, 1e-7)
+    """Return the calls of a sample: whole rotations over layers and inputs, unless they take more
+    than ``LONG_SAMPLE`` times ``SAMPLE_SECONDS``."""
+    wanted = SAMPLE_SECONDS / max(seconds_a_call, 1e-7)
     rotations = min(max(round(wanted / rotation), 1), max(MAX_CALLS // rotation, 1))
-    if rotation > LONG_TURN * wanted:
-        return max(int(LONG_TURN * wanted), 1)
+    if rotation > LONG_SAMPLE * wanted:
+        return max(int(LONG_SAMPLE * wanted), 1)
     return rotations * rotation
 
 
-def on_stream(step: Step, calls: int, stream: Callable[[], int]) -> Turn:
-    """Time calls that the host enqueues one after another."""
+def on_stream(step: Step, calls: int, stream: Callable[[], int]) -> Sample:
+    """Time calls that the host enqueues on a stream."""
     number = 0
 
-    def turn() -> float:
+    def sample() -> float:
         nonlocal number
         begin, end = Event(), Event()
         begin.record(stream())
@@ -90,26 +90,26 @@ def on_stream(step: Step, calls: int, stream: Callable[[], int]) -> Turn:
         end.record(stream())
         return end.seconds_since(begin) / calls
 
-    return turn
+    return sample
 
 
-def in_graph(graph: Launchable, calls: int, stream: Callable[[], int]) -> Turn:
-    """Time the same calls as one graph, without the host."""
-    def turn() -> float:
+def in_graph(graph: Launchable, calls: int, stream: Callable[[], int]) -> Sample:
+    """Time the same calls as one CUDA graph, without launch overhead of the host."""
+    def sample() -> float:
         begin, end = Event(), Event()
         begin.record(stream())
         graph.launch(stream())
         end.record(stream())
         return end.seconds_since(begin) / calls
 
-    return turn
+    return sample
 
 
-def by_host(step: Step, calls: int, wait: Callable[[], None]) -> Turn:
-    """Time participants that run on their own stream, by the host's clock."""
+def by_host(step: Step, calls: int, wait: Callable[[], None]) -> Sample:
+    """Time participants that run on their own stream by the host's clock."""
     number = 0
 
-    def turn() -> float:
+    def sample() -> float:
         nonlocal number
         wait()
         begin = time.perf_counter()
@@ -119,21 +119,21 @@ def by_host(step: Step, calls: int, wait: Callable[[], None]) -> Turn:
         wait()
         return (time.perf_counter() - begin) / calls
 
-    return turn
+    return sample
 
 
-def interleave(turns: Mapping[str, Turn], seconds: float,
+def interleave(samples: Mapping[str, Sample], seconds: float,
                announce: Callable[[str], None] = lambda name: None,
                clock: Callable[[], float] = time.perf_counter) -> dict[str, dict[str, Any]]:
     """Measure participants in interleaved rounds of about ``seconds`` in all; the order changes
-    from round to round. The first round warms up. Each turn is announced, in case it hangs."""
-    names, end = list(turns), clock() + seconds
+    from round to round. The first round is a warm-up. Samples are announced, in case one hangs."""
+    names, end = list(samples), clock() + seconds
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(MAX_ROUNDS + 1):
         start = number // 2 % len(names)
         for name in (names[start:] + names[:start])[::1 if number % 2 else -1]:
             announce(name)
-            found = turns[name]()
+            found = samples[name]()
             if number:
                 times[name].append(found)
         if number >= MIN_ROUNDS and clock() > end:

@@ -15,10 +15,10 @@ from ..device.shapes import GpuShape
 Tensor = torch.Tensor
 Weights = Mapping[str, Tensor]
 
-# Margin of the last choice over the others for a token to be checked: some participants round
-# logits to bf16; the scores of a sigmoid are f32 in all.
+# The margin of a token's last choice over the other experts from which on its result is checked:
+# some participants round logits to bf16; all compute sigmoid scores in f32.
 LOGIT_MARGIN, SCORE_MARGIN = 0.05, 1e-4
-# The largest bias that is drawn.
+# The largest magnitude of a bias.
 BIAS = 0.1
 
 

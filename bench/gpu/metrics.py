@@ -7,8 +7,8 @@ from ..device.shapes import ALL
 from .participants import CONSUMER_FENCE, PARTICIPANTS
 
 PEERS = [name for name, each in PARTICIPANTS.items() if each.kind == "peer"]
-# From this many rows per expert on, on average, matmuls are bound by arithmetic; up to this many,
-# by the bytes of the weights.
+# From MANY_ROWS per expert on, on average, matmuls are compute-bound; up to FEW_ROWS they are
+# memory-bound by the weights.
 MANY_ROWS, FEW_ROWS = 128, 8
 
 
@@ -33,14 +33,14 @@ def bytes_touched(cell: Result) -> float:
 
 
 def of_bandwidth(cell: Result, peaks: Result | None, name: str = OURS) -> float | None:
-    """Return the achieved bandwidth of the necessary accesses over that of a copy."""
+    """Return the achieved bandwidth of the minimum traffic over the copy bandwidth."""
     median = time_of(cell, name)
     return bytes_touched(cell) / median / peaks["copy"] if median and peaks else None
 
 
 def of_fences(cell: Result) -> float | None:
-    """Return the time with the proxy fence of gathered rows in the consumer warps over that with it
-    in the producer warps, from interleaved measurements."""
+    """Return the time with the proxy fence of gathered rows in the consumer warps over the time
+    with it in the producer warps, from the same interleaved rounds."""
     median = time_of(cell, CONSUMER_FENCE)
     beside = cell["participants"].get(CONSUMER_FENCE, {}).get("beside")
     return median / beside if median and beside else None

@@ -23,8 +23,8 @@ def copy_bandwidth(device: clock.Device, size: int) -> float:
     def copy(_: int) -> None:
         driver()("cuMemcpyDtoDAsync_v2", target.address, source.address, size, device.stream())
 
-    turn = clock.on_stream(copy, 4, device.stream)
-    return 2 * size / min(turn() for _ in range(ROUNDS))
+    sample = clock.on_stream(copy, 4, device.stream)
+    return 2 * size / min(sample() for _ in range(ROUNDS))
 
 
 def dense_products(device: clock.Device, side: int) -> float:
@@ -37,8 +37,8 @@ def dense_products(device: clock.Device, side: int) -> float:
         torch.mm(a, b, out=out)
 
     out = torch.empty_like(a)
-    turn = clock.on_stream(product, 5, device.stream)
-    return 2 * side**3 / sorted(turn() for _ in range(ROUNDS))[ROUNDS // 2]
+    sample = clock.on_stream(product, 5, device.stream)
+    return 2 * side**3 / sorted(sample() for _ in range(ROUNDS))[ROUNDS // 2]
 
 
 def work(task: dict[str, Any], emit: supervise.Emit) -> None:

@@ -14,18 +14,19 @@ from .metrics import (FEW_ROWS, MANY_ROWS, PEERS, of_bandwidth, of_fences, rate,
                       rows_per_expert, summarise)
 
 SUMMARY = {
-    "ratio": ("time of the best peer over ours", "x"),
-    "dense_many_rows": (f"of a dense product's FLOP/s, {MANY_ROWS} rows an expert or more", "%"),
-    "bandwidth_few_rows": (f"of the copy bandwidth, {FEW_ROWS} rows an expert or fewer", "%"),
-    "bandwidth_one_token": ("of the copy bandwidth, T = 1", "%"),
-    "zipf_over_uniform": ("time with Zipf routing over uniform", "x"),
-    "kernels": ("kernels of a call", "x"),
-    "consumer_over_producer": ("time with the consumer's fence over the producer's", "x"),
+    "ratio": ("speedup over the best peer", "x"),
+    "dense_many_rows": (f"fraction of dense FLOP/s, at least {MANY_ROWS} rows per expert", "%"),
+    "bandwidth_few_rows": (f"fraction of the copy bandwidth, at most {FEW_ROWS} rows per expert",
+                           "%"),
+    "bandwidth_one_token": ("fraction of the copy bandwidth, T = 1", "%"),
+    "zipf_over_uniform": ("time with Zipf routing over time with uniform routing", "x"),
+    "kernels": ("kernels per call", "x"),
+    "consumer_over_producer": ("time with the consumer's proxy fence over the producer's", "x"),
 }
 
 
 def _microseconds(found: Result) -> str:
-    """Format the median and the MAD, or the reason why there is none."""
+    """Format the median and the MAD, or the status if there is none."""
     if found.get("status") != "ok":
         return found.get("status", "-")
     by = "" if found["by"] == "graph" else f" ({found['by']})"
@@ -47,13 +48,13 @@ def _device(result: Result) -> list[str]:
         + (f" (driver {result['clocks'][0]['driver_version']})" if result["clocks"][0] else "")
         + ". " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()) + "."]
     if device["double"]:
-        lines.append("**This is the double of the driver, which runs kernels on the CPU: the "
-                     "times say nothing.**")
+        lines.append("**Measured on the CUDA double, which emulates kernels on the CPU: the times "
+                     "are meaningless.**")
     if clocks:
-        lines.append(f"Clocks of multiprocessors before: {clocks[0]}; after: {clocks[-1]}.")
+        lines.append(f"SM clock before the run: {clocks[0]}; after it: {clocks[-1]}.")
     if peaks:
-        lines.append(f"A copy on the device moves {peaks['copy'] / 1e12:.2f} TB/s, read and "
-                     f"written; a dense bf16 product of 8192³ runs at "
+        lines.append(f"Copy bandwidth: {peaks['copy'] / 1e12:.2f} TB/s, bytes read and written; "
+                     f"dense bf16 matmul of 8192³: "
                      f"{peaks['dense_bf16'] / 1e12:.0f} TFLOP/s.")
     return [*lines, ""]
 
@@ -70,8 +71,8 @@ def _cells(result: Result) -> list[str]:
             f"{faster:.2f}" if faster else "-", _in(rate(cell), 1e12, ".0f"),
             _in(rate(cell, "dense"), 1e12, ".0f"),
             _in(of_bandwidth(cell, result["peaks"]), 0.01, ".0f"), ours.get("kernels") or "-"))
-    return table(("shape", "T", "routing", "active experts", "rows an expert", "ours, µs",
-                  "best peer, µs", "ratio", "ours, TFLOP/s", "dense, TFLOP/s",
+    return table(("shape", "T", "routing", "active experts", "rows per expert", "ours, µs",
+                  "best peer, µs", "speedup", "ours, TFLOP/s", "dense, TFLOP/s",
                   "ours, % of copy bandwidth", "kernels"), rows)
 
 
@@ -88,20 +89,20 @@ def _fences(result: Result) -> list[str]:
              f"{1e6 * found['median']:.4g}", f"{ratio:.3f}")
             for cell in result["cells"] if (ratio := of_fences(cell))
             for found in [cell["participants"][CONSUMER_FENCE]]]
-    return table(("shape", "T", "routing", "fence of the producer, µs",
-                  "fence of the consumer, µs", "ratio"), rows)
+    return table(("shape", "T", "routing", "producer's fence, µs", "consumer's fence, µs", "ratio"),
+                 rows)
 
 
-def _one_by_one(result: Result) -> list[str]:
-    """Return times of calls that the host enqueues, for participants that have both."""
+def _graph_and_stream(result: Result) -> list[str]:
+    """Compare CUDA graphs with stream launches, for participants that have both."""
     rows = [(c["shape"], c["tokens"], name, f"{1e6 * found['graph']['median']:.4g}",
              f"{1e6 * found['stream']['median']:.4g}")
             for c in result["cells"] if c["routing"] != "zipf"
             for name, found in c["participants"].items() if "graph" in found]
-    return table(("shape", "T", "who", "graph, µs", "one by one, µs"), rows)
+    return table(("shape", "T", "participant", "graph, µs", "stream, µs"), rows)
 
 
-def _absences(result: Result) -> list[str]:
+def _missing(result: Result) -> list[str]:
     """List each reason once, with its cells."""
     cells_of: dict[tuple[str, str, str], list[str]] = {}
     for cell in result["cells"]:
@@ -116,29 +117,29 @@ def _absences(result: Result) -> list[str]:
     for found in result["refused"]:
         where = found["shape"] + (f", T = {found['tokens']} {found['routing']}"
                                   if "tokens" in found else "")
-        cells_of.setdefault(("everybody", "not measured", found["reason"]), []).append(where)
+        cells_of.setdefault(("all", "not measured", found["reason"]), []).append(where)
     lines = [f"- {name}: {status}: {reason} ({where[0]}"
              + (f" and {len(where) - 1} more)" if len(where) > 1 else ")")
              for (name, status, reason), where in cells_of.items()]
-    return [*(lines or ["Everybody took part everywhere."]), ""]
+    return [*(lines or ["None."]), ""]
 
 
 METHOD = """\
-A cell is a layer in bf16 with so many tokens, from the hidden states to the result: router, gate,
-routing, experts, sum, and the shared expert where the model has one. All participants have the
-same weights and hidden states; before it is timed, each one's numbers are compared with float64
-for tokens throughout the batch. Hidden states are such that the router itself chooses experts
-drawn uniformly or by Zipf(1.0) ("natural": normal draws, where the gate has a bias). Times are
-between events on one stream, medians over rounds ± the median distance from the median;
-participants take turns, and who begins changes from round to round. A turn is a graph of calls
-that go through several inputs, and through as many copies of the layer as the L2 cache needs to
-be filled four times over. Who cannot be captured is timed as a stream of calls, which has the
-host's part in it where calls are short; JAX, which has a stream of its own, by the host's clock.
+A cell is a whole layer in bf16 for T tokens: router, gate, dispatch, experts, combine, and the
+shared expert if the model has one. All participants have the same weights and hidden states; before
+it is timed, each participant's result is compared with float64 for tokens throughout the batch.
+Hidden states are constructed so that the router selects experts drawn uniformly or by Zipf(1.0)
+("natural", for gates with a bias: normally distributed hidden states). Times are between CUDA
+events on one stream, medians over rounds ± the median absolute deviation. Participants are measured
+in interleaved rounds; their order changes from round to round. A sample is a CUDA graph of calls
+that rotate over several inputs, and over enough copies of the layer to exceed the L2 cache four
+times. Participants that cannot be captured are timed as stream launches, where the launch overhead
+of the host may dominate short calls; JAX, which has its own stream, is timed by the host's clock.
 FLOP/s count useful operations only. Bytes are those of active experts, router, shared expert, x
 and y; the copy bandwidth counts bytes read and written. `triton_grouped` is a kernel written for
-this benchmark; `dense` is one product with the experts' operations, in cuBLAS: a yardstick, no
-peer. `moe_mlir_consumer_fence` is this project with another option of its tiles: gathered rows
-arrive by themselves, and the warps that multiply fence."""
+this benchmark; `dense` is one matmul with as many operations as the experts, in cuBLAS: a
+yardstick, not a peer. `moe_mlir_consumer_fence` is this project with `gather_fence = consumer`:
+cp.async of gathered rows arrive on the mbarrier, and the consumer warps execute the proxy fence."""
 
 
 def markdown(result: Result) -> str:
@@ -146,9 +147,9 @@ def markdown(result: Result) -> str:
              *summary_table(summarise(result), SUMMARY),
              "## Layers", "", *_cells(result), "## All participants, µs", "",
              *_participants(result),
-             "## Whose fence stands between gathered rows and products", "", *_fences(result),
-             "## In a graph and one by one", "", *_one_by_one(result),
-             "## Who did not take part", "", *_absences(result), "## Shapes", "",
+             "## Proxy fence of gathered rows: producer or consumer warps", "", *_fences(result),
+             "## CUDA graph and stream launches", "", *_graph_and_stream(result),
+             "## Missing measurements", "", *_missing(result), "## Shapes", "",
              *table(("shape", "model", "H", "I", "E", "K", "shared"),
                     [(s.key, s.title, s.hidden, s.intermediate, s.experts, s.top_k, s.shared)
                      for key in result["options"]["shapes"] for s in [ALL[key]]]),

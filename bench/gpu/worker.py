@@ -1,7 +1,7 @@
-"""Layers of ``bench gpu``, in their own process: weights, inputs, checks and times.
+"""The process that measures layers for ``bench gpu``: weights, inputs, checks and times.
 
-Its task has groups, each a shape with its cells and participants; ``supervise`` runs it. Without
-time for measuring (``most`` is 0) it only checks.
+Its task has groups, each a shape with its cells and participants; ``supervise`` runs it. If the
+time limit of the rounds, ``most``, is 0, it only checks.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable
 
 # Fraction of the device's free memory for the weights.
 WEIGHTS_SHARE = 0.35
-# The least time for the rounds of a cell.
+# The minimum time for the rounds of a cell.
 LEAST_SECONDS = 0.3
 # Tokens whose results are compared with float64.
 SAMPLED = 32
-# How long a first call may be silent: Triton tunes, XLA and the driver compile.
+# How long a first call may emit no event: Triton autotunes, XLA and the driver compile.
 FIRST_CALL_SECONDS = 75.0
 GIB = 1 << 30
 
 
 def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the largest difference over the largest magnitude; infinite if any is NaN."""
+    """Return the maximum difference over the maximum magnitude; infinite if any is NaN."""
     error = float((actual - expected).abs().max() / expected.abs().max())
     return error if math.isfinite(error) else math.inf
 
@@ -46,7 +46,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 class Group:
-    """A shape: its participants, with the weights."""
+    """The opened participants of a shape, with its weights."""
 
     def __init__(self, task: dict[str, Any], group: dict[str, Any], device: clock.Device,
                  emit: supervise.Emit):
@@ -67,7 +67,7 @@ class Group:
         self.layers = [layer.make_weights(self.shape, device.device, self.seed + i)
                        for i in range(count)]
         for other in self.layers[1:]:
-            # One set of inputs has the same routing in all.
+            # All layers share the router, so that one set of inputs has the same routing in all.
             other.update({name: self.layers[0][name] for name in
                           ("router", "router_bias", "e_score_correction_bias") if name in other})
         self.inverse = None if self.shape.sigmoid else layer.invert(self.layers[0]["router"])
@@ -93,11 +93,11 @@ class Group:
             self.absent[name] = ("unavailable", str(error))
         except Exception as error:  # noqa: BLE001 -- a peer may raise anything
             self.absent[name] = ("failed", message(error))
-            self._die_with_the_context(name)
+            self._exit_if_context_lost(name)
 
-    def _die_with_the_context(self, name: str) -> None:
-        """End the process after a fault: every later call would fail, and blame the next
-        participant."""
+    def _exit_if_context_lost(self, name: str) -> None:
+        """End the process after a sticky CUDA error: later calls would fail, and the error would
+        be attributed to the next participant."""
         try:
             driver().synchronize()
         except Exception as error:
@@ -159,7 +159,7 @@ class Group:
         except Unavailable as error:
             return {"status": "unavailable", "reason": str(error)}
         except Exception as error:  # noqa: BLE001 -- a peer may raise anything
-            self._die_with_the_context(name)
+            self._exit_if_context_lost(name)
             return {"status": "failed", "reason": message(error)}
         allowed = oracle.tolerance("bf16", self.shape.top_k)
         if error > allowed:
@@ -191,17 +191,17 @@ class Group:
                 graphs[name] = clock.in_graph(graph, calls, self.device.stream)
                 if participant.kind == "ours":
                     results[name]["kernels"] = self._kernels(runner)
-            except Exception as error:  # noqa: BLE001 -- not everybody can be captured
+            except Exception as error:  # noqa: BLE001 -- not all participants can be captured
                 results[name]["no_graph"] = message(error)
-                self._die_with_the_context(name)
+                self._exit_if_context_lost(name)
         share = seconds / (bool(streams) + bool(graphs))
-        for kind, turns in (("stream", streams), ("graph", graphs)):
+        for kind, samples in (("stream", streams), ("graph", graphs)):
             for name, summary in (
-                    clock.interleave(turns, share, self._announce) if turns else {}).items():
+                    clock.interleave(samples, share, self._announce) if samples else {}).items():
                 results[name][kind] = summary
         for participant in ready:
             found = results[participant.name]
-            # Times of the device; the host's part is in `stream`.
+            # The headline time excludes launch overhead, which `stream` includes.
             found["by"] = ("graph" if "graph" in found else
                            "stream" if self._on_stream(participant) else "host")
             found |= found.get("graph") or found["stream"]
@@ -210,7 +210,7 @@ class Group:
         self.emit("running", participant=name)
 
     def _on_stream(self, participant: Participant) -> bool:
-        """Return true unless torch computes on the CPU, beside the double of the driver."""
+        """Return true unless torch computes on the CPU, as on the CUDA double."""
         return participant.kind == "ours" or (
             participant.on_stream and self.device.device.type == "cuda")
 
@@ -231,7 +231,7 @@ class Group:
 def work(task: dict[str, Any], emit: supervise.Emit) -> None:
     device = clock.Device()
     why = "" if device.device.type == "cuda" or is_double() else "PyTorch finds no GPU"
-    budget = Budget(task["seconds"], [len(g["cells"]) * g.get("worth", 1.0)
+    budget = Budget(task["seconds"], [len(g["cells"]) * g.get("weight", 1.0)
                                       for g in task["groups"]])
     for number, group in enumerate(task["groups"]):
         end = time.monotonic() + budget.next()
@@ -245,8 +245,8 @@ def work(task: dict[str, Any], emit: supervise.Emit) -> None:
             continue
         cells = Budget(end - time.monotonic(), [1.0] * len(group["cells"]))
         for tokens, routing in group["cells"]:
-            # Half of it is for drawing, checking and capturing; if creating weights took all of it,
-            # some rounds remain.
+            # Half of the budget is for inputs, checks and captures; LEAST_SECONDS remain even if
+            # creating the weights used all of it.
             opened.cell(tokens, routing, min(max(0.5 * cells.next(), LEAST_SECONDS),
                                              task["most"]))
         del opened

@@ -36,7 +36,7 @@ class Runner(Protocol):
     """An opened participant."""
 
     def scratch(self, tokens: int) -> int:
-        """Return the bytes that a call may allocate, as far as known."""
+        """Return the bytes that a call may allocate, if known."""
 
     def load(self, inputs: Sequence[np.ndarray]) -> None:
         """Load the inputs ``[T, H]`` of a cell; not timed."""

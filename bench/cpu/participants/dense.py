@@ -1,5 +1,5 @@
 """A yardstick: one dense matmul with as many operations as the layer's experts, in oneDNN through
-PyTorch. It does not compute the layer, so it is no peer."""
+PyTorch. It does not compute the layer, so it is not a peer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Product:
         torch.set_num_threads(case.threads)
         self.top_k = case.shape.top_k
         columns = 3 * case.shape.intermediate
-        # Any part of the weights is representative; each call uses another one, like the layer's
-        # experts.
+        # Any slice of the weights is representative; each call uses another one, so that weights
+        # are read from memory as the layer's are.
         flat = [as_torch(w.gate_up_proj).flatten(0, 1) for w in case.layers]
         self.weights = [part for whole in flat for part in whole.split(columns)
                         if len(part) == columns]

@@ -55,7 +55,7 @@ def layer(shape: Shape) -> Callable[[Arrays, jax.Array], jax.Array]:
 class Jitted:
     def __init__(self, case: Case):
         if jax.default_backend() != "cpu":
-            raise Unavailable(f"JAX runs on {jax.default_backend()} here")
+            raise Unavailable(f"the backend of JAX is {jax.default_backend()}")
         self.layers = [make_arrays(w) for w in case.layers]
         self.function = jax.jit(layer(case.shape))
         self.case = case

@@ -25,7 +25,7 @@ from . import Case, Unavailable, select
 
 def write_checkpoint(directory: Path, shape: Shape, dtype: str,
                      weights: Weights | None = None) -> None:
-    """Write a checkpoint of the shape; without weights it is enough to compile."""
+    """Write a checkpoint of the shape; without weights it suffices to compile."""
     names = tensor_names(shape)
     tensors.write_checkpoint(
         directory, shape,
@@ -43,7 +43,7 @@ def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,
 
 
 def bind(module: moe.Module, weights: Mapping[str, np.ndarray]) -> moe.Layer:
-    """Create a layer with its weights, which are packed here."""
+    """Create a layer and pack its weights."""
     needed = [info.name for info in module.signature().weights]
     if missing := [name for name in needed if name not in weights]:
         raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
@@ -93,7 +93,7 @@ def costs(case: Case) -> dict[str, float]:
     prepared = time.perf_counter()
     layer(x)
     end = time.perf_counter()
-    # First use of fresh memory may take longer than everything else.
+    # Repeat: page faults of fresh memory may dominate the first packing.
     again = []
     for _ in range(5):
         del layer
@@ -106,7 +106,7 @@ def costs(case: Case) -> dict[str, float]:
 
 
 def peak_memory(shape: Shape, dtype: str, threads: int, tokens: int) -> dict[str, Any]:
-    """Return the largest resident memory of a process that only runs one layer of a checkpoint."""
+    """Return the peak resident memory of a process that only runs one layer of a checkpoint."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         write_checkpoint(Path(directory), shape, dtype, make_weights(shape, dtype, seed=1))
         command = [sys.executable, "-m", __name__, directory, shape.key, dtype, str(threads),
@@ -119,7 +119,7 @@ def peak_memory(shape: Shape, dtype: str, threads: int, tokens: int) -> dict[str
 
 
 def _status(key: str) -> int:
-    """Read the bytes of this process from the kernel."""
+    """Return a memory figure of this process in bytes, from /proc/self/status."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) << 10

@@ -88,7 +88,7 @@ def _session(model: bytes, threads: int,
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Its threads may spin within a call, but not while others are measured.
+    # Its threads may spin within a call, but not while other participants are measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if initializers:
         options.add_external_initializers(list(initializers), list(initializers.values()))

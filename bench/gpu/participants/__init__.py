@@ -31,8 +31,8 @@ class Case:
 
     shape: GpuShape
     layers: Sequence[Weights]
-    # The driver's handle of torch's current stream; on the double of the driver, without torch's
-    # GPU support, a stream of the double.
+    # The driver's handle of torch's current stream; on the CUDA double, where torch has no GPU, a
+    # stream of the double.
     stream: Callable[[], int]
 
 
@@ -55,7 +55,7 @@ class Participant:
     kind: str  # ours, peer, or yardstick (does not compute the layer)
     # True if calls run on the stream, so that events can time them and graphs capture them.
     on_stream: bool = True
-    # Only runs in this many shapes, the first of a run, as it compiles for every number of tokens.
+    # Runs only in the first shapes of a run, this many, as it compiles for each number of tokens.
     most_shapes: int | None = None
     # Copies of the weights that it creates.
     copies: int = 0

@@ -1,5 +1,5 @@
 """A yardstick: one dense matmul with as many operations as the layer's experts, in cuBLAS. It does
-not compute the layer, so it is no peer."""
+not compute the layer, so it is not a peer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Product:
     def __init__(self, case: Case):
         self.top_k = case.shape.top_k
         columns = 3 * case.shape.intermediate
-        # Any part of the weights is representative; each call uses another one, like the layer's
-        # experts.
+        # Any slice of the weights is representative; each call uses another one, so that weights
+        # are read from memory as the layer's are.
         name = "down_proj" if case.shape.clamped else "gate_up_proj"  # with rows of H terms
         flat = [w[name].flatten(0, 1) for w in case.layers]
         self.weights = [part for whole in flat for part in whole.split(columns)

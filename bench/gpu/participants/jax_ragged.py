@@ -1,6 +1,6 @@
 """JAX: a layer around ``jax.lax.ragged_dot``, compiled by XLA for the GPU.
 
-It runs on XLA's own stream, so the host's clock times it: many calls, then a wait.
+It runs on XLA's own stream, so it is timed by the host's clock: many calls, then a wait.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def to_jax(tensor: torch.Tensor) -> jax.Array:
 class Jitted:
     def __init__(self, case: Case):
         if case.shape.sigmoid or case.shape.clamped:
-            raise Unavailable("its layer here has neither a sigmoid's gate nor gpt-oss's experts")
+            raise Unavailable("neither sigmoid gates nor the experts of gpt-oss are implemented")
         if case.layers[0]["router"].is_cuda and jax.default_backend() != "gpu":
-            raise Unavailable(f"JAX runs on {jax.default_backend()} here")
+            raise Unavailable(f"the backend of JAX is {jax.default_backend()}")
         # Weights are ``[in, out]``, the layout of ragged_dot.
         self.layers = [{name: to_jax(t.transpose(-1, -2)) for name, t in w.items()}
                        for w in case.layers]

@@ -47,14 +47,14 @@ class Compiled:
             raise Unavailable(f"the compiled layer has weights {missing} that the benchmark lacks")
         self.layers = [self.module.layer({name: on_device(w[name]) for name in needed})
                        for w in case.layers]
-        # No other participant counts tokens per expert.
+        # Disable the counts of tokens per expert, which no other participant has.
         for layer in self.layers:
             layer.enable_statistics(False)
 
     def load(self, inputs: Sequence[torch.Tensor]) -> None:
         self.inputs = [on_device(x) for x in inputs]
         tokens = len(inputs[0])
-        # Results of earlier calls must not count.
+        # Fill with NaN, so that results of earlier calls cannot pass the check.
         self.result = on_device(torch.full_like(inputs[0], torch.nan))
         self.workspace = on_device(torch.zeros(max(self.layers[0].workspace_bytes(tokens), 1),
                                                dtype=torch.uint8, device=inputs[0].device))

@@ -1,4 +1,4 @@
-"""This project, with the fence of gathered rows in the consumer warps."""
+"""This project, with the proxy fence of gathered rows in the consumer warps."""
 
 from __future__ import annotations
 

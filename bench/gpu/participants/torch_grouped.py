@@ -1,5 +1,5 @@
 """PyTorch's grouped matmul in the steps of transformers' ``grouped_mm`` experts: sort the choices,
-gather the rows, two grouped matmuls, scale, restore the order, add up."""
+gather the rows, two grouped matmuls, scale, restore the order, sum."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def experts(shape: GpuShape, w: Weights, rows: Tensor, ids: Tensor, ends: Tensor
 def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     scores, ids = route(shape, w, x)
     sorted_ids, order = ids.flatten().sort()
-    # Not bincount, which waits for the device.
+    # Not bincount, which synchronizes with the device.
     counted = sorted_ids.int() if x.is_cuda else sorted_ids.float()
     sizes = torch.histc(counted, bins=shape.experts, min=0, max=shape.experts - 1)
     ends = sizes.cumsum(0, dtype=torch.int32)
@@ -46,5 +46,5 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
 
 def open(case: Case) -> Eager:
     if not (hasattr(F, "grouped_mm") or hasattr(torch, "_grouped_mm")):
-        raise Unavailable(f"torch {torch.__version__} has no grouped product")
+        raise Unavailable(f"torch {torch.__version__} has no grouped matmul")
     return Eager(case, layer)

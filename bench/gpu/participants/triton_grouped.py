@@ -1,5 +1,5 @@
-"""A grouped matmul in Triton, written for this benchmark: what a competent engineer gets in a few
-lines. The first matmul gathers rows and ends in SwiGLU; the second one scales its rows and writes
+"""A grouped matmul in Triton, written for this benchmark: a short kernel without further tuning.
+The first matmul gathers rows and has SwiGLU as epilogue; the second one scales its rows and writes
 each to the position of its choice; a reduction over the choices follows.
 """
 
@@ -14,7 +14,7 @@ from ..layer import Tensor, Weights, add_shared, route
 from . import Case, Unavailable
 from .eager import Eager
 
-# Columns, depth, warps, stages; the rows of a tile depend on the rows of an expert.
+# Columns, depth, warps, stages; the rows of a tile depend on the mean rows per expert.
 TILES = ((64, 64, 4, 4), (128, 64, 4, 4), (128, 64, 8, 3), (256, 64, 8, 3))
 # The largest number of experts for a scan.
 MOST_EXPERTS = 512
@@ -23,7 +23,7 @@ CONFIGS = [triton.Config({"COLUMNS": columns, "DEPTH": depth}, num_warps=warps,
 
 
 def tuned(kernel):
-    """Autotune over ``CONFIGS``. Sizes are no constants, so that layers share the code."""
+    """Autotune over ``CONFIGS``. Sizes are runtime arguments, so that layers share the code."""
     return triton.autotune(
         CONFIGS, key=["hidden", "inner", "ROWS"],
         do_bench=lambda call, quantiles: triton.testing.do_bench(
@@ -119,7 +119,7 @@ def layer(shape: GpuShape, w: Weights, x: Tensor) -> Tensor:
     ends = sizes.cumsum(0, dtype=torch.int32)
     rows = rows_of_a_tile(shape, tokens)
     tiles = ((sizes.int() + rows - 1) // rows).cumsum(0, dtype=torch.int32)
-    # An upper bound of the tiles for any routing.
+    # An upper bound on the number of tiles for any routing.
     most = len(order) // rows + min(experts, len(order))
     inner = x.new_empty(len(order), shape.intermediate)
     up_kernel[lambda meta: (most * triton.cdiv(shape.intermediate, meta["COLUMNS"]),)](
@@ -137,7 +137,7 @@ def open(case: Case) -> Eager:
     if not case.layers[0]["router"].is_cuda:
         raise Unavailable("Triton needs a GPU")
     if case.shape.clamped:
-        raise Unavailable("it has no experts of gpt-oss")
+        raise Unavailable("the experts of gpt-oss are not implemented")
     if case.shape.experts > MOST_EXPERTS:
-        raise Unavailable(f"it holds at most {MOST_EXPERTS} experts")
+        raise Unavailable(f"it supports at most {MOST_EXPERTS} experts")
     return Eager(case, layer)

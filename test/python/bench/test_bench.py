@@ -198,21 +198,21 @@ def test_budget_passes_on_what_is_left():
         budget.next()
 
 
-def test_a_slow_call_has_few_turns_and_a_short_one_a_warm_up():
-    assert timing.plan(3.0, share=1.0) == timing.Turns(1, 1, 0)
-    assert timing.plan(0.5, share=3.0) == timing.Turns(6, 1, 0)
+def test_a_slow_call_has_few_rounds_and_a_short_one_a_warm_up():
+    assert timing.plan(3.0, share=1.0) == timing.Schedule(1, 1, 0)
+    assert timing.plan(0.5, share=3.0) == timing.Schedule(6, 1, 0)
     short = timing.plan(0.001, share=1.0)
     assert (short.calls, short.warm_up) == (20, 1) and short.rounds == timing.MAX_ROUNDS
 
 
-def test_turns_are_spread_over_the_rounds():
-    turns = timing.Turns(rounds=3, calls=1, warm_up=0)
-    assert [i for i in range(12) if timing.takes_part(turns, i, 12)] == [3, 7, 11]
-    every = timing.Turns(rounds=12, calls=1, warm_up=0)
-    assert all(timing.takes_part(every, i, 12) for i in range(12))
+def test_samples_are_spread_over_the_rounds():
+    schedule = timing.Schedule(rounds=3, calls=1, warm_up=0)
+    assert [i for i in range(12) if timing.is_measured(schedule, i, 12)] == [3, 7, 11]
+    every = timing.Schedule(rounds=12, calls=1, warm_up=0)
+    assert all(timing.is_measured(every, i, 12) for i in range(12))
 
 
-def test_participants_take_turns():
+def test_participants_are_interleaved():
     clock, order = Clock(), []
 
     def step(name, seconds):
@@ -225,7 +225,7 @@ def test_participants_take_turns():
                               {"a": 0.125, "b": 0.25}, seconds=3.0, clock=clock)
     assert (found["a"].median, found["b"].median) == (0.125, 0.25)
     assert (found["a"].rounds, found["b"].rounds) == (12, 6)
-    # Nobody is done before the other begins, and calls count up.
+    # The participants alternate, and the numbers of calls ascend.
     names = [name for name, _ in order]
     assert "".join(names).count("aaaa") == 0
     assert [n for name, n in order if name == "a"] == list(range(12))
@@ -239,7 +239,7 @@ def test_a_call_longer_than_its_share_is_not_repeated():
     assert (found["slow"].median, found["slow"].calls) == (9.0, 1)
 
 
-def test_the_outclassed_have_one_call():
+def test_an_outclassed_participant_has_one_call():
     clock, order = Clock(), []
 
     def step(name, seconds):
@@ -253,11 +253,11 @@ def test_the_outclassed_have_one_call():
                               yardsticks={"dense"}, clock=clock)
     assert "slow" not in order and (found["slow"].median, found["slow"].calls) == (1.5, 1)
     assert found["fast"].rounds > 1 and found["dense"].rounds > 1
-    # Nobody always follows the same one.
+    # No participant always follows the same one.
     assert "fast dense" in " ".join(order) and "dense fast" in " ".join(order)
 
 
-def test_everybody_begins_a_round():
+def test_each_participant_begins_a_round():
     names = ["a", "b", "c", "d"]
     order, clock = [], Clock()
 
@@ -340,10 +340,10 @@ def test_ratio_is_to_the_best_peer_that_is_right():
 def test_a_peer_that_is_far_behind_is_not_run_again_in_its_shape():
     cells = [cell(moe_mlir=1.0, jax=0.5, onnxruntime=0.01, dense=9.0),
              cell(tokens=4, moe_mlir=1.0, jax=0.4, onnxruntime=0.02, iree=0.1)]
-    found = cpu._hopeless("olmoe", cells)
-    assert found == {"jax": ("skipped", "at least 20 times slower than the best peer in the cells "
-                             "of this shape before")}
-    assert cpu._hopeless("granite", cells) == {}
+    found = cpu._too_slow_peers("olmoe", cells)
+    assert found == {"jax": ("skipped", "at least 20 times slower than the best peer in all "
+                             "previous cells of this shape")}
+    assert cpu._too_slow_peers("granite", cells) == {}
 
 
 def test_summary():
@@ -355,7 +355,7 @@ def test_summary():
     found = metrics.summarise(result(cells, costs=[costs], memory=[memory]))
     assert found["ratio"] == {"min": 0.5, "median": 2.0, "max": 5.0, "count": 3}
     assert found["ratio_of_minima"] == found["ratio"]
-    # T = 2048 alone has 64 rows an expert.
+    # Only T = 2048 has 64 rows per expert.
     assert found["limit_many_rows"] == {"min": 0.5, "median": 0.5, "max": 0.5, "count": 1}
     assert found["zipf_over_uniform"]["median"] == pytest.approx(1.5)
     assert found["bandwidth_one_token"]["max"] == pytest.approx(
@@ -367,10 +367,10 @@ def test_summary():
 
 def test_summary_of_nothing():
     assert set(metrics.summarise(result([])).values()) == {None}
-    assert "| time of the best peer over ours | - |" in report.markdown(result([]))
+    assert "| speedup over the best peer, median times | - |" in report.markdown(result([]))
 
 
-def test_report_names_who_is_missing_and_why():
+def test_report_lists_missing_measurements_with_reasons():
     found = result(
         [cell(moe_mlir=0.002, iree=WRONG), cell(tokens=4, moe_mlir=0.002, iree=WRONG)],
         refused=[{"shape": "mixtral", "dtype": "f32", "threads": 2, "reason": "needs 9.9 GiB"}])

@@ -1,4 +1,4 @@
-"""What a machine with a GPU runs (bench/device, bench/gpu), on the double of the driver."""
+"""The checks and benchmarks for a GPU (bench/device, bench/gpu), on the CUDA double."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_check_begins_with_what_says_most(packed):
             ("family", "qwen3_moe", "sm_90a")]
     specs = [bundles.Spec(kind, name, "bf16", target, *fence)
              for kind, name, target, *fence in keys]
-    assert [[specs.index(spec) for spec in its] for its in check._by_worth(specs).values()] == [
+    assert [[specs.index(spec) for spec in its] for its in check._by_priority(specs).values()] == [
         [5, 6], [4], [2, 3], [0], [1]]
     listed = run(packed, "check", "--list").stdout.split()
     assert listed.index("tiny-bf16-sm_90a-consumer_fence") == 0 and len(listed) == 7
@@ -292,8 +292,8 @@ def test_bench_measures(packed, tmp_path):
     assert none == [None, None]
     assert found["summary"]["consumer_over_producer"]["count"] == 1
     report = (tmp_path / "gpu.md").read_text()
-    assert "| tiny | 5 | uniform |" in report.split("## Whose fence")[1].split("\n## ")[0]
-    assert "the times say nothing" in report and "| tiny | 5 | uniform |" in report
+    assert "| tiny | 5 | uniform |" in report.split("## Proxy fence")[1].split("\n## ")[0]
+    assert "the times are meaningless" in report and "| tiny | 5 | uniform |" in report
 
 
 @pytest.mark.parametrize("old, new, status, reason", [
@@ -303,7 +303,7 @@ def test_bench_measures(packed, tmp_path):
     ("    def output(self", "    def output(self):\n        __import__('os').abort()\n\n"
      "    def unused(self", "failed", "the process ended by SIGABRT while it ran")])
 def test_bench_fails(packed, tmp_path, old, new, status, reason):
-    """Who is wrong, raises or ends the process is left out, with the reason."""
+    """A participant that is wrong, raises or ends the process is left out, with the reason."""
     directory = broken(packed, tmp_path, old, new,
                        "python/bench/gpu/participants/moe_mlir.py")
     done, found = bench(directory, tmp_path, "--shapes", "tiny", "--peers", "dense")
@@ -334,7 +334,7 @@ def test_bench_begins_with_both_fences():
 
 
 def test_bench_adds_to_a_cell():
-    """What no time was left for is missing in a cell that was measured with others."""
+    """A participant without time left is missing in a cell measured with others."""
     from bench.gpu import bench as command
 
     def of(**times):
@@ -422,22 +422,22 @@ def test_inputs_have_the_routing_that_was_drawn():
 @pytest.mark.parametrize("seconds, rotation, calls", [
     (1e-5, 1, 64), (1e-5, 64, 64), (1e-5, 128, 128), (1e-4, 4, 20), (1e-3, 8, 8), (5e-3, 2, 2),
     (5e-3, 32, 4), (1.0, 4, 1)])
-def test_turns_are_whole_rotations_if_they_are_short(seconds, rotation, calls):
+def test_samples_are_whole_rotations_if_they_are_short(seconds, rotation, calls):
     assert clock.calls_of(seconds, rotation) == calls
 
 
-def test_participants_take_turns():
-    """The first round warms up, and rounds end with the time."""
+def test_participants_are_interleaved():
+    """The first round is a warm-up, and rounds end at the time limit."""
     now, order = [0.0], []
 
-    def turn(name, seconds):
+    def sample(name, seconds):
         def run():
             order.append(name)
             now[0] += seconds
             return seconds
         return run
 
-    found = clock.interleave({"a": turn("a", 1.0), "b": turn("b", 2.0)}, 20.0,
+    found = clock.interleave({"a": sample("a", 1.0), "b": sample("b", 2.0)}, 20.0,
                              clock=lambda: now[0])
     assert found["a"]["median"] == 1.0 and found["b"]["median"] == 2.0
     assert found["a"]["rounds"] == len(order) / 2 - 1 == 6
