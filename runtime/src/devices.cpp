@@ -9,7 +9,7 @@
 
 #include "core/devices.h"
 #include "cpu/cpu_device.h"
-#include "cuda/cuda_device.h"
+#include "cuda/device/cuda_device.h"
 
 using namespace moe::rt;
 

@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CUDA_DEVICE_WEIGHTS_H
 #define MOE_RT_SRC_CUDA_DEVICE_WEIGHTS_H
 
-#include "cuda/memory.h"
+#include "cuda/device/memory.h"
 #include "cuda/program.h"
 #include "layer/weights.h"
 

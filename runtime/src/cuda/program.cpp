@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/program.h"
-#include "cuda/compatibility.h"
 #include "cuda/cuda_layer.h"
+#include "cuda/device/compatibility.h"
 #include "layer/layer.h"
 
 #include <cstring>

@@ -10,7 +10,7 @@
 
 #include "artifact/images.h"
 #include "core/device.h"
-#include "cuda/cuda_device.h"
+#include "cuda/device/cuda_device.h"
 
 #include <mutex>
 

@@ -8,7 +8,7 @@
 #ifndef MOE_RT_SRC_CUDA_REPORTS_H
 #define MOE_RT_SRC_CUDA_REPORTS_H
 
-#include "cuda/memory.h"
+#include "cuda/device/memory.h"
 #include "cuda/report_kernel.h"
 
 #include <atomic>

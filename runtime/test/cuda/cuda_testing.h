@@ -12,7 +12,7 @@
 #ifndef MOE_RT_TEST_CUDA_TESTING_H
 #define MOE_RT_TEST_CUDA_TESTING_H
 
-#include "cuda/memory.h"
+#include "cuda/device/memory.h"
 #include "testing.h"
 
 #include "moe_rt/launcher.h"

@@ -8,7 +8,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "artifact/signature.h"
-#include "cuda/compatibility.h"
+#include "cuda/device/compatibility.h"
 #include "cuda_testing.h"
 
 #include <cstring>

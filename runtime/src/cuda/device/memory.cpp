@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/memory.h"
+#include "cuda/device/memory.h"
 #include "support/checked.h"
 
 #include <cinttypes>

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/driver.h"
+#include "cuda/device/driver.h"
 
 #include <cstdarg>
 #include <cstdio>
@@ -65,7 +65,7 @@ moe_rt_status_t Driver::open() {
 #define MOE_CUDA_OPTIONAL_FUNCTION(function, version, parameters)              \
   function =                                                                   \
       reinterpret_cast<decltype(function)>(dlsym(library, #function version));
-#include "cuda/functions.def"
+#include "cuda/device/functions.def"
   return nullptr;
 }
 

@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_CUDA_DEVICE_H
-#define MOE_RT_SRC_CUDA_CUDA_DEVICE_H
+#ifndef MOE_RT_SRC_CUDA_DEVICE_CUDA_DEVICE_H
+#define MOE_RT_SRC_CUDA_DEVICE_CUDA_DEVICE_H
 
 #include "core/device.h"
-#include "cuda/driver.h"
+#include "cuda/device/driver.h"
 
 #include <memory>
 #include <mutex>
@@ -114,4 +114,4 @@ private:
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_CUDA_DEVICE_H
+#endif // MOE_RT_SRC_CUDA_DEVICE_CUDA_DEVICE_H

@@ -8,8 +8,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_API_H
-#define MOE_RT_SRC_CUDA_API_H
+#ifndef MOE_RT_SRC_CUDA_DEVICE_API_H
+#define MOE_RT_SRC_CUDA_DEVICE_API_H
 
 #include <cstddef>
 #include <cstdint>
@@ -130,4 +130,4 @@ enum CUtensorMapFloatOOBfill : int { CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0 };
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_API_H
+#endif // MOE_RT_SRC_CUDA_DEVICE_API_H

@@ -5,10 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/cuda_device.h"
+#include "cuda/device/cuda_device.h"
 #include "artifact/signature.h"
 #include "cpu/target.h"
-#include "cuda/compatibility.h"
+#include "cuda/device/compatibility.h"
 #include "cuda/program.h"
 #include "cuda/report_kernel.h"
 

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/compatibility.h"
+#include "cuda/device/compatibility.h"
 
 #include <cinttypes>
 #include <string>

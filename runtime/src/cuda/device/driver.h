@@ -5,10 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_DRIVER_H
-#define MOE_RT_SRC_CUDA_DRIVER_H
+#ifndef MOE_RT_SRC_CUDA_DEVICE_DRIVER_H
+#define MOE_RT_SRC_CUDA_DEVICE_DRIVER_H
 
-#include "cuda/api.h"
+#include "cuda/device/api.h"
 #include "support/status.h"
 
 #include <string>
@@ -38,7 +38,7 @@ public:
 #define MOE_CUDA_FUNCTION(function, version, parameters)                       \
   CUresult(*function) parameters = nullptr;
 #define MOE_CUDA_OPTIONAL_FUNCTION MOE_CUDA_FUNCTION
-#include "cuda/functions.def"
+#include "cuda/device/functions.def"
 
 private:
   template <typename F> moe_rt_status_t find(const char *symbol, F &out);
@@ -56,4 +56,4 @@ private:
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_DRIVER_H
+#endif // MOE_RT_SRC_CUDA_DEVICE_DRIVER_H

@@ -8,10 +8,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_MEMORY_H
-#define MOE_RT_SRC_CUDA_MEMORY_H
+#ifndef MOE_RT_SRC_CUDA_DEVICE_MEMORY_H
+#define MOE_RT_SRC_CUDA_DEVICE_MEMORY_H
 
-#include "cuda/cuda_device.h"
+#include "cuda/device/cuda_device.h"
 
 #include "moe_rt/abi.h"
 
@@ -107,4 +107,4 @@ moe_rt_status_t checkResidence(const CUDADevice &device, const void *memory,
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_MEMORY_H
+#endif // MOE_RT_SRC_CUDA_DEVICE_MEMORY_H

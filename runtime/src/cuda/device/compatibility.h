@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_COMPATIBILITY_H
-#define MOE_RT_SRC_CUDA_COMPATIBILITY_H
+#ifndef MOE_RT_SRC_CUDA_DEVICE_COMPATIBILITY_H
+#define MOE_RT_SRC_CUDA_DEVICE_COMPATIBILITY_H
 
 #include "artifact/images.h"
-#include "cuda/cuda_device.h"
+#include "cuda/device/cuda_device.h"
 
 namespace moe::rt::cuda {
 
@@ -22,4 +22,4 @@ moe_rt_status_t checkDevice(const DeviceCode &code, const CUDADevice &device);
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_COMPATIBILITY_H
+#endif // MOE_RT_SRC_CUDA_DEVICE_COMPATIBILITY_H
