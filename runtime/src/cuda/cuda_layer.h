@@ -9,7 +9,7 @@
 #define MOE_RT_SRC_CUDA_CUDA_LAYER_H
 
 #include "cuda/device_weights.h"
-#include "cuda/reports.h"
+#include "cuda/report/reports.h"
 #include "layer/layer.h"
 
 namespace moe::rt::cuda {

@@ -10,7 +10,7 @@
 #include "cpu/target.h"
 #include "cuda/device/compatibility.h"
 #include "cuda/program.h"
-#include "cuda/report_kernel.h"
+#include "cuda/report/report_kernel.h"
 
 #include <new>
 

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/report_kernel.h"
-#include "cuda/report_kernel_source.h"
+#include "cuda/report/report_kernel.h"
+#include "cuda/report/report_kernel_source.h"
 
 using namespace moe::rt;
 using namespace moe::rt::cuda;

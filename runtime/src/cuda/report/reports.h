@@ -5,11 +5,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_REPORTS_H
-#define MOE_RT_SRC_CUDA_REPORTS_H
+#ifndef MOE_RT_SRC_CUDA_REPORT_REPORTS_H
+#define MOE_RT_SRC_CUDA_REPORT_REPORTS_H
 
 #include "cuda/device/memory.h"
-#include "cuda/report_kernel.h"
+#include "cuda/report/report_kernel.h"
 
 #include <atomic>
 
@@ -79,4 +79,4 @@ private:
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_REPORTS_H
+#endif // MOE_RT_SRC_CUDA_REPORT_REPORTS_H

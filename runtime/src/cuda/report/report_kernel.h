@@ -9,8 +9,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_REPORT_KERNEL_H
-#define MOE_RT_SRC_CUDA_REPORT_KERNEL_H
+#ifndef MOE_RT_SRC_CUDA_REPORT_REPORT_KERNEL_H
+#define MOE_RT_SRC_CUDA_REPORT_REPORT_KERNEL_H
 
 #include "cuda/program.h"
 #include "layer/statistics.h"
@@ -71,4 +71,4 @@ private:
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_REPORT_KERNEL_H
+#endif // MOE_RT_SRC_CUDA_REPORT_REPORT_KERNEL_H

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cuda/reports.h"
+#include "cuda/report/reports.h"
 #include "layer/call_layout.h"
 #include "support/checked.h"
 

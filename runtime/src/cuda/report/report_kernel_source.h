@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CUDA_REPORT_KERNEL_SOURCE_H
-#define MOE_RT_SRC_CUDA_REPORT_KERNEL_SOURCE_H
+#ifndef MOE_RT_SRC_CUDA_REPORT_REPORT_KERNEL_SOURCE_H
+#define MOE_RT_SRC_CUDA_REPORT_REPORT_KERNEL_SOURCE_H
 
 namespace moe::rt::cuda {
 
@@ -16,4 +16,4 @@ extern const unsigned reportKernelBlock;
 
 } // namespace moe::rt::cuda
 
-#endif // MOE_RT_SRC_CUDA_REPORT_KERNEL_SOURCE_H
+#endif // MOE_RT_SRC_CUDA_REPORT_REPORT_KERNEL_SOURCE_H
