@@ -9,7 +9,7 @@
 #define MOE_RT_SRC_CPU_CPU_DEVICE_H
 
 #include "core/device.h"
-#include "cpu/pool.h"
+#include "cpu/threads/pool.h"
 #include "cpu/workspace.h"
 
 namespace moe::rt {

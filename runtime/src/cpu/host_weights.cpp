@@ -7,7 +7,7 @@
 
 #include "cpu/host_weights.h"
 #include "cpu/host_call.h"
-#include "cpu/pool.h"
+#include "cpu/threads/pool.h"
 
 #include <algorithm>
 #include <atomic>

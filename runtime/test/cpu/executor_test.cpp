@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cpu/pool.h"
+#include "cpu/threads/pool.h"
 #include "moe_rt/openmp.h"
 #include "testing.h"
 

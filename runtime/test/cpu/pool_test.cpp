@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cpu/pool.h"
+#include "cpu/threads/pool.h"
 #include "testing.h"
 
 #include <chrono>

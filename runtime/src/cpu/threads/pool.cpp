@@ -10,9 +10,9 @@
 #define _GNU_SOURCE
 #endif
 
-#include "cpu/pool.h"
+#include "cpu/threads/pool.h"
 #include "core/context.h"
-#include "cpu/futex.h"
+#include "cpu/threads/futex.h"
 
 #include <algorithm>
 #include <chrono>

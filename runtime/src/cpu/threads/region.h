@@ -9,8 +9,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CPU_REGION_H
-#define MOE_RT_SRC_CPU_REGION_H
+#ifndef MOE_RT_SRC_CPU_THREADS_REGION_H
+#define MOE_RT_SRC_CPU_THREADS_REGION_H
 
 #include "moe_rt/executor.h"
 
@@ -74,4 +74,4 @@ struct Region {
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_CPU_REGION_H
+#endif // MOE_RT_SRC_CPU_THREADS_REGION_H

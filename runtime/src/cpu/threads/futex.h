@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CPU_FUTEX_H
-#define MOE_RT_SRC_CPU_FUTEX_H
+#ifndef MOE_RT_SRC_CPU_THREADS_FUTEX_H
+#define MOE_RT_SRC_CPU_THREADS_FUTEX_H
 
 #include <atomic>
 #include <cstdint>
@@ -46,4 +46,4 @@ inline void futexWake(std::atomic<uint32_t> &word, int count) {
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_CPU_FUTEX_H
+#endif // MOE_RT_SRC_CPU_THREADS_FUTEX_H

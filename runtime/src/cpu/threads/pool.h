@@ -5,10 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_CPU_POOL_H
-#define MOE_RT_SRC_CPU_POOL_H
+#ifndef MOE_RT_SRC_CPU_THREADS_POOL_H
+#define MOE_RT_SRC_CPU_THREADS_POOL_H
 
-#include "cpu/region.h"
+#include "cpu/threads/region.h"
 #include "support/usable_cores.h"
 
 #include <memory>
@@ -85,4 +85,4 @@ private:
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_CPU_POOL_H
+#endif // MOE_RT_SRC_CPU_THREADS_POOL_H

@@ -14,7 +14,7 @@
 #endif
 
 #include "moe_rt/openmp.h"
-#include "cpu/pool.h"
+#include "cpu/threads/pool.h"
 #include "support/status.h"
 
 #include <algorithm>

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "cpu/region.h"
-#include "cpu/pool.h"
+#include "cpu/threads/region.h"
+#include "cpu/threads/pool.h"
 
 #include <mutex>
 #include <new>
