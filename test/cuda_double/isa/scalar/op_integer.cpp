@@ -10,7 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ops.h"
+#include "isa/ops.h"
 
 #include <limits>
 #include <type_traits>

@@ -11,8 +11,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "numeric.h"
-#include "ops.h"
+#include "isa/numeric.h"
+#include "isa/ops.h"
 
 #include <cfenv>
 

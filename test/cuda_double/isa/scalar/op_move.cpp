@@ -10,8 +10,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "numeric.h"
-#include "ops.h"
+#include "isa/numeric.h"
+#include "isa/ops.h"
 
 #include <chrono>
 
