@@ -10,9 +10,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "bulk.h"
+#include "isa/ops.h"
 #include "machine/mbarrier.h"
 #include "machine/tensor_map.h"
-#include "ops.h"
 
 #include <array>
 #include <memory>

@@ -9,8 +9,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "numeric.h"
-#include "ops.h"
+#include "isa/numeric.h"
+#include "isa/ops.h"
 
 using namespace moe::gpu;
 

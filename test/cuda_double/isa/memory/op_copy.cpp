@@ -10,8 +10,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "bulk.h"
+#include "isa/ops.h"
 #include "machine/mbarrier.h"
-#include "ops.h"
 
 using namespace moe::gpu;
 using syntax::Operand;
