@@ -11,10 +11,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "isa/numeric.h"
+#include "isa/ops.h"
 #include "machine/tensor_map.h"
 #include "matrix.h"
-#include "numeric.h"
-#include "ops.h"
 
 #include <algorithm>
 

@@ -8,7 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_MATRIX_H
 #define MOE_CUDA_DOUBLE_MATRIX_H
 
-#include "numeric.h"
+#include "isa/numeric.h"
 #include "ptx/ptx_syntax.h"
 
 #include <type_traits>

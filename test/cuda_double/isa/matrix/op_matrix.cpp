@@ -10,9 +10,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "isa/numeric.h"
+#include "isa/ops.h"
 #include "matrix.h"
-#include "numeric.h"
-#include "ops.h"
 
 #include <algorithm>
 
