@@ -9,7 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ops.h"
+#include "isa/ops.h"
 
 using namespace moe::gpu;
 using syntax::Operand;
