@@ -14,10 +14,10 @@
 #define MOE_CUDA_DOUBLE_DRIVER_H
 
 #include "cuda_abi.h"
-#include "machine/device_memory.h"
 #include "machine/fault.h"
 #include "machine/log.h"
 #include "machine/machine.h"
+#include "machine/memory/device_memory.h"
 #include "machine/settings.h"
 
 #include <chrono>

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "driver.h"
-#include "machine/tensor_map.h"
+#include "machine/memory/tensor_map.h"
 
 #include <cstring>
 

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "machine.h"
-#include "mbarrier.h"
+#include "machine/memory/mbarrier.h"
 
 #include <algorithm>
 #include <numeric>

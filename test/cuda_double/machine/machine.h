@@ -14,13 +14,13 @@
 #ifndef MOE_CUDA_DOUBLE_MACHINE_H
 #define MOE_CUDA_DOUBLE_MACHINE_H
 
-#include "async.h"
-#include "device_memory.h"
 #include "fault.h"
+#include "machine/memory/async.h"
+#include "machine/memory/device_memory.h"
+#include "machine/memory/race.h"
+#include "machine/memory/shared_memory.h"
 #include "ptx/program.h"
-#include "race.h"
 #include "settings.h"
-#include "shared_memory.h"
 
 #include <cstring>
 

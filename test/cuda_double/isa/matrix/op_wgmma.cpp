@@ -13,7 +13,7 @@
 
 #include "isa/numeric.h"
 #include "isa/ops.h"
-#include "machine/tensor_map.h"
+#include "machine/memory/tensor_map.h"
 #include "matrix.h"
 
 #include <algorithm>

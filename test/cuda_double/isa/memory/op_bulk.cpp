@@ -11,8 +11,8 @@
 
 #include "bulk.h"
 #include "isa/ops.h"
-#include "machine/mbarrier.h"
-#include "machine/tensor_map.h"
+#include "machine/memory/mbarrier.h"
+#include "machine/memory/tensor_map.h"
 
 #include <array>
 #include <memory>

@@ -11,7 +11,7 @@
 
 #include "bulk.h"
 #include "isa/ops.h"
-#include "machine/mbarrier.h"
+#include "machine/memory/mbarrier.h"
 
 using namespace moe::gpu;
 using syntax::Operand;

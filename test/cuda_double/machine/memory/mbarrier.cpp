@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "mbarrier.h"
-#include "machine.h"
+#include "machine/machine.h"
 #include "ptx/decoder.h"
 
 using namespace moe::gpu;

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "device_memory.h"
-#include "fault.h"
+#include "machine/fault.h"
 
 #include <cstring>
 #include <sys/mman.h>

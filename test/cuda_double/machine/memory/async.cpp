@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "async.h"
-#include "machine.h"
+#include "machine/machine.h"
 
 using namespace moe::gpu;
 

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "shared_memory.h"
-#include "machine.h"
+#include "machine/machine.h"
 
 using namespace moe::gpu;
 

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "tensor_map.h"
-#include "fault.h"
 #include "isa/numeric.h"
+#include "machine/fault.h"
 
 #include <algorithm>
 
