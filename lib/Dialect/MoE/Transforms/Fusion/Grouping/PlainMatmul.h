@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_PLAINMATMUL_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_PLAINMATMUL_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_GROUPING_PLAINMATMUL_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_GROUPING_PLAINMATMUL_H
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 
@@ -33,4 +33,4 @@ Value buildPlainMatmul(OpBuilder &b, Location loc, Value lhs, Value offsets,
 
 } // namespace mlir::moe
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_PLAINMATMUL_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_FUSION_GROUPING_PLAINMATMUL_H
