@@ -23,10 +23,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_TMAKERNEL_H
-#define MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_TMAKERNEL_H
+#ifndef MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_WGMMA_TMAKERNEL_H
+#define MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_WGMMA_TMAKERNEL_H
 
-#include "GroupedKernel.h"
+#include "GroupedMatmul/GroupedKernel.h"
 
 namespace mlir::moe {
 
@@ -156,4 +156,4 @@ private:
 
 } // namespace mlir::moe
 
-#endif // MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_TMAKERNEL_H
+#endif // MOE_LIB_CONVERSION_MOETOGPU_GROUPEDMATMUL_WGMMA_TMAKERNEL_H
