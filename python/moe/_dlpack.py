@@ -19,7 +19,8 @@ import numpy as np
 from ._error import INVALID_ARGUMENT, MoEError
 
 CPU, CUDA, CUDA_HOST = 1, 2, 3
-INT, UINT, FLOAT, BFLOAT, BOOL, FLOAT8_E4M3FN = 0, 1, 2, 4, 6, 10
+INT, UINT, FLOAT, BFLOAT, BOOL = 0, 1, 2, 4, 6
+FLOAT8_E4M3FN, FLOAT8_E5M2, FLOAT8_E8M0FNU = 10, 12, 14
 
 
 class DLDevice(ctypes.Structure):
@@ -39,16 +40,17 @@ class DLTensor(ctypes.Structure):
 # Names as in MLIR and in the metadata of an artifact.
 DTYPES: dict[str, tuple[int, int]] = {
     "f16": (FLOAT, 16), "f32": (FLOAT, 32), "f64": (FLOAT, 64), "bf16": (BFLOAT, 16),
-    "f8E4M3FN": (FLOAT8_E4M3FN, 8),
+    "f8E4M3FN": (FLOAT8_E4M3FN, 8), "f8E5M2": (FLOAT8_E5M2, 8),
+    "f8E8M0FNU": (FLOAT8_E8M0FNU, 8),
     "i8": (INT, 8), "i16": (INT, 16), "i32": (INT, 32), "i64": (INT, 64),
     "ui8": (UINT, 8), "ui16": (UINT, 16), "ui32": (UINT, 32), "ui64": (UINT, 64),
     "i1": (BOOL, 8),
 }
 _NAMES = {pair: name for name, pair in DTYPES.items()}
 _NUMPY = {"f16": "float16", "f32": "float32", "f64": "float64", "bf16": "bfloat16",
-          "f8E4M3FN": "float8_e4m3fn", "i8": "int8", "i16": "int16", "i32": "int32",
-          "i64": "int64", "ui8": "uint8", "ui16": "uint16", "ui32": "uint32", "ui64": "uint64",
-          "i1": "bool"}
+          "f8E4M3FN": "float8_e4m3fn", "f8E5M2": "float8_e5m2", "f8E8M0FNU": "float8_e8m0fnu",
+          "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "ui8": "uint8",
+          "ui16": "uint16", "ui32": "uint32", "ui64": "uint64", "i1": "bool"}
 _FROM_NUMPY = {name: ours for ours, name in _NUMPY.items()}
 
 
@@ -59,13 +61,13 @@ def dtype_name(dtype: DLDataType) -> str:
 
 def numpy_dtype(name: str) -> np.dtype:
     """Return the numpy dtype of an MLIR type; bfloat16 and 8-bit floats need ``ml_dtypes``."""
-    if name in ("bf16", "f8E4M3FN"):
+    if name == "bf16" or name.startswith("f8"):
         try:
             import ml_dtypes
-        except ImportError:
-            raise MoEError(INVALID_ARGUMENT, f"a {name} array needs the package 'ml_dtypes' (or "
-                           "pass torch tensors)") from None
-        return np.dtype(getattr(ml_dtypes, _NUMPY[name]))
+            return np.dtype(getattr(ml_dtypes, _NUMPY[name]))
+        except (ImportError, AttributeError):
+            raise MoEError(INVALID_ARGUMENT, f"a {name} array needs the package 'ml_dtypes', 0.5 "
+                           "or later (or pass torch tensors)") from None
     return np.dtype(_NUMPY[name])
 
 
@@ -173,8 +175,9 @@ def _from_torch(tensor: Any, what: str) -> Tensor:
     names = {torch.float16: "f16", torch.float32: "f32", torch.float64: "f64",
              torch.bfloat16: "bf16", torch.int8: "i8", torch.int16: "i16", torch.int32: "i32",
              torch.int64: "i64", torch.uint8: "ui8", torch.bool: "i1"}
-    if hasattr(torch, "float8_e4m3fn"):
-        names[torch.float8_e4m3fn] = "f8E4M3FN"
+    for name in ("ui16", "ui32", "ui64", "f8E4M3FN", "f8E5M2", "f8E8M0FNU"):
+        if dtype := getattr(torch, _NUMPY[name], None):  # not in older versions
+            names[dtype] = name
     name = names.get(tensor.dtype)
     if name is None or tensor.layout is not torch.strided or tensor.is_nested:
         raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported dtype or layout '{tensor.dtype}', "

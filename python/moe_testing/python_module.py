@@ -46,6 +46,14 @@ def layer(args, _executor):
     return 0
 
 
+@_entry
+def copy(args, _executor):
+    """The first T bytes of the weight; x and y are of bytes."""
+    x, weight, y = (ctypes.cast(args[i], ctypes.POINTER(ctypes.c_int64)) for i in range(3))
+    ctypes.memmove(y[1], weight[1], x[3])
+    return 0
+
+
 none = _workspace(lambda tokens: 0)
 
 
@@ -72,16 +80,24 @@ METADATA = {"format": 2, "variants": [{
                           f32("b", "output", -1, 2, HIDDEN)], prepares="layer")]}]}
 
 
+def copies(dtype, *shape, source="w"):
+    """Metadata of a function that returns the first T bytes of its weight ``w``."""
+    return {**METADATA, "variants": [{**METADATA["variants"][0], "functions": [function("copy", [
+        {"name": "x", "role": "input", "dtype": "i8", "shape": [-1]},
+        {"name": "w", "role": "weight", "dtype": dtype, "shape": shape, "source": [source]},
+        {"name": "y", "role": "output", "dtype": "i8", "shape": [-1]}])]}]}
+
+
 class PythonModule(moe.Module):
     """A module of the functions above."""
 
-    def __init__(self, num_threads=0):
+    def __init__(self, num_threads=0, metadata=METADATA):
         lib = _library.library()
         resolve = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
             lambda _, symbol: ctypes.cast(globals()[symbol.decode()], ctypes.c_void_p).value)
         options = _library.ContextOptions(struct_size=ctypes.sizeof(_library.ContextOptions),
                                            num_threads=num_threads)
-        out, text = ctypes.c_void_p(), json.dumps(METADATA).encode()
+        out, text = ctypes.c_void_p(), json.dumps(metadata).encode()
         _library.check(lib.moe_rt_context_create(ctypes.byref(options), ctypes.byref(out)))
         context = _library.Handle(out.value, lib.moe_rt_context_destroy)
         create = lib.moe_rt_module_create
@@ -92,7 +108,13 @@ class PythonModule(moe.Module):
                                ctypes.byref(out)))
         self.path = None
         self._handle = _library.Handle(out.value, lib.moe_rt_module_destroy, context)
-        self.metadata = METADATA
+        self.metadata = metadata
+
+
+def first_bytes(dtype, shape, weights, count, source="w"):
+    """What a layer of ``copies`` makes of weights."""
+    layer = PythonModule(1, copies(dtype, *shape, source=source)).layer(weights)
+    return layer(np.zeros(count, np.int8)).tobytes()
 
 
 def check(layer, weights):

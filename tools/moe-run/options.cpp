@@ -31,7 +31,8 @@ What to run:
                                            as moe.source of the layer says
                          DIR               a Hugging Face checkpoint
                          random[:SEED]     normal, standard deviation
-                                           1/sqrt(last extent)
+                                           1/sqrt(last extent); integers take
+                                           all values alike
   --threads N          threads of a call (default: the cores of the process)
   --device DEVICE      cpu (default), or an NVIDIA GPU: cuda or cuda:N; the
                        artifact must have been compiled for it

@@ -61,9 +61,10 @@ moe_rt_checkpoint_find(moe_rt_checkpoint_t *checkpoint, const char *name,
 /// Creates a layer and binds the weights of a function, NULL for the only one.
 /// Each weight is read from the tensors that the module names as its source,
 /// which are stacked if there are several, else from the tensor with its name.
-/// All are found and checked before the first is read. Types must agree, and
-/// shapes, except that a source may merge adjacent dimensions of its weight, or
-/// split one.
+/// All are found and checked before the first is read. Types must agree, except
+/// that integers of a weight have no sign: u8 is i8, as in moe_rt_layer_create.
+/// Shapes must agree, except that a source may merge adjacent dimensions of its
+/// weight, or split one.
 ///
 /// Weights that calls read stay mapped if they are aligned and the context is
 /// for the CPU; others are copied to memory of the layer, or read expert by

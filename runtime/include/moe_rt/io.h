@@ -133,8 +133,8 @@ private:
   uint64_t size = 0;
 };
 
-/// Returns element `index` as a double; 0 for types that are not supported (f8
-/// and smaller).
+/// Returns element `index` as a double; 0 for types that are not supported
+/// (complex64, f6 and smaller).
 double readElement(const TensorView &tensor, uint64_t index);
 /// Stores `value`, rounded to nearest even; false for types that are not
 /// supported.
@@ -272,13 +272,15 @@ public:
   /// of the weight. A single aligned tensor stays mapped; several are stacked
   /// into a copy. A tensor named by `source` may merge adjacent dimensions of
   /// the weight, or split one; any other shape is an error, even with the same
-  /// number of elements.
+  /// number of elements. A weight of integers takes unsigned ones of its width,
+  /// too.
   static Expected<WeightBinder> bind(const std::vector<WeightSpec> &specs,
                                      std::shared_ptr<Checkpoint> checkpoint,
                                      const ProgressFn &progress = nullptr);
   /// Draws weights from a normal distribution with standard deviation
   /// 1/sqrt(last extent). Values depend only on the seed and the name of a
-  /// weight. Floating-point types only.
+  /// weight. Integers (not i1) take all values alike, and the powers of two of
+  /// f8E8M0FNU are from 2^-4 to 2^4.
   static Expected<WeightBinder> random(const std::vector<WeightSpec> &specs,
                                        uint64_t seed,
                                        const ProgressFn &progress = nullptr);
@@ -340,10 +342,14 @@ uint64_t randomBits(uint64_t seed, uint64_t index);
 /// Derives the seed of the tensor `name`.
 uint64_t mixSeed(uint64_t seed, std::string_view name);
 /// Fills a tensor with normally distributed values (Box-Muller). False if the
-/// type is not f64, f32, f16, bf16 or f8E4M3FN.
+/// type is not f64, f32, f16, bf16, f8E4M3FN or f8E5M2.
 bool fillNormal(const Tensor &tensor, uint64_t seed, double deviation);
 /// Fills elements [begin, begin + count) of such a tensor.
 bool fillNormal(DLDataType type, void *data, uint64_t begin, uint64_t count,
+                uint64_t seed, double deviation);
+/// Likewise, with the values of WeightBinder::random for other types: i8, i16,
+/// i32, i64 and f8E8M0FNU.
+bool fillWeight(DLDataType type, void *data, uint64_t begin, uint64_t count,
                 uint64_t seed, double deviation);
 
 /// Shows progress on stderr if that is a terminal and the work takes more than

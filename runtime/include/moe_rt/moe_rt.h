@@ -226,9 +226,11 @@ moe_rt_function_token_range(const moe_rt_module_t *module, const char *function,
 /// Weights for which the code needs another layout are prepared once, into
 /// memory of the layer. Calls read the others in place: a weight that is
 /// `retained` must outlive the layer, others may be freed after this call.
-/// `function` NULL selects the only function of the module. On a device, writes
-/// to the weights must have completed or be on the legacy default stream; the
-/// call waits for no other stream.
+/// `function` NULL selects the only function of the module. A weight of type
+/// i8, i16, i32 or i64 may also be a tensor of unsigned integers of that width:
+/// the type says nothing of a sign. On a device, writes to the weights must
+/// have completed or be on the legacy default stream; the call waits for no
+/// other stream.
 MOE_RT_API moe_rt_status_t moe_rt_layer_create(moe_rt_module_t *module,
                                                const char *function,
                                                const DLTensor *weights,

@@ -72,7 +72,8 @@ static moe_rt_status_t parseDType(const Node &node, Argument &argument) {
     return nullptr;
   }
   static constexpr const char *allowed[] = {
-      "f32", "f16", "bf16", "f64", "f8E4M3FN", "i8", "i16", "i32", "i64"};
+      "f32",       "f16", "bf16", "f64", "f8E4M3FN", "f8E5M2",
+      "f8E8M0FNU", "i8",  "i16",  "i32", "i64"};
   for (const char *name : allowed) {
     if (text != name)
       continue;
@@ -82,8 +83,8 @@ static moe_rt_status_t parseDType(const Node &node, Argument &argument) {
     return nullptr;
   }
   return node.refuse("is '" + text +
-                     "', expected f32, f16, bf16, f64, f8E4M3FN, i8, i16, "
-                     "i32, i64 or i1");
+                     "', expected f32, f16, bf16, f64, f8E4M3FN, f8E5M2, "
+                     "f8E8M0FNU, i8, i16, i32, i64 or i1");
 }
 
 static moe_rt_status_t parseShape(const Node &node, Argument &argument) {

@@ -95,6 +95,37 @@ inline uint8_t floatToFloat8(float value) {
   return static_cast<uint8_t>(sign | ((rounded >> 20) - (120u << 3)));
 }
 
+/// Of f8E5M2, the upper half of a half.
+inline float float8E5M2ToFloat(uint8_t byte) {
+  return halfToFloat(static_cast<uint16_t>(byte << 8));
+}
+
+/// Round to nearest even; a NaN stays one, and what is 61440 or more becomes
+/// infinite.
+inline uint8_t floatToFloat8E5M2(float value) {
+  uint32_t bits = floatBits(value), magnitude = bits & 0x7fffffffu;
+  auto sign = static_cast<uint8_t>(bits >> 24 & 0x80);
+  if (magnitude > 0x7f800000u)
+    return static_cast<uint8_t>(sign | 0x7e);
+  if (magnitude >= 0x47700000u)
+    return static_cast<uint8_t>(sign | 0x7c);
+  if (magnitude < 0x38800000u) {
+    // As for halves: the last place of 2^7 is 2^-16.
+    float shifted = floatFromBits(magnitude) + 0x1p7f;
+    return static_cast<uint8_t>(sign | (floatBits(shifted) - 0x43000000u));
+  }
+  uint32_t rounded = magnitude + 0xfffff + (magnitude >> 21 & 1);
+  return static_cast<uint8_t>(sign | ((rounded >> 21) - (112u << 2)));
+}
+
+/// Of f8E8M0FNU: 2^(byte-127), with a NaN but neither sign nor zero.
+inline float float8E8M0ToFloat(uint8_t byte) {
+  if (byte == 0xff)
+    return floatFromBits(0x7fc00000u);
+  return byte == 0 ? 0x1p-127f
+                   : floatFromBits(static_cast<uint32_t>(byte) << 23);
+}
+
 } // namespace moe::io
 
 #endif // MOE_RT_SRC_IO_FLOAT_H

@@ -49,9 +49,10 @@ static void boxMuller(uint64_t bits, float &first, float &second) {
   second = radius * std::sin(angle);
 }
 
-/// Elements [begin, end) of a tensor; `data` is where the first of them goes.
+/// Normally distributed elements [begin, end) of a tensor; `data` is where the
+/// first of them goes.
 template <typename T, typename Convert>
-static void fillRange(T *data, uint64_t begin, uint64_t end, uint64_t seed,
+static void fillPairs(T *data, uint64_t begin, uint64_t end, uint64_t seed,
                       Convert convert) {
   // They come in pairs, of which the range may cut the first and the last.
   for (uint64_t i = begin & ~uint64_t(1); i < end; i += 2) {
@@ -62,9 +63,11 @@ static void fillRange(T *data, uint64_t begin, uint64_t end, uint64_t seed,
   }
 }
 
-template <typename T, typename Convert>
-static void fill(void *memory, uint64_t begin, uint64_t count, uint64_t seed,
-                 Convert convert) {
+/// Elements of a tensor on all cores: `fillRange(data, begin, end)` of each
+/// part.
+template <typename T, typename FillRange>
+static void fillParts(void *memory, uint64_t begin, uint64_t count,
+                      FillRange fillRange) {
   static constexpr uint64_t chunk = 1 << 20;
   T *data = static_cast<T *>(memory);
   uint64_t chunks = (count + chunk - 1) / chunk;
@@ -73,7 +76,7 @@ static void fill(void *memory, uint64_t begin, uint64_t count, uint64_t seed,
   auto work = [=](uint64_t thread) {
     for (uint64_t i = thread; i < chunks; i += threads)
       fillRange(data + i * chunk, begin + i * chunk,
-                begin + std::min(count, (i + 1) * chunk), seed, convert);
+                begin + std::min(count, (i + 1) * chunk));
   };
   std::vector<std::thread> others;
   for (uint64_t thread = 1; thread < threads; ++thread)
@@ -82,6 +85,26 @@ static void fill(void *memory, uint64_t begin, uint64_t count, uint64_t seed,
     work(0);
   for (std::thread &other : others)
     other.join();
+}
+
+template <typename T, typename Convert>
+static void fill(void *memory, uint64_t begin, uint64_t count, uint64_t seed,
+                 Convert convert) {
+  fillParts<T>(memory, begin, count,
+               [=](T *data, uint64_t first, uint64_t end) {
+                 fillPairs(data, first, end, seed, convert);
+               });
+}
+
+/// Elements that `convert` makes of 64 random bits each.
+template <typename T, typename Convert>
+static void fillBits(void *memory, uint64_t begin, uint64_t count,
+                     uint64_t seed, Convert convert) {
+  fillParts<T>(
+      memory, begin, count, [=](T *data, uint64_t first, uint64_t end) {
+        for (uint64_t i = first; i < end; ++i)
+          data[i - first] = static_cast<T>(convert(randomBits(seed, i)));
+      });
 }
 
 bool moe::io::fillNormal(DLDataType type, void *data, uint64_t begin,
@@ -111,6 +134,11 @@ bool moe::io::fillNormal(DLDataType type, void *data, uint64_t begin,
     fill<uint8_t>(data, begin, count, seed,
                   [=](float value) { return floatToFloat8(value * scale); });
     return true;
+  case dlFloat8E5M2 << 8 | 8:
+    fill<uint8_t>(data, begin, count, seed, [=](float value) {
+      return floatToFloat8E5M2(value * scale);
+    });
+    return true;
   default:
     return false;
   }
@@ -121,4 +149,32 @@ bool moe::io::fillNormal(const Tensor &tensor, uint64_t seed,
   DLDataType type = tensor.dtype();
   uint64_t count = type.bits ? tensor.bytes() * 8 / type.bits : 0;
   return fillNormal(type, tensor.data(), 0, count, seed, deviation);
+}
+
+bool moe::io::fillWeight(DLDataType type, void *data, uint64_t begin,
+                         uint64_t count, uint64_t seed, double deviation) {
+  auto all = [](uint64_t bits) { return bits >> 32; };
+  if (type.lanes != 1)
+    return false;
+  switch (type.code << 8 | type.bits) {
+  case kDLInt << 8 | 8:
+    fillBits<uint8_t>(data, begin, count, seed, all);
+    return true;
+  case kDLInt << 8 | 16:
+    fillBits<uint16_t>(data, begin, count, seed, all);
+    return true;
+  case kDLInt << 8 | 32:
+    fillBits<uint32_t>(data, begin, count, seed, all);
+    return true;
+  case kDLInt << 8 | 64:
+    fillBits<uint64_t>(data, begin, count, seed,
+                       [](uint64_t bits) { return bits; });
+    return true;
+  case dlFloat8E8M0FNU << 8 | 8:
+    fillBits<uint8_t>(data, begin, count, seed,
+                      [](uint64_t bits) { return 123 + (bits >> 32) % 9; });
+    return true;
+  default:
+    return fillNormal(type, data, begin, count, seed, deviation);
+  }
 }

@@ -126,6 +126,10 @@ double moe::io::readElement(const TensorView &tensor, uint64_t index) {
     return static_cast<double>(bfloatToFloat(load<uint16_t>(data, index)));
   case dlFloat8E4M3FN << 8 | 8:
     return static_cast<double>(float8ToFloat(load<uint8_t>(data, index)));
+  case dlFloat8E5M2 << 8 | 8:
+    return static_cast<double>(float8E5M2ToFloat(load<uint8_t>(data, index)));
+  case dlFloat8E8M0FNU << 8 | 8:
+    return static_cast<double>(float8E8M0ToFloat(load<uint8_t>(data, index)));
   case kDLInt << 8 | 8:
     return load<int8_t>(data, index);
   case kDLInt << 8 | 16:
@@ -181,6 +185,9 @@ static bool storeElement(DLDataType type, void *data, uint64_t index,
     return true;
   case dlFloat8E4M3FN << 8 | 8:
     store(data, index, floatToFloat8(static_cast<float>(value)));
+    return true;
+  case dlFloat8E5M2 << 8 | 8:
+    store(data, index, floatToFloat8E5M2(static_cast<float>(value)));
     return true;
   case kDLInt << 8 | 8:
     store(data, index, toInteger<int8_t>(value));

@@ -154,7 +154,7 @@ static bool isReshape(const std::vector<int64_t> &a,
 }
 
 static bool compatible(DLDataType wanted, DLDataType given) {
-  return sameDType(wanted, given) ||
+  return isSameButForSign(wanted, given) ||
          // An i1 argument is a byte; files call it a boolean.
          (sameDType(wanted, {kDLUInt, 8, 1}) &&
           sameDType(given, {dlBool, 8, 1}));
@@ -347,8 +347,8 @@ static double deviationOf(const WeightSpec &spec) {
 
 static Error notRandom(const WeightSpec &spec) {
   return Error{"weight '" + spec.name + "' has type " + dtypeName(spec.dtype) +
-               ", expected f32, f16, bf16, f64 or f8E4M3FN for random "
-               "weights"};
+               ", expected f32, f16, bf16, f64, f8E4M3FN, f8E5M2, f8E8M0FNU, "
+               "i8, i16, i32 or i64 for random weights"};
 }
 
 Expected<WeightBinder>
@@ -363,7 +363,10 @@ WeightBinder::random(const std::vector<WeightSpec> &specs, uint64_t seed,
         Tensor::create(spec.dtype, spec.shape, spec.alignment);
     if (!tensor)
       return tensor.takeError().in("weight '" + spec.name + "'");
-    if (!fillNormal(*tensor, mixSeed(seed, spec.name), deviationOf(spec)))
+    uint64_t size = spec.dtype.bits / 8u;
+    if (!fillWeight(spec.dtype, tensor->data(), 0,
+                    size ? tensor->bytes() / size : 0, mixSeed(seed, spec.name),
+                    deviationOf(spec)))
       return notRandom(spec);
     binder.add(tensor->data(), spec);
     binder.owned.push_back(std::move(*tensor));
@@ -421,7 +424,7 @@ WeightReader::random(const std::vector<WeightSpec> &specs, uint64_t seed,
                      ProgressFn progress) {
   auto state = std::make_unique<State>();
   for (const WeightSpec &spec : specs) {
-    if (!fillNormal(spec.dtype, nullptr, 0, 0, seed, 1))
+    if (!fillWeight(spec.dtype, nullptr, 0, 0, seed, 1))
       return notRandom(spec);
     state->total += byteSize(spec.dtype, spec.shape).value_or(0);
   }
@@ -443,7 +446,7 @@ bool WeightReader::State::read(size_t weight, uint64_t offset, void *data,
   const WeightSpec &spec = specs[weight];
   if (!checkpoint) {
     uint64_t size = spec.dtype.bits / 8u;
-    return fillNormal(spec.dtype, data, offset / size, bytes / size,
+    return fillWeight(spec.dtype, data, offset / size, bytes / size,
                       mixSeed(seed, spec.name), deviationOf(spec));
   }
   auto *to = static_cast<char *>(data);

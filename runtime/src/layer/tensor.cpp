@@ -26,13 +26,21 @@ static std::string describe(DLDataType type) {
 static moe_rt_status_t checkForm(const Argument &argument,
                                  const DLTensor &tensor) {
   const char *role = argument.roleName(), *name = argument.name.c_str();
-  bool sameType = sameDType(tensor.dtype, argument.dtype) ||
-                  (argument.isBool && sameDType(tensor.dtype, {dlBool, 8, 1}));
-  if (!sameType)
-    return makeError(
-        MOE_RT_INVALID_ARGUMENT, "%s '%s' has type %s, expected %s", role, name,
-        describe(tensor.dtype).c_str(),
-        argument.isBool ? "bool or u8" : describe(argument.dtype).c_str());
+  bool sameType =
+      sameDType(tensor.dtype, argument.dtype) ||
+      (argument.isBool && sameDType(tensor.dtype, {dlBool, 8, 1})) ||
+      (argument.role == Role::weight &&
+       isSameButForSign(argument.dtype, tensor.dtype));
+  if (!sameType) {
+    std::string expected = describe(argument.dtype);
+    if (argument.isBool)
+      expected = "bool or u8";
+    else if (argument.role == Role::weight && argument.dtype.code == kDLInt)
+      expected += " or u" + std::to_string(argument.dtype.bits);
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "%s '%s' has type %s, expected %s", role, name,
+                     describe(tensor.dtype).c_str(), expected.c_str());
+  }
   if (tensor.ndim < 0 ||
       static_cast<size_t>(tensor.ndim) != argument.shape.size())
     return makeError(MOE_RT_INVALID_ARGUMENT,

@@ -61,6 +61,14 @@ inline bool sameDType(DLDataType a, DLDataType b) {
   return a.code == b.code && a.bits == b.bits && a.lanes == b.lanes;
 }
 
+/// Whether a weight of type `wanted` may be of type `given`: its integers are
+/// signless, as MLIR's are, so unsigned ones of their width are the same.
+inline bool isSameButForSign(DLDataType wanted, DLDataType given) {
+  return sameDType(wanted, given) ||
+         (wanted.code == kDLInt &&
+          sameDType(given, {kDLUInt, wanted.bits, wanted.lanes}));
+}
+
 /// nullptr for a type without a name here.
 inline const char *findDTypeName(DLDataType type) {
   for (const DTypeName &entry : dtypeNames)

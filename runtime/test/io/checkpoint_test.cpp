@@ -268,6 +268,33 @@ TEST_F(WeightsTest, CopiesWhatIsMisaligned) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(binder->tensors()[0].data) % 4096, 0u);
 }
 
+TEST_F(WeightsTest, IntegersHaveNoSign) {
+  write("w.safetensors", file({{"a", "U8", "[2,4]", 8, 1},
+                               {"b", "I8", "[2,4]", 8, 2},
+                               {"c", "U64", "[1]", 8, 3},
+                               {"e0", "U16", "[2]", 4, 4},
+                               {"e1", "I16", "[2]", 4, 5}}));
+  const DLDataType byte = {kDLInt, 8, 1};
+  for (const char *name : {"a", "b"}) {
+    Expected<WeightBinder> binder = bind({"w", byte, {2, 4}, 1, {name}});
+    ASSERT_TRUE(binder) << binder.error();
+    EXPECT_EQ(binder->ownedBytes(), 0u);
+    EXPECT_EQ(dtypeName(binder->tensors()[0].dtype), "i8");
+  }
+  EXPECT_TRUE(bind({"c", {kDLInt, 64, 1}, {1}, 8, {}}));
+  Expected<WeightBinder> both =
+      bind({"w", {kDLInt, 16, 1}, {2, 2}, 2, {"e0", "e1"}});
+  ASSERT_TRUE(both) << both.error();
+  EXPECT_EQ(static_cast<char *>(both->tensors()[0].data)[7], 5);
+  expectRefused({"w", {kDLInt, 16, 1}, {2, 4}, 2, {"a"}},
+                "tensor 'a' has type u8[2, 4], expected i16[2, 4]");
+  expectRefused({"w", {kDLFloat, 64, 1}, {1}, 8, {"c"}},
+                "tensor 'c' has type u64[1], expected f64[1]");
+  // Only a boolean or a byte is one.
+  expectRefused({"w", {kDLUInt, 8, 1}, {2, 4}, 1, {"b"}},
+                "tensor 'b' has type i8[2, 4], expected u8[2, 4]");
+}
+
 TEST_F(WeightsTest, StacksSeveral) {
   write("w.safetensors",
         file({{"e0", "F32", "[3]", 12, 1}, {"e1", "F32", "[3]", 12, 2}}));
@@ -393,11 +420,12 @@ TEST_F(WeightsTest, ConvertsWhereItMay) {
 
 TEST_F(WeightsTest, ReadsRandomPieces) {
   std::vector<WeightSpec> specs = {{"a", floatType, {5, 3}, 4, {}},
-                                   {"b", {kDLBfloat, 16, 1}, {3, 7}, 2, {}}};
+                                   {"b", {kDLBfloat, 16, 1}, {3, 7}, 2, {}},
+                                   {"c", {kDLInt, 16, 1}, {4, 5}, 2, {}}};
   Expected<WeightBinder> binder = WeightBinder::random(specs, 7);
   Expected<WeightReader> reader = WeightReader::random(specs, 7);
   ASSERT_TRUE(binder && reader);
-  for (size_t weight = 0; weight < 2; ++weight) {
+  for (size_t weight = 0; weight < specs.size(); ++weight) {
     const DLTensor &whole = binder->tensors()[weight];
     auto row = static_cast<size_t>(whole.shape[1]) * whole.dtype.bits / 8;
     for (int64_t first = 0; first < whole.shape[0]; ++first)
@@ -415,9 +443,9 @@ TEST_F(WeightsTest, ReadsRandomPieces) {
       }
   }
   Expected<WeightReader> whole =
-      WeightReader::random({{"c", {kDLInt, 8, 1}, {1}, 1, {}}}, 1);
+      WeightReader::random({{"c", {kDLUInt, 8, 1}, {1}, 1, {}}}, 1);
   ASSERT_FALSE(whole);
-  EXPECT_NE(whole.error().find("has type i8, expected f32"), std::string::npos);
+  EXPECT_NE(whole.error().find("has type u8, expected f32"), std::string::npos);
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "io/float.h"
+#include "support/dtype.h"
 #include "testing.h"
 
 #include "moe_rt/io.h"
@@ -83,13 +84,46 @@ TEST(RandomTest, Weights) {
   for (int i = 0; i < 20000; ++i)
     squares += data[i] * data[i];
   EXPECT_NEAR(squares / 20000, 1.0 / 400, 2e-4);
-  Expected<WeightBinder> integers =
-      WeightBinder::random({{"n", {kDLInt, 8, 1}, {10}, 1, {}}}, 3);
-  ASSERT_FALSE(integers);
-  EXPECT_NE(integers.error().find("weight 'n' has type i8, expected f32"),
+  // An i1, of which two values are valid.
+  Expected<WeightBinder> booleans =
+      WeightBinder::random({{"n", {kDLUInt, 8, 1}, {10}, 1, {}}}, 3);
+  ASSERT_FALSE(booleans);
+  EXPECT_NE(booleans.error().find("weight 'n' has type u8, expected f32"),
             std::string::npos);
   EXPECT_FALSE(WeightBinder::random(
       {{"n", {kDLFloat, 32, 1}, {int64_t(1) << 62}, 1, {}}}, 3));
+}
+
+TEST(RandomTest, OtherWeights) {
+  const int64_t count = 100000;
+  auto draw = [&](DLDataType type) {
+    Expected<WeightBinder> binder =
+        WeightBinder::random({{"w", type, {count}, 8, {}}}, 3);
+    EXPECT_TRUE(binder) << binder.error();
+    std::vector<double> values;
+    TensorView view = {type, {count}, binder->tensors()[0].data, 0};
+    for (uint64_t i = 0; i < count; ++i)
+      values.push_back(readElement(view, i));
+    return values;
+  };
+  for (uint8_t bits : {8, 16, 32, 64}) {
+    double scale = std::ldexp(1.0, bits - 1), sum = 0, squares = 0;
+    for (double value : draw({kDLInt, bits, 1})) {
+      sum += value / scale;
+      squares += value / scale * value / scale;
+    }
+    EXPECT_NEAR(sum / count, 0, 0.01) << int(bits);
+    EXPECT_NEAR(squares / count, 1.0 / 3, 0.01) << int(bits);
+  }
+  std::set<double> powers;
+  for (double value : draw({moe::dlFloat8E8M0FNU, 8, 1}))
+    powers.insert(value);
+  EXPECT_EQ(powers,
+            (std::set<double>{0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16}));
+  double squares = 0;
+  for (double value : draw({moe::dlFloat8E5M2, 8, 1}))
+    squares += value * value;
+  EXPECT_NEAR(squares, 1, 0.05); // deviation 1/sqrt(count)
 }
 
 TEST(FloatTest, HalfRoundTrips) {
@@ -131,6 +165,41 @@ TEST(FloatTest, EightBits) {
   EXPECT_EQ(floatToFloat8(464.0f), 0x7e);
   EXPECT_EQ(floatToFloat8(-464.5f), 0xff);
   EXPECT_EQ(floatToFloat8(INFINITY), 0x7f);
+}
+
+TEST(FloatTest, EightBitsWithFiveOfExponent) {
+  EXPECT_EQ(float8E5M2ToFloat(0x01), 0x1p-16f);
+  EXPECT_EQ(float8E5M2ToFloat(0x3c), 1.0f);
+  EXPECT_EQ(float8E5M2ToFloat(0x7b), 57344.0f);
+  for (uint32_t bits = 0; bits < 0x100; ++bits) {
+    auto byte = static_cast<uint8_t>(bits);
+    float value = float8E5M2ToFloat(byte);
+    EXPECT_EQ(std::isnan(value), (bits & 0x7f) > 0x7c);
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(float8E5M2ToFloat(floatToFloat8E5M2(value))));
+      continue;
+    }
+    ASSERT_EQ(floatToFloat8E5M2(value), byte) << bits;
+    if ((bits & 0x7f) >= 0x7b)
+      continue;
+    float next = float8E5M2ToFloat(static_cast<uint8_t>(byte + 1));
+    float middle = (value + next) / 2;
+    auto even = static_cast<uint8_t>(byte + (byte & 1));
+    ASSERT_EQ(floatToFloat8E5M2(middle), even) << bits;
+    ASSERT_EQ(floatToFloat8E5M2(std::nextafter(middle, value)), byte) << bits;
+    ASSERT_EQ(floatToFloat8E5M2(std::nextafter(middle, next)), byte + 1)
+        << bits;
+  }
+  EXPECT_EQ(floatToFloat8E5M2(std::nextafter(61440.0f, 0.0f)), 0x7b);
+  EXPECT_EQ(floatToFloat8E5M2(61440.0f), 0x7c);
+  EXPECT_EQ(floatToFloat8E5M2(-INFINITY), 0xfc);
+}
+
+TEST(FloatTest, PowersOfTwo) {
+  for (uint32_t bits = 0; bits < 0xff; ++bits)
+    EXPECT_EQ(float8E8M0ToFloat(static_cast<uint8_t>(bits)),
+              std::ldexp(1.0, static_cast<int>(bits) - 127));
+  EXPECT_TRUE(std::isnan(float8E8M0ToFloat(0xff)));
 }
 
 TEST(FloatTest, RoundsToNearestEven) {

@@ -9,7 +9,7 @@ import moe
 import numpy as np
 import pytest
 from moe import _dlpack
-from moe_testing.python_module import EXPERTS, HIDDEN, PythonModule, check
+from moe_testing.python_module import EXPERTS, HIDDEN, PythonModule, check, copies, first_bytes
 
 pytestmark = pytest.mark.usefixtures("runtime")
 
@@ -76,14 +76,15 @@ def test_tensors_of_a_checkpoint(tmp_path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
-    w = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    w = (torch.arange(12, dtype=torch.float32) % 8).reshape(3, 4)
     save_file({"f32": w, "bf16": w.bfloat16(), "f8": w.to(torch.float8_e4m3fn),
-               "none": w[:0], "e5": w.to(torch.float8_e5m2)}, tmp_path / "a.safetensors")
+               "none": w[:0], "e5": w.to(torch.float8_e5m2), "c": w.to(torch.complex64)},
+              tmp_path / "a.safetensors")
     checkpoint = moe.Checkpoint(tmp_path / "a.safetensors")
-    tensors = {name: checkpoint[name] for name in ("f32", "bf16", "f8")}
+    tensors = {name: checkpoint[name] for name in ("f32", "bf16", "f8", "e5")}
     assert checkpoint["none"].shape == (0, 4)
-    with pytest.raises(moe.MoEError, match="tensor 'e5' is f8E5M2"):
-        checkpoint["e5"]
+    with pytest.raises(moe.MoEError, match="tensor 'c' is complex64"):
+        checkpoint["c"]
     for name in ("f", "f32\0", "\ud800"):
         assert name not in checkpoint
         with pytest.raises(moe.MoEError, match="there is no tensor"):
@@ -94,6 +95,39 @@ def test_tensors_of_a_checkpoint(tmp_path):
         np.testing.assert_array_equal(array.astype(np.float32), w.numpy())
         assert not raw.data.flags.writeable
         assert _dlpack.as_tensor(raw).dl.data == raw.data.ctypes.data
+
+
+# -- types ---------------------------------------------------------------------
+
+
+def test_unsigned_weights():
+    data = np.random.default_rng(2).integers(0, 256, 64, np.uint8)
+    for bits in (8, 16, 32, 64):
+        array = data.view(f"u{bits // 8}")
+        for weight in (array, array.view(f"i{bits // 8}")):
+            assert first_bytes(f"i{bits}", weight.shape, [weight], 64) == data.tobytes()
+        with pytest.raises(moe.MoEError, match=f"type u{bits}, expected f32"):
+            first_bytes("f32", array.shape, [array], 1)
+    with pytest.raises(moe.MoEError, match="weight 'w' has type u8, expected i16 or u16"):
+        first_bytes("i16", (64,), [data], 1)
+    with pytest.raises(moe.MoEError, match="input 'x' has type u8, expected i8"):
+        PythonModule(1, copies("i8", 64)).layer([data])(np.zeros(3, np.uint8))
+
+
+def test_small_floats():
+    torch = pytest.importorskip("torch")
+    data = np.random.default_rng(3).integers(0, 256, 8, np.uint8)
+    for dtype, name in (("f8E4M3FN", "float8_e4m3fn"), ("f8E5M2", "float8_e5m2"),
+                        ("f8E8M0FNU", "float8_e8m0fnu")):
+        arrays = [data.view(_dlpack.numpy_dtype(dtype))]
+        if hasattr(torch, name):
+            arrays.append(torch.from_numpy(data).view(getattr(torch, name)))
+        for array in arrays:
+            assert _dlpack.as_tensor(array).dtype == dtype
+            assert first_bytes(dtype, (8,), [array], 8) == data.tobytes()
+    for bits in (8, 16, 32, 64):
+        array = torch.from_numpy(data.copy()).view(getattr(torch, f"uint{bits}"))
+        assert first_bytes(f"i{bits}", (64 // bits,), [array], 8) == data.tobytes()
 
 
 # -- what is not -----------------------------------------------------------------
