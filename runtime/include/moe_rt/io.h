@@ -3,8 +3,9 @@
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A C++ library beside the C runtime: .npy and .safetensors files, Hugging Face
-// checkpoints, and the weights of a function from one of them or from a seed.
+// A C++ library beside the C runtime: .npy, .safetensors and .gguf files,
+// Hugging Face checkpoints, and the weights of a function from one of them or
+// from a seed.
 // It neither throws nor needs LLVM. Files are mapped, not read: changing one
 // while it is open is not supported.
 //
@@ -104,7 +105,13 @@ struct TensorView {
   std::vector<int64_t> shape;
   const void *data = nullptr;
   uint64_t bytes = 0;
+  /// Of a block-quantised tensor of a .gguf file, the format of its blocks,
+  /// e.g. "q8_0": its elements are u8 and its last extent is in bytes.
+  const char *format = nullptr;
 };
+
+/// The tensors of a file by name.
+using TensorMap = std::map<std::string, TensorView, std::less<>>;
 
 /// A row-major tensor that owns its memory, aligned to 64 bytes or more.
 class Tensor {
@@ -184,7 +191,7 @@ Expected<void> writeNpy(const std::string &path, const TensorView &tensor);
 /// A mapped .safetensors file.
 class SafetensorsFile {
 public:
-  using Tensors = std::map<std::string, TensorView, std::less<>>;
+  using Tensors = TensorMap;
 
   static Expected<SafetensorsFile> open(const std::string &path);
   /// Parses the bytes of a file; the tensors refer to them.
@@ -198,6 +205,83 @@ private:
 
   MappedFile file;
   Tensors entries;
+};
+
+/// A format of .gguf files in which `elements` neighbours of a row, one block,
+/// are `bytes` bytes.
+struct BlockFormat {
+  const char *name; // as ggml calls it: "q4_0", "q6_K", "mxfp4"
+  uint32_t elements;
+  uint32_t bytes;
+};
+
+/// Finds the format that a TensorView names.
+std::optional<BlockFormat> findBlockFormat(std::string_view name);
+
+/// The key-values of a .gguf file, such as "qwen3moe.expert_count". They refer
+/// to its bytes. A lookup fails with ErrorKind::NotFound without the key, and
+/// with ErrorKind::Invalid if its value has another type.
+class GgufMetadata {
+public:
+  /// A value in the file.
+  struct Value {
+    uint32_t type = 0;        // gguf_metadata_value_type of the format
+    uint32_t elementType = 0; // likewise, of an array
+    uint64_t count = 0;       // bytes of a string, elements of an array
+    const char *data = nullptr;
+  };
+  using Values = std::map<std::string, Value, std::less<>>;
+
+  GgufMetadata() = default;
+  explicit GgufMetadata(Values values) : values(std::move(values)) {}
+
+  bool contains(std::string_view key) const {
+    return values.find(key) != values.end();
+  }
+  std::vector<std::string> keys() const;
+
+  Expected<std::string> string(std::string_view key) const;
+  /// Of any width and signedness, up to 2^63-1.
+  Expected<int64_t> integer(std::string_view key) const;
+  /// f32 or f64.
+  Expected<double> real(std::string_view key) const;
+  Expected<bool> boolean(std::string_view key) const;
+  /// An array; of integers as above.
+  Expected<std::vector<int64_t>> integers(std::string_view key) const;
+
+private:
+  Expected<Value> find(std::string_view key) const;
+
+  Values values;
+};
+
+/// A mapped .gguf file of version 2 or 3, little-endian. Shapes are row-major,
+/// which is the reverse of how the file has them. Tensors in blocks of ggml's
+/// formats have bytes as elements; see TensorView::format.
+class GgufFile {
+public:
+  using Tensors = TensorMap;
+  struct Content {
+    GgufMetadata metadata;
+    Tensors tensors;
+  };
+
+  static Expected<GgufFile> open(const std::string &path);
+  /// Parses the bytes of a file; metadata and tensors refer to them. Tensors of
+  /// a type that is not known, or has been removed from ggml, are an error.
+  static Expected<Content> parse(const void *bytes, uint64_t size);
+  /// Whether these bytes begin as such a file does.
+  static bool hasMagic(const void *bytes, uint64_t size);
+
+  const GgufMetadata &metadata() const { return content.metadata; }
+  const Tensors &tensors() const { return content.tensors; }
+
+private:
+  GgufFile(MappedFile file, Content content)
+      : file(std::move(file)), content(std::move(content)) {}
+
+  MappedFile file;
+  Content content;
 };
 
 /// Replaces the non-finite constants of Python's `json`, which JSON lacks: NaN
