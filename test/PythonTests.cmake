@@ -15,8 +15,9 @@ moe_add_python_tests(plan cpu/plan COST 130 LABELS slow)
 moe_add_python_tests(import import/import_hf import/checkpoints_cpu
   COST 140 LABELS slow)
 moe_add_python_tests(package
-  import/weight_files package/compile package/demo package/layer_update
-  package/objects package/package package/threads reference/comparisons
+  import/gguf_files import/weight_files
+  package/compile package/demo package/layer_update package/objects
+  package/package package/threads reference/comparisons
   COST 60)
 moe_add_python_tests(transformers
   transformers/transformers_experts transformers/transformers_integration

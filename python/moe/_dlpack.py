@@ -104,17 +104,19 @@ class Tensor:
 class Raw:
     """Bytes of a file or buffer with a type and a shape, row-major.
 
-    Represents a tensor of a checkpoint, even if numpy lacks its type.
+    Represents a tensor of a checkpoint, even if numpy lacks its type. ``format`` is that of
+    the blocks of a ``.gguf`` file, e.g. ``q4_K``; then the last extent of ``shape`` is in bytes.
     """
 
-    __slots__ = ("data", "dtype", "shape")
+    __slots__ = ("data", "dtype", "shape", "format")
 
-    def __init__(self, data: np.ndarray, dtype: str, shape: Sequence[int]):
+    def __init__(self, data: np.ndarray, dtype: str, shape: Sequence[int],
+                 format: str | None = None):
         assert data.dtype == np.uint8 and data.ndim == 1
-        self.data, self.dtype, self.shape = data, dtype, tuple(shape)
+        self.data, self.dtype, self.shape, self.format = data, dtype, tuple(shape), format
 
     def reshape(self, shape: Sequence[int]) -> Raw:
-        return Raw(self.data, self.dtype, shape)
+        return Raw(self.data, self.dtype, shape, self.format)
 
 
 def is_torch(array: Any) -> bool:

@@ -141,7 +141,7 @@ class Module(OfThisProcess):
         """Bind weights to a function.
 
         ``weights`` is a mapping from names to arrays, a sequence in signature
-        order, a ``.safetensors`` file, the directory of a Hugging Face
+        order, a ``.safetensors`` or ``.gguf`` file, the directory of a Hugging Face
         checkpoint, which is memory-mapped, or a ``moe.Checkpoint``. Weights for which
         the code needs another layout are prepared once; from files they are read
         expert by expert. Others are not copied, unless they are stacked from several

@@ -22,7 +22,10 @@ from ._signature import TensorInfo
 
 
 class Checkpoint:
-    """The tensors of a ``.safetensors`` file or of a model's directory, memory-mapped.
+    """The tensors of a ``.safetensors`` or ``.gguf`` file or of a model's directory, mapped.
+
+    Block-quantised tensors of a ``.gguf`` file are arrays of bytes: the last extent is that of
+    the blocks of a row. Any part of a file that is split opens all of them.
 
     ``module.layer(checkpoint)`` binds them, as ``module.layer(path)`` does; the layers of
     one model share a checkpoint, whose files are opened and checked once.
@@ -49,7 +52,11 @@ class Checkpoint:
         return name in self._known
 
     def __getitem__(self, name: str) -> Raw:
-        """Return a tensor in mapped memory."""
+        """Return a tensor in mapped memory.
+
+        It has ``data`` (its bytes), ``dtype``, ``shape`` and ``format``: ggml's name of its blocks
+        (``q4_0``, ``q6_K``, ``mxfp4``), or None.
+        """
         if name not in self:
             raise MoEError(NOT_FOUND, f"{self.path}: there is no tensor {name!r}")
         found = CheckpointTensor()
@@ -59,8 +66,10 @@ class Checkpoint:
         if dtype not in DTYPES:
             raise MoEError(UNIMPLEMENTED, f"{self.path}: tensor '{name}' is {found.type.decode()}, "
                            "which no array here can be")
+        # The runtime names the format of blocks, whose elements are bytes.
+        kind = found.type.decode()
         return Raw(np.asarray(_Mapped(found.data, found.bytes, self._handle)), dtype,
-                   found.shape[:found.ndim])
+                   found.shape[:found.ndim], kind if dtype == "ui8" and kind != "u8" else None)
 
     def __repr__(self) -> str:
         return f"<moe.Checkpoint {self.path}: {len(self.names)} tensors>"
@@ -100,5 +109,5 @@ def resolve(weights: Any, infos: Sequence[TensorInfo]) -> Checkpoint | list[Any]
             raise MoEError(INVALID_ARGUMENT, f"expected {len(infos)} weights ("
                            + ", ".join(info.name for info in infos) + f"), got {len(weights)}")
         return list(weights)
-    raise MoEError(INVALID_ARGUMENT, "weights: expected a mapping, a sequence, a .safetensors file "
-                   f"or a checkpoint directory, got {type(weights).__qualname__}")
+    raise MoEError(INVALID_ARGUMENT, "weights: expected a mapping, a sequence, a .safetensors or "
+                   f".gguf file or a checkpoint directory, got {type(weights).__qualname__}")

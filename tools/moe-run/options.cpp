@@ -27,7 +27,8 @@ compiled first; that needs libMoECompiler.so.
 What to run:
   --function NAME      the function; may be left out if there is only one
   --weights SOURCE     the source of the weights:
-                         FILE.safetensors  tensors named like the arguments, or
+                         FILE.safetensors, FILE.gguf
+                                           tensors named like the arguments, or
                                            as moe.source of the layer says
                          DIR               a Hugging Face checkpoint
                          random[:SEED]     normal, standard deviation

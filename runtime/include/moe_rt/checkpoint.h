@@ -6,9 +6,10 @@
 // Reads the weights of layers from files: open, list, bind, close. Its
 // conventions are those of moe_rt.h.
 //
-// The library detects the format of a file; it supports .safetensors. Files are
-// mapped, not read; changing one while it is open is not supported. Headers are
-// checked when a file is opened, before they are used.
+// The library detects the format of a file; it supports .safetensors and .gguf
+// (versions 2 and 3, little-endian). Files are mapped, not read; changing one
+// while it is open is not supported. Headers are checked when a file is opened,
+// before they are used.
 //
 //===----------------------------------------------------------------------===//
 
@@ -24,6 +25,10 @@ extern "C" {
 typedef struct moe_rt_checkpoint_s moe_rt_checkpoint_t;
 
 /// A tensor, row-major and compact. The checkpoint owns the pointers.
+///
+/// A block-quantised tensor of a .gguf file is one of bytes: `type` is ggml's
+/// name of the format, e.g. "q4_0", "q6_K" or "mxfp4", `dtype` is u8, and the
+/// last extent is in bytes: those of the blocks of a row.
 typedef struct {
   const char *name;
   const char *type; // of its elements, e.g. "bf16"
@@ -38,8 +43,11 @@ typedef struct {
 /// directory of a Hugging Face model: with `model.safetensors`, with an index,
 /// or with .safetensors files without common names. An index can only name
 /// files in its own directory; they are opened when one of their tensors is
-/// first requested. Fails with MOE_RT_NOT_FOUND if a file does not exist and
-/// MOE_RT_DATA_LOSS if it is damaged.
+/// first requested. Or opens a .gguf file; of one that is split
+/// (NAME-00001-of-00003.gguf), any part opens all, which are in one directory.
+/// Shapes are row-major, which is the reverse of what the file has: the experts
+/// of a layer are [E, N, K]. Fails with MOE_RT_NOT_FOUND if a file does not
+/// exist and MOE_RT_DATA_LOSS if it is damaged.
 MOE_RT_API moe_rt_status_t moe_rt_checkpoint_open(const char *path,
                                                   moe_rt_checkpoint_t **out);
 /// Closes a checkpoint; layers created from it stay valid.

@@ -293,7 +293,9 @@ std::string replaceNonFinite(std::string_view text, std::string_view nan,
 /// The tensors of a checkpoint: one .safetensors file, or the directory of a
 /// Hugging Face model with `model.safetensors`, with shards and their index, or
 /// with .safetensors files without common names. Shards of an index are opened
-/// when one of their tensors is first requested. Not thread-safe.
+/// when one of their tensors is first requested. Or a .gguf file: any part of
+/// one that is split (`split.count`; NAME-00001-of-00003.gguf) opens all of
+/// them, which are in one directory. Not thread-safe.
 class Checkpoint {
 public:
   static Expected<Checkpoint> open(const std::string &path);
@@ -304,21 +306,35 @@ public:
   bool contains(std::string_view name) const;
   std::vector<std::string> names() const;
   /// Finds a tensor; the entry is valid as long as the checkpoint.
-  using Entry = const SafetensorsFile::Tensors::value_type *;
+  using Entry = const TensorMap::value_type *;
   Expected<Entry> find(std::string_view name);
   Expected<TensorView> lookup(std::string_view name);
   const std::string &path() const { return root; }
+  /// The key-values of a .gguf file, of the first part if it is split; none for
+  /// other files.
+  const GgufMetadata &metadata() const;
 
 private:
+  /// An open file; no key-values if it is no .gguf file.
+  struct Shard {
+    MappedFile file;
+    TensorMap tensors;
+    GgufMetadata metadata;
+  };
+
   Checkpoint() = default;
-  Expected<SafetensorsFile *> shard(const std::string &file);
+  Expected<Shard *> shard(const std::string &file);
+  /// A file that is named, with the other parts if it is split.
+  Expected<void> openFile(const std::string &file);
+  Expected<void> openParts(const std::vector<std::string> &parts);
   Expected<void> openIndex(const std::string &file);
   Expected<void> openFiles(const std::vector<std::string> &files);
 
   std::string root;
   std::string directory; // ends in a slash
   std::map<std::string, std::string, std::less<>> shardOf;
-  std::map<std::string, SafetensorsFile> shards;
+  std::map<std::string, Shard> shards;
+  std::string metadataFile; // the shard whose key-values are the checkpoint's
 };
 
 //===----------------------------------------------------------------------===//

@@ -198,8 +198,11 @@ static std::pair<const char *, uint64_t> copyPart(const WeightSpec &spec,
 
 static Error mismatch(const WeightSpec &spec, const std::string &tensor,
                       const TensorView &view, const std::string &expected) {
+  std::string blocks =
+      view.format ? " of " + std::string(view.format) + " blocks" : "";
   return Error{"weight '" + spec.name + "': tensor '" + tensor + "' has type " +
-               typeName(view.dtype, view.shape) + ", expected " + expected};
+               typeName(view.dtype, view.shape) + blocks + ", expected " +
+               expected};
 }
 
 void WeightBinder::add(const void *data, const WeightSpec &spec) {

@@ -94,7 +94,7 @@ moe_rt_status_t moe_rt_checkpoint_find(moe_rt_checkpoint_t *checkpoint,
     return toStatus(found.takeError());
   const io::TensorView &tensor = (*found)->second;
   *out = {(*found)->first.c_str(),
-          findDTypeName(tensor.dtype),
+          tensor.format ? tensor.format : findDTypeName(tensor.dtype),
           tensor.dtype,
           static_cast<int32_t>(tensor.shape.size()),
           tensor.shape.data(),

@@ -374,4 +374,47 @@ TEST(GgufTest, SurvivesRandomBytes) {
   EXPECT_GT(accepted, 100);
 }
 
+TEST(GgufTest, CheckpointHasTheKeysOfTheFirstPart) {
+  TemporaryDirectory directory;
+  auto part = [](uint16_t number, const std::string &name) {
+    return file({entry(name, {8}, f32Id, 0)},
+                {pair("split.count", 2, raw<uint16_t>(2)),
+                 pair("split.no", 2, raw(number)), pair("name", 8, text(name))},
+                32);
+  };
+  writeFile(directory / "m-00001-of-00002.gguf", part(0, "a"));
+  writeFile(directory / "m-00002-of-00002.gguf", part(1, "b"));
+  for (const char *name : {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}) {
+    Expected<Checkpoint> checkpoint = Checkpoint::open(directory / name);
+    ASSERT_TRUE(checkpoint) << checkpoint.error();
+    Checkpoint moved = std::move(*checkpoint);
+    EXPECT_EQ(moved.names(), (std::vector<std::string>{"a", "b"}));
+    EXPECT_EQ(*moved.metadata().string("name"), "a");
+    EXPECT_EQ(moved.lookup("b")->bytes, 32u);
+  }
+  // The same tensor twice, and numbers that make no sense.
+  writeFile(directory / "m-00002-of-00002.gguf", part(1, "a"));
+  auto refused = [&](const std::string &bytes, const char *message) {
+    writeFile(directory / "m-00001-of-00002.gguf", bytes);
+    Expected<Checkpoint> checkpoint =
+        Checkpoint::open(directory / "m-00001-of-00002.gguf");
+    ASSERT_FALSE(checkpoint) << message;
+    EXPECT_NE(checkpoint.error().find(message), std::string::npos)
+        << checkpoint.error();
+  };
+  refused(part(0, "a"), "tensor 'a' is in 'm-00001-of-00002.gguf' and in");
+  refused(part(2, "a"), "key 'split.no' is 2, expected 0 to 1");
+  for (int32_t count : {-1, 100000})
+    refused(file({}, {pair("split.count", 5, raw(count))}, 0),
+            "expected at most 99999");
+  refused(file({}, {pair("split.count", 8, text("2"))}, 0),
+          "key 'split.count' is string, expected an integer");
+  refused(file({}, {pair("split.count", 4, raw(2u))}, 0),
+          "there is no key 'split.no'");
+  // One of one is itself.
+  writeFile(directory / "x.gguf",
+            file({}, {pair("split.count", 4, raw(1u))}, 0));
+  EXPECT_TRUE(Checkpoint::open(directory / "x.gguf"));
+}
+
 } // namespace
