@@ -11,7 +11,8 @@ import numpy as np
 from . import routing
 from .shapes import Shape
 
-NUMPY_DTYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16)}
+NUMPY_DTYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16),
+                "f16": np.dtype(np.float16)}
 ALIGNMENT = 64
 
 

@@ -9,12 +9,12 @@ from .shapes import Shape
 
 # Relative to the largest magnitude. f32: sums of up to 14336 terms in any order. bf16 (unit 2^-9):
 # the activations, each expert's row, its weighted row and the result are rounded, and a participant
-# may add the K rows in bf16.
-TOLERANCE = {"f32": 1e-4, "bf16": 2.0**-9}
+# may add the K rows in bf16. f16 (unit 2^-12) likewise.
+TOLERANCE = {"f32": 1e-4, "bf16": 2.0**-9, "f16": 2.0**-12}
 
 
 def tolerance(dtype: str, top_k: int) -> float:
-    return TOLERANCE[dtype] * (8 + top_k if dtype == "bf16" else 1)
+    return TOLERANCE[dtype] * (1 if dtype == "f32" else 8 + top_k)
 
 
 def _swiglu(x: np.ndarray, gate: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-DTYPE_BYTES = {"f32": 4, "bf16": 2}
+DTYPE_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
+# The types that run by default.
+DEFAULT_DTYPES = ("f32", "bf16")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from ..common import machine, routing, timing
 from ..common.comparison import Result, best_of, time_of
 from ..common.options import counts, names_of
-from ..common.shapes import DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
+from ..common.shapes import DEFAULT_DTYPES, DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
 from . import peaks, report, roofline
 from .metrics import PEERS
 from .participants import PARTICIPANTS, chosen
@@ -45,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         metavar="A,B", help=f"any of {', '.join(SHAPES)}")
     parser.add_argument("--tokens", type=counts, default=list(DEFAULT_TOKENS), metavar="T,T",
                         help="token counts (default %(default)s)")
-    parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DTYPE_BYTES),
-                        metavar="A,B", help="any of f32, bf16")
+    parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DEFAULT_DTYPES),
+                        metavar="A,B",
+                        help=f"any of {', '.join(DTYPE_BYTES)} (default {','.join(DEFAULT_DTYPES)})")
     parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
                         help="thread counts (default 1,2, up to the number of processors)")
     parser.add_argument("--routings", type=names_of(routing.ROUTINGS),

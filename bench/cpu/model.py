@@ -26,7 +26,7 @@ if TASK:
 
 from ..common import machine, timing
 from ..common.options import counts, names_of
-from ..common.shapes import DTYPE_BYTES
+from ..common.shapes import DEFAULT_DTYPES
 
 CONFIG = machine.ROOT / "test" / "data" / "granite-3.0-1b-a400m" / "config.json"
 IMPLEMENTATIONS = ("eager", "grouped_mm", "moe_mlir")
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="prompt tokens (default %(default)s)")
     parser.add_argument("--decode", type=int, default=32, metavar="T",
                         help="decoded tokens (default %(default)s)")
-    parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DTYPE_BYTES),
+    parser.add_argument("--dtypes", type=names_of(DEFAULT_DTYPES), default=list(DEFAULT_DTYPES),
                         metavar="A,B", help="any of f32, bf16")
     parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
                         help="thread counts (default 1,2, up to the number of processors)")

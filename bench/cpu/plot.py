@@ -18,7 +18,7 @@ from ..common.comparison import Result
 from ..common.shapes import SHAPES
 from .metrics import fraction_of_limit, ratio
 
-STYLES = {"f32": "-", "bf16": "--"}
+STYLES = {"f32": "-", "bf16": "--", "f16": "-."}
 
 
 def draw(result: Result, path: Path) -> None:

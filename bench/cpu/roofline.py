@@ -8,7 +8,8 @@ from ..common.shapes import Shape
 
 
 def arithmetic_peak(peaks: Mapping[str, float], dtype: str) -> float:
-    """Return FLOP/s; without a bf16 dot product the processor extends bf16 to f32."""
+    """Return FLOP/s; without a bf16 dot product the processor extends bf16 to f32, as it does
+    f16."""
     return (peaks["dot_bf16"] if dtype == "bf16" else 0.0) or peaks["fma_f32"]
 
 

@@ -15,6 +15,7 @@ from . import Case, Unavailable, select
 
 # The operator clamps gate and up to this; the largest f32 disables it.
 NO_LIMIT = float(np.finfo(np.float32).max)
+ELEMENTS = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
 def interleaved(gate_up: np.ndarray) -> np.ndarray:
@@ -55,18 +56,18 @@ def shared_nodes() -> list[onnx.NodeProto]:
             node("Add", ["routed", "shared"], ["y"])]
 
 
-def make_model(shape: Shape, arrays: dict[str, np.ndarray]) -> bytes:
+def make_model(shape: Shape, arrays: dict[str, np.ndarray], element: int) -> bytes:
     """Build the layer; its weights are separate, as they exceed the limit of 2 GiB of a model
     file."""
     nodes = [helper.make_node("MatMul", ["x", "router"], ["logits"]), routed_node(shape)]
     nodes += shared_nodes() if shape.shared else [
         helper.make_node("Identity", ["routed"], ["y"])]
-    initializers = [onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape,
+    initializers = [onnx.TensorProto(name=name, data_type=element, dims=array.shape,
                                      data_location=TensorProto.EXTERNAL)
                     for name, array in arrays.items()]
     for tensor in initializers:
         tensor.external_data.add(key="location", value="given-apart")
-    return _serialize(nodes, {"x": TensorProto.FLOAT}, {"y": TensorProto.FLOAT}, initializers)
+    return _serialize(nodes, {"x": element}, {"y": element}, initializers)
 
 
 def _serialize(nodes: list[onnx.NodeProto], inputs: dict[str, int], outputs: dict[str, int],
@@ -100,11 +101,12 @@ def _session(model: bytes, threads: int,
 
 class Sessions:
     def __init__(self, case: Case):
+        element = ELEMENTS[case.dtype]
         if case.dtype == "bf16":
             # Raises if there is no kernel; numpy's bf16 cannot become an OrtValue.
-            values = dict.fromkeys(("x", "logits", "fc1", "fc2"), TensorProto.BFLOAT16)
-            _session(_serialize([routed_node(case.shape)], values,
-                                {"routed": TensorProto.BFLOAT16}, []), case.threads, {})
+            values = dict.fromkeys(("x", "logits", "fc1", "fc2"), element)
+            _session(_serialize([routed_node(case.shape)], values, {"routed": element}, []),
+                     case.threads, {})
             raise Unavailable("OrtValue takes no bf16 array of numpy")
         self.sessions, self.kept = [], []
         for weights in case.layers:
@@ -113,7 +115,7 @@ class Sessions:
                       for name, array in arrays.items()}
             self.kept.append((arrays, values))
             self.sessions.append(
-                _session(make_model(case.shape, arrays), case.threads, values))
+                _session(make_model(case.shape, arrays, element), case.threads, values))
 
     def scratch(self, tokens: int) -> int:
         return 0
@@ -125,7 +127,7 @@ class Sessions:
             for x in inputs:
                 binding = session.io_binding()
                 binding.bind_cpu_input("x", x)
-                binding.bind_output("y", "cpu", 0, np.float32, self.result.shape,
+                binding.bind_output("y", "cpu", 0, self.result.dtype, self.result.shape,
                                     self.result.ctypes.data)
                 self.bindings.append(binding)
         self.inputs = inputs
@@ -135,7 +137,7 @@ class Sessions:
         self.sessions[layer].run_with_iobinding(self.bindings[layer * len(self.inputs) + x])
 
     def output(self) -> np.ndarray:
-        return self.result.copy()
+        return self.result.astype(np.float32)
 
 
 def open(case: Case) -> Sessions:

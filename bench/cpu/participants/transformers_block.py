@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
-from ...common.data import Weights
+from ...common.data import NUMPY_DTYPES, Weights
 from ...common.shapes import DTYPE_BYTES, Shape
 from . import Case, Unavailable, select
 
@@ -33,9 +33,9 @@ PARAMETERS = {"experts.gate_up_proj": "gate_up_proj", "experts.down_proj": "down
 
 def as_torch(array: np.ndarray) -> torch.Tensor:
     """Return a tensor that shares the array's memory."""
-    if array.dtype == np.float32:
-        return torch.from_numpy(array)
-    return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    if array.dtype == NUMPY_DTYPES["bf16"]:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def as_f32(tensor: torch.Tensor) -> np.ndarray:

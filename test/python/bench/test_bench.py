@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from bench.common import data, options, oracle, routing, timing
 from bench.common.comparison import best_of
 from bench.common.rotation import select
-from bench.common.shapes import SHAPES
+from bench.common.shapes import DTYPE_BYTES, SHAPES
 from bench.cpu import bench as cpu
 from bench.cpu import metrics, report, roofline
 from bench.cpu.participants import PARTICIPANTS, chosen
@@ -119,7 +119,7 @@ def test_unknown_routing_is_an_error():
         routing.popularity("constant", 8, np.random.default_rng())
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", list(DTYPE_BYTES))
 @pytest.mark.parametrize("kind", routing.ROUTINGS)
 def test_router_chooses_the_drawn_experts(kind, dtype):
     """Also where x, the router and the logits are rounded to the type."""
