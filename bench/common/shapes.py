@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .formats import FORMATS
+
 DTYPE_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 # The types that run by default.
 DEFAULT_DTYPES = ("f32", "bf16")
@@ -39,6 +41,19 @@ class Shape:
     def parameters(self) -> int:
         return self.experts * self.expert_parameters + self.common_parameters
 
+    def weight_bytes(self, dtype: str) -> float:
+        """Return the bytes of all weights in a type or format."""
+        return self._bytes(self.experts, self.hidden * self.experts, dtype)
+
+    def _bytes(self, experts: float, others: float, dtype: str) -> float:
+        """Return the bytes of some experts, the shared network and ``others`` elements, which are
+        f32 where a format has the weights."""
+        quantised = experts * self.expert_parameters + 3 * self.hidden * self.shared
+        if dtype in DTYPE_BYTES:
+            return (quantised + others) * DTYPE_BYTES[dtype]
+        each = FORMATS[dtype]
+        return quantised * each.block_bytes / each.block + others * DTYPE_BYTES["f32"]
+
     def rows_per_expert(self, tokens: int) -> float:
         return tokens * self.top_k / self.experts
 
@@ -49,9 +64,7 @@ class Shape:
 
     def bytes_touched(self, tokens: int, active_experts: float, dtype: str) -> float:
         """Return the minimum bytes that a call moves: active experts, common weights, x and y."""
-        elements = (active_experts * self.expert_parameters + self.common_parameters
-                    + 2 * tokens * self.hidden)
-        return elements * DTYPE_BYTES[dtype]
+        return self._bytes(active_experts, self.hidden * (self.experts + 2 * tokens), dtype)
 
 
 def decoder(model_type: str, shape: tuple[int, int], **more: Any) -> dict[str, Any]:

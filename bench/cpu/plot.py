@@ -19,6 +19,7 @@ from ..common.shapes import SHAPES
 from .metrics import fraction_of_limit, ratio
 
 STYLES = {"f32": "-", "bf16": "--", "f16": "-."}
+FORMAT_STYLE = ":"
 
 
 def draw(result: Result, path: Path) -> None:
@@ -64,5 +65,6 @@ def _lines(axis: Axes, result: Result, threads: int, colors: dict[str, str],
         if cell["threads"] == threads and cell["routing"] == "uniform" and (y := value(cell)):
             series.setdefault((cell["shape"], cell["dtype"]), []).append((cell["tokens"], y))
     for (shape, dtype), points in series.items():
-        axis.plot(*zip(*sorted(points)), color=colors[shape], linestyle=STYLES[dtype],
+        axis.plot(*zip(*sorted(points)), color=colors[shape],
+                  linestyle=STYLES.get(dtype, FORMAT_STYLE),
                   marker="o", markersize=3)
