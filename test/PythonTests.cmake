@@ -24,7 +24,8 @@ moe_add_python_tests(transformers
   transformers/transformers_interface transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
-moe_add_python_tests(bench bench/bench bench/bench_formats bench/bench_gpu
+moe_add_python_tests(bench
+  bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu
   COST 100 LABELS slow)
 
 # On the double of the driver, and NVIDIA's assembler.

@@ -79,14 +79,19 @@ def _cpuinfo(*keys: str) -> str:
     return ""
 
 
+def flags() -> str:
+    """Return what the processor can do, as the kernel lists it."""
+    return _cpuinfo("flags", "Features")
+
+
 def describe() -> dict[str, object]:
-    flags = set(_cpuinfo("flags", "Features").split())
+    found = set(flags().split())
     known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
     return {
         "processor": _cpuinfo("model name", "CPU implementer") or platform.processor(),
         "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
-        "vectors": [flag for flag in known if flag in flags],
+        "vectors": [flag for flag in known if flag in found],
         "last_level_cache": last_level_cache(),
         "memory": _meminfo("MemTotal"),
         "system": f"{platform.system()} {platform.release()}",

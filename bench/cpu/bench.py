@@ -16,11 +16,12 @@ from typing import Any
 
 from ..common import machine, routing, timing
 from ..common.comparison import Result, best_of, time_of
+from ..common.formats import FORMATS
 from ..common.options import counts, names_of
 from ..common.shapes import DEFAULT_DTYPES, DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
-from . import peaks, report, roofline
+from . import ggml, peaks, report, roofline
 from .metrics import PEERS
-from .participants import PARTICIPANTS, chosen
+from .participants import PARTICIPANTS, Unavailable, chosen
 from .worker import ALL, weight
 
 # Factor by which a process may exceed its budget before it is killed, and the number of restarts
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DEFAULT_DTYPES),
                         metavar="A,B",
                         help=f"any of {', '.join(DTYPE_BYTES)} (default {','.join(DEFAULT_DTYPES)})")
+    parser.add_argument("--formats", type=names_of(FORMATS), default=[], metavar="A,B",
+                        help="quantised weights as well, of those participants that take them: of "
+                        f"{', '.join(FORMATS)} (default none)")
     parser.add_argument("--threads", type=counts, default=None, metavar="N,N",
                         help="thread counts (default 1,2, up to the number of processors)")
     parser.add_argument("--routings", type=names_of(routing.ROUTINGS),
@@ -78,23 +82,28 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.json or machine.ROOT / "build" / "bench" / "cpu.json"
     output.parent.mkdir(parents=True, exist_ok=True)
 
+    participants = [p.name for p in chosen(["moe_mlir", *arguments.peers])]
+    if arguments.formats and "ggml" not in participants:
+        raise SystemExit("bench: expected ggml among the peers, as it quantises for --formats")
+    absent = _prepare(participants)
     end = time.monotonic() + 60 * arguments.budget
     print("peaks of the machine", flush=True)
     library = peaks.build(output.parent)
     measured = {n: peaks.measure(library, n) for n in threads}
-    participants = [p.name for p in chosen(["moe_mlir", *arguments.peers])]
     result: dict[str, Any] = {
         "format": 1, "benchmark": "cpu", "date": machine.now(), "commit": machine.commit(),
         "machine": machine.describe(), "versions": machine.versions(),
         "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
-                    "dtypes": arguments.dtypes, "threads": threads,
+                    "dtypes": arguments.dtypes, "formats": arguments.formats, "threads": threads,
                     "routings": arguments.routings, "participants": participants,
                     "budget_minutes": arguments.budget, "seed": arguments.seed},
         "peaks": list(measured.values()), "cells": [], "costs": [], "refused": []}
 
-    groups = [(shape, dtype, n) for shape in arguments.shapes for dtype in arguments.dtypes
-              for n in threads]
-    result["memory"] = _memory(groups)
+    if "ggml" in participants and "ggml" not in absent:
+        result["versions"]["ggml"] = f"of {ggml.version()}"
+    groups = [(shape, dtype, n) for shape in arguments.shapes
+              for dtype in [*arguments.dtypes, *arguments.formats] for n in threads]
+    result["memory"] = _memory([group for group in groups if group[1] in DTYPE_BYTES])
     # Half a second is the start-up time of a process.
     budget = timing.Budget(end - time.monotonic(), [
         0.5 + len(arguments.routings) * sum(weight(SHAPES[s], d, t, measured[n])
@@ -105,8 +114,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{shape} {dtype}, {n} thread{'s' if n > 1 else ''}, {seconds:.0f} s", flush=True)
         task = {"shape": shape, "dtype": dtype, "threads": n, "cpus": machine.cpus(n),
                 "tokens": arguments.tokens, "routings": arguments.routings,
-                "participants": participants, "seconds": seconds, "seed": arguments.seed,
-                "peaks": measured[n]}
+                "participants": [name for name in participants
+                                 if dtype in DTYPE_BYTES or PARTICIPANTS[name].formats],
+                "seconds": seconds, "seed": arguments.seed, "peaks": measured[n],
+                "absent": absent}
         _group(task, result)
         # The maximum of several measurements, as other processes may run on the machine.
         for name, again in peaks.measure(library, n).items():
@@ -117,6 +128,20 @@ def run(arguments: argparse.Namespace) -> int:
     for path in report.write(result, output, arguments.all_rows):
         print(path)
     return 0
+
+
+def _prepare(participants: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Build what is not built; return the participants that this failed for, with the reason."""
+    if "ggml" not in participants:
+        return {}
+    if not ggml.library_path().exists():
+        print(f"building ggml of {ggml.version()}, some minutes, once", flush=True)
+    try:
+        ggml.build()
+    except Unavailable as error:
+        print(f"ggml: {error}", flush=True)
+        return {"ggml": ("unavailable", str(error))}
+    return {}
 
 
 def _set_limits(result: dict[str, Any]) -> None:
@@ -132,7 +157,7 @@ def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
     """Run one process; restart it without a participant that crashed it."""
     key = {name: task[name] for name in ("shape", "dtype", "threads")}
     done: list[list[Any]] = []
-    excluded = _too_slow_peers(task["shape"], result["cells"])
+    excluded = task["absent"] | _too_slow_peers(task["shape"], result["cells"])
     begin = time.monotonic()
     for attempt in range(1 + RESTARTS):
         left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
@@ -177,7 +202,7 @@ def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         path, errors = Path(directory) / "events", Path(directory) / "errors"
         path.touch()
-        weights = SHAPES[task["shape"]].parameters * DTYPE_BYTES[task["dtype"]]
+        weights = SHAPES[task["shape"]].weight_bytes(task["dtype"])
         end = (time.monotonic() + GRACE * task["seconds"] + BEGIN_SECONDS
                + BEGIN_SECONDS_A_BYTE * weights)
         with errors.open("w") as stderr, path.open() as events:
@@ -209,6 +234,8 @@ def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
     """Measure the memory of a process with one layer, of the smallest shape in each type."""
     from .participants import moe_mlir
 
+    if not groups:
+        return []
     shape = min((SHAPES[s] for s, _, _ in groups), key=lambda s: s.parameters)
     threads, found = groups[-1][2], []
     for dtype in dict.fromkeys(d for _, d, _ in groups):

@@ -26,10 +26,11 @@ if TASK:
 import numpy as np
 
 from ..common import data, machine, oracle, timing
+from ..common.formats import FORMATS
 from ..common.participants import message
 from ..common.rotation import count_inputs, count_layers
-from ..common.shapes import DTYPE_BYTES, SHAPES, Shape
-from . import roofline
+from ..common.shapes import SHAPES, Shape
+from . import ggml, roofline
 from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
 
 # Memory that must stay free.
@@ -91,16 +92,21 @@ class Worker:
     def _make_layers(self) -> list[data.Weights]:
         """Create as many layers as the smallest cell needs to exceed the caches, if all copies of
         them fit in memory."""
-        size = self.shape.parameters * DTYPE_BYTES[self.dtype]
+        size = self.shape.weight_bytes(self.dtype)
+        if self.dtype in FORMATS and "ggml" in self.absent:
+            raise Unavailable(f"needs ggml: {self.absent['ggml'][1]}")
         # These weights and at least one copy of them.
         needed, free = 2 * size + MARGIN, machine.available_memory()
         if needed > free:
             raise Unavailable(f"needs {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free")
-        copies = 1 + sum(p.copies for p in self.participants if p.name not in self.absent)
+        copies = 1 + sum(p.copies_in(self.dtype) for p in self.participants
+                         if p.name not in self.absent)
         wanted = count_layers(self.shape, self.dtype, min(self.task["tokens"]),
                               machine.last_level_cache())
         count = int(min(wanted, max((free - MARGIN) // (copies * size), 1)))
-        return data.make_layers(self.shape, self.dtype, self.task["seed"], count)
+        # ggml is the only one here that writes all of its formats.
+        quantise = ggml.quantise if self.dtype in FORMATS else None
+        return data.make_layers(self.shape, self.dtype, self.task["seed"], count, quantise)
 
     def _open_all(self) -> None:
         case = Case(self.shape, self.dtype, self.task["threads"], self.layers, self.task["cache"])
@@ -124,8 +130,9 @@ class Worker:
 
     def _open(self, participant: Participant, case: Case) -> None:
         name = participant.name
-        needed = participant.copies * sum(layer.nbytes for layer in self.layers) + MARGIN
-        if participant.copies and needed > (free := machine.available_memory()):
+        copies = participant.copies_in(self.dtype)
+        needed = copies * sum(layer.nbytes for layer in self.layers) + MARGIN
+        if copies and needed > (free := machine.available_memory()):
             self.absent[name] = ("skipped", f"needs {needed / GIB:.1f} GiB for its weights, "
                                  f"{free / GIB:.1f} GiB are free")
             return

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from ...common.data import Weights
+from ...common.formats import FORMATS
 from ...common.participants import Unavailable
 from ...common.rotation import select
 from ...common.shapes import Shape
@@ -56,6 +57,12 @@ class Participant:
     variant: str = ""
     # Copies of the weights that it creates.
     copies: float = 0
+    # Takes quantised weights, which it copies.
+    formats: bool = False
+
+    def copies_in(self, dtype: str) -> float:
+        """Return the copies of the weights that it creates in a type or format."""
+        return 1 if dtype in FORMATS else self.copies
 
     def open(self, case: Case) -> Runner:
         try:
@@ -74,6 +81,8 @@ PARTICIPANTS = {p.name: p for p in (
     Participant("onnxruntime", "peer", "onnxruntime_moe", copies=1),
     Participant("jax", "peer", "jax_ragged", copies=1),
     Participant("iree", "peer", "iree_graph", copies=2),
+    # It keeps views of weights in f32, bf16 and f16.
+    Participant("ggml", "peer", "ggml_graph", formats=True),
     Participant("dense", "yardstick", "dense"),
 )}
 
