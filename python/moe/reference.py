@@ -142,6 +142,8 @@ def _elementwise_score(values: NDArray[np.float32], score: str) -> NDArray[np.fl
         return (np.float32(1) / (np.float32(1) + np.exp(-values))).astype(np.float32)
     if score == "relu":
         return np.maximum(values, np.float32(0))
+    if score == "sqrt_softplus":
+        return np.sqrt(np.logaddexp(values, np.float32(0))).astype(np.float32)
     raise ValueError(f"unknown score '{score}'")
 
 
@@ -262,7 +264,7 @@ def gate(logits: ArrayLike, *, top_k: int, bias: ArrayLike | None = None,
       noise: ``[T, E]``, added to the logits (noisy top-k, arXiv:1701.06538).
       ids: ``[T, K]`` i32, a given choice (hash layers, arXiv:2106.04426).
       score: ``softmax`` (Mixtral, Switch), ``sigmoid`` (DeepSeek-V3, Llama 4),
-        ``relu`` (ReMoE, arXiv:2412.14711) or ``none``.
+        ``relu`` (ReMoE, arXiv:2412.14711), ``sqrt_softplus`` (DeepSeek-V4) or ``none``.
       score_axis: a softmax runs over the ``experts`` of a token or over the
         ``tokens`` (Mesh-TensorFlow's expert_selection).
       order: ``score_then_select`` (Mixtral), ``select_then_score`` (gpt-oss,

@@ -75,6 +75,12 @@ Value GateLowering::score(Value values, Value valid, Axis axis) {
                                 arith::AddFOp::create(b, b.f32(1.0), power));
     } else if (op.getScore() == Score::Relu) {
       x = arith::MaximumFOp::create(b, x, b.f32(0.0));
+    } else if (op.getScore() == Score::SqrtSoftplus) {
+      // √(ln(1 + eˣ)), where eˣ must not overflow.
+      Value least = arith::NegFOp::create(b, math::AbsFOp::create(b, x));
+      Value rest = math::Log1pOp::create(b, math::ExpOp::create(b, least));
+      x = arith::MaximumFOp::create(b, x, b.f32(0.0));
+      x = math::SqrtOp::create(b, arith::AddFOp::create(b, x, rest));
     }
     return b.roundTo(x, scoreType);
   });

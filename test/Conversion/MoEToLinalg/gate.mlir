@@ -88,6 +88,19 @@ func.func @relu(%l: tensor<?x8xf32>) -> tensor<?x2xf32> {
 
 // -----
 
+// CHECK-LABEL: func.func @sqrt_softplus(
+// CHECK:         math.absf
+// CHECK:         math.exp
+// CHECK:         math.log1p
+// CHECK:         math.sqrt
+// CHECK:         scf.for
+func.func @sqrt_softplus(%l: tensor<?x8xf32>) -> tensor<?x2xf32> {
+  %w, %i = moe.gate %l top_k(2) score(sqrt_softplus) : tensor<?x8xf32>
+  return %w : tensor<?x2xf32>
+}
+
+// -----
+
 // CHECK-LABEL: func.func @none(
 // CHECK-NOT:     math.exp
 // CHECK-NOT:     arith.divf

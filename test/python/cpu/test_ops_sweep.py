@@ -97,7 +97,7 @@ def gate_case(i: int) -> Case:
     a: dict[str, Any] = dict(order=order)
     a["top_k"] = experts if expert_choice else int(r.integers(1, experts + 1))
     a["score"] = "softmax" if order == "score_each_choice" else str(
-        r.choice(["softmax", "sigmoid", "relu", "none"]))
+        r.choice(["softmax", "sigmoid", "relu", "none", "sqrt_softplus"]))
     if order == "score_then_select" and a["score"] == "softmax" and r.random() < 0.3:
         a["score_axis"] = "tokens"
     if expert_choice:

@@ -103,7 +103,8 @@ def by_hand(selection: np.ndarray, k: int) -> list[int]:
 
 
 @pytest.mark.parametrize("attributes", [
-    dict(score="none"), dict(score="relu"), dict(score="sigmoid"), dict(order="select_then_score"),
+    dict(score="none"), dict(score="relu"), dict(score="sigmoid"), dict(score="sqrt_softplus"),
+    dict(order="select_then_score"),
     dict(score="sigmoid", order="select_then_score"), dict()], ids=str)
 def test_ties_go_to_the_lowest_id(attributes):
     """Logits of few values; which expert wins is a matter of its number only."""
@@ -112,6 +113,16 @@ def test_ties_go_to_the_lowest_id(attributes):
     expected = [by_hand(np.maximum(row, 0) if attributes.get("score") == "relu" else row, K)
                 for row in logits]
     np.testing.assert_array_equal(ids, expected)
+
+
+def test_sqrt_softplus():
+    """Against torch, at logits where eˣ overflows or vanishes, too."""
+    torch = pytest.importorskip("torch")
+    logits = np.concatenate([np.linspace(-90, 90, 4 * E), np.linspace(-3, 3, 4 * E)])
+    logits = logits.astype(np.float32).reshape(-1, E)
+    weights, ids = gate(logits, top_k=E, score="sqrt_softplus")
+    scores = torch.nn.functional.softplus(torch.from_numpy(logits).double(), threshold=1e9)
+    np.testing.assert_allclose(weights, np.take_along_axis(scores.sqrt().numpy(), ids, 1), 1e-6)
 
 
 def chosen(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ def MoE_Score : MoE_I32Enum<"Score", "function from logits to scores", [
   I32EnumAttrCase<"None", 0, "none">,
   I32EnumAttrCase<"Softmax", 1, "softmax">,
   I32EnumAttrCase<"Sigmoid", 2, "sigmoid">,
-  I32EnumAttrCase<"Relu", 3, "relu">
+  I32EnumAttrCase<"Relu", 3, "relu">,
+  I32EnumAttrCase<"SqrtSoftplus", 4, "sqrt_softplus">
 ]>;
 def MoE_ScoreAttr : MoE_EnumAttr<MoE_Score, "score">;
 
