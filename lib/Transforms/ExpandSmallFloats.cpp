@@ -39,6 +39,8 @@ struct Format {
     type = getElementTypeOrSelf(type);
     if (isa<Float8E4M3FNType>(type))
       return Format{8, 3, 7, false};
+    if (isa<Float8E5M2Type>(type))
+      return Format{8, 2, 15, true};
     if (type.isF16())
       return Format{16, 10, 15, true};
     return std::nullopt;

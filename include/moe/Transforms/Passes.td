@@ -76,15 +76,15 @@ def MemRefCopyToLinalg : Pass<"memref-copy-to-linalg"> {
 }
 
 def MoEExpandSmallFloats : Pass<"moe-expand-small-floats"> {
-  let summary = "Convert to and from f8E4M3FN and f16 with integer arithmetic";
+  let summary = "Convert to and from f8 and f16 with integer arithmetic";
   let description = [{
-    Conversions of scalars and vectors between `f8E4M3FN` and f64, f32, f16 or
-    bf16 become operations on integers and f32 that every processor has: LLVM
-    has no type of 8-bit floats. The option `f16` expands those of f16, too, for
-    processors that would call a helper of the compiler's library. Conversions
-    are exact or round to nearest even; overflow becomes infinity or, in
-    f8E4M3FN, NaN. f64 is first rounded to f32 with round-to-odd, which avoids
-    double rounding.
+    Conversions of scalars and vectors between `f8E4M3FN` or `f8E5M2` and f64,
+    f32, f16 or bf16 become operations on integers and f32 that every processor
+    has: LLVM has no type of 8-bit floats. The option `f16` expands those of
+    f16, too, for processors that would call a helper of the compiler's library.
+    Conversions are exact or round to nearest even; overflow becomes infinity
+    or, in f8E4M3FN, NaN. f64 is first rounded to f32 with round-to-odd, which
+    avoids double rounding.
   }];
   let options = [
     Option<"f16", "f16", "bool", "false",

@@ -79,7 +79,8 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<RouteOp>, Decompose<QuantizeOp>, Decompose<FusedOp>>(
+               Decompose<RouteOp>, Decompose<QuantizeOp>,
+               Decompose<DequantizeOp>, Decompose<FusedOp>>(
       patterns.getContext());
 }
 
@@ -102,6 +103,7 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     CombineOp::attachInterface<AggregatedModel<CombineOp>>(*context);
     RouteOp::attachInterface<AggregatedModel<RouteOp>>(*context);
     QuantizeOp::attachInterface<AggregatedModel<QuantizeOp>>(*context);
+    DequantizeOp::attachInterface<AggregatedModel<DequantizeOp>>(*context);
     GroupedMatmulOp::attachInterface<AggregatedModel<GroupedMatmulOp>>(
         *context);
     GatherSumOp::attachInterface<AggregatedModel<GatherSumOp>>(*context);

@@ -89,6 +89,10 @@ StringRef mlir::moe::getDTypeName(Type type) {
     return "f64";
   if (isa<Float8E4M3FNType>(type))
     return "f8E4M3FN";
+  if (isa<Float8E5M2Type>(type))
+    return "f8E5M2";
+  if (isa<Float8E8M0FNUType>(type))
+    return "f8E8M0FNU";
   if (type.isSignlessInteger(8))
     return "i8";
   if (type.isSignlessInteger(16))

@@ -275,19 +275,6 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
 }
 
 //===----------------------------------------------------------------------===//
-// moe.quantize
-//===----------------------------------------------------------------------===//
-
-LogicalResult QuantizeOp::verify() {
-  if (getBlock() < 1)
-    return emitOpError("expected a positive block, got ") << getBlock();
-  if (ShapedType::isDynamic(getColumns()))
-    return emitOpError("expected rows with static columns, got ")
-           << getRows().getType();
-  return success();
-}
-
-//===----------------------------------------------------------------------===//
 // moe.gather_sum
 //===----------------------------------------------------------------------===//
 

@@ -85,6 +85,7 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     CombineOp::attachInterface<ReadsAndAllocates<CombineOp>>(*context);
     RouteOp::attachInterface<ReadsAndAllocates<RouteOp>>(*context);
     QuantizeOp::attachInterface<ReadsAndAllocates<QuantizeOp>>(*context);
+    DequantizeOp::attachInterface<ReadsAndAllocates<DequantizeOp>>(*context);
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);

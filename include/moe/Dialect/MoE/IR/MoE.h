@@ -14,6 +14,7 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
+#include "mlir/IR/DialectImplementation.h"
 #include "mlir/IR/OpDefinition.h"
 #include "mlir/IR/OpImplementation.h"
 #include "mlir/Interfaces/ControlFlowInterfaces.h"
@@ -36,7 +37,35 @@ struct Real {
 inline llvm::hash_code hash_value(const Real &real) {
   return llvm::hash_value(real.bits());
 }
+
+/// A pair of numbers as an attribute parameter, printed as `[1, 32]`.
+struct Pair {
+  int64_t first, second;
+  bool operator==(const Pair &other) const {
+    return first == other.first && second == other.second;
+  }
+};
+inline llvm::hash_code hash_value(const Pair &pair) {
+  return llvm::hash_combine(pair.first, pair.second);
+}
+template <typename Stream> Stream &operator<<(Stream &stream, Pair pair) {
+  stream << '[' << pair.first << ", " << pair.second << ']';
+  return stream;
+}
 } // namespace mlir::moe
+
+namespace mlir {
+template <> struct FieldParser<moe::Pair> {
+  static FailureOr<moe::Pair> parse(AsmParser &parser) {
+    moe::Pair pair;
+    if (parser.parseLSquare() || parser.parseInteger(pair.first) ||
+        parser.parseComma() || parser.parseInteger(pair.second) ||
+        parser.parseRSquare())
+      return failure();
+    return pair;
+  }
+};
+} // namespace mlir
 
 #include "moe/Dialect/MoE/IR/MoEDialect.h.inc"
 #include "moe/Dialect/MoE/IR/MoEEnums.h.inc"

@@ -65,42 +65,6 @@ def MoE_RouteOp : MoE_Op<"route", [
 }
 
 //===----------------------------------------------------------------------===//
-// moe.quantize
-//===----------------------------------------------------------------------===//
-
-def MoE_QuantizeOp : MoE_Op<"quantize", [
-    Pure,
-    DeclareOpInterfaceMethods<InferTypeOpInterface>,
-    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
-                              ["reifyResultShapes"]>,
-    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
-  let summary = "round rows to 8 bits, with a scale for each block of columns";
-  let description = [{
-    For each row and each block of `block` columns, of which the last may be
-    shorter: `scale = max |row[k]| / 448`, in f32, and
-    `quantized[k] = row[k] / scale`, rounded to f8E4M3FN, to nearest even,
-    saturating at ±448. A block of zeros has scale 0 and quantized zeros. The
-    scale of a block with a NaN is NaN, and so is every product with it.
-
-    ```mlir
-    func.func @quantize(%x: tensor<?x320xbf16>)
-        -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf32>) {
-      %quantized, %scales = moe.quantize %x block(128) : tensor<?x320xbf16>
-      return %quantized, %scales : tensor<?x320xf8E4M3FN>, tensor<?x3xf32>
-    }
-    ```
-  }];
-  let arguments = (ins MoE_Matrix:$rows, I64Attr:$block);
-  let results = (outs 2DTensorOf<[F8E4M3FN]>:$quantized,
-                      2DTensorOf<[F32]>:$scales);
-  let assemblyFormat = "$rows `block` `(` $block `)` attr-dict `:` type($rows)";
-  let hasVerifier = 1;
-  let extraClassDeclaration = [{
-    int64_t getColumns() { return getRows().getType().getDimSize(1); }
-  }];
-}
-
-//===----------------------------------------------------------------------===//
 // moe.grouped_matmul
 //===----------------------------------------------------------------------===//
 

@@ -66,8 +66,8 @@ FailureOr<ArgumentAttr> Exporter::describe(Type type, StringRef name,
       getDTypeName(shaped.getElementType()).empty())
     return function.emitError()
            << "expected '" << name
-           << "' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, "
-              "i16, i32 or i64 to export '"
+           << "' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, "
+              "f8E5M2, f8E8M0FNU, i8, i16, i32 or i64 to export '"
            << function.getName() << "', got " << type;
   if (name.empty())
     return function.emitError()

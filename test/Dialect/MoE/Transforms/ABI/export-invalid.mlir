@@ -4,14 +4,14 @@
 // Types
 //===----------------------------------------------------------------------===//
 
-// expected-error @+1 {{expected 'arg0' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, i16, i32 or i64 to export 'scalar', got 'f32'}}
+// expected-error @+1 {{expected 'arg0' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, f8E5M2, f8E8M0FNU, i8, i16, i32 or i64 to export 'scalar', got 'f32'}}
 func.func @scalar(%x: f32, %y: tensor<4xf32>) -> tensor<4xf32> {
   return %y : tensor<4xf32>
 }
 
 // -----
 
-// expected-error @+1 {{expected 'x' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, i16, i32 or i64 to export 'vector', got 'vector<4xf32>'}}
+// expected-error @+1 {{expected 'x' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, f8E5M2, f8E8M0FNU, i8, i16, i32 or i64 to export 'vector', got 'vector<4xf32>'}}
 func.func @vector(%x: vector<4xf32> {moe.name = "x"}, %y: tensor<4xf32>) -> tensor<4xf32> {
   return %y : tensor<4xf32>
 }
@@ -54,7 +54,7 @@ func.func @encoding(%x: tensor<4x4xf32, "tiled">, %y: tensor<4xf32>) -> tensor<4
 
 // -----
 
-// expected-error @+1 {{expected 'y1' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, i16, i32 or i64 to export 'result', got 'index'}}
+// expected-error @+1 {{expected 'y1' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, f8E5M2, f8E8M0FNU, i8, i16, i32 or i64 to export 'result', got 'index'}}
 func.func @result(%x: tensor<4xf32>) -> (tensor<4xf32>, index) {
   %c0 = arith.constant 0 : index
   return %x, %c0 : tensor<4xf32>, index
@@ -62,7 +62,7 @@ func.func @result(%x: tensor<4xf32>) -> (tensor<4xf32>, index) {
 
 // -----
 
-// expected-error @+1 {{expected 'y' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, i8, i16, i32 or i64 to export 'result_memref', got 'memref<4xf32>'}}
+// expected-error @+1 {{expected 'y' to be a ranked tensor of f32, f16, bf16, f64, f8E4M3FN, f8E5M2, f8E8M0FNU, i8, i16, i32 or i64 to export 'result_memref', got 'memref<4xf32>'}}
 func.func @result_memref(%x: tensor<4xf32>) -> memref<4xf32> {
   %y = memref.alloc() : memref<4xf32>
   return %y : memref<4xf32>

@@ -1,0 +1,126 @@
+//===- MoEQuantizationOps.cpp - Quantised tensors -------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Verification.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+//===----------------------------------------------------------------------===//
+// moe.quantize
+//===----------------------------------------------------------------------===//
+
+LogicalResult QuantizeOp::verify() {
+  if (getBlock() < 1)
+    return emitOpError("expected a positive block, got ") << getBlock();
+  if (ShapedType::isDynamic(getColumns()))
+    return emitOpError("expected rows with static columns, got ")
+           << getRows().getType();
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.dequantize
+//===----------------------------------------------------------------------===//
+
+/// True if `stored` holds numbers of type `element`: that type, or integers
+/// without a sign of as many bits.
+static bool holds(Type stored, Type element) {
+  return stored == element ||
+         (stored.isSignlessInteger() &&
+          stored.getIntOrFloatBitWidth() == element.getIntOrFloatBitWidth());
+}
+
+/// Verifies that the tensor of a field has the shape that the format requires.
+static LogicalResult verifyField(DequantizeOp op, FieldAttr field) {
+  auto fail = [&] {
+    return op.emitOpError("field ") << field.getOperand() << ": ";
+  };
+  FormatAttr format = op.getFormat();
+  auto type =
+      cast<RankedTensorType>(op.getFields()[field.getOperand()].getType());
+  int64_t leading = op.getNumLeadingDims();
+  int64_t rows = llvm::divideCeil(op.getN(), field.getBlockRows());
+  int64_t columns = llvm::divideCeil(op.getK(), field.getBlockColumns());
+  int64_t least = field.getBits() ? leading + 2 : leading;
+  if (type.getRank() < least)
+    return fail() << "expected a tensor of rank " << least << " at least, got "
+                  << type;
+  if (ShapedType::isDynamicShape(type.getShape().drop_front(leading)))
+    return fail() << "expected static extents after the first " << leading
+                  << ", got " << type;
+  for (auto [mine, its] :
+       llvm::zip(type.getShape().take_front(leading), op.getType().getShape()))
+    if (!compatible(mine, its))
+      return fail() << "expected the leading dimensions of " << op.getType()
+                    << ", got " << type;
+  ArrayRef<int64_t> shape = type.getShape().drop_front(leading);
+  if (!field.getBits()) {
+    if (!holds(type.getElementType(), field.getElement()))
+      return fail() << "expected elements of " << field.getElement()
+                    << " or integers of as many bits, got " << type;
+    // Last extents of 1 may be missing.
+    int64_t expected[] = {rows, columns};
+    bool isMissingOnes =
+        shape.size() <= 2 &&
+        llvm::all_of(ArrayRef(expected).drop_front(shape.size()),
+                     [](int64_t extent) { return extent == 1; });
+    if (!isMissingOnes || shape != ArrayRef(expected).take_front(shape.size()))
+      return fail() << "expected numbers for " << rows << " x " << columns
+                    << " blocks, got " << type;
+    return success();
+  }
+  int64_t wordBytes = type.getElementTypeBitWidth() / 8;
+  if (field.getAxis() == 0) {
+    int64_t words = llvm::divideCeil(field.getNumBytes(rows), wordBytes);
+    if (shape != ArrayRef<int64_t>({words, columns}))
+      return fail() << "expected " << words << " x " << columns
+                    << " words, got " << type;
+    return success();
+  }
+  int64_t bytes =
+      format.isInRecord(field)
+          ? int64_t(llvm::divideCeil(op.getK(), format.getRecordElements())) *
+                format.getRecordBytes()
+          : field.getNumBytes(columns);
+  bytes = llvm::alignTo(bytes, wordBytes);
+  int64_t stored = ShapedType::getNumElements(shape.drop_front()) * wordBytes;
+  if (shape.front() != rows || stored != bytes)
+    return fail() << "expected " << rows << " rows of " << bytes
+                  << " bytes, got " << type;
+  return success();
+}
+
+LogicalResult DequantizeOp::verify() {
+  if (getType().getRank() < 2 ||
+      ShapedType::isDynamicShape(getType().getShape().take_back(2)))
+    return emitOpError("expected a result with static rows and columns, got ")
+           << getType();
+  if (getN() == 0 || getK() == 0)
+    return emitOpError("expected a result with rows and columns, got ")
+           << getType();
+  int64_t count = getFormat().getNumOperands();
+  if (int64_t(getFields().size()) != count)
+    return emitOpError("expected ")
+           << count << " fields, as the format has, got " << getFields().size();
+  for (FieldAttr field : getFormat().getFields())
+    if (failed(verifyField(*this, field)))
+      return failure();
+  return success();
+}
+
+LogicalResult
+DequantizeOp::reifyResultShapes(OpBuilder &b,
+                                ReifiedRankedShapedTypeDims &shapes) {
+  SmallVector<OpFoldResult> sizes =
+      getAsIndexOpFoldResult(getContext(), getType().getShape());
+  for (int64_t dim = 0; dim < getNumLeadingDims(); ++dim)
+    if (getType().isDynamicDim(dim))
+      sizes[dim] = tensor::getMixedSize(b, getLoc(), getFields().front(), dim);
+  shapes = {sizes};
+  return success();
+}
