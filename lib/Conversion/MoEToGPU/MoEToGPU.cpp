@@ -55,12 +55,16 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
     if (failed(kernels))
       return signalPassFailure();
     lowerExpertBodies();
-    // Operations on buffers are left to other lowerings.
     SmallVector<GPUKernelOpInterface> work;
-    getOperation().walk<WalkOrder::PreOrder>([&](GPUKernelOpInterface op) {
-      if (!llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
+    getOperation().walk<WalkOrder::PreOrder>([&](Operation *op) {
+      // Operations on buffers are left to other lowerings.
+      if (!isa_and_nonnull<MoEDialect>(op->getDialect()) || isa<YieldOp>(op) ||
+          !llvm::all_of(op->getOperandTypes(), llvm::IsaPred<RankedTensorType>))
         return WalkResult::advance();
-      work.push_back(op);
+      if (auto hasKernel = dyn_cast<GPUKernelOpInterface>(op))
+        work.push_back(hasKernel);
+      else
+        remarkNotLowered(op, "it has none");
       return WalkResult::skip();
     });
     DeviceLowering lowering{*kernels, gpu, rewriter};
@@ -122,6 +126,20 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
       (void)applyOpPatternsGreedily(inside, std::move(patterns));
   }
 
+  void remarkNotLowered(Operation *op, StringRef why) {
+    auto function = op->getParentOfType<FunctionOpInterface>();
+    remark::missed(op->getLoc(),
+                   remark::RemarkOpts::name(isa<GroupedMatmulOp>(op)
+                                                ? "MatmulNotLowered"
+                                                : "NotLowered")
+                       .category("moe-gpu")
+                       .function(function ? function.getName() : ""))
+        << ("'" + op->getName().getStringRef() +
+            "' not lowered to a GPU kernel: " + why)
+               .str();
+    ++numMissed;
+  }
+
   void lower(IRRewriter &rewriter, DeviceLowering &lowering,
              GPUKernelOpInterface op) {
     rewriter.setInsertionPoint(op);
@@ -132,16 +150,7 @@ struct ConvertMoEToGPU : moe::impl::ConvertMoEToGPUBase<ConvertMoEToGPU> {
       rewriter.replaceOp(op, *results);
       return;
     }
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    remark::missed(op->getLoc(),
-                   remark::RemarkOpts::name(isa<GroupedMatmulOp>(op)
-                                                ? "MatmulNotLowered"
-                                                : "NotLowered")
-                       .category("moe-gpu")
-                       .function(function ? function.getName() : ""))
-        << "'" + op->getName().getStringRef().str() +
-               "' not lowered to a GPU kernel: " + why;
-    ++numMissed;
+    remarkNotLowered(op, why);
     if (auto fused = dyn_cast<FusedOp>(op.getOperation()))
       lowerApart(rewriter, lowering, fused);
   }
