@@ -113,7 +113,7 @@ static FailureOr<SmallVector<std::string>> getTiles(ModuleOp module,
   manager.addPass(createInlinerPass());
   manager.addPass(createCanonicalizerPass());
   manager.addPass(createCSEPass());
-  buildFusionPipeline(manager);
+  buildFusionPipeline(manager, FusionPipelineOptions());
   MoETileForGPUOptions options;
   options.arch = arch.str();
   manager.addPass(createMoETileForGPU(options));

@@ -29,14 +29,15 @@ static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
   return options;
 }
 
-void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
+void mlir::moe::buildFusionPipeline(OpPassManager &pm,
+                                    const FusionPipelineOptions &options) {
   addTensorsToLinalg(pm);
   // All matmuls become grouped matmuls ...
   pm.addPass(createMoEExpertToGrouped());
   pm.addPass(createMoEDenseToGrouped());
   addCleanup(pm);
   // ... of quantized operands, with their scales ...
-  pm.addPass(createMoEFuseScales());
+  pm.addPass(createMoEFuseScales(MoEFuseScalesOptions{options.keepFormats}));
   // ... of the columns that are used, with elementwise epilogues ...
   pm.addPass(createMoEFuseColumns());
   pm.addPass(createMoEFuseEpilogue());
@@ -50,7 +51,10 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm) {
 void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
                                           const CPUPipelineOptions &options) {
   addEntry(pm);
-  buildFusionPipeline(pm);
+  // Quantised weights are decoded where they are packed.
+  FusionPipelineOptions fusion;
+  fusion.keepFormats = true;
+  buildFusionPipeline(pm, fusion);
 
   // Packed weights replace the weights. The functions that pack them are entry
   // points of the artifact, too.

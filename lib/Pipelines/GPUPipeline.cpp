@@ -37,7 +37,11 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
                                           const GPUPipelineOptions &options) {
   std::string arch = options.arch;
   addEntry(pm);
-  buildFusionPipeline(pm);
+  buildFusionPipeline(pm, FusionPipelineOptions());
+  // Weights in formats that no kernel reads are decoded when a layer is
+  // created. The functions that do it are entry points of the artifact, too.
+  pm.addPass(createMoEDecodeWeights());
+  pm.addPass(createMoEExport());
 
   // Gate, routing, grouped matmuls and combination become kernels ...
   pm.addPass(createMoEFuseRouter());

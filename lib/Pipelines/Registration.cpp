@@ -29,9 +29,9 @@ void mlir::moe::registerPipelines() {
       "Lower moe operations to launches of kernels over buffers in one "
       "workspace",
       buildGPUToBuffersPipeline);
-  PassPipelineRegistration<>("moe-fuse",
-                             "Fuse moe operations into grouped matmuls",
-                             buildFusionPipeline);
+  PassPipelineRegistration<FusionPipelineOptions>(
+      "moe-fuse", "Fuse moe operations into grouped matmuls",
+      buildFusionPipeline);
   PassPipelineRegistration<LoweringOptions>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",

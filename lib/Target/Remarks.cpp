@@ -49,7 +49,9 @@ static llvm::StringRef slowPart(llvm::StringRef name) {
   if (name == "MatmulNotLowered")
     return "a matmul is left to loops";
   if (name == "WeightsNotPrepacked")
-    return "weights are packed in every call";
+    return "weights are prepared in every call";
+  if (name == "WeightsDecoded")
+    return "weights are decoded";
   return {};
 }
 
@@ -71,6 +73,7 @@ void RemarkListener::listen(const remark::detail::Remark &remark) {
   llvm::StringRef reason = text;
   reason.consume_front("not fused: ");
   reason.consume_front("packed in every call: ");
+  reason.consume_front("decoded in every call: ");
   std::string prefix = locationPrefix(remark.getLocation());
   {
     std::lock_guard<std::mutex> lock(mutex);

@@ -35,8 +35,17 @@ void buildReferenceBufferPipeline(OpPassManager &pm);
 /// `f16Conversions` says whether the CPU converts f16 to and from f32.
 void buildLowerToLLVMPipeline(OpPassManager &pm, bool f16Conversions);
 
+/// Options of fusion.
+struct FusionPipelineOptions : PassPipelineOptions<FusionPipelineOptions> {
+  Option<bool> keepFormats{
+      *this, "keep-formats",
+      llvm::cl::desc("leave moe.dequantize to the packing of weights"),
+      llvm::cl::init(false)};
+};
+
 /// Fusion: grouped matmuls of all experts, with epilogues and gathered rows.
-void buildFusionPipeline(OpPassManager &pm);
+void buildFusionPipeline(OpPassManager &pm,
+                         const FusionPipelineOptions &options);
 
 /// Options that describe the CPU to kernels; the defaults are those of every
 /// x86-64.

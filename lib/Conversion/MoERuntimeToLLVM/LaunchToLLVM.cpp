@@ -280,7 +280,9 @@ void Caller::lower(MultiprocessorsOp op) {
 static void requireAlignment(func::FuncOp function) {
   constexpr int64_t bytes = 16;
   SignatureAttr signature = getSignature(function);
-  if (!signature || !signature.getArguments())
+  // Weights are prepared element by element, any range of experts.
+  if (!signature || !signature.getArguments() ||
+      function->hasAttr(preparesAttrName))
     return;
   SmallVector<Attribute> arguments;
   for (auto argument : signature.getArguments().getAsRange<ArgumentAttr>())

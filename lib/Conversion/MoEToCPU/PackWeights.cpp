@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
-#include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoE/Transforms/ABI/WeightPreparation.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -23,9 +23,11 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 namespace {
-/// The slices between a weight of the function and an operand of a matmul.
+/// What lies between weights of the function and an operand of a matmul: a
+/// dequantization, if the weights are quantised, and slices.
 struct WeightPath {
-  BlockArgument weight;
+  SmallVector<BlockArgument> weights;
+  DequantizeOp dequantize;
   SmallVector<tensor::ExtractSliceOp> slices; // first to last, of rank 3
 };
 
@@ -33,26 +35,21 @@ struct WeightPath {
 class Packer {
 public:
   Packer(func::FuncOp function, const CPUDescription &cpu)
-      : function(function), cpu(cpu) {}
+      : function(function), cpu(cpu), preparation(function) {}
 
   void run();
-  int64_t numPrepared = 0, numInCall = 0;
+  int64_t getNumPrepared() const { return preparation.getNumAdded(); }
+  int64_t numInCall = 0;
 
 private:
   std::optional<WeightPath> pathOf(Value operand);
-  ArgumentAttr argumentOf(BlockArgument weight);
   Value packInCall(GroupedMatmulOp matmul, PanelsAttr panels);
   Value prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                 ArrayRef<WeightPath> paths);
-  func::FuncOp buildPreparation(GroupedMatmulOp matmul, PanelsAttr panels,
-                                ArrayRef<WeightPath> paths,
-                                ArrayRef<BlockArgument> sources,
-                                StringRef result);
-  void recordUses();
 
   func::FuncOp function;
   CPUDescription cpu;
-  SmallVector<Attribute> arguments; // of the signature
+  WeightPreparation preparation;
   struct Prepared {
     SmallVector<Value> weights;
     PanelsAttr panels;
@@ -71,17 +68,12 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
       panels.getShape(experts, matmul.getK(), matmul.getN()), element);
 }
 
-/// Returns the argument of the signature if it is a weight; otherwise null.
-ArgumentAttr Packer::argumentOf(BlockArgument weight) {
-  if (weight.getArgNumber() >= arguments.size())
-    return {};
-  auto argument = cast<ArgumentAttr>(arguments[weight.getArgNumber()]);
-  return argument.getRole() == ArgumentRole::Weight ? argument : ArgumentAttr();
-}
-
 std::optional<WeightPath> Packer::pathOf(Value operand) {
   WeightPath path;
   while (Operation *op = operand.getDefiningOp()) {
+    path.dequantize = dyn_cast<DequantizeOp>(op);
+    if (path.dequantize)
+      break;
     auto slice = dyn_cast<tensor::ExtractSliceOp>(op);
     auto expand = dyn_cast<tensor::ExpandShapeOp>(op);
     if (expand && expand.getSrcType().getRank() == 2 &&
@@ -99,10 +91,14 @@ std::optional<WeightPath> Packer::pathOf(Value operand) {
     path.slices.insert(path.slices.begin(), slice);
     operand = slice.getSource();
   }
-  path.weight = cast<BlockArgument>(operand);
-  if (path.weight.getOwner() != &function.getBody().front() ||
-      !argumentOf(path.weight))
-    return std::nullopt;
+  SmallVector<Value> weights{operand};
+  if (path.dequantize)
+    weights = llvm::to_vector(path.dequantize.getFields());
+  for (Value weight : weights) {
+    if (!preparation.weightOf(weight))
+      return std::nullopt;
+    path.weights.push_back(cast<BlockArgument>(weight));
+  }
   return path;
 }
 
@@ -123,106 +119,69 @@ Value Packer::packInCall(GroupedMatmulOp matmul, PanelsAttr panels) {
       .getResult();
 }
 
-/// Builds `@f__prepare<n>`, which packs the weights of any number of experts.
-func::FuncOp Packer::buildPreparation(GroupedMatmulOp matmul, PanelsAttr panels,
-                                      ArrayRef<WeightPath> paths,
-                                      ArrayRef<BlockArgument> sources,
-                                      StringRef result) {
-  ImplicitLocOpBuilder b(matmul.getLoc(), function.getContext());
-  auto dynamicExperts = [](RankedTensorType type) {
-    SmallVector<int64_t> shape(type.getShape());
-    if (shape.size() == 2)
-      shape.insert(shape.begin(), 1);
-    shape[0] = ShapedType::kDynamic;
-    return RankedTensorType::get(shape, type.getElementType());
-  };
-  SmallVector<Type> types;
-  for (BlockArgument source : sources)
-    types.push_back(dynamicExperts(cast<RankedTensorType>(source.getType())));
-  RankedTensorType packed = packedType(panels, ShapedType::kDynamic, matmul);
-  b.setInsertionPointAfter(function);
-  auto module = function->getParentOfType<ModuleOp>();
-  std::string name =
-      (function.getName() + "__prepare" + Twine(numPrepared)).str();
-  while (module.lookupSymbol(name))
-    name += '_';
-  auto preparation =
-      func::FuncOp::create(b, name, b.getFunctionType(types, packed));
-  preparation->setAttr(preparesAttrName,
-                       FlatSymbolRefAttr::get(function.getSymNameAttr()));
-  preparation->setAttr(tokensAttrName,
-                       b.getI64ArrayAttr({0, matmul.getExpertCount()}));
-  preparation.setResultAttr(0, "moe.name", b.getStringAttr(result));
-  for (auto [index, source] : llvm::enumerate(sources))
-    preparation.setArgAttr(index, "moe.name", argumentOf(source).getName());
-
-  b.setInsertionPointToStart(preparation.addEntryBlock());
-  SmallVector<Value> weights;
-  for (const WeightPath &path : paths) {
-    unsigned source = llvm::find(sources, path.weight) - sources.begin();
-    Value weight = preparation.getArgument(source);
-    for (tensor::ExtractSliceOp slice : path.slices) {
-      SmallVector<OpFoldResult> sizes = slice.getMixedSizes();
-      sizes[0] = tensor::getMixedSize(b, b.getLoc(), weight, 0);
-      weight = tensor::ExtractSliceOp::create(
-          b, weight, slice.getMixedOffsets(), sizes, slice.getMixedStrides());
-    }
-    weights.push_back(weight);
-  }
-  SmallVector<OpFoldResult> sizes =
-      getAsIndexOpFoldResult(b.getContext(), packed.getShape());
-  sizes[0] = tensor::getMixedSize(b, b.getLoc(), weights[0], 0);
-  Value init = tensor::EmptyOp::create(b, sizes, packed.getElementType());
-  auto pack =
-      PackOp::create(b, packed, weights, init, matmul.getTransposed(), panels);
-  func::ReturnOp::create(b, pack.getResult());
-  return preparation;
+/// True if the matrices have a dimension of experts.
+static bool hasExperts(const WeightPath &path) {
+  Value matrices = path.weights.front();
+  if (DequantizeOp dequantize = path.dequantize)
+    matrices = dequantize.getResult();
+  return cast<RankedTensorType>(matrices.getType()).getRank() == 3;
 }
 
 Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                       ArrayRef<WeightPath> paths) {
-  SmallVector<BlockArgument> sources;
+  SmallVector<WeightPreparation::Source> sources;
+  auto indexOf = [&](BlockArgument weight) -> size_t {
+    return llvm::find_if(
+               sources,
+               [&](const auto &source) { return source.weight == weight; }) -
+           sources.begin();
+  };
   for (const WeightPath &path : paths)
-    if (!llvm::is_contained(sources, path.weight))
-      sources.push_back(path.weight);
-  Builder b(function.getContext());
-  SmallVector<Attribute> names =
-      llvm::map_to_vector(sources, [&](BlockArgument source) -> Attribute {
-        return argumentOf(source).getName();
-      });
-  std::string name = "packed" + std::to_string(numPrepared);
-  for (bool taken = true; taken; name += taken ? "_" : "")
-    taken = llvm::any_of(arguments, [&](Attribute argument) {
-      return cast<ArgumentAttr>(argument).getName() == name;
-    });
-  func::FuncOp preparation =
-      buildPreparation(matmul, panels, paths, sources, name);
-  RankedTensorType type = packedType(panels, matmul.getExpertCount(), matmul);
-  arguments.push_back(ArgumentAttr::get(
-      b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
-      /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,
-      /*alignment=*/0, b.getStringAttr(preparation.getName()),
-      b.getArrayAttr(names)));
-  unsigned index = function.getNumArguments();
-  (void)function.insertArgument(index, type, {}, function.getLoc());
-  function.setArgAttr(index, "bufferization.writable", b.getBoolAttr(false));
-  ++numPrepared;
-  return function.getArgument(index);
-}
+    for (BlockArgument weight : path.weights)
+      if (indexOf(weight) == sources.size())
+        sources.push_back({weight, hasExperts(path)});
 
-/// Marks weights that a call no longer reads as not retained.
-void Packer::recordUses() {
-  for (auto [index, argument] : llvm::enumerate(arguments))
-    if (ArgumentAttr weight = argumentOf(function.getArgument(index));
-        weight && function.getArgument(index).use_empty())
-      argument = weight.withRetained(false);
-  setSignature(function, getSignature(function).withArguments(arguments));
+  auto build = [&](ImplicitLocOpBuilder &b, ValueRange arguments) -> Value {
+    SmallVector<Value> weights;
+    llvm::DenseMap<Operation *, Value> dequantized;
+    for (const WeightPath &path : paths) {
+      SmallVector<Value> fields =
+          llvm::map_to_vector(path.weights, [&](BlockArgument each) {
+            return arguments[indexOf(each)];
+          });
+      Value weight = fields.front();
+      if (DequantizeOp op = path.dequantize) {
+        Value &known = dequantized[op];
+        if (!known)
+          known = DequantizeOp::create(b,
+                                       WeightPreparation::withDynamicExperts(
+                                           op.getType(), hasExperts(path)),
+                                       fields, op.getFormat());
+        weight = known;
+      }
+      for (tensor::ExtractSliceOp slice : path.slices) {
+        SmallVector<OpFoldResult> sizes = slice.getMixedSizes();
+        sizes[0] = tensor::getMixedSize(b, b.getLoc(), weight, 0);
+        weight = tensor::ExtractSliceOp::create(
+            b, weight, slice.getMixedOffsets(), sizes, slice.getMixedStrides());
+      }
+      weights.push_back(weight);
+    }
+    RankedTensorType packed = packedType(panels, ShapedType::kDynamic, matmul);
+    SmallVector<OpFoldResult> sizes =
+        getAsIndexOpFoldResult(b.getContext(), packed.getShape());
+    sizes[0] = tensor::getMixedSize(b, b.getLoc(), weights[0], 0);
+    Value init = tensor::EmptyOp::create(b, sizes, packed.getElementType());
+    return PackOp::create(b, packed, weights, init, matmul.getTransposed(),
+                          panels)
+        .getResult();
+  };
+  return preparation.add(matmul.getLoc(), "packed",
+                         packedType(panels, matmul.getExpertCount(), matmul),
+                         sources, build);
 }
 
 void Packer::run() {
-  if (SignatureAttr signature = getSignature(function);
-      signature && signature.getArguments())
-    llvm::append_range(arguments, signature.getArguments());
   SmallVector<GroupedMatmulOp> matmuls;
   function.walk([&](GroupedMatmulOp op) {
     if (!op.getPanels() && !op.isQuantized() && op.getResult())
@@ -264,8 +223,7 @@ void Packer::run() {
       op->erase();
     }
   }
-  if (isExported(function))
-    recordUses();
+  preparation.finish();
 }
 
 namespace {
@@ -282,7 +240,7 @@ struct MoEPackWeights : moe::impl::MoEPackWeightsBase<MoEPackWeights> {
         continue;
       Packer packer(function, cpu);
       packer.run();
-      numPrepared += packer.numPrepared;
+      numPrepared += packer.getNumPrepared();
       numInCall += packer.numInCall;
     }
   }

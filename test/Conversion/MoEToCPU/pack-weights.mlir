@@ -2,7 +2,7 @@
 // RUN: moe-opt %s -moe-export -moe-pack-weights="vector-bits=256" -canonicalize | FileCheck %s --check-prefix=AVX2
 // RUN: moe-opt %s -moe-export -moe-pack-weights --remarks-filter-missed=moe-pack-weights -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
 
-// REMARK-COUNT-2: [Missed] WeightsNotPrepacked | Category:moe-pack-weights | Function={{inputs|some_experts}} | Remark="packed in every call: the function computes these weights"
+// REMARK-COUNT-3: [Missed] WeightsNotPrepacked | Category:moe-pack-weights | Function={{inputs|some_experts|computed_scales}} | Remark="packed in every call: the function computes these weights"
 // REMARK-NOT:     WeightsNotPrepacked
 
 // The interleaved weights of two GEMMs become one packed weight of the layer. The layer
@@ -161,4 +161,55 @@ func.func @taken(%x: tensor<?x4xf32>, %w: tensor<1x4x4xf32> {moe.role = "weight"
 }
 func.func private @taken__prepare0(%x: tensor<2xf32>) -> tensor<2xf32> {
   return %x : tensor<2xf32>
+}
+
+// Quantised weights are decoded where they are packed. Both GEMMs share the codes, which are
+// decoded once.
+// CHECK-LABEL: func.func @quantized(
+// CHECK-SAME:    %[[PACKED:[a-z0-9]+]]: tensor<2x1x4x64x1xf32> {bufferization.writable = false})
+// CHECK-SAME:    sources = ["w", "s"]>
+// CHECK-NOT:     moe.dequantize
+// CHECK:         moe.grouped_matmul %{{.*}} weights(%[[PACKED]] : tensor<2x1x4x64x1xf32>)
+// CHECK:       func.func @quantized__prepare0(
+// CHECK-SAME:    %[[W:.*]]: tensor<?x40x4xi8> {moe.name = "w"}, %[[S:.*]]: tensor<?x40x1xf32> {moe.name = "s"})
+// CHECK:         %[[D:.*]] = moe.dequantize %[[W]], %[[S]] format({{.*}}) : tensor<?x40x4xi8>, tensor<?x40x1xf32> -> tensor<?x40x4xf32>
+// CHECK-NOT:     moe.dequantize
+// CHECK:         %[[G:.*]] = tensor.extract_slice %[[D]][0, 0, 0] [%{{.*}}, 20, 4] [1, 2, 1]
+// CHECK:         %[[U:.*]] = tensor.extract_slice %[[D]][0, 1, 0] [%{{.*}}, 20, 4] [1, 2, 1]
+// CHECK:         moe.pack %[[G]], %[[U]] transposed
+func.func @quantized(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x40x4xi8> {moe.role = "weight", moe.name = "w"},
+                     %s: tensor<2x40x1xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x20xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x20xf32>
+  %d = moe.dequantize %w, %s format(<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 4]>]>)
+    : tensor<2x40x4xi8>, tensor<2x40x1xf32> -> tensor<2x40x4xf32>
+  %g = tensor.extract_slice %d[0, 0, 0] [2, 20, 4] [1, 2, 1] : tensor<2x40x4xf32> to tensor<2x20x4xf32>
+  %u = tensor.extract_slice %d[0, 1, 0] [2, 20, 4] [1, 2, 1] : tensor<2x40x4xf32> to tensor<2x20x4xf32>
+  %y = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%g, %u : tensor<2x20x4xf32>, tensor<2x20x4xf32>) transposed outs(%e : tensor<?x20xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %m = arith.mulf %a, %b : f32
+    moe.yield %m : f32
+  } : tensor<?x4xf32> -> tensor<?x20xf32>
+  return %y : tensor<?x20xf32>
+}
+
+// Scales that the function computes are decoded in every call.
+// CHECK-LABEL: func.func @computed_scales(
+// CHECK:         moe.dequantize
+// CHECK:         moe.pack
+func.func @computed_scales(%x: tensor<?x4xf32>, %w: tensor<8x4xi8> {moe.role = "weight", moe.name = "w"},
+                           %s: tensor<8x1xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x8xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x8xf32>
+  %t = arith.addf %s, %s : tensor<8x1xf32>
+  %d = moe.dequantize %w, %t format(<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 4]>]>)
+    : tensor<8x4xi8>, tensor<8x1xf32> -> tensor<8x4xf32>
+  %m = tensor.expand_shape %d [[0, 1], [2]] output_shape [1, 8, 4] : tensor<8x4xf32> into tensor<1x8x4xf32>
+  %y = moe.grouped_matmul %x weights(%m : tensor<1x8x4xf32>) transposed outs(%e : tensor<?x8xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
 }

@@ -68,8 +68,9 @@ mlir::moe::matchDequantization(linalg::GenericOp op) {
            .isIdentity() ||
       map.getNumResults() != type.getRank())
     return std::nullopt;
-  Dequantization result{
-      op.getDpsInputs()[quantized], op.getDpsInputs()[scale], {}};
+  Dequantization result;
+  result.quantized = op.getDpsInputs()[quantized];
+  result.scales = op.getDpsInputs()[scale];
   auto scales = cast<RankedTensorType>(result.scales.getType());
   for (auto [dim, expr] : llvm::enumerate(map.getResults())) {
     int64_t extent = type.getDimSize(dim), block = blockOf(expr, dim, extent);
@@ -82,4 +83,34 @@ mlir::moe::matchDequantization(linalg::GenericOp op) {
       return std::nullopt;
   }
   return result;
+}
+
+std::optional<Dequantization> mlir::moe::matchDequantization(OpBuilder &b,
+                                                             DequantizeOp op) {
+  FormatAttr format = op.getFormat();
+  FieldAttr codes = format.getCodes();
+  ArrayAttr scales = format.getScales();
+  if (!isa<Float8E4M3FNType>(codes.getElement()) || codes.getBits() ||
+      !scales || scales.size() != 1 || format.getMins())
+    return std::nullopt;
+  auto field = cast<FieldAttr>(scales[0]);
+  Value quantized = op.getFields()[0];
+  Value factors = op.getFields()[field.getOperand()];
+  auto type = cast<RankedTensorType>(factors.getType());
+  // Other types hold codes.
+  bool isStored =
+      type.getElementType() == field.getElement() &&
+      isa<Float32Type, Float16Type, BFloat16Type>(field.getElement());
+  if (field.getBits() || field.getDivide() || !isStored ||
+      !isa<Float8E4M3FNType>(
+          cast<RankedTensorType>(quantized.getType()).getElementType()))
+    return std::nullopt;
+  if (!field.getElement().isF32())
+    factors = arith::ExtFOp::create(b, op.getLoc(), type.clone(b.getF32Type()),
+                                    factors);
+  SmallVector<int64_t> blocks(op.getNumLeadingDims(), 1);
+  // A block may be larger than the matrix.
+  blocks.push_back(std::min(field.getBlockRows(), op.getN()));
+  blocks.push_back(std::min(field.getBlockColumns(), op.getK()));
+  return Dequantization{quantized, factors, blocks, /*hasFormat=*/true};
 }

@@ -19,11 +19,18 @@ namespace mlir::moe {
 struct Dequantization {
   Value quantized, scales;
   SmallVector<int64_t> blocks;
+  /// True if a `moe.dequantize` has it, which can also be decoded once.
+  bool hasFormat = false;
 };
 
 /// Matches `op` as a dequantization of f8E4M3FN with f32 scales, which may
 /// round its result to 16 bits.
 std::optional<Dequantization> matchDequantization(linalg::GenericOp op);
+
+/// Matches `op` as a dequantization of f8E4M3FN by one scale for each block;
+/// extends scales in 16 bits before it.
+std::optional<Dequantization> matchDequantization(OpBuilder &b,
+                                                  DequantizeOp op);
 
 } // namespace mlir::moe
 

@@ -21,19 +21,25 @@ namespace mlir::moe {
 } // namespace mlir::moe
 
 /// Returns the dequantization that defines `value`, if any.
-static std::optional<Dequantization> dequantizationOf(Value value) {
-  auto generic = value.getDefiningOp<linalg::GenericOp>();
-  return generic ? matchDequantization(generic) : std::nullopt;
+static std::optional<Dequantization> dequantizationOf(OpBuilder &b, Value value,
+                                                      bool keepFormats) {
+  if (auto generic = value.getDefiningOp<linalg::GenericOp>())
+    return matchDequantization(generic);
+  auto dequantize = value.getDefiningOp<DequantizeOp>();
+  return dequantize && !keepFormats ? matchDequantization(b, dequantize)
+                                    : std::nullopt;
 }
 
 /// Returns the dequantization of weights, which may be those of one expert,
 /// expanded to three dimensions.
-static std::optional<Dequantization> weightsOf(OpBuilder &b, Value weights) {
+static std::optional<Dequantization> weightsOf(OpBuilder &b, Value weights,
+                                               bool keepFormats) {
   auto expanded = weights.getDefiningOp<tensor::ExpandShapeOp>();
   if (!expanded)
-    return dequantizationOf(weights);
+    return dequantizationOf(b, weights, keepFormats);
   auto type = expanded.getResultType();
-  std::optional<Dequantization> matrix = dequantizationOf(expanded.getSrc());
+  std::optional<Dequantization> matrix =
+      dequantizationOf(b, expanded.getSrc(), keepFormats);
   if (!matrix || matrix->blocks.size() != 2 || type.getRank() != 3 ||
       type.getDimSize(0) != 1)
     return std::nullopt;
@@ -49,6 +55,18 @@ static std::optional<Dequantization> weightsOf(OpBuilder &b, Value weights) {
   matrix->scales = expand(matrix->scales);
   matrix->blocks.insert(matrix->blocks.begin(), 1);
   return matrix;
+}
+
+/// True if scaling partial sums is worth more than decoding the weights once:
+/// tensor cores multiply 16 steps of K-major operands, and scale them after
+/// whole stages of 128 steps and groups of 8 columns.
+static bool canScalePartialSums(GroupedMatmulOp op, ArrayRef<int64_t> blocks) {
+  Type rows = cast<RankedTensorType>(op.getLhs().getType()).getElementType();
+  auto divides = [](int64_t unit, int64_t block, int64_t extent) {
+    return block % unit == 0 || block >= extent;
+  };
+  return !rows.isF32() && op.getTransposed() && op.getK() % 16 == 0 &&
+         divides(8, blocks[1], op.getN()) && divides(128, blocks[2], op.getK());
 }
 
 namespace {
@@ -68,7 +86,7 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
     // A dead dequantization would still count as a use of the quantized rows.
     getOperation()->walk<WalkOrder::PostOrder, ReverseIterator>(
         [](Operation *op) {
-          if (isa<linalg::GenericOp, tensor::ExpandShapeOp>(op) &&
+          if (isa<linalg::GenericOp, tensor::ExpandShapeOp, DequantizeOp>(op) &&
               isOpTriviallyDead(op))
             op->erase();
         });
@@ -82,11 +100,16 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
     SmallVector<Value> quantized, scales;
     SmallVector<int64_t> blocks;
     for (Value weights : op.getWeights()) {
-      std::optional<Dequantization> found = weightsOf(b, weights);
+      std::optional<Dequantization> found = weightsOf(b, weights, keepFormats);
       if (!found) {
         if (!quantized.empty())
           remarkNotFused(op, "ScalesNotFused",
                          "only some of the weights are dequantized");
+        return;
+      }
+      if (found->hasFormat && !canScalePartialSums(op, found->blocks)) {
+        remarkNotFused(op, "ScalesNotFused",
+                       "no matmul scales partial sums of such blocks");
         return;
       }
       if (!quantized.empty() && blocks != found->blocks) {
@@ -118,7 +141,9 @@ struct MoEFuseScales : moe::impl::MoEFuseScalesBase<MoEFuseScales> {
   }
 
   void fuseRows(GroupedMatmulOp op) {
-    std::optional<Dequantization> found = dequantizationOf(op.getLhs());
+    OpBuilder b(op);
+    std::optional<Dequantization> found =
+        dequantizationOf(b, op.getLhs(), keepFormats);
     if (!found)
       return;
     auto notFused = [&](StringRef reason) {

@@ -38,6 +38,24 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
   ];
 }
 
+def MoEDecodeWeights : Pass<"moe-decode-weights", "::mlir::ModuleOp"> {
+  let summary = "Decode quantised weights once, when a layer is created";
+  let description = [{
+    Where no kernel reads the format of quantised weights, moves their
+    `moe.dequantize` into a function `<name>__prepare<n>` that decodes the
+    weights of any number of experts and that the runtime calls when a layer is
+    created. The exported function takes the decoded weights as an argument. A
+    remark reports their size, and weights that the function computes, which are
+    decoded in every call.
+  }];
+  let statistics = [
+    Statistic<"numDecoded", "weights-decoded", "weights decoded once">
+  ];
+  let dependentDialects = ["::mlir::func::FuncDialect",
+                           "::mlir::moe::MoEDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def MoEPlaceResults : Pass<"moe-place-results"> {
   let summary = "Compute results in their destination buffers";
   let description = [{

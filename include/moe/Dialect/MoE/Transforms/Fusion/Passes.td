@@ -53,11 +53,19 @@ def MoEFuseScales : Pass<"moe-fuse-scales"> {
     dequantizes, `extf(quantized) · scale` with one scale for each block (its
     map divides the dimensions by the extents of a block), reads the quantized
     operand instead and takes the scales as operands of its own. A rounding of
-    the dequantized values to 16 bits is dropped.
+    the dequantized values to 16 bits is dropped. A `moe.dequantize` of f8E4M3FN
+    with one scale of 16 or 32 bits for each block is fused likewise if the
+    rows have 16 bits and tensor cores can scale such blocks (multiples of 8 by
+    128, or whole matrices), unless `keep-formats` leaves it to the packing of
+    weights; others are decoded once.
 
     Weights are fused before rows: f8E4M3FN rows cannot be multiplied with
     16-bit weights.
   }];
+  let options = [
+    Option<"keepFormats", "keep-formats", "bool", "false",
+           "leave moe.dequantize as it is">
+  ];
   let statistics = [
     Statistic<"numFused", "scales-fused", "operands whose scales were fused">
   ];
