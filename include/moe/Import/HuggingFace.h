@@ -27,13 +27,11 @@
 #ifndef MOE_IMPORT_HUGGINGFACE_H
 #define MOE_IMPORT_HUGGINGFACE_H
 
+#include "moe/Import/Checkpoint.h"
+
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 
-#include "llvm/ADT/StringRef.h"
-#include "llvm/Support/Error.h"
-
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -47,20 +45,6 @@ struct HuggingFaceOptions {
   /// without weights, of the configuration. Weights are never converted, so
   /// with weights it must be their type.
   std::string dtype;
-};
-
-/// Provides the types and shapes of the tensors of a checkpoint by name.
-class CheckpointReader {
-public:
-  struct Tensor {
-    std::string dtype; // "f32", "f16", "bf16" or how an error calls it
-    std::vector<int64_t> shape;
-  };
-
-  virtual ~CheckpointReader();
-  virtual bool contains(llvm::StringRef name) = 0;
-  /// Fails for a tensor that does not exist or cannot be read.
-  virtual llvm::Expected<Tensor> lookup(llvm::StringRef name) = 0;
 };
 
 /// Imports a layer of the model in `directory`, or of the one with this

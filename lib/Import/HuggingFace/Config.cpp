@@ -15,7 +15,7 @@
 #include <cmath>
 #include <limits>
 
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 namespace json = llvm::json;
 
 //===----------------------------------------------------------------------===//
@@ -45,7 +45,8 @@ static bool nestsDeeperThan(llvm::StringRef text, unsigned limit) {
   return false;
 }
 
-llvm::Expected<json::Value> mlir::moe::hf::parseConfig(llvm::StringRef text) {
+llvm::Expected<json::Value>
+mlir::moe::importer::parseConfig(llvm::StringRef text) {
   constexpr unsigned maxDepth = 64;
   if (nestsDeeperThan(text, maxDepth))
     return llvm::createStringError("nested deeper than %u levels", maxDepth);

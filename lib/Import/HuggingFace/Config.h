@@ -15,7 +15,7 @@
 #include <initializer_list>
 #include <optional>
 
-namespace mlir::moe::hf {
+namespace mlir::moe::importer {
 
 /// Parses a config.json; its top level is an object.
 llvm::Expected<llvm::json::Value> parseConfig(llvm::StringRef text);
@@ -75,6 +75,6 @@ private:
   std::string path;
 };
 
-} // namespace mlir::moe::hf
+} // namespace mlir::moe::importer
 
 #endif // MOE_LIB_IMPORT_HUGGINGFACE_CONFIG_H

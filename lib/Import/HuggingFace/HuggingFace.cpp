@@ -7,15 +7,10 @@
 
 #include "moe/Import/HuggingFace.h"
 
+#include "../Layer/Checkpoint.h"
+#include "../Layer/LayerBuilder.h"
 #include "Families/Families.h"
-#include "LayerBuilder.h"
-
-#include "moe_rt/io.h"
-
-#include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
-#include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/IR/Verifier.h"
+#include "QuantizationConfig.h"
 
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
@@ -24,37 +19,15 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 using llvm::createStringError;
 
 static constexpr StringLiteral configName = "config.json";
 
-CheckpointReader::~CheckpointReader() = default;
-
 //===----------------------------------------------------------------------===//
 // Checkpoints
 //===----------------------------------------------------------------------===//
-
-namespace {
-/// Reads checkpoints with the library of the runtime.
-class SafetensorsReader : public CheckpointReader {
-public:
-  explicit SafetensorsReader(::moe::io::Checkpoint checkpoint)
-      : checkpoint(std::move(checkpoint)) {}
-
-  bool contains(StringRef name) override { return checkpoint.contains(name); }
-  llvm::Expected<Tensor> lookup(StringRef name) override {
-    auto view = checkpoint.lookup(name);
-    if (!view)
-      return createStringError(view.error());
-    return Tensor{::moe::io::dtypeName(view->dtype), view->shape};
-  }
-
-private:
-  ::moe::io::Checkpoint checkpoint;
-};
-} // namespace
 
 /// Opens the weights in `directory`; null if there are none.
 static llvm::Expected<std::unique_ptr<CheckpointReader>>
@@ -69,7 +42,7 @@ openCheckpoint(StringRef directory) {
   auto checkpoint = ::moe::io::Checkpoint::open(directory.str());
   if (!checkpoint)
     return createStringError(checkpoint.error());
-  return std::make_unique<SafetensorsReader>(std::move(*checkpoint));
+  return std::make_unique<RuntimeCheckpoint>(std::move(*checkpoint));
 }
 
 //===----------------------------------------------------------------------===//
@@ -165,20 +138,6 @@ static std::string readDType(const Config &config) {
 // Import
 //===----------------------------------------------------------------------===//
 
-/// Runs the verifier and returns its first message: importing reports through
-/// Expected.
-static llvm::Error verifyModule(ModuleOp module) {
-  std::string message;
-  ScopedDiagnosticHandler handler(module.getContext(),
-                                  [&](Diagnostic &diagnostic) {
-                                    if (message.empty())
-                                      message = diagnostic.str();
-                                  });
-  if (succeeded(verify(module)))
-    return llvm::Error::success();
-  return createStringError("the imported layer is not valid: " + message);
-}
-
 llvm::Expected<OwningOpRef<ModuleOp>>
 mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
                                   CheckpointReader *checkpoint,
@@ -211,25 +170,21 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
     checkNumbers(config, layer);
   if (!config.failed())
     checkLayer(config, layer, options.layer);
-  std::string dtype = options.dtype;
+  QuantizationConfig quantization = readQuantizationConfig(config);
+  std::string dtype = options.dtype, configured = readDType(config);
   if (dtype.empty() && !checkpoint)
-    dtype = readDType(config);
+    dtype = configured;
   if (config.failed())
     return failure();
 
-  llvm::Expected<LayerWeights> weights = findWeights(layer, checkpoint, dtype);
+  llvm::Expected<LayerWeights> weights =
+      findWeights(layer, checkpoint, dtype, configured, quantization);
   if (!weights)
     return weights.takeError();
 
-  context.loadDialect<MoEDialect, arith::ArithDialect, func::FuncDialect,
-                      linalg::LinalgDialect, math::MathDialect,
-                      tensor::TensorDialect>();
-  Location loc = NameLoc::get(StringAttr::get(
-      &context, modelType + " layer " + std::to_string(options.layer)));
-  OwningOpRef<ModuleOp> module = buildLayer(loc, layer, *weights);
-  if (llvm::Error invalid = verifyModule(*module))
-    return invalid;
-  return module;
+  return buildModule(context,
+                     modelType + " layer " + std::to_string(options.layer),
+                     layer, *weights);
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>

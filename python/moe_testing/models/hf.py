@@ -48,6 +48,22 @@ class Model:
         bias = getattr(router, "bias", None)
         return logits if bias is None else logits + bias.detach().float()
 
+    def rows_away_from_ties(self, count: int, dtype: torch.dtype, seed: int = 3) -> Tensor:
+        """Random rows for which rounding the logits to bf16 changes no choice."""
+        x = torch.randn((40 * count, H), generator=torch.Generator().manual_seed(seed)).to(dtype)
+        if dtype == torch.float32:
+            return x[:count]
+        # Neighbours in order differ by some units in the last place.
+        ordered = self.logits(x).sort(dim=-1, descending=True).values
+        gaps = (ordered[:, :-1] - ordered[:, 1:]) / ordered.abs().amax(-1, keepdim=True)
+        safe = gaps.amin(-1) > 4 * 2.0**-9
+        # And, for SparseMixer, from its margin of 0.2.
+        for best in (ordered[:, :1], ordered[:, 1:2]):
+            ratio = (best - ordered) / torch.maximum(ordered.abs(), best)
+            safe &= ((ratio - 0.2).abs() > 8 * 2.0**-9).all(-1)
+        assert safe.sum() >= count
+        return x[safe][:count]
+
     def save(self, directory: Path, **options) -> Path:
         self.model.save_pretrained(directory, **options)
         return directory

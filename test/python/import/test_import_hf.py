@@ -58,23 +58,6 @@ def refused(moe, directory: Path, *options) -> str:
     return done.stderr
 
 
-def tokens_for(model: hf.Model, count: int, dtype: torch.dtype, seed: int = 3):
-    """Random rows for which rounding the logits to bf16 changes no choice."""
-    x = torch.randn((40 * count, H), generator=torch.Generator().manual_seed(seed)).to(dtype)
-    if dtype == torch.float32:
-        return x[:count]
-    # Away from ties: neighbours in order differ by some units in the last place.
-    ordered = model.logits(x).sort(dim=-1, descending=True).values
-    gaps = (ordered[:, :-1] - ordered[:, 1:]) / ordered.abs().amax(-1, keepdim=True)
-    safe = gaps.amin(-1) > 4 * 2.0**-9
-    # And, for SparseMixer, from its margin of 0.2.
-    for best in (ordered[:, :1], ordered[:, 1:2]):
-        ratio = (best - ordered) / torch.maximum(ordered.abs(), best)
-        safe &= ((ratio - 0.2).abs() > 8 * 2.0**-9).all(-1)
-    assert safe.sum() >= count
-    return x[safe][:count]
-
-
 def edit(directory: Path, **changes) -> None:
     path = directory / "config.json"
     config = json.loads(path.read_text())
@@ -100,7 +83,7 @@ def numpy_of(x: torch.Tensor) -> np.ndarray:
 
 def check(moe, directory: Path, model: hf.Model, dtype: str, tokens: int = 33) -> float:
     """Compile the saved model's layer, run it, compare; yields the relative error."""
-    x = tokens_for(model, tokens, TORCH[dtype])
+    x = model.rows_away_from_ties(tokens, TORCH[dtype])
     y = compile_layer(moe, directory, model.layer)(numpy_of(x))
     error = relative_error(y, model.run(x))
     assert error < TOLERANCE[dtype]
@@ -205,7 +188,7 @@ def test_tensors_of_f32_beside_bf16_experts(compiled, tmp_path, family):
     model.model = type(model.model).from_pretrained(
         tmp_path, dtype=torch.bfloat16, experts_implementation="eager").eval()
     assert all(p.dtype == torch.bfloat16 for p in model.model.parameters())
-    x = tokens_for(model, 9, torch.bfloat16)
+    x = model.rows_away_from_ties(9, torch.bfloat16)
     np.save(tmp_path / "x.npy", numpy_of(x))
     assert "moe.convert" in ir_of(compiled, tmp_path, 1)
     run_compiler(compiled, "--hf", tmp_path, "--layer=1", "-o", tmp_path / "layer.moe")
@@ -222,7 +205,7 @@ def test_shards_and_a_model_without_its_head(compiled, tmp_path):
     model.save(shards, max_shard_size="20KB")
     assert (shards / "model.safetensors.index.json").exists()
     model.model.model.save_pretrained(base)
-    x = tokens_for(model, 5, torch.float32)
+    x = model.rows_away_from_ties(5, torch.float32)
     y = compile_layer(compiled, whole, 1)(x.numpy())
     np.testing.assert_array_equal(compile_layer(compiled, shards, 1)(x.numpy()), y)
     np.testing.assert_array_equal(compile_layer(compiled, base, 1)(x.numpy()), y)
@@ -233,7 +216,7 @@ def test_capacity_counts_over_the_whole_call(compiled, tmp_path):
     """Tokens beyond an expert's capacity yield 0, in the order of the tokens."""
     model = MODELS["switch_transformers"](expert_capacity=1)
     model.save(tmp_path)
-    x = tokens_for(model, 20, torch.float32)
+    x = model.rows_away_from_ties(20, torch.float32)
     y = compile_layer(compiled, tmp_path, model.layer)(x.numpy())
     assert relative_error(y, model.run(x)) < TOLERANCE["f32"]
     ids = model.logits(x).argmax(-1).tolist()
@@ -312,32 +295,6 @@ def test_a_tensor_has_another_shape_or_type(compiled, copy):
     replace_tensors(copy, lambda t: t.update({name: t[name].T.contiguous().half()}))
     assert f"expected tensor '{name}' to be f32[32, 24], got f16[32, 24]" in refused(
         compiled, copy, "--layer=1")
-
-
-def test_quantised_experts(compiled, copy):
-    def quantise(tensors):
-        for name in tensors:
-            if "experts" in name:
-                tensors[name] = tensors[name].to(torch.float8_e4m3fn)
-
-    replace_tensors(copy, quantise)
-    message = refused(compiled, copy, "--layer=1")
-    assert "to be f32, f16 or bf16" in message and "dequantised" in message
-
-
-def test_mxfp4(compiled, tmp_path):
-    MODELS["gpt_oss"]().save(tmp_path)
-    name = "model.layers.1.mlp.experts.gate_up_proj"
-
-    def quantise(tensors):
-        tensors[name + "_blocks"] = torch.zeros((8, 48, 1, 16), dtype=torch.uint8)
-        tensors[name + "_scales"] = torch.zeros((8, 48, 1), dtype=torch.uint8)
-        del tensors[name]
-
-    replace_tensors(tmp_path, quantise)
-    message = refused(compiled, tmp_path, "--layer=1")
-    assert f"got a quantised weight (MXFP4): there is a tensor '{name}_blocks'" in message
-    assert "Mxfp4Config(dequantize=True)" in message
 
 
 def test_the_type_of_a_checkpoint_stays(compiled, mixtral):

@@ -544,8 +544,8 @@ TEST_F(HuggingFaceTest, QuantizedCheckpoints) {
       quantized.tensors[sign] = {"ui8", {1}};
       std::string message = error(config, 0, &quantized);
       expectContains(message, "expected '" + other +
-                                  "' in f32, f16 or bf16, got a quantised "
-                                  "weight (" +
+                                  "' in f32, f16, bf16 or a format that can "
+                                  "be imported, got a quantised weight (" +
                                   each.format + "): there is a tensor '" +
                                   sign + "'");
     }

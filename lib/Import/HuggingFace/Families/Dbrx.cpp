@@ -9,10 +9,10 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
-LayerDescription mlir::moe::hf::describeDbrx(const Config &config,
-                                             int64_t layer) {
+LayerDescription mlir::moe::importer::describeDbrx(const Config &config,
+                                                   int64_t layer) {
   Config ffn = config.section("ffn_config");
   LayerDescription d;
   d.hidden = config.extent("d_model");

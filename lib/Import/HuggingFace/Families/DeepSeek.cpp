@@ -9,7 +9,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 /// Describes what all families here share: a router in f32, dense layers first,
 /// and shared experts, which form one network of their total width.
@@ -58,8 +58,8 @@ static Router::Groups readGroups(const Config &config, GroupScore score) {
   return {config.experts("n_group"), config.experts("topk_group"), score};
 }
 
-LayerDescription mlir::moe::hf::describeDeepseekV2(const Config &config,
-                                                   int64_t layer) {
+LayerDescription mlir::moe::importer::describeDeepseekV2(const Config &config,
+                                                         int64_t layer) {
   LayerDescription d = describeDeepseek(config, layer, /*denseFirst=*/0);
   expectText(config, "scoring_func", "softmax");
   llvm::StringRef method = config.text("topk_method", "greedy");
@@ -95,14 +95,14 @@ static LayerDescription describeBiasedSigmoid(const Config &config,
   return d;
 }
 
-LayerDescription mlir::moe::hf::describeDeepseekV3(const Config &config,
-                                                   int64_t layer) {
+LayerDescription mlir::moe::importer::describeDeepseekV3(const Config &config,
+                                                         int64_t layer) {
   return describeBiasedSigmoid(config, layer, /*denseFirst=*/3,
                                /*hasGroups=*/true);
 }
 
-LayerDescription mlir::moe::hf::describeGlm4Moe(const Config &config,
-                                                int64_t layer) {
+LayerDescription mlir::moe::importer::describeGlm4Moe(const Config &config,
+                                                      int64_t layer) {
   return describeBiasedSigmoid(config, layer, /*denseFirst=*/1,
                                config.has("n_group"));
 }

@@ -12,7 +12,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 static constexpr Family families[] = {
     {"dbrx", describeDbrx},
@@ -36,10 +36,10 @@ static constexpr Family families[] = {
     {"switch_transformers", describeSwitchTransformers},
 };
 
-ArrayRef<Family> mlir::moe::hf::getFamilies() { return families; }
+ArrayRef<Family> mlir::moe::importer::getFamilies() { return families; }
 
-LayerDescription mlir::moe::hf::describeDecoder(const Config &config,
-                                                int64_t layer) {
+LayerDescription mlir::moe::importer::describeDecoder(const Config &config,
+                                                      int64_t layer) {
   LayerDescription d;
   d.hidden = config.extent("hidden_size");
   d.layers = config.layers("num_hidden_layers");
@@ -52,14 +52,15 @@ LayerDescription mlir::moe::hf::describeDecoder(const Config &config,
 }
 
 SmallVector<int64_t>
-mlir::moe::hf::selectLayers(int64_t layers,
-                            llvm::function_ref<bool(int64_t)> holds) {
+mlir::moe::importer::selectLayers(int64_t layers,
+                                  llvm::function_ref<bool(int64_t)> holds) {
   return llvm::to_vector(
       llvm::make_filter_range(llvm::seq<int64_t>(0, layers), holds));
 }
 
-Activation mlir::moe::hf::readActivation(const Config &config, const Key &key,
-                                         llvm::StringRef absent) {
+Activation mlir::moe::importer::readActivation(const Config &config,
+                                               const Key &key,
+                                               llvm::StringRef absent) {
   StringRef name = config.text(key, absent);
   auto kind = llvm::StringSwitch<std::optional<Activation::Kind>>(name)
                   .Cases({"silu", "swish"}, Activation::SiLU)
@@ -83,8 +84,9 @@ Activation mlir::moe::hf::readActivation(const Config &config, const Key &key,
 // Layouts
 //===----------------------------------------------------------------------===//
 
-MLPLayout mlir::moe::hf::linears(llvm::StringRef module, llvm::StringRef gate,
-                                 llvm::StringRef up, llvm::StringRef down) {
+MLPLayout mlir::moe::importer::linears(llvm::StringRef module,
+                                       llvm::StringRef gate, llvm::StringRef up,
+                                       llvm::StringRef down) {
   MLPLayout layout;
   layout.gating = Gating::Separate;
   layout.gate = (module + gate + ".weight").str();
@@ -93,7 +95,8 @@ MLPLayout mlir::moe::hf::linears(llvm::StringRef module, llvm::StringRef gate,
   return layout;
 }
 
-MLPLayout mlir::moe::hf::halves(llvm::StringRef up, llvm::StringRef down) {
+MLPLayout mlir::moe::importer::halves(llvm::StringRef up,
+                                      llvm::StringRef down) {
   MLPLayout layout;
   layout.gating = Gating::Halves;
   layout.up = up.str();
@@ -102,7 +105,7 @@ MLPLayout mlir::moe::hf::halves(llvm::StringRef up, llvm::StringRef down) {
 }
 
 SmallVector<MLPLayout, 2>
-mlir::moe::hf::linearsOrFused(llvm::StringRef module) {
+mlir::moe::importer::linearsOrFused(llvm::StringRef module) {
   return {
       linears((module + "{e}.").str()),
       halves((module + "gate_up_proj").str(), (module + "down_proj").str())};

@@ -12,10 +12,10 @@
 #ifndef MOE_LIB_IMPORT_HUGGINGFACE_FAMILIES_FAMILIES_H
 #define MOE_LIB_IMPORT_HUGGINGFACE_FAMILIES_FAMILIES_H
 
+#include "../../Layer/LayerDescription.h"
 #include "../Config.h"
-#include "../LayerDescription.h"
 
-namespace mlir::moe::hf {
+namespace mlir::moe::importer {
 
 using DescribeFn = LayerDescription(const Config &config, int64_t layer);
 
@@ -61,6 +61,6 @@ MLPLayout halves(llvm::StringRef up, llvm::StringRef down);
 /// "experts.".
 SmallVector<MLPLayout, 2> linearsOrFused(llvm::StringRef module);
 
-} // namespace mlir::moe::hf
+} // namespace mlir::moe::importer
 
 #endif // MOE_LIB_IMPORT_HUGGINGFACE_FAMILIES_FAMILIES_H

@@ -9,10 +9,10 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
-LayerDescription mlir::moe::hf::describeGptOss(const Config &config,
-                                               int64_t layer) {
+LayerDescription mlir::moe::importer::describeGptOss(const Config &config,
+                                                     int64_t layer) {
   LayerDescription d = describeDecoder(config, layer);
   d.experts = config.experts({"num_local_experts", "num_experts"});
   d.expert.width = config.extent("intermediate_size");

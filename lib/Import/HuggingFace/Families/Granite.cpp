@@ -9,10 +9,10 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
-LayerDescription mlir::moe::hf::describeGraniteMoe(const Config &config,
-                                                   int64_t layer) {
+LayerDescription mlir::moe::importer::describeGraniteMoe(const Config &config,
+                                                         int64_t layer) {
   LayerDescription d = describeDecoder(config, layer);
   d.experts = config.experts({"num_local_experts", "num_experts"});
   d.expert.width = config.extent("intermediate_size");
@@ -28,8 +28,9 @@ LayerDescription mlir::moe::hf::describeGraniteMoe(const Config &config,
   return d;
 }
 
-LayerDescription mlir::moe::hf::describeGraniteMoeShared(const Config &config,
-                                                         int64_t layer) {
+LayerDescription
+mlir::moe::importer::describeGraniteMoeShared(const Config &config,
+                                              int64_t layer) {
   LayerDescription d = describeGraniteMoe(config, layer);
   int64_t width = config.integer("shared_intermediate_size", 0, 1 << 20, 0);
   if (width > 0)

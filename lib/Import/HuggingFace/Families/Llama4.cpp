@@ -11,10 +11,10 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
-LayerDescription mlir::moe::hf::describeLlama4Text(const Config &config,
-                                                   int64_t layer) {
+LayerDescription mlir::moe::importer::describeLlama4Text(const Config &config,
+                                                         int64_t layer) {
   LayerDescription d = describeDecoder(config, layer);
   d.experts = config.experts("num_local_experts");
   d.expert.width = config.extent("intermediate_size");
@@ -45,8 +45,8 @@ LayerDescription mlir::moe::hf::describeLlama4Text(const Config &config,
 }
 
 /// In the multimodal model the language model is a section.
-LayerDescription mlir::moe::hf::describeLlama4(const Config &config,
-                                               int64_t layer) {
+LayerDescription mlir::moe::importer::describeLlama4(const Config &config,
+                                                     int64_t layer) {
   LayerDescription d = describeLlama4Text(config.section("text_config"), layer);
   std::string index = std::to_string(layer);
   d.prefixes = {"language_model.model.layers." + index + ".",

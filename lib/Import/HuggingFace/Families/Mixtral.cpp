@@ -9,7 +9,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 /// Both were first published with the names of Mixtral's code.
 static LayerDescription describeSparseBlock(const Config &config,
@@ -26,8 +26,8 @@ static LayerDescription describeSparseBlock(const Config &config,
   return d;
 }
 
-LayerDescription mlir::moe::hf::describeMixtral(const Config &config,
-                                                int64_t layer) {
+LayerDescription mlir::moe::importer::describeMixtral(const Config &config,
+                                                      int64_t layer) {
   LayerDescription d = describeSparseBlock(config, layer);
   d.router.weight.push_back("mlp.gate.weight");
   d.router.normalize = Router::Normalize{};
@@ -36,8 +36,8 @@ LayerDescription mlir::moe::hf::describeMixtral(const Config &config,
 
 /// SparseMixer scores each of two choices separately, over the experts whose
 /// logit is near the best remaining one.
-LayerDescription mlir::moe::hf::describePhimoe(const Config &config,
-                                               int64_t layer) {
+LayerDescription mlir::moe::importer::describePhimoe(const Config &config,
+                                                     int64_t layer) {
   LayerDescription d = describeSparseBlock(config, layer);
   d.router.weight.push_back("mlp.router.weight");
   d.router.order = Order::ScoreEachChoice;

@@ -11,7 +11,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 /// Describes softmax, the best K, and renormalization if configured.
 static LayerDescription describeSoftmaxTopK(const Config &config, int64_t layer,
@@ -28,13 +28,13 @@ static LayerDescription describeSoftmaxTopK(const Config &config, int64_t layer,
   return d;
 }
 
-LayerDescription mlir::moe::hf::describeOlmoe(const Config &config,
-                                              int64_t layer) {
+LayerDescription mlir::moe::importer::describeOlmoe(const Config &config,
+                                                    int64_t layer) {
   return describeSoftmaxTopK(config, layer, "intermediate_size");
 }
 
-LayerDescription mlir::moe::hf::describeQwen3Moe(const Config &config,
-                                                 int64_t layer) {
+LayerDescription mlir::moe::importer::describeQwen3Moe(const Config &config,
+                                                       int64_t layer) {
   LayerDescription d =
       describeSoftmaxTopK(config, layer, "moe_intermediate_size");
   int64_t step = config.integer("decoder_sparse_step", 1, INT32_MAX, 1);
@@ -48,8 +48,8 @@ LayerDescription mlir::moe::hf::describeQwen3Moe(const Config &config,
   return d;
 }
 
-LayerDescription mlir::moe::hf::describeQwen2Moe(const Config &config,
-                                                 int64_t layer) {
+LayerDescription mlir::moe::importer::describeQwen2Moe(const Config &config,
+                                                       int64_t layer) {
   LayerDescription d = describeQwen3Moe(config, layer);
   d.shared = MLP{config.extent("shared_expert_intermediate_size"),
                  d.expert.activation,

@@ -9,7 +9,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 /// True if block `index` of `blocks` is one of the `sparse` blocks with
 /// experts.
@@ -20,8 +20,9 @@ static bool isSparse(int64_t index, int64_t blocks, int64_t sparse) {
 
 /// The capacity of an expert is per sequence; the tokens of a call count as one
 /// sequence. A dropped token yields 0 (the residual connection keeps it).
-LayerDescription mlir::moe::hf::describeSwitchTransformers(const Config &config,
-                                                           int64_t layer) {
+LayerDescription
+mlir::moe::importer::describeSwitchTransformers(const Config &config,
+                                                int64_t layer) {
   LayerDescription d;
   d.hidden = config.extent("d_model");
   int64_t encoder = config.layers("num_layers");

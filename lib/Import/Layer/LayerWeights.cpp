@@ -6,13 +6,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "LayerWeights.h"
-#include "Quantization.h"
 
 #include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 static constexpr llvm::StringLiteral expertMark = "{e}";
 
@@ -42,8 +41,10 @@ enum class Types {
 class WeightFinder {
 public:
   WeightFinder(const LayerDescription &layer, CheckpointReader *checkpoint,
-               StringRef dtype)
-      : layer(layer), checkpoint(checkpoint), dtype(dtype) {}
+               StringRef dtype, StringRef configured,
+               const QuantizationConfig &quantization)
+      : layer(layer), checkpoint(checkpoint), dtype(dtype),
+        configured(configured), quantization(quantization) {}
 
   llvm::Expected<LayerWeights> run();
 
@@ -59,7 +60,12 @@ private:
   void check(Weight &weight, const std::string &tensor, ArrayRef<int64_t> shape,
              Types types);
 
-  std::string quantization(StringRef tensor) const;
+  bool isQuantized(StringRef name) const {
+    return checkpoint && importer::isQuantized(expand(name, 0), *checkpoint);
+  }
+  /// Sets the format and the fields of a weight from its quantised tensors.
+  void findFields(Weight &weight, ArrayRef<std::string> tensors,
+                  const MatrixShape &shape);
   std::string expand(StringRef name, int64_t expert) const;
   bool contains(StringRef name) const {
     return checkpoint->contains(expand(name, 0));
@@ -73,12 +79,14 @@ private:
               Types types = Types::OfLayer);
   Weight findOfExperts(StringRef argument, StringRef name,
                        ArrayRef<int64_t> shape, bool flattened, Types types);
-  MLPWeights findMLP(const MLP &mlp, const MLPLayout &layout,
-                     StringRef argumentPrefix, bool ofExperts);
+  MLPWeights findMLP(const MLP &mlp, MLPLayout layout, StringRef argumentPrefix,
+                     bool ofExperts);
 
   const LayerDescription &layer;
   CheckpointReader *checkpoint;
   std::string dtype;
+  std::string configured;
+  const QuantizationConfig &quantization;
   std::string prefix;
   std::string error;
 };
@@ -108,7 +116,7 @@ void WeightFinder::check(Weight &weight, const std::string &tensor,
                          ArrayRef<int64_t> shape, Types types) {
   if (!checkpoint || !error.empty())
     return;
-  std::string quantized = quantization(tensor);
+  std::string quantized = describeQuantization(tensor, *checkpoint);
   if (!quantized.empty())
     return fail(quantized);
   if (!checkpoint->contains(tensor))
@@ -132,9 +140,34 @@ void WeightFinder::check(Weight &weight, const std::string &tensor,
     weight.convert = true;
 }
 
-std::string WeightFinder::quantization(StringRef tensor) const {
-  return describeQuantization(
-      tensor, [&](StringRef name) { return checkpoint->contains(name); });
+void WeightFinder::findFields(Weight &weight, ArrayRef<std::string> tensors,
+                              const MatrixShape &shape) {
+  std::optional<QuantizedMatrix> first;
+  for (const std::string &tensor : tensors) {
+    if (!error.empty())
+      return;
+    llvm::Expected<QuantizedMatrix> found =
+        findQuantized(tensor, shape, *checkpoint, quantization);
+    if (!found)
+      return fail(llvm::toString(found.takeError()));
+    if (!first) {
+      first = *found;
+      weight.format = found->format;
+      for (const QuantizedField &field : found->fields) {
+        Weight argument{
+            weight.name + field.suffix, field.argumentType, field.shape, {}};
+        if (tensors.size() > 1)
+          argument.shape.insert(argument.shape.begin(), tensors.size());
+        weight.fields.push_back(std::move(argument));
+      }
+    } else if (found->format != first->format ||
+               found->fields.size() != first->fields.size()) {
+      return fail("expected all experts in one format, got '" + tensors[0] +
+                  "' and '" + tensor + "' in different ones");
+    }
+    for (auto [argument, field] : llvm::zip(weight.fields, found->fields))
+      argument.source.push_back(field.tensor);
+  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -148,7 +181,10 @@ Weight WeightFinder::find(StringRef argument, StringRef name,
                 types == Types::AnyFloat ? "f32" : dtype,
                 llvm::to_vector(shape),
                 {tensor}};
-  check(weight, tensor, shape, types);
+  if (shape.size() == 2 && isQuantized(name))
+    findFields(weight, tensor, {std::nullopt, shape[0], shape[1]});
+  else
+    check(weight, tensor, shape, types);
   return weight;
 }
 
@@ -158,11 +194,15 @@ Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
                                    Types types) {
   Weight weight{argument.str(), dtype, {layer.experts}, {}};
   llvm::append_range(weight.shape, shape);
+  bool quantized = shape.size() == 2 && !flattened && isQuantized(name);
   if (name.contains(expertMark)) {
-    for (int64_t e = 0; e < layer.experts; ++e) {
+    for (int64_t e = 0; e < layer.experts; ++e)
       weight.source.push_back(expand(name, e));
-      check(weight, weight.source.back(), shape, types);
-    }
+    if (quantized)
+      findFields(weight, weight.source, {std::nullopt, shape[0], shape[1]});
+    else
+      for (const std::string &tensor : weight.source)
+        check(weight, tensor, shape, types);
     return weight;
   }
   SmallVector<int64_t> stored = weight.shape;
@@ -171,12 +211,18 @@ Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
     stored.front() *= layer.experts;
   }
   weight.source = {expand(name, 0)};
-  check(weight, weight.source.front(), stored, types);
+  if (quantized)
+    findFields(weight, weight.source, {layer.experts, shape[0], shape[1]});
+  else
+    check(weight, weight.source.front(), stored, types);
   return weight;
 }
 
-MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
+MLPWeights WeightFinder::findMLP(const MLP &mlp, MLPLayout layout,
                                  StringRef argumentPrefix, bool ofExperts) {
+  // Quantised matrices are [out, in] in all formats.
+  layout.upInOut &= !isQuantized(layout.up);
+  layout.downInOut &= !isQuantized(layout.down);
   bool together =
       layout.gating == Gating::Halves || layout.gating == Gating::Interleaved;
   int64_t columns = together ? 2 * mlp.width : mlp.width;
@@ -188,7 +234,8 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
   auto weight = [&](StringRef argument, StringRef name, ArrayRef<int64_t> shape,
                     bool isBias = false) {
     std::string full = (argumentPrefix + argument).str();
-    Types types = ofExperts && !isBias ? Types::OfLayer : Types::Converted;
+    bool isOfLayer = ofExperts && !isBias && !layer.convertExperts;
+    Types types = isOfLayer ? Types::OfLayer : Types::Converted;
     return ofExperts ? findOfExperts(full, name, shape, layout.flattened, types)
                      : find(full, name, shape, types);
   };
@@ -198,6 +245,9 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, const MLPLayout &layout,
   if (layout.gating == Gating::Separate)
     weights.gate = weight("gate_proj", layout.gate,
                           matrix(layer.hidden, columns, layout.upInOut));
+  if (!layout.gateBias.empty())
+    weights.gateBias =
+        weight("gate_proj_bias", layout.gateBias, {columns}, true);
   std::string up = together ? "gate_up_proj" : "up_proj";
   weights.up =
       weight(up, layout.up, matrix(layer.hidden, columns, layout.upInOut));
@@ -224,9 +274,10 @@ MLPLayout WeightFinder::chooseLayout() {
   for (const MLPLayout &layout : layer.expert.layouts)
     for (const std::string &candidate : layer.prefixes) {
       prefix = candidate;
-      if (contains(layout.up))
+      if (contains(layout.up) || isQuantized(layout.up))
         return layout;
-      if (std::string found = quantization(expand(layout.up, 0));
+      if (std::string found =
+              describeQuantization(expand(layout.up, 0), *checkpoint);
           !found.empty())
         fail(found);
       missing += (missing.empty() ? "'" : ", '") + expand(layout.up, 0) + "'";
@@ -243,10 +294,16 @@ void WeightFinder::findDType(const MLPLayout &layout) {
   if (!checkpoint || !error.empty())
     return;
   std::string name = expand(layout.up, 0);
+  if (isQuantized(layout.up) || layer.convertExperts) {
+    if (dtype.empty())
+      dtype = configured;
+    return;
+  }
   llvm::Expected<CheckpointReader::Tensor> first = checkpoint->lookup(name);
   if (!first) {
     fail("tensor '" + name + "': " + llvm::toString(first.takeError()));
-  } else if (std::string found = quantization(name); !found.empty()) {
+  } else if (std::string found = describeQuantization(name, *checkpoint);
+             !found.empty()) {
     fail(found);
   } else if (!isSupported(first->dtype)) {
     fail("expected tensor '" + name + "' to be f32, f16 or bf16, got " +
@@ -288,15 +345,20 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
     weights.shared = findMLP(*layer.shared, layer.shared->layouts.front(),
                              "shared_", /*ofExperts=*/false);
   if (!layer.sharedGate.empty())
-    weights.sharedGate = find("shared_gate", layer.sharedGate,
-                              {1, layer.hidden}, Types::Converted);
+    weights.sharedGate = layer.sharedGateIsVector
+                             ? find("shared_gate", layer.sharedGate,
+                                    {layer.hidden}, Types::Converted)
+                             : find("shared_gate", layer.sharedGate,
+                                    {1, layer.hidden}, Types::Converted);
   if (!error.empty())
     return llvm::createStringError(error);
   return weights;
 }
 
 llvm::Expected<LayerWeights>
-mlir::moe::hf::findWeights(const LayerDescription &layer,
-                           CheckpointReader *checkpoint, StringRef dtype) {
-  return WeightFinder(layer, checkpoint, dtype).run();
+mlir::moe::importer::findWeights(const LayerDescription &layer,
+                                 CheckpointReader *checkpoint, StringRef dtype,
+                                 StringRef configured,
+                                 const QuantizationConfig &quantization) {
+  return WeightFinder(layer, checkpoint, dtype, configured, quantization).run();
 }

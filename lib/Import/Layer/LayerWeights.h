@@ -9,14 +9,15 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_IMPORT_HUGGINGFACE_LAYERWEIGHTS_H
-#define MOE_LIB_IMPORT_HUGGINGFACE_LAYERWEIGHTS_H
+#ifndef MOE_LIB_IMPORT_LAYER_LAYERWEIGHTS_H
+#define MOE_LIB_IMPORT_LAYER_LAYERWEIGHTS_H
 
 #include "LayerDescription.h"
+#include "QuantizedWeights.h"
 
 #include "moe/Import/HuggingFace.h"
 
-namespace mlir::moe::hf {
+namespace mlir::moe::importer {
 
 /// An argument of the layer and its source tensors.
 struct Weight {
@@ -27,11 +28,16 @@ struct Weight {
   /// Source tensors of another type are converted when read, as in
   /// transformers.
   bool convert = false;
+  /// If the tensors are quantised, the text of their #moe.format, and an
+  /// argument for each of its operands; `dtype` and `shape` are then those of
+  /// the decoded weight, which has no tensors of its own.
+  std::string format;
+  std::vector<Weight> fields;
 };
 
 struct MLPWeights {
   MLPLayout layout;
-  std::optional<Weight> gate, upBias, downBias;
+  std::optional<Weight> gate, gateBias, upBias, downBias;
   Weight up, down;
 };
 
@@ -45,10 +51,12 @@ struct LayerWeights {
 };
 
 /// Finds every tensor in `checkpoint`, if given; `dtype` may then be empty.
-llvm::Expected<LayerWeights> findWeights(const LayerDescription &layer,
-                                         CheckpointReader *checkpoint,
-                                         llvm::StringRef dtype);
+/// `configured` is the type of the model, which quantised experts leave open.
+llvm::Expected<LayerWeights>
+findWeights(const LayerDescription &layer, CheckpointReader *checkpoint,
+            llvm::StringRef dtype, llvm::StringRef configured,
+            const QuantizationConfig &quantization);
 
-} // namespace mlir::moe::hf
+} // namespace mlir::moe::importer
 
-#endif // MOE_LIB_IMPORT_HUGGINGFACE_LAYERWEIGHTS_H
+#endif // MOE_LIB_IMPORT_LAYER_LAYERWEIGHTS_H

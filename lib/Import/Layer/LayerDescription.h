@@ -8,15 +8,15 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_IMPORT_HUGGINGFACE_LAYERDESCRIPTION_H
-#define MOE_LIB_IMPORT_HUGGINGFACE_LAYERDESCRIPTION_H
+#ifndef MOE_LIB_IMPORT_LAYER_LAYERDESCRIPTION_H
+#define MOE_LIB_IMPORT_LAYER_LAYERDESCRIPTION_H
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 
 #include <optional>
 #include <string>
 
-namespace mlir::moe::hf {
+namespace mlir::moe::importer {
 
 //===----------------------------------------------------------------------===//
 // Experts
@@ -54,7 +54,7 @@ struct MLPLayout {
   std::string gate; // with Gating::Separate
   std::string up;   // up, or gate and up in one tensor
   std::string down;
-  std::string upBias = {}, downBias = {}; // may be empty
+  std::string gateBias = {}, upBias = {}, downBias = {}; // may be empty
   /// [in, out] rather than [out, in], as nn.Linear has it.
   bool upInOut = false, downInOut = false;
   /// The matrices of the experts are concatenated along the rows of a 2-D
@@ -93,6 +93,7 @@ struct Router {
   struct Normalize {
     NormalizeKind kind = NormalizeKind::Sum;
     double p = 2.0, epsilon = 0.0;
+    NormalizeGuard guard = NormalizeGuard::Add;
   };
   std::optional<Normalize> normalize;
   double scale = 1.0;
@@ -117,16 +118,19 @@ struct LayerDescription {
   int64_t layers = 0;                   // of the model
   SmallVector<int64_t> moeLayers;       // those with experts, ascending
   SmallVector<std::string, 2> prefixes; // of all names, by likelihood
+  /// Experts of another float type than the layer are converted to it.
+  bool convertExperts = false;
 
   Router router;
   MLP expert;
   /// Rows that one expert takes; further choices are dropped.
   std::optional<int64_t> capacity;
 
-  std::optional<MLP> shared; // an expert for all tokens
-  std::string sharedGate;    // [1, hidden], scales the shared expert
+  std::optional<MLP> shared;       // an expert for all tokens
+  std::string sharedGate;          // [1, hidden], scales the shared expert
+  bool sharedGateIsVector = false; // [hidden]
 };
 
-} // namespace mlir::moe::hf
+} // namespace mlir::moe::importer
 
-#endif // MOE_LIB_IMPORT_HUGGINGFACE_LAYERDESCRIPTION_H
+#endif // MOE_LIB_IMPORT_LAYER_LAYERDESCRIPTION_H

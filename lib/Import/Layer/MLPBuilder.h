@@ -9,8 +9,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_IMPORT_HUGGINGFACE_MLPBUILDER_H
-#define MOE_LIB_IMPORT_HUGGINGFACE_MLPBUILDER_H
+#ifndef MOE_LIB_IMPORT_LAYER_MLPBUILDER_H
+#define MOE_LIB_IMPORT_LAYER_MLPBUILDER_H
 
 #include "LayerWeights.h"
 
@@ -18,11 +18,11 @@
 
 #include "llvm/Support/SaveAndRestore.h"
 
-namespace mlir::moe::hf {
+namespace mlir::moe::importer {
 
 /// The weights of a network, in its layout.
 struct MLPValues {
-  Value gate, up, upBias, down, downBias;
+  Value gate, gateBias, up, upBias, down, downBias;
 };
 
 class MLPBuilder : public ImplicitLocOpBuilder {
@@ -68,6 +68,6 @@ private:
   Value rowCount, zero;
 };
 
-} // namespace mlir::moe::hf
+} // namespace mlir::moe::importer
 
-#endif // MOE_LIB_IMPORT_HUGGINGFACE_MLPBUILDER_H
+#endif // MOE_LIB_IMPORT_LAYER_MLPBUILDER_H

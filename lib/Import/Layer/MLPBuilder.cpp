@@ -16,7 +16,7 @@
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
 static RankedTensorType typeOf(Value tensor) {
   return cast<RankedTensorType>(tensor.getType());
@@ -195,7 +195,8 @@ Value MLPBuilder::mlp(Value rows, const MLP &mlp, const MLPLayout &layout,
   Type dataType = typeOf(rows).getElementType();
   SmallVector<Value> inputs; // (gate,) up; f32
   if (layout.gating == Gating::Separate)
-    inputs.push_back(matmul(rows, weights.gate, layout.upInOut));
+    inputs.push_back(addRow(matmul(rows, weights.gate, layout.upInOut),
+                            weights.gateBias, getF32Type()));
   Value up = matmul(rows, weights.up, layout.upInOut);
   up = addRow(up, weights.upBias, getF32Type());
   if (layout.gating == Gating::Halves) {

@@ -9,16 +9,25 @@
 
 #include "MLPBuilder.h"
 
+#include "mlir/AsmParser/AsmParser.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/Verifier.h"
 
 using namespace mlir;
 using namespace mlir::moe;
-using namespace mlir::moe::hf;
+using namespace mlir::moe::importer;
 
-static FloatType parseType(Builder &b, StringRef dtype) {
+static FloatType parseFloat(Builder &b, StringRef dtype) {
   if (dtype == "bf16")
     return b.getBF16Type();
   return dtype == "f16" ? b.getF16Type() : b.getF32Type();
+}
+
+/// Returns the type of the elements of an argument: `dtype` has its name.
+static Type parseElement(Builder &b, StringRef dtype) {
+  return mlir::parseType(dtype, b.getContext());
 }
 
 namespace {
@@ -27,14 +36,16 @@ public:
   LayerBuilder(Location loc, const LayerDescription &layer,
                const LayerWeights &weights)
       : layer(layer), weights(weights), b(loc, loc.getContext()),
-        dataType(parseType(b, weights.dtype)) {}
+        dataType(parseFloat(b, weights.dtype)) {}
 
   OwningOpRef<ModuleOp> run();
 
 private:
-  /// Returns all weights, in the order of the arguments.
+  /// Returns all weights.
   SmallVector<const Weight *> listWeights() const;
-  func::FuncOp createFunction(ArrayRef<const Weight *> arguments);
+  /// Decodes the quantised weights.
+  void dequantize();
+  func::FuncOp createFunction();
   Value operator[](const std::optional<Weight> &weight) const {
     return weight ? values.lookup(&*weight) : Value();
   }
@@ -42,8 +53,8 @@ private:
     return values.lookup(&weight);
   }
   MLPValues valuesOf(const MLPWeights &mlp) const {
-    return {(*this)[mlp.gate], (*this)[mlp.up], (*this)[mlp.upBias],
-            (*this)[mlp.down], (*this)[mlp.downBias]};
+    return {(*this)[mlp.gate],   (*this)[mlp.gateBias], (*this)[mlp.up],
+            (*this)[mlp.upBias], (*this)[mlp.down],     (*this)[mlp.downBias]};
   }
 
   Value logits(Value x);
@@ -71,6 +82,7 @@ SmallVector<const Weight *> LayerBuilder::listWeights() const {
   };
   auto addMLP = [&](const MLPWeights &mlp) {
     add(mlp.gate);
+    add(mlp.gateBias);
     all.push_back(&mlp.up);
     add(mlp.upBias);
     all.push_back(&mlp.down);
@@ -86,13 +98,35 @@ SmallVector<const Weight *> LayerBuilder::listWeights() const {
   return all;
 }
 
-func::FuncOp LayerBuilder::createFunction(ArrayRef<const Weight *> arguments) {
+void LayerBuilder::dequantize() {
+  for (const Weight *weight : listWeights()) {
+    if (weight->format.empty())
+      continue;
+    auto format =
+        cast<FormatAttr>(parseAttribute(weight->format, b.getContext()));
+    SmallVector<Value> fields =
+        llvm::map_to_vector(weight->fields, [&](const Weight &field) {
+          return values.lookup(&field);
+        });
+    values[weight] = DequantizeOp::create(
+        b, RankedTensorType::get(weight->shape, dataType), fields, format);
+  }
+}
+
+func::FuncOp LayerBuilder::createFunction() {
+  SmallVector<const Weight *> arguments;
+  for (const Weight *weight : listWeights()) {
+    if (weight->format.empty())
+      arguments.push_back(weight);
+    for (const Weight &field : weight->fields)
+      arguments.push_back(&field);
+  }
   Type rows =
       RankedTensorType::get({ShapedType::kDynamic, layer.hidden}, dataType);
   SmallVector<Type> types{rows};
   for (const Weight *weight : arguments)
     types.push_back(
-        RankedTensorType::get(weight->shape, parseType(b, weight->dtype)));
+        RankedTensorType::get(weight->shape, parseElement(b, weight->dtype)));
   auto function =
       func::FuncOp::create(b, "layer", b.getFunctionType(types, rows));
   Block *body = function.addEntryBlock();
@@ -141,7 +175,7 @@ GateOp LayerBuilder::gate(Value logits) {
   if (router.normalize)
     normalize =
         NormalizeAttr::get(context, router.normalize->kind, router.normalize->p,
-                           router.normalize->epsilon, NormalizeGuard::Add);
+                           router.normalize->epsilon, router.normalize->guard);
   return GateOp::create(
       b, logits, /*bias=*/(*this)[weights.selectionBias], /*noise=*/Value(),
       /*given_ids=*/Value(), router.topK, router.score, ScoreAxis::Experts,
@@ -162,8 +196,9 @@ Value LayerBuilder::experts(Value grouped, Value offsets) {
   // region.
   SmallVector<Value> operands;
   SmallVector<Value *> slots;
-  for (Value *slot : {&parameters.gate, &parameters.up, &parameters.upBias,
-                      &parameters.down, &parameters.downBias})
+  for (Value *slot :
+       {&parameters.gate, &parameters.gateBias, &parameters.up,
+        &parameters.upBias, &parameters.down, &parameters.downBias})
     if (*slot) {
       operands.push_back(*slot);
       slots.push_back(slot);
@@ -199,6 +234,13 @@ Value LayerBuilder::addShared(Value x, Value y) {
     return b.map({y, shared}, dataType, [&](ValueRange v) -> Value {
       return arith::AddFOp::create(b, v[0], v[1]);
     });
+  if (layer.sharedGateIsVector)
+    gateWeight = tensor::ExpandShapeOp::create(
+        b,
+        RankedTensorType::get(
+            {1, layer.hidden},
+            cast<RankedTensorType>(gateWeight.getType()).getElementType()),
+        gateWeight, ArrayRef<ReassociationIndices>{{0, 1}});
   Value gate = b.matmul(x, gateWeight, /*inOut=*/false); // [T, 1]
   gate = tensor::CollapseShapeOp::create(
       b, gate, ArrayRef<ReassociationIndices>{{0, 1}});
@@ -217,9 +259,10 @@ OwningOpRef<ModuleOp> LayerBuilder::run() {
   const Router &router = layer.router;
   OwningOpRef<ModuleOp> module = ModuleOp::create(b.getLoc());
   b.setInsertionPointToStart(module->getBody());
-  func::FuncOp function = createFunction(listWeights());
+  func::FuncOp function = createFunction();
   b.setInsertionPointToStart(&function.getBody().front());
   Value x = function.getArgument(0);
+  dequantize();
   b.setRowsOf(x);
 
   GateOp chosen = gate(logits(x));
@@ -248,8 +291,30 @@ OwningOpRef<ModuleOp> LayerBuilder::run() {
   return module;
 }
 
-OwningOpRef<ModuleOp> mlir::moe::hf::buildLayer(Location loc,
-                                                const LayerDescription &layer,
-                                                const LayerWeights &weights) {
-  return LayerBuilder(loc, layer, weights).run();
+/// Runs the verifier and returns its first message: importing reports through
+/// Expected.
+static llvm::Error verifyModule(ModuleOp module) {
+  std::string message;
+  ScopedDiagnosticHandler handler(module.getContext(),
+                                  [&](Diagnostic &diagnostic) {
+                                    if (message.empty())
+                                      message = diagnostic.str();
+                                  });
+  if (succeeded(verify(module)))
+    return llvm::Error::success();
+  return llvm::createStringError("the imported layer is not valid: " + message);
+}
+
+llvm::Expected<OwningOpRef<ModuleOp>>
+mlir::moe::importer::buildModule(MLIRContext &context, StringRef name,
+                                 const LayerDescription &layer,
+                                 const LayerWeights &weights) {
+  context.loadDialect<MoEDialect, arith::ArithDialect, func::FuncDialect,
+                      linalg::LinalgDialect, math::MathDialect,
+                      tensor::TensorDialect>();
+  Location loc = NameLoc::get(StringAttr::get(&context, name));
+  OwningOpRef<ModuleOp> module = LayerBuilder(loc, layer, weights).run();
+  if (llvm::Error invalid = verifyModule(*module))
+    return invalid;
+  return module;
 }
