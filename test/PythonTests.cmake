@@ -6,13 +6,15 @@ moe_add_python_tests(layers
   cpu/layers_cpu cpu/cpu_levels cpu/long_inputs cpu/loops cpu/random_experts
   COST 200 LABELS slow)
 moe_add_python_tests(operations
-  cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights cpu/routed_ops
+  cpu/dequantize cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights cpu/routed_ops
   reference/reference_gates reference/reference_layers
   COST 130 LABELS slow)
 moe_add_python_tests(plan cpu/plan COST 130 LABELS slow)
 
 # The doors: checkpoints, the package, transformers.
-moe_add_python_tests(import import/import_hf import/checkpoints_cpu
+moe_add_python_tests(import
+  import/checkpoints_cpu import/gguf import/import_hf
+  import/quantized_checkpoints
   COST 140 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files
@@ -29,7 +31,7 @@ moe_add_python_tests(bench
   COST 100 LABELS slow)
 
 # On the double of the driver, and NVIDIA's assembler.
-moe_add_python_tests(device-layers device/layers_gpu
+moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
   COST 280 LABELS slow device)
 moe_add_python_tests(device-operations
   device/gpu_views device/grouped_ops_gpu device/routing_gpu

@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="token counts (default %(default)s)")
     parser.add_argument("--dtypes", type=names_of(DTYPE_BYTES), default=list(DEFAULT_DTYPES),
                         metavar="A,B",
-                        help=f"any of {', '.join(DTYPE_BYTES)} (default {','.join(DEFAULT_DTYPES)})")
+                        help=f"any of {', '.join(DTYPE_BYTES)} "
+                        f"(default {','.join(DEFAULT_DTYPES)})")
     parser.add_argument("--formats", type=names_of(FORMATS), default=[], metavar="A,B",
                         help="quantised weights as well, of those participants that take them: of "
                         f"{', '.join(FORMATS)} (default none)")

@@ -55,13 +55,14 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     """Compile MoE layers and load the result.
 
     Args:
-      source: MLIR text, the path of an ``.mlir`` file, or the directory of a
-        Hugging Face checkpoint (its ``config.json``), which needs ``layer``.
+      source: MLIR text, the path of an ``.mlir`` file, the directory of a
+        Hugging Face checkpoint (its ``config.json``) or a ``.gguf`` file, both of which
+        need ``layer``.
       output: where to write the artifact; by default it lives in the cache.
       target: the target to compile for, as ``moe-compile --target``, or several
         separated by commas, the best first; by default the host.
       dtype: type of a checkpoint's layer: ``f32``, ``f16`` or ``bf16``; by default that
-        of its ``config.json``.
+        of its ``config.json``, and f32 for a ``.gguf`` file.
       layer: index of the layer in a checkpoint.
       options: further options of ``moe-compile``.
       cache: reuse an artifact that was compiled before.
@@ -79,8 +80,9 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     # Check everything before the work starts, so that errors are immediate.
     text, path = _classify(source)
     arguments = _arguments(target, dtype, layer, options, device)
-    if (path is not None and path.is_dir()) != (layer is not None):
-        raise MoEError(INVALID_ARGUMENT, "a checkpoint directory needs layer=N, and only that does")
+    if (path is not None and _is_checkpoint(path)) != (layer is not None):
+        raise MoEError(INVALID_ARGUMENT, "a checkpoint directory or a .gguf file needs layer=N, "
+                       "and only they do")
     context = make_context(num_threads, device)
     compiler = find_compiler()
     _cache.limit()
@@ -223,6 +225,14 @@ def _classify(source: str | os.PathLike[str]) -> tuple[str | None, Path | None]:
     return None, path
 
 
+def _is_gguf(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".gguf"
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_dir() or _is_gguf(path)
+
+
 def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequence[str]) -> str:
     digest = hashlib.sha256()
 
@@ -244,6 +254,10 @@ def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
                 with open(file, "rb") as stream:
                     length = int.from_bytes(stream.read(8), "little")
                     add(stream.read(min(length, file.stat().st_size)))
+    elif _is_gguf(path):
+        # Its header has no length of its own, and the file may be large.
+        info = path.stat()
+        add(f"{path.resolve()} {info.st_size} {info.st_mtime_ns}".encode())
     else:
         add(path.read_bytes())
     for argument in arguments:
@@ -278,7 +292,8 @@ def _run(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
     if path is None:
         source = "-"
     else:
-        source = f"--hf={path}" if path.is_dir() else str(path)
+        option = "--gguf" if _is_gguf(path) else "--hf"
+        source = f"{option}={path}" if _is_checkpoint(path) else str(path)
     # Remove the compiler's temporary files in any case.
     try:
         with tempfile.TemporaryDirectory(prefix="moe-") as folder:

@@ -29,13 +29,25 @@ func.func @round(%x: vector<4xf32>) -> vector<4xf8E4M3FN> {
   return %y : vector<4xf8E4M3FN>
 }
 
+// With infinity, which f8E4M3FN lacks.
+// CHECK-LABEL: func.func @with_infinity(
+// CHECK-NOT:     arith.extf
+// CHECK:         arith.constant 2139095040 : i32
+// CHECK-NOT:     arith.truncf
+// CHECK:         return
+func.func @with_infinity(%x: f8E5M2, %y: f32) -> (f32, f8E5M2) {
+  %a = arith.extf %x : f8E5M2 to f32
+  %b = arith.truncf %y : f32 to f8E5M2
+  return %a, %b : f32, f8E5M2
+}
+
 // Another type, another rounding and tensors stay.
 // CHECK-LABEL: func.func @others(
-// CHECK:         arith.extf %{{.*}} : f8E5M2 to f32
+// CHECK:         arith.extf %{{.*}} : f8E4M3B11FNUZ to f32
 // CHECK:         arith.truncf %{{.*}} upward : f32 to f8E4M3FN
 // CHECK:         arith.extf %{{.*}} : tensor<4xf8E4M3FN> to tensor<4xf32>
-func.func @others(%x: f8E5M2, %y: f32, %z: tensor<4xf8E4M3FN>) -> (f32, f8E4M3FN, tensor<4xf32>) {
-  %a = arith.extf %x : f8E5M2 to f32
+func.func @others(%x: f8E4M3B11FNUZ, %y: f32, %z: tensor<4xf8E4M3FN>) -> (f32, f8E4M3FN, tensor<4xf32>) {
+  %a = arith.extf %x : f8E4M3B11FNUZ to f32
   %b = arith.truncf %y upward : f32 to f8E4M3FN
   %c = arith.extf %z : tensor<4xf8E4M3FN> to tensor<4xf32>
   return %a, %b, %c : f32, f8E4M3FN, tensor<4xf32>

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Driver/Driver.h"
+#include "moe/Import/GGUF.h"
 #include "moe/Import/HuggingFace.h"
 #include "moe/Target/Remarks.h"
 #include "moe_rt/moe_rt.h"
@@ -40,14 +41,19 @@ static cl::opt<std::string>
                cl::desc("Import a layer of a Hugging Face checkpoint, or of a "
                         "config.json alone, instead of reading IR"),
                cl::value_desc("directory"), cl::cat(category));
+static cl::opt<std::string>
+    gguf("gguf",
+         cl::desc("Import a layer of a .gguf file instead of reading IR"),
+         cl::value_desc("file"), cl::cat(category));
 static cl::opt<int64_t> layer("layer",
-                              cl::desc("Index of the layer (with --hf)"),
+                              cl::desc("Index of the layer (with --hf or "
+                                       "--gguf)"),
                               cl::value_desc("n"), cl::init(0),
                               cl::cat(category));
 static cl::opt<std::string>
     dataType("dtype",
-             cl::desc("Element type of the layer: f32, f16 or bf16 (with "
-                      "--hf; default: that of the checkpoint)"),
+             cl::desc("Element type of the layer: f32, f16 or bf16 (default: "
+                      "with --hf that of the checkpoint, with --gguf f32)"),
              cl::value_desc("type"), cl::cat(category));
 /// Stores each option of the driver in its field.
 static moe::CompileOptions options;
@@ -114,6 +120,8 @@ static bool overwritesInput() {
   if (histogram.consume_front("histogram:") &&
       (isOutput(histogram) || isOutput(histogram.rsplit(':').first)))
     return true;
+  if (!gguf.empty())
+    return isOutput(gguf);
   if (checkpoint.empty())
     return input != "-" && isOutput(input);
   llvm::StringRef directory = checkpoint;
@@ -171,6 +179,13 @@ template <typename T> static std::string print(T &&value) {
 /// Reads the layer to compile, from IR or a checkpoint; null after an error.
 static OwningOpRef<ModuleOp> read(MLIRContext &context,
                                   llvm::SourceMgr &sources) {
+  if (!gguf.empty()) {
+    auto module = moe::importGGUFLayer(context, gguf, {layer, dataType});
+    if (module)
+      return std::move(*module);
+    fail(module.takeError());
+    return {};
+  }
   if (checkpoint.empty()) {
     std::string message;
     std::unique_ptr<llvm::MemoryBuffer> buffer = openInputFile(input, &message);
@@ -266,18 +281,23 @@ int main(int argc, char **argv) {
       "Compile a Mixture-of-Experts layer\n\n"
       "  moe-compile layer.mlir -o layer.moe\n"
       "  moe-compile --hf DIR --layer 3 -o layer.moe\n"
+      "  moe-compile --gguf FILE --layer 3 -o layer.moe\n"
       "  moe-compile layer.mlir --emit=plan --tokens=1:4096\n"
       "  moe-compile layer.mlir --memory-limit=64MiB -o layer.moe\n");
-  if (checkpoint.empty() && input.getNumOccurrences() == 0 &&
+  bool isImported = !checkpoint.empty() || !gguf.empty();
+  if (!isImported && input.getNumOccurrences() == 0 &&
       llvm::sys::Process::StandardInIsUserInput())
+    return fail(llvm::createStringError("expected an IR file, --hf with a "
+                                        "checkpoint, or --gguf; see --help"));
+  if (int(!checkpoint.empty()) + int(!gguf.empty()) +
+          int(input.getNumOccurrences() > 0) >
+      1)
     return fail(llvm::createStringError(
-        "expected an IR file, or --hf with a checkpoint; see --help"));
-  if (!checkpoint.empty() && input.getNumOccurrences() > 0)
-    return fail(llvm::createStringError(
-        "expected either an IR file or --hf, got both"));
-  if (checkpoint.empty() &&
+        "expected one of an IR file, --hf and --gguf, got several"));
+  if (!isImported &&
       (layer.getNumOccurrences() > 0 || dataType.getNumOccurrences() > 0))
-    return fail(llvm::createStringError("--layer and --dtype need --hf"));
+    return fail(
+        llvm::createStringError("--layer and --dtype need --hf or --gguf"));
   if (overwritesInput())
     return fail(llvm::createStringError(
         "expected an output file that is not an input, got '" + output + "'"));
