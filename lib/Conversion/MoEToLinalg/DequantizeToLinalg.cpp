@@ -7,281 +7,34 @@
 
 #include "Lowering.h"
 #include "TensorBuilder.h"
+#include "moe/Conversion/Utils/FormatDecoder.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-namespace {
-/// Decodes the element at the indices of a linalg.generic.
-class ElementDecoder {
-public:
-  ElementDecoder(TensorBuilder &b, DequantizeOp op) : b(b), op(op) {}
-
-  /// Makes constants that the body of the loops reads.
-  void prepare();
-  /// Builds the body: the element in f32.
-  Value element();
-
-private:
-  Value add(Value x, int64_t y) {
-    return y == 0 ? x : arith::AddIOp::create(b, x, b.index(y)).getResult();
-  }
-  Value add(Value x, Value y) { return arith::AddIOp::create(b, x, y); }
-  Value mul(Value x, int64_t y) {
-    return y == 1 ? x : arith::MulIOp::create(b, x, b.index(y)).getResult();
-  }
-  Value div(Value x, int64_t y) {
-    return y == 1 ? x : arith::DivUIOp::create(b, x, b.index(y)).getResult();
-  }
-  Value rem(Value x, int64_t y) {
-    return arith::RemUIOp::create(b, x, b.index(y));
-  }
-  Value shiftLeft(Value x, int64_t bits) {
-    return bits == 0 ? x : arith::ShLIOp::create(b, x, b.i32(bits)).getResult();
-  }
-
-  RankedTensorType typeOf(FieldAttr field) {
-    return cast<RankedTensorType>(op.getFields()[field.getOperand()].getType());
-  }
-  Value extract(FieldAttr field, ValueRange indices);
-  Value byteAt(FieldAttr field, Value outer, Value byte);
-  Value bitsAt(FieldAttr field, BitsAttr bits, Value outer, Value start,
-               Value index);
-  Value packed(FieldAttr field);
-  Value number(FieldAttr field);
-  Value product(ArrayAttr factors);
-  Value toF32(Value code, Type element);
-  Value fromExponent(Value code);
-  Value fromTable(Value table, Value code);
-
-  TensorBuilder &b;
-  DequantizeOp op;
-  Value table;     // of the codes
-  Value floatsOf4; // of f4E2M1FN
-  SmallVector<Value> leading;
-  Value n, k;
-};
-} // namespace
-
-/// The values of f4E2M1FN.
-static constexpr float valuesOfF4[] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,
-                                       4.0f,  6.0f,  -0.0f, -0.5f, -1.0f, -1.5f,
-                                       -2.0f, -3.0f, -4.0f, -6.0f};
-
-void ElementDecoder::prepare() {
-  auto constant = [&](ArrayRef<float> values) -> Value {
-    auto type = RankedTensorType::get({int64_t(values.size())}, b.getF32Type());
-    return arith::ConstantOp::create(b, DenseElementsAttr::get(type, values));
-  };
-  if (op.getFormat().getTable())
-    table = constant(op.getFormat().getTable().asArrayRef());
-  for (FieldAttr field : op.getFormat().getFields())
-    if (isa<Float4E2M1FNType>(field.getElement()) && !floatsOf4)
-      floatsOf4 = constant(valuesOfF4);
-}
-
-/// Loads from a tensor, of which last dimensions may be missing.
-Value ElementDecoder::extract(FieldAttr field, ValueRange indices) {
-  SmallVector<Value> all(leading);
-  llvm::append_range(all, indices);
-  all.truncate(typeOf(field).getRank());
-  return b.extract(op.getFields()[field.getOperand()], all);
-}
-
-/// Returns byte `byte` of row (or, along axis 0, column) `outer`, as i32.
-Value ElementDecoder::byteAt(FieldAttr field, Value outer, Value byte) {
-  RankedTensorType type = typeOf(field);
-  int64_t wordBytes = type.getElementTypeBitWidth() / 8;
-  Value position = div(byte, wordBytes);
-  SmallVector<Value> indices{outer};
-  if (field.getAxis() == 0) {
-    indices = {position, outer};
-  } else {
-    ArrayRef<int64_t> inner =
-        type.getShape().drop_front(op.getNumLeadingDims() + 1);
-    for (size_t dim = 0; dim < inner.size(); ++dim) {
-      Value index =
-          div(position, ShapedType::getNumElements(inner.drop_front(dim + 1)));
-      indices.push_back(dim == 0 ? index : rem(index, inner[dim]));
-    }
-  }
-  Value word = extract(field, indices);
-  unsigned width = type.getElementTypeBitWidth();
-  if (!isa<IntegerType>(word.getType()))
-    word = arith::BitcastOp::create(b, b.getIntegerType(width), word);
-  if (width < 32)
-    word = arith::ExtUIOp::create(b, b.getI32Type(), word);
-  if (wordBytes == 1)
-    return word;
-  Value shift = b.toI32(mul(rem(byte, wordBytes), 8));
-  word = arith::ShRUIOp::create(b, word, shift);
-  return arith::AndIOp::create(b, word, b.i32(255));
-}
-
-/// Returns the bits that `bits` has of value `index`, in place; 0 if it has
-/// none.
-Value ElementDecoder::bitsAt(FieldAttr field, BitsAttr bits, Value outer,
-                             Value start, Value index) {
-  Value v = index, isCovered;
-  if (bits.getFirst() != 0 || bits.getCount() != 0) {
-    v = arith::SubIOp::create(b, index, b.index(bits.getFirst()));
-    int64_t count = bits.getCount() ? bits.getCount() : INT32_MAX;
-    // The unsigned comparison rejects values before the first, too.
-    isCovered =
-        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, v, b.index(count));
-    v = arith::SelectOp::create(b, isCovered, v, b.index(0));
-  }
-  start = add(start, bits.getByte());
-  Value value;
-  if (bits.getWidth() >= 8) {
-    Value byte = add(start, mul(v, bits.getBytesPerValue()));
-    for (int64_t i = 0; i < bits.getBytesPerValue(); ++i) {
-      Value part = shiftLeft(byteAt(field, outer, add(byte, i)), 8 * i);
-      value = i == 0 ? part : arith::OrIOp::create(b, value, part).getResult();
-    }
-  } else {
-    int64_t run = bits.getRun(), perByte = bits.getValuesPerByte();
-    Value byte = add(mul(div(v, perByte * run), run), rem(v, run));
-    value = byteAt(field, outer, add(start, byte));
-    Value slot = rem(div(v, run), perByte);
-    Value shift = b.toI32(add(mul(slot, bits.getWidth()), bits.getBit()));
-    value = arith::ShRUIOp::create(b, value, shift);
-    value = arith::AndIOp::create(b, value, b.i32((1 << bits.getWidth()) - 1));
-  }
-  value = shiftLeft(value, bits.getShift());
-  if (isCovered)
-    value = arith::SelectOp::create(b, isCovered, value, b.i32(0));
-  return value;
-}
-
-/// Returns the code of a packed number.
-Value ElementDecoder::packed(FieldAttr field) {
-  FormatAttr format = op.getFormat();
-  Value row = div(n, field.getBlockRows());
-  Value column = div(k, field.getBlockColumns());
-  bool alongRows = field.getAxis() == 0;
-  Value outer = alongRows ? column : row, index = alongRows ? row : column;
-  Value start = b.index(0);
-  if (format.isInRecord(field)) {
-    start = mul(div(k, format.getRecordElements()), format.getRecordBytes());
-    index = div(rem(k, format.getRecordElements()), field.getBlockColumns());
-  }
-  Value code;
-  for (auto bits : field.getBits().getAsRange<BitsAttr>()) {
-    Value part = bitsAt(field, bits, outer, start, index);
-    code = code ? arith::OrIOp::create(b, code, part).getResult() : part;
-  }
-  return code;
-}
-
-/// Returns 2^(code − 127), or NaN for 255.
-Value ElementDecoder::fromExponent(Value code) {
-  Value bits = shiftLeft(code, 23);
-  auto select = [&](int64_t value, int64_t instead) {
-    Value equal =
-        arith::CmpIOp::create(b, arith::CmpIPredicate::eq, code, b.i32(value));
-    bits = arith::SelectOp::create(b, equal, b.i32(instead), bits);
-  };
-  select(0, 0x00400000); // 2^-127 is subnormal
-  select(255, 0x7fc00000);
-  return arith::BitcastOp::create(b, b.getF32Type(), bits);
-}
-
-Value ElementDecoder::fromTable(Value table, Value code) {
-  Value index = arith::IndexCastUIOp::create(b, b.getIndexType(), code);
-  return b.extract(table, index);
-}
-
-/// Converts a code, an i32 without further bits, to f32.
-Value ElementDecoder::toF32(Value code, Type element) {
-  if (auto integer = dyn_cast<IntegerType>(element)) {
-    if (integer.isUnsigned())
-      return arith::UIToFPOp::create(b, b.getF32Type(), code);
-    Value unused = b.i32(32 - integer.getWidth());
-    code = arith::ShLIOp::create(b, code, unused);
-    code = arith::ShRSIOp::create(b, code, unused);
-    return arith::SIToFPOp::create(b, b.getF32Type(), code);
-  }
-  if (isa<Float4E2M1FNType>(element))
-    return fromTable(floatsOf4, code);
-  if (isa<Float8E8M0FNUType>(element))
-    return fromExponent(code);
-  unsigned width = element.getIntOrFloatBitWidth();
-  if (width < 32)
-    code = arith::TruncIOp::create(b, b.getIntegerType(width), code);
-  return b.toFloat(arith::BitcastOp::create(b, element, code), b.getF32Type());
-}
-
-/// Returns the number of the element, in f32; that of a table stays a code.
-Value ElementDecoder::number(FieldAttr field) {
-  bool isIndex = field == op.getFormat().getCodes() && table;
-  if (field.getBits()) {
-    Value code = packed(field);
-    return isIndex ? fromTable(table, code) : toF32(code, field.getElement());
-  }
-  Value stored = extract(
-      field, {div(n, field.getBlockRows()), div(k, field.getBlockColumns())});
-  Type element = field.getElement();
-  if (stored.getType() == element && !isa<Float8E8M0FNUType>(element))
-    return b.toFloat(stored, b.getF32Type());
-  unsigned width = element.getIntOrFloatBitWidth();
-  if (!isa<IntegerType>(stored.getType()))
-    stored = arith::BitcastOp::create(b, b.getIntegerType(width), stored);
-  if (width < 32)
-    stored = arith::ExtUIOp::create(b, b.getI32Type(), stored);
-  return isIndex ? fromTable(table, stored) : toF32(stored, element);
-}
-
-Value ElementDecoder::product(ArrayAttr factors) {
-  Value result;
-  for (auto field : factors.getAsRange<FieldAttr>()) {
-    Value factor = number(field);
-    if (field.getDivide())
-      result = arith::DivFOp::create(b, result ? result : b.f32(1.0), factor);
-    else
-      result = result ? arith::MulFOp::create(b, result, factor).getResult()
-                      : factor;
-  }
-  return result;
-}
-
-Value ElementDecoder::element() {
-  FormatAttr format = op.getFormat();
-  int64_t numLeading = op.getNumLeadingDims();
-  for (int64_t dim = 0; dim < numLeading; ++dim)
-    leading.push_back(linalg::IndexOp::create(b, dim));
-  n = linalg::IndexOp::create(b, numLeading);
-  k = linalg::IndexOp::create(b, numLeading + 1);
-
-  Value value = number(format.getCodes());
-  if (format.getOffset() != 0)
-    value = arith::SubFOp::create(b, value, b.f32(double(format.getOffset())));
-  if (format.getZero())
-    value = arith::SubFOp::create(b, value, number(format.getZero()));
-  if (format.getScales() && !format.getScales().empty())
-    value = arith::MulFOp::create(b, product(format.getScales()), value);
-  if (format.getMins() && !format.getMins().empty())
-    value = arith::SubFOp::create(b, value, product(format.getMins()));
-  return value;
-}
-
 SmallVector<Value> mlir::moe::lowerToLinalg(DequantizeOp op,
                                             OpBuilder &builder) {
   TensorBuilder b(op.getLoc(), builder);
-  ElementDecoder decoder(b, op);
-  decoder.prepare();
+  int64_t numLeading = op.getNumLeadingDims();
+  FormatDecoder decoder(b, op.getFormat(), op.getFields(), numLeading);
+  decoder.createTables();
   SmallVector<OpFoldResult> sizes =
       getAsIndexOpFoldResult(b.getContext(), op.getType().getShape());
-  for (int64_t dim = 0; dim < op.getNumLeadingDims(); ++dim)
+  for (int64_t dim = 0; dim < numLeading; ++dim)
     if (op.getType().isDynamicDim(dim))
       sizes[dim] = b.size(op.getFields().front(), dim);
   Type element = op.getType().getElementType();
   unsigned rank = op.getType().getRank();
   return b.generic(rank, 0, {}, {b.getMultiDimIdentityMap(rank)},
                    b.empty(sizes, element), [&](ValueRange) {
+                     SmallVector<Value> indices;
+                     for (unsigned dim = 0; dim < rank; ++dim)
+                       indices.push_back(linalg::IndexOp::create(b, dim));
+                     decoder.setElement(ArrayRef<Value>(indices).drop_back(2),
+                                        indices[rank - 2], indices[rank - 1]);
                      return SmallVector<Value>{
-                         b.toFloat(decoder.element(), element)};
+                         b.toFloat(decoder.decode(), element)};
                    });
 }
