@@ -6,7 +6,8 @@ moe_add_python_tests(layers
   cpu/layers_cpu cpu/cpu_levels cpu/long_inputs cpu/loops cpu/random_experts
   COST 200 LABELS slow)
 moe_add_python_tests(operations
-  cpu/dequantize cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights cpu/routed_ops
+  cpu/dequantize cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights
+  cpu/quantized_matmul cpu/routed_ops
   reference/reference_gates reference/reference_layers
   COST 130 LABELS slow)
 moe_add_python_tests(plan cpu/plan COST 130 LABELS slow)

@@ -16,6 +16,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Epilogue.h"
+#include "QuantizedKernel.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 
 using namespace mlir;
@@ -60,6 +61,8 @@ private:
   /// Returns the panels of a task.
   int64_t taskPanels() { return std::min<int64_t>(8, panels()); }
   int64_t groups() { return llvm::divideCeil(panels(), taskPanels()); }
+  /// Returns the format of weights that are packed with one; otherwise null.
+  FormatAttr format() { return op.getPanels()->getFormat(); }
   int64_t panels() {
     return llvm::divideCeil(op.getN(), op.getPanels()->getShare());
   }
@@ -69,6 +72,8 @@ private:
   /// Returns the number of blocks of k: of about equal size, small enough that
   /// two of them stay in the L2 cache while a task goes over its rows.
   int64_t blocks() {
+    if (format())
+      return 1; // panels of 4 bits fit the cache
     int64_t most = kernel.elementsIn(256 << 10) / kernel.getStep();
     return std::max<int64_t>(1, llvm::divideCeil(wholeSteps(), most));
   }
@@ -96,8 +101,12 @@ private:
   };
   void buildPanel(Part part, Value firstRow, Value rows);
   Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps);
+  void buildFirsts(const Tile &tile, Value firstRow, Value column);
   void buildTile(const Part &part, const Tile &tile, Value firstRow,
                  Value accumulatorsStart);
+  void buildQuantizedTile(const Part &part, const Tile &tile, Value firstRow);
+  void callKernel(Value height, ValueRange operands,
+                  llvm::function_ref<func::FuncOp(int64_t rows)> kernel);
   void forEachTile(Value rows, llvm::function_ref<void(const Tile &)> body);
   void buildEpilogueOfRows(Value expert, Value panel, Value row, Value count,
                            Value accumulatorsStart);
@@ -184,15 +193,11 @@ GroupedMatmulLowering::Ahead GroupedMatmulLowering::prefetch(const Part &part,
           choose(own, b.index(0), choose(part.isLast, b.index(1), step))};
 }
 
-/// Computes one tile along one block of k; overwrites or adds to the
-/// accumulators from `accumulatorsStart` on.
-void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
-                                      Value firstRow, Value accumulatorsStart) {
-  auto [expert, panel, block, isFirst, isLast] = part;
-  Value row = b.add(firstRow, tile.row), count = tile.count;
-  // The first element of each row in this block of k.
-  Value column = b.mul(block, blockSteps() * kernel.depth);
-  b.forEach(b.index(0), count, [&](Value i) {
+/// Stores the first element of each row of a tile, from `column` on.
+void GroupedMatmulLowering::buildFirsts(const Tile &tile, Value firstRow,
+                                        Value column) {
+  Value row = b.add(firstRow, tile.row);
+  b.forEach(b.index(0), tile.count, [&](Value i) {
     Value source = b.add(row, i);
     if (op.getGather())
       source =
@@ -201,6 +206,53 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
     Value first = b.add(b.mul(source, lhs.strides[0]), lhs.offset);
     memref::StoreOp::create(b, b.add(first, column), firsts, i);
   });
+}
+
+/// Calls the kernel of as many rows as a tile has.
+void GroupedMatmulLowering::callKernel(
+    Value count, ValueRange operands,
+    llvm::function_ref<func::FuncOp(int64_t rows)> kernelOf) {
+  SmallVector<int64_t> heights =
+      llvm::to_vector(llvm::seq_inclusive<int64_t>(1, kernel.maxRows));
+  auto choice = scf::IndexSwitchOp::create(b, TypeRange(), count, heights,
+                                           heights.size());
+  OpBuilder::InsertionGuard guard(b);
+  for (auto [height, region] : llvm::zip(heights, choice.getCaseRegions())) {
+    b.createBlock(&region);
+    func::CallOp::create(b, kernelOf(height), operands);
+    scf::YieldOp::create(b);
+  }
+  b.createBlock(&choice.getDefaultRegion());
+  scf::YieldOp::create(b);
+}
+
+/// Computes one tile along all of k from weights that stay quantised.
+void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
+                                               const Tile &tile,
+                                               Value firstRow) {
+  PackedFormat packed = *PackedFormat::get(format());
+  buildFirsts(tile, firstRow, b.index(0));
+  Value start = b.add(b.mul(part.expert, panels()), part.panel);
+  start = b.mul(start, packed.getPanelBytes(kernel.getColumns(), op.getK()));
+  start = b.add(start, weights.offset);
+  Value rest = b.index(op.getK() % packed.group / PackedFormat::step);
+  auto module = op->getParentOfType<ModuleOp>();
+  callKernel(tile.count,
+             {lhs.elements, firsts, weights.elements, start, accumulators,
+              b.index(0), b.index(op.getK() / packed.group), rest},
+             [&](int64_t rows) {
+               return getOrCreateQuantizedKernel(module, kernel, format(),
+                                                 rows);
+             });
+}
+
+/// Computes one tile along one block of k; overwrites or adds to the
+/// accumulators from `accumulatorsStart` on.
+void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
+                                      Value firstRow, Value accumulatorsStart) {
+  auto [expert, panel, block, isFirst, isLast] = part;
+  // The first element of each row in this block of k.
+  buildFirsts(tile, firstRow, b.mul(block, blockSteps() * kernel.depth));
   int64_t panelSteps = wholeSteps() + tail();
   Value start = b.add(b.mul(expert, panels()), panel);
   start = b.add(b.mul(start, panelSteps), b.mul(block, blockSteps()));
@@ -213,24 +265,12 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
   Value rest = arith::SelectOp::create(b, ends, b.index(tail()), b.index(0));
   Value resume = b.less(b.index(0), block);
   Ahead ahead = prefetch(part, tile, start, b.add(steps, rest));
-
-  SmallVector<int64_t> heights =
-      llvm::to_vector(llvm::seq_inclusive<int64_t>(1, kernel.maxRows));
-  auto choice = scf::IndexSwitchOp::create(b, TypeRange(), count, heights,
-                                           heights.size());
-  OpBuilder::InsertionGuard guard(b);
   auto module = op->getParentOfType<ModuleOp>();
-  for (auto [height, region] : llvm::zip(heights, choice.getCaseRegions())) {
-    b.createBlock(&region);
-    func::CallOp::create(b, getOrCreateKernel(module, kernel, height),
-                         ValueRange{lhs.elements, firsts, weights.elements,
-                                    start, accumulators, accumulatorsStart,
-                                    steps, rest, ahead.start, ahead.step,
-                                    resume});
-    scf::YieldOp::create(b);
-  }
-  b.createBlock(&choice.getDefaultRegion());
-  scf::YieldOp::create(b);
+  callKernel(
+      tile.count,
+      {lhs.elements, firsts, weights.elements, start, accumulators,
+       accumulatorsStart, steps, rest, ahead.start, ahead.step, resume},
+      [&](int64_t rows) { return getOrCreateKernel(module, kernel, rows); });
 }
 
 void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
@@ -246,7 +286,10 @@ void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
 void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
   if (blocks() == 1) {
     forEachTile(rows, [&](const Tile &tile) {
-      buildTile(part, tile, firstRow, b.index(0));
+      if (format())
+        buildQuantizedTile(part, tile, firstRow);
+      else
+        buildTile(part, tile, firstRow, b.index(0));
       buildEpilogueOfRows(part.expert, part.panel, b.add(firstRow, tile.row),
                           tile.count, b.index(0));
     });
@@ -342,6 +385,11 @@ static LogicalResult verifyPanels(GroupedMatmulOp op,
     return op->emitOpError("expected weights packed in whole vectors of ")
            << cpu.getLanes() << " lanes; run moe-pack-weights";
   Type element = cast<MemRefType>(op.getLhs().getType()).getElementType();
+  if (panels->getFormat())
+    return hasQuantizedKernels(cpu)
+               ? success()
+               : op->emitOpError("expected a processor with vectors of 256 or "
+                                 "512 bits for weights packed with a format");
   int64_t maxDepth = cpu.bf16Dot && element.isBF16() ? 2 : 1;
   if (panels->getDepth() > maxDepth)
     return op->emitOpError("expected weights packed to a depth of at most ")

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Kernel.h"
+#include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -52,12 +53,17 @@ PanelsAttr mlir::moe::choosePanels(const CPUDescription &cpu, Type element,
     }
   }
   return PanelsAttr::get(element.getContext(), matmuls, best * cpu.getLanes(),
-                         hasDot(cpu, element) ? 2 : 1);
+                         hasDot(cpu, element) ? 2 : 1, /*format=*/FormatAttr());
 }
 
 Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
                                PanelsAttr panels) {
   int64_t vectors = panels.getColumns() / cpu.getLanes();
+  // Rows times quantised weights have partial sums beside the accumulators.
+  if (FormatAttr format = panels.getFormat()) {
+    bool dot = hasDot(cpu, element) && PackedFormat::get(format)->isExactBF16();
+    return {element, cpu.getLanes(), vectors, /*maxRows=*/4, dot ? 2 : 1};
+  }
   return {element, cpu.getLanes(), vectors, maxRowsOf(cpu, vectors),
           panels.getDepth()};
 }

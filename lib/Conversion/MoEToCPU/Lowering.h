@@ -21,6 +21,8 @@ namespace mlir::moe {
 LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
+/// The same of a packing whose panels have a format.
+LogicalResult lowerQuantizedToCPU(PackOp op);
 
 /// Adds short names for index arithmetic and loops.
 class CPUBuilder : public ImplicitLocOpBuilder {

@@ -225,5 +225,6 @@ LogicalResult PackLowering::run() {
 }
 
 LogicalResult mlir::moe::lowerToCPU(PackOp op, const CPUDescription &cpu) {
-  return PackLowering(op, cpu).run();
+  return op.getPanels().getFormat() ? lowerQuantizedToCPU(op)
+                                    : PackLowering(op, cpu).run();
 }

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "QuantizedKernel.h"
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moe/Dialect/MoE/Transforms/ABI/WeightPreparation.h"
 
@@ -44,6 +45,7 @@ public:
 private:
   std::optional<WeightPath> pathOf(Value operand);
   Value packInCall(GroupedMatmulOp matmul, PanelsAttr panels);
+  PanelsAttr panelsOf(GroupedMatmulOp matmul, ArrayRef<WeightPath> paths);
   Value prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                 ArrayRef<WeightPath> paths);
 
@@ -64,6 +66,8 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
                                    GroupedMatmulOp matmul) {
   Type element =
       cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
+  if (panels.getFormat())
+    element = IntegerType::get(matmul.getContext(), 8);
   return RankedTensorType::get(
       panels.getShape(experts, matmul.getK(), matmul.getN()), element);
 }
@@ -115,7 +119,8 @@ Value Packer::packInCall(GroupedMatmulOp matmul, PanelsAttr panels) {
                      .function(function.getName()))
       << "packed in every call: the function computes these weights";
   return PackOp::create(b, type, matmul.getWeights(), init,
-                        matmul.getTransposed(), panels)
+                        matmul.getTransposed(), panels,
+                        /*extents=*/DenseI64ArrayAttr())
       .getResult();
 }
 
@@ -125,6 +130,66 @@ static bool hasExperts(const WeightPath &path) {
   if (DequantizeOp dequantize = path.dequantize)
     matrices = dequantize.getResult();
   return cast<RankedTensorType>(matrices.getType()).getRank() == 3;
+}
+
+/// Returns the format of all weights of a matmul if kernels read it without
+/// decoding it first; otherwise null.
+static FormatAttr packedFormatOf(GroupedMatmulOp matmul,
+                                 ArrayRef<WeightPath> paths,
+                                 const CPUDescription &cpu) {
+  if (paths.empty() || !paths.front().dequantize || !matmul.getTransposed() ||
+      !hasQuantizedKernels(cpu) || matmul.getK() % PackedFormat::step != 0)
+    return {};
+  DequantizeOp first = paths.front().dequantize;
+  FormatAttr format = first.getFormat();
+  if (!PackedFormat::get(format))
+    return {};
+  for (const WeightPath &path : paths) {
+    DequantizeOp dequantize = path.dequantize;
+    // Rows can be sliced as fields, elements of a row cannot.
+    bool isOfRows =
+        llvm::all_of(path.slices, [&](tensor::ExtractSliceOp slice) {
+          return slice.getStaticOffset(2) == 0 &&
+                 slice.getStaticStride(2) == 1 &&
+                 slice.getType().getDimSize(2) ==
+                     slice.getSourceType().getDimSize(2);
+        });
+    if (!dequantize || dequantize.getFormat() != format || !isOfRows)
+      return {};
+  }
+  return format;
+}
+
+PanelsAttr Packer::panelsOf(GroupedMatmulOp matmul,
+                            ArrayRef<WeightPath> paths) {
+  Type element =
+      cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
+  PanelsAttr panels =
+      choosePanels(cpu, element, matmul.getNumAccumulators(), matmul.getN());
+  if (FormatAttr format = packedFormatOf(matmul, paths, cpu))
+    return PanelsAttr::get(format.getContext(), panels.getMatmuls(),
+                           panels.getColumns(), PackedFormat::step, format);
+  return panels;
+}
+
+/// Applies the slices of a path to a weight, or to a field of it.
+static Value applySlices(ImplicitLocOpBuilder &b, const WeightPath &path,
+                         Value weight) {
+  for (tensor::ExtractSliceOp slice : path.slices) {
+    auto type = cast<RankedTensorType>(weight.getType());
+    SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0));
+    SmallVector<OpFoldResult> strides(type.getRank(), b.getIndexAttr(1));
+    SmallVector<OpFoldResult> sizes =
+        tensor::getMixedSizes(b, b.getLoc(), weight);
+    bool isField = path.dequantize && weight.getType() != slice.getSourceType();
+    for (int64_t dim = 1; dim < (isField ? 2 : 3); ++dim) {
+      offsets[dim] = slice.getMixedOffsets()[dim];
+      strides[dim] = slice.getMixedStrides()[dim];
+      sizes[dim] = slice.getMixedSizes()[dim];
+    }
+    weight = tensor::ExtractSliceOp::create(b, weight, offsets, sizes, strides);
+  }
+  return weight;
 }
 
 Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
@@ -149,6 +214,11 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
           llvm::map_to_vector(path.weights, [&](BlockArgument each) {
             return arguments[indexOf(each)];
           });
+      if (panels.getFormat()) {
+        for (Value field : fields)
+          weights.push_back(applySlices(b, path, field));
+        continue;
+      }
       Value weight = fields.front();
       if (DequantizeOp op = path.dequantize) {
         Value &known = dequantized[op];
@@ -159,21 +229,18 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                                        fields, op.getFormat());
         weight = known;
       }
-      for (tensor::ExtractSliceOp slice : path.slices) {
-        SmallVector<OpFoldResult> sizes = slice.getMixedSizes();
-        sizes[0] = tensor::getMixedSize(b, b.getLoc(), weight, 0);
-        weight = tensor::ExtractSliceOp::create(
-            b, weight, slice.getMixedOffsets(), sizes, slice.getMixedStrides());
-      }
-      weights.push_back(weight);
+      weights.push_back(applySlices(b, path, weight));
     }
     RankedTensorType packed = packedType(panels, ShapedType::kDynamic, matmul);
     SmallVector<OpFoldResult> sizes =
         getAsIndexOpFoldResult(b.getContext(), packed.getShape());
     sizes[0] = tensor::getMixedSize(b, b.getLoc(), weights[0], 0);
     Value init = tensor::EmptyOp::create(b, sizes, packed.getElementType());
+    DenseI64ArrayAttr extents;
+    if (panels.getFormat())
+      extents = b.getDenseI64ArrayAttr({matmul.getK(), matmul.getN()});
     return PackOp::create(b, packed, weights, init, matmul.getTransposed(),
-                          panels)
+                          panels, extents)
         .getResult();
   };
   return preparation.add(matmul.getLoc(), "packed",
@@ -188,23 +255,22 @@ void Packer::run() {
       matmuls.push_back(op);
   });
   for (GroupedMatmulOp matmul : matmuls) {
-    Type element =
-        cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
-    PanelsAttr panels =
-        choosePanels(cpu, element, matmul.getNumAccumulators(), matmul.getN());
     SmallVector<Value> weights(matmul.getWeights());
+    SmallVector<WeightPath> paths;
+    for (Value weight : weights)
+      if (std::optional<WeightPath> path = pathOf(weight))
+        paths.push_back(*path);
+    bool areAllWeights = paths.size() == weights.size();
+    PanelsAttr panels = panelsOf(
+        matmul, areAllWeights ? ArrayRef(paths) : ArrayRef<WeightPath>());
     Value packed;
     for (const Prepared &known : done)
       if (known.weights == weights && known.panels == panels &&
           known.transposed == matmul.getTransposed())
         packed = known.packed;
     if (!packed) {
-      SmallVector<WeightPath> paths;
-      for (Value weight : weights)
-        if (std::optional<WeightPath> path = pathOf(weight))
-          paths.push_back(*path);
-      packed = paths.size() == weights.size() ? prepare(matmul, panels, paths)
-                                              : packInCall(matmul, panels);
+      packed = areAllWeights ? prepare(matmul, panels, paths)
+                             : packInCall(matmul, panels);
       if (isa<BlockArgument>(packed))
         done.push_back({weights, panels, matmul.getTransposed(), packed});
     }

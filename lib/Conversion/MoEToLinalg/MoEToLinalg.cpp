@@ -42,6 +42,14 @@ static SmallVector<Value> decompose(OpT op, OpBuilder &builder) {
   return values;
 }
 
+/// True if weights are packed with a format: only kernels read them.
+static bool hasPackedFormat(Operation *op) {
+  if (auto pack = dyn_cast<PackOp>(op))
+    return pack.getPanels().getFormat() != nullptr;
+  auto matmul = dyn_cast<GroupedMatmulOp>(op);
+  return matmul && matmul.getPanels() && matmul.getPanels()->getFormat();
+}
+
 namespace {
 template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
   using OpRewritePattern<OpT>::OpRewritePattern;
@@ -50,6 +58,8 @@ template <typename OpT> struct Decompose : OpRewritePattern<OpT> {
     for (Value operand : op->getOperands())
       if (isa<MemRefType>(operand.getType()))
         return rewriter.notifyMatchFailure(op, "works on buffers");
+    if (hasPackedFormat(op))
+      return rewriter.notifyMatchFailure(op, "is for kernels");
     rewriter.replaceOp(op, decompose(op, rewriter));
     return success();
   }
@@ -72,6 +82,8 @@ struct AggregatedModel
     : linalg::AggregatedOpInterface::ExternalModel<AggregatedModel<OpT>, OpT> {
   FailureOr<SmallVector<Value>> decomposeOperation(Operation *op,
                                                    OpBuilder &builder) const {
+    if (hasPackedFormat(op))
+      return failure();
     return decompose(cast<OpT>(op), builder);
   }
 };

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Verification.h"
+#include "moe/Dialect/MoE/IR/PackedFormat.h"
 #include "moe/Dialect/Utils/DestinationEffects.h"
 
 #include "mlir/IR/PatternMatch.h"
@@ -19,18 +20,31 @@ using namespace mlir::moe;
 
 LogicalResult
 PanelsAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
-                   int64_t matmuls, int64_t columns, int64_t depth) {
+                   int64_t matmuls, int64_t columns, int64_t depth,
+                   FormatAttr format) {
   if (matmuls < 1 || columns < 1 || depth < 1)
     return emitError() << "expected positive matmuls, columns and depth, got "
                        << matmuls << ", " << columns << " and " << depth;
   if (columns % matmuls != 0)
     return emitError() << "expected columns that " << matmuls
                        << " matmuls share equally, got " << columns;
+  if (!format)
+    return success();
+  if (!PackedFormat::get(format))
+    return emitError() << "expected a format of 4-bit codes with one scale for "
+                          "each group of a multiple of 32 elements, got "
+                       << format;
+  if (depth != PackedFormat::step)
+    return emitError() << "expected a depth of " << PackedFormat::step
+                       << " where there is a format, got " << depth;
   return success();
 }
 
 SmallVector<int64_t> PanelsAttr::getShape(int64_t experts, int64_t k,
                                           int64_t n) const {
+  if (getFormat())
+    return {experts, int64_t(llvm::divideCeil(n, getShare())),
+            PackedFormat::get(getFormat())->getPanelBytes(getColumns(), k)};
   return {experts, int64_t(llvm::divideCeil(n, getShare())),
           int64_t(llvm::divideCeil(k, getDepth())), getColumns(), getDepth()};
 }
@@ -112,7 +126,8 @@ GroupedMatmulOp::reifyResultShapes(OpBuilder &b,
 static LogicalResult verifyWeights(GroupedMatmulOp op) {
   if (op.getWeights().empty())
     return op.emitOpError("expected at least one operand of weights");
-  unsigned rank = op.getPanels() ? 5 : 3;
+  bool hasFormat = op.getPanels() && op.getPanels()->getFormat();
+  unsigned rank = op.getPanels() && !hasFormat ? 5 : 3;
   if (auto type = cast<ShapedType>(op.getWeights().front().getType());
       !type.hasRank() || type.getRank() != rank)
     return op.emitOpError("expected weights of rank ")
@@ -135,6 +150,12 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
       return op.emitOpError(
                  "expected weights with static rows and columns, got ")
              << type;
+    if (hasFormat != elementOf(weights).isInteger(8))
+      return op.emitOpError("expected bytes where weights are packed with a "
+                            "format, and only there, got ")
+             << type;
+    if (hasFormat)
+      continue;
     bool narrow = isa<Float8E4M3FNType>(elementOf(weights)) && !op.getPanels();
     if (elementOf(weights) != elementOf(op.getLhs()) && !narrow)
       return op.emitOpError("expected weights of the type of the rows, ")
@@ -367,9 +388,45 @@ LogicalResult PackOp::reifyResultShapes(OpBuilder &b,
   return reifyInit(*this, b, shapes);
 }
 
+/// Verifies the operands of a packing that keeps weights quantised.
+static LogicalResult verifyFormat(PackOp op) {
+  if (!op.getExtents() || op.getExtents()->size() != 2 || op.getK() < 1 ||
+      op.getN() < 1 || op.getK() % PackedFormat::step != 0)
+    return op.emitOpError("expected extents [K, N] with a K that is a multiple "
+                          "of ")
+           << PackedFormat::step;
+  if (!op.getTransposed())
+    return op.emitOpError("expected quantised weights that are transposed");
+  int64_t count = op.getPanels().getMatmuls() * op.getNumFields();
+  if (int64_t(op.getWeights().size()) != count)
+    return op.emitOpError("expected ")
+           << op.getNumFields() << " fields for each of "
+           << op.getPanels().getMatmuls() << " matmuls, got "
+           << op.getWeights().size();
+  for (Value field : op.getWeights()) {
+    auto type = cast<ShapedType>(field.getType());
+    if (!type.hasRank() || type.getRank() < 3 ||
+        ShapedType::isDynamicShape(type.getShape().drop_front()) ||
+        type.getDimSize(1) != op.getN())
+      return op.emitOpError("expected fields with a row for each of ")
+             << op.getN() << " columns, got " << type;
+  }
+  if (!elementOf(op.getInit()).isInteger(8))
+    return op.emitOpError("expected a destination of bytes, got ")
+           << op.getInit().getType();
+  int64_t experts =
+      cast<ShapedType>(op.getWeights().front().getType()).getDimSize(0);
+  return verifyShape(op, "a destination", op.getInit(),
+                     op.getPanels().getShape(experts, op.getK(), op.getN()));
+}
+
 LogicalResult PackOp::verify() {
   if (failed(verifyDestination(*this, getInit())))
     return failure();
+  if (getPanels().getFormat())
+    return verifyFormat(*this);
+  if (getExtents())
+    return emitOpError("expected extents only where there is a format");
   int64_t matmuls = getPanels().getMatmuls();
   if (int64_t(getWeights().size()) != matmuls)
     return emitOpError("expected weights of ")

@@ -264,7 +264,7 @@
 
 // -----
 
-// expected-error @+1 {{expected ','}}
+// expected-error @+1 {{struct is missing required parameter: depth}}
 "test"() {a = #moe.panels<matmuls = 1, columns = 16>} : () -> ()
 
 // -----

@@ -109,3 +109,44 @@ func.func @transposed_destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf3
   %p = moe.pack %w transposed panels(<matmuls = 1, columns = 4, depth = 1>) outs(%o : tensor<1x2x4x4x1xf32>) : tensor<1x4x8xf32> -> tensor<1x2x4x4x1xf32>
   return
 }
+
+// -----
+
+// expected-error @+1 {{expected a format of 4-bit codes with one scale for each group of a multiple of 32 elements, got}}
+func.func private @f() attributes {a = #moe.panels<matmuls = 1, columns = 64, depth = 8, format = <codes = <element = si8>>>}
+
+// -----
+
+#q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
+// expected-error @+1 {{expected a depth of 8 where there is a format, got 1}}
+func.func private @f() attributes {a = #moe.panels<matmuls = 1, columns = 64, depth = 1, format = #q4>}
+
+// -----
+
+#q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
+func.func @fields(%w: tensor<2x20x16xi8>, %init: tensor<2x1x1152xi8>) {
+  // expected-error @+1 {{expected 2 fields for each of 1 matmuls, got 1}}
+  moe.pack %w transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q4>) extents([32, 20])
+    outs(%init : tensor<2x1x1152xi8>) : tensor<2x20x16xi8> -> tensor<2x1x1152xi8>
+  return
+}
+
+// -----
+
+#q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
+func.func @extents(%w: tensor<2x20x16xi8>, %s: tensor<2x20x1xf16>, %init: tensor<2x1x1152xi8>) {
+  // expected-error @+1 {{expected extents [K, N] with a K that is a multiple of 8}}
+  moe.pack %w, %s transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q4>) extents([30, 20])
+    outs(%init : tensor<2x1x1152xi8>) : tensor<2x20x16xi8>, tensor<2x20x1xf16> -> tensor<2x1x1152xi8>
+  return
+}
+
+// -----
+
+#q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
+func.func @destination(%w: tensor<2x20x16xi8>, %s: tensor<2x20x1xf16>, %init: tensor<2x1x1000xi8>) {
+  // expected-error @+1 {{expected a destination of shape 2x1x1152, got 2x1x1000}}
+  moe.pack %w, %s transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q4>) extents([32, 20])
+    outs(%init : tensor<2x1x1000xi8>) : tensor<2x20x16xi8>, tensor<2x20x1xf16> -> tensor<2x1x1000xi8>
+  return
+}

@@ -10,6 +10,7 @@
 
 include "moe/Dialect/MoE/IR/MoEDialect.td"
 include "moe/Dialect/MoE/IR/MoEAttrs.td"
+include "moe/Dialect/MoE/IR/MoEFormatAttrs.td"
 include "mlir/Interfaces/DestinationStyleOpInterface.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
@@ -77,9 +78,18 @@ def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
     columns, of which each matmul has an equal, contiguous share; within a
     panel, `depth` consecutive elements along `k` are adjacent. Padding beyond
     `n` and `k` is zero.
+
+    With `format` the weights stay quantised, codes of 4 bits in groups along
+    `k` that share a scale, and are stored as `[E, panels, bytes]`. The bytes of
+    a panel are those of its groups, each `depth = 8` steps after the other and
+    then the scales of the columns: in the order in which a kernel reads them. A
+    step is a word of 32 bits for each column; bits `4i` to `4i + 3` are the
+    code of `k = [0, 4, 2, 6, 1, 5, 3, 7][i]`, so that shifts of words of 16
+    bits yield neighbours.
   }];
   let parameters = (ins "int64_t":$matmuls, "int64_t":$columns,
-                        "int64_t":$depth);
+                        "int64_t":$depth,
+                        OptionalParameter<"FormatAttr">:$format);
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
@@ -102,14 +112,17 @@ def MoE_OperandLike : AnyTypeOf<[AnyRankedTensor, AnyMemRef],
 // Elements of matmul operands: f8E4M3FN is never a result.
 def MoE_MatmulElement
     : AnyTypeOf<[MoE_Float, F8E4M3FN], "f32, f16, bf16 or f8E4M3FN">;
+// Packed weights with a format are bytes.
+def MoE_MatmulWeightsElement
+    : AnyTypeOf<[MoE_Float, F8E4M3FN, I8], "f32, f16, bf16, f8E4M3FN or i8">;
 def MoE_MatmulRowsLike
     : AnyTypeOf<[2DTensorOf<[MoE_MatmulElement]>,
                  MemRefRankOf<[MoE_MatmulElement], [2]>],
     "2-D tensor or memref of f32, f16, bf16 or f8E4M3FN">;
 def MoE_MatmulWeightsLike
-    : AnyTypeOf<[RankedTensorOf<[MoE_MatmulElement]>,
-                 MemRefOf<[MoE_MatmulElement]>],
-    "tensor or memref of f32, f16, bf16 or f8E4M3FN">;
+    : AnyTypeOf<[RankedTensorOf<[MoE_MatmulWeightsElement]>,
+                 MemRefOf<[MoE_MatmulWeightsElement]>],
+    "tensor or memref of f32, f16, bf16, f8E4M3FN or i8">;
 def MoE_RowScalesLike : AnyTypeOf<[2DTensorOf<[F32]>, MemRefRankOf<[F32], [2]>],
     "2-D tensor or memref of f32">;
 def MoE_ScalesLike : AnyTypeOf<[3DTensorOf<[F32]>, MemRefRankOf<[F32], [3]>],
@@ -372,7 +385,9 @@ def MoE_PackOp : MoE_Op<"pack", [
   let summary = "pack weights into panels for a kernel";
   let description = [{
     Packs the weights of a `moe.grouped_matmul`, `[E, K, N]` or with
-    `transposed` `[E, N, K]`, into the layout `panels`.
+    `transposed` `[E, N, K]`, into the layout `panels`. If that has a format,
+    the operands are the fields of the weights, as of `moe.dequantize`, for one
+    matmul after the other, and `extents` are `[K, N]`.
 
     ```mlir
     func.func @pack(%w: tensor<8x24x40xbf16>, %init: tensor<8x1x12x64x2xbf16>)
@@ -384,12 +399,14 @@ def MoE_PackOp : MoE_Op<"pack", [
     }
     ```
   }];
-  let arguments = (ins Variadic<MoE_WeightsLike>:$weights,
-                       MoE_WeightsLike:$init,
-                       UnitAttr:$transposed, MoE_PanelsAttr:$panels);
-  let results = (outs Optional<RankedTensorOf<[MoE_Float]>>:$result);
+  let arguments = (ins Variadic<MoE_OperandLike>:$weights,
+                       MoE_OperandLike:$init,
+                       UnitAttr:$transposed, MoE_PanelsAttr:$panels,
+                       OptionalAttr<DenseI64ArrayAttr>:$extents);
+  let results = (outs Optional<AnyRankedTensor>:$result);
   let assemblyFormat = [{
     $weights (`transposed` $transposed^)? `panels` `(` $panels `)`
+    (`extents` `(` $extents^ `)`)?
     `outs` `(` $init `:` type($init) `)` attr-dict
     `:` type($weights) (`->` type($result)^)?
   }];
@@ -398,12 +415,21 @@ def MoE_PackOp : MoE_Op<"pack", [
     MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
     /// Rows and columns of one expert's weights.
     int64_t getK() {
+      if (getExtents())
+        return (*getExtents())[0];
       auto type = cast<ShapedType>(getWeights().front().getType());
       return type.getDimSize(getTransposed() ? 2 : 1);
     }
     int64_t getN() {
+      if (getExtents())
+        return (*getExtents())[1];
       auto type = cast<ShapedType>(getWeights().front().getType());
       return type.getDimSize(getTransposed() ? 1 : 2);
+    }
+    /// Fields of one matmul: 1 without a format.
+    int64_t getNumFields() {
+      FormatAttr format = getPanels().getFormat();
+      return format ? format.getNumOperands() : 1;
     }
   }];
 }

@@ -1,0 +1,59 @@
+//===- PackedFormat.cpp - Quantised weights in panels ---------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Dialect/MoE/IR/PackedFormat.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// Returns the values of codes of 4 bits; none if they have another width.
+static std::optional<std::array<float, 16>> valuesOf(FormatAttr format) {
+  Type element = format.getCodes().getElement();
+  std::array<float, 16> values;
+  if (isa<Float4E2M1FNType>(element)) {
+    for (uint64_t code = 0; code < values.size(); ++code)
+      values[code] =
+          APFloat(APFloat::Float4E2M1FN(), APInt(4, code)).convertToDouble();
+    return values;
+  }
+  auto integer = dyn_cast<IntegerType>(element);
+  if (!integer || integer.getWidth() != 4)
+    return std::nullopt;
+  for (int64_t code = 0; code < int64_t(values.size()); ++code) {
+    int64_t value = integer.isSigned() && code >= 8 ? code - 16 : code;
+    values[code] = format.getTable() ? format.getTable()[code] : float(value);
+    values[code] -= float(format.getOffset());
+  }
+  return values;
+}
+
+std::optional<PackedFormat> PackedFormat::get(FormatAttr format) {
+  std::optional<std::array<float, 16>> values = valuesOf(format);
+  ArrayAttr scales = format.getScales();
+  if (!values || format.getZero() || format.getMins() || !scales ||
+      scales.size() != 1)
+    return std::nullopt;
+  auto scale = cast<FieldAttr>(scales[0]);
+  Type element = scale.getElement();
+  bool isScale =
+      isa<Float32Type, Float16Type, BFloat16Type, Float8E8M0FNUType>(element);
+  // A group of one scale for the whole row would be padded to 32.
+  if (!isScale || scale.getDivide() || scale.getBlockRows() != 1 ||
+      scale.getBlockColumns() % 32 != 0 || scale.getAxis() != 1)
+    return std::nullopt;
+  return PackedFormat{*values, scale.getBlockColumns(), scale};
+}
+
+bool PackedFormat::isExactBF16() const {
+  return llvm::all_of(values, [](float value) {
+    APFloat rounded(value);
+    bool losesInfo = false;
+    rounded.convert(APFloat::BFloat(), APFloat::rmNearestTiesToEven,
+                    &losesInfo);
+    return !losesInfo;
+  });
+}

@@ -1,0 +1,225 @@
+"""Grouped matmuls of weights that stay quantised in panels, against float64 products of the
+weights that moe.formats decodes; for every level of x86-64 that runs here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+from moe.formats import GGUF, Bits, Field, Format
+from moe_testing import data
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+LEVELS = ["x86-64-v2", "x86-64-v3", "x86-64-v4", "host"]
+# Products of K terms in f32; in bf16 and f16 the result is rounded once.
+TOLERANCE = {"f32": 2e-6, "bf16": 2.0**-8, "f16": 2.0**-11}
+
+MXFP4 = Format(Field("f4E2M1FN", bits=(Bits(4),)),
+               scales=(Field("f8E8M0FNU", operand=1, block=(1, 32)),))
+INT4 = Format(Field("ui4", bits=(Bits(4),)), offset=8,
+              scales=(Field("bf16", operand=1, block=(1, 32)),))
+SIGNED = Format(Field("si4", bits=(Bits(4, run=4),)),
+                scales=(Field("f32", operand=1, block=(1, 64)),))
+NF4 = Format(Field("ui4", bits=(Bits(4),)),
+             table=(-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0, 0.0796,
+                    0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1.0),
+             scales=(Field("f16", operand=1, block=(1, 128)),))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    form: Format
+    k: int
+    n: int
+    rows: str = "f32"
+    matmuls: int = 1
+    interleaved: bool = False
+    experts: int = 3
+    packs: bool = True  # the weights stay quantised
+
+    def fields(self, r: np.random.Generator) -> list[np.ndarray]:
+        """Random tensors of one operand of weights."""
+        n = 2 * self.n if self.interleaved else self.n
+        if self.form.record is not None:
+            raw = r.integers(0, 256, (self.experts, n, self.form.row_bytes(self.k)), np.uint8)
+            scale = (0.01 + 0.02 * r.random(raw.shape[:2] + (raw.shape[2] // 18,)))
+            raw.reshape(*raw.shape[:2], -1, 18)[..., :2] = (
+                scale.astype(np.float16)[..., None].view(np.uint8))
+            return [raw]
+        codes = r.integers(0, 256, (self.experts, n, self.code_bytes), np.uint8)
+        element = self.form.scales[0].element
+        shape = (self.experts, n, -(-self.k // self.form.scales[0].block[1]))
+        if element == "f8E8M0FNU":
+            return [codes, r.integers(118, 124, shape, np.uint8)]
+        return [codes, (0.01 + 0.02 * r.random(shape)).astype(data.numpy_type(element))]
+
+    @property
+    def code_bytes(self) -> int:
+        bits = self.form.codes.bits[0]
+        per = 2 * bits.run
+        return (self.k - 1) // per * bits.run + min((self.k - 1) % per + 1, bits.run)
+
+    def text(self) -> str:
+        lists = [self.fields(np.random.default_rng(0))
+                 for _ in range(1 if self.interleaved else self.matmuls)]
+        stored = 2 * self.n if self.interleaved else self.n
+        decoded = f"tensor<{self.experts}x{stored}x{self.k}x{self.rows}>"
+        of_one = f"tensor<{self.experts}x{self.n}x{self.k}x{self.rows}>"
+        declared, body, weights = [], [], []
+        for i, fields in enumerate(lists):
+            names = [f"%w{i}_{j}" for j in range(len(fields))]
+            types = ["tensor<" + "x".join(map(str, f.shape)) + "x"
+                     + {"uint8": "i8", "float16": "f16", "float32": "f32",
+                        "bfloat16": "bf16"}[f.dtype.name] + ">" for f in fields]
+            declared += [f'{n}: {t} {{moe.role = "weight", moe.name = "{n[1:]}"}}'
+                         for n, t in zip(names, types)]
+            body.append(f"  %d{i} = moe.dequantize {', '.join(names)} "
+                        f"format({str(self.form).removeprefix('#moe.format')}) : "
+                        f"{', '.join(types)} -> {decoded}")
+            weights.append(f"%d{i}")
+        if self.interleaved:
+            for i in range(2):
+                body.append(f"  %s{i} = tensor.extract_slice %d0[0, {i}, 0] "
+                            f"[{self.experts}, {self.n}, {self.k}] [1, 2, 1] : {decoded} to "
+                            f"{of_one}")
+            weights = ["%s0", "%s1"]
+        accumulators = ", ".join(f"%a{i}: f32" for i in range(len(weights)))
+        value = "%a0"
+        epilogue = []
+        if len(weights) == 2:
+            epilogue.append("    %p = arith.mulf %a0, %a1 : f32")
+            value = "%p"
+        if self.rows != "f32":
+            epilogue.append(f"    %r = arith.truncf {value} : f32 to {self.rows}")
+            value = "%r"
+        out = f"tensor<?x{self.n}x{self.rows}>"
+        return "\n".join([
+            f"func.func @layer(%x: tensor<?x{self.k}x{self.rows}> "
+            '{moe.role = "input", moe.name = "x"},',
+            f"    %o: tensor<{self.experts + 1}xi32> "
+            '{moe.role = "input", moe.name = "o"},',
+            "    " + ",\n    ".join(declared) + f') -> ({out} {{moe.name = "y"}}) {{',
+            "  %c0 = arith.constant 0 : index",
+            f"  %t = tensor.dim %x, %c0 : tensor<?x{self.k}x{self.rows}>",
+            f"  %init = tensor.empty(%t) : {out}", *body,
+            f"  %y = moe.grouped_matmul %x offsets(%o : tensor<{self.experts + 1}xi32>) "
+            f"weights({', '.join(weights)} : {', '.join([of_one] * len(weights))}) transposed "
+            f"outs(%init : {out}) {{", f"  ^bb0({accumulators}):", *epilogue,
+            f"    moe.yield {value} : {self.rows}",
+            f"  }} : tensor<?x{self.k}x{self.rows}> -> {out}", f"  return %y : {out}", "}"])
+
+    def decoded(self, lists: list[list[np.ndarray]], level: str) -> list[np.ndarray]:
+        """The weights of each matmul; rounded where they are decoded before they are packed."""
+        stored = 2 * self.n if self.interleaved else self.n
+        made = [self.form.decode(fields, (self.experts, stored, self.k)) for fields in lists]
+        if not self.packs or level == "x86-64-v2":
+            made = [w.astype(data.numpy_type(self.rows)) for w in made]
+        made = [w.astype(np.float64) for w in made]
+        return [made[0][:, 0::2], made[0][:, 1::2]] if self.interleaved else made
+
+
+CASES = [
+    Case("mxfp4", MXFP4, 64, 96), Case("mxfp4_bf16", MXFP4, 160, 72, "bf16"),
+    Case("mxfp4_interleaved", MXFP4, 96, 40, "bf16", 2, interleaved=True),
+    Case("int4", INT4, 128, 33), Case("int4_two", INT4, 96, 130, "bf16", 2),
+    Case("int4_f16", INT4, 64, 17, "f16"),
+    # The last group has 8, 16 and 40 elements of 32 and 64.
+    Case("partial_groups", INT4, 40, 24), Case("partial_bf16", INT4, 80, 24, "bf16"),
+    Case("signed_groups_of_64", SIGNED, 104, 50), Case("signed_bf16", SIGNED, 192, 64, "bf16"),
+    Case("table", NF4, 256, 48), Case("table_one_group", NF4, 96, 20),
+    # Values that bf16 has not, so no dot products of bf16.
+    Case("table_bf16", NF4, 128, 40, "bf16"),
+    Case("q4_0", GGUF["q4_0"], 256, 100), Case("q4_0_two", GGUF["q4_0"], 64, 30, "f32", 2),
+    Case("one_column", MXFP4, 32, 1, "bf16"),
+    # Decoded first: no whole steps, and another zero point for each group.
+    Case("odd_k", INT4, 44, 16, packs=False),
+]
+
+
+@functools.cache
+def module(case: Case, level: str):
+    import moe
+
+    return moe.compile(case.text(), target=level)
+
+
+def tensors(case: Case) -> list[list[np.ndarray]]:
+    r = data.rng(case.name)
+    return [case.fields(r) for _ in range(1 if case.interleaved else case.matmuls)]
+
+
+def run(case: Case, level: str, x: np.ndarray, offsets: np.ndarray, lists) -> np.ndarray:
+    signed = {f"w{i}_{j}": f.view(np.int8) if f.dtype == np.uint8 else f
+              for i, fields in enumerate(lists) for j, f in enumerate(fields)}
+    y = np.zeros((len(x), case.n), x.dtype)
+    module(case, level).layer(signed)(x, offsets, out=y)
+    return y
+
+
+def rows_of(case: Case, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random rows, and offsets with an empty expert and one with most of the rows."""
+    x = data.rng(case.name, count).standard_normal((count, case.k)).astype(np.float32)
+    first = min(count, 1 + count // 8)
+    return (x.astype(data.numpy_type(case.rows)),
+            np.array([0, first, first, count][:case.experts + 1], np.int32))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_numbers(case, level, record):
+    data.skip_unless_runs(level)
+    lists = tensors(case)
+    decoded = case.decoded(lists, level)
+    for count in (0, 1, 2, 3, 4, 5, 9, 40):
+        x, offsets = rows_of(case, count)
+        y = run(case, level, x, offsets, lists).astype(np.float64)
+        expected = np.zeros((count, case.n))
+        for e in range(case.experts):
+            part = x[offsets[e]:offsets[e + 1]].astype(np.float64)
+            products = [part @ w[e].T for w in decoded]
+            expected[offsets[e]:offsets[e + 1]] = np.prod(products, axis=0)
+        if count:
+            error = np.abs(y - expected).max() / np.abs(expected).max()
+            record(f"{case.name} {level}", error)
+            assert error < TOLERANCE[case.rows]
+
+
+@pytest.mark.parametrize("case", CASES[:5], ids=lambda case: case.name)
+def test_bits_do_not_depend_on_the_rows(case):
+    lists = tensors(case)
+    x, offsets = rows_of(case, 40)
+    whole = run(case, "host", x, offsets, lists)
+    for row in (0, 7, 39):
+        e = int(np.searchsorted(offsets, row, side="right")) - 1
+        alone = np.zeros(case.experts + 1, np.int32)
+        alone[e + 1:] = 1
+        one = run(case, "host", x[row:row + 1], alone, lists)
+        assert one.tobytes() == whole[row:row + 1].tobytes()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_is_kept(case):
+    """Packed weights take hardly more than those of the file where kernels read them."""
+    data.skip_unless_runs("x86-64-v3")
+    signature = module(case, "x86-64-v3").metadata["variants"][0]["functions"][0]["arguments"]
+    prepared = next(a for a in signature if a["role"] == "prepared")
+    assert (prepared["dtype"] == "i8") == case.packs
+
+
+@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
+def test_scales_that_are_no_numbers(level):
+    """An exponent of 255 is NaN, one of 0 the smallest power of two."""
+    data.skip_unless_runs(level)
+    case = CASES[0]
+    lists = tensors(case)
+    lists[0][1][:] = 0
+    lists[0][1][1, 5, 1] = 255
+    x, _ = rows_of(case, 2)
+    y = run(case, level, x, np.array([0, 1, 2, 2], np.int32), lists)
+    assert np.isnan(y[1, 5]) and np.isnan(y).sum() == 1
+    expected = x[0].astype(np.float64) @ case.decoded(lists, level)[0][0].T
+    np.testing.assert_allclose(y[0], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
