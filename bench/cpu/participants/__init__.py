@@ -74,7 +74,7 @@ class Participant:
 
 
 PARTICIPANTS = {p.name: p for p in (
-    Participant("moe_mlir", "ours", "moe_mlir", copies=1),
+    Participant("moe_mlir", "ours", "moe_mlir", copies=1, formats=True),
     Participant("transformers/eager", "peer", "transformers_block", "eager"),
     Participant("transformers/grouped_mm", "peer", "transformers_block", "grouped_mm"),
     Participant("transformers/batched_mm", "peer", "transformers_block", "batched_mm"),

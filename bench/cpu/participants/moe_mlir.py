@@ -16,8 +16,9 @@ from typing import Any
 import moe
 import numpy as np
 
-from ...common import machine, tensors
+from ...common import gguf_file, machine, tensors
 from ...common.data import NUMPY_DTYPES, Weights, batches, empty, make_weights, weight_shapes
+from ...common.formats import FORMATS
 from ...common.shapes import DTYPE_BYTES, SHAPES, Shape
 from ...common.tensors import tensor_names
 from . import Case, Unavailable, select
@@ -35,8 +36,12 @@ def write_checkpoint(directory: Path, shape: Shape, dtype: str,
 
 def compile_layer(shape: Shape, dtype: str, threads: int, cache: bool = True,
                   output: Path | None = None) -> moe.Module:
-    """Compile the layer of the shape's published configuration."""
+    """Compile the layer of the shape's published configuration; in a format, with rows in f32."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
+        if dtype in FORMATS:
+            file = Path(directory) / "layer.gguf"
+            gguf_file.write_header(file, shape, dtype)
+            return moe.compile(file, layer=0, cache=False, output=output, num_threads=threads)
         write_checkpoint(Path(directory), shape, dtype)
         return moe.compile(directory, layer=0, dtype=dtype, cache=cache, output=output,
                            num_threads=threads)

@@ -171,6 +171,6 @@ def test_it_is_absent_with_the_reason_where_it_cannot_be_built(monkeypatch, tmp_
 
 
 def test_formats_are_for_those_who_take_them():
-    assert [p.name for p in PARTICIPANTS.values() if p.formats] == ["ggml"]
+    assert [p.name for p in PARTICIPANTS.values() if p.formats] == ["moe_mlir", "ggml"]
     ggml_ = PARTICIPANTS["ggml"]
     assert (ggml_.copies_in("bf16"), ggml_.copies_in("q4_0")) == (0, 1)
