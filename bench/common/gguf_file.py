@@ -1,6 +1,6 @@
 """Write a .gguf file without its data: what is needed to compile a layer.
 
-The data of the file is a hole of the right size. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+The data of the file is a hole of the right size. The format is described in docs/gguf.md of ggml.
 """
 
 from __future__ import annotations
