@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Analysis/Cost.h"
+#include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 #include "mlir/Analysis/SliceAnalysis.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -33,10 +34,12 @@ private:
   FailureOr<int64_t> multiply(Operation *at, int64_t a, int64_t b);
   FailureOr<Count> elementsOf(Operation *at, ShapedType type);
   FailureOr<int64_t> bytesOf(Operation *at, Type element, int64_t count);
+  FailureOr<int64_t> bytesOfWeights(Operation *at, Value weights);
   LogicalResult addContraction(linalg::LinalgOp op, Count &flops);
   LogicalResult addContractions(Region &region, Count &flops);
   LogicalResult addExpert(ExpertOp op);
   FailureOr<Count> addBytes(RankedTensorType type, int64_t &fixedBytes);
+  LogicalResult addDequantized(DequantizeOp op);
   LogicalResult addArguments();
 
   func::FuncOp function;
@@ -89,6 +92,27 @@ FailureOr<int64_t> CostAnalysis::bytesOf(Operation *at, Type element,
            << element;
   int64_t bits = element.isIndex() ? 64 : element.getIntOrFloatBitWidth();
   return multiply(at, count, llvm::divideCeil(bits, 8));
+}
+
+/// Bytes of weights of a static shape as calls read them: those of the fields,
+/// if there are kernels for the format, otherwise of the decoded weights.
+FailureOr<int64_t> CostAnalysis::bytesOfWeights(Operation *at, Value weights) {
+  SmallVector<Value> stored{weights};
+  if (auto dequantize = weights.getDefiningOp<DequantizeOp>())
+    if (PackedFormat::get(dequantize.getFormat()))
+      stored = llvm::to_vector(dequantize.getFields());
+  int64_t sum = 0;
+  for (Value each : stored) {
+    auto type = cast<RankedTensorType>(each.getType());
+    FailureOr<Count> elements = elementsOf(at, type);
+    if (failed(elements))
+      return failure();
+    FailureOr<int64_t> bytes =
+        bytesOf(at, type.getElementType(), elements->fixed);
+    if (failed(bytes) || failed(add(at, sum, *bytes)))
+      return failure();
+  }
+  return sum;
 }
 
 LogicalResult CostAnalysis::addContraction(linalg::LinalgOp op, Count &flops) {
@@ -153,8 +177,7 @@ LogicalResult CostAnalysis::addExpert(ExpertOp op) {
     FailureOr<Count> elements = elementsOf(op, type);
     if (failed(elements))
       return failure();
-    FailureOr<int64_t> bytes =
-        bytesOf(op, type.getElementType(), elements->fixed);
+    FailureOr<int64_t> bytes = bytesOfWeights(op, parameter);
     if (failed(bytes) || failed(add(op, found->weights, elements->fixed)) ||
         failed(add(op, found->weightBytes, *bytes)))
       return failure();
@@ -185,14 +208,32 @@ FailureOr<Count> CostAnalysis::addBytes(RankedTensorType type,
   return elements;
 }
 
+/// Adds quantised weights that are not those of experts.
+LogicalResult CostAnalysis::addDequantized(DequantizeOp op) {
+  FailureOr<Count> elements = elementsOf(op, op.getType());
+  FailureOr<int64_t> bytes = bytesOfWeights(op, op.getResult());
+  return success(succeeded(elements) && succeeded(bytes) &&
+                 succeeded(add(op, cost.sharedWeights, elements->fixed)) &&
+                 succeeded(add(op, cost.sharedWeightBytes, *bytes)));
+}
+
 /// Adds inputs, outputs, and the weights that are not those of experts.
 LogicalResult CostAnalysis::addArguments() {
   llvm::SetVector<Operation *> makers;
   llvm::DenseSet<Value> ofExperts(parameters.begin(), parameters.end());
+  BackwardSliceOptions options;
+  options.inclusive = true;
   for (Value parameter : parameters)
-    (void)getBackwardSlice(parameter, &makers);
+    (void)getBackwardSlice(parameter, &makers, options);
   for (Operation *op : makers)
     ofExperts.insert(op->operand_begin(), op->operand_end());
+  for (auto op : function.getOps<DequantizeOp>()) {
+    if (makers.contains(op))
+      continue;
+    if (failed(addDequantized(op)))
+      return failure();
+    ofExperts.insert(op->operand_begin(), op->operand_end());
+  }
 
   for (BlockArgument argument : function.getArguments()) {
     auto type = dyn_cast<RankedTensorType>(argument.getType());
