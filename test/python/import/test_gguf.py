@@ -7,7 +7,9 @@ The weights of the oracle are what gguf decodes; its gate and experts follow lla
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +256,50 @@ def test_gates(compiled, tmp_path, record, name):
     architecture, keys, gating, normalizes, more = GATES[name]
     file = write(tmp_path / "model.gguf", architecture, Q, keys, **more)
     record(f"GGUF {name}", check(compiled, file, gating, normalizes))
+
+
+# --------------------------------------------------------------------------
+# Memory
+# --------------------------------------------------------------------------
+
+LOAD = """
+import resource, sys
+import moe
+
+module = moe.compile(sys.argv[1], layer=3, num_threads=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+layer = module.layer(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_while_loading(compiled, tmp_path):
+    """Of a file with six layers: the packed layer, as large as in the file, and the experts that
+    are being read."""
+    experts, hidden, width = 16, 2048, 768
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    for key, value in {"block_count": 6, "embedding_length": hidden, "expert_count": experts,
+                       "expert_used_count": 2}.items():
+        writer.add_uint32(f"qwen3moe.{key}", value)
+    size = 0
+    for block in range(6):
+        writer.add_tensor(f"blk.{block}.ffn_gate_inp.weight",
+                          np.zeros((experts, hidden), np.float32))
+        for name, n, k in (("gate", width, hidden), ("up", width, hidden),
+                           ("down", hidden, width)):
+            blocks = np.full((experts, n, k // 32 * 18), 1, np.uint8)
+            size += blocks.nbytes
+            writer.add_tensor(f"blk.{block}.ffn_{name}_exps.weight", blocks, raw_dtype=Type.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    done = subprocess.run([sys.executable, "-c", LOAD, path], text=True, capture_output=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    window = 24 << 20
+    assert int(done.stdout) * 1024 < 1.05 * size / 6 + window
 
 
 # --------------------------------------------------------------------------
