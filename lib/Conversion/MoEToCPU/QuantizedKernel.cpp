@@ -7,6 +7,8 @@
 
 #include "QuantizedKernel.h"
 
+#include "Lowering.h"
+
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -47,14 +49,6 @@ public:
   void build();
 
 private:
-  Value index(int64_t value) {
-    return arith::ConstantIndexOp::create(b, value);
-  }
-  Value add(Value x, Value y) { return arith::AddIOp::create(b, x, y); }
-  Value add(Value x, int64_t y) { return y == 0 ? x : add(x, index(y)); }
-  Value mul(Value x, int64_t y) {
-    return arith::MulIOp::create(b, x, index(y));
-  }
   Value argument(Argument which) { return function.getArgument(which); }
   Value splat(VectorType type, int64_t value) {
     return arith::ConstantOp::create(
@@ -99,7 +93,7 @@ private:
   const PackedFormat &format;
   int64_t rows;
   func::FuncOp function;
-  ImplicitLocOpBuilder b;
+  CPUBuilder b;
   VectorType f32, i32;
   bool usesDot;
   SmallVector<Value> firsts;
@@ -210,14 +204,14 @@ void QuantizedKernelBuilder::step(Value byte, Value k,
                                   MutableArrayRef<Value> sums) {
   SmallVector<Value> words;
   for (int64_t j = 0; j < kernel.vectors; ++j)
-    words.push_back(loadWeights(i32, add(byte, 4 * j * kernel.lanes)));
+    words.push_back(loadWeights(i32, b.add(byte, 4 * j * kernel.lanes)));
   int64_t width = usesDot ? 2 : 1;
   for (int64_t part = 0; part < PackedFormat::step / width; ++part) {
     SmallVector<Value> values;
     for (Value word : words)
       values.push_back(usesDot ? lookUpPairs(word, part) : lookUp(word, part));
     for (int64_t i = 0; i < rows; ++i) {
-      Value offset = add(add(firsts[i], k), part * width);
+      Value offset = b.add(b.add(firsts[i], k), part * width);
       Value x = usesDot ? rowPair(offset) : rowElement(offset);
       for (int64_t j = 0; j < kernel.vectors; ++j) {
         Value &sum = sums[i * kernel.vectors + j];
@@ -235,25 +229,25 @@ SmallVector<Value> QuantizedKernelBuilder::group(Value number, Value steps,
                                                  ValueRange accumulators) {
   int64_t columns = kernel.getColumns();
   Value start =
-      add(argument(Start), mul(number, format.getGroupBytes(columns)));
-  Value k = mul(number, format.group);
+      b.add(argument(Start), b.mul(number, format.getGroupBytes(columns)));
+  Value k = b.mul(number, format.group);
   auto loop =
-      scf::ForOp::create(b, index(0), steps, index(1),
+      scf::ForOp::create(b, b.index(0), steps, b.index(1),
                          SmallVector<Value>(accumulators.size(), zero()));
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     SmallVector<Value> sums(loop.getRegionIterArgs());
     Value number = loop.getInductionVar();
-    step(add(start, mul(number, 4 * columns)),
-         add(k, mul(number, PackedFormat::step)), sums);
+    step(b.add(start, b.mul(number, 4 * columns)),
+         b.add(k, b.mul(number, PackedFormat::step)), sums);
     scf::YieldOp::create(b, sums);
   }
   SmallVector<Value> results(accumulators);
-  Value scales = add(start, columns * format.group / 2);
+  Value scales = b.add(start, columns * format.group / 2);
   for (int64_t j = 0; j < kernel.vectors; ++j) {
     Value scale =
-        scaleOf(add(scales, j * kernel.lanes * format.getScaleBytes()));
+        scaleOf(b.add(scales, j * kernel.lanes * format.getScaleBytes()));
     for (int64_t i = 0; i < rows; ++i) {
       Value &result = results[i * kernel.vectors + j];
       result = vector::FMAOp::create(b, loop.getResult(i * kernel.vectors + j),
@@ -267,19 +261,19 @@ void QuantizedKernelBuilder::build() {
   b.setInsertionPointToStart(function.addEntryBlock());
   createTables();
   for (int64_t i = 0; i < rows; ++i)
-    firsts.push_back(memref::LoadOp::create(b, argument(Firsts), index(i)));
+    firsts.push_back(memref::LoadOp::create(b, argument(Firsts), b.index(i)));
   SmallVector<Value> zeros(rows * kernel.vectors, zero());
   auto loop =
-      scf::ForOp::create(b, index(0), argument(Groups), index(1), zeros);
+      scf::ForOp::create(b, b.index(0), argument(Groups), b.index(1), zeros);
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     scf::YieldOp::create(b, group(loop.getInductionVar(),
-                                  index(format.group / PackedFormat::step),
+                                  b.index(format.group / PackedFormat::step),
                                   loop.getRegionIterArgs()));
   }
   Value isPartial = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
-                                          argument(Rest), index(0));
+                                          argument(Rest), b.index(0));
   auto last = scf::IfOp::create(b, loop.getResultTypes(), isPartial,
                                 /*withElseRegion=*/true);
   {
@@ -291,8 +285,9 @@ void QuantizedKernelBuilder::build() {
     scf::YieldOp::create(b, loop.getResults());
   }
   for (auto [i, accumulator] : llvm::enumerate(last.getResults()))
-    vector::StoreOp::create(b, accumulator, argument(Accumulators),
-                            add(argument(AccumulatorsStart), i * kernel.lanes));
+    vector::StoreOp::create(
+        b, accumulator, argument(Accumulators),
+        b.add(argument(AccumulatorsStart), i * kernel.lanes));
   func::ReturnOp::create(b);
 }
 
