@@ -32,7 +32,8 @@ namespace mlir::moe {
 /// Returns how many iterations of the first loop make a task.
 static int64_t blockOf(linalg::LinalgOp op, int64_t elements) {
   int64_t inner = 1;
-  for (int64_t extent : llvm::drop_begin(op.getStaticLoopRanges()))
+  SmallVector<int64_t> ranges = op.getStaticLoopRanges();
+  for (int64_t extent : llvm::drop_begin(ranges))
     inner *= ShapedType::isDynamic(extent) ? 64 : std::max<int64_t>(extent, 1);
   return std::max<int64_t>(1, elements / std::max<int64_t>(inner, 1));
 }
