@@ -172,16 +172,16 @@ PanelsAttr Packer::panelsOf(GroupedMatmulOp matmul,
   return panels;
 }
 
-/// Applies the slices of a path to a weight, or to a field of it.
+/// Applies the slices of a path to matrices or to a field of encoded ones,
+/// whose rows alone are sliced (see packedFormatOf).
 static Value applySlices(ImplicitLocOpBuilder &b, const WeightPath &path,
-                         Value weight) {
+                         Value weight, bool isField) {
   for (tensor::ExtractSliceOp slice : path.slices) {
     auto type = cast<RankedTensorType>(weight.getType());
     SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0));
     SmallVector<OpFoldResult> strides(type.getRank(), b.getIndexAttr(1));
     SmallVector<OpFoldResult> sizes =
         tensor::getMixedSizes(b, b.getLoc(), weight);
-    bool isField = path.dequantize && weight.getType() != slice.getSourceType();
     for (int64_t dim = 1; dim < (isField ? 2 : 3); ++dim) {
       offsets[dim] = slice.getMixedOffsets()[dim];
       strides[dim] = slice.getMixedStrides()[dim];
@@ -216,7 +216,7 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
           });
       if (panels.getFormat()) {
         for (Value field : fields)
-          weights.push_back(applySlices(b, path, field));
+          weights.push_back(applySlices(b, path, field, /*isField=*/true));
         continue;
       }
       Value weight = fields.front();
@@ -229,7 +229,7 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                                        fields, op.getFormat());
         weight = known;
       }
-      weights.push_back(applySlices(b, path, weight));
+      weights.push_back(applySlices(b, path, weight, /*isField=*/false));
     }
     RankedTensorType packed = packedType(panels, ShapedType::kDynamic, matmul);
     SmallVector<OpFoldResult> sizes =

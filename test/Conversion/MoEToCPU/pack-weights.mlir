@@ -194,6 +194,28 @@ func.func @quantized(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x40x4xi
   return %y : tensor<?x20xf32>
 }
 
+// Decoded weights can be sliced in each dimension of a matrix.
+// CHECK-LABEL: func.func @quantized_columns__prepare0(
+// CHECK:         %[[D:.*]] = moe.dequantize
+// CHECK:         tensor.extract_slice %[[D]][0, 0, 0] [%{{.*}}, 4, 20] [1, 1, 1]
+// CHECK:         tensor.extract_slice %[[D]][0, 0, 20] [%{{.*}}, 4, 20] [1, 1, 1]
+func.func @quantized_columns(%x: tensor<?x4xf32>, %o: tensor<3xi32>, %w: tensor<2x4x40xi8> {moe.role = "weight", moe.name = "w"},
+                             %s: tensor<2x4x1xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x20xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x4xf32>
+  %e = tensor.empty(%n) : tensor<?x20xf32>
+  %d = moe.dequantize %w, %s format(<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 40]>]>)
+    : tensor<2x4x40xi8>, tensor<2x4x1xf32> -> tensor<2x4x40xf32>
+  %g = tensor.extract_slice %d[0, 0, 0] [2, 4, 20] [1, 1, 1] : tensor<2x4x40xf32> to tensor<2x4x20xf32>
+  %u = tensor.extract_slice %d[0, 0, 20] [2, 4, 20] [1, 1, 1] : tensor<2x4x40xf32> to tensor<2x4x20xf32>
+  %y = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%g, %u : tensor<2x4x20xf32>, tensor<2x4x20xf32>) outs(%e : tensor<?x20xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    %m = arith.mulf %a, %b : f32
+    moe.yield %m : f32
+  } : tensor<?x4xf32> -> tensor<?x20xf32>
+  return %y : tensor<?x20xf32>
+}
+
 // Scales that the function computes are decoded in every call.
 // CHECK-LABEL: func.func @computed_scales(
 // CHECK:         moe.dequantize
