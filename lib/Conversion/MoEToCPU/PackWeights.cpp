@@ -195,25 +195,16 @@ static Value applySlices(ImplicitLocOpBuilder &b, const WeightPath &path,
 Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                       ArrayRef<WeightPath> paths) {
   SmallVector<WeightPreparation::Source> sources;
-  auto indexOf = [&](BlockArgument weight) -> size_t {
-    return llvm::find_if(
-               sources,
-               [&](const auto &source) { return source.weight == weight; }) -
-           sources.begin();
-  };
   for (const WeightPath &path : paths)
     for (BlockArgument weight : path.weights)
-      if (indexOf(weight) == sources.size())
-        sources.push_back({weight, hasExperts(path)});
+      sources.push_back({weight, hasExperts(path)});
 
   auto build = [&](ImplicitLocOpBuilder &b, ValueRange arguments) -> Value {
     SmallVector<Value> weights;
     llvm::DenseMap<Operation *, Value> dequantized;
     for (const WeightPath &path : paths) {
-      SmallVector<Value> fields =
-          llvm::map_to_vector(path.weights, [&](BlockArgument each) {
-            return arguments[indexOf(each)];
-          });
+      ValueRange fields = arguments.take_front(path.weights.size());
+      arguments = arguments.drop_front(path.weights.size());
       if (panels.getFormat()) {
         for (Value field : fields)
           weights.push_back(applySlices(b, path, field, /*isField=*/true));

@@ -37,15 +37,10 @@ static LogicalResult decodeOnce(WeightPreparation &preparation,
   if (leading > 1)
     return notOnce("the weights have more dimensions than experts");
   SmallVector<WeightPreparation::Source> sources;
-  SmallVector<unsigned> positions; // of the fields among the sources
   for (Value field : op.getFields()) {
     if (!preparation.weightOf(field))
       return notOnce("the function computes these weights");
-    auto *known = llvm::find_if(
-        sources, [&](const auto &source) { return source.weight == field; });
-    positions.push_back(known - sources.begin());
-    if (known == sources.end())
-      sources.push_back({cast<BlockArgument>(field), leading == 1});
+    sources.push_back({cast<BlockArgument>(field), leading == 1});
   }
 
   RankedTensorType result = op.getType();
@@ -53,16 +48,13 @@ static LogicalResult decodeOnce(WeightPreparation &preparation,
   if (leading == 0)
     shape.insert(shape.begin(), 1);
   auto type = RankedTensorType::get(shape, result.getElementType());
-  Value decoded = preparation.add(
-      op.getLoc(), "decoded", type, sources,
-      [&](ImplicitLocOpBuilder &b, ValueRange weights) -> Value {
-        SmallVector<Value> fields;
-        for (unsigned position : positions)
-          fields.push_back(weights[position]);
-        return DequantizeOp::create(b,
-                                    WeightPreparation::withDynamicExperts(type),
-                                    fields, op.getFormat());
-      });
+  Value decoded =
+      preparation.add(op.getLoc(), "decoded", type, sources,
+                      [&](ImplicitLocOpBuilder &b, ValueRange fields) -> Value {
+                        return DequantizeOp::create(
+                            b, WeightPreparation::withDynamicExperts(type),
+                            fields, op.getFormat());
+                      });
   if (leading == 0) {
     OpBuilder b(op);
     decoded = tensor::CollapseShapeOp::create(

@@ -69,16 +69,31 @@ BlockArgument WeightPreparation::add(Location loc, StringRef prefix,
                                      RankedTensorType type,
                                      ArrayRef<Source> sources, Body build) {
   Builder b(function.getContext());
-  SmallVector<Attribute> names =
-      llvm::map_to_vector(sources, [&](Source source) -> Attribute {
-        return weightOf(source.weight).getName();
-      });
+  SmallVector<Source> passed;
+  SmallVector<Attribute> names;
+  SmallVector<unsigned> positions; // of the sources among the passed ones
+  for (const Source &source : sources) {
+    auto *known = llvm::find_if(passed, [&](const Source &each) {
+      return each.weight == source.weight;
+    });
+    positions.push_back(known - passed.begin());
+    if (known != passed.end())
+      continue;
+    passed.push_back(source);
+    names.push_back(weightOf(source.weight).getName());
+  }
+  auto buildFromPassed = [&](ImplicitLocOpBuilder &b, ValueRange values) {
+    return build(b, llvm::map_to_vector(positions, [&](unsigned position) {
+                   return Value(values[position]);
+                 }));
+  };
   std::string name = (prefix + Twine(numAdded)).str();
   for (bool taken = true; taken; name += taken ? "_" : "")
     taken = llvm::any_of(arguments, [&](Attribute argument) {
       return cast<ArgumentAttr>(argument).getName() == name;
     });
-  func::FuncOp preparation = buildFunction(loc, name, type, sources, build);
+  func::FuncOp preparation =
+      buildFunction(loc, name, type, passed, buildFromPassed);
   arguments.push_back(ArgumentAttr::get(
       b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
       /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,

@@ -37,7 +37,8 @@ public:
   using Body = llvm::function_ref<Value(ImplicitLocOpBuilder &, ValueRange)>;
 
   /// Adds an argument of `type`, `[E, ...]`, that `build` computes for any
-  /// number of experts. Its name is `name` and a number.
+  /// number of experts. Its name is `name` and a number. `build` gets a value
+  /// for each source; a weight that is several of them is passed once.
   BlockArgument add(Location loc, StringRef name, RankedTensorType type,
                     ArrayRef<Source> sources, Body build);
   /// Returns `type` with a dynamic number of experts.
