@@ -7,6 +7,8 @@
 
 #include "moe/Conversion/Utils/FormatDecoder.h"
 
+#include "moe/Dialect/MoE/IR/PackedFormat.h"
+
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 
 using namespace mlir;
@@ -47,6 +49,21 @@ Value FormatDecoder::shiftLeft(Value x, int64_t bits) {
 Value FormatDecoder::toI32(Value index) {
   return arith::IndexCastOp::create(b, b.getI32Type(), index);
 }
+/// Returns the bits of a value in an integer of its width.
+Value FormatDecoder::bitsOf(Value value) {
+  unsigned width = value.getType().getIntOrFloatBitWidth();
+  return isa<IntegerType>(value.getType())
+             ? value
+             : arith::BitcastOp::create(b, b.getIntegerType(width), value)
+                   .getResult();
+}
+/// Returns the bits of a value of at most 32 in i32.
+Value FormatDecoder::extendToI32(Value value) {
+  value = bitsOf(value);
+  return value.getType().isInteger(32)
+             ? value
+             : arith::ExtUIOp::create(b, b.getI32Type(), value).getResult();
+}
 Value FormatDecoder::extendToF32(Value value) {
   return value.getType().isF32()
              ? value
@@ -61,11 +78,6 @@ ShapedType FormatDecoder::typeOf(FieldAttr field) {
   return cast<ShapedType>(fields[field.getOperand()].getType());
 }
 
-/// The values of f4E2M1FN.
-static constexpr float valuesOfF4[] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,
-                                       4.0f,  6.0f,  -0.0f, -0.5f, -1.0f, -1.5f,
-                                       -2.0f, -3.0f, -4.0f, -6.0f};
-
 void FormatDecoder::createTables() {
   auto constant = [&](ArrayRef<float> values) -> Value {
     auto type = RankedTensorType::get({int64_t(values.size())}, b.getF32Type());
@@ -75,7 +87,7 @@ void FormatDecoder::createTables() {
     table = constant(format.getTable().asArrayRef());
   for (FieldAttr field : format.getFields())
     if (isa<Float4E2M1FNType>(field.getElement()) && !floatsOf4)
-      floatsOf4 = constant(valuesOfF4);
+      floatsOf4 = constant(getF4Values());
 }
 
 Value FormatDecoder::load(Value source, ValueRange indices) {
@@ -108,12 +120,7 @@ Value FormatDecoder::byteAt(FieldAttr field, Value outer, Value byte) {
       indices.push_back(dim == 0 ? index : rem(index, inner[dim]));
     }
   }
-  Value word = loadField(field, indices);
-  unsigned width = type.getElementTypeBitWidth();
-  if (!isa<IntegerType>(word.getType()))
-    word = arith::BitcastOp::create(b, b.getIntegerType(width), word);
-  if (width < 32)
-    word = arith::ExtUIOp::create(b, b.getI32Type(), word);
+  Value word = extendToI32(loadField(field, indices));
   if (wordBytes == 1)
     return word;
   Value shift = toI32(mul(rem(byte, wordBytes), 8));
@@ -214,24 +221,23 @@ Value FormatDecoder::toF32(Value code, Type element) {
   return extendToF32(arith::BitcastOp::create(b, element, code));
 }
 
+/// Loads the number of the element if it is not packed.
+Value FormatDecoder::stored(FieldAttr field) {
+  return loadField(
+      field, {div(n, field.getBlockRows()), div(k, field.getBlockColumns())});
+}
+
 /// Returns the number of the element, in f32; that of a table stays a code.
 Value FormatDecoder::number(FieldAttr field) {
-  bool isIndex = field == format.getCodes() && table;
-  if (field.getBits()) {
-    Value code = packed(field);
-    return isIndex ? fromTable(table, code) : toF32(code, field.getElement());
-  }
-  Value stored = loadField(
-      field, {div(n, field.getBlockRows()), div(k, field.getBlockColumns())});
   Type element = field.getElement();
-  if (stored.getType() == element && !isa<Float8E8M0FNUType>(element))
-    return extendToF32(stored);
-  unsigned width = element.getIntOrFloatBitWidth();
-  if (!isa<IntegerType>(stored.getType()))
-    stored = arith::BitcastOp::create(b, b.getIntegerType(width), stored);
-  if (width < 32)
-    stored = arith::ExtUIOp::create(b, b.getI32Type(), stored);
-  return isIndex ? fromTable(table, stored) : toF32(stored, element);
+  Value code = field.getBits() ? packed(field) : stored(field);
+  if (!field.getBits()) {
+    if (code.getType() == element && !isa<Float8E8M0FNUType>(element))
+      return extendToF32(code);
+    code = extendToI32(code);
+  }
+  bool isIndex = field == format.getCodes() && table;
+  return isIndex ? fromTable(table, code) : toF32(code, element);
 }
 
 Value FormatDecoder::product(ArrayAttr factors) {
@@ -254,20 +260,13 @@ void FormatDecoder::setElement(ValueRange indices, Value row, Value column) {
 }
 
 Value FormatDecoder::readBits(FieldAttr field) {
+  if (!field.getBits())
+    return bitsOf(stored(field));
   unsigned width = field.getWidth();
-  if (field.getBits()) {
-    Value code = packed(field);
-    return width == 32
-               ? code
-               : arith::TruncIOp::create(b, b.getIntegerType(width), code)
-                     .getResult();
-  }
-  Value stored = loadField(
-      field, {div(n, field.getBlockRows()), div(k, field.getBlockColumns())});
-  return isa<IntegerType>(stored.getType())
-             ? stored
-             : arith::BitcastOp::create(b, b.getIntegerType(width), stored)
-                   .getResult();
+  Value code = packed(field);
+  return width == 32 ? code
+                     : arith::TruncIOp::create(b, b.getIntegerType(width), code)
+                           .getResult();
 }
 
 Value FormatDecoder::decode() {

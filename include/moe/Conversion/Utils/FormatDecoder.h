@@ -43,6 +43,8 @@ private:
   Value rem(Value x, int64_t y);
   Value shiftLeft(Value x, int64_t bits);
   Value toI32(Value index);
+  Value bitsOf(Value value);
+  Value extendToI32(Value value);
   Value extendToF32(Value value);
 
   ShapedType typeOf(FieldAttr field);
@@ -52,6 +54,7 @@ private:
   Value bitsAt(FieldAttr field, BitsAttr bits, Value outer, Value start,
                Value index);
   Value packed(FieldAttr field);
+  Value stored(FieldAttr field);
   Value number(FieldAttr field);
   Value product(ArrayAttr factors);
   Value toF32(Value code, Type element);

@@ -10,16 +10,20 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+std::array<float, 16> mlir::moe::getF4Values() {
+  std::array<float, 16> values;
+  for (uint64_t code = 0; code < values.size(); ++code)
+    values[code] =
+        APFloat(APFloat::Float4E2M1FN(), APInt(4, code)).convertToDouble();
+  return values;
+}
+
 /// Returns the values of codes of 4 bits; none if they have another width.
 static std::optional<std::array<float, 16>> valuesOf(FormatAttr format) {
   Type element = format.getCodes().getElement();
+  if (isa<Float4E2M1FNType>(element))
+    return getF4Values();
   std::array<float, 16> values;
-  if (isa<Float4E2M1FNType>(element)) {
-    for (uint64_t code = 0; code < values.size(); ++code)
-      values[code] =
-          APFloat(APFloat::Float4E2M1FN(), APInt(4, code)).convertToDouble();
-    return values;
-  }
   auto integer = dyn_cast<IntegerType>(element);
   if (!integer || integer.getWidth() != 4)
     return std::nullopt;

@@ -12,6 +12,9 @@
 
 namespace mlir::moe {
 
+/// Returns the values of the codes of f4E2M1FN.
+std::array<float, 16> getF4Values();
+
 /// What a kernel has to know of a format whose weights stay quantised in
 /// panels: codes of 4 bits, each the index of a value, and a scale for each
 /// group of elements along k.
