@@ -166,3 +166,18 @@ func.func @strided_weights(%x: memref<?x4xf32>, %w: memref<1x1x4x4x1xf32, stride
   } : memref<?x4xf32>
   return
 }
+
+// -----
+
+#q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>,
+                  scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
+
+// The default processor has vectors of 128 bits.
+func.func @packed_with_a_format(%x: memref<?x32xf32>, %w: memref<1x1x288xi8>, %o: memref<?x16xf32>) {
+  // expected-error @+1 {{expected a processor with vectors of 256 or 512 bits for weights packed with a format}}
+  moe.grouped_matmul %x weights(%w : memref<1x1x288xi8>) panels(<matmuls = 1, columns = 16, depth = 8, format = #q4>) outs(%o : memref<?x16xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x32xf32>
+  return
+}

@@ -23,6 +23,18 @@ func.func @gates(%l: tensor<?x8xf32>, %m: tensor<?x1025xf32>, %n: tensor<?x1024x
 
 // -----
 
+// An operation that earlier passes take apart.
+// MISSED: NotLowered | Category:moe-gpu | Function=dispatches | Remark="'moe.dispatch' not lowered to a GPU kernel: it has none"
+// CHECK-LABEL:   func.func @dispatches(
+// CHECK:           moe.dispatch
+// CHECK-NOT:       moe_rt.launch
+func.func @dispatches(%x: tensor<?x4xf32>, %i: tensor<?x2xi32>) -> tensor<?x4xf32> {
+  %g, %o, %p = moe.dispatch %x, %i experts(8) : tensor<?x4xf32>, tensor<?x2xi32>
+  return %g : tensor<?x4xf32>
+}
+
+// -----
+
 // MISSED: NotLowered | Category:moe-gpu | Function=routes | Remark="'moe.route' not lowered to a GPU kernel: overflow(next_choice) with priority(position)"
 // MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 pairs of an expert and a choice"
 // MISSED: NotLowered | Category:moe-gpu {{.*}}Remark="'moe.route' not lowered to a GPU kernel: more than 4096 experts"
