@@ -295,6 +295,13 @@ mlir::moe::importGGUFLayer(MLIRContext &context, StringRef path,
       options.dtype != "f16" && options.dtype != "bf16")
     return createStringError("expected a data type f32, f16 or bf16, got '" +
                              options.dtype + "'");
+  // Checkpoints can be in other formats; an error has to be about this one.
+  auto file = ::moe::io::MappedFile::open(path.str());
+  if (!file)
+    return createStringError(file.error());
+  if (!::moe::io::GgufFile::hasMagic(file->data(), file->size()))
+    return createStringError(
+        path + ": not a GGUF file: it does not start with 'GGUF'");
   auto opened = ::moe::io::Checkpoint::open(path.str());
   if (!opened)
     return createStringError(opened.error());

@@ -321,6 +321,16 @@ def test_an_unknown_architecture(compiled, tmp_path):
         compiled, file.path)
 
 
+def test_a_file_that_is_not_of_a_model(compiled, tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "qwen3moe")
+    del writer.kv_data[0]["general.architecture"]
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert "expected a .gguf file of a model, with a key 'general.architecture'" in refused(
+        compiled, tmp_path / "model.gguf")
+
+
 def test_a_layer_without_experts(compiled, tmp_path):
     file = write(tmp_path / "model.gguf", "qwen3moe", Q)
     assert "layer 0 of 2 has no experts; the first with experts is 1" in refused(
@@ -342,6 +352,16 @@ def test_experts_of_another_number(compiled, tmp_path):
 def test_more_experts_than_there_are(compiled, tmp_path):
     file = write(tmp_path / "model.gguf", "qwen3moe", Q, {"expert_used_count": 9})
     assert "expected at most 8 experts per token, got 9" in refused(compiled, file.path)
+
+
+def test_groups_of_experts(compiled, tmp_path):
+    groups = {"expert_group_used_count": 1}
+    file = write(tmp_path / "odd.gguf", "deepseek2", Q, groups | {"expert_group_count": 3})
+    assert "expected 'expert_group_count' to divide 8 experts into groups of at least 2, got 3" in (
+        refused(compiled, file.path))
+    file = write(tmp_path / "few.gguf", "deepseek2", Q,
+                 groups | {"expert_group_count": 4, "expert_used_count": 3})
+    assert "as the groups that are kept have, 2, got 3" in refused(compiled, file.path)
 
 
 def test_a_format_that_is_not_imported(compiled, tmp_path):
