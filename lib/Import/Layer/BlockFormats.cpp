@@ -7,7 +7,9 @@
 
 #include "BlockFormats.h"
 
+#include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 
 using namespace mlir::moe;
 
@@ -27,11 +29,6 @@ static constexpr BlockFormat formats[] = {
              "byte = 2, run = 16>]>, record = [32, 18], offset = 8, scales = "
              "[#moe.field<element = f16, block = [1, 32], bits = "
              "[#moe.bits<width = 16>]>]>"},
-    {"mxfp4",
-     "#moe.format<codes = <element = f4E2M1FN, bits = [#moe.bits<width "
-     "= 4, byte = 1, run = 16>]>, record = [32, 17], scales = "
-     "[#moe.field<element = f8E8M0FNU, block = [1, 32], bits = "
-     "[#moe.bits<width = 8>]>]>"},
     {"q4_K",
      "#moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4, "
      "byte = 16, run = 32>]>, record = [256, 144], scales = "
@@ -53,6 +50,11 @@ static constexpr BlockFormat formats[] = {
              "[#moe.field<element = f16, block = [1, 256], bits = "
              "[#moe.bits<width = 16, byte = 208>]>, #moe.field<element = si8, "
              "block = [1, 16], bits = [#moe.bits<width = 8, byte = 192>]>]>"},
+    {"mxfp4",
+     "#moe.format<codes = <element = f4E2M1FN, bits = [#moe.bits<width "
+     "= 4, byte = 1, run = 16>]>, record = [32, 17], scales = "
+     "[#moe.field<element = f8E8M0FNU, block = [1, 32], bits = "
+     "[#moe.bits<width = 8>]>]>"},
 };
 
 llvm::StringRef importer::getBlockFormat(llvm::StringRef name) {
@@ -62,6 +64,9 @@ llvm::StringRef importer::getBlockFormat(llvm::StringRef name) {
   return {};
 }
 
-llvm::StringRef importer::listBlockFormats() {
-  return "q8_0, q4_0, q4_K, q6_K or mxfp4";
+std::string importer::listBlockFormats() {
+  auto names = llvm::map_range(
+      llvm::ArrayRef(formats).drop_back(),
+      [](const BlockFormat &format) -> llvm::StringRef { return format.name; });
+  return (llvm::join(names, ", ") + " or " + std::end(formats)[-1].name).str();
 }

@@ -10,6 +10,8 @@
 
 #include "llvm/ADT/StringRef.h"
 
+#include <string>
+
 namespace mlir::moe::importer {
 
 /// Returns the text of the #moe.format of tensors whose rows are blocks with
@@ -18,7 +20,7 @@ namespace mlir::moe::importer {
 llvm::StringRef getBlockFormat(llvm::StringRef name);
 
 /// Returns the names of those that can be, for errors.
-llvm::StringRef listBlockFormats();
+std::string listBlockFormats();
 
 } // namespace mlir::moe::importer
 

@@ -7,6 +7,9 @@
 
 #include "Checkpoint.h"
 
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+
 using namespace mlir::moe;
 using namespace mlir::moe::importer;
 
@@ -19,4 +22,11 @@ RuntimeCheckpoint::lookup(llvm::StringRef name) {
     return llvm::createStringError(view.error());
   return Tensor{::moe::io::dtypeName(view->dtype), view->shape,
                 view->format ? view->format : ""};
+}
+
+std::string importer::typeName(llvm::StringRef dtype,
+                               llvm::ArrayRef<int64_t> shape) {
+  auto extents = llvm::map_range(
+      shape, [](int64_t extent) { return std::to_string(extent); });
+  return (dtype + "[" + llvm::join(extents, ", ") + "]").str();
 }

@@ -12,6 +12,8 @@
 
 #include "moe_rt/io.h"
 
+#include "llvm/ADT/ArrayRef.h"
+
 namespace mlir::moe::importer {
 
 /// Reads checkpoints with the library of the runtime.
@@ -30,6 +32,9 @@ public:
 private:
   ::moe::io::Checkpoint checkpoint;
 };
+
+/// Formats the type of a tensor for an error, such as "bf16[24, 32]".
+std::string typeName(llvm::StringRef dtype, llvm::ArrayRef<int64_t> shape);
 
 } // namespace mlir::moe::importer
 

@@ -7,23 +7,13 @@
 
 #include "LayerWeights.h"
 
-#include "llvm/ADT/StringExtras.h"
+#include "Checkpoint.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::importer;
 
 static constexpr llvm::StringLiteral expertMark = "{e}";
-
-/// Formats a type, such as "bf16[24, 32]".
-static std::string typeName(StringRef dtype, ArrayRef<int64_t> shape) {
-  return (dtype + "[" +
-          llvm::join(llvm::map_range(
-                         shape, [](int64_t n) { return std::to_string(n); }),
-                     ", ") +
-          "]")
-      .str();
-}
 
 static bool isSupported(StringRef dtype) {
   return dtype == "f32" || dtype == "f16" || dtype == "bf16";

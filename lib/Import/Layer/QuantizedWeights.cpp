@@ -1,5 +1,4 @@
-//===- QuantizedWeights.cpp - Tensors of quantised weights
-//--------------------===//
+//===- QuantizedWeights.cpp - Tensors of quantised weights ----------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -9,9 +8,9 @@
 #include "QuantizedWeights.h"
 
 #include "BlockFormats.h"
+#include "Checkpoint.h"
 
 #include "llvm/ADT/STLExtras.h"
-#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
@@ -30,7 +29,6 @@ namespace {
 /// A way in which checkpoints store a matrix. Suffixes follow the name of the
 /// weight, without its ".weight" unless they are empty.
 struct Format {
-  StringLiteral name;
   /// The codes: suffix and type of the tensor, and of #moe.field.
   StringLiteral codesSuffix, codesType;
   StringLiteral codes;
@@ -51,8 +49,7 @@ struct Format {
 // Bits are packed from the lowest on. A scale in u8 is an exponent.
 static constexpr Format formats[] = {
     // gpt-oss; transformers' integrations/mxfp4.py
-    {"MXFP4",
-     "_blocks",
+    {"_blocks",
      "u8",
      "element = f4E2M1FN, bits = [#moe.bits<width = 4>]",
      4,
@@ -62,8 +59,7 @@ static constexpr Format formats[] = {
      {"u8", "", "", ""},
      32},
     // compressed-tensors' mxfp4-pack-quantized
-    {"MXFP4",
-     ".weight_packed",
+    {".weight_packed",
      "u8",
      "element = f4E2M1FN, bits = [#moe.bits<width = 4>]",
      4,
@@ -73,8 +69,7 @@ static constexpr Format formats[] = {
      {"u8", "f8E8M0FNU", "", ""},
      32},
     // DeepSeek-V3; transformers' integrations/finegrained_fp8.py
-    {"fp8",
-     "",
+    {"",
      "f8E4M3FN",
      "element = f8E4M3FN",
      8,
@@ -84,8 +79,7 @@ static constexpr Format formats[] = {
      {"f32", "bf16", "f16", "f8E8M0FNU"},
      0},
     // compressed-tensors' float-quantized
-    {"fp8",
-     "",
+    {"",
      "f8E4M3FN",
      "element = f8E4M3FN",
      8,
@@ -95,8 +89,7 @@ static constexpr Format formats[] = {
      {"f32", "bf16", "f16", "f8E8M0FNU"},
      0},
     // compressed-tensors' int-quantized
-    {"int8",
-     "",
+    {"",
      "i8",
      "element = si8",
      8,
@@ -108,8 +101,7 @@ static constexpr Format formats[] = {
      "i8",
      "element = si8"},
     // compressed-tensors' pack-quantized
-    {"int4",
-     ".weight_packed",
+    {".weight_packed",
      "i32",
      "element = ui4, bits = [#moe.bits<width = 4>]",
      4,
@@ -120,8 +112,7 @@ static constexpr Format formats[] = {
      0,
      "i32",
      "element = ui4, axis = 0, bits = [#moe.bits<width = 4>]"},
-    {"int8",
-     ".weight_packed",
+    {".weight_packed",
      "i32",
      "element = ui8, bits = [#moe.bits<width = 8>]",
      8,
@@ -197,12 +188,6 @@ std::string mlir::moe::importer::describeQuantization(
 // Tensors
 //===----------------------------------------------------------------------===//
 
-static std::string typeName(StringRef dtype, llvm::ArrayRef<int64_t> shape) {
-  auto extents = llvm::map_range(
-      shape, [](int64_t extent) { return std::to_string(extent); });
-  return (dtype + "[" + llvm::join(extents, ", ") + "]").str();
-}
-
 /// Returns the type of an argument that holds elements of `dtype`.
 static std::string argumentType(StringRef dtype) {
   return dtype == "u8" ? "i8" : dtype.str();
@@ -265,7 +250,7 @@ llvm::Error FieldFinder::add(StringRef suffix, const std::string &tensor,
     if (!result.fields.empty()) {
       const QuantizedField &codes = result.fields.front();
       beside = "tensor '" + codes.tensor + "' is " +
-               typeName(codes.dtype, codes.stored) + ", and ";
+               typeName(codes.dtype, codes.shape) + ", and ";
     }
     return createStringError(beside + "the checkpoint has no tensor '" +
                              tensor + "', expected " + wanted);
@@ -286,7 +271,7 @@ llvm::Error FieldFinder::add(StringRef suffix, const std::string &tensor,
                              wanted + ", got " +
                              typeName(found->dtype, found->shape));
   result.fields.push_back({suffix.str(), tensor, found->dtype,
-                           argumentType(found->dtype), found->shape,
+                           argumentType(found->dtype),
                            Shape(found->shape.begin(), found->shape.end())});
   return llvm::Error::success();
 }
@@ -459,8 +444,7 @@ describeBlocks(StringRef weight, const MatrixShape &shape,
                              typeName(tensor.format, tensor.shape));
   QuantizedMatrix result;
   result.format = format.str();
-  result.fields.push_back(
-      {"", weight.str(), tensor.dtype, "i8", tensor.shape, expected});
+  result.fields.push_back({"", weight.str(), tensor.dtype, "i8", expected});
   return std::move(result);
 }
 

@@ -1,5 +1,4 @@
-//===- QuantizedWeights.h - Tensors of quantised weights ----------*- C++
-//-*-===//
+//===- QuantizedWeights.h - Tensors of quantised weights --------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -31,8 +30,7 @@ struct QuantizedField {
   std::string tensor;
   std::string dtype;                // of the tensor
   std::string argumentType;         // its type without a sign
-  std::vector<int64_t> stored;      // shape of the tensor
-  llvm::SmallVector<int64_t> shape; // of the argument
+  llvm::SmallVector<int64_t> shape; // of both
 };
 
 /// A quantised matrix `[rows, columns]`, or several that are stacked.
