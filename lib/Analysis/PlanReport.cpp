@@ -31,6 +31,18 @@ static Type mainElementType(func::FuncOp function, const FunctionCost &cost) {
   return Float32Type::get(function.getContext());
 }
 
+/// Returns how rows enter matmuls of quantised weights; empty if there are
+/// none.
+static std::string activationsOf(func::FuncOp function) {
+  bool isQuantized =
+      function.walk([](DequantizeOp) { return WalkResult::interrupt(); })
+          .wasInterrupted();
+  if (!isQuantized)
+    return "";
+  auto given = function->getAttrOfType<StringAttr>(activationsAttrName);
+  return given ? given.getValue().str() : "exact";
+}
+
 PlanReport::PlanReport(
     func::FuncOp function, const FunctionCost &cost,
     ArrayRef<RowDistribution> rows, StringRef imbalance,
@@ -39,7 +51,8 @@ PlanReport::PlanReport(
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>(planAttrName)), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
-      elementType(mainElementType(function, cost)), workspace(workspace) {
+      elementType(mainElementType(function, cost)), workspace(workspace),
+      activations(activationsOf(function)) {
   // Both ends of the range, the first T of each variant, and some powers of
   // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
@@ -202,8 +215,11 @@ void PlanReport::print(llvm::raw_ostream &os) const {
     os << "unknown\n";
   os << "  parameters         " << cost.weights() << ", "
      << cost.activatedWeights() << " active per token\n"
-     << "  routing model      " << imbalance << "\n"
-     << "  target             "
+     << "  routing model      " << imbalance << "\n";
+  if (!activations.empty())
+    os << "  activations        " << activations
+       << " (rows of matmuls with quantised weights, on a CPU)\n";
+  os << "  target             "
      << (target.machine.empty() ? "" : target.machine + ", ")
      << target.rates.name << "\n"
      << "  peak rates         " << shortly(target.rates.flops(elementType))
@@ -352,6 +368,8 @@ llvm::json::Object PlanReport::toJSON() const {
   if (!target.machine.empty())
     machine["machine"] = target.machine;
   report["target"] = std::move(machine);
+  if (!activations.empty())
+    report["activations"] = activations;
   Array kernels;
   for (const auto &[kernel, count] : launches)
     kernels.push_back(Object{{"kernel", kernel}, {"count", count}});

@@ -13,6 +13,7 @@
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
 
 #include <mutex>
 
@@ -51,6 +52,22 @@ static LogicalResult lower(ModuleOp module, StringRef pipeline,
   return success();
 }
 
+void mlir::moe::setActivations(ModuleOp module, const TargetDescription &target,
+                               const CompileOptions &options) {
+  if (options.activations.empty())
+    return;
+  if (options.activations == "int8" &&
+      (!target.device.empty() || options.pipeline == "moe-reference"))
+    emitWarning(module.getLoc())
+        << "--activations=int8: rows stay exact, since "
+        << (target.device.empty() ? "the reference pipeline" : target.device)
+        << " has no kernels of 8-bit rows";
+  auto value = StringAttr::get(module.getContext(), options.activations);
+  for (auto function : module.getOps<FunctionOpInterface>())
+    if (!function.isExternal())
+      function->setAttr(activationsAttrName, value);
+}
+
 FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
                                            ArrayRef<TargetDescription> targets,
                                            const CompileOptions &options) {
@@ -59,6 +76,7 @@ FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
   for (auto [i, target] : llvm::enumerate(targets)) {
     program.modules.push_back(module.clone());
     ModuleOp copy = *program.modules.back();
+    setActivations(copy, target, options);
     if (options.wantsPlan() && failed(planProgram(copy, target, options)))
       return failure();
     if (failed(lower(copy, options.pipeline, target)))

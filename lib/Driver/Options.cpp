@@ -26,6 +26,10 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "Pass pipeline to the LLVM dialect: moe-cpu (with a GPU target, moe-gpu), "
      "moe-reference, or a textual pipeline (default: moe-cpu)",
      &CompileOptions::pipeline},
+    {"activations", "kind",
+     "How rows enter the matmuls of quantised weights on CPUs: exact, or int8, "
+     "rounded in groups of 32 (default: int8 for GGUF files, else exact)",
+     &CompileOptions::activations},
     {"tokens", "min:max",
      "Range of T, the tokens of a call (default: moe.tokens of the function, "
      "else every T; with --emit=plan, 1:8192)",
@@ -69,6 +73,8 @@ llvm::Error CompileOptions::verify() const {
     return llvm::createStringError("--" + option + ": expected " + what +
                                    ", got '" + value + "'");
   };
+  if (!activations.empty() && activations != "exact" && activations != "int8")
+    return expected("activations", "exact or int8", activations);
   if (!tokens.empty() && !parseTokenRange(tokens))
     return expected("tokens", "MIN:MAX with 0 <= MIN <= MAX", tokens);
   if (!memoryLimit.empty() && !parseBytes(memoryLimit))

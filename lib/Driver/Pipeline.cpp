@@ -36,11 +36,11 @@ static CPUDescription describeCPU(const TargetDescription &target) {
   auto has = [&](StringRef feature) { return hasFeature(target, feature); };
   CPUDescription cpu;
   if (has("avx512f") && has("avx512bw") && has("avx512vl"))
-    cpu = {512, 32, has("avx512bf16")};
+    cpu = {512, 32, has("avx512bf16"), has("avx512vnni")};
   else if (has("avx2") && has("fma"))
-    cpu = {256, 16, false};
+    cpu = {256, 16, false, has("avxvnni")};
   else if (isAArch64(target))
-    cpu = {128, 32, false};
+    cpu = {128, 32, false, false};
   return cpu;
 }
 
@@ -51,6 +51,7 @@ static void addCPUPipeline(OpPassManager &manager,
   options.vectorBits = cpu.vectorBits;
   options.vectorRegisters = cpu.vectorRegisters;
   options.bf16Dot = cpu.bf16Dot;
+  options.int8Dot = cpu.int8Dot;
   options.f16Conversions = convertsF16(target);
   if (end == PipelineEnd::Buffers)
     buildCPUToBuffersPipeline(manager, options);

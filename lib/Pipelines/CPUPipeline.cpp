@@ -26,6 +26,7 @@ static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
   options.vectorBits = cpu.vectorBits;
   options.vectorRegisters = cpu.vectorRegisters;
   options.bf16Dot = cpu.bf16Dot;
+  options.int8Dot = cpu.int8Dot;
   return options;
 }
 
@@ -60,6 +61,8 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   // points of the artifact, too.
   pm.addPass(
       createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
+  pm.addPass(createMoEQuantizeActivations(
+      forProcessor<MoEQuantizeActivationsOptions>(options)));
   pm.addPass(createMoEExport());
 
   // Lower the gate, the routing and unfused operations to linalg.

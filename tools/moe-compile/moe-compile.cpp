@@ -214,7 +214,8 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
 }
 
 static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
-  if (emit == Emit::MLIR && !options.wantsPlan())
+  bool isUnchanged = !options.wantsPlan() && options.activations.empty();
+  if (emit == Emit::MLIR && isUnchanged)
     return write(print(module));
   auto targets = moe::parseTargets(options.target);
   if (!targets)
@@ -237,6 +238,7 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
                                                       : moe::PlanFormat::None;
     std::string report;
     llvm::raw_string_ostream stream(report);
+    moe::setActivations(module, targets->front(), options);
     if (failed(moe::planProgram(module, targets->front(), options, format,
                                 &stream)))
       return 1;

@@ -65,6 +65,8 @@ private:
   /// Element type of most matmuls, and of contractions outside of experts.
   Type elementType;
   std::function<std::optional<int64_t>(int64_t)> workspace;
+  /// How rows enter matmuls of quantised weights; empty if there are none.
+  std::string activations;
   std::vector<Point> points;
 };
 

@@ -29,8 +29,8 @@ def ConvertMoERoutingToLinalg : Pass<"convert-moe-routing-to-linalg"> {
   let description = [{
     Lowers `moe.gate`, `moe.route`, `moe.dispatch`, `moe.expert` and
     `moe.quantize` as `convert-moe-to-linalg` does, and leaves
-    `moe.grouped_matmul`, `moe.gather_sum` and `moe.pack` to the kernels of
-    another lowering. A grouped matmul of quantized operands is lowered, too,
+    `moe.grouped_matmul`, `moe.gather_sum`, `moe.pack` and
+    `moe.quantize_rows` to the kernels of another lowering. A grouped matmul of quantized operands is lowered, too,
     because no CPU kernel reads them. `moe.combine` is an error; run
     `moe-decompose-combine` before.
   }];
@@ -49,7 +49,9 @@ class CPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
     Option<"vectorRegisters", "vector-registers", "int64_t", "16",
            "number of vector registers">,
     Option<"bf16Dot", "bf16-dot", "bool", "false",
-           "use bf16 dot products (AVX512_BF16)">
+           "use bf16 dot products (AVX512_BF16)">,
+    Option<"int8Dot", "int8-dot", "bool", "false",
+           "use dot products of 8-bit integers (AVX512_VNNI or AVX-VNNI)">
   ];
 }
 
@@ -72,6 +74,20 @@ def MoEPackWeights : CPUPass<"moe-pack-weights"> {
                            "::mlir::tensor::TensorDialect"];
 }
 
+def MoEQuantizeActivations : CPUPass<"moe-quantize-activations"> {
+  let summary = "Round the rows of grouped matmuls to 8 bits";
+  let description = [{
+    In functions with `moe.activations = "int8"`: `moe.quantize_rows` rounds the
+    rows of every `moe.grouped_matmul` whose weights are packed with a format
+    that has a kernel for such rows on the target CPU. Rows of other matmuls
+    stay exact, which a remark reports.
+  }];
+  let statistics = [
+    Statistic<"numQuantized", "matmuls", "grouped matmuls with rounded rows">
+  ];
+  let dependentDialects = ["::mlir::tensor::TensorDialect"];
+}
+
 def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
   let summary = "Lower grouped matmuls to vector kernels and parallel tasks";
   let description = [{
@@ -79,7 +95,7 @@ def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
     over tasks, each a block of rows of one expert and a few panels of weights.
     A task calls micro-kernels that keep the accumulators of a tile in vector
     registers. `moe.gather_sum` becomes an `scf.forall` over blocks of tokens,
-    `moe.pack` one over panels. Every accumulation runs over ascending k, so the
+    `moe.pack` one over panels, `moe.quantize_rows` one over rows. Every accumulation runs over ascending k, so the
     result of a row is bitwise the same for any number of rows or threads.
   }];
   let dependentDialects = [

@@ -56,6 +56,11 @@ getVariants(llvm::StringRef pipeline, const TargetDescription &target,
 // Stages
 //===----------------------------------------------------------------------===//
 
+/// Sets the `moe.activations` that the options give, if any, on the functions
+/// of `module`. Warns where the kernels of `target` ignore it.
+void setActivations(ModuleOp module, const TargetDescription &target,
+                    const CompileOptions &options);
+
 enum class PlanFormat { None, Text, JSON };
 
 /// Attaches a `moe.plan` for `target` to the functions of `module` and prints

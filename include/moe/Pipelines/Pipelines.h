@@ -59,6 +59,10 @@ struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
   Option<bool> bf16Dot{*this, "bf16-dot",
                        llvm::cl::desc("whether there are dot products of bf16"),
                        llvm::cl::init(false)};
+  Option<bool> int8Dot{
+      *this, "int8-dot",
+      llvm::cl::desc("whether there are dot products of 8-bit integers"),
+      llvm::cl::init(false)};
   Option<bool> f16Conversions{
       *this, "f16-conversions",
       llvm::cl::desc("whether instructions convert f16 to and from f32"),

@@ -16,7 +16,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Epilogue.h"
-#include "QuantizedKernel.h"
+#include "Quantized/QuantizedKernel.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 
 using namespace mlir;
@@ -376,6 +376,20 @@ LogicalResult GroupedMatmulLowering::run() {
   return success();
 }
 
+/// Checks that a kernel multiplies rows of this type with this format.
+static LogicalResult verifyFormat(GroupedMatmulOp op,
+                                  const CPUDescription &cpu) {
+  if (!hasQuantizedKernels(cpu))
+    return op->emitOpError("expected a processor with vectors of 256 or 512 "
+                           "bits for weights packed with a format");
+  FormatAttr format = op.getPanels()->getFormat();
+  if (op.hasQuantizedRows() && !hasInt8Kernel(cpu, *PackedFormat::get(format)))
+    return op->emitOpError("expected codes that kernels of this processor "
+                           "multiply with rows of i8, got ")
+           << format;
+  return success();
+}
+
 /// Checks that the weights are packed in a layout that the kernels read.
 static LogicalResult verifyPanels(GroupedMatmulOp op,
                                   const CPUDescription &cpu) {
@@ -386,10 +400,7 @@ static LogicalResult verifyPanels(GroupedMatmulOp op,
            << cpu.getLanes() << " lanes; run moe-pack-weights";
   Type element = cast<MemRefType>(op.getLhs().getType()).getElementType();
   if (panels->getFormat())
-    return hasQuantizedKernels(cpu)
-               ? success()
-               : op->emitOpError("expected a processor with vectors of 256 or "
-                                 "512 bits for weights packed with a format");
+    return verifyFormat(op, cpu);
   int64_t maxDepth = cpu.bf16Dot && element.isBF16() ? 2 : 1;
   if (panels->getDepth() > maxDepth)
     return op->emitOpError("expected weights packed to a depth of at most ")

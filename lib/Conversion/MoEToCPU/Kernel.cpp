@@ -61,8 +61,12 @@ Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
   int64_t vectors = panels.getColumns() / cpu.getLanes();
   // Rows times quantised weights have partial sums beside the accumulators.
   if (FormatAttr format = panels.getFormat()) {
-    bool dot = hasDot(cpu, element) && PackedFormat::get(format)->isExactBF16();
-    return {element, cpu.getLanes(), vectors, /*maxRows=*/4, dot ? 2 : 1};
+    int64_t depth = 1;
+    if (element.isInteger(8))
+      depth = cpu.int8Dot ? 4 : 2;
+    else if (hasDot(cpu, element) && PackedFormat::get(format)->isExactBF16())
+      depth = 2;
+    return {element, cpu.getLanes(), vectors, /*maxRows=*/4, depth};
   }
   return {element, cpu.getLanes(), vectors, maxRowsOf(cpu, vectors),
           panels.getDepth()};

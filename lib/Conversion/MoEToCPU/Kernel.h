@@ -26,7 +26,8 @@ struct Kernel {
   int64_t lanes;   // f32 elements of a vector
   int64_t vectors; // vectors of a panel
   int64_t maxRows; // largest tile whose accumulators stay in registers
-  int64_t depth;   // elements along k per instruction: 2 for bf16 dot products
+  int64_t depth;   // elements along k of an instruction: 2 for dot products of
+                   // bf16; 2 or 4 for those of i8
 
   /// Steps along k per iteration of the main loop.
   static constexpr int64_t unroll = 4;

@@ -21,6 +21,7 @@ namespace mlir::moe {
 LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
+LogicalResult lowerToCPU(QuantizeRowsOp op, const CPUDescription &cpu);
 /// The same of a packing whose panels have a format.
 LogicalResult lowerQuantizedToCPU(PackOp op);
 

@@ -27,7 +27,7 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
   using ConvertMoEToCPUBase::ConvertMoEToCPUBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     // Operations of an epilogue come before the matmul that is erased with
@@ -46,13 +46,14 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
   /// Lowers an operation that has a kernel and leaves others.
   LogicalResult lower(Operation *op, const CPUDescription &cpu) {
     return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-        .Case<GroupedMatmulOp, GatherSumOp, PackOp>([&](auto op) {
-          if (op->getNumResults() != 0)
-            return LogicalResult(
-                op->emitOpError("is on tensors; bufferize it before "
-                                "convert-moe-to-cpu"));
-          return lowerToCPU(op, cpu);
-        })
+        .Case<GroupedMatmulOp, GatherSumOp, PackOp, QuantizeRowsOp>(
+            [&](auto op) {
+              if (op->getNumResults() != 0)
+                return LogicalResult(
+                    op->emitOpError("is on tensors; bufferize it before "
+                                    "convert-moe-to-cpu"));
+              return lowerToCPU(op, cpu);
+            })
         .Default(success());
   }
 
@@ -88,6 +89,10 @@ LogicalResult CPUDescription::verify(Operation *op) const {
     return op->emitError(
                "expected vectors of 512 bits for dot products of bf16, "
                "got ")
+           << vectorBits;
+  if (int8Dot && vectorBits < 256)
+    return op->emitError("expected vectors of at least 256 bits for dot "
+                         "products of 8-bit integers, got ")
            << vectorBits;
   return success();
 }

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizedKernel.h"
+#include "Quantized/QuantizedKernel.h"
 #include "moe/Conversion/MoEToCPU/MoEToCPU.h"
 #include "moe/Dialect/MoE/Transforms/ABI/WeightPreparation.h"
 
@@ -288,7 +288,7 @@ struct MoEPackWeights : moe::impl::MoEPackWeightsBase<MoEPackWeights> {
   using MoEPackWeightsBase::MoEPackWeightsBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());

@@ -30,7 +30,7 @@ struct ConvertMoERoutingToLinalg
     populateMoEToLinalgPatterns(patterns);
     populateQuantizedToLinalgPatterns(patterns);
     auto hasKernel = [](Operation *op) {
-      return isa<GroupedMatmulOp, GatherSumOp, PackOp>(op) ||
+      return isa<GroupedMatmulOp, GatherSumOp, PackOp, QuantizeRowsOp>(op) ||
              op->getParentOfType<GroupedMatmulOp>();
     };
     if (failed(applyLinalgLowering(getOperation(), std::move(patterns),

@@ -10,7 +10,9 @@
 #include "../Layer/Checkpoint.h"
 #include "../Layer/LayerBuilder.h"
 #include "Architectures.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
 
+#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "llvm/ADT/StringExtras.h"
 
 using namespace mlir;
@@ -254,6 +256,19 @@ static llvm::Error checkLayer(RuntimeCheckpoint &checkpoint, int64_t layer,
                            " has no experts" + with);
 }
 
+/// Rounds rows to 8 bits, as those who made the file expect of an engine, if
+/// the layer has quantised weights.
+static void setActivations(ModuleOp module) {
+  for (auto function : module.getOps<FunctionOpInterface>()) {
+    bool isQuantized =
+        function->walk([](DequantizeOp) { return WalkResult::interrupt(); })
+            .wasInterrupted();
+    if (isQuantized)
+      function->setAttr(activationsAttrName,
+                        StringAttr::get(module.getContext(), "int8"));
+  }
+}
+
 static llvm::Expected<OwningOpRef<ModuleOp>>
 importLayer(MLIRContext &context, RuntimeCheckpoint &checkpoint,
             const GGUFOptions &options) {
@@ -284,8 +299,12 @@ importLayer(MLIRContext &context, RuntimeCheckpoint &checkpoint,
       findWeights(layer, &checkpoint, options.dtype, "f32", {});
   if (!weights)
     return weights.takeError();
-  return buildModule(context, *name + " layer " + std::to_string(options.layer),
-                     layer, *weights);
+  llvm::Expected<OwningOpRef<ModuleOp>> module =
+      buildModule(context, *name + " layer " + std::to_string(options.layer),
+                  layer, *weights);
+  if (module)
+    setActivations(**module);
+  return module;
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>

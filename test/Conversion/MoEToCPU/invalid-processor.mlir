@@ -15,4 +15,7 @@
 // RUN: not moe-opt %s -convert-moe-to-cpu="bf16-dot=true vector-bits=128" 2>&1 | FileCheck %s --check-prefix=DOT
 // DOT: error: expected vectors of 512 bits for dot products of bf16, got 128
 
+// RUN: not moe-opt %s -moe-quantize-activations="int8-dot=true" 2>&1 | FileCheck %s --check-prefix=INT8
+// INT8: error: expected vectors of at least 256 bits for dot products of 8-bit integers, got 128
+
 module {}

@@ -41,6 +41,11 @@ class Case:
     experts: int = 3
     packs: bool = True  # the weights stay quantised
 
+    @property
+    def int8(self) -> bool:
+        """Rows can be integers: they have whole groups, and codes are small integers."""
+        return self.packs and self.k % 32 == 0 and self.form.table is None
+
     def fields(self, r: np.random.Generator) -> list[np.ndarray]:
         """Random tensors of one operand of weights."""
         n = 2 * self.n if self.interleaved else self.n
@@ -63,7 +68,7 @@ class Case:
         per = 2 * bits.run
         return (self.k - 1) // per * bits.run + min((self.k - 1) % per + 1, bits.run)
 
-    def text(self) -> str:
+    def text(self, activations: str = "exact") -> str:
         lists = [self.fields(np.random.default_rng(0))
                  for _ in range(1 if self.interleaved else self.matmuls)]
         stored = 2 * self.n if self.interleaved else self.n
@@ -102,7 +107,8 @@ class Case:
             '{moe.role = "input", moe.name = "x"},',
             f"    %o: tensor<{self.experts + 1}xi32> "
             '{moe.role = "input", moe.name = "o"},',
-            "    " + ",\n    ".join(declared) + f') -> ({out} {{moe.name = "y"}}) {{',
+            "    " + ",\n    ".join(declared) + f') -> ({out} {{moe.name = "y"}}) '
+            f'attributes {{moe.activations = "{activations}"}} {{',
             "  %c0 = arith.constant 0 : index",
             f"  %t = tensor.dim %x, %c0 : tensor<?x{self.k}x{self.rows}>",
             f"  %init = tensor.empty(%t) : {out}", *body,
@@ -141,10 +147,10 @@ CASES = [
 
 
 @functools.cache
-def module(case: Case, level: str):
+def module(case: Case, level: str, activations: str = "exact"):
     import moe
 
-    return moe.compile(case.text(), target=level)
+    return moe.compile(case.text(activations), target=level)
 
 
 def tensors(case: Case) -> list[list[np.ndarray]]:
@@ -152,11 +158,12 @@ def tensors(case: Case) -> list[list[np.ndarray]]:
     return [case.fields(r) for _ in range(1 if case.interleaved else case.matmuls)]
 
 
-def run(case: Case, level: str, x: np.ndarray, offsets: np.ndarray, lists) -> np.ndarray:
+def run(case: Case, level: str, x: np.ndarray, offsets: np.ndarray, lists,
+        activations: str = "exact") -> np.ndarray:
     signed = {f"w{i}_{j}": f.view(np.int8) if f.dtype == np.uint8 else f
               for i, fields in enumerate(lists) for j, f in enumerate(fields)}
     y = np.zeros((len(x), case.n), x.dtype)
-    module(case, level).layer(signed)(x, offsets, out=y)
+    module(case, level, activations).layer(signed)(x, offsets, out=y)
     return y
 
 
@@ -168,6 +175,30 @@ def rows_of(case: Case, count: int) -> tuple[np.ndarray, np.ndarray]:
             np.array([0, first, first, count][:case.experts + 1], np.int32))
 
 
+def rounded(x: np.ndarray) -> np.ndarray:
+    """The rows that moe.quantize_rows stands for, as its documentation defines them."""
+    groups = x.astype(np.float32).reshape(len(x), -1, 32)
+    most = np.abs(groups).max(axis=2, keepdims=True)
+    with np.errstate(divide="ignore", over="ignore"):
+        factor = np.where(most < 2.0**-119, np.float32(0), np.float32(127) / most)
+    scale = np.where(most < 2.0**-119, np.float32(0), most / np.float32(127))
+    integers = np.rint(groups.astype(np.float64) * factor)
+    return (integers * scale.astype(np.float64)).reshape(x.shape)
+
+
+def products(case: Case, x: np.ndarray, offsets: np.ndarray, decoded) -> np.ndarray:
+    """The layer in float64."""
+    y = np.zeros((len(x), case.n))
+    for e in range(case.experts):
+        part = x[offsets[e]:offsets[e + 1]].astype(np.float64)
+        y[offsets[e]:offsets[e + 1]] = np.prod([part @ w[e].T for w in decoded], axis=0)
+    return y
+
+
+def relative(y: np.ndarray, expected: np.ndarray) -> float:
+    return np.abs(y.astype(np.float64) - expected).max() / np.abs(expected).max()
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_numbers(case, level, record):
@@ -176,16 +207,71 @@ def test_numbers(case, level, record):
     decoded = case.decoded(lists, level)
     for count in (0, 1, 2, 3, 4, 5, 9, 40):
         x, offsets = rows_of(case, count)
-        y = run(case, level, x, offsets, lists).astype(np.float64)
-        expected = np.zeros((count, case.n))
-        for e in range(case.experts):
-            part = x[offsets[e]:offsets[e + 1]].astype(np.float64)
-            products = [part @ w[e].T for w in decoded]
-            expected[offsets[e]:offsets[e + 1]] = np.prod(products, axis=0)
+        y = run(case, level, x, offsets, lists)
         if count:
-            error = np.abs(y - expected).max() / np.abs(expected).max()
+            error = relative(y, products(case, x, offsets, decoded))
             record(f"{case.name} {level}", error)
             assert error < TOLERANCE[case.rows]
+
+
+INTEGER_LEVELS = ["x86-64-v3", "x86-64-v4", "host"]
+INTEGER_CASES = [case for case in CASES if case.int8]
+
+
+@pytest.mark.parametrize("level", INTEGER_LEVELS)
+@pytest.mark.parametrize("case", INTEGER_CASES, ids=lambda case: case.name)
+def test_rows_of_integers(case, level, record):
+    """The integers of a row times exact weights; all levels compute the same bits."""
+    data.skip_unless_runs(level)
+    lists = tensors(case)
+    decoded = case.decoded(lists, level)
+    for count in (0, 1, 2, 3, 4, 5, 9, 40):
+        x, offsets = rows_of(case, count)
+        y = run(case, level, x, offsets, lists, "int8")
+        assert y.tobytes() == run(case, INTEGER_LEVELS[0], x, offsets, lists, "int8").tobytes()
+        if count:
+            error = relative(y, products(case, rounded(x), offsets, decoded))
+            record(f"{case.name} {level}", error)
+            assert error < TOLERANCE[case.rows]
+            if y.size > 100:
+                assert relative(y, products(case, x, offsets, decoded)) < 0.02
+
+
+@pytest.mark.parametrize("level", INTEGER_LEVELS)
+def test_rows_that_round_badly(level):
+    """Zeros, the largest and the smallest numbers; integers of 127 in every position."""
+    data.skip_unless_runs(level)
+    for case in INTEGER_CASES:
+        lists = tensors(case)
+        kind = data.numpy_type(case.rows)
+        largest = np.float32(6e4 if case.rows == "f16" else 1e30)
+        x = np.stack([np.zeros(case.k), np.full(case.k, largest), np.full(case.k, -largest),
+                      np.full(case.k, 1e-40), np.full(case.k, 1e-6),
+                      np.where(np.arange(case.k) % 32 == 5, 1.0, 1e-9)]).astype(kind)
+        offsets = np.array([0, 2, 4, 6], np.int32)
+        with np.errstate(over="ignore"):
+            expected = products(case, rounded(x), offsets, case.decoded(lists, level)).astype(
+                kind).astype(np.float64)
+        y = run(case, level, x, offsets, lists, "int8").astype(np.float64)
+        for row in range(len(x)):
+            if np.isfinite(expected[row]).all():
+                limit = 2 * TOLERANCE[case.rows] * np.abs(expected[row]).max() + 1e-30
+                np.testing.assert_allclose(y[row], expected[row], rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("level", INTEGER_LEVELS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_no_numbers(level, bad):
+    """No result of such a row is finite, and the other rows do not change."""
+    data.skip_unless_runs(level)
+    case = INTEGER_CASES[0]
+    lists = tensors(case)
+    x, offsets = rows_of(case, 9)
+    good = run(case, level, x, offsets, lists, "int8")
+    x[4, 40] = bad
+    y = run(case, level, x, offsets, lists, "int8")
+    assert not np.isfinite(y[4]).any()
+    assert np.delete(y, 4, 0).tobytes() == np.delete(good, 4, 0).tobytes()
 
 
 @pytest.mark.parametrize("case", CASES[:5], ids=lambda case: case.name)

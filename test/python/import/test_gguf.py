@@ -22,6 +22,8 @@ from gguf import GGMLQuantizationType as Type
 
 E, K, H, I = 8, 3, 256, 256
 # Products of H and I terms in f32, decoded weights being equal bit for bit.
+# Rows that are rounded to 8 bits before each of two matmuls.
+INTEGER_TOLERANCE = 2e-2
 TOLERANCE = {"f32": 1e-5, "bf16": 8 * 2.0**-9}
 
 
@@ -182,15 +184,15 @@ def oracle(file: File, x: np.ndarray, gating: int, normalizes: bool) -> np.ndarr
 
 
 def check(moe, file: File, gating: int, normalizes: bool, tokens: int = 17,
-          dtype: str = "f32") -> float:
+          dtype: str = "f32", options=("--activations=exact",)) -> float:
     x = data.rng("rows").standard_normal((tokens, file.keys["embedding_length"]))
     x = x.astype(data.numpy_type(dtype))
-    options = {} if dtype == "f32" else {"dtype": dtype}
-    y = moe.compile(file.path, layer=1, **options).layer(file.path)(x)
+    typed = {} if dtype == "f32" else {"dtype": dtype}
+    y = moe.compile(file.path, layer=1, options=options, **typed).layer(file.path)(x)
     expected = oracle(file, x.astype(np.float64), gating, normalizes)
     assert np.abs(expected).max() > 0.05
     error = data.relative_error(y, expected)
-    assert error < TOLERANCE[dtype]
+    assert error < (TOLERANCE[dtype] if options else INTEGER_TOLERANCE)
     return error
 
 
@@ -206,6 +208,19 @@ FORMATS = {"q8_0": Type.Q8_0, "q4_0": Type.Q4_0, "mxfp4": Type.MXFP4, "q4_K": Ty
 def test_formats(compiled, tmp_path, record, name):
     file = write(tmp_path / "model.gguf", "qwen3moe", [FORMATS[name]] * 3)
     record(f"GGUF {name}", check(compiled, file, 1, True))
+
+
+# Formats whose rows are integers by default. In the others all rows are exact.
+INTEGERS = {"q4_0", "mxfp4"}
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_rows_are_integers_by_default(compiled, tmp_path, record, name):
+    data.skip_unless_runs("x86-64-v3")
+    file = write(tmp_path / "model.gguf", "qwen3moe", [FORMATS[name]] * 3)
+    error = check(compiled, file, 1, True, options=())
+    record(f"GGUF {name}, rows of integers", error)
+    assert (error > 1e-4) == (name in INTEGERS)
 
 
 def test_formats_of_one_layer_differ(compiled, tmp_path):

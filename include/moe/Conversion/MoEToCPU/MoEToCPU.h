@@ -18,6 +18,7 @@ struct CPUDescription {
   int64_t vectorBits = 128;
   int64_t vectorRegisters = 16;
   bool bf16Dot = false; // has vdpbf16ps
+  bool int8Dot = false; // has vpdpbusd
 
   int64_t getLanes() const { return vectorBits / 32; }
   /// Emits an error at `op` if no kernel can be generated for such a CPU.
@@ -35,6 +36,7 @@ ArrayRef<int64_t> getKernelHeights();
 
 #define GEN_PASS_DECL_CONVERTMOETOCPU
 #define GEN_PASS_DECL_MOEPACKWEIGHTS
+#define GEN_PASS_DECL_MOEQUANTIZEACTIVATIONS
 #include "moe/Conversion/Passes.h.inc"
 
 } // namespace mlir::moe

@@ -29,6 +29,11 @@ static bool isSignature(Attribute attribute) {
   return isa<SignatureAttr>(attribute);
 }
 
+static bool isActivations(Attribute attribute) {
+  auto string = dyn_cast<StringAttr>(attribute);
+  return string && llvm::is_contained({"exact", "int8"}, string.getValue());
+}
+
 namespace {
 struct Known {
   StringLiteral name;
@@ -51,6 +56,7 @@ static constexpr Known ofResults[] = {{"moe.name", isString, "a string"}};
 static constexpr Known ofOperations[] = {
     // Layers
     {tokensAttrName},
+    {activationsAttrName, isActivations, "\"exact\" or \"int8\""},
     {planAttrName},
     {signatureAttrName, isSignature, "a #moe.signature"},
     {independentTokensAttrName},

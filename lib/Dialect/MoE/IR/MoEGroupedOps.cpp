@@ -7,6 +7,7 @@
 
 #include "Verification.h"
 #include "moe/Dialect/MoE/IR/PackedFormat.h"
+#include "moe/Dialect/MoE/IR/QuantizedRows.h"
 #include "moe/Dialect/Utils/DestinationEffects.h"
 
 #include "mlir/IR/PatternMatch.h"
@@ -102,6 +103,11 @@ YieldOp GroupedMatmulOp::getYield() {
   return cast<YieldOp>(getEpilogue().front().getTerminator());
 }
 
+int64_t GroupedMatmulOp::getK() {
+  int64_t columns = cast<ShapedType>(getLhs().getType()).getDimSize(1);
+  return hasQuantizedRows() ? QuantizedRows::getElements(columns) : columns;
+}
+
 bool GroupedMatmulOp::isPlain() {
   return getYield().getValue() == getEpilogue().getArgument(0);
 }
@@ -127,6 +133,10 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
   if (op.getWeights().empty())
     return op.emitOpError("expected at least one operand of weights");
   bool hasFormat = op.getPanels() && op.getPanels()->getFormat();
+  if (op.hasQuantizedRows() && !hasFormat)
+    return op.emitOpError("expected weights packed with a format for rows of "
+                          "i8, got ")
+           << op.getWeights().front().getType();
   unsigned rank = op.getPanels() && !hasFormat ? 5 : 3;
   if (auto type = cast<ShapedType>(op.getWeights().front().getType());
       !type.hasRank() || type.getRank() != rank)
@@ -235,6 +245,9 @@ LogicalResult GroupedMatmulOp::verify() {
     return emitOpError("expected rows and a destination with static columns, "
                        "got ")
            << lhs << " and " << init;
+  if (hasQuantizedRows() && lhs.getDimSize(1) % QuantizedRows::bytes != 0)
+    return emitOpError("expected quantized rows of ")
+           << QuantizedRows::bytes << " bytes for each group, got " << lhs;
   if (failed(verifyWeights(*this)) || failed(verifyScales(*this)) ||
       failed(verifyOperandMaps(*this)))
     return failure();
@@ -445,4 +458,31 @@ LogicalResult PackOp::verify() {
   }
   return verifyShape(*this, "a destination", getInit(),
                      getPanels().getShape(first.getDimSize(0), getK(), getN()));
+}
+
+//===----------------------------------------------------------------------===//
+// moe.quantize_rows
+//===----------------------------------------------------------------------===//
+
+void QuantizeRowsOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addDestinationEffects(*this, effects);
+}
+
+LogicalResult
+QuantizeRowsOp::reifyResultShapes(OpBuilder &b,
+                                  ReifiedRankedShapedTypeDims &shapes) {
+  return reifyInit(*this, b, shapes);
+}
+
+LogicalResult QuantizeRowsOp::verify() {
+  if (failed(verifyDestination(*this, getInit())))
+    return failure();
+  auto rows = cast<ShapedType>(getRows().getType());
+  if (rows.isDynamicDim(1) || getK() % QuantizedRows::group != 0)
+    return emitOpError("expected rows of a multiple of ")
+           << QuantizedRows::group << " columns, got " << rows;
+  return verifyShape(*this, "a destination", getInit(),
+                     {rows.getDimSize(0), QuantizedRows::getBytes(getK())});
 }

@@ -61,3 +61,36 @@ bool PackedFormat::isExactBF16() const {
     return !losesInfo;
   });
 }
+
+bool Int8Codes::isLinear() const {
+  for (int64_t code = 0; code < int64_t(values.size()); ++code)
+    if (values[code] + offset != code)
+      return false;
+  return true;
+}
+
+bool Int8Codes::fitInt16() const {
+  return llvm::all_of(values, [&](int64_t value) {
+    return std::abs(value) * 127 * 16 <= INT16_MAX &&
+           (value + offset) * 127 * 2 <= INT16_MAX;
+  });
+}
+
+std::optional<Int8Codes> PackedFormat::getInt8Codes() const {
+  for (float factor : {1.0f, 2.0f}) {
+    bool areIntegers = llvm::all_of(values, [&](float value) {
+      return std::abs(value * factor) <= 127 &&
+             std::trunc(value * factor) == value * factor;
+    });
+    if (!areIntegers)
+      continue;
+    Int8Codes codes;
+    codes.factor = factor;
+    for (auto [integer, value] : llvm::zip(codes.values, values))
+      integer = int64_t(value * factor);
+    codes.offset = std::max<int64_t>(
+        0, -*std::min_element(codes.values.begin(), codes.values.end()));
+    return codes;
+  }
+  return std::nullopt;
+}

@@ -89,6 +89,7 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);
+    QuantizeRowsOp::attachInterface<OnBuffers<QuantizeRowsOp>>(*context);
   });
   registry.addExtension(+[](MLIRContext *context, moe_rt::MoERuntimeDialect *) {
     moe_rt::LaunchOp::attachInterface<OnBuffers<moe_rt::LaunchOp>>(*context);

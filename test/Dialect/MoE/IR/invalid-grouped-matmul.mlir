@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -split-input-file -verify-diagnostics
 
 func.func @rows_type(%x: tensor<?x4xf64>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>) {
-  // expected-error @+1 {{operand #0 must be 2-D tensor or memref of f32, f16, bf16 or f8E4M3FN, but got 'tensor<?x4xf64>'}}
+  // expected-error @+1 {{operand #0 must be 2-D tensor or memref of f32, f16, bf16, f8E4M3FN or i8, but got 'tensor<?x4xf64>'}}
   %y = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o : tensor<?x8xf32>) {
   ^bb0(%s: f32):
     moe.yield %s : f32

@@ -22,6 +22,9 @@ inline constexpr StringLiteral signatureAttrName = "moe.signature";
 inline constexpr StringLiteral planAttrName = "moe.plan";
 /// [min, max] of T in calls of a function.
 inline constexpr StringLiteral tokensAttrName = "moe.tokens";
+/// On an exported function: how rows enter its matmuls of quantised weights,
+/// "exact" (the default) or "int8".
+inline constexpr StringLiteral activationsAttrName = "moe.activations";
 /// Unit: the tokens of a function do not depend on one another, so that a call
 /// may skip the last ones.
 inline constexpr StringLiteral independentTokensAttrName =

@@ -109,19 +109,17 @@ def MoE_WeightsLike
     "tensor or memref of f32, f16 or bf16">;
 def MoE_OperandLike : AnyTypeOf<[AnyRankedTensor, AnyMemRef],
     "ranked tensor or memref">;
-// Elements of matmul operands: f8E4M3FN is never a result.
+// Elements of matmul operands: f8E4M3FN is never a result. Packed weights with
+// a format and rows of moe.quantize_rows are bytes.
 def MoE_MatmulElement
-    : AnyTypeOf<[MoE_Float, F8E4M3FN], "f32, f16, bf16 or f8E4M3FN">;
-// Packed weights with a format are bytes.
-def MoE_MatmulWeightsElement
     : AnyTypeOf<[MoE_Float, F8E4M3FN, I8], "f32, f16, bf16, f8E4M3FN or i8">;
 def MoE_MatmulRowsLike
     : AnyTypeOf<[2DTensorOf<[MoE_MatmulElement]>,
                  MemRefRankOf<[MoE_MatmulElement], [2]>],
-    "2-D tensor or memref of f32, f16, bf16 or f8E4M3FN">;
+    "2-D tensor or memref of f32, f16, bf16, f8E4M3FN or i8">;
 def MoE_MatmulWeightsLike
-    : AnyTypeOf<[RankedTensorOf<[MoE_MatmulWeightsElement]>,
-                 MemRefOf<[MoE_MatmulWeightsElement]>],
+    : AnyTypeOf<[RankedTensorOf<[MoE_MatmulElement]>,
+                 MemRefOf<[MoE_MatmulElement]>],
     "tensor or memref of f32, f16, bf16, f8E4M3FN or i8">;
 def MoE_RowScalesLike : AnyTypeOf<[2DTensorOf<[F32]>, MemRefRankOf<[F32], [2]>],
     "2-D tensor or memref of f32">;
@@ -161,6 +159,10 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
       blocks `B`, in f32. `lhs_scales` are `[rows, ⌈K/b_k⌉]`; there is one
       `weight_scales` for each of `weights`, `[E, ⌈K/b_k⌉, ⌈N/b_n⌉]`, with
       `transposed` `[E, ⌈N/b_n⌉, ⌈K/b_k⌉]`. Scales that are not given are 1.
+    * Rows of `i8` are those of `moe.quantize_rows`, whose weights stay packed
+      with a format. The products of integers are exact; the sum of each 32 is
+      scaled by the scale of the row in f32, the sum of each group of weights by
+      its scale.
 
     Indices out of range are clamped: offsets to the number of rows, and
     gathered rows to those of `lhs`.
@@ -244,12 +246,14 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
       return cast<ShapedType>(getWeights().front().getType()).getDimSize(0);
     }
     int64_t getFirstExpert() { return getFirst().value_or(0); }
-    /// Columns of `lhs` and of the result.
-    int64_t getK() {
-      return cast<ShapedType>(getLhs().getType()).getDimSize(1);
-    }
+    /// Elements of a row of `lhs`, and columns of the result.
+    int64_t getK();
     int64_t getN() {
       return cast<ShapedType>(getInit().getType()).getDimSize(1);
+    }
+    /// True if the rows are those of moe.quantize_rows.
+    bool hasQuantizedRows() {
+      return cast<ShapedType>(getLhs().getType()).getElementType().isInteger(8);
     }
     /// True if partial sums are scaled in blocks; the steps along k and the
     /// columns that one scale covers.
@@ -430,6 +434,57 @@ def MoE_PackOp : MoE_Op<"pack", [
     int64_t getNumFields() {
       FormatAttr format = getPanels().getFormat();
       return format ? format.getNumOperands() : 1;
+    }
+  }];
+}
+
+//===----------------------------------------------------------------------===//
+// moe.quantize_rows
+//===----------------------------------------------------------------------===//
+
+def MoE_QuantizedRowsLike
+    : AnyTypeOf<[2DTensorOf<[I8]>, MemRefRankOf<[I8], [2]>],
+    "2-D tensor or memref of i8">;
+
+def MoE_QuantizeRowsOp : MoE_Op<"quantize_rows", [
+    DestinationStyleOpInterface,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>,
+    DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
+                              ["reifyResultShapes"]>]> {
+  let summary = "round rows to integers of 8 bits for a CPU kernel";
+  let description = [{
+    Rounds each 32 elements of a row, `K` of them, to integers of 8 bits with
+    one scale: `scale = max |row[k]| / 127` in f32, and `q[k] = row[k] · (127 /
+    max |row[k]|)`, to nearest even. If `max |row[k]|` is below 2⁻¹¹⁹, the scale
+    and the integers are 0. A group with a NaN or an infinity has such a scale,
+    and so every product with it is NaN or infinite.
+
+    The result has 40 bytes for each group, in the order in which a kernel reads
+    them: the integers, in each four of them in the order `0, 2, 1, 3` (that of
+    the bytes of `#moe.panels` with a format); the scale; and two sums of
+    integers, in i16: of elements `0, 2` and of elements `1, 3` of each four.
+
+    ```mlir
+    func.func @quantize_rows(%x: tensor<?x64xbf16>, %init: tensor<?x80xi8>)
+        -> tensor<?x80xi8> {
+      %q = moe.quantize_rows %x outs(%init : tensor<?x80xi8>)
+        : tensor<?x64xbf16> -> tensor<?x80xi8>
+      return %q : tensor<?x80xi8>
+    }
+    ```
+  }];
+  let arguments = (ins MoE_RowsLike:$rows, MoE_QuantizedRowsLike:$init);
+  let results = (outs Optional<2DTensorOf<[I8]>>:$result);
+  let assemblyFormat = [{
+    $rows `outs` `(` $init `:` type($init) `)` attr-dict
+    `:` type($rows) (`->` type($result)^)?
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
+    /// Elements of a row.
+    int64_t getK() {
+      return cast<ShapedType>(getRows().getType()).getDimSize(1);
     }
   }];
 }

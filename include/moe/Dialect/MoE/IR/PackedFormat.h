@@ -15,6 +15,19 @@ namespace mlir::moe {
 /// Returns the values of the codes of f4E2M1FN.
 std::array<float, 16> getF4Values();
 
+/// The codes of a format as integers of 8 bits.
+struct Int8Codes {
+  std::array<int64_t, 16> values; // the value of each code, times `factor`
+  int64_t offset;                 // `value + offset` is never negative
+  float factor;
+
+  /// True if `value + offset` of a code is the code itself.
+  bool isLinear() const;
+  /// True if sums of products with 16 integers of 8 bits fit 16 bits, and sums
+  /// of two products of `value + offset`, too.
+  bool fitInt16() const;
+};
+
 /// What a kernel has to know of a format whose weights stay quantised in
 /// panels: codes of 4 bits, each the index of a value, and a scale for each
 /// group of elements along k.
@@ -33,6 +46,9 @@ struct PackedFormat {
 
   /// True if bf16 represents all values.
   bool isExactBF16() const;
+  /// Returns the codes as integers of 8 bits; none if their values are no
+  /// multiples of 1/2, or too large.
+  std::optional<Int8Codes> getInt8Codes() const;
   /// Bytes of the scale of one column.
   int64_t getScaleBytes() const { return scale.getWidth() / 8; }
   /// Bytes of one group of `columns` columns.

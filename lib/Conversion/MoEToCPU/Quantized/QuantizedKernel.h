@@ -5,16 +5,17 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_CONVERSION_MOETOCPU_QUANTIZEDKERNEL_H
-#define MOE_LIB_CONVERSION_MOETOCPU_QUANTIZEDKERNEL_H
+#ifndef MOE_LIB_CONVERSION_MOETOCPU_QUANTIZED_QUANTIZEDKERNEL_H
+#define MOE_LIB_CONVERSION_MOETOCPU_QUANTIZED_QUANTIZEDKERNEL_H
 
-#include "Kernel.h"
+#include "../Kernel.h"
 #include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 namespace mlir::moe {
 
-/// Returns the function that computes a tile of `rows` rows of floats times one
-/// panel of weights packed with a format; creates it at the first request:
+/// Returns the function that computes a tile of `rows` rows, of floats or of
+/// moe.quantize_rows, times one panel of weights packed with a format; creates
+/// it at the first request:
 ///
 /// (lhs: memref<?xT>, firsts: memref<?xindex>, weights: memref<?xi8>, start:
 ///  index, accumulators: memref<?xf32>, accumulatorsStart: index, groups:
@@ -30,7 +31,9 @@ func::FuncOp getOrCreateQuantizedKernel(ModuleOp module, const Kernel &kernel,
 
 /// Returns true if the CPU has the lookups that the kernels use.
 bool hasQuantizedKernels(const CPUDescription &cpu);
+/// The same for kernels of rows of moe.quantize_rows.
+bool hasInt8Kernel(const CPUDescription &cpu, const PackedFormat &format);
 
 } // namespace mlir::moe
 
-#endif // MOE_LIB_CONVERSION_MOETOCPU_QUANTIZEDKERNEL_H
+#endif // MOE_LIB_CONVERSION_MOETOCPU_QUANTIZED_QUANTIZEDKERNEL_H

@@ -12,7 +12,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Lowering.h"
+#include "../Lowering.h"
 #include "moe/Conversion/Utils/FormatDecoder.h"
 #include "moe/Dialect/MoE/IR/PackedFormat.h"
 
