@@ -30,9 +30,9 @@ def ConvertMoERoutingToLinalg : Pass<"convert-moe-routing-to-linalg"> {
     Lowers `moe.gate`, `moe.route`, `moe.dispatch`, `moe.expert` and
     `moe.quantize` as `convert-moe-to-linalg` does, and leaves
     `moe.grouped_matmul`, `moe.gather_sum`, `moe.pack` and
-    `moe.quantize_rows` to the kernels of another lowering. A grouped matmul of quantized operands is lowered, too,
-    because no CPU kernel reads them. `moe.combine` is an error; run
-    `moe-decompose-combine` before.
+    `moe.quantize_rows` to the kernels of another lowering. A grouped matmul of
+    quantized operands is lowered, too, because no CPU kernel reads them.
+    `moe.combine` is an error; run `moe-decompose-combine` before.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
@@ -95,8 +95,9 @@ def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
     over tasks, each a block of rows of one expert and a few panels of weights.
     A task calls micro-kernels that keep the accumulators of a tile in vector
     registers. `moe.gather_sum` becomes an `scf.forall` over blocks of tokens,
-    `moe.pack` one over panels, `moe.quantize_rows` one over rows. Every accumulation runs over ascending k, so the
-    result of a row is bitwise the same for any number of rows or threads.
+    `moe.pack` one over panels, `moe.quantize_rows` one over rows. Every
+    accumulation runs over ascending k, so the result of a row is bitwise the
+    same for any number of rows or threads.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",

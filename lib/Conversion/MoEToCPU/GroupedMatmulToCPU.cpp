@@ -235,7 +235,7 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
   Value start = b.add(b.mul(part.expert, panels()), part.panel);
   start = b.mul(start, packed.getPanelBytes(kernel.getColumns(), op.getK()));
   start = b.add(start, weights.offset);
-  Value rest = b.index(op.getK() % packed.group / PackedFormat::step);
+  Value rest = b.index(op.getK() % packed.group / packed.getStep());
   auto module = op->getParentOfType<ModuleOp>();
   callKernel(tile.count,
              {lhs.elements, firsts, weights.elements, start, accumulators,

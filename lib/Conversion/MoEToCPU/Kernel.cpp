@@ -64,7 +64,7 @@ Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
     int64_t depth = 1;
     if (element.isInteger(8))
       depth = cpu.int8Dot ? 4 : 2;
-    else if (hasDot(cpu, element) && PackedFormat::get(format)->isExactBF16())
+    else if (hasDot(cpu, element) && PackedFormat::get(format)->hasBF16Codes())
       depth = 2;
     return {element, cpu.getLanes(), vectors, /*maxRows=*/4, depth};
   }

@@ -132,28 +132,43 @@ static bool hasExperts(const WeightPath &path) {
   return cast<RankedTensorType>(matrices.getType()).getRank() == 3;
 }
 
+/// True if slices of the fields of encoded matrices are those of a slice of the
+/// matrices: of rows that begin with a block of the format.
+static bool slicesFields(tensor::ExtractSliceOp slice, FormatAttr format) {
+  for (int64_t index = 0; index < format.getNumOperands(); ++index) {
+    int64_t rows = format.getBlockRows(index);
+    if (rows == 0) // packs rows
+      return false;
+    if (rows > 1 &&
+        (slice.getStaticStride(1) != 1 || slice.getStaticOffset(1) % rows != 0))
+      return false;
+  }
+  return slice.getStaticOffset(2) == 0 && slice.getStaticStride(2) == 1 &&
+         slice.getType().getDimSize(2) == slice.getSourceType().getDimSize(2);
+}
+
 /// Returns the format of all weights of a matmul if kernels read it without
 /// decoding it first; otherwise null.
 static FormatAttr packedFormatOf(GroupedMatmulOp matmul,
                                  ArrayRef<WeightPath> paths,
                                  const CPUDescription &cpu) {
   if (paths.empty() || !paths.front().dequantize || !matmul.getTransposed() ||
-      !hasQuantizedKernels(cpu) || matmul.getK() % PackedFormat::step != 0)
+      !hasQuantizedKernels(cpu))
     return {};
   DequantizeOp first = paths.front().dequantize;
   FormatAttr format = first.getFormat();
-  if (!PackedFormat::get(format))
+  std::optional<PackedFormat> packed = PackedFormat::get(format);
+  if (!packed || matmul.getK() % packed->getStep() != 0)
+    return {};
+  Type rows =
+      cast<RankedTensorType>(matmul.getLhs().getType()).getElementType();
+  if (!hasFloatKernel(cpu, *packed, rows) &&
+      !canQuantizeRows(matmul, cpu, *packed))
     return {};
   for (const WeightPath &path : paths) {
     DequantizeOp dequantize = path.dequantize;
-    // Rows can be sliced as fields, elements of a row cannot.
-    bool isOfRows =
-        llvm::all_of(path.slices, [&](tensor::ExtractSliceOp slice) {
-          return slice.getStaticOffset(2) == 0 &&
-                 slice.getStaticStride(2) == 1 &&
-                 slice.getType().getDimSize(2) ==
-                     slice.getSourceType().getDimSize(2);
-        });
+    bool isOfRows = llvm::all_of(
+        path.slices, [&](auto slice) { return slicesFields(slice, format); });
     if (!dequantize || dequantize.getFormat() != format || !isOfRows)
       return {};
   }
@@ -168,28 +183,43 @@ PanelsAttr Packer::panelsOf(GroupedMatmulOp matmul,
       choosePanels(cpu, element, matmul.getNumAccumulators(), matmul.getN());
   if (FormatAttr format = packedFormatOf(matmul, paths, cpu))
     return PanelsAttr::get(format.getContext(), panels.getMatmuls(),
-                           panels.getColumns(), PackedFormat::step, format);
+                           panels.getColumns(),
+                           PackedFormat::get(format)->getStep(), format);
   return panels;
 }
 
-/// Applies the slices of a path to matrices or to a field of encoded ones,
-/// whose rows alone are sliced (see packedFormatOf).
-static Value applySlices(ImplicitLocOpBuilder &b, const WeightPath &path,
-                         Value weight, bool isField) {
+/// Applies the slices of a path to matrices.
+static Value sliceMatrices(ImplicitLocOpBuilder &b, const WeightPath &path,
+                           Value weight) {
   for (tensor::ExtractSliceOp slice : path.slices) {
-    auto type = cast<RankedTensorType>(weight.getType());
+    SmallVector<OpFoldResult> offsets = slice.getMixedOffsets();
+    SmallVector<OpFoldResult> sizes = slice.getMixedSizes();
+    sizes[0] = tensor::getMixedSize(b, b.getLoc(), weight, 0);
+    weight = tensor::ExtractSliceOp::create(b, weight, offsets, sizes,
+                                            slice.getMixedStrides());
+  }
+  return weight;
+}
+
+/// Applies the slices of a path, which are of rows (see packedFormatOf), to a
+/// field that has a number for each `blockRows` of them.
+static Value sliceField(ImplicitLocOpBuilder &b, const WeightPath &path,
+                        Value field, int64_t blockRows) {
+  for (tensor::ExtractSliceOp slice : path.slices) {
+    auto type = cast<RankedTensorType>(field.getType());
+    if (type.getRank() < 2)
+      continue; // one number for all rows
     SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0));
     SmallVector<OpFoldResult> strides(type.getRank(), b.getIndexAttr(1));
     SmallVector<OpFoldResult> sizes =
-        tensor::getMixedSizes(b, b.getLoc(), weight);
-    for (int64_t dim = 1; dim < (isField ? 2 : 3); ++dim) {
-      offsets[dim] = slice.getMixedOffsets()[dim];
-      strides[dim] = slice.getMixedStrides()[dim];
-      sizes[dim] = slice.getMixedSizes()[dim];
-    }
-    weight = tensor::ExtractSliceOp::create(b, weight, offsets, sizes, strides);
+        tensor::getMixedSizes(b, b.getLoc(), field);
+    offsets[1] = b.getIndexAttr(slice.getStaticOffset(1) / blockRows);
+    strides[1] = b.getIndexAttr(slice.getStaticStride(1));
+    sizes[1] = b.getIndexAttr(
+        llvm::divideCeil(slice.getType().getDimSize(1), blockRows));
+    field = tensor::ExtractSliceOp::create(b, field, offsets, sizes, strides);
   }
-  return weight;
+  return field;
 }
 
 Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
@@ -206,8 +236,9 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
       ValueRange fields = arguments.take_front(path.weights.size());
       arguments = arguments.drop_front(path.weights.size());
       if (panels.getFormat()) {
-        for (Value field : fields)
-          weights.push_back(applySlices(b, path, field, /*isField=*/true));
+        for (auto [index, field] : llvm::enumerate(fields))
+          weights.push_back(sliceField(b, path, field,
+                                       panels.getFormat().getBlockRows(index)));
         continue;
       }
       Value weight = fields.front();
@@ -220,7 +251,7 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                                        fields, op.getFormat());
         weight = known;
       }
-      weights.push_back(applySlices(b, path, weight, /*isField=*/false));
+      weights.push_back(sliceMatrices(b, path, weight));
     }
     RankedTensorType packed = packedType(panels, ShapedType::kDynamic, matmul);
     SmallVector<OpFoldResult> sizes =

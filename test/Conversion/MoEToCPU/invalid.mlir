@@ -184,16 +184,16 @@ func.func @packed_with_a_format(%x: memref<?x32xf32>, %w: memref<1x1x288xi8>, %o
 
 // -----
 
-func.func @rows_of_tensors(%x: tensor<?x32xf32>, %o: tensor<?x40xi8>) -> tensor<?x40xi8> {
+func.func @rows_of_tensors(%x: tensor<?x32xf32>, %o: tensor<?x48xi8>) -> tensor<?x48xi8> {
   // expected-error @+1 {{is on tensors; bufferize it before convert-moe-to-cpu}}
-  %q = moe.quantize_rows %x outs(%o : tensor<?x40xi8>) : tensor<?x32xf32> -> tensor<?x40xi8>
-  return %q : tensor<?x40xi8>
+  %q = moe.quantize_rows %x outs(%o : tensor<?x48xi8>) : tensor<?x32xf32> -> tensor<?x48xi8>
+  return %q : tensor<?x48xi8>
 }
 
 // -----
 
-func.func @rows_are_strided(%x: memref<?x32xf32, strided<[64, 2]>>, %o: memref<?x40xi8>) {
+func.func @rows_are_strided(%x: memref<?x32xf32, strided<[64, 2]>>, %o: memref<?x48xi8>) {
   // expected-error @+1 {{expected contiguous rows, got 'memref<?x32xf32, strided<[64, 2]>>'}}
-  moe.quantize_rows %x outs(%o : memref<?x40xi8>) : memref<?x32xf32, strided<[64, 2]>>
+  moe.quantize_rows %x outs(%o : memref<?x48xi8>) : memref<?x32xf32, strided<[64, 2]>>
   return
 }

@@ -36,18 +36,39 @@ func.func @layer(%x: tensor<?x64xf32>, %o: tensor<3xi32>, %w: tensor<2x40x32xi8>
   return %y : tensor<?x20xf32>
 }
 
-// Zero points, and a k without whole steps: decoded.
+// Zero points stay, as do blocks of rows: the scale of each column follows its codes.
 // CHECK-LABEL: func.func @zeros(
+// CHECK-SAME:    tensor<1x1x768xi8>
+// CHECK-LABEL: func.func @zeros__prepare0(
+// CHECK:         moe.pack
+func.func @zeros(%x: tensor<?x64xf32>, %w: tensor<8x32xi8> {moe.role = "weight", moe.name = "w"},
+                 %s: tensor<4x2xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x8xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %e = tensor.empty(%n) : tensor<?x8xf32>
+  %d = moe.dequantize %w, %s format(<codes = <element = ui4, bits = [#moe.bits<width = 4>]>,
+      scales = [#moe.field<element = f32, operand = 1, block = [2, 32]>],
+      zero = <element = f32, operand = 1, block = [2, 32]>>)
+    : tensor<8x32xi8>, tensor<4x2xf32> -> tensor<8x64xf32>
+  %m = tensor.expand_shape %d [[0, 1], [2]] output_shape [1, 8, 64] : tensor<8x64xf32> into tensor<1x8x64xf32>
+  %y = moe.grouped_matmul %x weights(%m : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x64xf32> -> tensor<?x8xf32>
+  return %y : tensor<?x8xf32>
+}
+
+// Scales that divide, and a k without whole steps: decoded.
+// CHECK-LABEL: func.func @divisors(
 // CHECK-SAME:    tensor<1x1x64x16x1xf32>
 // CHECK:         moe.dequantize
-func.func @zeros(%x: tensor<?x64xf32>, %w: tensor<8x32xi8> {moe.role = "weight", moe.name = "w"},
+func.func @divisors(%x: tensor<?x64xf32>, %w: tensor<8x32xi8> {moe.role = "weight", moe.name = "w"},
                  %s: tensor<8x2xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x8xf32> {
   %c0 = arith.constant 0 : index
   %n = tensor.dim %x, %c0 : tensor<?x64xf32>
   %e = tensor.empty(%n) : tensor<?x8xf32>
   %d = moe.dequantize %w, %s format(<codes = <element = ui4, bits = [#moe.bits<width = 4>]>,
-      scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>],
-      zero = <element = f32, operand = 1, block = [1, 32]>>)
+      scales = [#moe.field<element = f32, operand = 1, block = [1, 32], divide = true>]>)
     : tensor<8x32xi8>, tensor<8x2xf32> -> tensor<8x64xf32>
   %m = tensor.expand_shape %d [[0, 1], [2]] output_shape [1, 8, 64] : tensor<8x64xf32> into tensor<1x8x64xf32>
   %y = moe.grouped_matmul %x weights(%m : tensor<1x8x64xf32>) transposed outs(%e : tensor<?x8xf32>) {

@@ -13,8 +13,8 @@
 // CHECK-LABEL: func.func @layer(
 // CHECK-SAME:    %[[X:[a-z0-9]+]]: tensor<?x64xf32>
 // CHECK:         %[[T:.*]] = tensor.dim %[[X]], %c0
-// CHECK:         %[[INIT:.*]] = tensor.empty(%[[T]]) : tensor<?x80xi8>
-// CHECK:         %[[Q:.*]] = moe.quantize_rows %[[X]] outs(%[[INIT]] : tensor<?x80xi8>) : tensor<?x64xf32> -> tensor<?x80xi8>
+// CHECK:         %[[INIT:.*]] = tensor.empty(%[[T]]) : tensor<?x96xi8>
+// CHECK:         %[[Q:.*]] = moe.quantize_rows %[[X]] outs(%[[INIT]] : tensor<?x96xi8>) : tensor<?x64xf32> -> tensor<?x96xi8>
 // CHECK:         moe.grouped_matmul %[[Q]] weights
 func.func @layer(%x: tensor<?x64xf32>, %w: tensor<1x2x1152xi8>, %i: tensor<?x50xf32>) -> tensor<?x50xf32>
     attributes {moe.activations = "int8"} {
@@ -43,9 +43,9 @@ func.func @table(%x: tensor<?x64xf32>, %w: tensor<1x2x1152xi8>, %i: tensor<?x50x
 // CHECK-LABEL: func.func @columns(
 // CHECK-NOT:     moe.quantize_rows
 // REMARK: Function=columns | Remark="rows stay exact: a row has no whole groups of 32"
-func.func @columns(%x: tensor<?x40xf32>, %w: tensor<1x2x1152xi8>, %i: tensor<?x50xf32>) -> tensor<?x50xf32>
+func.func @columns(%x: tensor<?x40xf32>, %w: tensor<1x2x768xi8>, %i: tensor<?x50xf32>) -> tensor<?x50xf32>
     attributes {moe.activations = "int8"} {
-  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x1152xi8>) panels(<matmuls = 1, columns = 32, depth = 8, format = #q4>)
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x768xi8>) panels(<matmuls = 1, columns = 32, depth = 8, format = #q4>)
       outs(%i : tensor<?x50xf32>) {
   ^bb0(%a: f32):
     moe.yield %a : f32

@@ -1,8 +1,8 @@
 // RUN: moe-opt %s --moe-quantize-activations='vector-bits=256' | FileCheck %s
 
-// The rows become groups of 32 integers, a scale and two sums: 40 bytes.
+// The rows become groups of 32 integers, a scale and two sums: 48 bytes.
 // CHECK-LABEL: func.func @layer(
-// CHECK:         %[[Q:.*]] = moe.quantize_rows {{.*}} tensor<?x64xf32> -> tensor<?x80xi8>
+// CHECK:         %[[Q:.*]] = moe.quantize_rows {{.*}} tensor<?x64xf32> -> tensor<?x96xi8>
 // CHECK:         moe.grouped_matmul %[[Q]]
 func.func @layer(%x: tensor<?x64xf32>, %w: tensor<1x2x1152xi8>, %init: tensor<?x50xf32>) -> tensor<?x50xf32>
     attributes {moe.activations = "int8"} {

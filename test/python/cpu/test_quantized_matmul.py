@@ -27,6 +27,14 @@ NF4 = Format(Field("ui4", bits=(Bits(4),)),
              table=(-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0, 0.0796,
                     0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1.0),
              scales=(Field("f16", operand=1, block=(1, 128)),))
+ZERO = Format(Field("ui4", bits=(Bits(4),)),
+              scales=(Field("bf16", operand=1, block=(1, 32)),),
+              zero=Field("ui4", operand=2, block=(1, 32), bits=(Bits(4),)))
+ZERO_OF_ROWS = Format(Field("ui8"), scales=(Field("f16", operand=1, block=(1, 32)),),
+                      zero=Field("ui4", operand=2, block=(1, 32), bits=(Bits(4),), axis=0))
+OF_ROWS = Format(Field("si8"), scales=(Field("f32", operand=1, block=(1, 1 << 20)),))
+BYTES = Format(Field("ui8"), offset=128, scales=(Field("f16", operand=1, block=(1, 64)),))
+FP8 = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(128, 128)),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,27 +48,54 @@ class Case:
     interleaved: bool = False
     experts: int = 3
     packs: bool = True  # the weights stay quantised
+    dots: bool = True  # also where there are dot products of bf16
 
     @property
     def int8(self) -> bool:
         """Rows can be integers: they have whole groups, and codes are small integers."""
-        return self.packs and self.k % 32 == 0 and self.form.table is None
+        return (self.packs and self.k % 32 == 0 and self.form.table is None
+                and self.form.codes.element != "f8E4M3FN"
+                and (self.form.codes.element, self.form.offset) != ("ui8", 0))
+
+    def is_packed(self, level: str, activations: str) -> bool:
+        """The weights stay quantised; otherwise they are rounded where they are decoded."""
+        if level == "x86-64-v2" or not self.packs:
+            return False
+        has_dots = level == "host" and "avx512_bf16" in data.processor_flags()
+        return self.dots or not has_dots or activations == "int8" and self.int8
 
     def fields(self, r: np.random.Generator) -> list[np.ndarray]:
         """Random tensors of one operand of weights."""
         n = 2 * self.n if self.interleaved else self.n
+        leading = (self.experts, n)
         if self.form.record is not None:
-            raw = r.integers(0, 256, (self.experts, n, self.form.row_bytes(self.k)), np.uint8)
-            scale = (0.01 + 0.02 * r.random(raw.shape[:2] + (raw.shape[2] // 18,)))
-            raw.reshape(*raw.shape[:2], -1, 18)[..., :2] = (
-                scale.astype(np.float16)[..., None].view(np.uint8))
+            raw = r.integers(0, 256, (*leading, self.form.row_bytes(self.k)), np.uint8)
+            records = raw.reshape(*leading, -1, self.form.record[1])
+            for field in (*self.form.scales, *self.form.mins):
+                if field.element == "f16":
+                    byte = field.bits[0].byte
+                    scale = (0.01 + 0.02 * r.random(records.shape[:3])).astype(np.float16)
+                    records[..., byte:byte + 2] = scale[..., None].view(np.uint8)
             return [raw]
-        codes = r.integers(0, 256, (self.experts, n, self.code_bytes), np.uint8)
-        element = self.form.scales[0].element
-        shape = (self.experts, n, -(-self.k // self.form.scales[0].block[1]))
-        if element == "f8E8M0FNU":
-            return [codes, r.integers(118, 124, shape, np.uint8)]
-        return [codes, (0.01 + 0.02 * r.random(shape)).astype(data.numpy_type(element))]
+        columns = self.k if not self.form.codes.bits else self.code_bytes
+        operands = {0: r.integers(0, 256, (*leading, columns), np.uint8)}
+        if self.form.codes.element == "f8E4M3FN":
+            operands[0][operands[0] & 127 == 127] = 0  # no NaN
+        others = [f for f in (*self.form.scales, *self.form.mins, self.form.zero) if f]
+        for field in others:
+            rows, columns = (-(-extent // block) for extent, block in zip((n, self.k), field.block))
+            if field.bits:
+                rows, columns = ((rows, -(-columns // 2)) if field.axis else
+                                 (-(-rows // 2), columns))
+            shape = (self.experts, rows, columns)
+            if field.element == "f8E8M0FNU":
+                operands[field.operand] = r.integers(118, 124, shape, np.uint8)
+            elif field.element[:2] in ("ui", "si"):
+                operands[field.operand] = r.integers(0, 256, shape, np.uint8)
+            else:
+                operands[field.operand] = (0.01 + 0.02 * r.random(shape)).astype(
+                    data.numpy_type(field.element))
+        return [operands[i] for i in sorted(operands)]
 
     @property
     def code_bytes(self) -> int:
@@ -118,11 +153,12 @@ class Case:
             f"    moe.yield {value} : {self.rows}",
             f"  }} : tensor<?x{self.k}x{self.rows}> -> {out}", f"  return %y : {out}", "}"])
 
-    def decoded(self, lists: list[list[np.ndarray]], level: str) -> list[np.ndarray]:
-        """The weights of each matmul; rounded where they are decoded before they are packed."""
+    def decoded(self, lists: list[list[np.ndarray]], level: str,
+                activations: str = "exact") -> list[np.ndarray]:
+        """The weights of each matmul."""
         stored = 2 * self.n if self.interleaved else self.n
         made = [self.form.decode(fields, (self.experts, stored, self.k)) for fields in lists]
-        if not self.packs or level == "x86-64-v2":
+        if not self.is_packed(level, activations):
             made = [w.astype(data.numpy_type(self.rows)) for w in made]
         made = [w.astype(np.float64) for w in made]
         return [made[0][:, 0::2], made[0][:, 1::2]] if self.interleaved else made
@@ -141,8 +177,20 @@ CASES = [
     Case("table_bf16", NF4, 128, 40, "bf16"),
     Case("q4_0", GGUF["q4_0"], 256, 100), Case("q4_0_two", GGUF["q4_0"], 64, 30, "f32", 2),
     Case("one_column", MXFP4, 32, 1, "bf16"),
-    # Decoded first: no whole steps, and another zero point for each group.
-    Case("odd_k", INT4, 44, 16, packs=False),
+    Case("zero_points", ZERO, 96, 40), Case("zero_points_bf16", ZERO, 128, 70, "bf16", 2),
+    Case("zero_points_of_rows", ZERO_OF_ROWS, 96, 21),
+    Case("q8_0", GGUF["q8_0"], 128, 50), Case("q8_0_bf16", GGUF["q8_0"], 96, 33, "bf16", 2,
+                                              dots=False),
+    Case("int8_of_rows", OF_ROWS, 160, 40), Case("int8_of_rows_bf16", OF_ROWS, 64, 40, "bf16",
+                                                 dots=False),
+    Case("unsigned_bytes", BYTES, 192, 24), Case("unsigned_bytes_f16", BYTES, 104, 24, "f16"),
+    Case("q4_K", GGUF["q4_K"], 256, 70), Case("q4_K_bf16", GGUF["q4_K"], 512, 40, "bf16", 2),
+    Case("q6_K", GGUF["q6_K"], 512, 70), Case("q6_K_bf16", GGUF["q6_K"], 256, 40, "bf16", 2),
+    Case("q6_K_f16", GGUF["q6_K"], 256, 20, "f16"),
+    Case("fp8_blocks", FP8, 320, 200), Case("fp8_bf16", FP8, 160, 40, "bf16", 2, dots=False),
+    Case("fp8_f16", FP8, 128, 140, "f16"),
+    # Decoded first: no whole steps.
+    Case("odd_k", INT4, 44, 16, packs=False), Case("odd_k_of_bytes", OF_ROWS, 44, 16, packs=False),
 ]
 
 
@@ -224,7 +272,7 @@ def test_rows_of_integers(case, level, record):
     """The integers of a row times exact weights; all levels compute the same bits."""
     data.skip_unless_runs(level)
     lists = tensors(case)
-    decoded = case.decoded(lists, level)
+    decoded = case.decoded(lists, level, "int8")
     for count in (0, 1, 2, 3, 4, 5, 9, 40):
         x, offsets = rows_of(case, count)
         y = run(case, level, x, offsets, lists, "int8")
@@ -250,7 +298,7 @@ def test_rows_that_round_badly(level):
                       np.where(np.arange(case.k) % 32 == 5, 1.0, 1e-9)]).astype(kind)
         offsets = np.array([0, 2, 4, 6], np.int32)
         with np.errstate(over="ignore"):
-            expected = products(case, rounded(x), offsets, case.decoded(lists, level)).astype(
+            expected = products(case, rounded(x), offsets, case.decoded(lists, level, "int8")).astype(
                 kind).astype(np.float64)
         y = run(case, level, x, offsets, lists, "int8").astype(np.float64)
         for row in range(len(x)):

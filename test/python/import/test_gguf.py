@@ -211,7 +211,7 @@ def test_formats(compiled, tmp_path, record, name):
 
 
 # Formats whose rows are integers by default. In the others all rows are exact.
-INTEGERS = {"q4_0", "mxfp4"}
+INTEGERS = {"q8_0", "q4_0", "mxfp4", "q4_K", "q6_K"}
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

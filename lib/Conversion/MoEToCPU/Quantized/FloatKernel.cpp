@@ -24,12 +24,26 @@ public:
 
 private:
   void buildConstants() override;
-  SmallVector<Value> sumsOf(Value number, Value start, Value steps) override;
+  Sums sumsOf(const Group &group) override;
+  double getExcess() override {
+    return usesDot && format.width == 6 ? base + format.format.getOffset() : 0;
+  }
   Value lookUpPairs(Value words, int64_t pair);
   Value lookUp(Value words, int64_t k);
+  Value integer(Value codes, int64_t position);
+  Value float8(Value codes, int64_t position);
+  /// The codes of a step of a vector of columns; `bytes` has four elements in
+  /// each, unless they have 4 bits.
+  struct Codes {
+    SmallVector<Value> words, bytes;
+  };
+  Value valueOf(const Codes &codes, int64_t part);
   Value rowElement(Value offset);
+  Value finish(Value accumulator) override;
   void step(Value byte, Value k, MutableArrayRef<Value> sums);
 
+  /// 2^7: bf16 has 7 bits below it, so that `base + code` is `base | code`.
+  static constexpr int64_t base = 128;
   VectorType pairs;
   bool usesDot;
   Value table, upperTable; // of the values of codes
@@ -38,14 +52,18 @@ private:
 
 /// True if codes with bit 3 are the negated values of those without.
 static bool isSigned(const PackedFormat &format) {
+  std::array<float, 16> values = format.getValues();
   for (int64_t code = 0; code < 8; ++code)
-    if (format.values[code + 8] != -format.values[code])
+    if (values[code + 8] != -values[code])
       return false;
   return true;
 }
 
 void FloatKernelBuilder::buildConstants() {
-  ArrayRef<float> values(format.values);
+  if (format.width != 4)
+    return;
+  std::array<float, 16> all = format.getValues();
+  ArrayRef<float> values(all);
   if (usesDot) {
     // The 16 values twice, so that bit 4 of an index does not matter.
     SmallVector<APInt> words;
@@ -107,17 +125,71 @@ Value FloatKernelBuilder::rowElement(Value offset) {
   return vector::BroadcastOp::create(b, f32, scalar);
 }
 
-/// Adds the products of eight elements along k, from `k` on, to the sums.
+/// Returns byte `position` of each word of integer codes, as a value in f32.
+Value FloatKernelBuilder::integer(Value codes, int64_t position) {
+  Value value;
+  if (format.format.getCodes().getElement().isSignedInteger()) {
+    value = arith::ShRSIOp::create(b, shiftLeft(codes, 24 - 8 * position),
+                                   splat(i32, 24));
+  } else {
+    value = shiftRight(codes, 8 * position);
+    value = position == 3 ? value : bitAnd(value, 0xff);
+    if (int64_t offset = format.format.getOffset())
+      value = arith::SubIOp::create(b, value, splat(i32, offset));
+  }
+  return arith::SIToFPOp::create(b, f32, value);
+}
+
+/// Returns byte `position` of each word of f8E4M3FN, as a value in f32. The
+/// bits of its exponent and mantissa are those of an f16 that is 2^-8 of it,
+/// subnormal numbers included.
+Value FloatKernelBuilder::float8(Value codes, int64_t position) {
+  auto move = [&](int64_t to) {
+    return to < 8 * position ? shiftRight(codes, 8 * position - to)
+                             : shiftLeft(codes, to - 8 * position);
+  };
+  Value magnitude = bitAnd(move(7), 0x3f80);
+  Value sign = bitAnd(move(8), 0x8000);
+  Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude,
+                                      splat(i32, 0x3f80));
+  Value bits = arith::OrIOp::create(b, magnitude, sign);
+  bits = arith::SelectOp::create(b, isNaN, splat(i32, 0x7e00), bits);
+  bits = arith::TruncIOp::create(
+      b, VectorType::get(kernel.lanes, b.getI16Type()), bits);
+  return arith::ExtFOp::create(
+      b, f32, bitCast(VectorType::get(kernel.lanes, b.getF16Type()), bits));
+}
+
+/// Returns element `part` of a step in f32, or pair `part` in bf16.
+Value FloatKernelBuilder::valueOf(const Codes &codes, int64_t part) {
+  if (format.width == 4)
+    return usesDot ? lookUpPairs(codes.words[0], part)
+                   : lookUp(codes.words[0], part);
+  if (usesDot) {
+    Value bits = shiftRight(codes.bytes[part / 2], 8 * (part % 2));
+    bits = bitAnd(bits, 0x00ff00ff);
+    bits = arith::OrIOp::create(b, bits, splat(i32, 0x43004300));
+    return bitCast(pairs, bits);
+  }
+  std::array<int64_t, 4> order = format.getByteOrder();
+  int64_t position = llvm::find(order, part % 4) - order.begin();
+  Value bytes = codes.bytes[part / 4];
+  return format.isFloat8() ? float8(bytes, position) : integer(bytes, position);
+}
+
+/// Adds the products of a step, from element `k` on, to the sums.
 void FloatKernelBuilder::step(Value byte, Value k,
                               MutableArrayRef<Value> sums) {
-  SmallVector<Value> words;
-  for (int64_t j = 0; j < kernel.vectors; ++j)
-    words.push_back(loadWeights(i32, b.add(byte, 4 * j * kernel.lanes)));
+  SmallVector<Codes> codes;
+  for (int64_t j = 0; j < kernel.vectors; ++j) {
+    SmallVector<Value> words = loadWords(byte, j);
+    codes.push_back({words, format.width == 4 ? words : unpack(words)});
+  }
   int64_t width = usesDot ? 2 : 1;
-  for (int64_t part = 0; part < PackedFormat::step / width; ++part) {
+  for (int64_t part = 0; part < format.getStep() / width; ++part) {
     SmallVector<Value> values;
-    for (Value word : words)
-      values.push_back(usesDot ? lookUpPairs(word, part) : lookUp(word, part));
+    for (const Codes &each : codes)
+      values.push_back(valueOf(each, part));
     for (int64_t i = 0; i < rows; ++i) {
       Value offset = b.add(b.add(firsts[i], k), part * width);
       Value x = usesDot ? broadcastRowBits(offset, pairs) : rowElement(offset);
@@ -130,21 +202,54 @@ void FloatKernelBuilder::step(Value byte, Value k,
       }
     }
   }
+  // The sums of the row itself, in as many lanes as a step has elements.
+  if (!needsRowSums())
+    return;
+  auto elements = VectorType::get(format.getStep(), kernel.element);
+  auto floats = VectorType::get(format.getStep(), b.getF32Type());
+  for (int64_t i = 0; i < rows; ++i) {
+    Value x =
+        vector::LoadOp::create(b, elements, argument(Lhs), b.add(firsts[i], k));
+    if (!kernel.element.isF32())
+      x = arith::ExtFOp::create(b, floats, x);
+    Value &sum = sums[rows * kernel.vectors + i];
+    sum = arith::AddFOp::create(b, sum, x);
+  }
 }
 
-SmallVector<Value> FloatKernelBuilder::sumsOf(Value number, Value start,
-                                              Value steps) {
-  Value k = b.mul(number, format.group);
-  SmallVector<Value> zeros(rows * kernel.vectors, zero(f32));
-  auto loop = scf::ForOp::create(b, b.index(0), steps, b.index(1), zeros);
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(loop.getBody());
-  SmallVector<Value> sums(loop.getRegionIterArgs());
-  Value each = loop.getInductionVar();
-  step(b.add(start, b.mul(each, 4 * kernel.getColumns())),
-       b.add(k, b.mul(each, PackedFormat::step)), sums);
-  scf::YieldOp::create(b, sums);
-  return llvm::to_vector_of<Value>(loop.getResults());
+QuantizedKernelBuilder::Sums FloatKernelBuilder::sumsOf(const Group &group) {
+  Value k = b.mul(group.number, format.group);
+  int64_t products = rows * kernel.vectors;
+  SmallVector<Value> zeros(products, zero(f32));
+  if (needsRowSums())
+    zeros.append(rows, zero(VectorType::get(format.getStep(), b.getF32Type())));
+  auto loop = scf::ForOp::create(b, b.index(0), group.steps, b.index(1), zeros);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    SmallVector<Value> sums(loop.getRegionIterArgs());
+    Value each = loop.getInductionVar();
+    int64_t bytes = format.getStepBytes() * kernel.getColumns();
+    step(b.add(group.start, b.mul(each, bytes)),
+         b.add(k, b.mul(each, format.getStep())), sums);
+    scf::YieldOp::create(b, sums);
+  }
+  Sums result;
+  llvm::append_range(result.products, loop.getResults().take_front(products));
+  for (Value sum : loop.getResults().drop_front(products)) {
+    sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum);
+    result.rows.push_back(vector::BroadcastOp::create(b, f32, sum));
+  }
+  return result;
+}
+
+Value FloatKernelBuilder::finish(Value accumulator) {
+  if (!format.isFloat8())
+    return accumulator;
+  // Values are 2^-8 of what they stand for.
+  Value factor =
+      arith::ConstantOp::create(b, DenseElementsAttr::get(f32, 256.0f));
+  return arith::MulFOp::create(b, accumulator, factor);
 }
 
 void mlir::moe::buildFloatKernel(func::FuncOp function, const Kernel &kernel,

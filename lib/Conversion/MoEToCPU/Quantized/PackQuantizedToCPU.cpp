@@ -5,10 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A task packs one panel of one expert, in the order of its bytes: groups along
-// k, in each the words of the columns for every step, then their scales. Codes
-// are moved, never decoded. Columns beyond n have codes and scales of zero
-// bits.
+// A task packs one panel of one expert, in the order of its bytes (see
+// PackedFormat). Codes and numbers are moved, never decoded; numbers of less
+// than 8 bits are widened. Columns beyond n have zero bits.
 //
 //===----------------------------------------------------------------------===//
 
@@ -32,10 +31,18 @@ private:
   int64_t panelCount() {
     return llvm::divideCeil(op.getN(), panels.getShare());
   }
-  int64_t groups() { return llvm::divideCeil(op.getK(), packed.group); }
-  void buildGroup(Value expert, Value panel, int64_t matmul, Value group,
-                  Value start);
-  Value wordOf(FormatDecoder &decoder, Value expert, Value n, Value k);
+  void buildBlock(Value expert, Value panel, Value k, Value start,
+                  int64_t elements);
+  void buildGroup(Value expert, Value panel, Value k, Value start,
+                  int64_t elements);
+  void buildNumbers(Value expert, Value panel, Value k, Value start,
+                    bool ofBlock);
+  void forEachColumn(Value panel, Value start, Type type,
+                     llvm::function_ref<Value(FormatDecoder &, Value)> bits);
+  Value codeAt(FormatDecoder &decoder, Value expert, Value n, Value k);
+  Value wordOf(FormatDecoder &decoder, Value expert, Value n, Value k,
+               int64_t word);
+  Value numberAt(FormatDecoder &decoder, FieldAttr number);
   void store(Value bits, Value byte);
 
   PackOp op;
@@ -57,38 +64,67 @@ void PackQuantizedLowering::store(Value bits, Value byte) {
   vector::StoreOp::create(b, vector, out.elements, byte);
 }
 
-/// Returns the codes of the elements from `k` on, as a word.
-Value PackQuantizedLowering::wordOf(FormatDecoder &decoder, Value expert,
+/// Returns the code of an element, in 32 bits.
+Value PackQuantizedLowering::codeAt(FormatDecoder &decoder, Value expert,
                                     Value n, Value k) {
-  Value word;
-  for (auto [position, element] : llvm::enumerate(PackedFormat::order)) {
-    decoder.setElement(expert, n, b.add(k, element));
-    Value code = arith::ExtUIOp::create(b, b.getI32Type(),
-                                        decoder.readBits(format.getCodes()));
-    code = arith::ShLIOp::create(
-        b, code, arith::ConstantIntOp::create(b, 4 * position, 32));
-    word = word ? arith::OrIOp::create(b, word, code).getResult() : code;
-  }
-  return word;
+  decoder.setElement(expert, n, k);
+  Value code = decoder.readBits(format.getCodes());
+  return arith::ExtUIOp::create(b, b.getI32Type(), code);
 }
 
-/// Packs a group of the columns of one matmul, from byte `start` on.
-void PackQuantizedLowering::buildGroup(Value expert, Value panel,
-                                       int64_t matmul, Value group,
-                                       Value start) {
+/// Returns a word of the step that starts at element `k`.
+Value PackQuantizedLowering::wordOf(FormatDecoder &decoder, Value expert,
+                                    Value n, Value k, int64_t word) {
+  auto constant = [&](int64_t value) {
+    return arith::ConstantIntOp::create(b, value, 32);
+  };
+  Value result;
+  /// Puts bits `from` to `from + width - 1` of a code at bit `to`.
+  auto add = [&](int64_t element, int64_t from, int64_t width, int64_t to) {
+    Value bits = codeAt(decoder, expert, n, b.add(k, element));
+    bits = arith::ShRUIOp::create(b, bits, constant(from));
+    bits = arith::AndIOp::create(b, bits, constant((1 << width) - 1));
+    bits = arith::ShLIOp::create(b, bits, constant(to));
+    result = result ? arith::OrIOp::create(b, result, bits).getResult() : bits;
+  };
+  if (packed.width == 8) {
+    for (auto [i, element] : llvm::enumerate(packed.getByteOrder()))
+      add(4 * word + element, 0, 8, 8 * i);
+    return result;
+  }
+  if (packed.width == 6 && word == 0) {
+    for (int64_t j = 0; j < 4; ++j)
+      for (auto [i, element] : llvm::enumerate(packed.getByteOrder()))
+        add(4 * j + element, 4, 2, 8 * i + 2 * j);
+    return result;
+  }
+  int64_t first = packed.width == 6 ? 8 * (word - 1) : 0;
+  for (auto [i, element] : llvm::enumerate(PackedFormat::order))
+    add(first + element, 0, 4, 4 * i);
+  return result;
+}
+
+/// Returns the bits of a number of the current element, in whole bytes.
+Value PackQuantizedLowering::numberAt(FormatDecoder &decoder,
+                                      FieldAttr number) {
+  Value bits = decoder.readBits(number);
+  if (number.getWidth() % 8 == 0)
+    return bits;
+  if (number.getElement().isSignedInteger())
+    return arith::ExtSIOp::create(b, b.getI8Type(), bits);
+  return arith::ExtUIOp::create(b, b.getI8Type(), bits);
+}
+
+/// Stores a number of each column of a panel, from byte `start` on.
+void PackQuantizedLowering::forEachColumn(
+    Value panel, Value start, Type type,
+    llvm::function_ref<Value(FormatDecoder &, Value)> bits) {
   int64_t fields = op.getNumFields(), share = panels.getShare();
-  int64_t columns = panels.getColumns(), first = matmul * share;
-  FormatDecoder decoder(b, format,
-                        op.getWeights().slice(matmul * fields, fields), 1);
-  Value k = b.mul(group, packed.group);
-  // The last group may be partial; its other codes stay as they are, since no
-  // kernel reads them.
-  Value steps =
-      b.div(b.min(b.sub(b.index(op.getK()), k), b.index(packed.group)),
-            PackedFormat::step);
+  int64_t bytes = type.getIntOrFloatBitWidth() / 8;
   Value n0 = b.mul(panel, share);
-  auto forEachColumn = [&](llvm::function_ref<Value(Value)> bits, Type type,
-                           Value at) {
+  for (int64_t matmul = 0; matmul < panels.getMatmuls(); ++matmul) {
+    FormatDecoder decoder(b, format,
+                          op.getWeights().slice(matmul * fields, fields), 1);
     b.forEach(b.index(0), b.index(share), [&](Value column) {
       Value n = b.add(n0, column);
       auto value = scf::IfOp::create(b, type, b.less(n, b.index(op.getN())),
@@ -96,28 +132,66 @@ void PackQuantizedLowering::buildGroup(Value expert, Value panel,
       {
         OpBuilder::InsertionGuard guard(b);
         b.setInsertionPointToStart(value.thenBlock());
-        scf::YieldOp::create(b, bits(n));
+        scf::YieldOp::create(b, bits(decoder, n));
         b.setInsertionPointToStart(value.elseBlock());
         Value zero = arith::ConstantOp::create(b, b.getZeroAttr(type));
         scf::YieldOp::create(b, zero);
       }
-      int64_t bytes = type.getIntOrFloatBitWidth() / 8;
-      store(value.getResult(0), b.add(at, b.mul(b.add(column, first), bytes)));
+      store(value.getResult(0),
+            b.add(start, b.mul(b.add(column, matmul * share), bytes)));
     });
-  };
-  b.forEach(b.index(0), steps, [&](Value step) {
-    Value at = b.add(start, b.mul(step, 4 * columns));
-    Value from = b.add(k, b.mul(step, PackedFormat::step));
-    forEachColumn([&](Value n) { return wordOf(decoder, expert, n, from); },
-                  b.getI32Type(), at);
+  }
+}
+
+/// Stores the numbers of a block or a group, which starts at element `k`.
+void PackQuantizedLowering::buildNumbers(Value expert, Value panel, Value k,
+                                         Value start, bool ofBlock) {
+  for (FieldAttr number : packed.getNumbers(ofBlock)) {
+    int64_t bits = 8 * PackedFormat::getBytes(number);
+    forEachColumn(
+        panel,
+        b.add(start, packed.getNumberOffset(number) * panels.getColumns()),
+        b.getIntegerType(bits), [&](FormatDecoder &decoder, Value n) {
+          decoder.setElement(expert, n, k);
+          return numberAt(decoder, number);
+        });
+  }
+}
+
+/// Packs a group of `elements` elements from `k` on at byte `start`.
+void PackQuantizedLowering::buildGroup(Value expert, Value panel, Value k,
+                                       Value start, int64_t elements) {
+  int64_t columns = panels.getColumns(), steps = elements / packed.getStep();
+  b.forEach(b.index(0), b.index(steps), [&](Value step) {
+    Value first = b.add(k, b.mul(step, packed.getStep()));
+    Value at = b.add(start, b.mul(step, columns * packed.getStepBytes()));
+    for (int64_t word = 0; word < packed.getWords(); ++word)
+      forEachColumn(panel, b.add(at, 4 * word * columns), b.getI32Type(),
+                    [&](FormatDecoder &decoder, Value n) {
+                      return wordOf(decoder, expert, n, first, word);
+                    });
   });
-  forEachColumn(
-      [&](Value n) {
-        decoder.setElement(expert, n, k);
-        return decoder.readBits(packed.scale);
-      },
-      b.getIntegerType(packed.scale.getWidth()),
-      b.add(start, columns * packed.group / 2));
+  buildNumbers(expert, panel, k,
+               b.add(start, steps * columns * packed.getStepBytes()),
+               /*ofBlock=*/false);
+}
+
+/// Packs a block of `elements` elements from `k` on at byte `start`.
+void PackQuantizedLowering::buildBlock(Value expert, Value panel, Value k,
+                                       Value start, int64_t elements) {
+  int64_t columns = panels.getColumns();
+  buildNumbers(expert, panel, k, start, /*ofBlock=*/true);
+  Value groups = b.add(start, columns * packed.getNumberBytes(true));
+  auto buildAt = [&](Value group, int64_t size) {
+    buildGroup(expert, panel, b.add(k, b.mul(group, packed.group)),
+               b.add(groups, b.mul(group, columns * packed.getGroupBytes())),
+               size);
+  };
+  int64_t whole = elements / packed.group, rest = elements % packed.group;
+  b.forEach(b.index(0), b.index(whole),
+            [&](Value group) { buildAt(group, packed.group); });
+  if (rest > 0)
+    buildAt(b.index(whole), rest);
 }
 
 LogicalResult PackQuantizedLowering::run() {
@@ -125,18 +199,23 @@ LogicalResult PackQuantizedLowering::run() {
     return op.emitOpError("expected a compact destination, got ")
            << op.getInit().getType();
   out = flatten(b, op.getInit());
-  int64_t panelBytes = packed.getPanelBytes(panels.getColumns(), op.getK());
-  int64_t groupBytes = packed.getGroupBytes(panels.getColumns());
+  int64_t k = op.getK(), columns = panels.getColumns();
+  int64_t panelBytes = packed.getPanelBytes(columns, k);
   Value experts = memref::DimOp::create(b, op.getInit(), 0);
   b.forEachTask(b.mul(experts, panelCount()), [&](Value task) {
     Value expert = b.div(task, panelCount());
     Value panel = b.rem(task, panelCount());
     Value start = b.add(out.offset, b.mul(task, panelBytes));
-    b.forEach(b.index(0), b.index(groups()), [&](Value group) {
-      for (int64_t matmul = 0; matmul < panels.getMatmuls(); ++matmul)
-        buildGroup(expert, panel, matmul, group,
-                   b.add(start, b.mul(group, groupBytes)));
-    });
+    auto buildAt = [&](Value block, int64_t elements) {
+      buildBlock(expert, panel, b.mul(block, packed.block),
+                 b.add(start, b.mul(block, columns * packed.getBlockBytes())),
+                 elements);
+    };
+    int64_t whole = k / packed.block, rest = k % packed.block;
+    b.forEach(b.index(0), b.index(whole),
+              [&](Value block) { buildAt(block, packed.block); });
+    if (rest > 0)
+      buildAt(b.index(whole), rest);
   });
   op.erase();
   return success();

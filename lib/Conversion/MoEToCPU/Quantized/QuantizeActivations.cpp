@@ -25,15 +25,29 @@ namespace mlir::moe {
 
 /// Returns why the rows of a matmul stay exact; empty if they do not.
 static StringRef reasonToStayExact(GroupedMatmulOp op,
-                                   const CPUDescription &cpu) {
-  FormatAttr format = op.getPanels() ? op.getPanels()->getFormat() : nullptr;
+                                   const CPUDescription &cpu,
+                                   std::optional<PackedFormat> format) {
   if (!format)
     return "the weights are not packed with a format";
-  if (!hasInt8Kernel(cpu, *PackedFormat::get(format)))
+  if (!hasInt8Kernel(cpu, *format))
     return "no kernel of this processor multiplies these codes with integers";
   if (op.getK() % QuantizedRows::group != 0)
     return "a row has no whole groups of 32";
+  if (format->group > 16 && format->group % QuantizedRows::group != 0)
+    return "a group of weights has no whole groups of 32";
   return "";
+}
+
+static bool asksForInt8(GroupedMatmulOp op) {
+  auto activations =
+      op->getParentOfType<func::FuncOp>()->getAttrOfType<StringAttr>(
+          activationsAttrName);
+  return activations && activations.getValue() == "int8";
+}
+
+bool mlir::moe::canQuantizeRows(GroupedMatmulOp op, const CPUDescription &cpu,
+                                const PackedFormat &format) {
+  return asksForInt8(op) && reasonToStayExact(op, cpu, format).empty();
 }
 
 /// Creates the rounded rows of a matmul.
@@ -58,18 +72,20 @@ struct MoEQuantizeActivations
     CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
-    for (auto function : getOperation().getOps<func::FuncOp>()) {
-      auto activations =
-          function->getAttrOfType<StringAttr>(activationsAttrName);
-      if (activations && activations.getValue() == "int8")
-        function.walk([&](GroupedMatmulOp op) { run(op, cpu); });
-    }
+    getOperation().walk([&](GroupedMatmulOp op) {
+      if (asksForInt8(op))
+        run(op, cpu);
+    });
   }
 
   void run(GroupedMatmulOp op, const CPUDescription &cpu) {
     if (!op.getResult() || op.hasQuantizedRows())
       return;
-    StringRef reason = reasonToStayExact(op, cpu);
+    std::optional<PackedFormat> packed;
+    if (FormatAttr format =
+            op.getPanels() ? op.getPanels()->getFormat() : FormatAttr())
+      packed = PackedFormat::get(format);
+    StringRef reason = reasonToStayExact(op, cpu, packed);
     if (!reason.empty()) {
       remark::missed(
           op.getLoc(),

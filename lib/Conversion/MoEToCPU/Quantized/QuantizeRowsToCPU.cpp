@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "../Lowering.h"
+#include "moe/Dialect/MoE/IR/PackedFormat.h"
 #include "moe/Dialect/MoE/IR/QuantizedRows.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -39,6 +40,7 @@ private:
   Value maximum(ArrayRef<Value> vectors);
   SmallVector<Value> round(ArrayRef<Value> vectors, Value factor);
   Value sumsOf(ArrayRef<Value> integers);
+  Value separate(Value sums);
   void store(Value vector, Value row, Value byte);
 
   QuantizeRowsOp op;
@@ -93,8 +95,8 @@ SmallVector<Value> QuantizeRowsLowering::round(ArrayRef<Value> vectors,
   return integers;
 }
 
-/// Returns the two sums of a group: that of even elements in the low half, that
-/// of odd ones in the high half.
+/// Returns two sums of integers: that of even elements in the low half, that of
+/// odd ones in the high half, which has borrowed where the other is negative.
 Value QuantizeRowsLowering::sumsOf(ArrayRef<Value> integers) {
   Value sum = integers.front();
   for (Value x : integers.drop_front())
@@ -105,11 +107,14 @@ Value QuantizeRowsLowering::sumsOf(ArrayRef<Value> integers) {
   Value weight =
       arith::ConstantOp::create(b, DenseElementsAttr::get(i32, weights));
   sum = arith::MulIOp::create(b, sum, weight);
-  sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum);
-  // A negative low half has borrowed from the high half.
+  return vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum);
+}
+
+/// Returns two sums as i16 in an i32.
+Value QuantizeRowsLowering::separate(Value sums) {
   Value borrowed = arith::AndIOp::create(
-      b, arith::ShLIOp::create(b, sum, constant(1)), constant(1 << 16));
-  return arith::AddIOp::create(b, sum, borrowed);
+      b, arith::ShLIOp::create(b, sums, constant(1)), constant(1 << 16));
+  return arith::AddIOp::create(b, sums, borrowed);
 }
 
 /// Stores the bytes of a vector.
@@ -138,7 +143,7 @@ void QuantizeRowsLowering::buildGroup(Value row, Value number) {
   auto narrow = VectorType::get(lanes, b.getI8Type());
   SmallVector<int64_t> order;
   for (int64_t lane = 0; lane < lanes; ++lane)
-    order.push_back(lane / 4 * 4 + QuantizedRows::order[lane % 4]);
+    order.push_back(lane / 4 * 4 + PackedFormat::rowOrder[lane % 4]);
   for (auto [i, each] : llvm::enumerate(integers)) {
     Value bytes = arith::TruncIOp::create(b, narrow, each);
     bytes = vector::ShuffleOp::create(b, bytes, bytes, order);
@@ -149,15 +154,21 @@ void QuantizeRowsLowering::buildGroup(Value row, Value number) {
                                        scalar);
   };
   store(one(scale), row, b.add(byte, QuantizedRows::scaleByte));
-  store(one(sumsOf(integers)), row, b.add(byte, QuantizedRows::sumsByte));
+  ArrayRef<Value> all(integers);
+  Value first = sumsOf(all.take_front(all.size() / 2));
+  Value second = sumsOf(all.drop_front(all.size() / 2));
+  Value sums[] = {arith::AddIOp::create(b, first, second), first, second};
+  for (auto [i, each] : llvm::enumerate(sums))
+    store(one(separate(each)), row,
+          b.add(byte, QuantizedRows::sumsByte + 4 * int64_t(i)));
 }
 
 LogicalResult QuantizeRowsLowering::run() {
   for (Value rows : {op.getRows(), op.getInit()})
     if (!cast<MemRefType>(rows.getType()).isLastDimUnitStride())
       return op.emitOpError("expected contiguous rows, got ") << rows.getType();
-  if (lanes % 4 != 0 || QuantizedRows::group % lanes != 0)
-    return op.emitOpError("expected vectors of 128 to 1024 bits, got ")
+  if (QuantizedRows::group / 2 % lanes != 0)
+    return op.emitOpError("expected vectors of 128 to 512 bits, got ")
            << lanes * 32;
   // A task reads about 16 Ki elements, enough to amortize its dispatch.
   int64_t k = op.getK();

@@ -16,11 +16,20 @@ bool mlir::moe::hasQuantizedKernels(const CPUDescription &cpu) {
   return cpu.vectorBits == 256 || cpu.vectorBits == 512;
 }
 
+bool mlir::moe::hasFloatKernel(const CPUDescription &cpu,
+                               const PackedFormat &format, Type element) {
+  // Codes of 8 bits have no way to bf16 that keeps up with its dot products.
+  bool isSlow = cpu.bf16Dot && element.isBF16() && format.width == 8;
+  return hasQuantizedKernels(cpu) && !isSlow;
+}
+
 bool mlir::moe::hasInt8Kernel(const CPUDescription &cpu,
                               const PackedFormat &format) {
   std::optional<Int8Codes> codes = format.getInt8Codes();
-  return hasQuantizedKernels(cpu) && codes &&
-         (cpu.int8Dot || codes->fitInt16());
+  if (!hasQuantizedKernels(cpu) || !codes)
+    return false;
+  // Other processors multiply values that have a sign.
+  return cpu.int8Dot || codes->fitInt8();
 }
 
 QuantizedKernelBuilder::QuantizedKernelBuilder(func::FuncOp function,
@@ -78,16 +87,51 @@ Value QuantizedKernelBuilder::broadcastRowBits(Value index, VectorType type) {
   return bitCast(type, vector::BroadcastOp::create(b, i32, bits));
 }
 
-/// Loads the scales of a vector of columns, in f32.
-Value QuantizedKernelBuilder::scaleOf(Value byte) {
-  Type element = format.scale.getElement();
-  if (!isa<Float8E8M0FNUType>(element)) {
-    Value scales = loadWeights(VectorType::get(kernel.lanes, element), byte);
-    return element.isF32() ? scales : arith::ExtFOp::create(b, f32, scales);
+Value QuantizedKernelBuilder::shiftLeft(Value x, int64_t bits) {
+  auto type = cast<VectorType>(x.getType());
+  return bits == 0 ? x
+                   : arith::ShLIOp::create(b, x, splat(type, bits)).getResult();
+}
+
+SmallVector<Value> QuantizedKernelBuilder::loadWords(Value byte, int64_t j) {
+  SmallVector<Value> words;
+  for (int64_t word = 0; word < format.getWords(); ++word)
+    words.push_back(loadWeights(
+        i32, b.add(byte, 4 * (word * kernel.getColumns() + j * kernel.lanes))));
+  return words;
+}
+
+SmallVector<Value> QuantizedKernelBuilder::unpack(ArrayRef<Value> words) {
+  if (format.width == 8)
+    return llvm::to_vector(words);
+  SmallVector<Value> codes;
+  for (Value word : words.take_back(format.getStep() / 8))
+    for (int64_t half = 0; half < 2; ++half)
+      codes.push_back(bitAnd(shiftRight(word, 4 * half), 0x0f0f0f0f));
+  if (format.width == 6)
+    for (auto [j, code] : llvm::enumerate(codes)) {
+      int64_t shift = 2 * int64_t(j) - 4; // from bits 2j to bits 4 and 5
+      Value upper =
+          shift < 0 ? shiftLeft(words[0], -shift) : shiftRight(words[0], shift);
+      code = arith::OrIOp::create(b, code, bitAnd(upper, 0x30303030));
+    }
+  return codes;
+}
+
+/// Loads the numbers of a vector of columns, in f32.
+Value QuantizedKernelBuilder::numberOf(FieldAttr number, Value byte) {
+  Type element = number.getElement();
+  if (isa<Float32Type, Float16Type, BFloat16Type>(element)) {
+    Value loaded = loadWeights(VectorType::get(kernel.lanes, element), byte);
+    return element.isF32() ? loaded : arith::ExtFOp::create(b, f32, loaded);
   }
   Value codes = loadWeights(VectorType::get(kernel.lanes, b.getI8Type()), byte);
-  Value bits = arith::ExtUIOp::create(b, i32, codes);
-  bits = arith::ShLIOp::create(b, bits, splat(i32, 23));
+  if (isa<IntegerType>(element)) {
+    if (element.isSignedInteger())
+      return arith::SIToFPOp::create(b, f32, codes);
+    return arith::UIToFPOp::create(b, f32, codes);
+  }
+  Value bits = shiftLeft(arith::ExtUIOp::create(b, i32, codes), 23);
   // 2^-127 is subnormal, and 255 is NaN.
   bits = arith::MaxUIOp::create(b, bits, splat(i32, 0x00400000));
   Value isNaN = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, bits,
@@ -96,25 +140,106 @@ Value QuantizedKernelBuilder::scaleOf(Value byte) {
   return bitCast(f32, bits);
 }
 
-/// Adds a group of `steps` steps to the accumulators.
-SmallVector<Value> QuantizedKernelBuilder::group(Value number, Value steps,
-                                                 ValueRange accumulators) {
+/// Returns a product of numbers for one vector of columns.
+Value QuantizedKernelBuilder::productOf(ArrayRef<FieldAttr> numbers,
+                                        int64_t vector) {
+  Value product;
+  for (FieldAttr number : numbers) {
+    Value start = format.isOfBlock(number) ? blockStart : groupEnd;
+    int64_t offset = format.getNumberOffset(number) * kernel.getColumns() +
+                     PackedFormat::getBytes(number) * vector * kernel.lanes;
+    Value factor = numberOf(number, b.add(start, offset));
+    product = product ? arith::MulFOp::create(b, product, factor).getResult()
+                      : factor;
+  }
+  return product;
+}
+
+/// Adds a group to the accumulators: group `inBlock` of the current block.
+SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
+                                                      Value inBlock,
+                                                      Value steps,
+                                                      ValueRange accumulators) {
   int64_t columns = kernel.getColumns();
-  Value start =
-      b.add(argument(Start), b.mul(number, format.getGroupBytes(columns)));
-  SmallVector<Value> sums = sumsOf(number, start, steps);
+  Value start = b.add(blockStart, columns * format.getNumberBytes(true));
+  start = b.add(start, b.mul(inBlock, columns * format.getGroupBytes()));
+  groupEnd = b.add(start, b.mul(steps, columns * format.getStepBytes()));
+  Sums sums = sumsOf({number, start, steps});
   SmallVector<Value> results(accumulators);
-  Value scales = b.add(start, columns * format.group / 2);
   for (int64_t j = 0; j < kernel.vectors; ++j) {
-    Value scale =
-        scaleOf(b.add(scales, j * kernel.lanes * format.getScaleBytes()));
+    Value scale = productOf(format.scales, j);
+    Value excess;
+    if (double each = getExcess(); each != 0)
+      excess = arith::MulFOp::create(
+          b, scale,
+          arith::ConstantOp::create(b,
+                                    DenseElementsAttr::get(f32, float(each))));
+    if (format.hasMins()) {
+      Value minimum = productOf(format.mins, j);
+      if (format.scalesMins)
+        minimum = arith::MulFOp::create(b, minimum, scale);
+      excess = excess ? arith::AddFOp::create(b, excess, minimum).getResult()
+                      : minimum;
+    }
+    if (excess)
+      excess = arith::NegFOp::create(b, excess);
     for (int64_t i = 0; i < rows; ++i) {
       Value &result = results[i * kernel.vectors + j];
-      result =
-          vector::FMAOp::create(b, sums[i * kernel.vectors + j], scale, result);
+      result = vector::FMAOp::create(b, sums.products[i * kernel.vectors + j],
+                                     scale, result);
+      if (excess)
+        result = vector::FMAOp::create(b, sums.rows[i], excess, result);
     }
   }
   return results;
+}
+
+/// Returns the accumulators of all groups.
+SmallVector<Value> QuantizedKernelBuilder::buildGroups() {
+  int64_t perBlock = format.block / format.group;
+  int64_t blockBytes = kernel.getColumns() * format.getBlockBytes();
+  Value groups = argument(Groups);
+  Value steps = b.index(format.group / format.getStep());
+  auto forEach =
+      [&](Value count, ValueRange inits,
+          llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body)
+      -> SmallVector<Value> {
+    auto loop = scf::ForOp::create(b, b.index(0), count, b.index(1), inits);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    scf::YieldOp::create(
+        b, body(loop.getInductionVar(), loop.getRegionIterArgs()));
+    return llvm::to_vector_of<Value>(loop.getResults());
+  };
+  SmallVector<Value> zeros(rows * kernel.vectors, zero(f32));
+  SmallVector<Value> accumulators = forEach(
+      b.ceilDiv(groups, perBlock), zeros, [&](Value block, ValueRange outer) {
+        blockStart = b.add(argument(Start), b.mul(block, blockBytes));
+        if (perBlock == 1)
+          return buildGroup(block, b.index(0), steps, outer);
+        Value first = b.mul(block, perBlock);
+        return forEach(b.min(b.index(perBlock), b.sub(groups, first)), outer,
+                       [&](Value group, ValueRange inner) {
+                         return buildGroup(b.add(first, group), group, steps,
+                                           inner);
+                       });
+      });
+
+  // A last group with fewer steps.
+  Value isPartial = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
+                                          argument(Rest), b.index(0));
+  auto last = scf::IfOp::create(b, TypeRange(ValueRange(accumulators)),
+                                isPartial, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(last.elseBlock());
+  scf::YieldOp::create(b, accumulators);
+  b.setInsertionPointToStart(last.thenBlock());
+  blockStart =
+      b.add(argument(Start), b.mul(b.div(groups, perBlock), blockBytes));
+  Value inBlock = perBlock == 1 ? b.index(0) : b.rem(groups, perBlock);
+  scf::YieldOp::create(
+      b, buildGroup(groups, inBlock, argument(Rest), accumulators));
+  return llvm::to_vector_of<Value>(last.getResults());
 }
 
 void QuantizedKernelBuilder::build() {
@@ -122,29 +247,7 @@ void QuantizedKernelBuilder::build() {
   buildConstants();
   for (int64_t i = 0; i < rows; ++i)
     firsts.push_back(memref::LoadOp::create(b, argument(Firsts), b.index(i)));
-  SmallVector<Value> zeros(rows * kernel.vectors, zero(f32));
-  auto loop =
-      scf::ForOp::create(b, b.index(0), argument(Groups), b.index(1), zeros);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(b, group(loop.getInductionVar(),
-                                  b.index(format.group / PackedFormat::step),
-                                  loop.getRegionIterArgs()));
-  }
-  Value isPartial = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
-                                          argument(Rest), b.index(0));
-  auto last = scf::IfOp::create(b, loop.getResultTypes(), isPartial,
-                                /*withElseRegion=*/true);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(last.thenBlock());
-    scf::YieldOp::create(
-        b, group(argument(Groups), argument(Rest), loop.getResults()));
-    b.setInsertionPointToStart(last.elseBlock());
-    scf::YieldOp::create(b, loop.getResults());
-  }
-  for (auto [i, accumulator] : llvm::enumerate(last.getResults()))
+  for (auto [i, accumulator] : llvm::enumerate(buildGroups()))
     vector::StoreOp::create(
         b, finish(accumulator), argument(Accumulators),
         b.add(argument(AccumulatorsStart), i * kernel.lanes));
@@ -157,9 +260,9 @@ func::FuncOp mlir::moe::getOrCreateQuantizedKernel(ModuleOp module,
                                                    int64_t rows) {
   std::string name;
   llvm::raw_string_ostream(name)
-      << "moe_kernel_q4_" << kernel.element << "_" << rows << "x"
-      << kernel.vectors << "x" << kernel.lanes
-      << (kernel.depth > 1 ? "_dot" : "");
+      << "moe_kernel_q" << PackedFormat::get(format)->width << "_"
+      << kernel.element << "_" << rows << "x" << kernel.vectors << "x"
+      << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
   // Skip names of other functions and of kernels of other formats.
   for (;; name += '_') {
     Operation *existing = module.lookupSymbol(name);

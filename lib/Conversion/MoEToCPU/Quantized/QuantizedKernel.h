@@ -31,8 +31,17 @@ func::FuncOp getOrCreateQuantizedKernel(ModuleOp module, const Kernel &kernel,
 
 /// Returns true if the CPU has the lookups that the kernels use.
 bool hasQuantizedKernels(const CPUDescription &cpu);
-/// The same for kernels of rows of moe.quantize_rows.
+/// Returns true if a kernel multiplies rows of `element` with this format, and
+/// decoded weights would not be much faster at many rows.
+bool hasFloatKernel(const CPUDescription &cpu, const PackedFormat &format,
+                    Type element);
+/// Returns true if a kernel multiplies rows of moe.quantize_rows with it.
 bool hasInt8Kernel(const CPUDescription &cpu, const PackedFormat &format);
+
+/// Returns true if moe-quantize-activations will round the rows of a matmul
+/// whose weights are packed with this format.
+bool canQuantizeRows(GroupedMatmulOp op, const CPUDescription &cpu,
+                     const PackedFormat &format);
 
 } // namespace mlir::moe
 

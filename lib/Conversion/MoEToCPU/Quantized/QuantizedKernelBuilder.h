@@ -37,14 +37,28 @@ protected:
   QuantizedKernelBuilder(func::FuncOp function, const Kernel &kernel,
                          const PackedFormat &format, int64_t rows);
 
+  /// A group of a panel: its number, the first byte of its codes, and its
+  /// steps.
+  struct Group {
+    Value number, start, steps;
+  };
+  /// Sums over a group, in f32: of products, for each row and vector of
+  /// columns; and of the elements of each row, broadcast, if the kernel
+  /// subtracts them.
+  struct Sums {
+    SmallVector<Value> products, rows;
+  };
+
   /// Emits constants, such as tables of the values of codes.
-  virtual void buildConstants() = 0;
-  /// Returns the sums over group `number`, whose codes start at byte `start`
-  /// and have `steps` steps: one for each row and vector of columns, in f32.
-  virtual SmallVector<Value> sumsOf(Value number, Value start, Value steps) = 0;
+  virtual void buildConstants() {}
+  virtual Sums sumsOf(const Group &group) = 0;
+  /// Returns what all codes of a kernel have too much.
+  virtual double getExcess() { return 0; }
   /// Returns the result of an accumulator.
   virtual Value finish(Value accumulator) { return accumulator; }
 
+  /// True if the kernel subtracts something from all weights of a group.
+  bool needsRowSums() { return format.hasMins() || getExcess() != 0; }
   Value argument(Argument which) { return function.getArgument(which); }
   Value splat(VectorType type, int64_t value);
   Value zero(VectorType type);
@@ -53,6 +67,15 @@ protected:
   Value call(StringRef intrinsic, Type result, ValueRange operands);
   /// Loads bytes of the weights as a vector of another type.
   Value loadWeights(VectorType type, Value byte);
+  /// Loads the words of a step of vector `j` of columns.
+  SmallVector<Value> loadWords(Value byte, int64_t j);
+  /// Returns the codes of each four elements of a step, in bytes.
+  SmallVector<Value> unpack(ArrayRef<Value> words);
+  Value bitAnd(Value x, int64_t mask) {
+    return arith::AndIOp::create(b, x,
+                                 splat(cast<VectorType>(x.getType()), mask));
+  }
+  Value shiftLeft(Value x, int64_t bits);
   /// Loads 32 bits of the rows from an index on and broadcasts them.
   Value broadcastRowBits(Value index, VectorType type);
 
@@ -65,8 +88,13 @@ protected:
   SmallVector<Value> firsts; // of each row, an index of `Lhs`
 
 private:
-  Value scaleOf(Value byte);
-  SmallVector<Value> group(Value number, Value steps, ValueRange accumulators);
+  Value numberOf(FieldAttr number, Value byte);
+  Value productOf(ArrayRef<FieldAttr> numbers, int64_t vector);
+  SmallVector<Value> buildGroup(Value number, Value inBlock, Value steps,
+                                ValueRange accumulators);
+  SmallVector<Value> buildGroups();
+
+  Value blockStart, groupEnd; // bytes of the current group's numbers
 };
 
 /// Emits the kernel of `rows` rows of floats.

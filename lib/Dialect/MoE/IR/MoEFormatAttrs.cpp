@@ -104,6 +104,13 @@ LogicalResult FieldAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 // #moe.format
 //===----------------------------------------------------------------------===//
 
+int64_t FormatAttr::getBlockRows(int64_t index) const {
+  for (FieldAttr field : getFields())
+    if (field.getOperand() == index && !isInRecord(field))
+      return field.getAxis() == 0 ? 0 : field.getBlockRows();
+  return 1;
+}
+
 SmallVector<FieldAttr> FormatAttr::getFields() const {
   SmallVector<FieldAttr> fields{getCodes()};
   if (getZero())

@@ -31,13 +31,14 @@ PanelsAttr::verify(llvm::function_ref<InFlightDiagnostic()> emitError,
                        << " matmuls share equally, got " << columns;
   if (!format)
     return success();
-  if (!PackedFormat::get(format))
-    return emitError() << "expected a format of 4-bit codes with one scale for "
-                          "each group of a multiple of 32 elements, got "
+  std::optional<PackedFormat> packed = PackedFormat::get(format);
+  if (!packed)
+    return emitError() << "expected a format of codes of 4, 6 or 8 bits with "
+                          "scales of groups of a multiple of 16 elements, got "
                        << format;
-  if (depth != PackedFormat::step)
-    return emitError() << "expected a depth of " << PackedFormat::step
-                       << " where there is a format, got " << depth;
+  if (depth != packed->getStep())
+    return emitError() << "expected a depth of " << packed->getStep()
+                       << " for this format, got " << depth;
   return success();
 }
 
@@ -404,10 +405,10 @@ LogicalResult PackOp::reifyResultShapes(OpBuilder &b,
 /// Verifies the operands of a packing that keeps weights quantised.
 static LogicalResult verifyFormat(PackOp op) {
   if (!op.getExtents() || op.getExtents()->size() != 2 || op.getK() < 1 ||
-      op.getN() < 1 || op.getK() % PackedFormat::step != 0)
+      op.getN() < 1 || op.getK() % op.getPanels().getDepth() != 0)
     return op.emitOpError("expected extents [K, N] with a K that is a multiple "
                           "of ")
-           << PackedFormat::step;
+           << op.getPanels().getDepth();
   if (!op.getTransposed())
     return op.emitOpError("expected quantised weights that are transposed");
   int64_t count = op.getPanels().getMatmuls() * op.getNumFields();
@@ -416,13 +417,22 @@ static LogicalResult verifyFormat(PackOp op) {
            << op.getNumFields() << " fields for each of "
            << op.getPanels().getMatmuls() << " matmuls, got "
            << op.getWeights().size();
-  for (Value field : op.getWeights()) {
-    auto type = cast<ShapedType>(field.getType());
-    if (!type.hasRank() || type.getRank() < 3 ||
-        ShapedType::isDynamicShape(type.getShape().drop_front()) ||
-        type.getDimSize(1) != op.getN())
-      return op.emitOpError("expected fields with a row for each of ")
-             << op.getN() << " columns, got " << type;
+  for (auto [index, operand] : llvm::enumerate(op.getWeights())) {
+    auto type = cast<ShapedType>(operand.getType());
+    if (!type.hasRank() || type.getRank() < 1 ||
+        ShapedType::isDynamicShape(type.getShape().drop_front()))
+      return op.emitOpError("expected fields of static shape but for their "
+                            "first dimension, got ")
+             << type;
+    // Numbers of one block of rows may lack the dimension; those of a column
+    // may be packed in it.
+    int64_t blockRows =
+        op.getPanels().getFormat().getBlockRows(index % op.getNumFields());
+    int64_t rows = llvm::divideCeil(op.getN(), std::max<int64_t>(1, blockRows));
+    if (blockRows != 0 && (type.getRank() > 1 || rows > 1) &&
+        (type.getRank() < 2 || type.getDimSize(1) != rows))
+      return op.emitOpError("expected a field with ")
+             << rows << " rows for " << op.getN() << " columns, got " << type;
   }
   if (!elementOf(op.getInit()).isInteger(8))
     return op.emitOpError("expected a destination of bytes, got ")

@@ -18,42 +18,139 @@ std::array<float, 16> mlir::moe::getF4Values() {
   return values;
 }
 
-/// Returns the values of codes of 4 bits; none if they have another width.
-static std::optional<std::array<float, 16>> valuesOf(FormatAttr format) {
+//===----------------------------------------------------------------------===//
+// Which formats are packed
+//===----------------------------------------------------------------------===//
+
+/// True if kernels read codes of this type.
+static bool isPackedCode(FormatAttr format) {
+  Type element = format.getCodes().getElement();
+  if (isa<Float4E2M1FNType, Float8E4M3FNType>(element))
+    return !format.getTable() && format.getOffset() == 0;
+  auto integer = dyn_cast<IntegerType>(element);
+  if (!integer)
+    return false;
+  if (integer.getWidth() == 4)
+    return true;
+  // Wider codes with a table would need large ones; a sign and an offset, more
+  // than 8 bits.
+  bool isWide = integer.getWidth() == 8 ||
+                (integer.getWidth() == 6 && integer.isUnsigned());
+  return isWide && !format.getTable() &&
+         (integer.isUnsigned()
+              ? llvm::is_contained({0, 32, 128}, format.getOffset())
+              : format.getOffset() == 0);
+}
+
+/// True if kernels read numbers like this.
+static bool isPackedNumber(FieldAttr number) {
+  Type element = number.getElement();
+  bool isKnown = isa<Float32Type, Float16Type, BFloat16Type, Float8E8M0FNUType,
+                     IntegerType>(element);
+  return isKnown && !number.getDivide() &&
+         (!element.isInteger() || number.getWidth() <= 8);
+}
+
+std::optional<PackedFormat> PackedFormat::get(FormatAttr format) {
+  if (!isPackedCode(format) || !format.getScales())
+    return std::nullopt;
+  PackedFormat packed;
+  packed.format = format;
+  packed.width = format.getCodes().getWidth();
+  llvm::append_range(packed.scales, format.getScales().getAsRange<FieldAttr>());
+  if (format.getMins())
+    llvm::append_range(packed.mins, format.getMins().getAsRange<FieldAttr>());
+  packed.scalesMins = format.getZero() != nullptr;
+  if (packed.scalesMins) {
+    if (packed.hasMins())
+      return std::nullopt;
+    packed.mins.push_back(format.getZero());
+  }
+  packed.group = INT64_MAX;
+  packed.block = 0;
+  for (ArrayRef<FieldAttr> numbers :
+       {ArrayRef(packed.scales), ArrayRef(packed.mins)})
+    for (FieldAttr number : numbers) {
+      if (!isPackedNumber(number))
+        return std::nullopt;
+      packed.group = std::min(packed.group, number.getBlockColumns());
+      packed.block = std::max(packed.block, number.getBlockColumns());
+    }
+  // Numbers of more than two sizes of groups are nobody's.
+  for (ArrayRef<FieldAttr> numbers :
+       {ArrayRef(packed.scales), ArrayRef(packed.mins)})
+    for (FieldAttr number : numbers)
+      if (number.getBlockColumns() != packed.group &&
+          number.getBlockColumns() != packed.block)
+        return std::nullopt;
+  // Smaller groups would cost more than the codes themselves.
+  if (packed.group % 16 != 0 || packed.block % packed.group != 0)
+    return std::nullopt;
+  return packed;
+}
+
+//===----------------------------------------------------------------------===//
+// Layout
+//===----------------------------------------------------------------------===//
+
+SmallVector<FieldAttr> PackedFormat::getNumbers(bool ofBlock) const {
+  SmallVector<FieldAttr> numbers;
+  for (ArrayRef<FieldAttr> each : {ArrayRef(scales), ArrayRef(mins)})
+    for (FieldAttr number : each)
+      if (isOfBlock(number) == ofBlock)
+        numbers.push_back(number);
+  return numbers;
+}
+
+int64_t PackedFormat::getNumberBytes(bool ofBlock) const {
+  int64_t bytes = 0;
+  for (FieldAttr number : getNumbers(ofBlock))
+    bytes += getBytes(number);
+  return bytes;
+}
+
+int64_t PackedFormat::getNumberOffset(FieldAttr number) const {
+  int64_t bytes = 0;
+  for (FieldAttr each : getNumbers(isOfBlock(number))) {
+    if (each == number)
+      break;
+    bytes += getBytes(each);
+  }
+  return bytes;
+}
+
+int64_t PackedFormat::getPanelBytes(int64_t columns, int64_t k) const {
+  int64_t bytes = k / block * getBlockBytes(), rest = k % block;
+  if (rest > 0) {
+    bytes += getNumberBytes(true) + rest / group * getGroupBytes();
+    if (rest % group > 0)
+      bytes += getGroupBytes(llvm::divideCeil(rest % group, getStep()));
+  }
+  return columns * bytes;
+}
+
+//===----------------------------------------------------------------------===//
+// Values of codes
+//===----------------------------------------------------------------------===//
+
+std::array<float, 16> PackedFormat::getValues() const {
   Type element = format.getCodes().getElement();
   if (isa<Float4E2M1FNType>(element))
     return getF4Values();
   std::array<float, 16> values;
-  auto integer = dyn_cast<IntegerType>(element);
-  if (!integer || integer.getWidth() != 4)
-    return std::nullopt;
+  bool isSigned = cast<IntegerType>(element).isSigned();
   for (int64_t code = 0; code < int64_t(values.size()); ++code) {
-    int64_t value = integer.isSigned() && code >= 8 ? code - 16 : code;
+    int64_t value = isSigned && code >= 8 ? code - 16 : code;
     values[code] = format.getTable() ? format.getTable()[code] : float(value);
     values[code] -= float(format.getOffset());
   }
   return values;
 }
 
-std::optional<PackedFormat> PackedFormat::get(FormatAttr format) {
-  std::optional<std::array<float, 16>> values = valuesOf(format);
-  ArrayAttr scales = format.getScales();
-  if (!values || format.getZero() || format.getMins() || !scales ||
-      scales.size() != 1)
-    return std::nullopt;
-  auto scale = cast<FieldAttr>(scales[0]);
-  Type element = scale.getElement();
-  bool isScale =
-      isa<Float32Type, Float16Type, BFloat16Type, Float8E8M0FNUType>(element);
-  // A group of one scale for the whole row would be padded to 32.
-  if (!isScale || scale.getDivide() || scale.getBlockRows() != 1 ||
-      scale.getBlockColumns() % 32 != 0 || scale.getAxis() != 1)
-    return std::nullopt;
-  return PackedFormat{*values, scale.getBlockColumns(), scale};
-}
-
-bool PackedFormat::isExactBF16() const {
-  return llvm::all_of(values, [](float value) {
+bool PackedFormat::hasBF16Codes() const {
+  if (width != 4)
+    return width == 6;
+  return llvm::all_of(getValues(), [](float value) {
     APFloat rounded(value);
     bool losesInfo = false;
     rounded.convert(APFloat::BFloat(), APFloat::rmNearestTiesToEven,
@@ -62,21 +159,15 @@ bool PackedFormat::isExactBF16() const {
   });
 }
 
-bool Int8Codes::isLinear() const {
-  for (int64_t code = 0; code < int64_t(values.size()); ++code)
-    if (values[code] + offset != code)
-      return false;
-  return true;
+bool Int8Codes::fitInt16(int64_t count) const {
+  int64_t largest = std::max(std::abs(minimum), std::abs(maximum));
+  return largest * 127 * count <= INT16_MAX &&
+         (maximum + offset) * 127 * 2 <= INT16_MAX;
 }
 
-bool Int8Codes::fitInt16() const {
-  return llvm::all_of(values, [&](int64_t value) {
-    return std::abs(value) * 127 * 16 <= INT16_MAX &&
-           (value + offset) * 127 * 2 <= INT16_MAX;
-  });
-}
-
-std::optional<Int8Codes> PackedFormat::getInt8Codes() const {
+/// Returns the values of codes of 4 bits as integers.
+static std::optional<Int8Codes> getTableCodes(const PackedFormat &format) {
+  std::array<float, 16> values = format.getValues();
   for (float factor : {1.0f, 2.0f}) {
     bool areIntegers = llvm::all_of(values, [&](float value) {
       return std::abs(value * factor) <= 127 &&
@@ -86,11 +177,33 @@ std::optional<Int8Codes> PackedFormat::getInt8Codes() const {
       continue;
     Int8Codes codes;
     codes.factor = factor;
-    for (auto [integer, value] : llvm::zip(codes.values, values))
-      integer = int64_t(value * factor);
-    codes.offset = std::max<int64_t>(
-        0, -*std::min_element(codes.values.begin(), codes.values.end()));
+    codes.flipsSign = false;
+    for (float value : values)
+      codes.table.push_back(int64_t(value * factor));
+    codes.minimum = *std::min_element(codes.table.begin(), codes.table.end());
+    codes.maximum = *std::max_element(codes.table.begin(), codes.table.end());
+    codes.offset = std::max<int64_t>(0, -codes.minimum);
+    bool isLinear = true;
+    for (auto [code, value] : llvm::enumerate(codes.table))
+      isLinear &= value + codes.offset == int64_t(code);
+    if (isLinear)
+      codes.table.clear();
     return codes;
   }
   return std::nullopt;
+}
+
+std::optional<Int8Codes> PackedFormat::getInt8Codes() const {
+  if (isFloat8())
+    return std::nullopt;
+  if (width == 4)
+    return getTableCodes(*this);
+  Int8Codes codes;
+  codes.factor = 1;
+  codes.flipsSign =
+      cast<IntegerType>(format.getCodes().getElement()).isSigned();
+  codes.offset = codes.flipsSign ? 128 : format.getOffset();
+  codes.minimum = -codes.offset;
+  codes.maximum = (int64_t(1) << width) - 1 - codes.offset;
+  return codes;
 }

@@ -112,13 +112,13 @@ func.func @transposed_destination(%w: tensor<1x4x8xf32>, %o: tensor<1x2x4x4x1xf3
 
 // -----
 
-// expected-error @+1 {{expected a format of 4-bit codes with one scale for each group of a multiple of 32 elements, got}}
+// expected-error @+1 {{expected a format of codes of 4, 6 or 8 bits with scales of groups of a multiple of 16 elements, got}}
 func.func private @f() attributes {a = #moe.panels<matmuls = 1, columns = 64, depth = 8, format = <codes = <element = si8>>>}
 
 // -----
 
 #q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
-// expected-error @+1 {{expected a depth of 8 where there is a format, got 1}}
+// expected-error @+1 {{expected a depth of 8 for this format, got 1}}
 func.func private @f() attributes {a = #moe.panels<matmuls = 1, columns = 64, depth = 1, format = #q4>}
 
 // -----

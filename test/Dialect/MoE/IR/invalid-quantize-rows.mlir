@@ -1,24 +1,24 @@
 // RUN: moe-opt %s -split-input-file -verify-diagnostics
 
-func.func @columns(%x: tensor<?x40xf32>, %o: tensor<?x80xi8>) {
+func.func @columns(%x: tensor<?x40xf32>, %o: tensor<?x96xi8>) {
   // expected-error @+1 {{expected rows of a multiple of 32 columns, got 'tensor<?x40xf32>'}}
-  %q = moe.quantize_rows %x outs(%o : tensor<?x80xi8>) : tensor<?x40xf32> -> tensor<?x80xi8>
+  %q = moe.quantize_rows %x outs(%o : tensor<?x96xi8>) : tensor<?x40xf32> -> tensor<?x96xi8>
   return
 }
 
 // -----
 
 func.func @destination(%x: tensor<?x64xf32>, %o: tensor<?x64xi8>) {
-  // expected-error @+1 {{expected a destination of shape ?x80, got ?x64}}
+  // expected-error @+1 {{expected a destination of shape ?x96, got ?x64}}
   %q = moe.quantize_rows %x outs(%o : tensor<?x64xi8>) : tensor<?x64xf32> -> tensor<?x64xi8>
   return
 }
 
 // -----
 
-func.func @mixed(%x: tensor<?x64xf32>, %o: memref<?x80xi8>) {
+func.func @mixed(%x: tensor<?x64xf32>, %o: memref<?x96xi8>) {
   // expected-error @+1 {{expected operands that are all tensors or all memrefs}}
-  moe.quantize_rows %x outs(%o : memref<?x80xi8>) : tensor<?x64xf32>
+  moe.quantize_rows %x outs(%o : memref<?x96xi8>) : tensor<?x64xf32>
   return
 }
 
@@ -28,7 +28,7 @@ func.func @mixed(%x: tensor<?x64xf32>, %o: memref<?x80xi8>) {
                   scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
 
 func.func @row_bytes(%x: memref<?x64xi8>, %w: memref<1x1x2304xi8>, %y: memref<?x50xf32>) {
-  // expected-error @+1 {{expected quantized rows of 40 bytes for each group, got 'memref<?x64xi8>'}}
+  // expected-error @+1 {{expected quantized rows of 48 bytes for each group, got 'memref<?x64xi8>'}}
   moe.grouped_matmul %x weights(%w : memref<1x1x2304xi8>) panels(<matmuls = 1, columns = 64, depth = 8, format = #q4>)
       outs(%y : memref<?x50xf32>) {
   ^bb0(%a: f32):
@@ -39,12 +39,12 @@ func.func @row_bytes(%x: memref<?x64xi8>, %w: memref<1x1x2304xi8>, %y: memref<?x
 
 // -----
 
-func.func @float_weights(%x: memref<?x80xi8>, %w: memref<1x64x50xf32>, %y: memref<?x50xf32>) {
+func.func @float_weights(%x: memref<?x96xi8>, %w: memref<1x64x50xf32>, %y: memref<?x50xf32>) {
   // expected-error @+1 {{expected weights packed with a format for rows of i8, got 'memref<1x64x50xf32>'}}
   moe.grouped_matmul %x weights(%w : memref<1x64x50xf32>) outs(%y : memref<?x50xf32>) {
   ^bb0(%a: f32):
     moe.yield %a : f32
-  } : memref<?x80xi8>
+  } : memref<?x96xi8>
   return
 }
 

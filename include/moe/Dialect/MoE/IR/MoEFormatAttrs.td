@@ -128,6 +128,8 @@ def MoE_FormatAttr : AttrDef<MoE_Dialect, "Format"> {
     int64_t getNumOperands() const;
     /// All fields: codes, zero, scales and mins.
     SmallVector<FieldAttr> getFields() const;
+    /// Rows of the matrix for each row of operand `index`; 0 if it packs rows.
+    int64_t getBlockRows(int64_t index) const;
     /// True if `field` is packed in records.
     bool isInRecord(FieldAttr field) const {
       return hasRecords() && field.getOperand() == 0;

@@ -79,13 +79,22 @@ def MoE_PanelsAttr : AttrDef<MoE_Dialect, "Panels"> {
     panel, `depth` consecutive elements along `k` are adjacent. Padding beyond
     `n` and `k` is zero.
 
-    With `format` the weights stay quantised, codes of 4 bits in groups along
-    `k` that share a scale, and are stored as `[E, panels, bytes]`. The bytes of
-    a panel are those of its groups, each `depth = 8` steps after the other and
-    then the scales of the columns: in the order in which a kernel reads them. A
-    step is a word of 32 bits for each column; bits `4i` to `4i + 3` are the
-    code of `k = [0, 4, 2, 6, 1, 5, 3, 7][i]`, so that shifts of words of 16
-    bits yield neighbours.
+    With `format` the weights stay quantised, and are stored as `[E, panels,
+    bytes]`, in the order in which a kernel reads them. Along k a panel has
+    blocks: the numbers (scales, minima, zero points) that the format has for
+    each block, then its groups. A group has its steps, then the numbers that
+    the format has for each group; where all numbers are of groups of one size,
+    there are no blocks. Numbers are widened to bytes. A step has `depth`
+    elements along k and as many words of 32 bits for each column as their codes
+    need:
+
+    * 4 bits: 8 elements. Bits `4i` to `4i + 3` are the code of `k = [0, 4, 2,
+      6, 1, 5, 3, 7][i]`, so that shifts of words of 16 bits yield neighbours.
+    * 8 bits: 8 elements, in two words; the bytes of a word are elements `[0, 2,
+      1, 3]`, those of f8E4M3FN `[0, 1, 2, 3]`.
+    * 6 bits: 16 elements, in three words. Bits `2j`, `2j + 1` of byte `i` of
+      the first are the upper bits of `k = 4j + [0, 2, 1, 3][i]`; the others
+      have the lower bits, as codes of 4 bits.
   }];
   let parameters = (ins "int64_t":$matmuls, "int64_t":$columns,
                         "int64_t":$depth,
@@ -459,17 +468,18 @@ def MoE_QuantizeRowsOp : MoE_Op<"quantize_rows", [
     and the integers are 0. A group with a NaN or an infinity has such a scale,
     and so every product with it is NaN or infinite.
 
-    The result has 40 bytes for each group, in the order in which a kernel reads
+    The result has 48 bytes for each group, in the order in which a kernel reads
     them: the integers, in each four of them in the order `0, 2, 1, 3` (that of
-    the bytes of `#moe.panels` with a format); the scale; and two sums of
-    integers, in i16: of elements `0, 2` and of elements `1, 3` of each four.
+    the bytes of `#moe.panels` with a format); the scale; and three pairs of
+    sums of integers, in i16: of elements `0, 2` and of elements `1, 3` of each
+    four, over all, over the first 16, and over the last 16.
 
     ```mlir
-    func.func @quantize_rows(%x: tensor<?x64xbf16>, %init: tensor<?x80xi8>)
-        -> tensor<?x80xi8> {
-      %q = moe.quantize_rows %x outs(%init : tensor<?x80xi8>)
-        : tensor<?x64xbf16> -> tensor<?x80xi8>
-      return %q : tensor<?x80xi8>
+    func.func @quantize_rows(%x: tensor<?x64xbf16>, %init: tensor<?x96xi8>)
+        -> tensor<?x96xi8> {
+      %q = moe.quantize_rows %x outs(%init : tensor<?x96xi8>)
+        : tensor<?x64xbf16> -> tensor<?x96xi8>
+      return %q : tensor<?x96xi8>
     }
     ```
   }];
