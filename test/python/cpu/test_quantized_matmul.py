@@ -298,7 +298,8 @@ def test_rows_that_round_badly(level):
                       np.where(np.arange(case.k) % 32 == 5, 1.0, 1e-9)]).astype(kind)
         offsets = np.array([0, 2, 4, 6], np.int32)
         with np.errstate(over="ignore"):
-            expected = products(case, rounded(x), offsets, case.decoded(lists, level, "int8")).astype(
+            given = case.decoded(lists, level, "int8")
+            expected = products(case, rounded(x), offsets, given).astype(
                 kind).astype(np.float64)
         y = run(case, level, x, offsets, lists, "int8").astype(np.float64)
         for row in range(len(x)):

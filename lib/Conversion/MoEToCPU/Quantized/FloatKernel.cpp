@@ -181,10 +181,8 @@ Value FloatKernelBuilder::valueOf(const Codes &codes, int64_t part) {
 void FloatKernelBuilder::step(Value byte, Value k,
                               MutableArrayRef<Value> sums) {
   SmallVector<Codes> codes;
-  for (int64_t j = 0; j < kernel.vectors; ++j) {
-    SmallVector<Value> words = loadWords(byte, j);
+  for (SmallVector<Value> &words : loadWords(byte))
     codes.push_back({words, format.width == 4 ? words : unpack(words)});
-  }
   int64_t width = usesDot ? 2 : 1;
   for (int64_t part = 0; part < format.getStep() / width; ++part) {
     SmallVector<Value> values;

@@ -147,8 +147,8 @@ Value Int8KernelBuilder::dot(Value sum, Value weights, Value row) {
 void Int8KernelBuilder::step(Value byte, Value row,
                              MutableArrayRef<Value> sums) {
   SmallVector<SmallVector<Value>> quads;
-  for (int64_t j = 0; j < kernel.vectors; ++j)
-    quads.push_back(unpack(loadWords(byte, j)));
+  for (ArrayRef<Value> words : loadWords(byte))
+    quads.push_back(unpack(words));
   for (int64_t quad = 0; quad < format.getStep() / 4; ++quad) {
     SmallVector<Value> weights;
     for (ArrayRef<Value> each : quads)

@@ -93,11 +93,13 @@ Value QuantizedKernelBuilder::shiftLeft(Value x, int64_t bits) {
                    : arith::ShLIOp::create(b, x, splat(type, bits)).getResult();
 }
 
-SmallVector<Value> QuantizedKernelBuilder::loadWords(Value byte, int64_t j) {
-  SmallVector<Value> words;
+SmallVector<SmallVector<Value>> QuantizedKernelBuilder::loadWords(Value byte) {
+  SmallVector<SmallVector<Value>> words(kernel.vectors);
   for (int64_t word = 0; word < format.getWords(); ++word)
-    words.push_back(loadWeights(
-        i32, b.add(byte, 4 * (word * kernel.getColumns() + j * kernel.lanes))));
+    for (int64_t j = 0; j < kernel.vectors; ++j) {
+      int64_t first = word * kernel.getColumns() + j * kernel.lanes;
+      words[j].push_back(loadWeights(i32, b.add(byte, 4 * first)));
+    }
   return words;
 }
 

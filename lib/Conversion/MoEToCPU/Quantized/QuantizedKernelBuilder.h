@@ -67,8 +67,9 @@ protected:
   Value call(StringRef intrinsic, Type result, ValueRange operands);
   /// Loads bytes of the weights as a vector of another type.
   Value loadWeights(VectorType type, Value byte);
-  /// Loads the words of a step of vector `j` of columns.
-  SmallVector<Value> loadWords(Value byte, int64_t j);
+  /// Loads the words of a step for each vector of columns, in the order of
+  /// their addresses: hardware follows one ascending stream.
+  SmallVector<SmallVector<Value>> loadWords(Value byte);
   /// Returns the codes of each four elements of a step, in bytes.
   SmallVector<Value> unpack(ArrayRef<Value> words);
   Value bitAnd(Value x, int64_t mask) {
