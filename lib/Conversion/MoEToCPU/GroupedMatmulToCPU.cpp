@@ -166,10 +166,11 @@ void GroupedMatmulLowering::forEachTile(
 }
 
 /// Chooses what to prefetch during a tile. The tiles of a part share the
-/// prefetch of the next part, which is adjacent in memory. The first part of a
-/// task has not been prefetched, so its first tile prefetches within the part
-/// itself, as does a tile that is alone in its part. The last part prefetches
-/// nothing further: what follows belongs to another task.
+/// prefetch of the next part, which is adjacent in memory, while this one is in
+/// the cache. The first tile of a task and a tile that is alone in its part
+/// read their own weights from memory, where a prefetch would only take
+/// bandwidth. The last part prefetches nothing: what follows belongs to another
+/// task.
 GroupedMatmulLowering::Ahead GroupedMatmulLowering::prefetch(const Part &part,
                                                              const Tile &tile,
                                                              Value start,
@@ -189,8 +190,8 @@ GroupedMatmulLowering::Ahead GroupedMatmulLowering::prefetch(const Part &part,
   Value next = b.add(b.add(start, elements), done);
   Value step = arith::DivUIOp::create(
       b, b.index(kernel.getStep() * Kernel::unroll), sharing);
-  return {choose(part.isLast, start, next),
-          choose(own, b.index(0), choose(part.isLast, b.index(1), step))};
+  Value isNothing = arith::OrIOp::create(b, own, part.isLast);
+  return {next, choose(isNothing, b.index(0), step)};
 }
 
 /// Stores the first element of each row of a tile, from `column` on.

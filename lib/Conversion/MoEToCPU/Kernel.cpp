@@ -88,9 +88,6 @@ enum Argument {
   Resume
 };
 
-/// The weights that a loop prefetches.
-enum class Prefetched { Nothing, Soon, Given };
-
 /// Builds the body of one kernel.
 class KernelBuilder {
 public:
@@ -122,7 +119,7 @@ private:
   }
 
   SmallVector<Value> loadAccumulators();
-  SmallVector<Value> loop(Value from, Value to, int64_t unroll, Prefetched what,
+  SmallVector<Value> loop(Value from, Value to, int64_t unroll, bool prefetches,
                           ValueRange accumulators);
   SmallVector<Value> unrolledLoop(Value to, ValueRange accumulators);
   SmallVector<Value> lastStep(ValueRange accumulators);
@@ -221,37 +218,31 @@ void KernelBuilder::step(Value k, bool whole,
 /// Prefetches `count` cache lines of weights from `offset` on.
 void KernelBuilder::prefetch(Value offset, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
-    memref::PrefetchOp::create(
-        b, argument(Weights), add(offset, i * kernel.elementsIn(lineBytes)),
-        /*isWrite=*/false, /*localityHint=*/rows == 1 ? 3 : 2,
-        /*isDataCache=*/true);
+    memref::PrefetchOp::create(b, argument(Weights),
+                               add(offset, i * kernel.elementsIn(lineBytes)),
+                               /*isWrite=*/false, /*localityHint=*/2,
+                               /*isDataCache=*/true);
 }
 
-/// Emits a loop over [from, to) that is unrolled by `unroll`.
+/// Emits a loop over [from, to) that is unrolled by `unroll`; it may prefetch
+/// the weights that the arguments give.
 SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
-                                       Prefetched what,
+                                       bool prefetches,
                                        ValueRange accumulators) {
   SmallVector<Value> inits(accumulators);
-  if (what == Prefetched::Given)
+  if (prefetches)
     inits.push_back(argument(Ahead));
   auto loop = scf::ForOp::create(b, from, to, index(unroll), inits);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(loop.getBody());
   SmallVector<Value> current(loop.getRegionIterArgs());
   Value ahead;
-  if (what == Prefetched::Given) {
+  if (prefetches) {
     ahead = current.pop_back_val();
     prefetch(ahead, linesOf(unroll) / 2);
   }
-  // One row is bound by loads, so prefetch a short distance ahead; with more
-  // rows a step takes longer.
-  int64_t distance = kernel.elementsIn(rows == 1 ? 8 << 10 : 64 << 10);
-  for (int64_t u = 0; u < unroll; ++u) {
-    Value k = add(loop.getInductionVar(), u);
-    if (what == Prefetched::Soon)
-      prefetch(add(weightOffset(k), distance), linesOf(1));
-    step(k, /*whole=*/true, current);
-  }
+  for (int64_t u = 0; u < unroll; ++u)
+    step(add(loop.getInductionVar(), u), /*whole=*/true, current);
   if (ahead)
     current.push_back(add(ahead, argument(AheadStep)));
   scf::YieldOp::create(b, current);
@@ -259,23 +250,25 @@ SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
       loop.getResults().take_front(accumulators.size()));
 }
 
-/// Emits the main loop over `to` steps, a multiple of the unroll factor.
+/// Emits the main loop over `to` steps, a multiple of the unroll factor. The
+/// weights that it reads itself are one ascending stream, which hardware
+/// follows; a tile of one row is alone in its part.
 SmallVector<Value> KernelBuilder::unrolledLoop(Value to,
                                                ValueRange accumulators) {
-  auto build = [&](Prefetched what) {
-    return loop(index(0), to, Kernel::unroll, what, accumulators);
+  auto build = [&](bool prefetches) {
+    return loop(index(0), to, Kernel::unroll, prefetches, accumulators);
   };
   if (rows == 1)
-    return build(Prefetched::Soon);
+    return build(false);
   Value isGiven = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
                                         argument(AheadStep), index(0));
   auto choice = scf::IfOp::create(b, TypeRange(accumulators), isGiven,
                                   /*withElseRegion=*/true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(choice.thenBlock());
-  scf::YieldOp::create(b, build(Prefetched::Given));
+  scf::YieldOp::create(b, build(true));
   b.setInsertionPointToStart(choice.elseBlock());
-  scf::YieldOp::create(b, build(Prefetched::Soon));
+  scf::YieldOp::create(b, build(false));
   return llvm::to_vector_of<Value>(choice.getResults());
 }
 
@@ -304,7 +297,7 @@ void KernelBuilder::build() {
   Value rest = arith::RemUIOp::create(b, steps, index(Kernel::unroll));
   Value unrolled = arith::SubIOp::create(b, steps, rest);
   accumulators = unrolledLoop(unrolled, accumulators);
-  accumulators = loop(unrolled, steps, 1, Prefetched::Nothing, accumulators);
+  accumulators = loop(unrolled, steps, 1, /*prefetches=*/false, accumulators);
   if (kernel.depth > 1)
     accumulators = lastStep(accumulators);
   for (auto [i, accumulator] : llvm::enumerate(accumulators))

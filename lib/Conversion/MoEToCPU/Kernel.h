@@ -57,9 +57,9 @@ Kernel chooseKernel(const CPUDescription &cpu, Type element, PanelsAttr panels);
 /// the panel in `weights`. With `resume` the kernel adds to the accumulators
 /// `[rows, columns]`, otherwise it overwrites them. It runs `steps` whole steps
 /// of `depth`, then, with `tail` = 1, one step with the last element of a row
-/// alone. In the main loop it prefetches weights: from `ahead` on, `aheadStep`
+/// alone. In the main loop it prefetches weights from `ahead` on, `aheadStep`
 /// elements further every `unroll` steps, at most half of what the steps read;
-/// or, if `aheadStep` is 0, the elements that it will read soon.
+/// nothing if `aheadStep` is 0.
 func::FuncOp getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                int64_t rows);
 
