@@ -345,6 +345,17 @@ def test_what_is_kept(case):
     assert (prepared["dtype"] == "i8") == case.packs
 
 
+@pytest.mark.parametrize("form", [MXFP4, INT4, SIGNED, BYTES, FP8, *GGUF.values()], ids=str)
+def test_bytes_of_packed_weights(form):
+    """At most 5 % more than those of the file, where columns fill panels."""
+    data.skip_unless_runs("x86-64-v3")
+    case = Case("bytes", form, 512, 128)
+    signature = module(case, "x86-64-v3").metadata["variants"][0]["functions"][0]["arguments"]
+    prepared = next(a for a in signature if a["role"] == "prepared")
+    stored = sum(field.nbytes for field in tensors(case)[0])
+    assert prepared["dtype"] == "i8" and np.prod(prepared["shape"]) <= 1.05 * stored
+
+
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
 def test_scales_that_are_no_numbers(level):
     """An exponent of 255 is NaN, one of 0 the smallest power of two."""
