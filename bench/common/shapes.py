@@ -93,6 +93,10 @@ SHAPES = {shape.key: shape for shape in (
     Shape("mixtral", "Mixtral-8x7B", 4096, 14336, 8, 2, True, decoder(
         "mixtral", (4096, 32), intermediate_size=14336, num_local_experts=8,
         num_experts_per_tok=2)),
+    # Its extents: without the biases and the limits of its experts.
+    Shape("gpt_oss", "gpt-oss-20b", 2880, 2880, 32, 4, True, decoder(
+        "mixtral", (2880, 45), intermediate_size=2880, num_local_experts=32,
+        num_experts_per_tok=4)),
     # For smoke tests only; its times are meaningless.
     Shape("tiny", "tiny", 64, 48, 8, 2, True, decoder(
         "mixtral", (64, 2), intermediate_size=48, num_local_experts=8, num_experts_per_tok=2)),

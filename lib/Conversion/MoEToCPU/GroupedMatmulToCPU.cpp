@@ -73,7 +73,7 @@ private:
   /// two of them stay in the L2 cache while a task goes over its rows.
   int64_t blocks() {
     if (format())
-      return 1; // panels of 4 bits fit the cache
+      return 1; // packed panels are small
     int64_t most = kernel.elementsIn(256 << 10) / kernel.getStep();
     return std::max<int64_t>(1, llvm::divideCeil(wholeSteps(), most));
   }
@@ -385,8 +385,8 @@ static LogicalResult verifyFormat(GroupedMatmulOp op,
                            "bits for weights packed with a format");
   FormatAttr format = op.getPanels()->getFormat();
   if (op.hasQuantizedRows() && !hasInt8Kernel(cpu, *PackedFormat::get(format)))
-    return op->emitOpError("expected codes that kernels of this processor "
-                           "multiply with rows of i8, got ")
+    return op->emitOpError("expected a format that kernels of this "
+                           "processor multiply with rows of i8, got ")
            << format;
   return success();
 }

@@ -252,7 +252,7 @@ SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
 
 /// Emits the main loop over `to` steps, a multiple of the unroll factor. The
 /// weights that it reads itself are one ascending stream, which hardware
-/// follows; a tile of one row is alone in its part.
+/// follows. A tile of one row is mostly alone in its part.
 SmallVector<Value> KernelBuilder::unrolledLoop(Value to,
                                                ValueRange accumulators) {
   auto build = [&](bool prefetches) {

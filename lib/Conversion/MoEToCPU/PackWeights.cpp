@@ -139,6 +139,8 @@ static bool slicesFields(tensor::ExtractSliceOp slice, FormatAttr format) {
     int64_t rows = format.getBlockRows(index);
     if (rows == 0) // packs rows
       return false;
+    if (rows >= slice.getSourceType().getDimSize(1))
+      continue; // one number for all rows
     if (rows > 1 &&
         (slice.getStaticStride(1) != 1 || slice.getStaticOffset(1) % rows != 0))
       return false;
@@ -207,7 +209,8 @@ static Value sliceField(ImplicitLocOpBuilder &b, const WeightPath &path,
                         Value field, int64_t blockRows) {
   for (tensor::ExtractSliceOp slice : path.slices) {
     auto type = cast<RankedTensorType>(field.getType());
-    if (type.getRank() < 2)
+    if (type.getRank() < 2 ||
+        (blockRows > 1 && blockRows >= slice.getSourceType().getDimSize(1)))
       continue; // one number for all rows
     SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0));
     SmallVector<OpFoldResult> strides(type.getRank(), b.getIndexAttr(1));

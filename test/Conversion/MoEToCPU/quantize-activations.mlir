@@ -29,7 +29,7 @@ func.func @layer(%x: tensor<?x64xf32>, %w: tensor<1x2x1152xi8>, %i: tensor<?x50x
 // Values that are no multiples of 1/2.
 // CHECK-LABEL: func.func @table(
 // CHECK-NOT:     moe.quantize_rows
-// REMARK: [Missed] ExactRows | Category:moe-quantize-activations | Function=table | Remark="rows stay exact: no kernel of this processor multiplies these codes with integers"
+// REMARK: [Missed] ExactRows | Category:moe-quantize-activations | Function=table | Remark="rows stay exact: no kernel of this processor multiplies this format with integers"
 func.func @table(%x: tensor<?x64xf32>, %w: tensor<1x2x1152xi8>, %i: tensor<?x50xf32>) -> tensor<?x50xf32>
     attributes {moe.activations = "int8"} {
   %y = moe.grouped_matmul %x weights(%w : tensor<1x2x1152xi8>) panels(<matmuls = 1, columns = 32, depth = 8, format = #thirds>)

@@ -1,6 +1,6 @@
 // RUN: moe-opt %s --moe-quantize-activations='vector-bits=256' | FileCheck %s
 
-// The rows become groups of 32 integers, a scale and two sums: 48 bytes.
+// The rows become groups of 32 integers, a scale and six sums: 48 bytes.
 // CHECK-LABEL: func.func @layer(
 // CHECK:         %[[Q:.*]] = moe.quantize_rows {{.*}} tensor<?x64xf32> -> tensor<?x96xi8>
 // CHECK:         moe.grouped_matmul %[[Q]]

@@ -34,6 +34,12 @@ ZERO_OF_ROWS = Format(Field("ui8"), scales=(Field("f16", operand=1, block=(1, 32
                       zero=Field("ui4", operand=2, block=(1, 32), bits=(Bits(4),), axis=0))
 OF_ROWS = Format(Field("si8"), scales=(Field("f32", operand=1, block=(1, 1 << 20)),))
 BYTES = Format(Field("ui8"), offset=128, scales=(Field("f16", operand=1, block=(1, 64)),))
+F4_MIN = Format(Field("f4E2M1FN", bits=(Bits(4),)),
+                scales=(Field("f16", operand=1, block=(1, 32)),),
+                mins=(Field("f16", operand=2, block=(1, 32)),))
+FP8_MIN = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(1, 32)),),
+                 mins=(Field("f32", operand=2, block=(1, 64)),))
+FP8_ALL = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(1 << 20, 1 << 20)),))
 FP8 = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(128, 128)),))
 
 
@@ -189,6 +195,9 @@ CASES = [
     Case("q6_K_f16", GGUF["q6_K"], 256, 20, "f16"),
     Case("fp8_blocks", FP8, 320, 200), Case("fp8_bf16", FP8, 160, 40, "bf16", 2, dots=False),
     Case("fp8_f16", FP8, 128, 140, "f16"),
+    Case("f4_minima", F4_MIN, 96, 40), Case("f4_minima_bf16", F4_MIN, 64, 40, "bf16"),
+    Case("fp8_minima", FP8_MIN, 128, 40),
+    Case("fp8_of_tensors", FP8_ALL, 96, 36, "f32", 2, interleaved=True),
     # Decoded first: no whole steps.
     Case("odd_k", INT4, 44, 16, packs=False), Case("odd_k_of_bytes", OF_ROWS, 44, 16, packs=False),
 ]

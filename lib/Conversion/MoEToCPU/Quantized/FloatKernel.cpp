@@ -39,7 +39,8 @@ private:
   };
   Value valueOf(const Codes &codes, int64_t part);
   Value rowElement(Value offset);
-  Value finish(Value accumulator) override;
+  // float8 makes values of 2^-8 of what they stand for.
+  double getFactor() override { return format.isFloat8() ? 0x1p-8 : 1; }
   void step(Value byte, Value k, MutableArrayRef<Value> sums);
 
   /// 2^7: bf16 has 7 bits below it, so that `base + code` is `base | code`.
@@ -239,15 +240,6 @@ QuantizedKernelBuilder::Sums FloatKernelBuilder::sumsOf(const Group &group) {
     result.rows.push_back(vector::BroadcastOp::create(b, f32, sum));
   }
   return result;
-}
-
-Value FloatKernelBuilder::finish(Value accumulator) {
-  if (!format.isFloat8())
-    return accumulator;
-  // Values are 2^-8 of what they stand for.
-  Value factor =
-      arith::ConstantOp::create(b, DenseElementsAttr::get(f32, 256.0f));
-  return arith::MulFOp::create(b, accumulator, factor);
 }
 
 void mlir::moe::buildFloatKernel(func::FuncOp function, const Kernel &kernel,

@@ -48,7 +48,7 @@ public:
 private:
   void buildConstants() override;
   Sums sumsOf(const Group &group) override;
-  Value finish(Value accumulator) override;
+  double getFactor() override { return codes.factor; }
 
   /// The elements of a group that share a scale of the rows: where they start
   /// in a row and in the weights, and where the sums of their integers are.
@@ -244,14 +244,6 @@ QuantizedKernelBuilder::Sums Int8KernelBuilder::sumsOf(const Group &group) {
   llvm::append_range(result.products, loop.getResults().take_front(products));
   llvm::append_range(result.rows, loop.getResults().drop_front(products));
   return result;
-}
-
-Value Int8KernelBuilder::finish(Value accumulator) {
-  if (codes.factor == 1)
-    return accumulator;
-  Value factor = arith::ConstantOp::create(
-      b, DenseElementsAttr::get(f32, 1 / codes.factor));
-  return arith::MulFOp::create(b, accumulator, factor);
 }
 
 void mlir::moe::buildInt8Kernel(func::FuncOp function, const Kernel &kernel,

@@ -30,18 +30,17 @@ static StringRef reasonToStayExact(GroupedMatmulOp op,
   if (!format)
     return "the weights are not packed with a format";
   if (!hasInt8Kernel(cpu, *format))
-    return "no kernel of this processor multiplies these codes with integers";
+    return "no kernel of this processor multiplies this format with integers";
   if (op.getK() % QuantizedRows::group != 0)
     return "a row has no whole groups of 32";
-  if (format->group > 16 && format->group % QuantizedRows::group != 0)
-    return "a group of weights has no whole groups of 32";
   return "";
 }
 
 static bool asksForInt8(GroupedMatmulOp op) {
+  auto function = op->getParentOfType<func::FuncOp>();
   auto activations =
-      op->getParentOfType<func::FuncOp>()->getAttrOfType<StringAttr>(
-          activationsAttrName);
+      function ? function->getAttrOfType<StringAttr>(activationsAttrName)
+               : StringAttr();
   return activations && activations.getValue() == "int8";
 }
 

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "QuantizedKernelBuilder.h"
+#include "moe/Dialect/MoE/IR/QuantizedRows.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 
@@ -26,7 +27,10 @@ bool mlir::moe::hasFloatKernel(const CPUDescription &cpu,
 bool mlir::moe::hasInt8Kernel(const CPUDescription &cpu,
                               const PackedFormat &format) {
   std::optional<Int8Codes> codes = format.getInt8Codes();
-  if (!hasQuantizedKernels(cpu) || !codes)
+  // A group of weights is half of a group of a row, or whole ones.
+  bool fits = format.group == QuantizedRows::group / 2 ||
+              format.group % QuantizedRows::group == 0;
+  if (!hasQuantizedKernels(cpu) || !codes || !fits)
     return false;
   // Other processors multiply values that have a sign.
   return cpu.int8Dot || codes->fitInt8();
@@ -120,6 +124,14 @@ SmallVector<Value> QuantizedKernelBuilder::unpack(ArrayRef<Value> words) {
   return codes;
 }
 
+Value QuantizedKernelBuilder::scaled(Value x, double factor) {
+  if (factor == 1)
+    return x;
+  Value factors =
+      arith::ConstantOp::create(b, DenseElementsAttr::get(f32, float(factor)));
+  return arith::MulFOp::create(b, x, factors);
+}
+
 /// Loads the numbers of a vector of columns, in f32.
 Value QuantizedKernelBuilder::numberOf(FieldAttr number, Value byte) {
   Type element = number.getElement();
@@ -172,14 +184,12 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
     Value scale = productOf(format.scales, j);
     Value excess;
     if (double each = getExcess(); each != 0)
-      excess = arith::MulFOp::create(
-          b, scale,
-          arith::ConstantOp::create(b,
-                                    DenseElementsAttr::get(f32, float(each))));
+      excess = scaled(scale, each);
     if (format.hasMins()) {
       Value minimum = productOf(format.mins, j);
       if (format.scalesMins)
         minimum = arith::MulFOp::create(b, minimum, scale);
+      minimum = scaled(minimum, getFactor());
       excess = excess ? arith::AddFOp::create(b, excess, minimum).getResult()
                       : minimum;
     }
@@ -251,7 +261,7 @@ void QuantizedKernelBuilder::build() {
     firsts.push_back(memref::LoadOp::create(b, argument(Firsts), b.index(i)));
   for (auto [i, accumulator] : llvm::enumerate(buildGroups()))
     vector::StoreOp::create(
-        b, finish(accumulator), argument(Accumulators),
+        b, scaled(accumulator, 1 / getFactor()), argument(Accumulators),
         b.add(argument(AccumulatorsStart), i * kernel.lanes));
   func::ReturnOp::create(b);
 }

@@ -54,8 +54,8 @@ protected:
   virtual Sums sumsOf(const Group &group) = 0;
   /// Returns what all codes of a kernel have too much.
   virtual double getExcess() { return 0; }
-  /// Returns the result of an accumulator.
-  virtual Value finish(Value accumulator) { return accumulator; }
+  /// Returns what the products of a kernel are multiplied by, a power of two.
+  virtual double getFactor() { return 1; }
 
   /// True if the kernel subtracts something from all weights of a group.
   bool needsRowSums() { return format.hasMins() || getExcess() != 0; }
@@ -89,6 +89,7 @@ protected:
   SmallVector<Value> firsts; // of each row, an index of `Lhs`
 
 private:
+  Value scaled(Value x, double factor);
   Value numberOf(FieldAttr number, Value byte);
   Value productOf(ArrayRef<FieldAttr> numbers, int64_t vector);
   SmallVector<Value> buildGroup(Value number, Value inBlock, Value steps,

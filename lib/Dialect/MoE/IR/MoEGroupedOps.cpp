@@ -149,6 +149,14 @@ static LogicalResult verifyWeights(GroupedMatmulOp op) {
     if (op.getWeights().size() != 1 || op.getTransposed())
       return op.emitOpError("expected one operand of packed weights, not "
                             "transposed");
+    if (hasFormat && op.getK() % panels->getDepth() != 0)
+      return op.emitOpError("expected rows of a multiple of ")
+             << panels->getDepth() << " elements for this format, got "
+             << op.getK();
+    if (hasFormat && isa<Float8E4M3FNType>(elementOf(op.getLhs())))
+      return op.emitOpError("expected rows of f32, f16, bf16 or i8 for weights "
+                            "packed with a format, got ")
+             << elementOf(op.getLhs());
     expected = panels->getShape(experts, op.getK(), op.getN());
   } else if (op.getTransposed()) {
     std::swap(expected[1], expected[2]);
@@ -417,28 +425,23 @@ static LogicalResult verifyFormat(PackOp op) {
            << op.getNumFields() << " fields for each of "
            << op.getPanels().getMatmuls() << " matmuls, got "
            << op.getWeights().size();
-  for (auto [index, operand] : llvm::enumerate(op.getWeights())) {
-    auto type = cast<ShapedType>(operand.getType());
-    if (!type.hasRank() || type.getRank() < 1 ||
-        ShapedType::isDynamicShape(type.getShape().drop_front()))
-      return op.emitOpError("expected fields of static shape but for their "
-                            "first dimension, got ")
-             << type;
-    // Numbers of one block of rows may lack the dimension; those of a column
-    // may be packed in it.
-    int64_t blockRows =
-        op.getPanels().getFormat().getBlockRows(index % op.getNumFields());
-    int64_t rows = llvm::divideCeil(op.getN(), std::max<int64_t>(1, blockRows));
-    if (blockRows != 0 && (type.getRank() > 1 || rows > 1) &&
-        (type.getRank() < 2 || type.getDimSize(1) != rows))
-      return op.emitOpError("expected a field with ")
-             << rows << " rows for " << op.getN() << " columns, got " << type;
-  }
+  auto first = cast<ShapedType>(op.getWeights().front().getType());
+  if (!first.hasRank() || first.getRank() == 0)
+    return op.emitOpError("expected fields with a dimension of experts, got ")
+           << first;
+  int64_t experts = first.getDimSize(0);
+  FormatAttr format = op.getPanels().getFormat();
+  for (int64_t matmul = 0; matmul < op.getPanels().getMatmuls(); ++matmul)
+    for (FieldAttr field : format.getFields()) {
+      int64_t number = matmul * op.getNumFields() + field.getOperand();
+      auto type = cast<ShapedType>(op.getWeights()[number].getType());
+      if (failed(verifyField(op, number, format, field, type, {experts},
+                             op.getN(), op.getK())))
+        return failure();
+    }
   if (!elementOf(op.getInit()).isInteger(8))
     return op.emitOpError("expected a destination of bytes, got ")
            << op.getInit().getType();
-  int64_t experts =
-      cast<ShapedType>(op.getWeights().front().getType()).getDimSize(0);
   return verifyShape(op, "a destination", op.getInit(),
                      op.getPanels().getShape(experts, op.getK(), op.getN()));
 }

@@ -35,29 +35,26 @@ static bool holds(Type stored, Type element) {
           stored.getIntOrFloatBitWidth() == element.getIntOrFloatBitWidth());
 }
 
-/// Verifies that the tensor of a field has the shape that the format requires.
-static LogicalResult verifyField(DequantizeOp op, FieldAttr field) {
-  auto fail = [&] {
-    return op.emitOpError("field ") << field.getOperand() << ": ";
-  };
-  FormatAttr format = op.getFormat();
-  auto type =
-      cast<RankedTensorType>(op.getFields()[field.getOperand()].getType());
-  int64_t leading = op.getNumLeadingDims();
-  int64_t rows = llvm::divideCeil(op.getN(), field.getBlockRows());
-  int64_t columns = llvm::divideCeil(op.getK(), field.getBlockColumns());
+LogicalResult mlir::moe::verifyField(Operation *op, int64_t number,
+                                     FormatAttr format, FieldAttr field,
+                                     ShapedType type,
+                                     ArrayRef<int64_t> leadingShape, int64_t n,
+                                     int64_t k) {
+  auto fail = [&] { return op->emitOpError("field ") << number << ": "; };
+  int64_t leading = leadingShape.size();
+  int64_t rows = llvm::divideCeil(n, field.getBlockRows());
+  int64_t columns = llvm::divideCeil(k, field.getBlockColumns());
   int64_t least = field.getBits() ? leading + 2 : leading;
-  if (type.getRank() < least)
+  if (!type.hasRank() || type.getRank() < least)
     return fail() << "expected a tensor of rank " << least << " at least, got "
                   << type;
   if (ShapedType::isDynamicShape(type.getShape().drop_front(leading)))
     return fail() << "expected static extents after the first " << leading
                   << ", got " << type;
-  for (auto [mine, its] :
-       llvm::zip(type.getShape().take_front(leading), op.getType().getShape()))
+  for (auto [mine, its] : llvm::zip(type.getShape(), leadingShape))
     if (!compatible(mine, its))
-      return fail() << "expected the leading dimensions of " << op.getType()
-                    << ", got " << type;
+      return fail() << "expected leading dimensions of [" << leadingShape
+                    << "], got " << type;
   ArrayRef<int64_t> shape = type.getShape().drop_front(leading);
   if (!field.getBits()) {
     if (!holds(type.getElementType(), field.getElement()))
@@ -74,7 +71,11 @@ static LogicalResult verifyField(DequantizeOp op, FieldAttr field) {
                     << " blocks, got " << type;
     return success();
   }
-  int64_t wordBytes = type.getElementTypeBitWidth() / 8;
+  Type element = type.getElementType();
+  int64_t wordBytes =
+      element.isIntOrFloat() ? element.getIntOrFloatBitWidth() / 8 : 0;
+  if (wordBytes == 0)
+    return fail() << "expected elements of whole bytes, got " << type;
   if (field.getAxis() == 0) {
     int64_t words = llvm::divideCeil(field.getNumBytes(rows), wordBytes);
     if (shape != ArrayRef<int64_t>({words, columns}))
@@ -84,7 +85,7 @@ static LogicalResult verifyField(DequantizeOp op, FieldAttr field) {
   }
   int64_t bytes =
       format.isInRecord(field)
-          ? int64_t(llvm::divideCeil(op.getK(), format.getRecordElements())) *
+          ? int64_t(llvm::divideCeil(k, format.getRecordElements())) *
                 format.getRecordBytes()
           : field.getNumBytes(columns);
   bytes = llvm::alignTo(bytes, wordBytes);
@@ -107,9 +108,12 @@ LogicalResult DequantizeOp::verify() {
   if (int64_t(getFields().size()) != count)
     return emitOpError("expected ")
            << count << " fields, as the format has, got " << getFields().size();
-  for (FieldAttr field : getFormat().getFields())
-    if (failed(verifyField(*this, field)))
+  for (FieldAttr field : getFormat().getFields()) {
+    auto type = cast<ShapedType>(getFields()[field.getOperand()].getType());
+    if (failed(verifyField(*this, field.getOperand(), getFormat(), field, type,
+                           getType().getShape().drop_back(2), getN(), getK())))
       return failure();
+  }
   return success();
 }
 

@@ -51,8 +51,28 @@ static bool isPackedNumber(FieldAttr number) {
          (!element.isInteger() || number.getWidth() <= 8);
 }
 
+/// True if a slice of the rows of a matrix is one of each operand: the fields
+/// of an operand have numbers for equal blocks of rows.
+static bool hasEqualRows(FormatAttr format) {
+  for (int64_t index = 0; index < format.getNumOperands(); ++index) {
+    int64_t fields = 0;
+    for (FieldAttr field : format.getFields()) {
+      if (field.getOperand() != index)
+        continue;
+      ++fields;
+      int64_t rows = field.getAxis() == 0 ? 0 : field.getBlockRows();
+      if (!format.isInRecord(field) && rows != format.getBlockRows(index))
+        return false;
+    }
+    if (fields == 0)
+      return false;
+  }
+  return true;
+}
+
 std::optional<PackedFormat> PackedFormat::get(FormatAttr format) {
-  if (!isPackedCode(format) || !format.getScales())
+  if (!isPackedCode(format) || !hasEqualRows(format) || !format.getScales() ||
+      format.getScales().empty())
     return std::nullopt;
   PackedFormat packed;
   packed.format = format;

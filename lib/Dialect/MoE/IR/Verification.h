@@ -84,6 +84,12 @@ inline LogicalResult verifyYield(YieldOp yield, TypeRange expected) {
   return diag;
 }
 
+/// Verifies that operand `type`, called field `number`, has the numbers of
+/// `field` for matrices `[leading…, n, k]`. In MoEQuantizationOps.cpp.
+LogicalResult verifyField(Operation *op, int64_t number, FormatAttr format,
+                          FieldAttr field, ShapedType type,
+                          ArrayRef<int64_t> leading, int64_t n, int64_t k);
+
 } // namespace mlir::moe
 
 #endif // MOE_LIB_DIALECT_MOE_IR_VERIFICATION_H

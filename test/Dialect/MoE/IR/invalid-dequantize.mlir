@@ -132,7 +132,7 @@ func.func @words(%w: tensor<9x8xi8>, %z: tensor<1x8xi32>) {
 // -----
 
 func.func @leading(%w: tensor<2x4x8xi8>) {
-  // expected-error @+1 {{field 0: expected the leading dimensions of 'tensor<3x4x8xf32>', got 'tensor<2x4x8xi8>'}}
+  // expected-error @+1 {{field 0: expected leading dimensions of [3], got 'tensor<2x4x8xi8>'}}
   moe.dequantize %w format(<codes = <element = si8>>) : tensor<2x4x8xi8> -> tensor<3x4x8xf32>
   return
 }

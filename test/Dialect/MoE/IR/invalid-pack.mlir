@@ -150,3 +150,60 @@ func.func @destination(%w: tensor<2x20x16xi8>, %s: tensor<2x20x1xf16>, %init: te
     outs(%init : tensor<2x1x1000xi8>) : tensor<2x20x16xi8>, tensor<2x20x1xf16> -> tensor<2x1x1000xi8>
   return
 }
+
+// -----
+
+#q8 = #moe.format<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>
+
+func.func @steps(%x: tensor<?x44xf32>, %w: tensor<1x1x3328xi8>, %y: tensor<?x50xf32>) -> tensor<?x50xf32> {
+  // expected-error @+1 {{expected rows of a multiple of 8 elements for this format, got 44}}
+  %r = moe.grouped_matmul %x weights(%w : tensor<1x1x3328xi8>) panels(<matmuls = 1, columns = 64, depth = 8, format = #q8>)
+      outs(%y : tensor<?x50xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x44xf32> -> tensor<?x50xf32>
+  return %r : tensor<?x50xf32>
+}
+
+// -----
+
+#q8 = #moe.format<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>
+
+func.func @float8_rows(%x: tensor<?x64xf8E4M3FN>, %w: tensor<1x1x4608xi8>, %y: tensor<?x50xf32>) -> tensor<?x50xf32> {
+  // expected-error @+1 {{expected rows of f32, f16, bf16 or i8 for weights packed with a format, got 'f8E4M3FN'}}
+  %r = moe.grouped_matmul %x weights(%w : tensor<1x1x4608xi8>) panels(<matmuls = 1, columns = 64, depth = 8, format = #q8>)
+      outs(%y : tensor<?x50xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x64xf8E4M3FN> -> tensor<?x50xf32>
+  return %r : tensor<?x50xf32>
+}
+
+// -----
+
+#q8 = #moe.format<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>
+
+func.func @fields(%w: tensor<2x32x4xi8>, %s: tensor<2x32x2xf32>, %o: tensor<2x1x4608xi8>) {
+  // expected-error @+1 {{field 0: expected numbers for 32 x 64 blocks, got 'tensor<2x32x4xi8>'}}
+  %p = moe.pack %w, %s transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q8>) extents([64, 32])
+    outs(%o : tensor<2x1x4608xi8>) : tensor<2x32x4xi8>, tensor<2x32x2xf32> -> tensor<2x1x4608xi8>
+  return
+}
+
+// -----
+
+#q8 = #moe.format<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>
+
+func.func @experts(%w: tensor<2x32x64xi8>, %s: tensor<1x32x2xf32>, %o: tensor<2x1x4608xi8>) {
+  // expected-error @+1 {{field 1: expected leading dimensions of [2], got 'tensor<1x32x2xf32>'}}
+  %p = moe.pack %w, %s transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q8>) extents([64, 32])
+    outs(%o : tensor<2x1x4608xi8>) : tensor<2x32x64xi8>, tensor<1x32x2xf32> -> tensor<2x1x4608xi8>
+  return
+}
+
+// -----
+
+// expected-error @+2 {{expected a format of codes of 4, 6 or 8 bits with scales of groups of a multiple of 16 elements, got}}
+func.func private @no_scales() attributes {
+  p = #moe.panels<matmuls = 1, columns = 64, depth = 8, format = <codes = <element = si8>, scales = [],
+                  mins = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>>}
