@@ -58,7 +58,8 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   buildFusionPipeline(pm, fusion);
 
   // Packed weights replace the weights. The functions that pack them are entry
-  // points of the artifact, too.
+  // points of the artifact, too. Rows of packed formats become integers where
+  // the layer asks for it.
   pm.addPass(
       createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
   pm.addPass(createMoEQuantizeActivations(

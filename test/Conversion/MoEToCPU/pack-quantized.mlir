@@ -95,3 +95,47 @@ func.func @odd_k(%x: tensor<?x36xf32>, %w: tensor<8x18xi8> {moe.role = "weight",
   } : tensor<?x36xf32> -> tensor<?x8xf32>
   return %y : tensor<?x8xf32>
 }
+
+// Scales of blocks of rows are sliced with them.
+// CHECK-LABEL: func.func @second_half__prepare0(
+// CHECK-SAME:    %[[W:[a-z0-9]+]]: tensor<?x256x64xf8E4M3FN>{{.*}}, %[[S:[a-z0-9]+]]: tensor<?x2x2xf32>
+// CHECK-DAG:     %[[CODES:.*]] = tensor.extract_slice %[[W]][0, 128, 0] [%{{.*}}, 128, 64] [1, 1, 1]
+// CHECK-DAG:     %[[SCALES:.*]] = tensor.extract_slice %[[S]][0, 1, 0] [%{{.*}}, 1, 2] [1, 1, 1]
+// CHECK:         moe.pack %[[CODES]], %[[SCALES]] transposed
+func.func @second_half(%x: tensor<?x64xf32>, %o: tensor<3xi32>,
+                 %w: tensor<2x256x64xf8E4M3FN> {moe.role = "weight", moe.name = "w"},
+                 %s: tensor<2x2x2xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x128xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %e = tensor.empty(%n) : tensor<?x128xf32>
+  %d = moe.dequantize %w, %s format(<codes = <element = f8E4M3FN>,
+      scales = [#moe.field<element = f32, operand = 1, block = [128, 32]>]>)
+    : tensor<2x256x64xf8E4M3FN>, tensor<2x2x2xf32> -> tensor<2x256x64xf32>
+  %u = tensor.extract_slice %d[0, 128, 0] [2, 128, 64] [1, 1, 1] : tensor<2x256x64xf32> to tensor<2x128x64xf32>
+  %y = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%u : tensor<2x128x64xf32>) transposed outs(%e : tensor<?x128xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x64xf32> -> tensor<?x128xf32>
+  return %y : tensor<?x128xf32>
+}
+
+// A slice that begins within a block is decoded.
+// CHECK-LABEL: func.func @within_blocks__prepare0(
+// CHECK:         moe.dequantize
+// CHECK:         tensor.extract_slice %{{.*}}[0, 64, 0]
+func.func @within_blocks(%x: tensor<?x64xf32>, %o: tensor<3xi32>,
+                 %w: tensor<2x256x64xf8E4M3FN> {moe.role = "weight", moe.name = "w"},
+                 %s: tensor<2x2x2xf32> {moe.role = "weight", moe.name = "s"}) -> tensor<?x128xf32> {
+  %c0 = arith.constant 0 : index
+  %n = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %e = tensor.empty(%n) : tensor<?x128xf32>
+  %d = moe.dequantize %w, %s format(<codes = <element = f8E4M3FN>,
+      scales = [#moe.field<element = f32, operand = 1, block = [128, 32]>]>)
+    : tensor<2x256x64xf8E4M3FN>, tensor<2x2x2xf32> -> tensor<2x256x64xf32>
+  %u = tensor.extract_slice %d[0, 64, 0] [2, 128, 64] [1, 1, 1] : tensor<2x256x64xf32> to tensor<2x128x64xf32>
+  %y = moe.grouped_matmul %x offsets(%o : tensor<3xi32>) weights(%u : tensor<2x128x64xf32>) transposed outs(%e : tensor<?x128xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<?x64xf32> -> tensor<?x128xf32>
+  return %y : tensor<?x128xf32>
+}

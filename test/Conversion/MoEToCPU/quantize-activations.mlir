@@ -78,3 +78,18 @@ func.func @exact(%x: tensor<?x64xf32>, %w: tensor<1x2x1152xi8>, %i: tensor<?x50x
   } : tensor<?x64xf32> -> tensor<?x50xf32>
   return %y : tensor<?x50xf32>
 }
+
+// Outside of a function nothing asks for integers.
+// CHECK-LABEL: module @constants
+// CHECK-NOT:     moe.quantize_rows
+// CHECK:         moe.grouped_matmul
+module @constants {
+  %x = tensor.empty() : tensor<4x64xf32>
+  %w = tensor.empty() : tensor<1x2x1152xi8>
+  %i = tensor.empty() : tensor<4x50xf32>
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x2x1152xi8>) panels(<matmuls = 1, columns = 32, depth = 8, format = #q4>)
+      outs(%i : tensor<4x50xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : tensor<4x64xf32> -> tensor<4x50xf32>
+}

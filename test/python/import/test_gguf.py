@@ -21,9 +21,9 @@ gguf = pytest.importorskip("gguf")
 from gguf import GGMLQuantizationType as Type
 
 E, K, H, I = 8, 3, 256, 256
-# Products of H and I terms in f32, decoded weights being equal bit for bit.
 # Rows that are rounded to 8 bits before each of two matmuls.
 INTEGER_TOLERANCE = 2e-2
+# Products of H and I terms in f32, decoded weights being equal bit for bit.
 TOLERANCE = {"f32": 1e-5, "bf16": 8 * 2.0**-9}
 
 

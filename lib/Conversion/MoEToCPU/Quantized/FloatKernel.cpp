@@ -32,12 +32,7 @@ private:
   Value lookUp(Value words, int64_t k);
   Value integer(Value codes, int64_t position);
   Value float8(Value codes, int64_t position);
-  /// The codes of a step of a vector of columns; `bytes` has four elements in
-  /// each, unless they have 4 bits.
-  struct Codes {
-    SmallVector<Value> words, bytes;
-  };
-  Value valueOf(const Codes &codes, int64_t part);
+  Value valueOf(ArrayRef<Value> codes, int64_t part);
   Value rowElement(Value offset);
   // float8 makes values of 2^-8 of what they stand for.
   double getFactor() override { return format.isFloat8() ? 0x1p-8 : 1; }
@@ -161,33 +156,34 @@ Value FloatKernelBuilder::float8(Value codes, int64_t position) {
       b, f32, bitCast(VectorType::get(kernel.lanes, b.getF16Type()), bits));
 }
 
-/// Returns element `part` of a step in f32, or pair `part` in bf16.
-Value FloatKernelBuilder::valueOf(const Codes &codes, int64_t part) {
+/// Returns element `part` of a step in f32, or pair `part` in bf16. `codes` is
+/// the word of a step with codes of 4 bits; otherwise each has four elements.
+Value FloatKernelBuilder::valueOf(ArrayRef<Value> codes, int64_t part) {
   if (format.width == 4)
-    return usesDot ? lookUpPairs(codes.words[0], part)
-                   : lookUp(codes.words[0], part);
+    return usesDot ? lookUpPairs(codes[0], part) : lookUp(codes[0], part);
   if (usesDot) {
-    Value bits = shiftRight(codes.bytes[part / 2], 8 * (part % 2));
+    Value bits = shiftRight(codes[part / 2], 8 * (part % 2));
     bits = bitAnd(bits, 0x00ff00ff);
     bits = arith::OrIOp::create(b, bits, splat(i32, 0x43004300));
     return bitCast(pairs, bits);
   }
   std::array<int64_t, 4> order = format.getByteOrder();
   int64_t position = llvm::find(order, part % 4) - order.begin();
-  Value bytes = codes.bytes[part / 4];
+  Value bytes = codes[part / 4];
   return format.isFloat8() ? float8(bytes, position) : integer(bytes, position);
 }
 
 /// Adds the products of a step, from element `k` on, to the sums.
 void FloatKernelBuilder::step(Value byte, Value k,
                               MutableArrayRef<Value> sums) {
-  SmallVector<Codes> codes;
-  for (SmallVector<Value> &words : loadWords(byte))
-    codes.push_back({words, format.width == 4 ? words : unpack(words)});
+  SmallVector<SmallVector<Value>> codes = loadWords(byte);
+  if (format.width != 4) // lookups shift whole words
+    for (SmallVector<Value> &each : codes)
+      each = unpack(each);
   int64_t width = usesDot ? 2 : 1;
   for (int64_t part = 0; part < format.getStep() / width; ++part) {
     SmallVector<Value> values;
-    for (const Codes &each : codes)
+    for (ArrayRef<Value> each : codes)
       values.push_back(valueOf(each, part));
     for (int64_t i = 0; i < rows; ++i) {
       Value offset = b.add(b.add(firsts[i], k), part * width);
@@ -222,20 +218,17 @@ QuantizedKernelBuilder::Sums FloatKernelBuilder::sumsOf(const Group &group) {
   SmallVector<Value> zeros(products, zero(f32));
   if (needsRowSums())
     zeros.append(rows, zero(VectorType::get(format.getStep(), b.getF32Type())));
-  auto loop = scf::ForOp::create(b, b.index(0), group.steps, b.index(1), zeros);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    SmallVector<Value> sums(loop.getRegionIterArgs());
-    Value each = loop.getInductionVar();
-    int64_t bytes = format.getStepBytes() * kernel.getColumns();
-    step(b.add(group.start, b.mul(each, bytes)),
-         b.add(k, b.mul(each, format.getStep())), sums);
-    scf::YieldOp::create(b, sums);
-  }
+  int64_t bytes = format.getStepBytes() * kernel.getColumns();
+  SmallVector<Value> sums =
+      forEach(group.steps, zeros, [&](Value each, ValueRange current) {
+        SmallVector<Value> next(current);
+        step(b.add(group.start, b.mul(each, bytes)),
+             b.add(k, b.mul(each, format.getStep())), next);
+        return next;
+      });
   Sums result;
-  llvm::append_range(result.products, loop.getResults().take_front(products));
-  for (Value sum : loop.getResults().drop_front(products)) {
+  llvm::append_range(result.products, ArrayRef(sums).take_front(products));
+  for (Value sum : ArrayRef(sums).drop_front(products)) {
     sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum);
     result.rows.push_back(vector::BroadcastOp::create(b, f32, sum));
   }

@@ -168,19 +168,15 @@ QuantizedKernelBuilder::Sums Int8KernelBuilder::scaledSums(const Part &each) {
   SmallVector<Value> inits;
   for (int64_t i = 0; i < rows; ++i)
     inits.append(kernel.vectors, startOf(each, i));
-  int64_t steps = part / format.getStep();
-  auto loop =
-      scf::ForOp::create(b, b.index(0), b.index(steps), b.index(1), inits);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    SmallVector<Value> sums(loop.getRegionIterArgs());
-    Value number = loop.getInductionVar();
-    int64_t bytes = format.getStepBytes() * kernel.getColumns();
-    step(b.add(each.weights, b.mul(number, bytes)),
-         b.add(each.integers, b.mul(number, format.getStep())), sums);
-    scf::YieldOp::create(b, sums);
-  }
+  Value steps = b.index(part / format.getStep());
+  int64_t bytes = format.getStepBytes() * kernel.getColumns();
+  SmallVector<Value> integers =
+      forEach(steps, inits, [&](Value number, ValueRange current) {
+        SmallVector<Value> next(current);
+        step(b.add(each.weights, b.mul(number, bytes)),
+             b.add(each.integers, b.mul(number, format.getStep())), next);
+        return next;
+      });
   Sums result;
   for (int64_t i = 0; i < rows; ++i) {
     Value scale = broadcastRowBits(b.add(firsts[i], each.scale), f32);
@@ -189,7 +185,7 @@ QuantizedKernelBuilder::Sums Int8KernelBuilder::scaledSums(const Part &each) {
                                    scale);
     };
     for (int64_t j = 0; j < kernel.vectors; ++j) {
-      Value sum = loop.getResult(i * kernel.vectors + j);
+      Value sum = integers[i * kernel.vectors + j];
       if (how == Multiplication::Int16)
         sum = multiplyAdd(sum, splat(i16, 1));
       result.products.push_back(scaled(sum));
@@ -226,23 +222,21 @@ QuantizedKernelBuilder::Sums Int8KernelBuilder::sumsOf(const Group &group) {
   int64_t stepsOfPart = elements / format.getStep();
   int64_t partBytes = stepsOfPart * format.getStepBytes() * kernel.getColumns();
   SmallVector<Value> zeros(products + (needsRowSums() ? rows : 0), zero(f32));
-  auto loop = scf::ForOp::create(b, b.index(0), b.div(group.steps, stepsOfPart),
-                                 b.index(1), zeros);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value number = loop.getInductionVar();
-    Sums sums =
-        scaledSums(partAt(b.add(row, b.mul(number, QuantizedRows::bytes)),
-                          b.add(group.start, b.mul(number, partBytes))));
-    llvm::append_range(sums.products, sums.rows);
-    for (auto [sum, all] : llvm::zip(sums.products, loop.getRegionIterArgs()))
-      sum = arith::AddFOp::create(b, all, sum);
-    scf::YieldOp::create(b, sums.products);
-  }
+  SmallVector<Value> sums =
+      forEach(b.div(group.steps, stepsOfPart), zeros,
+              [&](Value number, ValueRange current) {
+                Sums each = scaledSums(
+                    partAt(b.add(row, b.mul(number, QuantizedRows::bytes)),
+                           b.add(group.start, b.mul(number, partBytes))));
+                SmallVector<Value> next(each.products);
+                llvm::append_range(next, each.rows);
+                for (auto [sum, all] : llvm::zip(next, current))
+                  sum = arith::AddFOp::create(b, all, sum);
+                return next;
+              });
   Sums result;
-  llvm::append_range(result.products, loop.getResults().take_front(products));
-  llvm::append_range(result.rows, loop.getResults().drop_front(products));
+  llvm::append_range(result.products, ArrayRef(sums).take_front(products));
+  llvm::append_range(result.rows, ArrayRef(sums).drop_front(products));
   return result;
 }
 

@@ -31,6 +31,8 @@ private:
   int64_t panelCount() {
     return llvm::divideCeil(op.getN(), panels.getShare());
   }
+  void forEachPart(int64_t elements, int64_t size,
+                   llvm::function_ref<void(Value, int64_t)> body);
   void buildBlock(Value expert, Value panel, Value k, Value start,
                   int64_t elements);
   void buildGroup(Value expert, Value panel, Value k, Value start,
@@ -79,7 +81,7 @@ Value PackQuantizedLowering::wordOf(FormatDecoder &decoder, Value expert,
     return arith::ConstantIntOp::create(b, value, 32);
   };
   Value result;
-  /// Puts bits `from` to `from + width - 1` of a code at bit `to`.
+  // Puts bits `from` to `from + width - 1` of a code at bit `to`.
   auto add = [&](int64_t element, int64_t from, int64_t width, int64_t to) {
     Value bits = codeAt(decoder, expert, n, b.add(k, element));
     bits = arith::ShRUIOp::create(b, bits, constant(from));
@@ -176,22 +178,28 @@ void PackQuantizedLowering::buildGroup(Value expert, Value panel, Value k,
                /*ofBlock=*/false);
 }
 
+/// Calls `body` for each part of `size` elements and for a last, smaller one,
+/// with its number and its elements.
+void PackQuantizedLowering::forEachPart(
+    int64_t elements, int64_t size,
+    llvm::function_ref<void(Value, int64_t)> body) {
+  int64_t whole = elements / size, rest = elements % size;
+  b.forEach(b.index(0), b.index(whole), [&](Value part) { body(part, size); });
+  if (rest > 0)
+    body(b.index(whole), rest);
+}
+
 /// Packs a block of `elements` elements from `k` on at byte `start`.
 void PackQuantizedLowering::buildBlock(Value expert, Value panel, Value k,
                                        Value start, int64_t elements) {
   int64_t columns = panels.getColumns();
   buildNumbers(expert, panel, k, start, /*ofBlock=*/true);
   Value groups = b.add(start, columns * packed.getNumberBytes(true));
-  auto buildAt = [&](Value group, int64_t size) {
+  forEachPart(elements, packed.group, [&](Value group, int64_t size) {
     buildGroup(expert, panel, b.add(k, b.mul(group, packed.group)),
                b.add(groups, b.mul(group, columns * packed.getGroupBytes())),
                size);
-  };
-  int64_t whole = elements / packed.group, rest = elements % packed.group;
-  b.forEach(b.index(0), b.index(whole),
-            [&](Value group) { buildAt(group, packed.group); });
-  if (rest > 0)
-    buildAt(b.index(whole), rest);
+  });
 }
 
 LogicalResult PackQuantizedLowering::run() {
@@ -206,16 +214,11 @@ LogicalResult PackQuantizedLowering::run() {
     Value expert = b.div(task, panelCount());
     Value panel = b.rem(task, panelCount());
     Value start = b.add(out.offset, b.mul(task, panelBytes));
-    auto buildAt = [&](Value block, int64_t elements) {
+    forEachPart(k, packed.block, [&](Value block, int64_t elements) {
       buildBlock(expert, panel, b.mul(block, packed.block),
                  b.add(start, b.mul(block, columns * packed.getBlockBytes())),
                  elements);
-    };
-    int64_t whole = k / packed.block, rest = k % packed.block;
-    b.forEach(b.index(0), b.index(whole),
-              [&](Value block) { buildAt(block, packed.block); });
-    if (rest > 0)
-      buildAt(b.index(whole), rest);
+    });
   });
   op.erase();
   return success();

@@ -97,6 +97,17 @@ Value QuantizedKernelBuilder::shiftLeft(Value x, int64_t bits) {
                    : arith::ShLIOp::create(b, x, splat(type, bits)).getResult();
 }
 
+SmallVector<Value> QuantizedKernelBuilder::forEach(
+    Value count, ValueRange inits,
+    llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  auto loop = scf::ForOp::create(b, b.index(0), count, b.index(1), inits);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  scf::YieldOp::create(b,
+                       body(loop.getInductionVar(), loop.getRegionIterArgs()));
+  return llvm::to_vector_of<Value>(loop.getResults());
+}
+
 SmallVector<SmallVector<Value>> QuantizedKernelBuilder::loadWords(Value byte) {
   SmallVector<SmallVector<Value>> words(kernel.vectors);
   for (int64_t word = 0; word < format.getWords(); ++word)
@@ -212,17 +223,6 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroups() {
   int64_t blockBytes = kernel.getColumns() * format.getBlockBytes();
   Value groups = argument(Groups);
   Value steps = b.index(format.group / format.getStep());
-  auto forEach =
-      [&](Value count, ValueRange inits,
-          llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body)
-      -> SmallVector<Value> {
-    auto loop = scf::ForOp::create(b, b.index(0), count, b.index(1), inits);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    scf::YieldOp::create(
-        b, body(loop.getInductionVar(), loop.getRegionIterArgs()));
-    return llvm::to_vector_of<Value>(loop.getResults());
-  };
   SmallVector<Value> zeros(rows * kernel.vectors, zero(f32));
   SmallVector<Value> accumulators = forEach(
       b.ceilDiv(groups, perBlock), zeros, [&](Value block, ValueRange outer) {

@@ -77,6 +77,10 @@ protected:
                                  splat(cast<VectorType>(x.getType()), mask));
   }
   Value shiftLeft(Value x, int64_t bits);
+  /// Emits a loop that carries values; `body` returns the next ones.
+  SmallVector<Value>
+  forEach(Value count, ValueRange inits,
+          llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body);
   /// Loads 32 bits of the rows from an index on and broadcasts them.
   Value broadcastRowBits(Value index, VectorType type);
 

@@ -86,23 +86,20 @@ std::optional<PackedFormat> PackedFormat::get(FormatAttr format) {
       return std::nullopt;
     packed.mins.push_back(format.getZero());
   }
+  auto numbers = llvm::concat<FieldAttr>(packed.scales, packed.mins);
+  if (!llvm::all_of(numbers, isPackedNumber))
+    return std::nullopt;
   packed.group = INT64_MAX;
   packed.block = 0;
-  for (ArrayRef<FieldAttr> numbers :
-       {ArrayRef(packed.scales), ArrayRef(packed.mins)})
-    for (FieldAttr number : numbers) {
-      if (!isPackedNumber(number))
-        return std::nullopt;
-      packed.group = std::min(packed.group, number.getBlockColumns());
-      packed.block = std::max(packed.block, number.getBlockColumns());
-    }
+  for (FieldAttr number : numbers) {
+    packed.group = std::min(packed.group, number.getBlockColumns());
+    packed.block = std::max(packed.block, number.getBlockColumns());
+  }
   // Numbers of more than two sizes of groups are nobody's.
-  for (ArrayRef<FieldAttr> numbers :
-       {ArrayRef(packed.scales), ArrayRef(packed.mins)})
-    for (FieldAttr number : numbers)
-      if (number.getBlockColumns() != packed.group &&
-          number.getBlockColumns() != packed.block)
-        return std::nullopt;
+  for (FieldAttr number : numbers)
+    if (number.getBlockColumns() != packed.group &&
+        number.getBlockColumns() != packed.block)
+      return std::nullopt;
   // Smaller groups would cost more than the codes themselves.
   if (packed.group % 16 != 0 || packed.block % packed.group != 0)
     return std::nullopt;
@@ -115,10 +112,9 @@ std::optional<PackedFormat> PackedFormat::get(FormatAttr format) {
 
 SmallVector<FieldAttr> PackedFormat::getNumbers(bool ofBlock) const {
   SmallVector<FieldAttr> numbers;
-  for (ArrayRef<FieldAttr> each : {ArrayRef(scales), ArrayRef(mins)})
-    for (FieldAttr number : each)
-      if (isOfBlock(number) == ofBlock)
-        numbers.push_back(number);
+  for (FieldAttr number : llvm::concat<const FieldAttr>(scales, mins))
+    if (isOfBlock(number) == ofBlock)
+      numbers.push_back(number);
   return numbers;
 }
 

@@ -207,3 +207,43 @@ func.func @experts(%w: tensor<2x32x64xi8>, %s: tensor<1x32x2xf32>, %o: tensor<2x
 func.func private @no_scales() attributes {
   p = #moe.panels<matmuls = 1, columns = 64, depth = 8, format = <codes = <element = si8>, scales = [],
                   mins = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>>}
+
+// -----
+
+// A slice of rows would have to be two slices of operand 1.
+// expected-error @+2 {{expected a format of codes of 4, 6 or 8 bits with scales of groups of a multiple of 16 elements, got}}
+func.func private @unequal_rows() attributes {
+  p = #moe.panels<matmuls = 1, columns = 64, depth = 8, format = <codes = <element = ui8>,
+                  scales = [#moe.field<element = f32, operand = 1, block = [128, 32]>],
+                  zero = <element = f32, operand = 1, block = [100, 32]>>>}
+
+// -----
+
+// No field uses operand 1.
+// expected-error @+2 {{expected a format of codes of 4, 6 or 8 bits with scales of groups of a multiple of 16 elements, got}}
+func.func private @unused_operand() attributes {
+  p = #moe.panels<matmuls = 1, columns = 64, depth = 8, format = <codes = <element = ui8>,
+                  scales = [#moe.field<element = f32, operand = 2, block = [1, 32]>]>>}
+
+// -----
+
+#q8 = #moe.format<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>
+
+func.func @no_experts(%w: tensor<i8>, %s: tensor<2x32x2xf32>, %o: tensor<2x1x4608xi8>) {
+  // expected-error @+1 {{expected fields with a dimension of experts, got 'tensor<i8>'}}
+  %p = moe.pack %w, %s transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q8>) extents([64, 32])
+    outs(%o : tensor<2x1x4608xi8>) : tensor<i8>, tensor<2x32x2xf32> -> tensor<2x1x4608xi8>
+  return
+}
+
+// -----
+
+#q4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>,
+                  scales = [#moe.field<element = f32, operand = 1, block = [1, 32]>]>
+
+func.func @storage(%w: tensor<2x32x64xi4>, %s: tensor<2x32x2xf32>, %o: tensor<2x1x2560xi8>) {
+  // expected-error @+1 {{field 0: expected elements of whole bytes, got 'tensor<2x32x64xi4>'}}
+  %p = moe.pack %w, %s transposed panels(<matmuls = 1, columns = 64, depth = 8, format = #q4>) extents([64, 32])
+    outs(%o : tensor<2x1x2560xi8>) : tensor<2x32x64xi4>, tensor<2x32x2xf32> -> tensor<2x1x2560xi8>
+  return
+}
