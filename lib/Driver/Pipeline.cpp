@@ -36,11 +36,11 @@ static CPUDescription describeCPU(const TargetDescription &target) {
   auto has = [&](StringRef feature) { return hasFeature(target, feature); };
   CPUDescription cpu;
   if (has("avx512f") && has("avx512bw") && has("avx512vl"))
-    cpu = {512, 32, has("avx512bf16"), has("avx512vnni")};
+    cpu = {512, 32, has("avx512bf16"), has("avx512vnni"), has("avx512vbmi")};
   else if (has("avx2") && has("fma"))
-    cpu = {256, 16, false, has("avxvnni")};
+    cpu = {256, 16, false, has("avxvnni"), false};
   else if (isAArch64(target))
-    cpu = {128, 32, false, false};
+    cpu = {128, 32, false, false, false};
   return cpu;
 }
 
@@ -52,6 +52,7 @@ static void addCPUPipeline(OpPassManager &manager,
   options.vectorRegisters = cpu.vectorRegisters;
   options.bf16Dot = cpu.bf16Dot;
   options.int8Dot = cpu.int8Dot;
+  options.bytePermute = cpu.bytePermute;
   options.f16Conversions = convertsF16(target);
   if (end == PipelineEnd::Buffers)
     buildCPUToBuffersPipeline(manager, options);

@@ -27,6 +27,7 @@ static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
   options.vectorRegisters = cpu.vectorRegisters;
   options.bf16Dot = cpu.bf16Dot;
   options.int8Dot = cpu.int8Dot;
+  options.bytePermute = cpu.bytePermute;
   return options;
 }
 

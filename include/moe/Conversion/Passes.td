@@ -51,7 +51,9 @@ class CPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
     Option<"bf16Dot", "bf16-dot", "bool", "false",
            "use bf16 dot products (AVX512_BF16)">,
     Option<"int8Dot", "int8-dot", "bool", "false",
-           "use dot products of 8-bit integers (AVX512_VNNI or AVX-VNNI)">
+           "use dot products of 8-bit integers (AVX512_VNNI or AVX-VNNI)">,
+    Option<"bytePermute", "byte-permute", "bool", "false",
+           "look bytes up in tables of 128 (AVX512_VBMI)">
   ];
 }
 

@@ -63,6 +63,10 @@ struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
       *this, "int8-dot",
       llvm::cl::desc("whether there are dot products of 8-bit integers"),
       llvm::cl::init(false)};
+  Option<bool> bytePermute{
+      *this, "byte-permute",
+      llvm::cl::desc("whether bytes are looked up in tables of 128"),
+      llvm::cl::init(false)};
   Option<bool> f16Conversions{
       *this, "f16-conversions",
       llvm::cl::desc("whether instructions convert f16 to and from f32"),

@@ -61,10 +61,13 @@ Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
   int64_t vectors = panels.getColumns() / cpu.getLanes();
   // Rows times quantised weights have partial sums beside the accumulators.
   if (FormatAttr format = panels.getFormat()) {
+    PackedFormat packed = *PackedFormat::get(format);
+    bool hasBF16 =
+        packed.hasBF16Codes() || (packed.width == 8 && cpu.bytePermute);
     int64_t depth = 1;
     if (element.isInteger(8))
       depth = cpu.int8Dot ? 4 : 2;
-    else if (hasDot(cpu, element) && PackedFormat::get(format)->hasBF16Codes())
+    else if (hasDot(cpu, element) && hasBF16)
       depth = 2;
     return {element, cpu.getLanes(), vectors, /*maxRows=*/4, depth};
   }

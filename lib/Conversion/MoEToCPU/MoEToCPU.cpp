@@ -27,7 +27,8 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
   using ConvertMoEToCPUBase::ConvertMoEToCPUBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot,
+                       bytePermute};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     // Operations of an epilogue come before the matmul that is erased with
@@ -93,6 +94,10 @@ LogicalResult CPUDescription::verify(Operation *op) const {
   if (int8Dot && vectorBits < 256)
     return op->emitError("expected vectors of at least 256 bits for dot "
                          "products of 8-bit integers, got ")
+           << vectorBits;
+  if (bytePermute && vectorBits != 512)
+    return op->emitError("expected vectors of 512 bits for tables of bytes, "
+                         "got ")
            << vectorBits;
   return success();
 }

@@ -322,7 +322,8 @@ struct MoEPackWeights : moe::impl::MoEPackWeightsBase<MoEPackWeights> {
   using MoEPackWeightsBase::MoEPackWeightsBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot,
+                       bytePermute};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());

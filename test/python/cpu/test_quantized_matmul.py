@@ -41,6 +41,7 @@ FP8_MIN = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(1, 32
                  mins=(Field("f32", operand=2, block=(1, 64)),))
 FP8_ALL = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(1 << 20, 1 << 20)),))
 FP8 = Format(Field("f8E4M3FN"), scales=(Field("f32", operand=1, block=(128, 128)),))
+OFFSET = Format(Field("ui8"), offset=100, scales=(Field("f32", operand=1, block=(1, 32)),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +55,21 @@ class Case:
     interleaved: bool = False
     experts: int = 3
     packs: bool = True  # the weights stay quantised
-    dots: bool = True  # also where there are dot products of bf16
+    dots: bool = True  # also where there are dot products of bf16, but no tables of bytes
 
     @property
     def int8(self) -> bool:
         """Rows can be integers: they have whole groups, and codes are small integers."""
         return (self.packs and self.k % 32 == 0 and self.form.table is None
                 and self.form.codes.element != "f8E4M3FN"
-                and (self.form.codes.element, self.form.offset) != ("ui8", 0))
+                and (self.form.codes.element != "ui8" or self.form.offset == 128))
 
     def is_packed(self, level: str, activations: str) -> bool:
         """The weights stay quantised; otherwise they are rounded where they are decoded."""
         if level == "x86-64-v2" or not self.packs:
             return False
-        has_dots = level == "host" and "avx512_bf16" in data.processor_flags()
+        flags = data.processor_flags() if level == "host" else ()
+        has_dots = "avx512_bf16" in flags and "avx512vbmi" not in flags
         return self.dots or not has_dots or activations == "int8" and self.int8
 
     def fields(self, r: np.random.Generator) -> list[np.ndarray]:
@@ -195,6 +197,9 @@ CASES = [
     Case("q6_K_f16", GGUF["q6_K"], 256, 20, "f16"),
     Case("fp8_blocks", FP8, 320, 200), Case("fp8_bf16", FP8, 160, 40, "bf16", 2, dots=False),
     Case("fp8_f16", FP8, 128, 140, "f16"),
+    Case("fp8_one_column", FP8, 128, 1, "bf16", dots=False),
+    Case("bytes_bf16", BYTES, 128, 72, "bf16", 2, dots=False),
+    Case("offset", OFFSET, 96, 40), Case("offset_bf16", OFFSET, 64, 40, "bf16", dots=False),
     Case("f4_minima", F4_MIN, 96, 40), Case("f4_minima_bf16", F4_MIN, 64, 40, "bf16"),
     Case("fp8_minima", FP8_MIN, 128, 40),
     Case("fp8_of_tensors", FP8_ALL, 96, 36, "f32", 2, interleaved=True),
@@ -363,6 +368,22 @@ def test_bytes_of_packed_weights(form):
     prepared = next(a for a in signature if a["role"] == "prepared")
     stored = sum(field.nbytes for field in tensors(case)[0])
     assert prepared["dtype"] == "i8" and np.prod(prepared["shape"]) <= 1.05 * stored
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("rows", ["f32", "bf16"])
+@pytest.mark.parametrize("form", [FP8, OF_ROWS, BYTES, OFFSET], ids=str)
+def test_every_code_of_8_bits(form, rows, level):
+    """In each position of a step; NaN stays in its column."""
+    data.skip_unless_runs(level)
+    case = Case("codes", form, 32, 256, rows, experts=1)
+    codes = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 32, axis=2)
+    scales = case.fields(data.rng("codes"))[1]
+    scales[:] = 1
+    x = np.eye(32, dtype=np.float32)[:8].astype(data.numpy_type(rows))
+    y = run(case, level, x, np.array([0, 8], np.int32), [[codes, scales]])
+    expected = form.decode([codes, scales], (1, 256, 32))[0, :, :8].T
+    np.testing.assert_array_equal(y.astype(np.float32), expected)
 
 
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])

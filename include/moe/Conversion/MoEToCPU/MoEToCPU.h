@@ -17,8 +17,9 @@ namespace mlir::moe {
 struct CPUDescription {
   int64_t vectorBits = 128;
   int64_t vectorRegisters = 16;
-  bool bf16Dot = false; // has vdpbf16ps
-  bool int8Dot = false; // has vpdpbusd
+  bool bf16Dot = false;     // has vdpbf16ps
+  bool int8Dot = false;     // has vpdpbusd
+  bool bytePermute = false; // has vpermi2b
 
   int64_t getLanes() const { return vectorBits / 32; }
   /// Emits an error at `op` if no kernel can be generated for such a CPU.

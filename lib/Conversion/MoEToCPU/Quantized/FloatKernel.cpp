@@ -20,29 +20,35 @@ public:
                      const PackedFormat &format, int64_t rows)
       : QuantizedKernelBuilder(function, kernel, format, rows),
         pairs(VectorType::get(2 * kernel.lanes, kernel.element)),
-        usesDot(kernel.depth == 2) {}
+        usesDot(kernel.depth == 2), usesTables(usesDot && format.width == 8) {}
 
 private:
   void buildConstants() override;
   Sums sumsOf(const Group &group) override;
-  double getExcess() override {
-    return usesDot && format.width == 6 ? base + format.format.getOffset() : 0;
-  }
+  double getExcess() override;
   Value lookUpPairs(Value words, int64_t pair);
   Value lookUp(Value words, int64_t k);
+  void buildByteTables();
+  std::array<Value, 2> lookUpBytes(Value codes);
   Value integer(Value codes, int64_t position);
   Value float8(Value codes, int64_t position);
   Value valueOf(ArrayRef<Value> codes, int64_t part);
   Value rowElement(Value offset);
   // float8 makes values of 2^-8 of what they stand for.
-  double getFactor() override { return format.isFloat8() ? 0x1p-8 : 1; }
+  double getFactor() override {
+    return format.isFloat8() && !usesTables ? 0x1p-8 : 1;
+  }
   void step(Value byte, Value k, MutableArrayRef<Value> sums);
 
   /// 2^7: bf16 has 7 bits below it, so that `base + code` is `base | code`.
   static constexpr int64_t base = 128;
   VectorType pairs;
   bool usesDot;
+  bool usesTables;         // of 128 bytes
   Value table, upperTable; // of the values of codes
+  // The same for codes of 8 bits: low and high bytes, of codes below 64 and
+  // from there on.
+  Value lowBytes[2], highBytes[2];
 };
 } // namespace
 
@@ -55,7 +61,32 @@ static bool isSigned(const PackedFormat &format) {
   return true;
 }
 
+/// Builds the tables of the magnitudes of codes in bf16: of the bits of a float
+/// without its sign; or of m + 1/2 for m = 0 to 127.
+void FloatKernelBuilder::buildByteTables() {
+  auto type = VectorType::get(64, b.getI8Type());
+  for (int64_t half = 0; half < 2; ++half) {
+    SmallVector<APInt> low, high;
+    for (int64_t i = 64 * half; i < 64 * (half + 1); ++i) {
+      APFloat value(float(i) + 0.5f);
+      if (format.isFloat8())
+        value = APFloat(APFloat::Float8E4M3FN(), APInt(8, i));
+      bool inexact;
+      value.convert(APFloat::BFloat(), APFloat::rmNearestTiesToEven, &inexact);
+      APInt bits = value.bitcastToAPInt();
+      low.push_back(bits.trunc(8));
+      high.push_back(bits.lshr(8).trunc(8));
+    }
+    lowBytes[half] =
+        arith::ConstantOp::create(b, DenseElementsAttr::get(type, low));
+    highBytes[half] =
+        arith::ConstantOp::create(b, DenseElementsAttr::get(type, high));
+  }
+}
+
 void FloatKernelBuilder::buildConstants() {
+  if (usesTables)
+    return buildByteTables();
   if (format.width != 4)
     return;
   std::array<float, 16> all = format.getValues();
@@ -113,6 +144,59 @@ Value FloatKernelBuilder::lookUp(Value words, int64_t k) {
   return arith::SelectOp::create(b, isHigh, high, low);
 }
 
+/// Returns elements 0 and 1, and elements 2 and 3, of each word of codes of 8
+/// bits, in bf16. Integers have 1/2 too much: those with a sign are ±(m + 1/2)
+/// with m from 0 to 127, which bf16 has.
+std::array<Value, 2> FloatKernelBuilder::lookUpBytes(Value codes) {
+  auto bytes = VectorType::get(64, b.getI8Type());
+  codes = bitCast(bytes, codes);
+  // In each 16 bytes, which are four columns, pairs 0 come before pairs 1.
+  std::array<int64_t, 4> order = format.getByteOrder();
+  SmallVector<int64_t> mask(64);
+  for (int64_t lane = 0; lane < 64; lane += 16)
+    for (int64_t column = 0; column < 4; ++column)
+      for (int64_t element = 0; element < 4; ++element)
+        mask[lane + 8 * (element / 2) + 2 * column + element % 2] =
+            lane + 4 * column + (llvm::find(order, element) - order.begin());
+  codes = vector::ShuffleOp::create(b, codes, codes, mask);
+  Value index = codes;
+  if (!format.isFloat8()) {
+    if (!format.format.getCodes().getElement().isSignedInteger())
+      codes = arith::XOrIOp::create(b, codes, splat(bytes, 0x80));
+    // m is the code if that is not negative, else its complement.
+    Value complement = arith::XOrIOp::create(b, codes, splat(bytes, 0xff));
+    index = arith::MinUIOp::create(b, codes, complement);
+  }
+  // A lookup ignores the highest bit of an index, which is the sign.
+  auto lookUp = [&](Value(&table)[2]) {
+    return call("llvm.x86.avx512.vpermi2var.qi.512", bytes,
+                {table[0], index, table[1]});
+  };
+  Value low = lookUp(lowBytes), high = lookUp(highBytes);
+  high = arith::OrIOp::create(b, high, bitAnd(codes, 0x80));
+  std::array<Value, 2> result;
+  for (int64_t half = 0; half < 2; ++half) {
+    SmallVector<int64_t> interleave(128);
+    for (int64_t i = 0; i < 64; ++i)
+      for (int64_t byte = 0; byte < 2; ++byte)
+        interleave[2 * i + byte] = 64 * byte + 16 * (i / 8) + 8 * half + i % 8;
+    interleave.truncate(64);
+    result[half] =
+        bitCast(pairs, vector::ShuffleOp::create(b, low, high, interleave));
+  }
+  return result;
+}
+
+double FloatKernelBuilder::getExcess() {
+  if (!usesDot || format.isFloat8() || format.width == 4)
+    return 0;
+  int64_t offset = format.format.getOffset();
+  if (!usesTables)
+    return base + offset;
+  bool isSigned = format.format.getCodes().getElement().isSignedInteger();
+  return 0.5 + (isSigned ? 0 : offset - 128);
+}
+
 /// Broadcasts an element of a row in f32.
 Value FloatKernelBuilder::rowElement(Value offset) {
   Value scalar = memref::LoadOp::create(b, argument(Lhs), offset);
@@ -161,6 +245,8 @@ Value FloatKernelBuilder::float8(Value codes, int64_t position) {
 Value FloatKernelBuilder::valueOf(ArrayRef<Value> codes, int64_t part) {
   if (format.width == 4)
     return usesDot ? lookUpPairs(codes[0], part) : lookUp(codes[0], part);
+  if (usesTables)
+    return codes[part % 2];
   if (usesDot) {
     Value bits = shiftRight(codes[part / 2], 8 * (part % 2));
     bits = bitAnd(bits, 0x00ff00ff);
@@ -181,7 +267,11 @@ void FloatKernelBuilder::step(Value byte, Value k,
     for (SmallVector<Value> &each : codes)
       each = unpack(each);
   int64_t width = usesDot ? 2 : 1;
+  SmallVector<SmallVector<Value>> words = codes;
   for (int64_t part = 0; part < format.getStep() / width; ++part) {
+    if (usesTables && part % 2 == 0) // not before, which would take registers
+      for (auto [j, each] : llvm::enumerate(words))
+        codes[j] = llvm::to_vector_of<Value>(lookUpBytes(each[part / 2]));
     SmallVector<Value> values;
     for (ArrayRef<Value> each : codes)
       values.push_back(valueOf(each, part));

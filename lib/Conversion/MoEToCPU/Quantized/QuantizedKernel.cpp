@@ -19,8 +19,10 @@ bool mlir::moe::hasQuantizedKernels(const CPUDescription &cpu) {
 
 bool mlir::moe::hasFloatKernel(const CPUDescription &cpu,
                                const PackedFormat &format, Type element) {
-  // Codes of 8 bits have no way to bf16 that keeps up with its dot products.
-  bool isSlow = cpu.bf16Dot && element.isBF16() && format.width == 8;
+  // Without tables of 128 bytes, codes of 8 bits have no way to bf16 that keeps
+  // up with its dot products.
+  bool isSlow =
+      cpu.bf16Dot && element.isBF16() && format.width == 8 && !cpu.bytePermute;
   return hasQuantizedKernels(cpu) && !isSlow;
 }
 

@@ -36,10 +36,9 @@ static bool isPackedCode(FormatAttr format) {
   // than 8 bits.
   bool isWide = integer.getWidth() == 8 ||
                 (integer.getWidth() == 6 && integer.isUnsigned());
-  return isWide && !format.getTable() &&
-         (integer.isUnsigned()
-              ? llvm::is_contained({0, 32, 128}, format.getOffset())
-              : format.getOffset() == 0);
+  int64_t last = integer.isUnsigned() ? (1 << integer.getWidth()) - 1 : 0;
+  return isWide && !format.getTable() && format.getOffset() >= 0 &&
+         format.getOffset() <= last;
 }
 
 /// True if kernels read numbers like this.
