@@ -67,8 +67,9 @@ static Value rowsOf(OpResult result) {
     return expert.getGrouped();
   if (auto combine = dyn_cast<CombineOp>(op))
     return combine.getPositions();
-  if (auto quantize = dyn_cast<QuantizeOp>(op))
-    return quantize.getRows();
+  if (auto quantize = dyn_cast<QuantizeOp>(op);
+      quantize && quantize.isRowwise())
+    return quantize.getSource();
   return {};
 }
 

@@ -257,8 +257,9 @@ bool Classifier::classify(Operation *op) {
     return classify(expert);
   if (auto combine = dyn_cast<CombineOp>(op))
     return classify(combine);
-  if (auto quantize = dyn_cast<QuantizeOp>(op))
-    return setAll(op, kindOf(quantize.getRows()));
+  if (auto quantize = dyn_cast<QuantizeOp>(op);
+      quantize && quantize.isRowwise())
+    return setAll(op, kindOf(quantize.getSource()));
   if (auto structured = dyn_cast<linalg::LinalgOp>(op)) {
     bool captures = false;
     visitUsedValuesDefinedAbove(op->getRegions(), [&](OpOperand *operand) {

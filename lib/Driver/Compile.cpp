@@ -5,7 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "WeightFormat.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Driver/Driver.h"
 #include "moe/InitAll.h"
 
@@ -68,6 +70,30 @@ void mlir::moe::setActivations(ModuleOp module, const TargetDescription &target,
       function->setAttr(activationsAttrName, value);
 }
 
+LogicalResult mlir::moe::quantizeWeights(ModuleOp module,
+                                         const CompileOptions &options) {
+  if (options.quantize.empty())
+    return success();
+  auto format = WeightFormat::parse(options.quantize);
+  if (!format)
+    return emitError(module.getLoc(), llvm::toString(format.takeError()));
+  Attribute attribute = format->getAttr(module.getContext());
+  for (auto function : module.getOps<FunctionOpInterface>())
+    if (!function.isExternal())
+      function->setAttr(weightFormatAttrName, attribute);
+  PassManager manager(module.getContext());
+  manager.addPass(createMoEQuantizeWeights());
+  if (failed(verifyDefined(module)) || failed(manager.run(module)))
+    return failure();
+  auto found = module.walk([](QuantizeOp) { return WalkResult::interrupt(); });
+  if (!found.wasInterrupted())
+    emitWarning(module.getLoc())
+        << "--quantize=" << options.quantize
+        << ": no matmul of experts or shared experts has weights of 16 or 32 "
+           "bits";
+  return success();
+}
+
 FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
                                            ArrayRef<TargetDescription> targets,
                                            const CompileOptions &options) {
@@ -77,6 +103,8 @@ FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
     program.modules.push_back(module.clone());
     ModuleOp copy = *program.modules.back();
     setActivations(copy, target, options);
+    if (failed(quantizeWeights(copy, options)))
+      return failure();
     if (options.wantsPlan() && failed(planProgram(copy, target, options)))
       return failure();
     if (failed(lower(copy, options.pipeline, target)))

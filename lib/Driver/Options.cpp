@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Driver/Options.h"
+#include "WeightFormat.h"
 #include "moe/Analysis/Imbalance.h"
 #include "moe/Analysis/MachineRates.h"
 #include "moe/Analysis/Units.h"
@@ -26,6 +27,12 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "Pass pipeline to the LLVM dialect: moe-cpu (with a GPU target, moe-gpu), "
      "moe-reference, or a textual pipeline (default: moe-cpu)",
      &CompileOptions::pipeline},
+    {"quantize", "format",
+     "Format in which the layer keeps the 16- or 32-bit weights of its experts "
+     "and shared experts: int4[:GROUP], int8[:GROUP], mxfp4 or "
+     "fp8[:ROWSxCOLUMNS]. Weights are rounded when they are loaded; moe-run "
+     "reports the error",
+     &CompileOptions::quantize},
     {"activations", "kind",
      "How rows enter the matmuls of quantised weights on CPUs: exact, or int8, "
      "rounded in groups of 32 (default: int8 for GGUF files, else exact)",
@@ -69,6 +76,9 @@ bool CompileOptions::wantsPlan() const {
 }
 
 llvm::Error CompileOptions::verify() const {
+  if (!quantize.empty())
+    if (auto format = WeightFormat::parse(quantize); !format)
+      return format.takeError();
   auto expected = [](StringRef option, StringRef what, StringRef value) {
     return llvm::createStringError("--" + option + ": expected " + what +
                                    ", got '" + value + "'");

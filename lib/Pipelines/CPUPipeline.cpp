@@ -53,6 +53,7 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm,
 void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
                                           const CPUPipelineOptions &options) {
   addEntry(pm);
+  pm.addPass(createMoEMeasureQuantization());
   // Quantised weights are decoded where they are packed.
   FusionPipelineOptions fusion;
   fusion.keepFormats = true;

@@ -37,6 +37,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
                                           const GPUPipelineOptions &options) {
   std::string arch = options.arch;
   addEntry(pm);
+  pm.addPass(createMoEMeasureQuantization());
   buildFusionPipeline(pm, FusionPipelineOptions());
   // Weights in formats that no kernel reads are decoded when a layer is
   // created. The functions that do it are entry points of the artifact, too.

@@ -59,6 +59,8 @@ static llvm::json::Value toJSON(ArgumentAttr argument) {
   if (argument.getPrepare()) {
     object["prepare"] = argument.getPrepare().getValue();
     object["sources"] = toJSON(Attribute(argument.getSources()));
+    if (argument.getMeasures())
+      object["measures"] = argument.getMeasures().getValue();
   }
   return object;
 }

@@ -50,8 +50,8 @@ def find_compiler() -> Path:
 
 def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None,
             target: str | None = None, dtype: str | None = None, layer: int | None = None,
-            options: Sequence[str] = (), cache: bool = True, num_threads: int = 0,
-            device: str | None = None) -> Module:
+            quantize: str | None = None, options: Sequence[str] = (), cache: bool = True,
+            num_threads: int = 0, device: str | None = None) -> Module:
     """Compile MoE layers and load the result.
 
     Args:
@@ -64,6 +64,9 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
       dtype: type of a checkpoint's layer: ``f32``, ``f16`` or ``bf16``; by default that
         of its ``config.json``, and f32 for a ``.gguf`` file.
       layer: index of the layer in a checkpoint.
+      quantize: format in which the layer keeps weights of 16 or 32 bits, as
+        ``moe-compile --quantize``: ``int4:32``, ``int8``, ``mxfp4``, ``fp8:128x128``;
+        ``Layer.quantization_errors`` has what that costs.
       options: further options of ``moe-compile``.
       cache: reuse an artifact that was compiled before.
       num_threads: threads of a call, as for ``moe.load``.
@@ -79,7 +82,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     """
     # Check everything before the work starts, so that errors are immediate.
     text, path = _classify(source)
-    arguments = _arguments(target, dtype, layer, options, device)
+    arguments = _arguments(target, dtype, layer, quantize, options, device)
     if (path is not None and _is_checkpoint(path)) != (layer is not None):
         raise MoEError(INVALID_ARGUMENT, "a checkpoint directory or a .gguf file needs layer=N, "
                        "and only they do")
@@ -117,9 +120,10 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     return _warn(module)
 
 
-def _arguments(target: Any, dtype: Any, layer: Any, options: Any, device: Any) -> list[str]:
+def _arguments(target: Any, dtype: Any, layer: Any, quantize: Any, options: Any,
+               device: Any) -> list[str]:
     """Return the options of moe-compile."""
-    for name, value in (("target", target), ("dtype", dtype)):
+    for name, value in (("target", target), ("dtype", dtype), ("quantize", quantize)):
         if value is not None and not isinstance(value, str):
             raise MoEError(INVALID_ARGUMENT, f"{name} is {value!r}, expected a string")
     if layer is not None and (not isinstance(layer, int) or layer < 0):
@@ -143,6 +147,8 @@ def _arguments(target: Any, dtype: Any, layer: Any, options: Any, device: Any) -
         arguments.append(f"--dtype={dtype}")
     if layer is not None:
         arguments.append(f"--layer={layer}")
+    if quantize is not None:
+        arguments.append(f"--quantize={quantize}")
     return arguments
 
 

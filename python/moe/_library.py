@@ -79,6 +79,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_layer_create_from_checkpoint": (_P, [_P, _STR, _P, _OUT(_P)]),
     "moe_rt_layer_destroy": (None, [_P]),
     "moe_rt_layer_weight_bytes": (ctypes.c_uint64, [_P]),
+    "moe_rt_layer_quantization_errors": (_P, [_P, _SIZE, _OUT(_OUT(ctypes.c_float)),
+                                              _OUT(_SIZE)]),
     "moe_rt_layer_workspace_bytes": (_P, [_P, _I64, _OUT(ctypes.c_uint64)]),
     "moe_rt_layer_call": (_P, [_P, _OUT(DLTensor), _SIZE, _OUT(DLTensor), _SIZE, _P,
                                ctypes.c_uint64]),

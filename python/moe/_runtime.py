@@ -307,6 +307,19 @@ class Layer(OfThisProcess):
         handle = self._handle
         return library().moe_rt_layer_weight_bytes(handle.pointer)
 
+    @property
+    def quantization_errors(self) -> dict[str, list[float]]:
+        """Return the relative errors of the weights that ``compile(quantize=...)`` rounded, by
+        name: for each expert ``|kept - w| / |w|``, in the Frobenius norm."""
+        handle, errors = self._handle, {}
+        for index, info in enumerate(self.signature.weights):
+            found, count = ctypes.POINTER(ctypes.c_float)(), ctypes.c_size_t()
+            check(library().moe_rt_layer_quantization_errors(
+                handle.pointer, index, ctypes.byref(found), ctypes.byref(count)))
+            if count.value:
+                errors[info.name] = found[:count.value]
+        return errors
+
     def statistics(self) -> list[Statistics]:
         """Return the counts of each dispatch of the layer since the last reset."""
         with self._updating:

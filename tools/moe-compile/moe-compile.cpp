@@ -214,7 +214,8 @@ static OwningOpRef<ModuleOp> read(MLIRContext &context,
 }
 
 static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
-  bool isUnchanged = !options.wantsPlan() && options.activations.empty();
+  bool isUnchanged = !options.wantsPlan() && options.activations.empty() &&
+                     options.quantize.empty();
   if (emit == Emit::MLIR && isUnchanged)
     return write(print(module));
   auto targets = moe::parseTargets(options.target);
@@ -239,6 +240,8 @@ static int compile(ModuleOp module, const moe::RemarkListener &remarks) {
     std::string report;
     llvm::raw_string_ostream stream(report);
     moe::setActivations(module, targets->front(), options);
+    if (failed(moe::quantizeWeights(module, options)))
+      return 1;
     if (failed(moe::planProgram(module, targets->front(), options, format,
                                 &stream)))
       return 1;

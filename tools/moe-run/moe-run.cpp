@@ -372,7 +372,7 @@ int main(int argc, char **argv) {
   if (options->json)
     printJson(*options, **program, *results);
   else
-    printText(*options, *results);
+    printText(*options, **program, *results);
   if (std::fflush(stdout) != 0)
     return fail(Error{"cannot write the report"});
   for (const RunResult &result : *results)

@@ -313,6 +313,25 @@ uint64_t Program::ownedWeightBytes() const {
   return weights.ownedBytes() + moe_rt_layer_weight_bytes(boundLayer);
 }
 
+std::vector<WeightError> Program::weightErrors() const {
+  std::vector<WeightError> all;
+  moe_rt_tensor_info_t info;
+  for (size_t i = 0;; ++i) {
+    moe_rt_status_t end = moe_rt_function_tensor_info(module, name.c_str(),
+                                                      MOE_RT_WEIGHT, i, &info);
+    if (end) {
+      moe_rt_status_free(end);
+      return all;
+    }
+    const float *errors = nullptr;
+    size_t count = 0;
+    moe_rt_status_free(
+        moe_rt_layer_quantization_errors(boundLayer, i, &errors, &count));
+    if (count > 0)
+      all.push_back({info.name, {errors, errors + count}});
+  }
+}
+
 Program::~Program() {
   moe_rt_layer_destroy(boundLayer);
   moe_rt_module_destroy(module);

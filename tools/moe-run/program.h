@@ -30,6 +30,12 @@ struct Signature {
   std::vector<int64_t> shapeFor(int64_t tokens) const;
 };
 
+/// The relative errors of the experts of a quantised weight.
+struct WeightError {
+  std::string name;
+  std::vector<float> errors;
+};
+
 /// A function of a program, loaded and with its weights bound.
 class Program {
 public:
@@ -48,6 +54,8 @@ public:
   /// Returns the bytes of weights that are copied or generated instead of
   /// mapped.
   uint64_t ownedWeightBytes() const;
+  /// Returns the relative errors of the weights that the compiler quantised.
+  std::vector<WeightError> weightErrors() const;
 
 private:
   Program() = default;

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cinttypes>
+#include <cmath>
 #include <cstdio>
 
 using namespace moe::run;
@@ -90,8 +91,33 @@ static void printDispatch(size_t index, const DispatchCounts &counts) {
                 e % 8 == 7 || e + 1 == tokens.size() ? "\n" : "");
 }
 
-void moe::run::printText(const Options &options,
+namespace {
+/// The largest of the errors of the experts, and their root mean square.
+struct ErrorSummary {
+  double mean = 0, max = 0;
+
+  explicit ErrorSummary(const std::vector<float> &errors) {
+    for (double error : errors) {
+      mean += error * error / static_cast<double>(errors.size());
+      max = error > max || std::isnan(error) ? error : max;
+    }
+    mean = std::sqrt(mean);
+  }
+};
+} // namespace
+
+static void printWeightErrors(const Program &program) {
+  for (const WeightError &weight : program.weightErrors()) {
+    ErrorSummary summary(weight.errors);
+    std::printf("%s: quantised, relative error %.4g, of an expert at most "
+                "%.4g\n",
+                weight.name.c_str(), summary.mean, summary.max);
+  }
+}
+
+void moe::run::printText(const Options &options, const Program &program,
                          const std::vector<RunResult> &results) {
+  printWeightErrors(program);
   if (options.benchmark)
     printTable(results);
   for (const RunResult &result : results) {
@@ -182,6 +208,11 @@ void moe::run::printJson(const Options &options, const Program &program,
                        : "cpu";
   json["weights"] = options.weights;
   json["copied_weight_bytes"] = program.ownedWeightBytes();
+  for (const WeightError &weight : program.weightErrors()) {
+    ErrorSummary summary(weight.errors);
+    json["quantization_errors"][weight.name] = {{"relative", summary.mean},
+                                                {"max", summary.max}};
+  }
   json["runs"] = Json::array();
   for (const RunResult &result : results)
     json["runs"].push_back(toJson(options, result));

@@ -46,7 +46,8 @@ struct RunResult {
   bool passed() const;
 };
 
-void printText(const Options &options, const std::vector<RunResult> &results);
+void printText(const Options &options, const Program &program,
+               const std::vector<RunResult> &results);
 /// Writes the counts of the dispatches, summed over all runs, as a histogram
 /// for the compiler.
 io::Expected<void> recordRouting(const std::string &path,

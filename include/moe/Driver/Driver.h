@@ -61,6 +61,11 @@ getVariants(llvm::StringRef pipeline, const TargetDescription &target,
 void setActivations(ModuleOp module, const TargetDescription &target,
                     const CompileOptions &options);
 
+/// Rounds weights of `module` to the format that the options give, if any: they
+/// become moe.dequantize of moe.quantize. Warns if there are none to round.
+/// Fails after a diagnostic.
+LogicalResult quantizeWeights(ModuleOp module, const CompileOptions &options);
+
 enum class PlanFormat { None, Text, JSON };
 
 /// Attaches a `moe.plan` for `target` to the functions of `module` and prints

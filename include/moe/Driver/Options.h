@@ -23,6 +23,7 @@ namespace mlir::moe {
 struct CompileOptions {
   std::string target = "host";
   std::string pipeline = "moe-cpu";
+  std::string quantize;
   std::string activations;
   std::string tokens;
   std::string memoryLimit;

@@ -14,6 +14,7 @@
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -27,7 +28,7 @@ namespace {
 /// What lies between weights of the function and an operand of a matmul: a
 /// dequantization, if the weights are quantised, and slices.
 struct WeightPath {
-  SmallVector<BlockArgument> weights;
+  SmallVector<WeightPreparation::Source> sources;
   DequantizeOp dequantize;
   SmallVector<tensor::ExtractSliceOp> slices; // first to last, of rank 3
 };
@@ -48,6 +49,7 @@ private:
   PanelsAttr panelsOf(GroupedMatmulOp matmul, ArrayRef<WeightPath> paths);
   Value prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                 ArrayRef<WeightPath> paths);
+  void eraseDead(ValueRange weights);
 
   func::FuncOp function;
   CPUDescription cpu;
@@ -70,6 +72,13 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
     element = IntegerType::get(matmul.getContext(), 8);
   return RankedTensorType::get(
       panels.getShape(experts, matmul.getK(), matmul.getN()), element);
+}
+
+/// True if matrices, `weight` or decoded, have a dimension of experts.
+static bool hasExperts(const WeightPath &path, Value weight) {
+  if (DequantizeOp dequantize = path.dequantize)
+    weight = dequantize.getResult();
+  return cast<RankedTensorType>(weight.getType()).getRank() == 3;
 }
 
 std::optional<WeightPath> Packer::pathOf(Value operand) {
@@ -95,14 +104,12 @@ std::optional<WeightPath> Packer::pathOf(Value operand) {
     path.slices.insert(path.slices.begin(), slice);
     operand = slice.getSource();
   }
-  SmallVector<Value> weights{operand};
+  ValueRange weights(operand);
   if (path.dequantize)
-    weights = llvm::to_vector(path.dequantize.getFields());
-  for (Value weight : weights) {
-    if (!preparation.weightOf(weight))
-      return std::nullopt;
-    path.weights.push_back(cast<BlockArgument>(weight));
-  }
+    weights = path.dequantize.getFields();
+  if (!preparation.findSources(weights, hasExperts(path, operand),
+                               path.sources))
+    return std::nullopt;
   return path;
 }
 
@@ -122,14 +129,6 @@ Value Packer::packInCall(GroupedMatmulOp matmul, PanelsAttr panels) {
                         matmul.getTransposed(), panels,
                         /*extents=*/DenseI64ArrayAttr())
       .getResult();
-}
-
-/// True if the matrices have a dimension of experts.
-static bool hasExperts(const WeightPath &path) {
-  Value matrices = path.weights.front();
-  if (DequantizeOp dequantize = path.dequantize)
-    matrices = dequantize.getResult();
-  return cast<RankedTensorType>(matrices.getType()).getRank() == 3;
 }
 
 /// True if slices of the fields of encoded matrices are those of a slice of the
@@ -229,15 +228,22 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
                       ArrayRef<WeightPath> paths) {
   SmallVector<WeightPreparation::Source> sources;
   for (const WeightPath &path : paths)
-    for (BlockArgument weight : path.weights)
-      sources.push_back({weight, hasExperts(path)});
+    llvm::append_range(sources, path.sources);
 
   auto build = [&](ImplicitLocOpBuilder &b, ValueRange arguments) -> Value {
     SmallVector<Value> weights;
+    // Of a path that is known, with other slices.
+    llvm::DenseMap<Operation *, SmallVector<Value>> encoded;
     llvm::DenseMap<Operation *, Value> dequantized;
     for (const WeightPath &path : paths) {
-      ValueRange fields = arguments.take_front(path.weights.size());
-      arguments = arguments.drop_front(path.weights.size());
+      SmallVector<Value> fields(arguments.take_front(path.sources.size()));
+      arguments = arguments.drop_front(path.sources.size());
+      if (DequantizeOp op = path.dequantize) {
+        SmallVector<Value> &known = encoded[op];
+        if (known.empty())
+          known = WeightPreparation::buildFields(b, op.getFields(), fields);
+        fields = known;
+      }
       if (panels.getFormat()) {
         for (auto [index, field] : llvm::enumerate(fields))
           weights.push_back(sliceField(b, path, field,
@@ -248,10 +254,11 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
       if (DequantizeOp op = path.dequantize) {
         Value &known = dequantized[op];
         if (!known)
-          known = DequantizeOp::create(b,
-                                       WeightPreparation::withDynamicExperts(
-                                           op.getType(), hasExperts(path)),
-                                       fields, op.getFormat());
+          known = DequantizeOp::create(
+              b,
+              WeightPreparation::withDynamicExperts(
+                  op.getType(), path.sources.front().hasExperts),
+              fields, op.getFormat());
         weight = known;
       }
       weights.push_back(sliceMatrices(b, path, weight));
@@ -271,6 +278,27 @@ Value Packer::prepare(GroupedMatmulOp matmul, PanelsAttr panels,
   return preparation.add(matmul.getLoc(), "packed",
                          packedType(panels, matmul.getExpertCount(), matmul),
                          sources, build);
+}
+
+/// Erases what computed `weights` if it is dead now: slices, moe.dequantize,
+/// moe.quantize.
+void Packer::eraseDead(ValueRange weights) {
+  llvm::SetVector<Operation *> makers;
+  for (Value weight : weights)
+    if (Operation *op = weight.getDefiningOp())
+      makers.insert(op);
+  while (!makers.empty()) {
+    Operation *op = makers.pop_back_val();
+    if (!isOpTriviallyDead(op))
+      continue;
+    for (Value operand : op->getOperands())
+      if (Operation *maker = operand.getDefiningOp())
+        makers.insert(maker);
+    for (Prepared &known : done) // do not compare with erased values
+      if (llvm::is_contained(known.weights, op->getResult(0)))
+        known.weights.clear();
+    op->erase();
+  }
 }
 
 void Packer::run() {
@@ -302,17 +330,7 @@ void Packer::run() {
     matmul.getWeightsMutable().assign(packed);
     matmul.setTransposed(false);
     matmul.setPanelsAttr(panels);
-    // Erase the slices of the weights if they are dead now.
-    while (!weights.empty()) {
-      Operation *op = weights.pop_back_val().getDefiningOp();
-      if (!op || !isOpTriviallyDead(op))
-        continue;
-      llvm::append_range(weights, op->getOperands());
-      for (Prepared &known : done) // do not compare with erased values
-        if (llvm::is_contained(known.weights, op->getResult(0)))
-          known.weights.clear();
-      op->erase();
-    }
+    eraseDead(weights);
   }
   preparation.finish();
 }

@@ -26,6 +26,11 @@ static constexpr int64_t maxColumns = 1024;
 /// The largest finite value of f8E4M3FN.
 static constexpr double maxValue = 448.0;
 
+/// Blocks of a row.
+static int64_t numBlocksOf(QuantizeOp op) {
+  return cast<RankedTensorType>(op.getScales().getType()).getDimSize(1);
+}
+
 namespace {
 class QuantizeKernel {
 public:
@@ -33,12 +38,11 @@ public:
   QuantizeKernel(QuantizeOp op, Value blockCount,
                  MutableArrayRef<Value> results, DeviceLowering &lowering)
       : op(op), lowering(lowering), b(op.getLoc(), op.getContext()),
-        element(op.getRows().getType().getElementType()),
-        columns(op.getColumns()),
-        blocks(op.getScales().getType().getDimSize(1)),
-        block(std::min<int64_t>(op.getBlock(), columns)),
+        element(op.getSource().getType().getElementType()), columns(op.getK()),
+        blocks(numBlocksOf(op)),
+        block(std::min(op.getScale().getBlockColumns(), columns)),
         width(columns % 4 == 0 && block % 4 == 0 ? 4 : 1) {
-    arguments.input(op.getRows(), rows);
+    arguments.input(op.getSource(), rows);
     arguments.output(results[0], quantized);
     arguments.output(results[1], scales);
     arguments.scalar(blockCount, this->blockCount);
@@ -72,7 +76,7 @@ private:
 void QuantizeKernel::quantizeBlock(Value index) {
   Type i64 = b.getI64Type(), f32 = b.getF32Type();
   Value row = b.div(index, blocks), blockOfRow = b.rem(index, blocks);
-  Value first = b.mul(blockOfRow, op.getBlock());
+  Value first = b.mul(blockOfRow, block);
   Value lane = arith::ExtUIOp::create(b, i64, b.lane());
   Value begin = b.mul(row, columns);
   SmallVector<Value> offsets, inside, values;
@@ -128,14 +132,19 @@ LLVM::LLVMFuncOp QuantizeKernel::build() {
 
 Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
                               std::string &why) {
-  int64_t blocks = op.getScales().getType().getDimSize(1);
-  if (std::min<int64_t>(op.getBlock(), op.getColumns()) > maxColumns)
+  Type codes = op.getFormat().getCodes().getElement();
+  if (!op.isRowwise() || !isa<Float8E4M3FNType>(codes) ||
+      !op.getScale().getElement().isF32())
+    return unsupported(why, "a format other than rows of f8E4M3FN with scales "
+                            "of f32");
+  int64_t blocks = numBlocksOf(op);
+  if (std::min(op.getScale().getBlockColumns(), op.getK()) > maxColumns)
     return unsupported(why,
                        "blocks of more than " + Twine(maxColumns) + " columns");
-  if (op.getColumns() == 0)
+  if (op.getK() == 0)
     return unsupported(why, "no columns");
   HostBuilder b(op.getLoc(), lowering.rewriter);
-  Value blockCount = b.mul(b.extent(op.getRows(), 0), blocks);
+  Value blockCount = b.mul(b.extent(op.getSource(), 0), blocks);
   // At most one wave.
   Value maxGrid = b.mul(moe_rt::MultiprocessorsOp::create(b), b.index(8));
   Value grid = b.min(b.ceilDiv(blockCount, numWarps), maxGrid);
@@ -143,7 +152,7 @@ Lowered mlir::moe::lowerToGPU(QuantizeOp op, DeviceLowering &lowering,
   for (Value result : op->getResults()) {
     auto type = cast<RankedTensorType>(result.getType());
     results.push_back(b.empty(
-        {b.mixedExtent(op.getRows(), 0), b.getIndexAttr(type.getDimSize(1))},
+        {b.mixedExtent(op.getSource(), 0), b.getIndexAttr(type.getDimSize(1))},
         type.getElementType()));
   }
   QuantizeKernel(op, blockCount, results, lowering).launch(grid);

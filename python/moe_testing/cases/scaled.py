@@ -212,7 +212,9 @@ def quantize_text(columns: int, block: int, element: str) -> str:
         %x: tensor<?x{columns}x{element}> {{moe.name = "x", moe.role = "input"}})
     -> (tensor<?x{columns}xf8E4M3FN> {{moe.name = "q"}},
         tensor<?x{blocks}xf32> {{moe.name = "s"}}) {{
-  %q, %s = moe.quantize %x block({block}) : tensor<?x{columns}x{element}>
+  %q, %s = moe.quantize %x format(<codes = <element = f8E4M3FN>,
+      scales = [#moe.field<element = f32, operand = 1, block = [1, {block}]>]>)
+    : tensor<?x{columns}x{element}> -> tensor<?x{columns}xf8E4M3FN>, tensor<?x{blocks}xf32>
   return %q, %s : tensor<?x{columns}xf8E4M3FN>, tensor<?x{blocks}xf32>
 }}
 """

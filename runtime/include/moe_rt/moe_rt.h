@@ -256,6 +256,14 @@ MOE_RT_API void moe_rt_layer_destroy(moe_rt_layer_t *layer);
 /// prepared weights, and those kept from a source.
 MOE_RT_API uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer);
 
+/// Returns the relative error of each expert of a weight that the layer keeps
+/// in a format that the compiler chose (`--quantize`): ‖kept − w‖ / ‖w‖ in the
+/// Frobenius norm. `weight` is its index in the signature. `*count` is the
+/// number of experts, or 0 for other weights; the layer owns `*errors`.
+MOE_RT_API moe_rt_status_t
+moe_rt_layer_quantization_errors(const moe_rt_layer_t *layer, size_t weight,
+                                 const float **errors, size_t *count);
+
 /// Returns the workspace that a call with `tokens` tokens needs at most, in
 /// bytes. On a device it includes the reports of dispatches.
 MOE_RT_API moe_rt_status_t moe_rt_layer_workspace_bytes(

@@ -380,6 +380,26 @@ static moe_rt_status_t parseSources(const Node &node, const Function &function,
   return nullptr;
 }
 
+/// Read which weight a prepared argument measures, one of its sources.
+static moe_rt_status_t parseMeasures(const Node &node, const Function &function,
+                                     const Argument &argument,
+                                     Preparation &out) {
+  if (!node.exists())
+    return nullptr;
+  std::string name;
+  MOE_RT_TRY(node.string(name));
+  for (size_t source : out.sources)
+    if (function.arguments[function.weights[source]].name == name)
+      out.measures = source;
+  if (!out.measures)
+    return node.refuse("names '" + name + "', which is no source");
+  if (argument.shape.size() != 1 || argument.dtype.code != kDLFloat ||
+      argument.dtype.bits != 32)
+    return node.refuse("is on an argument of type " + describe(argument) +
+                       ", expected f32 for each expert");
+  return nullptr;
+}
+
 /// Find the functions that prepare the arguments of function `index`.
 static moe_rt_status_t
 parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
@@ -397,9 +417,10 @@ parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
     const Argument &argument = function.arguments[i];
     Node item = node.member("arguments").element(i);
     Node prepare = item.member("prepare"), sources = item.member("sources");
+    Node measures = item.member("measures");
     if (argument.role != Role::prepared) {
-      if (prepare.exists() || sources.exists())
-        return item.refuse("has 'prepare' or 'sources' but role " +
+      if (prepare.exists() || sources.exists() || measures.exists())
+        return item.refuse("has 'prepare', 'sources' or 'measures' but role " +
                            std::string(argument.roleName()) +
                            ", expected prepared");
       continue;
@@ -412,6 +433,7 @@ parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
     Preparation preparation;
     preparation.argument = i;
     MOE_RT_TRY(parseSources(sources, function, preparation.sources));
+    MOE_RT_TRY(parseMeasures(measures, function, argument, preparation));
     std::string name;
     MOE_RT_TRY(prepare.string(name));
     auto position = names.find(name);

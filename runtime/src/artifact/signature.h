@@ -57,6 +57,8 @@ struct Preparation {
   size_t argument;             // the one that is prepared
   size_t function = 0;         // in the variant
   std::vector<size_t> sources; // in Function::weights
+  /// In Function::weights: the one whose error the argument is, if any.
+  std::optional<size_t> measures;
 };
 
 struct Function {

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cinttypes>
+#include <cstring>
 
 using namespace moe;
 using namespace moe::rt;
@@ -234,6 +235,12 @@ moe_rt_status_t HostWeights::prepare(const WeightSource &source,
   return Preparer(module, function, executor, preparation, weights(), source,
                   out)
       .run();
+}
+
+moe_rt_status_t HostWeights::fetch(const Argument &, const BoundTensor &from,
+                                   void *to) const {
+  std::memcpy(to, from.data, static_cast<size_t>(from.bytes));
+  return nullptr;
 }
 
 uint64_t HostWeights::ownedBytes() const {

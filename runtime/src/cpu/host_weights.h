@@ -39,6 +39,9 @@ private:
                           const Preparation &preparation,
                           const BoundTensor &out) override;
 
+  moe_rt_status_t fetch(const Argument &argument, const BoundTensor &from,
+                        void *to) const override;
+
   const moe_rt_executor_t &executor;
   std::vector<Buffer> owned;
 };

@@ -117,6 +117,15 @@ moe_rt_status_t DeviceWeights::prepare(const WeightSource &source,
                       code.name.c_str());
 }
 
+moe_rt_status_t DeviceWeights::fetch(const Argument &argument,
+                                     const BoundTensor &from, void *to) const {
+  const Driver &driver = device.driver();
+  return driver.check(
+      driver.cuMemcpyDtoH(to, reinterpret_cast<CUdeviceptr>(from.data),
+                          static_cast<size_t>(from.bytes)),
+      "copy '%s' from the device", argument.name.c_str());
+}
+
 uint64_t DeviceWeights::ownedBytes() const {
   uint64_t bytes = 0;
   for (const DeviceBuffer &buffer : owned)

@@ -35,6 +35,9 @@ private:
                           const Preparation &preparation,
                           const BoundTensor &out) override;
 
+  moe_rt_status_t fetch(const Argument &argument, const BoundTensor &from,
+                        void *to) const override;
+
   const CUDADevice &device;
   const CUDAProgram &program;
   PinnedBuffer staging; // what is read passes through it

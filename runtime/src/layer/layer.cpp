@@ -121,6 +121,24 @@ uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer) {
   return layer ? layer->onDevice->weights().ownedBytes() : 0;
 }
 
+moe_rt_status_t moe_rt_layer_quantization_errors(const moe_rt_layer_t *layer,
+                                                 size_t weight,
+                                                 const float **errors,
+                                                 size_t *count) {
+  if (!layer || !errors || !count)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_layer_quantization_errors: an argument is NULL");
+  size_t weights = layer->function.weights.size();
+  if (weight >= weights)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "layer has %zu weights, there is no weight %zu", weights,
+                     weight);
+  const std::vector<float> &found = layer->onDevice->weights().errors(weight);
+  *errors = found.empty() ? nullptr : found.data();
+  *count = found.size();
+  return nullptr;
+}
+
 void moe_rt_layer_destroy(moe_rt_layer_t *layer) { delete layer; }
 
 moe_rt_status_t moe_rt_layer_workspace_bytes(const moe_rt_layer_t *layer,

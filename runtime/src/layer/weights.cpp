@@ -33,8 +33,20 @@ moe_rt_status_t LayerWeights::prepareAll(const WeightSource &source) {
     boundPrepared.push_back(bound);
     if (bound.bytes > 0)
       MOE_RT_TRY(prepare(source, preparation, bound));
+    if (preparation.measures) {
+      std::vector<float> errors(bound.bytes / sizeof(float));
+      if (bound.bytes > 0)
+        MOE_RT_TRY(fetch(argument, bound, errors.data()));
+      measured[*preparation.measures] = std::move(errors);
+    }
   }
   return nullptr;
+}
+
+const std::vector<float> &LayerWeights::errors(size_t position) const {
+  static const std::vector<float> none;
+  auto found = measured.find(position);
+  return found == measured.end() ? none : found->second;
 }
 
 moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {

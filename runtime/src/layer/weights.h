@@ -11,6 +11,8 @@
 #include "core/module.h"
 #include "layer/tensor.h"
 
+#include <map>
+
 namespace moe::rt {
 
 /// Reads ranges of weights from a host's source; without `read` there is none.
@@ -47,6 +49,10 @@ public:
 
   virtual uint64_t ownedBytes() const = 0;
 
+  /// The relative errors of a weight that was quantised, one for each expert;
+  /// empty for others.
+  const std::vector<float> &errors(size_t position) const;
+
 protected:
   const Argument &weight(size_t position) const {
     return function.arguments[function.weights[position]];
@@ -73,6 +79,10 @@ protected:
                                   const Preparation &preparation,
                                   const BoundTensor &out) = 0;
 
+  /// Copy an argument that the layer keeps to memory of the host.
+  virtual moe_rt_status_t fetch(const Argument &argument,
+                                const BoundTensor &from, void *to) const = 0;
+
   const moe_rt_module_t &module;
   const Function &function;
 
@@ -80,6 +90,7 @@ private:
   moe_rt_status_t prepareAll(const WeightSource &source);
 
   std::vector<BoundTensor> boundWeights, boundPrepared;
+  std::map<size_t, std::vector<float>> measured; // by position of the weight
 };
 
 } // namespace moe::rt

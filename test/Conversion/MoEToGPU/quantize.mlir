@@ -18,7 +18,8 @@
 // CHECK:         moe_rt.launch @kernels::@quantize blocks(%{{.*}}) ins(%{{.*}} : tensor<?x320xbf16>)
 // CHECK-SAME:      outs(%{{.*}}, %{{.*}} : tensor<?x320xf8E4M3FN>, tensor<?x3xf32>)
 func.func @rows(%x: tensor<?x320xbf16>) -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf32>) {
-  %q, %s = moe.quantize %x block(128) : tensor<?x320xbf16>
+  %q, %s = moe.quantize %x format(<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [1, 128]>]>)
+      : tensor<?x320xbf16> -> tensor<?x320xf8E4M3FN>, tensor<?x3xf32>
   return %q, %s : tensor<?x320xf8E4M3FN>, tensor<?x3xf32>
 }
 
@@ -28,7 +29,8 @@ func.func @rows(%x: tensor<?x320xbf16>) -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf
 // CHECK:         llvm.load %{{.*}} : !llvm.ptr<1> -> vector<1xf32>
 // CHECK-LABEL: func.func @odd(
 func.func @odd(%x: tensor<?x37xf32>) -> (tensor<?x37xf8E4M3FN>, tensor<?x3xf32>) {
-  %q, %s = moe.quantize %x block(16) : tensor<?x37xf32>
+  %q, %s = moe.quantize %x format(<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [1, 16]>]>)
+      : tensor<?x37xf32> -> tensor<?x37xf8E4M3FN>, tensor<?x3xf32>
   return %q, %s : tensor<?x37xf8E4M3FN>, tensor<?x3xf32>
 }
 
@@ -38,6 +40,7 @@ func.func @odd(%x: tensor<?x37xf32>) -> (tensor<?x37xf8E4M3FN>, tensor<?x3xf32>)
 // CHECK-LABEL: func.func @long(
 // CHECK:         moe.quantize
 func.func @long(%x: tensor<?x2048xf32>) -> (tensor<?x2048xf8E4M3FN>, tensor<?x2xf32>) {
-  %q, %s = moe.quantize %x block(1025) : tensor<?x2048xf32>
+  %q, %s = moe.quantize %x format(<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [1, 1025]>]>)
+      : tensor<?x2048xf32> -> tensor<?x2048xf8E4M3FN>, tensor<?x2xf32>
   return %q, %s : tensor<?x2048xf8E4M3FN>, tensor<?x2xf32>
 }

@@ -50,6 +50,7 @@ func.func @scaled(%x: tensor<?x200xf8E4M3FN>, %xs: tensor<?x2xf32>, %w: tensor<1
 // CHECK:         arith.maximumf
 // CHECK:         arith.truncf %{{.*}} : f32 to f8E4M3FN
 func.func @quantize(%x: tensor<?x200xbf16>) -> (tensor<?x200xf8E4M3FN>, tensor<?x2xf32>) {
-  %q, %s = moe.quantize %x block(128) : tensor<?x200xbf16>
+  %q, %s = moe.quantize %x format(<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [1, 128]>]>)
+      : tensor<?x200xbf16> -> tensor<?x200xf8E4M3FN>, tensor<?x2xf32>
   return %q, %s : tensor<?x200xf8E4M3FN>, tensor<?x2xf32>
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
+import numpy as np
 import pytest
 from moe_testing import data
 from moe_testing.data import TOLERANCE
@@ -56,3 +58,32 @@ def test_fp8(compiled, tmp_path, record, target, block, decodes):
     messages = check(compiled, model, both, target, record, f"fp8 {block}")
     assert any("the decoded weights take" in message for message in messages) == decodes
     assert not any("left to loops" in message for message in messages)
+
+
+@pytest.mark.parametrize("name, decodes", [("fp8:128x128", False), ("int4:32", True)])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
+def test_weights_that_are_rounded(compiled, tmp_path, record, target, name, decodes):
+    """Weights are rounded on the device, with the errors that the CPU has."""
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "qwen3_moe", "hidden_size": 128, "moe_intermediate_size": 64,
+        "num_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 1,
+        "norm_topk_prob": True, "torch_dtype": "bfloat16"}))
+    r = data.rng("rounded", name)
+    kind = data.numpy_type("bf16")
+    weights = {"router": r.standard_normal((4, 128)).astype(kind)}
+    for weight, shape in (("gate_proj", (4, 64, 128)), ("up_proj", (4, 64, 128)),
+                          ("down_proj", (4, 128, 64))):
+        weights[weight] = (r.standard_normal(shape) / 8).astype(kind)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        module = compiled.compile(tmp_path, layer=0, target=target, device="cuda", quantize=name)
+    messages = [str(each.message) for each in caught]
+    assert any("the decoded weights take" in message for message in messages) == decodes
+    layer = module.layer({name: gpu.upload(w) for name, w in weights.items()})
+    on_cpu = compiled.compile(tmp_path, layer=0, quantize=name).layer(weights)
+    for weight, errors in on_cpu.quantization_errors.items():
+        np.testing.assert_allclose(layer.quantization_errors[weight], errors, rtol=1e-6)
+    x = r.standard_normal((9, 128)).astype(kind)
+    error = data.relative_error(gpu.run(layer, {"x": x}, 9), on_cpu(x))
+    record(f"{name} {target}", error)
+    assert error < TOLERANCE["bf16"]

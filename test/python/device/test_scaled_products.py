@@ -213,8 +213,11 @@ def layer_text(quantized_rows: bool) -> str:
     def product(name, rows, weights, n, k):
         lines = ""
         if quantized_rows:
-            lines += (f"    %{name}_q, %{name}_s = moe.quantize {rows} block(128) "
-                      f": tensor<?x{k}xbf16>\n")
+            lines += (f"    %{name}_q, %{name}_s = moe.quantize {rows} format(<"
+                      "codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, "
+                      "operand = 1, block = [1, 128]>]>)\n"
+                      f"      : tensor<?x{k}xbf16> -> tensor<?x{k}xf8E4M3FN>, "
+                      f"tensor<?x{blocks(k)}xf32>\n")
             lines += dequantize(f"{name}_x", f"%{name}_q", f"%{name}_s",
                                 (f"tensor<?x{k}xf8E4M3FN>", f"tensor<?x{blocks(k)}xf32>",
                                  f"tensor<?x{k}xf32>"), "#row_scales", "%n")

@@ -22,9 +22,9 @@ METRICS = json.loads((CHECKPOINT / "metrics.json").read_text())["heldout"]
 class CompiledBlock(torch.nn.Module):
     """Stands where a layer's mixture of experts stood."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, **options):
         super().__init__()
-        self.layer = moe.compile(CHECKPOINT, layer=number).layer(CHECKPOINT)
+        self.layer = moe.compile(CHECKPOINT, layer=number, **options).layer(CHECKPOINT)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         rows = hidden_states.reshape(-1, hidden_states.shape[-1]).contiguous()
@@ -58,6 +58,27 @@ def test_heldout_perplexity(models):
         counts = block.mlp.layer.statistics()[0].tokens_per_expert
         # The last bit of a logit may send a token elsewhere: few, if any.
         assert np.abs(counts - np.array(expected)).sum() <= 8
+
+
+@pytest.mark.parametrize("options, allowed", [
+    ({"quantize": "int8"}, 1e-2), ({"quantize": "int4:32"}, 3e-2), ({"quantize": "mxfp4"}, 3e-2),
+    ({"quantize": "fp8:128x128"}, 1e-2),
+    ({"quantize": "int4:32", "options": ["--activations=int8"]}, 3e-2)], ids=str)
+def test_heldout_perplexity_of_rounded_experts(models, record, options, allowed):
+    """On all of the held-out text, against what was recorded after training."""
+    original, _ = models
+    blocks = [block.mlp for block in original.model.layers]
+    try:
+        for number, block in enumerate(original.model.layers):
+            block.mlp = CompiledBlock(number, **options)
+            assert len(block.mlp.layer.quantization_errors) == 3
+        loss = heldout_loss(original, METRICS["bytes"] // METRICS["window"])
+    finally:
+        for block, mlp in zip(original.model.layers, blocks):
+            block.mlp = mlp
+    change = math.exp(loss) / METRICS["perplexity"] - 1
+    record(str(options), change)
+    assert 0 < abs(change) < allowed
 
 
 def test_loss_against_the_model_itself(models):

@@ -27,7 +27,8 @@ LogicalResult ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    RankedTensorType type, int64_t numExperts,
                                    ArrayAttr source, bool convert,
                                    bool retained, int64_t alignment,
-                                   StringAttr prepare, ArrayAttr sources) {
+                                   StringAttr prepare, ArrayAttr sources,
+                                   StringAttr measures) {
   if (name.empty())
     return emitError() << "expected a name that is not empty";
   if (getDTypeName(type.getElementType()).empty())
@@ -42,19 +43,25 @@ LogicalResult ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
       bool(prepare) != bool(sources))
     return emitError() << "expected prepare and sources of '" << name.getValue()
                        << "' if, and only if, its role is prepared";
+  if (measures && (role != ArgumentRole::Prepared || type.getRank() != 1 ||
+                   !type.getElementType().isF32()))
+    return emitError() << "expected '" << name.getValue()
+                       << "', which measures a weight, to be a prepared "
+                          "vector of f32, got "
+                       << type;
   return success();
 }
 
 ArgumentAttr ArgumentAttr::withAlignment(int64_t bytes) const {
   return get(getContext(), getName(), getRole(), getType(), getNumExperts(),
              getSource(), getConvert(), getRetained(), bytes, getPrepare(),
-             getSources());
+             getSources(), getMeasures());
 }
 
 ArgumentAttr ArgumentAttr::withRetained(bool retained) const {
   return get(getContext(), getName(), getRole(), getType(), getNumExperts(),
              getSource(), getConvert(), retained, getAlignment(), getPrepare(),
-             getSources());
+             getSources(), getMeasures());
 }
 
 LogicalResult

@@ -85,6 +85,8 @@ void RouteOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
 }
 
 void QuantizeOp::getAsmResultNames(OpAsmSetValueNameFn setName) {
+  if (getFields().size() != 2) // invalid
+    return;
   setName(getQuantized(), "quantized");
   setName(getScales(), "scales");
 }

@@ -29,6 +29,7 @@ static bool isSignature(Attribute attribute) {
   return isa<SignatureAttr>(attribute);
 }
 
+static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
   return string && llvm::is_contained({"exact", "int8"}, string.getValue());
@@ -57,6 +58,7 @@ static constexpr Known ofOperations[] = {
     // Layers
     {tokensAttrName},
     {activationsAttrName, isActivations, "\"exact\" or \"int8\""},
+    {weightFormatAttrName, isFormat, "a #moe.format"},
     {planAttrName},
     {signatureAttrName, isSignature, "a #moe.signature"},
     {independentTokensAttrName},

@@ -14,12 +14,45 @@ using namespace mlir::moe;
 // moe.quantize
 //===----------------------------------------------------------------------===//
 
+const char *QuantizeOp::reasonNotToQuantize(FormatAttr format) {
+  FieldAttr codes = format.getCodes();
+  Type element = codes.getElement();
+  auto integer = dyn_cast<IntegerType>(element);
+  bool isInteger =
+      integer && integer.getWidth() >= 4 && integer.getWidth() <= 8;
+  if (!isInteger && !isa<Float8E4M3FNType, Float4E2M1FNType>(element))
+    return "expected codes of f8E4M3FN, f4E2M1FN or integers of 4 to 8 bits";
+  if (format.hasRecords() || format.getTable() || format.getMins() ||
+      format.getZero())
+    return "expected no records, table, mins or zero point";
+  int64_t width = codes.getWidth();
+  if (width < 8 != bool(codes.getBits()))
+    return "expected bits of codes if, and only if, they have less than 8";
+  if (codes.getBits() &&
+      (codes.getBits().size() != 1 ||
+       codes.getBits()[0] != BitsAttr::get(format.getContext(), width, 0, 0,
+                                           /*run=*/1, 0, 0, 0)))
+    return "expected bits of codes that share bytes with their neighbours";
+  if (!format.getScales() || format.getScales().size() != 1)
+    return "expected one scale";
+  auto scale = cast<FieldAttr>(format.getScales()[0]);
+  if (scale.getOperand() != 1 || scale.getBits() || scale.getDivide() ||
+      !isa<Float32Type, Float16Type, BFloat16Type, Float8E8M0FNUType>(
+          scale.getElement()))
+    return "expected a scale of f32, f16, bf16 or f8E8M0FNU that multiplies, "
+           "in operand 1";
+  return nullptr;
+}
+
 LogicalResult QuantizeOp::verify() {
-  if (getBlock() < 1)
-    return emitOpError("expected a positive block, got ") << getBlock();
-  if (ShapedType::isDynamic(getColumns()))
-    return emitOpError("expected rows with static columns, got ")
-           << getRows().getType();
+  if (const char *reason = reasonNotToQuantize(getFormat()))
+    return emitOpError() << reason;
+  RankedTensorType source = getSource().getType();
+  if (ShapedType::isDynamic(getK()) ||
+      (ShapedType::isDynamic(getN()) && getScale().getBlockRows() > 1))
+    return emitOpError("expected matrices with static columns, and with static "
+                       "rows where they share scales, got ")
+           << source;
   return success();
 }
 

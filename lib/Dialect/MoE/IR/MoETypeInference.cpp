@@ -181,32 +181,63 @@ LogicalResult RouteOp::reifyResultShapes(OpBuilder &b,
 // moe.quantize
 //===----------------------------------------------------------------------===//
 
+/// Returns ⌈extent / block⌉ of an extent that may be dynamic.
+static int64_t numBlocks(int64_t extent, int64_t block) {
+  return ShapedType::isDynamic(extent)
+             ? extent
+             : int64_t(llvm::divideCeil(extent, block));
+}
+
 LogicalResult QuantizeOp::inferReturnTypes(
     MLIRContext *context, std::optional<Location> location, ValueRange operands,
     DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
     SmallVectorImpl<Type> &inferred) {
   Adaptor adaptor(operands, attributes, properties, regions);
-  auto rows = dyn_cast<RankedTensorType>(adaptor.getRows().getType());
-  if (!rows || rows.getRank() != 2)
-    return emitOptionalError(location, "expected rows of rank 2");
-  int64_t columns = rows.getDimSize(1), block = adaptor.getBlock();
-  // The verifier rejects both with a better message.
-  int64_t blocks = ShapedType::isDynamic(columns) || block < 1
-                       ? ShapedType::kDynamic
-                       : int64_t(llvm::divideCeil(columns, block));
-  inferred.push_back(
-      matrix(rows.getDimSize(0), columns, Float8E4M3FNType::get(context)));
-  inferred.push_back(
-      matrix(rows.getDimSize(0), blocks, Float32Type::get(context)));
+  auto source = dyn_cast<RankedTensorType>(adaptor.getSource().getType());
+  if (!source || source.getRank() < 2)
+    return emitOptionalError(location, "expected matrices, got ",
+                             adaptor.getSource().getType());
+  FormatAttr format = adaptor.getFormat();
+  // The verifier says why.
+  if (reasonNotToQuantize(format))
+    return success();
+  SmallVector<int64_t> shape(source.getShape());
+  if (adaptor.getTransposed())
+    std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
+  auto add = [&](FieldAttr field) {
+    SmallVector<int64_t> extents(shape);
+    int64_t *matrix = extents.end() - 2;
+    matrix[0] = numBlocks(matrix[0], field.getBlockRows());
+    matrix[1] = numBlocks(matrix[1], field.getBlockColumns());
+    Type element = field.getElement();
+    if (field.getBits()) {
+      if (!ShapedType::isDynamic(matrix[1]))
+        matrix[1] = field.getNumBytes(matrix[1]);
+      element = IntegerType::get(context, 8);
+    } else if (element.isInteger()) {
+      element = IntegerType::get(context, field.getWidth());
+    }
+    inferred.push_back(RankedTensorType::get(extents, element));
+  };
+  add(format.getCodes());
+  add(cast<FieldAttr>(format.getScales()[0]));
   return success();
 }
 
 LogicalResult
 QuantizeOp::reifyResultShapes(OpBuilder &b,
                               ReifiedRankedShapedTypeDims &shapes) {
-  OpFoldResult rows = dimOf(b, getLoc(), getRows(), 0);
-  shapes = {{rows, b.getIndexAttr(getColumns())},
-            {rows, b.getIndexAttr(getScales().getType().getDimSize(1))}};
+  for (Value field : getFields()) {
+    auto type = cast<RankedTensorType>(field.getType());
+    SmallVector<OpFoldResult> sizes =
+        getAsIndexOpFoldResult(getContext(), type.getShape());
+    for (int64_t dim = 0; dim < type.getRank(); ++dim)
+      if (type.isDynamicDim(dim)) // a leading one, or rows
+        sizes[dim] =
+            dimOf(b, getLoc(), getSource(),
+                  dim + (getTransposed() && dim == getNumLeadingDims()));
+    shapes.push_back(sizes);
+  }
   return success();
 }
 

@@ -25,6 +25,9 @@ inline constexpr StringLiteral tokensAttrName = "moe.tokens";
 /// On an exported function: how rows enter its matmuls of quantised weights,
 /// "exact" (the default) or "int8".
 inline constexpr StringLiteral activationsAttrName = "moe.activations";
+/// On an exported function: the format in which moe-quantize-weights rounds its
+/// weights, as FormatAttr.
+inline constexpr StringLiteral weightFormatAttrName = "moe.weight_format";
 /// Unit: the tokens of a function do not depend on one another, so that a call
 /// may skip the last ones.
 inline constexpr StringLiteral independentTokensAttrName =

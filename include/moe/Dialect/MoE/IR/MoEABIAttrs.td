@@ -33,7 +33,9 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
     upper bound of ids in an input of expert ids, `source` lists the tensors of
     a checkpoint that a weight is stacked from, and `convert` allows other
     element types there. Only preparations read a weight that is not `retained`.
-    The caller aligns the data to `alignment` bytes.
+    The caller aligns the data to `alignment` bytes. Calls do not read a
+    prepared argument that `measures` the relative error of a quantised weight,
+    one number for each expert.
 
     Example: `#moe.argument<name = "x", role = input, type =
     tensor<?x64xbf16>>`.
@@ -46,11 +48,12 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
     DefaultValuedParameter<"bool", "true">:$retained,
     DefaultValuedParameter<"int64_t", "0">:$alignment,
     OptionalParameter<"StringAttr">:$prepare,
-    OptionalParameter<"ArrayAttr">:$sources);
+    OptionalParameter<"ArrayAttr">:$sources,
+    OptionalParameter<"StringAttr">:$measures);
   let builders = [AttrBuilderWithInferredContext<
     (ins "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type), [{
       return $_get(name.getContext(), name, role, type, 0, ArrayAttr(), false,
-                   true, 0, StringAttr(), ArrayAttr());
+                   true, 0, StringAttr(), ArrayAttr(), StringAttr());
     }]>];
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;

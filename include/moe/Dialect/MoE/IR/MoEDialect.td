@@ -54,6 +54,7 @@ def MoE_Dialect : Dialect {
     |---|---|---|
     | `moe.tokens` | the function | `[min, max]` of `T` |
     | `moe.activations` | the function | `"exact"` or `"int8"` rows of matmuls |
+    | `moe.weight_format` | the function | `#moe.format` of the weights |
     | `moe.role` | an argument | `"input"` (the default) or `"weight"` |
     | `moe.name` | an argument or a result | what callers call it |
     | `moe.source` | a weight | the tensors of a checkpoint that it is made of |

@@ -18,45 +18,94 @@ include "mlir/IR/OpAsmInterface.td"
 // moe.quantize
 //===----------------------------------------------------------------------===//
 
+def MoE_FieldTensor
+    : RankedTensorOf<[F32, F16, BF16, F8E4M3FN, F8E5M2, F8E8M0FNU, I8, I16,
+                      I32]>;
+
 def MoE_QuantizeOp : MoE_Op<"quantize", [
     Pure,
     DeclareOpInterfaceMethods<InferTypeOpInterface>,
     DeclareOpInterfaceMethods<ReifyRankedShapedTypeOpInterface,
                               ["reifyResultShapes"]>,
     DeclareOpInterfaceMethods<OpAsmOpInterface, ["getAsmResultNames"]>]> {
-  let summary = "round rows to 8 bits, with a scale for each block of columns";
+  let summary = "round matrices to a format with a scale for each block";
   let description = [{
-    For each row and each block of `block` columns, of which the last may be
-    shorter: `scale = max |row[k]| / 448`, in f32, and
-    `quantized[k] = row[k] / scale`, rounded to f8E4M3FN, to nearest even,
-    saturating at ±448. A block of zeros has scale 0 and quantized zeros. The
-    scale of a block with a NaN is NaN, and so is every product with it.
+    Rounds matrices `[…, N, K]`, or `[…, K, N]` with `transposed`, to fields
+    that `moe.dequantize` decodes. The format has one scale, in operand 1, for
+    each block of rows and columns, of which the last may be partial:
+
+    * `scale` is the element of the block with the largest magnitude (the first
+      of equal ones) over the code with the largest magnitude, in f32, rounded
+      to the type of the scale: to nearest and at most its largest value, or up
+      to the next power of two, at least 2⁻¹²⁶, for `f8E8M0FNU`. It is
+      negative where integers reach further below zero than above and the
+      element is positive.
+    * `code` is `element / scale` in f32, rounded to nearest, ties to even,
+      saturating.
+
+    A block of zeros has scale 0 (2⁻¹²⁷ for `f8E8M0FNU`) and codes of 0. The
+    scale of a block with a NaN or an infinity is NaN, and so is every element
+    that is decoded. Codes are `f8E4M3FN`, `f4E2M1FN` or integers of 4 to 8
+    bits, without a table; those of less than 8 bits are packed with
+    `bits = [#moe.bits<width = …>]`.
+
+    Rows in 8 bits with a scale for each 128 columns, and weights in 4 bits:
 
     ```mlir
-    func.func @quantize(%x: tensor<?x320xbf16>)
+    func.func @rows(%x: tensor<?x320xbf16>)
         -> (tensor<?x320xf8E4M3FN>, tensor<?x3xf32>) {
-      %quantized, %scales = moe.quantize %x block(128) : tensor<?x320xbf16>
+      %quantized, %scales = moe.quantize %x format(<
+          codes = <element = f8E4M3FN>,
+          scales = [#moe.field<element = f32, operand = 1, block = [1, 128]>]>)
+        : tensor<?x320xbf16> -> tensor<?x320xf8E4M3FN>, tensor<?x3xf32>
       return %quantized, %scales : tensor<?x320xf8E4M3FN>, tensor<?x3xf32>
+    }
+
+    func.func @weights(%w: tensor<8x96x64xbf16>)
+        -> (tensor<8x96x32xi8>, tensor<8x96x2xf16>) {
+      %quantized, %scales = moe.quantize %w format(<
+          codes = <element = ui4, bits = [#moe.bits<width = 4>]>, offset = 8,
+          scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>)
+        : tensor<8x96x64xbf16> -> tensor<8x96x32xi8>, tensor<8x96x2xf16>
+      return %quantized, %scales : tensor<8x96x32xi8>, tensor<8x96x2xf16>
     }
     ```
   }];
-  let arguments = (ins MoE_Matrix:$rows, I64Attr:$block);
-  let results = (outs 2DTensorOf<[F8E4M3FN]>:$quantized,
-                      2DTensorOf<[F32]>:$scales);
-  let assemblyFormat = "$rows `block` `(` $block `)` attr-dict `:` type($rows)";
+  let arguments = (ins RankedTensorOf<[MoE_Float]>:$source,
+                       UnitAttr:$transposed, MoE_FormatAttr:$format);
+  let results = (outs Variadic<MoE_FieldTensor>:$fields);
+  let assemblyFormat = [{
+    $source (`transposed` $transposed^)? `format` `(` $format `)` attr-dict `:`
+    type($source) `->` type($fields)
+  }];
   let hasVerifier = 1;
   let extraClassDeclaration = [{
-    int64_t getColumns() { return getRows().getType().getDimSize(1); }
+    Value getQuantized() { return getFields()[0]; }
+    Value getScales() { return getFields()[1]; }
+    FieldAttr getScale() {
+      return cast<FieldAttr>(getFormat().getScales()[0]);
+    }
+    /// Rows and columns of a matrix; dimensions before them.
+    int64_t getN() {
+      return getSource().getType().getShape().take_back(2)[getTransposed()];
+    }
+    int64_t getK() {
+      return getSource().getType().getShape().take_back(2)[!getTransposed()];
+    }
+    int64_t getNumLeadingDims() { return getSource().getType().getRank() - 2; }
+    /// True if the source is a matrix whose rows are rounded one by one.
+    bool isRowwise() {
+      return getNumLeadingDims() == 0 && !getTransposed() &&
+             getScale().getBlockRows() == 1;
+    }
+    /// Returns null if a format has what the operation needs, else a reason.
+    static const char *reasonNotToQuantize(FormatAttr format);
   }];
 }
 
 //===----------------------------------------------------------------------===//
 // moe.dequantize
 //===----------------------------------------------------------------------===//
-
-def MoE_FieldTensor
-    : RankedTensorOf<[F32, F16, BF16, F8E4M3FN, F8E5M2, F8E8M0FNU, I8, I16,
-                      I32]>;
 
 def MoE_DequantizeOp : MoE_Op<"dequantize", [
     Pure,

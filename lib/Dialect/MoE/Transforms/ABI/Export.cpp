@@ -127,7 +127,7 @@ LogicalResult Exporter::describeInputs() {
         described->getType(), isWeight ? 0 : numExpertsOf(argument),
         function.getArgAttrOfType<ArrayAttr>(index, "moe.source"),
         bool(function.getArgAttr(index, "moe.convert")), /*retained=*/true,
-        /*alignment=*/0, /*prepare=*/{}, /*sources=*/{}));
+        /*alignment=*/0, /*prepare=*/{}, /*sources=*/{}, /*measures=*/{}));
     // The signature replaces these attributes.
     for (StringRef name : {"moe.name", "moe.role", "moe.source", "moe.convert"})
       function.removeArgAttr(index, name);

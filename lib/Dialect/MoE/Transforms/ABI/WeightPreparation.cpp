@@ -67,7 +67,8 @@ func::FuncOp WeightPreparation::buildFunction(Location loc, StringRef result,
 
 BlockArgument WeightPreparation::add(Location loc, StringRef prefix,
                                      RankedTensorType type,
-                                     ArrayRef<Source> sources, Body build) {
+                                     ArrayRef<Source> sources, Body build,
+                                     StringAttr measures) {
   Builder b(function.getContext());
   SmallVector<Source> passed;
   SmallVector<Attribute> names;
@@ -98,12 +99,38 @@ BlockArgument WeightPreparation::add(Location loc, StringRef prefix,
       b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
       /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,
       /*alignment=*/0, b.getStringAttr(preparation.getName()),
-      b.getArrayAttr(names)));
+      b.getArrayAttr(names), measures));
   unsigned index = function.getNumArguments();
   (void)function.insertArgument(index, type, {}, function.getLoc());
   function.setArgAttr(index, "bufferization.writable", b.getBoolAttr(false));
   ++numAdded;
   return function.getArgument(index);
+}
+
+bool WeightPreparation::findSources(ValueRange fields, bool hasExperts,
+                                    SmallVectorImpl<Source> &sources) {
+  auto quantize = fields.front().getDefiningOp<QuantizeOp>();
+  SmallVector<Value> weights(fields);
+  if (quantize && ValueRange(quantize.getFields()) == fields)
+    weights = {quantize.getSource()};
+  for (Value weight : weights) {
+    if (!weightOf(weight))
+      return false;
+    sources.push_back({cast<BlockArgument>(weight), hasExperts});
+  }
+  return true;
+}
+
+SmallVector<Value> WeightPreparation::buildFields(ImplicitLocOpBuilder &b,
+                                                  ValueRange fields,
+                                                  ValueRange sources) {
+  auto quantize = fields.front().getDefiningOp<QuantizeOp>();
+  if (!quantize)
+    return llvm::to_vector(sources);
+  return llvm::to_vector_of<Value>(QuantizeOp::create(b, sources.front(),
+                                                      quantize.getTransposed(),
+                                                      quantize.getFormat())
+                                       .getFields());
 }
 
 void WeightPreparation::finish() {

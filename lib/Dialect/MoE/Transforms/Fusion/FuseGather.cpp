@@ -69,7 +69,8 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
     SmallVector<GroupedMatmulOp> matmuls;
     SmallVector<QuantizeOp> quantizations;
     for (OpOperand &use : op.getGrouped().getUses()) {
-      if (auto quantize = dyn_cast<QuantizeOp>(use.getOwner()))
+      if (auto quantize = dyn_cast<QuantizeOp>(use.getOwner());
+          quantize && quantize.isRowwise())
         quantizations.push_back(quantize);
       else if (StringRef reason = addMatmul(op, use, matmuls); !reason.empty())
         return notFused(reason);
@@ -96,8 +97,9 @@ struct MoEFuseGather : moe::impl::MoEFuseGatherBase<MoEFuseGather> {
       rewriter.modifyOpInPlace(
           matmul, [&] { matmul.getGatherMutable().assign(route.getTokens()); });
     for (QuantizeOp quantize : quantizations) {
-      auto quantized = QuantizeOp::create(
-          rewriter, quantize.getLoc(), op.getRows(), quantize.getBlockAttr());
+      auto quantized =
+          QuantizeOp::create(rewriter, quantize.getLoc(), op.getRows(),
+                             /*transposed=*/false, quantize.getFormat());
       gatherFrom(quantize.getQuantized(), quantized.getQuantized(), route);
       gatherFrom(quantize.getScales(), quantized.getScales(), route);
       rewriter.eraseOp(quantize);

@@ -87,7 +87,7 @@ func.func @dense(%x: tensor<?x200xbf16>, %w: tensor<96x200xf8E4M3FN>, %ws: tenso
 // EXPERT-SAME:    %[[X:[^:]*]]: {{[^,]*}}, %[[IDS:[^:]*]]: {{[^,]*}}, %[[W:[^:]*]]: {{[^,]*}}, %[[WS:[^:]*]]: {{[^)]*}})
 // EXPERT-NOT:     linalg.generic
 // EXPERT:         %[[TOKENS:.*]], %{{.*}}, %{{.*}} = moe.route %[[IDS]]
-// EXPERT:         %[[Q:.*]], %[[S:.*]] = moe.quantize %[[X]] block(128) : tensor<?x256xbf16>
+// EXPERT:         %[[Q:.*]], %[[S:.*]] = moe.quantize %[[X]] format(<{{.*}}block = [1, 128]>]>) : tensor<?x256xbf16>
 // EXPERT:         moe.grouped_matmul %[[Q]] gather(%[[TOKENS]] : tensor<?xi32>)
 // EXPERT-SAME:      weights(%[[W]] : tensor<8x96x256xf8E4M3FN>) transposed
 // EXPERT-SAME:      lhs_scales(%[[S]] : tensor<?x2xf32>) weight_scales(%[[WS]] : tensor<8x1x2xf32>) blocks([128, 128])
@@ -100,7 +100,8 @@ func.func @expert(%x: tensor<?x256xbf16>, %ids: tensor<?x2xi32>, %w: tensor<8x96
   %y = moe.expert %grouped, %offsets params(%w, %ws : tensor<8x96x256xf8E4M3FN>, tensor<8x1x2xf32>) {
   ^bb0(%rows: tensor<?x256xbf16>, %we: tensor<96x256xf8E4M3FN>, %se: tensor<1x2xf32>):
     %n = tensor.dim %rows, %c0 : tensor<?x256xbf16>
-    %q, %s = moe.quantize %rows block(128) : tensor<?x256xbf16>
+    %q, %s = moe.quantize %rows format(<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [1, 128]>]>)
+        : tensor<?x256xbf16> -> tensor<?x256xf8E4M3FN>, tensor<?x2xf32>
     %xi = tensor.empty(%n) : tensor<?x256xf32>
     %xd = linalg.generic {indexing_maps = [#id, #row_scales, #id], iterator_types = ["parallel", "parallel"]}
         ins(%q, %s : tensor<?x256xf8E4M3FN>, tensor<?x2xf32>) outs(%xi : tensor<?x256xf32>) {

@@ -38,6 +38,43 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
   ];
 }
 
+def MoEQuantizeWeights : Pass<"moe-quantize-weights", "::mlir::ModuleOp"> {
+  let summary = "Quantise the weights of experts and of dense matmuls";
+  let description = [{
+    In a function with the attribute `moe.weight_format`, a `#moe.format`,
+    replaces each weight by `moe.dequantize` of its `moe.quantize`, in blocks
+    that are cut to the matrix. A weight is quantised if it has 16 or 32 bits
+    and only matmuls read it: of experts, or dense ones such as those of shared
+    experts. Columns of the format are those along which the matmul sums. The
+    router keeps its weights: matmuls whose result reaches `moe.gate` through
+    elementwise operations. So do matrices of one row, such as the gate of
+    shared experts. A remark says why a weight is not quantised.
+  }];
+  let statistics = [
+    Statistic<"numQuantized", "weights-quantized", "weights quantised">
+  ];
+  let dependentDialects = ["::mlir::moe::MoEDialect"];
+}
+
+def MoEMeasureQuantization
+    : Pass<"moe-measure-quantization", "::mlir::ModuleOp"> {
+  let summary = "Measure the error of quantised weights once";
+  let description = [{
+    For each `moe.quantize` of a weight of an exported function, adds a function
+    `<name>__prepare<n>` that computes the relative error of each expert,
+    `‖decoded − w‖ / ‖w‖` in the Frobenius norm, and an argument that holds it
+    and that calls do not read. The runtime reports it.
+  }];
+  let statistics = [
+    Statistic<"numMeasured", "weights-measured", "weights measured">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
+    "::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"
+  ];
+}
+
 def MoEDecodeWeights : Pass<"moe-decode-weights", "::mlir::ModuleOp"> {
   let summary = "Decode quantised weights once, when a layer is created";
   let description = [{
@@ -46,7 +83,8 @@ def MoEDecodeWeights : Pass<"moe-decode-weights", "::mlir::ModuleOp"> {
     weights of any number of experts and that the runtime calls when a layer is
     created. The exported function takes the decoded weights as an argument. A
     remark reports their size, and weights that the function computes, which are
-    decoded in every call.
+    decoded in every call. A `moe.quantize` of weights whose fields matmuls read
+    becomes such a function, too.
   }];
   let statistics = [
     Statistic<"numDecoded", "weights-decoded", "weights decoded once">

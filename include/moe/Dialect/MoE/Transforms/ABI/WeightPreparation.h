@@ -39,8 +39,19 @@ public:
   /// Adds an argument of `type`, `[E, ...]`, that `build` computes for any
   /// number of experts. Its name is `name` and a number. `build` gets a value
   /// for each source; a weight that is several of them is passed once.
+  /// `measures` names the weight whose error it is, if any.
   BlockArgument add(Location loc, StringRef name, RankedTensorType type,
-                    ArrayRef<Source> sources, Body build);
+                    ArrayRef<Source> sources, Body build,
+                    StringAttr measures = nullptr);
+
+  /// Adds to `sources` the weights that the fields of encoded matrices are, or
+  /// the one that `moe.quantize` makes them of; false if there are others.
+  bool findSources(ValueRange fields, bool hasExperts,
+                   SmallVectorImpl<Source> &sources);
+  /// Returns fields like `fields` of the sources that findSources found, which
+  /// a preparation has as `sources`.
+  static SmallVector<Value> buildFields(ImplicitLocOpBuilder &b,
+                                        ValueRange fields, ValueRange sources);
   /// Returns `type` with a dynamic number of experts.
   static RankedTensorType withDynamicExperts(RankedTensorType type,
                                              bool hasExperts = true);

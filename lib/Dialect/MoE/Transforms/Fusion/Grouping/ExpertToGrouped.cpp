@@ -116,10 +116,11 @@ bool Distribution::distributeMatmul(linalg::LinalgOp op) {
 }
 
 bool Distribution::distributeQuantize(QuantizeOp op) {
-  Value rows = matrices.lookup(op.getRows());
-  if (!rows)
+  Value rows = matrices.lookup(op.getSource());
+  if (!rows || !op.isRowwise())
     return fail("the quantized operand is not a matrix of rows");
-  auto all = QuantizeOp::create(b, op.getLoc(), rows, op.getBlockAttr());
+  auto all = QuantizeOp::create(b, op.getLoc(), rows, /*transposed=*/false,
+                                op.getFormat());
   matrices[op.getQuantized()] = all.getQuantized();
   matrices[op.getScales()] = all.getScales();
   return true;
