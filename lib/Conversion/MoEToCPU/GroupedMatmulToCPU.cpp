@@ -13,6 +13,11 @@
 // that stay in the L2 cache. The accumulators of a tile go from registers
 // through a scratch buffer to the epilogue.
 //
+// Without dot products of their type, a task of many rows widens rows and
+// weights of 16 bits to f32 once, in blocks of k that stay in the L2 cache, and
+// runs the kernel of f32 on them. The bits are the same: the kernel of 16 bits
+// widens each element where it reads it.
+//
 //===----------------------------------------------------------------------===//
 
 #include "Epilogue.h"
@@ -100,6 +105,37 @@ private:
     Value start, step;
   };
   void buildPanel(Part part, Value firstRow, Value rows);
+  /// True if tasks of many rows widen rows and weights.
+  bool widens() {
+    // With 16 lanes bf16 is widened as fast as it is multiplied.
+    bool isSlow = kernel.element.isF16() ||
+                  (kernel.element.isBF16() && kernel.lanes < 16);
+    return !format() && kernel.depth == 1 && isSlow;
+  }
+  /// Steps along k that are widened at once: those of a panel and of a tile fit
+  /// the L1 cache.
+  static constexpr int64_t wideSteps = 256;
+  /// Panels that share widened rows, as many as have accumulators in the L2
+  /// cache.
+  int64_t widePanels() {
+    int64_t bytes = taskRows() * kernel.getColumns() * sizeof(float);
+    return std::clamp<int64_t>((192 << 10) / bytes, 1, taskPanels());
+  }
+  /// Rows of a task from which on widening pays: few where each element of a
+  /// row is widened for few vectors of columns, and where that is slow.
+  int64_t leastWideRows() {
+    if (kernel.lanes >= 16)
+      return 40;
+    return kernel.element.isBF16() ? 12 : 7;
+  }
+  Value allocateScratch(Type element, int64_t count);
+  void widen(Value from, Value start, Value count, Value to, Value toStart);
+  void widenRows(Value firstRow, Value rows, Value k, Value steps);
+  void prefetchShare(const Tile &tile, Value start, Value count);
+  void buildWideBlock(Value expert, Value panel, Value panelCount, Value k,
+                      Value firstRow, Value rows);
+  void buildWidePanels(Value expert, Value panel, Value lastPanel,
+                       Value firstRow, Value rows);
   Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps);
   void buildFirsts(const Tile &tile, Value firstRow, Value column);
   void buildTile(const Part &part, const Tile &tile, Value firstRow,
@@ -118,6 +154,7 @@ private:
   Value resultRows, lastLhsRow;
   Value starts; // first task of each expert, and the total: [E + 1]
   Value accumulators, firsts; // scratch of a task
+  Value wideRows, widePanel;  // a block of k of each, in f32
 };
 } // namespace
 
@@ -310,15 +347,137 @@ void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
   buildEpilogueOfRows(part.expert, part.panel, firstRow, rows, b.index(0));
 }
 
+/// Allocates memory of a task on its stack.
+Value GroupedMatmulLowering::allocateScratch(Type element, int64_t count) {
+  return memref::AllocaOp::create(
+      b, MemRefType::get({ShapedType::kDynamic}, element),
+      ValueRange(b.index(count)), b.getI64IntegerAttr(64));
+}
+
+/// Widens `count` elements to f32.
+void GroupedMatmulLowering::widen(Value from, Value start, Value count,
+                                  Value to, Value toStart) {
+  auto narrow = VectorType::get(kernel.lanes, kernel.element);
+  auto wide = VectorType::get(kernel.lanes, b.getF32Type());
+  Value vectors = b.div(count, kernel.lanes);
+  b.forEach(b.index(0), vectors, [&](Value i) {
+    Value at = b.mul(i, kernel.lanes);
+    Value x = vector::LoadOp::create(b, narrow, from, b.add(start, at));
+    vector::StoreOp::create(b, arith::ExtFOp::create(b, wide, x), to,
+                            b.add(toStart, at));
+  });
+  b.forEach(b.mul(vectors, kernel.lanes), count, [&](Value i) {
+    Value x = memref::LoadOp::create(b, from, b.add(start, i));
+    memref::StoreOp::create(b, arith::ExtFOp::create(b, b.getF32Type(), x), to,
+                            b.add(toStart, i));
+  });
+}
+
+/// Widens a block of the rows of a task.
+void GroupedMatmulLowering::widenRows(Value firstRow, Value rows, Value k,
+                                      Value steps) {
+  forEachTile(rows, [&](const Tile &tile) {
+    buildFirsts(tile, firstRow, k);
+    b.forEach(b.index(0), tile.count, [&](Value i) {
+      widen(lhs.elements, memref::LoadOp::create(b, firsts, i), steps, wideRows,
+            b.mul(b.add(tile.row, i), wideSteps));
+    });
+  });
+}
+
+/// Prefetches the share of a tile of `count` weights from `start` on.
+void GroupedMatmulLowering::prefetchShare(const Tile &tile, Value start,
+                                          Value count) {
+  int64_t line = kernel.elementsIn(64);
+  Value lines = b.div(count, line);
+  Value share = arith::CeilDivUIOp::create(b, lines, tile.total);
+  Value from = b.mul(tile.index, share);
+  b.forEach(from, b.min(b.add(from, share), lines), [&](Value i) {
+    memref::PrefetchOp::create(b, weights.elements,
+                               b.add(start, b.mul(i, line)),
+                               /*isWrite=*/false, /*localityHint=*/2,
+                               /*isDataCache=*/true);
+  });
+}
+
+/// Adds a block of k of some panels to the accumulators, for all rows of a
+/// task: `[panel, row, column]`.
+void GroupedMatmulLowering::buildWideBlock(Value expert, Value panel,
+                                           Value panelCount, Value k,
+                                           Value firstRow, Value rows) {
+  int64_t columns = kernel.getColumns();
+  auto startOf = [&](Value i, Value k) {
+    Value start = b.add(b.mul(expert, panels()), b.add(panel, i));
+    start = b.mul(b.add(b.mul(start, op.getK()), k), columns);
+    return b.add(start, weights.offset);
+  };
+  auto stepsFrom = [&](Value k) {
+    return b.clamp(b.sub(b.index(op.getK()), k), b.index(wideSteps));
+  };
+  Value zero = b.index(0), steps = stepsFrom(k);
+  widenRows(firstRow, rows, k, steps);
+  Kernel wide = kernel;
+  wide.element = b.getF32Type();
+  auto module = op->getParentOfType<ModuleOp>();
+  b.forEach(zero, panelCount, [&](Value i) {
+    widen(weights.elements, startOf(i, k), b.mul(steps, columns), widePanel,
+          zero);
+    // Meanwhile the weights that follow come to the cache: of the next panel,
+    // or of the first one in the next block.
+    Value isLast = b.less(b.sub(panelCount, b.index(2)), i);
+    Value next = arith::SelectOp::create(b, isLast, zero, b.add(i, 1));
+    Value nextK = arith::SelectOp::create(b, isLast, b.add(k, wideSteps), k);
+    Value ahead = startOf(next, nextK);
+    Value aheadCount = b.mul(stepsFrom(nextK), columns);
+    forEachTile(rows, [&](const Tile &tile) {
+      prefetchShare(tile, ahead, aheadCount);
+      b.forEach(zero, tile.count, [&](Value row) {
+        memref::StoreOp::create(b, b.mul(b.add(tile.row, row), wideSteps),
+                                firsts, row);
+      });
+      Value row = b.add(b.mul(i, taskRows()), tile.row);
+      callKernel(tile.count,
+                 {wideRows, firsts, widePanel, zero, accumulators,
+                  b.mul(row, columns), steps, zero, zero, zero,
+                  b.less(zero, k)},
+                 [&](int64_t height) {
+                   return getOrCreateKernel(module, wide, height);
+                 });
+    });
+  });
+}
+
+/// Computes panels for all rows of a task, some at a time, in f32.
+void GroupedMatmulLowering::buildWidePanels(Value expert, Value panel,
+                                            Value lastPanel, Value firstRow,
+                                            Value rows) {
+  Value parts = b.ceilDiv(b.sub(lastPanel, panel), widePanels());
+  b.forEach(b.index(0), parts, [&](Value part) {
+    Value first = b.add(panel, b.mul(part, widePanels()));
+    Value count = b.min(b.sub(lastPanel, first), b.index(widePanels()));
+    int64_t blocks = llvm::divideCeil(op.getK(), wideSteps);
+    b.forEach(b.index(0), b.index(blocks), [&](Value block) {
+      buildWideBlock(expert, first, count, b.mul(block, wideSteps), firstRow,
+                     rows);
+    });
+    b.forEach(b.index(0), count, [&](Value i) {
+      buildEpilogueOfRows(expert, b.add(first, i), firstRow, rows,
+                          b.mul(i, taskRows() * kernel.getColumns()));
+    });
+  });
+}
+
 void GroupedMatmulLowering::buildTask(Value task) {
   int64_t scratchRows = blocks() == 1 ? kernel.maxRows : taskRows();
-  accumulators = memref::AllocaOp::create(
-      b, MemRefType::get({ShapedType::kDynamic}, b.getF32Type()),
-      ValueRange(b.index(scratchRows * kernel.getColumns())),
-      b.getI64IntegerAttr(64));
-  firsts = memref::AllocaOp::create(
-      b, MemRefType::get({ShapedType::kDynamic}, b.getIndexType()),
-      ValueRange(b.index(kernel.maxRows)));
+  if (widens()) {
+    scratchRows = taskRows() * widePanels();
+    wideRows = allocateScratch(b.getF32Type(), taskRows() * wideSteps);
+    widePanel =
+        allocateScratch(b.getF32Type(), wideSteps * kernel.getColumns());
+  }
+  accumulators =
+      allocateScratch(b.getF32Type(), scratchRows * kernel.getColumns());
+  firsts = allocateScratch(b.getIndexType(), kernel.maxRows);
 
   Value expert = b.index(0), begin = b.index(0), end = resultRows;
   Value index = task;
@@ -347,11 +506,18 @@ void GroupedMatmulLowering::buildTask(Value task) {
   Value rows = b.min(b.sub(end, row), b.index(taskRows()));
   Value panel = b.mul(b.rem(index, groups()), taskPanels());
   Value lastPanel = b.min(b.add(panel, taskPanels()), b.index(panels()));
-  b.forEach(panel, lastPanel, [&](Value each) {
-    Value isFirst = b.less(each, b.add(panel, 1));
-    Value isLast = b.less(b.sub(lastPanel, b.index(2)), each);
-    buildPanel({expert, each, b.index(0), isFirst, isLast}, row, rows);
-  });
+  auto buildPanels = [&] {
+    b.forEach(panel, lastPanel, [&](Value each) {
+      Value isFirst = b.less(each, b.add(panel, 1));
+      Value isLast = b.less(b.sub(lastPanel, b.index(2)), each);
+      buildPanel({expert, each, b.index(0), isFirst, isLast}, row, rows);
+    });
+  };
+  if (!widens())
+    return buildPanels();
+  // Widening a panel pays from a few tiles on.
+  b.ifElse(b.less(rows, b.index(leastWideRows())), buildPanels,
+           [&] { buildWidePanels(expert, panel, lastPanel, row, rows); });
 }
 
 LogicalResult GroupedMatmulLowering::run() {

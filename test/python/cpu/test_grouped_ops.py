@@ -401,3 +401,37 @@ def nothing(layer, x):
 def test_other_products(check, rows, path):
     made = others(path)
     check(functools.partial(made.layer, function=check.__name__), random_f32("x", rows, 8))
+
+
+@pytest.mark.parametrize("path", ["host", "x86-64-v4", "x86-64-v3", "x86-64"])
+@pytest.mark.parametrize("element", ["bf16", "f16"])
+def test_rows_in_16_bits_that_are_widened(compiled, element, path):
+    """Tasks of many rows widen them in blocks of k; the bits are those of one row. The last block
+    is partial, and so is the last vector of a row."""
+    data.skip_unless_runs(path)
+    k, n, experts = 2 * 256 + 61, 150, 2
+    text = f"""func.func @layer(%x: tensor<?x{k}x{element}> {{moe.name = "x"}},
+    %w: tensor<{experts}x{n}x{k}x{element}> {{moe.name = "w", moe.role = "weight"}},
+    %offsets: tensor<{experts + 1}xi32> {{moe.name = "offsets"}}) -> tensor<?x{n}xf32> {{
+  %c0 = arith.constant 0 : index
+  %t = tensor.dim %x, %c0 : tensor<?x{k}x{element}>
+  %init = tensor.empty(%t) : tensor<?x{n}xf32>
+  %y = moe.grouped_matmul %x offsets(%offsets : tensor<{experts + 1}xi32>)
+      weights(%w : tensor<{experts}x{n}x{k}x{element}>) transposed
+      outs(%init : tensor<?x{n}xf32>) {{
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  }} : tensor<?x{k}x{element}> -> tensor<?x{n}xf32>
+  return %y : tensor<?x{n}xf32>
+}}
+"""
+    r, kind = data.rng("widened", element), data.numpy_type(element)
+    w = r.standard_normal((experts, n, k)).astype(kind)
+    x = r.standard_normal((420, k)).astype(kind)
+    layer = compiled.compile(text, target=path).layer({"w": w})
+    one = np.concatenate([layer(x[i:i + 1], np.array([0, 1, 1], np.int32)) for i in range(420)])
+    expected = x.astype(np.float64) @ w[0].astype(np.float64).T
+    assert data.relative_error(one, expected) < 2e-6
+    for rows in (6, 7, 11, 12, 13, 39, 40, 191, 192, 200, 420):
+        many = layer(x[:rows], np.array([0, rows, rows], np.int32))
+        np.testing.assert_array_equal(bits(many), bits(one[:rows]))
