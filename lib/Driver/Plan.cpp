@@ -63,6 +63,7 @@ LogicalResult mlir::moe::planProgram(ModuleOp module,
   setShared(plan);
   plan.tokens = tokensToPlan(module, options, format);
   plan.memoryLimit = options.memoryLimit;
+  plan.defaultChunk = target.device.empty() && options.pipeline == "moe-cpu";
   PassManager manager(module.getContext());
   manager.addPass(createInlinerPass());
   manager.addPass(createCanonicalizerPass());

@@ -52,7 +52,8 @@ void mlir::moe::buildFusionPipeline(OpPassManager &pm,
 
 void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
                                           const CPUPipelineOptions &options) {
-  addEntry(pm);
+  // Memory that chunks save costs no speed.
+  addEntry(pm, /*defaultChunk=*/true);
   pm.addPass(createMoEMeasureQuantization());
   // Quantised weights are decoded where they are packed.
   FusionPipelineOptions fusion;

@@ -29,7 +29,7 @@ void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
   pm.addPass(createLowerAffinePass());
 }
 
-void mlir::moe::addEntry(OpPassManager &pm) {
+void mlir::moe::addEntry(OpPassManager &pm, bool defaultChunk) {
   // First, before a pass folds operations with contradicting extents.
   addTensorsToLinalg(pm);
   // Calls are inlined, so that their buffers are part of the workspace.
@@ -40,7 +40,9 @@ void mlir::moe::addEntry(OpPassManager &pm) {
   // Results become outputs of the caller while the layer is still tensors, so
   // that bufferization can compute right into them.
   pm.addPass(createMoEExport());
-  pm.addPass(createMoEChunkTokens());
+  MoEChunkTokensOptions chunks;
+  chunks.defaultChunk = defaultChunk;
+  pm.addPass(createMoEChunkTokens(chunks));
 }
 
 void mlir::moe::addBufferization(OpPassManager &pm) {

@@ -17,8 +17,8 @@ void addCleanup(OpPassManager &pm);
 /// linalg operations with loops; contradicting extents are errors.
 void addTensorsToLinalg(OpPassManager &pm);
 /// Prepares a layer as it was written: one function with outputs, in
-/// chunks of tokens where the plan says so.
-void addEntry(OpPassManager &pm);
+/// chunks of tokens where the plan says so, or by default.
+void addEntry(OpPassManager &pm, bool defaultChunk = false);
 /// Lowers tensors to buffers.
 void addBufferization(OpPassManager &pm);
 /// Verifies that only operations of these dialects are left.

@@ -191,12 +191,24 @@ def split(text: str) -> list[str]:
 
 
 def test_variants_follow_the_rows():
-    """Few rows for an expert, small tiles."""
-    ranges = plan("mixtral", "--tokens=1:65536", "--flops=1e12",
-                  "--bandwidth=1e11")["dispatches"][0]["ranges"]
-    assert ranges[0]["variant"] == "rows1" and ranges[0]["min"] == 1
+    """Few rows for an expert, small tiles. A call of many tokens runs in chunks, the last of which
+    may be of any size."""
+    report = plan("mixtral", "--tokens=1:65536", "--flops=1e12", "--bandwidth=1e11")
+    ranges = report["dispatches"][0]["ranges"]
+    assert ranges[0]["variant"] == "rows1" and ranges[0]["min"] == 0
     assert [r["rows"] for r in ranges] == sorted(r["rows"] for r in ranges)
-    assert ranges[-1]["rows"] == 6 and ranges[-1]["max"] == 65536
+    assert ranges[-1]["rows"] == 6 and ranges[-1]["max"] == report["chunk"] < 65536
+
+
+def test_chunks_by_default():
+    """A call of many tokens takes the memory of one chunk: 80 rows for each of 8 experts and 2
+    choices, or 30 MiB if that is more. Tokens that depend on one another run whole."""
+    report = plan("mixtral", "--tokens=1:65536")
+    assert report["chunk"] % 16 == 0 and report["chunk"] >= 80 * 8 / 2
+    assert report["workspace_bytes"] < 35 << 20
+    few = plan("mixtral", f"--tokens=1:{report['chunk']}")
+    assert few["chunk"] == 0
+    assert plan("switch", "--tokens=1:65536")["chunk"] == 0
 
 
 def test_histogram(tmp_path):

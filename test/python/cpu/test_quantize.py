@@ -95,7 +95,7 @@ def compile_quantize(moe, form: Format, shape, element: str, transposed: bool):
     code_type = form.codes.element if form.codes.element == "f8E4M3FN" else "i8"
     types = ["tensor<" + "".join(f"{d}x" for d in dims) + kind + ">"
              for dims, kind in ((codes, code_type), (scales, form.scales[0].element))]
-    text = f"""func.func @layer(%w: tensor<{source}x{element}> {{moe.role = "input", moe.name = "w"}})
+    text = f"""func.func @layer(%w: tensor<{source}x{element}> {{moe.name = "w"}})
     -> ({types[0]} {{moe.name = "codes"}}, {types[1]} {{moe.name = "scales"}}) {{
   %codes, %scales = moe.quantize %w {'transposed ' if transposed else ''}format({
       str(form).removeprefix('#moe.format')})

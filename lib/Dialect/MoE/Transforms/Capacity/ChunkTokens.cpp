@@ -5,6 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe/Analysis/CapacityPlan.h"
+#include "moe/Analysis/DefaultChunk.h"
 #include "moe/Analysis/TokenIndependence.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
@@ -33,6 +35,8 @@ public:
       : function(function), chunk(chunk) {}
 
   LogicalResult run();
+  /// True if no token depends on another.
+  bool isIndependent();
   /// Sets `moe.independent_tokens` if no token depends on another.
   void markIndependence();
 
@@ -131,9 +135,13 @@ void Chunker::buildChunk(ImplicitLocOpBuilder &b, ArrayRef<Operation *> body,
   scf::YieldOp::create(b, sums);
 }
 
-void Chunker::markIndependence() {
+bool Chunker::isIndependent() {
   findReports();
-  if (!findTokenDependence(function, ofReports))
+  return !findTokenDependence(function, ofReports);
+}
+
+void Chunker::markIndependence() {
+  if (isIndependent())
     function->setAttr(independentTokensAttrName,
                       UnitAttr::get(function.getContext()));
 }
@@ -207,6 +215,14 @@ namespace {
 struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
   using MoEChunkTokensBase::MoEChunkTokensBase;
 
+  /// Returns the default chunk of a function; 0 if its calls run whole.
+  static int64_t chooseChunk(func::FuncOp function) {
+    int64_t chunk = getDefaultChunk(function);
+    FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
+    bool isSmaller = chunk > 0 && succeeded(range) && chunk < range->second;
+    return isSmaller && Chunker(function, chunk).isIndependent() ? chunk : 0;
+  }
+
   void runOnOperation() override {
     for (auto function : getOperation().getOps<func::FuncOp>()) {
       if (!isExported(function) || function.isExternal())
@@ -223,6 +239,8 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
         diag.attachNote(op->getLoc()) << "this is on buffers";
         return signalPassFailure();
       }
+      if (tokens <= 0 && defaultChunk)
+        tokens = chooseChunk(function);
       Chunker chunker(function, tokens);
       if (tokens <= 0)
         chunker.markIndependence();

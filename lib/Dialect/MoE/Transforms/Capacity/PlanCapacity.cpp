@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "PlanPass.h"
+#include "moe/Analysis/DefaultChunk.h"
 #include "moe/Analysis/TokenIndependence.h"
 #include "moe/Analysis/Units.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
@@ -35,6 +36,7 @@ private:
   LogicalResult limitMemory(PlannedFunction &planned, WorkspaceProbe &probe,
                             int64_t needed);
   FailureOr<int64_t> findChunk(PlannedFunction &planned, WorkspaceProbe &probe);
+  int64_t chooseDefaultChunk(const PlannedFunction &planned);
 
   std::optional<std::pair<int64_t, int64_t>> givenTokens;
   std::optional<int64_t> limit;
@@ -139,6 +141,14 @@ FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
   return low;
 }
 
+/// Returns the chunk that the lowering chooses without a limit; 0 for none.
+int64_t MoEPlanCapacity::chooseDefaultChunk(const PlannedFunction &planned) {
+  if (!defaultChunk || findTokenDependence(planned.function))
+    return 0;
+  int64_t chunk = getDefaultChunk(planned.function);
+  return chunk < planned.max ? chunk : 0;
+}
+
 /// Chooses a chunk so that the workspace is within the limit.
 LogicalResult MoEPlanCapacity::limitMemory(PlannedFunction &planned,
                                            WorkspaceProbe &probe,
@@ -205,7 +215,7 @@ void MoEPlanCapacity::runOnOperation() {
       return signalPassFailure();
     }
     if (!limit || *bytes <= *limit)
-      setPlan(planned, /*chunk=*/0, *bytes);
+      setPlan(planned, chooseDefaultChunk(planned), *bytes);
     else if (failed(limitMemory(planned, probe, *bytes)))
       return signalPassFailure();
   }

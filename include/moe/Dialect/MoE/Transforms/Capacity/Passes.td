@@ -63,7 +63,9 @@ def MoEPlanCapacity : Pass<"moe-plan-capacity", "::mlir::ModuleOp"> {
     Option<"tokens", "tokens", "std::string", "\"\"",
            "MIN:MAX, the range of T; by default moe.tokens, or all">,
     Option<"memoryLimit", "memory-limit", "std::string", "\"\"",
-           "bytes of the workspace, such as 4096, 64MiB or 0.5GiB">
+           "bytes of the workspace, such as 4096, 64MiB or 0.5GiB">,
+    Option<"defaultChunk", "default-chunk", "bool", "false",
+           "within the limit, the chunks of moe-chunk-tokens=default-chunk">
   ] # planTargetOptions;
   let dependentDialects = ["::mlir::moe::MoEDialect"];
 }
@@ -96,7 +98,11 @@ def MoEChunkTokens : Pass<"moe-chunk-tokens", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"chunk", "chunk", "int64_t", "0",
-           "tokens of a chunk, for functions without a plan">
+           "tokens of a chunk, for functions without a plan">,
+    Option<"defaultChunk", "default-chunk", "bool", "false",
+           "without another chunk, run in chunks that cost no speed: an expert "
+           "gets 80 rows on average, or more if that takes less than 30 MiB. "
+           "Calls whose tokens depend on one another run whole">
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect",
