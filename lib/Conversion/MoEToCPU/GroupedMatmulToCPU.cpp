@@ -13,12 +13,12 @@
 // that stay in the L2 cache. The accumulators of a tile go from registers
 // through a scratch buffer to the epilogue.
 //
-// Without dot products of their type, a task of many rows widens rows and
-// weights of 16 bits to f32 once, in blocks of k that stay in the L2 cache, and
-// runs the kernel of f32 on them. The bits are the same: the kernel of 16 bits
-// widens each element where it reads it.
+// Tasks of many rows may work in blocks of decoded weights instead, see
+// GroupedMatmulInBlocks.cpp. The bits are the same.
 //
 //===----------------------------------------------------------------------===//
+
+#include "GroupedMatmulLowering.h"
 
 #include "Epilogue.h"
 #include "Quantized/QuantizedKernel.h"
@@ -43,120 +43,16 @@ static int64_t plannedRows(GroupedMatmulOp op) {
   return rows;
 }
 
-namespace {
-class GroupedMatmulLowering {
-public:
-  GroupedMatmulLowering(GroupedMatmulOp op, const CPUDescription &cpu)
-      : op(op), kernel(chooseKernel(cpu, elementOf(op), *op.getPanels())),
-        b(op.getLoc(), op) {
-    kernel.maxRows = std::min(kernel.maxRows, plannedRows(op));
-  }
-
-  LogicalResult run();
-
-private:
-  static Type elementOf(GroupedMatmulOp op) {
-    return cast<MemRefType>(op.getLhs().getType()).getElementType();
-  }
-
-  /// Returns the maximum rows of a task: enough that a panel is read from
-  /// memory only a few times, few enough that the accumulators fit the L2
-  /// cache.
-  int64_t taskRows() { return 192 / kernel.maxRows * kernel.maxRows; }
-  /// Returns the panels of a task.
-  int64_t taskPanels() { return std::min<int64_t>(8, panels()); }
-  int64_t groups() { return llvm::divideCeil(panels(), taskPanels()); }
-  /// Returns the format of weights that are packed with one; otherwise null.
-  FormatAttr format() { return op.getPanels()->getFormat(); }
-  int64_t panels() {
-    return llvm::divideCeil(op.getN(), op.getPanels()->getShare());
-  }
-  /// Returns the number of whole steps along k.
-  int64_t wholeSteps() { return op.getK() / kernel.depth; }
-  int64_t tail() { return op.getK() % kernel.depth; }
-  /// Returns the number of blocks of k: of about equal size, small enough that
-  /// two of them stay in the L2 cache while a task goes over its rows.
-  int64_t blocks() {
-    if (format())
-      return 1; // packed panels are small
-    int64_t most = kernel.elementsIn(256 << 10) / kernel.getStep();
-    return std::max<int64_t>(1, llvm::divideCeil(wholeSteps(), most));
-  }
-  int64_t blockSteps() {
-    return llvm::alignTo(llvm::divideCeil(wholeSteps(), blocks()),
-                         Kernel::unroll);
-  }
-
-  /// Returns the first row of an expert, clamped to the rows that exist.
-  Value boundary(Value expert);
-  Value countTasks();
-  void buildTask(Value task);
-  /// A block of k of one panel of an expert.
-  struct Part {
-    Value expert, panel, block;
-    Value isFirst, isLast; // of the task
-  };
-  /// Some rows of a task: tile `index` of `total`.
-  struct Tile {
-    Value index, total, row, count;
-  };
-  /// The prefetches of a tile, see getOrCreateKernel.
-  struct Ahead {
-    Value start, step;
-  };
-  void buildPanel(Part part, Value firstRow, Value rows);
-  /// True if tasks of many rows widen rows and weights.
-  bool widens() {
-    // With 16 lanes bf16 is widened as fast as it is multiplied.
-    bool isSlow = kernel.element.isF16() ||
-                  (kernel.element.isBF16() && kernel.lanes < 16);
-    return !format() && kernel.depth == 1 && isSlow;
-  }
-  /// Steps along k that are widened at once: those of a panel and of a tile fit
-  /// the L1 cache.
-  static constexpr int64_t wideSteps = 256;
-  /// Panels that share widened rows, as many as have accumulators in the L2
-  /// cache.
-  int64_t widePanels() {
-    int64_t bytes = taskRows() * kernel.getColumns() * sizeof(float);
-    return std::clamp<int64_t>((192 << 10) / bytes, 1, taskPanels());
-  }
-  /// Rows of a task from which on widening pays: few where each element of a
-  /// row is widened for few vectors of columns, and where that is slow.
-  int64_t leastWideRows() {
-    if (kernel.lanes >= 16)
-      return 40;
-    return kernel.element.isBF16() ? 12 : 7;
-  }
-  Value allocateScratch(Type element, int64_t count);
-  void widen(Value from, Value start, Value count, Value to, Value toStart);
-  void widenRows(Value firstRow, Value rows, Value k, Value steps);
-  void prefetchShare(const Tile &tile, Value start, Value count);
-  void buildWideBlock(Value expert, Value panel, Value panelCount, Value k,
-                      Value firstRow, Value rows);
-  void buildWidePanels(Value expert, Value panel, Value lastPanel,
-                       Value firstRow, Value rows);
-  Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps);
-  void buildFirsts(const Tile &tile, Value firstRow, Value column);
-  void buildTile(const Part &part, const Tile &tile, Value firstRow,
-                 Value accumulatorsStart);
-  void buildQuantizedTile(const Part &part, const Tile &tile, Value firstRow);
-  void callKernel(Value height, ValueRange operands,
-                  llvm::function_ref<func::FuncOp(int64_t rows)> kernel);
-  void forEachTile(Value rows, llvm::function_ref<void(const Tile &)> body);
-  void buildEpilogueOfRows(Value expert, Value panel, Value row, Value count,
-                           Value accumulatorsStart);
-
-  GroupedMatmulOp op;
-  Kernel kernel;
-  CPUBuilder b;
-  FlatBuffer lhs, weights;
-  Value resultRows, lastLhsRow;
-  Value starts; // first task of each expert, and the total: [E + 1]
-  Value accumulators, firsts; // scratch of a task
-  Value wideRows, widePanel;  // a block of k of each, in f32
-};
-} // namespace
+GroupedMatmulLowering::GroupedMatmulLowering(GroupedMatmulOp op,
+                                             const CPUDescription &cpu)
+    : op(op), kernel(chooseKernel(cpu, elementOf(op), *op.getPanels())),
+      b(op.getLoc(), op) {
+  int64_t most = plannedRows(op);
+  kernel.maxRows = std::min(kernel.maxRows, most);
+  blockKernel = chooseBlockKernel(cpu);
+  if (blockKernel && most < blockKernel->maxRows)
+    blockKernel.reset(); // no task has many rows
+}
 
 Value GroupedMatmulLowering::boundary(Value expert) {
   expert = b.add(expert, op.getFirstExpert());
@@ -190,8 +86,8 @@ Value GroupedMatmulLowering::countTasks() {
 
 /// Splits rows into tiles of about equal height.
 void GroupedMatmulLowering::forEachTile(
-    Value rows, llvm::function_ref<void(const Tile &)> body) {
-  Value tiles = b.ceilDiv(rows, kernel.maxRows);
+    Value rows, int64_t maxRows, llvm::function_ref<void(const Tile &)> body) {
+  Value tiles = b.ceilDiv(rows, maxRows);
   Value height = arith::DivUIOp::create(b, rows, tiles);
   Value taller = arith::RemUIOp::create(b, rows, tiles);
   b.forEach(b.index(0), tiles, [&](Value tile) {
@@ -248,10 +144,10 @@ void GroupedMatmulLowering::buildFirsts(const Tile &tile, Value firstRow,
 
 /// Calls the kernel of as many rows as a tile has.
 void GroupedMatmulLowering::callKernel(
-    Value count, ValueRange operands,
+    Value count, int64_t maxRows, ValueRange operands,
     llvm::function_ref<func::FuncOp(int64_t rows)> kernelOf) {
   SmallVector<int64_t> heights =
-      llvm::to_vector(llvm::seq_inclusive<int64_t>(1, kernel.maxRows));
+      llvm::to_vector(llvm::seq_inclusive<int64_t>(1, maxRows));
   auto choice = scf::IndexSwitchOp::create(b, TypeRange(), count, heights,
                                            heights.size());
   OpBuilder::InsertionGuard guard(b);
@@ -275,7 +171,7 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
   start = b.add(start, weights.offset);
   Value rest = b.index(op.getK() % packed.group / packed.getStep());
   auto module = op->getParentOfType<ModuleOp>();
-  callKernel(tile.count,
+  callKernel(tile.count, kernel.maxRows,
              {lhs.elements, firsts, weights.elements, start, accumulators,
               b.index(0), b.index(op.getK() / packed.group), rest},
              [&](int64_t rows) {
@@ -305,7 +201,7 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
   Ahead ahead = prefetch(part, tile, start, b.add(steps, rest));
   auto module = op->getParentOfType<ModuleOp>();
   callKernel(
-      tile.count,
+      tile.count, kernel.maxRows,
       {lhs.elements, firsts, weights.elements, start, accumulators,
        accumulatorsStart, steps, rest, ahead.start, ahead.step, resume},
       [&](int64_t rows) { return getOrCreateKernel(module, kernel, rows); });
@@ -323,7 +219,7 @@ void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
 /// Computes one panel for all rows of a task.
 void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
   if (blocks() == 1) {
-    forEachTile(rows, [&](const Tile &tile) {
+    forEachTile(rows, kernel.maxRows, [&](const Tile &tile) {
       if (format())
         buildQuantizedTile(part, tile, firstRow);
       else
@@ -340,7 +236,7 @@ void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
         arith::AndIOp::create(b, part.isFirst, b.less(block, b.index(1)));
     each.isLast = arith::AndIOp::create(b, part.isLast,
                                         b.less(b.index(blocks() - 2), block));
-    forEachTile(rows, [&](const Tile &tile) {
+    forEachTile(rows, kernel.maxRows, [&](const Tile &tile) {
       buildTile(each, tile, firstRow, b.mul(tile.row, kernel.getColumns()));
     });
   });
@@ -354,130 +250,18 @@ Value GroupedMatmulLowering::allocateScratch(Type element, int64_t count) {
       ValueRange(b.index(count)), b.getI64IntegerAttr(64));
 }
 
-/// Widens `count` elements to f32.
-void GroupedMatmulLowering::widen(Value from, Value start, Value count,
-                                  Value to, Value toStart) {
-  auto narrow = VectorType::get(kernel.lanes, kernel.element);
-  auto wide = VectorType::get(kernel.lanes, b.getF32Type());
-  Value vectors = b.div(count, kernel.lanes);
-  b.forEach(b.index(0), vectors, [&](Value i) {
-    Value at = b.mul(i, kernel.lanes);
-    Value x = vector::LoadOp::create(b, narrow, from, b.add(start, at));
-    vector::StoreOp::create(b, arith::ExtFOp::create(b, wide, x), to,
-                            b.add(toStart, at));
-  });
-  b.forEach(b.mul(vectors, kernel.lanes), count, [&](Value i) {
-    Value x = memref::LoadOp::create(b, from, b.add(start, i));
-    memref::StoreOp::create(b, arith::ExtFOp::create(b, b.getF32Type(), x), to,
-                            b.add(toStart, i));
-  });
-}
-
-/// Widens a block of the rows of a task.
-void GroupedMatmulLowering::widenRows(Value firstRow, Value rows, Value k,
-                                      Value steps) {
-  forEachTile(rows, [&](const Tile &tile) {
-    buildFirsts(tile, firstRow, k);
-    b.forEach(b.index(0), tile.count, [&](Value i) {
-      widen(lhs.elements, memref::LoadOp::create(b, firsts, i), steps, wideRows,
-            b.mul(b.add(tile.row, i), wideSteps));
-    });
-  });
-}
-
-/// Prefetches the share of a tile of `count` weights from `start` on.
-void GroupedMatmulLowering::prefetchShare(const Tile &tile, Value start,
-                                          Value count) {
-  int64_t line = kernel.elementsIn(64);
-  Value lines = b.div(count, line);
-  Value share = arith::CeilDivUIOp::create(b, lines, tile.total);
-  Value from = b.mul(tile.index, share);
-  b.forEach(from, b.min(b.add(from, share), lines), [&](Value i) {
-    memref::PrefetchOp::create(b, weights.elements,
-                               b.add(start, b.mul(i, line)),
-                               /*isWrite=*/false, /*localityHint=*/2,
-                               /*isDataCache=*/true);
-  });
-}
-
-/// Adds a block of k of some panels to the accumulators, for all rows of a
-/// task: `[panel, row, column]`.
-void GroupedMatmulLowering::buildWideBlock(Value expert, Value panel,
-                                           Value panelCount, Value k,
-                                           Value firstRow, Value rows) {
-  int64_t columns = kernel.getColumns();
-  auto startOf = [&](Value i, Value k) {
-    Value start = b.add(b.mul(expert, panels()), b.add(panel, i));
-    start = b.mul(b.add(b.mul(start, op.getK()), k), columns);
-    return b.add(start, weights.offset);
-  };
-  auto stepsFrom = [&](Value k) {
-    return b.clamp(b.sub(b.index(op.getK()), k), b.index(wideSteps));
-  };
-  Value zero = b.index(0), steps = stepsFrom(k);
-  widenRows(firstRow, rows, k, steps);
-  Kernel wide = kernel;
-  wide.element = b.getF32Type();
-  auto module = op->getParentOfType<ModuleOp>();
-  b.forEach(zero, panelCount, [&](Value i) {
-    widen(weights.elements, startOf(i, k), b.mul(steps, columns), widePanel,
-          zero);
-    // Meanwhile the weights that follow come to the cache: of the next panel,
-    // or of the first one in the next block.
-    Value isLast = b.less(b.sub(panelCount, b.index(2)), i);
-    Value next = arith::SelectOp::create(b, isLast, zero, b.add(i, 1));
-    Value nextK = arith::SelectOp::create(b, isLast, b.add(k, wideSteps), k);
-    Value ahead = startOf(next, nextK);
-    Value aheadCount = b.mul(stepsFrom(nextK), columns);
-    forEachTile(rows, [&](const Tile &tile) {
-      prefetchShare(tile, ahead, aheadCount);
-      b.forEach(zero, tile.count, [&](Value row) {
-        memref::StoreOp::create(b, b.mul(b.add(tile.row, row), wideSteps),
-                                firsts, row);
-      });
-      Value row = b.add(b.mul(i, taskRows()), tile.row);
-      callKernel(tile.count,
-                 {wideRows, firsts, widePanel, zero, accumulators,
-                  b.mul(row, columns), steps, zero, zero, zero,
-                  b.less(zero, k)},
-                 [&](int64_t height) {
-                   return getOrCreateKernel(module, wide, height);
-                 });
-    });
-  });
-}
-
-/// Computes panels for all rows of a task, some at a time, in f32.
-void GroupedMatmulLowering::buildWidePanels(Value expert, Value panel,
-                                            Value lastPanel, Value firstRow,
-                                            Value rows) {
-  Value parts = b.ceilDiv(b.sub(lastPanel, panel), widePanels());
-  b.forEach(b.index(0), parts, [&](Value part) {
-    Value first = b.add(panel, b.mul(part, widePanels()));
-    Value count = b.min(b.sub(lastPanel, first), b.index(widePanels()));
-    int64_t blocks = llvm::divideCeil(op.getK(), wideSteps);
-    b.forEach(b.index(0), b.index(blocks), [&](Value block) {
-      buildWideBlock(expert, first, count, b.mul(block, wideSteps), firstRow,
-                     rows);
-    });
-    b.forEach(b.index(0), count, [&](Value i) {
-      buildEpilogueOfRows(expert, b.add(first, i), firstRow, rows,
-                          b.mul(i, taskRows() * kernel.getColumns()));
-    });
-  });
-}
-
 void GroupedMatmulLowering::buildTask(Value task) {
   int64_t scratchRows = blocks() == 1 ? kernel.maxRows : taskRows();
-  if (widens()) {
-    scratchRows = taskRows() * widePanels();
-    wideRows = allocateScratch(b.getF32Type(), taskRows() * wideSteps);
-    widePanel =
-        allocateScratch(b.getF32Type(), wideSteps * kernel.getColumns());
+  if (blockKernel) {
+    scratchRows = taskRows() * panelsAtOnce();
+    allocateBlocks();
   }
   accumulators =
       allocateScratch(b.getF32Type(), scratchRows * kernel.getColumns());
-  firsts = allocateScratch(b.getIndexType(), kernel.maxRows);
+  int64_t maxRows = kernel.maxRows;
+  if (blockKernel)
+    maxRows = std::max(maxRows, blockKernel->maxRows);
+  firsts = allocateScratch(b.getIndexType(), maxRows);
 
   Value expert = b.index(0), begin = b.index(0), end = resultRows;
   Value index = task;
@@ -513,11 +297,10 @@ void GroupedMatmulLowering::buildTask(Value task) {
       buildPanel({expert, each, b.index(0), isFirst, isLast}, row, rows);
     });
   };
-  if (!widens())
+  if (!blockKernel)
     return buildPanels();
-  // Widening a panel pays from a few tiles on.
-  b.ifElse(b.less(rows, b.index(leastWideRows())), buildPanels,
-           [&] { buildWidePanels(expert, panel, lastPanel, row, rows); });
+  b.ifElse(b.less(rows, b.index(leastRows())), buildPanels,
+           [&] { buildInBlocks(expert, panel, lastPanel, row, rows); });
 }
 
 LogicalResult GroupedMatmulLowering::run() {

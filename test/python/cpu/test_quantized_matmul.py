@@ -337,17 +337,26 @@ def test_rows_that_are_no_numbers(level, bad):
     assert np.delete(y, 4, 0).tobytes() == np.delete(good, 4, 0).tobytes()
 
 
-@pytest.mark.parametrize("case", CASES[:5], ids=lambda case: case.name)
-def test_bits_do_not_depend_on_the_rows(case):
+LONG = [Case("long_int4", INT4, 544, 40, "bf16"), Case("long_q4_K", GGUF["q4_K"], 768, 40),
+        Case("long_fp8", FP8, 648, 40, "bf16"), Case("long_rows", OF_ROWS, 600, 40, "f16"),
+        Case("long_bytes", BYTES, 584, 40, "bf16"), Case("long_q6_K", GGUF["q6_K"], 512, 40, "bf16")]
+
+
+@pytest.mark.parametrize("level", ["x86-64-v3", "host"])
+@pytest.mark.parametrize("case", [*CASES, *LONG], ids=lambda case: case.name)
+def test_bits_do_not_depend_on_the_rows(case, level):
+    """Tasks of many rows decode weights in blocks of k, others where they are multiplied."""
+    data.skip_unless_runs(level)
     lists = tensors(case)
-    x, offsets = rows_of(case, 40)
-    whole = run(case, "host", x, offsets, lists)
-    for row in (0, 7, 39):
+    x, offsets = rows_of(case, 240)
+    whole = run(case, level, x, offsets, lists)
+    for row in (0, 30, 31, 77, 239):
         e = int(np.searchsorted(offsets, row, side="right")) - 1
-        alone = np.zeros(case.experts + 1, np.int32)
-        alone[e + 1:] = 1
-        one = run(case, "host", x[row:row + 1], alone, lists)
-        assert one.tobytes() == whole[row:row + 1].tobytes()
+        for count in (1, 15, 16):
+            some = np.zeros(case.experts + 1, np.int32)
+            some[e + 1:] = min(count, offsets[e + 1] - row)
+            part = run(case, level, x[row:row + some[-1]], some, lists)
+            assert part.tobytes() == whole[row:row + some[-1]].tobytes()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

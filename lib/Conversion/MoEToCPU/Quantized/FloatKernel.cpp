@@ -16,6 +16,9 @@ namespace {
 /// Looks up the values of codes in registers; weights are exact.
 class FloatKernelBuilder : public QuantizedKernelBuilder {
 public:
+  /// Emits what getOrCreateDecoder describes.
+  void decode(Decoded what);
+
   FloatKernelBuilder(func::FuncOp function, const Kernel &kernel,
                      const PackedFormat &format, int64_t rows)
       : QuantizedKernelBuilder(function, kernel, format, rows),
@@ -39,6 +42,10 @@ private:
     return format.isFloat8() && !usesTables ? 0x1p-8 : 1;
   }
   void step(Value byte, Value k, MutableArrayRef<Value> sums);
+  void forEachPart(Value byte,
+                   llvm::function_ref<void(int64_t, ArrayRef<Value>)> body);
+  void decodeValues();
+  void decodeFactors();
 
   /// 2^7: bf16 has 7 bits below it, so that `base + code` is `base | code`.
   static constexpr int64_t base = 128;
@@ -259,9 +266,10 @@ Value FloatKernelBuilder::valueOf(ArrayRef<Value> codes, int64_t part) {
   return format.isFloat8() ? float8(bytes, position) : integer(bytes, position);
 }
 
-/// Adds the products of a step, from element `k` on, to the sums.
-void FloatKernelBuilder::step(Value byte, Value k,
-                              MutableArrayRef<Value> sums) {
+/// Calls `body` with each element, or pair, of a step that starts at `byte`,
+/// and its values in each vector of columns.
+void FloatKernelBuilder::forEachPart(
+    Value byte, llvm::function_ref<void(int64_t, ArrayRef<Value>)> body) {
   SmallVector<SmallVector<Value>> codes = loadWords(byte);
   if (format.width != 4) // lookups shift whole words
     for (SmallVector<Value> &each : codes)
@@ -275,6 +283,15 @@ void FloatKernelBuilder::step(Value byte, Value k,
     SmallVector<Value> values;
     for (ArrayRef<Value> each : codes)
       values.push_back(valueOf(each, part));
+    body(part, values);
+  }
+}
+
+/// Adds the products of a step, from element `k` on, to the sums.
+void FloatKernelBuilder::step(Value byte, Value k,
+                              MutableArrayRef<Value> sums) {
+  int64_t width = usesDot ? 2 : 1;
+  forEachPart(byte, [&](int64_t part, ArrayRef<Value> values) {
     for (int64_t i = 0; i < rows; ++i) {
       Value offset = b.add(b.add(firsts[i], k), part * width);
       Value x = usesDot ? broadcastRowBits(offset, pairs) : rowElement(offset);
@@ -286,7 +303,7 @@ void FloatKernelBuilder::step(Value byte, Value k,
           sum = vector::FMAOp::create(b, x, values[j], sum);
       }
     }
-  }
+  });
   // The sums of the row itself, in as many lanes as a step has elements.
   if (!needsRowSums())
     return;
@@ -323,6 +340,56 @@ QuantizedKernelBuilder::Sums FloatKernelBuilder::sumsOf(const Group &group) {
     result.rows.push_back(vector::BroadcastOp::create(b, f32, sum));
   }
   return result;
+}
+
+/// The arguments of a decoder, in order.
+enum DecoderArgument { First, Second, Packed, Out, OutStart };
+static_assert(int(Packed) == 2, "the weights of a kernel are argument 2, too");
+
+void FloatKernelBuilder::decodeValues() {
+  int64_t width = usesDot ? 2 : 1, columns = kernel.getColumns() * width;
+  int64_t parts = format.getStep() / width;
+  int64_t bytes = format.getStepBytes() * kernel.getColumns();
+  Value out = function.getArgument(Out), start = function.getArgument(OutStart);
+  b.forEach(b.index(0), function.getArgument(Second), [&](Value step) {
+    Value byte = b.add(function.getArgument(First), b.mul(step, bytes));
+    Value at = b.add(start, b.mul(step, parts * columns));
+    forEachPart(byte, [&](int64_t part, ArrayRef<Value> values) {
+      for (auto [j, value] : llvm::enumerate(values))
+        vector::StoreOp::create(
+            b, value, out,
+            b.add(at, part * columns + int64_t(j) * kernel.lanes * width));
+    });
+  });
+}
+
+void FloatKernelBuilder::decodeFactors() {
+  blockStart = function.getArgument(First);
+  groupEnd = function.getArgument(Second);
+  Value out = function.getArgument(Out), start = function.getArgument(OutStart);
+  for (int64_t j = 0; j < kernel.vectors; ++j) {
+    auto [scale, excess] = factorsOf(j);
+    Value at = b.add(start, j * kernel.lanes);
+    vector::StoreOp::create(b, scaled(scale, 1 / getFactor()), out, at);
+    if (excess)
+      vector::StoreOp::create(b, scaled(excess, 1 / getFactor()), out,
+                              b.add(at, kernel.getColumns()));
+  }
+}
+
+void FloatKernelBuilder::decode(Decoded what) {
+  b.setInsertionPointToStart(function.addEntryBlock());
+  buildConstants();
+  if (what == Decoded::Values)
+    decodeValues();
+  else
+    decodeFactors();
+  func::ReturnOp::create(b);
+}
+
+void mlir::moe::buildDecoder(func::FuncOp function, const Kernel &kernel,
+                             const PackedFormat &format, Decoded what) {
+  FloatKernelBuilder(function, kernel, format, /*rows=*/0).decode(what);
 }
 
 void mlir::moe::buildFloatKernel(func::FuncOp function, const Kernel &kernel,

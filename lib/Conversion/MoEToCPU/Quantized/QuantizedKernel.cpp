@@ -182,6 +182,24 @@ Value QuantizedKernelBuilder::productOf(ArrayRef<FieldAttr> numbers,
   return product;
 }
 
+std::pair<Value, Value> QuantizedKernelBuilder::factorsOf(int64_t vector) {
+  Value scale = productOf(format.scales, vector);
+  Value excess;
+  if (double each = getExcess(); each != 0)
+    excess = scaled(scale, each);
+  if (format.hasMins()) {
+    Value minimum = productOf(format.mins, vector);
+    if (format.scalesMins)
+      minimum = arith::MulFOp::create(b, minimum, scale);
+    minimum = scaled(minimum, getFactor());
+    excess = excess ? arith::AddFOp::create(b, excess, minimum).getResult()
+                    : minimum;
+  }
+  if (excess)
+    excess = arith::NegFOp::create(b, excess);
+  return {scale, excess};
+}
+
 /// Adds a group to the accumulators: group `inBlock` of the current block.
 SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
                                                       Value inBlock,
@@ -194,20 +212,7 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
   Sums sums = sumsOf({number, start, steps});
   SmallVector<Value> results(accumulators);
   for (int64_t j = 0; j < kernel.vectors; ++j) {
-    Value scale = productOf(format.scales, j);
-    Value excess;
-    if (double each = getExcess(); each != 0)
-      excess = scaled(scale, each);
-    if (format.hasMins()) {
-      Value minimum = productOf(format.mins, j);
-      if (format.scalesMins)
-        minimum = arith::MulFOp::create(b, minimum, scale);
-      minimum = scaled(minimum, getFactor());
-      excess = excess ? arith::AddFOp::create(b, excess, minimum).getResult()
-                      : minimum;
-    }
-    if (excess)
-      excess = arith::NegFOp::create(b, excess);
+    auto [scale, excess] = factorsOf(j);
     for (int64_t i = 0; i < rows; ++i) {
       Value &result = results[i * kernel.vectors + j];
       result = vector::FMAOp::create(b, sums.products[i * kernel.vectors + j],

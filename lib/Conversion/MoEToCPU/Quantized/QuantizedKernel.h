@@ -29,6 +29,42 @@ namespace mlir::moe {
 func::FuncOp getOrCreateQuantizedKernel(ModuleOp module, const Kernel &kernel,
                                         FormatAttr format, int64_t rows);
 
+/// What a decoder writes of a panel: the values of its codes, as a kernel
+/// multiplies them; or what multiplies the sums of a group, `[2, columns]`: the
+/// scales, and what the sum of a row is multiplied by, where kernels need it.
+enum class Decoded { Values, Factors };
+
+/// Returns the function that decodes some steps of a group, or its factors, of
+/// weights packed with a format; creates it at the first request:
+///
+/// (start: index, steps: index, weights: memref<?xi8>, values: memref<?xT>,
+///  valuesStart: index)
+/// (blockStart: index, groupEnd: index, weights: memref<?xi8>, factors:
+///  memref<?xf32>, factorsStart: index)
+///
+/// `kernel` is that of the packed weights. Values are bf16 in pairs along k for
+/// a kernel of dot products, else f32.
+func::FuncOp getOrCreateDecoder(ModuleOp module, const Kernel &kernel,
+                                FormatAttr format, Decoded what);
+/// Returns true if kernels of rows of floats multiply sums of a row for this
+/// format: minima, or values with something too much.
+bool multipliesRowSums(const Kernel &kernel, const PackedFormat &format);
+
+/// Returns the function that adds `groups` groups of decoded weights, and a
+/// last one of `rest` steps, to the accumulators of a tile; creates it at the
+/// first request:
+///
+/// (lhs: memref<?xT>, firsts: memref<?xindex>, values: memref<?xT>, factors:
+///  memref<?xf32>, rowSums: memref<?xf32>, rowSumsStart: index, accumulators:
+///  memref<?xf32>, accumulatorsStart: index, groups: index, rest: index)
+///
+/// The bits are those of getOrCreateQuantizedKernel. `kernel` is that of
+/// decoded weights; a group has `groupSteps` steps, and a row `rowSumsStride`
+/// sums if kernels multiply them, else 0.
+func::FuncOp getOrCreateGroupKernel(ModuleOp module, const Kernel &kernel,
+                                    int64_t groupSteps, int64_t rowSumsStride,
+                                    int64_t rows);
+
 /// Returns true if the CPU has the lookups that the kernels use.
 bool hasQuantizedKernels(const CPUDescription &cpu);
 /// Returns true if a kernel multiplies rows of `element` with this format, and

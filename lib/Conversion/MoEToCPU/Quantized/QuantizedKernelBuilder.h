@@ -92,17 +92,24 @@ protected:
   VectorType f32, i32;       // one vector
   SmallVector<Value> firsts; // of each row, an index of `Lhs`
 
-private:
   Value scaled(Value x, double factor);
+  /// Returns what multiplies the sums of products of a group, and what
+  /// multiplies the sum of a row, null if nothing does, of a vector of columns.
+  std::pair<Value, Value> factorsOf(int64_t vector);
+
+  Value blockStart, groupEnd; // bytes of the current group's numbers
+
+private:
   Value numberOf(FieldAttr number, Value byte);
   Value productOf(ArrayRef<FieldAttr> numbers, int64_t vector);
   SmallVector<Value> buildGroup(Value number, Value inBlock, Value steps,
                                 ValueRange accumulators);
   SmallVector<Value> buildGroups();
-
-  Value blockStart, groupEnd; // bytes of the current group's numbers
 };
 
+/// Emits the bodies of getOrCreateDecoder.
+void buildDecoder(func::FuncOp function, const Kernel &kernel,
+                  const PackedFormat &format, Decoded what);
 /// Emits the kernel of `rows` rows of floats.
 void buildFloatKernel(func::FuncOp function, const Kernel &kernel,
                       const PackedFormat &format, int64_t rows);
