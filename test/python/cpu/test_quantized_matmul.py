@@ -339,7 +339,8 @@ def test_rows_that_are_no_numbers(level, bad):
 
 LONG = [Case("long_int4", INT4, 544, 40, "bf16"), Case("long_q4_K", GGUF["q4_K"], 768, 40),
         Case("long_fp8", FP8, 648, 40, "bf16"), Case("long_rows", OF_ROWS, 600, 40, "f16"),
-        Case("long_bytes", BYTES, 584, 40, "bf16"), Case("long_q6_K", GGUF["q6_K"], 512, 40, "bf16")]
+        Case("long_bytes", BYTES, 584, 40, "bf16"),
+        Case("long_q6_K", GGUF["q6_K"], 512, 40, "bf16")]
 
 
 @pytest.mark.parametrize("level", ["x86-64-v3", "host"])
