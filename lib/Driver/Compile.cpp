@@ -72,15 +72,22 @@ void mlir::moe::setActivations(ModuleOp module, const TargetDescription &target,
 
 LogicalResult mlir::moe::quantizeWeights(ModuleOp module,
                                          const CompileOptions &options) {
-  if (options.quantize.empty())
-    return success();
-  auto format = WeightFormat::parse(options.quantize);
-  if (!format)
-    return emitError(module.getLoc(), llvm::toString(format.takeError()));
-  Attribute attribute = format->getAttr(module.getContext());
-  for (auto function : module.getOps<FunctionOpInterface>())
-    if (!function.isExternal())
+  auto functions = llvm::make_filter_range(
+      module.getOps<FunctionOpInterface>(),
+      [](FunctionOpInterface function) { return !function.isExternal(); });
+  if (!options.quantize.empty()) {
+    auto format = WeightFormat::parse(options.quantize);
+    if (!format)
+      return emitError(module.getLoc(), llvm::toString(format.takeError()));
+    Attribute attribute = format->getAttr(module.getContext());
+    for (auto function : functions)
       function->setAttr(weightFormatAttrName, attribute);
+  }
+  // A function may have a format of its own.
+  if (llvm::none_of(functions, [](FunctionOpInterface function) {
+        return function->hasAttr(weightFormatAttrName);
+      }))
+    return success();
   PassManager manager(module.getContext());
   manager.addPass(createMoEQuantizeWeights());
   if (failed(verifyDefined(module)) || failed(manager.run(module)))
@@ -88,7 +95,8 @@ LogicalResult mlir::moe::quantizeWeights(ModuleOp module,
   auto found = module.walk([](QuantizeOp) { return WalkResult::interrupt(); });
   if (!found.wasInterrupted())
     emitWarning(module.getLoc())
-        << "--quantize=" << options.quantize
+        << (options.quantize.empty() ? "moe.weight_format"
+                                     : "--quantize=" + options.quantize)
         << ": no matmul of experts or shared experts has weights of 16 or 32 "
            "bits";
   return success();

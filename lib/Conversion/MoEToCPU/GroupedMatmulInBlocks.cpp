@@ -54,8 +54,15 @@ GroupedMatmulLowering::chooseBlockKernel(const CPUDescription &cpu) {
 }
 
 int64_t GroupedMatmulLowering::panelsAtOnce() {
-  int64_t bytes = taskRows() * kernel.getColumns() * sizeof(float);
-  return std::clamp<int64_t>((192 << 10) / bytes, 1, taskPanels());
+  int64_t columns = kernel.getColumns(), left = stackBytes;
+  left -= blockKernel->bytesOf(blockElements * columns);
+  if (widensRows())
+    left -= taskRows() * blockElements * int64_t(sizeof(float));
+  if (format())
+    left -=
+        (2 * columns + taskRows()) * groupsInBlock() * int64_t(sizeof(float));
+  int64_t bytes = taskRows() * columns * int64_t(sizeof(float));
+  return std::clamp<int64_t>(left / bytes, 1, taskPanels());
 }
 
 int64_t GroupedMatmulLowering::leastRows() {
@@ -372,6 +379,24 @@ void GroupedMatmulLowering::scaleByGroup(const Block &block) {
   });
 }
 
+/// Divides the accumulators by the factor of the values of codes.
+void GroupedMatmulLowering::scaleByFactor(Value panelCount, Value rows) {
+  auto f32 = VectorType::get(kernel.lanes, b.getF32Type());
+  float factor = 1 / getValueFactor(kernel, packed());
+  Value factors =
+      arith::ConstantOp::create(b, DenseElementsAttr::get(f32, factor));
+  int64_t columns = kernel.getColumns();
+  b.forEach(b.index(0), panelCount, [&](Value i) {
+    Value first = b.mul(i, taskRows() * columns);
+    b.forEach(b.index(0), b.mul(rows, columns / kernel.lanes), [&](Value j) {
+      Value at = b.add(first, b.mul(j, kernel.lanes));
+      Value sum = vector::LoadOp::create(b, f32, accumulators, at);
+      vector::StoreOp::create(b, arith::MulFOp::create(b, sum, factors),
+                              accumulators, at);
+    });
+  });
+}
+
 /// Computes panels for all rows of a task, some at a time.
 void GroupedMatmulLowering::buildInBlocks(Value expert, Value panel,
                                           Value lastPanel, Value firstRow,
@@ -399,6 +424,8 @@ void GroupedMatmulLowering::buildInBlocks(Value expert, Value panel,
     if (isOneGroup())
       scaleByGroup({expert, first, count, b.index(0), b.index(op.getK()),
                     firstRow, rows});
+    if (format() && getValueFactor(kernel, packed()) != 1)
+      scaleByFactor(count, rows);
     b.forEach(b.index(0), count, [&](Value i) {
       buildEpilogueOfRows(expert, b.add(first, i), firstRow, rows,
                           b.mul(i, size));

@@ -94,9 +94,10 @@ private:
   std::optional<Kernel> chooseBlockKernel(const CPUDescription &cpu);
   /// Steps along k of a block, elements of one row: those of a panel and of a
   /// tile fit the L1 cache.
-  static constexpr int64_t blockElements = 256;
-  /// Panels that share rows in f32, as many as have accumulators in the L2
-  /// cache.
+  static constexpr int64_t blockElements = 128;
+  /// Of a task: an executor promises 256 KiB (moe_rt/executor.h).
+  static constexpr int64_t stackBytes = 240 << 10;
+  /// Panels that share rows in f32, as many as have accumulators on the stack.
   int64_t panelsAtOnce();
   /// Rows of a task from which on blocks pay.
   int64_t leastRows();
@@ -127,6 +128,7 @@ private:
   void buildBlock(const Block &block);
   void multiplyPanel(const Block &block, Value panel, const Tile &tile);
   void scaleByGroup(const Block &block);
+  void scaleByFactor(Value panels, Value rows);
   void buildInBlocks(Value expert, Value panel, Value lastPanel, Value firstRow,
                      Value rows);
 

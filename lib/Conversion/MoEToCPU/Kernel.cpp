@@ -309,34 +309,43 @@ void KernelBuilder::build() {
   func::ReturnOp::create(b);
 }
 
+func::FuncOp mlir::moe::findOrCreateKernel(ModuleOp module, std::string name,
+                                           Attribute key,
+                                           ArrayRef<Type> arguments) {
+  // Skip names of other functions and of kernels of other formats.
+  for (;; name += '_') {
+    Operation *existing = module.lookupSymbol(name);
+    if (!existing)
+      break;
+    if (existing->getAttr("moe.kernel") == key)
+      return cast<func::FuncOp>(existing);
+  }
+  OpBuilder b(module.getBodyRegion());
+  auto function = func::FuncOp::create(b, module.getLoc(), name,
+                                       b.getFunctionType(arguments, {}));
+  function.setPrivate();
+  function->setAttr("moe.kernel", key);
+  // Inlining would only increase the register pressure of the loop.
+  function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
+  return function;
+}
+
 func::FuncOp mlir::moe::getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                           int64_t rows) {
   std::string name;
   llvm::raw_string_ostream(name)
       << "moe_kernel_" << kernel.element << "_" << rows << "x" << kernel.vectors
       << "x" << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
-  // Skip names that other functions of the module have.
-  for (;; name += '_') {
-    Operation *existing = module.lookupSymbol(name);
-    if (!existing)
-      break;
-    if (existing->hasAttr("moe.kernel"))
-      return cast<func::FuncOp>(existing);
-  }
-  OpBuilder b(module.getBodyRegion());
+  Builder b(module.getContext());
   auto buffer = [](Type element) {
     return MemRefType::get({ShapedType::kDynamic}, element);
   };
   Type elements = buffer(kernel.element), index = b.getIndexType();
-  auto type = b.getFunctionType({elements, buffer(index), elements, index,
-                                 buffer(b.getF32Type()), index, index, index,
-                                 index, index, b.getI1Type()},
-                                {});
-  auto function = func::FuncOp::create(b, module.getLoc(), name, type);
-  function.setPrivate();
-  function->setAttr("moe.kernel", b.getUnitAttr());
-  // Inlining would only increase the register pressure of the loop.
-  function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
-  KernelBuilder(function, kernel, rows).build();
+  func::FuncOp function = findOrCreateKernel(
+      module, name, b.getUnitAttr(),
+      {elements, buffer(index), elements, index, buffer(b.getF32Type()), index,
+       index, index, index, index, b.getI1Type()});
+  if (function.empty())
+    KernelBuilder(function, kernel, rows).build();
   return function;
 }

@@ -43,6 +43,11 @@ struct Kernel {
   }
 };
 
+/// Returns the private function `name` if its attribute `moe.kernel` is `key`;
+/// otherwise a new one without a body, under a name that is free.
+func::FuncOp findOrCreateKernel(ModuleOp module, std::string name,
+                                Attribute key, ArrayRef<Type> arguments);
+
 /// Chooses the micro-kernel for packed weights of `element` in panels.
 Kernel chooseKernel(const CPUDescription &cpu, Type element, PanelsAttr panels);
 

@@ -1,7 +1,7 @@
 // RUN: moe-opt %s -convert-moe-to-cpu=vector-bits=256 | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 bf16-dot" | FileCheck %s --check-prefix=DOT
 
-// A task of at least 12 rows widens 256 elements of its rows and of a panel at a time and calls the kernel of f32.
+// A task of at least 12 rows widens 128 elements of its rows and of a panel at a time and calls the kernel of f32.
 // CHECK-DAG:   func.func private @moe_kernel_f32_6x2x8(
 // CHECK-DAG:   func.func private @moe_kernel_bf16_6x2x8(
 // CHECK-LABEL: func.func @rows(

@@ -409,3 +409,16 @@ def test_scales_that_are_no_numbers(level):
     assert np.isnan(y[1, 5]) and np.isnan(y).sum() == 1
     expected = x[0].astype(np.float64) @ case.decoded(lists, level)[0][0].T
     np.testing.assert_allclose(y[0], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("level", ["x86-64-v3", "host"])
+def test_scales_near_the_largest_number(level):
+    """Zeros times a scale of 2^122 stay zeros for any number of rows."""
+    data.skip_unless_runs(level)
+    case = Case("largest_scales", FP8, 128, 16, "bf16", experts=1)
+    codes, scales = case.fields(data.rng("largest"))
+    codes[:] = 0
+    scales[:] = 2.0**122
+    for count in (1, 40, 60):
+        x, _ = rows_of(case, count)
+        assert not run(case, level, x, np.array([0, count], np.int32), [[codes, scales]]).any()

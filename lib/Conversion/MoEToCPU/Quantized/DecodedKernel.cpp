@@ -148,28 +148,14 @@ void GroupKernelBuilder::build() {
   func::ReturnOp::create(b);
 }
 
-/// Returns the private function `name` if it was created for `key`, or a new
-/// one without a body under another name.
-static func::FuncOp findOrCreate(ModuleOp module, std::string name,
-                                 Attribute key, ArrayRef<Type> arguments) {
-  for (;; name += '_') {
-    Operation *existing = module.lookupSymbol(name);
-    if (!existing)
-      break;
-    if (existing->getAttr("moe.kernel") == key)
-      return cast<func::FuncOp>(existing);
-  }
-  OpBuilder b(module.getBodyRegion());
-  auto function = func::FuncOp::create(b, module.getLoc(), name,
-                                       b.getFunctionType(arguments, {}));
-  function.setPrivate();
-  function->setAttr("moe.kernel", key);
-  function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
-  return function;
-}
-
 static MemRefType bufferOf(Type element) {
   return MemRefType::get({ShapedType::kDynamic}, element);
+}
+
+double mlir::moe::getValueFactor(const Kernel &kernel,
+                                 const PackedFormat &format) {
+  // Without tables, an f8E4M3FN becomes an f16 of 2^-8 of what it stands for.
+  return format.isFloat8() && kernel.depth == 1 ? 0x1p-8 : 1;
 }
 
 bool mlir::moe::multipliesRowSums(const Kernel &kernel,
@@ -190,7 +176,7 @@ func::FuncOp mlir::moe::getOrCreateDecoder(ModuleOp module,
   llvm::raw_string_ostream(name)
       << "q" << PackedFormat::get(format)->width << "_" << kernel.vectors << "x"
       << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
-  func::FuncOp function = findOrCreate(
+  func::FuncOp function = findOrCreateKernel(
       module, name, format,
       {index, index, bufferOf(b.getI8Type()), bufferOf(element), index});
   if (function.empty())
@@ -211,10 +197,10 @@ func::FuncOp mlir::moe::getOrCreateGroupKernel(ModuleOp module,
       << "moe_kernel_groups_" << kernel.element << "_" << rows << "x"
       << kernel.vectors << "x" << kernel.lanes
       << (kernel.depth > 1 ? "_dot" : "");
-  func::FuncOp function =
-      findOrCreate(module, name, b.getI64ArrayAttr({groupSteps, rowSumsStride}),
-                   {elements, bufferOf(index), elements, floats, floats, index,
-                    floats, index, index, index});
+  func::FuncOp function = findOrCreateKernel(
+      module, name, b.getI64ArrayAttr({groupSteps, rowSumsStride}),
+      {elements, bufferOf(index), elements, floats, floats, index, floats,
+       index, index, index});
   if (function.empty())
     GroupKernelBuilder(function, kernel, groupSteps, rowSumsStride, rows)
         .build();

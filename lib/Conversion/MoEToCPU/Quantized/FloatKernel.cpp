@@ -37,10 +37,7 @@ private:
   Value float8(Value codes, int64_t position);
   Value valueOf(ArrayRef<Value> codes, int64_t part);
   Value rowElement(Value offset);
-  // float8 makes values of 2^-8 of what they stand for.
-  double getFactor() override {
-    return format.isFloat8() && !usesTables ? 0x1p-8 : 1;
-  }
+  double getFactor() override { return getValueFactor(kernel, format); }
   void step(Value byte, Value k, MutableArrayRef<Value> sums);
   void forEachPart(Value byte,
                    llvm::function_ref<void(int64_t, ArrayRef<Value>)> body);
@@ -370,10 +367,9 @@ void FloatKernelBuilder::decodeFactors() {
   for (int64_t j = 0; j < kernel.vectors; ++j) {
     auto [scale, excess] = factorsOf(j);
     Value at = b.add(start, j * kernel.lanes);
-    vector::StoreOp::create(b, scaled(scale, 1 / getFactor()), out, at);
+    vector::StoreOp::create(b, scale, out, at);
     if (excess)
-      vector::StoreOp::create(b, scaled(excess, 1 / getFactor()), out,
-                              b.add(at, kernel.getColumns()));
+      vector::StoreOp::create(b, excess, out, b.add(at, kernel.getColumns()));
   }
 }
 

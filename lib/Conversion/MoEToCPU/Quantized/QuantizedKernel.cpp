@@ -282,27 +282,17 @@ func::FuncOp mlir::moe::getOrCreateQuantizedKernel(ModuleOp module,
       << "moe_kernel_q" << PackedFormat::get(format)->width << "_"
       << kernel.element << "_" << rows << "x" << kernel.vectors << "x"
       << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
-  // Skip names of other functions and of kernels of other formats.
-  for (;; name += '_') {
-    Operation *existing = module.lookupSymbol(name);
-    if (!existing)
-      break;
-    if (existing->getAttr("moe.kernel") == format)
-      return cast<func::FuncOp>(existing);
-  }
-  OpBuilder b(module.getBodyRegion());
+  Builder b(module.getContext());
   auto buffer = [](Type element) {
     return MemRefType::get({ShapedType::kDynamic}, element);
   };
   Type index = b.getIndexType();
-  auto type = b.getFunctionType({buffer(kernel.element), buffer(index),
-                                 buffer(b.getI8Type()), index,
-                                 buffer(b.getF32Type()), index, index, index},
-                                {});
-  auto function = func::FuncOp::create(b, module.getLoc(), name, type);
-  function.setPrivate();
-  function->setAttr("moe.kernel", format);
-  function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
+  func::FuncOp function = findOrCreateKernel(
+      module, name, format,
+      {buffer(kernel.element), buffer(index), buffer(b.getI8Type()), index,
+       buffer(b.getF32Type()), index, index, index});
+  if (!function.empty())
+    return function;
   PackedFormat packed = *PackedFormat::get(format);
   if (kernel.element.isInteger(8))
     buildInt8Kernel(function, kernel, packed, rows);

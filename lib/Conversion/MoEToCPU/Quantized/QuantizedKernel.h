@@ -50,6 +50,10 @@ func::FuncOp getOrCreateDecoder(ModuleOp module, const Kernel &kernel,
 /// format: minima, or values with something too much.
 bool multipliesRowSums(const Kernel &kernel, const PackedFormat &format);
 
+/// Returns what the values of codes are multiplied by in kernels of floats, a
+/// power of two: kernels divide their sums by it at the end.
+double getValueFactor(const Kernel &kernel, const PackedFormat &format);
+
 /// Returns the function that adds `groups` groups of decoded weights, and a
 /// last one of `rest` steps, to the accumulators of a tile; creates it at the
 /// first request:

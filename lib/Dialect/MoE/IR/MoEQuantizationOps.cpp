@@ -41,6 +41,9 @@ const char *QuantizeOp::reasonNotToQuantize(FormatAttr format) {
           scale.getElement()))
     return "expected a scale of f32, f16, bf16 or f8E8M0FNU that multiplies, "
            "in operand 1";
+  if (isInteger && isa<Float8E8M0FNUType>(scale.getElement()))
+    return "expected a scale with a sign, f32, f16 or bf16, for codes of "
+           "integers";
   return nullptr;
 }
 

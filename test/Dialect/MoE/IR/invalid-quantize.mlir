@@ -97,3 +97,12 @@ func.func @table(%x: tensor<4x8xf32>) {
   moe.quantize %x format(<codes = <element = si8>, scales = [#scale], mins = [#scale]>) : tensor<4x8xf32> -> tensor<4x8xi8>, tensor<4x1xf32>
   return
 }
+
+// -----
+
+#scale = #moe.field<element = f8E8M0FNU, operand = 1, block = [1, 8]>
+func.func @no_sign(%x: tensor<4x8xf32>) {
+  // expected-error @+1 {{expected a scale with a sign, f32, f16 or bf16, for codes of integers}}
+  moe.quantize %x format(<codes = <element = si8>, scales = [#scale]>) : tensor<4x8xf32> -> tensor<4x8xi8>, tensor<4x1xf8E8M0FNU>
+  return
+}

@@ -8,6 +8,7 @@
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -28,6 +29,7 @@ namespace {
 struct Readers {
   /// Matmuls, slices and parameters of experts.
   SmallVector<OpOperand *> uses;
+  SmallVector<tensor::DimOp> extents;
   /// Whether matmuls sum along the last dimension; unknown without one.
   std::optional<bool> transposed;
   /// Why the weight is not quantised; empty if it is.
@@ -97,8 +99,12 @@ void Readers::addMatmul(OpOperand &use, bool isTransposed) {
 void Readers::visit(Value weight) {
   for (OpOperand &use : weight.getUses()) {
     Operation *user = use.getOwner();
-    if (isa<tensor::DimOp>(user))
+    if (auto dim = dyn_cast<tensor::DimOp>(user)) {
+      if (!dim.getConstantIndex())
+        refuse("'tensor.dim' of any dimension reads it");
+      extents.push_back(dim);
       continue;
+    }
     if (auto expert = dyn_cast<ExpertOp>(user);
         expert && llvm::is_contained(expert.getParams(), weight)) {
       unsigned index =
@@ -111,6 +117,9 @@ void Readers::visit(Value weight) {
         matmul && !matmul.isQuantized() && !matmul.getPanels() &&
         llvm::is_contained(matmul.getWeights(), weight) &&
         weight != matmul.getLhs()) {
+      // All weights of a matmul have one layout.
+      if (!matmul.getTransposed() && matmul.getWeights().size() > 1)
+        refuse("a matmul of several weights that are not transposed reads it");
       addMatmul(use, matmul.getTransposed());
       continue;
     }
@@ -203,6 +212,16 @@ static void quantize(BlockArgument weight, const Readers &readers,
   auto type = cast<RankedTensorType>(weight.getType());
   if (transposed)
     type = transposeMatrices(type);
+  // Extents are those of the weight as it is.
+  for (tensor::DimOp dim : readers.extents) {
+    OpBuilder builder(dim);
+    auto source = cast<RankedTensorType>(dim.getSource().getType());
+    dim.replaceAllUsesWith(
+        arith::ConstantIndexOp::create(
+            builder, dim.getLoc(), source.getDimSize(*dim.getConstantIndex()))
+            .getResult());
+    dim.erase();
+  }
   ArrayRef<int64_t> matrix = type.getShape().take_back(2);
   // After the arguments, before any reader.
   auto b =
