@@ -71,6 +71,19 @@ TokenBounds::Bound TokenBounds::computeUncached(Value value) {
     return minimum(op);
   if (isa<arith::MulIOp>(op))
     return product(op);
+  if (auto select = dyn_cast<arith::SelectOp>(op);
+      select && select.getType().isIndex()) {
+    if (Bound same = copy(op, /*monotone=*/false); same.value)
+      return same;
+    // Either value, if the condition is not known for every T.
+    Bound yes = compute(select.getTrueValue());
+    Bound no = compute(select.getFalseValue());
+    if (!yes.value || !no.value)
+      return {};
+    Value most =
+        arith::MaxSIOp::create(builder, op->getLoc(), yes.value, no.value);
+    return {most, /*exact=*/false, yes.nonNegative && no.nonNegative};
+  }
   if (isa<arith::AddIOp, arith::MaxSIOp>(op))
     return copy(op, /*monotone=*/true);
   if (isDivision(op))

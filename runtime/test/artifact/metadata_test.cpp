@@ -263,8 +263,8 @@ TEST_F(MetadataTest, RefusesInconsistentPreparations) {
                    at + "[4].sources[1] names '" + name +
                        "', which is no weight");
   EXPECT_REFUSED(changed("\"role\": \"prepared\"", "\"role\": \"weight\""),
-                 at + "[4] has 'prepare' or 'sources' but role weight, "
-                      "expected prepared");
+                 at + "[4] has 'prepare', 'sources' or 'measures' but role "
+                      "weight, expected prepared");
   for (const char *shape : {"[]", "[0, 2, 4]", "[16777217, 2, 4]"})
     EXPECT_REFUSED(changed("[3, 2, 4]", shape),
                    at + "[4].shape has no first extent from 1 to 16777216");

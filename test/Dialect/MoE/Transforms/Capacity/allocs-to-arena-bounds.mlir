@@ -162,3 +162,24 @@ func.func @swap(%x: memref<?xi8>) attributes {moe.signature = #moe.signature} {
   }
   return
 }
+
+// -----
+
+// Of a select whose condition depends on data, the larger value.
+// CHECK-LABEL: func.func @moe_workspace_choice(
+// CHECK:         %[[T:.*]] = arith.index_cast
+// CHECK:         %[[P:.*]] = arith.muli %[[T]], %c3
+// CHECK:         %[[MAX:.*]] = arith.maxsi %[[P]], %c500
+// CHECK:         arith.addi %[[MAX]], %c63
+func.func @choice(%x: memref<?x4xf32>, %flags: memref<1xi1>) attributes {moe.signature = #moe.signature} {
+  %c0 = arith.constant 0 : index
+  %c3 = arith.constant 3 : index
+  %c500 = arith.constant 500 : index
+  %t = memref.dim %x, %c0 : memref<?x4xf32>
+  %p = arith.muli %t, %c3 : index
+  %flag = memref.load %flags[%c0] : memref<1xi1>
+  %size = arith.select %flag, %p, %c500 : index
+  %a = memref.alloc(%size) : memref<?xi8>
+  "test.use"(%a) : (memref<?xi8>) -> ()
+  return
+}
