@@ -65,6 +65,8 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   // the layer asks for it.
   pm.addPass(
       createMoEPackWeights(forProcessor<MoEPackWeightsOptions>(options)));
+  // What no matmul packs is rounded and decoded once, too.
+  pm.addPass(createMoEDecodeWeights());
   pm.addPass(createMoEQuantizeActivations(
       forProcessor<MoEQuantizeActivationsOptions>(options)));
   pm.addPass(createMoEExport());
