@@ -41,7 +41,7 @@ static int64_t bytesOfRow(ExpertOp expert) {
   return bytesOfRow(expert.getResult()) + widest;
 }
 
-int64_t mlir::moe::getDefaultChunk(func::FuncOp function) {
+int64_t mlir::moe::getDefaultChunk(func::FuncOp function, int64_t maxTokens) {
   int64_t byRows = 0, tokenBytes = 0;
   function.walk([&](DispatchOp dispatch) {
     if (dispatch.getIds().getType().isDynamicDim(1))
@@ -56,5 +56,6 @@ int64_t mlir::moe::getDefaultChunk(func::FuncOp function) {
   });
   if (byRows == 0 || tokenBytes == 0)
     return 0;
-  return llvm::alignTo(std::max(byRows, chunkBytes / tokenBytes), 16);
+  int64_t chunk = llvm::alignTo(std::max(byRows, chunkBytes / tokenBytes), 16);
+  return chunk < maxTokens ? chunk : 0;
 }

@@ -315,21 +315,23 @@ uint64_t Program::ownedWeightBytes() const {
 
 std::vector<WeightError> Program::weightErrors() const {
   std::vector<WeightError> all;
-  moe_rt_tensor_info_t info;
-  for (size_t i = 0;; ++i) {
-    moe_rt_status_t end = moe_rt_function_tensor_info(module, name.c_str(),
-                                                      MOE_RT_WEIGHT, i, &info);
-    if (end) {
-      moe_rt_status_free(end);
-      return all;
-    }
+  // None of these calls fails for a function whose layer exists.
+  size_t weightCount = 0;
+  moe_rt_status_free(moe_rt_function_tensor_count(module, name.c_str(),
+                                                  MOE_RT_WEIGHT, &weightCount));
+  for (size_t i = 0; i < weightCount; ++i) {
     const float *errors = nullptr;
     size_t count = 0;
     moe_rt_status_free(
         moe_rt_layer_quantization_errors(boundLayer, i, &errors, &count));
-    if (count > 0)
-      all.push_back({info.name, {errors, errors + count}});
+    if (count == 0)
+      continue;
+    moe_rt_tensor_info_t info = {};
+    moe_rt_status_free(moe_rt_function_tensor_info(module, name.c_str(),
+                                                   MOE_RT_WEIGHT, i, &info));
+    all.push_back({info.name, {errors, errors + count}});
   }
+  return all;
 }
 
 Program::~Program() {

@@ -15,8 +15,10 @@ namespace mlir::moe {
 /// Returns the tokens of a chunk with which a call of many tokens on a CPU
 /// needs little memory and is not slower: an expert gets 80 rows on average, so
 /// that its weights are read for many rows, or the rows of a chunk take 30 MiB
-/// if that is more. 0 without a dispatch to experts whose rows are known.
-int64_t getDefaultChunk(func::FuncOp function);
+/// if that is more. 0 if that is not below `maxTokens`, the most of a call, and
+/// without a dispatch to experts whose rows are known. Whether tokens depend on
+/// one another is not checked.
+int64_t getDefaultChunk(func::FuncOp function, int64_t maxTokens);
 
 } // namespace mlir::moe
 

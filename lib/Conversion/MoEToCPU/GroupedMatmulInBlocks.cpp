@@ -76,7 +76,8 @@ int64_t GroupedMatmulLowering::leastRows() {
 }
 
 bool GroupedMatmulLowering::subtractsRowSums() {
-  return format() && multipliesRowSums(kernel, packed());
+  return format() &&
+         (packed().hasMins() || getValueExcess(kernel, packed()) != 0);
 }
 
 bool GroupedMatmulLowering::isOneGroup() {

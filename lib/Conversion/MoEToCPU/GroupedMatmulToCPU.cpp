@@ -166,9 +166,7 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
                                                Value firstRow) {
   PackedFormat packed = *PackedFormat::get(format());
   buildFirsts(tile, firstRow, b.index(0));
-  Value start = b.add(b.mul(part.expert, panels()), part.panel);
-  start = b.mul(start, packed.getPanelBytes(kernel.getColumns(), op.getK()));
-  start = b.add(start, weights.offset);
+  Value start = startOf(part.expert, part.panel, b.index(0));
   Value rest = b.index(op.getK() % packed.group / packed.getStep());
   auto module = op->getParentOfType<ModuleOp>();
   callKernel(tile.count, kernel.maxRows,

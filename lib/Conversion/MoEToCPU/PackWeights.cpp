@@ -74,13 +74,6 @@ static RankedTensorType packedType(PanelsAttr panels, int64_t experts,
       panels.getShape(experts, matmul.getK(), matmul.getN()), element);
 }
 
-/// True if matrices, `weight` or decoded, have a dimension of experts.
-static bool hasExperts(const WeightPath &path, Value weight) {
-  if (DequantizeOp dequantize = path.dequantize)
-    weight = dequantize.getResult();
-  return cast<RankedTensorType>(weight.getType()).getRank() == 3;
-}
-
 std::optional<WeightPath> Packer::pathOf(Value operand) {
   WeightPath path;
   while (Operation *op = operand.getDefiningOp()) {
@@ -107,8 +100,9 @@ std::optional<WeightPath> Packer::pathOf(Value operand) {
   ValueRange weights(operand);
   if (path.dequantize)
     weights = path.dequantize.getFields();
-  if (!preparation.findSources(weights, hasExperts(path, operand),
-                               path.sources))
+  // The operand is a weight, or what is decoded.
+  bool hasExperts = cast<RankedTensorType>(operand.getType()).getRank() == 3;
+  if (!preparation.findSources(weights, hasExperts, path.sources))
     return std::nullopt;
   return path;
 }

@@ -265,6 +265,13 @@ TEST_F(MetadataTest, RefusesInconsistentPreparations) {
   EXPECT_REFUSED(changed("\"role\": \"prepared\"", "\"role\": \"weight\""),
                  at + "[4] has 'prepare', 'sources' or 'measures' but role "
                       "weight, expected prepared");
+  EXPECT_REFUSED(changed("\"prepare\": \"pack\"",
+                         "\"measures\": \"x\", \"prepare\": \"pack\""),
+                 at + "[4].measures names 'x', which is no source");
+  EXPECT_REFUSED(changed("\"prepare\": \"pack\"",
+                         "\"measures\": \"gate\", \"prepare\": \"pack\""),
+                 at + "[4].measures is on an argument of type f32[3, 2, 4], "
+                      "expected f32 for each expert");
   for (const char *shape : {"[]", "[0, 2, 4]", "[16777217, 2, 4]"})
     EXPECT_REFUSED(changed("[3, 2, 4]", shape),
                    at + "[4].shape has no first extent from 1 to 16777216");

@@ -18,4 +18,7 @@
 // RUN: not moe-opt %s -moe-quantize-activations="int8-dot=true" 2>&1 | FileCheck %s --check-prefix=INT8
 // INT8: error: expected vectors of at least 256 bits for dot products of 8-bit integers, got 128
 
+// RUN: not moe-opt %s -moe-pack-weights="byte-permute=true vector-bits=256" 2>&1 | FileCheck %s --check-prefix=TABLES
+// TABLES: error: expected vectors of 512 bits for tables of bytes, got 256
+
 module {}

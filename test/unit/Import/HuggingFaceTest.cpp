@@ -9,6 +9,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Import/HuggingFace.h"
+#include "FakeCheckpoint.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 
@@ -119,20 +120,6 @@ llvm::json::Object parse(const Example &example) {
 std::string print(const llvm::json::Object &object) {
   return llvm::formatv("{0}", llvm::json::Value(llvm::json::Object(object)));
 }
-
-/// Tensors by name.
-class FakeCheckpoint : public CheckpointReader {
-public:
-  bool contains(StringRef name) override { return tensors.count(name.str()); }
-  llvm::Expected<Tensor> lookup(StringRef name) override {
-    if (name == unreadable)
-      return llvm::createStringError("the shard is damaged");
-    return tensors.at(name.str());
-  }
-
-  std::map<std::string, Tensor> tensors;
-  std::string unreadable;
-};
 
 class HuggingFaceTest : public testing::Test {
 protected:

@@ -9,6 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "FakeCheckpoint.h"
 #include "moe/Import/GGUF.h"
 #include "moe/Import/HuggingFace.h"
 
@@ -23,7 +24,6 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <map>
 #include <random>
 
 using namespace mlir;
@@ -37,19 +37,6 @@ using Random = std::mt19937_64;
 template <typename T> const T &pick(Random &random, ArrayRef<T> values) {
   return values[random() % values.size()];
 }
-
-class FakeCheckpoint : public CheckpointReader {
-public:
-  bool contains(StringRef name) override { return tensors.count(name.str()); }
-  llvm::Expected<Tensor> lookup(StringRef name) override {
-    auto found = tensors.find(name.str());
-    if (found == tensors.end())
-      return llvm::createStringError("there is no such tensor");
-    return found->second;
-  }
-
-  std::map<std::string, Tensor> tensors;
-};
 
 /// Calls `once` with seeds until the time is up.
 void repeat(llvm::function_ref<void(uint64_t)> once) {

@@ -152,18 +152,6 @@ static MemRefType bufferOf(Type element) {
   return MemRefType::get({ShapedType::kDynamic}, element);
 }
 
-double mlir::moe::getValueFactor(const Kernel &kernel,
-                                 const PackedFormat &format) {
-  // Without tables, an f8E4M3FN becomes an f16 of 2^-8 of what it stands for.
-  return format.isFloat8() && kernel.depth == 1 ? 0x1p-8 : 1;
-}
-
-bool mlir::moe::multipliesRowSums(const Kernel &kernel,
-                                  const PackedFormat &format) {
-  bool isInteger = format.width != 4 && !format.isFloat8();
-  return format.hasMins() || (kernel.depth == 2 && isInteger);
-}
-
 func::FuncOp mlir::moe::getOrCreateDecoder(ModuleOp module,
                                            const Kernel &kernel,
                                            FormatAttr format, Decoded what) {

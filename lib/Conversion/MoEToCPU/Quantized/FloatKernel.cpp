@@ -28,7 +28,7 @@ public:
 private:
   void buildConstants() override;
   Sums sumsOf(const Group &group) override;
-  double getExcess() override;
+  double getExcess() override { return getValueExcess(kernel, format); }
   Value lookUpPairs(Value words, int64_t pair);
   Value lookUp(Value words, int64_t k);
   void buildByteTables();
@@ -44,8 +44,6 @@ private:
   void decodeValues();
   void decodeFactors();
 
-  /// 2^7: bf16 has 7 bits below it, so that `base + code` is `base | code`.
-  static constexpr int64_t base = 128;
   VectorType pairs;
   bool usesDot;
   bool usesTables;         // of 128 bytes
@@ -55,6 +53,26 @@ private:
   Value lowBytes[2], highBytes[2];
 };
 } // namespace
+
+/// 2^7: bf16 has 7 bits below it, so that `base + code` is `base | code`.
+static constexpr int64_t base = 128;
+
+double mlir::moe::getValueFactor(const Kernel &kernel,
+                                 const PackedFormat &format) {
+  // Without tables, an f8E4M3FN becomes an f16 of 2^-8 of what it stands for.
+  return format.isFloat8() && kernel.depth == 1 ? 0x1p-8 : 1;
+}
+
+double mlir::moe::getValueExcess(const Kernel &kernel,
+                                 const PackedFormat &format) {
+  if (kernel.depth == 1 || format.isFloat8() || format.width == 4)
+    return 0;
+  int64_t offset = format.format.getOffset();
+  if (format.width == 6)
+    return base + offset;
+  bool isSigned = format.format.getCodes().getElement().isSignedInteger();
+  return 0.5 + (isSigned ? 0 : offset - 128);
+}
 
 /// True if codes with bit 3 are the negated values of those without.
 static bool isSigned(const PackedFormat &format) {
@@ -189,16 +207,6 @@ std::array<Value, 2> FloatKernelBuilder::lookUpBytes(Value codes) {
         bitCast(pairs, vector::ShuffleOp::create(b, low, high, interleave));
   }
   return result;
-}
-
-double FloatKernelBuilder::getExcess() {
-  if (!usesDot || format.isFloat8() || format.width == 4)
-    return 0;
-  int64_t offset = format.format.getOffset();
-  if (!usesTables)
-    return base + offset;
-  bool isSigned = format.format.getCodes().getElement().isSignedInteger();
-  return 0.5 + (isSigned ? 0 : offset - 128);
 }
 
 /// Broadcasts an element of a row in f32.

@@ -46,13 +46,13 @@ enum class Decoded { Values, Factors };
 /// a kernel of dot products, else f32.
 func::FuncOp getOrCreateDecoder(ModuleOp module, const Kernel &kernel,
                                 FormatAttr format, Decoded what);
-/// Returns true if kernels of rows of floats multiply sums of a row for this
-/// format: minima, or values with something too much.
-bool multipliesRowSums(const Kernel &kernel, const PackedFormat &format);
 
 /// Returns what the values of codes are multiplied by in kernels of floats, a
 /// power of two: kernels divide their sums by it at the end.
 double getValueFactor(const Kernel &kernel, const PackedFormat &format);
+/// Returns what those values have too much: kernels take it away by the sum of
+/// a row.
+double getValueExcess(const Kernel &kernel, const PackedFormat &format);
 
 /// Returns the function that adds `groups` groups of decoded weights, and a
 /// last one of `rest` steps, to the accumulators of a tile; creates it at the

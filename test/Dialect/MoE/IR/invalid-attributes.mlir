@@ -308,5 +308,10 @@
 
 // -----
 
+// expected-error @+1 {{expected 'e', which measures a weight, to be a prepared vector of f32, got 'tensor<4x2xf32>'}}
+"test"() {a = #moe.argument<name = "e", role = prepared, type = tensor<4x2xf32>, prepare = "f", sources = ["w"], measures = "w">} : () -> ()
+
+// -----
+
 // expected-error @+1 {{expected moe.signature of an operation to be a #moe.signature, got {}}}
 "test"() {moe.signature = {}} : () -> ()

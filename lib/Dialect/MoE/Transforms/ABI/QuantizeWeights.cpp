@@ -143,15 +143,15 @@ void Readers::visit(Value weight) {
   }
 }
 
+template <typename T> static void swapLast(SmallVectorImpl<T> &values) {
+  std::swap(values[values.size() - 1], values[values.size() - 2]);
+}
+
 /// Returns `type` with the last two dimensions exchanged.
 static RankedTensorType transposeMatrices(RankedTensorType type) {
   SmallVector<int64_t> shape(type.getShape());
-  std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
+  swapLast(shape);
   return type.clone(shape);
-}
-
-template <typename T> static void swapLast(SmallVectorImpl<T> &values) {
-  std::swap(values[values.size() - 1], values[values.size() - 2]);
 }
 
 /// Changes the reader of a weight whose last two dimensions are exchanged.

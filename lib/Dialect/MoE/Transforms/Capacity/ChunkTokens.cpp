@@ -217,10 +217,11 @@ struct MoEChunkTokens : moe::impl::MoEChunkTokensBase<MoEChunkTokens> {
 
   /// Returns the default chunk of a function; 0 if its calls run whole.
   static int64_t chooseChunk(func::FuncOp function) {
-    int64_t chunk = getDefaultChunk(function);
     FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
-    bool isSmaller = chunk > 0 && succeeded(range) && chunk < range->second;
-    return isSmaller && Chunker(function, chunk).isIndependent() ? chunk : 0;
+    if (failed(range))
+      return 0;
+    int64_t chunk = getDefaultChunk(function, range->second);
+    return chunk > 0 && Chunker(function, chunk).isIndependent() ? chunk : 0;
   }
 
   void runOnOperation() override {

@@ -145,8 +145,7 @@ FailureOr<int64_t> MoEPlanCapacity::findChunk(PlannedFunction &planned,
 int64_t MoEPlanCapacity::chooseDefaultChunk(const PlannedFunction &planned) {
   if (!defaultChunk || findTokenDependence(planned.function))
     return 0;
-  int64_t chunk = getDefaultChunk(planned.function);
-  return chunk < planned.max ? chunk : 0;
+  return getDefaultChunk(planned.function, planned.max);
 }
 
 /// Chooses a chunk so that the workspace is within the limit.
