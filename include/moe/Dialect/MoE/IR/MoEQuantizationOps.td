@@ -43,11 +43,12 @@ def MoE_QuantizeOp : MoE_Op<"quantize", [
     * `code` is `element / scale` in f32, rounded to nearest, ties to even,
       saturating.
 
-    A block of zeros has scale 0 (2⁻¹²⁷ for `f8E8M0FNU`) and codes of 0. The
-    scale of a block with a NaN or an infinity is NaN, and so is every element
-    that is decoded. Codes are `f8E4M3FN`, `f4E2M1FN` or integers of 4 to 8
-    bits, without a table; those of less than 8 bits are packed with
-    `bits = [#moe.bits<width = …>]`.
+    A block of zeros has scale 0 (2⁻¹²⁷ for `f8E8M0FNU`) and codes of 0. If a
+    block has a NaN or an infinity, its scale is NaN, or in f32 an infinity, and
+    every element that is decoded is NaN. Codes are `f8E4M3FN`, `f4E2M1FN` or
+    integers of 4 to 8 bits, without a table; those of less than 8 bits are
+    packed with `bits = [#moe.bits<width = …>]`, and integers need a scale with
+    a sign.
 
     Rows in 8 bits with a scale for each 128 columns, and weights in 4 bits:
 
