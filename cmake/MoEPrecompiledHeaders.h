@@ -23,3 +23,5 @@
 #include "mlir/Pass/Pass.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoERuntime/IR/MoERuntime.h"

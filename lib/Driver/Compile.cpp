@@ -10,6 +10,7 @@
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Driver/Driver.h"
 #include "moe/InitAll.h"
+#include "moe/Target/CodeEmission.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/InitAllDialects.h"

@@ -12,6 +12,7 @@
 #include "moe/Target/Target.h"
 
 #include "mlir/Pass/PassManager.h"
+#include "llvm/Support/CodeGen.h"
 
 namespace mlir::moe {
 

@@ -12,12 +12,18 @@
 #ifndef MOE_TARGET_TARGET_H
 #define MOE_TARGET_TARGET_H
 
-#include "moe/Target/CodeEmission.h"
-
 #include "mlir/IR/BuiltinOps.h"
+#include "llvm/Support/Error.h"
+#include "llvm/Support/MemoryBufferRef.h"
 
 #include <memory>
 #include <string>
+
+namespace llvm {
+class LLVMContext;
+class Module;
+class TargetMachine;
+} // namespace llvm
 
 namespace mlir::moe {
 
