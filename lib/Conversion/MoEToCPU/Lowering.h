@@ -23,7 +23,7 @@ LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(QuantizeRowsOp op, const CPUDescription &cpu);
 /// The same of a packing whose panels have a format.
-LogicalResult lowerQuantizedToCPU(PackOp op);
+LogicalResult lowerQuantizedToCPU(PackOp op, const CPUDescription &cpu);
 
 /// Adds short names for index arithmetic and loops.
 class CPUBuilder : public ImplicitLocOpBuilder {

@@ -225,6 +225,6 @@ LogicalResult PackLowering::run() {
 }
 
 LogicalResult mlir::moe::lowerToCPU(PackOp op, const CPUDescription &cpu) {
-  return op.getPanels().getFormat() ? lowerQuantizedToCPU(op)
+  return op.getPanels().getFormat() ? lowerQuantizedToCPU(op, cpu)
                                     : PackLowering(op, cpu).run();
 }

@@ -7,13 +7,14 @@
 //
 // A task packs one panel of one expert, in the order of its bytes (see
 // PackedFormat). Codes and numbers are moved, never decoded; numbers of less
-// than 8 bits are widened. Columns beyond n have zero bits.
+// than 8 bits are widened. Columns beyond n have zero bits. The codes of a
+// panel without such columns are moved several columns at a time where the
+// format allows it.
 //
 //===----------------------------------------------------------------------===//
 
-#include "../Lowering.h"
+#include "CodeWords.h"
 #include "moe/Conversion/Utils/FormatDecoder.h"
-#include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -21,9 +22,10 @@ using namespace mlir::moe;
 namespace {
 class PackQuantizedLowering {
 public:
-  explicit PackQuantizedLowering(PackOp op)
+  PackQuantizedLowering(PackOp op, const CPUDescription &cpu)
       : op(op), panels(op.getPanels()), format(panels.getFormat()),
-        packed(*PackedFormat::get(format)), b(op.getLoc(), op) {}
+        packed(*PackedFormat::get(format)), lanes(cpu.getLanes()),
+        b(op.getLoc(), op) {}
 
   LogicalResult run();
 
@@ -33,12 +35,17 @@ private:
   }
   void forEachPart(int64_t elements, int64_t size,
                    llvm::function_ref<void(Value, int64_t)> body);
-  void buildBlock(Value expert, Value panel, Value k, Value start,
-                  int64_t elements);
-  void buildGroup(Value expert, Value panel, Value k, Value start,
-                  int64_t elements);
-  void buildNumbers(Value expert, Value panel, Value k, Value start,
-                    bool ofBlock);
+  void forEachBlock(Value start,
+                    llvm::function_ref<void(Value, Value, int64_t)> body);
+  void forEachGroup(Value k, Value start, int64_t elements,
+                    llvm::function_ref<void(Value, Value, int64_t)> body);
+  void forEachStep(Value start, llvm::function_ref<void(Value, Value)> body);
+  void buildCodes(Value expert, Value panel, Value start);
+  void buildCodesOfColumns(MutableArrayRef<CodeWords> words, Value expert,
+                           Value panel, Value start);
+  void buildNumbers(Value expert, Value panel, Value start);
+  void buildNumbersAt(Value expert, Value panel, Value k, Value start,
+                      bool ofBlock);
   void forEachColumn(Value panel, Value start, Type type,
                      llvm::function_ref<Value(FormatDecoder &, Value)> bits);
   Value codeAt(FormatDecoder &decoder, Value expert, Value n, Value k);
@@ -51,19 +58,24 @@ private:
   PanelsAttr panels;
   FormatAttr format;
   PackedFormat packed;
+  int64_t lanes;
   CPUBuilder b;
   FlatBuffer out;
 };
 } // namespace
 
-/// Stores an integer, the lowest byte first.
+/// Stores an integer, or a vector of integers, the lowest byte first.
 void PackQuantizedLowering::store(Value bits, Value byte) {
-  Type type = bits.getType();
-  Value vector = vector::BroadcastOp::create(b, VectorType::get(1, type), bits);
-  auto bytes = VectorType::get(type.getIntOrFloatBitWidth() / 8, b.getI8Type());
-  if (vector.getType() != bytes)
-    vector = vector::BitCastOp::create(b, bytes, vector);
-  vector::StoreOp::create(b, vector, out.elements, byte);
+  auto type = dyn_cast<VectorType>(bits.getType());
+  if (!type) {
+    type = VectorType::get(1, bits.getType());
+    bits = vector::BroadcastOp::create(b, type, bits);
+  }
+  int64_t size = type.getNumElements() * type.getElementTypeBitWidth() / 8;
+  auto bytes = VectorType::get(size, b.getI8Type());
+  if (type != bytes)
+    bits = vector::BitCastOp::create(b, bytes, bits);
+  vector::StoreOp::create(b, bits, out.elements, byte);
 }
 
 /// Returns the code of an element, in 32 bits.
@@ -81,28 +93,13 @@ Value PackQuantizedLowering::wordOf(FormatDecoder &decoder, Value expert,
     return arith::ConstantIntOp::create(b, value, 32);
   };
   Value result;
-  // Puts bits `from` to `from + width - 1` of a code at bit `to`.
-  auto add = [&](int64_t element, int64_t from, int64_t width, int64_t to) {
+  for (auto [element, from, width, to] : getCodeBits(packed, word)) {
     Value bits = codeAt(decoder, expert, n, b.add(k, element));
     bits = arith::ShRUIOp::create(b, bits, constant(from));
     bits = arith::AndIOp::create(b, bits, constant((1 << width) - 1));
     bits = arith::ShLIOp::create(b, bits, constant(to));
     result = result ? arith::OrIOp::create(b, result, bits).getResult() : bits;
-  };
-  if (packed.width == 8) {
-    for (auto [i, element] : llvm::enumerate(packed.getByteOrder()))
-      add(4 * word + element, 0, 8, 8 * i);
-    return result;
   }
-  if (packed.width == 6 && word == 0) {
-    for (int64_t j = 0; j < 4; ++j)
-      for (auto [i, element] : llvm::enumerate(packed.getByteOrder()))
-        add(4 * j + element, 4, 2, 8 * i + 2 * j);
-    return result;
-  }
-  int64_t first = packed.width == 6 ? 8 * (word - 1) : 0;
-  for (auto [i, element] : llvm::enumerate(PackedFormat::order))
-    add(first + element, 0, 4, 4 * i);
   return result;
 }
 
@@ -145,9 +142,89 @@ void PackQuantizedLowering::forEachColumn(
   }
 }
 
+/// Calls `body` for each part of `size` elements and for a last, smaller one,
+/// with its number and its elements.
+void PackQuantizedLowering::forEachPart(
+    int64_t elements, int64_t size,
+    llvm::function_ref<void(Value, int64_t)> body) {
+  int64_t whole = elements / size, rest = elements % size;
+  b.forEach(b.index(0), b.index(whole), [&](Value part) { body(part, size); });
+  if (rest > 0)
+    body(b.index(whole), rest);
+}
+
+/// Calls `body` for each block of a panel at byte `start`, with its first
+/// element, its byte and its elements.
+void PackQuantizedLowering::forEachBlock(
+    Value start, llvm::function_ref<void(Value, Value, int64_t)> body) {
+  forEachPart(op.getK(), packed.block, [&](Value block, int64_t elements) {
+    int64_t bytes = panels.getColumns() * packed.getBlockBytes();
+    body(b.mul(block, packed.block), b.add(start, b.mul(block, bytes)),
+         elements);
+  });
+}
+
+/// The same for the groups of a block.
+void PackQuantizedLowering::forEachGroup(
+    Value k, Value start, int64_t elements,
+    llvm::function_ref<void(Value, Value, int64_t)> body) {
+  int64_t columns = panels.getColumns();
+  Value groups = b.add(start, columns * packed.getNumberBytes(true));
+  forEachPart(elements, packed.group, [&](Value group, int64_t size) {
+    body(b.add(k, b.mul(group, packed.group)),
+         b.add(groups, b.mul(group, columns * packed.getGroupBytes())), size);
+  });
+}
+
+/// Calls `body` for each step of a panel, with its first element and its byte.
+void PackQuantizedLowering::forEachStep(
+    Value start, llvm::function_ref<void(Value, Value)> body) {
+  int64_t bytes = panels.getColumns() * packed.getStepBytes();
+  forEachBlock(start, [&](Value k, Value block, int64_t elements) {
+    forEachGroup(k, block, elements, [&](Value k, Value group, int64_t size) {
+      Value steps = b.index(size / packed.getStep());
+      b.forEach(b.index(0), steps, [&](Value step) {
+        body(b.add(k, b.mul(step, packed.getStep())),
+             b.add(group, b.mul(step, bytes)));
+      });
+    });
+  });
+}
+
+/// Packs the codes of a panel one by one.
+void PackQuantizedLowering::buildCodes(Value expert, Value panel, Value start) {
+  forEachStep(start, [&](Value k, Value at) {
+    for (int64_t word = 0; word < packed.getWords(); ++word)
+      forEachColumn(panel, b.add(at, 4 * word * panels.getColumns()),
+                    b.getI32Type(), [&](FormatDecoder &decoder, Value n) {
+                      return wordOf(decoder, expert, n, k, word);
+                    });
+  });
+}
+
+/// Packs the codes of a panel that has all of its columns. Of few columns at a
+/// time, whose rows stay in the L1 cache until all of a line is read.
+void PackQuantizedLowering::buildCodesOfColumns(
+    MutableArrayRef<CodeWords> words, Value expert, Value panel, Value start) {
+  int64_t share = panels.getShare();
+  for (auto [matmul, source] : llvm::enumerate(words)) {
+    b.forEach(b.index(0), b.index(share / lanes), [&](Value part) {
+      Value first = b.mul(part, lanes);
+      Value n = b.add(b.mul(panel, share), first);
+      Value column = b.add(first, matmul * share);
+      forEachStep(start, [&](Value k, Value at) {
+        at = b.add(at, b.mul(column, 4));
+        for (auto [word, value] :
+             llvm::enumerate(source.build(expert, n, k, lanes)))
+          store(value, b.add(at, 4 * word * panels.getColumns()));
+      });
+    });
+  }
+}
+
 /// Stores the numbers of a block or a group, which starts at element `k`.
-void PackQuantizedLowering::buildNumbers(Value expert, Value panel, Value k,
-                                         Value start, bool ofBlock) {
+void PackQuantizedLowering::buildNumbersAt(Value expert, Value panel, Value k,
+                                           Value start, bool ofBlock) {
   for (FieldAttr number : packed.getNumbers(ofBlock)) {
     int64_t bits = 8 * PackedFormat::getBytes(number);
     forEachColumn(
@@ -160,45 +237,17 @@ void PackQuantizedLowering::buildNumbers(Value expert, Value panel, Value k,
   }
 }
 
-/// Packs a group of `elements` elements from `k` on at byte `start`.
-void PackQuantizedLowering::buildGroup(Value expert, Value panel, Value k,
-                                       Value start, int64_t elements) {
-  int64_t columns = panels.getColumns(), steps = elements / packed.getStep();
-  b.forEach(b.index(0), b.index(steps), [&](Value step) {
-    Value first = b.add(k, b.mul(step, packed.getStep()));
-    Value at = b.add(start, b.mul(step, columns * packed.getStepBytes()));
-    for (int64_t word = 0; word < packed.getWords(); ++word)
-      forEachColumn(panel, b.add(at, 4 * word * columns), b.getI32Type(),
-                    [&](FormatDecoder &decoder, Value n) {
-                      return wordOf(decoder, expert, n, first, word);
-                    });
-  });
-  buildNumbers(expert, panel, k,
-               b.add(start, steps * columns * packed.getStepBytes()),
-               /*ofBlock=*/false);
-}
-
-/// Calls `body` for each part of `size` elements and for a last, smaller one,
-/// with its number and its elements.
-void PackQuantizedLowering::forEachPart(
-    int64_t elements, int64_t size,
-    llvm::function_ref<void(Value, int64_t)> body) {
-  int64_t whole = elements / size, rest = elements % size;
-  b.forEach(b.index(0), b.index(whole), [&](Value part) { body(part, size); });
-  if (rest > 0)
-    body(b.index(whole), rest);
-}
-
-/// Packs a block of `elements` elements from `k` on at byte `start`.
-void PackQuantizedLowering::buildBlock(Value expert, Value panel, Value k,
-                                       Value start, int64_t elements) {
-  int64_t columns = panels.getColumns();
-  buildNumbers(expert, panel, k, start, /*ofBlock=*/true);
-  Value groups = b.add(start, columns * packed.getNumberBytes(true));
-  forEachPart(elements, packed.group, [&](Value group, int64_t size) {
-    buildGroup(expert, panel, b.add(k, b.mul(group, packed.group)),
-               b.add(groups, b.mul(group, columns * packed.getGroupBytes())),
-               size);
+/// Packs the numbers of the blocks and groups of a panel.
+void PackQuantizedLowering::buildNumbers(Value expert, Value panel,
+                                         Value start) {
+  int64_t stepBytes = panels.getColumns() * packed.getStepBytes();
+  forEachBlock(start, [&](Value k, Value block, int64_t elements) {
+    buildNumbersAt(expert, panel, k, block, /*ofBlock=*/true);
+    forEachGroup(k, block, elements, [&](Value k, Value group, int64_t size) {
+      buildNumbersAt(expert, panel, k,
+                     b.add(group, size / packed.getStep() * stepBytes),
+                     /*ofBlock=*/false);
+    });
   });
 }
 
@@ -207,23 +256,36 @@ LogicalResult PackQuantizedLowering::run() {
     return op.emitOpError("expected a compact destination, got ")
            << op.getInit().getType();
   out = flatten(b, op.getInit());
-  int64_t k = op.getK(), columns = panels.getColumns();
-  int64_t panelBytes = packed.getPanelBytes(columns, k);
+  int64_t share = panels.getShare(), fields = op.getNumFields();
+  int64_t panelBytes = packed.getPanelBytes(panels.getColumns(), op.getK());
+  SmallVector<CodeWords, 0> words;
+  for (int64_t matmul = 0; matmul < panels.getMatmuls(); ++matmul) {
+    int64_t codes = matmul * fields + format.getCodes().getOperand();
+    if (auto found = CodeWords::get(b, packed, op.getWeights()[codes]))
+      words.push_back(std::move(*found));
+  }
+  bool hasWords = int64_t(words.size()) == panels.getMatmuls();
   Value experts = memref::DimOp::create(b, op.getInit(), 0);
   b.forEachTask(b.mul(experts, panelCount()), [&](Value task) {
     Value expert = b.div(task, panelCount());
     Value panel = b.rem(task, panelCount());
     Value start = b.add(out.offset, b.mul(task, panelBytes));
-    forEachPart(k, packed.block, [&](Value block, int64_t elements) {
-      buildBlock(expert, panel, b.mul(block, packed.block),
-                 b.add(start, b.mul(block, columns * packed.getBlockBytes())),
-                 elements);
-    });
+    if (hasWords && share % lanes == 0) {
+      Value end = b.mul(b.add(panel, 1), share);
+      b.ifElse(
+          b.less(b.index(op.getN()), end),
+          [&] { buildCodes(expert, panel, start); },
+          [&] { buildCodesOfColumns(words, expert, panel, start); });
+    } else {
+      buildCodes(expert, panel, start);
+    }
+    buildNumbers(expert, panel, start);
   });
   op.erase();
   return success();
 }
 
-LogicalResult mlir::moe::lowerQuantizedToCPU(PackOp op) {
-  return PackQuantizedLowering(op).run();
+LogicalResult mlir::moe::lowerQuantizedToCPU(PackOp op,
+                                             const CPUDescription &cpu) {
+  return PackQuantizedLowering(op, cpu).run();
 }
