@@ -50,6 +50,8 @@ static llvm::json::Value toJSON(ArgumentAttr argument) {
     object["num_experts"] = argument.getNumExperts();
   if (argument.getSource())
     object["source"] = toJSON(Attribute(argument.getSource()));
+  if (argument.getSourceFormat())
+    object["source_format"] = argument.getSourceFormat().getValue();
   if (argument.getConvert())
     object["convert"] = true;
   if (!argument.getRetained())

@@ -80,11 +80,12 @@ METADATA = {"format": 2, "variants": [{
                           f32("b", "output", -1, 2, HIDDEN)], prepares="layer")]}]}
 
 
-def copies(dtype, *shape, source="w"):
+def copies(dtype, *shape, source="w", **of_weight):
     """Metadata of a function that returns the first T bytes of its weight ``w``."""
     return {**METADATA, "variants": [{**METADATA["variants"][0], "functions": [function("copy", [
         {"name": "x", "role": "input", "dtype": "i8", "shape": [-1]},
-        {"name": "w", "role": "weight", "dtype": dtype, "shape": shape, "source": [source]},
+        {"name": "w", "role": "weight", "dtype": dtype, "shape": shape, "source": [source],
+         **of_weight},
         {"name": "y", "role": "output", "dtype": "i8", "shape": [-1]}])]}]}
 
 
@@ -111,9 +112,9 @@ class PythonModule(moe.Module):
         self.metadata = metadata
 
 
-def first_bytes(dtype, shape, weights, count, source="w"):
+def first_bytes(dtype, shape, weights, count, source="w", **of_weight):
     """What a layer of ``copies`` makes of weights."""
-    layer = PythonModule(1, copies(dtype, *shape, source=source)).layer(weights)
+    layer = PythonModule(1, copies(dtype, *shape, source=source, **of_weight)).layer(weights)
     return layer(np.zeros(count, np.int8)).tobytes()
 
 

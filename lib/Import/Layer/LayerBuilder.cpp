@@ -140,6 +140,9 @@ func::FuncOp LayerBuilder::createFunction() {
     annotate(index + 1, "weight", weight->name);
     SmallVector<StringRef> source(weight->source.begin(), weight->source.end());
     function.setArgAttr(index + 1, "moe.source", b.getStrArrayAttr(source));
+    if (!weight->sourceFormat.empty())
+      function.setArgAttr(index + 1, "moe.source_format",
+                          b.getStringAttr(weight->sourceFormat));
     if (weight->convert)
       function.setArgAttr(index + 1, "moe.convert", b.getUnitAttr());
     values[weight] = body->getArgument(index + 1);

@@ -146,6 +146,7 @@ void WeightFinder::findFields(Weight &weight, ArrayRef<std::string> tensors,
       for (const QuantizedField &field : found->fields) {
         Weight argument{
             weight.name + field.suffix, field.argumentType, field.shape, {}};
+        argument.sourceFormat = field.blockFormat;
         if (tensors.size() > 1)
           argument.shape.insert(argument.shape.begin(), tensors.size());
         weight.fields.push_back(std::move(argument));

@@ -28,6 +28,9 @@ struct Weight {
   /// Source tensors of another type are converted when read, as in
   /// transformers.
   bool convert = false;
+  /// If the rows of the source tensors are blocks, what the file calls their
+  /// format.
+  std::string sourceFormat;
   /// If the tensors are quantised, the text of their #moe.format, and an
   /// argument for each of its operands; `dtype` and `shape` are then those of
   /// the decoded weight, which has no tensors of its own.

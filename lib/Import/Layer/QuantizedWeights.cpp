@@ -444,7 +444,8 @@ describeBlocks(StringRef weight, const MatrixShape &shape,
                              typeName(tensor.format, tensor.shape));
   QuantizedMatrix result;
   result.format = format.str();
-  result.fields.push_back({"", weight.str(), tensor.dtype, "i8", expected});
+  result.fields.push_back(
+      {"", weight.str(), tensor.dtype, "i8", expected, tensor.format});
   return std::move(result);
 }
 

@@ -163,6 +163,12 @@ static moe_rt_status_t parseArgument(const Node &node, Argument &out) {
     if (out.role != Role::weight)
       return convert.refuse("is on an argument that is no weight");
   }
+  if (Node format = node.member("source_format"); format.exists()) {
+    std::string unused;
+    MOE_RT_TRY(format.string(unused));
+    if (!node.member("source").exists())
+      return format.refuse("is on an argument without a source");
+  }
   return parseSource(node.member("source"), out);
 }
 

@@ -68,6 +68,13 @@ static Expected<WeightSpec> parseSpec(const json::Value &argument) {
       spec.source.push_back(*text);
     }
   }
+  if (const json::Value *format = json::find(argument, "source_format")) {
+    const std::string *text = json::asString(format);
+    if (!text)
+      return Error{"metadata: weight '" + spec.name + "': source_format is " +
+                   json::describe(format) + ", expected a string"};
+    spec.sourceFormat = *text;
+  }
   return spec;
 }
 
@@ -172,6 +179,13 @@ static bool fitsSource(const WeightSpec &spec, DLDataType given) {
          (spec.convert && isConvertible(spec.dtype) && isConvertible(given));
 }
 
+/// Whether a tensor's blocks have the format that the code decodes. Formats of
+/// as many bytes differ in their meaning only.
+static bool hasFormat(const WeightSpec &spec, const TensorView &view) {
+  return spec.sourceFormat.empty() || !view.format ||
+         spec.sourceFormat == view.format;
+}
+
 /// Bytes that a tensor has in the weight.
 static uint64_t bytesIn(const WeightSpec &spec, const TensorView &part) {
   return compatible(spec.dtype, part.dtype)
@@ -197,12 +211,15 @@ static std::pair<const char *, uint64_t> copyPart(const WeightSpec &spec,
 }
 
 static Error mismatch(const WeightSpec &spec, const std::string &tensor,
-                      const TensorView &view, const std::string &expected) {
-  std::string blocks =
-      view.format ? " of " + std::string(view.format) + " blocks" : "";
+                      const TensorView &view,
+                      const std::vector<int64_t> &expected) {
+  auto ofBlocks = [](const std::string &format) {
+    return format.empty() ? "" : " of " + format + " blocks";
+  };
   return Error{"weight '" + spec.name + "': tensor '" + tensor + "' has type " +
-               typeName(view.dtype, view.shape) + blocks + ", expected " +
-               expected};
+               typeName(view.dtype, view.shape) +
+               ofBlocks(view.format ? view.format : "") + ", expected " +
+               typeName(spec.dtype, expected) + ofBlocks(spec.sourceFormat)};
 }
 
 void WeightBinder::add(const void *data, const WeightSpec &spec) {
@@ -259,8 +276,8 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
                               : view->shape == spec.shape;
     bool fits = bySource ? fitsSource(spec, view->dtype)
                          : compatible(spec.dtype, view->dtype);
-    if (!fits || !sameShape)
-      return mismatch(spec, name, *view, typeName(spec.dtype, spec.shape));
+    if (!fits || !sameShape || !hasFormat(spec, *view))
+      return mismatch(spec, name, *view, spec.shape);
     // The format does not promise any alignment.
     plan.copy = reinterpret_cast<uintptr_t>(view->data) % spec.alignment != 0 ||
                 !compatible(spec.dtype, view->dtype);
@@ -281,8 +298,9 @@ static Expected<Plan> planWeight(const WeightSpec &spec,
       return Error{"weight '" + spec.name + "': " + view.error() +
                        ", expected " + typeName(spec.dtype, slice),
                    view.takeError().kind};
-    if (!fitsSource(spec, view->dtype) || view->shape != slice)
-      return mismatch(spec, name, *view, typeName(spec.dtype, slice));
+    if (!fitsSource(spec, view->dtype) || view->shape != slice ||
+        !hasFormat(spec, *view))
+      return mismatch(spec, name, *view, slice);
     plan.parts.push_back(std::move(*view));
   }
   plan.copy = true;

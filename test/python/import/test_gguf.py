@@ -229,6 +229,19 @@ def test_formats_of_one_layer_differ(compiled, tmp_path):
     check(compiled, file, 1, True)
 
 
+def test_the_code_is_for_one_format(compiled, tmp_path):
+    """Blocks of q4_0 and iq4_nl have as many bytes and other values."""
+    file = write(tmp_path / "model.gguf", "qwen3moe", [Type.Q4_0] * 3)
+    module = compiled.compile(file.path, layer=1)
+    module.layer(file.path)
+    for tensor in gguf.GGUFReader(file.path, "r+").tensors:
+        if tensor.tensor_type == Type.Q4_0:
+            tensor.field.parts[-2][0] = Type.IQ4_NL
+    with pytest.raises(compiled.MoEError,
+                       match="of iq4_nl blocks, expected .* of q4_0 blocks"):
+        module.layer(file.path)
+
+
 def test_rows_in_bf16(compiled, tmp_path, record):
     file = write(tmp_path / "model.gguf", "qwen3moe", [Type.Q8_0] * 3)
     record("GGUF q8_0 bf16", check(compiled, file, 1, True, dtype="bf16"))

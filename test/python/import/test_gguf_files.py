@@ -157,6 +157,21 @@ def test_blocks_are_a_weight_of_bytes(tmp_path):
             first_bytes("f16", (2, ROWS, 7), path, 1, name)
 
 
+def test_blocks_of_another_format_with_as_many_bytes(tmp_path):
+    name = "blk.0.ffn_up_exps.weight"
+    data, _ = bytes_of(Type.Q4_0, np.random.default_rng(1), 2, ROWS)
+    for kind in (Type.Q4_0, Type.IQ4_NL):
+        path = write(tmp_path / f"{name_of(kind)}.gguf", {name: (data, kind)})
+        arguments = "i8", data.shape, path, 90, name
+        assert first_bytes(*arguments, source_format=name_of(kind)) == data.tobytes()[:90]
+    extents = rf"\[2, 3, {data.shape[-1]}\]"
+    with pytest.raises(moe.MoEError, match=rf"has type u8{extents} of iq4_nl blocks, expected "
+                                           rf"i8{extents} of q4_0 blocks"):
+        first_bytes(*arguments, source_format="q4_0")
+    with pytest.raises(moe.MoEError, match="source_format is a number, expected a string"):
+        first_bytes(*arguments, source_format=4)
+
+
 # -- what is damaged -------------------------------------------------------------
 
 

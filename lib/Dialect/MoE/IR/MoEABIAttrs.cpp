@@ -25,10 +25,10 @@ verifyElements(function_ref<InFlightDiagnostic()> emitError, StringRef list,
 LogicalResult ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    StringAttr name, ArgumentRole role,
                                    RankedTensorType type, int64_t numExperts,
-                                   ArrayAttr source, bool convert,
-                                   bool retained, int64_t alignment,
-                                   StringAttr prepare, ArrayAttr sources,
-                                   StringAttr measures) {
+                                   ArrayAttr source, StringAttr sourceFormat,
+                                   bool convert, bool retained,
+                                   int64_t alignment, StringAttr prepare,
+                                   ArrayAttr sources, StringAttr measures) {
   if (name.empty())
     return emitError() << "expected a name that is not empty";
   if (getDTypeName(type.getElementType()).empty())
@@ -39,6 +39,9 @@ LogicalResult ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "expected num_experts and alignment of '"
                        << name.getValue() << "' to be at least 0, got "
                        << numExperts << " and " << alignment;
+  if (sourceFormat && !source)
+    return emitError() << "expected '" << name.getValue()
+                       << "' to have a source, as it has a source_format";
   if ((role == ArgumentRole::Prepared) != bool(prepare) ||
       bool(prepare) != bool(sources))
     return emitError() << "expected prepare and sources of '" << name.getValue()
@@ -54,14 +57,14 @@ LogicalResult ArgumentAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 ArgumentAttr ArgumentAttr::withAlignment(int64_t bytes) const {
   return get(getContext(), getName(), getRole(), getType(), getNumExperts(),
-             getSource(), getConvert(), getRetained(), bytes, getPrepare(),
-             getSources(), getMeasures());
+             getSource(), getSourceFormat(), getConvert(), getRetained(), bytes,
+             getPrepare(), getSources(), getMeasures());
 }
 
 ArgumentAttr ArgumentAttr::withRetained(bool retained) const {
   return get(getContext(), getName(), getRole(), getType(), getNumExperts(),
-             getSource(), getConvert(), retained, getAlignment(), getPrepare(),
-             getSources(), getMeasures());
+             getSource(), getSourceFormat(), getConvert(), retained,
+             getAlignment(), getPrepare(), getSources(), getMeasures());
 }
 
 LogicalResult

@@ -49,6 +49,7 @@ static constexpr Known ofArguments[] = {
     {"moe.name", isString, "a string"},
     {"moe.role", isString, "a string"},
     {"moe.source", isArrayOfStrings, "an array of strings"},
+    {"moe.source_format", isString, "a string"},
     {"moe.convert", isUnit, "without a value"},
 };
 

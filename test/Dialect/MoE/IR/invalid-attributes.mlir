@@ -308,6 +308,11 @@
 
 // -----
 
+// expected-error @+1 {{expected 'w' to have a source, as it has a source_format}}
+"test"() {a = #moe.argument<name = "w", role = weight, type = tensor<4xi8>, source_format = "q4_K">} : () -> ()
+
+// -----
+
 // expected-error @+1 {{expected 'e', which measures a weight, to be a prepared vector of f32, got 'tensor<4x2xf32>'}}
 "test"() {a = #moe.argument<name = "e", role = prepared, type = tensor<4x2xf32>, prepare = "f", sources = ["w"], measures = "w">} : () -> ()
 

@@ -4,7 +4,7 @@
 // RUN: moe-opt %s -split-input-file -verify-diagnostics
 
 func.func @misspelt(%x: tensor<?x4xf32> {moe.role = "input"},
-    // expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.convert as the moe attribute of argument 1, got moe.roles}}
+    // expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.source_format, moe.convert as the moe attribute of argument 1, got moe.roles}}
     %w: tensor<4x4xf32> {moe.roles = "weight"}) -> tensor<?x4xf32> {
   return %x : tensor<?x4xf32>
 }
@@ -12,7 +12,7 @@ func.func @misspelt(%x: tensor<?x4xf32> {moe.role = "input"},
 // -----
 
 // That of an operation is none of an argument.
-// expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.convert as the moe attribute of argument 0, got moe.tokens}}
+// expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.source_format, moe.convert as the moe attribute of argument 0, got moe.tokens}}
 func.func private @declared(tensor<?x4xf32> {moe.tokens = [1, 2]}) -> tensor<?x4xf32>
 
 // -----

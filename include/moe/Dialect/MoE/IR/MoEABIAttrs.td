@@ -32,7 +32,9 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
     A dynamic extent of `type` is the number of tokens. `num_experts` is the
     upper bound of ids in an input of expert ids, `source` lists the tensors of
     a checkpoint that a weight is stacked from, and `convert` allows other
-    element types there. Only preparations read a weight that is not `retained`.
+    element types there. `source_format` is what the file calls the format of
+    their blocks, e.g. "q4_K": blocks of other formats may have as many bytes.
+    Only preparations read a weight that is not `retained`.
     The caller aligns the data to `alignment` bytes. Calls do not read a
     prepared argument that `measures` the relative error of a quantised weight,
     one number for each expert.
@@ -44,6 +46,7 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
     "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type,
     DefaultValuedParameter<"int64_t", "0">:$num_experts,
     OptionalParameter<"ArrayAttr">:$source,
+    OptionalParameter<"StringAttr">:$source_format,
     DefaultValuedParameter<"bool", "false">:$convert,
     DefaultValuedParameter<"bool", "true">:$retained,
     DefaultValuedParameter<"int64_t", "0">:$alignment,
@@ -52,8 +55,9 @@ def MoE_ArgumentAttr : AttrDef<MoE_Dialect, "Argument"> {
     OptionalParameter<"StringAttr">:$measures);
   let builders = [AttrBuilderWithInferredContext<
     (ins "StringAttr":$name, "ArgumentRole":$role, "RankedTensorType":$type), [{
-      return $_get(name.getContext(), name, role, type, 0, ArrayAttr(), false,
-                   true, 0, StringAttr(), ArrayAttr(), StringAttr());
+      return $_get(name.getContext(), name, role, type, 0, ArrayAttr(),
+                   StringAttr(), false, true, 0, StringAttr(), ArrayAttr(),
+                   StringAttr());
     }]>];
   let assemblyFormat = "`<` struct(params) `>`";
   let genVerifyDecl = 1;

@@ -126,10 +126,12 @@ LogicalResult Exporter::describeInputs() {
         function.getContext(), described->getName(), described->getRole(),
         described->getType(), isWeight ? 0 : numExpertsOf(argument),
         function.getArgAttrOfType<ArrayAttr>(index, "moe.source"),
+        function.getArgAttrOfType<StringAttr>(index, "moe.source_format"),
         bool(function.getArgAttr(index, "moe.convert")), /*retained=*/true,
         /*alignment=*/0, /*prepare=*/{}, /*sources=*/{}, /*measures=*/{}));
     // The signature replaces these attributes.
-    for (StringRef name : {"moe.name", "moe.role", "moe.source", "moe.convert"})
+    for (StringRef name : {"moe.name", "moe.role", "moe.source",
+                           "moe.source_format", "moe.convert"})
       function.removeArgAttr(index, name);
     // A call writes only to its outputs.
     if (type)

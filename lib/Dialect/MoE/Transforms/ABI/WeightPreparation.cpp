@@ -97,9 +97,9 @@ BlockArgument WeightPreparation::add(Location loc, StringRef prefix,
       buildFunction(loc, name, type, passed, buildFromPassed);
   arguments.push_back(ArgumentAttr::get(
       b.getContext(), b.getStringAttr(name), ArgumentRole::Prepared, type,
-      /*numExperts=*/0, /*source=*/{}, /*convert=*/false, /*retained=*/true,
-      /*alignment=*/0, b.getStringAttr(preparation.getName()),
-      b.getArrayAttr(names), measures));
+      /*numExperts=*/0, /*source=*/{}, /*source_format=*/{}, /*convert=*/false,
+      /*retained=*/true, /*alignment=*/0,
+      b.getStringAttr(preparation.getName()), b.getArrayAttr(names), measures));
   unsigned index = function.getNumArguments();
   (void)function.insertArgument(index, type, {}, function.getLoc());
   function.setArgAttr(index, "bufferization.writable", b.getBoolAttr(false));

@@ -9,7 +9,7 @@
 // CHECK-SAME:    %[[Y0:.*]]: memref<?x4xbf16>, %[[Y1:.*]]: memref<8x3xf32>)
 // CHECK-SAME:    moe.signature = #moe.signature<arguments = [
 // CHECK-SAME:      #moe.argument<name = "x", role = input, type = tensor<?x4xbf16>>,
-// CHECK-SAME:      #moe.argument<name = "arg1", role = weight, type = tensor<8x3xf32>, source = ["w"]>,
+// CHECK-SAME:      #moe.argument<name = "arg1", role = weight, type = tensor<8x3xf32>, source = ["w"], source_format = "q4_K">,
 // CHECK-SAME:      #moe.argument<name = "y", role = output, type = tensor<?x4xbf16>>,
 // CHECK-SAME:      #moe.argument<name = "y1", role = output, type = tensor<8x3xf32>>], dispatches = []>
 // CHECK-SAME:    moe.tokens = [0, 2147483647]
@@ -17,7 +17,7 @@
 // CHECK-NEXT:    bufferization.materialize_in_destination %{{.*}} in restrict writable %[[Y1]]
 // CHECK-NEXT:    return{{$}}
 func.func @layer(%x: tensor<?x4xbf16> {moe.name = "x", moe.role = "input"},
-                 %w: tensor<8x3xf32> {moe.role = "weight", moe.source = ["w"]})
+                 %w: tensor<8x3xf32> {moe.role = "weight", moe.source = ["w"], moe.source_format = "q4_K"})
     -> (tensor<?x4xbf16> {moe.name = "y"}, tensor<8x3xf32>) {
   return %x, %w : tensor<?x4xbf16>, tensor<8x3xf32>
 }
