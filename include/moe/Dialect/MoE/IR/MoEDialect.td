@@ -58,7 +58,7 @@ def MoE_Dialect : Dialect {
     | `moe.role` | an argument | `"input"` (the default) or `"weight"` |
     | `moe.name` | an argument or a result | what callers call it |
     | `moe.source` | a weight | the tensors of a checkpoint that it is made of |
-    | `moe.source_format` | a weight | the format of the blocks of these tensors |
+    | `moe.source_format` | a weight | the format of their blocks, e.g. "q4_K" |
     | `moe.convert` | a weight | tensors of other float types are converted |
   }];
   let hasOperationAttrVerify = 1;
