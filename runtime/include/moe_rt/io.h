@@ -349,8 +349,8 @@ struct WeightSpec {
   uint32_t alignment = 1;
   std::vector<std::string> source; // tensors of a checkpoint; may be empty
   bool retained = true;            // calls read it, so it must stay
-  bool convert = false;     // tensors in `source` may be f32, f16 or bf16
-  std::string sourceFormat; // as TensorView::format; empty: not known
+  bool convert = false;          // tensors in `source` may be f32, f16 or bf16
+  std::string sourceFormat = {}; // as TensorView::format; empty: not known
 };
 
 /// Returns the weights of a function in signature order, from the metadata of a

@@ -40,9 +40,9 @@ private:
   struct Plane {
     int64_t width, shift; // of a code: bits `[shift, shift + width)`
     int64_t byte = 0, bit = 0;
-    int64_t run = 1;     // elements whose bytes follow one another
-    int64_t perByte = 1; // elements that share a byte, in slots
-    bool inSlots;        // a step has a byte of each element
+    int64_t run = 1;      // elements whose bytes follow one another
+    int64_t perByte = 1;  // elements that share a byte, in slots
+    bool inSlots = false; // a step has a byte of each element
 
     /// Bit of an element of a step in the words of the step.
     int64_t getBit(int64_t element) const {
