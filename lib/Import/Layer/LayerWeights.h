@@ -30,12 +30,12 @@ struct Weight {
   bool convert = false;
   /// If the rows of the source tensors are blocks, what the file calls their
   /// format.
-  std::string sourceFormat;
+  std::string sourceFormat = {};
   /// If the tensors are quantised, the text of their #moe.format, and an
   /// argument for each of its operands; `dtype` and `shape` are then those of
   /// the decoded weight, which has no tensors of its own.
-  std::string format;
-  std::vector<Weight> fields;
+  std::string format = {};
+  std::vector<Weight> fields = {};
 };
 
 struct MLPWeights {
