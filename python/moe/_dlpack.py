@@ -9,6 +9,7 @@ message that has the expected one.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,16 @@ _NUMPY = {"f16": "float16", "f32": "float32", "f64": "float64", "bf16": "bfloat1
 _FROM_NUMPY = {name: ours for ours, name in _NUMPY.items()}
 
 
+# Described once: to create these objects costs more than the rest of a description.
+_TYPES = {pair: DLDataType(*pair, 1) for pair in DTYPES.values()}
+_ON_CPU = DLDevice(CPU, 0)
+
+
+@functools.cache
+def _extents(ndim: int) -> type[ctypes.Array[ctypes.c_int64]]:
+    return ctypes.c_int64 * max(ndim, 1)
+
+
 def dtype_name(dtype: DLDataType) -> str:
     """Return the MLIR name of a type, e.g. ``bf16``."""
     return _NAMES.get((dtype.code, dtype.bits), f"code{dtype.code}_{dtype.bits}")
@@ -80,13 +91,11 @@ class Tensor:
                  strides: Sequence[int] | None, owner: Any, device: tuple[int, int] = (CPU, 0)):
         ndim = len(shape)
         self.owner = owner
-        self._shape = (ctypes.c_int64 * max(ndim, 1))(*shape)
-        self._strides = None if strides is None else (ctypes.c_int64 * max(ndim, 1))(*strides)
-        self.dl = DLTensor(
-            data, DLDevice(*device), ndim, DLDataType(dtype[0], dtype[1], 1),
-            ctypes.cast(self._shape, ctypes.POINTER(ctypes.c_int64)),
-            ctypes.cast(self._strides, ctypes.POINTER(ctypes.c_int64))
-            if self._strides is not None else None, 0)
+        self._shape = _extents(ndim)(*shape)
+        self._strides = None if strides is None else _extents(ndim)(*strides)
+        self.dl = DLTensor(data, _ON_CPU if device == (CPU, 0) else DLDevice(*device), ndim,
+                           _TYPES.get(dtype) or DLDataType(*dtype, 1), self._shape,
+                           self._strides, 0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,21 +166,30 @@ def as_tensor(array: Any, what: str = "array", writable: bool = False) -> Tensor
                    f"with __dlpack__, got {type(array).__module__}.{type(array).__qualname__}")
 
 
+@functools.cache
+def _name_of(dtype: np.dtype) -> str | None:
+    return _FROM_NUMPY.get(dtype.name) if dtype.isnative else None
+
+
 def _from_numpy(array: np.ndarray, what: str, writable: bool) -> Tensor:
-    name = _FROM_NUMPY.get(array.dtype.name)
-    if name is None or not array.dtype.isnative:
+    name = _name_of(array.dtype)
+    if name is None:
         raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported dtype '{array.dtype}'")
     if writable and not array.flags.writeable:
         raise MoEError(INVALID_ARGUMENT, f"{what}: the array is read-only")
-    size = array.dtype.itemsize
-    if any(stride % size for stride in array.strides):
-        raise MoEError(INVALID_ARGUMENT, f"{what}: strides {array.strides} are not whole elements "
-                       f"of {size} bytes")
-    strides = None if array.flags.c_contiguous else [s // size for s in array.strides]
+    strides = None
+    if not array.flags.c_contiguous:
+        size = array.dtype.itemsize
+        if any(stride % size for stride in array.strides):
+            raise MoEError(INVALID_ARGUMENT, f"{what}: strides {array.strides} are not whole "
+                           f"elements of {size} bytes")
+        strides = [stride // size for stride in array.strides]
     return Tensor(array.ctypes.data, DTYPES[name], array.shape, strides, array)
 
 
-def _from_torch(tensor: Any, what: str) -> Tensor:
+@functools.cache
+def _torch_names() -> dict[Any, str]:
+    """Return the names of torch's types."""
     import torch
 
     names = {torch.float16: "f16", torch.float32: "f32", torch.float64: "f64",
@@ -180,7 +198,13 @@ def _from_torch(tensor: Any, what: str) -> Tensor:
     for name in ("ui16", "ui32", "ui64", "f8E4M3FN", "f8E5M2", "f8E8M0FNU"):
         if dtype := getattr(torch, _NUMPY[name], None):  # not in older versions
             names[dtype] = name
-    name = names.get(tensor.dtype)
+    return names
+
+
+def _from_torch(tensor: Any, what: str) -> Tensor:
+    import torch
+
+    name = _torch_names().get(tensor.dtype)
     if name is None or tensor.layout is not torch.strided or tensor.is_nested:
         raise MoEError(INVALID_ARGUMENT, f"{what}: unsupported dtype or layout '{tensor.dtype}', "
                        f"'{tensor.layout}'")

@@ -171,6 +171,9 @@ class Layer(OfThisProcess):
     def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint):
         self.module = module
         self.signature = signature
+        # What errors of calls name.
+        self._input_labels = [f"input '{info.name}'" for info in signature.inputs]
+        self._output_labels = [f"output '{info.name}'" for info in signature.outputs]
         self._counts = True
         self._past: list[Statistics] = []  # of the weights before
         self._updating = threading.Lock()
@@ -243,11 +246,13 @@ class Layer(OfThisProcess):
         Returns:
           The output, or a tuple if there are several.
         """
-        given = self._inputs(inputs, named)
-        for array, info in zip(given, self.signature.inputs):
-            _refuse_gradient(array, f"input '{info.name}'")
-        tensors = [_dlpack.as_tensor(a, f"input '{info.name}'")
-                   for a, info in zip(given, self.signature.inputs)]
+        given: Sequence[Any] = inputs
+        if named or len(inputs) != len(self._input_labels):
+            given = self._inputs(inputs, named)
+        tensors = []
+        for array, label in zip(given, self._input_labels):
+            _refuse_gradient(array, label)
+            tensors.append(_dlpack.as_tensor(array, label))
         if out is None:
             results = self._allocate(given, tensors)
         elif isinstance(out, Sequence) and not _is_array(out):
@@ -257,10 +262,10 @@ class Layer(OfThisProcess):
         if len(results) != len(self.signature.outputs):
             raise MoEError(INVALID_ARGUMENT, f"expected {len(self.signature.outputs)} outputs, "
                            f"got {len(results)}")
-        for array, info in zip(results, self.signature.outputs):
-            _refuse_gradient(array, f"output '{info.name}'")
-        outputs = [_dlpack.as_tensor(a, f"output '{info.name}'", writable=True)
-                   for a, info in zip(results, self.signature.outputs)]
+        outputs = []
+        for array, label in zip(results, self._output_labels):
+            _refuse_gradient(array, label)
+            outputs.append(_dlpack.as_tensor(array, label, writable=True))
         space, size = None, 0
         if workspace is not None:
             described = _dlpack.as_tensor(workspace, "workspace", writable=True)
@@ -270,7 +275,8 @@ class Layer(OfThisProcess):
         handle = self._handle
         arguments = (handle.pointer, _array(tensors), len(tensors), _array(outputs),
                      len(outputs), space, size)
-        if stream is None and given and _dlpack.is_torch(given[0]) and given[0].is_cuda:
+        if (stream is None and given and not isinstance(given[0], np.ndarray)
+                and _dlpack.is_torch(given[0]) and given[0].is_cuda):
             import torch
 
             stream = torch.cuda.current_stream(given[0].device)
@@ -397,7 +403,10 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or _dlpack.is_torch(value) or hasattr(value, "__dlpack__")
 
 
-def _array(tensors: Sequence[Tensor]) -> ctypes.Array[DLTensor]:
+def _array(tensors: Sequence[Tensor]) -> Any:
+    """Return what functions of the runtime take as the first of several ``DLTensor``."""
+    if len(tensors) == 1:
+        return ctypes.byref(tensors[0].dl)
     return (DLTensor * max(len(tensors), 1))(*(t.dl for t in tensors))
 
 
