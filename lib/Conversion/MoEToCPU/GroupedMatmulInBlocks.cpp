@@ -62,7 +62,7 @@ int64_t GroupedMatmulLowering::panelsAtOnce() {
     left -=
         (2 * columns + taskRows()) * groupsInBlock() * int64_t(sizeof(float));
   int64_t bytes = taskRows() * columns * int64_t(sizeof(float));
-  return std::clamp<int64_t>(left / bytes, 1, taskPanels());
+  return std::clamp<int64_t>(left / bytes, 1, mostTaskPanels());
 }
 
 int64_t GroupedMatmulLowering::leastRows() {

@@ -32,9 +32,10 @@ private:
   /// memory only a few times, few enough that the accumulators fit the L2
   /// cache.
   int64_t taskRows() { return 192 / kernel.maxRows * kernel.maxRows; }
-  /// Returns the panels of a task.
-  int64_t taskPanels() { return std::min<int64_t>(8, panels()); }
-  int64_t groups() { return llvm::divideCeil(panels(), taskPanels()); }
+  /// Returns the fewest and the most panels of a task. With fewer, handing out
+  /// tasks would take a notable time.
+  int64_t fewestTaskPanels();
+  int64_t mostTaskPanels() { return std::min<int64_t>(8, panels()); }
   /// Returns the format of weights that are packed with one; otherwise null.
   FormatAttr format() { return op.getPanels()->getFormat(); }
   int64_t panels() {
@@ -58,7 +59,8 @@ private:
 
   /// Returns the first row of an expert, clamped to the rows that exist.
   Value boundary(Value expert);
-  Value countTasks();
+  Value countRowBlocks();
+  void chooseTaskPanels(Value rowBlocks);
   void buildTask(Value task);
   /// A block of k of one panel of an expert.
   struct Part {
@@ -137,7 +139,11 @@ private:
   CPUBuilder b;
   FlatBuffer lhs, weights;
   Value resultRows, lastLhsRow;
-  Value starts; // first task of each expert, and the total: [E + 1]
+  /// The first block of `taskRows` rows of each expert, and the number of all
+  /// blocks: `[E + 1]`.
+  Value starts;
+  /// Panels of a task, and tasks of a block of rows.
+  Value taskPanels, groups;
   /// The kernel of blocks of decoded or widened weights, if any.
   std::optional<Kernel> blockKernel;
   Value accumulators, firsts; // scratch of a task

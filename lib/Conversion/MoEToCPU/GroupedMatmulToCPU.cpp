@@ -60,13 +60,18 @@ Value GroupedMatmulLowering::boundary(Value expert) {
   return b.clamp(b.toIndex(row), resultRows);
 }
 
-/// Fills `starts` and returns the number of tasks.
-Value GroupedMatmulLowering::countTasks() {
-  auto tasksOf = [&](Value rows) {
-    return b.mul(b.ceilDiv(rows, taskRows()), groups());
-  };
+int64_t GroupedMatmulLowering::fewestTaskPanels() {
+  int64_t columns = kernel.getColumns();
+  int64_t bytes = format() ? packed().getPanelBytes(columns, op.getK())
+                           : kernel.bytesOf(columns * op.getK());
+  return std::clamp<int64_t>(llvm::divideCeil(128 << 10, bytes), 1,
+                             mostTaskPanels());
+}
+
+/// Fills `starts` and returns the number of blocks of rows.
+Value GroupedMatmulLowering::countRowBlocks() {
   if (!op.getOffsets())
-    return tasksOf(resultRows);
+    return b.ceilDiv(resultRows, taskRows());
   int64_t experts = op.getExpertCount();
   starts = memref::AllocOp::create(
       b, MemRefType::get({experts + 1}, b.getIndexType()));
@@ -77,11 +82,22 @@ Value GroupedMatmulLowering::countTasks() {
   Value expert = loop.getInductionVar(), first = loop.getRegionIterArgs()[0];
   memref::StoreOp::create(b, first, starts, expert);
   Value rows = b.sub(boundary(b.add(expert, 1)), boundary(expert));
-  Value tasks = tasksOf(b.clamp(rows, resultRows));
-  scf::YieldOp::create(b, b.add(first, tasks));
+  Value blocks = b.ceilDiv(b.clamp(rows, resultRows), taskRows());
+  scf::YieldOp::create(b, b.add(first, blocks));
   b.setInsertionPointAfter(loop);
   memref::StoreOp::create(b, loop.getResult(0), starts, b.index(experts));
   return loop.getResult(0);
+}
+
+/// Sets `taskPanels`: few if there are few blocks of rows, as with few tokens,
+/// so that many threads have tasks and end at about the same time.
+void GroupedMatmulLowering::chooseTaskPanels(Value rowBlocks) {
+  constexpr int64_t enoughTasks = 256;
+  Value each = b.div(b.mul(rowBlocks, panels()), enoughTasks);
+  Value fewest = b.index(fewestTaskPanels());
+  taskPanels = arith::MaxUIOp::create(b, each, fewest);
+  taskPanels = b.min(taskPanels, b.index(mostTaskPanels()));
+  groups = arith::CeilDivUIOp::create(b, b.index(panels()), taskPanels);
 }
 
 /// Splits rows into tiles of about equal height.
@@ -262,9 +278,10 @@ void GroupedMatmulLowering::buildTask(Value task) {
   firsts = allocateScratch(b.getIndexType(), maxRows);
 
   Value expert = b.index(0), begin = b.index(0), end = resultRows;
-  Value index = task;
+  Value index = arith::DivUIOp::create(b, task, groups);
+  Value group = arith::RemUIOp::create(b, task, groups);
   if (op.getOffsets()) {
-    // The expert of this task: count the experts whose first task is not after
+    // The expert of this task: count the experts whose first block is not after
     // it.
     auto search =
         scf::ForOp::create(b, b.index(1), b.index(op.getExpertCount()),
@@ -274,7 +291,7 @@ void GroupedMatmulLowering::buildTask(Value task) {
       b.setInsertionPointToStart(search.getBody());
       Value start = memref::LoadOp::create(b, starts, search.getInductionVar());
       Value before =
-          arith::CmpIOp::create(b, arith::CmpIPredicate::sle, start, task);
+          arith::CmpIOp::create(b, arith::CmpIPredicate::sle, start, index);
       Value one = arith::SelectOp::create(b, before, b.index(1), b.index(0));
       scf::YieldOp::create(b, b.add(search.getRegionIterArgs()[0], one));
     }
@@ -282,12 +299,12 @@ void GroupedMatmulLowering::buildTask(Value task) {
     begin = boundary(expert);
     end = boundary(b.add(expert, 1));
     Value first = memref::LoadOp::create(b, starts, expert);
-    index = b.sub(task, first);
+    index = b.sub(index, first);
   }
-  Value row = b.add(begin, b.mul(b.div(index, groups()), taskRows()));
+  Value row = b.add(begin, b.mul(index, taskRows()));
   Value rows = b.min(b.sub(end, row), b.index(taskRows()));
-  Value panel = b.mul(b.rem(index, groups()), taskPanels());
-  Value lastPanel = b.min(b.add(panel, taskPanels()), b.index(panels()));
+  Value panel = b.mul(group, taskPanels);
+  Value lastPanel = b.min(b.add(panel, taskPanels), b.index(panels()));
   auto buildPanels = [&] {
     b.forEach(panel, lastPanel, [&](Value each) {
       Value isFirst = b.less(each, b.add(panel, 1));
@@ -319,7 +336,9 @@ LogicalResult GroupedMatmulLowering::run() {
     resultRows = arith::SelectOp::create(b, b.less(lastLhsRow, b.index(0)),
                                          b.index(0), resultRows);
   }
-  b.forEachTask(countTasks(), [&](Value task) { buildTask(task); });
+  Value rowBlocks = countRowBlocks();
+  chooseTaskPanels(rowBlocks);
+  b.forEachTask(b.mul(rowBlocks, groups), [&](Value task) { buildTask(task); });
   op.erase();
   return success();
 }

@@ -40,11 +40,16 @@
 // CHECK-COUNT-2: vector.store %{{.*}}, %[[SUMS]]
 // CHECK:         return
 
-// Tasks of 192 rows; tiles are of equal height.
+// Tasks of 192 rows and up to eight panels, fewer if there are less than 256 such
+// tasks; tiles are of equal height.
 // CHECK-LABEL: func.func @dense(
 // CHECK-SAME:    %[[X:.*]]: memref<?x5xf32>, %[[W:.*]]: memref<1x1x5x8x1xf32>, %[[Y:.*]]: memref<?x8xf32>)
 // CHECK:         %[[ROWS:.*]] = memref.dim %[[Y]], %c0
-// CHECK:         arith.divui %{{.*}}, %c192
+// CHECK:         %[[BLOCKS:.*]] = arith.divui %{{.*}}, %c192
+// CHECK:         arith.divui %{{.*}}, %c256
+// CHECK:         %[[PANELS:.*]] = arith.minsi
+// CHECK:         %[[GROUPS:.*]] = arith.ceildivui %{{.*}}, %[[PANELS]]
+// CHECK:         arith.muli %[[BLOCKS]], %[[GROUPS]]
 // CHECK:         scf.forall (%{{.*}}) in (%{{.*}}) {
 // CHECK:           memref.alloca({{.*}}) {alignment = 64 : i64} : memref<?xf32>
 // CHECK:           scf.index_switch
