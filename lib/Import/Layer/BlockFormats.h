@@ -10,14 +10,20 @@
 
 #include "llvm/ADT/StringRef.h"
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace mlir::moe::importer {
 
-/// Returns the text of the #moe.format of tensors whose rows are blocks with
-/// their own scales, by ggml's name of the format; empty if it cannot be
-/// imported.
-llvm::StringRef getBlockFormat(llvm::StringRef name);
+/// How tensors are stored whose rows are blocks with their own scales.
+struct BlockFormat {
+  int64_t elements, bytes; // of a block
+  std::string format;      // an attribute #moe.format
+};
+
+/// Finds a format by ggml's name of it; none if it cannot be imported.
+std::optional<BlockFormat> findBlockFormat(llvm::StringRef name);
 
 /// Returns the names of those that can be, for errors.
 std::string listBlockFormats();

@@ -15,6 +15,8 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
 
+#include <limits>
+
 using namespace mlir::moe;
 using namespace mlir::moe::importer;
 using llvm::createStringError;
@@ -295,7 +297,8 @@ llvm::Error FieldFinder::findBlocks(const std::string &scales) {
   int64_t rows = extents.empty() ? 1 : extents[0];
   int64_t columns = 1;
   for (int64_t extent : extents.drop_front(std::min<size_t>(extents.size(), 1)))
-    columns *= extent;
+    if (llvm::MulOverflow(columns, extent, columns))
+      columns = std::numeric_limits<int64_t>::max();
   // Extents that the configuration does not have are those of DeepSeek-V3.
   auto blockOf = [](int64_t count, int64_t extent, int64_t configured) {
     if (count == 1)
@@ -427,26 +430,28 @@ findBlocks(StringRef weight, CheckpointReader &checkpoint) {
 static llvm::Expected<QuantizedMatrix>
 describeBlocks(StringRef weight, const MatrixShape &shape,
                const CheckpointReader::Tensor &tensor) {
-  StringRef format = getBlockFormat(tensor.format);
-  if (format.empty())
+  auto format = findBlockFormat(tensor.format);
+  if (!format)
     return createStringError("expected tensor '" + weight +
                              "' in f32, f16, bf16, " + listBlockFormats() +
                              ", got " + tensor.format);
   llvm::SmallVector<int64_t> expected{shape.rows};
   if (shape.experts)
     expected.insert(expected.begin(), *shape.experts);
-  // The verifier of the operation checks the bytes of a row.
-  expected.push_back(tensor.shape.empty() ? 0 : tensor.shape.back());
+  int64_t blocks = llvm::divideCeil(shape.columns, format->elements), bytes;
+  if (llvm::MulOverflow(blocks, format->bytes, bytes))
+    bytes = std::numeric_limits<int64_t>::max();
+  expected.push_back(bytes);
   if (llvm::ArrayRef<int64_t>(tensor.shape) != llvm::ArrayRef(expected))
     return createStringError("expected tensor '" + weight + "' to be " +
                              typeName(tensor.format, expected) +
                              " with rows in bytes, got " +
                              typeName(tensor.format, tensor.shape));
   QuantizedMatrix result;
-  result.format = format.str();
+  result.format = std::move(format->format);
   result.fields.push_back(
       {"", weight.str(), tensor.dtype, "i8", expected, tensor.format});
-  return std::move(result);
+  return result;
 }
 
 bool mlir::moe::importer::isQuantized(StringRef weight,

@@ -31,7 +31,7 @@ struct QuantizedField {
   std::string dtype;                // of the tensor
   std::string argumentType;         // its type without a sign
   llvm::SmallVector<int64_t> shape; // of both
-  std::string blockFormat;          // CheckpointReader::Tensor::format
+  std::string blockFormat = {};     // CheckpointReader::Tensor::format
 };
 
 /// A quantised matrix `[rows, columns]`, or several that are stacked.

@@ -26,7 +26,7 @@ const char *QuantizeOp::reasonNotToQuantize(FormatAttr format) {
       format.getZero())
     return "expected no records, table, mins or zero point";
   int64_t width = codes.getWidth();
-  if (width < 8 != bool(codes.getBits()))
+  if ((width < 8) != bool(codes.getBits()))
     return "expected bits of codes if, and only if, they have less than 8";
   if (codes.getBits() &&
       (codes.getBits().size() != 1 ||
