@@ -20,8 +20,9 @@ LEAST_ROUNDS, LEAST_SECONDS = 5, 0.5
 # A participant this many times slower than the fastest is outclassed: it has one call and no
 # rounds, since its long calls and spinning threads would disturb the next participants.
 OUTCLASSED = 10.0
-# Pause before a sample, until the threads of the previous participant stop spinning.
-SETTLE_SECONDS = 0.003
+# Pause before a sample, until the threads of the previous participant stop spinning: some spin for
+# tens of milliseconds.
+SETTLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
