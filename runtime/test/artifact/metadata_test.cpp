@@ -247,6 +247,13 @@ TEST_F(MetadataTest, RefusesInconsistentPreparations) {
   EXPECT_REFUSED(changed("\"x\", \"role\": \"input\"",
                          "\"x\", \"role\": \"input\", \"convert\": true"),
                  at + "[0].convert is on an argument that is no weight");
+  EXPECT_REFUSED(changed("\"retained\": false",
+                         "\"retained\": false, \"source_format\": 4"),
+                 at + "[1].source_format is a number, expected a string");
+  EXPECT_REFUSED(changed("\"x\", \"role\": \"input\"",
+                         "\"x\", \"role\": \"input\", "
+                         "\"source_format\": \"q4_K\""),
+                 at + "[0].source_format is on an argument without a source");
   EXPECT_REFUSED(changed("\"prepare\": \"pack\"", "\"prepare\": 1"),
                  at + "[4].prepare is a number, expected a string");
   EXPECT_REFUSED(changed("\"prepare\": \"pack\", ", ""),

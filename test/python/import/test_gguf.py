@@ -242,6 +242,16 @@ def test_the_code_is_for_one_format(compiled, tmp_path):
         module.layer(file.path)
 
 
+def test_rows_without_blocks(compiled, tmp_path):
+    file = write(tmp_path / "model.gguf", "qwen3moe", [Type.Q4_0] * 3)
+    for tensor in gguf.GGUFReader(file.path, "r+").tensors:
+        if tensor.tensor_type == Type.Q4_0:
+            tensor.field.parts[-3][0] = 0
+    with pytest.raises(compiled.MoEError, match=r"expected tensor 'blk.1.ffn_\w+_exps.weight' to "
+                       r"be q4_0\[8, 256, 144\] with rows in bytes, got q4_0\[8, 256, 0\]"):
+        compiled.compile(file.path, layer=1)
+
+
 def test_rows_in_bf16(compiled, tmp_path, record):
     file = write(tmp_path / "model.gguf", "qwen3moe", [Type.Q8_0] * 3)
     record("GGUF q8_0 bf16", check(compiled, file, 1, True, dtype="bf16"))
