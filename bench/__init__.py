@@ -5,7 +5,7 @@
 
     ./dev bench gpu       MoE layers on an NVIDIA GPU
 
-``cpu`` and ``gpu`` start processes (``worker``) in which all participants (``participants``) have
-the same weights and are measured in interleaved rounds. ``device`` verifies layers on a GPU and
-packs the bundle for a machine with one. ``common`` has shared code.
+``cpu`` and ``gpu`` start processes (``worker``) that measure all participants (``participants``) in
+interleaved rounds on the same weights; on the CPU each has a process of its own. ``device``
+verifies layers on a GPU and packs the bundle for a machine with one. ``common`` has shared code.
 """

@@ -29,6 +29,7 @@ moe_add_python_tests(transformers
   COST 90 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu
+  bench/bench_process
   COST 100 LABELS slow)
 
 # On the double of the driver, and NVIDIA's assembler.

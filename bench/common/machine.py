@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("numpy", "torch", "transformers", "jax", "jaxlib", "onnxruntime",
-            "iree-base-compiler")
+PACKAGES = ("numpy", "torch", "transformers", "jax", "jaxlib", "onnxruntime")
 _CPUS = Path("/sys/devices/system/cpu")
 
 

@@ -18,11 +18,8 @@ LONG_CALL = 2.0
 # Each participant has at least this many rounds, or seconds of calls, even beyond the time limit.
 LEAST_ROUNDS, LEAST_SECONDS = 5, 0.5
 # A participant this many times slower than the fastest is outclassed: it has one call and no
-# rounds, since its long calls and spinning threads would disturb the next participants.
+# rounds, since its long calls would take the time of the others.
 OUTCLASSED = 10.0
-# Pause before a sample, until the threads of the previous participant stop spinning: some spin for
-# tens of milliseconds.
-SETTLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,6 @@ def summarise(seconds: Sequence[float], rounds: int) -> Summary:
     q1, median, q3 = np.percentile(times, (25, 50, 75))
     return Summary(float(median), float(np.median(np.abs(times - median))), float(q1), float(q3),
                    float(times.min()), len(times), rounds)
-
-
-def seconds_of(step: Callable[[int], None], number: int) -> float:
-    begin = time.perf_counter()
-    step(number)
-    return time.perf_counter() - begin
 
 
 class Budget:
@@ -106,22 +97,26 @@ def is_measured(schedule: Schedule, number: int, total: int) -> bool:
     return (number + 1) * schedule.rounds // total > number * schedule.rounds // total
 
 
-def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[str, float],
-               seconds: float, yardsticks: Collection[str] = (),
-               clock: Callable[[], float] = time.perf_counter) -> dict[str, Summary]:
-    """Measure ``steps`` in interleaved rounds of about ``seconds`` in all.
+# Runs calls ``first`` to ``first + count - 1`` and returns the seconds of each.
+Sample = Callable[[int, int], Sequence[float]]
 
-    ``steps[name](i)`` runs call i, which selects the weights and the input; all participants
-    run the same sequence. The order of participants changes from round to round. A participant
-    that is outclassed, or whose single call is long and exceeds its share, is not measured in
-    rounds: its time is the estimate. ``yardsticks`` do not count as the fastest participant.
+
+def interleave(samples: Mapping[str, Sample], estimates: Mapping[str, float], seconds: float,
+               yardsticks: Collection[str] = (),
+               clock: Callable[[], float] = time.perf_counter) -> dict[str, Summary]:
+    """Measure ``samples`` in interleaved rounds of about ``seconds`` in all.
+
+    Call i selects the weights and the input; all participants run the same sequence. The order of
+    participants changes from round to round. A participant that is outclassed, or whose single call
+    is long and exceeds its share, is not measured in rounds: its time is the estimate.
+    ``yardsticks`` do not count as the fastest participant.
     """
-    share = seconds / len(steps)
-    slow = OUTCLASSED * min((estimates[name] for name in steps if name not in yardsticks),
+    share = seconds / len(samples)
+    slow = OUTCLASSED * min((estimates[name] for name in samples if name not in yardsticks),
                             default=math.inf)
-    once = {name: [estimates[name]] for name in steps
+    once = {name: [estimates[name]] for name in samples
             if estimates[name] > min(max(share, LONG_CALL), slow)}
-    names = [name for name in steps if name not in once]
+    names = [name for name in samples if name not in once]
     schedules = {name: plan(estimates[name], share) for name in names}
     total = max((schedule.rounds for schedule in schedules.values()), default=0)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -131,17 +126,12 @@ def interleave(steps: Mapping[str, Callable[[int], None]], estimates: Mapping[st
     for number in range(total):
         start = number // 2 % len(names)
         for name in (names[start:] + names[:start])[::1 if number % 2 else -1]:
-            schedule, step = schedules[name], steps[name]
+            schedule = schedules[name]
             if not is_measured(schedule, number, total) or (times[name] and clock() > end):
                 continue
-            time.sleep(SETTLE_SECONDS)
-            for call in range(schedule.warm_up + schedule.calls):
-                begin = clock()
-                step(calls[name])
-                elapsed = clock() - begin
-                calls[name] += 1
-                if call >= schedule.warm_up:
-                    times[name].append(elapsed)
+            count = schedule.warm_up + schedule.calls
+            times[name] += samples[name](calls[name], count)[schedule.warm_up:]
+            calls[name] += count
             rounds[name] += 1
     return {name: summarise(once.get(name) or times[name], rounds.get(name, 1))
-            for name in steps}
+            for name in samples}

@@ -19,20 +19,14 @@ from ..common.comparison import Result, best_of, time_of
 from ..common.formats import FORMATS
 from ..common.options import counts, names_of
 from ..common.shapes import DEFAULT_DTYPES, DEFAULT_SHAPES, DEFAULT_TOKENS, DTYPE_BYTES, SHAPES
-from . import ggml, peaks, report, roofline
+from . import environments, ggml, peaks, report, roofline
 from .metrics import PEERS
 from .participants import PARTICIPANTS, Unavailable, chosen
-from .worker import ALL, weight
+from .worker import ANSWER_SECONDS, GRACE, OPEN_SECONDS_A_BYTE, weight
 
-# Factor by which a process may exceed its budget before it is killed, and the number of restarts
-# without the participant that crashed it.
-GRACE = 3.0
-RESTARTS = 3
 POLL_SECONDS = 0.5
 # Ratio to the best peer from which on a peer is skipped.
 TOO_SLOW = 10.0
-# Upper bounds of the start-up time of a process: seconds, and seconds per byte of weights.
-BEGIN_SECONDS, BEGIN_SECONDS_A_BYTE = 60.0, 30.0 / 2**30
 # The process whose memory is measured reads its weights from a file of at most this many bytes.
 MEMORY_TOKENS, MEMORY_LIMIT = 32, 1 << 30
 
@@ -86,14 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
     participants = [p.name for p in chosen(["moe_mlir", *arguments.peers])]
     if arguments.formats and "ggml" not in participants:
         raise SystemExit("bench: expected ggml among the peers, as it quantises for --formats")
-    absent = _prepare(participants)
+    pythons, absent = _prepare(participants)
     end = time.monotonic() + 60 * arguments.budget
     print("peaks of the machine", flush=True)
     library = peaks.build(output.parent)
     measured = {n: peaks.measure(library, n) for n in threads}
     result: dict[str, Any] = {
         "format": 1, "benchmark": "cpu", "date": machine.now(), "commit": machine.commit(),
-        "machine": machine.describe(), "versions": machine.versions(),
+        "machine": machine.describe(),
+        "versions": machine.versions() | environments.versions(participants),
         "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
                     "dtypes": arguments.dtypes, "formats": arguments.formats, "threads": threads,
                     "routings": arguments.routings, "participants": participants,
@@ -118,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "participants": [name for name in participants
                                  if dtype in DTYPE_BYTES or PARTICIPANTS[name].formats],
                 "seconds": seconds, "seed": arguments.seed, "peaks": measured[n],
-                "absent": absent}
+                "absent": absent | _too_slow_peers(shape, result["cells"]), "pythons": pythons}
         _group(task, result)
         # The maximum of several measurements, as other processes may run on the machine.
         for name, again in peaks.measure(library, n).items():
@@ -131,18 +126,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(participants: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Build what is not built; return the participants that this failed for, with the reason."""
-    if "ggml" not in participants:
-        return {}
-    if not ggml.library_path().exists():
-        print(f"building ggml of {ggml.version()}, some minutes, once", flush=True)
-    try:
-        ggml.build()
-    except Unavailable as error:
-        print(f"ggml: {error}", flush=True)
-        return {"ggml": ("unavailable", str(error))}
-    return {}
+def _prepare(participants: Sequence[str]) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """Build and install what is missing; return the Python of each participant that has its own,
+    and the participants that this failed for, with the reason."""
+    pythons, absent = {}, {}
+    for name in participants:
+        try:
+            if name == "ggml":
+                if not ggml.library_path().exists():
+                    print(f"building ggml of {ggml.version()}, some minutes, once", flush=True)
+                ggml.build()
+            if requirements := PARTICIPANTS[name].requirements:
+                pythons[name] = str(environments.python(requirements))
+        except Unavailable as error:
+            print(f"{name}: {error}", flush=True)
+            absent[name] = ("unavailable", str(error))
+    return pythons, absent
 
 
 def _set_limits(result: dict[str, Any]) -> None:
@@ -155,33 +154,15 @@ def _set_limits(result: dict[str, Any]) -> None:
 
 
 def _group(task: dict[str, Any], result: dict[str, Any]) -> None:
-    """Run one process; restart it without a participant that crashed it."""
+    """Run the worker of a shape, a type and a thread count."""
     key = {name: task[name] for name in ("shape", "dtype", "threads")}
-    done: list[list[Any]] = []
-    excluded = task["absent"] | _too_slow_peers(task["shape"], result["cells"])
-    begin = time.monotonic()
-    for attempt in range(1 + RESTARTS):
-        left = max(task["seconds"] - (time.monotonic() - begin), 0.1 * task["seconds"])
-        running = None
-        for event in _events(task | {"seconds": left, "done": done, "excluded": excluded,
-                                     "first": attempt == 0}):
-            kind = event.pop("event")
-            if kind == "cell":
-                done.append([event["tokens"], event["routing"]])
-                result["cells"].append(key | event)
-                _print_cell(result["cells"][-1])
-            elif kind in ("costs", "refused"):
-                result[kind].append(key | event)
-            elif kind == "running":
-                running = event["participant"]
-            elif kind == "end":
-                return
-            elif kind == "ended":
-                how = event["how"]
-        if running in (None, ALL) or running in excluded:
-            result["refused"].append(key | {"reason": f"{how}, while running: {running}"})
-            return
-        excluded[running] = ("failed", f"{how} while it ran")
+    for event in _events(task):
+        kind = event.pop("event")
+        if kind == "cell":
+            result["cells"].append(key | event)
+            _print_cell(result["cells"][-1])
+        elif kind in ("costs", "refused"):
+            result[kind].append(key | event)
 
 
 def _too_slow_peers(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
@@ -199,13 +180,14 @@ def _too_slow_peers(shape: str, cells: Sequence[Result]) -> dict[str, tuple[str,
 
 
 def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a worker, then how it ended."""
+    """Yield the events of a worker; that it did not come to its end is the last one."""
     with tempfile.TemporaryDirectory(prefix="moe-bench-") as directory:
         path, errors = Path(directory) / "events", Path(directory) / "errors"
         path.touch()
         weights = SHAPES[task["shape"]].weight_bytes(task["dtype"])
-        end = (time.monotonic() + GRACE * task["seconds"] + BEGIN_SECONDS
-               + BEGIN_SECONDS_A_BYTE * weights)
+        # Each participant may fail to answer once.
+        end = time.monotonic() + GRACE * task["seconds"] + len(task["participants"]) * (
+            ANSWER_SECONDS + OPEN_SECONDS_A_BYTE * weights)
         with errors.open("w") as stderr, path.open() as events:
             process = subprocess.Popen([sys.executable, "-m", "bench.cpu.worker"], text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -216,19 +198,23 @@ def _events(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
             while running:
                 running = process.poll() is None
                 *lines, rest = (rest + events.read()).split("\n")
-                yield from map(json.loads, lines)
+                for event in map(json.loads, lines):
+                    if event["event"] == "end":
+                        process.wait()
+                        return
+                    yield event
                 if running and time.monotonic() > end:
                     process.kill()
                     process.wait()
-                    yield {"event": "ended", "how": "the process timed out and was killed"}
+                    yield {"event": "refused", "reason": "the worker timed out and was killed"}
                     return
                 time.sleep(POLL_SECONDS if running else 0)
         code = process.returncode
-        how = (f"the process ended by {signal.Signals(-code).name}" if code < 0 else
-               f"the process ended with status {code}")
+        how = (f"the worker ended by {signal.Signals(-code).name}" if code < 0 else
+               f"the worker ended with status {code}")
         if code > 0 and (lines := errors.read_text().strip().splitlines()):
             how += f": {lines[-1][:300]}"
-        yield {"event": "ended", "how": how}
+        yield {"event": "refused", "reason": how}
 
 
 def _memory(groups: list[tuple[str, str, int]]) -> list[dict[str, Any]]:

@@ -136,20 +136,20 @@ def _costs(result: Result) -> list[str]:
 
 
 METHOD = """\
-All participants of a shape, type and thread count share one process with as many processors as
-threads, and are measured in interleaved rounds; their order changes from round to round. A
-participant more than ten times slower than the fastest has one call and no rounds. Times are
-medians over calls ± the median absolute deviation; a sample of short calls starts with a warm-up
-call. Weights are random; hidden states are constructed so that the router selects experts drawn
-uniformly or by Zipf(1.0). Calls rotate over several inputs and over enough copies of the layer to
-exceed the caches four times, so that weights are read from memory as in a model of many layers.
-Before it is timed, each participant's result is compared with float64. The roofline (the machine's
-limit in the plot) is the larger of two times: useful operations over the arithmetic peak (of bf16
-dot products for bf16; none for q8_0 and other formats), and bytes of active experts, router, x and
-y over the read bandwidth. `ggml` keeps x, y and the router in f32 and repacks weights, both as
-llama.cpp does; layers in a format have rows that it quantised, and are compared with float64 of the
-decoded weights. `dense` is one matmul with as many operations as the experts, in oneDNN: a
-yardstick, not a peer."""
+Each participant has a process of its own with as many processors as threads, which is stopped while
+others are measured. The participants of a shape, type and thread count are measured in interleaved
+rounds; their order changes from round to round. A participant more than ten times slower than the
+fastest has one call and no rounds. Times are medians over calls ± the median absolute deviation; a
+sample of short calls starts with a warm-up call. Weights are random; hidden states are constructed
+so that the router selects experts drawn uniformly or by Zipf(1.0). Calls rotate over several inputs
+and over enough copies of the layer to exceed the caches four times, so that weights are read from
+memory as in a model of many layers. Before it is timed, each participant's result is compared with
+float64. The roofline (the machine's limit in the plot) is the larger of two times: useful
+operations over the arithmetic peak (of bf16 dot products for bf16; none for q8_0 and other
+formats), and bytes of active experts, router, x and y over the read bandwidth. `ggml` keeps x, y
+and the router in f32 and repacks weights, both as llama.cpp does; layers in a format have rows that
+it quantised, and are compared with float64 of the decoded weights. `dense` is one matmul with as
+many operations as the experts, in oneDNN: a yardstick, not a peer."""
 
 
 def markdown(result: Result, all_rows: bool = False) -> str:

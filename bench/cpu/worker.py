@@ -1,12 +1,13 @@
-"""One process of a benchmark: a shape, a type and a thread count, all participants.
+"""The measurement of a shape, a type and a thread count: all participants, by turns.
 
 Reads its task as JSON from stdin and appends events, one JSON object per line, to a file; the
-process that started it (``cpu``) collects them, even if this one crashes.
+process that started it (``bench``) collects them, even if this one crashes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-# Must precede numpy and the participants, which start threads.
+# Must precede numpy and the participants' processes, which start threads.
 TASK = json.load(sys.stdin) if __name__ == "__main__" else {}
 if TASK:
     os.sched_setaffinity(0, TASK["cpus"])
@@ -27,11 +28,11 @@ import numpy as np
 
 from ..common import data, machine, oracle, timing
 from ..common.formats import FORMATS
-from ..common.participants import message
 from ..common.rotation import count_inputs, count_layers
 from ..common.shapes import SHAPES, Shape
-from . import ggml, roofline
-from .participants import PARTICIPANTS, Case, Participant, Runner, Unavailable, chosen
+from . import roofline
+from .participants import PARTICIPANTS, Participant, Unavailable, chosen
+from .process import Failed, Process, Recipe
 
 # Memory that must stay free.
 MARGIN = 3 << 29
@@ -42,9 +43,10 @@ SLOW = 3
 PATIENCE = 4
 # Minimum seconds of a cell, even if the budget is used up.
 LEAST_SECONDS = 0.5
+# A participant that does not answer for so long is given up: more for opening, which copies and
+# packs weights, and this factor of a cell's budget.
+ANSWER_SECONDS, OPEN_SECONDS_A_BYTE, GRACE = 60.0, 30.0 / 2**30, 3.0
 GIB = 1 << 30
-# Participants of an interleaved measurement.
-ALL = "all, interleaved"
 
 
 @dataclass(frozen=True)
@@ -66,31 +68,40 @@ class Worker:
         self.task, self.emit = task, emit
         self.shape, self.dtype = SHAPES[task["shape"]], task["dtype"]
         self.participants = chosen(task["participants"])
-        self.runners: dict[str, Runner] = {}
+        self.processes: dict[str, Process] = {}
         # Why a participant is missing; seconds per call and tokens of its last cell.
         self.absent: dict[str, tuple[str, str]] = {
-            name: (status, reason) for name, (status, reason) in task["excluded"].items()}
+            name: (status, reason) for name, (status, reason) in task["absent"].items()}
         self.seen: dict[str, tuple[int, float]] = {}
 
     def run(self) -> None:
         begin = time.monotonic()
-        self.layers = self._make_layers()
-        self._open_all()
-        # Opening uses the budget, but at least 30 % remain for the cells.
         task = self.task
+        recipe = Recipe(task["shape"], self.dtype, task["threads"], task["seed"],
+                        self._count_layers(), task["cache"])
+        case = recipe.case()
+        self.layers = case.layers
+        for participant in self.participants:
+            if participant.name not in self.absent:
+                python = task["pythons"].get(participant.name, "")
+                self._open(participant, Process(participant, recipe, case, python))
+        # Opening uses the budget, but at least 30 % remain for the cells.
         left = max(task["seconds"] - (time.monotonic() - begin), 0.3 * task["seconds"])
         cells = [(tokens, routing) for tokens in task["tokens"] for routing in task["routings"]]
         budget = timing.Budget(left, [weight(self.shape, self.dtype, tokens, task["peaks"])
                                       for tokens, _ in cells])
         for tokens, routing in cells:
             seconds = max(budget.next(), LEAST_SECONDS)
-            if [tokens, routing] not in task["done"]:
-                self._cell(self._make_cell(tokens, routing), seconds)
+            self._cell(self._make_cell(tokens, routing), seconds)
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.close()
 
     # -- opening ------------------------------------------------------------
 
-    def _make_layers(self) -> list[data.Weights]:
-        """Create as many layers as the smallest cell needs to exceed the caches, if all copies of
+    def _count_layers(self) -> int:
+        """Return as many layers as the smallest cell needs to exceed the caches, if all copies of
         them fit in memory."""
         size = self.shape.weight_bytes(self.dtype)
         if self.dtype in FORMATS and "ggml" in self.absent:
@@ -103,46 +114,38 @@ class Worker:
                          if p.name not in self.absent)
         wanted = count_layers(self.shape, self.dtype, min(self.task["tokens"]),
                               machine.last_level_cache())
-        count = int(min(wanted, max((free - MARGIN) // (copies * size), 1)))
-        # ggml is the only one here that writes all of its formats.
-        quantise = ggml.quantise if self.dtype in FORMATS else None
-        return data.make_layers(self.shape, self.dtype, self.task["seed"], count, quantise)
+        return int(min(wanted, max((free - MARGIN) // (copies * size), 1)))
 
-    def _open_all(self) -> None:
-        case = Case(self.shape, self.dtype, self.task["threads"], self.layers, self.task["cache"])
-        self._report_costs(case)
-        for participant in self.participants:
-            if participant.name not in self.absent:
-                self._open(participant, case)
-
-    def _report_costs(self, case: Case) -> None:
-        """Report the costs of this project's compiler and packing."""
-        ours = [p for p in self.participants if p.kind == "ours" and p.name not in self.absent]
-        if not ours or not self.task["first"]:
-            return
-        from .participants import moe_mlir
-
-        self.emit("running", participant=ours[0].name)
-        try:
-            self.emit("costs", **moe_mlir.costs(case))
-        except Exception as error:  # noqa: BLE001 -- reported, and the cells still run
-            self.emit("costs", error=message(error))
-
-    def _open(self, participant: Participant, case: Case) -> None:
+    def _open(self, participant: Participant, process: Process) -> None:
         name = participant.name
-        copies = participant.copies_in(self.dtype)
-        needed = copies * sum(layer.nbytes for layer in self.layers) + MARGIN
-        if copies and needed > (free := machine.available_memory()):
-            self.absent[name] = ("skipped", f"needs {needed / GIB:.1f} GiB for its weights, "
-                                 f"{free / GIB:.1f} GiB are free")
+        self.processes[name] = process
+        size = sum(layer.nbytes for layer in self.layers)
+        needed = participant.copies_in(self.dtype) * size + MARGIN
+        if needed > MARGIN and needed > (free := machine.available_memory()):
+            self._give_up(name, "skipped", f"needs {needed / GIB:.1f} GiB for its weights, "
+                          f"{free / GIB:.1f} GiB are free")
             return
-        self.emit("running", participant=name)
+        seconds = ANSWER_SECONDS + OPEN_SECONDS_A_BYTE * size
         try:
-            self.runners[name] = participant.open(case)
+            if participant.kind == "ours":
+                self._report_costs(process, seconds)
+            process.request(seconds, "open")
         except Unavailable as error:
-            self.absent[name] = ("unavailable", str(error))
-        except Exception as error:  # noqa: BLE001 -- a peer may raise anything
-            self.absent[name] = ("failed", message(error))
+            self._give_up(name, "unavailable", str(error))
+        except Failed as error:
+            self._give_up(name, "failed", str(error))
+
+    def _report_costs(self, process: Process, seconds: float) -> None:
+        """Report the costs of this project's compiler and packing."""
+        try:
+            self.emit("costs", **process.request(seconds, "costs"))
+        except Failed as error:  # reported, and the cells still run
+            self.emit("costs", error=str(error))
+
+    def _give_up(self, name: str, status: str, reason: str) -> None:
+        """End a participant's process, and with it its memory."""
+        self.absent[name] = (status, reason)
+        self.processes.pop(name).close()
 
     # -- a cell -------------------------------------------------------------
 
@@ -166,15 +169,36 @@ class Worker:
                 estimates[name] = status["seconds"]
         left = max(seconds - (time.perf_counter() - begin), 0.2 * seconds)
         if estimates:
-            self.emit("running", participant=ALL)
-            steps = {name: self.runners[name].step for name in estimates}
-            yardsticks = {p.name for p in self.participants if p.kind == "yardstick"}
-            for name, summary in timing.interleave(steps, estimates, left, yardsticks).items():
-                results[name] |= summary.as_dict()
-                self.seen[name] = (cell.tokens, summary.median)
+            self._measure(cell, estimates, left, results)
         self.emit("cell", tokens=cell.tokens, routing=cell.routing,
                   active_experts=cell.active_experts, layers=len(self.layers),
                   inputs=len(cell.inputs), participants=results)
+
+    def _measure(self, cell: Cell, estimates: dict[str, float], seconds: float,
+                 results: dict[str, dict[str, Any]]) -> None:
+        """Add the times of the participants, or why one failed, to ``results``."""
+        allowed = ANSWER_SECONDS + GRACE * seconds
+
+        def sample_of(name: str) -> timing.Sample:
+            def sample(first: int, count: int) -> Sequence[float]:
+                if name in self.absent:
+                    return [math.nan] * count
+                try:
+                    return self.processes[name].request(allowed, "sample", first, count)
+                except Failed as error:
+                    self._give_up(name, "failed", str(error))
+                    return [math.nan] * count
+            return sample
+
+        yardsticks = {p.name for p in self.participants if p.kind == "yardstick"}
+        samples = {name: sample_of(name) for name in estimates}
+        for name, summary in timing.interleave(samples, estimates, seconds, yardsticks).items():
+            if name in self.absent:
+                status, reason = self.absent[name]
+                results[name] = {"status": status, "reason": reason}
+            else:
+                results[name] |= summary.as_dict()
+                self.seen[name] = (cell.tokens, summary.median)
 
     def _check(self, participant: Participant, cell: Cell, tokens: list[int],
                expected: np.ndarray, seconds: float) -> dict[str, Any]:
@@ -186,29 +210,32 @@ class Worker:
             return {"status": status, "reason": reason}
         if reason := self._too_slow(participant, cell, seconds):
             return {"status": "skipped", "reason": reason}
-        self.emit("running", participant=name, tokens=cell.tokens, routing=cell.routing)
         try:
-            return self._call(participant, cell, tokens, expected)
+            return self._call(participant, cell, tokens, expected, seconds)
         except Unavailable as error:
             return {"status": "unavailable", "reason": str(error)}
-        except Exception as error:  # noqa: BLE001 -- a peer may raise anything
-            return {"status": "failed", "reason": message(error)}
+        except Failed as error:
+            if self.processes[name].ended:
+                self._give_up(name, "failed", str(error))
+            return {"status": "failed", "reason": str(error)}
 
     def _call(self, participant: Participant, cell: Cell, tokens: list[int],
-              expected: np.ndarray) -> dict[str, Any]:
-        runner = self.runners[participant.name]
-        scratch, free = runner.scratch(cell.tokens), machine.available_memory()
+              expected: np.ndarray, seconds: float) -> dict[str, Any]:
+        def request(method: str, *arguments: Any) -> Any:
+            return self.processes[participant.name].request(
+                ANSWER_SECONDS + GRACE * seconds, method, *arguments)
+
+        scratch, free = request("scratch", cell.tokens), machine.available_memory()
         if scratch + MARGIN > free:
             return {"status": "skipped", "reason": f"needs {scratch / GIB:.1f} GiB besides its "
                     f"weights, {free / GIB:.1f} GiB are free"}
-        runner.load([batch.x for batch in cell.inputs])
-        time.sleep(timing.SETTLE_SECONDS)
-        elapsed = timing.seconds_of(runner.step, 0)
+        request("load", [batch.x for batch in cell.inputs])
+        elapsed, = request("sample", 0, 1)
         # An estimate until the median is known.
         self.seen[participant.name] = (cell.tokens, elapsed)
-        actual = runner.output()
+        actual = request("output")
         if participant.kind == "yardstick":
-            error = oracle.relative_error(actual, runner.expected())
+            error = oracle.relative_error(actual, request("expected"))
         else:
             error = oracle.relative_error(actual[tokens], expected)
         allowed = oracle.tolerance(self.dtype, self.shape.top_k)
@@ -216,10 +243,8 @@ class Worker:
             return {"status": "wrong", "error": error,
                     "reason": f"relative error {error:.1e}, allowed {allowed:.1e}"}
         if elapsed < timing.LONG_CALL:
-            # The first call may have compiled or allocated, and any one may have waited for
-            # threads of other participants: an estimate must not make a participant slow.
-            time.sleep(timing.SETTLE_SECONDS)
-            elapsed = min(timing.seconds_of(runner.step, call) for call in (1, 2, 3))
+            # The first call may have compiled or allocated, and one call says little.
+            elapsed = min(request("sample", 1, 3))
         return {"status": "ok", "error": error, "seconds": elapsed}
 
     def _too_slow(self, participant: Participant, cell: Cell, seconds: float) -> str:
@@ -251,10 +276,13 @@ def main() -> None:
             # Whole lines, so that readers never see a partial event.
             file.write(json.dumps({"event": kind, **values}).encode() + b"\n")
 
+        worker = Worker(TASK, emit)
         try:
-            Worker(TASK, emit).run()
+            worker.run()
         except Unavailable as error:
             emit("refused", reason=str(error))
+        finally:
+            worker.close()
         emit("end")
 
 

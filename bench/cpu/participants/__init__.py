@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +22,8 @@ from ...common.rotation import select
 from ...common.shapes import Shape
 
 __all__ = ["PARTICIPANTS", "Case", "Participant", "Runner", "Unavailable", "chosen", "select"]
+
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,30 @@ class Participant:
     copies: float = 0
     # Takes quantised weights, which it copies.
     formats: bool = False
+    # It has an environment of its own, with the packages that ``MODULE.txt`` names.
+    own_environment: bool = False
 
     def copies_in(self, dtype: str) -> float:
         """Return the copies of the weights that it creates in a type or format."""
         return 1 if dtype in FORMATS else self.copies
 
+    @property
+    def requirements(self) -> Path | None:
+        return HERE / f"{self.module}.txt" if self.own_environment else None
+
     def open(self, case: Case) -> Runner:
+        opener: Callable[..., Runner] = self._module().open
+        return opener(case, self.variant) if self.variant else opener(case)
+
+    def costs(self, case: Case) -> dict[str, float]:
+        """Measure what compiling and packing cost, which only this project's participant does."""
+        return self._module().costs(case)
+
+    def _module(self) -> ModuleType:
         try:
-            module = importlib.import_module(f".{self.module}", __name__)
+            return importlib.import_module(f".{self.module}", __name__)
         except ImportError as error:
             raise Unavailable(f"not installed: {error}") from error
-        opener: Callable[..., Runner] = module.open
-        return opener(case, self.variant) if self.variant else opener(case)
 
 
 PARTICIPANTS = {p.name: p for p in (
@@ -80,7 +96,8 @@ PARTICIPANTS = {p.name: p for p in (
     Participant("transformers/batched_mm", "peer", "transformers_block", "batched_mm"),
     Participant("onnxruntime", "peer", "onnxruntime_moe", copies=1),
     Participant("jax", "peer", "jax_ragged", copies=1),
-    Participant("iree", "peer", "iree_graph", copies=2),
+    # Its compiler reads what the JAX of its release writes.
+    Participant("iree", "peer", "iree_graph", copies=2, own_environment=True),
     # It keeps views of weights in f32, bf16 and f16.
     Participant("ggml", "peer", "ggml_graph", formats=True),
     Participant("dense", "yardstick", "dense"),

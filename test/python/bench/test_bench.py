@@ -19,6 +19,7 @@ from bench.common.shapes import DTYPE_BYTES, SHAPES
 from bench.cpu import bench as cpu
 from bench.cpu import metrics, report, roofline
 from bench.cpu.participants import PARTICIPANTS, chosen
+from bench.cpu.process import time_calls
 
 TINY = SHAPES["tiny"]
 PEAKS = {"threads": 1, "fma_f32": 100e9, "dot_bf16": 200e9, "read": 20e9, "copy": 10e9}
@@ -212,16 +213,18 @@ def test_samples_are_spread_over_the_rounds():
     assert all(timing.is_measured(every, i, 12) for i in range(12))
 
 
+def sampler(name, seconds, clock, order):
+    """A sample of calls that take ``seconds`` on ``clock`` and are noted in ``order``."""
+    def step(number):
+        order.append((name, number))
+        clock.now += seconds
+    return lambda first, count: time_calls(step, first, count, clock)
+
+
 def test_participants_are_interleaved():
     clock, order = Clock(), []
-
-    def step(name, seconds):
-        def call(number):
-            order.append((name, number))
-            clock.now += seconds
-        return call
-
-    found = timing.interleave({"a": step("a", 0.125), "b": step("b", 0.25)},
+    found = timing.interleave({"a": sampler("a", 0.125, clock, order),
+                               "b": sampler("b", 0.25, clock, order)},
                               {"a": 0.125, "b": 0.25}, seconds=3.0, clock=clock)
     assert (found["a"].median, found["b"].median) == (0.125, 0.25)
     assert (found["a"].rounds, found["b"].rounds) == (12, 6)
@@ -231,8 +234,14 @@ def test_participants_are_interleaved():
     assert [n for name, n in order if name == "a"] == list(range(12))
 
 
+def test_the_warm_up_of_a_sample_does_not_count():
+    found = timing.interleave({"a": lambda first, count: [9.0] + [0.01] * (count - 1)},
+                              {"a": 0.01}, seconds=1.0)
+    assert found["a"].median == found["a"].q3 == 0.01
+
+
 def test_a_call_longer_than_its_share_is_not_repeated():
-    def never(number):
+    def never(first, count):
         raise AssertionError("called again")
 
     found = timing.interleave({"slow": never}, {"slow": 9.0}, seconds=3.0)
@@ -241,35 +250,22 @@ def test_a_call_longer_than_its_share_is_not_repeated():
 
 def test_an_outclassed_participant_has_one_call():
     clock, order = Clock(), []
-
-    def step(name, seconds):
-        def call(number):
-            order.append(name)
-            clock.now += seconds
-        return call
-
     estimates = {"fast": 0.125, "slow": 1.5, "dense": 0.015625}
-    found = timing.interleave({n: step(n, s) for n, s in estimates.items()}, estimates, seconds=9.0,
-                              yardsticks={"dense"}, clock=clock)
-    assert "slow" not in order and (found["slow"].median, found["slow"].calls) == (1.5, 1)
+    found = timing.interleave({n: sampler(n, s, clock, order) for n, s in estimates.items()},
+                              estimates, seconds=9.0, yardsticks={"dense"}, clock=clock)
+    names = [name for name, _ in order]
+    assert "slow" not in names and (found["slow"].median, found["slow"].calls) == (1.5, 1)
     assert found["fast"].rounds > 1 and found["dense"].rounds > 1
     # No participant always follows the same one.
-    assert "fast dense" in " ".join(order) and "dense fast" in " ".join(order)
+    assert "fast dense" in " ".join(names) and "dense fast" in " ".join(names)
 
 
 def test_each_participant_begins_a_round():
     names = ["a", "b", "c", "d"]
     order, clock = [], Clock()
-
-    def step(name):
-        def call(number):
-            order.append(name)
-            clock.now += 0.125
-        return call
-
-    timing.interleave({n: step(n) for n in names}, dict.fromkeys(names, 0.125), seconds=6.0,
-                      clock=clock)
-    assert {*order[::4]} == {*names}
+    timing.interleave({n: sampler(n, 0.125, clock, order) for n in names},
+                      dict.fromkeys(names, 0.125), seconds=6.0, clock=clock)
+    assert {name for name, _ in order[::4]} == {*names}
 
 
 def test_a_short_call_has_some_rounds_however_little_time_there_is():

@@ -123,8 +123,12 @@ def work(monkeypatch, dtype, absent=None):
     events = []
     task = {"shape": "small", "dtype": dtype, "threads": 1, "tokens": [1, 9],
             "routings": ["uniform"], "participants": ["ggml"], "seconds": 1.0, "seed": 0,
-            "peaks": PEAKS, "excluded": absent or {}, "done": [], "first": True, "cache": ""}
-    worker.Worker(task, lambda kind, **values: events.append((kind, values))).run()
+            "peaks": PEAKS, "absent": absent or {}, "pythons": {}, "cache": ""}
+    made = worker.Worker(task, lambda kind, **values: events.append((kind, values)))
+    try:
+        made.run()
+    finally:
+        made.close()
     return [values["participants"]["ggml"] for kind, values in events if kind == "cell"]
 
 
@@ -161,10 +165,10 @@ def test_it_is_absent_with_the_reason_where_it_cannot_be_built(monkeypatch, tmp_
     script.write_text("#!/bin/sh\necho 'ERROR: no matching distribution' >&2\nexit 1\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    absent = cpu._prepare(["moe_mlir", "ggml"])
+    pythons, absent = cpu._prepare(["moe_mlir", "ggml"])
     reason = "python failed: ERROR: no matching distribution"
     assert absent == {"ggml": ("unavailable", reason)}
-    assert cpu._prepare(["moe_mlir"]) == {}
+    assert pythons == {} and cpu._prepare(["moe_mlir"]) == ({}, {})
     assert work(monkeypatch, "f32", absent) == 2 * [{"status": "unavailable", "reason": reason}]
     with pytest.raises(Unavailable, match="needs ggml: python failed"):
         work(monkeypatch, "q4_0", absent)
