@@ -5,23 +5,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "moe/InitAll.h"
+#include "moe/Tools/MoEOptMain.h"
 
-#include "mlir/InitAllDialects.h"
-#include "mlir/InitAllExtensions.h"
-#include "mlir/InitAllPasses.h"
-#include "mlir/Tools/mlir-opt/MlirOptMain.h"
-
-int main(int argc, char **argv) {
-  mlir::registerAllPasses();
-  mlir::moe::registerAllPasses();
-  mlir::moe::registerAllPipelines();
-
-  mlir::DialectRegistry registry;
-  mlir::registerAllDialects(registry);
-  mlir::registerAllExtensions(registry);
-  mlir::moe::registerAllDialects(registry);
-  mlir::moe::registerAllExtensions(registry);
-  return mlir::asMainReturnCode(mlir::MlirOptMain(
-      argc, argv, "Mixture-of-Experts optimizer driver\n", registry));
-}
+int main(int argc, char **argv) { return mlir::moe::optMain(argc, argv); }
