@@ -20,7 +20,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-bool mlir::moe::isHostFunction(llvm::StringRef name) {
+bool mlir::moe::isMathFunction(llvm::StringRef name) {
   // Of f64; those of f32 have the suffix f.
   static const llvm::StringSet<> math{
       "acos",  "acosh", "asin",  "asinh",     "atan",     "atan2",     "atanh",
@@ -29,11 +29,15 @@ bool mlir::moe::isHostFunction(llvm::StringRef name) {
       "fmin",  "fmod",  "ldexp", "log",       "log10",    "log1p",     "log2",
       "pow",   "rint",  "round", "sin",       "sinh",     "roundeven", "sqrt",
       "tan",   "tanh",  "trunc", "nearbyint", "copysign", "sincos"};
+  return math.contains(name) ||
+         (name.ends_with("f") && math.contains(name.drop_back()));
+}
+
+bool mlir::moe::isHostFunction(llvm::StringRef name) {
   static const llvm::StringSet<> other{
       "abort",  "aligned_alloc", "bcmp",    "free",   "malloc",
       "memcmp", "memcpy",        "memmove", "memset", "puts"};
-  return other.contains(name) || math.contains(name) ||
-         (name.ends_with("f") && math.contains(name.drop_back()));
+  return other.contains(name) || isMathFunction(name);
 }
 
 LogicalResult mlir::moe::verifyDefined(ModuleOp module) {

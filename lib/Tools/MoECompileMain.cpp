@@ -238,10 +238,6 @@ int CompileTool::compile(ModuleOp module, const moe::RemarkListener &remarks) {
   auto targets = moe::parseTargets(options.target);
   if (!targets)
     return fail(targets.takeError());
-  // A missing linker should fail before the work, not after it.
-  if (emit == Emit::Artifact)
-    if (auto linker = moe::findLinker(); !linker)
-      return fail(linker.takeError());
   if (targets->size() > 1 && emit != Emit::Artifact)
     return fail(llvm::createStringError(
         "--target: expected one target with this --emit, got " +

@@ -65,6 +65,8 @@ translateToLLVMIR(const Variant &variant, llvm::LLVMContext &context,
 /// True if `name` is a function of the C or the math library that code may
 /// call: every process that loads an artifact has it.
 bool isHostFunction(llvm::StringRef name);
+/// True if it is one of the math library.
+bool isMathFunction(llvm::StringRef name);
 
 /// Reports functions that are called, have no body and are not host functions.
 LogicalResult verifyDefined(ModuleOp module);
@@ -78,9 +80,6 @@ llvm::Error verifyHostFunctions(llvm::MemoryBufferRef object);
 llvm::Expected<std::string>
 buildMetadata(llvm::ArrayRef<Variant> variants,
               llvm::ArrayRef<std::string> warnings = {});
-
-/// Returns the path of the linker that `buildArtifact` runs.
-llvm::Expected<std::string> findLinker();
 
 /// Builds an artifact: the objects linked into a shared object, the metadata
 /// and the footer.
