@@ -4,6 +4,13 @@
 #
 # There are two sets of targets: MoETargets (the runtime, which needs neither
 # LLVM nor MLIR to be found) and MoECompilerTargets (the dialect and the passes).
+#
+# `cmake --install build --component C`, of which each works without the others
+# but `python`, which needs `runtime` and, to compile, `compiler`:
+#   runtime      libmoe_rt.so.0 and moe-run
+#   compiler     the other tools, MoEPlugin.so and libMoECompiler.so
+#   development  headers, static libraries, CMake's and pkg-config's files
+#   python       the package moe
 
 include(CMakePackageConfigHelpers)
 
@@ -13,7 +20,7 @@ set(MOE_INSTALL_PYTHONDIR ${CMAKE_INSTALL_LIBDIR}/python
     CACHE STRING "Where the Python package moe goes")
 
 # Installs a symbolic link, relative to itself so that the prefix can be moved.
-function(moe_install_link target link)
+function(moe_install_link target link component)
   get_filename_component(dir /${link} DIRECTORY)
   file(RELATIVE_PATH relative ${dir} /${target})
   install(CODE "
@@ -21,33 +28,36 @@ function(moe_install_link target link)
     message(STATUS \"Installing: \${link}\")
     get_filename_component(dir \"\${link}\" DIRECTORY)
     file(MAKE_DIRECTORY \"\${dir}\")
-    file(CREATE_LINK ${relative} \"\${link}\" SYMBOLIC)")
+    file(CREATE_LINK ${relative} \"\${link}\" SYMBOLIC)"
+    COMPONENT ${component})
 endfunction()
 
-install(EXPORT MoETargets NAMESPACE MoE:: DESTINATION ${MOE_INSTALL_CMAKEDIR})
+install(EXPORT MoETargets NAMESPACE MoE:: DESTINATION ${MOE_INSTALL_CMAKEDIR}
+  COMPONENT development)
 
 # The Python package, which finds the runtime and the compiler beside itself.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/python/moe
-  DESTINATION ${MOE_INSTALL_PYTHONDIR}
+  DESTINATION ${MOE_INSTALL_PYTHONDIR} COMPONENT python
   PATTERN __pycache__ EXCLUDE)
-moe_install_link(${CMAKE_INSTALL_LIBDIR}/libmoe_rt.so
-  ${MOE_INSTALL_PYTHONDIR}/moe/lib/libmoe_rt.so)
+moe_install_link(${CMAKE_INSTALL_LIBDIR}/libmoe_rt.so.${PROJECT_VERSION_MAJOR}
+  ${MOE_INSTALL_PYTHONDIR}/moe/lib/libmoe_rt.so.${PROJECT_VERSION_MAJOR} python)
 
 if(MOE_BUILD_COMPILER)
   get_property(libraries GLOBAL PROPERTY MOE_LIBRARIES)
   install(TARGETS ${libraries} EXPORT MoECompilerTargets
-    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
-    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
   install(EXPORT MoECompilerTargets NAMESPACE MoE::
-    DESTINATION ${MOE_INSTALL_CMAKEDIR})
+    DESTINATION ${MOE_INSTALL_CMAKEDIR} COMPONENT development)
   foreach(root ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
     install(DIRECTORY ${root}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-      FILES_MATCHING
+      COMPONENT development FILES_MATCHING
       PATTERN "*.h" PATTERN "*.td" PATTERN "*.def" PATTERN "*.inc"
       PATTERN CMakeFiles EXCLUDE)
   endforeach()
-  moe_install_link(${CMAKE_INSTALL_BINDIR}/moe-compile
-    ${MOE_INSTALL_PYTHONDIR}/moe/bin/moe-compile)
+  foreach(tool moe-compile moe-opt moe-run)
+    moe_install_link(${CMAKE_INSTALL_BINDIR}/${tool}
+      ${MOE_INSTALL_PYTHONDIR}/moe/bin/${tool} python)
+  endforeach()
 endif()
 
 configure_package_config_file(
@@ -61,6 +71,8 @@ write_basic_package_version_file(
 install(FILES
   ${PROJECT_BINARY_DIR}/cmake/MoEConfig.cmake
   ${PROJECT_BINARY_DIR}/cmake/MoEConfigVersion.cmake
-  DESTINATION ${MOE_INSTALL_CMAKEDIR})
-install(FILES ${PROJECT_SOURCE_DIR}/LICENSE
-  DESTINATION ${CMAKE_INSTALL_DOCDIR})
+  DESTINATION ${MOE_INSTALL_CMAKEDIR} COMPONENT development)
+foreach(component runtime compiler development)
+  install(FILES ${PROJECT_SOURCE_DIR}/LICENSE
+    DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT ${component})
+endforeach()

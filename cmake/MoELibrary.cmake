@@ -56,5 +56,6 @@ function(moe_add_tool name)
   moe_compiler_options(${name})
   moe_precompile_headers(${name})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} MLIR LLVM)
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
+    COMPONENT compiler)
 endfunction()

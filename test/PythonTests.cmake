@@ -27,6 +27,7 @@ moe_add_python_tests(transformers
   transformers/transformers_interface transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
+moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu
   bench/bench_process

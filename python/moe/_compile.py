@@ -26,6 +26,7 @@ from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT,
                      RESOURCE_EXHAUSTED, MoEError)
 from ._library import ABI_VERSION
 from ._runtime import Module, make_context
+from ._tools import find_tool
 
 __all__ = ["compile", "find_compiler"]
 
@@ -36,12 +37,8 @@ def find_compiler() -> Path:
         if not os.access(named, os.X_OK):
             raise MoEError(NOT_FOUND, f"$MOE_COMPILE names '{named}', which is no executable")
         return Path(named)
-    package = Path(__file__).resolve().parent
-    build = Path(os.environ.get("MOE_BUILD_DIR", package.parent.parent / "build"))
-    for path in (package / "moe-compile", package / "bin" / "moe-compile",
-                 build / "bin" / "moe-compile"):
-        if os.access(path, os.X_OK):
-            return path
+    if found := find_tool("moe-compile"):
+        return found
     if found := shutil.which("moe-compile"):
         return Path(found)
     raise MoEError(NOT_FOUND, "moe-compile was not found beside the package, in a build tree or in "

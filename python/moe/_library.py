@@ -104,7 +104,8 @@ def _candidates() -> list[str]:
         return [named]
     package = Path(__file__).resolve().parent
     repository = package.parent.parent
-    found = [package / "libmoe_rt.so", package / "lib" / "libmoe_rt.so"]
+    found = [package / "libmoe_rt.so", package / "lib" / "libmoe_rt.so",
+             package / "lib" / "libmoe_rt.so.0"]
     build = Path(os.environ.get("MOE_BUILD_DIR", repository / "build"))
     found += [build / "lib" / "libmoe_rt.so", build / "runtime" / "libmoe_rt.so",
               build / "runtime" / "src" / "libmoe_rt.so"]

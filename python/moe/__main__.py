@@ -1,0 +1,53 @@
+"""``python -m moe``: what is installed, and the command line tools.
+
+    python -m moe                     # versions, and where compiler and runtime are
+    python -m moe compile ARGUMENTS   # moe-compile; also: opt, run
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from . import MoEError, __version__, find_compiler, runtime_version
+from ._library import library
+from ._tools import run_tool
+
+TOOLS = ("compile", "opt", "run")
+
+
+def describe() -> int:
+    """Print versions and paths; return 1 if something is missing."""
+    print(f"package   {__version__}, {__file__.rpartition('/')[0]}")
+    status = 0
+    try:
+        print(f"runtime   {runtime_version()}, {library()._name}")
+    except MoEError as error:
+        print(f"runtime   missing: {error}")
+        status = 1
+    try:
+        compiler = find_compiler()
+        version = subprocess.run([compiler, "--version"], capture_output=True, text=True,
+                                 check=True).stdout.strip()
+        print(f"compiler  {version.removeprefix('moe-compile ')}, {compiler}")
+    except (MoEError, OSError, subprocess.SubprocessError) as error:
+        print(f"compiler  missing: {error}")
+        status = 1
+    return status
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments:
+        return describe()
+    if arguments[0] in TOOLS:
+        run_tool(f"moe-{arguments[0]}", arguments[1:])
+    print(__doc__.strip().replace("``", ""),
+          file=sys.stdout if arguments[0] in ("-h", "--help") else sys.stderr)
+    return 0 if arguments[0] in ("-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except MoEError as error:
+        sys.exit(f"moe: error: {error}")

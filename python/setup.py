@@ -1,0 +1,17 @@
+"""The wheel's tag: binaries that any Python 3 loads through ctypes."""
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+
+
+class BinaryDistribution(Distribution):
+    def has_ext_modules(self):
+        return True
+
+
+class BinaryWheel(bdist_wheel):
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(distclass=BinaryDistribution, cmdclass={"bdist_wheel": BinaryWheel})
