@@ -56,29 +56,28 @@ foreach(tool compile opt)
   target_compile_definitions(moe-wheel-${tool} PRIVATE
     MOE_TOOL=moe_${tool}_main)
   target_link_libraries(moe-wheel-${tool} PRIVATE MoEWheelCompiler)
-  set_target_properties(moe-wheel-${tool} PROPERTIES OUTPUT_NAME moe-${tool}
+  # Its own name would make `ninja moe-${tool}` build this one.
+  set_target_properties(moe-wheel-${tool} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${folder}/bin
     BUILD_RPATH "" BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN/../lib")
   add_dependencies(MoEWheel moe-wheel-${tool})
-  list(APPEND tools ${folder}/bin/moe-${tool})
+  install(PROGRAMS $<TARGET_FILE:moe-wheel-${tool}> RENAME moe-${tool}
+    DESTINATION moe/bin COMPONENT wheel EXCLUDE_FROM_ALL)
 endforeach()
 
 # `cmake --install build --component wheel`: the folder that pip makes a wheel of.
-set(package moe)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/python/moe DESTINATION .
   COMPONENT wheel EXCLUDE_FROM_ALL PATTERN __pycache__ EXCLUDE)
 install(FILES ${PROJECT_SOURCE_DIR}/python/pyproject.toml
   ${PROJECT_SOURCE_DIR}/python/setup.py ${PROJECT_SOURCE_DIR}/README.md
   ${PROJECT_SOURCE_DIR}/LICENSE
   DESTINATION . COMPONENT wheel EXCLUDE_FROM_ALL)
-install(PROGRAMS ${tools} DESTINATION ${package}/bin
-  COMPONENT wheel EXCLUDE_FROM_ALL)
-install(FILES ${folder}/lib/libMoECompiler.so DESTINATION ${package}/lib
+install(FILES ${folder}/lib/libMoECompiler.so DESTINATION moe/lib
   COMPONENT wheel EXCLUDE_FROM_ALL)
 # A wheel has no links: the one name is that which moe-run looks for.
 install(FILES $<TARGET_FILE:moe_rt> RENAME $<TARGET_SONAME_FILE_NAME:moe_rt>
-  DESTINATION ${package}/lib COMPONENT wheel EXCLUDE_FROM_ALL)
-install(TARGETS moe-run RUNTIME DESTINATION ${package}/bin
+  DESTINATION moe/lib COMPONENT wheel EXCLUDE_FROM_ALL)
+install(TARGETS moe-run RUNTIME DESTINATION moe/bin
   COMPONENT wheel EXCLUDE_FROM_ALL)
 # Of what is inside.
 foreach(part llvm=libllvm22 zstd=libzstd-dev zlib=zlib1g-dev
