@@ -28,6 +28,7 @@ static PassOptions forProcessor(const CPUPipelineOptions &cpu) {
   options.bf16Dot = cpu.bf16Dot;
   options.int8Dot = cpu.int8Dot;
   options.bytePermute = cpu.bytePermute;
+  options.prefetchedPages = cpu.prefetchedPages;
   return options;
 }
 

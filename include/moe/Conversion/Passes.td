@@ -53,7 +53,9 @@ class CPUPass<string name> : Pass<name, "::mlir::ModuleOp"> {
     Option<"int8Dot", "int8-dot", "bool", "false",
            "use dot products of 8-bit integers (AVX512_VNNI or AVX-VNNI)">,
     Option<"bytePermute", "byte-permute", "bool", "false",
-           "look bytes up in tables of 128 (AVX512_VBMI)">
+           "look bytes up in tables of 128 (AVX512_VBMI)">,
+    Option<"prefetchedPages", "prefetched-pages", "int64_t", "0",
+           "pages of 4 KiB from which weights are prefetched side by side">
   ];
 }
 

@@ -67,6 +67,11 @@ struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
       *this, "byte-permute",
       llvm::cl::desc("whether bytes are looked up in tables of 128"),
       llvm::cl::init(false)};
+  Option<int64_t> prefetchedPages{
+      *this, "prefetched-pages",
+      llvm::cl::desc("pages of 4 KiB from which weights are prefetched side by "
+                     "side; 0 for none"),
+      llvm::cl::init(0)};
   Option<bool> f16Conversions{
       *this, "f16-conversions",
       llvm::cl::desc("whether instructions convert f16 to and from f32"),

@@ -66,6 +66,7 @@ private:
   struct Part {
     Value expert, panel, block;
     Value isFirst, isLast; // of the task
+    Value lastPanel;       // after those of the task
   };
   /// Some rows of a task: tile `index` of `total`.
   struct Tile {
@@ -76,7 +77,8 @@ private:
     Value start, step;
   };
   void buildPanel(Part part, Value firstRow, Value rows);
-  Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps);
+  Ahead prefetch(const Part &part, const Tile &tile, Value start, Value steps,
+                 Value end);
   void buildFirsts(const Tile &tile, Value firstRow, Value column);
   void buildTile(const Part &part, const Tile &tile, Value firstRow,
                  Value accumulatorsStart);

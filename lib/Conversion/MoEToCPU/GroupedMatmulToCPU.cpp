@@ -117,13 +117,11 @@ void GroupedMatmulLowering::forEachTile(
 /// Chooses what to prefetch during a tile. The tiles of a part share the
 /// prefetch of the next part, which is adjacent in memory, while this one is in
 /// the cache. The first tile of a task and a tile that is alone in its part
-/// read their own weights from memory, where a prefetch would only take
-/// bandwidth. The last part prefetches nothing: what follows belongs to another
-/// task.
-GroupedMatmulLowering::Ahead GroupedMatmulLowering::prefetch(const Part &part,
-                                                             const Tile &tile,
-                                                             Value start,
-                                                             Value steps) {
+/// read their own weights from memory up to `end`. The last part prefetches
+/// nothing: what follows belongs to another task.
+GroupedMatmulLowering::Ahead
+GroupedMatmulLowering::prefetch(const Part &part, const Tile &tile, Value start,
+                                Value steps, Value end) {
   auto choose = [&](Value condition, Value yes, Value no) -> Value {
     return arith::SelectOp::create(b, condition, yes, no);
   };
@@ -140,7 +138,11 @@ GroupedMatmulLowering::Ahead GroupedMatmulLowering::prefetch(const Part &part,
   Value step = arith::DivUIOp::create(
       b, b.index(kernel.getStep() * Kernel::unroll), sharing);
   Value isNothing = arith::OrIOp::create(b, own, part.isLast);
-  return {next, choose(isNothing, b.index(0), step)};
+  Ahead ahead = {next, choose(isNothing, b.index(0), step)};
+  if (kernel.prefetchedPages > 0)
+    ahead = {choose(own, end, ahead.start),
+             choose(own, b.index(aheadIsEnd), ahead.step)};
+  return ahead;
 }
 
 /// Stores the first element of each row of a tile, from `column` on.
@@ -184,10 +186,13 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
   buildFirsts(tile, firstRow, b.index(0));
   Value start = startOf(part.expert, part.panel, b.index(0));
   Value rest = b.index(op.getK() % packed.group / packed.getStep());
+  // The first tile of a panel brings it to the caches.
+  Value end = startOf(part.expert, part.lastPanel, b.index(0));
+  end = arith::SelectOp::create(b, b.less(tile.index, b.index(1)), end, start);
   auto module = op->getParentOfType<ModuleOp>();
   callKernel(tile.count, kernel.maxRows,
              {lhs.elements, firsts, weights.elements, start, accumulators,
-              b.index(0), b.index(op.getK() / packed.group), rest},
+              b.index(0), b.index(op.getK() / packed.group), rest, end},
              [&](int64_t rows) {
                return getOrCreateQuantizedKernel(module, kernel, format(),
                                                  rows);
@@ -198,13 +203,16 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
 /// accumulators from `accumulatorsStart` on.
 void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
                                       Value firstRow, Value accumulatorsStart) {
-  auto [expert, panel, block, isFirst, isLast] = part;
+  auto [expert, panel, block, isFirst, isLast, lastPanel] = part;
   // The first element of each row in this block of k.
   buildFirsts(tile, firstRow, b.mul(block, blockSteps() * kernel.depth));
   int64_t panelSteps = wholeSteps() + tail();
-  Value start = b.add(b.mul(expert, panels()), panel);
-  start = b.add(b.mul(start, panelSteps), b.mul(block, blockSteps()));
-  start = b.add(b.mul(start, kernel.getStep()), weights.offset);
+  auto placeOf = [&](Value each, Value step) {
+    Value start = b.add(b.mul(expert, panels()), each);
+    start = b.add(b.mul(start, panelSteps), step);
+    return b.add(b.mul(start, kernel.getStep()), weights.offset);
+  };
+  Value start = placeOf(panel, b.mul(block, blockSteps()));
   Value done = b.mul(block, blockSteps());
   Value left = b.sub(b.index(wholeSteps()), done);
   Value steps = b.min(left, b.index(blockSteps()));
@@ -212,7 +220,8 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
   Value ends = b.less(left, b.index(blockSteps() + 1));
   Value rest = arith::SelectOp::create(b, ends, b.index(tail()), b.index(0));
   Value resume = b.less(b.index(0), block);
-  Ahead ahead = prefetch(part, tile, start, b.add(steps, rest));
+  Ahead ahead = prefetch(part, tile, start, b.add(steps, rest),
+                         placeOf(lastPanel, b.index(0)));
   auto module = op->getParentOfType<ModuleOp>();
   callKernel(
       tile.count, kernel.maxRows,
@@ -309,7 +318,8 @@ void GroupedMatmulLowering::buildTask(Value task) {
     b.forEach(panel, lastPanel, [&](Value each) {
       Value isFirst = b.less(each, b.add(panel, 1));
       Value isLast = b.less(b.sub(lastPanel, b.index(2)), each);
-      buildPanel({expert, each, b.index(0), isFirst, isLast}, row, rows);
+      buildPanel({expert, each, b.index(0), isFirst, isLast, lastPanel}, row,
+                 rows);
     });
   };
   if (!blockKernel)

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Kernel.h"
+#include "StreamPrefetch.h"
 #include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -69,10 +70,12 @@ Kernel mlir::moe::chooseKernel(const CPUDescription &cpu, Type element,
       depth = cpu.int8Dot ? 4 : 2;
     else if (hasDot(cpu, element) && hasBF16)
       depth = 2;
-    return {element, cpu.getLanes(), vectors, /*maxRows=*/4, depth};
+    return {element,       cpu.getLanes(), vectors,
+            /*maxRows=*/4, depth,          cpu.prefetchedPages};
   }
-  return {element, cpu.getLanes(), vectors, maxRowsOf(cpu, vectors),
-          panels.getDepth()};
+  return {element,           cpu.getLanes(),
+          vectors,           maxRowsOf(cpu, vectors),
+          panels.getDepth(), cpu.prefetchedPages};
 }
 
 namespace {
@@ -90,6 +93,10 @@ enum Argument {
   AheadStep,
   Resume
 };
+
+/// The weights that a loop prefetches: none, those that the arguments give, or
+/// those that it will read itself.
+enum class Prefetched { Nothing, Next, Own };
 
 /// Builds the body of one kernel.
 class KernelBuilder {
@@ -122,7 +129,7 @@ private:
   }
 
   SmallVector<Value> loadAccumulators();
-  SmallVector<Value> loop(Value from, Value to, int64_t unroll, bool prefetches,
+  SmallVector<Value> loop(Value from, Value to, int64_t unroll, Prefetched what,
                           ValueRange accumulators);
   SmallVector<Value> unrolledLoop(Value to, ValueRange accumulators);
   SmallVector<Value> lastStep(ValueRange accumulators);
@@ -227,22 +234,26 @@ void KernelBuilder::prefetch(Value offset, int64_t count) {
                                /*isDataCache=*/true);
 }
 
-/// Emits a loop over [from, to) that is unrolled by `unroll`; it may prefetch
-/// the weights that the arguments give.
+/// Emits a loop over [from, to) that is unrolled by `unroll`.
 SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
-                                       bool prefetches,
+                                       Prefetched what,
                                        ValueRange accumulators) {
   SmallVector<Value> inits(accumulators);
-  if (prefetches)
+  if (what == Prefetched::Next)
     inits.push_back(argument(Ahead));
   auto loop = scf::ForOp::create(b, from, to, index(unroll), inits);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(loop.getBody());
   SmallVector<Value> current(loop.getRegionIterArgs());
   Value ahead;
-  if (prefetches) {
+  if (what == Prefetched::Next) {
     ahead = current.pop_back_val();
     prefetch(ahead, linesOf(unroll) / 2);
+  } else if (what == Prefetched::Own) {
+    prefetchStream(b, kernel.prefetchedPages, argument(Weights),
+                   argument(Start), /*end=*/argument(Ahead),
+                   mul(loop.getInductionVar(), kernel.getStep()),
+                   kernel.bytesOf(unroll * kernel.getStep()));
   }
   for (int64_t u = 0; u < unroll; ++u)
     step(add(loop.getInductionVar(), u), /*whole=*/true, current);
@@ -253,25 +264,30 @@ SmallVector<Value> KernelBuilder::loop(Value from, Value to, int64_t unroll,
       loop.getResults().take_front(accumulators.size()));
 }
 
-/// Emits the main loop over `to` steps, a multiple of the unroll factor. The
-/// weights that it reads itself are one ascending stream, which hardware
-/// follows. A tile of one row is mostly alone in its part.
+/// Emits the main loop over `to` steps, a multiple of the unroll factor.
 SmallVector<Value> KernelBuilder::unrolledLoop(Value to,
                                                ValueRange accumulators) {
-  auto build = [&](bool prefetches) {
-    return loop(index(0), to, Kernel::unroll, prefetches, accumulators);
+  auto build = [&](Prefetched what) {
+    return loop(index(0), to, Kernel::unroll, what, accumulators);
   };
+  bool hasStreams = kernel.prefetchedPages > 0;
+  // A tile of one row is mostly alone in its part.
   if (rows == 1)
-    return build(false);
-  Value isGiven = arith::CmpIOp::create(b, arith::CmpIPredicate::ne,
-                                        argument(AheadStep), index(0));
-  auto choice = scf::IfOp::create(b, TypeRange(accumulators), isGiven,
-                                  /*withElseRegion=*/true);
+    return build(hasStreams ? Prefetched::Own : Prefetched::Nothing);
+  SmallVector<int64_t> cases{0};
+  if (hasStreams)
+    cases.push_back(aheadIsEnd);
+  auto choice = scf::IndexSwitchOp::create(
+      b, TypeRange(accumulators), argument(AheadStep), cases, cases.size());
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(choice.thenBlock());
-  scf::YieldOp::create(b, build(true));
-  b.setInsertionPointToStart(choice.elseBlock());
-  scf::YieldOp::create(b, build(false));
+  auto fill = [&](Region &region, Prefetched what) {
+    b.createBlock(&region);
+    scf::YieldOp::create(b, build(what));
+  };
+  fill(choice.getCaseRegions()[0], Prefetched::Nothing);
+  if (hasStreams)
+    fill(choice.getCaseRegions()[1], Prefetched::Own);
+  fill(choice.getDefaultRegion(), Prefetched::Next);
   return llvm::to_vector_of<Value>(choice.getResults());
 }
 
@@ -300,7 +316,7 @@ void KernelBuilder::build() {
   Value rest = arith::RemUIOp::create(b, steps, index(Kernel::unroll));
   Value unrolled = arith::SubIOp::create(b, steps, rest);
   accumulators = unrolledLoop(unrolled, accumulators);
-  accumulators = loop(unrolled, steps, 1, /*prefetches=*/false, accumulators);
+  accumulators = loop(unrolled, steps, 1, Prefetched::Nothing, accumulators);
   if (kernel.depth > 1)
     accumulators = lastStep(accumulators);
   for (auto [i, accumulator] : llvm::enumerate(accumulators))

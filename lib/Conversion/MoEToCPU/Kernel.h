@@ -28,6 +28,7 @@ struct Kernel {
   int64_t maxRows; // largest tile whose accumulators stay in registers
   int64_t depth;   // elements along k of an instruction: 2 for dot products of
                    // bf16; 2 or 4 for those of i8
+  int64_t prefetchedPages = 0; // of CPUDescription
 
   /// Steps along k per iteration of the main loop.
   static constexpr int64_t unroll = 4;
@@ -51,6 +52,9 @@ func::FuncOp findOrCreateKernel(ModuleOp module, std::string name,
 /// Chooses the micro-kernel for packed weights of `element` in panels.
 Kernel chooseKernel(const CPUDescription &cpu, Type element, PanelsAttr panels);
 
+/// An argument of kernels, see there.
+static constexpr int64_t aheadIsEnd = -1;
+
 /// Returns the function that computes a tile of `rows` rows; creates it at the
 /// first request:
 ///
@@ -59,12 +63,14 @@ Kernel chooseKernel(const CPUDescription &cpu, Type element, PanelsAttr panels);
 ///  index, tail: index, ahead: index, aheadStep: index, resume: i1)
 ///
 /// `firsts` has the index in `lhs` where each row starts, `start` is that of
-/// the panel in `weights`. With `resume` the kernel adds to the accumulators
+/// the panel in `weights`. With
+/// `resume` the kernel adds to the accumulators
 /// `[rows, columns]`, otherwise it overwrites them. It runs `steps` whole steps
 /// of `depth`, then, with `tail` = 1, one step with the last element of a row
 /// alone. In the main loop it prefetches weights from `ahead` on, `aheadStep`
 /// elements further every `unroll` steps, at most half of what the steps read;
-/// nothing if `aheadStep` is 0.
+/// nothing if `aheadStep` is 0; and if it is `aheadIsEnd`, what it will read
+/// itself up to `ahead`, as prefetchStream does.
 func::FuncOp getOrCreateKernel(ModuleOp module, const Kernel &kernel,
                                int64_t rows);
 

@@ -27,8 +27,8 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
   using ConvertMoEToCPUBase::ConvertMoEToCPUBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot,
-                       bytePermute};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot,
+                       int8Dot,    bytePermute,     prefetchedPages};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     // Operations of an epilogue come before the matmul that is erased with
@@ -99,5 +99,8 @@ LogicalResult CPUDescription::verify(Operation *op) const {
     return op->emitError("expected vectors of 512 bits for tables of bytes, "
                          "got ")
            << vectorBits;
+  if (prefetchedPages < 0 || prefetchedPages > 64)
+    return op->emitError("expected 0 to 64 prefetched pages, got ")
+           << prefetchedPages;
   return success();
 }

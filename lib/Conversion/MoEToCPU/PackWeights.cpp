@@ -334,8 +334,8 @@ struct MoEPackWeights : moe::impl::MoEPackWeightsBase<MoEPackWeights> {
   using MoEPackWeightsBase::MoEPackWeightsBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot,
-                       bytePermute};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot,
+                       int8Dot,    bytePermute,     prefetchedPages};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     SmallVector<func::FuncOp> functions(getOperation().getOps<func::FuncOp>());

@@ -20,15 +20,15 @@
 // CHECK:         } else {
 // Unrolled by four steps in ascending order, then the rest. The kernel prefetches the
 // next part, or nothing.
-// CHECK:         %[[GIVEN:.*]] = arith.cmpi ne, %[[AHEADSTEP]], %c0
-// CHECK:         scf.if %[[GIVEN]]
+// CHECK:         scf.index_switch %[[AHEADSTEP]]
+// CHECK-NEXT:    case 0 {
+// CHECK:           scf.for {{.*}} step %c4
+// CHECK-NOT:         memref.prefetch
+// CHECK:         default {
 // CHECK:           scf.for {{.*}} step %c4{{.*}} iter_args(%{{.*}}, %[[NEXT:[a-z0-9]+]] = %[[AHEAD]])
 // CHECK-NEXT:        memref.prefetch %[[W]][%[[NEXT]]], read, locality<2>, data
 // CHECK-COUNT-8:     vector.fma
 // CHECK:             arith.addi %[[NEXT]], %[[AHEADSTEP]]
-// CHECK:         } else {
-// CHECK:           scf.for {{.*}} step %c4
-// CHECK-NOT:         memref.prefetch
 // CHECK:         }
 // CHECK:         scf.for {{.*}} step %c1
 // CHECK:           %[[VECTOR:.*]] = vector.load %[[W]]

@@ -21,4 +21,8 @@
 // RUN: not moe-opt %s -moe-pack-weights="byte-permute=true vector-bits=256" 2>&1 | FileCheck %s --check-prefix=TABLES
 // TABLES: error: expected vectors of 512 bits for tables of bytes, got 256
 
+// RUN: not moe-opt %s -convert-moe-to-cpu="prefetched-pages=65" 2>&1 | FileCheck %s --check-prefix=PAGES
+// RUN: not moe-opt %s -convert-moe-to-cpu="prefetched-pages=-1" 2>&1 | FileCheck %s --check-prefix=PAGES
+// PAGES: error: expected 0 to 64 prefetched pages, got {{65|-1}}
+
 module {}

@@ -20,6 +20,9 @@ struct CPUDescription {
   bool bf16Dot = false;     // has vdpbf16ps
   bool int8Dot = false;     // has vpdpbusd
   bool bytePermute = false; // has vpermi2b
+  /// Pages of 4 KiB from which a stream of weights is prefetched side by side;
+  /// 0 leaves streams to the hardware.
+  int64_t prefetchedPages = 0;
 
   int64_t getLanes() const { return vectorBits / 32; }
   /// Emits an error at `op` if no kernel can be generated for such a CPU.

@@ -68,8 +68,8 @@ struct MoEQuantizeActivations
   using MoEQuantizeActivationsBase::MoEQuantizeActivationsBase;
 
   void runOnOperation() override {
-    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot, int8Dot,
-                       bytePermute};
+    CPUDescription cpu{vectorBits, vectorRegisters, bf16Dot,
+                       int8Dot,    bytePermute,     prefetchedPages};
     if (failed(cpu.verify(getOperation())))
       return signalPassFailure();
     getOperation().walk([&](GroupedMatmulOp op) {

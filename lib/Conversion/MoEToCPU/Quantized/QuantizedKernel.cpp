@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../StreamPrefetch.h"
 #include "QuantizedKernelBuilder.h"
 #include "moe/Dialect/MoE/IR/QuantizedRows.h"
 
@@ -233,7 +234,10 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroups() {
   SmallVector<Value> zeros(rows * kernel.vectors, zero(f32));
   SmallVector<Value> accumulators = forEach(
       b.ceilDiv(groups, perBlock), zeros, [&](Value block, ValueRange outer) {
-        blockStart = b.add(argument(Start), b.mul(block, blockBytes));
+        Value position = b.mul(block, blockBytes);
+        prefetchStream(b, kernel.prefetchedPages, argument(Weights),
+                       argument(Start), argument(End), position, blockBytes);
+        blockStart = b.add(argument(Start), position);
         if (perBlock == 1)
           return buildGroup(block, b.index(0), steps, outer);
         Value first = b.mul(block, perBlock);
@@ -290,7 +294,7 @@ func::FuncOp mlir::moe::getOrCreateQuantizedKernel(ModuleOp module,
   func::FuncOp function = findOrCreateKernel(
       module, name, format,
       {buffer(kernel.element), buffer(index), buffer(b.getI8Type()), index,
-       buffer(b.getF32Type()), index, index, index});
+       buffer(b.getF32Type()), index, index, index, index});
   if (!function.empty())
     return function;
   PackedFormat packed = *PackedFormat::get(format);

@@ -19,13 +19,13 @@ namespace mlir::moe {
 ///
 /// (lhs: memref<?xT>, firsts: memref<?xindex>, weights: memref<?xi8>, start:
 ///  index, accumulators: memref<?xf32>, accumulatorsStart: index, groups:
-///  index, rest: index)
+///  index, rest: index, end: index)
 ///
 /// `firsts` has the index in `lhs` where each row starts, `start` is the first
-/// byte of the panel. Codes are decoded in registers; a scale multiplies the
-/// partial sum of its group, and groups are added in ascending order. After
-/// `groups` whole groups follow `rest` steps of a last one. Weights are not
-/// prefetched: a panel is one ascending stream, which hardware follows.
+/// byte of the panel, `end` where prefetchStream stops. Codes are decoded in
+/// registers; a scale multiplies the partial sum of its group, and groups are
+/// added in ascending order. After `groups` whole groups follow `rest` steps of
+/// a last one.
 func::FuncOp getOrCreateQuantizedKernel(ModuleOp module, const Kernel &kernel,
                                         FormatAttr format, int64_t rows);
 

@@ -31,7 +31,8 @@ protected:
     Accumulators,
     AccumulatorsStart,
     Groups,
-    Rest
+    Rest,
+    End
   };
 
   QuantizedKernelBuilder(func::FuncOp function, const Kernel &kernel,
