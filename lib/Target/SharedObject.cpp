@@ -18,6 +18,7 @@
 
 #include "llvm/ADT/BitmaskEnum.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/BinaryFormat/ELF.h"
 #include "llvm/ExecutionEngine/JITLink/JITLink.h"
@@ -139,6 +140,7 @@ public:
   }
   llvm::Error modifyPassConfig(LinkGraph &,
                                PassConfiguration &config) override {
+    config.PostPrunePasses.push_back(orderTables);
     config.PostPrunePasses.push_back(makePointersWritable);
     config.PreFixupPasses.push_back(
         [this](LinkGraph &graph) { return addRelocations(graph); });
@@ -146,6 +148,34 @@ public:
   }
 
 private:
+  /// Orders the entries of tables by the names of what they are for. JITLink
+  /// makes them in the order of a set of pointers, and lays them out by their
+  /// addresses, which are all 0.
+  static llvm::Error orderTables(LinkGraph &graph) {
+    for (llvm::StringRef name : {"$__GOT", "$__STUBS"}) {
+      Section *table = graph.findSectionByName(name);
+      if (!table)
+        continue;
+      llvm::SmallVector<std::pair<std::string, Block *>> entries;
+      for (Block *block : table->blocks()) {
+        const Symbol *target = &block->edges().begin()->getTarget();
+        // A stub is for what its address in the other table is for.
+        while (!target->hasName() && target->isDefined() &&
+               !target->getBlock().edges_empty())
+          target = &target->getBlock().edges().begin()->getTarget();
+        std::string key =
+            target->hasName()
+                ? (*target->getName()).str()
+                : llvm::utohexstr(target->getAddress().getValue());
+        entries.emplace_back(std::move(key), block);
+      }
+      llvm::stable_sort(entries, llvm::less_first());
+      for (auto [i, entry] : llvm::enumerate(entries))
+        entry.second->setAddress(orc::ExecutorAddr(i));
+    }
+    return llvm::Error::success();
+  }
+
   /// The loader writes the addresses in tables and constants.
   static llvm::Error makePointersWritable(LinkGraph &graph) {
     for (Section &section : graph.sections()) {
