@@ -31,7 +31,7 @@
 // Q4:         scf.for
 // Q4-COUNT-32:  memref.prefetch {{.*}} locality<3>
 // Q4-NOT:       memref.prefetch
-// Q4:         return
+// Q4:           vector.fma
 
 // NONE-LABEL: func.func private @moe_kernel_f32_1x4x16(
 // NONE-NOT:     memref.prefetch

@@ -210,6 +210,12 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
   Value start = b.add(blockStart, columns * format.getNumberBytes(true));
   start = b.add(start, b.mul(inBlock, columns * format.getGroupBytes()));
   groupEnd = b.add(start, b.mul(steps, columns * format.getStepBytes()));
+  // A group may be a whole row, whose steps are a loop of their own.
+  constexpr int64_t mostBytes = 8 << 10;
+  if (int64_t bytes = columns * format.getGroupBytes(); bytes <= mostBytes)
+    prefetchStream(b, kernel.prefetchedPages, argument(Weights),
+                   argument(Start), argument(End),
+                   b.sub(start, argument(Start)), bytes);
   Sums sums = sumsOf({number, start, steps});
   SmallVector<Value> results(accumulators);
   for (int64_t j = 0; j < kernel.vectors; ++j) {
@@ -234,10 +240,7 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroups() {
   SmallVector<Value> zeros(rows * kernel.vectors, zero(f32));
   SmallVector<Value> accumulators = forEach(
       b.ceilDiv(groups, perBlock), zeros, [&](Value block, ValueRange outer) {
-        Value position = b.mul(block, blockBytes);
-        prefetchStream(b, kernel.prefetchedPages, argument(Weights),
-                       argument(Start), argument(End), position, blockBytes);
-        blockStart = b.add(argument(Start), position);
+        blockStart = b.add(argument(Start), b.mul(block, blockBytes));
         if (perBlock == 1)
           return buildGroup(block, b.index(0), steps, outer);
         Value first = b.mul(block, perBlock);
