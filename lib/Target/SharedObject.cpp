@@ -249,11 +249,13 @@ static bool hasVariables(const LinkGraph &graph) {
 /// Links the objects, with their data at this address and after it.
 static llvm::Error link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
                         ELFWriter &writer) {
+  // JITLink still has names when it has destroyed the graph.
+  auto names = std::make_shared<orc::SymbolStringPool>();
   for (auto [i, object] : llvm::enumerate(objects)) {
     auto graph = createLinkGraphFromObject(
         {llvm::StringRef(object.data(), object.size()),
          "object " + std::to_string(i)},
-        std::make_shared<orc::SymbolStringPool>());
+        names);
     if (!graph)
       return graph.takeError();
     llvm::Error error = llvm::Error::success();
@@ -263,9 +265,9 @@ static llvm::Error link(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects,
     if (error)
       return error;
   }
-  llvm::StringSet<> names;
+  llvm::StringSet<> defined;
   for (const ELFWriter::Symbol &symbol : writer.symbols)
-    if (symbol.isGlobal && !names.insert(symbol.name).second)
+    if (symbol.isGlobal && !defined.insert(symbol.name).second)
       return llvm::createStringError("two objects define '" + symbol.name +
                                      "'");
   for (const ELFWriter::Relocation &relocation : writer.relocations)
