@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-import numpy as np
-
 from ..common import data, machine
 from ..common.formats import FORMATS
 from ..common.participants import Unavailable, message

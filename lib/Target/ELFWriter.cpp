@@ -89,8 +89,7 @@ void ELFWriter::appendSymbol(llvm::SmallVectorImpl<char> &table, uint32_t name,
   append(table, entry);
 }
 
-//===-- What the loader reads
-//-----------------------------------------------===//
+//===-- What the loader reads ---------------------------------------------===//
 
 struct ELFWriter::Tables {
   struct Table {
@@ -222,8 +221,7 @@ void ELFWriter::addDynamic(const Tables &tables) {
   sections.back().link = tables.strings.section;
 }
 
-//===-- What is not loaded
-//--------------------------------------------------===//
+//===-- What is not loaded ------------------------------------------------===//
 
 unsigned ELFWriter::addUnloaded(llvm::StringRef name, uint32_t type,
                                 llvm::ArrayRef<char> bytes,
@@ -277,8 +275,7 @@ void ELFWriter::addSectionHeaders() {
   }
 }
 
-//===-- Headers
-//-------------------------------------------------------------===//
+//===-- Headers -----------------------------------------------------------===//
 
 Bytes ELFWriter::makeProgramHeaders() const {
   Bytes headers;

@@ -184,8 +184,13 @@ private:
           return isPointer(edge, graph.getTargetTriple());
         });
       });
-      if (hasPointer && section.getMemLifetime() != orc::MemLifetime::NoAlloc)
-        section.setMemProt(section.getMemProt() | orc::MemProt::Write);
+      if (!hasPointer || section.getMemLifetime() == orc::MemLifetime::NoAlloc)
+        continue;
+      if (bool(section.getMemProt() & orc::MemProt::Exec))
+        return llvm::createStringError(
+            "section '" + section.getName() +
+            "' has code and an address, which a loader would write into it");
+      section.setMemProt(section.getMemProt() | orc::MemProt::Write);
     }
     return llvm::Error::success();
   }

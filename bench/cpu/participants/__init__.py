@@ -67,8 +67,9 @@ class Participant:
     own_environment: bool = False
 
     def copies_in(self, dtype: str) -> float:
-        """Return the copies of the weights that it creates in a type or format."""
-        return 1 if dtype in FORMATS else self.copies
+        """Return the copies of the weights that it creates in a type or format. A process that is
+        not forked draws its own."""
+        return (1 if dtype in FORMATS else self.copies) + self.own_environment
 
     @property
     def requirements(self) -> Path | None:

@@ -63,8 +63,7 @@ static constexpr int64_t aheadIsEnd = -1;
 ///  index, tail: index, ahead: index, aheadStep: index, resume: i1)
 ///
 /// `firsts` has the index in `lhs` where each row starts, `start` is that of
-/// the panel in `weights`. With
-/// `resume` the kernel adds to the accumulators
+/// the panel in `weights`. With `resume` the kernel adds to the accumulators
 /// `[rows, columns]`, otherwise it overwrites them. It runs `steps` whole steps
 /// of `depth`, then, with `tail` = 1, one step with the last element of a row
 /// alone. In the main loop it prefetches weights from `ahead` on, `aheadStep`

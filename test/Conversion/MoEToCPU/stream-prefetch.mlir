@@ -2,6 +2,7 @@
 // its pages side by side.
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 prefetched-pages=16" | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 prefetched-pages=16" | FileCheck %s --check-prefix=Q4
+// RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 prefetched-pages=16" | FileCheck %s --check-prefix=ROW
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32" | FileCheck %s --check-prefix=NONE
 
 // Several rows: nothing, the own weights, or those of the next part.
@@ -52,5 +53,20 @@ func.func @quantized(%x: memref<?x128xf32>, %w: memref<1x1x4608xi8>, %y: memref<
   ^bb0(%a: f32):
     moe.yield %a : f32
   } : memref<?x128xf32>
+  return
+}
+
+// A group that is a whole row is read by a loop of its own.
+#row = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, offset = 8,
+                   scales = [#moe.field<element = f16, operand = 1, block = [1, 4096]>]>
+// ROW-LABEL: func.func private @moe_kernel_q4_bf16_1x4x16(
+// ROW-NOT:     memref.prefetch
+// ROW:         return
+func.func @rows(%x: memref<?x4096xbf16>, %w: memref<1x1x131200xi8>, %y: memref<?x64xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x131200xi8>) panels(<matmuls = 1, columns = 64, depth = 8, format = #row>)
+      outs(%y : memref<?x64xf32>) {
+  ^bb0(%a: f32):
+    moe.yield %a : f32
+  } : memref<?x4096xbf16>
   return
 }

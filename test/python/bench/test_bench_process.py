@@ -133,7 +133,7 @@ def test_a_participant_that_crashes_is_missing_from_then_on(monkeypatch):
         name = "crashing"
 
         def step(self, number):
-            super().step(number or 40)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(worker, "chosen", lambda names: [Fake(), Crashing()])
     monkeypatch.setattr(worker, "PARTICIPANTS", {"fake": Fake(), "crashing": Crashing()})
@@ -143,7 +143,6 @@ def test_a_participant_that_crashes_is_missing_from_then_on(monkeypatch):
             "tokens": [1, 3], "routings": ["uniform"], "participants": [], "absent": {},
             "seconds": 1.0, "peaks": peaks}
     events = []
-    monkeypatch.setattr(Crashing, "step", lambda self, number: os.kill(os.getpid(), 9))
     made = worker.Worker(task, lambda kind, **values: events.append(values))
     made.run()
     made.close()
@@ -181,6 +180,12 @@ def test_an_environment_that_cannot_be_made(monkeypatch, tmp_path):
     monkeypatch.setattr(environments.sys, "executable", "/nonexistent/python")
     with pytest.raises(Unavailable, match="^peer.txt was not installed: .*No such file"):
         environments.python(requirements)
+
+
+def test_a_process_that_is_not_forked_has_weights_of_its_own():
+    iree = PARTICIPANTS["iree"]
+    assert iree.copies_in("f32") == iree.copies + 1
+    assert PARTICIPANTS["jax"].copies_in("f32") == PARTICIPANTS["jax"].copies
 
 
 def test_versions_are_those_that_are_required():

@@ -84,6 +84,8 @@ def test_python_m_moe(environment, tmp_path):
     assert compiler.startswith("compiler  0.1.0, ABI ") and site in compiler
     out = in_environment(environment, tmp_path, "python", "-m", "moe", "compile", "--version")
     assert out.startswith("moe-compile 0.1.0")
+    done = run(environment / "bin" / "python", "-m", "moe", "nonsense", cwd=tmp_path)
+    assert done.returncode == 2 and "python -m moe compile ARGUMENTS" in done.stderr
 
 
 def test_compile_and_call(environment, tmp_path):
