@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
-from ._elementwise import DTYPES, Columns, Elementwise, trace
+from ._elementwise import Columns, Elementwise, trace
 from ._follow import PLAIN, local_part, weights_of
+from ._scalars import DTYPES
 
 # Attributes that transformers' use_experts_implementation sets on each decorated module.
 _FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
@@ -69,7 +70,15 @@ class Experts:
 
     def mlir(self, top_k: int) -> str:
         """Return the function of hidden states, ids and weights for ``top_k`` choices per token."""
-        return _Text(self, top_k).write()
+        return _Text(self).write(top_k)
+
+    def result_type(self) -> str:
+        """Return the type of the rows that the experts make."""
+        return f"tensor<?x{self.output}x{self.dtype}>"
+
+    def region(self, zero: str) -> str:
+        """Return the region of a ``moe.expert``; ``zero`` names the index 0 outside of it."""
+        return _Text(self).region(zero)
 
 
 def describe(module: torch.nn.Module, name: str,
@@ -143,13 +152,9 @@ def _gate_name(module: torch.nn.Module) -> str:
     return f"{type(module).__name__}._apply_gate"
 
 
-_MAPS = """\
-#lhs = affine_map<(m, n, k) -> (m, k)>
-#transposed = affine_map<(m, n, k) -> (n, k)>
-#out = affine_map<(m, n, k) -> (m, n)>
-#id = affine_map<(i, j) -> (i, j)>
-#row = affine_map<(i, j) -> (j)>
-"""
+_TRANSPOSED = ("indexing_maps = [affine_map<(m, n, k) -> (m, k)>, affine_map<(m, n, k) -> (n, k)>, "
+               "affine_map<(m, n, k) -> (m, n)>] ")
+_ID, _ROW = "affine_map<(i, j) -> (i, j)>", "affine_map<(i, j) -> (j)>"
 
 # transformers marks an expert of another rank with the number of experts as its id. Ids beyond i32
 # become -2, which the runtime reports, as truncation might make them valid.
@@ -159,7 +164,7 @@ _IDS = """\
   %sentinel = arith.constant {experts} : i64
   %minus_one = arith.constant -1 : i64
   %no_ids = tensor.empty(%t) : {ids}
-  %ids = linalg.generic {{indexing_maps = [#id, #id], iterator_types = ["parallel", "parallel"]}}
+  %ids = linalg.generic {{indexing_maps = [{id}, {id}], iterator_types = ["parallel", "parallel"]}}
       ins(%top_k_index : {wide}) outs(%no_ids : {ids}) {{
   ^bb0(%id: i64, %old: i32):
     %narrow = arith.trunci %id : i64 to i32
@@ -177,38 +182,32 @@ _IDS = """\
 class _Text:
     """Writes the function of one ``Experts``."""
 
-    def __init__(self, experts: Experts, top_k: int):
-        self.e, self.top_k = experts, top_k
+    def __init__(self, experts: Experts):
+        self.e = experts
         self.lines: list[str] = []
 
-    def write(self) -> str:
-        e, k = self.e, self.top_k
+    def write(self, k: int) -> str:
+        e = self.e
         rows = f"tensor<?x{e.hidden}x{e.dtype}>"
         result = f"tensor<?x{e.output}x{e.dtype}>"
         wide, ids, weights = f"tensor<?x{k}xi64>", f"tensor<?x{k}xi32>", f"tensor<?x{k}xf32>"
         offsets = f"tensor<{e.experts + 1}xi32>"
         types = [self.tensor(*shape, element=dtype) for shape, dtype in zip(e.shapes(), e.dtypes)]
-        slices = [self.tensor(*shape[1:], element=dtype)
-                  for shape, dtype in zip(e.shapes(), e.dtypes)]
-
         arguments = [f'    %{name}: {type_} {{moe.role = "input", moe.name = "{name}"}}'
                      for name, type_ in (("hidden_states", rows), ("top_k_index", wide),
                                          ("top_k_weights", weights))]
         arguments += [f'    %{name}: {type_} {{moe.role = "weight", moe.name = "{name}"}}'
                       for name, type_ in zip(e.parameters, types)]
-        self.body(rows)
         return "".join((
-            _MAPS, "\nfunc.func @experts(\n", ",\n".join(arguments), f") -> {result} {{\n",
+            "func.func @experts(\n", ",\n".join(arguments), f") -> {result} {{\n",
             "  %c0 = arith.constant 0 : index\n",
             f"  %t = tensor.dim %hidden_states, %c0 : {rows}\n",
-            _IDS.format(experts=e.experts, wide=wide, ids=ids),
+            _IDS.format(experts=e.experts, wide=wide, ids=ids, id=_ID),
             "  %grouped, %offsets, %positions = moe.dispatch %hidden_states, %ids "
             f"experts({e.experts}) : {rows}, {ids}\n",
             "  %expert_rows = moe.expert %grouped, %offsets params(",
             ", ".join(f"%{name}" for name in e.parameters), " : ", ", ".join(types), ") {\n",
-            f"  ^bb0(%rows: {rows}, ",
-            ", ".join(f"%{name}_e: {type_}" for name, type_ in zip(e.parameters, slices)), "):\n",
-            "\n".join(self.lines), f"\n  }} : {rows}, {offsets} -> {result}\n",
+            self.region("%c0"), f"\n  }} : {rows}, {offsets} -> {result}\n",
             f"  %y = moe.combine %expert_rows, %positions weights(%top_k_weights : {weights})\n",
             f"      : {result}, {ids}\n  return %y : {result}\n}}\n"))
 
@@ -219,10 +218,15 @@ class _Text:
     def line(self, text: str) -> None:
         self.lines += ["    " + part for part in text.split("\n")]
 
-    def body(self, rows: str) -> None:
-        """Write the body of an expert: matmul, gate, matmul."""
+    def region(self, zero: str) -> str:
+        """Return the region of an expert: matmul, gate, matmul."""
         e = self.e
-        self.line(f"%n = tensor.dim %rows, %c0 : {rows}\n%zero = arith.constant 0.0 : f32")
+        rows = self.tensor(-1, e.hidden)
+        slices = [self.tensor(*shape[1:], element=dtype)
+                  for shape, dtype in zip(e.shapes(), e.dtypes)]
+        self.lines = [f"  ^bb0(%rows: {rows}, " + ", ".join(
+            f"%{name}_e: {type_}" for name, type_ in zip(e.parameters, slices)) + "):"]
+        self.line(f"%n = tensor.dim %rows, {zero} : {rows}\n%zero = arith.constant 0.0 : f32")
         up, *_ = e.parameters
         self.matmul("up", "%rows", e.hidden, f"%{up}_e", e.up)
         source, element = "%up", "f32"
@@ -247,6 +251,7 @@ class _Text:
             self.generic("down_rounded", [("%down", self.tensor(-1, e.output, element="f32"))],
                          ["%a: f32"], [f"%r = arith.truncf %a : f32 to {e.dtype}"], "%r", e.output)
         self.line(f"moe.yield {result} : {self.tensor(-1, e.output)}")
+        return "\n".join(self.lines)
 
     def matmul(self, name: str, lhs: str, depth: int, rhs: str, columns: int) -> None:
         """Write the matmul ``%name``, f32, of ``columns`` columns."""
@@ -254,7 +259,7 @@ class _Text:
         out = self.tensor(-1, columns, element="f32")
         maps, shape = "", (depth, columns)
         if not e.transposed:
-            maps, shape = "indexing_maps = [#lhs, #transposed, #out] ", shape[::-1]
+            maps, shape = _TRANSPOSED, shape[::-1]
         self.line(f"%no_{name} = tensor.empty(%n) : {out}\n"
                   f"%zero_{name} = linalg.fill ins(%zero : f32) outs(%no_{name} : {out}) -> {out}\n"
                   f"%{name} = linalg.matmul {maps}ins({lhs}, {rhs} : {self.tensor(-1, depth)}, "
@@ -296,10 +301,10 @@ class _Text:
                 text: Sequence[str], result: str, columns: int) -> None:
         """Write ``%name``: ``result`` of ``text``, elementwise; a vector is broadcast to all
         rows."""
-        maps = ["#id" if type_.startswith("tensor<?") else "#row" for _, type_ in inputs]
+        maps = [_ID if type_.startswith("tensor<?") else _ROW for _, type_ in inputs]
         out = self.tensor(-1, columns)
         self.line(f"%no_{name} = tensor.empty(%n) : {out}\n"
-                  f"%{name} = linalg.generic {{indexing_maps = [{', '.join([*maps, '#id'])}],\n"
+                  f"%{name} = linalg.generic {{indexing_maps = [{', '.join([*maps, _ID])}],\n"
                   '    iterator_types = ["parallel", "parallel"]}\n'
                   f"    ins({', '.join(tensor for tensor, _ in inputs)} : "
                   f"{', '.join(type_ for _, type_ in inputs)}) outs(%no_{name} : {out}) {{\n"

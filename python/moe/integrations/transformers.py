@@ -46,10 +46,10 @@ from .._call import Calls
 from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from ._elementwise import DTYPES
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
 from ._interface import check, watch
+from ._scalars import DTYPES
 
 __all__ = ["NAME", "layer_of", "prepare", "register"]
 
