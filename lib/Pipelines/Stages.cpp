@@ -30,7 +30,9 @@ void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
 }
 
 void mlir::moe::addEntry(OpPassManager &pm, bool defaultChunk) {
-  // First, before a pass folds operations with contradicting extents.
+  // Gates first, while a softmax is one operation.
+  pm.addPass(createMoERaiseGate());
+  // Then, before a pass folds operations with contradicting extents.
   addTensorsToLinalg(pm);
   // Calls are inlined, so that their buffers are part of the workspace.
   pm.addPass(createInlinerPass());

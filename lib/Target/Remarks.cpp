@@ -52,6 +52,8 @@ static llvm::StringRef slowPart(llvm::StringRef name) {
     return "weights are prepared in every call";
   if (name == "WeightsDecoded")
     return "weights are decoded";
+  if (name == "RouterNotRaised")
+    return "a router is left to loops";
   return {};
 }
 
@@ -72,6 +74,7 @@ void RemarkListener::listen(const remark::detail::Remark &remark) {
   llvm::StringRef slow = slowPart(remark.getRemarkName());
   llvm::StringRef reason = text;
   reason.consume_front("not fused: ");
+  reason.consume_front("not raised: ");
   reason.consume_front("packed in every call: ");
   reason.consume_front("decoded in every call: ");
   std::string prefix = locationPrefix(remark.getLocation());

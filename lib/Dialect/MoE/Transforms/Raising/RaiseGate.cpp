@@ -1,0 +1,94 @@
+//===- RaiseGate.cpp - Fold the operations around a top-k ----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Match.h"
+#include "Patterns.h"
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+#include "moe/Dialect/MoE/Transforms/Raising/Passes.h"
+
+#include "mlir/Analysis/SliceAnalysis.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOERAISEGATE
+#include "moe/Dialect/MoE/Transforms/Raising/Passes.h.inc"
+} // namespace mlir::moe
+
+namespace {
+
+/// Counts the gates that patterns changed.
+struct CountSteps : RewriterBase::Listener {
+  void notifyOperationModified(Operation *op) override {
+    count += isa<GateOp>(op);
+  }
+  int64_t count = 0;
+};
+
+/// True if a gate is among the operations that `op` depends on, or it is one.
+static bool hasGate(Operation *op) {
+  SetVector<Operation *> slice;
+  BackwardSliceOptions options;
+  options.inclusive = true;
+  options.omitBlockArguments = true;
+  return succeeded(getBackwardSlice(op, &slice, options)) &&
+         llvm::any_of(slice, llvm::IsaPred<GateOp>);
+}
+
+/// Emits a remark if the choices that a dispatch takes are not those of a whole
+/// gate, with the operation that no pattern folded.
+static void remarkIfLeft(DispatchOp dispatch) {
+  StringRef part = "ids";
+  Value ids = raising::skipExtensions(dispatch.getIds());
+  Operation *left = ids.getDefiningOp();
+  if (auto gate = dyn_cast_if_present<GateOp>(left)) {
+    // The logits of a gate may come from a matmul and its bias.
+    left = raising::skipTensorConversions(gate.getLogits()).getDefiningOp();
+    if (!raising::isTopK(gate) ||
+        !isa_and_present<linalg::GenericOp, linalg::SoftmaxOp>(left))
+      return;
+    part = "scores";
+  } else if (!left || !hasGate(left)) {
+    return; // the ids are given
+  }
+  auto function = dispatch->getParentOfType<FunctionOpInterface>();
+  remark::missed(dispatch.getLoc(),
+                 remark::RemarkOpts::name("RouterNotRaised")
+                     .category("moe-raise")
+                     .function(function ? function.getName() : ""))
+      << ("not raised: no gate has the " + part + " of '" +
+          left->getName().getStringRef() + "'")
+             .str();
+}
+
+struct MoERaiseGate : moe::impl::MoERaiseGateBase<MoERaiseGate> {
+  using MoERaiseGateBase::MoERaiseGateBase;
+
+  void runOnOperation() override {
+    RewritePatternSet patterns(&getContext());
+    raising::populateFoldScorePatterns(patterns);
+    raising::populateFoldSelectionPatterns(patterns);
+    raising::populateFoldGroupsPatterns(patterns);
+    raising::populateFoldSelectedScorePatterns(patterns);
+    raising::populateFoldNormalizePatterns(patterns);
+    CountSteps steps;
+    GreedyRewriteConfig config;
+    config.setListener(&steps);
+    if (failed(
+            applyPatternsGreedily(getOperation(), std::move(patterns), config)))
+      return signalPassFailure();
+    numSteps += steps.count;
+    getOperation()->walk(remarkIfLeft);
+  }
+};
+
+} // namespace
