@@ -381,7 +381,10 @@ def public_names(tree: ast.Module) -> list[str]:
 
 def defined(path: Path, name: str) -> tuple[Path, ast.stmt] | None:
     """Where a module defines a name, or what it imports it from."""
-    for node in ast.parse(path.read_text()).body:
+    nodes = ast.parse(path.read_text()).body
+    for each in [n for n in nodes if isinstance(n, ast.If)]:  # TYPE_CHECKING
+        nodes += each.body
+    for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
             return path, node
         if isinstance(node, ast.ImportFrom) and node.level and any(
@@ -498,8 +501,9 @@ def python_reference() -> str:
     package = PYTHON / "moe"
     blocks = ["# Python API", NOTE]
     blocks += python_module(package / "__init__.py", "moe")
-    blocks += python_module(package / "integrations" / "transformers.py",
-                            "moe.integrations.transformers")
+    for name in ("torch", "transformers"):
+        blocks += python_module(package / "integrations" / f"{name}.py",
+                                f"moe.integrations.{name}")
     blocks += python_module(package / "reference.py", "moe.reference")
     text = "\n\n".join(block for block in blocks if block) + "\n"
     return re.sub(r"(^- .*)\n\n(?=- `)", r"\1\n", text, flags=re.M)

@@ -20,23 +20,26 @@ from ._weights import Checkpoint
 
 if TYPE_CHECKING:
     from . import reference
+    from .integrations.torch import from_torch
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
     "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "Signature",
-    "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "load", "reference",
-    "runtime_version",
+    "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "from_torch", "load",
+    "reference", "runtime_version",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``moe.reference`` on first access: layers run without it."""
+    """Import on first access what layers run without: numpy's definition, and PyTorch."""
     if name == "reference":
         return importlib.import_module(".reference", __name__)
+    if name == "from_torch":
+        return importlib.import_module(".integrations.torch", __name__).from_torch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "reference"})
+    return sorted({*globals(), "from_torch", "reference"})

@@ -1,0 +1,361 @@
+"""Writes a graph of ``torch.export`` as a function of linalg, tensor and moe operations.
+
+An extent of 1 is dropped from every tensor, so that views which only move such extents
+are no operation, and a broadcast is a projection: ``[1, T, H]``, ``[T, 1, H]`` and
+``[T, H]`` are one tensor. Each ATen operation becomes the operation of linalg that says
+the same (``_operations`` has the table); passes of the compiler recognise gates in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+
+from .._error import UNIMPLEMENTED, MoEError
+from ._scalars import DTYPES, Body, Scalar
+
+Extent = int | sympy.Expr
+
+INTEGERS = {torch.int64: "i64", torch.int32: "i32", torch.bool: "i1"}
+
+
+def extents_of(value: torch.Tensor) -> tuple[Extent, ...]:
+    """Return the shape of a traced tensor; an extent that is not fixed is an expression."""
+    return tuple(expression_of(size) for size in value.shape)
+
+
+def expression_of(size: int | torch.SymInt) -> Extent:
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression) if expression.is_number else expression
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A value of the function. ``shape`` is that in torch, with extents of 1."""
+
+    name: str
+    shape: tuple[Extent, ...]
+    element: str
+    narrow: str | None = None  # of ids in i64: the tensor of i32 that they come from
+    constant: float | int | bool | None = None  # the value of all elements, if it is known
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Return the shape in MLIR."""
+        return tuple(e for e in self.shape if e != 1)
+
+    @property
+    def type(self) -> str:
+        return type_of(self.extents, self.element)
+
+
+def type_of(extents: Sequence[Extent], element: str) -> str:
+    return f"tensor<{''.join(f'{e}x' if isinstance(e, int) else '?x' for e in extents)}{element}>"
+
+
+class IntegerBody(Body):
+    """A body in which operands of float operations may be integers or truth values."""
+
+    def operand(self, value: Any) -> str:
+        return super().operand(self.cast(value, "f32") if isinstance(value, Scalar) else value)
+
+    def cast(self, value: Scalar, element: str) -> Scalar:
+        """Convert between any two types, as torch does."""
+        old, name = value.element, value.name
+        if old == element:
+            return value
+        floats = DTYPES.values()
+        if old in floats and element in floats:
+            return self.convert(value, element)
+        if element == "i1":
+            zero = self.let(old, f"arith.constant {'0.0' if old in floats else 0} : {old}").name
+            compare = "cmpf une" if old in floats else "cmpi ne"
+            return self.let("i1", f"arith.{compare}, {name}, {zero} : {old}")
+        if old in floats:
+            return self.let(element, f"arith.fptosi {name} : {old} to {element}")
+        if element in floats:
+            convert = "uitofp" if old == "i1" else "sitofp"
+            return self.let(element, f"arith.{convert} {name} : {old} to {element}")
+        convert = "extui" if old == "i1" else "extsi" if int(element[1:]) > int(old[1:]) else (
+            "trunci")
+        return self.let(element, f"arith.{convert} {name} : {old} to {element}")
+
+
+class Function:
+    """The text of a function, operation by operation; ``what`` names its source."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.lines: list[str] = []
+        self.arguments: list[str] = []
+        self.names = 0
+        self.indices: dict[Extent, str] = {}
+
+    def error(self, why: str) -> MoEError:
+        return MoEError(UNIMPLEMENTED, f"{self.what} {why}")
+
+    def text(self, result: Tensor) -> str:
+        return (f"func.func @layer(\n    {(',' + chr(10) + '    ').join(self.arguments)})\n"
+                f"    -> {result.type} {{\n"
+                + "".join(f"  {line}\n" for line in self.lines)
+                + f"  return {result.name} : {result.type}\n}}\n")
+
+    # -- values ---------------------------------------------------------------
+
+    def argument(self, name: str, role: str, shape: Sequence[Extent], element: str) -> str:
+        """Add an argument, which keeps its extents of 1; returns its name."""
+        value = f"%p{len(self.arguments)}"
+        self.arguments.append(f'{value}: {type_of(shape, element)} '
+                              f'{{moe.role = "{role}", moe.name = "{name}"}}')
+        return value
+
+    def line(self, text: str) -> None:
+        self.lines += text.split("\n")
+
+    def let(self, text: str) -> str:
+        """Write an operation with one result; returns its name."""
+        name = f"%t{self.names}"
+        self.names += 1
+        self.line(f"{name} = {text}")
+        return name
+
+    def index(self, extent: Extent) -> str:
+        """Return an extent as a value of index type."""
+        if extent not in self.indices:
+            if isinstance(extent, int):
+                text = f"arith.constant {extent} : index"
+            elif isinstance(extent, (sympy.Mul, sympy.Add)):
+                first, *rest = [self.index(e if not e.is_number else int(e)) for e in extent.args]
+                name = "muli" if isinstance(extent, sympy.Mul) else "addi"
+                for other in rest:
+                    first = self.let(f"arith.{name} {first}, {other} : index")
+                self.indices[extent] = first
+                return first
+            else:
+                raise self.error(f"has a tensor with {extent} rows, expected a multiple of the "
+                                 "number of tokens")
+            self.indices[extent] = self.let(text)
+        return self.indices[extent]
+
+    def empty(self, extents: Sequence[Extent], element: str) -> str:
+        sizes = ", ".join(self.index(e) for e in extents if not isinstance(e, int))
+        return self.let(f"tensor.empty({sizes}) : {type_of(extents, element)}")
+
+    def fill(self, extents: Sequence[Extent], element: str, value: float | int | str) -> str:
+        """Return a tensor of one value; ``value`` may be the name of a scalar."""
+        if not isinstance(value, str):
+            value = self.constant(value, element)
+        type_ = type_of(extents, element)
+        empty = self.empty(extents, element)
+        return self.let(f"linalg.fill ins({value} : {element}) outs({empty} : {type_}) -> {type_}")
+
+    def filled(self, shape: Sequence[Extent], element: str, value: float | int | bool) -> Tensor:
+        """Return a tensor of one value, which later operations may compute with."""
+        name = self.fill([e for e in shape if e != 1], element, value)
+        return Tensor(name, tuple(shape), element, constant=value)
+
+    def constant(self, value: float | int, element: str) -> str:
+        if element in DTYPES.values():
+            body = Body(self.what)
+            text = body.constant(value) and body.lines[-1].partition(" = ")[2]
+            name = self.let(text)
+            return name if element == "f32" else self.let(
+                f"arith.truncf {name} : f32 to {element}")
+        text = ("true" if value else "false") if element == "i1" else f"{int(value)} : {element}"
+        return self.let(f"arith.constant {text}")
+
+    # -- operations -----------------------------------------------------------
+
+    def generic(self, inputs: Sequence[tuple[Tensor, str]], extents: Sequence[Extent],
+                element: str, write: Callable[[IntegerBody, list[Scalar]], Scalar], *,
+                loops: int | None = None, init: str | None = None,
+                result: str | None = None) -> str:
+        """Write a ``linalg.generic``. Inputs have the results of their maps, ``d0, d1``.
+
+        Loops beyond those of the result reduce; they need ``init``, a tensor like the
+        result, which the body gets as its last scalar.
+        """
+        rank = len(extents)
+        loops = rank if loops is None else loops
+        dims = ", ".join(f"d{i}" for i in range(loops))
+        out = result if result is not None else ", ".join(f"d{i}" for i in range(rank))
+        maps = ", ".join(f"affine_map<({dims}) -> ({m})>" for m in [m for _, m in inputs] + [out])
+        kinds = ", ".join('"parallel"' if i < rank else '"reduction"' for i in range(loops))
+        body = IntegerBody(self.what)
+        scalars = [Scalar(f"%in{i}", t.element) for i, (t, _) in enumerate(inputs)]
+        value = write(body, scalars + ([Scalar("%old", element)] if init else []))
+        value = body.cast(value, element)
+        type_ = type_of(extents, element)
+        init = init or self.empty(extents, element)
+        ins = (f"ins({', '.join(t.name for t, _ in inputs)} : "
+               f"{', '.join(t.type for t, _ in inputs)}) ") if inputs else ""
+        arguments = ", ".join([f"{s.name}: {s.element}" for s in scalars] + [f"%old: {element}"])
+        lines = "".join(f"  {line}\n" for line in body.lines)
+        return self.let(f"linalg.generic {{indexing_maps = [{maps}], iterator_types = [{kinds}]}}\n"
+                        f"    {ins}outs({init} : {type_}) {{\n^bb0({arguments}):\n{lines}"
+                        f"  linalg.yield {value.name} : {element}\n}} -> {type_}")
+
+    def map_of(self, tensor: Tensor, shape: Sequence[Extent]) -> str:
+        """Return the results of the map of a tensor that is broadcast to ``shape``."""
+        loops = {}
+        for position, extent in enumerate(shape):
+            if extent != 1:
+                loops[position - len(shape)] = len(loops)
+        return ", ".join(f"d{loops[p - len(tensor.shape)]}"
+                         for p, e in enumerate(tensor.shape) if e != 1)
+
+    def elementwise(self, tensors: Sequence[Tensor], shape: Sequence[Extent], element: str,
+                    write: Callable[[IntegerBody, list[Scalar]], Scalar]) -> Tensor:
+        """Apply ``write`` to the elements of tensors that broadcast to ``shape``."""
+        extents = [e for e in shape if e != 1]
+        inputs = [(t, self.map_of(t, shape)) for t in tensors]
+        return Tensor(self.generic(inputs, extents, element, write), tuple(shape), element)
+
+    def convert(self, tensor: Tensor, element: str) -> Tensor:
+        if tensor.element == element:
+            return tensor
+        return self.elementwise([tensor], tensor.shape, element, lambda _, v: v[0])
+
+    def reshape(self, tensor: Tensor, shape: Sequence[Extent]) -> Tensor:
+        """Give a tensor another shape of as many elements."""
+        old, new = list(tensor.extents), [e for e in shape if e != 1]
+        name = tensor.name
+        if old != new:
+            groups = _common_groups(old, new)
+            if groups is None:
+                raise self.error(f"views {tuple(tensor.shape)} as {tuple(shape)}, expected extents "
+                                 "that are split or merged")
+            whole = [group[0] for group in groups]
+            if len(whole) != len(old):
+                name = self.let(f"tensor.collapse_shape {name} {_reassociation(groups, 1)} : "
+                                f"{tensor.type} into {type_of(whole, tensor.element)}")
+            if len(whole) != len(new):
+                sizes = ", ".join(str(e) if isinstance(e, int) else self.index(e) for e in new)
+                name = self.let(f"tensor.expand_shape {name} {_reassociation(groups, 2)} "
+                                f"output_shape [{sizes}] : {type_of(whole, tensor.element)} into "
+                                f"{type_of(new, tensor.element)}")
+        narrow = tensor.narrow if name == tensor.name else None
+        return Tensor(name, tuple(shape), tensor.element, narrow, tensor.constant)
+
+    def permute(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
+        shape = tuple(tensor.shape[i] for i in order)
+        kept = [i for i in range(len(tensor.shape)) if tensor.shape[i] != 1]
+        moved = [kept.index(i) for i in order if i in kept]
+        if moved == sorted(moved):
+            return Tensor(tensor.name, shape, tensor.element, tensor.narrow)
+        result = Tensor("", shape, tensor.element)
+        empty = self.empty(result.extents, result.element)
+        name = self.let(f"linalg.transpose ins({tensor.name} : {tensor.type}) "
+                        f"outs({empty} : {result.type}) permutation = {moved}")
+        return Tensor(name, shape, tensor.element)
+
+    def slice(self, tensor: Tensor, dim: int, start: int, count: Extent, step: int = 1) -> Tensor:
+        """Return ``count`` slices along a dimension, every ``step``-th from ``start`` on."""
+        shape = list(tensor.shape)
+        shape[dim] = count
+        if tensor.shape[dim] == 1:
+            return Tensor(tensor.name, tuple(shape), tensor.element)
+        result = Tensor("", tuple(shape), tensor.element)
+        offsets, sizes, strides = [], [], []
+        for position, extent in enumerate(tensor.shape):
+            if extent == 1:
+                continue
+            at = position == dim
+            size = count if at else extent
+            offsets.append(str(start if at else 0))
+            sizes.append(str(size) if isinstance(size, int) else self.index(size))
+            strides.append(str(step if at else 1))
+        name = self.let(f"tensor.extract_slice {tensor.name}[{', '.join(offsets)}] "
+                        f"[{', '.join(sizes)}] [{', '.join(strides)}] : {tensor.type} to "
+                        f"{result.type}")
+        return Tensor(name, result.shape, result.element)
+
+    def matmul(self, lhs: Tensor, rhs: Tensor, shape: Sequence[Extent], element: str,
+               transposed: bool = False) -> Tensor:
+        """Multiply matrices; accumulates in f32 and rounds to ``element``."""
+        rows, columns = shape
+        whole = tuple(shape)
+        # A matmul keeps extents of 1.
+        left = self.with_units(lhs, (rows, lhs.shape[-1]))
+        right = self.with_units(rhs, tuple(rhs.shape))
+        type_ = type_of(whole, "f32")
+        init = self.fill(whole, "f32", 0.0)
+        maps = ("" if not transposed else
+                "indexing_maps = [affine_map<(m, n, k) -> (m, k)>, affine_map<(m, n, k) -> "
+                "(n, k)>, affine_map<(m, n, k) -> (m, n)>] ")
+        name = self.let(f"linalg.matmul {maps}ins({left}, {right} : "
+                        f"{type_of((rows, lhs.shape[-1]), lhs.element)}, "
+                        f"{type_of(rhs.shape, rhs.element)}) outs({init} : {type_}) -> {type_}")
+        return self.convert(self.without_units(name, whole, "f32"), element)
+
+    def with_units(self, tensor: Tensor, shape: Sequence[Extent]) -> str:
+        """Return a tensor with all of its extents, also those of 1."""
+        if 1 not in shape:
+            return tensor.name
+        groups = _unit_groups(shape)
+        sizes = ", ".join(str(e) if isinstance(e, int) else self.index(e) for e in shape)
+        return self.let(f"tensor.expand_shape {tensor.name} {groups} output_shape [{sizes}] : "
+                        f"{tensor.type} into {type_of(shape, tensor.element)}")
+
+    def without_units(self, name: str, shape: Sequence[Extent], element: str) -> Tensor:
+        """Return a value that has extents of 1 without them."""
+        result = Tensor(name, tuple(shape), element)
+        if 1 not in shape:
+            return result
+        name = self.let(f"tensor.collapse_shape {name} {_unit_groups(shape)} : "
+                        f"{type_of(shape, element)} into {result.type}")
+        return Tensor(name, result.shape, element)
+
+
+def _unit_groups(shape: Sequence[Extent]) -> str:
+    """Return the reassociation that drops extents of 1."""
+    groups: list[list[int]] = []
+    leading: list[int] = []
+    for position, extent in enumerate(shape):
+        if extent != 1:
+            groups.append(leading + [position])
+            leading = []
+        elif groups:
+            groups[-1].append(position)
+        else:
+            leading.append(position)
+    return str(groups)
+
+
+def _common_groups(old: Sequence[Extent], new: Sequence[Extent]) -> (
+        list[tuple[Extent, int, int]] | None):
+    """Return the coarsest extents that both shapes split, each with the number of extents that
+    it has in either."""
+    groups, i, j = [], 0, 0
+    while i < len(old) and j < len(new):
+        first, second = i, j
+        left, right, i, j = sympy.sympify(old[i]), sympy.sympify(new[j]), i + 1, j + 1
+        while left != right:
+            if _is_smaller(right, left) and j < len(new):
+                right, j = right * new[j], j + 1
+            elif i < len(old):
+                left, i = left * old[i], i + 1
+            else:
+                return None
+        groups.append((int(left) if left.is_number else left, i - first, j - second))
+    return groups if i == len(old) and j == len(new) else None
+
+
+def _is_smaller(a: sympy.Expr, b: sympy.Expr) -> bool:
+    """Return true if the size ``b`` has factors that ``a`` lacks."""
+    numerator, _ = sympy.fraction(sympy.cancel(b / a))
+    return bool(numerator != 1)
+
+
+def _reassociation(groups: Sequence[tuple[Extent, int, int]], which: int) -> str:
+    result, next_ = [], 0
+    for group in groups:
+        result.append(list(range(next_, next_ + group[which])))
+        next_ += group[which]
+    return str(result)

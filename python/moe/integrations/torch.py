@@ -1,0 +1,239 @@
+"""A layer of a PyTorch model, compiled: ``moe.from_torch``.
+
+    imported = moe.from_torch(model.model.layers[3].mlp)
+    layer = imported.layer()           # compiled, with the weights of the module
+    y = layer(x)                       # [T, H], any T
+
+The module is traced with ``torch.export`` for any number of tokens. Experts that go
+through transformers' experts interface are one operation of the graph; what is around
+them, the router first, is translated operation by operation to linalg, and passes of the
+compiler recognise the gate in it. A router that they do not recognise is compiled as it
+is, and a warning of the compiler says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .._compile import compile as compile_module
+from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from .._runtime import Layer, Module
+from ._experts import describe, is_experts, parameter_names
+from ._graph import Function, Tensor, extents_of, type_of
+from ._operations import element_of, translate
+from ._scalars import DTYPES
+
+__all__ = ["Imported", "from_torch"]
+
+aten = torch.ops.aten
+
+
+@dataclass
+class Imported:
+    """A traced layer: ``mlir`` computes it from rows ``[T, H]`` and ``weights``, in order."""
+
+    mlir: str
+    weights: dict[str, torch.Tensor]
+
+    def compile(self, **options: Any) -> Module:
+        """Compile the layer; ``options`` are those of ``moe.compile``."""
+        return compile_module(self.mlir, **options)
+
+    def layer(self, **options: Any) -> Layer:
+        """Compile the layer and bind the weights that the module has now."""
+        return self.compile(**options).layer(
+            {name: tensor.detach().contiguous() for name, tensor in self.weights.items()})
+
+
+def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
+               example: torch.Tensor | None = None) -> Imported:
+    """Trace a module or an exported program to MLIR.
+
+    Args:
+      module: takes rows ``[T, H]`` or ``[1, T, H]`` and returns as many, alone or first in
+        a tuple; in evaluation mode. Or what ``torch.export.export`` made of one, with a
+        dynamic number of rows.
+      example: an input of it; needed only where no parameter shows how many columns and
+        which type it has.
+
+    Raises:
+      MoEError: if something has no translation; the message names the operation.
+    """
+    if isinstance(module, torch.export.ExportedProgram):
+        return _translate(module, {}, "the program")
+    name = type(module).__name__
+    if module.training:
+        raise MoEError(INVALID_ARGUMENT, f"{name} is in training mode, expected evaluation mode: "
+                       "call eval()")
+    rows = _example(module, name) if example is None else example
+    with _leaves(module) as experts:
+        try:
+            program = torch.export.export(
+                _Rows(module, rows.ndim), (rows,), strict=False,
+                dynamic_shapes=({rows.ndim - 2: torch.export.Dim("tokens", min=2)},),
+                prefer_deferred_runtime_asserts_over_guards=True)
+        except MoEError:
+            raise
+        except Exception as error:
+            raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {error}") from error
+    return _translate(program, experts, name)
+
+
+class _Rows(torch.nn.Module):
+    """A module that returns rows alone."""
+
+    def __init__(self, module: torch.nn.Module, rank: int):
+        super().__init__()
+        self.module = module
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        result = self.module(rows)
+        if isinstance(result, (tuple, list)):
+            result = result[0]
+        return result.reshape(rows.shape)
+
+
+def _example(module: torch.nn.Module, name: str) -> torch.Tensor:
+    """Make rows that fit the first matrix of the module, in transformers' shape."""
+    config = getattr(module, "config", None)
+    hidden = getattr(module, "hidden_dim", None) or getattr(module, "hidden_size", None) or getattr(
+        config, "hidden_size", None)
+    floats = [p for p in module.parameters() if p.dtype in DTYPES and p.ndim >= 2]
+    if not floats:
+        raise MoEError(INVALID_ARGUMENT, f"{name} has no matrix in f32, bf16 or f16 from which the "
+                       "type of its rows could be seen; pass example=")
+    # Routers and biases may be in f32 beside weights of 16 bits.
+    largest = max(floats, key=lambda p: p.numel())
+    if hidden is None:
+        two = next((p for p in floats if p.ndim == 2), None)
+        if two is None:
+            raise MoEError(INVALID_ARGUMENT, f"the number of columns that {name} takes cannot be "
+                           "seen; pass example=")
+        hidden = two.shape[-1]
+    return torch.zeros(1, 6, hidden, dtype=largest.dtype)
+
+
+# -- experts as one operation -------------------------------------------------
+
+
+@torch.library.custom_op("moe_mlir::traced_experts", mutates_args=())
+def _experts(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str,
+             columns: int) -> torch.Tensor:
+    raise MoEError(UNIMPLEMENTED, "this operation is only traced")
+
+
+@_experts.register_fake
+def _(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str,
+      columns: int) -> torch.Tensor:
+    return rows.new_empty((rows.shape[0], columns))
+
+
+@contextlib.contextmanager
+def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
+    """Make one operation of each experts module in ``module``; yields them by key."""
+    found = {name: part for name, part in module.named_modules() if is_experts(part)}
+    for key, part in found.items():
+        down = part.down_proj
+        columns = down.shape[-1 if part.is_transposed else -2]
+
+        def forward(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, *,
+                    key: str = key, columns: int = columns) -> torch.Tensor:
+            return torch.ops.moe_mlir.traced_experts(rows, ids, weights, key, columns)
+
+        part.forward = forward
+    try:
+        yield found
+    finally:
+        for part in found.values():
+            del part.forward
+
+
+def _write_experts(f: Function, arguments: dict[str, str], module: torch.nn.Module,
+                   rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Write dispatch, experts and combine for choices that are given."""
+    top_k = ids.shape[-1]
+    experts = describe(module, type(module).__name__)
+    if ids.narrow is not None:
+        narrow = Tensor(ids.narrow, ids.shape, "i32")
+    else:
+        narrow = f.convert(ids, "i32")
+    matrix = f.with_units(narrow, ids.shape)
+    factors = f.convert(weights, "f32") if weights.element not in ("f32", "bf16") else weights
+    scale = f.with_units(factors, weights.shape)
+    types = [type_of(shape, dtype) for shape, dtype in zip(experts.shapes(), experts.dtypes)]
+    e, r, i = experts.experts, rows.type, f"tensor<?x{top_k}xi32>"
+    grouped, offsets, positions = (f"%t{f.names + n}" for n in range(3))
+    f.names += 3
+    f.line(f"{grouped}, {offsets}, {positions} = moe.dispatch {rows.name}, {matrix} experts({e}) "
+           f": {r}, {i}")
+    zero = f.index(0)
+    result = experts.result_type()
+    y = f.let(f"moe.expert {grouped}, {offsets} "
+              f"params({', '.join(arguments.values())} : {', '.join(types)}) "
+              f"{{\n{experts.region(zero)}\n}} : {r}, tensor<{e + 1}xi32> -> {result}")
+    out = f.let(f"moe.combine {y}, {positions} weights({scale} : tensor<?x{top_k}x"
+                f"{factors.element}>) : {result}, {i}")
+    return Tensor(out, (rows.shape[0], experts.output), experts.dtype)
+
+
+# -- the graph ----------------------------------------------------------------
+
+
+def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.nn.Module],
+               name: str) -> Imported:
+    keep = {aten.linear.default, aten.silu.default, aten.softplus.default}
+    table = {op: rule for op, rule in torch.export.default_decompositions().items()
+             if op not in keep}
+    program = program.run_decompositions(table)
+    graph, signature = program.graph_module.graph, program.graph_signature
+    function = Function(name)
+    known: dict[torch.fx.Node, Any] = {}
+    weights: dict[str, torch.Tensor] = {}
+    tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()),
+               **program.constants}
+    sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+               **signature.inputs_to_lifted_tensor_constants}
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    inputs = [n for n in placeholders if n.name not in sources]
+    if len(inputs) != 1:
+        raise MoEError(UNIMPLEMENTED, f"{name} takes {len(inputs)} tensors, expected one: its rows")
+    rows = inputs[0].meta["val"]
+    extents = tuple(e for e in extents_of(rows) if e != 1)
+    if len(extents) != 2 or isinstance(extents[0], int) or not isinstance(extents[1], int):
+        raise MoEError(INVALID_ARGUMENT, f"{name} takes {tuple(rows.shape)}, expected [T, H] with "
+                       "a dynamic T")
+    element = element_of(function, rows)
+    x = Tensor(function.argument("x", "input", extents, element), extents_of(rows), element)
+    function.line(f"%c0 = arith.constant 0 : index\n%tokens = tensor.dim {x.name}, %c0 : {x.type}")
+    function.indices.update({0: "%c0", extents[0]: "%tokens"})
+    known[inputs[0]] = x
+
+    def add_weight(name: str, tensor: torch.Tensor) -> str:
+        weights[name] = tensor
+        return function.argument(name, "weight", tuple(tensor.shape), element_of(function, tensor))
+
+    for node in placeholders:
+        if node.name in sources and node.users:
+            tensor = tensors[sources[node.name]]
+            argument = add_weight(sources[node.name].removeprefix("module."), tensor)
+            known[node] = function.without_units(argument, tuple(tensor.shape),
+                                                 element_of(function, tensor))
+    written: dict[str, dict[str, str]] = {}
+
+    def leaf(f: Function, _: torch.Tensor, rows: Tensor, ids: Tensor, scale: Tensor, key: str,
+             columns: int) -> Tensor:
+        module = experts[key]
+        if key not in written:
+            written[key] = {n: add_weight(f"{key}.{n}" if key else n, getattr(module, n))
+                            for n in parameter_names(module)}
+        return _write_experts(f, written[key], module, rows, ids, scale)
+
+    results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
+    y = results[0] if isinstance(results, Sequence) else results
+    y = function.reshape(y, extents)
+    return Imported(function.text(y), weights)

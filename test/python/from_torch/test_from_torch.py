@@ -1,0 +1,196 @@
+"""Blocks of transformers, traced, compiled and compared with themselves."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+import moe
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from moe_testing import data  # noqa: E402
+from moe_testing.models.hf import MODELS  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+# Of the largest result: sums in another order.
+F32 = 2e-6
+# Routers that stay ordinary operations, and experts that are no operation of a graph.
+NOT_RAISED = {"llama4_text", "llama4", "phimoe"}
+NOT_TRACED = {"dbrx", "switch_transformers", "switch_decoder"}
+
+
+class Block(torch.nn.Module):
+    """A block that is a function of a model, with the parameters of its modules."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        parts = [c.cell_contents for c in function.__closure__ or ()]
+        self.parts = torch.nn.ModuleList(p for p in parts if isinstance(p, torch.nn.Module))
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def block_of(model) -> torch.nn.Module:
+    block = model.block(model.model)
+    return (block if isinstance(block, torch.nn.Module) else Block(block)).eval()
+
+
+def raised(text: str) -> str:
+    """The module after the gates were raised."""
+    opt = moe.find_compiler().resolve().parent / "moe-opt"
+    done = subprocess.run([opt, "--moe-raise-gate", "--canonicalize", "--cse"], input=text,
+                          text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("family", [f for f in MODELS if f not in NOT_TRACED])
+def test_family(family, record):
+    model = MODELS[family]()
+    imported = moe.from_torch(block_of(model))
+    assert ("score(none)" in raised(imported.mlir)) == (family in NOT_RAISED)
+    x = model.rows_away_from_ties(33, torch.float32)
+    error = data.relative_error(imported.layer()(x).numpy(), model.run(x).numpy())
+    record(f"{family} f32", error)
+    assert error < F32
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3", "qwen2_moe"])
+def test_bf16(family, record):
+    """Each operation rounds as it does in PyTorch; tolerances as for checkpoints."""
+    model = MODELS[family]()
+    model.model.to(torch.bfloat16)
+    imported = moe.from_torch(block_of(model))
+    assert "score(none)" not in raised(imported.mlir)
+    x = model.rows_away_from_ties(33, torch.bfloat16)
+    error = data.relative_error(imported.layer()(x).float().numpy(), model.run(x).float().numpy())
+    record(f"{family} bf16", error)
+    assert error < 8 * 2.0**-9
+
+
+# -- other routers ------------------------------------------------------------
+
+
+class Router(torch.nn.Module):
+    """A block around experts of Mixtral; ``choose`` makes weights and ids of logits."""
+
+    def __init__(self, choose, top_k=2):
+        super().__init__()
+        from moe_testing.models.experts import E, H, mixtral
+
+        draw = torch.Generator().manual_seed(7)
+        self.weight = torch.nn.Parameter(torch.randn(E, H, generator=draw))
+        with torch.no_grad():
+            self.experts = mixtral()
+        self.experts.config._experts_implementation = "eager"
+        self.choose, self.top_k = choose, top_k
+
+    def forward(self, x):
+        weights, ids = self.choose(x @ self.weight.T, self.top_k)
+        return self.experts(x, ids, weights)
+
+
+def wrong_axis(logits, k):
+    """The softmax is over the tokens, which no gate of a token has."""
+    return logits.softmax(0).topk(k, -1)
+
+
+def sum_of_all(logits, k):
+    """The denominator is the sum over all experts, which softmax had made 1, times 2."""
+    scores = logits.sigmoid()
+    values, ids = scores.topk(k, -1)
+    return values / scores.sum(-1, keepdim=True), ids
+
+
+def bias_in_weights(logits, k):
+    """The weights have the bias, too."""
+    scores = logits.sigmoid() + torch.linspace(-0.3, 0.3, logits.shape[-1])
+    return scores.topk(k, -1)
+
+
+def sizes_for_ids(logits, k):
+    """What looks like ids is the order of the choices."""
+    values, ids = logits.softmax(-1).topk(k, -1)
+    return values, torch.arange(k).expand(ids.shape[0], k)
+
+
+def smallest(logits, k):
+    values, ids = (-logits).topk(k, -1)
+    return (-values).softmax(-1), ids
+
+
+def rotated(logits, k):
+    """Ids of the next expert."""
+    values, ids = logits.softmax(-1).topk(k, -1)
+    return values, torch.where(ids + 1 == logits.shape[-1], 0, ids + 1)
+
+
+def gathered_elsewhere(logits, k):
+    """Weights of other scores than those of the selection."""
+    ids = logits.topk(k, -1).indices
+    return logits.tanh().gather(1, ids), ids
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("choose", [wrong_axis, sum_of_all, bias_in_weights, sizes_for_ids,
+                                    smallest, rotated, gathered_elsewhere],
+                         ids=lambda f: f.__name__)
+def test_near_misses(choose, record):
+    """Routers that look like a gate: whatever is recognised, the result is theirs."""
+    from moe_testing.models.experts import H
+
+    block = Router(choose).eval()
+    x = torch.randn(29, H, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = block(x)
+    y = moe.from_torch(block, example=x).layer()(x)
+    error = data.relative_error(y.numpy(), expected.numpy())
+    record(choose.__name__, error)
+    assert error < F32
+
+
+def test_a_warning_says_what_stays():
+    with pytest.warns(RuntimeWarning, match="a router is left to loops: no gate has the scores of"):
+        moe.from_torch(Router(wrong_axis).eval(),
+                       example=torch.zeros(4, Router(wrong_axis).weight.shape[1])).compile(
+                           cache=False)
+
+
+# -- programs and errors ------------------------------------------------------
+
+
+def test_exported_program():
+    model = MODELS["mixtral"]()
+    model.model.config._experts_implementation = "eager"
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.nn.functional.silu(self.a(x))
+
+    module, x = Linear().eval(), torch.randn(5, 8)
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+    y = moe.from_torch(program).layer()(x)
+    assert data.relative_error(y.numpy(), module(x).detach().numpy()) < F32
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda m: m.train(), "is in training mode, expected evaluation mode"),
+    (lambda m: setattr(m, "choose", lambda v, k: v.sort(-1)[:2]), "has no translation to MLIR"),
+    (lambda m: setattr(m, "choose", lambda v, k: v.topk(k, 0)), "along another dimension"),
+])
+def test_errors(change, message):
+    block = Router(wrong_axis).eval()
+    change(block)
+    with pytest.raises(moe.MoEError, match=message):
+        moe.from_torch(block, example=torch.zeros(4, block.weight.shape[1]))
