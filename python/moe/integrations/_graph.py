@@ -29,8 +29,8 @@ def extents_of(value: torch.Tensor) -> tuple[Extent, ...]:
 
 
 def expression_of(size: int | torch.SymInt) -> Extent:
-    if isinstance(size, int):
-        return size
+    if isinstance(size, (int, sympy.Expr)):
+        return int(size) if isinstance(size, sympy.Integer) else size
     expression = size.node.expr
     return int(expression) if expression.is_number else expression
 
@@ -221,6 +221,25 @@ class Function:
         if tensor.element == element:
             return tensor
         return self.elementwise([tensor], tensor.shape, element, lambda _, v: v[0])
+
+    def reduce(self, tensor: Tensor, dims: Sequence[int], name: str, start: float) -> Tensor:
+        """Reduce dimensions by an operation on f32; they become 1."""
+        shape = tuple(1 if d in dims else e for d, e in enumerate(tensor.shape))
+        kept = [e for e in shape if e != 1]
+        result, reduced, map_ = 0, len(kept), []
+        for position, extent in enumerate(tensor.shape):
+            if extent == 1:
+                continue
+            if position in dims:
+                map_.append(f"d{reduced}")
+                reduced += 1
+            else:
+                map_.append(f"d{result}")
+                result += 1
+        init = self.fill(kept, "f32", start)
+        total = self.generic([(tensor, ", ".join(map_))], kept, "f32",
+                             lambda b, v: b.op(name, v[1], v[0]), loops=reduced, init=init)
+        return Tensor(total, shape, "f32")
 
     def reshape(self, tensor: Tensor, shape: Sequence[Extent]) -> Tensor:
         """Give a tensor another shape of as many elements."""

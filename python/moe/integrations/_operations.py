@@ -48,16 +48,22 @@ def _call(f: Function, node: torch.fx.Node, known: Mapping[torch.fx.Node, Any],
         return known[node.args[0]][node.args[1]]
     arguments = torch.fx.map_arg(node.args, known.__getitem__)
     options = dict(torch.fx.map_arg(node.kwargs, known.__getitem__))
-    packet = getattr(node.target, "overloadpacket", node.target)
-    if packet in leaves:
-        return leaves[packet](f, value, *arguments, **options)
+    if (leaf := leaves.get(getattr(node.target, "overloadpacket", None))) is not None:
+        return leaf(f, value, *arguments, **options)
+    return call(f, node.target, value, arguments, options)
+
+
+def call(f: Function, target: Any, value: Any, arguments: Sequence[Any],
+         options: Mapping[str, Any]) -> Any:
+    """Write one operation; ``value`` has the shapes and types of its results."""
+    packet = getattr(target, "overloadpacket", target)
     if packet in OPERATIONS:
         return OPERATIONS[packet](f, value, *arguments, **options)
     if packet in RULES or packet in _INTEGERS:
-        return _elementwise(f, node.target, value, arguments, options)
+        return _elementwise(f, target, value, arguments, options)
     if value is None:  # an assertion
         return None
-    raise f.error(f"uses {node.target}, which has no translation to MLIR")
+    raise f.error(f"uses {target}, which has no translation to MLIR")
 
 
 def element_of(f: Function, value: torch.Tensor) -> str:
@@ -250,7 +256,7 @@ def _cat(f: Function, value: torch.Tensor, parts: Sequence[Tensor], dim: int = 0
 # -- matmuls ------------------------------------------------------------------
 
 
-def _as_matrix(f: Function, x: Tensor) -> Tensor:
+def as_matrix(f: Function, x: Tensor) -> Tensor:
     rows: Extent = 1
     for extent in x.shape[:-1]:
         rows = rows * extent
@@ -259,7 +265,7 @@ def _as_matrix(f: Function, x: Tensor) -> Tensor:
 
 def _linear(f: Function, value: torch.Tensor, x: Tensor, weight: Tensor,
             bias: Tensor | None = None) -> Tensor:
-    matrix = _as_matrix(f, x)
+    matrix = as_matrix(f, x)
     y = f.matmul(matrix, weight, (matrix.shape[0], weight.shape[0]), "f32" if bias else x.element,
                  transposed=True)
     return f.reshape(_biased(f, y, bias, x.element), extents_of(value))
@@ -291,30 +297,13 @@ def _bmm(f: Function, value: torch.Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 # -- reductions ---------------------------------------------------------------
 
-_STARTS = {"arith.addf": 0.0, "arith.maximumf": float("-inf"), "arith.minimumf": float("inf")}
-
-
 def _reduce(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int], name: str,
             scale: float = 1.0) -> Tensor:
     """Reduce dimensions in f32, and round."""
+    starts = {"arith.addf": 0.0, "arith.maximumf": float("-inf"), "arith.minimumf": float("inf")}
     dims = [d % len(x.shape) for d in dims] if dims else list(range(len(x.shape)))
+    total = f.reshape(f.reduce(x, dims, name, starts[name]), extents_of(value))
     element = element_of(f, value)
-    kept = [e for d, e in enumerate(x.shape) if d not in dims and e != 1]
-    result, reduced = 0, len(kept)
-    map_ = []
-    for position, extent in enumerate(x.shape):
-        if extent == 1:
-            continue
-        if position in dims:
-            map_.append(f"d{reduced}")
-            reduced += 1
-        else:
-            map_.append(f"d{result}")
-            result += 1
-    init = f.fill(kept, "f32", _STARTS[name])
-    total = Tensor(f.generic([(x, ", ".join(map_))], kept, "f32",
-                             lambda b, v: b.op(name, v[1], v[0]), loops=reduced, init=init),
-                   extents_of(value), "f32")
     if scale != 1.0:
         return f.elementwise([total], total.shape, element,
                              lambda b, v: b.op("arith.mulf", v[0], scale))
@@ -339,6 +328,26 @@ def _mean(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int] = (),
     return _reduce(f, value, x, dims, "arith.addf", 1.0 / count)
 
 
+def _norm(f: Function, value: torch.Tensor, x: Tensor, p: float = 2.0, dims: Any = None,
+          keepdim: bool = False, **_: Any) -> Tensor:
+    """The p-norm: (Σ|x|^p)^(1/p)."""
+    def power(b: IntegerBody, v: list[Scalar]) -> Scalar:
+        size = b.op("math.absf", v[0])
+        return size if p == 1 else RULES[aten.pow](b, size, p)
+
+    def root(b: IntegerBody, v: list[Scalar]) -> Scalar:
+        return b.op("math.sqrt", v[0]) if p == 2 else b.op("math.powf", v[0], 1 / p)
+
+    if not 0 < p < float("inf"):
+        raise f.error(f"takes the norm of order {p}, which has no translation to MLIR")
+    powers = f.elementwise([x], x.shape, "f32", power)
+    dims = [d % len(x.shape) for d in dims] if dims else list(range(len(x.shape)))
+    total = f.reshape(f.reduce(powers, dims, "arith.addf", 0.0), extents_of(value))
+    if p != 1:
+        total = f.elementwise([total], total.shape, "f32", root)
+    return f.convert(total, element_of(f, value))
+
+
 def _softmax(f: Function, value: torch.Tensor, x: Tensor, dim: int, *_: Any, **__: Any) -> Tensor:
     dim %= len(x.shape)
     if x.shape[dim] == 1:
@@ -359,7 +368,7 @@ def _topk(f: Function, value: Sequence[torch.Tensor], x: Tensor, k: int, dim: in
     if dim % len(x.shape) != len(x.shape) - 1 or not largest:
         raise f.error("takes the top-k along another dimension than the last, or the smallest, "
                       "which has no translation to MLIR")
-    rows = _as_matrix(f, x)
+    rows = as_matrix(f, x)
     type_ = f"tensor<?x{x.shape[-1]}x{x.element}>"
     matrix = f.with_units(rows, rows.shape)
     if isinstance(rows.shape[0], int):
@@ -515,6 +524,7 @@ OPERATIONS: dict[Any, Rule] = {
                                                                    "arith.maximumf"),
     aten.amin: lambda f, value, x, dims=(), keepdim=False: _reduce(f, value, x, dims,
                                                                    "arith.minimumf"),
+    aten.linalg_vector_norm: _norm,
     aten.topk: _topk, aten.max: _max, aten.gather: _gather, aten.scatter: _scatter,
     aten.index_select: lambda f, value, x, dim, index: _embedding(f, value, x, index),
     aten.embedding: _embedding, aten.index: _index,

@@ -14,7 +14,7 @@ is, and a warning of the compiler says so.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,10 @@ from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
 from ._experts import describe, is_experts, parameter_names
-from ._graph import Function, Tensor, extents_of, type_of
-from ._operations import element_of, translate
-from ._scalars import DTYPES
+from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
+from ._operations import as_matrix, element_of, translate
+from ._scalars import DTYPES, Scalar
+from ._written_experts import may_be_experts, read
 
 __all__ = ["Imported", "from_torch"]
 
@@ -122,28 +123,25 @@ def _example(module: torch.nn.Module, name: str) -> torch.Tensor:
 
 
 @torch.library.custom_op("moe_mlir::traced_experts", mutates_args=())
-def _experts(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str,
-             columns: int) -> torch.Tensor:
+def _experts(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str) -> (
+        torch.Tensor):
     raise MoEError(UNIMPLEMENTED, "this operation is only traced")
 
 
 @_experts.register_fake
-def _(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str,
-      columns: int) -> torch.Tensor:
-    return rows.new_empty((rows.shape[0], columns))
+def _(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str) -> torch.Tensor:
+    return torch.empty_like(rows)
 
 
 @contextlib.contextmanager
 def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
     """Make one operation of each experts module in ``module``; yields them by key."""
-    found = {name: part for name, part in module.named_modules() if is_experts(part)}
+    found = {name: part for name, part in module.named_modules()
+             if is_experts(part) or may_be_experts(name, part)}
     for key, part in found.items():
-        down = part.down_proj
-        columns = down.shape[-1 if part.is_transposed else -2]
-
         def forward(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, *,
-                    key: str = key, columns: int = columns) -> torch.Tensor:
-            return torch.ops.moe_mlir.traced_experts(rows, ids, weights, key, columns)
+                    key: str = key) -> torch.Tensor:
+            return torch.ops.moe_mlir.traced_experts(rows, ids, weights, key)
 
         part.forward = forward
     try:
@@ -153,32 +151,89 @@ def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
             del part.forward
 
 
-def _write_experts(f: Function, arguments: dict[str, str], module: torch.nn.Module,
-                   rows: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+@dataclass
+class _Described:
+    """What a graph needs to know of an experts module."""
+
+    experts: int
+    output: int
+    dtype: str
+    weights: dict[str, torch.Tensor]
+    shared: dict[str, torch.Tensor]  # of all experts
+    region: Callable[[Function, Mapping[str, str]], str]
+    keeps_others: bool = False
+
+
+def _describe(module: torch.nn.Module, rows: Tensor) -> _Described:
+    """Describe experts behind transformers' interface, or read those that are written out."""
+    name = type(module).__name__
+    if is_experts(module):
+        try:
+            found = describe(module, name)
+        except MoEError as error:
+            if error.code != UNIMPLEMENTED:
+                raise
+        else:
+            weights = {n: getattr(module, n) for n in parameter_names(module)}
+            return _Described(found.experts, found.output, found.dtype, weights, {},
+                              lambda f, _: found.region(f.index(0)))
+    dtype = next(d for d, element in DTYPES.items() if element == rows.element)
+    written = read(module, name, rows.shape[-1], dtype)
+    weights = {w.name: w.stacked(written.experts) for w in written.weights}
+    return _Described(written.experts, written.output, written.dtype, weights, written.shared,
+                      written.region, written.keeps_others)
+
+
+def _write_experts(f: Function, arguments: Mapping[str, str], experts: _Described, rows: Tensor,
+                   ids: Tensor, weights: Tensor) -> Tensor:
     """Write dispatch, experts and combine for choices that are given."""
-    top_k = ids.shape[-1]
-    experts = describe(module, type(module).__name__)
-    if ids.narrow is not None:
-        narrow = Tensor(ids.narrow, ids.shape, "i32")
-    else:
-        narrow = f.convert(ids, "i32")
-    matrix = f.with_units(narrow, ids.shape)
+    top_k, count = ids.shape[-1], experts.experts
+    chosen = Tensor(ids.narrow, ids.shape, "i32") if ids.narrow else f.convert(ids, "i32")
     factors = f.convert(weights, "f32") if weights.element not in ("f32", "bf16") else weights
-    scale = f.with_units(factors, weights.shape)
-    types = [type_of(shape, dtype) for shape, dtype in zip(experts.shapes(), experts.dtypes)]
-    e, r, i = experts.experts, rows.type, f"tensor<?x{top_k}xi32>"
+    kept = chosen
+    if experts.keeps_others:
+        # Choices beyond the experts have none.
+        kept = f.elementwise([chosen], chosen.shape, "i32", lambda b, v: _below(b, v[0], count))
+    matrix, scale = f.with_units(kept, ids.shape), f.with_units(factors, weights.shape)
+    types = [type_of(tuple(w.shape), element_of(f, w)) for w in experts.weights.values()]
+    r, i = rows.type, f"tensor<?x{top_k}xi32>"
     grouped, offsets, positions = (f"%t{f.names + n}" for n in range(3))
     f.names += 3
-    f.line(f"{grouped}, {offsets}, {positions} = moe.dispatch {rows.name}, {matrix} experts({e}) "
-           f": {r}, {i}")
-    zero = f.index(0)
-    result = experts.result_type()
-    y = f.let(f"moe.expert {grouped}, {offsets} "
-              f"params({', '.join(arguments.values())} : {', '.join(types)}) "
-              f"{{\n{experts.region(zero)}\n}} : {r}, tensor<{e + 1}xi32> -> {result}")
+    f.line(f"{grouped}, {offsets}, {positions} = moe.dispatch {rows.name}, {matrix} "
+           f"experts({count}) : {r}, {i}")
+    result = type_of((rows.shape[0], experts.output), experts.dtype)
+    params = ", ".join(arguments[name] for name in experts.weights)
+    y = f.let(f"moe.expert {grouped}, {offsets} params({params} : "
+              f"{', '.join(types)}) {{\n{experts.region(f, arguments)}\n}} : {r}, tensor<{count + 1}xi32> "
+              f"-> {result}")
     out = f.let(f"moe.combine {y}, {positions} weights({scale} : tensor<?x{top_k}x"
                 f"{factors.element}>) : {result}, {i}")
-    return Tensor(out, (rows.shape[0], experts.output), experts.dtype)
+    sum_ = Tensor(out, (rows.shape[0], experts.output), experts.dtype)
+    if not experts.keeps_others:
+        return sum_
+    share = f.elementwise([chosen, factors], chosen.shape, "f32",
+                          lambda b, v: _beyond(b, v[0], v[1], count))
+    total = f.reduce(share, (len(share.shape) - 1,), "arith.addf", 0.0)
+    return f.elementwise(
+        [sum_, rows, f.reshape(total, (rows.shape[0], 1))], sum_.shape, sum_.element,
+        lambda b, v: b.op("arith.addf", v[0], b.op("arith.mulf", v[1], v[2])))
+
+
+def _is_expert(body: IntegerBody, id_: Scalar, count: int) -> str:
+    bound = body.let("i32", f"arith.constant {count} : i32")
+    return body.let("i1", f"arith.cmpi ult, {id_.name}, {bound.name} : i32").name
+
+
+def _below(body: IntegerBody, id_: Scalar, count: int) -> Scalar:
+    none = body.let("i32", "arith.constant -1 : i32")
+    return body.let("i32", f"arith.select {_is_expert(body, id_, count)}, {id_.name}, "
+                           f"{none.name} : i32")
+
+
+def _beyond(body: IntegerBody, id_: Scalar, weight: Scalar, count: int) -> Scalar:
+    zero = body.constant(0.0)
+    return body.let("f32", f"arith.select {_is_expert(body, id_, count)}, {zero.name}, "
+                           f"{body.operand(weight)} : f32")
 
 
 # -- the graph ----------------------------------------------------------------
@@ -223,15 +278,23 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
             argument = add_weight(sources[node.name].removeprefix("module."), tensor)
             known[node] = function.without_units(argument, tuple(tensor.shape),
                                                  element_of(function, tensor))
-    written: dict[str, dict[str, str]] = {}
+    written: dict[str, tuple[_Described, dict[str, str]]] = {}
 
-    def leaf(f: Function, _: torch.Tensor, rows: Tensor, ids: Tensor, scale: Tensor, key: str,
-             columns: int) -> Tensor:
-        module = experts[key]
+    def leaf(f: Function, _: torch.Tensor, rows: Tensor, ids: Tensor, scale: Tensor,
+             key: str) -> Tensor:
+        shape, rows = rows.shape, as_matrix(f, rows)
+        if len(ids.shape) != 2 or len(scale.shape) != 2 or not isinstance(ids.shape[1], int):
+            raise f.error(f"calls its experts with ids of shape {ids.shape} and weights of shape "
+                          f"{scale.shape}, expected [T, K]")
         if key not in written:
-            written[key] = {n: add_weight(f"{key}.{n}" if key else n, getattr(module, n))
-                            for n in parameter_names(module)}
-        return _write_experts(f, written[key], module, rows, ids, scale)
+            described = _describe(experts[key], rows)
+            prefix = f"{key}." if key else ""
+            written[key] = described, {
+                n: add_weight(prefix + n, w)
+                for n, w in [*described.weights.items(), *described.shared.items()]}
+        described, arguments = written[key]
+        y = _write_experts(f, arguments, described, rows, ids, scale)
+        return f.reshape(y, shape[:-1] + (described.output,))
 
     results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
     y = results[0] if isinstance(results, Sequence) else results

@@ -12,15 +12,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from moe_testing import data  # noqa: E402
-from moe_testing.models.hf import MODELS  # noqa: E402
+from moe_testing.models.blocks import BLOCKS  # noqa: E402
+from moe_testing.models.hf import MODELS, H  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
 # Of the largest result: sums in another order.
 F32 = 2e-6
-# Routers that stay ordinary operations, and experts that are no operation of a graph.
-NOT_RAISED = {"llama4_text", "llama4", "phimoe"}
-NOT_TRACED = {"dbrx", "switch_transformers", "switch_decoder"}
+# Routers that stay ordinary operations, and a mask of choices in place of ids.
+NOT_RAISED = {"llama4_text", "llama4", "phimoe", "inkling", "zaya"}
+NOT_TRACED = {"switch_transformers", "switch_decoder"}
 
 
 class Block(torch.nn.Module):
@@ -58,6 +59,22 @@ def test_family(family, record):
     assert ("score(none)" in raised(imported.mlir)) == (family in NOT_RAISED)
     x = model.rows_away_from_ties(33, torch.float32)
     error = data.relative_error(imported.layer()(x).numpy(), model.run(x).numpy())
+    record(f"{family} f32", error)
+    assert error < F32
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("family", list(BLOCKS))
+def test_block(family, record):
+    """Norms, state of routers, experts of several kinds: all of it around the experts."""
+    block = BLOCKS[family]()
+    x = torch.randn(1, 33, H, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = block(x)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    imported = moe.from_torch(block, example=x)
+    assert ("score(none)" in raised(imported.mlir)) == (family in NOT_RAISED)
+    error = data.relative_error(imported.layer()(x[0]).numpy(), expected.reshape(33, H).numpy())
     record(f"{family} f32", error)
     assert error < F32
 
@@ -161,6 +178,70 @@ def test_a_warning_says_what_stays():
         moe.from_torch(Router(wrong_axis).eval(),
                        example=torch.zeros(4, Router(wrong_axis).weight.shape[1])).compile(
                            cache=False)
+
+
+# -- experts that are written out ---------------------------------------------
+
+
+class Expert(torch.nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(H, 20), torch.nn.Linear(20, H)
+        with torch.no_grad():
+            for p in self.parameters():
+                p.copy_(torch.randn(p.shape, generator=draw) / p.shape[-1] ** 0.5)
+
+    def forward(self, x):
+        return self.down(torch.nn.functional.gelu(self.up(x)))
+
+
+class LoopedExperts(torch.nn.Module):
+    """A loop over modules; ``spoil`` makes one of them, or the sum, something else."""
+
+    def __init__(self, spoil=""):
+        super().__init__()
+        draw = torch.Generator().manual_seed(5)
+        self.members = torch.nn.ModuleList(Expert(draw) for _ in range(6))
+        self.spoil = spoil
+
+    def forward(self, x, ids, weights):
+        out = torch.zeros_like(x)
+        for e, expert in enumerate(self.members):
+            token, choice = torch.where(ids == e)
+            y = expert(x[token]) * weights[token, choice, None]
+            if self.spoil == "third" and e == 2:
+                y = 2 * y
+            out.index_add_(0, token, y)
+        return out.relu() if self.spoil == "sum" else out
+
+
+class LoopedBlock(torch.nn.Module):
+    def __init__(self, spoil=""):
+        super().__init__()
+        self.gate = torch.nn.Linear(H, 6, bias=False)
+        with torch.no_grad():
+            self.gate.weight.copy_(torch.randn(6, H, generator=torch.Generator().manual_seed(2)))
+        self.experts = LoopedExperts(spoil)
+
+    def forward(self, x):
+        weights, ids = self.gate(x).softmax(-1).topk(2, -1)
+        return self.experts(x, ids, weights)
+
+
+def test_loop_over_modules(record):
+    block, x = LoopedBlock().eval(), torch.randn(31, H, generator=torch.Generator().manual_seed(3))
+    imported = moe.from_torch(block, example=x)
+    assert imported.weights["experts.members.*.up.weight"].shape == (6, 20, H)
+    error = data.relative_error(imported.layer()(x).numpy(), block(x).detach().numpy())
+    record("loop over modules", error)
+    assert error < F32
+
+
+@pytest.mark.parametrize("spoil", ["third", "sum"])
+def test_loops_that_are_something_else(spoil):
+    with pytest.raises(moe.MoEError, match="LoopedExperts: the function of expert 0 is not that of "
+                                           "all experts, or their results are not added"):
+        moe.from_torch(LoopedBlock(spoil).eval(), example=torch.zeros(4, H))
 
 
 # -- programs and errors ------------------------------------------------------

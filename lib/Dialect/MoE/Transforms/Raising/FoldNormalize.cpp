@@ -9,6 +9,7 @@
 #include "Patterns.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -31,7 +32,24 @@ static Value matchGuard(Value denominator, NormalizeGuard &guard,
   return input ? input : denominator;
 }
 
+/// Returns x of |x| for each element; null for anything else.
+static Value matchAbs(Value tensor) {
+  std::optional<Elementwise> match =
+      tensor ? matchElementwise(tensor) : std::nullopt;
+  auto abs = match ? skipConversions(match->yielded())
+                         .getDefiningOp<math::AbsFOp>()
+                   : nullptr;
+  return abs ? match->inputOf(abs.getOperand(), {0, 1}) : Value();
+}
+
 namespace {
+
+/// The parts of a division by the sum of the weights.
+struct Quotient {
+  NormalizeKind kind = NormalizeKind::Sum;
+  NormalizeGuard guard = NormalizeGuard::Add;
+  double epsilon = 0.0;
+};
 
 /// weights / (sum of the weights), with a guard → normalize.
 struct FoldNormalize : OpRewritePattern<GateOp> {
@@ -43,16 +61,17 @@ struct FoldNormalize : OpRewritePattern<GateOp> {
       return failure();
     Value weights = gate.getWeights();
     for (Operation *user : weights.getUsers()) {
-      NormalizeGuard guard = NormalizeGuard::Add;
-      double epsilon = 0.0;
-      if (!isQuotient(user, weights, guard, epsilon))
+      std::optional<Quotient> quotient = matchQuotient(user, weights);
+      if (!quotient)
         continue;
       // A small epsilon vanishes where the sum is rounded first.
-      if (epsilon < 0.0 ||
-          (!gate.getScoreElementType().isF32() && epsilon > 1e-10))
+      if (quotient->epsilon < 0.0 || (!gate.getScoreElementType().isF32() &&
+                                      quotient->epsilon > 1e-10))
         return failure();
-      auto normalize = NormalizeAttr::get(gate.getContext(), NormalizeKind::Sum,
-                                          /*p=*/2.0, epsilon, guard);
+      double p = quotient->kind == NormalizeKind::Norm ? 1.0 : 2.0;
+      auto normalize =
+          NormalizeAttr::get(gate.getContext(), quotient->kind, p,
+                             quotient->epsilon, quotient->guard);
       rewriter.modifyOpInPlace(gate, [&] { gate.setNormalizeAttr(normalize); });
       rewriter.replaceOp(user, weights);
       return success();
@@ -61,28 +80,37 @@ struct FoldNormalize : OpRewritePattern<GateOp> {
   }
 
 private:
-  /// True if `user` divides the weights by their sum, for which alone they are
-  /// used besides.
-  static bool isQuotient(Operation *user, Value weights, NormalizeGuard &guard,
-                         double &epsilon) {
+  /// Matches `user` if it divides the weights by their sum or that of their
+  /// absolute values, for which alone they are used besides.
+  static std::optional<Quotient> matchQuotient(Operation *user, Value weights) {
+    Quotient result;
     if (user->getNumResults() != 1 ||
         user->getResult(0).getType() != weights.getType())
-      return false;
+      return std::nullopt;
     std::optional<Elementwise> match = matchElementwise(user->getResult(0));
     auto division =
         match ? skipConversions(match->yielded()).getDefiningOp<arith::DivFOp>()
               : nullptr;
     if (!division || match->inputOf(division.getLhs(), {0, 1}) != weights)
-      return false;
+      return std::nullopt;
     Value denominator = match->inputOf(division.getRhs(), {0});
     if (!denominator)
-      return false;
-    Value sum = matchGuard(denominator, guard, epsilon);
-    sum = skipTensorConversions(sum);
-    return matchReduction(sum, Reduction::Sum) == weights &&
-           llvm::all_of(weights.getUsers(), [&](Operation *other) {
-             return other == user || other == sum.getDefiningOp();
-           });
+      return std::nullopt;
+    Value sum = skipTensorConversions(
+        matchGuard(denominator, result.guard, result.epsilon));
+    Value summed = matchReduction(sum, Reduction::Sum);
+    Operation *reader = sum.getDefiningOp();
+    if (summed && summed != weights) {
+      reader = summed.getDefiningOp();
+      summed = matchAbs(summed);
+      result.kind = NormalizeKind::Norm;
+    }
+    bool isOnlyUse = llvm::all_of(weights.getUsers(), [&](Operation *other) {
+      return other == user || other == reader;
+    });
+    if (summed != weights || !isOnlyUse)
+      return std::nullopt;
+    return result;
   }
 };
 

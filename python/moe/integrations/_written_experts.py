@@ -1,0 +1,394 @@
+"""Experts whose loop is written out in their ``forward``: what one expert computes.
+
+Such a module takes rows ``[T, H]``, ids ``[T, K]`` and weights ``[T, K]`` and loops over
+the experts that were chosen, which no graph can hold. ``read`` runs it with all tokens at
+one expert and records its operations: those on the rows and on that expert's weights are
+the function of an expert. The guess is checked: for other experts, and for a random
+choice, the module and the recorded function must agree.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .._error import UNIMPLEMENTED, MoEError
+from ._graph import Function, Tensor, type_of
+from ._operations import call, element_of
+from ._scalars import DTYPES
+
+aten = torch.ops.aten
+
+# A number of tokens that is no other extent of a module.
+_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
+_ROWS = sympy.Symbol("rows", positive=True, integer=True)
+
+
+def may_be_experts(name: str, module: torch.nn.Module) -> bool:
+    """Return true for a module that is called experts and takes rows, ids and weights."""
+    called = name.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts")
+    parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
+    needed = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return called and len(needed) == 3 and "shared" not in type(module).__name__.lower()
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter of all experts, ``[E, ...]``, or those of each expert under one name."""
+
+    name: str
+    tensors: tuple[torch.Tensor, ...]  # one with a leading E, or E
+
+    def of(self, expert: int) -> torch.Tensor:
+        return self.tensors[expert] if len(self.tensors) > 1 else self.tensors[0][expert]
+
+    def stacked(self, experts: int) -> torch.Tensor:
+        """Return the parts of the first experts, ``[experts, ...]``."""
+        return (torch.stack(self.tensors[:experts]) if len(self.tensors) > 1
+                else self.tensors[0][:experts])
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps the operations that run, with their operands and results."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of the expert."""
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """An expert's part of weight ``index``."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A weight that all experts use whole."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Part ``part`` of the result of operation ``index``."""
+
+    index: int
+    part: int | None = None
+
+
+@dataclass
+class WrittenExperts:
+    """What one expert computes: ``calls`` on its rows and weights; ``result`` of them."""
+
+    what: str
+    rows: int  # that were recorded
+    experts: int
+    hidden: int
+    output: int
+    dtype: str
+    weights: list[_Weight]
+    shared: dict[str, torch.Tensor]
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]]
+    result: Any
+    keeps_others: bool = False  # a choice beyond the experts adds its row
+
+    def run(self, rows: torch.Tensor, expert: int) -> torch.Tensor:
+        """Compute one expert on as many rows as were recorded."""
+        values: list[Any] = []
+
+        def look(value: Any) -> Any:
+            if isinstance(value, _Rows):
+                return rows
+            if isinstance(value, _Slice):
+                return self.weights[value.index].of(expert)
+            if isinstance(value, _Shared):
+                return self.shared[value.name]
+            if isinstance(value, _Result):
+                result = values[value.index]
+                return result if value.part is None else result[value.part]
+            return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+        for function, args, kwargs, _ in self.calls:
+            values.append(function(*map(look, args), **{k: look(v) for k, v in kwargs.items()}))
+        return look(self.result)
+
+    def region(self, outer: Function, shared: Mapping[str, str]) -> str:
+        """Write the region of a ``moe.expert`` in ``outer``, whose arguments ``shared`` are."""
+        f = Function(self.what)
+        f.names = outer.names
+        f.indices = {0: outer.index(0)}
+        rows = Tensor(f"%t{f.names}", (_ROWS, self.hidden), self.dtype)
+        arguments = [f"{rows.name}: {rows.type}"]
+        slices = []
+        f.names += 1
+        for weight in self.weights:
+            part = weight.of(0)
+            name, element = f"%t{f.names}", element_of(f, part)
+            f.names += 1
+            arguments.append(f"{name}: {type_of(tuple(part.shape), element)}")
+            slices.append((name, tuple(part.shape), element))
+        f.indices[_ROWS] = f.let(f"tensor.dim {rows.name}, {outer.index(0)} : {rows.type}")
+        parts = [f.without_units(*s) for s in slices]
+        values: list[Any] = []
+
+        def look(value: Any) -> Any:
+            if isinstance(value, _Rows):
+                return rows
+            if isinstance(value, _Slice):
+                return parts[value.index]
+            if isinstance(value, _Shared):
+                whole = self.shared[value.name]
+                return f.without_units(shared[value.name], tuple(whole.shape),
+                                       element_of(f, whole))
+            if isinstance(value, _Result):
+                result = values[value.index]
+                return result if value.part is None else result[value.part]
+            return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+        for function, args, kwargs, result in self.calls:
+            values.append(call(f, function, self.shaped(result), [look(a) for a in args],
+                               {k: look(v) for k, v in kwargs.items()}))
+        y = f.convert(look(self.result), self.dtype)
+        outer.names = f.names
+        lines = [f"^bb0({', '.join(arguments)}):", *f.lines, f"moe.yield {y.name} : {y.type}"]
+        return "\n".join("  " + line for line in lines)
+
+    def shaped(self, result: Any) -> Any:
+        """Return a result's shape and type with the number of rows as a symbol."""
+        if isinstance(result, (list, tuple)):
+            return [self.shaped(r) for r in result]
+        if not isinstance(result, torch.Tensor):
+            return result
+        return _Shaped(tuple(_ROWS if size == self.rows else size for size in result.shape),
+                       result.dtype)
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    """What a rule asks of a traced tensor."""
+
+    shape: tuple[Any, ...]
+    dtype: torch.dtype
+
+
+def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype) -> WrittenExperts:
+    """Read what one expert of ``module`` computes; raises ``MoEError`` if it cannot be read."""
+    sizes = {size for p in module.parameters() for size in p.shape}
+    count = next(p for p in _PRIMES if p not in sizes)
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(count, hidden, generator=draw).to(dtype)
+    found = _record(module, name, rows)
+    _check(module, found, rows, draw)
+    return found
+
+
+def _call(module: torch.nn.Module, rows: torch.Tensor, ids: torch.Tensor,
+          weights: torch.Tensor) -> torch.Tensor:
+    config = getattr(module, "config", None)
+    chosen = getattr(config, "_experts_implementation", None)
+    if chosen is not None:
+        config._experts_implementation = "eager"
+    try:
+        with torch.no_grad():
+            return type(module).forward(module, rows, ids, weights).reshape(rows.shape[0], -1)
+    finally:
+        if chosen is not None:
+            config._experts_implementation = chosen
+
+
+def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenExperts:
+    def error(why: str) -> MoEError:
+        return MoEError(UNIMPLEMENTED, f"{name}: the function of an expert cannot be read: {why}")
+
+    candidates = dict(_weights(module))
+    several = any((len(w.tensors) if len(w.tensors) > 1 else w.tensors[0].shape[0]) > 1
+                  for w in candidates.values() if w.tensors[0].ndim)
+    # Two choices, as some modules cannot take one: expert 0, and expert 1 with weight 0.
+    top_k = 2 if several else 1
+    ids = torch.arange(top_k).expand(rows.shape[0], top_k).contiguous()
+    recorder = _Recorder()
+    try:
+        with recorder:
+            y = _call(module, rows, ids, 1 - ids.to(rows.dtype))
+    except Exception as failure:
+        raise error(f"it cannot be called with rows, ids and weights: {failure}") from failure
+    known: dict[int, Any] = {id(rows): _Rows()}
+    weights: list[_Weight] = []
+    shared: dict[str, torch.Tensor] = {}
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+    # Views of weights on the way to the part of an expert.
+    views: dict[int, torch.Tensor] = {}
+    owners: dict[int, str] = {}
+    others: set[int] = set()  # what belongs to expert 1
+    for parameter, weight in candidates.items():
+        if len(weight.tensors) == 1:
+            views[id(weight.tensors[0])] = weight.tensors[0]
+            owners[id(weight.tensors[0])] = parameter
+        else:
+            known[id(weight.tensors[0])] = ("weight", weight)
+            others.update(map(id, weight.tensors[1:]))
+
+    def slot(weight: _Weight) -> _Slice:
+        for index, other in enumerate(weights):
+            if other.name == weight.name:
+                return _Slice(index)
+        weights.append(weight)
+        return _Slice(len(weights) - 1)
+
+    def look(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if id(value) in known:
+                found = known[id(value)]
+                if isinstance(found, tuple):
+                    known[id(value)] = found = slot(found[1])
+                return found
+            if id(value) in owners:
+                name = owners[id(value)]
+                if views[id(value)] is not candidates[name].tensors[0]:
+                    raise error(f"it uses a view of all of '{name}'")
+                shared[name] = value
+                return _Shared(name)
+            if value.numel() and bool((value == value.flatten()[0]).all()):
+                return value.flatten()[0].item()
+            raise error(f"a tensor of shape {tuple(value.shape)} depends on the choice")
+        return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    def depends(value: Any, on: Sequence[Any] = (known, owners)) -> bool:
+        if isinstance(value, (list, tuple)):
+            return any(depends(v, on) for v in value)
+        return isinstance(value, torch.Tensor) and any(id(value) in group for group in on)
+
+    everyone = torch.arange(rows.shape[0])
+    for function, args, kwargs, result in recorder.calls:
+        packet = function.overloadpacket
+        adds = packet in (aten.index_add_, aten.index_add, aten.index_put_, aten.index_put)
+        if depends([*args, *kwargs.values()], (others,)):
+            if not adds:
+                results = result if isinstance(result, (list, tuple)) else [result]
+                others.update(map(id, results))
+            continue
+        if not depends(list(args)) and not depends(list(kwargs.values())):
+            continue
+        first = args[0] if args else None
+        if isinstance(first, torch.Tensor) and id(first) in owners:
+            weight = candidates[owners[id(first)]]
+            if packet in (aten.select, aten.index):
+                # [E, ...] after views.
+                if _picks(args, first):
+                    known[id(result)] = slot(_Weight(weight.name, (views[id(first)],)))
+                else:
+                    others.add(id(result))
+                continue
+            if packet in _VIEWS:
+                view = function(views[id(first)], *args[1:], **kwargs)
+                views[id(result)], owners[id(result)] = view, owners[id(first)]
+                continue
+        if packet in (aten.index, aten.index_select) and isinstance(look(first), (_Rows, _Result)):
+            picked = [a for a in (args[1] if packet is aten.index else [args[2]]) if a is not None]
+            if len(picked) == 1 and torch.equal(picked[0].flatten(), everyone):
+                known[id(result)] = look(first)
+                continue
+            if len(picked) == 1 and picked[0].numel() == 0:
+                continue
+        if adds:
+            source = args[3] if packet in (aten.index_add_, aten.index_add) else args[2]
+            if source.numel() == 0:
+                continue
+            known[id(result)] = look(source)
+            continue
+        if packet in (aten.mul, aten.mul_) and any(
+                isinstance(a, torch.Tensor) and not depends(a) and look(a) == 1.0 for a in args):
+            known[id(result)] = look(next(a for a in args if depends(a)))
+            continue
+        if packet in (aten._to_copy, aten.detach, aten.alias, aten.clone) and (
+                result.dtype == first.dtype):
+            known[id(result)] = look(first)
+            continue
+        calls.append((function, tuple(look(a) for a in args),
+                      {k: look(v) for k, v in kwargs.items()}, result))
+        if isinstance(result, (list, tuple)):
+            for part, tensor in enumerate(result):
+                known[id(tensor)] = _Result(len(calls) - 1, part)
+        else:
+            known[id(result)] = _Result(len(calls) - 1)
+    if id(y) not in known:
+        raise error("its result does not depend on the rows")
+    # Only what the result needs.
+    experts = {len(w.tensors) if len(w.tensors) > 1 else w.tensors[0].shape[0] for w in weights}
+    if not experts:
+        raise error("it has no weights with a leading dimension of experts")
+    return WrittenExperts(name, rows.shape[0], min(experts), rows.shape[1], y.shape[1],
+                          DTYPES[rows.dtype], weights, shared, calls, known[id(y)])
+
+
+_VIEWS = (aten.view, aten._unsafe_view, aten.reshape, aten.t, aten.transpose, aten.permute,
+          aten.detach, aten.alias, aten.unsqueeze, aten.squeeze, aten.expand)
+
+
+def _picks(args: Sequence[Any], weight: torch.Tensor) -> bool:
+    """Return true for weight[0]."""
+    if isinstance(args[1], int):
+        return args[1] == 0 and args[2] == 0
+    return len(args[1]) == 1 and args[1][0].ndim == 0 and int(args[1][0]) == 0
+
+
+def _weights(module: torch.nn.Module) -> Iterator[tuple[str, _Weight]]:
+    """Find weights with a leading dimension of experts, and those of experts that are modules."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    groups: dict[str, dict[int, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        numbered = re.fullmatch(r"(.*?)(\d+)(\..*)", name)
+        if numbered:
+            groups.setdefault(f"{numbered[1]}*{numbered[3]}", {})[int(numbered[2])] = tensor
+        else:
+            yield name, _Weight(name, (tensor,))
+    for name, parts in groups.items():
+        ordered = tuple(parts[i] for i in sorted(parts))
+        if len({t.shape for t in ordered}) == 1 and list(sorted(parts)) == list(range(len(parts))):
+            yield name, _Weight(name, ordered)
+
+
+def _check(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
+           draw: torch.Generator) -> None:
+    """Compare a random choice among all experts, and one beyond them, with the module."""
+    count, top_k = rows.shape[0], min(2, found.experts)
+    every = torch.stack([found.run(rows, e) for e in range(found.experts)])  # [E, T, H]
+    ids = torch.rand(count, found.experts, generator=draw).topk(top_k).indices
+    weights = torch.rand(count, top_k, generator=draw).to(rows.dtype)
+    expected = _call(module, rows, ids, weights)
+    chosen = every[ids, torch.arange(count)[:, None]]  # [T, K, H]
+    actual = (chosen.float() * weights.float()[..., None]).sum(1)
+    tolerance = 1e-4 if rows.dtype == torch.float32 else 5e-2
+    if not torch.allclose(actual, expected.float(), rtol=tolerance,
+                          atol=tolerance * float(expected.abs().max())):
+        raise MoEError(UNIMPLEMENTED, f"{found.what}: the function of expert 0 is not that of all "
+                       "experts, or their results are not added with their weights")
+    # A choice beyond the experts, and another of weight 0.
+    ids[:, 0], ids[:, 1:] = found.experts, 0
+    weights[:, 1:] = 0
+    try:
+        beyond = _call(module, rows, ids, weights)
+    except Exception:
+        return
+    found.keeps_others = beyond.shape == rows.shape and torch.allclose(
+        beyond, rows * weights[:, :1], rtol=tolerance)
