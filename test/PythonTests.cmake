@@ -17,6 +17,7 @@ moe_add_python_tests(import
   import/checkpoints_cpu import/gguf import/import_hf
   import/quantized_checkpoints
   COST 140 LABELS slow)
+moe_add_python_tests(families import/import_families COST 240 LABELS slow)
 moe_add_python_tests(from-torch from_torch/from_torch COST 180 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files

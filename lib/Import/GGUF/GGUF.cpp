@@ -150,7 +150,8 @@ MLP Describer::describeMLP(StringRef kind, bool ofExperts) {
     }
   }
   if (architecture.clampedSwiGLU)
-    mlp.activation = {Activation::ClampedSwiGLU, 1.702, 7.0};
+    mlp.activation = {Activation::ClampedSwiGLU, /*alpha=*/1.702,
+                      /*limit=*/7.0, /*limitUp=*/0.0, /*offset=*/1.0};
   mlp.layouts = {layout};
   return mlp;
 }
@@ -159,7 +160,8 @@ Router Describer::describeRouter() {
   Router router;
   router.weight = {"ffn_gate_inp.weight"};
   router.bias = ifPresent("ffn_gate_inp.bias");
-  router.selectionBias = ifPresent("exp_probs_b.bias");
+  if (has("exp_probs_b.bias"))
+    router.selectionBias = {"exp_probs_b.bias"};
   router.topK = keys.integer("expert_used_count", 1, maxExperts);
   auto gating = GatingFunction(
       keys.integer("expert_gating_func", 0, 4, int64_t(architecture.gating)));

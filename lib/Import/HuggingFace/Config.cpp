@@ -110,28 +110,48 @@ void Config::failKind(const Key &key, llvm::StringRef expected,
 // Values
 //===----------------------------------------------------------------------===//
 
+/// Returns the value at a path such as "ffn_config.moe_top_k".
+static const json::Value *lookup(const json::Object *object,
+                                 llvm::StringRef path) {
+  while (object) {
+    auto [name, rest] = path.split('.');
+    const json::Value *value = object->get(name);
+    if (rest.empty() || !value)
+      return value;
+    object = value->getAsObject();
+    path = rest;
+  }
+  return nullptr;
+}
+
 const json::Value *Config::find(const Key &key) const {
   for (llvm::StringRef name : key.names)
-    if (const json::Value *value = object->get(name))
+    if (const json::Value *value = lookup(object, name))
       if (value->kind() != json::Value::Null)
         return value;
   return nullptr;
 }
 
 bool Config::isNull(llvm::StringRef name) const {
-  const json::Value *value = object->get(name);
+  const json::Value *value = lookup(object, name);
   return value && value->kind() == json::Value::Null;
 }
 
-Config Config::section(const char *name) const {
+bool Config::isArray(const Key &key) const {
+  const json::Value *value = find(key);
+  return value && value->kind() == json::Value::Array;
+}
+
+Config Config::section(llvm::StringRef name) const {
   static const json::Object empty;
-  const json::Value *value = find(name);
+  Key key = {name};
+  const json::Value *value = find(key);
   const json::Object *inner = value ? value->getAsObject() : nullptr;
   if (!value)
-    fail("missing key " + quote(name));
+    fail("missing key " + quote(key));
   else if (!inner)
-    failKind(name, "an object", *value);
-  return Config(inner ? *inner : empty, *error, path + name + ".");
+    failKind(key, "an object", *value);
+  return Config(inner ? *inner : empty, *error, path + name.str() + ".");
 }
 
 int64_t Config::integer(const Key &key, int64_t least, int64_t most,
@@ -212,4 +232,26 @@ llvm::SmallVector<int64_t> Config::integers(const Key &key, int64_t least,
     numbers.push_back(*number);
   }
   return numbers;
+}
+
+llvm::SmallVector<llvm::StringRef> Config::texts(const Key &key) const {
+  llvm::SmallVector<llvm::StringRef> texts;
+  const json::Value *value = find(key);
+  if (!value)
+    return texts;
+  const json::Array *array = value->getAsArray();
+  if (!array) {
+    failKind(key, "an array", *value);
+    return texts;
+  }
+  for (const json::Value &element : *array) {
+    std::optional<llvm::StringRef> text = element.getAsString();
+    if (!text) {
+      fail("expected " + quote(key) + " to hold strings, got " +
+           describe(element));
+      return texts;
+    }
+    texts.push_back(*text);
+  }
+  return texts;
 }

@@ -21,10 +21,14 @@ namespace mlir::moe::importer {
 llvm::Expected<llvm::json::Value> parseConfig(llvm::StringRef text);
 
 /// A key, or its names in different releases: the first that is present is
-/// read.
+/// read. "a.b" is the key b of the object a.
 struct Key {
+  Key() = default; // no key: never present
   Key(const char *name) : names{name} {}
+  Key(llvm::StringRef name) : names{name} {}
   Key(std::initializer_list<llvm::StringRef> names) : names(names) {}
+  bool empty() const { return names.empty(); }
+
   llvm::SmallVector<llvm::StringRef, 2> names;
 };
 
@@ -42,8 +46,9 @@ public:
   bool has(const Key &key) const { return find(key) != nullptr; }
   /// True if present with the value null.
   bool isNull(llvm::StringRef name) const;
+  bool isArray(const Key &key) const;
   /// Returns the object under `name`; empty, with an error, if it is missing.
-  Config section(const char *name) const;
+  Config section(llvm::StringRef name) const;
 
   int64_t integer(const Key &key, int64_t least, int64_t most,
                   std::optional<int64_t> absent = std::nullopt) const;
@@ -52,6 +57,7 @@ public:
   llvm::StringRef text(const Key &key, llvm::StringRef absent) const;
   llvm::SmallVector<int64_t> integers(const Key &key, int64_t least,
                                       int64_t most) const;
+  llvm::SmallVector<llvm::StringRef> texts(const Key &key) const;
 
   /// Returns an extent of a matrix. Its limit and that of `experts` keep all
   /// sizes within 63 bits.

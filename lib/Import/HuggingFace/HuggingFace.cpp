@@ -9,7 +9,7 @@
 
 #include "../Layer/Checkpoint.h"
 #include "../Layer/LayerBuilder.h"
-#include "Families/Families.h"
+#include "Families/Family.h"
 #include "QuantizationConfig.h"
 
 #include "llvm/ADT/StringExtras.h"
@@ -49,11 +49,46 @@ openCheckpoint(StringRef directory) {
 // Configuration
 //===----------------------------------------------------------------------===//
 
-static const Family *findFamily(StringRef modelType) {
-  for (const Family &family : getFamilies())
-    if (family.modelType == modelType)
-      return &family;
-  return nullptr;
+/// Returns the object at a path such as "thinker_config.text_config"; "" is the
+/// configuration itself.
+static Config sectionAt(Config config, StringRef path) {
+  while (!path.empty()) {
+    auto [name, rest] = path.split('.');
+    config = config.section(name);
+    path = rest;
+  }
+  return config;
+}
+
+/// Finds the family of a configuration: that of its model_type, or, in a model
+/// that wraps one, that of a language model in it. Empty, with an error, if
+/// none is known.
+static std::optional<Family> findFamily(const Config &config) {
+  if (!config.has("model_type"))
+    config.fail("missing key 'model_type'");
+  StringRef modelType = config.text("model_type", "");
+  const FamilyTable &table = getFamilyTable();
+  if (const Family *family = table.find(modelType))
+    return *family;
+  for (StringRef section : {"text_config", "language_config", "llm_config"}) {
+    if (!config.has(Key{section}))
+      continue;
+    StringRef inner = config.section(section).text("model_type", "");
+    if (table.find(inner))
+      return table.wrapped(inner, section);
+  }
+  config.fail("model_type '" + modelType +
+              "' is not among the supported families: " +
+              llvm::join(table.names(), ", "));
+  return std::nullopt;
+}
+
+/// Returns the object with the keys of a family.
+static Config findSection(const Config &config, const Family &family) {
+  for (StringRef section : family.sections)
+    if (section.empty() || config.has(Key{section}))
+      return sectionAt(config, section);
+  return sectionAt(config, family.sections.front());
 }
 
 /// Formats a list as ranges, "0, 2 to 5, 9"; a long list is truncated.
@@ -113,14 +148,13 @@ static void checkNumbers(const Config &config, const LayerDescription &d) {
                 Twine(groups.keep * size) + ", got " + Twine(d.router.topK));
 }
 
-/// Returns the data type of the configuration; f32 by default, as in
-/// transformers.
-static std::string readDType(const Config &config) {
+/// Returns the data type of the configuration, which may be in the section of
+/// the language model; f32 by default, as in transformers.
+static std::string readDType(const Config &config, const Config &section) {
   Key key = {"torch_dtype", "dtype"};
   std::string text = config.text(key, "").str();
-  // A multimodal model may have it in the section of the language model.
-  if (text.empty() && config.has("text_config"))
-    text = config.section("text_config").text(key, "").str();
+  if (text.empty())
+    text = section.text(key, "").str();
   StringRef name = text;
   name.consume_front("torch.");
   if (name.empty() || name == "float32")
@@ -154,34 +188,27 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
   Config config(*json->getAsObject(), error);
   auto failure = [&] { return createStringError("config.json: " + error); };
 
-  if (!config.has("model_type"))
-    config.fail("missing key 'model_type'");
-  std::string modelType = config.text("model_type", "").str();
-  if (config.failed())
-    return failure();
-  const Family *family = findFamily(modelType);
+  std::optional<Family> family = findFamily(config);
   if (!family)
-    return createStringError("config.json: model_type '" + modelType +
-                             "' is not among the supported families: " +
-                             llvm::join(getHuggingFaceFamilies(), ", "));
+    return failure();
+  Config section = findSection(config, *family);
+  QuantizationConfig quantization = readQuantizationConfig(config, section);
+  std::string dtype = options.dtype, configured = readDType(config, section);
+  if (dtype.empty() && !checkpoint)
+    dtype = configured;
+  std::string modelType = config.text("model_type", "").str();
 
-  LayerDescription layer = family->describe(config, options.layer);
+  LayerDescription layer = describeLayer(*family, section, options.layer);
   if (!config.failed())
     checkNumbers(config, layer);
   if (!config.failed())
     checkLayer(config, layer, options.layer);
-  QuantizationConfig quantization = readQuantizationConfig(config);
-  std::string dtype = options.dtype, configured = readDType(config);
-  if (dtype.empty() && !checkpoint)
-    dtype = configured;
   if (config.failed())
     return failure();
-
   llvm::Expected<LayerWeights> weights =
       findWeights(layer, checkpoint, dtype, configured, quantization);
   if (!weights)
     return weights.takeError();
-
   return buildModule(context,
                      modelType + " layer " + std::to_string(options.layer),
                      layer, *weights);
@@ -219,8 +246,5 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef location,
 }
 
 std::vector<StringRef> mlir::moe::getHuggingFaceFamilies() {
-  std::vector<StringRef> names;
-  for (const Family &family : getFamilies())
-    names.push_back(family.modelType);
-  return names;
+  return getFamilyTable().names();
 }

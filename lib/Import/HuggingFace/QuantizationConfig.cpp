@@ -37,15 +37,13 @@ static void readGroups(const Config &config, QuantizationConfig &result) {
 }
 
 QuantizationConfig
-mlir::moe::importer::readQuantizationConfig(const Config &config) {
+mlir::moe::importer::readQuantizationConfig(const Config &config,
+                                            const Config &language) {
   QuantizationConfig result;
-  if (!config.has("quantization_config")) {
-    // A multimodal model may have it in the section of the language model.
-    if (config.has("text_config"))
-      return readQuantizationConfig(config.section("text_config"));
+  Key key = "quantization_config";
+  if (!config.has(key) && !language.has(key))
     return result;
-  }
-  Config section = config.section("quantization_config");
+  Config section = (config.has(key) ? config : language).section(key.names[0]);
   if (section.has("weight_block_size")) {
     auto block = section.integers("weight_block_size", 1, maxExtent);
     if (block.size() != 2)

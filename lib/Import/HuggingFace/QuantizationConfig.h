@@ -13,8 +13,10 @@
 
 namespace mlir::moe::importer {
 
-/// Reads `quantization_config`, if there is one.
-QuantizationConfig readQuantizationConfig(const Config &config);
+/// Reads `quantization_config`, if there is one, of a configuration or of the
+/// section of its language model.
+QuantizationConfig readQuantizationConfig(const Config &config,
+                                          const Config &language);
 
 } // namespace mlir::moe::importer
 

@@ -58,6 +58,7 @@ private:
   }
 
   Value logits(Value x);
+  Value selectionBias();
   GateOp gate(Value logits);
   Value experts(Value grouped, Value offsets);
   Value addShared(Value x, Value y);
@@ -94,7 +95,10 @@ SmallVector<const Weight *> LayerBuilder::listWeights() const {
   addMLP(weights.expert);
   if (weights.shared)
     addMLP(*weights.shared);
-  add(weights.sharedGate);
+  for (const std::optional<Weight> *weight :
+       {&weights.sharedGate, &weights.latentDown, &weights.latentDownBias,
+        &weights.latentUp, &weights.latentUpBias, &weights.outputNorm})
+    add(*weight);
   return all;
 }
 
@@ -157,7 +161,24 @@ func::FuncOp LayerBuilder::createFunction() {
 Value LayerBuilder::logits(Value x) {
   Value logits = b.matmul(x, (*this)[weights.router], /*inOut=*/false);
   Type type = layer.router.f32Logits ? b.getF32Type() : dataType;
-  return b.addRow(logits, (*this)[weights.routerBias], type);
+  logits = b.addRow(logits, (*this)[weights.routerBias], type);
+  double scale = layer.router.logitScale, cap = layer.router.softCap;
+  if (scale == 1.0 && cap == 0.0)
+    return logits;
+  return b.map(logits, b.getF32Type(), [&](ValueRange v) -> Value {
+    Value scaled =
+        scale == 1.0 ? v[0] : arith::MulFOp::create(b, v[0], b.f32(scale));
+    return cap == 0.0 ? scaled : b.softCap(scaled, cap);
+  });
+}
+
+/// Returns the bias of the selection as a vector.
+Value LayerBuilder::selectionBias() {
+  Value bias = (*this)[weights.selectionBias];
+  if (!bias || !layer.router.selectionBiasIsRow)
+    return bias;
+  return tensor::CollapseShapeOp::create(
+      b, bias, ArrayRef<ReassociationIndices>{{0, 1}});
 }
 
 GateOp LayerBuilder::gate(Value logits) {
@@ -168,19 +189,16 @@ GateOp LayerBuilder::gate(Value logits) {
     return value ? b.getF64FloatAttr(*value) : FloatAttr();
   };
   GroupsAttr groups;
-  // transformers fills dropped groups of V2 with 0, which is also the weight of
-  // an expert that is selected from them: never selecting them gives the same
-  // result.
   if (router.groups)
     groups = GroupsAttr::get(context, router.groups->count, router.groups->keep,
-                             router.groups->score, GroupFill::NegInf);
+                             router.groups->score, router.groups->fill);
   NormalizeAttr normalize;
   if (router.normalize)
     normalize =
         NormalizeAttr::get(context, router.normalize->kind, router.normalize->p,
                            router.normalize->epsilon, router.normalize->guard);
   return GateOp::create(
-      b, logits, /*bias=*/(*this)[weights.selectionBias], /*noise=*/Value(),
+      b, logits, /*bias=*/selectionBias(), /*noise=*/Value(),
       /*given_ids=*/Value(), router.topK, router.score, ScoreAxis::Experts,
       router.order, Selection::TokenChoice, real(router.margin), groups,
       /*capacity=*/CapacityAttr(), /*threshold=*/FloatAttr(), normalize,
@@ -214,7 +232,8 @@ Value LayerBuilder::experts(Value grouped, Value offsets) {
   MLPBuilder::RowScope scope(b);
   Block *body = b.createBlock(&op.getBody());
   Value rows = body->addArgument(
-      RankedTensorType::get({ShapedType::kDynamic, layer.hidden}, dataType),
+      RankedTensorType::get({ShapedType::kDynamic, layer.expertHidden()},
+                            dataType),
       b.getLoc());
   for (auto [operand, slot] : llvm::zip_equal(operands, slots)) {
     auto type = cast<RankedTensorType>(operand.getType());
@@ -278,8 +297,12 @@ OwningOpRef<ModuleOp> LayerBuilder::run() {
     capacity = CapacityAttr::get(b.getContext(), *layer.capacity,
                                  /*factor=*/0.0, Rounding::Ceil,
                                  /*minimum=*/0, /*atMostTokens=*/false);
+  Value tokens = x;
+  if (layer.latent.width)
+    tokens = b.addRow(b.matmul(x, (*this)[weights.latentDown], /*inOut=*/false),
+                      (*this)[weights.latentDownBias], dataType);
   auto dispatch = DispatchOp::create(
-      b, x, chosen.getIds(),
+      b, tokens, chosen.getIds(),
       /*weights=*/router.scaleInput ? choiceWeights : Value(), layer.experts,
       capacity, Priority::Position, Overflow::Drop, /*choices=*/IntegerAttr(),
       Uncovered::Undefined, /*scale_rows=*/router.scaleInput);
@@ -288,8 +311,17 @@ OwningOpRef<ModuleOp> LayerBuilder::run() {
       CombineOp::create(b, rows, dispatch.getPositions(),
                         /*weights=*/router.scaleInput ? Value() : choiceWeights,
                         /*dropped=*/Value(), /*normalize=*/NormalizeAttr());
+  if (layer.latent.width)
+    y = b.addRow(b.matmul(y, (*this)[weights.latentUp], /*inOut=*/false),
+                 (*this)[weights.latentUpBias], dataType);
   if (layer.shared)
     y = addShared(x, y);
+  if (layer.outputScale != 1.0)
+    y = b.map(y, dataType, [&](ValueRange v) -> Value {
+      return arith::MulFOp::create(b, v[0], b.f32(layer.outputScale));
+    });
+  if (Value weight = (*this)[weights.outputNorm])
+    y = b.rmsNorm(y, weight, layer.outputNorm.epsilon);
   func::ReturnOp::create(b, y);
   return module;
 }

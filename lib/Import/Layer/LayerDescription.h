@@ -30,12 +30,15 @@ struct Activation {
     QuickGELU,
     ReLU,
     ReLU2, // squared
-    /// (clamp(u, ±limit) + 1) · g · σ(alpha · g) with g = min(gate, limit),
-    /// including the multiplication by up.
+    /// (clamp(up, ±limit) + offset) · g · σ(alpha · g) with
+    /// g = min(gate, limit), including the multiplication by up.
     ClampedSwiGLU,
+    /// cap(up, limitUp) · cap(gate, limit) · σ(gate) with
+    /// cap(x, c) = c · tanh(x / c). Like the one above, it includes up.
+    SoftCappedSwiGLU,
   };
   Kind kind = SiLU;
-  double alpha = 0.0, limit = 0.0;
+  double alpha = 1.0, limit = 0.0, limitUp = 0.0, offset = 0.0;
 };
 
 /// The layout of the gate of a gated activation.
@@ -76,8 +79,11 @@ struct MLP {
 struct Router {
   SmallVector<std::string, 2> weight; // names in different releases
   std::string bias;                   // may be empty
-  /// Added for the selection only; may be empty. Any floating-point type.
-  std::string selectionBias;
+  /// Added for the selection only; any floating-point type. Names in different
+  /// releases; empty: there is none.
+  SmallVector<std::string, 2> selectionBias;
+  bool selectionBiasIsRow = false;      // stored as [1, experts]
+  bool selectionBiasIsOptional = false; // a checkpoint may lack it
 
   int64_t topK = 0;
   Score score = Score::Softmax;
@@ -87,6 +93,7 @@ struct Router {
   struct Groups {
     int64_t count, keep;
     GroupScore score;
+    GroupFill fill = GroupFill::NegInf;
   };
   std::optional<Groups> groups;
 
@@ -97,6 +104,9 @@ struct Router {
   };
   std::optional<Normalize> normalize;
   double scale = 1.0;
+  double logitScale = 1.0;
+  /// Logits become softCap · tanh(logit / softCap), in f32; 0: they stay.
+  double softCap = 0.0;
 
   /// The logits stay in f32, and so does a weight in f32 of a layer of another
   /// type; otherwise both are rounded to the data type.
@@ -112,6 +122,21 @@ struct Router {
 //===----------------------------------------------------------------------===//
 // Layer
 //===----------------------------------------------------------------------===//
+
+/// Linear layers around the experts, which then work on narrower rows. The
+/// router and shared experts see the rows of the layer.
+struct Latent {
+  int64_t width = 0;                      // 0: there are none
+  std::string down;                       // [width, hidden]
+  std::string up;                         // [hidden, width]
+  std::string downBias = {}, upBias = {}; // may be empty
+};
+
+/// x / √(mean(x²) + epsilon) · weight, in f32.
+struct RMSNorm {
+  SmallVector<std::string, 2> weight; // names; empty: there is no norm
+  double epsilon = 0.0;
+};
 
 struct LayerDescription {
   int64_t hidden = 0, experts = 0;
@@ -129,6 +154,13 @@ struct LayerDescription {
   std::optional<MLP> shared;       // an expert for all tokens
   std::string sharedGate;          // [1, hidden], scales the shared expert
   bool sharedGateIsVector = false; // [hidden]
+
+  Latent latent;
+  double outputScale = 1.0; // of the sum of routed and shared experts
+  RMSNorm outputNorm;       // of that sum
+
+  /// Returns the columns of the rows that the experts take.
+  int64_t expertHidden() const { return latent.width ? latent.width : hidden; }
 };
 
 } // namespace mlir::moe::importer

@@ -60,9 +60,16 @@ private:
   bool contains(StringRef name) const {
     return checkpoint->contains(expand(name, 0));
   }
+  bool isPresent(StringRef name) const {
+    return contains(name) || isQuantized(name);
+  }
   /// Chooses the prefix and the layout of the experts whose tensors the
   /// checkpoint has.
   MLPLayout chooseLayout();
+  /// True if the checkpoint has the experts in this layout.
+  bool fits(const MLPLayout &layout) const;
+  /// Chooses the first name that the checkpoint has, or the first of all.
+  std::string chooseName(ArrayRef<std::string> names) const;
   void findDType(const MLPLayout &layout);
 
   Weight find(StringRef argument, StringRef name, ArrayRef<int64_t> shape,
@@ -211,6 +218,7 @@ Weight WeightFinder::findOfExperts(StringRef argument, StringRef name,
 
 MLPWeights WeightFinder::findMLP(const MLP &mlp, MLPLayout layout,
                                  StringRef argumentPrefix, bool ofExperts) {
+  int64_t hidden = ofExperts ? layer.expertHidden() : layer.hidden;
   // Quantised matrices are [out, in] in all formats.
   layout.upInOut &= !isQuantized(layout.up);
   layout.downInOut &= !isQuantized(layout.down);
@@ -235,26 +243,59 @@ MLPWeights WeightFinder::findMLP(const MLP &mlp, MLPLayout layout,
   weights.layout = layout;
   if (layout.gating == Gating::Separate)
     weights.gate = weight("gate_proj", layout.gate,
-                          matrix(layer.hidden, columns, layout.upInOut));
+                          matrix(hidden, columns, layout.upInOut));
   if (!layout.gateBias.empty())
     weights.gateBias =
         weight("gate_proj_bias", layout.gateBias, {columns}, true);
   std::string up = together ? "gate_up_proj" : "up_proj";
-  weights.up =
-      weight(up, layout.up, matrix(layer.hidden, columns, layout.upInOut));
+  weights.up = weight(up, layout.up, matrix(hidden, columns, layout.upInOut));
   if (!layout.upBias.empty())
     weights.upBias = weight(up + "_bias", layout.upBias, {columns}, true);
   weights.down = weight("down_proj", layout.down,
-                        matrix(mlp.width, layer.hidden, layout.downInOut));
+                        matrix(mlp.width, hidden, layout.downInOut));
   if (!layout.downBias.empty())
     weights.downBias =
-        weight("down_proj_bias", layout.downBias, {layer.hidden}, true);
+        weight("down_proj_bias", layout.downBias, {hidden}, true);
   return weights;
 }
 
 //===----------------------------------------------------------------------===//
 // The layer
 //===----------------------------------------------------------------------===//
+
+/// Layouts that differ only in the order of extents have the same names: the
+/// shape decides, and [out, in] is meant where both fit, as in transformers.
+bool WeightFinder::fits(const MLPLayout &layout) const {
+  if (isQuantized(layout.up))
+    return true;
+  if (!contains(layout.up))
+    return false;
+  bool isAmbiguous =
+      llvm::any_of(layer.expert.layouts, [&](const MLPLayout &other) {
+        return other.up == layout.up && other.upInOut != layout.upInOut;
+      });
+  if (!isAmbiguous)
+    return true;
+  llvm::Expected<CheckpointReader::Tensor> found =
+      checkpoint->lookup(expand(layout.up, 0));
+  if (!found) {
+    llvm::consumeError(found.takeError());
+    return true; // read again, and reported, as a weight
+  }
+  bool isInOut =
+      found->shape.size() >= 2 &&
+      found->shape[found->shape.size() - 2] == layer.expertHidden() &&
+      found->shape.back() != layer.expertHidden();
+  return isInOut == layout.upInOut;
+}
+
+std::string WeightFinder::chooseName(ArrayRef<std::string> names) const {
+  if (checkpoint)
+    for (const std::string &name : names)
+      if (contains(name))
+        return name;
+  return names.front();
+}
 
 MLPLayout WeightFinder::chooseLayout() {
   const MLPLayout &published = layer.expert.layouts.front();
@@ -265,7 +306,7 @@ MLPLayout WeightFinder::chooseLayout() {
   for (const MLPLayout &layout : layer.expert.layouts)
     for (const std::string &candidate : layer.prefixes) {
       prefix = candidate;
-      if (contains(layout.up) || isQuantized(layout.up))
+      if (fits(layout))
         return layout;
       if (std::string found =
               describeQuantization(expand(layout.up, 0), *checkpoint);
@@ -315,32 +356,59 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
   findDType(layout);
   weights.dtype = dtype;
 
-  std::string routerName = router.weight.front();
-  if (checkpoint)
-    for (const std::string &name : router.weight)
-      if (contains(name))
-        routerName = name;
   Types routerTypes = router.f32Logits ? Types::OrF32 : Types::Converted;
-  weights.router =
-      find("router", routerName, {layer.experts, layer.hidden}, routerTypes);
+  weights.router = find("router", chooseName(router.weight),
+                        {layer.experts, layer.hidden}, routerTypes);
   if (!router.bias.empty())
     weights.routerBias =
         find("router_bias", router.bias, {layer.experts}, routerTypes);
-  if (!router.selectionBias.empty())
-    weights.selectionBias =
-        find("e_score_correction_bias", router.selectionBias, {layer.experts},
-             Types::AnyFloat);
+  if (!router.selectionBias.empty()) {
+    std::string name = chooseName(router.selectionBias);
+    SmallVector<int64_t> shape{layer.experts};
+    if (router.selectionBiasIsRow)
+      shape.insert(shape.begin(), 1);
+    bool isAbsent = !checkpoint || !contains(name);
+    if (!router.selectionBiasIsOptional || !isAbsent)
+      weights.selectionBias =
+          find("e_score_correction_bias", name, shape, Types::AnyFloat);
+  }
 
   weights.expert = findMLP(layer.expert, layout, "", /*ofExperts=*/true);
-  if (layer.shared)
-    weights.shared = findMLP(*layer.shared, layer.shared->layouts.front(),
+  if (layer.shared) {
+    auto *present =
+        llvm::find_if(layer.shared->layouts, [&](const MLPLayout &each) {
+          return checkpoint && isPresent(each.up) &&
+                 (each.gate.empty() || isPresent(each.gate));
+        });
+    weights.shared = findMLP(*layer.shared,
+                             present == layer.shared->layouts.end()
+                                 ? layer.shared->layouts.front()
+                                 : *present,
                              "shared_", /*ofExperts=*/false);
+  }
   if (!layer.sharedGate.empty())
     weights.sharedGate = layer.sharedGateIsVector
                              ? find("shared_gate", layer.sharedGate,
                                     {layer.hidden}, Types::Converted)
                              : find("shared_gate", layer.sharedGate,
                                     {1, layer.hidden}, Types::Converted);
+  if (int64_t width = layer.latent.width) {
+    const Latent &latent = layer.latent;
+    weights.latentDown = find("latent_down_proj", latent.down,
+                              {width, layer.hidden}, Types::Converted);
+    weights.latentUp = find("latent_up_proj", latent.up, {layer.hidden, width},
+                            Types::Converted);
+    if (!latent.downBias.empty())
+      weights.latentDownBias = find("latent_down_proj_bias", latent.downBias,
+                                    {width}, Types::Converted);
+    if (!latent.upBias.empty())
+      weights.latentUpBias = find("latent_up_proj_bias", latent.upBias,
+                                  {layer.hidden}, Types::Converted);
+  }
+  if (!layer.outputNorm.weight.empty())
+    weights.outputNorm =
+        find("output_norm", chooseName(layer.outputNorm.weight), {layer.hidden},
+             Types::Converted);
   if (!error.empty())
     return llvm::createStringError(error);
   return weights;

@@ -51,6 +51,8 @@ struct LayerWeights {
   MLPWeights expert;
   std::optional<MLPWeights> shared;
   std::optional<Weight> sharedGate;
+  std::optional<Weight> latentDown, latentDownBias, latentUp, latentUpBias;
+  std::optional<Weight> outputNorm;
 };
 
 /// Finds every tensor in `checkpoint`, if given; `dtype` may then be empty.

@@ -52,6 +52,12 @@ Value MLPBuilder::sigmoid(Value x) {
                                arith::AddFOp::create(*this, f32(1.0), power));
 }
 
+Value MLPBuilder::softCap(Value x, double cap) {
+  Value scaled = arith::MulFOp::create(*this, x, f32(1.0 / cap));
+  return arith::MulFOp::create(*this, math::TanhOp::create(*this, scaled),
+                               f32(cap));
+}
+
 /// Returns x/2 · (1 + t).
 static Value halfTimesOnePlus(MLPBuilder &b, Value x, Value t) {
   Value half = arith::MulFOp::create(b, x, b.f32(0.5));
@@ -90,6 +96,9 @@ Value MLPBuilder::activate(const Activation &activation, Value x) {
     return timesSigmoid(
         *this, arith::MinimumFOp::create(*this, x, f32(activation.limit)),
         activation.alpha);
+  case Activation::SoftCappedSwiGLU:
+    return arith::MulFOp::create(*this, softCap(x, activation.limit),
+                                 sigmoid(x));
   }
   llvm_unreachable("unknown activation");
 }
@@ -97,11 +106,15 @@ Value MLPBuilder::activate(const Activation &activation, Value x) {
 /// Returns the factor that multiplies the activated gate.
 static Value otherFactor(MLPBuilder &b, const Activation &activation,
                          Value up) {
+  if (activation.kind == Activation::SoftCappedSwiGLU)
+    return b.softCap(up, activation.limitUp);
   if (activation.kind != Activation::ClampedSwiGLU)
     return up;
   up = arith::MinimumFOp::create(b, up, b.f32(activation.limit));
   up = arith::MaximumFOp::create(b, up, b.f32(-activation.limit));
-  return arith::AddFOp::create(b, up, b.f32(1.0));
+  if (activation.offset == 0.0)
+    return up;
+  return arith::AddFOp::create(b, up, b.f32(activation.offset));
 }
 
 //===----------------------------------------------------------------------===//
@@ -171,6 +184,39 @@ Value MLPBuilder::addRow(Value matrix, Value row, Type element) {
   if (typeOf(matrix).getElementType() == element)
     return matrix;
   return map(matrix, element, [](ValueRange v) { return v[0]; });
+}
+
+Value MLPBuilder::rmsNorm(Value matrix, Value weight, double epsilon) {
+  RankedTensorType type = typeOf(matrix);
+  auto sumType = RankedTensorType::get({ShapedType::kDynamic}, getF32Type());
+  Value empty = tensor::EmptyOp::create(*this, sumType, rowCount);
+  Value zeros = linalg::FillOp::create(*this, zero, empty).getResult(0);
+  AffineMap rows = AffineMap::get(2, 0, getAffineDimExpr(0));
+  auto sums = linalg::GenericOp::create(
+      *this, TypeRange{sumType}, ValueRange{matrix}, ValueRange{zeros},
+      ArrayRef<AffineMap>{getMultiDimIdentityMap(2), rows},
+      ArrayRef<utils::IteratorType>{utils::IteratorType::parallel,
+                                    utils::IteratorType::reduction},
+      [&](OpBuilder &nested, Location, ValueRange elements) {
+        OpBuilder::InsertionGuard guard(*this);
+        setInsertionPoint(nested.getInsertionBlock(),
+                          nested.getInsertionPoint());
+        Value x = toFloat(elements[0], getF32Type());
+        Value square = arith::MulFOp::create(*this, x, x);
+        linalg::YieldOp::create(
+            *this,
+            arith::AddFOp::create(*this, elements[1], square).getResult());
+      });
+  Value sum = sums.getResult(0);
+  Type dataType = type.getElementType();
+  double columns = type.getDimSize(1);
+  return map({matrix, sum, weight}, dataType, [&](ValueRange v) -> Value {
+    Value mean = arith::MulFOp::create(*this, v[1], f32(1.0 / columns));
+    Value root = math::SqrtOp::create(
+        *this, arith::AddFOp::create(*this, mean, f32(epsilon)));
+    Value scaled = roundTo(arith::DivFOp::create(*this, v[0], root), dataType);
+    return arith::MulFOp::create(*this, scaled, v[2]);
+  });
 }
 
 /// Returns `count` columns of a matrix, every `stride`-th from `first` on.

@@ -46,6 +46,8 @@ public:
     return toFloat(toFloat(value, type), getF32Type());
   }
   Value sigmoid(Value x);
+  /// Returns cap · tanh(x / cap).
+  Value softCap(Value x, double cap);
 
   /// Multiplies `rows` by `weight`, [in, out] or its transpose, in f32.
   Value matmul(Value rows, Value weight, bool inOut);
@@ -56,6 +58,10 @@ public:
 
   /// Adds `row`, if any, to `matrix`; rounded to `element`.
   Value addRow(Value matrix, Value row, Type element);
+
+  /// Divides each row by the root of the mean of its squares plus `epsilon`,
+  /// rounds it, and multiplies it by `weight`; in the type of the matrix.
+  Value rmsNorm(Value matrix, Value weight, double epsilon);
 
   /// Builds the network on `rows`, in the data type of `rows`.
   Value mlp(Value rows, const MLP &mlp, const MLPLayout &layout,

@@ -19,6 +19,8 @@ from torch import nn
 
 H, I, E, SHARED = 32, 24, 8, 20
 Tensor = torch.Tensor
+# From a model and the logits of its router: what the router compares, if not the logits.
+Choice = Callable[[nn.Module, Tensor], list[Tensor]]
 
 # Attention of the smallest size; it never runs.
 COMMON = dict(hidden_size=H, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
@@ -33,6 +35,7 @@ class Model:
     layer: int  # the number for --layer
     block: Callable[[nn.Module], Callable[[Tensor], Tensor]]
     router: Callable[[nn.Module], nn.Module]  # whose parameters make the logits
+    choice: Choice | None = None
 
     def run(self, x: Tensor) -> Tensor:
         """``x [T, H]`` through the block."""
@@ -54,9 +57,13 @@ class Model:
         if dtype == torch.float32:
             return x[:count]
         # Neighbours in order differ by some units in the last place.
-        ordered = self.logits(x).sort(dim=-1, descending=True).values
-        gaps = (ordered[:, :-1] - ordered[:, 1:]) / ordered.abs().amax(-1, keepdim=True)
-        safe = gaps.amin(-1) > 4 * 2.0**-9
+        logits = self.logits(x)
+        safe = torch.ones(len(x), dtype=torch.bool)
+        for values in [logits] if self.choice is None else self.choice(self.model, logits):
+            ordered = values.sort(dim=-1, descending=True).values
+            gaps = (ordered[:, :-1] - ordered[:, 1:]) / ordered.abs().amax(-1, keepdim=True)
+            safe &= gaps.amin(-1) > 4 * 2.0**-9
+        ordered = logits.sort(dim=-1, descending=True).values
         # And, for SparseMixer, from its margin of 0.2.
         for best in (ordered[:, :1], ordered[:, 1:2]):
             ratio = (best - ordered) / torch.maximum(ordered.abs(), best)
@@ -71,18 +78,20 @@ class Model:
 
 def randomize(model: nn.Module, seed: int) -> nn.Module:
     """Weights whose products have a standard deviation of about 1, from a seed;
-    the logits of routers spread more, and biases are about as large."""
+    the logits of routers spread more, and biases are about as large. Biases of the
+    selection are as large as scores differ."""
     generator = torch.Generator().manual_seed(seed)
+    selection = ("e_score_correction_bias", "expert_bias")
     with torch.no_grad():
         tensors = list(model.named_parameters()) + [
-            (n, b) for n, b in model.named_buffers() if n.endswith("e_score_correction_bias")]
+            (n, b) for n, b in model.named_buffers() if n.endswith(selection)]
         for name, tensor in tensors:
             draw = torch.randn(tensor.shape, generator=generator)
             if tensor.ndim >= 2 and "bias" not in name:
                 draw /= tensor.shape[-1] ** 0.5
-            if "router" in name or name.endswith("gate.weight"):
+            if "router" in name or name.endswith(("gate.weight", "gate.wg.weight")):
                 draw *= 2
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith(selection):
                 draw *= 0.3
             tensor.copy_(draw)
     return model.eval()
@@ -91,20 +100,30 @@ def randomize(model: nn.Module, seed: int) -> nn.Module:
 MODELS: dict[str, Callable[..., Model]] = {}
 
 
+def decoder(model) -> nn.ModuleList:
+    """The layers of a model, with a head or without."""
+    return getattr(model, "model", model).layers
+
+
 def mlp(model):
-    return model.model.layers[1].mlp
+    return decoder(model)[1].mlp
 
 
-def family(name: str, cls: str, config: str, block=mlp, gate="gate", **settings):
-    """A decoder; layer 1 is tested."""
+def family(name: str, cls: str, config: str, block=mlp, gate="gate", choice: Choice | None = None,
+           router=None, change=None, **settings):
+    """A decoder; layer 1 is tested. Its router is at `gate` of the block, or what `router`
+    returns; `change` edits the model with random weights."""
+    find_router = router or (lambda m: block(m).get_submodule(gate))
 
     def make(seed: int = 1, **more) -> Model:
         options = dict(COMMON, **settings)
         options.update(more)
         configuration = getattr(transformers, config)(**options)
         configuration._experts_implementation = "eager"
-        model = getattr(transformers, cls)(configuration)
-        return Model(randomize(model, seed), 1, block, lambda m: getattr(block(m), gate))
+        model = randomize(getattr(transformers, cls)(configuration), seed)
+        if change:
+            change(model)
+        return Model(model, 1, block, find_router, choice)
 
     MODELS[name] = make
 
@@ -212,3 +231,7 @@ def switch(decoder: bool, seed: int = 1, **more) -> Model:
 
 MODELS["switch_transformers"] = lambda seed=1, **more: switch(False, seed, **more)
 MODELS["switch_decoder"] = lambda seed=1, **more: switch(True, seed, **more)
+
+BASE = list(MODELS)  # the families of this file
+
+from . import hf_families  # noqa: E402, F401

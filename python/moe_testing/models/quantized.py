@@ -10,26 +10,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from .checkpoints import TORCH
 from .hf import Model
-
-TORCH = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 Tensors = dict[str, torch.Tensor]
 # From the name of a weight and the weight: the tensors that replace it, and what they decode to.
 Quantizer = Callable[[str, torch.Tensor], tuple[Tensors, torch.Tensor]]
-
-
-def numpy_of(x: torch.Tensor) -> np.ndarray:
-    if x.dtype == torch.bfloat16:
-        import ml_dtypes
-        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return x.numpy()
 
 
 def is_expert(name: str) -> bool:

@@ -22,10 +22,10 @@ import torch
 from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
 from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from moe_testing.models.checkpoints import TORCH, numpy_of
 from moe_testing.models.hf import MODELS, E, H, Model
 from moe_testing.models.quantized import (
-    TORCH, Quantizer, Tensors, fp8, is_expert, load_decoded, mxfp4, numpy_of, save_both,
-    to_mxfp4)
+    Quantizer, Tensors, fp8, is_expert, load_decoded, mxfp4, save_both, to_mxfp4)
 from safetensors.torch import load_file, save_file
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 

@@ -4,12 +4,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What is refused, and with which words. What the layers compute is compared
-// with transformers in test/python/import/test_import_hf.py.
+// with transformers in test/python/import, test_import_hf.py and
+// test_import_families.py.
 //
 //===----------------------------------------------------------------------===//
 
 #include "moe/Import/HuggingFace.h"
 #include "FakeCheckpoint.h"
+#include "FamilyExamples.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 
@@ -24,98 +26,6 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
-
-/// A small configuration of each family, and a layer of it that has experts.
-struct Example {
-  const char *modelType;
-  int64_t layer;
-  const char *config;
-};
-
-const Example examples[] = {
-    {"dbrx", 1,
-     R"({"d_model": 8, "n_layers": 2, "ffn_config": {"moe_num_experts": 4,
-         "moe_top_k": 2, "ffn_hidden_size": 6, "ffn_act_fn": {"name": "silu"},
-         "moe_normalize_expert_weights": 1}})"},
-    {"deepseek_v2", 1,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
-         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2,
-         "first_k_dense_replace": 1, "moe_layer_freq": 1, "topk_group": 1,
-         "topk_method": "group_limited_greedy", "n_shared_experts": 2,
-         "routed_scaling_factor": 16.0, "scoring_func": "softmax",
-         "norm_topk_prob": false, "hidden_act": "silu", "mlp_bias": false})"},
-    {"deepseek_v3", 1,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
-         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2,
-         "first_k_dense_replace": 1, "topk_group": 1, "n_shared_experts": 1,
-         "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
-         "topk_method": "noaux_tc", "norm_topk_prob": true})"},
-    {"glm4_moe", 1,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
-         "n_routed_experts": 4, "num_experts_per_tok": 2,
-         "n_shared_experts": 1})"},
-    {"gpt_oss", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_local_experts": 4, "num_experts_per_tok": 2,
-         "swiglu_limit": 7.0})"},
-    {"granitemoe", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_local_experts": 4, "num_experts_per_tok": 2})"},
-    {"granitemoeshared", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_local_experts": 4, "num_experts_per_tok": 2,
-         "shared_intermediate_size": 5})"},
-    {"jamba", 1,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_experts": 4, "num_experts_per_tok": 2, "expert_layer_period": 2,
-         "expert_layer_offset": 1})"},
-    {"kimi_k2", 1,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
-         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
-         "first_k_dense_replace": 1, "topk_group": 1, "n_shared_experts": 1,
-         "routed_scaling_factor": 2.827, "norm_topk_prob": true})"},
-    {"llama4", 1,
-     R"({"text_config": {"hidden_size": 8, "num_hidden_layers": 2,
-         "intermediate_size": 6, "num_local_experts": 4,
-         "num_experts_per_tok": 1, "interleave_moe_layer_step": 2}})"},
-    {"llama4_text", 1,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_local_experts": 4, "num_experts_per_tok": 1,
-         "moe_layers": [1]})"},
-    {"mixtral", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_local_experts": 4, "num_experts_per_tok": 2,
-         "hidden_act": "silu", "torch_dtype": "bfloat16"})"},
-    {"olmoe", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_experts": 4, "num_experts_per_tok": 2,
-         "norm_topk_prob": false})"},
-    {"phimoe", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 6,
-         "num_local_experts": 4, "num_experts_per_tok": 2,
-         "router_jitter_noise": 0.01})"},
-    {"qwen2_moe", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
-         "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1,
-         "mlp_only_layers": [1], "shared_expert_intermediate_size": 5})"},
-    {"qwen3_moe", 0,
-     R"({"hidden_size": 8, "num_hidden_layers": 2, "moe_intermediate_size": 6,
-         "num_experts": 4, "num_experts_per_tok": 2,
-         "norm_topk_prob": true})"},
-    {"switch_transformers", 3,
-     R"({"d_model": 8, "d_ff": 6, "num_layers": 2, "num_decoder_layers": 2,
-         "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,
-         "num_experts": 4, "expert_capacity": 3, "router_bias": true,
-         "dense_act_fn": "relu", "router_dtype": "float32"})"},
-};
-
-llvm::json::Object parse(const Example &example) {
-  llvm::json::Value value =
-      llvm::cantFail(llvm::json::parse(StringRef(example.config)));
-  llvm::json::Object object = *value.getAsObject();
-  object["model_type"] = example.modelType;
-  return object;
-}
 
 std::string print(const llvm::json::Object &object) {
   return llvm::formatv("{0}", llvm::json::Value(llvm::json::Object(object)));
@@ -179,64 +89,65 @@ void expectContains(const std::string &text, StringRef part) {
 
 TEST_F(HuggingFaceTest, EveryFamilyHasAnExample) {
   std::vector<StringRef> names;
-  for (const Example &example : examples)
-    names.push_back(example.modelType);
+  forEachFamily([&](StringRef name, int64_t, llvm::json::Object) {
+    names.push_back(name);
+  });
+  llvm::sort(names);
   EXPECT_EQ(getHuggingFaceFamilies(), names);
-  EXPECT_TRUE(llvm::is_sorted(names));
 }
 
 TEST_F(HuggingFaceTest, ExamplesImport) {
-  for (const Example &example : examples) {
-    std::string config = print(parse(example));
+  forEachFamily([&](StringRef, int64_t layer, llvm::json::Object object) {
+    std::string config = print(object);
     for (const char *dtype : {"f32", "f16", "bf16"})
-      EXPECT_EQ(error(config, example.layer, nullptr, dtype), "") << config;
-    EXPECT_EQ(error(config, example.layer), "");
-  }
+      EXPECT_EQ(error(config, layer, nullptr, dtype), "") << config;
+    EXPECT_EQ(error(config, layer), "");
+  });
 }
 
 TEST_F(HuggingFaceTest, CheckpointsOfThatShapeImport) {
-  for (const Example &example : examples) {
-    std::string config = print(parse(example));
-    Result module = import(config, example.layer);
-    ASSERT_TRUE(bool(module));
+  forEachFamily([&](StringRef, int64_t layer, llvm::json::Object object) {
+    std::string config = print(object);
+    Result module = import(config, layer);
+    ASSERT_TRUE(bool(module)) << llvm::toString(module.takeError());
     FakeCheckpoint checkpoint = tensorsOf(**module);
-    EXPECT_EQ(error(config, example.layer, &checkpoint), "");
-  }
+    EXPECT_EQ(error(config, layer, &checkpoint), "");
+  });
 }
 
 /// Every tensor in turn is missing, has another shape, another type, or cannot
 /// be read; the error names it.
 TEST_F(HuggingFaceTest, EveryTensorIsChecked) {
-  for (const Example &example : examples) {
-    std::string config = print(parse(example));
-    Result module = import(config, example.layer);
-    ASSERT_TRUE(bool(module));
+  forEachFamily([&](StringRef, int64_t layer, llvm::json::Object object) {
+    std::string config = print(object);
+    Result module = import(config, layer);
+    ASSERT_TRUE(bool(module)) << llvm::toString(module.takeError());
     FakeCheckpoint checkpoint = tensorsOf(**module);
     for (const auto &[name, tensor] : std::map(checkpoint.tensors)) {
       std::string quoted = "'" + name + "'";
       checkpoint.tensors.erase(name);
-      expectContains(error(config, example.layer, &checkpoint), quoted);
+      expectContains(error(config, layer, &checkpoint), quoted);
 
       CheckpointReader::Tensor changed = tensor;
       ++changed.shape.back();
       checkpoint.tensors[name] = changed;
-      expectContains(error(config, example.layer, &checkpoint), quoted);
+      expectContains(error(config, layer, &checkpoint), quoted);
       changed = tensor;
       changed.shape.push_back(1);
       checkpoint.tensors[name] = changed;
-      expectContains(error(config, example.layer, &checkpoint), quoted);
+      expectContains(error(config, layer, &checkpoint), quoted);
       changed = tensor;
       changed.dtype = "i8";
       checkpoint.tensors[name] = changed;
-      expectContains(error(config, example.layer, &checkpoint), quoted);
+      expectContains(error(config, layer, &checkpoint), quoted);
 
       checkpoint.tensors[name] = tensor;
       checkpoint.unreadable = name;
-      expectContains(error(config, example.layer, &checkpoint),
+      expectContains(error(config, layer, &checkpoint),
                      quoted + ": the shard is damaged");
       checkpoint.unreadable.clear();
     }
-  }
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -289,23 +200,24 @@ TEST_F(HuggingFaceTest, AnyValueUnderAnyKey) {
                           "-9223372036854775808",
                           "18446744073709551616",
                           "\"\\u0000\""};
-  for (const Example &example : examples) {
-    llvm::json::Object config = parse(example);
+  // Families of one example are read by the same code.
+  auto check = [&](StringRef, int64_t layer, llvm::json::Object config) {
     forEachKey(config, [&](llvm::json::Object &object, std::string key) {
       llvm::json::Value saved = *object.get(key);
       for (const char *text : values) {
         object[key] = llvm::cantFail(llvm::json::parse(StringRef(text)));
-        std::string message = error(print(config), example.layer);
+        std::string message = error(print(config), layer);
         EXPECT_FALSE(StringRef(message).contains("is not valid"))
             << key << " = " << text << ": " << message;
       }
       object.erase(key);
-      std::string message = error(print(config), example.layer);
+      std::string message = error(print(config), layer);
       if (!message.empty() && StringRef(message).contains("missing"))
         expectContains(message, key);
       object[key] = saved;
     });
-  }
+  };
+  forEachFamily(check, /*onlyFirst=*/true);
 }
 
 TEST_F(HuggingFaceTest, NoJson) {
@@ -328,18 +240,14 @@ TEST_F(HuggingFaceTest, ModelType) {
                  "expected 'model_type' to be a string, got 3");
   expectContains(error(R"({"model_type": "bert"})"),
                  "model_type 'bert' is not among the supported families: "
-                 "dbrx, deepseek_v2, ");
+                 "afmoe, aria, aria_text, ");
 }
 
 /// A configuration of Mixtral with one key set.
 std::string mixtralWith(StringRef key, llvm::json::Value value) {
-  for (const Example &example : examples)
-    if (StringRef(example.modelType) == "mixtral") {
-      llvm::json::Object object = parse(example);
-      object[key] = std::move(value);
-      return print(object);
-    }
-  return "";
+  llvm::json::Object object = configOf("mixtral");
+  object[key] = std::move(value);
+  return print(object);
 }
 
 /// Python writes numbers that JSON lacks; where one is read it is an error.
@@ -405,6 +313,39 @@ TEST_F(HuggingFaceTest, Layers) {
                    "is out of range: the model has 8 layers");
 }
 
+/// A list or a string has a word for each layer.
+TEST_F(HuggingFaceTest, LayersByWords) {
+  auto with = [](StringRef family, StringRef key, llvm::json::Value value) {
+    llvm::json::Object object = configOf(family);
+    object[key] = std::move(value);
+    return print(object);
+  };
+  auto words = [](std::vector<StringRef> list) {
+    return llvm::json::Array(list);
+  };
+  StringRef key = "layers_block_type";
+  std::string blocks =
+      with("nemotron_h", key, words({"mamba", "moe", "attention"}));
+  EXPECT_EQ(error(blocks, 1), "");
+  EXPECT_EQ(error(blocks, 2), "config.json: layer 2 has no experts; layers "
+                              "with experts: 1");
+  expectContains(error(blocks, 3), "the model has 3 layers");
+  expectContains(error(with("nemotron_h", key, words({}))),
+                 "to name between 1 and 65536 layers, got 0");
+  expectContains(error(with("nemotron_h", key, llvm::json::Array{1})),
+                 "to hold strings, got 1");
+
+  key = "mlp_layer_types";
+  std::string sparse = with("axk1", key, words({"sparse", "dense"}));
+  EXPECT_EQ(error(sparse, 0), "");
+  expectContains(error(sparse, 1), "layer 1 has no experts");
+  EXPECT_EQ(error(with("axk1", key, words({"sparse"}))),
+            "config.json: expected 'mlp_layer_types' to have an element for "
+            "each of 2 layers, got 1");
+  expectContains(error(with("deepseek_v4", "num_hash_layers", 2), 1),
+                 "layer 1 chooses its experts by the ids of the tokens");
+}
+
 TEST_F(HuggingFaceTest, DataTypes) {
   std::string config = mixtralWith("torch_dtype", "bfloat16");
   Result module = import(config, 0);
@@ -431,9 +372,10 @@ TEST_F(HuggingFaceTest, DataTypes) {
 /// What is beside the matrices of the experts may be of another type: it is
 /// converted when it is read. Where logits stay in f32, so does the router.
 TEST_F(HuggingFaceTest, OtherTypes) {
-  auto typesOf = [&](const Example &example, FakeCheckpoint &checkpoint) {
+  auto typesOf = [&](const std::string &config, int64_t layer,
+                     FakeCheckpoint &checkpoint) {
     std::map<std::string, std::string> result;
-    Result module = import(print(parse(example)), example.layer, &checkpoint);
+    Result module = import(config, layer, &checkpoint);
     EXPECT_TRUE(bool(module)) << llvm::toString(module.takeError());
     if (!module)
       return result;
@@ -449,12 +391,12 @@ TEST_F(HuggingFaceTest, OtherTypes) {
     }
     return result;
   };
-  for (const Example &example : examples) {
-    StringRef family = example.modelType;
+  forEachFamily([&](StringRef family, int64_t layer,
+                    llvm::json::Object object) {
     if (family != "gpt_oss" && family != "qwen2_moe" && family != "deepseek_v3")
-      continue;
-    SCOPED_TRACE(example.modelType);
-    Result module = import(print(parse(example)), example.layer);
+      return;
+    std::string config = print(object);
+    Result module = import(config, layer);
     ASSERT_TRUE(bool(module)) << llvm::toString(module.takeError());
     FakeCheckpoint checkpoint = tensorsOf(**module);
     for (auto &[name, tensor] : checkpoint.tensors) {
@@ -462,7 +404,7 @@ TEST_F(HuggingFaceTest, OtherTypes) {
                        !StringRef(name).ends_with("_bias");
       tensor.dtype = ofExperts ? "bf16" : "f32";
     }
-    auto types = typesOf(example, checkpoint);
+    auto types = typesOf(config, layer, checkpoint);
     for (const auto &[name, type] : types) {
       StringRef expected = "bf16 converted";
       if (name == "gate_proj" || name == "up_proj" || name == "down_proj" ||
@@ -476,12 +418,12 @@ TEST_F(HuggingFaceTest, OtherTypes) {
     // The reverse: what is narrower is widened.
     for (auto &[name, tensor] : checkpoint.tensors)
       tensor.dtype = tensor.dtype == "f32" ? "f16" : "f32";
-    for (const auto &[name, type] : typesOf(example, checkpoint))
+    for (const auto &[name, type] : typesOf(config, layer, checkpoint))
       EXPECT_EQ(type, types[name] == "bf16"               ? "f32"
                       : name == "e_score_correction_bias" ? "f16"
                                                           : "f32 converted")
           << name;
-  }
+  });
 }
 
 /// The tensors that formats of quantised weights have in place of a weight or

@@ -1,50 +1,47 @@
-//===- Dbrx.cpp - DBRX ----------------------------------------------------===//
+//===- Dbrx.cpp - DBRX ---------------------------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "Families.h"
+#include "Family.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::importer;
 
-LayerDescription mlir::moe::importer::describeDbrx(const Config &config,
-                                                   int64_t layer) {
-  Config ffn = config.section("ffn_config");
-  LayerDescription d;
-  d.hidden = config.extent("d_model");
-  d.layers = config.layers("n_layers");
-  d.moeLayers = selectLayers(d.layers, [](int64_t) { return true; });
-  std::string index = std::to_string(layer);
-  d.prefixes = {"transformer.blocks." + index + ".", "blocks." + index + "."};
+/// Null disables normalization; without the key transformers uses p = 1.
+static void readNorm(const Config &config, int64_t, LayerDescription &d) {
+  Key key = "ffn_config.moe_normalize_expert_weights";
+  if (config.isNull(key.names.front()))
+    return;
+  double p = config.real(key, 1.0);
+  if (!(p > 0.0))
+    config.fail("expected " + config.quote(key) + " above 0, got " +
+                std::to_string(p));
+  d.router.normalize = Router::Normalize{NormalizeKind::Norm, p};
+}
 
-  d.experts = ffn.experts("moe_num_experts");
-  d.expert.width = ffn.extent("ffn_hidden_size");
-  if (ffn.has("ffn_act_fn"))
-    d.expert.activation = readActivation(ffn.section("ffn_act_fn"), "name");
+void mlir::moe::importer::addDbrx(FamilyTable &table) {
+  Family f;
+  f.hidden = "d_model";
+  f.layers = "n_layers";
+  f.experts = "ffn_config.moe_num_experts";
+  f.topK = "ffn_config.moe_top_k";
+  f.width = "ffn_config.ffn_hidden_size";
+  f.activation.name = "ffn_config.ffn_act_fn.name";
+  f.prefixes = {"transformer.blocks.{n}.", "blocks.{n}."};
+
   MLPLayout layout;
-  layout.gating = Gating::Separate;
   layout.gate = "ffn.experts.mlp.w1";
   layout.up = "ffn.experts.mlp.v1";
   layout.down = "ffn.experts.mlp.w2";
   layout.downInOut = true;
   layout.flattened = true;
-  d.expert.layouts = {layout};
-
-  d.router.weight = {"ffn.router.layer.weight"};
-  d.router.topK = ffn.experts("moe_top_k");
-  d.router.roundScores = true;
-  // Null disables normalization; without the key transformers uses p = 1.
-  if (!ffn.isNull("moe_normalize_expert_weights")) {
-    double p = ffn.real("moe_normalize_expert_weights", 1.0);
-    if (!(p > 0.0))
-      config.fail("expected 'ffn_config.moe_normalize_expert_weights' above 0, "
-                  "got " +
-                  std::to_string(p));
-    d.router.normalize = Router::Normalize{NormalizeKind::Norm, p};
-  }
-  return d;
+  f.expertLayouts = {layout};
+  f.router.weight = {"ffn.router.layer.weight"};
+  f.router.roundScores = true;
+  f.refine = readNorm;
+  table.add("dbrx", f);
 }

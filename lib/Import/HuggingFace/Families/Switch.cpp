@@ -1,11 +1,11 @@
-//===- Switch.cpp - Switch Transformers -----------------------------------===//
+//===- Switch.cpp - Switch Transformers ----------------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "Families.h"
+#include "Family.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -18,13 +18,11 @@ static bool isSparse(int64_t index, int64_t blocks, int64_t sparse) {
   return step > 0 && (index % step == 1 || step == 1);
 }
 
-/// The capacity of an expert is per sequence; the tokens of a call count as one
-/// sequence. A dropped token yields 0 (the residual connection keeps it).
-LayerDescription
-mlir::moe::importer::describeSwitchTransformers(const Config &config,
-                                                int64_t layer) {
-  LayerDescription d;
-  d.hidden = config.extent("d_model");
+/// Numbers the blocks of the encoder, then those of the decoder. The capacity
+/// of an expert is per sequence; the tokens of a call count as one sequence. A
+/// dropped token yields 0 (the residual connection keeps it).
+static void describeSwitch(const Config &config, int64_t layer,
+                           LayerDescription &d) {
   int64_t encoder = config.layers("num_layers");
   int64_t decoder = config.integer("num_decoder_layers", 0, 1 << 16, encoder);
   int64_t sparseEncoder =
@@ -41,25 +39,26 @@ mlir::moe::importer::describeSwitchTransformers(const Config &config,
                     ? "encoder.block." + std::to_string(layer) + ".layer.1."
                     : "decoder.block." + std::to_string(layer - encoder) +
                           ".layer.2."};
-
-  d.experts = config.experts("num_experts");
-  d.expert.width = config.extent("d_ff");
-  d.expert.activation = readActivation(config, "dense_act_fn", "relu");
-  MLPLayout layout;
-  layout.gating = Gating::None;
-  layout.up = "mlp.experts.expert_{e}.wi.weight";
-  layout.down = "mlp.experts.expert_{e}.wo.weight";
-  d.expert.layouts = {layout};
   d.capacity = config.integer("expert_capacity", 1, INT32_MAX);
-
-  d.router.weight = {"mlp.router.classifier.weight"};
   if (config.flag("router_bias", false))
     d.router.bias = "mlp.router.classifier.bias";
-  d.router.topK = 1;
-  llvm::StringRef type = config.text("router_dtype", "float32");
-  if (type != "float32")
-    config.fail("expected 'router_dtype' to be 'float32', got '" + type + "'");
-  d.router.f32Logits = true;
-  d.router.roundScores = true;
-  return d;
+}
+
+void mlir::moe::importer::addSwitch(FamilyTable &table) {
+  Family f;
+  f.hidden = "d_model";
+  f.layers = {};
+  f.experts = "num_experts";
+  f.topK = {};
+  f.width = "d_ff";
+  f.activation.name = "dense_act_fn";
+  f.activation.absent = "relu";
+  f.expertLayouts = {ungated("mlp.experts.expert_{e}.wi.weight",
+                             "mlp.experts.expert_{e}.wo.weight")};
+  f.router.weight = {"mlp.router.classifier.weight"};
+  f.router.f32Logits = true;
+  f.router.roundScores = true;
+  f.fixed = {{"router_dtype", "float32"}};
+  f.refine = describeSwitch;
+  table.add("switch_transformers", f);
 }
