@@ -85,6 +85,43 @@ static llvm::json::Array toJSONArray(ArrayAttr array) {
   return values;
 }
 
+/// Describes a function whose code is that of `code` and which reads other
+/// tensors.
+static llvm::json::Value describeLayer(StringRef name,
+                                       const llvm::json::Object &code,
+                                       DictionaryAttr sources) {
+  llvm::json::Object described = code;
+  described["name"] = name;
+  for (llvm::json::Value &value : *described.getArray("arguments")) {
+    llvm::json::Object &argument = *value.getAsObject();
+    if (Attribute source = sources.get(*argument.getString("name")))
+      argument["source"] = toJSON(source);
+  }
+  return described;
+}
+
+/// Adds the layers of moe.layers to the functions that have their code.
+static llvm::Error addLayers(ModuleOp module, llvm::json::Array &functions) {
+  auto layers = module->getAttrOfType<DictionaryAttr>(layersAttrName);
+  if (!layers)
+    return llvm::Error::success();
+  for (NamedAttribute layer : layers) {
+    auto entry = cast<DictionaryAttr>(layer.getValue());
+    StringRef code = entry.getAs<FlatSymbolRefAttr>("code").getValue();
+    auto found = llvm::find_if(functions, [&](const llvm::json::Value &each) {
+      return each.getAsObject()->getString("name") == code;
+    });
+    if (found == functions.end())
+      return llvm::createStringError("moe.layers names a function '" + code +
+                                     "' that the module does not have");
+    llvm::json::Value described =
+        describeLayer(layer.getName(), *found->getAsObject(),
+                      entry.getAs<DictionaryAttr>("sources"));
+    functions.push_back(std::move(described));
+  }
+  return llvm::Error::success();
+}
+
 /// Describes one variant: its functions and the target of their code.
 static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
   ModuleOp module = variant.module;
@@ -119,6 +156,8 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
     return llvm::createStringError(
         llvm::inconvertibleErrorCode(),
         "expected at least one public function to export, got none");
+  if (llvm::Error error = addLayers(module, functions))
+    return error;
   llvm::json::Object target{
       {"triple", variant.target.triple},
       {"cpu", variant.target.cpu},

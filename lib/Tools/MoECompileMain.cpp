@@ -65,10 +65,11 @@ private:
   cl::opt<std::string> gguf{
       "gguf", cl::desc("Import a layer of a .gguf file instead of reading IR"),
       cl::value_desc("file"), cl::cat(category)};
-  cl::opt<int64_t> layer{"layer",
-                         cl::desc("Index of the layer (with --hf or "
-                                  "--gguf)"),
-                         cl::value_desc("n"), cl::init(0), cl::cat(category)};
+  cl::opt<std::string> layer{
+      "layer",
+      cl::desc("Index of the layer, or all: a function layer_N for each with "
+               "experts (with --hf or --gguf)"),
+      cl::value_desc("n|all"), cl::init("0"), cl::cat(category)};
   cl::opt<std::string> dataType{
       "dtype",
       cl::desc("Element type of the layer: f32, f16 or bf16 (default: "
@@ -196,8 +197,15 @@ template <typename T> static std::string print(T &&value) {
 /// Reads the layer to compile, from IR or a checkpoint; null after an error.
 OwningOpRef<ModuleOp> CompileTool::read(MLIRContext &context,
                                         llvm::SourceMgr &sources) {
+  bool all = layer == "all";
+  int64_t index = 0;
+  if (!all && StringRef(layer).getAsInteger(10, index)) {
+    fail(llvm::createStringError("--layer: expected an index or all, got '" +
+                                 layer + "'"));
+    return {};
+  }
   if (!gguf.empty()) {
-    auto module = moe::importGGUFLayer(context, gguf, {layer, dataType});
+    auto module = moe::importGGUFLayer(context, gguf, {index, all, dataType});
     if (module)
       return std::move(*module);
     fail(module.takeError());
@@ -220,7 +228,8 @@ OwningOpRef<ModuleOp> CompileTool::read(MLIRContext &context,
     return parseSourceFile<ModuleOp>(sources, &context);
   }
   moe::HuggingFaceOptions import;
-  import.layer = layer;
+  import.layer = index;
+  import.allLayers = all;
   import.dtype = dataType;
   auto module = moe::importHuggingFaceLayer(context, checkpoint, import);
   if (!module) {
@@ -297,6 +306,7 @@ int CompileTool::run(int argc, char **argv) {
       "Compile a Mixture-of-Experts layer\n\n"
       "  moe-compile layer.mlir -o layer.moe\n"
       "  moe-compile --hf DIR --layer 3 -o layer.moe\n"
+      "  moe-compile --hf DIR --layer all -o model.moe\n"
       "  moe-compile --gguf FILE --layer 3 -o layer.moe\n"
       "  moe-compile layer.mlir --emit=plan --tokens=1:4096\n"
       "  moe-compile layer.mlir --memory-limit=64MiB -o layer.moe\n");

@@ -46,7 +46,7 @@ def find_compiler() -> Path:
 
 
 def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None,
-            target: str | None = None, dtype: str | None = None, layer: int | None = None,
+            target: str | None = None, dtype: str | None = None, layer: int | str | None = None,
             quantize: str | None = None, options: Sequence[str] = (), cache: bool = True,
             num_threads: int = 0, device: str | None = None) -> Module:
     """Compile MoE layers and load the result.
@@ -60,7 +60,8 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
         separated by commas, the best first; by default the host.
       dtype: type of a checkpoint's layer: ``f32``, ``f16`` or ``bf16``; by default that
         of its ``config.json``, and f32 for a ``.gguf`` file.
-      layer: index of the layer in a checkpoint.
+      layer: index of the layer in a checkpoint, or ``"all"``: a function ``layer_N`` for
+        each with experts; those of one shape share their code.
       quantize: format in which the layer keeps weights of 16 or 32 bits, as
         ``moe-compile --quantize``: ``int4:32``, ``int8``, ``mxfp4``, ``fp8:128x128``;
         ``Layer.quantization_errors`` has what that costs.
@@ -123,8 +124,9 @@ def _arguments(target: Any, dtype: Any, layer: Any, quantize: Any, options: Any,
     for name, value in (("target", target), ("dtype", dtype), ("quantize", quantize)):
         if value is not None and not isinstance(value, str):
             raise MoEError(INVALID_ARGUMENT, f"{name} is {value!r}, expected a string")
-    if layer is not None and (not isinstance(layer, int) or layer < 0):
-        raise MoEError(INVALID_ARGUMENT, f"layer is {layer!r}, expected the number of a layer")
+    if layer not in (None, "all") and (not isinstance(layer, int) or layer < 0):
+        raise MoEError(INVALID_ARGUMENT, f"layer is {layer!r}, expected the number of a layer or "
+                       "'all'")
     arguments = list(options) if isinstance(options, Iterable) else [options]
     if isinstance(options, str) or not all(isinstance(option, str) for option in arguments):
         raise MoEError(INVALID_ARGUMENT, f"options is {options!r}, expected a sequence of strings")

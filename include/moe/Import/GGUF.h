@@ -22,6 +22,8 @@ namespace mlir::moe {
 struct GGUFOptions {
   /// Index of the block, from 0.
   int64_t layer = 0;
+  /// All blocks with experts instead, as HuggingFaceOptions::allLayers.
+  bool allLayers = false;
   /// "f32", "f16" or "bf16": the type of rows and results, and of weights after
   /// they are decoded or converted. By default f32, as in ggml.
   std::string dtype;

@@ -41,6 +41,9 @@ struct HuggingFaceOptions {
   /// Index of the layer, from 0. In an encoder-decoder model the layers of the
   /// decoder follow those of the encoder.
   int64_t layer = 0;
+  /// All layers with experts instead, one function each: `layer_N`. Those whose
+  /// code is the same are functions of the artifact only (moe.layers).
+  bool allLayers = false;
   /// "f32", "f16" or "bf16"; by default the type of the experts' weights or,
   /// without weights, of the configuration. Weights are never converted, so
   /// with weights it must be their type.

@@ -8,6 +8,7 @@
 #include "moe/Import/GGUF.h"
 
 #include "../Layer/Checkpoint.h"
+#include "../Layer/JoinLayers.h"
 #include "../Layer/LayerBuilder.h"
 #include "Architectures.h"
 #include "moe/Dialect/MoE/IR/MoEABI.h"
@@ -240,14 +241,18 @@ LayerDescription Describer::run() {
   return d;
 }
 
+static bool hasExperts(RuntimeCheckpoint &checkpoint, int64_t layer) {
+  std::string prefix = "blk." + std::to_string(layer) + ".";
+  return checkpoint.contains(prefix + "ffn_up_exps.weight") ||
+         checkpoint.contains(prefix + "ffn_gate_up_exps.weight");
+}
+
 /// Returns an error that lists the blocks with experts unless `layer` is one.
 static llvm::Error checkLayer(RuntimeCheckpoint &checkpoint, int64_t layer,
                               int64_t layers) {
   std::string with;
   for (int64_t i = 0; i < layers; ++i) {
-    std::string prefix = "blk." + std::to_string(i) + ".";
-    if (!checkpoint.contains(prefix + "ffn_up_exps.weight") &&
-        !checkpoint.contains(prefix + "ffn_gate_up_exps.weight"))
+    if (!hasExperts(checkpoint, i))
       continue;
     if (i == layer)
       return llvm::Error::success();
@@ -291,22 +296,32 @@ importLayer(MLIRContext &context, RuntimeCheckpoint &checkpoint,
   int64_t layers = keys.integer("block_count", 1, 1 << 16);
   if (!keys.error.empty())
     return createStringError(keys.error);
-  if (llvm::Error error = checkLayer(checkpoint, options.layer, layers))
-    return error;
-  LayerDescription layer =
-      Describer(checkpoint, *known, keys, options.layer).run();
-  if (!keys.error.empty())
-    return createStringError(keys.error);
-  llvm::Expected<LayerWeights> weights =
-      findWeights(layer, &checkpoint, options.dtype, "f32", {});
-  if (!weights)
-    return weights.takeError();
-  llvm::Expected<OwningOpRef<ModuleOp>> module =
-      buildModule(context, *name + " layer " + std::to_string(options.layer),
-                  layer, *weights);
-  if (module)
-    setActivations(**module);
-  return module;
+  auto importOne = [&](int64_t index) -> llvm::Expected<OwningOpRef<ModuleOp>> {
+    LayerDescription layer = Describer(checkpoint, *known, keys, index).run();
+    if (!keys.error.empty())
+      return createStringError(keys.error);
+    llvm::Expected<LayerWeights> weights =
+        findWeights(layer, &checkpoint, options.dtype, "f32", {});
+    if (!weights)
+      return weights.takeError();
+    llvm::Expected<OwningOpRef<ModuleOp>> module = buildModule(
+        context, *name + " layer " + std::to_string(index), layer, *weights);
+    if (module)
+      setActivations(**module);
+    return module;
+  };
+  if (!options.allLayers) {
+    if (llvm::Error error = checkLayer(checkpoint, options.layer, layers))
+      return error;
+    return importOne(options.layer);
+  }
+  SmallVector<int64_t> indices;
+  for (int64_t index = 0; index < layers; ++index)
+    if (hasExperts(checkpoint, index))
+      indices.push_back(index);
+  if (indices.empty())
+    return createStringError("no layer has experts");
+  return joinLayers(context, indices, importOne);
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>

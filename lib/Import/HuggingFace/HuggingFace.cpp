@@ -8,6 +8,7 @@
 #include "moe/Import/HuggingFace.h"
 
 #include "../Layer/Checkpoint.h"
+#include "../Layer/JoinLayers.h"
 #include "../Layer/LayerBuilder.h"
 #include "Families/Family.h"
 #include "QuantizationConfig.h"
@@ -198,20 +199,30 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
     dtype = configured;
   std::string modelType = config.text("model_type", "").str();
 
-  LayerDescription layer = describeLayer(*family, section, options.layer);
-  if (!config.failed())
-    checkNumbers(config, layer);
-  if (!config.failed())
-    checkLayer(config, layer, options.layer);
+  auto importOne = [&](int64_t index) -> llvm::Expected<OwningOpRef<ModuleOp>> {
+    LayerDescription layer = describeLayer(*family, section, index);
+    if (!config.failed())
+      checkNumbers(config, layer);
+    if (!config.failed())
+      checkLayer(config, layer, index);
+    if (config.failed())
+      return failure();
+    llvm::Expected<LayerWeights> weights =
+        findWeights(layer, checkpoint, dtype, configured, quantization);
+    if (!weights)
+      return weights.takeError();
+    return buildModule(context, modelType + " layer " + std::to_string(index),
+                       layer, *weights);
+  };
+  if (!options.allLayers)
+    return importOne(options.layer);
+  SmallVector<int64_t> indices =
+      describeLayer(*family, section, /*layer=*/0).moeLayers;
+  if (!config.failed() && indices.empty())
+    config.fail("no layer of this model has experts");
   if (config.failed())
     return failure();
-  llvm::Expected<LayerWeights> weights =
-      findWeights(layer, checkpoint, dtype, configured, quantization);
-  if (!weights)
-    return weights.takeError();
-  return buildModule(context,
-                     modelType + " layer " + std::to_string(options.layer),
-                     layer, *weights);
+  return joinLayers(context, indices, importOne);
 }
 
 llvm::Expected<OwningOpRef<ModuleOp>>

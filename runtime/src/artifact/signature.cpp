@@ -406,6 +406,16 @@ static moe_rt_status_t parseMeasures(const Node &node, const Function &function,
   return nullptr;
 }
 
+/// True if `candidate` prepares weights of `function`, or of another function
+/// with the same code.
+static bool preparesFor(const Function &candidate, const Function &function,
+                        const std::map<std::string, size_t> &names,
+                        const Variant &variant) {
+  auto position = names.find(candidate.prepares);
+  return position != names.end() &&
+         variant.functions[position->second].entry == function.entry;
+}
+
 /// Find the functions that prepare the arguments of function `index`.
 static moe_rt_status_t
 parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
@@ -444,7 +454,8 @@ parsePreparations(const Node &node, const std::map<std::string, size_t> &names,
     MOE_RT_TRY(prepare.string(name));
     auto position = names.find(name);
     if (position == names.end() ||
-        variant.functions[position->second].prepares != function.name)
+        !preparesFor(variant.functions[position->second], function, names,
+                     variant))
       return prepare.refuse("names '" + name +
                             "', which is no function that prepares '" +
                             function.name + "'");

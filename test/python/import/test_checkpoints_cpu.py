@@ -94,3 +94,28 @@ def test_checkpoint(family, dtype, tmp_path, record):
     record(f"checkpoint {family} {dtype}", error)
     # bf16: as in test_layers_cpu, and the router's logits may be rounded too.
     assert error < (1e-5 if dtype == "f32" else 2.5e-2)
+
+
+def test_all_layers(tmp_path, record):
+    """One artifact with a function for each layer with experts; one code a shape."""
+    import moe
+    from moe_testing.models.hf import MODELS as MODELS_OF_HF
+
+    model = MODELS_OF_HF["qwen3_moe"](num_hidden_layers=5, mlp_only_layers=[1])
+    model.save(tmp_path)
+    module = moe.compile(tmp_path, layer="all")
+    assert sorted(module.functions) == ["layer_0", "layer_2", "layer_3", "layer_4"]
+    entries = {f["entry"] for f in module.metadata["variants"][0]["functions"]
+               if "prepares" not in f}
+    assert len(entries) == 1
+    x = model.rows_away_from_ties(7, torch.float32)
+    for index in (0, 2, 3, 4):
+        y = module.layer(tmp_path, function=f"layer_{index}")(x)
+        with torch.no_grad():
+            expected = model.model.model.layers[index].mlp(x[None])
+        expected = expected[0] if isinstance(expected, tuple) else expected
+        error = data.relative_error(y.numpy(), expected.reshape(7, -1).numpy())
+        record(f"layer {index} of all", error)
+        assert error < 2e-6
+    with pytest.raises(moe.MoEError, match="expected the name of a function, one of"):
+        module.layer(tmp_path)

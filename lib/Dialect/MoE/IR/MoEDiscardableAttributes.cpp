@@ -29,6 +29,21 @@ static bool isSignature(Attribute attribute) {
   return isa<SignatureAttr>(attribute);
 }
 
+/// True for {name = {code = @function, sources = {argument = ["tensor"]}}}.
+static bool isLayers(Attribute attribute) {
+  auto layers = dyn_cast<DictionaryAttr>(attribute);
+  return layers && llvm::all_of(layers, [](NamedAttribute layer) {
+           auto entry = dyn_cast<DictionaryAttr>(layer.getValue());
+           auto sources =
+               entry ? entry.getAs<DictionaryAttr>("sources") : nullptr;
+           return sources && entry.size() == 2 &&
+                  entry.getAs<FlatSymbolRefAttr>("code") &&
+                  llvm::all_of(sources, [](NamedAttribute source) {
+                    return isArrayOfStrings(source.getValue());
+                  });
+         });
+}
+
 static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
@@ -64,6 +79,8 @@ static constexpr Known ofOperations[] = {
     {signatureAttrName, isSignature, "a #moe.signature"},
     {independentTokensAttrName},
     {preparesAttrName},
+    {layersAttrName, isLayers,
+     "{name = {code = @function, sources = {argument = [\"tensor\"]}}}"},
     // Kernels and GPU modules
     {"moe.kernel"},
     {liveTokensAttrName},

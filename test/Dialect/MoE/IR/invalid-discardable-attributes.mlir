@@ -24,7 +24,7 @@ func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.role = "output"}
 
 // -----
 
-// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
+// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
 func.func @range(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.token = [1, 2]} {
   return %x : tensor<?x4xf32>
 }
@@ -64,3 +64,8 @@ func.func @source_type(%x: tensor<4xf32> {moe.source = "w"}) -> tensor<4xf32> {
 func.func @result_type(%x: tensor<4xf32>) -> (tensor<4xf32> {moe.name = 1}) {
   return %x : tensor<4xf32>
 }
+
+// -----
+
+// expected-error @+1 {{expected moe.layers of an operation to be {name = {code = @function, sources = {argument = ["tensor"]}}}, got {layer_1 = {code = @layer_0}}}}
+module attributes {moe.layers = {layer_1 = {code = @layer_0}}} {}

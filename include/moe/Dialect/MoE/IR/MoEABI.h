@@ -44,6 +44,10 @@ inline constexpr StringLiteral sharedBytesAttrName = "moe.shared_bytes";
 inline constexpr StringLiteral tilesAttrName = "moe.tiles";
 /// Arrays of dictionaries: the PTX images of a module and the kernels in them.
 inline constexpr StringLiteral imagesAttrName = "moe.images";
+/// On a module: functions of the artifact whose code is that of another, a
+/// dictionary from their names to {code = @function, sources = {argument =
+/// ["tensor", ...]}}.
+inline constexpr StringLiteral layersAttrName = "moe.layers";
 inline constexpr StringLiteral kernelsAttrName = "moe.kernels";
 
 /// Returns the signature of an exported function, or null.
