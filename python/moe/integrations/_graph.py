@@ -44,6 +44,7 @@ class Tensor:
     element: str
     narrow: str | None = None  # of ids in i64: the tensor of i32 that they come from
     constant: float | int | bool | None = None  # the value of all elements, if it is known
+    transposed: Tensor | None = None  # the matrix that this one is the transpose of
 
     @property
     def extents(self) -> tuple[Extent, ...]:
@@ -272,7 +273,8 @@ class Function:
         empty = self.empty(result.extents, result.element)
         name = self.let(f"linalg.transpose ins({tensor.name} : {tensor.type}) "
                         f"outs({empty} : {result.type}) permutation = {moved}")
-        return Tensor(name, shape, tensor.element)
+        return Tensor(name, shape, tensor.element,
+                      transposed=tensor if len(tensor.shape) == 2 else None)
 
     def slice(self, tensor: Tensor, dim: int, start: int, count: Extent, step: int = 1) -> Tensor:
         """Return ``count`` slices along a dimension, every ``step``-th from ``start`` on."""
@@ -298,7 +300,9 @@ class Function:
     def matmul(self, lhs: Tensor, rhs: Tensor, shape: Sequence[Extent], element: str,
                transposed: bool = False) -> Tensor:
         """Multiply matrices; accumulates in f32 and rounds to ``element``."""
-        rows, columns = shape
+        rows, _ = shape
+        if rhs.transposed is not None:
+            rhs, transposed = rhs.transposed, not transposed
         whole = tuple(shape)
         # A matmul keeps extents of 1.
         left = self.with_units(lhs, (rows, lhs.shape[-1]))

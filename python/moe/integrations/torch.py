@@ -203,9 +203,9 @@ def _write_experts(f: Function, arguments: Mapping[str, str], experts: _Describe
            f"experts({count}) : {r}, {i}")
     result = type_of((rows.shape[0], experts.output), experts.dtype)
     params = ", ".join(arguments[name] for name in experts.weights)
-    y = f.let(f"moe.expert {grouped}, {offsets} params({params} : "
-              f"{', '.join(types)}) {{\n{experts.region(f, arguments)}\n}} : {r}, tensor<{count + 1}xi32> "
-              f"-> {result}")
+    region = experts.region(f, arguments)
+    y = f.let(f"moe.expert {grouped}, {offsets} params({params} : {', '.join(types)}) {{\n"
+              f"{region}\n}} : {r}, tensor<{count + 1}xi32> -> {result}")
     out = f.let(f"moe.combine {y}, {positions} weights({scale} : tensor<?x{top_k}x"
                 f"{factors.element}>) : {result}, {i}")
     sum_ = Tensor(out, (rows.shape[0], experts.output), experts.dtype)

@@ -36,9 +36,9 @@ static Value matchGuard(Value denominator, NormalizeGuard &guard,
 static Value matchAbs(Value tensor) {
   std::optional<Elementwise> match =
       tensor ? matchElementwise(tensor) : std::nullopt;
-  auto abs = match ? skipConversions(match->yielded())
-                         .getDefiningOp<math::AbsFOp>()
-                   : nullptr;
+  auto abs =
+      match ? skipConversions(match->yielded()).getDefiningOp<math::AbsFOp>()
+            : nullptr;
   return abs ? match->inputOf(abs.getOperand(), {0, 1}) : Value();
 }
 
@@ -65,13 +65,12 @@ struct FoldNormalize : OpRewritePattern<GateOp> {
       if (!quotient)
         continue;
       // A small epsilon vanishes where the sum is rounded first.
-      if (quotient->epsilon < 0.0 || (!gate.getScoreElementType().isF32() &&
-                                      quotient->epsilon > 1e-10))
+      if (quotient->epsilon < 0.0 ||
+          (!gate.getScoreElementType().isF32() && quotient->epsilon > 1e-10))
         return failure();
       double p = quotient->kind == NormalizeKind::Norm ? 1.0 : 2.0;
-      auto normalize =
-          NormalizeAttr::get(gate.getContext(), quotient->kind, p,
-                             quotient->epsilon, quotient->guard);
+      auto normalize = NormalizeAttr::get(gate.getContext(), quotient->kind, p,
+                                          quotient->epsilon, quotient->guard);
       rewriter.modifyOpInPlace(gate, [&] { gate.setNormalizeAttr(normalize); });
       rewriter.replaceOp(user, weights);
       return success();

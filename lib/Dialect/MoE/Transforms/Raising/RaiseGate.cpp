@@ -34,14 +34,17 @@ struct CountSteps : RewriterBase::Listener {
   int64_t count = 0;
 };
 
-/// True if a gate is among the operations that `op` depends on, or it is one.
-static bool hasGate(Operation *op) {
+/// True if a top-k alone is among the operations that `op` depends on.
+static bool needsTopK(Operation *op) {
   SetVector<Operation *> slice;
   BackwardSliceOptions options;
   options.inclusive = true;
   options.omitBlockArguments = true;
   return succeeded(getBackwardSlice(op, &slice, options)) &&
-         llvm::any_of(slice, llvm::IsaPred<GateOp>);
+         llvm::any_of(slice, [](Operation *each) {
+           auto gate = dyn_cast<GateOp>(each);
+           return gate && raising::isTopK(gate);
+         });
 }
 
 /// Emits a remark if the choices that a dispatch takes are not those of a whole
@@ -57,8 +60,8 @@ static void remarkIfLeft(DispatchOp dispatch) {
         !isa_and_present<linalg::GenericOp, linalg::SoftmaxOp>(left))
       return;
     part = "scores";
-  } else if (!left || !hasGate(left)) {
-    return; // the ids are given
+  } else if (!left || !needsTopK(left)) {
+    return; // the ids are given, or derived from those of a gate
   }
   auto function = dispatch->getParentOfType<FunctionOpInterface>();
   remark::missed(dispatch.getLoc(),
