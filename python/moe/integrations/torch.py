@@ -47,8 +47,11 @@ class Imported:
 
     def layer(self, **options: Any) -> Layer:
         """Compile the layer and bind the weights that the module has now."""
-        return self.compile(**options).layer(
-            {name: tensor.detach().contiguous() for name, tensor in self.weights.items()})
+        return self.compile(**options).layer(self.arrays())
+
+    def arrays(self) -> dict[str, torch.Tensor]:
+        """Return the weights as ``Module.layer`` takes them: contiguous, without gradients."""
+        return {name: tensor.detach().contiguous() for name, tensor in self.weights.items()}
 
 
 def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import warnings
 
 import pytest
 
@@ -11,7 +12,7 @@ import moe
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from moe_testing import data  # noqa: E402
+from moe_testing import data, families  # noqa: E402
 from moe_testing.models.blocks import BLOCKS  # noqa: E402
 from moe_testing.models.hf import MODELS, H  # noqa: E402
 
@@ -19,9 +20,8 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 # Of the largest result: sums in another order.
 F32 = 2e-6
-# Routers that stay ordinary operations, and a mask of choices in place of ids.
-NOT_RAISED = {"llama4_text", "llama4", "phimoe", "inkling", "zaya"}
-NOT_TRACED = {"switch_transformers", "switch_decoder"}
+TABLE = families.read()
+TRACED = [f for f in MODELS if TABLE[families.folder_of(f)]["traced"]]
 
 
 class Block(torch.nn.Module):
@@ -42,6 +42,18 @@ def block_of(model) -> torch.nn.Module:
     return (block if isinstance(block, torch.nn.Module) else Block(block)).eval()
 
 
+def compile_and_check(family: str, imported) -> moe.Module:
+    """Compile a layer, and compare what was recognised with the table of families."""
+    with warnings.catch_warnings(record=True) as messages:
+        warnings.simplefilter("always")
+        module = imported.compile()
+    left = [str(m.message) for m in messages if issubclass(m.category, RuntimeWarning)]
+    families.check(families.folder_of(family), traced=True,
+                   raised="score(none)" not in raised(imported.mlir),
+                   fused=not any("an expert is left to loops" in text for text in left))
+    return module
+
+
 def raised(text: str) -> str:
     """The module after the gates were raised."""
     opt = moe.find_compiler().resolve().parent / "moe-opt"
@@ -51,19 +63,24 @@ def raised(text: str) -> str:
     return done.stdout
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("family", [f for f in MODELS if f not in NOT_TRACED])
+@pytest.mark.parametrize("family", TRACED)
 def test_family(family, record):
     model = MODELS[family]()
     imported = moe.from_torch(block_of(model))
-    assert ("score(none)" in raised(imported.mlir)) == (family in NOT_RAISED)
+    layer = compile_and_check(family, imported).layer(imported.arrays())
     x = model.rows_away_from_ties(33, torch.float32)
-    error = data.relative_error(imported.layer()(x).numpy(), model.run(x).numpy())
+    error = data.relative_error(layer(x).numpy(), model.run(x).numpy())
     record(f"{family} f32", error)
     assert error < F32
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_families_that_are_not_traced():
+    for family in MODELS:
+        if family not in TRACED:
+            with pytest.raises(moe.MoEError, match="cannot be exported"):
+                moe.from_torch(block_of(MODELS[family]()))
+
+
 @pytest.mark.parametrize("family", list(BLOCKS))
 def test_block(family, record):
     """Norms, state of routers, experts of several kinds: all of it around the experts."""
@@ -73,8 +90,8 @@ def test_block(family, record):
         expected = block(x)
     expected = expected[0] if isinstance(expected, tuple) else expected
     imported = moe.from_torch(block, example=x)
-    assert ("score(none)" in raised(imported.mlir)) == (family in NOT_RAISED)
-    error = data.relative_error(imported.layer()(x[0]).numpy(), expected.reshape(33, H).numpy())
+    layer = compile_and_check(family, imported).layer(imported.arrays())
+    error = data.relative_error(layer(x[0]).numpy(), expected.reshape(33, H).numpy())
     record(f"{family} f32", error)
     assert error < F32
 

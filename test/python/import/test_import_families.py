@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+from moe_testing import families
 from moe_testing.models import hf
 from moe_testing.models.checkpoints import (
     TOLERANCE, check, compile_layer, edit, ir_of, refused, relative_error, replace_tensors)
@@ -204,3 +205,23 @@ def nest(directory: Path, family: str, section: str, prefix: str) -> None:
         tensors.update(renamed)
 
     replace_tensors(directory, rename)
+
+
+def test_table_of_families(compiled, tmp_path):
+    """docs/families.md names every folder of transformers that has experts, and those that
+    --hf imports."""
+    import transformers
+
+    table = families.read()
+    root = Path(transformers.__file__).parent / "models"
+    with_experts = {path.parent.name for path in root.glob("*/modeling_*.py")
+                    if re.search(r"^@use_experts_implementation", path.read_text(), re.MULTILINE)}
+    others = {"dbrx", "doge", "jetmoe", "llama4", "longcat_flash", "nllb_moe", "step3p7",
+              "switch_transformers"}
+    assert set(table) == with_experts | others
+    (tmp_path / "config.json").write_text('{"model_type": "none"}')
+    known = set(refused(compiled, tmp_path).split("families: ")[1].strip().split(", "))
+    for folder, row in table.items():
+        families.check(folder, hf=bool({folder, f"{folder}_text"} & known),
+                       experts=folder in with_experts and folder != "muse_spark")
+        assert row["--hf"] or row["traced"] or folder in ("doge", "jetmoe", "nllb_moe")
