@@ -97,7 +97,8 @@ SmallVector<const Weight *> LayerBuilder::listWeights() const {
     addMLP(*weights.shared);
   for (const std::optional<Weight> *weight :
        {&weights.sharedGate, &weights.latentDown, &weights.latentDownBias,
-        &weights.latentUp, &weights.latentUpBias, &weights.outputNorm})
+        &weights.latentUp, &weights.latentUpBias, &weights.outputBias,
+        &weights.outputNorm})
     add(*weight);
   return all;
 }
@@ -316,6 +317,8 @@ OwningOpRef<ModuleOp> LayerBuilder::run() {
                  (*this)[weights.latentUpBias], dataType);
   if (layer.shared)
     y = addShared(x, y);
+  if (Value bias = (*this)[weights.outputBias])
+    y = b.addRow(y, bias, dataType);
   if (layer.outputScale != 1.0)
     y = b.map(y, dataType, [&](ValueRange v) -> Value {
       return arith::MulFOp::create(b, v[0], b.f32(layer.outputScale));

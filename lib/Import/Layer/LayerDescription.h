@@ -156,6 +156,7 @@ struct LayerDescription {
   bool sharedGateIsVector = false; // [hidden]
 
   Latent latent;
+  std::string outputBias;   // added to each row of the result; may be empty
   double outputScale = 1.0; // of the sum of routed and shared experts
   RMSNorm outputNorm;       // of that sum
 

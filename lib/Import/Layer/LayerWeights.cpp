@@ -405,6 +405,9 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
       weights.latentUpBias = find("latent_up_proj_bias", latent.upBias,
                                   {layer.hidden}, Types::Converted);
   }
+  if (!layer.outputBias.empty())
+    weights.outputBias = find("output_bias", layer.outputBias, {layer.hidden},
+                              Types::Converted);
   if (!layer.outputNorm.weight.empty())
     weights.outputNorm =
         find("output_norm", chooseName(layer.outputNorm.weight), {layer.hidden},

@@ -52,7 +52,7 @@ struct LayerWeights {
   std::optional<MLPWeights> shared;
   std::optional<Weight> sharedGate;
   std::optional<Weight> latentDown, latentDownBias, latentUp, latentUpBias;
-  std::optional<Weight> outputNorm;
+  std::optional<Weight> outputBias, outputNorm;
 };
 
 /// Finds every tensor in `checkpoint`, if given; `dtype` may then be empty.

@@ -210,6 +210,8 @@ family("granitemoe_swa", "GraniteMoeSWAForCausalLM", "GraniteMoeSWAConfig",
 family("granitemoehybrid", "GraniteMoeHybridForCausalLM", "GraniteMoeHybridConfig",
        block=sum_of_shared("block_sparse_moe", "shared_mlp"), **GRANITE,
        layer_types=["attention", "attention"], mamba_n_heads=8, mamba_d_head=8)
+family("jetmoe", "JetMoeForCausalLM", "JetMoeConfig", intermediate_size=I, num_local_experts=E,
+       num_experts_per_tok=3, kv_channels=16, router=lambda m: mlp(m).router.layer)
 family("cohere2_moe", "Cohere2MoeForCausalLM", "Cohere2MoeConfig", intermediate_size=I,
        num_experts=E, num_experts_per_tok=3, num_shared_experts=2, **HEAD)
 

@@ -251,6 +251,7 @@ LayerDescription mlir::moe::importer::describeLayer(const Family &family,
     d.latent = family.latent;
     d.latent.width = config.extent(family.latentWidth);
   }
+  d.outputBias = family.outputBias;
   d.outputNorm = family.outputNorm;
   d.outputNorm.epsilon =
       config.real(family.outputNormEpsilon, d.outputNorm.epsilon);

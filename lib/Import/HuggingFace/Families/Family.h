@@ -108,6 +108,7 @@ struct Family {
   SharedRule shared;
   Latent latent; // its width is read from `latentWidth`
   Key latentWidth;
+  std::string outputBias;
   Key outputNormEpsilon; // with `outputNorm`
   RMSNorm outputNorm;
 

@@ -1,4 +1,4 @@
-//===- Granite.cpp - Granite MoE and Command A MoE -----------------------===//
+//===- Granite.cpp - Granite, JetMoE and Command A MoE -------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -32,6 +32,17 @@ static Family graniteShared(int64_t widthAbsent) {
   f.shared.widthAbsent = widthAbsent;
   f.shared.layouts = {halves("shared_mlp.input_linear.weight",
                              "shared_mlp.output_linear.weight")};
+  return f;
+}
+
+/// Granite's router and experts under other names, and a bias on the sum.
+static Family jetMoe() {
+  Family f = granite();
+  f.activation.name = "activation_function";
+  f.expertLayouts = {
+      halves("mlp.input_linear.weight", "mlp.output_linear.weight")};
+  f.router.weight = {"mlp.router.layer.weight"};
+  f.outputBias = "mlp.bias";
   return f;
 }
 
@@ -78,5 +89,6 @@ void mlir::moe::importer::addGranite(FamilyTable &table) {
   table.add("granitemoeshared", graniteShared(0));
   table.add("granitemoe_swa", graniteShared(0));
   table.add("granitemoehybrid", graniteShared(1024));
+  table.add("jetmoe", jetMoe());
   table.add("cohere2_moe", cohere2());
 }
