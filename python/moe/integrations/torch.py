@@ -84,7 +84,12 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         except MoEError:
             raise
         except Exception as error:
-            raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {error}") from error
+            reason = str(error).strip().split("\n")[0]
+            if "data-dependent" in reason:
+                reason = ("its operations depend on the values of a tensor; experts must go "
+                          "through transformers' interface, or be a module called experts that "
+                          "takes rows, ids and weights")
+            raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {reason}") from error
     return _translate(program, experts, name)
 
 

@@ -109,6 +109,16 @@ def test_bf16(family, record):
     assert error < 8 * 2.0**-9
 
 
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "granitemoe"])
+def test_bits_of_the_checkpoint(family, tmp_path):
+    """The IR that is raised and that of the importer are the same layer, to the bit."""
+    model = MODELS[family]()
+    model.save(tmp_path, save_original_format=False)
+    x = model.rows_away_from_ties(33, torch.float32)
+    expected = moe.compile(tmp_path, layer=model.layer).layer(tmp_path)(x)
+    assert torch.equal(moe.from_torch(block_of(model)).layer()(x), expected)
+
+
 # -- other routers ------------------------------------------------------------
 
 
@@ -188,6 +198,27 @@ def test_near_misses(choose, record):
     error = data.relative_error(y.numpy(), expected.numpy())
     record(choose.__name__, error)
     assert error < F32
+
+
+def test_loops_in_the_block():
+    """A loop over experts that depends on the choice and is no module of its own."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate = torch.nn.Linear(8, 4)
+            self.members = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(4))
+
+        def forward(self, x):
+            ids = self.gate(x).argmax(-1)
+            out = torch.zeros_like(x)
+            for e in ids.unique().tolist():
+                out[ids == e] = self.members[e](x[ids == e])
+            return out
+
+    with pytest.raises(moe.MoEError, match="its operations depend on the values of a tensor; "
+                                           "experts must go through"):
+        moe.from_torch(Block().eval())
 
 
 def test_a_warning_says_what_stays():
