@@ -86,17 +86,32 @@ static llvm::json::Array toJSONArray(ArrayAttr array) {
 }
 
 /// Describes a function whose code is that of `code` and which reads other
-/// tensors.
-static llvm::json::Value describeLayer(StringRef name,
-                                       const llvm::json::Object &code,
-                                       DictionaryAttr sources) {
+/// tensors: as many for the same arguments.
+static llvm::Expected<llvm::json::Value>
+describeLayer(StringRef name, const llvm::json::Object &code,
+              DictionaryAttr sources) {
   llvm::json::Object described = code;
   described["name"] = name;
+  size_t used = 0;
   for (llvm::json::Value &value : *described.getArray("arguments")) {
     llvm::json::Object &argument = *value.getAsObject();
-    if (Attribute source = sources.get(*argument.getString("name")))
+    const llvm::json::Array *old = argument.getArray("source");
+    StringRef argumentName = *argument.getString("name");
+    auto source = sources.getAs<ArrayAttr>(argumentName);
+    if (bool(old) != bool(source) || (old && old->size() != source.size()))
+      return llvm::createStringError(
+          "moe.layers: expected '" + name + "' to have " +
+          llvm::Twine(old ? old->size() : 0) + " sources of '" + argumentName +
+          "', as its code has, got " + llvm::Twine(source ? source.size() : 0));
+    if (source) {
       argument["source"] = toJSON(source);
+      ++used;
+    }
   }
+  if (used != sources.size())
+    return llvm::createStringError("moe.layers: '" + name +
+                                   "' has sources of arguments that its code "
+                                   "does not have");
   return described;
 }
 
@@ -108,16 +123,25 @@ static llvm::Error addLayers(ModuleOp module, llvm::json::Array &functions) {
   for (NamedAttribute layer : layers) {
     auto entry = cast<DictionaryAttr>(layer.getValue());
     StringRef code = entry.getAs<FlatSymbolRefAttr>("code").getValue();
-    auto found = llvm::find_if(functions, [&](const llvm::json::Value &each) {
-      return each.getAsObject()->getString("name") == code;
-    });
+    auto findFunction = [&](StringRef name) {
+      return llvm::find_if(functions, [&](const llvm::json::Value &each) {
+        return each.getAsObject()->getString("name") == name;
+      });
+    };
+    auto found = findFunction(code);
     if (found == functions.end())
       return llvm::createStringError("moe.layers names a function '" + code +
                                      "' that the module does not have");
-    llvm::json::Value described =
+    if (findFunction(layer.getName()) != functions.end())
+      return llvm::createStringError("moe.layers: the module has a function '" +
+                                     layer.getName().getValue() +
+                                     "' of its own");
+    llvm::Expected<llvm::json::Value> described =
         describeLayer(layer.getName(), *found->getAsObject(),
                       entry.getAs<DictionaryAttr>("sources"));
-    functions.push_back(std::move(described));
+    if (!described)
+      return described.takeError();
+    functions.push_back(std::move(*described));
   }
   return llvm::Error::success();
 }

@@ -406,8 +406,8 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
                                   {layer.hidden}, Types::Converted);
   }
   if (!layer.outputBias.empty())
-    weights.outputBias = find("output_bias", layer.outputBias, {layer.hidden},
-                              Types::Converted);
+    weights.outputBias =
+        find("output_bias", layer.outputBias, {layer.hidden}, Types::Converted);
   if (!layer.outputNorm.weight.empty())
     weights.outputNorm =
         find("output_norm", chooseName(layer.outputNorm.weight), {layer.hidden},

@@ -97,6 +97,8 @@ class Function:
         self.arguments: list[str] = []
         self.names = 0
         self.indices: dict[Extent, str] = {}
+        # What a value without extents of 1 comes from, with its shape.
+        self.whole: dict[str, tuple[str, tuple[Extent, ...]]] = {}
 
     def error(self, why: str) -> MoEError:
         return MoEError(UNIMPLEMENTED, f"{self.what} {why}")
@@ -158,6 +160,9 @@ class Function:
 
     def filled(self, shape: Sequence[Extent], element: str, value: float | int | bool) -> Tensor:
         """Return a tensor of one value, which later operations may compute with."""
+        types = {**DTYPES, **INTEGERS}
+        dtype = next(d for d, name in types.items() if name == element)
+        value = torch.tensor(value).to(dtype).item()
         name = self.fill([e for e in shape if e != 1], element, value)
         return Tensor(name, tuple(shape), element, constant=value)
 
@@ -321,6 +326,8 @@ class Function:
         """Return a tensor with all of its extents, also those of 1."""
         if 1 not in shape:
             return tensor.name
+        if tensor.name in self.whole and self.whole[tensor.name][1] == tuple(shape):
+            return self.whole[tensor.name][0]
         groups = _unit_groups(shape)
         sizes = ", ".join(str(e) if isinstance(e, int) else self.index(e) for e in shape)
         return self.let(f"tensor.expand_shape {tensor.name} {groups} output_shape [{sizes}] : "
@@ -333,6 +340,7 @@ class Function:
             return result
         name = self.let(f"tensor.collapse_shape {name} {_unit_groups(shape)} : "
                         f"{type_of(shape, element)} into {result.type}")
+        self.whole[name] = (result.name, result.shape)
         return Tensor(name, result.shape, element)
 
 

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
 
 from ._graph import (INTEGERS, Extent, Function, IntegerBody, Tensor, expression_of, extents_of,
@@ -77,21 +78,32 @@ def element_of(f: Function, value: torch.Tensor) -> str:
 
 
 def _integer(name: str) -> Rule:
-    def rule(b: IntegerBody, x: Any, y: Any, **_: Any) -> Scalar:
-        element = x.element if isinstance(x, Scalar) else y.element
-        x, y = (v if isinstance(v, Scalar) else
-                b.let(element, f"arith.constant {int(v)} : {element}") for v in (x, y))
-        wide = x.element if int(x.element[1:]) >= int(y.element[1:]) else y.element
-        x, y = b.cast(x, wide), b.cast(y, wide)
+    """Integers and truth values, which count as 0 and 1."""
+    def rule(b: IntegerBody, x: Any, y: Any, alpha: int = 1, **_: Any) -> Scalar:
+        known = [v.element for v in (x, y) if isinstance(v, Scalar)]
+        wide = "i32" if set(known) == {"i32"} else "i64"
+        x, y = (b.cast(v, wide) if isinstance(v, Scalar) else
+                b.let(wide, f"arith.constant {int(v)} : {wide}") for v in (x, y))
+        if alpha != 1:
+            factor = b.let(wide, f"arith.constant {int(alpha)} : {wide}")
+            y = b.let(wide, f"arith.muli {y.name}, {factor.name} : {wide}")
         result = "i1" if name.startswith("cmpi") else wide
         return b.let(result, f"arith.{name} {x.name}, {y.name} : {wide}")
     return rule
 
 
+def _divide(b: IntegerBody, x: Any, y: Any, rounding_mode: str | None = None) -> Scalar:
+    return _integer("floordivsi" if rounding_mode == "floor" else "divsi")(b, x, y)
+
+
 def _not(b: IntegerBody, x: Scalar) -> Scalar:
-    x = b.cast(x, "i1")
-    true = b.let("i1", "arith.constant true")
-    return b.let("i1", f"arith.xori {x.name}, {true.name} : i1")
+    ones = b.let(x.element, "arith.constant true" if x.element == "i1" else
+                 f"arith.constant -1 : {x.element}")
+    return b.let(x.element, f"arith.xori {x.name}, {ones.name} : {x.element}")
+
+
+def _logical_not(b: IntegerBody, x: Scalar) -> Scalar:
+    return _not(b, b.cast(x, "i1"))
 
 
 def _logical(name: str) -> Rule:
@@ -103,11 +115,12 @@ def _logical(name: str) -> Rule:
 # Where no operand is a float.
 _INTEGERS: dict[Any, Rule] = {
     aten.add: _integer("addi"), aten.sub: _integer("subi"), aten.mul: _integer("muli"),
+    aten.div: _divide,
     aten.eq: _integer("cmpi eq,"), aten.ne: _integer("cmpi ne,"), aten.lt: _integer("cmpi slt,"),
     aten.le: _integer("cmpi sle,"), aten.gt: _integer("cmpi sgt,"),
     aten.ge: _integer("cmpi sge,"),
     aten.bitwise_and: _integer("andi"), aten.bitwise_or: _integer("ori"),
-    aten.bitwise_not: _not, aten.logical_not: _not,
+    aten.bitwise_not: _not, aten.logical_not: _logical_not,
     aten.logical_and: _logical("andi"), aten.logical_or: _logical("ori"),
 }
 
@@ -122,12 +135,15 @@ def _elementwise(f: Function, target: Any, value: torch.Tensor, arguments: Seque
         chosen = arguments[1 if arguments[0].constant else 2]
         if isinstance(chosen, Tensor):
             return f.convert(_expand(f, value, chosen), element)
+    if any(isinstance(a, sympy.Expr) for a in arguments):
+        raise f.error("computes with the number of tokens, which has no translation to MLIR")
     # A known value is a constant of the body.
     arguments = [a.constant if isinstance(a, Tensor) and a.constant is not None
                  and a.element != "i1" else a for a in arguments]
     tensors = [a for a in arguments if isinstance(a, Tensor)]
     scalars = [a for a in arguments if isinstance(a, float)]
-    integral = not scalars and not any(t.element in DTYPES.values() for t in tensors)
+    integral = (element in INTEGERS.values() and not scalars
+                and not any(t.element in DTYPES.values() for t in tensors))
     if integral and packet not in _INTEGERS and packet not in (aten.where, aten._to_copy):
         integral = False
     rule = _INTEGERS[packet] if integral and packet in _INTEGERS else RULES.get(packet)
@@ -233,6 +249,7 @@ def _split(f: Function, value: Sequence[torch.Tensor], x: Tensor, _: Any, dim: i
 def _cat(f: Function, value: torch.Tensor, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     shape = extents_of(value)
     dim %= len(shape)
+    parts = [f.convert(part, element_of(f, value)) for part in parts]
     result = Tensor(f.empty([e for e in shape if e != 1], parts[0].element), shape,
                     parts[0].element)
     start: Extent = 0
@@ -281,7 +298,10 @@ def _mm(f: Function, value: torch.Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return f.matmul(x, weight, extents_of(value), element_of(f, value))
 
 
-def _addmm(f: Function, value: torch.Tensor, bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def _addmm(f: Function, value: torch.Tensor, bias: Tensor, x: Tensor, weight: Tensor,
+           beta: float = 1, alpha: float = 1) -> Tensor:
+    if (beta, alpha) != (1, 1):
+        raise f.error("scales a matmul in aten.addmm, which has no translation to MLIR")
     return _biased(f, f.matmul(x, weight, extents_of(value), "f32"), bias, element_of(f, value))
 
 
@@ -424,8 +444,10 @@ def _gather(f: Function, value: torch.Tensor, x: Tensor, dim: int, index: Tensor
 
 
 def _scatter(f: Function, value: torch.Tensor, x: Tensor, dim: int, index: Tensor, source: Any,
-             **_: Any) -> Tensor:
+             reduce: str | None = None) -> Tensor:
     """The last source of a place wins; a loop over the sources reduces."""
+    if reduce is not None:
+        raise f.error(f"scatters with reduce='{reduce}', which has no translation to MLIR")
     dim %= len(x.shape)
     if x.shape[dim] == 1 and not isinstance(source, Tensor):
         return f.filled(x.shape, x.element, source)
@@ -453,27 +475,48 @@ def _scatter(f: Function, value: torch.Tensor, x: Tensor, dim: int, index: Tenso
     return Tensor(name, x.shape, x.element)
 
 
-def _embedding(f: Function, value: torch.Tensor, table: Tensor, index: Tensor, *_: Any,
-               **__: Any) -> Tensor:
-    """Rows of a table, or elements of a vector."""
-    shape = extents_of(value)
+def _rows_of(f: Function, value: torch.Tensor, table: Tensor, index: Tensor,
+             wraps: bool) -> Tensor:
+    """Rows of a table, or elements of a vector; indices below 0 may count from the end."""
+    shape, rank = extents_of(value), len(table.shape)
+    if rank > 2 or not isinstance(table.shape[0], int):
+        raise f.error("indexes tokens, or more than rows, which has no translation to MLIR")
 
     def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
-        at = [body.let("index", f"arith.index_cast {values[0].name} : {index.element} to index")]
-        if len(table.extents) > 1:
+        row = body.let("index", f"arith.index_cast {values[0].name} : {index.element} to index")
+        if wraps:
+            zero = body.let("index", "arith.constant 0 : index")
+            count = body.let("index", f"arith.constant {table.shape[0]} : index")
+            below = body.let("i1", f"arith.cmpi slt, {row.name}, {zero.name} : index")
+            other = body.let("index", f"arith.addi {row.name}, {count.name} : index")
+            row = body.let("index", f"arith.select {below.name}, {other.name}, {row.name} : index")
+        at = [row.name] if table.shape[0] != 1 else []
+        if rank == 2 and table.shape[1] != 1:
             last = sum(e != 1 for e in shape) - 1
-            at.append(body.let("index", f"linalg.index {last} : index"))
-        return body.let(table.element, f"tensor.extract {table.name}"
-                                       f"[{', '.join(a.name for a in at)}] : {table.type}")
+            at.append(body.let("index", f"linalg.index {last} : index").name)
+        return body.let(table.element,
+                        f"tensor.extract {table.name}[{', '.join(at)}] : {table.type}")
 
-    aligned = index.shape + (1,) * (len(table.shape) - 1)
-    return f.elementwise([Tensor(index.name, aligned, index.element)], shape, table.element, write)
+    aligned = Tensor(index.name, index.shape + (1,) * (rank - 1), index.element)
+    return f.elementwise([aligned], shape, table.element, write)
+
+
+def _embedding(f: Function, value: torch.Tensor, table: Tensor, index: Tensor, *_: Any,
+               **__: Any) -> Tensor:
+    return _rows_of(f, value, table, index, wraps=False)
+
+
+def _index_select(f: Function, value: torch.Tensor, x: Tensor, dim: int, index: Tensor) -> Tensor:
+    if dim % len(x.shape) != 0:
+        raise f.error("selects by indices along another dimension than the first, which has no "
+                      "translation to MLIR")
+    return _rows_of(f, value, x, index, wraps=False)
 
 
 def _index(f: Function, value: torch.Tensor, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    if len(indices) != 1 or len(x.shape) > 2:
-        raise f.error("indexes several dimensions, which has no translation to MLIR")
-    return _embedding(f, value, x, indices[0])
+    if len(indices) != 1 or indices[0].element == "i1":
+        raise f.error("indexes by a mask, or several dimensions, which has no translation to MLIR")
+    return _rows_of(f, value, x, indices[0], wraps=True)
 
 
 # -- new tensors --------------------------------------------------------------
@@ -493,6 +536,9 @@ def _arange(f: Function, value: torch.Tensor, *arguments: Any, **_: Any) -> Tens
         start = arguments[0]
     if len(arguments) > 2:
         step = arguments[2]
+
+    if not isinstance(start, int) or not isinstance(step, int):
+        raise f.error("makes a range with steps that are no integers")
 
     def write(body: IntegerBody, _: list[Scalar]) -> Scalar:
         at = body.let("index", "linalg.index 0 : index")
@@ -526,7 +572,7 @@ OPERATIONS: dict[Any, Rule] = {
                                                                    "arith.minimumf"),
     aten.linalg_vector_norm: _norm,
     aten.topk: _topk, aten.max: _max, aten.gather: _gather, aten.scatter: _scatter,
-    aten.index_select: lambda f, value, x, dim, index: _embedding(f, value, x, index),
+    aten.index_select: _index_select,
     aten.embedding: _embedding, aten.index: _index,
     aten.full: _full(1), aten.full_like: _full(1), aten.scalar_tensor: _full(0),
     aten.zeros: _full(None), aten.zeros_like: _full(None), aten.new_zeros: _full(None),

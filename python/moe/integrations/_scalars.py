@@ -93,6 +93,13 @@ def _scaled(name: str) -> Rule:
     return rule
 
 
+def _div(b: Body, x: Any, y: Any, rounding_mode: str | None = None) -> Scalar:
+    quotient = b.op("arith.divf", x, y)
+    if rounding_mode is None:
+        return quotient
+    return b.op({"floor": "math.floor", "trunc": "math.trunc"}[rounding_mode], quotient)
+
+
 def _compare(predicate: str) -> Rule:
     def rule(b: Body, x: Any, y: Any) -> Scalar:
         return b.let("i1", f"arith.cmpf {predicate}, {b.operand(x)}, {b.operand(y)} : f32")
@@ -147,7 +154,7 @@ def _gelu(b: Body, x: Any, approximate: str = "none") -> Scalar:
 RULES: dict[Any, Rule] = {
     aten.add: _scaled("arith.addf"), aten.sub: _scaled("arith.subf"),
     aten.rsub: lambda b, x, y, alpha=1: _scaled("arith.subf")(b, y, x, alpha),
-    aten.mul: _binary("arith.mulf"), aten.div: _binary("arith.divf"),
+    aten.mul: _binary("arith.mulf"), aten.div: _div,
     aten.minimum: _binary("arith.minimumf"), aten.maximum: _binary("arith.maximumf"),
     aten.neg: _unary("arith.negf"), aten.abs: _unary("math.absf"), aten.exp: _unary("math.exp"),
     aten.expm1: _unary("math.expm1"), aten.log: _unary("math.log"),

@@ -26,8 +26,8 @@ from ._scalars import DTYPES
 
 aten = torch.ops.aten
 
-# A number of tokens that is no other extent of a module.
-_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)
+# Numbers of tokens that are no other extent of a module.
+_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89)
 _ROWS = sympy.Symbol("rows", positive=True, integer=True)
 
 
@@ -46,12 +46,20 @@ class _Weight:
     name: str
     tensors: tuple[torch.Tensor, ...]  # one with a leading E, or E
 
+    @property
+    def is_of_modules(self) -> bool:
+        return "*" in self.name
+
+    @property
+    def count(self) -> int:
+        return len(self.tensors) if self.is_of_modules else self.tensors[0].shape[0]
+
     def of(self, expert: int) -> torch.Tensor:
-        return self.tensors[expert] if len(self.tensors) > 1 else self.tensors[0][expert]
+        return self.tensors[expert] if self.is_of_modules else self.tensors[0][expert]
 
     def stacked(self, experts: int) -> torch.Tensor:
         """Return the parts of the first experts, ``[experts, ...]``."""
-        return (torch.stack(self.tensors[:experts]) if len(self.tensors) > 1
+        return (torch.stack(self.tensors[:experts]) if self.is_of_modules
                 else self.tensors[0][:experts])
 
 
@@ -65,6 +73,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: dict[str, Any] | None = None) -> Any:
         result = function(*args, **(kwargs or {}))
+        # What an operation in place computes is what the one without its underscore does.
+        name = function.overloadpacket.__name__
+        if name.endswith("_") and hasattr(aten, name[:-1]):
+            function = getattr(getattr(aten, name[:-1]), function._overloadname, function)
         self.calls.append((function, args, kwargs or {}, result))
         return result
 
@@ -113,8 +125,15 @@ class WrittenExperts:
     keeps_others: bool = False  # a choice beyond the experts adds its row
 
     def run(self, rows: torch.Tensor, expert: int) -> torch.Tensor:
-        """Compute one expert on as many rows as were recorded."""
+        """Compute one expert on some rows. Views have as many as there are; elsewhere the
+        number that was recorded is a number."""
         values: list[Any] = []
+
+        def resized(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [resized(v) for v in value]
+            same = isinstance(value, int) and not isinstance(value, bool) and value == self.rows
+            return rows.shape[0] if same else value
 
         def look(value: Any) -> Any:
             if isinstance(value, _Rows):
@@ -129,7 +148,10 @@ class WrittenExperts:
             return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
 
         for function, args, kwargs, _ in self.calls:
-            values.append(function(*map(look, args), **{k: look(v) for k, v in kwargs.items()}))
+            args = [look(a) for a in args]
+            if function.overloadpacket in _VIEWS:
+                args = args[:1] + [resized(a) for a in args[1:]]
+            values.append(function(*args, **{k: look(v) for k, v in kwargs.items()}))
         return look(self.result)
 
     def region(self, outer: Function, shared: Mapping[str, str]) -> str:
@@ -194,11 +216,16 @@ class _Shaped:
 def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype) -> WrittenExperts:
     """Read what one expert of ``module`` computes; raises ``MoEError`` if it cannot be read."""
     sizes = {size for p in module.parameters() for size in p.shape}
-    count = next(p for p in _PRIMES if p not in sizes)
+    count, other = [p for p in _PRIMES if p not in sizes][:2]
     draw = torch.Generator().manual_seed(0)
-    rows = torch.randn(count, hidden, generator=draw).to(dtype)
-    found = _record(module, name, rows)
-    _check(module, found, rows, draw)
+    buffers = {buffer: buffer.clone() for buffer in module.buffers()}
+    try:
+        found = _record(module, name, torch.randn(count, hidden, generator=draw).to(dtype))
+        _check(module, found, torch.randn(other, hidden, generator=draw).to(dtype), draw)
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
     return found
 
 
@@ -221,8 +248,7 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
         return MoEError(UNIMPLEMENTED, f"{name}: the function of an expert cannot be read: {why}")
 
     candidates = dict(_weights(module))
-    several = any((len(w.tensors) if len(w.tensors) > 1 else w.tensors[0].shape[0]) > 1
-                  for w in candidates.values() if w.tensors[0].ndim)
+    several = any(w.count > 1 for w in candidates.values() if w.tensors[0].ndim)
     # Two choices, as some modules cannot take one: expert 0, and expert 1 with weight 0.
     top_k = 2 if several else 1
     ids = torch.arange(top_k).expand(rows.shape[0], top_k).contiguous()
@@ -241,7 +267,7 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
     owners: dict[int, str] = {}
     others: set[int] = set()  # what belongs to expert 1
     for parameter, weight in candidates.items():
-        if len(weight.tensors) == 1:
+        if not weight.is_of_modules:
             views[id(weight.tensors[0])] = weight.tensors[0]
             owners[id(weight.tensors[0])] = parameter
         else:
@@ -281,7 +307,7 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
     everyone = torch.arange(rows.shape[0])
     for function, args, kwargs, result in recorder.calls:
         packet = function.overloadpacket
-        adds = packet in (aten.index_add_, aten.index_add, aten.index_put_, aten.index_put)
+        adds = packet in (aten.index_add, aten.index_put)
         if depends([*args, *kwargs.values()], (others,)):
             if not adds:
                 results = result if isinstance(result, (list, tuple)) else [result]
@@ -311,12 +337,12 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
             if len(picked) == 1 and picked[0].numel() == 0:
                 continue
         if adds:
-            source = args[3] if packet in (aten.index_add_, aten.index_add) else args[2]
+            source = args[3] if packet is aten.index_add else args[2]
             if source.numel() == 0:
                 continue
             known[id(result)] = look(source)
             continue
-        if packet in (aten.mul, aten.mul_) and any(
+        if packet is aten.mul and any(
                 isinstance(a, torch.Tensor) and not depends(a) and look(a) == 1.0 for a in args):
             known[id(result)] = look(next(a for a in args if depends(a)))
             continue
@@ -334,11 +360,40 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
     if id(y) not in known:
         raise error("its result does not depend on the rows")
     # Only what the result needs.
-    experts = {len(w.tensors) if len(w.tensors) > 1 else w.tensors[0].shape[0] for w in weights}
+    experts = {weight.count for weight in weights}
     if not experts:
         raise error("it has no weights with a leading dimension of experts")
+    calls, result = _needed(calls, known[id(y)])
     return WrittenExperts(name, rows.shape[0], min(experts), rows.shape[1], y.shape[1],
-                          DTYPES[rows.dtype], weights, shared, calls, known[id(y)])
+                          DTYPES[rows.dtype], weights, shared, calls, result)
+
+
+def _needed(calls: list[Any], result: Any) -> tuple[list[Any], Any]:
+    """Drop operations that the result does not need."""
+    needed: set[int] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            for each in value:
+                visit(each)
+        elif isinstance(value, _Result) and value.index not in needed:
+            needed.add(value.index)
+            visit(calls[value.index][1])
+            visit(list(calls[value.index][2].values()))
+
+    visit(result)
+    order = sorted(needed)
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [moved(v) for v in value]
+        if isinstance(value, _Result):
+            return _Result(order.index(value.index), value.part)
+        return value
+
+    kept = [(f, tuple(map(moved, args)), {k: moved(v) for k, v in kwargs.items()}, made)
+            for f, args, kwargs, made in (calls[i] for i in order)]
+    return kept, moved(result)
 
 
 _VIEWS = (aten.view, aten._unsafe_view, aten.reshape, aten.t, aten.transpose, aten.permute,
@@ -370,21 +425,34 @@ def _weights(module: torch.nn.Module) -> Iterator[tuple[str, _Weight]]:
 
 def _check(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
            draw: torch.Generator) -> None:
-    """Compare a random choice among all experts, and one beyond them, with the module."""
+    """Compare random choices, which every expert is among, with the module: in another number of
+    rows than were recorded, and each expert on its rows alone, as the compiled code has them."""
     count, top_k = rows.shape[0], min(2, found.experts)
-    every = torch.stack([found.run(rows, e) for e in range(found.experts)])  # [E, T, H]
-    ids = torch.rand(count, found.experts, generator=draw).topk(top_k).indices
-    weights = torch.rand(count, top_k, generator=draw).to(rows.dtype)
-    expected = _call(module, rows, ids, weights)
-    chosen = every[ids, torch.arange(count)[:, None]]  # [T, K, H]
-    actual = (chosen.float() * weights.float()[..., None]).sum(1)
-    tolerance = 1e-4 if rows.dtype == torch.float32 else 5e-2
-    if not torch.allclose(actual, expected.float(), rtol=tolerance,
-                          atol=tolerance * float(expected.abs().max())):
-        raise MoEError(UNIMPLEMENTED, f"{found.what}: the function of expert 0 is not that of all "
-                       "experts, or their results are not added with their weights")
+    tolerance = {"f32": 1e-4, "bf16": 1.5e-2, "f16": 2e-3}[found.dtype]
+    calls = -(-found.experts // count)
+    first = torch.randperm(calls * count, generator=draw) % found.experts
+    for call in range(calls):
+        ids = first[call * count:(call + 1) * count, None]
+        if top_k == 2:
+            step = torch.randint(1, found.experts, ids.shape, generator=draw)
+            ids = torch.cat([ids, (ids + step) % found.experts], 1)
+        weights = torch.rand(count, top_k, generator=draw).to(rows.dtype)
+        expected = _call(module, rows, ids, weights).float()
+        actual = torch.zeros(count, found.output)
+        for expert in ids.unique().tolist():
+            token, choice = torch.where(ids == expert)
+            shuffled = torch.randperm(len(token), generator=draw)
+            token, choice = token[shuffled], choice[shuffled]
+            with torch.no_grad():
+                y = found.run(rows[token], expert).float()
+            actual.index_add_(0, token, y * weights[token, choice, None].float())
+        if expected.shape != actual.shape or not torch.allclose(
+                actual, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
+            raise MoEError(UNIMPLEMENTED, f"{found.what}: the function of expert 0 is not that of "
+                           "all experts, or their results are not added with their weights")
     # A choice beyond the experts, and another of weight 0.
-    ids[:, 0], ids[:, 1:] = found.experts, 0
+    ids = torch.zeros(count, top_k, dtype=torch.int64)
+    ids[:, 0] = found.experts
     weights[:, 1:] = 0
     try:
         beyond = _call(module, rows, ids, weights)

@@ -14,6 +14,7 @@ is, and a warning of the compiler says so.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,11 +145,15 @@ def _(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str) ->
 @contextlib.contextmanager
 def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
     """Make one operation of each experts module in ``module``; yields them by key."""
+    # A forward of the instance does something else than its class.
     found = {name: part for name, part in module.named_modules()
-             if is_experts(part) or may_be_experts(name, part)}
+             if "forward" not in part.__dict__
+             and (is_experts(part) or may_be_experts(name, part))}
     for key, part in found.items():
-        def forward(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, *,
-                    key: str = key) -> torch.Tensor:
+        def forward(*args: Any, key: str = key,
+                    signature: inspect.Signature = inspect.signature(part.forward),
+                    **kwargs: Any) -> torch.Tensor:
+            rows, ids, weights, *_ = signature.bind(*args, **kwargs).arguments.values()
             return torch.ops.moe_mlir.traced_experts(rows, ids, weights, key)
 
         part.forward = forward

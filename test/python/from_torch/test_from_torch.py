@@ -182,10 +182,55 @@ def gathered_elsewhere(logits, k):
     return logits.tanh().gather(1, ids), ids
 
 
+def negative_sum(logits, k):
+    values, ids = (logits - 4).topk(k, -1)
+    return values / values.sum(-1, keepdim=True), ids
+
+
+def rounded_sum(logits, k):
+    values, ids = logits.softmax(-1).topk(k, -1)
+    return values / values.sum(-1, keepdim=True).bfloat16().float(), ids
+
+
+def rounded_twice(logits, k):
+    values, ids = logits.softmax(-1).half().bfloat16().topk(k, -1)
+    return values.float(), ids
+
+
+def masked(logits, groups, ids, fill):
+    marks = torch.zeros(logits.shape[0], groups).scatter(1, ids, 1.0)
+    size = logits.shape[-1] // groups
+    mask = marks.unsqueeze(-1).expand(-1, groups, size).reshape(-1, groups * size)
+    return logits.masked_fill(~mask.bool(), fill)
+
+
+def masked_below_zero(logits, k):
+    """Masked experts win with 0 against scores below it."""
+    logits = logits[:, :4] - 4
+    best = logits.view(-1, 2, 2).amax(-1).topk(1, -1).indices
+    return masked(logits, 2, best, 0.0).topk(k, -1)
+
+
+def other_groups(logits, k):
+    """Two groups are ranked, and two of four are masked."""
+    logits = logits[:, :4]
+    best = logits.view(-1, 2, 2).amax(-1).topk(2, -1).indices
+    return masked(logits, 4, best, -float("inf")).topk(k, -1)
+
+
+def from_the_end(logits, k):
+    """Indices below 0, sums of truth values, integers that are divided."""
+    values, ids = logits.softmax(-1).topk(k, -1)
+    factor = torch.linspace(1.0, 2.0, logits.shape[-1])[ids - logits.shape[-1]]
+    both = (logits > 0.5).gather(1, ids) + (logits > 0.2).gather(1, ids)
+    return values * factor + both.float() + ((ids * 3 + 1) // 2).float(), ids
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("choose", [wrong_axis, sum_of_all, bias_in_weights, sizes_for_ids,
-                                    smallest, rotated, gathered_elsewhere],
-                         ids=lambda f: f.__name__)
+@pytest.mark.parametrize("choose", [
+    negative_sum, rounded_sum, rounded_twice, masked_below_zero, other_groups, from_the_end,
+    wrong_axis, sum_of_all, bias_in_weights, sizes_for_ids, smallest, rotated, gathered_elsewhere],
+    ids=lambda f: f.__name__)
 def test_near_misses(choose, record):
     """Routers that look like a gate: whatever is recognised, the result is theirs."""
     from moe_testing.models.experts import H
@@ -253,6 +298,10 @@ class LoopedExperts(torch.nn.Module):
         self.spoil = spoil
 
     def forward(self, x, ids, weights):
+        if self.spoil == "rows":
+            x = x / x.shape[0]
+        if self.spoil == "largest":
+            x = x / x.abs().max()
         out = torch.zeros_like(x)
         for e, expert in enumerate(self.members):
             token, choice = torch.where(ids == e)
@@ -285,7 +334,7 @@ def test_loop_over_modules(record):
     assert error < F32
 
 
-@pytest.mark.parametrize("spoil", ["third", "sum"])
+@pytest.mark.parametrize("spoil", ["third", "sum", "rows", "largest"])
 def test_loops_that_are_something_else(spoil):
     with pytest.raises(moe.MoEError, match="LoopedExperts: the function of expert 0 is not that of "
                                            "all experts, or their results are not added"):

@@ -108,14 +108,24 @@ static std::optional<GroupMask> matchMask(Value tensor) {
   return mask;
 }
 
+/// True for the reassociation of [T · G, S] and [T, G, S].
+static bool mergesFirstTwo(ArrayRef<ReassociationIndices> groups) {
+  return groups.size() == 2 && groups[0] == ReassociationIndices{0, 1} &&
+         groups[1] == ReassociationIndices{2};
+}
+
 /// Returns the scores [T, G · S] whose groups of S have the scores `groups`
 /// [T, G], and sets how.
-static Value matchGroupScores(Value groups, GroupScore &kind) {
+static Value matchGroupScores(Value groups, int64_t count, GroupScore &kind) {
+  // True for a result [T, G, ...].
+  auto hasGroups = [&](tensor::ExpandShapeOp expand) {
+    return expand && expand.getResultType().getDimSize(1) == count;
+  };
   // The largest of each group.
   if (Value grouped = matchReduction(groups, Reduction::Max)) {
     auto expand = grouped.getDefiningOp<tensor::ExpandShapeOp>();
     kind = GroupScore::Max;
-    return expand && mergesLastTwo(expand.getReassociationIndices())
+    return hasGroups(expand) && mergesLastTwo(expand.getReassociationIndices())
                ? expand.getSrc()
                : Value();
   }
@@ -123,14 +133,17 @@ static Value matchGroupScores(Value groups, GroupScore &kind) {
   Value best = matchReduction(groups, Reduction::Sum);
   auto expand = best ? best.getDefiningOp<tensor::ExpandShapeOp>() : nullptr;
   auto top = expand ? expand.getSrc().getDefiningOp<GateOp>() : nullptr;
-  if (!top || !hasPlainWeights(top) || top.getTopK() != 2 || top.getBias() ||
+  if (!top || !hasGroups(expand) ||
+      !mergesFirstTwo(expand.getReassociationIndices()) ||
+      !hasPlainWeights(top) || top.getTopK() != 2 || top.getBias() ||
       top.getGroups() || expand.getSrc() != top.getWeights() ||
       top.getScoreElementType() != top.getLogits().getType().getElementType())
     return {};
   auto rows = top.getLogits().getDefiningOp<tensor::CollapseShapeOp>();
   auto grouped =
       rows ? rows.getSrc().getDefiningOp<tensor::ExpandShapeOp>() : nullptr;
-  if (!grouped || !mergesLastTwo(grouped.getReassociationIndices()))
+  if (!hasGroups(grouped) || !mergesFirstTwo(rows.getReassociationIndices()) ||
+      !mergesLastTwo(grouped.getReassociationIndices()))
     return {};
   kind = GroupScore::Top2Sum;
   return grouped.getSrc();
@@ -162,19 +175,25 @@ struct FoldGroups : OpRewritePattern<GateOp> {
     if (!scores || !(isNegInf || fill == 0.0))
       return failure();
     GateOp groups = mask->groups;
+    int64_t count = groups.getNumExperts(), keep = groups.getTopK();
     GroupScore kind;
-    if (!hasPlainWeights(groups) || groups.getBias() || groups.getGroups() ||
-        matchGroupScores(groups.getLogits(), kind) != scores)
+    if (mask->count != count || gate.getNumExperts() % count != 0 ||
+        int64_t(gate.getTopK()) > keep * (gate.getNumExperts() / count) ||
+        !hasPlainWeights(groups) || groups.getBias() || groups.getGroups() ||
+        matchGroupScores(groups.getLogits(), count, kind) != scores)
       return failure();
-    // Weights that are not gathered are those of the masked scores: the same
-    // if nothing masked can be selected.
-    int64_t size = gate.getNumExperts() / mask->count;
-    int64_t keep = groups.getTopK();
-    if (!gate.getWeights().use_empty() && gate.getTopK() > keep * size)
-      return failure();
+    // Weights that are not gathered are masked scores. If none is below 0, a
+    // masked one that is selected weighs nothing: never selecting it is the
+    // same.
+    auto filled = isNegInf ? GroupFill::NegInf : GroupFill::Zero;
+    if (!isNegInf && !gate.getWeights().use_empty()) {
+      Score ignored;
+      if (!matchScore(scores, ignored))
+        return failure();
+      filled = GroupFill::NegInf;
+    }
     auto attribute =
-        GroupsAttr::get(gate.getContext(), mask->count, keep, kind,
-                        isNegInf ? GroupFill::NegInf : GroupFill::Zero);
+        GroupsAttr::get(gate.getContext(), count, keep, kind, filled);
     rewriter.modifyOpInPlace(gate, [&] {
       gate.getLogitsMutable().assign(scores);
       gate.setGroupsAttr(attribute);

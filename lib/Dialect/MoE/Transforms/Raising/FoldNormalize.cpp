@@ -11,34 +11,39 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
-/// Sets the epsilon or the bound of a denominator [T]; returns what it is added
-/// to, or `denominator`.
+/// Sets the epsilon or the bound of a denominator [T], if it has one; returns
+/// what it is added to, or `denominator`.
 static Value matchGuard(Value denominator, NormalizeGuard &guard,
                         double &epsilon) {
   std::optional<Elementwise> match = matchElementwise(denominator);
   if (!match)
     return denominator;
-  guard = NormalizeGuard::Add;
-  Value sum = matchWithConstant<arith::AddFOp>(match->yielded(), epsilon);
+  double constant = 0.0;
+  auto kind = NormalizeGuard::Add;
+  Value sum = matchWithConstant<arith::AddFOp>(match->yielded(), constant);
   if (!sum) {
-    guard = NormalizeGuard::Clamp;
-    sum = matchWithConstant<arith::MaximumFOp>(match->yielded(), epsilon);
+    kind = NormalizeGuard::Clamp;
+    sum = matchWithConstant<arith::MaximumFOp>(match->yielded(), constant);
   }
   Value input = sum ? match->inputOf(sum, {0}) : Value();
-  return input ? input : denominator;
+  if (!input)
+    return denominator;
+  guard = kind;
+  epsilon = constant;
+  return input;
 }
 
 /// Returns x of |x| for each element; null for anything else.
 static Value matchAbs(Value tensor) {
   std::optional<Elementwise> match =
       tensor ? matchElementwise(tensor) : std::nullopt;
-  auto abs =
-      match ? skipConversions(match->yielded()).getDefiningOp<math::AbsFOp>()
-            : nullptr;
+  auto abs = match ? match->yielded().getDefiningOp<math::AbsFOp>() : nullptr;
   return abs ? match->inputOf(abs.getOperand(), {0, 1}) : Value();
 }
 
@@ -65,8 +70,11 @@ struct FoldNormalize : OpRewritePattern<GateOp> {
       if (!quotient)
         continue;
       // A small epsilon vanishes where the sum is rounded first.
-      if (quotient->epsilon < 0.0 ||
-          (!gate.getScoreElementType().isF32() && quotient->epsilon > 1e-10))
+      double epsilon = quotient->epsilon;
+      Type type = gate.getScoreElementType();
+      double largest = type.isF32() ? epsilon : type.isF16() ? 0.0 : 1e-10;
+      if (!(epsilon >= 0.0) || std::signbit(epsilon) || std::isinf(epsilon) ||
+          epsilon > largest)
         return failure();
       double p = quotient->kind == NormalizeKind::Norm ? 1.0 : 2.0;
       auto normalize = NormalizeAttr::get(gate.getContext(), quotient->kind, p,
@@ -88,15 +96,18 @@ private:
       return std::nullopt;
     std::optional<Elementwise> match = matchElementwise(user->getResult(0));
     auto division =
-        match ? skipConversions(match->yielded()).getDefiningOp<arith::DivFOp>()
+        match ? skipRounding(match->yielded()).getDefiningOp<arith::DivFOp>()
               : nullptr;
-    if (!division || match->inputOf(division.getLhs(), {0, 1}) != weights)
+    if (!division || !division.getType().isF32() ||
+        match->inputOf(division.getLhs(), {0, 1}) != weights)
       return std::nullopt;
     Value denominator = match->inputOf(division.getRhs(), {0});
-    if (!denominator)
+    // The denominator and the sum are of the type of the weights, as in a gate.
+    Type type = getElementTypeOrSelf(weights);
+    if (!denominator || getElementTypeOrSelf(denominator) != type)
       return std::nullopt;
-    Value sum = skipTensorConversions(
-        matchGuard(denominator, result.guard, result.epsilon));
+    Value sum = skipTensorRounding(
+        matchGuard(denominator, result.guard, result.epsilon), type);
     Value summed = matchReduction(sum, Reduction::Sum);
     Operation *reader = sum.getDefiningOp();
     if (summed && summed != weights) {
@@ -130,7 +141,8 @@ struct FoldScale : OpRewritePattern<GateOp> {
     Value factor =
         match ? matchWithConstant<arith::MulFOp>(match->yielded(), scale)
               : Value();
-    if (!factor || match->inputOf(factor, {0, 1}) != weights)
+    if (!factor || !std::isfinite(scale) ||
+        match->inputOf(factor, {0, 1}) != weights)
       return failure();
     rewriter.modifyOpInPlace(
         gate, [&] { gate.setScaleAttr(rewriter.getF64FloatAttr(scale)); });

@@ -49,7 +49,7 @@ struct FoldScore : OpRewritePattern<GateOp> {
     Value logits = matchScore(scores, score);
     if (!logits && !type.isF32()) {
       // Or they are rounded on their own.
-      scores = skipTensorConversions(scores);
+      scores = skipTensorRounding(scores, type);
       logits = scores == gate.getLogits() ? Value() : matchScore(scores, score);
     }
     if (!logits)

@@ -30,8 +30,7 @@ struct FoldSelectedScore : OpRewritePattern<GateOp> {
     Value selected = gate.getWeights();
     Operation *user = onlyUser(selected);
     if (user && user->getNumResults() == 1 &&
-        skipTensorConversions(user->getResult(0)) == selected &&
-        isWider(user->getResult(0), selected)) {
+        skipTensorWidening(user->getResult(0)) == selected) {
       selected = user->getResult(0);
       user = onlyUser(selected);
     }
@@ -59,12 +58,6 @@ struct FoldSelectedScore : OpRewritePattern<GateOp> {
     rewriter.replaceOp(user, gate.getWeights());
     return success();
   }
-
-private:
-  static bool isWider(Value a, Value b) {
-    return getElementTypeOrSelf(a).getIntOrFloatBitWidth() >
-           getElementTypeOrSelf(b).getIntOrFloatBitWidth();
-  }
 };
 
 /// Rounding the weights of such a gate is its score type.
@@ -72,8 +65,10 @@ struct FoldRounding : OpRewritePattern<GateOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(GateOp gate,
                                 PatternRewriter &rewriter) const override {
+    // A threshold would compare rounded scores.
     if (gate.getOrder() != Order::SelectThenScore || gate.getNormalize() ||
-        gate.getScale() || !gate.getScoreElementType().isF32())
+        gate.getThreshold() || gate.getScale() ||
+        !gate.getScoreElementType().isF32())
       return failure();
     Operation *user = onlyUser(gate.getWeights());
     if (!user || user->getNumResults() != 1)
@@ -83,7 +78,7 @@ struct FoldRounding : OpRewritePattern<GateOp> {
     if (!isa<RankedTensorType>(result.getType()) ||
         !(type.isF16() || type.isBF16()))
       return failure();
-    if (skipTensorConversions(result) != gate.getWeights())
+    if (skipTensorRounding(result, type) != gate.getWeights())
       return failure();
     rewriter.modifyOpInPlace(gate, [&] {
       gate.setScoreTypeAttr(TypeAttr::get(type));

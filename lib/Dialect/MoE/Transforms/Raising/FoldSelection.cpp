@@ -72,7 +72,11 @@ struct FoldSelectionBias : OpRewritePattern<GateOp> {
       if (scores && bias)
         break;
     }
-    if (!scores || !bias)
+    auto isKnown = [](Value tensor) {
+      Type type = getElementTypeOrSelf(tensor);
+      return type.isF32() || type.isF16() || type.isBF16();
+    };
+    if (!scores || !bias || !isKnown(scores) || !isKnown(bias))
       return failure();
     SmallVector<Operation *> gathers = findGathers(gate, scores);
     // Scores may be converted only for the sum.

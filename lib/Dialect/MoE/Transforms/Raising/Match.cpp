@@ -24,13 +24,15 @@ using namespace mlir::moe::raising;
 // Scalars
 //===----------------------------------------------------------------------===//
 
-Value mlir::moe::raising::skipConversions(Value scalar) {
-  while (Operation *op = scalar.getDefiningOp()) {
-    if (!isa<arith::ExtFOp, arith::TruncFOp>(op))
-      break;
-    scalar = op->getOperand(0);
-  }
+Value mlir::moe::raising::skipWidening(Value scalar) {
+  while (auto op = scalar.getDefiningOp<arith::ExtFOp>())
+    scalar = op.getIn();
   return scalar;
+}
+
+Value mlir::moe::raising::skipRounding(Value scalar) {
+  auto op = scalar.getDefiningOp<arith::TruncFOp>();
+  return op ? op.getIn() : scalar;
 }
 
 std::optional<double> mlir::moe::raising::constantOf(Value scalar) {
@@ -101,7 +103,7 @@ static Value matchRelu(Value scalar) {
 //===----------------------------------------------------------------------===//
 
 Value Elementwise::inputOf(Value scalar) {
-  auto argument = dyn_cast<BlockArgument>(skipConversions(scalar));
+  auto argument = dyn_cast<BlockArgument>(skipWidening(scalar));
   if (!argument || argument.getOwner() != op.getBody() ||
       argument.getArgNumber() >= op.getNumDpsInputs())
     return {};
@@ -112,7 +114,7 @@ Value Elementwise::inputOf(Value scalar, ArrayRef<unsigned> dims) {
   Value input = inputOf(scalar);
   if (!input)
     return {};
-  unsigned index = cast<BlockArgument>(skipConversions(scalar)).getArgNumber();
+  unsigned index = cast<BlockArgument>(skipWidening(scalar)).getArgNumber();
   AffineMap map = op.getIndexingMapsArray()[index];
   AffineMap expected = AffineMap::getMultiDimMapWithTargets(
       map.getNumDims(), dims, op.getContext());
@@ -134,7 +136,7 @@ static SmallVector<unsigned> allDims(Elementwise match) {
   return llvm::to_vector(llvm::seq<unsigned>(0, match.op.getNumLoops()));
 }
 
-Value mlir::moe::raising::skipTensorConversions(Value tensor) {
+Value mlir::moe::raising::skipTensorWidening(Value tensor) {
   while (std::optional<Elementwise> match = matchElementwise(tensor)) {
     Value input = match->inputOf(match->yielded(), allDims(*match));
     if (!input)
@@ -142,6 +144,17 @@ Value mlir::moe::raising::skipTensorConversions(Value tensor) {
     tensor = input;
   }
   return tensor;
+}
+
+Value mlir::moe::raising::skipTensorRounding(Value tensor, Type type) {
+  std::optional<Elementwise> match = matchElementwise(tensor);
+  if (!match || getElementTypeOrSelf(tensor) != type)
+    return tensor;
+  auto rounding = match->yielded().getDefiningOp<arith::TruncFOp>();
+  Value input = rounding && rounding.getIn().getType().isF32()
+                    ? match->inputOf(rounding.getIn(), allDims(*match))
+                    : Value();
+  return input && getElementTypeOrSelf(input).isF32() ? input : tensor;
 }
 
 Value mlir::moe::raising::skipExtensions(Value tensor) {
@@ -187,7 +200,7 @@ Value mlir::moe::raising::matchReduction(Value tensor, Reduction kind) {
   Value sum = op.getBody()->getArgument(1);
   for (unsigned i : {0u, 1u})
     if (body->getOperand(i) == sum &&
-        skipConversions(body->getOperand(1 - i)) == element)
+        skipWidening(body->getOperand(1 - i)) == element)
       return op.getDpsInputs()[0];
   return {};
 }
@@ -204,7 +217,9 @@ Value mlir::moe::raising::matchScore(Value tensor, Score &score) {
   std::optional<Elementwise> match = matchElementwise(tensor);
   if (!match)
     return {};
-  Value result = skipConversions(match->yielded());
+  Value result = skipRounding(match->yielded());
+  if (!result.getType().isF32())
+    return {};
   for (auto [function, kind] :
        {std::pair{matchSigmoid, Score::Sigmoid},
         std::pair{matchSqrtSoftplus, Score::SqrtSoftplus},

@@ -19,14 +19,16 @@ namespace mlir::moe::raising {
 // Scalars in the body of a linalg.generic
 //===----------------------------------------------------------------------===//
 
-/// Returns the value that conversions between float types start from.
-Value skipConversions(Value scalar);
+/// Returns the value that `scalar` widens to another float type, or is.
+Value skipWidening(Value scalar);
+/// Returns the value that `scalar` rounds, once, or is: what a body yields.
+Value skipRounding(Value scalar);
 std::optional<double> constantOf(Value scalar);
 /// If `scalar` is a binary operation with one constant operand, in either
 /// order if it commutes, returns the other operand.
 template <typename Op> Value matchWithConstant(Value scalar, double &constant) {
-  auto op = skipConversions(scalar).getDefiningOp<Op>();
-  if (!op)
+  auto op = skipRounding(scalar).getDefiningOp<Op>();
+  if (!op || !op.getType().isF32())
     return {};
   for (bool swapped : {false, true}) {
     if (swapped && !op->template hasTrait<OpTrait::IsCommutative>())
@@ -51,16 +53,18 @@ struct Elementwise {
   linalg::GenericOp op;
 
   Value yielded() { return op.getBody()->getTerminator()->getOperand(0); }
-  /// Returns the tensor whose elements `scalar` is, conversions aside; null if
-  /// it is not an input.
+  /// Returns the tensor whose elements `scalar` is, perhaps widened; null if it
+  /// is not an input.
   Value inputOf(Value scalar);
   /// The same, if the map of the input is that of the dimensions `dims`.
   Value inputOf(Value scalar, ArrayRef<unsigned> dims);
 };
 std::optional<Elementwise> matchElementwise(Value tensor);
 
-/// Returns the tensor that `tensor` converts to another float type, or is.
-Value skipTensorConversions(Value tensor);
+/// Returns the tensor that `tensor` widens to another float type, or is.
+Value skipTensorWidening(Value tensor);
+/// Returns the tensor of f32 that `tensor` rounds to `type`, or `tensor`.
+Value skipTensorRounding(Value tensor, Type type);
 /// Returns the tensor that `tensor` extends to wider integers, or is.
 Value skipExtensions(Value tensor);
 

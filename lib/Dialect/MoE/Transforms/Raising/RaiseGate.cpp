@@ -55,7 +55,7 @@ static void remarkIfLeft(DispatchOp dispatch) {
   Operation *left = ids.getDefiningOp();
   if (auto gate = dyn_cast_if_present<GateOp>(left)) {
     // The logits of a gate may come from a matmul and its bias.
-    left = raising::skipTensorConversions(gate.getLogits()).getDefiningOp();
+    left = raising::skipTensorWidening(gate.getLogits()).getDefiningOp();
     if (!raising::isTopK(gate) ||
         !isa_and_present<linalg::GenericOp, linalg::SoftmaxOp>(left))
       return;
