@@ -14,9 +14,9 @@ from moe_testing.device import arrays as gpu
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from moe_testing.models.checkpoints import TORCH, numpy_of
 from moe_testing.models.hf import MODELS
-from moe_testing.models.quantized import (
-    TORCH, fp8, load_decoded, mxfp4, numpy_of, save_both)
+from moe_testing.models.quantized import fp8, load_decoded, mxfp4, save_both
 
 pytestmark = pytest.mark.usefixtures("device")
 
