@@ -207,6 +207,9 @@ def _write_experts(f: Function, arguments: Mapping[str, str], experts: _Describe
     if experts.keeps_others:
         # Choices beyond the experts have none.
         kept = f.elementwise([chosen], chosen.shape, "i32", lambda b, v: _below(b, v[0], count))
+    elif not ids.narrow:
+        # The number of experts as an id, which no top-k makes, marks no choice.
+        kept = f.elementwise([chosen], chosen.shape, "i32", lambda b, v: _marked(b, v[0], count))
     matrix, scale = f.with_units(kept, ids.shape), f.with_units(factors, weights.shape)
     types = [type_of(tuple(w.shape), element_of(f, w)) for w in experts.weights.values()]
     r, i = rows.type, f"tensor<?x{top_k}xi32>"
@@ -241,6 +244,12 @@ def _below(body: IntegerBody, id_: Scalar, count: int) -> Scalar:
     none = body.let("i32", "arith.constant -1 : i32")
     return body.let("i32", f"arith.select {_is_expert(body, id_, count)}, {id_.name}, "
                            f"{none.name} : i32")
+
+
+def _marked(body: IntegerBody, id_: Scalar, count: int) -> Scalar:
+    mark, none = (body.let("i32", f"arith.constant {n} : i32") for n in (count, -1))
+    is_mark = body.let("i1", f"arith.cmpi eq, {id_.name}, {mark.name} : i32")
+    return body.let("i32", f"arith.select {is_mark.name}, {none.name}, {id_.name} : i32")
 
 
 def _beyond(body: IntegerBody, id_: Scalar, weight: Scalar, count: int) -> Scalar:

@@ -176,6 +176,12 @@ def rotated(logits, k):
     return values, torch.where(ids + 1 == logits.shape[-1], 0, ids + 1)
 
 
+def marked(logits, k):
+    """The number of experts as an id: no choice."""
+    values, ids = logits.softmax(-1).topk(k, -1)
+    return values, ids.masked_fill(values < 0.3, logits.shape[-1])
+
+
 def gathered_elsewhere(logits, k):
     """Weights of other scores than those of the selection."""
     ids = logits.topk(k, -1).indices
@@ -229,8 +235,8 @@ def from_the_end(logits, k):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("choose", [
     negative_sum, rounded_sum, rounded_twice, masked_below_zero, other_groups, from_the_end,
-    wrong_axis, sum_of_all, bias_in_weights, sizes_for_ids, smallest, rotated, gathered_elsewhere],
-    ids=lambda f: f.__name__)
+    wrong_axis, sum_of_all, bias_in_weights, sizes_for_ids, smallest, rotated, marked,
+    gathered_elsewhere], ids=lambda f: f.__name__)
 def test_near_misses(choose, record):
     """Routers that look like a gate: whatever is recognised, the result is theirs."""
     from moe_testing.models.experts import H
@@ -332,6 +338,23 @@ def test_loop_over_modules(record):
     error = data.relative_error(imported.layer()(x).numpy(), block(x).detach().numpy())
     record("loop over modules", error)
     assert error < F32
+
+
+def test_one_expert():
+    class One(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate = torch.nn.Linear(H, 1)
+            self.experts = LoopedExperts()
+            self.experts.members = self.experts.members[:1]
+
+        def forward(self, x):
+            weights, ids = self.gate(x).sigmoid().topk(1, -1)
+            return self.experts(x, ids, weights)
+
+    block, x = One().eval(), torch.randn(9, H)
+    y = moe.from_torch(block, example=x).layer()(x)
+    assert data.relative_error(y.numpy(), block(x).detach().numpy()) < F32
 
 
 @pytest.mark.parametrize("spoil", ["third", "sum", "rows", "largest"])
