@@ -109,6 +109,18 @@ Activation mlir::moe::importer::readActivation(const Config &config,
   return activation;
 }
 
+ActivationRule mlir::moe::importer::clampedSwiGLU() {
+  ActivationRule rule;
+  rule.name = {};
+  rule.preset.kind = Activation::ClampedSwiGLU;
+  rule.preset.alpha = 1.702;
+  rule.preset.limit = 7.0;
+  rule.preset.offset = 1.0;
+  rule.alpha = "swiglu_alpha";
+  rule.limit = "swiglu_limit";
+  return rule;
+}
+
 static Activation activationOf(const ActivationRule &rule,
                                const Config &config) {
   if (!rule.name.empty())

@@ -170,6 +170,10 @@ SmallVector<int64_t> selectLayers(int64_t layers,
 Activation readActivation(const Config &config, const Key &key = "hidden_act",
                           StringRef absent = "silu");
 
+/// The function of gpt-oss: releases before `swiglu_alpha` hard-coded its
+/// value.
+ActivationRule clampedSwiGLU();
+
 /// Returns three nn.Linear, for one network or, with "{e}" in `module`, for
 /// each expert.
 MLPLayout linears(StringRef module, StringRef gate = "gate_proj",

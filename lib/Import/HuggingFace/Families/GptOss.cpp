@@ -43,14 +43,7 @@ void mlir::moe::importer::addGptOss(FamilyTable &table) {
   Family f;
   f.experts = {"num_local_experts", "num_experts"};
   f.width = "intermediate_size";
-  // Releases before swiglu_alpha hard-coded its value.
-  f.activation.name = {};
-  f.activation.preset.kind = Activation::ClampedSwiGLU;
-  f.activation.preset.alpha = 1.702;
-  f.activation.preset.limit = 7.0;
-  f.activation.preset.offset = 1.0;
-  f.activation.alpha = "swiglu_alpha";
-  f.activation.limit = "swiglu_limit";
+  f.activation = clampedSwiGLU();
 
   MLPLayout layout;
   layout.gating = Gating::Interleaved;

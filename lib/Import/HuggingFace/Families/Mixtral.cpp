@@ -44,13 +44,7 @@ static Family minimaxM3() {
   Family f = minimaxM2();
   f.sparse.words = "mlp_layer_types";
   f.sparse.period = "moe_layer_freq";
-  f.activation.name = {};
-  f.activation.preset.kind = Activation::ClampedSwiGLU;
-  f.activation.preset.alpha = 1.702;
-  f.activation.preset.limit = 7.0;
-  f.activation.preset.offset = 1.0;
-  f.activation.alpha = "swiglu_alpha";
-  f.activation.limit = "swiglu_limit";
+  f.activation = clampedSwiGLU();
   f.routerKeys.scale = "routed_scaling_factor";
   f.shared.width = "shared_intermediate_size";
   f.shared.layouts = {linears("block_sparse_moe.shared_experts."),
