@@ -217,7 +217,7 @@ mlir::moe::importHuggingFaceLayer(MLIRContext &context, StringRef configText,
   if (!options.allLayers)
     return importOne(options.layer);
   SmallVector<int64_t> indices =
-      describeLayer(*family, section, /*layer=*/0).moeLayers;
+      describeLayer(*family, section, /*layer=*/-1).moeLayers;
   if (!config.failed() && indices.empty())
     config.fail("no layer of this model has experts");
   if (config.failed())

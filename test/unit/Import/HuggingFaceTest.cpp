@@ -346,6 +346,38 @@ TEST_F(HuggingFaceTest, LayersByWords) {
                  "layer 1 chooses its experts by the ids of the tokens");
 }
 
+/// The functions of a module of all layers, and the names in moe.layers.
+TEST_F(HuggingFaceTest, AllLayers) {
+  HuggingFaceOptions options;
+  options.allLayers = true;
+  auto importAll = [&](const llvm::json::Object &config) {
+    return importHuggingFaceLayer(context, print(config), nullptr, options);
+  };
+  llvm::json::Object config = configOf("mixtral");
+  config["num_hidden_layers"] = 3;
+  Result module = importAll(config);
+  ASSERT_TRUE(bool(module)) << llvm::toString(module.takeError());
+  EXPECT_TRUE((*module)->lookupSymbol("layer_0"));
+  EXPECT_FALSE((*module)->lookupSymbol("layer_1"));
+  auto same = module->get()->getAttrOfType<DictionaryAttr>("moe.layers");
+  ASSERT_TRUE(same);
+  EXPECT_EQ(same.size(), 2u);
+  EXPECT_TRUE(same.get("layer_1") && same.get("layer_2"));
+
+  // Layers that are not imported are no obstacle.
+  Result hashed = importAll(configOf("deepseek_v4"));
+  ASSERT_TRUE(bool(hashed)) << llvm::toString(hashed.takeError());
+  EXPECT_FALSE((*hashed)->lookupSymbol("layer_0"));
+  EXPECT_TRUE((*hashed)->lookupSymbol("layer_2"));
+
+  llvm::json::Object dense = configOf("qwen3_moe");
+  dense["decoder_sparse_step"] = 4;
+  Result none = importAll(dense);
+  ASSERT_FALSE(bool(none));
+  EXPECT_EQ(llvm::toString(none.takeError()),
+            "config.json: no layer of this model has experts");
+}
+
 TEST_F(HuggingFaceTest, DataTypes) {
   std::string config = mixtralWith("torch_dtype", "bfloat16");
   Result module = import(config, 0);

@@ -123,7 +123,8 @@ struct Family {
                  LayerDescription &d) = nullptr;
 };
 
-/// Describes layer `layer` from the section of a configuration.
+/// Describes layer `layer` from the section of a configuration; with a negative
+/// index, what does not depend on the layer.
 LayerDescription describeLayer(const Family &family, const Config &config,
                                int64_t layer);
 
