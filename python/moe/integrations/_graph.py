@@ -16,7 +16,7 @@ import sympy
 import torch
 
 from .._error import UNIMPLEMENTED, MoEError
-from ._scalars import DTYPES, Body, Scalar
+from ._scalars import DTYPES, Body, Scalar, float_text
 
 Extent = int | sympy.Expr
 
@@ -123,10 +123,14 @@ class Function:
 
     def let(self, text: str) -> str:
         """Write an operation with one result; returns its name."""
-        name = f"%t{self.names}"
-        self.names += 1
-        self.line(f"{name} = {text}")
-        return name
+        return self.let_all(1, text)[0]
+
+    def let_all(self, count: int, text: str) -> list[str]:
+        """Write an operation with several results; returns their names."""
+        names = [f"%t{self.names + n}" for n in range(count)]
+        self.names += count
+        self.line(f"{', '.join(names)} = {text}")
+        return names
 
     def index(self, extent: Extent) -> str:
         """Return an extent as a value of index type."""
@@ -150,10 +154,9 @@ class Function:
         sizes = ", ".join(self.index(e) for e in extents if not isinstance(e, int))
         return self.let(f"tensor.empty({sizes}) : {type_of(extents, element)}")
 
-    def fill(self, extents: Sequence[Extent], element: str, value: float | int | str) -> str:
-        """Return a tensor of one value; ``value`` may be the name of a scalar."""
-        if not isinstance(value, str):
-            value = self.constant(value, element)
+    def fill(self, extents: Sequence[Extent], element: str, value: float | int | bool) -> str:
+        """Return a tensor of one value."""
+        value = self.constant(value, element)
         type_ = type_of(extents, element)
         empty = self.empty(extents, element)
         return self.let(f"linalg.fill ins({value} : {element}) outs({empty} : {type_}) -> {type_}")
@@ -168,9 +171,7 @@ class Function:
 
     def constant(self, value: float | int, element: str) -> str:
         if element in DTYPES.values():
-            body = Body(self.what)
-            text = body.constant(value) and body.lines[-1].partition(" = ")[2]
-            name = self.let(text)
+            name = self.let(f"arith.constant {float_text(value)} : f32")
             return name if element == "f32" else self.let(
                 f"arith.truncf {name} : f32 to {element}")
         text = ("true" if value else "false") if element == "i1" else f"{int(value)} : {element}"
@@ -180,8 +181,7 @@ class Function:
 
     def generic(self, inputs: Sequence[tuple[Tensor, str]], extents: Sequence[Extent],
                 element: str, write: Callable[[IntegerBody, list[Scalar]], Scalar], *,
-                loops: int | None = None, init: str | None = None,
-                result: str | None = None) -> str:
+                loops: int | None = None, init: str | None = None) -> str:
         """Write a ``linalg.generic``. Inputs have the results of their maps, ``d0, d1``.
 
         Loops beyond those of the result reduce; they need ``init``, a tensor like the
@@ -190,7 +190,7 @@ class Function:
         rank = len(extents)
         loops = rank if loops is None else loops
         dims = ", ".join(f"d{i}" for i in range(loops))
-        out = result if result is not None else ", ".join(f"d{i}" for i in range(rank))
+        out = ", ".join(f"d{i}" for i in range(rank))
         maps = ", ".join(f"affine_map<({dims}) -> ({m})>" for m in [m for _, m in inputs] + [out])
         kinds = ", ".join('"parallel"' if i < rank else '"reduction"' for i in range(loops))
         body = IntegerBody(self.what)

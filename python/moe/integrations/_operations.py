@@ -283,8 +283,8 @@ def as_matrix(f: Function, x: Tensor) -> Tensor:
 def _linear(f: Function, value: torch.Tensor, x: Tensor, weight: Tensor,
             bias: Tensor | None = None) -> Tensor:
     matrix = as_matrix(f, x)
-    y = f.matmul(matrix, weight, (matrix.shape[0], weight.shape[0]), "f32" if bias else x.element,
-                 transposed=True)
+    element = x.element if bias is None else "f32"
+    y = f.matmul(matrix, weight, (matrix.shape[0], weight.shape[0]), element, transposed=True)
     return f.reshape(_biased(f, y, bias, x.element), extents_of(value))
 
 
@@ -394,9 +394,7 @@ def _topk(f: Function, value: Sequence[torch.Tensor], x: Tensor, k: int, dim: in
     if isinstance(rows.shape[0], int):
         raise f.error("takes the top-k of something that is not one for each token")
     kind = "" if x.element == "f32" else f" score_type({x.element})"
-    weights, ids = f"%t{f.names}", f"%t{f.names + 1}"
-    f.names += 2
-    f.line(f"{weights}, {ids} = moe.gate {matrix} top_k({k}) score(none){kind} : {type_}")
+    weights, ids = f.let_all(2, f"moe.gate {matrix} top_k({k}) score(none){kind} : {type_}")
     shape = (rows.shape[0], k)
     values = f.without_units(weights, shape, x.element)
     narrow = f.without_units(ids, shape, "i32")
@@ -536,7 +534,6 @@ def _arange(f: Function, value: torch.Tensor, *arguments: Any, **_: Any) -> Tens
         start = arguments[0]
     if len(arguments) > 2:
         step = arguments[2]
-
     if not isinstance(start, int) or not isinstance(step, int):
         raise f.error("makes a range with steps that are no integers")
 

@@ -28,6 +28,13 @@ class Scalar:
     element: str
 
 
+def float_text(value: float) -> str:
+    """Return a number of f32 as MLIR writes it."""
+    value = float(value)
+    return f"{value:.9e}" if math.isfinite(value) else {
+        math.inf: "0x7F800000", -math.inf: "0xFF800000"}.get(value, "0x7FC00000")
+
+
 class Body:
     """The lines of a body; ``what`` names in messages what it is part of."""
 
@@ -45,10 +52,7 @@ class Body:
 
     def constant(self, value: float) -> Scalar:
         """Return a constant of f32."""
-        value = float(value)
-        text = f"{value:.9e}" if math.isfinite(value) else {
-            math.inf: "0x7F800000", -math.inf: "0xFF800000"}.get(value, "0x7FC00000")
-        return self.let("f32", f"arith.constant {text} : f32")
+        return self.let("f32", f"arith.constant {float_text(value)} : f32")
 
     def operand(self, value: Any) -> str:
         """Return the name of a scalar in f32, or of a constant."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,31 +127,40 @@ class WrittenExperts:
     def run(self, rows: torch.Tensor, expert: int) -> torch.Tensor:
         """Compute one expert on some rows. Views have as many as there are; elsewhere the
         number that was recorded is a number."""
-        values: list[Any] = []
-
         def resized(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
                 return [resized(v) for v in value]
             same = isinstance(value, int) and not isinstance(value, bool) and value == self.rows
             return rows.shape[0] if same else value
 
+        def once(function: Any, args: list[Any], kwargs: dict[str, Any], _: Any) -> Any:
+            if function.overloadpacket in _VIEWS:
+                args = args[:1] + [resized(a) for a in args[1:]]
+            return function(*args, **kwargs)
+
+        return self._replay(rows, [w.of(expert) for w in self.weights], self.shared, once)
+
+    def _replay(self, rows: Any, slices: Sequence[Any], shared: Mapping[str, Any],
+                once: Callable[[Any, list[Any], dict[str, Any], Any], Any]) -> Any:
+        """Do each operation by ``once``, with these values in place of those recorded; returns
+        the result."""
+        values: list[Any] = []
+
         def look(value: Any) -> Any:
             if isinstance(value, _Rows):
                 return rows
             if isinstance(value, _Slice):
-                return self.weights[value.index].of(expert)
+                return slices[value.index]
             if isinstance(value, _Shared):
-                return self.shared[value.name]
+                return shared[value.name]
             if isinstance(value, _Result):
                 result = values[value.index]
                 return result if value.part is None else result[value.part]
             return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-        for function, args, kwargs, _ in self.calls:
-            args = [look(a) for a in args]
-            if function.overloadpacket in _VIEWS:
-                args = args[:1] + [resized(a) for a in args[1:]]
-            values.append(function(*args, **{k: look(v) for k, v in kwargs.items()}))
+        for function, args, kwargs, result in self.calls:
+            values.append(once(function, [look(a) for a in args],
+                               {k: look(v) for k, v in kwargs.items()}, result))
         return look(self.result)
 
     def region(self, outer: Function, shared: Mapping[str, str]) -> str:
@@ -171,26 +180,11 @@ class WrittenExperts:
             slices.append((name, tuple(part.shape), element))
         f.indices[_ROWS] = f.let(f"tensor.dim {rows.name}, {outer.index(0)} : {rows.type}")
         parts = [f.without_units(*s) for s in slices]
-        values: list[Any] = []
-
-        def look(value: Any) -> Any:
-            if isinstance(value, _Rows):
-                return rows
-            if isinstance(value, _Slice):
-                return parts[value.index]
-            if isinstance(value, _Shared):
-                whole = self.shared[value.name]
-                return f.without_units(shared[value.name], tuple(whole.shape),
-                                       element_of(f, whole))
-            if isinstance(value, _Result):
-                result = values[value.index]
-                return result if value.part is None else result[value.part]
-            return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-        for function, args, kwargs, result in self.calls:
-            values.append(call(f, function, self.shaped(result), [look(a) for a in args],
-                               {k: look(v) for k, v in kwargs.items()}))
-        y = f.convert(look(self.result), self.dtype)
+        whole = {n: f.without_units(shared[n], tuple(t.shape), element_of(f, t))
+                 for n, t in self.shared.items()}
+        y = self._replay(rows, parts, whole, lambda function, args, kwargs, result: call(
+            f, function, self.shaped(result), args, kwargs))
+        y = f.convert(y, self.dtype)
         outer.names = f.names
         lines = [f"^bb0({', '.join(arguments)}):", *f.lines, f"moe.yield {y.name} : {y.type}"]
         return "\n".join("  " + line for line in lines)
@@ -320,7 +314,7 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
             weight = candidates[owners[id(first)]]
             if packet in (aten.select, aten.index):
                 # [E, ...] after views.
-                if _picks(args, first):
+                if _picks(args):
                     known[id(result)] = slot(_Weight(weight.name, (views[id(first)],)))
                 else:
                     others.add(id(result))
@@ -359,7 +353,6 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
             known[id(result)] = _Result(len(calls) - 1)
     if id(y) not in known:
         raise error("its result does not depend on the rows")
-    # Only what the result needs.
     experts = {weight.count for weight in weights}
     if not experts:
         raise error("it has no weights with a leading dimension of experts")
@@ -400,7 +393,7 @@ _VIEWS = (aten.view, aten._unsafe_view, aten.reshape, aten.t, aten.transpose, at
           aten.detach, aten.alias, aten.unsqueeze, aten.squeeze, aten.expand)
 
 
-def _picks(args: Sequence[Any], weight: torch.Tensor) -> bool:
+def _picks(args: Sequence[Any]) -> bool:
     """Return true for weight[0]."""
     if isinstance(args[1], int):
         return args[1] == 0 and args[2] == 0

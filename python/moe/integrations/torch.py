@@ -79,7 +79,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
     with _leaves(module) as experts:
         try:
             program = torch.export.export(
-                _Rows(module, rows.ndim), (rows,), strict=False,
+                _Rows(module), (rows,), strict=False,
                 dynamic_shapes=({rows.ndim - 2: torch.export.Dim("tokens", min=2)},),
                 prefer_deferred_runtime_asserts_over_guards=True)
         except MoEError:
@@ -97,7 +97,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
 class _Rows(torch.nn.Module):
     """A module that returns rows alone."""
 
-    def __init__(self, module: torch.nn.Module, rank: int):
+    def __init__(self, module: torch.nn.Module):
         super().__init__()
         self.module = module
 
@@ -213,10 +213,8 @@ def _write_experts(f: Function, arguments: Mapping[str, str], experts: _Describe
     matrix, scale = f.with_units(kept, ids.shape), f.with_units(factors, weights.shape)
     types = [type_of(tuple(w.shape), element_of(f, w)) for w in experts.weights.values()]
     r, i = rows.type, f"tensor<?x{top_k}xi32>"
-    grouped, offsets, positions = (f"%t{f.names + n}" for n in range(3))
-    f.names += 3
-    f.line(f"{grouped}, {offsets}, {positions} = moe.dispatch {rows.name}, {matrix} "
-           f"experts({count}) : {r}, {i}")
+    grouped, offsets, positions = f.let_all(
+        3, f"moe.dispatch {rows.name}, {matrix} experts({count}) : {r}, {i}")
     result = type_of((rows.shape[0], experts.output), experts.dtype)
     params = ", ".join(arguments[name] for name in experts.weights)
     region = experts.region(f, arguments)

@@ -395,3 +395,46 @@ def test_errors(change, message):
     change(block)
     with pytest.raises(moe.MoEError, match=message):
         moe.from_torch(block, example=torch.zeros(4, block.weight.shape[1]))
+
+
+def linear(columns=8):
+    return torch.nn.Linear(columns, columns).eval()
+
+
+class Of(torch.nn.Module):
+    """A module with one matrix that computes ``function`` of its rows."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.matrix, self.function = torch.nn.Parameter(torch.ones(8, 8)), function
+
+    def forward(self, x):
+        return self.function(self.matrix, x)
+
+
+@pytest.mark.parametrize("function, message", [
+    (lambda m, x: x / x.shape[-2], "computes with the number of tokens"),
+    (lambda m, x: x.cumsum(-2), "cumsum.default, which has no translation"),
+    (lambda m, x: x.mean(-2, keepdim=True) + x, "takes the mean over tokens"),
+    (lambda m, x: x[..., :1].expand(x.shape).scatter(
+        -1, torch.zeros(x.shape, dtype=torch.int64), x, reduce="add"), "with reduce='add'"),
+    (lambda m, x: torch.addmm(x[0], x[0], m, beta=0.5), "scales a matmul in aten.addmm"),
+    (lambda m, x: x.index_select(-1, torch.arange(8)), "along another dimension than the first"),
+    (lambda m, x: x[0, 0] + x, "selects a token"),
+    (lambda m, x: x.norm(float("inf"), -1, keepdim=True) + x, "the norm of order inf"),
+])
+def test_what_has_no_translation(function, message):
+    with pytest.raises(moe.MoEError, match=message):
+        moe.from_torch(Of(function).eval())
+
+
+def test_rows_that_cannot_be_seen():
+    with pytest.raises(moe.MoEError, match="ReLU has no matrix in f32, bf16 or f16"):
+        moe.from_torch(torch.nn.ReLU().eval())
+    program = torch.export.export(linear(), (torch.zeros(4, 8),))
+    with pytest.raises(moe.MoEError, match=r"the program takes \(4, 8\), expected \[T, H\]"):
+        moe.from_torch(program)
+    two = torch.export.export(Of(lambda m, x: x[0] + x[1]).eval(),
+                              ((torch.zeros(4, 8), torch.zeros(4, 8)),))
+    with pytest.raises(moe.MoEError, match="the program takes 2 tensors, expected one: its rows"):
+        moe.from_torch(two)
