@@ -229,6 +229,16 @@ def test_formats_of_one_layer_differ(compiled, tmp_path):
     check(compiled, file, 1, True)
 
 
+def test_all_layers(compiled, tmp_path):
+    """The only block with experts of the file, as a function of its own name."""
+    file = write(tmp_path / "model.gguf", "qwen3moe", [Type.Q8_0] * 3)
+    module = compiled.compile(file.path, layer="all", options=("--activations=exact",))
+    assert module.functions == ("layer_1",)
+    x = data.rng("rows").standard_normal((9, file.keys["embedding_length"])).astype(np.float32)
+    y = module.layer(file.path, function="layer_1")(x)
+    assert data.relative_error(y, oracle(file, x, 1, True)) < TOLERANCE["f32"]
+
+
 def test_the_code_is_for_one_format(compiled, tmp_path):
     """Blocks of q4_0 and iq4_nl have as many bytes and other values."""
     file = write(tmp_path / "model.gguf", "qwen3moe", [Type.Q4_0] * 3)
