@@ -26,7 +26,8 @@ moe_add_python_tests(package
   COST 60)
 moe_add_python_tests(transformers
   transformers/transformers_experts transformers/transformers_integration
-  transformers/transformers_interface transformers/transformers_weights
+  transformers/transformers_interface transformers/transformers_routes
+  transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)

@@ -25,6 +25,8 @@ in the cache of ``moe.compile``; each keeps its own weights.
   other changes of a module (its activation, a limit) are not detected: call ``prepare``
   after such a change.
 * For inference on the CPU: a backward pass through the experts is an error.
+* ``record`` has the experts and weights that the routers choose, and ``replay`` gives them
+  to the experts again.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
   the name of the module as an operand: code compiled for one layer is not reused for another.
 """
@@ -37,7 +39,8 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -46,12 +49,14 @@ from .._call import Calls
 from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
+from . import _routes
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
 from ._interface import check, watch
+from ._routes import Route, Routes
 from ._scalars import DTYPES
 
-__all__ = ["NAME", "layer_of", "prepare", "register"]
+__all__ = ["NAME", "Route", "Routes", "layer_of", "prepare", "record", "register", "replay"]
 
 NAME = "moe_mlir"
 
@@ -159,6 +164,42 @@ def layer_of(module: torch.nn.Module) -> Layer | None:
     """Return the compiled layer of an experts module, e.g. for its statistics."""
     bound = _state_of(module).bound
     return None if bound is None else bound.layer
+
+
+def record(model: torch.nn.Module) -> AbstractContextManager[Routes]:
+    """Record which experts the tokens of ``model`` go to, and with which weights.
+
+        with compiled_experts.record(model) as routes:
+            model.generate(ids)
+        routes["model.layers.0.mlp.experts"][0].ids     # of the first call: [tokens, choices]
+
+    It works with every implementation of experts, for code that ``torch.compile`` made before
+    with this one only. Ids are int64, weights float32, which has every value of bf16 and f16.
+    """
+    return _routes.record(model, NAME)
+
+
+def replay(model: torch.nn.Module, routes: Mapping[str, Sequence[Route]], *,
+           weights: str = "recorded") -> AbstractContextManager[None]:
+    """Give the experts of ``model`` recorded routes, call by call, instead of their router's.
+
+        with compiled_experts.replay(model, routes):
+            model.generate(ids)
+
+    Args:
+      model: the model, or one with experts of the same names.
+      routes: a route for each call of each experts module. ``Routes.merged`` makes one call of
+        the calls on a sequence.
+      weights: ``recorded``: the experts get the recorded ids and weights, so that the same
+        implementation computes the same bits from the same hidden states. ``router``: the
+        router chooses the recorded ids and weighs them by its current weights, with
+        gradients; for routers that choose with ``torch.topk`` and run eagerly.
+
+    Raises:
+      MoEError: for a call of another shape or beyond the recorded ones, and at the end for
+        experts of which no call was replayed.
+    """
+    return _routes.replay(model, routes, weights, NAME)
 
 
 def _top_k(module: torch.nn.Module, name: str) -> int:
@@ -307,6 +348,7 @@ class _State:
     def run(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
             top_k_weights: torch.Tensor) -> torch.Tensor:
         module = self.owner()
+        top_k_index, top_k_weights = _routes.apply(module, top_k_index, top_k_weights)
         shape = top_k_index.shape
         if len(shape) != 2:
             raise self.error("top_k_index", top_k_index, "[tokens, choices]")
