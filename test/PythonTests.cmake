@@ -4,6 +4,7 @@
 # What layers and operations compute on the CPU, and the reference of the package.
 moe_add_python_tests(layers
   cpu/layers_cpu cpu/cpu_levels cpu/long_inputs cpu/loops cpu/random_experts
+  cpu/routes
   COST 200 LABELS slow)
 moe_add_python_tests(operations
   cpu/dequantize cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights
@@ -18,7 +19,9 @@ moe_add_python_tests(import
   import/quantized_checkpoints
   COST 140 LABELS slow)
 moe_add_python_tests(families import/import_families COST 240 LABELS slow)
-moe_add_python_tests(from-torch from_torch/from_torch COST 180 LABELS slow)
+moe_add_python_tests(from-torch
+  from_torch/compiled_modules from_torch/dynamo from_torch/from_torch
+  COST 240 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files
   package/compile package/demo package/layer_update package/objects
@@ -40,7 +43,7 @@ moe_add_python_tests(bench
 moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
   COST 280 LABELS slow device)
 moe_add_python_tests(device-operations
-  device/gpu_views device/grouped_ops_gpu device/routing_gpu
+  device/gpu_views device/grouped_ops_gpu device/routes_gpu device/routing_gpu
   device/scaled_products
   COST 250 LABELS slow device)
 moe_add_python_tests(device-kernels device/gpu_kernels device/schedules_gpu

@@ -11,12 +11,15 @@
 #include "moe/Driver/Driver.h"
 #include "moe/InitAll.h"
 #include "moe/Target/CodeEmission.h"
+#include "moe/Transforms/Passes.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/StringSwitch.h"
 
 #include <mutex>
 
@@ -53,6 +56,23 @@ static LogicalResult lower(ModuleOp module, StringRef pipeline,
            << "expected a pipeline that makes kernels for '" << target.device
            << "', such as moe-gpu, got '" << pipeline << "'";
   return success();
+}
+
+LogicalResult mlir::moe::exposeRoutes(ModuleOp module,
+                                      const CompileOptions &options) {
+  if (options.routes.empty())
+    return success();
+  auto mode = llvm::StringSwitch<RouteMode>(options.routes)
+                  .Case("replay", RouteMode::Replay)
+                  .Case("replay-ids", RouteMode::ReplayIds)
+                  .Default(RouteMode::Record);
+  PassManager manager(module.getContext());
+  // Gates and calls as the pipelines see them.
+  manager.addPass(createMoERaiseGate());
+  manager.addPass(createMoEVerifyShapes());
+  manager.addPass(createInlinerPass());
+  manager.addPass(createMoEExposeRoutes(MoEExposeRoutesOptions{mode}));
+  return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
 }
 
 void mlir::moe::setActivations(ModuleOp module, const TargetDescription &target,
@@ -111,6 +131,8 @@ FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
   for (auto [i, target] : llvm::enumerate(targets)) {
     program.modules.push_back(module.clone());
     ModuleOp copy = *program.modules.back();
+    if (failed(exposeRoutes(copy, options)))
+      return failure();
     setActivations(copy, target, options);
     if (failed(quantizeWeights(copy, options)))
       return failure();

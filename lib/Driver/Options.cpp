@@ -27,6 +27,11 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "Pass pipeline to the LLVM dialect: moe-cpu (with a GPU target, moe-gpu), "
      "moe-reference, or a textual pipeline (default: moe-cpu)",
      &CompileOptions::pipeline},
+    {"routes", "mode",
+     "Routes of the layer's dispatches: record, as outputs route_ids and "
+     "route_weights; replay, as inputs of these names; or replay-ids, whose "
+     "weights the gate computes",
+     &CompileOptions::routes},
     {"quantize", "format",
      "Format in which the layer keeps the 16- or 32-bit weights of its experts "
      "and shared experts: int4[:GROUP], int8[:GROUP], mxfp4 or "
@@ -83,6 +88,9 @@ llvm::Error CompileOptions::verify() const {
     return llvm::createStringError("--" + option + ": expected " + what +
                                    ", got '" + value + "'");
   };
+  if (!routes.empty() && routes != "record" && routes != "replay" &&
+      routes != "replay-ids")
+    return expected("routes", "record, replay or replay-ids", routes);
   if (!activations.empty() && activations != "exact" && activations != "int8")
     return expected("activations", "exact or int8", activations);
   if (!tokens.empty() && !parseTokenRange(tokens))

@@ -241,7 +241,7 @@ OwningOpRef<ModuleOp> CompileTool::read(MLIRContext &context,
 
 int CompileTool::compile(ModuleOp module, const moe::RemarkListener &remarks) {
   bool isUnchanged = !options.wantsPlan() && options.activations.empty() &&
-                     options.quantize.empty();
+                     options.quantize.empty() && options.routes.empty();
   if (emit == Emit::MLIR && isUnchanged)
     return write(print(module));
   auto targets = moe::parseTargets(options.target);
@@ -261,6 +261,8 @@ int CompileTool::compile(ModuleOp module, const moe::RemarkListener &remarks) {
                                                       : moe::PlanFormat::None;
     std::string report;
     llvm::raw_string_ostream stream(report);
+    if (failed(moe::exposeRoutes(module, options)))
+      return 1;
     moe::setActivations(module, targets->front(), options);
     if (failed(moe::quantizeWeights(module, options)))
       return 1;

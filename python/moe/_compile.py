@@ -47,8 +47,8 @@ def find_compiler() -> Path:
 
 def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None,
             target: str | None = None, dtype: str | None = None, layer: int | str | None = None,
-            quantize: str | None = None, options: Sequence[str] = (), cache: bool = True,
-            num_threads: int = 0, device: str | None = None) -> Module:
+            quantize: str | None = None, routes: str | None = None, options: Sequence[str] = (),
+            cache: bool = True, num_threads: int = 0, device: str | None = None) -> Module:
     """Compile MoE layers and load the result.
 
     Args:
@@ -65,6 +65,10 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
       quantize: format in which the layer keeps weights of 16 or 32 bits, as
         ``moe-compile --quantize``: ``int4:32``, ``int8``, ``mxfp4``, ``fp8:128x128``;
         ``Layer.quantization_errors`` has what that costs.
+      routes: ``record`` adds the outputs ``route_ids`` and ``route_weights`` (with numbers if
+        there are several), what the gates choose; ``replay`` adds inputs of these names that
+        replace them; ``replay-ids`` adds ``route_ids`` alone, and the gates compute the
+        weights of these experts. As ``moe-compile --routes``.
       options: further options of ``moe-compile``.
       cache: reuse an artifact that was compiled before.
       num_threads: threads of a call, as for ``moe.load``.
@@ -80,7 +84,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     """
     # Check everything before the work starts, so that errors are immediate.
     text, path = _classify(source)
-    arguments = _arguments(target, dtype, layer, quantize, options, device)
+    arguments = _arguments(target, dtype, layer, quantize, routes, options, device)
     if (path is not None and _is_checkpoint(path)) != (layer is not None):
         raise MoEError(INVALID_ARGUMENT, "a checkpoint directory or a .gguf file needs layer=N, "
                        "and only they do")
@@ -118,10 +122,11 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     return _warn(module)
 
 
-def _arguments(target: Any, dtype: Any, layer: Any, quantize: Any, options: Any,
+def _arguments(target: Any, dtype: Any, layer: Any, quantize: Any, routes: Any, options: Any,
                device: Any) -> list[str]:
     """Return the options of moe-compile."""
-    for name, value in (("target", target), ("dtype", dtype), ("quantize", quantize)):
+    for name, value in (("target", target), ("dtype", dtype), ("quantize", quantize),
+                        ("routes", routes)):
         if value is not None and not isinstance(value, str):
             raise MoEError(INVALID_ARGUMENT, f"{name} is {value!r}, expected a string")
     if layer not in (None, "all") and (not isinstance(layer, int) or layer < 0):
@@ -148,6 +153,8 @@ def _arguments(target: Any, dtype: Any, layer: Any, quantize: Any, options: Any,
         arguments.append(f"--layer={layer}")
     if quantize is not None:
         arguments.append(f"--quantize={quantize}")
+    if routes is not None:
+        arguments.append(f"--routes={routes}")
     return arguments
 
 

@@ -57,6 +57,10 @@ getVariants(llvm::StringRef pipeline, const TargetDescription &target,
 // Stages
 //===----------------------------------------------------------------------===//
 
+/// Makes routes results or arguments of the functions of `module`, if the
+/// options ask for that. Fails after a diagnostic.
+LogicalResult exposeRoutes(ModuleOp module, const CompileOptions &options);
+
 /// Sets the `moe.activations` that the options give, if any, on the functions
 /// of `module`. Warns where the kernels of `target` ignore it.
 void setActivations(ModuleOp module, const TargetDescription &target,

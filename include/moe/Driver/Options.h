@@ -23,6 +23,7 @@ namespace mlir::moe {
 struct CompileOptions {
   std::string target = "host";
   std::string pipeline = "moe-cpu";
+  std::string routes;
   std::string quantize;
   std::string activations;
   std::string tokens;

@@ -15,6 +15,9 @@
 
 namespace mlir::moe {
 
+/// What moe-expose-routes does with the routes of a function.
+enum class RouteMode { Record, Replay, ReplayIds };
+
 #define GEN_PASS_DECL
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
 

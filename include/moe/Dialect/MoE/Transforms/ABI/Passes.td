@@ -38,6 +38,39 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
   ];
 }
 
+def MoEExposeRoutes : Pass<"moe-expose-routes", "::mlir::ModuleOp"> {
+  let summary = "Return the routes of a layer, or take them as arguments";
+  let description = [{
+    A route is what a `moe.dispatch` and its `moe.combine` get from a router:
+    ids and weights `[T, K]`. For each public function:
+
+    * `record` adds results: the ids of its dispatches, then the weights. Where
+      there is one of each they are called `route_ids` and `route_weights`,
+      otherwise numbers follow. The other results stay as they are.
+    * `replay` adds arguments of these names, which replace the ids and weights.
+      A router that computes nothing else becomes dead code.
+    * `replay-ids` adds the ids alone; the gate that chose them computes weights
+      of the given ones. Its bias, groups, capacity and threshold, which only
+      the selection reads, are removed.
+
+    Values that are already arguments stay arguments. Runs ahead of
+    `moe-export`.
+  }];
+  let options = [
+    Option<"mode", "mode", "::mlir::moe::RouteMode",
+           "::mlir::moe::RouteMode::Record",
+           "what to do with them: record (the default), replay, replay-ids", [{
+             ::llvm::cl::values(
+                 clEnumValN(::mlir::moe::RouteMode::Record, "record",
+                            "return them"),
+                 clEnumValN(::mlir::moe::RouteMode::Replay, "replay",
+                            "take ids and weights as arguments"),
+                 clEnumValN(::mlir::moe::RouteMode::ReplayIds, "replay-ids",
+                            "take ids as arguments"))
+           }]>
+  ];
+}
+
 def MoEQuantizeWeights : Pass<"moe-quantize-weights", "::mlir::ModuleOp"> {
   let summary = "Quantise the weights of experts and of dense matmuls";
   let description = [{
