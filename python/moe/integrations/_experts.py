@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._elementwise import Columns, Elementwise, trace
@@ -131,7 +132,7 @@ def describe(module: torch.nn.Module, name: str,
 
 
 def _check_kind(tensor: torch.Tensor, what: str) -> None:
-    if type(tensor) not in PLAIN:
+    if type(tensor) not in (*PLAIN, FakeTensor):  # torch.export has no elements
         raise MoEError(UNIMPLEMENTED, f"{what} is a {type(tensor).__name__}, expected a plain "
                        "tensor (quantized weights are not known)")
     if tensor.device.type != "cpu":

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ["Snapshot", "is_computed", "local_part", "untraced", "weights_of"]
+__all__ = ["Snapshot", "StorageSnapshot", "is_computed", "local_part", "untraced", "weights_of"]
 
 PLAIN = (torch.nn.Parameter, torch.Tensor)
 
@@ -30,24 +30,43 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if type(tensor) in PLAIN or not hasattr(tensor, "to_local") else tensor.to_local()
 
 
-class Snapshot:
-    """State of a tensor at one time; keeps neither the tensor nor its elements alive."""
+class StorageSnapshot:
+    """State of the elements of a tensor at one time, whichever object is the tensor.
 
-    __slots__ = ("_tensor", "_storage", "_state")
+    Code of other languages makes a new object for each access to a tensor. Keeps the
+    elements not alive.
+    """
+
+    __slots__ = ("_storage", "_state")
 
     def __init__(self, tensor: torch.Tensor):
         local = local_part(tensor)
-        self._tensor = weakref.ref(tensor)
         self._storage = StorageWeakRef(local.untyped_storage())
         self._state = _state(local)
 
     def still(self, tensor: torch.Tensor) -> bool:
-        """Return true if ``tensor`` is the same tensor with unchanged elements."""
-        if self._tensor() is not tensor:
-            return False
+        """Return true if ``tensor`` has the same elements, unchanged."""
         local = local_part(tensor)
         return (_state(local) == self._state
                 and local.untyped_storage()._cdata == self._storage.cdata)
+
+    def is_dead(self) -> bool:
+        """Return true if the elements are gone."""
+        return self._storage.expired()
+
+
+class Snapshot(StorageSnapshot):
+    """State of a tensor at one time; keeps neither the tensor nor its elements alive."""
+
+    __slots__ = ("_tensor",)
+
+    def __init__(self, tensor: torch.Tensor):
+        super().__init__(tensor)
+        self._tensor = weakref.ref(tensor)
+
+    def still(self, tensor: torch.Tensor) -> bool:
+        """Return true if ``tensor`` is the same tensor with unchanged elements."""
+        return self._tensor() is tensor and super().still(tensor)
 
 
 def _state(tensor: torch.Tensor) -> tuple[Any, ...]:

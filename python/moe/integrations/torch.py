@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
+import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +30,11 @@ from .._runtime import Layer, Module
 from ._experts import describe, is_experts, parameter_names
 from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
 from ._operations import as_matrix, element_of, translate
+from ._module import CompiledLayer
 from ._scalars import DTYPES, Scalar
 from ._written_experts import may_be_experts, read
 
-__all__ = ["Imported", "from_torch"]
+__all__ = ["CompiledLayer", "Imported", "from_torch", "replace"]
 
 aten = torch.ops.aten
 
@@ -41,6 +45,8 @@ class Imported:
 
     mlir: str
     weights: dict[str, torch.Tensor]
+    columns: int  # of a row of the result
+    returned: int | None = None  # the length of the tuple that the module returns, if it does
 
     def compile(self, **options: Any) -> Module:
         """Compile the layer; ``options`` are those of ``moe.compile``."""
@@ -53,6 +59,64 @@ class Imported:
     def arrays(self) -> dict[str, torch.Tensor]:
         """Return the weights as ``Module.layer`` takes them: contiguous, without gradients."""
         return {name: tensor.detach().contiguous() for name, tensor in self.weights.items()}
+
+    def module(self) -> torch.nn.Module:
+        """Return a module that runs the compiled layer on rows ``[..., H]``.
+
+        It has the parameters of the traced module, by the same names; a change of them is
+        noticed. It is one operation for ``torch.compile`` and ``torch.export``, and a
+        saved program that has it loads wherever ``moe.integrations.torch`` is imported.
+        """
+        return CompiledLayer(self.mlir, self.weights, self.columns, self.returned)
+
+
+def replace(model: torch.nn.Module) -> list[str]:
+    """Replace the blocks of ``model`` that ``from_torch`` translates by compiled layers.
+
+    A block is the module around a router and its experts. It runs compiled from then on,
+    in eager mode, under ``torch.compile`` with any backend, and in exported programs; its
+    parameters keep their names. Where the block returns more than its rows, such as the
+    logits of its router, the compiled layer returns None for it. A block that stays is a
+    warning with its reason.
+
+    Returns:
+      the names of the modules that were replaced.
+
+    Raises:
+      MoEError: if ``model`` has no such block inside.
+    """
+    found = [(name, block) for name, block in blocks_of(model) if name]
+    if not found:
+        raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no block with experts inside")
+    replaced = []
+    for name, block in found:
+        try:
+            compiled = from_torch(block, example=_example(block, name, model)).module()
+        except MoEError as error:
+            warnings.warn(f"{name} stays as it is: {error}", stacklevel=2)
+            continue
+        path, _, last = name.rpartition(".")
+        setattr(model.get_submodule(path), last, compiled)
+        replaced.append(name)
+    return replaced
+
+
+def blocks_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Return the modules around routers and experts, by name: those with experts among their
+    children, and those that are called MoE and have none inside."""
+    for name, module in model.named_modules():
+        if any(_is_called_experts(n, child) for n, child in module.named_children()) or (
+                _MOE.search(type(module).__name__)
+                and not any(_is_called_experts(n.rpartition(".")[2], part)
+                            for n, part in module.named_modules())):
+            yield name, module
+
+
+def _is_called_experts(name: str, module: torch.nn.Module) -> bool:
+    return is_leaf(name, module) or name == "experts"
+
+
+_MOE = re.compile(r"M[oO][Ee](Block|Layer)?$")
 
 
 def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
@@ -70,16 +134,19 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
       MoEError: if something has no translation; the message names the operation.
     """
     if isinstance(module, torch.export.ExportedProgram):
-        return _translate(module, {}, "the program")
+        with _quiet():
+            return _translate(module, {}, "the program")
     name = type(module).__name__
     if module.training:
         raise MoEError(INVALID_ARGUMENT, f"{name} is in training mode, expected evaluation mode: "
                        "call eval()")
     rows = _example(module, name) if example is None else example
-    with _leaves(module) as experts:
+    lengths: list[int] = []
+    traced = _Rows(module, lengths.append)
+    with _leaves(module) as experts, _quiet():
         try:
             program = torch.export.export(
-                _Rows(module), (rows,), strict=False,
+                traced, (rows,), strict=False,
                 dynamic_shapes=({rows.ndim - 2: torch.export.Dim("tokens", min=2)},),
                 prefer_deferred_runtime_asserts_over_guards=True)
         except MoEError:
@@ -91,28 +158,52 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
                           "through transformers' interface, or be a module called experts that "
                           "takes rows, ids and weights")
             raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {reason}") from error
-    return _translate(program, experts, name)
+    with _quiet():
+        imported = _translate(program, experts, name)
+    imported.returned = lengths[-1] if lengths else None
+    return imported
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave what torch logs of an export to the error that it raises."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            # Of torch's own code.
+            warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.disabled = disabled
 
 
 class _Rows(torch.nn.Module):
     """A module that returns rows alone."""
 
-    def __init__(self, module: torch.nn.Module):
+    def __init__(self, module: torch.nn.Module, note: Callable[[int], None]):
         super().__init__()
-        self.module = module
+        self.module, self.note = module, note  # called with the length of a tuple
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         result = self.module(rows)
         if isinstance(result, (tuple, list)):
+            self.note(len(result))
             result = result[0]
         return result.reshape(rows.shape)
 
 
-def _example(module: torch.nn.Module, name: str) -> torch.Tensor:
-    """Make rows that fit the first matrix of the module, in transformers' shape."""
-    config = getattr(module, "config", None)
-    hidden = getattr(module, "hidden_dim", None) or getattr(module, "hidden_size", None) or getattr(
-        config, "hidden_size", None)
+def _example(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
+        torch.Tensor):
+    """Make rows that fit the first matrix of the module, in transformers' shape.
+
+    ``model`` is the model that has the module, whose configuration may say more.
+    """
+    whole, own = (getattr(m, "config", None) for m in (model, module))
+    # A block may call the size of its experts hidden.
+    sources = (whole, getattr(whole, "text_config", None), own, module)
+    hidden = next((size for source in sources for attribute in ("hidden_dim", "hidden_size")
+                   if isinstance(size := getattr(source, attribute, None), int)), None)
     floats = [p for p in module.parameters() if p.dtype in DTYPES and p.ndim >= 2]
     if not floats:
         raise MoEError(INVALID_ARGUMENT, f"{name} has no matrix in f32, bf16 or f16 from which the "
@@ -142,13 +233,18 @@ def _(rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, key: str) ->
     return torch.empty_like(rows)
 
 
+def is_leaf(name: str, module: torch.nn.Module) -> bool:
+    """Return true if a module may be experts that are called with rows, ids and weights."""
+    return is_experts(module) or may_be_experts(name, module)
+
+
 @contextlib.contextmanager
 def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
     """Make one operation of each experts module in ``module``; yields them by key."""
     # A forward of the instance does something else than its class.
     found = {name: part for name, part in module.named_modules()
              if "forward" not in part.__dict__
-             and (is_experts(part) or may_be_experts(name, part))}
+             and is_leaf(name, part)}
     for key, part in found.items():
         def forward(*args: Any, key: str = key,
                     signature: inspect.Signature = inspect.signature(part.forward),
@@ -274,6 +370,9 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
                **signature.inputs_to_lifted_tensor_constants}
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    if written := {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}:
+        raise MoEError(UNIMPLEMENTED, f"{name} writes to {next(iter(written.values()))}, expected "
+                       "a function of its rows")
     inputs = [n for n in placeholders if n.name not in sources]
     if len(inputs) != 1:
         raise MoEError(UNIMPLEMENTED, f"{name} takes {len(inputs)} tensors, expected one: its rows")
@@ -319,4 +418,4 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
     y = results[0] if isinstance(results, Sequence) else results
     y = function.reshape(y, extents)
-    return Imported(function.text(y), weights)
+    return Imported(function.text(y), weights, extents[1])

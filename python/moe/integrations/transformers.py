@@ -29,6 +29,8 @@ in the cache of ``moe.compile``; each keeps its own weights.
   to the experts again.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
   the name of the module as an operand: code compiled for one layer is not reused for another.
+* Under ``torch.export`` they are ``moe_mlir::layer``, whose operands are all that it depends on:
+  a saved program loads in any process that imported ``moe.integrations.torch``.
 """
 
 from __future__ import annotations
@@ -44,12 +46,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .._call import Calls
 from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from . import _routes
+from . import _operation, _routes  # noqa: F401  (registers moe_mlir::layer)
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
 from ._interface import check, watch
@@ -418,12 +421,25 @@ def _ensure_state(module: torch.nn.Module) -> bool:
     return True
 
 
+@torch.compiler.assume_constant_result
+def _text_of(module: torch.nn.Module, top_k: int) -> tuple[str, int]:
+    """Return the function of a module's experts, and the columns of its result."""
+    with unset_fake_temporarily():
+        experts = describe(module, type(module).__name__)
+    return experts.mlir(top_k), experts.output
+
+
 def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor,
              top_k_weights: torch.Tensor) -> torch.Tensor:
     """Run the experts of one module, ``self``."""
     if (type(hidden_states) is torch.Tensor and not torch.compiler.is_compiling()
             and not torch.is_grad_enabled()):
         return _state_of(self).run(hidden_states, top_k_index, top_k_weights)
+    if torch.compiler.is_exporting():
+        # A saved program has neither this module nor its key.
+        return torch.ops.moe_mlir.layer(
+            [hidden_states, top_k_index, top_k_weights],
+            weights_of(self, parameter_names(self)), *_text_of(self, top_k_index.shape[1]), [], [])
     _ensure_state(self)
     # Read as an attribute, so that torch.compile guards it: code that was compiled for
     # one module must not run with the weights of another.

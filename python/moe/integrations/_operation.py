@@ -1,0 +1,130 @@
+"""A compiled layer as one operation of PyTorch: ``moe_mlir::layer``.
+
+Its operands are all that it depends on: the inputs, the weights, and the MLIR of the
+function as text. So graphs that have it can be saved, and run in any process that
+imported ``moe.integrations.torch``; the function is compiled when it first runs there.
+Weights are prepared at the first call with them, and again after a change that torch
+counts.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .._call import Calls
+from .._compile import compile as compile_module
+from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from .._runtime import Module
+from ._follow import StorageSnapshot
+from ._scalars import DTYPES
+
+__all__ = ["layer"]
+
+_lock = threading.RLock()
+_modules: dict[str, Module] = {}
+_bound: dict[tuple[Any, ...], _Bound] = {}
+_TYPES = {name: dtype for dtype, name in DTYPES.items()} | {"i32": torch.int32, "i64": torch.int64}
+
+
+class _Bound:
+    """A compiled function with weights at one time."""
+
+    def __init__(self, mlir: str, weights: Sequence[torch.Tensor]):
+        if mlir not in _modules:
+            _modules[mlir] = compile_module(mlir)
+        # Taken before the weights are read, to notice a concurrent write.
+        self.snapshots = [StorageSnapshot(w) for w in weights]
+        layer = _modules[mlir].layer([w.detach().contiguous() for w in weights])
+        self.calls = Calls(layer)
+        signature = layer.signature
+        self.inputs = [(i.name, _TYPES[i.dtype], i.shape[1:]) for i in signature.inputs]
+        self.output = _TYPES[signature.outputs[0].dtype]
+        self.columns = signature.outputs[0].shape[1:]
+        if any(w.is_inference() for w in weights):
+            self.snapshots = None
+            warnings.warn("a weight was made in inference mode, where torch counts no writes: the "
+                          "weights of this layer are prepared in every call; load the model "
+                          "outside of torch.inference_mode()", stacklevel=2)
+
+    def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
+        return self.snapshots is not None and all(
+            s.still(w) for s, w in zip(self.snapshots, weights))
+
+    def is_dead(self) -> bool:
+        return self.snapshots is None or any(s.is_dead() for s in self.snapshots)
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        if len(inputs) != len(self.inputs):
+            raise MoEError(INVALID_ARGUMENT, f"expected {len(self.inputs)} inputs, got "
+                           f"{len(inputs)}")
+        rows = [self._rows(t, *expected) for t, expected in zip(inputs, self.inputs)]
+        tokens = rows[0].shape[0]
+        if any(r.shape[0] != tokens for r in rows):
+            raise MoEError(INVALID_ARGUMENT, "expected inputs of as many tokens, got "
+                           + " and ".join(str(r.shape[0]) for r in rows))
+        out = torch.empty((tokens, *self.columns), dtype=self.output)
+        self.calls.call(tokens, [r.data_ptr() for r in rows], (out.data_ptr(),))
+        return out.to(inputs[0].dtype).reshape(inputs[0].shape[:-1] + self.columns)
+
+    def _rows(self, tensor: torch.Tensor, name: str, dtype: torch.dtype,
+              columns: tuple[int, ...]) -> torch.Tensor:
+        """Return ``tensor`` as the function takes it; other types come from autocast."""
+        if tensor.ndim < 2 or tensor.shape[-len(columns):] != columns or (
+                tensor.is_floating_point() != dtype.is_floating_point):
+            raise MoEError(INVALID_ARGUMENT, f"{name} is {tensor.dtype} {list(tensor.shape)}, "
+                           f"expected {dtype} [T, {', '.join(map(str, columns))}]")
+        return tensor.reshape(-1, *columns).to(dtype).contiguous()
+
+
+def _current(mlir: str, weights: Sequence[torch.Tensor]) -> _Bound:
+    key = (mlir, *(w.data_ptr() for w in weights))
+    bound = _bound.get(key)
+    if bound is None or not bound.is_of(weights):
+        with _lock, torch.no_grad():
+            bound = _bound.get(key)
+            if bound is None or not bound.is_of(weights):
+                # First, so that two prepared copies of weights never coexist.
+                for old in [k for k, b in _bound.items() if k == key or b.is_dead()]:
+                    del _bound[old]
+                bound = _bound[key] = _Bound(mlir, weights)
+    return bound
+
+
+@torch.library.custom_op("moe_mlir::layer", mutates_args=())
+def layer(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
+          attributes: list[torch.Tensor], values: list[float]) -> torch.Tensor:
+    """Run the function ``mlir``.
+
+    The first input is the rows, ``[..., H]``; the result is ``[..., columns]``, of its type.
+    ``attributes`` are numbers that the function has as constants, with their ``values``
+    when it was made.
+    """
+    for attribute, value in zip(attributes, values):
+        if attribute.item() != value:
+            raise MoEError(FAILED_PRECONDITION, f"an attribute of a compiled layer is now "
+                           f"{attribute.item()}, expected {value}; call torch._dynamo.reset() "
+                           "after changing it")
+    for tensor in (*inputs, *weights):
+        if not tensor.is_cpu:
+            raise MoEError(UNIMPLEMENTED, f"a compiled layer got a tensor on '{tensor.device}', "
+                           "expected tensors on the CPU")
+    return _current(mlir, weights).run(inputs)
+
+
+@layer.register_fake
+def _(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
+      attributes: list[torch.Tensor], values: list[float]) -> torch.Tensor:
+    return inputs[0].new_empty((*inputs[0].shape[:-1], columns))
+
+
+def _backward(*_: Any) -> None:
+    raise MoEError(UNIMPLEMENTED, "compiled layers are for inference and have no gradients; run "
+                   "under torch.no_grad()")
+
+
+layer.register_autograd(_backward)
