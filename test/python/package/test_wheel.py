@@ -75,6 +75,14 @@ def test_tag_and_content(wheel):
         "moe/lib/libMoECompiler.so", "moe/lib/libmoe_rt.so.0"]
 
 
+def test_backend_of_torch_compile(environment, tmp_path):
+    """torch finds it by its name alone."""
+    pytest.importorskip("torch")
+    out = in_environment(environment, tmp_path, "python", "-c",
+                         "import torch; print(torch._dynamo.lookup_backend('moe').__module__)")
+    assert out.strip() == "moe.integrations.dynamo"
+
+
 def test_python_m_moe(environment, tmp_path):
     out = in_environment(environment, tmp_path, "python", "-m", "moe")
     package, runtime, compiler = out.splitlines()

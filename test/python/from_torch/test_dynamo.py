@@ -1,0 +1,253 @@
+"""``torch.compile(backend="moe")``: blocks of whole models, and what must stay."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from moe_testing import data  # noqa: E402
+from moe_testing.models.hf import MODELS, H  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+F32 = 2e-6
+EAGER = {"rest": "eager"}
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    import moe.integrations.dynamo  # noqa: F401  (registers the backend)
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        yield
+
+
+def grouped(model: torch.nn.Module) -> torch.nn.Module:
+    """Use transformers' default experts, which break no graph."""
+    for module in model.modules():
+        if hasattr(module, "config"):
+            module.config._experts_implementation = "grouped_mm"
+    return model.eval()
+
+
+def compiled_operations(function, *arguments, **options):
+    """Compile by our backend; returns the result, the operations of ours, and warnings."""
+    count = 0
+
+    def rest(graph, inputs):
+        nonlocal count
+        count += sum(n.target is torch.ops.moe_mlir.layer.default for n in graph.graph.nodes)
+        return graph.forward
+
+    with warnings.catch_warnings(record=True) as messages:
+        warnings.simplefilter("always")
+        compiled = torch.compile(function, backend="moe", options={"rest": rest}, **options)
+        result = compiled(*arguments)
+    left = [str(m.message) for m in messages if "integrations/dynamo" in m.filename]
+    return result, count, left, compiled
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3", "llama4_text", "jamba"])
+def test_model(family, record):
+    """Every block of a model is one operation, for any number of tokens."""
+    made = MODELS[family]()
+    model = grouped(made.model)
+    blocks = len([m for m in model.modules() if type(m) is type(made.block(model))])
+    ids = torch.randint(64, (1, 9), generator=torch.Generator().manual_seed(1))
+    result, count, messages, compiled = compiled_operations(
+        lambda ids: model(ids, use_cache=False)[0], ids)
+    assert count == blocks
+    assert not messages
+    record(f"{family} f32", data.relative_error(result.numpy(), model(ids)[0].numpy()))
+    for tokens in (12, 1):
+        ids = torch.randint(64, (2, tokens))
+        error = data.relative_error(compiled(ids).numpy(), model(ids, use_cache=False)[0].numpy())
+        assert error < F32
+
+
+def test_inductor_takes_the_rest():
+    made = MODELS["qwen2_moe"]()
+    block = grouped(made.model).model.layers[0]
+    after = torch.nn.Linear(H, H)
+
+    def function(x):
+        return torch.nn.functional.gelu(after(block.mlp(torch.sin(x))))
+
+    x = torch.randn(1, 7, H)
+    compiled = torch.compile(function, backend="moe", dynamic=True)
+    assert data.relative_error(compiled(x).numpy(), function(x).numpy()) < F32
+
+
+def test_weights_are_followed():
+    made = MODELS["mixtral"]()
+    block = grouped(made.block(made.model))
+    x = torch.randn(1, 7, H)
+    _, count, _, compiled = compiled_operations(block, x)
+    assert count == 1
+    block.experts.down_proj.mul_(2.0)
+    assert data.relative_error(compiled(x).numpy(), block(x).numpy()) < F32
+    block.gate.weight = torch.nn.Parameter(-block.gate.weight)
+    assert data.relative_error(compiled(x).numpy(), block(x).numpy()) < F32
+
+
+def test_experts_alone():
+    """A router that from_torch cannot translate is left, its experts are not."""
+    made = MODELS["mixtral"]()
+    block = grouped(made.block(made.model))
+    router = block.gate.forward
+
+    def forward(x):
+        logits, weights, ids = router(x)
+        return logits, torch.erfinv(weights), ids
+
+    block.gate.forward = forward
+    x = torch.randn(1, 7, H)
+    result, count, messages, _ = compiled_operations(block, x)
+    assert count == 1
+    assert ["only its experts are compiled: MixtralSparseMoeBlock uses aten.erfinv" in m
+            for m in messages] == [True]
+    assert data.relative_error(result.numpy(), block(x).numpy()) < F32
+
+
+class Around(torch.nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        made = MODELS["mixtral"]()
+        self.mlp = grouped(made.block(made.model))
+        self.call = call
+
+    def forward(self, x):
+        return self.call(self.mlp, x)
+
+
+class Scaled(torch.nn.Module):
+    """A block whose result depends on a second argument."""
+
+    def __init__(self):
+        super().__init__()
+        made = MODELS["mixtral"]()
+        block = grouped(made.block(made.model))
+        self.gate, self.experts = block.gate, block.experts
+        self.eval()
+
+    def forward(self, x, scale=1.0):
+        rows = x.reshape(-1, H)
+        _, weights, ids = self.gate(rows)
+        return self.experts(rows, ids, weights * scale).reshape(x.shape)
+
+
+class Factor(Scaled):
+    scaling = 2.0  # until an instance has its own
+
+    def forward(self, x):
+        return super().forward(x, scale=self.scaling)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_numbers_of_a_module(own):
+    """With dynamic shapes they are operands of the graph, and constants of the layer."""
+    import moe
+
+    module, x = Factor(), torch.randn(1, 7, H)
+    if own:
+        module.scaling = 2.0
+    result, count, messages, compiled = compiled_operations(module, x, dynamic=True)
+    assert count == 1 and not messages
+    assert data.relative_error(result.numpy(), module(x).numpy()) < F32
+    (module if own else Factor).scaling = 3.0
+    with pytest.raises(moe.MoEError, match="attribute of a compiled layer is now 3.0, expected"):
+        compiled(x)
+    torch._dynamo.reset()
+    assert data.relative_error(compiled(x).numpy(), module(x).numpy()) < F32
+
+
+class Between(torch.nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.mlp, self.call = Scaled(), call
+
+    def forward(self, x):
+        return self.call(self.mlp, x)
+
+
+@pytest.mark.parametrize("what, module, operations, message", [
+    ("called twice", Around(lambda mlp, x: mlp(mlp(x))), 0, "it is called several times"),
+    ("another argument", Between(lambda mlp, x: mlp(x, scale=3.0)), 1,
+     "computes something else than by itself"),
+    ("a tensor besides its rows", Between(lambda mlp, x: mlp(x, x.mean())), 1,
+     "takes 2 tensors"),
+    ("default arguments", Between(lambda mlp, x: mlp(x)), 1, None),
+])
+def test_what_is_no_call_with_rows(what, module, operations, message):
+    x = torch.randn(1, 7, H)
+    result, count, messages, _ = compiled_operations(module, x)
+    assert count == operations
+    assert [str(message) in m for m in messages] == ([] if message is None else [True])
+    assert data.relative_error(result.numpy(), module(x).numpy()) < F32
+
+
+def test_logits_of_the_router_are_kept():
+    made = MODELS["gpt_oss"]()
+    block = grouped(made.block(made.model))
+    x = torch.randn(1, 7, H)
+    (rows, scores), count, messages, _ = compiled_operations(block, x)
+    assert count == 1 and not messages
+    expected = block(x)
+    assert data.relative_error(rows.numpy(), expected[0].numpy()) < F32
+    assert torch.allclose(scores, expected[1])
+
+
+def test_gradients_are_left_to_inductor():
+    made = MODELS["mixtral"]()
+    block = grouped(made.block(made.model))
+    x = torch.randn(1, 7, H)
+    with torch.enable_grad():
+        result, count, messages, _ = compiled_operations(block, x)
+        assert count == 0 and "run under torch.no_grad()" in messages[0]
+        result.sum().backward()
+    assert block.experts.down_proj.grad is not None
+
+
+def test_loops_split_the_graph():
+    made = MODELS["mixtral"]()
+    block = made.block(made.model).eval()  # with loops over experts
+    x = torch.randn(1, 7, H)
+    result, count, messages, _ = compiled_operations(block, x)
+    assert count == 0
+    assert ["a graph break splits it" in m for m in messages] == [True]
+    assert torch.equal(result, block(x))
+
+
+def test_equal_layers_are_translated_once(monkeypatch):
+    from moe.integrations import dynamo
+
+    made = MODELS["olmoe"]()
+    model = grouped(made.model)
+    calls = []
+    monkeypatch.setattr(dynamo, "_translations", {})
+    monkeypatch.setattr(dynamo, "_by_parameters", {})
+    monkeypatch.setattr(dynamo, "from_torch",
+                        lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = __import__("moe").from_torch
+    ids = torch.randint(64, (1, 9))
+    _, count, _, compiled = compiled_operations(lambda i: model(i, use_cache=False)[0], ids)
+    compiled(torch.randint(64, (1, 4)))
+    assert count >= 2 and len(calls) == 1
+
+
+def test_a_copy_has_its_own_weights():
+    made = MODELS["mixtral"]()
+    one = grouped(made.block(made.model))
+    two = copy.deepcopy(one)
+    two.experts.down_proj.mul_(3.0)
+    x = torch.randn(1, 7, H)
+    _, _, _, first = compiled_operations(one, x)
+    second, *_ = compiled_operations(two, x)
+    assert data.relative_error(first(x).numpy(), one(x).numpy()) < F32
+    assert data.relative_error(second.numpy(), two(x).numpy()) < F32
