@@ -33,6 +33,8 @@ moe_add_python_tests(transformers
   transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
+# Skipped where there is no vLLM, as in .venv: `./dev check vllm` runs it.
+moe_add_python_tests(vllm engines/vllm COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu
