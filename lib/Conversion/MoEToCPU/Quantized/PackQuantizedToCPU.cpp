@@ -7,13 +7,14 @@
 //
 // A task packs one panel of one expert, in the order of its bytes (see
 // PackedFormat). Codes and numbers are moved, never decoded; numbers of less
-// than 8 bits are widened. Columns beyond n have zero bits. The codes of a
-// panel without such columns are moved several columns at a time where the
-// format allows it.
+// than 8 bits are widened. Columns beyond n have zero bits. A panel without
+// such columns is moved several columns at a time where the format allows it,
+// its codes by whole periods where their places repeat.
 //
 //===----------------------------------------------------------------------===//
 
 #include "CodeWords.h"
+#include "RecordNumbers.h"
 #include "moe/Conversion/Utils/FormatDecoder.h"
 
 using namespace mlir;
@@ -41,8 +42,22 @@ private:
                     llvm::function_ref<void(Value, Value, int64_t)> body);
   void forEachStep(Value start, llvm::function_ref<void(Value, Value)> body);
   void buildCodes(Value expert, Value panel, Value start);
-  void buildCodesOfColumns(MutableArrayRef<CodeWords> words, Value expert,
-                           Value panel, Value start);
+  /// Neighbouring columns of a panel, in vectors.
+  struct Columns {
+    Value expert, n, column; // the first one, in the weights and the panel
+    CodeWords *codes;
+    RecordNumbers *numbers; // NULL if they are packed one by one
+  };
+  void storeWords(const Columns &columns, ArrayRef<Value> words, Value at);
+  void buildSteps(const Columns &columns, Value k, Value start,
+                  int64_t elements);
+  void buildPeriods(const Columns &columns, Value k, Value start,
+                    int64_t elements);
+  void buildCodesOfBlock(const Columns &columns, Value k, Value start,
+                         int64_t elements);
+  void buildNumbersOfBlock(const Columns &columns, Value k, Value start);
+  bool findColumns();
+  void buildColumns(Value expert, Value panel, Value start);
   void buildNumbers(Value expert, Value panel, Value start);
   void buildNumbersAt(Value expert, Value panel, Value k, Value start,
                       bool ofBlock);
@@ -61,6 +76,8 @@ private:
   int64_t lanes;
   CPUBuilder b;
   FlatBuffer out;
+  SmallVector<CodeWords, 0> codes;       // one for each GEMM
+  SmallVector<RecordNumbers, 0> numbers; // the same, or none
 };
 } // namespace
 
@@ -202,26 +219,89 @@ void PackQuantizedLowering::buildCodes(Value expert, Value panel, Value start) {
   });
 }
 
-/// Packs the codes of a panel that has all of its columns. Of few columns at a
-/// time, whose rows stay in the L1 cache until all of a line is read.
-void PackQuantizedLowering::buildCodesOfColumns(
-    MutableArrayRef<CodeWords> words, Value expert, Value panel, Value start) {
-  int64_t share = panels.getShare();
-  for (auto [matmul, source] : llvm::enumerate(words)) {
-    b.forEach(b.index(0), b.index(share / lanes), [&](Value part) {
-      Value first = b.mul(part, lanes);
-      Value n = b.add(b.mul(panel, share), first);
-      Value column = b.add(first, matmul * share);
-      forEachStep(start, [&](Value k, Value at) {
-        at = b.add(at, b.mul(column, 4));
-        for (auto [word, value] :
-             llvm::enumerate(source.build(expert, n, k, lanes)))
-          store(value, b.add(at, 4 * word * panels.getColumns()));
-      });
-    });
-  }
+/// Stores the words of a step of some columns.
+void PackQuantizedLowering::storeWords(const Columns &columns,
+                                       ArrayRef<Value> words, Value at) {
+  at = b.add(at, b.mul(columns.column, 4));
+  for (auto [word, value] : llvm::enumerate(words))
+    store(value, b.add(at, 4 * word * panels.getColumns()));
 }
 
+/// Packs steps that follow one another, from element `k` and byte `start` on,
+/// by periods while there are whole ones.
+void PackQuantizedLowering::buildSteps(const Columns &columns, Value k,
+                                       Value start, int64_t elements) {
+  int64_t step = packed.getStep(), period = columns.codes->getPeriod();
+  int64_t bytes = panels.getColumns() * packed.getStepBytes();
+  int64_t whole = period == 0 ? 0 : elements / period * period;
+  if (whole > 0) {
+    b.forEach(b.index(0), b.index(whole / period), [&](Value i) {
+      Value first = b.add(k, b.mul(i, period));
+      Value at = b.add(start, b.mul(i, period / step * bytes));
+      auto steps =
+          columns.codes->buildPeriod(columns.expert, columns.n, first, lanes);
+      for (auto [j, words] : llvm::enumerate(steps))
+        storeWords(columns, words, b.add(at, j * bytes));
+    });
+  }
+  if (whole == elements)
+    return;
+  b.forEach(b.index(whole / step), b.index(elements / step), [&](Value i) {
+    Value first = b.add(k, b.mul(i, step));
+    storeWords(columns,
+               columns.codes->build(columns.expert, columns.n, first, lanes),
+               b.add(start, b.mul(i, bytes)));
+  });
+}
+
+/// Packs the codes of a block whose periods are several groups each.
+void PackQuantizedLowering::buildPeriods(const Columns &columns, Value k,
+                                         Value start, int64_t elements) {
+  int64_t step = packed.getStep(), period = columns.codes->getPeriod();
+  int64_t groupBytes = panels.getColumns() * packed.getGroupBytes();
+  int64_t stepBytes = panels.getColumns() * packed.getStepBytes();
+  start = b.add(start, panels.getColumns() * packed.getNumberBytes(true));
+  b.forEach(b.index(0), b.index(elements / period), [&](Value i) {
+    Value first = b.add(k, b.mul(i, period));
+    Value at = b.add(start, b.mul(i, period / packed.group * groupBytes));
+    auto steps =
+        columns.codes->buildPeriod(columns.expert, columns.n, first, lanes);
+    for (auto [j, words] : llvm::enumerate(steps)) {
+      int64_t element = j * step;
+      storeWords(columns, words,
+                 b.add(at, element / packed.group * groupBytes +
+                               element % packed.group / step * stepBytes));
+    }
+  });
+}
+
+void PackQuantizedLowering::buildCodesOfBlock(const Columns &columns, Value k,
+                                              Value start, int64_t elements) {
+  int64_t period = columns.codes->getPeriod();
+  if (period > packed.group && elements % period == 0)
+    return buildPeriods(columns, k, start, elements);
+  forEachGroup(k, start, elements, [&](Value k, Value group, int64_t size) {
+    buildSteps(columns, k, group, size);
+  });
+}
+
+/// Packs the numbers of a whole block.
+void PackQuantizedLowering::buildNumbersOfBlock(const Columns &columns, Value k,
+                                                Value start) {
+  int64_t all = panels.getColumns();
+  int64_t groups = packed.getNumberBytes(true);
+  int64_t steps = packed.group / packed.getStep() * packed.getStepBytes();
+  columns.numbers->build(
+      columns.expert, columns.n, k, lanes,
+      [&](FieldAttr number, int64_t element, Value values) {
+        int64_t before = packed.getNumberOffset(number);
+        if (!packed.isOfBlock(number))
+          before +=
+              groups + element / packed.group * packed.getGroupBytes() + steps;
+        Value byte = b.mul(columns.column, PackedFormat::getBytes(number));
+        store(values, b.add(b.add(start, before * all), byte));
+      });
+}
 /// Stores the numbers of a block or a group, which starts at element `k`.
 void PackQuantizedLowering::buildNumbersAt(Value expert, Value panel, Value k,
                                            Value start, bool ofBlock) {
@@ -251,35 +331,74 @@ void PackQuantizedLowering::buildNumbers(Value expert, Value panel,
   });
 }
 
+/// Finds what packs several columns of each GEMM at a time; returns false if
+/// its codes have to be packed one by one.
+bool PackQuantizedLowering::findColumns() {
+  int64_t fields = op.getNumFields();
+  if (panels.getShare() % lanes != 0)
+    return false;
+  for (int64_t matmul = 0; matmul < panels.getMatmuls(); ++matmul) {
+    auto weights = op.getWeights().slice(matmul * fields, fields);
+    auto found =
+        CodeWords::get(b, packed, weights[format.getCodes().getOperand()]);
+    if (!found)
+      return false;
+    codes.push_back(std::move(*found));
+    if (op.getK() % packed.block != 0)
+      continue;
+    if (auto found = RecordNumbers::get(b, packed, weights[0]))
+      numbers.push_back(std::move(*found));
+  }
+  if (numbers.size() != codes.size())
+    numbers.clear();
+  return true;
+}
+
+/// Packs a panel that has all of its columns. Few columns at a time, whose rows
+/// stay in the L1 cache until all of a line is read.
+void PackQuantizedLowering::buildColumns(Value expert, Value panel,
+                                         Value start) {
+  int64_t share = panels.getShare();
+  for (auto [matmul, source] : llvm::enumerate(codes)) {
+    b.forEach(b.index(0), b.index(share / lanes), [&](Value part) {
+      Value first = b.mul(part, lanes);
+      Columns columns = {expert, b.add(b.mul(panel, share), first),
+                         b.add(first, matmul * share), &source,
+                         numbers.empty() ? nullptr : &numbers[matmul]};
+      forEachBlock(start, [&](Value k, Value block, int64_t elements) {
+        buildCodesOfBlock(columns, k, block, elements);
+        if (columns.numbers)
+          buildNumbersOfBlock(columns, k, block);
+      });
+    });
+  }
+  if (numbers.empty())
+    buildNumbers(expert, panel, start);
+}
+
 LogicalResult PackQuantizedLowering::run() {
   if (!cast<MemRefType>(op.getInit().getType()).getLayout().isIdentity())
     return op.emitOpError("expected a compact destination, got ")
            << op.getInit().getType();
   out = flatten(b, op.getInit());
-  int64_t share = panels.getShare(), fields = op.getNumFields();
   int64_t panelBytes = packed.getPanelBytes(panels.getColumns(), op.getK());
-  SmallVector<CodeWords, 0> words;
-  for (int64_t matmul = 0; matmul < panels.getMatmuls(); ++matmul) {
-    int64_t codes = matmul * fields + format.getCodes().getOperand();
-    if (auto found = CodeWords::get(b, packed, op.getWeights()[codes]))
-      words.push_back(std::move(*found));
-  }
-  bool hasWords = int64_t(words.size()) == panels.getMatmuls();
+  bool hasColumns = findColumns();
+  auto buildOneByOne = [&](Value expert, Value panel, Value start) {
+    buildCodes(expert, panel, start);
+    buildNumbers(expert, panel, start);
+  };
   Value experts = memref::DimOp::create(b, op.getInit(), 0);
   b.forEachTask(b.mul(experts, panelCount()), [&](Value task) {
     Value expert = b.div(task, panelCount());
     Value panel = b.rem(task, panelCount());
     Value start = b.add(out.offset, b.mul(task, panelBytes));
-    if (hasWords && share % lanes == 0) {
-      Value end = b.mul(b.add(panel, 1), share);
-      b.ifElse(
-          b.less(b.index(op.getN()), end),
-          [&] { buildCodes(expert, panel, start); },
-          [&] { buildCodesOfColumns(words, expert, panel, start); });
-    } else {
-      buildCodes(expert, panel, start);
-    }
-    buildNumbers(expert, panel, start);
+    if (!hasColumns)
+      return buildOneByOne(expert, panel, start);
+    Value end = b.mul(b.add(panel, 1), panels.getShare());
+    b.ifElse(
+        b.less(b.index(op.getN()), end),
+        [&] { buildOneByOne(expert, panel, start); },
+        [&] { buildColumns(expert, panel, start); });
   });
   op.erase();
   return success();
