@@ -41,7 +41,6 @@ def fraction_of_bandwidth(cell: Result, peaks: Sequence[Result]) -> float | None
 
 def summarise(result: Result) -> dict[str, dict[str, float] | None]:
     cells, peaks = result["cells"], result["peaks"]
-    copy = {p["threads"]: p["copy"] for p in peaks}
     costs = [c for c in result["costs"] if "error" not in c]
     return {
         "ratio": spread(map(ratio, cells)),
@@ -53,11 +52,10 @@ def summarise(result: Result) -> dict[str, dict[str, float] | None]:
         "zipf_over_uniform": spread(skew(cells, ("shape", "dtype", "threads", "tokens"))),
         "compile_s": spread(c["compile_s"] for c in costs),
         "first_result_s": spread(c["first_result_s"] for c in costs),
-        "prepare_over_copy": spread(c["weight_bytes"] / c["prepare_s"] / copy[c["threads"]]
-                                    for c in costs),
-        "prepare_again_over_copy": spread(
-            c["weight_bytes"] / c["prepare_again_s"] / copy[c["threads"]] for c in costs
-            if "prepare_again_s" in c),
+        # Both to new pages.
+        "prepare_over_copy": spread(c["copy_s"] / c["prepare_s"] for c in costs if "copy_s" in c),
+        "prepare_again_over_copy": spread(c["copy_s"] / c["prepare_again_s"] for c in costs
+                                          if "copy_s" in c),
         "memory": spread((m["peak_bytes"] - m["before_bytes"])
                          / (m["weight_bytes"] + m["workspace_bytes"])
                          for m in result["memory"] if "error" not in m),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ REPEATS = 7
 CALL_SECONDS = 0.03
 # Several times the last-level cache, per thread.
 READ_CACHES = 8
+# Bytes that a thread copies at a time to new pages: several huge pages.
+COPY_PART = 16 << 20
 
 
 def build(directory: Path) -> ctypes.CDLL:
@@ -74,6 +78,31 @@ def _arithmetic(function: Callable[[int], float], flops: int, threads: int) -> f
             break
         count *= 2
     return threads * count * flops / _fastest([lambda: function(count)] * threads)
+
+
+def copy_to_new_pages(arrays: Sequence[np.ndarray], threads: int) -> float:
+    """Return the seconds in which threads copy arrays to memory that has no pages yet.
+
+    It is in huge pages where the system has them, as packed weights are; the kernel clears each
+    page, which takes longer than the copy itself.
+    """
+    size = sum(array.nbytes for array in arrays)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    target, jobs = np.frombuffer(memory, np.uint8), []
+    for array in arrays:
+        source = array.reshape(-1).view(np.uint8)
+        place, target = target[:len(source)], target[len(source):]
+        # Small parts, so that the threads end together.
+        for begin in range(0, len(source), COPY_PART):
+            part = slice(begin, begin + COPY_PART)
+            jobs.append((place[part], source[part]))
+    with ThreadPoolExecutor(threads) as pool:
+        begin = time.perf_counter()
+        for done in [pool.submit(np.copyto, *job) for job in jobs]:
+            done.result()
+        return time.perf_counter() - begin
 
 
 def measure(library: ctypes.CDLL, threads: int) -> dict[str, float]:

@@ -22,8 +22,8 @@ SUMMARY = {
     "zipf_over_uniform": ("time with Zipf routing over time with uniform routing", "x"),
     "compile_s": ("time to compile a layer", "s"),
     "first_result_s": ("time from loading an artifact to the first result", "s"),
-    "prepare_over_copy": ("throughput of packing weights over copy bandwidth", "x"),
-    "prepare_again_over_copy": ("throughput of packing weights again over copy bandwidth", "x"),
+    "prepare_over_copy": ("throughput of packing weights over copying them to new pages", "x"),
+    "prepare_again_over_copy": ("throughput of packing weights again over copying them", "x"),
     "memory": ("peak memory of a layer over its weights and workspace", "x"),
 }
 
@@ -120,12 +120,12 @@ def _missing_in_short(result: Result) -> list[str]:
 
 
 def _costs(result: Result) -> list[str]:
-    rows = [(_name(c), *((f"error: {c['error']}", "", "", "", "") if "error" in c else (
+    rows = [(_name(c), *((f"error: {c['error']}", "", "", "", "", "") if "error" in c else (
         f"{c['compile_s']:.2f}", f"{c['first_result_s']:.3f}", f"{c['prepare_s']:.3f}",
-        f"{c['prepare_again_s']:.3f}",
+        f"{c['prepare_again_s']:.3f}", f"{c['copy_s']:.3f}" if "copy_s" in c else "-",
         f"{c['weight_bytes'] / c['prepare_again_s'] / 1e9:.1f}"))) for c in result["costs"]]
     lines = table(("layer", "compile, s", "load to first result, s", "pack, s", "repack, s",
-                   "GB/s"), rows)
+                   "copy, s", "GB/s"), rows)
     mib = 2**20
     rows = [(_name(m), *((f"error: {m['error']}", "", "", "", "") if "error" in m else (
         f"{m['weight_bytes'] / mib:.0f}", f"{m['workspace_bytes'] / mib:.2f}",
@@ -149,7 +149,9 @@ operations over the arithmetic peak (of bf16 dot products for bf16; none for q8_
 formats), and bytes of active experts, router, x and y over the read bandwidth. `ggml` keeps x, y
 and the router in f32 and repacks weights, both as llama.cpp does; layers in a format have rows that
 it quantised, and are compared with float64 of the decoded weights. `dense` is one matmul with as
-many operations as the experts, in oneDNN: a yardstick, not a peer."""
+many operations as the experts, in oneDNN: a yardstick, not a peer. Weights are packed to new pages,
+which the kernel clears first; so they are compared with a copy of them to new pages by as many
+threads, between two packings. As much memory was touched before the first one."""
 
 
 def markdown(result: Result, all_rows: bool = False) -> str:
