@@ -24,8 +24,9 @@ moe_add_python_tests(from-torch
   COST 240 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files
-  package/compile package/demo package/layer_update package/objects
-  package/package package/threads reference/comparisons
+  package/compile package/demo package/dev package/layer_update
+  package/objects
+  package/package package/profile package/threads reference/comparisons
   COST 60)
 moe_add_python_tests(transformers
   transformers/transformers_experts transformers/transformers_integration
