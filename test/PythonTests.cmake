@@ -47,7 +47,7 @@ moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
   COST 280 LABELS slow device)
 moe_add_python_tests(device-operations
   device/gpu_views device/grouped_ops_gpu device/routes_gpu device/routing_gpu
-  device/scaled_products
+  device/scaled_products device/torch_gpu
   COST 250 LABELS slow device)
 moe_add_python_tests(device-kernels device/gpu_kernels device/schedules_gpu
   COST 260 LABELS slow device)

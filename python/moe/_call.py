@@ -10,18 +10,20 @@ import ctypes
 import threading
 from collections.abc import Sequence
 
-from ._dlpack import CPU, DTYPES, DLDataType, DLDevice, DLTensor
+from ._dlpack import CPU, CUDA, DTYPES, DLDataType, DLDevice, DLTensor
 from ._library import OfThisProcess, check, library
 from ._runtime import Layer
 from ._signature import TensorInfo
 
 
 class Call(OfThisProcess):
-    """Calls one layer; not thread-safe."""
+    """Calls one layer; not thread-safe. ``gpu`` is the number of its GPU, None on the CPU."""
 
-    def __init__(self, layer: Layer):
+    def __init__(self, layer: Layer, gpu: int | None = None):
         self._layer = layer
+        self._device = DLDevice(CPU, 0) if gpu is None else DLDevice(CUDA, gpu)
         self._call = library().moe_rt_layer_call
+        self._call_on_stream = library().moe_rt_layer_call_on_stream
         self._tokens = -1
         self._dynamic: list[tuple[ctypes.Array[ctypes.c_int64], int]] = []
         signature = layer.signature
@@ -34,15 +36,20 @@ class Call(OfThisProcess):
         for tensor, info in zip(array, infos):
             shape = (ctypes.c_int64 * max(len(info.shape), 1))(*info.shape)
             self._dynamic += [(shape, i) for i, size in enumerate(info.shape) if size < 0]
-            tensor.device = DLDevice(CPU, 0)
+            tensor.device = self._device
             tensor.dtype = DLDataType(*DTYPES[info.dtype], 1)
             tensor.ndim = len(info.shape)
             tensor.shape = ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64))
         # Views of the elements, as creating one for each access is slow.
         return array, list(array)
 
-    def __call__(self, tokens: int, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Run with ``tokens`` tokens on compact tensors at these addresses."""
+    def __call__(self, tokens: int, inputs: Sequence[int], outputs: Sequence[int],
+                 workspace: int | None = None, workspace_bytes: int = 0,
+                 stream: int | None = None) -> None:
+        """Run with ``tokens`` tokens on compact tensors at these addresses.
+
+        With ``stream``, a CUstream, the call is enqueued; 0 is the default stream.
+        """
         if tokens != self._tokens:
             for shape, dimension in self._dynamic:
                 shape[dimension] = tokens
@@ -52,8 +59,10 @@ class Call(OfThisProcess):
         for tensor, address in zip(self._out, outputs):
             tensor.data = address
         handle = self._layer._handle  # must outlive the use of its address
-        status = self._call(handle.pointer, self._inputs, len(self._in), self._outputs,
-                            len(self._out), None, 0)
+        arguments = (handle.pointer, self._inputs, len(self._in), self._outputs, len(self._out),
+                     workspace, workspace_bytes)
+        status = (self._call(*arguments) if stream is None
+                  else self._call_on_stream(*arguments, stream))
         if status:
             check(status)
 
@@ -61,5 +70,5 @@ class Call(OfThisProcess):
 class Calls(threading.local):
     """One ``Call`` of a layer for each thread."""
 
-    def __init__(self, layer: Layer):
-        self.call = Call(layer)
+    def __init__(self, layer: Layer, gpu: int | None = None):
+        self.call = Call(layer, gpu)

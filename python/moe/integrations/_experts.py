@@ -20,6 +20,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._device import check_device
 from ._elementwise import Columns, Elementwise, trace
 from ._follow import PLAIN, local_part, weights_of
 from ._scalars import DTYPES
@@ -97,6 +98,9 @@ def describe(module: torch.nn.Module, name: str,
     tensors = [local_part(t) for t in weights]
     for parameter, tensor in zip(names, tensors):
         _check_kind(tensor, f"{name}: {parameter}")
+        if tensor.device != tensors[0].device:
+            raise MoEError(INVALID_ARGUMENT, f"{name}: {parameter} is on '{tensor.device}', "
+                           f"expected '{tensors[0].device}' as {names[0]}")
     dtype = tensors[0].dtype
     for parameter, tensor in zip(names, tensors):
         # A bias may have another type.
@@ -135,9 +139,7 @@ def _check_kind(tensor: torch.Tensor, what: str) -> None:
     if type(tensor) not in (*PLAIN, FakeTensor):  # torch.export has no elements
         raise MoEError(UNIMPLEMENTED, f"{what} is a {type(tensor).__name__}, expected a plain "
                        "tensor (quantized weights are not known)")
-    if tensor.device.type != "cpu":
-        raise MoEError(INVALID_ARGUMENT, f"{what} is on '{tensor.device}', expected weights on the "
-                       "CPU")
+    check_device(tensor.device, what)
 
 
 def _name(function: Any) -> str:

@@ -16,17 +16,16 @@ from typing import Any
 
 import torch
 
-from .._call import Calls
-from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Module
+from ._device import LayerCall, bind, check_device, compile_for
 from ._follow import StorageSnapshot
 from ._scalars import DTYPES
 
 __all__ = ["layer"]
 
 _lock = threading.RLock()
-_modules: dict[str, Module] = {}
+_modules: dict[tuple[str, torch.device], Module] = {}
 _bound: dict[tuple[Any, ...], _Bound] = {}
 _TYPES = {name: dtype for dtype, name in DTYPES.items()} | {"i32": torch.int32, "i64": torch.int64}
 
@@ -34,13 +33,15 @@ _TYPES = {name: dtype for dtype, name in DTYPES.items()} | {"i32": torch.int32, 
 class _Bound:
     """A compiled function with weights at one time."""
 
-    def __init__(self, mlir: str, weights: Sequence[torch.Tensor]):
-        if mlir not in _modules:
-            _modules[mlir] = compile_module(mlir)
+    def __init__(self, mlir: str, weights: Sequence[torch.Tensor], device: torch.device):
+        key = mlir, device
+        if key not in _modules:
+            _modules[key] = compile_for(mlir, device)
+        self.device = device
         # Taken before the weights are read, to notice a concurrent write.
         self.snapshots = [StorageSnapshot(w) for w in weights]
-        layer = _modules[mlir].layer([w.detach().contiguous() for w in weights])
-        self.calls = Calls(layer)
+        layer = bind(_modules[key], weights, device)
+        self.call = LayerCall(layer, device)
         signature = layer.signature
         self.inputs = [(i.name, _TYPES[i.dtype], i.shape[1:]) for i in signature.inputs]
         self.output = _TYPES[signature.outputs[0].dtype]
@@ -67,8 +68,8 @@ class _Bound:
         if any(r.shape[0] != tokens for r in rows):
             raise MoEError(INVALID_ARGUMENT, "expected inputs of as many tokens, got "
                            + " and ".join(str(r.shape[0]) for r in rows))
-        out = torch.empty((tokens, *self.columns), dtype=self.output)
-        self.calls.call(tokens, [r.data_ptr() for r in rows], (out.data_ptr(),))
+        out = torch.empty((tokens, *self.columns), dtype=self.output, device=self.device)
+        self.call(tokens, rows, (out,))
         return out.to(inputs[0].dtype).reshape(inputs[0].shape[:-1] + self.columns)
 
     def _rows(self, tensor: torch.Tensor, name: str, dtype: torch.dtype,
@@ -81,8 +82,8 @@ class _Bound:
         return tensor.reshape(-1, *columns).to(dtype).contiguous()
 
 
-def _current(mlir: str, weights: Sequence[torch.Tensor]) -> _Bound:
-    key = (mlir, *(w.data_ptr() for w in weights))
+def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device) -> _Bound:
+    key = (mlir, device, *(w.data_ptr() for w in weights))
     bound = _bound.get(key)
     if bound is None or not bound.is_of(weights):
         with _lock, torch.no_grad():
@@ -91,7 +92,7 @@ def _current(mlir: str, weights: Sequence[torch.Tensor]) -> _Bound:
                 # First, so that two prepared copies of weights never coexist.
                 for old in [k for k, b in _bound.items() if k == key or b.is_dead()]:
                     del _bound[old]
-                bound = _bound[key] = _Bound(mlir, weights)
+                bound = _bound[key] = _Bound(mlir, weights, device)
     return bound
 
 
@@ -109,11 +110,13 @@ def layer(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, co
             raise MoEError(FAILED_PRECONDITION, f"an attribute of a compiled layer is now "
                            f"{attribute.item()}, expected {value}; call torch._dynamo.reset() "
                            "after changing it")
+    device = inputs[0].device
+    check_device(device, "an input of a compiled layer")
     for tensor in (*inputs, *weights):
-        if not tensor.is_cpu:
-            raise MoEError(UNIMPLEMENTED, f"a compiled layer got a tensor on '{tensor.device}', "
-                           "expected tensors on the CPU")
-    return _current(mlir, weights).run(inputs)
+        if tensor.device != device:
+            raise MoEError(INVALID_ARGUMENT, f"a compiled layer got tensors on '{device}' and "
+                           f"'{tensor.device}', expected one device")
+    return _current(mlir, weights, device).run(inputs)
 
 
 @layer.register_fake

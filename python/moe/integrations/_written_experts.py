@@ -209,6 +209,9 @@ class _Shaped:
 
 def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype) -> WrittenExperts:
     """Read what one expert of ``module`` computes; raises ``MoEError`` if it cannot be read."""
+    if device := next((p.device for p in module.parameters() if not p.is_cpu), None):
+        raise MoEError(UNIMPLEMENTED, f"{name} is on '{device}', expected experts that are written "
+                       "out on the CPU, where they are run to read them")
     sizes = {size for p in module.parameters() for size in p.shape}
     count, other = [p for p in _PRIMES if p not in sizes][:2]
     draw = torch.Generator().manual_seed(0)

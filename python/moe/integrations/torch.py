@@ -216,7 +216,7 @@ def _example(module: torch.nn.Module, name: str, model: torch.nn.Module | None =
             raise MoEError(INVALID_ARGUMENT, f"the number of columns that {name} takes cannot be "
                            "seen; pass example=")
         hidden = two.shape[-1]
-    return torch.zeros(1, 6, hidden, dtype=largest.dtype)
+    return torch.zeros(1, 6, hidden, dtype=largest.dtype, device=largest.device)
 
 
 # -- experts as one operation -------------------------------------------------

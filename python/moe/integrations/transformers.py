@@ -24,7 +24,10 @@ in the cache of ``moe.compile``; each keeps its own weights.
   A write through ``parameter.data``, ``numpy()`` or DLPack leaves no trace in torch, and
   other changes of a module (its activation, a limit) are not detected: call ``prepare``
   after such a change.
-* For inference on the CPU: a backward pass through the experts is an error.
+* On the CPU, or on GPUs by CUDA: there a call runs on PyTorch's current stream, with
+  workspace from PyTorch's allocator, and can be captured by ``torch.cuda.graph`` once the
+  weights are prepared. An invalid id is then an error of a later call.
+* For inference: a backward pass through the experts is an error.
 * ``record`` has the experts and weights that the routers choose, and ``replay`` gives them
   to the experts again.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
@@ -48,14 +51,15 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from .._call import Calls
 from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from . import _operation, _routes  # noqa: F401  (registers moe_mlir::layer)
+from . import _routes
+from ._device import LayerCall, bind, compile_for
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
 from ._interface import check, watch
+from ._operation import layer as whole_operation
 from ._routes import Route, Routes
 from ._scalars import DTYPES
 
@@ -76,7 +80,7 @@ func.func @same(%x: tensor<?x1xf32> {moe.role = "input", moe.name = "x"}) -> ten
 _lock = threading.RLock()
 _options: dict[str, Any] = {}
 _tried: list[dict[str, Any]] = []
-_modules: dict[tuple[Experts, int, str], Module] = {}
+_modules: dict[tuple[Experts, int, torch.device, str], Module] = {}
 _states: weakref.WeakValueDictionary[str, _State] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 _warned: set[str] = set()
@@ -95,7 +99,8 @@ def register(*, target: str | None = None, options: Sequence[str] = (), cache: b
         raise MoEError(INVALID_ARGUMENT, f"options is {options!r}, expected a sequence of strings")
     _connect()
     if asked not in _tried:
-        compile_module(_SMALLEST, **asked)
+        on_gpu = target is not None and target.startswith("sm_")
+        compile_module(_SMALLEST, device="cuda" if on_gpu else None, **asked)
         _tried.append(asked)
     _options.clear()
     _options.update(asked)
@@ -213,10 +218,10 @@ def _top_k(module: torch.nn.Module, name: str) -> int:
                    f"{', '.join(_TOP_K)}; pass top_k")
 
 
-def _compiled(experts: Experts, top_k: int) -> Module:
-    key = experts, top_k, repr(sorted(_options.items()))
+def _compiled(experts: Experts, top_k: int, device: torch.device) -> Module:
+    key = experts, top_k, device, repr(sorted(_options.items()))
     if key not in _modules:
-        _modules[key] = compile_module(experts.mlir(top_k), **_options)
+        _modules[key] = compile_for(experts.mlir(top_k), device, **_options)
     return _modules[key]
 
 
@@ -225,14 +230,15 @@ class _Bound:
 
     def __init__(self, experts: Experts, weights: Sequence[torch.Tensor], top_k: int,
                  followed: bool):
-        module = _compiled(experts, top_k)
+        self.device = local_part(weights[0]).device
+        module = _compiled(experts, top_k, self.device)
         # Taken before the weights are read, to notice a concurrent write. None if changes cannot be
         # detected.
         self.snapshots = [Snapshot(w) for w in weights] if followed else None
         start = time.perf_counter()
-        self.layer = module.layer([local_part(w).detach().contiguous() for w in weights])
+        self.layer = bind(module, [local_part(w) for w in weights], self.device)
         self.seconds = time.perf_counter() - start
-        self.calls = Calls(self.layer)
+        self.call = LayerCall(self.layer, self.device)
         self.experts, self.top_k = experts, top_k
         self.hidden, self.columns = experts.hidden, experts.output
         self.dtype = local_part(weights[0]).dtype
@@ -369,11 +375,10 @@ class _State:
                              f"{DTYPES[bound.dtype]} [{tokens}, {bound.hidden}]")
         if top_k_weights.shape != shape:
             raise self.error("top_k_weights", top_k_weights, f"{list(shape)}")
-        if not (hidden_states.is_cpu and top_k_index.is_cpu and top_k_weights.is_cpu):
-            device = next(t.device for t in (hidden_states, top_k_index, top_k_weights)
-                          if not t.is_cpu)
-            raise MoEError(UNIMPLEMENTED, f"{self.name}: an input is on '{device}', expected "
-                           "tensors on the CPU")
+        for tensor in (hidden_states, top_k_index, top_k_weights):
+            if tensor.device != bound.device:
+                raise MoEError(INVALID_ARGUMENT, f"{self.name}: an input is on '{tensor.device}', "
+                               f"expected '{bound.device}' as the weights")
         if top_k_index.is_floating_point():
             raise self.error("top_k_index", top_k_index, "integers")
         # As in transformers' grouped experts: other types come from autocast.
@@ -381,8 +386,7 @@ class _State:
         ids = top_k_index.to(torch.int64).contiguous()
         scales = top_k_weights.to(torch.float32).contiguous()
         out = hidden_states.new_empty((tokens, bound.columns))
-        bound.calls.call(tokens, (hidden_states.data_ptr(), ids.data_ptr(), scales.data_ptr()),
-                         (out.data_ptr(),))
+        bound.call(tokens, (hidden_states, ids, scales), (out,))
         return out.to(dtype)
 
     def error(self, what: str, tensor: torch.Tensor, expected: str) -> MoEError:
@@ -437,7 +441,7 @@ def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: to
         return _state_of(self).run(hidden_states, top_k_index, top_k_weights)
     if torch.compiler.is_exporting():
         # A saved program has neither this module nor its key.
-        return torch.ops.moe_mlir.layer(
+        return whole_operation(
             [hidden_states, top_k_index, top_k_weights],
             weights_of(self, parameter_names(self)), *_text_of(self, top_k_index.shape[1]), [], [])
     _ensure_state(self)

@@ -102,10 +102,10 @@ def test_switch_back_and_forth():
 
 def test_layers_share_a_module(monkeypatch):
     compiled = []
-    original = ce.compile_module
+    original = ce.compile_for
     monkeypatch.setattr(ce, "_modules", {})
-    monkeypatch.setattr(ce, "compile_module",
-                        lambda text, **o: compiled.append(text) or original(text, **o))
+    monkeypatch.setattr(ce, "compile_for",
+                        lambda text, *a, **o: compiled.append(text) or original(text, *a, **o))
     model = MODELS["qwen3_moe"]().model
     ce.prepare(model, progress=False)
     assert len(compiled) == 1

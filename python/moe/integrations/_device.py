@@ -1,0 +1,72 @@
+"""Compiled layers for the device of PyTorch's tensors: the CPU, or a GPU by CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .._call import Calls
+from .._compile import compile as compile_module
+from .._error import UNIMPLEMENTED, MoEError
+from .._runtime import Layer, Module
+
+__all__ = ["LayerCall", "bind", "check_device", "compile_for"]
+
+
+def check_device(device: torch.device, what: str) -> None:
+    """Refuse a device that layers do not run on."""
+    if device.type not in ("cpu", "cuda"):
+        raise MoEError(UNIMPLEMENTED, f"{what} is on '{device}', expected the CPU or a GPU by CUDA")
+
+
+def compile_for(mlir: str, device: torch.device, **options: Any) -> Module:
+    """Compile a function for a device; ``options`` are those of ``moe.compile``."""
+    if device.type == "cpu":
+        return compile_module(mlir, **options)
+    if options.get("target") is None:
+        options["target"] = _target(device)
+    return compile_module(mlir, device=f"cuda:{device.index or 0}", **options)
+
+
+def _target(device: torch.device) -> str:
+    """Return the target whose code a GPU runs: that of Hopper is for it alone."""
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        raise MoEError(UNIMPLEMENTED, f"'{device}' has compute capability "
+                       f"{capability[0]}.{capability[1]}, expected 8.0 or later")
+    return "sm_90a" if capability == (9, 0) else "sm_80"
+
+
+def bind(module: Module, weights: Sequence[torch.Tensor], device: torch.device) -> Layer:
+    """Bind weights on ``device``, which may be views or need copies, to a function."""
+    tensors = [w.detach().contiguous() for w in weights]
+    if device.type == "cuda":
+        # The runtime reads them on another stream.
+        torch.cuda.current_stream(device).synchronize()
+    return module.layer(tensors)
+
+
+class LayerCall:
+    """Calls a layer with contiguous tensors of its device.
+
+    On a GPU a call runs on PyTorch's current stream, with workspace from PyTorch's
+    allocator, and does not wait; so it can be captured by ``torch.cuda.graph``. Its
+    errors are raised by a later call.
+    """
+
+    def __init__(self, layer: Layer, device: torch.device):
+        self.layer, self.device = layer, device
+        self._calls = Calls(layer, None if device.type == "cpu" else device.index or 0)
+
+    def __call__(self, tokens: int, inputs: Sequence[torch.Tensor],
+                 outputs: Sequence[torch.Tensor]) -> None:
+        ins, outs = [t.data_ptr() for t in inputs], [t.data_ptr() for t in outputs]
+        if self.device.type == "cpu":
+            self._calls.call(tokens, ins, outs)
+            return
+        size = self.layer.workspace_bytes(tokens)
+        workspace = torch.empty(size, dtype=torch.uint8, device=self.device)
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        self._calls.call(tokens, ins, outs, workspace.data_ptr(), size, stream)
