@@ -90,7 +90,7 @@ class _Translation:
 
 
 _translations: dict[tuple[Any, ...], _Translation] = {}  # by structure
-_by_parameters: dict[tuple[Any, ...], list[_Translation]] = {}
+_of_other_sizes: dict[tuple[Any, ...], list[_Translation]] = {}  # without integers
 _split: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # with a warning
 
 
@@ -109,10 +109,15 @@ class _Replacement:
     def run(self) -> None:
         gradients = torch.is_grad_enabled() and any(
             isinstance(v, torch.Tensor) and v.requires_grad for v in self.values.values())
+        refused = None
+        if gradients:
+            refused = "compiled layers are for inference; run under torch.no_grad()"
+        elif self.is_autocast():
+            refused = "a compiled layer computes in the type of its weights, not in autocast's"
         changed = False
         for path, block in self.candidates():
-            if gradients:
-                _warn(path, block, "compiled layers are for inference; run under torch.no_grad()")
+            if refused is not None:
+                _warn(path, block, f"it is not compiled: {refused}")
                 continue
             try:
                 self.replace_block(self.part(block, path))
@@ -135,6 +140,10 @@ class _Replacement:
         if changed:
             self.graph.lint()
             self.graph_module.recompile()
+
+    def is_autocast(self) -> bool:
+        return any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")) or any(
+            node.target is torch.amp.autocast_mode._enter_autocast for node in self.graph.nodes)
 
     # -- what is in the graph -------------------------------------------------
 
@@ -212,16 +221,15 @@ class _Replacement:
             return _translations[structure]
         own = _tensors_of(part.module)
         # Another number of rows is often another graph, but the same function.
-        same = type(part.module), tuple(
-            (n, t.shape, t.dtype) for n, t in own.items())
-        for known in _by_parameters.setdefault(same, []):
+        sizeless = self.structure(part, result, [rows], sizes=False)
+        for known in _of_other_sizes.setdefault(sizeless, []):
             if self.agrees(part, result, [rows], known):
                 _translations[structure] = known
                 return known
         like = _example(rows)
         columns = _hint(like.shape[-1])
         imported = from_torch(part.module, example=torch.zeros(
-            (*[1] * (like.ndim - 2), 6, columns), dtype=like.dtype))
+            (*[1] * (like.ndim - 2), 6, columns), dtype=like.dtype, device=like.device))
         for name, weight in imported.weights.items():
             if own.get(name) is not weight or id(weight) not in part.weights:
                 raise _Left(f"its weight {name} is not an operand of the graph")
@@ -231,7 +239,7 @@ class _Replacement:
         if not self.agrees(part, result, [rows], found):
             raise _Left("in this graph it computes something else than by itself: an argument "
                         "besides its rows differs")
-        _by_parameters[same].append(found)
+        _of_other_sizes[sizeless].append(found)
         _translations[structure] = found
         return found
 
@@ -247,6 +255,9 @@ class _Replacement:
             raise _Left(f"its experts take {len(part.operands)} tensors and return "
                         f"{len(part.results)}, expected rows, ids and weights, and one")
         operands = [by_kind[k] for k in ("rows", "ids", "weights")]
+        rows, result = _example(operands[0]), _example(part.results[0])
+        if result.dtype != rows.dtype or result.ndim != rows.ndim:
+            raise _Left(f"its experts take rows of {rows.dtype} and return {result.dtype}")
         top_k = _example(by_kind["ids"]).shape[-1]
         names = parameter_names(part.module)
         found = _Translation(experts.mlir(top_k), names, experts.output)
@@ -293,10 +304,10 @@ class _Replacement:
             value = _example(node)
             shape = [_hint(size) for size in value.shape]
             if value.is_floating_point():
-                tensor = torch.randn(shape, generator=random).to(value.dtype)
+                tensor = torch.randn(shape, generator=random)
             else:
                 tensor = torch.randint(part.module.num_experts, shape, generator=random)
-            inputs.append(tensor.to(value.dtype))
+            inputs.append(tensor.to(value.device, value.dtype))
         own = _tensors_of(part.module)
         weights = [own[name] for name in found.names]
         with torch.no_grad():
@@ -308,8 +319,12 @@ class _Replacement:
         # A tie may be another choice in a few rows.
         return bool((difference <= limit).float().mean() >= 0.875)
 
-    def structure(self, part: _Part, result: Node, operands: list[Node]) -> tuple[Any, ...]:
-        """Return all that a part computes, but for the elements of its tensors."""
+    def structure(self, part: _Part, result: Node, operands: list[Node],
+                  sizes: bool = True) -> tuple[Any, ...]:
+        """Return all that a part computes, but for the elements of its tensors.
+
+        Without ``sizes`` integers are left out.
+        """
         numbers: dict[Node, int] = {}
 
         def number(node: Node) -> Any:
@@ -317,8 +332,14 @@ class _Replacement:
                 return self.values[node].item()
             return f"%{numbers.setdefault(node, len(numbers))}"
 
-        lines = [str(torch.fx.node.map_arg((n.op, str(n.target), n.args, n.kwargs), number))
-                 + str(number(n)) for n in part.nodes]
+        def text(value: Any) -> Any:
+            if not sizes and (type(value) is int or _is_size(value)):
+                return "#"
+            return number(value) if isinstance(value, Node) else value
+
+        lines = [str((number(n), n.op, str(n.target),
+                      torch.fx.node.map_aggregate((n.args, n.kwargs), text)))
+                 for n in part.nodes if sizes or not _is_size(n)]
         shapes = [(name, t.shape, t.dtype) for name, t in _tensors_of(part.module).items()]
         return (type(part.module), number(result), *map(number, operands), *lines, *shapes)
 
@@ -401,6 +422,10 @@ def _example(node: Node) -> Any:
 
 def _last(node: Node | None) -> Any:
     return None if node is None else _example(node).shape[-1]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Node) and isinstance(_example(value), (int, torch.SymInt))
 
 
 def _hint(value: Any) -> Any:

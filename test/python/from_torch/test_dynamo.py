@@ -231,7 +231,7 @@ def test_equal_layers_are_translated_once(monkeypatch):
     model = grouped(made.model)
     calls = []
     monkeypatch.setattr(dynamo, "_translations", {})
-    monkeypatch.setattr(dynamo, "_by_parameters", {})
+    monkeypatch.setattr(dynamo, "_of_other_sizes", {})
     monkeypatch.setattr(dynamo, "from_torch",
                         lambda *a, **k: calls.append(1) or original(*a, **k))
     original = __import__("moe").from_torch
@@ -239,6 +239,35 @@ def test_equal_layers_are_translated_once(monkeypatch):
     _, count, _, compiled = compiled_operations(lambda i: model(i, use_cache=False)[0], ids)
     compiled(torch.randint(64, (1, 4)))
     assert count >= 2 and len(calls) == 1
+
+
+def test_layers_that_differ_in_a_number(monkeypatch):
+    """Of two that are equal but for a factor, which bf16 rounds to nearly the same."""
+    one, two = Factor().bfloat16(), Factor().bfloat16()
+    two.load_state_dict(one.state_dict())
+    one.scaling, two.scaling = 1.0, 1.01
+    x = torch.randn(1, 7, H, dtype=torch.bfloat16)
+    for module in (one, two):
+        _, count, _, compiled = compiled_operations(module, x)
+        assert count == 1
+        module.result = compiled(x).float()
+    ratio = (two.result.norm() / one.result.norm()).item()
+    assert abs(ratio - 1.01) < 2e-3
+
+
+def test_autocast_is_left():
+    made = MODELS["mixtral"]()
+    block = grouped(made.block(made.model))
+
+    def function(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return block(x)
+
+    x = torch.randn(1, 7, H)
+    result, count, messages, _ = compiled_operations(function, x)
+    assert count == 0
+    assert ["it is not compiled" in m for m in messages] == [True]
+    assert torch.equal(result, function(x))
 
 
 def test_a_copy_has_its_own_weights():
