@@ -72,6 +72,9 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
       forProcessor<MoEQuantizeActivationsOptions>(options)));
   pm.addPass(createMoEExport());
 
+  // Loops will tell which of these operations they compute.
+  pm.addPass(createMoENameStages());
+
   // Lower the gate, the routing and unfused operations to linalg.
   pm.addPass(createConvertMoERoutingToLinalg());
   addCleanup(pm);
@@ -91,6 +94,7 @@ void mlir::moe::buildCPUToBuffersPipeline(OpPassManager &pm,
   pm.addPass(createMoEAllocsToArena());
   pm.addPass(createMoEForallToParallel());
   addCleanup(pm);
+  pm.addPass(createMoEMarkStages());
   addBufferVerification(pm);
 }
 

@@ -171,6 +171,8 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
     if (auto prepared =
             function->getAttrOfType<FlatSymbolRefAttr>(preparesAttrName))
       described["prepares"] = prepared.getValue();
+    if (auto stages = function->getAttrOfType<ArrayAttr>(stagesAttrName))
+      described["stages"] = toJSON(stages);
     if (!variant.target.device.empty() &&
         function->hasAttr(independentTokensAttrName))
       described["live_tokens"] = true;

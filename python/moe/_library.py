@@ -17,7 +17,7 @@ from ._dlpack import DLDataType, DLDevice, DLTensor
 from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, MoEError
 
 # MOE_RT_ABI_VERSION of moe_rt.h.
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 _P = ctypes.c_void_p
 _STR = ctypes.c_char_p
@@ -44,6 +44,11 @@ class RawTensorInfo(ctypes.Structure):
 class RawStatistics(ctypes.Structure):
     _fields_ = [("num_experts", _I64), ("top_k", _I64), ("tokens_per_expert", _OUT(_I64)),
                 ("calls", _I64), ("choices", _I64), ("dropped", _I64), ("padding", _I64)]
+
+
+class RawStageProfile(ctypes.Structure):
+    _fields_ = [("name", _STR), ("kernels", _STR), ("calls", _I64), ("runs", _I64),
+                ("total_nanoseconds", _I64), ("samples", _OUT(_I64)), ("sample_count", _SIZE)]
 
 
 class CheckpointTensor(ctypes.Structure):
@@ -93,6 +98,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_layer_statistics": (_P, [_P, _SIZE, _OUT(RawStatistics)]),
     "moe_rt_layer_reset_statistics": (None, [_P]),
     "moe_rt_layer_enable_statistics": (None, [_P, ctypes.c_int]),
+    "moe_rt_layer_enable_profile": (_P, [_P, ctypes.c_int]),
+    "moe_rt_layer_stage_count": (_SIZE, [_P]),
+    "moe_rt_layer_profile": (_P, [_P, _SIZE, _OUT(RawStageProfile)]),
+    "moe_rt_layer_reset_profile": (None, [_P]),
     "moe_rt_version": (_STR, []),
     "moe_rt_abi_version": (ctypes.c_int32, []),
 }

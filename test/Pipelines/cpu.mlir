@@ -9,7 +9,7 @@
 // A kernel, a function for the tasks of the layer and one for those of the
 // preparation, all of the module's own, and an entry for each.
 // CHECK-DAG: llvm.func internal @moe_kernel_bf16_1x{{[0-9]+}}x8({{.*}}passthrough = ["noinline"
-// CHECK-DAG: llvm.func internal @layer__task0(%{{.*}}: !llvm.ptr, %{{.*}}: i64)
+// CHECK-DAG: llvm.func internal @layer__matmul(%{{.*}}: !llvm.ptr, %{{.*}}: i64)
 // CHECK-DAG: llvm.func internal @layer__prepare0__task{{[0-9]+}}(
 // CHECK-DAG: llvm.func @moe_entry_layer(%{{.*}}: !llvm.ptr, %{{.*}}: !llvm.ptr) -> i32
 // CHECK-DAG: llvm.func @moe_entry_layer__prepare0(%{{.*}}: !llvm.ptr, %{{.*}}: !llvm.ptr) -> i32

@@ -17,7 +17,7 @@
 // CHECK-SAME: {"dtype":"i32","name":"offsets0","role":"offsets","shape":[9]},
 // CHECK-SAME: {"dtype":"i64","name":"counters0","role":"counters","shape":[2]}],
 // CHECK-SAME: "dispatches":[{"counters":"counters0","num_experts":8,"offsets":"offsets0","top_k":1}],
-// CHECK-SAME: "entry":"moe_entry_group","name":"group","tokens":{"max":512,"min":1},"workspace":"moe_workspace_group"},
+// CHECK-SAME: "entry":"moe_entry_group","name":"group","stages":[{{.*}}],"tokens":{"max":512,"min":1},"workspace":"moe_workspace_group"},
 // CHECK-SAME: {"arguments":[
 // CHECK-SAME: {"dtype":"f32","name":"a \"quoted\" name, \u00e9","role":"weight","shape":[4],"source":["a.b","c"]},
 // CHECK-SAME: {"dtype":"f32","name":"y","role":"output","shape":[4]}],"dispatches":[],

@@ -216,7 +216,9 @@ def MoEOutlineTasks : Pass<"moe-outline-tasks", "::mlir::ModuleOp"> {
     and the operation becomes a call of the executor's `parallel_for`
     (`moe_rt/executor.h`) with that function. The caller stores the values that
     the region uses from outside in a structure on its stack, and tasks load
-    them from it by `context`. The caller runs a single task itself.
+    them from it by `context`. The caller runs a single task itself. A
+    `moe_rt.stage` becomes a call of `begin_stage` (`moe_rt/abi.h`) unless that
+    is null.
   }];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }

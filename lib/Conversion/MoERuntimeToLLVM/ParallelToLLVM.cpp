@@ -7,6 +7,7 @@
 
 #include "moe/Conversion/MoERuntimeToLLVM/MoERuntimeToLLVM.h"
 #include "moe/Dialect/MoERuntime/IR/MoERuntime.h"
+#include "moe/Dialect/MoERuntime/Transforms/Stage.h"
 
 #include "moe_rt/abi.h"
 
@@ -81,6 +82,11 @@ LLVM::LLVMFuncOp Outliner::buildTask() {
   auto parent = op->getParentOfType<LLVM::LLVMFuncOp>();
   b.setInsertionPoint(parent);
   std::string name = (parent.getName() + "__task" + Twine(number)).str();
+  // Profilers show it.
+  if (auto stage = op->getAttrOfType<StringAttr>(stageAttrName)) {
+    name = (parent.getName() + "__" + stage.getValue()).str();
+    std::replace(name.begin(), name.end(), '+', '_');
+  }
   while (module.lookupSymbol(name))
     name += '_';
   auto task = LLVM::LLVMFuncOp::create(
@@ -153,6 +159,41 @@ void Outliner::buildCall(LLVM::LLVMFuncOp task) {
   LLVM::BrOp::create(b, after);
 }
 
+/// if (tasks->begin_stage) tasks->begin_stage(tasks->profile, index)
+static LogicalResult lowerStage(StageOp op) {
+  if (!op->getParentOfType<LLVM::LLVMFuncOp>() ||
+      !isa<LLVM::LLVMPointerType>(op.getExecutor().getType()))
+    return op.emitOpError("expected a function of the LLVM dialect; run "
+                          "moe-outline-tasks after the conversion to llvm");
+  ImplicitLocOpBuilder b(op.getLoc(), op);
+  auto pointer = LLVM::LLVMPointerType::get(b.getContext());
+  auto field = [&](size_t offset) -> Value {
+    Value place =
+        LLVM::GEPOp::create(b, pointer, b.getI8Type(), op.getExecutor(),
+                            ArrayRef<LLVM::GEPArg>{int32_t(offset)});
+    return LLVM::LoadOp::create(b, pointer, place);
+  };
+  Value begin = field(offsetof(moe_rt_tasks_t, begin_stage));
+  Value profiled = LLVM::ICmpOp::create(b, LLVM::ICmpPredicate::ne, begin,
+                                        LLVM::ZeroOp::create(b, pointer));
+  Block *before = op->getBlock();
+  Block *after = before->splitBlock(op);
+  Block *call = b.createBlock(after);
+  b.setInsertionPointToEnd(before);
+  LLVM::CondBrOp::create(b, profiled, call, after);
+  b.setInsertionPointToEnd(call);
+  Value index = LLVM::ConstantOp::create(b, b.getI64Type(), op.getIndexAttr());
+  Value profile = field(offsetof(moe_rt_tasks_t, profile));
+  LLVM::CallOp::create(
+      b,
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(b.getContext()),
+                                  {pointer, b.getI64Type()}),
+      ValueRange{begin, profile, index});
+  LLVM::BrOp::create(b, after);
+  op.erase();
+  return success();
+}
+
 LogicalResult Outliner::run() {
   if (!op->getParentOfType<LLVM::LLVMFuncOp>() ||
       !isa<LLVM::LLVMPointerType>(op.getExecutor().getType()))
@@ -180,6 +221,11 @@ struct MoEOutlineTasks : moe::impl::MoEOutlineTasksBase<MoEOutlineTasks> {
     getOperation().walk([&](ParallelOp op) { tasks.push_back(op); });
     for (auto [number, op] : llvm::enumerate(tasks))
       if (failed(Outliner(op, number).run()))
+        return signalPassFailure();
+    SmallVector<StageOp> stages;
+    getOperation().walk([&](StageOp op) { stages.push_back(op); });
+    for (StageOp op : stages)
+      if (failed(lowerStage(op)))
         return signalPassFailure();
   }
 };

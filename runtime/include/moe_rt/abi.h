@@ -22,11 +22,19 @@
 extern "C" {
 #endif
 
+/// Passed to an entry point for the CPU.
+typedef struct {
+  moe_rt_executor_t executor;
+  /// Called by the entry point, on its thread, when a stage begins: an index in
+  /// the `stages` of the function's metadata. NULL: the call is not profiled.
+  void (*begin_stage)(void *profile, int64_t stage);
+  void *profile;
+} moe_rt_tasks_t;
+
 /// The entry point of a function, for the CPU or for a device. `args` holds the
 /// addresses of memref descriptors: one for each argument, then one for the
 /// workspace. Returns 0 on success.
-typedef int32_t (*moe_rt_entry_fn)(void **args,
-                                   const moe_rt_executor_t *executor);
+typedef int32_t (*moe_rt_entry_fn)(void **args, const moe_rt_tasks_t *tasks);
 typedef int32_t (*moe_rt_device_entry_fn)(void **args,
                                           const moe_rt_launcher_t *launcher);
 /// Returns the bytes of workspace that the entry point needs for `tokens`
@@ -68,6 +76,10 @@ static inline int moe_rt_device_workspace(uint64_t code_bytes,
 
 #ifdef __cplusplus
 } // extern "C"
+static_assert(offsetof(moe_rt_tasks_t, executor) == 0 &&
+                  offsetof(moe_rt_tasks_t, begin_stage) == 24 &&
+                  offsetof(moe_rt_tasks_t, profile) == 32,
+              "compiled code knows these offsets");
 #endif
 
 #endif // MOE_RT_ABI_H

@@ -54,17 +54,17 @@ extern "C" {
 
 /// Version of this interface and of the entry points in artifacts.
 ///
-///   int32_t moe_entry_<f>(void **args, const moe_rt_executor_t *executor);
+///   int32_t moe_entry_<f>(void **args, const moe_rt_tasks_t *tasks);
 ///   int64_t moe_workspace_<f>(int64_t tokens);
 ///
 /// `args` points to the memref descriptor of each argument of the metadata, in
-/// order, then to that of the workspace. The executor is never NULL. The entry
-/// returns 0 on success.
+/// order, then to that of the workspace. `tasks` (moe_rt/abi.h) begins with an
+/// executor and is never NULL. The entry returns 0 on success.
 ///
 /// In a variant for a device the entry takes a `const moe_rt_launcher_t *`
-/// (moe_rt/launcher.h) instead of the executor. It runs on the host and
+/// (moe_rt/launcher.h) instead of `tasks`. It runs on the host and
 /// launches kernels; descriptors point to device memory.
-#define MOE_RT_ABI_VERSION 3
+#define MOE_RT_ABI_VERSION 4
 
 //===----------------------------------------------------------------------===//
 // Status
@@ -364,6 +364,44 @@ MOE_RT_API void moe_rt_layer_reset_statistics(moe_rt_layer_t *layer);
 /// capacity.
 MOE_RT_API void moe_rt_layer_enable_statistics(moe_rt_layer_t *layer,
                                                int enabled);
+
+//===----------------------------------------------------------------------===//
+// Profile
+//===----------------------------------------------------------------------===//
+
+/// Times of one stage of a layer since the last reset. On the CPU a stage is
+/// what the code does for an operation, or several in one loop; on a device it
+/// is a kernel.
+typedef struct {
+  const char *name;    // owned by the layer
+  const char *kernels; // that a stage on the CPU calls, separated by ", "
+  int64_t calls;       // in which the stage ran
+  int64_t runs;        // more than `calls` where a call runs in chunks
+  int64_t total_nanoseconds;
+  const int64_t *samples; // nanoseconds in each of the last calls, in no order;
+                          // owned by the layer, valid until the next
+                          // moe_rt_layer_profile for this stage
+  size_t sample_count;    // at most 4096
+} moe_rt_stage_profile_t;
+
+/// In place of the index of a stage: whole calls, in which checks and what
+/// precedes the first stage are included.
+#define MOE_RT_WHOLE_CALL ((size_t)-1)
+
+/// Enables or disables the profile of later calls; initially disabled. On a
+/// device, events between kernels measure them, a call waits until they have
+/// run, and calls on a stream that is captured are not profiled. Fails with
+/// MOE_RT_FAILED_PRECONDITION for a driver without events.
+MOE_RT_API moe_rt_status_t moe_rt_layer_enable_profile(moe_rt_layer_t *layer,
+                                                       int enabled);
+/// Returns the number of stages: 0 for code that has none.
+MOE_RT_API size_t moe_rt_layer_stage_count(const moe_rt_layer_t *layer);
+/// Reads the times of a stage, or of the whole call. Calls that failed are not
+/// counted.
+MOE_RT_API moe_rt_status_t moe_rt_layer_profile(moe_rt_layer_t *layer,
+                                                size_t stage,
+                                                moe_rt_stage_profile_t *out);
+MOE_RT_API void moe_rt_layer_reset_profile(moe_rt_layer_t *layer);
 
 /// Returns the version of the library, e.g. "0.1.0".
 MOE_RT_API const char *moe_rt_version(void);

@@ -24,6 +24,7 @@ using namespace moe::rt;
 static constexpr size_t maxMetadataSize = size_t(64) << 20;
 static constexpr size_t maxRank = 16;
 static constexpr size_t maxArguments = 65536;
+static constexpr size_t maxStages = 4096;
 static constexpr int64_t maxAlignment = 65536;
 static constexpr int64_t maxExperts = int64_t(1) << 24;
 
@@ -243,6 +244,31 @@ static moe_rt_status_t parseDispatches(const Node &node, Function &function) {
   return nullptr;
 }
 
+static moe_rt_status_t parseStages(const Node &node, Function &function) {
+  if (!node.exists())
+    return nullptr;
+  size_t count = 0;
+  MOE_RT_TRY(node.array(count));
+  if (count > maxStages)
+    return node.refuse("has " + std::to_string(count) +
+                       " elements, expected at most " +
+                       std::to_string(maxStages));
+  for (size_t i = 0; i < count; ++i) {
+    Node stage = node.element(i);
+    MOE_RT_TRY(stage.object());
+    Stage described;
+    MOE_RT_TRY(stage.member("name").string(described.name));
+    Node kernels = stage.member("kernels");
+    size_t kernelCount = 0;
+    MOE_RT_TRY(kernels.array(kernelCount));
+    described.kernels.resize(kernelCount);
+    for (size_t k = 0; k < kernelCount; ++k)
+      MOE_RT_TRY(kernels.element(k).string(described.kernels[k]));
+    function.stages.push_back(std::move(described));
+  }
+  return nullptr;
+}
+
 static moe_rt_status_t parseFunction(const Node &node, Function &out) {
   MOE_RT_TRY(node.object());
   MOE_RT_TRY(node.member("name").string(out.name));
@@ -280,6 +306,7 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
       out.outputs.push_back(i);
     out.arguments.push_back(std::move(argument));
   }
+  MOE_RT_TRY(parseStages(node.member("stages"), out));
   return parseDispatches(node.member("dispatches"), out);
 }
 

@@ -51,6 +51,12 @@ struct Dispatch {
   std::optional<size_t> counters;
 };
 
+/// A stage of a function on the CPU, by its index in calls of begin_stage.
+struct Stage {
+  std::string name;
+  std::vector<std::string> kernels;
+};
+
 /// How an argument of role `prepared` comes from weights. The function that
 /// prepares takes a range of experts of each source and returns theirs.
 struct Preparation {
@@ -72,6 +78,7 @@ struct Function {
   std::vector<Argument> arguments;
   std::vector<Dispatch> dispatches;
   std::vector<Preparation> preparations;
+  std::vector<Stage> stages;
   // Indices of the caller's arguments by role, in signature order.
   std::vector<size_t> inputs, weights, outputs;
 

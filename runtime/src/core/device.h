@@ -28,6 +28,7 @@
 namespace moe::rt {
 
 class LayerWeights;
+class Profile;
 class Statistics;
 struct Argument;
 struct Variant;
@@ -48,6 +49,9 @@ public:
 
   virtual LayerWeights &weights() = 0;
   virtual Statistics &statistics() = 0;
+  virtual Profile &profile() = 0;
+  /// Enable or disable the profile, if the device can measure one.
+  virtual moe_rt_status_t enableProfile(bool value) = 0;
 
   /// The workspace of a call whose code wants `codeBytes`.
   virtual moe_rt_status_t workspace(uint64_t codeBytes,

@@ -26,18 +26,29 @@ class CPULayer final : public DeviceLayer {
 public:
   CPULayer(const moe_rt_layer_t &layer, CPUDevice &device)
       : layer(layer), device(device),
-        itsWeights(*layer.module, layer.function, device.executor()) {}
+        itsWeights(*layer.module, layer.function, device.executor()) {
+    for (const Stage &stage : layer.function.stages) {
+      std::string kernels;
+      for (const std::string &kernel : stage.kernels)
+        kernels += (kernels.empty() ? "" : ", ") + kernel;
+      itsProfile.addStage(stage.name, kernels);
+    }
+  }
 
   moe_rt_status_t create() { return itsStatistics.allocate(layer.function); }
 
   LayerWeights &weights() override { return itsWeights; }
   Statistics &statistics() override { return itsStatistics; }
+  Profile &profile() override { return itsProfile; }
+  moe_rt_status_t enableProfile(bool value) override {
+    return itsProfile.enable(value);
+  }
   moe_rt_status_t workspace(uint64_t codeBytes, uint64_t &out) const override {
     out = codeBytes;
     return nullptr;
   }
   moe_rt_status_t call(const CallArguments &arguments) override {
-    return HostCall(layer, device, itsStatistics).run(arguments);
+    return HostCall(layer, device, itsStatistics, itsProfile).run(arguments);
   }
   moe_rt_status_t callOnStream(const CallArguments &arguments, void *stream,
                                const int32_t *liveTokens) override;
@@ -48,6 +59,7 @@ private:
   CPUDevice &device;
   HostWeights itsWeights;
   HostStatistics itsStatistics;
+  Profile itsProfile;
 };
 
 /// There is nothing to load: the code of a module is all that the CPU runs.

@@ -13,8 +13,8 @@
 using namespace moe::rt;
 
 HostCall::HostCall(const moe_rt_layer_t &layer, CPUDevice &device,
-                   HostStatistics &statistics)
-    : Call(layer), device(device), statistics(statistics),
+                   HostStatistics &statistics, Profile &profile)
+    : Call(layer), device(device), statistics(statistics), timer(profile),
       ownWorkspace(layer.module->context->allocator) {}
 
 moe_rt_status_t HostCall::findWorkspace(void *given, uint64_t bytes) {
@@ -57,8 +57,14 @@ moe_rt_status_t HostCall::run(const CallArguments &arguments) {
   std::memset(buffers, 0, layout.reportBytes);
   writeArguments(buffers, workspace.bytes);
   if (hasWork()) {
-    int32_t code =
-        runEntry(function, at<void *>(layout.pointers), device.executor());
+    moe_rt_tasks_t tasks = {device.executor(), nullptr, nullptr};
+    if (timer.isRunning()) {
+      tasks.begin_stage = [](void *self, int64_t stage) {
+        static_cast<StageTimer *>(self)->begin(stage);
+      };
+      tasks.profile = &timer;
+    }
+    int32_t code = runEntry(function, at<void *>(layout.pointers), tasks);
     if (code != 0)
       return makeError(MOE_RT_INTERNAL, "function '%s' failed with code %d",
                        function.name.c_str(), code);
@@ -68,5 +74,6 @@ moe_rt_status_t HostCall::run(const CallArguments &arguments) {
     MOE_RT_TRY(Statistics::check(function, i, reports[i]));
   if (statistics.areEnabled())
     statistics.add(reports);
+  timer.end();
   return nullptr;
 }

@@ -11,21 +11,22 @@
 #include "cpu/cpu_device.h"
 #include "cpu/host_statistics.h"
 #include "layer/call.h"
+#include "layer/profile.h"
 
 namespace moe::rt {
 
 /// Run the entry point of code for the CPU.
 inline int32_t runEntry(const Function &function, void **args,
-                        const moe_rt_executor_t &executor) {
+                        const moe_rt_tasks_t &tasks) {
   auto entry = reinterpret_cast<moe_rt_entry_fn>(function.entryAddress);
-  return entry(args, &executor);
+  return entry(args, &tasks);
 }
 
 /// One call on the CPU.
 class HostCall : Call {
 public:
   HostCall(const moe_rt_layer_t &layer, CPUDevice &device,
-           HostStatistics &statistics);
+           HostStatistics &statistics, Profile &profile);
   ~HostCall() { device.workspaces().giveBack(std::move(ownWorkspace)); }
 
   moe_rt_status_t run(const CallArguments &arguments);
@@ -36,6 +37,7 @@ private:
 
   CPUDevice &device;
   HostStatistics &statistics;
+  StageTimer timer;
   Buffer ownWorkspace;
 };
 

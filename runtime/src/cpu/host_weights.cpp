@@ -141,7 +141,8 @@ moe_rt_status_t Preparer::prepareExpert(Task &task, int64_t expert,
   task.pointers.back() = descriptor;
   writeWorkspaceDescriptor(task.workspace.data(), task.workspace.bytes(),
                            descriptor);
-  if (int32_t code = runEntry(prepare, task.pointers.data(), executor))
+  moe_rt_tasks_t tasks = {executor, nullptr, nullptr};
+  if (int32_t code = runEntry(prepare, task.pointers.data(), tasks))
     return makeError(MOE_RT_INTERNAL,
                      "function '%s', which prepares '%s', failed with code %d",
                      prepare.name.c_str(), target.name.c_str(), code);

@@ -7,6 +7,7 @@
 
 #include "cuda/cuda_layer.h"
 #include "cuda/kernel_launcher.h"
+#include "cuda/launch_timer.h"
 
 using namespace moe::rt;
 using namespace moe::rt::cuda;
@@ -41,7 +42,7 @@ public:
   bool hasEnqueued() const { return enqueued; }
 
 private:
-  const CUDALayer &on;
+  CUDALayer &on;
   const CUDADevice &device;
   Reports &reports;
   CUstream stream;
@@ -95,8 +96,11 @@ moe_rt_status_t CUDALayer::DeviceCall::enqueue(const CallArguments &arguments,
   writeArguments(reportMemory, codeBytes);
   if (reported)
     MOE_RT_TRY(reports.clear(reportMemory, stream));
-  MOE_RT_TRY(Launcher(device, on.program, stream, liveTokens)
+  LaunchTimer timer(device, on.itsProfile, stream);
+  MOE_RT_TRY(timer.begin());
+  MOE_RT_TRY(Launcher(device, on.program, stream, liveTokens, &timer)
                  .run(function, at<void *>(layout.pointers)));
+  MOE_RT_TRY(timer.end());
   if (!reported)
     return nullptr;
   return record ? reports.collect(reportMemory, stream, *record)
@@ -134,6 +138,12 @@ moe_rt_status_t CUDALayer::call(const CallArguments &arguments) {
   }
   MOE_RT_TRY(ran);
   return reports.check(record);
+}
+
+moe_rt_status_t CUDALayer::enableProfile(bool value) {
+  if (value)
+    MOE_RT_TRY(LaunchTimer::check(device.driver()));
+  return itsProfile.enable(value);
 }
 
 moe_rt_status_t CUDALayer::poll() {

@@ -11,6 +11,7 @@
 #include "cuda/device_weights.h"
 #include "cuda/report/reports.h"
 #include "layer/layer.h"
+#include "layer/profile.h"
 
 namespace moe::rt::cuda {
 
@@ -22,13 +23,18 @@ public:
             const CUDAProgram &program)
       : layer(layer), device(device), program(program),
         itsWeights(*layer.module, layer.function, device, program),
-        reports(device, layer.function, layer.layout.reportBytes) {}
+        reports(device, layer.function, layer.layout.reportBytes) {
+    for (const Kernel &kernel : program.kernels())
+      itsProfile.addStage(kernel.name, "");
+  }
 
   /// Allocate what calls report in. To be called once, within a ContextScope.
   moe_rt_status_t create() { return reports.create(); }
 
   LayerWeights &weights() override { return itsWeights; }
   Statistics &statistics() override { return reports; }
+  Profile &profile() override { return itsProfile; }
+  moe_rt_status_t enableProfile(bool value) override;
 
   moe_rt_status_t workspace(uint64_t codeBytes, uint64_t &out) const override;
   /// Run a call on the legacy default stream.
@@ -51,6 +57,7 @@ private:
   const CUDAProgram &program;
   DeviceWeights itsWeights;
   Reports reports;
+  Profile itsProfile; // its stages are the kernels of the program
 };
 
 } // namespace moe::rt::cuda

@@ -189,7 +189,7 @@ moe_rt_status_t Launcher::launch(int64_t index, const int64_t *grid,
   CUresult result = driver.cuLaunchKernelEx(
       &config, program.kernel(static_cast<size_t>(index)), pointers, nullptr);
   if (result == CUDA_SUCCESS)
-    return nullptr;
+    return timer ? timer->launched(static_cast<size_t>(index)) : nullptr;
   return driver.check(result,
                       "start kernel '%s' with %s blocks of %" PRId64
                       " threads and %" PRId64

@@ -9,6 +9,7 @@
 #define MOE_RT_SRC_CUDA_KERNEL_LAUNCHER_H
 
 #include "artifact/signature.h"
+#include "cuda/launch_timer.h"
 #include "cuda/program.h"
 
 #include "moe_rt/abi.h"
@@ -20,9 +21,10 @@ namespace moe::rt::cuda {
 class Launcher {
 public:
   Launcher(const CUDADevice &device, const CUDAProgram &program,
-           CUstream stream, const int32_t *liveTokens = nullptr)
+           CUstream stream, const int32_t *liveTokens = nullptr,
+           LaunchTimer *timer = nullptr)
       : device(device), program(program), stream(stream),
-        liveTokens(liveTokens) {}
+        liveTokens(liveTokens), timer(timer) {}
   ~Launcher() { moe_rt_status_free(failure); }
   Launcher(const Launcher &) = delete;
   Launcher &operator=(const Launcher &) = delete;
@@ -42,6 +44,7 @@ private:
   const CUDAProgram &program;
   CUstream stream;
   const int32_t *liveTokens;         // on the device; null: all are
+  LaunchTimer *timer;                // may be null
   moe_rt_status_t failure = nullptr; // of a launch
 };
 

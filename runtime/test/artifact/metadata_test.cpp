@@ -160,6 +160,17 @@ TEST_F(MetadataTest, RefusesNumbers) {
                  "format is 1, expected 2");
   EXPECT_REFUSED(changed("\"tokens\": {", "\"live_tokens\": 1, \"tokens\": {"),
                  "variants[0].functions[0].live_tokens");
+  EXPECT_REFUSED(changed("\"tokens\": {", "\"stages\": {}, \"tokens\": {"),
+                 "functions[0].stages is an object, expected an array");
+  EXPECT_REFUSED(changed("\"tokens\": {", "\"stages\": [1], \"tokens\": {"),
+                 "stages[0] is");
+  EXPECT_REFUSED(changed("\"tokens\": {", "\"stages\": [{\"name\": \"gate\"}], "
+                                          "\"tokens\": {"),
+                 "stages[0].kernels is nothing, expected an array");
+  EXPECT_REFUSED(changed("\"tokens\": {",
+                         "\"stages\": [{\"name\": \"gate\", \"kernels\": "
+                         "[\"\"]}], \"tokens\": {"),
+                 "stages[0].kernels[0] is empty");
   EXPECT_REFUSED(changed("\"min\": 0", "\"min\": 1001"),
                  "tokens.max is 1000, expected 1001");
   EXPECT_REFUSED(changed("[-1, 4]", "[-2, 4]"), "shape[0] is -2, expected -1");

@@ -34,3 +34,11 @@ llvm.func @values(%p: !llvm.ptr, %n: i64, %e: !llvm.ptr) {
   } : !llvm.ptr
   llvm.return
 }
+
+// -----
+
+func.func @stage(%e: !llvm.ptr) {
+  // expected-error @+1 {{expected a function of the LLVM dialect; run moe-outline-tasks after the conversion to llvm}}
+  moe_rt.stage %e, 0 : !llvm.ptr
+  return
+}

@@ -44,6 +44,17 @@ static bool isLayers(Attribute attribute) {
          });
 }
 
+/// True for [{name = "gate", kernels = ["f32_6x2x16"]}].
+static bool isStages(Attribute attribute) {
+  auto stages = dyn_cast<ArrayAttr>(attribute);
+  return stages && llvm::all_of(stages, [](Attribute each) {
+           auto stage = dyn_cast<DictionaryAttr>(each);
+           auto kernels = stage ? stage.getAs<ArrayAttr>("kernels") : nullptr;
+           return kernels && stage.size() == 2 &&
+                  stage.getAs<StringAttr>("name") && isArrayOfStrings(kernels);
+         });
+}
+
 static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
@@ -81,6 +92,9 @@ static constexpr Known ofOperations[] = {
     {preparesAttrName},
     {layersAttrName, isLayers,
      "{name = {code = @function, sources = {argument = [\"tensor\"]}}}"},
+    // Stages and tasks
+    {stagesAttrName, isStages, "[{name = \"stage\", kernels = [\"kernel\"]}]"},
+    {"moe.stage", isString, "a string"},
     // Kernels and GPU modules
     {"moe.kernel"},
     {liveTokensAttrName},

@@ -34,6 +34,9 @@ inline constexpr StringLiteral independentTokensAttrName =
     "moe.independent_tokens";
 /// On a function that packs weights: the exported function it packs them for.
 inline constexpr StringLiteral preparesAttrName = "moe.prepares";
+/// On an exported function: its stages on a CPU, an array of dictionaries
+/// {name = "gate", kernels = ["f32_6x2x16", ...]}.
+inline constexpr StringLiteral stagesAttrName = "moe.stages";
 /// Unit: the last argument of a GPU kernel is the address (i64) of the number
 /// of live tokens, or 0 if all are live.
 inline constexpr StringLiteral liveTokensAttrName = "moe.live_tokens";

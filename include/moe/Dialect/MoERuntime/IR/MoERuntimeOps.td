@@ -60,6 +60,30 @@ def MoERuntime_DoneOp : MoERuntime_Op<"done", [
 }
 
 //===----------------------------------------------------------------------===//
+// moe_rt.stage
+//===----------------------------------------------------------------------===//
+
+def MoERuntime_StageOp : MoERuntime_Op<"stage", [MemoryEffects<[MemWrite]>]> {
+  let summary = "tell the runtime that a stage begins";
+  let description = [{
+    From here on the function runs stage `index` of its `moe.stages`, until
+    another one begins or it returns. `executor` is the last argument of an
+    entry point, which has the function to call if the runtime profiles the call
+    (`moe_rt_tasks_t` of `moe_rt/abi.h`); otherwise nothing happens.
+
+    ```mlir
+    func.func @layer(%executor: !llvm.ptr) {
+      moe_rt.stage %executor, 0 : !llvm.ptr
+      return
+    }
+    ```
+  }];
+  let arguments = (ins AnyType:$executor,
+                       ConfinedAttr<I64Attr, [IntNonNegative]>:$index);
+  let assemblyFormat = "$executor `,` $index attr-dict `:` type($executor)";
+}
+
+//===----------------------------------------------------------------------===//
 // #moe_rt.tensor_map
 //===----------------------------------------------------------------------===//
 

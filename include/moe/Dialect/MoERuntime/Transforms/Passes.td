@@ -71,6 +71,29 @@ def MoEForallToParallel : Pass<"moe-forall-to-parallel", "::mlir::ModuleOp"> {
                            "::mlir::scf::SCFDialect"];
 }
 
+def MoENameStages : Pass<"moe-name-stages", "::mlir::ModuleOp"> {
+  let summary = "Name the operations of a layer in their locations";
+  let description = [{
+    The location of each operation of the `moe` dialect and each linalg
+    operation of an exported function gets a name, `gate` or `grouped_matmul`,
+    with a number if there are several. Lowerings hand locations on, so that
+    `moe-mark-stages` finds what loops compute.
+  }];
+}
+
+def MoEMarkStages : Pass<"moe-mark-stages", "::mlir::ModuleOp"> {
+  let summary = "Tell the runtime which stage a layer is in";
+  let description = [{
+    Inserts `moe_rt.stage` into each function that takes an executor, ahead of
+    loops, tasks and calls, wherever their name by `moe-name-stages` is another
+    one than before. Several operations in one loop are one stage. The attribute
+    `moe.stages` of the function has the names, and the kernels that each stage
+    calls; `moe.stage` of tasks has the name of their stage.
+  }];
+  let statistics = [Statistic<"numStages", "stages", "stages of functions">];
+  let dependentDialects = ["::mlir::moe_rt::MoERuntimeDialect"];
+}
+
 def MoEConstantsToDevice : Pass<"moe-constants-to-device", "::mlir::ModuleOp"> {
   let summary = "Initialize constant buffers on the device";
   let description = [{
