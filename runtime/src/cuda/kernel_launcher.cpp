@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "cuda/kernel_launcher.h"
+#include "cuda/nvtx.h"
 
 #include <cinttypes>
 #include <iterator>
@@ -186,6 +187,7 @@ moe_rt_status_t Launcher::launch(int64_t index, const int64_t *grid,
   config.attrs = &cluster;
   config.numAttrs = kernel.cluster > 1;
   const Driver &driver = device.driver();
+  NvtxRange range(kernel.name);
   CUresult result = driver.cuLaunchKernelEx(
       &config, program.kernel(static_cast<size_t>(index)), pointers, nullptr);
   if (result == CUDA_SUCCESS)
@@ -211,6 +213,7 @@ moe_rt_status_t Launcher::run(const Function &function, void **args) {
   };
   moe_rt_launcher_t interface = {this, device.multiprocessors(), start,
                                  reinterpret_cast<uintptr_t>(liveTokens)};
+  NvtxRange range(function.name);
   auto entry = reinterpret_cast<moe_rt_device_entry_fn>(function.entryAddress);
   int32_t code = entry(args, &interface);
   if (failure) {

@@ -86,4 +86,15 @@ TEST_F(CudaProfileTest, LeavesOutCapturedCalls) {
   gpu->check(gpu->function<int(void *)>("cuGraphExecDestroy")(graph));
 }
 
+TEST_F(CudaProfileTest, NamesRanges) {
+  if (!std::getenv("NVTX_INJECTION64_PATH"))
+    GTEST_SKIP() << "no tool";
+  TemporaryDirectory directory;
+  {
+    Environment log("NVTX_TOOL_LOG", directory / "log");
+    EXPECT_OK(jit->call({x->dl()}, {y->dl()}));
+  }
+  EXPECT_EQ(readFile(directory / "log"), "f\n  scale\n  scale\n");
+}
+
 } // namespace
