@@ -166,6 +166,33 @@ TEST_F(MoeRunTest, BenchmarksAsJson) {
   EXPECT_EQ(last["dispatches"][0]["tokens_per_expert"].size(), 3u);
 }
 
+TEST_F(MoeRunTest, Profiles) {
+  EXPECT_EQ(run("layer.moe --weights random --tokens 7 --profile --repeat 4"),
+            0)
+      << err;
+  EXPECT_CONTAINS(out, ", 4 calls, median ");
+  EXPECT_CONTAINS(out, "the code has no stages");
+  EXPECT_CONTAINS(out, "dispatch 0: ");
+  std::string staged = std::string(doubleFunction) +
+                       ", \"stages\": [{\"name\": \"gate\", \"kernels\": "
+                       "[]}]";
+  writeFile(directory / "staged.moe",
+            makeArtifact(readFile(FIXTURE), metadataOf({staged})));
+  // Three calls that warm up are not counted, nor those of the benchmark.
+  EXPECT_EQ(
+      run("staged.moe --tokens 2 --benchmark --profile --repeat 6 --json"), 0)
+      << err;
+  nlohmann::json json = nlohmann::json::parse(out, nullptr, false);
+  ASSERT_TRUE(json.is_object()) << out;
+  EXPECT_TRUE(json["target"].is_string());
+  const nlohmann::json &profile = json["runs"][0]["profile"];
+  EXPECT_EQ(profile["name"], "call");
+  EXPECT_EQ(profile["calls"], 6);
+  EXPECT_GT(profile["median_ms"], 0);
+  // Its code begins no stage.
+  EXPECT_EQ(profile["stages"].size(), 0u);
+}
+
 TEST_F(MoeRunTest, BenchmarksAsText) {
   EXPECT_EQ(run("double.moe --tokens 1,10 --benchmark --repeat 2"), 0) << err;
   EXPECT_CONTAINS(out, "median ms");

@@ -294,6 +294,14 @@ static Expected<RunResult> runWith(const Options &options,
   if (!counts)
     return counts.takeError();
   result.dispatches = std::move(*counts);
+  if (options.profile) {
+    Expected<ProfileResult> profiled =
+        profile(program, options.repeat.value_or(defaultRepetitions),
+                [&] { return session->call(); });
+    if (!profiled)
+      return profiled.takeError();
+    result.profile = std::move(*profiled);
+  }
   return result;
 }
 

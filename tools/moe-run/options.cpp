@@ -58,6 +58,9 @@ Measuring and reporting:
   --repeat N           number of timed calls (default 20); without --benchmark,
                        call N times and check that the results are bit-identical
   --stats              tokens per expert, drops and padding of each dispatch
+  --profile            the target whose code runs, and the time of each of its
+                       stages (on a GPU: kernels) in --repeat further calls,
+                       with the rows of each dispatch
   --record-routing FILE  write the tokens per expert of each dispatch, summed
                        over all calls, as JSON (for moe-compile --imbalance)
   --json               report as JSON on stdout
@@ -175,6 +178,8 @@ static bool *findFlag(const std::string &name, Options &options) {
     return &options.json;
   if (name == "--stats")
     return &options.stats;
+  if (name == "--profile")
+    return &options.profile;
   if (name == "--help" || name == "-h")
     return &options.help;
   if (name == "--version")

@@ -32,6 +32,7 @@ struct Options {
   bool benchmark = false;
   bool json = false;
   bool stats = false;
+  bool profile = false;
   bool help = false;
   bool version = false;
 };

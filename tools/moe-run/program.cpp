@@ -309,6 +309,12 @@ Expected<std::unique_ptr<Program>> Program::open(const Options &options) {
   return program;
 }
 
+std::string Program::target() const {
+  std::string found = io::readTarget(moe_rt_module_metadata(module),
+                                     moe_rt_module_variant(module));
+  return found.empty() ? "unknown target" : found;
+}
+
 uint64_t Program::ownedWeightBytes() const {
   return weights.ownedBytes() + moe_rt_layer_weight_bytes(boundLayer);
 }

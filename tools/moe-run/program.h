@@ -48,6 +48,8 @@ public:
   /// The GPU that runs it; null on the CPU.
   const Device *device() const { return gpu.get(); }
   const std::string &function() const { return name; }
+  /// The target of the code that runs, such as "sm_90a" or "skylake-avx512".
+  std::string target() const;
   const std::vector<Signature> &inputs() const { return inputList; }
   const std::vector<Signature> &outputs() const { return outputList; }
   int64_t maxTokens() const { return tokenLimit; }

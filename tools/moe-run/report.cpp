@@ -91,6 +91,22 @@ static void printDispatch(size_t index, const DispatchCounts &counts) {
                 e % 8 == 7 || e + 1 == tokens.size() ? "\n" : "");
 }
 
+/// One line: how a call spreads its rows over the experts.
+static void printRows(size_t index, const DispatchCounts &counts) {
+  const std::vector<int64_t> &tokens = counts.tokensPerExpert;
+  auto calls = static_cast<double>(std::max<int64_t>(counts.calls, 1));
+  double sum = 0;
+  for (int64_t count : tokens)
+    sum += static_cast<double>(count);
+  std::printf(
+      "  dispatch %zu: %.1f rows a call, %.1f an expert, at most %.1f; "
+      "%td of %zu experts have none\n",
+      index, sum / calls, sum / calls / static_cast<double>(tokens.size()),
+      static_cast<double>(*std::max_element(tokens.begin(), tokens.end())) /
+          calls,
+      std::count(tokens.begin(), tokens.end(), 0), tokens.size());
+}
+
 namespace {
 /// The largest of the errors of the experts, and their root mean square.
 struct ErrorSummary {
@@ -124,7 +140,7 @@ void moe::run::printText(const Options &options, const Program &program,
     // A benchmark prints details of outputs only for --output or --expect.
     bool details = !options.benchmark || !options.outputs.empty() ||
                    !options.expects.empty();
-    if (results.size() > 1 && (details || options.stats))
+    if (results.size() > 1 && (details || options.stats || options.profile))
       std::printf("T = %" PRId64 ":\n", result.tokens);
     for (const OutputResult &output : result.outputs)
       if (details)
@@ -134,6 +150,11 @@ void moe::run::printText(const Options &options, const Program &program,
                   result.reproducible ? "bit-identical" : "not bit-identical");
     for (size_t i = 0; options.stats && i < result.dispatches.size(); ++i)
       printDispatch(i, result.dispatches[i]);
+    if (result.profile) {
+      printProfile(program, *result.profile);
+      for (size_t i = 0; i < result.dispatches.size(); ++i)
+        printRows(i, result.dispatches[i]);
+    }
   }
 }
 
@@ -174,6 +195,18 @@ static Json toJson(const DispatchCounts &counts) {
   return json;
 }
 
+static Json toJson(const StageTiming &stage) {
+  Json json;
+  json["name"] = stage.name;
+  if (!stage.kernels.empty())
+    json["kernels"] = stage.kernels;
+  json["calls"] = stage.calls;
+  json["runs"] = stage.runs;
+  json["total_ms"] = stage.total * 1e3;
+  json["median_ms"] = stage.median * 1e3;
+  return json;
+}
+
 static Json toJson(const Options &options, const RunResult &result) {
   Json json;
   json["tokens"] = result.tokens;
@@ -190,7 +223,13 @@ static Json toJson(const Options &options, const RunResult &result) {
   json["outputs"] = Json::array();
   for (const OutputResult &output : result.outputs)
     json["outputs"].push_back(toJson(output));
-  if (options.stats && !result.dispatches.empty()) {
+  if (result.profile) {
+    json["profile"] = toJson(result.profile->call);
+    json["profile"]["stages"] = Json::array();
+    for (const StageTiming &stage : result.profile->stages)
+      json["profile"]["stages"].push_back(toJson(stage));
+  }
+  if ((options.stats || options.profile) && !result.dispatches.empty()) {
     json["dispatches"] = Json::array();
     for (const DispatchCounts &counts : result.dispatches)
       json["dispatches"].push_back(toJson(counts));
@@ -206,6 +245,7 @@ void moe::run::printJson(const Options &options, const Program &program,
   json["device"] = program.device()
                        ? "cuda:" + std::to_string(options.device.device_id)
                        : "cpu";
+  json["target"] = program.target();
   json["weights"] = options.weights;
   json["copied_weight_bytes"] = program.ownedWeightBytes();
   for (const WeightError &weight : program.weightErrors()) {

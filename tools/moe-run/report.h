@@ -9,7 +9,7 @@
 #define MOE_RUN_REPORT_H
 
 #include "compare.h"
-#include "program.h"
+#include "profile.h"
 
 namespace moe::run {
 
@@ -42,6 +42,7 @@ struct RunResult {
   bool reproducible = true; // and its results were the same each time
   std::vector<OutputResult> outputs;
   std::vector<DispatchCounts> dispatches;
+  std::optional<ProfileResult> profile;
 
   bool passed() const;
 };

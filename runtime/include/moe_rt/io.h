@@ -363,6 +363,10 @@ Expected<std::vector<WeightSpec>> readWeightSpecs(std::string_view metadata,
 /// Returns the compiler's warnings about slow code in the metadata of a module.
 std::vector<std::string> readWarnings(std::string_view metadata);
 
+/// Returns the target of a variant in the metadata of an artifact: the
+/// architecture of a GPU, or a processor; empty if it names none.
+std::string readTarget(std::string_view metadata, size_t variant);
+
 /// Called with the bytes that are done and their total.
 using ProgressFn = std::function<void(uint64_t done, uint64_t total)>;
 

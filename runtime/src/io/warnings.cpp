@@ -1,4 +1,4 @@
-//===- warnings.cpp - What the compiler warned of -------------------------===//
+//===- warnings.cpp - What metadata says to users -------------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -23,4 +23,24 @@ std::vector<std::string> moe::io::readWarnings(std::string_view metadata) {
       if (const std::string *text = json::asString(&each))
         warnings.push_back(*text);
   return warnings;
+}
+
+std::string moe::io::readTarget(std::string_view metadata, size_t variant) {
+  json::Value root;
+  std::string error;
+  if (!json::parse(metadata.data(), metadata.size(), root, error))
+    return "";
+  const auto *variants = json::asArray(json::find(root, "variants"));
+  if (!variants || variant >= variants->size())
+    return "";
+  const json::Value *target = json::find((*variants)[variant], "target");
+  if (!target)
+    return "";
+  if (const json::Value *device = json::find(*target, "device"))
+    target = device;
+  for (const char *key : {"arch", "cpu", "triple"})
+    if (const std::string *name = json::asString(json::find(*target, key)))
+      if (!name->empty())
+        return *name;
+  return "";
 }
