@@ -501,7 +501,7 @@ def python_reference() -> str:
     package = PYTHON / "moe"
     blocks = ["# Python API", NOTE]
     blocks += python_module(package / "__init__.py", "moe")
-    for name in ("torch", "transformers", "vllm"):
+    for name in ("torch", "dynamo", "transformers", "vllm"):
         blocks += python_module(package / "integrations" / f"{name}.py",
                                 f"moe.integrations.{name}")
     blocks += python_module(package / "reference.py", "moe.reference")

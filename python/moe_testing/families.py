@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "families.md"
-COLUMNS = ("traced", "raised", "fused", "--hf", "experts")
+COLUMNS = ("traced", "raised", "fused", "--hf", "experts", "GPU code")
 
 
 def folder_of(model: str) -> str:
@@ -30,7 +30,7 @@ def check(folder: str, **found: bool) -> None:
     table has to say so."""
     row = read()[folder]
     for column, actual in found.items():
-        column = {"hf": "--hf"}.get(column, column)
+        column = {"hf": "--hf", "gpu": "GPU code"}.get(column, column)
         assert row[column] == actual, (
             f"docs/families.md says {'yes' if row[column] else 'no'} for {folder}, {column}; the "
             f"test found {'yes' if actual else 'no'}")

@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch import nn
 
-H, I, E, SHARED = 32, 24, 8, 20
+H, I, E, SHARED = 32, 24, 8, 40
 Tensor = torch.Tensor
 # From a model and the logits of its router: what the router compares, if not the logits.
 Choice = Callable[[nn.Module, Tensor], list[Tensor]]

@@ -96,6 +96,25 @@ def test_block(family, record):
     assert error < F32
 
 
+@pytest.mark.parametrize("family", [*TRACED, *BLOCKS])
+def test_gpu_code(family):
+    """In bf16 every product is a kernel of a GPU, and nothing is left to loops but routers that
+    are not raised."""
+    if family in BLOCKS:
+        x = torch.randn(1, 6, H, dtype=torch.bfloat16)
+        imported = moe.from_torch(BLOCKS[family]().bfloat16(), example=x)
+    else:
+        model = MODELS[family]()
+        model.model.to(torch.bfloat16)
+        imported = moe.from_torch(block_of(model))
+    done = subprocess.run([moe.find_compiler(), "-", "--target=sm_90a", "-o", "/dev/null"],
+                          input=imported.mlir, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    left = [line for line in done.stderr.splitlines()
+            if " warning: " in line and "a router is left to loops" not in line]
+    families.check(families.folder_of(family), gpu=not left)
+
+
 @pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3", "qwen2_moe"])
 def test_bf16(family, record):
     """Each operation rounds as it does in PyTorch; tolerances as for checkpoints."""
