@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe-c/JIT.h"
+#include "PerfMap.h"
 #include "moe/Driver/Driver.h"
 #include "moe/Target/Remarks.h"
 
@@ -95,6 +96,7 @@ create(llvm::StringRef text, llvm::StringRef optionText) {
           .create();
   if (!jit)
     return jit.takeError();
+  moe::writePerfMap(**jit);
   auto generator =
       llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(
           (*jit)->getDataLayout().getGlobalPrefix());

@@ -77,6 +77,19 @@ static bool writeAll(int fd, const void *bytes, size_t size) {
   return true;
 }
 
+/// A file in the directory, and its path. It stays: a profiler reads the
+/// symbols of an object from the file that was mapped, also when the process
+/// has ended.
+static int createNamedFile(const char *directory, char *path, size_t pathSize) {
+  int length = std::snprintf(path, pathSize, "%s/moe-%ld-XXXXXX.so", directory,
+                             static_cast<long>(getpid()));
+  if (length < 0 || static_cast<size_t>(length) >= pathSize) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  return mkstemps(path, 3);
+}
+
 /// An unnamed file, and in `path` a name to open it by.
 static int createFile(char *path, size_t pathSize) {
 #if defined(__linux__)
@@ -91,8 +104,15 @@ static int createFile(char *path, size_t pathSize) {
 }
 
 moe_rt_status_t LoadedObject::load(const void *bytes, size_t size) {
-  char path[64];
-  fd = createFile(path, sizeof(path));
+  char path[4096];
+  const char *directory = std::getenv("MOE_PERF_DIR");
+  bool isNamed = directory && *directory;
+  fd = isNamed ? createNamedFile(directory, path, sizeof(path))
+               : createFile(path, sizeof(path));
+  if (fd < 0 && isNamed)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "cannot create a file in MOE_PERF_DIR '%s': %s", directory,
+                     std::strerror(errno));
   if (fd < 0)
     return makeError(MOE_RT_RESOURCE_EXHAUSTED,
                      "cannot create a file in memory for the code: %s",
@@ -102,7 +122,8 @@ moe_rt_status_t LoadedObject::load(const void *bytes, size_t size) {
                      "cannot keep %zu bytes of code in memory: %s", size,
                      std::strerror(errno));
 #if defined(__linux__)
-  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
+  if (!isNamed)
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
 #endif
   // The file stays open while the object is loaded: the loader knows objects
   // by their path, and a number that another artifact gets meanwhile would
@@ -116,7 +137,8 @@ moe_rt_status_t LoadedObject::load(const void *bytes, size_t size) {
                        reason ? reason : "unknown reason");
   }
 #if !defined(__linux__)
-  unlink(path);
+  if (!isNamed)
+    unlink(path);
 #endif
   return status;
 }
