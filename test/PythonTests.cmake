@@ -26,7 +26,8 @@ moe_add_python_tests(package
   import/gguf_files import/weight_files
   package/compile package/demo package/dev package/layer_update
   package/objects
-  package/package package/profile package/threads reference/comparisons
+  package/package package/profile package/profile_page
+  package/threads reference/comparisons
   COST 60)
 moe_add_python_tests(transformers
   transformers/transformers_experts transformers/transformers_integration

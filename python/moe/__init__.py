@@ -14,6 +14,7 @@ from ._compile import compile, find_compiler
 from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
                      OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
 from ._library import runtime_version
+from ._profile import Profile, StageTime
 from ._runtime import Layer, Module, load
 from ._signature import Signature, Statistics, TensorInfo
 from ._weights import Checkpoint
@@ -26,9 +27,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
-    "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "RESOURCE_EXHAUSTED", "Signature",
-    "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile", "find_compiler", "from_torch", "load",
-    "reference", "runtime_version",
+    "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile", "RESOURCE_EXHAUSTED",
+    "Signature", "StageTime", "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile",
+    "find_compiler", "from_torch", "load", "reference", "runtime_version",
 ]
 
 

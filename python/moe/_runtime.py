@@ -8,17 +8,19 @@ import operator
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import _dlpack
+from . import _dlpack, _profile
 from ._dlpack import CPU, CUDA, DLDevice, DLTensor, Tensor
-from ._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._library import (ContextOptions, Executor, Handle, OfThisProcess, RawStatistics,
                        RawTensorInfo, check, encode_path, library)
+from ._profile import Profile
 from ._signature import ROLES, Signature, Statistics, TensorInfo
 from ._weights import Checkpoint, resolve
 
@@ -150,6 +152,13 @@ class Module(OfThisProcess):
         signature = self.signature(function)
         return Layer(self, signature, resolve(weights, signature.weights))
 
+    @property
+    def target(self) -> str:
+        """The target whose code runs: a processor, or the architecture of a GPU."""
+        chosen = library().moe_rt_module_variant(self._handle.pointer)
+        target = self.metadata["variants"][chosen]["target"]
+        return target.get("device", {}).get("arch") or target.get("cpu") or target["triple"]
+
     def trim(self) -> None:
         """Free the workspaces that are cached for later calls."""
         library().moe_rt_context_trim(self._context.pointer)
@@ -177,6 +186,7 @@ class Layer(OfThisProcess):
         self._counts = True
         self._past: list[Statistics] = []  # of the weights before
         self._updating = threading.Lock()
+        self._profile: Profile | None = None  # while it is measured
         # A running call keeps its own reference, as an update replaces this one.
         self._handle = self._bind(weights)
 
@@ -213,6 +223,8 @@ class Layer(OfThisProcess):
                 _statistics(self._handle)  # not possible while a stream is captured
             new = self._bind(found)
             lib.moe_rt_layer_enable_statistics(new.pointer, int(self._counts))
+            if self._profile is not None:
+                check(lib.moe_rt_layer_enable_profile(new.pointer, 1))
             old, self._handle = self._handle, new
             if on_device:
                 # Waits for all work of the device.
@@ -342,6 +354,33 @@ class Layer(OfThisProcess):
         with self._updating:
             self._counts = enabled
             library().moe_rt_layer_enable_statistics(self._handle.pointer, int(enabled))
+
+    @contextmanager
+    def profile(self) -> Iterator[Profile]:
+        """Measure what the stages of the calls in a ``with`` block take.
+
+            with layer.profile() as profile:
+                layer(x)
+            print(profile)
+
+        On a GPU each call waits for its kernels; a captured graph is not measured. After
+        ``update`` only the calls since then count.
+        """
+        lib, before = library(), self.statistics()
+        with self._updating:
+            if self._profile is not None:
+                raise MoEError(FAILED_PRECONDITION, "the layer is profiled already")
+            check(lib.moe_rt_layer_enable_profile(self._handle.pointer, 1))
+            lib.moe_rt_layer_reset_profile(self._handle.pointer)
+            profile = self._profile = Profile(self.module.target)
+        try:
+            yield profile
+        finally:
+            with self._updating:
+                self._profile = None
+                check(lib.moe_rt_layer_enable_profile(self._handle.pointer, 0))
+                _profile.read(self._handle, profile)
+            profile.dispatches = _profile.differences(before, self.statistics())
 
     def _inputs(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         names = [info.name for info in self.signature.inputs]
