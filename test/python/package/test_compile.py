@@ -16,7 +16,7 @@ func.func @same(%x: tensor<?x1xf32> {moe.role = "input", moe.name = "x"}) -> ten
   return %x : tensor<?x1xf32>
 }
 """
-VERSION = "#!/bin/sh\nif [ \"$1\" = --version ]; then echo moe-compile 0, ABI 3; exit; fi\n"
+VERSION = "#!/bin/sh\nif [ \"$1\" = --version ]; then echo moe-compile 0, ABI 4; exit; fi\n"
 
 
 class Compiler:
@@ -96,8 +96,8 @@ def test_a_compiler_that_is_not_there(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("version, what", [
     ("#!/bin/sh\necho no libLLVM >&2; exit 127\n", "does not run .exit status 127.\nno libLLVM"),
-    ("#!/bin/sh\necho moe-compile 0, ABI 2; exit\n", "makes artifacts of ABI 2, expected ABI 3"),
-    ("#!/bin/sh\necho moe-compile 0; exit\n", "makes artifacts of an older ABI, expected ABI 3"),
+    ("#!/bin/sh\necho moe-compile 0, ABI 2; exit\n", "makes artifacts of ABI 2, expected ABI 4"),
+    ("#!/bin/sh\necho moe-compile 0; exit\n", "makes artifacts of an older ABI, expected ABI 4"),
     ("\x7fELF", "cannot run|does not run")])
 def test_a_compiler_that_does_not_fit(compiler, version, what):
     compiler.is_now("", version)

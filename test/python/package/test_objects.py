@@ -85,6 +85,6 @@ def test_a_library_of_another_abi(tmp_path, monkeypatch, source, found):
         pytest.skip("no C compiler")
     monkeypatch.setenv("MOE_RT_LIBRARY", str(library))
     monkeypatch.setattr(_library, "_library", None)
-    with pytest.raises(moe.MoEError, match=f"{library} has ABI {found}, expected 3") as caught:
+    with pytest.raises(moe.MoEError, match=f"{library} has ABI {found}, expected 4") as caught:
         moe.compile(TEXT)
     assert caught.value.code == moe.FAILED_PRECONDITION
