@@ -127,9 +127,11 @@ TEST_F(ProfileTest, IsOffUnlessEnabled) {
 TEST_F(ProfileTest, CountsRunsOfChunks) {
   ASSERT_OK(moe_rt_layer_enable_profile(layer, 1));
   using std::chrono::microseconds;
-  script = {{0, microseconds(0)}, {1, microseconds(0)}, {0, microseconds(0)}};
+  script = {
+      {0, microseconds(1000)}, {1, microseconds(0)}, {0, microseconds(1000)}};
   EXPECT_OK(call());
   EXPECT_EQ(read(0).calls, 1);
+  EXPECT_GE(read(0).samples[0], 2000000);
   EXPECT_EQ(read(0).runs, 2);
   EXPECT_EQ(read(1).runs, 1);
   // A stage that did not run is in no call.
