@@ -21,6 +21,7 @@ moe_add_python_tests(import
 moe_add_python_tests(families import/import_families COST 240 LABELS slow)
 moe_add_python_tests(from-torch
   from_torch/compiled_modules from_torch/dynamo from_torch/from_torch
+  from_torch/routing
   COST 240 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files

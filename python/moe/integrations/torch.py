@@ -31,6 +31,7 @@ from ._experts import describe, is_experts, parameter_names
 from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
 from ._operations import as_matrix, element_of, translate
 from ._module import CompiledLayer
+from ._routing import find_experts
 from ._scalars import DTYPES, Scalar
 from ._written_experts import may_be_experts, read
 
@@ -370,6 +371,11 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
                **signature.inputs_to_lifted_tensor_constants}
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    grouped = find_experts(
+        graph, {n: (sources[n.name].removeprefix("module."), tensors[sources[n.name]])
+                for n in placeholders if n.name in sources},
+        torch.ops.moe_mlir.traced_experts.default)
+    experts = {**experts, **grouped}
     if written := {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}:
         raise MoEError(UNIMPLEMENTED, f"{name} writes to {next(iter(written.values()))}, expected "
                        "a function of its rows")
@@ -407,7 +413,7 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
                           f"{scale.shape}, expected [T, K]")
         if key not in written:
             described = _describe(experts[key], rows)
-            prefix = f"{key}." if key else ""
+            prefix = f"{key}." if key and key not in grouped else ""
             written[key] = described, {
                 n: add_weight(prefix + n, w)
                 for n, w in [*described.weights.items(), *described.shared.items()]}

@@ -1,0 +1,462 @@
+"""Finds experts in a graph that sorts the choices of its tokens by expert.
+
+Such graphs, of transformers' "grouped_mm" experts for instance, flatten the ids ``[T, K]``,
+sort them, gather the rows of the tokens in that order, multiply them in groups, weight the
+results, and bring them back: by the inverse permutation and a sum over the choices, or by
+an addition at the tokens' places. What happens between is a function of one expert and its
+rows. ``find_experts`` makes a module of it that is called with rows, ids and weights, as
+experts that are written out are, and puts one call in the graph. What does not have this
+form stays as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ._graph import extents_of
+
+__all__ = ["find_experts"]
+
+Node = torch.fx.Node
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class _Is:
+    """What a value is, of the choices of ``ids``, a node ``[T, K]``.
+
+    Of all choices, in the order of ``ids``: "ids", "weights" (``of``), "rows" (results of
+    experts), "inverse" (places in the sorted order). Sorted by expert: "sorted ids",
+    "order" (places in the order of ids), "tokens" (their tokens), "sorted weights" (``of``),
+    "grouped" (rows of an expert). For each expert: "counts", "ends".
+    """
+
+    kind: str
+    ids: Node
+    of: Node | None = None  # the weights [T, K] that are in it, if any
+
+
+@dataclass
+class _Region:
+    """The function of an expert: nodes between the rows that are gathered and the result."""
+
+    ids: Node
+    rows: Node | None = None
+    weights: Node | None = None
+    nodes: list[Node] = field(default_factory=list)
+    experts: int | None = None
+    parameters: set[Node] = field(default_factory=set)
+
+
+class _Experts(torch.nn.Module):
+    """The experts of a graph, written out: a loop that runs the function of each."""
+
+    def __init__(self, region: _Region, result: Node, tensors: Mapping[Node, tuple[str, Any]]):
+        super().__init__()
+        self.count, self.result = region.experts, result
+        self.columns = int(extents_of(result.meta["val"])[-1])
+        # The graph erases these nodes.
+        self.steps = [(n, n.meta["moe.part"], n.target, n.args, n.kwargs) for n in region.nodes]
+        self.values: dict[Node, Callable[[], torch.Tensor]] = {}
+        for node in region.parameters:
+            name, tensor = tensors[node]
+            *path, last = name.split(".")
+            owner: torch.nn.Module = self
+            for part in path:
+                if part not in owner._modules:
+                    owner.add_module(part, torch.nn.Module())
+                owner = owner._modules[part]
+            owner.register_parameter(last, torch.nn.Parameter(tensor.detach(), False))
+            self.values[node] = lambda owner=owner, last=last: getattr(owner, last)
+
+    def forward(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> (
+            torch.Tensor):
+        out = torch.zeros((rows.shape[0], self.columns), dtype=rows.dtype)
+        for expert in range(self.count):
+            token, choice = torch.where(ids == expert)
+            if token.numel():
+                y = self.expert(expert, rows[token])
+                out.index_add_(0, token, (y * weights[token, choice, None]).to(out.dtype))
+        return out
+
+    def expert(self, expert: int, rows: torch.Tensor) -> torch.Tensor:
+        """Run the nodes of the region for the rows of one expert."""
+        done: dict[Node, Any] = {}
+
+        def value(node: Node) -> Any:
+            return done[node] if node in done else self.values[node]()
+
+        for node, part, target, args, kwargs in self.steps:
+            if part == "rows":
+                done[node] = rows
+            elif part == "slice":
+                done[node] = value(args[0])[expert]
+            elif part == "matmul":
+                done[node] = value(args[0]) @ value(args[1])[expert]
+            else:
+                args, kwargs = torch.fx.node.map_arg((args, kwargs), value)
+                done[node] = target(*args, **kwargs)
+        return done[self.result]
+
+
+def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
+                 operation: Any) -> dict[str, torch.nn.Module]:
+    """Replace experts in ``graph`` by calls of ``operation`` on rows, ids, weights and a key.
+
+    ``tensors`` has the names and values of placeholders. Returns the experts by key.
+    """
+    return _Search(graph, tensors, operation).run()
+
+
+class _Search:
+    def __init__(self, graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
+                 operation: Any):
+        self.graph, self.tensors, self.operation = graph, tensors, operation
+        self.known: dict[Node, _Is] = {}
+        self.regions: dict[Node, _Region] = {}  # by ids
+        self.found: dict[str, torch.nn.Module] = {}
+
+    def run(self) -> dict[str, torch.nn.Module]:
+        _add_other_packages()
+        for node in list(self.graph.nodes):
+            if node.op != "call_function" or str(node.target).startswith("aten._assert"):
+                continue
+            packet = getattr(node.target, "overloadpacket", node.target)
+            rule = _RULES.get(packet, _Search.other)
+            if (found := rule(self, node)) is not None:
+                self.known[node] = found
+        if self.found:
+            for node in reversed(self.graph.nodes):
+                if str(node.target).startswith("aten._assert"):
+                    self.graph.erase_node(node)
+            self.graph.eliminate_dead_code()
+            self.graph.lint()
+        return self.found
+
+    def is_(self, node: Any, *kinds: str) -> _Is | None:
+        found = self.known.get(node) if isinstance(node, Node) else None
+        return found if found is not None and found.kind in kinds else None
+
+    def region(self, ids: Node) -> _Region:
+        return self.regions.setdefault(ids, _Region(ids))
+
+    # -- rules, by operation --------------------------------------------------
+
+    def view(self, node: Node) -> _Is | None:
+        source, shape = node.args[0], extents_of(node.meta["val"])
+        old = extents_of(source.meta["val"])
+        if len(old) == 2 and len(shape) == 1 and isinstance(old[1], int):
+            if not source.meta["val"].is_floating_point():
+                return _Is("ids", source)
+            return _Is("weights", source, source)
+        found = self.is_(source, "rows", "sorted weights", "weights", "tokens")
+        if found is None:
+            return self.other(node)
+        top_k = extents_of(found.ids.meta["val"])[1] if found.kind == "rows" else None
+        if found.kind == "rows" and len(shape) == 3 and shape[1] == top_k:
+            return _Is("choices", found.ids, found.of)
+        if found.kind != "rows" and shape == (*old, 1):
+            return found
+        return None
+
+    def same(self, node: Node) -> _Is | None:
+        """A conversion of ids or weights, or of rows in the region."""
+        found = self.known.get(node.args[0])
+        if found is None or (found.kind == "grouped" and found.of is None):
+            return self.other(node)
+        return found
+
+    def sort(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "ids")
+        if found is None or _argument(node, "descending", False):
+            # The inverse permutation, where it is made by another sort.
+            found = self.is_(node.args[0], "order")
+            if found is None or _argument(node, "descending", False):
+                return None
+            return _Is("sort of order", found.ids)
+        return _Is("sort", found.ids)
+
+    def argsort(self, node: Node) -> _Is | None:
+        found = self.sort(node)
+        return found and _Is({"sort": "order"}.get(found.kind, "inverse"), found.ids)
+
+    def getitem(self, node: Node) -> _Is | None:
+        source, part = node.args
+        if found := self.is_(source, "sort"):
+            return _Is("order" if part else "sorted ids", found.ids)
+        if found := self.is_(source, "sort of order"):
+            return _Is("inverse", found.ids) if part else None
+        return self.other(node)
+
+    def divide(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "order")
+        if found is None:
+            return self.other(node)
+        floor = node.target is operator.floordiv or node.kwargs.get("rounding_mode") == "floor" or (
+            "floor_divide" in str(node.target))
+        top_k = extents_of(found.ids.meta["val"])[1]
+        return _Is("tokens", found.ids) if floor and node.args[1] == top_k else None
+
+    def index(self, node: Node) -> _Is | None:
+        source, indices = node.args[0], node.args[1]
+        indices = indices if isinstance(indices, (list, tuple)) else [node.args[2]]
+        if len(indices) != 1:
+            return None
+        if found := self.is_(indices[0], "tokens"):
+            return self.rows(node, source, found)
+        if (found := self.is_(indices[0], "order")) and (of := self.is_(source, "weights")):
+            same = extents_of(of.of.meta["val"]) == extents_of(found.ids.meta["val"])
+            return _Is("sorted weights", found.ids, of.of) if same else None
+        if (found := self.is_(indices[0], "sorted ids")) and source in self.tensors:
+            region = self.region(found.ids)
+            region.parameters.add(source)
+            return self.part(node, found.ids, "slice", source.meta["val"].shape[0])
+        if found := self.is_(indices[0], "inverse"):
+            of = self.is_(source, "grouped")
+            if of is not None and of.ids is found.ids:
+                return _Is("rows", found.ids, of.of)
+        return None
+
+    def rows(self, node: Node, source: Node, found: _Is) -> _Is | None:
+        """The rows of the tokens, sorted by expert."""
+        region = self.region(found.ids)
+        if source.meta["val"].ndim != 2 or region.rows not in (None, source):
+            return None
+        region.rows = source
+        return self.part(node, found.ids, "rows")
+
+    def gather(self, node: Node) -> _Is | None:
+        source, dim, index = node.args[:3]
+        found = self.is_(index, "tokens")
+        if found is None or dim != 0 or extents_of(index.meta["val"])[1:] != extents_of(
+                source.meta["val"])[1:]:
+            return self.other(node)
+        return self.rows(node, source, found)
+
+    def expand(self, node: Node) -> _Is | None:
+        """Places of tokens, one for each column."""
+        found = self.is_(node.args[0], "tokens")
+        return found if found and node.args[0].meta["val"].ndim == 2 else self.other(node)
+
+    def counts(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "ids", "sorted ids")
+        if found is None:
+            return None
+        packet = node.target.overloadpacket
+        if packet is aten.histc:
+            bins, low, high = (_argument(node, n, d) for n, d in (
+                ("bins", 100), ("min", 0), ("max", 0)))
+            if low != 0 or high not in (bins - 1, bins):
+                return None
+        else:
+            bins = _argument(node, "minlength", 0)
+            if _argument(node, "weights", None) is not None:
+                return None
+        return _Is("counts", found.ids) if self.has_experts(found.ids, bins) else None
+
+    def cumsum(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "counts")
+        return found and _Is("ends", found.ids)
+
+    def grouped_matmul(self, node: Node) -> _Is | None:
+        rows, weight = node.args[:2]
+        ends = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
+        of, found = self.is_(rows, "grouped"), self.is_(ends, "ends")
+        if of is None or found is None or of.ids is not found.ids or of.of is not None or (
+                weight.meta["val"].ndim != 3 or not self.of_parameters(weight, found.ids)):
+            return None
+        more = [v for n, v in node.kwargs.items() if n != "offs"] + list(node.args[3:])
+        if any(v is not None for v in more):
+            return None
+        return self.part(node, found.ids, "matmul", weight.meta["val"].shape[0])
+
+    def index_put(self, node: Node) -> _Is | None:
+        """The inverse of a permutation, ``inverse[order] = 0, 1, 2, ...``, or a sum of rows."""
+        into, indices, values = node.args[:3]
+        if len(indices) != 1:
+            return None
+        if _argument(node, "accumulate", False):
+            return self.add_rows(node, into, indices[0], values)
+        found = self.is_(indices[0], "order")
+        return _Is("inverse", found.ids) if found and _is_arange(values) else None
+
+    def scatter(self, node: Node) -> _Is | None:
+        _, dim, index, values = node.args[:4]
+        found = self.is_(index, "order")
+        return _Is("inverse", found.ids) if found and dim == 0 and _is_arange(values) else None
+
+    def multiply(self, node: Node) -> _Is | None:
+        for rows, weights in (node.args[:2], node.args[1::-1]):
+            of, found = self.is_(rows, "grouped"), self.is_(weights, "sorted weights")
+            if of and found and of.ids is found.ids and of.of is None and (
+                    len(weights.meta["val"].shape) == 2):
+                self.region(of.ids).weights = found.of
+                node.meta["moe.rows"] = self.result_of(rows)
+                return _Is("grouped", of.ids, found.of)
+            of = self.is_(rows, "choices")
+            if of and of.of is None and isinstance(weights, Node):
+                source = _without_last(weights)
+                if source is not None and extents_of(source.meta["val"]) == extents_of(
+                        of.ids.meta["val"]):
+                    node.meta["moe.rows"] = self.result_of(rows)
+                    return _Is("choices", of.ids, source)
+        return self.other(node)
+
+    def sum(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "choices")
+        if found is None:
+            return self.other(node)
+        if list(node.args[1]) not in ([1], [-2]) or _argument(node, "keepdim", False):
+            return None
+        self.replace(node, found, self.result_of(node.args[0]))
+        return None
+
+    def index_add(self, node: Node) -> _Is | None:
+        into, dim, index, rows = node.args[:4]
+        if dim == 0 and _argument(node, "alpha", 1) == 1:
+            self.add_rows(node, into, index, rows)
+        return None
+
+    def add_rows(self, node: Node, into: Node, index: Node, rows: Node) -> None:
+        """The sum of each token's rows, added to what is there."""
+        found, of = self.is_(index, "tokens"), self.is_(rows, "grouped")
+        if found and of and of.ids is found.ids and into not in self.known and (
+                index.meta["val"].ndim == 1
+                or extents_of(index.meta["val"]) == extents_of(rows.meta["val"])):
+            self.replace(node, of, self.result_of(rows), None if _is_zero(into) else into)
+
+    def other(self, node: Node) -> _Is | None:
+        """Any operation on rows of an expert is part of its function."""
+        ids, parameters = None, []
+        for source in node.all_input_nodes:
+            found = self.known.get(source)
+            if found is None and self.of_parameters(source, None):
+                parameters.append(source)
+            elif found is None or found.kind != "grouped" or found.of is not None or (
+                    ids not in (None, found.ids)):
+                return None
+            else:
+                ids = found.ids
+        if ids is None:
+            return None
+        for source in parameters:
+            self.of_parameters(source, ids)
+        return self.part(node, ids, "operation")
+
+    # -- the function of an expert --------------------------------------------
+
+    def part(self, node: Node, ids: Node, part: str, experts: int | None = None) -> _Is | None:
+        if experts is not None and not self.has_experts(ids, experts):
+            return None
+        node.meta["moe.part"] = part
+        self.region(ids).nodes.append(node)
+        return _Is("grouped", ids)
+
+    def has_experts(self, ids: Node, experts: int) -> bool:
+        region = self.region(ids)
+        if region.experts is None:
+            region.experts = experts
+        return region.experts == experts
+
+    def of_parameters(self, node: Node, ids: Node | None) -> bool:
+        """Return true if a value is computed of parameters alone; with ``ids`` add it to the
+        function of an expert."""
+        if node.op == "placeholder":
+            if node not in self.tensors:
+                return False
+            if ids is not None:
+                self.region(ids).parameters.add(node)
+            return True
+        if node.op != "call_function" or node in self.known or not node.all_input_nodes or not all(
+                self.of_parameters(source, ids) for source in node.all_input_nodes):
+            return False
+        if ids is not None and node not in self.region(ids).nodes:
+            node.meta["moe.part"] = "operation"
+            self.region(ids).nodes.append(node)
+        return True
+
+    def result_of(self, node: Node) -> Node:
+        """Return the rows of the experts before they were weighted and brought back."""
+        while "moe.part" not in node.meta:
+            node = node.meta.get("moe.rows") or node.args[0]
+        return node
+
+    def replace(self, node: Node, found: _Is, result: Node, into: Node | None = None) -> None:
+        region = self.region(found.ids)
+        if region.rows is None or region.experts is None or found.of is None or (
+                extents_of(found.of.meta["val"]) != extents_of(found.ids.meta["val"])):
+            return
+        key = f"grouped{len(self.found)}"
+        self.found[key] = _Experts(region, result, self.tensors)
+        with self.graph.inserting_before(node):
+            call = self.graph.call_function(self.operation,
+                                            (region.rows, found.ids, found.of, key))
+            call.meta["val"] = node.meta["val"]
+            total = call
+            if into is not None:
+                total = self.graph.call_function(aten.add.Tensor, (into, call))
+                total.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(total)
+
+
+def _argument(node: Node, name: str, default: Any) -> Any:
+    """Return an argument of an operation by its name in the schema."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    for position, argument in enumerate(node.target._schema.arguments):
+        if argument.name == name:
+            return node.args[position] if position < len(node.args) else default
+    return default
+
+
+def _is_arange(node: Any) -> bool:
+    """Return true for 0, 1, 2, ..."""
+    if not isinstance(node, Node) or getattr(node.target, "overloadpacket", None) is not (
+            aten.arange):
+        return False
+    start, step = _argument(node, "start", 0), _argument(node, "step", 1)
+    return (start, step) == (0, 1)
+
+
+def _is_zero(node: Any) -> bool:
+    packet = getattr(getattr(node, "target", None), "overloadpacket", None)
+    if packet in (aten.zeros, aten.zeros_like, aten.new_zeros):
+        return True
+    return packet in (aten.full, aten.full_like) and _argument(node, "fill_value", None) == 0
+
+
+def _without_last(node: Node) -> Node | None:
+    """Return the tensor that a view gave a last extent of 1."""
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is aten.unsqueeze and node.args[1] in (-1, node.meta["val"].ndim - 1):
+        return node.args[0]
+    if packet in (aten.view, aten.reshape) and extents_of(node.meta["val"]) == (
+            *extents_of(node.args[0].meta["val"]), 1):
+        return node.args[0]
+    return None
+
+
+_RULES: dict[Any, Callable[[_Search, Node], _Is | None]] = {
+    aten.view: _Search.view, aten.reshape: _Search.view, aten.unsqueeze: _Search.view,
+    aten._unsafe_view: _Search.view, aten.flatten: _Search.view,
+    aten._to_copy: _Search.same, aten.clone: _Search.same, aten.detach: _Search.same,
+    aten.sort: _Search.sort, aten.argsort: _Search.argsort, operator.getitem: _Search.getitem,
+    aten.div: _Search.divide, aten.floor_divide: _Search.divide,
+    aten.index: _Search.index, aten.index_select: _Search.index,
+    aten.histc: _Search.counts, aten.bincount: _Search.counts, aten.cumsum: _Search.cumsum,
+    aten._grouped_mm: _Search.grouped_matmul, aten.index_put: _Search.index_put,
+    aten.scatter: _Search.scatter, aten.mul: _Search.multiply, aten.sum: _Search.sum,
+    aten.index_add: _Search.index_add, aten.scatter_add: _Search.index_add,
+    aten.gather: _Search.gather, aten.expand: _Search.expand,
+}
+
+
+def _add_other_packages() -> None:
+    """Add operations that say the same in other packages, where they are loaded."""
+    if (fallback := getattr(torch.ops.transformers, "grouped_mm_fallback", None)) is not None:
+        _RULES[fallback] = _Search.grouped_matmul
