@@ -61,7 +61,8 @@ class _Experts(torch.nn.Module):
         self.count, self.result = region.experts, result
         self.columns = int(extents_of(result.meta["val"])[-1])
         # The graph erases these nodes.
-        self.steps = [(n, n.meta["moe.part"], n.target, n.args, n.kwargs) for n in region.nodes]
+        self.steps = [(n, n.meta["moe.part"], n.target, _arguments(n), n.kwargs)
+                      for n in region.nodes]
         self.values: dict[Node, Callable[[], torch.Tensor]] = {}
         for node in region.parameters:
             name, tensor = tensors[node]
@@ -71,7 +72,9 @@ class _Experts(torch.nn.Module):
                 if part not in owner._modules:
                     owner.add_module(part, torch.nn.Module())
                 owner = owner._modules[part]
-            owner.register_parameter(last, torch.nn.Parameter(tensor.detach(), False))
+            if not isinstance(tensor, torch.nn.Parameter):
+                tensor = torch.nn.Parameter(tensor, False)
+            owner.register_parameter(last, tensor)
             self.values[node] = lambda owner=owner, last=last: getattr(owner, last)
 
     def forward(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> (
@@ -98,6 +101,8 @@ class _Experts(torch.nn.Module):
                 done[node] = value(args[0])[expert]
             elif part == "matmul":
                 done[node] = value(args[0]) @ value(args[1])[expert]
+            elif part == "transposed matmul":
+                done[node] = value(args[0]) @ value(args[1])[expert].t()
             else:
                 args, kwargs = torch.fx.node.map_arg((args, kwargs), value)
                 done[node] = target(*args, **kwargs)
@@ -266,6 +271,9 @@ class _Search:
     def grouped_matmul(self, node: Node) -> _Is | None:
         rows, weight = node.args[:2]
         ends = node.args[2] if len(node.args) > 2 else node.kwargs.get("offs")
+        part = "matmul"
+        if (transposed := _transposed(weight)) is not None:
+            part, weight = "transposed matmul", transposed
         of, found = self.is_(rows, "grouped"), self.is_(ends, "ends")
         if of is None or found is None or of.ids is not found.ids or of.of is not None or (
                 weight.meta["val"].ndim != 3 or not self.of_parameters(weight, found.ids)):
@@ -273,7 +281,7 @@ class _Search:
         more = [v for n, v in node.kwargs.items() if n != "offs"] + list(node.args[3:])
         if any(v is not None for v in more):
             return None
-        return self.part(node, found.ids, "matmul", weight.meta["val"].shape[0])
+        return self.part(node, found.ids, part, weight.meta["val"].shape[0])
 
     def index_put(self, node: Node) -> _Is | None:
         """The inverse of a permutation, ``inverse[order] = 0, 1, 2, ...``, or a sum of rows."""
@@ -402,6 +410,22 @@ class _Search:
                 total = self.graph.call_function(aten.add.Tensor, (into, call))
                 total.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(total)
+
+
+def _transposed(node: Node) -> Node | None:
+    """Return the matrices ``[E, M, N]`` that ``node`` has as ``[E, N, M]``."""
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is aten.permute and list(node.args[1]) in ([0, 2, 1], [-3, -1, -2]):
+        return node.args[0]
+    if packet is aten.transpose and {d % 3 for d in node.args[1:]} == {1, 2}:
+        return node.args[0]
+    return None
+
+
+def _arguments(node: Node) -> tuple[Any, ...]:
+    if node.meta["moe.part"] != "transposed matmul":
+        return node.args
+    return node.args[0], _transposed(node.args[1])
 
 
 def _argument(node: Node, name: str, default: Any) -> Any:

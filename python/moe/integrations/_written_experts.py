@@ -59,8 +59,10 @@ class _Weight:
 
     def stacked(self, experts: int) -> torch.Tensor:
         """Return the parts of the first experts, ``[experts, ...]``."""
-        return (torch.stack(self.tensors[:experts]) if self.is_of_modules
-                else self.tensors[0][:experts])
+        if self.is_of_modules:
+            return torch.stack(self.tensors[:experts])
+        whole = self.tensors[0]
+        return whole if whole.shape[0] == experts else whole[:experts]
 
 
 class _Recorder(TorchDispatchMode):

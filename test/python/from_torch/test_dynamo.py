@@ -176,6 +176,40 @@ class Between(torch.nn.Module):
         return self.call(self.mlp, x)
 
 
+class GroupedMoE(torch.nn.Module):
+    """A block without a module of experts."""
+
+    def __init__(self):
+        super().__init__()
+        draw = torch.Generator().manual_seed(7)
+        self.router, self.up, self.down = (
+            torch.nn.Parameter(torch.randn(shape, generator=draw) / shape[-1] ** 0.5)
+            for shape in ((8, H), (8, 24, H), (8, H, 24)))
+        self.eval()
+
+    def forward(self, x):
+        rows = x.view(-1, H)
+        weights, ids = torch.softmax(rows @ self.router.T, -1).topk(2)
+        order = ids.flatten().argsort(stable=True)
+        ends = torch.histc(ids.flatten().float(), 8, 0, 8).cumsum(0).to(torch.int32)
+        product = torch.ops.transformers.grouped_mm_fallback
+        h = torch.relu(product(rows[order // 2], self.up.transpose(1, 2), ends))
+        y = product(h, self.down.transpose(1, 2), ends) * weights.flatten()[order].unsqueeze(-1)
+        return torch.zeros_like(rows).index_add(0, order // 2, y).view_as(x)
+
+
+def test_experts_in_the_block():
+    import transformers.integrations.moe  # noqa: F401  (registers the grouped product)
+
+    block, x = GroupedMoE(), torch.randn(1, 7, H)
+    result, count, messages, compiled = compiled_operations(block, x)
+    assert count == 1 and not messages
+    block.down.mul_(-3.0)
+    for tokens in (7, 12):
+        x = torch.randn(1, tokens, H)
+        assert data.relative_error(compiled(x).numpy(), block(x).numpy()) < F32
+
+
 @pytest.mark.parametrize("what, module, operations, message", [
     ("called twice", Around(lambda mlp, x: mlp(mlp(x))), 0, "it is called several times"),
     ("another argument", Between(lambda mlp, x: mlp(x, scale=3.0)), 1,
