@@ -31,21 +31,27 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class StorageSnapshot:
-    """State of the elements of a tensor at one time, whichever object is the tensor.
+    """State of the elements of a tensor at one time; keeps them not alive.
 
-    Code of other languages makes a new object for each access to a tensor. Keeps the
-    elements not alive.
+    A parameter is one object. Other tensors may be another object in each call of code in
+    another language, and are known by their elements.
     """
 
-    __slots__ = ("_storage", "_state")
+    __slots__ = ("_parameter", "_storage", "_state")
 
     def __init__(self, tensor: torch.Tensor):
         local = local_part(tensor)
+        # A parameter of the data of another one counts its writes anew.
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        self._parameter = weakref.ref(tensor) if is_parameter else None
         self._storage = StorageWeakRef(local.untyped_storage())
         self._state = _state(local)
 
     def still(self, tensor: torch.Tensor) -> bool:
         """Return true if ``tensor`` has the same elements, unchanged."""
+        if isinstance(tensor, torch.nn.Parameter) and (
+                self._parameter is None or self._parameter() is not tensor):
+            return False
         local = local_part(tensor)
         return (_state(local) == self._state
                 and local.untyped_storage()._cdata == self._storage.cdata)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._error import UNIMPLEMENTED, MoEError
+from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 
 __all__ = ["CompiledLayer"]
@@ -16,36 +16,59 @@ __all__ = ["CompiledLayer"]
 class CompiledLayer(torch.nn.Module):
     """A compiled layer in place of a module; see ``Imported.module``."""
 
+    # Underscored, as parameters of the module may have any name.
     def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], columns: int,
-                 returned: int | None):
+                 returned: int | None, rows: str):
         super().__init__()
-        self.mlir, self.columns, self.returned = mlir, columns, returned
-        self.names = tuple(weights)
+        self._mlir, self._columns, self._returned, self._rows = mlir, columns, returned, rows
+        self._names = tuple(weights)
         for name, tensor in weights.items():
-            *path, last = name.split(".")
-            owner: torch.nn.Module = self
-            for part in path:
-                if part not in owner._modules:
-                    owner.add_module(part, torch.nn.Module())
-                owner = owner._modules[part]
-            if isinstance(tensor, torch.nn.Parameter):
-                owner.register_parameter(last, tensor)
-            else:
-                owner.register_buffer(last, tensor)
+            self._register(name, tensor, True)
         self.eval()
 
-    def forward(self, rows: torch.Tensor, *more: Any, **named: Any) -> Any:
-        """Run on rows ``[..., H]``."""
-        if any(value is not None for value in (*more, *named.values())):
-            raise MoEError(UNIMPLEMENTED, "a compiled layer takes rows, and was also given "
-                           + (", ".join(named) or f"{len(more)} more"))
-        weights = [self.weight(name) for name in self.names]
-        y = torch.ops.moe_mlir.layer([rows], weights, self.mlir, self.columns, [], [])
-        return y if self.returned is None else (y, *[None] * (self.returned - 1))
+    def _register(self, name: str, tensor: torch.Tensor, persistent: bool) -> None:
+        """Register a tensor by a qualified name."""
+        *path, last = name.split(".")
+        owner: torch.nn.Module = self
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, torch.nn.Module())
+            owner = owner._modules[part]
+        if isinstance(tensor, torch.nn.Parameter):
+            owner.register_parameter(last, tensor)
+        else:
+            owner.register_buffer(last, tensor, persistent)
 
-    def weight(self, name: str) -> torch.Tensor:
-        path, _, last = name.rpartition(".")
-        return getattr(self.get_submodule(path), last)
+    def _keep_tensors_of(self, module: torch.nn.Module) -> None:
+        """Have all the tensors of ``module``, by all their names."""
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            self._register(name, parameter, True)
+        for path, part in module.named_modules():
+            for last, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
+                name = f"{path}.{last}" if path else last
+                self._register(name, buffer, last not in part._non_persistent_buffers_set)
+
+    def forward(self, rows: torch.Tensor | None = None, *more: Any, **named: Any) -> Any:
+        """Run on rows ``[..., H]``, which may have the name that the module gave them."""
+        if rows is None:
+            rows = named.pop(self._rows, None)
+        if rows is None:
+            raise MoEError(INVALID_ARGUMENT, f"a compiled layer got no {self._rows}")
+        others = [f"argument {i + 1}" for i, v in enumerate(more) if v is not None]
+        if others := others + [name for name, value in named.items() if value is not None]:
+            raise MoEError(UNIMPLEMENTED, "a compiled layer takes rows, and was also given "
+                           + ", ".join(others))
+        weights, followed = [], True
+        for name in self._names:
+            path, _, last = name.rpartition(".")
+            owner = self.get_submodule(path)
+            weights.append(getattr(owner, last))
+            # Parametrizations and functional calls compute others.
+            followed = followed and (
+                isinstance(weights[-1], torch.nn.Parameter) or last in owner._buffers)
+        followed = followed or torch.compiler.is_exporting()
+        y = torch.ops.moe_mlir.layer([rows], weights, self._mlir, self._columns, followed)
+        return y if self._returned is None else (y, *[None] * (self._returned - 1))
 
     def extra_repr(self) -> str:
-        return f"columns={self.columns}, weights={list(self.names)}"
+        return f"columns={self._columns}, weights={list(self._names)}"

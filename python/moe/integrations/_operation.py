@@ -4,13 +4,15 @@ Its operands are all that it depends on: the inputs, the weights, and the MLIR o
 function as text. So graphs that have it can be saved, and run in any process that
 imported ``moe.integrations.torch``; the function is compiled when it first runs there.
 Weights are prepared at the first call with them, and again after a change that torch
-counts.
+counts. That works for weights that stay; those that a graph computes may get the memory
+of others, and are prepared in every call, with a warning.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,31 +29,27 @@ __all__ = ["layer"]
 _lock = threading.RLock()
 _modules: dict[tuple[str, torch.device], Module] = {}
 _bound: dict[tuple[Any, ...], _Bound] = {}
+_warned: set[str] = set()
 _TYPES = {name: dtype for dtype, name in DTYPES.items()} | {"i32": torch.int32, "i64": torch.int64}
 
 
 class _Bound:
     """A compiled function with weights at one time."""
 
-    def __init__(self, mlir: str, weights: Sequence[torch.Tensor], device: torch.device):
+    def __init__(self, mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
+                 followed: bool):
         key = mlir, device
         if key not in _modules:
             _modules[key] = compile_for(mlir, device)
         self.device = device
         # Taken before the weights are read, to notice a concurrent write.
-        self.snapshots = [StorageSnapshot(w) for w in weights]
+        self.snapshots = [StorageSnapshot(w) for w in weights] if followed else None
         layer = bind(_modules[key], weights, device)
         self.call = LayerCall(layer, device)
         signature = layer.signature
         self.inputs = [(i.name, _TYPES[i.dtype], i.shape[1:]) for i in signature.inputs]
         self.output = _TYPES[signature.outputs[0].dtype]
         self.columns = signature.outputs[0].shape[1:]
-        if any(w.is_inference() for w in weights):
-            self.snapshots = None
-            warnings.warn("a weight was made in inference mode, where torch counts no writes: the "
-                          "weights of this layer are prepared in every call; load the model "
-                          "outside of torch.inference_mode()", stacklevel=2)
-
     def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
         return self.snapshots is not None and all(
             s.still(w) for s, w in zip(self.snapshots, weights))
@@ -82,7 +80,8 @@ class _Bound:
         return tensor.reshape(-1, *columns).to(dtype).contiguous()
 
 
-def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device) -> _Bound:
+def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
+             followed: bool) -> _Bound:
     key = (mlir, device, *(w.data_ptr() for w in weights))
     bound = _bound.get(key)
     if bound is None or not bound.is_of(weights):
@@ -92,42 +91,86 @@ def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device) -
                 # First, so that two prepared copies of weights never coexist.
                 for old in [k for k, b in _bound.items() if k == key or b.is_dead()]:
                     del _bound[old]
-                bound = _bound[key] = _Bound(mlir, weights, device)
+                why = None if followed else "are computed for every call"
+                if any(w.is_inference() for w in weights):
+                    why = "were made in inference mode, where torch counts no writes"
+                bound = _Bound(mlir, weights, device, why is None)
+                if why is None:
+                    _keep(key, bound, weights)
+                elif why not in _warned:
+                    _warned.add(why)
+                    warnings.warn(f"weights of a compiled layer {why}: they are prepared in every "
+                                  "call", stacklevel=2)
     return bound
+
+
+def _keep(key: tuple[Any, ...], bound: _Bound, weights: Sequence[torch.Tensor]) -> None:
+    """Keep a compiled function until one of its weights is gone."""
+    _bound[key] = bound
+
+    def forget() -> None:
+        if _bound.get(key) is bound:
+            del _bound[key]
+
+    for weight in weights:
+        if isinstance(weight, torch.nn.Parameter):
+            weakref.finalize(weight, forget).atexit = False
+
+
+def _run(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
+         followed: bool) -> torch.Tensor:
+    device = _device_of(inputs, weights)
+    check_device(device, "an input of a compiled layer")
+    return _current(mlir, weights, device, followed).run(inputs)
+
+
+def _device_of(inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> torch.device:
+    device = inputs[0].device
+    for tensor in (*inputs, *weights):
+        if tensor.device != device:
+            raise MoEError(INVALID_ARGUMENT, f"a compiled layer got tensors on '{device}' and "
+                           f"'{tensor.device}', expected one device")
+    return device
 
 
 @torch.library.custom_op("moe_mlir::layer", mutates_args=())
 def layer(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
-          attributes: list[torch.Tensor], values: list[float]) -> torch.Tensor:
+          followed: bool) -> torch.Tensor:
     """Run the function ``mlir``.
 
     The first input is the rows, ``[..., H]``; the result is ``[..., columns]``, of its type.
-    ``attributes`` are numbers that the function has as constants, with their ``values``
-    when it was made.
+    ``followed`` says that the weights stay, so that their preparation may be kept.
+    """
+    return _run(inputs, weights, mlir, followed)
+
+
+@torch.library.custom_op("moe_mlir::layer_of_numbers", mutates_args=())
+def layer_of_numbers(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
+                     columns: int, followed: bool, attributes: list[torch.Tensor],
+                     values: list[float]) -> torch.Tensor:
+    """Run the function ``mlir``, in which ``attributes`` are constants.
+
+    They are numbers that had ``values`` when the function was made.
     """
     for attribute, value in zip(attributes, values):
         if attribute.item() != value:
             raise MoEError(FAILED_PRECONDITION, f"an attribute of a compiled layer is now "
                            f"{attribute.item()}, expected {value}; call torch._dynamo.reset() "
                            "after changing it")
-    device = inputs[0].device
-    check_device(device, "an input of a compiled layer")
-    for tensor in (*inputs, *weights):
-        if tensor.device != device:
-            raise MoEError(INVALID_ARGUMENT, f"a compiled layer got tensors on '{device}' and "
-                           f"'{tensor.device}', expected one device")
-    return _current(mlir, weights, device).run(inputs)
+    return _run(inputs, weights, mlir, followed)
 
 
-@layer.register_fake
-def _(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
-      attributes: list[torch.Tensor], values: list[float]) -> torch.Tensor:
+def _fake(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
+          *_: Any) -> torch.Tensor:
+    _device_of(inputs, weights)  # a weight on the device "meta" comes here, too
     return inputs[0].new_empty((*inputs[0].shape[:-1], columns))
 
 
 def _backward(*_: Any) -> None:
     raise MoEError(UNIMPLEMENTED, "compiled layers are for inference and have no gradients; run "
-                   "under torch.no_grad()")
+                   "under torch.no_grad(), also to trace a forward pass by torch.compile")
 
 
-layer.register_autograd(_backward)
+for _operation in (layer, layer_of_numbers):
+    _operation.register_fake(_fake)
+    _operation.register_autograd(_backward)

@@ -17,6 +17,7 @@ import contextlib
 import inspect
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Imported:
     weights: dict[str, torch.Tensor]
     columns: int  # of a row of the result
     returned: int | None = None  # the length of the tuple that the module returns, if it does
+    rows: str = "rows"  # the name of that argument
 
     def compile(self, **options: Any) -> Module:
         """Compile the layer; ``options`` are those of ``moe.compile``."""
@@ -64,11 +66,12 @@ class Imported:
     def module(self) -> torch.nn.Module:
         """Return a module that runs the compiled layer on rows ``[..., H]``.
 
-        It has the parameters of the traced module, by the same names; a change of them is
-        noticed. It is one operation for ``torch.compile`` and ``torch.export``, and a
+        It has the parameters that the layer uses, by the same names; a change of them is
+        noticed. Parameters of experts that are a module each are copied, stacked, under a
+        name with a star. It is one operation for ``torch.compile`` and ``torch.export``, and a
         saved program that has it loads wherever ``moe.integrations.torch`` is imported.
         """
-        return CompiledLayer(self.mlir, self.weights, self.columns, self.returned)
+        return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows)
 
 
 def replace(model: torch.nn.Module) -> list[str]:
@@ -89,32 +92,70 @@ def replace(model: torch.nn.Module) -> list[str]:
     found = [(name, block) for name, block in blocks_of(model) if name]
     if not found:
         raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no block with experts inside")
-    replaced = []
+    replaced: dict[torch.nn.Module, torch.nn.Module | None] = {}
+    names = []
     for name, block in found:
-        try:
-            compiled = from_torch(block, example=_example(block, name, model)).module()
-        except MoEError as error:
-            warnings.warn(f"{name} stays as it is: {error}", stacklevel=2)
+        if any(name.startswith(f"{outer}.") for outer in names):
             continue
-        path, _, last = name.rpartition(".")
-        setattr(model.get_submodule(path), last, compiled)
-        replaced.append(name)
-    return replaced
+        if block not in replaced:
+            try:
+                replaced[block] = _compiled(block, name, model)
+            except MoEError as error:
+                replaced[block] = None
+                warnings.warn(f"{name} stays as it is: {error}", stacklevel=2)
+        if replaced[block] is not None:
+            path, _, last = name.rpartition(".")
+            setattr(model.get_submodule(path), last, replaced[block])
+            names.append(name)
+    return names
+
+
+def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torch.nn.Module:
+    """Return a block of ``model`` as a compiled layer."""
+    example = _example(block, name, model)
+    imported = from_torch(block, example=example)
+    own = {**dict(block.named_parameters(remove_duplicate=False)),
+           **dict(block.named_buffers(remove_duplicate=False))}
+    copies = [n for n, w in imported.weights.items() if own.get(n) is not w]
+    compiled = imported.module()
+    # In a batch tokens might depend on one another.
+    rows = torch.randn(2, 3, example.shape[-1], generator=torch.Generator().manual_seed(0)).to(
+        example.device, example.dtype)
+    with torch.no_grad():
+        together, apart = (block(r) for r in (rows, rows.reshape(1, 6, -1)))
+    if isinstance(together, (tuple, list)):
+        together, apart = together[0], apart[0]
+    if not torch.allclose(together.reshape(6, -1), apart.reshape(6, -1), 1e-2, 1e-3):
+        raise MoEError(UNIMPLEMENTED, f"{type(block).__name__} computes something else for rows "
+                       "in a batch of two")
+    if copies:
+        warnings.warn(f"{name}: {', '.join(copies)} are copies of the weights of its experts: "
+                      "changes of those are not noticed", stacklevel=3)
+    else:
+        compiled._keep_tensors_of(block)
+    return compiled
 
 
 def blocks_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Return the modules around routers and experts, by name: those with experts among their
-    children, and those that are called MoE and have none inside."""
-    for name, module in model.named_modules():
-        if any(_is_called_experts(n, child) for n, child in module.named_children()) or (
-                _MOE.search(type(module).__name__)
-                and not any(_is_called_experts(n.rpartition(".")[2], part)
-                            for n, part in module.named_modules())):
+    """Return the modules around routers and experts, by each of their names."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        if is_block(module):
             yield name, module
 
 
+def is_block(module: torch.nn.Module) -> bool:
+    """Return true for a module with experts among its children, or that is called MoE and has
+    none inside."""
+    if isinstance(module, CompiledLayer):
+        return False
+    return any(_is_called_experts(n, child) for n, child in module.named_children()) or bool(
+        _MOE.search(type(module).__name__)
+        and not any(_is_called_experts(n.rpartition(".")[2], part)
+                    for n, part in module.named_modules()))
+
+
 def _is_called_experts(name: str, module: torch.nn.Module) -> bool:
-    return is_leaf(name, module) or name == "experts"
+    return is_leaf(name, module) or (name == "experts" and bool(list(module.parameters())))
 
 
 _MOE = re.compile(r"M[oO][Ee](Block|Layer)?$")
@@ -162,6 +203,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
     with _quiet():
         imported = _translate(program, experts, name)
     imported.returned = lengths[-1] if lengths else None
+    imported.rows = next(iter(inspect.signature(module.forward).parameters), "rows")
     return imported
 
 
@@ -246,10 +288,15 @@ def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
     found = {name: part for name, part in module.named_modules()
              if "forward" not in part.__dict__
              and is_leaf(name, part)}
+    tracer = threading.get_ident()
     for key, part in found.items():
-        def forward(*args: Any, key: str = key,
-                    signature: inspect.Signature = inspect.signature(part.forward),
+        original = part.forward
+
+        def forward(*args: Any, key: str = key, original: Callable[..., Any] = original,
+                    signature: inspect.Signature = inspect.signature(original),
                     **kwargs: Any) -> torch.Tensor:
+            if threading.get_ident() != tracer:
+                return original(*args, **kwargs)
             rows, ids, weights, *_ = signature.bind(*args, **kwargs).arguments.values()
             return torch.ops.moe_mlir.traced_experts(rows, ids, weights, key)
 

@@ -441,9 +441,11 @@ def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: to
         return _state_of(self).run(hidden_states, top_k_index, top_k_weights)
     if torch.compiler.is_exporting():
         # A saved program has neither this module nor its key.
-        return whole_operation(
-            [hidden_states, top_k_index, top_k_weights],
-            weights_of(self, parameter_names(self)), *_text_of(self, top_k_index.shape[1]), [], [])
+        names = parameter_names(self)
+        mlir, columns = _text_of(self, top_k_index.shape[1])
+        return whole_operation([hidden_states, top_k_index, top_k_weights],
+                               weights_of(self, names), mlir, columns,
+                               not any(is_computed(self, n) for n in names))
     _ensure_state(self)
     # Read as an attribute, so that torch.compile guards it: code that was compiled for
     # one module must not run with the weights of another.

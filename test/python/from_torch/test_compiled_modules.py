@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -118,10 +120,10 @@ def test_modules_that_write():
 ])
 def test_operands_of_the_operation(inputs, message):
     compiled = moe.from_torch(block_of("mixtral")).module()
-    weights = [compiled.weight(name) for name in compiled.names]
+    weights = [compiled.get_parameter(name) for name in compiled._names]
     x = torch.randn(1, 7, H)
     with pytest.raises(moe.MoEError, match=message):
-        torch.ops.moe_mlir.layer(inputs(x), weights, compiled.mlir, H, [], [])
+        torch.ops.moe_mlir.layer(inputs(x), weights, compiled._mlir, H, True)
 
 
 def test_gradients_are_refused():
@@ -135,12 +137,122 @@ def test_gradients_are_refused():
 def test_freed_weights_free_their_layers():
     from moe.integrations import _operation
 
+    gc.collect()
+    before = len(_operation._bound)
+    compiled = moe.from_torch(block_of("mixtral")).module()
+    compiled(torch.randn(1, 7, H))
+    assert len(_operation._bound) == before + 1
+    del compiled
+    gc.collect()
+    assert len(_operation._bound) == before
+
+
+def test_weights_that_a_graph_computes():
+    """inductor gives the second layer the memory of the weights of the first one."""
+    layers = [moe.from_torch(MODELS["mixtral"](seed).block(MODELS["mixtral"](seed).model).eval())
+              .module() for seed in (1, 2)]
+    halves = [[layer.get_parameter(n).half() for n in layer._names] for layer in layers]
+
+    def function(x):
+        for layer, weights in zip(layers, halves):
+            x = torch.ops.moe_mlir.layer([x], [w.float() for w in weights], layer._mlir, H, False)
+        return x
+
     x = torch.randn(1, 7, H)
-    for _ in range(3):
-        compiled = moe.from_torch(block_of("mixtral")).module()
-        compiled(x)
-        kept = len(_operation._bound)
-    assert len(_operation._bound) == kept
+    assert data.relative_error(torch.compile(function)(x).numpy(), function(x).numpy()) < F32
+
+
+def test_a_parameter_of_the_same_data():
+    compiled = moe.from_torch(block_of("mixtral")).module()
+    experts, x = compiled.get_submodule("experts"), torch.randn(1, 7, H)
+    experts.down_proj = torch.nn.Parameter(experts.down_proj.detach().clone())
+    y = compiled(x)
+    old = experts.down_proj
+    old.mul_(2.0)
+    experts.down_proj = torch.nn.Parameter(old.data)  # its writes are counted anew
+    assert data.relative_error(compiled(x).numpy(), 2 * y.numpy()) < F32
+
+
+def test_functional_calls():
+    compiled = moe.from_torch(block_of("mixtral")).module()
+    x = torch.randn(1, 7, H)
+    compiled(x)
+    for factor in (2.0, 3.0):
+        weights = {n: p * (factor if n.endswith("down_proj") else 1.0)
+                   for n, p in compiled.named_parameters()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            y = torch.func.functional_call(compiled, weights, (x,))
+        assert data.relative_error(y.numpy(), factor * compiled(x).numpy()) < F32
+
+
+def test_weights_without_elements():
+    compiled = moe.from_torch(block_of("mixtral")).module()
+    compiled.get_submodule("experts").to("meta")
+    with pytest.raises(moe.MoEError, match="tensors on 'cpu' and 'meta', expected one device"):
+        compiled(torch.randn(1, 7, H))
+
+
+class Wrapped(torch.nn.Module):
+    """A block with something around it."""
+
+    def __init__(self, change):
+        super().__init__()
+        block = block_of("mixtral")
+        self.gate, self.experts, self.change = block.gate, block.experts, change
+        self.weight = torch.nn.Parameter(torch.ones(H))  # a name like those of a compiled layer
+        self.register_buffer("unused", torch.ones(3), persistent=False)
+
+    def forward(self, hidden_states):
+        x = self.change(hidden_states)
+        rows = x.reshape(-1, H)
+        _, weights, ids = self.gate(rows)
+        return self.experts(rows, ids, weights).reshape(x.shape) * self.weight
+
+
+def test_names_and_arguments():
+    from moe.integrations.torch import replace
+
+    model = torch.nn.ModuleDict({"a": Wrapped(torch.tanh).eval()})
+    model["b"] = torch.nn.ModuleDict({"same": model["a"]})
+    names, x = set(model.state_dict()), torch.randn(2, 7, H)
+    expected = model["a"](x)
+    assert replace(model) == ["a", "b.same"]
+    assert model["a"] is model["b"]["same"]
+    assert set(model.state_dict()) == names
+    assert data.relative_error(model["a"](hidden_states=x).numpy(), expected.numpy()) < F32
+    with pytest.raises(moe.MoEError, match="has no block"):
+        replace(model)
+
+
+def test_batches_that_matter():
+    from moe.integrations.torch import replace
+
+    model = torch.nn.ModuleDict({"a": Wrapped(lambda x: x - 0.5 * x.mean(0, keepdim=True)).eval()})
+    with pytest.warns(UserWarning, match="computes something else for rows in a batch of two"):
+        assert replace(model) == []
+
+
+def test_another_thread_runs_the_module_while_it_is_traced(monkeypatch):
+    from moe.integrations import torch as door
+
+    block, x = block_of("mixtral"), torch.randn(1, 7, H)
+    expected, found = block(x), []
+    original = torch.export.export
+
+    def export(*arguments, **options):
+        def run():
+            with torch.no_grad():
+                found.append(block(x))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(door.torch.export, "export", export)
+    moe.from_torch(block)
+    assert torch.equal(found[0], expected)
 
 
 # -- saved programs -----------------------------------------------------------
@@ -199,7 +311,7 @@ def test_aot_inductor(tmp_path):
     x = torch.randn(1, 7, H)
     program = torch.export.export(compiled, (x,),
                                   dynamic_shapes={"rows": {1: torch.export.Dim("tokens")}})
-    path = torch._inductor.aoti_compile_and_package(program, package_path=tmp_path / "layer.pt2")
+    path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "l.pt2"))
     package = torch._inductor.aoti_load_package(path)
     assert torch.equal(package(x), compiled(x))
     bound = dict(_operation._bound)
