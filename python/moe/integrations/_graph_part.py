@@ -19,11 +19,11 @@ class Left(Exception):
 
 
 # Functions and methods whose result may share the memory of their first operand.
-_VIEWS = {"T", "chunk", "contiguous", "detach", "expand", "expand_as", "flatten", "float", "getattr",
-          "getitem", "mT", "movedim", "narrow", "permute", "reshape", "reshape_as", "select",
-          "split", "squeeze", "swapaxes", "t", "tensor_split", "to", "transpose", "type", "type_as",
-          "unbind", "unflatten", "unsqueeze", "view", "view_as", "bfloat16", "half", "alias",
-          "diagonal", "unfold", "as_strided"}
+_VIEWS = {"T", "alias", "as_strided", "bfloat16", "chunk", "contiguous", "detach", "diagonal",
+          "expand", "expand_as", "flatten", "float", "getattr", "getitem", "half", "mT", "movedim",
+          "narrow", "permute", "reshape", "reshape_as", "select", "split", "squeeze", "swapaxes",
+          "t", "tensor_split", "to", "transpose", "type", "type_as", "unbind", "unflatten",
+          "unfold", "unsqueeze", "view", "view_as"}
 _IN_PLACE = {getattr(operator, name) for name in (
     "iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift",
     "isub", "itruediv", "ixor", "setitem")}
