@@ -134,7 +134,7 @@ def test_dropped_groups_score_0(compiled, tmp_path):
     bias = hf.mlp(model.model).gate.e_score_correction_bias
     bias.sub_(0.8)
     model.save(tmp_path)
-    x = torch.randn((400, hf.H), generator=torch.Generator().manual_seed(3))
+    x = torch.randn((800, hf.H), generator=torch.Generator().manual_seed(3))
     groups = (model.logits(x).sigmoid() + bias).unflatten(-1, (4, 2))
     groups[torch.arange(len(x)), groups.sum(-1).argmin(-1)] = -1.0
     # Two experts are dropped: of equal ones, both are chosen or none.
