@@ -28,6 +28,7 @@ file(CONFIGURE OUTPUT ${folder}/Targets.cpp CONTENT "${text}" @ONLY)
 
 add_library(MoEWheelCompiler SHARED EXCLUDE_FROM_ALL
   ${PROJECT_SOURCE_DIR}/lib/CAPI/JIT.cpp
+  ${PROJECT_SOURCE_DIR}/lib/CAPI/PerfMap.cpp
   ${PROJECT_SOURCE_DIR}/lib/CAPI/Tools.cpp
   ${PROJECT_SOURCE_DIR}/tools/moe-wheel/arc4random.cpp
   ${folder}/Targets.cpp)

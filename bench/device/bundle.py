@@ -172,7 +172,9 @@ def _copy_files(directory: Path) -> None:
     for folder in (directory / "lib", python):
         folder.mkdir(parents=True)
     shutil.copy(Path(library()._name).resolve(), directory / "lib" / "libmoe_rt.so")
-    ignored = shutil.ignore_patterns("__pycache__", "results", "lib*.so*", "moe-compile")
+    # What runs on the device needs no integrations of frameworks.
+    ignored = shutil.ignore_patterns("__pycache__", "results", "lib*.so*", "moe-compile",
+                                     "integrations")
     for folder in (machine.ROOT / "python" / "moe", machine.ROOT / "python" / "moe_testing",
                    machine.ROOT / "bench"):
         shutil.copytree(folder, python / folder.name, ignore=ignored)

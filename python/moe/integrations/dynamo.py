@@ -24,6 +24,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import torch
@@ -47,7 +48,6 @@ _TRANSLATION = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _SAME = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
-@register_backend(name="moe")
 def backend(graph: torch.fx.GraphModule, inputs: Sequence[Any], *, mode: str | None = None,
             options: dict[str, Any] | None = None) -> Callable[..., Any]:
     """Replace blocks in ``graph``, and compile the rest by inductor.
@@ -64,6 +64,11 @@ def backend(graph: torch.fx.GraphModule, inputs: Sequence[Any], *, mode: str | N
     if mode is not None:
         options = {**torch._inductor.list_mode_options(mode), **options}
     return torch._inductor.compile(graph, inputs, options=options)
+
+
+# An installed package has an entry point, which torch registers when it looks for the name.
+if not entry_points(group="torch_dynamo_backends", name="moe"):
+    register_backend(backend, name="moe")
 
 
 @dataclass(frozen=True)

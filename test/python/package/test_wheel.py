@@ -76,11 +76,13 @@ def test_tag_and_content(wheel):
 
 
 def test_backend_of_torch_compile(environment, tmp_path):
-    """torch finds it by its name alone."""
+    """torch finds it by its name, whether it was imported before or not."""
     pytest.importorskip("torch")
-    out = in_environment(environment, tmp_path, "python", "-c",
-                         "import torch; print(torch._dynamo.lookup_backend('moe').__module__)")
-    assert out.strip() == "moe.integrations.dynamo"
+    for first in ("torch", "moe.integrations.dynamo"):
+        out = in_environment(
+            environment, tmp_path, "python", "-c", f"import {first}, torch\n"
+            "print(torch._dynamo.lookup_backend('moe').__module__)")
+        assert out.strip() == "moe.integrations.dynamo"
 
 
 def test_python_m_moe(environment, tmp_path):

@@ -298,13 +298,13 @@ def test_wrong_inputs():
             experts(x, ids.flatten(), weights)
         with expect("MixtralExperts: top_k_index is f32 [17, 3], expected integers"):
             experts(x, weights, weights)
-        with expect("MixtralExperts: an input is on 'meta', expected tensors on the CPU"):
+        with expect("MixtralExperts: an input is on 'meta', expected 'cpu' as the weights"):
             experts(x.to("meta"), ids, weights)
 
 
 def test_weights_that_are_not_known():
     arguments = route(T)
-    with expect("MixtralExperts: gate_up_proj is on 'meta', expected weights on the CPU"):
+    with expect("MixtralExperts: gate_up_proj is on 'meta', expected the CPU or a GPU by CUDA"):
         mixtral().to("meta")(*arguments)
     with expect("MixtralExperts: gate_up_proj is torch.float64, expected f32, bf16 or f16"):
         mixtral(torch.float64)(*arguments)

@@ -91,7 +91,7 @@ def test_dense_models_are_none_of_that():
     (dict(options="--tokens=1:8"), "options is '--tokens=1:8', expected a sequence"),
     (dict(options=["--no-such-option"]), "--no-such-option"),
     (dict(target="x86-64-v9"), "x86-64-v9"),
-    (dict(target="sm_90a"), "'sm_90a' has no code for the device 'cpu'"),
+    (dict(target="sm_12"), "sm_12"),
     (dict(num_threads=-1), "num_threads is -1")])
 def test_arguments_are_tried_at_once(arguments, what):
     with pytest.raises(moe.MoEError, match=what):
