@@ -80,8 +80,10 @@ def replace(model: torch.nn.Module) -> list[str]:
     A block is the module around a router and its experts. It runs compiled from then on,
     in eager mode, under ``torch.compile`` with any backend, and in exported programs; its
     parameters keep their names. Where the block returns more than its rows, such as the
-    logits of its router, the compiled layer returns None for it. A block that stays is a
-    warning with its reason.
+    logits of its router, the compiled layer returns None for it; what transformers records
+    of its router by hooks (``output_router_logits``) is gone. A block that stays is a
+    warning with its reason, and so are experts that are a module each, whose weights are
+    copied.
 
     Returns:
       the names of the modules that were replaced.
