@@ -90,15 +90,6 @@ static moe_rt_status_t parseKernel(const Node &node, Kernel &out) {
   return nullptr;
 }
 
-static moe_rt_status_t arrayUpTo(const Node &node, size_t limit,
-                                 size_t &count) {
-  MOE_RT_TRY(node.array(count));
-  if (count > limit)
-    return node.refuse("has " + std::to_string(count) +
-                       " elements, expected at most " + std::to_string(limit));
-  return nullptr;
-}
-
 moe_rt_status_t moe::rt::parseDeviceCode(const Node &variant,
                                          const Node &device, DeviceCode &out) {
   MOE_RT_TRY(device.object());
@@ -111,7 +102,7 @@ moe_rt_status_t moe::rt::parseDeviceCode(const Node &variant,
 
   Node images = variant.member("images");
   size_t count = 0;
-  MOE_RT_TRY(arrayUpTo(images, maxImages, count));
+  MOE_RT_TRY(images.array(count, maxImages));
   if (count == 0)
     return images.refuse("is empty");
   out.images.resize(count);
@@ -119,7 +110,7 @@ moe_rt_status_t moe::rt::parseDeviceCode(const Node &variant,
     MOE_RT_TRY(parseImage(images.element(i), out.images[i]));
 
   Node kernels = variant.member("kernels");
-  MOE_RT_TRY(arrayUpTo(kernels, maxKernels, count));
+  MOE_RT_TRY(kernels.array(count, maxKernels));
   out.kernels.resize(count);
   std::set<std::string> names;
   for (size_t i = 0; i < count; ++i) {

@@ -50,6 +50,13 @@ public:
     size = array->size();
     return nullptr;
   }
+  moe_rt_status_t array(size_t &size, size_t limit) const {
+    MOE_RT_TRY(array(size));
+    if (size > limit)
+      return refuse("has " + std::to_string(size) +
+                    " elements, expected at most " + std::to_string(limit));
+    return nullptr;
+  }
   /// A string that is safe to print: not empty, no control characters.
   moe_rt_status_t string(std::string &out) const {
     const std::string *text = json::asString(value);

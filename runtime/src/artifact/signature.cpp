@@ -248,11 +248,7 @@ static moe_rt_status_t parseStages(const Node &node, Function &function) {
   if (!node.exists())
     return nullptr;
   size_t count = 0;
-  MOE_RT_TRY(node.array(count));
-  if (count > maxStages)
-    return node.refuse("has " + std::to_string(count) +
-                       " elements, expected at most " +
-                       std::to_string(maxStages));
+  MOE_RT_TRY(node.array(count, maxStages));
   for (size_t i = 0; i < count; ++i) {
     Node stage = node.element(i);
     MOE_RT_TRY(stage.object());
@@ -286,11 +282,7 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
 
   Node arguments = node.member("arguments");
   size_t count = 0;
-  MOE_RT_TRY(arguments.array(count));
-  if (count > maxArguments)
-    return arguments.refuse("has " + std::to_string(count) +
-                            " elements, expected at most " +
-                            std::to_string(maxArguments));
+  MOE_RT_TRY(arguments.array(count, maxArguments));
   std::map<std::string, size_t> names;
   for (size_t i = 0; i < count; ++i) {
     Argument argument;
