@@ -232,6 +232,27 @@ protected:
   std::unique_ptr<DeviceJit> jit; // null where the test is skipped
 };
 
+/// Of a layer with the arguments of scaleArguments, x and y, on the device.
+class CudaScaleTest : public CudaLayerTest {
+protected:
+  void SetUp() override {
+    CudaLayerTest::SetUp();
+    if (!jit)
+      return;
+    x = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}, 1.5f));
+    y = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}));
+  }
+  void TearDown() override {
+    x.reset();
+    y.reset();
+    CudaLayerTest::TearDown();
+  }
+
+  moe_rt_status_t call() { return jit->call({x->dl()}, {y->dl()}); }
+
+  std::unique_ptr<DeviceArray<float>> x, y; // null where the test is skipped
+};
+
 /// y = 2 * x, for f32[T, 4].
 extern const char *const scaleArguments;
 int32_t scaleEntry(void **args, const moe_rt_launcher_t *launcher);

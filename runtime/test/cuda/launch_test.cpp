@@ -11,25 +11,7 @@ using namespace moe::test;
 
 namespace {
 
-class CudaLaunchTest : public CudaLayerTest {
-protected:
-  void SetUp() override {
-    CudaLayerTest::SetUp();
-    if (!jit)
-      return;
-    x = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}, 1.5f));
-    y = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}));
-  }
-  void TearDown() override {
-    x.reset();
-    y.reset();
-    CudaLayerTest::TearDown();
-  }
-
-  moe_rt_status_t call() { return jit->call({x->dl()}, {y->dl()}); }
-
-  std::unique_ptr<DeviceArray<float>> x, y;
-};
+class CudaLaunchTest : public CudaScaleTest {};
 
 int64_t noWorkspace(int64_t) { return 0; }
 

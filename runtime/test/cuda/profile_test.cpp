@@ -26,21 +26,14 @@ int32_t twiceEntry(void **args, const moe_rt_launcher_t *launcher) {
   return 0;
 }
 
-class CudaProfileTest : public CudaLayerTest {
+class CudaProfileTest : public CudaScaleTest {
 protected:
   void SetUp() override {
-    CudaLayerTest::SetUp();
+    CudaScaleTest::SetUp();
     if (!jit)
       return;
     jit->load(scaleArguments, twiceEntry);
     jit->create();
-    x = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}, 1.5f));
-    y = std::make_unique<DeviceArray<float>>(*gpu, f32({1, 4}));
-  }
-  void TearDown() override {
-    x.reset();
-    y.reset();
-    CudaLayerTest::TearDown();
   }
 
   moe_rt_stage_profile_t read(size_t stage) {
@@ -48,16 +41,14 @@ protected:
     EXPECT_OK(moe_rt_layer_profile(jit->layer, stage, &out));
     return out;
   }
-
-  std::unique_ptr<DeviceArray<float>> x, y;
 };
 
 TEST_F(CudaProfileTest, TimesKernels) {
   ASSERT_EQ(moe_rt_layer_stage_count(jit->layer), 3u);
-  EXPECT_OK(jit->call({x->dl()}, {y->dl()}));
+  EXPECT_OK(call());
   EXPECT_EQ(read(scaleKernel).calls, 0);
   ASSERT_OK(moe_rt_layer_enable_profile(jit->layer, 1));
-  EXPECT_OK(jit->call({x->dl()}, {y->dl()}));
+  EXPECT_OK(call());
   EXPECT_EQ(y->download(), std::vector<float>(4, 6.f));
   cuda::CUstream stream = gpu->newStream();
   EXPECT_OK(jit->enqueue(stream, {x->dl()}, {y->dl()}));
@@ -92,7 +83,7 @@ TEST_F(CudaProfileTest, NamesRanges) {
   TemporaryDirectory directory;
   {
     Environment log("NVTX_TOOL_LOG", directory / "log");
-    EXPECT_OK(jit->call({x->dl()}, {y->dl()}));
+    EXPECT_OK(call());
   }
   EXPECT_EQ(readFile(directory / "log"), "f\n  scale\n  scale\n");
 }
