@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = ["Snapshot", "StorageSnapshot", "is_computed", "local_part", "untraced", "weights_of"]
+__all__ = ["Snapshot", "StorageSnapshot", "is_computed", "local_part", "tensors_of", "untraced",
+           "weights_of"]
 
 PLAIN = (torch.nn.Parameter, torch.Tensor)
 
@@ -23,6 +24,12 @@ def weights_of(module: torch.nn.Module, names: tuple[str, ...]) -> list[torch.Te
     """Return the weights of a module; this access may compute them."""
     own = module._parameters
     return [own[n] if n in own else getattr(module, n) for n in names]
+
+
+def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters and buffers of a module, by all their names."""
+    return {**dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:

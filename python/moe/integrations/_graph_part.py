@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["Left", "Part", "example", "hint", "module_id", "tensors_of"]
+from ._follow import tensors_of
+
+__all__ = ["Left", "Part", "example", "hint", "module_id"]
 
 Node = torch.fx.Node
 
@@ -180,12 +182,6 @@ def _is_attribute(node: Node, value: Any, module: torch.nn.Module) -> bool:
     return isinstance(name, str) and any(
         isinstance(own := getattr(part, name, None), (int, float)) and own == value.item()
         for part in module.modules())
-
-
-def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters and buffers of a module by name."""
-    return {**dict(module.named_parameters(remove_duplicate=False)),
-            **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def module_id(key: str) -> int:

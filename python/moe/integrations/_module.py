@@ -10,7 +10,22 @@ import torch
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 
-__all__ = ["CompiledLayer"]
+__all__ = ["CompiledLayer", "register"]
+
+
+def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
+             persistent: bool = True) -> torch.nn.Module:
+    """Register a tensor by a qualified name; returns the module inside that has it."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, torch.nn.Module())
+        module = module._modules[part]
+    if isinstance(tensor, torch.nn.Parameter):
+        module.register_parameter(last, tensor)
+    else:
+        module.register_buffer(last, tensor, persistent)
+    return module
 
 
 class CompiledLayer(torch.nn.Module):
@@ -23,30 +38,17 @@ class CompiledLayer(torch.nn.Module):
         self._mlir, self._columns, self._returned, self._rows = mlir, columns, returned, rows
         self._names = tuple(weights)
         for name, tensor in weights.items():
-            self._register(name, tensor, True)
+            register(self, name, tensor)
         self.eval()
-
-    def _register(self, name: str, tensor: torch.Tensor, persistent: bool) -> None:
-        """Register a tensor by a qualified name."""
-        *path, last = name.split(".")
-        owner: torch.nn.Module = self
-        for part in path:
-            if part not in owner._modules:
-                owner.add_module(part, torch.nn.Module())
-            owner = owner._modules[part]
-        if isinstance(tensor, torch.nn.Parameter):
-            owner.register_parameter(last, tensor)
-        else:
-            owner.register_buffer(last, tensor, persistent)
 
     def _keep_tensors_of(self, module: torch.nn.Module) -> None:
         """Have all the tensors of ``module``, by all their names."""
         for name, parameter in module.named_parameters(remove_duplicate=False):
-            self._register(name, parameter, True)
+            register(self, name, parameter)
         for path, part in module.named_modules():
             for last, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
                 name = f"{path}.{last}" if path else last
-                self._register(name, buffer, last not in part._non_persistent_buffers_set)
+                register(self, name, buffer, last not in part._non_persistent_buffers_set)
 
     def forward(self, rows: torch.Tensor | None = None, *more: Any, **named: Any) -> Any:
         """Run on rows ``[..., H]``, which may have the name that the module gave them."""

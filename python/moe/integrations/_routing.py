@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ._graph import extents_of
+from ._module import register
 
 __all__ = ["find_experts"]
 
@@ -66,15 +67,9 @@ class _Experts(torch.nn.Module):
         self.values: dict[Node, Callable[[], torch.Tensor]] = {}
         for node in region.parameters:
             name, tensor = tensors[node]
-            *path, last = name.split(".")
-            owner: torch.nn.Module = self
-            for part in path:
-                if part not in owner._modules:
-                    owner.add_module(part, torch.nn.Module())
-                owner = owner._modules[part]
             if not isinstance(tensor, torch.nn.Parameter):
                 tensor = torch.nn.Parameter(tensor, False)
-            owner.register_parameter(last, tensor)
+            owner, last = register(self, name, tensor), name.rpartition(".")[2]
             self.values[node] = lambda owner=owner, last=last: getattr(owner, last)
 
     def forward(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> (

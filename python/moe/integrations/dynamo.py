@@ -35,7 +35,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from .._error import MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 from ._experts import describe, is_experts, parameter_names
-from ._graph_part import Left, Part, example, hint, module_id, tensors_of
+from ._follow import tensors_of
+from ._graph_part import Left, Part, example, hint, module_id
 from .torch import from_torch, is_block
 
 __all__ = ["backend"]

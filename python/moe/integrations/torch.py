@@ -29,6 +29,7 @@ from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
 from ._experts import describe, is_experts, parameter_names
+from ._follow import tensors_of
 from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
 from ._operations import as_matrix, element_of, translate
 from ._module import CompiledLayer
@@ -116,8 +117,7 @@ def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torc
     """Return a block of ``model`` as a compiled layer."""
     example = _example(block, name, model)
     imported = from_torch(block, example=example)
-    own = {**dict(block.named_parameters(remove_duplicate=False)),
-           **dict(block.named_buffers(remove_duplicate=False))}
+    own = tensors_of(block)
     copies = [n for n, w in imported.weights.items() if own.get(n) is not w]
     compiled = imported.module()
     # In a batch tokens might depend on one another.

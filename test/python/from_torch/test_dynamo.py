@@ -36,6 +36,11 @@ def grouped(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
+def mixtral() -> torch.nn.Module:
+    made = MODELS["mixtral"]()
+    return grouped(made.block(made.model))
+
+
 def compiled_operations(function, *arguments, **options):
     """Compile by our backend; returns the result, the operations of ours, and warnings."""
     count = 0
@@ -85,8 +90,7 @@ def test_inductor_takes_the_rest():
 
 
 def test_weights_are_followed():
-    made = MODELS["mixtral"]()
-    block = grouped(made.block(made.model))
+    block = mixtral()
     x = torch.randn(1, 7, H)
     _, count, _, compiled = compiled_operations(block, x)
     assert count == 1
@@ -98,8 +102,7 @@ def test_weights_are_followed():
 
 def test_experts_alone():
     """A router that from_torch cannot translate is left, its experts are not."""
-    made = MODELS["mixtral"]()
-    block = grouped(made.block(made.model))
+    block = mixtral()
     router = block.gate.forward
 
     def forward(x):
@@ -118,8 +121,7 @@ def test_experts_alone():
 class Around(torch.nn.Module):
     def __init__(self, call):
         super().__init__()
-        made = MODELS["mixtral"]()
-        self.mlp = grouped(made.block(made.model))
+        self.mlp = mixtral()
         self.call = call
 
     def forward(self, x):
@@ -131,8 +133,7 @@ class Scaled(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        made = MODELS["mixtral"]()
-        block = grouped(made.block(made.model))
+        block = mixtral()
         self.gate, self.experts = block.gate, block.experts
         self.eval()
 
@@ -238,8 +239,7 @@ def test_logits_of_the_router_are_kept():
 
 
 def test_gradients_are_left_to_inductor():
-    made = MODELS["mixtral"]()
-    block = grouped(made.block(made.model))
+    block = mixtral()
     x = torch.randn(1, 7, H)
     with torch.enable_grad():
         result, count, messages, _ = compiled_operations(block, x)
@@ -290,8 +290,7 @@ def test_layers_that_differ_in_a_number(monkeypatch):
 
 
 def test_autocast_is_left():
-    made = MODELS["mixtral"]()
-    block = grouped(made.block(made.model))
+    block = mixtral()
 
     def function(x):
         with torch.autocast("cpu", torch.bfloat16):
@@ -386,8 +385,7 @@ def test_other_results_keep_their_writes():
 
 
 def test_no_rows_at_first():
-    made = MODELS["mixtral"]()
-    block = grouped(made.block(made.model))
+    block = mixtral()
     result, count, messages, compiled = compiled_operations(block, torch.randn(1, 0, H))
     assert result.shape == (1, 0, H) and "it has no rows now" in messages[0]
     x = torch.randn(1, 7, H)
@@ -402,15 +400,13 @@ def test_a_block_that_an_object_holds():
         def step(self, x):
             return self.parts["block"](x)
 
-    made = MODELS["mixtral"]()
-    runner = Runner(grouped(made.block(made.model)))
+    runner = Runner(mixtral())
     _, count, messages, _ = compiled_operations(runner.step, torch.randn(1, 7, H))
     assert count == 1 and not messages
 
 
 def test_no_gradients_inside_the_function():
-    made = MODELS["mixtral"]()
-    block = grouped(made.block(made.model))
+    block = mixtral()
 
     def function(x):
         with torch.no_grad():
@@ -422,8 +418,7 @@ def test_no_gradients_inside_the_function():
 
 
 def test_a_copy_has_its_own_weights():
-    made = MODELS["mixtral"]()
-    one = grouped(made.block(made.model))
+    one = mixtral()
     two = copy.deepcopy(one)
     two.experts.down_proj.mul_(3.0)
     x = torch.randn(1, 7, H)
