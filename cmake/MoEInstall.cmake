@@ -39,6 +39,10 @@ install(EXPORT MoETargets NAMESPACE MoE:: DESTINATION ${MOE_INSTALL_CMAKEDIR}
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/python/moe
   DESTINATION ${MOE_INSTALL_PYTHONDIR} COMPONENT python
   PATTERN __pycache__ EXCLUDE)
+if(TARGET moe_python_native)
+  install(FILES $<TARGET_FILE:moe_python_native>
+    DESTINATION ${MOE_INSTALL_PYTHONDIR}/moe COMPONENT python)
+endif()
 moe_install_link(${CMAKE_INSTALL_LIBDIR}/libmoe_rt.so.${PROJECT_VERSION_MAJOR}
   ${MOE_INSTALL_PYTHONDIR}/moe/lib/libmoe_rt.so.${PROJECT_VERSION_MAJOR} python)
 

@@ -8,8 +8,8 @@ file(GLOB archives ${LLVM_LIBRARY_DIR}/libMLIR*.a ${LLVM_LIBRARY_DIR}/libLLVM*.a
 list(LENGTH archives count)
 find_program(MOE_LLD ld.lld HINTS ${LLVM_TOOLS_BINARY_DIR} NO_DEFAULT_PATH)
 find_library(MOE_ZSTD libzstd.a)
-if(count LESS 300 OR NOT MOE_LLD OR NOT MOE_ZSTD)
-  message(STATUS "No target MoEWheel: it needs LLVM's archives, lld and zstd's")
+if(count LESS 300 OR NOT MOE_LLD OR NOT MOE_ZSTD OR NOT TARGET moe_python_native)
+  message(STATUS "No target MoEWheel: it needs LLVM's archives, lld, zstd's and Python's headers")
   return()
 endif()
 
@@ -50,7 +50,7 @@ target_link_libraries(MoEWheelCompiler PRIVATE
 set_target_properties(MoEWheelCompiler PROPERTIES OUTPUT_NAME MoECompiler
   LIBRARY_OUTPUT_DIRECTORY ${folder}/lib LINK_DEPENDS "${exports}")
 
-add_custom_target(MoEWheel DEPENDS moe_rt moe-run)
+add_custom_target(MoEWheel DEPENDS moe_rt moe-run moe_python_native)
 foreach(tool compile opt)
   add_executable(moe-wheel-${tool} EXCLUDE_FROM_ALL
     ${PROJECT_SOURCE_DIR}/tools/moe-wheel/main.c)
@@ -79,6 +79,8 @@ install(FILES ${folder}/lib/libMoECompiler.so DESTINATION moe/lib
 install(FILES $<TARGET_FILE:moe_rt> RENAME $<TARGET_SONAME_FILE_NAME:moe_rt>
   DESTINATION moe/lib COMPONENT wheel EXCLUDE_FROM_ALL)
 install(TARGETS moe-run RUNTIME DESTINATION moe/bin
+  COMPONENT wheel EXCLUDE_FROM_ALL)
+install(FILES $<TARGET_FILE:moe_python_native> DESTINATION moe
   COMPONENT wheel EXCLUDE_FROM_ALL)
 # Of what is inside.
 foreach(part llvm=libllvm22 zstd=libzstd-dev zlib=zlib1g-dev

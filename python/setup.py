@@ -1,4 +1,4 @@
-"""The wheel's tag: binaries that any Python 3 loads through ctypes."""
+"""The wheel's tag: an extension of the stable ABI, and binaries loaded through ctypes."""
 
 from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -11,7 +11,7 @@ class BinaryDistribution(Distribution):
 
 class BinaryWheel(bdist_wheel):
     def get_tag(self):
-        return "py3", "none", super().get_tag()[2]
+        return "cp311", "abi3", super().get_tag()[2]
 
 
 setup(distclass=BinaryDistribution, cmdclass={"bdist_wheel": BinaryWheel})

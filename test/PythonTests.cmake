@@ -26,7 +26,7 @@ moe_add_python_tests(torch-compile
 moe_add_python_tests(package
   import/gguf_files import/weight_files
   package/compile package/demo package/dev package/layer_update
-  package/objects
+  package/caller package/objects
   package/package package/profile package/profile_page
   package/threads reference/comparisons
   COST 60)

@@ -1,7 +1,7 @@
 """``libmoe_rt.so`` through ctypes: search, functions and structures.
 
-Declares ``moe_rt/moe_rt.h`` (ABI ``ABI_VERSION``) and ``moe_rt/checkpoint.h``. No code is
-compiled against CPython, so one wheel works with every version.
+Declares ``moe_rt/moe_rt.h`` (ABI ``ABI_VERSION``) and ``moe_rt/checkpoint.h``. Only the usual
+call of a layer has an extension of its own (``_caller.py``).
 """
 
 from __future__ import annotations

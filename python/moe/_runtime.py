@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import _dlpack, _profile
+from ._caller import make_caller, use_torch
 from ._dlpack import CPU, CUDA, DLDevice, DLTensor, Tensor
 from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._library import (ContextOptions, Executor, Handle, OfThisProcess, RawStatistics,
@@ -187,6 +188,8 @@ class Layer(OfThisProcess):
         self._past: list[Statistics] = []  # of the weights before
         self._updating = threading.Lock()
         self._profile: Profile | None = None  # while it is measured
+        self._caller = make_caller(signature)
+        self._caller_knows_torch = self._caller is None or use_torch(self._caller)
         # A running call keeps its own reference, as an update replaces this one.
         self._handle = self._bind(weights)
 
@@ -258,6 +261,14 @@ class Layer(OfThisProcess):
         Returns:
           The output, or a tuple if there are several.
         """
+        caller = self._caller
+        if caller is not None and stream is None and live_tokens is None and not named:
+            handle = self._handle
+            result = caller(handle.pointer, inputs, out, workspace)
+            if result is not NotImplemented:
+                return result
+            if not self._caller_knows_torch and "torch" in sys.modules:
+                self._caller_knows_torch = use_torch(caller)
         given: Sequence[Any] = inputs
         if named or len(inputs) != len(self._input_labels):
             given = self._inputs(inputs, named)
