@@ -9,7 +9,7 @@ the same (``_operations`` has the table); passes of the compiler recognise gates
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy
@@ -28,11 +28,13 @@ def extents_of(value: torch.Tensor) -> tuple[Extent, ...]:
     return tuple(expression_of(size) for size in value.shape)
 
 
-def expression_of(size: int | torch.SymInt) -> Extent:
+def expression_of(size: int | torch.SymInt | torch.SymFloat) -> Extent:
     if isinstance(size, (int, sympy.Expr)):
         return int(size) if isinstance(size, sympy.Integer) else size
     expression = size.node.expr
-    return int(expression) if expression.is_number else expression
+    if not expression.is_number:
+        return expression
+    return int(expression) if isinstance(size, torch.SymInt) else float(expression)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Tensor:
     narrow: str | None = None  # of ids in i64: the tensor of i32 that they come from
     constant: float | int | bool | None = None  # the value of all elements, if it is known
     transposed: Tensor | None = None  # the matrix that this one is the transpose of
+    is_range: bool = False  # 0, 1, 2, ... along the last dimension
+    # Of a mask [..., E] that marks one index of the last dimension at most: that index, in i64
+    # [..., 1]; another number where none is marked.
+    marked: Tensor | None = None
 
     @property
     def extents(self) -> tuple[Extent, ...]:
@@ -72,6 +78,8 @@ class IntegerBody(Body):
         if old == element:
             return value
         floats = DTYPES.values()
+        if old == "f64":
+            return self.cast(self.let("f32", f"arith.truncf {name} : f64 to f32"), element)
         if old in floats and element in floats:
             return self.convert(value, element)
         if element == "i1":
@@ -97,6 +105,7 @@ class Function:
         self.arguments: list[str] = []
         self.names = 0
         self.indices: dict[Extent, str] = {}
+        self.numbers: dict[sympy.Expr, Scalar] = {}  # of extents
         # What a value without extents of 1 comes from, with its shape.
         self.whole: dict[str, tuple[str, tuple[Extent, ...]]] = {}
 
@@ -149,6 +158,46 @@ class Function:
                                  "number of tokens")
             self.indices[extent] = self.let(text)
         return self.indices[extent]
+
+    def number(self, expression: sympy.Expr) -> Scalar:
+        """Return an expression of extents as i64 or f64."""
+        if expression not in self.numbers:
+            self.numbers[expression] = self._number(expression)
+        return self.numbers[expression]
+
+    def _number(self, expression: sympy.Expr) -> Scalar:
+        kind = type(expression).__name__
+        if expression.is_number:
+            value = (f"{int(expression)} : i64" if expression.is_integer else
+                     f"{float(expression):.17e} : f64")
+            return Scalar(self.let(f"arith.constant {value}"), value[-3:])
+        if expression.is_Symbol:
+            return Scalar(self.let(f"arith.index_cast {self.index(expression)} : index to i64"),
+                          "i64")
+        operands = [self.number(e) for e in expression.args]
+        if kind in ("CeilToInt", "FloorToInt", "TruncToInt") and operands[0].element == "f64":
+            rounded = operands[0].name
+            if kind != "TruncToInt":
+                name = {"CeilToInt": "ceil", "FloorToInt": "floor"}[kind]
+                rounded = self.let(f"math.{name} {rounded} : f64")
+            return Scalar(self.let(f"arith.fptosi {rounded} : f64 to i64"), "i64")
+        integers = all(o.element == "i64" for o in operands) and kind not in (
+            "ToFloat", "IntTrueDiv", "FloatTrueDiv")
+        names = {"Add": ("addi", "addf"), "Mul": ("muli", "mulf"), "Max": ("maxsi", "maximumf"),
+                 "Min": ("minsi", "minimumf"), "FloorDiv": ("floordivsi", ""),
+                 "CleanDiv": ("floordivsi", ""), "IntTrueDiv": ("", "divf"),
+                 "FloatTrueDiv": ("", "divf"), "ToFloat": ("", "")}
+        if kind not in names or (len(operands) > 1 and not names[kind][0 if integers else 1]):
+            raise self.error(f"computes '{expression}' of the number of tokens, which has no "
+                             "translation to MLIR")
+        if not integers:
+            operands = [o if o.element == "f64" else Scalar(
+                self.let(f"arith.sitofp {o.name} : i64 to f64"), "f64") for o in operands]
+        total = operands[0]
+        for other in operands[1:]:
+            total = Scalar(self.let(f"arith.{names[kind][0 if integers else 1]} {total.name}, "
+                                    f"{other.name} : {total.element}"), total.element)
+        return total
 
     def empty(self, extents: Sequence[Extent], element: str) -> str:
         sizes = ", ".join(self.index(e) for e in extents if not isinstance(e, int))
@@ -226,10 +275,12 @@ class Function:
     def convert(self, tensor: Tensor, element: str) -> Tensor:
         if tensor.element == element:
             return tensor
-        return self.elementwise([tensor], tensor.shape, element, lambda _, v: v[0])
+        result = self.elementwise([tensor], tensor.shape, element, lambda _, v: v[0])
+        return replace(result, marked=tensor.marked)
 
     def reduce(self, tensor: Tensor, dims: Sequence[int], name: str, start: float) -> Tensor:
-        """Reduce dimensions by an operation on f32; they become 1."""
+        """Reduce dimensions by an operation on f32, or on integers; they become 1."""
+        element = tensor.element if name.endswith("i") else "f32"
         shape = tuple(1 if d in dims else e for d, e in enumerate(tensor.shape))
         kept = [e for e in shape if e != 1]
         result, reduced, map_ = 0, len(kept), []
@@ -242,10 +293,42 @@ class Function:
             else:
                 map_.append(f"d{result}")
                 result += 1
-        init = self.fill(kept, "f32", start)
-        total = self.generic([(tensor, ", ".join(map_))], kept, "f32",
-                             lambda b, v: b.op(name, v[1], v[0]), loops=reduced, init=init)
-        return Tensor(total, shape, "f32")
+        def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
+            if element == "f32":
+                return body.op(name, values[1], values[0])
+            return body.let(element, f"{name} {values[1].name}, {values[0].name} : {element}")
+
+        init = self.fill(kept, element, start)
+        total = self.generic([(tensor, ", ".join(map_))], kept, element, write, loops=reduced,
+                             init=init)
+        return Tensor(total, shape, element)
+
+    def scan(self, tensor: Tensor, dim: int) -> Tensor:
+        """Return the sums up to each index along a dimension."""
+        extents, at = tensor.extents, sum(e != 1 for e in tensor.shape[:dim])
+        if tensor.shape[dim] == 1:
+            return tensor
+        one = [1 if i == at else e for i, e in enumerate(extents)]
+        part, whole = type_of(one, tensor.element), tensor.type
+        sizes = ", ".join(str(e) if isinstance(e, int) else self.index(e) for e in one)
+        ones = ", ".join("1" * len(one))
+        zero, step, count = self.index(0), self.index(1), self.index(extents[at])
+        start = self.fill(one, tensor.element, 0)
+        empty = self.empty(extents, tensor.element)
+        name, i, sum_, out, row, next_, new = (f"%t{self.names + n}" for n in range(7))
+        self.names += 7
+        where = ", ".join(i if d == at else "0" for d in range(len(one)))
+        self.line(
+            f"{name}:2 = scf.for {i} = {zero} to {count} step {step}\n"
+            f"    iter_args({sum_} = {start}, {out} = {empty}) -> ({part}, {whole}) {{\n"
+            f"  {row} = tensor.extract_slice {tensor.name}[{where}] [{sizes}] [{ones}]\n"
+            f"      : {whole} to {part}\n"
+            f"  {next_} = linalg.add ins({sum_}, {row} : {part}, {part})\n"
+            f"      outs({sum_} : {part}) -> {part}\n"
+            f"  {new} = tensor.insert_slice {next_} into {out}[{where}] [{sizes}] [{ones}]\n"
+            f"      : {part} into {whole}\n"
+            f"  scf.yield {next_}, {new} : {part}, {whole}\n}}")
+        return Tensor(f"{name}#1", tensor.shape, tensor.element)
 
     def reshape(self, tensor: Tensor, shape: Sequence[Extent]) -> Tensor:
         """Give a tensor another shape of as many elements."""
@@ -266,14 +349,17 @@ class Function:
                                 f"output_shape [{sizes}] : {type_of(whole, tensor.element)} into "
                                 f"{type_of(new, tensor.element)}")
         narrow = tensor.narrow if name == tensor.name else None
-        return Tensor(name, tuple(shape), tensor.element, narrow, tensor.constant)
+        result = Tensor(name, tuple(shape), tensor.element, narrow, tensor.constant)
+        if tensor.marked is not None and shape and tensor.shape[-1] == shape[-1] != 1:
+            result = replace(result, marked=self.reshape(tensor.marked, (*shape[:-1], 1)))
+        return replace(result, is_range=tensor.is_range and result.extents == tensor.extents)
 
     def permute(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
         shape = tuple(tensor.shape[i] for i in order)
         kept = [i for i in range(len(tensor.shape)) if tensor.shape[i] != 1]
         moved = [kept.index(i) for i in order if i in kept]
         if moved == sorted(moved):
-            return Tensor(tensor.name, shape, tensor.element, tensor.narrow)
+            return self.reshape(tensor, shape)
         result = Tensor("", shape, tensor.element)
         empty = self.empty(result.extents, result.element)
         name = self.let(f"linalg.transpose ins({tensor.name} : {tensor.type}) "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -41,9 +42,9 @@ def translate(function: Function, graph: torch.fx.Graph, known: dict[torch.fx.No
 def _call(f: Function, node: torch.fx.Node, known: Mapping[torch.fx.Node, Any],
           leaves: Mapping[Any, Rule]) -> Any:
     value = node.meta.get("val")
-    if isinstance(value, (int, float, bool)) or isinstance(value, torch.SymInt):
+    if isinstance(value, (int, float, bool, torch.SymInt, torch.SymFloat)):
         return expression_of(value) if not isinstance(value, (float, bool)) else value
-    if isinstance(value, (torch.SymBool, torch.SymFloat)):
+    if isinstance(value, torch.SymBool):
         return None  # of an assertion about sizes
     if node.target is operator.getitem:
         return known[node.args[0]][node.args[1]]
@@ -96,6 +97,11 @@ def _divide(b: IntegerBody, x: Any, y: Any, rounding_mode: str | None = None) ->
     return _integer("floordivsi" if rounding_mode == "floor" else "divsi")(b, x, y)
 
 
+def _remainder(b: IntegerBody, x: Any, y: Any) -> Scalar:
+    """What is left of a division that rounds down."""
+    return _integer("subi")(b, x, _integer("muli")(b, _integer("floordivsi")(b, x, y), y))
+
+
 def _not(b: IntegerBody, x: Scalar) -> Scalar:
     ones = b.let(x.element, "arith.constant true" if x.element == "i1" else
                  f"arith.constant -1 : {x.element}")
@@ -115,7 +121,7 @@ def _logical(name: str) -> Rule:
 # Where no operand is a float.
 _INTEGERS: dict[Any, Rule] = {
     aten.add: _integer("addi"), aten.sub: _integer("subi"), aten.mul: _integer("muli"),
-    aten.div: _divide,
+    aten.div: _divide, aten.remainder: _remainder,
     aten.eq: _integer("cmpi eq,"), aten.ne: _integer("cmpi ne,"), aten.lt: _integer("cmpi slt,"),
     aten.le: _integer("cmpi sle,"), aten.gt: _integer("cmpi sgt,"),
     aten.ge: _integer("cmpi sge,"),
@@ -135,13 +141,13 @@ def _elementwise(f: Function, target: Any, value: torch.Tensor, arguments: Seque
         chosen = arguments[1 if arguments[0].constant else 2]
         if isinstance(chosen, Tensor):
             return f.convert(_expand(f, value, chosen), element)
-    if any(isinstance(a, sympy.Expr) for a in arguments):
-        raise f.error("computes with the number of tokens, which has no translation to MLIR")
+    arguments = [f.number(a) if isinstance(a, sympy.Expr) else a for a in arguments]
     # A known value is a constant of the body.
     arguments = [a.constant if isinstance(a, Tensor) and a.constant is not None
                  and a.element != "i1" else a for a in arguments]
     tensors = [a for a in arguments if isinstance(a, Tensor)]
-    scalars = [a for a in arguments if isinstance(a, float)]
+    scalars = [a for a in arguments
+               if isinstance(a, float) or (isinstance(a, Scalar) and a.element == "f64")]
     integral = (element in INTEGERS.values() and not scalars
                 and not any(t.element in DTYPES.values() for t in tensors))
     if integral and packet not in _INTEGERS and packet not in (aten.where, aten._to_copy):
@@ -161,7 +167,44 @@ def _elementwise(f: Function, target: Any, value: torch.Tensor, arguments: Seque
                                      f"{element}")
         return rule(body, *mixed, **{k: v for k, v in options.items() if k not in _TYPES})
 
-    return f.elementwise(tensors, shape, element, write)
+    result = f.elementwise(tensors, shape, element, write)
+    return replace(result, marked=_marked(f, packet, shape, arguments))
+
+
+def _marked(f: Function, packet: Any, shape: Sequence[Extent], arguments: Sequence[Any]) -> (
+        Tensor | None):
+    """Return the index that a mask ``[..., E]`` marks, if it is known to mark one at most."""
+    if len(arguments) == 1 and packet is aten._to_copy:
+        return arguments[0].marked
+    if len(arguments) != 2 or not all(isinstance(a, Tensor) for a in arguments) or (
+            not shape or not isinstance(shape[-1], int) or shape[-1] == 1):
+        return None
+    for one, other in (arguments, arguments[::-1]):
+        if packet is aten.eq and one.is_range and one.shape[-1] == shape[-1] and (
+                other.element in ("i32", "i64") and other.shape == (*shape[:-1], 1)):
+            return f.convert(other, "i64")
+        if packet in (aten.mul, aten.bitwise_and, aten.logical_and) and one.marked is not None and (
+                one.shape == tuple(shape)):
+            return _kept(f, one.marked, other, shape)
+    return None
+
+
+def _kept(f: Function, marked: Tensor, factor: Tensor, shape: Sequence[Extent]) -> Tensor:
+    """Return ``marked`` where the factor at the index is not 0, and -1 elsewhere."""
+    aligned = (1,) * (len(shape) - len(factor.shape)) + factor.shape
+
+    def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
+        names = {n: body.let("i64", f"arith.constant {v} : i64").name
+                 for n, v in (("none", -1), ("zero", 0), ("count", shape[-1]))}
+        id_ = values[0].name
+        inside = body.let("i1", f"arith.cmpi ult, {id_}, {names['count']} : i64").name
+        index = body.let("i64", f"arith.select {inside}, {id_}, {names['zero']} : i64")
+        at = _coordinates(f, aligned, body, len(shape) - 1, index, marked.shape)
+        found = body.let(factor.element, f"tensor.extract {factor.name}[{at}] : {factor.type}")
+        kept = body.let("i1", f"arith.andi {body.cast(found, 'i1').name}, {inside} : i1")
+        return body.let("i64", f"arith.select {kept.name}, {id_}, {names['none']} : i64")
+
+    return f.elementwise([marked], marked.shape, "i64", write)
 
 
 def _evaluate(target: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -332,10 +375,18 @@ def _reduce(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int], na
 
 def _sum(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int] = (),
          keepdim: bool = False, **_: Any) -> Tensor:
-    if element_of(f, value) not in DTYPES.values():
-        raise f.error("adds up integers, which has no translation to MLIR")
+    if (element := element_of(f, value)) not in DTYPES.values():
+        dims = [d % len(x.shape) for d in dims] if dims else list(range(len(x.shape)))
+        return f.reshape(f.reduce(f.convert(x, element), dims, "arith.addi", 0), extents_of(value))
     return _reduce(f, value, f.convert(x, "f32") if x.element in INTEGERS.values() else x, dims,
                    "arith.addf")
+
+
+def _cumsum(f: Function, value: torch.Tensor, x: Tensor, dim: int, **_: Any) -> Tensor:
+    element = element_of(f, value)
+    sums = f.scan(f.convert(x, "f32" if element in DTYPES.values() else element),
+                  dim % len(x.shape))
+    return f.convert(sums, element)
 
 
 def _mean(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int] = (),
@@ -343,9 +394,13 @@ def _mean(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int] = (),
     count: Extent = 1
     for dim in dims or range(len(x.shape)):
         count = count * x.shape[dim]
-    if not isinstance(count, int):
-        raise f.error("takes the mean over tokens, which has no translation to MLIR")
-    return _reduce(f, value, x, dims, "arith.addf", 1.0 / count)
+    if isinstance(count, int):
+        return _reduce(f, value, x, dims, "arith.addf", 1.0 / count)
+    tokens = f.number(count)
+    total = f.reduce(x, [d % len(x.shape) for d in dims or range(len(x.shape))], "arith.addf", 0.0)
+    total = f.elementwise([total], total.shape, element_of(f, value),
+                          lambda b, v: b.op("arith.divf", v[0], b.cast(tokens, "f32")))
+    return f.reshape(total, extents_of(value))
 
 
 def _norm(f: Function, value: torch.Tensor, x: Tensor, p: float = 2.0, dims: Any = None,
@@ -409,9 +464,21 @@ def _max(f: Function, value: Any, x: Tensor, dim: int | None = None, keepdim: bo
     if dim is None:
         return _reduce(f, value, x, (), "arith.maximumf")
     best = value[1] if keepdim else value[1].unsqueeze(dim)
+    values, ids = _topk(f, [best, best], x, 1, dim)
+    # Of scores one gate makes both; of groups the best score is a step of a gate.
+    if len(x.extents) > 2:
+        values = _reduce(f, value[0], x, (dim,), "arith.maximumf")
+    return [f.reshape(values, extents_of(value[0])), f.reshape(ids, extents_of(value[1]))]
+
+
+def _argmax(f: Function, value: torch.Tensor, x: Tensor, dim: int | None = None,
+            keepdim: bool = False) -> Tensor:
+    if dim is None:
+        raise f.error("takes the index of the largest of all elements, which has no translation "
+                      "to MLIR")
+    best = value if keepdim else value.unsqueeze(dim)
     _, ids = _topk(f, [best, best], x, 1, dim)
-    return [_reduce(f, value[0], x, (dim,), "arith.maximumf"),
-            f.reshape(ids, extents_of(value[1]))]
+    return f.reshape(ids, extents_of(value))
 
 
 def _coordinates(f: Function, shape: Sequence[Extent], body: IntegerBody, dim: int, index: Scalar,
@@ -545,7 +612,8 @@ def _arange(f: Function, value: torch.Tensor, *arguments: Any, **_: Any) -> Tens
             x = body.let("i64", f"arith.{name} {x.name}, {factor.name} : i64")
         return x
 
-    return f.elementwise([], shape, element, write)
+    range_ = f.elementwise([], shape, element, write)
+    return replace(range_, is_range=(start, step) == (0, 1))
 
 
 def _same(f: Function, value: Any, x: Any, *_: Any, **__: Any) -> Any:
@@ -568,7 +636,8 @@ OPERATIONS: dict[Any, Rule] = {
     aten.amin: lambda f, value, x, dims=(), keepdim=False: _reduce(f, value, x, dims,
                                                                    "arith.minimumf"),
     aten.linalg_vector_norm: _norm,
-    aten.topk: _topk, aten.max: _max, aten.gather: _gather, aten.scatter: _scatter,
+    aten.topk: _topk, aten.max: _max, aten.argmax: _argmax, aten.cumsum: _cumsum,
+    aten.gather: _gather, aten.scatter: _scatter,
     aten.index_select: _index_select,
     aten.embedding: _embedding, aten.index: _index,
     aten.full: _full(1), aten.full_like: _full(1), aten.scalar_tensor: _full(0),

@@ -34,12 +34,16 @@ class _Is:
     Of all choices, in the order of ``ids``: "ids", "weights" (``of``), "rows" (results of
     experts), "inverse" (places in the sorted order). Sorted by expert: "sorted ids",
     "order" (places in the order of ids), "tokens" (their tokens), "sorted weights" (``of``),
-    "grouped" (rows of an expert). For each expert: "counts", "ends".
+    "grouped" (rows of an expert). For each expert: "counts", "ends". For one expert, the
+    ``number``-th: "count", "size" (that is read back). "parts" are grouped rows that are split
+    by such sizes, "part" is one of them, or what is computed of it; ``of`` is the split. A
+    "mask" ``[T, E]`` has ones at the ids.
     """
 
     kind: str
     ids: Node
     of: Node | None = None  # the weights [T, K] that are in it, if any
+    number: int | None = None
 
 
 @dataclass
@@ -62,8 +66,8 @@ class _Experts(torch.nn.Module):
         self.count, self.result = region.experts, result
         self.columns = int(extents_of(result.meta["val"])[-1])
         # The graph erases these nodes.
-        self.steps = [(n, n.meta["moe.part"], n.target, _arguments(n), n.kwargs)
-                      for n in region.nodes]
+        self.steps = {n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs)
+                      for n in region.nodes}
         self.values: dict[Node, Callable[[], torch.Tensor]] = {}
         for node in region.parameters:
             name, tensor = tensors[node]
@@ -87,21 +91,29 @@ class _Experts(torch.nn.Module):
         done: dict[Node, Any] = {}
 
         def value(node: Node) -> Any:
-            return done[node] if node in done else self.values[node]()
+            if node in self.values:
+                return self.values[node]()
+            if node not in done:
+                done[node] = run(*self.steps[node])
+            return done[node]
 
-        for node, part, target, args, kwargs in self.steps:
+        def run(part: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if part == "rows":
-                done[node] = rows
-            elif part == "slice":
-                done[node] = value(args[0])[expert]
-            elif part == "matmul":
-                done[node] = value(args[0]) @ value(args[1])[expert]
-            elif part == "transposed matmul":
-                done[node] = value(args[0]) @ value(args[1])[expert].t()
-            else:
-                args, kwargs = torch.fx.node.map_arg((args, kwargs), value)
-                done[node] = target(*args, **kwargs)
-        return done[self.result]
+                return rows
+            if part == "slice":
+                return value(args[0])[expert]
+            if part == "parts":
+                return value(args[0][expert])
+            if part == "matmul":
+                return value(args[0]) @ value(args[1])[expert]
+            if part == "transposed matmul":
+                return value(args[0]) @ value(args[1])[expert].t()
+            if part == "part":
+                return value(args[0])
+            args, kwargs = torch.fx.node.map_arg((args, kwargs), value)
+            return target(*args, **kwargs)
+
+        return value(self.result)
 
 
 def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
@@ -124,16 +136,13 @@ class _Search:
     def run(self) -> dict[str, torch.nn.Module]:
         _add_other_packages()
         for node in list(self.graph.nodes):
-            if node.op != "call_function" or str(node.target).startswith("aten._assert"):
+            if node.op != "call_function":
                 continue
             packet = getattr(node.target, "overloadpacket", node.target)
             rule = _RULES.get(packet, _Search.other)
             if (found := rule(self, node)) is not None:
                 self.known[node] = found
         if self.found:
-            for node in reversed(self.graph.nodes):
-                if str(node.target).startswith("aten._assert"):
-                    self.graph.erase_node(node)
             self.graph.eliminate_dead_code()
             self.graph.lint()
         return self.found
@@ -167,7 +176,7 @@ class _Search:
     def same(self, node: Node) -> _Is | None:
         """A conversion of ids or weights, or of rows in the region."""
         found = self.known.get(node.args[0])
-        if found is None or (found.kind == "grouped" and found.of is None):
+        if found is None or found.kind == "part" or (found.kind == "grouped" and found.of is None):
             return self.other(node)
         return found
 
@@ -187,6 +196,8 @@ class _Search:
 
     def getitem(self, node: Node) -> _Is | None:
         source, part = node.args
+        if found := self.is_(source, "parts"):
+            return _Is("part", found.ids, source, part)
         if found := self.is_(source, "sort"):
             return _Is("order" if part else "sorted ids", found.ids)
         if found := self.is_(source, "sort of order"):
@@ -197,7 +208,9 @@ class _Search:
         found = self.is_(node.args[0], "order")
         if found is None:
             return self.other(node)
-        floor = node.target is operator.floordiv or node.kwargs.get("rounding_mode") == "floor" or (
+        # Places are not below 0.
+        floor = node.target is operator.floordiv or (
+            node.kwargs.get("rounding_mode") in ("floor", "trunc")) or (
             "floor_divide" in str(node.target))
         top_k = extents_of(found.ids.meta["val"])[1]
         return _Is("tokens", found.ids) if floor and node.args[1] == top_k else None
@@ -289,7 +302,11 @@ class _Search:
         return _Is("inverse", found.ids) if found and _is_arange(values) else None
 
     def scatter(self, node: Node) -> _Is | None:
-        _, dim, index, values = node.args[:4]
+        into, dim, index, values = node.args[:4]
+        # The ids of a token differ where the sizes of the parts are those of the rows.
+        if values == 1 and _is_zero(into) and dim in (1, -1) and into.meta["val"].ndim == 2 and (
+                not index.meta["val"].is_floating_point()):
+            return _Is("mask", index)
         found = self.is_(index, "order")
         return _Is("inverse", found.ids) if found and dim == 0 and _is_arange(values) else None
 
@@ -311,6 +328,11 @@ class _Search:
         return self.other(node)
 
     def sum(self, node: Node) -> _Is | None:
+        if (found := self.is_(node.args[0], "mask")) and list(node.args[1]) in ([0], [-2]):
+            bins = node.args[0].meta["val"].shape[1]
+            keeps = _argument(node, "keepdim", False)
+            return _Is("counts", found.ids) if not keeps and self.has_experts(
+                found.ids, bins) else None
         found = self.is_(node.args[0], "choices")
         if found is None:
             return self.other(node)
@@ -333,23 +355,86 @@ class _Search:
                 or extents_of(index.meta["val"]) == extents_of(rows.meta["val"])):
             self.replace(node, of, self.result_of(rows), None if _is_zero(into) else into)
 
+    # -- a part for each expert -----------------------------------------------
+
+    def slice(self, node: Node) -> _Is | None:
+        """The count of one expert; or all there is."""
+        if extents_of(node.meta["val"]) == extents_of(node.args[0].meta["val"]):
+            return self.same(node)
+        start, end = _argument(node, "start", 0), _argument(node, "end", None)
+        found = self.is_(node.args[0], "counts")
+        if found is None or end != start + 1 or _argument(node, "dim", 0) != 0:
+            return self.other(node)
+        return _Is("count", found.ids, number=start)
+
+    def select(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "counts")
+        return _Is("count", found.ids, number=node.args[2]) if found else self.other(node)
+
+    def squeeze(self, node: Node) -> _Is | None:
+        return self.is_(node.args[0], "count") or self.other(node)
+
+    def read_back(self, node: Node) -> _Is | None:
+        found = self.is_(node.args[0], "count")
+        return found and _Is("size", found.ids, number=found.number)
+
+    def split(self, node: Node) -> _Is | None:
+        rows, sizes = node.args[:2]
+        of = self.is_(rows, "grouped")
+        known = [self.is_(size, "size") for size in sizes] if isinstance(sizes, list) else [None]
+        if None in known:
+            return self.other(node)
+        if of is None or of.of is not None or _argument(node, "dim", 0) != 0 or any(
+                size.ids is not of.ids or size.number != i for i, size in enumerate(known)):
+            return None
+        return _Is("parts", of.ids) if self.has_experts(of.ids, len(known)) else None
+
+    def cat(self, node: Node) -> _Is | None:
+        """The results of the parts, in their order."""
+        parts = [self.is_(part, "part") for part in node.args[0]]
+        if None in parts or _argument(node, "dim", 0) != 0:
+            return self.other(node)
+        first = parts[0]
+        if len(parts) != self.region(first.ids).experts or any(
+                part.of is not first.of or part.number != i for i, part in enumerate(parts)):
+            return None
+        for part in node.args[0]:
+            self.of_part(part, first)
+        return self.part(node, first.ids, "parts")
+
+    def of_part(self, node: Node, split: _Is) -> None:
+        """Add what makes the result of a part to the function of an expert."""
+        found = self.known.get(node)
+        if found is None:
+            self.of_parameters(node, split.ids)
+        elif node not in self.region(split.ids).nodes and "moe.part" not in node.meta:
+            if node.target is operator.getitem and node.args[0] is split.of:
+                self.part(node, split.ids, "part")
+                return
+            for source in node.all_input_nodes:
+                self.of_part(source, split)
+            self.part(node, split.ids, "operation")
+
     def other(self, node: Node) -> _Is | None:
         """Any operation on rows of an expert is part of its function."""
-        ids, parameters = None, []
+        among, parameters = None, []
         for source in node.all_input_nodes:
             found = self.known.get(source)
             if found is None and self.of_parameters(source, None):
                 parameters.append(source)
-            elif found is None or found.kind != "grouped" or found.of is not None or (
-                    ids not in (None, found.ids)):
+            elif found is None or found.kind not in ("grouped", "part") or (
+                    found.kind == "grouped" and found.of is not None) or (
+                    among not in (None, found)):
                 return None
             else:
-                ids = found.ids
-        if ids is None:
+                among = found
+        if among is None:
             return None
+        if among.kind == "part":
+            return among
         for source in parameters:
-            self.of_parameters(source, ids)
-        return self.part(node, ids, "operation")
+            self.of_parameters(source, among.ids)
+        return self.part(node, among.ids, "operation")
 
     # -- the function of an expert --------------------------------------------
 
@@ -418,6 +503,8 @@ def _transposed(node: Node) -> Node | None:
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:
+    if node.meta["moe.part"] == "part":
+        return node.args[0].args[:1]
     if node.meta["moe.part"] != "transposed matmul":
         return node.args
     return node.args[0], _transposed(node.args[1])
@@ -472,6 +559,9 @@ _RULES: dict[Any, Callable[[_Search, Node], _Is | None]] = {
     aten.scatter: _Search.scatter, aten.mul: _Search.multiply, aten.sum: _Search.sum,
     aten.index_add: _Search.index_add, aten.scatter_add: _Search.index_add,
     aten.gather: _Search.gather, aten.expand: _Search.expand,
+    aten.slice: _Search.slice, aten.select: _Search.select, aten.squeeze: _Search.squeeze,
+    aten._local_scalar_dense: _Search.read_back, aten.split_with_sizes: _Search.split,
+    aten.cat: _Search.cat,
 }
 
 

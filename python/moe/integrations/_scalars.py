@@ -104,6 +104,12 @@ def _div(b: Body, x: Any, y: Any, rounding_mode: str | None = None) -> Scalar:
     return b.op({"floor": "math.floor", "trunc": "math.trunc"}[rounding_mode], quotient)
 
 
+def _remainder(b: Body, x: Any, y: Any) -> Scalar:
+    """What is left of a division that rounds down."""
+    floor = b.op("math.floor", b.op("arith.divf", x, y))
+    return b.op("arith.subf", x, b.op("arith.mulf", floor, y))
+
+
 def _compare(predicate: str) -> Rule:
     def rule(b: Body, x: Any, y: Any) -> Scalar:
         return b.let("i1", f"arith.cmpf {predicate}, {b.operand(x)}, {b.operand(y)} : f32")
@@ -159,6 +165,7 @@ RULES: dict[Any, Rule] = {
     aten.add: _scaled("arith.addf"), aten.sub: _scaled("arith.subf"),
     aten.rsub: lambda b, x, y, alpha=1: _scaled("arith.subf")(b, y, x, alpha),
     aten.mul: _binary("arith.mulf"), aten.div: _div,
+    aten.remainder: _remainder, aten.floor: _unary("math.floor"), aten.trunc: _unary("math.trunc"),
     aten.minimum: _binary("arith.minimumf"), aten.maximum: _binary("arith.maximumf"),
     aten.neg: _unary("arith.negf"), aten.abs: _unary("math.absf"), aten.exp: _unary("math.exp"),
     aten.expm1: _unary("math.expm1"), aten.log: _unary("math.log"),

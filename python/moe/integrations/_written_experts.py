@@ -209,18 +209,21 @@ class _Shaped:
     dtype: torch.dtype
 
 
-def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype) -> WrittenExperts:
-    """Read what one expert of ``module`` computes; raises ``MoEError`` if it cannot be read."""
+def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype,
+         marks: int | None = None) -> WrittenExperts:
+    """Read what one expert of ``module`` computes; raises ``MoEError`` if it cannot be read.
+
+    With ``marks`` it takes a mask ``[T, K, marks]`` in place of ids.
+    """
     if device := next((p.device for p in module.parameters() if not p.is_cpu), None):
         raise MoEError(UNIMPLEMENTED, f"{name} is on '{device}', expected experts that are written "
                        "out on the CPU, where they are run to read them")
-    sizes = {size for p in module.parameters() for size in p.shape}
-    count, other = [p for p in _PRIMES if p not in sizes][:2]
+    count, other = _free_primes(module)[:2]
     draw = torch.Generator().manual_seed(0)
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
     try:
-        found = _record(module, name, torch.randn(count, hidden, generator=draw).to(dtype))
-        _check(module, found, torch.randn(other, hidden, generator=draw).to(dtype), draw)
+        found = _record(module, name, torch.randn(count, hidden, generator=draw).to(dtype), marks)
+        _check(module, found, torch.randn(other, hidden, generator=draw).to(dtype), draw, marks)
     finally:
         with torch.no_grad():
             for buffer, value in buffers.items():
@@ -228,8 +231,20 @@ def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype) ->
     return found
 
 
+def _free_primes(module: torch.nn.Module) -> list[int]:
+    sizes = {size for p in module.parameters() for size in p.shape}
+    return [p for p in _PRIMES if p not in sizes]
+
+
+def number_of_rows(module: torch.nn.Module) -> int:
+    """Return a prime number that is no extent of a parameter."""
+    return _free_primes(module)[0]
+
+
 def _call(module: torch.nn.Module, rows: torch.Tensor, ids: torch.Tensor,
-          weights: torch.Tensor) -> torch.Tensor:
+          weights: torch.Tensor, marks: int | None) -> torch.Tensor:
+    if marks is not None:
+        ids = (ids.unsqueeze(-1) == torch.arange(marks)).to(torch.int64)
     config = getattr(module, "config", None)
     chosen = getattr(config, "_experts_implementation", None)
     if chosen is not None:
@@ -242,7 +257,8 @@ def _call(module: torch.nn.Module, rows: torch.Tensor, ids: torch.Tensor,
             config._experts_implementation = chosen
 
 
-def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenExperts:
+def _record(module: torch.nn.Module, name: str, rows: torch.Tensor,
+            marks: int | None) -> WrittenExperts:
     def error(why: str) -> MoEError:
         return MoEError(UNIMPLEMENTED, f"{name}: the function of an expert cannot be read: {why}")
 
@@ -254,7 +270,7 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor) -> WrittenEx
     recorder = _Recorder()
     try:
         with recorder:
-            y = _call(module, rows, ids, 1 - ids.to(rows.dtype))
+            y = _call(module, rows, ids, 1 - ids.to(rows.dtype), marks)
     except Exception as failure:
         raise error(f"it cannot be called with rows, ids and weights: {failure}") from failure
     known: dict[int, Any] = {id(rows): _Rows()}
@@ -422,7 +438,7 @@ def _weights(module: torch.nn.Module) -> Iterator[tuple[str, _Weight]]:
 
 
 def _check(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
-           draw: torch.Generator) -> None:
+           draw: torch.Generator, marks: int | None) -> None:
     """Compare random choices, which every expert is among, with the module: in another number of
     rows than were recorded, and each expert on its rows alone, as the compiled code has them."""
     count, top_k = rows.shape[0], min(2, found.experts)
@@ -435,7 +451,7 @@ def _check(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
             step = torch.randint(1, found.experts, ids.shape, generator=draw)
             ids = torch.cat([ids, (ids + step) % found.experts], 1)
         weights = torch.rand(count, top_k, generator=draw).to(rows.dtype)
-        expected = _call(module, rows, ids, weights).float()
+        expected = _call(module, rows, ids, weights, marks).float()
         actual = torch.zeros(count, found.output)
         for expert in ids.unique().tolist():
             token, choice = torch.where(ids == expert)
@@ -448,12 +464,14 @@ def _check(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
                 actual, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
             raise MoEError(UNIMPLEMENTED, f"{found.what}: the function of expert 0 is not that of "
                            "all experts, or their results are not added with their weights")
+    if marks is not None:
+        return
     # A choice beyond the experts, and another of weight 0.
     ids = torch.zeros(count, top_k, dtype=torch.int64)
     ids[:, 0] = found.experts
     weights[:, 1:] = 0
     try:
-        beyond = _call(module, rows, ids, weights)
+        beyond = _call(module, rows, ids, weights, None)
     except Exception:
         return
     found.keeps_others = beyond.shape == rows.shape and torch.allclose(

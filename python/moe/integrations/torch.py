@@ -34,8 +34,9 @@ from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
 from ._operations import as_matrix, element_of, translate
 from ._module import CompiledLayer
 from ._routing import find_experts
+from ._tracing import unchanged
 from ._scalars import DTYPES, Scalar
-from ._written_experts import may_be_experts, read
+from ._written_experts import may_be_experts, number_of_rows, read
 
 __all__ = ["CompiledLayer", "Imported", "from_torch", "replace"]
 
@@ -52,6 +53,9 @@ class Imported:
     returned: int | None = None  # the length of the tuple that the module returns, if it does
     rows: str = "rows"  # the name of that argument
 
+    def __post_init__(self) -> None:
+        self.dtypes = {name: tensor.dtype for name, tensor in self.weights.items()}
+
     def compile(self, **options: Any) -> Module:
         """Compile the layer; ``options`` are those of ``moe.compile``."""
         return compile_module(self.mlir, **options)
@@ -62,7 +66,9 @@ class Imported:
 
     def arrays(self) -> dict[str, torch.Tensor]:
         """Return the weights as ``Module.layer`` takes them: contiguous, without gradients."""
-        return {name: tensor.detach().contiguous() for name, tensor in self.weights.items()}
+        # Some routers change the type of their weights when they run.
+        return {name: tensor.detach().to(self.dtypes.get(name)).contiguous()
+                for name, tensor in self.weights.items()}
 
     def module(self) -> torch.nn.Module:
         """Return a module that runs the compiled layer on rows ``[..., H]``.
@@ -185,9 +191,11 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         raise MoEError(INVALID_ARGUMENT, f"{name} is in training mode, expected evaluation mode: "
                        "call eval()")
     rows = _example(module, name) if example is None else example
+    # A number of rows that divides nothing and is no other extent: no guards about it.
+    rows = rows.new_zeros((*rows.shape[:-2], number_of_rows(module), rows.shape[-1]))
     lengths: list[int] = []
     traced = _Rows(module, lengths.append)
-    with _leaves(module) as experts, _quiet():
+    with unchanged(module), _leaves(module) as experts, _quiet():
         try:
             program = torch.export.export(
                 traced, (rows,), strict=False,
@@ -204,6 +212,11 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
             raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {reason}") from error
     with _quiet():
         imported = _translate(program, experts, name)
+    if "moe.dispatch" not in imported.mlir:
+        tables = [n for n, m in module.named_modules() if isinstance(m, torch.nn.Embedding)]
+        why = f": {' and '.join(tables)} are tables whose rows are looked up" if tables else ""
+        warnings.warn(f"{name} has nothing that is known as experts, and is compiled as the "
+                      f"operations that it consists of{why}", stacklevel=2)
     imported.returned = lengths[-1] if lengths else None
     imported.rows = next(iter(inspect.signature(module.forward).parameters), "rows")
     return imported
@@ -246,8 +259,10 @@ def _example(module: torch.nn.Module, name: str, model: torch.nn.Module | None =
     """
     whole, own = (getattr(m, "config", None) for m in (model, module))
     # A block may call the size of its experts hidden.
-    sources = (whole, getattr(whole, "text_config", None), own, module)
-    hidden = next((size for source in sources for attribute in ("hidden_dim", "hidden_size")
+    names = "hidden_dim", "hidden_size"
+    sources = [(whole, names), (getattr(whole, "text_config", None), names), (own, names),
+               (module, ("input_size", *names))]
+    hidden = next((size for source, attributes in sources for attribute in attributes
                    if isinstance(size := getattr(source, attribute, None), int)), None)
     floats = [p for p in module.parameters() if p.dtype in DTYPES and p.ndim >= 2]
     if not floats:
@@ -323,10 +338,13 @@ class _Described:
     keeps_others: bool = False
 
 
-def _describe(module: torch.nn.Module, rows: Tensor) -> _Described:
-    """Describe experts behind transformers' interface, or read those that are written out."""
+def _describe(module: torch.nn.Module, rows: Tensor, marks: int | None) -> _Described:
+    """Describe experts behind transformers' interface, or read those that are written out.
+
+    ``marks`` is the last extent of the mask that they get in place of ids, if they do.
+    """
     name = type(module).__name__
-    if is_experts(module):
+    if is_experts(module) and marks is None:
         try:
             found = describe(module, name)
         except MoEError as error:
@@ -337,7 +355,7 @@ def _describe(module: torch.nn.Module, rows: Tensor) -> _Described:
             return _Described(found.experts, found.output, found.dtype, weights, {},
                               lambda f, _: found.region(f.index(0)))
     dtype = next(d for d, element in DTYPES.items() if element == rows.element)
-    written = read(module, name, rows.shape[-1], dtype)
+    written = read(module, name, rows.shape[-1], dtype, marks)
     weights = {w.name: w.stacked(written.experts) for w in written.weights}
     return _Described(written.experts, written.output, written.dtype, weights, written.shared,
                       written.region, written.keeps_others)
@@ -377,6 +395,30 @@ def _write_experts(f: Function, arguments: Mapping[str, str], experts: _Describe
     return f.elementwise(
         [sum_, rows, f.reshape(total, (rows.shape[0], 1))], sum_.shape, sum_.element,
         lambda b, v: b.op("arith.addf", v[0], b.op("arith.mulf", v[1], v[2])))
+
+
+def _choices_of(f: Function, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ids and weights of the choices ``[T, K]`` that a mask ``[T, K, E]`` marks."""
+    tokens, top_k, count = mask.shape
+    if mask.marked is not None:
+        ids = f.convert(f.reshape(mask.marked, (tokens, top_k)), "i32")
+        return f.elementwise([ids], ids.shape, "i32", lambda b, v: _below(b, v[0], count)), weights
+    # Any of them may be marked.
+    at = sum(e != 1 for e in mask.shape[:-1])
+
+    def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
+        index = body.let("index", f"linalg.index {at} : index").name if count > 1 else (
+            body.let("index", "arith.constant 0 : index").name)
+        id_ = body.let("i32", f"arith.index_cast {index} : index to i32").name
+        none = body.let("i32", "arith.constant -1 : i32").name
+        marks = body.cast(values[0], "i1").name
+        return body.let("i32", f"arith.select {marks}, {id_}, {none} : i32")
+
+    ids = f.elementwise([mask], mask.shape, "i32", write)
+    each = f.elementwise([f.reshape(weights, (tokens, top_k, 1))], mask.shape, weights.element,
+                         lambda _, v: v[0])
+    shape = (tokens, top_k * count)
+    return f.reshape(ids, shape), f.reshape(each, shape)
 
 
 def _is_expert(body: IntegerBody, id_: Scalar, count: int) -> str:
@@ -420,6 +462,11 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
                **signature.inputs_to_lifted_tensor_constants}
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
+    # The runtime reports ids that are no expert's.
+    for node in reversed(graph.nodes):
+        if str(node.target).startswith("aten._assert"):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
     grouped = find_experts(
         graph, {n: (sources[n.name].removeprefix("module."), tensors[sources[n.name]])
                 for n in placeholders if n.name in sources},
@@ -457,11 +504,15 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     def leaf(f: Function, _: torch.Tensor, rows: Tensor, ids: Tensor, scale: Tensor,
              key: str) -> Tensor:
         shape, rows = rows.shape, as_matrix(f, rows)
-        if len(ids.shape) != 2 or len(scale.shape) != 2 or not isinstance(ids.shape[1], int):
+        mask = ids if len(ids.shape) == 3 else None
+        if (len(ids.shape) not in (2, 3) or ids.shape[:2] != scale.shape or not all(
+                isinstance(e, int) for e in ids.shape[1:])):
             raise f.error(f"calls its experts with ids of shape {ids.shape} and weights of shape "
-                          f"{scale.shape}, expected [T, K]")
+                          f"{scale.shape}, expected [T, K], or a mask [T, K, E] in place of ids")
+        if mask is not None:
+            ids, scale = _choices_of(f, mask, scale)
         if key not in written:
-            described = _describe(experts[key], rows)
+            described = _describe(experts[key], rows, mask and mask.shape[-1])
             prefix = f"{key}." if key and key not in grouped else ""
             written[key] = described, {
                 n: add_weight(prefix + n, w)

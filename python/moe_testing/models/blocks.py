@@ -93,4 +93,13 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
         "longcat_flash", "LongcatFlashConfig", "LongcatFlashMoE", hidden_size=H,
         expert_ffn_hidden_size=I, n_routed_experts=E, zero_expert_num=3, moe_topk=3,
         num_layers=2),
+    # A mask of zeros and ones in place of ids, and a capacity that is a part of the tokens.
+    "nllb_moe": block(
+        "nllb_moe", "NllbMoeConfig", "NllbMoeSparseMLP", I, d_model=H, encoder_ffn_dim=I,
+        decoder_ffn_dim=I, num_experts=E, moe_eval_capacity_token_fraction=0.2,
+        moe_token_dropout=0.3),
+    # Experts that are rows of two tables.
+    "doge": block(
+        "doge", "DogeConfig", "DogeCDMoE", hidden_size=H, intermediate_size=SHARED,
+        num_experts=16, num_experts_per_tok=3, is_moe=True, norm_topk_prob=True),
 }

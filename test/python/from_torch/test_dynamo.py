@@ -68,7 +68,8 @@ def test_model(family, record):
     result, count, messages, compiled = compiled_operations(
         lambda ids: model(ids, use_cache=False)[0], ids)
     assert count == blocks
-    assert not messages
+    # Llama 4 runs all experts for all tokens.
+    assert len(messages) == (family == "llama4_text")
     record(f"{family} f32", data.relative_error(result.numpy(), model(ids)[0].numpy()))
     for tokens in (12, 1):
         ids = torch.randint(64, (2, tokens))

@@ -224,4 +224,8 @@ def test_table_of_families(compiled, tmp_path):
     for folder, row in table.items():
         families.check(folder, hf=bool({folder, f"{folder}_text"} & known),
                        experts=folder in with_experts and folder != "muse_spark")
-        assert row["--hf"] or row["traced"] or folder in ("doge", "nllb_moe")
+        assert row["--hf"] or row["traced"]
+    text = families.PATH.read_text()
+    assert f"\n{len(table)} of {len(table)} work through some door" in text
+    for column in families.COLUMNS:
+        assert f"- **{column}** ({sum(row[column] for row in table.values())}): " in text
