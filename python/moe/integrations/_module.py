@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 
-__all__ = ["CompiledLayer", "register"]
+__all__ = ["CompiledLayer", "register", "run_layer"]
 
 
 def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
@@ -28,6 +28,21 @@ def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
     return module
 
 
+def run_layer(module: torch.nn.Module, rows: torch.Tensor, names: Sequence[str], mlir: str,
+              columns: int, counts: list[int] | None = None) -> torch.Tensor:
+    """Run a function with the tensors ``names`` of a module as weights."""
+    weights, followed = [], True
+    for name in names:
+        path, _, last = name.rpartition(".")
+        owner = module.get_submodule(path)
+        weights.append(getattr(owner, last))
+        # Parametrizations and functional calls compute others.
+        followed = followed and (
+            isinstance(weights[-1], torch.nn.Parameter) or last in owner._buffers)
+    followed = followed or torch.compiler.is_exporting()
+    return torch.ops.moe_mlir.layer([rows], weights, mlir, columns, followed, counts)
+
+
 class CompiledLayer(torch.nn.Module):
     """A compiled layer in place of a module; see ``Imported.module``."""
 
@@ -36,13 +51,19 @@ class CompiledLayer(torch.nn.Module):
                  returned: int | None, rows: str):
         super().__init__()
         self._mlir, self._columns, self._returned, self._rows = mlir, columns, returned, rows
-        self._names = tuple(weights)
+        self._names, self._counts = tuple(weights), None
         for name, tensor in weights.items():
             register(self, name, tensor)
         self.eval()
 
-    def _keep_tensors_of(self, module: torch.nn.Module) -> None:
-        """Have all the tensors of ``module``, by all their names."""
+    def _use_tensors_of(self, module: torch.nn.Module, parts: Sequence[Sequence[str]]) -> None:
+        """Have all the tensors of ``module``, by all their names; of these ``parts`` are those of
+        each weight."""
+        for last in [*self._parameters, *self._buffers]:
+            delattr(self, last)
+        self._modules.clear()
+        self._names = tuple(name for names in parts for name in names)
+        self._counts = [len(names) for names in parts]
         for name, parameter in module.named_parameters(remove_duplicate=False):
             register(self, name, parameter)
         for path, part in module.named_modules():
@@ -60,16 +81,7 @@ class CompiledLayer(torch.nn.Module):
         if others := others + [name for name, value in named.items() if value is not None]:
             raise MoEError(UNIMPLEMENTED, "a compiled layer takes rows, and was also given "
                            + ", ".join(others))
-        weights, followed = [], True
-        for name in self._names:
-            path, _, last = name.rpartition(".")
-            owner = self.get_submodule(path)
-            weights.append(getattr(owner, last))
-            # Parametrizations and functional calls compute others.
-            followed = followed and (
-                isinstance(weights[-1], torch.nn.Parameter) or last in owner._buffers)
-        followed = followed or torch.compiler.is_exporting()
-        y = torch.ops.moe_mlir.layer([rows], weights, self._mlir, self._columns, followed)
+        y = run_layer(self, rows, self._names, self._mlir, self._columns, self._counts)
         return y if self._returned is None else (y, *[None] * (self._returned - 1))
 
     def extra_repr(self) -> str:

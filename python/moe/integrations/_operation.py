@@ -37,19 +37,20 @@ class _Bound:
     """A compiled function with weights at one time."""
 
     def __init__(self, mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
-                 followed: bool):
+                 followed: bool, counts: Sequence[int] | None):
         key = mlir, device
         if key not in _modules:
             _modules[key] = compile_for(mlir, device)
         self.device = device
         # Taken before the weights are read, to notice a concurrent write.
         self.snapshots = [StorageSnapshot(w) for w in weights] if followed else None
-        layer = bind(_modules[key], weights, device)
+        layer = bind(_modules[key], _whole(weights, counts, _modules[key]), device)
         self.call = LayerCall(layer, device)
         signature = layer.signature
         self.inputs = [(i.name, _TYPES[i.dtype], i.shape[1:]) for i in signature.inputs]
         self.output = _TYPES[signature.outputs[0].dtype]
         self.columns = signature.outputs[0].shape[1:]
+
     def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
         return self.snapshots is not None and all(
             s.still(w) for s, w in zip(self.snapshots, weights))
@@ -80,8 +81,21 @@ class _Bound:
         return tensor.reshape(-1, *columns).to(dtype).contiguous()
 
 
+def _whole(weights: Sequence[torch.Tensor], counts: Sequence[int] | None,
+           module: Module) -> list[torch.Tensor]:
+    """Return the weights that the function takes; ``counts`` of them are parts of each."""
+    if counts is None:
+        return list(weights)
+    parts = iter(weights)
+    whole = []
+    for count, info in zip(counts, module.signature().weights):
+        own = [next(parts) for _ in range(count)]
+        whole.append((own[0] if count == 1 else torch.stack(own)).reshape(info.shape))
+    return whole
+
+
 def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
-             followed: bool) -> _Bound:
+             followed: bool, counts: Sequence[int] | None = None) -> _Bound:
     key = (mlir, device, *(w.data_ptr() for w in weights))
     bound = _bound.get(key)
     if bound is None or not bound.is_of(weights):
@@ -94,7 +108,7 @@ def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
                 why = None if followed else "are computed for every call"
                 if any(w.is_inference() for w in weights):
                     why = "were made in inference mode, where torch counts no writes"
-                bound = _Bound(mlir, weights, device, why is None)
+                bound = _Bound(mlir, weights, device, why is None, counts)
                 if why is None:
                     _keep(key, bound, weights)
                 elif why not in _warned:
@@ -118,10 +132,10 @@ def _keep(key: tuple[Any, ...], bound: _Bound, weights: Sequence[torch.Tensor]) 
 
 
 def _run(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
-         followed: bool) -> torch.Tensor:
+         followed: bool, counts: Sequence[int] | None = None) -> torch.Tensor:
     device = _device_of(inputs, weights)
     check_device(device, "an input of a compiled layer")
-    return _current(mlir, weights, device, followed).run(inputs)
+    return _current(mlir, weights, device, followed, counts).run(inputs)
 
 
 def _device_of(inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> torch.device:
@@ -135,13 +149,14 @@ def _device_of(inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> torch
 
 @torch.library.custom_op("moe_mlir::layer", mutates_args=())
 def layer(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
-          followed: bool) -> torch.Tensor:
+          followed: bool, counts: Sequence[int] | None = None) -> torch.Tensor:
     """Run the function ``mlir``.
 
     The first input is the rows, ``[..., H]``; the result is ``[..., columns]``, of its type.
-    ``followed`` says that the weights stay, so that their preparation may be kept.
+    ``followed`` says that the weights stay, so that their preparation may be kept. With
+    ``counts`` so many of the weights in turn are the parts of one that the function takes.
     """
-    return _run(inputs, weights, mlir, followed)
+    return _run(inputs, weights, mlir, followed, counts)
 
 
 @torch.library.custom_op("moe_mlir::layer_of_numbers", mutates_args=())

@@ -8,7 +8,8 @@ translate. The rest of the graph goes to inductor, which takes ``mode`` and ``op
 
 A block is replaced only where its part of the graph computes what the module computes
 when it is called with its rows alone: both are run with random rows and random weights.
-What stays as it is, is a warning with its reason. The weights are operands, so changes of
+What stays as it is, is a warning with its reason. A block that breaks the graph runs as it is
+once, and is one operation of the graphs that are compiled from then on. The weights are operands, so changes of
 them are noticed; a change of a module's numbers needs ``torch._dynamo.reset()``, and is an
 error before.
 
@@ -18,6 +19,7 @@ package is installed.
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import warnings
@@ -37,7 +39,8 @@ from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
 from ._graph_part import Left, Part, example, hint, module_id
-from .torch import from_torch, is_block
+from ._module import run_layer
+from .torch import depends_on_batch, example_of, from_torch, is_block, parts_of
 
 __all__ = ["backend"]
 
@@ -85,6 +88,7 @@ class _Translation:
 _translations: dict[tuple[Any, ...], _Translation] = {}  # by structure
 _of_other_sizes: dict[tuple[Any, ...], list[_Translation]] = {}  # without integers
 _split: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # with a warning
+_taken: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()  # those that are one operation now
 
 
 class _Replacement:
@@ -142,16 +146,14 @@ class _Replacement:
                 modules.append(("L['self']", special))
         handled: set[int] = set()
         for path, module in modules:
-            if not is_block(module):
+            if not is_block(module) or module in _taken:
                 continue
             experts = next((e for e in module.children() if is_experts(e)), None)
             handled.add(id(experts))
             if module is self.frame.split:
                 if module not in _split:
                     _split.add(module)
-                    _warn(path, module, "a graph break splits it; it has none with "
-                          "experts_implementation='grouped_mm' of transformers, or once "
-                          "moe.integrations.torch.replace(model) has replaced it")
+                    _take_over(path, module)
                 continue
             yield path, module, experts
         for path, module in modules:
@@ -344,6 +346,52 @@ class _Replacement:
         if value.is_floating_point():
             return torch.randn(shape, generator=random).to(value.device, value.dtype)
         return torch.randint(experts, shape, generator=random).to(value.device, value.dtype)
+
+
+def _take_over(path: str, block: torch.nn.Module) -> None:
+    """Have a block that a graph break splits be one operation from its next call on."""
+    try:
+        rows = example_of(block, type(block).__name__)
+        imported = from_torch(block, example=rows)
+        parts = parts_of(block, imported.weights)
+        if parts is None:
+            raise Left("some of its weights are no parameters")
+        if imported.returned is not None:
+            raise Left("it returns more than its rows")
+        one_sequence = depends_on_batch(block, rows)
+        names = [name for of in parts for name in of]
+        counts = [len(of) for of in parts]
+        random = torch.Generator().manual_seed(0)
+        # A tie may be another choice in a few rows.
+        x = torch.randn(1, 16, rows.shape[-1], generator=random).to(rows.device, rows.dtype)
+        with torch.no_grad():
+            expected = block(x.clone())
+            expected = expected[0] if isinstance(expected, (tuple, list)) else expected
+            actual = run_layer(block, x, names, imported.mlir, imported.columns, counts)
+        close = _difference(actual, expected) <= _TRANSLATION[x.dtype]
+        if close.float().mean() < 0.875:
+            raise Left("its translation computes something else")
+    except Exception as error:
+        _warn(path, block, f"a graph break splits it: {_text(error)}")
+        return
+    original = block.forward
+
+    @functools.wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if (not torch.compiler.is_compiling() or torch.compiler.is_exporting()
+                or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+                or torch.is_autocast_enabled("cuda") or len(args) + len(kwargs) != 1):
+            return original(*args, **kwargs)
+        x = args[0] if args else next(iter(kwargs.values()))
+        if one_sequence and (x.ndim != 3 or x.shape[0] != 1):
+            return original(*args, **kwargs)
+        return run_layer(block, x, names, imported.mlir, imported.columns, counts)
+
+    block.forward = forward
+    _taken.add(block)
+    _warn(path, block, "a graph break splits it now; it is one operation from its next call on, "
+          "and from the first with experts_implementation='grouped_mm' of transformers, or once "
+          "moe.integrations.torch.replace(model) has replaced it")
 
 
 def _draw(shape: Sequence[int], like: torch.Tensor, random: torch.Generator) -> torch.Tensor:

@@ -89,8 +89,7 @@ def replace(model: torch.nn.Module) -> list[str]:
     parameters keep their names. Where the block returns more than its rows, such as the
     logits of its router, the compiled layer returns None for it; what transformers records
     of its router by hooks (``output_router_logits``) is gone. A block that stays is a
-    warning with its reason, and so are experts that are a module each, whose weights are
-    copied.
+    warning with its reason.
 
     Returns:
       the names of the modules that were replaced.
@@ -121,27 +120,53 @@ def replace(model: torch.nn.Module) -> list[str]:
 
 def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torch.nn.Module:
     """Return a block of ``model`` as a compiled layer."""
-    example = _example(block, name, model)
+    example = example_of(block, name, model)
     imported = from_torch(block, example=example)
-    own = tensors_of(block)
-    copies = [n for n, w in imported.weights.items() if own.get(n) is not w]
+    parts = parts_of(block, imported.weights)
     compiled = imported.module()
-    # In a batch tokens might depend on one another.
-    rows = torch.randn(2, 3, example.shape[-1], generator=torch.Generator().manual_seed(0)).to(
-        example.device, example.dtype)
-    with torch.no_grad():
-        together, apart = (block(r) for r in (rows, rows.reshape(1, 6, -1)))
-    if isinstance(together, (tuple, list)):
-        together, apart = together[0], apart[0]
-    if not torch.allclose(together.reshape(6, -1), apart.reshape(6, -1), 1e-2, 1e-3):
+    if depends_on_batch(block, example):
         raise MoEError(UNIMPLEMENTED, f"{type(block).__name__} computes something else for rows "
                        "in a batch of two")
-    if copies:
-        warnings.warn(f"{name}: {', '.join(copies)} are copies of the weights of its experts: "
-                      "changes of those are not noticed", stacklevel=3)
+    if parts is not None:
+        compiled._use_tensors_of(block, parts)
     else:
-        compiled._keep_tensors_of(block)
+        warnings.warn(f"{name}: some weights are copies of those of its experts: changes of those "
+                      "are not noticed", stacklevel=3)
     return compiled
+
+
+def depends_on_batch(block: torch.nn.Module, example: torch.Tensor) -> bool:
+    """Return true if tokens depend on how they are divided among the sequences of a batch."""
+    rows = torch.randn(2, 3, example.shape[-1], generator=torch.Generator().manual_seed(0)).to(
+        example.device, example.dtype)
+    # Many of one kind, to exceed what is counted in a sequence.
+    rows = torch.cat([rows, rows[:, :1].expand(2, 64, -1)], 1)
+    with torch.no_grad():
+        together, apart = (block(r) for r in (rows.clone(), rows.reshape(1, -1, rows.shape[-1])))
+    if isinstance(together, (tuple, list)):
+        together, apart = together[0], apart[0]
+    return not torch.allclose(together.reshape(rows.shape), apart.reshape(rows.shape), 1e-2, 1e-3)
+
+
+def parts_of(block: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> (
+        list[list[str]] | None):
+    """Return the names of the tensors of ``block`` that each weight consists of; None if one is
+    something else."""
+    own, parts = tensors_of(block), []
+    for name, weight in weights.items():
+        before, star, after = name.partition("*")
+        if star:
+            names = [f"{before}{i}{after}" for i in range(weight.shape[0])]
+        else:
+            names = [name]
+        if not all(n in own for n in names) or (
+                sum(own[n].numel() for n in names) != weight.numel()):
+            return None
+        if not star and (own[name].data_ptr() != weight.data_ptr() or not (
+                own[name].is_contiguous() and weight.is_contiguous())):
+            return None
+        parts.append(names)
+    return parts
 
 
 def blocks_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -190,7 +215,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
     if module.training:
         raise MoEError(INVALID_ARGUMENT, f"{name} is in training mode, expected evaluation mode: "
                        "call eval()")
-    rows = _example(module, name) if example is None else example
+    rows = example_of(module, name) if example is None else example
     # A number of rows that divides nothing and is no other extent: no guards about it.
     rows = rows.new_zeros((*rows.shape[:-2], number_of_rows(module), rows.shape[-1]))
     lengths: list[int] = []
@@ -251,7 +276,7 @@ class _Rows(torch.nn.Module):
         return result.reshape(rows.shape)
 
 
-def _example(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
+def example_of(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
         torch.Tensor):
     """Make rows that fit the first matrix of the module, in transformers' shape.
 

@@ -40,7 +40,7 @@ def block_of(family: str) -> torch.nn.Module:
 # -- in place of blocks -------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "qwen2_moe", "granitemoe"])
+@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "qwen2_moe", "granitemoe", "dbrx"])
 def test_replace(family, record):
     from moe.integrations.torch import CompiledLayer, replace
 
@@ -69,6 +69,36 @@ def test_loaded_weights_are_noticed():
     other.experts.gate_up_proj.mul_(-2.0)
     compiled.load_state_dict(other.state_dict())
     assert data.relative_error(compiled(x).numpy(), other(x).numpy()) < F32
+
+
+def test_experts_that_are_modules():
+    """Their parameters stay, and changes of them are noticed."""
+    from moe.integrations.torch import replace
+    from moe_testing.models.blocks import BLOCKS
+
+    model, x = torch.nn.ModuleDict({"mlp": BLOCKS["nllb_moe"]()}), torch.randn(1, 19, H)
+    block, names = model["mlp"], set(model.state_dict())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning)
+        assert replace(model) == ["mlp"]
+    assert set(model.state_dict()) == names
+    for change in (lambda p: p, lambda p: p.mul_(-2.0), lambda p: p.copy_(p.roll(1, 0))):
+        change(block.experts["expert_1"].fc1.weight)
+        assert data.relative_error(model["mlp"](x).numpy(), block(x).numpy()) < F32
+    compiled = torch.compile(model["mlp"], fullgraph=True)
+    assert torch.equal(compiled(x), model["mlp"](x))
+
+
+def test_weights_in_another_order():
+    """The transpose of a square matrix is no view that keeps its elements' order."""
+    from moe.integrations.torch import parts_of
+
+    linear = torch.nn.Linear(4, 4, bias=False)
+    assert parts_of(linear, {"weight": linear.weight}) == [["weight"]]
+    assert parts_of(linear, {"weight": linear.weight.view(2, 2, 4)}) == [["weight"]]
+    assert parts_of(linear, {"weight": linear.weight.t()}) is None
+    assert parts_of(linear, {"weight": linear.weight.clone()}) is None
+    assert parts_of(linear, {"other": linear.weight}) is None
 
 
 def test_blocks_that_stay():

@@ -249,14 +249,33 @@ def test_gradients_are_left_to_inductor():
     assert block.experts.down_proj.grad is not None
 
 
-def test_loops_split_the_graph():
-    made = MODELS["mixtral"]()
+@pytest.mark.parametrize("family", ["mixtral", "switch_transformers", "jetmoe", "dbrx"])
+def test_loops_split_the_graph(family, monkeypatch):
+    """At the first call only: from the next one on the block is one operation."""
+    from moe.integrations import _operation
+
+    calls, run = [], _operation._run
+    monkeypatch.setattr(_operation, "_run", lambda *a: calls.append(1) or run(*a))
+    made = MODELS[family]()
     block = made.block(made.model).eval()  # with loops over experts
+    around = torch.nn.Sequential(torch.nn.Tanh(), block)
     x = torch.randn(1, 7, H)
-    result, count, messages, _ = compiled_operations(block, x)
-    assert count == 0
-    assert ["a graph break splits it" in m for m in messages] == [True]
-    assert torch.equal(result, block(x))
+    result, _, messages, compiled = compiled_operations(around, x)
+    assert ["a graph break splits it now; it is one operation from its next call on" in m
+            for m in messages] == [True]
+    assert data.relative_error(result.numpy(), around(x).numpy()) < F32
+    for shape in ((1, 7, H), (1, 12, H), (2, 9, H)):
+        x = torch.randn(shape)
+        calls.clear()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*it is not compiled")
+            y = compiled(x)
+        assert len(calls) == (family != "switch_transformers" or shape[0] == 1)
+        assert data.relative_error(y.numpy(), around(x).numpy()) < F32
+    for parameter in block.parameters():
+        parameter.mul_(1.5)
+    x = torch.randn(1, 7, H)
+    assert data.relative_error(compiled(x).numpy(), around(x).numpy()) < F32
 
 
 def test_equal_layers_are_translated_once(monkeypatch):
