@@ -39,8 +39,8 @@ struct Format {
   int64_t offset; // without zero points
   /// The scales: suffixes, types, and columns of a group (0: as the shapes or
   /// the configuration say).
-  std::array<StringLiteral, 2> scaleSuffixes;
-  std::array<StringLiteral, 4> scaleTypes;
+  std::array<StringLiteral, 4> scaleSuffixes;
+  std::array<StringLiteral, 5> scaleTypes;
   int64_t group;
   /// The type of zero points, if there may be; packed along the rows if `bits`
   /// of them share a word.
@@ -57,8 +57,8 @@ static constexpr Format formats[] = {
      4,
      true,
      0,
-     {"_scales", ""},
-     {"u8", "", "", ""},
+     {"_scales", "", "", ""},
+     {"u8", "", "", "", ""},
      32},
     // compressed-tensors' mxfp4-pack-quantized
     {".weight_packed",
@@ -67,28 +67,29 @@ static constexpr Format formats[] = {
      4,
      false,
      0,
-     {".weight_scale", ""},
-     {"u8", "f8E8M0FNU", "", ""},
+     {".weight_scale", "", "", ""},
+     {"u8", "f8E8M0FNU", "", "", ""},
      32},
-    // DeepSeek-V3; transformers' integrations/finegrained_fp8.py
+    // DeepSeek-V3 and V4, Mistral Large 4; transformers'
+    // integrations/finegrained_fp8.py
     {"",
      "f8E4M3FN",
      "element = f8E4M3FN",
      8,
      false,
      0,
-     {".weight_scale_inv", "_scale_inv"},
-     {"f32", "bf16", "f16", "f8E8M0FNU"},
+     {".weight_scale_inv", "_scale_inv", ".scale", ".qscale_weight"},
+     {"f32", "bf16", "f16", "f8E8M0FNU", "u8"},
      0},
-    // compressed-tensors' float-quantized
+    // compressed-tensors' float-quantized; Inkling 2
     {"",
      "f8E4M3FN",
      "element = f8E4M3FN",
      8,
      false,
      0,
-     {".weight_scale", "_scale"},
-     {"f32", "bf16", "f16", "f8E8M0FNU"},
+     {".weight_scale", "_scale", "", ""},
+     {"f32", "bf16", "f16", "f8E8M0FNU", "u8"},
      0},
     // compressed-tensors' int-quantized
     {"",
@@ -97,11 +98,21 @@ static constexpr Format formats[] = {
      8,
      false,
      0,
-     {".weight_scale", "_scale"},
-     {"f32", "bf16", "f16", ""},
+     {".weight_scale", "_scale", "", ""},
+     {"f32", "bf16", "f16", "", ""},
      0,
      "i8",
      "element = si8"},
+    // DeepSeek-V4's experts: two codes a byte, the lower bits first; the same
+    {"",
+     "i8",
+     "element = f4E2M1FN, bits = [#moe.bits<width = 4>]",
+     4,
+     false,
+     0,
+     {".weight_scale_inv", "_scale_inv", ".scale", ""},
+     {"f32", "bf16", "f16", "f8E8M0FNU", "u8"},
+     0},
     // compressed-tensors' pack-quantized
     {".weight_packed",
      "i32",
@@ -109,8 +120,8 @@ static constexpr Format formats[] = {
      4,
      false,
      8,
-     {".weight_scale", ""},
-     {"f32", "bf16", "f16", ""},
+     {".weight_scale", "", "", ""},
+     {"f32", "bf16", "f16", "", ""},
      0,
      "i32",
      "element = ui4, axis = 0, bits = [#moe.bits<width = 4>]"},
@@ -120,8 +131,8 @@ static constexpr Format formats[] = {
      8,
      false,
      128,
-     {".weight_scale", ""},
-     {"f32", "bf16", "f16", ""},
+     {".weight_scale", "", "", ""},
+     {"f32", "bf16", "f16", "", ""},
      0,
      "i32",
      "element = ui8, axis = 0, bits = [#moe.bits<width = 8>]"},

@@ -6,6 +6,7 @@ moe_testing.models.quantized saves both.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from moe_testing.models.hf import MODELS, E, H, Model
 from moe_testing.models.quantized import (
     Quantizer, Tensors, fp8, is_expert, load_decoded, mxfp4, save_both, to_mxfp4)
 from safetensors.torch import load_file, save_file
+from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 # As for checkpoints without quantisation: decoded weights are equal bit for bit.
@@ -103,6 +105,75 @@ def test_fp8_blocks_in_bf16(compiled, tmp_path, record):
     both = save_both(model, tmp_path, fp8((128, 128)),
                      {"quant_method": "fp8", "weight_block_size": [128, 128]})
     record("fp8 deepseek_v3 bf16", check(compiled, model, *both, "bf16"))
+
+
+# --------------------------------------------------------------------------
+# Families whose publishers quantise in a way of their own
+# --------------------------------------------------------------------------
+
+
+def decode(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """As transformers' loader, which takes every form of codes and scales, in f32."""
+    return Fp8Dequantize(None)._dequantize_one(codes, scale, torch.float32)
+
+
+def deepseek_v4(name: str, w: torch.Tensor):
+    """Routed experts in 4 bits, two codes a byte; shared ones in fp8. Scales are exponents."""
+    base = name.removesuffix("weight")
+    if "shared" in name:
+        made, _ = fp8((128, 128), torch.float8_e8m0fnu)(name, w)
+        codes, scale = made[name], made[name + "_scale_inv"]
+    else:
+        blocks, exponents = to_mxfp4(w)
+        codes = blocks.reshape(w.shape[0], -1).view(torch.int8)
+        scale = exponents.view(torch.float8_e8m0fnu)
+    return {name: codes, base + "scale": scale}, decode(codes, scale)
+
+
+def mistral_large4(name: str, w: torch.Tensor):
+    """fp8 with one scale a tensor, and one of the activations, which is not read."""
+    scale = (w.float().abs().max() / 448).reshape(())
+    codes = (w.float() / scale).to(torch.float8_e4m3fn)
+    base = name.removesuffix("weight")
+    return ({name: codes, base + "qscale_weight": scale, base + "qscale_act": scale.clone()},
+            decode(codes, scale.reshape(1, 1)))
+
+
+def inkling2(name: str, w: torch.Tensor):
+    """fp8 with exponents, in bytes, for 8 columns (32 in the published files)."""
+    largest = w.float().reshape(*w.shape[:-1], -1, 8).abs().amax(-1)
+    exponents = (torch.ceil(torch.log2(largest / 448)) + 127).to(torch.uint8)
+    spread = torch.exp2(exponents.float() - 127).repeat_interleave(8, -1)
+    codes = (w.float() / spread).to(torch.float8_e4m3fn)
+    decoded = [decode(*pair) for pair in zip(codes, exponents)]
+    return {name: codes, name + "_scale": exponents}, torch.stack(decoded)
+
+
+PUBLISHED = {"deepseek_v4": (deepseek_v4, dict(moe_intermediate_size=64)),
+             "mistral_large4_text": (mistral_large4, {}), "inkling2_text": (inkling2, {})}
+
+
+def weights_of_experts(name: str) -> bool:
+    return "layers.1." in name and "expert" in name and not name.endswith("bias")
+
+
+@pytest.mark.parametrize("family", list(PUBLISHED))
+def test_formats_of_single_families(compiled, tmp_path, record, family):
+    quantizer, options = PUBLISHED[family]
+    model = MODELS[family](**options)
+    both = save_both(model, tmp_path, quantizer, {"quant_method": "fp8"}, weights_of_experts)
+    record(f"{family} f32", check(compiled, model, *both, "f32"))
+
+
+def test_codes_of_four_bits_have_half_as_many_columns(compiled, tmp_path):
+    quantizer, options = PUBLISHED["deepseek_v4"]
+    model = MODELS["deepseek_v4"](**options)
+    quantized, _ = save_both(model, tmp_path, quantizer, {"quant_method": "fp8"},
+                             weights_of_experts)
+    change(quantized, lambda tensors: tensors.update(
+        {name: t.repeat(1, 2) for name, t in tensors.items() if t.dtype == torch.int8}))
+    assert re.search(r"expected tensor '.*experts\.0\.w1\.weight' to be i8\[64, 16\], got "
+                     r"i8\[64, 32\]", refused(compiled, quantized))
 
 
 # --------------------------------------------------------------------------
