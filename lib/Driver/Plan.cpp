@@ -10,6 +10,7 @@
 #include "moe/Dialect/MoE/IR/MoEABI.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 #include "moe/Driver/Driver.h"
+#include "moe/Transforms/Passes.h"
 
 #include "mlir/Transforms/Passes.h"
 
@@ -65,6 +66,7 @@ LogicalResult mlir::moe::planProgram(ModuleOp module,
   plan.memoryLimit = options.memoryLimit;
   plan.defaultChunk = target.device.empty() && options.pipeline == "moe-cpu";
   PassManager manager(module.getContext());
+  manager.addPass(createMoERaiseOperations());
   manager.addPass(createInlinerPass());
   manager.addPass(createCanonicalizerPass());
   manager.addPass(createCSEPass());

@@ -30,7 +30,8 @@ void mlir::moe::addTensorsToLinalg(OpPassManager &pm) {
 }
 
 void mlir::moe::addEntry(OpPassManager &pm, bool defaultChunk) {
-  // Gates first, while a softmax is one operation.
+  // Operations of others first; then gates, while a softmax is one operation.
+  pm.addPass(createMoERaiseOperations());
   pm.addPass(createMoERaiseGate());
   // Then, before a pass folds operations with contradicting extents.
   addTensorsToLinalg(pm);

@@ -10,6 +10,22 @@
 
 include "mlir/Pass/PassBase.td"
 
+def MoERaiseOperations : Pass<"moe-raise-operations"> {
+  let summary = "Replace operations of other dialects that say how";
+  let description = [{
+    An operation that implements `RaisableOpInterface`, as the operations of a
+    compiler that embeds this project may, is replaced by the operations that
+    compute the same. If it has none, it stays, and a remark has its reason.
+  }];
+  let statistics = [
+    Statistic<"numRaised", "operations-raised", "operations replaced">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::moe::MoEDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def MoEVerifyShapes : Pass<"moe-verify-shapes"> {
   let summary = "Verify that the extents of linalg operations agree";
   let description = [{
