@@ -342,12 +342,13 @@ def header(path: Path) -> Iterator[str]:
             elif not line:
                 continue
             else:
-                while (not declaration[-1].split("//")[0].rstrip().endswith(";")
+                end_of = "}" if line.startswith("static inline") else ";"
+                while (not declaration[-1].split("//")[0].rstrip().endswith(end_of)
                        or sum(text.count("{") - text.count("}") for text in declaration)):
                     declaration.append(lines[i])
                     i += 1
             text = "\n".join(declaration)
-            if found := re.match(r"MOE_(?:RT|JIT)_API\s+", text):
+            if found := re.match(r"(?:MOE_(?:RT|JIT)_API|MLIR_CAPI_EXPORTED)\s+", text):
                 text = " ".join(text[found.end():].split())
                 text = "\n".join(textwrap.wrap(text, 96, subsequent_indent=" " * 4))
             yield f"#### `{name_of(text)}`"
@@ -360,8 +361,9 @@ def header(path: Path) -> Iterator[str]:
 def c_reference() -> str:
     blocks = ["# C API", NOTE,
               "Link with `moe_rt` (`find_package(MoE COMPONENTS runtime)`, target `MoE::moe_rt`). "
-              "What lies in `moe-c/` needs the compiler. [stability.md](stability.md) says what "
-              "may change."]
+              "What lies in `moe-c/` needs the compiler: `MoE::MoECompiler`, which brings MLIR's C "
+              "API ([embedding.md](embedding.md)). [stability.md](stability.md) says what may "
+              "change."]
     for path in [*C_HEADERS, *sorted(COMPILER_HEADERS.glob("*.h"))]:
         blocks += header(path)
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -11,14 +11,17 @@
 #include "moe/Driver/Driver.h"
 #include "moe/InitAll.h"
 #include "moe/Target/CodeEmission.h"
+#include "moe/Target/Remarks.h"
 #include "moe/Transforms/Passes.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/Remarks.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
 #include "mlir/InitAllPasses.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Transforms/Passes.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringSwitch.h"
 
 #include <mutex>
@@ -67,7 +70,8 @@ LogicalResult mlir::moe::exposeRoutes(ModuleOp module,
                   .Case("replay-ids", RouteMode::ReplayIds)
                   .Default(RouteMode::Record);
   PassManager manager(module.getContext());
-  // Gates and calls as the pipelines see them.
+  // Operations of others, gates and calls as the pipelines see them.
+  manager.addPass(createMoERaiseOperations());
   manager.addPass(createMoERaiseGate());
   manager.addPass(createMoEVerifyShapes());
   manager.addPass(createInlinerPass());
@@ -226,4 +230,51 @@ mlir::moe::emitArtifact(const Program &program,
     objects.push_back(std::move(*object));
   }
   return buildArtifact(objects, *metadata);
+}
+
+/// Compiles `module` while `remarks`, if any, collects warnings. Fails after a
+/// diagnostic, or with an error.
+static llvm::Expected<FailureOr<llvm::SmallVector<char, 0>>>
+compileProgram(ModuleOp module, StringRef words,
+               const std::shared_ptr<RemarkListener> &remarks) {
+  auto options = parseCompileOptions(words);
+  if (!options)
+    return options.takeError();
+  auto targets = parseTargets(options->target);
+  if (!targets)
+    return targets.takeError();
+  auto program = lowerProgram(module, *targets, *options);
+  if (failed(program))
+    return failure();
+  auto artifact =
+      emitArtifact(*program, remarks ? remarks->getWarnings()
+                                     : llvm::ArrayRef<std::string>());
+  if (!artifact)
+    return artifact.takeError();
+  return std::move(*artifact);
+}
+
+FailureOr<llvm::SmallVector<char, 0>>
+mlir::moe::compileArtifact(ModuleOp module, StringRef options) {
+  MLIRContext *context = module.getContext();
+  registerCompilePasses();
+  DialectRegistry registry;
+  registerCompileDialects(registry);
+  context->appendDialectRegistry(registry);
+
+  std::shared_ptr<RemarkListener> remarks;
+  llvm::scope_exit stopListening([&] {
+    if (remarks)
+      context->setRemarkEngine(nullptr);
+  });
+  if (!context->getRemarkEngine()) {
+    auto installed = RemarkListener::install(*context);
+    if (!installed)
+      return emitError(module.getLoc(), llvm::toString(installed.takeError()));
+    remarks = std::move(*installed);
+  }
+  auto artifact = compileProgram(module, options, remarks);
+  if (!artifact)
+    return emitError(module.getLoc(), llvm::toString(artifact.takeError()));
+  return std::move(*artifact);
 }

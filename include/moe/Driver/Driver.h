@@ -106,6 +106,13 @@ llvm::Expected<std::string> emitPTX(const Variant &variant);
 llvm::Expected<llvm::SmallVector<char, 0>>
 emitArtifact(const Program &program, llvm::ArrayRef<std::string> warnings);
 
+/// All stages: compiles `module`, which stays as it is, with options as words
+/// to an artifact. Adds what the pipelines need to the context, and listens to
+/// its remarks, as warnings of the artifact, if nobody else does. Fails after a
+/// diagnostic.
+FailureOr<llvm::SmallVector<char, 0>> compileArtifact(ModuleOp module,
+                                                      llvm::StringRef options);
+
 } // namespace mlir::moe
 
 #endif // MOE_DRIVER_DRIVER_H
