@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Bytecode.h"
 #include "moe/Dialect/MoE/IR/MoE.h"
 #include "moe/Dialect/Utils/PermissiveInlinerInterface.h"
 
@@ -49,6 +50,7 @@ void MoEDialect::initialize() {
 #include "moe/Dialect/MoE/IR/MoEAttrs.cpp.inc"
       >();
   addInterfaces<PermissiveInlinerInterface>();
+  addBytecodeInterface(*this);
 }
 
 //===----------------------------------------------------------------------===//
