@@ -29,7 +29,8 @@ DOCUMENTS = [*DIALECTS, *sorted({*(BUILD / "docs").glob("*.md")} - {*DIALECTS}),
              ROOT / "docs" / "attributes.md", ROOT / "docs" / "rationale.md"]
 REFERENCE = "--moe-reference"
 # Pipelines of operations that only kernels read.
-OF_KERNELS = {"moe.quantize_rows": "--moe-cpu=vector-bits=256"}
+OF_KERNELS = {"moe.quantize_rows": "--moe-cpu=vector-bits=256",
+              "moe.round_matrices": "--moe-cpu=vector-bits=256"}
 
 BLOCK = re.compile(r"^( *)```mlir\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 UNDECLARED = re.compile(r"error: use of undeclared SSA value name '(%[\w$.#-]+)'")

@@ -22,6 +22,7 @@ LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(QuantizeRowsOp op, const CPUDescription &cpu);
+LogicalResult lowerToCPU(RoundMatricesOp op, const CPUDescription &cpu);
 /// The same of a packing whose panels have a format.
 LogicalResult lowerQuantizedToCPU(PackOp op, const CPUDescription &cpu);
 

@@ -47,14 +47,14 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
   /// Lowers an operation that has a kernel and leaves others.
   LogicalResult lower(Operation *op, const CPUDescription &cpu) {
     return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-        .Case<GroupedMatmulOp, GatherSumOp, PackOp, QuantizeRowsOp>(
-            [&](auto op) {
-              if (op->getNumResults() != 0)
-                return LogicalResult(
-                    op->emitOpError("is on tensors; bufferize it before "
-                                    "convert-moe-to-cpu"));
-              return lowerToCPU(op, cpu);
-            })
+        .Case<GroupedMatmulOp, GatherSumOp, PackOp, QuantizeRowsOp,
+              RoundMatricesOp>([&](auto op) {
+          if (op->getNumResults() != 0)
+            return LogicalResult(
+                op->emitOpError("is on tensors; bufferize it before "
+                                "convert-moe-to-cpu"));
+          return lowerToCPU(op, cpu);
+        })
         .Default(success());
   }
 

@@ -24,6 +24,7 @@ SmallVector<Value> lowerToLinalg(CombineOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(RouteOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(QuantizeOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DequantizeOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(RoundMatricesOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);

@@ -102,8 +102,8 @@ void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {
 
 void mlir::moe::populateGroupedToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<CombineOp>, Decompose<GroupedMatmulOp>,
-               Decompose<GatherSumOp>, Decompose<PackOp>>(
-      patterns.getContext());
+               Decompose<GatherSumOp>, Decompose<PackOp>,
+               Decompose<RoundMatricesOp>>(patterns.getContext());
 }
 
 void mlir::moe::registerAggregatedOpInterfaceExternalModels(
@@ -120,6 +120,8 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
         *context);
     GatherSumOp::attachInterface<AggregatedModel<GatherSumOp>>(*context);
     PackOp::attachInterface<AggregatedModel<PackOp>>(*context);
+    RoundMatricesOp::attachInterface<AggregatedModel<RoundMatricesOp>>(
+        *context);
     FusedOp::attachInterface<AggregatedModel<FusedOp>>(*context);
     // What a decomposition is made of.
     context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,

@@ -197,3 +197,13 @@ func.func @rows_are_strided(%x: memref<?x32xf32, strided<[64, 2]>>, %o: memref<?
   moe.quantize_rows %x outs(%o : memref<?x48xi8>) : memref<?x32xf32, strided<[64, 2]>>
   return
 }
+
+// -----
+
+func.func @rounded_codes(%w: memref<2x64xf32>, %q: memref<2x64xi8>, %s: memref<2x1xf32>) {
+  // expected-error @+1 {{expected codes of 4 or 8 bits}}
+  moe.round_matrices %w format(<codes = <element = si5, bits = [#moe.bits<width = 5>]>,
+                                scales = [#moe.field<element = f32, operand = 1, block = [1, 64]>]>)
+      outs(%q, %s : memref<2x64xi8>, memref<2x1xf32>) : memref<2x64xf32>
+  return
+}

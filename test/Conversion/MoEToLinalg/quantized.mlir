@@ -1,5 +1,5 @@
-// RUN: moe-opt %s -convert-moe-to-linalg -canonicalize -cse | FileCheck %s
-// RUN: moe-opt %s -convert-moe-routing-to-linalg -canonicalize -cse | FileCheck %s
+// RUN: moe-opt %s -convert-moe-to-linalg -canonicalize -cse | FileCheck %s --check-prefixes=CHECK,LINALG
+// RUN: moe-opt %s -convert-moe-routing-to-linalg -canonicalize -cse | FileCheck %s --check-prefixes=CHECK,KERNEL
 
 // Grouped matmuls of 8-bit operands are lowered even where others are left to kernels.
 
@@ -40,17 +40,30 @@ func.func @scaled(%x: tensor<?x200xf8E4M3FN>, %xs: tensor<?x2xf32>, %w: tensor<1
 }
 
 // CHECK-LABEL: func.func @quantize(
-// CHECK:         math.absf
-// CHECK:         arith.maximumf
-// CHECK:         arith.divf %{{.*}}, %[[LARGEST:cst[_0-9]*]] : f32
-// CHECK:         arith.cmpf oeq, %[[SCALE:.*]], %{{.*}} : f32
-// CHECK:         arith.select
-// CHECK:         arith.divf
-// CHECK:         arith.minimumf %{{.*}}, %[[LARGEST]]
-// CHECK:         arith.maximumf
-// CHECK:         arith.truncf %{{.*}} : f32 to f8E4M3FN
+// LINALG:        math.absf
+// LINALG:        arith.maximumf
+// LINALG:        arith.divf %{{.*}}, %[[LARGEST:cst[_0-9]*]] : f32
+// LINALG:        arith.cmpf oeq, %[[SCALE:.*]], %{{.*}} : f32
+// LINALG:        arith.select
+// LINALG:        arith.divf
+// LINALG:        arith.minimumf %{{.*}}, %[[LARGEST]]
+// LINALG:        arith.maximumf
+// LINALG:        arith.truncf %{{.*}} : f32 to f8E4M3FN
+// KERNEL:        %[[Q:.*]] = tensor.empty(%{{.*}}) : tensor<?x200xf8E4M3FN>
+// KERNEL:        %[[S:.*]] = tensor.empty(%{{.*}}) : tensor<?x2xf32>
+// KERNEL:        moe.round_matrices %{{.*}} outs(%[[Q]], %[[S]] :
 func.func @quantize(%x: tensor<?x200xbf16>) -> (tensor<?x200xf8E4M3FN>, tensor<?x2xf32>) {
   %q, %s = moe.quantize %x format(<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [1, 128]>]>)
       : tensor<?x200xbf16> -> tensor<?x200xf8E4M3FN>, tensor<?x2xf32>
   return %q, %s : tensor<?x200xf8E4M3FN>, tensor<?x2xf32>
+}
+
+// Codes that the kernel does not round.
+// CHECK-LABEL: func.func @five_bits(
+// CHECK-NOT:     moe.
+// CHECK:         math.sqrt
+func.func @five_bits(%w: tensor<2x8x64xf32>, %init: tensor<2xf32>) -> tensor<2xf32> {
+  %e = moe.round_matrices %w format(<codes = <element = si5, bits = [#moe.bits<width = 5>]>, scales = [#moe.field<element = f32, operand = 1, block = [1, 64]>]>)
+      outs(%init : tensor<2xf32>) : tensor<2x8x64xf32> -> tensor<2xf32>
+  return %e : tensor<2xf32>
 }

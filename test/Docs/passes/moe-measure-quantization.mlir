@@ -4,9 +4,7 @@
 // CHECK-LABEL: func.func @layer(
 // CHECK-SAME:    #moe.argument<name = "error0", role = prepared, type = tensor<8xf32>, {{.*}}measures = "w">
 // CHECK-LABEL: func.func @layer__prepare0(
-// CHECK:         moe.quantize
-// CHECK:         moe.dequantize
-// CHECK:         math.sqrt
+// CHECK:         moe.round_matrices
 func.func @layer(%x: tensor<?x64xf32>, %w: tensor<8x48x64xf32> {moe.role = "weight", moe.name = "w"}) -> tensor<8x48x64xf32> {
   %q, %s = moe.quantize %w format(<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 64]>]>)
     : tensor<8x48x64xf32> -> tensor<8x48x64xi8>, tensor<8x48x1xf32>

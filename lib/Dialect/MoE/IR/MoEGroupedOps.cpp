@@ -499,3 +499,65 @@ LogicalResult QuantizeRowsOp::verify() {
   return verifyShape(*this, "a destination", getInit(),
                      {rows.getDimSize(0), QuantizedRows::getBytes(getK())});
 }
+
+//===----------------------------------------------------------------------===//
+// moe.round_matrices
+//===----------------------------------------------------------------------===//
+
+void RoundMatricesOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addDestinationEffects(*this, effects);
+}
+
+const char *RoundMatricesOp::reasonNotToRound(FormatAttr format, int64_t k) {
+  int64_t width = format.getCodes().getWidth();
+  if (width != 4 && width != 8)
+    return "expected codes of 4 or 8 bits";
+  auto scale = cast<FieldAttr>(format.getScales()[0]);
+  int64_t columns = scale.getBlockColumns();
+  if (width == 4 && columns < k && columns % 2 != 0)
+    return "expected an even number of columns in a block of codes of 4 bits";
+  if (scale.getBlockRows() * std::min(columns, k) > int64_t(1) << 30)
+    return "expected at most 2^30 elements in a block";
+  return nullptr;
+}
+
+LogicalResult RoundMatricesOp::verify() {
+  bool tensors = isa<TensorType>(getSource().getType());
+  for (Value init : getInits())
+    if (isa<TensorType>(init.getType()) != tensors)
+      return emitOpError("expected operands that are all tensors or all "
+                         "memrefs, got ")
+             << getSource().getType() << " and " << init.getType();
+  size_t count = getInits().size();
+  if (count != 1 && count != 2)
+    return emitOpError("expected one destination or two, got ") << count;
+  if (!getSourceType().hasRank() || getSourceType().getRank() < 2)
+    return emitOpError("expected matrices, got ") << getSourceType();
+  if (ShapedType::isDynamic(getK()))
+    return emitOpError("expected matrices with static columns, got ")
+           << getSourceType();
+  if (const char *reason = QuantizeOp::reasonNotToQuantize(getFormat()))
+    return emitOpError() << reason;
+  if (isMeasurement()) {
+    if (getNumLeadingDims() != 1 || !elementOf(getInits()[0]).isF32())
+      return emitOpError("expected matrices with one dimension before them, "
+                         "and errors in f32, got ")
+             << getSourceType() << " and " << getInits()[0].getType();
+    return verifyShape(*this, "errors", getInits()[0],
+                       {getSourceType().getDimSize(0)});
+  }
+  auto fields = QuantizeOp::getFieldTypes(getSourceType().getShape(),
+                                          getTransposed(), getFormat());
+  for (auto [index, init, field] : llvm::enumerate(getInits(), fields)) {
+    if (elementOf(init) != field.getElementType())
+      return emitOpError("expected field ")
+             << index << " of " << field.getElementType() << ", got "
+             << init.getType();
+    if (failed(verifyShape(*this, "field " + Twine(index), init,
+                           field.getShape())))
+      return failure();
+  }
+  return success();
+}

@@ -188,6 +188,31 @@ static int64_t numBlocks(int64_t extent, int64_t block) {
              : int64_t(llvm::divideCeil(extent, block));
 }
 
+SmallVector<RankedTensorType>
+QuantizeOp::getFieldTypes(ArrayRef<int64_t> matrices, bool transposed,
+                          FormatAttr format) {
+  SmallVector<int64_t> shape(matrices);
+  if (transposed)
+    std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
+  auto typeOf = [&](FieldAttr field) {
+    SmallVector<int64_t> extents(shape);
+    int64_t *matrix = extents.end() - 2;
+    matrix[0] = numBlocks(matrix[0], field.getBlockRows());
+    matrix[1] = numBlocks(matrix[1], field.getBlockColumns());
+    Type element = field.getElement();
+    if (field.getBits()) {
+      if (!ShapedType::isDynamic(matrix[1]))
+        matrix[1] = field.getNumBytes(matrix[1]);
+      element = IntegerType::get(format.getContext(), 8);
+    } else if (element.isInteger()) {
+      element = IntegerType::get(format.getContext(), field.getWidth());
+    }
+    return RankedTensorType::get(extents, element);
+  };
+  return {typeOf(format.getCodes()),
+          typeOf(cast<FieldAttr>(format.getScales()[0]))};
+}
+
 LogicalResult QuantizeOp::inferReturnTypes(
     MLIRContext *context, std::optional<Location> location, ValueRange operands,
     DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
@@ -201,26 +226,8 @@ LogicalResult QuantizeOp::inferReturnTypes(
   // The verifier says why.
   if (reasonNotToQuantize(format))
     return success();
-  SmallVector<int64_t> shape(source.getShape());
-  if (adaptor.getTransposed())
-    std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
-  auto add = [&](FieldAttr field) {
-    SmallVector<int64_t> extents(shape);
-    int64_t *matrix = extents.end() - 2;
-    matrix[0] = numBlocks(matrix[0], field.getBlockRows());
-    matrix[1] = numBlocks(matrix[1], field.getBlockColumns());
-    Type element = field.getElement();
-    if (field.getBits()) {
-      if (!ShapedType::isDynamic(matrix[1]))
-        matrix[1] = field.getNumBytes(matrix[1]);
-      element = IntegerType::get(context, 8);
-    } else if (element.isInteger()) {
-      element = IntegerType::get(context, field.getWidth());
-    }
-    inferred.push_back(RankedTensorType::get(extents, element));
-  };
-  add(format.getCodes());
-  add(cast<FieldAttr>(format.getScales()[0]));
+  llvm::append_range(inferred, getFieldTypes(source.getShape(),
+                                             adaptor.getTransposed(), format));
   return success();
 }
 

@@ -90,6 +90,7 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);
     QuantizeRowsOp::attachInterface<OnBuffers<QuantizeRowsOp>>(*context);
+    RoundMatricesOp::attachInterface<OnBuffers<RoundMatricesOp>>(*context);
   });
   registry.addExtension(+[](MLIRContext *context, moe_rt::MoERuntimeDialect *) {
     moe_rt::LaunchOp::attachInterface<OnBuffers<moe_rt::LaunchOp>>(*context);

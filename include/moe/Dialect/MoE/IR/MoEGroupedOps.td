@@ -499,4 +499,68 @@ def MoE_QuantizeRowsOp : MoE_Op<"quantize_rows", [
   }];
 }
 
+//===----------------------------------------------------------------------===//
+// moe.round_matrices
+//===----------------------------------------------------------------------===//
+
+def MoE_RoundMatricesOp : MoE_Op<"round_matrices", [
+    DestinationStyleOpInterface,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface, ["getEffects"]>]> {
+  let summary = "round matrices for a CPU kernel, or measure what that costs";
+  let description = [{
+    With two destinations, computes the fields of `moe.quantize`. With one, the
+    relative error of each matrix, `‖rounded − w‖ / ‖w‖` in the Frobenius norm
+    (0 for zeros), where the rounded matrix is what `moe.dequantize` would
+    decode from the fields, in f32.
+
+    ```mlir
+    func.func @round(%w: tensor<8x96x64xbf16>, %codes: tensor<8x96x64xi8>,
+                     %scales: tensor<8x96x1xf32>, %init: tensor<8xf32>)
+        -> (tensor<8x96x64xi8>, tensor<8x96x1xf32>, tensor<8xf32>) {
+      %q, %s = moe.round_matrices %w format(<
+          codes = <element = si8>,
+          scales = [#moe.field<element = f32, operand = 1, block = [1, 64]>]>)
+          outs(%codes, %scales : tensor<8x96x64xi8>, tensor<8x96x1xf32>)
+        : tensor<8x96x64xbf16> -> tensor<8x96x64xi8>, tensor<8x96x1xf32>
+      %errors = moe.round_matrices %w format(<
+          codes = <element = si8>,
+          scales = [#moe.field<element = f32, operand = 1, block = [1, 64]>]>)
+          outs(%init : tensor<8xf32>)
+        : tensor<8x96x64xbf16> -> tensor<8xf32>
+      return %q, %s, %errors
+        : tensor<8x96x64xi8>, tensor<8x96x1xf32>, tensor<8xf32>
+    }
+    ```
+  }];
+  let arguments = (ins MoE_WeightsLike:$source, UnitAttr:$transposed,
+                       MoE_FormatAttr:$format,
+                       Variadic<MoE_OperandLike>:$inits);
+  let results = (outs Variadic<AnyRankedTensor>:$results);
+  let assemblyFormat = [{
+    $source (`transposed` $transposed^)? `format` `(` $format `)`
+    `outs` `(` $inits `:` type($inits) `)` attr-dict
+    `:` type($source) (`->` type($results)^)?
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    MutableOperandRange getDpsInitsMutable() { return getInitsMutable(); }
+    ShapedType getSourceType() {
+      return ::mlir::cast<ShapedType>(getSource().getType());
+    }
+    /// Rows and columns of a matrix; dimensions before them.
+    int64_t getN() {
+      return getSourceType().getShape().take_back(2)[getTransposed()];
+    }
+    int64_t getK() {
+      return getSourceType().getShape().take_back(2)[!getTransposed()];
+    }
+    int64_t getNumLeadingDims() { return getSourceType().getRank() - 2; }
+    /// True if errors are computed, not fields.
+    bool isMeasurement() { return getInits().size() == 1; }
+    /// Returns null if the kernel takes matrices with `k` columns, else a
+    /// reason.
+    static const char *reasonNotToRound(FormatAttr format, int64_t k);
+  }];
+}
+
 #endif // MOE_DIALECT_MOE_IR_MOEGROUPEDOPS_TD

@@ -101,6 +101,11 @@ def MoE_QuantizeOp : MoE_Op<"quantize", [
     }
     /// Returns null if a format has what the operation needs, else a reason.
     static const char *reasonNotToQuantize(FormatAttr format);
+    /// Returns the types of the fields of matrices of `shape`. The format has
+    /// what the operation needs.
+    static ::llvm::SmallVector<::mlir::RankedTensorType>
+    getFieldTypes(::llvm::ArrayRef<int64_t> shape, bool transposed,
+                  FormatAttr format);
   }];
 }
 

@@ -7,12 +7,9 @@
 // CHECK-SAME:    #moe.argument<name = "error0", role = prepared, type = tensor<4xf32>, prepare = "layer__prepare0", sources = ["w"], measures = "w">
 // CHECK-LABEL: func.func @layer__prepare0(
 // CHECK-SAME:    %[[W:.*]]: tensor<?x64x48xbf16>
-// CHECK:         %[[Q:.*]], %[[S:.*]] = moe.quantize %[[W]] transposed
-// CHECK:         %[[D:.*]] = moe.dequantize %[[Q]], %[[S]] {{.*}} -> tensor<?x48x64xf32>
-// CHECK:         linalg.generic {{.*}} iterator_types = ["parallel", "reduction", "reduction"]} ins(%[[D]], %[[W]] :
-// CHECK:           arith.subf
-// CHECK:         math.sqrt
-// CHECK:         return %{{.*}} : tensor<?xf32>
+// CHECK:         %[[INIT:.*]] = tensor.empty(%{{.*}}) : tensor<?xf32>
+// CHECK:         %[[E:.*]] = moe.round_matrices %[[W]] transposed format({{.*}}) outs(%[[INIT]] : tensor<?xf32>)
+// CHECK:         return %[[E]] : tensor<?xf32>
 func.func @layer(%x: tensor<?x64xbf16>, %w: tensor<4x64x48xbf16> {moe.name = "w", moe.role = "weight"}) -> tensor<4x48x64xbf16> {
   %q, %s = moe.quantize %w transposed format(#int8) : tensor<4x64x48xbf16> -> tensor<4x48x64xi8>, tensor<4x48x1xf32>
   %d = moe.dequantize %q, %s format(#int8) : tensor<4x48x64xi8>, tensor<4x48x1xf32> -> tensor<4x48x64xbf16>

@@ -102,9 +102,8 @@ def MoEMeasureQuantization
     Statistic<"numMeasured", "weights-measured", "weights measured">
   ];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
-    "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
-    "::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"
+    "::mlir::func::FuncDialect", "::mlir::moe::MoEDialect",
+    "::mlir::tensor::TensorDialect"
   ];
 }
 
