@@ -83,6 +83,7 @@ private:
   void buildTile(const Part &part, const Tile &tile, Value firstRow,
                  Value accumulatorsStart);
   void buildQuantizedTile(const Part &part, const Tile &tile, Value firstRow);
+  void repairRow(Value expert, Value panel, Value row, Value start);
   void callKernel(Value height, int64_t maxRows, ValueRange operands,
                   llvm::function_ref<func::FuncOp(int64_t rows)> kernel);
   void forEachTile(Value rows, int64_t maxRows,

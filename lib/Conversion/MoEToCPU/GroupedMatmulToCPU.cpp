@@ -199,6 +199,35 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
              });
 }
 
+/// Computes a row of a panel again if its accumulators, from `start` on, have a
+/// NaN that may come from the difference of two infinities.
+void GroupedMatmulLowering::repairRow(Value expert, Value panel, Value row,
+                                      Value start) {
+  auto f32 = VectorType::get(kernel.lanes, b.getF32Type());
+  Value isNaN;
+  for (int64_t j = 0; j < kernel.vectors; ++j) {
+    Value x = vector::LoadOp::create(b, f32, accumulators,
+                                     b.add(start, j * kernel.lanes));
+    Value each = arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, x, x);
+    isNaN = isNaN ? arith::OrIOp::create(b, isNaN, each).getResult() : each;
+  }
+  isNaN = vector::ReductionOp::create(b, vector::CombiningKind::OR, isNaN);
+  b.ifThen(isNaN, [&] {
+    buildFirsts({b.index(0), b.index(1), b.index(0), b.index(1)}, row,
+                b.index(0));
+    PackedFormat packed = *PackedFormat::get(format());
+    Value first = startOf(expert, panel, b.index(0));
+    func::CallOp::create(
+        b,
+        getOrCreateExactKernel(op->getParentOfType<ModuleOp>(), kernel,
+                               format()),
+        ValueRange{lhs.elements, firsts, weights.elements, first, accumulators,
+                   start, b.index(op.getK() / packed.group),
+                   b.index(op.getK() % packed.group / packed.getStep()),
+                   first});
+  });
+}
+
 /// Computes one tile along one block of k; overwrites or adds to the
 /// accumulators from `accumulatorsStart` on.
 void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
@@ -234,8 +263,11 @@ void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
                                                 Value row, Value count,
                                                 Value accumulatorsStart) {
   b.forEach(b.index(0), count, [&](Value i) {
+    Value start = b.add(accumulatorsStart, b.mul(i, kernel.getColumns()));
+    if (subtractsRowSums() && !kernel.element.isInteger(8))
+      repairRow(expert, panel, b.add(row, i), start);
     buildEpilogue(b, op, kernel, {expert, b.add(row, i), panel}, accumulators,
-                  b.add(accumulatorsStart, b.mul(i, kernel.getColumns())));
+                  start);
   });
 }
 

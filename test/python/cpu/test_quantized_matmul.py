@@ -343,6 +343,33 @@ LONG = [Case("long_int4", INT4, 544, 40, "bf16"), Case("long_q4_K", GGUF["q4_K"]
         Case("long_q6_K", GGUF["q6_K"], 512, 40, "bf16")]
 
 
+SUBTRACTED = [(case, level) for case in [*CASES, *LONG] for name, *levels in (
+    ("zero_points_bf16", "x86-64-v3", "host"), ("q4_K", "x86-64-v4"), ("f4_minima", "x86-64-v3"),
+    ("long_q4_K", "x86-64-v3", "host"), ("fp8_minima", "host"), ("q6_K_bf16", "host"),
+    ("bytes_bf16", "host")) for level in levels if case.name == name]
+
+
+@pytest.mark.parametrize("case, level", SUBTRACTED,
+                         ids=lambda value: getattr(value, "name", value))
+def test_infinities_in_rows(case, level):
+    """What is subtracted from a weight does not make the product with an infinity NaN."""
+    data.skip_unless_runs(level)
+    lists = tensors(case)
+    decoded = case.decoded(lists, level)
+    for count in (9, 60):
+        x, offsets = rows_of(case, count)
+        good = run(case, level, x, offsets, lists)
+        x[3, 5], x[4, case.k - 1], x[7, [0, 40]] = np.inf, -np.inf, np.inf
+        x[8, 9] = np.nan
+        with np.errstate(invalid="ignore"):
+            expected = products(case, x, offsets, decoded)
+        y = run(case, level, x, offsets, lists)
+        assert np.isinf(expected[[3, 4, 7]]).any() and np.isnan(expected[8]).all()
+        bad = [3, 4, 7, 8]
+        np.testing.assert_array_equal(y[bad].astype(np.float64), expected[bad])
+        assert np.delete(y, bad, 0).tobytes() == np.delete(good, bad, 0).tobytes()
+
+
 @pytest.mark.parametrize("case, level", [
     *((case, "x86-64-v3") for case in [*CASES, *LONG]),
     *((case, "host") for case in [*CASES[:5], *LONG])],

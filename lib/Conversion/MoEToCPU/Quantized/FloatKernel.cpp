@@ -25,6 +25,14 @@ public:
         pairs(VectorType::get(2 * kernel.lanes, kernel.element)),
         usesDot(kernel.depth == 2), usesTables(usesDot && format.width == 8) {}
 
+protected:
+  void forEachPart(Value byte,
+                   llvm::function_ref<void(int64_t, ArrayRef<Value>)> body);
+  Value rowElement(Value offset);
+
+  VectorType pairs;
+  bool usesDot;
+
 private:
   void buildConstants() override;
   Sums sumsOf(const Group &group) override;
@@ -36,21 +44,29 @@ private:
   Value integer(Value codes, int64_t position);
   Value float8(Value codes, int64_t position);
   Value valueOf(ArrayRef<Value> codes, int64_t part);
-  Value rowElement(Value offset);
   double getFactor() override { return getValueFactor(kernel, format); }
   void step(Value byte, Value k, MutableArrayRef<Value> sums);
-  void forEachPart(Value byte,
-                   llvm::function_ref<void(int64_t, ArrayRef<Value>)> body);
   void decodeValues();
   void decodeFactors();
 
-  VectorType pairs;
-  bool usesDot;
   bool usesTables;         // of 128 bytes
   Value table, upperTable; // of the values of codes
   // The same for codes of 8 bits: low and high bytes, of codes below 64 and
   // from there on.
   Value lowBytes[2], highBytes[2];
+};
+
+/// Multiplies one row with each weight, which is rounded once, to f32.
+class ExactKernelBuilder : public FloatKernelBuilder {
+public:
+  ExactKernelBuilder(func::FuncOp function, const Kernel &kernel,
+                     const PackedFormat &format)
+      : FloatKernelBuilder(function, kernel, format, /*rows=*/1) {}
+
+private:
+  SmallVector<Value> addGroup(const Group &group,
+                              ValueRange accumulators) override;
+  Value half(Value pairs, int64_t which);
 };
 } // namespace
 
@@ -347,6 +363,40 @@ QuantizedKernelBuilder::Sums FloatKernelBuilder::sumsOf(const Group &group) {
   return result;
 }
 
+/// Returns the first or second of each two values in bf16, in f32.
+Value ExactKernelBuilder::half(Value values, int64_t which) {
+  Value bits = bitCast(i32, values);
+  return bitCast(f32,
+                 which == 0 ? shiftLeft(bits, 16) : bitAnd(bits, 0xffff0000));
+}
+
+SmallVector<Value> ExactKernelBuilder::addGroup(const Group &group,
+                                                ValueRange accumulators) {
+  SmallVector<std::pair<Value, Value>> factors;
+  for (int64_t j = 0; j < kernel.vectors; ++j)
+    factors.push_back(factorsOf(j));
+  Value first = b.add(firsts[0], b.mul(group.number, format.group));
+  int64_t bytes = format.getStepBytes() * kernel.getColumns();
+  return forEach(group.steps, accumulators, [&](Value each, ValueRange sums) {
+    SmallVector<Value> next(sums);
+    Value k = b.add(first, b.mul(each, format.getStep()));
+    int64_t width = usesDot ? 2 : 1;
+    forEachPart(b.add(group.start, b.mul(each, bytes)),
+                [&](int64_t part, ArrayRef<Value> values) {
+                  for (int64_t i = 0; i < width; ++i) {
+                    Value x = rowElement(b.add(k, part * width + i));
+                    for (auto [j, value] : llvm::enumerate(values)) {
+                      auto [scale, excess] = factors[j];
+                      Value w = usesDot ? half(value, i) : value;
+                      w = vector::FMAOp::create(b, w, scale, excess);
+                      next[j] = vector::FMAOp::create(b, x, w, next[j]);
+                    }
+                  }
+                });
+    return next;
+  });
+}
+
 /// The arguments of a decoder, in order.
 enum DecoderArgument { First, Second, Packed, Out, OutStart };
 static_assert(int(Packed) == 2, "the weights of a kernel are argument 2, too");
@@ -394,6 +444,11 @@ void FloatKernelBuilder::decode(Decoded what) {
 void mlir::moe::buildDecoder(func::FuncOp function, const Kernel &kernel,
                              const PackedFormat &format, Decoded what) {
   FloatKernelBuilder(function, kernel, format, /*rows=*/0).decode(what);
+}
+
+void mlir::moe::buildExactKernel(func::FuncOp function, const Kernel &kernel,
+                                 const PackedFormat &format) {
+  ExactKernelBuilder(function, kernel, format).build();
 }
 
 void mlir::moe::buildFloatKernel(func::FuncOp function, const Kernel &kernel,

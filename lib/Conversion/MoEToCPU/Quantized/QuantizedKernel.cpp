@@ -216,7 +216,12 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
     prefetchStream(b, kernel.prefetchedPages, argument(Weights),
                    argument(Start), argument(End),
                    b.sub(start, argument(Start)), bytes);
-  Sums sums = sumsOf({number, start, steps});
+  return addGroup({number, start, steps}, accumulators);
+}
+
+SmallVector<Value> QuantizedKernelBuilder::addGroup(const Group &group,
+                                                    ValueRange accumulators) {
+  Sums sums = sumsOf(group);
   SmallVector<Value> results(accumulators);
   for (int64_t j = 0; j < kernel.vectors; ++j) {
     auto [scale, excess] = factorsOf(j);
@@ -280,24 +285,41 @@ void QuantizedKernelBuilder::build() {
   func::ReturnOp::create(b);
 }
 
-func::FuncOp mlir::moe::getOrCreateQuantizedKernel(ModuleOp module,
-                                                   const Kernel &kernel,
-                                                   FormatAttr format,
-                                                   int64_t rows) {
+/// Returns a function with the arguments of a kernel, which may be new.
+static func::FuncOp getKernel(ModuleOp module, const Kernel &kernel,
+                              FormatAttr format, int64_t rows,
+                              StringRef prefix) {
   std::string name;
   llvm::raw_string_ostream(name)
-      << "moe_kernel_q" << PackedFormat::get(format)->width << "_"
-      << kernel.element << "_" << rows << "x" << kernel.vectors << "x"
-      << kernel.lanes << (kernel.depth > 1 ? "_dot" : "");
+      << prefix << PackedFormat::get(format)->width << "_" << kernel.element
+      << "_" << rows << "x" << kernel.vectors << "x" << kernel.lanes
+      << (kernel.depth > 1 ? "_dot" : "");
   Builder b(module.getContext());
   auto buffer = [](Type element) {
     return MemRefType::get({ShapedType::kDynamic}, element);
   };
   Type index = b.getIndexType();
-  func::FuncOp function = findOrCreateKernel(
+  return findOrCreateKernel(
       module, name, format,
       {buffer(kernel.element), buffer(index), buffer(b.getI8Type()), index,
        buffer(b.getF32Type()), index, index, index, index});
+}
+
+func::FuncOp mlir::moe::getOrCreateExactKernel(ModuleOp module,
+                                               const Kernel &kernel,
+                                               FormatAttr format) {
+  func::FuncOp function = getKernel(module, kernel, format, 1, "moe_exact_q");
+  if (function.empty())
+    buildExactKernel(function, kernel, *PackedFormat::get(format));
+  return function;
+}
+
+func::FuncOp mlir::moe::getOrCreateQuantizedKernel(ModuleOp module,
+                                                   const Kernel &kernel,
+                                                   FormatAttr format,
+                                                   int64_t rows) {
+  func::FuncOp function =
+      getKernel(module, kernel, format, rows, "moe_kernel_q");
   if (!function.empty())
     return function;
   PackedFormat packed = *PackedFormat::get(format);

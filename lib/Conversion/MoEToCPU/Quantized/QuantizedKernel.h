@@ -29,6 +29,15 @@ namespace mlir::moe {
 func::FuncOp getOrCreateQuantizedKernel(ModuleOp module, const Kernel &kernel,
                                         FormatAttr format, int64_t rows);
 
+/// Returns the function of one row of floats that multiplies each weight, with
+/// its scale and what is subtracted from it; creates it at the first request.
+/// Its arguments are those of getOrCreateQuantizedKernel.
+///
+/// Other kernels add up what they subtract, times the sum of the row. For an
+/// infinity in the row they subtract one infinity from another.
+func::FuncOp getOrCreateExactKernel(ModuleOp module, const Kernel &kernel,
+                                    FormatAttr format);
+
 /// What a decoder writes of a panel: the values of its codes, as a kernel
 /// multiplies them; or what multiplies the sums of a group, `[2, columns]`: the
 /// scales, and what the sum of a row is multiplied by, where kernels need it.

@@ -53,6 +53,9 @@ protected:
   /// Emits constants, such as tables of the values of codes.
   virtual void buildConstants() {}
   virtual Sums sumsOf(const Group &group) = 0;
+  /// Returns the accumulators with the products of a group.
+  virtual SmallVector<Value> addGroup(const Group &group,
+                                      ValueRange accumulators);
   /// Returns what all codes of a kernel have too much.
   virtual double getExcess() { return 0; }
   /// Returns what the products of a kernel are multiplied by, a power of two.
@@ -114,6 +117,9 @@ void buildDecoder(func::FuncOp function, const Kernel &kernel,
 /// Emits the kernel of `rows` rows of floats.
 void buildFloatKernel(func::FuncOp function, const Kernel &kernel,
                       const PackedFormat &format, int64_t rows);
+/// Emits what getOrCreateExactKernel describes.
+void buildExactKernel(func::FuncOp function, const Kernel &kernel,
+                      const PackedFormat &format);
 /// Emits the kernel of `rows` rows of moe.quantize_rows.
 void buildInt8Kernel(func::FuncOp function, const Kernel &kernel,
                      const PackedFormat &format, int64_t rows);
