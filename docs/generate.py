@@ -506,6 +506,7 @@ def python_reference() -> str:
     for name in ("torch", "dynamo", "transformers", "vllm"):
         blocks += python_module(package / "integrations" / f"{name}.py",
                                 f"moe.integrations.{name}")
+    blocks += python_module(package / "ir.py", "moe.ir")
     blocks += python_module(package / "reference.py", "moe.reference")
     text = "\n\n".join(block for block in blocks if block) + "\n"
     return re.sub(r"(^- .*)\n\n(?=- `)", r"\1\n", text, flags=re.M)

@@ -26,7 +26,7 @@ moe_add_python_tests(torch-compile
 moe_add_python_tests(package
   import/gguf_files import/weight_files
   package/compile package/demo package/dev package/layer_update
-  package/caller package/objects
+  package/caller package/ir package/objects
   package/package package/profile package/profile_page
   package/threads reference/comparisons
   COST 60)
@@ -36,8 +36,9 @@ moe_add_python_tests(transformers
   transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
-# Skipped where there is no vLLM, as in .venv: `./dev check vllm` runs it.
-moe_add_python_tests(vllm engines/vllm COST 5)
+# Skipped where there is no vLLM or JAX, as in .venv: `./dev check vllm` and `./dev check jax`
+# run them.
+moe_add_python_tests(engines engines/jax engines/vllm COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu

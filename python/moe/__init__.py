@@ -4,7 +4,7 @@
     layer = module.layer({"gate_proj": w, ...})   # weights are prepared once
     y = layer(x)                                  # numpy or torch, any T
 
-``moe.reference`` implements the operations of the dialect in numpy.
+``moe.reference`` implements the operations of the dialect in numpy, ``moe.ir`` builds layers.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from ._signature import Signature, Statistics, TensorInfo
 from ._weights import Checkpoint
 
 if TYPE_CHECKING:
-    from . import reference
+    from . import ir, reference
     from .integrations.torch import from_torch
 
 __version__ = "0.1.0"
@@ -29,18 +29,18 @@ __all__ = [
     "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
     "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile", "RESOURCE_EXHAUSTED",
     "Signature", "StageTime", "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile",
-    "find_compiler", "from_torch", "load", "reference", "runtime_version",
+    "find_compiler", "from_torch", "ir", "load", "reference", "runtime_version",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first access what layers run without: numpy's definition, and PyTorch."""
-    if name == "reference":
-        return importlib.import_module(".reference", __name__)
+    if name in ("ir", "reference"):
+        return importlib.import_module(f".{name}", __name__)
     if name == "from_torch":
         return importlib.import_module(".integrations.torch", __name__).from_torch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "from_torch", "reference"})
+    return sorted({*globals(), "from_torch", "ir", "reference"})
