@@ -94,25 +94,23 @@ FailureOr<int64_t> CostAnalysis::bytesOf(Operation *at, Type element,
   return multiply(at, count, llvm::divideCeil(bits, 8));
 }
 
-/// Bytes of weights of a static shape as calls read them: those of the fields,
-/// if there are kernels for the format, otherwise of the decoded weights.
+/// Bytes of weights of a static shape as calls read them: packed, if there are
+/// kernels for the format, otherwise decoded. Packed numbers are whole bytes,
+/// and those that columns share in a file are stored for each column. Columns
+/// that fill up the last panel do not count.
 FailureOr<int64_t> CostAnalysis::bytesOfWeights(Operation *at, Value weights) {
-  SmallVector<Value> stored{weights};
-  if (auto dequantize = weights.getDefiningOp<DequantizeOp>())
-    if (PackedFormat::get(dequantize.getFormat()))
-      stored = llvm::to_vector(dequantize.getFields());
-  int64_t sum = 0;
-  for (Value each : stored) {
-    auto type = cast<RankedTensorType>(each.getType());
-    FailureOr<Count> elements = elementsOf(at, type);
-    if (failed(elements))
-      return failure();
-    FailureOr<int64_t> bytes =
-        bytesOf(at, type.getElementType(), elements->fixed);
-    if (failed(bytes) || failed(add(at, sum, *bytes)))
-      return failure();
+  auto type = cast<RankedTensorType>(weights.getType());
+  FailureOr<Count> elements = elementsOf(at, type);
+  if (failed(elements))
+    return failure();
+  if (auto dequantize = weights.getDefiningOp<DequantizeOp>()) {
+    auto packed = PackedFormat::get(dequantize.getFormat());
+    int64_t k = dequantize.getK();
+    if (packed && k % packed->getStep() == 0)
+      return multiply(at, elements->fixed / k,
+                      packed->getPanelBytes(/*columns=*/1, k));
   }
-  return sum;
+  return bytesOf(at, type.getElementType(), elements->fixed);
 }
 
 LogicalResult CostAnalysis::addContraction(linalg::LinalgOp op, Count &flops) {

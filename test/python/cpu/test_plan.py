@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 from moe import _dlpack
+from moe.formats import GGUF, Field, Format
 from moe_testing import data, layers
 from moe_testing.compiled_layers import ALL, PER_TOKEN, layer, module
 from moe_testing.data import bits
@@ -54,6 +55,64 @@ def test_workspace_is_that_of_the_runtime(name):
     compiled = moe.compile(layers.text(name), options=options).layer(data.weights_of(name))
     for point in plan(name, *options)["at"]:
         assert point["workspace_bytes"] == compiled.workspace_bytes(point["tokens"])
+
+
+QUANTISED = {
+    "q4_K": GGUF["q4_K"], "q6_K": GGUF["q6_K"], "q8_0": GGUF["q8_0"],
+    "fp8 blocks": Format(Field("f8E4M3FN"),
+                         scales=(Field("f32", operand=1, block=(128, 128)),)),
+    "int8 of rows": Format(Field("si8"), scales=(Field("f32", operand=1, block=(1, 1 << 20)),)),
+}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_bytes_of_quantised_weights(name):
+    """Those that calls read: packed numbers are whole bytes, of each column."""
+    import moe
+
+    data.skip_unless_runs("x86-64-v3")
+    form, (experts, n, k) = QUANTISED[name], (4, 128, 512)
+    if form.record is not None:
+        fields = [np.zeros((experts, n, form.row_bytes(k)), np.int8)]
+    else:
+        rows, columns = form.scales[0].block
+        fields = [np.zeros((experts, n, k), np.int8),
+                  np.zeros((experts, -(-n // rows), -(-k // columns)), np.float32)]
+    types = [f"tensor<{'x'.join(map(str, f.shape))}x{'i8' if f.dtype == np.int8 else 'f32'}>"
+             for f in fields]
+    declared = ", ".join(f'%w{i}: {t} {{moe.role = "weight", moe.name = "w{i}"}}'
+                         for i, t in enumerate(types))
+    text = f"""func.func @layer(%x: tensor<?x{k}xf32>, %ids: tensor<?x1xi32>, {declared})
+    -> tensor<?x{n}xf32> {{
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %grouped, %offsets, %positions = moe.dispatch %x, %ids experts({experts})
+    : tensor<?x{k}xf32>, tensor<?x1xi32>
+  %d = moe.dequantize {", ".join(f"%w{i}" for i in range(len(types)))}
+    format({str(form).removeprefix("#moe.format")})
+    : {", ".join(types)} -> tensor<{experts}x{n}x{k}xf32>
+  %rows = moe.expert %grouped, %offsets params(%d : tensor<{experts}x{n}x{k}xf32>) {{
+  ^bb0(%xe: tensor<?x{k}xf32>, %we: tensor<{n}x{k}xf32>):
+    %n = tensor.dim %xe, %c0 : tensor<?x{k}xf32>
+    %e = tensor.empty(%n) : tensor<?x{n}xf32>
+    %z = linalg.fill ins(%zero : f32) outs(%e : tensor<?x{n}xf32>) -> tensor<?x{n}xf32>
+    %h = linalg.matmul indexing_maps = [affine_map<(m, n, k) -> (m, k)>,
+        affine_map<(m, n, k) -> (n, k)>, affine_map<(m, n, k) -> (m, n)>]
+      ins(%xe, %we : tensor<?x{k}xf32>, tensor<{n}x{k}xf32>)
+      outs(%z : tensor<?x{n}xf32>) -> tensor<?x{n}xf32>
+    moe.yield %h : tensor<?x{n}xf32>
+  }} : tensor<?x{k}xf32>, tensor<{experts + 1}xi32> -> tensor<?x{n}xf32>
+  %y = moe.combine %rows, %positions : tensor<?x{n}xf32>, tensor<?x1xi32>
+  return %y : tensor<?x{n}xf32>
+}}
+"""
+    done = subprocess.run([moe.find_compiler(), "-", "--emit=plan-json"], input=text,
+                          text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (dispatch,) = json.loads(done.stdout)["functions"][0]["dispatches"]
+    layer = moe.compile(text, target="x86-64-v3").layer(
+        {f"w{i}": f for i, f in enumerate(fields)})
+    assert dispatch["weight_bytes"] == layer.weight_bytes
 
 
 @pytest.mark.parametrize("limit", [[], ["--memory-limit=64KiB"]])
