@@ -21,8 +21,9 @@ moe_add_python_tests(import
 moe_add_python_tests(families import/import_families COST 240 LABELS slow)
 moe_add_python_tests(from-torch from_torch/from_torch COST 250 LABELS slow)
 moe_add_python_tests(torch-compile
-  from_torch/compiled_modules from_torch/dynamo from_torch/routing
-  COST 150 LABELS slow)
+  from_torch/batched from_torch/compiled_modules from_torch/dynamo
+  from_torch/routing
+  COST 400 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files
   package/compile package/demo package/dev package/layer_update

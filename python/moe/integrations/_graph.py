@@ -37,6 +37,16 @@ def expression_of(size: int | torch.SymInt | torch.SymFloat) -> Extent:
     return int(expression) if isinstance(size, torch.SymInt) else float(expression)
 
 
+def argument(node: torch.fx.Node, name: str, default: Any) -> Any:
+    """Return an argument of an operation by its name in the schema."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    for position, argument in enumerate(node.target._schema.arguments):
+        if argument.name == name:
+            return node.args[position] if position < len(node.args) else default
+    return default
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A value of the function. ``shape`` is that in torch, with extents of 1."""

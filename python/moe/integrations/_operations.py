@@ -289,6 +289,27 @@ def _split(f: Function, value: Sequence[torch.Tensor], x: Tensor, _: Any, dim: i
     return parts
 
 
+def _flip(f: Function, value: torch.Tensor, x: Tensor, dims: Sequence[int]) -> Tensor:
+    flipped = {d % len(x.shape) for d in dims}
+    if not all(isinstance(x.shape[d], int) for d in flipped):
+        raise f.error("reverses the tokens, which has no translation to MLIR")
+
+    def write(body: IntegerBody, _: list[Scalar]) -> Scalar:
+        at, loop = [], 0
+        for d, extent in enumerate(x.shape):
+            if extent == 1:
+                continue
+            index = body.let("index", f"linalg.index {loop} : index")
+            if d in flipped:
+                last = body.let("index", f"arith.constant {extent - 1} : index")
+                index = body.let("index", f"arith.subi {last.name}, {index.name} : index")
+            at.append(index.name)
+            loop += 1
+        return body.let(x.element, f"tensor.extract {x.name}[{', '.join(at)}] : {x.type}")
+
+    return f.elementwise([], x.shape, x.element, write)
+
+
 def _cat(f: Function, value: torch.Tensor, parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     shape = extents_of(value)
     dim %= len(shape)
@@ -544,8 +565,9 @@ def _rows_of(f: Function, value: torch.Tensor, table: Tensor, index: Tensor,
              wraps: bool) -> Tensor:
     """Rows of a table, or elements of a vector; indices below 0 may count from the end."""
     shape, rank = extents_of(value), len(table.shape)
-    if rank > 2 or not isinstance(table.shape[0], int):
-        raise f.error("indexes tokens, or more than rows, which has no translation to MLIR")
+    if not isinstance(table.shape[0], int):
+        raise f.error("indexes tokens, which has no translation to MLIR")
+    inner = [e for e in table.shape[1:] if e != 1]
 
     def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
         row = body.let("index", f"arith.index_cast {values[0].name} : {index.element} to index")
@@ -556,9 +578,9 @@ def _rows_of(f: Function, value: torch.Tensor, table: Tensor, index: Tensor,
             other = body.let("index", f"arith.addi {row.name}, {count.name} : index")
             row = body.let("index", f"arith.select {below.name}, {other.name}, {row.name} : index")
         at = [row.name] if table.shape[0] != 1 else []
-        if rank == 2 and table.shape[1] != 1:
-            last = sum(e != 1 for e in shape) - 1
-            at.append(body.let("index", f"linalg.index {last} : index").name)
+        first = sum(e != 1 for e in shape) - len(inner)
+        at += [body.let("index", f"linalg.index {first + i} : index").name
+               for i in range(len(inner))]
         return body.let(table.element,
                         f"tensor.extract {table.name}[{', '.join(at)}] : {table.type}")
 
@@ -628,7 +650,7 @@ OPERATIONS: dict[Any, Rule] = {
     aten.expand: _expand, aten.repeat: _repeat,
     aten.permute: _permute, aten.transpose: _transpose, aten.t: _transpose,
     aten.slice: _slice, aten.select: _select, aten.split: _split, aten.split_with_sizes: _split,
-    aten.cat: _cat,
+    aten.cat: _cat, aten.flip: _flip,
     aten.linear: _linear, aten.mm: _mm, aten.addmm: _addmm, aten.bmm: _bmm,
     aten.sum: _sum, aten.mean: _mean, aten._softmax: _softmax, aten.softmax: _softmax,
     aten.amax: lambda f, value, x, dims=(), keepdim=False: _reduce(f, value, x, dims,

@@ -12,13 +12,14 @@ form stays as it is.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ._graph import extents_of
+from ._batched import find_batched
+from ._graph import argument, extents_of
 from ._module import register
 
 __all__ = ["find_experts"]
@@ -61,20 +62,25 @@ class _Region:
 class _Experts(torch.nn.Module):
     """The experts of a graph, written out: a loop that runs the function of each."""
 
-    def __init__(self, region: _Region, result: Node, tensors: Mapping[Node, tuple[str, Any]]):
+    def __init__(self, count: int, columns: int, result: Node,
+                 steps: Mapping[Node, tuple[str, Any, tuple[Any, ...], dict[str, Any]]],
+                 parameters: Iterable[Node], tensors: Mapping[Node, tuple[str, Any]]):
         super().__init__()
-        self.count, self.result = region.experts, result
-        self.columns = int(extents_of(result.meta["val"])[-1])
-        # The graph erases these nodes.
-        self.steps = {n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs)
-                      for n in region.nodes}
+        self.count, self.columns, self.result, self.steps = count, columns, result, dict(steps)
         self.values: dict[Node, Callable[[], torch.Tensor]] = {}
-        for node in region.parameters:
+        for node in parameters:
             name, tensor = tensors[node]
             if not isinstance(tensor, torch.nn.Parameter):
                 tensor = torch.nn.Parameter(tensor, False)
             owner, last = register(self, name, tensor), name.rpartition(".")[2]
             self.values[node] = lambda owner=owner, last=last: getattr(owner, last)
+
+    @staticmethod
+    def of(region: _Region, result: Node, tensors: Mapping[Node, tuple[str, Any]]) -> _Experts:
+        # The graph erases these nodes.
+        steps = {n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs) for n in region.nodes}
+        columns = int(extents_of(result.meta["val"])[-1])
+        return _Experts(region.experts, columns, result, steps, region.parameters, tensors)
 
     def forward(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> (
             torch.Tensor):
@@ -122,7 +128,10 @@ def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.
 
     ``tensors`` has the names and values of placeholders. Returns the experts by key.
     """
-    return _Search(graph, tensors, operation).run()
+    found = _Search(graph, tensors, operation).run()
+    if not found and not any(node.target is operation for node in graph.nodes):
+        found = find_batched(graph, tensors, operation, _Experts)
+    return found
 
 
 class _Search:
@@ -182,10 +191,10 @@ class _Search:
 
     def sort(self, node: Node) -> _Is | None:
         found = self.is_(node.args[0], "ids")
-        if found is None or _argument(node, "descending", False):
+        if found is None or argument(node, "descending", False):
             # The inverse permutation, where it is made by another sort.
             found = self.is_(node.args[0], "order")
-            if found is None or _argument(node, "descending", False):
+            if found is None or argument(node, "descending", False):
                 return None
             return _Is("sort of order", found.ids)
         return _Is("sort", found.ids)
@@ -262,13 +271,13 @@ class _Search:
             return None
         packet = node.target.overloadpacket
         if packet is aten.histc:
-            bins, low, high = (_argument(node, n, d) for n, d in (
+            bins, low, high = (argument(node, n, d) for n, d in (
                 ("bins", 100), ("min", 0), ("max", 0)))
             if low != 0 or high not in (bins - 1, bins):
                 return None
         else:
-            bins = _argument(node, "minlength", 0)
-            if _argument(node, "weights", None) is not None:
+            bins = argument(node, "minlength", 0)
+            if argument(node, "weights", None) is not None:
                 return None
         return _Is("counts", found.ids) if self.has_experts(found.ids, bins) else None
 
@@ -296,7 +305,7 @@ class _Search:
         into, indices, values = node.args[:3]
         if len(indices) != 1:
             return None
-        if _argument(node, "accumulate", False):
+        if argument(node, "accumulate", False):
             return self.add_rows(node, into, indices[0], values)
         found = self.is_(indices[0], "order")
         return _Is("inverse", found.ids) if found and _is_arange(values) else None
@@ -330,20 +339,20 @@ class _Search:
     def sum(self, node: Node) -> _Is | None:
         if (found := self.is_(node.args[0], "mask")) and list(node.args[1]) in ([0], [-2]):
             bins = node.args[0].meta["val"].shape[1]
-            keeps = _argument(node, "keepdim", False)
+            keeps = argument(node, "keepdim", False)
             return _Is("counts", found.ids) if not keeps and self.has_experts(
                 found.ids, bins) else None
         found = self.is_(node.args[0], "choices")
         if found is None:
             return self.other(node)
-        if list(node.args[1]) not in ([1], [-2]) or _argument(node, "keepdim", False):
+        if list(node.args[1]) not in ([1], [-2]) or argument(node, "keepdim", False):
             return None
         self.replace(node, found, self.result_of(node.args[0]))
         return None
 
     def index_add(self, node: Node) -> _Is | None:
         into, dim, index, rows = node.args[:4]
-        if dim == 0 and _argument(node, "alpha", 1) == 1:
+        if dim == 0 and argument(node, "alpha", 1) == 1:
             self.add_rows(node, into, index, rows)
         return None
 
@@ -361,9 +370,9 @@ class _Search:
         """The count of one expert; or all there is."""
         if extents_of(node.meta["val"]) == extents_of(node.args[0].meta["val"]):
             return self.same(node)
-        start, end = _argument(node, "start", 0), _argument(node, "end", None)
+        start, end = argument(node, "start", 0), argument(node, "end", None)
         found = self.is_(node.args[0], "counts")
-        if found is None or end != start + 1 or _argument(node, "dim", 0) != 0:
+        if found is None or end != start + 1 or argument(node, "dim", 0) != 0:
             return self.other(node)
         return _Is("count", found.ids, number=start)
 
@@ -384,7 +393,7 @@ class _Search:
         known = [self.is_(size, "size") for size in sizes] if isinstance(sizes, list) else [None]
         if None in known:
             return self.other(node)
-        if of is None or of.of is not None or _argument(node, "dim", 0) != 0 or any(
+        if of is None or of.of is not None or argument(node, "dim", 0) != 0 or any(
                 size.ids is not of.ids or size.number != i for i, size in enumerate(known)):
             return None
         return _Is("parts", of.ids) if self.has_experts(of.ids, len(known)) else None
@@ -392,7 +401,7 @@ class _Search:
     def cat(self, node: Node) -> _Is | None:
         """The results of the parts, in their order."""
         parts = [self.is_(part, "part") for part in node.args[0]]
-        if None in parts or _argument(node, "dim", 0) != 0:
+        if None in parts or argument(node, "dim", 0) != 0:
             return self.other(node)
         first = parts[0]
         if len(parts) != self.region(first.ids).experts or any(
@@ -480,7 +489,7 @@ class _Search:
                 extents_of(found.of.meta["val"]) != extents_of(found.ids.meta["val"])):
             return
         key = f"grouped{len(self.found)}"
-        self.found[key] = _Experts(region, result, self.tensors)
+        self.found[key] = _Experts.of(region, result, self.tensors)
         with self.graph.inserting_before(node):
             call = self.graph.call_function(self.operation,
                                             (region.rows, found.ids, found.of, key))
@@ -510,22 +519,12 @@ def _arguments(node: Node) -> tuple[Any, ...]:
     return node.args[0], _transposed(node.args[1])
 
 
-def _argument(node: Node, name: str, default: Any) -> Any:
-    """Return an argument of an operation by its name in the schema."""
-    if name in node.kwargs:
-        return node.kwargs[name]
-    for position, argument in enumerate(node.target._schema.arguments):
-        if argument.name == name:
-            return node.args[position] if position < len(node.args) else default
-    return default
-
-
 def _is_arange(node: Any) -> bool:
     """Return true for 0, 1, 2, ..."""
     if not isinstance(node, Node) or getattr(node.target, "overloadpacket", None) is not (
             aten.arange):
         return False
-    start, step = _argument(node, "start", 0), _argument(node, "step", 1)
+    start, step = argument(node, "start", 0), argument(node, "step", 1)
     return (start, step) == (0, 1)
 
 
@@ -533,7 +532,7 @@ def _is_zero(node: Any) -> bool:
     packet = getattr(getattr(node, "target", None), "overloadpacket", None)
     if packet in (aten.zeros, aten.zeros_like, aten.new_zeros):
         return True
-    return packet in (aten.full, aten.full_like) and _argument(node, "fill_value", None) == 0
+    return packet in (aten.full, aten.full_like) and argument(node, "fill_value", None) == 0
 
 
 def _without_last(node: Node) -> Node | None:

@@ -1,0 +1,503 @@
+"""Finds experts in a graph that multiplies each choice by weights that it gathered for it.
+
+Such graphs, of transformers' "batched_mm" experts for instance, read ``W[ids]`` and multiply
+in batches; others compute every expert for every token and weight the results by a matrix
+``[T, E]``. Every order of the dimensions occurs, as ``einsum`` makes. So the search follows
+for each value what its dimensions consist of: tokens, choices or experts, columns. Where all
+of it is a function of the rows of one expert that is added up by weights, ``find_batched``
+makes a module of it, as ``find_experts`` does. What does not have this form stays as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ._graph import Extent, argument, extents_of
+from ._scalars import RULES
+
+__all__ = ["find_batched"]
+
+Node = torch.fx.Node
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class _Axis:
+    """What a dimension consists of, or a factor of it: not 1."""
+
+    size: Extent
+    free: bool = False  # copies along something that is not known yet
+
+
+Dim = tuple[_Axis, ...]
+Dims = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a node is: "plain" rows or weights of choices, a "weight" of the experts, "cells":
+    columns for each token and choice, or "weighted" ones, by ``mix``."""
+
+    kind: str
+    dims: Dims
+    base: Node | None = None  # plain: a node [T, N]; weight: the parameter
+    columns: _Axis | None = None  # of cells
+    ids: Node | None = None  # of a weight that was gathered
+    mix: Node | None = None
+
+    def axes(self) -> list[_Axis]:
+        return [axis for dim in self.dims for axis in dim]
+
+
+class _Batched:
+    def __init__(self, tensors: Mapping[Node, tuple[str, torch.Tensor]]):
+        self.tensors = tensors
+        self.values: dict[Node, _Value | None] = {}
+        self.steps: dict[Node, tuple[str, Any, tuple[Any, ...], dict[str, Any]]] = {}
+        self.tokens: _Axis | None = None
+        self.cells: _Axis | None = None  # choices or experts
+        self.experts: _Axis | None = None
+        self.ids: Node | None = None
+        self.rows: Node | None = None
+        self.parameters: set[Node] = set()
+
+    # -- values ---------------------------------------------------------------
+
+    def value(self, node: Any) -> _Value | None:
+        if not isinstance(node, Node) or not isinstance(node.meta.get("val"), torch.Tensor):
+            return None
+        if node not in self.values:
+            self.values[node] = self._value(node)
+        return self.values[node]
+
+    def _value(self, node: Node) -> _Value | None:
+        if node in self.tensors:
+            return self.weight(node)
+        if node.op == "call_function":
+            packet = getattr(node.target, "overloadpacket", node.target)
+            if packet in _LAYOUTS and (source := self.value(node.args[0])) is not None:
+                dims = _LAYOUTS[packet](node, source.dims)
+                if dims is not None:
+                    part = ("slice", None, (source.base,), {}) if source.kind == "weight" else (
+                        "part", None, (node.args[0],), {})
+                    self.steps[node] = part
+                    return replace(source, dims=dims)
+            if packet is aten.index:
+                found = self.gathered(node)
+            elif packet is aten.bmm:
+                found = self.product(node)
+            elif packet is aten.sum:
+                found = self.total(node)
+            elif packet in (aten.slice, aten.split_with_sizes) or node.target is operator.getitem:
+                found = self.columns(node)
+            elif packet in RULES:
+                found = self.elementwise(node)
+            else:
+                found = None
+            if found is not None:
+                return found
+        return self.plain(node)
+
+    def weight(self, node: Node) -> _Value | None:
+        shape = extents_of(node.meta["val"])
+        if len(shape) not in (2, 3) or 1 in shape:
+            return None
+        if len(shape) == 3 and self.experts is None:
+            self.experts = _Axis(shape[0])
+        if self.experts is None or shape[0] != self.experts.size:
+            return None
+        inner = tuple((_Axis(size),) for size in shape[1:])
+        return _Value("weight", ((self.experts,), *inner), node)
+
+    def plain(self, node: Node) -> _Value | None:
+        """Rows of something for each token."""
+        shape = extents_of(node.meta["val"])
+        if len(shape) != 2 or isinstance(shape[0], int) or shape[1] == 1 or not isinstance(
+                shape[1], int):
+            return None
+        if self.tokens is None:
+            self.tokens = _Axis(shape[0])
+        if shape[0] != self.tokens.size:
+            return None
+        return _Value("plain", ((self.tokens,), (_Axis(shape[1]),)), node)
+
+    def gathered(self, node: Node) -> _Value | None:
+        source, indices = node.args[:2]
+        table, index = self.value(source), None
+        if len(indices) == 1 and isinstance(indices[0], Node):
+            index = self.value(indices[0])
+        if table is None or index is None or index.kind != "plain" or source not in self.tensors:
+            return None
+        ids = index.base
+        if not _are_ids(ids, table.dims[0][0].size) or self.ids not in (None, ids):
+            return None
+        if self.ids is None:
+            self.ids, self.cells = ids, index.axes()[-1]
+        renamed = {self.values[ids].dims[1][0]: self.cells}
+        dims = tuple(tuple(renamed.get(a, a) for a in dim) for dim in index.dims)
+        self.steps[node] = "slice", None, (source,), {}
+        return _Value("weight", (*dims, *table.dims[1:]), source, ids=ids)
+
+    # -- operations -----------------------------------------------------------
+
+    def product(self, node: Node) -> _Value | None:
+        """A product of cells, or of rows, with the matrices of the experts; or a sum of cells
+        with their weights."""
+        pair = [self.value(a) for a in node.args]
+        if None in pair:
+            return None
+        for which in (0, 1):
+            act, other = pair[which], pair[1 - which]
+            # [B, I, J] and [B, J, K]
+            free, inner = (act.dims[1], act.dims[2]) if which == 0 else (act.dims[2], act.dims[1])
+            other_inner, other_free = other.dims[1:] if which == 0 else other.dims[:0:-1]
+            if act.kind in ("plain", "cells") and other.kind == "weight":
+                return self.matmul(node, node.args[which], act, other, free, inner, other_free,
+                                   other_inner, which)
+            if act.kind == "cells" and other.kind == "plain" and inner == (self.cells,):
+                batch = _merge(act.dims[0], other.dims[0])
+                mixed = other_inner == self.values[other.base].dims[1]
+                if batch == (self.tokens,) and free == (act.columns,) and not other_free and (
+                        mixed and other_inner[0].size == self.cells.size):
+                    dims = (batch, free, ()) if which == 0 else (batch, (), free)
+                    self.steps[node] = "part", None, (node.args[which],), {}
+                    return _Value("sum", dims, columns=act.columns, mix=other.base)
+        return None
+
+    def matmul(self, node: Node, operand: Node, act: _Value, weight: _Value, free: Dim, inner: Dim,
+               weight_free: Dim, weight_inner: Dim, which: int) -> _Value | None:
+        table = self.values[weight.base].dims
+        if len(table) != 3 or len(inner) != 1 or len(weight_inner) != 1 or (
+                inner[0].size != weight_inner[0].size):
+            return None
+        if self.cells is None:
+            self.cells = self.experts
+        columns = act.columns if act.kind == "cells" else self.values[act.base].dims[1][0]
+        if inner[0] is not columns:
+            return None
+        if act.kind == "plain" and self.rows not in (None, act.base):
+            return None
+        matrix = [dim[0] for dim in table[1:]]
+        if weight_inner[0] not in matrix:
+            return None
+        transposed = weight_inner[0] is matrix[1]
+        made = matrix[0] if transposed else matrix[1]
+        batch = _merge(act.dims[0], weight.dims[0])
+        if batch is None:
+            return None
+        dims = (batch, free, weight_free) if which == 0 else (batch, weight_free, free)
+        axes = [axis for dim in dims for axis in dim]
+        if len(axes) != 3 or set(axes) != {self.tokens, self.cells, made}:
+            return None
+        if act.kind == "plain":
+            self.rows = act.base
+            self.steps[act.base] = "rows", None, (), {}
+        self.parameters.add(weight.base)
+        part = "transposed matmul" if transposed else "matmul"
+        self.steps[node] = part, None, (operand, weight.base), {}
+        # Each product has columns of its own.
+        new = _Axis(made.size)
+        dims = tuple(tuple(new if a is made else a for a in dim) for dim in dims)
+        return _Value("cells", dims, columns=new)
+
+    def elementwise(self, node: Node) -> _Value | None:
+        if node.kwargs.keys() - {"dtype", "layout", "device", "pin_memory", "rounding_mode",
+                                 "approximate", "non_blocking", "memory_format"}:
+            return None
+        operands = [a for a in node.args if isinstance(a, Node)]
+        found = [self.value(a) for a in operands]
+        cells = [v for v in found if v is not None and v.kind == "cells"]
+        if not cells or None in found:
+            if len(found) == 1 and found[0] is not None and found[0].kind == "sum" and (
+                    node.target.overloadpacket is aten._to_copy):
+                self.steps[node] = "part", None, (operands[0],), {}
+                return found[0]
+            return None
+        rank = node.meta["val"].ndim
+        dims: Dims | None = ((),) * rank
+        columns = cells[0].columns
+        for value in found:
+            known = {v.columns for v in cells}
+            if value.kind == "weight" and len(self.values[value.base].dims) == 2:
+                known.add(self.values[value.base].dims[1][0])  # a bias
+                self.parameters.add(value.base)
+            elif value.kind == "plain":
+                if node.target.overloadpacket is not aten.mul or len(found) != 2:
+                    return None
+                known = {self.values[value.base].dims[1][0]}
+            elif value.kind != "cells":
+                return None
+            aim = self.cells if value.kind == "plain" else columns
+            if any(a.size != aim.size for a in known):
+                return None
+            own = ((),) * (rank - len(value.dims)) + tuple(
+                tuple(aim if a in known else a for a in dim) for dim in value.dims)
+            merged = [_merge(a, b) if a and b else a or b for a, b in zip(dims, own)]
+            if None in merged:
+                return None
+            dims = tuple(merged)
+        axes = [axis for dim in dims for axis in dim]
+        if len(axes) != 3 or set(axes) != {self.tokens, self.cells, columns}:
+            return None
+        mix = next((v.base for v in found if v.kind == "plain"), None)
+        if mix is not None:
+            of = next(a for a, v in zip(operands, found) if v.kind == "cells")
+            self.steps[node] = "part", None, (of,), {}
+            return _Value("weighted", dims, columns=columns, mix=mix)
+        self.steps[node] = "operation", node.target, node.args, dict(node.kwargs)
+        return _Value("cells", dims, columns=columns)
+
+    def columns(self, node: Node) -> _Value | None:
+        """Some columns of cells."""
+        source = node.args[0]
+        if node.target is operator.getitem:
+            if getattr(source.target, "overloadpacket", None) is not aten.split_with_sizes:
+                return None
+            value, dim = self.value(source.args[0]), argument(source, "dim", 0)
+            sizes = source.args[1]
+            start = sum(sizes[:node.args[1]])
+            bounds, step, rows = (start, start + sizes[node.args[1]]), 1, source.args[0]
+        elif node.target.overloadpacket is aten.slice:
+            value, dim, rows = self.value(source), argument(node, "dim", 0), source
+            bounds = argument(node, "start", None), argument(node, "end", None)
+            step = argument(node, "step", 1)
+        else:
+            return None
+        if value is None or value.kind != "cells":
+            return None
+        dim %= len(value.dims)
+        if value.dims[dim] != (value.columns,):
+            return None
+        size = extents_of(node.meta["val"])[dim]
+        if size == 1:
+            return None
+        new = _Axis(size)
+        dims = tuple((new,) if i == dim else d for i, d in enumerate(value.dims))
+        self.steps[node] = "operation", aten.slice.Tensor, (rows, 1, *bounds, step), {}
+        return _Value("cells", dims, columns=new)
+
+    def total(self, node: Node) -> _Value | None:
+        """The sum of weighted cells."""
+        value = self.value(node.args[0])
+        if value is None or value.kind != "weighted":
+            return None
+        dims = argument(node, "dim", None)
+        if dims is None or len(dims) != 1 or argument(node, "keepdim", False) or (
+                value.dims[dims[0]] != (self.cells,)):
+            return None
+        left = tuple(d for i, d in enumerate(value.dims) if i != dims[0] % len(value.dims))
+        self.steps[node] = "part", None, (node.args[0],), {}
+        return _Value("sum", left, columns=value.columns, mix=value.mix)
+
+
+# -- layouts ------------------------------------------------------------------
+
+
+def _merge(one: Dim, other: Dim) -> Dim | None:
+    """Return what two equal dimensions consist of."""
+    if len(one) != len(other):
+        return None
+    merged = []
+    for a, b in zip(one, other):
+        if a is not b and not ((a.free or b.free) and a.size == b.size):
+            return None
+        merged.append(b if a.free else a)
+    return tuple(merged)
+
+
+def _view(node: Node, dims: Dims) -> Dims | None:
+    axes, result = [a for dim in dims for a in dim], []
+    for extent in extents_of(node.meta["val"]):
+        dim: list[_Axis] = []
+        size: Extent = 1
+        while size != extent:
+            if not axes or len(dim) > 4:
+                return None
+            dim.append(axes.pop(0))
+            size = size * dim[-1].size
+        result.append(tuple(dim))
+    return None if axes else tuple(result)
+
+
+def _permute(node: Node, dims: Dims) -> Dims:
+    return tuple(dims[i] for i in node.args[1])
+
+
+def _transpose(node: Node, dims: Dims) -> Dims:
+    order = list(range(len(dims)))
+    if len(order) > 1:
+        first, second = node.args[1:] if len(node.args) > 1 else (0, 1)
+        order[first], order[second] = order[second], order[first]
+    return tuple(dims[i] for i in order)
+
+
+def _unsqueeze(node: Node, dims: Dims) -> Dims:
+    at = node.args[1] % (len(dims) + 1)
+    return (*dims[:at], (), *dims[at:])
+
+
+def _expand(node: Node, dims: Dims) -> Dims | None:
+    shape = extents_of(node.meta["val"])
+    dims = ((),) * (len(shape) - len(dims)) + dims
+    return tuple(dim if dim or extent == 1 else (_Axis(extent, free=True),)
+                 for dim, extent in zip(dims, shape))
+
+
+def _repeat(node: Node, dims: Dims) -> Dims | None:
+    counts = node.args[1]
+    dims = ((),) * (len(counts) - len(dims)) + dims
+    if not all(isinstance(count, int) for count in counts):
+        return None
+    return tuple(dim if count == 1 else (_Axis(count, free=True), *dim)
+                 for dim, count in zip(dims, counts))
+
+
+def _same(node: Node, dims: Dims) -> Dims | None:
+    return dims if node.meta["val"].dtype == node.args[0].meta["val"].dtype else None
+
+
+def _whole(node: Node, dims: Dims) -> Dims | None:
+    """A slice of everything."""
+    return dims if extents_of(node.meta["val"]) == extents_of(node.args[0].meta["val"]) else None
+
+
+_LAYOUTS = {
+    aten.view: _view, aten.reshape: _view, aten._unsafe_view: _view, aten.flatten: _view,
+    aten.squeeze: _view, aten.permute: _permute, aten.transpose: _transpose, aten.t: _transpose,
+    aten.unsqueeze: _unsqueeze, aten.expand: _expand, aten.repeat: _repeat, aten.clone: _same,
+    aten.detach: _same, aten.alias: _same, aten._to_copy: _same, aten.slice: _whole,
+}
+
+
+# -- the choices --------------------------------------------------------------
+
+
+def _are_ids(node: Any, experts: Extent) -> bool:
+    """Return true for the indices of a top-k among the experts: different ones of a token."""
+    source = node.args[0] if isinstance(node, Node) and node.target is operator.getitem else None
+    if source is None or node.args[1] != 1 or _packet(source) is not aten.topk:
+        return False
+    scores = extents_of(source.args[0].meta["val"])
+    return scores[-1] == experts and argument(source, "dim", -1) in (-1, len(scores) - 1)
+
+
+def _packet(node: Any) -> Any:
+    return getattr(getattr(node, "target", None), "overloadpacket", None)
+
+
+def _back(node: Any, packet: Any) -> Node | None:
+    """Return the operand of a node that is this operation."""
+    return node.args[0] if _packet(node) is packet else None
+
+
+def _choices_of(mix: Node, experts: int) -> tuple[Node, Node] | None:
+    """Return ids and weights ``[T, K]`` whose matrix ``[T, E]`` with 0 elsewhere ``mix`` is."""
+    if mix.target is aten.scatter.src:
+        into, dim, ids, weights = mix.args[:4]
+        fill = None
+        if _packet(into) in (aten.full, aten.full_like):
+            fill = argument(into, "fill_value", None)
+        if fill == 0 and dim in (1, -1) and _are_ids(ids, experts) and (
+                extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
+            return ids, weights
+    if _packet(mix) is aten.sum and list(argument(mix, "dim", None) or ()) in ([1], [-2]) and (
+            not argument(mix, "keepdim", False)):
+        product = mix.args[0]
+        if _packet(product) is aten.mul:
+            for mask, factor in (product.args[:2], product.args[1::-1]):
+                weights, ids = _back(factor, aten.unsqueeze), _marked(mask, experts)
+                if weights is not None and ids is not None and factor.args[1] in (-1, 2) and (
+                        extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
+                    return ids, weights
+    return None
+
+
+def _marked(mask: Any, experts: int) -> Node | None:
+    """Return ids ``[T, K]`` that a mask ``[T, K, E]`` has ones at."""
+    while (source := _back(mask, aten._to_copy)) is not None:
+        mask = source
+    if _packet(mask) is not aten.eq:
+        return None
+    for marks, range_ in (mask.args[:2], mask.args[1::-1]):
+        ids = _back(marks, aten.unsqueeze)
+        if ids is not None and marks.args[1] in (-1, 2) and _are_ids(ids, experts) and (
+                _packet(range_) is aten.arange
+                and extents_of(range_.meta["val"]) == (experts,)
+                and (argument(range_, "start", 0), argument(range_, "step", 1)) == (0, 1)):
+            return ids
+    return None
+
+
+# -- the search ---------------------------------------------------------------
+
+
+def find_batched(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
+                 operation: Any, make: Any) -> dict[str, torch.nn.Module]:
+    """Replace experts in ``graph`` by calls of ``operation`` on rows, ids, weights and a key.
+
+    ``make`` makes the module of their number, columns, steps and parameters. Returns it by its
+    key.
+    """
+    found: dict[str, torch.nn.Module] = {}
+    while one := _find_one(graph, tensors, operation, make, f"batched{len(found)}"):
+        found.update(one)
+    return found
+
+
+def _find_one(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
+              operation: Any, make: Any, key: str) -> dict[str, torch.nn.Module]:
+    search = _Batched(tensors)
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        value = search.value(node)
+        if value is None or value.kind != "sum" or search.rows is None:
+            continue
+        like, rows = node.meta["val"], search.rows.meta["val"]
+        if value.axes() != [search.tokens, value.columns] or like.ndim != 2 or (
+                like.dtype != rows.dtype):
+            continue
+        return _replace(graph, tensors, operation, make, search, node, value, key)
+    return {}
+
+
+def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
+             operation: Any, make: Any, search: _Batched, node: Node,
+             value: _Value, key: str) -> dict[str, torch.nn.Module]:
+    experts, rows, mix = search.experts.size, search.rows, value.mix
+    if search.ids is not None and extents_of(search.ids.meta["val"]) != extents_of(
+            mix.meta["val"]):
+        return {}
+    with graph.inserting_before(node):
+        if search.ids is not None:
+            ids, weights = search.ids, mix
+        elif (choices := _choices_of(mix, experts)) is not None:
+            ids, weights = choices
+        else:
+            # All experts for every token.
+            ids, weights = _every(graph, mix, experts), mix
+        module = make(experts, value.columns.size, node, search.steps, search.parameters, tensors)
+        call = graph.call_function(operation, (rows, ids, weights, key))
+        call.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(call)
+    graph.eliminate_dead_code()
+    graph.lint()
+    return {key: module}
+
+
+def _every(graph: torch.fx.Graph, mix: Node, experts: int) -> Node:
+    """Return ids of all experts for every token."""
+    with mix.meta["val"].fake_mode:
+        zeros = graph.call_function(aten.full_like.default, (mix, 0), {"dtype": torch.int64})
+        zeros.meta["val"] = torch.full_like(mix.meta["val"], 0, dtype=torch.int64)
+        range_ = graph.call_function(aten.arange.start_step, (0, experts),
+                                     {"dtype": torch.int64})
+        range_.meta["val"] = torch.arange(0, experts)
+        ids = graph.call_function(aten.add.Tensor, (zeros, range_))
+        ids.meta["val"] = zeros.meta["val"] + range_.meta["val"]
+    return ids
