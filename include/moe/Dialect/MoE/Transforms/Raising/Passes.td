@@ -34,4 +34,73 @@ def MoERaiseGate : Pass<"moe-raise-gate"> {
   let dependentDialects = ["::mlir::moe::MoEDialect"];
 }
 
+def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
+  let summary = "Turn grouped products of other dialects into ours";
+  let description = [{
+    Operations of other dialects that multiply the rows of each group with the
+    weights of the group become `moe.grouped_matmul`. They are matched by name
+    and may be registered or not; their attributes are read as text. Where the
+    dialect is not registered they are in the generic form, and the context
+    allows unregistered dialects.
+
+    | operation | groups | rows of no group |
+    | --- | --- | --- |
+    | `chlo.ragged_dot`, `stablehlo.composite "chlo.ragged_dot"` | sizes | 0 |
+    | `torch.operator "torch.aten._grouped_mm"` | ends | undefined |
+    | `torch.operator "torch.transformers.grouped_mm_fallback"` | ends | 0 |
+
+    Products that are ragged along the contraction, the gradients of weights,
+    become a loop over the groups with a matmul of linalg; a group without rows
+    gives zeros. Sizes are not negative, and ends do not decrease; both may
+    exceed the rows. A transpose of the weights is folded into their layout.
+
+    What no pattern matches stays as it is, and a remark of `moe-raise` has the
+    reason where it is one of these operations: batching dimensions, 8-bit or
+    integer types, a bias.
+  }];
+  let statistics = [
+    Statistic<"numRaised", "products-raised", "grouped products raised">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::moe::MoEDialect", "::mlir::scf::SCFDialect",
+    "::mlir::tensor::TensorDialect"];
+}
+
+def MoERaiseRouting : Pass<"moe-raise-routing"> {
+  let summary = "Turn sorted choices of other dialects into dispatches";
+  let description = [{
+    Programs of JAX sort the choices of their tokens by expert and gather rows
+    in that order. In StableHLO, matched by name as in `moe-raise-grouped`:
+
+    | operation | becomes |
+    | --- | --- |
+    | `chlo.top_k`, and its composite | `moe.gate` with `score(none)` |
+    | a softmax of the last dimension, spelt out | `linalg.softmax` |
+    | a gather of the tokens' rows by the stably sorted ids | `moe.dispatch` |
+    | the counts of the ids, by a scatter or one-hot sum | its offsets |
+    | the inverse permutation, by a sort or scatter | its positions |
+    | rows gathered by the inverse, weighted and summed | `moe.combine` |
+    | a scatter that adds rows at their tokens | `moe.combine` |
+
+    Rows are raised only where the ids come from a gate, so that each is one of
+    an expert, and where the extents are known to be the same: then offsets,
+    rows and positions are those of the program exactly. Bounds that JAX checks
+    and that hold are removed. Operations of StableHLO without an effect that
+    nothing uses any more are erased. Sums are in f32 and rounded once.
+
+    Functions that are called have to be inlined before. `moe-raise-grouped`
+    comes after: it takes offsets from the dispatch, and leaves out the zeros in
+    rows of no expert where there are none.
+  }];
+  let statistics = [
+    Statistic<"numGates", "gates-raised", "top-k raised to gates">,
+    Statistic<"numDispatches", "dispatches-raised", "dispatches raised">,
+    Statistic<"numCombinations", "combinations-raised", "combinations raised">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::moe::MoEDialect", "::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_DIALECT_MOE_TRANSFORMS_RAISING_PASSES_TD

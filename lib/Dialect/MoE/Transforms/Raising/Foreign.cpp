@@ -1,0 +1,204 @@
+//===- Foreign.cpp - Operations of other dialects ------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Foreign.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+void mlir::moe::raising::remarkNotRaised(Operation *op, StringRef name,
+                                         StringRef reason) {
+  auto function = op->getParentOfType<FunctionOpInterface>();
+  remark::missed(op->getLoc(),
+                 remark::RemarkOpts::name(name)
+                     .category("moe-raise")
+                     .function(function ? function.getName() : ""))
+      << ("not raised: '" + op->getName().getStringRef() + "': " + reason)
+             .str();
+}
+
+//===----------------------------------------------------------------------===//
+// Attributes
+//===----------------------------------------------------------------------===//
+
+std::string mlir::moe::raising::textOf(Operation *op, StringRef attribute) {
+  std::string text;
+  if (Attribute value = op->getAttr(attribute)) {
+    llvm::raw_string_ostream os(text);
+    value.print(os);
+  }
+  return text;
+}
+
+/// Reads integers that are separated by commas.
+static std::optional<SmallVector<int64_t>> readIntegers(StringRef text) {
+  SmallVector<int64_t> integers;
+  SmallVector<StringRef> parts;
+  text.trim().split(parts, ',', /*MaxSplit=*/-1, /*KeepEmpty=*/false);
+  for (StringRef part : parts)
+    if (part.trim().getAsInteger(10, integers.emplace_back()))
+      return std::nullopt;
+  return integers;
+}
+
+std::optional<SmallVector<int64_t>>
+mlir::moe::raising::integersIn(StringRef text, StringRef field) {
+  for (size_t from = 0;;) {
+    size_t at = text.find(field, from);
+    if (at == StringRef::npos)
+      return SmallVector<int64_t>();
+    from = at + field.size();
+    // The whole name, not the end of another.
+    bool isWhole =
+        at == 0 || !(llvm::isAlnum(text[at - 1]) || text[at - 1] == '_');
+    StringRef rest = text.substr(from).ltrim();
+    if (!isWhole || !rest.consume_front("="))
+      continue;
+    rest = rest.ltrim();
+    int64_t integer;
+    if (!rest.consume_front("[")) {
+      if (rest.consumeInteger(10, integer))
+        return std::nullopt;
+      return SmallVector<int64_t>{integer};
+    }
+    return readIntegers(rest.take_until([](char c) { return c == ']'; }));
+  }
+}
+
+std::optional<SmallVector<int64_t>>
+mlir::moe::raising::integersOf(Attribute attribute) {
+  SmallVector<int64_t> integers;
+  if (auto array = dyn_cast_if_present<DenseI64ArrayAttr>(attribute))
+    return llvm::to_vector(array.asArrayRef());
+  if (auto integer = dyn_cast_if_present<IntegerAttr>(attribute))
+    return SmallVector<int64_t>{integer.getInt()};
+  if (auto dense = dyn_cast_if_present<DenseIntElementsAttr>(attribute)) {
+    for (const APInt &value : dense.getValues<APInt>())
+      integers.push_back(value.getSExtValue());
+    return integers;
+  }
+  if (auto array = dyn_cast_if_present<ArrayAttr>(attribute)) {
+    for (Attribute element : array) {
+      auto integer = dyn_cast<IntegerAttr>(element);
+      if (!integer)
+        return std::nullopt;
+      integers.push_back(integer.getInt());
+    }
+    return integers;
+  }
+  return std::nullopt;
+}
+
+std::optional<SmallVector<int64_t>>
+mlir::moe::raising::integersOf(Operation *op, StringRef name) {
+  return integersOf(op->getAttr(name));
+}
+
+//===----------------------------------------------------------------------===//
+// Types
+//===----------------------------------------------------------------------===//
+
+static Type readElementType(StringRef text, MLIRContext *context) {
+  Builder b(context);
+  return llvm::StringSwitch<Type>(text.trim())
+      .Case("f32", b.getF32Type())
+      .Case("f16", b.getF16Type())
+      .Case("bf16", b.getBF16Type())
+      .Case("f8E4M3FN", Float8E4M3FNType::get(context))
+      .Case("si32", b.getI32Type())
+      .Case("si64", b.getI64Type())
+      .Default(Type());
+}
+
+RankedTensorType mlir::moe::raising::tensorTypeOf(Type type) {
+  if (auto tensor = dyn_cast<RankedTensorType>(type))
+    return tensor;
+  std::string printed;
+  llvm::raw_string_ostream os(printed);
+  type.print(os);
+  StringRef text = printed;
+  if (!text.consume_front("!torch.vtensor<[") || !text.consume_back(">"))
+    return {};
+  auto [extents, rest] = text.split(']');
+  if (!rest.consume_front(","))
+    return {};
+  SmallVector<int64_t> shape;
+  SmallVector<StringRef> parts;
+  extents.split(parts, ',', /*MaxSplit=*/-1, /*KeepEmpty=*/false);
+  for (StringRef part : parts) {
+    int64_t &extent = shape.emplace_back(ShapedType::kDynamic);
+    if (part.trim() != "?" && part.trim().getAsInteger(10, extent))
+      return {};
+  }
+  Type element = readElementType(rest, type.getContext());
+  return element ? RankedTensorType::get(shape, element) : RankedTensorType();
+}
+
+/// Creates an operation with one operand and result that this build may not
+/// know.
+static Value createForeign(OpBuilder &b, StringRef name, Value operand,
+                           Type type) {
+  OperationState state(operand.getLoc(), name);
+  state.addOperands(operand);
+  state.addTypes(type);
+  return b.create(state)->getResult(0);
+}
+
+Value mlir::moe::raising::asTensor(OpBuilder &b, Value value) {
+  if (isa<RankedTensorType>(value.getType()))
+    return value;
+  return createForeign(b, "torch_c.to_builtin_tensor", value,
+                       tensorTypeOf(value.getType()));
+}
+
+Value mlir::moe::raising::asForeign(OpBuilder &b, Value value, Type type) {
+  if (value.getType() == type)
+    return value;
+  if (isa<RankedTensorType>(type))
+    return tensor::CastOp::create(b, value.getLoc(), type, value);
+  // The conversion takes a tensor of exactly the type that `type` stands for.
+  RankedTensorType tensor = tensorTypeOf(type);
+  if (value.getType() != tensor)
+    value = tensor::CastOp::create(b, value.getLoc(), tensor, value);
+  return createForeign(b, "torch_c.from_builtin_tensor", value, type);
+}
+
+/// Returns a constant integer of torch-mlir.
+static std::optional<int64_t> torchInteger(Value value) {
+  Operation *op = definedBy(value, "torch.constant.int");
+  auto found = op ? integersOf(op, "value") : std::nullopt;
+  return found && found->size() == 1 ? std::optional(found->front())
+                                     : std::nullopt;
+}
+
+Value mlir::moe::raising::swappedLastTwo(Value value) {
+  const SmallVector<int64_t> swap{0, 2, 1};
+  Operation *op = value.getDefiningOp();
+  if (auto transpose = dyn_cast_if_present<linalg::TransposeOp>(op))
+    return transpose.getPermutation() == ArrayRef(swap) ? transpose.getInput()
+                                                        : Value();
+  if (isNamed(op, "stablehlo.transpose") && op->getNumOperands() == 1)
+    return integersOf(op, "permutation") == swap ? op->getOperand(0) : Value();
+  if (isNamed(op, "torch.aten.transpose.int") && op->getNumOperands() == 3) {
+    RankedTensorType type = tensorTypeOf(op->getOperand(0).getType());
+    std::optional<int64_t> first = torchInteger(op->getOperand(1)),
+                           second = torchInteger(op->getOperand(2));
+    if (!type || type.getRank() != 3 || !first || !second)
+      return {};
+    int64_t a = *first < 0 ? *first + 3 : *first,
+            b = *second < 0 ? *second + 3 : *second;
+    return std::min(a, b) == 1 && std::max(a, b) == 2 ? op->getOperand(0)
+                                                      : Value();
+  }
+  return {};
+}

@@ -1,0 +1,83 @@
+//===- Foreign.h - Operations of other dialects ------------ -*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Operations of dialects that this build does not know are matched by name, and
+// their attributes and types are read as text, which is the same whether the
+// dialect is registered or not.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_FOREIGN_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_FOREIGN_H
+
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Operation.h"
+#include "mlir/IR/PatternMatch.h"
+
+namespace mlir::moe::raising {
+
+//===----------------------------------------------------------------------===//
+// What a pattern did
+//===----------------------------------------------------------------------===//
+
+/// What became of an operation: raised, left for a reason, or not one that the
+/// pattern knows.
+struct Outcome {
+  enum Kind { Unknown, Raised, Left } kind = Unknown;
+  std::string reason;
+
+  static Outcome raised() { return {Raised, ""}; }
+  static Outcome left(const llvm::Twine &why) { return {Left, why.str()}; }
+};
+
+/// Emits a remark of the category moe-raise: `op` stays, with the reason.
+void remarkNotRaised(Operation *op, StringRef name, StringRef reason);
+
+//===----------------------------------------------------------------------===//
+// Names and attributes
+//===----------------------------------------------------------------------===//
+
+inline bool isNamed(Operation *op, StringRef name) {
+  return op && op->getName().getStringRef() == name;
+}
+/// Returns the operation with that name that defines `value`, else null.
+inline Operation *definedBy(Value value, StringRef name) {
+  Operation *op = value.getDefiningOp();
+  return isNamed(op, name) ? op : nullptr;
+}
+
+/// Returns an attribute of `op` as text; empty if there is none.
+std::string textOf(Operation *op, StringRef attribute);
+/// Returns the integers of `field = [1, 2]` in a text; none if the field is
+/// absent, nothing if it is no such list.
+std::optional<SmallVector<int64_t>> integersIn(StringRef text, StringRef field);
+/// Returns the integers of an attribute that has an array or tensor of them,
+/// or one.
+std::optional<SmallVector<int64_t>> integersOf(Attribute attribute);
+/// The same of an attribute of `op`.
+std::optional<SmallVector<int64_t>> integersOf(Operation *op, StringRef name);
+
+//===----------------------------------------------------------------------===//
+// Types
+//===----------------------------------------------------------------------===//
+
+/// Returns the tensor type that a type stands for: itself, or the value
+/// semantics tensor of torch-mlir; null if it is neither or has no rank.
+RankedTensorType tensorTypeOf(Type type);
+/// Returns `value` as a tensor, by a conversion of torch-mlir if it is one of
+/// its tensors.
+Value asTensor(OpBuilder &b, Value value);
+/// Returns the tensor `value` as `type`, which asTensor() converted from.
+Value asForeign(OpBuilder &b, Value value, Type type);
+
+/// Returns the tensor whose last two of three dimensions `value` swaps; null if
+/// it does not.
+Value swappedLastTwo(Value value);
+
+} // namespace mlir::moe::raising
+
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_FOREIGN_H

@@ -1,0 +1,339 @@
+//===- GroupedProduct.cpp - Grouped products of others -------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GroupedProduct.h"
+#include "Choices.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+//===----------------------------------------------------------------------===//
+// Checks
+//===----------------------------------------------------------------------===//
+
+static bool isFloat(Type element) {
+  return element.isF32() || element.isF16() || element.isBF16();
+}
+
+static std::string printed(Type type) {
+  std::string text;
+  llvm::raw_string_ostream(text) << type;
+  return text;
+}
+
+/// True for extents that may be equal.
+static bool mayEqual(int64_t a, int64_t b) {
+  return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b;
+}
+
+/// Returns why groups [g] of integers are none; empty if they are.
+static std::string refuseGroups(Type given, int64_t count) {
+  RankedTensorType type = tensorTypeOf(given);
+  if (!type || type.getRank() != 1 ||
+      !(type.getElementType().isSignlessInteger(32) ||
+        type.getElementType().isSignlessInteger(64)))
+    return "expected a vector of i32 or i64 for the groups, got " +
+           printed(given);
+  if (type.isDynamicDim(0) || !mayEqual(type.getDimSize(0), count))
+    return "expected " + std::to_string(count) + " groups, got " +
+           printed(given);
+  return "";
+}
+
+//===----------------------------------------------------------------------===//
+// Offsets
+//===----------------------------------------------------------------------===//
+
+static Value buildIndex(OpBuilder &b, Location loc, int64_t value) {
+  return arith::ConstantIndexOp::create(b, loc, value);
+}
+
+/// Returns [0, s_0, s_0 + s_1, ...] of the sizes.
+static Value buildSums(OpBuilder &b, Location loc, Value sizes, Value init) {
+  Value zero = arith::ConstantIntOp::create(b, loc, 0, 32);
+  Value c0 = buildIndex(b, loc, 0), c1 = buildIndex(b, loc, 1);
+  Value first = tensor::InsertOp::create(b, loc, zero, init, c0);
+  Value count =
+      buildIndex(b, loc, cast<RankedTensorType>(sizes.getType()).getDimSize(0));
+  auto loop = scf::ForOp::create(
+      b, loc, c0, count, c1, ValueRange{first, zero},
+      [&](OpBuilder &b, Location loc, Value group, ValueRange carried) {
+        Value size = tensor::ExtractOp::create(b, loc, sizes, group);
+        if (!size.getType().isInteger(32))
+          size = arith::TruncIOp::create(b, loc, b.getI32Type(), size);
+        Value end = arith::AddIOp::create(b, loc, carried[1], size);
+        Value next = arith::AddIOp::create(b, loc, group, c1);
+        Value result = tensor::InsertOp::create(b, loc, end, carried[0], next);
+        scf::YieldOp::create(b, loc, ValueRange{result, end});
+      });
+  return loop.getResult(0);
+}
+
+/// Returns [0, e_0, e_1, ...] of the ends.
+static Value buildStarts(OpBuilder &b, Location loc, Value ends, Value init) {
+  auto type = cast<RankedTensorType>(ends.getType());
+  if (!type.getElementType().isInteger(32)) {
+    Value narrow =
+        tensor::EmptyOp::create(b, loc, type.getShape(), b.getI32Type());
+    AffineMap map = b.getDimIdentityMap();
+    ends = linalg::GenericOp::create(
+               b, loc, narrow.getType(), ends, narrow,
+               SmallVector<AffineMap>{map, map},
+               SmallVector{utils::IteratorType::parallel},
+               [](OpBuilder &b, Location loc, ValueRange arguments) {
+                 Value end = arith::TruncIOp::create(b, loc, b.getI32Type(),
+                                                     arguments[0]);
+                 linalg::YieldOp::create(b, loc, end);
+               })
+               .getResult(0);
+  }
+  Value zero = arith::ConstantIntOp::create(b, loc, 0, 32);
+  Value zeros = linalg::FillOp::create(b, loc, zero, init).getResult(0);
+  return tensor::InsertSliceOp::create(
+      b, loc, ends, zeros, ArrayRef<OpFoldResult>{b.getIndexAttr(1)},
+      ArrayRef<OpFoldResult>{b.getIndexAttr(type.getDimSize(0))},
+      ArrayRef<OpFoldResult>{b.getIndexAttr(1)});
+}
+
+/// Returns the offsets whose differences the sizes are, which
+/// moe-raise-routing writes; null if they are none.
+static Value offsetsOfSizes(Value sizes) {
+  auto difference = sizes.getDefiningOp<arith::SubIOp>();
+  if (!difference)
+    return {};
+  auto upper = difference.getLhs().getDefiningOp<tensor::ExtractSliceOp>(),
+       lower = difference.getRhs().getDefiningOp<tensor::ExtractSliceOp>();
+  auto isSlice = [&](tensor::ExtractSliceOp slice, int64_t from) {
+    int64_t count = slice.getSourceType().getDimSize(0) - 1;
+    return slice.getStaticOffsets() == ArrayRef(from) &&
+           slice.getStaticSizes() == ArrayRef(count) &&
+           slice.getStaticStrides() == ArrayRef<int64_t>(1);
+  };
+  return upper && lower && upper.getSource() == lower.getSource() &&
+                 isSlice(upper, 1) && isSlice(lower, 0)
+             ? upper.getSource()
+             : Value();
+}
+
+Value GroupedProductBuilder::offsetsOf(Value groups, GroupArgument argument) {
+  Value &made = offsets[{groups, argument}];
+  if (made)
+    return made;
+  if (Value known = offsetsOfSizes(groups);
+      known && argument == GroupArgument::Sizes)
+    return made = known;
+  // Beside the groups, where all their users find it.
+  OpBuilder::InsertionGuard guard(rewriter);
+  rewriter.setInsertionPointAfterValue(groups);
+  Location loc = groups.getLoc();
+  Value given = asTensor(rewriter, groups);
+  int64_t count = cast<RankedTensorType>(given.getType()).getDimSize(0);
+  Value init = tensor::EmptyOp::create(rewriter, loc, ArrayRef{count + 1},
+                                       rewriter.getI32Type());
+  return made = argument == GroupArgument::Sizes
+                    ? buildSums(rewriter, loc, given, init)
+                    : buildStarts(rewriter, loc, given, init);
+}
+
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+Outcome GroupedProductBuilder::replace(Operation *op, GroupedProduct product) {
+  // A transpose of the weights is their other layout.
+  while (Value swapped = swappedLastTwo(product.weights)) {
+    product.weights = swapped;
+    product.transposed = !product.transposed;
+  }
+  RankedTensorType rows = tensorTypeOf(product.rows.getType()),
+                   weights = tensorTypeOf(product.weights.getType()),
+                   result = tensorTypeOf(product.result);
+  if (!rows || !weights || !result || rows.getRank() != 2 ||
+      weights.getRank() != 3 || result.getRank() != 2)
+    return Outcome::left("expected rows [m, k] and weights [g, k, n]");
+  if (!isFloat(rows.getElementType()) || !isFloat(result.getElementType()) ||
+      rows.getElementType() != weights.getElementType())
+    return Outcome::left("expected rows and weights of one float type of 16 or "
+                         "32 bits, got " +
+                         printed(rows) + " and " + printed(weights));
+  int64_t k = weights.getDimSize(product.transposed ? 2 : 1),
+          n = weights.getDimSize(product.transposed ? 1 : 2);
+  if (!weights.hasStaticShape() || rows.isDynamicDim(1))
+    return Outcome::left("the weights have a dynamic shape: " +
+                         printed(weights));
+  if (rows.getDimSize(1) != k || !mayEqual(result.getDimSize(1), n) ||
+      !mayEqual(result.getDimSize(0), rows.getDimSize(0)))
+    return Outcome::left("the extents do not fit: " + printed(rows) + ", " +
+                         printed(weights) + " and " + printed(result));
+  std::string why =
+      refuseGroups(product.groups.getType(), weights.getDimSize(0));
+  if (!why.empty())
+    return Outcome::left(why);
+
+  OpBuilder::InsertionGuard guard(rewriter);
+  Value offsets = offsetsOf(product.groups, product.argument);
+  rewriter.setInsertionPoint(op);
+  Location loc = op->getLoc();
+  Value lhs = asTensor(rewriter, product.rows);
+  Value rhs = asTensor(rewriter, product.weights);
+  OpFoldResult count = tensor::getMixedSize(rewriter, loc, lhs, 0);
+  Value init = tensor::EmptyOp::create(
+      rewriter, loc, ArrayRef<OpFoldResult>{count, rewriter.getIndexAttr(n)},
+      result.getElementType());
+  if (product.zeroRest && !coversAll(offsets, lhs)) {
+    Value zero = arith::ConstantOp::create(
+        rewriter, loc, rewriter.getFloatAttr(result.getElementType(), 0.0));
+    init = linalg::FillOp::create(rewriter, loc, zero, init).getResult(0);
+  }
+  auto matmul = GroupedMatmulOp::create(
+      rewriter, loc, init.getType(), lhs, /*gather=*/nullptr, offsets, rhs,
+      /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
+      /*extras=*/ValueRange(), init, product.transposed, /*panels=*/nullptr,
+      /*maps=*/nullptr, /*first=*/nullptr, /*blocks=*/nullptr);
+  Block *body = rewriter.createBlock(&matmul.getEpilogue());
+  Value sum = body->addArgument(rewriter.getF32Type(), loc);
+  if (!result.getElementType().isF32())
+    sum = arith::TruncFOp::create(rewriter, loc, result.getElementType(), sum);
+  YieldOp::create(rewriter, loc, sum);
+  rewriter.setInsertionPoint(op);
+  rewriter.replaceOp(op,
+                     asForeign(rewriter, matmul.getResult(), product.result));
+  return Outcome::raised();
+}
+
+/// Returns the matrix [k, n] of one group: its rows of `lhs` and `rhs`.
+static Value buildGradient(OpBuilder &b, Location loc, Value lhs,
+                           bool transposed, Value rhs, Value start, Value end,
+                           int64_t k, int64_t n) {
+  Value count = arith::SubIOp::create(b, loc, end, start);
+  auto take = [&](Value matrix, bool columns) {
+    auto type = cast<RankedTensorType>(matrix.getType());
+    int64_t other = type.getDimSize(columns ? 0 : 1);
+    SmallVector<OpFoldResult> offsets{b.getIndexAttr(0), b.getIndexAttr(0)},
+        sizes{b.getIndexAttr(other), b.getIndexAttr(other)},
+        strides{b.getIndexAttr(1), b.getIndexAttr(1)};
+    offsets[columns] = start;
+    sizes[columns] = count;
+    return Value(tensor::ExtractSliceOp::create(b, loc, matrix, offsets, sizes,
+                                                strides));
+  };
+  Value zero = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(0));
+  Value init =
+      tensor::EmptyOp::create(b, loc, ArrayRef<int64_t>{k, n}, b.getF32Type());
+  init = linalg::FillOp::create(b, loc, zero, init).getResult(0);
+  // result[i, j] += lhs[r, i] · rhs[r, j]
+  auto map = [&](ArrayRef<unsigned> dims) {
+    return AffineMap::getMultiDimMapWithTargets(3, dims, b.getContext());
+  };
+  SmallVector<unsigned> lhsDims{2, 0};
+  if (transposed)
+    std::swap(lhsDims[0], lhsDims[1]);
+  return linalg::GenericOp::create(
+             b, loc, init.getType(),
+             ValueRange{take(lhs, transposed), take(rhs, false)}, init,
+             SmallVector<AffineMap>{map(lhsDims), map({2, 1}), map({0, 1})},
+             SmallVector{utils::IteratorType::parallel,
+                         utils::IteratorType::parallel,
+                         utils::IteratorType::reduction},
+             [](OpBuilder &b, Location loc, ValueRange arguments) {
+               SmallVector<Value> wide;
+               for (Value argument : arguments.take_front(2))
+                 wide.push_back(argument.getType().isF32()
+                                    ? argument
+                                    : arith::ExtFOp::create(
+                                          b, loc, b.getF32Type(), argument));
+               Value product = arith::MulFOp::create(b, loc, wide[0], wide[1]);
+               Value sum = arith::AddFOp::create(b, loc, arguments[2], product);
+               linalg::YieldOp::create(b, loc, sum);
+             })
+      .getResult(0);
+}
+
+Outcome GroupedProductBuilder::replace(Operation *op,
+                                       GroupedGradient gradient) {
+  RankedTensorType lhs = tensorTypeOf(gradient.lhs.getType()),
+                   rhs = tensorTypeOf(gradient.rhs.getType()),
+                   result = tensorTypeOf(gradient.result);
+  if (!lhs || !rhs || !result || lhs.getRank() != 2 || rhs.getRank() != 2 ||
+      result.getRank() != 3 || !result.hasStaticShape())
+    return Outcome::left("expected matrices and a result [g, k, n]");
+  if (!isFloat(lhs.getElementType()) || !isFloat(result.getElementType()) ||
+      lhs.getElementType() != rhs.getElementType())
+    return Outcome::left("expected matrices of one float type of 16 or 32 "
+                         "bits, got " +
+                         printed(lhs) + " and " + printed(rhs));
+  int64_t groups = result.getDimSize(0), k = result.getDimSize(1),
+          n = result.getDimSize(2), step = gradient.transposed ? 1 : 0;
+  if (lhs.getDimSize(1 - step) != k || rhs.getDimSize(1) != n ||
+      !mayEqual(lhs.getDimSize(step), rhs.getDimSize(0)))
+    return Outcome::left("the extents do not fit: " + printed(lhs) + ", " +
+                         printed(rhs) + " and " + printed(result));
+  std::string why = refuseGroups(gradient.groups.getType(), groups);
+  if (!why.empty())
+    return Outcome::left(why);
+
+  OpBuilder::InsertionGuard guard(rewriter);
+  Value offsets = offsetsOf(gradient.groups, gradient.argument);
+  rewriter.setInsertionPoint(op);
+  Location loc = op->getLoc();
+  Value left = asTensor(rewriter, gradient.lhs),
+        right = asTensor(rewriter, gradient.rhs);
+  Value rows = tensor::DimOp::create(rewriter, loc, right, 0);
+  Value init = tensor::EmptyOp::create(rewriter, loc, result.getShape(),
+                                       result.getElementType());
+  Value c0 = buildIndex(rewriter, loc, 0), c1 = buildIndex(rewriter, loc, 1);
+  auto loop = scf::ForOp::create(
+      rewriter, loc, c0, buildIndex(rewriter, loc, groups), c1,
+      ValueRange{init},
+      [&](OpBuilder &b, Location loc, Value group, ValueRange carried) {
+        // Like moe.grouped_matmul, clamped to the rows, and none if they end
+        // before they start.
+        auto bound = [&](Value at, Value low) -> Value {
+          Value offset = tensor::ExtractOp::create(b, loc, offsets, at);
+          offset = arith::IndexCastOp::create(b, loc, b.getIndexType(), offset);
+          offset = arith::MinSIOp::create(b, loc, offset, rows);
+          return arith::MaxSIOp::create(b, loc, offset, low);
+        };
+        Value start = bound(group, c0);
+        Value end = bound(arith::AddIOp::create(b, loc, group, c1), start);
+        Value sum = buildGradient(b, loc, left, gradient.transposed, right,
+                                  start, end, k, n);
+        Type element = result.getElementType();
+        if (!element.isF32()) {
+          Value narrow =
+              tensor::EmptyOp::create(b, loc, ArrayRef<int64_t>{k, n}, element);
+          AffineMap map = b.getMultiDimIdentityMap(2);
+          sum = linalg::GenericOp::create(
+                    b, loc, narrow.getType(), sum, narrow,
+                    SmallVector<AffineMap>{map, map},
+                    SmallVector<utils::IteratorType>(
+                        2, utils::IteratorType::parallel),
+                    [&](OpBuilder &b, Location loc, ValueRange arguments) {
+                      Value rounded = arith::TruncFOp::create(b, loc, element,
+                                                              arguments[0]);
+                      linalg::YieldOp::create(b, loc, rounded);
+                    })
+                    .getResult(0);
+        }
+        Value next = tensor::InsertSliceOp::create(
+            b, loc, sum, carried[0],
+            ArrayRef<OpFoldResult>{group, b.getIndexAttr(0), b.getIndexAttr(0)},
+            ArrayRef<OpFoldResult>{b.getIndexAttr(1), b.getIndexAttr(k),
+                                   b.getIndexAttr(n)},
+            SmallVector<OpFoldResult>(3, b.getIndexAttr(1)));
+        scf::YieldOp::create(b, loc, next);
+      });
+  rewriter.replaceOp(op,
+                     asForeign(rewriter, loop.getResult(0), gradient.result));
+  return Outcome::raised();
+}

@@ -1,0 +1,79 @@
+//===- RaiseTopK.cpp - Top-k of other dialects ---------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// jax.lax.top_k: chlo.top_k or, in an exported program, a composite. Of equal
+// values the one with the lowest index is first, as in a gate.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Routing.h"
+
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+/// Returns k of a top-k over the last dimension; none for anything else.
+static std::optional<int64_t> matchTopK(Operation *op) {
+  Attribute k;
+  if (isNamed(op, "chlo.top_k")) {
+    k = op->getAttr("k");
+  } else if (isNamed(op, "stablehlo.composite")) {
+    auto name = op->getAttrOfType<StringAttr>("name");
+    auto attributes = op->getAttrOfType<DictionaryAttr>("composite_attributes");
+    if (!name || name.getValue() != "chlo.top_k" || !attributes)
+      return std::nullopt;
+    if (auto largest = attributes.getAs<BoolAttr>("largest");
+        largest && !largest.getValue())
+      return std::nullopt;
+    k = attributes.get("k");
+  }
+  auto integers = integersOf(k);
+  return integers && integers->size() == 1 ? std::optional(integers->front())
+                                           : std::nullopt;
+}
+
+bool mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
+  std::optional<int64_t> k = matchTopK(op);
+  if (!k || op->getNumOperands() != 1 || op->getNumResults() != 2)
+    return false;
+  Value scores = op->getOperand(0);
+  auto type = dyn_cast<RankedTensorType>(scores.getType());
+  auto values = dyn_cast<RankedTensorType>(op->getResult(0).getType()),
+       indices = dyn_cast<RankedTensorType>(op->getResult(1).getType());
+  if (!type || !values || !indices || type.getRank() != 2 ||
+      type.isDynamicDim(1) || *k < 1 || *k > type.getDimSize(1) ||
+      values.getElementType() != type.getElementType() ||
+      !indices.getElementType().isSignlessInteger(32) ||
+      indices.getShape() != values.getShape() || values.getRank() != 2 ||
+      values.getDimSize(1) != *k)
+    return false;
+  Type element = type.getElementType();
+  if (!element.isF32() && !element.isF16() && !element.isBF16())
+    return false;
+  Builder b(op->getContext());
+  auto shape = [&](Type element) {
+    return RankedTensorType::get({type.getDimSize(0), *k}, element);
+  };
+  auto gate = GateOp::create(
+      rewriter, op->getLoc(), shape(element), shape(b.getI32Type()), scores,
+      /*bias=*/nullptr, /*noise=*/nullptr, /*given_ids=*/nullptr,
+      b.getI64IntegerAttr(*k), ScoreAttr::get(op->getContext(), Score::None),
+      /*score_axis=*/nullptr, /*order=*/nullptr, /*selection=*/nullptr,
+      /*margin=*/nullptr, /*groups=*/nullptr, /*capacity=*/nullptr,
+      /*threshold=*/nullptr, /*normalize=*/nullptr, /*scale=*/nullptr,
+      /*score_type=*/element.isF32() ? nullptr : TypeAttr::get(element));
+  SmallVector<Value> results;
+  for (auto [result, old] : llvm::zip(gate->getResults(), op->getResults()))
+    results.push_back(result.getType() == old.getType()
+                          ? Value(result)
+                          : tensor::CastOp::create(rewriter, op->getLoc(),
+                                                   old.getType(), result));
+  rewriter.replaceOp(op, results);
+  return true;
+}

@@ -1,0 +1,49 @@
+//===- Routing.h - Dispatches and combinations of others ------ -*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_H
+
+#include "Choices.h"
+
+namespace mlir::moe::raising {
+
+/// What is raised in a block, with the roles of its values.
+struct Routing {
+  RewriterBase &rewriter;
+  Choices choices;
+  /// The first dispatch or route of ids.
+  llvm::MapVector<Value, SmallVector<Operation *>> groupings = {};
+
+  /// Returns the dispatch or route of ids that is before `op`; makes a route if
+  /// there is none.
+  Operation *groupingBefore(Operation *op, Value ids);
+  static Value offsetsOf(Operation *grouping);
+  static Value positionsOf(Operation *grouping);
+  /// Returns `value` as `type`, whose extents may be more or less static.
+  Value recast(Value value, Type type);
+};
+
+//===----------------------------------------------------------------------===//
+// Patterns
+//===----------------------------------------------------------------------===//
+
+/// A top-k becomes a gate that only selects.
+bool raiseTopK(Operation *op, RewriterBase &rewriter);
+/// The operations of a softmax become one.
+bool raiseSoftmax(Operation *op, RewriterBase &rewriter);
+/// Rows gathered in the order of the experts become those of a dispatch.
+bool raiseDispatch(Operation *op, Routing &routing);
+/// Rows that return to their tokens and are added up become a combination.
+bool raiseCombine(Operation *op, Routing &routing);
+/// What else was computed from the ids (counts, places, tokens) comes from the
+/// dispatch.
+bool raiseCounts(Routing &routing, Block &block);
+
+} // namespace mlir::moe::raising
+
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_H

@@ -1,0 +1,60 @@
+//===- TorchGroupedMatmul.cpp - PyTorch's grouped products ---------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// torch-mlir has no operation for them and writes "torch.operator" with their
+// name. The groups are ends, not sizes, and the rows after the last one are
+// undefined.
+//
+//===----------------------------------------------------------------------===//
+
+#include "GroupedProduct.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+/// True for an operand that is not given.
+static bool isNone(Value value) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  value.getType().print(os);
+  return text == "!torch.none" || isa<NoneType>(value.getType());
+}
+
+Outcome
+mlir::moe::raising::raiseTorchGroupedMatmul(Operation *op,
+                                            GroupedProductBuilder &builder) {
+  auto name = op->getAttrOfType<StringAttr>("name");
+  if (!isNamed(op, "torch.operator") || !name)
+    return {};
+  bool isFallback = name.getValue() == "torch.transformers.grouped_mm_fallback";
+  if (!isFallback && name.getValue() != "torch.aten._grouped_mm")
+    return {};
+  if (op->getNumOperands() < 3 || op->getNumResults() != 1)
+    return Outcome::left("expected the operands self, mat2 and offs");
+  Value lhs = op->getOperand(0), rhs = op->getOperand(1),
+        ends = op->getOperand(2);
+  if (isNone(ends))
+    return Outcome::left("it has no offs: a batched matmul");
+  // The type of the result says the data type.
+  if (op->getNumOperands() > 3 && !isNone(op->getOperand(3)))
+    return Outcome::left("it has a bias");
+  Type result = op->getResult(0).getType();
+  RankedTensorType left = tensorTypeOf(lhs.getType()),
+                   right = tensorTypeOf(rhs.getType());
+  if (!left || !right)
+    return Outcome::left("an operand is no tensor of known rank");
+  if (left.getRank() == 2 && right.getRank() == 2 && !isFallback)
+    return builder.replace(op,
+                           GroupedGradient{lhs, /*transposed=*/true, rhs, ends,
+                                           GroupArgument::Ends, result});
+  if (left.getRank() != 2 || right.getRank() != 3)
+    return Outcome::left("expected matrices, or rows and weights [g, k, n]");
+  return builder.replace(op, GroupedProduct{lhs, ends, GroupArgument::Ends, rhs,
+                                            /*transposed=*/false,
+                                            /*zeroRest=*/isFallback, result});
+}
