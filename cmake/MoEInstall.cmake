@@ -2,13 +2,14 @@
 # reads. Tools and libraries install themselves where they are defined; here are
 # the headers, the Python package and the exports.
 #
-# There are two sets of targets: MoETargets (the runtime, which needs neither
-# LLVM nor MLIR to be found) and MoECompilerTargets (the dialect and the passes).
+# There are three sets of targets: MoETargets (the runtime, which needs neither
+# LLVM nor MLIR to be found), MoECompilerTargets (the dialect and the passes) and
+# MoECTargets (the compiler with its C API).
 #
 # `cmake --install build --component C`, of which each works without the others
 # but `python`, which needs `runtime` and, to compile, `compiler`:
 #   runtime      libmoe_rt.so.0 and moe-run
-#   compiler     the other tools, MoEPlugin.so and libMoECompiler.so
+#   compiler     the other tools, MoEPlugin.so, libMoECompiler.so and MLIR's C API
 #   development  headers, static libraries, CMake's and pkg-config's files
 #   python       the package moe
 
@@ -52,6 +53,8 @@ if(MOE_BUILD_COMPILER)
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
   install(EXPORT MoECompilerTargets NAMESPACE MoE::
     DESTINATION ${MOE_INSTALL_CMAKEDIR} COMPONENT development)
+  install(EXPORT MoECTargets NAMESPACE MoE::
+    DESTINATION ${MOE_INSTALL_CMAKEDIR} COMPONENT compiler)
   foreach(root ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
     install(DIRECTORY ${root}/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
       COMPONENT development FILES_MATCHING
@@ -68,7 +71,7 @@ configure_package_config_file(
   ${CMAKE_CURRENT_LIST_DIR}/MoEConfig.cmake.in
   ${PROJECT_BINARY_DIR}/cmake/MoEConfig.cmake
   INSTALL_DESTINATION ${MOE_INSTALL_CMAKEDIR}
-  NO_SET_AND_CHECK_MACRO)
+  PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(
   ${PROJECT_BINARY_DIR}/cmake/MoEConfigVersion.cmake
   COMPATIBILITY SameMinorVersion)

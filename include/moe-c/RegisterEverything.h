@@ -21,9 +21,10 @@ extern "C" {
 /// those that pipelines lower to, and the interfaces and translations of all.
 MLIR_CAPI_EXPORTED void moeRegisterAllDialects(MlirDialectRegistry registry);
 
-/// Registers the passes and pipelines of this project for
-/// mlirParsePassPipeline and mlirOpPassManagerAddPipeline, and those of MLIR
-/// that clean up. Thread-safe; calls after the first have no effect.
+/// Registers all passes and pipelines, of MLIR and of this project, for
+/// mlirParsePassPipeline and mlirOpPassManagerAddPipeline. Thread-safe; calls
+/// after the first have no effect. moeCompile does it, too: where other threads
+/// parse pipelines meanwhile, call this before they start.
 MLIR_CAPI_EXPORTED void moeRegisterAllPasses(void);
 
 #ifdef __cplusplus

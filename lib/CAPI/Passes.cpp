@@ -7,12 +7,11 @@
 
 #include "moe-c/Passes.h"
 #include "moe-c/RegisterEverything.h"
+#include "moe/Driver/Driver.h"
 #include "moe/InitAll.h"
 
 #include "mlir/CAPI/IR.h"
 #include "mlir/CAPI/Pass.h"
-
-#include <mutex>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -22,13 +21,7 @@ void moeRegisterAllDialects(MlirDialectRegistry registry) {
   moe::registerAllExtensions(*unwrap(registry));
 }
 
-void moeRegisterAllPasses() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    moe::registerAllPasses();
-    moe::registerAllPipelines();
-  });
-}
+void moeRegisterAllPasses() { moe::registerCompilePasses(); }
 
 #include "moe/Conversion/Passes.capi.cpp.inc"
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.capi.cpp.inc"

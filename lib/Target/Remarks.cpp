@@ -52,6 +52,8 @@ static llvm::StringRef slowPart(llvm::StringRef name) {
     return "weights are prepared in every call";
   if (name == "WeightsDecoded")
     return "weights are decoded";
+  if (name == "OperationNotRaised")
+    return "an operation of another dialect is left";
   if (name == "RouterNotRaised")
     return "a router is left to loops";
   return {};

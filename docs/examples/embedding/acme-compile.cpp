@@ -36,6 +36,7 @@ int main(int argc, char **argv) {
     return 1;
   if (argc < 3) {
     module->print(llvm::outs());
+    llvm::outs() << "\n";
     return 0;
   }
   auto artifact = moe::compileArtifact(*module, "--tokens=0:4096");
