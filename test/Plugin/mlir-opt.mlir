@@ -11,6 +11,14 @@
 // RUN:   -split-input-file -verify-diagnostics \
 // RUN:   --pass-pipeline='builtin.module(moe-reference)' \
 // RUN:   | FileCheck %s --check-prefix=PIPELINE
+// Pipelines with options, between passes of the tool and nested in its pipeline.
+// RUN: mlir-opt %s --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   -split-input-file -verify-diagnostics --dump-pass-pipeline \
+// RUN:   --pass-pipeline='builtin.module(func.func(canonicalize),moe-raise-operations,moe-fuse{keep-formats=true},cse,moe-cpu{vector-bits=512 f16-conversions=true})' \
+// RUN:   2> %t.passes | FileCheck %s --check-prefix=PIPELINE
+// RUN: FileCheck %s --check-prefix=OPTIONS --input-file %t.passes
+// RUN: not mlir-opt %S/../Package/Inputs/layer.mlir --load-dialect-plugin=%moe_plugin --load-pass-plugin=%moe_plugin \
+// RUN:   --pass-pipeline='builtin.module(moe-cpu{vector-bites=512})' 2>&1 | FileCheck %s --check-prefix=BADOPTION
 // RUN: mlir-opt --load-dialect-plugin=%moe_plugin --show-dialects \
 // RUN:   | FileCheck %s --check-prefix=LISTED
 // RUN: mlir-opt --load-pass-plugin=%moe_plugin --list-passes \
@@ -35,6 +43,9 @@
 // PASSES: --convert-moe-to-linalg
 // HELP: --moe-fuse
 // UNKNOWN: MoEPlugin: error: unknown command line argument '--moe-fuze'
+// OPTIONS: moe-fuse-scales{keep-formats=true}
+// OPTIONS: convert-moe-to-cpu{{.*}}vector-bits=512
+// BADOPTION: error: failed to add `moe-cpu` with options `vector-bites=512`
 // OPTION: MoEPlugin: error: {{.*}}size
 
 // DIALECT-LABEL: func.func @route
