@@ -59,6 +59,7 @@ private:
 
   Value logits(Value x);
   Value selectionBias();
+  Value givenIds();
   GateOp gate(Value logits);
   Value experts(Value grouped, Value offsets);
   Value addShared(Value x, Value y);
@@ -92,6 +93,7 @@ SmallVector<const Weight *> LayerBuilder::listWeights() const {
   all.push_back(&weights.router);
   add(weights.routerBias);
   add(weights.selectionBias);
+  add(weights.expertsOfTokens);
   addMLP(weights.expert);
   if (weights.shared)
     addMLP(*weights.shared);
@@ -129,6 +131,12 @@ func::FuncOp LayerBuilder::createFunction() {
   Type rows =
       RankedTensorType::get({ShapedType::kDynamic, layer.hidden}, dataType);
   SmallVector<Type> types{rows};
+  SmallVector<StringRef> inputs{"x"};
+  if (weights.expertsOfTokens) {
+    types.push_back(
+        RankedTensorType::get(ShapedType::kDynamic, b.getI64Type()));
+    inputs.push_back("input_ids");
+  }
   for (const Weight *weight : arguments)
     types.push_back(
         RankedTensorType::get(weight->shape, parseElement(b, weight->dtype)));
@@ -140,17 +148,19 @@ func::FuncOp LayerBuilder::createFunction() {
     function.setArgAttr(index, "moe.role", b.getStringAttr(role));
     function.setArgAttr(index, "moe.name", b.getStringAttr(name));
   };
-  annotate(0, "input", "x");
-  for (auto [index, weight] : llvm::enumerate(arguments)) {
-    annotate(index + 1, "weight", weight->name);
+  for (auto [index, name] : llvm::enumerate(inputs))
+    annotate(index, "input", name);
+  for (auto [position, weight] : llvm::enumerate(arguments)) {
+    unsigned index = inputs.size() + position;
+    annotate(index, "weight", weight->name);
     SmallVector<StringRef> source(weight->source.begin(), weight->source.end());
-    function.setArgAttr(index + 1, "moe.source", b.getStrArrayAttr(source));
+    function.setArgAttr(index, "moe.source", b.getStrArrayAttr(source));
     if (!weight->sourceFormat.empty())
-      function.setArgAttr(index + 1, "moe.source_format",
+      function.setArgAttr(index, "moe.source_format",
                           b.getStringAttr(weight->sourceFormat));
     if (weight->convert)
-      function.setArgAttr(index + 1, "moe.convert", b.getUnitAttr());
-    values[weight] = body->getArgument(index + 1);
+      function.setArgAttr(index, "moe.convert", b.getUnitAttr());
+    values[weight] = body->getArgument(index);
   }
   return function;
 }
@@ -182,6 +192,54 @@ Value LayerBuilder::selectionBias() {
       b, bias, ArrayRef<ReassociationIndices>{{0, 1}});
 }
 
+/// Returns the experts that the ids of the tokens choose, if they do. A token
+/// that is not in the vocabulary has none.
+Value LayerBuilder::givenIds() {
+  if (!weights.expertsOfTokens)
+    return {};
+  Value table = (*this)[weights.expertsOfTokens];
+  auto function = cast<func::FuncOp>(table.getParentBlock()->getParentOp());
+  Value tokens = function.getArgument(1);
+  Value count = tensor::DimOp::create(b, tokens, 0);
+  Value empty = tensor::EmptyOp::create(
+      b, ArrayRef<OpFoldResult>{count, b.getIndexAttr(layer.router.topK)},
+      b.getI32Type());
+  AffineMap map = b.getMultiDimIdentityMap(2);
+  SmallVector<utils::IteratorType> parallel(2, utils::IteratorType::parallel);
+  return linalg::GenericOp::create(
+             b, empty.getType(), tokens, empty,
+             ArrayRef<AffineMap>{map.getMajorSubMap(1), map}, parallel,
+             [&](OpBuilder &, Location, ValueRange args) {
+               auto constant = [&](Type type, int64_t value) -> Value {
+                 return arith::ConstantOp::create(
+                     b, type, b.getIntegerAttr(type, value));
+               };
+               Type i64 = b.getI64Type(), i32 = b.getI32Type();
+               Value isKnown = arith::CmpIOp::create(
+                   b, arith::CmpIPredicate::ult, args[0],
+                   constant(i64, layer.router.vocabulary));
+               Value token = arith::SelectOp::create(b, isKnown, args[0],
+                                                     constant(i64, 0));
+               Value row =
+                   arith::IndexCastOp::create(b, b.getIndexType(), token);
+               Value choice = linalg::IndexOp::create(b, 1);
+               Value expert =
+                   tensor::ExtractOp::create(b, table, ValueRange{row, choice});
+               // Narrowed, an id that is no expert must not become one.
+               Value isExpert = arith::CmpIOp::create(
+                   b, arith::CmpIPredicate::ult, expert,
+                   constant(expert.getType(), layer.experts));
+               if (expert.getType() != i32)
+                 expert = arith::TruncIOp::create(b, i32, expert);
+               Value isChosen = arith::AndIOp::create(b, isKnown, isExpert);
+               linalg::YieldOp::create(
+                   b, arith::SelectOp::create(b, isChosen, expert,
+                                              constant(i32, -1))
+                          .getResult());
+             })
+      .getResult(0);
+}
+
 GateOp LayerBuilder::gate(Value logits) {
   const Router &router = layer.router;
   MLIRContext *context = b.getContext();
@@ -199,9 +257,9 @@ GateOp LayerBuilder::gate(Value logits) {
         NormalizeAttr::get(context, router.normalize->kind, router.normalize->p,
                            router.normalize->epsilon, router.normalize->guard);
   return GateOp::create(
-      b, logits, /*bias=*/selectionBias(), /*noise=*/Value(),
-      /*given_ids=*/Value(), router.topK, router.score, ScoreAxis::Experts,
-      router.order, Selection::TokenChoice, real(router.margin), groups,
+      b, logits, /*bias=*/selectionBias(), /*noise=*/Value(), givenIds(),
+      router.topK, router.score, ScoreAxis::Experts, router.order,
+      Selection::TokenChoice, real(router.margin), groups,
       /*capacity=*/CapacityAttr(), /*threshold=*/FloatAttr(), normalize,
       router.scale == 1.0 ? FloatAttr() : real(router.scale),
       scoreType.isF32() ? TypeAttr() : TypeAttr::get(scoreType));

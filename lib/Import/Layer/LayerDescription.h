@@ -85,6 +85,12 @@ struct Router {
   bool selectionBiasIsRow = false;      // stored as [1, experts]
   bool selectionBiasIsOptional = false; // a checkpoint may lack it
 
+  /// The table of the experts of each token, [vocabulary, topK] of i64 or i32:
+  /// the ids of the tokens choose, which are an input, and scores only weigh.
+  /// Names in different releases; empty: the scores choose.
+  SmallVector<std::string, 2> expertsOfTokens;
+  int64_t vocabulary = 0;
+
   int64_t topK = 0;
   Score score = Score::Softmax;
   Order order = Order::ScoreThenSelect;

@@ -26,6 +26,7 @@ enum class Types {
   Converted, // any float, converted to that of the layer
   OrF32,     // f32 stays, other floats are converted
   AnyFloat,  // the argument has the type of the tensor
+  Index,     // i64 or i32, as the tensor
 };
 
 class WeightFinder {
@@ -104,6 +105,8 @@ std::string WeightFinder::expand(StringRef name, int64_t expert) const {
 
 std::string WeightFinder::expectedType(Types types,
                                        ArrayRef<int64_t> shape) const {
+  if (types == Types::Index)
+    return typeName("i64 or i32", shape);
   bool any = types != Types::OfLayer || dtype.empty();
   return typeName(any ? StringRef("f32, f16 or bf16") : StringRef(dtype),
                   shape);
@@ -124,13 +127,16 @@ void WeightFinder::check(Weight &weight, const std::string &tensor,
     return fail("tensor '" + tensor +
                 "': " + llvm::toString(found.takeError()));
   bool sameType = found->dtype == dtype;
+  bool isIndex = found->dtype == "i64" || found->dtype == "i32";
   bool typeFits =
-      sameType || (types != Types::OfLayer && isSupported(found->dtype));
+      types == Types::Index
+          ? isIndex
+          : sameType || (types != Types::OfLayer && isSupported(found->dtype));
   if (!typeFits || ArrayRef<int64_t>(found->shape) != shape)
     return fail("expected tensor '" + tensor + "' to be " +
                 expectedType(types, shape) + ", got " +
                 typeName(found->dtype, found->shape));
-  if (types == Types::AnyFloat ||
+  if (types == Types::AnyFloat || types == Types::Index ||
       (types == Types::OrF32 && found->dtype == "f32"))
     weight.dtype = found->dtype;
   else if (!sameType)
@@ -175,10 +181,11 @@ void WeightFinder::findFields(Weight &weight, ArrayRef<std::string> tensors,
 Weight WeightFinder::find(StringRef argument, StringRef name,
                           ArrayRef<int64_t> shape, Types types) {
   std::string tensor = expand(name, 0);
-  Weight weight{argument.str(),
-                types == Types::AnyFloat ? "f32" : dtype,
-                llvm::to_vector(shape),
-                {tensor}};
+  Weight weight{argument.str(), dtype, llvm::to_vector(shape), {tensor}};
+  if (types == Types::AnyFloat)
+    weight.dtype = "f32";
+  else if (types == Types::Index)
+    weight.dtype = "i64";
   if (shape.size() == 2 && isQuantized(name))
     findFields(weight, tensor, {std::nullopt, shape[0], shape[1]});
   else
@@ -372,6 +379,10 @@ llvm::Expected<LayerWeights> WeightFinder::run() {
       weights.selectionBias =
           find("e_score_correction_bias", name, shape, Types::AnyFloat);
   }
+  if (!router.expertsOfTokens.empty())
+    weights.expertsOfTokens =
+        find("experts_of_tokens", chooseName(router.expertsOfTokens),
+             {router.vocabulary, router.topK}, Types::Index);
 
   weights.expert = findMLP(layer.expert, layout, "", /*ofExperts=*/true);
   if (layer.shared) {

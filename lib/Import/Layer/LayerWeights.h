@@ -47,7 +47,7 @@ struct MLPWeights {
 struct LayerWeights {
   std::string dtype; // of the experts and of the layer
   Weight router;
-  std::optional<Weight> routerBias, selectionBias;
+  std::optional<Weight> routerBias, selectionBias, expertsOfTokens;
   MLPWeights expert;
   std::optional<MLPWeights> shared;
   std::optional<Weight> sharedGate;

@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -20,7 +21,8 @@ import torch
 from moe_testing import families
 from moe_testing.models import hf
 from moe_testing.models.checkpoints import (
-    TOLERANCE, check, compile_layer, edit, ir_of, refused, relative_error, replace_tensors)
+    TOLERANCE, TORCH, check, compile_layer, edit, ir_of, numpy_of, refused, relative_error,
+    replace_tensors)
 from moe_testing.models.hf import MODELS
 from moe_testing.models.hf_families import WRAPPERS
 
@@ -146,10 +148,63 @@ def test_dropped_groups_score_0(compiled, tmp_path):
     assert relative_error(y, model.run(x)) < TOLERANCE["f32"]
 
 
-def test_hash_layer(compiled, tmp_path):
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("original", [True, False])
+def test_hash_layer(compiled, tmp_path, record, original, dtype):
+    """A table has the experts of each token; here with tokens that use none of others."""
+    model = MODELS["deepseek_v4"]()
+    block = model.model.model.layers[0].mlp
+    table = block.gate.tid2eid
+    generator = torch.Generator().manual_seed(5)
+    table.copy_(torch.randint(0, 8, table.shape, generator=generator))
+    table[:, 1] = (table[:, 0] + 1 + table[:, 1] % 7) % 8  # choices of a token differ
+    model.model.to(TORCH[dtype])
+    model.save(tmp_path, save_original_format=original)
+    layer = compiled.compile(tmp_path, layer=0).layer(tmp_path)
+    x = torch.randn((33, hf.H), generator=generator).to(TORCH[dtype])
+    ids = torch.randint(0, len(table), (33,), generator=generator)
+    ids[-1] = len(table) - 1
+    with torch.no_grad():
+        theirs = block(x[None], ids[None])[0]
+    ours = layer(numpy_of(x), ids.numpy())
+    error = relative_error(ours, theirs)
+    record(f"hash layer {dtype}", error)
+    assert error < TOLERANCE[dtype]
+    if dtype == "f32" and original:
+        # Tokens that the vocabulary lacks have no routed expert, and harm no others.
+        wrong = ids.clone()
+        wrong[:3] = torch.tensor([-1, len(table), 2**40])
+        with torch.no_grad():
+            shared = block.shared_experts(x[:3])
+        ours = layer(numpy_of(x), wrong.numpy())
+        assert relative_error(ours[3:], theirs[3:]) < TOLERANCE[dtype]
+        assert relative_error(ours[:3], shared) < TOLERANCE[dtype]
+
+
+def test_tables_of_hash_layers_that_do_not_fit(compiled, tmp_path):
     MODELS["deepseek_v4"]().save(tmp_path)
-    message = refused(compiled, tmp_path, "--layer=0")
-    assert "layer 0 chooses its experts by the ids of the tokens, which cannot be" in message
+    name = "model.layers.0.ffn.gate.tid2eid"
+
+    def put(table):
+        replace_tensors(tmp_path, lambda tensors: tensors.update({name: table}))
+        return compiled.compile(tmp_path, layer=0).layer(tmp_path)
+
+    config = MODELS["deepseek_v4"]().model.config
+    vocabulary, k = config.vocab_size, config.num_experts_per_tok
+    x, ids = np.ones((2, hf.H), np.float32), np.array([0, 1])
+    # An id that is no expert, also none of its lower 32 bits, is no choice.
+    table = torch.zeros((vocabulary, k), dtype=torch.long)
+    table[1] = torch.tensor([2**32 + 1, -7, 8])
+    y = put(table)(x, ids)
+    assert np.isfinite(y).all() and not np.array_equal(y[0], y[1])
+    assert np.array_equal(put(table.int().clamp(0, 0))(x, ids)[0], y[0])  # and in i32
+    replace_tensors(tmp_path, lambda tensors: tensors.update({name: table[:5].clone()}))
+    assert re.search(rf"expected tensor '{name}' to be i64 or i32\[{vocabulary}, {k}\], got "
+                     rf"i64\[5, {k}\]", refused(compiled, tmp_path, "--layer=0"))
+    replace_tensors(tmp_path, lambda tensors: tensors.update({name: table.float()}))
+    assert "got f32" in refused(compiled, tmp_path, "--layer=0")
+    replace_tensors(tmp_path, lambda tensors: tensors.pop(name))
+    assert f"no tensor '{name}'" in refused(compiled, tmp_path, "--layer=0")
 
 
 # --------------------------------------------------------------------------

@@ -96,6 +96,7 @@ inline const Example examples[] = {
      R"({"hidden_size": 8, "num_hidden_layers": 4, "moe_intermediate_size": 6,
          "n_routed_experts": 4, "num_experts_per_tok": 2, "mlp_bias": true,
          "scoring_func": "sqrtsoftplus", "num_hash_layers": 2,
+         "vocab_size": 16,
          "swiglu_limit": 10.0, "routed_scaling_factor": 1.5})"},
     {{"nemotron_h"},
      1,

@@ -267,12 +267,18 @@ static Family bailing() {
 // DeepSeek-V4
 //===----------------------------------------------------------------------===//
 
-static void refuseHashLayer(const Config &config, int64_t layer,
-                            LayerDescription &d) {
-  if (layer >= 0 && layer < d.layers && !llvm::is_contained(d.moeLayers, layer))
-    config.fail("layer " + Twine(layer) +
-                " chooses its experts by the ids of the tokens, which cannot "
-                "be imported");
+/// Layers that are not "moe" are "hash_moe": a table has the experts of each
+/// token, and scores only weigh them.
+static void readHashLayer(const Config &config, int64_t layer,
+                          LayerDescription &d) {
+  bool isHash =
+      layer >= 0 && layer < d.layers && !llvm::is_contained(d.moeLayers, layer);
+  d.moeLayers = llvm::to_vector(llvm::seq<int64_t>(0, d.layers));
+  if (!isHash)
+    return;
+  d.router.expertsOfTokens = {"ffn.gate.tid2eid", "mlp.gate.tid2eid"};
+  d.router.vocabulary = config.integer("vocab_size", 1, 1 << 24);
+  d.router.selectionBias.clear();
 }
 
 static Family deepseekV4() {
@@ -298,7 +304,7 @@ static Family deepseekV4() {
   f.shared.biases = "mlp_bias";
   f.shared.layouts = {linears("ffn.shared_experts.", "w1", "w3", "w2"),
                       linears("mlp.shared_experts.")};
-  f.refine = refuseHashLayer;
+  f.refine = readHashLayer;
   return f;
 }
 
