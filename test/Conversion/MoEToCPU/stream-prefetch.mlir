@@ -56,10 +56,18 @@ func.func @quantized(%x: memref<?x128xf32>, %w: memref<1x1x4608xi8>, %y: memref<
   return
 }
 
-// A group that is a whole row is read by a loop of its own.
+// A group that is a whole row is read by a loop over its steps, which prefetches: 256 bytes, four lines. A last
+// group of fewer steps does so, too.
 #row = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, offset = 8,
                    scales = [#moe.field<element = f16, operand = 1, block = [1, 4096]>]>
 // ROW-LABEL: func.func private @moe_kernel_q4_bf16_1x4x16(
+// ROW:         scf.for
+// ROW-NOT:       memref.prefetch
+// ROW:           scf.for
+// ROW-COUNT-4:     memref.prefetch {{.*}} locality<3>
+// ROW-NOT:         memref.prefetch
+// ROW:         scf.if
+// ROW-COUNT-4:     memref.prefetch {{.*}} locality<3>
 // ROW-NOT:     memref.prefetch
 // ROW:         return
 func.func @rows(%x: memref<?x4096xbf16>, %w: memref<1x1x131200xi8>, %y: memref<?x64xf32>) {

@@ -350,8 +350,10 @@ QuantizedKernelBuilder::Sums FloatKernelBuilder::sumsOf(const Group &group) {
   SmallVector<Value> sums =
       forEach(group.steps, zeros, [&](Value each, ValueRange current) {
         SmallVector<Value> next(current);
-        step(b.add(group.start, b.mul(each, bytes)),
-             b.add(k, b.mul(each, format.getStep())), next);
+        Value start = b.add(group.start, b.mul(each, bytes));
+        if (prefetchesInGroup())
+          prefetch(start, bytes);
+        step(start, b.add(k, b.mul(each, format.getStep())), next);
         return next;
       });
   Sums result;

@@ -225,9 +225,11 @@ QuantizedKernelBuilder::Sums Int8KernelBuilder::sumsOf(const Group &group) {
   SmallVector<Value> sums =
       forEach(b.div(group.steps, stepsOfPart), zeros,
               [&](Value number, ValueRange current) {
-                Sums each = scaledSums(
-                    partAt(b.add(row, b.mul(number, QuantizedRows::bytes)),
-                           b.add(group.start, b.mul(number, partBytes))));
+                Value start = b.add(group.start, b.mul(number, partBytes));
+                if (prefetchesInGroup())
+                  prefetch(start, partBytes);
+                Sums each = scaledSums(partAt(
+                    b.add(row, b.mul(number, QuantizedRows::bytes)), start));
                 SmallVector<Value> next(each.products);
                 llvm::append_range(next, each.rows);
                 for (auto [sum, all] : llvm::zip(next, current))

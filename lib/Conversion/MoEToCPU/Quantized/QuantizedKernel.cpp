@@ -201,6 +201,11 @@ std::pair<Value, Value> QuantizedKernelBuilder::factorsOf(int64_t vector) {
   return {scale, excess};
 }
 
+void QuantizedKernelBuilder::prefetch(Value start, int64_t bytes) {
+  prefetchStream(b, kernel.prefetchedPages, argument(Weights), argument(Start),
+                 argument(End), b.sub(start, argument(Start)), bytes);
+}
+
 /// Adds a group to the accumulators: group `inBlock` of the current block.
 SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
                                                       Value inBlock,
@@ -210,12 +215,8 @@ SmallVector<Value> QuantizedKernelBuilder::buildGroup(Value number,
   Value start = b.add(blockStart, columns * format.getNumberBytes(true));
   start = b.add(start, b.mul(inBlock, columns * format.getGroupBytes()));
   groupEnd = b.add(start, b.mul(steps, columns * format.getStepBytes()));
-  // A group may be a whole row, whose steps are a loop of their own.
-  constexpr int64_t mostBytes = 8 << 10;
-  if (int64_t bytes = columns * format.getGroupBytes(); bytes <= mostBytes)
-    prefetchStream(b, kernel.prefetchedPages, argument(Weights),
-                   argument(Start), argument(End),
-                   b.sub(start, argument(Start)), bytes);
+  if (!prefetchesInGroup())
+    prefetch(start, columns * format.getGroupBytes());
   return addGroup({number, start, steps}, accumulators);
 }
 

@@ -61,6 +61,15 @@ protected:
   /// Returns what the products of a kernel are multiplied by, a power of two.
   virtual double getFactor() { return 1; }
 
+  /// True if a group is so large that the loops in it prefetch, not that over
+  /// groups: it may be a whole row.
+  bool prefetchesInGroup() {
+    return kernel.getColumns() * format.getGroupBytes() > 8 << 10;
+  }
+  /// Emits the prefetches of an iteration that reads `bytes` bytes of weights
+  /// from `start` on.
+  void prefetch(Value start, int64_t bytes);
+
   /// True if the kernel subtracts something from all weights of a group.
   bool needsRowSums() { return format.hasMins() || getExcess() != 0; }
   Value argument(Argument which) { return function.getArgument(which); }
