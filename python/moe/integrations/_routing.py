@@ -20,6 +20,7 @@ import torch
 
 from ._batched import find_batched
 from ._graph import argument, extents_of
+from ._loops import Loops
 from ._module import register
 
 __all__ = ["find_experts"]
@@ -39,6 +40,10 @@ class _Is:
     ``number``-th: "count", "size" (that is read back). "parts" are grouped rows that are split
     by such sizes, "part" is one of them, or what is computed of it; ``of`` is the split. A
     "mask" ``[T, E]`` has ones at the ids.
+
+    In a loop over the experts "hits" are where the ids are the ``number``-th, "places" their
+    indices, "token" and "choice" one of both. A "part" is the rows of these tokens; "part
+    weights" are ``of`` weights; "weighted part" is their product, "sum" what it is added to.
     """
 
     kind: str
@@ -141,6 +146,7 @@ class _Search:
         self.known: dict[Node, _Is] = {}
         self.regions: dict[Node, _Region] = {}  # by ids
         self.found: dict[str, torch.nn.Module] = {}
+        self.loops = Loops(self, _Is)
 
     def run(self) -> dict[str, torch.nn.Module]:
         _add_other_packages()
@@ -149,7 +155,10 @@ class _Search:
                 continue
             packet = getattr(node.target, "overloadpacket", node.target)
             rule = _RULES.get(packet, _Search.other)
-            if (found := rule(self, node)) is not None:
+            found = self.loops.rule(packet, node)
+            if found is None:
+                found = rule(self, node)
+            if found is not None:
                 self.known[node] = found
         if self.found:
             self.graph.eliminate_dead_code()
@@ -227,6 +236,8 @@ class _Search:
     def index(self, node: Node) -> _Is | None:
         source, indices = node.args[0], node.args[1]
         indices = indices if isinstance(indices, (list, tuple)) else [node.args[2]]
+        if (found := self.loops.index(node, source, indices)) is not None:
+            return found
         if len(indices) != 1:
             return None
         if found := self.is_(indices[0], "tokens"):
@@ -488,11 +499,15 @@ class _Search:
         if region.rows is None or region.experts is None or found.of is None or (
                 extents_of(found.of.meta["val"]) != extents_of(found.ids.meta["val"])):
             return
+        self.call(node, region, found.ids, found.of, result, into)
+
+    def call(self, node: Node, region: _Region, ids: Node, weights: Node,
+             result: Node | None = None, into: Node | None = None) -> None:
+        """Put a call of the experts in place of a node, whose rows ``result`` are."""
         key = f"grouped{len(self.found)}"
-        self.found[key] = _Experts.of(region, result, self.tensors)
+        self.found[key] = _Experts.of(region, result or node, self.tensors)
         with self.graph.inserting_before(node):
-            call = self.graph.call_function(self.operation,
-                                            (region.rows, found.ids, found.of, key))
+            call = self.graph.call_function(self.operation, (region.rows, ids, weights, key))
             call.meta["val"] = node.meta["val"]
             total = call
             if into is not None:
@@ -512,6 +527,8 @@ def _transposed(node: Node) -> Node | None:
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:
+    if "moe.parts" in node.meta:
+        return (node.meta["moe.parts"],)
     if node.meta["moe.part"] == "part":
         return node.args[0].args[:1]
     if node.meta["moe.part"] != "transposed matmul":

@@ -34,7 +34,7 @@ from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
 from ._operations import as_matrix, element_of, translate
 from ._module import CompiledLayer
 from ._routing import find_experts
-from ._tracing import unchanged
+from ._tracing import SkipsNothing, unchanged
 from ._scalars import DTYPES, Scalar
 from ._written_experts import may_be_experts, number_of_rows, read
 
@@ -220,7 +220,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
     rows = rows.new_zeros((*rows.shape[:-2], number_of_rows(module), rows.shape[-1]))
     lengths: list[int] = []
     traced = _Rows(module, lengths.append)
-    with unchanged(module), _leaves(module) as experts, _quiet():
+    with unchanged(module), _leaves(module) as experts, _quiet(), SkipsNothing() as skips:
         try:
             program = torch.export.export(
                 traced, (rows,), strict=False,
@@ -235,6 +235,8 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
                           "through transformers' interface, or be a module called experts that "
                           "takes rows, ids and weights")
             raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {reason}") from error
+    if skips.assumed:
+        _check_branches(traced, program, rows, name)
     with _quiet():
         imported = _translate(program, experts, name)
     if "moe.dispatch" not in imported.mlir:
@@ -247,18 +249,40 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
     return imported
 
 
+def _check_branches(module: torch.nn.Module, program: torch.export.ExportedProgram,
+                    rows: torch.Tensor, name: str) -> None:
+    """Check that branches which were taken when the module was traced change nothing."""
+    draw = torch.Generator().manual_seed(0)
+    for tokens in (2, 3, rows.shape[-2]):
+        x = torch.randn(*rows.shape[:-2], tokens, rows.shape[-1], generator=draw).to(
+            rows.device, rows.dtype)
+        with torch.no_grad():
+            expected = module(x.clone())
+            try:
+                same = torch.allclose(program.module()(x), expected, 1e-3, 1e-5)
+            except MoEError:  # of experts that are one operation
+                same = False
+        if not same:
+            raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: its operations depend on "
+                           "the values of a tensor")
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Leave what torch logs of an export to the error that it raises."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    disabled, logger.disabled = logger.disabled, True
+    loggers = [logging.getLogger(name) for name in (
+        "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")]
+    disabled = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         with warnings.catch_warnings():
             # Of torch's own code.
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
             yield
     finally:
-        logger.disabled = disabled
+        for logger, before in zip(loggers, disabled):
+            logger.disabled = before
 
 
 class _Rows(torch.nn.Module):
@@ -489,7 +513,7 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     # The runtime reports ids that are no expert's.
     for node in reversed(graph.nodes):
-        if str(node.target).startswith("aten._assert"):
+        if str(node.target).startswith(("aten._assert", "aten.sym_constrain_range")):
             graph.erase_node(node)
     graph.eliminate_dead_code()
     grouped = find_experts(
