@@ -135,4 +135,16 @@ def MoEMoveBF16AsI16 : Pass<"moe-move-bf16-as-i16", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
 
+def MoEFuseElementwise : Pass<"moe-fuse-elementwise"> {
+  let summary = "Make one operation of a chain of elementwise ones";
+  let description = [{
+    Fuses elementwise operations of linalg where the result of one has no other
+    use, as `linalg-fuse-elementwise-ops` does. That pass also fuses operations
+    that read their destination, such as a product that adds to zeros, and in
+    MLIR 22.1 computes something else then; here neither operation reads its
+    destination or has a reduction.
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect"];
+}
+
 #endif // MOE_TRANSFORMS_PASSES_TD

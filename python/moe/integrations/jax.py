@@ -1,0 +1,95 @@
+"""A layer of a JAX model, compiled: ``moe.integrations.jax.from_jax``.
+
+    from moe.integrations.jax import from_jax
+
+    tokens, = jax.export.symbolic_shape("t")
+    x = jax.ShapeDtypeStruct((tokens, 1024), jnp.float32)
+    imported = from_jax(block, x, params)   # block(x, params), jitted or not
+    layer = imported.layer()                # compiled, with the arrays of params
+    y = layer(x)                            # [T, 1024], any T
+
+The function is exported by ``jax.export``. Passes of the compiler raise its sorted choices
+and grouped products (``jax.lax.top_k``, ``argsort``, ``ragged_dot``) to operations of
+experts, and jaxlib's own MLIR lowers the rest to linalg. An operation that neither of them
+knows is an error that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._compile import compile as compile_module
+from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from .._runtime import Layer, Module
+from ._stablehlo import lower, raised
+
+__all__ = ["Imported", "from_jax"]
+
+
+@dataclass
+class Imported:
+    """An exported function: ``mlir`` computes it from inputs and ``weights``, by name."""
+
+    mlir: str
+    weights: dict[str, jax.Array]
+
+    def compile(self, **options: Any) -> Module:
+        """Compile the function; ``options`` are those of ``moe.compile``."""
+        return compile_module(self.mlir, **options)
+
+    def layer(self, **options: Any) -> Layer:
+        """Compile the function and bind the arrays that it was imported with."""
+        return self.compile(**options).layer(
+            {name: np.asarray(array) for name, array in self.weights.items()})
+
+
+def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
+    """Import a function of JAX.
+
+    Args:
+      function: a function, jitted or not, with experts written as operations of JAX.
+      arguments: its arguments, trees of arrays. Arrays are weights, prepared once; a
+        ``jax.ShapeDtypeStruct`` is an input of a call. Its first extent may be symbolic
+        (``jax.export.symbolic_shape``), and is then any number of tokens.
+
+    Raises:
+      MoEError: if the function has no input, or an operation that is not lowered.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(arguments)
+    specs = jax.tree_util.tree_map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in leaves):
+        raise MoEError(INVALID_ARGUMENT, "expected an input: a jax.ShapeDtypeStruct")
+    if not isinstance(function, jax.stages.Wrapped):
+        function = jax.jit(function)
+    try:
+        # As for a GPU, where grouped products stay one operation.
+        exported = jax.export.export(function, platforms=("cuda",))(*specs)
+    except (NotImplementedError, jax.errors.JAXTypeError) as error:
+        raise MoEError(UNIMPLEMENTED, f"JAX does not export the function: {error}") from error
+    names = [_name(path) for path, _ in leaves]
+    weights, signature = {}, []
+    for index in exported.module_kept_var_idx:
+        path, leaf = leaves[index]
+        name = names[index]
+        if names.count(name) > 1:
+            name = f"arg{path[0].idx}.{name}"
+        is_weight = not isinstance(leaf, jax.ShapeDtypeStruct)
+        if is_weight:
+            weights[name] = leaf
+        signature.append((name, "weight" if is_weight else "input"))
+    return Imported(lower(raised(exported.mlir_module()), signature), weights)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """Return the name of a leaf: ``x`` of ``(x,)`` is arg0, params["mlp"]["w"] is mlp.w."""
+    first, *rest = path
+    keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+            for key in rest]
+    return ".".join(re.sub(r"[^\w.]", "_", key) for key in keys) or f"arg{first.idx}"
