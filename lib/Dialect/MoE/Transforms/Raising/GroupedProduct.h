@@ -65,6 +65,8 @@ private:
 
 /// chlo.ragged_dot and its composite in StableHLO.
 Outcome raiseRaggedDot(Operation *op, GroupedProductBuilder &builder);
+/// A product of all rows with the weights of each group, with a mask.
+Outcome raiseMaskedDot(Operation *op, GroupedProductBuilder &builder);
 /// torch-mlir's torch.operator of grouped products.
 Outcome raiseTorchGroupedMatmul(Operation *op, GroupedProductBuilder &builder);
 

@@ -32,8 +32,8 @@ struct MoERaiseGrouped : moe::impl::MoERaiseGroupedBase<MoERaiseGrouped> {
     IRRewriter rewriter(&getContext());
     raising::GroupedProductBuilder builder(rewriter);
     for (Operation *op : ops)
-      for (auto pattern :
-           {raising::raiseRaggedDot, raising::raiseTorchGroupedMatmul}) {
+      for (auto pattern : {raising::raiseRaggedDot, raising::raiseMaskedDot,
+                           raising::raiseTorchGroupedMatmul}) {
         rewriter.setInsertionPoint(op);
         raising::Outcome outcome = pattern(op, builder);
         if (outcome.kind == raising::Outcome::Left)

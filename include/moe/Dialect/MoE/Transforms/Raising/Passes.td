@@ -46,13 +46,15 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
     | operation | groups | rows of no group |
     | --- | --- | --- |
     | `chlo.ragged_dot`, `stablehlo.composite "chlo.ragged_dot"` | sizes | 0 |
+    | `stablehlo.dot_general` of all rows with all weights, masked | ends | 0 |
     | `torch.operator "torch.aten._grouped_mm"` | ends | undefined |
     | `torch.operator "torch.transformers.grouped_mm_fallback"` | ends | 0 |
 
     Products that are ragged along the contraction, the gradients of weights,
     become a loop over the groups with a matmul of linalg; a group without rows
     gives zeros. Sizes are not negative, and ends do not decrease; both may
-    exceed the rows. A transpose of the weights is folded into their layout.
+    exceed the rows. The masked form is that of JAX for CPUs, which sums over
+    the groups. A transpose of the weights is folded into their layout.
 
     What no pattern matches stays as it is, and a remark of `moe-raise` has the
     reason where it is one of these operations: batching dimensions, 8-bit or
