@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 
-__all__ = ["CompiledLayer", "register", "run_layer"]
+__all__ = ["CompiledLayer", "collector", "is_recording", "register", "run_layer"]
 
 
 def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
@@ -43,6 +44,21 @@ def run_layer(module: torch.nn.Module, rows: torch.Tensor, names: Sequence[str],
     return torch.ops.moe_mlir.layer([rows], weights, mlir, columns, followed, counts)
 
 
+def collector() -> Any:
+    """Return what transformers collects results of modules with, if it is loaded."""
+    capturing = sys.modules.get("transformers.utils.output_capturing")
+    return getattr(capturing, "_active_collector", None)
+
+
+def is_recording(collector: Any) -> bool:
+    """Return true if transformers records results of modules now."""
+    if collector is None:
+        return False
+    # Dynamo does not trace variables of a context.
+    found = collector.global_var if torch.compiler.is_compiling() else collector.get()
+    return found is not None
+
+
 class CompiledLayer(torch.nn.Module):
     """A compiled layer in place of a module; see ``Imported.module``."""
 
@@ -52,24 +68,41 @@ class CompiledLayer(torch.nn.Module):
         super().__init__()
         self._mlir, self._columns, self._returned, self._rows = mlir, columns, returned, rows
         self._names, self._counts = tuple(weights), None
+        self._collector, self._routers = None, []
         for name, tensor in weights.items():
             register(self, name, tensor)
         self.eval()
 
-    def _use_tensors_of(self, module: torch.nn.Module, parts: Sequence[Sequence[str]]) -> None:
-        """Have all the tensors of ``module``, by all their names; of these ``parts`` are those of
-        each weight."""
+    def _stand_for(self, block: torch.nn.Module, parts: Sequence[Sequence[str]],
+                   kept: Sequence[str], routers: Sequence[tuple[str, int]]) -> None:
+        """Have all the tensors of ``block``, by all their names; of these ``parts`` are those of
+        each weight. ``kept`` are modules inside that stay, and ``routers`` those of them that are
+        called with rows of so many dimensions, whose results hooks may record."""
         for last in [*self._parameters, *self._buffers]:
             delattr(self, last)
         self._modules.clear()
         self._names = tuple(name for names in parts for name in names)
         self._counts = [len(names) for names in parts]
-        for name, parameter in module.named_parameters(remove_duplicate=False):
-            register(self, name, parameter)
-        for path, part in module.named_modules():
+        inside = tuple(f"{name}." for name in kept)
+        for name, parameter in block.named_parameters(remove_duplicate=False):
+            if not name.startswith(inside):
+                register(self, name, parameter)
+        for path, part in block.named_modules():
             for last, buffer in part.named_buffers(recurse=False, remove_duplicate=False):
                 name = f"{path}.{last}" if path else last
-                register(self, name, buffer, last not in part._non_persistent_buffers_set)
+                if not name.startswith(inside):
+                    register(self, name, buffer, last not in part._non_persistent_buffers_set)
+        for name in kept:
+            self.add_module(name, block.get_submodule(name))
+        self._collector = collector()
+        self._routers = [(self.get_submodule(name), ndim) for name, ndim in routers]
+
+    def _record(self, rows: torch.Tensor) -> None:
+        """Call the routers where transformers records what they return."""
+        for router, ndim in self._routers:
+            if router._forward_hooks:
+                router(rows.reshape(*[1] * (ndim - 2), -1, rows.shape[-1]) if ndim == 2 or (
+                    rows.ndim == 2) else rows)
 
     def forward(self, rows: torch.Tensor | None = None, *more: Any, **named: Any) -> Any:
         """Run on rows ``[..., H]``, which may have the name that the module gave them."""
@@ -81,6 +114,8 @@ class CompiledLayer(torch.nn.Module):
         if others := others + [name for name, value in named.items() if value is not None]:
             raise MoEError(UNIMPLEMENTED, "a compiled layer takes rows, and was also given "
                            + ", ".join(others))
+        if is_recording(self._collector):
+            self._record(rows)
         y = run_layer(self, rows, self._names, self._mlir, self._columns, self._counts)
         return y if self._returned is None else (y, *[None] * (self._returned - 1))
 

@@ -39,7 +39,7 @@ from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
 from ._graph_part import Left, Part, example, hint, module_id
-from ._module import run_layer
+from ._module import collector, is_recording, run_layer
 from .torch import depends_on_batch, example_of, from_torch, is_block, parts_of
 
 __all__ = ["backend"]
@@ -374,13 +374,14 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
     except Exception as error:
         _warn(path, block, f"a graph break splits it: {_text(error)}")
         return
-    original = block.forward
+    original, records = block.forward, collector()
 
     @functools.wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
         if (not torch.compiler.is_compiling() or torch.compiler.is_exporting()
                 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-                or torch.is_autocast_enabled("cuda") or len(args) + len(kwargs) != 1):
+                or torch.is_autocast_enabled("cuda") or len(args) + len(kwargs) != 1
+                or is_recording(records)):
             return original(*args, **kwargs)
         x = args[0] if args else next(iter(kwargs.values()))
         if one_sequence and (x.ndim != 3 or x.shape[0] != 1):

@@ -87,9 +87,10 @@ def replace(model: torch.nn.Module) -> list[str]:
     A block is the module around a router and its experts. It runs compiled from then on,
     in eager mode, under ``torch.compile`` with any backend, and in exported programs; its
     parameters keep their names. Where the block returns more than its rows, such as the
-    logits of its router, the compiled layer returns None for it; what transformers records
-    of its router by hooks (``output_router_logits``) is gone. A block that stays is a
-    warning with its reason.
+    logits of its router, the compiled layer returns None for it. What transformers records
+    of its router by hooks (``output_router_logits``), the router computes when it is asked
+    for; what it records of the block itself is a warning. A block that stays is a warning
+    with its reason.
 
     Returns:
       the names of the modules that were replaced.
@@ -128,11 +129,55 @@ def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torc
         raise MoEError(UNIMPLEMENTED, f"{type(block).__name__} computes something else for rows "
                        "in a batch of two")
     if parts is not None:
-        compiled._use_tensors_of(block, parts)
+        kept = [name for name, child in block.named_children() if not any(
+            _is_called_experts(n.rpartition(".")[2], m) for n, m in [
+                (name, child), *child.named_modules()])]
+        routers = _routers_of(block, kept, example)
+        compiled._stand_for(block, parts, kept, routers)
+        _warn_of_records(model, block, name)
     else:
         warnings.warn(f"{name}: some weights are copies of those of its experts: changes of those "
                       "are not noticed", stacklevel=3)
     return compiled
+
+
+def _routers_of(block: torch.nn.Module, kept: Sequence[str], example: torch.Tensor) -> (
+        list[tuple[str, int]]):
+    """Return the modules inside that a call of ``block`` calls once, with its rows alone, and the
+    number of their dimensions."""
+    rows = torch.randn(1, 5, example.shape[-1], generator=torch.Generator().manual_seed(0)).to(
+        example.device, example.dtype)
+    calls: dict[str, list[int | None]] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = [*arguments, *named.values()]
+            same = len(given) == 1 and isinstance(given[0], torch.Tensor) and (
+                given[0].shape[-1] == rows.shape[-1] and given[0].numel() == rows.numel()
+                and torch.equal(given[0].reshape(rows.shape).to(rows.dtype), rows))
+            calls.setdefault(name, []).append(given[0].ndim if same and not named else None)
+        return hook
+
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for name, part in block.named_modules():
+            if name.partition(".")[0] in kept:
+                handle = part.register_forward_pre_hook(watch(name), with_kwargs=True)
+                stack.callback(handle.remove)
+        block(rows.clone())
+    return [(name, ndims[0]) for name, ndims in calls.items()
+            if len(ndims) == 1 and ndims[0] is not None]
+
+
+def _warn_of_records(model: torch.nn.Module, block: torch.nn.Module, name: str) -> None:
+    """Warn of what transformers records of a block itself."""
+    for part in model.modules():
+        for key, specifications in (getattr(part, "_can_record_outputs", None) or {}).items():
+            several = specifications if isinstance(specifications, list) else [specifications]
+            for each in several:
+                target = getattr(each, "target_class", each)
+                if isinstance(target, type) and isinstance(block, target):
+                    warnings.warn(f"{name}: what transformers records of a {target.__name__} as "
+                                  f"'{key}' lacks this block", stacklevel=4)
 
 
 def depends_on_batch(block: torch.nn.Module, example: torch.Tensor) -> bool:

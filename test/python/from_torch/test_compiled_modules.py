@@ -71,6 +71,30 @@ def test_loaded_weights_are_noticed():
     assert data.relative_error(compiled(x).numpy(), other(x).numpy()) < F32
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "deepseek_v3"])
+def test_logits_that_transformers_records(family, first):
+    """By hooks on the router, which are there before the blocks are replaced, or after."""
+    from moe.integrations.torch import replace
+
+    model = MODELS[family]().model.eval()
+    ids = torch.randint(64, (2, 9))
+    if (expected := model(ids, output_router_logits=True).get("router_logits")) is None:
+        pytest.skip("records none")
+    if not first:
+        model = MODELS[family]().model.eval()
+    assert len(replace(model)) > 0
+    found = model(ids, output_router_logits=True).router_logits
+    assert len(found) == len(expected) > 0
+    for actual, logits in zip(found, expected):
+        assert data.relative_error(actual.numpy(), logits.numpy()) < F32
+    assert model(ids).get("router_logits") is None
+    compiled = torch.compile(model, backend="eager")
+    found = compiled(ids, output_router_logits=True).router_logits
+    assert len(found) == len(expected)
+    assert data.relative_error(found[0].numpy(), expected[0].numpy()) < F32
+
+
 def test_experts_that_are_modules():
     """Their parameters stay, and changes of them are noticed."""
     from moe.integrations.torch import replace
