@@ -39,7 +39,7 @@ func.func @masked(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tens
 
 // CHECK-LABEL: func.func @without_first(
 // CHECK-NOT:     moe.grouped_matmul
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @without_first(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tensor<3xi32>) -> tensor<10x5xf32> {
   %0 = "stablehlo.constant"() <{value = dense<0.000000e+00> : tensor<f32>}> : () -> tensor<f32>
   %1 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
@@ -70,7 +70,7 @@ func.func @without_first(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg
 
 // CHECK-LABEL: func.func @with_last(
 // CHECK-NOT:     moe.grouped_matmul
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @with_last(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tensor<3xi32>) -> tensor<10x5xf32> {
   %0 = "stablehlo.constant"() <{value = dense<0.000000e+00> : tensor<f32>}> : () -> tensor<f32>
   %1 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
@@ -101,7 +101,7 @@ func.func @with_last(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: t
 
 // CHECK-LABEL: func.func @sizes_as_starts(
 // CHECK-NOT:     moe.grouped_matmul
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @sizes_as_starts(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tensor<3xi32>) -> tensor<10x5xf32> {
   %0 = "stablehlo.constant"() <{value = dense<0.000000e+00> : tensor<f32>}> : () -> tensor<f32>
   %1 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
@@ -132,7 +132,7 @@ func.func @sizes_as_starts(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %a
 
 // CHECK-LABEL: func.func @other_fill(
 // CHECK-NOT:     moe.grouped_matmul
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @other_fill(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tensor<3xi32>) -> tensor<10x5xf32> {
   %0 = "stablehlo.constant"() <{value = dense<1.000000e+00> : tensor<f32>}> : () -> tensor<f32>
   %1 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
@@ -163,7 +163,7 @@ func.func @other_fill(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: 
 
 // CHECK-LABEL: func.func @columns(
 // CHECK-NOT:     moe.grouped_matmul
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @columns(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tensor<3xi32>) -> tensor<10x5xf32> {
   %0 = "stablehlo.constant"() <{value = dense<0.000000e+00> : tensor<f32>}> : () -> tensor<f32>
   %1 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
@@ -194,7 +194,7 @@ func.func @columns(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: ten
 
 // CHECK-LABEL: func.func @batched(
 // CHECK-NOT:     moe.grouped_matmul
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @batched(%arg0: tensor<10x4xf32>, %arg1: tensor<3x4x5xf32>, %arg2: tensor<3xi32>) -> tensor<3x10x5xf32> {
   %0 = "stablehlo.constant"() <{value = dense<0.000000e+00> : tensor<f32>}> : () -> tensor<f32>
   %1 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>

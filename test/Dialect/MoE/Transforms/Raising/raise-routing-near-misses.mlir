@@ -56,7 +56,7 @@ func.func @dispatch(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16x
 
 // CHECK-LABEL: func.func @descending(
 // CHECK-NOT:     {{moe.(dispatch|combine)}}
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @descending(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -105,7 +105,7 @@ func.func @descending(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x1
 // CHECK-LABEL: func.func @other_divisor(
 // CHECK-NOT:     moe.dispatch
 // CHECK:         stablehlo.gather
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @other_divisor(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -154,7 +154,7 @@ func.func @other_divisor(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<1
 // CHECK-LABEL: func.func @more_rows(
 // CHECK-NOT:     moe.dispatch
 // CHECK:         stablehlo.gather
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @more_rows(%x: tensor<6x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -203,7 +203,7 @@ func.func @more_rows(%x: tensor<6x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16
 // CHECK-LABEL: func.func @more_bins(
 // CHECK:         moe.dispatch
 // CHECK:         stablehlo.scatter
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @more_bins(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<9xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -252,7 +252,7 @@ func.func @more_bins(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16
 // CHECK-LABEL: func.func @twice(
 // CHECK:         moe.dispatch
 // CHECK:         stablehlo.scatter
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @twice(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -300,7 +300,7 @@ func.func @twice(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32
 
 // CHECK-LABEL: func.func @order_again(
 // CHECK-NOT:     moe.combine
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @order_again(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -349,7 +349,7 @@ func.func @order_again(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x
 // CHECK-LABEL: func.func @sum_of_columns(
 // CHECK:         tensor.collapse_shape %positions
 // CHECK-NOT:     {{stablehlo.sort|moe.combine}}
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @sum_of_columns(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x2xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -398,7 +398,7 @@ func.func @sum_of_columns(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<
 // CHECK-LABEL: func.func @swapped_weights(
 // CHECK:         tensor.collapse_shape %positions
 // CHECK-NOT:     {{stablehlo.sort|moe.combine}}
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @swapped_weights(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<2x5xf32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
@@ -446,7 +446,7 @@ func.func @swapped_weights(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor
 
 // CHECK-LABEL: func.func @given(
 // CHECK-NOT:     {{moe.(dispatch|route|combine)}}
-// CHECK:         return
+// CHECK:         {{^ +return}}
 func.func @given(%x: tensor<5x16xf32>, %s: tensor<5x8xf32>, %y: tensor<10x16xf32>, %w: tensor<5x2xf32>, %given: tensor<5x2xi32>)
     -> (tensor<10x16xf32>, tensor<8xi32>, tensor<5x16xf32>) {
   %zero = "stablehlo.constant"() <{value = dense<0.0> : tensor<f32>}> : () -> tensor<f32>
