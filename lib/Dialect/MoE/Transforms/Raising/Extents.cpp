@@ -105,6 +105,12 @@ std::optional<Extent> mlir::moe::raising::rowsOf(Value tensor) {
     return rowsOf(matmul.getGather() ? matmul.getGather() : matmul.getLhs());
   if (auto softmax = dyn_cast<linalg::SoftmaxOp>(op))
     return rowsOf(softmax.getInput());
+  if (auto slice = dyn_cast<tensor::ExtractSliceOp>(op)) {
+    auto size = dyn_cast<Value>(slice.getMixedSizes()[0]);
+    auto dim = size ? size.getDefiningOp<tensor::DimOp>() : nullptr;
+    return dim && dim.getConstantIndex() == 0 ? rowsOf(dim.getSource())
+                                              : std::nullopt;
+  }
   if (auto cast = dyn_cast<tensor::CastOp>(op))
     return rowsOf(cast.getSource());
   if (isElementwise(op)) {

@@ -24,6 +24,7 @@ struct Extent {
     return root == other.root && factor == other.factor &&
            constant == other.constant;
   }
+  bool operator!=(const Extent &other) const { return !(*this == other); }
 };
 
 /// Returns the first extent of a tensor, as far as it is known.

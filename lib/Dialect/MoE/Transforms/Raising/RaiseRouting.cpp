@@ -83,7 +83,7 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
         changed = true;
         continue;
       }
-      if (raiseSoftmax(&op, rewriter)) {
+      if (raiseSoftmax(&op, rewriter) || raiseColumns(&op, rewriter)) {
         changed = true;
         continue;
       }

@@ -36,6 +36,8 @@ struct Routing {
 bool raiseTopK(Operation *op, RewriterBase &rewriter);
 /// The operations of a softmax become one.
 bool raiseSoftmax(Operation *op, RewriterBase &rewriter);
+/// A slice of all rows becomes one of tensors.
+bool raiseColumns(Operation *op, RewriterBase &rewriter);
 /// Rows gathered in the order of the experts become those of a dispatch.
 bool raiseDispatch(Operation *op, Routing &routing);
 /// Rows that return to their tokens and are added up become a combination.

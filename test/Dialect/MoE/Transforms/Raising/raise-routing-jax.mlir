@@ -389,3 +389,134 @@ func.func @one_hot_counts(%arg0: tensor<5x16xf32>, %arg1: tensor<16x8xf32>, %arg
   }) : (tensor<5x2x16xf32>, tensor<f32>) -> tensor<5x16xf32>
   return %61 : tensor<5x16xf32>
 }
+
+// One product for gate and up, which jnp.split divides, of any number of rows.
+
+// CHECK-LABEL: func.func @fused_up(
+// CHECK:         %[[ROWS:.*]], %[[OFFSETS:.*]], %[[POSITIONS:.*]] = moe.dispatch %arg0
+// CHECK-NOT:     {{sort|scatter|gather\"}}
+// CHECK:         %[[BOTH:.*]] = moe.grouped_matmul %[[ROWS]]
+// CHECK:         tensor.extract_slice %[[BOTH]][0, 0] [%{{.*}}, 24] [1, 1]
+// CHECK:         tensor.extract_slice %[[BOTH]][0, 24] [%{{.*}}, 24] [1, 1]
+// CHECK-NOT:     linalg.fill
+// CHECK:         %[[Y:.*]] = moe.grouped_matmul
+// CHECK:         moe.combine %[[Y]], %[[POSITIONS]] weights(
+func.func @fused_up(%arg0: tensor<?x16xf32>, %arg1: tensor<16x8xf32>, %arg2: tensor<8x16x48xf32>, %arg3: tensor<8x16x24xf32>, %arg4: tensor<8x16x24xf32>, %arg5: tensor<8x24x16xf32>) -> tensor<?x16xf32> {
+  %0 = "stablehlo.constant"() <{value = dense<1.000000e+00> : tensor<f32>}> : () -> tensor<f32>
+  %1 = "stablehlo.constant"() <{value = dense<2> : tensor<i32>}> : () -> tensor<i32>
+  %2 = "stablehlo.constant"() <{value = dense<2> : tensor<1xi32>}> : () -> tensor<1xi32>
+  %3 = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
+  %4 = "stablehlo.constant"() <{value = dense<8> : tensor<i32>}> : () -> tensor<i32>
+  %5 = "stablehlo.constant"() <{value = dense<1> : tensor<1xi32>}> : () -> tensor<1xi32>
+  %6 = "stablehlo.constant"() <{value = dense<0> : tensor<1xi32>}> : () -> tensor<1xi32>
+  %7 = "stablehlo.constant"() <{value = dense<24> : tensor<1xi32>}> : () -> tensor<1xi32>
+  %8 = "stablehlo.constant"() <{value = dense<48> : tensor<1xi32>}> : () -> tensor<1xi32>
+  %9 = "stablehlo.constant"() <{value = dense<4.471500e-02> : tensor<f32>}> : () -> tensor<f32>
+  %10 = "stablehlo.constant"() <{value = dense<0.797884583> : tensor<f32>}> : () -> tensor<f32>
+  %11 = "stablehlo.constant"() <{value = dense<5.000000e-01> : tensor<f32>}> : () -> tensor<f32>
+  %12 = "stablehlo.constant"() <{value = dense<16> : tensor<1xi32>}> : () -> tensor<1xi32>
+  %13 = "stablehlo.constant"() <{value = dense<0.000000e+00> : tensor<f32>}> : () -> tensor<f32>
+  %14 = "stablehlo.constant"() <{value = dense<1> : tensor<i32>}> : () -> tensor<i32>
+  %15 = "stablehlo.get_dimension_size"(%arg0) <{dimension = 0 : i64}> : (tensor<?x16xf32>) -> tensor<i32>
+  %16 = "stablehlo.dot_general"(%arg0, %arg1) <{dot_dimension_numbers = #stablehlo.dot<lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0]>}> : (tensor<?x16xf32>, tensor<16x8xf32>) -> tensor<?x8xf32>
+  %17:2 = "stablehlo.composite"(%16) <{composite_attributes = {k = 2 : i64}, decomposition = @chlo.top_k.impl, name = "chlo.top_k", version = 1 : i32}> : (tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x2xi32>)
+  %18 = "stablehlo.negate"(%17#0) : (tensor<?x2xf32>) -> tensor<?x2xf32>
+  %19 = "stablehlo.exponential"(%18) : (tensor<?x2xf32>) -> tensor<?x2xf32>
+  %20 = "stablehlo.reshape"(%15) : (tensor<i32>) -> tensor<1xi32>
+  %21 = "stablehlo.concatenate"(%20, %2) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %22 = "stablehlo.dynamic_broadcast_in_dim"(%0, %21) <{broadcast_dimensions = array<i64>}> : (tensor<f32>, tensor<2xi32>) -> tensor<?x2xf32>
+  %23 = "stablehlo.add"(%22, %19) : (tensor<?x2xf32>, tensor<?x2xf32>) -> tensor<?x2xf32>
+  %24 = "stablehlo.divide"(%22, %23) : (tensor<?x2xf32>, tensor<?x2xf32>) -> tensor<?x2xf32>
+  %25 = "stablehlo.convert"(%15) : (tensor<i32>) -> tensor<i32>
+  %26 = "stablehlo.multiply"(%25, %1) : (tensor<i32>, tensor<i32>) -> tensor<i32>
+  %27 = "stablehlo.reshape"(%26) : (tensor<i32>) -> tensor<1xi32>
+  %28 = "stablehlo.dynamic_reshape"(%17#1, %27) : (tensor<?x2xi32>, tensor<1xi32>) -> tensor<?xi32>
+  %29 = "stablehlo.dynamic_iota"(%27) <{iota_dimension = 0 : i64}> : (tensor<1xi32>) -> tensor<?xi32>
+  %30:2 = "stablehlo.sort"(%28, %29) <{dimension = 0 : i64, is_stable = true}> ({
+  ^bb0(%arg6: tensor<i32>, %arg7: tensor<i32>, %arg8: tensor<i32>, %arg9: tensor<i32>):
+    %100 = "stablehlo.compare"(%arg6, %arg7) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction LT>}> : (tensor<i32>, tensor<i32>) -> tensor<i1>
+    "stablehlo.return"(%100) : (tensor<i1>) -> ()
+  }) : (tensor<?xi32>, tensor<?xi32>) -> (tensor<?xi32>, tensor<?xi32>)
+  %31 = "stablehlo.broadcast_in_dim"(%3) <{broadcast_dimensions = array<i64>}> : (tensor<i32>) -> tensor<8xi32>
+  %32 = "stablehlo.convert"(%3) : (tensor<i32>) -> tensor<i32>
+  %33 = "stablehlo.dynamic_broadcast_in_dim"(%32, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %34 = "stablehlo.maximum"(%33, %28) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %35 = "stablehlo.dynamic_broadcast_in_dim"(%3, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %36 = "stablehlo.compare"(%34, %35) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction LT>}> : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi1>
+  %37 = "stablehlo.dynamic_broadcast_in_dim"(%4, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %38 = "stablehlo.add"(%34, %37) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %39 = "stablehlo.select"(%36, %38, %34) : (tensor<?xi1>, tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %40 = "stablehlo.concatenate"(%27, %5) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %41 = "stablehlo.dynamic_broadcast_in_dim"(%39, %40) <{broadcast_dimensions = array<i64: 0>}> : (tensor<?xi32>, tensor<2xi32>) -> tensor<?x1xi32>
+  %42 = "stablehlo.dynamic_broadcast_in_dim"(%14, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %43 = "stablehlo.scatter"(%31, %41, %42) <{scatter_dimension_numbers = #stablehlo.scatter<inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = 1>}> ({
+  ^bb0(%arg6: tensor<i32>, %arg7: tensor<i32>):
+    %100 = "stablehlo.add"(%arg6, %arg7) : (tensor<i32>, tensor<i32>) -> tensor<i32>
+    "stablehlo.return"(%100) : (tensor<i32>) -> ()
+  }) : (tensor<8xi32>, tensor<?x1xi32>, tensor<?xi32>) -> tensor<8xi32>
+  %44 = "stablehlo.convert"(%1) : (tensor<i32>) -> tensor<i32>
+  %45 = "stablehlo.dynamic_broadcast_in_dim"(%44, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %46 = "stablehlo.divide"(%30#1, %45) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %47 = "stablehlo.sign"(%30#1) : (tensor<?xi32>) -> tensor<?xi32>
+  %48 = "stablehlo.sign"(%44) : (tensor<i32>) -> tensor<i32>
+  %49 = "stablehlo.dynamic_broadcast_in_dim"(%48, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %50 = "stablehlo.compare"(%47, %49) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction NE>}> : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi1>
+  %51 = "stablehlo.remainder"(%30#1, %45) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %52 = "stablehlo.compare"(%51, %35) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction NE>}> : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi1>
+  %53 = "stablehlo.and"(%50, %52) : (tensor<?xi1>, tensor<?xi1>) -> tensor<?xi1>
+  %54 = "stablehlo.subtract"(%46, %42) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %55 = "stablehlo.select"(%53, %54, %46) : (tensor<?xi1>, tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %56 = "stablehlo.compare"(%55, %35) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction LT>}> : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi1>
+  %57 = "stablehlo.dynamic_broadcast_in_dim"(%25, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %58 = "stablehlo.add"(%55, %57) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %59 = "stablehlo.select"(%56, %58, %55) : (tensor<?xi1>, tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %60 = "stablehlo.dynamic_broadcast_in_dim"(%59, %40) <{broadcast_dimensions = array<i64: 0>}> : (tensor<?xi32>, tensor<2xi32>) -> tensor<?x1xi32>
+  %61 = "stablehlo.gather"(%arg0, %60) <{dimension_numbers = #stablehlo.gather<offset_dims = [1], collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>, slice_sizes = array<i64: 1, 16>}> : (tensor<?x16xf32>, tensor<?x1xi32>) -> tensor<?x16xf32>
+  %62 = "stablehlo.composite"(%61, %arg2, %43) <{composite_attributes = {precision_config = ["DEFAULT", "DEFAULT"], ragged_dot_dimension_numbers = [dense<> : tensor<0xi64>, dense<> : tensor<0xi64>, dense<1> : tensor<1xi64>, dense<1> : tensor<1xi64>, dense<0> : tensor<1xi64>, dense<0> : tensor<1xi64>]}, decomposition = @chlo.ragged_dot.impl, name = "chlo.ragged_dot", version = 1 : i32}> : (tensor<?x16xf32>, tensor<8x16x48xf32>, tensor<8xi32>) -> tensor<?x48xf32>
+  %63 = "stablehlo.concatenate"(%6, %6) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %64 = "stablehlo.concatenate"(%27, %7) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %65 = "stablehlo.concatenate"(%5, %5) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %66 = "stablehlo.real_dynamic_slice"(%62, %63, %64, %65) : (tensor<?x48xf32>, tensor<2xi32>, tensor<2xi32>, tensor<2xi32>) -> tensor<?x24xf32>
+  %67 = "stablehlo.concatenate"(%6, %7) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %68 = "stablehlo.concatenate"(%27, %8) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>) -> tensor<2xi32>
+  %69 = "stablehlo.real_dynamic_slice"(%62, %67, %68, %65) : (tensor<?x48xf32>, tensor<2xi32>, tensor<2xi32>, tensor<2xi32>) -> tensor<?x24xf32>
+  %70 = "stablehlo.multiply"(%66, %66) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %71 = "stablehlo.multiply"(%70, %66) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %72 = "stablehlo.dynamic_broadcast_in_dim"(%9, %64) <{broadcast_dimensions = array<i64>}> : (tensor<f32>, tensor<2xi32>) -> tensor<?x24xf32>
+  %73 = "stablehlo.multiply"(%72, %71) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %74 = "stablehlo.add"(%66, %73) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %75 = "stablehlo.dynamic_broadcast_in_dim"(%10, %64) <{broadcast_dimensions = array<i64>}> : (tensor<f32>, tensor<2xi32>) -> tensor<?x24xf32>
+  %76 = "stablehlo.multiply"(%75, %74) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %77 = "stablehlo.tanh"(%76) : (tensor<?x24xf32>) -> tensor<?x24xf32>
+  %78 = "stablehlo.dynamic_broadcast_in_dim"(%0, %64) <{broadcast_dimensions = array<i64>}> : (tensor<f32>, tensor<2xi32>) -> tensor<?x24xf32>
+  %79 = "stablehlo.add"(%78, %77) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %80 = "stablehlo.dynamic_broadcast_in_dim"(%11, %64) <{broadcast_dimensions = array<i64>}> : (tensor<f32>, tensor<2xi32>) -> tensor<?x24xf32>
+  %81 = "stablehlo.multiply"(%80, %79) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %82 = "stablehlo.multiply"(%66, %81) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %83 = "stablehlo.multiply"(%82, %69) : (tensor<?x24xf32>, tensor<?x24xf32>) -> tensor<?x24xf32>
+  %84 = "stablehlo.composite"(%83, %arg5, %43) <{composite_attributes = {precision_config = ["DEFAULT", "DEFAULT"], ragged_dot_dimension_numbers = [dense<> : tensor<0xi64>, dense<> : tensor<0xi64>, dense<1> : tensor<1xi64>, dense<1> : tensor<1xi64>, dense<0> : tensor<1xi64>, dense<0> : tensor<1xi64>]}, decomposition = @chlo.ragged_dot.impl_0, name = "chlo.ragged_dot", version = 1 : i32}> : (tensor<?x24xf32>, tensor<8x24x16xf32>, tensor<8xi32>) -> tensor<?x16xf32>
+  %85:2 = "stablehlo.sort"(%30#1, %29) <{dimension = 0 : i64, is_stable = true}> ({
+  ^bb0(%arg6: tensor<i32>, %arg7: tensor<i32>, %arg8: tensor<i32>, %arg9: tensor<i32>):
+    %100 = "stablehlo.compare"(%arg6, %arg7) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction LT>}> : (tensor<i32>, tensor<i32>) -> tensor<i1>
+    "stablehlo.return"(%100) : (tensor<i1>) -> ()
+  }) : (tensor<?xi32>, tensor<?xi32>) -> (tensor<?xi32>, tensor<?xi32>)
+  %86 = "stablehlo.convert"(%26) : (tensor<i32>) -> tensor<i32>
+  %87 = "stablehlo.compare"(%85#1, %35) <{compare_type = #stablehlo<comparison_type SIGNED>, comparison_direction = #stablehlo<comparison_direction LT>}> : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi1>
+  %88 = "stablehlo.dynamic_broadcast_in_dim"(%86, %27) <{broadcast_dimensions = array<i64>}> : (tensor<i32>, tensor<1xi32>) -> tensor<?xi32>
+  %89 = "stablehlo.add"(%85#1, %88) : (tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %90 = "stablehlo.select"(%87, %89, %85#1) : (tensor<?xi1>, tensor<?xi32>, tensor<?xi32>) -> tensor<?xi32>
+  %91 = "stablehlo.dynamic_broadcast_in_dim"(%90, %40) <{broadcast_dimensions = array<i64: 0>}> : (tensor<?xi32>, tensor<2xi32>) -> tensor<?x1xi32>
+  %92 = "stablehlo.gather"(%84, %91) <{dimension_numbers = #stablehlo.gather<offset_dims = [1], collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>, slice_sizes = array<i64: 1, 16>}> : (tensor<?x16xf32>, tensor<?x1xi32>) -> tensor<?x16xf32>
+  %93 = "stablehlo.concatenate"(%20, %2, %12) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>, tensor<1xi32>) -> tensor<3xi32>
+  %94 = "stablehlo.dynamic_reshape"(%92, %93) : (tensor<?x16xf32>, tensor<3xi32>) -> tensor<?x2x16xf32>
+  %95 = "stablehlo.concatenate"(%20, %2, %5) <{dimension = 0 : i64}> : (tensor<1xi32>, tensor<1xi32>, tensor<1xi32>) -> tensor<3xi32>
+  %96 = "stablehlo.dynamic_broadcast_in_dim"(%24, %95) <{broadcast_dimensions = array<i64: 0, 1>}> : (tensor<?x2xf32>, tensor<3xi32>) -> tensor<?x2x1xf32>
+  %97 = "stablehlo.dynamic_broadcast_in_dim"(%96, %93) <{broadcast_dimensions = array<i64: 0, 1, 2>}> : (tensor<?x2x1xf32>, tensor<3xi32>) -> tensor<?x2x16xf32>
+  %98 = "stablehlo.multiply"(%94, %97) : (tensor<?x2x16xf32>, tensor<?x2x16xf32>) -> tensor<?x2x16xf32>
+  %99 = "stablehlo.reduce"(%98, %13) <{dimensions = array<i64: 1>}> ({
+  ^bb0(%arg6: tensor<f32>, %arg7: tensor<f32>):
+    %100 = "stablehlo.add"(%arg6, %arg7) : (tensor<f32>, tensor<f32>) -> tensor<f32>
+    "stablehlo.return"(%100) : (tensor<f32>) -> ()
+  }) : (tensor<?x2x16xf32>, tensor<f32>) -> tensor<?x16xf32>
+  return %99 : tensor<?x16xf32>
+}

@@ -79,6 +79,7 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | --- | --- |
     | `chlo.top_k`, and its composite | `moe.gate` with `score(none)` |
     | a softmax of the last dimension, spelt out | `linalg.softmax` |
+    | a slice of columns of any number of rows | `tensor.extract_slice` |
     | a gather of the tokens' rows by the stably sorted ids | `moe.dispatch` |
     | the counts of the ids, by a scatter or one-hot sum | its offsets |
     | the inverse permutation, by a sort or scatter | its positions |

@@ -1,0 +1,55 @@
+//===- RaiseColumns.cpp - Columns of all rows ----------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// jnp.split of a matrix with any number of rows, such as the columns of gate
+// and up, is a slice whose limits are tensors. That it takes all rows is lost
+// once these are lowered.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Extents.h"
+#include "Routing.h"
+
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+bool mlir::moe::raising::raiseColumns(Operation *op, RewriterBase &rewriter) {
+  if (!isNamed(op, "stablehlo.real_dynamic_slice") || op->getNumOperands() != 4)
+    return false;
+  Value source = op->getOperand(0);
+  auto type = dyn_cast<RankedTensorType>(source.getType()),
+       result = dyn_cast<RankedTensorType>(op->getResult(0).getType());
+  if (!type || !result || type.getRank() != 2 || result.getRank() != 2 ||
+      result.isDynamicDim(1) || type.isDynamicDim(1))
+    return false;
+  // Start, limit and step of the rows; start and step of the columns.
+  auto element = [&](unsigned operand, int64_t dim) {
+    return elementOf(op->getOperand(operand), dim);
+  };
+  const Extent zero, one{{}, 0, 1};
+  std::optional<Extent> limit = element(2, 0), first = element(1, 1),
+                        rows = rowsOf(source);
+  if (element(1, 0) != zero || element(3, 0) != one || element(3, 1) != one ||
+      !rows || limit != rows || !first || first->root || first->constant < 0 ||
+      first->constant + result.getDimSize(1) > type.getDimSize(1))
+    return false;
+  Location loc = op->getLoc();
+  SmallVector<OpFoldResult> offsets{rewriter.getIndexAttr(0),
+                                    rewriter.getIndexAttr(first->constant)},
+      sizes{tensor::getMixedSize(rewriter, loc, source, 0),
+            rewriter.getIndexAttr(result.getDimSize(1))},
+      strides(2, rewriter.getIndexAttr(1));
+  Value columns = tensor::ExtractSliceOp::create(rewriter, loc, source, offsets,
+                                                 sizes, strides);
+  if (columns.getType() != result)
+    columns = tensor::CastOp::create(rewriter, loc, result, columns);
+  rewriter.replaceOp(op, columns);
+  return true;
+}
