@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import subprocess
 
 import numpy as np
 import pytest
+
+from moe._tools import find_tool
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None,
                                 reason="jax is not installed; ./dev check jax installs it")
@@ -92,6 +96,8 @@ def fused_up(x, p):
     return jnp.sum(y * weights[..., None].astype(y.dtype), axis=1)
 
 
+GATES = {"maxtext": "top_k(3) order(select_then_score)",
+         "scatter_add": "top_k(3) normalize(<sum>)", "one_hot_counts": "top_k(3)"}
 BLOCKS = ["maxtext", "scatter_add", "one_hot_counts", "fused_up"]
 
 
@@ -124,6 +130,11 @@ def test_blocks(name):
         assert imported.mlir.count(f"= {operation} ") == 1
     assert imported.mlir.count("= moe.grouped_matmul ") == (2 if name == "fused_up" else 3)
     assert set(imported.weights) == set(p)
+    # The gate is one operation, whole: nothing of it is left around it.
+    if name in GATES:
+        raised = subprocess.run([find_tool("moe-opt"), "-", "--moe-raise-gate"], text=True,
+                                input=imported.mlir, capture_output=True, check=True).stdout
+        assert re.search(r"= moe.gate .*", raised)[0].startswith(f"= moe.gate %2 {GATES[name]} :")
     layer = imported.layer()
     for tokens in TOKENS:
         compare(layer, block, p, tokens)

@@ -12,6 +12,8 @@
 
 namespace mlir::moe::raising {
 
+/// Takes the number of tokens from the logits.
+void populateFoldExtentPatterns(RewritePatternSet &patterns);
 /// Folds conversions and a score function before the selection.
 void populateFoldScorePatterns(RewritePatternSet &patterns);
 /// Folds a bias that only the selection sees, and weights that are gathered.

@@ -78,6 +78,7 @@ struct MoERaiseGate : moe::impl::MoERaiseGateBase<MoERaiseGate> {
 
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
+    raising::populateFoldExtentPatterns(patterns);
     raising::populateFoldScorePatterns(patterns);
     raising::populateFoldSelectionPatterns(patterns);
     raising::populateFoldGroupsPatterns(patterns);
