@@ -34,7 +34,8 @@ def parameters(dtype="float32", seed=0):
         array = rng.standard_normal(shape) * rng.uniform(0.2, 2.0, shape[-1])
         return jnp.asarray(array / np.sqrt(shape[-2]), dtype)
 
-    return {"router": draw(HIDDEN, EXPERTS), "wi": draw(EXPERTS, HIDDEN, 2 * INNER), "wi_0": draw(EXPERTS, HIDDEN, INNER),
+    return {"router": draw(HIDDEN, EXPERTS), "wi": draw(EXPERTS, HIDDEN, 2 * INNER),
+            "wi_0": draw(EXPERTS, HIDDEN, INNER),
             "wi_1": draw(EXPERTS, HIDDEN, INNER), "wo": draw(EXPERTS, INNER, HIDDEN)}
 
 
