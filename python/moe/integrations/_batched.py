@@ -11,7 +11,7 @@ makes a module of it, as ``find_experts`` does. What does not have this form sta
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -16,6 +16,8 @@ import torch
 
 from ._graph import (INTEGERS, Extent, Function, IntegerBody, Tensor, expression_of, extents_of,
                      type_of)
+from ._integers import INTEGER_RULES
+from ._masks import coordinates, marked
 from ._scalars import DTYPES, RULES, Scalar
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -61,7 +63,7 @@ def call(f: Function, target: Any, value: Any, arguments: Sequence[Any],
     packet = getattr(target, "overloadpacket", target)
     if packet in OPERATIONS:
         return OPERATIONS[packet](f, value, *arguments, **options)
-    if packet in RULES or packet in _INTEGERS:
+    if packet in RULES or packet in INTEGER_RULES:
         return _elementwise(f, target, value, arguments, options)
     if value is None:  # an assertion
         return None
@@ -76,59 +78,6 @@ def element_of(f: Function, value: torch.Tensor) -> str:
 
 
 # -- elementwise --------------------------------------------------------------
-
-
-def _integer(name: str) -> Rule:
-    """Integers and truth values, which count as 0 and 1."""
-    def rule(b: IntegerBody, x: Any, y: Any, alpha: int = 1, **_: Any) -> Scalar:
-        known = [v.element for v in (x, y) if isinstance(v, Scalar)]
-        wide = "i32" if set(known) == {"i32"} else "i64"
-        x, y = (b.cast(v, wide) if isinstance(v, Scalar) else
-                b.let(wide, f"arith.constant {int(v)} : {wide}") for v in (x, y))
-        if alpha != 1:
-            factor = b.let(wide, f"arith.constant {int(alpha)} : {wide}")
-            y = b.let(wide, f"arith.muli {y.name}, {factor.name} : {wide}")
-        result = "i1" if name.startswith("cmpi") else wide
-        return b.let(result, f"arith.{name} {x.name}, {y.name} : {wide}")
-    return rule
-
-
-def _divide(b: IntegerBody, x: Any, y: Any, rounding_mode: str | None = None) -> Scalar:
-    return _integer("floordivsi" if rounding_mode == "floor" else "divsi")(b, x, y)
-
-
-def _remainder(b: IntegerBody, x: Any, y: Any) -> Scalar:
-    """What is left of a division that rounds down."""
-    return _integer("subi")(b, x, _integer("muli")(b, _integer("floordivsi")(b, x, y), y))
-
-
-def _not(b: IntegerBody, x: Scalar) -> Scalar:
-    ones = b.let(x.element, "arith.constant true" if x.element == "i1" else
-                 f"arith.constant -1 : {x.element}")
-    return b.let(x.element, f"arith.xori {x.name}, {ones.name} : {x.element}")
-
-
-def _logical_not(b: IntegerBody, x: Scalar) -> Scalar:
-    return _not(b, b.cast(x, "i1"))
-
-
-def _logical(name: str) -> Rule:
-    def rule(b: IntegerBody, x: Scalar, y: Scalar) -> Scalar:
-        return b.let("i1", f"arith.{name} {b.cast(x, 'i1').name}, {b.cast(y, 'i1').name} : i1")
-    return rule
-
-
-# Where no operand is a float.
-_INTEGERS: dict[Any, Rule] = {
-    aten.add: _integer("addi"), aten.sub: _integer("subi"), aten.mul: _integer("muli"),
-    aten.div: _divide, aten.remainder: _remainder,
-    aten.eq: _integer("cmpi eq,"), aten.ne: _integer("cmpi ne,"), aten.lt: _integer("cmpi slt,"),
-    aten.le: _integer("cmpi sle,"), aten.gt: _integer("cmpi sgt,"),
-    aten.ge: _integer("cmpi sge,"),
-    aten.bitwise_and: _integer("andi"), aten.bitwise_or: _integer("ori"),
-    aten.bitwise_not: _not, aten.logical_not: _logical_not,
-    aten.logical_and: _logical("andi"), aten.logical_or: _logical("ori"),
-}
 
 
 def _elementwise(f: Function, target: Any, value: torch.Tensor, arguments: Sequence[Any],
@@ -150,9 +99,9 @@ def _elementwise(f: Function, target: Any, value: torch.Tensor, arguments: Seque
                if isinstance(a, float) or (isinstance(a, Scalar) and a.element == "f64")]
     integral = (element in INTEGERS.values() and not scalars
                 and not any(t.element in DTYPES.values() for t in tensors))
-    if integral and packet not in _INTEGERS and packet not in (aten.where, aten._to_copy):
+    if integral and packet not in INTEGER_RULES and packet not in (aten.where, aten._to_copy):
         integral = False
-    rule = _INTEGERS[packet] if integral and packet in _INTEGERS else RULES.get(packet)
+    rule = INTEGER_RULES[packet] if integral and packet in INTEGER_RULES else RULES.get(packet)
     if rule is None:
         raise f.error(f"applies {packet} to floats, which has no translation to MLIR")
 
@@ -168,43 +117,7 @@ def _elementwise(f: Function, target: Any, value: torch.Tensor, arguments: Seque
         return rule(body, *mixed, **{k: v for k, v in options.items() if k not in _TYPES})
 
     result = f.elementwise(tensors, shape, element, write)
-    return replace(result, marked=_marked(f, packet, shape, arguments))
-
-
-def _marked(f: Function, packet: Any, shape: Sequence[Extent], arguments: Sequence[Any]) -> (
-        Tensor | None):
-    """Return the index that a mask ``[..., E]`` marks, if it is known to mark one at most."""
-    if len(arguments) == 1 and packet is aten._to_copy:
-        return arguments[0].marked
-    if len(arguments) != 2 or not all(isinstance(a, Tensor) for a in arguments) or (
-            not shape or not isinstance(shape[-1], int) or shape[-1] == 1):
-        return None
-    for one, other in (arguments, arguments[::-1]):
-        if packet is aten.eq and one.is_range and one.shape[-1] == shape[-1] and (
-                other.element in ("i32", "i64") and other.shape == (*shape[:-1], 1)):
-            return f.convert(other, "i64")
-        if packet in (aten.mul, aten.bitwise_and, aten.logical_and) and one.marked is not None and (
-                one.shape == tuple(shape)):
-            return _kept(f, one.marked, other, shape)
-    return None
-
-
-def _kept(f: Function, marked: Tensor, factor: Tensor, shape: Sequence[Extent]) -> Tensor:
-    """Return ``marked`` where the factor at the index is not 0, and -1 elsewhere."""
-    aligned = (1,) * (len(shape) - len(factor.shape)) + factor.shape
-
-    def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
-        names = {n: body.let("i64", f"arith.constant {v} : i64").name
-                 for n, v in (("none", -1), ("zero", 0), ("count", shape[-1]))}
-        id_ = values[0].name
-        inside = body.let("i1", f"arith.cmpi ult, {id_}, {names['count']} : i64").name
-        index = body.let("i64", f"arith.select {inside}, {id_}, {names['zero']} : i64")
-        at = _coordinates(f, aligned, body, len(shape) - 1, index, marked.shape)
-        found = body.let(factor.element, f"tensor.extract {factor.name}[{at}] : {factor.type}")
-        kept = body.let("i1", f"arith.andi {body.cast(found, 'i1').name}, {inside} : i1")
-        return body.let("i64", f"arith.select {kept.name}, {id_}, {names['none']} : i64")
-
-    return f.elementwise([marked], marked.shape, "i64", write)
+    return replace(result, marked=marked(f, packet, shape, arguments))
 
 
 def _evaluate(target: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -502,28 +415,12 @@ def _argmax(f: Function, value: torch.Tensor, x: Tensor, dim: int | None = None,
     return f.reshape(ids, extents_of(value))
 
 
-def _coordinates(f: Function, shape: Sequence[Extent], body: IntegerBody, dim: int, index: Scalar,
-                 like: Sequence[Extent]) -> str:
-    """Return the indices into a tensor of ``shape`` that has ``index`` in place of ``dim``."""
-    loops = {d: i for i, d in enumerate([d for d, e in enumerate(like) if e != 1])}
-    names = []
-    for d, extent in enumerate(shape):
-        if extent == 1:
-            continue
-        if d == dim:
-            text = f"arith.index_cast {index.name} : {index.element} to index"
-        else:
-            text = f"linalg.index {loops[d]} : index" if d in loops else "arith.constant 0 : index"
-        names.append(body.let("index", text).name)
-    return ", ".join(names)
-
-
 def _gather(f: Function, value: torch.Tensor, x: Tensor, dim: int, index: Tensor,
             **_: Any) -> Tensor:
     dim %= len(x.shape)
 
     def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
-        at = _coordinates(f, x.shape, body, dim, values[0], index.shape)
+        at = coordinates(f, x.shape, body, dim, values[0], index.shape)
         return body.let(x.element, f"tensor.extract {x.name}[{at}] : {x.type}")
 
     return f.elementwise([index], index.shape, x.element, write)

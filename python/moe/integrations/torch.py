@@ -28,15 +28,16 @@ import torch
 from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from ._experts import describe, is_experts, parameter_names
+from ._dispatch import Described, choices_of, describe_experts, write_experts
+from ._experts import is_experts
 from ._follow import tensors_of
-from ._graph import Function, IntegerBody, Tensor, extents_of, type_of
+from ._graph import Function, Tensor, extents_of
 from ._operations import as_matrix, element_of, translate
 from ._module import CompiledLayer
 from ._routing import find_experts
 from ._tracing import SkipsNothing, unchanged
-from ._scalars import DTYPES, Scalar
-from ._written_experts import may_be_experts, number_of_rows, read
+from ._scalars import DTYPES
+from ._written_experts import may_be_experts, number_of_rows
 
 __all__ = ["CompiledLayer", "Imported", "from_torch", "replace"]
 
@@ -419,181 +420,68 @@ def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
             del part.forward
 
 
-@dataclass
-class _Described:
-    """What a graph needs to know of an experts module."""
-
-    experts: int
-    output: int
-    dtype: str
-    weights: dict[str, torch.Tensor]
-    shared: dict[str, torch.Tensor]  # of all experts
-    region: Callable[[Function, Mapping[str, str]], str]
-    keeps_others: bool = False
-
-
-def _describe(module: torch.nn.Module, rows: Tensor, marks: int | None) -> _Described:
-    """Describe experts behind transformers' interface, or read those that are written out.
-
-    ``marks`` is the last extent of the mask that they get in place of ids, if they do.
-    """
-    name = type(module).__name__
-    if is_experts(module) and marks is None:
-        try:
-            found = describe(module, name)
-        except MoEError as error:
-            if error.code != UNIMPLEMENTED:
-                raise
-        else:
-            weights = {n: getattr(module, n) for n in parameter_names(module)}
-            return _Described(found.experts, found.output, found.dtype, weights, {},
-                              lambda f, _: found.region(f.index(0)))
-    dtype = next(d for d, element in DTYPES.items() if element == rows.element)
-    written = read(module, name, rows.shape[-1], dtype, marks)
-    weights = {w.name: w.stacked(written.experts) for w in written.weights}
-    return _Described(written.experts, written.output, written.dtype, weights, written.shared,
-                      written.region, written.keeps_others)
-
-
-def _write_experts(f: Function, arguments: Mapping[str, str], experts: _Described, rows: Tensor,
-                   ids: Tensor, weights: Tensor) -> Tensor:
-    """Write dispatch, experts and combine for choices that are given."""
-    top_k, count = ids.shape[-1], experts.experts
-    chosen = Tensor(ids.narrow, ids.shape, "i32") if ids.narrow else f.convert(ids, "i32")
-    factors = f.convert(weights, "f32") if weights.element not in ("f32", "bf16") else weights
-    kept = chosen
-    if experts.keeps_others:
-        # Choices beyond the experts have none.
-        kept = f.elementwise([chosen], chosen.shape, "i32", lambda b, v: _below(b, v[0], count))
-    elif not ids.narrow:
-        # The number of experts as an id, which no top-k makes, marks no choice.
-        kept = f.elementwise([chosen], chosen.shape, "i32", lambda b, v: _marked(b, v[0], count))
-    matrix, scale = f.with_units(kept, ids.shape), f.with_units(factors, weights.shape)
-    types = [type_of(tuple(w.shape), element_of(f, w)) for w in experts.weights.values()]
-    r, i = rows.type, f"tensor<?x{top_k}xi32>"
-    grouped, offsets, positions = f.let_all(
-        3, f"moe.dispatch {rows.name}, {matrix} experts({count}) : {r}, {i}")
-    result = type_of((rows.shape[0], experts.output), experts.dtype)
-    params = ", ".join(arguments[name] for name in experts.weights)
-    region = experts.region(f, arguments)
-    y = f.let(f"moe.expert {grouped}, {offsets} params({params} : {', '.join(types)}) {{\n"
-              f"{region}\n}} : {r}, tensor<{count + 1}xi32> -> {result}")
-    out = f.let(f"moe.combine {y}, {positions} weights({scale} : tensor<?x{top_k}x"
-                f"{factors.element}>) : {result}, {i}")
-    sum_ = Tensor(out, (rows.shape[0], experts.output), experts.dtype)
-    if not experts.keeps_others:
-        return sum_
-    share = f.elementwise([chosen, factors], chosen.shape, "f32",
-                          lambda b, v: _beyond(b, v[0], v[1], count))
-    total = f.reduce(share, (len(share.shape) - 1,), "arith.addf", 0.0)
-    return f.elementwise(
-        [sum_, rows, f.reshape(total, (rows.shape[0], 1))], sum_.shape, sum_.element,
-        lambda b, v: b.op("arith.addf", v[0], b.op("arith.mulf", v[1], v[2])))
-
-
-def _choices_of(f: Function, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ids and weights of the choices ``[T, K]`` that a mask ``[T, K, E]`` marks."""
-    tokens, top_k, count = mask.shape
-    if mask.marked is not None:
-        ids = f.convert(f.reshape(mask.marked, (tokens, top_k)), "i32")
-        return f.elementwise([ids], ids.shape, "i32", lambda b, v: _below(b, v[0], count)), weights
-    # Any of them may be marked.
-    at = sum(e != 1 for e in mask.shape[:-1])
-
-    def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
-        index = body.let("index", f"linalg.index {at} : index").name if count > 1 else (
-            body.let("index", "arith.constant 0 : index").name)
-        id_ = body.let("i32", f"arith.index_cast {index} : index to i32").name
-        none = body.let("i32", "arith.constant -1 : i32").name
-        marks = body.cast(values[0], "i1").name
-        return body.let("i32", f"arith.select {marks}, {id_}, {none} : i32")
-
-    ids = f.elementwise([mask], mask.shape, "i32", write)
-    each = f.elementwise([f.reshape(weights, (tokens, top_k, 1))], mask.shape, weights.element,
-                         lambda _, v: v[0])
-    shape = (tokens, top_k * count)
-    return f.reshape(ids, shape), f.reshape(each, shape)
-
-
-def _is_expert(body: IntegerBody, id_: Scalar, count: int) -> str:
-    bound = body.let("i32", f"arith.constant {count} : i32")
-    return body.let("i1", f"arith.cmpi ult, {id_.name}, {bound.name} : i32").name
-
-
-def _below(body: IntegerBody, id_: Scalar, count: int) -> Scalar:
-    none = body.let("i32", "arith.constant -1 : i32")
-    return body.let("i32", f"arith.select {_is_expert(body, id_, count)}, {id_.name}, "
-                           f"{none.name} : i32")
-
-
-def _marked(body: IntegerBody, id_: Scalar, count: int) -> Scalar:
-    mark, none = (body.let("i32", f"arith.constant {n} : i32") for n in (count, -1))
-    is_mark = body.let("i1", f"arith.cmpi eq, {id_.name}, {mark.name} : i32")
-    return body.let("i32", f"arith.select {is_mark.name}, {none.name}, {id_.name} : i32")
-
-
-def _beyond(body: IntegerBody, id_: Scalar, weight: Scalar, count: int) -> Scalar:
-    zero = body.constant(0.0)
-    return body.let("f32", f"arith.select {_is_expert(body, id_, count)}, {zero.name}, "
-                           f"{body.operand(weight)} : f32")
-
-
 # -- the graph ----------------------------------------------------------------
 
 
-def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.nn.Module],
-               name: str) -> Imported:
+def _prepare(program: torch.export.ExportedProgram, name: str) -> (
+        tuple[torch.fx.Graph, dict[torch.fx.Node, tuple[str, torch.Tensor]], torch.fx.Node]):
+    """Return the graph of a program, its placeholders of tensors with their names, and that of
+    its rows."""
     keep = {aten.linear.default, aten.silu.default, aten.softplus.default}
     table = {op: rule for op, rule in torch.export.default_decompositions().items()
              if op not in keep}
     program = program.run_decompositions(table)
     graph, signature = program.graph_module.graph, program.graph_signature
-    function = Function(name)
-    known: dict[torch.fx.Node, Any] = {}
-    weights: dict[str, torch.Tensor] = {}
-    tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()),
-               **program.constants}
-    sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
-               **signature.inputs_to_lifted_tensor_constants}
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     # The runtime reports ids that are no expert's.
     for node in reversed(graph.nodes):
         if str(node.target).startswith(("aten._assert", "aten.sym_constrain_range")):
             graph.erase_node(node)
     graph.eliminate_dead_code()
-    grouped = find_experts(
-        graph, {n: (sources[n.name].removeprefix("module."), tensors[sources[n.name]])
-                for n in placeholders if n.name in sources},
-        torch.ops.moe_mlir.traced_experts.default)
-    experts = {**experts, **grouped}
     if written := {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}:
         raise MoEError(UNIMPLEMENTED, f"{name} writes to {next(iter(written.values()))}, expected "
                        "a function of its rows")
+    tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()),
+               **program.constants}
+    sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+               **signature.inputs_to_lifted_tensor_constants}
+    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
     inputs = [n for n in placeholders if n.name not in sources]
     if len(inputs) != 1:
         raise MoEError(UNIMPLEMENTED, f"{name} takes {len(inputs)} tensors, expected one: its rows")
     rows = inputs[0].meta["val"]
-    extents = tuple(e for e in extents_of(rows) if e != 1)
+    extents = [e for e in extents_of(rows) if e != 1]
     if len(extents) != 2 or isinstance(extents[0], int) or not isinstance(extents[1], int):
         raise MoEError(INVALID_ARGUMENT, f"{name} takes {tuple(rows.shape)}, expected [T, H] with "
                        "a dynamic T")
-    element = element_of(function, rows)
+    named = {n: (sources[n.name].removeprefix("module."), tensors[sources[n.name]])
+             for n in placeholders if n.name in sources}
+    return graph, named, inputs[0]
+
+
+def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.nn.Module],
+               name: str) -> Imported:
+    """Write a program as a function; ``experts`` are modules that are one operation of it."""
+    graph, tensors, input_ = _prepare(program, name)
+    grouped = find_experts(graph, tensors, torch.ops.moe_mlir.traced_experts.default)
+    experts = {**experts, **grouped}
+    function = Function(name)
+    weights: dict[str, torch.Tensor] = {}
+    rows = input_.meta["val"]
+    element, extents = element_of(function, rows), tuple(e for e in extents_of(rows) if e != 1)
     x = Tensor(function.argument("x", "input", extents, element), extents_of(rows), element)
     function.line(f"%c0 = arith.constant 0 : index\n%tokens = tensor.dim {x.name}, %c0 : {x.type}")
     function.indices.update({0: "%c0", extents[0]: "%tokens"})
-    known[inputs[0]] = x
+    known: dict[torch.fx.Node, Any] = {input_: x}
 
     def add_weight(name: str, tensor: torch.Tensor) -> str:
         weights[name] = tensor
         return function.argument(name, "weight", tuple(tensor.shape), element_of(function, tensor))
 
-    for node in placeholders:
-        if node.name in sources and node.users:
-            tensor = tensors[sources[node.name]]
-            argument = add_weight(sources[node.name].removeprefix("module."), tensor)
-            known[node] = function.without_units(argument, tuple(tensor.shape),
+    for node, (own, tensor) in tensors.items():
+        if node.users:
+            known[node] = function.without_units(add_weight(own, tensor), tuple(tensor.shape),
                                                  element_of(function, tensor))
-    written: dict[str, tuple[_Described, dict[str, str]]] = {}
+    written: dict[str, tuple[Described, dict[str, str]]] = {}
 
     def leaf(f: Function, _: torch.Tensor, rows: Tensor, ids: Tensor, scale: Tensor,
              key: str) -> Tensor:
@@ -604,15 +492,15 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
             raise f.error(f"calls its experts with ids of shape {ids.shape} and weights of shape "
                           f"{scale.shape}, expected [T, K], or a mask [T, K, E] in place of ids")
         if mask is not None:
-            ids, scale = _choices_of(f, mask, scale)
+            ids, scale = choices_of(f, mask, scale)
         if key not in written:
-            described = _describe(experts[key], rows, mask and mask.shape[-1])
+            described = describe_experts(experts[key], rows, mask and mask.shape[-1])
             prefix = f"{key}." if key and key not in grouped else ""
             written[key] = described, {
                 n: add_weight(prefix + n, w)
                 for n, w in [*described.weights.items(), *described.shared.items()]}
         described, arguments = written[key]
-        y = _write_experts(f, arguments, described, rows, ids, scale)
+        y = write_experts(f, arguments, described, rows, ids, scale)
         return f.reshape(y, shape[:-1] + (described.output,))
 
     results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
