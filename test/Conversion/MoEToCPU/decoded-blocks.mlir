@@ -21,7 +21,11 @@
 // Beside dot products this does not pay for small groups.
 // DOT-NOT:     @moe_decode_q4
 
-// WIDE-NOT:    @moe_decode
+// WIDE-LABEL:  func.func @rows(
+// WIDE:          arith.cmpi slt, %{{.*}}, %c16{{[_0-9]*}} : index
+// WIDE-NEXT:     scf.if
+// WIDE:          } else {
+// WIDE:            func.call @moe_decode_q4_1x16(
 func.func @rows(%x: memref<?x64xbf16>, %w: memref<1x2x576xi8>, %y: memref<?x32xf32>) {
   moe.grouped_matmul %x weights(%w : memref<1x2x576xi8>) panels(<matmuls = 1, columns = 16, depth = 8, format = #int4>)
       outs(%y : memref<?x32xf32>) {
@@ -41,6 +45,11 @@ func.func @rows(%x: memref<?x64xbf16>, %w: memref<1x2x576xi8>, %y: memref<?x32xf
 // DOT:           func.call @moe_kernel_bf16_6x1x16_dot(
 // DOT:           vector.reduction <add>
 // DOT:           func.call @moe_factors_q8_1x16_dot(
+// With 16 lanes codes of a byte are decoded for fewer rows than others; f8E4M3FN for the fewest (below).
+// WIDE-LABEL:  func.func @one_group(
+// WIDE:          arith.cmpi slt, %{{.*}}, %c10{{[_0-9]*}} : index
+// WIDE-NEXT:     scf.if
+// WIDE:            func.call @moe_decode_q8_1x16
 #rows = #moe.format<codes = <element = si8>, scales = [#moe.field<element = f32, operand = 1, block = [1, 512]>]>
 func.func @one_group(%x: memref<?x512xbf16>, %w: memref<1x1x8256xi8>, %y: memref<?x16xf32>) {
   moe.grouped_matmul %x weights(%w : memref<1x1x8256xi8>) panels(<matmuls = 1, columns = 16, depth = 8, format = #rows>)
@@ -48,5 +57,19 @@ func.func @one_group(%x: memref<?x512xbf16>, %w: memref<1x1x8256xi8>, %y: memref
   ^bb0(%s: f32):
     moe.yield %s : f32
   } : memref<?x512xbf16>
+  return
+}
+
+// WIDE-LABEL:  func.func @floats(
+// WIDE:          arith.cmpi slt, %{{.*}}, %c6{{[_0-9]*}} : index
+// WIDE-NEXT:     scf.if
+// WIDE:            func.call @moe_decode_q8_1x16
+#fp8 = #moe.format<codes = <element = f8E4M3FN>, scales = [#moe.field<element = f32, operand = 1, block = [128, 128]>]>
+func.func @floats(%x: memref<?x256xbf16>, %w: memref<1x1x4224xi8>, %y: memref<?x16xf32>) {
+  moe.grouped_matmul %x weights(%w : memref<1x1x4224xi8>) panels(<matmuls = 1, columns = 16, depth = 8, format = #fp8>)
+      outs(%y : memref<?x16xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : memref<?x256xbf16>
   return
 }
