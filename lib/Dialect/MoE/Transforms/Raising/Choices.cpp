@@ -491,7 +491,7 @@ void Choices::visitReduce(Operation *op) {
     return set(op->getResult(0), {Role::Truth});
   RankedTensorType type = tensorOf(op->getResult(0));
   if (role->kind == Role::OneHot && update == Update::Add && *start == 0 &&
-      integersOf(op, "dimensions") == Dims{0} &&
+      integersOf(op, "dimensions") == Dims{0} && type.getRank() == 1 &&
       isa<IntegerType>(type.getElementType()) &&
       type.getElementTypeBitWidth() >= 32 &&
       type.getDimSize(0) == expertsOf(role->ids))

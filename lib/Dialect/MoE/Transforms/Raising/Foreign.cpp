@@ -28,8 +28,44 @@ void mlir::moe::raising::remarkNotRaised(Operation *op, StringRef name,
 }
 
 //===----------------------------------------------------------------------===//
-// Attributes
+// Names and attributes
 //===----------------------------------------------------------------------===//
+
+Operation *mlir::moe::raising::findMalformed(Operation *root) {
+  // The operations that passes look at, and how many operands they have.
+  static const llvm::StringMap<unsigned> operands{
+      {"add", 2},         {"and", 2},
+      {"clamp", 3},       {"compare", 2},
+      {"concatenate", 1}, {"convert", 1},
+      {"divide", 2},      {"dot_general", 2},
+      {"gather", 2},      {"get_dimension_size", 1},
+      {"exponential", 1}, {"dynamic_broadcast_in_dim", 2},
+      {"iota", 0},        {"broadcast_in_dim", 1},
+      {"maximum", 2},     {"dynamic_iota", 1},
+      {"minimum", 2},     {"dynamic_reshape", 2},
+      {"multiply", 2},    {"real_dynamic_slice", 4},
+      {"reduce", 2},      {"remainder", 2},
+      {"reshape", 1},     {"scatter", 3},
+      {"select", 3},      {"sign", 1},
+      {"slice", 1},       {"sort", 1},
+      {"subtract", 2},    {"transpose", 1}};
+  Operation *found = nullptr;
+  root->walk([&](Operation *op) {
+    StringRef name = op->getName().getStringRef();
+    auto expected =
+        name.consume_front("stablehlo.") ? operands.find(name) : operands.end();
+    if (expected == operands.end())
+      return WalkResult::advance();
+    auto isTensor = [](Type type) { return isa<RankedTensorType>(type); };
+    if (op->getNumOperands() >= expected->second && op->getNumResults() > 0 &&
+        llvm::all_of(op->getOperandTypes(), isTensor) &&
+        llvm::all_of(op->getResultTypes(), isTensor))
+      return WalkResult::advance();
+    found = op;
+    return WalkResult::interrupt();
+  });
+  return found;
+}
 
 std::string mlir::moe::raising::textOf(Operation *op, StringRef attribute) {
   std::string text;

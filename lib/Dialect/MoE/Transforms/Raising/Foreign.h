@@ -50,6 +50,13 @@ inline Operation *definedBy(Value value, StringRef name) {
   return isNamed(op, name) ? op : nullptr;
 }
 
+/// Returns an operation of StableHLO below `root` that lacks operands or
+/// results that it has by its name, which nothing verifies where the dialect is
+/// not registered; null if there is none.
+Operation *findMalformed(Operation *root);
+constexpr const char *malformed = "it lacks operands or results, or they are "
+                                  "no ranked tensors";
+
 /// Returns an attribute of `op` as text; empty if there is none.
 std::string textOf(Operation *op, StringRef attribute);
 /// Returns the integers of `field = [1, 2]` in a text; none if the field is

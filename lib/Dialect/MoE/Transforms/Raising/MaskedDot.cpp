@@ -34,7 +34,7 @@ static Value repeated(Value value, const Dims &dims) {
     return {};
   // None of its dimensions is repeated itself.
   for (auto [extent, dim] : llvm::zip(before.getShape(), dims))
-    if (extent != after.getDimSize(dim))
+    if (dim >= after.getRank() || extent != after.getDimSize(dim))
       return {};
   return from;
 }

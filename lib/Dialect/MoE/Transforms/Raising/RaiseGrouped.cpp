@@ -27,6 +27,9 @@ struct MoERaiseGrouped : moe::impl::MoERaiseGroupedBase<MoERaiseGrouped> {
   using MoERaiseGroupedBase::MoERaiseGroupedBase;
 
   void runOnOperation() override {
+    if (Operation *op = raising::findMalformed(getOperation()))
+      return raising::remarkNotRaised(op, "GroupedNotRaised",
+                                      raising::malformed);
     SmallVector<Operation *> ops;
     getOperation()->walk([&](Operation *op) { ops.push_back(op); });
     IRRewriter rewriter(&getContext());

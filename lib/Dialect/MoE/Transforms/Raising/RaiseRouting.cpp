@@ -66,6 +66,8 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
   using MoERaiseRoutingBase::MoERaiseRoutingBase;
 
   void runOnOperation() override {
+    if (Operation *op = findMalformed(getOperation()))
+      return remarkNotRaised(op, "RoutingNotRaised", malformed);
     SmallVector<Block *> blocks;
     getOperation()->walk([&](Block *block) { blocks.push_back(block); });
     for (Block *block : blocks)
