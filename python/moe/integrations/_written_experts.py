@@ -259,9 +259,7 @@ def _call(module: torch.nn.Module, rows: torch.Tensor, ids: torch.Tensor,
 
 def _record(module: torch.nn.Module, name: str, rows: torch.Tensor,
             marks: int | None) -> WrittenExperts:
-    def error(why: str) -> MoEError:
-        return MoEError(UNIMPLEMENTED, f"{name}: the function of an expert cannot be read: {why}")
-
+    """Run the module with all tokens at expert 0, and keep what it computes of their rows."""
     candidates = dict(_weights(module))
     several = any(w.count > 1 for w in candidates.values() if w.tensors[0].ndim)
     # Two choices, as some modules cannot take one: expert 0, and expert 1 with weight 0.
@@ -272,114 +270,160 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor,
         with recorder:
             y = _call(module, rows, ids, 1 - ids.to(rows.dtype), marks)
     except Exception as failure:
-        raise error(f"it cannot be called with rows, ids and weights: {failure}") from failure
-    known: dict[int, Any] = {id(rows): _Rows()}
-    weights: list[_Weight] = []
-    shared: dict[str, torch.Tensor] = {}
-    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
-    # Views of weights on the way to the part of an expert.
-    views: dict[int, torch.Tensor] = {}
-    owners: dict[int, str] = {}
-    others: set[int] = set()  # what belongs to expert 1
-    for parameter, weight in candidates.items():
-        if not weight.is_of_modules:
-            views[id(weight.tensors[0])] = weight.tensors[0]
-            owners[id(weight.tensors[0])] = parameter
-        else:
-            known[id(weight.tensors[0])] = ("weight", weight)
-            others.update(map(id, weight.tensors[1:]))
+        raise _unreadable(name, "it cannot be called with rows, ids and weights: "
+                          f"{failure}") from failure
+    reading = _Reading(name, rows, candidates)
+    for call in recorder.calls:
+        reading.read(*call)
+    return reading.result(y)
 
-    def slot(weight: _Weight) -> _Slice:
-        for index, other in enumerate(weights):
+
+def _unreadable(name: str, why: str) -> MoEError:
+    return MoEError(UNIMPLEMENTED, f"{name}: the function of an expert cannot be read: {why}")
+
+
+class _Reading:
+    """What is known of the tensors of a recorded call of a module."""
+
+    def __init__(self, name: str, rows: torch.Tensor, candidates: dict[str, _Weight]):
+        self.name, self.rows, self.candidates = name, rows, candidates
+        self.everyone = torch.arange(rows.shape[0])
+        # By the ids of tensors: what they are, for expert 0.
+        self.known: dict[int, Any] = {id(rows): _Rows()}
+        # Views of weights on the way to the part of an expert, and whose they are.
+        self.views: dict[int, torch.Tensor] = {}
+        self.owners: dict[int, str] = {}
+        self.others: set[int] = set()  # what belongs to expert 1
+        self.weights: list[_Weight] = []
+        self.shared: dict[str, torch.Tensor] = {}
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        for parameter, weight in candidates.items():
+            first = weight.tensors[0]
+            if not weight.is_of_modules:
+                self.views[id(first)], self.owners[id(first)] = first, parameter
+            else:
+                self.known[id(first)] = ("weight", weight)
+                self.others.update(map(id, weight.tensors[1:]))
+
+    def slot(self, weight: _Weight) -> _Slice:
+        for index, other in enumerate(self.weights):
             if other.name == weight.name:
                 return _Slice(index)
-        weights.append(weight)
-        return _Slice(len(weights) - 1)
+        self.weights.append(weight)
+        return _Slice(len(self.weights) - 1)
 
-    def look(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if id(value) in known:
-                found = known[id(value)]
-                if isinstance(found, tuple):
-                    known[id(value)] = found = slot(found[1])
-                return found
-            if id(value) in owners:
-                name = owners[id(value)]
-                if views[id(value)] is not candidates[name].tensors[0]:
-                    raise error(f"it uses a view of all of '{name}'")
-                shared[name] = value
-                return _Shared(name)
-            if value.numel() and bool((value == value.flatten()[0]).all()):
-                return value.flatten()[0].item()
-            raise error(f"a tensor of shape {tuple(value.shape)} depends on the choice")
-        return [look(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-    def depends(value: Any, on: Sequence[Any] = (known, owners)) -> bool:
+    def look(self, value: Any) -> Any:
+        """Return what an operand is."""
         if isinstance(value, (list, tuple)):
-            return any(depends(v, on) for v in value)
-        return isinstance(value, torch.Tensor) and any(id(value) in group for group in on)
+            return [self.look(v) for v in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) in self.known:
+            found = self.known[id(value)]
+            if isinstance(found, tuple):
+                self.known[id(value)] = found = self.slot(found[1])
+            return found
+        if id(value) in self.owners:
+            owner = self.owners[id(value)]
+            if self.views[id(value)] is not self.candidates[owner].tensors[0]:
+                raise _unreadable(self.name, f"it uses a view of all of '{owner}'")
+            self.shared[owner] = value
+            return _Shared(owner)
+        if value.numel() and bool((value == value.flatten()[0]).all()):
+            return value.flatten()[0].item()
+        raise _unreadable(self.name, f"a tensor of shape {tuple(value.shape)} depends on the "
+                          "choice")
 
-    everyone = torch.arange(rows.shape[0])
-    for function, args, kwargs, result in recorder.calls:
+    def depends(self, value: Any, *groups: Any) -> bool:
+        """Return true if any of some operands is known, or is in one of these groups."""
+        if isinstance(value, (list, tuple)):
+            return any(self.depends(v, *groups) for v in value)
+        return isinstance(value, torch.Tensor) and any(
+            id(value) in group for group in groups or (self.known, self.owners))
+
+    def read(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
+             result: Any) -> None:
+        """Read an operation."""
         packet = function.overloadpacket
+        operands = [*args, *kwargs.values()]
         adds = packet in (aten.index_add, aten.index_put)
-        if depends([*args, *kwargs.values()], (others,)):
+        if self.depends(operands, self.others):
             if not adds:
                 results = result if isinstance(result, (list, tuple)) else [result]
-                others.update(map(id, results))
-            continue
-        if not depends(list(args)) and not depends(list(kwargs.values())):
-            continue
-        first = args[0] if args else None
-        if isinstance(first, torch.Tensor) and id(first) in owners:
-            weight = candidates[owners[id(first)]]
-            if packet in (aten.select, aten.index):
-                # [E, ...] after views.
-                if _picks(args):
-                    known[id(result)] = slot(_Weight(weight.name, (views[id(first)],)))
-                else:
-                    others.add(id(result))
-                continue
-            if packet in _VIEWS:
-                view = function(views[id(first)], *args[1:], **kwargs)
-                views[id(result)], owners[id(result)] = view, owners[id(first)]
-                continue
-        if packet in (aten.index, aten.index_select) and isinstance(look(first), (_Rows, _Result)):
-            picked = [a for a in (args[1] if packet is aten.index else [args[2]]) if a is not None]
-            if len(picked) == 1 and torch.equal(picked[0].flatten(), everyone):
-                known[id(result)] = look(first)
-                continue
-            if len(picked) == 1 and picked[0].numel() == 0:
-                continue
+                self.others.update(map(id, results))
+            return
+        if not self.depends(operands) or self.is_of_weights(function, packet, args, kwargs, result):
+            return
         if adds:
             source = args[3] if packet is aten.index_add else args[2]
-            if source.numel() == 0:
-                continue
-            known[id(result)] = look(source)
-            continue
-        if packet is aten.mul and any(
-                isinstance(a, torch.Tensor) and not depends(a) and look(a) == 1.0 for a in args):
-            known[id(result)] = look(next(a for a in args if depends(a)))
-            continue
-        if packet in (aten._to_copy, aten.detach, aten.alias, aten.clone) and (
-                result.dtype == first.dtype):
-            known[id(result)] = look(first)
-            continue
-        calls.append((function, tuple(look(a) for a in args),
-                      {k: look(v) for k, v in kwargs.items()}, result))
+            if source.numel() != 0:
+                self.known[id(result)] = self.look(source)
+            return
+        same, found = self.passes(packet, args, result)
+        if same:
+            if found is not None:
+                self.known[id(result)] = found
+            return
+        self.calls.append((function, tuple(self.look(a) for a in args),
+                           {k: self.look(v) for k, v in kwargs.items()}, result))
         if isinstance(result, (list, tuple)):
             for part, tensor in enumerate(result):
-                known[id(tensor)] = _Result(len(calls) - 1, part)
+                self.known[id(tensor)] = _Result(len(self.calls) - 1, part)
         else:
-            known[id(result)] = _Result(len(calls) - 1)
-    if id(y) not in known:
-        raise error("its result does not depend on the rows")
-    experts = {weight.count for weight in weights}
-    if not experts:
-        raise error("it has no weights with a leading dimension of experts")
-    calls, result = _needed(calls, known[id(y)])
-    return WrittenExperts(name, rows.shape[0], min(experts), rows.shape[1], y.shape[1],
-                          DTYPES[rows.dtype], weights, shared, calls, result)
+            self.known[id(result)] = _Result(len(self.calls) - 1)
+
+    def is_of_weights(self, function: Any, packet: Any, args: tuple[Any, ...],
+                      kwargs: dict[str, Any], result: Any) -> bool:
+        """Return true for a view of a weight of all experts, or the part of one."""
+        first = args[0] if args else None
+        if not isinstance(first, torch.Tensor) or id(first) not in self.owners:
+            return False
+        weight = self.candidates[self.owners[id(first)]]
+        if packet in (aten.select, aten.index):
+            # [E, ...] after views.
+            if _picks(args):
+                part = _Weight(weight.name, (self.views[id(first)],))
+                self.known[id(result)] = self.slot(part)
+            else:
+                self.others.add(id(result))
+            return True
+        if packet in _VIEWS:
+            self.views[id(result)] = function(self.views[id(first)], *args[1:], **kwargs)
+            self.owners[id(result)] = self.owners[id(first)]
+            return True
+        return False
+
+    def passes(self, packet: Any, args: tuple[Any, ...], result: Any) -> tuple[bool, Any]:
+        """Return true, and which operand it is, for an operation that changes nothing here: all
+        rows, a weight of 1, a copy; without an operand for no rows."""
+        first = args[0] if args else None
+        if packet in (aten.index, aten.index_select) and isinstance(
+                self.look(first), (_Rows, _Result)):
+            picked = [a for a in (args[1] if packet is aten.index else [args[2]]) if a is not None]
+            if len(picked) == 1 and torch.equal(picked[0].flatten(), self.everyone):
+                return True, self.look(first)
+            if len(picked) == 1 and picked[0].numel() == 0:
+                return True, None
+        if packet is aten.mul and any(
+                isinstance(a, torch.Tensor) and not self.depends(a) and self.look(a) == 1.0
+                for a in args):
+            return True, self.look(next(a for a in args if self.depends(a)))
+        if packet in (aten._to_copy, aten.detach, aten.alias, aten.clone) and (
+                result.dtype == first.dtype):
+            return True, self.look(first)
+        return False, None
+
+    def result(self, y: torch.Tensor) -> WrittenExperts:
+        """Return what was read for the result of the call."""
+        if id(y) not in self.known:
+            raise _unreadable(self.name, "its result does not depend on the rows")
+        experts = {weight.count for weight in self.weights}
+        if not experts:
+            raise _unreadable(self.name, "it has no weights with a leading dimension of experts")
+        calls, result = _needed(self.calls, self.known[id(y)])
+        return WrittenExperts(self.name, self.rows.shape[0], min(experts), self.rows.shape[1],
+                              y.shape[1], DTYPES[self.rows.dtype], self.weights, self.shared, calls,
+                              result)
 
 
 def _needed(calls: list[Any], result: Any) -> tuple[list[Any], Any]:
