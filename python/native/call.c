@@ -36,8 +36,7 @@ static DLDataType unpackType(long packed) {
 }
 
 typedef struct {
-  PyObject_HEAD
-  CallFunction function;
+  PyObject_HEAD CallFunction function;
   PyObject *check;     // raises the error of a status
   PyObject *types;     // dtype object -> packed type
   PyObject *ndarray;   // numpy.ndarray
@@ -256,13 +255,11 @@ static PyObject *callerCall(PyObject *object, PyObject *arguments,
   }
   moe_rt_layer_t *handle = PyLong_AsVoidPtr(layer);
   moe_rt_status_t status;
-  Py_BEGIN_ALLOW_THREADS
-  status = self->function(handle, tensors, (size_t)count, &output, 1, memory,
-                          bytes);
-  Py_END_ALLOW_THREADS
-  if (status) {
-    PyObject *none = PyObject_CallFunction(self->check, "N",
-                                           PyLong_FromVoidPtr(status));
+  Py_BEGIN_ALLOW_THREADS status =
+      self->function(handle, tensors, (size_t)count, &output, 1, memory, bytes);
+  Py_END_ALLOW_THREADS if (status) {
+    PyObject *none =
+        PyObject_CallFunction(self->check, "N", PyLong_FromVoidPtr(status));
     Py_XDECREF(none);
     Py_DECREF(out);
     return none ? notMine() : NULL; // check raises
@@ -272,13 +269,19 @@ static PyObject *callerCall(PyObject *object, PyObject *arguments,
 
 static const char kCallerDoc[] =
     "Caller(function, check, types, ndarray, empty, inputs, output, tokens)\n\n"
-    "Calls layers of one signature with one output. ``function`` is the address\n"
-    "of moe_rt_layer_call, ``check`` raises the error of a status, ``types`` maps\n"
-    "dtype objects to ``code << 8 | bits``, ``ndarray`` and ``empty`` are numpy's.\n"
-    "``inputs`` is their number, ``output`` the shape of the output with -1 for the\n"
-    "tokens, or None if it has another type than the first input, and ``tokens``\n"
+    "Calls layers of one signature with one output. ``function`` is the "
+    "address\n"
+    "of moe_rt_layer_call, ``check`` raises the error of a status, ``types`` "
+    "maps\n"
+    "dtype objects to ``code << 8 | bits``, ``ndarray`` and ``empty`` are "
+    "numpy's.\n"
+    "``inputs`` is their number, ``output`` the shape of the output with -1 "
+    "for the\n"
+    "tokens, or None if it has another type than the first input, and "
+    "``tokens``\n"
     "the input and the dimension that has their number.\n\n"
-    "caller(layer, inputs, out, workspace) returns the output, or NotImplemented\n"
+    "caller(layer, inputs, out, workspace) returns the output, or "
+    "NotImplemented\n"
     "if it did nothing. ``layer`` is an address, ``inputs`` a tuple.";
 
 static PyObject *callerNew(PyTypeObject *type, PyObject *arguments,
@@ -387,9 +390,15 @@ static PyType_Spec callerSpec = {"moe._native.Caller", sizeof(Caller), 0,
                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
                                  callerSlots};
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_native", "Calls of layers, without ctypes.", 0,
-    NULL, NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                                        "_native",
+                                        "Calls of layers, without ctypes.",
+                                        0,
+                                        NULL,
+                                        NULL,
+                                        NULL,
+                                        NULL,
+                                        NULL};
 
 PyMODINIT_FUNC PyInit__native(void) {
   PyObject *module = PyModule_Create(&definition);
