@@ -163,8 +163,9 @@ def next_expert(m, x, w, ids):
 
 
 def from_the_end(m, x, w, ids):
-    h = silu(einsum("ti,taoi->tao", x, m.w1[ids - E]))
-    return einsum("tai,ta->ti", einsum("tao,taio->tai", h, m.w2[ids - E]), w)
+    at = ids - E
+    h = silu(einsum("ti,taoi->tao", x, m.w1[at]))
+    return einsum("tai,ta->ti", einsum("tao,taio->tai", h, m.w2[at]), w)
 
 
 def swapped_choices(m, x, w, ids):
