@@ -249,7 +249,8 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         a tuple; in evaluation mode. Or what ``torch.export.export`` made of one, with a
         dynamic number of rows.
       example: an input of it; needed only where no parameter shows how many columns and
-        which type it has.
+        which type it has. Without it the module gets ``[1, T, H]``, or ``[T, H]`` if it
+        does not take that.
 
     Raises:
       MoEError: if something has no translation; the message names the operation.
@@ -262,6 +263,41 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         raise MoEError(INVALID_ARGUMENT, f"{name} is in training mode, expected evaluation mode: "
                        "call eval()")
     rows = example_of(module, name) if example is None else example
+    try:
+        return _trace(module, name, rows)
+    except _NotExported as error:
+        other = _rows_that_fit(module, rows) if example is None else None
+        if other is None or other.shape == rows.shape:
+            raise MoEError(UNIMPLEMENTED, str(error)) from error.__cause__
+    return _trace(module, name, other)
+
+
+class _NotExported(MoEError):
+    """torch.export refused a module; perhaps with rows of another shape it does not."""
+
+    def __init__(self, message: str):
+        super().__init__(UNIMPLEMENTED, message)
+
+
+def _rows_that_fit(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
+    """Return rows that the module takes and returns as many of."""
+    extents = [n for p in module.parameters() if p.ndim == 2 for n in reversed(p.shape)]
+    for columns in dict.fromkeys([rows.shape[-1], *extents[:8]]):
+        for shape in ((1, 6, columns), (6, columns)):
+            example = rows.new_zeros(shape)
+            try:
+                with unchanged(module), torch.no_grad():
+                    result = module(example.clone())
+            except Exception:  # noqa: BLE001 - it takes other rows
+                continue
+            result = result[0] if isinstance(result, tuple) else result
+            if isinstance(result, torch.Tensor) and result.shape[:-1] == shape[:-1]:
+                return example
+    return None
+
+
+def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
+    """Trace a module that takes rows of this shape."""
     # A number of rows that divides nothing and is no other extent: no guards about it.
     rows = rows.new_zeros((*rows.shape[:-2], number_of_rows(module), rows.shape[-1]))
     lengths: list[int] = []
@@ -276,11 +312,11 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
             raise
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
-            if "data-dependent" in reason:
+            if "data-dependent" in reason or ".numpy()" in reason:
                 reason = ("its operations depend on the values of a tensor; experts must go "
                           "through transformers' interface, or be a module called experts that "
                           "takes rows, ids and weights")
-            raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {reason}") from error
+            raise _NotExported(f"{name} cannot be exported: {reason}") from error
     if skips.assumed:
         _check_branches(traced, program, rows, name)
     with _quiet():
@@ -289,7 +325,7 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         tables = [n for n, m in module.named_modules() if isinstance(m, torch.nn.Embedding)]
         why = f": {' and '.join(tables)} are tables whose rows are looked up" if tables else ""
         warnings.warn(f"{name} has nothing that is known as experts, and is compiled as the "
-                      f"operations that it consists of{why}", stacklevel=2)
+                      f"operations that it consists of{why}", stacklevel=3)
     imported.returned = lengths[-1] if lengths else None
     imported.rows = next(iter(inspect.signature(module.forward).parameters), "rows")
     return imported

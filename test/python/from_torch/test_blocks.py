@@ -1,0 +1,164 @@
+"""Blocks as people write them who have never seen this project."""
+
+from __future__ import annotations
+
+import moe
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from moe_testing import data  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+H, I, E, K = 32, 24, 8, 2
+
+
+def parameter(*shape):
+    return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+                        / shape[-2] ** 0.5)
+
+
+class MLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w1, self.w3, self.w2 = nn.Linear(H, I), nn.Linear(H, I), nn.Linear(I, H)
+
+    def forward(self, x):
+        return self.w2(functional.silu(self.w1(x)) * self.w3(x))
+
+
+class Where(nn.Module):
+    """As in mistral-inference: rows [T, H] alone, weights are the softmax of the best logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts, self.gate = nn.ModuleList(MLP() for _ in range(E)), nn.Linear(H, E)
+
+    def forward(self, x):
+        weights, ids = torch.topk(self.gate(x), K)
+        weights = functional.softmax(weights, dim=1, dtype=torch.float).to(x.dtype)
+        result = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            rows, nth = torch.where(ids == i)
+            result[rows] += weights[rows, nth, None] * expert(x[rows])
+        return result
+
+
+class OneHot(nn.Module):
+    """As in Mesh TensorFlow, without a capacity; its first matrix is [H, E]."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.wi, self.wo = parameter(H, E), parameter(E, H, I), parameter(E, I, H)
+
+    def forward(self, x):
+        weight, index = torch.softmax(x @ self.router, -1).max(-1)
+        mask = functional.one_hot(index, E).to(x.dtype)
+        h = torch.einsum("te,th->eth", mask, x)
+        h = torch.relu(torch.einsum("eth,ehi->eti", h, self.wi))
+        h = torch.einsum("eti,eih->eth", h, self.wo)
+        return torch.einsum("eth,te->th", h, mask * weight[:, None])
+
+
+class Dense(nn.Module):
+    """Every expert on every row; weights of 0 for those that were not chosen."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.wi, self.wo = nn.Linear(H, E), parameter(E, H, 2 * I), parameter(E, I, H)
+
+    def forward(self, x):
+        logits = self.gate(x)
+        best, ids = torch.topk(logits, K)
+        weights = torch.zeros_like(logits).scatter(1, ids, torch.sigmoid(best))
+        a, b = torch.einsum("th,ehi->eti", x, self.wi).chunk(2, -1)
+        y = torch.einsum("eti,eih->eth", functional.gelu(a) * b, self.wo)
+        return (y * weights.t()[..., None]).sum(0)
+
+
+class Gathered(nn.Module):
+    """As in gpt-fast: the weights of the experts of each row."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.w1, self.w2 = nn.Linear(H, E), parameter(E, 2 * I, H), parameter(E, H, I)
+
+    def forward(self, x):
+        weights, ids = torch.topk(self.gate(x).softmax(-1), K)
+        a, b = torch.einsum("tkih,th->tki", self.w1[ids], x).chunk(2, -1)
+        return torch.einsum("tkhi,tki,tk->th", self.w2[ids], functional.silu(a) * b, weights)
+
+
+class Soft(nn.Module):
+    """Soft MoE (arXiv:2308.00951): slots are mixtures of all rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.phi, self.w = parameter(H, E), parameter(E, H, H)
+
+    def forward(self, x):
+        logits = x @ self.phi
+        slots = torch.einsum("eh,ehd->ed", logits.softmax(0).t() @ x, self.w)
+        return logits.softmax(1) @ slots
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("block, operation", [
+    (Where, "moe.dispatch"), (OneHot, "moe.gate"), (Dense, "moe.dispatch"),
+    (Gathered, "moe.dispatch"), (Soft, "math.exp")])
+def test_blocks_of_rows(record, block, operation):
+    """They take [T, H] alone, and the columns are not those of the first matrix."""
+    torch.manual_seed(0)
+    module = block().eval()
+    imported = moe.from_torch(module)
+    assert operation in imported.mlir
+    layer = imported.layer()
+    for tokens in (1, 2, 33):
+        x = torch.randn(tokens, H)
+        with torch.no_grad():
+            expected = module(x)
+        error = data.relative_error(layer(x), expected.numpy())
+        record(f"{block.__name__} {tokens}", error)
+        assert error < 2e-6
+
+
+class Inference(nn.Module):
+    """As in DeepSeek-V2's own inference code: slices by counts that Python reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(H, E), nn.ModuleList(MLP() for _ in range(E))
+
+    def forward(self, x):
+        weights, ids = torch.topk(self.gate(x).softmax(-1), K)
+        order = ids.view(-1).argsort()
+        counts = torch.bincount(ids.view(-1), minlength=E).cpu().numpy()
+        rows, outputs, start = x[order // K], [], 0
+        for expert, count in zip(self.experts, counts):
+            outputs.append(expert(rows[start:start + count]))
+            start += count
+        y = torch.empty_like(rows)
+        y[order] = torch.cat(outputs)
+        return (y.view(*ids.shape, -1) * weights[..., None]).sum(1)
+
+
+def test_what_python_reads_from_tensors():
+    with pytest.raises(moe.MoEError, match="Inference cannot be exported: its operations depend "
+                       "on the values of a tensor; experts must go through"):
+        moe.from_torch(Inference().eval())
+
+
+def test_errors_name_what_the_first_shape_meets():
+    class Square(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = parameter(H, H)
+
+        def forward(self, x):
+            raise ValueError("expected something else")
+
+    with pytest.raises(moe.MoEError, match="Square cannot be exported: expected something else"):
+        moe.from_torch(Square().eval())
