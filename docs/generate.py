@@ -503,7 +503,7 @@ def python_reference() -> str:
     package = PYTHON / "moe"
     blocks = ["# Python API", NOTE]
     blocks += python_module(package / "__init__.py", "moe")
-    for name in ("torch", "dynamo", "transformers", "vllm", "jax"):
+    for name in ("torch", "dynamo", "transformers", "vllm", "jax", "onnx"):
         blocks += python_module(package / "integrations" / f"{name}.py",
                                 f"moe.integrations.{name}")
     blocks += python_module(package / "ir.py", "moe.ir")

@@ -21,6 +21,7 @@ from ._weights import Checkpoint
 
 if TYPE_CHECKING:
     from . import ir, reference
+    from .integrations.onnx import from_onnx
     from .integrations.torch import from_torch
 
 __version__ = "0.1.0"
@@ -29,7 +30,7 @@ __all__ = [
     "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
     "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile", "RESOURCE_EXHAUSTED",
     "Signature", "StageTime", "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile",
-    "find_compiler", "from_torch", "ir", "load", "reference", "runtime_version",
+    "find_compiler", "from_onnx", "from_torch", "ir", "load", "reference", "runtime_version",
 ]
 
 
@@ -37,10 +38,12 @@ def __getattr__(name: str) -> Any:
     """Import on first access what layers run without: numpy's definition, and PyTorch."""
     if name in ("ir", "reference"):
         return importlib.import_module(f".{name}", __name__)
+    if name == "from_onnx":
+        return importlib.import_module(".integrations.onnx", __name__).from_onnx
     if name == "from_torch":
         return importlib.import_module(".integrations.torch", __name__).from_torch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "from_torch", "ir", "reference"})
+    return sorted({*globals(), "from_onnx", "from_torch", "ir", "reference"})

@@ -2,6 +2,7 @@
 
     python -m moe                     # versions, and where compiler and runtime are
     python -m moe compile ARGUMENTS   # moe-compile; also: opt, run
+    python -m moe compile MODEL.onnx [--node=NAME] ARGUMENTS   # a node of experts
 """
 
 from __future__ import annotations
@@ -36,9 +37,26 @@ def describe() -> int:
     return status
 
 
+def compile_onnx(path: str, arguments: list[str]) -> int:
+    """Run moe-compile on a node of an ONNX model, whose weights are bound when it is loaded."""
+    from .integrations.onnx import from_onnx
+
+    node, rest = None, []
+    for each in arguments:
+        if each.startswith("--node="):
+            node = each.removeprefix("--node=")
+        else:
+            rest.append(each)
+    return subprocess.run([find_compiler(), "-", *rest], input=from_onnx(path, node=node).mlir,
+                          text=True).returncode
+
+
 def main(arguments: list[str]) -> int:
     if not arguments:
         return describe()
+    models = [each for each in arguments[1:] if each.endswith(".onnx")]
+    if arguments[0] == "compile" and len(models) == 1:
+        return compile_onnx(models[0], [each for each in arguments[1:] if each != models[0]])
     if arguments[0] in TOOLS:
         run_tool(f"moe-{arguments[0]}", arguments[1:])
     print(__doc__.strip().replace("``", ""),
