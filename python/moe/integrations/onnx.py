@@ -255,8 +255,9 @@ class _Node:
     def check_quantization(self) -> None:
         kind = self.number("quant_type", b"int").decode()
         self.bits = self.number("expert_weight_bits", 4)
-        if kind != "int" or self.bits not in (4, 8) or any(
-                self.number(f"fc{i}_expert_weight_bits", self.bits) != self.bits for i in (1, 2, 3)):
+        all_bits = {self.bits, *(self.number(f"fc{i}_expert_weight_bits", self.bits)
+                                 for i in (1, 2, 3))}
+        if kind != "int" or self.bits not in (4, 8) or len(all_bits) > 1:
             raise self.fail("expected quant_type int with expert_weight_bits 4 or 8, got "
                             f"{kind} and {self.bits}", UNIMPLEMENTED)
         if self.number("weights_prepacked", -1) == 1:
