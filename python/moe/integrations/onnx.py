@@ -106,6 +106,7 @@ class _Node:
         self.graph, self.node, self.directory = graph, node, directory
         self.initializers = {t.name: t for t in graph.initializer}
         self.attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        self.given: dict[str, np.ndarray] = {}  # what was read, which may be large
         self.arrays: dict[str, np.ndarray] = {}
         self.function = ir.Function("layer")
 
@@ -130,7 +131,9 @@ class _Node:
             return None
         if name not in self.initializers:
             raise self.fail(f"expected {what} '{name}' to be an initializer")
-        return self.array(name)
+        if what not in self.given:
+            self.given[what] = self.array(name)
+        return self.given[what]
 
     def expect(self, what: str, array: np.ndarray, *shapes: Sequence[int]) -> np.ndarray:
         if array.shape not in [tuple(shape) for shape in shapes]:
