@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from moe_testing import data  # noqa: E402
+from moe_testing.models.exported import Rows, export  # noqa: E402
 from moe_testing.models.hf import MODELS, H  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -20,39 +21,22 @@ F32 = 2e-6
 E, I, K = 8, 24, 2
 
 
-def export(block: torch.nn.Module, dtype=torch.float32) -> torch.export.ExportedProgram:
-    with torch.no_grad():
-        return torch.export.export(block.eval(), (torch.randn(7, H).to(dtype),), dynamic_shapes=(
-            {0: torch.export.Dim("tokens", min=2)},))
-
-
-class Rows(torch.nn.Module):
-    """A block of transformers as a function of rows ``[T, H]``."""
-
-    def __init__(self, block):
-        super().__init__()
-        self.block = block
-
-    def forward(self, x):
-        y = self.block(x[None])
-        return (y[0] if isinstance(y, tuple) else y).reshape(x.shape)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3", "granitemoe"])
-def test_grouped_mm_of_transformers(family, dtype, record):
-    """Biases, gates of their own and shared experts."""
+@pytest.mark.parametrize("implementation", ["grouped_mm", "batched_mm"])
+def test_experts_of_transformers(implementation, family, dtype, record):
+    """Biases, weights in the other layout, gates of their own and shared experts."""
     made = MODELS[family]()
     made.model.to(dtype)
     block = made.block(made.model)
     for module in made.model.modules():
         if hasattr(module, "config"):
-            module.config._experts_implementation = "grouped_mm"
+            module.config._experts_implementation = implementation
     imported = moe.from_torch(export(Rows(block), dtype))
-    assert imported.mlir.count("moe.dispatch") == 1
+    assert imported.mlir.count("moe.dispatch") == 1 and "batch_matmul" not in imported.mlir
     x = made.rows_away_from_ties(33, dtype)
     error = data.relative_error(imported.layer()(x).float().numpy(), made.run(x).float().numpy())
-    record(f"{family} {dtype}", error)
+    record(f"{implementation} {family} {dtype}", error)
     assert error < (F32 if dtype == torch.float32 else 8 * 2.0**-9)
 
 
