@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-import os
 import sys
 import warnings
 from importlib.machinery import ExtensionFileLoader
@@ -24,6 +23,7 @@ from ._dlpack import _NUMPY, DTYPES, _torch_names, numpy_dtype
 from ._error import MoEError
 from ._library import ABI_VERSION, check, library
 from ._signature import Signature
+from ._tools import build_tree
 
 __all__ = ["make_caller", "use_torch"]
 
@@ -51,8 +51,7 @@ def _types() -> dict[Any, int]:
 def _extension() -> Any:
     """Load the extension from the package or a build tree; None without it."""
     package = Path(__file__).resolve().parent
-    build = Path(os.environ.get("MOE_BUILD_DIR", package.parent.parent / "build"))
-    for path in (package / FILE, build / "lib" / FILE):
+    for path in (package / FILE, build_tree() / "lib" / FILE):
         if not path.exists():
             continue
         try:

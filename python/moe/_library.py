@@ -15,6 +15,7 @@ from typing import Any
 
 from ._dlpack import DLDataType, DLDevice, DLTensor
 from ._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, MoEError
+from ._tools import build_tree
 
 # MOE_RT_ABI_VERSION of moe_rt.h.
 ABI_VERSION = 4
@@ -112,10 +113,9 @@ def _candidates() -> list[str]:
     if named := os.environ.get("MOE_RT_LIBRARY"):
         return [named]
     package = Path(__file__).resolve().parent
-    repository = package.parent.parent
     found = [package / "libmoe_rt.so", package / "lib" / "libmoe_rt.so",
              package / "lib" / "libmoe_rt.so.0"]
-    build = Path(os.environ.get("MOE_BUILD_DIR", repository / "build"))
+    build = build_tree()
     found += [build / "lib" / "libmoe_rt.so", build / "runtime" / "libmoe_rt.so",
               build / "runtime" / "src" / "libmoe_rt.so"]
     return [str(p) for p in found if p.exists()] + ["libmoe_rt.so"]

@@ -10,11 +10,16 @@ from typing import NoReturn
 from ._error import NOT_FOUND, MoEError
 
 
+def build_tree() -> Path:
+    """Return the build tree that is looked into: ``MOE_BUILD_DIR``, or that of the repository."""
+    return Path(os.environ.get("MOE_BUILD_DIR",
+                               Path(__file__).resolve().parent.parent.parent / "build"))
+
+
 def find_tool(name: str) -> Path | None:
     """Return the path of a tool beside the package or in a build tree, if it is there."""
     package = Path(__file__).resolve().parent
-    build = Path(os.environ.get("MOE_BUILD_DIR", package.parent.parent / "build"))
-    for path in (package / name, package / "bin" / name, build / "bin" / name):
+    for path in (package / name, package / "bin" / name, build_tree() / "bin" / name):
         if os.access(path, os.X_OK):
             return path
     return None
