@@ -18,35 +18,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
-from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
-from .._runtime import Layer, Module
+from ._imported import Imported
 from ._stablehlo import lower, raised
 
 __all__ = ["Imported", "from_jax"]
-
-
-@dataclass
-class Imported:
-    """An exported function: ``mlir`` computes it from inputs and ``weights``, by name."""
-
-    mlir: str
-    weights: dict[str, jax.Array]
-
-    def compile(self, **options: Any) -> Module:
-        """Compile the function; ``options`` are those of ``moe.compile``."""
-        return compile_module(self.mlir, **options)
-
-    def layer(self, **options: Any) -> Layer:
-        """Compile the function and bind the arrays that it was imported with."""
-        return self.compile(**options).layer(
-            {name: np.asarray(array) for name, array in self.weights.items()})
 
 
 def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:

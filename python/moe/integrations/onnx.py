@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from .. import ir
-from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
-from .._runtime import Layer, Module
+from ._imported import Imported
 
 __all__ = ["Imported", "from_onnx"]
 
@@ -39,22 +37,6 @@ INPUTS = {
              "fc2_zero_points": 12, "fc3_zero_points": 13}}
 ELEMENTS = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}
 GATED = "swiglu", "silu"
-
-
-@dataclass
-class Imported:
-    """A node as a function: ``mlir`` computes it from inputs and ``weights``, by name."""
-
-    mlir: str
-    weights: dict[str, np.ndarray]
-
-    def compile(self, **options: Any) -> Module:
-        """Compile the function; ``options`` are those of ``moe.compile``."""
-        return compile_module(self.mlir, **options)
-
-    def layer(self, **options: Any) -> Layer:
-        """Compile the function and bind the weights of the model."""
-        return self.compile(**options).layer(self.weights)
 
 
 def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
