@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPEDPRODUCT_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPEDPRODUCT_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPED_GROUPEDPRODUCT_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPED_GROUPEDPRODUCT_H
 
 #include "Foreign.h"
 
@@ -72,4 +72,4 @@ Outcome raiseTorchGroupedMatmul(Operation *op, GroupedProductBuilder &builder);
 
 } // namespace mlir::moe::raising
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPEDPRODUCT_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPED_GROUPEDPRODUCT_H

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_MATCH_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_MATCH_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GATE_MATCH_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GATE_MATCH_H
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 
@@ -93,4 +93,4 @@ bool hasPlainWeights(GateOp gate);
 
 } // namespace mlir::moe::raising
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_MATCH_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GATE_MATCH_H

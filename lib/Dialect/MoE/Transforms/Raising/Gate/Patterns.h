@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_PATTERNS_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_PATTERNS_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GATE_PATTERNS_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GATE_PATTERNS_H
 
 #include "mlir/IR/PatternMatch.h"
 
@@ -27,4 +27,4 @@ void populateFoldNormalizePatterns(RewritePatternSet &patterns);
 
 } // namespace mlir::moe::raising
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_PATTERNS_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GATE_PATTERNS_H

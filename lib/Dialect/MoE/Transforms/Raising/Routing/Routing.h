@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_ROUTING_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_ROUTING_H
 
 #include "Choices.h"
 
@@ -48,4 +48,4 @@ bool raiseCounts(Routing &routing, Block &block);
 
 } // namespace mlir::moe::raising
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_ROUTING_H

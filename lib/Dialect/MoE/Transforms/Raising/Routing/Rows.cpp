@@ -1,5 +1,4 @@
-//===- Rows.cpp - Gathers and scatters of whole rows
-//-----------------------===//
+//===- Rows.cpp - Gathers and scatters of whole rows ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception

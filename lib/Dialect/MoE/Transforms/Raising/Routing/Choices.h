@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_CHOICES_H
-#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_CHOICES_H
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_CHOICES_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_CHOICES_H
 
 #include "Foreign.h"
 
@@ -101,4 +101,4 @@ Update updateOf(Operation *op);
 
 } // namespace mlir::moe::raising
 
-#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_CHOICES_H
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_CHOICES_H
