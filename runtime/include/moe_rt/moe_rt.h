@@ -126,6 +126,8 @@ typedef struct {
 /// Creates a context; `options` may be NULL. Threads start with the first call
 /// that needs them, sleep when idle, and block all signals. Contexts with
 /// num_threads 0 share them; threads of other contexts end with the context.
+/// They are not bound to cores: one that finds itself on the core of another
+/// thread of its call moves to a core of its affinity without one.
 /// One call at a time uses the threads. A concurrent call, or one that finds
 /// too few cores left by calls of other contexts, runs on its own thread, and
 /// one of the pool's threads pauses for it. A child of fork() has no threads:

@@ -8,6 +8,7 @@
 #include "cpu/threads/pool.h"
 #include "testing.h"
 
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <ctime>
@@ -95,6 +96,59 @@ TEST(PoolTest, WakesThreadsThatSleep) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }
+
+#if defined(__linux__)
+/// The core of each thread of a region of two.
+std::array<int, 2> coresOf(Pool &pool) {
+  std::array<int, 2> cores = {-1, -1};
+  std::atomic<int> arrived{0};
+  parallelFor(pool, 2, [&](int64_t i) {
+    ++arrived;
+    while (arrived < 2)
+      std::this_thread::yield();
+    cores[static_cast<size_t>(i)] = sched_getcpu();
+  });
+  return cores;
+}
+
+TEST(PoolTest, AThreadLeavesTheCoreOfAnother) {
+  cpu_set_t before;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  if (CPU_COUNT(&before) < 2)
+    GTEST_SKIP() << "needs two cores";
+  Pool pool(2);
+  pid_t caller = gettid(), worker = 0;
+  std::atomic<int> arrived{0};
+  parallelFor(pool, 2, [&](int64_t) {
+    ++arrived;
+    while (arrived < 2)
+      std::this_thread::yield();
+    if (gettid() != caller)
+      worker = gettid();
+  });
+  // The caller stays where it is; the worker is put there and may leave.
+  cpu_set_t here;
+  CPU_ZERO(&here);
+  CPU_SET(sched_getcpu(), &here);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(here), &here), 0);
+  for (int i = 0; i < 20; ++i) {
+    // Moves rest for as long.
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    ASSERT_EQ(sched_setaffinity(worker, sizeof(here), &here), 0);
+    ASSERT_EQ(sched_setaffinity(worker, sizeof(before), &before), 0);
+    std::array<int, 2> cores = coresOf(pool);
+    EXPECT_NE(cores[0], cores[1]) << i;
+    cpu_set_t after;
+    ASSERT_EQ(sched_getaffinity(worker, sizeof(after), &after), 0);
+    EXPECT_TRUE(CPU_EQUAL(&before, &after)) << "is bound";
+  }
+  // Where there is but this core, both work there.
+  ASSERT_EQ(sched_setaffinity(worker, sizeof(here), &here), 0);
+  std::array<int, 2> cores = coresOf(pool);
+  EXPECT_EQ(cores[0], cores[1]);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
+}
+#endif
 
 /// The exit status of `body` in a child process; -1 if it did not exit.
 template <typename Body> int inChild(Body body) {

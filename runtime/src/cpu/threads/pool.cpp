@@ -90,6 +90,7 @@ uint32_t ThreadPool::waitForRegion(uint32_t seenEpoch) {
 void ThreadPool::work(int64_t number) {
   uint32_t epoch = 0;
   while ((epoch = waitForRegion(epoch)) != stopped) {
+    placement.enter(number);
     region.run(number, cores);
     uint32_t left = gate.fetch_sub(1, std::memory_order_acq_rel) - 1;
     if ((left & awaited) && (left & inside) == 0)
@@ -175,6 +176,7 @@ void ThreadPool::runOnThreads(int64_t count, moe_rt_task_fn task,
   region.context = context;
   region.claimed = concurrency;
   region.next.store(0, std::memory_order_relaxed);
+  placement.enter(0);
   // Nobody else changes a closed gate without workers inside.
   uint32_t epoch =
       (gate.load(std::memory_order_relaxed) + oneEpoch) & epochMask;

@@ -8,6 +8,7 @@
 #ifndef MOE_RT_SRC_CPU_THREADS_POOL_H
 #define MOE_RT_SRC_CPU_THREADS_POOL_H
 
+#include "cpu/threads/placement.h"
 #include "cpu/threads/region.h"
 #include "support/usable_cores.h"
 
@@ -33,7 +34,7 @@ class ThreadPool {
 public:
   /// `concurrency` counts the calling thread.
   ThreadPool(int64_t concurrency, Cores &cores)
-      : concurrency(concurrency), cores(cores) {}
+      : concurrency(concurrency), cores(cores), placement(concurrency) {}
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;
@@ -73,6 +74,7 @@ private:
   std::vector<pthread_t> threads;
   pid_t owner = 0; // the process that started them
   std::atomic<bool> busy{false};
+  Placement placement;
 
   // Written while the gate is closed and nobody is inside, but for the number
   // of tasks drawn.
