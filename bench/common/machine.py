@@ -63,6 +63,10 @@ def available_memory() -> int:
     return max(available, 0)
 
 
+def total_memory() -> int:
+    return _meminfo("MemTotal")
+
+
 def _meminfo(key: str) -> int:
     for line in open("/proc/meminfo"):
         if line.startswith(key + ":"):
@@ -92,7 +96,7 @@ def describe() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "vectors": [flag for flag in known if flag in found],
         "last_level_cache": last_level_cache(),
-        "memory": _meminfo("MemTotal"),
+        "memory": total_memory(),
         "system": f"{platform.system()} {platform.release()}",
         # Load of other processes at the start of the run, which widens the spread of times.
         "load_average": os.getloadavg()[0],

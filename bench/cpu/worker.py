@@ -34,8 +34,9 @@ from . import roofline
 from .participants import PARTICIPANTS, Participant, Unavailable, chosen
 from .process import Failed, Process, Recipe
 
-# Memory that must stay free.
-MARGIN = 3 << 29
+# Memory that must stay free, and the share of all of it that a peer's weights must leave: huge
+# pages run out before memory does, and then everybody is slower.
+MARGIN, SPARE = 3 << 29, 0.2
 # A peer this many times slower than the fastest participant in the previous cell is skipped if a
 # call, scaled by T, would exceed the cell's budget. For the others the time is scaled by the
 # roofline, and may exceed the budget PATIENCE times.
@@ -120,8 +121,12 @@ class Worker:
         name = participant.name
         self.processes[name] = process
         size = sum(layer.nbytes for layer in self.layers)
-        needed = participant.copies_in(self.dtype) * size + MARGIN
-        if needed > MARGIN and needed > (free := machine.available_memory()):
+        margin = MARGIN
+        if participant.kind == "peer":
+            margin = max(margin, int(SPARE * machine.total_memory()))
+        copies = participant.copies_in(self.dtype) * size
+        needed = copies + margin
+        if copies and needed > (free := machine.available_memory()):
             self._give_up(name, "skipped", f"needs {needed / GIB:.1f} GiB for its weights, "
                           f"{free / GIB:.1f} GiB are free")
             return

@@ -19,9 +19,9 @@
 using namespace moe::rt;
 
 Placement::Placement(int64_t threads)
-    : threads(threads), coreOf(new (std::nothrow)
-                                   std::atomic<int>[static_cast<size_t>(
-                                       threads)]) {
+    : threads(threads),
+      coreOf(new (std::nothrow)
+                 std::atomic<int>[static_cast<size_t>(threads)]) {
   for (int64_t i = 0; coreOf && i < threads; ++i)
     coreOf[i].store(-1, std::memory_order_relaxed);
 }
