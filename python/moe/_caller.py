@@ -25,7 +25,7 @@ from ._library import ABI_VERSION, check, library
 from ._signature import Signature
 from ._tools import build_tree
 
-__all__ = ["make_caller", "use_torch"]
+__all__ = ["extension", "make_caller", "use_torch"]
 
 FILE = "_native.abi3.so"
 
@@ -48,7 +48,7 @@ def _types() -> dict[Any, int]:
 
 
 @functools.cache
-def _extension() -> Any:
+def extension() -> Any:
     """Load the extension from the package or a build tree; None without it."""
     package = Path(__file__).resolve().parent
     for path in (package / FILE, build_tree() / "lib" / FILE):
@@ -72,7 +72,7 @@ def _extension() -> Any:
 
 def make_caller(signature: Signature) -> Any:
     """Return what calls layers of the signature, or None if they need ``Layer.__call__``."""
-    module, inputs, outputs = _extension(), signature.inputs, signature.outputs
+    module, inputs, outputs = extension(), signature.inputs, signature.outputs
     if module is None or len(outputs) != 1 or not 0 < len(inputs) <= module.MAX_INPUTS:
         return None
     dynamic = [(i, d) for i, info in enumerate(inputs)

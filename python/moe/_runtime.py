@@ -188,6 +188,7 @@ class Layer(OfThisProcess):
         self._past: list[Statistics] = []  # of the weights before
         self._updating = threading.Lock()
         self._profile: Profile | None = None  # while it is measured
+        self._binding: Any = None  # for programs of JAX that call it
         self._caller = make_caller(signature)
         self._caller_knows_torch = self._caller is None or use_torch(self._caller)
         # A running call keeps its own reference, as an update replaces this one.
@@ -229,6 +230,8 @@ class Layer(OfThisProcess):
             if self._profile is not None:
                 check(lib.moe_rt_layer_enable_profile(new.pointer, 1))
             old, self._handle = self._handle, new
+            if self._binding is not None:
+                self._binding.rebind(new)
             if on_device:
                 # Waits for all work of the device.
                 old.before.append(lib.moe_rt_layer_reset_statistics)

@@ -15,12 +15,9 @@
 // others it returns NotImplemented, and Python's code, which knows every form
 // and has the messages, makes the call.
 //
-// Compiled against Python's stable ABI: one binary for all versions from 3.11.
-//
 //===----------------------------------------------------------------------===//
 
-#define Py_LIMITED_API 0x030b0000
-#include <Python.h>
+#include "native.h"
 
 #include "moe_rt/moe_rt.h"
 
@@ -407,7 +404,8 @@ PyMODINIT_FUNC PyInit__native(void) {
   PyObject *type = PyType_FromSpec(&callerSpec);
   if (!type || PyModule_AddObjectRef(module, "Caller", type) < 0 ||
       PyModule_AddIntConstant(module, "ABI_VERSION", MOE_RT_ABI_VERSION) < 0 ||
-      PyModule_AddIntConstant(module, "MAX_INPUTS", kMaxTensors) < 0) {
+      PyModule_AddIntConstant(module, "MAX_INPUTS", kMaxTensors) < 0 ||
+      moeAddXla(module) < 0) {
     Py_XDECREF(type);
     Py_DECREF(module);
     return NULL;

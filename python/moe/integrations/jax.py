@@ -1,4 +1,4 @@
-"""A layer of a JAX model, compiled: ``moe.integrations.jax.from_jax``.
+"""Layers of JAX models, compiled: ``from_jax``, and ``to_jax`` calls them in programs of JAX.
 
     from moe.integrations.jax import from_jax
 
@@ -12,6 +12,9 @@ The function is exported by ``jax.export``. Passes of the compiler raise its sor
 and grouped products (``jax.lax.top_k``, ``argsort``, ``ragged_dot``) to operations of
 experts, and jaxlib's own MLIR lowers the rest to linalg. An operation that neither of them
 knows is an error that names it.
+
+    moe_block = to_jax(layer)               # takes and gives arrays of JAX
+    step = jax.jit(lambda x: x + moe_block(x))
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ from typing import Any
 import jax
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from .._runtime import Layer
 from ._imported import Imported
 from ._stablehlo import lower, raised
+from ._xla_call import bind, call_p
 
-__all__ = ["Imported", "from_jax"]
+__all__ = ["Imported", "from_jax", "to_jax"]
 
 
 def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
@@ -65,6 +70,33 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
             weights[name] = leaf
         signature.append((name, "weight" if is_weight else "input"))
     return Imported(lower(raised(exported.mlir_module()), signature), weights)
+
+
+def to_jax(layer: Layer) -> Callable[..., Any]:
+    """Return a function of JAX that calls the layer, in ``jax.jit`` too.
+
+    It takes arrays in signature order or by name, and returns the output, or a tuple of several.
+    XLA calls the layer with its own arrays, and nothing is copied. A program is compiled for each
+    number of tokens, as JAX does, or once for any with ``jax.export`` and a symbolic one; the
+    code of the layer is the same in all. ``jax.vmap`` calls the layer once for each element. There
+    is no gradient: to differentiate with respect to an input is an error. ``Layer.update`` is seen
+    by programs that are compiled already.
+
+    A layer for a GPU is for programs that run there, on its stream.
+
+    Raises:
+      MoEError: if the package was built without Python's headers. The function raises it for
+        arrays of another type or shape than those of the layer; an error of a call is one of XLA.
+    """
+    binding = bind(layer)
+
+    def call(*inputs: Any, **named: Any) -> Any:
+        given = inputs if not named else layer._inputs(inputs, named)
+        results = call_p.bind(*given, binding=binding)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    call.__name__ = call.__qualname__ = layer.signature.name
+    return jax.jit(call)
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -185,9 +185,9 @@ def test_a_file_of_another_version(tmp_path, monkeypatch, recwarn):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / _caller.FILE).write_bytes(b"no library")
     monkeypatch.setenv("MOE_BUILD_DIR", str(tmp_path))
-    _caller._extension.cache_clear()
+    _caller.extension.cache_clear()
     try:
-        assert _caller._extension() is None
+        assert _caller.extension() is None
         assert "calls go through ctypes" in str(recwarn.pop(RuntimeWarning).message)
     finally:
-        _caller._extension.cache_clear()
+        _caller.extension.cache_clear()
