@@ -27,9 +27,18 @@
 
 namespace moe::gpu {
 
-/// An operation of a stream: a launch, copy or memset. As the node of a graph
+/// An operation of a stream: a launch, or anything else. As the node of a graph
 /// it may run more than once.
-using Action = std::function<void()>;
+struct Action {
+  std::function<void()> run; // unless it is a launch
+  std::shared_ptr<const LaunchConfig> launch;
+
+  template <typename Body,
+            typename = std::enable_if_t<std::is_invocable_v<Body>>>
+  Action(Body body) : run(std::move(body)) {}
+  explicit Action(LaunchConfig config)
+      : launch(std::make_shared<LaunchConfig>(std::move(config))) {}
+};
 
 /// A position in a stream: after its first `count` operations.
 struct StreamPosition {
@@ -162,7 +171,12 @@ public:
   void synchroniseContext(CUcontext context);
   /// Waits for the legacy stream and for all streams that block with it.
   void synchroniseLegacy(CUcontext context);
-  bool step(CUstream stream); // runs one operation; false if the queue is empty
+  /// Runs one operation, and the launches behind it that may begin before it
+  /// ends. Returns false if the queue is empty.
+  bool step(CUstream stream);
+  void run(DeviceMemory &memory, std::vector<LaunchConfig> launches);
+  /// Whether what an operation comes behind is done.
+  bool isReady(const Work &work) const;
 
   // Captures.
   void checkCapture(CUstream stream);

@@ -170,6 +170,7 @@ Action copyAction(DeviceMemory &memory, Side to, Side from, size_t bytes) {
   return [&memory, to, from, bytes] {
     std::memmove(bytesOf(memory, to, bytes), bytesOf(memory, from, bytes),
                  bytes);
+    memory.noteCopy(to.address, from.address, bytes);
   };
 }
 
@@ -202,7 +203,7 @@ CUresult copy(const char *name, char toKind, uint64_t toAddress, char fromKind,
     if (!async) {
       driver.unsafeDuringCapture(name);
       driver.synchroniseLegacy(context);
-      copyAction(memory, to, from, bytes)();
+      copyAction(memory, to, from, bytes).run();
       return CUDA_SUCCESS;
     }
     CUstream stream = driver.stream(handle);
@@ -218,6 +219,7 @@ CUresult copy(const char *name, char toKind, uint64_t toAddress, char fromKind,
         driver.submit(stream, [&memory, to, staged] {
           std::memcpy(bytesOf(memory, to, staged->size()), staged->data(),
                       staged->size());
+          memory.noteWrite(to.address, staged->size());
         });
         return CUDA_SUCCESS;
       }
@@ -297,6 +299,7 @@ static CUresult fillWith(const char *name, CUdeviceptr to, T value,
              Hex{to});
       for (size_t i = 0; i < count; ++i)
         std::memcpy(data + i * sizeof(T), &value, sizeof(T));
+      memory.noteWrite(to, count * sizeof(T));
     });
     return CUDA_SUCCESS;
   });

@@ -496,18 +496,10 @@ CUresult launch(Driver &driver, CUfunction function, CUstream handle,
                     {"cluster", config.cluster},
                     {"shared", config.dynamicShared},
                     {"cooperative", config.cooperative},
+                    {"programmatic", config.programmatic},
                     {"captured", stream->capture != nullptr},
                     {"parameters", LogValue::hex(config.parameters)}});
-  DeviceMemory &memory = driver.memory();
-  driver.submit(stream, [&driver, &memory, config = std::move(config)] {
-    Machine machine(driver.settings, memory, config, ++driver.launches);
-    struct Count {
-      Driver &driver;
-      Machine &machine;
-      ~Count() { driver.instructions += machine.executed; }
-    } count = {driver, machine};
-    machine.run();
-  });
+  driver.submit(stream, Action(std::move(config)));
   return CUDA_SUCCESS;
 }
 
@@ -550,8 +542,10 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *given, CUfunction function,
       case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
         config.cooperative = value.cooperative != 0;
         break;
-      case CU_LAUNCH_ATTRIBUTE_IGNORE:
       case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
+        config.programmatic = value.programmaticStreamSerializationAllowed != 0;
+        break;
+      case CU_LAUNCH_ATTRIBUTE_IGNORE:
       case CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE:
       case CU_LAUNCH_ATTRIBUTE_PRIORITY:
         break;

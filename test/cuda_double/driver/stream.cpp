@@ -69,10 +69,26 @@ bool Driver::step(CUstream stream) {
   for (const StreamPosition &position : work.after)
     if (streams.count(position.stream))
       synchronise(position.stream, position.count);
-  stream->queue.pop_front();
-  ++stream->done;
+  auto pop = [&] {
+    stream->queue.pop_front();
+    ++stream->done;
+  };
+  pop();
   try {
-    work.action();
+    if (!work.action.launch) {
+      work.action.run();
+      return true;
+    }
+    std::vector<LaunchConfig> launches = {*work.action.launch};
+    while (!stream->queue.empty() && launches.size() < 64) {
+      const Work &next = stream->queue.front();
+      if (!next.action.launch || !next.action.launch->programmatic ||
+          !isReady(next))
+        break;
+      launches.push_back(*next.action.launch);
+      pop();
+    }
+    run(*memories[stream->context->device], std::move(launches));
   } catch (const Fault &fault) {
     // The error is sticky: as on a device, it ends the context.
     CUcontext context = stream->context;
@@ -88,6 +104,26 @@ bool Driver::step(CUstream stream) {
     throw;
   }
   return true;
+}
+
+bool Driver::isReady(const Work &work) const {
+  for (const StreamPosition &position : work.after)
+    if (streams.count(position.stream) &&
+        position.stream->done < position.count)
+      return false;
+  return true;
+}
+
+void Driver::run(DeviceMemory &memory, std::vector<LaunchConfig> configs) {
+  uint64_t number = launches + 1;
+  launches += configs.size();
+  Machine machine(settings, memory, std::move(configs), number);
+  struct Count {
+    Driver &driver;
+    Machine &machine;
+    ~Count() { driver.instructions += machine.executed; }
+  } count = {*this, machine};
+  machine.run();
 }
 
 void Driver::synchronise(CUstream stream, uint64_t count) {

@@ -20,38 +20,104 @@ static constexpr uint64_t sliceInstructions = 4096;
 static constexpr int idlePasses = 1000;
 
 Machine::Machine(const Settings &settings, DeviceMemory &memory,
-                 const LaunchConfig &launch, uint64_t launchNumber)
-    : settings(settings), memory(memory), config(launch),
-      layout(launch.module->layout(*launch.function)),
-      random(settings.seed + launchNumber), launchNumber(launchNumber),
-      limit(settings.instructions), sites(launch.module->sites) {}
+                 std::vector<LaunchConfig> configs, uint64_t number)
+    : settings(settings), memory(memory), random(settings.seed + number),
+      globalRaces(number), limit(settings.instructions) {
+  for (LaunchConfig &config : configs)
+    addLaunch(std::move(config), number++);
+}
 
 Machine::~Machine() = default;
 
-void Machine::run() {
-  uint32_t size = config.cluster[0] * config.cluster[1] * config.cluster[2];
-  uint64_t blocks = uint64_t(config.grid[0]) * config.grid[1] * config.grid[2];
-  uint64_t clusters = blocks / size;
-  order.resize(clusters);
-  std::iota(order.begin(), order.end(), 0);
+void Machine::addLaunch(LaunchConfig config, uint64_t number) {
+  auto launch = std::make_unique<Launch>();
+  launch->number = number;
+  launch->index = static_cast<uint32_t>(launches.size());
+  launch->layout = config.module->layout(*config.function);
+  // A kernel may rely on the alignment that it asks for, and on no higher one.
+  if (!settings.hardwarePlacement)
+    if (SharedLayout tight = config.module->layout(*config.function, true);
+        tight.dynamicAt + config.dynamicShared <= settings.sharedOptIn())
+      launch->layout = std::move(tight);
+  launch->sites.resize(config.module->sites);
+  launch->untriggered = config.blocks();
+  uint32_t size = config.clusterSize();
+  uint64_t clusters = config.blocks() / size;
+  launch->order.resize(clusters);
+  std::iota(launch->order.begin(), launch->order.end(), 0);
   if (settings.random())
     for (uint64_t i = clusters; i > 1; --i)
-      std::swap(order[i - 1], order[random.below(static_cast<uint32_t>(i))]);
-  uint64_t atOnce =
-      config.cooperative
-          ? clusters
-          : std::max<uint64_t>(1, settings.multiprocessors / size);
+      std::swap(launch->order[i - 1],
+                launch->order[random.below(static_cast<uint32_t>(i))]);
+  // Nothing promises that blocks of a launch which is not cooperative run side
+  // by side: at least one does, at most as many as there are multiprocessors.
+  auto most = std::max<uint32_t>(
+      1, static_cast<uint32_t>(settings.multiprocessors) / size);
+  launch->atOnce = config.cooperative     ? clusters
+                   : settings.immediate() ? most
+                   : settings.random()    ? 1 + random.below(most)
+                                          : 1;
+  uint64_t first = 0;
+  if (!launches.empty())
+    first = launches.back()->firstCluster + launches.back()->order.size();
+  launch->firstCluster = static_cast<uint32_t>(first);
+  detectRaces = !settings.allowRaces && (launches.empty() || detectRaces) &&
+                first + clusters <= GlobalRecord::maxClusters;
+  globalRaces.addLaunch(launch->firstCluster);
+  launch->config = std::move(config);
+  launches.push_back(std::move(launch));
+}
+
+/// A dependent launch may start once all blocks of the one before have issued
+/// griddepcontrol.launch_dependents or ended.
+bool Machine::mayStart(const Launch &launch) const {
+  if (launch.index == 0)
+    return true;
+  const Launch &before = *launches[launch.index - 1];
+  return settings.immediate() ? before.complete() : before.untriggered == 0;
+}
+
+/// Returns whether anything runs or is yet to run.
+bool Machine::startClusters() {
+  for (auto &launch : launches) {
+    if (!mayStart(*launch))
+      break;
+    while (launch->started < launch->order.size() &&
+           launch->resident < launch->atOnce)
+      startCluster(*launch, launch->order[launch->started++]);
+  }
+  return !resident.empty();
+}
+
+bool Machine::dependenciesEnded(const Launch &launch, Clock &clock) const {
+  if (launch.index == 0)
+    return true;
+  const Launch &before = *launches[launch.index - 1];
+  if (!before.complete())
+    return false;
+  clock.launches |= uint64_t(1) << before.index;
+  if (before.index > 0)
+    clock.launches |= before.waitedFor;
+  return true;
+}
+
+void Machine::trigger(Block &block) {
+  if (block.triggered)
+    return;
+  block.triggered = true;
+  --block.cluster->launch->untriggered;
+  ++effects;
+}
+
+void Machine::run() {
   int idle = 0;
   try {
-    while (true) {
-      while (started < order.size() && resident.size() < atOnce)
-        startCluster(order[started++]);
-      if (resident.empty())
-        return;
+    while (startClusters()) {
       bool progress = runPass();
       currentThread = nullptr;
       if (executed > limit)
-        fail(CUDA_ERROR_LAUNCH_TIMEOUT, "kernel '", config.function->name,
+        fail(CUDA_ERROR_LAUNCH_TIMEOUT, "kernel '",
+             launches.front()->config.function->name,
              "' does not end: ", executed, " instructions");
       if (progress || landOne()) {
         idle = 0;
@@ -71,6 +137,7 @@ void Machine::run() {
 
 std::string Machine::where(const Thread &thread, const Instruction &i) const {
   const Block &block = *thread.block;
+  const LaunchConfig &config = thread.launch().config;
   const syntax::Statement &statement =
       config.module->statement(*thread.function, i);
   std::string_view instruction = statement.text;
@@ -88,8 +155,13 @@ std::string Machine::where(const Thread &thread, const Instruction &i) const {
 // Start and end of clusters
 //===----------------------------------------------------------------------===//
 
-void Machine::startCluster(uint32_t number) {
+void Machine::startCluster(Launch &launch, uint32_t number) {
   auto cluster = std::make_unique<Cluster>();
+  const LaunchConfig &config = launch.config;
+  const SharedLayout &layout = launch.layout;
+  cluster->launch = &launch;
+  cluster->number = launch.firstCluster + number;
+  ++launch.resident;
   const uint32_t *size = config.cluster;
   uint32_t count[3];
   for (int i = 0; i < 3; ++i)
@@ -102,7 +174,7 @@ void Machine::startCluster(uint32_t number) {
   uint32_t threads = config.block[0] * config.block[1] * config.block[2];
   uint32_t warps = (threads + 31) / 32;
   uint32_t slots = (config.function->slots() + 3) / 4 * 4;
-  uint32_t agents = blocks * (2 * warps + (warps + 3) / 4);
+  uint32_t agents = blocks * Block::agentsOf(warps);
   bool races = !settings.allowRaces && agents <= Epoch::maxAgents;
   cluster->barrierClock = cluster->strongClock = Clock(agents);
   for (uint32_t rank = 0; rank < blocks; ++rank) {
@@ -126,11 +198,12 @@ void Machine::startCluster(uint32_t number) {
     block->shared.reset(layout.dynamicAt + config.dynamicShared,
                         block->threads.data(), settings.allowUninitialised,
                         races);
-    block->registersPerThread.assign(warps, initialRegisters());
+    block->registersPerThread.assign(warps, initialRegisters(config));
     for (Block::Barrier &barrier : block->barriers)
       barrier.clock = Clock(agents);
+    block->end = Clock(agents);
     for (uint32_t g = 0; g < block->warpgroups.size(); ++g)
-      block->warpgroups[g].agent = block->firstAgent() + 2 * warps + g;
+      block->warpgroups[g].agent = block->firstAgent() + 3 * warps + g;
     for (uint32_t w = 0; w < warps; ++w) {
       Warp &warp = block->warps[w];
       warp.block = block.get();
@@ -138,9 +211,10 @@ void Machine::startCluster(uint32_t number) {
       warp.index = w;
       warp.agent = block->firstAgent() + w;
       warp.bulkAgent = warp.agent + warps;
+      warp.bulkWriter = warp.agent + 2 * warps;
       uint32_t lanes = std::min(32u, threads - w * 32);
       warp.exists = warp.ready = lanes == 32 ? 0xFFFFFFFF : (1u << lanes) - 1;
-      warp.clock = warp.fenced = Clock(agents);
+      warp.clock = warp.fenced = warp.read = Clock(agents);
       warp.clock.tick(warp.agent);
     }
     for (uint32_t t = 0; t < threads; ++t) {
@@ -165,7 +239,7 @@ void Machine::startCluster(uint32_t number) {
 
 /// The registers of a thread at launch: as many as the launch bounds allow, as
 /// ptxas assigns them to a kernel that has launch bounds.
-uint32_t Machine::initialRegisters() const {
+uint32_t Machine::initialRegisters(const LaunchConfig &config) {
   const syntax::Function &source = *config.function->source;
   if (source.maxRegisters != 0)
     return source.maxRegisters;
@@ -182,6 +256,8 @@ void Machine::retire(Cluster &cluster) {
     for (Thread &thread : block->threads)
       if (thread.bulkQueue)
         thread.bulkQueue->finishWrites();
+  --cluster.launch->resident;
+  ++effects;
 }
 
 //===----------------------------------------------------------------------===//
@@ -244,17 +320,17 @@ void Machine::runWarp(Warp &warp) {
 
 Machine::Slice Machine::runThread(Thread &thread) {
   currentThread = &thread;
-  yielded = false;
+  yielded = interrupted = false;
   uint64_t slice = sliceInstructions;
   if (settings.random())
     slice = 1 + random.below(300);
-  uint64_t left = thread.warp->wgmma.inFlightCount != 0
+  uint64_t left = !thread.function->productRegisters.empty()
                       ? runInstructions<true>(thread, slice)
                       : runInstructions<false>(thread, slice);
   executed += slice - left;
   if (thread.state != State::Ready)
     return Slice::Waits;
-  if (yielded)
+  if (yielded || interrupted)
     return Slice::Ended;
   if (left != 0)
     return Slice::Continues;
@@ -270,11 +346,11 @@ uint64_t Machine::runInstructions(Thread &thread, uint64_t left) {
     currentInstruction = &i;
     if (i.guard >= 0 && (thread.frame[i.guard] != 0) == i.guardNegated)
       continue;
-    if (checked)
-      checkInFlight(thread, i);
+    if (checked && i.products != ProductUse::None)
+      noteTouch(thread, i);
     if (i.run(thread, i) == Step::Stop)
       break;
-  } while (left != 0);
+  } while (left != 0 && !interrupted);
   return left;
 }
 
@@ -284,7 +360,8 @@ Step Machine::wait(Thread &thread, const Instruction &i, State state) {
   uint32_t bit = 1u << thread.lane;
   thread.warp->ready &= ~bit;
   if (state == State::Mbarrier || state == State::Cluster ||
-      state == State::Registers || state == State::Warpgroup)
+      state == State::Registers || state == State::Warpgroup ||
+      state == State::Launch)
     thread.warp->polling |= bit;
   return Step::Stop;
 }
@@ -306,6 +383,9 @@ void Machine::poll(Warp &warp) {
       continue;
     if (thread.state == State::Cluster &&
         thread.block->cluster->phase == thread.clusterPhase)
+      continue;
+    if (thread.state == State::Launch &&
+        !launches[thread.launch().index - 1]->complete())
       continue;
     thread.pc = thread.at;
     makeReady(thread);
@@ -406,6 +486,8 @@ static const char *nameOf(State state) {
     return "waits for registers";
   case State::Warpgroup:
     return "waits for other warps to issue their wgmma";
+  case State::Launch:
+    return "waits for the launch before";
   case State::Exited:
     return "has exited";
   }
@@ -413,8 +495,15 @@ static const char *nameOf(State state) {
 }
 
 void Machine::reportDeadlock() const {
-  std::string message = text("deadlock in kernel '", config.function->name,
-                             "': no thread can go on");
+  const Launch &first = *resident.front()->launch;
+  std::string message =
+      text("deadlock in kernel '", first.config.function->name,
+           "': no thread can go on");
+  if (!first.config.cooperative && first.started < first.order.size())
+    message += text("; ", first.order.size() - first.started, " of ",
+                    first.order.size(),
+                    " clusters have not begun, and only those of a cooperative "
+                    "launch are sure to run side by side");
   int lines = 0;
   for (auto &cluster : resident)
     for (auto &block : cluster->blocks)

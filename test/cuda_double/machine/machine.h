@@ -17,6 +17,7 @@
 #include "fault.h"
 #include "machine/memory/async.h"
 #include "machine/memory/device_memory.h"
+#include "machine/memory/global_races.h"
 #include "machine/memory/race.h"
 #include "machine/memory/shared_memory.h"
 #include "ptx/program.h"
@@ -29,6 +30,7 @@ namespace moe::gpu {
 struct Warp;
 struct Block;
 struct Cluster;
+struct Launch;
 class Machine;
 
 enum class State : uint8_t {
@@ -39,10 +41,12 @@ enum class State : uint8_t {
   Mbarrier,   // mbarrier.try_wait
   Registers,  // setmaxnreg.inc
   Warpgroup,  // wgmma.wait_group, for the issue of the other warps
+  Launch,     // griddepcontrol.wait
   Exited,
 };
 
-enum class Access : uint8_t { Read, Write, Atomic };
+/// Copy: a read that is not of a value.
+enum class Access : uint8_t { Read, Write, Atomic, Copy };
 
 /// The reduction of barrier.red; flags[1] of a barrier instruction.
 enum class BarrierReduction : uint8_t { None, And, Or, Count };
@@ -83,6 +87,10 @@ struct Thread {
   bool clusterArrived = false;
   uint64_t clusterPhase = 0;
 
+  // Strong reads of one address since anything changed: a thread that polls.
+  uint64_t polled = 0, pollEffects = 0;
+  uint32_t polls = 0;
+
   // The numbers of fence.proxy.async and fence.mbarrier_init executed.
   uint32_t proxyFences = 0, initFences = 0;
   // Allocated at the first copy: most threads issue none.
@@ -109,6 +117,7 @@ struct Thread {
   }
 
   Machine &machine() const;
+  const Launch &launch() const;
   /// Returns base + offset of an operand that Decoder::setAddress encoded.
   uint64_t effective(const Instruction &i) const {
     uint64_t base = i.flags[0] ? get<uint32_t>(i.a)
@@ -118,8 +127,13 @@ struct Thread {
     return i.flags[0] ? static_cast<uint32_t>(address) : address;
   }
   /// Checks an access, records it for race detection, and returns the bytes.
+  /// `order` is a set of Order.
   uint8_t *access(Space space, uint64_t address, uint32_t bytes, Access kind,
-                  const Instruction &i, bool strong = false);
+                  const Instruction &i, uint8_t order = 0);
+
+private:
+  void synchronise(uint64_t address, Access kind, uint8_t order);
+  void notePoll(uint64_t address, Access kind);
 };
 
 /// A location in shared memory.
@@ -134,13 +148,18 @@ struct Warp {
   uint32_t index = 0;        // in the block
   uint32_t agent = 0;        // in the cluster, for race detection
   uint32_t bulkAgent = 0;    // the agent of the reads of its bulk copies
+  uint32_t bulkWriter = 0;   // the agent of the writes of its bulk copies
   uint32_t bulkTime = 0;
+  uint32_t orderedTime = 0; // of its last accesses that all its lanes see
+  // For each lane the time of its last proxy fence for global memory.
+  uint32_t proxyFences[32] = {};
   uint32_t exists = 0; // lanes
   uint32_t exited = 0;
   uint32_t ready = 0;
   uint32_t polling = 0; // lanes that wait for a condition of poll()
   Clock clock;
   Clock fenced; // what happens before a proxy fence of this warp
+  Clock read;   // what strong reads of global memory saw, until a fence
 
   uint32_t live() const { return exists & ~exited; }
 
@@ -173,8 +192,10 @@ struct Warp {
   /// Release to, or acquire from, a synchronization object with this clock.
   void release(Clock &object) {
     object.join(clock);
-    clock.tick(agent);
+    orderLanes();
   }
+  /// Orders the accesses of the lanes so far before their later ones.
+  void orderLanes() { orderedTime = clock.tick(agent); }
   void acquire(const Clock &object) { clock.join(object); }
   /// fence.proxy.async of a thread: orders all writes that happen before it
   /// with the asynchronous operations that the warp issues after it. Writes of
@@ -182,10 +203,16 @@ struct Warp {
   /// of the executing thread, which counts its fences.
   void fence() {
     fenced.join(clock);
-    fenced.set(agent, clock[agent] - 1);
+    fenced.set(agent, orderedTime);
   }
-  /// Starts the reads of a bulk copy; acquiring `after` orders with their end.
-  Epoch startBulkRead(Clock &after);
+  /// The same for global memory.
+  void fenceGlobal(uint32_t lane) {
+    clock.fenceProxies(agent, orderedTime);
+    proxyFences[lane] = clock.tick(agent);
+  }
+  /// Starts the reads, or the writes, of a bulk copy; acquiring `after` orders
+  /// with their end.
+  Epoch startBulk(Clock &after, uint32_t by);
 };
 
 struct Block {
@@ -196,6 +223,7 @@ struct Block {
   uint32_t multiprocessor = 0;
   uint32_t liveThreads = 0;
   bool finished = false;
+  bool triggered = false; // griddepcontrol.launch_dependents
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   std::vector<uint32_t> frames; // of all threads
@@ -228,10 +256,20 @@ struct Block {
   };
   std::map<uint32_t, Mbarrier> mbarriers;
 
+  /// Accesses to its shared memory that it has to outlive: for each agent of
+  /// the cluster the last time. The clock is that of its end.
+  std::vector<uint32_t> visits;
+  Clock end;
+  void noteVisit(uint32_t agent, uint32_t time);
+  void checkVisits() const;
+
   /// The number of agents of the race detector in one block.
-  uint32_t agents() const {
-    return static_cast<uint32_t>(2 * warps.size() + warpgroups.size());
+  uint32_t agents() const { return agentsOf(warps.size()); }
+  static uint32_t agentsOf(size_t warps) {
+    return static_cast<uint32_t>(3 * warps + (warps + 3) / 4);
   }
+  /// Names an agent of its cluster.
+  std::string agentName(uint32_t agent) const;
   uint32_t firstAgent() const { return rank * agents(); }
 
   /// The address of an offset in the .shared::cta and .shared::cluster windows.
@@ -244,6 +282,8 @@ struct Block {
 };
 
 struct Cluster {
+  Launch *launch = nullptr;
+  uint32_t number = 0; // in the machine
   uint32_t id[3] = {0, 0, 0};
   std::vector<std::unique_ptr<Block>> blocks;
   uint32_t arrived = 0; // threads, at barrier.cluster
@@ -261,15 +301,45 @@ struct LaunchConfig {
   uint32_t grid[3] = {1, 1, 1}, block[3] = {1, 1, 1}, cluster[3] = {1, 1, 1};
   bool explicitCluster = false;
   bool cooperative = false;
+  // Programmatic dependent launch: it may begin before the launch before it in
+  // the stream has ended.
+  bool programmatic = false;
   uint32_t dynamicShared = 0;
   std::vector<uint8_t> parameters;
+
+  uint32_t clusterSize() const { return cluster[0] * cluster[1] * cluster[2]; }
+  uint64_t blocks() const { return uint64_t(grid[0]) * grid[1] * grid[2]; }
 };
 
-/// Executes one launch.
+/// A launch while it runs.
+struct Launch {
+  LaunchConfig config;
+  SharedLayout layout;
+  uint64_t number = 0;                          // of the driver
+  uint32_t index = 0;                           // in the machine
+  uint32_t firstCluster = 0;                    // its number in the machine
+  std::vector<uint32_t> order;                  // of clusters
+  size_t started = 0, resident = 0, atOnce = 1; // clusters
+  uint64_t untriggered =
+      0; // blocks that neither ended nor let dependents begin
+  // The launches of the machine that every block that ended has waited for.
+  uint64_t waitedFor = ~uint64_t(0);
+  bool complete() const { return started == order.size() && resident == 0; }
+
+  struct Site {
+    uint64_t begin = 1, end = 0; // of the last accessed allocation
+    uint8_t *storage = nullptr;
+    GlobalShadow *shadow = nullptr;
+  };
+  std::vector<Site> sites; // of the accesses to global memory
+};
+
+/// Executes one launch, and those behind it that may begin before it has ended.
 class Machine {
 public:
+  /// `number` is that of the first launch.
   Machine(const Settings &settings, DeviceMemory &memory,
-          const LaunchConfig &config, uint64_t launchNumber);
+          std::vector<LaunchConfig> configs, uint64_t number);
   ~Machine();
 
   /// Throws a Fault whose message names the thread and the line.
@@ -277,10 +347,9 @@ public:
 
   const Settings &settings;
   DeviceMemory &memory;
-  const LaunchConfig config;
-  SharedLayout layout;
+  std::vector<std::unique_ptr<Launch>> launches;
   Random random;
-  uint64_t launchNumber;
+  GlobalRaces globalRaces;
 
   /// Counts events that can end a wait or change the result of a read.
   uint64_t effects = 0;
@@ -298,8 +367,20 @@ public:
   void initFrame(Thread &thread);
   /// Returns e.g. "block (1,0,0), thread (3,0,0), line 12: 'ld...'".
   std::string where(const Thread &thread, const Instruction &i) const;
-  uint8_t *globalBytes(uint64_t address, uint32_t bytes, const Instruction &i);
-  uint32_t initialRegisters() const;
+  /// Checks the bounds of an access to global memory.
+  const Launch::Site &globalSite(const Thread &thread, uint64_t address,
+                                 uint64_t bytes, const Instruction &i);
+  /// Checks and records an access to global memory by a thread, or by a bulk
+  /// copy as the epoch `by`.
+  void noteGlobal(const Warp &warp, uint32_t lane, Epoch by,
+                  GlobalShadow &shadow, uint64_t offset, uint64_t bytes,
+                  Access kind, uint8_t order, bool async);
+  void noteBulk(const Warp &warp, Epoch by, uint64_t address, uint64_t bytes,
+                Access kind, bool reduction);
+  static uint32_t initialRegisters(const LaunchConfig &config);
+  /// Returns whether the launch before has ended; then `clock` knows of it.
+  bool dependenciesEnded(const Launch &launch, Clock &clock) const;
+  void trigger(Block &block);
   void startCopy(AsyncCopy copy);
 
   /// Ends the time slice of the thread whose instruction executes.
@@ -307,10 +388,16 @@ public:
     yielded = true;
     return Step::Stop;
   }
+  /// Ends it behind the instruction, which continues.
+  void interrupt() { interrupted = true; }
 
 private:
   enum class Slice { Continues, Ended, Waits };
-  void startCluster(uint32_t number);
+  void addLaunch(LaunchConfig config, uint64_t number);
+  bool mayStart(const Launch &launch) const;
+  bool startClusters();
+  void startCluster(Launch &launch, uint32_t number);
+  std::string accessorName(uint32_t cluster, Epoch epoch) const;
   void retire(Cluster &cluster);
   bool runPass();
   void runWarp(Warp &warp);
@@ -326,27 +413,24 @@ private:
   [[noreturn]] void reportDeadlock() const;
 
   std::vector<std::unique_ptr<Cluster>> resident;
-  std::vector<uint32_t> order; // of clusters
-  size_t started = 0;
   uint64_t limit;
+  bool detectRaces = false; // in global memory
   const Instruction *currentInstruction = nullptr;
   const Thread *currentThread = nullptr;
   bool busy = false; // a thread used its whole time slice in this pass
   bool yielded = false;
-  struct Site {
-    uint64_t begin = 1, end = 0; // of the last accessed allocation
-    uint8_t *storage = nullptr;
-  };
-  std::vector<Site> sites;
+  bool interrupted = false;
 };
 
-/// Faults if an instruction accesses a register of a wgmma in flight.
-void checkInFlight(const Thread &thread, const Instruction &i);
+/// Notes that an instruction accesses registers of a wgmma. Faults if one that
+/// is under way uses them.
+void noteTouch(const Thread &thread, const Instruction &i);
 
-/// Marks each wgmma with a register that is written after its wgmma.fence.
-void checkFences(Function &function);
+/// Marks the registers of wgmma, and the instructions that access them.
+void markProducts(Function &function);
 
 inline Machine &Thread::machine() const { return *block->machine; }
+inline const Launch &Thread::launch() const { return *block->cluster->launch; }
 
 } // namespace moe::gpu
 

@@ -27,10 +27,12 @@ static uint64_t number(const char *name, uint64_t otherwise) {
                                                   : otherwise;
 }
 
-static bool allows(const char *name) {
+static bool isSet(const char *name, const char *value) {
   const char *text = std::getenv(name);
-  return text && std::string(text) == "allow";
+  return text && std::string(text) == value;
 }
+
+static bool allows(const char *name) { return isSet(name, "allow"); }
 
 Settings Settings::fromEnvironment() {
   Settings settings;
@@ -48,6 +50,8 @@ Settings Settings::fromEnvironment() {
   settings.allowUninitialised = allows("MOE_CUDA_DOUBLE_UNINIT");
   settings.allowRaces = allows("MOE_CUDA_DOUBLE_RACES");
   settings.allowCopies = allows("MOE_CUDA_DOUBLE_COPIES");
+  settings.allowBarriers = allows("MOE_CUDA_DOUBLE_BARRIERS");
+  settings.hardwarePlacement = isSet("MOE_CUDA_DOUBLE_PLACEMENT", "hardware");
   if (const char *log = std::getenv("MOE_CUDA_DOUBLE_LOG"))
     settings.log = log;
   return settings;

@@ -25,6 +25,8 @@ struct Settings {
   bool allowUninitialised = false;        // UNINIT=allow
   bool allowRaces = false;                // RACES=allow
   bool allowCopies = false;               // COPIES=allow
+  bool allowBarriers = false;             // BARRIERS=allow
+  bool hardwarePlacement = false;         // PLACEMENT=hardware
   std::string log;                        // LOG, a file
 
   static Settings fromEnvironment();

@@ -19,6 +19,8 @@ uint64_t Machine::specialValue(const Thread &thread,
                                const SpecialUse &use) const {
   const Block &block = *thread.block;
   const Cluster &cluster = *block.cluster;
+  const LaunchConfig &config = thread.launch().config;
+  const SharedLayout &layout = thread.launch().layout;
   const uint32_t *size = config.cluster;
   auto axis = [&](Special first) {
     return static_cast<int>(use.which) - static_cast<int>(first);
@@ -51,7 +53,7 @@ uint64_t Machine::specialValue(const Thread &thread,
   case Special::NsmId:
     return static_cast<uint64_t>(settings.multiprocessors);
   case Special::GridId:
-    return launchNumber;
+    return thread.launch().number;
   case Special::IsExplicitCluster:
     return config.explicitCluster;
   case Special::ClusterIdX:
@@ -169,26 +171,31 @@ void Machine::exit(Thread &thread) {
   --thread.block->liveThreads;
   ++effects;
   thread.block->noteExit(thread);
-  if (thread.block->liveThreads != 0)
-    return;
   Block &block = *thread.block;
+  if (warp.live() == 0)
+    block.end.join(warp.clock);
+  if (block.liveThreads != 0)
+    return;
   block.finished = true;
   for (const AsyncCopy &copy : pending)
     if (copy.from == &block || copy.to == &block || copy.barrier == &block)
       undefined("its block ends while a bulk copy of it is under way, issued "
                 "in ",
                 where(*copy.issuer, *copy.at));
+  block.checkVisits();
+  block.cluster->launch->waitedFor &= block.end.launches;
+  trigger(block);
 }
 
 //===----------------------------------------------------------------------===//
 // Memory
 //===----------------------------------------------------------------------===//
 
-uint8_t *Machine::globalBytes(uint64_t address, uint32_t bytes,
-                              const Instruction &i) {
-  Site &site = sites[i.site];
+const Launch::Site &Machine::globalSite(const Thread &thread, uint64_t address,
+                                        uint64_t bytes, const Instruction &i) {
+  Launch::Site &site = thread.block->cluster->launch->sites[i.site];
   if (address >= site.begin && address + bytes <= site.end)
-    return site.storage + (address - site.begin);
+    return site;
   const DeviceMemory::Allocation *allocation = memory.find(address);
   if (!allocation ||
       bytes > allocation->bytes - (address - allocation->address))
@@ -196,8 +203,124 @@ uint8_t *Machine::globalBytes(uint64_t address, uint32_t bytes,
          " bytes of global memory at ", Hex{address}, ": ",
          memory.describe(address));
   site = {allocation->address, allocation->address + allocation->bytes,
-          allocation->storage};
-  return site.storage + (address - site.begin);
+          allocation->storage, allocation->shadow.get()};
+  return site;
+}
+
+/// Names an agent of the machine.
+std::string Machine::accessorName(uint32_t cluster, Epoch epoch) const {
+  const Launch &launch = *launches[globalRaces.launchOf(cluster)];
+  const LaunchConfig &config = launch.config;
+  uint32_t number = cluster - launch.firstCluster;
+  uint32_t warps =
+      (config.block[0] * config.block[1] * config.block[2] + 31) / 32;
+  uint32_t each = Block::agentsOf(warps), in = epoch.agent() % each;
+  std::string name = in < warps ? text("warp ", in)
+                     : in < 2 * warps
+                         ? text("a bulk copy of warp ", in - warps)
+                         : text("a bulk store of warp ", in - 2 * warps);
+  name += config.clusterSize() > 1
+              ? text(" of block ", epoch.agent() / each, " of cluster ", number)
+              : text(" of block ", number);
+  if (launches.size() > 1)
+    name += text(" of kernel '", config.function->name, "', launch ",
+                 launch.number);
+  return name;
+}
+
+void Machine::noteGlobal(const Warp &warp, uint32_t lane, Epoch by,
+                         GlobalShadow &shadow, uint64_t offset, uint64_t bytes,
+                         Access kind, uint8_t order, bool async) {
+  bool reads = kind == Access::Read || kind == Access::Copy;
+  if ((kind == Access::Read || kind == Access::Atomic) &&
+      !settings.allowUninitialised)
+    if (uint64_t first = shadow.firstUnwritten(offset, bytes);
+        first != offset + bytes)
+      undefined("reads byte ", first,
+                " of an allocation in global memory, "
+                "which nobody wrote");
+  if (!reads)
+    shadow.markWritten(offset, bytes);
+  if (!detectRaces || by.time() >= Epoch::maxTime)
+    return;
+  const Cluster &cluster = *warp.block->cluster;
+  GlobalAccess access = {cluster,
+                         warp.clock,
+                         cluster.number,
+                         by.agent(),
+                         by.time(),
+                         lane,
+                         (order & StrongOrder) != 0,
+                         async};
+  auto conflict = reads ? globalRaces.read(shadow, offset, bytes, access)
+                        : globalRaces.write(shadow, offset, bytes, access);
+  if (!conflict)
+    return;
+  const GlobalRecord &other = conflict->other;
+  std::string theirs = accessorName(other.cluster, other.epoch);
+  if (conflict->unseen)
+    undefined("reads byte ", conflict->word * 4,
+              " of an allocation through the asynchronous proxy, but ", theirs,
+              " wrote it through the generic proxy, and there is no "
+              "fence.proxy.async in between");
+  bool lanes =
+      other.cluster == cluster.number && other.epoch.agent() == by.agent();
+  undefined("data race: ",
+            lanes ? text("lane ", lane) : accessorName(cluster.number, by),
+            reads ? " reads" : " writes", " byte ", conflict->word * 4,
+            " of an allocation in global memory, which ",
+            lanes ? text("lane ", uint32_t(other.lane), " of its warp")
+                  : theirs,
+            conflict->otherWrites ? " writes" : " reads",
+            " too, and nothing orders the two",
+            globalRaces.launchOf(other.cluster) !=
+                    globalRaces.launchOf(cluster.number)
+                ? ": griddepcontrol.wait has to come before"
+                : "");
+}
+
+bool moe::gpu::wasFenced(const Cluster &cluster, GlobalRecord write) {
+  uint32_t each = cluster.blocks.front()->agents();
+  const Block &block = *cluster.blocks[write.epoch.agent() / each];
+  const Warp &warp = block.warps[write.epoch.agent() % each];
+  return write.epoch.time() <= warp.proxyFences[write.lane];
+}
+
+void Machine::noteBulk(const Warp &warp, Epoch by, uint64_t address,
+                       uint64_t bytes, Access kind, bool reduction) {
+  if (const DeviceMemory::Allocation *allocation = memory.find(address))
+    noteGlobal(warp, 0, by, *allocation->shadow, address - allocation->address,
+               bytes, kind, static_cast<uint8_t>(reduction ? StrongOrder : 0),
+               true);
+}
+
+void Block::noteVisit(uint32_t agent, uint32_t time) {
+  if (visits.empty())
+    visits.resize(agents() * cluster->blocks.size());
+  visits[agent] = std::max(visits[agent], time);
+}
+
+/// Faults if the block ends while others may still access its shared memory.
+void Block::checkVisits() const {
+  if (machine->settings.allowRaces)
+    return;
+  for (uint32_t agent = 0; agent < visits.size(); ++agent)
+    if (visits[agent] > end[agent])
+      undefined("its block ends, and nothing orders that behind an access of ",
+                agentName(agent), " to its shared memory");
+}
+
+std::string Block::agentName(uint32_t agent) const {
+  auto count = static_cast<uint32_t>(warps.size());
+  uint32_t each = agents(), in = agent % each;
+  std::string name = in < count       ? text("warp ", in)
+                     : in < 2 * count ? text("a bulk copy of warp ", in - count)
+                     : in < 3 * count
+                         ? text("a bulk store of warp ", in - 2 * count)
+                         : text("a wgmma of warpgroup ", in - 3 * count);
+  return cluster->blocks.size() > 1
+             ? text(name, " of block ", agent / each, " of the cluster")
+             : name;
 }
 
 SharedLocation Machine::sharedLocation(uint64_t address, uint32_t bytes,
@@ -238,7 +361,7 @@ static const char *nameOf(Space space) {
 }
 
 uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
-                        Access kind, const Instruction &i, bool strong) {
+                        Access kind, const Instruction &i, uint8_t order) {
   if (space == Space::Generic) {
     const GenericWindows &window = windows();
     space = Space::Global;
@@ -259,11 +382,13 @@ uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
          ", which is not a multiple of that");
   Machine &machine = *block->machine;
   machine.effects += kind == Access::Write;
-  if (strong || kind == Access::Atomic) {
-    Clock &order = block->cluster->strongClock;
-    warp->acquire(order);
-    warp->release(order);
-    strong = true;
+  if (kind == Access::Atomic)
+    order |= StrongOrder;
+  bool strong = order & StrongOrder;
+  if (strong) {
+    Clock &all = block->cluster->strongClock;
+    warp->acquire(all);
+    warp->release(all);
   }
   switch (space) {
   case Space::Shared:
@@ -274,6 +399,8 @@ uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
            " is of another block of the cluster, but the access is to "
            ".shared::cta");
     SharedMemory &shared = location.block->shared;
+    if (location.block != block)
+      location.block->noteVisit(warp->agent, warp->clock[warp->agent]);
     if (kind != Access::Write)
       shared.read(*this, location.offset, bytes, strong);
     if (kind != Access::Read)
@@ -286,7 +413,7 @@ uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
            " bytes of local memory at ", address, " of ", local.size());
     return &local[address];
   case Space::Param: {
-    const std::vector<uint8_t> &parameters = machine.config.parameters;
+    const std::vector<uint8_t> &parameters = launch().config.parameters;
     if (kind != Access::Read)
       fail(CUDA_ERROR_ILLEGAL_ADDRESS, "writes a parameter of the kernel");
     if (address + bytes > parameters.size() || address > parameters.size())
@@ -301,7 +428,49 @@ uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
   default:
     break;
   }
-  return machine.globalBytes(address, bytes, i);
+  const Launch::Site &site = machine.globalSite(*this, address, bytes, i);
+  uint64_t offset = address - site.begin;
+  Epoch now = Epoch::of(warp->agent,
+                        std::min(warp->clock[warp->agent], Epoch::maxTime));
+  machine.noteGlobal(*warp, lane, now, *site.shadow, offset, bytes, kind, order,
+                     false);
+  if (strong) {
+    notePoll(address, kind);
+    if (order & DeviceScope)
+      synchronise(address, kind, order);
+  }
+  return site.storage + offset;
+}
+
+/// A strong access to global memory, with the scope of the device.
+void Thread::synchronise(uint64_t address, Access kind, uint8_t order) {
+  GlobalRaces &races = block->machine->globalRaces;
+  uint32_t self = block->cluster->number;
+  if (kind != Access::Write)
+    races.learn(address, order & AcquireOrder ? warp->clock : warp->read, self);
+  if (kind == Access::Read)
+    return;
+  // Another cluster does not distinguish between the lanes.
+  warp->clock.raiseProxied(
+      warp->agent,
+      *std::max_element(warp->proxyFences, warp->proxyFences + 32));
+  races.publish(address, warp->clock, self, order & ReleaseOrder,
+                kind == Access::Atomic);
+  warp->clock.tick(warp->agent);
+}
+
+/// Gives up the time slice of a thread that polls without any effect.
+void Thread::notePoll(uint64_t address, Access kind) {
+  Machine &machine = *block->machine;
+  if (kind == Access::Write || address != polled ||
+      machine.effects != pollEffects) {
+    polled = kind == Access::Write ? 0 : address;
+    pollEffects = machine.effects;
+    polls = 0;
+    return;
+  }
+  if (++polls > 64)
+    machine.interrupt();
 }
 
 //===----------------------------------------------------------------------===//
@@ -340,17 +509,19 @@ Step Warp::arrive(Thread &thread, const Instruction &i, uint32_t members,
   if (mine->arrived != members)
     return machine.wait(thread, i, State::Collective);
   groups.erase(groups.begin() + (mine - groups.data()));
+  orderLanes();
   execute(*this, i, members);
+  orderLanes();
   for (uint32_t others = members & ~bit; others; others &= others - 1)
     machine.makeReady(threads[__builtin_ctz(others)]);
   return Step::Go;
 }
 
-Epoch Warp::startBulkRead(Clock &after) {
+Epoch Warp::startBulk(Clock &after, uint32_t by) {
   uint32_t time = std::min(++bulkTime, Epoch::maxTime);
   after = clock;
-  after.set(bulkAgent, time);
-  return Epoch::of(bulkAgent, time);
+  after.set(by, time);
+  return Epoch::of(by, time);
 }
 
 //===----------------------------------------------------------------------===//

@@ -96,15 +96,30 @@ void Decoder::ignoreCacheHints() {
     ;
 }
 
-bool Decoder::ordering() {
-  bool strong = false;
-  for (std::string_view order : {".relaxed", ".acquire", ".release", ".acq_rel",
-                                 ".sc", ".volatile", ".mmio"})
-    strong |= has(order);
+uint8_t Decoder::ordering() {
+  static constexpr struct {
+    std::string_view name;
+    uint8_t order;
+  } orders[] = {
+      {".relaxed", StrongOrder},
+      {".acquire", StrongOrder | AcquireOrder},
+      {".release", StrongOrder | ReleaseOrder},
+      {".acq_rel", StrongOrder | AcquireOrder | ReleaseOrder},
+      {".sc", StrongOrder | AcquireOrder | ReleaseOrder},
+      {".volatile", StrongOrder},
+      {".mmio", StrongOrder},
+  };
+  uint8_t result = 0;
+  for (const auto &entry : orders)
+    if (has(entry.name))
+      result |= entry.order;
   has(".weak");
-  for (std::string_view scope : {".cta", ".cluster", ".gpu", ".sys"})
+  bool narrow = false;
+  for (std::string_view scope : {".cta", ".cluster"})
+    narrow |= has(scope);
+  for (std::string_view scope : {".gpu", ".sys"})
     has(scope);
-  return strong;
+  return narrow ? result : result | DeviceScope;
 }
 
 void Decoder::finish() {

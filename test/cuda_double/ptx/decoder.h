@@ -50,8 +50,9 @@ public:
   Space space();
   /// Consumes the cache hints, which have no effect.
   void ignoreCacheHints();
-  bool ordering(); // consumes order and scope; returns whether it is strong
-  void finish();   // fails if a qualifier is left
+  /// Consumes order and scope; returns a set of Order.
+  uint8_t ordering();
+  void finish(); // fails if a qualifier is left
 
   // Operands.
   size_t operands() const { return statement.operands.size(); }

@@ -232,7 +232,7 @@ void FunctionDecoder::decode() {
       source.statements.empty() ? 0 : result.code.size() - 2);
   Decoder decoder(*this, end, last);
   findDecoder("ret")(decoder);
-  checkFences(result);
+  markProducts(result);
 }
 
 //===----------------------------------------------------------------------===//
@@ -333,7 +333,7 @@ moe::gpu::decodeModule(std::unique_ptr<syntax::Module> syntax,
   return module;
 }
 
-SharedLayout Module::layout(const Function &entry) const {
+SharedLayout Module::layout(const Function &entry, bool tight) const {
   std::set<uint32_t> used;
   std::set<const Function *> seen;
   std::vector<const Function *> work = {&entry};
@@ -348,8 +348,10 @@ SharedLayout Module::layout(const Function &entry) const {
   }
   SharedLayout layout;
   uint64_t at = 0, dynamicAlign = 16;
+  bool dynamic = false;
   for (uint32_t i : used) {
     if (shared[i].dynamic) {
+      dynamic = true;
       dynamicAlign = std::max<uint64_t>(dynamicAlign, shared[i].align);
       continue;
     }
@@ -363,6 +365,9 @@ SharedLayout Module::layout(const Function &entry) const {
       static_cast<uint32_t>(alignTo(at + 1024, dynamicAlign) - 1024);
   if (at == 0 && dynamicAlign <= 1024)
     layout.dynamicAt = 0;
+  if (tight && dynamic && dynamicAlign < 1024 &&
+      layout.dynamicAt / dynamicAlign % 2 == 0)
+    layout.dynamicAt += static_cast<uint32_t>(dynamicAlign);
   for (uint32_t i : used)
     if (shared[i].dynamic)
       layout.offsets[i] = layout.dynamicAt;

@@ -35,6 +35,9 @@ enum class Step : uint8_t { Go, Stop };
 
 using Handler = Step (*)(Thread &, const Instruction &);
 
+/// How an instruction accesses registers that a wgmma uses.
+enum class ProductUse : uint8_t { None, Access, Move };
+
 struct Instruction {
   Handler run = nullptr;
   int32_t guard = -1; // slot of a predicate; -1 without one
@@ -42,12 +45,21 @@ struct Instruction {
   uint8_t flags[7] = {};                      // defined by each handler
   uint32_t d = 0, a = 0, b = 0, c = 0, e = 0; // slots; 0 where not used
   uint32_t count = 0;                         // of `list`
+  ProductUse products = ProductUse::None;
   int64_t offset = 0;
   const uint32_t *list = nullptr;      // slots of vector operands
   const Instruction *target = nullptr; // of a branch
   const void *data = nullptr;          // anything else
   uint32_t statement = 0;
   uint32_t site = 0; // index of this global memory access in the module
+};
+
+/// The order and scope of an access or fence, as bits of a flag.
+enum Order : uint8_t {
+  StrongOrder = 1,
+  AcquireOrder = 2,
+  ReleaseOrder = 4,
+  DeviceScope = 8, // .gpu or .sys
 };
 
 /// Words at the start of each frame for discarded results.
@@ -136,6 +148,7 @@ struct Function {
   uint32_t slots() const {
     return registerEnd + static_cast<uint32_t>(tail.size());
   }
+  std::vector<bool> productRegisters; // slots that a wgmma uses, or none
   uint32_t localBytes = 0;
   std::vector<LocalVariable> parameters, results; // of a function
   std::vector<Parameter> kernelParameters;        // of an entry
@@ -190,7 +203,9 @@ struct Module {
                                      const Instruction &instruction) const {
     return function.source->statements[instruction.statement];
   }
-  SharedLayout layout(const Function &entry) const;
+  /// `tight`: the address of dynamic shared memory is a multiple of the
+  /// alignment that it asks for, and of no higher power of 2, up to 1 KiB.
+  SharedLayout layout(const Function &entry, bool tight = false) const;
 };
 
 /// Allocates the .global and .const variables of a module.

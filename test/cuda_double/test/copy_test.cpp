@@ -345,6 +345,10 @@ TEST_P(CopyTest, NewMbarriersNeedAFence) {
   EXPECT_TRUE(contains(
       failure(CUDA_ERROR_LAUNCH_FAILED, kernel, {1}, {1}, 2048, out, out),
       "fence.mbarrier_init"));
+  start({{"SEED", std::to_string(GetParam())}, {"BARRIERS", "allow"}});
+  kernel = load(sharedSource(body + waitFor("smem", "0"),
+                             ".param .u64 out, .param .u64 in"));
+  EXPECT_OK(run(kernel, {1}, {1}, 2048, put(Words(16)), put(Words(16))));
 }
 
 TEST_P(CopyTest, MbarriersAreInitialisedBeforeUse) {
@@ -381,11 +385,9 @@ TEST_P(CopyTest, BlocksWaitForTheirCopies) {
   void *parameters[] = {&out, &out};
   ASSERT_OK(cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 2048, nullptr, parameters,
                            nullptr));
-  CUresult result = cuCtxSynchronize();
-  if (late()) {
-    EXPECT_EQ(result, CUDA_ERROR_LAUNCH_FAILED);
-    EXPECT_TRUE(contains(message(), "its block ends while a bulk copy"));
-  }
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_TRUE(contains(message(), late() ? "its block ends while a bulk copy"
+                                         : "its block ends"));
 }
 
 //===----------------------------------------------------------------------===//
@@ -558,6 +560,11 @@ TEST_P(MapTest, RulesOfTheDriver) {
   };
   refused(encode(data + 8, {64, 8}, {128}, {64, 8}, none), "multiple of 16");
   refused(encode(data, {64, 8}, {136}, {64, 8}, none), "stride");
+  refused(encode(data, {64, 8}, {112}, {64, 8}, none), "bytes of a row");
+  refused(encode(data, {64, 8, 2}, {128, 64}, {64, 8, 1}, none),
+          "bytes of a row");
+  EXPECT_OK(encode(data, {64, 8, 1}, {128, 64}, {64, 8, 1}, none));
+  EXPECT_OK(encode(data, {64, 2, 8}, {1024, 128}, {64, 2, 8}, none));
   refused(encode(data, {64, 8}, {128}, {64, 257}, none), "257 elements");
   refused(encode(data, {64, 8}, {128}, {60, 8}, none), "no multiple of 16");
   refused(encode(data, {64, 8}, {128}, {72, 8}, CU_TENSOR_MAP_SWIZZLE_128B),

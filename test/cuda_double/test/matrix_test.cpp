@@ -99,7 +99,7 @@ TEST_P(MatrixTest, RowsAreAligned) {
   CUfunction kernel = load(matrixSource(
       fill("add.s32 %r28, %r28, 8;\n"
            "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r0}, [%r28];")));
-  CUdeviceptr out = alloc(512);
+  CUdeviceptr out = put(std::vector<uint8_t>(512));
   EXPECT_NE(
       failure(CUDA_ERROR_MISALIGNED_ADDRESS, kernel, {1}, {32}, 1024, out, out)
           .find("lane 0"),

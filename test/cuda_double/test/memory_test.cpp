@@ -410,14 +410,99 @@ TEST_F(MemoryTest, BlocksThatSpinOnFlagsOfOthersGoOn) {
     setp.ne.u32 %p2, %r1, 1;
     @%p2 bra $loop;
   $end:)"};
+  EXPECT_OK(runTogether(load(source), 4, 1, put(Words{0})));
+  // Only those of a cooperative launch are sure to run side by side.
+  EXPECT_TRUE(says(failure(CUDA_ERROR_LAUNCH_TIMEOUT, load(source), {4}, {1}, 0,
+                           put(Words{0})),
+                   {"deadlock", "3 of 4 clusters have not begun"}));
+}
+
+TEST_F(MemoryTest, TheLimitEndsALoop) {
+  start({{"LIMIT", "1e6"}});
+  EXPECT_TRUE(says(failure(CUDA_ERROR_LAUNCH_TIMEOUT,
+                           load(Source{"$loop:\nadd.u32 %r0, %r0, 1;\n"
+                                       "bra $loop;"}),
+                           {1}, {1}, 0, CUdeviceptr(0)),
+                   {"does not end"}));
+}
+
+TEST_F(MemoryTest, UninitialisedGlobalMemory) {
+  Source source{"ld.param.u64 %rd0, [out];\nld.global.v2.u32 {%r0, %r1}, "
+                "[%rd0+8];"};
   CUfunction kernel = load(source);
-  EXPECT_OK(run(kernel, {4}, {1}, 0, put(Words{0})));
-  // The instruction limit stops a kernel that never ends.
-  start({{"SMS", "1"}, {"LIMIT", "1e6"}});
+  CUdeviceptr out = alloc(64);
+  ASSERT_OK(cuMemsetD8_v2(out, 0, 12));
+  auto fails = [&] {
+    return says(
+        failure(CUDA_ERROR_LAUNCH_FAILED, kernel, {1}, {1}, 0, out),
+        {"reads byte 12 of an allocation in global memory, which nobody "
+         "wrote"});
+  };
+  EXPECT_TRUE(fails());
+  // A copy of what nobody wrote is no write.
+  SetUp();
   kernel = load(source);
-  EXPECT_TRUE(says(
-      failure(CUDA_ERROR_LAUNCH_TIMEOUT, kernel, {4}, {1}, 0, put(Words{0})),
-      {"does not end"}));
+  CUdeviceptr from = alloc(64);
+  out = alloc(64);
+  ASSERT_OK(cuMemsetD8_v2(from + 8, 0, 4));
+  ASSERT_OK(cuMemcpyDtoD_v2(out, from, 64));
+  EXPECT_TRUE(fails());
+  SetUp();
+  kernel = load(source);
+  out = alloc(64);
+  ASSERT_OK(cuMemsetD8_v2(out + 8, 0, 8));
+  EXPECT_OK(run(kernel, {1}, {1}, 0, out));
+  start({{"UNINIT", "allow"}});
+  EXPECT_OK(run(load(source), {1}, {1}, 0, alloc(64)));
+}
+
+TEST_F(MemoryTest, DynamicSharedMemoryIsNotMoreAligned) {
+  Source source{"ld.param.u64 %rd0, [out];\nmov.u32 %r0, smem;\n"
+                "st.global.u32 [%rd0], %r0;"};
+  for (unsigned align : {16u, 128u, 1024u}) {
+    start();
+    source.globals =
+        ".extern .shared .align " + std::to_string(align) + " .b8 smem[];\n";
+    EXPECT_EQ(outputOf<uint32_t>(source, 1, 1, 64)[0] % (2 * align), align);
+    start({{"PLACEMENT", "hardware"}});
+    EXPECT_EQ(outputOf<uint32_t>(source, 1, 1, 64)[0], 1024u);
+  }
+  // Not where there is no room.
+  start();
+  source.globals = ".extern .shared .align 16 .b8 smem[];\n";
+  EXPECT_EQ(outputOf<uint32_t>(source, 1, 1, 227 << 10)[0], 1024u);
+}
+
+TEST_F(MemoryTest, RacesOfLanes) {
+  auto text = [](const std::string &first, const std::string &second,
+                 const std::string &between) {
+    Source source{"ld.param.u64 %rd0, [out];\nmov.u32 %r0, %laneid;\n"
+                  "setp.eq.u32 %p0, %r0, 0;\nsetp.eq.u32 %p1, %r0, 1;\n"
+                  "st.shared.u32 [smem], %r0;\nbar.sync 0;\n@%p0 " +
+                  first + "\n" + between + "\n@%p1 " + second};
+    source.globals = dynamicShared;
+    return source;
+  };
+  const std::string load4 = "ld.shared.u32 %r1, [smem];",
+                    store4 = "st.shared.u32 [smem], 1;",
+                    loadGlobal = "ld.global.u32 %r1, [%rd0];",
+                    storeGlobal = "st.global.u32 [%rd0], 1;";
+  for (const auto &[first, second] :
+       {std::pair(store4, load4), std::pair(load4, store4),
+        std::pair(storeGlobal, loadGlobal), std::pair(loadGlobal, storeGlobal)})
+    for (const char *seed : {"0", "1", "2", "3", "4"}) {
+      start({{"SEED", seed}});
+      EXPECT_OK(run(load(text(first, second, "bar.warp.sync -1;")), {1}, {32},
+                    64, put(Words{1})));
+      EXPECT_TRUE(
+          says(failure(CUDA_ERROR_LAUNCH_FAILED, load(text(first, second, "")),
+                       {1}, {32}, 64, put(Words{1})),
+               {"data race: lane ", "of its warp"}))
+          << first << second;
+      start({{"SEED", seed}, {"RACES", "allow"}});
+      EXPECT_OK(
+          run(load(text(first, second, "")), {1}, {32}, 64, put(Words{1})));
+    }
 }
 
 TEST_F(MemoryTest, UnknownThingsAreErrorsOfLoading) {

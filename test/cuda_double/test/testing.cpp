@@ -22,8 +22,9 @@ Source::operator std::string() const {
 }
 
 void Gpu::start(const Environment &environment) {
-  for (const char *name : {"ARCH", "SMS", "MEMORY", "DRIVER", "DEVICES", "SEED",
-                           "LIMIT", "UNINIT", "RACES", "COPIES", "LOG"})
+  for (const char *name :
+       {"ARCH", "SMS", "MEMORY", "DRIVER", "DEVICES", "SEED", "LIMIT", "UNINIT",
+        "RACES", "COPIES", "BARRIERS", "PLACEMENT", "LOG"})
     unsetenv((std::string("MOE_CUDA_DOUBLE_") + name).c_str());
   for (const auto &[name, value] : environment)
     setenv(("MOE_CUDA_DOUBLE_" + name).c_str(), value.c_str(), 1);
@@ -108,6 +109,13 @@ std::string Gpu::applySource(const std::string &instruction,
     body += "  st.global." + memoryType(types[0]) + " [%rd1], %d;\n";
   return Source{body, ".param .u64 out, .param .u64 in2, .param .u64 in3, "
                       ".param .u64 in4"};
+}
+
+std::string moe::gpu::test::with(std::string text, const std::string &what,
+                                 const std::string &by) {
+  size_t at = text.find(what);
+  EXPECT_NE(at, std::string::npos) << what;
+  return at == std::string::npos ? text : text.replace(at, what.size(), by);
 }
 
 uint16_t moe::gpu::test::toBfloat(float value) {

@@ -74,6 +74,15 @@ protected:
     void *parameters[] = {static_cast<void *>(&args)..., nullptr};
     return runWith(kernel, grid, block, shared, parameters);
   }
+  /// The same with a cooperative launch.
+  template <typename... Args>
+  CUresult runTogether(CUfunction kernel, unsigned grid, unsigned block,
+                       Args... args) {
+    void *parameters[] = {static_cast<void *>(&args)..., nullptr};
+    CUresult result = cuLaunchCooperativeKernel(kernel, grid, 1, 1, block, 1, 1,
+                                                0, nullptr, parameters);
+    return result == CUDA_SUCCESS ? cuCtxSynchronize() : result;
+  }
   /// Expects a launch to fail with `code` and returns the message.
   template <typename... Args>
   std::string failure(CUresult code, CUfunction kernel, Shape grid, Shape block,
@@ -139,6 +148,10 @@ protected:
   void SetUp() override { start({{"SEED", std::to_string(GetParam())}}); }
 };
 #define MOE_SEEDS ::testing::Values(0, 1, 2, 3, 4)
+
+/// Replaces the first occurrence.
+std::string with(std::string text, const std::string &what,
+                 const std::string &by);
 
 /// Conversions to bf16, rounded, and back.
 uint16_t toBfloat(float value);

@@ -404,11 +404,34 @@ TEST_P(WgmmaMisuseTest, FirstFence) {
   EXPECT_TRUE(fails(without + wait, "needs a wgmma.fence"));
 }
 
-TEST_P(WgmmaMisuseTest, FenceBehindAWaitForAll) {
+TEST_P(WgmmaMisuseTest, FenceBehindAccessesToRegisters) {
   std::string without = multiply.substr(multiply.find('\n') + 1);
-  EXPECT_TRUE(fails(multiply + wait + without + wait, "needs a wgmma.fence"));
+  std::string read = "add.f32 %f0, %acc3, %acc4;\n";
+  EXPECT_TRUE(fails(multiply + wait + read + without + wait,
+                    "register 3 of it was accessed by another instruction"));
   SetUp();
-  EXPECT_OK(result(multiply + wait + multiply + wait));
+  EXPECT_OK(result(multiply + wait + read + multiply + wait));
+  SetUp();
+  // A copy of accumulators is an access once it is one.
+  std::string there = "mov.f32 %f1, %acc3;\n", back = "mov.f32 %acc3, %f1;\n";
+  EXPECT_OK(result(multiply + wait + there + back + without + wait));
+  SetUp();
+  EXPECT_TRUE(fails(multiply + wait + there + "add.f32 %f1, %f1, %f1;\n" +
+                        back + without + wait,
+                    "register 3"));
+  SetUp();
+  // While others are under way.
+  std::string others = multiply;
+  for (size_t at = 0; (at = others.find("%acc", at)) != std::string::npos;)
+    others.replace(at, 4, "%bcc");
+  others = ".reg .f32 %bcc<128>;\n" + multiply + others +
+           "wgmma.wait_group.sync.aligned 1;\n" + read;
+  EXPECT_TRUE(fails(others + without + wait, "register 3"));
+  SetUp();
+  EXPECT_OK(result(others + multiply + wait));
+  SetUp();
+  // Without accesses, no fence is needed.
+  EXPECT_OK(result(multiply + wait + without + wait));
   SetUp();
   // wgmma with the same accumulators and shape execute in order.
   EXPECT_OK(
@@ -432,7 +455,7 @@ TEST_P(WgmmaMisuseTest, RegistersWrittenBehindTheFence) {
   SetUp();
   std::string late = multiply;
   late.insert(late.find('\n') + 1, zero);
-  EXPECT_TRUE(fails(late + wait, "between the wgmma.fence and this"));
+  EXPECT_TRUE(fails(late + wait, "register 5 of it was accessed"));
 }
 
 TEST_P(WgmmaMisuseTest, StagesThatAreOverwrittenTooEarly) {

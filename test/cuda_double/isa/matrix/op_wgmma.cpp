@@ -72,11 +72,13 @@ void issue(Warp &warp, const Instruction &i, uint32_t) {
       block.warps[group * 4 + 3].exists != 0xFFFFFFFF)
     undefined("wgmma in a warpgroup of fewer than 128 threads");
   if (!warp.wgmma.fenced)
-    undefined("the first wgmma of a warp, and the first behind a wait for all, "
-              "needs a wgmma.fence before it");
-  if (i.flags[1])
-    undefined("an instruction between the wgmma.fence and this writes one of "
-              "its registers");
+    undefined("the first wgmma of a warp needs a wgmma.fence before it");
+  if (!warp.wgmma.touched.empty())
+    for (uint32_t k = 0; k < i.count; ++k)
+      if (warp.wgmma.touched[i.list[k]])
+        undefined("register ", k,
+                  " of it was accessed by another instruction, "
+                  "and no wgmma.fence came since");
   if (!warp.threads->callers.empty())
     fail(CUDA_ERROR_NOT_SUPPORTED,
          "wgmma in a function that is called is not modelled");
@@ -128,7 +130,6 @@ void issue(Warp &warp, const Instruction &i, uint32_t) {
   }
 }
 
-/// Ends the inner loop, so that the thread continues with checkInFlight().
 Step issueAll(Thread &thread, const Instruction &i) {
   thread.warp->arrive(thread, i, 0xFFFFFFFF, issue);
   return Step::Stop;
@@ -136,6 +137,7 @@ Step issueAll(Thread &thread, const Instruction &i) {
 
 void fence(Warp &warp, const Instruction &, uint32_t) {
   warp.wgmma.fenced = true;
+  std::fill(warp.wgmma.touched.begin(), warp.wgmma.touched.end(), false);
 }
 
 void commit(Warp &warp, const Instruction &, uint32_t) {
@@ -163,10 +165,6 @@ void finishWait(Warp &warp, const Instruction &i, uint32_t) {
     count(warp, *operation.at, -1);
     warp.acquire(operation.after);
   }
-  // After a full wait the threads may access the registers, which is not
-  // tracked: require a wgmma.fence before the next wgmma.
-  if (end > mine.waited && end == mine.issued)
-    mine.fenced = false;
   mine.waited = std::max(mine.waited, end);
   if (mine.groups.size() > left)
     mine.groups.erase(mine.groups.begin(),
@@ -198,47 +196,72 @@ Step wholeWarp(Thread &thread, const Instruction &i) {
 
 } // namespace
 
-void moe::gpu::checkInFlight(const Thread &thread, const Instruction &i) {
-  if (i.run == issueAll || i.run == waitGroup)
-    return;
-  const std::vector<uint16_t> &inFlight = thread.warp->wgmma.inFlight;
-  auto check = [&](uint32_t slot) {
-    if (slot < inFlight.size() && inFlight[slot] != 0)
-      undefined("touches a register of a wgmma that is under way: "
-                "wgmma.wait_group has to come before");
-  };
-  check(i.d);
-  check(i.a);
-  check(i.b);
-  check(i.c);
-  check(i.e);
+/// Calls `body` with each slot that an instruction may access.
+template <typename Body> static void forSlots(const Instruction &i, Body body) {
+  for (uint32_t slot : {i.d, i.a, i.b, i.c, i.e})
+    if (slot != 0)
+      body(slot);
   if (i.list)
     for (uint32_t k = 0; k < i.count; ++k)
-      check(i.list[k]);
+      body(i.list[k]);
 }
 
-void moe::gpu::checkFences(Function &function) {
-  std::vector<bool> labelled(function.code.size());
-  for (const syntax::Label &label : function.source->labels)
-    labelled[label.statement] = true;
-  for (size_t k = 0; k < function.code.size(); ++k) {
-    Instruction &product = function.code[k];
-    if (product.run != issueAll)
-      continue;
-    // Scan backwards to the fence or to the start of the basic block. A mov is
-    // allowed: LLVM writes it for an operand that is tied to the result, and
-    // ptxas assigns both the same register, or moves it above the fence.
-    for (size_t j = k; j > 0 && !labelled[j]; --j) {
-      const Instruction &before = function.code[j - 1];
-      if (before.run == wholeWarp<fence> || before.target)
-        break;
-      bool mov =
-          function.source->statements[j - 1].opcode.substr(0, 4) == "mov.";
-      if (before.run != issueAll && !mov && before.d != 0 &&
-          std::find(product.list, product.list + product.count, before.d) !=
-              product.list + product.count)
-        product.flags[1] = 1;
+void moe::gpu::noteTouch(const Thread &thread, const Instruction &i) {
+  WgmmaQueue &queue = thread.warp->wgmma;
+  const std::vector<bool> &products = thread.function->productRegisters;
+  if (queue.inFlightCount != 0)
+    forSlots(i, [&](uint32_t slot) {
+      if (slot < queue.inFlight.size() && queue.inFlight[slot] != 0)
+        undefined("touches a register of a wgmma that is under way: "
+                  "wgmma.wait_group has to come before");
+    });
+  if (queue.touched.empty())
+    queue.touched.resize(products.size());
+  if (i.products == ProductUse::Move && products[i.d]) {
+    queue.touched[i.d] = products[i.a] ? queue.touched[i.a] : true;
+    return;
+  }
+  forSlots(i, [&](uint32_t slot) {
+    if (slot < products.size() && products[slot])
+      queue.touched[slot] = true;
+  });
+}
+
+void moe::gpu::markProducts(Function &function) {
+  std::vector<bool> &products = function.productRegisters;
+  auto isMove = [&](size_t k) {
+    const Instruction &i = function.code[k];
+    return k < function.source->statements.size() && i.d != 0 && i.a != 0 &&
+           !i.list &&
+           function.source->statements[k].opcode.substr(0, 4) == "mov.";
+  };
+  for (const Instruction &i : function.code)
+    if (i.run == issueAll) {
+      products.resize(function.slots());
+      for (uint32_t k = 0; k < i.count; ++k)
+        products[i.list[k]] = true;
     }
+  if (products.empty())
+    return;
+  // LLVM copies operands that are tied to results; ptxas assigns both the same
+  // register. So a copy is no access, but what it copies may be one.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (size_t k = 0; k < function.code.size(); ++k) {
+      const Instruction &i = function.code[k];
+      if (isMove(k) && products[i.d] && i.a < function.registerEnd &&
+          !products[i.a])
+        changed = products[i.a] = true;
+    }
+  }
+  for (size_t k = 0; k < function.code.size(); ++k) {
+    Instruction &i = function.code[k];
+    if (i.run == issueAll)
+      continue;
+    forSlots(i, [&](uint32_t slot) {
+      if (slot < products.size() && products[slot])
+        i.products = isMove(k) ? ProductUse::Move : ProductUse::Access;
+    });
   }
 }
 

@@ -16,14 +16,14 @@ using namespace moe::gpu;
 
 namespace {
 
-// flags: 0 and 1 as set by setAddress. list: the results, then the
+// flags: 0 and 1 as set by setAddress, 3 Order. list: the results, then the
 // operands; count: elements.
 
 template <typename T, typename Op>
 Step atomic(Thread &thread, const Instruction &i) {
   uint8_t *at =
       thread.access(static_cast<Space>(i.flags[1]), thread.effective(i),
-                    sizeof(T) * i.count, Access::Atomic, i);
+                    sizeof(T) * i.count, Access::Atomic, i, i.flags[3]);
   for (uint32_t k = 0; k < i.count; ++k) {
     T before;
     std::memcpy(&before, at + k * sizeof(T), sizeof(T));
@@ -160,7 +160,7 @@ static void decodeAtomic(Decoder &d) {
   if (d.has(".async"))
     d.error("not supported");
   bool results = d.name() == "atom";
-  d.ordering();
+  d.out.flags[3] = d.ordering();
   Space space = d.space();
   d.ignoreCacheHints();
   d.has(".noftz");

@@ -111,6 +111,7 @@ void startLoads(Thread &thread, const Instruction &i, SharedLocation to,
                 const std::function<std::vector<uint8_t>()> &readSource) {
   Machine &machine = thread.machine();
   const auto &cluster = thread.block->cluster->blocks;
+  const Clock &own = thread.warp->clock;
   for (; blocks; blocks &= blocks - 1) {
     auto rank = static_cast<uint32_t>(__builtin_ctz(blocks));
     if (rank >= cluster.size() || cluster[rank]->finished)
@@ -118,7 +119,12 @@ void startLoads(Thread &thread, const Instruction &i, SharedLocation to,
                 " of the cluster, which does not exist or has ended");
     Block *block = cluster[rank].get();
     checkInitialised(thread, *block, barrier.offset);
-    if (block->shared.isHidden(barrier.offset))
+    // It writes the memory of the block, which therefore has to wait for it.
+    block->noteVisit(thread.warp->bulkAgent, after[thread.warp->bulkAgent]);
+    if (block != thread.block)
+      block->noteVisit(thread.warp->agent, own[thread.warp->agent]);
+    if (!machine.settings.allowBarriers &&
+        block->shared.isHidden(barrier.offset))
       undefined(
           "the mbarrier was initialised by a thread that executed neither "
           "fence.mbarrier_init nor fence.proxy.async since");
@@ -162,9 +168,15 @@ Step loadTensor(Thread &thread, const Instruction &i) {
   for (int k = 0; k < operands.rank; ++k)
     at[k] = thread.get<int32_t>(operands.coordinates[k]);
   const DeviceMemory &memory = thread.machine().memory;
+  Clock after;
+  Epoch now = thread.warp->startBulk(after, thread.warp->bulkAgent);
+  map.forRanges(memory, at.data(), [&](uint64_t address, uint64_t count) {
+    thread.machine().noteBulk(*thread.warp, now, address, count, Access::Copy,
+                              false);
+  });
   startLoads(thread, i, to, barrier, destinations(thread, operands, to), bytes,
              swizzleSpan(static_cast<CUtensorMapSwizzle>(map.swizzle)), nullptr,
-             thread.warp->clock,
+             after,
              [map, at, &memory] { return map.gather(memory, at.data()); });
   return Step::Go;
 }
@@ -182,7 +194,7 @@ uint64_t globalAddress(Thread &thread, const BulkOperands &operands,
   if (address % 16 != 0)
     fail(CUDA_ERROR_MISALIGNED_ADDRESS, "the address ", Hex{address},
          " in global memory is not a multiple of 16");
-  thread.machine().globalBytes(address, bytes, i);
+  thread.machine().globalSite(thread, address, bytes, i);
   return address;
 }
 
@@ -195,8 +207,12 @@ Step loadPlain(Thread &thread, const Instruction &i) {
   if (barrier.block != to.block)
     undefined("the mbarrier is in another block than the destination");
   const DeviceMemory &memory = thread.machine().memory;
+  Clock after;
+  Epoch now = thread.warp->startBulk(after, thread.warp->bulkAgent);
+  thread.machine().noteBulk(*thread.warp, now, from, bytes, Access::Copy,
+                            false);
   startLoads(thread, i, to, barrier, destinations(thread, operands, to), bytes,
-             16, nullptr, thread.warp->clock, [=, &memory] {
+             16, nullptr, after, [=, &memory] {
                const uint8_t *data = memory.translate(from, bytes);
                return std::vector<uint8_t>(data, data + bytes);
              });
@@ -215,7 +231,7 @@ Step copyShared(Thread &thread, const Instruction &i) {
   if (from.block != thread.block)
     undefined("the source is in another block");
   Clock after;
-  Epoch now = thread.warp->startBulkRead(after);
+  Epoch now = thread.warp->startBulk(after, thread.warp->bulkAgent);
   from.block->shared.asyncReadIssued(*thread.warp, now, from.offset, bytes);
   startLoads(thread, i, to, barrier, 1u << to.block->rank, bytes, 16,
              from.block, after, [=] {
@@ -230,16 +246,17 @@ Step copyShared(Thread &thread, const Instruction &i) {
 // Copies from shared memory
 //===----------------------------------------------------------------------===//
 
-/// Starts a copy from .shared::cta. `store` writes the dense bytes.
+/// Starts a copy from .shared::cta. `store` writes the dense bytes; `written`
+/// orders with the end of its writes.
 void startStore(Thread &thread, SharedLocation from, uint32_t bytes,
-                uint32_t span,
+                uint32_t span, Clock written,
                 std::function<void(const std::vector<uint8_t> &)> store) {
   if (from.block != thread.block)
     undefined("the source is in another block");
   Block *block = from.block;
   uint32_t offset = from.offset;
   Clock after;
-  Epoch now = thread.warp->startBulkRead(after);
+  Epoch now = thread.warp->startBulk(after, thread.warp->bulkAgent);
   block->shared.asyncReadIssued(*thread.warp, now, offset, bytes);
   uint32_t address = static_cast<uint32_t>(block->sharedAddress(offset));
   Machine &machine = thread.machine();
@@ -256,7 +273,7 @@ void startStore(Thread &thread, SharedLocation from, uint32_t bytes,
          ++machine.effects;
          store(*data);
        },
-       std::move(after)},
+       std::move(after), std::move(written)},
       atOnce(machine), atOnce(machine));
 }
 
@@ -269,8 +286,15 @@ Step storeTensor(Thread &thread, const Instruction &i) {
     at[k] = thread.get<int32_t>(operands.coordinates[k]);
   const DeviceMemory &memory = thread.machine().memory;
   TensorMap::Combine combine = operands.combine;
+  Clock written;
+  Epoch now = thread.warp->startBulk(written, thread.warp->bulkWriter);
+  map.forRanges(memory, at.data(), [&](uint64_t address, uint64_t count) {
+    thread.machine().noteBulk(*thread.warp, now, address, count, Access::Write,
+                              operands.reduce);
+  });
   startStore(thread, from, map.boxBytes(),
              swizzleSpan(static_cast<CUtensorMapSwizzle>(map.swizzle)),
+             std::move(written),
              [=, &memory](const std::vector<uint8_t> &data) {
                map.scatter(memory, at.data(), data.data(), combine);
              });
@@ -285,7 +309,11 @@ Step storePlain(Thread &thread, const Instruction &i) {
   const DeviceMemory &memory = thread.machine().memory;
   TensorMap::Combine combine = operands.combine;
   Type type = operands.type;
-  startStore(thread, from, bytes, 16,
+  Clock written;
+  Epoch now = thread.warp->startBulk(written, thread.warp->bulkWriter);
+  thread.machine().noteBulk(*thread.warp, now, to, bytes, Access::Write,
+                            operands.reduce);
+  startStore(thread, from, bytes, 16, std::move(written),
              [=, &memory](const std::vector<uint8_t> &data) {
                uint8_t *there = memory.translate(to, bytes);
                if (combine == TensorMap::Combine::Replace)

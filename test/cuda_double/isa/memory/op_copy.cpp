@@ -53,8 +53,15 @@ Step copy(Thread &thread, const Instruction &i) {
          Hex{from}, " to ", Hex{to});
   SharedLocation location = ownLocation(thread, to, bytes);
   Machine &machine = thread.machine();
-  if (sourceBytes != 0)
-    machine.globalBytes(from, sourceBytes, i);
+  if (sourceBytes != 0) {
+    const Launch::Site &site = machine.globalSite(thread, from, sourceBytes, i);
+    const Warp &warp = *thread.warp;
+    Epoch now =
+        Epoch::of(warp.agent, std::min(warp.clock[warp.agent], Epoch::maxTime));
+    // What nobody wrote may be copied, as tiles are beyond their rows.
+    machine.noteGlobal(warp, thread.lane, now, *site.shadow, from - site.begin,
+                       sourceBytes, Access::Copy, 0, false);
+  }
   ++machine.effects;
   thread.copies().issue(
       thread,

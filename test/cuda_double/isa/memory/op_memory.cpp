@@ -15,7 +15,7 @@ using namespace moe::gpu;
 
 namespace {
 
-// flags: 0 and 1 as set by setAddress, 2 bytes of an element, 3 strong,
+// flags: 0 and 1 as set by setAddress, 2 bytes of an element, 3 Order,
 // 4 sign-extend, 5 bytes of the registers of the result.
 
 Space spaceOf(const Instruction &i) { return static_cast<Space>(i.flags[1]); }

@@ -147,17 +147,30 @@ Step clusterWait(Thread &thread, const Instruction &i) {
 // Fences
 //===----------------------------------------------------------------------===//
 
-Step fence(Thread &thread, const Instruction &) {
+// flags[3]: Order.
+Step fence(Thread &thread, const Instruction &i) {
   // Execution is sequentially consistent: a fence concerns only race detection.
+  Warp &warp = *thread.warp;
   Clock &order = thread.block->cluster->strongClock;
-  thread.warp->acquire(order);
-  thread.warp->release(order);
+  warp.acquire(order);
+  if (i.flags[3] & DeviceScope) {
+    if (i.flags[3] & AcquireOrder)
+      warp.clock.join(warp.read);
+    if (i.flags[3] & ReleaseOrder)
+      warp.clock.fence();
+  }
+  warp.release(order);
   return Step::Go;
 }
 
-Step fenceProxy(Thread &thread, const Instruction &) {
-  ++thread.proxyFences;
-  thread.warp->fence();
+// flags: 0 of shared memory, 1 of global memory.
+Step fenceProxy(Thread &thread, const Instruction &i) {
+  if (i.flags[0]) {
+    ++thread.proxyFences;
+    thread.warp->fence();
+  }
+  if (i.flags[1])
+    thread.warp->fenceGlobal(thread.lane);
   return Step::Go;
 }
 
@@ -275,19 +288,22 @@ static void decodeFence(Decoder &d) {
   if (std::optional<std::string_view> proxy = d.startingWith(".proxy")) {
     if (*proxy == "") {
       bool async = d.has(".async");
-      bool sharedOnly = async && d.space() != Space::Global;
-      if (!async) {
+      if (async) {
+        Space space = d.space();
+        d.out.flags[0] = space != Space::Global;
+        d.out.flags[1] = space == Space::Global || space == Space::Generic;
+      } else {
         // .alias and .tensormap need no action: memory is always coherent here.
         d.has(".alias");
         while (d.startingWith(".tensormap"))
           ;
         d.ordering();
       }
-      d.out.run = async && sharedOnly ? fenceProxy : nothing;
+      d.out.run = async ? fenceProxy : nothing;
     }
     return;
   }
-  d.ordering();
+  d.out.flags[3] = d.ordering();
   d.startingWith(".sync_restrict");
   d.expectOperands(0, 0);
   d.out.run = fence;
@@ -299,8 +315,12 @@ static void decodeMembar(Decoder &d) {
     d.out.run = nothing;
     return;
   }
-  if (!d.has(".cta") && !d.has(".gl"))
+  bool block = d.has(".cta");
+  if (!block && !d.has(".gl"))
     d.need(".sys");
+  d.out.flags[3] = StrongOrder | AcquireOrder | ReleaseOrder;
+  if (!block)
+    d.out.flags[3] |= DeviceScope;
   d.out.run = fence;
 }
 

@@ -52,6 +52,19 @@ Step yield(Thread &thread, const Instruction &) {
   return thread.machine().yield();
 }
 
+/// Waits until the launch before has ended and its memory can be seen.
+Step waitForLaunch(Thread &thread, const Instruction &i) {
+  Machine &machine = thread.machine();
+  if (machine.dependenciesEnded(thread.launch(), thread.warp->clock))
+    return Step::Go;
+  return machine.wait(thread, i, State::Launch);
+}
+
+Step launchDependents(Thread &thread, const Instruction &) {
+  thread.machine().trigger(*thread.block);
+  return Step::Go;
+}
+
 Step nothing(Thread &, const Instruction &) { return Step::Go; }
 
 } // namespace
@@ -157,12 +170,12 @@ static void decodeMarker(Decoder &d) {
   d.out.run = nothing;
 }
 
-/// griddepcontrol has no effect: the launches of a stream run one by one.
 static void decodeDependency(Decoder &d) {
-  if (!d.has(".wait"))
+  bool waits = d.has(".wait");
+  if (!waits)
     d.need(".launch_dependents");
   d.expectOperands(0, 0);
-  d.out.run = nothing;
+  d.out.run = waits ? waitForLaunch : launchDependents;
 }
 
 static constexpr DecodeEntry entries[] = {

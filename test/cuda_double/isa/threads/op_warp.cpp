@@ -175,19 +175,10 @@ void reduce(Warp &warp, const Instruction &i, uint32_t members) {
   });
 }
 
-/// The ISA allows any leader, if it is a function of the mask.
+/// The ISA allows any leader, if it is a function of the mask. Hardware elects
+/// the lowest lane, and CUTLASS relies on it.
 void elect(Warp &warp, const Instruction &i, uint32_t members) {
-  const Settings &settings = warp.block->machine->settings;
   uint32_t leader = static_cast<uint32_t>(__builtin_ctz(members));
-  if (settings.random()) {
-    Random random(settings.seed ^ members);
-    uint32_t skip =
-        random.below(static_cast<uint32_t>(__builtin_popcount(members)));
-    uint32_t rest = members;
-    while (skip--)
-      rest &= rest - 1;
-    leader = static_cast<uint32_t>(__builtin_ctz(rest));
-  }
   forLanes(members, [&](uint32_t lane) {
     Thread &thread = warp.threads[lane];
     if (i.d)

@@ -86,6 +86,8 @@ void BulkQueue::wait(Warp &warp, uint64_t groupsLeft, bool readsOnly) {
   for (uint64_t k = first; k < end; ++k) {
     finish(bulks[k - first], readsOnly);
     warp.acquire(bulks[k - first].after);
+    if (!readsOnly)
+      warp.acquire(bulks[k - first].written);
   }
   if (readsOnly)
     return;

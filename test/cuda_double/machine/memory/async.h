@@ -67,7 +67,8 @@ public:
   struct Bulk {
     std::function<void()> read; // empty once the source was read
     std::function<void()> write;
-    Clock after; // happens before the return of a wait for its reads
+    Clock after;   // happens before the return of a wait for its reads
+    Clock written; // happens before the return of a wait for its writes
   };
 
   void issue(Bulk bulk, bool readNow, bool writeNow);
@@ -116,8 +117,10 @@ struct WarpgroupQueue {
 /// The state of one warp's wgmma operations.
 struct WgmmaQueue {
   uint64_t issued = 0, waited = 0;
-  std::vector<uint64_t> groups;   // operations issued at each commit
-  bool fenced = false;            // wgmma.fence since the last full wait
+  std::vector<uint64_t> groups; // operations issued at each commit
+  bool fenced = false;          // whether there was a wgmma.fence
+  // Per slot: accessed by another instruction since the last wgmma.fence.
+  std::vector<bool> touched;
   std::vector<uint16_t> inFlight; // per slot: pending operations that use it
   uint64_t inFlightCount = 0;     // operations
 };

@@ -68,7 +68,11 @@ uint64_t DeviceMemory::allocate(uint64_t bytes, Kind kind, uint64_t align) {
   if (!storage)
     return 0;
   std::memset(storage, 0xFF, bytes);
-  allocations[address] = {address, bytes, storage, kind, ++ids};
+  // The variables of a module have initial values.
+  allocations[address] = {
+      address, bytes,
+      storage, kind,
+      ++ids,   std::make_unique<GlobalShadow>(bytes, kind == Kind::Module)};
   next = address + bytes + guardBytes;
   inUse += bytes;
   return address;
@@ -92,8 +96,10 @@ void *DeviceMemory::allocateHost(uint64_t bytes) {
     return nullptr;
   std::memset(storage, 0xFF, bytes);
   auto address = reinterpret_cast<uint64_t>(storage);
-  allocations[address] = {address, bytes, static_cast<uint8_t *>(storage),
-                          Kind::Host, ++ids};
+  // What the host writes to its memory is not seen.
+  allocations[address] = {
+      address,    bytes, static_cast<uint8_t *>(storage),
+      Kind::Host, ++ids, std::make_unique<GlobalShadow>(bytes, true)};
   return storage;
 }
 
@@ -123,6 +129,23 @@ uint8_t *DeviceMemory::translate(uint64_t address, uint64_t bytes) const {
       bytes > allocation->bytes - (address - allocation->address))
     return nullptr;
   return allocation->storage + (address - allocation->address);
+}
+
+void DeviceMemory::noteWrite(uint64_t address, uint64_t bytes) const {
+  if (const Allocation *allocation = find(address))
+    allocation->shadow->markWritten(address - allocation->address, bytes);
+}
+
+void DeviceMemory::noteCopy(uint64_t to, uint64_t from, uint64_t bytes) const {
+  const Allocation *target = find(to), *source = find(from);
+  if (!target)
+    return;
+  uint64_t offset = to - target->address;
+  if (source)
+    target->shadow->copyWritten(offset, *source->shadow, from - source->address,
+                                bytes);
+  else
+    target->shadow->markWritten(offset, bytes);
 }
 
 std::string DeviceMemory::describe(uint64_t address) const {

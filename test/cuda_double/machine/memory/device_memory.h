@@ -8,6 +8,7 @@
 #ifndef MOE_CUDA_DOUBLE_DEVICE_MEMORY_H
 #define MOE_CUDA_DOUBLE_DEVICE_MEMORY_H
 
+#include "global_shadow.h"
 #include "ptx/program.h"
 
 #include <cstdlib>
@@ -31,6 +32,7 @@ public:
     uint8_t *storage = nullptr;
     Kind kind = Kind::Device;
     uint64_t id = 0;
+    std::unique_ptr<GlobalShadow> shadow;
   };
 
   /// Returns 0 if too little memory is free. The bytes are filled with 0xFF,
@@ -47,6 +49,10 @@ public:
   const Allocation *find(uint64_t address) const;
   /// Returns the bytes, or nullptr unless one allocation contains them all.
   uint8_t *translate(uint64_t address, uint64_t bytes) const;
+  /// Notes that the host, or an operation of a stream, has written bytes: all
+  /// of them, or those of a copy that were written at its source.
+  void noteWrite(uint64_t address, uint64_t bytes) const;
+  void noteCopy(uint64_t to, uint64_t from, uint64_t bytes) const;
   /// Returns whether the address is a device address.
   bool owns(uint64_t address) const { return address - base < reserved; }
   /// Describes the allocation nearest to an address, for messages.

@@ -140,6 +140,9 @@ static SharedLocation locate(Thread &thread, const Instruction &i) {
   if (result.block != thread.block && space == Space::Shared)
     fail(CUDA_ERROR_INVALID_ADDRESS_SPACE,
          "the mbarrier is in another block, but the space is .shared::cta");
+  if (result.block != thread.block)
+    result.block->noteVisit(thread.warp->agent,
+                            thread.warp->clock[thread.warp->agent]);
   return result;
 }
 

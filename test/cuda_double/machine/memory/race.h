@@ -6,42 +6,25 @@
 //===----------------------------------------------------------------------===//
 //
 // A happens-before race detector. It keeps vector clocks over the agents of a
-// cluster, and for each word of shared memory the last write and the reads
-// since. The agents are the warps, the bulk copies of each warp, which read
-// shared memory asynchronously, and the wgmma of each warpgroup. Two
-// conflicting accesses that no barrier, mbarrier, wait or strong operation
-// orders (PTX ISA 8 "Memory Consistency Model") are a data race. There are no
-// false positives, but false negatives: the threads of a warp count as ordered,
-// every strong operation is ordered with every other, and accesses of less than
-// a word are not checked.
+// cluster (clock.h), and for each word of shared memory the last write and the
+// reads since. Two conflicting accesses that no barrier, mbarrier, wait or
+// strong operation orders (PTX ISA 8 "Memory Consistency Model") are a data
+// race. There are no false positives, but false negatives: every strong
+// operation is ordered with every other, and accesses of less than a word are
+// not checked. The lanes of a warp are one agent; SharedMemory compares them.
 //
 //===----------------------------------------------------------------------===//
 
 #ifndef MOE_CUDA_DOUBLE_RACE_H
 #define MOE_CUDA_DOUBLE_RACE_H
 
+#include "clock.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 namespace moe::gpu {
-
-/// A vector clock: for each agent, the last time that happened before.
-class Clock {
-public:
-  explicit Clock(size_t agents = 0) : times(agents) {}
-  void join(const Clock &other) {
-    for (size_t i = 0; i < times.size(); ++i)
-      times[i] = std::max(times[i], other.times[i]);
-  }
-  uint32_t operator[](uint32_t agent) const { return times[agent]; }
-  /// Starts the next time of an agent; returns the one that ended.
-  uint32_t tick(uint32_t agent) { return times[agent]++; }
-  void set(uint32_t agent, uint32_t time) { times[agent] = time; }
-
-private:
-  std::vector<uint32_t> times;
-};
 
 /// An agent and a time of it, in 31 bits.
 struct Epoch {

@@ -20,6 +20,7 @@ void SharedMemory::reset(uint32_t size, Thread *owners, bool mayReadAnything,
   bytes.assign(size, 0xFF);
   states.assign(size, Unwritten);
   writers.assign((size + 3) / 4, {});
+  readers.assign((size + 3) / 4, {});
   threads = owners;
   allowUninitialised = mayReadAnything;
   detectRaces = racesMatter;
@@ -94,24 +95,11 @@ void SharedMemory::checkRaces(Epoch now, const Clock &clock, uint32_t offset,
   RaceShadow::Race race = write ? races.write(first, end, now, clock)
                                 : races.read(first, end, now, clock);
   if (race.other.bits != 0)
-    undefined("data race: ", agentName(now.agent()),
+    undefined("data race: ", threads->block->agentName(now.agent()),
               write ? " writes" : " reads", " shared memory at offset ",
-              race.word * 4, ", which ", agentName(race.other.agent()),
+              race.word * 4, ", which ",
+              threads->block->agentName(race.other.agent()),
               " accesses too, and nothing orders the two");
-}
-
-/// Names an agent; agents are numbered block by block in a cluster.
-std::string SharedMemory::agentName(uint32_t agent) const {
-  const Block &block = *threads->block;
-  auto warps = static_cast<uint32_t>(block.warps.size());
-  uint32_t each = block.agents(), in = agent % each;
-  std::string name = in < warps ? text("warp ", in)
-                     : in < 2 * warps
-                         ? text("a bulk copy of warp ", in - warps)
-                         : text("a wgmma of warpgroup ", in - 2 * warps);
-  return block.cluster->blocks.size() > 1
-             ? text(name, " of block ", agent / each, " of the cluster")
-             : name;
 }
 
 void SharedMemory::read(Thread &thread, uint32_t offset, uint32_t count,
@@ -123,8 +111,59 @@ void SharedMemory::read(Thread &thread, uint32_t offset, uint32_t count,
   } else {
     checkReadable(offset, count);
   }
-  if (!strong)
-    checkRaces(*thread.warp, offset, count, false);
+  if (strong)
+    return;
+  checkRaces(*thread.warp, offset, count, false);
+  if (detectRaces && count >= 4 && isOwn(thread))
+    readLanes(thread, offset, count);
+}
+
+/// Whether it is a thread of the block.
+bool SharedMemory::isOwn(const Thread &thread) const {
+  return &thread == threads + thread.index;
+}
+
+/// Faults if another lane of the warp has written what a thread reads, and the
+/// lanes were not ordered in between; writeLanes(): has read what it writes.
+void SharedMemory::readLanes(const Thread &thread, uint32_t offset,
+                             uint32_t count) {
+  const Warp &warp = *thread.warp;
+  uint32_t time = warp.clock[warp.agent], me = thread.index + 1u;
+  for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
+    Writer writer = writers[word];
+    if (writer.time == time && writer.thread != 0) {
+      uint32_t other = writer.thread >> fenceBits;
+      if (other != me && (other - 1) / 32 == warp.index)
+        undefined("data race: lane ", uint32_t(thread.lane),
+                  " reads shared memory at offset ", word * 4, ", which lane ",
+                  (other - 1) % 32,
+                  " of its warp writes, and nothing orders the two");
+    }
+    Reader &reader = readers[word];
+    uint32_t other = reader.thread & ~manyLanes;
+    bool many = reader.time == time && other != 0 && other != me &&
+                (other - 1) / 32 == warp.index;
+    if (many)
+      reader.thread |= manyLanes;
+    else if (reader.time != time || other != me)
+      reader = {me, time};
+  }
+}
+
+void SharedMemory::writeLanes(const Thread &thread, uint32_t offset,
+                              uint32_t count) {
+  const Warp &warp = *thread.warp;
+  uint32_t time = warp.clock[warp.agent], me = thread.index + 1u;
+  for (uint32_t word = offset / 4; word * 4 < offset + count; ++word) {
+    Reader &reader = readers[word];
+    if (reader.time == time && reader.thread != 0 && reader.thread != me &&
+        ((reader.thread & ~manyLanes) - 1) / 32 == warp.index)
+      undefined("data race: lane ", uint32_t(thread.lane),
+                " writes shared memory at offset ", word * 4,
+                ", which another lane of its warp reads, and nothing orders "
+                "the two");
+    reader = {};
+  }
 }
 
 void SharedMemory::write(Thread &thread, uint32_t offset, uint32_t count,
@@ -132,8 +171,9 @@ void SharedMemory::write(Thread &thread, uint32_t offset, uint32_t count,
   checkWritable(offset, count);
   std::memset(&states[offset], Written, count);
   // Writes from other blocks of the cluster are not tracked.
-  bool own = &thread >= threads && thread.index < 1024 &&
-             &thread == threads + thread.index;
+  bool own = isOwn(thread);
+  if (own && !strong && detectRaces && count >= 4)
+    writeLanes(thread, offset, count);
   mark(offset, count, own ? writerOf(thread, thread.proxyFences) : Writer());
   if (!strong)
     checkRaces(*thread.warp, offset, count, true);

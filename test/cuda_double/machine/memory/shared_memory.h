@@ -67,10 +67,12 @@ private:
 
   void checkReadable(uint32_t offset, uint32_t count) const;
   void checkWritable(uint32_t offset, uint32_t count) const;
+  bool isOwn(const Thread &thread) const;
+  void readLanes(const Thread &thread, uint32_t offset, uint32_t count);
+  void writeLanes(const Thread &thread, uint32_t offset, uint32_t count);
   void checkRaces(Warp &warp, uint32_t offset, uint32_t count, bool write);
   void checkRaces(Epoch now, const Clock &clock, uint32_t offset,
                   uint32_t count, bool write);
-  std::string agentName(uint32_t agent) const;
   /// A write through the generic proxy: `thread` is the thread's index plus 1
   /// in the high bits and its number of fences in the low bits; `time` is the
   /// time of its warp. 0: no write that needs a fence.
@@ -87,6 +89,13 @@ private:
   // fence of the writing thread, or of the reading warp once the write happens
   // before that fence.
   std::vector<Writer> writers;
+  // The last reader of each word among the threads of the block: its index plus
+  // 1, or `manyLanes` of its warp, and the time of the warp.
+  struct Reader {
+    uint32_t thread = 0, time = 0;
+  };
+  static constexpr uint32_t manyLanes = 1u << 31;
+  std::vector<Reader> readers;
   RaceShadow races;
   bool allowUninitialised = false, detectRaces = false;
   Thread *threads = nullptr;

@@ -103,6 +103,10 @@ CUresult moe::gpu::encodeTensorMap(
     if (stride % unit != 0 || stride >= uint64_t(1) << 40)
       return refuse("the stride of dimension ", i, ", ", stride,
                     " bytes, is not a multiple of ", unit, " below 2^40");
+    if (sizes[i] > 1 && stride < sizes[0] * map.strides[0])
+      return refuse("the stride of dimension ", i, ", ", stride,
+                    " bytes, is below the ", sizes[0] * map.strides[0],
+                    " bytes of a row");
     map.strides[i] = stride;
   }
   uint64_t inner = uint64_t(box[0]) * bytesOf(type);
@@ -128,7 +132,7 @@ CUresult moe::gpu::encodeTensorMap(
 }
 
 /// Calls `body` for each row of the box that intersects the tensor, with its
-/// offset in the dense box and the bytes inside the tensor.
+/// offset in the dense box, the bytes inside the tensor, and their address.
 template <typename Body>
 void TensorMap::forRows(const DeviceMemory &memory, const int32_t *coordinates,
                         Body body) const {
@@ -156,11 +160,20 @@ void TensorMap::forRows(const DeviceMemory &memory, const int32_t *coordinates,
         fail(CUDA_ERROR_ILLEGAL_ADDRESS, "the tensor map reaches ", bytes,
              " bytes at ", Hex{at}, ": ", memory.describe(at));
       body(row * rowBytes() + static_cast<size_t>(begin) * element, there,
-           bytes);
+           bytes, at);
     }
     for (int i = 1; i < rank && ++index[i] == box[i]; ++i)
       index[i] = 0;
   }
+}
+
+void TensorMap::forRanges(
+    const DeviceMemory &memory, const int32_t *coordinates,
+    const std::function<void(uint64_t, uint64_t)> &body) const {
+  forRows(memory, coordinates,
+          [&](size_t, const uint8_t *, uint64_t bytes, uint64_t from) {
+            body(from, bytes);
+          });
 }
 
 std::vector<uint8_t> TensorMap::gather(const DeviceMemory &memory,
@@ -169,7 +182,7 @@ std::vector<uint8_t> TensorMap::gather(const DeviceMemory &memory,
   if (fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
     fail(CUDA_ERROR_NOT_SUPPORTED, "a fill with NaN is not modelled");
   forRows(memory, coordinates,
-          [&](size_t at, const uint8_t *there, uint64_t bytes) {
+          [&](size_t at, const uint8_t *there, uint64_t bytes, uint64_t) {
             std::memcpy(&dense[at], there, bytes);
           });
   return dense;
@@ -202,12 +215,14 @@ static Type elementType(int type) {
 
 void TensorMap::scatter(const DeviceMemory &memory, const int32_t *coordinates,
                         const uint8_t *dense, Combine combine) const {
-  forRows(memory, coordinates, [&](size_t at, uint8_t *there, uint64_t bytes) {
-    if (combine == Combine::Replace)
-      std::memcpy(there, dense + at, bytes);
-    else
-      combineElements(elementType(type), combine, there, dense + at, bytes);
-  });
+  forRows(memory, coordinates,
+          [&](size_t at, uint8_t *there, uint64_t bytes, uint64_t) {
+            if (combine == Combine::Replace)
+              std::memcpy(there, dense + at, bytes);
+            else
+              combineElements(elementType(type), combine, there, dense + at,
+                              bytes);
+          });
 }
 
 template <typename T>

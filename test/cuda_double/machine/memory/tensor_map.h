@@ -17,6 +17,8 @@
 #include "device_memory.h"
 #include "driver/cuda_abi.h"
 
+#include <functional>
+
 namespace moe::gpu {
 
 struct TensorMap {
@@ -35,6 +37,11 @@ struct TensorMap {
   uint32_t elementBytes() const;
   uint32_t boxBytes() const;
   uint32_t rowBytes() const { return box[0] * elementBytes(); }
+
+  /// Calls `body` with the address and bytes of each row of the box that
+  /// intersects the tensor.
+  void forRanges(const DeviceMemory &memory, const int32_t *coordinates,
+                 const std::function<void(uint64_t, uint64_t)> &body) const;
 
   /// Loads the box at these coordinates into a dense array; elements outside
   /// the tensor are zero. Faults if the tensor is not in allocated memory.
