@@ -50,7 +50,8 @@ target_link_libraries(MoEWheelCompiler PRIVATE
 set_target_properties(MoEWheelCompiler PROPERTIES OUTPUT_NAME MoECompiler
   LIBRARY_OUTPUT_DIRECTORY ${folder}/lib LINK_DEPENDS "${exports}")
 
-add_custom_target(MoEWheel DEPENDS moe_rt moe-run moe_python_native)
+add_custom_target(MoEWheel
+  DEPENDS moe_rt moe_onnxruntime moe-run moe_python_native)
 foreach(tool compile opt)
   add_executable(moe-wheel-${tool} EXCLUDE_FROM_ALL
     ${PROJECT_SOURCE_DIR}/tools/moe-wheel/main.c)
@@ -78,6 +79,8 @@ install(FILES ${folder}/lib/libMoECompiler.so DESTINATION moe/lib
 # A wheel has no links: the one name is that which moe-run looks for.
 install(FILES $<TARGET_FILE:moe_rt> RENAME $<TARGET_SONAME_FILE_NAME:moe_rt>
   DESTINATION moe/lib COMPONENT wheel EXCLUDE_FROM_ALL)
+install(FILES $<TARGET_FILE:moe_onnxruntime> DESTINATION moe/lib
+  COMPONENT wheel EXCLUDE_FROM_ALL)
 install(TARGETS moe-run RUNTIME DESTINATION moe/bin
   COMPONENT wheel EXCLUDE_FROM_ALL)
 install(FILES $<TARGET_FILE:moe_python_native> DESTINATION moe

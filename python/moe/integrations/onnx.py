@@ -1,4 +1,4 @@
-"""Experts of an ONNX model, compiled: ``moe.from_onnx``.
+"""Experts of ONNX models, compiled: ``moe.from_onnx``, and ``replace`` for sessions.
 
     imported = moe.from_onnx("model.onnx", node="/model/layers.3/moe/MoE")
     layer = imported.layer()
@@ -8,6 +8,11 @@ A node is ``com.microsoft.MoE`` or ``com.microsoft.QMoE`` of ONNX Runtime's cont
 with the weights and the attributes that they define. If its ``router_probs``, which are
 logits, come from a product of its own input, the router is part of the layer; otherwise
 they are the second input, ``router_probs [T, E]``.
+
+    model = moe.integrations.onnx.replace("model.onnx")      # compiled layers for these nodes
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(moe.integrations.onnx.library_path())
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
 """
 
 from __future__ import annotations
@@ -20,23 +25,21 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from .. import ir
-from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
+from .._compile import compile as compile_module
+from .._dlpack import numpy_dtype
+from .._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
+from .._runtime import Module
+from .._tools import build_tree
 from ._imported import Imported
+from ._onnx_node import Node, find, is_experts
 
-__all__ = ["Imported", "from_onnx"]
+__all__ = ["Imported", "from_onnx", "library_path", "make_layer", "replace"]
 
-DOMAIN = "com.microsoft"
-# The positions of the inputs of a node. Those of fc3 may be absent.
-INPUTS = {
-    "MoE": {"fc1": 2, "fc1_bias": 3, "fc2": 4, "fc2_bias": 5, "fc3": 6, "fc3_bias": 7},
-    "QMoE": {"fc1": 2, "fc1_scales": 3, "fc1_bias": 4, "fc2": 5, "fc2_scales": 6, "fc2_bias": 7,
-             "fc3": 8, "fc3_scales": 9, "fc3_bias": 10, "fc1_zero_points": 11,
-             "fc2_zero_points": 12, "fc3_zero_points": 13}}
-ELEMENTS = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}
-GATED = "swiglu", "silu"
+# The operator of the library: `Layer` of this domain, in its version 1.
+LAYERS = "moe.mlir"
+LIBRARY = "libmoe_onnxruntime.so"
 
 
 def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
@@ -51,6 +54,12 @@ def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
       MoEError: if there is no such node, or it has weights or attributes that are not
         supported; the message names the node and what was expected.
     """
+    model, directory = _load(model)
+    return Node(model.graph, find(model.graph, node), directory).build()
+
+
+def _load(model: onnx.ModelProto | str | os.PathLike[str] | bytes) -> tuple[onnx.ModelProto, str]:
+    """Return a model, without external data, and the directory of that."""
     directory = ""
     try:
         if isinstance(model, bytes):
@@ -64,279 +73,150 @@ def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
         what = "the bytes" if isinstance(model, bytes) else f"{model!s}"
         raise MoEError(INVALID_ARGUMENT, f"{what} cannot be read as an ONNX model: {error}") from (
             error)
-    return _Node(model.graph, _find(model.graph, node), directory).build()
+    return model, directory
 
 
-def _find(graph: onnx.GraphProto, name: str | None) -> onnx.NodeProto:
-    known = [n for n in graph.node if n.domain == DOMAIN and n.op_type in INPUTS]
-    found = [n for n in known if name is None or n.name == name]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(repr(n.name) for n in known[:8]) + (", ..." if len(known) > 8 else "")
-    if not known:
-        raise MoEError(NOT_FOUND, "the model has no node MoE or QMoE of com.microsoft")
-    if name is None:
-        raise MoEError(INVALID_ARGUMENT, f"expected the name of a node, one of {names}")
-    raise MoEError(NOT_FOUND, f"expected one node '{name}' of experts, got {len(found)}; there are "
-                   f"{names}")
+# -- out: layers in models ------------------------------------------------------
 
 
-class _Node:
-    """Writes one node as a function."""
+def library_path() -> str:
+    """Return the path of the library for ``SessionOptions.register_custom_ops_library``.
 
-    def __init__(self, graph: onnx.GraphProto, node: onnx.NodeProto, directory: str):
-        self.graph, self.node, self.directory = graph, node, directory
-        self.initializers = {t.name: t for t in graph.initializer}
-        self.attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        self.given: dict[str, np.ndarray] = {}  # what was read, which may be large
-        self.arrays: dict[str, np.ndarray] = {}
-        self.function = ir.Function("layer")
-
-    def fail(self, message: str, code: int = INVALID_ARGUMENT) -> MoEError:
-        return MoEError(code, f"node '{self.node.name}': {message}")
-
-    # -- what the node has ----------------------------------------------------
-
-    def name_of(self, position: int) -> str:
-        return self.node.input[position] if position < len(self.node.input) else ""
-
-    def array(self, name: str) -> np.ndarray:
-        try:
-            return numpy_helper.to_array(self.initializers[name], self.directory)
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise self.fail(f"cannot read '{name}': {error}") from error
-
-    def read(self, what: str) -> np.ndarray | None:
-        """Return an input that is a weight, if the node has it."""
-        name = self.name_of(INPUTS[self.node.op_type].get(what, len(self.node.input)))
-        if not name:
-            return None
-        if name not in self.initializers:
-            raise self.fail(f"expected {what} '{name}' to be an initializer")
-        if what not in self.given:
-            self.given[what] = self.array(name)
-        return self.given[what]
-
-    def expect(self, what: str, array: np.ndarray, *shapes: Sequence[int]) -> np.ndarray:
-        if array.shape not in [tuple(shape) for shape in shapes]:
-            wanted = " or ".join(str(list(shape)) for shape in shapes)
-            raise self.fail(f"expected {what} of shape {wanted}, got {list(array.shape)}")
-        return array
-
-    def number(self, name: str, absent: Any) -> Any:
-        return self.attributes.get(name, absent)
-
-    # -- the function ---------------------------------------------------------
-
-    def weight(self, name: str, array: np.ndarray, element: str) -> ir.Value:
-        self.arrays[name] = array
-        return self.function.weight(name, array.shape, element)
-
-    def build(self) -> Imported:
-        node, f = self.node, self.function
-        if self.number("use_sparse_mixer", 0):
-            raise self.fail("use_sparse_mixer is not supported", UNIMPLEMENTED)
-        if node.op_type == "QMoE":
-            self.check_quantization()
-            extra = [n for n in node.input[14:] if n]
-            if extra:
-                raise self.fail(f"the inputs {', '.join(extra)} are not supported", UNIMPLEMENTED)
-        self.activation = self.number("activation_type", b"relu").decode()
-        if self.activation not in ("relu", "gelu", "silu", "swiglu", "identity"):
-            raise self.fail("expected activation_type relu, gelu, silu, swiglu or identity, got "
-                            f"'{self.activation}'", UNIMPLEMENTED)
-        self.fusion = self.number("swiglu_fusion", 0) if self.activation == "swiglu" else 0
-        if self.fusion not in (0, 1, 2):
-            raise self.fail(f"expected swiglu_fusion 0, 1 or 2, got {self.fusion}")
-        shapes = self.extents()
-        x = f.input("x", (None, self.hidden), self.element)
-        logits = self.logits(x)
-        k = self.number("k", 1)
-        if not 1 <= k <= self.experts:
-            raise self.fail(f"expected k between 1 and {self.experts}, got {k}")
-        normalize = "sum" if self.number("normalize_routing_weights", 0) else None
-        weights, ids = f.gate(logits, top_k=k, normalize=normalize)
-        grouped, offsets, positions = f.dispatch(x, ids, experts=self.experts)
-        params = {name: self.matrix(name, shape) for name, shape in shapes.items()}
-        for name, shape in shapes.items():
-            if (bias := self.bias(name, shape[1])) is not None:
-                params[name + "_bias"] = bias
-        y = f.expert(grouped, offsets, list(params.values()),
-                     lambda rows, *given: self.mlp(rows, dict(zip(params, given))))
-        f.output("y", f.combine(y, positions, weights))
-        return Imported(str(f), self.arrays)
-
-    def extents(self) -> dict[str, tuple[int, int, int]]:
-        """Find the extents of the experts; returns the shapes of the decoded matrices."""
-        scales = self.read("fc1_scales")
-        first, second = self.read("fc1"), self.read("fc2")
-        if first is None or second is None or first.ndim != 3 or second.ndim != 3:
-            raise self.fail("expected fc1 and fc2 of shape [experts, rows, columns]")
-        typed = scales if self.node.op_type == "QMoE" else first
-        if typed is None or typed.dtype not in ELEMENTS:
-            got = "none" if typed is None else typed.dtype
-            raise self.fail(f"expected weights or scales in f32 or f16, got {got}", UNIMPLEMENTED)
-        self.element = ELEMENTS[typed.dtype]
-        self.per_byte = 8 // self.bits if self.node.op_type == "QMoE" else 1
-        self.experts, rows, columns = first.shape
-        self.hidden = columns * self.per_byte
-        width = second.shape[2] * self.per_byte
-        shapes = {"fc1": (self.experts, 2 * width if self.fusion else width, self.hidden),
-                  "fc2": (self.experts, self.hidden, width)}
-        if self.name_of(INPUTS[self.node.op_type]["fc3"]):
-            if self.fusion or self.activation not in GATED:
-                raise self.fail(f"expected no fc3 with activation_type {self.activation} and "
-                                f"swiglu_fusion {self.fusion}")
-            shapes["fc3"] = (self.experts, width, self.hidden)
-        elif self.activation == "swiglu" and not self.fusion:
-            raise self.fail("expected fc3 with activation_type swiglu and swiglu_fusion 0")
-        return shapes
-
-    def logits(self, x: ir.Value) -> ir.Value:
-        """The router, if it is a product of the input of the node; else an input."""
-        f, name = self.function, self.node.input[1]
-        producers = {out: n for n in self.graph.node for out in n.output}
-        bias, router = None, producers.get(name)
-        if router is not None and router.op_type == "Add":
-            for value, other in (router.input, router.input[::-1]):
-                if other in self.initializers and value in producers:
-                    bias, router = self.array(other), producers[value]
-                    break
-        if (router is None or router.op_type not in ("MatMul", "Gemm") or router.domain
-                or router.input[0] != self.node.input[0]
-                or router.input[1] not in self.initializers):
-            return f.input("router_probs", (None, self.experts), self.element)
-        given = {a.name: onnx.helper.get_attribute_value(a) for a in router.attribute}
-        if any(given.get(n, v) != v for n, v in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))):
-            return f.input("router_probs", (None, self.experts), self.element)
-        matrix, transposed = self.array(router.input[1]), bool(given.get("transB", 0))
-        shape = (self.experts, self.hidden) if transposed else (self.hidden, self.experts)
-        logits = f.matmul(x, self.weight("router", self.expect("the router", matrix, shape),
-                                         self.element), transposed=transposed)
-        if len(router.input) > 2 and router.input[2]:
-            bias = self.array(router.input[2])
-        if bias is not None:
-            vector = self.expect("the bias of the router", bias, (self.experts,))
-            logits = f.elementwise(lambda a, b: a + b, logits,
-                                   self.weight("router_bias", vector, self.element))
-        return f.convert(logits, self.element) if self.element != "f32" else logits
-
-    def bias(self, name: str, rows: int) -> ir.Value | None:
-        array = self.read(name + "_bias")
-        if array is None:
-            return None
-        return self.weight(name + "_bias", self.expect(name + "_bias", array, (self.experts, rows)),
-                           self.element)
-
-    def matrix(self, name: str, shape: tuple[int, int, int]) -> ir.Value:
-        array = self.read(name)
-        assert array is not None
-        if self.node.op_type == "MoE":
-            return self.weight(name, self.expect(name, array, shape), self.element)
-        return self.dequantized(name, array, shape)
-
-    # -- quantised weights ----------------------------------------------------
-
-    def check_quantization(self) -> None:
-        kind = self.number("quant_type", b"int").decode()
-        self.bits = self.number("expert_weight_bits", 4)
-        all_bits = {self.bits, *(self.number(f"fc{i}_expert_weight_bits", self.bits)
-                                 for i in (1, 2, 3))}
-        if kind != "int" or self.bits not in (4, 8) or len(all_bits) > 1:
-            raise self.fail("expected quant_type int with expert_weight_bits 4 or 8, got "
-                            f"{kind} and {self.bits}", UNIMPLEMENTED)
-        if self.number("weights_prepacked", -1) == 1:
-            raise self.fail("expected weights that are not prepacked", UNIMPLEMENTED)
-
-    def dequantized(self, name: str, codes: np.ndarray, shape: tuple[int, int, int]) -> ir.Value:
-        experts, rows, columns = shape
-        self.expect(name, codes, (experts, rows, columns // self.per_byte))
-        scales = self.read(name + "_scales")
-        if scales is None:
-            raise self.fail(f"expected {name}_scales")
-        size = self.number("block_size", 0) or columns
-        blocks = -(-columns // size)
-        one = [(experts, rows)] if blocks == 1 else []
-        self.expect(name + "_scales", scales, (experts, rows, blocks), *one)
-        scales = scales.reshape(experts, rows, blocks)
-        field = (f"element = ui{self.bits}"
-                 + (", bits = [#moe.bits<width = 4>]" if self.bits == 4 else ""))
-        operands = [self.weight(name, codes.view(np.int8), "i8"),
-                    self.weight(name + "_scale", scales, self.element)]
-        block, zeros = f"block = [1, {size}]", self.read(name + "_zero_points")
-        offset, zero = 1 << (self.bits - 1), ""
-        if zeros is not None:
-            # Those of blocks are packed along a row, those of whole rows along the rows.
-            packed, axis = (experts, rows, -(-blocks // self.per_byte)), ""
-            if "block_size" not in self.attributes:
-                packed, axis = (experts, -(-rows // self.per_byte), 1), "axis = 0, "
-            self.expect(name + "_zero_points", zeros, packed,
-                        *([packed[:2]] if packed[2] == 1 else []))
-            operands.append(self.weight(name + "_zero_point", zeros.reshape(packed).view(np.int8),
-                                        "i8"))
-            code, _, rest = field.partition(", ")
-            offset = 0
-            zero = (f", zero = <{code}, operand = 2, {block}"
-                    + (f", {axis}{rest}>" if rest else ">"))
-        format_ = ir.Attribute(
-            f"#moe.format<codes = <{field}>, offset = {offset}, scales = [#moe.field<element = "
-            f"{self.element}, operand = 1, {block}>]{zero}>")
-        return self.function.create("moe.dequantize", operands,
-                                    [ir.TensorType(shape, self.element)], {"format": format_})[0]
-
-    # -- one expert -----------------------------------------------------------
-
-    def mlp(self, rows: ir.Value, given: dict[str, ir.Value]) -> ir.Value:
-        f = self.function
-
-        def product(value: ir.Value, name: str) -> ir.Value:
-            result = f.matmul(value, given[name], transposed=True)
-            if (bias := given.get(name + "_bias")) is not None:
-                result = f.elementwise(lambda a, b: a + b, result, bias)
-            return result
-
-        first = product(rows, "fc1")
-        if self.fusion:
-            width = first.shape[1] // 2
-            gate, up = ((self.columns(first, 0, 2), self.columns(first, 1, 2)) if self.fusion == 1
-                        else (self.columns(first, 0, 1), self.columns(first, width, 1)))
-            hidden = f.elementwise(self.swiglu, gate, up, element=self.element)
-        elif "fc3" in given:
-            apply = self.swiglu if self.activation == "swiglu" else lambda a, b: ir.silu(a) * b
-            hidden = f.elementwise(apply, first, product(rows, "fc3"), element=self.element)
-        else:
-            hidden = f.elementwise(_activations[self.activation], first, element=self.element)
-        return f.convert(product(hidden, "fc2"), self.element)
-
-    def columns(self, value: ir.Value, first: int, stride: int) -> ir.Value:
-        f, width = self.function, value.shape[1] // 2
-        rows = f.create("tensor.dim", [value, f.index(0)], ["index"])
-        dynamic = -(1 << 63)
-        return f.create("tensor.extract_slice", [value, *rows],
-                        [ir.TensorType((None, width), value.element)], {
-            "static_offsets": ir.Attribute(f"array<i64: 0, {first}>"),
-            "static_sizes": ir.Attribute(f"array<i64: {dynamic}, {width}>"),
-            "static_strides": ir.Attribute(f"array<i64: 1, {stride}>"),
-            "operandSegmentSizes": ir.Attribute("array<i32: 1, 0, 1, 0>")})[0]
-
-    def swiglu(self, gate: ir.Scalar, up: ir.Scalar) -> ir.Scalar:
-        alpha = float(self.number("activation_alpha", 1.0))
-        beta = float(self.number("activation_beta", 0.0))
-        limit = self.number("swiglu_limit", None)
-        late = bool(self.number("swiglu_limit_after_activation", 0))
-        if limit is not None:
-            up = ir.maximum(ir.minimum(up, float(limit)), -float(limit))
-            if not late:
-                gate = ir.minimum(gate, float(limit))
-        activated = gate * ir.sigmoid(gate * alpha)
-        if limit is not None and late:
-            activated = ir.minimum(activated, float(limit))
-        return activated * (up + beta)
+    Raises:
+      MoEError: if it is neither in the package nor in a build tree.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for path in (package / "lib" / LIBRARY, build_tree() / "lib" / LIBRARY):
+        if path.exists():
+            return str(path)
+    raise MoEError(NOT_FOUND, f"{LIBRARY} was not found beside the package or in a build tree")
 
 
-def _gelu(x: ir.Scalar) -> ir.Scalar:
-    return x * 0.5 * (ir.tanh((x + x * x * x * 0.044715) * 0.7978845608028654) + 1.0)
+def make_layer(module: Module, weights: Any, inputs: Sequence[str], outputs: Sequence[str], *,
+               name: str, function: str | None = None, num_threads: int = 0
+               ) -> tuple[onnx.NodeProto, list[onnx.TensorProto], list[onnx.ValueInfoProto]]:
+    """Make a node of a model that runs a compiled layer.
+
+    Args:
+      module: the artifact, which becomes an attribute of the node.
+      weights: arrays by name, or in signature order; they become initializers.
+      inputs, outputs: the names of the values that the node takes and gives, in signature order.
+      name: that of the node, and the prefix of the names of its weights.
+      function: which one, if the artifact has several.
+      num_threads: as for ``moe.load``.
+
+    Returns:
+      The node, its initializers, and the types of its outputs, which ONNX Runtime needs: they
+      belong to ``graph.value_info``, unless an output is one of the graph. The model has to
+      import version 1 of the domain ``moe.mlir``.
+    """
+    if module.path is None:
+        raise MoEError(INVALID_ARGUMENT, "expected a module that was loaded from a file")
+    signature = module.signature(function)
+    for what, given, infos in (("inputs", inputs, signature.inputs),
+                               ("outputs", outputs, signature.outputs)):
+        if len(given) != len(infos):
+            raise MoEError(INVALID_ARGUMENT, f"expected {len(infos)} {what}, got {len(given)}")
+    arrays = weights if isinstance(weights, Sequence) else [
+        weights[info.name] for info in signature.weights if _has(weights, info.name)]
+    if len(arrays) != len(signature.weights):
+        raise MoEError(INVALID_ARGUMENT, f"expected {len(signature.weights)} weights, got "
+                       f"{len(arrays)}")
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(array), f"{name}.{info.name}")
+               for info, array in zip(signature.weights, arrays)]
+    attributes: dict[str, Any] = {"artifact": module.path.read_bytes()}
+    if function is not None:
+        attributes["function"] = function
+    if num_threads:
+        attributes["num_threads"] = num_threads
+    node = helper.make_node("Layer", [*inputs, *(t.name for t in tensors)], list(outputs),
+                            name=name, domain=LAYERS, **attributes)
+    types = [helper.make_tensor_value_info(
+        output, helper.np_dtype_to_tensor_dtype(numpy_dtype(info.dtype)),
+        [None if extent < 0 else extent for extent in info.shape])
+        for output, info in zip(outputs, signature.outputs)]
+    return node, tensors, types
 
 
-_activations = {"relu": lambda x: ir.maximum(x, 0.0), "gelu": _gelu, "silu": ir.silu,
-                "identity": lambda x: x}
+def _has(weights: Any, name: str) -> bool:
+    if name not in weights:
+        raise MoEError(INVALID_ARGUMENT, f"expected a weight '{name}'")
+    return True
+
+
+def replace(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *, node: str | None = None,
+            **options: Any) -> onnx.ModelProto:
+    """Return a model in which nodes of experts are compiled layers.
+
+    Args:
+      model: as for ``from_onnx``; it is not changed.
+      node: the name of the one to replace; all nodes of experts without it.
+      options: of ``moe.compile``.
+
+    The routers of these nodes and weights that nothing else needs go. A session of ONNX Runtime
+    1.16 or later runs the model on the CPU once it has registered the library ``library_path()``;
+    layers run on threads of their own.
+
+    Raises:
+      MoEError: as ``from_onnx``; if one node cannot be compiled, none is replaced.
+    """
+    given, directory = _load(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(given)
+    if directory:
+        onnx.load_external_data_for_model(result, directory)
+    graph = result.graph
+    names = [find(given.graph, node).name] if node is not None else [
+        each.name for each in graph.node if is_experts(each)]
+    if not names:
+        find(given.graph, node)  # raises
+    for name in names:
+        _replace(graph, name, options)
+    _drop_unused(graph)
+    if all(each.domain != LAYERS for each in result.opset_import):
+        result.opset_import.append(helper.make_opsetid(LAYERS, 1))
+    return result
+
+
+def _replace(graph: onnx.GraphProto, name: str, options: dict[str, Any]) -> None:
+    old = find(graph, name)
+    experts = Node(graph, old, "")
+    imported = experts.build()
+    module = compile_module(imported.mlir, **options)
+    values = {"x": old.input[0], "router_probs": old.input[1]}
+    # The rows of a batch, and its shape again: the operator takes both.
+    before = [helper.make_node("Reshape", [old.input[0], f"{name}.rows_shape"], [f"{name}.rows"]),
+              helper.make_node("Shape", [old.input[0]], [f"{name}.shape"])]
+    values["x"] = f"{name}.rows"
+    after = [helper.make_node("Reshape", [f"{name}.result", f"{name}.shape"], [old.output[0]])]
+    graph.initializer.append(numpy_helper.from_array(
+        np.array([-1, experts.hidden], np.int64), f"{name}.rows_shape"))
+    inputs = [values[info.name] for info in module.signature().inputs]
+    new, tensors, types = make_layer(module, imported.weights, inputs, [f"{name}.result"],
+                                     name=name)
+    graph.initializer.extend(tensors)
+    graph.value_info.extend(types)
+    at = list(graph.node).index(old)
+    nodes = [*graph.node[:at], *before, new, *after, *graph.node[at + 1:]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop nodes and initializers whose results nothing uses."""
+    while True:
+        used = {output.name for output in graph.output}
+        for each in graph.node:
+            used.update(each.input)
+            # Of what is outside of the graphs of its attributes.
+            for attribute in each.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    used.update(n for body in inner.node for n in body.input)
+                    used.update(output.name for output in inner.output)
+        unused = [each for each in graph.node if not used.intersection(each.output)]
+        for each in unused:
+            graph.node.remove(each)
+        if not unused:
+            break
+    for each in [t for t in graph.initializer if t.name not in used]:
+        graph.initializer.remove(each)

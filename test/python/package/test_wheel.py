@@ -72,7 +72,19 @@ def test_tag_and_content(wheel):
         assert name in names
     # No other library came along: LLVM is inside, in the parts that are used.
     assert [name for name in names if ".so" in name] == [
-        "moe/_native.abi3.so", "moe/lib/libMoECompiler.so", "moe/lib/libmoe_rt.so.0"]
+        "moe/_native.abi3.so", "moe/lib/libMoECompiler.so", "moe/lib/libmoe_onnxruntime.so",
+        "moe/lib/libmoe_rt.so.0"]
+
+
+def test_library_for_onnxruntime(environment, tmp_path):
+    """It finds the runtime that is beside it."""
+    in_environment(environment, tmp_path, "python", "-c", """
+import ctypes, moe, pathlib
+folder = pathlib.Path(moe.__file__).parent / "lib"
+ctypes.CDLL(folder / "libmoe_onnxruntime.so").RegisterCustomOps
+loaded = {line.split()[-1] for line in open("/proc/self/maps") if "libmoe_rt" in line}
+assert loaded == {str(folder / "libmoe_rt.so.0")}, loaded
+""")
 
 
 def test_backend_of_torch_compile(environment, tmp_path):
