@@ -42,6 +42,8 @@ struct GPU {
   // TFLOP/s and TB/s. f32 is that of the CUDA cores: f32 operands are not
   // rounded to TF32. On a GPU without f8, f8 is widened to 16 bits.
   double f32, f16, f8, bandwidth;
+  unsigned multiprocessors;
+  double gigahertz; // boost clock, at which the peak rates are stated
 };
 } // namespace
 
@@ -49,30 +51,33 @@ struct GPU {
 // behind each. The first GPU of an architecture represents it.
 static constexpr GPU gpus[] = {
     // "NVIDIA A100 Tensor Core GPU" data sheet, 2021.
-    {"a100-sxm", "NVIDIA A100 SXM 80GB", 80, 19.5, 312, 312, 2.039},
-    {"a100-pcie", "NVIDIA A100 PCIe 80GB", 80, 19.5, 312, 312, 1.935},
+    {"a100-sxm", "NVIDIA A100 SXM 80GB", 80, 19.5, 312, 312, 2.039, 108, 1.41},
+    {"a100-pcie", "NVIDIA A100 PCIe 80GB", 80, 19.5, 312, 312, 1.935, 108,
+     1.41},
     // "NVIDIA A10 Tensor Core GPU" and "NVIDIA A40" data sheets, 2021.
-    {"a10", "NVIDIA A10", 86, 31.2, 125, 125, 0.600},
-    {"a40", "NVIDIA A40", 86, 37.4, 149.7, 149.7, 0.696},
+    {"a10", "NVIDIA A10", 86, 31.2, 125, 125, 0.600, 72, 1.695},
+    {"a40", "NVIDIA A40", 86, 37.4, 149.7, 149.7, 0.696, 84, 1.74},
     // "NVIDIA Ampere GA102 GPU Architecture" white paper, f32 accumulators.
-    {"rtx3090", "NVIDIA GeForce RTX 3090", 86, 35.6, 71, 71, 0.936},
+    {"rtx3090", "NVIDIA GeForce RTX 3090", 86, 35.6, 71, 71, 0.936, 82, 1.695},
     // "NVIDIA L40S" and "NVIDIA L4 Tensor Core GPU" data sheets, 2023.
-    {"l40s", "NVIDIA L40S", 89, 91.6, 362.05, 733, 0.864},
-    {"l4", "NVIDIA L4", 89, 30.3, 121, 242.5, 0.300},
+    {"l40s", "NVIDIA L40S", 89, 91.6, 362.05, 733, 0.864, 142, 2.49},
+    {"l4", "NVIDIA L4", 89, 30.3, 121, 242.5, 0.300, 58, 2.04},
     // "NVIDIA Ada GPU Architecture" white paper, f32 accumulators.
-    {"rtx4090", "NVIDIA GeForce RTX 4090", 89, 82.6, 165.2, 330.3, 1.008},
+    {"rtx4090", "NVIDIA GeForce RTX 4090", 89, 82.6, 165.2, 330.3, 1.008, 128,
+     2.52},
     // "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200" data sheets, half of
     // the rates with sparsity.
-    {"h100-sxm", "NVIDIA H100 SXM", 90, 67, 989.5, 1979, 3.35},
-    {"h100-pcie", "NVIDIA H100 PCIe", 90, 51, 756.5, 1513, 2.0},
-    {"h200", "NVIDIA H200 SXM", 90, 67, 989.5, 1979, 4.8},
+    {"h100-sxm", "NVIDIA H100 SXM", 90, 67, 989.5, 1979, 3.35, 132, 1.83},
+    {"h100-pcie", "NVIDIA H100 PCIe", 90, 51, 756.5, 1513, 2.0, 114, 1.62},
+    {"h200", "NVIDIA H200 SXM", 90, 67, 989.5, 1979, 4.8, 132, 1.83},
     // "NVIDIA Blackwell" data sheet, HGX B200.
-    {"b200", "NVIDIA B200 (HGX)", 100, 75, 2250, 4500, 7.7},
+    {"b200", "NVIDIA B200 (HGX)", 100, 75, 2250, 4500, 7.7, 148, 1.855},
     // "NVIDIA RTX Blackwell GPU Architecture" white paper, f32 accumulators.
-    {"rtx5090", "NVIDIA GeForce RTX 5090", 120, 104.8, 209.5, 419, 1.792},
+    {"rtx5090", "NVIDIA GeForce RTX 5090", 120, 104.8, 209.5, 419, 1.792, 170,
+     2.407},
 };
 
-static MachineRates ratesOf(const GPU &gpu) {
+static GPUMachine machineOf(const GPU &gpu) {
   constexpr double tera = 1e12;
   MachineRates rates;
   rates.name = gpu.title.str();
@@ -80,13 +85,14 @@ static MachineRates ratesOf(const GPU &gpu) {
   rates.f16 = rates.bf16 = gpu.f16 * tera;
   rates.f8 = gpu.f8 * tera;
   rates.bandwidth = gpu.bandwidth * tera;
-  return rates;
+  return {rates, gpu.multiprocessors, gpu.gigahertz * 1e9,
+          gpu.architecture == 90};
 }
 
-std::optional<MachineRates> mlir::moe::findGPURates(StringRef name) {
+std::optional<GPUMachine> mlir::moe::findGPU(StringRef name) {
   for (const GPU &gpu : gpus)
     if (gpu.name == name)
-      return ratesOf(gpu);
+      return machineOf(gpu);
   // The suffix after the digits names a set of instructions.
   unsigned architecture;
   if (!name.consume_front("sm_") || name.consumeInteger(10, architecture))
@@ -96,7 +102,12 @@ std::optional<MachineRates> mlir::moe::findGPURates(StringRef name) {
     if (gpu.architecture <= architecture &&
         (!found || gpu.architecture > found->architecture))
       found = &gpu;
-  return found ? std::optional(ratesOf(*found)) : std::nullopt;
+  return found ? std::optional(machineOf(*found)) : std::nullopt;
+}
+
+std::optional<MachineRates> mlir::moe::findGPURates(StringRef name) {
+  std::optional<GPUMachine> gpu = findGPU(name);
+  return gpu ? std::optional(gpu->rates) : std::nullopt;
 }
 
 std::vector<StringRef> mlir::moe::listGPUs() {

@@ -46,13 +46,13 @@ static std::string activationsOf(func::FuncOp function) {
 PlanReport::PlanReport(
     func::FuncOp function, const FunctionCost &cost,
     ArrayRef<RowDistribution> rows, StringRef imbalance,
-    const PlanTarget &target, Launches launches,
+    const PlanTarget &target, Launches launches, std::vector<LaunchWork> work,
     const std::function<std::optional<int64_t>(int64_t)> &workspace)
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>(planAttrName)), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
-      elementType(mainElementType(function, cost)), workspace(workspace),
-      activations(activationsOf(function)) {
+      work(std::move(work)), elementType(mainElementType(function, cost)),
+      workspace(workspace), activations(activationsOf(function)) {
   // Both ends of the range, the first T of each variant, and some powers of
   // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
@@ -141,6 +141,16 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
     point.flops = flops;
   point.bytes = bytes;
   point.seconds = std::max(compute, bytes / target.rates.bandwidth);
+  if (target.gpu) {
+    SmallVector<DispatchOp> dispatches =
+        llvm::map_to_vector(cost.dispatches, [](const DispatchCost &each) {
+          return each.dispatch;
+        });
+    int64_t atOnce =
+        plan.getChunk() > 0 ? std::min(tokens, plan.getChunk()) : tokens;
+    point.launches =
+        predictLaunches(work, *target.gpu, dispatches, rows, atOnce);
+  }
   return point;
 }
 
@@ -200,6 +210,36 @@ static std::string operations(std::optional<int64_t> value) {
 static std::string duration(double seconds) {
   static constexpr StringLiteral units[] = {"ns", "us", "ms", "s"};
   return scaled(seconds * 1e9, 1000, units);
+}
+
+void PlanReport::printLaunches(const Point &point,
+                               llvm::raw_ostream &os) const {
+  if (point.launches.empty())
+    return;
+  double total = 0;
+  for (const PredictedLaunch &launch : point.launches) {
+    const KernelPrediction &predicted = launch.predicted;
+    total += predicted.seconds;
+    os << "    " << launch.kernel << ": predicted "
+       << duration(predicted.seconds) << ", bound by " << predicted.bound();
+    if (predicted.tensor > 0)
+      os << "; tensor cores " << duration(predicted.tensor) << ", epilogue "
+         << duration(predicted.epilogue) << ", L2 "
+         << bytes(predicted.cacheBytes) << " in " << duration(predicted.cache);
+    os << "; memory " << bytes(predicted.memoryBytes) << " in "
+       << duration(predicted.memory) << "\n";
+  }
+  os << "    launches: predicted " << duration(total);
+  if (point.flops && plan.getChunk() == 0)
+    os << ", "
+       << scaled(double(*point.flops) / total, 1000,
+                 {"FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s",
+                  "PFLOP/s"});
+  size_t unknown =
+      llvm::count_if(work, [](const LaunchWork &each) { return !each.work; });
+  if (unknown > 0)
+    os << ", without " << unknown << " whose work is unknown";
+  os << "\n";
 }
 
 void PlanReport::print(llvm::raw_ostream &os) const {
@@ -275,6 +315,7 @@ void PlanReport::print(llvm::raw_ostream &os) const {
            << ", " << shortly(100 * its.dropped)
            << " % of the choices beyond the capacity\n";
     }
+    printLaunches(point, os);
   }
 }
 
@@ -290,6 +331,20 @@ static std::string toString(AffineMapAttr map) {
   std::string text;
   llvm::raw_string_ostream(text) << map.getValue();
   return text;
+}
+
+static llvm::json::Array launchesToJSON(ArrayRef<PredictedLaunch> launches) {
+  llvm::json::Array array;
+  for (const PredictedLaunch &launch : launches)
+    array.push_back(
+        llvm::json::Object{{"kernel", launch.kernel},
+                           {"predicted_seconds", launch.predicted.seconds},
+                           {"bound", launch.predicted.bound()},
+                           {"tensor_seconds", launch.predicted.tensor},
+                           {"epilogue_seconds", launch.predicted.epilogue},
+                           {"cache_bytes", launch.predicted.cacheBytes},
+                           {"memory_bytes", launch.predicted.memoryBytes}});
+  return array;
 }
 
 llvm::json::Object PlanReport::toJSON() const {
@@ -340,13 +395,15 @@ llvm::json::Object PlanReport::toJSON() const {
                                     {"method", stringifyMethod(its.method)},
                                     {"overflow_probability", its.overflow},
                                     {"expected_dropped", its.dropped}});
-    atTokens.push_back(
-        Object{{"tokens", point.tokens},
-               {"flops", numberToJSON(point.flops)},
-               {"bytes", point.bytes},
-               {"seconds", point.seconds},
-               {"workspace_bytes", numberToJSON(point.workspace)},
-               {"dispatches", std::move(ofDispatches)}});
+    Object described{{"tokens", point.tokens},
+                     {"flops", numberToJSON(point.flops)},
+                     {"bytes", point.bytes},
+                     {"seconds", point.seconds},
+                     {"workspace_bytes", numberToJSON(point.workspace)},
+                     {"dispatches", std::move(ofDispatches)}};
+    if (!point.launches.empty())
+      described["launches"] = launchesToJSON(point.launches);
+    atTokens.push_back(std::move(described));
   }
   std::string typeName;
   llvm::raw_string_ostream(typeName) << elementType;

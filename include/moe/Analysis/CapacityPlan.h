@@ -35,6 +35,8 @@ struct PlanTarget {
   bool byMeanRows = false;
   /// The GPU; empty for a CPU.
   std::string machine;
+  /// What the model of its kernels knows of the GPU.
+  std::optional<GPUMachine> gpu;
 };
 
 //===----------------------------------------------------------------------===//

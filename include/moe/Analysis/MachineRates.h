@@ -36,6 +36,19 @@ struct MachineRates {
 /// of the one before it.
 std::optional<MachineRates> findGPURates(llvm::StringRef name);
 
+/// A GPU: its peak rates, and the multiprocessors behind them.
+struct GPUMachine {
+  MachineRates rates;
+  int64_t multiprocessors = 1;
+  /// The clock at which the data sheet states the peak rates.
+  double hertz = 1e9;
+  /// True if it has the tensor instructions of a warpgroup.
+  bool hasWgmma = false;
+};
+
+/// A GPU by its name or by an architecture, as `findGPURates`.
+std::optional<GPUMachine> findGPU(llvm::StringRef name);
+
 /// The names of all GPUs, for diagnostics.
 std::vector<llvm::StringRef> listGPUs();
 

@@ -9,6 +9,7 @@
 #define MOE_ANALYSIS_PLANREPORT_H
 
 #include "moe/Analysis/CapacityPlan.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
@@ -27,6 +28,7 @@ public:
   PlanReport(func::FuncOp function, const FunctionCost &cost,
              ArrayRef<RowDistribution> rows, StringRef imbalance,
              const PlanTarget &target, Launches launches,
+             std::vector<LaunchWork> work,
              const std::function<std::optional<int64_t>(int64_t)> &workspace);
 
   void print(llvm::raw_ostream &os) const;
@@ -48,6 +50,8 @@ private:
     std::optional<int64_t> flops, workspace;
     double bytes, seconds;
     std::vector<DispatchPoint> dispatches;
+    /// Of a GPU: the launches that run and whose work is known.
+    std::vector<PredictedLaunch> launches;
   };
 
   /// The variants of a range on a GPU.
@@ -55,6 +59,7 @@ private:
                            TileRangeAttr range) const;
   DispatchPoint at(size_t dispatch, int64_t tokens) const;
   Point at(int64_t tokens) const;
+  void printLaunches(const Point &point, llvm::raw_ostream &os) const;
 
   std::string name, imbalance;
   PlanAttr plan;
@@ -62,6 +67,7 @@ private:
   ArrayRef<RowDistribution> rows;
   const PlanTarget &target;
   Launches launches;
+  std::vector<LaunchWork> work;
   /// Element type of most matmuls, and of contractions outside of experts.
   Type elementType;
   std::function<std::optional<int64_t>(int64_t)> workspace;

@@ -13,6 +13,7 @@
 #include "GatherSumEmitter.h"
 #include "Limits.h"
 #include "Lowering.h"
+#include "moe/Analysis/KernelModel.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -39,6 +40,10 @@ Value mlir::moe::launchGatherSum(GatherSumOp op, Value tokens,
   shape.threads = std::clamp<int64_t>(llvm::alignTo(vectors, 32), 32, 256);
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "gather_sum", shape);
+  MemoryWork work;
+  work.bytesPerRow = work.bytesPerToken =
+      double(columns) * element.getIntOrFloatBitWidth() / 8;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   GatherSumEmitter sum(b, element, columns, op.getTopK(), arrays);
   Value token = b.block();
   b.loop(b.thread(), b.i32(vectors), b.i32(shape.threads),

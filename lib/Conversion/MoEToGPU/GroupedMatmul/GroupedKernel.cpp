@@ -8,6 +8,7 @@
 #include "GroupedKernel.h"
 
 #include "Limits.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/IR/TypeUtilities.h"
 
@@ -137,6 +138,7 @@ void GroupedKernel::declareArguments(const GroupedKernelRequest &request) {
 LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
                                        const KernelShape &shape) {
   auto kernel = arguments.createKernel(b, lowering.kernels, name, shape);
+  kernel->setAttr(workAttrName, GroupedMatmulWork::of(op, tile).toAttr());
   combineArguments.arrays.rows = out;
   combineArguments.arrays.numRows = rows;
   return kernel;

@@ -7,6 +7,7 @@
 
 #include "Lowering.h"
 #include "TileScheduler.h"
+#include "moe/Analysis/KernelModel.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -33,8 +34,10 @@ static TileAttr tileOf(GroupedMatmulOp op, const GPUDescription &gpu,
                        int64_t maxStages,
                        WarpRoles roles = WarpRoles::Cooperative,
                        GatherFence fence = GatherFence::Producer) {
-  int64_t stages = std::min<int64_t>(
-      maxStages, pipelineBytes(op, gpu) / stageBytes(op, rows, columns));
+  int64_t staging = unit == MatrixUnit::Wgmma ? stagingBytes(op) : 0;
+  int64_t stages =
+      std::min<int64_t>(maxStages, (pipelineBytes(op, gpu) - staging) /
+                                       stageBytes(op, rows, columns));
   return TileAttr::get(op.getContext(), unit, rows, columns, stageDepth(op),
                        stages, roles, /*swapAB=*/false, /*split=*/1, fence);
 }
@@ -51,6 +54,16 @@ static TileAttr swapABTileOf(GroupedMatmulOp op, const GPUDescription &gpu,
   return TileAttr::get(op.getContext(), MatrixUnit::Wgmma, rows, columns,
                        stageDepth(op), stages, WarpRoles::Cooperative,
                        /*swapAB=*/true, split, fence);
+}
+
+/// Returns the seconds that a tile should take for many rows of each expert.
+static double secondsOfManyRows(GroupedMatmulOp op, TileAttr tile,
+                                const GPUDescription &gpu) {
+  constexpr double rowsOfExpert = 2048;
+  double experts = double(op.getExpertCount());
+  RowCounts rows{rowsOfExpert * experts, experts, rowsOfExpert * experts};
+  std::optional<GPUMachine> machine = findGPU(gpu.arch);
+  return GroupedMatmulWork::of(op, tile).predict(*machine, rows).seconds;
 }
 
 /// Returns the tiles to generate kernels for, in ascending order of rows.
@@ -85,16 +98,19 @@ chooseTiles(GroupedMatmulOp op, const GPUDescription &gpu, GatherFence fence) {
       tiles.push_back(swapABTileOf(op, gpu, 8, split, fence));
   for (int64_t rows : {8, 16, 32, 64})
     tiles.push_back(swapABTileOf(op, gpu, rows, 1, fence));
-  // With few steps along k the epilogue takes a good part of the time;
-  // ping-pong hides it. MN-major weights are loaded in blocks of 64 columns,
-  // and 192 columns do not divide into two views of whole blocks.
-  constexpr int64_t fewSteps = 16;
-  bool pingPong =
-      steps < fewSteps && (op.getTransposed() || weightViewCount(op) == 1);
-  tiles.push_back(pingPong ? tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
-                                    WarpRoles::PingPong, fence)
-                           : tileOf(op, gpu, MatrixUnit::Wgmma, 128, 256, 4,
-                                    WarpRoles::Cooperative, fence));
+  // A cooperative tile reads less from the L2 cache; ping-pong hides the
+  // epilogue, which takes a good part of the time with few steps along k.
+  TileAttr cooperative = tileOf(op, gpu, MatrixUnit::Wgmma, 128, 256, 4,
+                                WarpRoles::Cooperative, fence);
+  TileAttr pingPong = tileOf(op, gpu, MatrixUnit::Wgmma, 128, 192, 5,
+                             WarpRoles::PingPong, fence);
+  // MN-major weights are loaded in blocks of 64 columns, and 192 columns do not
+  // divide into two views of whole blocks.
+  bool hasBoth = op.getTransposed() || weightViewCount(op) == 1;
+  tiles.push_back(hasBoth && secondsOfManyRows(op, pingPong, gpu) <
+                                 secondsOfManyRows(op, cooperative, gpu)
+                      ? pingPong
+                      : cooperative);
   return tiles;
 }
 

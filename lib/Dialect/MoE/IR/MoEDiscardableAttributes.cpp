@@ -99,6 +99,7 @@ static constexpr Known ofOperations[] = {
     {"moe.kernel"},
     {liveTokensAttrName},
     {sharedBytesAttrName},
+    {"moe.work"},
     {imagesAttrName},
     {kernelsAttrName},
     // Grouped matmuls

@@ -5,7 +5,7 @@
 // added; a choice without a row loads row 0 and discards it. Without rows it loads the
 // token's row of the result.
 // CHECK:       llvm.func @gather_sum(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: i32)
-// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
+// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, moe.work = {bytes = 0 : i64, bytes_per_row = {{[0-9]+}} : i64, bytes_per_token = {{[0-9]+}} : i64}, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant dense<0.000000e+00> : vector<8xf32>
 // CHECK:         %[[NONE:.*]] = arith.cmpi eq, %[[ROWS]], %c0_i32
 // CHECK-NEXT:    %[[FROM:.*]] = arith.select %[[NONE]], %[[Y]], %[[X]] : !llvm.ptr<1>

@@ -8,7 +8,7 @@
 // CHECK-SAME:      %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32)
 // Four stages of (128 + 128) rows, ten barriers, the tile scheduler of 8 experts; one
 // producer warpgroup, two consumers.
-// CHECK-SAME:      moe.shared_bytes = 131224 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
+// CHECK-SAME:      moe.shared_bytes = 131224 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
 // CHECK-DAG:     %[[THREAD:.*]] = nvvm.read.ptx.sreg.tid.x
 // CHECK-DAG:     %[[BARRIERS:.*]] = llvm.getelementptr %{{.*}}[131072]
 // CHECK-DAG:     %[[GROUP:.*]] = nvvm.shfl.sync idx

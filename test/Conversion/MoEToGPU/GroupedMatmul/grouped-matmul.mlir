@@ -7,7 +7,7 @@
 // CHECK-NEXT:    llvm.mlir.global external @moe_shared() {addr_space = 3 : i32, alignment = 1024 : i64} : !llvm.array<0 x i8>
 // CHECK:         llvm.func @grouped_matmul(%[[X:.*]]: !llvm.ptr<1>, %[[W:.*]]: !llvm.ptr<1>, %[[Y:.*]]: !llvm.ptr<1>, %[[ROWS:.*]]: i32, %{{.*}}: i32)
 // Three stages of (16 + 128) rows of 128 bytes.
-// CHECK-SAME:      attributes {gpu.kernel, moe.shared_bytes = 55296 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>, nvvm.minctasm = 1 : i32}
+// CHECK-SAME:      attributes {gpu.kernel, moe.shared_bytes = 55296 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>, nvvm.minctasm = 1 : i32}
 // CHECK-DAG:     %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
 // CHECK-DAG:     %[[PADDED:.*]] = arith.addi %[[ROWS]], %c15_i32
 // CHECK-DAG:     %[[TILES:.*]] = arith.divui %[[PADDED]], %c16_i32

@@ -24,7 +24,7 @@ func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.role = "output"}
 
 // -----
 
-// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
+// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
 func.func @range(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.token = [1, 2]} {
   return %x : tensor<?x4xf32>
 }

@@ -77,6 +77,10 @@ mlir::moe::parsePlanSettings(const PlanSettingsOptions &options) {
   target.rates = *rates;
   target.byMeanRows = options.byMeanRows;
   target.machine = options.machine.str();
+  if (!target.machine.empty())
+    target.gpu = findGPU(options.gpu.empty() ? options.machine : options.gpu);
+  if (target.gpu)
+    target.gpu->rates = *rates;
   for (StringRef text : options.variants) {
     auto variant = parseVariant(text);
     if (!variant)

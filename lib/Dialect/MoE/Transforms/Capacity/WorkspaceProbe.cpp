@@ -71,6 +71,21 @@ PlanReport::Launches WorkspaceProbe::getLaunches(func::FuncOp function) {
   return PlanReport::Launches(counts.begin(), counts.end());
 }
 
+std::vector<LaunchWork> WorkspaceProbe::getWork(func::FuncOp function) {
+  std::vector<LaunchWork> work;
+  copy.lookupSymbol<func::FuncOp>(function.getName())
+      .walk([&](moe_rt::LaunchOp op) {
+        Operation *kernel =
+            SymbolTable::lookupNearestSymbolFrom(op, op.getKernelAttr());
+        StringRef name = op.getKernel().getLeafReference().getValue();
+        work.push_back(
+            {name.str(),
+             kernel ? kernel->getAttrOfType<DictionaryAttr>(workAttrName)
+                    : DictionaryAttr()});
+      });
+  return work;
+}
+
 FailureOr<OpPassManager> mlir::moe::parseLowering(ModuleOp module,
                                                   StringRef pipeline) {
   OpPassManager passes(ModuleOp::getOperationName());

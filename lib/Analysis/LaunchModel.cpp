@@ -1,0 +1,117 @@
+//===- LaunchModel.cpp - How long the launches of a call should take ------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Which of the launches of a grouped matmul run is chosen as on the host, in
+// lib/Conversion/MoEToGPU/GroupedMatmul/GroupedMatmulToGPU.cpp.
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Analysis/KernelModel.h"
+#include "moe/Analysis/TileChoice.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+/// The rows of one dispatch in a call.
+struct CallRows {
+  const RowDistribution *model = nullptr; // null: all tokens are one group
+  int64_t experts = 1, tokens = 0, total = 0;
+
+  RowCounts inTilesOf(int64_t tileRows) const {
+    RowCounts counts;
+    counts.total = double(total);
+    counts.active = model ? model->expectedActive(tokens) : total > 0;
+    counts.padded = model ? model->expectedPadded(tokens, tileRows)
+                          : double(llvm::alignTo(total, tileRows));
+    return counts;
+  }
+};
+} // namespace
+
+/// True if the clusters of a kernel that splits k are resident at once.
+static bool fits(const GroupedMatmulWork &work, const GPUMachine &gpu,
+                 const CallRows &rows) {
+  constexpr int64_t residentBlocks = 2;
+  auto tiles = maxTiles(rows.total, work.experts, work.tile.getRows());
+  int64_t columnTiles = llvm::divideCeil(work.n * work.accumulators,
+                                         int64_t(work.tile.getColumns()));
+  return tiles && *tiles * columnTiles * work.tile.getSplit() <=
+                      residentBlocks * gpu.multiprocessors;
+}
+
+/// Returns those of the launches of one operation that run, with the part of
+/// the rows that each has. Where two run, the rows are counted to the one that
+/// suits the mean.
+static SmallVector<size_t> choose(ArrayRef<GroupedMatmulWork> tiles,
+                                  const GPUMachine &gpu, const CallRows &rows) {
+  SmallVector<int64_t> heights = llvm::map_to_vector(
+      tiles, [](const auto &work) { return int64_t(work.tile.getRows()); });
+  int64_t mean = llvm::divideCeil(rows.total, rows.experts);
+  auto two = TwoTiles::of(heights);
+  bool both = two && tiles.front().grouped && two->areTaken(rows.total, mean);
+  size_t last = tiles.size() - 1;
+  for (size_t i = 0; i < last; ++i)
+    if ((mean <= heights[i] || (both && i + 1 == last)) &&
+        (tiles[i].tile.getSplit() == 1 || fits(tiles[i], gpu, rows)))
+      return both && mean > heights[i] ? SmallVector<size_t>{last}
+                                       : SmallVector<size_t>{i};
+  return {last};
+}
+
+std::vector<PredictedLaunch>
+mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
+                           ArrayRef<DispatchOp> dispatches,
+                           ArrayRef<RowDistribution> rows, int64_t tokens) {
+  auto rowsOf = [&](int64_t experts, bool grouped) {
+    CallRows call;
+    call.tokens = call.total = tokens;
+    for (size_t i = 0; grouped && i < dispatches.size(); ++i) {
+      DispatchOp dispatch = dispatches[i];
+      if (int64_t(dispatch.getNumExperts()) != experts)
+        continue;
+      call.model = &rows[i];
+      call.experts = experts;
+      call.total = tokens * dispatch.getMaxChoices();
+      break;
+    }
+    return call;
+  };
+  int64_t firstExperts =
+      dispatches.empty() ? 1 : DispatchOp(dispatches.front()).getNumExperts();
+
+  std::vector<PredictedLaunch> predicted;
+  for (size_t i = 0; i < launches.size(); ++i) {
+    if (!launches[i].work)
+      continue;
+    if (auto work = MemoryWork::fromAttr(launches[i].work)) {
+      CallRows call = rowsOf(firstExperts, !dispatches.empty());
+      predicted.push_back(
+          {launches[i].kernel, work->predict(gpu, tokens, call.inTilesOf(1))});
+      continue;
+    }
+    // The tiles of one operation follow each other.
+    SmallVector<GroupedMatmulWork> tiles;
+    size_t first = i;
+    for (; i < launches.size() && launches[i].work; ++i) {
+      auto work = GroupedMatmulWork::fromAttr(launches[i].work);
+      if (!work || work->index != int64_t(tiles.size()))
+        break;
+      tiles.push_back(*work);
+    }
+    if (tiles.empty())
+      continue;
+    --i;
+    CallRows call = rowsOf(tiles.front().experts, tiles.front().grouped);
+    for (size_t chosen : choose(tiles, gpu, call))
+      predicted.push_back(
+          {launches[first + chosen].kernel,
+           tiles[chosen].predict(
+               gpu, call.inTilesOf(tiles[chosen].tile.getRows()))});
+  }
+  return predicted;
+}

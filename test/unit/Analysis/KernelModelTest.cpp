@@ -1,0 +1,165 @@
+//===- KernelModelTest.cpp - How long kernels of a GPU should take --------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "moe/Analysis/KernelModel.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/MLIRContext.h"
+
+#include "gtest/gtest.h"
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+struct KernelModel : testing::Test {
+  KernelModel() { context.loadDialect<MoEDialect>(); }
+
+  TileAttr wgmma(int64_t rows, int64_t columns, bool swapAB = false,
+                 int64_t split = 1, WarpRoles roles = WarpRoles::Cooperative) {
+    return TileAttr::get(&context, MatrixUnit::Wgmma, rows, columns, 64, 4,
+                         roles, swapAB, split, GatherFence::Producer);
+  }
+
+  /// Gate and up of a layer of 128 experts, H 4096, I 512.
+  GroupedMatmulWork work(TileAttr tile, int64_t index = 0) {
+    Type bf16 = BFloat16Type::get(&context);
+    GroupedMatmulWork work;
+    work.index = index;
+    work.tile = tile;
+    work.experts = 128;
+    work.n = 512;
+    work.k = 4096;
+    work.accumulators = 2;
+    work.lhs = work.weights = work.result = bf16;
+    work.instructions = 20;
+    return work;
+  }
+
+  MLIRContext context;
+  GPUMachine h100 = *findGPU("h100-sxm");
+};
+
+/// The peak of tensor cores is a power of two of operations for a clock of a
+/// multiprocessor.
+TEST_F(KernelModel, Machines) {
+  for (StringRef name : listGPUs()) {
+    GPUMachine gpu = *findGPU(name);
+    double perClock = gpu.rates.f16 / (double(gpu.multiprocessors) * gpu.hertz);
+    double power = std::exp2(std::round(std::log2(perClock)));
+    EXPECT_NEAR(perClock / power, 1, 0.005) << name.str();
+    EXPECT_EQ(gpu.rates.name, findGPURates(name)->name);
+  }
+  EXPECT_TRUE(findGPU("sm_90a")->hasWgmma);
+  EXPECT_FALSE(findGPU("b200")->hasWgmma);
+  EXPECT_FALSE(findGPU("sm_70"));
+}
+
+TEST_F(KernelModel, Attribute) {
+  DictionaryAttr attr = work(wgmma(128, 256), 3).toAttr();
+  auto read = GroupedMatmulWork::fromAttr(attr);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->toAttr(), attr);
+  EXPECT_EQ(read->index, 3);
+  EXPECT_FALSE(MemoryWork::fromAttr(attr));
+  DictionaryAttr memory = MemoryWork{1, 2, 3}.toAttr(&context);
+  EXPECT_EQ(MemoryWork::fromAttr(memory)->bytesPerRow, 3);
+  EXPECT_FALSE(GroupedMatmulWork::fromAttr(memory));
+  // Incomplete, or no products.
+  Builder b(&context);
+  NamedAttrList entries(attr);
+  entries.erase("k");
+  EXPECT_FALSE(GroupedMatmulWork::fromAttr(b.getDictionaryAttr(entries)));
+  entries.set("k", b.getI64IntegerAttr(0));
+  EXPECT_FALSE(GroupedMatmulWork::fromAttr(b.getDictionaryAttr(entries)));
+}
+
+/// All experts once: the time of their weights in memory.
+TEST_F(KernelModel, FewRows) {
+  KernelPrediction predicted =
+      work(wgmma(8, 128, true)).predict(h100, {128, 128, 1024});
+  EXPECT_EQ(predicted.bound(), "memory");
+  double weights = 128. * 4096 * 1024 * 2, rows = 128 * (4096. + 512) * 2;
+  EXPECT_EQ(predicted.memoryBytes, weights + rows);
+  EXPECT_GT(predicted.seconds, weights / 3.35e12);
+  EXPECT_LT(predicted.seconds, 1.2 * weights / 3.35e12);
+  // More memory bandwidth, less time.
+  EXPECT_LT(work(wgmma(8, 128, true))
+                .predict(*findGPU("h200"), {128, 128, 1024})
+                .seconds,
+            0.8 * predicted.seconds);
+}
+
+/// One expert with a row: a few tiles, each of which takes as long as k.
+TEST_F(KernelModel, SplitK) {
+  RowCounts one = {1, 1, 8};
+  KernelPrediction whole = work(wgmma(8, 128, true)).predict(h100, one),
+                   split = work(wgmma(8, 128, true, 4)).predict(h100, one);
+  EXPECT_EQ(whole.waves, 1);
+  EXPECT_EQ(split.waves, 1);
+  EXPECT_LT(split.seconds, whole.seconds);
+  EXPECT_EQ(split.cacheBytes, whole.cacheBytes);
+  EXPECT_EQ(work(wgmma(8, 128, true)).predict(h100, {}).bound(), "its start");
+}
+
+TEST_F(KernelModel, ManyRows) {
+  RowCounts many = {262144, 128, 262144 + 128 * 64};
+  KernelPrediction predicted = work(wgmma(128, 256)).predict(h100, many);
+  // 384 rows and columns of 128 bytes, for each of 64 steps of the tiles.
+  EXPECT_EQ(predicted.cacheBytes, (2048. + 64) * 4 * 64 * 384 * 128);
+  double flops = 2. * 262144 * 4096 * 1024;
+  EXPECT_LT(flops / predicted.seconds, h100.rates.bf16);
+  EXPECT_GT(flops / predicted.seconds, 0.4 * h100.rates.bf16);
+  // A warpgroup's epilogue runs beside the products of the other.
+  GroupedMatmulWork slow = work(wgmma(128, 256));
+  slow.k = 128;
+  slow.instructions = 100;
+  GroupedMatmulWork pingPong = slow;
+  pingPong.tile = wgmma(128, 256, false, 1, WarpRoles::PingPong);
+  EXPECT_EQ(slow.predict(h100, many).bound(), "its epilogue");
+  EXPECT_LT(pingPong.predict(h100, many).seconds,
+            0.7 * slow.predict(h100, many).seconds);
+  // Twice the work takes about twice as long.
+  RowCounts twice = {524288, 128, 524288 + 128 * 64};
+  EXPECT_NEAR(work(wgmma(128, 256)).predict(h100, twice).seconds /
+                  predicted.seconds,
+              1.97, 0.03);
+}
+
+/// Without a dispatch the rows are the tokens.
+TEST_F(KernelModel, Launches) {
+  auto launchesOf = [&](bool grouped) {
+    std::vector<LaunchWork> launches = {{"other", {}}};
+    int64_t index = 0;
+    for (TileAttr tile : {wgmma(8, 128, true, 4), wgmma(8, 128, true),
+                          wgmma(64, 128, true), wgmma(128, 256)}) {
+      GroupedMatmulWork of = work(tile, index++);
+      of.grouped = grouped;
+      of.experts = 1;
+      launches.push_back({"tile" + std::to_string(index), of.toAttr()});
+    }
+    launches.push_back({"sum", MemoryWork{0, 64, 0}.toAttr(&context)});
+    return launches;
+  };
+  auto namesAt = [&](int64_t tokens, bool grouped = false) {
+    std::string names;
+    for (const PredictedLaunch &each :
+         predictLaunches(launchesOf(grouped), h100, {}, {}, tokens))
+      names += each.kernel + " ";
+    return names;
+  };
+  EXPECT_EQ(namesAt(1), "tile1 sum ");
+  EXPECT_EQ(namesAt(64), "tile3 sum ");
+  EXPECT_EQ(namesAt(65), "tile4 sum ");
+  // Clusters that are not all resident do not run.
+  h100.multiprocessors = 2;
+  EXPECT_EQ(namesAt(1), "tile2 sum ");
+}
+
+} // namespace
