@@ -11,7 +11,9 @@ from onnx import numpy_helper
 
 from .. import ir
 from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
+from . import _onnx_quantized as quantized
 from ._imported import Imported
+from ._onnx_quantized import FLOATS
 
 DOMAIN = "com.microsoft"
 # The positions of the inputs of a node. Those of fc3 may be absent.
@@ -19,9 +21,10 @@ INPUTS = {
     "MoE": {"fc1": 2, "fc1_bias": 3, "fc2": 4, "fc2_bias": 5, "fc3": 6, "fc3_bias": 7},
     "QMoE": {"fc1": 2, "fc1_scales": 3, "fc1_bias": 4, "fc2": 5, "fc2_scales": 6, "fc2_bias": 7,
              "fc3": 8, "fc3_scales": 9, "fc3_bias": 10, "fc1_zero_points": 11,
-             "fc2_zero_points": 12, "fc3_zero_points": 13}}
-ELEMENTS = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16"}
+             "fc2_zero_points": 12, "fc3_zero_points": 13, "router_weights": 14,
+             "fc1_global_scale": 15, "fc2_global_scale": 16}}
 GATED = "swiglu", "silu"
+FUSED = "swiglu", "geglu"
 
 
 def is_experts(node: onnx.NodeProto) -> bool:
@@ -98,17 +101,18 @@ class Node:
         if self.number("use_sparse_mixer", 0):
             raise self.fail("use_sparse_mixer is not supported", UNIMPLEMENTED)
         if node.op_type == "QMoE":
-            self.check_quantization()
-            extra = [n for n in node.input[14:] if n]
-            if extra:
+            quantized.check(self)
+            if extra := [n for n in node.input[17:] if n]:
                 raise self.fail(f"the inputs {', '.join(extra)} are not supported", UNIMPLEMENTED)
         self.activation = self.number("activation_type", b"relu").decode()
-        if self.activation not in ("relu", "gelu", "silu", "swiglu", "identity"):
-            raise self.fail("expected activation_type relu, gelu, silu, swiglu or identity, got "
+        if self.activation not in (*_activations, *FUSED):
+            raise self.fail(f"expected activation_type {', '.join((*_activations, *FUSED))}, got "
                             f"'{self.activation}'", UNIMPLEMENTED)
-        self.fusion = self.number("swiglu_fusion", 0) if self.activation == "swiglu" else 0
+        self.fusion = self.number("swiglu_fusion", 0) if self.activation in FUSED else 0
         if self.fusion not in (0, 1, 2):
             raise self.fail(f"expected swiglu_fusion 0, 1 or 2, got {self.fusion}")
+        if self.activation == "geglu" and not self.fusion:
+            raise self.fail("expected swiglu_fusion 1 or 2 with activation_type geglu")
         shapes = self.extents()
         x = f.input("x", (None, self.hidden), self.element)
         logits = self.logits(x)
@@ -116,7 +120,13 @@ class Node:
         if not 1 <= k <= self.experts:
             raise self.fail(f"expected k between 1 and {self.experts}, got {k}")
         normalize = "sum" if self.number("normalize_routing_weights", 0) else None
-        weights, ids = f.gate(logits, top_k=k, normalize=normalize)
+        if self.name_of(INPUTS[node.op_type].get("router_weights", len(node.input))):
+            # The weights of the choices are those of another matrix, as they are.
+            _, ids = f.gate(logits, top_k=k)
+            given = f.input("router_weights", (None, self.experts), self.element)
+            weights = self.weights_of(ids, given, k, normalize)
+        else:
+            weights, ids = f.gate(logits, top_k=k, normalize=normalize)
         grouped, offsets, positions = f.dispatch(x, ids, experts=self.experts)
         params = {name: self.matrix(name, shape) for name, shape in shapes.items()}
         for name, shape in shapes.items():
@@ -127,21 +137,26 @@ class Node:
         f.output("y", f.combine(y, positions, weights))
         return Imported(str(f), self.arrays)
 
+    def weights_of(self, ids: ir.Value, given: ir.Value, k: int,
+                   normalize: str | None) -> ir.Value:
+        properties = {"top_k": k, "score": ir.Attribute("#moe<score none>"),
+                      "operandSegmentSizes": ir.Attribute("array<i32: 1, 0, 0, 1>")}
+        if normalize:
+            properties["normalize"] = ir.Attribute(f"#moe.normalize<{normalize}>")
+        return self.function.create("moe.gate", [given, ids], [
+            ir.TensorType((None, k), "f32"), ir.TensorType((None, k), "i32")], properties)[0]
+
     def extents(self) -> dict[str, tuple[int, int, int]]:
         """Find the extents of the experts; returns the shapes of the decoded matrices."""
-        scales = self.read("fc1_scales")
         first, second = self.read("fc1"), self.read("fc2")
         if first is None or second is None or first.ndim != 3 or second.ndim != 3:
             raise self.fail("expected fc1 and fc2 of shape [experts, rows, columns]")
-        typed = scales if self.node.op_type == "QMoE" else first
-        if typed is None or typed.dtype not in ELEMENTS:
-            got = "none" if typed is None else typed.dtype
-            raise self.fail(f"expected weights or scales in f32 or f16, got {got}", UNIMPLEMENTED)
-        self.element = ELEMENTS[typed.dtype]
-        self.per_byte = 8 // self.bits if self.node.op_type == "QMoE" else 1
-        self.experts, rows, columns = first.shape
-        self.hidden = columns * self.per_byte
-        width = second.shape[2] * self.per_byte
+        self.element = self.type_of_rows(first)
+        if self.node.op_type == "QMoE":
+            self.experts, self.hidden, width = quantized.extents(
+                self, first, second, 2 if self.fusion else 1)
+        else:
+            self.experts, self.hidden, width = first.shape[0], first.shape[2], second.shape[2]
         shapes = {"fc1": (self.experts, 2 * width if self.fusion else width, self.hidden),
                   "fc2": (self.experts, self.hidden, width)}
         if self.name_of(INPUTS[self.node.op_type]["fc3"]):
@@ -152,6 +167,21 @@ class Node:
         elif self.activation == "swiglu" and not self.fusion:
             raise self.fail("expected fc3 with activation_type swiglu and swiglu_fusion 0")
         return shapes
+
+    def type_of_rows(self, first: np.ndarray) -> str:
+        """Return the type of the tokens: that of weights or scales, or what the graph says."""
+        dtype = first.dtype
+        if self.node.op_type == "QMoE":
+            for value in (*self.graph.input, *self.graph.value_info):
+                if value.name == self.node.input[0] and value.type.tensor_type.elem_type:
+                    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+                    break
+            else:
+                given = [self.read(name) for name in ("fc1_bias", "fc2_bias", "fc1_scales")]
+                dtype = next((a.dtype for a in given if a is not None), dtype)
+        if dtype not in FLOATS:
+            raise self.fail(f"expected tokens in f32, f16 or bf16, got {dtype}", UNIMPLEMENTED)
+        return FLOATS[dtype]
 
     def logits(self, x: ir.Value) -> ir.Value:
         """The router, if it is a product of the input of the node; else an input."""
@@ -194,56 +224,7 @@ class Node:
         assert array is not None
         if self.node.op_type == "MoE":
             return self.weight(name, self.expect(name, array, shape), self.element)
-        return self.dequantized(name, array, shape)
-
-    # -- quantised weights ----------------------------------------------------
-
-    def check_quantization(self) -> None:
-        kind = self.number("quant_type", b"int").decode()
-        self.bits = self.number("expert_weight_bits", 4)
-        all_bits = {self.bits, *(self.number(f"fc{i}_expert_weight_bits", self.bits)
-                                 for i in (1, 2, 3))}
-        if kind != "int" or self.bits not in (4, 8) or len(all_bits) > 1:
-            raise self.fail("expected quant_type int with expert_weight_bits 4 or 8, got "
-                            f"{kind} and {self.bits}", UNIMPLEMENTED)
-        if self.number("weights_prepacked", -1) == 1:
-            raise self.fail("expected weights that are not prepacked", UNIMPLEMENTED)
-
-    def dequantized(self, name: str, codes: np.ndarray, shape: tuple[int, int, int]) -> ir.Value:
-        experts, rows, columns = shape
-        self.expect(name, codes, (experts, rows, columns // self.per_byte))
-        scales = self.read(name + "_scales")
-        if scales is None:
-            raise self.fail(f"expected {name}_scales")
-        size = self.number("block_size", 0) or columns
-        blocks = -(-columns // size)
-        one = [(experts, rows)] if blocks == 1 else []
-        self.expect(name + "_scales", scales, (experts, rows, blocks), *one)
-        scales = scales.reshape(experts, rows, blocks)
-        field = (f"element = ui{self.bits}"
-                 + (", bits = [#moe.bits<width = 4>]" if self.bits == 4 else ""))
-        operands = [self.weight(name, codes.view(np.int8), "i8"),
-                    self.weight(name + "_scale", scales, self.element)]
-        block, zeros = f"block = [1, {size}]", self.read(name + "_zero_points")
-        offset, zero = 1 << (self.bits - 1), ""
-        if zeros is not None:
-            # Those of blocks are packed along a row, those of whole rows along the rows.
-            packed, axis = (experts, rows, -(-blocks // self.per_byte)), ""
-            if "block_size" not in self.attributes:
-                packed, axis = (experts, -(-rows // self.per_byte), 1), "axis = 0, "
-            self.expect(name + "_zero_points", zeros, packed,
-                        *([packed[:2]] if packed[2] == 1 else []))
-            operands.append(self.weight(name + "_zero_point", zeros.reshape(packed).view(np.int8),
-                                        "i8"))
-            code, _, rest = field.partition(", ")
-            offset = 0
-            zero = (f", zero = <{code}, operand = 2, {block}"
-                    + (f", {axis}{rest}>" if rest else ">"))
-        format_ = ir.Attribute(
-            f"#moe.format<codes = <{field}>, offset = {offset}, scales = [#moe.field<element = "
-            f"{self.element}, operand = 1, {block}>]{zero}>")
-        return self.function.create("moe.dequantize", operands,
-                                    [ir.TensorType(shape, self.element)], {"format": format_})[0]
+        return quantized.dequantized(self, name, array, shape)
 
     # -- one expert -----------------------------------------------------------
 
@@ -261,7 +242,8 @@ class Node:
             width = first.shape[1] // 2
             gate, up = ((self.columns(first, 0, 2), self.columns(first, 1, 2)) if self.fusion == 1
                         else (self.columns(first, 0, 1), self.columns(first, width, 1)))
-            hidden = f.elementwise(self.swiglu, gate, up, element=self.element)
+            hidden = f.elementwise(self.swiglu if self.activation == "swiglu" else _geglu,
+                                   gate, up, element=self.element)
         elif "fc3" in given:
             apply = self.swiglu if self.activation == "swiglu" else lambda a, b: ir.silu(a) * b
             hidden = f.elementwise(apply, first, product(rows, "fc3"), element=self.element)
@@ -299,5 +281,14 @@ def _gelu(x: ir.Scalar) -> ir.Scalar:
     return x * 0.5 * (ir.tanh((x + x * x * x * 0.044715) * 0.7978845608028654) + 1.0)
 
 
-_activations = {"relu": lambda x: ir.maximum(x, 0.0), "gelu": _gelu, "silu": ir.silu,
+def _geglu(gate: ir.Scalar, up: ir.Scalar) -> ir.Scalar:
+    return _gelu(gate) * up
+
+
+def _relu2(x: ir.Scalar) -> ir.Scalar:
+    positive = ir.maximum(x, 0.0)
+    return positive * positive
+
+
+_activations = {"relu": lambda x: ir.maximum(x, 0.0), "relu2": _relu2, "gelu": _gelu, "silu": ir.silu,
                 "identity": lambda x: x}

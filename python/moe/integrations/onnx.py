@@ -183,7 +183,7 @@ def _replace(graph: onnx.GraphProto, name: str, options: dict[str, Any]) -> None
     experts = Node(graph, old, "")
     imported = experts.build()
     module = compile_module(imported.mlir, **options)
-    values = {"x": old.input[0], "router_probs": old.input[1]}
+    values = {"router_probs": old.input[1], "router_weights": experts.name_of(14)}
     # The rows of a batch, and its shape again: the operator takes both.
     before = [helper.make_node("Reshape", [old.input[0], f"{name}.rows_shape"], [f"{name}.rows"]),
               helper.make_node("Shape", [old.input[0]], [f"{name}.shape"])]

@@ -81,7 +81,10 @@ def numpy_experts(x, logits, w, activation, fusion=0, normalize=True, alpha=1.0,
                 return w[name][e] @ value + (w[name + "_bias"][e] if name + "_bias" in w else 0)
 
             h = product("fc1", x[row].astype(np.float64))
-            if activation == "swiglu" or "fc3" in w:
+            if activation == "geglu":
+                gate, up = (h[0::2], h[1::2]) if fusion == 1 else np.split(h, 2)
+                h = gelu(gate) * up
+            elif activation == "swiglu" or "fc3" in w:
                 gate, up = {0: (h, product("fc3", x[row]) if "fc3" in w else None),
                             1: (h[0::2], h[1::2]), 2: np.split(h, 2)}[fusion]
                 if limit is not None:
@@ -90,7 +93,8 @@ def numpy_experts(x, logits, w, activation, fusion=0, normalize=True, alpha=1.0,
                 gate = gate * sigmoid(alpha * gate)
                 h = (np.minimum(gate, limit) if late else gate) * (up + beta)
             else:
-                h = {"relu": lambda v: np.maximum(v, 0), "gelu": gelu, "identity": lambda v: v,
+                h = {"relu": lambda v: np.maximum(v, 0),
+                     "relu2": lambda v: np.maximum(v, 0) ** 2, "gelu": gelu, "identity": lambda v: v,
                      "silu": lambda v: v * sigmoid(v)}[activation](h)
             y[row] += weight * product("fc2", h)
     return y
@@ -116,7 +120,8 @@ def inputs_of(arrays, order=("fc1", "fc1_bias", "fc2", "fc2_bias", "fc3", "fc3_b
     return ["x", "router_probs", *(n if n in arrays else "" for n in order)]
 
 
-CASES = [("relu", 0, False), ("gelu", 0, False), ("silu", 0, False), ("identity", 0, False),
+CASES = [("relu", 0, False), ("relu2", 0, False), ("geglu", 1, False), ("geglu", 2, False),
+         ("gelu", 0, False), ("silu", 0, False), ("identity", 0, False),
          ("silu", 0, True), ("swiglu", 1, False), ("swiglu", 2, False), ("swiglu", 0, True)]
 # What ONNX Runtime's CPU code computes; numpy alone has the others.
 THEIRS = [("relu", 0, False), ("gelu", 0, False), ("silu", 0, False), ("identity", 0, False),
@@ -129,7 +134,7 @@ def test_moe(activation, fusion, has_fc3, has_biases):
     arrays = make_arrays(fusion, has_fc3, has_biases)
     normalize = has_biases
     attributes = dict(k=K, activation_type=activation, normalize_routing_weights=int(normalize))
-    if activation == "swiglu":
+    if activation in ("swiglu", "geglu"):
         attributes["swiglu_fusion"] = fusion
     model = make_model("MoE", arrays, inputs_of(arrays), attributes)
     layer = moe.from_onnx(model).layer()
@@ -275,8 +280,10 @@ def broken():
     relu = dict(k=K)
     yield "k", "expected k between 1 and 8, got 9", {}, dict(k=9)
     yield "mixer", "use_sparse_mixer is not supported", {}, dict(use_sparse_mixer=1)
-    yield "activation", "expected activation_type relu, gelu, .* got 'relu2'", {}, dict(
-        activation_type="relu2")
+    yield "activation", "expected activation_type relu, relu2, .* got 'tanh'", {}, dict(
+        activation_type="tanh")
+    yield "geglu", "expected swiglu_fusion 1 or 2 with activation_type geglu", {}, dict(
+        activation_type="geglu")
     yield "fusion", "expected swiglu_fusion 0, 1 or 2, got 3", {}, dict(
         activation_type="swiglu", swiglu_fusion=3)
     yield "no fc3", "expected fc3 with activation_type swiglu", {}, dict(activation_type="swiglu")
@@ -293,8 +300,8 @@ def broken():
         "fc2": (7, H, I)}, relu
 
 
-@pytest.mark.parametrize("name", ["k", "mixer", "activation", "fusion", "no fc3", "fc3", "columns",
-                                  "bias", "rank", "fc2", "experts"])
+@pytest.mark.parametrize("name", ["k", "mixer", "activation", "geglu", "fusion", "no fc3", "fc3",
+                                  "columns", "bias", "rank", "fc2", "experts"])
 def test_errors(name):
     message, shapes, attributes = next(rest for each, *rest in broken() if each == name)
     arrays = make_arrays(0, False, False) | {n: draw(*s) for n, s in shapes.items()}
