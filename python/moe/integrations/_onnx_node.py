@@ -13,6 +13,7 @@ from .. import ir
 from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
 from . import _onnx_quantized as quantized
 from ._imported import Imported
+from ._onnx_grouped import is_grouped_matmul
 from ._onnx_quantized import FLOATS
 
 DOMAIN = "com.microsoft"
@@ -27,18 +28,19 @@ GATED = "swiglu", "silu"
 FUSED = "swiglu", "geglu"
 
 
-def is_experts(node: onnx.NodeProto) -> bool:
-    return node.domain == DOMAIN and node.op_type in INPUTS
+def is_layer(node: onnx.NodeProto) -> bool:
+    return node.domain == DOMAIN and node.op_type in INPUTS or is_grouped_matmul(node)
 
 
 def find(graph: onnx.GraphProto, name: str | None) -> onnx.NodeProto:
-    known = [n for n in graph.node if is_experts(n)]
+    known = [n for n in graph.node if is_layer(n)]
     found = [n for n in known if name is None or n.name == name]
     if len(found) == 1:
         return found[0]
     names = ", ".join(repr(n.name) for n in known[:8]) + (", ..." if len(known) > 8 else "")
     if not known:
-        raise MoEError(NOT_FOUND, "the model has no node MoE or QMoE of com.microsoft")
+        raise MoEError(NOT_FOUND, "the model has no node MoE or QMoE of com.microsoft, and no "
+                       "GroupedMatMul")
     if name is None:
         raise MoEError(INVALID_ARGUMENT, f"expected the name of a node, one of {names}")
     raise MoEError(NOT_FOUND, f"expected one node '{name}' of experts, got {len(found)}; there are "
@@ -290,5 +292,5 @@ def _relu2(x: ir.Scalar) -> ir.Scalar:
     return positive * positive
 
 
-_activations = {"relu": lambda x: ir.maximum(x, 0.0), "relu2": _relu2, "gelu": _gelu, "silu": ir.silu,
-                "identity": lambda x: x}
+_activations = {"relu": lambda x: ir.maximum(x, 0.0), "relu2": _relu2, "gelu": _gelu,
+                "silu": ir.silu, "identity": lambda x: x}

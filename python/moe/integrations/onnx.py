@@ -7,7 +7,12 @@
 A node is ``com.microsoft.MoE`` or ``com.microsoft.QMoE`` of ONNX Runtime's contrib operators,
 with the weights and the attributes that they define. If its ``router_probs``, which are
 logits, come from a product of its own input, the router is part of the layer; otherwise
-they are the second input, ``router_probs [T, E]``.
+they are the second input, ``router_probs [T, E]``. A node ``GroupedMatMul`` is a layer, too. Of a
+model without such nodes the graph is imported, or what is between two of its values:
+
+    imported = moe.from_onnx("block.onnx", inputs=["hidden"], outputs=["experts_out"])
+
+This needs PyTorch, and finds experts as ``moe.from_torch`` does.
 
     model = moe.integrations.onnx.replace("model.onnx")      # compiled layers for these nodes
     options = onnxruntime.SessionOptions()
@@ -29,11 +34,12 @@ from onnx import helper, numpy_helper
 
 from .._compile import compile as compile_module
 from .._dlpack import numpy_dtype
-from .._error import INVALID_ARGUMENT, NOT_FOUND, MoEError
+from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, MoEError
 from .._runtime import Module
 from .._tools import build_tree
+from . import _onnx_grouped
 from ._imported import Imported
-from ._onnx_node import Node, find, is_experts
+from ._onnx_node import Node, find, is_layer
 
 __all__ = ["Imported", "from_onnx", "library_path", "make_layer", "replace"]
 
@@ -43,19 +49,47 @@ LIBRARY = "libmoe_onnxruntime.so"
 
 
 def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
-              node: str | None = None) -> Imported:
-    """Import a node of experts.
+              node: str | None = None, inputs: Sequence[str] | None = None,
+              outputs: Sequence[str] | None = None) -> Any:
+    """Import a node of experts, or a graph.
 
     Args:
       model: a model, the path of one, with its external data beside it, or its bytes.
-      node: the name of the node; needed where the model has several.
+      node: the name of a node of experts; needed where the model has several.
+      inputs, outputs: names of values, one each: what is computed of rows ``[T, H]`` or
+        ``[1, T, H]`` between them is imported. Without them, and in a model without nodes of
+        experts, those of the graph.
 
     Raises:
-      MoEError: if there is no such node, or it has weights or attributes that are not
-        supported; the message names the node and what was expected.
+      MoEError: if there is no such node or value, or it has weights, attributes or operators that
+        are not supported; the message names the node and what was expected.
     """
     model, directory = _load(model)
-    return Node(model.graph, find(model.graph, node), directory).build()
+    graph = model.graph
+    named = inputs is not None or outputs is not None
+    if node is not None and named:
+        raise MoEError(INVALID_ARGUMENT, "expected a node, or inputs and outputs, got both")
+    if named or (node is None and graph.node and not any(map(is_layer, graph.node))):
+        return _from_graph(graph, inputs, outputs, directory)
+    return _of_node(graph, find(graph, node), directory)
+
+
+def _of_node(graph: onnx.GraphProto, node: onnx.NodeProto, directory: str) -> Imported:
+    if _onnx_grouped.is_grouped_matmul(node):
+        return _onnx_grouped.build(graph, node, directory)
+    return Node(graph, node, directory).build()
+
+
+def _from_graph(graph: onnx.GraphProto, inputs: Sequence[str] | None,
+                outputs: Sequence[str] | None, directory: str) -> Any:
+    try:
+        from . import _onnx_graph
+        from .torch import from_torch
+    except ImportError as error:
+        raise MoEError(FAILED_PRECONDITION, "the model has no node MoE, QMoE or GroupedMatMul, and "
+                       f"graphs are imported with PyTorch: {error}") from error
+    module, example = _onnx_graph.make(graph, inputs, outputs, directory)
+    return from_torch(module, example=example)
 
 
 def _load(model: onnx.ModelProto | str | os.PathLike[str] | bytes) -> tuple[onnx.ModelProto, str]:
@@ -167,7 +201,7 @@ def replace(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *, node: st
         onnx.load_external_data_for_model(result, directory)
     graph = result.graph
     names = [find(given.graph, node).name] if node is not None else [
-        each.name for each in graph.node if is_experts(each)]
+        each.name for each in graph.node if is_layer(each)]
     if not names:
         find(given.graph, node)  # raises
     for name in names:
@@ -180,22 +214,28 @@ def replace(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *, node: st
 
 def _replace(graph: onnx.GraphProto, name: str, options: dict[str, Any]) -> None:
     old = find(graph, name)
-    experts = Node(graph, old, "")
-    imported = experts.build()
+    if _onnx_grouped.is_grouped_matmul(old):
+        imported, before, after = _onnx_grouped.build(graph, old, ""), [], []
+        values, result = {"input": old.input[0], "group_indices": old.input[2]}, old.output[0]
+    else:
+        experts = Node(graph, old, "")
+        imported = experts.build()
+        # The rows of a batch, and its shape again: the operator takes both.
+        before = [helper.make_node("Reshape", [old.input[0], f"{name}.rows_shape"],
+                                   [f"{name}.rows"]),
+                  helper.make_node("Shape", [old.input[0]], [f"{name}.shape"])]
+        result = f"{name}.result"
+        after = [helper.make_node("Reshape", [result, f"{name}.shape"], [old.output[0]])]
+        values = {"x": f"{name}.rows", "router_probs": old.input[1],
+                  "router_weights": experts.name_of(14)}
+        graph.initializer.append(numpy_helper.from_array(
+            np.array([-1, experts.hidden], np.int64), f"{name}.rows_shape"))
     module = compile_module(imported.mlir, **options)
-    values = {"router_probs": old.input[1], "router_weights": experts.name_of(14)}
-    # The rows of a batch, and its shape again: the operator takes both.
-    before = [helper.make_node("Reshape", [old.input[0], f"{name}.rows_shape"], [f"{name}.rows"]),
-              helper.make_node("Shape", [old.input[0]], [f"{name}.shape"])]
-    values["x"] = f"{name}.rows"
-    after = [helper.make_node("Reshape", [f"{name}.result", f"{name}.shape"], [old.output[0]])]
-    graph.initializer.append(numpy_helper.from_array(
-        np.array([-1, experts.hidden], np.int64), f"{name}.rows_shape"))
     inputs = [values[info.name] for info in module.signature().inputs]
-    new, tensors, types = make_layer(module, imported.weights, inputs, [f"{name}.result"],
-                                     name=name)
+    new, tensors, types = make_layer(module, imported.weights, inputs, [result], name=name)
     graph.initializer.extend(tensors)
-    graph.value_info.extend(types)
+    known = {value.name for value in (*graph.value_info, *graph.output)}
+    graph.value_info.extend(type_ for type_ in types if type_.name not in known)
     at = list(graph.node).index(old)
     nodes = [*graph.node[:at], *before, new, *after, *graph.node[at + 1:]]
     del graph.node[:]

@@ -94,8 +94,8 @@ def numpy_experts(x, logits, w, activation, fusion=0, normalize=True, alpha=1.0,
                 h = (np.minimum(gate, limit) if late else gate) * (up + beta)
             else:
                 h = {"relu": lambda v: np.maximum(v, 0),
-                     "relu2": lambda v: np.maximum(v, 0) ** 2, "gelu": gelu, "identity": lambda v: v,
-                     "silu": lambda v: v * sigmoid(v)}[activation](h)
+                     "relu2": lambda v: np.maximum(v, 0) ** 2, "gelu": gelu,
+                     "identity": lambda v: v, "silu": lambda v: v * sigmoid(v)}[activation](h)
             y[row] += weight * product("fc2", h)
     return y
 
