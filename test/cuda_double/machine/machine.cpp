@@ -328,6 +328,8 @@ Machine::Slice Machine::runThread(Thread &thread) {
                       ? runInstructions<true>(thread, slice)
                       : runInstructions<false>(thread, slice);
   executed += slice - left;
+  if (!equalWrites.empty())
+    checkEqualWrites();
   if (thread.state != State::Ready)
     return Slice::Waits;
   if (yielded || interrupted)
@@ -336,6 +338,13 @@ Machine::Slice Machine::runThread(Thread &thread) {
     return Slice::Continues;
   busy = true;
   return Slice::Ended;
+}
+
+void Machine::checkEqualWrites() {
+  for (const EqualWrite &write : equalWrites)
+    if (!std::equal(write.before.begin(), write.before.end(), write.at))
+      undefined(write.message);
+  equalWrites.clear();
 }
 
 template <bool checked>

@@ -374,7 +374,8 @@ public:
   /// copy as the epoch `by`.
   void noteGlobal(const Warp &warp, uint32_t lane, Epoch by,
                   GlobalShadow &shadow, uint64_t offset, uint64_t bytes,
-                  Access kind, uint8_t order, bool async);
+                  Access kind, uint8_t order, bool async,
+                  const uint8_t *storage = nullptr);
   void noteBulk(const Warp &warp, Epoch by, uint64_t address, uint64_t bytes,
                 Access kind, bool reduction);
   static uint32_t initialRegisters(const LaunchConfig &config);
@@ -390,6 +391,12 @@ public:
   }
   /// Ends it behind the instruction, which continues.
   void interrupt() { interrupted = true; }
+  /// Faults with a message behind the instruction unless it writes to `at` what
+  /// is there.
+  void expectEqual(const uint8_t *at, uint64_t bytes, std::string message) {
+    equalWrites.push_back({at, {at, at + bytes}, std::move(message)});
+    interrupt();
+  }
 
 private:
   enum class Slice { Continues, Ended, Waits };
@@ -398,6 +405,8 @@ private:
   bool startClusters();
   void startCluster(Launch &launch, uint32_t number);
   std::string accessorName(uint32_t cluster, Epoch epoch) const;
+  std::string describe(const GlobalRaces::Conflict &conflict,
+                       const GlobalAccess &access, bool reads) const;
   void retire(Cluster &cluster);
   bool runPass();
   void runWarp(Warp &warp);
@@ -418,6 +427,13 @@ private:
   const Instruction *currentInstruction = nullptr;
   const Thread *currentThread = nullptr;
   bool busy = false; // a thread used its whole time slice in this pass
+  struct EqualWrite {
+    const uint8_t *at;
+    std::vector<uint8_t> before;
+    std::string message;
+  };
+  std::vector<EqualWrite> equalWrites;
+  void checkEqualWrites();
   bool yielded = false;
   bool interrupted = false;
 };

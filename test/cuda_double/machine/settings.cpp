@@ -49,6 +49,7 @@ Settings Settings::fromEnvironment() {
       number("MOE_CUDA_DOUBLE_LIMIT", settings.instructions);
   settings.allowUninitialised = allows("MOE_CUDA_DOUBLE_UNINIT");
   settings.allowRaces = allows("MOE_CUDA_DOUBLE_RACES");
+  settings.allowEqual = isSet("MOE_CUDA_DOUBLE_RACES", "equal");
   settings.allowCopies = allows("MOE_CUDA_DOUBLE_COPIES");
   settings.allowBarriers = allows("MOE_CUDA_DOUBLE_BARRIERS");
   settings.hardwarePlacement = isSet("MOE_CUDA_DOUBLE_PLACEMENT", "hardware");

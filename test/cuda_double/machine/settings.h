@@ -24,6 +24,7 @@ struct Settings {
   uint64_t instructions = 20'000'000'000; // LIMIT, of one launch
   bool allowUninitialised = false;        // UNINIT=allow
   bool allowRaces = false;                // RACES=allow
+  bool allowEqual = false;                // RACES=equal
   bool allowCopies = false;               // COPIES=allow
   bool allowBarriers = false;             // BARRIERS=allow
   bool hardwarePlacement = false;         // PLACEMENT=hardware

@@ -207,93 +207,6 @@ const Launch::Site &Machine::globalSite(const Thread &thread, uint64_t address,
   return site;
 }
 
-/// Names an agent of the machine.
-std::string Machine::accessorName(uint32_t cluster, Epoch epoch) const {
-  const Launch &launch = *launches[globalRaces.launchOf(cluster)];
-  const LaunchConfig &config = launch.config;
-  uint32_t number = cluster - launch.firstCluster;
-  uint32_t warps =
-      (config.block[0] * config.block[1] * config.block[2] + 31) / 32;
-  uint32_t each = Block::agentsOf(warps), in = epoch.agent() % each;
-  std::string name = in < warps ? text("warp ", in)
-                     : in < 2 * warps
-                         ? text("a bulk copy of warp ", in - warps)
-                         : text("a bulk store of warp ", in - 2 * warps);
-  name += config.clusterSize() > 1
-              ? text(" of block ", epoch.agent() / each, " of cluster ", number)
-              : text(" of block ", number);
-  if (launches.size() > 1)
-    name += text(" of kernel '", config.function->name, "', launch ",
-                 launch.number);
-  return name;
-}
-
-void Machine::noteGlobal(const Warp &warp, uint32_t lane, Epoch by,
-                         GlobalShadow &shadow, uint64_t offset, uint64_t bytes,
-                         Access kind, uint8_t order, bool async) {
-  bool reads = kind == Access::Read || kind == Access::Copy;
-  if ((kind == Access::Read || kind == Access::Atomic) &&
-      !settings.allowUninitialised)
-    if (uint64_t first = shadow.firstUnwritten(offset, bytes);
-        first != offset + bytes)
-      undefined("reads byte ", first,
-                " of an allocation in global memory, "
-                "which nobody wrote");
-  if (!reads)
-    shadow.markWritten(offset, bytes);
-  if (!detectRaces || by.time() >= Epoch::maxTime)
-    return;
-  const Cluster &cluster = *warp.block->cluster;
-  GlobalAccess access = {cluster,
-                         warp.clock,
-                         cluster.number,
-                         by.agent(),
-                         by.time(),
-                         lane,
-                         (order & StrongOrder) != 0,
-                         async};
-  auto conflict = reads ? globalRaces.read(shadow, offset, bytes, access)
-                        : globalRaces.write(shadow, offset, bytes, access);
-  if (!conflict)
-    return;
-  const GlobalRecord &other = conflict->other;
-  std::string theirs = accessorName(other.cluster, other.epoch);
-  if (conflict->unseen)
-    undefined("reads byte ", conflict->word * 4,
-              " of an allocation through the asynchronous proxy, but ", theirs,
-              " wrote it through the generic proxy, and there is no "
-              "fence.proxy.async in between");
-  bool lanes =
-      other.cluster == cluster.number && other.epoch.agent() == by.agent();
-  undefined("data race: ",
-            lanes ? text("lane ", lane) : accessorName(cluster.number, by),
-            reads ? " reads" : " writes", " byte ", conflict->word * 4,
-            " of an allocation in global memory, which ",
-            lanes ? text("lane ", uint32_t(other.lane), " of its warp")
-                  : theirs,
-            conflict->otherWrites ? " writes" : " reads",
-            " too, and nothing orders the two",
-            globalRaces.launchOf(other.cluster) !=
-                    globalRaces.launchOf(cluster.number)
-                ? ": griddepcontrol.wait has to come before"
-                : "");
-}
-
-bool moe::gpu::wasFenced(const Cluster &cluster, GlobalRecord write) {
-  uint32_t each = cluster.blocks.front()->agents();
-  const Block &block = *cluster.blocks[write.epoch.agent() / each];
-  const Warp &warp = block.warps[write.epoch.agent() % each];
-  return write.epoch.time() <= warp.proxyFences[write.lane];
-}
-
-void Machine::noteBulk(const Warp &warp, Epoch by, uint64_t address,
-                       uint64_t bytes, Access kind, bool reduction) {
-  if (const DeviceMemory::Allocation *allocation = memory.find(address))
-    noteGlobal(warp, 0, by, *allocation->shadow, address - allocation->address,
-               bytes, kind, static_cast<uint8_t>(reduction ? StrongOrder : 0),
-               true);
-}
-
 void Block::noteVisit(uint32_t agent, uint32_t time) {
   if (visits.empty())
     visits.resize(agents() * cluster->blocks.size());
@@ -433,44 +346,13 @@ uint8_t *Thread::access(Space space, uint64_t address, uint32_t bytes,
   Epoch now = Epoch::of(warp->agent,
                         std::min(warp->clock[warp->agent], Epoch::maxTime));
   machine.noteGlobal(*warp, lane, now, *site.shadow, offset, bytes, kind, order,
-                     false);
+                     false, site.storage + offset);
   if (strong) {
     notePoll(address, kind);
     if (order & DeviceScope)
       synchronise(address, kind, order);
   }
   return site.storage + offset;
-}
-
-/// A strong access to global memory, with the scope of the device.
-void Thread::synchronise(uint64_t address, Access kind, uint8_t order) {
-  GlobalRaces &races = block->machine->globalRaces;
-  uint32_t self = block->cluster->number;
-  if (kind != Access::Write)
-    races.learn(address, order & AcquireOrder ? warp->clock : warp->read, self);
-  if (kind == Access::Read)
-    return;
-  // Another cluster does not distinguish between the lanes.
-  warp->clock.raiseProxied(
-      warp->agent,
-      *std::max_element(warp->proxyFences, warp->proxyFences + 32));
-  races.publish(address, warp->clock, self, order & ReleaseOrder,
-                kind == Access::Atomic);
-  warp->clock.tick(warp->agent);
-}
-
-/// Gives up the time slice of a thread that polls without any effect.
-void Thread::notePoll(uint64_t address, Access kind) {
-  Machine &machine = *block->machine;
-  if (kind == Access::Write || address != polled ||
-      machine.effects != pollEffects) {
-    polled = kind == Access::Write ? 0 : address;
-    pollEffects = machine.effects;
-    polls = 0;
-    return;
-  }
-  if (++polls > 64)
-    machine.interrupt();
 }
 
 //===----------------------------------------------------------------------===//

@@ -473,6 +473,29 @@ TEST_F(MemoryTest, DynamicSharedMemoryIsNotMoreAligned) {
   EXPECT_EQ(outputOf<uint32_t>(source, 1, 1, 227 << 10)[0], 1024u);
 }
 
+TEST_F(MemoryTest, WritesOfEqualValues) {
+  // Two warps write a word, in shared and in global memory.
+  auto text = [](const std::string &at, const std::string &value) {
+    Source source{"ld.param.u64 %rd0, [out];\nmov.u32 %r0, %tid.x;\n"
+                  "shr.u32 %r1, %r0, 5;\nmov.u32 %r2, 5;\n"
+                  "and.b32 %r3, %r0, 31;\nsetp.eq.u32 %p0, %r3, 0;\n@%p0 st." +
+                  at + ", " + value + ";"};
+    source.globals = dynamicShared;
+    return source;
+  };
+  for (const char *at : {"shared.u32 [smem]", "global.u32 [%rd0]"}) {
+    start();
+    EXPECT_TRUE(says(failure(CUDA_ERROR_LAUNCH_FAILED, load(text(at, "%r2")),
+                             {1}, {64}, 64, put(Words{1})),
+                     {"data race: warp 1"}));
+    start({{"RACES", "equal"}});
+    EXPECT_OK(run(load(text(at, "%r2")), {1}, {64}, 64, put(Words{1})));
+    EXPECT_TRUE(says(failure(CUDA_ERROR_LAUNCH_FAILED, load(text(at, "%r1")),
+                             {1}, {64}, 64, put(Words{1})),
+                     {"data race: warp 1"}));
+  }
+}
+
 TEST_F(MemoryTest, RacesOfLanes) {
   auto text = [](const std::string &first, const std::string &second,
                  const std::string &between) {

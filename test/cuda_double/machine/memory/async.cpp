@@ -86,6 +86,7 @@ void BulkQueue::wait(Warp &warp, uint64_t groupsLeft, bool readsOnly) {
   for (uint64_t k = first; k < end; ++k) {
     finish(bulks[k - first], readsOnly);
     warp.acquire(bulks[k - first].after);
+    bulks[k - first].readsAwaited = true;
     if (!readsOnly)
       warp.acquire(bulks[k - first].written);
   }
@@ -100,7 +101,7 @@ void BulkQueue::wait(Warp &warp, uint64_t groupsLeft, bool readsOnly) {
 
 bool BulkQueue::readsPending() const {
   for (const Bulk &bulk : bulks)
-    if (bulk.read)
+    if (!bulk.readsAwaited)
       return true;
   return false;
 }

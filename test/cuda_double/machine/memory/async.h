@@ -69,11 +69,13 @@ public:
     std::function<void()> write;
     Clock after;   // happens before the return of a wait for its reads
     Clock written; // happens before the return of a wait for its writes
+    bool readsAwaited = false;
   };
 
   void issue(Bulk bulk, bool readNow, bool writeNow);
   void commit();
   void wait(Warp &warp, uint64_t groupsLeft, bool readsOnly);
+  /// Whether reads were not waited for, though they may have taken effect.
   bool readsPending() const;
   void finishWrites();
 

@@ -123,26 +123,32 @@ std::optional<GlobalRaces::Conflict>
 GlobalRaces::write(GlobalShadow &shadow, uint64_t offset, uint64_t count,
                    const GlobalAccess &access) {
   using Found = std::optional<Conflict>;
-  return forWords(
+  Found first;
+  Found last = forWords(
       shadow, machine, offset, count,
       [&](GlobalShadow::Page &page, size_t at, uint32_t bytes,
           uint64_t word) -> Found {
         GlobalRecord now = recordOf(access, bytes);
         GlobalRecord &write = page.write[at];
-        GlobalRecord &first = page.reads[0][at], &second = page.reads[1][at];
+        GlobalRecord &one = page.reads[0][at], &two = page.reads[1][at];
         // One instruction may write a word by several lanes of a warp.
         if (write.exists && write.bytes & bytes &&
             !(write.strong && access.strong) && !sameAgent(write, now) &&
-            !ordered(write, access))
-          return Conflict{word, write, true, false};
-        for (GlobalRecord *read : {&first, &second})
+            !ordered(write, access)) {
+          if (!access.equal)
+            return Conflict{word, write, true, false};
+          if (!first)
+            first = Conflict{word, write, true, false};
+        }
+        for (GlobalRecord *read : {&one, &two})
           if (read->exists && read->bytes & bytes &&
               !(read->strong && access.strong) && !ordered(*read, access))
             return Conflict{word, *read, false, false};
         write = now;
-        first = second = {};
+        one = two = {};
         return std::nullopt;
       });
+  return last ? last : first;
 }
 
 void GlobalRaces::publish(uint64_t address, const Clock &clock, uint32_t self,

@@ -32,6 +32,7 @@ struct GlobalAccess {
   const Clock &clock;
   uint32_t cluster, agent, time, lane;
   bool strong, async;
+  bool equal = false; // races with writes end nothing
 };
 
 /// Whether the thread that wrote has executed a proxy fence since. It is of the

@@ -59,6 +59,7 @@ public:
   struct Race {
     size_t word = 0;
     Epoch other;
+    bool wrote = false; // the earlier access
   };
 
   Race read(size_t first, size_t end, Epoch now, const Clock &clock) {
@@ -73,7 +74,7 @@ public:
         continue;
       if (!(past == done)) {
         if (unordered(past.write, now, clock))
-          return {word, past.write};
+          return {word, past.write, true};
         done = past;
         after = joined(past.read, now, clock);
       }
@@ -84,20 +85,29 @@ public:
     return {};
   }
 
-  Race write(size_t first, size_t end, Epoch now, const Clock &clock) {
+  /// With `all`, a race with a write ends nothing.
+  Race write(size_t first, size_t end, Epoch now, const Clock &clock,
+             bool all = false) {
     Past done;
+    Race found;
     for (size_t word = first; word < end; ++word) {
       Past past{reads[word], writes[word]};
       if (!(past == done)) {
         if (Epoch race = conflict(past, now, clock); race.bits != 0)
-          return {word, race};
+          return {word, race, false};
+        if (unordered(past.write, now, clock)) {
+          if (!all)
+            return {word, past.write, true};
+          if (found.other.bits == 0)
+            found = {word, past.write, true};
+        }
         done = past;
       }
       drop(past.read);
       writes[word] = now;
       reads[word] = {};
     }
-    return {};
+    return found;
   }
 
 private:
@@ -134,13 +144,13 @@ private:
     return other.agent() != now.agent() && !other.before(clock);
   }
 
+  /// A read that races with a write.
   Epoch conflict(const Past &past, Epoch now, const Clock &clock) const {
     Epoch race;
     auto check = [&](Epoch other) {
       if (unordered(other, now, clock))
         race = other;
     };
-    check(past.write);
     if (past.read.bits & manyReaders)
       for (Epoch reader : sets[past.read.bits & ~manyReaders].epochs)
         check(reader);

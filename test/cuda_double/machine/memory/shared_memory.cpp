@@ -92,14 +92,20 @@ void SharedMemory::checkRaces(Epoch now, const Clock &clock, uint32_t offset,
   if (!detectRaces || count < 4)
     return;
   size_t first = offset / 4, end = (size_t(offset) + count + 3) / 4;
-  RaceShadow::Race race = write ? races.write(first, end, now, clock)
-                                : races.read(first, end, now, clock);
-  if (race.other.bits != 0)
-    undefined("data race: ", threads->block->agentName(now.agent()),
-              write ? " writes" : " reads", " shared memory at offset ",
-              race.word * 4, ", which ",
-              threads->block->agentName(race.other.agent()),
-              " accesses too, and nothing orders the two");
+  Machine &machine = *threads->block->machine;
+  RaceShadow::Race race =
+      write ? races.write(first, end, now, clock, machine.settings.allowEqual)
+            : races.read(first, end, now, clock);
+  if (race.other.bits == 0)
+    return;
+  std::string message = text(
+      "data race: ", threads->block->agentName(now.agent()),
+      write ? " writes" : " reads", " shared memory at offset ", race.word * 4,
+      ", which ", threads->block->agentName(race.other.agent()),
+      " accesses too, and nothing orders the two");
+  if (!race.wrote || !write || !machine.settings.allowEqual)
+    undefined(message);
+  machine.expectEqual(data(offset), count, std::move(message));
 }
 
 void SharedMemory::read(Thread &thread, uint32_t offset, uint32_t count,
