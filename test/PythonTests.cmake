@@ -37,10 +37,10 @@ moe_add_python_tests(transformers
   transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
-# Skipped where there is no JAX, ONNX Runtime or vLLM, as in .venv: `./dev check jax`, `onnx` and
-# `vllm` run them.
+# Skipped where there is no JAX, ONNX Runtime, Triton or vLLM, as in .venv: `./dev check jax`,
+# `onnx`, `triton` and `vllm` run them.
 moe_add_python_tests(engines engines/jax engines/jax_calls engines/onnx engines/onnx_graphs
-  engines/onnx_quantized engines/onnx_sessions engines/vllm COST 5)
+  engines/onnx_quantized engines/onnx_sessions engines/triton engines/vllm COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu
@@ -51,8 +51,8 @@ moe_add_python_tests(bench
 moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
   COST 280 LABELS slow device)
 moe_add_python_tests(device-operations
-  device/gpu_views device/grouped_ops_gpu device/routes_gpu device/routing_gpu
-  device/scaled_products device/torch_gpu
+  device/gpu_views device/grouped_ops_gpu device/nvcc_gpu device/routes_gpu
+  device/routing_gpu device/scaled_products device/torch_gpu
   COST 250 LABELS slow device)
 moe_add_python_tests(device-kernels device/gpu_kernels device/schedules_gpu
   COST 260 LABELS slow device)
