@@ -68,3 +68,19 @@ def test_doctor_says_the_same(dev):
     assert "\nmissing:\n  cmake 3.22 or later\n  ninja\n" in done.stdout
     assert "\nto install it:\n" in done.stdout
     assert "\t" not in done.stdout
+
+
+def test_headers_are_found_without_a_compiler(dev):
+    if not Path("/usr/include/zstd.h").exists():
+        pytest.skip("there is no zstd.h")
+    missing = dev("demo").stderr.partition("missing here:\n")[2].splitlines()
+    assert "  a C++17 compiler" in missing and "  zstd" not in missing
+
+
+@pytest.mark.parametrize("version, found", [("3.16.3", False), ("3.22.1", True), ("4.0.2", True)])
+def test_the_version_of_cmake_is_read(dev, tmp_path, version, found):
+    cmake = tmp_path / "bin" / "cmake"
+    cmake.write_text(f"#!{shutil.which('bash')}\necho 'cmake version {version}'\n")
+    cmake.chmod(0o755)
+    missing = dev("demo").stderr.partition("missing here:\n")[2].splitlines()
+    assert ("  cmake 3.22 or later" not in missing) == found
