@@ -31,6 +31,18 @@ void mlir::moe::raising::remarkNotRaised(Operation *op, StringRef name,
 // Names and attributes
 //===----------------------------------------------------------------------===//
 
+bool mlir::moe::raising::walkOutsideLinalg(
+    Operation *root, llvm::function_ref<WalkResult(Operation *)> visit) {
+  return root
+      ->walk<WalkOrder::PreOrder>([&](Operation *op) {
+        WalkResult result = visit(op);
+        return result.wasInterrupted() || !isa<linalg::LinalgOp>(op)
+                   ? result
+                   : WalkResult::skip();
+      })
+      .wasInterrupted();
+}
+
 Operation *mlir::moe::raising::findMalformed(Operation *root) {
   // The operations that passes look at, and how many operands they have.
   static const llvm::StringMap<unsigned> operands{
@@ -50,7 +62,7 @@ Operation *mlir::moe::raising::findMalformed(Operation *root) {
       {"slice", 1},       {"sort", 1},
       {"subtract", 2},    {"transpose", 1}};
   Operation *found = nullptr;
-  root->walk([&](Operation *op) {
+  walkOutsideLinalg(root, [&](Operation *op) {
     StringRef name = op->getName().getStringRef();
     auto expected =
         name.consume_front("stablehlo.") ? operands.find(name) : operands.end();
@@ -207,6 +219,12 @@ Value mlir::moe::raising::asForeign(OpBuilder &b, Value value, Type type) {
   if (value.getType() != tensor)
     value = tensor::CastOp::create(b, value.getLoc(), tensor, value);
   return createForeign(b, "torch_c.from_builtin_tensor", value, type);
+}
+
+bool mlir::moe::raising::isTorchNone(Value value) {
+  std::string text;
+  llvm::raw_string_ostream(text) << value.getType();
+  return text == "!torch.none" || isa<NoneType>(value.getType());
 }
 
 /// Returns a constant integer of torch-mlir.

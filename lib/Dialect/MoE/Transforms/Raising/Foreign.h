@@ -50,6 +50,11 @@ inline Operation *definedBy(Value value, StringRef name) {
   return isNamed(op, name) ? op : nullptr;
 }
 
+/// Visits the operations below `root` until one interrupts, but not the bodies
+/// of operations of linalg, which have the most and none that passes look for.
+/// Returns true if it was interrupted.
+bool walkOutsideLinalg(Operation *root,
+                       llvm::function_ref<WalkResult(Operation *)> visit);
 /// Returns an operation of StableHLO below `root` that lacks operands or
 /// results that it has by its name, which nothing verifies where the dialect is
 /// not registered; null if there is none.
@@ -80,6 +85,9 @@ RankedTensorType tensorTypeOf(Type type);
 Value asTensor(OpBuilder &b, Value value);
 /// Returns the tensor `value` as `type`, which asTensor() converted from.
 Value asForeign(OpBuilder &b, Value value, Type type);
+
+/// True for an operand of torch-mlir that is not given.
+bool isTorchNone(Value value);
 
 /// Returns the tensor whose last two of three dimensions `value` swaps; null if
 /// it does not.

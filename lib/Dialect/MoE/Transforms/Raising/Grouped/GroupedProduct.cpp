@@ -13,6 +13,8 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 
+#include <limits>
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
@@ -58,22 +60,38 @@ static Value buildIndex(OpBuilder &b, Location loc, int64_t value) {
   return arith::ConstantIndexOp::create(b, loc, value);
 }
 
-/// Returns [0, s_0, s_0 + s_1, ...] of the sizes.
+/// Returns an integer that has 64 bits within 31 bits. No tensor has as many
+/// rows, so that offsets, which are i32, are clamped to the rows alike.
+static Value buildClamped(OpBuilder &b, Location loc, Value value) {
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  Value low = arith::ConstantIntOp::create(b, loc, -most, 64),
+        high = arith::ConstantIntOp::create(b, loc, most, 64);
+  value = arith::MaxSIOp::create(b, loc, value, low);
+  return arith::MinSIOp::create(b, loc, value, high);
+}
+
+/// Returns [0, s_0, s_0 + s_1, ...] of the sizes. Sums are in i64.
 static Value buildSums(OpBuilder &b, Location loc, Value sizes, Value init) {
   Value zero = arith::ConstantIntOp::create(b, loc, 0, 32);
+  Value none = arith::ConstantIntOp::create(b, loc, 0, 64);
   Value c0 = buildIndex(b, loc, 0), c1 = buildIndex(b, loc, 1);
   Value first = tensor::InsertOp::create(b, loc, zero, init, c0);
   Value count =
       buildIndex(b, loc, cast<RankedTensorType>(sizes.getType()).getDimSize(0));
   auto loop = scf::ForOp::create(
-      b, loc, c0, count, c1, ValueRange{first, zero},
+      b, loc, c0, count, c1, ValueRange{first, none},
       [&](OpBuilder &b, Location loc, Value group, ValueRange carried) {
         Value size = tensor::ExtractOp::create(b, loc, sizes, group);
-        if (!size.getType().isInteger(32))
-          size = arith::TruncIOp::create(b, loc, b.getI32Type(), size);
+        if (!size.getType().isInteger(64))
+          size = arith::ExtSIOp::create(b, loc, b.getI64Type(), size);
+        else
+          size = buildClamped(b, loc, size);
         Value end = arith::AddIOp::create(b, loc, carried[1], size);
+        end = buildClamped(b, loc, end);
+        Value offset = arith::TruncIOp::create(b, loc, b.getI32Type(), end);
         Value next = arith::AddIOp::create(b, loc, group, c1);
-        Value result = tensor::InsertOp::create(b, loc, end, carried[0], next);
+        Value result =
+            tensor::InsertOp::create(b, loc, offset, carried[0], next);
         scf::YieldOp::create(b, loc, ValueRange{result, end});
       });
   return loop.getResult(0);
@@ -91,8 +109,8 @@ static Value buildStarts(OpBuilder &b, Location loc, Value ends, Value init) {
                SmallVector<AffineMap>{map, map},
                SmallVector{utils::IteratorType::parallel},
                [](OpBuilder &b, Location loc, ValueRange arguments) {
-                 Value end = arith::TruncIOp::create(b, loc, b.getI32Type(),
-                                                     arguments[0]);
+                 Value end = buildClamped(b, loc, arguments[0]);
+                 end = arith::TruncIOp::create(b, loc, b.getI32Type(), end);
                  linalg::YieldOp::create(b, loc, end);
                })
                .getResult(0);
@@ -145,11 +163,65 @@ Value GroupedProductBuilder::offsetsOf(Value groups, GroupArgument argument) {
                     : buildStarts(rewriter, loc, given, init);
 }
 
+RouteOp
+GroupedProductBuilder::routeOf(const GatheredWeights &gathered, int64_t rowDims,
+                               llvm::function_ref<RouteOp(OpBuilder &)> make) {
+  // The body of a gather of linalg computes the ids, each for itself.
+  Value key = gathered.ids ? gathered.ids : gathered.op->getResult(0);
+  RouteOp &made = routes[{
+      key, rowDims,
+      cast<RankedTensorType>(gathered.weights.getType()).getDimSize(0)}];
+  if (made)
+    return made;
+  OpBuilder::InsertionGuard guard(rewriter);
+  if (gathered.ids)
+    rewriter.setInsertionPointAfterValue(gathered.ids);
+  else
+    rewriter.setInsertionPoint(gathered.op);
+  return made = make(rewriter);
+}
+
 //===----------------------------------------------------------------------===//
 // Products
 //===----------------------------------------------------------------------===//
 
-Outcome GroupedProductBuilder::replace(Operation *op, GroupedProduct product) {
+/// Returns why scales are none of a product [m, k] and [g, k, n].
+static std::string refuseScales(const GroupedProduct &product, int64_t m,
+                                int64_t g, int64_t n) {
+  auto is = [](Value scales, ArrayRef<int64_t> shape) {
+    RankedTensorType type = tensorTypeOf(scales.getType());
+    return type && type.getElementType().isF32() &&
+           type.getRank() == int64_t(shape.size()) &&
+           llvm::all_of_zip(type.getShape(), shape, mayEqual);
+  };
+  if (is(product.rowScales, {m}) && is(product.weightScales, {g, n}))
+    return "";
+  return "expected scales of f32 of each row and of each column of the "
+         "weights, got " +
+         printed(product.rowScales.getType()) + " and " +
+         printed(product.weightScales.getType());
+}
+
+void mlir::moe::raising::buildEpilogue(OpBuilder &b, GroupedMatmulOp matmul,
+                                       Type element) {
+  OpBuilder::InsertionGuard guard(b);
+  Location loc = matmul.getLoc();
+  Block *body = b.createBlock(&matmul.getEpilogue());
+  Value sum = body->addArgument(b.getF32Type(), loc);
+  for (size_t i = 0; i < matmul.getExtras().size(); ++i)
+    sum = arith::MulFOp::create(b, loc, sum,
+                                body->addArgument(b.getF32Type(), loc));
+  if (!element.isF32())
+    sum = arith::TruncFOp::create(b, loc, element, sum);
+  YieldOp::create(b, loc, sum);
+}
+
+Value GroupedProductBuilder::build(Operation *op, GroupedProduct product,
+                                   std::string &reason) {
+  auto refuse = [&](const Twine &why) {
+    reason = why.str();
+    return Value();
+  };
   // A transpose of the weights is their other layout.
   while (Value swapped = swappedLastTwo(product.weights)) {
     product.weights = swapped;
@@ -160,25 +232,29 @@ Outcome GroupedProductBuilder::replace(Operation *op, GroupedProduct product) {
                    result = tensorTypeOf(product.result);
   if (!rows || !weights || !result || rows.getRank() != 2 ||
       weights.getRank() != 3 || result.getRank() != 2)
-    return Outcome::left("expected rows [m, k] and weights [g, k, n]");
-  if (!isFloat(rows.getElementType()) || !isFloat(result.getElementType()) ||
-      rows.getElementType() != weights.getElementType())
-    return Outcome::left("expected rows and weights of one float type of 16 or "
-                         "32 bits, got " +
-                         printed(rows) + " and " + printed(weights));
+    return refuse("expected rows [m, k] and weights [g, k, n]");
+  bool isScaled = bool(product.rowScales);
+  Type element = rows.getElementType();
+  if (!(isScaled ? isa<Float8E4M3FNType>(element) : isFloat(element)) ||
+      !isFloat(result.getElementType()) || element != weights.getElementType())
+    return refuse(
+        "expected rows and weights of " +
+        Twine(isScaled ? "f8E4M3FN" : "one float type of 16 or 32 bits") +
+        ", got " + printed(rows) + " and " + printed(weights));
   int64_t k = weights.getDimSize(product.transposed ? 2 : 1),
           n = weights.getDimSize(product.transposed ? 1 : 2);
   if (!weights.hasStaticShape() || rows.isDynamicDim(1))
-    return Outcome::left("the weights have a dynamic shape: " +
-                         printed(weights));
+    return refuse("the weights have a dynamic shape: " + printed(weights));
   if (rows.getDimSize(1) != k || !mayEqual(result.getDimSize(1), n) ||
       !mayEqual(result.getDimSize(0), rows.getDimSize(0)))
-    return Outcome::left("the extents do not fit: " + printed(rows) + ", " +
-                         printed(weights) + " and " + printed(result));
-  std::string why =
-      refuseGroups(product.groups.getType(), weights.getDimSize(0));
-  if (!why.empty())
-    return Outcome::left(why);
+    return refuse("the extents do not fit: " + printed(rows) + ", " +
+                  printed(weights) + " and " + printed(result));
+  reason = refuseGroups(product.groups.getType(), weights.getDimSize(0));
+  if (reason.empty() && isScaled)
+    reason =
+        refuseScales(product, rows.getDimSize(0), weights.getDimSize(0), n);
+  if (!reason.empty())
+    return {};
 
   OpBuilder::InsertionGuard guard(rewriter);
   Value offsets = offsetsOf(product.groups, product.argument);
@@ -195,20 +271,25 @@ Outcome GroupedProductBuilder::replace(Operation *op, GroupedProduct product) {
         rewriter, loc, rewriter.getFloatAttr(result.getElementType(), 0.0));
     init = linalg::FillOp::create(rewriter, loc, zero, init).getResult(0);
   }
+  SmallVector<Value> extras;
+  ArrayAttr maps;
+  if (isScaled) {
+    extras = {asTensor(rewriter, product.rowScales),
+              asTensor(rewriter, product.weightScales)};
+    // From (group, row, column).
+    auto map = [&](ArrayRef<unsigned> dims) {
+      return AffineMap::getMultiDimMapWithTargets(3, dims,
+                                                  rewriter.getContext());
+    };
+    maps = rewriter.getAffineMapArrayAttr({map({1}), map({0, 2})});
+  }
   auto matmul = GroupedMatmulOp::create(
       rewriter, loc, init.getType(), lhs, /*gather=*/nullptr, offsets, rhs,
-      /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
-      /*extras=*/ValueRange(), init, product.transposed, /*panels=*/nullptr,
-      /*maps=*/nullptr, /*first=*/nullptr, /*blocks=*/nullptr);
-  Block *body = rewriter.createBlock(&matmul.getEpilogue());
-  Value sum = body->addArgument(rewriter.getF32Type(), loc);
-  if (!result.getElementType().isF32())
-    sum = arith::TruncFOp::create(rewriter, loc, result.getElementType(), sum);
-  YieldOp::create(rewriter, loc, sum);
-  rewriter.setInsertionPoint(op);
-  rewriter.replaceOp(op,
-                     asForeign(rewriter, matmul.getResult(), product.result));
-  return Outcome::raised();
+      /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(), extras, init,
+      product.transposed, /*panels=*/nullptr, maps, /*first=*/nullptr,
+      /*blocks=*/nullptr);
+  buildEpilogue(rewriter, matmul, result.getElementType());
+  return asForeign(rewriter, matmul.getResult(), product.result);
 }
 
 /// Returns the matrix [k, n] of one group: its rows of `lhs` and `rhs`.
@@ -259,28 +340,32 @@ static Value buildGradient(OpBuilder &b, Location loc, Value lhs,
       .getResult(0);
 }
 
-Outcome GroupedProductBuilder::replace(Operation *op,
-                                       GroupedGradient gradient) {
+Value GroupedProductBuilder::build(Operation *op, GroupedGradient gradient,
+                                   std::string &reason) {
+  auto refuse = [&](const Twine &why) {
+    reason = why.str();
+    return Value();
+  };
   RankedTensorType lhs = tensorTypeOf(gradient.lhs.getType()),
                    rhs = tensorTypeOf(gradient.rhs.getType()),
                    result = tensorTypeOf(gradient.result);
   if (!lhs || !rhs || !result || lhs.getRank() != 2 || rhs.getRank() != 2 ||
       result.getRank() != 3 || !result.hasStaticShape())
-    return Outcome::left("expected matrices and a result [g, k, n]");
+    return refuse("expected matrices and a result [g, k, n]");
   if (!isFloat(lhs.getElementType()) || !isFloat(result.getElementType()) ||
       lhs.getElementType() != rhs.getElementType())
-    return Outcome::left("expected matrices of one float type of 16 or 32 "
-                         "bits, got " +
-                         printed(lhs) + " and " + printed(rhs));
+    return refuse("expected matrices of one float type of 16 or 32 bits, "
+                  "got " +
+                  printed(lhs) + " and " + printed(rhs));
   int64_t groups = result.getDimSize(0), k = result.getDimSize(1),
           n = result.getDimSize(2), step = gradient.transposed ? 1 : 0;
   if (lhs.getDimSize(1 - step) != k || rhs.getDimSize(1) != n ||
       !mayEqual(lhs.getDimSize(step), rhs.getDimSize(0)))
-    return Outcome::left("the extents do not fit: " + printed(lhs) + ", " +
-                         printed(rhs) + " and " + printed(result));
-  std::string why = refuseGroups(gradient.groups.getType(), groups);
-  if (!why.empty())
-    return Outcome::left(why);
+    return refuse("the extents do not fit: " + printed(lhs) + ", " +
+                  printed(rhs) + " and " + printed(result));
+  reason = refuseGroups(gradient.groups.getType(), groups);
+  if (!reason.empty())
+    return {};
 
   OpBuilder::InsertionGuard guard(rewriter);
   Value offsets = offsetsOf(gradient.groups, gradient.argument);
@@ -333,7 +418,5 @@ Outcome GroupedProductBuilder::replace(Operation *op,
             SmallVector<OpFoldResult>(3, b.getIndexAttr(1)));
         scf::YieldOp::create(b, loc, next);
       });
-  rewriter.replaceOp(op,
-                     asForeign(rewriter, loop.getResult(0), gradient.result));
-  return Outcome::raised();
+  return asForeign(rewriter, loop.getResult(0), gradient.result);
 }

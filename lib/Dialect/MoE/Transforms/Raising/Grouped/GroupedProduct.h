@@ -9,6 +9,7 @@
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_GROUPED_GROUPEDPRODUCT_H
 
 #include "Foreign.h"
+#include "GatheredWeights.h"
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 
@@ -29,6 +30,9 @@ struct GroupedProduct {
   bool transposed = false;
   bool zeroRest; // rows of no group are 0, else undefined
   Type result;   // of a tensor [m, n]
+  // Factors of f32 of each row [m] and of each column of the weights [g, n],
+  // where rows and weights have 8 bits.
+  Value rowScales = {}, weightScales = {};
 };
 
 /// A product of the columns of each group, as steps of the contraction:
@@ -48,16 +52,35 @@ class GroupedProductBuilder {
 public:
   explicit GroupedProductBuilder(RewriterBase &rewriter) : rewriter(rewriter) {}
 
+  /// Builds the product before `op` and returns it as the type of its result;
+  /// null with the reason if it is none.
+  Value build(Operation *op, GroupedProduct product, std::string &reason);
+  Value build(Operation *op, GroupedGradient gradient, std::string &reason);
   /// Replaces `op`, with one result, by the product; or says why not.
-  Outcome replace(Operation *op, GroupedProduct product);
-  Outcome replace(Operation *op, GroupedGradient gradient);
+  template <typename Product> Outcome replace(Operation *op, Product product) {
+    std::string reason;
+    Value made = build(op, product, reason);
+    if (!made)
+      return Outcome::left(reason);
+    rewriter.replaceOp(op, made);
+    return Outcome::raised();
+  }
+  RewriterBase &getRewriter() { return rewriter; }
+  /// Returns the route of ids that weights were gathered by, made once by
+  /// `make` for ids of one gather and `rowDims`.
+  RouteOp routeOf(const GatheredWeights &gathered, int64_t rowDims,
+                  llvm::function_ref<RouteOp(OpBuilder &)> make);
 
 private:
   Value offsetsOf(Value groups, GroupArgument argument);
 
   RewriterBase &rewriter;
   llvm::MapVector<std::pair<Value, GroupArgument>, Value> offsets;
+  llvm::MapVector<std::tuple<Value, int64_t, int64_t>, RouteOp> routes;
 };
+
+/// Builds the epilogue: the sum, times the operands if there are any, rounded.
+void buildEpilogue(OpBuilder &b, GroupedMatmulOp matmul, Type element);
 
 //===----------------------------------------------------------------------===//
 // Patterns
@@ -65,10 +88,17 @@ private:
 
 /// chlo.ragged_dot and its composite in StableHLO.
 Outcome raiseRaggedDot(Operation *op, GroupedProductBuilder &builder);
+/// The same with batching dimensions, one product for each.
+Outcome raiseBatchedRaggedDot(Operation *op, GroupedProductBuilder &builder);
 /// A product of all rows with the weights of each group, with a mask.
 Outcome raiseMaskedDot(Operation *op, GroupedProductBuilder &builder);
+/// A batched product of rows with weights that were gathered by their ids.
+Outcome raiseGatheredDot(Operation *op, GroupedProductBuilder &builder);
 /// torch-mlir's torch.operator of grouped products.
 Outcome raiseTorchGroupedMatmul(Operation *op, GroupedProductBuilder &builder);
+/// The same of 8-bit rows and weights with scales.
+Outcome raiseTorchScaledGroupedMatmul(Operation *op,
+                                      GroupedProductBuilder &builder);
 
 } // namespace mlir::moe::raising
 

@@ -12,21 +12,22 @@
 //===----------------------------------------------------------------------===//
 
 #include "GroupedProduct.h"
+#include "RaggedDims.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
-namespace {
-using Dims = SmallVector<int64_t>;
+using Dims = RaggedDims::Dims;
 
-struct RaggedDims {
-  Dims lhsBatching, rhsBatching, lhsContracting, rhsContracting, lhsRagged,
-      rhsGroup;
-};
-} // namespace
+bool mlir::moe::raising::isRaggedDot(Operation *op) {
+  if (!isNamed(op, "stablehlo.composite"))
+    return isNamed(op, "chlo.ragged_dot");
+  auto name = op->getAttrOfType<StringAttr>("name");
+  return name && name.getValue() == "chlo.ragged_dot";
+}
 
-static std::optional<RaggedDims> readDims(Operation *op) {
+std::optional<RaggedDims> mlir::moe::raising::readRaggedDims(Operation *op) {
   const char *names[] = {
       "lhs_batching_dimensions",    "rhs_batching_dimensions",
       "lhs_contracting_dimensions", "rhs_contracting_dimensions",
@@ -60,20 +61,15 @@ static std::optional<RaggedDims> readDims(Operation *op) {
 
 Outcome mlir::moe::raising::raiseRaggedDot(Operation *op,
                                            GroupedProductBuilder &builder) {
-  if (isNamed(op, "stablehlo.composite")) {
-    auto name = op->getAttrOfType<StringAttr>("name");
-    if (!name || name.getValue() != "chlo.ragged_dot")
-      return {};
-  } else if (!isNamed(op, "chlo.ragged_dot")) {
+  if (!isRaggedDot(op))
     return {};
-  }
   if (op->getNumOperands() != 3 || op->getNumResults() != 1)
     return Outcome::left("expected three operands and a result");
-  std::optional<RaggedDims> dims = readDims(op);
+  std::optional<RaggedDims> dims = readRaggedDims(op);
   if (!dims)
     return Outcome::left("its dimension numbers are not understood");
-  if (!dims->lhsBatching.empty() || !dims->rhsBatching.empty())
-    return Outcome::left("it has batching dimensions");
+  if (dims->isBatched())
+    return {}; // another pattern's
   Type result = op->getResult(0).getType();
   auto are = [](const Dims &dims, int64_t expected) {
     return dims == Dims{expected};
@@ -85,8 +81,8 @@ Outcome mlir::moe::raising::raiseRaggedDot(Operation *op,
     bool isPlain = are(dims->lhsContracting, 0) && are(dims->lhsRagged, 0),
          isTransposed = are(dims->lhsContracting, 1) && are(dims->lhsRagged, 1);
     if ((!isPlain && !isTransposed) || !are(dims->rhsContracting, 0))
-      return Outcome::left("the ragged dimension is that of a batch, or not "
-                           "the rows of both operands");
+      return Outcome::left("the ragged dimension is not the rows of both "
+                           "operands");
     return builder.replace(op, GroupedGradient{lhs, isTransposed, rhs, sizes,
                                                GroupArgument::Sizes, result});
   }

@@ -17,19 +17,13 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
-/// True for an operand that is not given.
-static bool isNone(Value value) {
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  value.getType().print(os);
-  return text == "!torch.none" || isa<NoneType>(value.getType());
-}
-
 Outcome
 mlir::moe::raising::raiseTorchGroupedMatmul(Operation *op,
                                             GroupedProductBuilder &builder) {
+  if (!isNamed(op, "torch.operator"))
+    return {};
   auto name = op->getAttrOfType<StringAttr>("name");
-  if (!isNamed(op, "torch.operator") || !name)
+  if (!name)
     return {};
   bool isFallback = name.getValue() == "torch.transformers.grouped_mm_fallback";
   if (!isFallback && name.getValue() != "torch.aten._grouped_mm")
@@ -38,10 +32,10 @@ mlir::moe::raising::raiseTorchGroupedMatmul(Operation *op,
     return Outcome::left("expected the operands self, mat2 and offs");
   Value lhs = op->getOperand(0), rhs = op->getOperand(1),
         ends = op->getOperand(2);
-  if (isNone(ends))
+  if (isTorchNone(ends))
     return Outcome::left("it has no offs: a batched matmul");
   // The type of the result says the data type.
-  if (op->getNumOperands() > 3 && !isNone(op->getOperand(3)))
+  if (op->getNumOperands() > 3 && !isTorchNone(op->getOperand(3)))
     return Outcome::left("it has a bias");
   Type result = op->getResult(0).getType();
   RankedTensorType left = tensorTypeOf(lhs.getType()),

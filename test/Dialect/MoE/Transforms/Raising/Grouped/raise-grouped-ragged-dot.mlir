@@ -86,8 +86,7 @@ func.func @gradient(%x: tensor<?x4xf32>, %dy: tensor<?x5xf32>, %s: tensor<3xi32>
 
 // CHECK-LABEL: func.func @left(
 // CHECK-NOT:     moe.grouped_matmul
-// REMARK-DAG:  'chlo.ragged_dot': it has batching dimensions
-// REMARK-DAG:  'chlo.ragged_dot': the ragged dimension is that of a batch
+// REMARK-DAG:  'chlo.ragged_dot': the ragged dimension is not the rows of both operands
 // REMARK-DAG:  'chlo.ragged_dot': the left operand is not [rows, k]
 // REMARK-DAG:  'chlo.ragged_dot': the right operand is neither [g, k, n] nor [g, n, k]
 // REMARK-DAG:  'chlo.ragged_dot': its dimension numbers are not understood
@@ -95,11 +94,9 @@ func.func @gradient(%x: tensor<?x4xf32>, %dy: tensor<?x5xf32>, %s: tensor<3xi32>
 // REMARK-DAG:  'chlo.ragged_dot': the extents do not fit: tensor<?x4xf32>, tensor<3x5x4xf32> and tensor<?x4xf32>
 // REMARK-DAG:  'chlo.ragged_dot': expected 3 groups, got tensor<4xi32>
 // REMARK-DAG:  'chlo.ragged_dot': expected a vector of i32 or i64 for the groups, got tensor<1x3xi32>
-func.func @left(%b: tensor<2x?x4xf32>, %bw: tensor<3x2x4x5xf32>, %bs: tensor<2x3xi32>,
-                %x: tensor<?x4xf32>, %w: tensor<3x4x4xf32>, %w5: tensor<3x5x4xf32>,
+func.func @left(%b: tensor<2x?x4xf32>, %x: tensor<?x4xf32>, %w: tensor<3x4x4xf32>, %w5: tensor<3x5x4xf32>,
                 %s: tensor<3xi32>, %s4: tensor<4xi32>, %s2: tensor<1x3xi32>,
                 %xi: tensor<?x4xi32>, %wi: tensor<3x4x4xi32>) {
-  %0 = "chlo.ragged_dot"(%b, %bw, %bs) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_batching_dimensions = [0], rhs_batching_dimensions = [1], lhs_contracting_dimensions = [2], rhs_contracting_dimensions = [2], lhs_ragged_dimensions = [1], rhs_group_dimensions = [0]>}> : (tensor<2x?x4xf32>, tensor<3x2x4x5xf32>, tensor<2x3xi32>) -> tensor<2x?x5xf32>
   %1 = "chlo.ragged_dot"(%b, %b, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_contracting_dimensions = [2], rhs_contracting_dimensions = [2], lhs_ragged_dimensions = [0]>}> : (tensor<2x?x4xf32>, tensor<2x?x4xf32>, tensor<3xi32>) -> tensor<2x?x?xf32>
   %2 = "chlo.ragged_dot"(%x, %w, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_contracting_dimensions = [0], rhs_contracting_dimensions = [1], lhs_ragged_dimensions = [1], rhs_group_dimensions = [0]>}> : (tensor<?x4xf32>, tensor<3x4x4xf32>, tensor<3xi32>) -> tensor<?x4xf32>
   %3 = "chlo.ragged_dot"(%x, %w, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0], lhs_ragged_dimensions = [0], rhs_group_dimensions = [1]>}> : (tensor<?x4xf32>, tensor<3x4x4xf32>, tensor<3xi32>) -> tensor<?x4xf32>
@@ -112,4 +109,21 @@ func.func @left(%b: tensor<2x?x4xf32>, %bw: tensor<3x2x4x5xf32>, %bs: tensor<2x3
   %9 = "stablehlo.composite"(%x) <{name = "chlo.top_k"}> : (tensor<?x4xf32>) -> tensor<?x4xf32>
   %10 = "other.ragged_dot"(%x, %w, %s) : (tensor<?x4xf32>, tensor<3x4x4xf32>, tensor<3xi32>) -> tensor<?x4xf32>
   return
+}
+
+// -----
+
+// Sizes of 64 bits may be larger than offsets are: they and their sums are
+// clamped, not cut off.
+
+// CHECK-LABEL: func.func @large_sizes(
+// CHECK:         scf.for {{.*}} iter_args(%{{.*}} = %{{.*}}, %[[SUM:.*]] = %{{.*}}) -> (tensor<4xi32>, i64)
+// CHECK:           %[[SIZE:.*]] = tensor.extract %arg2
+// CHECK:           %[[LOW:.*]] = arith.maxsi %[[SIZE]], %{{.*}} : i64
+// CHECK:           %[[HIGH:.*]] = arith.minsi %[[LOW]], %{{.*}} : i64
+// CHECK:           %[[END:.*]] = arith.addi %[[SUM]], %[[HIGH]] : i64
+// CHECK:           arith.trunci %{{.*}} : i64 to i32
+func.func @large_sizes(%x: tensor<?x4xf32>, %w: tensor<3x4x5xf32>, %s: tensor<3xi64>) -> tensor<?x5xf32> {
+  %y = "chlo.ragged_dot"(%x, %w, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [1], lhs_ragged_dimensions = [0], rhs_group_dimensions = [0]>}> : (tensor<?x4xf32>, tensor<3x4x5xf32>, tensor<3xi64>) -> tensor<?x5xf32>
+  return %y : tensor<?x5xf32>
 }
