@@ -39,8 +39,8 @@ moe_add_python_tests(transformers
   COST 90 LABELS slow)
 # Skipped where there is no JAX, ONNX Runtime, Triton or vLLM, as in .venv: `./dev check jax`,
 # `onnx`, `triton` and `vllm` run them.
-moe_add_python_tests(engines engines/jax engines/jax_calls engines/onnx engines/onnx_graphs
-  engines/onnx_quantized engines/onnx_sessions engines/triton engines/vllm COST 5)
+moe_add_python_tests(engines engines/jax engines/jax_calls engines/jax_einsums engines/onnx
+  engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/triton engines/vllm COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu

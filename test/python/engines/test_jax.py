@@ -141,25 +141,6 @@ def test_blocks(name):
         compare(layer, block, p, tokens)
 
 
-def gshard(x, p, capacity=16):
-    """Dispatch and combination as einsums of one-hot masks, with a capacity."""
-    weights, ids = lax.top_k(jax.nn.softmax(x @ p["router"], axis=-1), TOP_K)
-    mask = jax.nn.one_hot(ids, EXPERTS, dtype=jnp.float32)
-    before = jnp.cumsum(mask.reshape(-1, EXPERTS), 0).reshape(mask.shape) - mask
-    place = (before * mask).sum(-1).astype(jnp.int32)
-    slots = jax.nn.one_hot(place, capacity, dtype=jnp.float32)
-    combine = jnp.einsum("tk,tke,tkc->tec", weights, mask, slots)
-    rows = jnp.einsum("tec,th->ech", (combine > 0).astype(x.dtype), x)
-    y = jax.nn.relu(jnp.einsum("ech,ehi->eci", rows, p["wi_0"]))
-    return jnp.einsum("tec,ech->th", combine, jnp.einsum("eci,eih->ech", y, p["wo"]))
-
-
-def test_gshard():
-    """It stays the dense products that it is."""
-    p = parameters()
-    compare(import_block(gshard, p, tokens=33).layer(), gshard, p, 33)
-
-
 def test_one_number_of_tokens():
     p = parameters()
     imported = import_block(maxtext, p, tokens=5)
@@ -226,6 +207,26 @@ def test_gradient_of_weights():
             part = slice(end - size, end)
             expected = x[part].T.astype(np.float64) @ dy[part]
             assert np.abs(y[group] - expected).max() <= 2e-6 * max(np.abs(expected).max(), 1e-30)
+
+
+def test_vmap():
+    """Products of a batch, and their gradients: each element has its sizes."""
+    from moe.integrations.jax import from_jax
+
+    def loss(x, w, sizes):
+        return (jax.vmap(lax.ragged_dot)(x, w, sizes) ** 2).sum()
+
+    rng = np.random.default_rng(5)
+    x, w = (rng.standard_normal(shape).astype(np.float32)
+            for shape in ((3, 40, HIDDEN), (3, EXPERTS, HIDDEN, INNER)))
+    sizes = np.asarray([[5] * EXPERTS, [0, 7, 0, 0, 13, 1, 0, 0], [0] * EXPERTS], np.int32)
+    for function in (lambda *a: jax.vmap(lax.ragged_dot)(*a),
+                     lambda *a: jax.grad(loss, argnums=0)(*a),
+                     lambda *a: jax.grad(loss, argnums=1)(*a)):
+        layer = from_jax(function, *(jax.ShapeDtypeStruct(a.shape, a.dtype)
+                                     for a in (x, w, sizes))).layer()
+        y, expected = layer(x, w, sizes), np.asarray(function(x, w, sizes), np.float64)
+        assert np.abs(y - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
 # -- near misses ----------------------------------------------------------------

@@ -19,8 +19,7 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
-/// Operations of StableHLO whose result has the shape of their tensors.
-static bool isElementwise(Operation *op) {
+bool mlir::moe::raising::isElementwise(Operation *op) {
   static const llvm::StringSet<> names{"abs",
                                        "add",
                                        "and",

@@ -8,7 +8,7 @@
 #ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_EXTENTS_H
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_EXTENTS_H
 
-#include "mlir/IR/Value.h"
+#include "mlir/IR/Operation.h"
 
 #include <optional>
 
@@ -27,6 +27,9 @@ struct Extent {
   bool operator!=(const Extent &other) const { return !(*this == other); }
 };
 
+/// True for operations of StableHLO whose result has the shape of their
+/// tensors.
+bool isElementwise(Operation *op);
 /// Returns the first extent of a tensor, as far as it is known.
 std::optional<Extent> rowsOf(Value tensor);
 /// Returns the element `index` of a tensor of integers of rank 0 or 1.

@@ -49,6 +49,8 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
     | `stablehlo.dot_general` of all rows with all weights, masked | ends | 0 |
     | `torch.operator "torch.aten._grouped_mm"` | ends | undefined |
     | `torch.operator "torch.transformers.grouped_mm_fallback"` | ends | 0 |
+    | `torch.operator "torch.aten._scaled_grouped_mm"` | ends | undefined |
+    | batched products with gathered weights, StableHLO or linalg | ids | – |
 
     Products that are ragged along the contraction, the gradients of weights,
     become a loop over the groups with a matmul of linalg; a group without rows
@@ -56,9 +58,15 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
     exceed the rows. The masked form is that of JAX for CPUs, which sums over
     the groups. A transpose of the weights is folded into their layout.
 
+    Each batch of a `chlo.ragged_dot` with batching dimensions becomes a product
+    of its own; where these are ragged, an ordinary batched matmul. Rows whose
+    weights were gathered by an id of each row are grouped by `moe.route`, and
+    return to their places by `moe.combine`. Scales of 8-bit rows and columns
+    are factors in the epilogue.
+
     What no pattern matches stays as it is, and a remark of `moe-raise` has the
-    reason where it is one of these operations: batching dimensions, 8-bit or
-    integer types, a bias.
+    reason where it is one of these operations: integer types, a bias, scales of
+    blocks. Modules without any of them are not changed.
   }];
   let statistics = [
     Statistic<"numRaised", "products-raised", "grouped products raised">
@@ -70,7 +78,7 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
 }
 
 def MoERaiseRouting : Pass<"moe-raise-routing"> {
-  let summary = "Turn sorted choices of other dialects into dispatches";
+  let summary = "Turn choices of other dialects into dispatches";
   let description = [{
     Programs of JAX sort the choices of their tokens by expert and gather rows
     in that order. In StableHLO, matched by name as in `moe-raise-grouped`:
@@ -92,14 +100,32 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     and that hold are removed. Operations of StableHLO without an effect that
     nothing uses any more are erased. Sums are in f32 and rounded once.
 
-    Functions that are called have to be inlined before. `moe-raise-grouped`
+    Programs without a sort compute columns of each token and expert, of each
+    expert and slot of a capacity, or of each choice with weights gathered for
+    it, and add them up by weights. Masks and weights are followed by what their
+    dimensions are: tokens, choices, experts, slots. From the sum at the end the
+    products, activations and biases follow, back to the rows of the tokens:
+
+    | the sum has | becomes |
+    | --- | --- |
+    | weights `[T, E]`, 0 but for the choices | `moe.dispatch`, `moe.combine` |
+    | places `[T, E, C]` by a running sum | `moe.dispatch` with `capacity` |
+    | weights `[T, K]`, experts by `w[ids]` | `moe.dispatch`, `moe.combine` |
+
+    The products between them become `moe.grouped_matmul`, a bias of each expert
+    is added in its epilogue. Of what a token did not choose nothing is
+    computed: a NaN there, times 0, does not reach the result.
+
+    Blocks without a top-k or grouped product are not changed. Functions that
+    are called have to be inlined before. `moe-raise-grouped`
     comes after: it takes offsets from the dispatch, and leaves out the zeros in
     rows of no expert where there are none.
   }];
   let statistics = [
     Statistic<"numGates", "gates-raised", "top-k raised to gates">,
     Statistic<"numDispatches", "dispatches-raised", "dispatches raised">,
-    Statistic<"numCombinations", "combinations-raised", "combinations raised">
+    Statistic<"numCombinations", "combinations-raised", "combinations raised">,
+    Statistic<"numMixtures", "mixtures-raised", "layers without a sort raised">
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Foreign.h"
 #include "Match.h"
 #include "Patterns.h"
 
@@ -77,6 +78,15 @@ struct MoERaiseGate : moe::impl::MoERaiseGateBase<MoERaiseGate> {
   using MoERaiseGateBase::MoERaiseGateBase;
 
   void runOnOperation() override {
+    // Without a gate there is nothing to fold into one, and what a rewriter
+    // folds on its way stays as it is.
+    bool hasGate =
+        raising::walkOutsideLinalg(getOperation(), [](Operation *op) {
+          return isa<GateOp>(op) ? WalkResult::interrupt()
+                                 : WalkResult::advance();
+        });
+    if (!hasGate)
+      return markAllAnalysesPreserved(); // nothing to verify again, either
     RewritePatternSet patterns(&getContext());
     raising::populateFoldExtentPatterns(patterns);
     raising::populateFoldScorePatterns(patterns);

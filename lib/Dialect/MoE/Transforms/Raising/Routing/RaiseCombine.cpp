@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
+#include "GroupRows.h"
 #include "Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -89,24 +90,18 @@ static std::optional<Combination> matchScatter(Operation *op,
   return found;
 }
 
-bool mlir::moe::raising::raiseCombine(Operation *op, Routing &routing) {
-  std::optional<Combination> found;
-  for (auto match : {matchSum, matchDot, matchScatter})
-    if (!found)
-      found = match(op, routing.choices);
-  if (!found)
-    return false;
-  auto rowsType = dyn_cast<RankedTensorType>(found->rows.getType());
+bool mlir::moe::raising::replaceByCombination(Operation *op, Routing &routing,
+                                              Value rows, Value positions,
+                                              Value weights, Value into) {
+  auto rowsType = dyn_cast<RankedTensorType>(rows.getType());
   auto type = cast<RankedTensorType>(op->getResult(0).getType());
   Type element = type.getElementType();
   if (!rowsType || rowsType.getRank() != 2 ||
       !(element.isF32() || element.isF16() || element.isBF16()))
     return false;
   RewriterBase &rewriter = routing.rewriter;
-  Operation *grouping = routing.groupingBefore(op, found->ids);
   rewriter.setInsertionPoint(op);
   Location loc = op->getLoc();
-  Value rows = found->rows;
   Operation *rounded = op;
   if (rowsType.getElementType() != element) {
     if (!element.isF32())
@@ -115,19 +110,31 @@ bool mlir::moe::raising::raiseCombine(Operation *op, Routing &routing) {
     // be widened.
     Operation *user =
         op->hasOneUse() ? *op->getResult(0).getUsers().begin() : nullptr;
-    if (isNamed(user, "stablehlo.convert") && !found->into &&
+    if (isNamed(user, "stablehlo.convert") && !into &&
         getElementTypeOrSelf(user->getResult(0)) == rowsType.getElementType())
       rounded = user;
     else
       rows = arith::ExtFOp::create(rewriter, loc,
                                    rowsType.clone(rewriter.getF32Type()), rows);
   }
-  Value sum = CombineOp::create(rewriter, loc, rows,
-                                Routing::positionsOf(grouping), found->weights,
+  Value sum = CombineOp::create(rewriter, loc, rows, positions, weights,
                                 /*dropped=*/nullptr, /*normalize=*/nullptr);
   sum = routing.recast(sum, rounded->getResult(0).getType());
-  if (found->into)
-    sum = arith::AddFOp::create(rewriter, loc, found->into, sum);
+  if (into)
+    sum = arith::AddFOp::create(rewriter, loc, into, sum);
   rewriter.replaceAllUsesWith(rounded->getResult(0), sum);
   return true;
+}
+
+bool mlir::moe::raising::raiseCombine(Operation *op, Routing &routing) {
+  std::optional<Combination> found;
+  for (auto match : {matchSum, matchDot, matchScatter})
+    if (!found)
+      found = match(op, routing.choices);
+  if (!found)
+    return false;
+  Operation *grouping = routing.groupingBefore(op, found->ids);
+  return replaceByCombination(op, routing, found->rows,
+                              Routing::positionsOf(grouping), found->weights,
+                              found->into);
 }

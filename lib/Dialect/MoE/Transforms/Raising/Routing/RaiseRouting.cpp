@@ -51,10 +51,27 @@ static bool isWithoutEffect(Operation *op) {
          name.starts_with("chlo.");
 }
 
+/// True for operations that a layer of experts has: a top-k or grouped product.
+static bool isOfExperts(Operation *op) {
+  if (isa<GateOp>(op))
+    return true;
+  StringRef name = op->getName().getStringRef();
+  if (name == "chlo.top_k" || name == "chlo.ragged_dot")
+    return true;
+  if (name != "stablehlo.composite")
+    return false;
+  auto of = op->getAttrOfType<StringAttr>("name");
+  return of &&
+         (of.getValue() == "chlo.top_k" || of.getValue() == "chlo.ragged_dot");
+}
+
 /// Replaces rows that are selected everywhere: a bound that is kept.
 static bool removeTruth(Operation *op, Routing &routing) {
-  if (!isNamed(op, "stablehlo.select") || op->getNumOperands() != 3 ||
-      !routing.choices.get(op->getOperand(0), Role::Truth) ||
+  if (!isNamed(op, "stablehlo.select") || op->getNumOperands() != 3)
+    return false;
+  std::optional<Selector> selector = routing.selectors.get(op->getOperand(0));
+  if ((!routing.choices.get(op->getOperand(0), Role::Truth) &&
+       (!selector || selector->kind != Selector::Truth)) ||
       op->getOperand(1).getType() != op->getResult(0).getType())
     return false;
   routing.rewriter.replaceAllUsesWith(op->getResult(0), op->getOperand(1));
@@ -66,10 +83,17 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
   using MoERaiseRoutingBase::MoERaiseRoutingBase;
 
   void runOnOperation() override {
+    // Blocks without experts stay as they are.
+    SetVector<Block *> blocks;
+    walkOutsideLinalg(getOperation(), [&](Operation *op) {
+      if (isOfExperts(op))
+        blocks.insert(op->getBlock());
+      return WalkResult::advance();
+    });
+    if (blocks.empty())
+      return markAllAnalysesPreserved();
     if (Operation *op = findMalformed(getOperation()))
       return remarkNotRaised(op, "RoutingNotRaised", malformed);
-    SmallVector<Block *> blocks;
-    getOperation()->walk([&](Block *block) { blocks.push_back(block); });
     for (Block *block : blocks)
       raise(*block);
   }
@@ -80,7 +104,8 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
     bool changed = false;
     for (Operation &op : llvm::make_early_inc_range(block)) {
       rewriter.setInsertionPoint(&op);
-      if (raiseTopK(&op, rewriter)) {
+      if (GateOp gate = raiseTopK(&op, rewriter)) {
+        routing.visit(gate);
         ++numGates;
         changed = true;
         continue;
@@ -91,12 +116,18 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       }
       if (removeTruth(&op, routing))
         continue;
+      bool isRaised = true;
       if (raiseDispatch(&op, routing))
         ++numDispatches;
       else if (raiseCombine(&op, routing))
         ++numCombinations;
+      else if (raiseMixture(&op, routing))
+        ++numMixtures;
       else
-        routing.choices.visit(&op);
+        isRaised = false;
+      changed |= isRaised;
+      if (!isRaised)
+        routing.visit(&op);
     }
     if (!changed)
       return;

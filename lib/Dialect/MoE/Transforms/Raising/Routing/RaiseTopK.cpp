@@ -38,10 +38,10 @@ static std::optional<int64_t> matchTopK(Operation *op) {
                                            : std::nullopt;
 }
 
-bool mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
+GateOp mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
   std::optional<int64_t> k = matchTopK(op);
   if (!k || op->getNumOperands() != 1 || op->getNumResults() != 2)
-    return false;
+    return {};
   Value scores = op->getOperand(0);
   auto type = dyn_cast<RankedTensorType>(scores.getType());
   auto values = dyn_cast<RankedTensorType>(op->getResult(0).getType()),
@@ -52,10 +52,10 @@ bool mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
       !indices.getElementType().isSignlessInteger(32) ||
       indices.getShape() != values.getShape() || values.getRank() != 2 ||
       values.getDimSize(1) != *k)
-    return false;
+    return {};
   Type element = type.getElementType();
   if (!element.isF32() && !element.isF16() && !element.isBF16())
-    return false;
+    return {};
   Builder b(op->getContext());
   auto shape = [&](Type element) {
     return RankedTensorType::get({type.getDimSize(0), *k}, element);
@@ -75,5 +75,5 @@ bool mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
                           : tensor::CastOp::create(rewriter, op->getLoc(),
                                                    old.getType(), result));
   rewriter.replaceOp(op, results);
-  return true;
+  return gate;
 }

@@ -9,6 +9,7 @@
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_ROUTING_H
 
 #include "Choices.h"
+#include "Selectors.h"
 
 namespace mlir::moe::raising {
 
@@ -16,6 +17,9 @@ namespace mlir::moe::raising {
 struct Routing {
   RewriterBase &rewriter;
   Choices choices;
+  Selectors selectors = {};
+  /// The ids of the gates that are before.
+  SmallVector<Value> gates = {};
   /// The first dispatch or route of ids.
   llvm::MapVector<Value, SmallVector<Operation *>> groupings = {};
 
@@ -24,6 +28,13 @@ struct Routing {
   Operation *groupingBefore(Operation *op, Value ids);
   static Value offsetsOf(Operation *grouping);
   static Value positionsOf(Operation *grouping);
+  /// Finds what the results of `op` are, those of its operands known.
+  void visit(Operation *op) {
+    choices.visit(op);
+    selectors.visit(op);
+    if (auto gate = dyn_cast<GateOp>(op))
+      gates.push_back(gate.getIds());
+  }
   /// Returns `value` as `type`, whose extents may be more or less static.
   Value recast(Value value, Type type);
 };
@@ -32,8 +43,8 @@ struct Routing {
 // Patterns
 //===----------------------------------------------------------------------===//
 
-/// A top-k becomes a gate that only selects.
-bool raiseTopK(Operation *op, RewriterBase &rewriter);
+/// A top-k becomes a gate that only selects, which is returned.
+GateOp raiseTopK(Operation *op, RewriterBase &rewriter);
 /// The operations of a softmax become one.
 bool raiseSoftmax(Operation *op, RewriterBase &rewriter);
 /// A slice of all rows becomes one of tensors.
@@ -42,6 +53,9 @@ bool raiseColumns(Operation *op, RewriterBase &rewriter);
 bool raiseDispatch(Operation *op, Routing &routing);
 /// Rows that return to their tokens and are added up become a combination.
 bool raiseCombine(Operation *op, Routing &routing);
+/// Rows of each token and expert, expert and slot, or token and choice, that
+/// are weighted and added up, become those of a dispatch and a combination.
+bool raiseMixture(Operation *op, Routing &routing);
 /// What else was computed from the ids (counts, places, tokens) comes from the
 /// dispatch.
 bool raiseCounts(Routing &routing, Block &block);

@@ -1,0 +1,522 @@
+//===- GroupRows.cpp - Rows of the choices, grouped by expert ------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "GroupRows.h"
+#include "Contraction.h"
+#include "Extents.h"
+#include "Grouped/GroupedProduct.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+using Dims = SmallVector<int64_t>;
+
+static RankedTensorType tensorOf(Value value) {
+  return dyn_cast<RankedTensorType>(value.getType());
+}
+
+static bool isFloat(Type element) {
+  return element.isF32() || element.isF16() || element.isBF16();
+}
+
+/// The axes of dimensions that have one.
+static std::string namesOf(const Axes &axes) {
+  std::string names;
+  for (const std::string &each : axes)
+    names += each;
+  return names;
+}
+
+RowGrouper::RowGrouper(Routing &routing, Operation *sink, RowLayout layout,
+                       const Selector &selector)
+    : routing(routing), rewriter(routing.rewriter), sink(sink), layout(layout),
+      selector(selector), extents(Selectors::extentsOf(selector)) {}
+
+namespace {
+/// The operations that are created in a block.
+struct Created : RewriterBase::Listener {
+  explicit Created(Block *block) : block(block) {}
+  void notifyOperationInserted(Operation *op, OpBuilder::InsertPoint) override {
+    if (op->getBlock() == block)
+      ops.push_back(op);
+  }
+  Block *block;
+  SmallVector<Operation *> ops;
+};
+} // namespace
+
+Value RowGrouper::group(Value value, const Axes &axes) {
+  Created created(sink->getBlock());
+  OpBuilder::Listener *before = rewriter.getListener();
+  rewriter.setListener(&created);
+  rewriter.setInsertionPoint(sink);
+  Value rows = rowsOf(value, axes);
+  rewriter.setListener(before);
+  // Without weights it is no layer of experts.
+  if (!usesWeights)
+    rows = {};
+  Operation *last = rows ? rows.getDefiningOp() : nullptr;
+  for (Operation *op : llvm::reverse(created.ops))
+    if (op != last && op->use_empty())
+      rewriter.eraseOp(op);
+  return rows;
+}
+
+Value RowGrouper::rowsOf(Value value, const Axes &axes) {
+  RankedTensorType type = tensorOf(value);
+  if (!type || type.getRank() != int64_t(axes.size()) || depth > 200)
+    return {};
+  auto found = grouped.find(value);
+  if (found != grouped.end())
+    return found->second.first == axes ? found->second.second : Value();
+  // Repeated values have no rows before there are others.
+  auto before = failed.find(value);
+  if (before != failed.end() && before->second == dispatches.size())
+    return {};
+  ++depth;
+  Value rows = build(value, axes);
+  --depth;
+  if (rows)
+    grouped[value] = {axes, rows};
+  else
+    failed[value] = dispatches.size();
+  return rows;
+}
+
+bool RowGrouper::isTokens(const Axes &axes) const {
+  return layout != RowLayout::Slots && axes == Axes{"t", "n"};
+}
+
+OpFoldResult RowGrouper::rowCount() {
+  if (dispatches.empty())
+    return nullptr;
+  return tensor::getMixedSize(rewriter, sink->getLoc(),
+                              dispatches.front().second.getGrouped(), 0);
+}
+
+Value RowGrouper::dispatch(Value rows) {
+  RankedTensorType type = tensorOf(rows);
+  if (type.getRank() != 2 || !isFloat(type.getElementType()) ||
+      type.isDynamicDim(1) || !haveSameRows(rows, selector.ids))
+    return {};
+  for (auto &[of, dispatch] : dispatches)
+    if (of == rows)
+      return dispatch.getGrouped();
+  CapacityAttr capacity;
+  if (selector.slots)
+    capacity = CapacityAttr::get(rewriter.getContext(), selector.slots, 0.0,
+                                 Rounding::Ceil, 0, false);
+  auto made = DispatchOp::create(
+      rewriter, sink->getLoc(), rows, selector.ids, /*weights=*/nullptr,
+      rewriter.getI64IntegerAttr(Choices::expertsOf(selector.ids)), capacity,
+      selector.byChoice
+          ? PriorityAttr::get(rewriter.getContext(), Priority::Choice)
+          : nullptr,
+      /*overflow=*/nullptr, /*choices=*/nullptr, /*uncovered=*/nullptr,
+      /*scale_rows=*/nullptr);
+  dispatches.push_back({rows, made});
+  return made.getGrouped();
+}
+
+std::optional<Axes> RowGrouper::operandAxes(Operation *op, const Axes &axes) {
+  if (isBroadcast(op))
+    return sourceAxes(op, axes);
+  RankedTensorType from = tensorOf(op->getOperand(0)),
+                   to = tensorOf(op->getResult(0));
+  if (!from || !to)
+    return std::nullopt;
+  if (isReshape(op))
+    return reshapeAxes(axes, to.getShape(), from.getShape(), extents);
+  if (!isNamed(op, "stablehlo.transpose"))
+    return std::nullopt;
+  auto permutation = integersOf(op, "permutation");
+  if (!permutation || permutation->size() != axes.size())
+    return std::nullopt;
+  Axes of(axes.size());
+  for (auto [index, dim] : llvm::enumerate(*permutation)) {
+    if (dim < 0 || dim >= int64_t(axes.size()))
+      return std::nullopt;
+    of[dim] = axes[index];
+  }
+  return of;
+}
+
+Value RowGrouper::build(Value value, const Axes &axes) {
+  if (splatOf(value))
+    if (Value rows = buildRepeated(value, axes))
+      return rows;
+  // Rows of the tokens, whatever they are. With one choice a token, they may be
+  // those of its expert.
+  if (isTokens(axes)) {
+    if (layout != RowLayout::Choices || extents.choices != 1)
+      return dispatch(value);
+    bool before = std::exchange(usesWeights, false);
+    Value rows = buildFromOperands(value, axes);
+    if (rows && usesWeights)
+      return rows;
+    usesWeights = before;
+    return dispatch(value);
+  }
+  return buildFromOperands(value, axes);
+}
+
+Value RowGrouper::buildFromOperands(Value value, const Axes &axes) {
+  Operation *op = value.getDefiningOp();
+  // The same for all rows: a number, or columns.
+  std::string names = namesOf(axes);
+  if (names.empty() || names == "n")
+    return buildRepeated(value, axes);
+  if (!op || op->getBlock() != sink->getBlock())
+    return {};
+  if (isNamed(op, "stablehlo.dot_general"))
+    return buildDot(op, axes);
+  if (isBroadcast(op) || isReshape(op) || isNamed(op, "stablehlo.transpose")) {
+    std::optional<Axes> of = operandAxes(op, axes);
+    return of ? rowsOf(op->getOperand(0), *of) : Value();
+  }
+  if (Value rows = buildColumns(op, axes))
+    return rows;
+  if (isElementwise(op))
+    return buildElementwise(op, axes);
+  return {};
+}
+
+Value RowGrouper::buildRepeated(Value value, const Axes &axes) {
+  Location loc = sink->getLoc();
+  RankedTensorType type = tensorOf(value);
+  // The columns are those of the dimension n.
+  int64_t columns = -1;
+  for (auto [names, extent] : llvm::zip_equal(axes, type.getShape()))
+    if (names == "n")
+      columns = extent;
+  OpFoldResult count = rowCount();
+  if (!count || ShapedType::isDynamic(columns) || columns < 0)
+    return {};
+  Value init = tensor::EmptyOp::create(
+      rewriter, loc,
+      ArrayRef<OpFoldResult>{count, rewriter.getIndexAttr(columns)},
+      type.getElementType());
+  while (
+      splatOf(value) && value.getDefiningOp()->getNumOperands() == 1 &&
+      (isBroadcast(value.getDefiningOp()) || isReshape(value.getDefiningOp())))
+    value = value.getDefiningOp()->getOperand(0);
+  type = tensorOf(value);
+  if (std::optional<double> splat = splatOf(value)) {
+    Type element = type.getElementType();
+    TypedAttr attribute =
+        isa<FloatType>(element)
+            ? TypedAttr(rewriter.getFloatAttr(element, *splat))
+            : TypedAttr(rewriter.getIntegerAttr(element, int64_t(*splat)));
+    Value scalar = arith::ConstantOp::create(rewriter, loc, attribute);
+    return linalg::FillOp::create(rewriter, loc, scalar, init).getResult(0);
+  }
+  // A vector [n], or [1, .., n].
+  Axes of = axes;
+  while (Operation *op = value.getDefiningOp()) {
+    if (tensorOf(value).getRank() == 1 || (!isBroadcast(op) && !isReshape(op)))
+      break;
+    std::optional<Axes> source = operandAxes(op, of);
+    if (!source)
+      return {};
+    of = *source;
+    value = op->getOperand(0);
+  }
+  if (of != Axes{"n"})
+    return {};
+  return linalg::BroadcastOp::create(rewriter, loc, value, init, Dims{0})
+      ->getResult(0);
+}
+
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+Value RowGrouper::perExpert(Value value, Axes axes) {
+  while (Operation *op = value.getDefiningOp()) {
+    if (namesOf(axes) == "en" && tensorOf(value).getRank() == 2)
+      break;
+    if (layout == RowLayout::Choices && isNamed(op, "stablehlo.gather")) {
+      std::optional<GatheredWeights> gathered = matchGatheredWeights(value);
+      std::optional<Selector> of =
+          gathered ? routing.selectors.get(gathered->ids) : std::nullopt;
+      if (!of || of->kind != Selector::Ids || of->ids != selector.ids)
+        return {};
+      // The dimensions of the ids become that of the experts.
+      Axes expected = of->axes;
+      expected.pop_back();
+      Axes rest(axes.begin() + gathered->idDims, axes.end());
+      axes.truncate(gathered->idDims);
+      if (axes != expected || tensorOf(gathered->weights).getDimSize(0) !=
+                                  Choices::expertsOf(selector.ids))
+        return {};
+      axes = {"e"};
+      axes.append(rest);
+      value = gathered->weights;
+      break;
+    }
+    std::optional<Axes> of = op->getNumOperands() > 0 &&
+                                     op->getNumResults() == 1 &&
+                                     (isBroadcast(op) || isReshape(op) ||
+                                      isNamed(op, "stablehlo.transpose"))
+                                 ? operandAxes(op, axes)
+                                 : std::nullopt;
+    if (!of)
+      break;
+    axes = *of;
+    value = op->getOperand(0);
+  }
+  RankedTensorType type = tensorOf(value);
+  return axes == Axes{"e", "n"} && type.hasStaticShape() ? value : Value();
+}
+
+/// Returns the weights [E, k, n], and whether they are [E, n, k]: from a tensor
+/// with the axes e, x (contracted) and n, or gathered for each choice.
+static std::optional<std::pair<Value, bool>>
+matchWeights(Value value, const Axes &axes, RowLayout layout,
+             const Selector &selector, const Selectors &selectors) {
+  Axes of = axes;
+  if (layout == RowLayout::Choices) {
+    std::optional<GatheredWeights> gathered = matchGatheredWeights(value);
+    if (!gathered || !gathered->ids)
+      return std::nullopt;
+    std::optional<Selector> ids = selectors.get(gathered->ids);
+    if (!ids || ids->kind != Selector::Ids || ids->ids != selector.ids)
+      return std::nullopt;
+    Axes expected = ids->axes;
+    expected.pop_back();
+    if (Axes(axes.begin(), axes.begin() + gathered->idDims) != expected)
+      return std::nullopt;
+    of = {"e"};
+    of.append(axes.begin() + gathered->idDims, axes.end());
+    value = gathered->weights;
+  }
+  RankedTensorType type = tensorOf(value);
+  if (!type.hasStaticShape() || type.getRank() != 3 ||
+      type.getDimSize(0) != Choices::expertsOf(selector.ids))
+    return std::nullopt;
+  if (of == Axes{"e", "x", "n"})
+    return std::pair(value, false);
+  if (of == Axes{"e", "n", "x"})
+    return std::pair(value, true);
+  return std::nullopt;
+}
+
+Value RowGrouper::buildDot(Operation *op, const Axes &axes) {
+  std::optional<Contraction> dot = readContraction(op);
+  if (!dot)
+    return {};
+  llvm::SmallDenseMap<unsigned, std::string> along;
+  for (auto [loop, names] : llvm::zip_equal(dot->outLoops, axes))
+    along[loop] = names;
+  SmallVector<unsigned> contracted;
+  for (unsigned i : {0u, 1u})
+    for (unsigned loop : dot->loops(i))
+      if (!along.contains(loop) && !llvm::is_contained(contracted, loop))
+        contracted.push_back(loop);
+  if (contracted.size() != 1)
+    return {};
+  auto axesOf = [&](unsigned i, StringRef name) {
+    Axes of;
+    for (unsigned loop : dot->loops(i))
+      of.push_back(loop == contracted[0] ? name.str() : along[loop]);
+    return of;
+  };
+  if (layout == RowLayout::Slots)
+    for (unsigned i : {0u, 1u}) {
+      // The mask of the slots: the rows of the tokens in their slots.
+      std::optional<Selector> mask = routing.selectors.get(dot->operand(i));
+      if (!mask)
+        continue;
+      if (mask->kind != Selector::Product || !mask->hot || !mask->slot ||
+          mask->weights || mask->ids != selector.ids ||
+          mask->slots != selector.slots ||
+          mask->byChoice != selector.byChoice ||
+          (mask->kept && mask->kept < mask->slots) ||
+          (mask->zeroFrom && mask->kept != mask->zeroFrom) ||
+          (mask->unless && mask->unless != selector.weights) ||
+          mask->axes != axesOf(i, "t") || countAxis(mask->axes, 'k') > 0 ||
+          axesOf(1 - i, "t") != Axes{"t", "n"})
+        return {};
+      return dispatch(dot->operand(1 - i));
+    }
+  for (unsigned i : {0u, 1u}) {
+    auto weights = matchWeights(dot->operand(i), axesOf(i, "x"), layout,
+                                selector, routing.selectors);
+    if (!weights)
+      continue;
+    Axes of = axesOf(1 - i, "n");
+    // Rows have no axis of the weights' columns.
+    Axes others = axesOf(1 - i, "x");
+    if (countAxis(others, 'n') > 0)
+      continue;
+    Value rows = rowsOf(dot->operand(1 - i), of);
+    if (!rows)
+      return {};
+    Type element = tensorOf(op->getResult(0)).getElementType();
+    RankedTensorType type = tensorOf(weights->first);
+    int64_t k = type.getDimSize(weights->second ? 2 : 1),
+            n = type.getDimSize(weights->second ? 1 : 2);
+    if (!isFloat(element) || !isFloat(type.getElementType()) ||
+        type.getElementType() != tensorOf(rows).getElementType() ||
+        tensorOf(rows).getDimSize(1) != k)
+      return {};
+    Location loc = op->getLoc();
+    Value init = tensor::EmptyOp::create(
+        rewriter, loc,
+        ArrayRef<OpFoldResult>{rowCount(), rewriter.getIndexAttr(n)}, element);
+    auto matmul = GroupedMatmulOp::create(
+        rewriter, loc, init.getType(), rows, /*gather=*/nullptr,
+        dispatches.front().second.getOffsets(), weights->first,
+        /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
+        /*extras=*/ValueRange(), init, weights->second, /*panels=*/nullptr,
+        /*maps=*/nullptr, /*first=*/nullptr, /*blocks=*/nullptr);
+    buildEpilogue(rewriter, matmul, element);
+    usesWeights = true;
+    return matmul.getResult();
+  }
+  return {};
+}
+
+//===----------------------------------------------------------------------===//
+// Elementwise operations
+//===----------------------------------------------------------------------===//
+
+Value RowGrouper::buildBias(Operation *op, const Axes &axes) {
+  if (!isNamed(op, "stablehlo.add"))
+    return {};
+  for (unsigned i : {0u, 1u}) {
+    Operation *dot = op->getOperand(i).getDefiningOp();
+    // Transposes and reshapes of a product have its elements.
+    Axes of = axes;
+    while (dot && (isReshape(dot) || isNamed(dot, "stablehlo.transpose"))) {
+      std::optional<Axes> source = operandAxes(dot, of);
+      if (!source)
+        break;
+      of = *source;
+      dot = dot->getOperand(0).getDefiningOp();
+    }
+    if (!isNamed(dot, "stablehlo.dot_general"))
+      continue;
+    Value bias = perExpert(op->getOperand(1 - i), axes);
+    if (!bias)
+      continue;
+    Value product = buildDot(dot, of);
+    auto matmul = product ? product.getDefiningOp<GroupedMatmulOp>() : nullptr;
+    if (!matmul ||
+        tensorOf(bias).getElementType() != tensorOf(product).getElementType())
+      return {};
+    auto map = AffineMap::getMultiDimMapWithTargets(3, ArrayRef<unsigned>{0, 2},
+                                                    rewriter.getContext());
+    auto biased = GroupedMatmulOp::create(
+        rewriter, op->getLoc(), product.getType(), matmul.getLhs(),
+        /*gather=*/nullptr, matmul.getOffsets(), matmul.getWeights(),
+        /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
+        /*extras=*/bias, matmul.getInit(), matmul.getTransposed(),
+        /*panels=*/nullptr, rewriter.getAffineMapArrayAttr({map}),
+        /*first=*/nullptr, /*blocks=*/nullptr);
+    OpBuilder::InsertionGuard guard(rewriter);
+    Location loc = op->getLoc();
+    Block *body = rewriter.createBlock(&biased.getEpilogue());
+    Type element = tensorOf(product).getElementType(),
+         f32 = rewriter.getF32Type();
+    Value sum = body->addArgument(f32, loc),
+          added = body->addArgument(element, loc);
+    // The product is rounded as it was.
+    if (!element.isF32()) {
+      sum = arith::TruncFOp::create(rewriter, loc, element, sum);
+      sum = arith::ExtFOp::create(rewriter, loc, f32, sum);
+      added = arith::ExtFOp::create(rewriter, loc, f32, added);
+    }
+    sum = arith::AddFOp::create(rewriter, loc, sum, added);
+    if (!element.isF32())
+      sum = arith::TruncFOp::create(rewriter, loc, element, sum);
+    YieldOp::create(rewriter, loc, sum);
+    return biased.getResult();
+  }
+  return {};
+}
+
+Value RowGrouper::buildElementwise(Operation *op, const Axes &axes) {
+  if (Value biased = buildBias(op, axes))
+    return biased;
+  RankedTensorType type = tensorOf(op->getResult(0));
+  IRMapping mapping;
+  // Repeated values have as many rows as the others: these come first.
+  SmallVector<Value> postponed;
+  for (Value operand : op->getOperands()) {
+    RankedTensorType of = tensorOf(operand);
+    if (!of || mapping.contains(operand) || of.getRank() == 0)
+      continue;
+    if (of.getShape() != type.getShape())
+      return {};
+    if (Value rows = rowsOf(operand, axes))
+      mapping.map(operand, rows);
+    else
+      postponed.push_back(operand);
+  }
+  for (Value operand : postponed) {
+    Value rows = rowsOf(operand, axes);
+    if (!rows)
+      return {};
+    mapping.map(operand, rows);
+  }
+  int64_t columns = ShapedType::kDynamic, count = ShapedType::kDynamic;
+  for (Value operand : op->getOperands())
+    if (Value rows = mapping.lookupOrNull(operand)) {
+      columns = tensorOf(rows).getDimSize(1);
+      count = tensorOf(rows).getDimSize(0);
+    }
+  if (ShapedType::isDynamic(columns))
+    return {};
+  Operation *clone = rewriter.clone(*op, mapping);
+  clone->getResult(0).setType(
+      RankedTensorType::get({count, columns}, type.getElementType()));
+  return clone->getResult(0);
+}
+
+Value RowGrouper::buildColumns(Operation *op, const Axes &axes) {
+  if (!isNamed(op, "stablehlo.slice"))
+    return {};
+  auto starts = integersOf(op, "start_indices"),
+       limits = integersOf(op, "limit_indices"),
+       strides = integersOf(op, "strides");
+  RankedTensorType from = tensorOf(op->getOperand(0));
+  if (!from || !starts || !limits || !strides ||
+      starts->size() != axes.size() || limits->size() != axes.size() ||
+      strides->size() != axes.size())
+    return {};
+  int64_t start = 0, count = 0, stride = 1;
+  for (auto [dim, names] : llvm::enumerate(axes)) {
+    if (names == "n") {
+      start = (*starts)[dim];
+      stride = (*strides)[dim];
+      count = llvm::divideCeil((*limits)[dim] - start, stride);
+    } else if ((*starts)[dim] != 0 || (*strides)[dim] != 1 ||
+               (*limits)[dim] != from.getDimSize(dim)) {
+      return {};
+    }
+  }
+  if (count <= 0)
+    return {};
+  Value rows = rowsOf(op->getOperand(0), axes);
+  if (!rows)
+    return {};
+  Location loc = op->getLoc();
+  return tensor::ExtractSliceOp::create(
+      rewriter, loc, rows,
+      ArrayRef<OpFoldResult>{rewriter.getIndexAttr(0),
+                             rewriter.getIndexAttr(start)},
+      ArrayRef<OpFoldResult>{tensor::getMixedSize(rewriter, loc, rows, 0),
+                             rewriter.getIndexAttr(count)},
+      ArrayRef<OpFoldResult>{rewriter.getIndexAttr(1),
+                             rewriter.getIndexAttr(stride)});
+}

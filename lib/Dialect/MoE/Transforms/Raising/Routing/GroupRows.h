@@ -1,0 +1,77 @@
+//===- GroupRows.h - Rows of the choices, grouped by expert -- -*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Programs without sorted choices compute columns for each token and expert
+// (all experts on all tokens), each expert and slot of its capacity, or each
+// token and choice (with weights gathered for it). From the axes of the last
+// value those of what it is computed from follow, back to the tokens' rows; and
+// so the same columns are computed of the grouped rows alone.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_GROUPROWS_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_GROUPROWS_H
+
+#include "Routing.h"
+
+namespace mlir::moe::raising {
+
+/// What the rows of a layer are: an expert for each token, slot or choice.
+enum class RowLayout { Dense, Slots, Choices };
+
+class RowGrouper {
+public:
+  /// `selector` is that of the sum of the rows: its ids, weights and slots. New
+  /// operations are created before `sink`.
+  RowGrouper(Routing &routing, Operation *sink, RowLayout layout,
+             const Selector &selector);
+
+  /// Returns the grouped rows [R, n] of a value with these axes; null if it is
+  /// no function of the rows and the weights of their experts. What was created
+  /// is erased then.
+  Value group(Value value, const Axes &axes);
+  /// The rows of the choices, of the grouped rows that group() returned.
+  Value getPositions() { return dispatches.front().second.getPositions(); }
+
+private:
+  Value rowsOf(Value value, const Axes &axes);
+  Value build(Value value, const Axes &axes);
+  Value buildFromOperands(Value value, const Axes &axes);
+  Value buildDot(Operation *op, const Axes &axes);
+  Value buildElementwise(Operation *op, const Axes &axes);
+  Value buildBias(Operation *op, const Axes &axes);
+  Value buildColumns(Operation *op, const Axes &axes);
+  Value buildRepeated(Value value, const Axes &axes);
+  Value dispatch(Value rows);
+  /// Returns the value of the experts [E, n] that `value` repeats or gathers.
+  Value perExpert(Value value, Axes axes);
+  std::optional<Axes> operandAxes(Operation *op, const Axes &axes);
+  bool isTokens(const Axes &axes) const;
+  OpFoldResult rowCount();
+
+  Routing &routing;
+  RewriterBase &rewriter;
+  Operation *sink;
+  RowLayout layout;
+  Selector selector;
+  AxisExtents extents;
+  SmallVector<std::pair<Value, DispatchOp>> dispatches;
+  llvm::DenseMap<Value, std::pair<Axes, Value>> grouped;
+  /// Values that are no rows, with the number of dispatches then.
+  llvm::DenseMap<Value, size_t> failed;
+  bool usesWeights = false;
+  unsigned depth = 0;
+};
+
+/// Replaces `op` [T, n] by the sum of grouped rows at their positions, weighted
+/// and perhaps added to what is there. False if the types do not fit.
+bool replaceByCombination(Operation *op, Routing &routing, Value rows,
+                          Value positions, Value weights, Value into);
+
+} // namespace mlir::moe::raising
+
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_GROUPROWS_H

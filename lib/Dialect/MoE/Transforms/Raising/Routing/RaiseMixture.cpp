@@ -1,0 +1,170 @@
+//===- RaiseMixture.cpp - Sums of rows of experts without a sort ---------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The end of a layer without sorted choices: the columns of each token and
+// expert times weights that are 0 but for the choices, those of each expert and
+// slot times the tensor that combines them (GShard, Mesh-TensorFlow), or those
+// of each choice times its weight; added up for each token. A weight of 0 does
+// not let a NaN or infinity of an expert through that the token did not choose.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Contraction.h"
+#include "Extents.h"
+#include "GroupRows.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+namespace {
+/// Σ of rows with `axes`, of the tokens and columns in this order.
+struct Mixture {
+  RowLayout layout;
+  Selector selector; // the weights
+  Value rows;
+  Axes axes;
+};
+} // namespace
+
+static RankedTensorType tensorOf(Value value) {
+  return dyn_cast<RankedTensorType>(value.getType());
+}
+
+/// The layout whose rows a selector weighs; none if it does not.
+static std::optional<RowLayout> layoutOf(const Selector &selector) {
+  if (selector.kind != Selector::Product || !selector.hot || selector.unless ||
+      countAxis(selector.axes, 'k') > 0 || countAxis(selector.axes, 'e') != 1 ||
+      countAxis(selector.axes, 't') != 1 ||
+      (selector.zeroFrom && selector.zeroFrom != selector.kept))
+    return std::nullopt;
+  if (!selector.slot)
+    return selector.kept ? std::nullopt : std::optional(RowLayout::Dense);
+  if (countAxis(selector.axes, 'c') != 1 ||
+      (selector.kept && selector.kept < selector.slots))
+    return std::nullopt;
+  return RowLayout::Slots;
+}
+
+/// The gates of a block, whose choices may be weighed without a mask.
+static SmallVector<Selector> choicesOf(Routing &routing) {
+  SmallVector<Selector> found;
+  for (Value ids : routing.gates) {
+    std::optional<Selector> selector = routing.selectors.get(ids);
+    if (selector)
+      found.push_back(*selector);
+  }
+  return found;
+}
+
+/// A product that contracts what the weights are along.
+static SmallVector<Mixture> matchDot(Operation *op, Routing &routing) {
+  SmallVector<Mixture> found;
+  auto result = tensorOf(op->getResult(0));
+  if (!result || result.getRank() != 2)
+    return found;
+  std::optional<Contraction> dot = readContraction(op);
+  if (!dot)
+    return found;
+  auto add = [&](unsigned weights, RowLayout layout, Selector selector,
+                 const Axes &of) {
+    llvm::SmallDenseMap<unsigned, std::string> along;
+    for (auto [loop, names] : llvm::zip_equal(dot->loops(weights), of)) {
+      bool isSummed = !llvm::is_contained(dot->outLoops, loop);
+      // The tokens stay, all else is summed.
+      if (isSummed == (names == "t"))
+        return;
+      along[loop] = names;
+    }
+    if (along.lookup(dot->outLoops[0]) != "t" ||
+        along.contains(dot->outLoops[1]))
+      return;
+    Axes axes;
+    for (unsigned loop : dot->loops(1 - weights)) {
+      auto known = along.find(loop);
+      axes.push_back(known == along.end() ? "n" : known->second);
+    }
+    if (countAxis(axes, 'n') == 1)
+      found.push_back(
+          {layout, std::move(selector), dot->operand(1 - weights), axes});
+  };
+  for (unsigned i : {0u, 1u}) {
+    std::optional<Selector> selector = routing.selectors.get(dot->operand(i));
+    if (selector) {
+      if (std::optional<RowLayout> layout = layoutOf(*selector))
+        add(i, *layout, *selector, selector->axes);
+      continue;
+    }
+    RankedTensorType type = tensorOf(dot->operand(i));
+    if (!type || type.getRank() != 2)
+      continue;
+    for (Selector choices : choicesOf(routing)) {
+      choices.weights =
+          Selectors::weightsOf(dot->operand(i), choices.axes, choices.ids);
+      if (choices.weights)
+        add(i, RowLayout::Choices, choices, choices.axes);
+    }
+  }
+  return found;
+}
+
+/// A sum over the experts or choices of rows times weights.
+static SmallVector<Mixture> matchSum(Operation *op, Routing &routing) {
+  SmallVector<Mixture> found;
+  auto dims = integersOf(op, "dimensions");
+  if (op->getNumOperands() != 2 || updateOf(op) != Update::Add || !dims ||
+      dims->size() != 1 || splatOf(op->getOperand(1)) != 0.0)
+    return found;
+  Operation *product = definedBy(op->getOperand(0), "stablehlo.multiply");
+  if (!product)
+    return found;
+  auto type = tensorOf(product->getResult(0));
+  int64_t summed = dims->front();
+  if (type.getRank() != 3 || summed < 0 || summed > 1)
+    return found;
+  for (unsigned i : {0u, 1u}) {
+    Value weights = product->getOperand(i), rows = product->getOperand(1 - i);
+    Axes dense(3, "*");
+    dense[summed] = "e";
+    dense[1 - summed] = "t";
+    if (std::optional<Selector> selector = routing.selectors.get(weights)) {
+      if (layoutOf(*selector) == RowLayout::Dense && selector->axes == dense) {
+        dense[2] = "n";
+        found.push_back({RowLayout::Dense, *selector, rows, dense});
+      }
+      continue;
+    }
+    for (Selector choices : choicesOf(routing)) {
+      Axes axes{"t", choices.axes[1], "*"};
+      if (summed != 1)
+        continue;
+      choices.weights = Selectors::weightsOf(weights, axes, choices.ids);
+      axes[2] = "n";
+      if (choices.weights)
+        found.push_back({RowLayout::Choices, choices, rows, axes});
+    }
+  }
+  return found;
+}
+
+bool mlir::moe::raising::raiseMixture(Operation *op, Routing &routing) {
+  if (routing.gates.empty())
+    return false;
+  SmallVector<Mixture> found;
+  if (isNamed(op, "stablehlo.dot_general"))
+    found = matchDot(op, routing);
+  else if (isNamed(op, "stablehlo.reduce"))
+    found = matchSum(op, routing);
+  for (Mixture &mixture : found) {
+    RowGrouper grouper(routing, op, mixture.layout, mixture.selector);
+    Value rows = grouper.group(mixture.rows, mixture.axes);
+    if (rows && replaceByCombination(op, routing, rows, grouper.getPositions(),
+                                     mixture.selector.weights, {}))
+      return true;
+  }
+  return false;
+}

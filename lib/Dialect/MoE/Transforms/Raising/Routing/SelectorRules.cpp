@@ -1,0 +1,560 @@
+//===- SelectorRules.cpp - Operations on masks and weights ---------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Choices.h"
+#include "Contraction.h"
+#include "Extents.h"
+#include "Selectors.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+using Dims = SmallVector<int64_t>;
+
+static RankedTensorType tensorOf(Value value) {
+  return dyn_cast<RankedTensorType>(value.getType());
+}
+
+static int64_t topKOf(Value ids) { return tensorOf(ids).getDimSize(1); }
+
+/// True for a type that counts exactly.
+static bool isExact(Value value) {
+  Type element = getElementTypeOrSelf(value);
+  return element.isF32() || element.isF64() ||
+         (isa<IntegerType>(element) && element.getIntOrFloatBitWidth() >= 32);
+}
+
+/// True for a product of one factor alone.
+static bool isPlainHot(const Selector &selector) {
+  return selector.kind == Selector::Product && selector.hot && !selector.slot &&
+         !selector.weights && !selector.kept && !selector.unless;
+}
+
+void Selectors::visit(Operation *op) {
+  using Rule = void (Selectors::*)(Operation *);
+  static const llvm::StringMap<Rule> rules{
+      {"reshape", &Selectors::visitView},
+      {"dynamic_reshape", &Selectors::visitView},
+      {"convert", &Selectors::visitView},
+      {"broadcast_in_dim", &Selectors::visitView},
+      {"dynamic_broadcast_in_dim", &Selectors::visitView},
+      {"transpose", &Selectors::visitView},
+      {"iota", &Selectors::visitIota},
+      {"dynamic_iota", &Selectors::visitIota},
+      {"compare", &Selectors::visitCompare},
+      {"multiply", &Selectors::visitMultiply},
+      {"and", &Selectors::visitMultiply},
+      {"add", &Selectors::visitAdd},
+      {"subtract", &Selectors::visitAdd},
+      {"select", &Selectors::visitSelect},
+      {"reduce", &Selectors::visitReduce},
+      {"reduce_window", &Selectors::visitCumulativeSum},
+      {"dot_general", &Selectors::visitDot},
+      {"scatter", &Selectors::visitScatter},
+  };
+  StringRef name = op->getName().getStringRef();
+  if (!name.consume_front("stablehlo.") || op->getNumResults() != 1 ||
+      !tensorOf(op->getResult(0)))
+    return;
+  auto rule = rules.find(name);
+  if (rule != rules.end())
+    (this->*rule->second)(op);
+}
+
+void Selectors::visitView(Operation *op) {
+  std::optional<Selector> selector = get(op->getOperand(0));
+  if (!selector)
+    return;
+  RankedTensorType from = tensorOf(op->getOperand(0)),
+                   to = tensorOf(op->getResult(0));
+  if (isNamed(op, "stablehlo.convert")) {
+    bool isKept = selector->kind == Selector::Truth ||
+                  from.getElementType() == to.getElementType();
+    if (selector->kind == Selector::Product) {
+      // Ones and zeros are those of any type; weights are not rounded.
+      isKept |= !selector->weights || (to.getElementType().isF32() &&
+                                       isa<FloatType>(from.getElementType()));
+      if (selector->weights && isa<IntegerType>(to.getElementType()))
+        isKept = false;
+    } else {
+      isKept |= isExact(op->getOperand(0)) && isExact(op->getResult(0));
+    }
+    if (isKept)
+      set(op, *selector);
+    return;
+  }
+  std::optional<Axes> axes;
+  if (isBroadcast(op)) {
+    axes = broadcastAxes(op, selector->axes);
+  } else if (isReshape(op)) {
+    if (selector->kind == Selector::Index) {
+      // Dimensions of extent 1 come or go.
+      axes = reshapeAxes(selector->axes, from.getShape(), to.getShape(), {});
+    } else if (selector->ids) {
+      axes = reshapeAxes(selector->axes, from.getShape(), to.getShape(),
+                         extentsOf(*selector));
+    }
+  } else if (auto permutation = integersOf(op, "permutation")) {
+    axes.emplace();
+    for (int64_t dim : *permutation) {
+      if (dim < 0 || dim >= int64_t(selector->axes.size()))
+        return;
+      axes->push_back(selector->axes[dim]);
+    }
+  }
+  if (!axes)
+    return;
+  selector->axes = *axes;
+  set(op, *selector);
+}
+
+void Selectors::visitIota(Operation *op) {
+  RankedTensorType type = tensorOf(op->getResult(0));
+  auto dim = integersOf(op, "iota_dimension");
+  if (!dim || dim->size() != 1 || !isExact(op->getResult(0)) ||
+      dim->front() < 0 || dim->front() >= type.getRank())
+    return;
+  Axes axes;
+  for (int64_t extent : type.getShape())
+    axes.push_back(extent == 1 ? "" : "*");
+  if (axes[dim->front()].empty())
+    return;
+  axes[dim->front()] = "i";
+  set(op, {Selector::Index, axes});
+}
+
+/// The direction of a comparison, or of the one of the operands swapped.
+static std::string directionOf(Operation *op, bool swapped) {
+  std::string text = textOf(op, "comparison_direction");
+  std::string direction = StringRef(text).rtrim('>').take_back(2).str();
+  if (swapped && (direction[0] == 'L' || direction[0] == 'G'))
+    direction[0] = direction[0] == 'L' ? 'G' : 'L';
+  return direction;
+}
+
+void Selectors::visitCompare(Operation *op) {
+  for (bool swapped : {false, true}) {
+    Value left = op->getOperand(swapped), right = op->getOperand(!swapped);
+    std::optional<Selector> selector = get(left);
+    if (!selector || textOf(op, "comparison_direction").size() < 3)
+      continue;
+    std::string direction = directionOf(op, swapped);
+    if (std::optional<Selector> index = get(right);
+        index && index->kind == Selector::Index && direction == "EQ" &&
+        selector->kind != Selector::Index && selector->ids) {
+      // One-hot along the axis that the selector is repeated along.
+      RankedTensorType type = tensorOf(right);
+      if (index->axes.size() != selector->axes.size())
+        return;
+      int64_t extent = 0;
+      Selector made = *selector;
+      made.kind = Selector::Product;
+      made.on = 0;
+      made.off.reset();
+      char axis = selector->kind == Selector::Ids ? 'e' : 'c';
+      for (auto [dim, names] : llvm::enumerate(made.axes)) {
+        bool isIndex = index->axes[dim] == "i";
+        if (isIndex != (names == "*"))
+          return;
+        if (!isIndex)
+          continue;
+        names = std::string(1, axis);
+        extent = type.getDimSize(dim);
+      }
+      if (selector->kind == Selector::Ids) {
+        if (extent != Choices::expertsOf(selector->ids))
+          return;
+        made.hot = true;
+        return set(op, made);
+      }
+      if (selector->kind != Selector::Place || ShapedType::isDynamic(extent) ||
+          selector->on != 0)
+        return;
+      made.slot = true;
+      made.slots = extent;
+      if (countAxis(made.axes, 'e') > 0) {
+        // Other experts have no slot.
+        if (!selector->off || (*selector->off >= 0 && *selector->off < extent))
+          return;
+        made.hot = true;
+      }
+      return set(op, made);
+    }
+    std::optional<double> bound = splatOf(right);
+    if (!bound)
+      continue;
+    switch (selector->kind) {
+    case Selector::Ids:
+      if ((direction == "GE" && *bound <= 0) ||
+          (direction == "LE" &&
+           *bound >= Choices::expertsOf(selector->ids) - 1) ||
+          (direction == "LT" && *bound >= Choices::expertsOf(selector->ids)))
+        set(op, {Selector::Truth, selector->axes, selector->ids});
+      return;
+    case Selector::Place: {
+      double limit = *bound - double(selector->on) + (direction == "LE");
+      if ((direction != "LT" && direction != "LE") || limit < 1 ||
+          limit != double(int64_t(limit)) || selector->zeroFrom)
+        return;
+      Selector made = *selector;
+      made.kind = Selector::Product;
+      made.on = 0;
+      made.off.reset();
+      made.kept = int64_t(limit);
+      return set(op, made);
+    }
+    case Selector::Product:
+      if (*bound != 0 || (direction != "NE" && direction != "GT"))
+        return;
+      if (selector->weights) {
+        if (direction == "GT" && !isNotNegative(selector->weights))
+          return;
+        if (selector->unless && selector->unless != selector->weights)
+          return;
+        selector->unless = selector->weights;
+        selector->weights = {};
+      }
+      return set(op, *selector);
+    default:
+      return;
+    }
+  }
+}
+
+void Selectors::visitMultiply(Operation *op) {
+  std::optional<Selector> left = get(op->getOperand(0)),
+                          right = get(op->getOperand(1));
+  if (!left && !right)
+    return;
+  if (left && right && left->kind == Selector::Truth &&
+      right->kind == Selector::Truth && left->axes == right->axes)
+    return set(op, *left);
+  if (!left || !right) {
+    // Weights of the choices.
+    const Selector &known = left ? *left : *right;
+    if (known.kind != Selector::Product || known.weights)
+      return;
+    Value weights =
+        weightsOf(op->getOperand(left ? 1 : 0), known.axes, known.ids);
+    if (!weights || !hasChoiceAxis(known))
+      return;
+    Selector made = known;
+    made.weights = weights;
+    return set(op, made);
+  }
+  if (left->kind == Selector::Product && right->kind == Selector::Product) {
+    if (std::optional<Selector> made = product(*left, *right))
+      set(op, *made);
+    return;
+  }
+  if (right->kind == Selector::Place)
+    std::swap(left, right);
+  // The place of the choices with an expert, of those that are kept.
+  if (left->kind != Selector::Place || right->kind != Selector::Product ||
+      right->weights || right->slot || right->unless ||
+      left->ids != right->ids || left->zeroFrom ||
+      (right->isPlaceful() && left->byChoice != right->byChoice) ||
+      hasChoiceAxis(*left) != hasChoiceAxis(*right))
+    return;
+  std::optional<Axes> axes = mergeAxes(left->axes, right->axes);
+  if (!axes || *axes != left->axes)
+    return;
+  Selector made = *left;
+  if (right->hot)
+    made.off = 0;
+  else if (made.off != 0)
+    made.off.reset();
+  made.zeroFrom = right->kept;
+  // A place that is 0 and one that is none are told apart by the mask alone.
+  if (made.zeroFrom && made.on != 0)
+    return;
+  set(op, made);
+}
+
+void Selectors::visitAdd(Operation *op) {
+  bool isSum = isNamed(op, "stablehlo.add");
+  for (unsigned i : {0u, 1u}) {
+    if (i == 1 && !isSum)
+      return;
+    std::optional<Selector> place = get(op->getOperand(i));
+    Value other = op->getOperand(1 - i);
+    if (!place || place->kind != Selector::Place || place->zeroFrom)
+      continue;
+    if (std::optional<double> splat = splatOf(other)) {
+      if (*splat != double(int64_t(*splat)))
+        return;
+      int64_t step = isSum ? int64_t(*splat) : -int64_t(*splat);
+      place->on += step;
+      if (place->off)
+        *place->off += step;
+      return set(op, *place);
+    }
+    std::optional<Selector> hot = get(other);
+    if (!hot || !isPlainHot(*hot) || hot->ids != place->ids ||
+        hot->axes != place->axes)
+      return;
+    place->on += isSum ? 1 : -1;
+    return set(op, *place);
+  }
+}
+
+void Selectors::visitSelect(Operation *op) {
+  Value condition = op->getOperand(0), chosen = op->getOperand(1),
+        other = op->getOperand(2);
+  if (other.getType() != op->getResult(0).getType())
+    return;
+  // An index below 0 counts from the end: of these none is.
+  if (std::optional<Selector> of = get(other);
+      of && (of->kind == Selector::Ids || of->kind == Selector::Index)) {
+    Operation *test = definedBy(condition, "stablehlo.compare");
+    if (test && test->getOperand(0) == other &&
+        splatOf(test->getOperand(1)) == 0.0 &&
+        StringRef(directionOf(test, false)) == "LT")
+      set(op, *of);
+    return;
+  }
+  std::optional<Selector> mask = get(condition), of = get(chosen);
+  std::optional<double> rest = splatOf(other);
+  if (!mask || mask->kind != Selector::Product || mask->weights || !rest)
+    return;
+  if (of && of->kind == Selector::Place) {
+    // The place where the choice has the expert.
+    if (isPlainHot(*mask) && of->ids == mask->ids && of->axes == mask->axes &&
+        !of->zeroFrom && *rest == double(int64_t(*rest))) {
+      of->off = int64_t(*rest);
+      set(op, *of);
+    }
+    return;
+  }
+  if (*rest != 0)
+    return;
+  if (of && of->kind == Selector::Product) {
+    if (std::optional<Selector> made = product(*mask, *of))
+      set(op, *made);
+  } else if (splatOf(chosen) == 1.0) {
+    set(op, *mask);
+  } else if (hasChoiceAxis(*mask)) {
+    mask->weights = weightsOf(chosen, mask->axes, mask->ids);
+    if (mask->weights)
+      set(op, *mask);
+  }
+}
+
+void Selectors::visitReduce(Operation *op) {
+  auto dims = integersOf(op, "dimensions");
+  if (op->getNumOperands() != 2 || !dims)
+    return;
+  std::optional<Selector> selector = get(op->getOperand(0));
+  std::optional<double> start = splatOf(op->getOperand(1));
+  if (!selector || !start)
+    return;
+  Update update = updateOf(op);
+  Axes axes;
+  for (auto [dim, names] : llvm::enumerate(selector->axes))
+    if (!llvm::is_contained(*dims, int64_t(dim)))
+      axes.push_back(names);
+  if (selector->kind == Selector::Truth) {
+    if (update != Update::And || *start != 1)
+      return;
+    selector->axes = axes;
+    return set(op, *selector);
+  }
+  bool isSum = update == Update::Add && *start == 0;
+  // Places are at least 0, and the others are less than one of them.
+  bool isMax = update == Update::Max && selector->kind == Selector::Place &&
+               selector->off && *selector->off <= selector->on &&
+               *start <= double(*selector->off);
+  if (!selector->ids || !(isSum || isMax))
+    return;
+  for (int64_t dim : *dims) {
+    if (dim < 0 || dim >= int64_t(selector->axes.size()))
+      return;
+    std::string names = selector->axes[dim];
+    if (names.empty())
+      continue;
+    if (names.size() > 1)
+      return;
+    if (isMax) {
+      if (names == "e" && hasChoiceAxis(*selector))
+        selector->off.reset();
+      else if (names != "k" || countAxis(selector->axes, 'e') == 0)
+        return;
+    } else if (std::optional<Selector> made = sum(*selector, names[0])) {
+      selector = made;
+    } else {
+      return;
+    }
+    selector->axes[dim] = "";
+  }
+  selector->axes = axes;
+  set(op, *selector);
+}
+
+void Selectors::visitCumulativeSum(Operation *op) {
+  if (op->getNumOperands() != 2 || updateOf(op) != Update::Add ||
+      splatOf(op->getOperand(1)) != 0.0 || !isExact(op->getResult(0)))
+    return;
+  std::optional<Selector> selector = get(op->getOperand(0));
+  if (!selector || !isPlainHot(*selector) || !hasChoiceAxis(*selector))
+    return;
+  RankedTensorType type = tensorOf(op->getOperand(0));
+  if (tensorOf(op->getResult(0)) != type)
+    return;
+  for (const char *name :
+       {"window_strides", "base_dilations", "window_dilations"})
+    if (auto steps = integersOf(op, name);
+        steps && !llvm::all_of(*steps, [](int64_t step) { return step == 1; }))
+      return;
+  auto window = integersOf(op, "window_dimensions"),
+       padding = integersOf(op, "padding");
+  if (!window || int64_t(window->size()) != type.getRank() || !padding ||
+      int64_t(padding->size()) != 2 * type.getRank())
+    return;
+  // Up to and including each element, along the choices of all tokens.
+  std::string along;
+  for (int64_t dim = 0; dim < type.getRank(); ++dim) {
+    int64_t low = (*padding)[2 * dim], high = (*padding)[2 * dim + 1];
+    if ((*window)[dim] == 1 && low == 0 && high == 0)
+      continue;
+    if (!along.empty() || (*window)[dim] != type.getDimSize(dim) ||
+        low != type.getDimSize(dim) - 1 || high != 0)
+      return;
+    along = selector->axes[dim];
+  }
+  bool hasOneChoice = topKOf(selector->ids) == 1;
+  if (along != (hasOneChoice ? "t" : "tk") && along != "kt")
+    return;
+  Selector made{Selector::Place, selector->axes, selector->ids};
+  made.byChoice = along == "kt";
+  made.on = 1;
+  set(op, made);
+}
+
+void Selectors::visitDot(Operation *op) {
+  std::optional<Selector> known[2] = {get(op->getOperand(0)),
+                                      get(op->getOperand(1))};
+  if (!known[0] && !known[1])
+    return;
+  std::optional<Contraction> dot = readContraction(op);
+  if (!dot)
+    return;
+  // What each loop is along.
+  llvm::SmallDenseMap<unsigned, std::string> along;
+  for (unsigned i : {0u, 1u}) {
+    if (!known[i])
+      continue;
+    if (known[i]->kind != Selector::Product)
+      return;
+    for (auto [loop, names] : llvm::zip_equal(dot->loops(i), known[i]->axes)) {
+      std::string &have = along[loop];
+      if (have.empty() || have == "*")
+        have = names;
+      else if (names != "*" && names != have)
+        return;
+    }
+  }
+  auto axesOf = [&](ArrayRef<unsigned> loops) -> std::optional<Axes> {
+    Axes axes;
+    for (unsigned loop : loops) {
+      auto found = along.find(loop);
+      if (found == along.end())
+        return std::nullopt;
+      axes.push_back(found->second);
+    }
+    return axes;
+  };
+  // All loops, as the axes of the product.
+  Axes all;
+  unsigned count = 0;
+  for (unsigned i : {0u, 1u})
+    for (unsigned loop : dot->loops(i))
+      count = std::max(count, loop + 1);
+  auto spread = [&](const Axes &axes, ArrayRef<unsigned> loops) {
+    Axes wide(count, "*");
+    for (auto [names, loop] : llvm::zip_equal(axes, loops))
+      wide[loop] = names;
+    return wide;
+  };
+  std::optional<Selector> made;
+  if (known[0] && known[1]) {
+    for (unsigned i : {0u, 1u})
+      known[i]->axes = spread(known[i]->axes, dot->loops(i));
+    made = product(*known[0], *known[1]);
+  } else {
+    unsigned i = known[0] ? 0 : 1;
+    std::optional<Axes> axes = axesOf(dot->loops(1 - i));
+    if (!axes || known[i]->weights || !hasChoiceAxis(*known[i]))
+      return;
+    Value weights = weightsOf(dot->operand(1 - i), *axes, known[i]->ids);
+    if (!weights)
+      return;
+    made = known[i];
+    made->axes = spread(known[i]->axes, dot->loops(i));
+    made->weights = weights;
+  }
+  if (!made)
+    return;
+  for (unsigned loop = 0; loop < count; ++loop) {
+    if (llvm::is_contained(dot->outLoops, loop))
+      continue;
+    std::string names = made->axes[loop];
+    if (names.empty())
+      continue;
+    std::optional<Selector> total =
+        names.size() == 1 ? sum(*made, names[0]) : std::nullopt;
+    if (!total)
+      return;
+    made = total;
+    made->axes[loop] = "";
+  }
+  Axes axes;
+  for (unsigned loop : dot->outLoops)
+    axes.push_back(made->axes[loop]);
+  made->axes = axes;
+  set(op, *made);
+}
+
+void Selectors::visitScatter(Operation *op) {
+  // weights[t, k] at [t, ids[t, k]] of zeros [T, E].
+  if (op->getNumOperands() != 3 || splatOf(op->getOperand(0)) != 0.0 ||
+      op->getResult(0).getType() != op->getOperand(0).getType())
+    return;
+  Update update = updateOf(op);
+  std::string text = textOf(op, "scatter_dimension_numbers");
+  Operation *pairs = definedBy(op->getOperand(1), "stablehlo.concatenate");
+  if ((update != Update::Set && update != Update::Add) || !pairs ||
+      pairs->getNumOperands() != 2 ||
+      integersOf(pairs, "dimension") != Dims{2} ||
+      integersIn(text, "update_window_dims") != Dims{} ||
+      integersIn(text, "inserted_window_dims") != Dims{0, 1} ||
+      integersIn(text, "scatter_dims_to_operand_dims") != Dims{0, 1} ||
+      integersIn(text, "input_batching_dims") != Dims{} ||
+      integersIn(text, "index_vector_dim") != Dims{2})
+    return;
+  std::optional<Selector> tokens = get(pairs->getOperand(0)),
+                          experts = get(pairs->getOperand(1));
+  Value weights = op->getOperand(2);
+  RankedTensorType type = tensorOf(op->getOperand(0)),
+                   places = tensorOf(pairs->getOperand(1));
+  if (!tokens || !experts || tokens->kind != Selector::Index ||
+      experts->kind != Selector::Ids ||
+      experts->axes != Axes{"t", topKOf(experts->ids) == 1 ? "" : "k", ""} ||
+      tokens->axes != Axes{"i", topKOf(experts->ids) == 1 ? "" : "*", ""} ||
+      places.getDimSize(1) != topKOf(experts->ids) || type.getRank() != 2 ||
+      type.getDimSize(1) != Choices::expertsOf(experts->ids) ||
+      !haveSameRows(op->getOperand(0), experts->ids))
+    return;
+  Selector made{Selector::Product, {"t", "e"}, experts->ids};
+  made.hot = true;
+  if (splatOf(weights) == 1.0)
+    return set(op, made);
+  made.weights = weightsOf(weights, {"t", topKOf(experts->ids) == 1 ? "" : "k"},
+                           experts->ids);
+  if (made.weights)
+    set(op, made);
+}

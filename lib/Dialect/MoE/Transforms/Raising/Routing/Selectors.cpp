@@ -1,0 +1,220 @@
+//===- Selectors.cpp - Masks and weights of choices ----------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Selectors.h"
+#include "Choices.h"
+#include "Extents.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+using namespace mlir::moe::raising;
+
+static RankedTensorType tensorOf(Value value) {
+  return dyn_cast<RankedTensorType>(value.getType());
+}
+
+static int64_t topKOf(Value ids) { return tensorOf(ids).getDimSize(1); }
+
+bool mlir::moe::raising::hasChoiceAxis(const Selector &selector) {
+  return topKOf(selector.ids) == 1 || countAxis(selector.axes, 'k') > 0;
+}
+
+//===----------------------------------------------------------------------===//
+// Values
+//===----------------------------------------------------------------------===//
+
+AxisExtents Selectors::extentsOf(const Selector &selector) {
+  return {tensorOf(selector.ids).getDimSize(0), topKOf(selector.ids),
+          Choices::expertsOf(selector.ids),
+          selector.slots ? selector.slots : ShapedType::kDynamic};
+}
+
+std::optional<Selector> Selectors::get(Value value) const {
+  if (auto found = selectors.find(value); found != selectors.end())
+    return found->second;
+  Value ids = Choices::idsOf(value);
+  if (!ids || ids != value)
+    return std::nullopt;
+  Selector selector{Selector::Ids, {"t", topKOf(ids) == 1 ? "" : "k"}, ids};
+  // Extents of 1 say nothing of what a dimension is.
+  AxisExtents extents = extentsOf(selector);
+  if (extents.tokens == 1 || extents.experts == 1)
+    return std::nullopt;
+  return selector;
+}
+
+void Selectors::set(Operation *op, Selector selector) {
+  auto type = tensorOf(op->getResult(0));
+  if (!type || type.getRank() != int64_t(selector.axes.size()) ||
+      selector.slots == 1)
+    return;
+  for (char axis : {'t', 'k', 'e', 'c', 'i'})
+    if (countAxis(selector.axes, axis) > 1)
+      return;
+  selectors.insert({op->getResult(0), std::move(selector)});
+}
+
+Value Selectors::weightsOf(Value value, const Axes &given, Value ids) {
+  Axes axes = given;
+  Selector selector{Selector::Ids, {}, ids};
+  AxisExtents extents = extentsOf(selector);
+  const Axes expected{"t", topKOf(ids) == 1 ? "" : "k"};
+  while (true) {
+    RankedTensorType type = tensorOf(value);
+    if (!type || type.getRank() != int64_t(axes.size()) ||
+        !isa<FloatType>(type.getElementType()))
+      return {};
+    Type element = type.getElementType();
+    if (axes == expected && areWeightsOf(value, ids) &&
+        (element.isF32() || element.isF16() || element.isBF16()))
+      return value;
+    Operation *op = value.getDefiningOp();
+    if (!op || op->getNumOperands() == 0)
+      return {};
+    Value from = op->getOperand(0);
+    RankedTensorType source = tensorOf(from);
+    if (!source)
+      return {};
+    if (isBroadcast(op)) {
+      std::optional<Axes> of = sourceAxes(op, axes);
+      if (!of)
+        return {};
+      // Where the value is repeated, it has no axis of the choices.
+      axes = *of;
+    } else if (isReshape(op)) {
+      std::optional<Axes> of =
+          reshapeAxes(axes, type.getShape(), source.getShape(), extents);
+      if (!of)
+        return {};
+      axes = *of;
+    } else if (isNamed(op, "stablehlo.transpose")) {
+      auto permutation = integersOf(op, "permutation");
+      if (!permutation || permutation->size() != axes.size())
+        return {};
+      Axes of(axes.size());
+      for (auto [index, dim] : llvm::enumerate(*permutation)) {
+        if (dim < 0 || dim >= int64_t(axes.size()))
+          return {};
+        of[dim] = axes[index];
+      }
+      axes = of;
+    } else if (isNamed(op, "stablehlo.convert") && element.isF32() &&
+               isa<FloatType>(source.getElementType()) &&
+               source.getElementTypeBitWidth() == 16) {
+      // Nothing is lost.
+    } else {
+      return {};
+    }
+    value = from;
+  }
+}
+
+bool mlir::moe::raising::isNotNegative(Value value, unsigned depth) {
+  if (std::optional<double> splat = splatOf(value))
+    return *splat >= 0;
+  Operation *op = value.getDefiningOp();
+  if (!op || depth > 8)
+    return false;
+  if (isa<linalg::SoftmaxOp>(op))
+    return true;
+  if (auto gate = dyn_cast<GateOp>(op))
+    return value == gate.getWeights() && gate.getScore() == Score::None &&
+           isNotNegative(gate.getLogits(), depth + 1);
+  StringRef name = op->getName().getStringRef();
+  if (!name.consume_front("stablehlo.") || op->getNumOperands() == 0)
+    return false;
+  if (name == "logistic" || name == "exponential" || name == "abs")
+    return true;
+  bool isKept = name == "broadcast_in_dim" || name == "reshape" ||
+                name == "dynamic_broadcast_in_dim" || name == "convert" ||
+                name == "dynamic_reshape" || name == "transpose" ||
+                name == "slice";
+  if (isKept)
+    return isNotNegative(op->getOperand(0), depth + 1);
+  if (name == "maximum")
+    return isNotNegative(op->getOperand(0), depth + 1) ||
+           isNotNegative(op->getOperand(1), depth + 1);
+  bool isSum = name == "reduce" && updateOf(op) == Update::Add;
+  if (name == "add" || name == "multiply" || name == "divide" || isSum)
+    return isNotNegative(op->getOperand(0), depth + 1) &&
+           isNotNegative(op->getOperand(1), depth + 1);
+  return false;
+}
+
+//===----------------------------------------------------------------------===//
+// Products and sums
+//===----------------------------------------------------------------------===//
+
+/// Takes over what only one of two selectors has; false if they differ.
+template <typename T> static bool takeOver(T &into, const T &other) {
+  if (!into)
+    into = other;
+  return !other || into == other;
+}
+
+std::optional<Selector> Selectors::product(const Selector &a,
+                                           const Selector &b) const {
+  if (a.kind != Selector::Product || b.kind != Selector::Product ||
+      a.ids != b.ids)
+    return std::nullopt;
+  // Of one token no two choices have one expert: sums over the choices are
+  // multiplied expert by expert.
+  bool isSummed = !hasChoiceAxis(a) || !hasChoiceAxis(b);
+  auto isByExpert = [](const Selector &selector) {
+    return selector.hot && countAxis(selector.axes, 'e') > 0;
+  };
+  if (isSummed && !(isByExpert(a) && isByExpert(b)))
+    return std::nullopt;
+  std::optional<Axes> axes = mergeAxes(a.axes, b.axes);
+  if (!axes || (a.weights && b.weights) ||
+      (a.isPlaceful() && b.isPlaceful() && a.byChoice != b.byChoice))
+    return std::nullopt;
+  Selector made = a;
+  made.axes = *axes;
+  made.hot |= b.hot;
+  made.slot |= b.slot;
+  made.byChoice |= b.byChoice;
+  if (!takeOver(made.slots, b.slots) || !takeOver(made.weights, b.weights) ||
+      !takeOver(made.unless, b.unless) || !takeOver(made.zeroFrom, b.zeroFrom))
+    return std::nullopt;
+  if (b.kept)
+    made.kept = made.kept ? std::min(made.kept, b.kept) : b.kept;
+  return made;
+}
+
+std::optional<Selector> Selectors::sum(Selector selector, char axis) const {
+  bool isByExpert = countAxis(selector.axes, 'e') > 0;
+  switch (axis) {
+  case 'k':
+    // At most one choice of a token has the expert.
+    if (!isByExpert ||
+        (selector.kind == Selector::Place ? selector.off != 0 : !selector.hot))
+      return std::nullopt;
+    return selector;
+  case 'e':
+    // One expert is that of the choice.
+    if (!hasChoiceAxis(selector) ||
+        (selector.kind == Selector::Place ? selector.off != 0 : !selector.hot))
+      return std::nullopt;
+    selector.hot = false;
+    selector.off.reset();
+    return selector;
+  case 'c':
+    // One slot is that of the place, if it is below their number.
+    if (selector.kind != Selector::Product || !selector.slot)
+      return std::nullopt;
+    selector.kept = selector.kept ? std::min(selector.kept, selector.slots)
+                                  : selector.slots;
+    selector.slot = false;
+    selector.slots = 0;
+    return selector;
+  default:
+    return std::nullopt;
+  }
+}

@@ -1,0 +1,95 @@
+//===- Selectors.h - Masks and weights of choices ----------- -*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What GShard, Mesh-TensorFlow and "all experts on all tokens" compute of the
+// ids: one-hot masks, the place of each choice among those of its expert by a
+// running sum, and products of these with weights.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SELECTORS_H
+#define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SELECTORS_H
+
+#include "Axes.h"
+
+#include "moe/Dialect/MoE/IR/MoE.h"
+
+namespace mlir::moe::raising {
+
+/// What a value is of the choices `ids` [T, K]. The place of a choice is the
+/// number of choices before it with its expert.
+struct Selector {
+  enum Kind {
+    Ids,   // ids[t, k]
+    Index, // the index along the axis i
+    Truth, // true everywhere
+    // place + on where the choice has expert e, else off; without the axis e
+    // place + on. Without k it is that of the choice with e, if there is one.
+    Place,
+    // The product of: [ids[t, k] = e] if `hot`, [place = c] if `slot`, the
+    // weights, and [place < kept] if it is not 0. It is summed over k if it has
+    // no such axis.
+    Product
+  } kind;
+  Axes axes;
+  Value ids = {};
+  // Of a place: choices are counted in their order, or, with `byChoice`, all
+  // first ones before all second ones.
+  bool byChoice = false;
+  int64_t on = 0;
+  std::optional<int64_t> off = {};
+  // Dropped choices have place 0: it has to be multiplied by kept.
+  int64_t zeroFrom = 0;
+  // Of a product.
+  bool hot = false, slot = false;
+  Value weights = {}; // [T, K]
+  int64_t slots = 0, kept = 0;
+  Value unless = {}; // 0 where these weights are 0
+
+  bool isPlaceful() const { return slot || kept != 0 || kind == Place; }
+};
+
+/// True if a selector has an axis for the choices, or a token has one choice.
+bool hasChoiceAxis(const Selector &selector);
+/// True for values that are at least 0.
+bool isNotNegative(Value value, unsigned depth = 0);
+
+/// The selectors among the values of a block.
+class Selectors {
+public:
+  /// Finds the selector of the result of `op`, those of its operands known.
+  void visit(Operation *op);
+  /// Returns what a value is, if it is a selector, or ids of a gate.
+  std::optional<Selector> get(Value value) const;
+  /// Returns the weights [T, K] of the ids that a value with these axes is,
+  /// perhaps repeated; null if it is none.
+  static Value weightsOf(Value value, const Axes &axes, Value ids);
+  static AxisExtents extentsOf(const Selector &selector);
+  bool empty() const { return selectors.empty(); }
+
+private:
+  void set(Operation *op, Selector selector);
+  std::optional<Selector> product(const Selector &a, const Selector &b) const;
+  std::optional<Selector> sum(Selector selector, char axis) const;
+
+  void visitView(Operation *op);
+  void visitIota(Operation *op);
+  void visitCompare(Operation *op);
+  void visitMultiply(Operation *op);
+  void visitAdd(Operation *op);
+  void visitSelect(Operation *op);
+  void visitReduce(Operation *op);
+  void visitCumulativeSum(Operation *op);
+  void visitDot(Operation *op);
+  void visitScatter(Operation *op);
+
+  llvm::MapVector<Value, Selector> selectors;
+};
+
+} // namespace mlir::moe::raising
+
+#endif // MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SELECTORS_H
