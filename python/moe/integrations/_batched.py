@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
+from ._choices import number_of_experts, packet_of
 from ._graph import Extent, argument, extents_of
+from ._matrices import are_ids, choices_of, ids_of_mask, is_of_mask
 from ._scalars import RULES
 
 __all__ = ["find_batched"]
@@ -41,7 +43,8 @@ Dims = tuple[Dim, ...]
 @dataclass(frozen=True)
 class _Value:
     """What a node is: "plain" rows or weights of choices, a "weight" of the experts, "cells":
-    columns for each token and choice, or "weighted" ones, by ``mix``."""
+    columns for each token and choice, or "weighted" ones, by ``mix``; "places" ``[T, E, C]`` of
+    tokens among those that an expert takes."""
 
     kind: str
     dims: Dims
@@ -64,6 +67,8 @@ class _Batched:
         self.experts: _Axis | None = None
         self.ids: Node | None = None
         self.rows: Node | None = None
+        self.mask: Node | None = None  # [T, E], that the rows were multiplied by
+        self.places: _Axis | None = None  # of an expert with a capacity, in place of tokens
         self.parameters: set[Node] = set()
 
     # -- values ---------------------------------------------------------------
@@ -96,7 +101,7 @@ class _Batched:
             elif packet in (aten.slice, aten.split_with_sizes) or node.target is operator.getitem:
                 found = self.columns(node)
             elif packet in RULES:
-                found = self.elementwise(node)
+                found = self.elementwise(node) or self.masked_rows(node)
             else:
                 found = None
             if found is not None:
@@ -115,8 +120,13 @@ class _Batched:
         return _Value("weight", ((self.experts,), *inner), node)
 
     def plain(self, node: Node) -> _Value | None:
-        """Rows of something for each token."""
+        """Rows of something for each token, or a matrix."""
         shape = extents_of(node.meta["val"])
+        if len(shape) == 3 and not isinstance(shape[0], int) and isinstance(shape[1], int) and (
+                1 not in shape and node.meta["val"].is_floating_point()
+                and (self.tokens is None or self.tokens.size == shape[0])):
+            self.tokens = self.tokens or _Axis(shape[0])
+            return _Value("places", ((self.tokens,), (_Axis(shape[1]),), (_Axis(shape[2]),)), node)
         if len(shape) != 2 or isinstance(shape[0], int) or shape[1] == 1 or not isinstance(
                 shape[1], int):
             return None
@@ -134,7 +144,7 @@ class _Batched:
         if table is None or index is None or index.kind != "plain" or source not in self.tensors:
             return None
         ids = index.base
-        if not _are_ids(ids, table.dims[0][0].size) or self.ids not in (None, ids):
+        if not are_ids(ids, table.dims[0][0].size) or self.ids not in (None, ids):
             return None
         if self.ids is None:
             self.ids, self.cells = ids, index.axes()[-1]
@@ -156,6 +166,8 @@ class _Batched:
             # [B, I, J] and [B, J, K]
             free, inner = (act.dims[1], act.dims[2]) if which == 0 else (act.dims[2], act.dims[1])
             other_inner, other_free = other.dims[1:] if which == 0 else other.dims[:0:-1]
+            if act.kind in ("plain", "cells") and other.kind == "places":
+                return self.placed(node, act, other, free, inner, other_free, other_inner, which)
             if act.kind in ("plain", "cells") and other.kind == "weight":
                 return self.matmul(node, node.args[which], act, other, free, inner, other_free,
                                    other_inner, which)
@@ -168,6 +180,36 @@ class _Batched:
                     self.steps[node] = "part", None, (node.args[which],), {}
                     return _Value("sum", dims, columns=act.columns, mix=other.base)
         return None
+
+    def placed(self, node: Node, act: _Value, places: _Value, free: Dim, inner: Dim,
+               places_free: Dim, places_inner: Dim, which: int) -> _Value | None:
+        """The rows that are at each place of an expert, or the sum of what the experts make of
+        them, weighted."""
+        _, experts, at = (dim[0] for dim in self.values[places.base].dims)
+        if act.dims[0] or places.dims[0]:
+            return None
+        if act.kind == "plain":
+            columns, = self.values[act.base].dims[1]
+            if inner != (self.tokens,) or places_inner != inner or free != (columns,) or (
+                    set(places_free) != {experts, at} or self.places is not None
+                    or self.rows not in (None, act.base)):
+                return None
+            self.experts = self.experts or experts
+            if self.experts.size != experts.size or self.cells not in (None, self.experts):
+                return None
+            self.cells, self.places, self.rows = self.experts, at, act.base
+            self.steps[act.base] = self.steps[node] = "rows", None, (), {}
+            cells = tuple(self.cells if axis is experts else axis for axis in places_free)
+            return _Value("cells", ((), free, cells) if which == 0 else ((), cells, free),
+                          columns=columns)
+        same = {self.cells: experts, self.places: at}
+        if free != (act.columns,) or places_free != (self.tokens,) or len(inner) != 2 or (
+                tuple(same.get(axis) for axis in inner) != places_inner
+                or any(a.size != b.size for a, b in zip(inner, places_inner))):
+            return None
+        self.steps[node] = "part", None, (node.args[which],), {}
+        return _Value("sum", ((), free, places_free) if which == 0 else ((), places_free, free),
+                      columns=act.columns, mix=places.base)
 
     def matmul(self, node: Node, operand: Node, act: _Value, weight: _Value, free: Dim, inner: Dim,
                weight_free: Dim, weight_inner: Dim, which: int) -> _Value | None:
@@ -192,7 +234,8 @@ class _Batched:
             return None
         dims = (batch, free, weight_free) if which == 0 else (batch, weight_free, free)
         axes = [axis for dim in dims for axis in dim]
-        if len(axes) != 3 or set(axes) != {self.tokens, self.cells, made}:
+        if len(axes) != 3 or set(axes) != {self.places or self.tokens, self.cells,
+                                                    made}:
             return None
         if act.kind == "plain":
             self.rows = act.base
@@ -242,7 +285,7 @@ class _Batched:
                 return None
             dims = tuple(merged)
         axes = [axis for dim in dims for axis in dim]
-        if len(axes) != 3 or set(axes) != {self.tokens, self.cells, columns}:
+        if len(axes) != 3 or set(axes) != {self.places or self.tokens, self.cells, columns}:
             return None
         mix = next((v.base for v in found if v.kind == "plain"), None)
         if mix is not None:
@@ -251,6 +294,36 @@ class _Batched:
             return _Value("weighted", dims, columns=columns, mix=mix)
         self.steps[node] = "operation", node.target, node.args, dict(node.kwargs)
         return _Value("cells", dims, columns=columns)
+
+    def masked_rows(self, node: Node) -> _Value | None:
+        """Rows of each expert, which are 0 where a mask says that a token has not chosen it."""
+        pair = [self.value(a) for a in node.args[:2]]
+        if packet_of(node) is not aten.mul or any(v is None or v.kind != "plain" for v in pair):
+            return None
+        for mask, rows in (pair, pair[::-1]):
+            ids = ids_of_mask(mask.base)
+            if ids is None or self.mask not in (None, mask.base) or (
+                    self.rows not in (None, rows.base) or self.ids is not None):
+                continue
+            of_mask, columns = (self.values[v.base].dims[1][0] for v in (mask, rows))
+            if self.experts is None:
+                self.experts = _Axis(of_mask.size)
+            cells, rank = self.cells or self.experts, node.meta["val"].ndim
+            dims: Dims | None = ((),) * rank
+            for value in (mask, rows):
+                own = ((),) * (rank - len(value.dims)) + tuple(
+                    tuple(cells if a is of_mask else a for a in dim) for dim in value.dims)
+                dims = tuple(_merge(a, b) if a and b else a or b for a, b in zip(dims, own))
+                if None in dims:
+                    return None
+            axes = [axis for dim in dims for axis in dim]
+            if of_mask.size != cells.size or len(axes) != 3 or (
+                    set(axes) != {self.tokens, cells, columns}):
+                continue
+            self.cells, self.mask, self.rows = cells, mask.base, rows.base
+            self.steps[rows.base] = self.steps[node] = "rows", None, (), {}
+            return _Value("cells", dims, columns=columns)
+        return None
 
     def columns(self, node: Node) -> _Value | None:
         """Some columns of cells."""
@@ -374,65 +447,6 @@ _LAYOUTS = {
 }
 
 
-# -- the choices --------------------------------------------------------------
-
-
-def _are_ids(node: Any, experts: Extent) -> bool:
-    """Return true for the indices of a top-k among the experts: different ones of a token."""
-    source = node.args[0] if isinstance(node, Node) and node.target is operator.getitem else None
-    if source is None or node.args[1] != 1 or _packet(source) is not aten.topk:
-        return False
-    scores = extents_of(source.args[0].meta["val"])
-    return scores[-1] == experts and argument(source, "dim", -1) in (-1, len(scores) - 1)
-
-
-def _packet(node: Any) -> Any:
-    return getattr(getattr(node, "target", None), "overloadpacket", None)
-
-
-def _back(node: Any, packet: Any) -> Node | None:
-    """Return the operand of a node that is this operation."""
-    return node.args[0] if _packet(node) is packet else None
-
-
-def _choices_of(mix: Node, experts: int) -> tuple[Node, Node] | None:
-    """Return ids and weights ``[T, K]`` whose matrix ``[T, E]`` with 0 elsewhere ``mix`` is."""
-    if mix.target is aten.scatter.src:
-        into, dim, ids, weights = mix.args[:4]
-        fill = None
-        if _packet(into) in (aten.full, aten.full_like):
-            fill = argument(into, "fill_value", None)
-        if fill == 0 and dim in (1, -1) and _are_ids(ids, experts) and (
-                extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
-            return ids, weights
-    if _packet(mix) is aten.sum and list(argument(mix, "dim", None) or ()) in ([1], [-2]) and (
-            not argument(mix, "keepdim", False)):
-        product = mix.args[0]
-        if _packet(product) is aten.mul:
-            for mask, factor in (product.args[:2], product.args[1::-1]):
-                weights, ids = _back(factor, aten.unsqueeze), _marked(mask, experts)
-                if weights is not None and ids is not None and factor.args[1] in (-1, 2) and (
-                        extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
-                    return ids, weights
-    return None
-
-
-def _marked(mask: Any, experts: int) -> Node | None:
-    """Return ids ``[T, K]`` that a mask ``[T, K, E]`` has ones at."""
-    while (source := _back(mask, aten._to_copy)) is not None:
-        mask = source
-    if _packet(mask) is not aten.eq:
-        return None
-    for marks, range_ in (mask.args[:2], mask.args[1::-1]):
-        ids = _back(marks, aten.unsqueeze)
-        if ids is not None and marks.args[1] in (-1, 2) and _are_ids(ids, experts) and (
-                _packet(range_) is aten.arange
-                and extents_of(range_.meta["val"]) == (experts,)
-                and (argument(range_, "start", 0), argument(range_, "step", 1)) == (0, 1)):
-            return ids
-    return None
-
-
 # -- the search ---------------------------------------------------------------
 
 
@@ -470,24 +484,62 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
              operation: Any, make: Any, search: _Batched, node: Node,
              value: _Value, key: str) -> dict[str, torch.nn.Module]:
     experts, rows, mix = search.experts.size, search.rows, value.mix
+    if search.places is not None and mix.meta["val"].ndim != 3:
+        return {}
     if search.ids is not None and extents_of(search.ids.meta["val"]) != extents_of(
             mix.meta["val"]):
         return {}
     with graph.inserting_before(node):
         if search.ids is not None:
             ids, weights = search.ids, mix
-        elif (choices := _choices_of(mix, experts)) is not None:
+        elif search.places is not None:
+            ids, weights = _kept(graph, mix, experts)
+        elif search.mask is not None:
+            if not is_of_mask(mix, search.mask):
+                return {}
+            ids, weights = _gathered(graph, mix, ids_of_mask(search.mask))
+        elif (choices := choices_of(mix, experts)) is not None:
             ids, weights = choices
         else:
             # All experts for every token.
             ids, weights = _every(graph, mix, experts), mix
         module = make(experts, value.columns.size, node, search.steps, search.parameters, tensors)
+        module.is_guess = search.mask is not None or search.places is not None
         call = graph.call_function(operation, (rows, ids, weights, key))
         call.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(call)
     graph.eliminate_dead_code()
     graph.lint()
     return {key: module}
+
+
+def _gathered(graph: torch.fx.Graph, matrix: Node, ids: Node) -> tuple[Node, Node]:
+    """Return ids ``[T, K]``, and the elements of a matrix ``[T, E]`` at them."""
+    if ids.meta["val"].ndim == 1:
+        one = graph.call_function(aten.unsqueeze.default, (ids, 1))
+        one.meta["val"] = ids.meta["val"].unsqueeze(1)
+        ids = one
+    weights = graph.call_function(aten.gather.default, (matrix, 1, ids))
+    weights.meta["val"] = torch.gather(matrix.meta["val"], 1, ids.meta["val"])
+    return ids, weights
+
+
+def _kept(graph: torch.fx.Graph, places: Node, experts: int) -> tuple[Node, Node]:
+    """Return the choices that have a weight among the places ``[T, E, C]`` of the experts; the
+    number of experts is the id of others."""
+    def make(target: Any, *args: Any) -> Node:
+        node = graph.call_function(target, args)
+        node.meta["val"] = target(*[a.meta["val"] if isinstance(a, Node) else a for a in args])
+        return node
+
+    with places.meta["val"].fake_mode:
+        matrix = make(aten.sum.dim_IntList, places, [-1])
+        found = [n for n in graph.nodes if number_of_experts(n) == experts]
+        # Several are those of one choice each.
+        ids, weights = _gathered(graph, matrix, found[0]) if len(found) == 1 else (
+            _every(graph, matrix, experts), matrix)
+        none = make(aten.eq.Scalar, weights, 0)
+        return make(aten.where.ScalarSelf, none, experts, ids), weights
 
 
 def _every(graph: torch.fx.Graph, mix: Node, experts: int) -> Node:

@@ -11,7 +11,7 @@ import torch
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 
-__all__ = ["CompiledLayer", "collector", "is_recording", "register", "run_layer"]
+__all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer"]
 
 
 def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
@@ -121,3 +121,17 @@ class CompiledLayer(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"columns={self._columns}, weights={list(self._names)}"
+
+
+class PythonLayer:
+    """A module that has no translation, in place of a compiled layer."""
+
+    def __init__(self, module: torch.nn.Module, ndim: int):
+        self.module, self.ndim = module, ndim
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Run on rows ``[T, H]``."""
+        with torch.no_grad():
+            y = self.module(rows.reshape(*[1] * (self.ndim - 2), *rows.shape))
+        y = y[0] if isinstance(y, (tuple, list)) else y
+        return y.reshape(*rows.shape[:-1], y.shape[-1])

@@ -2,7 +2,8 @@
 
 A route is what the router of a layer passes to its experts in one call: ids and weights
 ``[tokens, choices]``. It is read where experts are called, which is the same place for
-every router and every implementation of experts.
+every router and every implementation of experts: a module, or in programs of ``torch.export``
+the operation that it became.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from .._error import DATA_LOSS, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, MoEError
+from .._error import (DATA_LOSS, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED,
+                      MoEError)
 from ._experts import is_experts
 
 # ids and weights of a call, as the router of the model computes them, to those that the experts get
@@ -232,9 +236,46 @@ def _choosing(block: torch.nn.Module, experts: torch.nn.Module, player: _Player)
         yield
 
 
+def _operations_of(model: torch.nn.Module) -> dict[str, int]:
+    """Return the experts that a program of ``torch.export`` calls as operations: by the name of
+    the module that they were, the address of their first weight."""
+    if not isinstance(model, torch.fx.GraphModule):
+        return {}
+    found = {}
+    for node in model.graph.nodes:
+        # Rows, ids and weights; a layer with its router has rows alone.
+        if node.target is torch.ops.moe_mlir.layer.default and len(node.args[0]) == 3:
+            weight = node.args[1][0]
+            if weight.op == "get_attr":
+                tensor = attrgetter(weight.target)(model)
+                found[weight.target.rpartition(".")[0]] = tensor.data_ptr()
+    return found
+
+
+class _Operations(TorchDispatchMode):
+    """Applies changes to the experts of a program, by the addresses of their first weights."""
+
+    def __init__(self, changes: Mapping[int, _Change]):
+        super().__init__()
+        self.changes = changes
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
+        if function is torch.ops.moe_mlir.layer.default and len(args[0]) == 3 and (
+                change := self.changes.get(args[1][0].data_ptr())) is not None:
+            rows, ids, weights = args[0]
+            args = ([rows, *change(ids, weights)], *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
 @contextmanager
 def record(model: torch.nn.Module, applied_by: str) -> Iterator[Routes]:
     routes = Routes()
+    if operations := _operations_of(model):
+        with _Operations({address: _Recorder(routes.setdefault(name, []))
+                          for name, address in operations.items()}):
+            yield routes
+        return
     with ExitStack() as stack:
         for name, module in _experts_of(model).items():
             calls = routes.setdefault(name, [])
@@ -247,14 +288,22 @@ def replay(model: torch.nn.Module, routes: Mapping[str, Sequence[Route]], weight
            applied_by: str) -> Iterator[None]:
     if weights not in ("recorded", "router"):
         raise MoEError(INVALID_ARGUMENT, f"weights is {weights!r}, expected 'recorded' or 'router'")
-    experts = _experts_of(model)
+    operations = _operations_of(model)
+    experts = operations or _experts_of(model)
     if missing := experts.keys() - routes.keys():
         raise MoEError(INVALID_ARGUMENT, f"the routes lack those of '{min(missing)}'")
     if unknown := routes.keys() - experts.keys():
         raise MoEError(INVALID_ARGUMENT, f"the routes have those of '{min(unknown)}', which are no "
                        "experts of the model")
+    if operations and weights == "router":
+        raise MoEError(UNIMPLEMENTED, "the routers of a program of torch.export cannot choose "
+                       "recorded ids; replay the recorded weights")
+    players: list[_Player] = []
     with ExitStack() as stack:
-        players = []
+        if operations:
+            players = [_Player(name, list(routes[name]), False) for name in operations]
+            stack.enter_context(_Operations(dict(zip(operations.values(), players))))
+            experts = {}
         for name, module in experts.items():
             player = _Player(name, list(routes[name]), weights == "router")
             players.append(player)

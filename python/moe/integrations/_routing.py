@@ -12,16 +12,18 @@ form stays as it is.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ._batched import find_batched
+from ._choices import is_zero, repeated
 from ._graph import argument, extents_of
+from ._graph_experts import GraphExperts
 from ._loops import Loops
-from ._module import register
+from ._slices import SLICES
 
 __all__ = ["find_experts"]
 
@@ -41,15 +43,19 @@ class _Is:
     by such sizes, "part" is one of them, or what is computed of it; ``of`` is the split. A
     "mask" ``[T, E]`` has ones at the ids.
 
-    In a loop over the experts "hits" are where the ids are the ``number``-th, "places" their
-    indices, "token" and "choice" one of both. A "part" is the rows of these tokens; "part
-    weights" are ``of`` weights; "weighted part" is their product, "sum" what it is added to.
+    In a loop over the experts "chosen" are ids, or those of choice ``slot``, "hits" where they
+    are the ``number``-th, with dimensions as ``layout`` says; "places" are the indices of hits,
+    "token", "choice" and "choice place" one of them, in an order that ``layout`` says. A "part"
+    is the rows of these tokens; "part weights" are ``of`` weights, "expert weights" those of all
+    tokens; "weighted part" is their product, "sum" what it is added to.
     """
 
     kind: str
     ids: Node
     of: Node | None = None  # the weights [T, K] that are in it, if any
     number: int | None = None
+    slot: int | str | None = None  # "any": of each token whether it has a choice
+    layout: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,69 +68,7 @@ class _Region:
     nodes: list[Node] = field(default_factory=list)
     experts: int | None = None
     parameters: set[Node] = field(default_factory=set)
-
-
-class _Experts(torch.nn.Module):
-    """The experts of a graph, written out: a loop that runs the function of each."""
-
-    def __init__(self, count: int, columns: int, result: Node,
-                 steps: Mapping[Node, tuple[str, Any, tuple[Any, ...], dict[str, Any]]],
-                 parameters: Iterable[Node], tensors: Mapping[Node, tuple[str, Any]]):
-        super().__init__()
-        self.count, self.columns, self.result, self.steps = count, columns, result, dict(steps)
-        self.values: dict[Node, Callable[[], torch.Tensor]] = {}
-        for node in parameters:
-            name, tensor = tensors[node]
-            if not isinstance(tensor, torch.nn.Parameter):
-                tensor = torch.nn.Parameter(tensor, False)
-            owner, last = register(self, name, tensor), name.rpartition(".")[2]
-            self.values[node] = lambda owner=owner, last=last: getattr(owner, last)
-
-    @staticmethod
-    def of(region: _Region, result: Node, tensors: Mapping[Node, tuple[str, Any]]) -> _Experts:
-        # The graph erases these nodes.
-        steps = {n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs) for n in region.nodes}
-        columns = int(extents_of(result.meta["val"])[-1])
-        return _Experts(region.experts, columns, result, steps, region.parameters, tensors)
-
-    def forward(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> (
-            torch.Tensor):
-        out = torch.zeros((rows.shape[0], self.columns), dtype=rows.dtype)
-        for expert in range(self.count):
-            token, choice = torch.where(ids == expert)
-            if token.numel():
-                y = self.expert(expert, rows[token])
-                out.index_add_(0, token, (y * weights[token, choice, None]).to(out.dtype))
-        return out
-
-    def expert(self, expert: int, rows: torch.Tensor) -> torch.Tensor:
-        """Run the nodes of the region for the rows of one expert."""
-        done: dict[Node, Any] = {}
-
-        def value(node: Node) -> Any:
-            if node in self.values:
-                return self.values[node]()
-            if node not in done:
-                done[node] = run(*self.steps[node])
-            return done[node]
-
-        def run(part: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if part == "rows":
-                return rows
-            if part == "slice":
-                return value(args[0])[expert]
-            if part == "parts":
-                return value(args[0][expert])
-            if part == "matmul":
-                return value(args[0]) @ value(args[1])[expert]
-            if part == "transposed matmul":
-                return value(args[0]) @ value(args[1])[expert].t()
-            if part == "part":
-                return value(args[0])
-            args, kwargs = torch.fx.node.map_arg((args, kwargs), value)
-            return target(*args, **kwargs)
-
-        return value(self.result)
+    is_guess: bool = False  # to be compared with the graph that it comes from
 
 
 def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
@@ -135,7 +79,7 @@ def find_experts(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.
     """
     found = _Search(graph, tensors, operation).run()
     if not found and not any(node.target is operation for node in graph.nodes):
-        found = find_batched(graph, tensors, operation, _Experts)
+        found = find_batched(graph, tensors, operation, GraphExperts)
     return found
 
 
@@ -157,7 +101,7 @@ class _Search:
             rule = _RULES.get(packet, _Search.other)
             found = self.loops.rule(packet, node)
             if found is None:
-                found = rule(self, node)
+                found = SLICES[packet](self, node) if packet in SLICES else rule(self, node)
             if found is not None:
                 self.known[node] = found
         if self.found:
@@ -177,10 +121,14 @@ class _Search:
     def view(self, node: Node) -> _Is | None:
         source, shape = node.args[0], extents_of(node.meta["val"])
         old = extents_of(source.meta["val"])
-        if len(old) == 2 and len(shape) == 1 and isinstance(old[1], int):
-            if not source.meta["val"].is_floating_point():
-                return _Is("ids", source)
-            return _Is("weights", source, source)
+        if len(old) in (2, 3) and old[:-2] in ((), (1,)) and isinstance(old[-1], int) and (
+                not isinstance(old[-2], int)):
+            is_float = source.meta["val"].is_floating_point()
+            if len(shape) == 1 and not is_float:
+                return _Is("ids", self.loops.matrix(source))
+            if is_float and shape[0] == old[-2] * old[-1] and shape[1:] in ((), (1,)):
+                of = self.loops.matrix(source)
+                return _Is("weights", of, of)
         found = self.is_(source, "rows", "sorted weights", "weights", "tokens")
         if found is None:
             return self.other(node)
@@ -200,6 +148,9 @@ class _Search:
 
     def sort(self, node: Node) -> _Is | None:
         found = self.is_(node.args[0], "ids")
+        ids = self.loops.chosen(node.args[0]) if found is None else None
+        if ids is not None and ids.slot is None and ids.layout == ("token",):
+            found = _Is("ids", self.loops.matrix(ids.ids))
         if found is None or argument(node, "descending", False):
             # The inverse permutation, where it is made by another sort.
             found = self.is_(node.args[0], "order")
@@ -242,9 +193,14 @@ class _Search:
             return None
         if found := self.is_(indices[0], "tokens"):
             return self.rows(node, source, found)
+        if (found := self.is_(indices[0], "order")) and extents_of(source.meta["val"]) == (
+                extents_of(found.ids.meta["val"])[0],) and source.meta["val"].is_floating_point():
+            return _Is("sorted weights", found.ids, self.loops.matrix(source))
         if (found := self.is_(indices[0], "order")) and (of := self.is_(source, "weights")):
             same = extents_of(of.of.meta["val"]) == extents_of(found.ids.meta["val"])
             return _Is("sorted weights", found.ids, of.of) if same else None
+        if found and (rows := repeated(source, extents_of(found.ids.meta["val"])[1])):
+            return self.rows(node, rows, found)
         if (found := self.is_(indices[0], "sorted ids")) and source in self.tensors:
             region = self.region(found.ids)
             region.parameters.add(source)
@@ -278,10 +234,14 @@ class _Search:
 
     def counts(self, node: Node) -> _Is | None:
         found = self.is_(node.args[0], "ids", "sorted ids")
+        if found is None and (ids := self.loops.chosen(node.args[0])) is not None:
+            found = _Is("ids", self.loops.matrix(ids.ids)) if ids.slot is None else None
         if found is None:
             return None
         packet = node.target.overloadpacket
-        if packet is aten.histc:
+        if packet is torch.ops.moe_mlir.counts:
+            bins = node.args[1]
+        elif packet is aten.histc:
             bins, low, high = (argument(node, n, d) for n, d in (
                 ("bins", 100), ("min", 0), ("max", 0)))
             if low != 0 or high not in (bins - 1, bins):
@@ -319,12 +279,22 @@ class _Search:
         if argument(node, "accumulate", False):
             return self.add_rows(node, into, indices[0], values)
         found = self.is_(indices[0], "order")
-        return _Is("inverse", found.ids) if found and _is_arange(values) else None
+        if found and _is_arange(values):
+            return _Is("inverse", found.ids)
+        of = self.is_(values, "grouped")
+        if found and of and of.ids is found.ids and extents_of(into.meta["val"]) == extents_of(
+                values.meta["val"]):
+            node.meta["moe.rows"] = values
+            if extents_of(found.ids.meta["val"])[1] == 1 and not any(
+                    user.meta["val"].ndim == 3 for user in node.users):
+                self.replace_single(node, found.ids, of.of)
+            return _Is("rows", found.ids, of.of)  # all of them
+        return None
 
     def scatter(self, node: Node) -> _Is | None:
         into, dim, index, values = node.args[:4]
         # The ids of a token differ where the sizes of the parts are those of the rows.
-        if values == 1 and _is_zero(into) and dim in (1, -1) and into.meta["val"].ndim == 2 and (
+        if values == 1 and is_zero(into) and dim in (1, -1) and into.meta["val"].ndim == 2 and (
                 not index.meta["val"].is_floating_point()):
             return _Is("mask", index)
         found = self.is_(index, "order")
@@ -373,7 +343,7 @@ class _Search:
         if found and of and of.ids is found.ids and into not in self.known and (
                 index.meta["val"].ndim == 1
                 or extents_of(index.meta["val"]) == extents_of(rows.meta["val"])):
-            self.replace(node, of, self.result_of(rows), None if _is_zero(into) else into)
+            self.replace(node, of, self.result_of(rows), None if is_zero(into) else into)
 
     # -- a part for each expert -----------------------------------------------
 
@@ -415,7 +385,7 @@ class _Search:
         if None in parts or argument(node, "dim", 0) != 0:
             return self.other(node)
         first = parts[0]
-        if len(parts) != self.region(first.ids).experts or any(
+        if first.layout or len(parts) != self.region(first.ids).experts or any(
                 part.of is not first.of or part.number != i for i, part in enumerate(parts)):
             return None
         for part in node.args[0]:
@@ -494,6 +464,14 @@ class _Search:
             node = node.meta.get("moe.rows") or node.args[0]
         return node
 
+    def replace_single(self, node: Node, ids: Node, weights: Node | None) -> None:
+        """Replace the results of the only choice of each token."""
+        region = self.region(ids)
+        if region.rows is not None and region.experts is not None:
+            region.is_guess = True
+            given = self.loops.columns(node, ids, weights, None)
+            self.call(node, region, *given, self.result_of(node))
+
     def replace(self, node: Node, found: _Is, result: Node, into: Node | None = None) -> None:
         region = self.region(found.ids)
         if region.rows is None or region.experts is None or found.of is None or (
@@ -505,15 +483,34 @@ class _Search:
              result: Node | None = None, into: Node | None = None) -> None:
         """Put a call of the experts in place of a node, whose rows ``result`` are."""
         key = f"grouped{len(self.found)}"
-        self.found[key] = _Experts.of(region, result or node, self.tensors)
+        self.found[key] = _experts_of(region, result or node, self.tensors)
+        like, rows = node.meta["val"], region.rows.meta["val"]
         with self.graph.inserting_before(node):
             call = self.graph.call_function(self.operation, (region.rows, ids, weights, key))
-            call.meta["val"] = node.meta["val"]
+            call.meta["val"] = like.reshape(rows.shape).to(rows.dtype)
             total = call
+            if like.dtype != rows.dtype:
+                total = self.graph.call_function(aten._to_copy.default, (total,),
+                                                 {"dtype": like.dtype})
+                total.meta["val"] = like.reshape(rows.shape)
+            if like.ndim != rows.ndim:
+                shape = [e if isinstance(e, int) else -1 for e in extents_of(like)]
+                total = self.graph.call_function(aten.view.default, (total, shape))
+                total.meta["val"] = like
             if into is not None:
                 total = self.graph.call_function(aten.add.Tensor, (into, call))
                 total.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(total)
+
+
+def _experts_of(region: _Region, result: Node,
+                tensors: Mapping[Node, tuple[str, Any]]) -> GraphExperts:
+    # The graph erases these nodes.
+    steps = {n: (n.meta["moe.part"], n.target, _arguments(n), n.kwargs) for n in region.nodes}
+    columns = int(extents_of(result.meta["val"])[-1])
+    made = GraphExperts(region.experts, columns, result, steps, region.parameters, tensors)
+    made.is_guess = region.is_guess
+    return made
 
 
 def _transposed(node: Node) -> Node | None:
@@ -530,7 +527,7 @@ def _arguments(node: Node) -> tuple[Any, ...]:
     if "moe.parts" in node.meta:
         return (node.meta["moe.parts"],)
     if node.meta["moe.part"] == "part":
-        return node.args[0].args[:1]
+        return node.args[0].args[:1] if node.target is operator.getitem else node.args[:1]
     if node.meta["moe.part"] != "transposed matmul":
         return node.args
     return node.args[0], _transposed(node.args[1])
@@ -543,13 +540,6 @@ def _is_arange(node: Any) -> bool:
         return False
     start, step = argument(node, "start", 0), argument(node, "step", 1)
     return (start, step) == (0, 1)
-
-
-def _is_zero(node: Any) -> bool:
-    packet = getattr(getattr(node, "target", None), "overloadpacket", None)
-    if packet in (aten.zeros, aten.zeros_like, aten.new_zeros):
-        return True
-    return packet in (aten.full, aten.full_like) and argument(node, "fill_value", None) == 0
 
 
 def _without_last(node: Node) -> Node | None:
@@ -571,6 +561,7 @@ _RULES: dict[Any, Callable[[_Search, Node], _Is | None]] = {
     aten.div: _Search.divide, aten.floor_divide: _Search.divide,
     aten.index: _Search.index, aten.index_select: _Search.index,
     aten.histc: _Search.counts, aten.bincount: _Search.counts, aten.cumsum: _Search.cumsum,
+    torch.ops.moe_mlir.counts: _Search.counts,
     aten._grouped_mm: _Search.grouped_matmul, aten.index_put: _Search.index_put,
     aten.scatter: _Search.scatter, aten.mul: _Search.multiply, aten.sum: _Search.sum,
     aten.index_add: _Search.index_add, aten.scatter_add: _Search.index_add,

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-__all__ = ["SkipsNothing", "unchanged"]
+__all__ = ["unchanged"]
 
 _DICTIONARIES = ("_modules", "_parameters", "_buffers")
 
@@ -44,29 +43,6 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
             for name, entries in dictionaries.items():
                 part.__dict__[name].clear()
                 part.__dict__[name].update(entries)
-
-
-class SkipsNothing(TorchFunctionMode):
-    """Takes the branch that ``if mask.any():`` guards, as if something were marked.
-
-    Experts without tokens are skipped so, and compute nothing of no rows otherwise. Whether
-    that is so has to be checked if ``assumed`` is true.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.marks: list[torch.Tensor] = []  # kept, so that no other has their ids
-        self.assumed = False
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (),
-                           kwargs: Any = None) -> Any:
-        if function is torch.Tensor.__bool__ and any(args[0] is mark for mark in self.marks):
-            self.assumed = True
-            return True
-        result = function(*args, **(kwargs or {}))
-        if function in (torch.any, torch.Tensor.any) and result.ndim == 0:
-            self.marks.append(result)
-        return result
 
 
 class _Conversion:

@@ -40,7 +40,7 @@ from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
 from ._graph_part import Left, Part, example, hint, module_id
 from ._module import collector, is_recording, run_layer
-from .torch import depends_on_batch, example_of, from_torch, is_block, parts_of
+from .torch import depends_on_batch, example_of, import_module, is_block, parts_of
 
 __all__ = ["backend"]
 
@@ -219,7 +219,7 @@ class _Replacement:
                 return known
         like = example(rows)
         columns = hint(like.shape[-1])
-        imported = from_torch(part.module, example=torch.zeros(
+        imported = import_module(part.module, example=torch.zeros(
             (*[1] * (like.ndim - 2), 6, columns), dtype=like.dtype, device=like.device))
         if imported.columns != columns:
             raise Left(f"its rows have {columns} columns, expected {imported.columns}")
@@ -352,7 +352,7 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
     """Have a block that a graph break splits be one operation from its next call on."""
     try:
         rows = example_of(block, type(block).__name__)
-        imported = from_torch(block, example=rows)
+        imported = import_module(block, example=rows)
         parts = parts_of(block, imported.weights)
         if parts is None:
             raise Left("some of its weights are no parameters")

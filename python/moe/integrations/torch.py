@@ -28,18 +28,21 @@ import torch
 from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
+from ._checks import check_graph
 from ._dispatch import Described, choices_of, describe_experts, write_experts
 from ._experts import is_experts
+from ._examples import example_of, first_of, shapes_of
 from ._follow import tensors_of
 from ._graph import Function, Tensor, extents_of
+from ._module import CompiledLayer, PythonLayer
 from ._operations import as_matrix, element_of, translate
-from ._module import CompiledLayer
+from ._prepare import prepare
 from ._routing import find_experts
-from ._tracing import SkipsNothing, unchanged
-from ._scalars import DTYPES
+from ._reads import Reads
+from ._tracing import unchanged
 from ._written_experts import may_be_experts, number_of_rows
 
-__all__ = ["CompiledLayer", "Imported", "from_torch", "replace"]
+__all__ = ["CompiledLayer", "Imported", "PythonLayer", "from_torch", "import_module", "replace"]
 
 aten = torch.ops.aten
 
@@ -53,16 +56,23 @@ class Imported:
     columns: int  # of a row of the result
     returned: int | None = None  # the length of the tuple that the module returns, if it does
     rows: str = "rows"  # the name of that argument
+    reason: str | None = None  # why the layer runs in Python, if it does
+    original: torch.nn.Module | None = None  # what runs then, on rows of ``ndim`` dimensions
+    ndim: int = 2
 
     def __post_init__(self) -> None:
         self.dtypes = {name: tensor.dtype for name, tensor in self.weights.items()}
 
     def compile(self, **options: Any) -> Module:
         """Compile the layer; ``options`` are those of ``moe.compile``."""
+        if self.reason is not None:
+            raise MoEError(UNIMPLEMENTED, self.reason)
         return compile_module(self.mlir, **options)
 
-    def layer(self, **options: Any) -> Layer:
+    def layer(self, **options: Any) -> Layer | PythonLayer:
         """Compile the layer and bind the weights that the module has now."""
+        if self.reason is not None:
+            return PythonLayer(self.original, self.ndim)
         return self.compile(**options).layer(self.arrays())
 
     def arrays(self) -> dict[str, torch.Tensor]:
@@ -79,6 +89,8 @@ class Imported:
         name with a star. It is one operation for ``torch.compile`` and ``torch.export``, and a
         saved program that has it loads wherever ``moe.integrations.torch`` is imported.
         """
+        if self.reason is not None:
+            return self.original
         return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows)
 
 
@@ -123,7 +135,7 @@ def replace(model: torch.nn.Module) -> list[str]:
 def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torch.nn.Module:
     """Return a block of ``model`` as a compiled layer."""
     example = example_of(block, name, model)
-    imported = from_torch(block, example=example)
+    imported = import_module(block, example=example)
     parts = parts_of(block, imported.weights)
     compiled = imported.module()
     if depends_on_batch(block, example):
@@ -252,24 +264,65 @@ def from_torch(module: torch.nn.Module | torch.export.ExportedProgram, *,
         which type it has. Without it the module gets ``[1, T, H]``, or ``[T, H]`` if it
         does not take that.
 
+    What has no translation runs in Python: a warning has the reason, as ``reason`` of the result
+    does, which then has a ``layer()`` and a ``module()``, and nothing to compile.
+
     Raises:
-      MoEError: if something has no translation; the message names the operation.
+      MoEError: if the module is in training mode, or takes something else than rows.
     """
+    is_program = isinstance(module, torch.export.ExportedProgram)
+    name = "the program" if is_program else type(module).__name__
+    try:
+        if is_program:
+            with _quiet():
+                return _translate(module, {}, name)
+        return import_module(module, example=example)
+    except MoEError as failure:
+        error = failure
+        if error.code != UNIMPLEMENTED:
+            raise
+        own = module.module() if is_program else module
+        rows = _rows_of(module, name, example)
+        if rows is None:
+            raise  # it does not run in Python, either
+    warnings.warn(f"{name} runs in Python: {error.message}", stacklevel=2)
+    return Imported("", {}, 0, reason=error.message, original=own, ndim=rows.ndim)
+
+
+def _rows_of(module: torch.nn.Module | torch.export.ExportedProgram, name: str,
+             example: torch.Tensor | None) -> torch.Tensor | None:
+    """Return rows of the shape that a module or a program takes; None if it takes none."""
     if isinstance(module, torch.export.ExportedProgram):
-        with _quiet():
-            return _translate(module, {}, "the program")
+        return next(node.meta["val"] for node in module.graph.nodes
+                    if node.name in module.graph_signature.user_inputs)
+    rows = example_of(module, name) if example is None else example
+    for shape in (rows[0], rows) if example is None else (rows,):
+        try:
+            with unchanged(module), torch.no_grad():
+                first_of(module(shape.clone())).reshape(shape.shape)
+        except Exception:  # noqa: BLE001 - it takes other rows
+            continue
+        return shape
+    return None
+
+
+def import_module(module: torch.nn.Module, *, example: torch.Tensor | None = None) -> Imported:
+    """Trace a module as ``from_torch`` does, or raise an error that says why it cannot be."""
     name = type(module).__name__
     if module.training:
         raise MoEError(INVALID_ARGUMENT, f"{name} is in training mode, expected evaluation mode: "
                        "call eval()")
-    rows = example_of(module, name) if example is None else example
-    try:
-        return _trace(module, name, rows)
-    except _NotExported as error:
-        other = _rows_that_fit(module, rows) if example is None else None
-        if other is None or other.shape == rows.shape:
-            raise MoEError(UNIMPLEMENTED, str(error)) from error.__cause__
-    return _trace(module, name, other)
+    if example is not None:
+        return _trace(module, name, example)
+    failure = None
+    for rows in shapes_of(module, example_of(module, name)):
+        try:
+            return _trace(module, name, rows)
+        except MoEError as error:
+            if error.code != UNIMPLEMENTED:
+                raise
+            failure = error
+    raise failure
 
 
 class _NotExported(MoEError):
@@ -279,48 +332,16 @@ class _NotExported(MoEError):
         super().__init__(UNIMPLEMENTED, message)
 
 
-def _rows_that_fit(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
-    """Return rows that the module takes and returns as many of."""
-    extents = [n for p in module.parameters() if p.ndim == 2 for n in reversed(p.shape)]
-    for columns in dict.fromkeys([rows.shape[-1], *extents[:8]]):
-        for shape in ((1, 6, columns), (6, columns)):
-            example = rows.new_zeros(shape)
-            try:
-                with unchanged(module), torch.no_grad():
-                    result = module(example.clone())
-            except Exception:  # noqa: BLE001 - it takes other rows
-                continue
-            result = result[0] if isinstance(result, tuple) else result
-            if isinstance(result, torch.Tensor) and result.shape[:-1] == shape[:-1]:
-                return example
-    return None
-
-
 def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
     """Trace a module that takes rows of this shape."""
     # A number of rows that divides nothing and is no other extent: no guards about it.
     rows = rows.new_zeros((*rows.shape[:-2], number_of_rows(module), rows.shape[-1]))
     lengths: list[int] = []
     traced = _Rows(module, lengths.append)
-    with unchanged(module), _leaves(module) as experts, _quiet(), SkipsNothing() as skips:
-        try:
-            program = torch.export.export(
-                traced, (rows,), strict=False,
-                dynamic_shapes=({rows.ndim - 2: torch.export.Dim("tokens", min=2)},),
-                prefer_deferred_runtime_asserts_over_guards=True)
-        except MoEError:
-            raise
-        except Exception as error:
-            reason = str(error).strip().split("\n")[0]
-            if "data-dependent" in reason or ".numpy()" in reason:
-                reason = ("its operations depend on the values of a tensor; experts must go "
-                          "through transformers' interface, or be a module called experts that "
-                          "takes rows, ids and weights")
-            raise _NotExported(f"{name} cannot be exported: {reason}") from error
-    if skips.assumed:
-        _check_branches(traced, program, rows, name)
+    with unchanged(module), _leaves(module) as experts, _quiet():
+        program = _export(traced, rows, name)
     with _quiet():
-        imported = _translate(program, experts, name)
+        imported = _translate(program, experts, name, traced if traced.reads.assumed else None)
     if "moe.dispatch" not in imported.mlir:
         tables = [n for n, m in module.named_modules() if isinstance(m, torch.nn.Embedding)]
         why = f": {' and '.join(tables)} are tables whose rows are looked up" if tables else ""
@@ -331,22 +352,45 @@ def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
     return imported
 
 
-def _check_branches(module: torch.nn.Module, program: torch.export.ExportedProgram,
-                    rows: torch.Tensor, name: str) -> None:
-    """Check that branches which were taken when the module was traced change nothing."""
-    draw = torch.Generator().manual_seed(0)
-    for tokens in (2, 3, rows.shape[-2]):
-        x = torch.randn(*rows.shape[:-2], tokens, rows.shape[-1], generator=draw).to(
-            rows.device, rows.dtype)
-        with torch.no_grad():
-            expected = module(x.clone())
-            try:
-                same = torch.allclose(program.module()(x), expected, 1e-3, 1e-5)
-            except MoEError:  # of experts that are one operation
-                same = False
-        if not same:
-            raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: its operations depend on "
-                           "the values of a tensor")
+def _export(traced: _Rows, rows: torch.Tensor, name: str) -> torch.export.ExportedProgram:
+    """Export a module; where Python asks how many tokens are selected, there are some."""
+    try:
+        try:
+            return _export_with(traced, rows, Reads())
+        except Exception as error:
+            if isinstance(error, MoEError) or not _depends(error):
+                raise
+        program = _export_with(traced, rows, Reads(sizes=True))
+        if traced.reads.has_length:
+            other = _export_with(traced, rows, Reads(sizes=True, length=2))
+            if program.graph_module.code != other.graph_module.code:
+                raise MoEError(UNIMPLEMENTED, "its operations depend on how many tokens are "
+                               "selected")
+        return program
+    except MoEError as error:
+        raise MoEError(error.code, f"{name} cannot be exported: {error.message}") from error
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        if _depends(error):
+            reason = ("its operations depend on the values of a tensor; experts must go through "
+                      "transformers' interface, or be a module called experts that takes rows, "
+                      "ids and weights")
+        raise _NotExported(f"{name} cannot be exported: {reason}") from error
+
+
+def _depends(error: Exception) -> bool:
+    """Return true for an error of torch about values that a trace does not know."""
+    reason = str(error).strip().split("\n")[0]
+    return "data-dependent" in reason or ".numpy()" in reason
+
+
+def _export_with(traced: _Rows, rows: torch.Tensor, reads: Reads) -> (
+        torch.export.ExportedProgram):
+    traced.reads = reads
+    return torch.export.export(
+        traced, (rows,), strict=False,
+        dynamic_shapes=({rows.ndim - 2: torch.export.Dim("tokens", min=2)},),
+        prefer_deferred_runtime_asserts_over_guards=True)
 
 
 @contextlib.contextmanager
@@ -373,41 +417,15 @@ class _Rows(torch.nn.Module):
     def __init__(self, module: torch.nn.Module, note: Callable[[int], None]):
         super().__init__()
         self.module, self.note = module, note  # called with the length of a tuple
+        self.reads = Reads()
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        result = self.module(rows)
+        with self.reads if torch.compiler.is_exporting() else contextlib.nullcontext():
+            result = self.module(rows)
         if isinstance(result, (tuple, list)):
             self.note(len(result))
             result = result[0]
         return result.reshape(rows.shape)
-
-
-def example_of(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
-        torch.Tensor):
-    """Make rows that fit the first matrix of the module, in transformers' shape.
-
-    ``model`` is the model that has the module, whose configuration may say more.
-    """
-    whole, own = (getattr(m, "config", None) for m in (model, module))
-    # A block may call the size of its experts hidden.
-    names = "hidden_dim", "hidden_size"
-    sources = [(whole, names), (getattr(whole, "text_config", None), names), (own, names),
-               (module, ("input_size", *names))]
-    hidden = next((size for source, attributes in sources for attribute in attributes
-                   if isinstance(size := getattr(source, attribute, None), int)), None)
-    floats = [p for p in module.parameters() if p.dtype in DTYPES and p.ndim >= 2]
-    if not floats:
-        raise MoEError(INVALID_ARGUMENT, f"{name} has no matrix in f32, bf16 or f16 from which the "
-                       "type of its rows could be seen; pass example=")
-    # Routers and biases may be in f32 beside weights of 16 bits.
-    largest = max(floats, key=lambda p: p.numel())
-    if hidden is None:
-        two = next((p for p in floats if p.ndim == 2), None)
-        if two is None:
-            raise MoEError(INVALID_ARGUMENT, f"the number of columns that {name} takes cannot be "
-                           "seen; pass example=")
-        hidden = two.shape[-1]
-    return torch.zeros(1, 6, hidden, dtype=largest.dtype, device=largest.device)
 
 
 # -- experts as one operation -------------------------------------------------
@@ -459,46 +477,27 @@ def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
 # -- the graph ----------------------------------------------------------------
 
 
-def _prepare(program: torch.export.ExportedProgram, name: str) -> (
-        tuple[torch.fx.Graph, dict[torch.fx.Node, tuple[str, torch.Tensor]], torch.fx.Node]):
-    """Return the graph of a program, its placeholders of tensors with their names, and that of
-    its rows."""
-    keep = {aten.linear.default, aten.silu.default, aten.softplus.default}
-    table = {op: rule for op, rule in torch.export.default_decompositions().items()
-             if op not in keep}
-    program = program.run_decompositions(table)
-    graph, signature = program.graph_module.graph, program.graph_signature
-    # The runtime reports ids that are no expert's.
-    for node in reversed(graph.nodes):
-        if str(node.target).startswith(("aten._assert", "aten.sym_constrain_range")):
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
-    if written := {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}:
-        raise MoEError(UNIMPLEMENTED, f"{name} writes to {next(iter(written.values()))}, expected "
-                       "a function of its rows")
-    tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()),
-               **program.constants}
-    sources = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
-               **signature.inputs_to_lifted_tensor_constants}
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    inputs = [n for n in placeholders if n.name not in sources]
-    if len(inputs) != 1:
-        raise MoEError(UNIMPLEMENTED, f"{name} takes {len(inputs)} tensors, expected one: its rows")
-    rows = inputs[0].meta["val"]
-    extents = [e for e in extents_of(rows) if e != 1]
-    if len(extents) != 2 or isinstance(extents[0], int) or not isinstance(extents[1], int):
-        raise MoEError(INVALID_ARGUMENT, f"{name} takes {tuple(rows.shape)}, expected [T, H] with "
-                       "a dynamic T")
-    named = {n: (sources[n.name].removeprefix("module."), tensors[sources[n.name]])
-             for n in placeholders if n.name in sources}
-    return graph, named, inputs[0]
-
-
 def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.nn.Module],
-               name: str) -> Imported:
-    """Write a program as a function; ``experts`` are modules that are one operation of it."""
-    graph, tensors, input_ = _prepare(program, name)
+               name: str, module: torch.nn.Module | None = None) -> Imported:
+    """Write a program as a function; ``experts`` are modules that are one operation of it.
+
+    With a ``module`` what the trace supposes of its values is compared with it.
+    """
+    graph, tensors, input_ = prepare(program, name)
     grouped = find_experts(graph, tensors, torch.ops.moe_mlir.traced_experts.default)
+    guesses = any(part.is_guess for part in grouped.values())
+    if module is not None or guesses:
+        try:
+            check_graph(graph, tensors, input_, {**experts, **grouped}, module or program.module(),
+                        name)
+        except MoEError:
+            if not guesses:
+                raise
+            # As the operations that it consists of.
+            graph, tensors, input_ = prepare(program, name)
+            grouped = {}
+            if module is not None:
+                check_graph(graph, tensors, input_, experts, module, name)
     experts = {**experts, **grouped}
     function = Function(name)
     weights: dict[str, torch.Tensor] = {}
@@ -509,9 +508,16 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     function.indices.update({0: "%c0", extents[0]: "%tokens"})
     known: dict[torch.fx.Node, Any] = {input_: x}
 
+    arguments: dict[str, str] = {}
+
     def add_weight(name: str, tensor: torch.Tensor) -> str:
-        weights[name] = tensor
-        return function.argument(name, "weight", tuple(tensor.shape), element_of(function, tensor))
+        if name not in arguments:
+            weights[name] = tensor
+            arguments[name] = function.argument(name, "weight", tuple(tensor.shape),
+                                                element_of(function, tensor))
+        elif weights[name].shape != tensor.shape:
+            raise function.error(f"uses {name} whole and in part")
+        return arguments[name]
 
     for node, (own, tensor) in tensors.items():
         if node.users:

@@ -193,10 +193,12 @@ def choices_as_experts(m, x, w, ids):
     return einsum("teh,te->th", einsum("tei,ehi->teh", h, m.w2[:K]), w)
 
 
-def with_capacity(m, x, w, ids, capacity=4):
+def with_capacity(m, x, w, ids, capacity=4, wraps=False):
     """Masks of GShard: a place in the buffer of an expert, or none."""
     mask = one_hot(ids, E)
     place = mask.flatten(0, 1).cumsum(0).view_as(mask) - 1
+    if wraps:
+        place = place % capacity
     kept = (mask * (place < capacity)).float()
     slot = one_hot((place * mask).sum(-1).clamp(max=capacity - 1), capacity).float()
     dispatch, combine = einsum("tke,tkc->tec", kept, slot), einsum("tke,tkc,tk->tec", kept, slot, w)
@@ -204,11 +206,53 @@ def with_capacity(m, x, w, ids, capacity=4):
     return einsum("tec,ech->th", combine, einsum("eci,ehi->ech", h, m.w2))
 
 
+def shared_places(m, x, w, ids):
+    """Tokens share places, and get the sum of what is there."""
+    return with_capacity(m, x, w, ids, wraps=True)
+
+
+def two_argmax(m, x, w, ids, capacity=6):
+    """GShard's own gate: all first choices come before all second ones."""
+    p = (x @ m.router.T).softmax(-1)
+    first = one_hot(p.argmax(-1), E)
+    second = one_hot(p.masked_fill(first.bool(), -1.0).argmax(-1), E)
+    places = first.cumsum(0) - 1, second.cumsum(0) - 1 + first.sum(0, keepdim=True)
+    combine = 0
+    for mask, place in zip((first, second), places):
+        mask = mask * (place < capacity)
+        slot = one_hot((place * mask).sum(1), capacity).float()
+        combine = combine + einsum("te,tc->tec", (p * mask).sum(1)[:, None] * mask, slot)
+    h = silu(einsum("ech,eih->eci", einsum("tec,th->ech", combine.bool().float(), x), m.w1))
+    return einsum("tec,ech->th", combine, einsum("eci,ehi->ech", h, m.w2))
+
+
+def masked_rows(m, x, w, ids):
+    """As Mesh-TensorFlow without a capacity: rows of every expert, 0 for other tokens."""
+    mask = one_hot(ids, E).float().sum(1)
+    h = torch.relu(einsum("teh,eih->tei", mask[..., None] * x[:, None], m.w1))
+    return einsum("teh,te->th", einsum("tei,ehi->teh", h, m.w2), mask * (x @ m.router.T))
+
+
+def masked_bias(m, x, w, ids):
+    """What the experts make of rows of zeros counts, too."""
+    mask = one_hot(ids, E).float().sum(1)
+    h = torch.sigmoid(einsum("teh,eih->tei", mask[..., None] * x[:, None], m.w1))
+    return einsum("teh,te->th", einsum("tei,ehi->teh", h, m.w2), x @ m.router.T)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("combine", [with_capacity, two_argmax, masked_rows],
+                         ids=lambda f: f.__name__)
+def test_masks(combine):
+    """Masks that dispatch and combine, also where an expert is full."""
+    run(Block(combine), 1)
+
+
 @pytest.mark.parametrize("combine, dispatches", [
     (next_expert, 0), (from_the_end, 0), (swapped_choices, 1), (other_order, 0), (mixed_choices, 1),
     (after_the_weights, 0), (weights_in_the_middle, 0), (over_the_columns, 0), (other_mask, 1),
-    (mask_of_ones, 1), (other_experts, 0), (choices_as_experts, 0), (with_capacity, 0),
-    (halves, 0)], ids=lambda v: getattr(v, "__name__", None))
+    (mask_of_ones, 1), (other_experts, 0), (choices_as_experts, 0), (halves, 0),
+    (shared_places, 0), (masked_bias, 0)], ids=lambda v: getattr(v, "__name__", None))
 @pytest.mark.parametrize("inner", [I, H])
 def test_near_misses(combine, dispatches, inner):
     """What looks alike: whatever is recognised, the result is that of the block."""
@@ -219,4 +263,4 @@ def test_near_misses(combine, dispatches, inner):
 
 def test_a_warning_says_what_stays():
     with pytest.warns(UserWarning, match="has nothing that is known as experts"):
-        moe.from_torch(Block(with_capacity).eval(), example=torch.zeros(4, H))
+        moe.from_torch(Block(shared_places).eval(), example=torch.zeros(4, H))

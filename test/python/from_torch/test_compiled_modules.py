@@ -162,9 +162,12 @@ def test_modules_that_write():
             self.rows += y.flatten(0, -2).sum(0)
             return y
 
-    with pytest.raises(moe.MoEError, match="Counts writes to module.rows, expected a function of "
-                                           "its rows"):
-        moe.from_torch(Counts().eval())
+    with pytest.warns(UserWarning, match="Counts runs in Python: Counts writes to module.rows, "
+                                         "expected a function of its rows"):
+        imported = moe.from_torch(module := Counts().eval())
+    assert imported.module() is module
+    with pytest.raises(moe.MoEError, match="Counts writes to module.rows"):
+        imported.compile()
 
 
 @pytest.mark.parametrize("inputs, message", [

@@ -166,6 +166,7 @@ def others_of_the_mask(m, x, w, ids):
     out, mask = torch.zeros_like(x), one_hot(ids, E).permute(2, 0, 1)
     for i in range(E):
         choice, token = torch.where(mask[i])
+        token = token.clamp(max=x.shape[0] - 1)
         out.index_add_(0, token, m.parts[i](x[token]) * w[token, choice.clamp(max=1), None])
     return out
 

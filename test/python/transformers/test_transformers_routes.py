@@ -88,6 +88,37 @@ def test_record_of_bf16():
         assert torch.equal(logits(model, tokens), expected)
 
 
+def test_programs():
+    """What torch.export made of a model records and replays as the model does."""
+    model, tokens = model_of("mixtral"), prompt(1)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, tokens):
+            return logits(self.model, tokens)
+
+    program = torch.export.export(Logits(), (tokens,), strict=False).module()
+    expected, routes = program(tokens), routes_of(model, tokens)
+    with ce.record(program) as recorded:
+        program(tokens)
+    assert set(recorded) == {f"model.{name}" for name in routes}
+    for name, calls in routes.items():
+        assert np.array_equal(recorded[f"model.{name}"][0].ids, calls[0].ids)
+        assert np.array_equal(recorded[f"model.{name}"][0].weights, calls[0].weights)
+    flipped = {n: [ce.Route(c.ids[:, ::-1].copy(), c.weights) for c in calls]
+               for n, calls in recorded.items()}
+    with ce.replay(program, recorded):
+        assert torch.equal(program(tokens), expected)
+    with ce.replay(program, flipped):
+        assert not torch.equal(program(tokens), expected)
+    with pytest.raises(moe.MoEError, match="the routers of a program of torch.export cannot"):
+        with ce.replay(program, recorded, weights="router"):
+            pass
+
+
 # -- replay -------------------------------------------------------------------
 
 

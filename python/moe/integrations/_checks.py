@@ -1,0 +1,70 @@
+"""Compares a traced graph with the module that it was traced of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from .._error import UNIMPLEMENTED, MoEError
+
+__all__ = ["check_graph"]
+
+Node = torch.fx.Node
+
+# Of the largest result; operations round where those that they were decomposed into do not.
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+
+class _Run(torch.fx.Interpreter):
+    """Runs a graph whose experts are modules."""
+
+    def __init__(self, graph: torch.fx.Graph, experts: Mapping[str, torch.nn.Module]):
+        super().__init__(torch.fx.GraphModule(torch.nn.Module(), graph))
+        self.experts = experts
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is not torch.ops.moe_mlir.traced_experts.default:
+            return super().call_function(target, args, kwargs)
+        rows, ids, weights, key = args
+        matrix = rows.reshape(-1, rows.shape[-1])
+        return self.experts[key](matrix, ids, weights).reshape(rows.shape)
+
+
+def check_graph(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
+                rows: Node, experts: Mapping[str, torch.nn.Module], module: torch.nn.Module,
+                name: str) -> None:
+    """Check that a graph computes what ``module`` does, for several numbers of rows and for rows
+    that few experts or all of them get."""
+    run = _Run(graph, experts)
+    like = rows.meta["val"]
+    for x in _samples(like):
+        with torch.no_grad():
+            expected = module(x.clone())
+            given = [x.clone() if node is rows else tensors[node][1].detach()
+                     for node in graph.nodes if node.op == "placeholder"]
+            try:
+                actual = run.run(*given)
+            except Exception as error:
+                raise _differs(name, x) from error
+        actual = actual[0] if isinstance(actual, (tuple, list)) else actual
+        limit = _TOLERANCES[like.dtype] * float(expected.float().abs().nan_to_num().max())
+        same = actual.numel() == expected.numel() and torch.allclose(
+            actual.reshape(expected.shape).float(), expected.float(), 0.0, limit, equal_nan=True)
+        if not same:
+            raise _differs(name, x)
+
+
+def _differs(name: str, x: torch.Tensor) -> MoEError:
+    return MoEError(UNIMPLEMENTED, f"{name} cannot be exported: its operations depend on the "
+                    f"values of a tensor, as {x.numel() // x.shape[-1]} rows show")
+
+
+def _samples(like: torch.Tensor) -> Iterator[torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    columns = int(like.shape[-1])
+    for tokens, scale, shift in ((1, 1.0, 0.0), (2, 1.0, 0.0), (3, 4.0, 0.0), (64, 1.0, 0.0),
+                                 (17, 1.0, 3.0), (17, 1.0, -3.0), (13, 0.0, 1.0)):
+        x = torch.randn(tokens, columns, generator=draw) * scale + shift
+        yield x.reshape(*[1] * (like.ndim - 2), tokens, columns).to(like.device, like.dtype)

@@ -1,0 +1,105 @@
+"""Rows that a module takes, to trace it with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._scalars import DTYPES
+from ._tracing import unchanged
+
+__all__ = ["example_of", "first_of", "shapes_of"]
+
+
+def example_of(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
+        torch.Tensor):
+    """Make rows that fit the first matrix of the module, in transformers' shape.
+
+    ``model`` is the model that has the module, whose configuration may say more.
+    """
+    whole, own = (getattr(m, "config", None) for m in (model, module))
+    # A block may call the size of its experts hidden.
+    names = "hidden_dim", "hidden_size"
+    sources = [(whole, names), (getattr(whole, "text_config", None), names), (own, names),
+               (module, ("input_size", *names))]
+    hidden = next((size for source, attributes in sources for attribute in attributes
+                   if isinstance(size := getattr(source, attribute, None), int)), None)
+    floats = [p for p in module.parameters() if p.dtype in DTYPES and p.ndim >= 2]
+    if not floats:
+        raise MoEError(INVALID_ARGUMENT, f"{name} has no matrix in f32, bf16 or f16 from which the "
+                       "type of its rows could be seen; pass example=")
+    # Routers and biases may be in f32 beside weights of 16 bits.
+    largest = max(floats, key=lambda p: p.numel())
+    if hidden is None:
+        two = next((p for p in floats if p.ndim == 2), None)
+        if two is None:
+            raise MoEError(INVALID_ARGUMENT, f"the number of columns that {name} takes cannot be "
+                           "seen; pass example=")
+        hidden = two.shape[-1]
+    return torch.zeros(1, 6, hidden, dtype=largest.dtype, device=largest.device)
+
+
+def shapes_of(module: torch.nn.Module, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Return the rows ``[1, T, H]`` or ``[T, H]`` that a module takes. Where it computes
+    something else of both, its rows are ``[T, H]``."""
+    drawn = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)).to(
+        rows.device, rows.dtype)
+    batch, flat = _run(module, drawn), _run(module, drawn[0])
+    if batch is not None and (flat is None or torch.allclose(
+            batch.reshape(flat.shape), flat, 1e-2, 1e-3)):
+        yield rows
+    if flat is not None:
+        yield rows[0]
+    if batch is None and flat is None:
+        yield rows
+        if (other := _rows_that_fit(module, rows)) is not None and other.shape != rows.shape:
+            yield other
+
+
+def _run(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
+    """Return what a module computes of rows, if it takes them and returns as many."""
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        with unchanged(module), torch.no_grad():
+            before = _numbers_of(module)
+            result = module(rows.clone())
+            if _numbers_of(module) != before and not torch.equal(first_of(result), first_of(
+                    module(rows.clone()))):
+                raise MoEError(UNIMPLEMENTED, f"{type(module).__name__} computes something else in "
+                               "each call")
+    except MoEError:
+        raise
+    except Exception:  # noqa: BLE001 - it takes other rows
+        return None
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+    result = first_of(result)
+    fits = isinstance(result, torch.Tensor) and result.ndim > 1 and (
+        result.shape[:-1].numel() == rows.shape[:-1].numel())
+    return result if fits else None
+
+
+def first_of(result: Any) -> Any:
+    return result[0] if isinstance(result, (tuple, list)) else result
+
+
+def _numbers_of(module: torch.nn.Module) -> list[tuple[Any, ...]]:
+    """Return what a call may count in a module."""
+    return [(name, value) for part in module.modules() for name, value in part.__dict__.items()
+            if isinstance(value, (int, float))]
+
+
+def _rows_that_fit(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
+    """Return rows of as many columns as the module takes."""
+    extents = [n for p in module.parameters() if p.ndim == 2 for n in reversed(p.shape)]
+    for columns in dict.fromkeys([rows.shape[-1], *extents[:8]]):
+        for shape in ((1, 6, columns), (6, columns)):
+            example = rows.new_zeros(shape)
+            if _run(module, example) is not None:
+                return example
+    return None
