@@ -22,7 +22,7 @@ moe_add_python_tests(families import/import_families COST 240 LABELS slow)
 moe_add_python_tests(from-torch from_torch/from_torch COST 250 LABELS slow)
 moe_add_python_tests(torch-compile
   from_torch/batched from_torch/blocks from_torch/compiled_modules from_torch/dynamo
-  from_torch/loops from_torch/reads from_torch/routing
+  from_torch/loops from_torch/routing
   COST 400 LABELS slow)
 moe_add_python_tests(package
   import/gguf_files import/weight_files
@@ -39,8 +39,10 @@ moe_add_python_tests(transformers
   COST 90 LABELS slow)
 # Skipped where there is no JAX, ONNX Runtime, Triton or vLLM, as in .venv: `./dev check jax`,
 # `onnx`, `triton` and `vllm` run them.
-moe_add_python_tests(engines engines/jax engines/jax_calls engines/jax_einsums engines/onnx
-  engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/triton engines/vllm COST 5)
+moe_add_python_tests(engines
+  engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/onnx
+  engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/triton engines/vllm
+  COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu

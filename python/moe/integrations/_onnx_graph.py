@@ -81,8 +81,8 @@ class Graph(torch.nn.Module):
             if name == self.source or name in initializers or not name:
                 continue
             if node is None:
-                raise MoEError(INVALID_ARGUMENT, f"'{self.result}' needs '{name}', which is neither "
-                               f"computed from '{self.source}' nor a constant")
+                raise MoEError(INVALID_ARGUMENT, f"'{self.result}' needs '{name}', which is no "
+                               f"constant, and not computed from '{self.source}'")
             if done:
                 if id(node) not in seen:
                     seen.add(id(node))
@@ -254,13 +254,13 @@ def _scatter_elements(attributes: dict[str, Any], x: Any, at: Any, updates: Any)
         return x.scatter(axis, at, updates)
     if reduction == "add":
         return x.scatter_add(axis, at, updates)
-    raise MoEError(UNIMPLEMENTED, f"ScatterElements with the reduction {reduction} is not supported")
+    raise MoEError(UNIMPLEMENTED, f"ScatterElements with reduction {reduction} is not supported")
 
 
 def _scatter_nd(attributes: dict[str, Any], x: Any, at: Any, updates: Any) -> Any:
     reduction = attributes.get("reduction", b"none").decode()
     if reduction not in ("none", "add"):
-        raise MoEError(UNIMPLEMENTED, f"ScatterND with the reduction {reduction} is not supported")
+        raise MoEError(UNIMPLEMENTED, f"ScatterND with reduction {reduction} is not supported")
     return x.index_put(_places(_as_tensor(at)), updates, accumulate=reduction == "add")
 
 
@@ -387,7 +387,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         lambda *v: functools.reduce(torch.maximum, v)),
     "Min": _on_tensors(lambda *v: functools.reduce(torch.minimum, v)),
     "Mod": lambda attributes, a, b: (torch.fmod if attributes.get("fmod") else torch.remainder)(
-        _as_tensor(a), _as_tensor(b)), "Mul": _arithmetic(lambda a, b: a * b), "Neg": _on_tensors(torch.neg),
+        _as_tensor(a), _as_tensor(b)),
+    "Mul": _arithmetic(lambda a, b: a * b), "Neg": _on_tensors(torch.neg),
     "Not": _on_tensors(torch.logical_not), "OneHot": _one_hot, "Or": _on_tensors(torch.logical_or),
     "Pow": _on_tensors(torch.pow), "Reciprocal": _on_tensors(torch.reciprocal),
     "ReduceMax": _reduce(torch.amax), "ReduceMean": _reduce(torch.mean),

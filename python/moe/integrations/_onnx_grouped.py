@@ -48,8 +48,8 @@ def build(graph: onnx.GraphProto, node: onnx.NodeProto, directory: str) -> Impor
     indices = types.get(node.input[2])
     dims = indices.shape.dim if indices is not None and indices.HasField("shape") else ()
     if len(dims) != 2 or not dims[1].dim_value:
-        raise fail(f"expected group_indices '{node.input[2]}' to be a matrix of the graph's inputs or "
-                   "value_info, with the number of choices")
+        raise fail(f"expected group_indices '{node.input[2]}' to be a matrix whose second extent "
+                   "the graph's inputs or value_info have")
     choices = dims[1].dim_value
     f = ir.Function("layer")
     x = f.input("input", (None, k), element)

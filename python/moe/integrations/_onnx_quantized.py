@@ -1,7 +1,7 @@
 """Weights of ``com.microsoft.QMoE``: the formats that the operator defines, as #moe.format.
 
-A matrix ``[N, K]`` of an expert has a row for each output. Integers of 2, 4 and 8 bits and floats of
-4 and 8 stay as they are; those of 3 bits, which cross bytes, get 4.
+A matrix ``[N, K]`` of an expert has a row for each output. Integers of 2, 4 and 8 bits and floats
+of 4 and 8 stay as they are; those of 3 bits, which cross bytes, get 4.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from jaxlib.mlir.dialects import stablehlo
 
 from .._error import INTERNAL, NOT_FOUND, UNIMPLEMENTED, MoEError
 from .._tools import find_tool
+from ._stablehlo_batch import flatten, widen
 
 __all__ = ["lower", "raised"]
 
@@ -53,20 +54,30 @@ def _moe_opt(text: str, *passes: str) -> str:
     return done.stdout
 
 
-def raised(module: str) -> str:
-    """Return an exported module with calls inlined and experts raised, in the generic form."""
+def raised(module: str, inputs: list[int]) -> tuple[str, dict[int, str]]:
+    """Return an exported module with calls inlined and experts raised, in the generic form, and the
+    types that arguments of the function had, which are rows of tokens now.
+
+    Args:
+      inputs: the arguments that have tokens.
+    """
     with _context():
         parsed = ir.Module.parse(module)
         _inline(parsed)
         _run(parsed, "symbol-dce,canonicalize,cse")
+        for function in parsed.body.operations:
+            if function.name.value == "main":
+                types = flatten(function.operation, inputs)
+        _run(parsed, "symbol-dce,canonicalize,cse")
         text = _text(parsed)
-    return _moe_opt(text, "--mlir-print-op-generic", *RAISING)
+    return _moe_opt(text, "--mlir-print-op-generic", *RAISING), types
 
 
-def lower(module: str, arguments: list[tuple[str, str]]) -> str:
+def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]]) -> str:
     """Return a module of ``raised`` without StableHLO.
 
     Args:
+      types: of arguments, as ``raised`` returns them.
       arguments: the name and role of each argument of its function.
 
     Raises:
@@ -82,6 +93,7 @@ def lower(module: str, arguments: list[tuple[str, str]]) -> str:
         for function in list(parsed.body.operations):
             if function.name.value == "main":
                 _make_static(function.operation)
+                widen(function.operation, types)
                 _describe(function.operation, arguments)
             else:
                 function.operation.erase()

@@ -41,7 +41,8 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
       function: a function, jitted or not, with experts written as operations of JAX.
       arguments: its arguments, trees of arrays. Arrays are weights, prepared once; a
         ``jax.ShapeDtypeStruct`` is an input of a call. Its first extent may be symbolic
-        (``jax.export.symbolic_shape``), and is then any number of tokens.
+        (``jax.export.symbolic_shape``), or its second after a batch of 1, and is then any
+        number of tokens.
 
     Raises:
       MoEError: if the function has no input, or an operation that is not lowered.
@@ -51,6 +52,11 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in leaves):
         raise MoEError(INVALID_ARGUMENT, "expected an input: a jax.ShapeDtypeStruct")
+    symbols = {str(extent) for _, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)
+               for extent in leaf.shape if not isinstance(extent, int)}
+    if len(symbols) > 1:
+        raise MoEError(INVALID_ARGUMENT, "expected one symbolic extent, the number of tokens, got "
+                       f"{', '.join(sorted(symbols))}; a batch is [1, t, ...], or has a size")
     if not isinstance(function, jax.stages.Wrapped):
         function = jax.jit(function)
     try:
@@ -69,7 +75,8 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
         if is_weight:
             weights[name] = leaf
         signature.append((name, "weight" if is_weight else "input"))
-    return Imported(lower(raised(exported.mlir_module()), signature), weights)
+    inputs = [i for i, (_, role) in enumerate(signature) if role == "input"]
+    return Imported(lower(*raised(exported.mlir_module(), inputs), signature), weights)
 
 
 def to_jax(layer: Layer) -> Callable[..., Any]:

@@ -38,8 +38,9 @@ def plain():
 
 def pack(codes, bits):
     """A row of codes as a stream of bits, the lowest first."""
-    stream = np.unpackbits(codes[..., None].astype(np.uint8), axis=-1, bitorder="little")[..., :bits]
-    return np.packbits(stream.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+    stream = np.unpackbits(codes[..., None].astype(np.uint8), axis=-1, bitorder="little")
+    stream = stream[..., :bits].reshape(*codes.shape[:-1], -1)
+    return np.packbits(stream, axis=-1, bitorder="little")
 
 
 def integers(w, bits, size):
