@@ -85,6 +85,10 @@ void decodeIntegerArithmetic(Decoder &d, Type type);
 void decodeFloatArithmetic(Decoder &d, Type type);
 void decodeHalfArithmetic(Decoder &d, Type type);
 
+// Decoders of f32 instructions with .approx or .full (op_approximate.cpp).
+void decodeApproximation(Decoder &d);
+void decodeApproximateDivision(Decoder &d, bool full);
+
 } // namespace moe::gpu
 
 #endif // MOE_CUDA_DOUBLE_OPS_H

@@ -210,22 +210,69 @@ TEST_F(FloatTest, HalfArithmeticRoundsOnce) {
             (Words{0x40003F80}));
 }
 
+/// The largest error of an instruction over many operands, relative to the
+/// result, in units of 2^-23.
+static double errorOf(const Floats &found, const std::vector<double> &exact) {
+  double most = 0;
+  for (size_t i = 0; i < found.size(); ++i)
+    most = std::max(most, std::fabs(found[i] / exact[i] - 1));
+  return most * 0x1p23;
+}
+
 TEST_F(FloatTest, Approximations) {
   std::vector<std::string> same = {"f32", "f32"};
-  EXPECT_EQ(apply<float>("ex2.approx.ftz.f32 %d, %a;", same, Floats{3, -200}),
-            (Floats{8, 0}));
-  EXPECT_EQ(apply<float>("rcp.approx.ftz.f32 %d, %a;", same, Floats{4, -0.f}),
-            (Floats{0.25f, -inf}));
-  EXPECT_EQ(apply<float>("rsqrt.approx.f32 %d, %a;", same, Floats{16}),
-            (Floats{0.25f}));
-  EXPECT_EQ(apply<float>("lg2.approx.f32 %d, %a;", same, Floats{8}),
-            (Floats{3}));
+  Floats a(4096);
+  std::vector<double> exp2, inverse, root, tanh, third;
+  for (size_t i = 0; i < a.size(); ++i) {
+    a[i] = 0.01f + 0.003f * i;
+    exp2.push_back(std::exp2(double(a[i])));
+    inverse.push_back(1 / double(a[i]));
+    root.push_back(std::sqrt(double(a[i])));
+    tanh.push_back(std::tanh(double(a[i])));
+    third.push_back(a[i] / 3.0);
+  }
+  auto run = [&](const char *name) {
+    return apply<float>(std::string(name) + ".f32 %d, %a;", same, a);
+  };
+  // Within the bounds of the ISA, and not exact.
+  double error = errorOf(run("ex2.approx.ftz"), exp2);
+  EXPECT_TRUE(error > 0.75 && error < 2) << error;
+  error = errorOf(run("rcp.approx"), inverse);
+  EXPECT_TRUE(error > 0.5 && error < 1) << error;
+  error = errorOf(run("sqrt.approx"), root);
+  EXPECT_TRUE(error > 0.5 && error < 1) << error;
+  error = errorOf(run("tanh.approx"), tanh);
+  EXPECT_TRUE(error > 0x1p11 && error < 0x1p12) << error;
+  Floats threes(a.size(), 3);
+  for (const char *text :
+       {"div.full.f32 %d, %a, %b;", "div.approx.f32 %d, %a, %b;"}) {
+    error = errorOf(apply<float>(text, f32x2, a, threes), third);
+    EXPECT_TRUE(error > 0.75 && error < 2) << error;
+  }
+  // The same operands, the same result.
+  EXPECT_EQ(run("ex2.approx"), run("ex2.approx"));
+  // What tables of the ISA say.
+  EXPECT_EQ(apply<float>("ex2.approx.ftz.f32 %d, %a;", same,
+                         Floats{-200, -inf, inf, -130}),
+            (Floats{0, 0, inf, 0}));
+  EXPECT_EQ(apply<float>("rcp.approx.ftz.f32 %d, %a;", same,
+                         Floats{-0.f, inf, 0x1p127f, 0x1p-130f}),
+            (Floats{-inf, 0, 0, inf}));
+  EXPECT_EQ(apply<float>("div.approx.f32 %d, %a, %b;", f32x2, Floats{0x1p100f},
+                         Floats{0x1p127f}),
+            (Floats{0}));
+  EXPECT_NEAR(apply<float>("div.full.f32 %d, %a, %b;", f32x2, Floats{0x1p100f},
+                           Floats{0x1p127f})[0],
+              0x1p-27, 0x1p-48);
+  EXPECT_NEAR(apply<float>("rsqrt.approx.f32 %d, %a;", same, Floats{16})[0],
+              0.25, 0x1p-24);
+  EXPECT_NEAR(apply<float>("lg2.approx.f32 %d, %a;", same, Floats{8})[0], 3,
+              0x1p-20);
+  // Correctly rounded without .approx.
   EXPECT_EQ(apply<float>("sqrt.rn.f32 %d, %a;", same, Floats{2}),
             (Floats{std::sqrt(2.f)}));
   EXPECT_EQ(apply<float>("div.rn.f32 %d, %a, %b;", f32x2, Floats{1}, Floats{3}),
             (Floats{1 / 3.f}));
-  EXPECT_NEAR(apply<float>("tanh.approx.f32 %d, %a;", same, Floats{0.5f})[0],
-              std::tanh(0.5f), 1e-3);
 }
 
 TEST_F(FloatTest, PropertiesAndSigns) {

@@ -5,9 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// PTX ISA 9.7.3 "Floating-Point Instructions". Approximations (.approx, .full)
-// are exact results rounded to nearest here: they differ from hardware within
-// the error that the ISA allows.
+// PTX ISA 9.7.3 "Floating-Point Instructions". op_approximate.cpp has those of
+// f32 with .approx and .full; of f64 they are exact results rounded to nearest.
 //
 //===----------------------------------------------------------------------===//
 
@@ -250,6 +249,11 @@ static bool decodeModifiers(Decoder &d) {
 
 void moe::gpu::decodeFloatArithmetic(Decoder &d, Type type) {
   std::string_view name = d.name();
+  if (name == "div" && type == Type::F32) {
+    bool full = d.has(".full");
+    if (full || d.has(".approx"))
+      return decodeApproximateDivision(d, full);
+  }
   bool plain = decodeModifiers(d);
   bool single = type == Type::F32;
   if (name == "add") {
@@ -262,8 +266,6 @@ void moe::gpu::decodeFloatArithmetic(Decoder &d, Type type) {
     d.out.run = select<Mul>(type, plain);
     decodeSame(d, type, 2);
   } else if (name == "div") {
-    if (!d.has(".approx"))
-      d.has(".full");
     d.out.run = select<Div>(type, plain);
     decodeSame(d, type, 2);
   } else if (name == "fma" || name == "mad") {
@@ -301,7 +303,8 @@ template <typename Op> static void decodeFunction(Decoder &d) {
     return decodeHalfArithmetic(d, type);
   if (type != Type::F32 && type != Type::F64)
     d.error("not supported for this type");
-  d.has(".approx");
+  if (d.has(".approx") && type == Type::F32)
+    return decodeApproximation(d);
   decodeModifiers(d);
   d.out.run = type == Type::F32 ? function<float, Op> : function<double, Op>;
   decodeSame(d, type, 1);
