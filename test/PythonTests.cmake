@@ -56,5 +56,6 @@ moe_add_python_tests(device-operations
   device/gpu_views device/grouped_ops_gpu device/nvcc_gpu device/routes_gpu
   device/routing_gpu device/scaled_products device/torch_gpu
   COST 250 LABELS slow device)
-moe_add_python_tests(device-kernels device/gpu_kernels device/schedules_gpu
+moe_add_python_tests(device-kernels
+  device/epilogues_gpu device/gpu_kernels device/schedules_gpu
   COST 260 LABELS slow device)

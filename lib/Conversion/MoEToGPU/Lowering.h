@@ -65,6 +65,10 @@ int64_t weightViewCount(GroupedMatmulOp op);
 /// of a tile of `rows` rows and `columns` columns of weights.
 int64_t stageDepth(GroupedMatmulOp op);
 int64_t stageBytes(GroupedMatmulOp op, int64_t rows, int64_t columns);
+/// Returns the bytes of shared memory in which the warps of a wgmma kernel, one
+/// without swapped operands, arrange their results for wide stores; 0 if they
+/// store pairs of elements from registers.
+int64_t stagingBytes(GroupedMatmulOp op);
 
 /// Launches the gather-sum kernel for `tokens` tokens (`index`).
 Value launchGatherSum(GatherSumOp op, Value tokens, DeviceLowering &lowering);

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ApproximateMath.h"
 #include "moe/Target/NVPTX/Passes.h"
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
@@ -16,6 +17,7 @@
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 using namespace mlir;
+using namespace mlir::moe;
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEEXPANDDEVICEMATH
@@ -95,7 +97,26 @@ template <typename OpT> struct ToIntrinsic : OpRewritePattern<OpT> {
 struct MoEExpandDeviceMath
     : moe::impl::MoEExpandDeviceMathBase<MoEExpandDeviceMath> {
   void runOnOperation() override {
+    SmallVector<Operation *> approximate, precise;
+    getOperation()->walk([&](Operation *op) {
+      bool isFunction = isa_and_nonnull<math::MathDialect>(op->getDialect());
+      if (isApproximate(op) && (isFunction || isa<arith::DivFOp>(op)))
+        approximate.push_back(op);
+      else if (isFunction)
+        precise.push_back(op);
+    });
+    ApproximateListener listener;
+    expand(approximate, &listener);
+    expand(precise, /*listener=*/nullptr);
+    verify();
+  }
+
+  void expand(ArrayRef<Operation *> functions,
+              RewriterBase::Listener *listener) {
+    if (functions.empty())
+      return;
     RewritePatternSet patterns(&getContext());
+    populateApproximateMathPatterns(patterns);
     patterns.add<ExpandExp>(&getContext(), /*benefit=*/2);
     populateMathPolynomialApproximationPatterns(
         patterns, [](StringRef name) { return name != "math.exp"; });
@@ -112,16 +133,10 @@ struct MoEExpandDeviceMath
     patterns.add<ToIntrinsic<math::RoundEvenOp>>(&getContext(),
                                                  "llvm.roundeven");
     patterns.add<ToIntrinsic<math::CopySignOp>>(&getContext(), "llvm.copysign");
-    SmallVector<Operation *> functions;
-    getOperation()->walk([&](Operation *op) {
-      if (isa_and_nonnull<math::MathDialect>(op->getDialect()))
-        functions.push_back(op);
-    });
     GreedyRewriteConfig config;
     config.setStrictness(GreedyRewriteStrictness::ExistingAndNewOps);
-    if (!functions.empty())
-      (void)applyOpPatternsGreedily(functions, std::move(patterns), config);
-    verify();
+    config.setListener(listener);
+    (void)applyOpPatternsGreedily(functions, std::move(patterns), config);
   }
 
   /// Fails if a function is left that needs a library; convert-math-to-llvm

@@ -158,4 +158,100 @@ gpu.module @kernels {
     %y = arith.addf %x, %x : f32
     llvm.return %y : f32
   }
+
+  // With afn: instructions that approximate, and no bounds.
+  // CHECK-LABEL: llvm.func @approximate_exp(
+  // CHECK-SAME:    %[[X:.*]]: f32)
+  // CHECK-NEXT:    %[[LOG2E:.*]] = arith.constant 1.442695
+  // CHECK-NEXT:    %[[T:.*]] = arith.mulf %[[X]], %[[LOG2E]]
+  // CHECK-NEXT:    %[[Y:.*]] = llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz"(%[[T]])
+  // CHECK-NEXT:    llvm.return %[[Y]]
+  llvm.func @approximate_exp(%x: f32) -> f32 {
+    %y = math.exp %x fastmath<afn> : f32
+    llvm.return %y : f32
+  }
+
+  // A divisor of at least 1 needs nothing but its reciprocal.
+  // CHECK-LABEL: llvm.func @approximate_sigmoid(
+  // CHECK:         %[[D:.*]] = arith.addf
+  // CHECK-NEXT:    %[[R:.*]] = llvm.call_intrinsic "llvm.nvvm.rcp.approx.ftz.f"(%[[D]])
+  // CHECK-NEXT:    arith.mulf %{{.*}}, %[[R]]
+  // CHECK-NOT:     div
+  // CHECK:         llvm.return
+  llvm.func @approximate_sigmoid(%x: f32) -> f32 {
+    %one = arith.constant 1.0 : f32
+    %e = math.exp %x fastmath<afn> : f32
+    %d = arith.addf %e, %one : f32
+    %y = arith.divf %x, %d fastmath<afn> : f32
+    llvm.return %y : f32
+  }
+
+  // Others may be anything, like a power that has 2 added.
+  // CHECK-LABEL: llvm.func @approximate_quotients(
+  // CHECK:         llvm.call_intrinsic "llvm.nvvm.div.full"
+  // CHECK:         llvm.call_intrinsic "llvm.nvvm.div.full"
+  // CHECK:         arith.truncf %{{.*}} : f32 to bf16
+  // CHECK-NOT:     arith.divf
+  // CHECK:         llvm.return
+  llvm.func @approximate_quotients(%x: f32, %h: bf16) -> bf16 {
+    %two = arith.constant 2.0 : f32
+    %e = math.exp %x fastmath<afn> : f32
+    %d = arith.addf %e, %two : f32
+    %q = arith.divf %x, %d fastmath<afn> : f32
+    %t = arith.truncf %q : f32 to bf16
+    %y = arith.divf %t, %h fastmath<afn> : bf16
+    llvm.return %y : bf16
+  }
+
+  // What polynomials divide is approximated, too.
+  // CHECK-LABEL: llvm.func @approximate_others(
+  // CHECK:         "llvm.nvvm.ex2.approx.ftz"
+  // CHECK:         "llvm.nvvm.rcp.approx.ftz.f"
+  // CHECK:         "llvm.nvvm.div.full"
+  // CHECK:         "llvm.nvvm.sqrt.approx.f"
+  // CHECK:         "llvm.nvvm.rsqrt.approx.f"
+  // CHECK:         "llvm.nvvm.ex2.approx.ftz"
+  // CHECK-NOT:     arith.divf
+  // CHECK:         llvm.return
+  llvm.func @approximate_others(%x: f32) -> f32 {
+    %0 = math.tanh %x fastmath<afn> : f32
+    %1 = math.erf %0 fastmath<afn> : f32
+    %2 = math.sqrt %1 fastmath<afn> : f32
+    %3 = math.rsqrt %2 fastmath<afn> : f32
+    %4 = math.exp2 %3 fastmath<afn> : f32
+    llvm.return %4 : f32
+  }
+
+  // Near 0 a polynomial is better, unless 1 is added.
+  // CHECK-LABEL: llvm.func @approximate_tanh(
+  // CHECK:         "llvm.nvvm.rcp.approx.ftz.f"
+  // CHECK:         arith.select
+  // CHECK:         llvm.return
+  llvm.func @approximate_tanh(%x: f32) -> f32 {
+    %y = math.tanh %x fastmath<afn> : f32
+    llvm.return %y : f32
+  }
+  // CHECK-LABEL: llvm.func @approximate_tanh_plus_one(
+  // CHECK:         "llvm.nvvm.rcp.approx.ftz.f"
+  // CHECK-NOT:     arith.select
+  // CHECK:         llvm.return
+  llvm.func @approximate_tanh_plus_one(%x: f32) -> f32 {
+    %one = arith.constant 1.0 : f32
+    %t = math.tanh %x fastmath<afn> : f32
+    %y = arith.addf %t, %one : f32
+    llvm.return %y : f32
+  }
+
+  // Without afn, next to those with it; f64 has no approximation.
+  // CHECK-LABEL: llvm.func @precise(
+  // CHECK:         "llvm.nvvm.ex2.approx"(
+  // CHECK:         arith.divf %{{.*}} : f32
+  // CHECK:         arith.divf %{{.*}} fastmath<afn> : f64
+  llvm.func @precise(%x: f32, %d: f64) -> f64 {
+    %0 = math.exp %x : f32
+    %1 = arith.divf %x, %0 fastmath<arcp> : f32
+    %2 = arith.extf %1 : f32 to f64
+    %3 = arith.divf %2, %d fastmath<afn> : f64
+    llvm.return %3 : f64
+  }
 }

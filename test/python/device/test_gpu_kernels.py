@@ -171,8 +171,12 @@ def test_consumer_fences_assemble(name):
     assert "cp.async.mbarrier.arrive.noinc" in ptx
 
 
-@pytest.mark.skipif(NVDISASM is None, reason="there is no nvdisasm, neither of the CUDA "
-                    "Toolkit nor of the package nvidia-cuda-nvdisasm")
+needs_nvdisasm = pytest.mark.skipif(
+    NVDISASM is None, reason="there is no nvdisasm, neither of the CUDA Toolkit nor of the "
+    "package nvidia-cuda-nvdisasm")
+
+
+@needs_nvdisasm
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", KERNELS)
 def test_products_use_tensor_cores(name, target):
@@ -184,6 +188,52 @@ def test_products_use_tensor_cores(name, target):
     assert products
     for kernel, code in products.items():
         assert re.search(rf"\b{instruction}\.", code), f"{kernel} has no {instruction}"
+
+
+def epilogue_of(code):
+    """What follows the last product, which ptxas puts in order."""
+    return re.split(r"\bHG?MMA\.", code)[-1]
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "gemma4", "gpt_oss", "switch", "phimoe"])
+def test_epilogues_do_not_branch(name, target):
+    """Results of 16 bits: neither the slow path of a division nor a branch around a store."""
+    made = assemble(ptx_of(layers.text(name, "bf16"), target), target)
+    found = {}
+    for kernel, its in made.items():
+        code = epilogue_of(its.code)
+        # A combine of few tokens is one: its last block adds up rows.
+        if not kernel.startswith("grouped_matmul") or "RED" in code or "ATOM" in code:
+            continue
+        # Behind the code stand subroutines of warps that have diverged at a shuffle.
+        found[kernel] = [line for line in re.findall(r"\b(?:FCHK|BSSY|CALL)\b.*", code)
+                         if "shflsync" not in line and ".L_x" not in line
+                         or line.startswith("BSSY")]
+    assert len(found) >= 3 and not any(found.values()), found
+
+
+@needs_nvdisasm
+def test_results_are_stored_wide():
+    """16 bytes a store by way of shared memory, where rows begin at multiples of 16 bytes."""
+    made = assemble(ptx_of(layers.text("qwen3_moe", "bf16"), "sm_90a"), "sm_90a")
+    kernels = {kernel: epilogue_of(its.code) for kernel, its in made.items()
+               if kernel.startswith("grouped_matmul_wgmma")}
+    assert len(kernels) == 2
+    for kernel, code in kernels.items():
+        stores = re.findall(r"\bSTG\.\S+", code)
+        assert stores and {store.rstrip(",") for store in stores} == {"STG.E.128"}, kernel
+        # Four fragments of 8 x 8 a stmatrix, 16 bytes of each of 32 lanes a store.
+        assert len(re.findall(r"\bSTSM\.16\.M88\.4", code)) == len(stores)
+
+
+# Blocks of swapped operands: two are resident, which is what the grid counts on.
+@pytest.mark.parametrize("name", ["qwen3_moe", "gemma4", "gpt_oss"])
+def test_two_blocks_of_swapped_operands_fit(name):
+    made = assemble(ptx_of(layers.text(name, "bf16"), "sm_90a"), "sm_90a")
+    swapped = [its.registers for kernel, its in made.items() if "swapped" in kernel]
+    assert swapped and max(swapped) <= 65536 // (2 * 256)
 
 
 # Rows of 8 and of 16 bits, one product and two, gathered, with scales of each kind.

@@ -11,8 +11,8 @@
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Matchers.h"
+#include "mlir/IR/TypeUtilities.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -73,33 +73,64 @@ LogicalResult DeviceEpilogue::verify(GroupedMatmulOp op, std::string &why) {
   return success();
 }
 
-Value DeviceEpilogue::loadExtra(unsigned index, ArrayRef<Value> coordinates) {
+Value DeviceEpilogue::loadExtra(unsigned index, const Place &place) {
   OperandView view = viewOf(op.getExtras()[index]);
   RankedTensorType type = view.source.getType();
+  Value coordinates[3] = {place.expert, place.row, place.column};
+  // The constant part of the offset becomes that of an instruction.
   Value offset = b.i64(0);
+  int64_t constant = 0;
   for (auto [dim, expr] :
        llvm::enumerate(op.getOperandMap(index).getResults())) {
-    Value element = coordinates[cast<AffineDimExpr>(expr).getPosition()];
-    if (dim > 0)
+    unsigned position = cast<AffineDimExpr>(expr).getPosition();
+    if (dim > 0) {
       offset = b.mul(offset, type.getDimSize(dim));
-    element =
-        b.add(b.mul(b.toI64(element), view.strides[dim]), view.offsets[dim]);
-    offset = b.add(offset, element);
+      constant *= type.getDimSize(dim);
+    }
+    offset =
+        b.add(offset, b.mul(b.toI64(coordinates[position]), view.strides[dim]));
+    constant += view.offsets[dim];
+    if (position == 2)
+      constant += place.columnOffset * view.strides[dim];
   }
-  return b.loadAt(type.getElementType(), extras[index], offset);
+  Type element = type.getElementType();
+  Value pointer =
+      b.at(b.at(extras[index], element, offset), element, b.i64(constant));
+  return place.hasColumn ? b.loadIf(place.hasColumn, element, pointer)
+                         : b.load(element, pointer);
 }
 
-Value DeviceEpilogue::build(ValueRange accumulators, Value expert, Value row,
-                            Value column) {
+EpilogueMath DeviceEpilogue::mathOf(GroupedMatmulOp op) {
+  auto type = dyn_cast<FloatType>(getElementTypeOrSelf(op.getInit()));
+  return type && type.getWidth() <= 16 ? EpilogueMath::Approximate
+                                       : EpilogueMath::Precise;
+}
+
+Operation *DeviceEpilogue::clone(Operation &nested, IRMapping &mapping) {
+  Operation *op = b.clone(nested, mapping);
+  auto withFlags = dyn_cast<arith::ArithFastMathInterface>(op);
+  bool isFunction = isa<math::MathDialect>(op->getDialect());
+  if (math == EpilogueMath::Precise || !withFlags ||
+      !(isFunction || isa<arith::DivFOp>(op)) ||
+      op->getResult(0).getType().isF64())
+    return op;
+  auto flags = withFlags.getFastMathFlagsAttr();
+  op->setAttr(withFlags.getFastMathAttrName(),
+              arith::FastMathFlagsAttr::get(
+                  b.getContext(),
+                  arith::FastMathFlags::afn |
+                      (flags ? flags.getValue() : arith::FastMathFlags::none)));
+  return op;
+}
+
+Value DeviceEpilogue::build(ValueRange accumulators, const Place &place) {
   Block &body = op.getEpilogue().front();
   IRMapping mapping;
   for (auto [argument, accumulator] :
        llvm::zip(body.getArguments(), accumulators))
     mapping.map(argument, accumulator);
-  Value coordinates[3] = {expert, row, column};
   for (unsigned i = 0; i < op.getExtras().size(); ++i)
-    mapping.map(body.getArgument(accumulators.size() + i),
-                loadExtra(i, coordinates));
+    mapping.map(body.getArgument(accumulators.size() + i), loadExtra(i, place));
   auto lookup = [&](Value operand) {
     if (!mapping.contains(operand))
       mapping.map(operand,
@@ -110,7 +141,7 @@ Value DeviceEpilogue::build(ValueRange accumulators, Value expert, Value row,
   for (Operation &nested : body.without_terminator()) {
     for (Value operand : nested.getOperands())
       (void)lookup(operand);
-    b.clone(nested, mapping);
+    clone(nested, mapping);
   }
   return lookup(op.getYield().getValue());
 }

@@ -127,6 +127,80 @@ void GPUBuilder::store(Value value, Value pointer, int64_t alignment) {
 void GPUBuilder::storeAt(Value value, Value pointer, Value index) {
   store(value, at(pointer, value.getType(), index));
 }
+/// Emits inline PTX; with side effects, it is neither moved nor removed.
+static LLVM::InlineAsmOp emitPTX(GPUBuilder &b, Type result,
+                                 ValueRange operands, StringRef ptx,
+                                 StringRef constraints,
+                                 bool hasSideEffects = true) {
+  return LLVM::InlineAsmOp::create(
+      b, result, operands, ptx, constraints, hasSideEffects,
+      /*is_align_stack=*/false, LLVM::TailCallKind::None,
+      LLVM::AsmDialectAttr::get(b.getContext(), LLVM::AsmDialect::AD_ATT),
+      /*operand_attrs=*/ArrayAttr());
+}
+
+Value GPUBuilder::opaque(Value x) {
+  return emitPTX(*this, x.getType(), x, "mov.b32 $0, $1;", "=r,r").getRes();
+}
+
+/// Returns the bits of a scalar or vector as integers of at most 64 bits, of 32
+/// if there are several.
+static SmallVector<Value> wordsOf(GPUBuilder &b, Value value) {
+  auto vector = dyn_cast<VectorType>(value.getType());
+  int64_t bits = getElementTypeOrSelf(value).getIntOrFloatBitWidth() *
+                 (vector ? vector.getNumElements() : 1);
+  if (bits <= 64)
+    return {LLVM::BitcastOp::create(b, b.getIntegerType(bits), value)};
+  Value words = LLVM::BitcastOp::create(
+      b, VectorType::get(bits / 32, b.getI32Type()), value);
+  SmallVector<Value> each;
+  for (int64_t i = 0; i < bits / 32; ++i)
+    each.push_back(vector::ExtractOp::create(b, words, i));
+  return each;
+}
+
+void GPUBuilder::storeIf(Value condition, Value value, Value pointer) {
+  SmallVector<Value> operands{toI32(condition), pointer};
+  llvm::append_range(operands, wordsOf(*this, value));
+  std::string ptx = "{\n.reg .pred p;\nsetp.ne.b32 p, $0, 0;\n@p st.global.";
+  std::string constraints = "r,l";
+  if (size_t count = operands.size() - 2; count > 1) {
+    ptx += "v" + std::to_string(count) + ".b32 [$1], {";
+    for (size_t i = 0; i < count; ++i) {
+      ptx += (i ? ", $" : "$") + std::to_string(i + 2);
+      constraints += ",r";
+    }
+    ptx += "};\n}";
+  } else {
+    unsigned bits = operands.back().getType().getIntOrFloatBitWidth();
+    ptx += "b" + std::to_string(bits) + " [$1], $2;\n}";
+    constraints += bits == 16 ? ",h" : bits == 32 ? ",r" : ",l";
+  }
+  emitPTX(*this, /*result=*/Type(), operands, ptx, constraints);
+}
+
+Value GPUBuilder::loadIf(Value condition, Type type, Value pointer) {
+  unsigned bits = type.getIntOrFloatBitWidth();
+  std::string size = std::to_string(bits);
+  // There are no registers of 8 bits.
+  std::string registerBits = std::to_string(std::max(bits, 16u));
+  std::string ptx = "{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\nmov.b" +
+                    registerBits + " $0, 0;\n@p ld.global.b" + size +
+                    " $0, [$2];\n}";
+  StringRef constraints = bits <= 16   ? "=&h,r,l"
+                          : bits == 32 ? "=&r,r,l"
+                                       : "=&l,r,l";
+  Value loaded = emitPTX(*this, getIntegerType(std::max(bits, 16u)),
+                         {toI32(condition), pointer}, ptx, constraints,
+                         /*hasSideEffects=*/false)
+                     .getRes();
+  if (bits < 16)
+    loaded = arith::TruncIOp::create(*this, getIntegerType(bits), loaded);
+  return type.isInteger()
+             ? loaded
+             : LLVM::BitcastOp::create(*this, type, loaded).getRes();
+}
+
 Value GPUBuilder::atomicAdd(Value pointer, Value value) {
   return LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, pointer,
                                    value, LLVM::AtomicOrdering::monotonic);
@@ -310,6 +384,18 @@ Value GPUBuilder::scanWarp(Value value) {
   return value;
 }
 
+Value GPUBuilder::scanBlock(Value value, Value scratch, int64_t warps) {
+  Value warp = shiftRight(thread(), 5), scan = scanWarp(value);
+  ifThen(equal(lane(), warpSize - 1),
+         [&] { store(scan, at(scratch, getI32Type(), warp)); });
+  barrier();
+  for (int64_t other = 0; other + 1 < warps; ++other) {
+    Value total = loadAt(getI32Type(), scratch, i32(other));
+    scan = add(scan, select(less(i32(other), warp), total, i32(0)));
+  }
+  return scan;
+}
+
 //===----------------------------------------------------------------------===//
 // Kernels
 //===----------------------------------------------------------------------===//
@@ -337,7 +423,7 @@ mlir::moe::createKernel(GPUBuilder &b, gpu::GPUModuleOp kernels, StringRef name,
   kernel->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
                   b.getDenseI32ArrayAttr({int32_t(shape.threads), 1, 1}));
   kernel->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
-                  b.getI32IntegerAttr(1));
+                  b.getI32IntegerAttr(shape.resident));
   if (shape.cluster > 1)
     kernel->setAttr(NVVM::NVVMDialect::getClusterDimAttrName(),
                     b.getDenseI32ArrayAttr({int32_t(shape.cluster), 1, 1}));

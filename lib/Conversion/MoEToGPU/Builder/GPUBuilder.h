@@ -75,6 +75,9 @@ public:
   Value select(Value condition, Value x, Value y);
   /// Sign-extends an i32 to i64.
   Value toI64(Value x);
+  /// Returns a copy of an i32 that optimizations know nothing of: what is
+  /// computed from it is not moved ahead of this operation.
+  Value opaque(Value x);
   /// Zero-extends an i1 to i32.
   Value toI32(Value flag);
   /// Converts scalars or vectors between f32, f16 and bf16, by way of f32.
@@ -89,6 +92,13 @@ public:
   Value loadAt(Type element, Value pointer, Value index);
   void store(Value value, Value pointer, int64_t alignment = 0);
   void storeAt(Value value, Value pointer, Value index);
+  /// Stores to global memory if `condition` holds: a predicated instruction,
+  /// not a branch, so that `value` is computed in any case. It has 16, 32, 64
+  /// or 128 bits, to which `pointer` is aligned.
+  void storeIf(Value condition, Value value, Value pointer);
+  /// Loads a scalar from global memory, aligned to its size, that nothing
+  /// writes; zero unless `condition` holds. A predicated instruction.
+  Value loadIf(Value condition, Type type, Value pointer);
   /// Adds to an i32 or i64 in memory with relaxed order; returns the old value.
   Value atomicAdd(Value pointer, Value value);
   /// Emits an acquire-release fence at device scope.
@@ -160,6 +170,12 @@ public:
   Value maxWarp(Value value);
   /// Inclusive prefix sum of an i32 over the lanes.
   Value scanWarp(Value value);
+
+  /// Inclusive prefix sum of an i32 over the threads of the first `warps` warps
+  /// of a block; has a barrier, which all threads must reach. `scratch` is
+  /// shared memory of `scanBytes`, free again after another barrier.
+  Value scanBlock(Value value, Value scratch, int64_t warps);
+  static constexpr int64_t scanBytes = 32 * 4; // of at most 1024 threads
 };
 
 /// Launch configuration of a kernel.
@@ -168,6 +184,7 @@ struct KernelShape {
   int64_t sharedBytes = 0;
   int64_t cluster = 1;
   int64_t tensorMaps = 0; // leading arguments, passed by value
+  int64_t resident = 1;   // blocks that run on a multiprocessor at once
 };
 
 /// Creates a kernel in `kernels` that takes tensor maps, `pointers` pointers to

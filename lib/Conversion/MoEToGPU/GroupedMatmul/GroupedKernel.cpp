@@ -6,9 +6,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "GroupedKernel.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "Limits.h"
-#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/IR/TypeUtilities.h"
 
@@ -217,33 +217,45 @@ Value GroupedKernel::accumulateScaled(Value accumulator, Value partial,
   return LLVM::FMAOp::create(b, partial, scale, accumulator);
 }
 
-void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
-                              ArrayRef<Value> accumulators) {
-  Type type = getElementTypeOrSelf(op.getInit());
-  Value first = b.at(out, type, b.add(b.mul(b.toI64(row), n), b.toI64(column)));
-  DeviceEpilogue epilogue(b, op, extras);
-  auto element = [&](int64_t i) {
-    return epilogue.build(accumulators.slice(i * matmuls, matmuls),
-                          coord.expert, row, b.add(column, i));
-  };
-  bool ragged = n % outTileColumns != 0;
-  auto ifColumn = [&](int64_t i, llvm::function_ref<void()> then) {
-    if (ragged)
-      b.ifThen(b.less(b.add(column, i), n), then);
-    else
-      then();
-  };
-  int64_t bytes = type.getIntOrFloatBitWidth() / 8;
-  if (n % 2 == 0) {
-    ifColumn(0, [&] {
-      Value both[] = {element(0), element(1)};
-      b.store(vector::FromElementsOp::create(b, VectorType::get(2, type), both),
-              first, 2 * bytes);
-    });
-    return;
-  }
+Value GroupedKernel::hasColumn(Value column, int64_t offset) {
+  return hasRaggedColumns() ? b.less(column, n - offset) : Value();
+}
+
+std::array<Value, 2>
+GroupedKernel::applyEpilogue(const TileCoord &coord, Value row, Value column,
+                             int64_t offset, ArrayRef<Value> accumulators) {
+  DeviceEpilogue epilogue(b, op, extras, DeviceEpilogue::mathOf(op));
+  // A row whose operands can be read.
+  if (!extras.empty())
+    row = b.min(row, b.sub(coord.rows, 1));
+  std::array<Value, 2> elements;
   for (int64_t i = 0; i < 2; ++i)
-    ifColumn(i, [&] { b.storeAt(element(i), first, b.i32(i)); });
+    elements[i] =
+        epilogue.build(accumulators.slice(i * matmuls, matmuls),
+                       {coord.expert, b.add(coord.firstRow, row), column,
+                        offset + i, hasColumn(column, offset + i)});
+  return elements;
+}
+
+void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
+                              int64_t offset, ArrayRef<Value> accumulators) {
+  std::array<Value, 2> pair =
+      applyEpilogue(coord, row, column, offset, accumulators);
+  Type type = getElementTypeOrSelf(op.getInit());
+  Value start = b.at(
+      out, type,
+      b.add(b.mul(b.toI64(b.add(coord.firstRow, row)), n), b.toI64(column)));
+  auto storeAt = [&](int64_t i, Value value) {
+    Value inside = b.less(row, coord.rows);
+    if (Value has = hasColumn(column, offset + i))
+      inside = b.both(inside, has);
+    b.storeIf(inside, value, b.at(start, type, b.i64(offset + i)));
+  };
+  if (n % 2 == 0)
+    return storeAt(
+        0, vector::FromElementsOp::create(b, VectorType::get(2, type), pair));
+  for (int64_t i = 0; i < 2; ++i)
+    storeAt(i, pair[i]);
 }
 
 void GroupedKernel::arriveForCombine(
@@ -271,62 +283,42 @@ GroupedKernel::interleavedPair(std::pair<Value, Value> firstColumn,
   return pair;
 }
 
+Value GroupedKernel::laneColumn(Value lane) {
+  Value within = b.bitAnd(lane, 3);
+  if (!layout.interleaved)
+    return b.shiftLeft(within, 1);
+  return b.bitOr(b.bitAnd(within, 2), b.shiftLeft(b.bitAnd(within, 1), 2));
+}
+
+SmallVector<Value>
+GroupedKernel::fragmentPair(int64_t fragments, int64_t fragment, int64_t half,
+                            llvm::function_ref<Value(int64_t)> accumulator) {
+  auto at = [&](int64_t fragment, int64_t parity) {
+    return accumulator(fragment * 4 + half * 2 + parity);
+  };
+  if (layout.interleaved) {
+    auto exchange = [&](int64_t parity) {
+      return b.transposeLanes(at(2 * fragment, parity),
+                              at(2 * fragment + 1, parity), 1);
+    };
+    auto [evenFirst, evenSecond] = exchange(0);
+    auto [oddFirst, oddSecond] = exchange(1);
+    return interleavedPair({evenFirst, oddFirst}, {evenSecond, oddSecond});
+  }
+  SmallVector<Value> pair;
+  for (int64_t parity = 0; parity < 2; ++parity)
+    for (int64_t p = 0; p < matmuls; ++p)
+      pair.push_back(at(p * (fragments / matmuls) + fragment, parity));
+  return pair;
+}
+
 void GroupedKernel::storeFragments(
     const TileCoord &coord, Value row, Value column, int64_t fragments,
     llvm::function_ref<Value(int64_t)> accumulator) {
-  Value lane = b.lane(), within = b.bitAnd(lane, 3);
-  int64_t outFragments = fragments / matmuls;
-  row = b.add(row, b.shiftRight(lane, 2));
-  // A lane has two columns of weights in each fragment. With interleaved
-  // weights they are one column of the result; neighbouring lanes exchange
-  // columns of two fragments so that each lane has two adjacent columns of one
-  // fragment.
-  Value laneColumn =
-      layout.interleaved
-          ? b.bitOr(b.bitAnd(within, 2), b.shiftLeft(b.bitAnd(within, 1), 2))
-          : b.shiftLeft(within, 1);
-  column = b.add(column, laneColumn);
-  for (int64_t half = 0; half < 2; ++half) {
-    auto at = [&](int64_t fragment, int64_t parity) {
-      return accumulator(fragment * 4 + half * 2 + parity);
-    };
-    auto exchange = [&](int64_t j, int64_t parity) {
-      return b.transposeLanes(at(2 * j, parity), at(2 * j + 1, parity), 1);
-    };
-    Value laneRow = b.add(row, half * 8);
-    Value valid = b.less(laneRow, coord.rows);
-    Value grouped = b.add(coord.firstRow, laneRow);
-    auto storeAt = [&](int64_t j, ArrayRef<Value> pair) {
-      storePair(coord, grouped, b.add(column, j * 8), pair);
-    };
-    if (layout.interleaved) {
-      // Lanes without a valid row take part in the shuffles, too. Pairs are
-      // handled in batches to limit register pressure.
-      constexpr int64_t batch = 4;
-      for (int64_t first = 0; first < outFragments; first += batch) {
-        SmallVector<SmallVector<Value>> pairs;
-        for (int64_t j = first; j < std::min(first + batch, outFragments);
-             ++j) {
-          auto [evenFirst, evenSecond] = exchange(j, 0);
-          auto [oddFirst, oddSecond] = exchange(j, 1);
-          pairs.push_back(
-              interleavedPair({evenFirst, oddFirst}, {evenSecond, oddSecond}));
-        }
-        b.ifThen(valid, [&] {
-          for (auto [i, pair] : llvm::enumerate(pairs))
-            storeAt(first + i, pair);
-        });
-      }
-      continue;
-    }
-    b.ifThen(valid, [&] {
-      for (int64_t j = 0; j < outFragments; ++j) {
-        SmallVector<Value> pair;
-        for (int64_t parity = 0; parity < 2; ++parity)
-          for (int64_t p = 0; p < matmuls; ++p)
-            pair.push_back(at(p * outFragments + j, parity));
-        storeAt(j, pair);
-      }
-    });
-  }
+  row = b.add(row, b.shiftRight(b.lane(), 2));
+  column = b.add(column, laneColumn(b.lane()));
+  for (int64_t half = 0; half < 2; ++half)
+    for (int64_t j = 0; j < fragments / matmuls; ++j)
+      storePair(coord, b.add(row, half * 8), column, j * 8,
+                fragmentPair(fragments, j, half, accumulator));
 }

@@ -14,6 +14,8 @@
 #include "Lowering.h"
 #include "TileScheduler.h"
 
+#include <array>
+
 namespace mlir::moe {
 
 /// A range of columns of a compact weight tensor `[E, N, K]` or `[E, K, N]`:
@@ -93,20 +95,44 @@ protected:
   /// be null.
   Value accumulateScaled(Value accumulator, Value partial, Value rowScale,
                          Value columnScale);
-  /// Applies the epilogue to columns `column` and `column` + 1 of grouped row
-  /// `row` and stores them. `accumulators` has those of each GEMM for the first
-  /// column, then for the second.
+  /// True if the last tile of columns reaches beyond the result.
+  bool hasRaggedColumns() { return n % outTileColumns != 0; }
+  /// True (i1) if column `column` + `offset` is one of the result; null if all
+  /// columns of tiles are.
+  Value hasColumn(Value column, int64_t offset);
+  /// Applies the epilogue to columns `column` + `offset` and the next of the
+  /// result in row `row` of the tile; returns the two elements. `accumulators`
+  /// has those of each GEMM for the first column, then for the second. Elements
+  /// outside of the result are computed, too: a branch would take longer.
+  std::array<Value, 2> applyEpilogue(const TileCoord &coord, Value row,
+                                     Value column, int64_t offset,
+                                     ArrayRef<Value> accumulators);
+  /// Applies the epilogue and stores the elements that are in the result.
   void storePair(const TileCoord &coord, Value row, Value column,
-                 ArrayRef<Value> accumulators);
-  /// Stores 16 rows of `fragments` m16n8 accumulator fragments of a warp, in
-  /// the layout of mma.sync and wgmma: a lane has two columns of row lane / 4,
-  /// then the same of the row eight below. `accumulator(4 · f + i)` is register
-  /// i of fragment f; `row` counts within the tile, `column` within the result.
+                 int64_t offset, ArrayRef<Value> accumulators);
+
+  // A warp has m16n8 accumulator fragments in the layout of mma.sync and wgmma:
+  // a lane has two columns of row lane / 4, then the same of the row eight
+  // below. `accumulator(4 · f + i)` is register i of fragment f. With
+  // interleaved weights the two columns are one column of the result;
+  // neighbouring lanes exchange columns of two fragments so that each lane has
+  // two adjacent columns of one fragment of the result.
+
+  /// Returns the first of the two columns that a lane has of a fragment of
+  /// the result.
+  Value laneColumn(Value lane);
+  /// Returns this lane's accumulators of fragment `fragment` of the result, of
+  /// its upper (`half` 0) or lower row, as the operand of `applyEpilogue`.
+  SmallVector<Value>
+  fragmentPair(int64_t fragments, int64_t fragment, int64_t half,
+               llvm::function_ref<Value(int64_t)> accumulator);
+  /// Stores 16 rows of `fragments` fragments of a warp; `row` counts within the
+  /// tile, `column` within the result.
   void storeFragments(const TileCoord &coord, Value row, Value column,
                       int64_t fragments,
                       llvm::function_ref<Value(int64_t)> accumulator);
   /// Orders the accumulators of two column pairs of interleaved weights, each
-  /// pair one column of the result, as the operand of `storePair`.
+  /// pair one column of the result, as the operand of `applyEpilogue`.
   SmallVector<Value> interleavedPair(std::pair<Value, Value> firstColumn,
                                      std::pair<Value, Value> secondColumn);
 

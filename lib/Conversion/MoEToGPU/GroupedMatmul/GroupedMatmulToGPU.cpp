@@ -41,6 +41,15 @@ int64_t mlir::moe::stageBytes(GroupedMatmulOp op, int64_t rows,
   return bytes * stageDepth(op);
 }
 
+int64_t mlir::moe::stagingBytes(GroupedMatmulOp op) {
+  // Rows of the result must start at multiples of 16 bytes. A warp arranges 16
+  // rows of 128 bytes at a time.
+  constexpr int64_t warps = 8;
+  Type type = getElementTypeOrSelf(op.getInit());
+  bool isWide = (type.isF16() || type.isBF16()) && op.getN() % 8 == 0;
+  return isWide ? warps * 16 * 128 : 0;
+}
+
 /// Succeeds if there are kernels for the types of the operands and the scales.
 static LogicalResult verifyOperands(GroupedMatmulOp op, std::string &why) {
   Type rows = getElementTypeOrSelf(op.getLhs());
@@ -174,8 +183,10 @@ static LogicalResult verifyTile(GroupedMatmulOp op, TileAttr tile,
   if (!hasKernel(op, tile))
     return unsupported(why, "tiles of " + Twine(rows) + " rows and " +
                                 Twine(columns) + " columns");
+  bool isWgmma = tile.getUnit() == MatrixUnit::Wgmma;
   int64_t bytes = tile.getStages() * stageBytes(op, rows, columns) +
                   (split > 1 ? rows * columns * 4 : 0) +
+                  (isWgmma && !tile.getSwapAb() ? stagingBytes(op) : 0) +
                   TileScheduler::sharedBytes(op.getExpertCount()) + 256;
   if (bytes > gpu.getSharedBytes())
     return unsupported(why,

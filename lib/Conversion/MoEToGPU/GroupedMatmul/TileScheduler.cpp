@@ -22,46 +22,42 @@ Value TileScheduler::firstRowOf(Value expert) {
   return b.min(b.max(start, b.i32(0)), rows);
 }
 
-void TileScheduler::prepare(Value shared) {
+void TileScheduler::prepare(Value shared, int64_t threads) {
   if (!offsets)
     return;
+  Type i32 = b.getI32Type();
   rowStarts = shared;
   tileStarts = b.sharedAt(shared, (experts + 1) * 4);
-  b.ifThen(b.less(b.thread(), GPUBuilder::warpSize), [&] {
-    Value lane = b.thread();
-    Value last = b.i32(experts);
-    Value total =
-        b.loop(b.i32(0), last, b.i32(GPUBuilder::warpSize), {b.i32(0)},
-               [&](Value from, ValueRange carried) {
-                 Value expert = b.add(from, lane);
-                 Value valid = b.less(expert, last);
-                 Value clamped = b.min(expert, experts - 1);
-                 Value start = firstRowOf(clamped),
-                       end = firstRowOf(b.add(clamped, 1));
-                 // Descending offsets count as no rows.
-                 Value count = b.max(b.sub(end, start), b.i32(0));
-                 Value outside = b.either(b.less(count, range.min),
-                                          b.less(range.max, count));
-                 Value takes = b.both(valid, b.logicalNot(outside));
-                 Value tiles =
-                     b.select(takes, b.ceilDiv(count, tileRows), b.i32(0));
-                 Value scan = b.scanWarp(tiles);
-                 b.ifThen(valid, [&] {
-                   Type i32 = b.getI32Type();
-                   b.store(start, b.at(rowStarts, i32, expert));
-                   b.store(b.add(carried[0], b.sub(scan, tiles)),
-                           b.at(tileStarts, i32, expert));
-                 });
-                 Value warpTotal = b.shuffle(scan, b.i32(31));
-                 return SmallVector<Value>{b.add(carried[0], warpTotal)};
-               })
-            .front();
-    b.ifThen(b.equal(lane, 0), [&] {
-      Type i32 = b.getI32Type();
-      b.store(firstRowOf(last), b.at(rowStarts, i32, last));
-      b.store(total, b.at(tileStarts, i32, last));
+  // A thread has a few adjacent experts and loads all of their offsets at once.
+  int64_t count = llvm::divideCeil(experts, threads);
+  Value first = b.mul(b.thread(), count);
+  SmallVector<Value> starts, tiles;
+  for (int64_t i = 0; i <= count; ++i)
+    starts.push_back(firstRowOf(b.min(b.add(first, i), experts)));
+  Value total = b.i32(0);
+  for (int64_t i = 0; i < count; ++i) {
+    // Descending offsets count as no rows.
+    Value rows = b.max(b.sub(starts[i + 1], starts[i]), b.i32(0));
+    Value outside = b.either(b.less(rows, range.min), b.less(range.max, rows));
+    // A thread beyond the experts has no rows.
+    tiles.push_back(b.select(outside, b.i32(0), b.ceilDiv(rows, tileRows)));
+    total = b.add(total, tiles.back());
+  }
+  int64_t warps = llvm::divideCeil(experts, count * GPUBuilder::warpSize);
+  Value scratch = b.sharedAt(shared, (experts + 1) * 8);
+  Value tileStart = b.sub(b.scanBlock(total, scratch, warps), total);
+  for (int64_t i = 0; i < count; ++i) {
+    Value expert = b.add(first, i);
+    b.ifThen(b.less(expert, experts), [&] {
+      b.store(starts[i], b.at(rowStarts, i32, expert));
+      b.store(tileStart, b.at(tileStarts, i32, expert));
     });
-  });
+    tileStart = b.add(tileStart, tiles[i]);
+    b.ifThen(b.equal(expert, experts - 1), [&] {
+      b.store(starts[i + 1], b.at(rowStarts, i32, b.i32(experts)));
+      b.store(tileStart, b.at(tileStarts, i32, b.i32(experts)));
+    });
+  }
   b.barrier();
 }
 

@@ -48,11 +48,13 @@ public:
 
   /// Returns the bytes of shared memory for the prefix sums of `experts`
   /// experts.
-  static int64_t sharedBytes(int64_t experts) { return (experts + 1) * 8; }
+  static int64_t sharedBytes(int64_t experts) {
+    return (experts + 1) * 8 + GPUBuilder::scanBytes;
+  }
 
-  /// Computes the prefix sums in `shared` memory. Must be called by all threads
-  /// of the block; ends with a barrier if there are offsets.
-  void prepare(Value shared);
+  /// Computes the prefix sums in `shared` memory. Must be called by all
+  /// `threads` of the block; ends with a barrier if there are offsets.
+  void prepare(Value shared, int64_t threads);
   /// Returns the number of tiles.
   Value tileCount();
   /// Returns the number of row tiles of all experts.

@@ -309,8 +309,10 @@ void RouterKernel::reducePartials(Value firstColumn, Value columns) {
       for (int64_t i = 0; i < warps; ++i)
         sum = arith::AddFOp::create(
             b, sum, b.load(b.getF32Type(), partialAt(b.i32(i), row, within)));
-      Value logit = DeviceEpilogue(b, router.matmul, extras)
-                        .build(sum, b.i32(0), b.add(first, row), column);
+      // Logits decide which experts are chosen.
+      Value logit =
+          DeviceEpilogue(b, router.matmul, extras, EpilogueMath::Precise)
+              .build(sum, {b.i32(0), b.add(first, row), column});
       b.storeAt(logit, target, b.add(b.mul(row, experts), column));
     });
   });

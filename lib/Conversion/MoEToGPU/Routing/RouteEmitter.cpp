@@ -58,7 +58,7 @@ int64_t RouteEmitter::histogramBytes(RouteOp op) {
 }
 
 int64_t RouteEmitter::scatterBytes(RouteOp op) {
-  return 2 * histogramBytes(op) + batch * 4;
+  return 2 * histogramBytes(op) + batch * 4 + GPUBuilder::scanBytes;
 }
 
 //===----------------------------------------------------------------------===//
@@ -125,31 +125,43 @@ void RouteEmitter::storeCounts(Value histogram, Value counts, Value block) {
 void RouteEmitter::reduceCounts(Value totals, Value cursors,
                                 const Arrays &arrays,
                                 const Partition &partition) {
+  forEach(b.i32(buckets),
+          [&](Value i) { b.store(b.i32(0), counterAt(cursors, i)); });
   clear(totals);
   b.ifElse(
       b.equal(partition.blocks, 1),
-      [&] {
-        count(totals, arrays.ids, b.i32(0), partition.total);
-        forEach(b.i32(buckets),
-                [&](Value i) { b.store(b.i32(0), counterAt(cursors, i)); });
-      },
-      [&] {
-        forEach(b.i32(buckets), [&](Value i) {
-          SmallVector<Value> sums =
-              b.loop(b.i32(0), partition.blocks, b.i32(1), {b.i32(0), b.i32(0)},
-                     [&](Value other, ValueRange sums) {
-                       Value found = b.loadAt(b.getI32Type(), arrays.counts,
-                                              b.add(b.mul(other, buckets), i));
-                       Value earlier = b.select(b.less(other, partition.block),
-                                                found, b.i32(0));
-                       return SmallVector<Value>{b.add(sums[0], found),
-                                                 b.add(sums[1], earlier)};
-                     });
-          b.store(sums[0], counterAt(totals, i));
-          b.store(sums[1], counterAt(cursors, i));
-        });
-      });
+      [&] { count(totals, arrays.ids, b.i32(0), partition.total); },
+      [&] { addCounts(totals, cursors, arrays, partition); });
   b.barrier();
+}
+
+/// Adds the histograms in memory. Threads divide those of a bucket among
+/// themselves, and each loads several at once.
+void RouteEmitter::addCounts(Value totals, Value cursors, const Arrays &arrays,
+                             const Partition &partition) {
+  constexpr int64_t atOnce = 8;
+  int64_t parts = std::max<int64_t>(threads / buckets, 1);
+  forEach(b.i32(buckets * parts), [&](Value i) {
+    Value bucket = b.rem(i, buckets);
+    SmallVector<Value> sums = b.loop(
+        b.div(i, buckets), partition.blocks, b.i32(parts * atOnce),
+        {b.i32(0), b.i32(0)}, [&](Value start, ValueRange carried) {
+          SmallVector<Value> next(carried);
+          for (int64_t j = 0; j < atOnce; ++j) {
+            Value other = b.add(start, j * parts);
+            Value clamped = b.min(other, b.sub(partition.blocks, 1));
+            Value found = b.loadAt(b.getI32Type(), arrays.counts,
+                                   b.add(b.mul(clamped, buckets), bucket));
+            Value isBlock = b.less(other, partition.blocks);
+            Value isEarlier = b.less(other, partition.block);
+            next[0] = b.add(next[0], b.select(isBlock, found, b.i32(0)));
+            next[1] = b.add(next[1], b.select(isEarlier, found, b.i32(0)));
+          }
+          return next;
+        });
+    b.atomicAdd(counterAt(totals, bucket), sums[0]);
+    b.atomicAdd(counterAt(cursors, bucket), sums[1]);
+  });
 }
 
 /// Returns the number of rows of an expert. Lanes without an expert load the
@@ -197,35 +209,37 @@ void RouteEmitter::startExpert(Value totals, Value cursors, Value expert,
   b.store(ends[0], cursor);
 }
 
-/// Scans the rows of the experts, 32 at a time, to the offset of each. The last
-/// counter of `totals` becomes the number of all rows.
-void RouteEmitter::scanExperts(Value totals, Value cursors, Value offsets,
+/// Scans the rows of the experts to the offset of each. The last counter of
+/// `totals` becomes the number of all rows.
+void RouteEmitter::scanExperts(const Scratch &scratch, Value offsets,
                                Value isFirst, Value capacity) {
-  b.ifThen(b.less(b.thread(), GPUBuilder::warpSize), [&] {
-    Value lane = b.thread();
-    Value end =
-        b.loop(b.i32(0), b.i32(experts), b.i32(32), {b.i32(0)},
-               [&](Value start, ValueRange carried) {
-                 Value expert = b.add(start, lane);
-                 Value valid = b.less(expert, experts);
-                 Value rows = countRows(totals, expert, valid, capacity);
-                 Value sum = b.scanWarp(rows);
-                 Value offset = b.add(carried[0], b.sub(sum, rows));
-                 b.ifThen(valid, [&] {
-                   startExpert(totals, cursors, expert, offset, rows, capacity);
-                   b.ifThen(isFirst,
-                            [&] { b.storeAt(offset, offsets, expert); });
-                 });
-                 return SmallVector<Value>{
-                     b.add(carried[0], b.shuffle(sum, b.i32(31)))};
-               })
-            .front();
-    b.ifThen(b.equal(lane, 0), [&] {
+  Value totals = scratch.totals, cursors = scratch.cursors;
+  // A thread has a few adjacent experts.
+  int64_t count = llvm::divideCeil(experts, threads);
+  Value first = b.mul(b.thread(), count);
+  SmallVector<Value> rows;
+  Value sum = b.i32(0);
+  for (int64_t i = 0; i < count; ++i) {
+    Value expert = b.add(first, i);
+    rows.push_back(
+        countRows(totals, expert, b.less(expert, experts), capacity));
+    sum = b.add(sum, rows.back());
+  }
+  int64_t warps = llvm::divideCeil(experts, count * GPUBuilder::warpSize);
+  Value offset = b.sub(b.scanBlock(sum, scratch.scan, warps), sum);
+  for (int64_t i = 0; i < count; ++i) {
+    Value expert = b.add(first, i), end = b.add(offset, rows[i]);
+    b.ifThen(b.less(expert, experts), [&] {
+      startExpert(totals, cursors, expert, offset, rows[i], capacity);
+      b.ifThen(isFirst, [&] { b.storeAt(offset, offsets, expert); });
+    });
+    b.ifThen(b.equal(expert, experts - 1), [&] {
       b.store(end, counterAt(totals, b.i32(buckets)));
       b.store(b.i32(0), counterAt(cursors, b.i32(buckets)));
       b.ifThen(isFirst, [&] { b.storeAt(end, offsets, b.i32(experts)); });
     });
-  });
+    offset = end;
+  }
   b.barrier();
 }
 
@@ -303,12 +317,14 @@ void RouteEmitter::scatterBatch(const Scratch &scratch, Value first, Value end,
 
 void RouteEmitter::scatter(Value shared, const Arrays &arrays,
                            const Partition &partition) {
-  Scratch scratch{/*totals=*/shared,
-                  /*cursors=*/b.sharedAt(shared, histogramBytes(op)),
-                  /*buckets=*/b.sharedAt(shared, 2 * histogramBytes(op))};
+  Scratch scratch{
+      /*totals=*/shared,
+      /*cursors=*/b.sharedAt(shared, histogramBytes(op)),
+      /*buckets=*/b.sharedAt(shared, 2 * histogramBytes(op)),
+      /*scan=*/b.sharedAt(shared, 2 * histogramBytes(op) + batch * 4)};
   reduceCounts(scratch.totals, scratch.cursors, arrays, partition);
-  scanExperts(scratch.totals, scratch.cursors, arrays.offsets,
-              b.equal(partition.block, 0), partition.capacity);
+  scanExperts(scratch, arrays.offsets, b.equal(partition.block, 0),
+              partition.capacity);
   // Read the number of rows before scattering reuses the counter.
   Value used = load(counterAt(scratch.totals, b.i32(buckets)));
 

@@ -75,6 +75,7 @@ private:
     Value totals;  // of each bucket
     Value cursors; // next row of each bucket
     Value buckets; // of each choice of a batch
+    Value scan;    // of the experts
   };
 
   Value isCounted(Value id, llvm::function_ref<Value()> k);
@@ -87,10 +88,12 @@ private:
   Value load(Value counter) { return b.load(b.getI32Type(), counter); }
   void reduceCounts(Value totals, Value cursors, const Arrays &arrays,
                     const Partition &partition);
+  void addCounts(Value totals, Value cursors, const Arrays &arrays,
+                 const Partition &partition);
   Value countRows(Value totals, Value expert, Value valid, Value capacity);
   void startExpert(Value totals, Value cursors, Value expert, Value offset,
                    Value rows, Value capacity);
-  void scanExperts(Value totals, Value cursors, Value offsets, Value isFirst,
+  void scanExperts(const Scratch &scratch, Value offsets, Value isFirst,
                    Value capacity);
   Value keepInRound(Value totals, Value bucket);
   void scatterBatch(const Scratch &scratch, Value first, Value end,

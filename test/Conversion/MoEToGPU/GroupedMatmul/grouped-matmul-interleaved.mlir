@@ -14,16 +14,14 @@
 // exchange columns of two fragments.
 // SYNC:           %[[FIRST:.*]] = nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
 // SYNC:           nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
-// SYNC:           scf.if
 // Epilogue operands are read in place, columns 2 · n and 2 · n + 1.
 // SYNC:             %[[EVEN:.*]] = arith.muli %{{.*}}, %c2_i64
 // SYNC:             %[[AT:.*]] = arith.addi %{{.*}}, %[[EVEN]]
 // SYNC-NEXT:        llvm.getelementptr %[[G]][%[[AT]]]
-// SYNC:             %[[ODD:.*]] = arith.addi %[[EVEN]], %c1_i64
-// SYNC-NEXT:        %[[AT:.*]] = arith.addi %{{.*}}, %[[ODD]]
-// SYNC-NEXT:        llvm.getelementptr %[[U]][%[[AT]]]
+// SYNC:             %[[ODD:.*]] = llvm.getelementptr %[[U]][%[[AT]]]
+// SYNC-NEXT:        llvm.getelementptr %[[ODD]][1]
 // SYNC:             vector.from_elements
-// SYNC-NEXT:        llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
+// SYNC:             llvm.inline_asm has_side_effects {{.*}}@p st.global.b32
 
 // Swap AB: both GEMMs are in the same column block; four lanes on is the other GEMM,
 // eight lanes on the next column.
@@ -33,11 +31,11 @@
 // HOPPER-NOT:     nvvm.cp.async.bulk.tensor
 // HOPPER:         nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c4_i32
 // HOPPER:         nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c8_i32
-// HOPPER:         llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
+// HOPPER:         llvm.inline_asm has_side_effects {{.*}}@p st.global.b32
 // HOPPER:       llvm.func @grouped_matmul_wgmma(
 // HOPPER:         nvvm.wgmma.mma_async {{.*}}<m = 64, n = 192, k = 16>
 // HOPPER:         nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
-// HOPPER:         llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
+// HOPPER:         nvvm.stmatrix
 
 // CHECK-LABEL:  func.func @gate_first(
 // CHECK-SAME:     %[[X:.*]]: tensor<?x256xbf16>, %[[O:.*]]: tensor<3xi32>, %[[W:.*]]: tensor<2x256x200xbf16>, %[[B:.*]]: tensor<2x176xbf16>
@@ -78,8 +76,7 @@ func.func @gate_first(%x: tensor<?x256xbf16>, %o: tensor<3xi32>, %w: tensor<2x25
 // SYNC:           %[[GIVEN1:.*]] = arith.select %{{.*}}, %[[SUMS]]#6, %[[SUMS]]#2
 // SYNC-NEXT:      %[[GOT1:.*]] = nvvm.shfl.sync bfly %{{.*}}, %[[GIVEN1]], %c1_i32
 // SYNC:           %[[SECOND:.*]] = arith.select %{{.*}}, %[[SUMS]]#2, %[[GOT1]]
-// SYNC:           scf.if
-// SYNC:             arith.subf %[[SECOND]], %[[FIRST]] : f32
+// SYNC:           arith.subf %[[SECOND]], %[[FIRST]] : f32
 // CHECK-LABEL:  func.func @up_first(
 // CHECK:          moe_rt.launch {{.*}} ins(%arg0, %arg1 : tensor<?x128xf16>, tensor<1x14x128xf16>)
 func.func @up_first(%x: tensor<?x128xf16>, %w: tensor<1x14x128xf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {

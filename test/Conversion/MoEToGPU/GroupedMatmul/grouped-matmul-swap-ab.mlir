@@ -24,7 +24,7 @@
 // adjacent columns of one row.
 // CHECK:           nvvm.wgmma.wait.group.sync.aligned 0
 // CHECK:           nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c4_i32, %c31_i32
-// CHECK:           llvm.store %{{.*}} {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
+// CHECK:           llvm.inline_asm has_side_effects {{.*}}@p st.global.b32
 
 // CHECK-LABEL: func.func @few_rows(
 // CHECK:         moe_rt.launch @kernels::@grouped_matmul_swapped {{.*}} maps([#moe_rt.tensor_map<input = 0, box = [16, 64], swizzle = 128>, #moe_rt.tensor_map<input = 2, box = [1, 128, 64], swizzle = 128>])

@@ -6,9 +6,9 @@
 // CHECK-SAME:      %[[XMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
 // CHECK-SAME:      %[[WMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
 // CHECK-SAME:      %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32)
-// Four stages of (128 + 128) rows, ten barriers, the tile scheduler of 8 experts; one
-// producer warpgroup, two consumers.
-// CHECK-SAME:      moe.shared_bytes = 131224 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
+// Four stages of (128 + 128) rows, ten barriers, 2 KiB in which each of eight warps
+// arranges its results, the tile scheduler of 8 experts; one producer warpgroup, two consumers.
+// CHECK-SAME:      moe.shared_bytes = 147736 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
 // CHECK-DAG:     %[[THREAD:.*]] = nvvm.read.ptx.sreg.tid.x
 // CHECK-DAG:     %[[BARRIERS:.*]] = llvm.getelementptr %{{.*}}[131072]
 // CHECK-DAG:     %[[GROUP:.*]] = nvvm.shfl.sync idx
@@ -68,10 +68,16 @@
 // CHECK:             scf.if
 // CHECK:               nvvm.mbarrier.arrive %{{.*}} : !llvm.ptr<3> -> i64
 // CHECK-NOT:         nvvm.mbarrier
-// Whole tiles of columns need no bounds check.
+// A warp arranges 16 rows of 64 columns in shared memory, two fragments at a time; then
+// its lanes store 16 bytes each. Whole tiles of columns need no bounds check.
+// CHECK:             nvvm.bar.warp.sync
+// CHECK-COUNT-4:     nvvm.stmatrix %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}} {
+// CHECK-NEXT:        nvvm.bar.warp.sync
 // CHECK:             %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, bf16
-// CHECK-NOT:         arith.cmpi
-// CHECK:             llvm.store %{{.*}}, %[[PLACE]] {alignment = 4 : i64} : vector<2xbf16>, !llvm.ptr<1>
+// CHECK:             llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
+// CHECK:             llvm.inline_asm has_side_effects {{.*}}@p st.global.v4.b32 {{.*}}, %[[PLACE]],
+// CHECK-COUNT-3:     llvm.inline_asm has_side_effects {{.*}}@p st.global.v4.b32
+// CHECK:             nvvm.bar.warp.sync
 
 // Persistent blocks, one per multiprocessor. The tensor maps are of the operands.
 // CHECK-LABEL: func.func @together(
@@ -213,7 +219,7 @@ func.func @consumer_fence(%x: tensor<?x200xf16>, %g: tensor<?xi32>, %o: tensor<9
 // CHECK-NEXT:      nvvm.wgmma.wait.group.sync.aligned 0
 // CHECK:           scf.if
 // CHECK:             nvvm.mbarrier.arrive
-// CHECK:           llvm.store
+// CHECK:           st.global
 // CHECK:           arith.xori %[[TURN]], %c1_i32
 // CHECK-LABEL: func.func @ping_pong(
 // CHECK:         moe_rt.launch {{.*}} maps([#moe_rt.tensor_map<input = 0, box = [64, 64], swizzle = 128>, #moe_rt.tensor_map<input = 1, box = [1, 128, 64], swizzle = 128>])

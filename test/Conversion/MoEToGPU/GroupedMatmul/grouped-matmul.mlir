@@ -53,15 +53,17 @@
 // CHECK-NEXT:        %[[LAST:.*]] = arith.cmpi eq, %[[NEXT]], %c3_i32
 // CHECK-NEXT:        arith.select %[[LAST]], %c0_i32, %[[NEXT]]
 // CHECK:             scf.yield
-// Two columns at a time, if the row and the columns are in range.
-// CHECK:           scf.if %{{.*}} {
-// CHECK:             %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, f16
-// CHECK-NEXT:        %[[IN:.*]] = arith.cmpi slt, %{{.*}}, %c96_i32
-// CHECK-NEXT:        scf.if %[[IN]] {
-// CHECK-NEXT:          %[[T0:.*]] = arith.truncf %{{.*}} : f32 to f16
-// CHECK-NEXT:          %[[T1:.*]] = arith.truncf %{{.*}} : f32 to f16
-// CHECK-NEXT:          %[[PAIR:.*]] = vector.from_elements %[[T0]], %[[T1]]
-// CHECK-NEXT:          llvm.store %[[PAIR]], %[[PLACE]] {alignment = 4 : i64}
+// Two columns at a time, stored if the row and the columns are in range; no branch.
+// CHECK-NOT:       scf.if
+// CHECK:           %[[T0:.*]] = arith.truncf %{{.*}} : f32 to f16
+// CHECK:           %[[T1:.*]] = arith.truncf %{{.*}} : f32 to f16
+// CHECK:           %[[PLACE:.*]] = llvm.getelementptr %[[Y]][%{{.*}}] : {{.*}}, f16
+// CHECK:           vector.from_elements %[[T0]], %[[T1]]
+// CHECK:           %[[IN:.*]] = arith.cmpi slt, %{{.*}}, %c96_i32
+// CHECK:           %[[STORES:.*]] = arith.andi %{{.*}}, %[[IN]] : i1
+// CHECK:           %[[BIT:.*]] = arith.extui %[[STORES]]
+// CHECK:           llvm.inline_asm has_side_effects {{.*}}@p st.global.b32 {{.*}} %[[BIT]], %[[PLACE]],
+// CHECK-NOT:       scf.if
 // CHECK:         llvm.return
 // CHECK-LABEL: func.func @along_k(
 
@@ -95,28 +97,28 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK-SAME:    %[[X:[a-z0-9]*]]: !llvm.ptr<1>, %[[G:[a-z0-9]*]]: !llvm.ptr<1>, %[[O:[a-z0-9]*]]: !llvm.ptr<1>, %[[W:[a-z0-9]*]]: !llvm.ptr<1>, %[[V:[a-z0-9]*]]: !llvm.ptr<1>,
 // CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32, %[[LEAST:[a-z0-9]*]]: i32, %[[MOST:[a-z0-9]*]]: i32)
 // Two stages and, behind them, the tile scheduler of two experts.
-// CHECK-SAME:    moe.shared_bytes = 36896 : i64
+// CHECK-SAME:    moe.shared_bytes = 37024 : i64
 // CHECK:         %[[STARTS:.*]] = llvm.getelementptr %{{.*}}[36864]
 // CHECK:         %[[TILES:.*]] = llvm.getelementptr %[[STARTS]][12]
 // The offsets are those of experts 3 and on, clamped to the rows that exist.
-// CHECK:         scf.if
 // CHECK:           %[[EXPERT:.*]] = arith.addi %{{.*}}, %c3_i32
 // CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[O]][%[[EXPERT]]]
 // CHECK-NEXT:      %[[OFFSET:.*]] = llvm.load %[[AT]] : !llvm.ptr<1> -> i32
 // CHECK-NEXT:      %[[LOW:.*]] = arith.maxsi %[[OFFSET]], %c0_i32
 // CHECK-NEXT:      %[[START:.*]] = arith.minsi %[[LOW]], %[[ROWS]]
-// An expert has ⌈rows / 16⌉ tiles, or none if its rows belong to another kernel; a warp
-// scans them.
+// An expert has ⌈rows / 16⌉ tiles, or none if its rows belong to another kernel; a thread
+// has an expert, and the block scans them.
 // CHECK:           %[[LENGTH:.*]] = arith.subi
 // CHECK-NEXT:      %[[COUNT:.*]] = arith.maxsi %[[LENGTH]], %c0_i32
 // CHECK-DAG:       %[[LESS:.*]] = arith.cmpi slt, %[[COUNT]], %[[LEAST]]
 // CHECK-DAG:       %[[MORE:.*]] = arith.cmpi slt, %[[MOST]], %[[COUNT]]
 // CHECK-DAG:       %[[OTHERS:.*]] = arith.ori %[[LESS]], %[[MORE]]
-// CHECK-DAG:       %[[OWN:.*]] = arith.xori %[[OTHERS]], %true
-// CHECK-DAG:       %[[TAKES:.*]] = arith.andi %{{.*}}, %[[OWN]]
 // CHECK-DAG:       %[[WHOLE:.*]] = arith.divui %{{.*}}, %c16_i32
-// CHECK:           arith.select %[[TAKES]], %[[WHOLE]], %c0_i32
-// CHECK-COUNT-6:   nvvm.shfl.sync
+// CHECK:           arith.select %[[OTHERS]], %c0_i32, %[[WHOLE]]
+// CHECK-NOT:       scf.for
+// CHECK-COUNT-5:   nvvm.shfl.sync
+// CHECK:         nvvm.barrier
+// CHECK-NOT:       scf.for
 // CHECK:           llvm.store
 // CHECK:         nvvm.barrier
 // CHECK:         %[[ALL:.*]] = llvm.getelementptr %[[TILES]][2]
@@ -139,19 +141,23 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK:             %[[FIRST:.*]] = nvvm.mma.sync {{.*}}multiplicandAPtxType = #nvvm.mma_type<bf16>
 // CHECK-COUNT-7:     nvvm.mma.sync
 // CHECK-NOT:         nvvm.mma.sync
-// CHECK:           scf.if
+// Operands are read where the columns are in range.
+// CHECK-NOT:         scf.if
 // CHECK:             %[[IN:.*]] = arith.cmpi slt, %{{.*}}, %c40_i32
-// CHECK-NEXT:        scf.if %[[IN]] {
-// CHECK:               %[[BP:.*]] = llvm.getelementptr %[[B]][%{{.*}}] : {{.*}}, f32
-// CHECK-NEXT:          %[[BIAS:.*]] = llvm.load %[[BP]]
-// CHECK-NEXT:          %[[QP:.*]] = llvm.getelementptr %[[Q]][%{{.*}}] : {{.*}}, f16
-// CHECK-NEXT:          %[[SCALE:.*]] = llvm.load %[[QP]]
-// CHECK-NEXT:          %[[F:.*]] = arith.extf %[[SCALE]] : f16 to f32
-// CHECK-NEXT:          %[[M:.*]] = arith.mulf %{{.*}}, %{{.*}} : f32
-// CHECK-NEXT:          %[[R0:.*]] = math.fma %[[M]], %[[F]], %[[BIAS]]
-// CHECK:               %[[R1:.*]] = math.fma
-// CHECK:               %[[PAIR:.*]] = vector.from_elements %[[R0]], %[[R1]]
-// CHECK-NEXT:          llvm.store %[[PAIR]], %{{.*}} {alignment = 8 : i64}
+// CHECK:             %[[BP:.*]] = llvm.getelementptr %[[B]][%{{.*}}] : {{.*}}, f32
+// CHECK:             %[[BIT:.*]] = arith.extui %[[IN]]
+// CHECK:             %[[BITS:.*]] = llvm.inline_asm asm_dialect = {{.*}}@p ld.global.b32 {{.*}} %[[BIT]], %[[BP]] :
+// CHECK:             %[[BIAS:.*]] = llvm.bitcast %[[BITS]] : i32 to f32
+// CHECK:             %[[QP:.*]] = llvm.getelementptr %[[Q]][%{{.*}}] : {{.*}}, f16
+// CHECK:             %[[BITS:.*]] = llvm.inline_asm asm_dialect = {{.*}}@p ld.global.b16 {{.*}} %[[BIT]], %[[QP]] :
+// CHECK:             %[[SCALE:.*]] = llvm.bitcast %[[BITS]] : i16 to f16
+// CHECK:             %[[F:.*]] = arith.extf %[[SCALE]] : f16 to f32
+// CHECK:             %[[M:.*]] = arith.mulf %{{.*}}, %{{.*}} : f32
+// CHECK:             %[[R0:.*]] = math.fma %[[M]], %[[F]], %[[BIAS]]
+// CHECK:             %[[R1:.*]] = math.fma
+// CHECK:             %[[PAIR:.*]] = vector.from_elements %[[R0]], %[[R1]]
+// CHECK:             llvm.inline_asm has_side_effects {{.*}}@p st.global.b64
+// CHECK-NOT:         scf.if
 // CHECK-LABEL: func.func @along_n(
 
 // Each expert with a row may have one partial tile.
@@ -183,9 +189,9 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 // the mean rows of an expert, and the last for experts with more than 32 rows if that
 // may pay: more than 128 rows in all, at most 128 on average. Each launch continues
 // with the results of the one before.
-// CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 36912 :
-// CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41008 :
-// CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49200 :
+// CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 37040 :
+// CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41136 :
+// CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49328 :
 // CHECK-LABEL: func.func @tiles(
 // HOST-LABEL:  func.func @tiles(
 // HOST-SAME:     %[[INIT:[a-z0-9]*]]: tensor<?x7xf32>)
@@ -257,16 +263,13 @@ func.func @dense_tiles(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %init: te
 // CHECK:       llvm.func @grouped_matmul(
 // CHECK-NOT:     vector.from_elements
 // CHECK:         nvvm.mma.sync
-// CHECK:         scf.if
-// CHECK:         %[[FIRST:.*]] = arith.cmpi slt, %[[COLUMN:.*]], %c7_i32
-// CHECK-NEXT:    scf.if %[[FIRST]] {
-// CHECK-NEXT:      llvm.store %{{.*}}, %{{.*}} : f32, !llvm.ptr<1>
-// CHECK-NEXT:    }
-// CHECK-NEXT:    %[[NEXT:.*]] = arith.addi %[[COLUMN]], %c1_i32
-// CHECK-NEXT:    %[[SECOND:.*]] = arith.cmpi slt, %[[NEXT]], %c7_i32
-// CHECK-NEXT:    scf.if %[[SECOND]] {
-// CHECK-NEXT:      %[[PLACE:.*]] = llvm.getelementptr %{{.*}}[1] : {{.*}}, f32
-// CHECK-NEXT:      llvm.store %{{.*}}, %[[PLACE]] : f32, !llvm.ptr<1>
+// CHECK-DAG:     %[[FIRST:.*]] = arith.cmpi slt, %[[COLUMN:.*]], %c7_i32
+// CHECK-DAG:     %[[SECOND:.*]] = arith.cmpi slt, %[[COLUMN]], %c6_i32
+// CHECK:         arith.andi %{{.*}}, %[[FIRST]] : i1
+// CHECK:         llvm.inline_asm has_side_effects {{.*}}@p st.global.b32
+// CHECK:         arith.andi %{{.*}}, %[[SECOND]] : i1
+// CHECK:         %[[PLACE:.*]] = llvm.getelementptr %{{.*}}[1] : {{.*}}, f32
+// CHECK:         llvm.inline_asm has_side_effects {{.*}}@p st.global.b32 {{.*}}, %[[PLACE]],
 // CHECK-NOT:     vector.from_elements
 // CHECK-LABEL: func.func @odd(
 func.func @odd(%x: tensor<?x64xbf16>, %w: tensor<1x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
@@ -300,9 +303,9 @@ func.func @whole(%x: tensor<?x64xbf16>, %w: tensor<1x64x256xbf16>, %init: tensor
 // CHECK:         nvvm.mma.sync
 // CHECK:         %[[N:.*]] = arith.extsi %{{.*}} : i32 to i64
 // CHECK:         %[[TWICE:.*]] = arith.muli %[[N]], %c2_i64
-// CHECK:         %[[AT:.*]] = arith.addi %[[TWICE]], %c23_i64
-// CHECK-NEXT:    %[[PLACE:.*]] = llvm.getelementptr %[[B]][%[[AT]]] : {{.*}}, f32
-// CHECK-NEXT:    llvm.load %[[PLACE]]
+// CHECK:         %[[ROW:.*]] = llvm.getelementptr %[[B]][%[[TWICE]]] : {{.*}}, f32
+// CHECK-NEXT:    %[[PLACE:.*]] = llvm.getelementptr %[[ROW]][23] : {{.*}}, f32
+// CHECK:         llvm.inline_asm {{.*}}@p ld.global.b32 {{.*}}, %[[PLACE]] :
 // CHECK-LABEL: func.func @operand_slice(
 // HOST-LABEL:  func.func @operand_slice(
 // HOST:          moe_rt.launch {{.*}} ins(%arg0, %arg1, %arg2 : tensor<?x64xbf16>, tensor<1x64x8xbf16>, tensor<3x20xf32>)

@@ -24,20 +24,26 @@
 
 // The second adds up the histograms of earlier chunks, or counts if there is one chunk.
 // CHECK:       llvm.func @route_place(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32, %[[CHUNK:[a-z0-9]+]]: i32)
-// CHECK-SAME:    moe.shared_bytes = 8264 : i64
+// CHECK-SAME:    moe.shared_bytes = 8392 : i64
 // CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         %[[BLOCKS:.*]] = nvvm.read.ptx.sreg.nctaid.x
 // CHECK:         %[[ALONE:.*]] = arith.cmpi eq, %[[BLOCKS]], %c1_i32
 // CHECK-NEXT:    scf.if %[[ALONE]] {
 // CHECK:           llvm.atomicrmw add
 // CHECK:         } else {
-// CHECK:           scf.for %[[OTHER:.*]] = %c0_i32 to %[[BLOCKS]] step %c1_i32
+// 32 threads share the histograms of an expert; each loads eight at once.
+// CHECK:           %[[SUMS:.*]]:2 = scf.for %[[OTHER:.*]] = %{{.*}} to %[[BLOCKS]] step %c256_i32
 // CHECK:             %[[P:.*]] = llvm.getelementptr %[[COUNTS]]
 // CHECK-NEXT:        %[[FOUND:.*]] = llvm.load %[[P]]
-// CHECK-NEXT:        %[[BEFORE:.*]] = arith.cmpi slt, %[[OTHER]], %[[BLOCK]]
-// CHECK-NEXT:        arith.select %[[BEFORE]], %[[FOUND]], %c0_i32
+// CHECK:             %[[BEFORE:.*]] = arith.cmpi slt, %[[OTHER]], %[[BLOCK]]
+// CHECK:             arith.select %[[BEFORE]], %[[FOUND]], %c0_i32
+// CHECK-COUNT-7:     llvm.load
+// CHECK-NOT:         llvm.load
+// CHECK:             scf.yield
+// CHECK:           llvm.atomicrmw add %{{.*}}, %[[SUMS]]#0 monotonic
+// CHECK:           llvm.atomicrmw add %{{.*}}, %[[SUMS]]#1 monotonic
 // CHECK:         nvvm.barrier
-// A warp scans the rows of the experts; one block writes all nine offsets.
+// The block scans the rows of the experts, one a thread; one block writes all nine offsets.
 // CHECK-COUNT-5: nvvm.shfl.sync
 // CHECK:         llvm.getelementptr %[[OFFSETS]][%{{.*}}]
 // CHECK:         llvm.getelementptr %[[OFFSETS]][8]
@@ -117,7 +123,7 @@ func.func @static(%i: tensor<3000x2xi32>) -> (tensor<6000xi32>, tensor<5xi32>, t
 
 // An expert's rows end at its capacity; a choice beyond has no row.
 // CHECK:       llvm.func @route_place({{.*}}: i32, %[[C:[a-z0-9]+]]: i32)
-// CHECK-SAME:    moe.shared_bytes = 8264 : i64
+// CHECK-SAME:    moe.shared_bytes = 8392 : i64
 // CHECK:         arith.minsi %{{.*}}, %[[C]] : i32
 // CHECK-COUNT-1: nvvm.match.sync any
 // CHECK:         %[[HAS:.*]] = arith.cmpi slt, %{{.*}}, %c8_i32
@@ -142,7 +148,7 @@ func.func @capacity(%i: tensor<?x3xi32>) -> (tensor<?xi32>, tensor<9xi32>, tenso
 // CHECK-NEXT:    %[[BUCKET:.*]] = arith.addi %[[FIRST]], %[[ID:.*]] : i32
 // CHECK-NEXT:    arith.select %{{.*}}, %[[BUCKET]], %c16_i32
 // CHECK:       llvm.func @route_place({{.*}}: i32, %[[C:[a-z0-9]+]]: i32)
-// CHECK-SAME:    moe.shared_bytes = 8328 : i64
+// CHECK-SAME:    moe.shared_bytes = 8456 : i64
 // CHECK:         scf.for %{{.*}} iter_args(%[[ROW:.*]] = %{{.*}}, %[[LEFT:.*]] = %[[C]])
 // CHECK:           %[[TOTAL:.*]] = llvm.load
 // CHECK-NEXT:      %[[KEPT:.*]] = arith.minsi %[[TOTAL]], %[[LEFT]]

@@ -28,7 +28,7 @@ LLVM::LLVMFuncOp WarpTileKernel::buildKernel(
   warpColumn = b.mul(b.div(warp, warpsM), warpColumns);
 
   TileScheduler tiles = createScheduler();
-  tiles.prepare(b.sharedAt(memory, stages * stageBytes));
+  tiles.prepare(b.sharedAt(memory, stages * stageBytes), threads);
   combineWithoutTiles(tiles, threads);
   b.loop(b.block(), tiles.tileCount(), b.numBlocks(), [&](Value tile) {
     // All warps must have read the stages of the previous tile.

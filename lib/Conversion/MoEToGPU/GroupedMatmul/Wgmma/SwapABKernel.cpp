@@ -123,11 +123,9 @@ void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
         &accumulators[columnBlock * rowCount / 2 + rowBlock * 4 + half * 2];
     return b.transposeLanes(pair[0], pair[1], 4);
   };
-  auto storeInRow = [&](int64_t rowBlock, Value column, ArrayRef<Value> pair) {
-    Value laneRow = b.add(row, rowBlock * 8);
-    b.ifThen(b.less(laneRow, coord.rows), [&] {
-      storePair(coord, b.add(coord.firstRow, laneRow), column, pair);
-    });
+  auto storeInRow = [&](int64_t rowBlock, int64_t offset,
+                        ArrayRef<Value> pair) {
+    storePair(coord, b.add(row, rowBlock * 8), column, offset, pair);
   };
   if (layout.interleaved) {
     column =
@@ -141,7 +139,7 @@ void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
         auto [evenFirst, evenSecond] = b.transposeLanes(evenLow, evenHigh, 8);
         auto [oddFirst, oddSecond] = b.transposeLanes(oddLow, oddHigh, 8);
         storeInRow(
-            rowBlock, b.add(column, block * wgmmaM / 2),
+            rowBlock, block * wgmmaM / 2,
             interleavedPair({evenFirst, oddFirst}, {evenSecond, oddSecond}));
       }
     return;
@@ -156,8 +154,7 @@ void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
         for (int64_t p = 0; p < matmuls; ++p)
           std::tie(pair[p], pair[matmuls + p]) =
               exchangeRows(rowBlock, block + p, half);
-        storeInRow(rowBlock, b.add(column, block / matmuls * wgmmaM + half * 8),
-                   pair);
+        storeInRow(rowBlock, block / matmuls * wgmmaM + half * 8, pair);
       }
   arriveForCombine(
       tiles, coord, warp(), consumerWarps,
@@ -249,6 +246,7 @@ LLVM::LLVMFuncOp SwapABKernel::build() {
   KernelShape shape;
   shape.threads = 2 * warpgroupSize;
   shape.cluster = split;
+  shape.resident = 2;
   auto kernel = create("grouped_matmul_swapped", shape, partialBytes());
   Value isProducer = b.equal(b.shuffle(b.shiftRight(thread, 7), b.i32(0)), 0);
   b.ifThen(b.equal(thread, 0), [&] {
@@ -256,7 +254,7 @@ LLVM::LLVMFuncOp SwapABKernel::build() {
     NVVM::FenceMbarrierInitOp::create(b);
   });
   TileScheduler tiles = createScheduler();
-  tiles.prepare(schedulerMemory());
+  tiles.prepare(schedulerMemory(), shape.threads);
   combineWithoutTiles(tiles, shape.threads);
   b.barrier();
   if (split > 1)

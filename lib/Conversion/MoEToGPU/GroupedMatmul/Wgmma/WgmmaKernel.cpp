@@ -13,6 +13,10 @@
 // FP8 operands are accumulated one stage at a time; each consumer scales the
 // partial accumulators of a stage and adds them to its f32 accumulators.
 //
+// Results of 16 bits pass through shared memory: stmatrix writes the fragments
+// of 16 rows and 64 columns, swizzled, and lanes read 16 bytes of a row each,
+// so that stores fill whole sectors.
+//
 //===----------------------------------------------------------------------===//
 
 #include "TMAKernel.h"
@@ -66,7 +70,21 @@ private:
                            PipelineState state, Value step);
   PipelineState computeScaledTile(const TileCoord &coord, PipelineState state);
   void store(const TileCoord &coord, ValueRange accumulators);
+  /// Stores 16 rows of this warp, from row `row` of the tile on, by way of
+  /// shared memory.
+  void storeWide(const TileCoord &coord, Value row, Value accumulators);
+  void stageFragments(const TileCoord &coord, Value row, int64_t firstFragment,
+                      int64_t count, Value accumulators);
+  void copyStaged(const TileCoord &coord, Value row, int64_t firstFragment,
+                  int64_t count);
+  /// Returns the staging memory of the warp of a thread.
+  Value stagingMemory(Value thread) {
+    Value warp = b.sub(b.shiftRight(thread, 5), warpgroupSize / 32);
+    return b.sharedAt(extraMemory(),
+                      b.add(b.mul(warp, stagingBytes(op) / 8), orderBytes));
+  }
 
+  static constexpr int64_t orderBytes = consumers * 8;
   int64_t columns;
   bool pingPong;
   int64_t rowBlocks; // of 64 rows, per consumer
@@ -172,16 +190,118 @@ WgmmaKernel::computeScaledTile(const TileCoord &coord, PipelineState state) {
 }
 
 void WgmmaKernel::store(const TileCoord &coord, ValueRange accumulators) {
-  Value warp = b.bitAnd(b.shiftRight(thread, 5), 3);
+  Value warp = b.bitAnd(b.shiftRight(b.opaque(thread), 5), 3);
   Value firstRow = b.shiftLeft(warp, 4);
   if (!pingPong)
     firstRow = b.add(firstRow, b.mul(consumer, wgmmaM));
-  for (auto [i, accumulator] : llvm::enumerate(accumulators))
-    storeFragments(coord, b.add(firstRow, int64_t(i) * wgmmaM),
-                   b.mul(coord.columnTile, outTileColumns), columns / 8,
+  for (auto [i, accumulator] : llvm::enumerate(accumulators)) {
+    Value row = b.add(firstRow, int64_t(i) * wgmmaM);
+    if (stagingBytes(op) != 0) {
+      storeWide(coord, row, accumulator);
+      continue;
+    }
+    storeFragments(coord, row, b.mul(coord.columnTile, outTileColumns),
+                   columns / 8,
                    [&, accumulator = accumulator](int64_t index) -> Value {
                      return LLVM::ExtractValueOp::create(b, accumulator, index);
                    });
+  }
+}
+
+void WgmmaKernel::storeWide(const TileCoord &coord, Value row,
+                            Value accumulators) {
+  constexpr int64_t most = swizzleBytes / 16; // fragments in a staged row
+  int64_t fragments = outTileColumns / 8;
+  for (int64_t first = 0; first < fragments; first += most) {
+    int64_t count = std::min(most, fragments - first);
+    // All lanes have copied what was staged before.
+    NVVM::SyncWarpOp::create(b, b.i32(-1));
+    stageFragments(coord, row, first, count, accumulators);
+    NVVM::SyncWarpOp::create(b, b.i32(-1));
+    copyStaged(coord, row, first, count);
+  }
+}
+
+/// Writes fragments of the result to shared memory, two at a time: chunk c of
+/// row r is at c ^ (r mod 8).
+void WgmmaKernel::stageFragments(const TileCoord &coord, Value row,
+                                 int64_t firstFragment, int64_t count,
+                                 Value accumulators) {
+  // Nothing here may be computed ahead of the loop over tiles, for which there
+  // are no registers.
+  Value self = b.opaque(thread), lane = b.bitAnd(self, 31);
+  Value laneRow = b.add(row, b.shiftRight(lane, 2));
+  Value column =
+      b.add(b.mul(coord.columnTile, outTileColumns), laneColumn(lane));
+  auto accumulator = [&](int64_t index) -> Value {
+    return LLVM::ExtractValueOp::create(b, accumulators, index);
+  };
+  auto matrixOf = [&](int64_t fragment, int64_t half) {
+    std::array<Value, 2> pair =
+        applyEpilogue(coord, b.add(laneRow, half * 8), column, fragment * 8,
+                      fragmentPair(columns / 8, fragment, half, accumulator));
+    Type type = VectorType::get(2, getElementTypeOrSelf(op.getInit()));
+    Value word = LLVM::BitcastOp::create(
+        b, b.getI32Type(), vector::FromElementsOp::create(b, type, pair));
+    if (!layout.interleaved)
+      return word;
+    // The second and the third of four lanes have each other's columns.
+    Value within = b.bitAnd(lane, 3);
+    Value swapped =
+        b.bitOr(b.shiftLeft(b.bitAnd(within, 1), 1), b.shiftRight(within, 1));
+    return b.shuffle(word, b.bitOr(b.bitAnd(lane, 28), swapped));
+  };
+  // A lane has the address of a row: of the upper and the lower eight of the
+  // first fragment, then of the second.
+  Value matrixRow = b.bitAnd(lane, 15);
+  Value start =
+      b.bitOr(b.mul(matrixRow, swizzleBytes),
+              b.shiftLeft(b.swizzle128(b.shiftRight(lane, 4), matrixRow), 4));
+  Value staging = stagingMemory(self);
+  auto shape = NVVM::LdStMatrixShapeAttr::get(b.getContext(), 8, 8);
+  for (int64_t fragment = 0; fragment < count; fragment += 2) {
+    SmallVector<Value> matrices;
+    for (int64_t i = fragment; i < std::min(fragment + 2, count); ++i)
+      for (int64_t half = 0; half < 2; ++half)
+        matrices.push_back(matrixOf(firstFragment + i, half));
+    NVVM::StMatrixOp::create(
+        b, b.sharedAt(staging, b.bitXor(start, fragment * 16)), matrices,
+        NVVM::MMALayout::row, shape, NVVM::LdStMatrixEltType::B16);
+  }
+}
+
+/// Copies staged fragments to the result, 16 bytes a lane; adjacent lanes copy
+/// adjacent chunks of a row.
+void WgmmaKernel::copyStaged(const TileCoord &coord, Value row,
+                             int64_t firstFragment, int64_t count) {
+  Type type = getElementTypeOrSelf(op.getInit());
+  int64_t rowLanes = llvm::PowerOf2Ceil(count);
+  int64_t rowsAtOnce = GPUBuilder::warpSize / rowLanes;
+  Value self = b.opaque(thread), chunk = b.bitAnd(self, rowLanes - 1);
+  Value laneRow = b.div(b.bitAnd(self, 31), rowLanes);
+  Value column = b.add(b.mul(coord.columnTile, outTileColumns),
+                       b.add(b.shiftLeft(chunk, 3), firstFragment * 8));
+  Value hasColumn = b.i1(true), source = chunk;
+  if (count < rowLanes) {
+    hasColumn = b.less(chunk, count);
+    source = b.min(chunk, count - 1);
+  }
+  if (hasRaggedColumns())
+    hasColumn = b.both(hasColumn, b.less(column, n));
+  Value staging = stagingMemory(self);
+  Value tileRow = b.add(row, laneRow);
+  Value target = b.at(out, type,
+                      b.add(b.mul(b.toI64(b.add(coord.firstRow, tileRow)), n),
+                            b.toI64(column)));
+  auto words = VectorType::get(4, b.getI32Type());
+  for (int64_t i = 0; i < 16; i += rowsAtOnce) {
+    Value within = b.add(laneRow, i);
+    Value byte = b.add(b.mul(within, swizzleBytes),
+                       b.shiftLeft(b.swizzle128(source, within), 4));
+    Value loaded = b.load(words, b.sharedAt(staging, byte), 16);
+    b.storeIf(b.both(hasColumn, b.less(b.add(tileRow, i), coord.rows)), loaded,
+              b.at(target, type, b.i64(i * n)));
+  }
 }
 
 void WgmmaKernel::consume(TileScheduler &tiles, Value warpgroupIndex) {
@@ -233,7 +353,8 @@ void WgmmaKernel::consume(TileScheduler &tiles, Value warpgroupIndex) {
 LLVM::LLVMFuncOp WgmmaKernel::build() {
   KernelShape shape;
   shape.threads = (consumers + 1) * warpgroupSize;
-  auto kernel = create("grouped_matmul_wgmma", shape, consumers * 8);
+  auto kernel =
+      create("grouped_matmul_wgmma", shape, orderBytes + stagingBytes(op));
   // The shuffle makes the index uniform over a warp, so that the roles are
   // uniform branches.
   Value warpgroupIndex = b.shuffle(b.shiftRight(thread, 7), b.i32(0));
@@ -245,7 +366,7 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
     NVVM::FenceMbarrierInitOp::create(b);
   });
   TileScheduler tiles = createScheduler();
-  tiles.prepare(schedulerMemory());
+  tiles.prepare(schedulerMemory(), shape.threads);
   b.barrier();
   b.ifElse(
       b.equal(warpgroupIndex, 0), [&] { produce(tiles); },
