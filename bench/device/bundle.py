@@ -1,7 +1,7 @@
 """The bundle: a folder for a machine with a GPU and without a compiler.
 
     run              ./run check, ./run bench: starts Python with the paths below
-    manifest.json    the commit, and a description of each artifact
+    manifest.json    the commit, a description of each artifact, and predicted times
     artifacts.zip    an artifact (moe-compile's output) for each layer
     lib/             libmoe_rt.so, the runtime
     python/          the packages moe, moe_testing (layers and oracles of the tests) and bench
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from ..common import machine
 from ..common.options import names_of
+from . import predictions
 from .shapes import ALL, BOTH_FENCES, CHECKED, SHAPES, write_checkpoint
 
 LIMIT = 48 << 20
@@ -83,6 +84,12 @@ class Bundle:
 
     def shapes(self, fence: str = "producer") -> set[str]:
         return {spec.name for spec in self.specs if (spec.kind, spec.fence) == ("shape", fence)}
+
+    def predictions(self, device: str) -> dict[str, dict[str, float]]:
+        """Return the predicted seconds of a call by shape and T, if the model knows the device."""
+        gpu = predictions.find_gpu(device)
+        found = self.manifest.get("predictions", {})
+        return {shape: each[gpu] for shape, each in found.items() if gpu in each}
 
     @property
     def commit(self) -> str:
@@ -149,7 +156,8 @@ def pack(directory: Path, wanted: Iterable[Spec], jobs: int) -> int:
         _compile_all(whole, wanted, jobs)
         (whole / "manifest.json").write_text(json.dumps(
             {"format": 1, "commit": machine.commit(), "date": machine.now(),
-             "layers": [asdict(spec) for spec in wanted]}, indent=1) + "\n")
+             "layers": [asdict(spec) for spec in wanted],
+             "predictions": _predict_all(wanted, jobs)}, indent=1) + "\n")
         shutil.rmtree(directory, ignore_errors=True)
         directory.parent.mkdir(parents=True, exist_ok=True)
         whole.rename(directory)
@@ -196,6 +204,18 @@ def _compile_all(directory: Path, wanted: Sequence[Spec], jobs: int) -> None:
             path.unlink()
             print(f"\r{number} of {len(wanted)} layers", end="", flush=True, file=sys.stderr)
         print(file=sys.stderr)
+
+
+def _predict_all(wanted: Sequence[Spec], jobs: int) -> dict[str, predictions.Predictions]:
+    import moe
+
+    def make(name: str) -> predictions.Predictions:
+        with tempfile.TemporaryDirectory(prefix="moe-pack-") as scratch:
+            return predictions.predict(moe.find_compiler(), ALL[name], Path(scratch))
+
+    names = list(dict.fromkeys(spec.name for spec in wanted if spec.kind == "shape"))
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(names, pool.map(make, names)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         "options": {"shapes": arguments.shapes, "tokens": arguments.tokens,
                     "routings": arguments.routings, "participants": names,
                     "minutes": arguments.minutes, "seed": arguments.seed},
-        "peaks": None, "cells": [], "refused": []}
+        "peaks": None, "cells": [], "refused": [],
+        "predictions": bundle.predictions(device.name)}
     report.write(result, arguments.json, plot=False)
     print(f"{device.name}, {device.driver}; commit {bundle.commit}", flush=True)
     for event in supervise.events(PEAKS, {}, SILENCE_SECONDS, end):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..common import machine
-from ..common.comparison import OURS, Result, best_of
+from ..common.comparison import OURS, Result, best_of, time_of
 from ..common.markdown import summary_table, table
 from ..device.bundle import CONSUMER_FENCE
 from ..device.shapes import ALL
@@ -102,6 +102,18 @@ def _graph_and_stream(result: Result) -> list[str]:
     return table(("shape", "T", "participant", "graph, µs", "stream, µs"), rows)
 
 
+def _predictions(result: Result) -> list[str]:
+    """Compare measured with predicted times, in cells with uniform routing."""
+    rows = []
+    for cell in result["cells"]:
+        predicted = result.get("predictions", {}).get(cell["shape"], {}).get(str(cell["tokens"]))
+        measured = time_of(cell, OURS)
+        if predicted and measured and cell["routing"] != "zipf":
+            rows.append((cell["shape"], cell["tokens"], f"{1e6 * predicted:.4g}",
+                         f"{1e6 * measured:.4g}", f"{measured / predicted:.2f}"))
+    return table(("shape", "T", "predicted, µs", "measured, µs", "measured / predicted"), rows)
+
+
 def _missing(result: Result) -> list[str]:
     """List each reason once, with its cells."""
     cells_of: dict[tuple[str, str, str], list[str]] = {}
@@ -139,7 +151,9 @@ FLOP/s count useful operations only. Bytes are those of active experts, router, 
 and y; the copy bandwidth counts bytes read and written. `triton_grouped` is a kernel written for
 this benchmark; `dense` is one matmul with as many operations as the experts, in cuBLAS: a
 yardstick, not a peer. `moe_mlir_consumer_fence` is this project with `gather_fence = consumer`:
-cp.async of gathered rows arrive on the mbarrier, and the consumer warps execute the proxy fence."""
+cp.async of gathered rows arrive on the mbarrier, and the consumer warps execute the proxy fence.
+Predicted times are those of the compiler's model of the GPU, for uniform routing, without the
+kernels whose work it does not know (`moe-compile --emit=plan` lists them)."""
 
 
 def markdown(result: Result) -> str:
@@ -149,6 +163,7 @@ def markdown(result: Result) -> str:
              *_participants(result),
              "## Proxy fence of gathered rows: producer or consumer warps", "", *_fences(result),
              "## CUDA graph and stream launches", "", *_graph_and_stream(result),
+             "## Predicted and measured", "", *_predictions(result),
              "## Missing measurements", "", *_missing(result), "## Shapes", "",
              *table(("shape", "model", "H", "I", "E", "K", "shared"),
                     [(s.key, s.title, s.hidden, s.intermediate, s.experts, s.top_k, s.shared)

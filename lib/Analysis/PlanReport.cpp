@@ -56,7 +56,7 @@ PlanReport::PlanReport(
   // Both ends of the range, the first T of each variant, and some powers of
   // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
-  for (int64_t each = 1; each <= 65536; each *= 16)
+  for (int64_t each = 1; each <= 32768; each *= 8)
     tokens.insert(each);
   for (auto dispatch : plan.getDispatches().getAsRange<DispatchPlanAttr>())
     for (auto range : dispatch.getRanges().getAsRange<TileRangeAttr>())

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from bench.device import bundle as bundles
 from bench.device import supervise
 from bench.device.shapes import ALL, SHAPES
-from bench.gpu import clock
+from bench.gpu import clock, report
 
 
 def environment(**more):
@@ -64,6 +64,26 @@ def test_bundle_has_what_it_says(packed):
     assert bundle.commit == bundles.machine.commit()
     with pytest.raises(bundles.NoBundle, match="has no artifact of mixtral"):
         bundle.artifact("mixtral-bf16-sm_80")
+
+
+def test_bundle_has_predictions(packed):
+    """They are of the devices that the model knows, longer for more tokens."""
+    bundle = bundles.Bundle(packed)
+    for device in ("NVIDIA H100 80GB HBM3", "NVIDIA H200"):
+        found = bundle.predictions(device)
+        assert set(found) == {"tiny", "tiny_sigmoid", "tiny_clamped"}
+        assert {"1", "8"} <= set(found["tiny"])
+        assert 0 < found["tiny_clamped"]["1"] < found["tiny_clamped"]["32768"] < 1
+    assert bundle.predictions("NVIDIA GeForce GT 710") == {}
+
+
+def test_report_compares_with_predictions(packed):
+    participants = {"moe_mlir": {"status": "ok", "median": 30e-6, "mad": 0, "by": "graph"}}
+    cells = [{"shape": "tiny", "tokens": 1, "routing": routing, "participants": participants}
+             for routing in ("uniform", "zipf")]
+    result = {"cells": cells, "predictions": {"tiny": {"1": 20e-6}}}
+    assert report._predictions(result)[2:] == ["| tiny | 1 | 20 | 30 | 1.50 |", ""]
+    assert report._predictions(result | {"predictions": {}})[2:] == [""]
 
 
 def test_whole_bundle_is_small(packed):
