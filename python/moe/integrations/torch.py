@@ -293,8 +293,9 @@ def _rows_of(module: torch.nn.Module | torch.export.ExportedProgram, name: str,
              example: torch.Tensor | None) -> torch.Tensor | None:
     """Return rows of the shape that a module or a program takes; None if it takes none."""
     if isinstance(module, torch.export.ExportedProgram):
-        return next(node.meta["val"] for node in module.graph.nodes
-                    if node.name in module.graph_signature.user_inputs)
+        inputs = [node.meta["val"] for node in module.graph.nodes
+                  if node.name in module.graph_signature.user_inputs]
+        return inputs[0] if len(inputs) == 1 else None
     rows = example_of(module, name) if example is None else example
     for shape in (rows[0], rows) if example is None else (rows,):
         try:
