@@ -6,9 +6,12 @@ The double runs kernels on the CPU, strictly: what hardware leaves undefined is 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -42,6 +45,18 @@ def needs_double() -> None:
     needs_device()
     if "cuda_double" not in find_driver():
         pytest.skip("only the double of the driver does that when asked to")
+
+
+@contextlib.contextmanager
+def racing() -> Iterator[None]:
+    """Kernels may race: wrong input may have several blocks write the same rows, which does no
+    harm."""
+    detect = getattr(ctypes.CDLL(find_driver()), "moe_cuda_double_detect_races", lambda on: None)
+    detect(0)
+    try:
+        yield
+    finally:
+        detect(1)
 
 
 def run_file(file: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -143,6 +143,13 @@ uint64_t moe_cuda_double_instructions(void) {
   return driver().instructions;
 }
 
+/// Whether launches from now on are checked for races; for tests of input that
+/// has several blocks write the same, which is wrong but must not do harm.
+extern "C" MOE_CUDA_API void moe_cuda_double_detect_races(int on) {
+  std::lock_guard<std::recursive_mutex> guard(driverLock());
+  driver().settings.allowRaces = !on;
+}
+
 //===----------------------------------------------------------------------===//
 // Initialisation
 //===----------------------------------------------------------------------===//

@@ -336,6 +336,24 @@ TEST_P(CopyTest, ProxiesNeedAFence) {
   EXPECT_OK(run(kernel, {1}, {1}, 64, alloc(64)));
 }
 
+TEST_P(CopyTest, StoresAreWaitedFor) {
+  std::string body = "ld.param.u64 %rd0, [out];\n"
+                     "st.shared.v2.u64 [smem], {%rd0, %rd0};\n"
+                     "fence.proxy.async;\n"
+                     "cp.async.bulk.global.shared::cta.bulk_group [%rd0], "
+                     "[smem], 16;\ncp.async.bulk.commit_group;\n";
+  const std::string wait = "cp.async.bulk.wait_group";
+  EXPECT_TRUE(contains(failing(body), "wait_group.read is missing"));
+  SetUp();
+  EXPECT_TRUE(contains(failing(body + wait + ".read 1;"),
+                       "wait_group.read is missing"));
+  for (const char *end : {" 0;", ".read 0;"}) {
+    SetUp();
+    EXPECT_OK(
+        run(load(sharedSource(body + wait + end)), {1}, {1}, 64, alloc(64)));
+  }
+}
+
 TEST_P(CopyTest, NewMbarriersNeedAFence) {
   std::string body = bulkLoad(16);
   body.replace(body.find("fence.mbarrier_init.release.cluster;"), 36, "");
