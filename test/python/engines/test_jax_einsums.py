@@ -303,6 +303,21 @@ def test_capacity(name, capacity):
     compare(imported, block, p, TOKENS)
 
 
+@pytest.mark.parametrize("name", ["dense", "gathered", "gshard"])
+def test_16_bits(name):
+    """Both round intermediates to 8 bits, not at the same places."""
+    from moe.integrations.jax import from_jax
+
+    block = functools.partial(gshard, capacity=5) if name == "gshard" else globals()[name]
+    p = jax.tree_util.tree_map(lambda array: array.astype(jnp.bfloat16), parameters())
+    imported = from_jax(block, jax.ShapeDtypeStruct((TOKENS, HIDDEN), jnp.bfloat16), p)
+    assert [count(imported, o) for o in ("dispatch", "grouped_matmul", "combine")] == [1, 2, 1]
+    x = np.random.default_rng(3).standard_normal((TOKENS, HIDDEN)).astype("bfloat16")
+    expected = np.asarray(jax.jit(block)(x, p), np.float64)
+    error = np.abs(np.asarray(imported.layer()(x), np.float64) - expected).max()
+    assert error <= 2e-2 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("name", [
     "next_expert", "other_gate", "more_classes", "tokens_as_experts", "square_transposed",
     "last_first", "place_from_one", "each_choice_apart", "counts_of_16_bits",

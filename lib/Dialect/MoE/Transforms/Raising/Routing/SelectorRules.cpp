@@ -76,11 +76,13 @@ void Selectors::visitView(Operation *op) {
     bool isKept = selector->kind == Selector::Truth ||
                   from.getElementType() == to.getElementType();
     if (selector->kind == Selector::Product) {
-      // Ones and zeros are those of any type; weights are not rounded.
-      isKept |= !selector->weights || (to.getElementType().isF32() &&
-                                       isa<FloatType>(from.getElementType()));
-      if (selector->weights && isa<IntegerType>(to.getElementType()))
-        isKept = false;
+      // Ones and zeros are those of any type. Weights are not rounded: their
+      // products and sums are in f32, or in the type that they have.
+      Type element = to.getElementType();
+      isKept |= !selector->weights ||
+                (isa<FloatType>(from.getElementType()) &&
+                 (element.isF32() ||
+                  element == getElementTypeOrSelf(selector->weights)));
     } else {
       isKept |= isExact(op->getOperand(0)) && isExact(op->getResult(0));
     }

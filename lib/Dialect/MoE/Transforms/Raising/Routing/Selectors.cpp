@@ -115,17 +115,19 @@ Value Selectors::weightsOf(Value value, const Axes &given, Value ids) {
   }
 }
 
-bool mlir::moe::raising::isNotNegative(Value value, unsigned depth) {
+/// The same, of a value that is computed from at most `budget` others.
+static bool isNotNegative(Value value, unsigned &budget) {
   if (std::optional<double> splat = splatOf(value))
     return *splat >= 0;
   Operation *op = value.getDefiningOp();
-  if (!op || depth > 8)
+  if (!op || budget == 0)
     return false;
+  --budget;
   if (isa<linalg::SoftmaxOp>(op))
     return true;
   if (auto gate = dyn_cast<GateOp>(op))
     return value == gate.getWeights() && gate.getScore() == Score::None &&
-           isNotNegative(gate.getLogits(), depth + 1);
+           isNotNegative(gate.getLogits(), budget);
   StringRef name = op->getName().getStringRef();
   if (!name.consume_front("stablehlo.") || op->getNumOperands() == 0)
     return false;
@@ -136,15 +138,20 @@ bool mlir::moe::raising::isNotNegative(Value value, unsigned depth) {
                 name == "dynamic_reshape" || name == "transpose" ||
                 name == "slice";
   if (isKept)
-    return isNotNegative(op->getOperand(0), depth + 1);
+    return isNotNegative(op->getOperand(0), budget);
   if (name == "maximum")
-    return isNotNegative(op->getOperand(0), depth + 1) ||
-           isNotNegative(op->getOperand(1), depth + 1);
+    return isNotNegative(op->getOperand(0), budget) ||
+           isNotNegative(op->getOperand(1), budget);
   bool isSum = name == "reduce" && updateOf(op) == Update::Add;
   if (name == "add" || name == "multiply" || name == "divide" || isSum)
-    return isNotNegative(op->getOperand(0), depth + 1) &&
-           isNotNegative(op->getOperand(1), depth + 1);
+    return isNotNegative(op->getOperand(0), budget) &&
+           isNotNegative(op->getOperand(1), budget);
   return false;
+}
+
+bool mlir::moe::raising::isNotNegative(Value value) {
+  unsigned budget = 64;
+  return ::isNotNegative(value, budget);
 }
 
 //===----------------------------------------------------------------------===//

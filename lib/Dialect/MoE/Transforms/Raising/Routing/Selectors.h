@@ -56,7 +56,7 @@ struct Selector {
 /// True if a selector has an axis for the choices, or a token has one choice.
 bool hasChoiceAxis(const Selector &selector);
 /// True for values that are at least 0.
-bool isNotNegative(Value value, unsigned depth = 0);
+bool isNotNegative(Value value);
 
 /// The selectors among the values of a block.
 class Selectors {
