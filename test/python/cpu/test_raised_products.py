@@ -62,7 +62,7 @@ RAGGED = """  %y = "chlo.ragged_dot"(%x, %w, %s) <{ragged_dot_dimension_numbers 
     lhs_ragged_dimensions = [0], rhs_group_dimensions = [0]>}>
     : (tensor<?x48xf32>, tensor<4x48x40xf32>, tensor<4xi64>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>"""
-FALLBACK = """  %y = "torch.operator"(%x, %w, %s) <{name = "torch.transformers.grouped_mm_fallback"}>
+FALLBACK = """ %y = "torch.operator"(%x, %w, %s) <{name = "torch.transformers.grouped_mm_fallback"}>
     : (tensor<?x48xf32>, tensor<4x48x40xf32>, tensor<4xi64>) -> tensor<?x40xf32>
   return %y : tensor<?x40xf32>"""
 ROWS = ", ".join([argument("x", "tensor<?x48xf32>"), argument("w", "tensor<4x48x40xf32>"),
@@ -204,7 +204,8 @@ def test_batches():
     assert not y[1, 3:].any()
 
 
-BATCH_GROUPS = """  %y = "chlo.ragged_dot"(%x, %w, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<
+BATCH_GROUPS = """
+  %y = "chlo.ragged_dot"(%x, %w, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<
     lhs_batching_dimensions = [0], rhs_batching_dimensions = [0],
     lhs_contracting_dimensions = [2], rhs_contracting_dimensions = [1],
     lhs_ragged_dimensions = [0]>}>
