@@ -6,6 +6,7 @@ against its definition in numpy.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import warnings
 
@@ -23,18 +24,17 @@ pytestmark = [
 if importlib.util.find_spec("onnx") is not None and importlib.util.find_spec("onnxscript"):
     import onnx
     import onnxruntime
-    import torch
     from engines.test_onnx import E, H, I, close, draw
     from engines.test_onnx_sessions import run_ours
     from moe.integrations.onnx import replace
     from onnx import TensorProto, helper, numpy_helper
 
-    silu = torch.nn.functional.silu
-
+torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
+silu = torch.nn.functional.silu if torch else None
 K = 2
 
 
-class Experts(torch.nn.Module if importlib.util.find_spec("torch") else object):
+class Experts(torch.nn.Module if torch else object):
     """A router and experts, which ``combine`` computes of rows, weights and ids."""
 
     def __init__(self, combine):

@@ -29,7 +29,7 @@ INNER = 64
 ORDER = ("fc1", "fc1_scales", "fc1_bias", "fc2", "fc2_scales", "fc2_bias", "", "", "",
          "fc1_zero_points", "fc2_zero_points", "", "router_weights", "fc1_global_scale",
          "fc2_global_scale")
-FUSED = dict(k=K, activation_type="swiglu", swiglu_fusion=1, normalize_routing_weights=1)
+FUSED = dict(k=2, activation_type="swiglu", swiglu_fusion=1, normalize_routing_weights=1)
 
 
 def plain():
