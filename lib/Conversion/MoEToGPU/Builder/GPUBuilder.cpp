@@ -179,21 +179,42 @@ void GPUBuilder::storeIf(Value condition, Value value, Value pointer) {
   emitPTX(*this, /*result=*/Type(), operands, ptx, constraints);
 }
 
-Value GPUBuilder::loadIf(Value condition, Type type, Value pointer) {
-  unsigned bits = type.getIntOrFloatBitWidth();
+Value GPUBuilder::loadIf(Value condition, Type type, Value pointer,
+                         bool isConstant) {
+  auto vector = dyn_cast<VectorType>(type);
+  unsigned bits = getElementTypeOrSelf(type).getIntOrFloatBitWidth() *
+                  (vector ? vector.getNumElements() : 1);
+  const std::string begin = "{\n.reg .pred p;\nsetp.ne.b32 p, $";
+  if (bits == 128) {
+    std::string ptx = begin + "4, 0;\n";
+    for (char i : {'0', '1', '2', '3'})
+      ptx += std::string("mov.b32 $") + i + ", 0;\n";
+    ptx += "@p ld.global.v4.b32 {$0, $1, $2, $3}, [$5];\n}";
+    Type i32 = getI32Type();
+    auto words =
+        LLVM::LLVMStructType::getLiteral(getContext(), {i32, i32, i32, i32});
+    Value loaded = emitPTX(*this, words, {toI32(condition), pointer}, ptx,
+                           "=&r,=&r,=&r,=&r,r,l", !isConstant)
+                       .getRes();
+    SmallVector<Value> each;
+    for (int64_t i = 0; i < 4; ++i)
+      each.push_back(LLVM::ExtractValueOp::create(*this, loaded, i));
+    return LLVM::BitcastOp::create(
+        *this, type,
+        vector::FromElementsOp::create(*this, VectorType::get(4, i32), each));
+  }
   std::string size = std::to_string(bits);
   // There are no registers of 8 bits.
   std::string registerBits = std::to_string(std::max(bits, 16u));
-  std::string ptx = "{\n.reg .pred p;\nsetp.ne.b32 p, $1, 0;\nmov.b" +
-                    registerBits + " $0, 0;\n@p ld.global.b" + size +
-                    " $0, [$2];\n}";
+  std::string ptx = begin + "1, 0;\nmov.b" + registerBits +
+                    " $0, 0;\n@p ld.global.b" + size + " $0, [$2];\n}";
   StringRef constraints = bits <= 16   ? "=&h,r,l"
                           : bits == 32 ? "=&r,r,l"
                                        : "=&l,r,l";
-  Value loaded = emitPTX(*this, getIntegerType(std::max(bits, 16u)),
-                         {toI32(condition), pointer}, ptx, constraints,
-                         /*hasSideEffects=*/false)
-                     .getRes();
+  Value loaded =
+      emitPTX(*this, getIntegerType(std::max(bits, 16u)),
+              {toI32(condition), pointer}, ptx, constraints, !isConstant)
+          .getRes();
   if (bits < 16)
     loaded = arith::TruncIOp::create(*this, getIntegerType(bits), loaded);
   return type.isInteger()

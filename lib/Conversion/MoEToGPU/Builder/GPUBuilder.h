@@ -98,7 +98,13 @@ public:
   void storeIf(Value condition, Value value, Value pointer);
   /// Loads a scalar from global memory, aligned to its size, that nothing
   /// writes; zero unless `condition` holds. A predicated instruction.
-  Value loadIf(Value condition, Type type, Value pointer);
+  Value loadIf(Value condition, Type type, Value pointer) {
+    return loadIf(condition, type, pointer, /*isConstant=*/true);
+  }
+  /// The same for a vector of 16, 32, 64 or 128 bits that may be written.
+  Value loadVectorIf(Value condition, VectorType type, Value pointer) {
+    return loadIf(condition, type, pointer, /*isConstant=*/false);
+  }
   /// Adds to an i32 or i64 in memory with relaxed order; returns the old value.
   Value atomicAdd(Value pointer, Value value);
   /// Emits an acquire-release fence at device scope.
@@ -176,6 +182,9 @@ public:
   /// shared memory of `scanBytes`, free again after another barrier.
   Value scanBlock(Value value, Value scratch, int64_t warps);
   static constexpr int64_t scanBytes = 32 * 4; // of at most 1024 threads
+
+private:
+  Value loadIf(Value condition, Type type, Value pointer, bool isConstant);
 };
 
 /// Launch configuration of a kernel.

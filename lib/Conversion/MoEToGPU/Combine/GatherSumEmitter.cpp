@@ -20,20 +20,27 @@ int64_t GatherSumEmitter::widthOf(Type element, int64_t columns) {
 GatherSumEmitter::GatherSumEmitter(GPUBuilder &b, Type element, int64_t columns,
                                    int64_t topK, const Arrays &arrays)
     : b(b), element(element), columns(columns), topK(topK),
-      width(widthOf(element, columns)), arrays(arrays) {
-  // Loads are unconditional. A choice without a row loads row 0 and discards
-  // it, or if there are no rows the token's own row of the result.
-  none = b.equal(arrays.numRows, 0);
-  source = b.select(none, arrays.out, arrays.rows);
-}
+      width(widthOf(element, columns)), arrays(arrays) {}
 
-/// Loads a vector of a row as f32.
-Value GatherSumEmitter::load(Value base, Value row, Value vector) {
+/// Returns the address of a vector of a row.
+Value GatherSumEmitter::addressOf(Value base, Value row, Value vector) {
   Value offset =
       b.add(b.mul(b.toI64(row), columns), b.toI64(b.mul(vector, width)));
-  auto type = VectorType::get(width, element);
-  Value loaded = b.load(type, b.at(base, element, offset),
+  return b.at(base, element, offset);
+}
+
+/// Loads a vector as f32.
+Value GatherSumEmitter::load(Value pointer) {
+  Value loaded = b.load(VectorType::get(width, element), pointer,
                         width * element.getIntOrFloatBitWidth() / 8);
+  return b.toFloat(loaded, VectorType::get(width, b.getF32Type()));
+}
+
+/// The same with a predicate: zeros unless `condition` holds. A branch would
+/// keep the loads of several rows from being in flight at once.
+Value GatherSumEmitter::loadIf(Value condition, Value pointer) {
+  Value loaded =
+      b.loadVectorIf(condition, VectorType::get(width, element), pointer);
   return b.toFloat(loaded, VectorType::get(width, b.getF32Type()));
 }
 
@@ -45,15 +52,15 @@ Value GatherSumEmitter::splat(Value scalar) {
 /// Adds `count` choices of `token`, from choice `start` + `k` on, to `sum`.
 Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
                             int64_t k, int64_t count) {
-  Value unused = b.select(none, token, b.i32(0));
   SmallVector<Value> terms, isRow;
   for (int64_t i = k; i < k + count; ++i) {
     Value row = b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i));
     // The unsigned comparison rejects negative positions, too.
     isRow.push_back(b.below(row, arrays.numRows));
-    Value term = load(source, b.select(isRow.back(), row, unused), vector);
+    Value term = loadIf(isRow.back(), addressOf(arrays.rows, row, vector));
     if (arrays.dropped)
-      term = b.select(isRow.back(), term, load(arrays.dropped, token, vector));
+      term = b.select(isRow.back(), term,
+                      load(addressOf(arrays.dropped, token, vector)));
     terms.push_back(term);
   }
   for (auto [i, term] : llvm::enumerate(terms)) {
@@ -86,8 +93,6 @@ void GatherSumEmitter::emit(Value token, Value vector) {
   for (int64_t k = looped; k < topK; k += atOnce)
     sum = add(sum, token, vector, first, k, std::min(atOnce, topK - k));
   Value result = b.toFloat(sum, VectorType::get(width, element));
-  Value offset =
-      b.add(b.mul(b.toI64(token), columns), b.toI64(b.mul(vector, width)));
-  b.store(result, b.at(arrays.out, element, offset),
+  b.store(result, addressOf(arrays.out, token, vector),
           width * element.getIntOrFloatBitWidth() / 8);
 }

@@ -34,7 +34,9 @@ public:
   void emit(Value token, Value vector);
 
 private:
-  Value load(Value base, Value row, Value vector);
+  Value addressOf(Value base, Value row, Value vector);
+  Value load(Value pointer);
+  Value loadIf(Value condition, Value pointer);
   Value splat(Value scalar);
   Value add(Value sum, Value token, Value vector, Value start, int64_t k,
             int64_t count);
@@ -43,8 +45,6 @@ private:
   Type element;
   int64_t columns, topK, width;
   Arrays arrays;
-  Value source; // of rows
-  Value none;   // true if there are no rows
 };
 
 } // namespace mlir::moe
