@@ -52,15 +52,16 @@ Value GatherSumEmitter::splat(Value scalar) {
 /// Adds `count` choices of `token`, from choice `start` + `k` on, to `sum`.
 Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
                             int64_t k, int64_t count) {
-  SmallVector<Value> terms, isRow;
+  SmallVector<Value> rows, isRow, terms;
   for (int64_t i = k; i < k + count; ++i) {
-    Value row = b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i));
+    rows.push_back(b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i)));
     // The unsigned comparison rejects negative positions, too.
-    isRow.push_back(b.below(row, arrays.numRows));
-    Value term = loadIf(isRow.back(), addressOf(arrays.rows, row, vector));
-    if (arrays.dropped)
-      term = b.select(isRow.back(), term,
-                      load(addressOf(arrays.dropped, token, vector)));
+    isRow.push_back(b.below(rows.back(), arrays.numRows));
+  }
+  for (auto [row, valid] : llvm::zip_equal(rows, isRow)) {
+    Value term = loadIf(valid, addressOf(arrays.rows, row, vector));
+    if (dropped)
+      term = b.select(valid, term, dropped);
     terms.push_back(term);
   }
   for (auto [i, term] : llvm::enumerate(terms)) {
@@ -71,7 +72,7 @@ Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
                                                b.add(start, k + int64_t(i)))),
                                 term);
     Value added = arith::AddFOp::create(b, sum, term);
-    sum = arrays.dropped ? added : b.select(isRow[i], added, sum);
+    sum = dropped ? added : b.select(isRow[i], added, sum);
   }
   return sum;
 }
@@ -81,6 +82,8 @@ void GatherSumEmitter::emit(Value token, Value vector) {
   constexpr int64_t atOnce = 8, maxUnrolled = 32;
   Value first = b.mul(b.toI64(token), topK);
   auto f32 = VectorType::get(width, b.getF32Type());
+  if (arrays.dropped)
+    dropped = load(addressOf(arrays.dropped, token, vector));
   Value sum = arith::ConstantOp::create(b, b.getZeroAttr(f32));
   int64_t looped = topK > maxUnrolled ? topK / atOnce * atOnce : 0;
   if (looped > 0)

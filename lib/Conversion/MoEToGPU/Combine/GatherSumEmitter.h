@@ -45,6 +45,7 @@ private:
   Type element;
   int64_t columns, topK, width;
   Arrays arrays;
+  Value dropped; // the token's dropped row; null without them
 };
 
 } // namespace mlir::moe

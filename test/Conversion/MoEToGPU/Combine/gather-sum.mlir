@@ -2,26 +2,23 @@
 // RUN:   | FileCheck %s --implicit-check-not=moe.gather_sum
 
 // A block computes a token, a thread 16 bytes of its row. Rows are loaded before any is
-// added; a choice without a row loads row 0 and discards it. Without rows it loads the
-// token's row of the result.
+// added; a choice without a row loads nothing.
 // CHECK:       llvm.func @gather_sum(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, moe.work = {bytes = 0 : i64, bytes_per_row = {{[0-9]+}} : i64, bytes_per_token = {{[0-9]+}} : i64}, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant dense<0.000000e+00> : vector<8xf32>
-// CHECK:         %[[NONE:.*]] = arith.cmpi eq, %[[ROWS]], %c0_i32
-// CHECK-NEXT:    %[[FROM:.*]] = arith.select %[[NONE]], %[[Y]], %[[X]] : !llvm.ptr<1>
-// CHECK-NEXT:    %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
+// CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         scf.for %{{.*}} to %c5_i32 step %c32_i32
 // CHECK-NEXT:      %[[TOKEN:.*]] = arith.extsi %[[BLOCK]] : i32 to i64
 // CHECK-NEXT:      %[[FIRST:.*]] = arith.muli %[[TOKEN]], %c2_i64
-// CHECK-NEXT:      %[[UNUSED:.*]] = arith.select %[[NONE]], %[[BLOCK]], %c0_i32
 // CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[P]][%[[FIRST]]] : {{.*}}, i32
 // CHECK-NEXT:      %[[ROW:.*]] = llvm.load %[[AT]]
 // CHECK-NEXT:      %[[IS0:.*]] = arith.cmpi ult, %[[ROW]], %[[ROWS]]
-// CHECK-NEXT:      arith.select %[[IS0]], %[[ROW]], %[[UNUSED]]
-// CHECK:           llvm.getelementptr %[[FROM]]
-// CHECK-NEXT:      %[[V:.*]] = llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<8xbf16>
-// CHECK-NEXT:      %[[X0:.*]] = arith.extf %[[V]] : vector<8xbf16> to vector<8xf32>
 // CHECK:           %[[IS1:.*]] = arith.cmpi ult, %{{.*}}, %[[ROWS]]
+// CHECK:           %[[P0:.*]] = llvm.getelementptr %[[X]]
+// CHECK-NEXT:      %[[C0:.*]] = arith.extui %[[IS0]] : i1 to i32
+// CHECK-NEXT:      %[[L0:.*]] = llvm.inline_asm has_side_effects {{.*}}@p ld.global.v4.b32 {{.*}} %[[C0]], %[[P0]]
+// CHECK:           %[[X0:.*]] = arith.extf %{{.*}} : vector<8xbf16> to vector<8xf32>
+// CHECK:           arith.extui %[[IS1]] : i1 to i32
 // CHECK:           %[[X1:.*]] = arith.extf %{{.*}} : vector<8xbf16> to vector<8xf32>
 // CHECK:           %[[W0:.*]] = vector.broadcast %{{.*}} : f32 to vector<8xf32>
 // CHECK-NEXT:      %[[T0:.*]] = arith.mulf %[[W0]], %[[X0]]
@@ -52,10 +49,12 @@ func.func @weighted(%x: tensor<?x40xbf16>, %p: tensor<?x2xi32>, %w: tensor<?x2xf
 // time; three vectors of two elements make a row.
 // CHECK:       llvm.func @gather_sum(%{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[D:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32)
 // CHECK:         scf.for %{{.*}} to %c3_i32 step %c32_i32
-// CHECK:           %[[IS:.*]] = arith.cmpi ult
-// CHECK:           %[[X:.*]] = llvm.load %{{.*}} {alignment = 8 : i64} : !llvm.ptr<1> -> vector<2xf32>
 // CHECK:           llvm.getelementptr %[[D]]
 // CHECK:           %[[OTHER:.*]] = llvm.load %{{.*}} {alignment = 8 : i64}
+// CHECK:           %[[IS:.*]] = arith.cmpi ult
+// CHECK-COUNT-7:   arith.cmpi ult
+// CHECK:           %[[L:.*]] = llvm.inline_asm has_side_effects {{.*}}@p ld.global.b64
+// CHECK-NEXT:      %[[X:.*]] = llvm.bitcast %[[L]] : i64 to vector<2xf32>
 // CHECK:           arith.select %[[IS]], %[[X]], %[[OTHER]] : vector<2xf32>
 // CHECK-COUNT-7:   arith.select %{{.*}}, %{{.*}}, %[[OTHER]] : vector<2xf32>
 // CHECK-COUNT-8:   arith.addf
@@ -76,7 +75,8 @@ func.func @dropped(%x: tensor<?x6xf32>, %p: tensor<?x9xi32>, %d: tensor<?x6xf32>
 // As many threads as vectors, up to 256; rows of odd length are loaded element by
 // element.
 // CHECK:       llvm.func @gather_sum({{.*}}nvvm.maxntid = array<i32: 96, 1, 1>
-// CHECK:         llvm.load %{{.*}} {alignment = 2 : i64} : !llvm.ptr<1> -> vector<1xf16>
+// CHECK:         %[[BITS:.*]] = llvm.inline_asm has_side_effects {{.*}}@p ld.global.b16 {{.*}} -> i16
+// CHECK-NEXT:    llvm.bitcast %[[BITS]] : i16 to vector<1xf16>
 // CHECK:       llvm.func @gather_sum_1({{.*}}nvvm.maxntid = array<i32: 256, 1, 1>
 // CHECK:         scf.for %{{.*}} to %c512_i32 step %c256_i32
 // CHECK-LABEL: func.func @columns(
