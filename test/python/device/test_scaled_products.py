@@ -66,7 +66,10 @@ def test_products(case, target, record):
 @pytest.mark.parametrize("case", OTHERS, ids=lambda case: case.name)
 def test_loops(case, target, record):
     for rows in (0, 1, 33):
-        check(case, target, case.weights() | case.inputs(rows), rows, record)
+        # On a GPU all rows are covered: loops copy the others from a result without content, which
+        # the double reports.
+        offsets = (0, rows // 3, rows // 2, rows) if target == "sm_80" else None
+        check(case, target, case.weights() | case.inputs(rows, offsets), rows, record)
 
 
 @pytest.mark.parametrize("target", ["host", "reference"])
