@@ -5,11 +5,11 @@
 // are loaded before the first is added; the remainder comes last.
 // CHECK-LABEL: llvm.func @gather_sum(
 // CHECK:         %[[SUM:.*]] = scf.for %[[K:.*]] = %c0_i64 to %c4000_i64 step %c8_i64 iter_args(%{{.*}} = %{{.*}}) -> (vector<4xf32>)
-// CHECK-COUNT-8:   llvm.load %{{.*}} : !llvm.ptr<1> -> vector<4xf32>
+// CHECK-COUNT-8:   llvm.inline_asm has_side_effects {{.*}}@p ld.global.v4.b32
 // CHECK-COUNT-8:   arith.addf
 // CHECK:           scf.yield
-// CHECK-COUNT-3: llvm.load %{{.*}} : !llvm.ptr<1> -> vector<4xf32>
-// CHECK-NOT:     llvm.load
+// CHECK-COUNT-3: llvm.inline_asm has_side_effects {{.*}}@p ld.global.v4.b32
+// CHECK-NOT:     llvm.inline_asm
 // LINES: {{^[0-9]?[0-9]?[0-9]$}}
 func.func @many(%x: tensor<?x4xf32>, %p: tensor<?x4003xi32>, %init: tensor<?x4xf32>) -> tensor<?x4xf32> {
   %y = moe.gather_sum %x, %p outs(%init : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x4003xi32> -> tensor<?x4xf32>
