@@ -99,6 +99,13 @@ static std::optional<SmallVector<int64_t>> readIntegers(StringRef text) {
   return integers;
 }
 
+std::string mlir::moe::raising::directionOf(Operation *op) {
+  if (!isNamed(op, "stablehlo.compare"))
+    return "";
+  std::string text = textOf(op, "comparison_direction");
+  return StringRef(text).rtrim('>').take_back(2).str();
+}
+
 std::optional<SmallVector<int64_t>>
 mlir::moe::raising::integersIn(StringRef text, StringRef field) {
   for (size_t from = 0;;) {

@@ -64,6 +64,9 @@ constexpr const char *malformed = "it lacks operands or results, or they are "
 
 /// Returns an attribute of `op` as text; empty if there is none.
 std::string textOf(Operation *op, StringRef attribute);
+/// Returns the direction of a comparison of StableHLO: LT, EQ, ...; empty if
+/// `op` is none.
+std::string directionOf(Operation *op);
 /// Returns the integers of `field = [1, 2]` in a text; none if the field is
 /// absent, nothing if it is no such list.
 std::optional<SmallVector<int64_t>> integersIn(StringRef text, StringRef field);
@@ -77,6 +80,14 @@ std::optional<SmallVector<int64_t>> integersOf(Operation *op, StringRef name);
 // Types
 //===----------------------------------------------------------------------===//
 
+/// Returns the tensor type of a value; null if it has no rank or is no tensor.
+inline RankedTensorType tensorOf(Value value) {
+  return dyn_cast<RankedTensorType>(value.getType());
+}
+/// True for the types that rows and weights have.
+inline bool isRowFloat(Type element) {
+  return element.isF32() || element.isF16() || element.isBF16();
+}
 /// Returns the tensor type that a type stands for: itself, or the value
 /// semantics tensor of torch-mlir; null if it is neither or has no rank.
 RankedTensorType tensorTypeOf(Type type);

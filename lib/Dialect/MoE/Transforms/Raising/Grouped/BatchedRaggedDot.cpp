@@ -201,16 +201,13 @@ mlir::moe::raising::raiseBatchedRaggedDot(Operation *op,
                    llvm::to_vector(llvm::seq<int64_t>(
                        0, std::min(batching, groups.getRank()))))))
     return Outcome::left("the extents do not fit");
-  auto isFloat = [](RankedTensorType type) {
-    Type element = type.getElementType();
-    return element.isF32() || element.isF16() || element.isBF16();
-  };
   int64_t ragged = dims->lhsRagged.front();
   RewriterBase &rewriter = builder.getRewriter();
   Location loc = op->getLoc();
   if (llvm::is_contained(dims->lhsBatching, ragged)) {
-    if (!isFloat(left) || left.getElementType() != right.getElementType() ||
-        !isFloat(result) || !dims->rhsGroup.empty())
+    if (!isRowFloat(left.getElementType()) ||
+        left.getElementType() != right.getElementType() ||
+        !isRowFloat(result.getElementType()) || !dims->rhsGroup.empty())
       return Outcome::left("expected operands of one float type of 16 or 32 "
                            "bits, and no group dimension");
     Value made = buildBatchedMatmul(rewriter, loc, lhs, rhs, *dims, result);

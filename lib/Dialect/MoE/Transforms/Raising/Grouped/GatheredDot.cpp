@@ -34,10 +34,6 @@ struct RowsOfIds {
 };
 } // namespace
 
-static RankedTensorType tensorOf(Value value) {
-  return dyn_cast<RankedTensorType>(value.getType());
-}
-
 /// Returns the loops without those of extent 1 after the first `dims`.
 static SmallVector<unsigned> withoutUnits(ArrayRef<unsigned> loops,
                                           RankedTensorType type, int64_t dims) {
@@ -131,12 +127,9 @@ Outcome mlir::moe::raising::raiseGatheredDot(Operation *op,
   RankedTensorType rows = tensorOf(found->rows),
                    weights = tensorOf(found->gathered.weights),
                    result = tensorOf(op->getResult(0));
-  auto isFloat = [](Type type) {
-    return type.isF32() || type.isF16() || type.isBF16();
-  };
   Type element = rows.getElementType();
-  if (!isFloat(element) || element != weights.getElementType() ||
-      !isFloat(result.getElementType()))
+  if (!isRowFloat(element) || element != weights.getElementType() ||
+      !isRowFloat(result.getElementType()))
     return Outcome::left("expected rows and gathered weights of one float type "
                          "of 16 or 32 bits");
   int64_t idDims = found->gathered.idDims;

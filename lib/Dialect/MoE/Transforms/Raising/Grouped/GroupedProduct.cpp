@@ -23,10 +23,6 @@ using namespace mlir::moe::raising;
 // Checks
 //===----------------------------------------------------------------------===//
 
-static bool isFloat(Type element) {
-  return element.isF32() || element.isF16() || element.isBF16();
-}
-
 static std::string printed(Type type) {
   std::string text;
   llvm::raw_string_ostream(text) << type;
@@ -235,8 +231,9 @@ Value GroupedProductBuilder::build(Operation *op, GroupedProduct product,
     return refuse("expected rows [m, k] and weights [g, k, n]");
   bool isScaled = bool(product.rowScales);
   Type element = rows.getElementType();
-  if (!(isScaled ? isa<Float8E4M3FNType>(element) : isFloat(element)) ||
-      !isFloat(result.getElementType()) || element != weights.getElementType())
+  if (!(isScaled ? isa<Float8E4M3FNType>(element) : isRowFloat(element)) ||
+      !isRowFloat(result.getElementType()) ||
+      element != weights.getElementType())
     return refuse(
         "expected rows and weights of " +
         Twine(isScaled ? "f8E4M3FN" : "one float type of 16 or 32 bits") +
@@ -352,7 +349,8 @@ Value GroupedProductBuilder::build(Operation *op, GroupedGradient gradient,
   if (!lhs || !rhs || !result || lhs.getRank() != 2 || rhs.getRank() != 2 ||
       result.getRank() != 3 || !result.hasStaticShape())
     return refuse("expected matrices and a result [g, k, n]");
-  if (!isFloat(lhs.getElementType()) || !isFloat(result.getElementType()) ||
+  if (!isRowFloat(lhs.getElementType()) ||
+      !isRowFloat(result.getElementType()) ||
       lhs.getElementType() != rhs.getElementType())
     return refuse("expected matrices of one float type of 16 or 32 bits, "
                   "got " +

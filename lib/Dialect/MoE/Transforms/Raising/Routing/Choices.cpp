@@ -20,10 +20,6 @@ using Dims = SmallVector<int64_t>;
 // Operations of StableHLO
 //===----------------------------------------------------------------------===//
 
-static RankedTensorType tensorOf(Value value) {
-  return dyn_cast<RankedTensorType>(value.getType());
-}
-
 static bool hasRank(Value value, int64_t rank) {
   RankedTensorType type = tensorOf(value);
   return type && type.getRank() == rank;
@@ -41,13 +37,6 @@ static bool isVector(Value value) {
                   (type.getRank() == 2 && type.getDimSize(1) == 1));
 }
 
-/// The direction of a comparison: LT, EQ, ...
-static StringRef directionOf(Operation *op, std::string &text) {
-  text = textOf(op, "comparison_direction");
-  StringRef direction = StringRef(text).rtrim('>');
-  return isNamed(op, "stablehlo.compare") ? direction.take_back(2) : "";
-}
-
 /// True if a sort compares only its first operand, signed, ascending.
 static bool sortsAscending(Operation *op) {
   if (op->getNumRegions() != 1 || !op->getRegion(0).hasOneBlock() ||
@@ -57,8 +46,7 @@ static bool sortsAscending(Operation *op) {
   if (body.getOperations().size() != 2 || body.getNumArguments() < 2)
     return false;
   Operation &compare = body.front(), &end = body.back();
-  std::string text;
-  return directionOf(&compare, text) == "LT" &&
+  return directionOf(&compare) == "LT" &&
          compare.getOperand(0) == body.getArgument(0) &&
          compare.getOperand(1) == body.getArgument(1) &&
          end.getNumOperands() == 1 &&
@@ -84,8 +72,6 @@ Value Choices::idsOf(Value value) {
 int64_t Choices::expertsOf(Value ids) {
   return ids.getDefiningOp<GateOp>().getNumExperts();
 }
-
-static int64_t topKOf(Value ids) { return tensorOf(ids).getDimSize(1); }
 
 /// T · K.
 static std::optional<Extent> choicesOf(Value ids) {
@@ -363,8 +349,7 @@ void Choices::visitSelect(Operation *op) {
   if (!isInRange(other) || !test)
     return;
   // An index below 0 counts from the end.
-  std::string text;
-  if (directionOf(test, text) == "LT" && isInRange(test->getOperand(0)) &&
+  if (directionOf(test) == "LT" && isInRange(test->getOperand(0)) &&
       splatOf(test->getOperand(1)) == 0.0)
     return set(to, *get(other));
   // The quotient of a negative number is rounded down: the signs differ, and
@@ -374,7 +359,7 @@ void Choices::visitSelect(Operation *op) {
   bool comparesSign = false, comparesRest = false;
   for (Value operand : test->getOperands()) {
     Operation *compare = operand.getDefiningOp();
-    if (!compare || directionOf(compare, text) != "NE")
+    if (!compare || directionOf(compare) != "NE")
       return;
     Operation *of = compare->getOperand(0).getDefiningOp();
     if (!of || !isInRange(of->getOperand(0)))
@@ -392,8 +377,7 @@ void Choices::visitSelect(Operation *op) {
 
 void Choices::visitCompare(Operation *op) {
   Value left = op->getOperand(0), right = op->getOperand(1);
-  std::string text;
-  StringRef direction = directionOf(op, text);
+  std::string direction = directionOf(op);
   if ((direction == "GE" && isInRange(left) && splatOf(right) == 0.0) ||
       (direction == "LE" && isInRange(left) && isBelow(left, right)))
     return set(op->getResult(0), {Role::Truth});

@@ -14,6 +14,9 @@
 
 namespace mlir::moe::raising {
 
+/// Returns K of ids [T, K].
+inline int64_t topKOf(Value ids) { return tensorOf(ids).getDimSize(1); }
+
 /// What a value is of the choices of tokens: of `ids` [T, K], if given. M is
 /// T · K.
 struct Role {
@@ -38,7 +41,7 @@ struct Role {
           // each times its element of `weights` [T, K] if given
     Slots // [T, K, H]: the same
   } kind;
-  Value ids, of, weights;
+  Value ids = {}, of = {}, weights = {};
   int64_t topK = 0;
 };
 

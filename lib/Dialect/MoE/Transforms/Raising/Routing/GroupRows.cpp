@@ -20,14 +20,6 @@ using namespace mlir::moe::raising;
 
 using Dims = SmallVector<int64_t>;
 
-static RankedTensorType tensorOf(Value value) {
-  return dyn_cast<RankedTensorType>(value.getType());
-}
-
-static bool isFloat(Type element) {
-  return element.isF32() || element.isF16() || element.isBF16();
-}
-
 /// The axes of dimensions that have one.
 static std::string namesOf(const Axes &axes) {
   std::string names;
@@ -105,7 +97,7 @@ OpFoldResult RowGrouper::rowCount() {
 
 Value RowGrouper::dispatch(Value rows) {
   RankedTensorType type = tensorOf(rows);
-  if (type.getRank() != 2 || !isFloat(type.getElementType()) ||
+  if (type.getRank() != 2 || !isRowFloat(type.getElementType()) ||
       type.isDynamicDim(1) || !haveSameRows(rows, selector.ids))
     return {};
   for (auto &[of, dispatch] : dispatches)
@@ -365,7 +357,7 @@ Value RowGrouper::buildDot(Operation *op, const Axes &axes) {
     RankedTensorType type = tensorOf(weights->first);
     int64_t k = type.getDimSize(weights->second ? 2 : 1),
             n = type.getDimSize(weights->second ? 1 : 2);
-    if (!isFloat(element) || !isFloat(type.getElementType()) ||
+    if (!isRowFloat(element) || !isRowFloat(type.getElementType()) ||
         type.getElementType() != tensorOf(rows).getElementType() ||
         tensorOf(rows).getDimSize(1) != k)
       return {};

@@ -63,8 +63,7 @@ bool mlir::moe::raising::raiseDispatch(Operation *op, Routing &routing) {
   const Role *tokens = routing.choices.get(op->getOperand(1), Role::Tokens);
   auto type = dyn_cast<RankedTensorType>(rows.getType());
   Type element = type.getElementType();
-  if (!tokens || type.getRank() != 2 ||
-      !(element.isF32() || element.isF16() || element.isBF16()) ||
+  if (!tokens || type.getRank() != 2 || !isRowFloat(element) ||
       type.isDynamicDim(1) || !haveSameRows(rows, tokens->ids))
     return false;
   Value ids = tokens->ids;

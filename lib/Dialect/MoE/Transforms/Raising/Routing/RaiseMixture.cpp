@@ -31,10 +31,6 @@ struct Mixture {
 };
 } // namespace
 
-static RankedTensorType tensorOf(Value value) {
-  return dyn_cast<RankedTensorType>(value.getType());
-}
-
 /// The layout whose rows a selector weighs; none if it does not.
 static std::optional<RowLayout> layoutOf(const Selector &selector) {
   if (selector.kind != Selector::Product || !selector.hot || selector.unless ||

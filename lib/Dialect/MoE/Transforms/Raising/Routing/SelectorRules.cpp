@@ -16,12 +16,6 @@ using namespace mlir::moe::raising;
 
 using Dims = SmallVector<int64_t>;
 
-static RankedTensorType tensorOf(Value value) {
-  return dyn_cast<RankedTensorType>(value.getType());
-}
-
-static int64_t topKOf(Value ids) { return tensorOf(ids).getDimSize(1); }
-
 /// True for a type that counts exactly.
 static bool isExact(Value value) {
   Type element = getElementTypeOrSelf(value);
@@ -131,9 +125,8 @@ void Selectors::visitIota(Operation *op) {
 }
 
 /// The direction of a comparison, or of the one of the operands swapped.
-static std::string directionOf(Operation *op, bool swapped) {
-  std::string text = textOf(op, "comparison_direction");
-  std::string direction = StringRef(text).rtrim('>').take_back(2).str();
+static std::string comparisonOf(Operation *op, bool swapped) {
+  std::string direction = directionOf(op);
   if (swapped && (direction[0] == 'L' || direction[0] == 'G'))
     direction[0] = direction[0] == 'L' ? 'G' : 'L';
   return direction;
@@ -145,7 +138,7 @@ void Selectors::visitCompare(Operation *op) {
     std::optional<Selector> selector = get(left);
     if (!selector || textOf(op, "comparison_direction").size() < 3)
       continue;
-    std::string direction = directionOf(op, swapped);
+    std::string direction = comparisonOf(op, swapped);
     if (std::optional<Selector> index = get(right);
         index && index->kind == Selector::Index && direction == "EQ" &&
         selector->kind != Selector::Index && selector->ids) {
@@ -315,8 +308,7 @@ void Selectors::visitSelect(Operation *op) {
       of && (of->kind == Selector::Ids || of->kind == Selector::Index)) {
     Operation *test = definedBy(condition, "stablehlo.compare");
     if (test && test->getOperand(0) == other &&
-        splatOf(test->getOperand(1)) == 0.0 &&
-        StringRef(directionOf(test, false)) == "LT")
+        splatOf(test->getOperand(1)) == 0.0 && directionOf(test) == "LT")
       set(op, *of);
     return;
   }

@@ -15,12 +15,6 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
-static RankedTensorType tensorOf(Value value) {
-  return dyn_cast<RankedTensorType>(value.getType());
-}
-
-static int64_t topKOf(Value ids) { return tensorOf(ids).getDimSize(1); }
-
 bool mlir::moe::raising::hasChoiceAxis(const Selector &selector) {
   return topKOf(selector.ids) == 1 || countAxis(selector.axes, 'k') > 0;
 }
