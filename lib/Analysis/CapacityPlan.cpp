@@ -211,27 +211,23 @@ double mlir::moe::expertSeconds(const DispatchCost &cost,
   return std::max(compute, memory);
 }
 
-static std::optional<TwoTiles> twoTilesOf(const PlanTarget &target) {
-  SmallVector<int64_t> rows;
-  for (const TileVariant &variant : target.variants)
-    rows.push_back(variant.rows);
-  return TwoTiles::of(rows);
+/// The heights of the variants' tiles.
+static SmallVector<int64_t> heightsOf(const PlanTarget &target) {
+  return llvm::map_to_vector(
+      target.variants, [](const TileVariant &variant) { return variant.rows; });
 }
 
 ChosenVariants mlir::moe::tilesByRows(const PlanTarget &target,
                                       std::optional<int64_t> rows,
                                       int64_t experts) {
-  const TileVariant &last = target.variants.back();
   if (!rows)
-    return {&last};
-  int64_t mean = llvm::divideCeilSigned(*rows, experts);
-  std::optional<TwoTiles> two = twoTilesOf(target);
-  bool both = two && two->areTaken(*rows, mean);
-  for (const TileVariant &variant : ArrayRef(target.variants).drop_back())
-    if (mean <= variant.rows || (both && variant.rows == two->limit))
-      return both ? ChosenVariants{&variant, &last, two->limit}
-                  : ChosenVariants{&variant};
-  return {&last};
+    return {&target.variants.back()};
+  auto fits = [](size_t) { return true; };
+  ChosenTiles chosen = ChosenTiles::of(heightsOf(target), *rows, experts,
+                                       /*isGrouped=*/true, fits);
+  return {&target.variants[chosen.first],
+          chosen.second ? &target.variants[*chosen.second] : nullptr,
+          chosen.limit};
 }
 
 /// Returns the numbers of tokens, from `min` to `max`, at which a GPU may
@@ -254,7 +250,7 @@ static std::set<int64_t> findChanges(const PlanTarget &target, AffineMap bound,
     if (low < max)
       changes.insert(low + 1);
   };
-  if (std::optional<TwoTiles> two = twoTilesOf(target)) {
+  if (std::optional<TwoTiles> two = TwoTiles::of(heightsOf(target))) {
     add(two->extent);
     add(two->extent * experts);
   }

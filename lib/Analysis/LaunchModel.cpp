@@ -44,23 +44,19 @@ static bool fits(const GroupedMatmulWork &work, const GPUMachine &gpu,
                       residentBlocks * gpu.multiprocessors;
 }
 
-/// Returns those of the launches of one operation that run, with the part of
-/// the rows that each has. Where two run, the rows are counted to the one that
-/// suits the mean.
-static SmallVector<size_t> choose(ArrayRef<GroupedMatmulWork> tiles,
-                                  const GPUMachine &gpu, const CallRows &rows) {
+/// Returns which of the launches of one operation has the rows. Where two run,
+/// they are counted to the one that suits the mean.
+static size_t choose(ArrayRef<GroupedMatmulWork> tiles, const GPUMachine &gpu,
+                     const CallRows &rows) {
   SmallVector<int64_t> heights = llvm::map_to_vector(
       tiles, [](const auto &work) { return int64_t(work.tile.getRows()); });
-  int64_t mean = llvm::divideCeil(rows.total, rows.experts);
-  auto two = TwoTiles::of(heights);
-  bool both = two && tiles.front().grouped && two->areTaken(rows.total, mean);
-  size_t last = tiles.size() - 1;
-  for (size_t i = 0; i < last; ++i)
-    if ((mean <= heights[i] || (both && i + 1 == last)) &&
-        (tiles[i].tile.getSplit() == 1 || fits(tiles[i], gpu, rows)))
-      return both && mean > heights[i] ? SmallVector<size_t>{last}
-                                       : SmallVector<size_t>{i};
-  return {last};
+  ChosenTiles chosen = ChosenTiles::of(
+      heights, rows.total, rows.experts, tiles.front().grouped, [&](size_t i) {
+        return tiles[i].tile.getSplit() == 1 || fits(tiles[i], gpu, rows);
+      });
+  int64_t mean = llvm::divideCeilSigned(rows.total, rows.experts);
+  return chosen.second && mean > heights[chosen.first] ? *chosen.second
+                                                       : chosen.first;
 }
 
 std::vector<PredictedLaunch>
@@ -107,11 +103,11 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
       continue;
     --i;
     CallRows call = rowsOf(tiles.front().experts, tiles.front().grouped);
-    for (size_t chosen : choose(tiles, gpu, call))
-      predicted.push_back(
-          {launches[first + chosen].kernel,
-           tiles[chosen].predict(
-               gpu, call.inTilesOf(tiles[chosen].tile.getRows()))});
+    size_t chosen = choose(tiles, gpu, call);
+    predicted.push_back(
+        {launches[first + chosen].kernel,
+         tiles[chosen].predict(gpu,
+                               call.inTilesOf(tiles[chosen].tile.getRows()))});
   }
   return predicted;
 }

@@ -46,13 +46,13 @@ static std::string activationsOf(func::FuncOp function) {
 PlanReport::PlanReport(
     func::FuncOp function, const FunctionCost &cost,
     ArrayRef<RowDistribution> rows, StringRef imbalance,
-    const PlanTarget &target, Launches launches, std::vector<LaunchWork> work,
+    const PlanTarget &target, std::vector<LaunchWork> launches,
     const std::function<std::optional<int64_t>(int64_t)> &workspace)
     : name(function.getName().str()), imbalance(imbalance.str()),
       plan(function->getAttrOfType<PlanAttr>(planAttrName)), cost(cost),
       rows(rows), target(target), launches(std::move(launches)),
-      work(std::move(work)), elementType(mainElementType(function, cost)),
-      workspace(workspace), activations(activationsOf(function)) {
+      elementType(mainElementType(function, cost)), workspace(workspace),
+      activations(activationsOf(function)) {
   // Both ends of the range, the first T of each variant, and some powers of
   // two.
   std::set<int64_t> tokens = {plan.getMin(), plan.getMax()};
@@ -149,7 +149,7 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
     int64_t atOnce =
         plan.getChunk() > 0 ? std::min(tokens, plan.getChunk()) : tokens;
     point.launches =
-        predictLaunches(work, *target.gpu, dispatches, rows, atOnce);
+        predictLaunches(launches, *target.gpu, dispatches, rows, atOnce);
   }
   return point;
 }
@@ -212,6 +212,13 @@ static std::string duration(double seconds) {
   return scaled(seconds * 1e9, 1000, units);
 }
 
+llvm::MapVector<StringRef, int64_t> PlanReport::countKernels() const {
+  llvm::MapVector<StringRef, int64_t> counts;
+  for (const LaunchWork &launch : launches)
+    ++counts[launch.kernel];
+  return counts;
+}
+
 void PlanReport::printLaunches(const Point &point,
                                llvm::raw_ostream &os) const {
   if (point.launches.empty())
@@ -235,8 +242,8 @@ void PlanReport::printLaunches(const Point &point,
        << scaled(double(*point.flops) / total, 1000,
                  {"FLOP/s", "kFLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s",
                   "PFLOP/s"});
-  size_t unknown =
-      llvm::count_if(work, [](const LaunchWork &each) { return !each.work; });
+  size_t unknown = llvm::count_if(
+      launches, [](const LaunchWork &each) { return !each.work; });
   if (unknown > 0)
     os << ", without " << unknown << " whose work is unknown";
   os << "\n";
@@ -268,7 +275,7 @@ void PlanReport::print(llvm::raw_ostream &os) const {
      << "\n";
   if (!launches.empty()) {
     os << "  launches          ";
-    for (const auto &[kernel, count] : launches) {
+    for (const auto &[kernel, count] : countKernels()) {
       os << " " << kernel;
       if (count > 1)
         os << " x" << count;
@@ -428,8 +435,8 @@ llvm::json::Object PlanReport::toJSON() const {
   if (!activations.empty())
     report["activations"] = activations;
   Array kernels;
-  for (const auto &[kernel, count] : launches)
-    kernels.push_back(Object{{"kernel", kernel}, {"count", count}});
+  for (const auto &[kernel, count] : countKernels())
+    kernels.push_back(Object{{"kernel", kernel.str()}, {"count", count}});
   if (!kernels.empty())
     report["launches"] = std::move(kernels);
   return report;

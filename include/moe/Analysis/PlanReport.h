@@ -11,6 +11,7 @@
 #include "moe/Analysis/CapacityPlan.h"
 #include "moe/Analysis/KernelModel.h"
 
+#include "llvm/ADT/MapVector.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -21,14 +22,10 @@ namespace mlir::moe {
 /// Reports what a function with a plan costs, at several T.
 class PlanReport {
 public:
-  /// Kernels of a GPU by name, with how often each is launched.
-  using Launches = std::vector<std::pair<std::string, int64_t>>;
-
   /// `workspace` gives the bytes for T, none above 64 bits.
   PlanReport(func::FuncOp function, const FunctionCost &cost,
              ArrayRef<RowDistribution> rows, StringRef imbalance,
-             const PlanTarget &target, Launches launches,
-             std::vector<LaunchWork> work,
+             const PlanTarget &target, std::vector<LaunchWork> launches,
              const std::function<std::optional<int64_t>(int64_t)> &workspace);
 
   void print(llvm::raw_ostream &os) const;
@@ -59,6 +56,8 @@ private:
                            TileRangeAttr range) const;
   DispatchPoint at(size_t dispatch, int64_t tokens) const;
   Point at(int64_t tokens) const;
+  /// The kernels of the launches, with how often each is launched.
+  llvm::MapVector<StringRef, int64_t> countKernels() const;
   void printLaunches(const Point &point, llvm::raw_ostream &os) const;
 
   std::string name, imbalance;
@@ -66,8 +65,8 @@ private:
   const FunctionCost &cost;
   ArrayRef<RowDistribution> rows;
   const PlanTarget &target;
-  Launches launches;
-  std::vector<LaunchWork> work;
+  /// Of a GPU, in order.
+  std::vector<LaunchWork> launches;
   /// Element type of most matmuls, and of contractions outside of experts.
   Type elementType;
   std::function<std::optional<int64_t>(int64_t)> workspace;

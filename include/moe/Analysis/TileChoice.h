@@ -15,6 +15,8 @@
 #define MOE_ANALYSIS_TILECHOICE_H
 
 #include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/STLFunctionalExtras.h"
+#include "llvm/Support/MathExtras.h"
 
 #include <optional>
 
@@ -43,6 +45,32 @@ struct TwoTiles {
   /// True if `rows` rows, `mean` for each expert, take both.
   bool areTaken(int64_t rows, int64_t mean) const {
     return rows > extent && mean <= extent;
+  }
+};
+
+/// The numbers of the tiles that the host launches (GroupedMatmulToGPU.cpp has
+/// the code that it runs); with two, experts with more than `limit` rows have
+/// the second.
+struct ChosenTiles {
+  size_t first;
+  std::optional<size_t> second;
+  int64_t limit = INT64_MAX;
+
+  /// Of tiles of these heights, in ascending order, for `rows` rows of as many
+  /// experts. Rows that belong to one expert take one tile: `isGrouped` is
+  /// false then. Tiles for which `fits` does not hold are left out.
+  static ChosenTiles of(llvm::ArrayRef<int64_t> heights, int64_t rows,
+                        int64_t experts, bool isGrouped,
+                        llvm::function_ref<bool(size_t)> fits) {
+    int64_t mean = llvm::divideCeilSigned(rows, experts);
+    std::optional<TwoTiles> two =
+        isGrouped ? TwoTiles::of(heights) : std::nullopt;
+    bool both = two && two->areTaken(rows, mean);
+    size_t last = heights.size() - 1;
+    for (size_t i = 0; i < last; ++i)
+      if ((mean <= heights[i] || (both && i + 1 == last)) && fits(i))
+        return both ? ChosenTiles{i, last, two->limit} : ChosenTiles{i, {}};
+    return {last, {}};
   }
 };
 

@@ -63,7 +63,7 @@ void MoEPrintPlan::runOnOperation() {
       return signalPassFailure();
     PlanReport report(
         function, planned->cost, planned->rows, settings->model.getName(),
-        settings->target, probe.getLaunches(function), probe.getWork(function),
+        settings->target, probe.getLaunches(function),
         [&](int64_t tokens) { return probe.getBytes(function, tokens); });
     if (format == "text")
       report.print(os);

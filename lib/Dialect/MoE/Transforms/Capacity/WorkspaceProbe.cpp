@@ -62,28 +62,19 @@ std::optional<int64_t> WorkspaceProbe::getBytes(func::FuncOp function,
                     *bytes);
 }
 
-PlanReport::Launches WorkspaceProbe::getLaunches(func::FuncOp function) {
-  llvm::MapVector<StringRef, int64_t> counts;
-  copy.lookupSymbol<func::FuncOp>(function.getName())
-      .walk([&](moe_rt::LaunchOp op) {
-        ++counts[op.getKernel().getLeafReference().getValue()];
-      });
-  return PlanReport::Launches(counts.begin(), counts.end());
-}
-
-std::vector<LaunchWork> WorkspaceProbe::getWork(func::FuncOp function) {
-  std::vector<LaunchWork> work;
+std::vector<LaunchWork> WorkspaceProbe::getLaunches(func::FuncOp function) {
+  std::vector<LaunchWork> launches;
   copy.lookupSymbol<func::FuncOp>(function.getName())
       .walk([&](moe_rt::LaunchOp op) {
         Operation *kernel =
             SymbolTable::lookupNearestSymbolFrom(op, op.getKernelAttr());
         StringRef name = op.getKernel().getLeafReference().getValue();
-        work.push_back(
+        launches.push_back(
             {name.str(),
              kernel ? kernel->getAttrOfType<DictionaryAttr>(workAttrName)
                     : DictionaryAttr()});
       });
-  return work;
+  return launches;
 }
 
 FailureOr<OpPassManager> mlir::moe::parseLowering(ModuleOp module,

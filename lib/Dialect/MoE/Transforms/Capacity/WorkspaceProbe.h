@@ -35,10 +35,8 @@ public:
   LogicalResult refresh();
   /// Returns the bytes of the workspace for T tokens; nullopt above 64 bits.
   std::optional<int64_t> getBytes(func::FuncOp function, int64_t tokens);
-  /// Returns the kernels that a call launches, in order; empty on a CPU.
-  PlanReport::Launches getLaunches(func::FuncOp function);
-  /// Returns the work of these kernels where it is known, in the same order.
-  std::vector<LaunchWork> getWork(func::FuncOp function);
+  /// Returns what a call launches, in order; empty on a CPU.
+  std::vector<LaunchWork> getLaunches(func::FuncOp function);
 
 private:
   void reset();
