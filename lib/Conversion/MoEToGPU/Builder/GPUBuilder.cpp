@@ -184,39 +184,39 @@ Value GPUBuilder::loadIf(Value condition, Type type, Value pointer,
   auto vector = dyn_cast<VectorType>(type);
   unsigned bits = getElementTypeOrSelf(type).getIntOrFloatBitWidth() *
                   (vector ? vector.getNumElements() : 1);
-  const std::string begin = "{\n.reg .pred p;\nsetp.ne.b32 p, $";
-  if (bits == 128) {
-    std::string ptx = begin + "4, 0;\n";
-    for (char i : {'0', '1', '2', '3'})
-      ptx += std::string("mov.b32 $") + i + ", 0;\n";
-    ptx += "@p ld.global.v4.b32 {$0, $1, $2, $3}, [$5];\n}";
-    Type i32 = getI32Type();
-    auto words =
-        LLVM::LLVMStructType::getLiteral(getContext(), {i32, i32, i32, i32});
-    Value loaded = emitPTX(*this, words, {toI32(condition), pointer}, ptx,
-                           "=&r,=&r,=&r,=&r,r,l", !isConstant)
-                       .getRes();
-    SmallVector<Value> each;
-    for (int64_t i = 0; i < 4; ++i)
-      each.push_back(LLVM::ExtractValueOp::create(*this, loaded, i));
-    return LLVM::BitcastOp::create(
-        *this, type,
-        vector::FromElementsOp::create(*this, VectorType::get(4, i32), each));
+  // 128 bits are four words. There are no registers of 8 bits.
+  unsigned count = bits == 128 ? 4 : 1, wordBits = bits / count;
+  unsigned registerBits = std::max(wordBits, 16u);
+  std::string names, zeros, constraints;
+  for (unsigned i = 0; i < count; ++i) {
+    std::string name = "$" + std::to_string(i);
+    names += (i > 0 ? ", " : "") + name;
+    zeros += "mov.b" + std::to_string(registerBits) + " " + name + ", 0;\n";
+    constraints += registerBits == 16   ? "=&h,"
+                   : registerBits == 32 ? "=&r,"
+                                        : "=&l,";
   }
-  std::string size = std::to_string(bits);
-  // There are no registers of 8 bits.
-  std::string registerBits = std::to_string(std::max(bits, 16u));
-  std::string ptx = begin + "1, 0;\nmov.b" + registerBits +
-                    " $0, 0;\n@p ld.global.b" + size + " $0, [$2];\n}";
-  StringRef constraints = bits <= 16   ? "=&h,r,l"
-                          : bits == 32 ? "=&r,r,l"
-                                       : "=&l,r,l";
-  Value loaded =
-      emitPTX(*this, getIntegerType(std::max(bits, 16u)),
-              {toI32(condition), pointer}, ptx, constraints, !isConstant)
-          .getRes();
-  if (bits < 16)
-    loaded = arith::TruncIOp::create(*this, getIntegerType(bits), loaded);
+  std::string ptx = "{\n.reg .pred p;\nsetp.ne.b32 p, $" +
+                    std::to_string(count) + ", 0;\n" + zeros + "@p ld.global." +
+                    (count > 1 ? "v4.b32 {" + names + "}"
+                               : "b" + std::to_string(wordBits) + " " + names) +
+                    ", [$" + std::to_string(count + 1) + "];\n}";
+  Type word = getIntegerType(registerBits), result = word;
+  if (count > 1)
+    result = LLVM::LLVMStructType::getLiteral(getContext(),
+                                              SmallVector<Type>(count, word));
+  Value loaded = emitPTX(*this, result, {toI32(condition), pointer}, ptx,
+                         constraints + "r,l", !isConstant)
+                     .getRes();
+  if (count > 1) {
+    SmallVector<Value> words;
+    for (unsigned i = 0; i < count; ++i)
+      words.push_back(LLVM::ExtractValueOp::create(*this, loaded, i));
+    loaded = vector::FromElementsOp::create(*this, VectorType::get(count, word),
+                                            words);
+  } else if (wordBits < registerBits) {
+    loaded = arith::TruncIOp::create(*this, getIntegerType(wordBits), loaded);
+  }
   return type.isInteger()
              ? loaded
              : LLVM::BitcastOp::create(*this, type, loaded).getRes();
