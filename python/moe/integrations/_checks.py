@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .._error import UNIMPLEMENTED, MoEError
+from ._examples import first_of
 
 __all__ = ["check_graph"]
 
@@ -48,7 +49,7 @@ def check_graph(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.T
                 actual = run.run(*given)
             except Exception as error:
                 raise _differs(name, x) from error
-        actual = actual[0] if isinstance(actual, (tuple, list)) else actual
+        actual = first_of(actual)
         limit = _TOLERANCES[like.dtype] * float(expected.float().abs().nan_to_num().max())
         same = actual.numel() == expected.numel() and torch.allclose(
             actual.reshape(expected.shape).float(), expected.float(), 0.0, limit, equal_nan=True)

@@ -10,6 +10,7 @@ import torch
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
+from ._examples import first_of
 
 __all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer"]
 
@@ -132,6 +133,5 @@ class PythonLayer:
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Run on rows ``[T, H]``."""
         with torch.no_grad():
-            y = self.module(rows.reshape(*[1] * (self.ndim - 2), *rows.shape))
-        y = y[0] if isinstance(y, (tuple, list)) else y
+            y = first_of(self.module(rows.reshape(*[1] * (self.ndim - 2), *rows.shape)))
         return y.reshape(*rows.shape[:-1], y.shape[-1])

@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
+from ._onnx_arrays import array_of
 
 functional = torch.nn.functional
 
@@ -60,7 +61,7 @@ class Graph(torch.nn.Module):
                 self.chosen.add(node.output[0])
         used = {name for node in self.nodes for name in node.input}
         for name in sorted(used & initializers.keys()):
-            array = numpy_helper.to_array(initializers[name], directory)
+            array = array_of(initializers[name], directory, "")
             if array.dtype == "int64" and array.ndim <= 1:
                 self.constants[name] = _extents(array.reshape(-1).tolist(), array.ndim == 0)
                 continue

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from .. import ir
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._imported import Imported
+from ._onnx_arrays import array_of
 from ._onnx_quantized import FLOATS
 
 OP_TYPE = "GroupedMatMul"
@@ -37,7 +37,7 @@ def build(graph: onnx.GraphProto, node: onnx.NodeProto, directory: str) -> Impor
         name = node.input[position]
         if name not in initializers:
             raise fail(f"expected {what} '{name}' to be an initializer", UNIMPLEMENTED)
-        return numpy_helper.to_array(initializers[name], directory)
+        return array_of(initializers[name], directory, f"node '{node.name}': ")
 
     matrices = weight(1, "weights")
     if matrices.ndim != 3 or matrices.dtype not in FLOATS:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from .. import ir
 from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
 from . import _onnx_quantized as quantized
 from ._imported import Imported
+from ._onnx_arrays import array_of
 from ._onnx_grouped import is_grouped_matmul
 from ._onnx_quantized import FLOATS
 
@@ -67,10 +67,7 @@ class Node:
         return self.node.input[position] if position < len(self.node.input) else ""
 
     def array(self, name: str) -> np.ndarray:
-        try:
-            return numpy_helper.to_array(self.initializers[name], self.directory)
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise self.fail(f"cannot read '{name}': {error}") from error
+        return array_of(self.initializers[name], self.directory, f"node '{self.node.name}': ")
 
     def read(self, what: str) -> np.ndarray | None:
         """Return an input that is a weight, if the node has it."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._choices import packet_of
 from ._graph import argument, extents_of
 
 __all__ = ["prepare"]
@@ -18,7 +19,7 @@ aten = torch.ops.aten
 def _viewed(node: torch.fx.Node) -> torch.fx.Node | None:
     """Return the tensor that views of views are again, as writes in place leave them, or that a
     slice is all of."""
-    if _packet(node) is aten.slice and argument(node, "step", 1) == 1 and extents_of(
+    if packet_of(node) is aten.slice and argument(node, "step", 1) == 1 and extents_of(
             node.meta["val"]) == extents_of(node.args[0].meta["val"]):
         return node.args[0]
     source = node
@@ -49,7 +50,7 @@ def prepare(program: torch.export.ExportedProgram, name: str) -> (
     for node in list(graph.nodes):
         if (one := _selected(node)) is not None:
             _select(graph, node, *one)
-        elif _packet(node) is aten.sort:
+        elif packet_of(node) is aten.sort:
             _choose(graph, node)
     graph.eliminate_dead_code()
     if written := {**signature.buffers_to_mutate, **signature.user_inputs_to_mutate}:
@@ -79,7 +80,7 @@ def prepare(program: torch.export.ExportedProgram, name: str) -> (
 
 def _selected(node: torch.fx.Node) -> tuple[torch.fx.Node, int, int] | None:
     """Return a tensor, a dimension and an index: the part of a weight that ``node`` cuts out."""
-    if node.target is operator.getitem and _packet(node.args[0]) in (
+    if node.target is operator.getitem and packet_of(node.args[0]) in (
             aten.split, aten.split_with_sizes):
         source, sizes = node.args[0].args[:2]
         sizes = [sizes] if isinstance(sizes, int) else sizes
@@ -99,7 +100,7 @@ def _select(graph: torch.fx.Graph, node: torch.fx.Node, source: torch.fx.Node, d
 
 
 def _is_weight(node: torch.fx.Node) -> bool:
-    while _packet(node) in (aten.view, aten.detach, aten.alias):
+    while packet_of(node) in (aten.view, aten.detach, aten.alias):
         node = node.args[0]
     return node.op == "placeholder"
 
@@ -110,11 +111,11 @@ def _choose(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     last = (-1, scores.ndim - 1)
     parts = list(node.users)
     cuts = [cut for part in parts for cut in part.users]
-    ends = {argument(cut, "end", None) for cut in cuts if _packet(cut) is aten.slice
+    ends = {argument(cut, "end", None) for cut in cuts if packet_of(cut) is aten.slice
             and argument(cut, "dim", 0) in last and argument(cut, "start", 0) in (0, None)
             and argument(cut, "step", 1) == 1}
     if argument(node, "dim", -1) not in last or not argument(node, "descending", False) or (
-            len(ends) != 1 or any(_packet(cut) is not aten.slice for cut in cuts)
+            len(ends) != 1 or any(packet_of(cut) is not aten.slice for cut in cuts)
             or not scores.is_floating_point()):
         return
     count, = ends
@@ -136,7 +137,7 @@ def _choose(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 def _shape_of(node: torch.fx.Node) -> tuple[int, ...] | None:
     """Have a weight ``[E * M, N]`` that is used as ``[E, M, N]`` alone be that; returns it."""
     value, users = node.meta["val"], list(node.users)
-    if value.ndim != 2 or not users or any(_packet(u) not in (aten.view, aten.reshape)
+    if value.ndim != 2 or not users or any(packet_of(u) not in (aten.view, aten.reshape)
                                            for u in users):
         return None
     shapes = {extents_of(user.meta["val"]) for user in users}
@@ -148,7 +149,3 @@ def _shape_of(node: torch.fx.Node) -> tuple[int, ...] | None:
         user.replace_all_uses_with(node)
         node.graph.erase_node(user)
     return shape
-
-
-def _packet(node: Any) -> Any:
-    return getattr(getattr(node, "target", None), "overloadpacket", None)

@@ -358,7 +358,7 @@ class Reads(TorchFunctionMode):
         if self.constant_of(parts) and dim == 0:
             result = function(*args, **kwargs)
             self.note(name, args, kwargs, result)
-            self.numbers[id(result)] = [n for t in parts for n in self._elements(t)]
+            self.numbers[id(result)] = [n for t in parts for n in self.vector(t)]
             self.keep(result)
             return result
         if dim != 0 or not parts or not all(isinstance(t.shape[0], torch.SymInt) for t in parts):
@@ -380,9 +380,6 @@ class Reads(TorchFunctionMode):
         """Return true for vectors of counts and zeros."""
         return any(self.is_vector(t) and id(t) in self.numbers for t in parts) and all(
             self.is_vector(t) for t in parts)
-
-    def _elements(self, tensor: torch.Tensor) -> list[Any]:
-        return self.vector(tensor)
 
     def zeros(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         result = function(*args, **kwargs)

@@ -36,11 +36,12 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .._error import MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
+from ._examples import example_of, first_of
 from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
 from ._graph_part import Left, Part, example, hint, module_id
 from ._module import collector, is_recording, run_layer
-from .torch import depends_on_batch, example_of, import_module, is_block, parts_of
+from .torch import depends_on_batch, import_module, is_block, parts_of
 
 __all__ = ["backend"]
 
@@ -365,8 +366,7 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
         # A tie may be another choice in a few rows.
         x = torch.randn(1, 16, rows.shape[-1], generator=random).to(rows.device, rows.dtype)
         with torch.no_grad():
-            expected = block(x.clone())
-            expected = expected[0] if isinstance(expected, (tuple, list)) else expected
+            expected = first_of(block(x.clone()))
             actual = run_layer(block, x, names, imported.mlir, imported.columns, counts)
         close = _difference(actual, expected) <= _TRANSLATION[x.dtype]
         if close.float().mean() < 0.875:

@@ -332,3 +332,16 @@ def test_errors(mixtral):
         change(model)
         with pytest.raises(moe.MoEError, match="node 'product': " + message):
             moe.from_onnx(model)
+
+
+def test_external_data_that_is_gone(mixtral, tmp_path):
+    """Of a node and of a graph."""
+    for model, message in ((grouped(False)[0], "node 'product': cannot read 'w'"),
+                           (mixtral, "cannot read '")):
+        path, copy = tmp_path / "model.onnx", onnx.ModelProto()
+        copy.CopyFrom(model)
+        onnx.save_model(copy, path, save_as_external_data=True, size_threshold=0,
+                        location="weights.bin")
+        (tmp_path / "weights.bin").unlink()
+        with pytest.raises(moe.MoEError, match=message):
+            moe.from_onnx(path)
