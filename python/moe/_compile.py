@@ -290,9 +290,10 @@ def _key(compiler: Path, text: str | None, path: Path | None, arguments: Sequenc
 
 def _cpu_flags() -> bytes:
     try:
-        for line in open("/proc/cpuinfo", "rb"):
-            if line.startswith((b"flags", b"Features")):
-                return line
+        with open("/proc/cpuinfo", "rb") as file:
+            for line in file:
+                if line.startswith((b"flags", b"Features")):
+                    return line
     except OSError:
         pass
     return platform.processor().encode()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from .._error import UNIMPLEMENTED, MoEError
 from ._examples import first_of
+from ._tracing import unchanged
 
 __all__ = ["check_graph"]
 
@@ -35,37 +36,58 @@ class _Run(torch.fx.Interpreter):
 
 def check_graph(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],
                 rows: Node, experts: Mapping[str, torch.nn.Module], module: torch.nn.Module,
-                name: str) -> None:
-    """Check that a graph computes what ``module`` does, for several numbers of rows and for rows
-    that few experts or all of them get."""
+                name: str, counts: Sequence[int], supposes: bool, text: str) -> None:
+    """Check that a graph computes what ``module`` does, for one row, which traces leave out, and
+    for so many rows as ``counts`` has, where ``text`` is not true.
+
+    If the trace ``supposes`` something of the values, too, rows are compared that few experts or
+    all of them get.
+    """
     run = _Run(graph, experts)
     like = rows.meta["val"]
-    for x in _samples(like):
-        with torch.no_grad():
-            expected = module(x.clone())
+    if like.is_meta:
+        return
+    some = [(n, 1.0, 0.0) for n in {1, *counts}]
+    for x in _samples(like, [*some, *_SAMPLES] if supposes else some):
+        tokens = x.numel() // x.shape[-1]
+        with unchanged(module), torch.no_grad():
+            try:
+                expected = first_of(module(x.clone()))
+            except Exception:  # noqa: BLE001 - it does not take so few rows, or so many
+                if tokens in (1, *counts):
+                    continue
+                raise
             given = [x.clone() if node is rows else tensors[node][1].detach()
                      for node in graph.nodes if node.op == "placeholder"]
             try:
                 actual = run.run(*given)
             except Exception as error:
-                raise _differs(name, x) from error
+                raise _differs(name, tokens, supposes, text) from error
         actual = first_of(actual)
         limit = _TOLERANCES[like.dtype] * float(expected.float().abs().nan_to_num().max())
         same = actual.numel() == expected.numel() and torch.allclose(
             actual.reshape(expected.shape).float(), expected.float(), 0.0, limit, equal_nan=True)
         if not same:
-            raise _differs(name, x)
+            raise _differs(name, tokens, supposes, text)
 
 
-def _differs(name: str, x: torch.Tensor) -> MoEError:
-    return MoEError(UNIMPLEMENTED, f"{name} cannot be exported: its operations depend on the "
-                    f"values of a tensor, as {x.numel() // x.shape[-1]} rows show")
+def _differs(name: str, tokens: int, supposes: bool, text: str) -> MoEError:
+    what = "the number of tokens" + (f" ({text})" if text else "")
+    if supposes:
+        what = f"{what}, or on the values of a tensor" if text else "the values of a tensor"
+    return MoEError(UNIMPLEMENTED, f"{name} cannot be exported: its operations depend on {what}, "
+                    f"as {tokens} row{'s' if tokens > 1 else ''} show{'' if tokens > 1 else 's'}")
 
 
-def _samples(like: torch.Tensor) -> Iterator[torch.Tensor]:
+# Numbers of tokens, with what is multiplied with and added to random rows.
+_SAMPLES = ((2, 1.0, 0.0), (3, 4.0, 0.0), (64, 1.0, 0.0), (17, 1.0, 3.0), (17, 1.0, -3.0),
+            (13, 0.0, 1.0))
+
+
+def _samples(like: torch.Tensor, kinds: Sequence[tuple[int, float, float]]) -> (
+        Iterator[torch.Tensor]):
     draw = torch.Generator().manual_seed(0)
     columns = int(like.shape[-1])
-    for tokens, scale, shift in ((1, 1.0, 0.0), (2, 1.0, 0.0), (3, 4.0, 0.0), (64, 1.0, 0.0),
-                                 (17, 1.0, 3.0), (17, 1.0, -3.0), (13, 0.0, 1.0)):
+    for tokens, scale, shift in kinds:
         x = torch.randn(tokens, columns, generator=draw) * scale + shift
         yield x.reshape(*[1] * (like.ndim - 2), tokens, columns).to(like.device, like.dtype)

@@ -1,18 +1,21 @@
-"""Compiled layers for the device of PyTorch's tensors: the CPU, or a GPU by CUDA."""
+"""Compiled layers with weights, for the device of PyTorch's tensors: the CPU, or a GPU by CUDA."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from .._call import Calls
+from .._caller import use_torch
 from .._compile import compile as compile_module
 from .._error import UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
+from ._follow import StorageSnapshot
 
-__all__ = ["LayerCall", "bind", "check_device", "compile_for"]
+__all__ = ["Bound", "LayerCall", "bind", "check_device", "compile_for"]
 
 
 def check_device(device: torch.device, what: str) -> None:
@@ -59,9 +62,15 @@ class LayerCall:
     def __init__(self, layer: Layer, device: torch.device):
         self.layer, self.device = layer, device
         self._calls = Calls(layer, None if device.type == "cpu" else device.index or 0)
+        caller = layer._caller if device.type == "cpu" else None
+        self._native = caller if caller is not None and use_torch(caller) else None
 
     def __call__(self, tokens: int, inputs: Sequence[torch.Tensor],
                  outputs: Sequence[torch.Tensor]) -> None:
+        if self._native is not None:
+            handle = self.layer._handle  # must outlive the use of its address
+            if self._native(handle.pointer, tuple(inputs), outputs[0], None) is not NotImplemented:
+                return
         ins, outs = [t.data_ptr() for t in inputs], [t.data_ptr() for t in outputs]
         if self.device.type == "cpu":
             self._calls.call(tokens, ins, outs)
@@ -70,3 +79,24 @@ class LayerCall:
         workspace = torch.empty(size, dtype=torch.uint8, device=self.device)
         stream = torch.cuda.current_stream(self.device).cuda_stream
         self._calls.call(tokens, ins, outs, workspace.data_ptr(), size, stream)
+
+
+class Bound:
+    """A compiled layer with weights at one time."""
+
+    def __init__(self, module: Module, weights: Sequence[torch.Tensor], device: torch.device,
+                 snapshot: type[StorageSnapshot] | None,
+                 taken: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]):
+        """Bind what is ``taken`` of the weights; without ``snapshot`` their changes cannot be
+        detected."""
+        self.device = device
+        # Before the weights are read, to notice a concurrent write.
+        self.snapshots = None if snapshot is None else [snapshot(w) for w in weights]
+        start = time.perf_counter()
+        self.layer = bind(module, taken(weights), device)
+        self.seconds = time.perf_counter() - start
+        self.call = LayerCall(self.layer, device)
+
+    def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
+        return self.snapshots is not None and all(
+            snapshot.still(w) for snapshot, w in zip(self.snapshots, weights))

@@ -10,6 +10,7 @@ import torch
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
+from ._batches import NONE, ROWS, WHOLE
 from ._examples import first_of
 
 __all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer"]
@@ -65,8 +66,9 @@ class CompiledLayer(torch.nn.Module):
 
     # Underscored, as parameters of the module may have any name.
     def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], columns: int,
-                 returned: int | None, rows: str):
+                 returned: int | None, rows: str, batches: str):
         super().__init__()
+        self._batches = batches  # a kind of ``_batches``
         self._mlir, self._columns, self._returned, self._rows = mlir, columns, returned, rows
         self._names, self._counts = tuple(weights), None
         self._collector, self._routers = None, []
@@ -117,8 +119,19 @@ class CompiledLayer(torch.nn.Module):
                            + ", ".join(others))
         if is_recording(self._collector):
             self._record(rows)
-        y = run_layer(self, rows, self._names, self._mlir, self._columns, self._counts)
+        if self._batches == ROWS or rows.ndim == 2:
+            y = self._run(rows)
+        elif self._batches == NONE or rows.shape[:-2].numel() != 1 and self._batches == WHOLE:
+            raise MoEError(UNIMPLEMENTED, f"a compiled layer got rows {list(rows.shape)}, "
+                           "expected one sequence: its module computes something else for those "
+                           "of a batch")
+        else:
+            y = torch.stack([self._run(r) for r in rows.flatten(0, -3)])
+            y = y.reshape(*rows.shape[:-1], -1)
         return y if self._returned is None else (y, *[None] * (self._returned - 1))
+
+    def _run(self, rows: torch.Tensor) -> torch.Tensor:
+        return run_layer(self, rows, self._names, self._mlir, self._columns, self._counts)
 
     def extra_repr(self) -> str:
         return f"columns={self._columns}, weights={list(self._names)}"

@@ -20,7 +20,7 @@ import torch
 
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Module
-from ._device import LayerCall, bind, check_device, compile_for
+from ._device import Bound, check_device, compile_for
 from ._follow import StorageSnapshot
 from ._scalars import DTYPES
 
@@ -28,12 +28,12 @@ __all__ = ["layer"]
 
 _lock = threading.RLock()
 _modules: dict[tuple[str, torch.device], Module] = {}
-_bound: dict[tuple[Any, ...], _Bound] = {}
+_bound: dict[tuple[Any, ...], _Function] = {}
 _warned: set[str] = set()
 _TYPES = {name: dtype for dtype, name in DTYPES.items()} | {"i32": torch.int32, "i64": torch.int64}
 
 
-class _Bound:
+class _Function(Bound):
     """A compiled function with weights at one time."""
 
     def __init__(self, mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
@@ -41,19 +41,13 @@ class _Bound:
         key = mlir, device
         if key not in _modules:
             _modules[key] = compile_for(mlir, device)
-        self.device = device
-        # Taken before the weights are read, to notice a concurrent write.
-        self.snapshots = [StorageSnapshot(w) for w in weights] if followed else None
-        layer = bind(_modules[key], _whole(weights, counts, _modules[key]), device)
-        self.call = LayerCall(layer, device)
-        signature = layer.signature
+        module = _modules[key]
+        super().__init__(module, weights, device, StorageSnapshot if followed else None,
+                         lambda w: _whole(w, counts, module))
+        signature = self.layer.signature
         self.inputs = [(i.name, _TYPES[i.dtype], i.shape[1:]) for i in signature.inputs]
         self.output = _TYPES[signature.outputs[0].dtype]
         self.columns = signature.outputs[0].shape[1:]
-
-    def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
-        return self.snapshots is not None and all(
-            s.still(w) for s, w in zip(self.snapshots, weights))
 
     def is_dead(self) -> bool:
         return self.snapshots is None or any(s.is_dead() for s in self.snapshots)
@@ -95,7 +89,7 @@ def _whole(weights: Sequence[torch.Tensor], counts: Sequence[int] | None,
 
 
 def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
-             followed: bool, counts: Sequence[int] | None = None) -> _Bound:
+             followed: bool, counts: Sequence[int] | None = None) -> _Function:
     key = (mlir, device, *(w.data_ptr() for w in weights))
     bound = _bound.get(key)
     if bound is None or not bound.is_of(weights):
@@ -108,7 +102,7 @@ def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
                 why = None if followed else "are computed for every call"
                 if any(w.is_inference() for w in weights):
                     why = "were made in inference mode, where torch counts no writes"
-                bound = _Bound(mlir, weights, device, why is None, counts)
+                bound = _Function(mlir, weights, device, why is None, counts)
                 if why is None:
                     _keep(key, bound, weights)
                 elif why not in _warned:
@@ -118,7 +112,7 @@ def _current(mlir: str, weights: Sequence[torch.Tensor], device: torch.device,
     return bound
 
 
-def _keep(key: tuple[Any, ...], bound: _Bound, weights: Sequence[torch.Tensor]) -> None:
+def _keep(key: tuple[Any, ...], bound: _Function, weights: Sequence[torch.Tensor]) -> None:
     """Keep a compiled function until one of its weights is gone."""
     _bound[key] = bound
 

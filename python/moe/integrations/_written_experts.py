@@ -23,6 +23,7 @@ from .._error import UNIMPLEMENTED, MoEError
 from ._graph import Function, Tensor, type_of
 from ._operations import call, element_of
 from ._scalars import DTYPES
+from ._token_counts import Condition, Sizes, counts_beyond
 
 aten = torch.ops.aten
 
@@ -222,8 +223,11 @@ def read(module: torch.nn.Module, name: str, hidden: int, dtype: torch.dtype,
     draw = torch.Generator().manual_seed(0)
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
     try:
-        found = _record(module, name, torch.randn(count, hidden, generator=draw).to(dtype), marks)
-        _check(module, found, torch.randn(other, hidden, generator=draw).to(dtype), draw, marks)
+        sizes = Sizes(count)
+        found = _record(module, name, torch.randn(count, hidden, generator=draw).to(dtype), marks,
+                        sizes)
+        _check(module, found, torch.randn(other, hidden, generator=draw).to(dtype), draw, marks,
+               sizes.conditions)
     finally:
         with torch.no_grad():
             for buffer, value in buffers.items():
@@ -257,8 +261,8 @@ def _call(module: torch.nn.Module, rows: torch.Tensor, ids: torch.Tensor,
             config._experts_implementation = chosen
 
 
-def _record(module: torch.nn.Module, name: str, rows: torch.Tensor,
-            marks: int | None) -> WrittenExperts:
+def _record(module: torch.nn.Module, name: str, rows: torch.Tensor, marks: int | None,
+            sizes: Sizes) -> WrittenExperts:
     """Run the module with all tokens at expert 0, and keep what it computes of their rows."""
     candidates = dict(_weights(module))
     several = any(w.count > 1 for w in candidates.values() if w.tensors[0].ndim)
@@ -267,7 +271,7 @@ def _record(module: torch.nn.Module, name: str, rows: torch.Tensor,
     ids = torch.arange(top_k).expand(rows.shape[0], top_k).contiguous()
     recorder = _Recorder()
     try:
-        with recorder:
+        with recorder, sizes:
             y = _call(module, rows, ids, 1 - ids.to(rows.dtype), marks)
     except Exception as failure:
         raise _unreadable(name, "it cannot be called with rows, ids and weights: "
@@ -482,41 +486,67 @@ def _weights(module: torch.nn.Module) -> Iterator[tuple[str, _Weight]]:
 
 
 def _check(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
-           draw: torch.Generator, marks: int | None) -> None:
-    """Compare random choices, which every expert is among, with the module: in another number of
+           draw: torch.Generator, marks: int | None, conditions: Sequence[Condition]) -> None:
+    """Compare random choices, which every expert is among, with the module: in other numbers of
     rows than were recorded, and each expert on its rows alone, as the compiled code has them."""
     count, top_k = rows.shape[0], min(2, found.experts)
-    tolerance = {"f32": 1e-4, "bf16": 1.5e-2, "f16": 2e-3}[found.dtype]
     calls = -(-found.experts // count)
     first = torch.randperm(calls * count, generator=draw) % found.experts
     for call in range(calls):
-        ids = first[call * count:(call + 1) * count, None]
-        if top_k == 2:
-            step = torch.randint(1, found.experts, ids.shape, generator=draw)
-            ids = torch.cat([ids, (ids + step) % found.experts], 1)
-        weights = torch.rand(count, top_k, generator=draw).to(rows.dtype)
-        expected = _call(module, rows, ids, weights, marks).float()
-        actual = torch.zeros(count, found.output)
-        for expert in ids.unique().tolist():
-            token, choice = torch.where(ids == expert)
-            shuffled = torch.randperm(len(token), generator=draw)
-            token, choice = token[shuffled], choice[shuffled]
-            with torch.no_grad():
-                y = found.run(rows[token], expert).float()
-            actual.index_add_(0, token, y * weights[token, choice, None].float())
-        if expected.shape != actual.shape or not torch.allclose(
-                actual, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
-            raise MoEError(UNIMPLEMENTED, f"{found.what}: the function of expert 0 is not that of "
-                           "all experts, or their results are not added with their weights")
+        _compare(module, found, rows, first[call * count:(call + 1) * count], draw, marks)
+    counts, far = counts_beyond(conditions, found.rows)
+    if far:
+        raise MoEError(UNIMPLEMENTED, f"{found.what}: it depends on a number of tokens ({far[0]})")
+    for tokens in {1, *counts}:
+        some = torch.randn(tokens, found.hidden, generator=draw).to(rows.dtype)
+        try:
+            # All of them at one expert, whose number of rows the code may ask for, too.
+            _compare(module, found, some, torch.zeros(tokens, dtype=torch.int64), draw, marks)
+        except _Fails:  # the module itself, with so few rows or so many
+            continue
     if marks is not None:
         return
     # A choice beyond the experts, and another of weight 0.
     ids = torch.zeros(count, top_k, dtype=torch.int64)
     ids[:, 0] = found.experts
+    weights = torch.rand(count, top_k, generator=draw).to(rows.dtype)
     weights[:, 1:] = 0
     try:
         beyond = _call(module, rows, ids, weights, None)
     except Exception:
         return
     found.keeps_others = beyond.shape == rows.shape and torch.allclose(
-        beyond, rows * weights[:, :1], rtol=tolerance)
+        beyond, rows * weights[:, :1], rtol=_TOLERANCES[found.dtype])
+
+
+class _Fails(Exception):
+    """A module raises an error for a number of rows."""
+
+
+_TOLERANCES = {"f32": 1e-4, "bf16": 1.5e-2, "f16": 2e-3}
+
+
+def _compare(module: torch.nn.Module, found: WrittenExperts, rows: torch.Tensor,
+             first: torch.Tensor, draw: torch.Generator, marks: int | None) -> None:
+    """Compare rows whose first choices are ``first`` with the module."""
+    ids, tolerance = first[:, None], _TOLERANCES[found.dtype]
+    if found.experts > 1:
+        step = torch.randint(1, found.experts, ids.shape, generator=draw)
+        ids = torch.cat([ids, (ids + step) % found.experts], 1)
+    weights = torch.rand(ids.shape, generator=draw).to(rows.dtype)
+    try:
+        expected = _call(module, rows, ids, weights, marks).float()
+    except Exception as error:
+        raise _Fails from error
+    actual = torch.zeros(rows.shape[0], found.output)
+    for expert in ids.unique().tolist():
+        token, choice = torch.where(ids == expert)
+        shuffled = torch.randperm(len(token), generator=draw)
+        token, choice = token[shuffled], choice[shuffled]
+        with torch.no_grad():
+            y = found.run(rows[token], expert).float()
+        actual.index_add_(0, token, y * weights[token, choice, None].float())
+    if expected.shape != actual.shape or not torch.allclose(
+            actual, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
+        raise MoEError(UNIMPLEMENTED, f"{found.what}: the function of expert 0 is not that of "
+                       "all experts, or their results are not added with their weights")

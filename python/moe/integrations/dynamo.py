@@ -36,12 +36,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .._error import MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
+from ._batches import ROWS, kind_of_batches
 from ._examples import example_of, first_of
 from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
 from ._graph_part import Left, Part, example, hint, module_id
 from ._module import collector, is_recording, run_layer
-from .torch import depends_on_batch, import_module, is_block, parts_of
+from .torch import import_module, is_block, parts_of
 
 __all__ = ["backend"]
 
@@ -359,7 +360,7 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
             raise Left("some of its weights are no parameters")
         if imported.returned is not None:
             raise Left("it returns more than its rows")
-        one_sequence = depends_on_batch(block, rows)
+        one_sequence = kind_of_batches(block, rows) != ROWS
         names = [name for of in parts for name in of]
         counts = [len(of) for of in parts]
         random = torch.Generator().manual_seed(0)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import logging
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ import torch
 from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
+from ._batches import BY_SEQUENCE, NONE, ROWS, WHOLE, kind_of_batches
 from ._checks import check_graph
 from ._dispatch import Described, choices_of, describe_experts, write_experts
 from ._experts import is_experts
@@ -39,6 +42,7 @@ from ._operations import as_matrix, element_of, translate
 from ._prepare import prepare
 from ._routing import find_experts
 from ._reads import Reads
+from ._token_counts import Condition, conditions_of, counts_beyond, symbolic_numbers
 from ._tracing import unchanged
 from ._written_experts import may_be_experts, number_of_rows
 
@@ -57,8 +61,9 @@ class Imported:
     returned: int | None = None  # the length of the tuple that the module returns, if it does
     rows: str = "rows"  # the name of that argument
     reason: str | None = None  # why the layer runs in Python, if it does
-    original: torch.nn.Module | None = None  # what runs then, on rows of ``ndim`` dimensions
+    original: torch.nn.Module | None = None  # what was traced, on rows of ``ndim`` dimensions
     ndim: int = 2
+    example: torch.Tensor | None = None  # rows that it takes
 
     def __post_init__(self) -> None:
         self.dtypes = {name: tensor.dtype for name, tensor in self.weights.items()}
@@ -84,14 +89,20 @@ class Imported:
     def module(self) -> torch.nn.Module:
         """Return a module that runs the compiled layer on rows ``[..., H]``.
 
-        It has the parameters that the layer uses, by the same names; a change of them is
-        noticed. Parameters of experts that are a module each are copied, stacked, under a
-        name with a star. It is one operation for ``torch.compile`` and ``torch.export``, and a
-        saved program that has it loads wherever ``moe.integrations.torch`` is imported.
+        Where the sequences of a batch are not as good as rows of one, each is a call. It has
+        the parameters that the layer uses, by the same names; a change of them is noticed.
+        Parameters of experts that are a module each are copied, stacked, under a name with a
+        star. It is one operation for ``torch.compile`` and ``torch.export``, and a saved
+        program that has it loads wherever ``moe.integrations.torch`` is imported.
         """
         if self.reason is not None:
             return self.original
-        return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows)
+        if self.original is None:
+            batches = BY_SEQUENCE if self.ndim > 2 else ROWS
+        else:
+            batches = kind_of_batches(self.original, self.example)
+        return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows,
+                             batches)
 
 
 def replace(model: torch.nn.Module) -> list[str]:
@@ -138,7 +149,7 @@ def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torc
     imported = import_module(block, example=example)
     parts = parts_of(block, imported.weights)
     compiled = imported.module()
-    if depends_on_batch(block, example):
+    if compiled._batches in (WHOLE, NONE):
         raise MoEError(UNIMPLEMENTED, f"{type(block).__name__} computes something else for rows "
                        "in a batch of two")
     if parts is not None:
@@ -191,19 +202,6 @@ def _warn_of_records(model: torch.nn.Module, block: torch.nn.Module, name: str) 
                 if isinstance(target, type) and isinstance(block, target):
                     warnings.warn(f"{name}: what transformers records of a {target.__name__} as "
                                   f"'{key}' lacks this block", stacklevel=4)
-
-
-def depends_on_batch(block: torch.nn.Module, example: torch.Tensor) -> bool:
-    """Return true if tokens depend on how they are divided among the sequences of a batch."""
-    rows = torch.randn(2, 3, example.shape[-1], generator=torch.Generator().manual_seed(0)).to(
-        example.device, example.dtype)
-    # Many of one kind, to exceed what is counted in a sequence.
-    rows = torch.cat([rows, rows[:, :1].expand(2, 64, -1)], 1)
-    with torch.no_grad():
-        together, apart = (block(r) for r in (rows.clone(), rows.reshape(1, -1, rows.shape[-1])))
-    if isinstance(together, (tuple, list)):
-        together, apart = together[0], apart[0]
-    return not torch.allclose(together.reshape(rows.shape), apart.reshape(rows.shape), 1e-2, 1e-3)
 
 
 def parts_of(block: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> (
@@ -340,9 +338,9 @@ def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
     lengths: list[int] = []
     traced = _Rows(module, lengths.append)
     with unchanged(module), _leaves(module) as experts, _quiet():
-        program = _export(traced, rows, name)
+        program, conditions = _export_for_any(traced, rows, name)
     with _quiet():
-        imported = _translate(program, experts, name, traced if traced.reads.assumed else None)
+        imported = _translate(program, experts, name, traced, conditions)
     if "moe.dispatch" not in imported.mlir:
         tables = [n for n, m in module.named_modules() if isinstance(m, torch.nn.Embedding)]
         why = f": {' and '.join(tables)} are tables whose rows are looked up" if tables else ""
@@ -350,7 +348,35 @@ def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
                       f"operations that it consists of{why}", stacklevel=3)
     imported.returned = lengths[-1] if lengths else None
     imported.rows = next(iter(inspect.signature(module.forward).parameters), "rows")
+    imported.original, imported.example = module, rows
     return imported
+
+
+def _export_for_any(traced: _Rows, rows: torch.Tensor, name: str) -> (
+        tuple[torch.export.ExportedProgram, list[Condition]]):
+    """Export a module; returns what is supposed of the number of tokens, too."""
+    try:
+        program = _export(traced, rows, name)
+        conditions = _conditions(program)
+        if not conditions:
+            return program, []
+    except _NotExported as failure:
+        program, error = None, failure
+    # Python may compute another number of it.
+    try:
+        with symbolic_numbers(traced.module):
+            again = _export(traced, rows, name)
+        return again, _conditions(again)
+    except MoEError:
+        if program is None:
+            raise error from error.__cause__
+        program = _export(traced, rows, name)  # its reads are those of the last trace
+        return program, conditions
+
+
+def _conditions(program: torch.export.ExportedProgram) -> list[Condition]:
+    node = next(n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
+    return conditions_of(node.meta["val"])
 
 
 def _export(traced: _Rows, rows: torch.Tensor, name: str) -> torch.export.ExportedProgram:
@@ -372,7 +398,9 @@ def _export(traced: _Rows, rows: torch.Tensor, name: str) -> torch.export.Export
         raise MoEError(error.code, f"{name} cannot be exported: {error.message}") from error
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        if _depends(error):
+        if reason.startswith(("Found the following conflicts", "Constraints violated")):
+            reason = "its operations depend on the number of tokens, with which Python computes"
+        elif _depends(error):
             reason = ("its operations depend on the values of a tensor; experts must go through "
                       "transformers' interface, or be a module called experts that takes rows, "
                       "ids and weights")
@@ -388,10 +416,26 @@ def _depends(error: Exception) -> bool:
 def _export_with(traced: _Rows, rows: torch.Tensor, reads: Reads) -> (
         torch.export.ExportedProgram):
     traced.reads = reads
-    return torch.export.export(
-        traced, (rows,), strict=False,
-        dynamic_shapes=({rows.ndim - 2: torch.export.Dim("tokens", min=2)},),
-        prefer_deferred_runtime_asserts_over_guards=True)
+    # Of a comparison of the number of tokens there is a condition.
+    with _without_graphs():
+        return torch.export.export(
+            traced, (rows,), strict=False,
+            dynamic_shapes=({rows.ndim - 2: torch.export.Dim.DYNAMIC},),
+            prefer_deferred_runtime_asserts_over_guards=True)
+
+
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    """Leave out the graphs that torch prints to stderr when an export fails."""
+    text, graph = io.StringIO(), ""
+    try:
+        with contextlib.redirect_stderr(text):
+            yield
+    except Exception as error:
+        graph = f"{getattr(error, 'partial_fx_graph', '')}\n"
+        raise
+    finally:
+        sys.stderr.write(text.getvalue().replace(graph, "") if graph.strip() else text.getvalue())
 
 
 @contextlib.contextmanager
@@ -479,26 +523,37 @@ def _leaves(module: torch.nn.Module) -> Iterator[dict[str, torch.nn.Module]]:
 
 
 def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.nn.Module],
-               name: str, module: torch.nn.Module | None = None) -> Imported:
+               name: str, traced: _Rows | None = None,
+               conditions: Sequence[Condition] = ()) -> Imported:
     """Write a program as a function; ``experts`` are modules that are one operation of it.
 
-    With a ``module`` what the trace supposes of its values is compared with it.
+    What the trace of a module supposes, is compared with it: ``conditions`` of the number of
+    tokens, and values that Python read.
     """
     graph, tensors, input_ = prepare(program, name)
     grouped = find_experts(graph, tensors, torch.ops.moe_mlir.traced_experts.default)
     guesses = any(part.is_guess for part in grouped.values())
-    if module is not None or guesses:
-        try:
-            check_graph(graph, tensors, input_, {**experts, **grouped}, module or program.module(),
-                        name)
-        except MoEError:
-            if not guesses:
-                raise
-            # As the operations that it consists of.
-            graph, tensors, input_ = prepare(program, name)
-            grouped = {}
-            if module is not None:
-                check_graph(graph, tensors, input_, experts, module, name)
+    counts, far = counts_beyond(conditions, number_of_rows(traced)) if traced else ([], [])
+    if far:
+        raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: its operations depend on the "
+                       f"number of tokens ({far[0]})")
+
+    def check(grouped: dict[str, torch.nn.Module], guesses: bool) -> None:
+        if traced is None and not guesses:
+            return
+        check_graph(graph, tensors, input_, {**experts, **grouped}, traced or program.module(),
+                    name, counts, guesses or traced.reads.assumed,
+                    " and ".join(c.text for c in conditions))
+
+    try:
+        check(grouped, guesses)
+    except MoEError:
+        if not guesses:
+            raise
+        # As the operations that it consists of.
+        graph, tensors, input_ = prepare(program, name)
+        grouped = {}
+        check(grouped, False)
     experts = {**experts, **grouped}
     function = Function(name)
     weights: dict[str, torch.Tensor] = {}
@@ -549,4 +604,4 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
     results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
     y = results[0] if isinstance(results, Sequence) else results
     y = function.reshape(y, extents)
-    return Imported(function.text(y), weights, extents[1])
+    return Imported(function.text(y), weights, extents[1], ndim=rows.ndim)

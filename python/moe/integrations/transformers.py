@@ -41,7 +41,6 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -55,7 +54,7 @@ from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
 from . import _routes
-from ._device import LayerCall, bind, compile_for
+from ._device import Bound, compile_for
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
 from ._interface import check, watch
@@ -225,29 +224,19 @@ def _compiled(experts: Experts, top_k: int, device: torch.device) -> Module:
     return _modules[key]
 
 
-class _Bound:
-    """A compiled layer with the weights of a module at one time."""
+class _BoundExperts(Bound):
+    """The compiled experts of a module with weights at one time."""
 
     def __init__(self, experts: Experts, weights: Sequence[torch.Tensor], top_k: int,
                  followed: bool):
-        self.device = local_part(weights[0]).device
-        module = _compiled(experts, top_k, self.device)
-        # Taken before the weights are read, to notice a concurrent write. None if changes cannot be
-        # detected.
-        self.snapshots = [Snapshot(w) for w in weights] if followed else None
-        start = time.perf_counter()
-        self.layer = bind(module, [local_part(w) for w in weights], self.device)
-        self.seconds = time.perf_counter() - start
-        self.call = LayerCall(self.layer, self.device)
+        device = local_part(weights[0]).device
+        super().__init__(_compiled(experts, top_k, device), weights, device,
+                         Snapshot if followed else None, lambda own: [local_part(w) for w in own])
         self.experts, self.top_k = experts, top_k
         self.hidden, self.columns = experts.hidden, experts.output
         self.dtype = local_part(weights[0]).dtype
         self.kinds = _kinds(weights)
         self.used = False
-
-    def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
-        return self.snapshots is not None and all(
-            snapshot.still(w) for snapshot, w in zip(self.snapshots, weights))
 
 
 def _kinds(weights: Sequence[torch.Tensor]) -> list[tuple[Any, ...]]:
@@ -266,7 +255,7 @@ class _State:
         self.key = f"experts{next(_numbers)}"
         self.name = type(module).__name__
         self.columns = 0
-        self.bound: _Bound | None = None
+        self.bound: _BoundExperts | None = None
         self.in_vain = 0  # consecutive layers bound for one call
         if module is not None:
             self.names = parameter_names(module)
@@ -277,7 +266,7 @@ class _State:
     def __reduce__(self) -> tuple[type[_State], tuple[()]]:
         return _State, ()
 
-    def current(self, weights: Sequence[torch.Tensor], top_k: int) -> _Bound | None:
+    def current(self, weights: Sequence[torch.Tensor], top_k: int) -> _BoundExperts | None:
         """Return the compiled layer if it is for this top k and these weights."""
         bound = self.bound
         if bound is None or bound.top_k != top_k or not bound.is_of(weights):
@@ -286,7 +275,7 @@ class _State:
         return bound
 
     def bind(self, module: torch.nn.Module, weights: Sequence[torch.Tensor], top_k: int,
-             look_again: bool = True) -> _Bound:
+             look_again: bool = True) -> _BoundExperts:
         """Prepare ``weights``, the current ones of the module.
 
         With ``look_again`` the rest of the module may have changed, too.
@@ -303,7 +292,7 @@ class _State:
                 experts = describe(module, self.name, weights)
             else:
                 experts = last.experts
-            self.bound = bound = _Bound(experts, weights, top_k, reason is None)
+            self.bound = bound = _BoundExperts(experts, weights, top_k, reason is None)
             if look_again or last is None or last.used or last.top_k != top_k:
                 self.in_vain = 0
             else:
@@ -314,7 +303,7 @@ class _State:
             return bound
 
     def why_in_vain(self, module: torch.nn.Module, weights: Sequence[torch.Tensor],
-                    last: _Bound) -> tuple[str, str] | None:
+                    last: _BoundExperts) -> tuple[str, str] | None:
         """Return why layers keep being bound for a single call; None if they are not."""
         changed = [n for n, w, s in zip(self.names, weights, last.snapshots or ())
                    if not s.still(w)]
@@ -328,7 +317,7 @@ class _State:
                                 "less often, or use another implementation meanwhile")
         return None
 
-    def warn(self, parameter: str, why: str, bound: _Bound) -> None:
+    def warn(self, parameter: str, why: str, bound: _BoundExperts) -> None:
         """Warn once for each reason, with the time it takes to prepare weights in every call."""
         if why not in _warned:
             _warned.add(why)
