@@ -20,39 +20,16 @@ using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
 bool mlir::moe::raising::isElementwise(Operation *op) {
-  static const llvm::StringSet<> names{"abs",
-                                       "add",
-                                       "and",
-                                       "ceil",
-                                       "clamp",
-                                       "compare",
-                                       "convert",
-                                       "cosine",
-                                       "divide",
-                                       "exponential",
-                                       "floor",
-                                       "log",
-                                       "logistic",
-                                       "maximum",
-                                       "minimum",
-                                       "multiply",
-                                       "negate",
-                                       "not",
-                                       "or",
-                                       "power",
-                                       "remainder",
-                                       "rsqrt",
-                                       "select",
-                                       "sign",
-                                       "sine",
-                                       "sqrt",
-                                       "subtract",
-                                       "tanh",
-                                       "xor",
-                                       "log_plus_one",
-                                       "exponential_minus_one"};
-  StringRef name = op->getName().getStringRef();
-  return name.consume_front("stablehlo.") && names.contains(name);
+  static const llvm::StringSet<> names{
+      "abs",       "add",         "and",          "ceil",
+      "clamp",     "compare",     "convert",      "cosine",
+      "divide",    "exponential", "floor",        "log",
+      "logistic",  "maximum",     "minimum",      "multiply",
+      "negate",    "not",         "or",           "power",
+      "remainder", "rsqrt",       "select",       "sign",
+      "sine",      "sqrt",        "subtract",     "tanh",
+      "erf",       "xor",         "log_plus_one", "exponential_minus_one"};
+  return names.contains(stablehloName(op));
 }
 
 static std::optional<Extent> scaled(std::optional<Extent> extent,
@@ -64,7 +41,8 @@ static std::optional<Extent> scaled(std::optional<Extent> extent,
 }
 
 static std::optional<Extent> rowsOfReshape(Operation *op) {
-  if (op->getNumOperands() == 2)
+  if (op->getNumOperands() == 2 &&
+      isa<RankedTensorType>(op->getOperand(1).getType()))
     if (auto found = elementOf(op->getOperand(1), 0))
       return found;
   auto from = dyn_cast<RankedTensorType>(op->getOperand(0).getType());
@@ -75,9 +53,44 @@ static std::optional<Extent> rowsOfReshape(Operation *op) {
     return std::nullopt;
   int64_t before = ShapedType::getNumElements(from.getShape().drop_front()),
           after = ShapedType::getNumElements(to.getShape().drop_front());
-  if (after == 0 || before % after != 0)
+  if (after == 0 || before == 0)
     return std::nullopt;
-  return scaled(rowsOf(op->getOperand(0)), before / after);
+  std::optional<Extent> rows = scaled(rowsOf(op->getOperand(0)), before);
+  if (!rows || rows->factor % after != 0 || rows->constant % after != 0)
+    return std::nullopt;
+  return Extent{rows->root, rows->factor / after, rows->constant / after};
+}
+
+/// The first extent of a structured operation: that of an operand along the
+/// same loop.
+static std::optional<Extent> rowsOfStructured(linalg::LinalgOp op) {
+  if (op->getNumResults() != 1)
+    return std::nullopt;
+  AffineMap out = op.getMatchingIndexingMap(op.getDpsInitOperand(0));
+  for (OpOperand *input : op.getDpsInputOperands()) {
+    AffineMap map = op.getMatchingIndexingMap(input);
+    if (map.getNumResults() > 0 && map.getResult(0) == out.getResult(0) &&
+        isa<AffineDimExpr>(map.getResult(0)))
+      return rowsOf(input->get());
+  }
+  return std::nullopt;
+}
+
+/// The first extent of a broadcast or iota that a program is read as.
+static std::optional<Extent> rowsOfReading(Operation *op) {
+  if (isNamed(op, "stablehlo.broadcast_in_dim") && op->getNumOperands() == 1) {
+    auto dims = integersOf(op, "broadcast_dimensions");
+    auto from = dyn_cast<RankedTensorType>(op->getOperand(0).getType());
+    return dims && !dims->empty() && dims->front() == 0 && from &&
+                   from.getRank() > 0 && from.isDynamicDim(0)
+               ? rowsOf(op->getOperand(0))
+               : std::nullopt;
+  }
+  // As many as another tensor has.
+  auto factor = integersOf(op, "factor");
+  return op->getNumOperands() > 0 && factor && factor->size() == 1
+             ? scaled(rowsOf(op->getOperands().back()), factor->front())
+             : std::nullopt;
 }
 
 std::optional<Extent> mlir::moe::raising::rowsOf(Value tensor) {
@@ -112,24 +125,63 @@ std::optional<Extent> mlir::moe::raising::rowsOf(Value tensor) {
   }
   if (auto cast = dyn_cast<tensor::CastOp>(op))
     return rowsOf(cast.getSource());
-  if (isElementwise(op)) {
+  if (auto structured = dyn_cast<linalg::LinalgOp>(op))
+    return rowsOfStructured(structured);
+  if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
+    return rowsOfReshape(op);
+  if (isElementwise(op) || OpTrait::hasElementwiseMappableTraits(op)) {
     for (Value operand : op->getOperands())
       if (auto other = dyn_cast<RankedTensorType>(operand.getType());
           other && other.getRank() == type.getRank())
         return rowsOf(operand);
     return std::nullopt;
   }
-  StringRef name = op->getName().getStringRef();
-  if (name == "stablehlo.reshape" || name == "stablehlo.dynamic_reshape")
-    return rowsOfReshape(op);
-  if (name == "stablehlo.dynamic_broadcast_in_dim")
+  if (isNamed(op, "chlo.top_k") || isNamed(op, "chlo.ragged_dot"))
+    return rowsOf(op->getOperand(0));
+  if (isNamed(op, "stablehlo.composite") && op->getNumOperands() > 0) {
+    auto of = op->getAttrOfType<StringAttr>("name");
+    bool keepsRows = of && (of.getValue() == "chlo.top_k" ||
+                            of.getValue() == "chlo.ragged_dot");
+    return keepsRows ? rowsOf(op->getOperand(0)) : std::nullopt;
+  }
+  StringRef name = stablehloName(op);
+  if (name == "reshape" || name == "dynamic_reshape") {
+    std::optional<Extent> found = rowsOfReshape(op);
+    // Of several dynamic extents, an extent of its own.
+    return found || op->getNumOperands() > 1 ? found : Extent{tensor, 1, 0};
+  }
+  if (name == "dynamic_broadcast_in_dim")
     return elementOf(op->getOperand(1), 0);
-  if (name == "stablehlo.dynamic_iota")
+  if (name == "dynamic_iota")
     return elementOf(op->getOperand(0), 0);
-  if (name == "stablehlo.gather" || name == "chlo.top_k" ||
-      name == "chlo.ragged_dot" || name == "stablehlo.sort")
-    return rowsOf(op->getOperand(name == "stablehlo.gather" ? 1 : 0));
-  if (name == "stablehlo.real_dynamic_slice" && op->getNumOperands() == 4) {
+  if (name == "broadcast_in_dim" || name == "iota")
+    return rowsOfReading(op);
+  if (name == "gather" || name == "sort" || name == "softmax" ||
+      name == "cumulative_sum")
+    return rowsOf(op->getOperand(name == "gather" ? 1 : 0));
+  if (name == "concatenate")
+    return integersOf(op, "dimension") == SmallVector<int64_t>{0}
+               ? std::nullopt
+               : rowsOf(op->getOperand(0));
+  if (name == "transpose" || name == "scatter") {
+    auto permutation = integersOf(op, "permutation");
+    return name == "scatter" || (permutation && !permutation->empty() &&
+                                 permutation->front() == 0)
+               ? rowsOf(op->getOperand(0))
+               : std::nullopt;
+  }
+  if (name == "slice") {
+    // The limit of all rows is dynamic in what a program is read as.
+    auto starts = integersOf(op, "start_indices"),
+         limits = integersOf(op, "limit_indices"),
+         strides = integersOf(op, "strides");
+    return starts && limits && strides && !starts->empty() &&
+                   starts->front() == 0 && strides->front() == 1 &&
+                   ShapedType::isDynamic(limits->front())
+               ? rowsOf(op->getOperand(0))
+               : std::nullopt;
+  }
+  if (name == "real_dynamic_slice" && op->getNumOperands() == 4) {
     // From the first row, each row.
     std::optional<Extent> start = elementOf(op->getOperand(1), 0),
                           step = elementOf(op->getOperand(3), 0);
@@ -137,24 +189,21 @@ std::optional<Extent> mlir::moe::raising::rowsOf(Value tensor) {
                ? elementOf(op->getOperand(2), 0)
                : std::nullopt;
   }
-  if (name == "stablehlo.composite" && op->getNumOperands() > 0) {
-    auto of = op->getAttrOfType<StringAttr>("name");
-    bool keepsRows = of && (of.getValue() == "chlo.top_k" ||
-                            of.getValue() == "chlo.ragged_dot");
-    return keepsRows ? rowsOf(op->getOperand(0)) : std::nullopt;
-  }
-  if (name == "stablehlo.dot_general") {
+  if (name == "dot_general") {
     std::string dims = textOf(op, "dot_dimension_numbers");
     auto contracting = integersIn(dims, "lhs_contracting_dimensions");
     return contracting && !llvm::is_contained(*contracting, 0)
                ? rowsOf(op->getOperand(0))
                : std::nullopt;
   }
-  if (name == "stablehlo.reduce" && op->getNumResults() == 1) {
+  if (name == "reduce" && op->getNumResults() == 1) {
     auto dims = integersOf(op, "dimensions");
     return dims && !llvm::is_contained(*dims, 0) ? rowsOf(op->getOperand(0))
                                                  : std::nullopt;
   }
+  // An operand of the program that is read.
+  if (isNamed(op, "torch_c.to_builtin_tensor"))
+    return Extent{tensor, 1, 0};
   return std::nullopt;
 }
 
@@ -192,20 +241,19 @@ std::optional<Extent> mlir::moe::raising::elementOf(Value tensor,
     return Extent{
         {}, 0, (*(elements.value_begin<APInt>() + index)).getSExtValue()};
   }
-  StringRef name = op->getName().getStringRef();
-  if (name == "stablehlo.get_dimension_size") {
+  StringRef name = stablehloName(op);
+  if (name == "get_dimension_size") {
     auto dim = integersOf(op, "dimension");
     return dim && dim->front() == 0 ? rowsOf(op->getOperand(0)) : std::nullopt;
   }
-  if (name == "stablehlo.convert" || name == "stablehlo.reshape" ||
-      name == "stablehlo.broadcast_in_dim") {
+  if (name == "convert" || name == "reshape" || name == "broadcast_in_dim") {
     auto from = dyn_cast<RankedTensorType>(op->getOperand(0).getType());
     if (!from || from.getRank() > 1)
       return std::nullopt;
     bool isOne = from.getRank() == 0 || from.getDimSize(0) == 1;
     return elementOf(op->getOperand(0), isOne ? 0 : index);
   }
-  if (name == "stablehlo.concatenate") {
+  if (name == "concatenate") {
     for (Value part : op->getOperands()) {
       auto from = dyn_cast<RankedTensorType>(part.getType());
       if (!from || from.getRank() != 1 || from.isDynamicDim(0))
@@ -216,17 +264,16 @@ std::optional<Extent> mlir::moe::raising::elementOf(Value tensor,
     }
     return std::nullopt;
   }
-  if (name == "stablehlo.multiply" || name == "stablehlo.add" ||
-      name == "stablehlo.subtract")
+  if (name == "multiply" || name == "add" || name == "subtract")
     return combine(op, elementOf(op->getOperand(0), index),
                    elementOf(op->getOperand(1), index));
-  if (name == "stablehlo.select") {
+  if (name == "select") {
     // A predicate that is constant: the wrapping of constant indices.
     std::optional<double> which = splatOf(op->getOperand(0));
     return which ? elementOf(op->getOperand(*which != 0 ? 1 : 2), index)
                  : std::nullopt;
   }
-  if (name == "stablehlo.gather" && type.getNumElements() == 1 &&
+  if (name == "gather" && type.getNumElements() == 1 &&
       op->getNumOperands() == 2) {
     // One element of a vector.
     Value at = op->getOperand(1);

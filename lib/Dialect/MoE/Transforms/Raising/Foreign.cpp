@@ -31,6 +31,27 @@ void mlir::moe::raising::remarkNotRaised(Operation *op, StringRef name,
 // Names and attributes
 //===----------------------------------------------------------------------===//
 
+constexpr StringLiteral stablehlo = "stablehlo.", chlo = "chlo.",
+                        reading = "moe_reading.";
+
+StringRef mlir::moe::raising::stablehloName(Operation *op) {
+  StringRef name = op->getName().getStringRef();
+  return name.consume_front(stablehlo) || name.consume_front(reading)
+             ? name
+             : StringRef();
+}
+
+bool mlir::moe::raising::isNamed(Operation *op, StringRef name) {
+  if (!op)
+    return false;
+  StringRef of = op->getName().getStringRef();
+  if (of == name)
+    return true;
+  return of.consume_front(reading) &&
+         (name.consume_front(stablehlo) || name.consume_front(chlo)) &&
+         of == name;
+}
+
 bool mlir::moe::raising::walkOutsideLinalg(
     Operation *root, llvm::function_ref<WalkResult(Operation *)> visit) {
   return root
@@ -65,7 +86,7 @@ Operation *mlir::moe::raising::findMalformed(Operation *root) {
   walkOutsideLinalg(root, [&](Operation *op) {
     StringRef name = op->getName().getStringRef();
     auto expected =
-        name.consume_front("stablehlo.") ? operands.find(name) : operands.end();
+        name.consume_front(stablehlo) ? operands.find(name) : operands.end();
     if (expected == operands.end())
       return WalkResult::advance();
     auto isTensor = [](Type type) { return isa<RankedTensorType>(type); };
@@ -81,6 +102,8 @@ Operation *mlir::moe::raising::findMalformed(Operation *root) {
 
 std::string mlir::moe::raising::textOf(Operation *op, StringRef attribute) {
   std::string text;
+  if (auto string = op->getAttrOfType<StringAttr>(attribute))
+    return string.str();
   if (Attribute value = op->getAttr(attribute)) {
     llvm::raw_string_ostream os(text);
     value.print(os);
@@ -172,6 +195,8 @@ static Type readElementType(StringRef text, MLIRContext *context) {
       .Case("f8E4M3FN", Float8E4M3FNType::get(context))
       .Case("si32", b.getI32Type())
       .Case("si64", b.getI64Type())
+      .Case("i1", b.getI1Type())
+      .Case("f64", b.getF64Type())
       .Default(Type());
 }
 
@@ -212,6 +237,10 @@ static Value createForeign(OpBuilder &b, StringRef name, Value operand,
 Value mlir::moe::raising::asTensor(OpBuilder &b, Value value) {
   if (isa<RankedTensorType>(value.getType()))
     return value;
+  if (Operation *from = definedBy(value, "torch_c.from_builtin_tensor");
+      from && from->getNumOperands() == 1 &&
+      from->getOperand(0).getType() == tensorTypeOf(value.getType()))
+    return from->getOperand(0);
   return createForeign(b, "torch_c.to_builtin_tensor", value,
                        tensorTypeOf(value.getType()));
 }
@@ -226,6 +255,17 @@ Value mlir::moe::raising::asForeign(OpBuilder &b, Value value, Type type) {
   if (value.getType() != tensor)
     value = tensor::CastOp::create(b, value.getLoc(), tensor, value);
   return createForeign(b, "torch_c.from_builtin_tensor", value, type);
+}
+
+void mlir::moe::raising::foldConversions(RewriterBase &rewriter,
+                                         Value foreign) {
+  Operation *from = definedBy(foreign, "torch_c.from_builtin_tensor");
+  if (!from)
+    return;
+  for (Operation *user : llvm::make_early_inc_range(foreign.getUsers()))
+    if (isNamed(user, "torch_c.to_builtin_tensor") &&
+        user->getResult(0).getType() == from->getOperand(0).getType())
+      rewriter.replaceOp(user, from->getOperand(0));
 }
 
 bool mlir::moe::raising::isTorchNone(Value value) {
@@ -250,6 +290,18 @@ Value mlir::moe::raising::swappedLastTwo(Value value) {
                                                         : Value();
   if (isNamed(op, "stablehlo.transpose") && op->getNumOperands() == 1)
     return integersOf(op, "permutation") == swap ? op->getOperand(0) : Value();
+  if (isNamed(op, "torch.aten.permute") && op->getNumOperands() == 2) {
+    Operation *dims = definedBy(op->getOperand(1), "torch.prim.ListConstruct");
+    RankedTensorType type = tensorTypeOf(op->getOperand(0).getType());
+    if (!dims || !type || dims->getNumOperands() != swap.size())
+      return {};
+    for (auto [value, expected] : llvm::zip_equal(dims->getOperands(), swap)) {
+      std::optional<int64_t> dim = torchInteger(value);
+      if (!dim || (*dim < 0 ? *dim + 3 : *dim) != expected)
+        return {};
+    }
+    return type.getRank() == 3 ? op->getOperand(0) : Value();
+  }
   if (isNamed(op, "torch.aten.transpose.int") && op->getNumOperands() == 3) {
     RankedTensorType type = tensorTypeOf(op->getOperand(0).getType());
     std::optional<int64_t> first = torchInteger(op->getOperand(1)),

@@ -41,9 +41,12 @@ void remarkNotRaised(Operation *op, StringRef name, StringRef reason);
 // Names and attributes
 //===----------------------------------------------------------------------===//
 
-inline bool isNamed(Operation *op, StringRef name) {
-  return op && op->getName().getStringRef() == name;
-}
+/// Returns the name of an operation of StableHLO, or of one that a program is
+/// read as (Reading.h), without the dialect; empty for others.
+StringRef stablehloName(Operation *op);
+/// True for operations with that name. Those that a program is read as have the
+/// names of StableHLO's and CHLO's.
+bool isNamed(Operation *op, StringRef name);
 /// Returns the operation with that name that defines `value`, else null.
 inline Operation *definedBy(Value value, StringRef name) {
   Operation *op = value.getDefiningOp();
@@ -96,6 +99,9 @@ RankedTensorType tensorTypeOf(Type type);
 Value asTensor(OpBuilder &b, Value value);
 /// Returns the tensor `value` as `type`, which asTensor() converted from.
 Value asForeign(OpBuilder &b, Value value, Type type);
+
+/// Replaces conversions of what asForeign() returned back to a tensor.
+void foldConversions(RewriterBase &rewriter, Value foreign);
 
 /// True for an operand of torch-mlir that is not given.
 bool isTorchNone(Value value);

@@ -80,8 +80,8 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
 def MoERaiseRouting : Pass<"moe-raise-routing"> {
   let summary = "Turn choices of other dialects into dispatches";
   let description = [{
-    Programs of JAX sort the choices of their tokens by expert and gather rows
-    in that order. In StableHLO, matched by name as in `moe-raise-grouped`:
+    Programs sort the choices of their tokens by expert and gather rows in that
+    order. In StableHLO, matched by name as in `moe-raise-grouped`:
 
     | operation | becomes |
     | --- | --- |
@@ -115,6 +115,16 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     The products between them become `moe.grouped_matmul`, a bias of each expert
     is added in its epilogue. Of what a token did not choose nothing is
     computed: a NaN there, times 0, does not reach the result.
+
+    Programs of torch-mlir are read as these operations, by name too: `topk`,
+    `max.dim`, `sort`, `argsort`, `one_hot`, `histc`, `bincount`, `cumsum`,
+    `index`, `index_select`, `gather`, `scatter`, `index_put`, `index_add`,
+    `bmm`, `einsum`, views, elementwise operations and others, as
+    `torch.aten.topk` or `"torch.operator"` with this name. So are programs of
+    linalg, if a `moe.gate` is there. What is raised replaces values of the
+    program; all else stays the operation that it is. PyTorch's `sort` may order
+    the choices of one expert otherwise than a dispatch: where anything else
+    uses that order, nothing is raised.
 
     Blocks without a top-k or grouped product are not changed. Functions that
     are called have to be inlined before. `moe-raise-grouped`

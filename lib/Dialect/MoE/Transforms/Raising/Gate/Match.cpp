@@ -115,10 +115,28 @@ Value Elementwise::inputOf(Value scalar, ArrayRef<unsigned> dims) {
   if (!input)
     return {};
   unsigned index = cast<BlockArgument>(skipWidening(scalar)).getArgNumber();
-  AffineMap map = op.getIndexingMapsArray()[index];
-  AffineMap expected = AffineMap::getMultiDimMapWithTargets(
-      map.getNumDims(), dims, op.getContext());
-  return map == expected ? input : Value();
+  ArrayRef<AffineExpr> exprs = op.getIndexingMapsArray()[index].getResults();
+  if (exprs.size() < dims.size())
+    return {};
+  // Extents of 1, which are kept where a dimension is reduced, have index 0.
+  SmallVector<int64_t> loops = op.getStaticLoopRanges();
+  auto isUnit = [&](AffineExpr expr) {
+    auto dim = dyn_cast<AffineDimExpr>(expr);
+    return dim && loops[dim.getPosition()] == 1;
+  };
+  for (auto [place, expr] : llvm::enumerate(exprs)) {
+    bool isZero =
+        isa<AffineConstantExpr>(expr) &&
+        cast<AffineConstantExpr>(expr).getValue() == 0 &&
+        cast<RankedTensorType>(input.getType()).getDimSize(place) == 1;
+    bool fits = place < dims.size()
+                    ? expr == getAffineDimExpr(dims[place], op.getContext()) ||
+                          (isZero && loops[dims[place]] == 1)
+                    : isZero || isUnit(expr);
+    if (!fits)
+      return {};
+  }
+  return input;
 }
 
 std::optional<Elementwise> mlir::moe::raising::matchElementwise(Value tensor) {
@@ -177,10 +195,13 @@ Value mlir::moe::raising::matchReduction(Value tensor, Reduction kind) {
     return {};
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   unsigned last = op.getNumLoops() - 1;
+  AffineMap out = AffineMap::getMultiDimIdentityMap(last + 1, op.getContext())
+                      .getMajorSubMap(last);
+  // The dimension may be kept, with extent 1.
+  AffineMap kept =
+      out.insertResult(getAffineConstantExpr(0, op.getContext()), last);
   if (op.getIteratorTypesArray()[last] != utils::IteratorType::reduction ||
-      !maps[0].isIdentity() ||
-      maps[1] != AffineMap::getMultiDimIdentityMap(last + 1, op.getContext())
-                     .getMajorSubMap(last))
+      !maps[0].isIdentity() || (maps[1] != out && maps[1] != kept))
     return {};
   auto fill = op.getDpsInits()[0].getDefiningOp<linalg::FillOp>();
   std::optional<double> start =

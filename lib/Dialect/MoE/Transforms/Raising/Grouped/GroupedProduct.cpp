@@ -139,12 +139,28 @@ static Value offsetsOfSizes(Value sizes) {
              : Value();
 }
 
+/// Returns the offsets of a dispatch or route whose ends these are.
+static Value offsetsOfEnds(Value ends) {
+  if (Operation *from = definedBy(ends, "torch_c.from_builtin_tensor"))
+    ends = from->getOperand(0);
+  auto slice = ends.getDefiningOp<tensor::ExtractSliceOp>();
+  if (!slice || slice.getSourceType().getRank() != 1 ||
+      !isa_and_present<DispatchOp, RouteOp>(slice.getSource().getDefiningOp()))
+    return {};
+  int64_t count = slice.getSourceType().getDimSize(0) - 1;
+  return slice.getStaticOffsets() == ArrayRef<int64_t>(1) &&
+                 slice.getStaticSizes() == ArrayRef(count) &&
+                 slice.getStaticStrides() == ArrayRef<int64_t>(1)
+             ? slice.getSource()
+             : Value();
+}
+
 Value GroupedProductBuilder::offsetsOf(Value groups, GroupArgument argument) {
   Value &made = offsets[{groups, argument}];
   if (made)
     return made;
-  if (Value known = offsetsOfSizes(groups);
-      known && argument == GroupArgument::Sizes)
+  if (Value known = argument == GroupArgument::Sizes ? offsetsOfSizes(groups)
+                                                     : offsetsOfEnds(groups))
     return made = known;
   // Beside the groups, where all their users find it.
   OpBuilder::InsertionGuard guard(rewriter);

@@ -63,6 +63,7 @@ public:
     if (!made)
       return Outcome::left(reason);
     rewriter.replaceOp(op, made);
+    foldConversions(rewriter, made);
     return Outcome::raised();
   }
   RewriterBase &getRewriter() { return rewriter; }

@@ -59,6 +59,12 @@ static bool sortsAscending(Operation *op) {
 //===----------------------------------------------------------------------===//
 
 Value Choices::idsOf(Value value) {
+  while (Operation *convert = definedBy(value, "stablehlo.convert")) {
+    if (!isInteger(convert->getOperand(0)) || !isInteger(value) ||
+        getElementTypeOrSelf(value).getIntOrFloatBitWidth() < 32)
+      break;
+    value = convert->getOperand(0);
+  }
   if (auto expand = value.getDefiningOp<tensor::ExpandShapeOp>())
     value = expand.getSrc();
   auto gate = value.getDefiningOp<GateOp>();
@@ -168,6 +174,7 @@ void Choices::visit(Operation *op) {
       {"dynamic_iota", &Choices::visitIota},
       {"sort", &Choices::visitSort},
       {"divide", &Choices::visitDivide},
+      {"floor_divide", &Choices::visitDivide},
       {"select", &Choices::visitSelect},
       {"and", &Choices::visitSelect},
       {"maximum", &Choices::visitSelect},
@@ -177,11 +184,12 @@ void Choices::visit(Operation *op) {
       {"reduce", &Choices::visitReduce},
       {"gather", &Choices::visitGather},
       {"scatter", &Choices::visitScatter},
+      {"cumulative_sum", &Choices::visitCumulativeSum},
       {"multiply", &Choices::visitMultiply},
       {"add", &Choices::visitMultiply},
   };
-  StringRef name = op->getName().getStringRef();
-  if (!name.consume_front("stablehlo.") || op->getNumResults() == 0)
+  StringRef name = stablehloName(op);
+  if (name.empty() || op->getNumResults() == 0)
     return;
   auto rule = rules.find(name);
   if (rule != rules.end())
@@ -205,7 +213,7 @@ void Choices::visitView(Operation *op) {
     return;
   if (const Role *role = get(from)) {
     if (role->kind == Role::OneHot || role->kind == Role::Truth ||
-        role->kind == Role::Counts) {
+        role->kind == Role::Counts || role->kind == Role::Ends) {
       bool isCast = source.getShape() == type.getShape();
       if (role->kind == Role::Truth || isCast)
         set(to, *role);
@@ -410,6 +418,17 @@ void Choices::visitReduce(Operation *op) {
     set(op->getResult(0), {Role::Counts, role->ids});
 }
 
+Role Choices::sortedRows(Value rows, Value ids) const {
+  // Weighted before they return to their places.
+  if (Operation *product = definedBy(rows, "stablehlo.multiply"))
+    for (unsigned i : {0u, 1u}) {
+      const Role *weights = get(product->getOperand(i), Role::SortedWeights);
+      if (weights && weights->ids == ids)
+        return {Role::Rows, ids, product->getOperand(1 - i), weights->of};
+    }
+  return {Role::Rows, ids, rows};
+}
+
 void Choices::visitGather(Operation *op) {
   if (!gathersRows(op))
     return;
@@ -419,7 +438,7 @@ void Choices::visitGather(Operation *op) {
     return;
   Value ids = at->ids;
   if (at->kind == Role::Inverse && hasRank(from, 2) && !isInteger(from))
-    return set(to, {Role::Rows, ids, from});
+    return set(to, sortedRows(from, ids));
   if (at->kind != Role::Order || !of || !hasRank(from, 1))
     return;
   if (of->kind == Role::FlatWeights && areWeightsOf(of->of, ids))
@@ -451,7 +470,14 @@ void Choices::visitScatter(Operation *op) {
   if (hasRank(updates, 1) && get(updates, Role::Iota))
     set(to, {Role::Inverse, ids});
   else if (hasRank(updates, 2) && !isInteger(updates))
-    set(to, {Role::Rows, ids, updates});
+    set(to, sortedRows(updates, ids));
+}
+
+void Choices::visitCumulativeSum(Operation *op) {
+  const Role *counts = get(op->getOperand(0), Role::Counts);
+  if (counts && integersOf(op, "dimension") == Dims{0} &&
+      tensorOf(op->getResult(0)).getRank() == 1)
+    set(op->getResult(0), {Role::Ends, counts->ids});
 }
 
 Value mlir::moe::raising::repeatedAlongRows(Value value, int64_t rank) {

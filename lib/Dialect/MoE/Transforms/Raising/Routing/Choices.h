@@ -36,6 +36,7 @@ struct Role {
     Experts, // [.., E]: the index along the last dimension
     OneHot,  // [M, E]: 1 where the choice has the expert
     Counts,  // [E]: choices of each expert
+    Ends,    // [E]: those of each expert and the ones before
     Truth,   // true everywhere
     Rows, // [M, H]: rows `of`, which are sorted, in the order of the choices,
           // each times its element of `weights` [T, K] if given
@@ -83,6 +84,9 @@ private:
   void visitGather(Operation *op);
   void visitScatter(Operation *op);
   void visitMultiply(Operation *op);
+  void visitCumulativeSum(Operation *op);
+  /// The role of sorted rows that return to the order of the choices.
+  Role sortedRows(Value rows, Value ids) const;
 
   llvm::MapVector<Value, Role> roles;
 };

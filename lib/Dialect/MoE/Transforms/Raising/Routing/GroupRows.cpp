@@ -276,6 +276,22 @@ static std::optional<std::pair<Value, bool>>
 matchWeights(Value value, const Axes &axes, RowLayout layout,
              const Selector &selector, const Selectors &selectors) {
   Axes of = axes;
+  auto skipTransposes = [&] {
+    while (Operation *op = definedBy(value, "stablehlo.transpose")) {
+      auto permutation = integersOf(op, "permutation");
+      if (!permutation || permutation->size() != of.size())
+        return;
+      Axes before(of.size());
+      for (auto [index, dim] : llvm::enumerate(*permutation)) {
+        if (dim < 0 || dim >= int64_t(of.size()))
+          return;
+        before[dim] = of[index];
+      }
+      of = before;
+      value = op->getOperand(0);
+    }
+  };
+  skipTransposes();
   if (layout == RowLayout::Choices) {
     std::optional<GatheredWeights> gathered = matchGatheredWeights(value);
     if (!gathered || !gathered->ids)
@@ -285,11 +301,13 @@ matchWeights(Value value, const Axes &axes, RowLayout layout,
       return std::nullopt;
     Axes expected = ids->axes;
     expected.pop_back();
-    if (Axes(axes.begin(), axes.begin() + gathered->idDims) != expected)
+    if (Axes(of.begin(), of.begin() + gathered->idDims) != expected)
       return std::nullopt;
+    Axes rest(of.begin() + gathered->idDims, of.end());
     of = {"e"};
-    of.append(axes.begin() + gathered->idDims, axes.end());
+    of.append(rest);
     value = gathered->weights;
+    skipTransposes();
   }
   RankedTensorType type = tensorOf(value);
   if (!type.hasStaticShape() || type.getRank() != 3 ||
@@ -470,6 +488,7 @@ Value RowGrouper::buildElementwise(Operation *op, const Axes &axes) {
   if (ShapedType::isDynamic(columns))
     return {};
   Operation *clone = rewriter.clone(*op, mapping);
+  clone->removeDiscardableAttr("id"); // no value of a program that is read
   clone->getResult(0).setType(
       RankedTensorType::get({count, columns}, type.getElementType()));
   return clone->getResult(0);

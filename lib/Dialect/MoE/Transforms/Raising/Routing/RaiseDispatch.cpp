@@ -89,8 +89,17 @@ bool mlir::moe::raising::raiseDispatch(Operation *op, Routing &routing) {
   return true;
 }
 
-/// Returns the vector of sizes of the experts.
-static Value buildCounts(Routing &routing, Value offsets, Type type) {
+/// Returns integers of 32 bits as those of a type of 32 or 64 bits.
+static Value buildWide(OpBuilder &b, Location loc, Value value, Type type) {
+  Type element = getElementTypeOrSelf(type);
+  auto from = cast<RankedTensorType>(value.getType());
+  return element == from.getElementType()
+             ? value
+             : arith::ExtSIOp::create(b, loc, from.clone(element), value);
+}
+
+/// Returns the vector of sizes of the experts, or of their ends.
+static Value buildCounts(Routing &routing, Value offsets, bool isEnds) {
   RewriterBase &rewriter = routing.rewriter;
   Location loc = offsets.getLoc();
   int64_t experts = cast<RankedTensorType>(offsets.getType()).getDimSize(0) - 1;
@@ -101,13 +110,11 @@ static Value buildCounts(Routing &routing, Value offsets, Type type) {
         ArrayRef<OpFoldResult>{rewriter.getIndexAttr(experts)},
         ArrayRef<OpFoldResult>{rewriter.getIndexAttr(1)});
   };
-  Value upper = slice(1), lower = slice(0);
-  Value counts = arith::SubIOp::create(rewriter, loc, upper, lower);
-  Type element = getElementTypeOrSelf(type);
-  if (!element.isInteger(32))
-    counts = arith::ExtSIOp::create(
-        rewriter, loc, RankedTensorType::get({experts}, element), counts);
-  return counts;
+  Value upper = slice(1);
+  if (isEnds)
+    return upper;
+  Value lower = slice(0);
+  return arith::SubIOp::create(rewriter, loc, upper, lower);
 }
 
 bool mlir::moe::raising::raiseCounts(Routing &routing, Block &block) {
@@ -115,25 +122,25 @@ bool mlir::moe::raising::raiseCounts(Routing &routing, Block &block) {
   bool changed = false;
   for (const auto &[value, role] : routing.choices.all()) {
     Operation *op = value.getDefiningOp();
-    bool isCounts = role.kind == Role::Counts,
+    bool isEnds = role.kind == Role::Ends,
+         isCounts = role.kind == Role::Counts || isEnds,
          isInverse = role.kind == Role::Inverse,
          isTokens = role.kind == Role::Tokens;
     auto type = dyn_cast<RankedTensorType>(value.getType());
     if (!(isCounts || isInverse || isTokens) || !op || value.use_empty() ||
         type.getRank() != 1 ||
-        !(type.getElementType().isSignlessInteger(32) || isCounts))
+        !(type.getElementType().isSignlessInteger(32) ||
+          type.getElementType().isSignlessInteger(64)))
       continue;
     Operation *grouping = routing.groupingBefore(op, role.ids);
     rewriter.setInsertionPointAfter(op);
     Value made;
     if (isCounts) {
-      made = buildCounts(routing, Routing::offsetsOf(grouping), type);
+      made = buildCounts(routing, Routing::offsetsOf(grouping), isEnds);
     } else if (isInverse) {
-      made = routing.recast(tensor::CollapseShapeOp::create(
-                                rewriter, op->getLoc(),
-                                Routing::positionsOf(grouping),
-                                ArrayRef<ReassociationIndices>{{0, 1}}),
-                            type);
+      made = tensor::CollapseShapeOp::create(
+          rewriter, op->getLoc(), Routing::positionsOf(grouping),
+          ArrayRef<ReassociationIndices>{{0, 1}});
     } else {
       auto route = dyn_cast<RouteOp>(grouping);
       if (!route) {
@@ -146,9 +153,10 @@ bool mlir::moe::raising::raiseCounts(Routing &routing, Block &block) {
             /*capacity=*/nullptr, /*priority=*/nullptr, /*overflow=*/nullptr,
             /*choices=*/nullptr);
       }
-      made = routing.recast(route.getTokens(), type);
+      made = route.getTokens();
     }
-    rewriter.replaceAllUsesWith(value, made);
+    made = buildWide(rewriter, op->getLoc(), made, type);
+    rewriter.replaceAllUsesWith(value, routing.recast(made, type));
     changed = true;
   }
   return changed;

@@ -108,6 +108,26 @@ static SmallVector<Mixture> matchDot(Operation *op, Routing &routing) {
   return found;
 }
 
+/// Returns the product whose elements `value` has, perhaps in another shape,
+/// with its axes for those of `value`.
+static Operation *skipReshapes(Value value, Axes &axes,
+                               const AxisExtents &extents) {
+  while (Operation *op = value.getDefiningOp()) {
+    if (isNamed(op, "stablehlo.multiply"))
+      return op;
+    if (!isReshape(op))
+      break;
+    std::optional<Axes> of =
+        reshapeAxes(axes, tensorOf(value).getShape(),
+                    tensorOf(op->getOperand(0)).getShape(), extents);
+    if (!of)
+      break;
+    axes = *of;
+    value = op->getOperand(0);
+  }
+  return nullptr;
+}
+
 /// A sum over the experts or choices of rows times weights.
 static SmallVector<Mixture> matchSum(Operation *op, Routing &routing) {
   SmallVector<Mixture> found;
@@ -115,33 +135,47 @@ static SmallVector<Mixture> matchSum(Operation *op, Routing &routing) {
   if (op->getNumOperands() != 2 || updateOf(op) != Update::Add || !dims ||
       dims->size() != 1 || splatOf(op->getOperand(1)) != 0.0)
     return found;
-  Operation *product = definedBy(op->getOperand(0), "stablehlo.multiply");
-  if (!product)
-    return found;
-  auto type = tensorOf(product->getResult(0));
+  auto type = tensorOf(op->getOperand(0));
   int64_t summed = dims->front();
-  if (type.getRank() != 3 || summed < 0 || summed > 1)
+  if (!type || type.getRank() != 3 || summed < 0 || summed > 1)
     return found;
-  for (unsigned i : {0u, 1u}) {
-    Value weights = product->getOperand(i), rows = product->getOperand(1 - i);
-    Axes dense(3, "*");
-    dense[summed] = "e";
-    dense[1 - summed] = "t";
-    if (std::optional<Selector> selector = routing.selectors.get(weights)) {
-      if (layoutOf(*selector) == RowLayout::Dense && selector->axes == dense) {
-        dense[2] = "n";
-        found.push_back({RowLayout::Dense, *selector, rows, dense});
-      }
-      continue;
+  auto axesFor = [&](StringRef summedAxis) {
+    Axes axes(3, "n");
+    axes[summed] = summedAxis;
+    axes[1 - summed] = "t";
+    return axes;
+  };
+  auto repeated = [](Axes axes) {
+    for (std::string &names : axes)
+      if (names == "n")
+        names = "*";
+    return axes;
+  };
+  // Of the experts.
+  if (Operation *product = definedBy(op->getOperand(0), "stablehlo.multiply"))
+    for (unsigned i : {0u, 1u}) {
+      std::optional<Selector> selector =
+          routing.selectors.get(product->getOperand(i));
+      if (selector && layoutOf(*selector) == RowLayout::Dense &&
+          selector->axes == repeated(axesFor("e")))
+        found.push_back({RowLayout::Dense, *selector,
+                         product->getOperand(1 - i), axesFor("e")});
     }
-    for (Selector choices : choicesOf(routing)) {
-      Axes axes{"t", choices.axes[1], "*"};
-      if (summed != 1)
+  // Of the choices.
+  for (const Selector &known : choicesOf(routing)) {
+    Axes axes = axesFor(known.axes[1]);
+    Operation *product = summed == 1 ? skipReshapes(op->getOperand(0), axes,
+                                                    Selectors::extentsOf(known))
+                                     : nullptr;
+    for (unsigned i : {0u, 1u}) {
+      if (!product || routing.selectors.get(product->getOperand(i)))
         continue;
-      choices.weights = Selectors::weightsOf(weights, axes, choices.ids);
-      axes[2] = "n";
+      Selector choices = known;
+      choices.weights = Selectors::weightsOf(product->getOperand(i),
+                                             repeated(axes), choices.ids);
       if (choices.weights)
-        found.push_back({RowLayout::Choices, choices, rows, axes});
+        found.push_back(
+            {RowLayout::Choices, choices, product->getOperand(1 - i), axes});
     }
   }
   return found;

@@ -5,12 +5,15 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Reading/Reading.h"
+#include "Reading/TorchReader.h"
 #include "Routing.h"
 
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "llvm/ADT/StringSet.h"
 
@@ -45,10 +48,11 @@ static bool isWithoutEffect(Operation *op) {
                                         "rng",
                                         "rng_bit_generator",
                                         "send",
+                                        "value",
                                         "while"};
-  StringRef name = op->getName().getStringRef();
-  return (name.consume_front("stablehlo.") && !others.contains(name)) ||
-         name.starts_with("chlo.");
+  StringRef name = stablehloName(op);
+  return (!name.empty() && !others.contains(name)) ||
+         op->getName().getStringRef().starts_with("chlo.");
 }
 
 /// True for operations that a layer of experts has: a top-k or grouped product.
@@ -58,6 +62,12 @@ static bool isOfExperts(Operation *op) {
   StringRef name = op->getName().getStringRef();
   if (name == "chlo.top_k" || name == "chlo.ragged_dot")
     return true;
+  if (name.starts_with("torch.")) {
+    static const llvm::StringSet<> names{"aten.topk", "aten.max.dim",
+                                         "aten._grouped_mm",
+                                         "transformers.grouped_mm_fallback"};
+    return names.contains(torchName(op));
+  }
   if (name != "stablehlo.composite")
     return false;
   auto of = op->getAttrOfType<StringAttr>("name");
@@ -80,7 +90,13 @@ static bool removeTruth(Operation *op, Routing &routing) {
 
 namespace {
 struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
-  using MoERaiseRoutingBase::MoERaiseRoutingBase;
+  using Base = moe::impl::MoERaiseRoutingBase<MoERaiseRouting>;
+  using Base::Base;
+
+  void getDependentDialects(DialectRegistry &registry) const override {
+    Base::getDependentDialects(registry);
+    registry.insert<ReadingDialect, math::MathDialect>();
+  }
 
   void runOnOperation() override {
     // Blocks without experts stay as they are.
@@ -94,43 +110,95 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       return markAllAnalysesPreserved();
     if (Operation *op = findMalformed(getOperation()))
       return remarkNotRaised(op, "RoutingNotRaised", malformed);
-    for (Block *block : blocks)
-      raise(*block);
+    // Inner blocks first: blocks that are read are replaced by their copy.
+    SmallVector<std::pair<Region *, unsigned>> places;
+    for (Block *block : llvm::reverse(blocks))
+      places.push_back({block->getParent(), block->computeBlockNumber()});
+    bool isChanged = false;
+    for (auto [region, number] : places) {
+      Block &block = *std::next(region->begin(), number);
+      isChanged |=
+          isStableHLO(block) ? count(raise(block)) : readAndRaise(block);
+    }
+    if (!isChanged)
+      markAllAnalysesPreserved();
   }
 
-  void raise(Block &block) {
+  /// What was raised in a block.
+  struct Raised {
+    unsigned gates = 0, dispatches = 0, combinations = 0, mixtures = 0;
+    bool isChanged = false;
+  };
+
+  bool count(const Raised &raised) {
+    numGates += raised.gates;
+    numDispatches += raised.dispatches;
+    numCombinations += raised.combinations;
+    numMixtures += raised.mixtures;
+    return raised.isChanged;
+  }
+
+  static bool isStableHLO(Block &block) {
+    return llvm::any_of(block, [](Operation &op) {
+      StringRef dialect = op.getName().getDialectNamespace();
+      return dialect == "stablehlo" || dialect == "chlo";
+    });
+  }
+
+  /// Raises a block of torch-mlir or linalg, which is read as StableHLO.
+  bool readAndRaise(Block &block) {
+    Region *region = block.getParent();
+    Operation *parent = region->getParentOp();
+    Operation *copy = parent->clone();
+    Region &made = copy->getRegion(region->getRegionNumber());
+    Block &body = *std::next(made.begin(), block.computeBlockNumber());
+    Reader reader(body);
+    reader.read(body);
+    Raised raised = raise(body);
+    bool isSorted = raised.dispatches + raised.combinations > 0;
+    std::string reason = raised.isChanged ? reader.finish(body, isSorted) : "";
+    bool isDone = raised.isChanged && reason.empty();
+    if (isDone)
+      region->takeBody(made);
+    copy->erase();
+    if (!reason.empty())
+      remarkNotRaised(parent, "RoutingNotRaised", reason);
+    return isDone && count(raised);
+  }
+
+  Raised raise(Block &block) {
     IRRewriter rewriter(&getContext());
     Routing routing{rewriter, {}};
-    bool changed = false;
+    Raised raised;
     for (Operation &op : llvm::make_early_inc_range(block)) {
       rewriter.setInsertionPoint(&op);
       if (GateOp gate = raiseTopK(&op, rewriter)) {
         routing.visit(gate);
-        ++numGates;
-        changed = true;
+        ++raised.gates;
+        raised.isChanged = true;
         continue;
       }
       if (raiseSoftmax(&op, rewriter) || raiseColumns(&op, rewriter)) {
-        changed = true;
+        raised.isChanged = true;
         continue;
       }
       if (removeTruth(&op, routing))
         continue;
       bool isRaised = true;
       if (raiseDispatch(&op, routing))
-        ++numDispatches;
+        ++raised.dispatches;
       else if (raiseCombine(&op, routing))
-        ++numCombinations;
+        ++raised.combinations;
       else if (raiseMixture(&op, routing))
-        ++numMixtures;
+        ++raised.mixtures;
       else
         isRaised = false;
-      changed |= isRaised;
+      raised.isChanged |= isRaised;
       if (!isRaised)
         routing.visit(&op);
     }
-    if (!changed)
-      return;
+    if (!raised.isChanged)
+      return raised;
     eraseUnused(rewriter, block);
     // Of what is left.
     routing.choices = Choices();
@@ -138,6 +206,7 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       routing.choices.visit(&op);
     if (raiseCounts(routing, block))
       eraseUnused(rewriter, block);
+    return raised;
   }
 
   /// Erases operations that nothing uses any more.

@@ -46,14 +46,15 @@ void Selectors::visit(Operation *op) {
       {"add", &Selectors::visitAdd},
       {"subtract", &Selectors::visitAdd},
       {"select", &Selectors::visitSelect},
+      {"minimum", &Selectors::visitMinimum},
       {"reduce", &Selectors::visitReduce},
       {"reduce_window", &Selectors::visitCumulativeSum},
+      {"cumulative_sum", &Selectors::visitCumulativeSum},
       {"dot_general", &Selectors::visitDot},
       {"scatter", &Selectors::visitScatter},
   };
-  StringRef name = op->getName().getStringRef();
-  if (!name.consume_front("stablehlo.") || op->getNumResults() != 1 ||
-      !tensorOf(op->getResult(0)))
+  StringRef name = stablehloName(op);
+  if (name.empty() || op->getNumResults() != 1 || !tensorOf(op->getResult(0)))
     return;
   auto rule = rules.find(name);
   if (rule != rules.end())
@@ -136,7 +137,7 @@ void Selectors::visitCompare(Operation *op) {
   for (bool swapped : {false, true}) {
     Value left = op->getOperand(swapped), right = op->getOperand(!swapped);
     std::optional<Selector> selector = get(left);
-    if (!selector || textOf(op, "comparison_direction").size() < 3)
+    if (!selector || directionOf(op).size() != 2)
       continue;
     std::string direction = comparisonOf(op, swapped);
     if (std::optional<Selector> index = get(right);
@@ -339,6 +340,23 @@ void Selectors::visitSelect(Operation *op) {
   }
 }
 
+void Selectors::visitMinimum(Operation *op) {
+  for (unsigned i : {0u, 1u}) {
+    std::optional<Selector> place = get(op->getOperand(i));
+    std::optional<double> bound = splatOf(op->getOperand(1 - i));
+    if (!place || !bound)
+      continue;
+    // Places from the bound on are wrong, as those of dropped choices are.
+    if (place->kind == Selector::Place && place->on == 0 && !place->zeroFrom &&
+        countAxis(place->axes, 'e') == 0 && *bound >= 0 && *bound < (1 << 30) &&
+        *bound == double(int64_t(*bound))) {
+      place->zeroFrom = int64_t(*bound) + 1;
+      set(op, *place);
+    }
+    return;
+  }
+}
+
 void Selectors::visitReduce(Operation *op) {
   auto dims = integersOf(op, "dimensions");
   if (op->getNumOperands() != 2 || !dims)
@@ -389,37 +407,52 @@ void Selectors::visitReduce(Operation *op) {
   set(op, *selector);
 }
 
-void Selectors::visitCumulativeSum(Operation *op) {
-  if (op->getNumOperands() != 2 || updateOf(op) != Update::Add ||
-      splatOf(op->getOperand(1)) != 0.0 || !isExact(op->getResult(0)))
-    return;
-  std::optional<Selector> selector = get(op->getOperand(0));
-  if (!selector || !isPlainHot(*selector) || !hasChoiceAxis(*selector))
-    return;
+/// Returns the dimension along which each element is the sum of those up to
+/// it; none for other windows.
+static std::optional<int64_t> summedDimension(Operation *op) {
   RankedTensorType type = tensorOf(op->getOperand(0));
-  if (tensorOf(op->getResult(0)) != type)
-    return;
+  if (isNamed(op, "stablehlo.cumulative_sum")) {
+    auto dim = integersOf(op, "dimension");
+    return dim && dim->size() == 1 ? std::optional(dim->front()) : std::nullopt;
+  }
+  if (op->getNumOperands() != 2 || updateOf(op) != Update::Add ||
+      splatOf(op->getOperand(1)) != 0.0)
+    return std::nullopt;
   for (const char *name :
        {"window_strides", "base_dilations", "window_dilations"})
     if (auto steps = integersOf(op, name);
         steps && !llvm::all_of(*steps, [](int64_t step) { return step == 1; }))
-      return;
+      return std::nullopt;
   auto window = integersOf(op, "window_dimensions"),
        padding = integersOf(op, "padding");
   if (!window || int64_t(window->size()) != type.getRank() || !padding ||
       int64_t(padding->size()) != 2 * type.getRank())
-    return;
-  // Up to and including each element, along the choices of all tokens.
-  std::string along;
+    return std::nullopt;
+  std::optional<int64_t> along;
   for (int64_t dim = 0; dim < type.getRank(); ++dim) {
     int64_t low = (*padding)[2 * dim], high = (*padding)[2 * dim + 1];
     if ((*window)[dim] == 1 && low == 0 && high == 0)
       continue;
-    if (!along.empty() || (*window)[dim] != type.getDimSize(dim) ||
+    if (along || (*window)[dim] != type.getDimSize(dim) ||
         low != type.getDimSize(dim) - 1 || high != 0)
-      return;
-    along = selector->axes[dim];
+      return std::nullopt;
+    along = dim;
   }
+  return along;
+}
+
+void Selectors::visitCumulativeSum(Operation *op) {
+  if (op->getNumOperands() == 0 || !isExact(op->getResult(0)))
+    return;
+  std::optional<Selector> selector = get(op->getOperand(0));
+  if (!selector || !isPlainHot(*selector) || !hasChoiceAxis(*selector) ||
+      tensorOf(op->getResult(0)) != tensorOf(op->getOperand(0)))
+    return;
+  std::optional<int64_t> dim = summedDimension(op);
+  if (!dim || *dim < 0 || *dim >= int64_t(selector->axes.size()))
+    return;
+  // Along the choices of all tokens.
+  std::string along = selector->axes[*dim];
   bool hasOneChoice = topKOf(selector->ids) == 1;
   if (along != (hasOneChoice ? "t" : "tk") && along != "kt")
     return;

@@ -122,10 +122,11 @@ static bool isNotNegative(Value value, unsigned &budget) {
   if (auto gate = dyn_cast<GateOp>(op))
     return value == gate.getWeights() && gate.getScore() == Score::None &&
            isNotNegative(gate.getLogits(), budget);
-  StringRef name = op->getName().getStringRef();
-  if (!name.consume_front("stablehlo.") || op->getNumOperands() == 0)
+  StringRef name = stablehloName(op);
+  if (name.empty() || op->getNumOperands() == 0)
     return false;
-  if (name == "logistic" || name == "exponential" || name == "abs")
+  if (name == "softmax" || name == "logistic" || name == "exponential" ||
+      name == "abs")
     return true;
   bool isKept = name == "broadcast_in_dim" || name == "reshape" ||
                 name == "dynamic_broadcast_in_dim" || name == "convert" ||

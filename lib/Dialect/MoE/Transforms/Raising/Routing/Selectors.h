@@ -42,7 +42,7 @@ struct Selector {
   bool byChoice = false;
   int64_t on = 0;
   std::optional<int64_t> off = {};
-  // Dropped choices have place 0: it has to be multiplied by kept.
+  // Dropped choices have another place: it has to be multiplied by kept.
   int64_t zeroFrom = 0;
   // Of a product.
   bool hot = false, slot = false;
@@ -82,6 +82,7 @@ private:
   void visitMultiply(Operation *op);
   void visitAdd(Operation *op);
   void visitSelect(Operation *op);
+  void visitMinimum(Operation *op);
   void visitReduce(Operation *op);
   void visitCumulativeSum(Operation *op);
   void visitDot(Operation *op);

@@ -151,3 +151,70 @@ func.func @logits_are_used(%logits: tensor<?x8xf32>, %t: index)
       outs(%empty : tensor<?x2xf32>) -> tensor<?x2xf32>
   return %w, %scores : tensor<?x2xf32>, tensor<?x2xf32>
 }
+
+// -----
+
+#id = affine_map<(d0, d1) -> (d0, d1)>
+#kept = affine_map<(d0, d1) -> (d0, 0)>
+
+// A sum that keeps its dimension, with extent 1, as torch-mlir lowers it.
+// CHECK-LABEL: @kept_dimension
+// CHECK-NEXT: %[[W:.*]], %{{.*}} = moe.gate %arg0 top_k(2) normalize(<sum, epsilon = 9.9999999999999995E-21>)
+// CHECK-NEXT: return %[[W]]
+func.func @kept_dimension(%logits: tensor<?x8xf32>, %t: index)
+    -> tensor<?x2xf32> {
+  %w, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>
+  %zero = arith.constant 0.0 : f32
+  %column = tensor.empty(%t) : tensor<?x1xf32>
+  %start = linalg.fill ins(%zero : f32) outs(%column : tensor<?x1xf32>)
+    -> tensor<?x1xf32>
+  %sum = linalg.generic {indexing_maps = [#id, #kept],
+      iterator_types = ["parallel", "reduction"]}
+      ins(%w : tensor<?x2xf32>) outs(%start : tensor<?x1xf32>) {
+  ^bb0(%x: f32, %old: f32):
+    %r = arith.addf %x, %old : f32
+    linalg.yield %r : f32
+  } -> tensor<?x1xf32>
+  %guarded = linalg.generic {indexing_maps = [#kept, #id],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%sum : tensor<?x1xf32>) outs(%column : tensor<?x1xf32>) {
+  ^bb0(%x: f32, %old: f32):
+    %epsilon = arith.constant 1.0e-20 : f32
+    %r = arith.addf %x, %epsilon : f32
+    linalg.yield %r : f32
+  } -> tensor<?x1xf32>
+  %empty = tensor.empty(%t) : tensor<?x2xf32>
+  %quotient = linalg.generic {indexing_maps = [#id, #kept, #id],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%w, %guarded : tensor<?x2xf32>, tensor<?x1xf32>)
+      outs(%empty : tensor<?x2xf32>) {
+  ^bb0(%x: f32, %y: f32, %old: f32):
+    %r = arith.divf %x, %y : f32
+    linalg.yield %r : f32
+  } -> tensor<?x2xf32>
+  return %quotient : tensor<?x2xf32>
+}
+
+// -----
+
+#id = affine_map<(d0, d1) -> (d0, d1)>
+#first = affine_map<(d0, d1) -> (d0, 0)>
+
+// The first weight of each token is no sum.
+// CHECK-LABEL: @first_weight
+// CHECK: moe.gate %{{.*}} top_k(2) : tensor<?x8xf32>
+// CHECK: arith.divf
+func.func @first_weight(%logits: tensor<?x8xf32>, %t: index)
+    -> tensor<?x2xf32> {
+  %w, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>
+  %empty = tensor.empty(%t) : tensor<?x2xf32>
+  %quotient = linalg.generic {indexing_maps = [#id, #first, #id],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%w, %w : tensor<?x2xf32>, tensor<?x2xf32>)
+      outs(%empty : tensor<?x2xf32>) {
+  ^bb0(%x: f32, %y: f32, %old: f32):
+    %r = arith.divf %x, %y : f32
+    linalg.yield %r : f32
+  } -> tensor<?x2xf32>
+  return %quotient : tensor<?x2xf32>
+}
