@@ -86,6 +86,9 @@ def number_of_experts(ids: Any) -> int | None:
     source = ids
     if isinstance(ids, Node) and ids.target is operator.getitem and ids.args[1] == 1:
         source = ids.args[0]
+    if packet_of(source) is aten.where and isinstance(source.args[2], int):
+        experts = number_of_experts(source.args[1])  # or this number, which is none
+        return experts if experts == source.args[2] else None
     if packet_of(source) is aten.gather:
         some, dim, index = source.args[:3]
         width = extents_of(some.meta["val"])[-1]

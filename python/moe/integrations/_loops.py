@@ -30,6 +30,8 @@ class Loops:
         self.search, self.make = search, is_
         self.matrices: dict[tuple[Node, Node], Node] = {}
         self.rows: dict[Node, Node] = {}
+        self.limited: dict[tuple[Node, Node], Node] = {}
+        self.masks: dict[Node, Node] = {}  # of ids that are those of some choices alone
 
     def rule(self, packet: Any, node: Node) -> Any:
         rule = _RULES.get(packet)
@@ -166,6 +168,7 @@ class Loops:
         if found is not None and found.kind == "sum":
             node.meta["moe.parts"] = source.meta["moe.parts"]
             node.meta["moe.anything"] = source.meta["moe.anything"]
+            node.meta["moe.base"] = source.meta["moe.base"]
             return found
         return self.is_(source, "token", "choice", "part weights", "expert weights")
 
@@ -181,6 +184,25 @@ class Loops:
         keeps = ("unit",) if argument(node, "keepdim", False) else ()
         return self.like(found, slot="any",
                          layout=(*found.layout[:dim], *keeps, *found.layout[dim + 1:]))
+
+    def limit(self, node: Node) -> Any:
+        """Of the choices some alone, whatever their expert: those within a capacity."""
+        for hits, keep in (node.args[:2], node.args[1::-1]):
+            found = self.is_(hits, "hits")
+            if found is None or not isinstance(keep, Node) or keep in self.search.known or (
+                    keep.meta["val"].dtype != torch.bool or found.slot is not None
+                    or found.layout != dimensions(found.ids) or extents_of(
+                        keep.meta["val"]) != extents_of(found.ids.meta["val"])):
+                continue
+            key = found.ids, keep
+            if key not in self.limited:
+                graph, none = self.search.graph, number_of_experts(found.ids)
+                with graph.inserting_before(node):
+                    new = graph.call_function(aten.where.ScalarOther, (keep, found.ids, none))
+                new.meta["val"] = found.ids.meta["val"]
+                self.limited[key], self.masks[new] = new, keep
+            return self.like(found, ids=self.limited[key])
+        return None
 
     def of_matrix(self, node: Node) -> Any:
         """The tokens with a weight in a column of a matrix that is 0 elsewhere."""
@@ -423,12 +445,13 @@ class Loops:
             return None
         # Where results are added, nothing else was before.
         anything = into.meta.get("moe.anything") if before else not is_zero(into)
-        if anything and not replaces:
+        if anything and not (replaces and (found.ids not in self.masks or is_single(found.ids))):
             return None
         if before is not None and (before.ids, before.of) != (found.ids, weights):
             return None
         node.meta["moe.parts"] = {**parts, key: _result_of(rows)}
         node.meta["moe.anything"] = anything
+        node.meta["moe.base"] = into.meta["moe.base"] if before else into
         if found.layout == ("flat",):
             return self.choices(node, found, weights)
         self.replace(node, found, weights)
@@ -482,7 +505,8 @@ class Loops:
         node.meta["moe.parts"] = of_experts
         given = self.columns(node, ids, weights, slot)
         region.is_guess = region.is_guess or slots != {None} or weights is None
-        search.call(node, region, *given)
+        mask = self.masks.get(ids) if node.meta["moe.anything"] else None
+        search.call(node, region, *given, into=mask and node.meta["moe.base"], mask=mask)
         node.meta["moe.parts"] = parts
 
     def columns(self, node: Node, ids: Node, weights: Node | None, slot: int | None) -> (
@@ -553,6 +577,7 @@ _RULES = {
     aten.select: Loops.select, aten.nonzero: Loops.nonzero, aten.slice: Loops.slice,
     aten.squeeze: Loops.units, aten.unsqueeze: Loops.units,
     **{packet: Loops.units for packet in VIEWS},
+    aten.bitwise_and: Loops.limit, aten.logical_and: Loops.limit,
     aten.any: Loops.any, aten.sum: Loops.masked, aten.mul: Loops.multiply,
     aten.add: Loops.add, aten.index_add: Loops.index_add, aten.index_put: Loops.index_put,
     aten.scatter_reduce: Loops.scatter_reduce, aten.scatter_add: Loops.scatter_add,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 from ._batches import NONE, ROWS, WHOLE
 from ._examples import first_of
+from ._follow import tensors_of
 
 __all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer"]
 
@@ -66,12 +68,16 @@ class CompiledLayer(torch.nn.Module):
 
     # Underscored, as parameters of the module may have any name.
     def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], columns: int,
-                 returned: int | None, rows: str, batches: str):
+                 returned: int | None, rows: str, batches: str,
+                 original: torch.nn.Module | None):
         super().__init__()
+        # What it stands for, whose tensors are those of this module. None if they are copies.
+        shared = original is not None and not any("*" in name for name in weights)
+        self.__dict__["_original"] = original if shared else None
         self._batches = batches  # a kind of ``_batches``
         self._mlir, self._columns, self._returned, self._rows = mlir, columns, returned, rows
         self._names, self._counts = tuple(weights), None
-        self._collector, self._routers = None, []
+        self._collector, self._routers, self._told = None, [], set()
         for name, tensor in weights.items():
             register(self, name, tensor)
         self.eval()
@@ -84,6 +90,7 @@ class CompiledLayer(torch.nn.Module):
         for last in [*self._parameters, *self._buffers]:
             delattr(self, last)
         self._modules.clear()
+        self.__dict__["_original"] = block
         self._names = tuple(name for names in parts for name in names)
         self._counts = [len(names) for names in parts]
         inside = tuple(f"{name}." for name in kept)
@@ -114,21 +121,37 @@ class CompiledLayer(torch.nn.Module):
         if rows is None:
             raise MoEError(INVALID_ARGUMENT, f"a compiled layer got no {self._rows}")
         others = [f"argument {i + 1}" for i, v in enumerate(more) if v is not None]
-        if others := others + [name for name, value in named.items() if value is not None]:
-            raise MoEError(UNIMPLEMENTED, "a compiled layer takes rows, and was also given "
-                           + ", ".join(others))
+        others += [name for name, value in named.items() if value is not None]
+        why = f"was also given {', '.join(others)}" if others else ""
+        if self.training and self._original is not None:
+            why = "is in training mode"
+        elif rows.ndim > 2 and (self._batches == NONE or (
+                self._batches == WHOLE and rows.shape[:-2].numel() != 1)):
+            why = (f"got rows {list(rows.shape)}, expected one sequence: its module computes "
+                   "something else for those of a batch")
+        if why:
+            return self._run_original(why, rows, *more, **named)
         if is_recording(self._collector):
             self._record(rows)
         if self._batches == ROWS or rows.ndim == 2:
             y = self._run(rows)
-        elif self._batches == NONE or rows.shape[:-2].numel() != 1 and self._batches == WHOLE:
-            raise MoEError(UNIMPLEMENTED, f"a compiled layer got rows {list(rows.shape)}, "
-                           "expected one sequence: its module computes something else for those "
-                           "of a batch")
         else:
             y = torch.stack([self._run(r) for r in rows.flatten(0, -3)])
             y = y.reshape(*rows.shape[:-1], -1)
         return y if self._returned is None else (y, *[None] * (self._returned - 1))
+
+    def _run_original(self, why: str, *given: Any, **named: Any) -> Any:
+        """Run the module that this layer stands for, with the tensors of now."""
+        if self._original is None:
+            raise MoEError(UNIMPLEMENTED, f"a compiled layer {why}")
+        if why not in self._told:
+            self._told.add(why)
+            warnings.warn(f"a compiled layer {why}: {type(self._original).__name__} runs in "
+                          "Python", stacklevel=3)
+        for part in self._original.modules():
+            part.training = self.training
+        return torch.func.functional_call(self._original, tensors_of(self), given, named,
+                                          tie_weights=False)
 
     def _run(self, rows: torch.Tensor) -> torch.Tensor:
         return run_layer(self, rows, self._names, self._mlir, self._columns, self._counts)

@@ -498,9 +498,37 @@ def _index_select(f: Function, value: torch.Tensor, x: Tensor, dim: int, index: 
 
 
 def _index(f: Function, value: torch.Tensor, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    if len(indices) != 1 or indices[0].element == "i1":
-        raise f.error("indexes by a mask, or several dimensions, which has no translation to MLIR")
+    if None in indices or any(i.element == "i1" for i in indices):
+        raise f.error("indexes by a mask, or not the first dimensions, which has no translation "
+                      "to MLIR")
+    if len(indices) != 1:
+        return _points_of(f, value, x, indices)
     return _rows_of(f, value, x, indices[0], wraps=True)
+
+
+def _points_of(f: Function, value: torch.Tensor, x: Tensor, indices: Sequence[Tensor]) -> Tensor:
+    """Elements, or rows, at several indices; below 0 they count from the end."""
+    shape, inner = extents_of(value), x.shape[len(indices):]
+    first = sum(e != 1 for e in shape) - sum(e != 1 for e in inner)
+    sizes = {e: f.index(e) for e in x.shape[:len(indices)]}
+
+    def write(body: IntegerBody, values: list[Scalar]) -> Scalar:
+        at = []
+        zero = body.let("index", "arith.constant 0 : index")
+        for extent, scalar in zip(x.shape, values):
+            if extent == 1:
+                continue
+            here = body.let("index", f"arith.index_cast {scalar.name} : {scalar.element} to index")
+            below = body.let("i1", f"arith.cmpi slt, {here.name}, {zero.name} : index")
+            other = body.let("index", f"arith.addi {here.name}, {sizes[extent]} : index")
+            at.append(body.let("index", f"arith.select {below.name}, {other.name}, {here.name} : "
+                                        "index").name)
+        at += [body.let("index", f"linalg.index {first + i} : index").name
+               for i in range(sum(e != 1 for e in inner))]
+        return body.let(x.element, f"tensor.extract {x.name}[{', '.join(at)}] : {x.type}")
+
+    aligned = [Tensor(i.name, i.shape + (1,) * len(inner), i.element) for i in indices]
+    return f.elementwise(aligned, shape, x.element, write)
 
 
 # -- new tensors --------------------------------------------------------------

@@ -106,32 +106,32 @@ def _is_weight(node: torch.fx.Node) -> bool:
 
 
 def _choose(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
-    """Make a top-k of a sort of which the first are used alone."""
+    """Make a top-k of a sort; of as many as are used, if these are the first."""
     scores = node.args[0].meta["val"]
-    last = (-1, scores.ndim - 1)
-    parts = list(node.users)
-    cuts = [cut for part in parts for cut in part.users]
-    ends = {argument(cut, "end", None) for cut in cuts if packet_of(cut) is aten.slice
-            and argument(cut, "dim", 0) in last and argument(cut, "start", 0) in (0, None)
-            and argument(cut, "step", 1) == 1}
+    last, columns = (-1, scores.ndim - 1), scores.shape[-1]
     if argument(node, "dim", -1) not in last or not argument(node, "descending", False) or (
-            len(ends) != 1 or any(packet_of(cut) is not aten.slice for cut in cuts)
-            or not scores.is_floating_point()):
+            not scores.is_floating_point() or not isinstance(columns, int)):
         return
-    count, = ends
-    if not isinstance(count, int) or not isinstance(scores.shape[-1], int) or (
-            not 0 < count <= scores.shape[-1]) or any(
-            argument(cut, "end", None) != count for cut in cuts):
-        return
+
+    def end_of(cut: torch.fx.Node) -> Any:
+        first = packet_of(cut) is aten.slice and argument(cut, "dim", 0) in last and (
+            argument(cut, "start", 0) in (0, None) and argument(cut, "step", 1) == 1)
+        return argument(cut, "end", None) if first else None
+
+    parts = list(node.users)
+    cuts = [(cut, part.args[1]) for part in parts for cut in part.users]
+    ends = {end_of(cut) for cut, _ in cuts}
+    count = next(iter(ends)) if len(ends) == 1 else None
+    if not isinstance(count, int) or not 0 < count <= columns:
+        count, cuts = columns, [(part, part.args[1]) for part in parts]
     with graph.inserting_before(node):
         chosen = graph.call_function(aten.topk.default, (node.args[0], count))
         chosen.meta["val"] = tuple(v[..., :count] for v in node.meta["val"])
         new = [graph.call_function(operator.getitem, (chosen, i)) for i in (0, 1)]
         for one, value in zip(new, chosen.meta["val"]):
             one.meta["val"] = value
-    for part in parts:
-        for cut in list(part.users):
-            cut.replace_all_uses_with(new[part.args[1]])
+    for cut, which in cuts:
+        cut.replace_all_uses_with(new[which])
 
 
 def _shape_of(node: torch.fx.Node) -> tuple[int, ...] | None:

@@ -480,8 +480,10 @@ class _Search:
         self.call(node, region, found.ids, found.of, result, into)
 
     def call(self, node: Node, region: _Region, ids: Node, weights: Node,
-             result: Node | None = None, into: Node | None = None) -> None:
-        """Put a call of the experts in place of a node, whose rows ``result`` are."""
+             result: Node | None = None, into: Node | None = None,
+             mask: Node | None = None) -> None:
+        """Put a call of the experts in place of a node, whose rows ``result`` are. It is added
+        to ``into``, or stands for its rows where ``mask`` is true."""
         key = f"grouped{len(self.found)}"
         self.found[key] = _experts_of(region, result or node, self.tensors)
         like, rows = node.meta["val"], region.rows.meta["val"]
@@ -497,7 +499,12 @@ class _Search:
                 shape = [e if isinstance(e, int) else -1 for e in extents_of(like)]
                 total = self.graph.call_function(aten.view.default, (total, shape))
                 total.meta["val"] = like
-            if into is not None:
+            if mask is not None:
+                where = self.graph.call_function(aten.view.default, (mask, [-1, 1]))
+                where.meta["val"] = mask.meta["val"].reshape(-1, 1)
+                total = self.graph.call_function(aten.where.self, (where, total, into))
+                total.meta["val"] = node.meta["val"]
+            elif into is not None:
                 total = self.graph.call_function(aten.add.Tensor, (into, call))
                 total.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(total)

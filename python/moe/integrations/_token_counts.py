@@ -73,7 +73,7 @@ def _edge(condition: Condition, good: int, bad: int) -> int:
 
 
 def conditions_of(rows: torch.Tensor) -> list[Condition]:
-    """Return what a trace with ``rows``, whose first extent beyond 1 is symbolic, supposes of it."""
+    """Return what a trace supposes of the number of tokens, the symbolic extent of ``rows``."""
     size = next(s for s in rows.shape if isinstance(s, torch.SymInt))
     symbol, environment = size.node.expr, size.node.shape_env
     conditions = {}

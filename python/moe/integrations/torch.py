@@ -21,6 +21,7 @@ import re
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +62,9 @@ class Imported:
     returned: int | None = None  # the length of the tuple that the module returns, if it does
     rows: str = "rows"  # the name of that argument
     reason: str | None = None  # why the layer runs in Python, if it does
-    original: torch.nn.Module | None = None  # what was traced, on rows of ``ndim`` dimensions
+    original: torch.nn.Module | None = None  # what runs then, on rows of ``ndim`` dimensions
     ndim: int = 2
+    traced: Callable[[], torch.nn.Module | None] | None = None  # the module, if it is still there
     example: torch.Tensor | None = None  # rows that it takes
 
     def __post_init__(self) -> None:
@@ -92,17 +94,19 @@ class Imported:
         Where the sequences of a batch are not as good as rows of one, each is a call. It has
         the parameters that the layer uses, by the same names; a change of them is noticed.
         Parameters of experts that are a module each are copied, stacked, under a name with a
-        star. It is one operation for ``torch.compile`` and ``torch.export``, and a saved
-        program that has it loads wherever ``moe.integrations.torch`` is imported.
+        star. What else a call is given, or training mode, has the traced module run in
+        Python, with a warning. It is one operation for ``torch.compile`` and
+        ``torch.export``, and a saved program that has it loads wherever
+        ``moe.integrations.torch`` is imported.
         """
         if self.reason is not None:
             return self.original
-        if self.original is None:
-            batches = BY_SEQUENCE if self.ndim > 2 else ROWS
-        else:
-            batches = kind_of_batches(self.original, self.example)
+        module = None if self.traced is None else self.traced()
+        batches = BY_SEQUENCE if self.ndim > 2 else ROWS
+        if module is not None:
+            batches = kind_of_batches(module, self.example)
         return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows,
-                             batches)
+                             batches, module)
 
 
 def replace(model: torch.nn.Module) -> list[str]:
@@ -111,7 +115,8 @@ def replace(model: torch.nn.Module) -> list[str]:
     A block is the module around a router and its experts. It runs compiled from then on,
     in eager mode, under ``torch.compile`` with any backend, and in exported programs; its
     parameters keep their names. Where the block returns more than its rows, such as the
-    logits of its router, the compiled layer returns None for it. What transformers records
+    logits of its router, the compiled layer returns None for it. In training mode, or where it
+    is given more than rows, the block runs as it was, with a warning. What transformers records
     of its router by hooks (``output_router_logits``), the router computes when it is asked
     for; what it records of the block itself is a warning. A block that stays is a warning
     with its reason.
@@ -348,7 +353,10 @@ def _trace(module: torch.nn.Module, name: str, rows: torch.Tensor) -> Imported:
                       f"operations that it consists of{why}", stacklevel=3)
     imported.returned = lengths[-1] if lengths else None
     imported.rows = next(iter(inspect.signature(module.forward).parameters), "rows")
-    imported.original, imported.example = module, rows
+    # Copies of weights stay where the module goes.
+    copies = any("*" in name for name in imported.weights)
+    imported.traced = weakref.ref(module) if copies else lambda: module
+    imported.example = rows
     return imported
 
 

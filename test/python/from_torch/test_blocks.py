@@ -105,10 +105,86 @@ class Soft(nn.Module):
         return logits.softmax(1) @ slots
 
 
+class Switch(nn.Module):
+    """The best expert, with a capacity that has a least number; a dropped row stays. ``limit``
+    spoils what is kept, ``base`` what rows without an expert are."""
+
+    def __init__(self, limit=lambda keep, e: keep, base=lambda x: x.clone()):
+        super().__init__()
+        self.router, self.limit, self.base = nn.Linear(H, E, bias=False), limit, base
+        self.experts = nn.ModuleList(MLP() for _ in range(E))
+
+    def forward(self, x):
+        p, idx = self.router(x).softmax(-1).max(-1)
+        capacity = max(int(1.25 * x.shape[0] / E), 2)
+        mask = functional.one_hot(idx, E)
+        keep = (mask.cumsum(0) * mask).sum(-1) <= capacity
+        out = self.base(x)
+        for e, expert in enumerate(self.experts):
+            selected = ((idx == e) & self.limit(keep, e)).nonzero(as_tuple=True)[0]
+            out[selected] = expert(x[selected])
+        return out * (p / p.detach() * p).unsqueeze(-1)
+
+
+class Limited(Switch):
+    """Two choices, of which some are kept; those of a row are added."""
+
+    def forward(self, x):
+        w, ids = self.router(x).softmax(-1).topk(K, -1)
+        keep, out = self.limit(w > 0.2, None), self.base(x)
+        for e, expert in enumerate(self.experts):
+            token, choice = torch.where((ids == e).logical_and(keep))
+            out.index_add_(0, token, expert(x[token]) * w[token, choice, None])
+        return out
+
+
+class Nucleus(nn.Module):
+    """Experts until their probability is enough, of all in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.experts = nn.Linear(H, E), nn.ModuleList(MLP() for _ in range(E))
+
+    def forward(self, x):
+        p, ids = self.gate(x).softmax(-1).sort(-1, descending=True)
+        w = torch.where(p.cumsum(-1) - p < 0.6, p, 0.0)
+        w = torch.zeros_like(w).scatter(-1, ids, w / w.sum(-1, keepdim=True))
+        y = torch.zeros_like(x)
+        for e, expert in enumerate(self.experts):
+            token = w[:, e].nonzero(as_tuple=True)[0]
+            y[token] += expert(x[token]) * w[token, e, None]
+        return y
+
+
+class Points(nn.Module):
+    """Elements at two indices, one of which may be below 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.table = nn.Linear(H, E), parameter(E, 4, H)
+
+    def forward(self, x):
+        p, ids = self.gate(x).max(-1)
+        best = self.gate(x)[torch.arange(x.shape[0]), ids - E]
+        return x * (p + best)[:, None] + self.table[ids, (ids % 4) - 4]
+
+
+class KeptAlways(Switch):
+    def __init__(self):
+        super().__init__(base=torch.zeros_like)
+
+
+class PairOfChoices(Limited):
+    def __init__(self):
+        super().__init__(base=torch.zeros_like)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("block, operation", [
     (Where, "moe.dispatch"), (OneHot, "moe.gate"), (Dense, "moe.dispatch"),
-    (Gathered, "moe.dispatch"), (Soft, "linalg.")])
+    (Gathered, "moe.dispatch"), (Soft, "linalg."), (Switch, "moe.dispatch"),
+    (KeptAlways, "moe.dispatch"), (PairOfChoices, "moe.dispatch"), (Nucleus, "moe.dispatch"),
+    (Points, "tensor.extract")])
 def test_blocks_of_rows(record, block, operation):
     """They take [T, H] alone, and the columns are not those of the first matrix."""
     torch.manual_seed(0)
@@ -123,6 +199,28 @@ def test_blocks_of_rows(record, block, operation):
         error = data.relative_error(layer(x), expected.numpy())
         record(f"{block.__name__} {tokens}", error)
         assert error < 2e-6
+
+
+def other_limit(keep, e):
+    """Another one for each expert."""
+    return keep & (keep.cumsum(0) > e)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("block", [
+    lambda: Switch(other_limit), lambda: Switch(lambda keep, e: keep if e else ~keep),
+    lambda: Limited(base=torch.zeros_like, limit=lambda keep, _: keep[:, :1]),
+    lambda: Limited(base=torch.clone), lambda: Switch(base=lambda x: x.flip(1) + 1)])
+def test_near_misses_of_limits(block):
+    """Whatever is recognised, the result is the module's."""
+    torch.manual_seed(0)
+    module = block().eval()
+    layer = moe.from_torch(module).layer()
+    for tokens in (1, 33):
+        x = torch.randn(tokens, H)
+        with torch.no_grad():
+            expected = module(x)
+        assert data.relative_error(torch.as_tensor(layer(x)), expected.numpy()) < 2e-6
 
 
 class Inference(nn.Module):

@@ -146,8 +146,46 @@ def test_arguments_besides_rows():
     compiled = moe.from_torch(block_of("mixtral")).module()
     x = torch.randn(1, 7, H)
     assert torch.equal(compiled(x, None), compiled(x))
-    with pytest.raises(moe.MoEError, match="takes rows, and was also given input_ids"):
+    program = torch.export.export(torch.nn.Linear(H, H).eval(), (x[0],), dynamic_shapes=(
+        {0: torch.export.Dim("n", min=2)},))
+    compiled = moe.from_torch(program).module()
+    with pytest.raises(moe.MoEError, match="was also given input_ids"):
         compiled(x, input_ids=torch.zeros(1, 7))
+
+
+class Masking(torch.nn.Module):
+    """Rows that a mask leaves out are 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = block_of("mixtral")
+        self.experts, self.gate = self.block.experts, self.block.gate
+
+    def forward(self, x, mask=None):
+        y = self.block(x) * (2.0 if self.training else 1.0)
+        return y if mask is None else y * mask.unsqueeze(-1)
+
+
+def test_what_a_compiled_layer_leaves_to_python():
+    """Another argument, training mode: the module that was replaced, with the weights of now."""
+    from moe.integrations.torch import replace
+
+    model = torch.nn.ModuleDict({"a": Masking().eval()})
+    before, x, mask = model["a"], torch.randn(1, 7, H), torch.arange(7).remainder(2)[None]
+    whole = before(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert replace(model) == ["a"]
+        assert data.relative_error(model["a"](x).numpy(), whole.numpy()) < F32
+    with pytest.warns(UserWarning, match="was also given argument 1: Masking runs in Python"):
+        assert torch.equal(model["a"](x, mask), whole * mask.unsqueeze(-1))
+    model["a"].experts.down_proj.neg_()
+    assert torch.equal(model["a"](x, mask=mask), -whole * mask.unsqueeze(-1))
+    model.train()
+    with pytest.warns(UserWarning, match="is in training mode: Masking runs in Python"):
+        assert torch.equal(model["a"](x), -2 * whole)
+    model.eval()
+    assert data.relative_error(model["a"](x).numpy(), -whole.numpy()) < F32
 
 
 def test_modules_that_write():
