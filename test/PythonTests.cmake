@@ -37,11 +37,12 @@ moe_add_python_tests(transformers
   transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
-# Skipped where there is no JAX, ONNX Runtime, Triton or vLLM, as in .venv: `./dev check jax`,
-# `onnx`, `triton` and `vllm` run them.
+# Skipped where there is no JAX, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv: `./dev check
+# jax`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/onnx
-  engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/triton engines/vllm
+  engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
+  engines/triton engines/vllm
   COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench

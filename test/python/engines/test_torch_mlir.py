@@ -1,0 +1,332 @@
+"""Blocks of PyTorch that torch-mlir imports, raised here, and lowered by torch-mlir where nothing
+is raised, against PyTorch itself.
+
+`./dev check torch-mlir` runs this in an environment with torch-mlir.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+
+import moe
+import numpy as np
+import pytest
+from moe._tools import find_tool
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torch_mlir") is None,
+    reason="torch-mlir is not installed; ./dev check torch-mlir installs it")
+
+if importlib.util.find_spec("torch_mlir") is not None:
+    import torch
+    import torch.nn.functional as F
+    import transformers.integrations.moe  # noqa: F401: registers grouped_mm_fallback
+    from torch_mlir import fx, ir
+    from torch_mlir.dialects import torch as torch_dialect
+    from torch_mlir.passmanager import PassManager
+
+    grouped_mm = torch.ops.transformers.grouped_mm_fallback
+
+EXPERTS, TOP_K, HIDDEN, INNER, TOKENS = 8, 3, 32, 48, 12
+NAMES = "x", "router", "up", "down"
+
+
+def parameters(inner=INNER, seed=0):
+    """Weights whose rows differ in size, so that a mistake in one shows."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        array = rng.standard_normal(shape) * rng.uniform(0.2, 2.0, shape[:-1])[..., None]
+        return torch.from_numpy((array / np.sqrt(shape[-1])).astype("float32"))
+
+    return (draw(EXPERTS, HIDDEN), draw(EXPERTS, 2 * inner, HIDDEN), draw(EXPERTS, HIDDEN, inner))
+
+
+def rows(tokens):
+    return torch.from_numpy(
+        np.random.default_rng(tokens).standard_normal((tokens, HIDDEN)).astype("float32"))
+
+
+def route(x, router):
+    weights, ids = torch.topk(F.softmax(F.linear(x, router), dim=-1, dtype=torch.float), TOP_K)
+    return weights / weights.sum(dim=-1, keepdim=True), ids
+
+
+def gated(y):
+    gate, up = y.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+# -- blocks, as their users write them ------------------------------------------
+
+
+def grouped(x, router, up, down):
+    """transformers' grouped_mm: an unstable sort, a histogram, the inverse by an index."""
+    weights, ids = route(x, router)
+    sorted_ids, order = torch.sort(ids.reshape(-1))
+    counts = torch.histc(sorted_ids.float(), bins=EXPERTS, min=0, max=EXPERTS - 1)
+    ends = torch.cumsum(counts, dim=0, dtype=torch.int32)
+    y = gated(grouped_mm(x[order // TOP_K], up.transpose(-2, -1), ends))
+    y = grouped_mm(y, down.transpose(-2, -1), ends) * weights.reshape(-1)[order].unsqueeze(-1)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(order.size(0))
+    return y[inverse].view(-1, TOP_K, HIDDEN).sum(dim=1)
+
+
+def index_add(x, router, up, down):
+    """Counts by one_hot, tokens by repeat_interleave, rows that are added."""
+    weights, ids = route(x, router)
+    order = torch.argsort(ids.flatten(), stable=True)
+    tokens = torch.arange(x.size(0)).repeat_interleave(TOP_K)[order]
+    ends = F.one_hot(ids.flatten(), EXPERTS).sum(0).cumsum(0).to(torch.int32)
+    y = grouped_mm(gated(grouped_mm(x.index_select(0, tokens), up.transpose(1, 2), ends)),
+                   down.transpose(1, 2), ends)
+    return torch.zeros_like(x).index_add(0, tokens, y * weights.flatten()[order].unsqueeze(-1))
+
+
+def batched(x, router, up, down):
+    """transformers' batched_mm: weights of each choice."""
+    weights, ids = route(x, router)
+    flat = ids.reshape(-1)
+    y = torch.bmm(up[flat], x.repeat_interleave(TOP_K, dim=0).unsqueeze(-1)).squeeze(-1)
+    y = torch.bmm(down[flat], gated(y).unsqueeze(-1)).squeeze(-1)
+    return (y * weights.reshape(-1).unsqueeze(-1)).view(-1, TOP_K, HIDDEN).sum(dim=1)
+
+
+def tiled(x, router, up, down):
+    """All experts on all tokens; weights by scatter."""
+    weights, ids = route(x, router)
+    dense = torch.zeros(x.size(0), EXPERTS).scatter(1, ids, weights)
+    y = gated(torch.bmm(x.repeat(EXPERTS, 1).view(EXPERTS, -1, HIDDEN), up.transpose(1, 2)))
+    y = torch.bmm(y, down.transpose(1, 2)) * dense.transpose(0, 1).unsqueeze(-1)
+    return y.sum(dim=0)
+
+
+def einsum(x, router, up, down):
+    """The same by einsums, and a mask of one_hot."""
+    weights, ids = route(x, router)
+    dense = (F.one_hot(ids, EXPERTS).to(x.dtype) * weights.unsqueeze(-1)).sum(dim=1)
+    y = torch.einsum("tei,ehi->teh", gated(torch.einsum("th,eih->tei", x, up)), down)
+    return torch.einsum("teh,te->th", y, dense)
+
+
+def capacity(x, router, up, down, slots=6):
+    """Masks of slots, as DeepSpeed and Tutel have them."""
+    weights, ids = route(x, router)
+    mask = F.one_hot(ids.reshape(-1), EXPERTS)
+    place = ((torch.cumsum(mask, dim=0) - 1) * mask).sum(dim=-1)
+    slot = F.one_hot(place.clamp(max=slots - 1), slots).to(x.dtype)
+    slot = slot * (place < slots).unsqueeze(-1).to(x.dtype)
+    hot = (mask.to(x.dtype).unsqueeze(-1) * slot.unsqueeze(1)).view(-1, TOP_K, EXPERTS, slots)
+    taken = torch.einsum("tec,th->ech", hot.sum(dim=1), x)
+    y = torch.bmm(gated(torch.bmm(taken, up.transpose(1, 2))), down.transpose(1, 2))
+    combine = (hot * weights.unsqueeze(-1).unsqueeze(-1)).sum(dim=1)
+    return torch.einsum("tec,ech->th", combine, y)
+
+
+BLOCKS = "grouped", "index_add", "batched", "tiled", "einsum", "capacity"
+
+
+# -- near misses ------------------------------------------------------------------
+
+
+def next_expert(x, router, up, down):
+    """The weights of the expert after the chosen one."""
+    weights, ids = route(x, router)
+    y = gated(torch.einsum("th,tkih->tki", x, up[(ids + 1) % EXPERTS]))
+    return torch.einsum("tki,tkhi,tk->th", y, down[ids], weights)
+
+
+def other_order(x, router, up, down):
+    """Weights in the order of the tokens for rows in that of the experts."""
+    weights, ids = route(x, router)
+    order = torch.argsort(ids.flatten(), stable=True)
+    ends = F.one_hot(ids.flatten(), EXPERTS).sum(0).cumsum(0).to(torch.int32)
+    y = gated(grouped_mm(x[order // TOP_K], up.transpose(1, 2), ends))
+    y = grouped_mm(y, down.transpose(1, 2), ends) * weights.flatten().unsqueeze(-1)
+    return torch.zeros_like(x).index_add(0, order // TOP_K, y)
+
+
+def sizes_as_ends(x, router, up, down):
+    """The sizes of the groups where the ends are meant."""
+    weights, ids = route(x, router)
+    order = torch.argsort(ids.flatten(), stable=True)
+    sizes = F.one_hot(ids.flatten(), EXPERTS).sum(0).to(torch.int32)
+    ends = torch.cummax(sizes, 0)[0]
+    y = grouped_mm(gated(grouped_mm(x[order // TOP_K], up.transpose(1, 2), ends)),
+                   down.transpose(1, 2), ends)
+    return torch.zeros_like(x).index_add(0, order // TOP_K, y)
+
+
+def smallest(x, router, up, down):
+    """The experts with the smallest scores."""
+    weights, ids = torch.topk(F.linear(x, router), TOP_K, largest=False)
+    dense = torch.zeros(x.size(0), EXPERTS).scatter(1, ids, weights)
+    y = torch.einsum("tei,ehi->teh", gated(torch.einsum("th,eih->tei", x, up)), down)
+    return torch.einsum("teh,te->th", y, dense)
+
+
+def dropped_first(x, router, up, down):
+    """Slots from the end: choices up to one are dropped, not those after it."""
+    weights, ids = route(x, router)
+    mask = F.one_hot(ids.reshape(-1), EXPERTS)
+    place = (mask.flip(0).cumsum(0).flip(0) - 1).mul(mask).sum(dim=-1)
+    kept = (place < 4).to(x.dtype).view(-1, TOP_K)
+    dense = (F.one_hot(ids, EXPERTS).to(x.dtype) * (weights * kept).unsqueeze(-1)).sum(dim=1)
+    y = torch.einsum("tei,ehi->teh", gated(torch.einsum("th,eih->tei", x, up)), down)
+    return torch.einsum("teh,te->th", y, dense)
+
+
+# -- torch-mlir -----------------------------------------------------------------
+
+STEPS = ("func.func(torch-recompose-complex-ops,torch-decompose-complex-ops),canonicalize,"
+         "cse,func.func(convert-torch-to-linalg,convert-torch-to-tensor,convert-torch-to-arith),"
+         "canonicalize,cse,func.func(torch-finalizing-backend-type-conversion),canonicalize,cse")
+
+
+def imported(block, tokens, arguments, decomposed=True):
+    """Return torch-mlir's import of a block in the generic form; None: any number of tokens."""
+    class Module(torch.nn.Module):
+        def forward(self, x, router, up, down):
+            return block(x, router, up, down)
+
+    any_number = [{0: torch.export.Dim("t", min=2, max=4096)}, None, None, None]
+    exported = torch.export.export(Module(), (rows(tokens or TOKENS), *arguments), strict=False,
+                                   dynamic_shapes=None if tokens else any_number)
+    options = {} if decomposed else {"decomposition_table": {}}
+    module = fx.export_and_import(exported, output_type="raw", func_name="main", **options)
+    return module.operation.get_asm(print_generic_op_form=True, enable_debug_info=False)
+
+
+def moe_opt(text, *passes):
+    done = subprocess.run([find_tool("moe-opt"), "-", "--allow-unregistered-dialect", *passes],
+                          input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tensor_of(type_):
+    shape, element = re.fullmatch(r"!torch.vtensor<\[(.*)\],(\w+)>", str(type_)).groups()
+    extents = "".join(extent + "x" for extent in shape.split(",") if extent)
+    return ir.Type.parse(f"tensor<{extents}{element.replace('si', 'i')}>")
+
+
+def take_tensors(function):
+    """Give a function tensors as arguments and results."""
+    block = function.regions[0].blocks[0]
+    start, end = ir.InsertionPoint.at_block_begin(block), list(block.operations)[-1].operation
+    with ir.Location.unknown():
+        for argument in block.arguments:
+            foreign = argument.type
+            argument.set_type(tensor_of(foreign))
+            with start:
+                cast = ir.Operation.create("torch_c.from_builtin_tensor", [foreign], [argument])
+            argument.replace_all_uses_except(cast.result, cast)
+        with ir.InsertionPoint(end):
+            for index, value in enumerate(end.operands):
+                end.operands[index] = ir.Operation.create(
+                    "torch_c.to_builtin_tensor", [tensor_of(value.type)], [value]).result
+    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(
+        [a.type for a in block.arguments], [v.type for v in end.operands]))
+    function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(
+        {"moe.name": ir.StringAttr.get(name),
+         "moe.role": ir.StringAttr.get("weight" if name != "x" else "input")}) for name in NAMES])
+
+
+def lowered(text):
+    """Return what torch-mlir makes of a raised program."""
+    with ir.Context() as context:
+        context.allow_unregistered_dialects = True
+        torch_dialect.register_dialect(context)
+        steps = PassManager.parse(f"builtin.module({STEPS})")
+        # A run loads the dialects of its result, which have to be there to parse.
+        steps.run(ir.Module.parse("").operation)
+        module = ir.Module.parse(text)
+        for function in module.body.operations:
+            take_tensors(function.operation)
+        steps.run(module.operation)
+        text = module.operation.get_asm(print_generic_op_form=True, enable_debug_info=False)
+    return moe_opt(text, "--linalg-inline-scalar-operands", "--canonicalize",
+                   "--moe-fuse-elementwise", "--canonicalize", "--cse")
+
+
+def compiled(block, tokens, arguments, decomposed=True):
+    text = moe_opt(imported(block, tokens, arguments, decomposed), "--mlir-print-op-generic",
+                   "--moe-raise-routing", "--moe-raise-grouped")
+    text = lowered(text)
+    return moe.compile(text).layer(dict(zip(NAMES[1:], arguments))), text
+
+
+def compare(layer, block, arguments, tokens):
+    x = rows(tokens)
+    expected = block(x, *arguments).double().numpy()
+    got = np.asarray(layer(x), np.float64)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+# -- tests ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, None], ids=["static", "any"])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_blocks(block, tokens):
+    """One gate, dispatch and combination, two products, in either number of tokens."""
+    block, arguments = globals()[block], parameters()
+    layer, text = compiled(block, tokens, arguments)
+    for operation, count in (("gate", 1), ("dispatch", 1), ("grouped_matmul", 2), ("combine", 1)):
+        assert text.count(f"= moe.{operation} ") == count
+    assert re.search(r"= moe.gate .* normalize\(<sum>\)", moe_opt(text, "--moe-raise-gate"))
+    for number in (tokens,) if tokens else (2, 3, 33):
+        compare(layer, block, arguments, number)
+
+
+@pytest.mark.parametrize("block", ["grouped", "batched", "tiled", "einsum"])
+def test_without_decompositions(block):
+    """Operations that torch.export decomposes by default: linear, silu, einsum, chunk."""
+    text = moe_opt(imported(globals()[block], TOKENS, parameters(), decomposed=False),
+                   "--moe-raise-routing", "--moe-raise-grouped")
+    for operation, count in (("gate", 1), ("dispatch", 1), ("grouped_matmul", 2), ("combine", 1)):
+        assert text.count(f"= moe.{operation} ") == count
+
+
+def test_square_weights():
+    """Weights of one extent in both layouts."""
+    def block(x, router, up, down):
+        weights, ids = route(x, router)
+        dense = torch.zeros(x.size(0), EXPERTS).scatter(1, ids, weights)
+        y = torch.einsum("th,eih->tei", x, up[:, :HIDDEN])
+        y = torch.einsum("tei,eih->teh", torch.relu(y), down)
+        return torch.einsum("teh,te->th", y, dense)
+
+    arguments = parameters(inner=HIDDEN)
+    layer, text = compiled(block, TOKENS, arguments)
+    assert text.count("= moe.grouped_matmul ") == 2
+    compare(layer, block, arguments, TOKENS)
+
+
+@pytest.mark.parametrize("block", [next_expert, other_order, smallest],
+                         ids=lambda block: block.__name__)
+def test_near_misses(block):
+    """Right, raised or not; what torch-mlir does not lower is an error of its own."""
+    arguments = parameters()
+    text = moe_opt(imported(block, TOKENS, arguments), "--mlir-print-op-generic",
+                   "--moe-raise-routing", "--moe-raise-grouped")
+    try:
+        text = lowered(text)
+    except ir.MLIRError as error:
+        assert "failed to legalize" in str(error)
+        return
+    compare(moe.compile(text).layer(dict(zip(NAMES[1:], arguments))), block, arguments, TOKENS)
+
+
+@pytest.mark.parametrize("block", [sizes_as_ends, dropped_first], ids=lambda b: b.__name__)
+def test_not_raised(block):
+    """Ends that are none of ours, and other places than those of a capacity."""
+    text = moe_opt(imported(block, TOKENS, parameters()), "--moe-raise-routing",
+                   "--moe-raise-grouped")
+    assert "capacity(" not in text
+    if block is sizes_as_ends:
+        assert "torch.aten.cummax" in text and "tensor.insert_slice" in text
