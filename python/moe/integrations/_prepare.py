@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -30,14 +31,19 @@ def _viewed(node: torch.fx.Node) -> torch.fx.Node | None:
     return None
 
 
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    """Return what operations are decomposed; torch takes a while to list it."""
+    keep = {aten.linear.default, aten.silu.default, aten.softplus.default}
+    return {op: rule for op, rule in torch.export.default_decompositions().items()
+            if op not in keep}
+
+
 def prepare(program: torch.export.ExportedProgram, name: str) -> (
         tuple[torch.fx.Graph, dict[torch.fx.Node, tuple[str, torch.Tensor]], torch.fx.Node]):
     """Return the graph of a program, its placeholders of tensors with their names, and that of
     its rows."""
-    keep = {aten.linear.default, aten.silu.default, aten.softplus.default}
-    table = {op: rule for op, rule in torch.export.default_decompositions().items()
-             if op not in keep}
-    program = program.run_decompositions(table)
+    program = program.run_decompositions(dict(_decompositions()))
     graph, signature = program.graph_module.graph, program.graph_signature
     # The runtime reports ids that are no expert's.
     for node in reversed(graph.nodes):
