@@ -126,7 +126,64 @@ def capacity(x, router, up, down, slots=6):
     return torch.einsum("tec,ech->th", combine, y)
 
 
-BLOCKS = "grouped", "index_add", "batched", "tiled", "einsum", "capacity"
+def gpt_oss(x, router, up, down):
+    """A bias of the router, softmax of the chosen logits, gate and up interleaved and bounded."""
+    logits = torch.topk(F.linear(x, router, router[:, 0]), k=TOP_K, dim=-1, sorted=True)
+    y = torch.einsum("beck,bk->bec", up[logits.indices, ...], x)
+    gate, linear = y[..., ::2].clamp(max=7.0), y[..., 1::2].clamp(min=-7.0, max=7.0)
+    y = torch.einsum("beck,bek->bec", down[logits.indices, ...],
+                     gate * torch.sigmoid(1.702 * gate) * (linear + 1))
+    return torch.einsum("bec,be->bc", y, F.softmax(logits.values, dim=1))
+
+
+def switch(x, router, up, down, slots=4):
+    """transformers' Switch: one choice by max, masked beyond the capacity."""
+    weights, ids = torch.max(F.softmax(F.linear(x, router), dim=-1), dim=-1)
+    mask = F.one_hot(ids, EXPERTS)
+    priority = torch.cumsum(mask, dim=-2)
+    mask = mask * (priority <= slots)
+    slot = F.one_hot((priority * mask).sum(-1).sub(1).clamp(min=0), slots).to(x.dtype)
+    taken = mask.to(x.dtype).unsqueeze(-1) * slot.unsqueeze(1)
+    y = gated(torch.einsum("ech,eih->eci", torch.einsum("tec,th->ech", taken, x), up))
+    y = torch.einsum("eci,ehi->ech", y, down)
+    return torch.einsum("tec,ech->th", taken * weights[:, None, None], y)
+
+
+def scattered(x, router, up, down):
+    """Counts and the sum by scatter_add, rows by gather, weights on the way (torchtitan)."""
+    weights, ids = torch.topk(F.softmax(F.linear(x, router), dim=1), k=TOP_K, dim=1)
+    flat = ids.reshape(-1)
+    counts = torch.zeros(EXPERTS, dtype=torch.int64).scatter_add(0, flat, torch.ones_like(flat))
+    order = torch.argsort(flat, stable=True)
+    places = (order // TOP_K).reshape(-1, 1).expand(-1, HIDDEN)
+    ends = torch.cumsum(counts, dim=0, dtype=torch.int32)
+    y = gated(grouped_mm(torch.gather(x, 0, places), up.transpose(-2, -1), ends))
+    y = grouped_mm(y, down.transpose(-2, -1), ends) * weights.reshape(-1)[order].reshape(-1, 1)
+    return torch.zeros_like(x).scatter_add(0, places, y)
+
+
+def deepseek(x, router, up, down):
+    """Sigmoid scores with a bias for the choice alone, weights from the scores, scaled."""
+    scores = F.linear(x, router).sigmoid()
+    _, ids = torch.topk(scores + router[:, 0], k=TOP_K, dim=-1, sorted=False)
+    weights = scores.gather(1, ids)
+    weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20) * 2.5
+    order = ids.view(-1).argsort()
+    ends = F.one_hot(ids.view(-1), EXPERTS).sum(dim=0).cumsum(0).to(torch.int32)
+    y = gated(grouped_mm(x[order // TOP_K], up.transpose(1, 2), ends))
+    y = grouped_mm(y, down.transpose(1, 2), ends)
+    back = torch.empty_like(y)
+    back[order] = y
+    return (back.view(*ids.shape, -1) * weights.unsqueeze(-1)).sum(dim=1)
+
+
+# With what their gate becomes.
+BLOCKS = {"grouped": "top_k(3) normalize(<sum>)", "index_add": "top_k(3) normalize(<sum>)",
+          "batched": "top_k(3) normalize(<sum>)", "tiled": "top_k(3) normalize(<sum>)",
+          "einsum": "top_k(3) normalize(<sum>)", "capacity": "top_k(3) normalize(<sum>)",
+          "gpt_oss": "top_k(3) order(select_then_score)", "switch": "top_k(1)",
+          "scattered": "top_k(3)", "deepseek": "top_k(3) score(sigmoid) normalize(<sum, epsilon "
+          "= 9.9999999999999995E-21>) scale(2.500000e+00)"}
 
 
 # -- near misses ------------------------------------------------------------------
@@ -248,7 +305,7 @@ def lowered(text):
             take_tensors(function.operation)
         steps.run(module.operation)
         text = module.operation.get_asm(print_generic_op_form=True, enable_debug_info=False)
-    return moe_opt(text, "--linalg-inline-scalar-operands", "--canonicalize",
+    return moe_opt(text, "--linalg-inline-scalar-operands", "--canonicalize", "--moe-raise-gate",
                    "--moe-fuse-elementwise", "--canonicalize", "--cse")
 
 
@@ -271,14 +328,15 @@ def compare(layer, block, arguments, tokens):
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, None], ids=["static", "any"])
-@pytest.mark.parametrize("block", BLOCKS)
-def test_blocks(block, tokens):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks(name, tokens):
     """One gate, dispatch and combination, two products, in either number of tokens."""
-    block, arguments = globals()[block], parameters()
+    block, arguments = globals()[name], parameters()
     layer, text = compiled(block, tokens, arguments)
     for operation, count in (("gate", 1), ("dispatch", 1), ("grouped_matmul", 2), ("combine", 1)):
         assert text.count(f"= moe.{operation} ") == count
-    assert re.search(r"= moe.gate .* normalize\(<sum>\)", moe_opt(text, "--moe-raise-gate"))
+    gate = re.search(r"= moe.gate %\S+ (?:bias\([^)]*\) )?(.*) :", text)
+    assert gate[1] == BLOCKS[name]
     for number in (tokens,) if tokens else (2, 3, 33):
         compare(layer, block, arguments, number)
 

@@ -130,9 +130,13 @@ std::optional<Extent> mlir::moe::raising::rowsOf(Value tensor) {
   if (isa<tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
     return rowsOfReshape(op);
   if (isElementwise(op) || OpTrait::hasElementwiseMappableTraits(op)) {
-    for (Value operand : op->getOperands())
+    // Of one operand, the last one of a select: a mask may come from elsewhere.
+    SmallVector<Value> operands(op->getOperands());
+    if (isNamed(op, "stablehlo.select"))
+      std::reverse(operands.begin(), operands.end());
+    for (Value operand : operands)
       if (auto other = dyn_cast<RankedTensorType>(operand.getType());
-          other && other.getRank() == type.getRank())
+          other && other.getRank() == type.getRank() && !splatOf(operand))
         return rowsOf(operand);
     return std::nullopt;
   }
@@ -156,9 +160,11 @@ std::optional<Extent> mlir::moe::raising::rowsOf(Value tensor) {
     return elementOf(op->getOperand(0), 0);
   if (name == "broadcast_in_dim" || name == "iota")
     return rowsOfReading(op);
-  if (name == "gather" || name == "sort" || name == "softmax" ||
-      name == "cumulative_sum")
-    return rowsOf(op->getOperand(name == "gather" ? 1 : 0));
+  if (name == "gather" || name == "take_along_axis")
+    return rowsOf(op->getOperand(1));
+  if (name == "sort" || name == "softmax" || name == "cumulative_sum" ||
+      name == "floor_divide")
+    return rowsOf(op->getOperand(0));
   if (name == "concatenate")
     return integersOf(op, "dimension") == SmallVector<int64_t>{0}
                ? std::nullopt

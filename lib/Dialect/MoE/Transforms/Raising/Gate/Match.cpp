@@ -36,11 +36,17 @@ Value mlir::moe::raising::skipRounding(Value scalar) {
 }
 
 std::optional<double> mlir::moe::raising::constantOf(Value scalar) {
+  // A rounding that loses something is not folded.
   FloatAttr value;
-  if (!matchPattern(scalar, m_Constant(&value)))
+  if (!matchPattern(skipRounding(scalar), m_Constant(&value)))
     return std::nullopt;
   double number = value.getValueAsDouble();
-  if (!value.getType().isF32() || !std::isfinite(number))
+  if (skipRounding(scalar) != scalar) {
+    if (!scalar.getType().isF32())
+      return std::nullopt;
+    number = float(number);
+  }
+  if (!scalar.getType().isF32() || !std::isfinite(number))
     return number;
   // The shortest decimal that is this f32, as the source had it: 1e-20.
   for (int digits = 1; digits < 9; ++digits) {
@@ -176,6 +182,8 @@ Value mlir::moe::raising::skipTensorRounding(Value tensor, Type type) {
 }
 
 Value mlir::moe::raising::skipExtensions(Value tensor) {
+  while (auto extension = tensor.getDefiningOp<arith::ExtSIOp>())
+    tensor = extension.getIn();
   while (std::optional<Elementwise> match = matchElementwise(tensor)) {
     Operation *cast = match->yielded().getDefiningOp();
     if (!isa_and_present<arith::ExtSIOp, arith::ExtUIOp>(cast))

@@ -210,9 +210,12 @@ static Value repeatedIds(Value index) {
   return ids;
 }
 
-/// (x, 0, index): x[index[i, j], j]
+/// (x, dim, index): x[index[i, j], j], or x[i, index[i, j]].
 static bool readGather(TorchReader &t) {
   Value x = t.in(0), index = t.in(2);
+  if (x && isIndex(index) && t.out() && tensorOf(x).getRank() == 2 &&
+      tensorOf(index).getRank() == 2 && t.dim(1, 2) == 1)
+    return t.set(t.r.make("take_along_axis", {x, index}, t.out()));
   if (!x || !isIndex(index) || tensorOf(x).getRank() > 2 ||
       t.dim(1, tensorOf(x).getRank()) != 0 ||
       tensorOf(x).getRank() != tensorOf(index).getRank())

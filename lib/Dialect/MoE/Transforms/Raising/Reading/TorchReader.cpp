@@ -73,10 +73,13 @@ std::optional<double> TorchReader::number(unsigned i) const {
 }
 
 static std::optional<int64_t> integerOf(Value value) {
-  std::optional<double> number = numberOf(value);
-  return number && *number == double(int64_t(*number))
-             ? std::optional(int64_t(*number))
-             : std::nullopt;
+  Operation *op = value.getDefiningOp();
+  if (!op || !torchName(op).starts_with("constant."))
+    return std::nullopt;
+  // Not as a double: the last row may be 2⁶³ − 1.
+  auto integer = dyn_cast_if_present<IntegerAttr>(op->getAttr("value"));
+  return integer ? std::optional(integer.getValue().getSExtValue())
+                 : std::nullopt;
 }
 
 std::optional<int64_t> TorchReader::integer(unsigned i) const {

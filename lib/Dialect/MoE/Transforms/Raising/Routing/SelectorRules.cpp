@@ -46,7 +46,8 @@ void Selectors::visit(Operation *op) {
       {"add", &Selectors::visitAdd},
       {"subtract", &Selectors::visitAdd},
       {"select", &Selectors::visitSelect},
-      {"minimum", &Selectors::visitMinimum},
+      {"minimum", &Selectors::visitBound},
+      {"maximum", &Selectors::visitBound},
       {"reduce", &Selectors::visitReduce},
       {"reduce_window", &Selectors::visitCumulativeSum},
       {"cumulative_sum", &Selectors::visitCumulativeSum},
@@ -266,9 +267,6 @@ void Selectors::visitMultiply(Operation *op) {
   else if (made.off != 0)
     made.off.reset();
   made.zeroFrom = right->kept;
-  // A place that is 0 and one that is none are told apart by the mask alone.
-  if (made.zeroFrom && made.on != 0)
-    return;
   set(op, made);
 }
 
@@ -279,7 +277,7 @@ void Selectors::visitAdd(Operation *op) {
       return;
     std::optional<Selector> place = get(op->getOperand(i));
     Value other = op->getOperand(1 - i);
-    if (!place || place->kind != Selector::Place || place->zeroFrom)
+    if (!place || place->kind != Selector::Place)
       continue;
     if (std::optional<double> splat = splatOf(other)) {
       if (*splat != double(int64_t(*splat)))
@@ -291,8 +289,8 @@ void Selectors::visitAdd(Operation *op) {
       return set(op, *place);
     }
     std::optional<Selector> hot = get(other);
-    if (!hot || !isPlainHot(*hot) || hot->ids != place->ids ||
-        hot->axes != place->axes)
+    if (place->zeroFrom || !hot || !isPlainHot(*hot) ||
+        hot->ids != place->ids || hot->axes != place->axes)
       return;
     place->on += isSum ? 1 : -1;
     return set(op, *place);
@@ -340,16 +338,20 @@ void Selectors::visitSelect(Operation *op) {
   }
 }
 
-void Selectors::visitMinimum(Operation *op) {
+void Selectors::visitBound(Operation *op) {
   for (unsigned i : {0u, 1u}) {
     std::optional<Selector> place = get(op->getOperand(i));
     std::optional<double> bound = splatOf(op->getOperand(1 - i));
-    if (!place || !bound)
+    if (!place || !bound || place->kind != Selector::Place || place->on != 0 ||
+        countAxis(place->axes, 'e') > 0)
       continue;
-    // Places from the bound on are wrong, as those of dropped choices are.
-    if (place->kind == Selector::Place && place->on == 0 && !place->zeroFrom &&
-        countAxis(place->axes, 'e') == 0 && *bound >= 0 && *bound < (1 << 30) &&
-        *bound == double(int64_t(*bound))) {
+    if (isNamed(op, "stablehlo.maximum")) {
+      // Only those of dropped choices may be below 0.
+      if (*bound <= 0)
+        set(op, *place);
+    } else if (!place->zeroFrom && *bound >= 0 && *bound < (1 << 30) &&
+               *bound == double(int64_t(*bound))) {
+      // Places from the bound on are wrong, as those of dropped choices are.
       place->zeroFrom = int64_t(*bound) + 1;
       set(op, *place);
     }

@@ -209,7 +209,9 @@ std::optional<Selector> Selectors::sum(Selector selector, char axis) const {
     return selector;
   case 'c':
     // One slot is that of the place, if it is below their number.
-    if (selector.kind != Selector::Product || !selector.slot)
+    // That of a dropped choice may be any one.
+    if (selector.kind != Selector::Product || !selector.slot ||
+        (selector.zeroFrom && selector.kept != selector.zeroFrom))
       return std::nullopt;
     selector.kept = selector.kept ? std::min(selector.kept, selector.slots)
                                   : selector.slots;

@@ -82,7 +82,7 @@ private:
   void visitMultiply(Operation *op);
   void visitAdd(Operation *op);
   void visitSelect(Operation *op);
-  void visitMinimum(Operation *op);
+  void visitBound(Operation *op);
   void visitReduce(Operation *op);
   void visitCumulativeSum(Operation *op);
   void visitDot(Operation *op);

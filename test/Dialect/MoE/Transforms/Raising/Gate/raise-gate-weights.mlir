@@ -179,7 +179,8 @@ func.func @kept_dimension(%logits: tensor<?x8xf32>, %t: index)
       iterator_types = ["parallel", "parallel"]}
       ins(%sum : tensor<?x1xf32>) outs(%column : tensor<?x1xf32>) {
   ^bb0(%x: f32, %old: f32):
-    %epsilon = arith.constant 1.0e-20 : f32
+    %double = arith.constant 1.0e-20 : f64
+    %epsilon = arith.truncf %double : f64 to f32
     %r = arith.addf %x, %epsilon : f32
     linalg.yield %r : f32
   } -> tensor<?x1xf32>
