@@ -61,6 +61,8 @@ static Value rowsOf(OpResult result) {
   Operation *op = result.getOwner();
   if (auto gate = dyn_cast<GateOp>(op))
     return gate.isChosenByExperts() ? Value() : gate.getLogits();
+  if (auto gradient = dyn_cast<GateGradientOp>(op))
+    return gradient.getLogits();
   if (auto dispatch = dyn_cast<DispatchOp>(op))
     return result == dispatch.getPositions() ? dispatch.getIds() : Value();
   if (auto expert = dyn_cast<ExpertOp>(op))

@@ -45,6 +45,7 @@ private:
   bool classifyBlock(Block &block);
   bool classify(Operation *op);
   bool classify(GateOp op);
+  bool classify(GateGradientOp op);
   bool classify(DispatchOp op);
   bool classify(ExpertOp op);
   bool classify(CombineOp op);
@@ -88,6 +89,15 @@ bool Classifier::classify(GateOp op) {
       return refuse(op);
   if (op.getBias() && !is(op.getBias(), Kind::Invariant))
     return refuse(op);
+  return setAll(op, Kind::PerToken);
+}
+
+bool Classifier::classify(GateGradientOp op) {
+  if (StringRef why = op.getTokenDependence(); !why.empty())
+    return refuse(op, why);
+  for (Value operand : op->getOperands())
+    if (!is(operand, Kind::PerToken))
+      return refuse(op);
   return setAll(op, Kind::PerToken);
 }
 
@@ -251,6 +261,8 @@ bool Classifier::classify(Operation *op) {
     return true;
   if (auto gate = dyn_cast<GateOp>(op))
     return classify(gate);
+  if (auto gradient = dyn_cast<GateGradientOp>(op))
+    return classify(gradient);
   if (auto dispatch = dyn_cast<DispatchOp>(op))
     return classify(dispatch);
   if (auto expert = dyn_cast<ExpertOp>(op))

@@ -18,6 +18,7 @@ namespace mlir::moe {
 /// insertion point. Returns a value for each result; does not replace the
 /// operation.
 SmallVector<Value> lowerToLinalg(GateOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(GateGradientOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DispatchOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(CombineOp op, OpBuilder &builder);

@@ -90,10 +90,10 @@ struct AggregatedModel
 } // namespace
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns.add<Decompose<GateOp>, Decompose<DispatchOp>, Decompose<ExpertOp>,
-               Decompose<RouteOp>, Decompose<QuantizeOp>,
-               Decompose<DequantizeOp>, Decompose<FusedOp>>(
-      patterns.getContext());
+  patterns
+      .add<Decompose<GateOp>, Decompose<GateGradientOp>, Decompose<DispatchOp>,
+           Decompose<ExpertOp>, Decompose<RouteOp>, Decompose<QuantizeOp>,
+           Decompose<DequantizeOp>, Decompose<FusedOp>>(patterns.getContext());
 }
 
 void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {
@@ -110,6 +110,7 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *context, MoEDialect *) {
     GateOp::attachInterface<AggregatedModel<GateOp>>(*context);
+    GateGradientOp::attachInterface<AggregatedModel<GateGradientOp>>(*context);
     DispatchOp::attachInterface<AggregatedModel<DispatchOp>>(*context);
     ExpertOp::attachInterface<AggregatedModel<ExpertOp>>(*context);
     CombineOp::attachInterface<AggregatedModel<CombineOp>>(*context);

@@ -49,6 +49,14 @@ Value TensorBuilder::roundTo(Value value, Type type) {
   return toFloat(toFloat(value, type), getF32Type());
 }
 
+Value TensorBuilder::divideOrZero(Value dividend, Value divisor) {
+  Value zero = f32(0.0);
+  Value none =
+      arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, divisor, zero);
+  Value quotient = arith::DivFOp::create(*this, dividend, divisor);
+  return arith::SelectOp::create(*this, none, zero, quotient);
+}
+
 Value TensorBuilder::isNaN(Value value) {
   return arith::CmpFOp::create(*this, arith::CmpFPredicate::UNO, value, value);
 }
@@ -178,6 +186,12 @@ Value TensorBuilder::reduce(Value matrix, Axis axis, Value init, Body body) {
       .front();
 }
 
+Value TensorBuilder::sum(Value matrix, Axis axis) {
+  return reduce(matrix, axis, f32(0.0), [&](ValueRange v) -> Value {
+    return arith::AddFOp::create(*this, v[1], v[0]);
+  });
+}
+
 SmallVector<Value> TensorBuilder::loop(
     Value bound, ValueRange inits,
     llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body) {
@@ -219,31 +233,23 @@ Value TensorBuilder::softmax(Value matrix, Value valid, Axis axis) {
     powers = map({powers, valid}, f32Type, [&](ValueRange v) -> Value {
       return arith::SelectOp::create(*this, isSet(v[1]), v[0], f32(0.0));
     });
-  Value sum = reduce(powers, axis, f32(0.0), [&](ValueRange v) -> Value {
-    return arith::AddFOp::create(*this, v[1], v[0]);
-  });
-  return mapWithVector(powers, sum, axis, f32Type, [&](ValueRange v) -> Value {
-    Value none =
-        arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, v[1], f32(0.0));
-    Value quotient = arith::DivFOp::create(*this, v[0], v[1]);
-    return arith::SelectOp::create(*this, none, v[1], quotient);
-  });
+  Value total = sum(powers, axis);
+  return mapWithVector(powers, total, axis, f32Type,
+                       [&](ValueRange v) { return divideOrZero(v[0], v[1]); });
 }
 
-Value TensorBuilder::normalize(Value weights, Value valid,
-                               NormalizeAttr normalize, Type type) {
-  Type f32Type = getF32Type();
-  NormalizeKind kind = normalize.getKind();
-  if (kind == NormalizeKind::Softmax) {
-    Value result = softmax(weights, valid, Axis::Columns);
-    return map(result, f32Type,
-               [&](ValueRange v) { return roundTo(v[0], type); });
-  }
+/// Returns the exponent of the denominator: a sum is one of first powers.
+static double powerOf(NormalizeAttr normalize) {
+  return normalize.getKind() == NormalizeKind::Norm ? double(normalize.getP())
+                                                    : 1.0;
+}
 
-  double p = kind == NormalizeKind::Norm ? normalize.getP() : 1.0;
-  Value terms = map({weights, valid}, f32Type, [&](ValueRange v) -> Value {
+Value TensorBuilder::sumOfPowers(Value weights, Value valid,
+                                 NormalizeAttr normalize) {
+  double p = powerOf(normalize);
+  Value terms = map({weights, valid}, getF32Type(), [&](ValueRange v) -> Value {
     Value term = v[0];
-    if (kind == NormalizeKind::Norm) {
+    if (normalize.getKind() == NormalizeKind::Norm) {
       term = math::AbsFOp::create(*this, term);
       if (p == 2.0)
         term = arith::MulFOp::create(*this, term, term);
@@ -252,31 +258,42 @@ Value TensorBuilder::normalize(Value weights, Value valid,
     }
     return arith::SelectOp::create(*this, isSet(v[1]), term, f32(0.0));
   });
-  Value sum =
-      reduce(terms, Axis::Columns, f32(0.0), [&](ValueRange v) -> Value {
-        return arith::AddFOp::create(*this, v[1], v[0]);
-      });
-  Value denominator = map(sum, f32Type, [&](ValueRange v) -> Value {
-    Value d = v[0];
-    if (p == 2.0)
-      d = math::SqrtOp::create(*this, d);
-    else if (p != 1.0)
-      d = math::PowFOp::create(*this, d, f32(1.0 / p));
-    d = roundTo(d, type);
-    Value epsilon = f32(normalize.getEpsilon());
-    if (normalize.getGuard() == NormalizeGuard::Clamp)
-      d = arith::MaximumFOp::create(*this, d, epsilon);
-    else if (normalize.getEpsilon() != 0.0)
-      d = arith::AddFOp::create(*this, d, epsilon);
-    return roundTo(d, type);
+  return sum(terms, Axis::Columns);
+}
+
+Value TensorBuilder::rootOfPowers(Value sum, NormalizeAttr normalize) {
+  double p = powerOf(normalize);
+  if (p == 1.0)
+    return sum;
+  if (p == 2.0)
+    return math::SqrtOp::create(*this, sum);
+  return math::PowFOp::create(*this, sum, f32(1.0 / p));
+}
+
+Value TensorBuilder::guard(Value denominator, NormalizeAttr normalize) {
+  Value epsilon = f32(normalize.getEpsilon());
+  if (normalize.getGuard() == NormalizeGuard::Clamp)
+    return arith::MaximumFOp::create(*this, denominator, epsilon);
+  if (normalize.getEpsilon() == 0.0)
+    return denominator;
+  return arith::AddFOp::create(*this, denominator, epsilon);
+}
+
+Value TensorBuilder::normalize(Value weights, Value valid,
+                               NormalizeAttr normalize, Type type) {
+  Type f32Type = getF32Type();
+  if (normalize.getKind() == NormalizeKind::Softmax) {
+    Value result = softmax(weights, valid, Axis::Columns);
+    return map(result, f32Type,
+               [&](ValueRange v) { return roundTo(v[0], type); });
+  }
+  Value powers = sumOfPowers(weights, valid, normalize);
+  Value denominator = map(powers, f32Type, [&](ValueRange v) -> Value {
+    Value root = roundTo(rootOfPowers(v[0], normalize), type);
+    return roundTo(guard(root, normalize), type);
   });
-  return mapWithVector(
-      weights, denominator, Axis::Columns, f32Type, [&](ValueRange v) -> Value {
-        Value zero = f32(0.0);
-        Value none =
-            arith::CmpFOp::create(*this, arith::CmpFPredicate::OEQ, v[1], zero);
-        Value quotient =
-            roundTo(arith::DivFOp::create(*this, v[0], v[1]), type);
-        return arith::SelectOp::create(*this, none, zero, quotient);
-      });
+  return mapWithVector(weights, denominator, Axis::Columns, f32Type,
+                       [&](ValueRange v) -> Value {
+                         return roundTo(divideOrZero(v[0], v[1]), type);
+                       });
 }

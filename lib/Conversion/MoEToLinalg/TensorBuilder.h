@@ -38,6 +38,8 @@ public:
   Value toFloat(Value value, Type type);
   /// Rounds `value`, f32, to `type` and converts it back.
   Value roundTo(Value value, Type type);
+  /// Divides in f32; a quotient by 0 is 0.
+  Value divideOrZero(Value dividend, Value divisor);
   Value isNaN(Value value);
   /// True if 0 <= integer < bound.
   Value inRange(Value integer, int64_t bound);
@@ -79,6 +81,9 @@ public:
   /// Reduces a matrix along `axis`, in ascending order, starting from `init`.
   Value reduce(Value matrix, Axis axis, Value init, Body body);
 
+  /// Adds up the elements of an f32 matrix along `axis`.
+  Value sum(Value matrix, Axis axis);
+
   /// Builds an scf.for from 0 to `bound` over tensors.
   SmallVector<Value>
   loop(Value bound, ValueRange inits,
@@ -94,6 +99,12 @@ public:
   /// equal to an infinite maximum share the weight.
   Value softmax(Value matrix, Value valid, Axis axis);
 
+  /// Builds `Σ w` or `Σ |w|ᵖ` `[T]` over the weights (f32 `[T, K]`) of the
+  /// choices that `valid` marks.
+  Value sumOfPowers(Value weights, Value valid, NormalizeAttr normalize);
+  /// Returns the denominator, a scalar, of such a sum; then with its epsilon.
+  Value rootOfPowers(Value sum, NormalizeAttr normalize);
+  Value guard(Value denominator, NormalizeAttr normalize);
   /// Applies `normalize` to the weights (f32 `[T, K]`) of each token over the
   /// choices that `valid` marks; rounds intermediate results to `type`.
   Value normalize(Value weights, Value valid, NormalizeAttr normalize,

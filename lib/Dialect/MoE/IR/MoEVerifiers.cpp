@@ -16,37 +16,6 @@ using namespace mlir::moe;
 // moe.gate
 //===----------------------------------------------------------------------===//
 
-/// Verifies the attributes of scoring.
-static LogicalResult verifyScore(GateOp op) {
-  bool softmax = op.getScore() == Score::Softmax;
-  if (op.getScoreAxis() == ScoreAxis::Tokens &&
-      (!softmax || op.getOrder() != Order::ScoreThenSelect))
-    return op.emitOpError("score_axis(tokens) needs score(softmax) and "
-                          "order(score_then_select)");
-  if (op.getOrder() == Order::ScoreEachChoice) {
-    if (!softmax)
-      return op.emitOpError("order(score_each_choice) needs score(softmax)");
-    if (op.getBias() || op.getGroups() || op.getGivenIds())
-      return op.emitOpError("order(score_each_choice) takes no bias, groups or "
-                            "given ids");
-  } else if (op.getMargin()) {
-    return op.emitOpError("margin needs order(score_each_choice)");
-  }
-  if (std::optional<APFloat> margin = op.getMargin())
-    if (margin->isNaN() || margin->isNegative())
-      return op.emitOpError("expected a margin of at least 0");
-  if (op.getThreshold() && op.getThreshold()->isNaN())
-    return op.emitOpError("expected a threshold that is not NaN");
-  if (std::optional<APFloat> scale = op.getScale()) {
-    bool inexact;
-    scale->convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven,
-                   &inexact);
-    if (!scale->isFinite())
-      return op.emitOpError("expected a scale that is finite in f32");
-  }
-  return success();
-}
-
 /// Verifies the attributes and operands of the selection.
 static LogicalResult verifySelection(GateOp op, int64_t experts) {
   bool expertChoice = op.getSelection() == Selection::ExpertChoice;
@@ -87,12 +56,7 @@ static LogicalResult verifySelection(GateOp op, int64_t experts) {
 LogicalResult GateOp::verify() {
   RankedTensorType logits = getLogits().getType();
   int64_t tokens = logits.getDimSize(0), experts = logits.getDimSize(1);
-  if (ShapedType::isDynamic(experts))
-    return emitOpError("expected logits with a static number of experts, got ")
-           << logits;
-  // Ids are i32, and those of moe.dispatch in the same range.
-  if (failed(verifyRange(*this, "a number of experts", experts, 1,
-                         INT32_MAX - 1)) ||
+  if (failed(verifyExperts(*this, logits)) ||
       failed(verifyRange(*this, "top_k", getTopK(), 1, experts)))
     return failure();
   if (getBias() && failed(verifyShape(*this, "bias", getBias(), {experts})))
@@ -105,6 +69,12 @@ LogicalResult GateOp::verify() {
     return failure();
   if (failed(verifyScore(*this)))
     return failure();
+  if (getOrder() == Order::ScoreEachChoice &&
+      (getBias() || getGroups() || getGivenIds()))
+    return emitOpError("order(score_each_choice) takes no bias, groups or "
+                       "given ids");
+  if (getThreshold() && getThreshold()->isNaN())
+    return emitOpError("expected a threshold that is not NaN");
   return verifySelection(*this, experts);
 }
 

@@ -67,6 +67,48 @@ inline LogicalResult verifyRange(Operation *op, StringRef name, int64_t value,
                            << " and " << high << ", got " << value;
 }
 
+/// Verifies that `value` is finite after its conversion to f32.
+inline LogicalResult verifyFiniteF32(Operation *op, StringRef name,
+                                     APFloat value) {
+  bool inexact;
+  value.convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven, &inexact);
+  if (value.isFinite())
+    return success();
+  return op->emitOpError() << "expected a " << name << " that is finite in f32";
+}
+
+/// Verifies the attributes of scores and weights that moe.gate and its gradient
+/// share.
+template <typename OpT> LogicalResult verifyScore(OpT op) {
+  bool softmax = op.getScore() == Score::Softmax;
+  bool eachChoice = op.getOrder() == Order::ScoreEachChoice;
+  if (op.getScoreAxis() == ScoreAxis::Tokens &&
+      (!softmax || op.getOrder() != Order::ScoreThenSelect))
+    return op.emitOpError("score_axis(tokens) needs score(softmax) and "
+                          "order(score_then_select)");
+  if (eachChoice && !softmax)
+    return op.emitOpError("order(score_each_choice) needs score(softmax)");
+  if (std::optional<APFloat> margin = op.getMargin()) {
+    if (!eachChoice)
+      return op.emitOpError("margin needs order(score_each_choice)");
+    if (margin->isNaN() || margin->isNegative())
+      return op.emitOpError("expected a margin of at least 0");
+  }
+  return op.getScale() ? verifyFiniteF32(op, "scale", *op.getScale())
+                       : success();
+}
+
+/// Verifies that `logits` `[T, E]` have a static number of experts. Ids are
+/// i32, and those of moe.dispatch in the same range.
+inline LogicalResult verifyExperts(Operation *op, RankedTensorType logits) {
+  int64_t experts = logits.getDimSize(1);
+  if (ShapedType::isDynamic(experts))
+    return op->emitOpError(
+               "expected logits with a static number of experts, got ")
+           << logits;
+  return verifyRange(op, "a number of experts", experts, 1, INT32_MAX - 1);
+}
+
 /// Check the types of the values that end a region.
 inline LogicalResult verifyYield(YieldOp yield, TypeRange expected) {
   TypeRange actual = yield.getValues().getTypes();
@@ -82,6 +124,39 @@ inline LogicalResult verifyYield(YieldOp yield, TypeRange expected) {
   diag << ", got ";
   print(diag, actual);
   return diag;
+}
+
+/// Reifies the shapes of the results, which are those of the destinations.
+inline LogicalResult reifyInits(DestinationStyleOpInterface op, OpBuilder &b,
+                                ReifiedRankedShapedTypeDims &shapes) {
+  if (op->getNumResults() == 0)
+    return failure();
+  for (Value init : op.getDpsInits())
+    shapes.push_back(tensor::getMixedSizes(b, op.getLoc(), init));
+  return success();
+}
+
+/// Verifies that operands are all tensors or all buffers, and that the results
+/// have the types of the destinations.
+inline LogicalResult verifyDestinations(DestinationStyleOpInterface op) {
+  ValueRange inits = op.getDpsInits();
+  bool tensors = isa<TensorType>(inits.front().getType());
+  for (Value operand : op->getOperands())
+    if (isa<TensorType>(operand.getType()) != tensors)
+      return op->emitOpError(
+                 "expected operands that are all tensors or all memrefs, got ")
+             << inits.front().getType() << " and " << operand.getType();
+  if (op->getNumResults() != (tensors ? inits.size() : 0))
+    return op->emitOpError()
+           << (tensors
+                   ? "expected a result for a destination that is a tensor"
+                   : "expected no result for a destination that is a memref");
+  for (auto [result, init] : llvm::zip(op->getResults(), inits))
+    if (result.getType() != init.getType())
+      return op->emitOpError(
+                 "expected a result of the type of the destination, ")
+             << init.getType() << ", got " << result.getType();
+  return success();
 }
 
 /// Verifies that operand `type`, called field `number`, has the numbers of

@@ -80,6 +80,8 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *context, MoEDialect *) {
     GateOp::attachInterface<ReadsAndAllocates<GateOp>>(*context);
+    GateGradientOp::attachInterface<ReadsAndAllocates<GateGradientOp>>(
+        *context);
     DispatchOp::attachInterface<ReadsAndAllocates<DispatchOp>>(*context);
     ExpertOp::attachInterface<ReadsAndAllocates<ExpertOp>>(*context);
     CombineOp::attachInterface<ReadsAndAllocates<CombineOp>>(*context);

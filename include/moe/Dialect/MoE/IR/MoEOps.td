@@ -398,5 +398,6 @@ def MoE_YieldOp : MoE_Op<"yield", [
 
 include "moe/Dialect/MoE/IR/MoEGroupedOps.td"
 include "moe/Dialect/MoE/IR/MoEQuantizationOps.td"
+include "moe/Dialect/MoE/IR/MoETrainingOps.td"
 
 #endif // MOE_DIALECT_MOE_IR_MOEOPS_TD

@@ -188,6 +188,9 @@ LogicalResult Exporter::findFixedTokens() {
         all.push_back({{cast.getSource(), dim}, {cast.getDest(), dim}});
     } else if (auto gate = dyn_cast<GateOp>(op)) {
       rows({gate.getLogits(), gate.getNoise(), gate.getGivenIds()});
+    } else if (auto gradient = dyn_cast<GateGradientOp>(op)) {
+      rows({gradient.getLogits(), gradient.getIds(), gradient.getGradient(),
+            gradient.getNoise()});
     } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
       rows({dispatch.getRows(), dispatch.getIds(), dispatch.getWeights()});
     } else if (auto combine = dyn_cast<CombineOp>(op)) {
