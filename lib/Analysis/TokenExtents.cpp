@@ -63,6 +63,8 @@ static Value rowsOf(OpResult result) {
     return gate.isChosenByExperts() ? Value() : gate.getLogits();
   if (auto gradient = dyn_cast<GateGradientOp>(op))
     return gradient.getLogits();
+  if (auto gradient = dyn_cast<AuxiliaryLossGradientOp>(op))
+    return gradient.getValues();
   if (auto dispatch = dyn_cast<DispatchOp>(op))
     return result == dispatch.getPositions() ? dispatch.getIds() : Value();
   if (auto expert = dyn_cast<ExpertOp>(op))

@@ -19,6 +19,11 @@ namespace mlir::moe {
 /// operation.
 SmallVector<Value> lowerToLinalg(GateOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GateGradientOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(AuxiliaryLossOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(AuxiliaryLossGradientOp op,
+                                 OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(ExpertLoadOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(UpdateBiasOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DispatchOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(ExpertOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(CombineOp op, OpBuilder &builder);

@@ -91,9 +91,12 @@ struct AggregatedModel
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
   patterns
-      .add<Decompose<GateOp>, Decompose<GateGradientOp>, Decompose<DispatchOp>,
-           Decompose<ExpertOp>, Decompose<RouteOp>, Decompose<QuantizeOp>,
-           Decompose<DequantizeOp>, Decompose<FusedOp>>(patterns.getContext());
+      .add<Decompose<GateOp>, Decompose<GateGradientOp>,
+           Decompose<AuxiliaryLossOp>, Decompose<AuxiliaryLossGradientOp>,
+           Decompose<ExpertLoadOp>, Decompose<UpdateBiasOp>,
+           Decompose<DispatchOp>, Decompose<ExpertOp>, Decompose<RouteOp>,
+           Decompose<QuantizeOp>, Decompose<DequantizeOp>, Decompose<FusedOp>>(
+          patterns.getContext());
 }
 
 void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {
@@ -111,6 +114,12 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
   registry.addExtension(+[](MLIRContext *context, MoEDialect *) {
     GateOp::attachInterface<AggregatedModel<GateOp>>(*context);
     GateGradientOp::attachInterface<AggregatedModel<GateGradientOp>>(*context);
+    AuxiliaryLossOp::attachInterface<AggregatedModel<AuxiliaryLossOp>>(
+        *context);
+    AuxiliaryLossGradientOp::attachInterface<
+        AggregatedModel<AuxiliaryLossGradientOp>>(*context);
+    ExpertLoadOp::attachInterface<AggregatedModel<ExpertLoadOp>>(*context);
+    UpdateBiasOp::attachInterface<AggregatedModel<UpdateBiasOp>>(*context);
     DispatchOp::attachInterface<AggregatedModel<DispatchOp>>(*context);
     ExpertOp::attachInterface<AggregatedModel<ExpertOp>>(*context);
     CombineOp::attachInterface<AggregatedModel<CombineOp>>(*context);

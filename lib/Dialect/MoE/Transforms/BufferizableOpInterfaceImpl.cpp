@@ -82,6 +82,12 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     GateOp::attachInterface<ReadsAndAllocates<GateOp>>(*context);
     GateGradientOp::attachInterface<ReadsAndAllocates<GateGradientOp>>(
         *context);
+    AuxiliaryLossOp::attachInterface<ReadsAndAllocates<AuxiliaryLossOp>>(
+        *context);
+    AuxiliaryLossGradientOp::attachInterface<
+        ReadsAndAllocates<AuxiliaryLossGradientOp>>(*context);
+    ExpertLoadOp::attachInterface<ReadsAndAllocates<ExpertLoadOp>>(*context);
+    UpdateBiasOp::attachInterface<ReadsAndAllocates<UpdateBiasOp>>(*context);
     DispatchOp::attachInterface<ReadsAndAllocates<DispatchOp>>(*context);
     ExpertOp::attachInterface<ReadsAndAllocates<ExpertOp>>(*context);
     CombineOp::attachInterface<ReadsAndAllocates<CombineOp>>(*context);

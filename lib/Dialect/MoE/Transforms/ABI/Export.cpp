@@ -191,6 +191,12 @@ LogicalResult Exporter::findFixedTokens() {
     } else if (auto gradient = dyn_cast<GateGradientOp>(op)) {
       rows({gradient.getLogits(), gradient.getIds(), gradient.getGradient(),
             gradient.getNoise()});
+    } else if (auto loss = dyn_cast<AuxiliaryLossOp>(op)) {
+      rows({loss.getValues(), loss.getIds(), loss.getMask()});
+    } else if (auto loss = dyn_cast<AuxiliaryLossGradientOp>(op)) {
+      rows({loss.getValues(), loss.getIds(), loss.getMask()});
+    } else if (auto load = dyn_cast<ExpertLoadOp>(op)) {
+      rows({load.getIds(), load.getMask()});
     } else if (auto dispatch = dyn_cast<DispatchOp>(op)) {
       rows({dispatch.getRows(), dispatch.getIds(), dispatch.getWeights()});
     } else if (auto combine = dyn_cast<CombineOp>(op)) {
