@@ -87,10 +87,12 @@ void VectorEpilogue::build(ArrayRef<Value> accumulators) {
     for (OpResult result : clone->getResults())
       result.setType(VectorType::get(lanes, result.getType()));
   }
-  Value yielded = op.getYield().getValue();
-  widen(yielded);
-  b.storeFirst(mapping.lookup(yielded), op.getInit(), {coord[1], coord[2]},
-               remaining, mask);
+  for (auto [yielded, init] :
+       llvm::zip_equal(op.getYield().getValues(), op.getInits())) {
+    widen(yielded);
+    b.storeFirst(mapping.lookup(yielded), init, {coord[1], coord[2]}, remaining,
+                 mask);
+  }
 }
 
 void mlir::moe::buildEpilogue(CPUBuilder &b, GroupedMatmulOp op,

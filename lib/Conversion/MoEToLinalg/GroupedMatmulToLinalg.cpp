@@ -26,7 +26,7 @@ private:
   Value weight(int64_t matmul, Value e, Value k, Value n);
   Value scale(int64_t matmul, Value e, Value row, Value k, Value n);
   Value sums(int64_t matmul, Value e, Value start, Value count);
-  Value rowsOf(Value e, Value start, Value count);
+  SmallVector<Value> rowsOf(Value e, Value start, Value count);
 
   GroupedMatmulOp op;
   TensorBuilder b;
@@ -115,13 +115,20 @@ Value GroupedMatmulLowering::sums(int64_t matmul, Value e, Value start,
   return b.generic(3, 1, steps, maps, results, body).front();
 }
 
-/// Applies the epilogue to the accumulators; returns the rows of an expert.
-Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
-  SmallVector<Value> inputs;
+/// Applies the epilogue to the accumulators; returns the rows of an expert in
+/// each result.
+SmallVector<Value> GroupedMatmulLowering::rowsOf(Value e, Value start,
+                                                 Value count) {
+  SmallVector<Value> inputs, outputs;
   for (int64_t matmul = 0; matmul < op.getNumAccumulators(); ++matmul)
     inputs.push_back(sums(matmul, e, start, count));
-  Type element = cast<ShapedType>(op.getInit().getType()).getElementType();
-  return b.map(inputs, element, [&](ValueRange v) {
+  for (Value init : op.getInits())
+    outputs.push_back(b.empty({count, b.getIndexAttr(op.getN())},
+                              getElementTypeOrSelf(init)));
+  SmallVector<AffineMap> maps(inputs.size() + outputs.size(),
+                              b.getMultiDimIdentityMap(2));
+  auto body = [&](ValueRange v) {
+    v = v.take_front(inputs.size());
     Value row = arith::AddIOp::create(b, linalg::IndexOp::create(b, 0), start);
     Value coord[] = {e, row, linalg::IndexOp::create(b, 1)};
     Block &body = op.getEpilogue().front();
@@ -136,8 +143,11 @@ Value GroupedMatmulLowering::rowsOf(Value e, Value start, Value count) {
     }
     for (Operation &nested : body.without_terminator())
       b.clone(nested, mapping);
-    return mapping.lookupOrDefault(op.getYield().getValue());
-  });
+    return llvm::map_to_vector(op.getYield().getValues(), [&](Value value) {
+      return mapping.lookupOrDefault(value);
+    });
+  };
+  return b.generic(2, 0, inputs, maps, outputs, body);
 }
 
 SmallVector<Value> GroupedMatmulLowering::run() {
@@ -149,7 +159,7 @@ SmallVector<Value> GroupedMatmulLowering::run() {
     rows = arith::SelectOp::create(b, none, b.index(0), rows);
   }
   return b.loop(
-      b.index(op.getExpertCount()), op.getInit(),
+      b.index(op.getExpertCount()), op.getInits(),
       [&](Value e, ValueRange iters) -> SmallVector<Value> {
         Value start = b.index(0), end = rows;
         if (op.getOffsets()) {
@@ -160,12 +170,15 @@ SmallVector<Value> GroupedMatmulLowering::run() {
           end = b.rowAt(op.getOffsets(), next, rows);
         }
         Value count = b.clamp(arith::SubIOp::create(b, end, start), rows);
-        Value result = rowsOf(e, start, count);
         SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
         SmallVector<OpFoldResult> sizes{count, b.getIndexAttr(op.getN())};
         SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-        return {tensor::InsertSliceOp::create(b, result, iters[0], offsets,
-                                              sizes, strides)};
+        SmallVector<Value> next;
+        for (auto [rows, iter] :
+             llvm::zip_equal(rowsOf(e, start, count), iters))
+          next.push_back(tensor::InsertSliceOp::create(b, rows, iter, offsets,
+                                                       sizes, strides));
+        return next;
       });
 }
 

@@ -51,39 +51,6 @@ SmallVector<int64_t> PanelsAttr::getShape(int64_t experts, int64_t k,
           int64_t(llvm::divideCeil(k, getDepth())), getColumns(), getDepth()};
 }
 
-//===----------------------------------------------------------------------===//
-// Operations with destinations
-//===----------------------------------------------------------------------===//
-
-static LogicalResult reifyInit(DestinationStyleOpInterface op, OpBuilder &b,
-                               ReifiedRankedShapedTypeDims &shapes) {
-  if (op->getNumResults() != 1)
-    return failure();
-  shapes = {tensor::getMixedSizes(b, op.getLoc(), op.getDpsInits().front())};
-  return success();
-}
-
-/// Verifies that operands are all tensors or all buffers, and that the result
-/// has the type of the destination.
-static LogicalResult verifyDestination(DestinationStyleOpInterface op,
-                                       Value init) {
-  bool tensors = isa<TensorType>(init.getType());
-  for (Value operand : op->getOperands())
-    if (isa<TensorType>(operand.getType()) != tensors)
-      return op->emitOpError(
-                 "expected operands that are all tensors or all memrefs, got ")
-             << init.getType() << " and " << operand.getType();
-  if (op->getNumResults() != unsigned(tensors))
-    return op->emitOpError()
-           << (tensors
-                   ? "expected a result for a destination that is a tensor"
-                   : "expected no result for a destination that is a memref");
-  if (tensors && op->getResult(0).getType() != init.getType())
-    return op->emitOpError("expected a result of the type of the destination, ")
-           << init.getType() << ", got " << op->getResult(0).getType();
-  return success();
-}
-
 static Type elementOf(Value value) {
   return cast<ShapedType>(value.getType()).getElementType();
 }
@@ -110,7 +77,8 @@ int64_t GroupedMatmulOp::getK() {
 }
 
 bool GroupedMatmulOp::isPlain() {
-  return getYield().getValue() == getEpilogue().getArgument(0);
+  return hasOneInit() &&
+         getYield().getValue() == getEpilogue().getArgument(0);
 }
 
 bool GroupedMatmulOp::isQuantized() {
@@ -126,7 +94,7 @@ void GroupedMatmulOp::getEffects(
 LogicalResult
 GroupedMatmulOp::reifyResultShapes(OpBuilder &b,
                                    ReifiedRankedShapedTypeDims &shapes) {
-  return reifyInit(*this, b, shapes);
+  return reifyInits(*this, b, shapes);
 }
 
 /// Verifies the shapes of the weights against `lhs` and the result.
@@ -246,7 +214,9 @@ static LogicalResult verifyOperandMaps(GroupedMatmulOp op) {
 }
 
 LogicalResult GroupedMatmulOp::verify() {
-  if (failed(verifyDestination(*this, getInit())))
+  if (getInits().empty())
+    return emitOpError("expected at least one destination");
+  if (failed(verifyDestinations(*this)))
     return failure();
   auto lhs = cast<ShapedType>(getLhs().getType());
   auto init = cast<ShapedType>(getInit().getType());
@@ -254,6 +224,9 @@ LogicalResult GroupedMatmulOp::verify() {
     return emitOpError("expected rows and a destination with static columns, "
                        "got ")
            << lhs << " and " << init;
+  for (Value other : getInits().drop_front())
+    if (failed(verifyShape(*this, "destinations", other, init.getShape())))
+      return failure();
   if (hasQuantizedRows() && lhs.getDimSize(1) % QuantizedRows::bytes != 0)
     return emitOpError("expected quantized rows of ")
            << QuantizedRows::bytes << " bytes for each group, got " << lhs;
@@ -300,8 +273,8 @@ LogicalResult GroupedMatmulOp::verifyRegions() {
   if (!yield)
     return emitOpError("expected an epilogue that ends with moe.yield, got ")
            << body.getTerminator()->getName();
-  Type element = elementOf(getInit());
-  if (failed(verifyYield(yield, element)))
+  SmallVector<Type> elements = llvm::map_to_vector(getInits(), elementOf);
+  if (failed(verifyYield(yield, elements)))
     return failure();
   auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
   for (Operation &op : body.without_terminator()) {
@@ -330,11 +303,11 @@ void GatherSumOp::getEffects(
 LogicalResult
 GatherSumOp::reifyResultShapes(OpBuilder &b,
                                ReifiedRankedShapedTypeDims &shapes) {
-  return reifyInit(*this, b, shapes);
+  return reifyInits(*this, b, shapes);
 }
 
 LogicalResult GatherSumOp::verify() {
-  if (failed(verifyDestination(*this, getInit())))
+  if (failed(verifyDestinations(*this)))
     return failure();
   auto positions = cast<ShapedType>(getPositions().getType());
   auto rows = cast<ShapedType>(getRows().getType());
@@ -407,7 +380,7 @@ void PackOp::getEffects(
 
 LogicalResult PackOp::reifyResultShapes(OpBuilder &b,
                                         ReifiedRankedShapedTypeDims &shapes) {
-  return reifyInit(*this, b, shapes);
+  return reifyInits(*this, b, shapes);
 }
 
 /// Verifies the operands of a packing that keeps weights quantised.
@@ -447,7 +420,7 @@ static LogicalResult verifyFormat(PackOp op) {
 }
 
 LogicalResult PackOp::verify() {
-  if (failed(verifyDestination(*this, getInit())))
+  if (failed(verifyDestinations(*this)))
     return failure();
   if (getPanels().getFormat())
     return verifyFormat(*this);
@@ -486,11 +459,11 @@ void QuantizeRowsOp::getEffects(
 LogicalResult
 QuantizeRowsOp::reifyResultShapes(OpBuilder &b,
                                   ReifiedRankedShapedTypeDims &shapes) {
-  return reifyInit(*this, b, shapes);
+  return reifyInits(*this, b, shapes);
 }
 
 LogicalResult QuantizeRowsOp::verify() {
-  if (failed(verifyDestination(*this, getInit())))
+  if (failed(verifyDestinations(*this)))
     return failure();
   auto rows = cast<ShapedType>(getRows().getType());
   if (rows.isDynamicDim(1) || getK() % QuantizedRows::group != 0)

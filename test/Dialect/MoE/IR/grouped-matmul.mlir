@@ -72,3 +72,19 @@ func.func @captured(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %scale: f32, %v:
   } : tensor<?x4xf32> -> tensor<?x8xf32>
   return %y : tensor<?x8xf32>
 }
+
+// The accumulator beside the activation, in another type.
+// CHECK-LABEL: func.func @several(
+// CHECK:         %{{.*}}:2 = moe.grouped_matmul %{{.*}} weights(%{{.*}} : tensor<1x4x8xf32>)
+// CHECK-SAME:      outs(%{{.*}}, %{{.*}} : tensor<?x8xf32>, tensor<?x8xbf16>) {
+// CHECK:           moe.yield %{{.*}}, %{{.*}} : f32, bf16
+// CHECK-NEXT:    } : tensor<?x4xf32> -> tensor<?x8xf32>, tensor<?x8xbf16>
+func.func @several(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>, %p: tensor<?x8xbf16>) -> (tensor<?x8xf32>, tensor<?x8xbf16>) {
+  %y:2 = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o, %p : tensor<?x8xf32>, tensor<?x8xbf16>) {
+  ^bb0(%s: f32):
+    %a = math.tanh %s : f32
+    %b = arith.truncf %s : f32 to bf16
+    moe.yield %a, %b : f32, bf16
+  } : tensor<?x4xf32> -> tensor<?x8xf32>, tensor<?x8xbf16>
+  return %y#0, %y#1 : tensor<?x8xf32>, tensor<?x8xbf16>
+}

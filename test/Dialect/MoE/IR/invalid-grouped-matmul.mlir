@@ -505,3 +505,47 @@ func.func @dynamic_weights(%x: tensor<?x4xf32>, %w: tensor<1x?x8xf32>, %o: tenso
   } : tensor<?x4xf32> -> tensor<?x8xf32>
   return
 }
+
+// -----
+
+func.func @one_of_two_results(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>) {
+  // expected-error @+1 {{expected a result for a destination that is a tensor}}
+  %y = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o, %o : tensor<?x8xf32>, tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s, %s : f32, f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @shapes_of_destinations(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>, %p: tensor<?x9xf32>) {
+  // expected-error @+1 {{expected destinations of shape ?x8, got ?x9}}
+  %y:2 = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o, %p : tensor<?x8xf32>, tensor<?x9xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s, %s : f32, f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>, tensor<?x9xf32>
+  return
+}
+
+// -----
+
+func.func @yields_of_two(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>, %o: tensor<?x8xf32>) {
+  %y:2 = moe.grouped_matmul %x weights(%w : tensor<1x4x8xf32>) outs(%o, %o : tensor<?x8xf32>, tensor<?x8xf32>) {
+  ^bb0(%s: f32):
+    // expected-error @+1 {{expected to yield 'f32', 'f32', got 'f32'}}
+    moe.yield %s : f32
+  } : tensor<?x4xf32> -> tensor<?x8xf32>, tensor<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @no_destination(%x: tensor<?x4xf32>, %w: tensor<1x4x8xf32>) {
+  // expected-error @+1 {{expected at least one destination}}
+  "moe.grouped_matmul"(%x, %w) <{operandSegmentSizes = array<i32: 1, 0, 0, 1, 0, 0, 0, 0>}> ({
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  }) : (tensor<?x4xf32>, tensor<1x4x8xf32>) -> ()
+  return
+}

@@ -151,8 +151,8 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     where `g(r)` is `gather[r]` if given and `r` otherwise. Accumulators are f32
     and run over ascending `k`. The region is the epilogue: it takes one
     accumulator for each of `weights` and one element of each of `operands`, and
-    yields the element of the result. Rows of no expert keep the values of
-    `outs`.
+    yields an element for each of `outs`, which have one shape and give the
+    types of the results. Rows of no expert keep the values of `outs`.
 
     * Without `offsets` all rows belong to one expert: an ordinary matmul.
     * `weights` are `[E, K, N]`, with `transposed` `[E, N, K]` (K-major), all of
@@ -172,6 +172,9 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
       with a format. The products of integers are exact; the sum of each 32 is
       scaled by the scale of the row in f32, the sum of each group of weights by
       its scale.
+
+    Several results keep what a backward pass needs, such as the accumulators
+    beside the activation, in one pass over the operands.
 
     Indices out of range are clamped: offsets to the number of rows, and
     gathered rows to those of `lhs`.
@@ -224,11 +227,11 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     Variadic<MoE_MatmulWeightsLike>:$weights,
     Optional<MoE_RowScalesLike>:$lhs_scales,
     Variadic<MoE_ScalesLike>:$weight_scales,
-    Variadic<MoE_OperandLike>:$extras, MoE_RowsLike:$init,
+    Variadic<MoE_OperandLike>:$extras, Variadic<MoE_RowsLike>:$inits,
     UnitAttr:$transposed, OptionalAttr<MoE_PanelsAttr>:$panels,
     OptionalAttr<AffineMapArrayAttr>:$maps, OptionalAttr<I64Attr>:$first,
     OptionalAttr<DenseI64ArrayAttr>:$blocks);
-  let results = (outs Optional<MoE_Matrix>:$result);
+  let results = (outs Variadic<MoE_Matrix>:$results);
   let regions = (region SizedRegion<1>:$epilogue);
   let assemblyFormat = [{
     $lhs (`gather` `(` $gather^ `:` type($gather) `)`)?
@@ -239,13 +242,24 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
     (`weight_scales` `(` $weight_scales^ `:` type($weight_scales) `)`)?
     (`blocks` `(` $blocks^ `)`)?
     (`operands` `(` $extras^ `:` type($extras) `)`)?
-    (`maps` `(` $maps^ `)`)? `outs` `(` $init `:` type($init) `)`
-    $epilogue attr-dict `:` type($lhs) (`->` type($result)^)?
+    (`maps` `(` $maps^ `)`)? `outs` `(` $inits `:` type($inits) `)`
+    $epilogue attr-dict `:` type($lhs) (`->` type($results)^)?
   }];
   let hasVerifier = 1;
   let hasRegionVerifier = 1;
   let extraClassDeclaration = [{
-    MutableOperandRange getDpsInitsMutable() { return getInitMutable(); }
+    MutableOperandRange getDpsInitsMutable() { return getInitsMutable(); }
+    /// The first destination and result, and often the only ones. On buffers
+    /// there is no result.
+    Value getInit() { return getInits().front(); }
+    OpOperand &getInitMutable() { return getInitsMutable()[0]; }
+    TypedValue<RankedTensorType> getResult() {
+      return getNumResults() == 0
+                 ? TypedValue<RankedTensorType>()
+                 : cast<TypedValue<RankedTensorType>>(getResults().front());
+    }
+    /// True if there is one destination, which all kernels write.
+    bool hasOneInit() { return getInits().size() == 1; }
     /// Accumulators that the epilogue takes.
     int64_t getNumAccumulators() {
       return getPanels() ? getPanels()->getMatmuls() : getWeights().size();
@@ -276,7 +290,7 @@ def MoE_GroupedMatmulOp : MoE_Op<"grouped_matmul", [
       return cast<AffineMapAttr>((*getMaps())[index]).getValue();
     }
     YieldOp getYield();
-    /// True if the epilogue yields the accumulator of the only weights.
+    /// True if the epilogue yields only the accumulator of the first weights.
     bool isPlain();
   }];
 }

@@ -373,7 +373,7 @@ def MoE_YieldOp : MoE_Op<"yield", [
   let summary = "return the values of a region";
   let description = [{
     Ends the region of `moe.expert` with the rows of the expert, `[n, H']` for
-    `n` input rows, the epilogue of `moe.grouped_matmul` with an element, and
+    `n` input rows, the epilogue of `moe.grouped_matmul` with an element of each result, and
     the region of `moe.fused` with its results.
 
     ```mlir
@@ -391,7 +391,7 @@ def MoE_YieldOp : MoE_Op<"yield", [
     Variadic<AnyTypeOf<[AnyRankedTensor, MoE_Float]>>:$values);
   let assemblyFormat = "$values attr-dict `:` type($values)";
   let extraClassDeclaration = [{
-    /// The only value, of an expert or an epilogue.
+    /// The only value, of an expert or of an epilogue with one result.
     Value getValue() { return getValues().front(); }
   }];
 }

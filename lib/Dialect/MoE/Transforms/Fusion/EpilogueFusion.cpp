@@ -193,7 +193,8 @@ mlir::moe::fusibleMatmuls(linalg::GenericOp consumer,
   SmallVector<GroupedMatmulOp> matmuls;
   for (auto [input, operand] : llvm::zip(inputs, consumer.getDpsInputs())) {
     auto matmul = input.value.getDefiningOp<GroupedMatmulOp>();
-    if (!matmul || matmul.getPanels() || !leavesRestUndefined(matmul) ||
+    if (!matmul || matmul.getPanels() || !matmul.hasOneInit() ||
+        !leavesRestUndefined(matmul) ||
         llvm::is_contained(matmuls, matmul))
       continue;
     // The users of the operand count: in an expert it is still the value that

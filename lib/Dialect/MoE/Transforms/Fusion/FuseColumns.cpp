@@ -122,7 +122,7 @@ struct MoEFuseColumns : moe::impl::MoEFuseColumnsBase<MoEFuseColumns> {
     getOperation()->walk([&](GroupedMatmulOp op) { matmuls.push_back(op); });
     IRRewriter rewriter(&getContext());
     for (GroupedMatmulOp matmul : matmuls)
-      if (matmul.getResult() && !matmul.getPanels())
+      if (matmul.getResult() && matmul.hasOneInit() && !matmul.getPanels())
         rewrite(rewriter, matmul);
   }
 

@@ -100,10 +100,13 @@ struct MoECompactLaunches
     // CPU kernels take rows with any stride, but each row must be contiguous.
     getOperation()->walk([&](Operation *op) {
       if (auto product = dyn_cast<GroupedMatmulOp>(op))
-        copyRows(op, {&product.getLhsMutable()}, product.getInitMutable());
+        copyRows(op, {&product.getLhsMutable()}, product.getInitsMutable());
+      else if (auto contract = dyn_cast<GroupedContractOp>(op))
+        copyRows(op, {&contract.getLhsMutable(), &contract.getRhsMutable()},
+                 contract.getDpsInitsMutable());
       else if (auto sum = dyn_cast<GatherSumOp>(op))
         copyRows(op, {&sum.getRowsMutable(), optional(sum.getDroppedMutable())},
-                 sum.getInitMutable());
+                 sum.getDpsInitsMutable());
     });
   }
 
@@ -111,7 +114,8 @@ struct MoECompactLaunches
     return range.empty() ? nullptr : &range[0];
   }
 
-  void copyRows(Operation *op, ArrayRef<OpOperand *> inputs, OpOperand &init) {
+  void copyRows(Operation *op, ArrayRef<OpOperand *> inputs,
+                MutableOperandRange inits) {
     auto isWhole = [](OpOperand &operand) {
       auto type = dyn_cast<MemRefType>(operand.get().getType());
       return !type || type.isLastDimUnitStride();
@@ -119,8 +123,9 @@ struct MoECompactLaunches
     for (OpOperand *input : inputs)
       if (input && !isWhole(*input))
         copy(op, *input, /*written=*/false);
-    if (!isWhole(init))
-      copy(op, init, /*written=*/true);
+    for (OpOperand &init : inits)
+      if (!isWhole(init))
+        copy(op, init, /*written=*/true);
   }
 
   void copy(moe_rt::LaunchOp op, OpOperand &operand, bool written) {
