@@ -11,7 +11,8 @@ from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._scalars import DTYPES
 from ._tracing import unchanged
 
-__all__ = ["example_of", "first_of", "shapes_of"]
+__all__ = ["call_once", "example_of", "first_of", "rows_that_fit",
+           "shapes_of"]
 
 
 def example_of(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
@@ -55,21 +56,19 @@ def shapes_of(module: torch.nn.Module, rows: torch.Tensor) -> Iterator[torch.Ten
         yield rows[0]
     if batch is None and flat is None:
         yield rows
-        if (other := _rows_that_fit(module, rows)) is not None and other.shape != rows.shape:
+        other = next(rows_that_fit(module, rows), None)
+        if other is not None and other.shape != rows.shape:
             yield other
 
 
 def _run(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
     """Return what a module computes of rows, if it takes them and returns as many."""
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    others = [t for part in module.modules() for t in part.__dict__.values()
+              if isinstance(t, torch.Tensor)]
+    buffers = [(buffer, buffer.clone()) for buffer in [*module.buffers(), *others]]
     try:
         with unchanged(module), torch.no_grad():
-            before = _numbers_of(module)
-            result = module(rows.clone())
-            if _numbers_of(module) != before and not torch.equal(first_of(result), first_of(
-                    module(rows.clone()))):
-                raise MoEError(UNIMPLEMENTED, f"{type(module).__name__} computes something else in "
-                               "each call")
+            result = call_once(module, rows)
     except MoEError:
         raise
     except Exception:  # noqa: BLE001 - it takes other rows
@@ -78,28 +77,45 @@ def _run(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
-    result = first_of(result)
     fits = isinstance(result, torch.Tensor) and result.ndim > 1 and (
         result.shape[:-1].numel() == rows.shape[:-1].numel())
     return result if fits else None
+
+
+def call_once(module: torch.nn.Module, rows: torch.Tensor) -> Any:
+    """Return the rows that a module makes of ``rows``; raises an error if what a call leaves
+    behind in the module makes the next one another."""
+    before = _state_of(module)
+    result = first_of(module(rows.clone()))
+    if _state_of(module)[0] != before[0]:
+        again = first_of(module(rows.clone()))
+        if isinstance(result, torch.Tensor) and not torch.equal(result.nan_to_num(),
+                                                                again.nan_to_num()):
+            raise MoEError(UNIMPLEMENTED, f"{type(module).__name__} computes something else in "
+                           "each call")
+    return result
 
 
 def first_of(result: Any) -> Any:
     return result[0] if isinstance(result, (tuple, list)) else result
 
 
-def _numbers_of(module: torch.nn.Module) -> list[tuple[Any, ...]]:
-    """Return what a call may count in a module."""
-    return [(name, value) for part in module.modules() for name, value in part.__dict__.items()
-            if isinstance(value, (int, float))]
+def _state_of(module: torch.nn.Module) -> tuple[list[tuple[Any, ...]], list[torch.Tensor]]:
+    """Return what a call may change in a module, but for its parameters and buffers, and tensors
+    to keep, so that no others have their ids."""
+    found = [(name, value) for part in module.modules() for name, value in part.__dict__.items()
+             if isinstance(value, (int, float, torch.Tensor))]
+    tensors = [value for _, value in found if isinstance(value, torch.Tensor)]
+    return [(name, value) if not isinstance(value, torch.Tensor) else
+            (name, id(value), 0 if value.is_inference() else value._version)
+            for name, value in found], tensors
 
 
-def _rows_that_fit(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:
-    """Return rows of as many columns as the module takes."""
+def rows_that_fit(module: torch.nn.Module, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Make rows of as many columns as the module takes."""
     extents = [n for p in module.parameters() if p.ndim == 2 for n in reversed(p.shape)]
     for columns in dict.fromkeys([rows.shape[-1], *extents[:8]]):
         for shape in ((1, 6, columns), (6, columns)):
             example = rows.new_zeros(shape)
             if _run(module, example) is not None:
-                return example
-    return None
+                yield example

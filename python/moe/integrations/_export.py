@@ -143,4 +143,6 @@ class Rows(torch.nn.Module):
         if isinstance(result, (tuple, list)):
             self.note(len(result))
             result = result[0]
-        return result.reshape(rows.shape)
+        if not isinstance(result, torch.Tensor):
+            raise MoEError(UNIMPLEMENTED, f"it returns a {type(result).__name__}, expected rows")
+        return result.reshape(*rows.shape[:-1], result.shape[-1])

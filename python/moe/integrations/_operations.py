@@ -18,6 +18,7 @@ from ._graph import (INTEGERS, Extent, Function, IntegerBody, Tensor, expression
                      type_of)
 from ._integers import INTEGER_RULES
 from ._masks import coordinates, marked
+from ._normalizations import NORMALIZATIONS
 from ._scalars import DTYPES, RULES, Scalar
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -582,7 +583,7 @@ OPERATIONS: dict[Any, Rule] = {
                                                                    "arith.maximumf"),
     aten.amin: lambda f, value, x, dims=(), keepdim=False: _reduce(f, value, x, dims,
                                                                    "arith.minimumf"),
-    aten.linalg_vector_norm: _norm,
+    aten.linalg_vector_norm: _norm, **NORMALIZATIONS,
     aten.topk: _topk, aten.max: _max, aten.argmax: _argmax, aten.cumsum: _cumsum,
     aten.gather: _gather, aten.scatter: _scatter,
     aten.index_select: _index_select,

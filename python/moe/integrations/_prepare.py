@@ -43,7 +43,11 @@ def prepare(program: torch.export.ExportedProgram, name: str) -> (
         tuple[torch.fx.Graph, dict[torch.fx.Node, tuple[str, torch.Tensor]], torch.fx.Node]):
     """Return the graph of a program, its placeholders of tensors with their names, and that of
     its rows."""
-    program = program.run_decompositions(dict(_decompositions()))
+    try:
+        program = program.run_decompositions(dict(_decompositions()))
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise MoEError(UNIMPLEMENTED, f"{name} cannot be exported: {reason}") from error
     graph, signature = program.graph_module.graph, program.graph_signature
     # The runtime reports ids that are no expert's.
     for node in reversed(graph.nodes):

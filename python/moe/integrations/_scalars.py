@@ -181,6 +181,8 @@ RULES: dict[Any, Rule] = {
     aten.gelu: _gelu, aten.softplus: _softplus,
     aten.gt: _compare("ogt"), aten.ge: _compare("oge"), aten.lt: _compare("olt"),
     aten.le: _compare("ole"), aten.eq: _compare("oeq"), aten.ne: _compare("une"),
+    aten.isnan: lambda b, x: _compare("uno")(b, x, x),
+    aten.isinf: lambda b, x: _compare("oeq")(b, b.op("math.absf", x), math.inf),
     aten.where: _where,
     # The type of the result is sufficient.
     aten._to_copy: lambda b, x, **_: x, prims.convert_element_type: lambda b, x, *_: x,

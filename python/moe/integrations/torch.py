@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import re
 import threading
 import warnings
@@ -32,7 +33,7 @@ from ._batches import BY_SEQUENCE, NONE, ROWS, WHOLE, kind_of_batches
 from ._checks import check_graph
 from ._dispatch import Described, choices_of, describe_experts, write_experts
 from ._experts import is_experts
-from ._examples import example_of, first_of, shapes_of
+from ._examples import example_of, first_of, rows_that_fit, shapes_of
 from ._export import Rows, export_for_any, quiet
 from ._follow import tensors_of
 from ._graph import Function, Tensor, extents_of
@@ -297,13 +298,19 @@ def _rows_of(module: torch.nn.Module | torch.export.ExportedProgram, name: str,
                   if node.name in module.graph_signature.user_inputs]
         return inputs[0] if len(inputs) == 1 else None
     rows = example_of(module, name) if example is None else example
-    for shape in (rows[0], rows) if example is None else (rows,):
+    # A generator, as looking for more columns takes a while.
+    shapes = itertools.chain((rows[0], rows), rows_that_fit(module, rows))
+    for shape in shapes if example is None else (rows,):
         try:
             with unchanged(module), torch.no_grad():
-                first_of(module(shape.clone())).reshape(shape.shape)
+                result = first_of(module(shape.clone()))
         except Exception:  # noqa: BLE001 - it takes other rows
             continue
-        return shape
+        if not isinstance(result, torch.Tensor):
+            raise MoEError(INVALID_ARGUMENT, f"{name} returns a {type(result).__name__}, expected "
+                           "rows, alone or first in a tuple")
+        if result.shape[:-1].numel() == shape.shape[:-1].numel():
+            return shape
     return None
 
 
@@ -480,5 +487,5 @@ def _translate(program: torch.export.ExportedProgram, experts: dict[str, torch.n
 
     results = translate(function, graph, known, {torch.ops.moe_mlir.traced_experts: leaf})
     y = results[0] if isinstance(results, Sequence) else results
-    y = function.reshape(y, extents)
-    return Imported(function.text(y), weights, extents[1], ndim=rows.ndim)
+    y = function.reshape(y, (extents[0], y.shape[-1]))
+    return Imported(function.text(y), weights, y.shape[-1], ndim=rows.ndim)

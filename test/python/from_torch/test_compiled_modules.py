@@ -320,6 +320,17 @@ def test_names_and_arguments():
         replace(model)
 
 
+def test_capacity_of_each_sequence():
+    """Few rows show it: those that exceed the capacity of both sequences together."""
+    block = block_of("switch_transformers")
+    x = torch.randn(2, 3, H, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, x[:, :1].expand(2, 64, -1)], 1)
+    expected = block(x)
+    assert not torch.allclose(block(x.reshape(1, -1, H)).reshape(x.shape), expected)
+    compiled = moe.from_torch(block).module()
+    assert data.relative_error(compiled(x).numpy(), expected.numpy()) < F32
+
+
 def test_batches_that_matter():
     from moe.integrations.torch import replace
 

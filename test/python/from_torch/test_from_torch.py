@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import subprocess
@@ -574,6 +575,93 @@ def test_modules_that_change_themselves():
     assert module.matrix.weight.dtype == torch.bfloat16
     x = torch.randn(5, 8).bfloat16()
     assert torch.equal(layer(x), module(x))
+
+
+class Remembers(torch.nn.Module):
+    """What a call leaves behind in ``last`` is added in the next one."""
+
+    def __init__(self, last, leave):
+        super().__init__()
+        self.matrix, self.last, self.leave = torch.nn.Linear(8, 8), last, leave
+
+    def forward(self, x):
+        y = self.matrix(x) + self.last
+        self.leave(self, y)
+        return y
+
+
+def leave_number(module, y):
+    module.last += 1.0
+
+
+def leave_tensor(module, y):
+    module.last = y[..., -1, :].detach()
+
+
+def leave_in_place(module, y):
+    module.last.copy_(y.reshape(-1, 8)[-1].detach())
+
+
+@pytest.mark.parametrize("last, leave", [
+    (0.0, leave_number), (torch.zeros(8), leave_tensor), (torch.zeros(8), leave_in_place)])
+@pytest.mark.parametrize("example", [None, torch.zeros(4, 8)])
+def test_modules_that_remember(last, leave, example):
+    """They run in Python, whether the trace is given rows or makes them."""
+    block = Remembers(copy.deepcopy(last), leave).eval()
+    with pytest.warns(UserWarning, match="Remembers runs in Python: .*"):
+        imported = moe.from_torch(block, example=example)
+    assert "computes something else in each call" in imported.reason or (
+        "last is mutated in the forward" in imported.reason)
+
+
+def test_what_is_returned():
+    with pytest.raises(moe.MoEError, match="Of returns a dict, expected rows, alone or first"):
+        moe.from_torch(Of(lambda m, x: {"y": x @ m}).eval())
+    block, x = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 5)).eval(), (
+        torch.randn(3, 8))
+    with pytest.warns(UserWarning, match="nothing that is known as experts"):
+        imported = moe.from_torch(block)
+    assert data.relative_error(imported.layer()(x).numpy(), block(x).detach().numpy()) < F32
+    assert imported.module()(torch.randn(2, 3, 8)).shape == (2, 3, 5)
+
+
+class Normalized(torch.nn.Module):
+    """Norms before the router and in every expert."""
+
+    def __init__(self, norm):
+        super().__init__()
+        draw = torch.Generator().manual_seed(4)
+        self.norm, self.gate = norm(H), torch.nn.Linear(H, 4)
+        self.members = torch.nn.ModuleList(torch.nn.Sequential(
+            torch.nn.Linear(H, 20), norm(20), torch.nn.ReLU(), torch.nn.Linear(20, H))
+            for _ in range(4))
+        with torch.no_grad():
+            for t in [*self.parameters(), *self.buffers()]:
+                if t.is_floating_point():
+                    t.copy_(torch.rand(t.shape, generator=draw) + (-0.5 if t.ndim > 1 else 0.5))
+
+    def forward(self, x):
+        x = self.norm(x)
+        weights, ids = self.gate(x).softmax(-1).topk(2, -1)
+        y = torch.zeros_like(x)
+        for e, expert in enumerate(self.members):
+            token, choice = torch.where(ids == e)
+            y.index_add_(0, token, expert(x[token]) * weights[token, choice, None])
+        return y.nan_to_num(nan=7.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*an expert is left to loops")
+@pytest.mark.parametrize("norm", [
+    torch.nn.LayerNorm, lambda n: torch.nn.LayerNorm(n, bias=False, eps=0.1),
+    lambda n: torch.nn.LayerNorm(n, elementwise_affine=False), torch.nn.RMSNorm,
+    torch.nn.BatchNorm1d, lambda n: torch.nn.BatchNorm1d(n, affine=False)])
+def test_norms(norm):
+    block, x = Normalized(norm).eval(), torch.randn(17, H) * 3 + 1
+    x[3] = torch.nan
+    imported = moe.from_torch(block)
+    assert imported.mlir.count("moe.dispatch") == 1
+    with torch.no_grad():
+        assert data.relative_error(imported.layer()(x).numpy(), block(x).numpy()) < F32
 
 
 def test_rows_that_cannot_be_seen():
