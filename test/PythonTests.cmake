@@ -7,8 +7,8 @@ moe_add_python_tests(layers
   cpu/routes
   COST 200 LABELS slow)
 moe_add_python_tests(operations
-  cpu/auxiliary_loss cpu/dequantize cpu/gate_gradient cpu/grouped_ops
-  cpu/ops_sweep cpu/prepared_weights
+  cpu/auxiliary_loss cpu/dequantize cpu/gate_gradient cpu/grouped_contract
+  cpu/grouped_ops cpu/ops_sweep cpu/prepared_weights
   cpu/quantize cpu/quantized_matmul cpu/raised_products cpu/routed_ops
   reference/reference_gates reference/reference_layers
   COST 130 LABELS slow)

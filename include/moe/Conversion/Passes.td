@@ -29,10 +29,10 @@ def ConvertMoERoutingToLinalg : Pass<"convert-moe-routing-to-linalg"> {
   let description = [{
     Lowers `moe.gate`, `moe.route`, `moe.dispatch` and `moe.expert` as
     `convert-moe-to-linalg` does, and leaves `moe.grouped_matmul`,
-    `moe.gather_sum`, `moe.pack`, `moe.quantize_rows` and `moe.round_matrices`
-    to the kernels of another lowering. `moe.quantize` becomes
-    `moe.round_matrices` if its codes have 4 or 8 bits. A grouped matmul of
-    quantized operands is lowered, too, because no CPU kernel reads them.
+    `moe.grouped_contract`, `moe.gather_sum`, `moe.pack`, `moe.quantize_rows`
+    and `moe.round_matrices` to the kernels of another lowering. `moe.quantize`
+    becomes `moe.round_matrices` if its codes have 4 or 8 bits. A grouped matmul
+    of quantized operands is lowered, too, because no CPU kernel reads them.
     `moe.combine` is an error; run `moe-decompose-combine` before.
   }];
   let dependentDialects = [
@@ -99,11 +99,13 @@ def ConvertMoEToCPU : CPUPass<"convert-moe-to-cpu"> {
     `moe.grouped_matmul` on buffers and packed weights becomes an `scf.forall`
     over tasks, each a block of rows of one expert and a few panels of weights.
     A task calls micro-kernels that keep the accumulators of a tile in vector
-    registers. `moe.gather_sum` becomes an `scf.forall` over blocks of tokens,
-    `moe.pack` one over panels, `moe.quantize_rows` one over rows,
-    `moe.round_matrices` one over blocks of rows, or over matrices to measure
-    their errors. Every accumulation runs over ascending k, so the result of a
-    row is bitwise the same for any number of rows or threads.
+    registers. `moe.grouped_contract` becomes an `scf.forall` over parts of the
+    result of an expert, `moe.gather_sum` one over blocks of tokens, `moe.pack`
+    one over panels, `moe.quantize_rows` one over rows, `moe.round_matrices` one
+    over blocks of rows, or over matrices to measure their errors. Every
+    accumulation runs over ascending k, or over ascending rows of an expert, so
+    a result is bitwise the same for any number of threads, and that of a row
+    for any number of rows.
   }];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",

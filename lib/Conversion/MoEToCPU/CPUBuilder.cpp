@@ -140,6 +140,63 @@ void CPUBuilder::ifElse(Value condition, llvm::function_ref<void()> then,
   otherwise();
 }
 
+Value CPUBuilder::allocateScratch(Type element, int64_t count) {
+  return memref::AllocaOp::create(
+      *this, MemRefType::get({ShapedType::kDynamic}, element),
+      ValueRange(index(count)), getI64IntegerAttr(64));
+}
+
+void CPUBuilder::forEachTile(Value rows, int64_t maxRows,
+                             llvm::function_ref<void(const Tile &)> body) {
+  Value tiles = ceilDiv(rows, maxRows);
+  Value height = arith::DivUIOp::create(*this, rows, tiles);
+  Value taller = arith::RemUIOp::create(*this, rows, tiles);
+  forEach(index(0), tiles, [&](Value tile) {
+    Value row = add(mul(tile, height), min(tile, taller));
+    Value extra =
+        arith::SelectOp::create(*this, less(tile, taller), index(1), index(0));
+    body({tile, tiles, row, add(height, extra)});
+  });
+}
+
+void CPUBuilder::callKernel(
+    Value height, int64_t maxRows, ValueRange operands,
+    llvm::function_ref<func::FuncOp(int64_t rows)> kernelOf) {
+  SmallVector<int64_t> heights =
+      llvm::to_vector(llvm::seq_inclusive<int64_t>(1, maxRows));
+  auto choice = scf::IndexSwitchOp::create(*this, TypeRange(), height, heights,
+                                           heights.size());
+  OpBuilder::InsertionGuard guard(*this);
+  for (auto [rows, region] : llvm::zip(heights, choice.getCaseRegions())) {
+    createBlock(&region);
+    func::CallOp::create(*this, kernelOf(rows), operands);
+    scf::YieldOp::create(*this);
+  }
+  createBlock(&choice.getDefaultRegion());
+  scf::YieldOp::create(*this);
+}
+
+SmallVector<Value> CPUBuilder::transpose(SmallVector<Value> rows) {
+  // log2(lanes) stages exchange the halves of rows at distance 1, 2, 4, ...
+  int64_t lanes = rows.size();
+  for (int64_t distance = 1; distance < lanes; distance *= 2) {
+    SmallVector<int64_t> low, high;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      bool second = lane & distance;
+      low.push_back(second ? lane - distance + lanes : lane);
+      high.push_back(second ? lane + lanes : lane + distance);
+    }
+    for (int64_t row = 0; row < lanes; ++row) {
+      if (row & distance)
+        continue;
+      Value x = rows[row], y = rows[row + distance];
+      rows[row] = vector::ShuffleOp::create(*this, x, y, low);
+      rows[row + distance] = vector::ShuffleOp::create(*this, x, y, high);
+    }
+  }
+  return rows;
+}
+
 FlatBuffer mlir::moe::flatten(CPUBuilder &b, Value buffer) {
   auto type = cast<MemRefType>(buffer.getType());
   auto metadata = memref::ExtractStridedMetadataOp::create(b, buffer);

@@ -97,13 +97,13 @@ int64_t GroupedMatmulLowering::groupsInBlock() {
 void GroupedMatmulLowering::allocateBlocks() {
   Type f32 = b.getF32Type();
   if (widensRows())
-    blockRows = allocateScratch(f32, taskRows() * blockElements);
-  blockPanel = allocateScratch(blockKernel->element,
-                               blockElements * kernel.getColumns());
+    blockRows = b.allocateScratch(f32, taskRows() * blockElements);
+  blockPanel = b.allocateScratch(blockKernel->element,
+                                 blockElements * kernel.getColumns());
   if (!format())
     return;
-  factors = allocateScratch(f32, 2 * groupsInBlock() * kernel.getColumns());
-  rowSums = allocateScratch(
+  factors = b.allocateScratch(f32, 2 * groupsInBlock() * kernel.getColumns());
+  rowSums = b.allocateScratch(
       f32, subtractsRowSums() ? taskRows() * groupsInBlock() : 1);
 }
 
@@ -132,7 +132,7 @@ void GroupedMatmulLowering::widen(Value from, Value start, Value count,
 
 /// Widens the rows of a block.
 void GroupedMatmulLowering::widenRows(const Block &block) {
-  forEachTile(block.rows, kernel.maxRows, [&](const Tile &tile) {
+  b.forEachTile(block.rows, kernel.maxRows, [&](const Tile &tile) {
     buildFirsts(tile, block.firstRow, block.k);
     b.forEach(b.index(0), tile.count, [&](Value i) {
       widen(lhs.elements, memref::LoadOp::create(b, firsts, i), block.elements,
@@ -150,7 +150,7 @@ void GroupedMatmulLowering::sumRows(const Block &block) {
   auto wide = VectorType::get(step, b.getF32Type());
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(wide));
   Value groups = b.ceilDiv(block.elements, group);
-  forEachTile(block.rows, kernel.maxRows, [&](const Tile &tile) {
+  b.forEachTile(block.rows, kernel.maxRows, [&](const Tile &tile) {
     buildFirsts(tile, block.firstRow, block.k);
     b.forEach(b.index(0), tile.count, [&](Value i) {
       Value first = memref::LoadOp::create(b, firsts, i);
@@ -295,18 +295,18 @@ void GroupedMatmulLowering::multiplyPanel(const Block &block, Value panel,
   Value steps = b.div(block.elements, blockKernel->depth);
   auto module = op->getParentOfType<ModuleOp>();
   if (!format() || isOneGroup()) {
-    callKernel(tile.count, blockKernel->maxRows,
-               {rows, firsts, blockPanel, zero, accumulators, start, steps,
-                zero, zero, zero, b.less(zero, block.k)},
-               [&](int64_t height) {
-                 return getOrCreateKernel(module, *blockKernel, height);
-               });
+    b.callKernel(tile.count, blockKernel->maxRows,
+                 {rows, firsts, blockPanel, zero, accumulators, start, steps,
+                  zero, zero, zero, b.less(zero, block.k)},
+                 [&](int64_t height) {
+                   return getOrCreateKernel(module, *blockKernel, height);
+                 });
     return;
   }
   int64_t group = packed().group;
   Value rest = b.div(b.rem(block.elements, group), blockKernel->depth);
   int64_t stride = subtractsRowSums() ? groupsInBlock() : 0;
-  callKernel(
+  b.callKernel(
       tile.count, blockKernel->maxRows,
       {rows, firsts, blockPanel, factors, rowSums, b.mul(tile.row, stride),
        accumulators, start, b.div(block.elements, group), rest},
@@ -344,7 +344,7 @@ void GroupedMatmulLowering::buildBlock(const Block &block) {
           b.mul(b.clamp(b.sub(b.index(op.getK()), k), b.index(blockElements)),
                 columns);
     }
-    forEachTile(block.rows, blockKernel->maxRows, [&](const Tile &tile) {
+    b.forEachTile(block.rows, blockKernel->maxRows, [&](const Tile &tile) {
       if (ahead)
         prefetchShare(tile, ahead, count);
       multiplyPanel(block, i, tile);

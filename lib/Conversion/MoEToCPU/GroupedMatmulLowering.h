@@ -68,10 +68,6 @@ private:
     Value isFirst, isLast; // of the task
     Value lastPanel;       // after those of the task
   };
-  /// Some rows of a task: tile `index` of `total`.
-  struct Tile {
-    Value index, total, row, count;
-  };
   /// The prefetches of a tile, see getOrCreateKernel.
   struct Ahead {
     Value start, step;
@@ -84,13 +80,8 @@ private:
                  Value accumulatorsStart);
   void buildQuantizedTile(const Part &part, const Tile &tile, Value firstRow);
   void repairRow(Value expert, Value panel, Value row, Value start);
-  void callKernel(Value height, int64_t maxRows, ValueRange operands,
-                  llvm::function_ref<func::FuncOp(int64_t rows)> kernel);
-  void forEachTile(Value rows, int64_t maxRows,
-                   llvm::function_ref<void(const Tile &)> body);
   void buildEpilogueOfRows(Value expert, Value panel, Value row, Value count,
                            Value accumulatorsStart);
-  Value allocateScratch(Type element, int64_t count);
 
   //===--------------------------------------------------------------------===//
   // Tasks of many rows (GroupedMatmulInBlocks.cpp)
@@ -100,8 +91,6 @@ private:
   /// Steps along k of a block, elements of one row: those of a panel and of a
   /// tile fit the L1 cache.
   static constexpr int64_t blockElements = 128;
-  /// Of a task: an executor promises 256 KiB (moe_rt/executor.h).
-  static constexpr int64_t stackBytes = 240 << 10;
   /// Panels that share rows in f32, as many as have accumulators on the stack.
   int64_t panelsAtOnce();
   /// Rows of a task from which on blocks pay.

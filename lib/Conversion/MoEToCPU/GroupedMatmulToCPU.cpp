@@ -100,20 +100,6 @@ void GroupedMatmulLowering::chooseTaskPanels(Value rowBlocks) {
   groups = arith::CeilDivUIOp::create(b, b.index(panels()), taskPanels);
 }
 
-/// Splits rows into tiles of about equal height.
-void GroupedMatmulLowering::forEachTile(
-    Value rows, int64_t maxRows, llvm::function_ref<void(const Tile &)> body) {
-  Value tiles = b.ceilDiv(rows, maxRows);
-  Value height = arith::DivUIOp::create(b, rows, tiles);
-  Value taller = arith::RemUIOp::create(b, rows, tiles);
-  b.forEach(b.index(0), tiles, [&](Value tile) {
-    Value row = b.add(b.mul(tile, height), b.min(tile, taller));
-    Value extra = arith::SelectOp::create(b, b.less(tile, taller), b.index(1),
-                                          b.index(0));
-    body({tile, tiles, row, b.add(height, extra)});
-  });
-}
-
 /// Chooses what to prefetch during a tile. The tiles of a part share the
 /// prefetch of the next part, which is adjacent in memory, while this one is in
 /// the cache. The first tile of a task and a tile that is alone in its part
@@ -160,24 +146,6 @@ void GroupedMatmulLowering::buildFirsts(const Tile &tile, Value firstRow,
   });
 }
 
-/// Calls the kernel of as many rows as a tile has.
-void GroupedMatmulLowering::callKernel(
-    Value count, int64_t maxRows, ValueRange operands,
-    llvm::function_ref<func::FuncOp(int64_t rows)> kernelOf) {
-  SmallVector<int64_t> heights =
-      llvm::to_vector(llvm::seq_inclusive<int64_t>(1, maxRows));
-  auto choice = scf::IndexSwitchOp::create(b, TypeRange(), count, heights,
-                                           heights.size());
-  OpBuilder::InsertionGuard guard(b);
-  for (auto [height, region] : llvm::zip(heights, choice.getCaseRegions())) {
-    b.createBlock(&region);
-    func::CallOp::create(b, kernelOf(height), operands);
-    scf::YieldOp::create(b);
-  }
-  b.createBlock(&choice.getDefaultRegion());
-  scf::YieldOp::create(b);
-}
-
 /// Computes one tile along all of k from weights that stay quantised.
 void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
                                                const Tile &tile,
@@ -190,13 +158,13 @@ void GroupedMatmulLowering::buildQuantizedTile(const Part &part,
   Value end = startOf(part.expert, part.lastPanel, b.index(0));
   end = arith::SelectOp::create(b, b.less(tile.index, b.index(1)), end, start);
   auto module = op->getParentOfType<ModuleOp>();
-  callKernel(tile.count, kernel.maxRows,
-             {lhs.elements, firsts, weights.elements, start, accumulators,
-              b.index(0), b.index(op.getK() / packed.group), rest, end},
-             [&](int64_t rows) {
-               return getOrCreateQuantizedKernel(module, kernel, format(),
-                                                 rows);
-             });
+  b.callKernel(tile.count, kernel.maxRows,
+               {lhs.elements, firsts, weights.elements, start, accumulators,
+                b.index(0), b.index(op.getK() / packed.group), rest, end},
+               [&](int64_t rows) {
+                 return getOrCreateQuantizedKernel(module, kernel, format(),
+                                                   rows);
+               });
 }
 
 /// Computes a row of a panel again if its accumulators, from `start` on, have a
@@ -252,7 +220,7 @@ void GroupedMatmulLowering::buildTile(const Part &part, const Tile &tile,
   Ahead ahead = prefetch(part, tile, start, b.add(steps, rest),
                          placeOf(lastPanel, b.index(0)));
   auto module = op->getParentOfType<ModuleOp>();
-  callKernel(
+  b.callKernel(
       tile.count, kernel.maxRows,
       {lhs.elements, firsts, weights.elements, start, accumulators,
        accumulatorsStart, steps, rest, ahead.start, ahead.step, resume},
@@ -274,7 +242,7 @@ void GroupedMatmulLowering::buildEpilogueOfRows(Value expert, Value panel,
 /// Computes one panel for all rows of a task.
 void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
   if (blocks() == 1) {
-    forEachTile(rows, kernel.maxRows, [&](const Tile &tile) {
+    b.forEachTile(rows, kernel.maxRows, [&](const Tile &tile) {
       if (format())
         buildQuantizedTile(part, tile, firstRow);
       else
@@ -291,18 +259,11 @@ void GroupedMatmulLowering::buildPanel(Part part, Value firstRow, Value rows) {
         arith::AndIOp::create(b, part.isFirst, b.less(block, b.index(1)));
     each.isLast = arith::AndIOp::create(b, part.isLast,
                                         b.less(b.index(blocks() - 2), block));
-    forEachTile(rows, kernel.maxRows, [&](const Tile &tile) {
+    b.forEachTile(rows, kernel.maxRows, [&](const Tile &tile) {
       buildTile(each, tile, firstRow, b.mul(tile.row, kernel.getColumns()));
     });
   });
   buildEpilogueOfRows(part.expert, part.panel, firstRow, rows, b.index(0));
-}
-
-/// Allocates memory of a task on its stack.
-Value GroupedMatmulLowering::allocateScratch(Type element, int64_t count) {
-  return memref::AllocaOp::create(
-      b, MemRefType::get({ShapedType::kDynamic}, element),
-      ValueRange(b.index(count)), b.getI64IntegerAttr(64));
 }
 
 void GroupedMatmulLowering::buildTask(Value task) {
@@ -312,11 +273,11 @@ void GroupedMatmulLowering::buildTask(Value task) {
     allocateBlocks();
   }
   accumulators =
-      allocateScratch(b.getF32Type(), scratchRows * kernel.getColumns());
+      b.allocateScratch(b.getF32Type(), scratchRows * kernel.getColumns());
   int64_t maxRows = kernel.maxRows;
   if (blockKernel)
     maxRows = std::max(maxRows, blockKernel->maxRows);
-  firsts = allocateScratch(b.getIndexType(), maxRows);
+  firsts = b.allocateScratch(b.getIndexType(), maxRows);
 
   Value expert = b.index(0), begin = b.index(0), end = resultRows;
   Value index = arith::DivUIOp::create(b, task, groups);
@@ -361,7 +322,9 @@ void GroupedMatmulLowering::buildTask(Value task) {
 }
 
 LogicalResult GroupedMatmulLowering::run() {
-  for (Value rows : {op.getLhs(), op.getInit()})
+  SmallVector<Value> matrices(op.getInits());
+  matrices.push_back(op.getLhs());
+  for (Value rows : matrices)
     if (!cast<MemRefType>(rows.getType()).isLastDimUnitStride())
       return op.emitOpError("expected contiguous rows, got ") << rows.getType();
   if (Type type = op.getWeights().front().getType();

@@ -19,12 +19,22 @@ namespace mlir::moe {
 /// Replaces an operation on buffers by a parallel loop over tasks. Emits an
 /// error on failure.
 LogicalResult lowerToCPU(GroupedMatmulOp op, const CPUDescription &cpu);
+LogicalResult lowerToCPU(GroupedContractOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(GatherSumOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(PackOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(QuantizeRowsOp op, const CPUDescription &cpu);
 LogicalResult lowerToCPU(RoundMatricesOp op, const CPUDescription &cpu);
 /// The same of a packing whose panels have a format.
 LogicalResult lowerQuantizedToCPU(PackOp op, const CPUDescription &cpu);
+
+/// What a task may have on its stack: an executor promises 256 KiB
+/// (moe_rt/executor.h).
+static constexpr int64_t stackBytes = 240 << 10;
+
+/// Some rows of a task: tile `index` of `total`.
+struct Tile {
+  Value index, total, row, count;
+};
 
 /// Adds short names for index arithmetic and loops.
 class CPUBuilder : public ImplicitLocOpBuilder {
@@ -65,6 +75,17 @@ public:
   void ifThen(Value condition, llvm::function_ref<void()> then);
   void ifElse(Value condition, llvm::function_ref<void()> then,
               llvm::function_ref<void()> otherwise);
+
+  /// Allocates memory of a task on its stack.
+  Value allocateScratch(Type element, int64_t count);
+  /// Splits rows into tiles of about equal height.
+  void forEachTile(Value rows, int64_t maxRows,
+                   llvm::function_ref<void(const Tile &)> body);
+  /// Calls the kernel of as many rows as a tile has.
+  void callKernel(Value height, int64_t maxRows, ValueRange operands,
+                  llvm::function_ref<func::FuncOp(int64_t rows)> kernelOf);
+  /// Transposes a square of as many vectors as each has lanes.
+  SmallVector<Value> transpose(SmallVector<Value> rows);
 };
 
 /// A buffer as a 1-D memref with the offset and strides of its elements.

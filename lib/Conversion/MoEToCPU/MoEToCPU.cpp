@@ -47,8 +47,8 @@ struct ConvertMoEToCPU : moe::impl::ConvertMoEToCPUBase<ConvertMoEToCPU> {
   /// Lowers an operation that has a kernel and leaves others.
   LogicalResult lower(Operation *op, const CPUDescription &cpu) {
     return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-        .Case<GroupedMatmulOp, GatherSumOp, PackOp, QuantizeRowsOp,
-              RoundMatricesOp>([&](auto op) {
+        .Case<GroupedMatmulOp, GroupedContractOp, GatherSumOp, PackOp,
+              QuantizeRowsOp, RoundMatricesOp>([&](auto op) {
           if (op->getNumResults() != 0)
             return LogicalResult(
                 op->emitOpError("is on tensors; bufferize it before "

@@ -42,10 +42,6 @@ private:
   void buildRow(Value expert, Value panel, int64_t matmul, int64_t column,
                 Value step);
   void store(Value vector, Value expert, Value panel, Value step, Value column);
-  SmallVector<Value> transpose(SmallVector<Value> rows);
-  Value shuffle(Value x, Value y, ArrayRef<int64_t> mask) {
-    return vector::ShuffleOp::create(b, x, y, mask);
-  }
   bool canVectorize(int64_t matmul);
 
   PackOp op;
@@ -92,27 +88,6 @@ void PackLowering::buildElements(Value expert, Value panel, int64_t matmul,
   });
 }
 
-/// Transposes a square of lanes in log2(lanes) stages, which exchange the
-/// halves of rows at distance 1, 2, 4, ...
-SmallVector<Value> PackLowering::transpose(SmallVector<Value> rows) {
-  for (int64_t distance = 1; distance < lanes; distance *= 2) {
-    SmallVector<int64_t> low, high;
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      bool second = lane & distance;
-      low.push_back(second ? lane - distance + lanes : lane);
-      high.push_back(second ? lane + lanes : lane + distance);
-    }
-    for (int64_t row = 0; row < lanes; ++row) {
-      if (row & distance)
-        continue;
-      Value x = rows[row], y = rows[row + distance];
-      rows[row] = shuffle(x, y, low);
-      rows[row + distance] = shuffle(x, y, high);
-    }
-  }
-  return rows;
-}
-
 /// Stores whole columns of one step of a panel from `column` on.
 void PackLowering::store(Value vector, Value expert, Value panel, Value step,
                          Value column) {
@@ -138,7 +113,7 @@ void PackLowering::buildSquare(Value expert, Value panel, int64_t matmul,
     rows.push_back(
         units == vector ? loaded : vector::BitCastOp::create(b, units, loaded));
   }
-  rows = transpose(std::move(rows));
+  rows = b.transpose(std::move(rows));
   for (int64_t i = 0; i < lanes; ++i) {
     Value value = rows[i];
     if (units != vector)

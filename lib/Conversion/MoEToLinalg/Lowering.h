@@ -32,6 +32,7 @@ SmallVector<Value> lowerToLinalg(QuantizeOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(DequantizeOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(RoundMatricesOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GroupedMatmulOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(GroupedContractOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
 /// Copies the operations of the region.

@@ -105,8 +105,9 @@ void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {
 
 void mlir::moe::populateGroupedToLinalgPatterns(RewritePatternSet &patterns) {
   patterns.add<Decompose<CombineOp>, Decompose<GroupedMatmulOp>,
-               Decompose<GatherSumOp>, Decompose<PackOp>,
-               Decompose<RoundMatricesOp>>(patterns.getContext());
+               Decompose<GroupedContractOp>, Decompose<GatherSumOp>,
+               Decompose<PackOp>, Decompose<RoundMatricesOp>>(
+      patterns.getContext());
 }
 
 void mlir::moe::registerAggregatedOpInterfaceExternalModels(
@@ -127,6 +128,8 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     QuantizeOp::attachInterface<AggregatedModel<QuantizeOp>>(*context);
     DequantizeOp::attachInterface<AggregatedModel<DequantizeOp>>(*context);
     GroupedMatmulOp::attachInterface<AggregatedModel<GroupedMatmulOp>>(
+        *context);
+    GroupedContractOp::attachInterface<AggregatedModel<GroupedContractOp>>(
         *context);
     GatherSumOp::attachInterface<AggregatedModel<GatherSumOp>>(*context);
     PackOp::attachInterface<AggregatedModel<PackOp>>(*context);

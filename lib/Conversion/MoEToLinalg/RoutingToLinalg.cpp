@@ -77,8 +77,8 @@ struct ConvertMoERoutingToLinalg
     patterns.add<QuantizeByKernel, RoundWithoutKernel>(&getContext(),
                                                        /*benefit=*/2);
     auto hasKernel = [](Operation *op) {
-      return isa<GroupedMatmulOp, GatherSumOp, PackOp, QuantizeRowsOp,
-                 RoundMatricesOp>(op) ||
+      return isa<GroupedMatmulOp, GroupedContractOp, GatherSumOp, PackOp,
+                 QuantizeRowsOp, RoundMatricesOp>(op) ||
              op->getParentOfType<GroupedMatmulOp>();
     };
     if (failed(applyLinalgLowering(getOperation(), std::move(patterns),

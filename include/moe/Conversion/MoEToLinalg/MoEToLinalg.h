@@ -30,7 +30,8 @@ void populateMoEToLinalgPatterns(RewritePatternSet &patterns);
 void populateQuantizedToLinalgPatterns(RewritePatternSet &patterns);
 
 /// Adds the patterns for moe.combine and the operations that fusion creates on
-/// tensors: moe.grouped_matmul, moe.gather_sum and moe.pack.
+/// tensors: moe.grouped_matmul, moe.grouped_contract, moe.gather_sum and
+/// moe.pack.
 void populateGroupedToLinalgPatterns(RewritePatternSet &patterns);
 
 /// Builds the moe.gather_sum of the rows of a moe.combine with their final

@@ -42,10 +42,23 @@ struct ReadsAndAllocates
   }
 };
 
+/// True if the result depends on what a destination has: elements that are kept
+/// or added to.
+static bool readsDestinations(Operation *op) {
+  auto contract = dyn_cast<GroupedContractOp>(op);
+  return !contract || contract.getAccumulate();
+}
+
 /// Recreates an operation with destinations on buffers.
 template <typename OpT>
 struct OnBuffers
     : DstBufferizableOpInterfaceExternalModel<OnBuffers<OpT>, OpT> {
+  bool bufferizesToMemoryRead(Operation *op, OpOperand &operand,
+                              const AnalysisState &) const {
+    return readsDestinations(op) ||
+           !cast<DestinationStyleOpInterface>(op).isDpsInit(&operand);
+  }
+
   LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
                           const BufferizationOptions &options,
                           BufferizationState &state) const {
@@ -95,6 +108,7 @@ void mlir::moe::registerBufferizableOpInterfaceExternalModels(
     QuantizeOp::attachInterface<ReadsAndAllocates<QuantizeOp>>(*context);
     DequantizeOp::attachInterface<ReadsAndAllocates<DequantizeOp>>(*context);
     GroupedMatmulOp::attachInterface<OnBuffers<GroupedMatmulOp>>(*context);
+    GroupedContractOp::attachInterface<OnBuffers<GroupedContractOp>>(*context);
     GatherSumOp::attachInterface<OnBuffers<GatherSumOp>>(*context);
     PackOp::attachInterface<OnBuffers<PackOp>>(*context);
     QuantizeRowsOp::attachInterface<OnBuffers<QuantizeRowsOp>>(*context);

@@ -114,3 +114,29 @@ func.func @shapes(%o: tensor<?x4xf32>, %q: tensor<?x4xf32>, %e: tensor<?x1x4x4x1
   %d2 = tensor.dim %p, %c0 : tensor<?x1x4x4x1xf32>
   return %d0, %d1, %d2 : index, index, index
 }
+
+// CSE-LABEL: func.func @contract(
+// CSE:         %[[W:.*]] = moe.grouped_contract
+// CSE-NOT:     moe.grouped_contract %{{[a-z0-9]+}}, %{{[a-z0-9]+}} outs
+// CSE:         %[[V:.*]] = moe.grouped_contract {{.*}} accumulate
+// CSE:         return %[[W]], %[[W]], %[[V]]
+// DCE-LABEL: func.func @contract(
+// DCE-COUNT-3: moe.grouped_contract
+// DCE-NOT:     moe.grouped_contract
+// DCE-LABEL: func.func @contract_on_buffers(
+func.func @contract(%x: tensor<?x4xf32>, %y: tensor<?x6xf32>, %o: tensor<1x4x6xf32>, %unused_init: tensor<1x6x4xf32>) -> (tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>) {
+  %a = moe.grouped_contract %x, %y outs(%o : tensor<1x4x6xf32>) : tensor<?x4xf32>, tensor<?x6xf32> -> tensor<1x4x6xf32>
+  %b = moe.grouped_contract %x, %y outs(%o : tensor<1x4x6xf32>) : tensor<?x4xf32>, tensor<?x6xf32> -> tensor<1x4x6xf32>
+  %c = moe.grouped_contract %x, %y accumulate outs(%o : tensor<1x4x6xf32>) : tensor<?x4xf32>, tensor<?x6xf32> -> tensor<1x4x6xf32>
+  %unused = moe.grouped_contract %y, %x outs(%unused_init : tensor<1x6x4xf32>) : tensor<?x6xf32>, tensor<?x4xf32> -> tensor<1x6x4xf32>
+  return %a, %b, %c : tensor<1x4x6xf32>, tensor<1x4x6xf32>, tensor<1x4x6xf32>
+}
+
+// CSE-LABEL: func.func @contract_on_buffers(
+// CSE-COUNT-2: moe.grouped_contract
+// DCE:         moe.grouped_contract
+func.func @contract_on_buffers(%x: memref<?x4xf32>, %y: memref<?x6xf32>, %o: memref<1x4x6xf32>) {
+  moe.grouped_contract %x, %y outs(%o : memref<1x4x6xf32>) : memref<?x4xf32>, memref<?x6xf32>
+  moe.grouped_contract %x, %y outs(%o : memref<1x4x6xf32>) : memref<?x4xf32>, memref<?x6xf32>
+  return
+}

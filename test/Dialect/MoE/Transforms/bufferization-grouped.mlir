@@ -57,3 +57,21 @@ func.func @others(%x: tensor<?x4xf32>, %p: tensor<?x2xi32>, %w: tensor<1x4x4xf32
   %b = moe.gather_sum %x, %p outs(%f : tensor<?x4xf32>) : tensor<?x4xf32>, tensor<?x2xi32> -> tensor<?x4xf32>
   return %b, %a : tensor<?x4xf32>, tensor<1x1x4x4x1xf32>
 }
+
+// A contraction writes all of its destination, and reads it only to add to it.
+// CHECK-LABEL: func.func @contract(
+// CHECK-SAME:    %[[O:[a-z0-9]+]]: memref<1x4x6xf32>)
+// CHECK-NOT:     memref.copy
+// CHECK:         moe.grouped_contract %{{.*}}, %{{.*}} outs(%[[A:.*]] : memref<1x4x6xf32>) : memref<?x4xf32>, memref<?x6xf32>{{$}}
+// CHECK:         memref.copy %[[O]], %[[B:.*]] : memref<1x4x6xf32>
+// CHECK:         moe.grouped_contract %{{.*}}, %{{.*}} accumulate outs(%[[B]] : memref<1x4x6xf32>)
+// CHECK-NOT:     memref.copy
+// CHECK:         moe.grouped_contract %{{.*}}, %{{.*}} accumulate outs(%[[A]] : memref<1x4x6xf32>)
+// CHECK:         return %[[A]], %[[B]]
+func.func @contract(%x: tensor<?x4xf32>, %y: tensor<?x6xf32>, %o: tensor<1x4x6xf32> {bufferization.writable = false})
+    -> (tensor<1x4x6xf32>, tensor<1x4x6xf32>) {
+  %a = moe.grouped_contract %x, %y outs(%o : tensor<1x4x6xf32>) : tensor<?x4xf32>, tensor<?x6xf32> -> tensor<1x4x6xf32>
+  %b = moe.grouped_contract %x, %y accumulate outs(%o : tensor<1x4x6xf32>) : tensor<?x4xf32>, tensor<?x6xf32> -> tensor<1x4x6xf32>
+  %c = moe.grouped_contract %x, %y accumulate outs(%a : tensor<1x4x6xf32>) : tensor<?x4xf32>, tensor<?x6xf32> -> tensor<1x4x6xf32>
+  return %c, %b : tensor<1x4x6xf32>, tensor<1x4x6xf32>
+}

@@ -129,8 +129,9 @@ def MoECompactLaunches : Pass<"moe-compact-launches"> {
     columns, rows from an odd one on) is copied to a compact, aligned buffer,
     and copied back if the kernel writes it.
 
-    The operands of `moe.grouped_matmul` and `moe.gather_sum` on buffers are
-    copied if the elements of a row are not contiguous (every other column).
+    The operands of `moe.grouped_matmul`, `moe.grouped_contract` and
+    `moe.gather_sum` on buffers are copied if the elements of a row are not
+    contiguous (every other column).
   }];
   let statistics = [
     Statistic<"numCopied", "copied", "operands copied">

@@ -305,52 +305,15 @@ Value GroupedProductBuilder::build(Operation *op, GroupedProduct product,
   return asForeign(rewriter, matmul.getResult(), product.result);
 }
 
-/// Returns the matrix [k, n] of one group: its rows of `lhs` and `rhs`.
-static Value buildGradient(OpBuilder &b, Location loc, Value lhs,
-                           bool transposed, Value rhs, Value start, Value end,
-                           int64_t k, int64_t n) {
-  Value count = arith::SubIOp::create(b, loc, end, start);
-  auto take = [&](Value matrix, bool columns) {
-    auto type = cast<RankedTensorType>(matrix.getType());
-    int64_t other = type.getDimSize(columns ? 0 : 1);
-    SmallVector<OpFoldResult> offsets{b.getIndexAttr(0), b.getIndexAttr(0)},
-        sizes{b.getIndexAttr(other), b.getIndexAttr(other)},
-        strides{b.getIndexAttr(1), b.getIndexAttr(1)};
-    offsets[columns] = start;
-    sizes[columns] = count;
-    return Value(tensor::ExtractSliceOp::create(b, loc, matrix, offsets, sizes,
-                                                strides));
-  };
-  Value zero = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(0));
-  Value init =
-      tensor::EmptyOp::create(b, loc, ArrayRef<int64_t>{k, n}, b.getF32Type());
-  init = linalg::FillOp::create(b, loc, zero, init).getResult(0);
-  // result[i, j] += lhs[r, i] · rhs[r, j]
-  auto map = [&](ArrayRef<unsigned> dims) {
-    return AffineMap::getMultiDimMapWithTargets(3, dims, b.getContext());
-  };
-  SmallVector<unsigned> lhsDims{2, 0};
-  if (transposed)
-    std::swap(lhsDims[0], lhsDims[1]);
-  return linalg::GenericOp::create(
-             b, loc, init.getType(),
-             ValueRange{take(lhs, transposed), take(rhs, false)}, init,
-             SmallVector<AffineMap>{map(lhsDims), map({2, 1}), map({0, 1})},
-             SmallVector{utils::IteratorType::parallel,
-                         utils::IteratorType::parallel,
-                         utils::IteratorType::reduction},
-             [](OpBuilder &b, Location loc, ValueRange arguments) {
-               SmallVector<Value> wide;
-               for (Value argument : arguments.take_front(2))
-                 wide.push_back(argument.getType().isF32()
-                                    ? argument
-                                    : arith::ExtFOp::create(
-                                          b, loc, b.getF32Type(), argument));
-               Value product = arith::MulFOp::create(b, loc, wide[0], wide[1]);
-               Value sum = arith::AddFOp::create(b, loc, arguments[2], product);
-               linalg::YieldOp::create(b, loc, sum);
-             })
-      .getResult(0);
+/// Returns the rows [m, k] of a matrix [k, m].
+static Value buildTransposed(OpBuilder &b, Location loc, Value matrix) {
+  SmallVector<OpFoldResult> sizes = tensor::getMixedSizes(b, loc, matrix);
+  std::swap(sizes[0], sizes[1]);
+  Value init = tensor::EmptyOp::create(b, loc, sizes,
+                                       getElementTypeOrSelf(matrix.getType()));
+  return linalg::TransposeOp::create(b, loc, matrix, init,
+                                     ArrayRef<int64_t>{1, 0})
+      ->getResult(0);
 }
 
 Value GroupedProductBuilder::build(Operation *op, GroupedGradient gradient,
@@ -387,50 +350,13 @@ Value GroupedProductBuilder::build(Operation *op, GroupedGradient gradient,
   Location loc = op->getLoc();
   Value left = asTensor(rewriter, gradient.lhs),
         right = asTensor(rewriter, gradient.rhs);
-  Value rows = tensor::DimOp::create(rewriter, loc, right, 0);
+  if (gradient.transposed)
+    left = buildTransposed(rewriter, loc, left);
   Value init = tensor::EmptyOp::create(rewriter, loc, result.getShape(),
                                        result.getElementType());
-  Value c0 = buildIndex(rewriter, loc, 0), c1 = buildIndex(rewriter, loc, 1);
-  auto loop = scf::ForOp::create(
-      rewriter, loc, c0, buildIndex(rewriter, loc, groups), c1,
-      ValueRange{init},
-      [&](OpBuilder &b, Location loc, Value group, ValueRange carried) {
-        // Like moe.grouped_matmul, clamped to the rows, and none if they end
-        // before they start.
-        auto bound = [&](Value at, Value low) -> Value {
-          Value offset = tensor::ExtractOp::create(b, loc, offsets, at);
-          offset = arith::IndexCastOp::create(b, loc, b.getIndexType(), offset);
-          offset = arith::MinSIOp::create(b, loc, offset, rows);
-          return arith::MaxSIOp::create(b, loc, offset, low);
-        };
-        Value start = bound(group, c0);
-        Value end = bound(arith::AddIOp::create(b, loc, group, c1), start);
-        Value sum = buildGradient(b, loc, left, gradient.transposed, right,
-                                  start, end, k, n);
-        Type element = result.getElementType();
-        if (!element.isF32()) {
-          Value narrow =
-              tensor::EmptyOp::create(b, loc, ArrayRef<int64_t>{k, n}, element);
-          AffineMap map = b.getMultiDimIdentityMap(2);
-          sum = linalg::GenericOp::create(
-                    b, loc, narrow.getType(), sum, narrow,
-                    SmallVector<AffineMap>{map, map},
-                    SmallVector<utils::IteratorType>(
-                        2, utils::IteratorType::parallel),
-                    [&](OpBuilder &b, Location loc, ValueRange arguments) {
-                      Value rounded = arith::TruncFOp::create(b, loc, element,
-                                                              arguments[0]);
-                      linalg::YieldOp::create(b, loc, rounded);
-                    })
-                    .getResult(0);
-        }
-        Value next = tensor::InsertSliceOp::create(
-            b, loc, sum, carried[0],
-            ArrayRef<OpFoldResult>{group, b.getIndexAttr(0), b.getIndexAttr(0)},
-            ArrayRef<OpFoldResult>{b.getIndexAttr(1), b.getIndexAttr(k),
-                                   b.getIndexAttr(n)},
-            SmallVector<OpFoldResult>(3, b.getIndexAttr(1)));
-        scf::YieldOp::create(b, loc, next);
-      });
-  return asForeign(rewriter, loop.getResult(0), gradient.result);
+  auto contract = GroupedContractOp::create(
+      rewriter, loc, init.getType(), left, /*lhs_gather=*/nullptr, right,
+      /*rhs_gather=*/nullptr, offsets, init, /*first=*/nullptr,
+      /*accumulate=*/false);
+  return asForeign(rewriter, contract.getResult(), gradient.result);
 }

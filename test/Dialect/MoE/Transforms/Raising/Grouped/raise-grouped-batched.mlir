@@ -50,6 +50,7 @@ func.func @any_rows(%x: tensor<2x?x4xf32>, %w: tensor<3x2x4x5xf32>, %s: tensor<2
 // The gradient of the weights has the groups before the batches.
 
 // CHECK-LABEL: func.func @gradient(
+// CHECK:         moe.grouped_contract %{{.*}}, %{{.*}} offsets({{.*}}) outs({{.*}}) : tensor<7x4xf32>, tensor<7x5xf32> -> tensor<3x4x5xf32>
 // CHECK:         tensor.insert_slice %{{.*}} into %{{.*}}[0, 1, 0, 0] [3, 1, 4, 5] [1, 1, 1, 1] : tensor<3x4x5xf32> into tensor<3x2x4x5xf32>
 func.func @gradient(%x: tensor<2x7x4xf32>, %dy: tensor<2x7x5xf32>, %s: tensor<2x3xi32>) -> tensor<3x2x4x5xf32> {
   %dw = "chlo.ragged_dot"(%x, %dy, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_batching_dimensions = [0], rhs_batching_dimensions = [0], lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [1], lhs_ragged_dimensions = [1]>}> : (tensor<2x7x4xf32>, tensor<2x7x5xf32>, tensor<2x3xi32>) -> tensor<3x2x4x5xf32>

@@ -65,18 +65,28 @@ func.func @composite(%x: tensor<?x4xf32>, %w: tensor<3x4x5xf32>, %s: tensor<3xi3
 
 // -----
 
-// Ragged along the contraction: the gradient of the weights, a matmul a group.
+// Ragged along the contraction: the gradient of the weights.
 
 // CHECK-LABEL: func.func @gradient(
-// CHECK:         scf.for
-// CHECK:         scf.for
-// CHECK:           tensor.extract_slice %arg0[%{{.*}}, 0] [%{{.*}}, 4] [1, 1]
-// CHECK:           tensor.extract_slice %arg1[%{{.*}}, 0] [%{{.*}}, 5] [1, 1]
-// CHECK:           linalg.generic
-// CHECK:           tensor.insert_slice
+// CHECK:         %[[OFFSETS:.*]]:2 = scf.for
+// CHECK:         %[[INIT:.*]] = tensor.empty() : tensor<3x4x5xf32>
+// CHECK:         moe.grouped_contract %arg0, %arg1 offsets(%[[OFFSETS]]#0 : tensor<4xi32>) outs(%[[INIT]] : tensor<3x4x5xf32>) : tensor<?x4xf32>, tensor<?x5xf32> -> tensor<3x4x5xf32>
 func.func @gradient(%x: tensor<?x4xf32>, %dy: tensor<?x5xf32>, %s: tensor<3xi32>)
     -> tensor<3x4x5xf32> {
   %dw = "chlo.ragged_dot"(%x, %dy, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_contracting_dimensions = [0], rhs_contracting_dimensions = [0], lhs_ragged_dimensions = [0]>}> : (tensor<?x4xf32>, tensor<?x5xf32>, tensor<3xi32>) -> tensor<3x4x5xf32>
+  return %dw : tensor<3x4x5xf32>
+}
+
+// -----
+
+// Rows in columns are transposed; the result may have another type.
+
+// CHECK-LABEL: func.func @gradient_of_columns(
+// CHECK:         %[[ROWS:.*]] = linalg.transpose ins(%arg0 : tensor<4x?xbf16>) outs(%{{.*}} : tensor<?x4xbf16>) permutation = [1, 0]
+// CHECK:         moe.grouped_contract %[[ROWS]], %arg1 offsets({{.*}} : tensor<?x4xbf16>, tensor<?x5xbf16> -> tensor<3x4x5xf32>
+func.func @gradient_of_columns(%x: tensor<4x?xbf16>, %dy: tensor<?x5xbf16>, %s: tensor<3xi32>)
+    -> tensor<3x4x5xf32> {
+  %dw = "chlo.ragged_dot"(%x, %dy, %s) <{ragged_dot_dimension_numbers = #chlo.ragged_dot<lhs_contracting_dimensions = [1], rhs_contracting_dimensions = [0], lhs_ragged_dimensions = [1]>}> : (tensor<4x?xbf16>, tensor<?x5xbf16>, tensor<3xi32>) -> tensor<3x4x5xf32>
   return %dw : tensor<3x4x5xf32>
 }
 

@@ -48,9 +48,8 @@ func.func @fallback(%x: tensor<?x64xf32>, %w: tensor<8x64x32xf32>,
 // The gradient of the weights has the columns of the first operand in groups.
 
 // CHECK-LABEL: func.func @gradient(
-// CHECK:         scf.for
-// CHECK:           tensor.extract_slice %{{.*}}[0, %{{.*}}] [64, %{{.*}}] [1, 1]
-// CHECK:           tensor.extract_slice %{{.*}}[%{{.*}}, 0] [%{{.*}}, 32] [1, 1]
+// CHECK:         %[[ROWS:.*]] = linalg.transpose ins(%arg0 : tensor<64x?xbf16>)
+// CHECK:         moe.grouped_contract %[[ROWS]], %arg1 offsets({{.*}}) outs({{.*}}) : tensor<?x64xbf16>, tensor<?x32xbf16> -> tensor<8x64x32xbf16>
 func.func @gradient(%x: tensor<64x?xbf16>, %dy: tensor<?x32xbf16>,
                     %ends: tensor<8xi32>) -> tensor<8x64x32xbf16> {
   %y = "torch.operator"(%x, %dy, %ends) <{name = "torch.aten._grouped_mm"}> : (tensor<64x?xbf16>, tensor<?x32xbf16>, tensor<8xi32>) -> tensor<8x64x32xbf16>

@@ -1,0 +1,386 @@
+"""moe.grouped_contract, compiled for several processors and along the reference path, against
+numpy in f64."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from moe_testing import data
+from moe_testing.cases.grouped import PATHS, compiled_for, grid, normal, tensor
+from moe_testing.data import bits
+
+SOURCE_ROWS = {"lhs": 37, "rhs": 41}  # where rows are gathered
+UNIT = {"f32": 0.0, "bf16": 2.0**-8, "f16": 2.0**-11}
+SMALLEST = {"f32": 2.0**-149, "bf16": 2.0**-133, "f16": 2.0**-24}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function of one contraction; `experts` of the experts that the offsets have, from
+    `first` on. Without offsets there is one expert."""
+
+    name: str
+    k: int
+    n: int
+    element: str = "f32"
+    result: str = "f32"
+    experts: int = 5
+    offsets: bool = True
+    groups: int = 0
+    first: int = 0
+    gathers: tuple[str, ...] = ()
+    accumulate: bool = False
+    lhs_rows: int = -1
+
+    @property
+    def offset_count(self) -> int:
+        return (self.groups or self.experts) + 1
+
+    def shape(self, side: str) -> tuple[int, int]:
+        rows = SOURCE_ROWS[side] if side in self.gathers else (
+            self.lhs_rows if side == "lhs" else -1)
+        return rows, self.k if side == "lhs" else self.n
+
+    def text(self) -> str:
+        declared, sides = [], []
+        for side in ("lhs", "rhs"):
+            declared.append((side, tensor(self.shape(side), self.element)))
+            words = f"%{side}"
+            if side in self.gathers:
+                declared.append((f"{side}_gather", "tensor<?xi32>"))
+                words += f" gather(%{side}_gather : tensor<?xi32>)"
+            sides.append(words)
+        words = ", ".join(sides)
+        if self.offsets:
+            kind = tensor((self.offset_count,), "i32")
+            declared.append(("offsets", kind))
+            words += f" offsets(%offsets : {kind})"
+        if self.groups:
+            words += f" first({self.first})"
+        out = tensor((self.experts, self.k, self.n), self.result)
+        before = f"  %init = tensor.empty() : {out}\n"
+        if self.accumulate:
+            declared.append(("init", out))
+            words, before = words + " accumulate", ""
+        types = dict(declared)
+        signature = ", ".join(f'%{n}: {t} {{moe.name = "{n}"}}' for n, t in declared)
+        return f"""func.func @{self.name}({signature}) -> {out} {{
+{before}  %y = moe.grouped_contract {words} outs(%init : {out})
+    : {types["lhs"]}, {types["rhs"]} -> {out}
+  return %y : {out}
+}}
+"""
+
+    def inputs(self, rows: int, offsets=None, draw=normal) -> dict[str, np.ndarray]:
+        r = data.rng("contract", self.name, rows)
+        made = {}
+        for side in ("lhs", "rhs"):
+            count, columns = self.shape(side)
+            made[side] = draw(r, (rows if count < 0 else count, columns), self.element)
+            if side in self.gathers:  # a third of them are no rows
+                made[f"{side}_gather"] = r.integers(-count // 4, count + count // 4,
+                                                    rows).astype(np.int32)
+        if self.offsets:
+            if offsets is None:
+                offsets = np.sort(r.integers(0, rows + 1, self.offset_count))
+            made["offsets"] = np.asarray(offsets, np.int64).astype(np.int32)
+        if self.accumulate:
+            made["init"] = draw(r, (self.experts, self.k, self.n), self.result)
+        return made
+
+    def rows_of(self, arrays: dict[str, np.ndarray], side: str) -> np.ndarray:
+        x = arrays[side].astype(np.float64)
+        if side not in self.gathers:
+            return x
+        return x[np.clip(arrays[f"{side}_gather"], 0, len(x) - 1)]
+
+    def expected(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The sums, and how far off they may be: one rounding of f32 to a product, as many as there
+        are terms to the sum, relative to the sum of magnitudes, and one to the result."""
+        x, y = (self.rows_of(arrays, side) for side in ("lhs", "rhs"))
+        rows = min(len(x), len(y))
+        init = arrays.get("init", np.zeros((self.experts, self.k, self.n)))
+        sums, sizes = init.astype(np.float64), np.abs(init.astype(np.float64))
+        counts = np.zeros((self.experts, 1, 1))
+        for expert in range(self.experts):
+            place = self.first + expert
+            begin, end = (np.clip(arrays["offsets"][place:place + 2], 0, rows) if self.offsets
+                          else (0, rows))
+            part = slice(begin, max(begin, end))
+            sums[expert] += x[part].T @ y[part]
+            sizes[expert] += np.abs(x[part]).T @ np.abs(y[part])
+            counts[expert] = max(end - begin, 0)
+        roundings = np.where(counts > 0, counts + 1, 0)
+        error = roundings * 2.0**-24 * sizes + UNIT[self.result] * np.abs(sums)
+        return sums, error + np.where(counts > 0, SMALLEST[self.result], 0)
+
+
+def _cases() -> list[Case]:
+    made = []
+    for element in ("f32", "bf16", "f16"):
+        # Columns around vectors, panels and tasks.
+        for k, n in ((1, 1), (7, 20), (20, 7), (33, 20), (16, 64), (64, 33), (100, 130),
+                     (193, 70)):
+            made.append(Case(f"size_{element}_{k}x{n}", k, n, element))
+        for result in ("f32", "bf16", "f16"):
+            made.append(Case(f"result_{element}_{result}", 33, 20, element, result))
+            made.append(Case(f"add_{element}_{result}", 20, 33, element, result,
+                             accumulate=True))
+        for name, gathers in (("lhs", ("lhs",)), ("rhs", ("rhs",)), ("both", ("lhs", "rhs"))):
+            made.append(Case(f"gather_{name}_{element}", 33, 40, element, gathers=gathers))
+    made += [
+        Case("wide", 65, 1100), Case("wide_bf16", 40, 1030, "bf16", "bf16"),
+        Case("dense", 24, 40, experts=1, offsets=False),
+        Case("dense_gather", 24, 40, "f16", experts=1, offsets=False, gathers=("rhs",)),
+        Case("dense_add", 24, 40, "bf16", "bf16", experts=1, offsets=False, accumulate=True),
+        Case("part", 24, 40, experts=3, groups=7, first=2),
+        Case("last_part", 24, 40, "bf16", experts=3, groups=7, first=4, gathers=("lhs",),
+             accumulate=True),
+        Case("many_experts", 5, 6, experts=100),
+        Case("unequal", 24, 40, lhs_rows=50),
+    ]
+    return made
+
+
+CASES = _cases()
+BY_NAME = {case.name: case for case in CASES}
+
+
+@pytest.fixture(autouse=True)
+def needs_compiler(compiled):
+    pass
+
+
+@functools.cache
+def module(path: str, threads: int = 0):
+    """All cases in one module."""
+    return compiled_for("\n".join(case.text() for case in CASES), path, threads)
+
+
+def call(case: Case, path: str, arrays: dict[str, np.ndarray], threads: int = 0) -> np.ndarray:
+    """The result, between guards that must survive."""
+    kind = data.numpy_type(case.result)
+    whole = np.full((case.experts + 2, case.k, case.n), 0xA5, np.uint8).repeat(
+        kind.itemsize, 2).view(kind)
+    out = whole[1:-1]
+    module(path, threads).layer({}, function=case.name)(**arrays, out=out)
+    assert (whole[[0, -1]].view(np.uint8) == 0xA5).all(), "written beside the result"
+    return out
+
+
+def check(case: Case, path: str, arrays: dict[str, np.ndarray]) -> None:
+    y = call(case, path, arrays).astype(np.float64)
+    sums, error = case.expected(arrays)
+    assert np.isfinite(y).all()
+    assert (np.abs(y - sums) <= error).all(), np.abs(y - sums).max()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_contract(name, path):
+    case = BY_NAME[name]
+    for rows in (0, 1, 2, 33, 300):
+        check(case, path, case.inputs(rows))
+
+
+SKEWED = {"one has all": (0, 0, 0, 400, 400, 400), "most": (0, 3, 390, 391, 391, 400),
+          "blocks": (0, 128, 256, 257, 400, 400), "odd": (1, 2, 131, 258, 386, 399)}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("offsets", SKEWED.values(), ids=SKEWED)
+@pytest.mark.parametrize("name", ["size_f32_33x20", "size_bf16_100x130", "size_f16_64x33",
+                                  "add_bf16_f32", "add_f32_bf16", "gather_both_bf16"])
+def test_skewed_rows(name, offsets, path):
+    """An expert without rows has exact zeros, or what it had."""
+    case = BY_NAME[name]
+    arrays = case.inputs(400, offsets)
+    check(case, path, arrays)
+    y = call(case, path, arrays)
+    kept = arrays.get("init", np.zeros_like(y))
+    empty = np.diff(arrays["offsets"]) == 0
+    np.testing.assert_array_equal(bits(y[empty]), bits(kept[empty]))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["size_f32_33x20", "size_bf16_64x33", "result_f16_bf16"])
+def test_exact_sums(name, path):
+    """Sums of eighths are exact in f32, whatever the order: the result is that rounded once."""
+    case = BY_NAME[name]
+    arrays = case.inputs(300, draw=grid)
+    sums, _ = case.expected(arrays)
+    np.testing.assert_array_equal(call(case, path, arrays),
+                                  sums.astype(np.float32).astype(data.numpy_type(case.result)))
+
+
+LIES = [(0, 0, 0, 0, 0, 0), (33, 33, 33, 33, 33, 33), (-5, 4, 9, 60, 70, 80),
+        (20, 10, 5, 0, 33, 1), (-(2**31), 2**31 - 1, -(2**31), 2**31 - 1, 0, 33),
+        (40, 50, 60, 70, 80, 90), (-9, -8, -7, -6, -5, -4)]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("offsets", LIES, ids=str)
+@pytest.mark.parametrize("name", ["size_f32_33x20", "gather_both_f32", "add_f32_f32",
+                                  "gather_lhs_bf16"])
+def test_offsets_that_lie(name, offsets, path):
+    case = BY_NAME[name]
+    check(case, path, case.inputs(33, offsets))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["gather_lhs_f32", "gather_both_bf16", "gather_rhs_f16"])
+def test_gathered_numbers_that_are_no_rows(name, path):
+    case = BY_NAME[name]
+    arrays = case.inputs(33)
+    for side in case.gathers:
+        last = SOURCE_ROWS[side] - 1
+        arrays[f"{side}_gather"][:8] = [-1, last + 1, -(2**31), 2**31 - 1, last, 0, 10**9, -2]
+    check(case, path, arrays)
+
+
+# -- bits ----------------------------------------------------------------------
+
+BITS = ["size_f32_100x130", "size_bf16_193x70", "size_f16_33x20", "add_bf16_bf16", "wide",
+        "gather_both_f32", "many_experts"]
+
+
+@pytest.mark.parametrize("path", ["host", "x86-64-v3", "x86-64"])
+@pytest.mark.parametrize("name", BITS)
+def test_bits_do_not_depend_on_threads(name, path):
+    case, rows = BY_NAME[name], 501
+    cuts = np.linspace(0, rows // 3, case.offset_count).astype(np.int32)
+    cuts[-1] = rows  # most rows belong to one expert
+    arrays = case.inputs(rows, cuts)
+    first = call(case, path, arrays, 1)
+    for threads in (2, 7):
+        for _ in range(3):
+            np.testing.assert_array_equal(bits(call(case, path, arrays, threads)), bits(first))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["size_f32_16x64", "size_bf16_16x64", "size_f16_16x64"])
+def test_sums_run_over_ascending_rows(name, path):
+    """2^24 + 1 is 2^24 in f32, so that only this order loses all of the ones; 2^12 is in f16."""
+    case = BY_NAME[name]
+    arrays = case.inputs(390, (0, 390, 390, 390, 390, 390))
+    for side, sign in (("lhs", 1), ("rhs", -1)):
+        arrays[side][:] = 1
+        arrays[side][0], arrays[side][-1] = 2.0**12, sign * 2.0**12
+    assert (call(case, path, arrays) == 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["size_f32_33x20", "size_bf16_64x33", "size_f16_20x7",
+                                  "gather_both_f32", "add_f32_f32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_broken_row_stays_with_its_expert(name, value, path):
+    """The first, an inner and the last row of an expert have such an element: its column has it,
+    no other, and no other expert."""
+    case = BY_NAME[name]
+    arrays = case.inputs(301, (0, 60, 61, 200, 200, 301))
+    if case.gathers:
+        arrays["lhs_gather"][:] = np.arange(301) % (SOURCE_ROWS["lhs"] - 1)
+    before = call(case, path, arrays).copy()
+    column = case.k - 1
+    for row in (61, 130, 199):
+        if case.gathers:  # a row that nobody else gathers
+            arrays["lhs_gather"][row] = SOURCE_ROWS["lhs"] - 1
+            row = SOURCE_ROWS["lhs"] - 1
+        arrays["lhs"][row, column] = value
+    after = call(case, path, arrays)
+    others = np.ones(after.shape, bool)
+    others[2, column] = False
+    if case.gathers:  # these rows have another source
+        others[2] = False
+    np.testing.assert_array_equal(bits(after[others]), bits(before[others]))
+    with np.errstate(invalid="ignore"):
+        sums, _ = case.expected(arrays)
+    np.testing.assert_array_equal(np.isnan(after[2, column]), np.isnan(sums[2, column]))
+    np.testing.assert_array_equal(np.isfinite(after[2, column]), np.isfinite(sums[2, column]))
+    assert not np.isfinite(after[2, column].astype(np.float32)).any()
+
+
+# -- what else there may be -----------------------------------------------------
+
+OTHERS = """
+// No rows to gather from.
+func.func @nothing(%x: tensor<?x8xf32>, %g: tensor<?xi32>, %o: tensor<3xi32>) -> tensor<2x8x8xf32> {
+  %none = tensor.extract_slice %x[0, 0] [0, 8] [1, 1] : tensor<?x8xf32> to tensor<0x8xf32>
+  %e = tensor.empty() : tensor<2x8x8xf32>
+  %y = moe.grouped_contract %none gather(%g : tensor<?xi32>), %x offsets(%o : tensor<3xi32>)
+      outs(%e : tensor<2x8x8xf32>) : tensor<0x8xf32>, tensor<?x8xf32> -> tensor<2x8x8xf32>
+  return %y : tensor<2x8x8xf32>
+}
+
+// Some columns of rows that are longer, every other one of them on one side, in a part of a result.
+func.func @slices(%x: tensor<?x24xbf16>, %o: tensor<3xi32>) -> tensor<3x20x12xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 7.0 : f32
+  %t = tensor.dim %x, %c0 : tensor<?x24xbf16>
+  %a = tensor.extract_slice %x[0, 3] [%t, 20] [1, 1] : tensor<?x24xbf16> to tensor<?x20xbf16>
+  %b = tensor.extract_slice %x[0, 1] [%t, 12] [1, 2] : tensor<?x24xbf16> to tensor<?x12xbf16>
+  %e = tensor.empty() : tensor<3x20x12xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<3x20x12xf32>) -> tensor<3x20x12xf32>
+  %p = tensor.extract_slice %f[1, 0, 0] [2, 20, 12] [1, 1, 1]
+    : tensor<3x20x12xf32> to tensor<2x20x12xf32>
+  %y = moe.grouped_contract %a, %b offsets(%o : tensor<3xi32>) outs(%p : tensor<2x20x12xf32>)
+    : tensor<?x20xbf16>, tensor<?x12xbf16> -> tensor<2x20x12xf32>
+  %r = tensor.insert_slice %y into %f[1, 0, 0] [2, 20, 12] [1, 1, 1]
+    : tensor<2x20x12xf32> into tensor<3x20x12xf32>
+  return %r : tensor<3x20x12xf32>
+}
+
+// Gradients of two parts of the tokens, one added to the other.
+func.func @twice(%x: tensor<?x8xf32>, %o: tensor<3xi32>, %q: tensor<3xi32>) -> tensor<2x8x8xbf16> {
+  %e = tensor.empty() : tensor<2x8x8xbf16>
+  %a = moe.grouped_contract %x, %x offsets(%o : tensor<3xi32>) outs(%e : tensor<2x8x8xbf16>)
+    : tensor<?x8xf32>, tensor<?x8xf32> -> tensor<2x8x8xbf16>
+  %b = moe.grouped_contract %x, %x offsets(%q : tensor<3xi32>) accumulate
+      outs(%a : tensor<2x8x8xbf16>)
+    : tensor<?x8xf32>, tensor<?x8xf32> -> tensor<2x8x8xbf16>
+  return %b : tensor<2x8x8xbf16>
+}
+"""
+
+
+@functools.cache
+def others(path: str):
+    return compiled_for(OTHERS, path)
+
+
+def eighths(name: str, *shape: int) -> np.ndarray:
+    return grid(data.rng(name, shape), shape, "f32")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_rows_to_gather_from(path):
+    layer = others(path).layer({}, function="nothing")
+    y = layer(eighths("x", 9, 8), np.zeros(9, np.int32), np.int32([0, 4, 9]))
+    np.testing.assert_array_equal(y, np.zeros((2, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("rows", [0, 1, 33, 200])
+def test_slices(rows, path):
+    x, offsets = eighths("x", rows, 24), np.int32([0, rows // 3, rows])
+    y = others(path).layer({}, function="slices")(x.astype(data.numpy_type("bf16")), offsets)
+    expected = np.full((3, 20, 12), 7, np.float32)
+    for e in range(2):
+        part = x[offsets[e]:offsets[e + 1]]
+        expected[1 + e] = part[:, 3:23].T @ part[:, 1::2]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_gradients_that_are_added(path):
+    """In the destination of the first; the sum of both is rounded from f32."""
+    x, first, second = eighths("x", 40, 8), np.int32([0, 5, 20]), np.int32([20, 31, 40])
+    y = others(path).layer({}, function="twice")(x, first, second)
+    bf16 = data.numpy_type("bf16")
+    for e in range(2):
+        a, b = (x[o[e]:o[e + 1]] for o in (first, second))
+        expected = ((a.T @ a).astype(bf16).astype(np.float32) + b.T @ b).astype(bf16)
+        np.testing.assert_array_equal(y[e], expected)
