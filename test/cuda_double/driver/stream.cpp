@@ -124,6 +124,12 @@ void Driver::run(DeviceMemory &memory, std::vector<LaunchConfig> configs) {
     ~Count() { driver.instructions += machine.executed; }
   } count = {*this, machine};
   machine.run();
+  for (const auto &launch : machine.launches)
+    log.write("end", {{"kernel", launch->config.function->name},
+                      {"launch", launch->number},
+                      {"bytes_read", launch->bytesRead},
+                      {"bytes_copied", launch->bytesCopied},
+                      {"bytes_written", launch->bytesWritten}});
 }
 
 void Driver::synchronise(CUstream stream, uint64_t count) {

@@ -41,6 +41,10 @@ void Machine::noteGlobal(const Warp &warp, uint32_t lane, Epoch by,
                          Access kind, uint8_t order, bool async,
                          const uint8_t *storage) {
   bool reads = kind == Access::Read || kind == Access::Copy;
+  Launch &launch = *warp.block->cluster->launch;
+  (kind == Access::Read   ? launch.bytesRead
+   : kind == Access::Copy ? launch.bytesCopied
+                          : launch.bytesWritten) += bytes;
   if ((kind == Access::Read || kind == Access::Atomic) &&
       !settings.allowUninitialised)
     if (uint64_t first = shadow.firstUnwritten(offset, bytes);

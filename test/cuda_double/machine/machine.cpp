@@ -101,10 +101,11 @@ bool Machine::dependenciesEnded(const Launch &launch, Clock &clock) const {
   return true;
 }
 
-void Machine::trigger(Block &block) {
+void Machine::trigger(Block &block, uint64_t waitedFor) {
   if (block.triggered)
     return;
   block.triggered = true;
+  block.cluster->launch->handedOn &= waitedFor;
   --block.cluster->launch->untriggered;
   ++effects;
 }
@@ -215,6 +216,8 @@ void Machine::startCluster(Launch &launch, uint32_t number) {
       uint32_t lanes = std::min(32u, threads - w * 32);
       warp.exists = warp.ready = lanes == 32 ? 0xFFFFFFFF : (1u << lanes) - 1;
       warp.clock = warp.fenced = warp.read = Clock(agents);
+      if (launch.index > 0)
+        warp.clock.launches = launches[launch.index - 1]->handedOn;
       warp.clock.tick(warp.agent);
     }
     for (uint32_t t = 0; t < threads; ++t) {

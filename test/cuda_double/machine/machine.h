@@ -324,6 +324,11 @@ struct Launch {
       0; // blocks that neither ended nor let dependents begin
   // The launches of the machine that every block that ended has waited for.
   uint64_t waitedFor = ~uint64_t(0);
+  // Those that every block had waited for when it let dependents begin.
+  uint64_t handedOn = ~uint64_t(0);
+  // Bytes of global memory that its threads read and wrote, atomic operations
+  // among the latter, and that asynchronous copies read.
+  uint64_t bytesRead = 0, bytesWritten = 0, bytesCopied = 0;
   bool complete() const { return started == order.size() && resident == 0; }
 
   struct Site {
@@ -381,7 +386,7 @@ public:
   static uint32_t initialRegisters(const LaunchConfig &config);
   /// Returns whether the launch before has ended; then `clock` knows of it.
   bool dependenciesEnded(const Launch &launch, Clock &clock) const;
-  void trigger(Block &block);
+  void trigger(Block &block, uint64_t waitedFor);
   void startCopy(AsyncCopy copy);
 
   /// Ends the time slice of the thread whose instruction executes.

@@ -184,7 +184,7 @@ void Machine::exit(Thread &thread) {
                 where(*copy.issuer, *copy.at));
   block.checkVisits();
   block.cluster->launch->waitedFor &= block.end.launches;
-  trigger(block);
+  trigger(block, block.end.launches);
 }
 
 //===----------------------------------------------------------------------===//

@@ -139,6 +139,24 @@ TEST_P(DependentTest, ChainsOfThree) {
                     "griddepcontrol.wait has to come before"));
 }
 
+TEST_P(DependentTest, TheTriggerHandsOnWhatWasWaitedFor) {
+  // The third launch begins under the second, which lets it after its wait for
+  // the first.
+  const std::string third = increment + wait;
+  EXPECT_OK(steps({{trigger + linger + increment, b, a, false},
+                   {wait + trigger + linger, c, c, true},
+                   {third, c, b, true}}));
+  EXPECT_EQ(get<uint32_t>(c, 2), (Words{12, 22}));
+  const std::string words = "griddepcontrol.wait has to come before";
+  for (const std::string &second : {trigger + wait, linger}) {
+    SetUp();
+    EXPECT_TRUE(fails(steps({{trigger + linger + increment, b, a, false},
+                             {second, c, c, true},
+                             {third, c, b, true}}),
+                      words));
+  }
+}
+
 TEST_P(DependentTest, CapturedGraphs) {
   for (bool waits : {true, false}) {
     SetUp();

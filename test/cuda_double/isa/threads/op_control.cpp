@@ -61,7 +61,7 @@ Step waitForLaunch(Thread &thread, const Instruction &i) {
 }
 
 Step launchDependents(Thread &thread, const Instruction &) {
-  thread.machine().trigger(*thread.block);
+  thread.machine().trigger(*thread.block, thread.warp->clock.launches);
   return Step::Go;
 }
 
