@@ -77,6 +77,7 @@ void mlir::moe::buildGPUToBuffersPipeline(OpPassManager &pm,
   addHostCleanup(pm);
   pm.addPass(createMoEOutlineKernels());
   addCleanup(pm);
+  pm.addPass(createMoEOverlapLaunches());
   addBufferVerification(pm);
 }
 

@@ -149,16 +149,27 @@ struct MoESerializeKernels
 
   /// Returns the kernel table: the launch configuration of each kernel.
   ArrayAttr describe(OpBuilder &b, gpu::GPUModuleOp kernels) {
+    SmallVector<LLVM::LLVMFuncOp> all = llvm::filter_to_vector(
+        kernels.getOps<LLVM::LLVMFuncOp>(), [](LLVM::LLVMFuncOp function) {
+          return function->hasAttr(gpu::GPUDialect::getKernelFuncAttrName());
+        });
+    // The runtime knows kernels by their place in the table.
+    llvm::StringMap<int64_t> places;
+    for (auto [place, kernel] : llvm::enumerate(all))
+      places[kernel.getName()] = place;
     SmallVector<Attribute> described;
-    for (auto kernel : kernels.getOps<LLVM::LLVMFuncOp>()) {
-      if (!kernel->hasAttr(gpu::GPUDialect::getKernelFuncAttrName()))
-        continue;
+    for (LLVM::LLVMFuncOp kernel : all) {
       auto first = [&](StringRef name, int64_t otherwise) {
         auto values = kernel->getAttrOfType<DenseI32ArrayAttr>(name);
         return values ? int64_t(values[0]) : otherwise;
       };
       auto shared = kernel->getAttrOfType<IntegerAttr>(sharedBytesAttrName);
-      described.push_back(b.getDictionaryAttr({
+      SmallVector<int64_t> primaries;
+      if (auto names = kernel->getAttrOfType<ArrayAttr>(primariesAttrName))
+        for (auto name : names.getAsRange<FlatSymbolRefAttr>())
+          if (auto found = places.find(name.getValue()); found != places.end())
+            primaries.push_back(found->second);
+      SmallVector<NamedAttribute> entries = {
           b.getNamedAttr("name", kernel.getNameAttr()),
           b.getNamedAttr("threads",
                          b.getI64IntegerAttr(first(
@@ -167,8 +178,11 @@ struct MoESerializeKernels
                          b.getI64IntegerAttr(shared ? shared.getInt() : 0)),
           b.getNamedAttr("cluster",
                          b.getI64IntegerAttr(first(
-                             NVVM::NVVMDialect::getClusterDimAttrName(), 1))),
-      }));
+                             NVVM::NVVMDialect::getClusterDimAttrName(), 1)))};
+      if (!primaries.empty())
+        entries.push_back(
+            b.getNamedAttr("primaries", b.getI64ArrayAttr(primaries)));
+      described.push_back(b.getDictionaryAttr(entries));
     }
     return b.getArrayAttr(described);
   }

@@ -8,6 +8,7 @@
 #include "artifact/images.h"
 #include "artifact/node.h"
 
+#include <algorithm>
 #include <set>
 
 using namespace moe::rt;
@@ -79,7 +80,8 @@ static moe_rt_status_t parseImage(const Node &node, Image &out) {
   return nullptr;
 }
 
-static moe_rt_status_t parseKernel(const Node &node, Kernel &out) {
+static moe_rt_status_t parseKernel(const Node &node, size_t kernels,
+                                   Kernel &out) {
   MOE_RT_TRY(node.object());
   MOE_RT_TRY(node.member("name").string(out.name));
   MOE_RT_TRY(node.member("threads").integer(1, maxThreads, out.threads));
@@ -87,6 +89,15 @@ static moe_rt_status_t parseKernel(const Node &node, Kernel &out) {
     MOE_RT_TRY(shared.integer(0, maxShared, out.shared));
   if (Node cluster = node.member("cluster"); cluster.exists())
     MOE_RT_TRY(cluster.integer(1, maxCluster, out.cluster));
+  if (Node primaries = node.member("primaries"); primaries.exists()) {
+    size_t count = 0;
+    MOE_RT_TRY(primaries.array(count, kernels));
+    out.primaries.resize(count);
+    for (size_t i = 0; i < count; ++i)
+      MOE_RT_TRY(primaries.element(i).integer(
+          0, static_cast<int64_t>(kernels) - 1, out.primaries[i]));
+    std::sort(out.primaries.begin(), out.primaries.end());
+  }
   return nullptr;
 }
 
@@ -114,7 +125,7 @@ moe_rt_status_t moe::rt::parseDeviceCode(const Node &variant,
   out.kernels.resize(count);
   std::set<std::string> names;
   for (size_t i = 0; i < count; ++i) {
-    MOE_RT_TRY(parseKernel(kernels.element(i), out.kernels[i]));
+    MOE_RT_TRY(parseKernel(kernels.element(i), count, out.kernels[i]));
     if (!names.insert(out.kernels[i].name).second)
       return kernels.element(i).refuse("repeats the name '" +
                                        out.kernels[i].name + "'");

@@ -50,6 +50,9 @@ struct Kernel {
   int64_t threads = 1; // of a block
   int64_t shared = 0;  // bytes of dynamic shared memory
   int64_t cluster = 1; // blocks of a cluster, along x
+  /// The kernels under whose launch, directly before its own, it may begin, by
+  /// their place; ascending.
+  std::vector<int64_t> primaries;
 };
 
 struct DeviceCode {

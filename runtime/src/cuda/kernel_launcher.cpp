@@ -8,6 +8,7 @@
 #include "cuda/kernel_launcher.h"
 #include "cuda/nvtx.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <iterator>
 #include <utility>
@@ -135,6 +136,22 @@ static moe_rt_status_t checkGrid(const Kernel &kernel, const int64_t *grid) {
   return nullptr;
 }
 
+/// Whether a kernel may begin before the one that was launched last has ended:
+/// programmatic dependent launch.
+bool Launcher::mayOverlap(const Kernel &kernel) const {
+  // Graphs have had edges of that kind since CUDA 12.3.
+  constexpr int graphVersion = 12030;
+  if (!std::binary_search(kernel.primaries.begin(), kernel.primaries.end(),
+                          before) ||
+      device.capability().major < 9 || (timer && timer->isRunning()))
+    return false;
+  const Driver &driver = device.driver();
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  return driver.version() >= graphVersion ||
+         (driver.cuStreamIsCapturing(stream, &status) == CUDA_SUCCESS &&
+          status == CU_STREAM_CAPTURE_STATUS_NONE);
+}
+
 moe_rt_status_t Launcher::launch(int64_t index, const int64_t *grid,
                                  const moe_rt_kernel_argument_t *arguments,
                                  int64_t count) {
@@ -173,9 +190,19 @@ moe_rt_status_t Launcher::launch(int64_t index, const int64_t *grid,
     pointers[i] = &maps[mapCount++];
   }
 
-  CUlaunchAttribute cluster = {};
-  cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-  cluster.value.clusterDim = {static_cast<unsigned>(kernel.cluster), 1, 1};
+  CUlaunchAttribute attributes[2] = {};
+  unsigned attributeCount = 0;
+  if (kernel.cluster > 1) {
+    CUlaunchAttribute &cluster = attributes[attributeCount++];
+    cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    cluster.value.clusterDim = {static_cast<unsigned>(kernel.cluster), 1, 1};
+  }
+  if (mayOverlap(kernel)) {
+    CUlaunchAttribute &overlap = attributes[attributeCount++];
+    overlap.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    overlap.value.programmaticStreamSerializationAllowed = 1;
+  }
+  before = index;
   CUlaunchConfig config = {};
   config.gridDimX = static_cast<unsigned>(grid[0]);
   config.gridDimY = static_cast<unsigned>(grid[1]);
@@ -184,8 +211,8 @@ moe_rt_status_t Launcher::launch(int64_t index, const int64_t *grid,
   config.blockDimY = config.blockDimZ = 1;
   config.sharedMemBytes = static_cast<unsigned>(kernel.shared);
   config.hStream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = kernel.cluster > 1;
+  config.attrs = attributes;
+  config.numAttrs = attributeCount;
   const Driver &driver = device.driver();
   NvtxRange range(kernel.name);
   CUresult result = driver.cuLaunchKernelEx(

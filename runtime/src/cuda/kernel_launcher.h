@@ -39,12 +39,14 @@ private:
   moe_rt_status_t encode(const Kernel &kernel, int64_t argument,
                          const moe_rt_tensor_map_t &map,
                          CUtensorMap &out) const;
+  bool mayOverlap(const Kernel &kernel) const;
 
   const CUDADevice &device;
   const CUDAProgram &program;
   CUstream stream;
   const int32_t *liveTokens;         // on the device; null: all are
   LaunchTimer *timer;                // may be null
+  int64_t before = -1;               // the kernel that was launched last
   moe_rt_status_t failure = nullptr; // of a launch
 };
 

@@ -29,6 +29,8 @@ public:
   /// To be called before the first kernel, and after each.
   moe_rt_status_t begin();
   moe_rt_status_t launched(size_t kernel);
+  /// Whether it times the kernels of this call.
+  bool isRunning() const { return running; }
   /// Wait for the kernels and add their times to the profile.
   moe_rt_status_t end();
 

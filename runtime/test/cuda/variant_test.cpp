@@ -37,7 +37,7 @@ std::string changed(const std::string &from, const std::string &to) {
           {"format": "ptx", "arch": "sm_80", "symbol": "image", "size": 99}])";
   variant.kernels = R"([
       {"name": "gate", "threads": 384, "shared": 231424, "cluster": 2},
-      {"name": "tail", "threads": 32}])";
+      {"name": "tail", "threads": 32, "primaries": [1, 0]}])";
   std::string text = metadataOfVariants({variant.json({function})});
   size_t at = text.find(from);
   EXPECT_NE(at, std::string::npos) << from;
@@ -74,6 +74,8 @@ TEST(CudaMetadataTest, Reads) {
   EXPECT_EQ(device->kernels[0].cluster, 2);
   EXPECT_EQ(device->kernels[1].shared, 0);
   EXPECT_EQ(device->kernels[1].cluster, 1);
+  EXPECT_EQ(device->kernels[0].primaries, std::vector<int64_t>());
+  EXPECT_EQ(device->kernels[1].primaries, (std::vector<int64_t>{0, 1}));
 
   moe::rt::Metadata other;
   ASSERT_OK(parse(metadataFor(function), other));
@@ -154,6 +156,13 @@ TEST(CudaMetadataTest, RefusesValues) {
                  "kernels[0].cluster is 17, expected 1 to 16");
   EXPECT_REFUSED(changed("\"cluster\": 2", "\"cluster\": 0"),
                  "kernels[0].cluster is 0, expected 1 to 16");
+  EXPECT_REFUSED(changed("[1, 0]", "[1, 2]"),
+                 "kernels[1].primaries[1] is 2, expected 0 to 1");
+  EXPECT_REFUSED(changed("[1, 0]", "[-1]"),
+                 "kernels[1].primaries[0] is -1, expected 0 to 1");
+  EXPECT_REFUSED(changed("[1, 0]", "[0, 1, 0]"), "kernels[1].primaries");
+  EXPECT_REFUSED(changed("[1, 0]", "1"),
+                 "kernels[1].primaries is a number, expected an array");
   EXPECT_REFUSED(changed("\"tail\"", "\"gate\""),
                  "kernels[1] repeats the name 'gate'");
   EXPECT_OK(parse(changed("\"kernels\": [", "\"kernels\": [], \"x\": [")));

@@ -6,7 +6,7 @@
 // CHECK:       module attributes {
 // CHECK-NOT:     gpu.container_module
 // CHECK-SAME:    moe.images = [{arch = "sm_90a", format = "ptx", size = [[SIZE:[0-9]+]] : i64, symbol = "moe_image_0"}]
-// CHECK-SAME:    moe.kernels = [{cluster = 2 : i64, name = "write", shared = 4096 : i64, threads = 128 : i64}, {cluster = 1 : i64, name = "plain", shared = 0 : i64, threads = 1 : i64}]}
+// CHECK-SAME:    moe.kernels = [{cluster = 2 : i64, name = "write", primaries = [1], shared = 4096 : i64, threads = 128 : i64}, {cluster = 1 : i64, name = "plain", shared = 0 : i64, threads = 1 : i64}]}
 // CHECK-NEXT:    llvm.mlir.global external constant @moe_image_0("
 // CHECK-SAME:      .target sm_90a
 // CHECK-SAME:      .visible .entry write(
@@ -22,7 +22,7 @@ module attributes {gpu.container_module} {
       llvm.return %x : f32
     }
     llvm.func @write(%y: !llvm.ptr<1>, %v: f32) attributes {
-        gpu.kernel, nvvm.kernel, nvvm.maxntid = array<i32: 128, 1, 1>, nvvm.cluster_dim = array<i32: 2, 1, 1>, moe.shared_bytes = 4096 : i64} {
+        gpu.kernel, nvvm.kernel, nvvm.maxntid = array<i32: 128, 1, 1>, nvvm.cluster_dim = array<i32: 2, 1, 1>, moe.shared_bytes = 4096 : i64, moe.primaries = [@plain]} {
       %w = llvm.call @helper(%v) : (f32) -> f32
       llvm.store %w, %y : f32, !llvm.ptr<1>
       llvm.return

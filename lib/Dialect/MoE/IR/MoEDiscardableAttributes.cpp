@@ -55,6 +55,12 @@ static bool isStages(Attribute attribute) {
          });
 }
 
+/// True for [@up, @down].
+static bool isKernelNames(Attribute attribute) {
+  auto names = dyn_cast<ArrayAttr>(attribute);
+  return names && llvm::all_of(names, llvm::IsaPred<FlatSymbolRefAttr>);
+}
+
 static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
@@ -100,6 +106,7 @@ static constexpr Known ofOperations[] = {
     {liveTokensAttrName},
     {sharedBytesAttrName},
     {"moe.work"},
+    {primariesAttrName, isKernelNames, "an array of symbols"},
     {imagesAttrName},
     {kernelsAttrName},
     // Grouped matmuls

@@ -30,15 +30,14 @@ template <typename F> moe_rt_status_t Driver::find(const char *symbol, F &out) {
 }
 
 moe_rt_status_t Driver::checkVersion() {
-  int version = 0;
-  MOE_RT_TRY(check(cuDriverGetVersion(&version),
+  MOE_RT_TRY(check(cuDriverGetVersion(&cudaVersion),
                    "ask the NVIDIA driver for its version"));
-  if (version < minVersion)
+  if (cudaVersion < minVersion)
     return makeError(MOE_RT_FAILED_PRECONDITION,
                      "the NVIDIA driver supports CUDA %d.%d, expected %d.%d or "
                      "later",
-                     version / 1000, version % 1000 / 10, minVersion / 1000,
-                     minVersion % 1000 / 10);
+                     cudaVersion / 1000, cudaVersion % 1000 / 10,
+                     minVersion / 1000, minVersion % 1000 / 10);
   return nullptr;
 }
 

@@ -40,12 +40,16 @@ public:
 #define MOE_CUDA_OPTIONAL_FUNCTION MOE_CUDA_FUNCTION
 #include "cuda/device/functions.def"
 
+  /// The version of CUDA that it supports, 12030 for 12.3.
+  int version() const { return cudaVersion; }
+
 private:
   template <typename F> moe_rt_status_t find(const char *symbol, F &out);
   moe_rt_status_t checkVersion();
 
   void *library = nullptr;
   std::string path; // where the library was looked for
+  int cudaVersion = 0;
 
   // An old driver has these, too, and tells with them that it is old.
   CUresult (*cuInit)(unsigned flags) = nullptr;

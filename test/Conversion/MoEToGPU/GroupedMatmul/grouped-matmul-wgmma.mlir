@@ -15,6 +15,8 @@
 // CHECK:         %[[ONE:.*]] = arith.cmpi eq, %[[THREAD]], %c0_i32
 // Arrivals: one producer thread announces bytes, one thread of each consumer releases.
 // CHECK-NEXT:    scf.if %[[ONE]] {
+// CHECK-NEXT:      nvvm.prefetch tensormap, %[[WMAP]]
+// CHECK-NEXT:      nvvm.prefetch tensormap, %[[XMAP]]
 // CHECK-NEXT:      nvvm.mbarrier.init %[[BARRIERS]], %c1_i32
 // CHECK:           nvvm.mbarrier.init %{{.*}}, %c2_i32
 // CHECK-COUNT-6:   nvvm.mbarrier.init
@@ -22,6 +24,11 @@
 // CHECK:           nvvm.fence.mbarrier.init
 // CHECK-NEXT:    }
 // CHECK:         nvvm.barrier
+// Weights of the first tile: a kernel whose rows another one computes may begin
+// under that one.
+// CHECK:         scf.if %[[ONE]] {
+// CHECK:           scf.for %{{.*}} = %c0_i32 to %c4_i32
+// CHECK:             nvvm.cp.async.bulk.tensor.prefetch %[[WMAP]], box[
 // CHECK:         %[[BRINGS:.*]] = arith.cmpi eq, %[[GROUP]], %c0_i32
 // CHECK-NEXT:    scf.if %[[BRINGS]] {
 // CHECK-NEXT:      nvvm.setmaxregister decrease {{[0-9]+}}

@@ -24,7 +24,7 @@ func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.role = "output"}
 
 // -----
 
-// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
+// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
 func.func @range(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.token = [1, 2]} {
   return %x : tensor<?x4xf32>
 }
@@ -69,3 +69,8 @@ func.func @result_type(%x: tensor<4xf32>) -> (tensor<4xf32> {moe.name = 1}) {
 
 // expected-error @+1 {{expected moe.layers of an operation to be {name = {code = @function, sources = {argument = ["tensor"]}}}, got {layer_1 = {code = @layer_0}}}}
 module attributes {moe.layers = {layer_1 = {code = @layer_0}}} {}
+
+// -----
+
+// expected-error @+1 {{expected moe.primaries of an operation to be an array of symbols, got ["up"]}}
+llvm.func @down() attributes {moe.primaries = ["up"]}

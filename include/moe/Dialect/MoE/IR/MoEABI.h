@@ -42,6 +42,9 @@ inline constexpr StringLiteral stagesAttrName = "moe.stages";
 inline constexpr StringLiteral liveTokensAttrName = "moe.live_tokens";
 /// i64: bytes of dynamic shared memory of a GPU kernel.
 inline constexpr StringLiteral sharedBytesAttrName = "moe.shared_bytes";
+/// Array of symbols, of a GPU kernel: the kernels under whose launch, directly
+/// before its own, it may begin (programmatic dependent launch).
+inline constexpr StringLiteral primariesAttrName = "moe.primaries";
 /// Array of #moe.tile of a moe.grouped_matmul: the tiles of its GPU kernels, by
 /// ascending rows.
 inline constexpr StringLiteral tilesAttrName = "moe.tiles";

@@ -174,4 +174,27 @@ def MoEOutlineKernels : Pass<"moe-outline-kernels", "::mlir::ModuleOp"> {
                            "::mlir::scf::SCFDialect"];
 }
 
+def MoEOverlapLaunches : Pass<"moe-overlap-launches", "::mlir::ModuleOp"> {
+  let summary = "Let kernels begin before the launch ahead of them has ended";
+  let description = [{
+    Programmatic dependent launch, on sm_90 and later. `griddepcontrol.wait` is
+    inserted into each kernel but the first of a function, ahead of the first
+    operation that writes global memory, or reads what the launches of the
+    operation before write; `griddepcontrol.launch_dependents` follows. What
+    comes before, the prologue, runs while the launch before ends: barriers are
+    initialized, weights prefetched, tiles scheduled. A kernel that reads
+    nothing of the launch before, and writes at its end, waits there.
+
+    The first kernel lets its dependents begin at once: it is launched when all
+    before has ended. `moe.primaries` of a kernel names the kernels that write
+    nothing of what its prologue reads. The runtime lets a launch begin early if
+    the one directly before it, of those that were not empty, is of such a
+    kernel.
+  }];
+  let statistics = [
+    Statistic<"numOverlapped", "overlapped", "kernels that may begin early">
+  ];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+}
+
 #endif // MOE_DIALECT_MOERUNTIME_TRANSFORMS_PASSES_TD

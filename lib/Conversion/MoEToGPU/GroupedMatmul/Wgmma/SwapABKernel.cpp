@@ -255,6 +255,13 @@ LLVM::LLVMFuncOp SwapABKernel::build() {
   });
   TileScheduler tiles = createScheduler();
   tiles.prepare(schedulerMemory(), shape.threads);
+  b.ifThen(b.equal(thread, 0), [&] {
+    if (split > 1)
+      prefetchWeights(tiles, b.div(b.block(), split),
+                      b.mul(NVVM::ClusterId::create(b, b.getI32Type()), steps));
+    else
+      prefetchWeights(tiles, b.block());
+  });
   combineWithoutTiles(tiles, shape.threads);
   b.barrier();
   if (split > 1)

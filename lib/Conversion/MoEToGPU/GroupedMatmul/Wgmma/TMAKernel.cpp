@@ -84,6 +84,13 @@ void TMAKernel::arrive(Value barrier) {
 }
 
 void TMAKernel::initBarriers() {
+  SmallVector<Value> maps = weightMaps;
+  if (lhsMap)
+    maps.push_back(lhsMap);
+  for (Value map : maps)
+    NVVM::PrefetchOp::create(b, NVVM::PrefetchCacheLevelAttr(),
+                             NVVM::CacheEvictionPriorityAttr(), map, Value(),
+                             b.getUnitAttr());
   for (int64_t stage = 0; stage < stages; ++stage) {
     NVVM::MBarrierInitOp::create(b, fullBarrier(b.i32(stage)),
                                  b.i32(1 + (isGathered() ? warpgroupSize : 0)),
@@ -128,23 +135,31 @@ void TMAKernel::issueTMA(Value target, Value map, ValueRange coordinates,
       mode, b.getBoolAttr(false), NVVM::CTAGroupKindAttr(), Value());
 }
 
-void TMAKernel::loadWeights(const TileCoord &coord, Value kStart,
-                            Value stageStart, Value barrier) {
+void TMAKernel::forEachWeightBox(
+    const TileCoord &coord, Value kStart,
+    llvm::function_ref<void(int64_t start, Value map, ValueRange coordinates)>
+        body) {
   for (auto [v, view] : llvm::enumerate(layout.views)) {
     Value column =
         b.add(b.mul(coord.columnTile, viewTileColumns), view.firstColumn);
     int64_t start = lhsBytes + int64_t(v) * viewTileColumns * swizzleBytes;
     if (op.getTransposed()) {
-      issueTMA(b.sharedAt(memory, b.add(stageStart, start)), weightMaps[v],
-               {kStart, column, coord.expert}, barrier);
+      body(start, weightMaps[v], {kStart, column, coord.expert});
       continue;
     }
     for (int64_t block = 0; block < viewTileColumns / 64; ++block)
-      issueTMA(b.sharedAt(memory,
-                          b.add(stageStart, start + block * 64 * swizzleBytes)),
-               weightMaps[v], {b.add(column, block * 64), kStart, coord.expert},
-               barrier);
+      body(start + block * 64 * swizzleBytes, weightMaps[v],
+           {b.add(column, block * 64), kStart, coord.expert});
   }
+}
+
+void TMAKernel::loadWeights(const TileCoord &coord, Value kStart,
+                            Value stageStart, Value barrier) {
+  forEachWeightBox(coord, kStart,
+                   [&](int64_t start, Value map, ValueRange coordinates) {
+                     issueTMA(b.sharedAt(memory, b.add(stageStart, start)), map,
+                              coordinates, barrier);
+                   });
 }
 
 static void expectBytes(GPUBuilder &b, Value barrier, int64_t bytes) {
@@ -159,6 +174,27 @@ static void expectBytes(GPUBuilder &b, Value barrier, int64_t bytes) {
 static Value kStartOf(GPUBuilder &b, Value step, Value firstStep,
                       int64_t depth) {
   return b.mul(firstStep ? b.add(step, firstStep) : step, depth);
+}
+
+void TMAKernel::prefetchWeights(TileScheduler &tiles, Value tile,
+                                Value firstStep) {
+  if (isGathered())
+    return;
+  // What all blocks prefetch fits the L2 cache.
+  constexpr int64_t bytes = 64 * 1024;
+  int64_t count = std::clamp<int64_t>(bytes / rhsBytes, 1, steps);
+  auto mode =
+      NVVM::TMALoadModeAttr::get(b.getContext(), NVVM::TMALoadMode::TILE);
+  b.ifThen(b.less(tile, tiles.tileCount()), [&] {
+    TileCoord coord = tiles.tileAt(tile);
+    b.loop(b.i32(0), b.i32(count), b.i32(1), [&](Value step) {
+      forEachWeightBox(coord, kStartOf(b, step, firstStep, depth),
+                       [&](int64_t, Value map, ValueRange coordinates) {
+                         NVVM::CpAsyncBulkTensorPrefetchOp::create(
+                             b, map, coordinates, ValueRange(), mode, Value());
+                       });
+    });
+  });
 }
 
 /// One thread issues all TMA loads of a tile.

@@ -77,7 +77,8 @@ protected:
   Value emptyBarrier(Value stage);
   void waitBarrier(Value barrier, Value phase);
   void arrive(Value barrier);
-  /// Initializes the barriers of all stages; called by one thread.
+  /// Initializes the barriers of all stages and prefetches the tensor maps;
+  /// called by one thread.
   void initBarriers();
   /// Consumer: waits until wgmma may read the stage.
   void waitFull(PipelineState state);
@@ -91,6 +92,12 @@ protected:
   /// Runs `load` by the producer threads: all of the warpgroup if rows are
   /// gathered, otherwise one, which issues the TMA loads.
   void producerLoop(llvm::function_ref<void()> load);
+  /// Prefetches to the L2 cache the weights of the first steps of tile `tile`,
+  /// from stage `firstStep` along k on (null: 0); called by one thread. A
+  /// kernel whose rows an earlier kernel computes does so before it waits for
+  /// that one (moe-overlap-launches).
+  void prefetchWeights(TileScheduler &tiles, Value tile,
+                       Value firstStep = Value());
   /// Runs `body` for every tile of this block, carrying the pipeline state.
   void forEachTile(TileScheduler &tiles, PipelineState start,
                    llvm::function_ref<PipelineState(const TileCoord &coord,
@@ -142,6 +149,12 @@ protected:
 private:
   void declareTensorMaps();
   void issueTMA(Value target, Value map, ValueRange coordinates, Value barrier);
+  /// Calls `body` for each box of the weights of a stage, with its place in the
+  /// stage.
+  void forEachWeightBox(
+      const TileCoord &coord, Value kStart,
+      llvm::function_ref<void(int64_t start, Value map, ValueRange coordinates)>
+          body);
   void loadWeights(const TileCoord &coord, Value kStart, Value stageStart,
                    Value barrier);
   PipelineState loadContiguousTile(const TileCoord &coord, PipelineState state,

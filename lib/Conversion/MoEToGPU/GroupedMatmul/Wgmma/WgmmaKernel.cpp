@@ -367,6 +367,7 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
   });
   TileScheduler tiles = createScheduler();
   tiles.prepare(schedulerMemory(), shape.threads);
+  b.ifThen(b.equal(thread, 0), [&] { prefetchWeights(tiles, b.block()); });
   b.barrier();
   b.ifElse(
       b.equal(warpgroupIndex, 0), [&] { produce(tiles); },
