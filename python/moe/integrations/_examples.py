@@ -11,8 +11,8 @@ from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from ._scalars import DTYPES
 from ._tracing import unchanged
 
-__all__ = ["call_once", "example_of", "first_of", "rows_that_fit",
-           "shapes_of"]
+__all__ = ["call_once", "example_of", "first_of", "rows_in_model",
+           "rows_that_fit", "shapes_of"]
 
 
 def example_of(module: torch.nn.Module, name: str, model: torch.nn.Module | None = None) -> (
@@ -59,6 +59,11 @@ def shapes_of(module: torch.nn.Module, rows: torch.Tensor) -> Iterator[torch.Ten
         other = next(rows_that_fit(module, rows), None)
         if other is not None and other.shape != rows.shape:
             yield other
+
+
+def rows_in_model(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    """Return rows ``[1, T, H]``, which models have; ``[T, H]`` if the module takes no others."""
+    return rows if _run(module, rows) is not None else rows[0]
 
 
 def _run(module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor | None:

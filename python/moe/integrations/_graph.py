@@ -4,6 +4,9 @@ An extent of 1 is dropped from every tensor, so that views which only move such 
 are no operation, and a broadcast is a projection: ``[1, T, H]``, ``[T, 1, H]`` and
 ``[T, H]`` are one tensor. Each ATen operation becomes the operation of linalg that says
 the same (``_operations`` has the table); passes of the compiler recognise gates in them.
+``moe.ir`` is not used: its tensors know that an extent is dynamic, not which product of the
+number of tokens it is, which decides here what a view is and what broadcasts; and programs are
+written with the gate that passes have yet to find.
 """
 
 from __future__ import annotations

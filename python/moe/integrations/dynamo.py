@@ -37,7 +37,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from .._error import MoEError
 from . import _operation  # noqa: F401  (registers moe_mlir::layer)
 from ._batches import ROWS, kind_of_batches
-from ._examples import example_of, first_of
+from ._examples import example_of, first_of, rows_in_model
 from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
 from ._graph_part import Left, Part, example, hint, module_id
@@ -353,19 +353,20 @@ class _Replacement:
 def _take_over(path: str, block: torch.nn.Module) -> None:
     """Have a block that a graph break splits be one operation from its next call on."""
     try:
-        rows = example_of(block, type(block).__name__)
+        rows = rows_in_model(block, example_of(block, type(block).__name__))
         imported = import_module(block, example=rows)
         parts = parts_of(block, imported.weights)
         if parts is None:
             raise Left("some of its weights are no parameters")
         if imported.returned is not None:
             raise Left("it returns more than its rows")
-        one_sequence = kind_of_batches(block, rows) != ROWS
+        batches = kind_of_batches(block, rows)
         names = [name for of in parts for name in of]
         counts = [len(of) for of in parts]
         random = torch.Generator().manual_seed(0)
         # A tie may be another choice in a few rows.
-        x = torch.randn(1, 16, rows.shape[-1], generator=random).to(rows.device, rows.dtype)
+        x = torch.randn((*rows.shape[:-2], 16, rows.shape[-1]), generator=random).to(
+            rows.device, rows.dtype)
         with torch.no_grad():
             expected = first_of(block(x.clone()))
             actual = run_layer(block, x, names, imported.mlir, imported.columns, counts)
@@ -385,7 +386,7 @@ def _take_over(path: str, block: torch.nn.Module) -> None:
                 or is_recording(records)):
             return original(*args, **kwargs)
         x = args[0] if args else next(iter(kwargs.values()))
-        if one_sequence and (x.ndim != 3 or x.shape[0] != 1):
+        if batches != ROWS and (x.ndim != rows.ndim or (x.ndim == 3 and x.shape[0] != 1)):
             return original(*args, **kwargs)
         return run_layer(block, x, names, imported.mlir, imported.columns, counts)
 

@@ -33,7 +33,7 @@ from ._batches import BY_SEQUENCE, NONE, ROWS, WHOLE, kind_of_batches
 from ._checks import check_graph
 from ._dispatch import Described, choices_of, describe_experts, write_experts
 from ._experts import is_experts
-from ._examples import example_of, first_of, rows_that_fit, shapes_of
+from ._examples import example_of, first_of, rows_in_model, rows_that_fit, shapes_of
 from ._export import Rows, export_for_any, quiet
 from ._follow import tensors_of
 from ._graph import Function, Tensor, extents_of
@@ -43,6 +43,7 @@ from ._prepare import prepare
 from ._routing import find_experts
 from ._token_counts import Condition, counts_beyond
 from ._tracing import unchanged
+from ._training import TrainableLayer
 from ._written_experts import may_be_experts, number_of_rows
 
 __all__ = ["CompiledLayer", "Imported", "PythonLayer", "from_torch", "import_module", "replace"]
@@ -106,6 +107,19 @@ class Imported:
         return CompiledLayer(self.mlir, self.weights, self.columns, self.returned, self.rows,
                              batches, module)
 
+    def trainable(self, **options: Any) -> TrainableLayer:
+        """Return a module whose gradients are compiled, too; ``options`` are those of compile.
+
+        It runs on rows ``[..., H]`` and has the parameters that the layer uses, by the same
+        names. A backward function is compiled for the tensors that need a gradient, when they
+        first do. The layer keeps for it the rows, the routes and the products before the
+        activation, and computes the rest again. Weights are packed again after they change.
+        Gradients of gradients are an error.
+        """
+        if self.reason is not None:
+            raise MoEError(UNIMPLEMENTED, self.reason)
+        return TrainableLayer(self.mlir, self.weights, self.rows, options)
+
 
 def replace(model: torch.nn.Module) -> list[str]:
     """Replace the blocks of ``model`` that ``from_torch`` translates by compiled layers.
@@ -148,7 +162,7 @@ def replace(model: torch.nn.Module) -> list[str]:
 
 def _compiled(block: torch.nn.Module, name: str, model: torch.nn.Module) -> torch.nn.Module:
     """Return a block of ``model`` as a compiled layer."""
-    example = example_of(block, name, model)
+    example = rows_in_model(block, example_of(block, name, model))
     imported = import_module(block, example=example)
     parts = parts_of(block, imported.weights)
     compiled = imported.module()
@@ -172,8 +186,8 @@ def _routers_of(block: torch.nn.Module, kept: Sequence[str], example: torch.Tens
         list[tuple[str, int]]):
     """Return the modules inside that a call of ``block`` calls once, with its rows alone, and the
     number of their dimensions."""
-    rows = torch.randn(1, 5, example.shape[-1], generator=torch.Generator().manual_seed(0)).to(
-        example.device, example.dtype)
+    rows = torch.randn((*example.shape[:-2], 5, example.shape[-1]),
+                       generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
     calls: dict[str, list[int | None]] = {}
 
     def watch(name: str) -> Callable[..., None]:

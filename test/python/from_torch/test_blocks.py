@@ -201,6 +201,16 @@ def test_blocks_of_rows(record, block, operation):
         assert error < 2e-6
 
 
+def test_blocks_of_rows_in_a_model():
+    from moe.integrations.torch import replace
+
+    model, x = nn.ModuleDict({"block": Where().eval()}), torch.randn(9, H)
+    with torch.no_grad():
+        expected = model["block"](x)
+        assert replace(model) == ["block"]
+        assert data.relative_error(model["block"](x).numpy(), expected.numpy()) < 2e-6
+
+
 def other_limit(keep, e):
     """Another one for each expert."""
     return keep & (keep.cumsum(0) > e)
