@@ -281,26 +281,28 @@ def test_blocks(name):
     compare(imported, block, p, TOKENS)
 
 
-@pytest.mark.parametrize("name", ["dense", "gathered"])
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "gathered", "gathered_one"])
 def test_any_number_of_tokens(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, None)
-    assert [count(imported, o) for o in ("dispatch", "grouped_matmul", "combine")] == [1, 2, 1]
+    assert [count(imported, o) for o in ("dispatch", "grouped_matmul", "combine")] == [
+        1, 3 if name == "dense_tiled" else 2, 1]
     for tokens in (0, 1, TOKENS):
         compare(imported, block, p, tokens)
 
 
-@pytest.mark.parametrize("capacity", [3, 40])
+@pytest.mark.parametrize("capacity, tokens", [(3, TOKENS), (40, TOKENS), (3, None)])
 @pytest.mark.parametrize("name", ["gshard", "gshard_kept", "choices_first", "switch"])
-def test_capacity(name, capacity):
+def test_capacity(name, capacity, tokens):
     """Few slots drop most choices, many none."""
     block, p = functools.partial(globals()[name], capacity=capacity), parameters()
-    imported = import_block(block, p, TOKENS)
+    imported = import_block(block, p, tokens)
     assert [count(imported, o) for o in ("gate", "dispatch", "grouped_matmul", "combine")] == [
         1, 1, 2, 1]
     priority = " priority(choice)" if name == "choices_first" else ""
     assert f"experts({EXPERTS}) capacity(<fixed = {capacity}>){priority} :" in imported.mlir
-    compare(imported, block, p, TOKENS)
+    for number in (tokens,) if tokens else (1, 7, TOKENS):
+        compare(imported, block, p, number)
 
 
 @pytest.mark.parametrize("name", ["dense", "gathered", "gshard"])
@@ -337,3 +339,12 @@ def test_near_misses(name):
     elif name not in ("next_expert", "other_gate"):  # which are products of rows with ids
         assert count(imported, "grouped_matmul") == 0
     compare(imported, block, p, TOKENS)
+
+
+@pytest.mark.parametrize("name", ["last_first", "place_from_one", "each_choice_apart"])
+def test_other_places(name):
+    """With any number of tokens, no lowering of other running sums is there."""
+    from moe import MoEError
+
+    with pytest.raises(MoEError, match="no lowering of stablehlo"):
+        import_block(globals()[name], parameters(), None)

@@ -20,7 +20,44 @@ using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
+/// The only column of any number of rows, which is a gather of all of them.
+static bool raiseColumn(Operation *op, RewriterBase &rewriter) {
+  using Dims = SmallVector<int64_t>;
+  if (!isNamed(op, "stablehlo.dynamic_gather") || op->getNumOperands() != 3)
+    return false;
+  Value source = op->getOperand(0);
+  RankedTensorType type = tensorOf(source), result = tensorOf(op->getResult(0));
+  std::string text = textOf(op, "dimension_numbers");
+  std::optional<Extent> rows = rowsOf(source);
+  if (!type || !result || type.getRank() != 2 || type.getDimSize(1) != 1 ||
+      result.getRank() != 1 || !rows ||
+      integersIn(text, "offset_dims") != Dims{0} ||
+      integersIn(text, "collapsed_slice_dims") != Dims{1} ||
+      integersIn(text, "start_index_map") != Dims{1} ||
+      integersIn(text, "operand_batching_dims") != Dims{} ||
+      elementOf(op->getOperand(2), 0) != rows)
+    return false;
+  // A reshape, of which it is known what it is.
+  Location loc = op->getLoc();
+  auto make = [&](StringRef name, ValueRange operands, Type type) {
+    OperationState state(loc, ("stablehlo." + name).str());
+    state.addOperands(operands);
+    state.addTypes(type);
+    if (name == "get_dimension_size")
+      state.addAttribute("dimension", rewriter.getI64IntegerAttr(0));
+    return rewriter.create(state)->getResult(0);
+  };
+  Type i32 = rewriter.getI32Type();
+  Value size =
+      make("get_dimension_size", source, RankedTensorType::get({}, i32));
+  Value shape = make("reshape", size, RankedTensorType::get({1}, i32));
+  rewriter.replaceOp(op, make("dynamic_reshape", {source, shape}, result));
+  return true;
+}
+
 bool mlir::moe::raising::raiseColumns(Operation *op, RewriterBase &rewriter) {
+  if (raiseColumn(op, rewriter))
+    return true;
   if (!isNamed(op, "stablehlo.real_dynamic_slice") || op->getNumOperands() != 4)
     return false;
   Value source = op->getOperand(0);

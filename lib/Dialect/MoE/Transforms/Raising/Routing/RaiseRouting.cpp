@@ -51,6 +51,10 @@ static bool isWithoutEffect(Operation *op) {
                                         "value",
                                         "while"};
   StringRef name = stablehloName(op);
+  auto target = op->getAttrOfType<StringAttr>("call_target_name");
+  if (name == "custom_call" && target &&
+      target.getValue() == "stablehlo.dynamic_reduce_window")
+    return true;
   return (!name.empty() && !others.contains(name)) ||
          op->getName().getStringRef().starts_with("chlo.");
 }
@@ -178,7 +182,11 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
         raised.isChanged = true;
         continue;
       }
+      Operation *before = op.getPrevNode(), *after = op.getNextNode();
       if (raiseSoftmax(&op, rewriter) || raiseColumns(&op, rewriter)) {
+        Operation *made = before ? before->getNextNode() : &block.front();
+        for (; made != after; made = made->getNextNode())
+          routing.visit(made);
         raised.isChanged = true;
         continue;
       }

@@ -17,8 +17,9 @@ Update mlir::moe::raising::updateOf(Operation *op) {
     return Update::Other;
   Block &body = op->getRegion(0).front();
   Operation *end = body.empty() ? nullptr : &body.back();
-  if (body.getNumArguments() != 2 || !isNamed(end, "stablehlo.return") ||
-      end->getNumOperands() != 1)
+  bool isReturn = isNamed(end, "stablehlo.return") ||
+                  isNamed(end, "func.return"); // of a function that is called
+  if (body.getNumArguments() != 2 || !isReturn || end->getNumOperands() != 1)
     return Update::Other;
   Value result = end->getOperand(0);
   if (result == body.getArgument(1))

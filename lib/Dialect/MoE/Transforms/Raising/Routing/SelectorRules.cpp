@@ -50,6 +50,7 @@ void Selectors::visit(Operation *op) {
       {"maximum", &Selectors::visitBound},
       {"reduce", &Selectors::visitReduce},
       {"reduce_window", &Selectors::visitCumulativeSum},
+      {"custom_call", &Selectors::visitCumulativeSum},
       {"cumulative_sum", &Selectors::visitCumulativeSum},
       {"dot_general", &Selectors::visitDot},
       {"scatter", &Selectors::visitScatter},
@@ -223,7 +224,21 @@ void Selectors::visitCompare(Operation *op) {
   }
 }
 
+bool Selectors::visitNeutral(Operation *op, double neutral) {
+  for (unsigned i : {0u, 1u}) {
+    std::optional<Selector> of = get(op->getOperand(i));
+    if (!of || splatOf(op->getOperand(1 - i)) != neutral ||
+        of->kind == Selector::Truth)
+      continue;
+    set(op, *of);
+    return true;
+  }
+  return false;
+}
+
 void Selectors::visitMultiply(Operation *op) {
+  if (isNamed(op, "stablehlo.multiply") && visitNeutral(op, 1.0))
+    return;
   std::optional<Selector> left = get(op->getOperand(0)),
                           right = get(op->getOperand(1));
   if (!left && !right)
@@ -272,6 +287,8 @@ void Selectors::visitMultiply(Operation *op) {
 
 void Selectors::visitAdd(Operation *op) {
   bool isSum = isNamed(op, "stablehlo.add");
+  if (isSum && visitNeutral(op, 0.0))
+    return;
   for (unsigned i : {0u, 1u}) {
     if (i == 1 && !isSum)
       return;
@@ -407,40 +424,6 @@ void Selectors::visitReduce(Operation *op) {
   }
   selector->axes = axes;
   set(op, *selector);
-}
-
-/// Returns the dimension along which each element is the sum of those up to
-/// it; none for other windows.
-static std::optional<int64_t> summedDimension(Operation *op) {
-  RankedTensorType type = tensorOf(op->getOperand(0));
-  if (isNamed(op, "stablehlo.cumulative_sum")) {
-    auto dim = integersOf(op, "dimension");
-    return dim && dim->size() == 1 ? std::optional(dim->front()) : std::nullopt;
-  }
-  if (op->getNumOperands() != 2 || updateOf(op) != Update::Add ||
-      splatOf(op->getOperand(1)) != 0.0)
-    return std::nullopt;
-  for (const char *name :
-       {"window_strides", "base_dilations", "window_dilations"})
-    if (auto steps = integersOf(op, name);
-        steps && !llvm::all_of(*steps, [](int64_t step) { return step == 1; }))
-      return std::nullopt;
-  auto window = integersOf(op, "window_dimensions"),
-       padding = integersOf(op, "padding");
-  if (!window || int64_t(window->size()) != type.getRank() || !padding ||
-      int64_t(padding->size()) != 2 * type.getRank())
-    return std::nullopt;
-  std::optional<int64_t> along;
-  for (int64_t dim = 0; dim < type.getRank(); ++dim) {
-    int64_t low = (*padding)[2 * dim], high = (*padding)[2 * dim + 1];
-    if ((*window)[dim] == 1 && low == 0 && high == 0)
-      continue;
-    if (along || (*window)[dim] != type.getDimSize(dim) ||
-        low != type.getDimSize(dim) - 1 || high != 0)
-      return std::nullopt;
-    along = dim;
-  }
-  return along;
 }
 
 void Selectors::visitCumulativeSum(Operation *op) {

@@ -53,6 +53,10 @@ struct Selector {
   bool isPlaceful() const { return slot || kept != 0 || kind == Place; }
 };
 
+/// Returns the dimension along which each element is the sum of those up to
+/// it; none for other windows, and for other operations.
+std::optional<int64_t> summedDimension(Operation *op);
+
 /// True if a selector has an axis for the choices, or a token has one choice.
 bool hasChoiceAxis(const Selector &selector);
 /// True for values that are at least 0.
@@ -79,6 +83,8 @@ private:
   void visitView(Operation *op);
   void visitIota(Operation *op);
   void visitCompare(Operation *op);
+  /// What an operand is, if the other one changes nothing.
+  bool visitNeutral(Operation *op, double neutral);
   void visitMultiply(Operation *op);
   void visitAdd(Operation *op);
   void visitSelect(Operation *op);
