@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
-from . import _operation  # noqa: F401  (registers moe_mlir::layer)
+from . import _operation
 from ._batches import NONE, ROWS, WHOLE
 from ._examples import first_of
-from ._follow import tensors_of
+from ._follow import PLAIN, tensors_of
 
 __all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer"]
 
@@ -45,6 +46,11 @@ def run_layer(module: torch.nn.Module, rows: torch.Tensor, names: Sequence[str],
         followed = followed and (
             isinstance(weights[-1], torch.nn.Parameter) or last in owner._buffers)
     followed = followed or torch.compiler.is_exporting()
+    # What nobody traces or differentiates needs no dispatch, which takes longer than the rest.
+    if (type(rows) is torch.Tensor and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+            and _get_current_dispatch_mode() is None and all(type(w) in PLAIN for w in weights)):
+        return _operation.run([rows], weights, mlir, followed, counts)
     return torch.ops.moe_mlir.layer([rows], weights, mlir, columns, followed, counts)
 
 

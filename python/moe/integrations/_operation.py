@@ -125,8 +125,9 @@ def _keep(key: tuple[Any, ...], bound: _Function, weights: Sequence[torch.Tensor
             weakref.finalize(weight, forget).atexit = False
 
 
-def _run(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
-         followed: bool, counts: Sequence[int] | None = None) -> torch.Tensor:
+def run(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
+        followed: bool, counts: Sequence[int] | None = None) -> torch.Tensor:
+    """Run the function ``mlir``, as the operation does."""
     device = _device_of(inputs, weights)
     check_device(device, "an input of a compiled layer")
     return _current(mlir, weights, device, followed, counts).run(inputs)
@@ -150,7 +151,7 @@ def layer(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, co
     ``followed`` says that the weights stay, so that their preparation may be kept. With
     ``counts`` so many of the weights in turn are the parts of one that the function takes.
     """
-    return _run(inputs, weights, mlir, followed, counts)
+    return run(inputs, weights, mlir, followed, counts)
 
 
 @torch.library.custom_op("moe_mlir::layer_of_numbers", mutates_args=())
@@ -166,7 +167,7 @@ def layer_of_numbers(inputs: list[torch.Tensor], weights: list[torch.Tensor], ml
             raise MoEError(FAILED_PRECONDITION, f"an attribute of a compiled layer is now "
                            f"{attribute.item()}, expected {value}; call torch._dynamo.reset() "
                            "after changing it")
-    return _run(inputs, weights, mlir, followed)
+    return run(inputs, weights, mlir, followed)
 
 
 def _fake(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str, columns: int,
