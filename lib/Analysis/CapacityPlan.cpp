@@ -219,12 +219,12 @@ static SmallVector<int64_t> heightsOf(const PlanTarget &target) {
 
 ChosenVariants mlir::moe::tilesByRows(const PlanTarget &target,
                                       std::optional<int64_t> rows,
-                                      int64_t experts) {
+                                      int64_t experts, int64_t tokens) {
   if (!rows)
     return {&target.variants.back()};
   auto fits = [](size_t) { return true; };
   ChosenTiles chosen = ChosenTiles::of(heightsOf(target), *rows, experts,
-                                       /*isGrouped=*/true, fits);
+                                       tokens, /*isGrouped=*/true, fits);
   return {&target.variants[chosen.first],
           chosen.second ? &target.variants[*chosen.second] : nullptr,
           chosen.limit};
@@ -253,6 +253,8 @@ static std::set<int64_t> findChanges(const PlanTarget &target, AffineMap bound,
   if (std::optional<TwoTiles> two = TwoTiles::of(heightsOf(target))) {
     add(two->extent);
     add(two->extent * experts);
+    if (two->limit >= min && two->limit < max)
+      changes.insert(two->limit + 1);
   }
   for (const TileVariant &variant : ArrayRef(target.variants).drop_back())
     add(variant.rows * experts);
@@ -309,7 +311,7 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
   if (target.byMeanRows) {
     std::set<int64_t> changes = findChanges(target, bound, experts, min, max);
     auto chosenAt = [&](int64_t tokens) {
-      return tilesByRows(target, evaluateBound(bound, tokens), experts);
+      return tilesByRows(target, evaluateBound(bound, tokens), experts, tokens);
     };
     for (auto it = changes.begin(); it != changes.end();) {
       int64_t start = *it;

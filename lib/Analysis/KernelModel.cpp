@@ -19,31 +19,23 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-// Assumptions, none of them measured. A kernel starts, and its first loads
-// arrive, after so long.
-static constexpr double startSeconds = 3e-6;
-// The share of the bandwidth of a data sheet that a kernel reaches.
-static constexpr double memoryShare = 0.92;
-// Bytes per clock that a multiprocessor reads from the L2 cache, and bytes per
-// clock that wgmma reads from shared memory.
-static constexpr double cacheBytesPerClock = 32, sharedBytesPerClock = 128;
-// The share of the peak of wgmma that mma.sync reaches on a GPU with both.
-static constexpr double mmaSyncShare = 0.62;
-// Threads of a multiprocessor that issue an instruction in a clock.
-static constexpr double lanes = 128;
+// Bytes per clock that wgmma reads from shared memory: not measured.
+static constexpr double sharedBytesPerClock = 128;
 
 static double bytesOf(Type type) {
   return double(type.getIntOrFloatBitWidth()) / 8;
 }
 
 StringRef KernelPrediction::bound() const {
-  double longest = std::max({tensor + epilogue, cache, memory});
+  double longest = std::max({tensor + epilogue, cache, memory, instructions});
   if (start > longest)
     return "its start";
   if (memory == longest)
     return "memory";
   if (cache == longest)
     return "the L2 cache";
+  if (instructions == longest)
+    return "its instructions";
   return tensor >= epilogue ? "tensor cores" : "its epilogue";
 }
 
@@ -51,16 +43,32 @@ StringRef KernelPrediction::bound() const {
 // Grouped matmuls
 //===----------------------------------------------------------------------===//
 
-/// Instructions of the epilogue for an element, about: a division or a function
-/// is a sequence, and the result is converted and stored with its address.
-static int64_t instructionsOf(Region &epilogue) {
-  constexpr int64_t sequence = 8, store = 4;
-  int64_t count = store;
-  for (Operation &op : epilogue.front().without_terminator())
-    count += isa<arith::DivFOp>(op) || isa<math::MathDialect>(op.getDialect())
-                 ? sequence
-                 : 1;
-  return count;
+/// Counts the instructions of the epilogue for an element, about. The model is
+/// that of results of 16 bits, which are stored by way of shared memory; others
+/// take sequences of instructions for functions and divisions.
+static void countInstructions(GroupedMatmulOp op, GroupedMatmulWork &work) {
+  auto type = dyn_cast<FloatType>(work.result);
+  bool isApproximate = type && type.getWidth() <= 16;
+  // Conversion, staging and store of an element.
+  work.instructions = isApproximate ? 1.8 : 4;
+  for (Operation &nested : op.getEpilogue().front().without_terminator()) {
+    // Part of the instruction that uses the result, or of the conversion.
+    if (isa<arith::NegFOp, arith::TruncFOp, arith::ExtFOp, arith::ConstantOp>(
+            nested))
+      continue;
+    bool isFunction = isa<math::MathDialect>(nested.getDialect()) &&
+                      !isa<math::AbsFOp, math::FmaOp>(nested);
+    bool isDivision = isa<arith::DivFOp>(nested);
+    work.functions += isFunction || isDivision;
+    if (!isFunction && !isDivision)
+      work.instructions += 1;
+    else if (!isApproximate)
+      work.instructions += 12;
+    else if (isDivision)
+      work.instructions += 3;
+    else
+      work.instructions += isa<math::ErfOp, math::PowFOp>(nested) ? 16 : 2;
+  }
 }
 
 GroupedMatmulWork GroupedMatmulWork::of(GroupedMatmulOp op, TileAttr tile) {
@@ -76,7 +84,7 @@ GroupedMatmulWork GroupedMatmulWork::of(GroupedMatmulOp op, TileAttr tile) {
   work.lhs = getElementTypeOrSelf(op.getLhs());
   work.weights = getElementTypeOrSelf(op.getWeights().front());
   work.result = getElementTypeOrSelf(op.getInit());
-  work.instructions = instructionsOf(op.getEpilogue());
+  countInstructions(op, work);
   return work;
 }
 
@@ -84,6 +92,9 @@ DictionaryAttr GroupedMatmulWork::toAttr() const {
   Builder b(tile.getContext());
   auto number = [&](StringRef name, int64_t value) {
     return b.getNamedAttr(name, b.getI64IntegerAttr(value));
+  };
+  auto real = [&](StringRef name, double value) {
+    return b.getNamedAttr(name, b.getF64FloatAttr(value));
   };
   auto type = [&](StringRef name, Type value) {
     return b.getNamedAttr(name, TypeAttr::get(value));
@@ -94,7 +105,8 @@ DictionaryAttr GroupedMatmulWork::toAttr() const {
                                          number("n", n),
                                          number("k", k),
                                          number("accumulators", accumulators),
-                                         number("instructions", instructions),
+                                         real("instructions", instructions),
+                                         real("functions", functions),
                                          type("lhs", lhs),
                                          type("weights", weights),
                                          type("result", result)};
@@ -114,6 +126,11 @@ GroupedMatmulWork::fromAttr(DictionaryAttr attr) {
     complete &= bool(found);
     value = found ? found.getInt() : 0;
   };
+  auto real = [&](StringRef name, double &value) {
+    auto found = attr.getAs<FloatAttr>(name);
+    complete &= bool(found);
+    value = found ? found.getValueAsDouble() : 0;
+  };
   auto type = [&](StringRef name, Type &value) {
     auto found = attr.getAs<TypeAttr>(name);
     value = found ? found.getValue() : Type();
@@ -124,7 +141,8 @@ GroupedMatmulWork::fromAttr(DictionaryAttr attr) {
   number("n", work.n);
   number("k", work.k);
   number("accumulators", work.accumulators);
-  number("instructions", work.instructions);
+  real("instructions", work.instructions);
+  real("functions", work.functions);
   type("lhs", work.lhs);
   type("weights", work.weights);
   type("result", work.result);
@@ -170,7 +188,10 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
       double(tile.getDepth());
   double cache = stepBytes / (cacheBytesPerClock * gpu.hertz);
   double elements = tileRows * tileColumns / double(accumulators);
-  double epilogue = elements * double(instructions) / (lanes * gpu.hertz);
+  double epilogue =
+      elements *
+      std::max(instructions / issueLanes, functions / functionLanes) /
+      gpu.hertz;
   // Two tiles at once, of two blocks or of two warpgroups: the epilogue of one
   // runs beside the products of the other.
   bool overlaps = tile.getRoles() == WarpRoles::PingPong || tile.getSwapAb() ||
@@ -206,17 +227,19 @@ DictionaryAttr MemoryWork::toAttr(MLIRContext *context) const {
   };
   return b.getDictionaryAttr({number("bytes", bytes),
                               number("bytes_per_token", bytesPerToken),
-                              number("bytes_per_row", bytesPerRow)});
+                              number("bytes_per_row", bytesPerRow),
+                              number("min_tokens", double(minTokens))});
 }
 
 std::optional<MemoryWork> MemoryWork::fromAttr(DictionaryAttr attr) {
   auto bytes = attr.getAs<IntegerAttr>("bytes");
   auto perToken = attr.getAs<IntegerAttr>("bytes_per_token");
   auto perRow = attr.getAs<IntegerAttr>("bytes_per_row");
-  if (!bytes || !perToken || !perRow)
+  auto minTokens = attr.getAs<IntegerAttr>("min_tokens");
+  if (!bytes || !perToken || !perRow || !minTokens)
     return std::nullopt;
   return MemoryWork{double(bytes.getInt()), double(perToken.getInt()),
-                    double(perRow.getInt())};
+                    double(perRow.getInt()), minTokens.getInt()};
 }
 
 KernelPrediction MemoryWork::predict(const GPUMachine &gpu, int64_t tokens,

@@ -4,7 +4,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Which of the launches of a grouped matmul run is chosen as on the host, in
-// lib/Conversion/MoEToGPU/GroupedMatmul/GroupedMatmulToGPU.cpp.
+// lib/Conversion/MoEToGPU/GroupedMatmul/GroupedMatmulToGPU.cpp, and which of a
+// router's.
 //
 //===----------------------------------------------------------------------===//
 
@@ -51,7 +52,8 @@ static size_t choose(ArrayRef<GroupedMatmulWork> tiles, const GPUMachine &gpu,
   SmallVector<int64_t> heights = llvm::map_to_vector(
       tiles, [](const auto &work) { return int64_t(work.tile.getRows()); });
   ChosenTiles chosen = ChosenTiles::of(
-      heights, rows.total, rows.experts, tiles.front().grouped, [&](size_t i) {
+      heights, rows.total, rows.experts, rows.tokens, tiles.front().grouped,
+      [&](size_t i) {
         return tiles[i].tile.getSplit() == 1 || fits(tiles[i], gpu, rows);
       });
   int64_t mean = llvm::divideCeilSigned(rows.total, rows.experts);
@@ -81,13 +83,43 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
       dispatches.empty() ? 1 : DispatchOp(dispatches.front()).getNumExperts();
 
   std::vector<PredictedLaunch> predicted;
+  auto add = [&](const LaunchWork &launch, KernelPrediction its) {
+    // The first launch of a call waits for what was before it.
+    if (launch.overlaps && !predicted.empty()) {
+      its.seconds -= its.start - overlappedStartSeconds;
+      its.start = overlappedStartSeconds;
+    }
+    predicted.push_back({launch.kernel, its});
+  };
+  // Of the last router: the tokens of a block; 0 if it routed all of them.
+  int64_t tokensOfBlock = 0;
   for (size_t i = 0; i < launches.size(); ++i) {
     if (!launches[i].work)
       continue;
     if (auto work = MemoryWork::fromAttr(launches[i].work)) {
       CallRows call = rowsOf(firstExperts, !dispatches.empty());
-      predicted.push_back(
-          {launches[i].kernel, work->predict(gpu, tokens, call.inTilesOf(1))});
+      if (tokens >= work->minTokens)
+        add(launches[i], work->predict(gpu, tokens, call.inTilesOf(1)));
+      continue;
+    }
+    if (auto work = ScatterWork::fromAttr(launches[i].work)) {
+      if (work->chunk > 0 || tokensOfBlock > 0)
+        add(launches[i], work->predict(gpu, tokens, tokensOfBlock));
+      continue;
+    }
+    SmallVector<RouterWork> routers;
+    for (size_t j = i; j < launches.size() && launches[j].work; ++j)
+      if (auto work = RouterWork::fromAttr(launches[j].work))
+        routers.push_back(*work);
+      else
+        break;
+    if (!routers.empty()) {
+      ChosenRouter chosen = ChosenRouter::of(routers, gpu, tokens);
+      tokensOfBlock =
+          tokens > routers[chosen.index].tile ? chosen.tokensOfBlock : 0;
+      add(launches[i + chosen.index],
+          routers[chosen.index].predict(gpu, tokens));
+      i += routers.size() - 1;
       continue;
     }
     // The tiles of one operation follow each other.
@@ -104,10 +136,9 @@ mlir::moe::predictLaunches(ArrayRef<LaunchWork> launches, const GPUMachine &gpu,
     --i;
     CallRows call = rowsOf(tiles.front().experts, tiles.front().grouped);
     size_t chosen = choose(tiles, gpu, call);
-    predicted.push_back(
-        {launches[first + chosen].kernel,
-         tiles[chosen].predict(gpu,
-                               call.inTilesOf(tiles[chosen].tile.getRows()))});
+    add(launches[first + chosen],
+        tiles[chosen].predict(gpu,
+                              call.inTilesOf(tiles[chosen].tile.getRows())));
   }
   return predicted;
 }

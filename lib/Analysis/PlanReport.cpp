@@ -72,7 +72,7 @@ ChosenVariants PlanReport::chosenFor(DispatchPlanAttr dispatch,
     return {};
   return tilesByRows(
       target, evaluateBound(dispatch.getRows().getValue(), range.getMin()),
-      dispatch.getExperts());
+      dispatch.getExperts(), range.getMin());
 }
 
 PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {

@@ -24,6 +24,7 @@
 // Logits are in shared memory.
 // KERNELS-NOT:      to memref<?x8xf32>
 // KERNELS:          moe_rt.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:[^,]*]], %[[ARRIVALS:[^,]*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>, memref<1024xi32>)
+// KERNELS:          moe_rt.launch @kernels::@router_1
 // KERNELS:          moe_rt.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS]], %[[OFFSETS]], %[[POSITIONS]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
 // Rows are gathered by the first product of the experts, which has two and the
 // activation; nothing is written to memory but what the next one reads.
@@ -33,7 +34,7 @@
 // The second one adds up the choices of few tokens.
 // KERNELS:          moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[ROWS:[^,]*]], %[[Y]], %[[ARRIVALS]] :
 // KERNELS:          moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS]] : memref<?x24xbf16>)
-// WGMMA:            moe_rt.launch {{.*}} maps([#moe_rt.tensor_map<
+// WGMMA-SAME:         maps([#moe_rt.tensor_map<
 // KERNELS:          moe_rt.launch @kernels::@gather_sum {{.*}} ins(%[[ROWS]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[Y]] :
 // KERNELS-NOT:      moe_rt.launch
 // KERNELS:          return
@@ -41,12 +42,12 @@
 // KERNELS-SAME:     %{{.*}}: i64) -> i64
 
 // HOST-LABEL:     func.func @layer(
-// HOST-COUNT-11:    moe_rt.launch
+// HOST-COUNT-12:    moe_rt.launch
 // HOST-LABEL:     func.func @moe_workspace_layer(
 
 // The image and what there is in it, in the order of the kernels' numbers.
 // CHECK:       module attributes {moe.images = [{arch = "sm_80", format = "ptx", size = {{[0-9]+}} : i64, symbol = "moe_image_0"}],
-// CHECK-SAME:    moe.kernels = [{cluster = 1 : i64, name = "router", shared = {{[0-9]+}} : i64, threads = 512 : i64}, {cluster = 1 : i64, name = "route_place", {{[^}]*}}},
+// CHECK-SAME:    moe.kernels = [{cluster = 1 : i64, name = "router", shared = {{[0-9]+}} : i64, threads = 512 : i64}, {cluster = 1 : i64, name = "router_1", {{[^}]*}}}, {cluster = 1 : i64, name = "route_place", {{[^}]*}}},
 // CHECK-SAME:      {cluster = 1 : i64, name = "grouped_matmul", shared = {{[0-9]+}} : i64, threads = 256 : i64},
 // CHECK-SAME:      name = "gather_sum", shared = 0 : i64, threads = {{[0-9]+}} : i64}]
 // CHECK:         llvm.mlir.global external constant @moe_image_0("
@@ -62,7 +63,7 @@
 // CHECK:           llvm.call @_mlir_ciface_layer({{.*}}, %[[LAUNCHER]])
 
 // HOPPER:      moe.images = [{arch = "sm_90a",
-// HOPPER-SAME:   name = "grouped_matmul_wgmma", shared = {{[0-9]+}} : i64, threads = 384 : i64}
+// HOPPER-SAME:   name = "grouped_matmul_wgmma", primaries = [{{[0-9, ]+}}], shared = {{[0-9]+}} : i64, threads = 384 : i64}
 // HOPPER:      .target sm_90a
 // HOPPER:      wgmma.mma_async
 

@@ -80,10 +80,11 @@ struct ChosenVariants {
   }
 };
 
-/// The variants of `target` for `rows` grouped rows; none means more than 64
-/// bits hold.
+/// The variants of `target` for `rows` grouped rows of `tokens` tokens; no rows
+/// means more than 64 bits hold.
 ChosenVariants tilesByRows(const PlanTarget &target,
-                           std::optional<int64_t> rows, int64_t experts);
+                           std::optional<int64_t> rows, int64_t experts,
+                           int64_t tokens);
 
 /// The plan of one dispatch for `min` to `max` tokens.
 DispatchPlanAttr planDispatch(const DispatchCost &cost,

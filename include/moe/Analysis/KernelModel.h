@@ -17,6 +17,20 @@
 
 namespace mlir::moe {
 
+// Assumptions of the model, none of them measured. A kernel starts, and its
+// first loads arrive, after so long; and where it began under the one before
+// it, which waits for that one in the meantime.
+inline constexpr double startSeconds = 3e-6, overlappedStartSeconds = 1.2e-6;
+/// The share of the bandwidth of a data sheet that a kernel reaches.
+inline constexpr double memoryShare = 0.92;
+/// Bytes per clock that a multiprocessor reads from the L2 cache.
+inline constexpr double cacheBytesPerClock = 32;
+/// The share of the peak of wgmma that mma.sync reaches on a GPU with both.
+inline constexpr double mmaSyncShare = 0.62;
+/// Threads of a multiprocessor that issue an instruction in a clock, and of
+/// which a clock computes a special function (CUDA Programming Guide).
+inline constexpr double issueLanes = 128, functionLanes = 16;
+
 /// The work of a kernel, a dictionary: written when the kernel is built, read
 /// by the plan.
 inline constexpr StringLiteral workAttrName = "moe.work";
@@ -32,6 +46,8 @@ struct RowCounts {
 struct KernelPrediction {
   double seconds = 0;
   double tensor = 0, epilogue = 0, cache = 0, memory = 0, start = 0;
+  /// Instructions of other kinds, on the critical path.
+  double instructions = 0;
   double memoryBytes = 0, cacheBytes = 0;
   /// Tiles that one multiprocessor computes, one after the other.
   double waves = 0;
@@ -48,8 +64,9 @@ struct GroupedMatmulWork {
   int64_t experts = 1, n = 0, k = 0, accumulators = 1;
   Type lhs, weights, result;
   bool grouped = true;
-  /// Instructions of the epilogue for an element of the result, about.
-  int64_t instructions = 0;
+  /// Of the epilogue, for an element of the result, about: instructions, and
+  /// how many of them are functions of the special function unit.
+  double instructions = 0, functions = 0;
 
   /// The work of tile `index` of an operation on tensors.
   static GroupedMatmulWork of(GroupedMatmulOp op, TileAttr tile);
@@ -60,9 +77,11 @@ struct GroupedMatmulWork {
   KernelPrediction predict(const GPUMachine &gpu, const RowCounts &rows) const;
 };
 
-/// A kernel that reads and writes memory, and computes little.
+/// A kernel that reads and writes memory, and computes little. It runs from
+/// `minTokens` tokens on.
 struct MemoryWork {
   double bytes = 0, bytesPerToken = 0, bytesPerRow = 0;
+  int64_t minTokens = 0;
 
   static std::optional<MemoryWork> fromAttr(DictionaryAttr attr);
   DictionaryAttr toAttr(MLIRContext *context) const;
@@ -71,10 +90,54 @@ struct MemoryWork {
                            const RowCounts &rows) const;
 };
 
+/// A kernel that computes the logits of a router, and its gate, for `tile`
+/// tokens at a time. Kernels for different numbers of tokens follow each other.
+struct RouterWork {
+  int64_t experts = 1, k = 1, choices = 1;
+  int64_t tile = 16, cluster = 1;
+  /// All tokens are of one cluster, which routes them, too.
+  bool whole = false;
+  bool tensorCores = true;
+  Type x, weights;
+
+  static std::optional<RouterWork> fromAttr(DictionaryAttr attr);
+  DictionaryAttr toAttr() const;
+
+  KernelPrediction predict(const GPUMachine &gpu, int64_t tokens) const;
+};
+
+/// Which of a router's kernels runs, as on the host, in
+/// lib/Conversion/MoEToGPU/Router/RouterToGPU.cpp; and the tokens of a block.
+struct ChosenRouter {
+  size_t index;
+  int64_t tokensOfBlock;
+  static ChosenRouter of(ArrayRef<RouterWork> kernels, const GPUMachine &gpu,
+                         int64_t tokens);
+};
+
+/// A kernel that scatters choices into `buckets`: each block adds the
+/// histograms of all blocks, and one warp of it scatters the choices of a
+/// chunk.
+struct ScatterWork {
+  int64_t choices = 1; // of a token
+  int64_t buckets = 1;
+  /// Choices of a block; 0: those of a block of the router before, unless that
+  /// routes all tokens.
+  int64_t chunk = 0;
+
+  static std::optional<ScatterWork> fromAttr(DictionaryAttr attr);
+  DictionaryAttr toAttr(MLIRContext *context) const;
+
+  KernelPrediction predict(const GPUMachine &gpu, int64_t tokens,
+                           int64_t tokensOfBlock) const;
+};
+
 /// A launch: its kernel, and the `moe.work` of the kernel or null.
 struct LaunchWork {
   std::string kernel;
   DictionaryAttr work;
+  /// It may begin under the launch before it (`moe.primaries`).
+  bool overlaps = false;
 };
 
 /// A launch that runs in a call.

@@ -42,9 +42,10 @@ struct TwoTiles {
     return TwoTiles{tiles[tiles.size() - 2], 2 * tiles.back()};
   }
 
-  /// True if `rows` rows, `mean` for each expert, take both.
-  bool areTaken(int64_t rows, int64_t mean) const {
-    return rows > extent && mean <= extent;
+  /// True if `rows` rows, `mean` for each expert and at most `most` for one,
+  /// take both.
+  bool areTaken(int64_t rows, int64_t mean, int64_t most) const {
+    return rows > extent && mean <= extent && most > limit;
   }
 };
 
@@ -57,15 +58,16 @@ struct ChosenTiles {
   int64_t limit = INT64_MAX;
 
   /// Of tiles of these heights, in ascending order, for `rows` rows of as many
-  /// experts. Rows that belong to one expert take one tile: `isGrouped` is
-  /// false then. Tiles for which `fits` does not hold are left out.
+  /// experts, each of which has at most `most`: there are no more tokens. Rows
+  /// that belong to one expert take one tile: `isGrouped` is false then. Tiles
+  /// for which `fits` does not hold are left out.
   static ChosenTiles of(llvm::ArrayRef<int64_t> heights, int64_t rows,
-                        int64_t experts, bool isGrouped,
+                        int64_t experts, int64_t most, bool isGrouped,
                         llvm::function_ref<bool(size_t)> fits) {
     int64_t mean = llvm::divideCeilSigned(rows, experts);
     std::optional<TwoTiles> two =
         isGrouped ? TwoTiles::of(heights) : std::nullopt;
-    bool both = two && two->areTaken(rows, mean);
+    bool both = two && two->areTaken(rows, mean, most);
     size_t last = heights.size() - 1;
     for (size_t i = 0; i < last; ++i)
       if ((mean <= heights[i] || (both && i + 1 == last)) && fits(i))

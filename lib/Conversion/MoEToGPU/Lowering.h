@@ -43,6 +43,7 @@ struct ScatterOperands {
   Value ids, counts;                  // tensors
   Value tokens, offsets, positions;   // tensors, replaced by the results
   Value total, rows, chunk, capacity; // i32; capacity may be null
+  bool isOfRouter = false; // chunks are those of the blocks of a router
 };
 /// Builds and launches the kernel that scatters the choices of a route by the
 /// histograms of the blocks, which have `chunk` choices each.
@@ -70,8 +71,10 @@ int64_t stageBytes(GroupedMatmulOp op, int64_t rows, int64_t columns);
 /// store pairs of elements from registers.
 int64_t stagingBytes(GroupedMatmulOp op);
 
-/// Launches the gather-sum kernel for `tokens` tokens (`index`).
-Value launchGatherSum(GatherSumOp op, Value tokens, DeviceLowering &lowering);
+/// Launches the gather-sum kernel for `tokens` tokens (`index`), of which there
+/// are some from `minTokens` tokens of the layer on.
+Value launchGatherSum(GatherSumOp op, Value tokens, int64_t minTokens,
+                      DeviceLowering &lowering);
 
 } // namespace mlir::moe
 

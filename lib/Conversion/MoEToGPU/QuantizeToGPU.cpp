@@ -14,6 +14,7 @@
 #include "Builder/KernelArguments.h"
 #include "Limits.h"
 #include "Lowering.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 
@@ -123,6 +124,15 @@ LLVM::LLVMFuncOp QuantizeKernel::build() {
   KernelShape shape;
   shape.threads = numWarps * GPUBuilder::warpSize;
   auto kernel = arguments.createKernel(b, lowering.kernels, "quantize", shape);
+  // Rows that a kernel wrote are grouped ones, others those of tokens.
+  MemoryWork work;
+  double rowBytes =
+      double(columns * (element.getIntOrFloatBitWidth() + 8)) / 8 +
+      double(blocks) * 4;
+  (op.getSource().getDefiningOp<moe_rt::LaunchOp>() ? work.bytesPerRow
+                                                    : work.bytesPerToken) =
+      rowBytes;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   Value first = b.add(b.mul(b.block(), numWarps), b.warp());
   Value step = b.mul(b.numBlocks(), numWarps);
   b.loop(b.toI64(first), blockCount, b.toI64(step),

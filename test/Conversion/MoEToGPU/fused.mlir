@@ -6,7 +6,8 @@
 // CHECK:       llvm.func @router(
 // CHECK-LABEL: func.func @counters(
 // CHECK-NOT:     moe.fused
-// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router blocks({{.*}} tensor<64xi32>)
+// CHECK:         moe_rt.launch @kernels::@router blocks({{.*}} tensor<64xi32>)
+// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router_1 blocks({{.*}} tensor<64xi32>)
 // CHECK:         return %{{.*}}, %[[R]]#6
 func.func @counters(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %e: tensor<?x8xf32>)
     -> (tensor<9xi32>, tensor<64xi32>) {

@@ -105,15 +105,26 @@ def test_few_tokens_take_three_launches(target, tmp_path):
     kernels = [e["kernel"] for e in events if e["event"] == "launch"]
     starts = [i for i, kernel in enumerate(kernels) if kernel.startswith("router")]
     calls = [kernels[a:b] for a, b in zip(starts, [*starts[1:], None])]
-    assert [len(call) for call in calls] == [3, 3, 4]
-    assert "gather_sum" not in calls[0] + calls[1]
-    assert calls[2][-1] == "gather_sum"
+    assert [len(call) for call in calls[:3]] == [3, 3, 3]
+    assert "gather_sum" not in calls[0] + calls[1] + calls[2]
+    assert calls[3][1] == "route_place" and calls[3][-1] == "gather_sum"
+
+
+def test_launches_overlap(tmp_path):
+    """All but the first of a call may begin under the one before; none is profiled so."""
+    log = tmp_path / "log"
+    double.in_new_process(__file__, "few_and_more", "sm_90a", MOE_CUDA_DOUBLE_LOG=str(log))
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    launches = [e for e in events if e["event"] == "launch" and not e["kernel"].startswith("moe_")]
+    assert len(launches) > 12
+    assert [e["programmatic"] for e in launches] == [
+        not e["kernel"].startswith("router") for e in launches]
 
 
 def few_and_more(target):
     bound = layer("qwen3_moe", "bf16", target)
     bound.enable_statistics(False)
-    for tokens in (1, 8, 9):
+    for tokens in (1, 32, 64, 65):
         gpu.run(bound, data.inputs_of("qwen3_moe", tokens, "bf16"), tokens)
     return []
 

@@ -123,8 +123,10 @@ def test_one_launch_or_two(target, tmp_path):
     kernels = [k for k in kernels if k.startswith(("router", "route", "gate", "grouped"))]
     few, many = "router", "router" if target == "sm_80" else "router_1"
     place = "route_place"
-    # A block has 16 tokens in a cluster, 32 otherwise; there are four multiprocessors.
-    two = [few, few, many, place] if target == "sm_80" else [few, few, place, many, place]
+    # A block has 16 tokens in a cluster, 32 otherwise; there are four multiprocessors. A cluster
+    # has up to 64 if its products are of tensor cores.
+    whole = "router_2"
+    two = [few, few, many, place] if target == "sm_80" else [few, whole, many, place]
     four = [few, few, many, place] if target == "sm_80" else [few, many, many, place]
     assert kernels == two + four
 

@@ -145,8 +145,9 @@ TEST_F(CapacityPlanTest, OverflowIsImpossibleOnlyWhereProved) {
 TEST(CapacityPlan, TilesByRows) {
   PlanTarget target;
   target.variants = {{"low", 8}, {"middle", 64}, {"high", 128}};
-  auto chosen = [&](std::optional<int64_t> rows, int64_t experts) {
-    ChosenVariants its = tilesByRows(target, rows, experts);
+  auto chosen = [&](std::optional<int64_t> rows, int64_t experts,
+                    int64_t tokens = 10000) {
+    ChosenVariants its = tilesByRows(target, rows, experts, tokens);
     return its.first->name + (its.second ? "+" + its.second->name : "");
   };
   EXPECT_EQ(chosen(0, 40), "low");
@@ -156,7 +157,10 @@ TEST(CapacityPlan, TilesByRows) {
   EXPECT_EQ(chosen(321, 40), "middle+high");
   EXPECT_EQ(chosen(40 * 256, 40), "middle+high");
   EXPECT_EQ(chosen(40 * 256 + 1, 40), "high");
-  EXPECT_EQ(tilesByRows(target, 257, 40).limit, 64);
+  EXPECT_EQ(tilesByRows(target, 257, 40, 65).limit, 64);
+  // With up to 64 tokens no expert has more rows than the middle one holds.
+  EXPECT_EQ(chosen(512, 40, 64), "middle");
+  EXPECT_EQ(chosen(512, 40, 65), "middle+high");
   EXPECT_EQ(chosen(64, 1), "middle");
   EXPECT_EQ(chosen(65, 1), "high");
   EXPECT_EQ(chosen(257, 1), "high");

@@ -132,6 +132,88 @@ TEST_F(KernelModel, ManyRows) {
               1.97, 0.03);
 }
 
+/// A router reads its weights once for each tile of a block.
+TEST_F(KernelModel, Routers) {
+  auto router = [&](int64_t tile, int64_t cluster) {
+    RouterWork work;
+    work.experts = 128;
+    work.k = 4096;
+    work.choices = 8;
+    work.tile = tile;
+    work.cluster = cluster;
+    work.whole = tile == 64;
+    work.x = work.weights = BFloat16Type::get(&context);
+    return work;
+  };
+  DictionaryAttr attr = router(64, 8).toAttr();
+  EXPECT_EQ(RouterWork::fromAttr(attr)->toAttr(), attr);
+  EXPECT_FALSE(GroupedMatmulWork::fromAttr(attr));
+  EXPECT_FALSE(MemoryWork::fromAttr(attr));
+  EXPECT_FALSE(ScatterWork::fromAttr(attr));
+  DictionaryAttr scatter = ScatterWork{8, 128, 0}.toAttr(&context);
+  EXPECT_EQ(ScatterWork::fromAttr(scatter)->toAttr(&context), scatter);
+  EXPECT_FALSE(RouterWork::fromAttr(scatter));
+
+  RouterWork kernels[] = {router(16, 8), router(32, 1), router(64, 8)};
+  auto chosen = [&](int64_t tokens) {
+    ChosenRouter its = ChosenRouter::of(kernels, h100, tokens);
+    return std::make_pair(its.index, its.tokensOfBlock);
+  };
+  auto is = [](size_t index, int64_t tokens) {
+    return std::make_pair(index, tokens);
+  };
+  EXPECT_EQ(chosen(1), is(0, 16));
+  EXPECT_EQ(chosen(16), is(0, 16));
+  EXPECT_EQ(chosen(17), is(2, 64));
+  EXPECT_EQ(chosen(64), is(2, 64));
+  EXPECT_EQ(chosen(65), is(0, 16));
+  EXPECT_EQ(chosen(16 * 16), is(0, 16)); // 16 clusters of eight, 132 blocks
+  EXPECT_EQ(chosen(16 * 16 + 1), is(1, 32));
+  EXPECT_EQ(chosen(32768), is(1, 256));
+
+  KernelPrediction many = kernels[1].predict(h100, 32768);
+  EXPECT_EQ(many.waves, 8);
+  EXPECT_EQ(many.cacheBytes, 1024. * (32 + 128) * 4096 * 2);
+  EXPECT_EQ(many.bound(), "the L2 cache");
+  RouterWork plain = kernels[1];
+  plain.tensorCores = false;
+  EXPECT_EQ(plain.predict(h100, 32768).bound(), "its instructions");
+  // A cluster has an eighth of the weights in each block.
+  EXPECT_EQ(kernels[0].predict(h100, 1).cacheBytes,
+            8. * (16 + 128 / 8) * 4096 * 2);
+}
+
+/// The launches of routing that run; all but the first may begin early.
+TEST_F(KernelModel, RoutingLaunches) {
+  RouterWork few, many;
+  few.x = few.weights = many.x = many.weights = BFloat16Type::get(&context);
+  few.cluster = 8;
+  many.tile = 32;
+  MemoryWork sum;
+  sum.bytesPerToken = 64;
+  sum.minTokens = 65;
+  std::vector<LaunchWork> launches = {
+      {"few", few.toAttr()},
+      {"many", many.toAttr(), true},
+      {"scatter", ScatterWork{2, 8, 0}.toAttr(&context), true},
+      {"sum", sum.toAttr(&context), true}};
+  auto namesAt = [&](int64_t tokens) {
+    std::string names;
+    for (const PredictedLaunch &each :
+         predictLaunches(launches, h100, {}, {}, tokens)) {
+      names += each.kernel + " ";
+      EXPECT_EQ(each.predicted.start, names == each.kernel + " "
+                                          ? startSeconds
+                                          : overlappedStartSeconds);
+    }
+    return names;
+  };
+  EXPECT_EQ(namesAt(16), "few ");
+  EXPECT_EQ(namesAt(17), "few scatter ");
+  EXPECT_EQ(namesAt(65), "few scatter sum ");
+  EXPECT_EQ(namesAt(4096), "many scatter sum ");
+}
+
 /// Without a dispatch the rows are the tokens.
 TEST_F(KernelModel, Launches) {
   auto launchesOf = [&](bool grouped) {

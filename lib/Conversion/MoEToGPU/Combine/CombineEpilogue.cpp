@@ -30,7 +30,7 @@ std::optional<CombineEpilogue> CombineEpilogue::match(FusedOp op) {
 }
 
 bool CombineEpilogue::supports(TileAttr tile) const {
-  constexpr int64_t maxRows = 16, maxWarps = 8;
+  constexpr int64_t maxRows = 64, maxWarps = 8;
   GroupedMatmulOp op = matmul;
   int64_t tiles = llvm::divideCeil(op.getN(), tile.getColumns());
   return tile.getRows() <= maxRows &&
@@ -66,7 +66,7 @@ Value CombineEpilogue::launchRemaining(HostBuilder &b, Value rows,
   auto gather =
       GatherSumOp::create(b, combined.getType(), rows, op.getPositions(),
                           op.getWeights(), Value(), combined);
-  Value result = launchGatherSum(gather, remaining, lowering);
+  Value result = launchGatherSum(gather, remaining, maxTokens + 1, lowering);
   gather.erase();
   return result;
 }

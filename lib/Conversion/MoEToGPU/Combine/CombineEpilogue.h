@@ -20,7 +20,7 @@ namespace mlir::moe {
 /// result is bitwise the same. That is only fast for few tokens; more get a
 /// launch of their own.
 struct CombineEpilogue {
-  static constexpr int64_t maxTokens = 8;
+  static constexpr int64_t maxTokens = 64;
 
   GroupedMatmulOp matmul;
   GatherSumOp combine;

@@ -19,7 +19,7 @@ using namespace mlir;
 using namespace mlir::moe;
 
 Value mlir::moe::launchGatherSum(GatherSumOp op, Value tokens,
-                                 DeviceLowering &lowering) {
+                                 int64_t minTokens, DeviceLowering &lowering) {
   HostBuilder host(op.getLoc(), lowering.rewriter);
   Value rows = host.toI32(host.extent(op.getRows(), 0));
   Value result = op.getInit();
@@ -43,6 +43,7 @@ Value mlir::moe::launchGatherSum(GatherSumOp op, Value tokens,
   MemoryWork work;
   work.bytesPerRow = work.bytesPerToken =
       double(columns) * element.getIntOrFloatBitWidth() / 8;
+  work.minTokens = minTokens;
   kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   GatherSumEmitter sum(b, element, columns, op.getTopK(), arrays);
   Value token = b.block();
@@ -58,5 +59,6 @@ Lowered mlir::moe::lowerToGPU(GatherSumOp op, DeviceLowering &lowering,
     return unsupported(why, "a dynamic number of columns");
   HostBuilder b(op.getLoc(), lowering.rewriter);
   Value tokens = b.extent(op.getInit(), 0);
-  return SmallVector<Value>{launchGatherSum(op, tokens, lowering)};
+  return SmallVector<Value>{
+      launchGatherSum(op, tokens, /*minTokens=*/1, lowering)};
 }

@@ -102,6 +102,8 @@ static LogicalResult verifyWeights(GroupedMatmulOp op, std::string &why) {
 
 LogicalResult mlir::moe::verifyTensorCores(GroupedMatmulOp op,
                                            std::string &why) {
+  if (!op.hasOneInit())
+    return unsupported(why, "several results");
   auto weights = cast<RankedTensorType>(op.getWeights().front().getType());
   if (op.getPanels())
     return unsupported(why, "packed weights");
@@ -210,8 +212,9 @@ namespace {
 /// be visited in order.
 class TileSelection {
 public:
+  /// No expert has more than `most` rows (null: as many as there are).
   TileSelection(HostBuilder &b, GroupedMatmulOp op, ArrayRef<int64_t> tiles,
-                Value rows)
+                Value rows, Value most)
       : b(b), tiles(tiles),
         mean(op.getOffsets() ? b.ceilDiv(rows, op.getExpertCount()) : rows) {
     two = TwoTiles::of(tiles);
@@ -219,6 +222,8 @@ public:
       return;
     Value extent = b.index(two->extent);
     both = b.both(b.greater(rows, extent), b.atMost(mean, extent));
+    if (most)
+      both = b.both(both, b.greater(most, b.index(two->limit)));
   }
 
   /// Returns the range of row counts of the experts that tile `i` handles.
@@ -284,6 +289,7 @@ public:
   Value run();
 
 private:
+  Value findTokens();
   Grid gridOf(TileAttr tile, Value minRows);
   void launchTile(TileAttr tile, size_t i, TileSelection &selection);
 
@@ -297,6 +303,25 @@ private:
   Value fusedTokens, combineRan;
 };
 } // namespace
+
+/// Returns the number of tokens that the rows are of: an expert has at most one
+/// row of each. Null if it is not known.
+Value GroupedMatmulLowering::findTokens() {
+  if (!op.getOffsets())
+    return Value();
+  if (op.getGather())
+    return lhsRows;
+  for (Operation *user : op.getResult().getUsers())
+    if (auto sum = dyn_cast<GatherSumOp>(user)) {
+      Operation *positions = sum.getPositions().getDefiningOp();
+      Operation *before = op->getParentOfType<FusedOp>();
+      before = before ? before : op.getOperation();
+      if (!positions || (positions->getBlock() == before->getBlock() &&
+                         positions->isBeforeInBlock(before)))
+        return b.extent(sum.getPositions(), 0);
+    }
+  return Value();
+}
 
 /// Returns a grid of at most one wave of blocks.
 Grid GroupedMatmulLowering::gridOf(TileAttr tile, Value minRows) {
@@ -341,7 +366,7 @@ Value GroupedMatmulLowering::run() {
   operands.out = op.getInit();
   SmallVector<int64_t> tileRows = llvm::map_to_vector(
       tiles, [](TileAttr tile) { return int64_t(tile.getRows()); });
-  TileSelection selection(b, op, tileRows, rows);
+  TileSelection selection(b, op, tileRows, rows, findTokens());
   multiprocessors = moe_rt::MultiprocessorsOp::create(b);
   // Kernels for few rows can have the combine of a few tokens fused.
   if (combine) {

@@ -8,6 +8,7 @@
 #include "RouterKernel.h"
 
 #include "Limits.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/IR/TypeUtilities.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -31,7 +32,7 @@ LogicalResult Router::verify(GroupedMatmulOp matmul, GateOp gate,
   if (matmul->getBlock() != gate->getBlock())
     return unsupported(why, "it is in another block");
   if (matmul.getOffsets() || matmul.getGather() || matmul.getPanels() ||
-      matmul.getNumAccumulators() != 1)
+      matmul.getNumAccumulators() != 1 || !matmul.hasOneInit())
     return unsupported(why, "it is not a single matmul of all rows");
   if (!weights.hasStaticShape() || matmul.getK() == 0)
     return unsupported(why, "its weights have a dynamic extent or no elements");
@@ -62,8 +63,9 @@ RouterKernel::RouterKernel(Router router, RouterShape shape,
       warps(experts <= maxExpertsOf16Warps ? 16 : 8),
       blockTiles(llvm::divideCeil(llvm::divideCeil(experts, tileExperts),
                                   shape.cluster)),
-      tilesAtOnce(
-          llvm::divideCeil(blockTiles, llvm::divideCeil(blockTiles, 4))),
+      tilesAtOnce(llvm::divideCeil(
+          blockTiles,
+          llvm::divideCeil(blockTiles, shape.rowTiles > 2 ? 2 : 4))),
       usesMMA(xType == weightType && !xType.isF32() && k % 8 == 0) {}
 
 int64_t RouterKernel::getPartialBytes() const {
@@ -381,6 +383,17 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   kernelShape.cluster = shape.cluster;
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "router", kernelShape);
+  RouterWork work;
+  work.experts = experts;
+  work.k = k;
+  work.choices = router.gate.getTopK();
+  work.tile = shape.getTokens();
+  work.cluster = shape.cluster;
+  work.whole = shape.rowTiles > 2;
+  work.tensorCores = usesMMA;
+  work.x = xType;
+  work.weights = weightType;
+  kernel->setAttr(workAttrName, work.toAttr());
   routeArrays.ids = gatePointers.ids;
   live = tokens;
   if (liveAddress) {

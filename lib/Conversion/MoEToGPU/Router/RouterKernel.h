@@ -5,13 +5,13 @@
 //
 // Computes the logits of a router, gates them and routes the choices in one
 // kernel; logits stay in shared memory. A tile is 16 tokens; a block handles
-// one or two tiles at a time.
+// one, two or four tiles at a time.
 //
 // The warps of a block split k: each accumulates in registers, straight from
 // global memory, and the partial accumulators are added in the order of warps,
 // so the result does not depend on T. Then each warp gates a token and counts
-// its choices in a histogram. If all tokens fit one tile, the block scatters
-// the choices, too; otherwise a second kernel does.
+// its choices in a histogram. If all tokens are of one block, it scatters the
+// choices, too; otherwise a second kernel does.
 //
 // A single multiprocessor reads the weights slowly. With few tokens the blocks
 // of a cluster split the experts of a tile, and the first block collects the
@@ -74,6 +74,8 @@ public:
 
   /// Returns the bytes of shared memory.
   int64_t getSharedBytes() const;
+  /// True if mma.sync computes the logits.
+  bool usesTensorCores() const { return usesMMA; }
   /// Builds and launches the kernel with a grid of `blocks`.
   void launch(RouterOperands &operands, Value blocks);
 

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Few tokens take one launch, more take two: the router kernel, then the kernel
-// that scatters the choices. All kernels are launched; those that do not suit
-// the number of tokens get an empty grid.
+// Up to 64 tokens take one launch, more take two: the router kernel, then the
+// kernel that scatters the choices. All kernels are launched; those that do not
+// suit the number of tokens get an empty grid.
 //
 //===----------------------------------------------------------------------===//
 
@@ -72,11 +72,14 @@ private:
   Router router;
   DeviceLowering &lowering;
   HostBuilder b;
-  RouterShape few, many; // for few tokens, in a cluster, and for many
-  bool hasFew;
+  /// For few tokens, in a cluster each; for those that one cluster routes, too;
+  /// and for many.
+  RouterShape few, whole, many;
+  bool hasFew, hasWhole;
 
   Value tokens, fewTiles;
-  Value isFew; // null without a kernel for few tokens
+  Value isFew;   // null without a kernel for few tokens
+  Value isWhole; // null without one that routes more of them
   Value tokensPerBlock, blocks;
   Value maxTokens; // that a router kernel scatters itself
   Value choices;
@@ -91,9 +94,17 @@ RouterLowering::RouterLowering(Router router, DeviceLowering &lowering)
   few = {std::min(maxClusterSize, blocks), 1};
   many = {1, 2};
   hasFew = lowering.gpu.hasClusters() && few.cluster > 1;
-  if (RouterKernel(router, many, lowering).getSharedBytes() >
-      lowering.gpu.getSharedBytes())
+  auto fits = [&](RouterShape shape) {
+    return RouterKernel(router, shape, lowering).getSharedBytes() <=
+           lowering.gpu.getSharedBytes();
+  };
+  if (!fits(many))
     many.rowTiles = 1;
+  // Without tensor cores, or on one multiprocessor, the product of as many
+  // tokens takes longer than another launch.
+  whole = {few.cluster, 4};
+  hasWhole = route && (hasFew || few.cluster == 1) && fits(whole) &&
+             RouterKernel(router, whole, lowering).usesTensorCores();
 }
 
 void RouterLowering::chooseGrid() {
@@ -112,6 +123,15 @@ void RouterLowering::chooseGrid() {
     maxTokens = b.select(isFew, b.index(few.getTokens()), maxTokens);
   }
   blocks = b.ceilDiv(tokens, tokensPerBlock);
+  if (!hasWhole)
+    return;
+  // One cluster for all tokens saves the launch of the scatter kernel.
+  isWhole = b.both(b.greater(tokens, maxTokens),
+                   b.atMost(tokens, b.index(whole.getTokens())));
+  tokensPerBlock =
+      b.select(isWhole, b.index(whole.getTokens()), tokensPerBlock);
+  maxTokens = b.select(isWhole, b.index(whole.getTokens()), maxTokens);
+  blocks = b.select(isWhole, b.index(1), blocks);
 }
 
 void RouterLowering::createOutputs() {
@@ -147,13 +167,20 @@ void RouterLowering::createOutputs() {
 }
 
 void RouterLowering::launchRouter() {
-  auto launch = [&](RouterShape shape, Value grid) {
+  // One of the kernels runs.
+  auto launch = [&](RouterShape shape, ArrayRef<std::pair<Value, bool>> when) {
+    Value grid = b.mul(blocks, shape.cluster);
+    for (auto [condition, value] : when)
+      if (condition)
+        grid = value ? b.select(condition, grid, b.index(0))
+                     : b.select(condition, b.index(0), grid);
     RouterKernel(router, shape, lowering).launch(operands, grid);
   };
-  if (!hasFew)
-    return launch(many, blocks);
-  launch(few, b.select(isFew, b.mul(blocks, few.cluster), b.index(0)));
-  launch(many, b.select(isFew, b.index(0), blocks));
+  if (hasFew)
+    launch(few, {{isFew, true}, {isWhole, false}});
+  launch(many, {{isFew, false}, {isWhole, false}});
+  if (hasWhole)
+    launch(whole, {{isWhole, true}});
 }
 
 void RouterLowering::launchScatter() {
@@ -171,6 +198,7 @@ void RouterLowering::launchScatter() {
   scatter.rows = operands.rows;
   scatter.chunk = b.toI32(b.mul(tokensPerBlock, gate.getTopK()));
   scatter.capacity = operands.capacity;
+  scatter.isOfRouter = true;
   moe::launchScatter(route, scatter, grid, lowering);
   operands.tokens = scatter.tokens;
   operands.offsets = scatter.offsets;

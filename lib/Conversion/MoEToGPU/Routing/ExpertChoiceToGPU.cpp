@@ -15,6 +15,7 @@
 #include "GateEmitter.h"
 #include "Limits.h"
 #include "RadixTopK.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/TypeUtilities.h"
@@ -44,6 +45,11 @@ static void launchScores(GateOp op, Value tokenCount, Value &scores,
   shape.threads = warpsInBlock * GPUBuilder::warpSize;
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "gate_scores", shape);
+  MemoryWork work;
+  int64_t logitBits =
+      getElementTypeOrSelf(op.getLogits()).getIntOrFloatBitWidth();
+  work.bytesPerToken = double(op.getNumExperts() * (logitBits + 32)) / 8;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   GateEmitter gate(op, b);
   gate.setPointers(pointers);
   Value token = b.add(b.mul(b.toI64(b.block()), warpsInBlock),
@@ -167,6 +173,11 @@ LLVM::LLVMFuncOp ChooseKernel::build() {
   shape.sharedBytes = RadixTopK::sharedBytes;
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "gate_choose", shape);
+  // Scores are read once; the passes of the selection find them in the L2
+  // cache.
+  MemoryWork work;
+  work.bytesPerToken = double(experts) * 12;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   expert = b.block();
   shared = b.sharedMemory();
   if (op.getScore() == Score::Softmax && op.getScoreAxis() == ScoreAxis::Tokens)

@@ -12,6 +12,7 @@
 
 #include "ExpertChoiceToGPU.h"
 #include "GateEmitter.h"
+#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/IR/TypeUtilities.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -43,6 +44,12 @@ static void launchGate(GateOp op, Value tokenCount, Value &weights, Value &ids,
   shape.threads = warpsInBlock * 32;
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "gate", shape);
+  MemoryWork work;
+  int64_t logitBits =
+      getElementTypeOrSelf(op.getLogits()).getIntOrFloatBitWidth();
+  work.bytesPerToken =
+      double(op.getNumExperts() * logitBits) / 8 + double(op.getTopK()) * 8;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   GateEmitter gate(op, b);
   gate.setPointers(pointers);
   Value live = tokens;

@@ -15,6 +15,7 @@
 #include "CapacityDrop.h"
 #include "Lowering.h"
 #include "RouteEmitter.h"
+#include "moe/Analysis/KernelModel.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -40,6 +41,10 @@ static void launchCount(RouteOp op, Value ids, Value &counts, Value total,
   shape.sharedBytes = RouteEmitter::histogramBytes(op);
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "route_count", shape);
+  MemoryWork work;
+  work.bytesPerToken = double(op.getTopK()) * 4;
+  work.minTokens = chunk / op.getTopK() + 1;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   RouteEmitter route(op, b, threads);
   Value histogram = b.sharedMemory(), block = b.block();
   route.clear(histogram);
@@ -71,6 +76,11 @@ void mlir::moe::launchScatter(RouteOp op, ScatterOperands &operands,
   shape.sharedBytes = RouteEmitter::scatterBytes(op);
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "route_place", shape);
+  ScatterWork work;
+  work.choices = op.getTopK();
+  work.buckets = RouteEmitter::countBuckets(op);
+  work.chunk = operands.isOfRouter ? 0 : chunk;
+  kernel->setAttr(workAttrName, work.toAttr(op.getContext()));
   partition.block = b.block();
   partition.blocks = b.numBlocks();
   RouteEmitter(op, b, threads).scatter(b.sharedMemory(), arrays, partition);

@@ -33,9 +33,10 @@
 // CHECK:       llvm.func @gather_sum
 
 // CHECK-LABEL: func.func @layer(
-// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router
+// CHECK:         %[[FEW:.*]] = arith.cmpi ule, %[[T:.*]], %c64
+// CHECK:         moe_rt.launch @kernels::@router blocks
+// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router_1
 // CHECK:         %[[PLACED:.*]]:3 = moe_rt.launch @kernels::@route_place
-// CHECK:         %[[FEW:.*]] = arith.cmpi ule, %[[T:.*]], %c8
 // CHECK:         %[[SOME:.*]] = arith.select %[[FEW]], %[[T]], %c0
 // CHECK:         %[[S:.*]] = arith.index_cast %[[SOME]] : index to i32
 // CHECK:         %[[RAN:.*]] = arith.cmpi ne, %[[GRID:.*]], %c0
@@ -65,7 +66,7 @@ func.func @layer(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>, %d: tensor<8x24
     %r = arith.truncf %s : f32 to bf16
     moe.yield %r : bf16
   } {moe.tiles = [#moe.tile<unit = mma_sync, rows = 16, columns = 128, depth = 64, stages = 2>,
-                  #moe.tile<unit = mma_sync, rows = 64, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x24xbf16>
+                  #moe.tile<unit = mma_sync, rows = 128, columns = 128, depth = 64, stages = 2>]} : tensor<?x64xbf16> -> tensor<?x24xbf16>
   %y = moe.combine %rows, %positions weights(%weights : tensor<?x2xf32>)
     : tensor<?x24xbf16>, tensor<?x2xi32>
   return %y : tensor<?x24xbf16>

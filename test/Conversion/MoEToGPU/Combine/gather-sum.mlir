@@ -4,7 +4,7 @@
 // A block computes a token, a thread 16 bytes of its row. Rows are loaded before any is
 // added; a choice without a row loads nothing.
 // CHECK:       llvm.func @gather_sum(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[P:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]+]]: i32)
-// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, moe.work = {bytes = 0 : i64, bytes_per_row = {{[0-9]+}} : i64, bytes_per_token = {{[0-9]+}} : i64}, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
+// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, moe.work = {bytes = 0 : i64, bytes_per_row = {{[0-9]+}} : i64, bytes_per_token = {{[0-9]+}} : i64, min_tokens = 1 : i64}, nvvm.kernel, nvvm.maxntid = array<i32: 32, 1, 1>
 // CHECK-DAG:     %[[ZERO:.*]] = arith.constant dense<0.000000e+00> : vector<8xf32>
 // CHECK:         %[[BLOCK:.*]] = nvvm.read.ptx.sreg.ctaid.x
 // CHECK:         scf.for %{{.*}} to %c5_i32 step %c32_i32

@@ -54,15 +54,15 @@ func.func @experts(%x: tensor<?x64xf16>, %o: tensor<1025xi32>, %w: tensor<1024x6
 
 // -----
 
-// With 16 steps along k the model of the kernels takes ping-pong where the epilogue is
+// With eight steps along k the model of the kernels takes ping-pong where the epilogue is
 // long, and the larger tile where it is short.
 // CHECK-LABEL:  func.func @epilogues(
 // HOPPER-LABEL: func.func @epilogues(
 // HOPPER:         rows = 128, columns = 192, depth = 64, stages = {{[0-9]+}}, roles = ping_pong>]
 // HOPPER:         rows = 128, columns = 256, depth = 64, stages = {{[0-9]+}}>]
-func.func @epilogues(%x: tensor<?x1024xbf16>, %o: tensor<9xi32>, %g: tensor<8x768x1024xbf16>, %u: tensor<8x768x1024xbf16>, %init: tensor<?x768xbf16>) -> (tensor<?x768xbf16>, tensor<?x768xbf16>) {
+func.func @epilogues(%x: tensor<?x512xbf16>, %o: tensor<9xi32>, %g: tensor<8x768x512xbf16>, %u: tensor<8x768x512xbf16>, %init: tensor<?x768xbf16>) -> (tensor<?x768xbf16>, tensor<?x768xbf16>) {
   %one = arith.constant 1.0 : f32
-  %h = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%g, %u : tensor<8x768x1024xbf16>, tensor<8x768x1024xbf16>) transposed outs(%init : tensor<?x768xbf16>) {
+  %h = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%g, %u : tensor<8x768x512xbf16>, tensor<8x768x512xbf16>) transposed outs(%init : tensor<?x768xbf16>) {
   ^bb0(%a: f32, %b: f32):
     %negated = arith.negf %a : f32
     %exp = math.exp %negated : f32
@@ -71,12 +71,12 @@ func.func @epilogues(%x: tensor<?x1024xbf16>, %o: tensor<9xi32>, %g: tensor<8x76
     %product = arith.mulf %silu, %b : f32
     %t = arith.truncf %product : f32 to bf16
     moe.yield %t : bf16
-  } : tensor<?x1024xbf16> -> tensor<?x768xbf16>
-  %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%g : tensor<8x768x1024xbf16>) transposed outs(%init : tensor<?x768xbf16>) {
+  } : tensor<?x512xbf16> -> tensor<?x768xbf16>
+  %y = moe.grouped_matmul %x offsets(%o : tensor<9xi32>) weights(%g : tensor<8x768x512xbf16>) transposed outs(%init : tensor<?x768xbf16>) {
   ^bb0(%s: f32):
     %t = arith.truncf %s : f32 to bf16
     moe.yield %t : bf16
-  } : tensor<?x1024xbf16> -> tensor<?x768xbf16>
+  } : tensor<?x512xbf16> -> tensor<?x768xbf16>
   return %h, %y : tensor<?x768xbf16>, tensor<?x768xbf16>
 }
 

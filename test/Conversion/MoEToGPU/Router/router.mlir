@@ -3,7 +3,7 @@
 // RUN:   | FileCheck %s --check-prefix=CLUSTER
 
 // The matmul, the gate and the routing take two launches; the grid of the second is
-// empty if all tokens fit one tile.
+// empty if one block has all tokens.
 // CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTERS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
 // CHECK-SAME:    nvvm.maxntid = array<i32: 512, 1, 1>
 // CHECK-NOT:   nvvm.cluster_dim
@@ -33,6 +33,12 @@
 // CHECK:         } else {
 // CHECK-NOT:       %[[COUNTS]]
 // CHECK:           nvvm.match.sync any
+// Another kernel has up to 64 tokens in one block, four tiles at a time.
+// CHECK:       llvm.func @router_1(
+// CHECK-SAME:    moe.work = {choices = 2 : i64, cluster = 1 : i64, {{.*}}tile_tokens = 64 : i64, {{.*}}whole
+// CHECK-COUNT-9: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<8xbf16>
+// CHECK-COUNT-8: nvvm.mma.sync
+// CHECK:         arith.cmpi sgt, %{{.*}}, %c64_i32
 // CHECK:       llvm.func @route_place(
 
 // CHECK-LABEL: func.func @routed(
@@ -41,15 +47,22 @@
 // CHECK:         %[[SMS:.*]] = moe_rt.multiprocessors
 // CHECK:         %[[TILES:.*]] = arith.ceildiv{{[us]i}} %[[T]], %c32
 // CHECK:         %[[BLOCKS:.*]] = arith.ceildivui %[[T]], %{{.*}}
-// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router blocks(%[[BLOCKS]]) ins(%[[X]], %[[W]] : {{.*}}) outs({{.*}} : tensor<?x2xf32>, tensor<?x2xi32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>, tensor<?x8xi32>, tensor<1024xi32>)
-// CHECK:         %[[ALONE:.*]] = arith.cmpi ule, %[[T]], %c32
+// CHECK:         %[[UP:.*]] = arith.cmpi ule, %[[T]], %c64
+// CHECK:         %[[BEYOND:.*]] = arith.cmpi ugt, %[[T]], %c32
+// CHECK:         %[[WHOLE:.*]] = arith.andi %[[BEYOND]], %[[UP]]
+// CHECK:         %[[MOST:.*]] = arith.select %[[WHOLE]], %c64, %c32
+// CHECK:         %[[GRID:.*]] = arith.select %[[WHOLE]], %c0, %[[BLOCKS]]
+// CHECK:         %[[R0:.*]]:7 = moe_rt.launch @kernels::@router blocks(%[[GRID]]) ins(%[[X]], %[[W]] : {{.*}}) outs({{.*}} : tensor<?x2xf32>, tensor<?x2xi32>, tensor<?xi32>, tensor<9xi32>, tensor<?x2xi32>, tensor<?x8xi32>, tensor<1024xi32>)
+// CHECK:         %[[ONE:.*]] = arith.select %[[WHOLE]], %c1, %c0
+// CHECK:         %[[R:.*]]:7 = moe_rt.launch @kernels::@router_1 blocks(%[[ONE]]) ins(%[[X]], %[[W]] : {{.*}}) outs(%[[R0]]#0,
+// CHECK:         %[[ALONE:.*]] = arith.cmpi ule, %[[T]], %[[MOST]]
 // CHECK:         %[[PLACING:.*]] = arith.select %{{.*}}, %c0, %{{.*}}
 // CHECK:         %[[P:.*]]:3 = moe_rt.launch @kernels::@route_place blocks(%[[PLACING]]) ins(%[[R]]#1, %[[R]]#5 : {{.*}}) outs(%[[R]]#2, %[[R]]#3, %[[R]]#4 :
 // CHECK-NOT:     moe_rt.launch
 // CHECK:         return %[[R]]#0, %[[P]]#0, %[[P]]#1, %[[P]]#2
 // One tile of eight experts needs no cluster.
 // CLUSTER-LABEL: func.func @routed(
-// CLUSTER-COUNT-2: moe_rt.launch
+// CLUSTER-COUNT-3: moe_rt.launch
 // CLUSTER-NOT:     moe_rt.launch
 // CLUSTER:         return
 func.func @routed(%x: tensor<?x64xbf16>, %w: tensor<1x8x64xbf16>)

@@ -4,7 +4,7 @@
 // A warp gates a token; a block has four warps. A row is distributed over the lanes,
 // here in two slots each; out-of-range columns are clamped to the last one.
 // CHECK:       llvm.func @gate(%[[L:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[I:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i64)
-// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 128, 1, 1>
+// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 0 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 128, 1, 1>
 // CHECK:         %[[LANE:.*]] = arith.andi %{{.*}}, %c31_i32
 // CHECK:         %[[TOKEN:.*]] = arith.addi %{{.*}} : i64
 // CHECK-NEXT:    %[[IN:.*]] = arith.cmpi slt, %[[TOKEN]], %[[T]]

@@ -4,7 +4,7 @@
 // The first kernel computes a histogram over the eight experts for each chunk; choices
 // of no expert have a bucket of their own.
 // CHECK:       llvm.func @route_count(%[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOTAL:[a-z0-9]+]]: i32)
-// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 36 : i64, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>
+// CHECK-SAME:    {gpu.kernel, moe.shared_bytes = 36 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 256, 1, 1>
 // CHECK:         scf.for %{{.*}} = %{{.*}} to %c9_i32 step %c256_i32
 // CHECK:           llvm.store %c0_i32
 // CHECK:         nvvm.barrier

@@ -72,7 +72,8 @@ std::vector<LaunchWork> WorkspaceProbe::getLaunches(func::FuncOp function) {
         launches.push_back(
             {name.str(),
              kernel ? kernel->getAttrOfType<DictionaryAttr>(workAttrName)
-                    : DictionaryAttr()});
+                    : DictionaryAttr(),
+             kernel && kernel->hasAttr(primariesAttrName)});
       });
   return launches;
 }
