@@ -137,6 +137,8 @@ class Loops:
     def place(self, found: Any, at: int) -> Any:
         """The indices of a mask along one of its dimensions."""
         what = found.layout[at]
+        if what == "unit":
+            return self.make("unit place", found.ids)
         if what not in ("token", "choice"):
             return None
         order = tuple(d for d in found.layout if d != "unit")
@@ -170,7 +172,7 @@ class Loops:
             node.meta["moe.anything"] = source.meta["moe.anything"]
             node.meta["moe.base"] = source.meta["moe.base"]
             return found
-        return self.is_(source, "token", "choice", "part weights", "expert weights")
+        return self.is_(source, "token", "choice", "unit place", "part weights", "expert weights")
 
     def any(self, node: Node) -> Any:
         """Whether a token has a choice at an expert."""
@@ -233,6 +235,7 @@ class Loops:
     # -- its rows and their weights -------------------------------------------
 
     def index(self, node: Node, source: Node, indices: Sequence[Any]) -> Any:
+        indices = self.without_units(source, indices)
         if len(indices) == 2 and None not in indices:
             return self.weights(node, source, *indices)
         if indices[0] is None and len(indices) == 2 and packet_of(source) is aten.unsqueeze and (
@@ -260,6 +263,13 @@ class Loops:
         region.is_guess = region.is_guess or rank_of(node) != 2
         self.search.part(node, at.ids, "rows")
         return self.like(at, kind="part")
+
+    def without_units(self, source: Node, indices: Sequence[Any]) -> Sequence[Any]:
+        """Leave out indices of leading extents of 1, as a batch of one sequence has them."""
+        shape = extents_of(source.meta["val"])
+        while len(indices) > 1 and shape[0] == 1 and self.is_(indices[0], "unit place"):
+            indices, shape = indices[1:], shape[1:]
+        return indices
 
     def selection(self, indices: Sequence[Any]) -> Any:
         """Return which tokens indices are: of one expert, in an order."""
@@ -330,7 +340,7 @@ class Loops:
         token, choice = self.is_(token, "token"), self.is_(choice, "choice")
         if token is None or choice is None or self.like(token, kind="choice") != choice:
             return None
-        if packet_of(source) is aten.unsqueeze and source.args[1] in (2, -1):
+        if packet_of(source) is aten.unsqueeze and source.args[1] in (-1, rank_of(source) - 1):
             source = source.args[0]
         if extents_of(source.meta["val"]) != extents_of(token.ids.meta["val"]):
             return None
@@ -411,7 +421,7 @@ class Loops:
 
     def index_put(self, node: Node) -> Any:
         into, indices, values = node.args[:3]
-        if len(indices) != 1:
+        if len(indices := self.without_units(into, indices)) != 1:
             return None
         if argument(node, "accumulate", False):
             return self.added(node, into, indices[0], values)

@@ -211,6 +211,38 @@ def test_blocks_of_rows_in_a_model():
         assert data.relative_error(model["block"](x).numpy(), expected.numpy()) < 2e-6
 
 
+class Padded(nn.Module):
+    """Sequences of a batch, by three indices; a mask leaves out padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts, self.gate = nn.ModuleList(MLP() for _ in range(E)), nn.Linear(H, E)
+
+    def forward(self, x, mask=None):
+        weights, ids = self.gate(x).softmax(-1).topk(K, -1)
+        if mask is not None:
+            weights = weights * mask.unsqueeze(-1)
+        y = torch.zeros_like(x)
+        for e, expert in enumerate(self.experts):
+            b, t, k = torch.where(ids == e)
+            y[b, t] += expert(x[b, t]) * weights[b, t, k, None]
+        return y
+
+
+def test_sequences_with_a_mask():
+    from moe.integrations.torch import replace
+
+    torch.manual_seed(0)
+    block, x = Padded().eval(), torch.randn(2, 9, H)
+    assert moe.from_torch(block).mlir.count("moe.dispatch") == 1
+    model, mask = nn.ModuleDict({"block": block}), torch.arange(18).view(2, 9) % 2
+    with torch.no_grad():
+        assert replace(model) == ["block"]
+        assert data.relative_error(model["block"](x).numpy(), block(x).numpy()) < 2e-6
+        with pytest.warns(UserWarning, match="was also given mask: Padded runs in Python"):
+            assert torch.equal(model["block"](x, mask=mask), block(x, mask))
+
+
 def other_limit(keep, e):
     """Another one for each expert."""
     return keep & (keep.cumsum(0) > e)
