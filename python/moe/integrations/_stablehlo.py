@@ -6,6 +6,7 @@ they match by name. jaxlib has the dialects, and lowers the rest.
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 
@@ -261,33 +262,23 @@ def _dimension(op: ir.Operation) -> None:
 
 def _reassociation(many: list[int | None], few: list[int | None]) -> list[list[int]] | None:
     """Return which dimensions of ``many`` each of ``few`` has; None stands for a dynamic one."""
-    groups: list[list[int]] = []
-    at = 0
-    for index, extent in enumerate(few):
-        group, left = [], extent
+    if not few:
+        return [] if not many else None
+    extent, *rest = few
+    ends = range(1, len(many) + 1)
+    # A dynamic one has as many of the others as later ones do not need.
+    for end in ends if extent is not None else ends[::-1]:
+        group = many[:end]
         if extent is None:
-            # It has the dynamic one of the others, and those that no later one needs.
-            rest = len(few) - index - 1
-            stop = len(many) - rest
-            group = list(range(at, stop))
-            if sum(many[i] is None for i in group) != 1:
-                return None
+            fits = group.count(None) == 1
         else:
-            size = 1
-            while at + len(group) < len(many) and (size < left or not group):
-                factor = many[at + len(group)]
-                if factor is None:
-                    return None
-                size *= factor
-                group.append(at + len(group))
-            if size != left:
-                return None
-        at += len(group)
-        groups.append(group)
-    if at < len(many) and groups and all(e == 1 for e in many[at:]):
-        groups[-1] += range(at, len(many))
-        at = len(many)
-    return groups if at == len(many) else None
+            # Dimensions of extent 1 at the end belong to the last one.
+            fits = None not in group and math.prod(group) == extent and (
+                rest or end == len(many))
+        groups = _reassociation(many[end:], rest) if fits else None
+        if groups is not None:
+            return [list(range(end)), *([end + dim for dim in g] for g in groups)]
+    return None
 
 
 def _reshape(op: ir.Operation) -> None:

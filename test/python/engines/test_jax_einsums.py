@@ -62,6 +62,16 @@ def dense_tiled(x, p):
     return ((h @ p["wo"]) * gates.T[:, :, None]).sum(0)
 
 
+def tunix(x, p):
+    """Weights set in each row; the last product sums over the experts, too."""
+    logits, ids = lax.top_k(jnp.einsum("td,de->te", x, p["router"]), TOP_K)
+    gates = jax.vmap(lambda row, at, weights: row.at[at].set(weights))(
+        jnp.zeros((x.shape[0], EXPERTS), x.dtype), ids, jax.nn.softmax(logits, axis=-1))
+    h = jnp.einsum("td,edf->tef", x, p["wg"])
+    h = jax.nn.silu(h) * jnp.einsum("td,edf->tef", x, p["wi"])
+    return jnp.einsum("tef,efd,te->td", h, p["wo"], gates)
+
+
 # -- weights gathered for each choice -------------------------------------------
 
 
@@ -271,22 +281,22 @@ def count(imported, operation):
     return imported.mlir.count(f"= moe.{operation} ")
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_tiled", "gathered", "gathered_rows",
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "gathered", "gathered_rows",
                                   "gathered_one"])
 def test_blocks(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, TOKENS)
     assert [count(imported, o) for o in ("gate", "dispatch", "combine")] == [1, 1, 1]
-    assert count(imported, "grouped_matmul") == (3 if name == "dense_tiled" else 2)
+    assert count(imported, "grouped_matmul") == (3 if name in ("dense_tiled", "tunix") else 2)
     compare(imported, block, p, TOKENS)
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_tiled", "gathered", "gathered_one"])
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "gathered", "gathered_one"])
 def test_any_number_of_tokens(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, None)
     assert [count(imported, o) for o in ("dispatch", "grouped_matmul", "combine")] == [
-        1, 3 if name == "dense_tiled" else 2, 1]
+        1, 3 if name in ("dense_tiled", "tunix") else 2, 1]
     for tokens in (0, 1, TOKENS):
         compare(imported, block, p, tokens)
 

@@ -46,12 +46,15 @@ struct Created : RewriterBase::Listener {
 };
 } // namespace
 
-Value RowGrouper::group(Value value, const Axes &axes) {
+Value RowGrouper::group(Value value, const Axes &axes, Value weights,
+                        bool transposed, Type element) {
   Created created(sink->getBlock());
   OpBuilder::Listener *before = rewriter.getListener();
   rewriter.setListener(&created);
   rewriter.setInsertionPoint(sink);
   Value rows = rowsOf(value, axes);
+  if (rows && weights)
+    rows = buildProduct(rows, weights, transposed, element);
   rewriter.setListener(before);
   // Without weights it is no layer of experts.
   if (!usesWeights)
@@ -371,29 +374,34 @@ Value RowGrouper::buildDot(Operation *op, const Axes &axes) {
     Value rows = rowsOf(dot->operand(1 - i), of);
     if (!rows)
       return {};
-    Type element = tensorOf(op->getResult(0)).getElementType();
-    RankedTensorType type = tensorOf(weights->first);
-    int64_t k = type.getDimSize(weights->second ? 2 : 1),
-            n = type.getDimSize(weights->second ? 1 : 2);
-    if (!isRowFloat(element) || !isRowFloat(type.getElementType()) ||
-        type.getElementType() != tensorOf(rows).getElementType() ||
-        tensorOf(rows).getDimSize(1) != k)
-      return {};
-    Location loc = op->getLoc();
-    Value init = tensor::EmptyOp::create(
-        rewriter, loc,
-        ArrayRef<OpFoldResult>{rowCount(), rewriter.getIndexAttr(n)}, element);
-    auto matmul = GroupedMatmulOp::create(
-        rewriter, loc, init.getType(), rows, /*gather=*/nullptr,
-        dispatches.front().second.getOffsets(), weights->first,
-        /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
-        /*extras=*/ValueRange(), init, weights->second, /*panels=*/nullptr,
-        /*maps=*/nullptr, /*first=*/nullptr, /*blocks=*/nullptr);
-    buildEpilogue(rewriter, matmul, element);
-    usesWeights = true;
-    return matmul.getResult();
+    return buildProduct(rows, weights->first, weights->second,
+                        tensorOf(op->getResult(0)).getElementType());
   }
   return {};
+}
+
+Value RowGrouper::buildProduct(Value rows, Value weights, bool transposed,
+                               Type element) {
+  RankedTensorType type = tensorOf(weights);
+  int64_t k = type.getDimSize(transposed ? 2 : 1),
+          n = type.getDimSize(transposed ? 1 : 2);
+  if (!isRowFloat(element) || !isRowFloat(type.getElementType()) ||
+      type.getElementType() != tensorOf(rows).getElementType() ||
+      tensorOf(rows).getDimSize(1) != k)
+    return {};
+  Location loc = sink->getLoc();
+  Value init = tensor::EmptyOp::create(
+      rewriter, loc,
+      ArrayRef<OpFoldResult>{rowCount(), rewriter.getIndexAttr(n)}, element);
+  auto matmul = GroupedMatmulOp::create(
+      rewriter, loc, init.getType(), rows, /*gather=*/nullptr,
+      dispatches.front().second.getOffsets(), weights,
+      /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
+      /*extras=*/ValueRange(), init, transposed, /*panels=*/nullptr,
+      /*maps=*/nullptr, /*first=*/nullptr, /*blocks=*/nullptr);
+  buildEpilogue(rewriter, matmul, element);
+  usesWeights = true;
+  return matmul.getResult();
 }
 
 //===----------------------------------------------------------------------===//

@@ -32,8 +32,10 @@ public:
 
   /// Returns the grouped rows [R, n] of a value with these axes; null if it is
   /// no function of the rows and the weights of their experts. What was created
-  /// is erased then.
-  Value group(Value value, const Axes &axes);
+  /// is erased then. With `weights` [E, n, m], or transposed [E, m, n], those
+  /// of the product with them.
+  Value group(Value value, const Axes &axes, Value weights = {},
+              bool transposed = false, Type element = {});
   /// The rows of the choices, of the grouped rows that group() returned.
   Value getPositions() { return dispatches.front().second.getPositions(); }
 
@@ -42,6 +44,7 @@ private:
   Value build(Value value, const Axes &axes);
   Value buildFromOperands(Value value, const Axes &axes);
   Value buildDot(Operation *op, const Axes &axes);
+  Value buildProduct(Value rows, Value weights, bool transposed, Type element);
   Value buildElementwise(Operation *op, const Axes &axes);
   Value buildBias(Operation *op, const Axes &axes);
   Value buildColumns(Operation *op, const Axes &axes);

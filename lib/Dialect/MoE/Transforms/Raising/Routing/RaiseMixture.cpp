@@ -28,6 +28,9 @@ struct Mixture {
   Selector selector; // the weights
   Value rows;
   Axes axes;
+  // Of a product that is summed over the experts, too: its weights.
+  Value product = {};
+  bool transposed = false;
 };
 } // namespace
 
@@ -108,6 +111,87 @@ static SmallVector<Mixture> matchDot(Operation *op, Routing &routing) {
   return found;
 }
 
+/// Returns the product whose factors are the rows [.., e, ..] and a mask of
+/// weights, where the dimensions have these axes.
+static std::optional<Mixture> matchWeighted(Value value, const Axes &axes,
+                                            Routing &routing) {
+  Operation *op = value.getDefiningOp();
+  bool isProduct = isNamed(op, "stablehlo.multiply");
+  std::optional<Contraction> dot =
+      op && !isProduct ? readContraction(op) : std::nullopt;
+  if (!isProduct && !dot)
+    return std::nullopt;
+  for (unsigned i : {0u, 1u}) {
+    std::optional<Selector> selector = routing.selectors.get(op->getOperand(i));
+    if (!selector || layoutOf(*selector) != RowLayout::Dense)
+      continue;
+    Axes of = axes, mask;
+    if (dot) {
+      // All dimensions stay: each element is multiplied.
+      auto axesOf = [&](ArrayRef<unsigned> loops) {
+        Axes found;
+        for (unsigned loop : loops) {
+          auto at = llvm::find(dot->outLoops, loop);
+          found.push_back(at == dot->outLoops.end()
+                              ? "?"
+                              : axes[at - dot->outLoops.begin()]);
+        }
+        return found;
+      };
+      mask = axesOf(dot->loops(i));
+      of = axesOf(dot->loops(1 - i));
+      if (of.size() != axes.size())
+        continue;
+    } else {
+      mask = axes;
+      for (std::string &names : mask)
+        if (names == "n")
+          names = "*";
+    }
+    if (selector->axes == mask && countAxis(of, '?') == 0)
+      return Mixture{RowLayout::Dense, *selector,
+                     dot ? dot->operand(1 - i) : op->getOperand(1 - i), of};
+  }
+  return std::nullopt;
+}
+
+/// A product of weighted rows [t, e, x] with weights [e, x, n] that is summed
+/// over the experts, as einsums of three operands are.
+static SmallVector<Mixture> matchSummedDot(Operation *op, Routing &routing) {
+  auto result = tensorOf(op->getResult(0));
+  std::optional<Contraction> dot = readContraction(op);
+  if (!dot || !result || result.getRank() != 2)
+    return {};
+  for (unsigned i : {0u, 1u}) {
+    RankedTensorType type = tensorOf(dot->operand(i));
+    ArrayRef<unsigned> loops = dot->loops(i);
+    if (!type || type.getRank() != 3 || !type.hasStaticShape() ||
+        dot->loops(1 - i).size() != 3)
+      continue;
+    bool transposed = loops[1] == dot->outLoops[1];
+    unsigned expert = loops[0], contracted = loops[transposed ? 2 : 1];
+    if (loops[transposed ? 1 : 2] != dot->outLoops[1])
+      continue;
+    Axes axes;
+    for (unsigned loop : dot->loops(1 - i))
+      axes.push_back(loop == dot->outLoops[0] ? "t"
+                     : loop == expert         ? "e"
+                     : loop == contracted     ? "n"
+                                              : "?");
+    if (countAxis(axes, 't') != 1 || countAxis(axes, 'e') != 1 ||
+        countAxis(axes, 'n') != 1)
+      continue;
+    std::optional<Mixture> found =
+        matchWeighted(dot->operand(1 - i), axes, routing);
+    if (!found || type.getDimSize(0) != Choices::expertsOf(found->selector.ids))
+      continue;
+    found->product = dot->operand(i);
+    found->transposed = transposed;
+    return {*found};
+  }
+  return {};
+}
+
 /// Returns the product whose elements `value` has, perhaps in another shape,
 /// with its axes for those of `value`.
 static Operation *skipReshapes(Value value, Axes &axes,
@@ -185,13 +269,17 @@ bool mlir::moe::raising::raiseMixture(Operation *op, Routing &routing) {
   if (routing.gates.empty())
     return false;
   SmallVector<Mixture> found;
-  if (isNamed(op, "stablehlo.dot_general"))
+  if (isNamed(op, "stablehlo.dot_general")) {
     found = matchDot(op, routing);
-  else if (isNamed(op, "stablehlo.reduce"))
+    found.append(matchSummedDot(op, routing));
+  } else if (isNamed(op, "stablehlo.reduce")) {
     found = matchSum(op, routing);
+  }
   for (Mixture &mixture : found) {
     RowGrouper grouper(routing, op, mixture.layout, mixture.selector);
-    Value rows = grouper.group(mixture.rows, mixture.axes);
+    Value rows = grouper.group(mixture.rows, mixture.axes, mixture.product,
+                               mixture.transposed,
+                               getElementTypeOrSelf(op->getResult(0)));
     if (rows && replaceByCombination(op, routing, rows, grouper.getPositions(),
                                      mixture.selector.weights, {}))
       return true;

@@ -531,32 +531,51 @@ void Selectors::visitDot(Operation *op) {
   set(op, *made);
 }
 
+/// Returns the columns that a scatter sets in each row, [T, K, 1]: by pairs of
+/// the row and the column, or as one for each row.
+static Value scatteredColumns(Operation *op, const Selectors &selectors) {
+  std::string text = textOf(op, "scatter_dimension_numbers");
+  Value indices = op->getOperand(1);
+  RankedTensorType type = tensorOf(indices);
+  if (!type || type.getRank() != 3 ||
+      integersIn(text, "update_window_dims") != Dims{} ||
+      integersIn(text, "index_vector_dim") != Dims{2})
+    return {};
+  if (integersIn(text, "input_batching_dims") == Dims{0})
+    return integersIn(text, "scatter_indices_batching_dims") == Dims{0} &&
+                   integersIn(text, "inserted_window_dims") == Dims{1} &&
+                   integersIn(text, "scatter_dims_to_operand_dims") == Dims{1}
+               ? indices
+               : Value();
+  Operation *pairs = definedBy(indices, "stablehlo.concatenate");
+  if (!pairs || pairs->getNumOperands() != 2 ||
+      integersOf(pairs, "dimension") != Dims{2} ||
+      integersIn(text, "inserted_window_dims") != Dims{0, 1} ||
+      integersIn(text, "scatter_dims_to_operand_dims") != Dims{0, 1} ||
+      integersIn(text, "input_batching_dims") != Dims{})
+    return {};
+  std::optional<Selector> rows = selectors.get(pairs->getOperand(0));
+  return rows && rows->kind == Selector::Index &&
+                 rows->axes == Axes{"i", type.getDimSize(1) == 1 ? "" : "*", ""}
+             ? pairs->getOperand(1)
+             : Value();
+}
+
 void Selectors::visitScatter(Operation *op) {
   // weights[t, k] at [t, ids[t, k]] of zeros [T, E].
   if (op->getNumOperands() != 3 || splatOf(op->getOperand(0)) != 0.0 ||
       op->getResult(0).getType() != op->getOperand(0).getType())
     return;
   Update update = updateOf(op);
-  std::string text = textOf(op, "scatter_dimension_numbers");
-  Operation *pairs = definedBy(op->getOperand(1), "stablehlo.concatenate");
-  if ((update != Update::Set && update != Update::Add) || !pairs ||
-      pairs->getNumOperands() != 2 ||
-      integersOf(pairs, "dimension") != Dims{2} ||
-      integersIn(text, "update_window_dims") != Dims{} ||
-      integersIn(text, "inserted_window_dims") != Dims{0, 1} ||
-      integersIn(text, "scatter_dims_to_operand_dims") != Dims{0, 1} ||
-      integersIn(text, "input_batching_dims") != Dims{} ||
-      integersIn(text, "index_vector_dim") != Dims{2})
+  Value columns = scatteredColumns(op, *this);
+  if ((update != Update::Set && update != Update::Add) || !columns)
     return;
-  std::optional<Selector> tokens = get(pairs->getOperand(0)),
-                          experts = get(pairs->getOperand(1));
+  std::optional<Selector> experts = get(columns);
   Value weights = op->getOperand(2);
   RankedTensorType type = tensorOf(op->getOperand(0)),
-                   places = tensorOf(pairs->getOperand(1));
-  if (!tokens || !experts || tokens->kind != Selector::Index ||
-      experts->kind != Selector::Ids ||
+                   places = tensorOf(columns);
+  if (!experts || experts->kind != Selector::Ids ||
       experts->axes != Axes{"t", topKOf(experts->ids) == 1 ? "" : "k", ""} ||
-      tokens->axes != Axes{"i", topKOf(experts->ids) == 1 ? "" : "*", ""} ||
       places.getDimSize(1) != topKOf(experts->ids) || type.getRank() != 2 ||
       type.getDimSize(1) != Choices::expertsOf(experts->ids) ||
       !haveSameRows(op->getOperand(0), experts->ids))
