@@ -24,6 +24,7 @@
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.capi.h.inc"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.capi.h.inc"
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.capi.h.inc"
+#include "moe/Dialect/MoE/Transforms/Training/Passes.capi.h.inc"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.capi.h.inc"
 #include "moe/Target/NVPTX/Passes.capi.h.inc"
 #include "moe/Transforms/Passes.capi.h.inc"

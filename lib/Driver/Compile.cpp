@@ -10,6 +10,7 @@
 #include "moe/Dialect/MoE/Transforms/Passes.h"
 #include "moe/Driver/Driver.h"
 #include "moe/InitAll.h"
+#include "moe/Pipelines/Pipelines.h"
 #include "moe/Target/CodeEmission.h"
 #include "moe/Target/Remarks.h"
 #include "moe/Transforms/Passes.h"
@@ -79,6 +80,22 @@ LogicalResult mlir::moe::exposeRoutes(ModuleOp module,
   return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
 }
 
+LogicalResult mlir::moe::addBackward(ModuleOp module,
+                                     const CompileOptions &options) {
+  if (options.backward.empty())
+    return success();
+  TrainingPipelineOptions training;
+  if (options.backward != "all") {
+    SmallVector<StringRef> names;
+    StringRef(options.backward).split(names, ',');
+    for (StringRef name : names)
+      training.arguments.push_back(name.str());
+  }
+  PassManager manager(module.getContext());
+  buildTrainingPipeline(manager, training);
+  return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
+}
+
 void mlir::moe::setActivations(ModuleOp module, const TargetDescription &target,
                                const CompileOptions &options) {
   if (options.activations.empty())
@@ -135,7 +152,8 @@ FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
   for (auto [i, target] : llvm::enumerate(targets)) {
     program.modules.push_back(module.clone());
     ModuleOp copy = *program.modules.back();
-    if (failed(exposeRoutes(copy, options)))
+    if (failed(exposeRoutes(copy, options)) ||
+        failed(addBackward(copy, options)))
       return failure();
     setActivations(copy, target, options);
     if (failed(quantizeWeights(copy, options)))

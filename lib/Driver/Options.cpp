@@ -32,6 +32,11 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "route_weights; replay, as inputs of these names; or replay-ids, whose "
      "weights the gate computes",
      &CompileOptions::routes},
+    {"backward", "arguments",
+     "Adds the backward function of each layer, NAME_backward, with the "
+     "gradients by these arguments, names or numbers separated by commas, or "
+     "all. The layer returns what that takes after its results",
+     &CompileOptions::backward},
     {"quantize", "format",
      "Format in which the layer keeps the 16- or 32-bit weights of its experts "
      "and shared experts: int4[:GROUP], int8[:GROUP], mxfp4 or "

@@ -167,6 +167,7 @@ void mlir::moe::registerAllPasses() {
   registerMoEFusionPasses();
   registerMoENVPTXPasses();
   registerMoERaisingPasses();
+  registerMoETrainingPasses();
   registerMoERuntimePasses();
 }
 

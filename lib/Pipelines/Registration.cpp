@@ -32,6 +32,10 @@ void mlir::moe::registerPipelines() {
   PassPipelineRegistration<FusionPipelineOptions>(
       "moe-fuse", "Fuse moe operations into grouped matmuls",
       buildFusionPipeline);
+  PassPipelineRegistration<TrainingPipelineOptions>(
+      "moe-training",
+      "Fuse moe operations and add the backward function of each layer",
+      buildTrainingPipeline);
   PassPipelineRegistration<LoweringOptions>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",

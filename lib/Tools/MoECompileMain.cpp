@@ -241,7 +241,8 @@ OwningOpRef<ModuleOp> CompileTool::read(MLIRContext &context,
 
 int CompileTool::compile(ModuleOp module, const moe::RemarkListener &remarks) {
   bool isUnchanged = !options.wantsPlan() && options.activations.empty() &&
-                     options.quantize.empty() && options.routes.empty();
+                     options.quantize.empty() && options.routes.empty() &&
+                     options.backward.empty();
   if (emit == Emit::MLIR && isUnchanged)
     return write(print(module));
   auto targets = moe::parseTargets(options.target);
@@ -261,7 +262,8 @@ int CompileTool::compile(ModuleOp module, const moe::RemarkListener &remarks) {
                                                       : moe::PlanFormat::None;
     std::string report;
     llvm::raw_string_ostream stream(report);
-    if (failed(moe::exposeRoutes(module, options)))
+    if (failed(moe::exposeRoutes(module, options)) ||
+        failed(moe::addBackward(module, options)))
       return 1;
     moe::setActivations(module, targets->front(), options);
     if (failed(moe::quantizeWeights(module, options)))

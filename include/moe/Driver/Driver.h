@@ -61,6 +61,10 @@ getVariants(llvm::StringRef pipeline, const TargetDescription &target,
 /// options ask for that. Fails after a diagnostic.
 LogicalResult exposeRoutes(ModuleOp module, const CompileOptions &options);
 
+/// Adds the backward functions of `module`, if the options ask for them. Fails
+/// after a diagnostic.
+LogicalResult addBackward(ModuleOp module, const CompileOptions &options);
+
 /// Sets the `moe.activations` that the options give, if any, on the functions
 /// of `module`. Warns where the kernels of `target` ignore it.
 void setActivations(ModuleOp module, const TargetDescription &target,

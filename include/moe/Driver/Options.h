@@ -24,6 +24,7 @@ struct CompileOptions {
   std::string target = "host";
   std::string pipeline = "moe-cpu";
   std::string routes;
+  std::string backward;
   std::string quantize;
   std::string activations;
   std::string tokens;

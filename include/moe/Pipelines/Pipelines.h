@@ -47,6 +47,19 @@ struct FusionPipelineOptions : PassPipelineOptions<FusionPipelineOptions> {
 void buildFusionPipeline(OpPassManager &pm,
                          const FusionPipelineOptions &options);
 
+/// Options of training.
+struct TrainingPipelineOptions : PassPipelineOptions<TrainingPipelineOptions> {
+  ListOption<std::string> arguments{
+      *this, "arguments",
+      llvm::cl::desc("arguments with a gradient, by name or number; none for "
+                     "all tensors of floats")};
+};
+
+/// Training: fuses each layer as written, and adds its backward function. The
+/// other pipelines lower both.
+void buildTrainingPipeline(OpPassManager &pm,
+                           const TrainingPipelineOptions &options);
+
 /// Options that describe the CPU to kernels; the defaults are those of every
 /// x86-64.
 struct CPUPipelineOptions : PassPipelineOptions<CPUPipelineOptions> {
@@ -109,8 +122,8 @@ void buildGPUToBuffersPipeline(OpPassManager &pm,
                                const GPUPipelineOptions &options);
 
 /// Make the pipelines available by name: `moe-cpu`, `moe-cpu-to-buffers`,
-/// `moe-gpu`, `moe-gpu-to-buffers`, `moe-fuse`, `moe-reference`,
-/// `moe-reference-to-buffers`, `moe-lower-to-llvm`.
+/// `moe-gpu`, `moe-gpu-to-buffers`, `moe-fuse`, `moe-training`,
+/// `moe-reference`, `moe-reference-to-buffers`, `moe-lower-to-llvm`.
 void registerPipelines();
 
 } // namespace mlir::moe

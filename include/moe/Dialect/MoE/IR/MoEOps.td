@@ -373,8 +373,8 @@ def MoE_YieldOp : MoE_Op<"yield", [
   let summary = "return the values of a region";
   let description = [{
     Ends the region of `moe.expert` with the rows of the expert, `[n, H']` for
-    `n` input rows, the epilogue of `moe.grouped_matmul` with an element of each result, and
-    the region of `moe.fused` with its results.
+    `n` input rows, the epilogue of `moe.grouped_matmul` with an element of
+    each result, and the region of `moe.fused` with its results.
 
     ```mlir
     func.func @identity(%grouped: tensor<?x4xf32>, %offsets: tensor<3xi32>)

@@ -12,5 +12,6 @@
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.h"
+#include "moe/Dialect/MoE/Transforms/Training/Passes.h"
 
 #endif // MOE_DIALECT_MOE_TRANSFORMS_PASSES_H

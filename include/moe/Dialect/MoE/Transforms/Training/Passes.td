@@ -1,0 +1,61 @@
+//===- Passes.td - Training --------------------------------*- tablegen -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_DIALECT_MOE_TRANSFORMS_TRAINING_PASSES_TD
+#define MOE_DIALECT_MOE_TRANSFORMS_TRAINING_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def MoEDifferentiate : Pass<"moe-differentiate", "::mlir::ModuleOp"> {
+  let summary = "Add the backward function of each layer";
+  let description = [{
+    For each public function `NAME` with a `moe` operation, adds `NAME_backward`
+    (reverse mode). It takes the arguments of `NAME` that it needs, the tensors
+    that `NAME` saves, and the gradient of each float result; it returns the
+    gradient of each float argument, in the type of the argument. `NAME` returns
+    what it saves after its own results.
+
+    The function consists of the operations that `moe-fuse` leaves. Saved are
+    the ids and weights of `moe.gate`, its logits, the results of `moe.route`,
+    and the accumulators of a `moe.grouped_matmul` whose epilogue is not linear,
+    in the type of its rows: nothing has a row of the hidden size for each
+    choice. Other values are computed again. Tensors with a row for each choice
+    are saved as `[T, K, ...]`, since the caller allocates for T tokens.
+
+    - `moe.gather_sum` of the last matmul: the gradient by the weights is the
+      dot product of the activation and of its gradient before the weight, over
+      the intermediate size. The outputs of the experts are neither saved nor
+      computed again.
+    - `moe.grouped_matmul`: one with transposed weights for the rows, whose
+      epilogue is the derivative of the epilogue before it, and
+      `moe.grouped_contract` for the weights. An expert without rows has zeros.
+    - `moe.gate`: `moe.gate_gradient`.
+    - `linalg.generic` and regions: rules of arith and math, in f32. The
+      gradient of a maximum or minimum goes to the operand that is strictly the
+      largest or smallest, and to the last one otherwise, so that ReLU has 0 at
+      0.
+
+    The choice of experts, integers and comparisons are constant. Any other
+    operation between an argument and a result is an error. With `arguments`
+    only those of these names (`moe.name`) or numbers have a gradient, and what
+    only others need is neither saved nor computed.
+  }];
+  let options = [
+    ListOption<"arguments", "arguments", "std::string",
+               "arguments with a gradient, by name or number; none for all "
+               "tensors of floats">
+  ];
+  let statistics = [
+    Statistic<"numFunctions", "functions", "backward functions added">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::moe::MoEDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+}
+
+#endif // MOE_DIALECT_MOE_TRANSFORMS_TRAINING_PASSES_TD

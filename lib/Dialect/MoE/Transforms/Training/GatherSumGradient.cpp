@@ -1,0 +1,310 @@
+//===- GatherSumGradient.cpp - Gradients of combine, dispatch and gate ----===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The operations that move rows between tokens and choices.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Gradients.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static Value toF32(ImplicitLocOpBuilder &b, Value value) {
+  return value.getType().isF32()
+             ? value
+             : arith::ExtFOp::create(b, b.getF32Type(), value).getResult();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.gate
+//===----------------------------------------------------------------------===//
+
+LogicalResult mlir::moe::differentiate(GateOp op, Gradients &g) {
+  // The ids no longer tell which choices the softmax ran over.
+  if (op.getThreshold() && op.getOrder() == Order::SelectThenScore &&
+      op.getScore() == Score::Softmax)
+    return op.emitOpError("has no gradient: a threshold leaves out choices "
+                          "after the softmax of the selected logits");
+  Value gradient = g.of(op.getWeights());
+  Value noise = op.getNoise() ? g.forward(op.getNoise()) : Value();
+  auto logits = GateGradientOp::create(
+      g.b, g.forward(op.getLogits()), g.forward(op.getIds()), gradient, noise,
+      op.getScoreAttr(), op.getScoreAxisAttr(), op.getOrderAttr(),
+      op.getMarginAttr(), op.getNormalizeAttr(), op.getScaleAttr());
+  g.add(op.getLogits(), logits);
+  if (op.getNoise())
+    g.add(op.getNoise(), logits);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Choices and rows
+//===----------------------------------------------------------------------===//
+
+/// Scatters the tokens and the weights of the choices to their rows: `[R]` i32,
+/// -1 for a row without a choice, and `[R]` f32, where there are weights.
+static std::pair<Value, Value> scatterChoices(Gradients &g, Value positions,
+                                              Value weights,
+                                              OpFoldResult rows) {
+  ImplicitLocOpBuilder &b = g.b;
+  Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(-1));
+  Value tokens =
+      linalg::FillOp::create(b, none, g.empty({rows}, b.getI32Type()))
+          .getResult(0);
+  SmallVector<Value> inits{tokens};
+  if (weights)
+    inits.push_back(g.zeros({rows}, b.getF32Type()));
+  Value zero = arith::ConstantIndexOp::create(b, 0),
+        one = arith::ConstantIndexOp::create(b, 1);
+  auto extent = [&](OpFoldResult size) {
+    return getValueOrCreateConstantIndexOp(b, b.getLoc(), size);
+  };
+  Value count = extent(rows);
+  auto loop =
+      [&](Value bound, ValueRange inits,
+          llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+        auto each = scf::ForOp::create(b, zero, bound, one, inits);
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(each.getBody());
+        scf::YieldOp::create(
+            b, body(each.getInductionVar(), each.getRegionIterArgs()));
+        return llvm::to_vector_of<Value>(each.getResults());
+      };
+  SmallVector<Value> results =
+      loop(extent(g.size(positions, 0)), inits, [&](Value t, ValueRange outer) {
+        return loop(
+            extent(g.size(positions, 1)), outer,
+            [&](Value k, ValueRange inner) -> SmallVector<Value> {
+              Value row = arith::IndexCastOp::create(
+                  b, b.getIndexType(),
+                  tensor::ExtractOp::create(b, positions, ValueRange{t, k}));
+              Value kept = arith::CmpIOp::create(b, arith::CmpIPredicate::ult,
+                                                 row, count);
+              auto choice = scf::IfOp::create(b, inner.getTypes(), kept, true);
+              OpBuilder::InsertionGuard guard(b);
+              b.setInsertionPointToStart(choice.elseBlock());
+              scf::YieldOp::create(b, inner);
+              b.setInsertionPointToStart(choice.thenBlock());
+              Value token = arith::IndexCastOp::create(b, b.getI32Type(), t);
+              SmallVector<Value> next{
+                  tensor::InsertOp::create(b, token, inner[0], row)};
+              if (weights) {
+                Value weight =
+                    tensor::ExtractOp::create(b, weights, ValueRange{t, k});
+                next.push_back(
+                    tensor::InsertOp::create(b, weight, inner[1], row));
+              }
+              scf::YieldOp::create(b, next);
+              return llvm::to_vector_of<Value>(choice.getResults());
+            });
+      });
+  return {results[0], weights ? results[1] : Value()};
+}
+
+/// Builds `[T, K]` in f32: `kept(row)` for a choice at a position in range,
+/// `otherwise()` or 0 for one that is not; the bodies get (t, k).
+static Value mapChoices(
+    Gradients &g, Value positions, OpFoldResult rows,
+    llvm::function_ref<Value(ImplicitLocOpBuilder &, Value row, Value t)> kept,
+    llvm::function_ref<Value(ImplicitLocOpBuilder &, Value t)> otherwise) {
+  ImplicitLocOpBuilder &b = g.b;
+  Value init = g.empty(g.sizes(positions), b.getF32Type());
+  Value count = getValueOrCreateConstantIndexOp(b, b.getLoc(), rows);
+  AffineMap map = b.getMultiDimIdentityMap(2);
+  return linalg::GenericOp::create(
+             b, init.getType(), positions, init,
+             SmallVector<AffineMap>{map, map},
+             SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+             [&](OpBuilder &builder, Location loc, ValueRange arguments) {
+               ImplicitLocOpBuilder inner(loc, builder);
+               Value row = arith::IndexCastOp::create(
+                   inner, inner.getIndexType(), arguments[0]);
+               Value t = linalg::IndexOp::create(inner, 0);
+               Value exists = arith::CmpIOp::create(
+                   inner, arith::CmpIPredicate::ult, row, count);
+               auto choice =
+                   scf::IfOp::create(inner, inner.getF32Type(), exists, true);
+               {
+                 OpBuilder::InsertionGuard guard(inner);
+                 inner.setInsertionPointToStart(choice.thenBlock());
+                 scf::YieldOp::create(inner, kept(inner, row, t));
+                 inner.setInsertionPointToStart(choice.elseBlock());
+                 Value zero = otherwise
+                                  ? otherwise(inner, t)
+                                  : arith::ConstantOp::create(
+                                        inner, inner.getF32FloatAttr(0.0));
+                 scf::YieldOp::create(inner, zero);
+               }
+               linalg::YieldOp::create(inner, choice.getResult(0));
+             })
+      .getResult(0);
+}
+
+/// Dot product of two rows, in f32 over ascending columns.
+static Value dotOfRows(ImplicitLocOpBuilder &b, Value x, Value xRow, Value y,
+                       Value yRow, int64_t columns) {
+  Value zero = arith::ConstantIndexOp::create(b, 0),
+        one = arith::ConstantIndexOp::create(b, 1),
+        bound = arith::ConstantIndexOp::create(b, columns);
+  Value start = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0));
+  auto loop = scf::ForOp::create(b, zero, bound, one, start);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  Value h = loop.getInductionVar();
+  Value left = tensor::ExtractOp::create(b, x, ValueRange{xRow, h}),
+        right = tensor::ExtractOp::create(b, y, ValueRange{yRow, h});
+  Value product = arith::MulFOp::create(b, toF32(b, left), toF32(b, right));
+  Value sum = arith::AddFOp::create(b, loop.getRegionIterArg(0), product);
+  scf::YieldOp::create(b, sum);
+  return loop.getResult(0);
+}
+
+//===----------------------------------------------------------------------===//
+// moe.gather_sum
+//===----------------------------------------------------------------------===//
+
+/// Returns the indices of the tokens of the rows if the positions are those of
+/// a route.
+static Value tokensOf(Value positions) {
+  auto route = positions.getDefiningOp<RouteOp>();
+  return route && positions == route.getPositions() ? route.getTokens()
+                                                    : Value();
+}
+
+/// The gradient of `dropped`: the weights of the choices that no row has, times
+/// the gradient of the result.
+static void addDropped(GatherSumOp op, Gradients &g, Value gradient,
+                       Value positions, Value weights, OpFoldResult rows) {
+  ImplicitLocOpBuilder &b = g.b;
+  Value none = mapChoices(
+      g, positions, rows,
+      [](ImplicitLocOpBuilder &inner, Value, Value) -> Value {
+        return arith::ConstantOp::create(inner, inner.getF32FloatAttr(0.0));
+      },
+      [&](ImplicitLocOpBuilder &inner, Value t) -> Value {
+        if (!weights)
+          return arith::ConstantOp::create(inner, inner.getF32FloatAttr(1.0));
+        Value k = linalg::IndexOp::create(inner, 1);
+        return tensor::ExtractOp::create(inner, weights, ValueRange{t, k});
+      });
+  // d[t, h] = (Σ_k none[t, k]) · gradient[t, h]
+  Value start = g.zeros(g.sizes(gradient), b.getF32Type());
+  MLIRContext *context = b.getContext();
+  auto map = [&](ArrayRef<unsigned> dims) {
+    return AffineMap::getMultiDimMapWithTargets(3, dims, context);
+  };
+  auto sum = linalg::GenericOp::create(
+      b, start.getType(), ValueRange{gradient, none}, start,
+      SmallVector<AffineMap>{map({0, 1}), map({0, 2}), map({0, 1})},
+      SmallVector<utils::IteratorType>{utils::IteratorType::parallel,
+                                       utils::IteratorType::parallel,
+                                       utils::IteratorType::reduction},
+      [](OpBuilder &builder, Location loc, ValueRange v) {
+        ImplicitLocOpBuilder inner(loc, builder);
+        Value product = arith::MulFOp::create(inner, toF32(inner, v[0]), v[1]);
+        Value total = arith::AddFOp::create(inner, v[2], product);
+        linalg::YieldOp::create(inner, total);
+      });
+  g.add(op.getDropped(), sum.getResult(0));
+}
+
+LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
+  ImplicitLocOpBuilder &b = g.b;
+  Value gradient = g.of(op.getResult()), rows = op.getRows();
+  Value positions = g.forward(op.getPositions());
+  Value weights = op.getWeights() ? g.forward(op.getWeights()) : Value();
+  bool weightsActive = op.getWeights() && g.isActive(op.getWeights());
+  Value tokens = tokensOf(op.getPositions());
+  auto matmul = rows.getDefiningOp<GroupedMatmulOp>();
+  bool dotsFromMatmul = weightsActive && matmul && isLinear(matmul) &&
+                        hasDots(matmul) && g.isActive(rows) && tokens &&
+                        llvm::all_of(rows.getUsers(), [&](Operation *user) {
+                          return user == op || isa<tensor::DimOp>(user);
+                        });
+  // The rows themselves are only needed where their dot products are not known
+  // otherwise.
+  OpFoldResult count;
+  Value kept;
+  if (tokens) {
+    kept = g.forward(tokens);
+    count = g.size(kept, 0);
+  } else {
+    count = g.size(g.forward(rows), 0);
+  }
+  auto [scattered, scale] = scatterChoices(g, positions, weights, count);
+  if (!kept)
+    kept = scattered;
+  int64_t columns = cast<RankedTensorType>(rows.getType()).getDimSize(1);
+
+  Value dots;
+  RowGradient ofRows{gradient, kept, scale};
+  if (dotsFromMatmul) {
+    if (failed(differentiateLinear(matmul, ofRows, g, &dots)))
+      return failure();
+    g.setDone(matmul);
+  } else {
+    g.add(rows, ofRows);
+  }
+  if (weightsActive) {
+    Value forwardRows = dots ? Value() : g.forward(rows);
+    Value dropped = op.getDropped() ? g.forward(op.getDropped()) : Value();
+    auto ofDropped = [&](ImplicitLocOpBuilder &inner, Value t) {
+      return dotOfRows(inner, gradient, t, dropped, t, columns);
+    };
+    using Otherwise = llvm::function_ref<Value(ImplicitLocOpBuilder &, Value)>;
+    Value ofWeights = mapChoices(
+        g, positions, count,
+        [&](ImplicitLocOpBuilder &inner, Value row, Value t) -> Value {
+          if (dots)
+            return tensor::ExtractOp::create(inner, dots, row);
+          return dotOfRows(inner, gradient, t, forwardRows, row, columns);
+        },
+        dropped ? Otherwise(ofDropped) : Otherwise());
+    g.add(op.getWeights(), ofWeights);
+  }
+  if (op.getDropped() && g.isActive(op.getDropped()))
+    addDropped(op, g, gradient, positions, weights, count);
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// moe.dispatch
+//===----------------------------------------------------------------------===//
+
+LogicalResult mlir::moe::differentiate(DispatchOp op, Gradients &g) {
+  ImplicitLocOpBuilder &b = g.b;
+  Value gradient = g.of(op.getGrouped());
+  Value positions = g.forward(op.getPositions());
+  Value weights;
+  if (op.getScaleRows())
+    weights = g.convert(g.forward(op.getWeights()), b.getF32Type());
+  auto rowsType = op.getRows().getType();
+  if (g.isActive(op.getRows())) {
+    Value init =
+        g.empty({g.size(positions, 0), b.getIndexAttr(rowsType.getDimSize(1))},
+                rowsType.getElementType());
+    g.add(op.getRows(),
+          GatherSumOp::create(b, init.getType(), gradient, positions, weights,
+                              /*dropped=*/Value(), init)
+              .getResult());
+  }
+  if (weights && g.isActive(op.getWeights())) {
+    Value rows = g.forward(op.getRows());
+    g.add(op.getWeights(),
+          mapChoices(
+              g, positions, g.size(gradient, 0),
+              [&](ImplicitLocOpBuilder &inner, Value row, Value t) {
+                return dotOfRows(inner, rows, t, gradient, row,
+                                 rowsType.getDimSize(1));
+              },
+              nullptr));
+  }
+  return success();
+}
