@@ -366,9 +366,13 @@ public:
     std::vector<std::string> events;
     std::istringstream lines(read().substr(begin));
     const std::string key = "{\"event\": \"";
-    for (std::string line; std::getline(lines, line);)
-      events.push_back(
-          line.substr(key.size(), line.find('"', key.size()) - key.size()));
+    for (std::string line; std::getline(lines, line);) {
+      std::string event =
+          line.substr(key.size(), line.find('"', key.size()) - key.size());
+      // Of a launch: nobody asked for it.
+      if (event != "end")
+        events.push_back(event);
+    }
     return events;
   }
 
