@@ -47,7 +47,7 @@ def check_graph(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.T
     like = rows.meta["val"]
     if like.is_meta:
         return
-    some = [(n, 1.0, 0.0) for n in {1, *counts}]
+    some = [((n, 1.0, 0.0),) for n in {1, *counts}]
     for x in _samples(like, [*some, *_SAMPLES] if supposes else some):
         tokens = x.numel() // x.shape[-1]
         with unchanged(module), torch.no_grad():
@@ -81,15 +81,18 @@ def _differs(name: str, tokens: int, supposes: bool, text: str) -> MoEError:
                     f"as {tokens} row{'s' if tokens > 1 else ''} show{'' if tokens > 1 else 's'}")
 
 
-# Numbers of tokens, with what is multiplied with and added to random rows.
-_SAMPLES = ((2, 1.0, 0.0), (3, 4.0, 0.0), (64, 1.0, 0.0), (17, 1.0, 3.0), (17, 1.0, -3.0),
-            (13, 0.0, 1.0))
+# Rows that few experts get, as many of one kind do, and rows that all of them get: numbers of
+# tokens, with what random rows are multiplied with, and what is added. Each costs the module a
+# call, and large experts take theirs.
+_SAMPLES = (((2, 1.0, 0.0),), ((13, 0.0, 1.0),),
+            ((24, 1.0, 0.0), (8, 4.0, 0.0), (17, 1.0, 3.0), (18, 1.0, -3.0)))
 
 
-def _samples(like: torch.Tensor, kinds: Sequence[tuple[int, float, float]]) -> (
+def _samples(like: torch.Tensor, kinds: Sequence[Sequence[tuple[int, float, float]]]) -> (
         Iterator[torch.Tensor]):
     draw = torch.Generator().manual_seed(0)
     columns = int(like.shape[-1])
-    for tokens, scale, shift in kinds:
-        x = torch.randn(tokens, columns, generator=draw) * scale + shift
-        yield x.reshape(*[1] * (like.ndim - 2), tokens, columns).to(like.device, like.dtype)
+    for parts in kinds:
+        x = torch.cat([torch.randn(tokens, columns, generator=draw) * scale + shift
+                       for tokens, scale, shift in parts])
+        yield x.reshape(*[1] * (like.ndim - 2), *x.shape).to(like.device, like.dtype)
