@@ -58,7 +58,7 @@ moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
 # Among these are kernels that are refused, after which a process has no device.
 moe_add_python_tests(device-nvcc device/nvcc_gpu COST 60 LABELS slow device)
 moe_add_python_tests(device-operations
-  device/gpu_views device/grouped_ops_gpu device/routes_gpu
+  device/gpu_views device/grouped_ops_gpu device/kernel_model device/routes_gpu
   device/routing_gpu device/scaled_products device/torch_gpu
   COST 250 LABELS slow device)
 moe_add_python_tests(device-kernels
