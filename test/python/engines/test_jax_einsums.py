@@ -21,6 +21,7 @@ if importlib.util.find_spec("jax") is not None:
     from jax import lax
 
 EXPERTS, TOP_K, HIDDEN, INNER, TOKENS = 8, 2, 48, 80, 33
+THREE = "dense_tiled", "tunix", "unrolled"  # products, with a gate and up
 
 
 def parameters(seed=0):
@@ -70,6 +71,16 @@ def tunix(x, p):
     h = jnp.einsum("td,edf->tef", x, p["wg"])
     h = jax.nn.silu(h) * jnp.einsum("td,edf->tef", x, p["wi"])
     return jnp.einsum("tef,efd,te->td", h, p["wo"], gates)
+
+
+def unrolled(x, p):
+    """A loop over the experts, each on all tokens."""
+    weights, ids = route(x, p)
+    y = jnp.zeros_like(x)
+    for e in range(EXPERTS):
+        gates = jnp.where(ids == e, weights, 0).sum(-1, keepdims=True)
+        y = y + gates * (jax.nn.silu(x @ p["wg"][e]) * (x @ p["wi"][e]) @ p["wo"][e])
+    return y
 
 
 # -- weights gathered for each choice -------------------------------------------
@@ -281,22 +292,23 @@ def count(imported, operation):
     return imported.mlir.count(f"= moe.{operation} ")
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "gathered", "gathered_rows",
-                                  "gathered_one"])
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "unrolled", "gathered",
+                                  "gathered_rows", "gathered_one"])
 def test_blocks(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, TOKENS)
     assert [count(imported, o) for o in ("gate", "dispatch", "combine")] == [1, 1, 1]
-    assert count(imported, "grouped_matmul") == (3 if name in ("dense_tiled", "tunix") else 2)
+    assert count(imported, "grouped_matmul") == (3 if name in THREE else 2)
     compare(imported, block, p, TOKENS)
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "gathered", "gathered_one"])
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "unrolled", "gathered",
+                                  "gathered_one"])
 def test_any_number_of_tokens(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, None)
     assert [count(imported, o) for o in ("dispatch", "grouped_matmul", "combine")] == [
-        1, 3 if name in ("dense_tiled", "tunix") else 2, 1]
+        1, 3 if name in THREE else 2, 1]
     for tokens in (0, 1, TOKENS):
         compare(imported, block, p, tokens)
 

@@ -177,10 +177,22 @@ def deepseek(x, router, up, down):
     return (back.view(*ids.shape, -1) * weights.unsqueeze(-1)).sum(dim=1)
 
 
+def unrolled(x, router, up, down):
+    """Mixtral's loop over the experts, each on all tokens, so that it can be exported."""
+    weights, ids = route(x, router)
+    mask = F.one_hot(ids, num_classes=EXPERTS).permute(2, 1, 0)
+    y = torch.zeros_like(x)
+    for e in range(EXPERTS):
+        expert = gated(x @ up[e].T) @ down[e].T
+        y = y + expert * (mask[e].T * weights).sum(dim=-1, keepdim=True)
+    return y
+
+
 # With what their gate becomes.
 BLOCKS = {"grouped": "top_k(3) normalize(<sum>)", "index_add": "top_k(3) normalize(<sum>)",
           "batched": "top_k(3) normalize(<sum>)", "tiled": "top_k(3) normalize(<sum>)",
           "einsum": "top_k(3) normalize(<sum>)", "capacity": "top_k(3) normalize(<sum>)",
+          "unrolled": "top_k(3) normalize(<sum>)",
           "gpt_oss": "top_k(3) order(select_then_score)", "switch": "top_k(1)",
           "scattered": "top_k(3)", "deepseek": "top_k(3) score(sigmoid) normalize(<sum, epsilon "
           "= 9.9999999999999995E-21>) scale(2.500000e+00)"}

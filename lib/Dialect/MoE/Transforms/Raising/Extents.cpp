@@ -324,8 +324,12 @@ std::optional<double> mlir::moe::raising::splatOf(Value tensor) {
     if (std::optional<double> of = splatOf(op->getOperand(0)))
       return *of > 0 ? 1.0 : *of < 0 ? -1.0 : *of;
   if (isNamed(op, "stablehlo.convert") &&
-      isa<IntegerType>(getElementTypeOrSelf(tensor)) &&
-      isa<IntegerType>(getElementTypeOrSelf(op->getOperand(0))))
-    return splatOf(op->getOperand(0));
+      isa<IntegerType>(getElementTypeOrSelf(op->getOperand(0)))) {
+    std::optional<double> of = splatOf(op->getOperand(0));
+    // Floats have small integers exactly.
+    if (isa<IntegerType>(getElementTypeOrSelf(tensor)) ||
+        (of && *of >= -256 && *of <= 256))
+      return of;
+  }
   return std::nullopt;
 }

@@ -111,6 +111,7 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | weights `[T, E]`, 0 but for the choices | `moe.dispatch`, `moe.combine` |
     | places `[T, E, C]` by a running sum | `moe.dispatch` with `capacity` |
     | weights `[T, K]`, experts by `w[ids]` | `moe.dispatch`, `moe.combine` |
+    | a term for each expert, of the same form | `moe.dispatch`, `moe.combine` |
 
     The products between them become `moe.grouped_matmul`, a bias of each expert
     is added in its epilogue. Of what a token did not choose nothing is

@@ -71,8 +71,10 @@ Value RowGrouper::rowsOf(Value value, const Axes &axes) {
   if (!type || type.getRank() != int64_t(axes.size()) || depth > 200)
     return {};
   auto found = grouped.find(value);
-  if (found != grouped.end())
+  if (found != grouped.end()) {
+    usesWeights |= weighted.contains(value);
     return found->second.first == axes ? found->second.second : Value();
+  }
   // Repeated values have no rows before there are others.
   auto before = failed.find(value);
   if (before != failed.end() && before->second == dispatches.size())
@@ -80,6 +82,8 @@ Value RowGrouper::rowsOf(Value value, const Axes &axes) {
   ++depth;
   Value rows = build(value, axes);
   --depth;
+  if (rows && usesWeights)
+    weighted.insert(value);
   if (rows)
     grouped[value] = {axes, rows};
   else
@@ -101,7 +105,8 @@ OpFoldResult RowGrouper::rowCount() {
 Value RowGrouper::dispatch(Value rows) {
   RankedTensorType type = tensorOf(rows);
   if (type.getRank() != 2 || !isRowFloat(type.getElementType()) ||
-      type.isDynamicDim(1) || !haveSameRows(rows, selector.ids))
+      type.isDynamicDim(1) || !haveSameRows(rows, selector.ids) ||
+      varying.contains(rows))
     return {};
   for (auto &[of, dispatch] : dispatches)
     if (of == rows)
@@ -152,7 +157,8 @@ Value RowGrouper::build(Value value, const Axes &axes) {
   // Rows of the tokens, whatever they are. With one choice a token, they may be
   // those of its expert.
   if (isTokens(axes)) {
-    if (layout != RowLayout::Choices || extents.choices != 1)
+    if (layout != RowLayout::First &&
+        (layout != RowLayout::Choices || extents.choices != 1))
       return dispatch(value);
     bool before = std::exchange(usesWeights, false);
     Value rows = buildFromOperands(value, axes);
@@ -186,6 +192,8 @@ Value RowGrouper::buildFromOperands(Value value, const Axes &axes) {
 }
 
 Value RowGrouper::buildRepeated(Value value, const Axes &axes) {
+  if (varying.contains(value))
+    return {};
   Location loc = sink->getLoc();
   RankedTensorType type = tensorOf(value);
   // The columns are those of the dimension n.
@@ -311,6 +319,19 @@ matchWeights(Value value, const Axes &axes, RowLayout layout,
     of.append(rest);
     value = gathered->weights;
     skipTransposes();
+  }
+  if (layout == RowLayout::First) {
+    // The first of the matrices.
+    Operation *reshape = value.getDefiningOp();
+    Operation *slice =
+        reshape && isReshape(reshape)
+            ? definedBy(reshape->getOperand(0), "stablehlo.slice")
+            : nullptr;
+    if (!slice || tensorOf(slice->getResult(0)).getShape().drop_front() !=
+                      tensorOf(value).getShape())
+      return std::nullopt;
+    value = slice->getOperand(0);
+    of.insert(of.begin(), "e");
   }
   RankedTensorType type = tensorOf(value);
   if (!type.hasStaticShape() || type.getRank() != 3 ||

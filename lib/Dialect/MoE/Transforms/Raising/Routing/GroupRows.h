@@ -20,8 +20,9 @@
 
 namespace mlir::moe::raising {
 
-/// What the rows of a layer are: an expert for each token, slot or choice.
-enum class RowLayout { Dense, Slots, Choices };
+/// What the rows of a layer are: an expert for each token, slot or choice, or
+/// the first expert for each token, which stands for all.
+enum class RowLayout { Dense, Slots, Choices, First };
 
 class RowGrouper {
 public:
@@ -36,6 +37,9 @@ public:
   /// of the product with them.
   Value group(Value value, const Axes &axes, Value weights = {},
               bool transposed = false, Type element = {});
+  /// Values that are others for other experts than the first one.
+  llvm::DenseSet<Value> varying;
+
   /// The rows of the choices, of the grouped rows that group() returned.
   Value getPositions() { return dispatches.front().second.getPositions(); }
 
@@ -64,6 +68,8 @@ private:
   AxisExtents extents;
   SmallVector<std::pair<Value, DispatchOp>> dispatches;
   llvm::DenseMap<Value, std::pair<Axes, Value>> grouped;
+  /// Those that are products with weights, or computed from them.
+  llvm::DenseSet<Value> weighted;
   /// Values that are no rows, with the number of dispatches then.
   llvm::DenseMap<Value, size_t> failed;
   bool usesWeights = false;

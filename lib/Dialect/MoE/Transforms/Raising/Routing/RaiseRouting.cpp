@@ -197,7 +197,7 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
         ++raised.dispatches;
       else if (raiseCombine(&op, routing))
         ++raised.combinations;
-      else if (raiseMixture(&op, routing))
+      else if (raiseMixture(&op, routing) || raiseUnrolled(&op, routing))
         ++raised.mixtures;
       else
         isRaised = false;

@@ -56,6 +56,8 @@ bool raiseCombine(Operation *op, Routing &routing);
 /// Rows of each token and expert, expert and slot, or token and choice, that
 /// are weighted and added up, become those of a dispatch and a combination.
 bool raiseMixture(Operation *op, Routing &routing);
+/// The sum of all experts, each written out, becomes the same.
+bool raiseUnrolled(Operation *op, Routing &routing);
 /// What else was computed from the ids (counts, places, tokens) comes from the
 /// dispatch.
 bool raiseCounts(Routing &routing, Block &block);

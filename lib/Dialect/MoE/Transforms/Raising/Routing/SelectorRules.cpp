@@ -26,7 +26,8 @@ static bool isExact(Value value) {
 /// True for a product of one factor alone.
 static bool isPlainHot(const Selector &selector) {
   return selector.kind == Selector::Product && selector.hot && !selector.slot &&
-         !selector.weights && !selector.kept && !selector.unless;
+         !selector.weights && !selector.kept && !selector.unless &&
+         !selector.expert;
 }
 
 void Selectors::visit(Operation *op) {
@@ -54,6 +55,7 @@ void Selectors::visit(Operation *op) {
       {"cumulative_sum", &Selectors::visitCumulativeSum},
       {"dot_general", &Selectors::visitDot},
       {"scatter", &Selectors::visitScatter},
+      {"slice", &Selectors::visitSlice},
   };
   StringRef name = stablehloName(op);
   if (name.empty() || op->getNumResults() != 1 || !tensorOf(op->getResult(0)))
@@ -188,6 +190,14 @@ void Selectors::visitCompare(Operation *op) {
       continue;
     switch (selector->kind) {
     case Selector::Ids:
+      if (direction == "EQ" && *bound >= 0 &&
+          *bound < double(Choices::expertsOf(selector->ids)) &&
+          *bound == double(int64_t(*bound))) {
+        selector->kind = Selector::Product;
+        selector->hot = true;
+        selector->expert = int64_t(*bound);
+        return set(op, *selector);
+      }
       if ((direction == "GE" && *bound <= 0) ||
           (direction == "LE" &&
            *bound >= Choices::expertsOf(selector->ids) - 1) ||
@@ -268,7 +278,7 @@ void Selectors::visitMultiply(Operation *op) {
     std::swap(left, right);
   // The place of the choices with an expert, of those that are kept.
   if (left->kind != Selector::Place || right->kind != Selector::Product ||
-      right->weights || right->slot || right->unless ||
+      right->weights || right->slot || right->unless || right->expert ||
       left->ids != right->ids || left->zeroFrom ||
       (right->isPlaceful() && left->byChoice != right->byChoice) ||
       hasChoiceAxis(*left) != hasChoiceAxis(*right))
@@ -529,63 +539,4 @@ void Selectors::visitDot(Operation *op) {
     axes.push_back(made->axes[loop]);
   made->axes = axes;
   set(op, *made);
-}
-
-/// Returns the columns that a scatter sets in each row, [T, K, 1]: by pairs of
-/// the row and the column, or as one for each row.
-static Value scatteredColumns(Operation *op, const Selectors &selectors) {
-  std::string text = textOf(op, "scatter_dimension_numbers");
-  Value indices = op->getOperand(1);
-  RankedTensorType type = tensorOf(indices);
-  if (!type || type.getRank() != 3 ||
-      integersIn(text, "update_window_dims") != Dims{} ||
-      integersIn(text, "index_vector_dim") != Dims{2})
-    return {};
-  if (integersIn(text, "input_batching_dims") == Dims{0})
-    return integersIn(text, "scatter_indices_batching_dims") == Dims{0} &&
-                   integersIn(text, "inserted_window_dims") == Dims{1} &&
-                   integersIn(text, "scatter_dims_to_operand_dims") == Dims{1}
-               ? indices
-               : Value();
-  Operation *pairs = definedBy(indices, "stablehlo.concatenate");
-  if (!pairs || pairs->getNumOperands() != 2 ||
-      integersOf(pairs, "dimension") != Dims{2} ||
-      integersIn(text, "inserted_window_dims") != Dims{0, 1} ||
-      integersIn(text, "scatter_dims_to_operand_dims") != Dims{0, 1} ||
-      integersIn(text, "input_batching_dims") != Dims{})
-    return {};
-  std::optional<Selector> rows = selectors.get(pairs->getOperand(0));
-  return rows && rows->kind == Selector::Index &&
-                 rows->axes == Axes{"i", type.getDimSize(1) == 1 ? "" : "*", ""}
-             ? pairs->getOperand(1)
-             : Value();
-}
-
-void Selectors::visitScatter(Operation *op) {
-  // weights[t, k] at [t, ids[t, k]] of zeros [T, E].
-  if (op->getNumOperands() != 3 || splatOf(op->getOperand(0)) != 0.0 ||
-      op->getResult(0).getType() != op->getOperand(0).getType())
-    return;
-  Update update = updateOf(op);
-  Value columns = scatteredColumns(op, *this);
-  if ((update != Update::Set && update != Update::Add) || !columns)
-    return;
-  std::optional<Selector> experts = get(columns);
-  Value weights = op->getOperand(2);
-  RankedTensorType type = tensorOf(op->getOperand(0)),
-                   places = tensorOf(columns);
-  if (!experts || experts->kind != Selector::Ids ||
-      experts->axes != Axes{"t", topKOf(experts->ids) == 1 ? "" : "k", ""} ||
-      places.getDimSize(1) != topKOf(experts->ids) || type.getRank() != 2 ||
-      type.getDimSize(1) != Choices::expertsOf(experts->ids) ||
-      !haveSameRows(op->getOperand(0), experts->ids))
-    return;
-  Selector made{Selector::Product, {"t", "e"}, experts->ids};
-  made.hot = true;
-  if (splatOf(weights) == 1.0)
-    return set(op, made);
-  made.weights = weightsOf(weights, {"t", topKOf(experts->ids) == 1 ? "" : "k"},
-                           experts->ids);
-  if (made.weights)
-    set(op, made);
 }

@@ -46,7 +46,8 @@ std::optional<Selector> Selectors::get(Value value) const {
 void Selectors::set(Operation *op, Selector selector) {
   auto type = tensorOf(op->getResult(0));
   if (!type || type.getRank() != int64_t(selector.axes.size()) ||
-      selector.slots == 1)
+      selector.slots == 1 ||
+      (selector.expert && (selector.isPlaceful() || selector.unless)))
     return;
   for (char axis : {'t', 'k', 'e', 'c', 'i'})
     if (countAxis(selector.axes, axis) > 1)
@@ -169,7 +170,8 @@ std::optional<Selector> Selectors::product(const Selector &a,
   // multiplied expert by expert.
   bool isSummed = !hasChoiceAxis(a) || !hasChoiceAxis(b);
   auto isByExpert = [](const Selector &selector) {
-    return selector.hot && countAxis(selector.axes, 'e') > 0;
+    return selector.hot &&
+           (countAxis(selector.axes, 'e') > 0 || selector.expert);
   };
   if (isSummed && !(isByExpert(a) && isByExpert(b)))
     return std::nullopt;
@@ -183,7 +185,8 @@ std::optional<Selector> Selectors::product(const Selector &a,
   made.slot |= b.slot;
   made.byChoice |= b.byChoice;
   if (!takeOver(made.slots, b.slots) || !takeOver(made.weights, b.weights) ||
-      !takeOver(made.unless, b.unless) || !takeOver(made.zeroFrom, b.zeroFrom))
+      !takeOver(made.unless, b.unless) ||
+      !takeOver(made.zeroFrom, b.zeroFrom) || a.expert != b.expert)
     return std::nullopt;
   if (b.kept)
     made.kept = made.kept ? std::min(made.kept, b.kept) : b.kept;
@@ -191,7 +194,7 @@ std::optional<Selector> Selectors::product(const Selector &a,
 }
 
 std::optional<Selector> Selectors::sum(Selector selector, char axis) const {
-  bool isByExpert = countAxis(selector.axes, 'e') > 0;
+  bool isByExpert = countAxis(selector.axes, 'e') > 0 || selector.expert;
   switch (axis) {
   case 'k':
     // At most one choice of a token has the expert.

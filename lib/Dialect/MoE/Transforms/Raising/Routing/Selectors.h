@@ -46,7 +46,8 @@ struct Selector {
   int64_t zeroFrom = 0;
   // Of a product.
   bool hot = false, slot = false;
-  Value weights = {}; // [T, K]
+  std::optional<int64_t> expert = {}; // it is hot for, without an axis e
+  Value weights = {};                 // [T, K]
   int64_t slots = 0, kept = 0;
   Value unless = {}; // 0 where these weights are 0
 
@@ -93,6 +94,7 @@ private:
   void visitCumulativeSum(Operation *op);
   void visitDot(Operation *op);
   void visitScatter(Operation *op);
+  void visitSlice(Operation *op);
 
   llvm::MapVector<Value, Selector> selectors;
 };
