@@ -43,31 +43,37 @@ StringRef KernelPrediction::bound() const {
 // Grouped matmuls
 //===----------------------------------------------------------------------===//
 
-/// Counts the instructions of the epilogue for an element, about. The model is
-/// that of results of 16 bits, which are stored by way of shared memory; others
-/// take sequences of instructions for functions and divisions.
+/// Instructions with which a thread stores its part of a tile by way of shared
+/// memory, besides those for each element; read off machine code for sm_90a.
+static constexpr double storeInstructions = 100;
+
+/// Counts the instructions of the epilogue for an element, as they are in
+/// machine code for sm_90a where results have 16 bits. Others take sequences of
+/// instructions for functions and divisions: those are guesses.
 static void countInstructions(GroupedMatmulOp op, GroupedMatmulWork &work) {
   auto type = dyn_cast<FloatType>(work.result);
   bool isApproximate = type && type.getWidth() <= 16;
-  // Conversion, staging and store of an element.
-  work.instructions = isApproximate ? 1.8 : 4;
+  // Conversion and address.
+  work.instructions = isApproximate ? 0.78 : 3;
   for (Operation &nested : op.getEpilogue().front().without_terminator()) {
     // Part of the instruction that uses the result, or of the conversion.
     if (isa<arith::NegFOp, arith::TruncFOp, arith::ExtFOp, arith::ConstantOp>(
             nested))
       continue;
-    bool isFunction = isa<math::MathDialect>(nested.getDialect()) &&
-                      !isa<math::AbsFOp, math::FmaOp>(nested);
-    bool isDivision = isa<arith::DivFOp>(nested);
-    work.functions += isFunction || isDivision;
-    if (!isFunction && !isDivision)
+    bool isFunction = isa<arith::DivFOp>(nested) ||
+                      (isa<math::MathDialect>(nested.getDialect()) &&
+                       !isa<math::AbsFOp, math::FmaOp>(nested));
+    // A power or a reciprocal, and a product; tanh has both.
+    bool isTanh = isa<math::TanhOp>(nested);
+    work.functions += isFunction + (isTanh && isApproximate);
+    if (!isFunction)
       work.instructions += 1;
     else if (!isApproximate)
       work.instructions += 12;
-    else if (isDivision)
-      work.instructions += 3;
+    else if (isa<math::ErfOp, math::PowFOp>(nested))
+      work.instructions += 16;
     else
-      work.instructions += isa<math::ErfOp, math::PowFOp>(nested) ? 16 : 2;
+      work.instructions += isTanh ? 5 : 2;
   }
 }
 
@@ -188,14 +194,17 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
       double(tile.getDepth());
   double cache = stepBytes / (cacheBytesPerClock * gpu.hertz);
   double elements = tileRows * tileColumns / double(accumulators);
+  bool isPingPong = tile.getRoles() == WarpRoles::PingPong;
+  double threads = isPingPong || tile.getSwapAb() ? 128 : 256;
   double epilogue =
-      elements *
-      std::max(instructions / issueLanes, functions / functionLanes) /
+      std::max((elements * instructions + threads * storeInstructions) /
+                   issueLanes,
+               elements * functions / functionLanes) /
       gpu.hertz;
   // Two tiles at once, of two blocks or of two warpgroups: the epilogue of one
   // runs beside the products of the other.
-  bool overlaps = tile.getRoles() == WarpRoles::PingPong || tile.getSwapAb() ||
-                  tile.getUnit() == MatrixUnit::MmaSync;
+  bool overlaps =
+      isPingPong || tile.getSwapAb() || tile.getUnit() == MatrixUnit::MmaSync;
   double mainloop = steps * std::max(tensor, cache);
   double seconds = overlaps ? std::max(mainloop, (mainloop + epilogue) / 2)
                             : mainloop + epilogue;

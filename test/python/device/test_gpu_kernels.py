@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from moe import _tools
 from moe_testing import compiled_layers, layers
 from moe_testing.cases import grouped_device, scaled
 
@@ -226,6 +227,36 @@ def test_results_are_stored_wide():
         assert stores and {store.rstrip(",") for store in stores} == {"STG.E.128"}, kernel
         # Four fragments of 8 x 8 a stmatrix, 16 bytes of each of 32 lanes a store.
         assert len(re.findall(r"\bSTSM\.16\.M88\.4", code)) == len(stores)
+
+
+def works_of(text):
+    """What the compiler notes of each kernel for its model (moe.work): the text in braces."""
+    done = subprocess.run([_tools.find_tool("moe-opt"), "-moe-gpu-to-buffers=arch=sm_90a"],
+                          input=text, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return dict(re.findall(r"llvm\.func @(\w+)\(.*?moe\.work = \{(.*?)\}, nvvm", done.stdout))
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gemma4"])
+def test_epilogues_are_as_long_as_the_model_says(name):
+    """Within 5 %: what follows the last product up to the end of the loop over tiles, and the
+    special functions in it, for the elements of a thread."""
+    text = layers.text(name, "bf16")
+    made, works = assemble(ptx_of(text, "sm_90a"), "sm_90a"), works_of(text)
+    kernels = [kernel for kernel in made if kernel.startswith("grouped_matmul_wgmma")]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        work = works[kernel]
+        number = {key: float(re.search(rf"\b{key} = ([\d.e+-]+)", work).group(1))
+                  for key in ("instructions", "functions", "accumulators", "rows", "columns")}
+        threads = 128 if "ping_pong" in work else 256
+        elements = number["rows"] * number["columns"] / number["accumulators"] / threads
+        code = re.split(r"\bEXIT\b", epilogue_of(made[kernel].code))[0]
+        found = len(re.findall(r"/\*[0-9a-f]{4,}\*/ +[@A-Z]", code))
+        # storeInstructions of KernelModel.cpp
+        assert found == pytest.approx(elements * number["instructions"] + 100, rel=0.05), kernel
+        assert code.count("MUFU") == elements * number["functions"], kernel
 
 
 # Blocks of swapped operands: two are resident, which is what the grid counts on.
