@@ -21,7 +21,7 @@ GRADIENT = "_gradient"
 class _Bound:
     """The layer and its backward function for one set of tensors that need gradients."""
 
-    def __init__(self, mlir: str, rows: str, names: Sequence[str], needed: Sequence[str],
+    def __init__(self, mlir: str, names: Sequence[str], needed: Sequence[str],
                  options: Mapping[str, Any]):
         given = tuple(options.get("options", ()))
         backward = (f"--backward={','.join(needed)}",) if needed else ()
@@ -29,7 +29,7 @@ class _Bound:
         found = self.module.functions
         self.forward_name = next(n for n in found if not n.endswith("_backward"))
         self.backward_name = f"{self.forward_name}_backward" if needed else None
-        self.rows = rows
+        self.rows = self.module.signature(self.forward_name).inputs[0].name
         self.names = tuple(names)
         self.layers: dict[str, Layer] = {}
         self.versions: dict[str, tuple[Any, ...]] = {}
@@ -104,10 +104,10 @@ class _Function(torch.autograd.Function):
 class TrainableLayer(torch.nn.Module):
     """A compiled layer with gradients; see ``Imported.trainable``."""
 
-    def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor], rows: str,
+    def __init__(self, mlir: str, weights: Mapping[str, torch.Tensor],
                  options: Mapping[str, Any]):
         super().__init__()
-        self._mlir, self._rows, self._options = mlir, rows, dict(options)
+        self._mlir, self._options = mlir, dict(options)
         self._names = tuple(weights)
         for name, tensor in weights.items():
             register(self, name, tensor)
@@ -116,11 +116,12 @@ class TrainableLayer(torch.nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the layer of rows ``[..., H]``, whose gradient PyTorch can ask for."""
         weights = [self._tensor(name) for name in self._names]
-        needed = tuple(name for name, t in zip((self._rows, *self._names), (rows, *weights))
+        # The rows are the first argument.
+        needed = tuple(name for name, t in zip(("0", *self._names), (rows, *weights))
                        if t.requires_grad) if torch.is_grad_enabled() else ()
         bound = self._bound.get(needed)
         if bound is None:
-            bound = _Bound(self._mlir, self._rows, self._names, needed, self._options)
+            bound = _Bound(self._mlir, self._names, needed, self._options)
             self._bound[needed] = bound
         flat = rows.reshape(-1, rows.shape[-1]).contiguous()
         result = _Function.apply(bound, flat, *weights)

@@ -118,7 +118,7 @@ class Imported:
         """
         if self.reason is not None:
             raise MoEError(UNIMPLEMENTED, self.reason)
-        return TrainableLayer(self.mlir, self.weights, self.rows, options)
+        return TrainableLayer(self.mlir, self.weights, options)
 
 
 def replace(model: torch.nn.Module) -> list[str]:

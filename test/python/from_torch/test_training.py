@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,11 +65,12 @@ def backward(imported, x, dy, **options):
 
     y, *saved = call(name, x)
     signature = module.signature(name + "_backward")
-    inputs = [x if info.name == imported.rows else saved[int(info.name[5:])]
+    rows = module.signature(name).inputs[0].name
+    inputs = [x if info.name == rows else saved[int(info.name[5:])]
               if info.name.startswith("saved") else dy for info in signature.inputs]
     found = call(name + "_backward", *inputs)
-    return y, {info.name.removesuffix("_gradient"): g
-               for info, g in zip(signature.outputs, found)}
+    names = [info.name.removesuffix("_gradient") for info in signature.outputs]
+    return y, {"rows" if n == rows else n: g for n, g in zip(names, found)}
 
 
 def check(family, dtype, count, bound, record):
@@ -79,12 +81,12 @@ def check(family, dtype, count, bound, record):
     dy = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(dtype)
     _, found = backward(imported, x, dy)
     gradients = gradients_of(block, x, dy)
-    assert set(found) >= {imported.rows, *(n for n in gradients if n in imported.weights)}
+    assert set(found) >= {"rows", *(n for n in gradients if n in imported.weights)}
     for name, gradient in found.items():
         if name.endswith("e_score_correction_bias"):
             assert not gradient.any()  # it takes part in the choice alone
             continue
-        known = gradients["rows"] if name == imported.rows else expected(gradients, name)
+        known = expected(gradients, name)
         known = known.reshape(gradient.shape)
         error = float((gradient.double() - known).abs().max() / known.abs().max())
         record(f"{family} {dtype} {name}", error)
@@ -124,7 +126,7 @@ def test_no_tokens():
     imported = moe.from_torch(block_of(MODELS["mixtral"]()))
     x = torch.empty(0, H)
     _, found = backward(imported, x, x)
-    assert found[imported.rows].shape == (0, H)
+    assert found["rows"].shape == (0, H)
     assert not any(g.any() for g in found.values())
 
 
@@ -135,7 +137,7 @@ def test_nan_stays_in_its_rows():
     dy = torch.ones_like(x)
     dy[4, 3] = float("nan")
     _, found = backward(imported, x, dy)
-    isnan = found[imported.rows].isnan().any(-1)
+    isnan = found["rows"].isnan().any(-1)
     assert isnan[4] and int(isnan.sum()) == 1
 
 
@@ -161,7 +163,7 @@ def losses(module, x, target, steps=4):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        found.append(float(loss))
+        found.append(loss.item())
     return found
 
 
@@ -210,3 +212,17 @@ def test_weights_changed_before_backward():
         next(iter(layer.parameters())).add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+def test_page():
+    """The program of the documentation."""
+    page = Path(__file__).resolve().parents[3] / "docs/training.md"
+    program = page.read_text().split("```python\n")[1].split("```")[0]
+    model = MODELS["mixtral"]()
+    block = block_of(model)
+    for parameter in block.parameters():
+        parameter.requires_grad_(True)
+    x = model.rows_away_from_ties(6, torch.float32)
+    values = {"moe": moe, "torch": torch, "block": block, "x": x, "target": -x}
+    exec(program, values)
+    assert values["loss"].grad_fn is not None

@@ -43,8 +43,8 @@ static std::optional<CombineEpilogue> findCombine(GroupedMatmulOp op,
                                                   DominanceInfo &dominance) {
   Value counters = findCounters(op.getOffsets());
   if (!counters || !op.getResult() || !op.hasOneInit() ||
-      !op.getResult().hasOneUse() ||
-      op.getNumAccumulators() != 1 || !computesAllRows(op))
+      !op.getResult().hasOneUse() || op.getNumAccumulators() != 1 ||
+      !computesAllRows(op))
     return std::nullopt;
   auto combine = dyn_cast<GatherSumOp>(*op.getResult().getUsers().begin());
   if (!combine || combine->getBlock() != op->getBlock() ||

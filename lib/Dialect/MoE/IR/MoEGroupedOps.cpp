@@ -77,8 +77,7 @@ int64_t GroupedMatmulOp::getK() {
 }
 
 bool GroupedMatmulOp::isPlain() {
-  return hasOneInit() &&
-         getYield().getValue() == getEpilogue().getArgument(0);
+  return hasOneInit() && getYield().getValue() == getEpilogue().getArgument(0);
 }
 
 bool GroupedMatmulOp::isQuantized() {

@@ -194,8 +194,7 @@ mlir::moe::fusibleMatmuls(linalg::GenericOp consumer,
   for (auto [input, operand] : llvm::zip(inputs, consumer.getDpsInputs())) {
     auto matmul = input.value.getDefiningOp<GroupedMatmulOp>();
     if (!matmul || matmul.getPanels() || !matmul.hasOneInit() ||
-        !leavesRestUndefined(matmul) ||
-        llvm::is_contained(matmuls, matmul))
+        !leavesRestUndefined(matmul) || llvm::is_contained(matmuls, matmul))
       continue;
     // The users of the operand count: in an expert it is still the value that
     // the matmul, which has no users yet, will replace.

@@ -48,64 +48,69 @@ LogicalResult mlir::moe::differentiate(GateOp op, Gradients &g) {
 // Choices and rows
 //===----------------------------------------------------------------------===//
 
-/// Scatters the tokens and the weights of the choices to their rows: `[R]` i32,
-/// -1 for a row without a choice, and `[R]` f32, where there are weights.
+/// Scatters to the row of each choice its token, unless `tokens` has them, and
+/// its weight, if there are weights: `[R]` i32, -1 for a row without a choice,
+/// and `[R]` f32.
 static std::pair<Value, Value> scatterChoices(Gradients &g, Value positions,
-                                              Value weights,
+                                              Value tokens, Value weights,
                                               OpFoldResult rows) {
   ImplicitLocOpBuilder &b = g.b;
-  Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(-1));
-  Value tokens =
-      linalg::FillOp::create(b, none, g.empty({rows}, b.getI32Type()))
-          .getResult(0);
-  SmallVector<Value> inits{tokens};
+  SmallVector<Value> inits;
+  bool needsTokens = !tokens;
+  if (needsTokens) {
+    Value none = arith::ConstantOp::create(b, b.getI32IntegerAttr(-1));
+    Value init = g.empty({rows}, b.getI32Type());
+    inits.push_back(linalg::FillOp::create(b, none, init).getResult(0));
+  }
   if (weights)
     inits.push_back(g.zeros({rows}, b.getF32Type()));
+  if (inits.empty())
+    return {tokens, Value()};
   Value zero = arith::ConstantIndexOp::create(b, 0),
         one = arith::ConstantIndexOp::create(b, 1);
   auto extent = [&](OpFoldResult size) {
     return getValueOrCreateConstantIndexOp(b, b.getLoc(), size);
   };
   Value count = extent(rows);
-  auto loop =
-      [&](Value bound, ValueRange inits,
-          llvm::function_ref<SmallVector<Value>(Value, ValueRange)> body) {
-        auto each = scf::ForOp::create(b, zero, bound, one, inits);
-        OpBuilder::InsertionGuard guard(b);
-        b.setInsertionPointToStart(each.getBody());
-        scf::YieldOp::create(
-            b, body(each.getInductionVar(), each.getRegionIterArgs()));
-        return llvm::to_vector_of<Value>(each.getResults());
-      };
-  SmallVector<Value> results =
-      loop(extent(g.size(positions, 0)), inits, [&](Value t, ValueRange outer) {
-        return loop(
-            extent(g.size(positions, 1)), outer,
-            [&](Value k, ValueRange inner) -> SmallVector<Value> {
-              Value row = arith::IndexCastOp::create(
-                  b, b.getIndexType(),
-                  tensor::ExtractOp::create(b, positions, ValueRange{t, k}));
-              Value kept = arith::CmpIOp::create(b, arith::CmpIPredicate::ult,
-                                                 row, count);
-              auto choice = scf::IfOp::create(b, inner.getTypes(), kept, true);
-              OpBuilder::InsertionGuard guard(b);
-              b.setInsertionPointToStart(choice.elseBlock());
-              scf::YieldOp::create(b, inner);
-              b.setInsertionPointToStart(choice.thenBlock());
-              Value token = arith::IndexCastOp::create(b, b.getI32Type(), t);
-              SmallVector<Value> next{
-                  tensor::InsertOp::create(b, token, inner[0], row)};
-              if (weights) {
-                Value weight =
-                    tensor::ExtractOp::create(b, weights, ValueRange{t, k});
-                next.push_back(
-                    tensor::InsertOp::create(b, weight, inner[1], row));
-              }
-              scf::YieldOp::create(b, next);
-              return llvm::to_vector_of<Value>(choice.getResults());
-            });
-      });
-  return {results[0], weights ? results[1] : Value()};
+  auto scatter = [&](Value t, Value k, ValueRange before) {
+    Value row = arith::IndexCastOp::create(
+        b, b.getIndexType(),
+        tensor::ExtractOp::create(b, positions, ValueRange{t, k}));
+    Value kept =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, count);
+    auto choice = scf::IfOp::create(b, before.getTypes(), kept, true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(choice.elseBlock());
+    scf::YieldOp::create(b, before);
+    b.setInsertionPointToStart(choice.thenBlock());
+    SmallVector<Value> next;
+    if (needsTokens) {
+      Value token = arith::IndexCastOp::create(b, b.getI32Type(), t);
+      next.push_back(tensor::InsertOp::create(b, token, before.front(), row));
+    }
+    if (weights) {
+      Value weight = tensor::ExtractOp::create(b, weights, ValueRange{t, k});
+      next.push_back(tensor::InsertOp::create(b, weight, before.back(), row));
+    }
+    scf::YieldOp::create(b, next);
+    return choice;
+  };
+  auto overTokens =
+      scf::ForOp::create(b, zero, extent(g.size(positions, 0)), one, inits);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(overTokens.getBody());
+    auto overChoices = scf::ForOp::create(b, zero, extent(g.size(positions, 1)),
+                                          one, overTokens.getRegionIterArgs());
+    scf::YieldOp::create(b, overChoices.getResults());
+    b.setInsertionPointToStart(overChoices.getBody());
+    auto choice =
+        scatter(overTokens.getInductionVar(), overChoices.getInductionVar(),
+                overChoices.getRegionIterArgs());
+    scf::YieldOp::create(b, choice.getResults());
+  }
+  return {needsTokens ? overTokens.getResult(0) : tokens,
+          weights ? overTokens.getResults().back() : Value()};
 }
 
 /// Builds `[T, K]` in f32: `kept(row)` for a choice at a position in range,
@@ -224,7 +229,7 @@ LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
   Value tokens = tokensOf(op.getPositions());
   auto matmul = rows.getDefiningOp<GroupedMatmulOp>();
   bool dotsFromMatmul = weightsActive && matmul && isLinear(matmul) &&
-                        hasDots(matmul) && g.isActive(rows) && tokens &&
+                        hasDots(matmul) && tokens &&
                         llvm::all_of(rows.getUsers(), [&](Operation *user) {
                           return user == op || isa<tensor::DimOp>(user);
                         });
@@ -238,9 +243,8 @@ LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
   } else {
     count = g.size(g.forward(rows), 0);
   }
-  auto [scattered, scale] = scatterChoices(g, positions, weights, count);
-  if (!kept)
-    kept = scattered;
+  Value scale;
+  std::tie(kept, scale) = scatterChoices(g, positions, kept, weights, count);
   int64_t columns = cast<RankedTensorType>(rows.getType()).getDimSize(1);
 
   Value dots;

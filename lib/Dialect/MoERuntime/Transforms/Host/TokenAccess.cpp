@@ -107,8 +107,7 @@ std::optional<unsigned> mlir::moe::tokenDim(OpOperand &operand) {
   }
   auto op = cast<GroupedMatmulOp>(operand.getOwner());
   unsigned index = operand.getOperandNumber();
-  if (index == op.getLhsMutable().getOperandNumber() ||
-      op.isDpsInit(&operand))
+  if (index == op.getLhsMutable().getOperandNumber() || op.isDpsInit(&operand))
     return 0;
   unsigned first = op.getExtras().empty()
                        ? op->getNumOperands()
