@@ -110,7 +110,8 @@ void CombineEpilogueEmitter::arrive(Value warp, Value columnTile,
       scf::YieldOp::create(b, b.i32(0));
     }
     Value before = b.shuffle(arrival.getResult(0), b.i32(0));
-    b.ifThen(b.equal(before, b.sub(rowTiles, 1)), [&] {
+    Value arrivals = b.mul(rowTiles, own.writers);
+    b.ifThen(b.equal(before, b.sub(arrivals, 1)), [&] {
       // Acquire: the stores of other warps come before the loads of any lane.
       b.fence();
       NVVM::SyncWarpOp::create(b, b.i32(-1));

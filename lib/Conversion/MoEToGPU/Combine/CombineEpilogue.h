@@ -63,13 +63,15 @@ public:
                          const Arguments &arguments);
 
   /// The columns of a tile that a warp stores: `count` ranges of `width`
-  /// columns, `stride` apart.
+  /// columns, `stride` apart. `writers` warps of the tile store them, each for
+  /// some of its rows.
   struct Columns {
     Value first;
-    int64_t width, count, stride;
+    int64_t width, count, stride, writers;
   };
   /// Called by a warp after it has stored its columns of tile `columnTile`
-  /// along n. The last of the `rowTiles` arrivals combines the tokens.
+  /// along n; `warp` counts those that store different columns. The last
+  /// arrival, of `writers` for each of `rowTiles`, combines the tokens.
   void arrive(Value warp, Value columnTile, Value rowTiles,
               const Columns &columns);
   /// Called by all threads. If there are no tiles, no warp arrives, and the

@@ -35,9 +35,10 @@ LLVM::LLVMFuncOp WarpTileKernel::buildKernel(
     b.barrier();
     TileCoord coord = tiles.tileAt(tile);
     computeTile(coord);
-    arriveForCombine(
-        tiles, coord, warp, numWarps,
-        {fragmentColumn(coord, 0), warpColumns, /*count=*/1, /*stride=*/0});
+    arriveForCombine(tiles, coord, b.div(warp, warpsM), warpsN,
+                     {fragmentColumn(coord, 0), warpColumns, /*count=*/1,
+                      /*stride=*/0,
+                      /*writers=*/warpsM});
   });
   return kernel;
 }

@@ -156,9 +156,10 @@ void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
               exchangeRows(rowBlock, block + p, half);
         storeInRow(rowBlock, block / matmuls * wgmmaM + half * 8, pair);
       }
-  arriveForCombine(
-      tiles, coord, warp(), consumerWarps,
-      {warpColumn, wgmmaM / consumerWarps, columnBlocks / matmuls, wgmmaM});
+  arriveForCombine(tiles, coord, warp(), consumerWarps,
+                   {warpColumn, wgmmaM / consumerWarps, columnBlocks / matmuls,
+                    wgmmaM,
+                    /*writers=*/1});
 }
 
 //===----------------------------------------------------------------------===//
