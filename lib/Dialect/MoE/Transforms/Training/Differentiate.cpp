@@ -39,11 +39,6 @@ static std::string nameOfResult(func::FuncOp function, unsigned index) {
   return "result" + std::to_string(index);
 }
 
-static bool isFloatTensor(Type type) {
-  auto tensor = dyn_cast<RankedTensorType>(type);
-  return tensor && isa<FloatType>(tensor.getElementType());
-}
-
 /// Generalises named operations, and computes extents from those of operands
 /// rather than of results that a backward function does not have.
 static void prepare(func::FuncOp function) {

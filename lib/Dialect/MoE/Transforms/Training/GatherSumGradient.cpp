@@ -16,12 +16,6 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static Value toF32(ImplicitLocOpBuilder &b, Value value) {
-  return value.getType().isF32()
-             ? value
-             : arith::ExtFOp::create(b, b.getF32Type(), value).getResult();
-}
-
 //===----------------------------------------------------------------------===//
 // moe.gate
 //===----------------------------------------------------------------------===//
@@ -221,7 +215,6 @@ static void addDropped(GatherSumOp op, Gradients &g, Value gradient,
 }
 
 LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
-  ImplicitLocOpBuilder &b = g.b;
   Value gradient = g.of(op.getResult()), rows = op.getRows();
   Value positions = g.forward(op.getPositions());
   Value weights = op.getWeights() ? g.forward(op.getWeights()) : Value();
@@ -229,12 +222,9 @@ LogicalResult mlir::moe::differentiate(GatherSumOp op, Gradients &g) {
   Value tokens = tokensOf(op.getPositions());
   auto matmul = rows.getDefiningOp<GroupedMatmulOp>();
   bool dotsFromMatmul = weightsActive && matmul && isLinear(matmul) &&
-                        hasDots(matmul) && tokens &&
-                        llvm::all_of(rows.getUsers(), [&](Operation *user) {
-                          return user == op || isa<tensor::DimOp>(user);
-                        });
-  // The rows themselves are only needed where their dot products are not known
-  // otherwise.
+                        hasDots(matmul) && tokens && isReadOnlyBy(rows, op);
+  // The rows themselves are only needed where their dot
+  // products are not known otherwise.
   OpFoldResult count;
   Value kept;
   if (tokens) {

@@ -17,9 +17,21 @@ static RankedTensorType tensorType(Value value) {
   return cast<RankedTensorType>(value.getType());
 }
 
-static bool isFloatTensor(Type type) {
+bool mlir::moe::isFloatTensor(Type type) {
   auto tensor = dyn_cast<RankedTensorType>(type);
   return tensor && isa<FloatType>(tensor.getElementType());
+}
+
+Value mlir::moe::toF32(ImplicitLocOpBuilder &b, Value value) {
+  return value.getType().isF32()
+             ? value
+             : arith::ExtFOp::create(b, b.getF32Type(), value).getResult();
+}
+
+bool mlir::moe::isReadOnlyBy(Value value, Operation *op) {
+  return llvm::all_of(value.getUsers(), [&](Operation *user) {
+    return user == op || isa<tensor::DimOp>(user);
+  });
 }
 
 Gradients::Gradients(func::FuncOp forward, func::FuncOp backward)

@@ -120,6 +120,13 @@ private:
   SmallVector<BlockArgument> savedArguments;
 };
 
+/// True for a tensor of floats, which may have a gradient.
+bool isFloatTensor(Type type);
+/// Widens a float to f32.
+Value toF32(ImplicitLocOpBuilder &b, Value value);
+/// True if only `op` reads the elements of `value`.
+bool isReadOnlyBy(Value value, Operation *op);
+
 //===----------------------------------------------------------------------===//
 // Rules
 //===----------------------------------------------------------------------===//

@@ -26,12 +26,6 @@ using namespace mlir::moe;
 // Epilogues
 //===----------------------------------------------------------------------===//
 
-static Value toF32(ImplicitLocOpBuilder &b, Value value) {
-  return value.getType().isF32()
-             ? value
-             : arith::ExtFOp::create(b, b.getF32Type(), value).getResult();
-}
-
 bool mlir::moe::isLinear(GroupedMatmulOp op) {
   if (!op.hasOneInit() || op.getNumAccumulators() != 1)
     return false;
@@ -322,6 +316,23 @@ static LogicalResult addExtraGradient(GroupedMatmulOp op, unsigned index,
   return success();
 }
 
+/// Builds the product of `map` plus the rows `total`, if that is not null.
+static Value addProduct(RowMap &map, Value total, Type element, bool zeroRest) {
+  if (total)
+    map.addRows(total);
+  map.addResult(element, zeroRest);
+  // The body has no error.
+  return map
+      .build([](ImplicitLocOpBuilder &b, Value product, ValueRange elements,
+                SmallVectorImpl<Value> &results) {
+        if (!elements.empty())
+          product = arith::AddFOp::create(b, elements[0], product);
+        results.push_back(product);
+        return success();
+      })
+      ->front();
+}
+
 /// Adds the gradients of the operands from those of some accumulators.
 static LogicalResult
 addOperandGradients(GroupedMatmulOp op, Gradients &g,
@@ -342,21 +353,9 @@ addOperandGradients(GroupedMatmulOp op, Gradients &g,
     RowMap map(b, groupsOf(op, g), g.size(gradient, 0), op.getK());
     map.multiply(gradient, Value(), g.forward(op.getWeights()[index]),
                  !op.getTransposed());
-    if (total)
-      map.addRows(total);
-    map.addResult(isLast ? getElementTypeOrSelf(op.getLhs()) : b.getF32Type(),
-                  isLast && op.getOffsets() && !op.getGather());
-    auto built =
-        map.build([&](ImplicitLocOpBuilder &b, Value product,
-                      ValueRange elements, SmallVectorImpl<Value> &results) {
-          if (!elements.empty())
-            product = arith::AddFOp::create(b, elements[0], product);
-          results.push_back(product);
-          return success();
-        });
-    if (failed(built))
-      return failure();
-    total = built->front();
+    total = addProduct(
+        map, total, isLast ? getElementTypeOrSelf(op.getLhs()) : b.getF32Type(),
+        /*zeroRest=*/isLast && op.getOffsets() && !op.getGather());
   }
   return addRowsGradient(op, g, total);
 }
@@ -397,10 +396,7 @@ static GroupedMatmulOp activationOf(GroupedMatmulOp op, Gradients &g) {
   if (!sameGroups || !before.hasOneInit() || before.getPanels() ||
       before.isQuantized() || isLinear(before) || g.isActive(before.getInit()))
     return {};
-  bool alone = llvm::all_of(op.getLhs().getUsers(), [&](Operation *user) {
-    return user == op || isa<tensor::DimOp>(user);
-  });
-  return alone ? before : GroupedMatmulOp();
+  return isReadOnlyBy(op.getLhs(), op) ? before : GroupedMatmulOp();
 }
 
 /// True if the epilogue reads operands that differ from expert to expert.
@@ -413,8 +409,8 @@ static bool hasExpertOperands(GroupedMatmulOp op) {
 
 /// Dot products of the gradient and of the operands of an epilogue that adds
 /// them, `[R]` in f32; null without such operands.
-static FailureOr<Value> dotsOfExtras(GroupedMatmulOp op, Gradients &g,
-                                     RowGradient gradient, OpFoldResult rows) {
+static Value dotsOfExtras(GroupedMatmulOp op, Gradients &g,
+                          RowGradient gradient, OpFoldResult rows) {
   ImplicitLocOpBuilder &b = g.b;
   Value total;
   RowGroups groups = groupsOf(op, g);
@@ -445,30 +441,13 @@ static FailureOr<Value> dotsOfExtras(GroupedMatmulOp op, Gradients &g,
     RowMap map(b, groups, rows, 1);
     map.multiply(gradient.matrix, gradient.gather, column,
                  /*transposed=*/false);
-    if (total)
-      map.addRows(total);
-    map.addResult(b.getF32Type());
-    auto built =
-        map.build([&](ImplicitLocOpBuilder &b, Value product,
-                      ValueRange elements, SmallVectorImpl<Value> &results) {
-          if (!elements.empty())
-            product = arith::AddFOp::create(b, elements[0], product);
-          results.push_back(product);
-          return success();
-        });
-    if (failed(built))
-      return failure();
-    total = built->front();
+    total = addProduct(map, total, b.getF32Type(), /*zeroRest=*/false);
   }
   if (!total)
     return Value();
   return tensor::CollapseShapeOp::create(
              b, total, SmallVector<ReassociationIndices>{{0, 1}})
       .getResult();
-}
-
-static Value addVectors(Gradients &g, Value x, Value y) {
-  return y ? g.sum(x, y) : x;
 }
 
 LogicalResult mlir::moe::differentiateLinear(GroupedMatmulOp op,
@@ -488,13 +467,7 @@ LogicalResult mlir::moe::differentiateLinear(GroupedMatmulOp op,
        weightsActive = g.isActive(weights);
   OpFoldResult rows =
       g.size(gradient.gather ? gradient.gather : gradient.matrix, 0);
-  Value extraDots;
-  if (dots) {
-    FailureOr<Value> found = dotsOfExtras(op, g, gradient, rows);
-    if (failed(found))
-      return failure();
-    extraDots = *found;
-  }
+  Value extraDots = dots ? dotsOfExtras(op, g, gradient, rows) : Value();
 
   bool multiplies = rowsActive || dots;
   // Without a product the rows are computed again from the accumulators alone.
@@ -554,8 +527,11 @@ LogicalResult mlir::moe::differentiateLinear(GroupedMatmulOp op,
   if (failed(built))
     return failure();
   SmallVector<Value> &results = *built;
-  if (dots)
-    *dots = addVectors(g, reduce(g, results.pop_back_val(), {1}), extraDots);
+  if (dots) {
+    *dots = reduce(g, results.pop_back_val(), {1});
+    if (extraDots)
+      *dots = g.sum(*dots, extraDots);
+  }
   if (keepsRows) {
     addWeightGradient(op, 0, g, results.pop_back_val(), Value(),
                       gradient.matrix, gradient.gather);

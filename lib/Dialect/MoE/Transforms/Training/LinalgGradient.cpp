@@ -27,8 +27,8 @@ namespace {
 enum class Combiner { None, Sum, Extreme, Last };
 struct Output {
   Combiner combiner;
-  Value term;      // what the body computes, without the old element
-  Value condition; // of the last one
+  Value term;           // what the body computes, without the old element
+  Value condition = {}; // of the last one
   bool whenFalse = false;
 };
 } // namespace
@@ -188,9 +188,7 @@ GenericGradient::build(ImplicitLocOpBuilder &inner, IRMapping &mapping,
   for (auto [i, output] : llvm::enumerate(outputs)) {
     if (!gradientOf[i])
       continue;
-    Value gradient = elements[*gradientOf[i]];
-    if (!gradient.getType().isF32())
-      gradient = arith::ExtFOp::create(inner, inner.getF32Type(), gradient);
+    Value gradient = toF32(inner, elements[*gradientOf[i]]);
     if (output.combiner == Combiner::Extreme) {
       Value isExtreme = arith::CmpFOp::create(
           inner, arith::CmpFPredicate::OEQ,
