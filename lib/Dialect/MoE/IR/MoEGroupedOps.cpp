@@ -236,18 +236,8 @@ LogicalResult GroupedMatmulOp::verify() {
   if (ShapedType::isDynamic(experts) || experts < 1)
     return emitOpError("expected weights of a static, positive number of "
                        "experts");
-  if (getOffsets()) {
-    auto offsets = cast<ShapedType>(getOffsets().getType());
-    if (offsets.isDynamicDim(0))
-      return emitOpError("expected static offsets, got ") << offsets;
-    if (failed(verifyRange(*this, "first", getFirstExpert(), 0,
-                           offsets.getDimSize(0) - 1 - experts)))
-      return failure();
-  } else if (experts != 1 || getFirst()) {
-    return emitOpError("expected one expert and no first where there are no "
-                       "offsets, got ")
-           << experts << " experts";
-  }
+  if (failed(verifyGroups(*this, experts)))
+    return failure();
   int64_t rows = getGather()
                      ? cast<ShapedType>(getGather().getType()).getDimSize(0)
                      : lhs.getDimSize(0);

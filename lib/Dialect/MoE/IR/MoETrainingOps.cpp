@@ -91,18 +91,8 @@ LogicalResult GroupedContractOp::verify() {
     return failure();
   if (init.isDynamicDim(1) || init.isDynamicDim(2))
     return emitOpError("expected a destination of static shape, got ") << init;
-  if (getOffsets()) {
-    auto offsets = cast<ShapedType>(getOffsets().getType());
-    if (offsets.isDynamicDim(0))
-      return emitOpError("expected static offsets, got ") << offsets;
-    if (failed(verifyRange(*this, "first", getFirstExpert(), 0,
-                           offsets.getDimSize(0) - 1 - experts)))
-      return failure();
-  } else if (experts != 1 || getFirst()) {
-    return emitOpError("expected one expert and no first where there are no "
-                       "offsets, got ")
-           << experts << " experts";
-  }
+  if (failed(verifyGroups(*this, experts)))
+    return failure();
   auto rowsOf = [](Value rows, Value gather) {
     return cast<ShapedType>((gather ? gather : rows).getType()).getDimSize(0);
   };

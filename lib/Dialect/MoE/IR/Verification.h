@@ -159,6 +159,23 @@ inline LogicalResult verifyDestinations(DestinationStyleOpInterface op) {
   return success();
 }
 
+/// Verifies the offsets and `first` of an operation on the rows of `experts`
+/// experts.
+template <typename OpT> LogicalResult verifyGroups(OpT op, int64_t experts) {
+  if (op.getOffsets()) {
+    auto offsets = cast<ShapedType>(op.getOffsets().getType());
+    if (offsets.isDynamicDim(0))
+      return op.emitOpError("expected static offsets, got ") << offsets;
+    return verifyRange(op, "first", op.getFirstExpert(), 0,
+                       offsets.getDimSize(0) - 1 - experts);
+  }
+  if (experts != 1 || op.getFirst())
+    return op.emitOpError("expected one expert and no first where there are no "
+                          "offsets, got ")
+           << experts << " experts";
+  return success();
+}
+
 /// Verifies that operand `type`, called field `number`, has the numbers of
 /// `field` for matrices `[leading…, n, k]`. In MoEQuantizationOps.cpp.
 LogicalResult verifyField(Operation *op, int64_t number, FormatAttr format,
