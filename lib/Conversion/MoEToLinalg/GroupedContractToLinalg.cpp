@@ -104,15 +104,8 @@ SmallVector<Value> GroupedContractLowering::run() {
   return b.loop(
       b.index(op.getExpertCount()), op.getInit(),
       [&](Value e, ValueRange iters) -> SmallVector<Value> {
-        Value start = b.index(0), end = rows;
-        if (op.getOffsets()) {
-          Value expert =
-              arith::AddIOp::create(b, e, b.index(op.getFirstExpert()));
-          start = b.rowAt(op.getOffsets(), expert, rows);
-          Value next = arith::AddIOp::create(b, expert, b.index(1));
-          end = b.rowAt(op.getOffsets(), next, rows);
-        }
-        Value count = b.clamp(arith::SubIOp::create(b, end, start), rows);
+        auto [start, count] =
+            b.rowsOf(op.getOffsets(), e, op.getFirstExpert(), rows);
         SmallVector<OpFoldResult> offsets{e, b.getIndexAttr(0),
                                           b.getIndexAttr(0)};
         SmallVector<OpFoldResult> sizes{b.getIndexAttr(1), matrix[0],

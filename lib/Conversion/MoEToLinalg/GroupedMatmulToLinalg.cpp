@@ -158,28 +158,21 @@ SmallVector<Value> GroupedMatmulLowering::run() {
                                        b.dim(op.getLhs(), 0), b.index(0));
     rows = arith::SelectOp::create(b, none, b.index(0), rows);
   }
-  return b.loop(
-      b.index(op.getExpertCount()), op.getInits(),
-      [&](Value e, ValueRange iters) -> SmallVector<Value> {
-        Value start = b.index(0), end = rows;
-        if (op.getOffsets()) {
-          Value expert =
-              arith::AddIOp::create(b, e, b.index(op.getFirstExpert()));
-          start = b.rowAt(op.getOffsets(), expert, rows);
-          Value next = arith::AddIOp::create(b, expert, b.index(1));
-          end = b.rowAt(op.getOffsets(), next, rows);
-        }
-        Value count = b.clamp(arith::SubIOp::create(b, end, start), rows);
-        SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
-        SmallVector<OpFoldResult> sizes{count, b.getIndexAttr(op.getN())};
-        SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-        SmallVector<Value> next;
-        for (auto [rows, iter] :
-             llvm::zip_equal(rowsOf(e, start, count), iters))
-          next.push_back(tensor::InsertSliceOp::create(b, rows, iter, offsets,
-                                                       sizes, strides));
-        return next;
-      });
+  return b.loop(b.index(op.getExpertCount()), op.getInits(),
+                [&](Value e, ValueRange iters) -> SmallVector<Value> {
+                  auto [start, count] =
+                      b.rowsOf(op.getOffsets(), e, op.getFirstExpert(), rows);
+                  SmallVector<OpFoldResult> offsets{start, b.getIndexAttr(0)};
+                  SmallVector<OpFoldResult> sizes{count,
+                                                  b.getIndexAttr(op.getN())};
+                  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+                  SmallVector<Value> next;
+                  for (auto [rows, iter] :
+                       llvm::zip_equal(rowsOf(e, start, count), iters))
+                    next.push_back(tensor::InsertSliceOp::create(
+                        b, rows, iter, offsets, sizes, strides));
+                  return next;
+                });
 }
 
 SmallVector<Value> mlir::moe::lowerToLinalg(GroupedMatmulOp op,

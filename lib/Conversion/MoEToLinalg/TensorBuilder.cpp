@@ -116,6 +116,17 @@ Value TensorBuilder::rowAt(Value offsets, Value index, Value rows) {
   return clamp(toIndex(extract(offsets, index)), rows);
 }
 
+std::pair<Value, Value> TensorBuilder::rowsOf(Value offsets, Value e,
+                                              int64_t first, Value rows) {
+  Value start = index(0), end = rows;
+  if (offsets) {
+    Value expert = arith::AddIOp::create(*this, e, index(first));
+    start = rowAt(offsets, expert, rows);
+    end = rowAt(offsets, arith::AddIOp::create(*this, expert, index(1)), rows);
+  }
+  return {start, clamp(arith::SubIOp::create(*this, end, start), rows)};
+}
+
 SmallVector<Value> TensorBuilder::generic(unsigned loops, unsigned reductions,
                                           ArrayRef<Value> inputs,
                                           ArrayRef<AffineMap> maps,

@@ -63,6 +63,10 @@ public:
   Value insert(Value scalar, Value tensor, ValueRange indices);
   /// Returns offsets[index], clamped to [0, rows].
   Value rowAt(Value offsets, Value index, Value rows);
+  /// Returns the first row of expert `first` + `e` and the number of its rows;
+  /// all rows without offsets.
+  std::pair<Value, Value> rowsOf(Value offsets, Value e, int64_t first,
+                                 Value rows);
 
   /// Builds a linalg.generic over `loops` dimensions, the last `reductions` of
   /// which are reductions. `body` gets an element of each input and output.
