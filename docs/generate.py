@@ -432,7 +432,7 @@ def parameters(args: ast.arguments) -> list[str]:
     positional = args.posonlyargs + args.args
     defaults = [None] * (len(positional) - len(args.defaults)) + args.defaults
     found = [text(arg, default) for arg, default in zip(positional, defaults)
-             if arg.arg != "self"]
+             if arg.arg not in ("self", "cls")]
     if args.vararg:
         found.append("*" + text(args.vararg, None))
     elif args.kwonlyargs:
@@ -492,7 +492,8 @@ def python_module(path: Path, name: str) -> Iterator[str]:
         else:
             yield signature(node, public)
             yield documented(node)
-    modules = [c for c in constants if (path.parent / f"{c}.py").exists()]
+    modules = [c for c in constants if (path.parent / f"{c}.py").exists()
+               or (path.parent / c / "__init__.py").exists()]
     others = [c for c in constants if c not in modules]
     if others:
         yield "### Constants"
@@ -506,6 +507,7 @@ def python_reference() -> str:
     for name in ("torch", "dynamo", "transformers", "vllm", "jax", "onnx"):
         blocks += python_module(package / "integrations" / f"{name}.py",
                                 f"moe.integrations.{name}")
+    blocks += python_module(package / "monitor" / "__init__.py", "moe.monitor")
     blocks += python_module(package / "ir.py", "moe.ir")
     blocks += python_module(package / "reference.py", "moe.reference")
     text = "\n\n".join(block for block in blocks if block) + "\n"

@@ -29,12 +29,13 @@ moe_add_python_tests(torch-compile
 moe_add_python_tests(package
   import/gguf_files import/weight_files
   package/compile package/demo package/dev package/layer_update
-  package/caller package/ir package/objects
-  package/package package/profile package/profile_page
+  package/caller package/ir package/monitor package/monitor_sinks
+  package/objects package/package package/profile package/profile_page
   package/threads reference/comparisons
   COST 60)
 moe_add_python_tests(transformers
-  transformers/transformers_experts transformers/transformers_integration
+  transformers/monitor_models transformers/transformers_experts
+  transformers/transformers_integration
   transformers/transformers_interface transformers/transformers_routes
   transformers/transformers_weights
   transformers/whole_model

@@ -4,7 +4,8 @@
     layer = module.layer({"gate_proj": w, ...})   # weights are prepared once
     y = layer(x)                                  # numpy or torch, any T
 
-``moe.reference`` implements the operations of the dialect in numpy, ``moe.ir`` builds layers.
+``moe.reference`` implements the operations of the dialect in numpy, ``moe.ir`` builds layers,
+``moe.monitor`` watches the experts of models.
 """
 
 import importlib
@@ -20,7 +21,7 @@ from ._signature import Signature, Statistics, TensorInfo
 from ._weights import Checkpoint
 
 if TYPE_CHECKING:
-    from . import ir, reference
+    from . import ir, monitor, reference
     from .integrations.onnx import from_onnx
     from .integrations.torch import from_torch
 
@@ -30,13 +31,14 @@ __all__ = [
     "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
     "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile", "RESOURCE_EXHAUSTED",
     "Signature", "StageTime", "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile",
-    "find_compiler", "from_onnx", "from_torch", "ir", "load", "reference", "runtime_version",
+    "find_compiler", "from_onnx", "from_torch", "ir", "load", "monitor", "reference",
+    "runtime_version",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first access what layers run without: numpy's definition, and PyTorch."""
-    if name in ("ir", "reference"):
+    if name in ("ir", "monitor", "reference"):
         return importlib.import_module(f".{name}", __name__)
     if name == "from_onnx":
         return importlib.import_module(".integrations.onnx", __name__).from_onnx
@@ -46,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "from_onnx", "from_torch", "ir", "reference"})
+    return sorted({*globals(), "from_onnx", "from_torch", "ir", "monitor", "reference"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
                        "and only they do")
     context = make_context(num_threads, device)
     compiler = find_compiler()
+    origin = _Origin(text, path, tuple(arguments), _stamp(path))
     _cache.limit()
 
     cached = None
@@ -100,13 +103,13 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
             if output is not None:
                 _copy(cached, Path(output))
                 module.path = Path(output)
-            return _warn(module)
+            return _finish(module, origin)
     check_compiler(compiler)
     if output is None and not cache:
         with tempfile.TemporaryDirectory(prefix="moe-") as folder:
             artifact = Path(folder) / "module.moe"
             _run(compiler, text, path, arguments, artifact)
-            return _warn(Module(artifact.read_bytes(), context=context))
+            return _finish(Module(artifact.read_bytes(), context=context), origin)
     artifact = Path(output) if output is not None else cached
     with _cache.scratch(artifact) as scratch:
         _run(compiler, text, path, arguments, scratch)
@@ -119,7 +122,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
             with suppress(MoEError):  # full disk: the result itself is complete
                 _copy(artifact, cached)
         _cache.trim()
-    return _warn(module)
+    return _finish(module, origin)
 
 
 def _arguments(target: Any, dtype: Any, layer: Any, quantize: Any, routes: Any, options: Any,
@@ -217,8 +220,49 @@ def _publish(scratch: Path, artifact: Path) -> None:
         raise MoEError(INVALID_ARGUMENT, f"cannot write '{artifact}': {error.strerror}") from error
 
 
-def _warn(module: Module) -> Module:
-    """Warn about slow code, as reported by the compiler now or when it created the module."""
+@dataclass(frozen=True)
+class _Origin:
+    """What a module was compiled from: text, or a path with its state then."""
+
+    text: str | None
+    path: Path | None
+    arguments: tuple[str, ...]
+    stamp: tuple[int, int] | None
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """Return what a change of a file changes; of a checkpoint, that of its configuration."""
+    file = path / "config.json" if path is not None and path.is_dir() else path
+    if file is None or not file.exists():
+        return None
+    info = file.stat()
+    return info.st_size, info.st_mtime_ns
+
+
+def plan(module: Module, tokens: str) -> dict[str, Any]:
+    """Return the plan of a module for a range of tokens, ``MIN:MAX``, from its source."""
+    origin = module._origin
+    if origin is None:
+        raise MoEError(FAILED_PRECONDITION, f"{module!r} was loaded, and its source is not known")
+    if _stamp(origin.path) != origin.stamp:
+        raise MoEError(FAILED_PRECONDITION, f"'{origin.path}' has changed since it was compiled")
+    return _plan(origin, tokens)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(origin: _Origin, tokens: str) -> dict[str, Any]:
+    kept = [a for a in origin.arguments if not re.match(r"--?tokens(=|$)", a)]
+    with tempfile.TemporaryDirectory(prefix="moe-") as folder:
+        report = Path(folder) / "plan.json"
+        _run(find_compiler(), origin.text, origin.path,
+             [*kept, "--emit=plan-json", f"--tokens={tokens}"], report)
+        return json.loads(report.read_text())
+
+
+def _finish(module: Module, origin: _Origin) -> Module:
+    """Keep where a module comes from, and warn about slow code, as the compiler reported it now
+    or when it created the module."""
+    module._origin = origin
     for message in module.metadata.get("warnings", ()):
         warnings.warn(f"moe.compile: {message}", RuntimeWarning, stacklevel=3)
     return module

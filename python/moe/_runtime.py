@@ -103,6 +103,7 @@ class Module(OfThisProcess):
             check(lib.moe_rt_module_load(context.pointer, encode_path(source),
                                          ctypes.byref(out)))
         self._context = context
+        self._origin: Any = None  # what ``moe.compile`` made it of
         self.on_device = context.on_device
         self._handle = Handle(out.value, lib.moe_rt_module_destroy, context)
         self.metadata: dict[str, Any] = json.loads(lib.moe_rt_module_metadata(out.value))

@@ -269,6 +269,16 @@ class _Operations(TorchDispatchMode):
 
 
 @contextmanager
+def observe(model: torch.nn.Module, observer: Callable[[str, torch.nn.Module], _Change],
+            applied_by: str) -> Iterator[None]:
+    """Show the routes of each experts module to what ``observer`` returns for it by its name."""
+    with ExitStack() as stack:
+        for name, module in _experts_of(model).items():
+            stack.enter_context(_changed(module, observer(name, module), applied_by))
+        yield
+
+
+@contextmanager
 def record(model: torch.nn.Module, applied_by: str) -> Iterator[Routes]:
     routes = Routes()
     if operations := _operations_of(model):
@@ -276,10 +286,7 @@ def record(model: torch.nn.Module, applied_by: str) -> Iterator[Routes]:
                           for name, address in operations.items()}):
             yield routes
         return
-    with ExitStack() as stack:
-        for name, module in _experts_of(model).items():
-            calls = routes.setdefault(name, [])
-            stack.enter_context(_changed(module, _Recorder(calls), applied_by))
+    with observe(model, lambda name, _: _Recorder(routes.setdefault(name, [])), applied_by):
         yield routes
 
 

@@ -1,0 +1,186 @@
+"""What a monitor counts of models, against their recorded routes."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moe
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import moe.integrations.transformers as ce  # noqa: E402
+from moe_testing.models.hf import MODELS, E, H, I  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+CHECKPOINT = ROOT / "test" / "data" / "tiny-mixtral"
+PAGE = (ROOT / "docs" / "monitoring.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+NAME = "model.layers.0.mlp.experts"
+
+pytestmark = pytest.mark.usefixtures("inference")
+
+
+def model_of(family="mixtral", implementation=ce.NAME):
+    model = MODELS[family]().model
+    model.generation_config.eos_token_id = None
+    model.set_experts_implementation(implementation)
+    return model
+
+
+def prompt(batch=2, length=19, seed=3):
+    return torch.randint(1, 64, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def expect(its, calls, experts=E):
+    """A record of a layer has what its recorded calls have."""
+    ids = np.concatenate([c.ids for c in calls])
+    weights = np.sort(np.concatenate([c.weights for c in calls]).astype(np.float64), axis=1)
+    np.testing.assert_array_equal(its.load, np.bincount(ids.ravel(), minlength=experts))
+    assert (its.calls, its.tokens, its.top_k) == (len(calls), *ids.shape)
+    assert (its.choices, its.dropped) == (ids.size, 0)
+    assert its.confidence == pytest.approx(weights[:, -1].mean(), rel=1e-12)
+    assert its.margin == pytest.approx((weights[:, -1] - weights[:, -2]).mean(), rel=1e-9)
+
+
+# -- experts behind transformers' interface -------------------------------------
+
+
+@pytest.mark.parametrize("implementation", ["eager", ce.NAME])
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "gpt_oss"])
+def test_models(family, implementation):
+    model, seen = model_of(family, implementation), []
+    with moe.monitor.watch(model, to=seen.append) as monitor, ce.record(model) as routes:
+        model(prompt())
+        model(prompt(1, 7), use_cache=False)
+        monitor.step()
+        model(prompt(3, 5))
+        monitor.step()
+    first, second = seen
+    assert list(first.layers) == list(second.layers) == list(routes)
+    for name, calls in routes.items():
+        expect(first.layers[name], calls[:2])
+        expect(second.layers[name], calls[2:])
+    assert (first.tokens, second.tokens) == (2 * 19 + 7, 15)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_generation():
+    """A step for each token that is generated."""
+    model, seen = model_of(), []
+    with moe.monitor.watch({"chat": model}, to=seen.append) as monitor:
+        monitor.step_after(model)
+        model.generate(prompt(), max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert not model._forward_hooks
+    assert [record.tokens for record in seen] == [38, 2, 2, 2]
+    assert all(name.startswith("chat.model.layers.") for name in seen[0].layers)
+
+
+def test_bf16_and_ids_that_are_no_expert():
+    model = model_of().to(torch.bfloat16)
+    experts = model.get_submodule(NAME)
+    x = torch.randn(3, H).to(torch.bfloat16)
+    ids = torch.tensor([[0, E], [2, 0], [E, E]])
+    weights = torch.tensor([[0.5, 0.25], [0.125, 0.5], [1, 1]], dtype=torch.bfloat16)
+    with moe.monitor.watch(experts) as monitor:
+        experts(x, ids, weights)
+        its, = monitor.step().layers.values()
+    assert its.name == type(experts).__name__
+    assert its.load.tolist() == [2, 0, 1] + [0] * (E - 3)
+    assert (its.tokens, its.choices) == (3, 3)
+    assert (its.confidence, its.margin) == (0.5, 0.375)
+
+
+def test_work_of_experts():
+    """What the shapes say is what the plan of the compiled experts has."""
+    model = model_of()
+    with moe.monitor.watch(model) as monitor:
+        model(prompt())
+        record = monitor.step()
+    its = record.layers[NAME]
+    assert its.flops == 2 * 38 * 2 * 3 * H * I
+    work = moe.monitor.Work.of(ce.layer_of(model.get_submodule(NAME)))
+    assert work.flops(1, 38, int(its.load.sum())) == its.flops
+    assert work.bytes(1, 38, int(its.load.sum()), np.count_nonzero(its.load)) == its.bytes
+    assert record.flops == 2 * its.flops and record.bytes > its.bytes
+
+
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
+@pytest.mark.parametrize("checkpointing", [None, True, False])
+def test_training(implementation, checkpointing):
+    """Each forward pass counts once, also where a backward pass computes it again."""
+    model, seen = model_of("mixtral", implementation).train(), []
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+    with torch.enable_grad(), moe.monitor.watch(model, to=seen.append) as monitor:
+        model.requires_grad_(True)
+        for seed in (1, 2):
+            tokens = prompt(seed=seed)
+            model(tokens, labels=tokens).loss.backward()
+            monitor.step()
+    for record in seen:
+        assert record.tokens == 38
+        for its in record.layers.values():
+            assert its.calls == 1 and its.load.sum() == 2 * 38
+    assert model.get_submodule(NAME).gate_up_proj.grad is not None
+
+
+def test_torch_compile():
+    """Code that was compiled before it is watched counts, too."""
+    model = model_of()
+    compiled = torch.compile(model.get_submodule("model.layers.0.mlp"), backend="eager")
+    x = torch.randn(1, 9, H)
+    compiled(x)
+    with moe.monitor.watch(model) as monitor:
+        compiled(x)
+        its = monitor.step().layers[NAME]
+    assert (its.calls, its.tokens) == (1, 9)
+
+
+def test_threads():
+    model, seen = model_of(), []
+    with moe.monitor.watch(model, to=seen.append) as monitor:
+        def work():
+            with torch.no_grad():
+                for _ in range(5):
+                    model(prompt(1, 6), use_cache=False)
+                    monitor.step()
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [record.step for record in seen] == list(range(1, 16))
+    for name in seen[0].layers:
+        assert sum(record.layers[name].calls for record in seen) == 15
+        assert sum(record.layers[name].load.sum() for record in seen) == 15 * 6 * 2
+
+
+def test_what_has_no_experts():
+    with pytest.raises(moe.MoEError, match="Linear has no experts that can be watched"):
+        moe.monitor.watch(torch.nn.Linear(2, 2))
+
+
+# -- the page -------------------------------------------------------------------
+
+
+def test_every_block_runs(tmp_path, monkeypatch):
+    pytest.importorskip("prometheus_client")
+    monkeypatch.chdir(tmp_path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        CHECKPOINT, dtype=torch.float32, experts_implementation=ce.NAME).eval()
+    names = {"moe": moe, "model": model,
+             "batches": [torch.tensor([list(b"In the beginning ")]) for _ in range(3)]}
+    assert len(BLOCKS) == 3
+    for block in BLOCKS:
+        exec(compile(block, "docs/monitoring.md", "exec"), names)
+    assert names["its"].load.sum() == 2 * 17
+    assert 'moe_expert_rows_total{expert="0",layer="model.layers.0.mlp.experts"}' in names["page"]
+    assert names["record"].cost_per_million_tokens > 0 and len(names["seen"]) == 1
+    assert len((tmp_path / "load.jsonl").read_text().splitlines()) == 1
