@@ -230,6 +230,12 @@ void mlir::moe::raising::buildEpilogue(OpBuilder &b, GroupedMatmulOp matmul,
 
 Value GroupedProductBuilder::build(Operation *op, GroupedProduct product,
                                    std::string &reason) {
+  Value made = buildMatmul(op, product, reason);
+  return made ? asForeign(rewriter, made, product.result) : Value();
+}
+
+Value GroupedProductBuilder::buildMatmul(Operation *op, GroupedProduct product,
+                                         std::string &reason) {
   auto refuse = [&](const Twine &why) {
     reason = why.str();
     return Value();
@@ -302,7 +308,7 @@ Value GroupedProductBuilder::build(Operation *op, GroupedProduct product,
       product.transposed, /*panels=*/nullptr, maps, /*first=*/nullptr,
       /*blocks=*/nullptr);
   buildEpilogue(rewriter, matmul, result.getElementType());
-  return asForeign(rewriter, matmul.getResult(), product.result);
+  return matmul.getResult();
 }
 
 /// Returns the rows [m, k] of a matrix [k, m].
@@ -359,4 +365,92 @@ Value GroupedProductBuilder::build(Operation *op, GroupedGradient gradient,
       /*rhs_gather=*/nullptr, offsets, init, /*first=*/nullptr,
       /*accumulate=*/false);
   return asForeign(rewriter, contract.getResult(), gradient.result);
+}
+
+Value GroupedProductBuilder::build(Operation *op, BatchedProduct product,
+                                   std::string &reason) {
+  RankedTensorType lhs = tensorTypeOf(product.lhs.getType()),
+                   rhs = tensorTypeOf(product.rhs.getType()),
+                   result = tensorTypeOf(product.result);
+  if (!lhs || !rhs || !result || lhs.getRank() != 3 || rhs.getRank() != 3 ||
+      result.getRank() != 3) {
+    reason = "expected batches [g, m, k] and [g, k, n] where there is no offs";
+    return {};
+  }
+  if (!isRowFloat(lhs.getElementType()) ||
+      !isRowFloat(result.getElementType()) ||
+      lhs.getElementType() != rhs.getElementType() ||
+      !mayEqual(lhs.getDimSize(0), rhs.getDimSize(0)) ||
+      !mayEqual(lhs.getDimSize(2), rhs.getDimSize(1)) ||
+      !mayEqual(result.getDimSize(0), lhs.getDimSize(0)) ||
+      !mayEqual(result.getDimSize(1), lhs.getDimSize(1)) ||
+      !mayEqual(result.getDimSize(2), rhs.getDimSize(2))) {
+    reason = "the batches do not fit: " + printed(lhs) + ", " + printed(rhs) +
+             " and " + printed(result);
+    return {};
+  }
+  Location loc = op->getLoc();
+  rewriter.setInsertionPoint(op);
+  Value left = asTensor(rewriter, product.lhs),
+        right = asTensor(rewriter, product.rhs);
+  // Sums are of f32.
+  Type f32 = rewriter.getF32Type();
+  SmallVector<OpFoldResult> sizes{
+      tensor::getMixedSize(rewriter, loc, left, 0),
+      tensor::getMixedSize(rewriter, loc, left, 1),
+      tensor::getMixedSize(rewriter, loc, right, 2)};
+  Value zero =
+      arith::ConstantOp::create(rewriter, loc, rewriter.getF32FloatAttr(0));
+  Value init = tensor::EmptyOp::create(rewriter, loc, sizes, f32);
+  init = linalg::FillOp::create(rewriter, loc, zero, init).getResult(0);
+  Value made = linalg::BatchMatmulOp::create(
+                   rewriter, loc, ValueRange{left, right}, ValueRange{init})
+                   .getResult(0);
+  if (!result.getElementType().isF32())
+    made = arith::TruncFOp::create(
+        rewriter, loc,
+        cast<RankedTensorType>(made.getType()).clone(result.getElementType()),
+        made);
+  return asForeign(rewriter, made, product.result);
+}
+
+Value GroupedProductBuilder::build(Operation *op, ColumnGroups product,
+                                   std::string &reason) {
+  RankedTensorType lhs = tensorTypeOf(product.lhs.getType()),
+                   rhs = tensorTypeOf(product.rhs.getType()),
+                   result = tensorTypeOf(product.result);
+  if (!lhs || !rhs || !result || lhs.getRank() != 3 || rhs.getRank() != 2 ||
+      result.getRank() != 2 || !lhs.hasStaticShape() ||
+      lhs.getDimSize(2) != rhs.getDimSize(0) ||
+      !mayEqual(result.getDimSize(0), lhs.getDimSize(1)) ||
+      !mayEqual(result.getDimSize(1), rhs.getDimSize(1)) ||
+      !isRowFloat(lhs.getElementType()) ||
+      lhs.getElementType() != rhs.getElementType() ||
+      !isRowFloat(result.getElementType())) {
+    reason = "expected matrices [g, m, k] and columns [k, n] of one float type "
+             "of 16 or 32 bits, got " +
+             printed(product.lhs.getType()) + " and " +
+             printed(product.rhs.getType());
+    return {};
+  }
+  reason = refuseGroups(product.ends.getType(), lhs.getDimSize(0));
+  if (!reason.empty())
+    return {};
+  // The columns are rows of the product of the transposes.
+  OpBuilder::InsertionGuard guard(rewriter);
+  rewriter.setInsertionPoint(op);
+  Location loc = op->getLoc();
+  Value rows = buildTransposed(rewriter, loc, asTensor(rewriter, product.rhs));
+  Type transposed = RankedTensorType::get(
+      {result.getDimSize(1), result.getDimSize(0)}, result.getElementType());
+  Value made = buildMatmul(
+      op,
+      GroupedProduct{rows, product.ends, GroupArgument::Ends, product.lhs,
+                     /*transposed=*/true, /*zeroRest=*/false, transposed},
+      reason);
+  if (!made)
+    return {};
+  rewriter.setInsertionPoint(op);
+  return asForeign(rewriter, buildTransposed(rewriter, loc, made),
+                   product.result);
 }

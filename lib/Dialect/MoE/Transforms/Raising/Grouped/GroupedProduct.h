@@ -47,6 +47,20 @@ struct GroupedGradient {
   Type result; // of a tensor [g, k, n]
 };
 
+/// The product of each batch: [g, m, k] and [g, k, n].
+struct BatchedProduct {
+  Value lhs, rhs;
+  Type result; // of a tensor [g, m, n]
+};
+
+/// A product of each matrix with the columns of its group, in their places.
+struct ColumnGroups {
+  Value lhs;   // [g, m, k]
+  Value rhs;   // [k, n]
+  Value ends;  // [g]
+  Type result; // of a tensor [m, n]
+};
+
 /// Makes products of this dialect. Offsets of one argument are made once.
 class GroupedProductBuilder {
 public:
@@ -56,6 +70,8 @@ public:
   /// null with the reason if it is none.
   Value build(Operation *op, GroupedProduct product, std::string &reason);
   Value build(Operation *op, GroupedGradient gradient, std::string &reason);
+  Value build(Operation *op, BatchedProduct product, std::string &reason);
+  Value build(Operation *op, ColumnGroups product, std::string &reason);
   /// Replaces `op`, with one result, by the product; or says why not.
   template <typename Product> Outcome replace(Operation *op, Product product) {
     std::string reason;
@@ -74,6 +90,8 @@ public:
 
 private:
   Value offsetsOf(Value groups, GroupArgument argument);
+  /// Builds the product of tensors; null with the reason if it is none.
+  Value buildMatmul(Operation *op, GroupedProduct product, std::string &reason);
 
   RewriterBase &rewriter;
   llvm::MapVector<std::pair<Value, GroupArgument>, Value> offsets;

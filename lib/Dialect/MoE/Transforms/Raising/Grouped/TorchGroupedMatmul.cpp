@@ -7,7 +7,8 @@
 //
 // torch-mlir has no operation for them and writes "torch.operator" with their
 // name. The groups are ends, not sizes, and the rows after the last one are
-// undefined.
+// undefined. Without ends it is a product of batches; ends may also divide the
+// columns of the second operand.
 //
 //===----------------------------------------------------------------------===//
 
@@ -32,8 +33,6 @@ mlir::moe::raising::raiseTorchGroupedMatmul(Operation *op,
     return Outcome::left("expected the operands self, mat2 and offs");
   Value lhs = op->getOperand(0), rhs = op->getOperand(1),
         ends = op->getOperand(2);
-  if (isTorchNone(ends))
-    return Outcome::left("it has no offs: a batched matmul");
   // The type of the result says the data type.
   if (op->getNumOperands() > 3 && !isTorchNone(op->getOperand(3)))
     return Outcome::left("it has a bias");
@@ -42,6 +41,10 @@ mlir::moe::raising::raiseTorchGroupedMatmul(Operation *op,
                    right = tensorTypeOf(rhs.getType());
   if (!left || !right)
     return Outcome::left("an operand is no tensor of known rank");
+  if (isTorchNone(ends))
+    return builder.replace(op, BatchedProduct{lhs, rhs, result});
+  if (left.getRank() == 3 && right.getRank() == 2 && !isFallback)
+    return builder.replace(op, ColumnGroups{lhs, rhs, ends, result});
   if (left.getRank() == 2 && right.getRank() == 2 && !isFallback)
     return builder.replace(op,
                            GroupedGradient{lhs, /*transposed=*/true, rhs, ends,

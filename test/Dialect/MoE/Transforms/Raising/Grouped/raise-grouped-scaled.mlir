@@ -33,6 +33,54 @@ func.func @rows(%x: !torch.vtensor<[?,64],f8E4M3FN>, %w: !torch.vtensor<[8,32,64
 
 // -----
 
+// torch.aten._scaled_grouped_mm_v2 has lists of scales, and recipes: 1 is a scale
+// of each row. It has no operands after the ends.
+
+// CHECK-LABEL: func.func @second(
+// CHECK:         moe.grouped_matmul %arg0 offsets(%{{.*}} : tensor<9xi32>) weights(%arg1 : tensor<8x64x32xf8E4M3FN>) operands(%arg2, %arg3 : tensor<?xf32>, tensor<8x32xf32>)
+func.func @second(%x: tensor<?x64xf8E4M3FN>, %w: tensor<8x64x32xf8E4M3FN>, %a: tensor<?xf32>, %b: tensor<8x32xf32>, %ends: tensor<8xi32>) -> tensor<?x32xbf16> {
+  %none = "torch.constant.none"() : () -> !torch.none
+  %fast = "torch.constant.bool"() <{value = false}> : () -> !torch.bool
+  %bf16 = "torch.constant.int"() <{value = 15 : i64}> : () -> !torch.int
+  %0 = "torch.constant.int"() <{value = 0 : i64}> : () -> !torch.int
+  %1 = "torch.constant.int"() <{value = 1 : i64}> : () -> !torch.int
+  %as = "torch.prim.ListConstruct"(%a) : (tensor<?xf32>) -> !torch.list<vtensor>
+  %bs = "torch.prim.ListConstruct"(%b) : (tensor<8x32xf32>) -> !torch.list<vtensor>
+  %recipe = "torch.prim.ListConstruct"(%1) : (!torch.int) -> !torch.list<int>
+  %swizzle = "torch.prim.ListConstruct"(%0) : (!torch.int) -> !torch.list<int>
+  %dims = "torch.prim.ListConstruct"() : () -> !torch.list<int>
+  %y = "torch.operator"(%x, %w, %as, %recipe, %swizzle, %bs, %recipe, %swizzle, %ends, %none, %bf16, %dims, %fast) <{name = "torch.aten._scaled_grouped_mm_v2"}> : (tensor<?x64xf8E4M3FN>, tensor<8x64x32xf8E4M3FN>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, tensor<8xi32>, !torch.none, !torch.int, !torch.list<int>, !torch.bool) -> tensor<?x32xbf16>
+  return %y : tensor<?x32xbf16>
+}
+
+// -----
+
+// Its blocks of 128, two scales of one operand, swizzled ones, and dimensions.
+
+// CHECK-LABEL: func.func @recipes(
+// CHECK-NOT:     moe.
+// REMARK-COUNT-3: 'torch.operator': a recipe is not one scale of each row and column
+// REMARK:         'torch.operator': it names the dimensions that it contracts
+func.func @recipes(%x: tensor<?x64xf8E4M3FN>, %w: tensor<8x64x32xf8E4M3FN>, %a: tensor<?xf32>, %b: tensor<8x32xf32>, %ends: tensor<8xi32>) {
+  %none = "torch.constant.none"() : () -> !torch.none
+  %0 = "torch.constant.int"() <{value = 0 : i64}> : () -> !torch.int
+  %1 = "torch.constant.int"() <{value = 1 : i64}> : () -> !torch.int
+  %4 = "torch.constant.int"() <{value = 4 : i64}> : () -> !torch.int
+  %as = "torch.prim.ListConstruct"(%a) : (tensor<?xf32>) -> !torch.list<vtensor>
+  %two = "torch.prim.ListConstruct"(%a, %a) : (tensor<?xf32>, tensor<?xf32>) -> !torch.list<vtensor>
+  %bs = "torch.prim.ListConstruct"(%b) : (tensor<8x32xf32>) -> !torch.list<vtensor>
+  %r1 = "torch.prim.ListConstruct"(%1) : (!torch.int) -> !torch.list<int>
+  %r4 = "torch.prim.ListConstruct"(%4) : (!torch.int) -> !torch.list<int>
+  %s0 = "torch.prim.ListConstruct"(%0) : (!torch.int) -> !torch.list<int>
+  %5 = "torch.operator"(%x, %w, %as, %r4, %s0, %bs, %r1, %s0, %ends) <{name = "torch.aten._scaled_grouped_mm_v2"}> : (tensor<?x64xf8E4M3FN>, tensor<8x64x32xf8E4M3FN>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, tensor<8xi32>) -> tensor<?x32xbf16>
+  %6 = "torch.operator"(%x, %w, %two, %r1, %s0, %bs, %r1, %s0, %ends) <{name = "torch.aten._scaled_grouped_mm_v2"}> : (tensor<?x64xf8E4M3FN>, tensor<8x64x32xf8E4M3FN>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, tensor<8xi32>) -> tensor<?x32xbf16>
+  %7 = "torch.operator"(%x, %w, %as, %r1, %r1, %bs, %r1, %s0, %ends) <{name = "torch.aten._scaled_grouped_mm_v2"}> : (tensor<?x64xf8E4M3FN>, tensor<8x64x32xf8E4M3FN>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, tensor<8xi32>) -> tensor<?x32xbf16>
+  %8 = "torch.operator"(%x, %w, %as, %r1, %s0, %bs, %r1, %s0, %ends, %none, %none, %s0) <{name = "torch.aten._scaled_grouped_mm_v2"}> : (tensor<?x64xf8E4M3FN>, tensor<8x64x32xf8E4M3FN>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, !torch.list<vtensor>, !torch.list<int>, !torch.list<int>, tensor<8xi32>, !torch.none, !torch.none, !torch.list<int>) -> tensor<?x32xbf16>
+  return
+}
+
+// -----
+
 // Scales of blocks, in e8m0 or of the other operand; the transposed layout that
 // nothing transposed; other types.
 
@@ -44,7 +92,7 @@ func.func @rows(%x: !torch.vtensor<[?,64],f8E4M3FN>, %w: !torch.vtensor<[8,32,64
 // REMARK-DAG:  'torch.operator': the extents do not fit
 // REMARK-DAG:  'torch.operator': expected rows and weights of f8E4M3FN, got tensor<?x64xbf16>
 // REMARK-DAG:  'torch.operator': it has a bias or a scale of the result
-// REMARK-DAG:  'torch.operator': its recipes of scales are not read: torch.aten._scaled_grouped_mm_v2
+// REMARK-DAG:  'torch.operator': expected the operands self, mat2, their scales and offs
 // REMARK-DAG:  'torch.operator': it has no offs: a batched matmul
 // REMARK-DAG:  'torch.operator': expected rows and weights [g, k, n]
 func.func @left(%x: tensor<?x64xf8E4M3FN>, %w: tensor<8x64x32xf8E4M3FN>, %wt: tensor<8x32x64xf8E4M3FN>, %a: tensor<?xf32>, %b: tensor<8x32xf32>, %ends: tensor<8xi32>,

@@ -58,9 +58,40 @@ func.func @gradient(%x: tensor<64x?xbf16>, %dy: tensor<?x32xbf16>,
 
 // -----
 
+// Without ends each matrix has its own weights.
+
+// CHECK-LABEL: func.func @batches(
+// CHECK:         %[[ZERO:.*]] = linalg.fill {{.*}} outs(%{{.*}} : tensor<8x4x32xf32>)
+// CHECK:         %[[Y:.*]] = linalg.batch_matmul ins(%arg0, %arg1 : tensor<8x4x64xbf16>, tensor<8x64x32xbf16>) outs(%[[ZERO]]
+// CHECK:         arith.truncf %[[Y]] : tensor<8x4x32xf32> to tensor<8x4x32xbf16>
+func.func @batches(%x: tensor<8x4x64xbf16>, %w: tensor<8x64x32xbf16>) -> tensor<8x4x32xbf16> {
+  %none = "torch.constant.none"() : () -> !torch.none
+  %y = "torch.operator"(%x, %w, %none) <{name = "torch.aten._grouped_mm"}> : (tensor<8x4x64xbf16>, tensor<8x64x32xbf16>, !torch.none) -> tensor<8x4x32xbf16>
+  return %y : tensor<8x4x32xbf16>
+}
+
+// -----
+
+// Ends of columns: each matrix and the columns of its group.
+
+// CHECK-LABEL: func.func @columns(
+// CHECK:         %[[ROWS:.*]] = linalg.transpose ins(%arg1 : tensor<64x?xf32>)
+// CHECK:         %[[Y:.*]] = moe.grouped_matmul %[[ROWS]] offsets(%{{.*}} : tensor<9xi32>) weights(%arg0 : tensor<8x32x64xf32>) transposed outs(%{{.*}} : tensor<?x32xf32>)
+// CHECK:         linalg.transpose ins(%[[Y]] : tensor<?x32xf32>) outs(%{{.*}} : tensor<32x?xf32>) permutation = [1, 0]
+func.func @columns(%w: tensor<8x32x64xf32>, %x: tensor<64x?xf32>, %ends: tensor<8xi32>) -> tensor<32x?xf32> {
+  %y = "torch.operator"(%w, %x, %ends) <{name = "torch.aten._grouped_mm"}> : (tensor<8x32x64xf32>, tensor<64x?xf32>, tensor<8xi32>) -> tensor<32x?xf32>
+  return %y : tensor<32x?xf32>
+}
+
+// -----
+
 // CHECK-LABEL: func.func @left(
 // CHECK-NOT:     moe.grouped_matmul
-// REMARK-DAG:  'torch.operator': it has no offs: a batched matmul
+// CHECK-NOT:     linalg
+// REMARK-DAG:  'torch.operator': the batches do not fit
+// REMARK-DAG:  'torch.operator': expected batches [g, m, k] and [g, k, n] where there is no offs
+// REMARK-DAG:  'torch.operator': expected matrices [g, m, k] and columns [k, n]
+// REMARK-DAG:  'torch.operator': expected 8 groups, got tensor<4xi32>
 // REMARK-DAG:  'torch.operator': it has a bias
 // REMARK-DAG:  'torch.operator': expected matrices, or rows and weights [g, k, n]
 // REMARK-DAG:  'torch.operator': the extents do not fit
@@ -68,14 +99,17 @@ func.func @gradient(%x: tensor<64x?xbf16>, %dy: tensor<?x32xbf16>,
 // REMARK-NOT:  torch.aten.other
 func.func @left(%x: tensor<?x64xbf16>, %x3: tensor<8x4x64xbf16>, %w: tensor<8x64x32xbf16>,
                 %wt: tensor<8x32x64xbf16>, %bias: tensor<8x32xbf16>,
-                %ends: tensor<8xi32>, %u: !torch.vtensor) {
+                %ends: tensor<8xi32>, %u: !torch.vtensor, %columns: tensor<64x?xbf16>, %few: tensor<4xi32>) {
   %none = "torch.constant.none"() : () -> !torch.none
-  %0 = "torch.operator"(%x3, %w, %none) <{name = "torch.aten._grouped_mm"}> : (tensor<8x4x64xbf16>, tensor<8x64x32xbf16>, !torch.none) -> tensor<8x4x32xbf16>
+  %0 = "torch.operator"(%x3, %wt, %none) <{name = "torch.aten._grouped_mm"}> : (tensor<8x4x64xbf16>, tensor<8x32x64xbf16>, !torch.none) -> tensor<8x4x32xbf16>
+  %6 = "torch.operator"(%x, %w, %none) <{name = "torch.aten._grouped_mm"}> : (tensor<?x64xbf16>, tensor<8x64x32xbf16>, !torch.none) -> tensor<?x32xbf16>
+  %7 = "torch.operator"(%x3, %columns, %few) <{name = "torch.aten._grouped_mm"}> : (tensor<8x4x64xbf16>, tensor<64x?xbf16>, tensor<4xi32>) -> tensor<4x?xbf16>
   %1 = "torch.operator"(%x, %w, %ends, %bias) <{name = "torch.aten._grouped_mm"}> : (tensor<?x64xbf16>, tensor<8x64x32xbf16>, tensor<8xi32>, tensor<8x32xbf16>) -> tensor<?x32xbf16>
   %2 = "torch.operator"(%x3, %x, %ends) <{name = "torch.aten._grouped_mm"}> : (tensor<8x4x64xbf16>, tensor<?x64xbf16>, tensor<8xi32>) -> tensor<8x4x32xbf16>
   // Weights [g, n, k] that nothing transposed.
   %3 = "torch.operator"(%x, %wt, %ends) <{name = "torch.aten._grouped_mm"}> : (tensor<?x64xbf16>, tensor<8x32x64xbf16>, tensor<8xi32>) -> tensor<?x32xbf16>
   %4 = "torch.operator"(%u, %w, %ends) <{name = "torch.aten._grouped_mm"}> : (!torch.vtensor, tensor<8x64x32xbf16>, tensor<8xi32>) -> tensor<?x32xbf16>
+  %8 = "torch.operator"(%columns, %x, %ends) <{name = "torch.transformers.grouped_mm_fallback"}> : (tensor<64x?xbf16>, tensor<?x64xbf16>, tensor<8xi32>) -> tensor<8x64x64xbf16>
   %5 = "torch.operator"(%x, %w, %ends) <{name = "torch.aten.other"}> : (tensor<?x64xbf16>, tensor<8x64x32xbf16>, tensor<8xi32>) -> tensor<?x32xbf16>
   return
 }
