@@ -43,7 +43,8 @@ moe_add_python_tests(transformers
 # Skipped where there is no JAX, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv: `./dev check
 # jax`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
-  engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/onnx
+  engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/jax_groups
+  engines/onnx
   engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
   engines/triton engines/vllm
   COST 5)

@@ -83,6 +83,17 @@ def unrolled(x, p):
     return y
 
 
+def looped(x, p, of_first=lambda e: e, of_second=lambda e: e, of_bias=lambda e: e):
+    """The same with a bias of each expert in both products."""
+    weights, ids = route(x, p)
+    y = jnp.zeros_like(x)
+    for e in range(EXPERTS):
+        gates = jnp.where(ids == e, weights, 0).sum(-1, keepdims=True)
+        h = jax.nn.gelu(x @ p["wi"][of_first(e)] + p["bi"][of_bias(e)])
+        y = y + gates * (h @ p["wo"][of_second(e)] + p["bo"][e])
+    return y
+
+
 # -- weights gathered for each choice -------------------------------------------
 
 
@@ -269,6 +280,53 @@ def negative_weights(x, p):
     return jnp.einsum("tec,ech->th", combine, experts(rows + 1, p))
 
 
+def first_of_all(x, p):
+    """Each expert has the first one's weights."""
+    return looped(x, p, of_first=lambda e: 0)
+
+
+def second_of_first(x, p):
+    """The second product has the first expert's weights, the others are their own."""
+    return looped(x, p, of_second=lambda e: 0)
+
+
+def like_first(x, p):
+    """One of the experts has the first one's weights."""
+    return looped(x, p, of_first=lambda e: 0 if e == 5 else e)
+
+
+def bias_of_next(x, p):
+    """Biases of the next expert."""
+    return looped(x, p, of_bias=lambda e: (e + 1) % EXPERTS)
+
+
+def bias_of_first(x, p):
+    return looped(x, p, of_bias=lambda e: 0)
+
+
+def twice_first(x, p):
+    """A factor that all of them have is computed with the first one's weights."""
+    weights, ids = route(x, p)
+    y = jnp.zeros_like(x)
+    for e in range(EXPERTS):
+        gates = jnp.where(ids == e, weights, 0).sum(-1, keepdims=True)
+        h = jax.nn.silu(x @ p["wg"][e]) * (x @ p["wg"][0])
+        y = y + gates * (h @ p["wo"][e])
+    return y
+
+
+def first_token(x, p):
+    """As many tokens as experts; each expert adds its result of the first token."""
+    x = x[:EXPERTS]
+    weights, ids = route(x, p)
+    y = jnp.zeros_like(x)
+    for e in range(EXPERTS):
+        gates = jnp.where(ids == e, weights, 0).sum(-1, keepdims=True)
+        h = jnp.tanh(x @ p["wi"][e])
+        y = y + gates * ((h + h[:1]) @ p["wo"][e])
+    return y
+
+
 # -- checks ---------------------------------------------------------------------
 
 
@@ -292,8 +350,8 @@ def count(imported, operation):
     return imported.mlir.count(f"= moe.{operation} ")
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "unrolled", "gathered",
-                                  "gathered_rows", "gathered_one"])
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "unrolled", "looped",
+                                  "gathered", "gathered_rows", "gathered_one"])
 def test_blocks(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, TOKENS)
@@ -302,8 +360,8 @@ def test_blocks(name):
     compare(imported, block, p, TOKENS)
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "unrolled", "gathered",
-                                  "gathered_one"])
+@pytest.mark.parametrize("name", ["dense", "dense_tiled", "tunix", "unrolled", "looped",
+                                  "gathered", "gathered_one"])
 def test_any_number_of_tokens(name):
     block, p = globals()[name], parameters()
     imported = import_block(block, p, None)
@@ -345,7 +403,8 @@ def test_16_bits(name):
 @pytest.mark.parametrize("name", [
     "next_expert", "other_gate", "more_classes", "tokens_as_experts", "square_transposed",
     "last_first", "place_from_one", "each_choice_apart", "counts_of_16_bits",
-    "negative_weights"])
+    "negative_weights", "first_of_all", "second_of_first", "like_first", "bias_of_next",
+    "bias_of_first", "twice_first", "first_token"])
 def test_near_misses(name):
     """What looks like a block and is none gives what JAX computes, or an error."""
     from moe import MoEError
@@ -358,6 +417,8 @@ def test_near_misses(name):
         return
     if name == "square_transposed":
         assert count(imported, "grouped_matmul") == 2 and "transposed outs" in imported.mlir
+    elif name == "bias_of_first":  # one bias for all of them
+        assert count(imported, "grouped_matmul") == 2
     elif name not in ("next_expert", "other_gate"):  # which are products of rows with ids
         assert count(imported, "grouped_matmul") == 0
     compare(imported, block, p, TOKENS)

@@ -188,11 +188,47 @@ def unrolled(x, router, up, down):
     return y
 
 
+def llama4(x, router, up, down):
+    """Llama 4: the rows of an expert are weighed, not its results; all experts on all tokens."""
+    logits = F.linear(x, router)
+    weights, ids = torch.topk(logits, TOP_K, dim=1)
+    scores = torch.full_like(logits, float("-inf")).scatter_(1, ids, weights)
+    scores = torch.sigmoid(scores.float()).to(x.dtype)
+    y = x.repeat(EXPERTS, 1) * scores.transpose(0, 1).reshape(-1, 1)
+    y = gated(torch.bmm(y.view(EXPERTS, -1, HIDDEN), up.transpose(1, 2)))
+    y = torch.bmm(y, down.transpose(1, 2)).view(-1, HIDDEN)
+    return y.reshape(EXPERTS, -1, HIDDEN).sum(dim=0)
+
+
+def masked_softmax(x, router, up, down):
+    """A softmax of logits of −inf but for the choices."""
+    logits = F.linear(x, router)
+    weights, ids = torch.topk(logits, TOP_K, dim=-1)
+    dense = torch.full_like(logits, float("-inf")).scatter(1, ids, weights).softmax(dim=-1)
+    y = torch.einsum("tei,ehi->teh", gated(torch.einsum("th,eih->tei", x, up)), down)
+    return torch.einsum("teh,te->th", y, dense)
+
+
+def unrolled_with_bias(x, router, up, down):
+    """A loop over the experts whose products have a bias."""
+    weights, ids = route(x, router)
+    first, second = up[..., 0], down[..., 1]
+    y = torch.zeros_like(x)
+    for e in range(EXPERTS):
+        gate = (weights * (ids == e)).sum(dim=-1, keepdim=True)
+        expert = gated(F.linear(x, up[e], first[e]))
+        y = y + F.linear(expert, down[e], second[e]) * gate
+    return y
+
+
 # With what their gate becomes.
 BLOCKS = {"grouped": "top_k(3) normalize(<sum>)", "index_add": "top_k(3) normalize(<sum>)",
           "batched": "top_k(3) normalize(<sum>)", "tiled": "top_k(3) normalize(<sum>)",
           "einsum": "top_k(3) normalize(<sum>)", "capacity": "top_k(3) normalize(<sum>)",
           "unrolled": "top_k(3) normalize(<sum>)",
+          "unrolled_with_bias": "top_k(3) normalize(<sum>)",
+          "llama4": "top_k(3) score(none)",
+          "masked_softmax": "top_k(3) order(select_then_score)",
           "gpt_oss": "top_k(3) order(select_then_score)", "switch": "top_k(1)",
           "scattered": "top_k(3)", "deepseek": "top_k(3) score(sigmoid) normalize(<sum, epsilon "
           "= 9.9999999999999995E-21>) scale(2.500000e+00)"}
@@ -246,6 +282,33 @@ def dropped_first(x, router, up, down):
     dense = (F.one_hot(ids, EXPERTS).to(x.dtype) * (weights * kept).unsqueeze(-1)).sum(dim=1)
     y = torch.einsum("tei,ehi->teh", gated(torch.einsum("th,eih->tei", x, up)), down)
     return torch.einsum("teh,te->th", y, dense)
+
+
+def scaled_with_bias(x, router, up, down):
+    """Rows of zeros for the others, of which experts with a bias make something."""
+    weights, ids = route(x, router)
+    dense = torch.zeros(x.size(0), EXPERTS).scatter(1, ids, weights)
+    y = x.repeat(EXPERTS, 1).view(EXPERTS, -1, HIDDEN) * dense.T.unsqueeze(-1)
+    y = gated(torch.baddbmm(up[:, :, :1].transpose(1, 2), y, up.transpose(1, 2)))
+    return torch.bmm(y, down.transpose(1, 2)).sum(dim=0)
+
+
+def scaled_and_shifted(x, router, up, down):
+    """The same by an activation that is not 0 of 0."""
+    weights, ids = route(x, router)
+    dense = torch.zeros(x.size(0), EXPERTS).scatter(1, ids, weights)
+    y = x.repeat(EXPERTS, 1).view(EXPERTS, -1, HIDDEN) * dense.T.unsqueeze(-1)
+    y = torch.bmm(y, up[:, :INNER].transpose(1, 2)).sigmoid()
+    return torch.bmm(y, down.transpose(1, 2)).sum(dim=0)
+
+
+def scaled_by_another(x, router, up, down):
+    """Rows weighed for the next expert."""
+    weights, ids = route(x, router)
+    dense = torch.zeros(x.size(0), EXPERTS).scatter(1, ids, weights).roll(1, 1)
+    y = x.repeat(EXPERTS, 1).view(EXPERTS, -1, HIDDEN) * dense.T.unsqueeze(-1)
+    y = gated(torch.bmm(y, up.transpose(1, 2)))
+    return torch.bmm(y, down.transpose(1, 2)).sum(dim=0)
 
 
 # -- torch-mlir -----------------------------------------------------------------
@@ -344,7 +407,10 @@ def compare(layer, block, arguments, tokens):
 def test_blocks(name, tokens):
     """One gate, dispatch and combination, two products, in either number of tokens."""
     block, arguments = globals()[name], parameters()
+    if block is llama4 and tokens is None:
+        pytest.skip("torch.export refuses its views of any number of tokens")
     layer, text = compiled(block, tokens, arguments)
+    assert ("scale_rows" in text) == (block is llama4)
     for operation, count in (("gate", 1), ("dispatch", 1), ("grouped_matmul", 2), ("combine", 1)):
         assert text.count(f"= moe.{operation} ") == count
     gate = re.search(r"= moe.gate %\S+ (?:bias\([^)]*\) )?(.*) :", text)
@@ -390,6 +456,39 @@ def test_near_misses(block):
         assert "failed to legalize" in str(error)
         return
     compare(moe.compile(text).layer(dict(zip(NAMES[1:], arguments))), block, arguments, TOKENS)
+
+
+def groups(x, router, up, down, slots=2):
+    """Sequences of a batch, each with its own slots (GShard's [G, S, E, C])."""
+    x = x.view(3, -1, HIDDEN)
+    weights, ids = torch.topk(F.softmax(F.linear(x, router), dim=-1), TOP_K, dim=-1)
+    mask = F.one_hot(ids, EXPERTS)
+    flat = mask.view(3, -1, EXPERTS)
+    place = ((torch.cumsum(flat, dim=1) - 1) * flat).sum(dim=-1).view(ids.shape)
+    slot = F.one_hot(place.clamp(max=slots - 1), slots) * (place < slots).unsqueeze(-1)
+    hot = mask.unsqueeze(-1) * slot.unsqueeze(-2)
+    y = torch.einsum("gsec,gsh->egch", hot.sum(dim=2).to(x.dtype), x)
+    y = gated(torch.einsum("egch,eih->egci", y, up))
+    y = torch.einsum("egci,ehi->egch", y, down)
+    combine = (hot * weights.unsqueeze(-1).unsqueeze(-1)).sum(dim=2)
+    return torch.einsum("gsec,egch->gsh", combine, y).reshape(-1, HIDDEN)
+
+
+def test_groups():
+    arguments = parameters()
+    layer, text = compiled(groups, TOKENS, arguments)
+    assert f"experts({3 * EXPERTS}) capacity(<fixed = 2>)" in text
+    assert text.count("= moe.grouped_matmul ") == 2 and text.count("= moe.combine ") == 1
+    compare(layer, groups, arguments, TOKENS)
+
+
+@pytest.mark.parametrize("block", [scaled_with_bias, scaled_and_shifted, scaled_by_another],
+                         ids=lambda b: b.__name__)
+def test_scaled_rows_that_stay(block):
+    """Of what others make of zeros the sum has something, too; other weights are not those."""
+    text = moe_opt(imported(block, TOKENS, parameters()), "--moe-raise-routing")
+    assert "moe.gate" in text or block is scaled_by_another
+    assert "moe.dispatch" not in text and "moe.combine" not in text
 
 
 @pytest.mark.parametrize("block", [sizes_as_ends, dropped_first], ids=lambda b: b.__name__)

@@ -16,6 +16,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/ReshapeOpsUtils.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -180,6 +181,19 @@ static Value lowerTranspose(OpBuilder &b, Location loc, Operation *op,
       ->getResult(0);
 }
 
+/// Builds a reshape of static extents that merges or splits dimensions.
+static Value lowerReshape(OpBuilder &b, Location loc, RankedTensorType to,
+                          Value value) {
+  auto from = cast<RankedTensorType>(value.getType());
+  auto groups = getReassociationIndicesForReshape(from, to);
+  if (!from.hasStaticShape() || !to.hasStaticShape() || !groups)
+    return {};
+  return from.getRank() > to.getRank()
+             ? Value(
+                   tensor::CollapseShapeOp::create(b, loc, to, value, *groups))
+             : tensor::ExpandShapeOp::create(b, loc, to, value, *groups);
+}
+
 Value mlir::moe::raising::lowerReading(OpBuilder &b, Operation *op,
                                        ValueRange operands) {
   Location loc = op->getLoc();
@@ -190,6 +204,8 @@ Value mlir::moe::raising::lowerReading(OpBuilder &b, Operation *op,
                                      cast<TypedAttr>(op->getAttr("value")));
   if (name == "convert")
     return lowerConvert(b, loc, operands[0], type);
+  if (name == "reshape")
+    return lowerReshape(b, loc, type, operands[0]);
   if (name == "transpose")
     return lowerTranspose(b, loc, op, operands[0]);
   if (name == "broadcast_in_dim")

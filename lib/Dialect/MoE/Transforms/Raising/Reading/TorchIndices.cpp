@@ -23,6 +23,24 @@ static bool isIndex(Value value) {
 // Choices
 //===----------------------------------------------------------------------===//
 
+/// Returns scores [.., E] as rows; null if it is not known how many.
+static Value rowsOfScores(TorchReader &t, Value x) {
+  RankedTensorType type = x ? tensorOf(x) : RankedTensorType();
+  if (!type || type.getRank() < 2 || type.isDynamicDim(type.getRank() - 1))
+    return {};
+  if (type.getRank() == 2)
+    return x;
+  int64_t experts = type.getShape().back();
+  if (!type.hasStaticShape() || experts == 0)
+    return {};
+  // Their softmax, too, so that it may become part of the gate.
+  SmallVector<int64_t> shape{type.getNumElements() / experts, experts};
+  if (Operation *softmax = definedBy(x, "stablehlo.softmax"))
+    return t.r.make("softmax", t.r.reshape(softmax->getOperand(0), shape),
+                    type.clone(shape));
+  return t.r.reshape(x, shape);
+}
+
 /// Sets the values and indices of a top-k [T, k], reshaped as the results.
 static bool setTopK(TorchReader &t, Value x, int64_t k) {
   if (!t.out(0) || !t.out(1) || t.op->getNumResults() != 2)
@@ -40,21 +58,26 @@ static bool setTopK(TorchReader &t, Value x, int64_t k) {
   return true;
 }
 
+/// True if an operand is the last dimension of the first one.
+static bool isAlongLast(TorchReader &t, unsigned operand) {
+  int64_t rank = tensorOf(t.in(0)).getRank();
+  return t.dim(operand, rank) == rank - 1;
+}
+
 /// (x, k, dim, largest, sorted); which of equals is chosen is not defined.
 static bool readTopK(TorchReader &t) {
-  Value x = t.in(0);
+  Value x = rowsOfScores(t, t.in(0));
   auto k = t.integer(1);
-  if (!x || tensorOf(x).getRank() != 2 || !k || *k < 1 || t.dim(2, 2) != 1 ||
-      t.flag(3, true) != true || *k > tensorOf(x).getDimSize(1))
+  if (!x || !k || *k < 1 || !isAlongLast(t, 2) || t.flag(3, true) != true ||
+      *k > tensorOf(x).getDimSize(1))
     return false;
   return setTopK(t, x, *k);
 }
 
 /// (x, dim, keepdim): a top-1.
 static bool readMax(TorchReader &t) {
-  Value x = t.in(0);
-  if (!x || tensorOf(x).getRank() != 2 || t.dim(1, 2) != 1 ||
-      !isRowFloat(tensorOf(x).getElementType()))
+  Value x = rowsOfScores(t, t.in(0));
+  if (!x || !isAlongLast(t, 1) || !isRowFloat(tensorOf(x).getElementType()))
     return false;
   return setTopK(t, x, 1);
 }

@@ -77,6 +77,9 @@ static bool readBinary(TorchReader &t) {
   if (!operands)
     return false;
   auto [a, b] = *operands;
+  // Factors of 1, which decompositions have.
+  if (name == "mul" && t.number(1) == 1.0 && tensorOf(a) == t.out())
+    return t.set(a);
   Type element = getElementTypeOrSelf(a);
   if (name == "div" && !isa<FloatType>(element))
     return false;

@@ -20,15 +20,20 @@ int64_t AxisExtents::of(char axis) const {
     return experts;
   case 'c':
     return slots;
+  case 'g':
+    return groups ? groups : ShapedType::kDynamic;
+  case 's':
+    return groups && !ShapedType::isDynamic(tokens) ? tokens / groups
+                                                    : ShapedType::kDynamic;
   default:
     return ShapedType::kDynamic;
   }
 }
 
-std::optional<Axes>
-mlir::moe::raising::reshapeAxes(const Axes &axes, ArrayRef<int64_t> from,
-                                ArrayRef<int64_t> to,
-                                const AxisExtents &extents) {
+std::optional<Axes> mlir::moe::raising::reshapeAxes(const Axes &axes,
+                                                    ArrayRef<int64_t> from,
+                                                    ArrayRef<int64_t> to,
+                                                    AxisExtents &extents) {
   if (axes.size() != from.size())
     return std::nullopt;
   // The axes in their order, with their extents.
@@ -49,6 +54,17 @@ mlir::moe::raising::reshapeAxes(const Axes &axes, ArrayRef<int64_t> from,
   };
   Axes result;
   size_t next = 0;
+  int64_t groups = extents.groups;
+  // Tokens are split where a dimension has some of them.
+  auto split = [&](int64_t count) {
+    auto [name, size] = factors[next];
+    if (name != 't' || ShapedType::isDynamic(size) || count <= 1 ||
+        size <= count || size % count != 0 || (groups && groups != count))
+      return;
+    groups = count;
+    factors[next] = {'s', size / count};
+    factors.insert(factors.begin() + next, {'g', count});
+  };
   for (auto [index, extent] : llvm::enumerate(to)) {
     std::string &names = result.emplace_back();
     if (extent == 1)
@@ -66,6 +82,8 @@ mlir::moe::raising::reshapeAxes(const Axes &axes, ArrayRef<int64_t> from,
     while (!isComplete()) {
       if (next == factors.size())
         return std::nullopt;
+      if (!ShapedType::isDynamic(extent) && !isDynamic && extent % have == 0)
+        split(extent / have);
       auto [name, size] = factors[next++];
       names += name;
       if (ShapedType::isDynamic(size))
@@ -75,12 +93,17 @@ mlir::moe::raising::reshapeAxes(const Axes &axes, ArrayRef<int64_t> from,
       if (!ShapedType::isDynamic(extent) && (isDynamic || have > extent))
         return std::nullopt;
     }
+    if (size_t at = names.find("gs"); at != std::string::npos)
+      names.replace(at, 2, "t");
     if (names.size() > 1 && names.find_first_not_of('*') == std::string::npos)
       names = "*";
     if (names.size() > 1 && names.find_first_of("*ni") != std::string::npos)
       return std::nullopt;
   }
-  return next == factors.size() ? std::optional(result) : std::nullopt;
+  if (next != factors.size())
+    return std::nullopt;
+  extents.groups = groups;
+  return result;
 }
 
 bool mlir::moe::raising::isBroadcast(Operation *op) {
@@ -156,6 +179,12 @@ std::optional<Axes> mlir::moe::raising::mergeAxes(const Axes &a,
       return std::nullopt;
   }
   return merged;
+}
+
+bool mlir::moe::raising::hasTokens(const Axes &axes) {
+  unsigned whole = countAxis(axes, 't'), groups = countAxis(axes, 'g'),
+           some = countAxis(axes, 's');
+  return whole + groups == 1 && groups == some;
 }
 
 unsigned mlir::moe::raising::countAxis(const Axes &axes, char axis) {

@@ -95,38 +95,6 @@ bool RowGrouper::isTokens(const Axes &axes) const {
   return layout != RowLayout::Slots && axes == Axes{"t", "n"};
 }
 
-OpFoldResult RowGrouper::rowCount() {
-  if (dispatches.empty())
-    return nullptr;
-  return tensor::getMixedSize(rewriter, sink->getLoc(),
-                              dispatches.front().second.getGrouped(), 0);
-}
-
-Value RowGrouper::dispatch(Value rows) {
-  RankedTensorType type = tensorOf(rows);
-  if (type.getRank() != 2 || !isRowFloat(type.getElementType()) ||
-      type.isDynamicDim(1) || !haveSameRows(rows, selector.ids) ||
-      varying.contains(rows))
-    return {};
-  for (auto &[of, dispatch] : dispatches)
-    if (of == rows)
-      return dispatch.getGrouped();
-  CapacityAttr capacity;
-  if (selector.slots)
-    capacity = CapacityAttr::get(rewriter.getContext(), selector.slots, 0.0,
-                                 Rounding::Ceil, 0, false);
-  auto made = DispatchOp::create(
-      rewriter, sink->getLoc(), rows, selector.ids, /*weights=*/nullptr,
-      rewriter.getI64IntegerAttr(Choices::expertsOf(selector.ids)), capacity,
-      selector.byChoice
-          ? PriorityAttr::get(rewriter.getContext(), Priority::Choice)
-          : nullptr,
-      /*overflow=*/nullptr, /*choices=*/nullptr, /*uncovered=*/nullptr,
-      /*scale_rows=*/nullptr);
-  dispatches.push_back({rows, made});
-  return made.getGrouped();
-}
-
 std::optional<Axes> RowGrouper::operandAxes(Operation *op, const Axes &axes) {
   if (isBroadcast(op))
     return sourceAxes(op, axes);
@@ -243,6 +211,12 @@ Value RowGrouper::buildRepeated(Value value, const Axes &axes) {
 // Products
 //===----------------------------------------------------------------------===//
 
+bool RowGrouper::isFirstOfAll(Value value) const {
+  return firsts.contains(value) &&
+         tensorOf(value.getDefiningOp()->getOperand(0)).getDimSize(0) ==
+             extents.experts;
+}
+
 Value RowGrouper::perExpert(Value value, Axes axes) {
   while (Operation *op = value.getDefiningOp()) {
     if (namesOf(axes) == "en" && tensorOf(value).getRank() == 2)
@@ -266,6 +240,11 @@ Value RowGrouper::perExpert(Value value, Axes axes) {
       value = gathered->weights;
       break;
     }
+    if (isFirstOfAll(value)) {
+      axes.front() = "e";
+      value = op->getOperand(0);
+      break;
+    }
     std::optional<Axes> of = op->getNumOperands() > 0 &&
                                      op->getNumResults() == 1 &&
                                      (isBroadcast(op) || isReshape(op) ||
@@ -281,11 +260,8 @@ Value RowGrouper::perExpert(Value value, Axes axes) {
   return axes == Axes{"e", "n"} && type.hasStaticShape() ? value : Value();
 }
 
-/// Returns the weights [E, k, n], and whether they are [E, n, k]: from a tensor
-/// with the axes e, x (contracted) and n, or gathered for each choice.
-static std::optional<std::pair<Value, bool>>
-matchWeights(Value value, const Axes &axes, RowLayout layout,
-             const Selector &selector, const Selectors &selectors) {
+std::optional<std::pair<Value, bool>>
+RowGrouper::matchWeights(Value value, const Axes &axes) {
   Axes of = axes;
   auto skipTransposes = [&] {
     while (Operation *op = definedBy(value, "stablehlo.transpose")) {
@@ -307,7 +283,7 @@ matchWeights(Value value, const Axes &axes, RowLayout layout,
     std::optional<GatheredWeights> gathered = matchGatheredWeights(value);
     if (!gathered || !gathered->ids)
       return std::nullopt;
-    std::optional<Selector> ids = selectors.get(gathered->ids);
+    std::optional<Selector> ids = routing.selectors.get(gathered->ids);
     if (!ids || ids->kind != Selector::Ids || ids->ids != selector.ids)
       return std::nullopt;
     Axes expected = ids->axes;
@@ -323,14 +299,13 @@ matchWeights(Value value, const Axes &axes, RowLayout layout,
   if (layout == RowLayout::First) {
     // The first of the matrices.
     Operation *reshape = value.getDefiningOp();
-    Operation *slice =
-        reshape && isReshape(reshape)
-            ? definedBy(reshape->getOperand(0), "stablehlo.slice")
-            : nullptr;
-    if (!slice || tensorOf(slice->getResult(0)).getShape().drop_front() !=
-                      tensorOf(value).getShape())
+    if (!reshape || !isReshape(reshape))
       return std::nullopt;
-    value = slice->getOperand(0);
+    Value slice = reshape->getOperand(0);
+    if (!isFirstOfAll(slice) ||
+        tensorOf(slice).getShape().drop_front() != tensorOf(value).getShape())
+      return std::nullopt;
+    value = slice.getDefiningOp()->getOperand(0);
     of.insert(of.begin(), "e");
   }
   RankedTensorType type = tensorOf(value);
@@ -364,7 +339,9 @@ Value RowGrouper::buildDot(Operation *op, const Axes &axes) {
       of.push_back(loop == contracted[0] ? name.str() : along[loop]);
     return of;
   };
-  if (layout == RowLayout::Slots)
+  if (layout == RowLayout::Slots) {
+    StringRef token = selector.inGroups ? "s" : "t";
+    Axes tokens = selector.inGroups ? Axes{"g", "s", "n"} : Axes{"t", "n"};
     for (unsigned i : {0u, 1u}) {
       // The mask of the slots: the rows of the tokens in their slots.
       std::optional<Selector> mask = routing.selectors.get(dot->operand(i));
@@ -372,19 +349,20 @@ Value RowGrouper::buildDot(Operation *op, const Axes &axes) {
         continue;
       if (mask->kind != Selector::Product || !mask->hot || !mask->slot ||
           mask->weights || mask->ids != selector.ids ||
-          mask->slots != selector.slots ||
-          mask->byChoice != selector.byChoice ||
+          mask->slots != selector.slots || mask->otherSlots ||
+          !mask->countsAs(selector) || mask->groups != selector.groups ||
           (mask->kept && mask->kept < mask->slots) ||
           (mask->zeroFrom && mask->kept != mask->zeroFrom) ||
           (mask->unless && mask->unless != selector.weights) ||
-          mask->axes != axesOf(i, "t") || countAxis(mask->axes, 'k') > 0 ||
-          axesOf(1 - i, "t") != Axes{"t", "n"})
+          mask->axes != axesOf(i, token) || countAxis(mask->axes, 'k') > 0 ||
+          axesOf(1 - i, token) != tokens)
         return {};
-      return dispatch(dot->operand(1 - i));
+      Value rows = dot->operand(1 - i);
+      return dispatch(selector.inGroups ? withoutGroups(rows) : rows);
     }
+  }
   for (unsigned i : {0u, 1u}) {
-    auto weights = matchWeights(dot->operand(i), axesOf(i, "x"), layout,
-                                selector, routing.selectors);
+    auto weights = matchWeights(dot->operand(i), axesOf(i, "x"));
     if (!weights)
       continue;
     Axes of = axesOf(1 - i, "n");
@@ -415,8 +393,8 @@ Value RowGrouper::buildProduct(Value rows, Value weights, bool transposed,
       rewriter, loc,
       ArrayRef<OpFoldResult>{rowCount(), rewriter.getIndexAttr(n)}, element);
   auto matmul = GroupedMatmulOp::create(
-      rewriter, loc, init.getType(), rows, /*gather=*/nullptr,
-      dispatches.front().second.getOffsets(), weights,
+      rewriter, loc, init.getType(), rows, /*gather=*/nullptr, getOffsets(),
+      weights,
       /*lhs_scales=*/nullptr, /*weight_scales=*/ValueRange(),
       /*extras=*/ValueRange(), init, transposed, /*panels=*/nullptr,
       /*maps=*/nullptr, /*first=*/nullptr, /*blocks=*/nullptr);
@@ -487,6 +465,9 @@ Value RowGrouper::buildBias(Operation *op, const Axes &axes) {
 Value RowGrouper::buildElementwise(Operation *op, const Axes &axes) {
   if (Value biased = buildBias(op, axes))
     return biased;
+  if (isScaled)
+    if (Value scaled = buildScaled(op, axes))
+      return scaled;
   RankedTensorType type = tensorOf(op->getResult(0));
   IRMapping mapping;
   // Repeated values have as many rows as the others: these come first.

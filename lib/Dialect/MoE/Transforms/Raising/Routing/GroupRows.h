@@ -39,9 +39,18 @@ public:
               bool transposed = false, Type element = {});
   /// Values that are others for other experts than the first one.
   llvm::DenseSet<Value> varying;
+  /// Those of them that are the first slice of a tensor of all experts, and
+  /// the others' the later ones.
+  llvm::DenseSet<Value> firsts;
+  /// Rows are weighed before experts compute of them, as Llama 4 does.
+  bool isScaled = false;
 
   /// The rows of the choices, of the grouped rows that group() returned.
   Value getPositions() { return dispatches.front().second.getPositions(); }
+  /// The rows of each expert, of those.
+  Value getOffsets();
+  /// The weights [T, K] of the selector; null if it has none.
+  Value getWeights();
 
 private:
   Value rowsOf(Value value, const Axes &axes);
@@ -51,11 +60,22 @@ private:
   Value buildProduct(Value rows, Value weights, bool transposed, Type element);
   Value buildElementwise(Operation *op, const Axes &axes);
   Value buildBias(Operation *op, const Axes &axes);
+  Value buildScaled(Operation *op, const Axes &axes);
   Value buildColumns(Operation *op, const Axes &axes);
   Value buildRepeated(Value value, const Axes &axes);
-  Value dispatch(Value rows);
+  Value dispatch(Value rows, bool scaled = false);
+  /// Returns rows [G, S, n] as [T, n].
+  Value withoutGroups(Value rows);
+  /// Returns the ids of experts for each group of tokens: id · G + group.
+  Value idsOfGroups();
+  /// True for the first slice of a tensor [E, ..] that stands for all of them.
+  bool isFirstOfAll(Value value) const;
   /// Returns the value of the experts [E, n] that `value` repeats or gathers.
   Value perExpert(Value value, Axes axes);
+  /// Returns the weights [E, k, n], and whether they are [E, n, k]: from a
+  /// tensor with the axes e, x (contracted) and n, or gathered for each choice.
+  std::optional<std::pair<Value, bool>> matchWeights(Value value,
+                                                     const Axes &axes);
   std::optional<Axes> operandAxes(Operation *op, const Axes &axes);
   bool isTokens(const Axes &axes) const;
   OpFoldResult rowCount();
@@ -67,6 +87,8 @@ private:
   Selector selector;
   AxisExtents extents;
   SmallVector<std::pair<Value, DispatchOp>> dispatches;
+  Value groupIds, offsets; // of groups of tokens
+  Value weights;
   llvm::DenseMap<Value, std::pair<Axes, Value>> grouped;
   /// Those that are products with weights, or computed from them.
   llvm::DenseSet<Value> weighted;
@@ -75,6 +97,9 @@ private:
   bool usesWeights = false;
   unsigned depth = 0;
 };
+
+/// True for selectors with the same weights of the same choices.
+bool haveSameWeights(const Selector &a, const Selector &b);
 
 /// Replaces `op` [T, n] by the sum of grouped rows at their positions, weighted
 /// and perhaps added to what is there. False if the types do not fit.

@@ -119,6 +119,12 @@ bool mlir::moe::raising::replaceByCombination(Operation *op, Routing &routing,
   }
   Value sum = CombineOp::create(rewriter, loc, rows, positions, weights,
                                 /*dropped=*/nullptr, /*normalize=*/nullptr);
+  // Of tokens in groups.
+  auto result = cast<RankedTensorType>(rounded->getResult(0).getType());
+  if (result.getRank() == 3)
+    sum = tensor::ExpandShapeOp::create(
+        rewriter, loc, result.clone(getElementTypeOrSelf(sum)), sum,
+        SmallVector<ReassociationIndices>{{0, 1}, {2}});
   sum = routing.recast(sum, rounded->getResult(0).getType());
   if (into)
     sum = arith::AddFOp::create(rewriter, loc, into, sum);

@@ -16,6 +16,7 @@
 #include "Contraction.h"
 #include "Extents.h"
 #include "GroupRows.h"
+#include "ScaledRows.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -31,6 +32,7 @@ struct Mixture {
   // Of a product that is summed over the experts, too: its weights.
   Value product = {};
   bool transposed = false;
+  bool isScaled = false; // rows were weighed before the experts
 };
 } // namespace
 
@@ -38,7 +40,7 @@ struct Mixture {
 static std::optional<RowLayout> layoutOf(const Selector &selector) {
   if (selector.kind != Selector::Product || !selector.hot || selector.unless ||
       countAxis(selector.axes, 'k') > 0 || countAxis(selector.axes, 'e') != 1 ||
-      countAxis(selector.axes, 't') != 1 ||
+      !hasTokens(selector.axes) || selector.otherSlots ||
       (selector.zeroFrom && selector.zeroFrom != selector.kept))
     return std::nullopt;
   if (!selector.slot)
@@ -61,26 +63,30 @@ static SmallVector<Selector> choicesOf(Routing &routing) {
 }
 
 /// A product that contracts what the weights are along.
-static SmallVector<Mixture> matchDot(Operation *op, Routing &routing) {
-  SmallVector<Mixture> found;
+static SmallVector<Mixture, 1> matchDot(Operation *op, Routing &routing) {
+  SmallVector<Mixture, 1> found;
   auto result = tensorOf(op->getResult(0));
-  if (!result || result.getRank() != 2)
+  if (!result || result.getRank() < 2 || result.getRank() > 3)
     return found;
   std::optional<Contraction> dot = readContraction(op);
   if (!dot)
     return found;
+  ArrayRef<unsigned> tokens = ArrayRef(dot->outLoops).drop_back();
   auto add = [&](unsigned weights, RowLayout layout, Selector selector,
                  const Axes &of) {
     llvm::SmallDenseMap<unsigned, std::string> along;
     for (auto [loop, names] : llvm::zip_equal(dot->loops(weights), of)) {
       bool isSummed = !llvm::is_contained(dot->outLoops, loop);
       // The tokens stay, all else is summed.
-      if (isSummed == (names == "t"))
+      if (isSummed == (names == "t" || names == "g" || names == "s"))
         return;
       along[loop] = names;
     }
-    if (along.lookup(dot->outLoops[0]) != "t" ||
-        along.contains(dot->outLoops[1]))
+    Axes kept;
+    for (unsigned loop : tokens)
+      kept.push_back(along.lookup(loop));
+    if ((kept != Axes{"t"} && kept != Axes{"g", "s"}) ||
+        along.contains(dot->outLoops.back()))
       return;
     Axes axes;
     for (unsigned loop : dot->loops(1 - weights)) {
@@ -157,7 +163,7 @@ static std::optional<Mixture> matchWeighted(Value value, const Axes &axes,
 
 /// A product of weighted rows [t, e, x] with weights [e, x, n] that is summed
 /// over the experts, as einsums of three operands are.
-static SmallVector<Mixture> matchSummedDot(Operation *op, Routing &routing) {
+static SmallVector<Mixture, 1> matchSummedDot(Operation *op, Routing &routing) {
   auto result = tensorOf(op->getResult(0));
   std::optional<Contraction> dot = readContraction(op);
   if (!dot || !result || result.getRank() != 2)
@@ -194,8 +200,7 @@ static SmallVector<Mixture> matchSummedDot(Operation *op, Routing &routing) {
 
 /// Returns the product whose elements `value` has, perhaps in another shape,
 /// with its axes for those of `value`.
-static Operation *skipReshapes(Value value, Axes &axes,
-                               const AxisExtents &extents) {
+static Operation *skipReshapes(Value value, Axes &axes, AxisExtents extents) {
   while (Operation *op = value.getDefiningOp()) {
     if (isNamed(op, "stablehlo.multiply"))
       return op;
@@ -213,8 +218,8 @@ static Operation *skipReshapes(Value value, Axes &axes,
 }
 
 /// A sum over the experts or choices of rows times weights.
-static SmallVector<Mixture> matchSum(Operation *op, Routing &routing) {
-  SmallVector<Mixture> found;
+static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
+  SmallVector<Mixture, 1> found;
   auto dims = integersOf(op, "dimensions");
   if (op->getNumOperands() != 2 || updateOf(op) != Update::Add || !dims ||
       dims->size() != 1 || splatOf(op->getOperand(1)) != 0.0)
@@ -265,23 +270,57 @@ static SmallVector<Mixture> matchSum(Operation *op, Routing &routing) {
   return found;
 }
 
+/// A sum over the experts of all rows, which were weighed before.
+static SmallVector<Mixture, 1> matchScaledSum(Operation *op, Routing &routing) {
+  SmallVector<Mixture, 1> found;
+  auto dims = integersOf(op, "dimensions");
+  auto type = op->getNumOperands() == 2 ? tensorOf(op->getOperand(0))
+                                        : RankedTensorType();
+  if (!type || type.getRank() != 3 || updateOf(op) != Update::Add || !dims ||
+      dims->size() != 1 || dims->front() < 0 || dims->front() > 1 ||
+      splatOf(op->getOperand(1)) != 0.0)
+    return found;
+  int64_t summed = dims->front();
+  Axes axes{"n", "n", "n"};
+  axes[summed] = "e";
+  axes[1 - summed] = "t";
+  for (const auto &[value, selector] : routing.selectors.all()) {
+    if (layoutOf(selector) != RowLayout::Dense || !selector.weights ||
+        Choices::expertsOf(selector.ids) != type.getDimSize(summed) ||
+        llvm::any_of(found, [&, &mask = selector](const Mixture &other) {
+          return haveSameWeights(other.selector, mask);
+        }))
+      continue;
+    if (!isZeroOutside(selector, op->getOperand(0), routing))
+      continue;
+    Mixture mixture{RowLayout::Dense, selector, op->getOperand(0), axes};
+    mixture.isScaled = true;
+    found.push_back(mixture);
+  }
+  return found;
+}
+
 bool mlir::moe::raising::raiseMixture(Operation *op, Routing &routing) {
   if (routing.gates.empty())
     return false;
-  SmallVector<Mixture> found;
+  SmallVector<Mixture, 1> found;
   if (isNamed(op, "stablehlo.dot_general")) {
     found = matchDot(op, routing);
     found.append(matchSummedDot(op, routing));
   } else if (isNamed(op, "stablehlo.reduce")) {
     found = matchSum(op, routing);
+    if (found.empty())
+      found = matchScaledSum(op, routing);
   }
   for (Mixture &mixture : found) {
     RowGrouper grouper(routing, op, mixture.layout, mixture.selector);
+    grouper.isScaled = mixture.isScaled;
     Value rows = grouper.group(mixture.rows, mixture.axes, mixture.product,
                                mixture.transposed,
                                getElementTypeOrSelf(op->getResult(0)));
-    if (rows && replaceByCombination(op, routing, rows, grouper.getPositions(),
-                                     mixture.selector.weights, {}))
+    if (rows && replaceByCombination(
+                    op, routing, rows, grouper.getPositions(),
+                    mixture.isScaled ? Value() : grouper.getWeights(), {}))
       return true;
   }
   return false;

@@ -28,12 +28,16 @@ struct Term {
 /// Compares what an expert computes with the first one.
 class Comparison {
 public:
-  Comparison(int64_t expert, llvm::DenseSet<Value> &varying)
-      : expert(expert), varying(varying) {}
+  Comparison(int64_t expert, RowGrouper &grouper,
+             llvm::SmallPtrSetImpl<Operation *> &shared)
+      : expert(expert), grouper(grouper), shared(shared) {}
 
   bool compare(Value first, Value other) {
-    if (first == other)
+    if (first == other) {
+      if (Operation *op = first.getDefiningOp())
+        shared.insert(op);
       return true;
+    }
     auto [known, isNew] = seen.insert({first, other});
     if (!isNew)
       return known->second == other;
@@ -46,7 +50,9 @@ public:
     bool isSlice = isNamed(a, "stablehlo.slice") &&
                    a->getOperand(0) == b->getOperand(0) && isSliceOf(a, 0) &&
                    isSliceOf(b, expert);
-    if (!isSlice) {
+    if (isSlice) {
+      grouper.firsts.insert(first);
+    } else {
       if (!haveSameAttributes(a, b))
         return false;
       for (auto [x, y] : llvm::zip_equal(a->getOperands(), b->getOperands()))
@@ -56,7 +62,7 @@ public:
     --depth;
     // Numbers are the same wherever they are.
     if (!splatOf(first))
-      varying.insert(first);
+      grouper.varying.insert(first);
     return true;
   }
 
@@ -90,11 +96,29 @@ private:
   }
 
   int64_t expert;
-  llvm::DenseSet<Value> &varying;
+  RowGrouper &grouper;
+  llvm::SmallPtrSetImpl<Operation *> &shared;
   llvm::DenseMap<Value, Value> seen;
   unsigned depth = 0;
 };
 } // namespace
+
+/// True if some of `ops`, or what they are computed from, has the weights of
+/// the first expert.
+static bool useFirst(const llvm::SmallPtrSetImpl<Operation *> &ops,
+                     const llvm::DenseSet<Value> &firsts) {
+  llvm::SmallPtrSet<Operation *, 32> seen(ops.begin(), ops.end());
+  SmallVector<Operation *> left(ops.begin(), ops.end());
+  while (!left.empty()) {
+    Operation *op = left.pop_back_val();
+    if (op->getNumResults() == 1 && firsts.contains(op->getResult(0)))
+      return true;
+    for (Value operand : op->getOperands())
+      if (Operation *of = operand.getDefiningOp(); of && seen.insert(of).second)
+        left.push_back(of);
+  }
+  return false;
+}
 
 static std::optional<Term> matchTerm(Value value, Routing &routing) {
   Operation *product = definedBy(value, "stablehlo.multiply");
@@ -143,16 +167,20 @@ bool mlir::moe::raising::raiseUnrolled(Operation *op, Routing &routing) {
   for (const Term &term : terms) {
     int64_t expert = *term.mask.expert;
     if (term.mask.ids != ids || expert < 0 || expert >= experts ||
-        term.mask.weights != terms.front().mask.weights || byExpert[expert])
+        !haveSameWeights(term.mask, terms.front().mask) || byExpert[expert])
       return false;
     byExpert[expert] = &term;
   }
   RowGrouper grouper(routing, op, RowLayout::First, byExpert[0]->mask);
+  llvm::SmallPtrSet<Operation *, 16> shared;
   for (int64_t expert = 1; expert < experts; ++expert)
-    if (!Comparison(expert, grouper.varying)
+    if (!Comparison(expert, grouper, shared)
              .compare(byExpert[0]->rows, byExpert[expert]->rows))
       return false;
+  // An expert that has weights of the first one, too.
+  if (useFirst(shared, grouper.firsts))
+    return false;
   Value rows = grouper.group(byExpert[0]->rows, {"t", "n"});
   return rows && replaceByCombination(op, routing, rows, grouper.getPositions(),
-                                      byExpert[0]->mask.weights, {});
+                                      grouper.getWeights(), {});
 }

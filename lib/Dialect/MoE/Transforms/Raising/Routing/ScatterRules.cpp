@@ -15,15 +15,17 @@ using namespace mlir::moe::raising;
 
 using Dims = SmallVector<int64_t>;
 
-/// Returns the columns that a scatter sets in each row, [T, K, 1]: by pairs of
-/// the row and the column, or as one for each row.
+/// Returns the columns that a scatter sets in each row, [T, K, 1]: by indices
+/// of the row and the column, or as one for each row. Rows may have two
+/// dimensions.
 static Value scatteredColumns(Operation *op, const Selectors &selectors) {
   std::string text = textOf(op, "scatter_dimension_numbers");
   Value indices = op->getOperand(1);
   RankedTensorType type = tensorOf(indices);
-  if (!type || type.getRank() != 3 ||
+  int64_t rank = type ? type.getRank() - 1 : 0; // of the result
+  if (rank < 2 || rank > 3 ||
       integersIn(text, "update_window_dims") != Dims{} ||
-      integersIn(text, "index_vector_dim") != Dims{2})
+      integersIn(text, "index_vector_dim") != Dims{rank})
     return {};
   if (integersIn(text, "input_batching_dims") == Dims{0})
     return integersIn(text, "scatter_indices_batching_dims") == Dims{0} &&
@@ -31,51 +33,92 @@ static Value scatteredColumns(Operation *op, const Selectors &selectors) {
                    integersIn(text, "scatter_dims_to_operand_dims") == Dims{1}
                ? indices
                : Value();
-  Operation *pairs = definedBy(indices, "stablehlo.concatenate");
-  if (!pairs || pairs->getNumOperands() != 2 ||
-      integersOf(pairs, "dimension") != Dims{2} ||
-      integersIn(text, "inserted_window_dims") != Dims{0, 1} ||
-      integersIn(text, "scatter_dims_to_operand_dims") != Dims{0, 1} ||
+  Operation *parts = definedBy(indices, "stablehlo.concatenate");
+  Dims all = llvm::to_vector(llvm::seq<int64_t>(rank));
+  if (!parts || parts->getNumOperands() != rank ||
+      integersOf(parts, "dimension") != Dims{rank} ||
+      integersIn(text, "inserted_window_dims") != all ||
+      integersIn(text, "scatter_dims_to_operand_dims") != all ||
       integersIn(text, "input_batching_dims") != Dims{})
     return {};
-  std::optional<Selector> rows = selectors.get(pairs->getOperand(0));
-  return rows && rows->kind == Selector::Index &&
-                 rows->axes == Axes{"i", type.getDimSize(1) == 1 ? "" : "*", ""}
-             ? pairs->getOperand(1)
-             : Value();
+  for (int64_t dim = 0; dim < rank - 1; ++dim) {
+    std::optional<Selector> row = selectors.get(parts->getOperand(dim));
+    Axes expected;
+    for (int64_t extent : type.getShape().drop_back())
+      expected.push_back(extent == 1 ? "" : "*");
+    expected[dim] = "i";
+    expected.push_back("");
+    if (!row || row->kind != Selector::Index || row->axes != expected)
+      return {};
+  }
+  return parts->getOperand(rank - 1);
 }
 
 void Selectors::visitScatter(Operation *op) {
   // weights[t, k] at [t, ids[t, k]] of zeros [T, E].
-  if (op->getNumOperands() != 3 || splatOf(op->getOperand(0)) != 0.0 ||
+  if (op->getNumOperands() != 3 ||
       op->getResult(0).getType() != op->getOperand(0).getType())
+    return;
+  // Or of −inf, which a softmax or sigmoid makes 0.
+  bool isScore =
+      splatOf(op->getOperand(0)) == -std::numeric_limits<double>::infinity();
+  if (!isScore && splatOf(op->getOperand(0)) != 0.0)
     return;
   Update update = updateOf(op);
   Value columns = scatteredColumns(op, *this);
-  if ((update != Update::Set && update != Update::Add) || !columns)
+  if ((update != Update::Set && (update != Update::Add || isScore)) || !columns)
     return;
   std::optional<Selector> experts = get(columns);
   Value weights = op->getOperand(2);
   RankedTensorType type = tensorOf(op->getOperand(0)),
                    places = tensorOf(columns);
+  int64_t rank = type ? type.getRank() : 0;
   if (!experts || experts->kind != Selector::Ids ||
-      experts->axes != Axes{"t", topKOf(experts->ids) == 1 ? "" : "k", ""} ||
-      places.getDimSize(1) != topKOf(experts->ids) || type.getRank() != 2 ||
-      type.getDimSize(1) != Choices::expertsOf(experts->ids) ||
-      !haveSameRows(op->getOperand(0), experts->ids))
+      places.getRank() != rank + 1)
     return;
-  Selector made{Selector::Product, {"t", "e"}, experts->ids};
-  made.hot = true;
-  if (splatOf(weights) == 1.0)
+  Axes choice{topKOf(experts->ids) == 1 ? "" : "k"}, axes{"t"};
+  if (rank == 3)
+    axes = {"g", "s"};
+  Axes choices = axes;
+  choices.append(choice);
+  Axes expected = choices;
+  expected.push_back("");
+  if (experts->axes != expected ||
+      places.getDimSize(rank - 1) != topKOf(experts->ids) ||
+      type.getShape().back() != Choices::expertsOf(experts->ids) ||
+      (rank == 2
+           ? !haveSameRows(op->getOperand(0), experts->ids)
+           : !type.hasStaticShape() ||
+                 type.getShape().drop_back() != places.getShape().drop_back(2)))
+    return;
+  axes.push_back("e");
+  Selector made{Selector::Product, axes, experts->ids};
+  made.groups = experts->groups;
+  made.hot = !isScore;
+  if (isScore)
+    made.kind = Selector::Scores;
+  else if (splatOf(weights) == 1.0)
     return set(op, made);
-  made.weights = weightsOf(weights, {"t", topKOf(experts->ids) == 1 ? "" : "k"},
-                           experts->ids);
+  made.weights = weightsOf(weights, choices, experts->ids);
   if (made.weights)
     set(op, made);
 }
 
+void Selectors::visitScore(Operation *op) {
+  // Of −inf it is 0.
+  std::optional<Selector> scores = get(op->getOperand(0));
+  if (!scores || scores->kind != Selector::Scores ||
+      op->getResult(0).getType() != op->getOperand(0).getType() ||
+      (isNamed(op, "stablehlo.softmax") && scores->axes != Axes{"t", "e"}))
+    return;
+  scores->kind = Selector::Product;
+  scores->hot = true;
+  scores->functions.push_back(op);
+  set(op, *scores);
+}
+
 void Selectors::visitSlice(Operation *op) {
-  // The mask of one expert.
+  // The mask of one expert, or without the slots that have anything.
   std::optional<Selector> mask = get(op->getOperand(0));
   auto starts = integersOf(op, "start_indices"),
        strides = integersOf(op, "strides");
@@ -85,15 +128,22 @@ void Selectors::visitSlice(Operation *op) {
       !starts || !strides || starts->size() != mask->axes.size() ||
       strides->size() != mask->axes.size())
     return;
+  bool isChanged = false;
   for (auto [dim, names] : llvm::enumerate(mask->axes)) {
     if (names == "e" && to.getDimSize(dim) == 1) {
       mask->expert = (*starts)[dim];
       names = "";
+      isChanged = true;
+    } else if (names == "c" && mask->otherSlots > 0 &&
+               (*starts)[dim] == mask->otherSlots && (*strides)[dim] == 1 &&
+               to.getDimSize(dim) == mask->slots) {
+      mask->otherSlots = 0;
+      isChanged = true;
     } else if ((*starts)[dim] != 0 || (*strides)[dim] != 1 ||
                from.getDimSize(dim) != to.getDimSize(dim)) {
       return;
     }
   }
-  if (mask->expert)
+  if (isChanged)
     set(op, *mask);
 }

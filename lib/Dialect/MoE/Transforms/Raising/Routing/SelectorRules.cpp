@@ -56,6 +56,8 @@ void Selectors::visit(Operation *op) {
       {"dot_general", &Selectors::visitDot},
       {"scatter", &Selectors::visitScatter},
       {"slice", &Selectors::visitSlice},
+      {"logistic", &Selectors::visitScore},
+      {"softmax", &Selectors::visitScore},
   };
   StringRef name = stablehloName(op);
   if (name.empty() || op->getNumResults() != 1 || !tensorOf(op->getResult(0)))
@@ -74,7 +76,12 @@ void Selectors::visitView(Operation *op) {
   if (isNamed(op, "stablehlo.convert")) {
     bool isKept = selector->kind == Selector::Truth ||
                   from.getElementType() == to.getElementType();
-    if (selector->kind == Selector::Product) {
+    if (selector->kind == Selector::Scores || !selector->functions.empty()) {
+      // Rounded as the program does.
+      selector->functions.push_back(op);
+      isKept = isa<FloatType>(from.getElementType()) &&
+               isa<FloatType>(to.getElementType());
+    } else if (selector->kind == Selector::Product) {
       // Ones and zeros are those of any type. Weights are not rounded: their
       // products and sums are in f32, or in the type that they have.
       Type element = to.getElementType();
@@ -90,15 +97,19 @@ void Selectors::visitView(Operation *op) {
     return;
   }
   std::optional<Axes> axes;
+  AxisExtents extents = {};
   if (isBroadcast(op)) {
     axes = broadcastAxes(op, selector->axes);
   } else if (isReshape(op)) {
     if (selector->kind == Selector::Index) {
       // Dimensions of extent 1 come or go.
-      axes = reshapeAxes(selector->axes, from.getShape(), to.getShape(), {});
+      axes =
+          reshapeAxes(selector->axes, from.getShape(), to.getShape(), extents);
     } else if (selector->ids) {
-      axes = reshapeAxes(selector->axes, from.getShape(), to.getShape(),
-                         extentsOf(*selector));
+      extents = extentsOf(*selector);
+      axes =
+          reshapeAxes(selector->axes, from.getShape(), to.getShape(), extents);
+      selector->groups = extents.groups;
     }
   } else if (auto permutation = integersOf(op, "permutation")) {
     axes.emplace();
@@ -173,15 +184,22 @@ void Selectors::visitCompare(Operation *op) {
         return set(op, made);
       }
       if (selector->kind != Selector::Place || ShapedType::isDynamic(extent) ||
-          selector->on != 0)
+          selector->on < 0 || selector->on >= extent)
         return;
       made.slot = true;
-      made.slots = extent;
+      made.slots = extent - selector->on;
+      made.otherSlots = selector->on;
       if (countAxis(made.axes, 'e') > 0) {
         // Other experts have no slot.
-        if (!selector->off || (*selector->off >= 0 && *selector->off < extent))
+        if (!selector->off ||
+            (*selector->off >= selector->on && *selector->off < extent))
           return;
         made.hot = true;
+      }
+      // Dropped choices are at 0, which is none of the slots.
+      if (made.zeroFrom && selector->on > 0) {
+        made.kept = made.zeroFrom;
+        made.zeroFrom = 0;
       }
       return set(op, made);
     }
@@ -217,7 +235,8 @@ void Selectors::visitCompare(Operation *op) {
       return set(op, made);
     }
     case Selector::Product:
-      if (*bound != 0 || (direction != "NE" && direction != "GT"))
+      if (*bound != 0 || (direction != "NE" && direction != "GT") ||
+          !selector->functions.empty())
         return;
       if (selector->weights) {
         if (direction == "GT" && !isNotNegative(selector->weights))
@@ -280,7 +299,7 @@ void Selectors::visitMultiply(Operation *op) {
   if (left->kind != Selector::Place || right->kind != Selector::Product ||
       right->weights || right->slot || right->unless || right->expert ||
       left->ids != right->ids || left->zeroFrom ||
-      (right->isPlaceful() && left->byChoice != right->byChoice) ||
+      (right->isPlaceful() && !left->countsAs(*right)) ||
       hasChoiceAxis(*left) != hasChoiceAxis(*right))
     return;
   std::optional<Axes> axes = mergeAxes(left->axes, right->axes);
@@ -448,11 +467,15 @@ void Selectors::visitCumulativeSum(Operation *op) {
     return;
   // Along the choices of all tokens.
   std::string along = selector->axes[*dim];
+  bool inGroups = along.find('s') != std::string::npos;
+  std::string tokens = inGroups ? "s" : "t";
   bool hasOneChoice = topKOf(selector->ids) == 1;
-  if (along != (hasOneChoice ? "t" : "tk") && along != "kt")
+  if (along != (hasOneChoice ? tokens : tokens + "k") && along != "k" + tokens)
     return;
   Selector made{Selector::Place, selector->axes, selector->ids};
-  made.byChoice = along == "kt";
+  made.byChoice = along == "k" + tokens;
+  made.inGroups = inGroups;
+  made.groups = selector->groups;
   made.on = 1;
   set(op, made);
 }

@@ -26,7 +26,9 @@ bool mlir::moe::raising::hasChoiceAxis(const Selector &selector) {
 AxisExtents Selectors::extentsOf(const Selector &selector) {
   return {tensorOf(selector.ids).getDimSize(0), topKOf(selector.ids),
           Choices::expertsOf(selector.ids),
-          selector.slots ? selector.slots : ShapedType::kDynamic};
+          selector.slots ? selector.slots + selector.otherSlots
+                         : ShapedType::kDynamic,
+          selector.groups};
 }
 
 std::optional<Selector> Selectors::get(Value value) const {
@@ -49,7 +51,7 @@ void Selectors::set(Operation *op, Selector selector) {
       selector.slots == 1 ||
       (selector.expert && (selector.isPlaceful() || selector.unless)))
     return;
-  for (char axis : {'t', 'k', 'e', 'c', 'i'})
+  for (char axis : {'t', 'g', 's', 'k', 'e', 'c', 'i'})
     if (countAxis(selector.axes, axis) > 1)
       return;
   selectors.insert({op->getResult(0), std::move(selector)});
@@ -177,17 +179,24 @@ std::optional<Selector> Selectors::product(const Selector &a,
     return std::nullopt;
   std::optional<Axes> axes = mergeAxes(a.axes, b.axes);
   if (!axes || (a.weights && b.weights) ||
-      (a.isPlaceful() && b.isPlaceful() && a.byChoice != b.byChoice))
+      (a.isPlaceful() && b.isPlaceful() && !a.countsAs(b)))
     return std::nullopt;
   Selector made = a;
   made.axes = *axes;
   made.hot |= b.hot;
   made.slot |= b.slot;
   made.byChoice |= b.byChoice;
-  if (!takeOver(made.slots, b.slots) || !takeOver(made.weights, b.weights) ||
-      !takeOver(made.unless, b.unless) ||
+  made.inGroups |= b.inGroups;
+  // Both have slots, or only one of them.
+  if (a.slot && b.slot && a.otherSlots != b.otherSlots)
+    return std::nullopt;
+  made.otherSlots = std::max(a.otherSlots, b.otherSlots);
+  if (!takeOver(made.groups, b.groups) || !takeOver(made.slots, b.slots) ||
+      !takeOver(made.weights, b.weights) || !takeOver(made.unless, b.unless) ||
       !takeOver(made.zeroFrom, b.zeroFrom) || a.expert != b.expert)
     return std::nullopt;
+  if (b.weights)
+    made.functions = b.functions;
   if (b.kept)
     made.kept = made.kept ? std::min(made.kept, b.kept) : b.kept;
   return made;
@@ -214,6 +223,7 @@ std::optional<Selector> Selectors::sum(Selector selector, char axis) const {
     // One slot is that of the place, if it is below their number.
     // That of a dropped choice may be any one.
     if (selector.kind != Selector::Product || !selector.slot ||
+        selector.otherSlots ||
         (selector.zeroFrom && selector.kept != selector.zeroFrom))
       return std::nullopt;
     selector.kept = selector.kept ? std::min(selector.kept, selector.slots)

@@ -24,9 +24,10 @@ namespace mlir::moe::raising {
 /// number of choices before it with its expert.
 struct Selector {
   enum Kind {
-    Ids,   // ids[t, k]
-    Index, // the index along the axis i
-    Truth, // true everywhere
+    Ids,    // ids[t, k]
+    Index,  // the index along the axis i
+    Scores, // the weights where the choice has expert e, else −inf
+    Truth,  // true everywhere
     // place + on where the choice has expert e, else off; without the axis e
     // place + on. Without k it is that of the choice with e, if there is one.
     Place,
@@ -38,8 +39,9 @@ struct Selector {
   Axes axes;
   Value ids = {};
   // Of a place: choices are counted in their order, or, with `byChoice`, all
-  // first ones before all second ones.
-  bool byChoice = false;
+  // first ones before all second ones; of the tokens of a group if `inGroups`.
+  bool byChoice = false, inGroups = false;
+  int64_t groups = 0; // that the axes of the tokens are split into
   int64_t on = 0;
   std::optional<int64_t> off = {};
   // Dropped choices have another place: it has to be multiplied by kept.
@@ -48,10 +50,15 @@ struct Selector {
   bool hot = false, slot = false;
   std::optional<int64_t> expert = {}; // it is hot for, without an axis e
   Value weights = {};                 // [T, K]
+  SmallVector<Operation *, 2> functions = {}; // that they are passed through
   int64_t slots = 0, kept = 0;
-  Value unless = {}; // 0 where these weights are 0
+  int64_t otherSlots = 0; // before these, where anything may be
+  Value unless = {};      // 0 where these weights are 0
 
   bool isPlaceful() const { return slot || kept != 0 || kind == Place; }
+  bool countsAs(const Selector &other) const {
+    return byChoice == other.byChoice && inGroups == other.inGroups;
+  }
 };
 
 /// Returns the dimension along which each element is the sum of those up to
@@ -75,6 +82,10 @@ public:
   static Value weightsOf(Value value, const Axes &axes, Value ids);
   static AxisExtents extentsOf(const Selector &selector);
   bool empty() const { return selectors.empty(); }
+  /// The values that are selectors, in their order.
+  ArrayRef<std::pair<Value, Selector>> all() const {
+    return selectors.getArrayRef();
+  }
 
 private:
   void set(Operation *op, Selector selector);
@@ -95,6 +106,7 @@ private:
   void visitDot(Operation *op);
   void visitScatter(Operation *op);
   void visitSlice(Operation *op);
+  void visitScore(Operation *op);
 
   llvm::MapVector<Value, Selector> selectors;
 };
