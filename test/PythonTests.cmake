@@ -37,7 +37,7 @@ moe_add_python_tests(transformers
   transformers/monitor_models transformers/transformers_experts
   transformers/transformers_integration
   transformers/transformers_interface transformers/transformers_routes
-  transformers/transformers_weights
+  transformers/transformers_training transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
 # Skipped where there is no JAX, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv: `./dev check

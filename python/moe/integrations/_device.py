@@ -42,13 +42,14 @@ def _target(device: torch.device) -> str:
     return "sm_90a" if capability == (9, 0) else "sm_80"
 
 
-def bind(module: Module, weights: Sequence[torch.Tensor], device: torch.device) -> Layer:
+def bind(module: Module, weights: Sequence[torch.Tensor], device: torch.device,
+         function: str | None = None) -> Layer:
     """Bind weights on ``device``, which may be views or need copies, to a function."""
     tensors = [w.detach().contiguous() for w in weights]
     if device.type == "cuda":
         # The runtime reads them on another stream.
         torch.cuda.current_stream(device).synchronize()
-    return module.layer(tensors)
+    return module.layer(tensors, function)
 
 
 class LayerCall:
@@ -86,14 +87,15 @@ class Bound:
 
     def __init__(self, module: Module, weights: Sequence[torch.Tensor], device: torch.device,
                  snapshot: type[StorageSnapshot] | None,
-                 taken: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]):
-        """Bind what is ``taken`` of the weights; without ``snapshot`` their changes cannot be
-        detected."""
+                 taken: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]],
+                 function: str | None = None):
+        """Bind what is ``taken`` of the weights to a function, by default the only one; without
+        ``snapshot`` their changes cannot be detected."""
         self.device = device
         # Before the weights are read, to notice a concurrent write.
         self.snapshots = None if snapshot is None else [snapshot(w) for w in weights]
         start = time.perf_counter()
-        self.layer = bind(module, taken(weights), device)
+        self.layer = bind(module, taken(weights), device, function)
         self.seconds = time.perf_counter() - start
         self.call = LayerCall(self.layer, device)
 

@@ -42,6 +42,7 @@ class Part:
     attributes: list[Node]  # numbers of the module
     operands: list[Node]  # other tensors
     results: list[Node]
+    gradients: bool = False  # whether it is differentiated
 
     @staticmethod
     def of(module: torch.nn.Module, path: str, nodes: list[Node],

@@ -16,7 +16,8 @@ from ._batches import NONE, ROWS, WHOLE
 from ._examples import first_of
 from ._follow import PLAIN, tensors_of
 
-__all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer"]
+__all__ = ["CompiledLayer", "PythonLayer", "collector", "is_recording", "register", "run_layer",
+           "tensors_by"]
 
 
 def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
@@ -34,17 +35,23 @@ def register(module: torch.nn.Module, name: str, tensor: torch.Tensor,
     return module
 
 
-def run_layer(module: torch.nn.Module, rows: torch.Tensor, names: Sequence[str], mlir: str,
-              columns: int, counts: list[int] | None = None) -> torch.Tensor:
-    """Run a function with the tensors ``names`` of a module as weights."""
-    weights, followed = [], True
+def tensors_by(module: torch.nn.Module, names: Sequence[str]) -> tuple[list[torch.Tensor], bool]:
+    """Return tensors of a module by their names, and true if they stay."""
+    tensors, followed = [], True
     for name in names:
         path, _, last = name.rpartition(".")
         owner = module.get_submodule(path)
-        weights.append(getattr(owner, last))
+        tensors.append(getattr(owner, last))
         # Parametrizations and functional calls compute others.
         followed = followed and (
-            isinstance(weights[-1], torch.nn.Parameter) or last in owner._buffers)
+            isinstance(tensors[-1], torch.nn.Parameter) or last in owner._buffers)
+    return tensors, followed
+
+
+def run_layer(module: torch.nn.Module, rows: torch.Tensor, names: Sequence[str], mlir: str,
+              columns: int, counts: list[int] | None = None) -> torch.Tensor:
+    """Run a function with the tensors ``names`` of a module as weights."""
+    weights, followed = tensors_by(module, names)
     followed = followed or torch.compiler.is_exporting()
     # What nobody traces or differentiates needs no dispatch, which takes longer than the rest.
     if (type(rows) is torch.Tensor and not torch.is_grad_enabled()

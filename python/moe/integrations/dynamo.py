@@ -1,6 +1,6 @@
 """A backend of ``torch.compile`` that runs Mixture-of-Experts blocks as compiled layers.
 
-    model = torch.compile(model, backend="moe")     # for inference, under torch.no_grad()
+    model = torch.compile(model, backend="moe")
 
 What ``moe.from_torch`` translates, the router with its experts, becomes one operation,
 ``moe_mlir::layer``; so do experts behind transformers' interface whose block it does not
@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ from ._batches import ROWS, kind_of_batches
 from ._examples import example_of, first_of, rows_in_model
 from ._experts import describe, is_experts, parameter_names
 from ._follow import tensors_of
+from ._gradients import differentiated
 from ._graph_part import Left, Part, example, hint, module_id
 from ._module import collector, is_recording, run_layer
 from .torch import import_module, is_block, parts_of
@@ -180,7 +182,7 @@ class _Replacement:
         return part
 
     def check_modes(self, part: Part) -> None:
-        """Refuse a part that is differentiated, or under autocast."""
+        """Refuse a part under autocast, and find out whether it is differentiated."""
         gradients = torch.is_grad_enabled()
         autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
         for node in self.graph.nodes:
@@ -189,9 +191,7 @@ class _Replacement:
             if node.target is torch._C._set_grad_enabled:
                 gradients = node.args[0]
             autocast = autocast or node.target is torch.amp.autocast_mode._enter_autocast
-        if gradients and any(isinstance(v, torch.Tensor) and v.requires_grad
-                             for v in self.values.values()):
-            raise Left("compiled layers are for inference; run under torch.no_grad()")
+        part.gradients = gradients
         if autocast:
             raise Left("a compiled layer computes in the type of its weights, not in autocast's")
 
@@ -273,14 +273,24 @@ class _Replacement:
         if None in weights:
             raise Left(f"its weight {found.names[weights.index(None)]} is not an operand of the "
                        "graph")
+        like = example(operands[0])
+        tensors = [*map(example, operands), *(own[name] for name in found.names)]
+        needed = [i for i, t in enumerate(tensors) if t.requires_grad] if part.gradients else []
         operation, more = torch.ops.moe_mlir.layer.default, ()
-        if part.attributes:
+        arguments = operands, weights, found.mlir, found.columns, True
+        if part.attributes:  # its backward pass runs it again
             operation = torch.ops.moe_mlir.layer_of_numbers.default
             more = part.attributes, [self.values[n].item() for n in part.attributes]
+        elif needed:
+            operation = torch.ops.moe_mlir.layer_forward.default
+            arguments = operands, weights, found.mlir, needed, True, None, "{}"
+        if needed:
+            differentiated(found.mlir, tuple(needed), like.device)  # or there is a reason
         with self.graph.inserting_after(part.nodes[-1]):
-            y = self.graph.call_function(
-                operation, (operands, weights, found.mlir, found.columns, True, *more))
-        like = example(operands[0])
+            y = self.graph.call_function(operation, (*arguments, *more))
+        if arguments[3] is needed:
+            with self.graph.inserting_after(y):
+                y = self.graph.call_function(operator.getitem, (y, 0))
         with like.fake_mode:
             y.meta["example_value"] = like.new_empty((*like.shape[:-1], found.columns))
         last, expected = y, example(result)

@@ -27,11 +27,15 @@ in the cache of ``moe.compile``; each keeps its own weights.
 * On the CPU, or on GPUs by CUDA: there a call runs on PyTorch's current stream, with
   workspace from PyTorch's allocator, and can be captured by ``torch.cuda.graph`` once the
   weights are prepared. An invalid id is then an error of a later call.
-* For inference: a backward pass through the experts is an error.
+* Where PyTorch asks for gradients, a backward function is compiled for the tensors that need
+  one, and weights are prepared for both functions after each change of them. Gradients of
+  gradients are an error; so is a backward pass through experts that have no backward
+  function, or whose weights were freed.
 * ``record`` has the experts and weights that the routers choose, and ``replay`` gives them
   to the experts again.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
   the name of the module as an operand: code compiled for one layer is not reused for another.
+  With gradients they are ``moe_mlir::layer_forward``.
 * Under ``torch.export`` they are ``moe_mlir::layer``, whose operands are all that it depends on:
   a saved program loads in any process that imported ``moe.integrations.torch``.
 """
@@ -39,6 +43,7 @@ in the cache of ``moe.compile``; each keeps its own weights.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import threading
 import warnings
@@ -57,6 +62,7 @@ from . import _routes
 from ._device import Bound, compile_for
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
+from ._gradients import differentiated, needed_of
 from ._interface import check, watch
 from ._operation import layer as whole_operation
 from ._routes import Route, Routes
@@ -257,6 +263,10 @@ class _State:
         self.columns = 0
         self.bound: _BoundExperts | None = None
         self.in_vain = 0  # consecutive layers bound for one call
+        # With gradients: the function by all that it depends on; None if it has no backward
+        # function, for the last reason.
+        self.functions: dict[tuple[Any, ...], str | None] = {}
+        self.no_gradients = "they were not asked for"
         if module is not None:
             self.names = parameter_names(module)
             down = module.down_proj
@@ -290,6 +300,7 @@ class _State:
             self.bound = None  # first, so that two prepared copies never coexist
             if look_again or last is None or last.kinds != _kinds(weights):
                 experts = describe(module, self.name, weights)
+                self.functions.clear()
             else:
                 experts = last.experts
             self.bound = bound = _BoundExperts(experts, weights, top_k, reason is None)
@@ -325,6 +336,22 @@ class _State:
                           "layer are prepared in every call: "
                           f"{bound.layer.weight_bytes} bytes, which took "
                           f"{1e3 * bound.seconds:.1f} ms now", stacklevel=2)
+
+    def function(self, module: torch.nn.Module, weights: Sequence[torch.Tensor], top_k: int,
+                 needed: tuple[int, ...], options: str) -> str | None:
+        """Return the function whose gradients by the arguments ``needed`` can be computed."""
+        key = top_k, needed, options, *_kinds(weights)
+        if key not in self.functions:
+            with _lock, torch.no_grad():
+                mlir = describe(module, self.name, weights).mlir(top_k)
+                try:
+                    differentiated(mlir, needed, local_part(weights[0]).device, options)
+                except MoEError as error:
+                    if error.code != UNIMPLEMENTED:
+                        raise
+                    self.no_gradients, mlir = error.message, None
+                self.functions[key] = mlir
+        return self.functions[key]
 
     def free(self, module: torch.nn.Module) -> None:
         with _lock:
@@ -435,6 +462,10 @@ def _forward(self: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: to
         return whole_operation([hidden_states, top_k_index, top_k_weights],
                                weights_of(self, names), mlir, columns,
                                not any(is_computed(self, n) for n in names))
+    if torch.is_grad_enabled():
+        y = _with_gradients(self, hidden_states, top_k_index, top_k_weights)
+        if y is not None:
+            return y
     _ensure_state(self)
     # Read as an attribute, so that torch.compile guards it: code that was compiled for
     # one module must not run with the weights of another.
@@ -453,11 +484,16 @@ def _operation(hidden_states: torch.Tensor, top_k_index: torch.Tensor,
                top_k_weights: torch.Tensor, parameters: list[torch.Tensor], key: str,
                columns: int) -> torch.Tensor:
     """Run the experts of ``key``. ``parameters`` are only there for autograd."""
+    _owner_of(key)
+    return _states[key].run(hidden_states, top_k_index, top_k_weights)
+
+
+def _owner_of(key: str) -> torch.nn.Module:
     state = _states.get(key)
-    if state is None or state.owner() is None:
+    if state is None or (owner := state.owner()) is None:
         raise MoEError(FAILED_PRECONDITION, f"no experts '{key}' in this process: the model that "
                        "was compiled is gone")
-    return state.run(hidden_states, top_k_index, top_k_weights)
+    return owner
 
 
 @_operation.register_fake
@@ -466,9 +502,95 @@ def _(hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: tor
     return hidden_states.new_empty((hidden_states.shape[0], columns))
 
 
-def _backward(*_: Any) -> None:
-    raise MoEError(UNIMPLEMENTED, "compiled experts are for inference and have no gradients; run "
-                   "under torch.no_grad(), or train with another experts_implementation")
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.key = inputs[4]
 
 
-_operation.register_autograd(_backward)
+def _backward(ctx: Any, _: torch.Tensor) -> None:
+    state = _states.get(ctx.key)
+    name, why = ("experts", "the model is gone") if state is None else (
+        state.name, state.no_gradients)
+    raise MoEError(UNIMPLEMENTED, f"{name}: compiled experts have no gradients here: {why}")
+
+
+_operation.register_autograd(_backward, setup_context=_setup)
+
+
+def _with_gradients(module: torch.nn.Module, hidden_states: torch.Tensor,
+                    top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor | None:
+    """Run the experts of a module so that their gradients can be computed; None if there are
+    none to compute."""
+    # Read once: each access to a computed weight creates another tensor.
+    weights = weights_of(module, parameter_names(module))
+    if not torch.compiler.is_compiling():
+        weights = [local_part(w) for w in weights]
+    needed = needed_of([hidden_states, top_k_index, top_k_weights], weights)
+    if not needed:
+        return None
+    _ensure_state(module)
+    state = module._moe_mlir  # guarded, as above
+    if torch.compiler.is_compiling():
+        found = _differentiable(module, top_k_index.shape[-1], tuple(needed))
+    else:
+        found = _differentiable(module, top_k_index.shape[-1], tuple(needed), weights)
+    if found is None:
+        return None
+    mlir, followed, options = found
+    if torch.compiler.is_compiling():
+        top_k_index, top_k_weights, _ = torch.ops.moe_mlir.routed(top_k_index, top_k_weights,
+                                                                  state.key)
+    else:
+        top_k_index, top_k_weights = _routes.apply(module, top_k_index, top_k_weights)
+    return torch.ops.moe_mlir.layer_forward([hidden_states, top_k_index, top_k_weights], weights,
+                                            mlir, needed, followed, None, options)[0]
+
+
+@torch.compiler.assume_constant_result
+def _differentiable(module: torch.nn.Module, top_k: int, needed: tuple[int, ...],
+                    weights: Sequence[torch.Tensor] | None = None
+                    ) -> tuple[str, bool, str] | None:
+    """Return the function of a module's experts, whether its weights stay, and the options to
+    compile it with; None if there is no backward function."""
+    state = _state_of(module)
+    with unset_fake_temporarily():
+        if weights is None:
+            weights = weights_of(module, state.names)
+        if any(w.is_meta for w in weights):
+            state.no_gradients = "the weights were freed after they had been prepared"
+            return None
+        options = json.dumps(_options)
+        mlir = state.function(module, weights, top_k, needed, options)
+    followed = not any(is_computed(module, n) or untraced(w, module)
+                       or not isinstance(module._parameters.get(n, w), torch.nn.Parameter)
+                       for n, w in zip(state.names, weights))
+    return None if mlir is None else (mlir, followed, options)
+
+
+@torch.library.custom_op("moe_mlir::routed", mutates_args=())
+def _routed(top_k_index: torch.Tensor, top_k_weights: torch.Tensor, key: str
+            ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Apply what records or replaces routes to those of ``key``, also in code that was compiled
+    before; the last result is 1 if the weights are the router's, otherwise 0."""
+    ids, weights = _routes.apply(_owner_of(key), top_k_index, top_k_weights)
+    own = torch.full((), float(weights is top_k_weights), device=weights.device)
+    return ids.clone(), weights.clone(), own
+
+
+@_routed.register_fake
+def _(top_k_index: torch.Tensor, top_k_weights: torch.Tensor, key: str
+      ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    own = top_k_weights.new_empty((), dtype=torch.float32)
+    return torch.empty_like(top_k_index), torch.empty_like(top_k_weights), own
+
+
+def _setup_routed(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(output[0], output[2])
+    ctx.save_for_backward(output[2])
+
+
+def _routed_backward(ctx: Any, *results: torch.Tensor) -> tuple[Any, ...]:
+    own, = ctx.saved_tensors
+    return None, (results[1] * own).to(results[1].dtype), None
+
+
+_routed.register_autograd(_routed_backward, setup_context=_setup_routed)

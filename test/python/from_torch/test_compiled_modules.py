@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import subprocess
@@ -221,25 +222,33 @@ def test_operands_of_the_operation(inputs, message):
         torch.ops.moe_mlir.layer(inputs(x), weights, compiled._mlir, H, True)
 
 
-def test_gradients_are_refused():
-    compiled = moe.from_torch(block_of("mixtral")).module()
-    with torch.enable_grad():
-        y = compiled(torch.randn(1, 7, H))
-        with pytest.raises(moe.MoEError, match="compiled layers are for inference"):
-            y.sum().backward()
+def test_gradients():
+    """A backward pass runs the layer again, as nothing was kept."""
+    block = block_of("mixtral")
+    compiled, x = moe.from_torch(block).module(), torch.randn(1, 7, H)
+    found = []
+    for module, dtype in ((compiled, torch.float32), (copy.deepcopy(block), torch.float64)):
+        tensors = {"x": x.to(dtype).requires_grad_(), **dict(module.to(dtype).named_parameters())}
+        with torch.enable_grad():
+            y = module(tensors["x"]).square().sum()
+        found.append(dict(zip(tensors, torch.autograd.grad(y, list(tensors.values())))))
+    actual, expected = found
+    assert actual.keys() == expected.keys()
+    for name, gradient in actual.items():
+        assert data.relative_error(gradient.numpy(), expected[name].numpy()) < 2 * F32
 
 
 def test_freed_weights_free_their_layers():
-    from moe.integrations import _operation
+    from moe.integrations import _functions
 
     gc.collect()
-    before = len(_operation._bound)
+    before = len(_functions._bound)
     compiled = moe.from_torch(block_of("mixtral")).module()
     compiled(torch.randn(1, 7, H))
-    assert len(_operation._bound) == before + 1
+    assert len(_functions._bound) == before + 1
     del compiled
     gc.collect()
-    assert len(_operation._bound) == before
+    assert len(_functions._bound) == before
 
 
 def test_weights_that_a_graph_computes():
@@ -411,7 +420,7 @@ def test_program_of_a_model_with_compiled_experts(strict, tmp_path):
 @pytest.mark.skipif("MOE_TEST_LONG" not in os.environ, reason="runs with ./dev test --long")
 def test_aot_inductor(tmp_path):
     """Code in C++ makes new objects of weights in each call; they are prepared once."""
-    from moe.integrations import _operation
+    from moe.integrations import _functions
 
     compiled = moe.from_torch(block_of("qwen2_moe")).module()
     x = torch.randn(1, 7, H)
@@ -420,6 +429,6 @@ def test_aot_inductor(tmp_path):
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "l.pt2"))
     package = torch._inductor.aoti_load_package(path)
     assert torch.equal(package(x), compiled(x))
-    bound = dict(_operation._bound)
+    bound = dict(_functions._bound)
     assert torch.equal(package(x), compiled(x))
-    assert _operation._bound == bound
+    assert _functions._bound == bound

@@ -239,14 +239,20 @@ def test_logits_of_the_router_are_kept():
     assert torch.allclose(scores, expected[1])
 
 
-def test_gradients_are_left_to_inductor():
-    block = mixtral()
-    x = torch.randn(1, 7, H)
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients(training):
+    """Also in training mode, where the block computes the same."""
+    block = mixtral().train(training)
+    tensors = {"x": torch.randn(1, 7, H, requires_grad=True), **dict(block.named_parameters())}
     with torch.enable_grad():
-        result, count, messages, _ = compiled_operations(block, x)
-        assert count == 0 and "run under torch.no_grad()" in messages[0]
-        result.sum().backward()
-    assert block.experts.down_proj.grad is not None
+        result, count, messages, _ = compiled_operations(block, tensors["x"])
+        assert count == 1 and not messages
+        actual = torch.autograd.grad(result.square().sum(), list(tensors.values()))
+        oracle, x = copy.deepcopy(block).double(), tensors["x"].detach().double().requires_grad_()
+        oracle.experts.config._experts_implementation = "eager"  # the others have no float64
+        expected = torch.autograd.grad(oracle(x).square().sum(), [x, *oracle.parameters()])
+    for ours, theirs in zip(actual, expected):
+        assert data.relative_error(ours.numpy(), theirs.numpy()) < F32
 
 
 @pytest.mark.parametrize("family", ["mixtral", "switch_transformers", "jetmoe", "dbrx"])

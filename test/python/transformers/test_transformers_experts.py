@@ -271,15 +271,13 @@ def test_copies_have_weights_of_their_own():
 # -- errors -------------------------------------------------------------------
 
 
-def test_gradients():
+def test_same_result_with_gradients():
     experts, (x, ids, weights) = mixtral(), route(T)
     expected = experts(x, ids, weights)
     with torch.enable_grad():
         for y in (experts(x, ids, weights),  # the parameters require them
                   experts.requires_grad_(False)(x.requires_grad_(), ids, weights)):
-            assert y.requires_grad and torch.equal(y, expected)
-            with pytest.raises(moe.MoEError, match="compiled experts are for inference"):
-                y.sum().backward()
+            assert y.requires_grad and relative(y, expected) <= F32
         assert not experts(x.detach(), ids, weights).requires_grad
 
 

@@ -16,6 +16,7 @@
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "llvm/ADT/StringSet.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -42,7 +43,8 @@ private:
   LogicalResult setTokenRange();
   LogicalResult verifyResults(func::ReturnOp returnOp);
   LogicalResult addOutputs(func::ReturnOp returnOp);
-  void addReports(ArrayRef<DispatchOp> dispatches, func::ReturnOp returnOp);
+  template <typename Op>
+  void addReport(Op dispatch, unsigned index, func::ReturnOp returnOp);
   FailureOr<ArgumentAttr> describe(Type type, StringRef name,
                                    ArgumentRole role);
   BlockArgument addArgument(Type type);
@@ -296,8 +298,8 @@ static Value constantOf(OpBuilder &b, Location loc, Type type, int64_t value) {
 }
 
 /// Returns an i1: true if the id is that of an expert.
-static Value isValidId(OpBuilder &b, Location loc, DispatchOp dispatch,
-                       Value id) {
+template <typename Op>
+static Value isValidId(OpBuilder &b, Location loc, Op dispatch, Value id) {
   return arith::CmpIOp::create(
       b, loc, arith::CmpIPredicate::ult, id,
       constantOf(b, loc, id.getType(), dispatch.getNumExperts()));
@@ -311,7 +313,8 @@ static Value addFlag(OpBuilder &b, Location loc, Value sum, Value flag) {
 
 /// Counts the choices with a valid id, at most `getMaxChoices()` for each
 /// token: the others are fallbacks for choices that are dropped.
-static Value countWithFallbacks(ImplicitLocOpBuilder &b, DispatchOp dispatch,
+template <typename Op>
+static Value countWithFallbacks(ImplicitLocOpBuilder &b, Op dispatch,
                                 Value zero) {
   Type i64 = b.getI64Type();
   constexpr auto reduction = utils::IteratorType::reduction;
@@ -343,8 +346,9 @@ static Value countWithFallbacks(ImplicitLocOpBuilder &b, DispatchOp dispatch,
 }
 
 /// True if a gate chooses the ids: each is -1 or valid.
-static bool isChosenByGate(DispatchOp dispatch) {
-  auto gate = dispatch.getIds().getDefiningOp<GateOp>();
+template <typename Op>
+static bool isChosenByGate(Op dispatch) {
+  auto gate = dispatch.getIds().template getDefiningOp<GateOp>();
   return gate && !gate.getGivenIds() &&
          static_cast<uint64_t>(gate.getNumExperts()) ==
              dispatch.getNumExperts();
@@ -352,15 +356,17 @@ static bool isChosenByGate(DispatchOp dispatch) {
 
 /// True if, in addition, no id is -1. Without a capacity a call may skip
 /// tokens, which then choose no expert.
-static bool choosesAlways(DispatchOp dispatch) {
+template <typename Op>
+static bool choosesAlways(Op dispatch) {
   if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
     return false;
-  return !dispatch.getIds().getDefiningOp<GateOp>().mayLeaveOut();
+  return !dispatch.getIds().template getDefiningOp<GateOp>().mayLeaveOut();
 }
 
 /// Builds the counters of a dispatch: {valid choices, invalid ids}. Fallback
 /// choices are not counted.
-static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
+template <typename Op>
+static Value countChoices(ImplicitLocOpBuilder &b, Op dispatch) {
   if (choosesAlways(dispatch)) {
     Value tokens = b.createOrFold<tensor::DimOp>(dispatch.getIds(), 0);
     Type i64 = b.getI64Type();
@@ -410,47 +416,44 @@ static Value countChoices(ImplicitLocOpBuilder &b, DispatchOp dispatch) {
 
 /// True if no counters are needed: each choice that is not -1 is valid and
 /// becomes a row.
-static bool keepsAllChoices(DispatchOp dispatch) {
+template <typename Op>
+static bool keepsAllChoices(Op dispatch) {
   return isChosenByGate(dispatch) && !dispatch.getCapacity() &&
          dispatch.getMaxChoices() == dispatch.getTopK();
 }
 
-/// Adds arguments for the offsets and counters of each dispatch, whose buffers
-/// the runtime owns.
-void Exporter::addReports(ArrayRef<DispatchOp> dispatches,
-                          func::ReturnOp returnOp) {
-  for (auto [index, each] : llvm::enumerate(dispatches)) {
-    DispatchOp dispatch = each;
-    ImplicitLocOpBuilder b(dispatch.getLoc(), returnOp);
-    auto unused = [&](StringRef kind) {
-      std::string name = kind.str() + std::to_string(index);
-      while (names.contains(name))
-        name += '_';
-      return name;
-    };
-    auto report = [&](Value tensor, StringRef name, ArgumentRole role) {
-      auto type = cast<RankedTensorType>(tensor.getType());
-      // `describe` cannot fail: the type is supported and the name is unique.
-      arguments.push_back(*describe(type, name, role));
-      write(
-          tensor,
+/// Adds arguments for the offsets and counters of a dispatch, whose buffers the
+/// runtime owns.
+template <typename Op>
+void Exporter::addReport(Op dispatch, unsigned index, func::ReturnOp returnOp) {
+  ImplicitLocOpBuilder b(dispatch.getLoc(), returnOp);
+  auto unused = [&](StringRef kind) {
+    std::string name = kind.str() + std::to_string(index);
+    while (names.contains(name))
+      name += '_';
+    return name;
+  };
+  auto report = [&](Value tensor, StringRef name, ArgumentRole role) {
+    auto type = cast<RankedTensorType>(tensor.getType());
+    // `describe` cannot fail: the type is supported and the name is unique.
+    arguments.push_back(*describe(type, name, role));
+    write(tensor,
           addArgument(MemRefType::get(type.getShape(), type.getElementType())),
           returnOp);
-    };
-    std::string offsets = unused("offsets");
-    Value counted;
-    if (!keepsAllChoices(dispatch))
-      counted = countChoices(b, dispatch);
-    report(dispatch.getOffsets(), offsets, ArgumentRole::Offsets);
-    StringAttr counters;
-    if (counted) {
-      counters = builder.getStringAttr(unused("counters"));
-      report(counted, counters, ArgumentRole::Counters);
-    }
-    dispatchReports.push_back(DispatchReportAttr::get(
-        function.getContext(), dispatch.getNumExperts(), dispatch.getTopK(),
-        builder.getStringAttr(offsets), counters));
+  };
+  std::string offsets = unused("offsets");
+  Value counted;
+  if (!keepsAllChoices(dispatch))
+    counted = countChoices(b, dispatch);
+  report(dispatch.getOffsets(), offsets, ArgumentRole::Offsets);
+  StringAttr counters;
+  if (counted) {
+    counters = builder.getStringAttr(unused("counters"));
+    report(counted, counters, ArgumentRole::Counters);
   }
+  dispatchReports.push_back(DispatchReportAttr::get(
+      function.getContext(), dispatch.getNumExperts(), dispatch.getTopK(),
+      builder.getStringAttr(offsets), counters));
 }
 
 LogicalResult Exporter::run() {
@@ -474,12 +477,17 @@ LogicalResult Exporter::run() {
 
   // The runtime reports dispatches that run exactly once in a call; one in a
   // loop or in an expert may run several times.
-  SmallVector<DispatchOp> reported(function.getOps<DispatchOp>());
+  SmallVector<Operation *> reported;
+  for (Operation &op : function.getBody().front())
+    if (isa<DispatchOp, RouteOp>(op))
+      reported.push_back(&op);
   if (failed(verifyCapacityPlan(function)) || failed(describeInputs()) ||
       failed(setTokenRange()) || failed(verifyResults(returnOp)) ||
       failed(addOutputs(returnOp)))
     return failure();
-  addReports(reported, returnOp);
+  for (auto [index, op] : llvm::enumerate(reported))
+    llvm::TypeSwitch<Operation *>(op).Case<DispatchOp, RouteOp>(
+        [&, index = index](auto op) { addReport(op, index, returnOp); });
   setSignature(function,
                SignatureAttr::get(function.getContext(),
                                   builder.getArrayAttr(arguments),

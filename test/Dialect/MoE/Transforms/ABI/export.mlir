@@ -69,6 +69,16 @@ func.func @dispatch(%x: tensor<?x4xf32>, %ids: tensor<?x2xi32> {moe.name = "ids"
   return %y : tensor<?x4xf32>
 }
 
+// A route is reported like a dispatch, as a layer with a backward function has it.
+// CHECK-LABEL: func.func @route(
+// CHECK-SAME:    dispatches = [#moe.dispatch_report<num_experts = 8, top_k = 2, offsets = "offsets0", counters = "counters0">]
+// CHECK:         %{{.*}}, %[[O:.*]], %{{.*}} = moe.route
+// CHECK:         bufferization.materialize_in_destination %[[O]] in restrict writable
+func.func @route(%ids: tensor<?x2xi32>) -> tensor<?x2xi32> {
+  %t, %o, %p = moe.route %ids experts(8) : tensor<?x2xi32>
+  return %p : tensor<?x2xi32>
+}
+
 // Offsets say all of choices that a gate has made, if none is dropped.
 // CHECK-LABEL: func.func @gated(
 // CHECK-SAME:    %{{.*}}: memref<?x4xf32>, %{{.*}}: memref<9xi32>)

@@ -18,9 +18,9 @@ def MoEExport : Pass<"moe-export", "::mlir::ModuleOp"> {
     * Each tensor result becomes a memref argument that the caller provides and
       the function writes. The attributes `moe.role` and `moe.name` describe
       each argument (`input` unless marked `weight`).
-    * For each `moe.dispatch` the function reports the offsets and two counters:
-      valid choices and invalid ids. The counters are omitted if a `moe.gate`
-      chose the ids and none can be dropped.
+    * For each `moe.dispatch` and `moe.route` the function reports the offsets
+      and two counters: valid choices and invalid ids. The counters are omitted
+      if a `moe.gate` chose the ids and none can be dropped.
     * `moe.tokens = [min, max]` is checked, or added with the largest range in
       which row indices fit 32 bits.
 
