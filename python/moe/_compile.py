@@ -240,7 +240,8 @@ def _stamp(path: Path | None) -> tuple[int, int] | None:
 
 
 def plan(module: Module, tokens: str) -> dict[str, Any]:
-    """Return the plan of a module for a range of tokens, ``MIN:MAX``, from its source."""
+    """Return the plan of a module for a range of tokens, ``MIN:MAX``, from its source; backward
+    functions have none."""
     origin = module._origin
     if origin is None:
         raise MoEError(FAILED_PRECONDITION, f"{module!r} was loaded, and its source is not known")
@@ -251,7 +252,7 @@ def plan(module: Module, tokens: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=64)
 def _plan(origin: _Origin, tokens: str) -> dict[str, Any]:
-    kept = [a for a in origin.arguments if not re.match(r"--?tokens(=|$)", a)]
+    kept = [a for a in origin.arguments if not re.match(r"--?(tokens|backward)(=|$)", a)]
     with tempfile.TemporaryDirectory(prefix="moe-") as folder:
         report = Path(folder) / "plan.json"
         _run(find_compiler(), origin.text, origin.path,

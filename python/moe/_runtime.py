@@ -358,6 +358,11 @@ class Layer(OfThisProcess):
         with self._updating:
             return _sums(self._past, _statistics(self._handle))
 
+    def _count_on_from(self, counted: list[Statistics]) -> None:
+        """Add the counts of a layer that this one, with other weights, is in place of."""
+        with self._updating:
+            self._past = counted
+
     def reset_statistics(self) -> None:
         with self._updating:
             self._past = []

@@ -23,7 +23,7 @@ from .._signature import TensorInfo
 from ._device import Bound, compile_for
 from ._follow import StorageSnapshot
 
-__all__ = ["Function", "compiled", "current", "described", "device_of", "extents"]
+__all__ = ["Function", "compiled", "current", "described", "device_of", "extents", "functions_of"]
 
 _lock = threading.RLock()
 _modules: dict[tuple[str, torch.device, str], Module] = {}
@@ -121,13 +121,15 @@ def current(module: Module, name: str | None, weights: Sequence[torch.Tensor],
         with _lock, torch.no_grad():
             bound = _bound.get(key)
             if bound is None or not bound.is_of(weights):
-                # First, so that two prepared copies of weights never coexist.
+                counted = [] if bound is None else bound.layer.statistics()
+                bound = None  # first, so that two prepared copies of weights never coexist
                 for old in [k for k, b in _bound.items() if k == key or b.is_dead()]:
                     _forget(old)
                 why = None if followed else "are computed for every call"
                 if any(w.is_inference() for w in weights):
                     why = "were made in inference mode, where torch counts no writes"
                 bound = Function(module, name, weights, device, why is None, counts)
+                bound.layer._count_on_from(counted)
                 if why is None:
                     _keep(key, bound, weights)
                 elif why not in _warned:
@@ -151,6 +153,21 @@ def _forget(key: tuple[Any, ...]) -> None:
     # Each set of weights has finalizers of its own: training changes them in every step.
     for finalizer in bound.finalizers if bound is not None else ():
         finalizer.detach()
+
+
+def functions_of(mlir: str, weights: Sequence[torch.Tensor],
+                 by_name: bool) -> dict[tuple[Any, ...], Function]:
+    """Return the functions of a module that have these weights, backward ones left out: those
+    that are called by their name, or as the only one of the module."""
+    addresses = [w.data_ptr() for w in weights]
+    found = {}
+    for (text, *_), module in list(_modules.items()):
+        if text == mlir:
+            for name in module.functions if by_name else (None,):
+                key = module, name, *addresses
+                if key in _bound and not (name or "").endswith("_backward"):
+                    found[key] = _bound[key]
+    return found
 
 
 def device_of(tensors: Sequence[torch.Tensor]) -> torch.device:

@@ -59,9 +59,9 @@ class RouteCounter:
                    getattr(call.weights, "dtype", None))
             groups.setdefault(key, []).append(call)
         for group in groups.values():
-            for call, counts in zip(group, _counts_of(group)):
-                known = self._counts.get(call.layer)
-                self._counts[call.layer] = counts if known is None else known + counts
+            for layer, counts in _counts_of(group).items():
+                known = self._counts.get(layer)
+                self._counts[layer] = counts if known is None else known + counts
 
 
 def _joined(arrays: list[Any]) -> np.ndarray:
@@ -74,31 +74,45 @@ def _joined(arrays: list[Any]) -> np.ndarray:
     return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
 
 
-def _counts_of(calls: list[_Call]) -> list[Counts]:
-    """Count calls of as many experts and choices."""
+def _counts_of(calls: list[_Call]) -> dict[str, Counts]:
+    """Count calls of as many experts and choices, by layer."""
     experts, (_, top_k) = calls[0].experts, calls[0].ids.shape
-    tokens = [call.ids.shape[0] for call in calls]
-    call_of = np.repeat(np.arange(len(calls)), tokens)
+    numbers: dict[str, int] = {}
+    layer_of = np.array([numbers.setdefault(call.layer, len(numbers)) for call in calls])
+    layers, rows = len(numbers), np.array([call.ids.shape[0] for call in calls])
     ids = _joined([call.ids for call in calls])
     valid = (ids >= 0) & (ids < experts)
     # In a column of their own are choices without an expert here.
-    index = call_of[:, None] * (experts + 1) + np.where(valid, ids, experts)
-    loads = np.bincount(index.ravel(), minlength=len(calls) * (experts + 1))
-    loads = loads.reshape(len(calls), experts + 1)[:, :experts]
-    found = [Counts(load=load, calls=1, choices=int(load.sum()), dropped=0, top_k=top_k,
-                    tokens=rows, active=int(np.count_nonzero(load)))
-             for load, rows in zip(loads, tokens)]
+    chosen = np.where(valid, ids, experts)
+    layer_of_row = np.repeat(layer_of, rows)
+    loads = _histograms(layer_of_row, chosen, layers, experts)
+    active = np.count_nonzero(loads, axis=1)
+    if len(calls) > layers:
+        of_calls = _histograms(np.repeat(np.arange(len(calls)), rows), chosen, len(calls), experts)
+        active = np.bincount(layer_of, np.count_nonzero(of_calls, axis=1))
+    of_layers = zip(numbers, loads, np.bincount(layer_of).tolist(), loads.sum(axis=1).tolist(),
+                    np.bincount(layer_of, rows).tolist(), active.tolist())
+    found = {name: Counts(load, count, choices, 0, top_k, int(tokens), int(its_active))
+             for name, load, count, choices, tokens, its_active in of_layers}
     if calls[0].weights is not None and top_k:
         weights = _joined([call.weights for call in calls])
         largest, second = _largest(np.where(valid, weights, -np.inf))
         have = valid.sum(axis=1)
         margin = np.subtract(largest, second, out=np.zeros_like(largest), where=have > 1)
-        for name, values, known in (("confidence", largest, have > 0), ("margin", margin, have > 1)):
-            sums = np.bincount(call_of[known], values[known], len(calls))
-            numbers = np.bincount(call_of[known], minlength=len(calls))
-            for counts, total, number in zip(found, sums.tolist(), numbers.tolist()):
+        for name, values, known in (("confidence", largest, have > 0),
+                                    ("margin", margin, have > 1)):
+            sums = np.bincount(layer_of_row[known], values[known], layers).tolist()
+            counted = np.bincount(layer_of_row[known], minlength=layers).tolist()
+            for counts, total, number in zip(found.values(), sums, counted):
                 setattr(counts, name, (total, number))
     return found
+
+
+def _histograms(of: np.ndarray, chosen: np.ndarray, count: int, experts: int) -> np.ndarray:
+    """Return how often each expert is chosen in the rows that are ``of`` the same."""
+    index = of[:, None] * (experts + 1) + chosen
+    found = np.bincount(index.ravel(), minlength=count * (experts + 1))
+    return found.reshape(count, experts + 1)[:, :experts]
 
 
 def _largest(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

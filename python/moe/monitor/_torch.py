@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,12 +13,17 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .._error import INVALID_ARGUMENT, MoEError
+from .._runtime import Layer
 from ..integrations import _routes
 from ..integrations._experts import is_experts, parameter_names
+from ..integrations._functions import functions_of
+from ..integrations._module import CompiledLayer, tensors_by
+from ..integrations._training import TrainableLayer
 from ..integrations.transformers import NAME
 from ._counts import Counts
+from ._layers import LayerReader
 from ._routes import RouteCounter
-from ._sources import Source
+from ._sources import Source, named, work_of
 from ._work import Work
 
 __all__ = ["sources_of"]
@@ -39,13 +46,12 @@ class ExpertsSource:
 
     def _observer(self, name: str, module: torch.nn.Module) -> Callable[..., _Route]:
         name = _joined(self._prefix, name, module)
-        self._modules[name] = module
+        self._modules[name], experts = module, module.num_experts
 
         def observe(ids: torch.Tensor, weights: torch.Tensor) -> _Route:
             # What is wrong with others is for the experts to say.
             if ids.ndim == 2 and ids.shape == weights.shape and _runs(ids):
-                self._counter.add(name, module.num_experts, ids.detach().clone(),
-                                  weights.detach().clone())
+                self._counter.add(name, experts, copy_of(ids), copy_of(weights))
             return ids, weights
 
         return observe
@@ -68,11 +74,84 @@ class ExpertsSource:
         self._closing.close()
 
 
+class CompiledSource:
+    """The statistics of a function with weights of PyTorch.
+
+    Its layers come and go with the contents of the weights, and each goes on with the counts of
+    the one before.
+    """
+
+    def __init__(self, name: str, mlir: str, weights: Callable[[], list[torch.Tensor]],
+                 trains: bool = False):
+        self._name, self._mlir, self._weights, self._trains = name, mlir, weights, trains
+        self._readers: dict[Any, LayerReader | None] = {}
+        self._works: list[Work | None] = []
+        self._kept: dict[str, Counts] = {}  # taken, but not by the monitor
+        self._closing = ExitStack()
+        self._count()
+
+    def leave_out_recomputation(self, module: torch.nn.Module) -> None:
+        """Do not count the calls of a module that are part of a backward pass."""
+        def before(*_: Any) -> None:
+            if _is_backward():
+                self._kept = self._count()
+
+        def after(*_: Any) -> None:
+            if _is_backward():
+                kept, self._kept = self._kept, {}
+                self._count()
+                self._kept = kept
+
+        for handle in (module.register_forward_pre_hook(before),
+                       module.register_forward_hook(after, always_call=True)):
+            self._closing.callback(handle.remove)
+
+    def _count(self) -> dict[str, Counts]:
+        """Return what was counted since the last time, and what was kept."""
+        found, self._kept = self._kept, {}
+        for key, function in functions_of(self._mlir, self._weights(), self._trains).items():
+            layer = function.layer
+            if key not in self._readers:
+                self._readers[key] = self._reader_of(layer)
+            reader = self._readers[key]
+            if reader is None:
+                continue
+            if not self._works:
+                self._works.append(work_of(layer, self._name))
+            for name, counts in named(self._name, reader.take(layer)).items():
+                found[name] = found[name] + counts if name in found else counts
+        return found
+
+    def _reader_of(self, layer: Layer) -> LayerReader | None:
+        try:
+            return LayerReader(layer, self._name)
+        except MoEError as error:  # a model must not fail because somebody watches it
+            warnings.warn(f"not watched: {error.message}", stacklevel=2)
+            return None
+
+    def take(self) -> dict[str, Counts]:
+        return self._count()
+
+    def work(self, name: str, counts: Counts) -> Work | None:
+        return self._works[0] if self._works else None
+
+    def close(self) -> None:
+        self._closing.close()
+
+
 def _runs(ids: torch.Tensor) -> bool:
     """Return true if a call is one of the model's, and not part of a trace, of a capture or of
     what a backward pass computes again."""
     return not (isinstance(ids, FakeTensor) or _is_backward() or (
         ids.is_cuda and torch.cuda.is_current_stream_capturing()))
+
+
+def copy_of(tensor: torch.Tensor) -> Any:
+    """Return a copy without a gradient, of numpy where that takes less time."""
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    if tensor.is_cpu and tensor.dtype in (torch.int64, torch.float32):
+        return tensor.numpy().copy()
+    return tensor.clone()
 
 
 def _is_backward() -> bool:
@@ -100,12 +179,39 @@ def _joined(prefix: str, name: str, module: torch.nn.Module) -> str:
     return ".".join(part for part in (prefix, name) if part) or type(module).__name__
 
 
+def _compiled(model: torch.nn.Module, prefix: str) -> Iterator[CompiledSource]:
+    """Return the compiled layers inside of a module."""
+    for name, module in model.named_modules():
+        if isinstance(module, (CompiledLayer, TrainableLayer)):
+            source = CompiledSource(_joined(prefix, name, module), module._mlir,
+                                    functools.partial(_weights_of, module),
+                                    isinstance(module, TrainableLayer))
+            source.leave_out_recomputation(module)
+            yield source
+        elif isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                if node.target is torch.ops.moe_mlir.layer.default and all(
+                        w.op == "get_attr" for w in node.args[1]):
+                    names = [w.target for w in node.args[1]]
+                    owner = names[0].rpartition(".")[0]
+                    yield CompiledSource(
+                        _joined(prefix, f"{name}.{owner}".strip("."), module), node.args[2],
+                        functools.partial(lambda m, n: tensors_by(m, n)[0], module, names))
+
+
+def _weights_of(module: CompiledLayer | TrainableLayer) -> list[torch.Tensor]:
+    return tensors_by(module, module._names)[0]
+
+
 def sources_of(model: torch.nn.Module, prefix: str) -> Iterator[Source]:
     """Return the sources inside of a module."""
     found = 0
     if any(is_experts(module) for module in model.modules()):
         found += 1
         yield ExpertsSource(model, prefix)
+    for source in _compiled(model, prefix):
+        found += 1
+        yield source
     if not found:
         raise MoEError(INVALID_ARGUMENT, f"{type(model).__name__} has no experts that can be "
                        "watched, expected some behind transformers' experts interface, or layers "

@@ -51,6 +51,8 @@ class Work:
     def of(cls, layer: Layer) -> Work:
         """Return the work of a layer with one dispatch, as the plan of ``moe-compile`` counts it.
 
+        What a layer that trains keeps for its backward pass is not among the bytes.
+
         Raises:
           MoEError: if the layer comes from an artifact, which has no plan, if it has several
             dispatches, or if its work is no such function.
@@ -85,7 +87,10 @@ def _planned(module: Module, name: str) -> Work:
     rows = one["dispatches"][0]["rows"]
     per_expert = dispatch["weight_bytes"] // dispatch["num_experts"]
     signature = module.signature(name)
-    per_token = sum(_bytes_per_token(t) for t in (*signature.inputs, *signature.outputs))
+    # What is kept for a backward function is not in the plan.
+    trains = f"{name}_backward" in module.functions
+    per_token = sum(_bytes_per_token(t) for t in (*signature.inputs, *signature.outputs)
+                    if not (trains and t.role == "output" and t.name.startswith("saved")))
     of_rows = (one["bytes"] - none["bytes"] - per_token
                - per_expert * one["dispatches"][0]["expected_active_experts"])
     return Work(flops_per_row=dispatch["flops_per_row"],

@@ -252,7 +252,8 @@ def test_a_line_that_is_not_complete(tmp_path, capsys):
     ("nothing\n", "expected a record"), ("[1]\n", "expected a record"),
     ('{"step": 1, "layers": {"a": {"load": 3}}}\n', "the load of 'a' is 3, expected the rows"),
     ('{"step": 1, "layers": {"a": {"load": [1.5]}}}\n', "the load of 'a' is"),
-    ('{"step": 1, "layers": {"a": {"load": [1]}}}\n{"step": 2, "layers": {"a": {"load": [1, 2]}}}\n',
+    ('{"step": 1, "layers": {"a": {"load": [1]}}}\n'
+     '{"step": 2, "layers": {"a": {"load": [1, 2]}}}\n',
      "load.jsonl:2: 'a' has 2 experts, before it had 1"),
     ("", "load.jsonl' has no layers"), ("\udcff\n", "is no text")])
 def test_files_that_are_no_records(text, message, tmp_path):

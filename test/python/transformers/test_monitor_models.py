@@ -110,7 +110,7 @@ def test_work_of_experts():
     assert record.flops == 2 * its.flops and record.bytes > its.bytes
 
 
-@pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
+@pytest.mark.parametrize("implementation", ["eager", ce.NAME])
 @pytest.mark.parametrize("checkpointing", [None, True, False])
 def test_training(implementation, checkpointing):
     """Each forward pass counts once, also where a backward pass computes it again."""
@@ -165,6 +165,115 @@ def test_threads():
 def test_what_has_no_experts():
     with pytest.raises(moe.MoEError, match="Linear has no experts that can be watched"):
         moe.monitor.watch(torch.nn.Linear(2, 2))
+
+
+# -- layers of moe.from_torch ---------------------------------------------------
+
+
+def block_of(seed=1):
+    return MODELS["mixtral"](seed).model.model.layers[0].mlp
+
+
+def load_of(block, x):
+    """The load by the router of the block itself."""
+    _, _, ids = block.gate(x)
+    return np.bincount(ids.numpy().ravel(), minlength=E)
+
+
+def test_modules():
+    block = block_of()
+    layer, x = moe.from_torch(block).module(), torch.randn(33, H)
+    with moe.monitor.watch({"early": layer}) as monitor:
+        assert monitor.step().layers == {}  # it is compiled when it first runs
+        layer(x)
+        its = monitor.step().layers["early"]
+        np.testing.assert_array_equal(its.load, load_of(block, x))
+        assert (its.calls, its.tokens, its.dropped, its.confidence) == (1, 33, 0, None)
+        assert its.flops == 33 * (2 * 2 * 3 * H * I + 2 * H * E)
+        block.gate.weight.copy_(block.gate.weight.flip(0))  # the module has its parameters
+        layer(x)
+        its = monitor.step().layers["early"]
+        assert its.calls == 1
+        np.testing.assert_array_equal(its.load, load_of(block, x))
+    with moe.monitor.watch(layer) as monitor:  # it has run before
+        layer(x[:5])
+        its, = monitor.step().layers.values()
+        assert (its.name, its.calls, its.tokens) == ("CompiledLayer", 1, 5)
+
+
+@pytest.mark.parametrize("checkpointing", [None, True, False])
+def test_trainable_layers(checkpointing):
+    """Weights change in each step, and a backward pass may compute the layer again."""
+    block = block_of()
+    layer = moe.from_torch(block).trainable()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    loads, seen = [], []
+    with torch.enable_grad(), moe.monitor.watch(layer, to=seen.append, every=2) as monitor:
+        for step in range(6):
+            x = torch.randn(9, H, generator=torch.Generator().manual_seed(step))
+            with torch.no_grad():
+                loads.append(load_of(block, x))
+            y = layer(x) if checkpointing is None else torch.utils.checkpoint.checkpoint(
+                layer, x.requires_grad_(True), use_reentrant=checkpointing)
+            optimizer.zero_grad()
+            y.square().mean().backward()
+            optimizer.step()
+            monitor.step()
+    for i, record in enumerate(seen):
+        its, = record.layers.values()
+        assert (its.calls, its.tokens) == (2, 18)
+        assert its.flops == 18 * (2 * 2 * 3 * H * I + 2 * H * E)
+        np.testing.assert_array_equal(its.load, loads[2 * i] + loads[2 * i + 1])
+    assert len({tuple(load) for load in loads}) > 1
+
+
+def test_replaced_blocks():
+    from moe.integrations.torch import replace
+
+    model, other = model_of("mixtral", "eager"), model_of("mixtral", "eager")
+    names = replace(model)
+    with moe.monitor.watch(model) as monitor, ce.record(other) as routes:
+        model(prompt())
+        other(prompt())
+        found = monitor.step().layers
+    assert list(found) == names
+    for name in names:
+        ids = routes[f"{name}.experts"][0].ids
+        np.testing.assert_array_equal(found[name].load, np.bincount(ids.ravel(), minlength=E))
+
+
+def test_programs():
+    """What torch.export made of a model has its layers, too, and no router that is seen."""
+    model, tokens = model_of(), prompt(1)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, tokens):
+            return self.model(tokens, use_cache=False).logits
+
+    program = torch.export.export(Logits(), (tokens,), strict=False).module()
+    with moe.monitor.watch(program) as monitor, ce.record(program) as routes:
+        program(tokens)
+        found = monitor.step().layers
+    assert set(found) == set(routes)
+    for name, (route,) in routes.items():
+        np.testing.assert_array_equal(found[name].load, np.bincount(route.ids.ravel(),
+                                                                    minlength=E))
+        assert found[name].tokens is None and found[name].confidence is None
+
+
+def test_layers_in_python():
+    class Block(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.qr(x)[0] if x.shape[0] > 3 else x
+
+    with pytest.warns(UserWarning, match="runs in Python"):
+        layer = moe.from_torch(Block().eval(), example=torch.randn(5, H)).layer()
+    with pytest.raises(moe.MoEError, match="cannot watch a PythonLayer"):
+        moe.monitor.watch(layer)
 
 
 # -- the page -------------------------------------------------------------------
