@@ -42,7 +42,8 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
       arguments: its arguments, trees of arrays. Arrays are weights, prepared once; a
         ``jax.ShapeDtypeStruct`` is an input of a call. Its first extent may be symbolic
         (``jax.export.symbolic_shape``), or its second after a batch of 1, and is then any
-        number of tokens.
+        number of tokens. If both are, a batch and a sequence, the layer takes and gives their
+        tokens as rows: ``layer(x.reshape(-1, hidden)).reshape(x.shape)``.
 
     Raises:
       MoEError: if the function has no input, or an operation that is not lowered.
@@ -52,11 +53,7 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in leaves):
         raise MoEError(INVALID_ARGUMENT, "expected an input: a jax.ShapeDtypeStruct")
-    symbols = {str(extent) for _, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)
-               for extent in leaf.shape if not isinstance(extent, int)}
-    if len(symbols) > 1:
-        raise MoEError(INVALID_ARGUMENT, "expected one symbolic extent, the number of tokens, got "
-                       f"{', '.join(sorted(symbols))}; a batch is [1, t, ...], or has a size")
+    _check_symbols([leaf.shape for _, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)])
     if not isinstance(function, jax.stages.Wrapped):
         function = jax.jit(function)
     try:
@@ -104,6 +101,18 @@ def to_jax(layer: Layer) -> Callable[..., Any]:
 
     call.__name__ = call.__qualname__ = layer.signature.name
     return jax.jit(call)
+
+
+def _check_symbols(shapes: list[tuple[Any, ...]]) -> None:
+    """One symbolic extent, or a batch and a sequence, which are the first two wherever they are."""
+    symbolic = [[str(e) if not isinstance(e, int) else "" for e in shape] for shape in shapes]
+    symbols = {name: None for shape in symbolic for name in shape if name}
+    first = list(symbols)
+    if len(symbols) < 2 or len(symbols) == 2 and all(
+            shape[:2] == first and not any(shape[2:]) for shape in symbolic if any(shape)):
+        return
+    raise MoEError(INVALID_ARGUMENT, "expected one symbolic extent, the number of tokens, or a "
+                   f"batch and a sequence, the first two of each input, got {shapes}")
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -120,7 +120,94 @@ def test_in_a_program():
     assert np.abs(np.asarray(y) - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
-def test_two_symbols():
+# -- a batch and a sequence of any size -------------------------------------------
+
+
+def counted(x, p):
+    """A sum over all tokens, as a loss has it, scales the result."""
+    return maxtext(x, p) * (jnp.square(x).sum((0, 1)) / (x.shape[0] * x.shape[1]))
+
+
+def by_sequence(x, p):
+    """Tokens less the mean of their sequence."""
+    return maxtext(x - x.mean(1, keepdims=True), p)
+
+
+def by_batch(x, p):
+    """Tokens less the mean of their place."""
+    return maxtext(x - x.mean(0, keepdims=True), p)
+
+
+def turned(x, p):
+    """The sequence first: other rows than those of the input."""
+    return jnp.swapaxes(maxtext(jnp.swapaxes(x, 0, 1), p), 0, 1)
+
+
+def numbered(x, p):
+    """The place of a token in its sequence is added to it."""
+    return maxtext(x + jnp.arange(x.shape[1], dtype=x.dtype)[:, None], p)
+
+
+def any_batch(block, p, *inputs):
     extents = jax.export.symbolic_shape(f"b, s, {HIDDEN}")
-    with pytest.raises(moe.MoEError, match="expected one symbolic extent, .*, got b, s; a batch"):
-        from_jax(maxtext, jax.ShapeDtypeStruct(extents, jnp.float32), parameters())
+    return from_jax(block, jax.ShapeDtypeStruct(extents, jnp.float32), *inputs, p)
+
+
+@pytest.mark.parametrize("block", [maxtext, flax, normed, counted], ids=lambda f: f.__name__)
+def test_batch_and_sequence(block):
+    """The layer takes the tokens of all sequences as rows."""
+    p = parameters()
+    imported = any_batch(block, p)
+    for operation in ("moe.gate", "moe.dispatch", "moe.combine"):
+        assert imported.mlir.count(f"= {operation} ") == 1
+    layer = imported.layer()
+    for batch, length in ((1, 1), (2, 7), (5, 3)):
+        x = rows(batch * length).reshape(batch, length, HIDDEN)
+        expected = np.asarray(jax.jit(block)(x, p), np.float64)
+        y = layer(x.reshape(-1, HIDDEN)).reshape(x.shape)
+        assert np.abs(y - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("block", [attention, by_sequence, by_batch, turned, numbered],
+                         ids=lambda f: f.__name__)
+def test_what_is_no_rows(block):
+    """Rows do not say which sequence they are of, or where they are in it."""
+    with pytest.raises(moe.MoEError, match="the batch or the sequence is needed by itself, by "
+                       ".*stablehlo.*two symbolic extents"):
+        any_batch(block, parameters())
+
+
+def doubled(x, p):
+    """Twice as many tokens."""
+    return maxtext(jnp.concatenate([x, x * 2], axis=1), p)
+
+
+def padded(x, p):
+    return maxtext(jnp.pad(x, ((0, 0), (1, 2), (0, 0))), p)
+
+
+@pytest.mark.parametrize("block", [doubled, padded], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("sequence", ["t", 7])
+def test_other_tokens(block, sequence):
+    """Another number of tokens than the input has, as rank and type do not tell."""
+    p = parameters()
+    extents = jax.export.symbolic_shape(f"1, {sequence}, {HIDDEN}")
+    try:
+        layer = from_jax(block, jax.ShapeDtypeStruct(extents, jnp.float32), p).layer()
+    except moe.MoEError as error:
+        assert "no lowering of stablehlo" in str(error)
+        return
+    x = rows(7).reshape(1, 7, HIDDEN)
+    expected = np.asarray(jax.jit(block)(x, p), np.float64)
+    assert np.abs(layer(x) - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+def test_other_symbols():
+    """A third one, or the same two in the other order."""
+    p = parameters()
+    for second in (f"s, b, {HIDDEN}", f"b, u, {HIDDEN}", "b, s, s"):
+        first = jax.export.symbolic_shape(f"b, s, {HIDDEN}")
+        other = jax.export.symbolic_shape(second, scope=first[0].scope)
+        with pytest.raises(moe.MoEError, match="expected one symbolic extent, .*, got "):
+            from_jax(lambda x, y, p: maxtext(x, p), *(
+                jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (first, other)), p)
