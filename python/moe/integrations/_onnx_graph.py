@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from .._error import INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, MoEError
+from . import _onnx_written
 from ._onnx_arrays import array_of
 
 functional = torch.nn.functional
@@ -52,8 +53,13 @@ class Graph(torch.nn.Module):
         producers = {out: node for node in graph.node for out in node.output if out}
         self.nodes: list[onnx.NodeProto] = []
         self._collect(result, producers, initializers, set())
+        producers |= {out: node for node in _onnx_written.fuse(self.nodes, initializers)
+                      for out in node.output if out}
+        self.nodes = []
+        self._collect(result, producers, initializers, set())
         # Ids that a TopK gives are not negative.
         self.chosen: set[str] = set()
+        self.numbers: dict[str, float] = {}  # of one float
         for node in self.nodes:
             if node.op_type == "TopK":
                 self.chosen.add(node.output[1])
@@ -67,6 +73,8 @@ class Graph(torch.nn.Module):
                 continue
             own = self.names[name] = re.sub(r"\W", "_", name)
             tensor = _tensor(array)
+            if tensor.is_floating_point() and tensor.dim() == 0:
+                self.numbers[name] = tensor.item()
             if tensor.is_floating_point():
                 self.register_parameter(own, torch.nn.Parameter(tensor, requires_grad=False))
             else:
@@ -104,6 +112,8 @@ class Graph(torch.nn.Module):
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             if node.op_type == "GroupedMatMul":
                 attributes["chosen"] = node.input[2] in self.chosen
+            if node.op_type == "Expand" and node.input[0] in self.numbers:
+                attributes["number"] = self.numbers[node.input[0]]
             results = function(attributes, *(values[name] for name in node.input))
             if node.op_type not in SEVERAL:
                 results = (results,)
@@ -146,9 +156,13 @@ def _tensor(array: Any) -> torch.Tensor:
 
 
 def _as_tensor(value: Any) -> Any:
-    if isinstance(value, Extents):
-        return torch.tensor(value[0] if value.scalar else list(value))
-    return value
+    if not isinstance(value, Extents):
+        return value
+    # The number of each expert, which a constant would hide.
+    if len(value) > 1 and all(isinstance(v, int) for v in value) and value == list(
+            range(len(value))):
+        return torch.arange(len(value))
+    return torch.tensor(value[0] if value.scalar else list(value))
 
 
 def _on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -193,6 +207,10 @@ def _gelu(attributes: dict[str, Any], x: Any) -> Any:
 
 
 def _top_k(attributes: dict[str, Any], x: Any, k: Any) -> Any:
+    # All of a vector, the smallest first and equal ones in their order.
+    if x.dim() == 1 and not x.is_floating_point() and not attributes.get("largest", 1) and (
+            k[0] == x.shape[0]):
+        return torch.sort(x, stable=True)
     return torch.topk(x, int(k[0]), attributes.get("axis", -1),
                       bool(attributes.get("largest", 1)), bool(attributes.get("sorted", 1)))
 
@@ -200,6 +218,8 @@ def _top_k(attributes: dict[str, Any], x: Any, k: Any) -> Any:
 def _reshape(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
     if isinstance(x, Extents):
         return _extents(x, scalar=not shape)
+    if x.dim() == 1 and shape == [-1]:
+        return x
     sizes = [x.shape[i] if size == 0 and not attributes.get("allowzero") else size
              for i, size in enumerate(shape)]
     return x.reshape(sizes)
@@ -216,13 +236,19 @@ def _unsqueeze(attributes: dict[str, Any], x: Any, axes: Any = None) -> Any:
     if isinstance(x, Extents) and x.scalar:
         return _extents(x)
     x, axes = _as_tensor(x), _axes(attributes, axes)
-    rank = x.dim() + len(axes)
+    rank, before = x.dim() + len(axes), x
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
+    if len(axes) == 1 and axes[0] in (-1, rank - 1):
+        x.columns = (before,)
     return x
 
 
-def _expand(_: Any, x: Any, shape: Any) -> Any:
+def _expand(attributes: dict[str, Any], x: Any, shape: Any) -> Any:
+    if isinstance(x, Extents):
+        return torch.full(tuple(shape), x[0], dtype=torch.int64)
+    if "number" in attributes:  # of which more is known than of a parameter
+        return x.new_full(tuple(shape), attributes["number"])
     missing = [1] * (len(shape) - x.dim()) + list(x.shape)
     return x.expand([own if size == 1 else size for own, size in zip(missing, shape)])
 
@@ -231,6 +257,9 @@ def _gather(attributes: dict[str, Any], x: Any, at: Any) -> Any:
     axis = attributes.get("axis", 0)
     if isinstance(x, Extents) and isinstance(at, Extents):
         return _extents([x[i] for i in at], at.scalar)
+    if axis == 0 and (places := getattr(x, "transposed_of", None)) is not None and (
+            isinstance(at, Extents) and len(at) == 1):
+        return places.select(1, at[0]) if at.scalar else places[:, at[0]:at[0] + 1].t()
     x = _as_tensor(x)
     if isinstance(at, Extents) and at.scalar:
         return x.select(axis, at[0])
@@ -246,6 +275,8 @@ def _gather_nd(attributes: dict[str, Any], x: Any, at: Any) -> Any:
 
 def _places(at: Any) -> tuple[Any, ...]:
     """Return what indexes each dimension, of indices in the last one."""
+    if (parts := getattr(at, "columns", None)) is not None:
+        return parts
     return (at.squeeze(-1),) if at.shape[-1] == 1 else at.unbind(-1)
 
 
@@ -339,14 +370,33 @@ def _constant_of_shape(attributes: dict[str, Any], shape: Any) -> Any:
 def _concat(attributes: dict[str, Any], *values: Any) -> Any:
     if all(isinstance(value, Extents) for value in values):
         return _extents([extent for value in values for extent in value])
-    return torch.cat([_as_tensor(value) for value in values], attributes["axis"])
+    values = [_as_tensor(value) for value in values]
+    result = torch.cat(values, attributes["axis"])
+    # Indices of several dimensions are used one by one.
+    if attributes["axis"] in (-1, result.dim() - 1) and all(v.shape[-1] == 1 for v in values):
+        result.columns = tuple(value.squeeze(-1) for value in values)
+    return result
 
 
 def _shape(attributes: dict[str, Any], x: Any) -> Any:
     return _extents(list(x.shape)[attributes.get("start", 0):attributes.get("end")])
 
 
+def _cumulative_sum(attributes: dict[str, Any], x: Any, axis: Any) -> Any:
+    if attributes.get("reverse", 0) or attributes.get("exclusive", 0):
+        raise MoEError(UNIMPLEMENTED, "CumSum that is reversed or exclusive is not supported")
+    return torch.cumsum(x, int(axis[0] if isinstance(axis, Extents) else axis), dtype=x.dtype)
+
+
+def _range(_: Any, start: Any, limit: Any, step: Any) -> Any:
+    if not all(isinstance(value, Extents) for value in (start, limit, step)):
+        raise MoEError(UNIMPLEMENTED, "Range of what is computed of tensors is not supported")
+    return torch.arange(start[0], limit[0], step[0])
+
+
 def _transpose(attributes: dict[str, Any], x: Any) -> Any:
+    if (places := getattr(x, "transposed_of", None)) is not None:
+        return places
     return x.permute(attributes.get("perm", list(range(x.dim()))[::-1]))
 
 
@@ -367,13 +417,20 @@ def _grouped_matmul(attributes: dict[str, Any], x: Any, weights: Any, ids: Any,
     return y.reshape(-1, ids.shape[1], weights.shape[2])
 
 
+def _non_zero(_: Any, x: Any) -> Any:
+    """The indices of each dimension in a row; exporters transpose them at once."""
+    places = torch.nonzero(x)
+    rows = places.t()
+    rows.transposed_of = places
+    return rows
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Abs": _on_tensors(torch.abs), "Add": _arithmetic(lambda a, b: a + b),
     "And": _on_tensors(torch.logical_and), "Cast": _cast,
     "CastLike": lambda _, x, like: x.to(like.dtype), "Clip": _clip, "Concat": _concat,
-    "Constant": _constant, "ConstantOfShape": _constant_of_shape, "Div": _arithmetic(_divide),
+    "Constant": _constant, "ConstantOfShape": _constant_of_shape, "CumSum": _cumulative_sum,
+    "Div": _arithmetic(_divide),
     "Einsum": lambda attributes, *v: torch.einsum(attributes["equation"].decode(), *v),
     "Equal": _on_tensors(torch.eq), "Erf": _on_tensors(torch.erf), "Exp": _on_tensors(torch.exp),
     "Expand": _expand, "Flatten": lambda attributes, x: x.reshape(
@@ -390,8 +447,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Mod": lambda attributes, a, b: (torch.fmod if attributes.get("fmod") else torch.remainder)(
         _as_tensor(a), _as_tensor(b)),
     "Mul": _arithmetic(lambda a, b: a * b), "Neg": _on_tensors(torch.neg),
-    "Not": _on_tensors(torch.logical_not), "OneHot": _one_hot, "Or": _on_tensors(torch.logical_or),
-    "Pow": _on_tensors(torch.pow), "Reciprocal": _on_tensors(torch.reciprocal),
+    "NonZero": _non_zero, "Not": _on_tensors(torch.logical_not), "OneHot": _one_hot,
+    "Or": _on_tensors(torch.logical_or),
+    "Pow": _on_tensors(torch.pow), "Range": _range, "Reciprocal": _on_tensors(torch.reciprocal),
     "ReduceMax": _reduce(torch.amax), "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin), "ReduceSum": _reduce(torch.sum),
     "Relu": _on_tensors(torch.relu), "Reshape": _reshape,
@@ -403,7 +461,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Swish": lambda attributes, x: x * torch.sigmoid(x * attributes.get("alpha", 1.0)),
     "Tanh": _on_tensors(torch.tanh), "Tile": lambda _, x, repeats: x.repeat(list(repeats)),
     "TopK": _top_k, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
-    "Where": _on_tensors(torch.where),
+    "Where": _on_tensors(torch.where), **_onnx_written.OPERATORS,
 }
 # Those with a tuple of results.
 SEVERAL = "Split", "TopK"
