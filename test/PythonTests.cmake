@@ -20,7 +20,9 @@ moe_add_python_tests(import
   import/quantized_checkpoints
   COST 140 LABELS slow)
 moe_add_python_tests(families import/import_families COST 240 LABELS slow)
-moe_add_python_tests(from-torch from_torch/from_torch COST 250 LABELS slow)
+moe_add_python_tests(from-torch
+  from_torch/from_torch from_torch/modules
+  COST 250 LABELS slow)
 moe_add_python_tests(torch-compile
   from_torch/batched from_torch/blocks from_torch/compiled_modules from_torch/dynamo
   from_torch/loops from_torch/reads from_torch/routing from_torch/token_counts

@@ -69,12 +69,9 @@ struct FoldNormalize : OpRewritePattern<GateOp> {
       std::optional<Quotient> quotient = matchQuotient(user, weights);
       if (!quotient)
         continue;
-      // A small epsilon vanishes where the sum is rounded first.
+      // A gate rounds the sum before and after it adds epsilon, as these do.
       double epsilon = quotient->epsilon;
-      Type type = gate.getScoreElementType();
-      double largest = type.isF32() ? epsilon : type.isF16() ? 0.0 : 1e-10;
-      if (!(epsilon >= 0.0) || std::signbit(epsilon) || std::isinf(epsilon) ||
-          epsilon > largest)
+      if (!(epsilon >= 0.0) || std::signbit(epsilon) || std::isinf(epsilon))
         return failure();
       double p = quotient->kind == NormalizeKind::Norm ? 1.0 : 2.0;
       auto normalize = NormalizeAttr::get(gate.getContext(), quotient->kind, p,
@@ -106,8 +103,11 @@ private:
     Type type = getElementTypeOrSelf(weights);
     if (!denominator || getElementTypeOrSelf(denominator) != type)
       return std::nullopt;
-    Value sum = skipTensorRounding(
-        matchGuard(denominator, result.guard, result.epsilon), type);
+    // What epsilon is added to, too.
+    Value guarded = matchGuard(denominator, result.guard, result.epsilon);
+    if (getElementTypeOrSelf(guarded) != type)
+      return std::nullopt;
+    Value sum = skipTensorRounding(guarded, type);
     Value summed = matchReduction(sum, Reduction::Sum);
     Operation *reader = sum.getDefiningOp();
     if (summed && summed != weights) {

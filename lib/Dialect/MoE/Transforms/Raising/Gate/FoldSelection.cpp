@@ -26,11 +26,26 @@ static SmallVector<Operation *> findGathers(GateOp gate, Value source) {
       Value result = user->getResult(0);
       if (isGatherOf(result, source, gate.getIds()))
         found.push_back(user);
-      else if (skipExtensions(result) == gate.getIds())
+      else if (skipViewsOfIds(result) == gate.getIds())
         pending.push_back(result);
     }
   }
   return found;
+}
+
+/// Replaces gathers by the weights of the gate.
+static void replaceGathers(PatternRewriter &rewriter, GateOp gate,
+                           ArrayRef<Operation *> gathers) {
+  for (Operation *gather : gathers) {
+    auto type = cast<RankedTensorType>(gather->getResult(0).getType());
+    rewriter.setInsertionPoint(gather);
+    if (type.getRank() == 1)
+      rewriter.replaceOpWithNewOp<tensor::CollapseShapeOp>(
+          gather, type, gate.getWeights(),
+          ArrayRef<ReassociationIndices>{{0, 1}});
+    else
+      rewriter.replaceOp(gather, gate.getWeights());
+  }
 }
 
 /// Makes `scores` the logits of a gate whose weights are then those that
@@ -46,8 +61,7 @@ static void rewriteGate(PatternRewriter &rewriter, GateOp gate, Value scores,
                                           : TypeAttr::get(element));
     gate.getWeights().setType(gate.getWeights().getType().clone(element));
   });
-  for (Operation *gather : gathers)
-    rewriter.replaceOp(gather, gate.getWeights());
+  replaceGathers(rewriter, gate, gathers);
 }
 
 namespace {
@@ -96,8 +110,7 @@ struct FoldGather : OpRewritePattern<GateOp> {
     if (!hasPlainWeights(gate) || element != gate.getScoreElementType())
       return failure();
     SmallVector<Operation *> gathers = findGathers(gate, gate.getLogits());
-    for (Operation *gather : gathers)
-      rewriter.replaceOp(gather, gate.getWeights());
+    replaceGathers(rewriter, gate, gathers);
     return success(!gathers.empty());
   }
 };

@@ -270,6 +270,16 @@ Value mlir::moe::raising::matchScore(Value tensor, Score &score) {
   return x ? softplus->inputOf(x, allDims(*softplus)) : Value();
 }
 
+Value mlir::moe::raising::skipViewsOfIds(Value tensor) {
+  tensor = skipExtensions(tensor);
+  auto collapse = tensor.getDefiningOp<tensor::CollapseShapeOp>();
+  return collapse && collapse.getSrcType().getRank() == 2 &&
+                 collapse.getResultType().getRank() == 1 &&
+                 collapse.getSrcType().getDimSize(1) == 1
+             ? skipExtensions(collapse.getSrc())
+             : tensor;
+}
+
 bool mlir::moe::raising::isGatherOf(Value tensor, Value source, Value ids) {
   std::optional<Elementwise> match = matchElementwise(tensor);
   if (!match)
@@ -282,8 +292,10 @@ bool mlir::moe::raising::isGatherOf(Value tensor, Value source, Value ids) {
   auto column = extract.getIndices()[1].getDefiningOp<arith::IndexCastOp>();
   if (!row || row.getDim() != 0 || !column)
     return false;
-  Value index = match->inputOf(column.getIn(), {0, 1});
-  return index && skipExtensions(index) == ids;
+  if (match->op.getNumLoops() > 2)
+    return false;
+  Value index = match->inputOf(column.getIn(), allDims(*match));
+  return index && skipViewsOfIds(index) == ids;
 }
 
 //===----------------------------------------------------------------------===//

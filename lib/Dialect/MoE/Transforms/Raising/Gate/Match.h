@@ -78,7 +78,11 @@ Value matchReduction(Value tensor, Reduction kind);
 /// dimension was applied to, and sets the function; null if it is none.
 Value matchScore(Value tensor, Score &score);
 
-/// True if `tensor` holds source[t, ids[t, k]] for each t and k.
+/// Returns the ids `[T, K]` that `tensor` extends to wider integers, or is;
+/// those of one choice may be a vector.
+Value skipViewsOfIds(Value tensor);
+/// True if `tensor` holds source[t, ids[t, k]] for each t and k; a vector for
+/// one choice.
 bool isGatherOf(Value tensor, Value source, Value ids);
 
 //===----------------------------------------------------------------------===//

@@ -22,6 +22,9 @@ void populateFoldSelectionPatterns(RewritePatternSet &patterns);
 void populateFoldGroupsPatterns(RewritePatternSet &patterns);
 /// Folds a score function of the selected logits.
 void populateFoldSelectedScorePatterns(RewritePatternSet &patterns);
+/// Moves what is done with the weights of one choice before their last
+/// dimension is dropped.
+void populateFoldSingleChoicePatterns(RewritePatternSet &patterns);
 /// Folds the division by the sum of the weights, and a constant factor.
 void populateFoldNormalizePatterns(RewritePatternSet &patterns);
 

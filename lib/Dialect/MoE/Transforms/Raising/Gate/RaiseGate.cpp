@@ -13,6 +13,7 @@
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.h"
 
 #include "mlir/Analysis/SliceAnalysis.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
@@ -48,10 +49,28 @@ static bool needsTopK(Operation *op) {
          });
 }
 
+/// Returns the type that scores plus a bias of the experts are rounded to; null
+/// if they are something else.
+static Type matchRoundedSum(Value scores) {
+  std::optional<raising::Elementwise> match = raising::matchElementwise(scores);
+  Value rounded = match ? match->yielded() : Value();
+  auto sum = rounded
+                 ? raising::skipRounding(rounded).getDefiningOp<arith::AddFOp>()
+                 : nullptr;
+  if (!sum || sum.getResult() == rounded)
+    return {};
+  for (bool swapped : {false, true})
+    if (match->inputOf(swapped ? sum.getRhs() : sum.getLhs(), {0, 1}) &&
+        match->inputOf(swapped ? sum.getLhs() : sum.getRhs(), {1}))
+      return rounded.getType();
+  return {};
+}
+
 /// Emits a remark if the choices that a dispatch takes are not those of a whole
 /// gate, with the operation that no pattern folded.
 static void remarkIfLeft(DispatchOp dispatch) {
   StringRef part = "ids";
+  std::string why;
   Value ids = raising::skipExtensions(dispatch.getIds());
   Operation *left = ids.getDefiningOp();
   if (auto gate = dyn_cast_if_present<GateOp>(left)) {
@@ -61,6 +80,9 @@ static void remarkIfLeft(DispatchOp dispatch) {
         !isa_and_present<linalg::GenericOp, linalg::SoftmaxOp>(left))
       return;
     part = "scores";
+    if (Type type = matchRoundedSum(gate.getLogits()))
+      llvm::raw_string_ostream(why) << ": with their bias they are rounded to "
+                                    << type << ", those of a gate are not";
   } else if (!left || !needsTopK(left)) {
     return; // the ids are given, or derived from those of a gate
   }
@@ -70,7 +92,7 @@ static void remarkIfLeft(DispatchOp dispatch) {
                      .category("moe-raise")
                      .function(function ? function.getName() : ""))
       << ("not raised: no gate has the " + part + " of '" +
-          left->getName().getStringRef() + "'")
+          left->getName().getStringRef() + "'" + why)
              .str();
 }
 
@@ -93,6 +115,7 @@ struct MoERaiseGate : moe::impl::MoERaiseGateBase<MoERaiseGate> {
     raising::populateFoldSelectionPatterns(patterns);
     raising::populateFoldGroupsPatterns(patterns);
     raising::populateFoldSelectedScorePatterns(patterns);
+    raising::populateFoldSingleChoicePatterns(patterns);
     raising::populateFoldNormalizePatterns(patterns);
     CountSteps steps;
     GreedyRewriteConfig config;

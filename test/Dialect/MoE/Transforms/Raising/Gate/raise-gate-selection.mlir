@@ -122,3 +122,48 @@ func.func @gather(%scores: tensor<8x8xf32>)
   } -> tensor<8x2xf32>
   return %weights, %other : tensor<8x2xf32>, tensor<8x2xf32>
 }
+
+// -----
+
+#id = affine_map<(d0, d1) -> (d0, d1)>
+#row = affine_map<(d0, d1) -> (d1)>
+#vector = affine_map<(d0) -> (d0)>
+
+// One choice, gathered as a vector by a vector of ids.
+// CHECK-LABEL: @single_choice
+// CHECK-NEXT: %[[W:.*]], %{{.*}} = moe.gate %arg0 bias(%arg1 : tensor<8xf32>) top_k(1) score(none)
+// CHECK-NEXT: %[[VECTOR:.*]] = tensor.collapse_shape %[[W]]
+// CHECK-NEXT: return %[[VECTOR]]
+func.func @single_choice(%scores: tensor<?x8xf32>, %bias: tensor<8xf32>,
+                         %t: index) -> tensor<?xf32> {
+  %empty = tensor.empty(%t) : tensor<?x8xf32>
+  %sum = linalg.generic {indexing_maps = [#id, #row, #id],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%scores, %bias : tensor<?x8xf32>, tensor<8xf32>)
+      outs(%empty : tensor<?x8xf32>) {
+  ^bb0(%a: f32, %b: f32, %old: f32):
+    %r = arith.addf %a, %b : f32
+    linalg.yield %r : f32
+  } -> tensor<?x8xf32>
+  %w, %ids = moe.gate %sum top_k(1) score(none) : tensor<?x8xf32>
+  %flat = tensor.collapse_shape %ids [[0, 1]] : tensor<?x1xi32> into tensor<?xi32>
+  %wideEmpty = tensor.empty(%t) : tensor<?xi64>
+  %wide = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%flat : tensor<?xi32>) outs(%wideEmpty : tensor<?xi64>) {
+  ^bb0(%i: i32, %old: i64):
+    %r = arith.extsi %i : i32 to i64
+    linalg.yield %r : i64
+  } -> tensor<?xi64>
+  %gatherEmpty = tensor.empty(%t) : tensor<?xf32>
+  %weights = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%wide : tensor<?xi64>) outs(%gatherEmpty : tensor<?xf32>) {
+  ^bb0(%i: i64, %old: f32):
+    %row = linalg.index 0 : index
+    %column = arith.index_cast %i : i64 to index
+    %r = tensor.extract %scores[%row, %column] : tensor<?x8xf32>
+    linalg.yield %r : f32
+  } -> tensor<?xf32>
+  return %weights : tensor<?xf32>
+}

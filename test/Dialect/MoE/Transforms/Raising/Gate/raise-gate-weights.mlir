@@ -219,3 +219,146 @@ func.func @first_weight(%logits: tensor<?x8xf32>, %t: index)
   } -> tensor<?x2xf32>
   return %quotient : tensor<?x2xf32>
 }
+
+// -----
+
+#id = affine_map<(d0, d1) -> (d0, d1)>
+#token = affine_map<(d0, d1) -> (d0)>
+#vector = affine_map<(d0) -> (d0)>
+
+// A gate of f16 rounds the sum before and after it adds epsilon.
+// CHECK-LABEL: @epsilon_in_f16
+// CHECK-NEXT: %[[W:.*]], %{{.*}} = moe.gate %arg0 top_k(2) normalize(<sum, epsilon = 1.000000e-03>) score_type(f16)
+// CHECK-NEXT: return %[[W]]
+func.func @epsilon_in_f16(%logits: tensor<?x8xf16>, %t: index)
+    -> tensor<?x2xf16> {
+  %w, %ids = moe.gate %logits top_k(2) score_type(f16) : tensor<?x8xf16>
+  %zero = arith.constant 0.0 : f32
+  %wide = tensor.empty(%t) : tensor<?xf32>
+  %vector = tensor.empty(%t) : tensor<?xf16>
+  %start = linalg.fill ins(%zero : f32) outs(%wide : tensor<?xf32>)
+    -> tensor<?xf32>
+  %sum = linalg.generic {indexing_maps = [#id, #token],
+      iterator_types = ["parallel", "reduction"]}
+      ins(%w : tensor<?x2xf16>) outs(%start : tensor<?xf32>) {
+  ^bb0(%x: f16, %old: f32):
+    %e = arith.extf %x : f16 to f32
+    %r = arith.addf %old, %e : f32
+    linalg.yield %r : f32
+  } -> tensor<?xf32>
+  %rounded = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%sum : tensor<?xf32>) outs(%vector : tensor<?xf16>) {
+  ^bb0(%x: f32, %old: f16):
+    %r = arith.truncf %x : f32 to f16
+    linalg.yield %r : f16
+  } -> tensor<?xf16>
+  %guarded = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%rounded : tensor<?xf16>) outs(%vector : tensor<?xf16>) {
+  ^bb0(%x: f16, %old: f16):
+    %epsilon = arith.constant 1.0e-3 : f32
+    %e = arith.extf %x : f16 to f32
+    %s = arith.addf %e, %epsilon : f32
+    %r = arith.truncf %s : f32 to f16
+    linalg.yield %r : f16
+  } -> tensor<?xf16>
+  %empty = tensor.empty(%t) : tensor<?x2xf16>
+  %quotient = linalg.generic {indexing_maps = [#id, #token, #id],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%w, %guarded : tensor<?x2xf16>, tensor<?xf16>)
+      outs(%empty : tensor<?x2xf16>) {
+  ^bb0(%x: f16, %y: f16, %old: f16):
+    %a = arith.extf %x : f16 to f32
+    %b = arith.extf %y : f16 to f32
+    %d = arith.divf %a, %b : f32
+    %r = arith.truncf %d : f32 to f16
+    linalg.yield %r : f16
+  } -> tensor<?x2xf16>
+  return %quotient : tensor<?x2xf16>
+}
+
+// -----
+
+#id = affine_map<(d0, d1) -> (d0, d1)>
+#token = affine_map<(d0, d1) -> (d0)>
+#vector = affine_map<(d0) -> (d0)>
+
+// Here the sum is rounded once, after epsilon is added.
+// CHECK-LABEL: @epsilon_before_rounding
+// CHECK: moe.gate %arg0 top_k(2) score_type(f16)
+// CHECK: arith.divf
+func.func @epsilon_before_rounding(%logits: tensor<?x8xf16>, %t: index)
+    -> tensor<?x2xf16> {
+  %w, %ids = moe.gate %logits top_k(2) score_type(f16) : tensor<?x8xf16>
+  %zero = arith.constant 0.0 : f32
+  %wide = tensor.empty(%t) : tensor<?xf32>
+  %vector = tensor.empty(%t) : tensor<?xf16>
+  %start = linalg.fill ins(%zero : f32) outs(%wide : tensor<?xf32>)
+    -> tensor<?xf32>
+  %sum = linalg.generic {indexing_maps = [#id, #token],
+      iterator_types = ["parallel", "reduction"]}
+      ins(%w : tensor<?x2xf16>) outs(%start : tensor<?xf32>) {
+  ^bb0(%x: f16, %old: f32):
+    %e = arith.extf %x : f16 to f32
+    %r = arith.addf %old, %e : f32
+    linalg.yield %r : f32
+  } -> tensor<?xf32>
+  %guarded = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%sum : tensor<?xf32>) outs(%vector : tensor<?xf16>) {
+  ^bb0(%x: f32, %old: f16):
+    %epsilon = arith.constant 1.0e-3 : f32
+    %s = arith.addf %x, %epsilon : f32
+    %r = arith.truncf %s : f32 to f16
+    linalg.yield %r : f16
+  } -> tensor<?xf16>
+  %empty = tensor.empty(%t) : tensor<?x2xf16>
+  %quotient = linalg.generic {indexing_maps = [#id, #token, #id],
+      iterator_types = ["parallel", "parallel"]}
+      ins(%w, %guarded : tensor<?x2xf16>, tensor<?xf16>)
+      outs(%empty : tensor<?x2xf16>) {
+  ^bb0(%x: f16, %y: f16, %old: f16):
+    %a = arith.extf %x : f16 to f32
+    %b = arith.extf %y : f16 to f32
+    %d = arith.divf %a, %b : f32
+    %r = arith.truncf %d : f32 to f16
+    linalg.yield %r : f16
+  } -> tensor<?x2xf16>
+  return %quotient : tensor<?x2xf16>
+}
+
+// -----
+
+#vector = affine_map<(d0) -> (d0)>
+
+// A score and a factor of one choice, whose weights are a vector.
+// CHECK-LABEL: @single_choice
+// CHECK-NEXT: %[[W:.*]], %{{.*}} = moe.gate %arg0 top_k(1) score(sigmoid) order(select_then_score) scale(2.500000e+00)
+// CHECK-NEXT: %[[VECTOR:.*]] = tensor.collapse_shape %[[W]]
+// CHECK-NEXT: return %[[VECTOR]]
+func.func @single_choice(%logits: tensor<?x8xf32>, %t: index) -> tensor<?xf32> {
+  %w, %ids = moe.gate %logits top_k(1) score(none) : tensor<?x8xf32>
+  %flat = tensor.collapse_shape %w [[0, 1]] : tensor<?x1xf32> into tensor<?xf32>
+  %empty = tensor.empty(%t) : tensor<?xf32>
+  %scores = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%flat : tensor<?xf32>) outs(%empty : tensor<?xf32>) {
+  ^bb0(%x: f32, %old: f32):
+    %n = arith.negf %x : f32
+    %e = math.exp %n : f32
+    %one = arith.constant 1.0 : f32
+    %d = arith.addf %one, %e : f32
+    %r = arith.divf %one, %d : f32
+    linalg.yield %r : f32
+  } -> tensor<?xf32>
+  %scaled = linalg.generic {indexing_maps = [#vector, #vector],
+      iterator_types = ["parallel"]}
+      ins(%scores : tensor<?xf32>) outs(%empty : tensor<?xf32>) {
+  ^bb0(%x: f32, %old: f32):
+    %factor = arith.constant 2.5 : f32
+    %r = arith.mulf %x, %factor : f32
+    linalg.yield %r : f32
+  } -> tensor<?xf32>
+  return %scaled : tensor<?xf32>
+}
