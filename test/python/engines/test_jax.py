@@ -9,9 +9,9 @@ import importlib.util
 import re
 import subprocess
 
+import moe
 import numpy as np
 import pytest
-
 from moe._tools import find_tool
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None,
@@ -183,6 +183,32 @@ def test_products_alone():
         y, expected = layer(x, sizes), np.asarray(lax.ragged_dot(x, p["wi_0"], sizes), np.float64)
         assert np.abs(y - expected).max() <= 2e-6 * max(np.abs(expected).max(), 1e-30)
         assert not y[sizes.sum():].any()
+
+
+def test_products_that_stablehlo_expands():
+    """chlo.ragged_dot after StableHLO's own passes, for compilers that run them first."""
+    from jaxlib.mlir import ir
+    from moe.integrations import _stablehlo
+
+    rng = np.random.default_rng(4)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((10, 4), (3, 4, 5)))
+    traced = jax.jit(lax.ragged_dot).trace(x, w, np.zeros(3, np.int32))
+    with _stablehlo._context():
+        module = ir.Module.parse(str(traced.lower(lowering_platforms=("cuda",)).compiler_ir()))
+        _stablehlo._run(module, "func.func(chlo-legalize-to-stablehlo),canonicalize,cse")
+        text = _stablehlo._text(module)
+    assert text.count("stablehlo.dot_general") == 3
+    text = _stablehlo._moe_opt(text, "--mlir-print-op-generic", "--moe-raise-grouped")
+    assert "moe.grouped_matmul" in text and "dot_general" not in text
+    arguments = [("x", "input"), ("w", "weight"), ("sizes", "input")]
+    layer = moe.compile(_stablehlo.lower(text, {}, arguments)).layer({"w": w})
+    for sizes in ([3, 0, 4], [10, 0, 0], [4, 4, 4], [0, 0, 0]):
+        ends = np.minimum(np.cumsum(sizes), 10)
+        expected = np.zeros((10, 5))
+        for group, (start, end) in enumerate(zip([0, *ends], ends)):
+            expected[start:end] = x[start:end].astype(np.float64) @ w[group]
+        y = layer(x, np.asarray(sizes, np.int32))
+        assert np.abs(y - expected).max() <= 2e-6 * np.abs(expected).max()
 
 
 def test_gradient_of_weights():

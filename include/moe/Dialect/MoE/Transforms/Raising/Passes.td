@@ -47,9 +47,10 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
     | --- | --- | --- |
     | `chlo.ragged_dot`, `stablehlo.composite "chlo.ragged_dot"` | sizes | 0 |
     | `stablehlo.dot_general` of all rows with all weights, masked | ends | 0 |
+    | a sum of such products with slices of the weights | sizes | 0 |
     | `torch.operator "torch.aten._grouped_mm"` | ends | undefined |
     | `torch.operator "torch.transformers.grouped_mm_fallback"` | ends | 0 |
-    | `torch.operator "torch.aten._scaled_grouped_mm"` | ends | undefined |
+    | `torch.operator "torch.aten._scaled_grouped_mm"`, `_v2` | ends | undefined |
     | batched products with gathered weights, StableHLO or linalg | ids | – |
 
     Products that are ragged along the contraction, the gradients of weights,
@@ -63,6 +64,9 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
     weights were gathered by an id of each row are grouped by `moe.route`, and
     return to their places by `moe.combine`. Scales of 8-bit rows and columns
     are factors in the epilogue.
+
+    A grouped product without ends is a batched matmul. Where the ends are those
+    of columns, it is that of the transposes.
 
     What no pattern matches stays as it is, and a remark of `moe-raise` has the
     reason where it is one of these operations: integer types, a bias, scales of
@@ -110,6 +114,8 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | --- | --- |
     | weights `[T, E]`, 0 but for the choices | `moe.dispatch`, `moe.combine` |
     | places `[T, E, C]` by a running sum | `moe.dispatch` with `capacity` |
+    | places `[G, S, E, C]` in groups of tokens | the same, of E · G parts |
+    | rows that were weighed before the experts | `moe.dispatch` `scale_rows` |
     | weights `[T, K]`, experts by `w[ids]` | `moe.dispatch`, `moe.combine` |
     | a term for each expert, of the same form | `moe.dispatch`, `moe.combine` |
 

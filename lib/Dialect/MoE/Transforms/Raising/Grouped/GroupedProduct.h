@@ -111,6 +111,8 @@ Outcome raiseRaggedDot(Operation *op, GroupedProductBuilder &builder);
 Outcome raiseBatchedRaggedDot(Operation *op, GroupedProductBuilder &builder);
 /// A product of all rows with the weights of each group, with a mask.
 Outcome raiseMaskedDot(Operation *op, GroupedProductBuilder &builder);
+/// The same, group by group: a sum of products with slices of the weights.
+Outcome raiseExpandedDot(Operation *op, GroupedProductBuilder &builder);
 /// A batched product of rows with weights that were gathered by their ids.
 Outcome raiseGatheredDot(Operation *op, GroupedProductBuilder &builder);
 /// torch-mlir's torch.operator of grouped products.

@@ -33,12 +33,15 @@ static ArrayRef<Raise> patternsOf(Operation *op) {
       dots[]{raising::raiseMaskedDot, raising::raiseGatheredDot},
       torch[]{raising::raiseTorchGroupedMatmul,
               raising::raiseTorchScaledGroupedMatmul},
-      contractions[]{raising::raiseGatheredDot};
+      contractions[]{raising::raiseGatheredDot},
+      sums[]{raising::raiseExpandedDot};
   if (isa<linalg::LinalgOp>(op))
     return contractions;
   StringRef name = op->getName().getStringRef();
   if (name == "stablehlo.dot_general")
     return dots;
+  if (name == "stablehlo.add")
+    return sums;
   if (name == "chlo.ragged_dot" || name == "stablehlo.composite")
     return ragged;
   return name == "torch.operator" ? ArrayRef<Raise>(torch) : ArrayRef<Raise>();
