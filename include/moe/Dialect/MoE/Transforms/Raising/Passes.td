@@ -50,7 +50,7 @@ def MoERaiseGrouped : Pass<"moe-raise-grouped"> {
     | a sum of such products with slices of the weights | sizes | 0 |
     | `torch.operator "torch.aten._grouped_mm"` | ends | undefined |
     | `torch.operator "torch.transformers.grouped_mm_fallback"` | ends | 0 |
-    | `torch.operator "torch.aten._scaled_grouped_mm"`, `_v2` | ends | undefined |
+    | `torch.operator "torch.aten._scaled_grouped_mm[_v2]"` | ends | undefined |
     | batched products with gathered weights, StableHLO or linalg | ids | – |
 
     Products that are ragged along the contraction, the gradients of weights,
