@@ -62,23 +62,25 @@ int64_t GroupedMatmulLowering::panelsAtOnce() {
   return std::clamp<int64_t>(left / bytes, 1, mostTaskPanels());
 }
 
+/// Measured with 8 and 16 lanes, as the number of rows from which decoding or
+/// widening once takes less time than doing it for every tile.
 int64_t GroupedMatmulLowering::leastRows() {
-  if (format()) {
-    if (blockKernel->depth == 2)
-      return 40;
-    // Measured with 16 lanes: an f8E4M3FN takes nine instructions, and few
-    // groups share the scales of a block.
-    if (kernel.lanes >= 16 && packed().isFloat8())
-      return 6;
-    if (kernel.lanes >= 16 && packed().width == 8 && packed().group >= 128)
-      return 10;
-    return 16;
+  bool isWide = kernel.lanes >= 16;
+  if (!format()) {
+    if (kernel.element.isBF16())
+      return 8;
+    return isWide ? 14 : 7;
   }
-  // Few where each element of a row is widened for few vectors of columns, and
-  // where that is slow.
-  if (kernel.lanes >= 16)
+  if (blockKernel->depth == 2)
     return 40;
-  return kernel.element.isBF16() ? 12 : 7;
+  if (packed().isFloat8())
+    return 6; // nine instructions an element
+  bool isByte = packed().width == 8;
+  // Few groups share the scales of a block.
+  if (isWide)
+    return isByte && packed().group >= 128 ? 10 : 16;
+  bool isInteger = packed().format.getCodes().getElement().isInteger();
+  return isInteger && !isByte ? 6 : 10;
 }
 
 bool GroupedMatmulLowering::subtractsRowSums() {

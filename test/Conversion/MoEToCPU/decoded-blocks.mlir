@@ -4,7 +4,7 @@
 
 #int4 = #moe.format<codes = <element = ui4, bits = [#moe.bits<width = 4>]>, offset = 8, scales = [#moe.field<element = f16, operand = 1, block = [1, 32]>]>
 
-// A task of at least 16 rows widens its rows in blocks of 128, decodes each group of a panel and its scales, and adds
+// A task of at least 6 rows widens its rows in blocks of 128, decodes each group of a panel and its scales, and adds
 // groups to the accumulators; others decode in the kernel.
 // CHECK-DAG:   func.func private @moe_kernel_groups_f32_6x2x8({{.*}} attributes {moe.kernel = [32, 0]
 // CHECK-DAG:   func.func private @moe_decode_q4_2x8(%{{.*}}: index, %{{.*}}: index, %{{.*}}: memref<?xi8>, %{{.*}}: memref<?xf32>, %{{.*}}: index)

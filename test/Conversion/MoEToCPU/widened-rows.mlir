@@ -1,13 +1,13 @@
 // RUN: moe-opt %s -convert-moe-to-cpu=vector-bits=256 | FileCheck %s
 // RUN: moe-opt %s -convert-moe-to-cpu="vector-bits=512 vector-registers=32 bf16-dot" | FileCheck %s --check-prefix=DOT
 
-// A task of at least 12 rows widens 128 elements of its rows and of a panel at a time and calls the kernel of f32.
+// A task of at least 8 rows widens 128 elements of its rows and of a panel at a time and calls the kernel of f32.
 // CHECK-DAG:   func.func private @moe_kernel_f32_6x2x8(
 // CHECK-DAG:   func.func private @moe_kernel_bf16_6x2x8(
 // CHECK-LABEL: func.func @rows(
 // CHECK:         %[[ROWS:.*]] = memref.alloca(%{{.*}}) {alignment = 64 : i64} : memref<?xf32>
 // CHECK:         %[[PANEL:.*]] = memref.alloca(%{{.*}}) {alignment = 64 : i64} : memref<?xf32>
-// CHECK:         %[[FEW:.*]] = arith.cmpi slt, %{{.*}}, %c12
+// CHECK:         %[[FEW:.*]] = arith.cmpi slt, %{{.*}}, %c8
 // CHECK:         scf.if %[[FEW]] {
 // CHECK:           func.call @moe_kernel_bf16_6x2x8(
 // CHECK:         } else {
