@@ -15,9 +15,14 @@
 // sums of an element run over ascending r, in steps of the kernel's depth from
 // the first row of the expert on, so its bits depend on no task.
 //
+// A result that no cache holds is stored past the caches, where its rows are
+// aligned: memory is not read for it.
+//
 //===----------------------------------------------------------------------===//
 
 #include "Lowering.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -27,6 +32,8 @@ static constexpr int64_t blockRows = 128;
 /// Most rows of a result in a task: a block of lhs and of the accumulators stay
 /// in the L2 cache, while rhs is copied a few times only.
 static constexpr int64_t mostTaskK = 96;
+/// Bytes of a result from which on it is stored past the caches.
+static constexpr int64_t leastStreamedBytes = 16 << 20;
 
 namespace {
 class GroupedContractLowering {
@@ -91,6 +98,14 @@ private:
   void copyPanel(Value panel, const Block &block);
   void prefetch(const FlatBuffer &buffer, Value start, bool isWrite);
   void prefetchPanel(Value panel, Value from, Value to);
+  Type resultElement() {
+    return cast<MemRefType>(op.getInit().getType()).getElementType();
+  }
+  int64_t resultVectorBytes() {
+    return kernel.lanes * resultElement().getIntOrFloatBitWidth() / 8;
+  }
+  Value buildIsStreamed();
+  void ifStreamed(llvm::function_ref<void(bool isStreamed)> body);
   void multiplyTile(const Part &part, Value panel, const Tile &tile,
                     const Block &block);
   void storeZeros(const Part &part);
@@ -102,13 +117,14 @@ private:
                       body);
   Value place(Value expert, Value k, Value column);
   void store(Value vector, Value expert, Value k, Value column, Value remaining,
-             Value mask);
+             Value mask, bool isStreamed);
 
   GroupedContractOp op;
   Kernel kernel;
   CPUBuilder b;
   Side lhs, rhs;
   FlatBuffer init;
+  Value isStreamed; // null if never
   Value rows;
   // Of a task: lhs `[k, blockRows]`, a panel of rhs, sums `[panel, k, column]`
   // and where rows of a tile start.
@@ -345,12 +361,38 @@ Value GroupedContractLowering::place(Value expert, Value k, Value column) {
   return b.add(b.add(offset, b.mul(k, init.strides[1])), column);
 }
 
+/// Returns whether all vectors of the result are aligned, as stores past the
+/// caches have to be.
+Value GroupedContractLowering::buildIsStreamed() {
+  int64_t bytes = resultElement().getIntOrFloatBitWidth() / 8;
+  Value address =
+      memref::ExtractAlignedPointerAsIndexOp::create(b, op.getInit());
+  address = b.add(address, b.mul(init.offset, bytes));
+  for (Value stride : ArrayRef(init.strides).drop_back())
+    address = arith::OrIOp::create(b, address, b.mul(stride, bytes));
+  return b.less(b.rem(address, resultVectorBytes()), b.index(1));
+}
+
+/// Builds the body for results that are stored past the caches, and for others.
+void GroupedContractLowering::ifStreamed(
+    llvm::function_ref<void(bool isStreamed)> body) {
+  if (!isStreamed)
+    return body(false);
+  b.ifElse(isStreamed, [&] { body(true); }, [&] { body(false); });
+}
+
 void GroupedContractLowering::store(Value vector, Value expert, Value k,
-                                    Value column, Value remaining, Value mask) {
-  Type element = cast<MemRefType>(init.elements.getType()).getElementType();
-  if (!element.isF32())
+                                    Value column, Value remaining, Value mask,
+                                    bool isStreamed) {
+  if (Type element = resultElement(); !element.isF32())
     vector = arith::TruncFOp::create(b, VectorType::get(kernel.lanes, element),
                                      vector);
+  if (isStreamed && !mask) {
+    vector::StoreOp::create(b, vector, init.elements, place(expert, k, column),
+                            /*nontemporal=*/true,
+                            llvm::Align(resultVectorBytes()));
+    return;
+  }
   b.storeFirst(vector, init.elements, {place(expert, k, column)}, remaining,
                mask);
 }
@@ -394,12 +436,25 @@ void GroupedContractLowering::multiplyTile(const Part &part, Value panel,
     resume = arith::ConstantIntOp::create(b, 1, 1);
   }
   Value isLast = b.less(b.sub(block.total, b.index(2)), block.index);
-  b.ifThen(isLast, [&] {
+  auto prefetchResult = [&](bool isStreamed) {
+    if (isStreamed)
+      return;
     forRows([&](Value k, Value) {
       prefetch(init, place(part.expert, k, b.mul(panel, kernel.getColumns())),
                /*isWrite=*/true);
     });
-  });
+  };
+  auto storeSums = [&](bool isStreamed) {
+    forRows([&](Value k, Value start) {
+      forVectors(panel, [&](int64_t lane, Value column, Value remaining,
+                            Value mask) {
+        Value sum =
+            vector::LoadOp::create(b, f32, accumulators, b.add(start, lane));
+        store(sum, part.expert, k, column, remaining, mask, isStreamed);
+      });
+    });
+  };
+  b.ifThen(isLast, [&] { ifStreamed(prefetchResult); });
   b.callKernel(tile.count, kernel.maxRows,
                {lhsBlock, tileFirsts, rhsPanel, zero, accumulators, start,
                 block.steps, zero, zero, zero, resume},
@@ -407,28 +462,21 @@ void GroupedContractLowering::multiplyTile(const Part &part, Value panel,
                  return getOrCreateKernel(op->getParentOfType<ModuleOp>(),
                                           kernel, height);
                });
-  b.ifThen(isLast, [&] {
-    forRows([&](Value k, Value start) {
-      forVectors(panel,
-                 [&](int64_t lane, Value column, Value remaining, Value mask) {
-                   Value sum = vector::LoadOp::create(b, f32, accumulators,
-                                                      b.add(start, lane));
-                   store(sum, part.expert, k, column, remaining, mask);
-                 });
-    });
-  });
+  b.ifThen(isLast, [&] { ifStreamed(storeSums); });
 }
 
 /// Stores what an expert without rows has.
 void GroupedContractLowering::storeZeros(const Part &part) {
   auto f32 = VectorType::get(kernel.lanes, b.getF32Type());
   Value zero = arith::ConstantOp::create(b, b.getZeroAttr(f32));
-  b.forEach(part.k, b.add(part.k, part.count), [&](Value k) {
-    forPanels(part, [&](Value panel) {
-      forVectors(panel,
-                 [&](int64_t, Value column, Value remaining, Value mask) {
-                   store(zero, part.expert, k, column, remaining, mask);
-                 });
+  ifStreamed([&](bool isStreamed) {
+    b.forEach(part.k, b.add(part.k, part.count), [&](Value k) {
+      forPanels(part, [&](Value panel) {
+        forVectors(
+            panel, [&](int64_t, Value column, Value remaining, Value mask) {
+              store(zero, part.expert, k, column, remaining, mask, isStreamed);
+            });
+      });
     });
   });
 }
@@ -493,6 +541,9 @@ void GroupedContractLowering::buildTask(Value task) {
     buildBlock(
         part, {index, blocks, blockCount, b.ceilDiv(blockCount, kernel.depth)});
   });
+  // Others see stores past the caches only after a fence.
+  if (isStreamed)
+    LLVM::FenceOp::create(b, LLVM::AtomicOrdering::seq_cst);
 }
 
 LogicalResult GroupedContractLowering::run() {
@@ -505,6 +556,10 @@ LogicalResult GroupedContractLowering::run() {
     rhs = sideOf(op.getRhs(), op.getRhsGather());
     init = flatten(b, op.getInit());
     rows = countRows();
+    int64_t bytes = op.getExpertCount() * op.getK() * op.getN() *
+                    resultElement().getIntOrFloatBitWidth() / 8;
+    if (bytes >= leastStreamedBytes)
+      isStreamed = buildIsStreamed();
     int64_t tasks = op.getExpertCount() * tasksOfK() * tasksOfN();
     b.forEachTask(b.index(tasks), [&](Value task) { buildTask(task); });
   }

@@ -59,3 +59,23 @@ func.func @no_columns(%x: memref<?x0xf32>, %y: memref<?x6xf32>, %i: memref<1x0x6
   moe.grouped_contract %x, %y outs(%i : memref<1x0x6xf32>) : memref<?x0xf32>, memref<?x6xf32>
   return
 }
+
+// A result that no cache holds is stored past the caches if all its rows are aligned, and is not prefetched then.
+// CHECK-LABEL: func.func @streamed(
+// CHECK:         memref.extract_aligned_pointer_as_index
+// CHECK:         %[[REST:.*]] = arith.remui %{{.*}}, %c64
+// CHECK:         %[[ALIGNED:.*]] = arith.cmpi slt, %[[REST]], %c1
+// CHECK:         scf.if %[[ALIGNED]] {
+// CHECK:           vector.store {{.*}} {alignment = 64 : i64, nontemporal = true}
+// CHECK:         } else {
+// CHECK-NOT:       nontemporal
+// CHECK:           memref.prefetch %{{.*}}, write
+// CHECK:         func.call @moe_kernel_f32_6x4x16(
+// CHECK:         scf.if %[[ALIGNED]] {
+// CHECK:           vector.store {{.*}} {alignment = 64 : i64, nontemporal = true}
+// CHECK:         llvm.fence seq_cst
+func.func @streamed(%x: memref<?x2048xf32>, %y: memref<?x1024xf32>, %o: memref<3xi32>, %i: memref<2x2048x1024xf32, strided<[?, 1024, 1], offset: ?>>) {
+  moe.grouped_contract %x, %y offsets(%o : memref<3xi32>) outs(%i : memref<2x2048x1024xf32, strided<[?, 1024, 1], offset: ?>>)
+    : memref<?x2048xf32>, memref<?x1024xf32>
+  return
+}

@@ -303,6 +303,37 @@ def test_a_broken_row_stays_with_its_expert(name, value, path):
     assert not np.isfinite(after[2, column].astype(np.float32)).any()
 
 
+@functools.cache
+def large(path: str, element: str):
+    """A result of at least 16 MiB, which is stored past the caches, and offsets of an expert
+    without rows."""
+    case = Case("large", 1100, 1536, element, element, experts=3 if element == "f32" else 5)
+    return case, compiled_for(case.text(), path).layer({}, function="large")
+
+
+@pytest.mark.parametrize("path", ["host", "x86-64-v3", "x86-64"])
+@pytest.mark.parametrize("element", ["f32", "bf16"])
+def test_a_large_result(element, path):
+    """The same bits where its rows are aligned and where they are not."""
+    case, layer = large(path, element)
+    arrays = case.inputs(140, [0, 0, *np.linspace(20, 140, case.experts - 1)])
+    count, bytes_each = case.experts * case.k * case.n, data.numpy_type(element).itemsize
+    memory = np.full(count * bytes_each + 128, 0xA5, np.uint8)
+    start = -memory.ctypes.data % 64
+    made = []
+    for first in (start, start + bytes_each):
+        out = memory[first:first + count * bytes_each].view(data.numpy_type(element)).reshape(
+            case.experts, case.k, case.n)
+        layer(**arrays, out=out)
+        assert (memory[first + count * bytes_each:first + count * bytes_each + 8] == 0xA5).all()
+        made.append(bits(out).copy())
+        if first == start:
+            sums, error = case.expected(arrays)
+            assert (np.abs(out.astype(np.float64) - sums) <= error).all()
+        memory[:] = 0xA5
+    np.testing.assert_array_equal(*made)
+
+
 # -- what else there may be -----------------------------------------------------
 
 OTHERS = """
