@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import mmap
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -242,11 +243,32 @@ def _from_dlpack(array: Any) -> Tensor:
     return tensor
 
 
+# numpy asks for huge pages from this size on, PyTorch never.
+_HUGE_BYTES = 4 << 20
+
+
+def _advise_huge_pages(address: int, size: int) -> None:
+    """Let new memory have huge pages: the first store to each small page takes longer."""
+    page = mmap.PAGESIZE
+    first = -(-address // page) * page
+    # A kernel that refuses has small pages: nothing else changes.
+    _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t((address + size - first) // page * page),
+                    ctypes.c_int(mmap.MADV_HUGEPAGE))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
 def empty_like_kind(example: Any, dtype: str, shape: Sequence[int]) -> Any:
     """Return a new array of the kind (numpy or torch, and device) of ``example``."""
     if is_torch(example):
         import torch
 
         name = {"bf16": "bfloat16", "ui8": "uint8", "i1": "bool"}.get(dtype) or _NUMPY[dtype]
-        return torch.empty(tuple(shape), dtype=getattr(torch, name), device=example.device)
+        new = torch.empty(tuple(shape), dtype=getattr(torch, name), device=example.device)
+        if new.device.type == "cpu" and new.nbytes >= _HUGE_BYTES:
+            _advise_huge_pages(new.data_ptr(), new.nbytes)
+        return new
     return np.empty(tuple(shape), numpy_dtype(dtype))
