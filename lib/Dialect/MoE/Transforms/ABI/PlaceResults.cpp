@@ -12,6 +12,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Dominance.h"
 #include "mlir/Interfaces/DestinationStyleOpInterface.h"
+#include "mlir/Interfaces/ValueBoundsOpInterface.h"
 
 using namespace mlir;
 using bufferization::MaterializeInDestinationOp;
@@ -50,11 +51,65 @@ static bool makeAvailable(Value destination, Operation *op) {
   return true;
 }
 
+/// Returns the insertions that write a whole tensor part by part, the last one
+/// first; none if something else is in it or reads it, or if parts overlap.
+static SmallVector<tensor::InsertSliceOp> findParts(Value value) {
+  SmallVector<tensor::InsertSliceOp> parts;
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  int64_t elements = 0;
+  while (auto part = value.getDefiningOp<tensor::InsertSliceOp>()) {
+    if (!value.hasOneUse() || !part.getSourceType().hasStaticShape())
+      return {};
+    for (tensor::InsertSliceOp other : parts) {
+      FailureOr<bool> overlap = ValueBoundsConstraintSet::areOverlappingSlices(
+          part.getContext(), HyperrectangularSlice(part),
+          HyperrectangularSlice(other));
+      if (failed(overlap) || *overlap)
+        return {};
+    }
+    elements += part.getSourceType().getNumElements();
+    parts.push_back(part);
+    value = part.getDest();
+  }
+  if (parts.empty() || !type.hasStaticShape() ||
+      elements != type.getNumElements())
+    return {};
+  return parts;
+}
+
+/// Stores a tensor that is inserted part by part as its parts, each into its
+/// part of the destination.
+static void splitIntoParts(MaterializeInDestinationOp op) {
+  SmallVector<tensor::InsertSliceOp> parts = findParts(op.getSource());
+  auto memref = dyn_cast<MemRefType>(op.getDest().getType());
+  if (parts.empty() || !memref)
+    return;
+  OpBuilder b(op);
+  for (tensor::InsertSliceOp part : llvm::reverse(parts)) {
+    auto type = memref::SubViewOp::inferRankReducedResultType(
+        part.getSourceType().getShape(), memref, part.getMixedOffsets(),
+        part.getMixedSizes(), part.getMixedStrides());
+    Value view = memref::SubViewOp::create(
+        b, op.getLoc(), type, op.getDest(), part.getMixedOffsets(),
+        part.getMixedSizes(), part.getMixedStrides());
+    MaterializeInDestinationOp::create(b, op.getLoc(), /*result=*/Type(),
+                                       part.getSource(), view, op.getRestrict(),
+                                       op.getWritable());
+  }
+  op.erase();
+  for (tensor::InsertSliceOp part : parts)
+    part.erase();
+}
+
 namespace {
 struct MoEPlaceResults : moe::impl::MoEPlaceResultsBase<MoEPlaceResults> {
   using MoEPlaceResultsBase::MoEPlaceResultsBase;
 
   void runOnOperation() override {
+    getOperation()->walk([](MaterializeInDestinationOp op) {
+      if (!op.getResult() && op.getRestrict() && op.getWritable())
+        splitIntoParts(op);
+    });
     getOperation()->walk([&](MaterializeInDestinationOp op) {
       Value destination = op.getDest();
       // A reader after `op` may overwrite the result, and a nested operation

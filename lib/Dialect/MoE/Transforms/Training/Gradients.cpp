@@ -61,7 +61,8 @@ void Gradients::activate(Value value) {
 
 bool Gradients::isReached(Operation *op) const {
   return llvm::any_of(op->getResults(), [&](Value result) {
-    return gradients.contains(result) || rowGradients.contains(result);
+    return gradients.contains(result) || rowGradients.contains(result) ||
+           sliceGradients.contains(result);
   });
 }
 
@@ -79,12 +80,63 @@ void Gradients::add(Value value, Value gradient) {
 void Gradients::add(Value value, RowGradient gradient) {
   if (!isActive(value))
     return;
-  if (gradients.contains(value) || rowGradients.contains(value))
+  if (gradients.contains(value) || rowGradients.contains(value) ||
+      sliceGradients.contains(value))
     return add(value, materialize(gradient));
   rowGradients[value] = gradient;
 }
 
+void Gradients::add(Value value, SliceGradient gradient) {
+  if (!isActive(value))
+    return;
+  if (rowGradients.contains(value))
+    (void)of(value);
+  sliceGradients[value].push_back(std::move(gradient));
+}
+
+/// Returns the sum of gradients of parts of a tensor. Parts that do not overlap
+/// are put next to each other; only where there is none the tensor is zero.
+Value Gradients::join(RankedTensorType type, ArrayRef<OpFoldResult> sizes,
+                      ArrayRef<SliceGradient> parts) {
+  Value total;
+  while (!parts.empty()) {
+    auto overlaps = [&](const SliceGradient &part,
+                        ArrayRef<SliceGradient> others) {
+      return llvm::any_of(others, [&](const SliceGradient &other) {
+        FailureOr<bool> found = ValueBoundsConstraintSet::areOverlappingSlices(
+            b.getContext(), part.slice, other.slice);
+        return failed(found) || *found;
+      });
+    };
+    size_t count = 1;
+    int64_t elements = 0;
+    while (count < parts.size() &&
+           !overlaps(parts[count], parts.take_front(count)))
+      ++count;
+    for (const SliceGradient &part : parts.take_front(count)) {
+      auto partType = tensorType(part.tensor);
+      elements += partType.hasStaticShape() ? partType.getNumElements() : 0;
+    }
+    bool isWhole = type.hasStaticShape() && elements == type.getNumElements();
+    Value joined = isWhole ? empty(sizes, type.getElementType())
+                           : zeros(sizes, type.getElementType());
+    for (const SliceGradient &part : parts.take_front(count))
+      joined = tensor::InsertSliceOp::create(
+          b, part.tensor, joined, part.slice.getMixedOffsets(),
+          part.slice.getMixedSizes(), part.slice.getMixedStrides());
+    total = total ? sum(total, joined) : joined;
+    parts = parts.drop_front(count);
+  }
+  return total;
+}
+
 Value Gradients::of(Value value) {
+  if (auto slices = sliceGradients.find(value);
+      slices != sliceGradients.end()) {
+    SmallVector<SliceGradient> parts = std::move(slices->second);
+    sliceGradients.erase(slices);
+    add(value, join(tensorType(value), sizes(forward(value)), parts));
+  }
   auto rows = rowGradients.find(value);
   if (rows != rowGradients.end()) {
     RowGradient gradient = rows->second;

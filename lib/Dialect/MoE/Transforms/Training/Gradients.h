@@ -14,6 +14,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/Interfaces/ValueBoundsOpInterface.h"
 
 namespace mlir::moe {
 
@@ -24,6 +25,12 @@ struct RowGradient {
   Value matrix;
   Value gather; // [R] i32; null: the rows of the matrix
   Value scale;  // [R] f32; null: 1
+};
+
+/// The gradient of a part of a tensor; what is not in a part has none.
+struct SliceGradient {
+  Value tensor;
+  HyperrectangularSlice slice;
 };
 
 /// The backward function of a layer while it is built: gradients by the values
@@ -48,6 +55,7 @@ public:
   /// Adds to the gradient of a value, in its type; nothing if it needs none.
   void add(Value value, Value gradient);
   void add(Value value, RowGradient gradient);
+  void add(Value value, SliceGradient gradient);
   /// Returns the gradient of a value as a tensor; null if it is zero.
   Value of(Value value);
   /// Returns the gradient of grouped rows.
@@ -102,6 +110,8 @@ public:
   ArrayRef<BlockArgument> getSavedArguments() const { return savedArguments; }
 
 private:
+  Value join(RankedTensorType type, ArrayRef<OpFoldResult> sizes,
+             ArrayRef<SliceGradient> parts);
   bool isSaved(Value value) const;
   Value save(Value value);
   Value saveRows(Value value, Value ids);
@@ -113,6 +123,7 @@ private:
   llvm::DenseSet<Operation *> done;
   llvm::DenseMap<Value, Value> gradients;
   llvm::DenseMap<Value, RowGradient> rowGradients;
+  llvm::DenseMap<Value, SmallVector<SliceGradient>> sliceGradients;
   IRMapping known; // from the forward to the backward function
   llvm::DenseMap<Operation *, SmallVector<Value>> knownAccumulators;
   SmallVector<std::pair<GroupedMatmulOp, GroupedMatmulOp>> widened;

@@ -22,14 +22,10 @@ static SmallVector<OpFoldResult> forwardAll(Gradients &g,
 }
 
 static LogicalResult differentiate(tensor::ExtractSliceOp op, Gradients &g) {
-  Value gradient = g.of(op.getResult());
-  Value source = op.getSource();
-  Value init =
-      g.zeros(g.sizes(g.forward(source)), getElementTypeOrSelf(source));
-  g.add(source, tensor::InsertSliceOp::create(
-                    g.b, gradient, init, forwardAll(g, op.getMixedOffsets()),
-                    forwardAll(g, op.getMixedSizes()),
-                    forwardAll(g, op.getMixedStrides())));
+  g.add(op.getSource(), SliceGradient{g.of(op.getResult()),
+                                      {forwardAll(g, op.getMixedOffsets()),
+                                       forwardAll(g, op.getMixedSizes()),
+                                       forwardAll(g, op.getMixedStrides())}});
   return success();
 }
 

@@ -100,3 +100,44 @@ func.func @later(%x: tensor<4xf32>, %a: memref<4xf32>, %b: memref<4xf32>, %c: i1
   }
   return %s : tensor<4xf32>
 }
+
+// -----
+
+// Each part of a result is computed in its part of the buffer.
+// CHECK-LABEL: func.func @parts(
+// CHECK-SAME:    %{{.*}}: tensor<4xf32>, %[[Y:.*]]: memref<2x4xf32>)
+// CHECK-DAG:     %[[FIRST:.*]] = memref.subview %[[Y]][0, 0] [1, 4] [1, 1] : {{.*}} to memref<4xf32, strided<[1]>>
+// CHECK-DAG:     %[[A:.*]] = bufferization.to_tensor %[[FIRST]] restrict writable
+// CHECK-DAG:     %[[SECOND:.*]] = memref.subview %[[Y]][1, 0] [1, 4] [1, 1]
+// CHECK-DAG:     %[[B:.*]] = bufferization.to_tensor %[[SECOND]] restrict writable
+// CHECK-DAG:     linalg.exp {{.*}} outs(%[[A]]
+// CHECK-DAG:     linalg.add {{.*}} outs(%[[B]]
+// CHECK-NOT:     tensor.insert_slice
+func.func @parts(%x: tensor<4xf32>, %y: memref<2x4xf32>) {
+  %e = tensor.empty() : tensor<4xf32>
+  %a = linalg.exp ins(%x : tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %b = linalg.add ins(%x, %x : tensor<4xf32>, tensor<4xf32>) outs(%e : tensor<4xf32>) -> tensor<4xf32>
+  %whole = tensor.empty() : tensor<2x4xf32>
+  %one = tensor.insert_slice %a into %whole[0, 0] [1, 4] [1, 1] : tensor<4xf32> into tensor<2x4xf32>
+  %two = tensor.insert_slice %b into %one[1, 0] [1, 4] [1, 1] : tensor<4xf32> into tensor<2x4xf32>
+  bufferization.materialize_in_destination %two in restrict writable %y : (tensor<2x4xf32>, memref<2x4xf32>) -> ()
+  return
+}
+
+// -----
+
+// Not where parts overlap, where there is something between them, or where somebody reads the first part alone.
+// CHECK-LABEL: func.func @no_parts(
+// CHECK-NOT:     memref.subview
+func.func @no_parts(%x: tensor<4xf32>, %f: tensor<8xf32>, %a: memref<8xf32>, %b: memref<8xf32>, %c: memref<8xf32>) -> tensor<8xf32> {
+  %whole = tensor.empty() : tensor<8xf32>
+  %a1 = tensor.insert_slice %x into %whole[0] [4] [1] : tensor<4xf32> into tensor<8xf32>
+  %a2 = tensor.insert_slice %x into %a1[3] [4] [1] : tensor<4xf32> into tensor<8xf32>
+  bufferization.materialize_in_destination %a2 in restrict writable %a : (tensor<8xf32>, memref<8xf32>) -> ()
+  %b1 = tensor.insert_slice %x into %f[4] [4] [1] : tensor<4xf32> into tensor<8xf32>
+  bufferization.materialize_in_destination %b1 in restrict writable %b : (tensor<8xf32>, memref<8xf32>) -> ()
+  %c1 = tensor.insert_slice %x into %f[0] [4] [1] : tensor<4xf32> into tensor<8xf32>
+  %c2 = tensor.insert_slice %x into %c1[4] [4] [1] : tensor<4xf32> into tensor<8xf32>
+  bufferization.materialize_in_destination %c2 in restrict writable %c : (tensor<8xf32>, memref<8xf32>) -> ()
+  return %c1 : tensor<8xf32>
+}
