@@ -1,8 +1,9 @@
 """Detects changes of weights after a layer has prepared them.
 
 An address and a version are not enough: both may be those of a deleted tensor. So a
-``Snapshot`` has weak references to the tensor and to its storage. Changes that torch does
-not record cannot be detected: ``untraced`` returns the reason.
+``Snapshot`` has weak references to the tensor and to its storage. Fused optimizers write
+without counting it, so the steps of all optimizers are counted here. Other changes that
+torch does not record cannot be detected: ``untraced`` returns the reason.
 """
 
 from __future__ import annotations
@@ -13,11 +14,27 @@ from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 __all__ = ["Snapshot", "StorageSnapshot", "is_computed", "local_part", "tensors_of", "untraced",
            "weights_of"]
 
 PLAIN = (torch.nn.Parameter, torch.Tensor)
+
+_steps: dict[int, int] = {}  # of optimizers, by the addresses of their parameters
+
+
+def _count_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    if torch.compiler.is_compiling():  # compiled steps count their writes
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                address = local_part(parameter).data_ptr()
+                _steps[address] = _steps.get(address, 0) + 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 def weights_of(module: torch.nn.Module, names: tuple[str, ...]) -> list[torch.Tensor]:
@@ -84,8 +101,9 @@ class Snapshot(StorageSnapshot):
 
 def _state(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Return what a write or an assignment to ``data`` changes, except the storage."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return version, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+    version, address = 0 if tensor.is_inference() else tensor._version, tensor.data_ptr()
+    return (version, _steps.get(address, 0), address, tensor.dtype, tensor.shape,
+            tensor.stride())
 
 
 def is_computed(module: torch.nn.Module, name: str) -> bool:

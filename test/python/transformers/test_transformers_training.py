@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -218,9 +220,10 @@ def test_bf16_and_autocast(record):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def steps(model, count=3, micro_batches=2):
+def steps(model, count=3, micro_batches=2, **options):
     """The losses of steps of an optimizer, with gradients of several batches each."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2,
+                                  **options)
     losses = []
     for _ in range(count):
         for batch in TOKENS.chunk(micro_batches):
@@ -232,12 +235,13 @@ def steps(model, count=3, micro_batches=2):
     return losses
 
 
-def test_steps():
+@pytest.mark.parametrize("fused", [False, True])  # whose writes torch does not count
+def test_steps(fused):
     """Weights change, and a call has the present ones; gradients of micro-batches add up."""
     model = MODELS["qwen2_moe"]().model.train()
     eager = copy.deepcopy(model)
     model.set_experts_implementation(ce.NAME)
-    ours, theirs = steps(model), steps(eager)
+    ours, theirs = steps(model, fused=fused), steps(eager, fused=fused)
     assert theirs[-1] < 0.98 * theirs[0]
     assert ours == pytest.approx(theirs, rel=2e-5)
     # The layer for inference has them, too.
@@ -416,3 +420,32 @@ def test_wrong_inputs():
         experts(x, ids, weights[1:])
     with expect("top_k_index is torch.float32 [17, 3], expected torch.int64 [T, 3]"):
         experts(x, weights, weights)
+
+
+# -- the example ----------------------------------------------------------------------
+
+
+def test_example(tmp_path, monkeypatch, capsys):
+    """Two steps of the program that the documentation's curves are of."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "python" / "examples")
+    import train
+
+    verses = [f"{book}1:{i} And the number of verse {i} is {i * i} and {i * i * i}.\n"
+              for book in ("Ge", "Re") for i in range(1, 500)]
+    (tmp_path / "text").write_text("".join(verses))
+    options = argparse.Namespace(text=tmp_path / "text", seed=0, steps=2,
+                                 threads=torch.get_num_threads())
+    runs = [train.train("deepseek_v3", name, options) for name in (ce.NAME, "grouped_mm")]
+    ours, theirs = runs
+    assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-5)
+    assert ours["heldout_perplexity"] == pytest.approx(theirs["heldout_perplexity"], rel=1e-5)
+    assert ours["loads"][0] == theirs["loads"][0]
+    assert all(sum(load) == 8 * 256 * 4 for load in ours["loads"][0].values())
+    train.report(runs)
+    assert "| deepseek_v3 | moe_mlir |" in capsys.readouterr().out
+    # The bias of an expert with less than the mean load rises.
+    model = train.deepseek_v3()
+    name = "model.layers.1.mlp.experts"
+    train.balance(model, {name: torch.tensor([0] + [32] * 15).numpy()})
+    bias = model.get_submodule("model.layers.1.mlp.gate").e_score_correction_bias
+    assert bias[0] > 0 and (bias[1:] < 0).all()
