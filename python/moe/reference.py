@@ -223,12 +223,14 @@ def _limit_groups(selection: NDArray[np.float32], groups: Groups) -> NDArray[np.
 
 
 def _score_each_choice(logits: NDArray[np.float32], top_k: int, margin: float | None,
+                       given: NDArray[np.int64] | None,
                        dtype: np.dtype) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return weights and ids of one token, scoring each choice separately.
 
     Source: SparseMixer (arXiv:2310.00811), as Phi-3.5-MoE runs it.  The best
-    remaining logit is chosen; its weight is its softmax over the remaining experts
-    that are not too far below it.
+    remaining logit is chosen, or the given one; its weight is its softmax over the
+    remaining experts that are not too far below the best.  A given choice without an
+    expert has taken the best, as one below a threshold.
     """
     left = np.ones(len(logits), bool)
     weights = np.zeros(top_k, np.float32)
@@ -242,7 +244,9 @@ def _score_each_choice(logits: NDArray[np.float32], top_k: int, margin: float | 
             counted &= ~((best - logits) / np.maximum(np.abs(logits), best) > np.float32(margin))
         scores = np.zeros_like(logits)
         scores[counted] = _round(_softmax(logits[counted]), dtype)
-        ids[k], weights[k] = e, scores[e]
+        ids[k] = e if given is None else given[k]
+        if 0 <= ids[k] < len(logits):
+            e, weights[k] = ids[k], scores[ids[k]]
         left[e] = False
     return weights, ids
 
@@ -269,7 +273,7 @@ def gate(logits: ArrayLike, *, top_k: int, bias: ArrayLike | None = None,
         ``tokens`` (Mesh-TensorFlow's expert_selection).
       order: ``score_then_select`` (Mixtral), ``select_then_score`` (gpt-oss,
         Granite, Llama 4) or ``score_each_choice`` (Phi-3.5-MoE; softmax only, no
-        bias, groups or given ids).
+        bias or groups).
       select: ``token_choice``, or ``expert_choice`` (arXiv:2202.09368): every
         expert takes its ``C`` best tokens, column ``e`` of the result is expert
         ``e``.
@@ -316,9 +320,10 @@ def _gate(logits, top_k, bias, noise, given, score, score_axis, order, select, m
     ids = np.full((tokens, top_k), -1, np.int64)
     weights = np.zeros((tokens, top_k), np.float32)
     if order == "score_each_choice":
-        assert score == "softmax" and bias is None and groups is None and given is None
+        assert score == "softmax" and bias is None and groups is None
         for t in range(tokens):
-            weights[t], ids[t] = _score_each_choice(logits[t], top_k, margin, dtype)
+            weights[t], ids[t] = _score_each_choice(
+                logits[t], top_k, margin, None if given is None else given[t], dtype)
     elif given is not None:
         ids = given.copy()
     elif select == "token_choice":

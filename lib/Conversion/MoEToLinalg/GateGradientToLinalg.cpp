@@ -166,14 +166,13 @@ Value GateGradientLowering::selectThenScore(Value logits) {
 /// without an expert took the best one that was left.
 std::pair<Value, Value>
 GateGradientLowering::scoreChoice(Value logits, Value taken, Value k) {
-  Value best = b.best(logits, taken, Axis::Columns).second;
+  auto [value, best] = b.best(logits, taken, Axis::Columns);
   Value chosen = b.map(best, b.getI32Type(), [&](ValueRange v) -> Value {
     Value id = b.extract(op.getIds(), {linalg::IndexOp::create(b, 0), k});
     return arith::SelectOp::create(b, b.inRange(id, op.getNumExperts()), id,
                                    v[0]);
   });
-  Value counted =
-      b.withinMargin(logits, b.gather(logits, chosen), taken, op.getMargin());
+  Value counted = b.withinMargin(logits, value, taken, op.getMargin());
   Value scores = b.score(logits, counted, Axis::Columns, Score::Softmax, f32);
   return {chosen, scores};
 }

@@ -133,8 +133,9 @@ Value GateLowering::selectByExpert(Value scores) {
 // Weights
 //===----------------------------------------------------------------------===//
 
-/// Selects one choice after another; its weight is its softmax over the experts
-/// that are left and within the margin of the best.
+/// Selects one choice after another, or takes the given one; its weight is its
+/// softmax over the experts that are left and within the margin of the best. A
+/// given choice without an expert has taken the best, as one below a threshold.
 std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
   Type f32 = b.getF32Type();
   Value none = arith::ConstantIntOp::create(b, 0, 8);
@@ -148,9 +149,20 @@ std::pair<Value, Value> GateLowering::selectScoringEachChoice(Value logits) {
         Value taken = iters[2];
         auto [value, chosen] = b.best(logits, taken, Axis::Columns);
         Value counted = b.withinMargin(logits, value, taken, op.getMargin());
-        Value weight = b.gather(score(logits, counted, Axis::Columns), chosen);
+        Value id = chosen;
+        if (op.getGivenIds()) {
+          id = b.map(chosen, b.getI32Type(), [&](ValueRange) {
+            Value token = linalg::IndexOp::create(b, 0);
+            return b.extract(op.getGivenIds(), {token, k});
+          });
+          chosen = b.map({id, chosen}, b.getI32Type(), [&](ValueRange v) {
+            return arith::SelectOp::create(b, b.inRange(v[0], experts), v[0],
+                                           v[1]);
+          });
+        }
+        Value weight = b.gather(score(logits, counted, Axis::Columns), id);
         return SmallVector<Value>{b.setColumn(weight, iters[0], k),
-                                  b.setColumn(chosen, iters[1], k),
+                                  b.setColumn(id, iters[1], k),
                                   b.take(taken, chosen, Axis::Columns)};
       });
   return {results[0], results[1]};

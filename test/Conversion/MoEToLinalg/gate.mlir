@@ -142,6 +142,22 @@ func.func @score_each_choice(%l: tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x
 
 // -----
 
+// A given choice is taken; one without an expert takes the best, for its weight of 0.
+// CHECK-LABEL: func.func @score_each_given(
+// CHECK-SAME:    %[[G:[^:]*]]: tensor<?x2xi32>)
+// CHECK:         scf.for %[[K:[a-z0-9]*]] =
+// CHECK:           %[[ID:.*]] = tensor.extract %[[G]][%{{.*}}, %[[K]]]
+// CHECK:           linalg.generic
+// CHECK:             arith.select %{{.*}}, %[[GIVEN:.*]], %[[BEST:.*]] : i32
+// CHECK:           math.exp
+// CHECK:           scf.yield
+func.func @score_each_given(%l: tensor<?x8xf32>, %g: tensor<?x2xi32>) -> tensor<?x2xf32> {
+  %w, %i = moe.gate %l ids(%g : tensor<?x2xi32>) top_k(2) order(score_each_choice) : tensor<?x8xf32>
+  return %w : tensor<?x2xf32>
+}
+
+// -----
+
 // The bias goes into the selection, not into the weights; noise goes into both.
 // CHECK-LABEL: func.func @bias_and_noise(
 // CHECK-SAME:    %[[L:[^:]*]]: tensor<?x8xf32>, %[[B:[^:]*]]: tensor<8xbf16>, %[[N:[^:]*]]: tensor<?x8xf16>)

@@ -93,7 +93,7 @@ def gate_case(i: int) -> Case:
     order = str(r.choice(["score_then_select"] * 3 + ["select_then_score"] * 2
                          + ["score_each_choice"]))
     expert_choice = order == "score_then_select" and r.random() < 0.2
-    given = order != "score_each_choice" and not expert_choice and r.random() < 0.15
+    given = not expert_choice and r.random() < (0.4 if order == "score_each_choice" else 0.15)
     a: dict[str, Any] = dict(order=order)
     a["top_k"] = experts if expert_choice else int(r.integers(1, experts + 1))
     a["score"] = "softmax" if order == "score_each_choice" else str(

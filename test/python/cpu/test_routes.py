@@ -13,8 +13,6 @@ import moe
 # One of each kind of gate, dispatch and weights.
 NAMES = ["mixtral", "deepseek_v3", "gpt_oss", "llama4", "phimoe", "switch_passthrough", "gemma4",
          "noisy_topk", "expert_choice", "deepspeed_topk", "mesh_ntlb", "moe_plus_plus", "remoe"]
-# No weights of given ids: scores of a choice depend on the choices before.
-EACH_CHOICE = ("phimoe",)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +77,7 @@ def test_replay(name):
     assert np.array_equal(bits(replaying(**inputs, **route)), bits(expected))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in EACH_CHOICE])
+@pytest.mark.parametrize("name", NAMES)
 def test_replay_of_ids(name):
     """With its own router, the bits of the recorded run."""
     inputs = data.inputs_of(name, 33)
@@ -90,7 +88,7 @@ def test_replay_of_ids(name):
                           bits(route["y"]))
 
 
-@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss", "phimoe"])
 def test_weights_of_another_router(name, monkeypatch):
     """The reference with the recorded ids as given ones."""
     inputs, weights = data.inputs_of(name, 33), other_router(name)
@@ -103,6 +101,34 @@ def test_weights_of_another_router(name, monkeypatch):
     assert data.relative_error(actual, expected) < TOLERANCE["f32"]
     monkeypatch.undo()
     assert data.relative_error(actual, numpy_layers.run(name, inputs["x"], weights)) > 0.01
+
+
+def test_hierarchical(monkeypatch):
+    """The second route is that of grouped rows; callers see it by token."""
+    inputs = data.inputs_of("hierarchical", 33)
+    recording = layer("hierarchical", "record")
+    route = named(recording(**inputs), recording)
+    expected = route.pop("y")
+    assert np.array_equal(bits(expected), bits(layer("hierarchical")(**inputs)))
+    few = named(recording(inputs["x"][:9]), recording)
+    assert all(np.array_equal(few[key], route[key][:9]) for key in route)
+
+    calls = []
+    original = numpy_layers.dispatch
+    monkeypatch.setattr(numpy_layers, "dispatch", lambda rows, ids, **options: (
+        calls.append((ids, (made := original(rows, ids, **options))[2])), made)[1])
+    numpy_layers.run("hierarchical", inputs["x"], data.weights_of("hierarchical"))
+    (first, positions), (second, _) = calls
+    assert np.array_equal(route["route_ids0"], first)
+    assert np.array_equal(route["route_ids1"], second[positions].reshape(33, -1))
+
+    weights = data.weights_of("hierarchical")
+    for key in ("router", "secondary_router"):
+        weights[key] = weights[key][::-1].copy() * 0.5
+    replaying = layer("hierarchical", "replay", weights)
+    assert np.array_equal(bits(replaying(**inputs, **route)), bits(expected))
+    with pytest.raises(moe.MoEError, match="expected a moe.gate, which can weigh given ids"):
+        layer("hierarchical", "replay-ids")
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
@@ -135,12 +161,6 @@ def test_errors():
         moe.compile(text, routes="both")
     with pytest.raises(moe.MoEError, match="routes is 1, expected a string"):
         moe.compile(text, routes=1)
-    # The second choice of a token is among the experts of the first: not T rows.
-    with pytest.raises(moe.MoEError, match="expected the dynamic extents of results to be the "
-                       "number of tokens"):
-        moe.compile(layers.text("hierarchical"), routes="record")
-    with pytest.raises(moe.MoEError, match="which has no weights of given ids"):
-        moe.compile(layers.text("phimoe"), routes="replay-ids")
     x, replaying = data.inputs_of("mixtral", 3)["x"], layer("mixtral", "replay")
     ids, weights = np.zeros((3, 2), np.int32), np.zeros((3, 2), np.float32)
     ids[1, 1] = layers.E

@@ -24,7 +24,7 @@ def run(name, target, inputs, routes, weights):
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
-@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "deepspeed_topk"])
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "deepspeed_topk", "phimoe"])
 def test_routes(name, target):
     """The recorded run has the bits of the layer, and so have the replayed ones."""
     inputs, weights = data.inputs_of(name, 33, "bf16"), data.weights_of(name, "bf16")

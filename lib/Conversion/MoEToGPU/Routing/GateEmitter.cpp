@@ -260,14 +260,19 @@ Row GateEmitter::limitToGroups(const Row &scores) {
   return limited;
 }
 
-/// Selects one expert at a time; the weight of a choice is its score among the
-/// experts that are not taken yet and are within the margin of the best.
+/// Selects one expert at a time, or takes the given one; the weight of a choice
+/// is its score among the experts that are not taken yet and are within the
+/// margin of the best. A given choice without an expert has taken the best.
 void GateEmitter::selectScoringEachChoice(const Row &logits, Row &weights,
                                           Row &ids) {
   Row taken =
       map(validColumns(experts), [&](Value x) { return b.logicalNot(x); });
   weights.assign(slotsOf(topK), b.f32(0.0));
   ids.assign(slotsOf(topK), b.i32(-1));
+  Row given;
+  if (op.getGivenIds())
+    given = loadRow(pointers.givenIds, b.getI32Type(), firstChoice, topK,
+                    b.i32(-1));
   for (int64_t k = 0; k < topK; ++k) {
     Argmax chosen = argmax(logits, taken);
     Row counted;
@@ -285,10 +290,15 @@ void GateEmitter::selectScoringEachChoice(const Row &logits, Row &weights,
       counted.push_back(open);
     }
     Row id{b.select(b.equal(chosen.id, noColumn()), b.i32(-1), chosen.id)};
+    Value taking = chosen.id;
+    if (!given.empty()) {
+      id.front() = b.shuffle(given[k / 32], b.i32(k % 32));
+      taking = b.select(b.below(id.front(), experts), id.front(), taking);
+    }
     Value weight = gather(score(logits, counted), id, experts).front();
     setColumn(weights, k, weight);
     setColumn(ids, k, id.front());
-    mark(taken, chosen.id);
+    mark(taken, taking);
   }
 }
 

@@ -69,10 +69,8 @@ LogicalResult GateOp::verify() {
     return failure();
   if (failed(verifyScore(*this)))
     return failure();
-  if (getOrder() == Order::ScoreEachChoice &&
-      (getBias() || getGroups() || getGivenIds()))
-    return emitOpError("order(score_each_choice) takes no bias, groups or "
-                       "given ids");
+  if (getOrder() == Order::ScoreEachChoice && (getBias() || getGroups()))
+    return emitOpError("order(score_each_choice) takes no bias and no groups");
   if (getThreshold() && getThreshold()->isNaN())
     return emitOpError("expected a threshold that is not NaN");
   return verifySelection(*this, experts);

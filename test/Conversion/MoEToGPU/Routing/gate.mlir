@@ -159,6 +159,20 @@ func.func @each_choice(%l: tensor<?x8xf32>) -> (tensor<?x2xf32>, tensor<?x2xi32>
 
 // -----
 
+// A given choice is taken from its lane.
+// CHECK:       llvm.func @gate(
+// CHECK:         %[[GIVEN:.*]] = llvm.load %{{.*}} : !llvm.ptr<1> -> i32
+// CHECK:         %[[ROW:.*]] = arith.select %{{.*}}, %[[GIVEN]], %c-1_i32
+// CHECK:         %[[ID:.*]] = nvvm.shfl.sync idx %{{.*}}, %[[ROW]]
+// CHECK:         arith.select %{{.*}}, %[[ID]], %{{.*}} : i32
+// CHECK-LABEL: func.func @each_given(
+func.func @each_given(%l: tensor<?x8xf32>, %g: tensor<?x2xi32>) -> tensor<?x2xf32> {
+  %w, %i = moe.gate %l ids(%g : tensor<?x2xi32>) top_k(2) order(score_each_choice) : tensor<?x8xf32>
+  return %w : tensor<?x2xf32>
+}
+
+// -----
+
 // Kernels of one module have unique names and share one gpu.module.
 // CHECK-COUNT-1: gpu.module
 // CHECK:         llvm.func @gate(

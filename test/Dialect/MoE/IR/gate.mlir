@@ -108,6 +108,7 @@ func.func @discardable(%l: tensor<?x8xf32>) {
 // CHECK:         moe.gate %[[L]] ids(%[[I]] : tensor<?x2xi32>) top_k(2) :
 // CHECK:         moe.gate %[[L]] bias(%[[B]] : tensor<8xbf16>) noise(%[[N]] : tensor<?x8xf16>) top_k(2) :
 // CHECK:         moe.gate %[[L]] noise(%[[N]] : tensor<?x8xf16>) ids(%[[I]] : tensor<?x2xi32>) top_k(2) :
+// CHECK:         moe.gate %[[L]] ids(%[[I]] : tensor<?x2xi32>) top_k(2) order(score_each_choice) margin(2.000000e-02) :
 // GENERIC-LABEL: sym_name = "operands"
 // GENERIC:         operandSegmentSizes = array<i32: 1, 1, 0, 0>
 // GENERIC:         operandSegmentSizes = array<i32: 1, 0, 1, 0>
@@ -120,6 +121,7 @@ func.func @operands(%l: tensor<?x8xf32>, %b: tensor<8xbf16>, %n: tensor<?x8xf16>
   %w2, %i2 = moe.gate %l ids(%g : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
   %w3, %i3 = moe.gate %l bias(%b : tensor<8xbf16>) noise(%n : tensor<?x8xf16>) top_k(2) : tensor<?x8xf32>
   %w4, %i4 = moe.gate %l noise(%n : tensor<?x8xf16>) ids(%g : tensor<?x2xi32>) top_k(2) : tensor<?x8xf32>
+  %w5, %i5 = moe.gate %l ids(%g : tensor<?x2xi32>) top_k(2) order(score_each_choice) margin(0.02) : tensor<?x8xf32>
   return
 }
 

@@ -212,7 +212,7 @@ func.func @each_choice_needs_softmax(%l: tensor<?x8xf32>) {
 // -----
 
 func.func @each_choice_bias(%l: tensor<?x8xf32>, %b: tensor<8xf32>) {
-  // expected-error @+1 {{order(score_each_choice) takes no bias, groups or given ids}}
+  // expected-error @+1 {{order(score_each_choice) takes no bias and no groups}}
   %w, %i = moe.gate %l bias(%b : tensor<8xf32>) top_k(2) order(score_each_choice) : tensor<?x8xf32>
   return
 }
@@ -220,16 +220,8 @@ func.func @each_choice_bias(%l: tensor<?x8xf32>, %b: tensor<8xf32>) {
 // -----
 
 func.func @each_choice_groups(%l: tensor<?x8xf32>) {
-  // expected-error @+1 {{order(score_each_choice) takes no bias, groups or given ids}}
+  // expected-error @+1 {{order(score_each_choice) takes no bias and no groups}}
   %w, %i = moe.gate %l top_k(2) order(score_each_choice) groups(<count = 2, keep = 1>) : tensor<?x8xf32>
-  return
-}
-
-// -----
-
-func.func @each_choice_ids(%l: tensor<?x8xf32>, %g: tensor<?x2xi32>) {
-  // expected-error @+1 {{order(score_each_choice) takes no bias, groups or given ids}}
-  %w, %i = moe.gate %l ids(%g : tensor<?x2xi32>) top_k(2) order(score_each_choice) : tensor<?x8xf32>
   return
 }
 

@@ -5,10 +5,12 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "NestedRoutes.h"
+
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/MapVector.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -33,21 +35,23 @@ public:
   LogicalResult replayIds();
 
 private:
-  void add(llvm::SetVector<Value> &values, Value value);
+  /// Values, with the first dispatch that each is of.
+  using Values = llvm::MapVector<Value, DispatchOp>;
+  void add(Values &values, Value value, DispatchOp dispatch);
   std::string nameOf(StringRef kind, size_t index, size_t count) const;
   FailureOr<Value> addInput(Type type, StringRef name);
-  LogicalResult give(Value ids, StringRef name);
+  LogicalResult give(Value ids, DispatchOp outer, StringRef name);
 
   func::FuncOp function;
   Builder builder;
-  llvm::SetVector<Value> ids, weights;
+  Values ids, weights;
 };
 } // namespace
 
 /// Adds a value, unless the caller already passes it.
-void Routes::add(llvm::SetVector<Value> &values, Value value) {
+void Routes::add(Values &values, Value value, DispatchOp dispatch) {
   if (value && !isa<BlockArgument>(value))
-    values.insert(value);
+    values.insert({value, dispatch});
 }
 
 /// Collects the ids and weights of all dispatches, in their order.
@@ -59,11 +63,17 @@ LogicalResult Routes::find() {
                                   "function, whose route can be recorded or "
                                   "given"),
              WalkResult::interrupt();
-    add(ids, dispatch.getIds());
-    add(weights, dispatch.getWeights());
+    DispatchOp outer = getOuterDispatch(dispatch);
+    if (outer && outer.getCapacity())
+      return dispatch.emitOpError(
+                 "expected its rows not to be those of a dispatch with a "
+                 "capacity, so that its route can be recorded or given"),
+             WalkResult::interrupt();
+    add(ids, dispatch.getIds(), dispatch);
+    add(weights, dispatch.getWeights(), dispatch);
     for (Operation *user : dispatch.getPositions().getUsers())
       if (auto combine = dyn_cast<CombineOp>(user))
-        add(weights, combine.getWeights());
+        add(weights, combine.getWeights(), dispatch);
     return WalkResult::advance();
   });
   return failure(result.wasInterrupted());
@@ -85,7 +95,12 @@ LogicalResult Routes::record() {
           i, "moe.name",
           builder.getStringAttr(numResults == 1 ? "y" : "y" + Twine(i)));
   for (auto [kind, values] : {std::pair("ids", &ids), {"weights", &weights}})
-    for (auto [i, value] : llvm::enumerate(*values)) {
+    for (auto [i, entry] : llvm::enumerate(*values)) {
+      auto [value, dispatch] = entry;
+      if (DispatchOp outer = getOuterDispatch(dispatch)) {
+        OpBuilder before(returnOp);
+        value = orderByToken(before, value, outer);
+      }
       unsigned index = function.getNumResults();
       auto name = builder.getNamedAttr(
           "moe.name", builder.getStringAttr(nameOf(kind, i, values->size())));
@@ -95,6 +110,13 @@ LogicalResult Routes::record() {
       returnOp.getOperandsMutable().append(value);
     }
   return success();
+}
+
+/// Returns the type of a value of the grouped rows of `outer`, if there is one,
+/// as callers see it.
+static Type typeOf(Value value, DispatchOp outer) {
+  return outer ? getTypeByToken(cast<RankedTensorType>(value.getType()), outer)
+               : value.getType();
 }
 
 FailureOr<Value> Routes::addInput(Type type, StringRef name) {
@@ -111,43 +133,53 @@ FailureOr<Value> Routes::addInput(Type type, StringRef name) {
 /// Replaces them by arguments.
 LogicalResult Routes::replay() {
   for (auto [kind, values] : {std::pair("ids", &ids), {"weights", &weights}})
-    for (auto [i, value] : llvm::enumerate(*values)) {
+    for (auto [i, entry] : llvm::enumerate(*values)) {
+      auto [value, dispatch] = entry;
+      DispatchOp outer = getOuterDispatch(dispatch);
       FailureOr<Value> input =
-          addInput(value.getType(), nameOf(kind, i, values->size()));
+          addInput(typeOf(value, outer), nameOf(kind, i, values->size()));
       if (failed(input))
         return failure();
-      Value(value).replaceAllUsesWith(*input);
+      if (!outer) {
+        value.replaceAllUsesWith(*input);
+        continue;
+      }
+      OpBuilder before(dispatch);
+      value.replaceUsesWithIf(
+          orderByRow(before, *input, outer), [](OpOperand &use) {
+            return isa<DispatchOp, CombineOp>(use.getOwner());
+          });
     }
   return success();
 }
 
 /// Replaces ids by an argument, of which their gate computes the weights.
-LogicalResult Routes::give(Value ids, StringRef name) {
+LogicalResult Routes::give(Value ids, DispatchOp outer, StringRef name) {
   auto gate = ids.getDefiningOp<GateOp>();
-  if (!gate)
+  if (!gate || (outer && !outer->isBeforeInBlock(gate)))
     return emitError(ids.getLoc())
            << "expected a moe.gate, which can weigh given ids, to have chosen "
               "the ids of a dispatch";
-  if (gate.getOrder() == Order::ScoreEachChoice)
-    return gate.emitOpError("expected another order than score_each_choice, "
-                            "which has no weights of given ids");
-  FailureOr<Value> input = addInput(ids.getType(), name);
+  FailureOr<Value> input = addInput(typeOf(ids, outer), name);
   if (failed(input))
     return failure();
+  OpBuilder before(gate);
+  Value given = outer ? orderByRow(before, *input, outer) : *input;
   // What only the selection reads goes.
   gate.getBiasMutable().clear();
   gate.removeGroupsAttr();
   gate.removeCapacityAttr();
   gate.removeThresholdAttr();
   gate.setSelection(Selection::TokenChoice);
-  gate.getGivenIdsMutable().assign(*input);
-  ids.replaceAllUsesWith(*input);
+  gate.getGivenIdsMutable().assign(given);
+  ids.replaceAllUsesWith(given);
   return success();
 }
 
 LogicalResult Routes::replayIds() {
-  for (auto [i, value] : llvm::enumerate(ids))
-    if (failed(give(value, nameOf("ids", i, ids.size()))))
+  for (auto [i, entry] : llvm::enumerate(ids))
+    if (failed(give(entry.first, getOuterDispatch(entry.second),
+                    nameOf("ids", i, ids.size()))))
       return failure();
   return success();
 }

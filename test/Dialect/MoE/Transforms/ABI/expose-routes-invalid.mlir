@@ -39,10 +39,15 @@ func.func @hash(%x: tensor<?x16xf32>, %tokens: tensor<?x1xi32>) -> tensor<?x16xf
 
 // -----
 
-func.func @sparse_mixer(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>) -> tensor<?x16xf32> {
-  // expected-error@+1 {{expected another order than score_each_choice, which has no weights of given ids}}
-  %w, %ids = moe.gate %logits top_k(2) order(score_each_choice) margin(0.01) : tensor<?x8xf32>
-  %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
-  %y = moe.combine %g, %p weights(%w : tensor<?x2xf32>) : tensor<?x16xf32>, tensor<?x2xi32>
+func.func @rows_with_a_capacity(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>) -> tensor<?x16xf32> {
+  %w, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(8) capacity(<fixed = 4>) : tensor<?x16xf32>, tensor<?x2xi32>
+  %inner = tensor.extract_slice %g[0, 0] [4, 8] [1, 1] : tensor<?x16xf32> to tensor<4x8xf32>
+  %d = tensor.cast %inner : tensor<4x8xf32> to tensor<?x8xf32>
+  %w1, %ids1 = moe.gate %d top_k(1) : tensor<?x8xf32>
+  // expected-error@+1 {{expected its rows not to be those of a dispatch with a capacity, so that its route can be recorded or given}}
+  %g1, %o1, %p1 = moe.dispatch %g, %ids1 experts(8) : tensor<?x16xf32>, tensor<?x1xi32>
+  %y1 = moe.combine %g1, %p1 weights(%w1 : tensor<?x1xf32>) : tensor<?x16xf32>, tensor<?x1xi32>
+  %y = moe.combine %y1, %p weights(%w : tensor<?x2xf32>) : tensor<?x16xf32>, tensor<?x2xi32>
   return %y : tensor<?x16xf32>
 }

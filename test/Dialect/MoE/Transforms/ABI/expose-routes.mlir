@@ -58,6 +58,17 @@ func.func @two(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>)
   return %y0, %y1 : tensor<?x16xf32>, tensor<?x16xf32>
 }
 
+// A choice that is scored among those that are left.
+// GIVEN-LABEL:  func @sparse_mixer(
+// GIVEN-SAME:     %[[IDS:[a-z0-9_]*]]: tensor<?x2xi32> {moe.name = "route_ids", moe.role = "input"}) -> tensor<?x16xf32> {
+// GIVEN:          moe.gate %{{[a-z0-9_]*}} ids(%[[IDS]] : tensor<?x2xi32>) top_k(2) order(score_each_choice) margin(1.000000e-02) : tensor<?x8xf32>
+func.func @sparse_mixer(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>) -> tensor<?x16xf32> {
+  %w, %ids = moe.gate %logits top_k(2) order(score_each_choice) margin(0.01) : tensor<?x8xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
+  %y = moe.combine %g, %p weights(%w : tensor<?x2xf32>) : tensor<?x16xf32>, tensor<?x2xi32>
+  return %y : tensor<?x16xf32>
+}
+
 // What no gate computes: ids that are arguments stay arguments, weights become one.
 // RECORD-LABEL: func @given(
 // RECORD-SAME:    -> (tensor<?x16xf32> {moe.name = "y"}, tensor<?x2xf32> {moe.name = "route_weights"})
@@ -85,5 +96,38 @@ func.func private @inner(%x: tensor<?x16xf32>, %logits: tensor<?x8xf32>) -> tens
   %w, %ids = moe.gate %logits top_k(2) : tensor<?x8xf32>
   %g, %o, %p = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
   %y = moe.combine %g, %p weights(%w : tensor<?x2xf32>) : tensor<?x16xf32>, tensor<?x2xi32>
+  return %y : tensor<?x16xf32>
+}
+
+// A dispatch of grouped rows: its route by token.
+// RECORD-LABEL: func @nested(
+// RECORD-SAME:    tensor<?x2xi32> {moe.name = "route_ids0"}, tensor<?x2xi32> {moe.name = "route_ids1"},
+// RECORD-SAME:    tensor<?x2xf32> {moe.name = "route_weights0"}, tensor<?x2xf32> {moe.name = "route_weights1"})
+// RECORD:         %{{.*}}, %[[IDS:.*]] = moe.gate %{{.*}} top_k(1)
+// RECORD:         %[[ROWS:.*]] = linalg.generic {{.*}} ins(%[[IDS]] : tensor<?x1xi32>)
+// RECORD:           arith.sitofp
+// RECORD:         moe.combine %[[ROWS]], %{{.*}} : tensor<?x1xf32>, tensor<?x1xi32>
+// RECORD:           arith.fptosi
+// RECORD:         tensor.expand_shape %{{.*}} {{\[\[}}0, 1], [2]] output_shape [%{{.*}}, 2, 1]
+// REPLAY-LABEL: func @nested(
+// REPLAY-SAME:    %[[I0:[a-z0-9_]*]]: tensor<?x2xi32> {moe.name = "route_ids0", moe.role = "input"},
+// REPLAY-SAME:    %[[I1:[a-z0-9_]*]]: tensor<?x2xi32> {moe.name = "route_ids1", moe.role = "input"},
+// REPLAY:         moe.dispatch %{{.*}}, %[[I0]] experts(4)
+// REPLAY:         tensor.expand_shape %[[I1]] {{\[\[}}0], [1, 2]]
+// REPLAY:         moe.dispatch %{{.*}} experts(4) : tensor<?x1xf32>, tensor<?x1xi32>
+// GIVEN-LABEL:  func @nested(
+// GIVEN:          moe.gate %{{.*}} ids(%[[I:.*]] : tensor<?x1xi32>) top_k(1)
+// GIVEN-NEXT:     moe.dispatch %{{.*}}, %[[I]] experts(8)
+func.func @nested(%x: tensor<?x16xf32>, %logits: tensor<?x4xf32>, %router: tensor<16x8xf32>) -> tensor<?x16xf32> {
+  %c0 = arith.constant 0 : index
+  %w, %ids = moe.gate %logits top_k(2) : tensor<?x4xf32>
+  %g, %o, %p = moe.dispatch %x, %ids experts(4) : tensor<?x16xf32>, tensor<?x2xi32>
+  %n = tensor.dim %g, %c0 : tensor<?x16xf32>
+  %e = tensor.empty(%n) : tensor<?x8xf32>
+  %l = linalg.matmul ins(%g, %router : tensor<?x16xf32>, tensor<16x8xf32>) outs(%e : tensor<?x8xf32>) -> tensor<?x8xf32>
+  %w1, %ids1 = moe.gate %l top_k(1) : tensor<?x8xf32>
+  %g1, %o1, %p1 = moe.dispatch %g, %ids1 experts(8) : tensor<?x16xf32>, tensor<?x1xi32>
+  %y1 = moe.combine %g1, %p1 weights(%w1 : tensor<?x1xf32>) : tensor<?x16xf32>, tensor<?x1xi32>
+  %y = moe.combine %y1, %p weights(%w : tensor<?x2xf32>) : tensor<?x16xf32>, tensor<?x2xi32>
   return %y : tensor<?x16xf32>
 }
