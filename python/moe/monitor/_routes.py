@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import threading
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,12 +12,11 @@ from ._counts import Counts
 
 __all__ = ["RouteCounter"]
 
-# Choices that wait to be counted, of all layers: 12 MB with their weights.
-MOST_PENDING = 1 << 20
+# Tokens that wait to be counted, of all layers: 12 MB with 8 choices each.
+MOST_PENDING = 1 << 17
 
 
-@dataclass
-class _Call:
+class _Call(NamedTuple):
     layer: str
     experts: int
     ids: Any  # [tokens, choices], of numpy or torch
@@ -27,21 +26,23 @@ class _Call:
 class RouteCounter:
     """Keeps the routes of calls, which may be in several threads, and counts them when asked.
 
-    Counting those of all layers at once costs a step less than counting each in its call.
+    What runs between the layers of a model finds nothing in the caches. So a call is only kept,
+    and all are counted at once. Weights of another shape than the ids are left to the experts,
+    which refuse them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: list[_Call] = []
-        self._pending = 0
+        self._calls: collections.deque[tuple[str, int, Any, Any]] = collections.deque()
+        self._pending = 0  # about, as no lock guards it
         self._counts: dict[str, Counts] = {}
 
     def add(self, layer: str, experts: int, ids: Any, weights: Any) -> None:
         """Add a call; the arrays must not change any more."""
-        with self._lock:
-            self._calls.append(_Call(layer, experts, ids, weights))
-            self._pending += ids.shape[0] * ids.shape[1]
-            if self._pending > MOST_PENDING:
+        self._calls.append((layer, experts, ids, weights))
+        self._pending += len(ids)
+        if self._pending > MOST_PENDING:
+            with self._lock:
                 self._count()
 
     def take(self) -> dict[str, Counts]:
@@ -52,9 +53,12 @@ class RouteCounter:
         return counts
 
     def _count(self) -> None:
-        calls, self._calls, self._pending = self._calls, [], 0
+        self._pending = 0
         groups: dict[tuple[Any, ...], list[_Call]] = {}
-        for call in calls:
+        for _ in range(len(self._calls)):
+            call = _Call(*self._calls.popleft())
+            if call.weights is not None and call.weights.shape != call.ids.shape:
+                continue
             key = (call.experts, call.ids.shape[1], type(call.ids), getattr(call.ids, "device", 0),
                    getattr(call.weights, "dtype", None))
             groups.setdefault(key, []).append(call)

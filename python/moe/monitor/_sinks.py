@@ -39,16 +39,16 @@ class JSONLines:
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
-            self._file = open(self.path, "a" if append else "w", encoding="utf-8")
+            self._file = open(self.path, "ab" if append else "wb")
         except OSError as error:
             raise MoEError(NOT_FOUND, f"cannot write '{self.path}': {error.strerror}") from error
 
     def __call__(self, record: StepRecord) -> None:
-        line = json.dumps(record.to_json(), allow_nan=False, separators=(",", ":")) + "\n"
+        line = json.dumps(record.to_json(), allow_nan=False, separators=(",", ":")).encode()
         with self._lock:
             if self._file.closed:
                 raise MoEError(FAILED_PRECONDITION, f"'{self.path}' is closed")
-            self._file.write(line)
+            self._file.write(line + b"\n")
             self._file.flush()  # so that a run that is killed leaves whole lines
 
     def close(self) -> None:

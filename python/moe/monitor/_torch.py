@@ -48,10 +48,11 @@ class ExpertsSource:
         name = _joined(self._prefix, name, module)
         self._modules[name], experts = module, module.num_experts
 
+        add = self._counter.add
+
         def observe(ids: torch.Tensor, weights: torch.Tensor) -> _Route:
-            # What is wrong with others is for the experts to say.
-            if ids.ndim == 2 and ids.shape == weights.shape and _runs(ids):
-                self._counter.add(name, experts, copy_of(ids), copy_of(weights))
+            if ids.ndim == 2 and _runs(ids):
+                add(name, experts, ids.clone(), weights.detach().clone())
             return ids, weights
 
         return observe
@@ -142,16 +143,8 @@ class CompiledSource:
 def _runs(ids: torch.Tensor) -> bool:
     """Return true if a call is one of the model's, and not part of a trace, of a capture or of
     what a backward pass computes again."""
-    return not (isinstance(ids, FakeTensor) or _is_backward() or (
-        ids.is_cuda and torch.cuda.is_current_stream_capturing()))
-
-
-def copy_of(tensor: torch.Tensor) -> Any:
-    """Return a copy without a gradient, of numpy where that takes less time."""
-    tensor = tensor.detach() if tensor.requires_grad else tensor
-    if tensor.is_cpu and tensor.dtype in (torch.int64, torch.float32):
-        return tensor.numpy().copy()
-    return tensor.clone()
+    return not (_is_backward() or (ids.is_cuda and torch.cuda.is_current_stream_capturing())
+                or isinstance(ids, FakeTensor))
 
 
 def _is_backward() -> bool:

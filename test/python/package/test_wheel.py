@@ -65,7 +65,8 @@ def test_tag_and_content(wheel):
     """It runs with Python 3.11 and later and, as auditwheel finds, with the glibc of 2021 on."""
     assert wheel.name.startswith("moe_compiler-0.1.0-cp311-abi3-manylinux_2_34_")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("moe/py.typed", "moe/bin/moe-compile", "moe/bin/moe-opt", "moe/bin/moe-run",
+    for name in ("moe/py.typed", "moe/monitor/__main__.py", "moe/bin/moe-compile",
+                 "moe/bin/moe-opt", "moe/bin/moe-run",
                  "moe/lib/libMoECompiler.so", "moe/lib/libmoe_rt.so.0",
                  "moe_compiler-0.1.0.dist-info/licenses/LICENSE",
                  "moe_compiler-0.1.0.dist-info/licenses/LICENSE.llvm"):

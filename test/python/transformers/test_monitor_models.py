@@ -96,6 +96,19 @@ def test_bf16_and_ids_that_are_no_expert():
     assert (its.confidence, its.margin) == (0.5, 0.375)
 
 
+def test_calls_that_experts_refuse():
+    model = model_of()
+    experts = model.get_submodule(NAME)
+    x, ids = torch.randn(3, H), torch.zeros(3, 2, dtype=torch.int64)
+    with moe.monitor.watch(model) as monitor:
+        for wrong, weights in ((ids[0], torch.ones(2)), (ids, torch.ones(3, 1)),
+                               (torch.tensor(0), torch.tensor(1.0))):
+            with pytest.raises(moe.MoEError, match="top_k_(index|weights) is"):
+                experts(x, wrong, weights)
+        experts(x, ids, torch.ones(3, 2))
+        assert monitor.step().layers[NAME].calls == 1
+
+
 def test_work_of_experts():
     """What the shapes say is what the plan of the compiled experts has."""
     model = model_of()
