@@ -251,8 +251,9 @@ def _advise_huge_pages(address: int, size: int) -> None:
     """Let new memory have huge pages: the first store to each small page takes longer."""
     page = mmap.PAGESIZE
     first = -(-address // page) * page
-    # A kernel that refuses has small pages: nothing else changes.
-    _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t((address + size - first) // page * page),
+    whole = (address + size - first) // page * page
+    # If the kernel refuses, pages stay small: nothing else changes.
+    _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole),
                     ctypes.c_int(mmap.MADV_HUGEPAGE))
 
 
