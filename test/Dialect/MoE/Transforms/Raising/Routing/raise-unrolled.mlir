@@ -18,6 +18,9 @@
 // RUN: sed 's/"stablehlo.multiply"(%30, %10#0)/"stablehlo.multiply"(%30, %15)/' %s | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=NONE
 // RUN: sed 's/"stablehlo.compare"(%10#1, %28)/"stablehlo.compare"(%10#1, %12)/' %s | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=NONE
 // RUN: sed 's/"stablehlo.add"(%43, %58)/"stablehlo.add"(%43, %42)/' %s | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=NONE
+// The third expert has the first one's weights; a factor of all has them, too.
+// RUN: sed 's/"stablehlo.dot_general"(%arg5, %51)/"stablehlo.dot_general"(%arg5, %19)/' %s | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=NONE
+// RUN: sed 's/%37 = "stablehlo.tanh"(%36)/%37 = "stablehlo.multiply"(%36, %20)/; s/%53 = "stablehlo.tanh"(%52)/%53 = "stablehlo.multiply"(%52, %20)/; s/%21 = "stablehlo.tanh"(%20)/%21 = "stablehlo.multiply"(%20, %20)/; /multiply"(%\(36\|52\|20\), %20)/s/: (tensor<5x24xf32>)/: (tensor<5x24xf32>, tensor<5x24xf32>)/' %s | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=NONE
 
 // NONE:     moe.gate
 // NONE-NOT: moe.dispatch
