@@ -19,7 +19,8 @@ import torch
 
 from ._choices import number_of_experts, packet_of
 from ._graph import Extent, argument, extents_of
-from ._matrices import are_ids, choices_of, ids_of_mask, is_of_mask
+from ._matrices import are_ids, choices_of, ids_of_mask, is_of_mask, scattered_ids
+from ._places import sum_along
 from ._scalars import RULES
 
 __all__ = ["find_batched"]
@@ -68,6 +69,7 @@ class _Batched:
         self.ids: Node | None = None
         self.rows: Node | None = None
         self.mask: Node | None = None  # [T, E], that the rows were multiplied by
+        self.scales_rows = False  # the mask is of weights
         self.places: _Axis | None = None  # of an expert with a capacity, in place of tokens
         self.parameters: set[Node] = set()
 
@@ -296,16 +298,19 @@ class _Batched:
         return _Value("cells", dims, columns=columns)
 
     def masked_rows(self, node: Node) -> _Value | None:
-        """Rows of each expert, which are 0 where a mask says that a token has not chosen it."""
+        """Rows of each expert, which are 0 where a mask says that a token has not chosen it, or
+        have been multiplied by its weight."""
         pair = [self.value(a) for a in node.args[:2]]
         if packet_of(node) is not aten.mul or any(v is None or v.kind != "plain" for v in pair):
             return None
         for mask, rows in (pair, pair[::-1]):
-            ids = ids_of_mask(mask.base)
-            if ids is None or self.mask not in (None, mask.base) or (
-                    self.rows not in (None, rows.base) or self.ids is not None):
-                continue
             of_mask, columns = (self.values[v.base].dims[1][0] for v in (mask, rows))
+            is_mask = ids_of_mask(mask.base) is not None
+            if not is_mask and scattered_ids(mask.base, of_mask.size) is None:
+                continue
+            if self.mask not in (None, mask.base) or self.rows not in (None, rows.base) or (
+                    self.ids is not None):
+                continue
             if self.experts is None:
                 self.experts = _Axis(of_mask.size)
             cells, rank = self.cells or self.experts, node.meta["val"].ndim
@@ -321,6 +326,7 @@ class _Batched:
                     set(axes) != {self.tokens, cells, columns}):
                 continue
             self.cells, self.mask, self.rows = cells, mask.base, rows.base
+            self.scales_rows = not is_mask
             self.steps[rows.base] = self.steps[node] = "rows", None, (), {}
             return _Value("cells", dims, columns=columns)
         return None
@@ -355,9 +361,9 @@ class _Batched:
         return _Value("cells", dims, columns=new)
 
     def total(self, node: Node) -> _Value | None:
-        """The sum of weighted cells."""
+        """The sum of cells, weighted unless the rows were."""
         value = self.value(node.args[0])
-        if value is None or value.kind != "weighted":
+        if value is None or value.kind != ("cells" if self.scales_rows else "weighted"):
             return None
         dims = argument(node, "dim", None)
         if dims is None or len(dims) != 1 or argument(node, "keepdim", False) or (
@@ -484,6 +490,9 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
              operation: Any, make: Any, search: _Batched, node: Node,
              value: _Value, key: str) -> dict[str, torch.nn.Module]:
     experts, rows, mix = search.experts.size, search.rows, value.mix
+    module = make(experts, value.columns.size, node, search.steps, search.parameters, tensors)
+    if search.scales_rows and not _is_zero_of_zeros(module, search):
+        return {}
     if search.places is not None and mix.meta["val"].ndim != 3:
         return {}
     if search.ids is not None and extents_of(search.ids.meta["val"]) != extents_of(
@@ -492,6 +501,8 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
     with graph.inserting_before(node):
         if search.ids is not None:
             ids, weights = search.ids, mix
+        elif search.scales_rows:
+            ids, weights = choices_of(search.mask, experts)
         elif search.places is not None:
             ids, weights = _kept(graph, mix, experts)
         elif search.mask is not None:
@@ -503,7 +514,7 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
         else:
             # All experts for every token.
             ids, weights = _every(graph, mix, experts), mix
-        module = make(experts, value.columns.size, node, search.steps, search.parameters, tensors)
+        module.scales_rows = search.scales_rows
         module.is_guess = search.mask is not None or search.places is not None
         call = graph.call_function(operation, (rows, ids, weights, key))
         call.meta["val"] = node.meta["val"]
@@ -511,6 +522,17 @@ def _replace(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tens
     graph.eliminate_dead_code()
     graph.lint()
     return {key: module}
+
+
+def _is_zero_of_zeros(module: torch.nn.Module, search: _Batched) -> bool:
+    """Return true for experts that make zeros of a row of zeros, whatever their matrices are."""
+    if any(len(search.values[p].dims) == 2 for p in search.parameters) or any(
+            p.is_meta for p in module.parameters()):
+        return False
+    like = search.rows.meta["val"]
+    row = torch.zeros(1, int(like.shape[-1]), dtype=like.dtype, device=like.device)
+    with torch.no_grad():
+        return not module.expert(0, row).count_nonzero()
 
 
 def _gathered(graph: torch.fx.Graph, matrix: Node, ids: Node) -> tuple[Node, Node]:
@@ -527,13 +549,16 @@ def _gathered(graph: torch.fx.Graph, matrix: Node, ids: Node) -> tuple[Node, Nod
 def _kept(graph: torch.fx.Graph, places: Node, experts: int) -> tuple[Node, Node]:
     """Return the choices that have a weight among the places ``[T, E, C]`` of the experts; the
     number of experts is the id of others."""
-    def make(target: Any, *args: Any) -> Node:
-        node = graph.call_function(target, args)
-        node.meta["val"] = target(*[a.meta["val"] if isinstance(a, Node) else a for a in args])
+    def make(target: Any, *args: Any, **kwargs: Any) -> Node:
+        node = graph.call_function(target, args, kwargs)
+        node.meta["val"] = target(*[a.meta["val"] if isinstance(a, Node) else a for a in args],
+                                  **kwargs)
         return node
 
     with places.meta["val"].fake_mode:
-        matrix = make(aten.sum.dim_IntList, places, [-1])
+        matrix = sum_along(make, places, -1)
+        if matrix is None:
+            matrix = make(aten.sum.dim_IntList, places, [-1])
         found = [n for n in graph.nodes if number_of_experts(n) == experts]
         # Several are those of one choice each.
         ids, weights = _gathered(graph, matrix, found[0]) if len(found) == 1 else (

@@ -31,7 +31,9 @@ class _Run(torch.fx.Interpreter):
             return super().call_function(target, args, kwargs)
         rows, ids, weights, key = args
         matrix = rows.reshape(-1, rows.shape[-1])
-        return self.experts[key](matrix, ids, weights).reshape(rows.shape)
+        experts = self.experts[key]
+        run = experts.scaled if getattr(experts, "scales_rows", False) else experts
+        return run(matrix, ids, weights).reshape(rows.shape)
 
 
 def check_graph(graph: torch.fx.Graph, tensors: Mapping[Node, tuple[str, torch.Tensor]],

@@ -28,6 +28,7 @@ class Described:
     shared: dict[str, torch.Tensor]  # of all experts
     region: Callable[[Function, Mapping[str, str]], str]
     keeps_others: bool = False
+    scales_rows: bool = False  # weights multiply rows, and not results
 
 
 def describe_experts(module: torch.nn.Module, rows: Tensor, marks: int | None) -> Described:
@@ -50,7 +51,8 @@ def describe_experts(module: torch.nn.Module, rows: Tensor, marks: int | None) -
     written = read(module, name, rows.shape[-1], dtype, marks)
     weights = {w.name: w.stacked(written.experts) for w in written.weights}
     return Described(written.experts, written.output, written.dtype, weights, written.shared,
-                      written.region, written.keeps_others)
+                      written.region, written.keeps_others,
+                      getattr(module, "scales_rows", False))
 
 
 def write_experts(f: Function, arguments: Mapping[str, str], experts: Described, rows: Tensor,
@@ -69,15 +71,17 @@ def write_experts(f: Function, arguments: Mapping[str, str], experts: Described,
     matrix, scale = f.with_units(kept, ids.shape), f.with_units(factors, weights.shape)
     types = [type_of(tuple(w.shape), element_of(f, w)) for w in experts.weights.values()]
     r, i = rows.type, f"tensor<?x{top_k}xi32>"
+    weighted = f" weights({scale} : tensor<?x{top_k}x{factors.element}>)"
+    before, after = (weighted, "") if experts.scales_rows else ("", weighted)
+    scaled = " scale_rows" if experts.scales_rows else ""
     grouped, offsets, positions = f.let_all(
-        3, f"moe.dispatch {rows.name}, {matrix} experts({count}) : {r}, {i}")
+        3, f"moe.dispatch {rows.name}, {matrix}{before} experts({count}){scaled} : {r}, {i}")
     result = type_of((rows.shape[0], experts.output), experts.dtype)
     params = ", ".join(arguments[name] for name in experts.weights)
     region = experts.region(f, arguments)
     y = f.let(f"moe.expert {grouped}, {offsets} params({params} : {', '.join(types)}) {{\n"
               f"{region}\n}} : {r}, tensor<{count + 1}xi32> -> {result}")
-    out = f.let(f"moe.combine {y}, {positions} weights({scale} : tensor<?x{top_k}x"
-                f"{factors.element}>) : {result}, {i}")
+    out = f.let(f"moe.combine {y}, {positions}{after} : {result}, {i}")
     sum_ = Tensor(out, (rows.shape[0], experts.output), experts.dtype)
     if not experts.keeps_others:
         return sum_

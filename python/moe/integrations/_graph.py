@@ -166,9 +166,11 @@ class Function:
                     first = self.let(f"arith.{name} {first}, {other} : index")
                 self.indices[extent] = first
                 return first
+            elif extent.is_Symbol:
+                raise self.error(f"has a tensor with {extent} rows, expected a number that follows "
+                                 "from the number of tokens")
             else:
-                raise self.error(f"has a tensor with {extent} rows, expected a multiple of the "
-                                 "number of tokens")
+                text = f"arith.index_cast {self.number(extent).name} : i64 to index"
             self.indices[extent] = self.let(text)
         return self.indices[extent]
 

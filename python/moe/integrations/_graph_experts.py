@@ -23,6 +23,7 @@ class GraphExperts(torch.nn.Module):
         super().__init__()
         self.count, self.columns, self.result, self.steps = count, columns, result, dict(steps)
         self.is_guess = False
+        self.scales_rows = False  # weights multiply rows, and not results: see ``scaled``
         self.values: dict[Node, Callable[[], torch.Tensor]] = {}
         for node in parameters:
             name, tensor = tensors[node]
@@ -30,6 +31,15 @@ class GraphExperts(torch.nn.Module):
                 tensor = torch.nn.Parameter(tensor, False)
             owner, last = register(self, name, tensor), name.rpartition(".")[2]
             self.values[node] = lambda owner=owner, last=last: getattr(owner, last)
+
+    def scaled(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the sum of what the experts make of rows times their weights."""
+        total = 0.0
+        for ids, weights in zip(ids.unbind(-1), weights.unbind(-1)):
+            scale = weights[:, None]
+            scaled = (rows * scale).to(rows.dtype)
+            total = total + self(scaled, ids[:, None], torch.ones_like(scale))
+        return total
 
     def forward(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> (
             torch.Tensor):

@@ -16,6 +16,7 @@ import torch
 from ._choices import (VIEWS, column_of, dimensions, is_nothing, is_single, is_zero, layout_of,
                        number_of_experts, packet_of, rank_of, repeated, top_k_of)
 from ._graph import argument, extents_of
+from ._matrices import elements_at, scattered_ids
 
 __all__ = ["Loops"]
 
@@ -209,16 +210,12 @@ class Loops:
     def of_matrix(self, node: Node) -> Any:
         """The tokens with a weight in a column of a matrix that is 0 elsewhere."""
         column = column_of(node)
-        if column is None or packet_of(column[0]) is not aten.scatter:
+        if column is None:
             return None
         matrix, number = column
-        into, dim, ids, weights = matrix.args[:4]
-        found = self.chosen(ids)
-        if found is None or found.slot is not None or dim not in (-1, rank_of(matrix) - 1) or (
-                not is_zero(into) or not isinstance(weights, Node)
-                or number_of_experts(found.ids) != extents_of(matrix.meta["val"])[-1]
-                or [e for e in extents_of(node.meta["val"]) if e != 1] != list(
-                    extents_of(node.meta["val"]))):
+        found = self.chosen(scattered_ids(matrix, extents_of(matrix.meta["val"])[-1]))
+        shape = extents_of(node.meta["val"])
+        if found is None or found.slot is not None or 1 in shape:
             return None
         return self.like(found, kind="hits", number=number, slot="any", layout=("token",))
 
@@ -331,9 +328,11 @@ class Loops:
             graph = self.search.graph
             index, matrix = self.matrix(ids), self.matrix(matrix)
             with graph.inserting_before(node):
-                new = graph.call_function(aten.gather.default, (matrix, -1, index))
-            new.meta["val"] = torch.gather(matrix.meta["val"], -1, index.meta["val"])
-            self.matrices[key] = new
+                found = elements_at(matrix, ids, extents_of(matrix.meta["val"])[-1])
+                if found is None:
+                    new = graph.call_function(aten.gather.default, (matrix, -1, index))
+                    new.meta["val"] = torch.gather(matrix.meta["val"], -1, index.meta["val"])
+            self.matrices[key] = new if found is None else found[1]
         return self.matrices[key]
 
     def weights(self, node: Node, source: Node, token: Node, choice: Node) -> Any:

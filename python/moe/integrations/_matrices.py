@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from ._choices import number_of_experts, packet_of
+from ._choices import VIEWS, is_zero, number_of_experts, packet_of
 from ._graph import Extent, argument, extents_of
+from ._scalars import RULES
 
-__all__ = ["are_ids", "choices_of", "ids_of_mask", "is_of_mask"]
+__all__ = ["are_ids", "choices_of", "elements_at", "ids_of_mask", "is_of_mask",
+           "scattered_ids"]
 
 Node = torch.fx.Node
 aten = torch.ops.aten
@@ -60,16 +62,75 @@ def is_of_mask(mix: Node, mask: Node) -> bool:
     return packet_of(mix) is aten.mul and any(source(a) is source(mask) for a in mix.args[:2])
 
 
+def _is_step(node: Any) -> bool:
+    """Return true for an operation on each element of a matrix, or a softmax of its rows."""
+    packet = packet_of(node)
+    if packet is aten._softmax:
+        return node.args[1] in (-1, node.meta["val"].ndim - 1)
+    if packet not in RULES or not isinstance(node.args[0], Node):
+        return False
+    return not any(isinstance(a, Node) for a in [*node.args[1:], *node.kwargs.values()])
+
+
+def _source(ids: Node) -> Node:
+    """Return what ids are in another shape."""
+    while packet_of(ids) in (*VIEWS, aten.unsqueeze, aten._to_copy, aten.clone):
+        ids = ids.args[0]
+    return ids
+
+
+def _scattered(matrix: Any, experts: Extent) -> tuple[Node, Node, list[Node]] | None:
+    """Return ids and elements ``[T, K]`` of a matrix ``[T, E]`` that is 0 elsewhere, and the steps
+    that it is made of these by."""
+    steps: list[Node] = []
+    while getattr(matrix, "target", None) is not aten.scatter.src:
+        if not _is_step(matrix):
+            return None
+        steps.insert(0, matrix)
+        matrix = matrix.args[0]
+    into, dim, ids, elements = matrix.args[:4]
+    fill = 0 if is_zero(into) else argument(into, "fill_value", None) if packet_of(into) in (
+        aten.full, aten.full_like) else None
+    if fill is None or dim not in (-1, matrix.meta["val"].ndim - 1) or (
+            number_of_experts(_source(ids)) != experts
+            or extents_of(ids.meta["val"]) != extents_of(elements.meta["val"])):
+        return None
+    other = torch.full((1, 1), fill, dtype=matrix.meta["val"].dtype)
+    for step in steps:
+        if packet_of(step) is aten._softmax:
+            # Of −inf it is 0, whatever the rest is.
+            if other != -torch.inf:
+                return None
+            other = torch.zeros_like(other)
+        else:
+            other = step.target(other, *step.args[1:], **step.kwargs)
+    return (ids, elements, steps) if other == 0 else None
+
+
+def scattered_ids(matrix: Any, experts: Extent) -> Node | None:
+    """Return the ids of a matrix ``[T, E]`` that is 0 but for the choices."""
+    found = _scattered(matrix, experts)
+    return None if found is None else found[0]
+
+
+def elements_at(matrix: Node, ids: Node | None, experts: Extent) -> tuple[Node, Node] | None:
+    """Return ids and elements ``[T, K]`` of such a matrix, of these ids if they are given. They are
+    made where the graph inserts."""
+    if (found := _scattered(matrix, experts)) is None or ids not in (None, found[0]):
+        return None
+    ids, elements, steps = found
+    for step in steps:
+        more = step.args[1:]
+        new = step.graph.call_function(step.target, (elements, *more), dict(step.kwargs))
+        new.meta["val"] = step.target(elements.meta["val"], *more, **step.kwargs)
+        elements = new
+    return ids, elements
+
+
 def choices_of(mix: Node, experts: int) -> tuple[Node, Node] | None:
     """Return ids and weights ``[T, K]`` whose matrix ``[T, E]`` with 0 elsewhere ``mix`` is."""
-    if mix.target is aten.scatter.src:
-        into, dim, ids, weights = mix.args[:4]
-        fill = None
-        if packet_of(into) in (aten.full, aten.full_like):
-            fill = argument(into, "fill_value", None)
-        if fill == 0 and dim in (1, -1) and are_ids(ids, experts) and (
-                extents_of(ids.meta["val"]) == extents_of(weights.meta["val"])):
-            return ids, weights
+    if (found := elements_at(mix, None, experts)) is not None:
+        return found
     if packet_of(mix) is aten.sum and list(argument(mix, "dim", None) or ()) in ([1], [-2]) and (
             not argument(mix, "keepdim", False)):
         product = mix.args[0]

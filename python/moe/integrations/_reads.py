@@ -449,6 +449,17 @@ class Reads(TorchFunctionMode):
         self.has_length = self.assumed = True
         return self.length
 
+    def one_hot(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
+        """torch has one number of classes in a trace; here it may be a capacity."""
+        given = dict(zip(("tensor", "num_classes"), args), **kwargs)
+        ids, count = given.get("tensor", given.get("input")), given.get("num_classes")
+        if not isinstance(count, torch.SymInt):
+            return NotImplemented
+        marks = ids.unsqueeze(-1) == torch.arange(count, device=ids.device)
+        result = marks.to(torch.int64)
+        self.note(name, (ids,), {}, result)
+        return result
+
     def cumsum(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         self.note(name, args, kwargs, result)
@@ -488,5 +499,5 @@ _RULES: dict[str, Callable[..., Any]] = {
                             "unique_impl")),
     "unbind": Reads.unbind, "iter": Reads.iterate, "getitem": Reads.getitem,
     "setitem": Reads.setitem, "narrow": Reads.narrow, "bincount": Reads.bincount,
-    "cumsum": Reads.cumsum, "len": Reads.len,
+    "cumsum": Reads.cumsum, "len": Reads.len, "one_hot": Reads.one_hot,
 }

@@ -72,6 +72,13 @@ def _edge(condition: Condition, good: int, bad: int) -> int:
 # -- sizes of torch.export ----------------------------------------------------
 
 
+def _holds(expression: sympy.Basic, symbol: sympy.Symbol, number: int) -> bool:
+    try:
+        return bool(expression.xreplace({symbol: sympy.Integer(number)}))
+    except ZeroDivisionError:
+        return False
+
+
 def conditions_of(rows: torch.Tensor) -> list[Condition]:
     """Return what a trace supposes of the number of tokens, the symbolic extent of ``rows``."""
     size = next(s for s in rows.shape if isinstance(s, torch.SymInt))
@@ -83,7 +90,7 @@ def conditions_of(rows: torch.Tensor) -> list[Condition]:
             continue
         text = str(expression.xreplace({symbol: sympy.Symbol("tokens")}))
         conditions[text] = Condition(
-            text, lambda n, e=expression: bool(e.xreplace({symbol: sympy.Integer(n)})),
+            text, lambda n, e=expression: _holds(e, symbol, n),
             frozenset(abs(int(c)) for c in expression.atoms(sympy.Integer)))
     # Simple comparisons are in the range of the symbol, and nowhere else.
     bounds = environment.var_to_range[symbol]

@@ -100,7 +100,26 @@ def halves(m, x, w, ids):
     return einsum("taj,tahj,ta->th", silu(gate) * up, m.w2[ids][..., :I // 2], w)
 
 
-FORMS = [gathered, flat, every, every_of_mask, every_with_all_weights]
+def every_of_best(m, x, w, ids):
+    """The weights are the softmax of a matrix that has the best logits alone."""
+    logits = x @ m.router.T
+    values, at = logits.topk(K)
+    matrix = torch.full_like(logits, -torch.inf).scatter(-1, at, values).softmax(-1)
+    return einsum("teh,te->th", einsum("tei,ehi->teh", silu(einsum("th,eih->tei", x, m.w1)), m.w2),
+                  matrix)
+
+
+def scaled_rows(m, x, w, ids, fill=-torch.inf, act=silu, bias=0.0):
+    """As Llama 4: the rows of all experts are multiplied by the scores of the choices."""
+    logits = x @ m.router.T
+    values, at = logits.topk(K)
+    scores = torch.full_like(logits, fill).scatter_(1, at, values).sigmoid()
+    rows = (x.repeat(E, 1) * scores.T.reshape(-1, 1)).view(E, -1, H)
+    h = act(torch.bmm(rows, m.w1.transpose(1, 2)) + bias) * torch.bmm(rows, m.w3.transpose(1, 2))
+    return torch.bmm(h, m.w2.transpose(1, 2)).sum(0)
+
+
+FORMS = [gathered, flat, every, every_of_mask, every_with_all_weights, every_of_best, scaled_rows]
 
 
 @pytest.mark.parametrize("combine", FORMS, ids=lambda f: f.__name__)
@@ -240,6 +259,36 @@ def masked_bias(m, x, w, ids):
     return einsum("teh,te->th", einsum("tei,ehi->teh", h, m.w2), x @ m.router.T)
 
 
+def scaled_by_halves(m, x, w, ids):
+    """An expert that is not chosen has a score of 1/2."""
+    return scaled_rows(m, x, w, ids, fill=0.0)
+
+
+def scaled_sigmoid(m, x, w, ids):
+    """What the experts make of rows of zeros counts, too."""
+    logits = x @ m.router.T
+    values, at = logits.topk(K)
+    scores = torch.full_like(logits, -torch.inf).scatter_(1, at, values).sigmoid()
+    rows = (x.repeat(E, 1) * scores.T.reshape(-1, 1)).view(E, -1, H)
+    h = torch.bmm(rows, m.w1.transpose(1, 2)).sigmoid()
+    return torch.bmm(h, m.w2.transpose(1, 2)).sum(0)
+
+
+def scaled_bias(m, x, w, ids):
+    """A bias may become another than 0."""
+    return scaled_rows(m, x, w, ids, bias=(m.bias * 0).unsqueeze(1))
+
+
+def scaled_twice(m, x, w, ids):
+    """The scores weigh the results, too."""
+    logits = x @ m.router.T
+    values, at = logits.topk(K)
+    scores = torch.full_like(logits, -torch.inf).scatter_(1, at, values).sigmoid()
+    rows = (x.repeat(E, 1) * scores.T.reshape(-1, 1)).view(E, -1, H)
+    y = torch.bmm(torch.relu(torch.bmm(rows, m.w1.transpose(1, 2))), m.w2.transpose(1, 2))
+    return (y * scores.T.unsqueeze(-1)).sum(0)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("combine", [with_capacity, two_argmax, masked_rows],
                          ids=lambda f: f.__name__)
@@ -252,7 +301,8 @@ def test_masks(combine):
     (next_expert, 0), (from_the_end, 0), (swapped_choices, 1), (other_order, 0), (mixed_choices, 1),
     (after_the_weights, 0), (weights_in_the_middle, 0), (over_the_columns, 0), (other_mask, 1),
     (mask_of_ones, 1), (other_experts, 0), (choices_as_experts, 0), (halves, 0),
-    (shared_places, 0), (masked_bias, 0)], ids=lambda v: getattr(v, "__name__", None))
+    (shared_places, 0), (masked_bias, 0), (scaled_by_halves, 0), (scaled_sigmoid, 0),
+    (scaled_bias, 0), (scaled_twice, 0)], ids=lambda v: getattr(v, "__name__", None))
 @pytest.mark.parametrize("inner", [I, H])
 def test_near_misses(combine, dispatches, inner):
     """What looks alike: whatever is recognised, the result is that of the block."""

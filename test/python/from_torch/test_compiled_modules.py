@@ -61,6 +61,19 @@ def test_replace(family, record):
     assert torch.equal(compiled(ids)[0], model(ids)[0])
 
 
+def test_replace_with_a_capacity():
+    """Of Switch Transformers: what does not fit is counted in each sequence of a batch."""
+    from moe.integrations.torch import replace
+
+    model = MODELS["switch_transformers"]().model.eval()
+    ids = torch.randint(64, (2, 9), generator=torch.Generator().manual_seed(0))
+    ids[:, 2:] = ids[:, :1]
+    expected = model(ids, decoder_input_ids=ids)[0]
+    assert len(replace(model)) == 3
+    error = data.relative_error(model(ids, decoder_input_ids=ids)[0].numpy(), expected.numpy())
+    assert error < F32
+
+
 def test_loaded_weights_are_noticed():
     block = block_of("mixtral")
     compiled = moe.from_torch(block).module()

@@ -132,7 +132,7 @@ def test_bf16(family, record):
     assert error < 8 * 2.0**-9
 
 
-@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "granitemoe"])
+@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "granitemoe", "llama4_text"])
 def test_bits_of_the_checkpoint(family, tmp_path):
     """The IR that is raised and that of the importer are the same layer, to the bit."""
     model = MODELS[family]()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 import warnings
 
 import moe
@@ -185,6 +187,79 @@ def test_random_numbers_of_python():
     block = Block(lambda f, x: f(x) * random.random()).eval()
     with pytest.warns(UserWarning, match="runs in Python: .*as 1 row shows"):
         moe.from_torch(block)
+
+
+# -- capacities ---------------------------------------------------------------
+
+
+def first_choice(gates, least):
+    """As Switch and fairseq: what an expert takes grows with the number of tokens."""
+    capacity = max(int(gates.shape[0] / gates.shape[1]), least)
+    mask = nn.functional.one_hot(gates.argmax(1), gates.shape[1])
+    place = torch.cumsum(mask, 0) - 1
+    mask = mask * (place < capacity)
+    slot = nn.functional.one_hot((place * mask).sum(1), capacity).float()
+    return torch.einsum("te,tc->tec", gates * mask, slot)
+
+
+def two_choices(gates, least, next_of=lambda capacity: capacity):
+    """GShard's and DeepSpeed's: all first choices come before all second ones."""
+    capacity = max(math.ceil(2 * gates.shape[0] / gates.shape[1]), least)
+    masks, places, taken, left = [], [], 0, gates
+    for _ in range(2):
+        mask = nn.functional.one_hot(left.argmax(1), gates.shape[1])
+        places.append(torch.cumsum(mask, 0) - 1 + taken)
+        taken, left = taken + mask.sum(0, keepdim=True), left.masked_fill(mask.bool(), -1.0)
+        masks.append(mask * (places[-1] < next_of(capacity)))
+    weights = [(gates * m).sum(1) for m in masks]
+    total = (weights[0] + weights[1]).clamp(min=1e-6)
+    return sum(torch.einsum("t,te,tc->tec", w / total, m.float(), nn.functional.one_hot(
+        (p * m).sum(1), capacity).float()) for w, m, p in zip(weights, masks, places))
+
+
+def fewer_places(gates, least):
+    """A place that there is stays empty."""
+    return two_choices(gates, least, lambda capacity: capacity - 1)
+
+
+class Capacity(nn.Module):
+    """Experts that take so many tokens: at least ``least``, more where there are more."""
+
+    def __init__(self, combine, least):
+        super().__init__()
+        draw = torch.Generator().manual_seed(5)
+        self.gate, self.up, self.down = (nn.Parameter(torch.randn(shape, generator=draw) / 4)
+                                         for shape in ((H, E), (E, H, I), (E, I, H)))
+        self.combine, self.least = combine, least
+
+    def forward(self, x):
+        combine = self.combine((x @ self.gate).softmax(-1), self.least)
+        rows = torch.einsum("tec,th->ech", combine.bool().to(x.dtype), x)
+        y = torch.einsum("eci,eih->ech", torch.relu(
+            torch.einsum("ech,ehi->eci", rows, self.up)), self.down)
+        return torch.einsum("tec,ech->th", combine, y)
+
+
+@pytest.mark.filterwarnings("ignore:.*a router is left to loops")
+@pytest.mark.parametrize("combine", [first_choice, two_choices, fewer_places])
+@pytest.mark.parametrize("least", [4, 0])
+def test_a_least_capacity(combine, least):
+    """One dispatch, and no tensor that grows with the square of the number of tokens."""
+    block = Capacity(combine, least).eval()
+    imported = moe.from_torch(block, example=torch.zeros(4, H))
+    assert imported.mlir.count("moe.dispatch") == 1
+    assert not re.search(r"tensor<\?x(\d+x)?\?x", imported.mlir)
+    layer = imported.layer()
+    for tokens in (1, 5, 13, 100):
+        x = torch.randn(tokens, H, generator=torch.Generator().manual_seed(tokens))
+        x[tokens // 3:] = x[tokens // 3:] * 0.1 + 1  # most of them at the same experts
+        with torch.no_grad():
+            try:
+                expected = block(x)
+            except RuntimeError:  # no place at all
+                assert least == 0 and tokens < E
+                continue
+            assert data.relative_error(layer(x).numpy(), expected.numpy()) < F32
 
 
 # -- batches ------------------------------------------------------------------
