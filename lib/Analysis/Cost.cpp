@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "moe/Analysis/Cost.h"
+#include "moe/Analysis/TokenExtents.h"
 #include "moe/Dialect/MoE/IR/PackedFormat.h"
 
 #include "mlir/Analysis/SliceAnalysis.h"
@@ -38,6 +39,11 @@ private:
   LogicalResult addContraction(linalg::LinalgOp op, Count &flops);
   LogicalResult addContractions(Region &region, Count &flops);
   LogicalResult addExpert(ExpertOp op);
+  std::optional<Count> rowsOf(Value tensor);
+  LogicalResult addProduct(Operation *op, Count rows, int64_t k, int64_t n,
+                           int64_t matmuls);
+  LogicalResult addProducts();
+  int64_t countIdle(BlockArgument argument, int64_t elements);
   FailureOr<Count> addBytes(RankedTensorType type, int64_t &fixedBytes);
   LogicalResult addDequantized(DequantizeOp op);
   LogicalResult addArguments();
@@ -46,6 +52,9 @@ private:
   FunctionCost cost;
   /// Values that moe.expert takes as parameters.
   llvm::SetVector<Value> parameters;
+  /// Arguments that are weights of grouped rows, and how many rows of a token
+  /// read them at most.
+  llvm::DenseMap<Value, int64_t> rowsPerToken;
 };
 } // namespace
 
@@ -190,6 +199,87 @@ LogicalResult CostAnalysis::addExpert(ExpertOp op) {
   return success();
 }
 
+/// Returns the rows of a tensor; none where they depend on the routing.
+std::optional<Count> CostAnalysis::rowsOf(Value tensor) {
+  Extent extent = extentOf(tensor, 0, function);
+  std::optional<int64_t> at[3];
+  for (int64_t tokens : {1, 2, 3})
+    at[tokens - 1] = evaluateExtent(extent, tokens, function);
+  if (!at[0] || !at[1] || !at[2] || *at[2] - *at[1] != *at[1] - *at[0])
+    return std::nullopt;
+  return Count{*at[1] - *at[0], 2 * *at[0] - *at[1]};
+}
+
+LogicalResult CostAnalysis::addProduct(Operation *op, Count rows, int64_t k,
+                                       int64_t n, int64_t matmuls) {
+  FailureOr<int64_t> area = multiply(op, k, n);
+  FailureOr<int64_t> each = failed(area) ? area : multiply(op, *area, matmuls);
+  for (auto [count, sum] : {std::pair(rows.each, &cost.flopsPerToken),
+                            std::pair(rows.fixed, &cost.fixedFlops)}) {
+    FailureOr<int64_t> flops =
+        failed(each) ? each : multiply(op, *each, 2 * count);
+    if (failed(flops) || failed(add(op, *sum, *flops)))
+      return failure();
+  }
+  return success();
+}
+
+/// Adds products of grouped rows outside of experts.
+LogicalResult CostAnalysis::addProducts() {
+  // Extents may be reified, next to the operations.
+  auto matmuls = llvm::to_vector(function.getOps<GroupedMatmulOp>());
+  auto contractions = llvm::to_vector(function.getOps<GroupedContractOp>());
+  for (GroupedMatmulOp op : matmuls) {
+    std::optional<Count> rows = rowsOf(op.getInit());
+    if (!rows)
+      continue;
+    if (failed(addProduct(op, *rows, op.getK(), op.getN(),
+                          op.getWeights().size())))
+      return failure();
+    if (!op.getOffsets())
+      continue;
+    BackwardSliceOptions options;
+    options.inclusive = true;
+    for (Value weights : op.getWeights()) {
+      llvm::SetVector<Operation *> makers;
+      (void)getBackwardSlice(weights, &makers, options);
+      SmallVector<Value> sources{weights};
+      for (Operation *maker : makers)
+        llvm::append_range(sources, maker->getOperands());
+      for (Value source : sources) {
+        int64_t &most = rowsPerToken[source];
+        most = std::max(most, rows->each);
+      }
+    }
+  }
+  for (GroupedContractOp op : contractions) {
+    Value side = op.getLhsGather() ? op.getLhsGather() : op.getLhs();
+    std::optional<Count> rows = rowsOf(side);
+    if (rows && failed(addProduct(op, *rows, op.getK(), op.getN(), 1)))
+      return failure();
+  }
+  return success();
+}
+
+/// Elements of an argument in the matrices of experts that no row of a token
+/// has, if it is the weights of grouped rows.
+int64_t CostAnalysis::countIdle(BlockArgument argument, int64_t elements) {
+  auto type = cast<RankedTensorType>(argument.getType());
+  auto found = rowsPerToken.find(argument);
+  if (found == rowsPerToken.end() || type.getRank() < 3 ||
+      type.getDimSize(0) <= found->second)
+    return 0;
+  return elements / type.getDimSize(0) * (type.getDimSize(0) - found->second);
+}
+
+/// True for the name of a result that moe-differentiate adds.
+static bool isSaved(func::FuncOp function, unsigned result) {
+  auto name = function.getResultAttrOfType<StringAttr>(result, "moe.name");
+  StringRef number = name ? name.getValue() : StringRef();
+  return number.consume_front("saved") && !number.empty() &&
+         llvm::all_of(number, llvm::isDigit);
+}
+
 /// Add the bytes of a tensor to those of each token and to `fixedBytes`;
 /// returns its elements.
 FailureOr<Count> CostAnalysis::addBytes(RankedTensorType type,
@@ -246,11 +336,21 @@ LogicalResult CostAnalysis::addArguments() {
         (isWeight &&
          failed(add(function, cost.sharedWeights, elements->fixed))))
       return failure();
+    if (isWeight)
+      cost.idleWeights += countIdle(argument, elements->fixed);
   }
-  for (Type result : function.getResultTypes())
-    if (auto type = dyn_cast<RankedTensorType>(result))
-      if (failed(addBytes(type, cost.fixedBytes)))
-        return failure();
+  for (auto [index, result] : llvm::enumerate(function.getResultTypes())) {
+    auto type = dyn_cast<RankedTensorType>(result);
+    if (!type)
+      continue;
+    int64_t each = cost.bytesPerToken, fixed = cost.fixedBytes;
+    if (failed(addBytes(type, cost.fixedBytes)))
+      return failure();
+    if (isSaved(function, index)) {
+      cost.savedBytesPerToken += cost.bytesPerToken - each;
+      cost.savedFixedBytes += cost.fixedBytes - fixed;
+    }
+  }
   return success();
 }
 
@@ -261,11 +361,12 @@ FailureOr<FunctionCost> CostAnalysis::run() {
     if (failed(addExpert(op)))
       return failure();
   Count flops;
-  if (failed(addContractions(function.getBody(), flops)) ||
-      failed(addArguments()))
+  if (failed(addContractions(function.getBody(), flops)))
     return failure();
   cost.flopsPerToken = flops.each;
   cost.fixedFlops = flops.fixed;
+  if (failed(addProducts()) || failed(addArguments()))
+    return failure();
   return cost;
 }
 
@@ -284,7 +385,7 @@ int64_t FunctionCost::weights() const {
 }
 
 int64_t FunctionCost::activatedWeights() const {
-  int64_t sum = sharedWeights;
+  int64_t sum = sharedWeights - idleWeights;
   for (const DispatchCost &each : dispatches) {
     DispatchOp dispatch = each.dispatch;
     int64_t choices =

@@ -140,6 +140,11 @@ PlanReport::Point PlanReport::at(int64_t tokens) const {
   if (fits)
     point.flops = flops;
   point.bytes = bytes;
+  int64_t saved;
+  if (cost.savesTensors() &&
+      !llvm::MulOverflow(cost.savedBytesPerToken, tokens, saved) &&
+      !llvm::AddOverflow(saved, cost.savedFixedBytes, saved))
+    point.saved = saved;
   point.seconds = std::max(compute, bytes / target.rates.bandwidth);
   if (target.gpu) {
     SmallVector<DispatchOp> dispatches =
@@ -306,7 +311,10 @@ void PlanReport::print(llvm::raw_ostream &os) const {
   for (const Point &point : points) {
     os << "  T = " << point.tokens << ": " << operations(point.flops) << ", "
        << bytes(point.bytes) << ", at least " << duration(point.seconds)
-       << " (roofline); workspace " << bytes(point.workspace) << "\n";
+       << " (roofline); workspace " << bytes(point.workspace);
+    if (cost.savesTensors())
+      os << ", saved " << bytes(point.saved);
+    os << "\n";
     for (auto [index, its] : llvm::enumerate(point.dispatches)) {
       os << "    dispatch " << index << ": " << its.variant << ", at most "
          << formatCount(its.rows) << " rows in " << formatCount(its.tiles)
@@ -408,6 +416,8 @@ llvm::json::Object PlanReport::toJSON() const {
                      {"seconds", point.seconds},
                      {"workspace_bytes", numberToJSON(point.workspace)},
                      {"dispatches", std::move(ofDispatches)}};
+    if (cost.savesTensors())
+      described["saved_bytes"] = numberToJSON(point.saved);
     if (!point.launches.empty())
       described["launches"] = launchesToJSON(point.launches);
     atTokens.push_back(std::move(described));

@@ -33,16 +33,23 @@ struct DispatchCost {
 
 /// The cost of a function at the tensor level as a function of T and of the
 /// rows of its dispatches. Every dynamic extent of the function is T, those
-/// within an expert are its rows. A multiplication and an addition are two
-/// operations; elementwise operations do not count.
+/// within an expert are its rows. Products of grouped rows that no dispatch has
+/// made, as in a backward function, count by their rows. A multiplication and
+/// an addition are two operations; elementwise operations do not count.
 struct FunctionCost {
   /// Of contractions outside of experts.
   int64_t flopsPerToken = 0, fixedFlops = 0;
   /// Bytes of inputs and outputs.
   int64_t bytesPerToken = 0, fixedBytes = 0;
-  /// Parameters that every token uses, and their bytes.
+  /// Parameters outside of the experts of dispatches, and their bytes.
   int64_t sharedWeights = 0, sharedWeightBytes = 0;
+  /// Of those, the ones of experts that no row of a token reads, at least.
+  int64_t idleWeights = 0;
+  /// Bytes of the results that the backward function takes (docs/training.md).
+  int64_t savedBytesPerToken = 0, savedFixedBytes = 0;
   SmallVector<DispatchCost> dispatches;
+
+  bool savesTensors() const { return savedBytesPerToken + savedFixedBytes > 0; }
 
   /// Parameters of the layer, and those that one token uses at most.
   int64_t weights() const;

@@ -45,6 +45,8 @@ private:
   struct Point {
     int64_t tokens;
     std::optional<int64_t> flops, workspace;
+    /// Bytes of what a backward function takes.
+    std::optional<int64_t> saved;
     double bytes, seconds;
     std::vector<DispatchPoint> dispatches;
     /// Of a GPU: the launches that run and whose work is known.
