@@ -232,6 +232,20 @@ def switch(decoder: bool, seed: int = 1, **more) -> Model:
 MODELS["switch_transformers"] = lambda seed=1, **more: switch(False, seed, **more)
 MODELS["switch_decoder"] = lambda seed=1, **more: switch(True, seed, **more)
 
+
+def generating(family: str, experts_implementation: str) -> nn.Module:
+    """A model that generates as many tokens as it is asked for."""
+    model = MODELS[family]().model
+    model.generation_config.eos_token_id = None
+    model.set_experts_implementation(experts_implementation)
+    return model
+
+
+def prompt(batch: int = 2, length: int = 19, seed: int = 3) -> Tensor:
+    """Random tokens for models of these families."""
+    return torch.randint(1, 64, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
 BASE = list(MODELS)  # the families of this file
 
 from . import hf_families  # noqa: E402, F401

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -324,17 +324,14 @@ def test_threads():
     mine, seen = module("mixtral").layer(data.weights_of("mixtral")), []
     x, (ids, weights) = data.inputs_of("mixtral", 9)["x"], routes(9, 4, 2)
     with moe.monitor.watch(mine, to=seen.append) as monitor:
-        def work():
+        def work(_):
             for _ in range(30):
                 mine(x)
                 monitor.add("added", ids, weights, num_experts=4)
                 monitor.step()
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
     assert [record.step for record in seen] == list(range(1, 121))
     assert sum(record.layers["layer"].calls for record in seen) == 120
     added = [r.layers["added"] for r in seen if "added" in r.layers]

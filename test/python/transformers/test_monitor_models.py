@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from moe_testing.models.hf import MODELS, E, H, I  # noqa: E402
+from moe_testing.models.hf import MODELS, E, H, I, generating, prompt  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKPOINT = ROOT / "test" / "data" / "tiny-mixtral"
@@ -27,14 +27,7 @@ pytestmark = pytest.mark.usefixtures("inference")
 
 
 def model_of(family="mixtral", implementation=ce.NAME):
-    model = MODELS[family]().model
-    model.generation_config.eos_token_id = None
-    model.set_experts_implementation(implementation)
-    return model
-
-
-def prompt(batch=2, length=19, seed=3):
-    return torch.randint(1, 64, (batch, length), generator=torch.Generator().manual_seed(seed))
+    return generating(family, implementation)
 
 
 def expect(its, calls, experts=E):
@@ -143,32 +136,33 @@ def test_training(implementation, checkpointing):
     assert model.get_submodule(NAME).gate_up_proj.grad is not None
 
 
-def test_torch_compile():
-    """Code that was compiled before it is watched counts, too."""
-    model = model_of()
+@pytest.mark.parametrize("implementation, before", [(ce.NAME, True), (ce.NAME, False),
+                                                    ("eager", False)])
+def test_torch_compile(implementation, before):
+    """Also code of compiled experts that was compiled before it is watched."""
+    torch._dynamo.reset()
+    model, x = model_of("mixtral", implementation), torch.randn(1, 9, H)
     compiled = torch.compile(model.get_submodule("model.layers.0.mlp"), backend="eager")
-    x = torch.randn(1, 9, H)
-    compiled(x)
-    with moe.monitor.watch(model) as monitor:
+    if before:
         compiled(x)
-        its = monitor.step().layers[NAME]
-    assert (its.calls, its.tokens) == (1, 9)
+    with moe.monitor.watch(model) as monitor:
+        for _ in range(2):
+            compiled(x)
+            its = monitor.step().layers[NAME]
+            assert (its.calls, its.tokens, its.load.sum()) == (1, 9, 18)
 
 
 def test_threads():
     model, seen = model_of(), []
     with moe.monitor.watch(model, to=seen.append) as monitor:
-        def work():
+        def work(_):
             with torch.no_grad():
                 for _ in range(5):
                     model(prompt(1, 6), use_cache=False)
                     monitor.step()
 
-        threads = [threading.Thread(target=work) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(work, range(3)))
     assert [record.step for record in seen] == list(range(1, 16))
     for name in seen[0].layers:
         assert sum(record.layers[name].calls for record in seen) == 15

@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
 from moe_testing.models.experts import F32, expect, relative  # noqa: E402
-from moe_testing.models.hf import MODELS  # noqa: E402
+from moe_testing.models.hf import generating, prompt  # noqa: E402
 
 FAMILIES = ["mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "granitemoe"]
 NAME = "model.layers.0.mlp.experts"
@@ -21,14 +21,7 @@ pytestmark = pytest.mark.usefixtures("inference")
 
 
 def model_of(family="mixtral", implementation=ce.NAME):
-    model = MODELS[family]().model
-    model.generation_config.eos_token_id = None
-    model.set_experts_implementation(implementation)
-    return model
-
-
-def prompt(batch=2, length=19):
-    return torch.randint(1, 64, (batch, length), generator=torch.Generator().manual_seed(3))
+    return generating(family, implementation)
 
 
 def experts_of(model):
