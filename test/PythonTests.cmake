@@ -46,8 +46,7 @@ moe_add_python_tests(transformers
 # jax`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/jax_groups
-  engines/onnx
-  engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
+  engines/jax_training engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
   engines/triton engines/vllm
   COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)

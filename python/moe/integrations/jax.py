@@ -15,6 +15,9 @@ knows is an error that names it.
 
     moe_block = to_jax(layer)               # takes and gives arrays of JAX
     step = jax.jit(lambda x: x + moe_block(x))
+
+    trained = imported.trainable()          # block, compiled with its gradients
+    gradients = jax.grad(lambda params: trained(x, params).sum())(params)
 """
 
 from __future__ import annotations
@@ -27,14 +30,14 @@ import jax
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer
-from ._imported import Imported
+from ._jax_training import ImportedFunction
 from ._stablehlo import lower, raised
 from ._xla_call import bind, call_p
 
-__all__ = ["Imported", "from_jax", "to_jax"]
+__all__ = ["ImportedFunction", "from_jax", "to_jax"]
 
 
-def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
+def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
     """Import a function of JAX.
 
     Args:
@@ -48,7 +51,7 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
     Raises:
       MoEError: if the function has no input, or an operation that is not lowered.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(arguments)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(arguments)
     specs = jax.tree_util.tree_map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for _, leaf in leaves):
@@ -73,7 +76,11 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> Imported:
             weights[name] = leaf
         signature.append((name, "weight" if is_weight else "input"))
     inputs = [i for i, (_, role) in enumerate(signature) if role == "input"]
-    return Imported(lower(*raised(exported.mlir_module(), inputs), signature), weights)
+    module, types = raised(exported.mlir_module(), inputs)
+    return ImportedFunction(
+        lower(module, types, signature), weights, function,
+        open_mlir=lower(module, types, [(name, "input") for name, _ in signature]),
+        kept=exported.module_kept_var_idx, tree=tree)
 
 
 def to_jax(layer: Layer) -> Callable[..., Any]:
@@ -83,8 +90,8 @@ def to_jax(layer: Layer) -> Callable[..., Any]:
     XLA calls the layer with its own arrays, and nothing is copied. A program is compiled for each
     number of tokens, as JAX does, or once for any with ``jax.export`` and a symbolic one; the
     code of the layer is the same in all. ``jax.vmap`` calls the layer once for each element. There
-    is no gradient: to differentiate with respect to an input is an error. ``Layer.update`` is seen
-    by programs that are compiled already.
+    is no gradient (``ImportedFunction.trainable`` has): to differentiate with respect to an input
+    is an error. ``Layer.update`` is seen by programs that are compiled already.
 
     A layer for a GPU is for programs that run there, on its stream.
 
