@@ -33,8 +33,8 @@ import moe.integrations.transformers as compiled_experts
 
 EXPERTS = [compiled_experts.NAME, "grouped_mm", "eager"]
 BATCH, LEARNING_RATE, BIAS_RATE = 8, 2e-3, 1e-3
-COMMON = dict(vocab_size=256, hidden_size=128, num_attention_heads=4, max_position_embeddings=WINDOW,
-              initializer_range=0.05, bos_token_id=None, eos_token_id=None)
+COMMON = dict(vocab_size=256, hidden_size=128, num_attention_heads=4, initializer_range=0.05,
+              max_position_embeddings=WINDOW, bos_token_id=None, eos_token_id=None)
 
 
 def mixtral() -> torch.nn.Module:
@@ -122,8 +122,9 @@ def train(name: str, experts: str, options: argparse.Namespace) -> dict[str, Any
 
 def report(results: list[dict[str, Any]]) -> None:
     """Print a line for each run, and how far the curves of a model are apart."""
-    print("| model | experts | loss of the last 20 steps | held-out perplexity | ms of the processor a step "
-          "| MiB above the start | largest load / mean |\n|---|---|---|---|---|---|---|")
+    columns = ["model", "experts", "loss of the last 20 steps", "held-out perplexity",
+               "ms of the processor a step", "MiB above the start", "largest load / mean"]
+    print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     for run in results:
         last = [np.array(list(step.values())) for step in run["loads"][-20:]]
         worst = np.mean([(load.max(-1) / load.mean(-1)).max() for load in last])
@@ -168,7 +169,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         for run in (base, *others):
             column[0].plot(run["losses"], label=run["experts"], linewidth=0.9)
         for run in others:
-            column[1].semilogy(differences(run, base), label=f"{run['experts']} − {base['experts']}", linewidth=0.9)
+            column[1].semilogy(differences(run, base), linewidth=0.9,
+                               label=f"{run['experts']} − {base['experts']}")
         ours = next((r for r in others if r["experts"] == compiled_experts.NAME), base)
         load = np.array([next(iter(step.values())) for step in ours["loads"]], float)
         load /= load.mean(1, keepdims=True)
@@ -180,8 +182,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
             axis.set_ylabel(label)
         column[0].legend()
         if others:
-            column[1].legend()
-    figure.savefig(path, dpi=100)
+            column[1].legend(loc="upper left")
+    figure.savefig(path, dpi=90)
 
 
 def main() -> int:

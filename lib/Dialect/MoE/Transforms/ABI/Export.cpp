@@ -346,8 +346,7 @@ static Value countWithFallbacks(ImplicitLocOpBuilder &b, Op dispatch,
 }
 
 /// True if a gate chooses the ids: each is -1 or valid.
-template <typename Op>
-static bool isChosenByGate(Op dispatch) {
+template <typename Op> static bool isChosenByGate(Op dispatch) {
   auto gate = dispatch.getIds().template getDefiningOp<GateOp>();
   return gate && !gate.getGivenIds() &&
          static_cast<uint64_t>(gate.getNumExperts()) ==
@@ -356,8 +355,7 @@ static bool isChosenByGate(Op dispatch) {
 
 /// True if, in addition, no id is -1. Without a capacity a call may skip
 /// tokens, which then choose no expert.
-template <typename Op>
-static bool choosesAlways(Op dispatch) {
+template <typename Op> static bool choosesAlways(Op dispatch) {
   if (!isChosenByGate(dispatch) || !dispatch.getCapacity())
     return false;
   return !dispatch.getIds().template getDefiningOp<GateOp>().mayLeaveOut();
@@ -416,8 +414,7 @@ static Value countChoices(ImplicitLocOpBuilder &b, Op dispatch) {
 
 /// True if no counters are needed: each choice that is not -1 is valid and
 /// becomes a row.
-template <typename Op>
-static bool keepsAllChoices(Op dispatch) {
+template <typename Op> static bool keepsAllChoices(Op dispatch) {
   return isChosenByGate(dispatch) && !dispatch.getCapacity() &&
          dispatch.getMaxChoices() == dispatch.getTopK();
 }
