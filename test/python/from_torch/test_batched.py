@@ -109,13 +109,18 @@ def every_of_best(m, x, w, ids):
                   matrix)
 
 
-def scaled_rows(m, x, w, ids, fill=-torch.inf, act=silu, bias=0.0):
-    """As Llama 4: the rows of all experts are multiplied by the scores of the choices."""
+def scored_rows(m, x, fill=-torch.inf):
+    """The rows of all experts, multiplied by the scores of the choices; these scores."""
     logits = x @ m.router.T
     values, at = logits.topk(K)
-    scores = torch.full_like(logits, fill).scatter_(1, at, values).sigmoid()
-    rows = (x.repeat(E, 1) * scores.T.reshape(-1, 1)).view(E, -1, H)
-    h = act(torch.bmm(rows, m.w1.transpose(1, 2)) + bias) * torch.bmm(rows, m.w3.transpose(1, 2))
+    scores = torch.full_like(logits, fill).scatter_(1, at, values).sigmoid().T
+    return (x.repeat(E, 1) * scores.reshape(-1, 1)).view(E, -1, H), scores
+
+
+def scaled_rows(m, x, w, ids, fill=-torch.inf):
+    """As Llama 4."""
+    rows, _ = scored_rows(m, x, fill)
+    h = silu(torch.bmm(rows, m.w1.transpose(1, 2))) * torch.bmm(rows, m.w3.transpose(1, 2))
     return torch.bmm(h, m.w2.transpose(1, 2)).sum(0)
 
 
@@ -266,27 +271,22 @@ def scaled_by_halves(m, x, w, ids):
 
 def scaled_sigmoid(m, x, w, ids):
     """What the experts make of rows of zeros counts, too."""
-    logits = x @ m.router.T
-    values, at = logits.topk(K)
-    scores = torch.full_like(logits, -torch.inf).scatter_(1, at, values).sigmoid()
-    rows = (x.repeat(E, 1) * scores.T.reshape(-1, 1)).view(E, -1, H)
+    rows, _ = scored_rows(m, x)
     h = torch.bmm(rows, m.w1.transpose(1, 2)).sigmoid()
     return torch.bmm(h, m.w2.transpose(1, 2)).sum(0)
 
 
 def scaled_bias(m, x, w, ids):
-    """A bias may become another than 0."""
-    return scaled_rows(m, x, w, ids, bias=(m.bias * 0).unsqueeze(1))
+    rows, _ = scored_rows(m, x)
+    h = torch.relu(torch.bmm(rows, m.w1.transpose(1, 2)) + m.bias.unsqueeze(1))
+    return torch.bmm(h, m.w2.transpose(1, 2)).sum(0)
 
 
 def scaled_twice(m, x, w, ids):
     """The scores weigh the results, too."""
-    logits = x @ m.router.T
-    values, at = logits.topk(K)
-    scores = torch.full_like(logits, -torch.inf).scatter_(1, at, values).sigmoid()
-    rows = (x.repeat(E, 1) * scores.T.reshape(-1, 1)).view(E, -1, H)
+    rows, scores = scored_rows(m, x)
     y = torch.bmm(torch.relu(torch.bmm(rows, m.w1.transpose(1, 2))), m.w2.transpose(1, 2))
-    return (y * scores.T.unsqueeze(-1)).sum(0)
+    return (y * scores.unsqueeze(-1)).sum(0)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -309,6 +309,13 @@ def test_near_misses(combine, dispatches, inner):
     if combine is halves and inner == H:
         pytest.skip("sizes of its own")
     run(Block(combine, inner), dispatches)
+
+
+def test_a_bias_of_zeros():
+    """It may become another one, which every expert adds for every token."""
+    block = Block(scaled_bias)
+    torch.nn.init.zeros_(block.bias)
+    run(block, 0)
 
 
 def test_a_warning_says_what_stays():

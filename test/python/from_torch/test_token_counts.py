@@ -202,6 +202,15 @@ def first_choice(gates, least):
     return torch.einsum("te,tc->tec", gates * mask, slot)
 
 
+def marked_places(gates, least):
+    """What does not fit has no mark."""
+    capacity = max(int(gates.shape[0] / gates.shape[1]), least)
+    mask = nn.functional.one_hot(gates.argmax(1), gates.shape[1])
+    place = ((torch.cumsum(mask, 0) - 1) * mask).sum(1)
+    slot = (place.unsqueeze(-1) == torch.arange(capacity)).float()
+    return torch.einsum("te,tc->tec", gates * mask, slot)
+
+
 def two_choices(gates, least, next_of=lambda capacity: capacity):
     """GShard's and DeepSpeed's: all first choices come before all second ones."""
     capacity = max(math.ceil(2 * gates.shape[0] / gates.shape[1]), least)
@@ -241,7 +250,7 @@ class Capacity(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*a router is left to loops")
-@pytest.mark.parametrize("combine", [first_choice, two_choices, fewer_places])
+@pytest.mark.parametrize("combine", [first_choice, marked_places, two_choices, fewer_places])
 @pytest.mark.parametrize("least", [4, 0])
 def test_a_least_capacity(combine, least):
     """One dispatch, and no tensor that grows with the square of the number of tokens."""
