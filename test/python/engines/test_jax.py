@@ -97,6 +97,28 @@ def fused_up(x, p):
     return jnp.sum(y * weights[..., None].astype(y.dtype), axis=1)
 
 
+def biased(x, p):
+    """A bias of each row's expert, by the sorted ids; rows weighed before the experts."""
+    weights, ids = lax.top_k(jax.nn.softmax(x @ p["router"]), TOP_K)
+    flat = ids.reshape(-1)
+    order = jnp.argsort(flat)
+    sizes = jnp.bincount(flat, length=EXPERTS)
+    given = x[order // TOP_K] * weights.reshape(-1)[order][:, None]
+    y = jax.nn.gelu(lax.ragged_dot(given, p["wi_0"], sizes) + p["wi_1"][:, 0][flat[order]])
+    y = lax.ragged_dot(y, p["wo"], sizes)
+    return y[jnp.argsort(order)].reshape(-1, TOP_K, HIDDEN).sum(1)
+
+
+def test_uses_of_the_order():
+    p = parameters()
+    imported = import_block(biased, p)
+    for operation in ("moe.dispatch", "moe.combine"):
+        assert imported.mlir.count(f"= {operation} ") == 1
+    layer = imported.layer()
+    for tokens in TOKENS:
+        compare(layer, biased, p, tokens)
+
+
 GATES = {"maxtext": "top_k(3) order(select_then_score)",
          "scatter_add": "top_k(3) normalize(<sum>)", "one_hot_counts": "top_k(3)"}
 BLOCKS = ["maxtext", "scatter_add", "one_hot_counts", "fused_up"]

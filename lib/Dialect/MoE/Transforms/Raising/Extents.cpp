@@ -324,6 +324,9 @@ std::optional<double> mlir::moe::raising::splatOf(Value tensor) {
     if (std::optional<double> of = splatOf(op->getOperand(0)))
       return *of > 0 ? 1.0 : *of < 0 ? -1.0 : *of;
   if (isNamed(op, "stablehlo.convert") &&
+      getElementTypeOrSelf(op->getOperand(0)) == getElementTypeOrSelf(tensor))
+    return splatOf(op->getOperand(0));
+  if (isNamed(op, "stablehlo.convert") &&
       isa<IntegerType>(getElementTypeOrSelf(op->getOperand(0)))) {
     std::optional<double> of = splatOf(op->getOperand(0));
     // Floats have small integers exactly.

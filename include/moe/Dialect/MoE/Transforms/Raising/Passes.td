@@ -95,6 +95,7 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | a gather of the tokens' rows by the stably sorted ids | `moe.dispatch` |
     | the counts of the ids, by a scatter or one-hot sum | its offsets |
     | the inverse permutation, by a sort or scatter | its positions |
+    | what else uses the sorted ids or their order | those of a `moe.route` |
     | rows gathered by the inverse, weighted and summed | `moe.combine` |
     | a scatter that adds rows at their tokens | `moe.combine` |
 
@@ -130,8 +131,8 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     `torch.aten.topk` or `"torch.operator"` with this name. So are programs of
     linalg, if a `moe.gate` is there. What is raised replaces values of the
     program; all else stays the operation that it is. PyTorch's `sort` may order
-    the choices of one expert otherwise than a dispatch: where anything else
-    uses that order, nothing is raised.
+    the choices of one expert otherwise than a dispatch, whose order all of its
+    uses have then.
 
     Blocks without a top-k or grouped product are not changed. Functions that
     are called have to be inlined before. `moe-raise-grouped`

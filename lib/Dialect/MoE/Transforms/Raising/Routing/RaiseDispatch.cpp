@@ -31,6 +31,23 @@ Value Routing::positionsOf(Operation *grouping) {
   return cast<RouteOp>(grouping).getPositions();
 }
 
+Value Routing::tokensOf(Operation *grouping, Value ids) {
+  if (auto route = dyn_cast<RouteOp>(grouping))
+    return route.getTokens();
+  // A dispatch does not have the tokens.
+  Operation *before = grouping->getPrevNode();
+  if (auto route = dyn_cast_if_present<RouteOp>(before);
+      route && route.getIds() == ids && !route.getCapacity())
+    return route.getTokens();
+  OpBuilder::InsertionGuard guard(rewriter);
+  rewriter.setInsertionPoint(grouping);
+  return RouteOp::create(rewriter, grouping->getLoc(), ids, /*weights=*/nullptr,
+                         rewriter.getI64IntegerAttr(Choices::expertsOf(ids)),
+                         /*capacity=*/nullptr, /*priority=*/nullptr,
+                         /*overflow=*/nullptr, /*choices=*/nullptr)
+      .getTokens();
+}
+
 Value Routing::recast(Value value, Type type) {
   return value.getType() == type
              ? value
@@ -89,8 +106,8 @@ bool mlir::moe::raising::raiseDispatch(Operation *op, Routing &routing) {
   return true;
 }
 
-/// Returns integers of 32 bits as those of a type of 32 or 64 bits.
-static Value buildWide(OpBuilder &b, Location loc, Value value, Type type) {
+Value mlir::moe::raising::buildWide(OpBuilder &b, Location loc, Value value,
+                                    Type type) {
   Type element = getElementTypeOrSelf(type);
   auto from = cast<RankedTensorType>(value.getType());
   return element == from.getElementType()
@@ -142,18 +159,7 @@ bool mlir::moe::raising::raiseCounts(Routing &routing, Block &block) {
           rewriter, op->getLoc(), Routing::positionsOf(grouping),
           ArrayRef<ReassociationIndices>{{0, 1}});
     } else {
-      auto route = dyn_cast<RouteOp>(grouping);
-      if (!route) {
-        // A dispatch does not have the tokens.
-        OpBuilder::InsertionGuard guard(rewriter);
-        rewriter.setInsertionPoint(grouping);
-        route = RouteOp::create(
-            rewriter, op->getLoc(), role.ids, /*weights=*/nullptr,
-            rewriter.getI64IntegerAttr(Choices::expertsOf(role.ids)),
-            /*capacity=*/nullptr, /*priority=*/nullptr, /*overflow=*/nullptr,
-            /*choices=*/nullptr);
-      }
-      made = route.getTokens();
+      made = routing.tokensOf(grouping, role.ids);
     }
     made = buildWide(rewriter, op->getLoc(), made, type);
     rewriter.replaceAllUsesWith(value, routing.recast(made, type));

@@ -214,6 +214,11 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       routing.choices.visit(&op);
     if (raiseCounts(routing, block))
       eraseUnused(rewriter, block);
+    routing.choices = Choices();
+    for (Operation &op : block)
+      routing.choices.visit(&op);
+    if (raiseOrder(routing))
+      eraseUnused(rewriter, block);
     return raised;
   }
 

@@ -28,6 +28,8 @@ struct Routing {
   Operation *groupingBefore(Operation *op, Value ids);
   static Value offsetsOf(Operation *grouping);
   static Value positionsOf(Operation *grouping);
+  /// The token of each row; of a dispatch, those of a route beside it.
+  Value tokensOf(Operation *grouping, Value ids);
   /// Finds what the results of `op` are, those of its operands known.
   void visit(Operation *op) {
     choices.visit(op);
@@ -61,6 +63,11 @@ bool raiseUnrolled(Operation *op, Routing &routing);
 /// What else was computed from the ids (counts, places, tokens) comes from the
 /// dispatch.
 bool raiseCounts(Routing &routing, Block &block);
+/// What still uses the sorted ids or their order has those of a route.
+bool raiseOrder(Routing &routing);
+
+/// Returns integers of 32 bits as those of a type of 32 or 64 bits.
+Value buildWide(OpBuilder &b, Location loc, Value value, Type type);
 
 } // namespace mlir::moe::raising
 

@@ -190,11 +190,12 @@ void Selectors::visitCompare(Operation *op) {
       made.slots = extent - selector->on;
       made.otherSlots = selector->on;
       if (countAxis(made.axes, 'e') > 0) {
-        // Other experts have no slot.
-        if (!selector->off ||
-            (*selector->off >= selector->on && *selector->off < extent))
+        // Other experts have no slot, or anything, to be multiplied by 0.
+        bool isOff = selector->off && (*selector->off < selector->on ||
+                                       *selector->off >= extent);
+        if (selector->off && !isOff)
           return;
-        made.hot = true;
+        made.hot = isOff;
       }
       // Dropped choices are at 0, which is none of the slots.
       if (made.zeroFrom && selector->on > 0) {

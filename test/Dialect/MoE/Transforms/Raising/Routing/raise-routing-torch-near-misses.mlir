@@ -18,18 +18,29 @@
 // The last expert first; twice as many tokens as there are; the places of
 // another order; a sum over the tokens.
 // RUN: sed 's/sort"(%17, %5, %6)/sort"(%17, %5, %9)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=GATE
-// RUN: sed 's/NumToTensor.Scalar"(%8)/NumToTensor.Scalar"(%0)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing --remarks-filter-missed=moe-raise -o %t 2>&1 | FileCheck %s --check-prefix=ORDER
-// RUN: sed 's/index_put"(%47, %25, %49, %6)/index_put"(%47, %25, %49, %9)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing --remarks-filter-missed=moe-raise -o %t 2>&1 | FileCheck %s --check-prefix=ORDER
-// RUN: sed 's/%56 = "torch.prim.ListConstruct"(%0)/%56 = "torch.prim.ListConstruct"(%1)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing --remarks-filter-missed=moe-raise -o %t 2>&1 | FileCheck %s --check-prefix=ORDER
+// RUN: sed 's/NumToTensor.Scalar"(%8)/NumToTensor.Scalar"(%0)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=TOKENS
+// RUN: sed 's/index_put"(%47, %25, %49, %6)/index_put"(%47, %25, %49, %9)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=SUM
+// RUN: sed 's/%56 = "torch.prim.ListConstruct"(%0)/%56 = "torch.prim.ListConstruct"(%1)/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=SUM
 
 // GATE:     moe.gate
 // GATE-NOT: {{moe.(dispatch|combine)}}
 // GATE:     "torch.aten.sum.dim_IntList"
 // GATE-NOT: {{moe.(dispatch|combine)}}
 
-// PyTorch's sort may order the choices of an expert otherwise than ours: all of
-// its uses are raised, or none is.
-// ORDER: remark: [Missed] RoutingNotRaised {{.*}} the order of a sort that is not stable is used elsewhere
+// PyTorch's sort may order the choices of an expert otherwise than ours: what is
+// left of its uses has ours.
+// TOKENS:     moe.route
+// TOKENS-NOT: moe.dispatch
+// TOKENS:     linalg.generic
+// TOKENS:       tensor.extract
+// TOKENS:     "torch.aten.div.Tensor_mode"
+// TOKENS:     moe.combine
+
+// SUM-NOT: {{"torch.aten.sort|moe.combine}}
+// SUM:     moe.dispatch
+// SUM-NOT: {{"torch.aten.sort|moe.combine}}
+// SUM:     "torch.aten.sum.dim_IntList"
+// SUM-NOT: {{"torch.aten.sort|moe.combine}}
 
 // Bins that are not the experts: the ends stay those of the program.
 // RUN: sed 's/%29 = "torch.constant.int"() <{value = 7/%29 = "torch.constant.int"() <{value = 8/' %S/Inputs/torch-layer.mlir | moe-opt - --allow-unregistered-dialect --moe-raise-routing | FileCheck %s --check-prefix=BINS
