@@ -135,7 +135,8 @@ def _changed(module: torch.nn.Module, change: _Change, applied_by: str) -> Itera
         yield
     finally:
         hook.remove()
-        _changes[module] = tuple(c for c in _changes[module] if c is not change)
+        # At the end of a process the module may be gone before this ends.
+        _changes[module] = tuple(c for c in _changes.get(module, ()) if c is not change)
 
 
 class _Recorder:

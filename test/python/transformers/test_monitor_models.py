@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -167,6 +170,19 @@ def test_threads():
     for name in seen[0].layers:
         assert sum(record.layers[name].calls for record in seen) == 15
         assert sum(record.layers[name].load.sum() for record in seen) == 15 * 6 * 2
+
+
+def test_a_monitor_that_is_not_closed():
+    """The end of the process has nothing to say about it."""
+    code = ("import moe\n"
+            "from moe_testing.models.hf import generating, prompt\n"
+            "model = generating('mixtral', 'eager')\n"
+            "monitor = moe.monitor.watch(model)\n"
+            "model(prompt(1, 5))\n"
+            "assert monitor.step().tokens == 5\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "python")})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_has_no_experts():
