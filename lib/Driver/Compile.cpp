@@ -85,6 +85,7 @@ LogicalResult mlir::moe::addBackward(ModuleOp module,
   if (options.backward.empty())
     return success();
   TrainingPipelineOptions training;
+  training.recompute = options.save == "routes";
   if (options.backward != "all") {
     SmallVector<StringRef> names;
     StringRef(options.backward).split(names, ',');

@@ -37,6 +37,10 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "gradients by these arguments, names or numbers separated by commas, or "
      "all. The layer returns what that takes after its results",
      &CompileOptions::backward},
+    {"save", "what",
+     "What a layer saves for its backward function: accumulators, or routes "
+     "alone, and products are computed again (default: accumulators)",
+     &CompileOptions::save},
     {"quantize", "format",
      "Format in which the layer keeps the 16- or 32-bit weights of its experts "
      "and shared experts: int4[:GROUP], int8[:GROUP], mxfp4 or "
@@ -96,6 +100,8 @@ llvm::Error CompileOptions::verify() const {
   if (!routes.empty() && routes != "record" && routes != "replay" &&
       routes != "replay-ids")
     return expected("routes", "record, replay or replay-ids", routes);
+  if (!save.empty() && save != "accumulators" && save != "routes")
+    return expected("save", "accumulators or routes", save);
   if (!activations.empty() && activations != "exact" && activations != "int8")
     return expected("activations", "exact or int8", activations);
   if (!tokens.empty() && !parseTokenRange(tokens))

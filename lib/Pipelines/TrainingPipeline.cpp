@@ -28,6 +28,7 @@ void mlir::moe::buildTrainingPipeline(OpPassManager &pm,
   buildFusionPipeline(pm, FusionPipelineOptions());
   MoEDifferentiateOptions differentiate;
   llvm::append_range(differentiate.arguments, options.arguments);
+  differentiate.recompute = options.recompute;
   pm.addPass(createMoEDifferentiate(std::move(differentiate)));
   addCleanup(pm);
 }

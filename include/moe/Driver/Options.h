@@ -25,6 +25,7 @@ struct CompileOptions {
   std::string pipeline = "moe-cpu";
   std::string routes;
   std::string backward;
+  std::string save;
   std::string quantize;
   std::string activations;
   std::string tokens;

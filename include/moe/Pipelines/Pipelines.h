@@ -53,6 +53,11 @@ struct TrainingPipelineOptions : PassPipelineOptions<TrainingPipelineOptions> {
       *this, "arguments",
       llvm::cl::desc("arguments with a gradient, by name or number; none for "
                      "all tensors of floats")};
+  Option<bool> recompute{
+      *this, "recompute",
+      llvm::cl::desc("compute products of grouped rows again instead of saving "
+                     "their accumulators"),
+      llvm::cl::init(false)};
 };
 
 /// Training: fuses each layer as written, and adds its backward function. The

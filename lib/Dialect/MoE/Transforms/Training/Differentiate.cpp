@@ -84,7 +84,8 @@ namespace {
 /// Builds the backward function of one function.
 class BackwardBuilder {
 public:
-  explicit BackwardBuilder(func::FuncOp forward) : forward(forward) {}
+  BackwardBuilder(func::FuncOp forward, bool recomputes)
+      : forward(forward), recomputes(recomputes) {}
 
   /// Differentiates by these arguments.
   LogicalResult run(ArrayRef<unsigned> arguments);
@@ -96,6 +97,7 @@ private:
   void finishBackward(Gradients &g);
 
   func::FuncOp forward, backward;
+  bool recomputes;
   SmallVector<unsigned> differentiated;       // arguments
   SmallVector<std::pair<Value, Value>> seeds; // results and their gradients
 };
@@ -220,7 +222,7 @@ LogicalResult BackwardBuilder::run(ArrayRef<unsigned> arguments) {
   prepare(forward);
   if (failed(create()))
     return failure();
-  Gradients g(forward, backward);
+  Gradients g(forward, backward, recomputes);
   if (failed(propagate(g)))
     return failure();
   finishBackward(g);
@@ -248,7 +250,8 @@ struct MoEDifferentiate : moe::impl::MoEDifferentiateBase<MoEDifferentiate> {
         functions.push_back(function);
     for (func::FuncOp function : functions) {
       FailureOr<SmallVector<unsigned>> chosen = argumentsOf(function);
-      if (failed(chosen) || failed(BackwardBuilder(function).run(*chosen)))
+      if (failed(chosen) ||
+          failed(BackwardBuilder(function, recompute).run(*chosen)))
         return signalPassFailure();
       ++numFunctions;
     }

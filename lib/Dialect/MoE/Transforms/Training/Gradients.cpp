@@ -34,9 +34,10 @@ bool mlir::moe::isReadOnlyBy(Value value, Operation *op) {
   });
 }
 
-Gradients::Gradients(func::FuncOp forward, func::FuncOp backward)
+Gradients::Gradients(func::FuncOp forward, func::FuncOp backward,
+                     bool recomputes)
     : b(forward.getLoc(), forward.getContext()), forwardFunction(forward),
-      backwardFunction(backward) {
+      backwardFunction(backward), recomputes(recomputes) {
   b.setInsertionPointToEnd(&backward.getBody().front());
 }
 
@@ -375,10 +376,49 @@ static GroupedMatmulOp yieldAccumulators(GroupedMatmulOp op) {
   return wide;
 }
 
+/// Computes the accumulators of a matmul of the forward function again.
+SmallVector<Value> Gradients::recomputeAccumulators(GroupedMatmulOp op) {
+  auto get = [&](Value value) { return value ? forward(value) : Value(); };
+  auto getAll = [&](ValueRange values) {
+    return llvm::map_to_vector(values, [&](Value each) { return get(each); });
+  };
+  Value lhs = get(op.getLhs()), gather = get(op.getGather()),
+        offsets = get(op.getOffsets());
+  Type element = getElementTypeOrSelf(lhs);
+  SmallVector<OpFoldResult> extents{size(gather ? gather : lhs, 0),
+                                    b.getIndexAttr(op.getN())};
+  SmallVector<Value> inits;
+  for (int64_t i = 0; i < op.getNumAccumulators(); ++i)
+    inits.push_back(empty(extents, element));
+  auto again = GroupedMatmulOp::create(
+      b, TypeRange(ValueRange(inits)), lhs, gather, offsets,
+      getAll(op.getWeights()), get(op.getLhsScales()),
+      getAll(op.getWeightScales()), /*extras=*/ValueRange(), inits,
+      op.getTransposed(), op.getPanelsAttr(), /*maps=*/ArrayAttr(),
+      op.getFirstAttr(), op.getBlocksAttr());
+  Block &epilogue = again.getEpilogue().emplaceBlock();
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToEnd(&epilogue);
+  SmallVector<Value> sums;
+  for (int64_t i = 0; i < op.getNumAccumulators(); ++i) {
+    Value sum = epilogue.addArgument(b.getF32Type(), op.getLoc());
+    if (!element.isF32())
+      sum = arith::TruncFOp::create(b, element, sum);
+    sums.push_back(sum);
+  }
+  YieldOp::create(b, sums);
+  return llvm::to_vector_of<Value>(again.getResults());
+}
+
 SmallVector<Value> Gradients::accumulators(GroupedMatmulOp op) {
   SmallVector<Value> &found = knownAccumulators[op];
   if (!found.empty())
     return found;
+  if (recomputes && op.getOffsets()) {
+    // Others may become known meanwhile.
+    SmallVector<Value> again = recomputeAccumulators(op);
+    return knownAccumulators[op] = again;
+  }
   // The operation stays until the end: its result has a gradient.
   GroupedMatmulOp wide = yieldAccumulators(op);
   widened.push_back({op, wide});

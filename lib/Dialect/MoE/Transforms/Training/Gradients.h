@@ -37,7 +37,8 @@ struct SliceGradient {
 /// of the forward function, and these values, saved or computed again.
 class Gradients {
 public:
-  Gradients(func::FuncOp forward, func::FuncOp backward);
+  /// With `recomputes` products of grouped rows are computed again.
+  Gradients(func::FuncOp forward, func::FuncOp backward, bool recomputes);
 
   /// Builds at the end of the backward function.
   ImplicitLocOpBuilder b;
@@ -74,7 +75,8 @@ public:
   /// Returns a value of the forward function in the backward function: an
   /// argument, a saved value, or one that is computed again.
   Value forward(Value value);
-  /// Returns saved accumulators `[R, N]` of a matmul, in the type of its rows.
+  /// Returns accumulators `[R, N]` of a matmul, saved or computed again, in the
+  /// type of its rows.
   SmallVector<Value> accumulators(GroupedMatmulOp op);
   /// Maps the values that the regions of `op` use from above to those of the
   /// backward function.
@@ -117,8 +119,10 @@ private:
   Value saveRows(Value value, Value ids);
   Value addSaved(Value result);
   Value recompute(OpResult value);
+  SmallVector<Value> recomputeAccumulators(GroupedMatmulOp op);
 
   func::FuncOp forwardFunction, backwardFunction;
+  bool recomputes;
   llvm::DenseSet<Value> active;
   llvm::DenseSet<Operation *> done;
   llvm::DenseMap<Value, Value> gradients;

@@ -1,4 +1,5 @@
 // RUN: moe-opt %s --moe-differentiate --canonicalize --cse | FileCheck %s
+// RUN: moe-opt %s --moe-differentiate="recompute" --canonicalize --cse | FileCheck %s --check-prefix=AGAIN
 // RUN: moe-opt %s --moe-differentiate="arguments=w2" --canonicalize --cse | FileCheck %s --check-prefix=LAST
 
 #rn = affine_map<(e, r, n) -> (r, n)>
@@ -30,6 +31,15 @@
 // CHECK:         %[[ROWS:.*]] = moe.grouped_matmul %[[D]]#1 {{.*}} transposed operands(%[[FIRST]] :
 // CHECK:         moe.gather_sum %[[ROWS]]
 // CHECK:         moe.gate_gradient {{.*}} normalize(<sum>)
+
+// Only the gate and the route are saved: the products come first in the backward
+// function.
+// AGAIN-LABEL: func.func @layer(
+// AGAIN-NOT:     tensor<?x2x32xf32>
+// AGAIN-LABEL: func.func @layer_backward(
+// AGAIN:         %[[SUMS:.*]]:2 = moe.grouped_matmul %{{.*}} gather({{.*}}) {{.*}} weights({{.*}} : tensor<8x16x32xf32>, tensor<8x16x32xf32>)
+// AGAIN:           moe.yield %{{.*}}, %{{.*}} : f32, f32
+// AGAIN:         moe.grouped_matmul {{.*}} operands({{.*}}%[[SUMS]]#0, %[[SUMS]]#1 :
 
 // Only what the gradient of w2 needs.
 // LAST-LABEL: func.func @layer_backward(

@@ -24,7 +24,9 @@ def MoEDifferentiate : Pass<"moe-differentiate", "::mlir::ModuleOp"> {
     and the accumulators of a `moe.grouped_matmul` whose epilogue is not linear,
     in the type of its rows: nothing has a row of the hidden size for each
     choice. Other values are computed again. Tensors with a row for each choice
-    are saved as `[T, K, ...]`, since the caller allocates for T tokens.
+    are saved as `[T, K, ...]`, since the caller allocates for T tokens. With
+    `recompute` only the gate and the route are saved, and the backward function
+    computes these accumulators again.
 
     - `moe.gather_sum` of the last matmul: the gradient by the weights is the
       dot product of the activation and of its gradient before the weight, over
@@ -47,7 +49,10 @@ def MoEDifferentiate : Pass<"moe-differentiate", "::mlir::ModuleOp"> {
   let options = [
     ListOption<"arguments", "arguments", "std::string",
                "arguments with a gradient, by name or number; none for all "
-               "tensors of floats">
+               "tensors of floats">,
+    Option<"recompute", "recompute", "bool", "false",
+           "compute products of grouped rows again instead of saving their "
+           "accumulators">
   ];
   let statistics = [
     Statistic<"numFunctions", "functions", "backward functions added">
