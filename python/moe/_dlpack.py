@@ -262,14 +262,21 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
+def empty_tensor(shape: Sequence[int], dtype: Any, device: Any) -> Any:
+    """Return a new tensor of torch; on the CPU its memory may have huge pages."""
+    import torch
+
+    new = torch.empty(tuple(shape), dtype=dtype, device=device)
+    if new.device.type == "cpu" and new.nbytes >= _HUGE_BYTES:
+        _advise_huge_pages(new.data_ptr(), new.nbytes)
+    return new
+
+
 def empty_like_kind(example: Any, dtype: str, shape: Sequence[int]) -> Any:
     """Return a new array of the kind (numpy or torch, and device) of ``example``."""
     if is_torch(example):
         import torch
 
         name = {"bf16": "bfloat16", "ui8": "uint8", "i1": "bool"}.get(dtype) or _NUMPY[dtype]
-        new = torch.empty(tuple(shape), dtype=getattr(torch, name), device=example.device)
-        if new.device.type == "cpu" and new.nbytes >= _HUGE_BYTES:
-            _advise_huge_pages(new.data_ptr(), new.nbytes)
-        return new
+        return empty_tensor(shape, getattr(torch, name), example.device)
     return np.empty(tuple(shape), numpy_dtype(dtype))

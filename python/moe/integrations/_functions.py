@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .._dlpack import _torch_names
+from .._dlpack import _torch_names, empty_tensor
 from .._error import INVALID_ARGUMENT, MoEError
 from .._runtime import Module
 from .._signature import TensorInfo
@@ -71,7 +71,7 @@ class Function(Bound):
 
     def run_on(self, tokens: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run on contiguous inputs of the types that the function takes."""
-        results = [torch.empty(extents(shape, tokens), dtype=dtype, device=self.device)
+        results = [empty_tensor(extents(shape, tokens), dtype, self.device)
                    for _, dtype, shape in self.outputs]
         self.call(tokens, inputs, results)
         return results
