@@ -67,9 +67,7 @@ def test_model(family, record):
     ids = torch.randint(64, (1, 9), generator=torch.Generator().manual_seed(1))
     result, count, messages, compiled = compiled_operations(
         lambda ids: model(ids, use_cache=False)[0], ids)
-    assert count == blocks
-    # Llama 4 runs all experts for all tokens.
-    assert len(messages) == (family == "llama4_text")
+    assert count == blocks and not messages
     record(f"{family} f32", data.relative_error(result.numpy(), model(ids)[0].numpy()))
     for tokens in (12, 1):
         ids = torch.randint(64, (2, tokens))
@@ -243,14 +241,15 @@ def test_logits_of_the_router_are_kept():
 def test_gradients(training):
     """Also in training mode, where the block computes the same."""
     block = mixtral().train(training)
-    tensors = {"x": torch.randn(1, 7, H, requires_grad=True), **dict(block.named_parameters())}
+    x, dy = torch.randn(2, 1, 7, H, generator=torch.Generator().manual_seed(5))
+    tensors = {"x": x.requires_grad_(), **dict(block.named_parameters())}
     with torch.enable_grad():
-        result, count, messages, _ = compiled_operations(block, tensors["x"])
+        result, count, messages, _ = compiled_operations(block, x)
         assert count == 1 and not messages
-        actual = torch.autograd.grad(result.square().sum(), list(tensors.values()))
-        oracle, x = copy.deepcopy(block).double(), tensors["x"].detach().double().requires_grad_()
+        actual = torch.autograd.grad(result, list(tensors.values()), dy)
+        oracle, x = copy.deepcopy(block).double(), x.detach().double().requires_grad_()
         oracle.experts.config._experts_implementation = "eager"  # the others have no float64
-        expected = torch.autograd.grad(oracle(x).square().sum(), [x, *oracle.parameters()])
+        expected = torch.autograd.grad(oracle(x), [x, *oracle.parameters()], dy.double())
     for ours, theirs in zip(actual, expected):
         assert data.relative_error(ours.numpy(), theirs.numpy()) < F32
 
