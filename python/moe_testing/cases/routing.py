@@ -288,7 +288,13 @@ def check_route(name, kind, tokens, known=False, target="sm_80"):
                for info in layer.signature.outputs]
     weights = weights_of(kind, ids.shape)
     given = {"w": gpu.upload(weights)} if "probability" in routing else {}
-    layer(out=outputs, ids=gpu.upload(ids), **given)
+    # Ids that are no expert's are an error of the call, and rows of nobody.
+    wrong, message = int(((ids < -1) | (ids >= experts)).sum()), ""
+    try:
+        layer(out=outputs, ids=gpu.upload(ids), **given)
+    except moe.MoEError as error:
+        message = error.message
+    assert f"{wrong} expert id" in message if wrong else not message, message
     found = [gpu.download(each) for each in outputs]
     rows, starts, positions = grouped(ids, experts, *routing, weights=weights)
     np.testing.assert_array_equal(found[0], starts)
