@@ -79,7 +79,8 @@ static std::optional<Family> findFamily(const Config &config) {
       return table.wrapped(inner, section);
   }
   config.fail("model_type '" + modelType +
-              "' is not among the supported families: " +
+              "' is not among the supported families (blocks of others need "
+              "PyTorch: moe.from_torch(block)): " +
               llvm::join(table.names(), ", "));
   return std::nullopt;
 }

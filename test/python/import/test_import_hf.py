@@ -244,7 +244,8 @@ def test_layer_without_experts(compiled, tmp_path):
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(model_type="llama"), "model_type 'llama' is not among the supported families: afmoe"),
+    (dict(model_type="llama"), "model_type 'llama' is not among the supported families (blocks "
+     "of others need PyTorch: moe.from_torch(block)): afmoe"),
     (dict(model_type=...), "missing key 'model_type'"),
     (dict(hidden_size=...), "missing key 'hidden_size'"),
     (dict(hidden_size=-4), "between 1 and 1048576, got -4"),

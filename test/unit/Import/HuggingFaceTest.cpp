@@ -239,7 +239,8 @@ TEST_F(HuggingFaceTest, ModelType) {
   expectContains(error(R"({"model_type": 3})"),
                  "expected 'model_type' to be a string, got 3");
   expectContains(error(R"({"model_type": "bert"})"),
-                 "model_type 'bert' is not among the supported families: "
+                 "model_type 'bert' is not among the supported families "
+                 "(blocks of others need PyTorch: moe.from_torch(block)): "
                  "afmoe, aria, aria_text, ");
 }
 
