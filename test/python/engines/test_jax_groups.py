@@ -11,6 +11,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+from engines.test_jax_einsums import EXPERTS, HIDDEN, TOP_K, count, parameters
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None,
                                 reason="jax is not installed; ./dev check jax installs it")
@@ -18,7 +19,6 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None,
 if importlib.util.find_spec("jax") is not None:
     import jax
     import jax.numpy as jnp
-    from engines.test_jax_einsums import EXPERTS, HIDDEN, TOP_K, count, parameters
     from jax import lax
     from moe.integrations.jax import from_jax
 
