@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ class TensorInfo:
     alignment: int
     num_experts: int = 0
     retained: bool = True
+
+    @property
+    def is_saved(self) -> bool:
+        """True for a result that a backward function takes (``saved0``, ``saved1``, ...)."""
+        return self.role == "output" and re.fullmatch(r"saved\d+", self.name) is not None
 
     def __str__(self) -> str:
         dims = "x".join("T" if d < 0 else str(d) for d in self.shape)

@@ -16,7 +16,6 @@ import jax
 from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer
-from .._signature import TensorInfo
 from ._imported import Imported
 from ._xla_call import bind, call_p
 
@@ -102,7 +101,7 @@ class _Trainable:
         """Return the results, and what the backward function takes."""
         layer, _ = self._bound(needed)
         found = _bind(layer, list(arrays))
-        saved = sum(_is_saved(info) for info in layer.signature.outputs) if needed else 0
+        saved = sum(info.is_saved for info in layer.signature.outputs) if needed else 0
         return found[:len(found) - saved], found[len(found) - saved:]
 
     def _forward(self, *primals: Any) -> tuple[list[Any], Any]:
@@ -133,10 +132,6 @@ def _dense(cotangent: Any) -> Any:
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return jax.numpy.zeros(cotangent.shape, cotangent.dtype)
     return cotangent
-
-
-def _is_saved(info: TensorInfo) -> bool:
-    return info.name.startswith("saved") and info.name.removeprefix("saved").isdigit()
 
 
 def _bind(layer: Layer, arrays: Sequence[Any]) -> list[Any]:

@@ -90,7 +90,7 @@ def _planned(module: Module, name: str) -> Work:
     # What is kept for a backward function is not in the plan.
     trains = f"{name}_backward" in module.functions
     per_token = sum(_bytes_per_token(t) for t in (*signature.inputs, *signature.outputs)
-                    if not (trains and t.role == "output" and t.name.startswith("saved")))
+                    if not (trains and t.is_saved))
     of_rows = (one["bytes"] - none["bytes"] - per_token
                - per_expert * one["dispatches"][0]["expected_active_experts"])
     return Work(flops_per_row=dispatch["flops_per_row"],
