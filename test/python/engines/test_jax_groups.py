@@ -51,12 +51,16 @@ def combined(x, p, combine, dispatch=None):
 # -- blocks -----------------------------------------------------------------------
 
 
-def gshard(x, p, capacity):
+def gshard_masks(x, p, capacity):
     weights, ids = route(x, p)
     mask = jax.nn.one_hot(ids, EXPERTS, dtype=jnp.float32)
     place = (places(mask) * mask).sum(-1).astype(jnp.int32)
     slots = jax.nn.one_hot(place, capacity, dtype=jnp.float32)
-    return combined(x, p, jnp.einsum("gsk,gske,gskc->gsec", weights, mask, slots))
+    return jnp.einsum("gsk,gske,gskc->gsec", weights, mask, slots)
+
+
+def gshard(x, p, capacity):
+    return combined(x, p, gshard_masks(x, p, capacity))
 
 
 def switch(x, p, capacity):
@@ -114,11 +118,7 @@ def counted_together(x, p):
 
 def slots_as_groups(x, p):
     """As many slots as groups, which change places after the experts."""
-    weights, ids = route(x, p)
-    mask = jax.nn.one_hot(ids, EXPERTS, dtype=jnp.float32)
-    place = (places(mask) * mask).sum(-1).astype(jnp.int32)
-    slots = jax.nn.one_hot(place, GROUPS, dtype=jnp.float32)
-    combine = jnp.einsum("gsk,gske,gskc->gsec", weights, mask, slots)
+    combine = gshard_masks(x, p, GROUPS)
     rows = jnp.einsum("gsec,gsh->egch", (combine > 0).astype(x.dtype), x)
     return jnp.einsum("gsec,ecgh->gsh", combine, experts(rows, p))
 
@@ -134,11 +134,7 @@ def other_groups(x, p):
 
 def other_groups_combined(x, p):
     """Results return to the next group."""
-    weights, ids = route(x, p)
-    mask = jax.nn.one_hot(ids, EXPERTS, dtype=jnp.float32)
-    place = (places(mask) * mask).sum(-1).astype(jnp.int32)
-    slots = jax.nn.one_hot(place, 9, dtype=jnp.float32)
-    combine = jnp.einsum("gsk,gske,gskc->gsec", weights, mask, slots)
+    combine = gshard_masks(x, p, 9)
     rows = jnp.einsum("gsec,gsh->egch", (combine > 0).astype(x.dtype), x)
     return jnp.einsum("gsec,egch->gsh", combine, jnp.roll(experts(rows, p), 1, axis=1))
 
@@ -157,11 +153,7 @@ def others_in_a_slot(x, p):
 
 def one_group_of_two(x, p):
     """The masks of two groups as if they were one of the double size."""
-    weights, ids = route(x, p)
-    mask = jax.nn.one_hot(ids, EXPERTS, dtype=jnp.float32)
-    place = (places(mask) * mask).sum(-1).astype(jnp.int32)
-    slots = jax.nn.one_hot(place, 9, dtype=jnp.float32)
-    combine = jnp.einsum("gsk,gske,gskc->gsec", weights, mask, slots)
+    combine = gshard_masks(x, p, 9)
     rows = jnp.einsum("gsec,gsh->ech", (combine > 0).astype(x.dtype), x)
     h = jax.nn.relu(jnp.einsum("ech,ehi->eci", rows, p["wi"]))
     return jnp.einsum("gsec,ech->gsh", combine, jnp.einsum("eci,eih->ech", h, p["wo"]))

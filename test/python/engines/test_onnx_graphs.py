@@ -245,16 +245,27 @@ def along_tokens(graph):
     set_attribute(nodes_of(graph, "Softmax")[0], "axis", 0)
 
 
+def changed(model, change):
+    """A copy of a model whose graph is changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    change(copy.graph)
+    return copy
+
+
+def quiet_layer(model):
+    """The layer of a model, whatever it warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return moe.from_onnx(model).layer()
+
+
 @pytest.mark.parametrize("change", [other_ids, reversed_weights, smallest, along_tokens],
                          ids=lambda f: f.__name__)
 def test_near_misses(change, mixtral):
     """They give what ONNX Runtime computes, compiled or, with a warning, in PyTorch."""
-    model = onnx.ModelProto()
-    model.CopyFrom(mixtral)
-    change(model.graph)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        layer = moe.from_onnx(model).layer()
+    model = changed(mixtral, change)
+    layer = quiet_layer(model)
     x = draw(33, H, seed=1)[None]
     close(call(layer, x), theirs(model, x))
 
@@ -299,16 +310,12 @@ def two_of_three(graph):
                                     two_of_three], ids=lambda f: f.__name__)
 def test_what_is_not_written_out(change, written_out):
     """Raised rightly, in PyTorch, or an error that names what is not supported."""
-    model = onnx.ModelProto()
-    model.CopyFrom(written_out)
-    change(model.graph)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            layer = moe.from_onnx(model).layer()
-        except moe.MoEError as error:
-            assert re.search("is not supported|has no translation", str(error))
-            return
+    model = changed(written_out, change)
+    try:
+        layer = quiet_layer(model)
+    except moe.MoEError as error:
+        assert re.search("is not supported|has no translation", str(error))
+        return
     x = draw(33, H, seed=1)[None]
     close(call(layer, x), theirs(model, x))
 
