@@ -1,5 +1,4 @@
-//===- ScaledRows.h - Rows that are weighed before experts ----- -*- C++
-//-*-===//
+//===- ScaledRows.h - Rows that are weighed before experts ------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
