@@ -73,12 +73,14 @@ extern "C" {
 typedef enum {
   MOE_RT_OK = 0,
   MOE_RT_INVALID_ARGUMENT = 3,    // invalid tensor, count or pointer
+  MOE_RT_DEADLINE_EXCEEDED = 4,   // a rank of a group did not come in time
   MOE_RT_NOT_FOUND = 5,           // no such file, function or symbol
   MOE_RT_RESOURCE_EXHAUSTED = 8,  // out of memory, or workspace too small
   MOE_RT_FAILED_PRECONDITION = 9, // this CPU or driver cannot run it
   MOE_RT_OUT_OF_RANGE = 11,       // T outside the declared range
   MOE_RT_UNIMPLEMENTED = 12,
   MOE_RT_INTERNAL = 13,
+  MOE_RT_UNAVAILABLE = 14, // the engine of a group failed
   MOE_RT_DATA_LOSS = 15, // damaged file, or not an artifact
 } moe_rt_code_t;
 

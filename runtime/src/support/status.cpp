@@ -69,6 +69,8 @@ const char *moe_rt_code_name(moe_rt_code_t code) {
     return "OK";
   case MOE_RT_INVALID_ARGUMENT:
     return "INVALID_ARGUMENT";
+  case MOE_RT_DEADLINE_EXCEEDED:
+    return "DEADLINE_EXCEEDED";
   case MOE_RT_NOT_FOUND:
     return "NOT_FOUND";
   case MOE_RT_RESOURCE_EXHAUSTED:
@@ -81,6 +83,8 @@ const char *moe_rt_code_name(moe_rt_code_t code) {
     return "UNIMPLEMENTED";
   case MOE_RT_INTERNAL:
     return "INTERNAL";
+  case MOE_RT_UNAVAILABLE:
+    return "UNAVAILABLE";
   case MOE_RT_DATA_LOSS:
     return "DATA_LOSS";
   }

@@ -1,0 +1,231 @@
+//===- group.h - Layers over several ranks ----------------------*- C -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Expert parallelism: each rank of a group holds some of the experts of a layer
+// and calls it with its own tokens. Tokens travel to their experts and the
+// results back, by an engine that the host has (MPI, a process group of
+// PyTorch, threads), which it describes in a moe_rt_communicator_t. The runtime
+// links none of them. Conventions are those of moe_rt.h.
+//
+//   moe_rt_group_create(context, &communicator, &options, &group);
+//   moe_rt_layer_create_parallel(module, "layer", group, table, weights, n,
+//                                &layer);
+//   moe_rt_layer_call(layer, inputs, n, outputs, m, NULL, 0);
+//
+// moe_rt_group_create, the creation of a layer and moe_rt_layer_call are
+// collective: every rank of the group makes the same ones in the same order, a
+// rank without tokens too (T = 0). Before rows move, the ranks agree on one
+// another's state: if any of them refuses or does something else, all of them
+// return an error that names it, and the group stays usable. A rank that does
+// not come, or an engine that fails, is an error of all the others within the
+// deadline; the group is then dead, and later calls fail at once.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_GROUP_H
+#define MOE_RT_GROUP_H
+
+#include "moe_rt/checkpoint.h"
+#include "moe_rt/moe_rt.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+//===----------------------------------------------------------------------===//
+// Communicator
+//===----------------------------------------------------------------------===//
+
+/// Bits of moe_rt_communicator_t::features.
+enum {
+  /// `peer` is there.
+  MOE_RT_COMMUNICATOR_PEER_MEMORY = 1,
+};
+
+/// What the runtime needs of an engine, as one rank sees it.
+///
+/// `counts`, `exchange` and `gather` are collective: all ranks make them in the
+/// same order. They only start: they return 0 and a request, or a negative
+/// number, and wait for no other rank. `test` then polls the request until it
+/// is done; several may be pending, and they end in any order. Buffers come
+/// from `allocate`; they belong to the engine until `test` has returned 1. The
+/// arrays of rows may go when the function has returned, those of `counts` are
+/// buffers. A group calls the functions from one thread at a time, and only
+/// during its own collective functions and moe_rt_group_destroy.
+///
+/// Rows are `row_bytes` bytes of any type; how many there are may be zero, and
+/// a buffer without rows may be NULL. `stream` is NULL on the CPU.
+typedef struct {
+  size_t struct_size; // sizeof(moe_rt_communicator_t)
+  void *user;
+  int32_t rank, size; // of this process, and of the group
+  /// Consecutive ranks, from a multiple of it on, that share memory; 1 where
+  /// that is unknown.
+  int32_t node_size;
+  uint32_t features; // MOE_RT_COMMUNICATOR_*
+  DLDevice device;   // where buffers lie; all zero is the CPU
+
+  /// Allocates a buffer, aligned to 64 bytes at least; NULL without memory.
+  void *(*allocate)(void *user, uint64_t bytes);
+  /// Frees a buffer. Never called for one of a request that has not ended, nor
+  /// after a failure: the engine then frees it once no rank can reach it, or
+  /// with the process.
+  void (*release)(void *user, void *memory, uint64_t bytes);
+
+  /// Sends `each` words to each rank, and receives as many from each:
+  /// `send` and `receive` are [size, each].
+  int32_t (*counts)(void *user, const int64_t *send, int64_t *receive,
+                    int32_t each, void *stream, void **request);
+  /// Sends rows to each rank and receives rows from each. Those for rank r are
+  /// rows [send_begins[r], send_begins[r] + send_rows[r]) of `send`; those
+  /// from rank r go to rows [receive_begins[r], receive_begins[r] +
+  /// receive_rows[r]) of `receive`. All four arrays are [size].
+  int32_t (*exchange)(void *user, const void *send, const int64_t *send_rows,
+                      const int64_t *send_begins, void *receive,
+                      const int64_t *receive_rows,
+                      const int64_t *receive_begins, uint64_t row_bytes,
+                      void *stream, void **request);
+  /// Concatenates the rows of all ranks, in the order of ranks, on every rank:
+  /// rows[r] are those of rank r.
+  int32_t (*gather)(void *user, const void *send, void *receive,
+                    const int64_t *rows, uint64_t row_bytes, void *stream,
+                    void **request);
+  /// Returns where this rank reads a buffer of rank `rank` that has the place
+  /// of its own `memory` in the order of allocations; NULL if it cannot. The
+  /// runtime does not call it yet. May be NULL.
+  void *(*peer)(void *user, int32_t rank, void *memory);
+  /// Returns 1 if the request is done, which ends it, 0 if it is pending, or a
+  /// negative number if the engine has failed.
+  int32_t (*test)(void *user, void *request);
+  /// Lets the other ranks know, as far as the engine can, that this one has
+  /// given up: their requests then fail. Ends no process. May be NULL.
+  void (*abort)(void *user);
+  /// Returns why the engine has failed, in words, or NULL. May be NULL.
+  const char *(*message)(void *user);
+} moe_rt_communicator_t;
+
+/// Creates the communicators of `count` ranks that are threads of this process:
+/// `out` has `count` elements. The threads may not be the same in every call,
+/// but ranks must run at the same time.
+MOE_RT_API moe_rt_status_t
+moe_rt_thread_communicators_create(int32_t count, moe_rt_communicator_t *out);
+/// Destroys them all, after the groups that use them.
+MOE_RT_API void
+moe_rt_thread_communicators_destroy(moe_rt_communicator_t *communicators);
+
+//===----------------------------------------------------------------------===//
+// Group
+//===----------------------------------------------------------------------===//
+
+typedef struct moe_rt_group_s moe_rt_group_t;
+
+typedef struct {
+  size_t struct_size; // sizeof(moe_rt_group_options_t)
+  /// How long a rank waits for the others, in seconds, in each exchange; 0
+  /// selects 60.
+  double deadline_seconds;
+  /// Bytes that a call may use at most, besides its tensors and weights; 0: as
+  /// many as it needs. Where rows might need more, a call runs in rounds, which
+  /// do not change its results. Ranks may have different limits.
+  uint64_t memory_limit;
+} moe_rt_group_options_t;
+
+/// Creates a group; `options` may be NULL. The communicator is copied: what
+/// `user` points to must outlive the group. A `communicator` of NULL is a group
+/// of one rank. Fails with MOE_RT_DEADLINE_EXCEEDED or MOE_RT_UNAVAILABLE if
+/// the other ranks do not come.
+MOE_RT_API moe_rt_status_t moe_rt_group_create(
+    moe_rt_context_t *context, const moe_rt_communicator_t *communicator,
+    const moe_rt_group_options_t *options, moe_rt_group_t **out);
+/// Destroys a group, after its layers and before its context; waits for no
+/// other rank.
+MOE_RT_API void moe_rt_group_destroy(moe_rt_group_t *group);
+
+MOE_RT_API int32_t moe_rt_group_rank(const moe_rt_group_t *group);
+MOE_RT_API int32_t moe_rt_group_size(const moe_rt_group_t *group);
+/// Returns NULL if the group can be used, or the error that ended it. Waits for
+/// nothing.
+MOE_RT_API moe_rt_status_t moe_rt_group_status(moe_rt_group_t *group);
+
+//===----------------------------------------------------------------------===//
+// Parallel layers
+//===----------------------------------------------------------------------===//
+
+/// A layer that was compiled for several ranks.
+typedef struct {
+  int64_t experts;                // E
+  int64_t slots;                  // L, the experts that a rank can hold
+  int64_t replicas;               // the ranks that can hold the same expert
+  int64_t min_tokens, max_tokens; // of one rank
+} moe_rt_parallel_info_t;
+
+/// Returns how many layers of the module are for several ranks. They are no
+/// functions of moe_rt_module_function_name, but moe_rt_function_tensor_count,
+/// moe_rt_function_tensor_info and moe_rt_function_token_range know their
+/// names. Weights have the shape of all E experts.
+MOE_RT_API size_t moe_rt_module_parallel_count(const moe_rt_module_t *module);
+/// Returns the name of one, owned by the module; NULL if out of range.
+MOE_RT_API const char *
+moe_rt_module_parallel_name(const moe_rt_module_t *module, size_t index);
+/// Describes one; `name` NULL selects the only one.
+MOE_RT_API moe_rt_status_t moe_rt_parallel_info(const moe_rt_module_t *module,
+                                                const char *name,
+                                                moe_rt_parallel_info_t *out);
+
+/// Creates a layer on a group from `count` weights of all E experts, in
+/// signature order. `name` NULL selects the only layer for several ranks.
+///
+/// `table` is i32 [N, L] in memory of the host, the same on all ranks: the
+/// expert of each slot of each rank, or -1 for an empty one. Each expert is on
+/// one rank at least, and not twice on one. NULL gives each rank E/N experts in
+/// order, the first E % N ranks one more.
+///
+/// The ranks agree on the artifact, the layer and the table before any weight
+/// is read, and on success after it; the deadline begins when a rank is done.
+/// Experts of other ranks are not read. Those of this rank are read in place
+/// where the code allows it and they are neighbours in the order of slots:
+/// such a weight must outlive the layer if it is `retained`. Others are copied.
+///
+/// moe_rt_layer_call, _workspace_bytes, _weight_bytes, _destroy and the profile
+/// take the layer; moe_rt_layer_call_on_stream, too, with a stream of NULL on
+/// the CPU. The layers of a group are called one at a time. Memory of a call is
+/// the group's, and is kept for the next: a workspace that is passed is not
+/// used. There are no statistics of dispatches, and moe_rt_layer_update is
+/// MOE_RT_UNIMPLEMENTED.
+MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel(
+    moe_rt_module_t *module, const char *name, moe_rt_group_t *group,
+    const DLTensor *table, const DLTensor *weights, size_t count,
+    moe_rt_layer_t **out);
+
+/// Likewise, reading the weights in parts as moe_rt_layer_create_from_source
+/// does: `first` and `count` are experts of all E where a weight has them.
+/// `read` is called for experts of this rank only.
+MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel_from_source(
+    moe_rt_module_t *module, const char *name, moe_rt_group_t *group,
+    const DLTensor *table, moe_rt_read_weight_fn read, void *user,
+    moe_rt_layer_t **out);
+
+/// Likewise, from files, as moe_rt_layer_create_from_checkpoint does.
+MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel_from_checkpoint(
+    moe_rt_module_t *module, const char *name, moe_rt_group_t *group,
+    const DLTensor *table, moe_rt_checkpoint_t *checkpoint,
+    moe_rt_layer_t **out);
+
+/// What the last call of a parallel layer moved, as this rank saw it.
+typedef struct {
+  int64_t rounds;
+  int64_t rows_sent, rows_received;    // of the exchanges towards the experts
+  uint64_t bytes_sent, bytes_received; // by all exchanges, to other ranks
+} moe_rt_exchange_statistics_t;
+
+/// Reads them. Fails with MOE_RT_FAILED_PRECONDITION for another layer.
+MOE_RT_API moe_rt_status_t moe_rt_layer_exchange_statistics(
+    moe_rt_layer_t *layer, moe_rt_exchange_statistics_t *out);
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // MOE_RT_GROUP_H
