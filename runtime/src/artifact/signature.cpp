@@ -6,7 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "artifact/signature.h"
-#include "artifact/node.h"
+#include "artifact/argument_parser.h"
+#include "artifact/parallel.h"
 #include "support/buffer.h"
 #include "support/checked.h"
 #include "support/dtype.h"
@@ -23,10 +24,8 @@ using namespace moe::rt;
 // Far above what a compiler writes; they keep later arithmetic on counts safe.
 static constexpr size_t maxMetadataSize = size_t(64) << 20;
 static constexpr size_t maxRank = 16;
-static constexpr size_t maxArguments = 65536;
 static constexpr size_t maxStages = 4096;
 static constexpr int64_t maxAlignment = 65536;
-static constexpr int64_t maxExperts = int64_t(1) << 24;
 
 static constexpr uint32_t minPreparedAlignment = bufferAlignment;
 
@@ -64,7 +63,7 @@ static moe_rt_status_t parseRole(const Node &node, Role &out) {
                      "prepared");
 }
 
-static moe_rt_status_t parseDType(const Node &node, Argument &argument) {
+moe_rt_status_t moe::rt::parseDType(const Node &node, Argument &argument) {
   std::string text;
   MOE_RT_TRY(node.string(text));
   if (text == "i1") {
@@ -88,14 +87,13 @@ static moe_rt_status_t parseDType(const Node &node, Argument &argument) {
                      "f8E8M0FNU, i8, i16, i32, i64 or i1");
 }
 
-static moe_rt_status_t parseShape(const Node &node, Argument &argument) {
+moe_rt_status_t moe::rt::parseShape(const Node &node, bool mayBeDynamic,
+                                    Argument &argument) {
   size_t rank = 0;
   MOE_RT_TRY(node.array(rank));
   if (rank > maxRank)
     return node.refuse("has rank " + std::to_string(rank) +
                        ", expected at most " + std::to_string(maxRank));
-  bool mayBeDynamic =
-      argument.role == Role::input || argument.role == Role::output;
   int64_t bytes = static_cast<int64_t>(argument.elementSize());
   for (size_t i = 0; i < rank; ++i) {
     int64_t extent;
@@ -134,7 +132,8 @@ static moe_rt_status_t parseArgument(const Node &node, Argument &out) {
   MOE_RT_TRY(node.member("name").string(out.name));
   MOE_RT_TRY(parseRole(node.member("role"), out.role));
   MOE_RT_TRY(parseDType(node.member("dtype"), out));
-  MOE_RT_TRY(parseShape(node.member("shape"), out));
+  bool mayBeDynamic = out.role == Role::input || out.role == Role::output;
+  MOE_RT_TRY(parseShape(node.member("shape"), mayBeDynamic, out));
 
   out.alignment = static_cast<uint32_t>(out.elementSize());
   if (Node alignment = node.member("alignment"); alignment.exists()) {
@@ -265,21 +264,12 @@ static moe_rt_status_t parseStages(const Node &node, Function &function) {
   return nullptr;
 }
 
-static moe_rt_status_t parseFunction(const Node &node, Function &out) {
-  MOE_RT_TRY(node.object());
-  MOE_RT_TRY(node.member("name").string(out.name));
-  MOE_RT_TRY(node.member("entry").string(out.entry));
-  MOE_RT_TRY(node.member("workspace").string(out.workspace));
-  if (Node prepares = node.member("prepares"); prepares.exists())
-    MOE_RT_TRY(prepares.string(out.prepares));
+moe_rt_status_t moe::rt::parseSignature(const Node &node, Function &out) {
   Node tokens = node.member("tokens");
   MOE_RT_TRY(tokens.object());
   MOE_RT_TRY(tokens.member("min").integer(0, INT64_MAX, out.minTokens));
   MOE_RT_TRY(
       tokens.member("max").integer(out.minTokens, INT64_MAX, out.maxTokens));
-  if (Node live = node.member("live_tokens"); live.exists())
-    MOE_RT_TRY(live.boolean(out.takesLiveTokens));
-
   Node arguments = node.member("arguments");
   size_t count = 0;
   MOE_RT_TRY(arguments.array(count, maxArguments));
@@ -298,6 +288,19 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
       out.outputs.push_back(i);
     out.arguments.push_back(std::move(argument));
   }
+  return nullptr;
+}
+
+static moe_rt_status_t parseFunction(const Node &node, Function &out) {
+  MOE_RT_TRY(node.object());
+  MOE_RT_TRY(node.member("name").string(out.name));
+  MOE_RT_TRY(node.member("entry").string(out.entry));
+  MOE_RT_TRY(node.member("workspace").string(out.workspace));
+  if (Node prepares = node.member("prepares"); prepares.exists())
+    MOE_RT_TRY(prepares.string(out.prepares));
+  MOE_RT_TRY(parseSignature(node, out));
+  if (Node live = node.member("live_tokens"); live.exists())
+    MOE_RT_TRY(live.boolean(out.takesLiveTokens));
   MOE_RT_TRY(parseStages(node.member("stages"), out));
   return parseDispatches(node.member("dispatches"), out);
 }
@@ -306,7 +309,7 @@ static moe_rt_status_t parseFunction(const Node &node, Function &out) {
 // Prepared weights
 //===----------------------------------------------------------------------===//
 
-static std::string describe(const Argument &argument) {
+std::string moe::rt::describe(const Argument &argument) {
   std::string text = findDTypeName(argument.dtype);
   if (argument.isBool)
     text = "i1";
@@ -530,7 +533,7 @@ static moe_rt_status_t parseVariant(const Node &node, Variant &out) {
   }
   for (size_t i = 0; i < count; ++i)
     MOE_RT_TRY(parsePreparations(functions.element(i), names, out, i));
-  return nullptr;
+  return parseParallel(node.member("parallel"), names, out);
 }
 
 moe_rt_status_t moe::rt::parseMetadata(const char *text, size_t size,

@@ -15,6 +15,7 @@
 
 #include "moe_rt/abi.h"
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -90,6 +91,8 @@ struct Function {
   const std::vector<size_t> &indices(moe_rt_role_t role) const;
 };
 
+struct ParallelFunction;
+
 /// The code for one target.
 struct Variant {
   std::string triple;
@@ -97,7 +100,11 @@ struct Variant {
   std::vector<std::string> features;
   std::optional<DeviceCode> device; // without: code for the CPU
   std::vector<Function> functions;
-  std::vector<size_t> callable; // the functions that are not there to prepare
+  /// The functions that are not there to prepare, nor parts of a layer for
+  /// several ranks.
+  std::vector<size_t> callable;
+  /// Layers for several ranks; artifact/parallel.h has their type.
+  std::vector<std::shared_ptr<const ParallelFunction>> parallel;
 };
 
 struct Metadata {

@@ -28,6 +28,7 @@
 namespace moe::rt {
 
 class LayerWeights;
+class ParallelLayer;
 class Profile;
 class Statistics;
 struct Argument;
@@ -53,9 +54,8 @@ public:
   /// Enable or disable the profile, if the device can measure one.
   virtual moe_rt_status_t enableProfile(bool value) = 0;
 
-  /// The workspace of a call whose code wants `codeBytes`.
-  virtual moe_rt_status_t workspace(uint64_t codeBytes,
-                                    uint64_t &out) const = 0;
+  /// The workspace of a call with T tokens.
+  virtual moe_rt_status_t workspace(int64_t tokens, uint64_t &out) const = 0;
   /// Run a call and wait for it.
   virtual moe_rt_status_t call(const CallArguments &arguments) = 0;
   /// Enqueue a call on a stream of the device. `liveTokens` is there, too, how
@@ -65,6 +65,12 @@ public:
                                        const int32_t *liveTokens) = 0;
   /// The first error of the enqueued calls that have run. Waits for nothing.
   virtual moe_rt_status_t poll() = 0;
+
+  /// A call fails with `status` before it begins. Returns that, once all know
+  /// who has to.
+  virtual moe_rt_status_t refuse(moe_rt_status_t status) { return status; }
+  /// The layer, if it is one over several ranks.
+  virtual ParallelLayer *parallel() { return nullptr; }
 };
 
 /// The code of a module on a device.
@@ -95,6 +101,8 @@ public:
                                std::unique_ptr<Program> &out) = 0;
   /// Release the memory that no call uses.
   virtual void trim() = 0;
+  /// What runs tasks, if the device is the host; its tensors can be read.
+  virtual const moe_rt_executor_t *hostExecutor() const { return nullptr; }
 };
 
 } // namespace moe::rt

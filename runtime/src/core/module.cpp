@@ -7,6 +7,7 @@
 
 #include "core/module.h"
 #include "artifact/artifact_reader.h"
+#include "artifact/parallel.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -37,9 +38,52 @@ moe_rt_status_t moe::rt::findFunction(const moe_rt_module_t *module,
     known += known.empty() ? "'" : ", '";
     known += function.name + "'";
   }
+  for (const auto &layer : variant.parallel)
+    if (layer->signature.name == name)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "'%s' is a layer for several ranks, expected a function "
+                       "or moe_rt_layer_create_parallel",
+                       name);
   return makeError(MOE_RT_NOT_FOUND,
                    "the module has no function '%s'; it has: %s", name,
                    known.empty() ? "none" : known.c_str());
+}
+
+moe_rt_status_t moe::rt::findParallel(const moe_rt_module_t *module,
+                                      const char *name,
+                                      const ParallelFunction *&out) {
+  const auto &layers = module->variant.parallel;
+  if (!name && layers.size() != 1)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "no layer is named and the module has %zu for several "
+                     "ranks, expected one",
+                     layers.size());
+  std::string known;
+  for (const auto &layer : layers) {
+    if (!name || layer->signature.name == name) {
+      out = layer.get();
+      return nullptr;
+    }
+    known += (known.empty() ? "'" : ", '") + layer->signature.name + "'";
+  }
+  return makeError(MOE_RT_NOT_FOUND,
+                   "the module has no layer '%s' for several ranks; it has: %s",
+                   name, known.empty() ? "none" : known.c_str());
+}
+
+/// The signature of a function, or of a layer for several ranks; of no name,
+/// the only one.
+static moe_rt_status_t findSignature(const moe_rt_module_t *module,
+                                     const char *name, const Function *&out) {
+  const Variant &variant = module->variant;
+  bool isOnly = !name && variant.callable.empty();
+  for (const auto &layer : variant.parallel)
+    if (name ? layer->signature.name == name
+             : isOnly && variant.parallel.size() == 1) {
+      out = &layer->signature;
+      return nullptr;
+    }
+  return findFunction(module, name, out);
 }
 
 /// What messages call a variant.
@@ -256,7 +300,7 @@ moe_rt_status_t moe_rt_function_tensor_count(const moe_rt_module_t *module,
   MOE_RT_TRY(requireArguments("moe_rt_function_tensor_count", module && out));
   MOE_RT_TRY(checkRole(role));
   const Function *found;
-  MOE_RT_TRY(findFunction(module, function, found));
+  MOE_RT_TRY(findSignature(module, function, found));
   *out = found->indices(role).size();
   return nullptr;
 }
@@ -268,7 +312,7 @@ moe_rt_status_t moe_rt_function_tensor_info(const moe_rt_module_t *module,
   MOE_RT_TRY(requireArguments("moe_rt_function_tensor_info", module && out));
   MOE_RT_TRY(checkRole(role));
   const Function *found;
-  MOE_RT_TRY(findFunction(module, function, found));
+  MOE_RT_TRY(findSignature(module, function, found));
   const std::vector<size_t> &indices = found->indices(role);
   if (index >= indices.size())
     return makeError(MOE_RT_INVALID_ARGUMENT,
@@ -290,7 +334,7 @@ moe_rt_status_t moe_rt_function_token_range(const moe_rt_module_t *module,
   MOE_RT_TRY(requireArguments("moe_rt_function_token_range",
                               module && min_tokens && max_tokens));
   const Function *found;
-  MOE_RT_TRY(findFunction(module, function, found));
+  MOE_RT_TRY(findSignature(module, function, found));
   *min_tokens = found->minTokens;
   *max_tokens = found->maxTokens;
   return nullptr;

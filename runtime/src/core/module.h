@@ -27,6 +27,10 @@ namespace moe::rt {
 moe_rt_status_t findFunction(const moe_rt_module_t *module, const char *name,
                              const Function *&out);
 
+/// The layer for several ranks of that name; of no name, the only one.
+moe_rt_status_t findParallel(const moe_rt_module_t *module, const char *name,
+                             const ParallelFunction *&out);
+
 } // namespace moe::rt
 
 #endif // MOE_RT_SRC_CORE_MODULE_H

@@ -43,9 +43,8 @@ public:
   moe_rt_status_t enableProfile(bool value) override {
     return itsProfile.enable(value);
   }
-  moe_rt_status_t workspace(uint64_t codeBytes, uint64_t &out) const override {
-    out = codeBytes;
-    return nullptr;
+  moe_rt_status_t workspace(int64_t tokens, uint64_t &out) const override {
+    return codeWorkspace(layer.function, tokens, out);
   }
   moe_rt_status_t call(const CallArguments &arguments) override {
     return HostCall(layer, device, itsStatistics, itsProfile).run(arguments);

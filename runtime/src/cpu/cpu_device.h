@@ -26,6 +26,7 @@ public:
   moe_rt_status_t load(const Variant &variant,
                        std::unique_ptr<Program> &out) override;
   void trim() override { idle.trim(); }
+  const moe_rt_executor_t *hostExecutor() const override { return &tasks; }
 
   const moe_rt_executor_t &executor() const { return tasks; }
   Workspaces &workspaces() { return idle; }

@@ -22,8 +22,9 @@ moe_rt_status_t CUDALayer::layOut(uint64_t codeBytes, uint64_t &reportsBegin,
   return nullptr;
 }
 
-moe_rt_status_t CUDALayer::workspace(uint64_t codeBytes, uint64_t &out) const {
-  uint64_t reportsBegin;
+moe_rt_status_t CUDALayer::workspace(int64_t tokens, uint64_t &out) const {
+  uint64_t codeBytes = 0, reportsBegin;
+  MOE_RT_TRY(codeWorkspace(layer.function, tokens, codeBytes));
   return layOut(codeBytes, reportsBegin, out);
 }
 

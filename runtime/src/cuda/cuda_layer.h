@@ -36,7 +36,7 @@ public:
   Profile &profile() override { return itsProfile; }
   moe_rt_status_t enableProfile(bool value) override;
 
-  moe_rt_status_t workspace(uint64_t codeBytes, uint64_t &out) const override;
+  moe_rt_status_t workspace(int64_t tokens, uint64_t &out) const override;
   /// Run a call on the legacy default stream.
   moe_rt_status_t call(const CallArguments &arguments) override;
   /// Enqueue a call. It fails if a call before it did, as far as that is known.

@@ -78,7 +78,9 @@ static moe_rt_status_t callOnStream(const char *name, moe_rt_layer_t *layer,
                                     const DLTensor *outputs, size_t outputCount,
                                     void *workspace, uint64_t workspaceBytes,
                                     void *stream, const int32_t *liveTokens) {
-  MOE_RT_TRY(checkCall(name, layer, inputs, inputCount, outputs, outputCount));
+  if (moe_rt_status_t status = checkCall(name, layer, inputs, inputCount,
+                                         outputs, outputCount))
+    return layer ? layer->onDevice->refuse(status) : status;
   return layer->onDevice->callOnStream(
       {inputs, outputs, workspace, workspaceBytes}, stream, liveTokens);
 }
@@ -147,9 +149,8 @@ moe_rt_status_t moe_rt_layer_workspace_bytes(const moe_rt_layer_t *layer,
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_layer_workspace_bytes: an argument is NULL");
   MOE_RT_TRY(checkTokens(layer->function, tokens));
-  uint64_t codeBytes = 0, bytes = 0;
-  MOE_RT_TRY(codeWorkspace(layer->function, tokens, codeBytes));
-  MOE_RT_TRY(layer->onDevice->workspace(codeBytes, bytes));
+  uint64_t bytes = 0;
+  MOE_RT_TRY(layer->onDevice->workspace(tokens, bytes));
   *out = bytes;
   return nullptr;
 }
@@ -158,8 +159,10 @@ moe_rt_status_t moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
                                   size_t input_count, DLTensor *outputs,
                                   size_t output_count, void *workspace,
                                   uint64_t workspace_bytes) {
-  MOE_RT_TRY(checkCall("moe_rt_layer_call", layer, inputs, input_count, outputs,
-                       output_count));
+  if (moe_rt_status_t status =
+          checkCall("moe_rt_layer_call", layer, inputs, input_count, outputs,
+                    output_count))
+    return layer ? layer->onDevice->refuse(status) : status;
   return layer->onDevice->call({inputs, outputs, workspace, workspace_bytes});
 }
 

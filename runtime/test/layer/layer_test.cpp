@@ -518,7 +518,9 @@ TEST(LayerTest, ConcurrentCalls) {
 
 TEST(StatusTest, Names) {
   EXPECT_STREQ(moe_rt_code_name(MOE_RT_DATA_LOSS), "DATA_LOSS");
-  EXPECT_STREQ(moe_rt_code_name(static_cast<moe_rt_code_t>(14)), "UNKNOWN");
+  EXPECT_STREQ(moe_rt_code_name(MOE_RT_DEADLINE_EXCEEDED), "DEADLINE_EXCEEDED");
+  EXPECT_STREQ(moe_rt_code_name(MOE_RT_UNAVAILABLE), "UNAVAILABLE");
+  EXPECT_STREQ(moe_rt_code_name(static_cast<moe_rt_code_t>(1)), "UNKNOWN");
   EXPECT_EQ(moe_rt_status_code(nullptr), MOE_RT_OK);
   EXPECT_STREQ(moe_rt_status_message(nullptr), "");
   moe_rt_status_free(nullptr);

@@ -1,0 +1,347 @@
+//===- group.cpp - Ranks that run layers together -------------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "parallel/group.h"
+#include "layer/profile.h"
+
+#include <cinttypes>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <sched.h>
+#include <time.h>
+
+using namespace moe::rt;
+
+static constexpr double defaultDeadline = 60;
+/// While so much of a wait is over, a rank polls: most waits end by then.
+static constexpr int64_t pollNanoseconds = 200 * 1000;
+static constexpr int64_t firstNap = 2 * 1000, lastNap = 100 * 1000;
+
+//===----------------------------------------------------------------------===//
+// SharedBuffer
+//===----------------------------------------------------------------------===//
+
+moe_rt_status_t SharedBuffer::grow(uint64_t wanted, const char *what) {
+  if (wanted <= size)
+    return nullptr;
+  release();
+  void *found = communicator.allocate(communicator.user, wanted);
+  if (!found)
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                     "the communicator cannot allocate %" PRIu64
+                     " bytes for the %s",
+                     wanted, what);
+  memory = static_cast<char *>(found);
+  size = wanted;
+  if (reinterpret_cast<uintptr_t>(found) % bufferAlignment == 0)
+    return nullptr;
+  release();
+  return makeError(MOE_RT_INVALID_ARGUMENT,
+                   "the communicator returned %p for the %s, expected memory "
+                   "aligned to %zu bytes",
+                   found, what, bufferAlignment);
+}
+
+void SharedBuffer::release() {
+  if (memory)
+    communicator.release(communicator.user, memory, size);
+  memory = nullptr;
+  size = 0;
+}
+
+//===----------------------------------------------------------------------===//
+// Waiting
+//===----------------------------------------------------------------------===//
+
+moe_rt_status_t moe_rt_group_s::wait() {
+  if (pending.empty())
+    return nullptr;
+  const int64_t begin = readClock();
+  int64_t nap = firstNap;
+  for (;;) {
+    for (size_t i = 0; i < pending.size();) {
+      int32_t state = communicator.test(communicator.user, pending[i]);
+      if (state < 0)
+        return failEngine();
+      if (state > 0)
+        pending.erase(pending.begin() + static_cast<ptrdiff_t>(i));
+      else
+        ++i;
+    }
+    if (pending.empty())
+      return nullptr;
+    int64_t waited = readClock() - begin;
+    if (waited > deadline) {
+      char text[160];
+      std::snprintf(text, sizeof(text),
+                    "rank %zu of %zu has waited %.3g s for the other ranks, "
+                    "one of which did not come",
+                    rank(), size(), 1e-9 * static_cast<double>(waited));
+      return kill(MOE_RT_DEADLINE_EXCEEDED, text);
+    }
+    if (waited < pollNanoseconds) {
+      sched_yield();
+      continue;
+    }
+    timespec time = {0, static_cast<long>(std::min(nap, deadline))};
+    nanosleep(&time, nullptr);
+    nap = std::min(nap * 2, lastNap);
+  }
+}
+
+moe_rt_status_t moe_rt_group_s::kill(moe_rt_code_t code,
+                                     const std::string &why) {
+  if (!isDead()) {
+    deathCode = code;
+    deathMessage = why;
+    if (communicator.abort)
+      communicator.abort(communicator.user);
+  }
+  return makeError(code, "%s; the group is dead", why.c_str());
+}
+
+moe_rt_status_t moe_rt_group_s::failEngine() {
+  const char *message =
+      communicator.message ? communicator.message(communicator.user) : nullptr;
+  return kill(MOE_RT_UNAVAILABLE,
+              "rank " + std::to_string(rank()) + " of " +
+                  std::to_string(size()) + ": the engine failed" +
+                  (message ? ": " + std::string(message) : std::string()));
+}
+
+moe_rt_status_t moe_rt_group_s::checkAlive() const {
+  if (!isDead())
+    return nullptr;
+  return makeError(deathCode, "the group is dead: %s", deathMessage.c_str());
+}
+
+//===----------------------------------------------------------------------===//
+// Agreement
+//===----------------------------------------------------------------------===//
+
+static const char *describe(int64_t action) {
+  switch (static_cast<Action>(action)) {
+  case Action::createGroup:
+    return "creates a group";
+  case Action::createLayer:
+    return "creates a layer";
+  case Action::call:
+    return "calls a layer";
+  case Action::grow:
+    return "allocates for a call";
+  }
+  return "does something that is not known here";
+}
+
+/// Compare what the ranks have said; with `failure`, this one cannot.
+moe_rt_status_t moe_rt_group_s::compare(const std::vector<Common> &common,
+                                        moe_rt_status_t failure) const {
+  const Words &first = heard(0);
+  for (size_t r = 1; r < size(); ++r) {
+    const Words &words = heard(r);
+    if (words.action != first.action)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "rank %zu %s while rank 0 %s, expected the same of all "
+                       "ranks",
+                       r, describe(words.action), describe(first.action));
+    if (words.number != first.number)
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "rank %zu is at agreement %" PRId64
+                       " of the group, rank 0 at %" PRId64,
+                       r, words.number, first.number);
+  }
+  for (size_t r = 0; r < size(); ++r) {
+    if (heard(r).status == MOE_RT_OK)
+      continue;
+    auto code = static_cast<moe_rt_code_t>(heard(r).status);
+    if (r == rank() && failure)
+      return makeError(code, "rank %zu: %s", r, moe_rt_status_message(failure));
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "rank %zu failed with code %d, %s", r,
+                     static_cast<int>(code), moe_rt_code_name(code));
+  }
+  for (const Common &item : common)
+    for (size_t r = 1; r < size(); ++r) {
+      int64_t mine = heard(r).values[item.value];
+      int64_t expected = first.values[item.value];
+      if (mine == expected)
+        continue;
+      std::string name[2];
+      if (static_cast<Action>(first.action) == Action::call)
+        for (size_t i = 0; i < 2; ++i) {
+          auto layer = static_cast<size_t>(i ? expected : mine);
+          if (layer < layerNames.size())
+            name[i] = " ('" + layerNames[layer] + "')";
+        }
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "rank %zu has %s %" PRId64 "%s, rank 0 has %" PRId64
+                       "%s, expected the same on all ranks",
+                       r, item.name, mine, name[0].c_str(), expected,
+                       name[1].c_str());
+    }
+  return nullptr;
+}
+
+moe_rt_status_t moe_rt_group_s::agree(Words own, moe_rt_status_t failure,
+                                      const std::vector<Common> &common,
+                                      const int64_t *counts) {
+  moe_rt_status_t status = checkAlive();
+  if (!status) {
+    own.number = agreements++;
+    own.status = moe_rt_status_code(failure);
+    for (size_t r = 0; r < size(); ++r) {
+      questions[r] = own;
+      if (counts)
+        questions[r].values[4] = counts[r];
+    }
+    if (size() == 1) {
+      answers[0] = questions[0];
+    } else {
+      status = start([&](void **request) {
+        return communicator.counts(communicator.user, &questions[0].action,
+                                   &answers[0].action, Words::count, nullptr,
+                                   request);
+      });
+      if (!status)
+        status = wait();
+    }
+  }
+  if (!status)
+    status = compare(common, failure);
+  moe_rt_status_free(failure);
+  return status;
+}
+
+//===----------------------------------------------------------------------===//
+// The group
+//===----------------------------------------------------------------------===//
+
+moe_rt_status_t moe_rt_group_s::initialise() {
+  MOE_RT_TRY(words.grow(2 * size() * sizeof(Words), "words of agreements"));
+  questions = reinterpret_cast<Words *>(words.data());
+  answers = questions + size();
+  return nullptr;
+}
+
+moe_rt_group_s::~moe_rt_group_s() {
+  // What other ranks may still reach is the engine's.
+  if (!isDead())
+    for (SharedBuffer *buffer : {&home, &gathered, &packed, &received, &words})
+      buffer->release();
+  if (ownsCommunicator)
+    moe_rt_thread_communicators_destroy(&communicator);
+}
+
+static moe_rt_status_t
+checkCommunicator(const moe_rt_communicator_t &communicator) {
+  if (communicator.struct_size != sizeof(moe_rt_communicator_t))
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "communicator: struct_size is %zu, expected %zu",
+                     communicator.struct_size, sizeof(moe_rt_communicator_t));
+  if (communicator.size < 1 || communicator.rank < 0 ||
+      communicator.rank >= communicator.size)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "communicator: rank is %d of %d, expected 0 to size - 1",
+                     communicator.rank, communicator.size);
+  if (communicator.node_size < 1)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "communicator: node_size is %d, expected at least 1",
+                     communicator.node_size);
+  if (!communicator.allocate || !communicator.release || !communicator.counts ||
+      !communicator.exchange || !communicator.gather || !communicator.test)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "communicator: a function is NULL, expected allocate, "
+                     "release, counts, exchange, gather and test");
+  DLDeviceType type = communicator.device.device_type;
+  if (type != 0 && type != kDLCPU)
+    return makeError(MOE_RT_UNIMPLEMENTED,
+                     "communicator: buffers are on device type %d, groups are "
+                     "for the CPU (%d) only",
+                     static_cast<int>(type), static_cast<int>(kDLCPU));
+  return nullptr;
+}
+
+static moe_rt_status_t checkOptions(const moe_rt_group_options_t &options) {
+  if (options.struct_size != sizeof(moe_rt_group_options_t))
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "group options: struct_size is %zu, expected %zu",
+                     options.struct_size, sizeof(moe_rt_group_options_t));
+  // Nanoseconds of a deadline are an int64_t.
+  if (!(options.deadline_seconds >= 0 && options.deadline_seconds <= 1e9))
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "group options: deadline_seconds is %g, expected 0 to 1e9",
+                     options.deadline_seconds);
+  return nullptr;
+}
+
+extern "C" {
+
+moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
+                                    const moe_rt_communicator_t *communicator,
+                                    const moe_rt_group_options_t *options,
+                                    moe_rt_group_t **out) {
+  if (!context || !out)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_group_create: an argument is NULL");
+  moe_rt_group_options_t given = {sizeof(given), 0, 0};
+  if (options) {
+    MOE_RT_TRY(checkOptions(*options));
+    given = *options;
+  }
+  if (!context->device->hostExecutor())
+    return makeError(MOE_RT_UNIMPLEMENTED,
+                     "groups are for contexts on the CPU only");
+  moe_rt_communicator_t used;
+  if (communicator) {
+    MOE_RT_TRY(checkCommunicator(*communicator));
+    used = *communicator;
+  } else {
+    MOE_RT_TRY(moe_rt_thread_communicators_create(1, &used));
+  }
+  std::unique_ptr<moe_rt_group_t> group(new (std::nothrow)
+                                            moe_rt_group_t(context, used));
+  if (!group) {
+    if (!communicator)
+      moe_rt_thread_communicators_destroy(&used);
+    return makeError(MOE_RT_RESOURCE_EXHAUSTED, "cannot allocate the group");
+  }
+  group->ownsCommunicator = !communicator;
+  if (given.deadline_seconds == 0)
+    given.deadline_seconds = defaultDeadline;
+  group->deadline = static_cast<int64_t>(given.deadline_seconds * 1e9);
+  group->memoryLimit = given.memory_limit;
+  MOE_RT_TRY(group->initialise());
+  MOE_RT_TRY(group->agree(
+      {static_cast<int64_t>(Action::createGroup),
+       0,
+       0,
+       {MOE_RT_ABI_VERSION, communicator ? communicator->node_size : 1}},
+      nullptr, {{0, "version"}, {1, "node_size"}}));
+  *out = group.release();
+  return nullptr;
+}
+
+void moe_rt_group_destroy(moe_rt_group_t *group) { delete group; }
+
+int32_t moe_rt_group_rank(const moe_rt_group_t *group) {
+  return group ? group->communicator.rank : 0;
+}
+
+int32_t moe_rt_group_size(const moe_rt_group_t *group) {
+  return group ? group->communicator.size : 0;
+}
+
+moe_rt_status_t moe_rt_group_status(moe_rt_group_t *group) {
+  if (!group)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_group_status: 'group' is NULL");
+  std::lock_guard<std::mutex> lock(group->mutex);
+  return group->checkAlive();
+}
+
+} // extern "C"

@@ -1,0 +1,135 @@
+//===- group.h - Ranks that run layers together -----------------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_PARALLEL_GROUP_H
+#define MOE_RT_SRC_PARALLEL_GROUP_H
+
+#include "core/context.h"
+#include "support/buffer.h"
+
+#include "moe_rt/group.h"
+
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace moe::rt {
+
+/// What a rank is about to do, as it tells the others. All of it goes by one
+/// kind of collective, so that ranks that do different things meet.
+enum class Action : int64_t { createGroup = 1, createLayer, call, grow };
+
+/// What a rank tells each other rank before they do something together.
+struct Words {
+  static constexpr int32_t count = 8;
+
+  int64_t action;
+  int64_t status; // a moe_rt_code_t; anything but OK: it cannot
+  int64_t number; // of the agreement in the group
+  /// Depends on the action.
+  int64_t values[5];
+};
+static_assert(sizeof(Words) == Words::count * sizeof(int64_t));
+
+/// A word that has to be the same on all ranks.
+struct Common {
+  size_t value; // in Words::values
+  const char *name;
+};
+
+/// Memory of the communicator. It grows and is kept; after a failure it is the
+/// engine's.
+class SharedBuffer {
+public:
+  explicit SharedBuffer(const moe_rt_communicator_t &communicator)
+      : communicator(communicator) {}
+
+  moe_rt_status_t grow(uint64_t wanted, const char *what);
+  void release();
+  /// What `grow` aligns to `alignment`.
+  char *data() const { return memory; }
+  uint64_t bytes() const { return size; }
+
+private:
+  const moe_rt_communicator_t &communicator;
+  char *memory = nullptr;
+  uint64_t size = 0;
+};
+
+} // namespace moe::rt
+
+struct moe_rt_group_s {
+  using Common = moe::rt::Common;
+  using Words = moe::rt::Words;
+
+  moe_rt_group_s(moe_rt_context_t *context,
+                 const moe_rt_communicator_t &communicator)
+      : context(context), communicator(communicator), home(this->communicator),
+        gathered(this->communicator), packed(this->communicator),
+        received(this->communicator), workspace(context->allocator),
+        words(this->communicator) {}
+  ~moe_rt_group_s();
+
+  size_t size() const { return static_cast<size_t>(communicator.size); }
+  size_t rank() const { return static_cast<size_t>(communicator.rank); }
+
+  /// Allocate what agreements need.
+  moe_rt_status_t initialise();
+
+  /// Start a collective with `start`, which is given the request.
+  template <typename Start> moe_rt_status_t start(Start start) {
+    void *request = nullptr;
+    if (start(&request) < 0)
+      return failEngine();
+    pending.push_back(request);
+    return nullptr;
+  }
+  /// Wait for all that has been started.
+  moe_rt_status_t wait();
+
+  /// Tell all ranks `own`, `counts[r]` of which, if it is given, is values[4]
+  /// for rank r, and hear what they say (`heard`). If a rank cannot, does
+  /// something else, or has another value of what is common, that is an error
+  /// on all. A rank that cannot gets `failure` back, with its own code.
+  moe_rt_status_t agree(Words own, moe_rt_status_t failure,
+                        const std::vector<Common> &common,
+                        const int64_t *counts = nullptr);
+  const Words &heard(size_t rank) const { return answers[rank]; }
+
+  /// The error of a dead group, or null.
+  moe_rt_status_t checkAlive() const;
+  /// End the group with an error, which it returns.
+  moe_rt_status_t kill(moe_rt_code_t code, const std::string &why);
+  bool isDead() const { return deathCode != MOE_RT_OK; }
+
+  moe_rt_context_t *const context;
+  moe_rt_communicator_t communicator;
+  bool ownsCommunicator = false;
+  int64_t deadline = 0; // nanoseconds
+  uint64_t memoryLimit = 0;
+  std::mutex mutex;                    // of all below: one thing at a time
+  std::vector<std::string> layerNames; // of all layers so far
+
+  // Memory of calls: values of this rank's tokens, values of all tokens, rows
+  // that are sent, those that are received, and what no collective uses.
+  moe::rt::SharedBuffer home, gathered, packed, received;
+  moe::rt::Buffer workspace;
+
+private:
+  moe_rt_status_t failEngine();
+  moe_rt_status_t compare(const std::vector<Common> &common,
+                          moe_rt_status_t failure) const;
+
+  moe::rt::SharedBuffer words;
+  Words *questions = nullptr, *answers = nullptr;
+  std::vector<void *> pending;
+  int64_t agreements = 0;
+  moe_rt_code_t deathCode = MOE_RT_OK;
+  std::string deathMessage;
+};
+
+#endif // MOE_RT_SRC_PARALLEL_GROUP_H

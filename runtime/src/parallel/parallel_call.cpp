@@ -1,0 +1,846 @@
+//===- parallel_call.cpp - Call a layer over several ranks ----------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "parallel/parallel_call.h"
+#include "support/checked.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstring>
+#include <numeric>
+
+using namespace moe;
+using namespace moe::rt;
+
+ParallelCall::ParallelCall(ParallelLayer &layer)
+    : layer(layer), function(layer.function), group(layer.group),
+      memory(function, layer.layer.module->variant),
+      bound(function.signature.arguments.size()), tokensOf(group.size()),
+      received(function.received), sends(group.size()), comes(group.size()),
+      timer(layer.itsProfile) {}
+
+moe_rt_status_t ParallelCall::agree(const Words &own, moe_rt_status_t failure,
+                                    const std::vector<Common> &common,
+                                    const int64_t *counts) {
+  beginStage(function.steps.size());
+  moe_rt_status_t status = group.agree(own, failure, common, counts);
+  isCommon = status != nullptr;
+  return status;
+}
+
+void ParallelCall::beginStage(size_t step) {
+  if (timer.isRunning())
+    timer.begin(static_cast<int64_t>(step));
+}
+
+/// Whether a step is an exchange by which tokens leave: what comes is not known
+/// before.
+bool ParallelCall::isLeaving(size_t step) const {
+  return step < function.steps.size() &&
+         function.steps[step].kind == Step::Kind::exchange &&
+         !function.steps[step].exchange.expected;
+}
+
+const Region *ParallelCall::regionAt(size_t step) const {
+  for (const Region &region : function.regions)
+    if (region.first == step)
+      return &region;
+  return nullptr;
+}
+
+int64_t ParallelCall::extentOf(const Value &value) const {
+  switch (value.rows) {
+  case Rows::none:
+    break;
+  case Rows::home:
+    return tokens;
+  case Rows::received:
+    return received[value.exchange];
+  case Rows::all:
+    return allTokens;
+  }
+  return 0;
+}
+
+char *ParallelCall::addressOf(size_t index) const {
+  const Value &value = function.values[index];
+  switch (value.kind) {
+  case Value::Kind::input:
+  case Value::Kind::output:
+    return bound[value.argument].data;
+  case Value::Kind::placement:
+    return reinterpret_cast<char *>(const_cast<int32_t *>(layer.targets()));
+  case Value::Kind::made:
+    break;
+  }
+  const SharedBuffer &buffer = value.rows == Rows::received ? group.received
+                               : value.rows == Rows::all    ? group.gathered
+                                                            : group.home;
+  return memory.base(buffer.data()) + memory.offsetOf(index);
+}
+
+const int32_t *ParallelCall::idsOf(size_t value) const {
+  return reinterpret_cast<const int32_t *>(addressOf(value));
+}
+
+//===----------------------------------------------------------------------===//
+// Before the ranks meet
+//===----------------------------------------------------------------------===//
+
+moe_rt_status_t ParallelCall::bind(const CallArguments &arguments) {
+  const Function &signature = function.signature;
+  const Device &device = *group.context->device;
+  TokenCount count;
+  auto check = [&](const std::vector<size_t> &indices,
+                   const DLTensor *tensors) -> moe_rt_status_t {
+    for (size_t i = 0; i < indices.size(); ++i)
+      MOE_RT_TRY(checkTensor(signature.arguments[indices[i]], tensors[i],
+                             device, count, bound[indices[i]]));
+    return nullptr;
+  };
+  MOE_RT_TRY(check(signature.inputs, arguments.inputs));
+  MOE_RT_TRY(check(signature.outputs, arguments.outputs));
+  tokens = count.known() ? count.value : signature.maxTokens;
+  MOE_RT_TRY(checkTokens(signature, tokens));
+  for (size_t index : signature.inputs)
+    MOE_RT_TRY(checkElements(signature.arguments[index], bound[index]));
+  // Parts check each output against what they read; this one is written when
+  // the inputs may still be needed.
+  for (size_t i = 0; i < signature.outputs.size(); ++i) {
+    size_t output = signature.outputs[i];
+    auto checkApart = [&](size_t other) -> moe_rt_status_t {
+      if (!overlaps(bound[output], bound[other]))
+        return nullptr;
+      return makeError(MOE_RT_INVALID_ARGUMENT,
+                       "output '%s' overlaps %s '%s', expected separate memory",
+                       signature.arguments[output].name.c_str(),
+                       signature.arguments[other].roleName(),
+                       signature.arguments[other].name.c_str());
+    };
+    for (size_t input : signature.inputs)
+      MOE_RT_TRY(checkApart(input));
+    for (size_t k = 0; k < i; ++k)
+      MOE_RT_TRY(checkApart(signature.outputs[k]));
+  }
+  return nullptr;
+}
+
+static moe_rt_status_t growWorkspace(Buffer &workspace, uint64_t bytes) {
+  if (workspace.bytes() >= bytes)
+    return nullptr;
+  return workspace.allocate(bytes, "workspace",
+                            bytes < hugePage ? bufferAlignment : hugePage);
+}
+
+moe_rt_status_t ParallelCall::allocateHome() {
+  MOE_RT_TRY(group.home.grow(memory.layoutHome(tokens), "values of a call"));
+  return growWorkspace(group.workspace,
+                       std::max(memory.workspace(Rows::home, tokens),
+                                memory.workspace(Rows::none, 0)));
+}
+
+/// Whether what the code wants to send is there.
+moe_rt_status_t ParallelCall::checkSend(size_t step) {
+  const Exchange &exchange = function.steps[step].exchange;
+  const char *name = function.signature.name.c_str();
+  const int32_t *counts = idsOf(exchange.counts);
+  bool leaves = !exchange.expected;
+  int64_t total = 0;
+  for (size_t r = 0; r < static_cast<size_t>(function.experts); ++r) {
+    bool isRank = r < group.size();
+    // A token goes to a rank once.
+    if (counts[r] < 0 || (!isRank && counts[r] > 0) ||
+        (leaves && counts[r] > tokens))
+      return makeError(MOE_RT_INTERNAL,
+                       "layer '%s', step %zu: the code sends %d rows to rank "
+                       "%zu of %zu, and there are %" PRId64 " tokens",
+                       name, step, counts[r], r, group.size(), tokens);
+    if (isRank)
+      sends[r] = counts[r];
+    total += counts[r];
+  }
+  auto refuse = [&](const char *what, int64_t number, uint64_t limit) {
+    return makeError(MOE_RT_INTERNAL,
+                     "layer '%s', step %zu: the code sends %s %" PRId64
+                     ", and there are %" PRIu64,
+                     name, step, what, number, limit);
+  };
+  for (const Sent &sent : exchange.values) {
+    const Value &source = function.values[sent.source];
+    uint64_t rows = countRows(source.type, extentOf(source));
+    uint64_t listed = rows;
+    if (sent.index) {
+      const Value &index = function.values[*sent.index];
+      listed =
+          countElements(index.type, extentOf(index), index.type.shape.size());
+    }
+    if (static_cast<uint64_t>(total) > listed)
+      return refuse("a total of rows of", total, listed);
+    if (!sent.index)
+      continue;
+    const int32_t *index = idsOf(*sent.index);
+    for (int64_t i = 0; i < total; ++i)
+      if (index[i] < 0 || static_cast<uint64_t>(index[i]) >= rows)
+        return refuse("row", index[i], rows);
+  }
+  return nullptr;
+}
+
+/// Count the slots in rows of a list that are not empty; -1 for a slot that
+/// there is not.
+static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
+                          int64_t width, int64_t limit) {
+  int64_t count = 0;
+  for (int64_t i = begin * width; i < (begin + rows) * width; ++i) {
+    if (slots[i] < -1 || slots[i] >= limit)
+      return -1;
+    count += slots[i] >= 0;
+  }
+  return count;
+}
+
+/// Whether the code expects as many rows home as its tokens will have.
+moe_rt_status_t ParallelCall::checkSlots(const Region &region) {
+  const Exchange &leaves = function.steps[region.first].exchange;
+  const Exchange &home = function.steps[region.last].exchange;
+  size_t source = leaves.values[region.slots].source;
+  int64_t width = function.values[source].type.shape.back();
+  const int32_t *slots = idsOf(source), *expected = idsOf(*home.expected);
+  int64_t begin = 0, total = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    int64_t count = countSlots(slots, begin, sends[r], width, function.slots);
+    if (count != expected[r])
+      return makeError(MOE_RT_INTERNAL,
+                       "layer '%s', step %zu: the code expects %d rows of rank "
+                       "%zu, its slots are for %" PRId64,
+                       function.signature.name.c_str(), region.last,
+                       expected[r], r, count);
+    begin += sends[r];
+    total += count;
+  }
+  for (const Sent &sent : home.values) {
+    const Value &result = function.values[sent.result];
+    uint64_t rows = countRows(result.type, extentOf(result));
+    if (static_cast<uint64_t>(total) > rows)
+      return makeError(MOE_RT_INTERNAL,
+                       "layer '%s', step %zu: the code expects %" PRId64
+                       " rows, and there is memory for %" PRIu64,
+                       function.signature.name.c_str(), region.last, total,
+                       rows);
+  }
+  return nullptr;
+}
+
+//===----------------------------------------------------------------------===//
+// The meeting
+//===----------------------------------------------------------------------===//
+
+// Words::values of a call.
+enum { layerWord, tokensWord, readyWord, stepWord, countWord };
+
+/// Meet the other ranks before a step: each is told how many rows come to it.
+moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
+  bool leaves = isLeaving(step) && !failure;
+  int64_t ready = layer.readyRows;
+  if (!failure) {
+    uint64_t packedRows = static_cast<uint64_t>(
+        leaves ? std::accumulate(sends.begin(), sends.end(), int64_t(0)) : 0);
+    if (!fits(ready, packedRows, step))
+      ready = 0;
+    else if (leaves)
+      failure = group.packed.grow(
+          memory.packedBytes(function.steps[step].exchange, packedRows),
+          "rows to send");
+  }
+  Words own = {static_cast<int64_t>(Action::call), 0, 0, {}};
+  own.values[layerWord] = static_cast<int64_t>(layer.number);
+  own.values[tokensWord] = tokens;
+  own.values[readyWord] = ready;
+  own.values[stepWord] = static_cast<int64_t>(step);
+  MOE_RT_TRY(agree(own, failure, {{layerWord, "layer"}, {stepWord, "step"}},
+                   leaves ? sends.data() : nullptr));
+  allTokens = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    tokensOf[r] = group.heard(r).values[tokensWord];
+    allTokens = saturatingAdd(allTokens, tokensOf[r]);
+    comes[r] = group.heard(r).values[countWord];
+    if (isLeaving(step) && (comes[r] < 0 || comes[r] > tokensOf[r]))
+      return group.kill(MOE_RT_INTERNAL,
+                        "rank " + std::to_string(group.rank()) + ": rank " +
+                            std::to_string(r) + " announces " +
+                            std::to_string(comes[r]) + " rows of its " +
+                            std::to_string(tokensOf[r]) + " tokens");
+  }
+  return nullptr;
+}
+
+/// Whether a call stays within the limit of memory with so many received rows.
+bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
+  if (rows > memory.maxReceived())
+    return false;
+  if (group.memoryLimit == 0)
+    return true;
+  uint64_t bytes[] = {
+      memory.layoutHome(tokens), memory.layoutGathered(allTokens),
+      isLeaving(step)
+          ? memory.packedBytes(function.steps[step].exchange, packedRows)
+          : 0,
+      memory.layoutReceived(rows),
+      std::max({memory.workspace(Rows::none, 0),
+                memory.workspace(Rows::home, tokens),
+                memory.workspace(Rows::received, rows),
+                memory.workspace(Rows::all, allTokens)})};
+  uint64_t sum = 0;
+  for (uint64_t each : bytes)
+    if (!checkedAdd(sum, each, sum))
+      return false;
+  return sum <= group.memoryLimit;
+}
+
+/// Allocate what a call with so many received rows needs.
+moe_rt_status_t ParallelCall::reserveRows(int64_t rows, uint64_t packedRows,
+                                          size_t step) {
+  if (isLeaving(step))
+    MOE_RT_TRY(group.packed.grow(
+        memory.packedBytes(function.steps[step].exchange, packedRows),
+        "rows to send"));
+  MOE_RT_TRY(group.received.grow(memory.layoutReceived(rows), "received rows"));
+  return growWorkspace(group.workspace,
+                       std::max(memory.workspace(Rows::received, rows),
+                                memory.workspace(Rows::all, allTokens)));
+}
+
+/// The most rows of one of `rounds` rounds.
+static int64_t sumOfParts(const std::vector<int64_t> &rows, int64_t rounds) {
+  int64_t sum = 0;
+  for (int64_t each : rows)
+    sum += each / rounds + (each % rounds != 0);
+  return sum;
+}
+
+/// The error of a call that may receive too many rows, and cannot run in
+/// rounds.
+moe_rt_status_t ParallelCall::refuseRows() const {
+  const char *name = function.signature.name.c_str();
+  if (allTokens > memory.maxReceived())
+    return makeError(MOE_RT_OUT_OF_RANGE,
+                     "layer '%s': a rank may receive %" PRId64
+                     " rows, the code takes %" PRId64,
+                     name, allTokens, memory.maxReceived());
+  return makeError(MOE_RT_RESOURCE_EXHAUSTED,
+                   "layer '%s': a call with %" PRId64
+                   " tokens here and %" PRId64
+                   " on all ranks needs more memory than the group's limit of "
+                   "%" PRIu64 " bytes",
+                   name, tokens, allTokens, group.memoryLimit);
+}
+
+/// Allocate what depends on the other ranks. If a rank may not have enough
+/// memory, all agree once more: on rounds, each with some of the rows.
+moe_rt_status_t ParallelCall::reserve(size_t step, int64_t &rounds) {
+  rounds = 1;
+  int64_t least = INT64_MAX;
+  for (size_t r = 0; r < group.size(); ++r)
+    least = std::min(least, group.heard(r).values[readyWord]);
+  if (least >= allTokens) {
+    (void)memory.layoutGathered(allTokens);
+    (void)memory.layoutReceived(layer.readyRows);
+    return nullptr;
+  }
+  // What is gathered stays until the end of the call.
+  moe_rt_status_t status = group.gathered.grow(memory.layoutGathered(allTokens),
+                                               "rows of all ranks");
+  bool leaves = isLeaving(step);
+  uint64_t rows = static_cast<uint64_t>(
+      leaves ? std::accumulate(sends.begin(), sends.end(), int64_t(0)) : 0);
+  int64_t reserved = 0;
+  if (!status) {
+    // As many rows as there can be, so that the next call is ready.
+    moe_rt_status_t all = fits(allTokens, rows, step)
+                              ? reserveRows(allTokens, rows, step)
+                              : refuseRows();
+    if (!all) {
+      layer.readyRows = std::max(layer.readyRows, allTokens);
+      reserved = allTokens;
+    } else if (!leaves) {
+      // Exchanges that follow decide for themselves.
+      moe_rt_status_free(all);
+    } else if (function.regions.size() < function.received) {
+      status = all;
+    } else {
+      // The fewest rounds that fit: more rounds never need more.
+      const Region *region = regionAt(step);
+      int64_t most = 1;
+      for (const std::vector<int64_t> *counts : {&sends, &comes})
+        for (int64_t count : *counts)
+          most = std::max(most, count);
+      auto fitsIn = [&](int64_t count) {
+        return fits(sumOfParts(comes, count),
+                    static_cast<uint64_t>(sumOfParts(sends, count)), step);
+      };
+      if (!region || !fitsIn(most)) {
+        status = all;
+      } else {
+        moe_rt_status_free(all);
+        int64_t low = 1, high = most;
+        while (low < high) {
+          int64_t middle = low + (high - low) / 2;
+          if (fitsIn(middle))
+            high = middle;
+          else
+            low = middle + 1;
+        }
+        rounds = low;
+      }
+    }
+  }
+  Words own = {static_cast<int64_t>(Action::grow), 0, 0, {rounds}};
+  MOE_RT_TRY(agree(own, status, {}));
+  for (size_t r = 0; r < group.size(); ++r)
+    rounds = std::max(rounds, group.heard(r).values[0]);
+  if (reserved > 0 || !leaves) {
+    (void)memory.layoutReceived(reserved);
+    return nullptr;
+  }
+  moe_rt_status_t failed =
+      reserveRows(sumOfParts(comes, rounds),
+                  static_cast<uint64_t>(sumOfParts(sends, rounds)), step);
+  if (!failed)
+    return nullptr;
+  std::string message = moe_rt_status_message(failed);
+  moe_rt_code_t code = moe_rt_status_code(failed);
+  moe_rt_status_free(failed);
+  return group.kill(code, message);
+}
+
+//===----------------------------------------------------------------------===//
+// Rows
+//===----------------------------------------------------------------------===//
+
+/// Copy rows that are sent behind one another.
+void ParallelCall::pack(const Sent &sent, const Traffic &traffic, char *to) {
+  const Value &source = function.values[sent.source];
+  const uint64_t rowBytes = source.rowBytes();
+  const char *from = addressOf(sent.source);
+  const int32_t *index = sent.index ? idsOf(*sent.index) : nullptr;
+  struct Chunk {
+    const char *from;
+    const int32_t *index;
+    char *to;
+    uint64_t rowBytes;
+    int64_t begin, count, perTask;
+  };
+  static constexpr uint64_t taskBytes = 256 << 10;
+  const moe_rt_executor_t &executor = *group.context->device->hostExecutor();
+  for (size_t r = 0; r < group.size(); ++r) {
+    Chunk chunk = {
+        from,
+        index,
+        to,
+        rowBytes,
+        traffic.sendBegins[r],
+        traffic.sendRows[r],
+        static_cast<int64_t>(std::max<uint64_t>(1, taskBytes / rowBytes))};
+    to += static_cast<uint64_t>(chunk.count) * rowBytes;
+    auto task = [](void *context, int64_t number) {
+      const Chunk &chunk = *static_cast<const Chunk *>(context);
+      int64_t first = number * chunk.perTask;
+      int64_t last = std::min(chunk.count, first + chunk.perTask);
+      if (!chunk.index) {
+        std::memcpy(chunk.to + static_cast<uint64_t>(first) * chunk.rowBytes,
+                    chunk.from + static_cast<uint64_t>(chunk.begin + first) *
+                                     chunk.rowBytes,
+                    static_cast<uint64_t>(last - first) * chunk.rowBytes);
+        return;
+      }
+      for (int64_t i = first; i < last; ++i)
+        std::memcpy(chunk.to + static_cast<uint64_t>(i) * chunk.rowBytes,
+                    chunk.from +
+                        static_cast<uint64_t>(chunk.index[chunk.begin + i]) *
+                            chunk.rowBytes,
+                    chunk.rowBytes);
+    };
+    int64_t tasks =
+        chunk.count / chunk.perTask + (chunk.count % chunk.perTask != 0);
+    if (tasks > 1)
+      executor.parallel_for(executor.user, tasks, task, &chunk);
+    else if (tasks == 1)
+      task(&chunk, 0);
+  }
+}
+
+/// Exchange rows, and wait for them.
+moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic) {
+  beginStage(step);
+  const Exchange &exchange = function.steps[step].exchange;
+  std::vector<int64_t> packedBegins(group.size());
+  std::partial_sum(traffic.sendRows.begin(), traffic.sendRows.end() - 1,
+                   packedBegins.begin() + 1);
+  int64_t total = packedBegins.back() + traffic.sendRows.back();
+  char *packed = memory.base(group.packed.data());
+  uint64_t offset = 0;
+  for (size_t i = 0; i < exchange.values.size(); ++i) {
+    const Sent &sent = exchange.values[i];
+    uint64_t rowBytes = function.values[sent.source].rowBytes();
+    char *result = addressOf(sent.result);
+    if (group.size() == 1) {
+      if (total > 0)
+        pack(sent, traffic,
+             result +
+                 static_cast<uint64_t>(traffic.receiveBegins[0]) * rowBytes);
+      continue;
+    }
+    const char *from = addressOf(sent.source);
+    const int64_t *begins = traffic.sendBegins.data();
+    if (memory.isPacked(sent)) {
+      char *to = exchange.expected ? memory.base(group.received.data()) +
+                                         memory.packedOffsetOf(step, i)
+                                   : packed + offset;
+      if (!exchange.expected)
+        offset = (offset + static_cast<uint64_t>(total) * rowBytes +
+                  bufferAlignment - 1) /
+                 bufferAlignment * bufferAlignment;
+      if (total > 0)
+        pack(sent, traffic, to);
+      from = to;
+      begins = packedBegins.data();
+    }
+    for (size_t r = 0; r < group.size(); ++r)
+      if (r != group.rank()) {
+        layer.exchanged.bytes_sent +=
+            static_cast<uint64_t>(traffic.sendRows[r]) * rowBytes;
+        layer.exchanged.bytes_received +=
+            static_cast<uint64_t>(traffic.receiveRows[r]) * rowBytes;
+      }
+    // All know that nobody has a token.
+    if (allTokens == 0)
+      continue;
+    MOE_RT_TRY(group.start([&](void **request) {
+      return group.communicator.exchange(
+          group.communicator.user, from, traffic.sendRows.data(), begins,
+          result, traffic.receiveRows.data(), traffic.receiveBegins.data(),
+          rowBytes, nullptr, request);
+    }));
+  }
+  return group.wait();
+}
+
+/// The first of `count` rows of part `part` of `parts`.
+static int64_t beginOf(int64_t count, int64_t part, int64_t parts) {
+  return count / parts * part + count % parts * part / parts;
+}
+
+/// Send tokens in one of several rounds; `traffic` has what it is then.
+moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
+                                      int64_t round, int64_t rounds) {
+  const Exchange &exchange = function.steps[step].exchange;
+  int64_t listed = 0, arrived = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    int64_t first = beginOf(sends[r], round, rounds);
+    traffic.sendBegins[r] = listed + first;
+    traffic.sendRows[r] = beginOf(sends[r], round + 1, rounds) - first;
+    listed += sends[r];
+    traffic.receiveBegins[r] = arrived;
+    traffic.receiveRows[r] =
+        beginOf(comes[r], round + 1, rounds) - beginOf(comes[r], round, rounds);
+    arrived += traffic.receiveRows[r];
+  }
+  received[function.values[exchange.values[0].result].exchange] = arrived;
+  if (exchange.received) {
+    auto *counts = reinterpret_cast<int32_t *>(addressOf(*exchange.received));
+    std::memset(counts, 0,
+                static_cast<size_t>(function.experts) * sizeof(int32_t));
+    for (size_t r = 0; r < group.size(); ++r)
+      counts[r] = static_cast<int32_t>(traffic.receiveRows[r]);
+  }
+  layer.exchanged.rows_received += arrived;
+  layer.exchanged.rows_sent += std::accumulate(
+      traffic.sendRows.begin(), traffic.sendRows.end(), int64_t(0));
+  return move(step, traffic);
+}
+
+/// Send tokens, run the parts that need them, and bring home what they make.
+moe_rt_status_t ParallelCall::runRegion(const Region &region, int64_t rounds) {
+  const Exchange &leaves = function.steps[region.first].exchange;
+  const Exchange &home = function.steps[region.last].exchange;
+  const Sent &sentSlots = leaves.values[region.slots];
+  int64_t width = function.values[sentSlots.source].type.shape.back();
+  // Rows of a rank come home behind those of the round before.
+  std::vector<int64_t> homeBegins(group.size()), expected(group.size());
+  for (size_t r = 1; r < group.size(); ++r)
+    homeBegins[r] = homeBegins[r - 1] + idsOf(*home.expected)[r - 1];
+  const std::vector<int64_t> tokenRows = sends;
+  Traffic traffic(group.size());
+  layer.exchanged.rounds += rounds;
+  for (int64_t round = 0; round < rounds; ++round) {
+    current = region.first;
+    sends = tokenRows;
+    MOE_RT_TRY(receive(region.first, traffic, round, rounds));
+    for (size_t r = 0; r < group.size(); ++r)
+      expected[r] = countSlots(idsOf(sentSlots.source), traffic.sendBegins[r],
+                               traffic.sendRows[r], width, function.slots);
+    std::vector<int64_t> arrived = traffic.receiveRows;
+    for (size_t i = region.first + 1; i < region.last; ++i)
+      MOE_RT_TRY(callPart(i));
+    current = region.last;
+    MOE_RT_TRY(checkSend(region.last));
+    int64_t listed = 0, begin = 0;
+    for (size_t r = 0; r < group.size(); ++r) {
+      int64_t count = countSlots(idsOf(sentSlots.result), begin, arrived[r],
+                                 width, function.slots);
+      if (count != sends[r])
+        return makeError(MOE_RT_INTERNAL,
+                         "layer '%s', step %zu: the code returns %" PRId64
+                         " rows to rank %zu, whose slots are for %" PRId64,
+                         function.signature.name.c_str(), region.last, sends[r],
+                         r, count);
+      begin += arrived[r];
+      traffic.sendRows[r] = sends[r];
+      traffic.sendBegins[r] = listed;
+      listed += sends[r];
+      traffic.receiveRows[r] = expected[r];
+      traffic.receiveBegins[r] = homeBegins[r];
+      homeBegins[r] += expected[r];
+    }
+    MOE_RT_TRY(move(region.last, traffic));
+  }
+  return nullptr;
+}
+
+/// An exchange that is in no region and brings rows that are expected.
+moe_rt_status_t ParallelCall::comeHome(size_t step) {
+  const Exchange &exchange = function.steps[step].exchange;
+  MOE_RT_TRY(checkSend(step));
+  const int32_t *expected = idsOf(*exchange.expected);
+  Traffic traffic(group.size());
+  int64_t listed = 0, arrived = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    if (expected[r] < 0)
+      return makeError(MOE_RT_INTERNAL,
+                       "layer '%s', step %zu: the code expects %d rows",
+                       function.signature.name.c_str(), step, expected[r]);
+    traffic.sendRows[r] = sends[r];
+    traffic.sendBegins[r] = listed;
+    listed += sends[r];
+    traffic.receiveRows[r] = expected[r];
+    traffic.receiveBegins[r] = arrived;
+    arrived += expected[r];
+  }
+  for (const Sent &sent : exchange.values) {
+    const Value &result = function.values[sent.result];
+    uint64_t rows = countRows(result.type, extentOf(result));
+    if (static_cast<uint64_t>(arrived) > rows)
+      return makeError(MOE_RT_INTERNAL,
+                       "layer '%s', step %zu: the code expects %" PRId64
+                       " rows, and there is memory for %" PRIu64,
+                       function.signature.name.c_str(), step, arrived, rows);
+  }
+  return move(step, traffic);
+}
+
+moe_rt_status_t ParallelCall::gather(size_t step) {
+  beginStage(step);
+  const Gather &gather = function.steps[step].gather;
+  const Value &source = function.values[gather.source];
+  uint64_t rowBytes =
+      source.type.elementSize() *
+      countElements(source.type, 1, source.type.shape.size()); // of a token
+  const char *from = addressOf(gather.source);
+  uint64_t bytes = static_cast<uint64_t>(tokens) * rowBytes;
+  if (group.size() == 1) {
+    if (bytes > 0)
+      std::memcpy(addressOf(gather.result), from, bytes);
+    return nullptr;
+  }
+  if (allTokens == 0 || rowBytes == 0)
+    return nullptr;
+  if (source.kind != Value::Kind::made) {
+    char *copy =
+        memory.base(group.home.data()) + memory.packedOffsetOf(step, 0);
+    if (bytes > 0)
+      std::memcpy(copy, from, bytes);
+    from = copy;
+  }
+  for (size_t r = 0; r < group.size(); ++r)
+    if (r != group.rank()) {
+      layer.exchanged.bytes_sent += bytes;
+      layer.exchanged.bytes_received +=
+          static_cast<uint64_t>(tokensOf[r]) * rowBytes;
+    }
+  MOE_RT_TRY(group.start([&](void **request) {
+    return group.communicator.gather(group.communicator.user, from,
+                                     addressOf(gather.result), tokensOf.data(),
+                                     rowBytes, nullptr, request);
+  }));
+  return group.wait();
+}
+
+void ParallelCall::takeOwn(size_t step) {
+  beginStage(step);
+  const Gather &own = function.steps[step].gather;
+  const Argument &type = function.values[own.source].type;
+  uint64_t rowBytes =
+      type.elementSize() * countElements(type, 1, type.shape.size());
+  uint64_t before = 0;
+  for (size_t r = 0; r < group.rank(); ++r)
+    before += static_cast<uint64_t>(tokensOf[r]);
+  if (uint64_t bytes = static_cast<uint64_t>(tokens) * rowBytes)
+    std::memcpy(addressOf(own.result),
+                addressOf(own.source) + before * rowBytes, bytes);
+}
+
+//===----------------------------------------------------------------------===//
+// Steps
+//===----------------------------------------------------------------------===//
+
+moe_rt_status_t ParallelCall::callPart(size_t step) {
+  current = step;
+  beginStage(step);
+  const PartCall &call = function.steps[step].call;
+  moe_rt_layer_t &part = layer.part(call);
+  std::vector<DLTensor> tensors;
+  std::vector<std::vector<int64_t>> shapes;
+  tensors.reserve(call.inputs.size() + call.outputs.size());
+  shapes.reserve(tensors.capacity());
+  int64_t extent = -1;
+  for (const std::vector<size_t> *values : {&call.inputs, &call.outputs})
+    for (size_t index : *values) {
+      const Value &value = function.values[index];
+      shapes.push_back(value.type.shape);
+      for (int64_t &each : shapes.back())
+        if (each == dynamicExtent)
+          each = extent = extentOf(value);
+      tensors.push_back({addressOf(index),
+                         {kDLCPU, 0},
+                         static_cast<int32_t>(shapes.back().size()),
+                         value.type.dtype,
+                         shapes.back().data(),
+                         nullptr,
+                         0});
+    }
+  // A size that is no size, or that does not grow with T, is found here.
+  uint64_t required = 0;
+  MOE_RT_TRY(codeWorkspace(
+      part.function, extent < 0 ? part.function.maxTokens : extent, required));
+  bool hasWorkspace = required <= group.workspace.bytes();
+  return part.onDevice->call({tensors.data(),
+                              tensors.data() + call.inputs.size(),
+                              hasWorkspace ? group.workspace.data() : nullptr,
+                              hasWorkspace ? group.workspace.bytes() : 0});
+}
+
+/// The steps from one on that the ranks have met for.
+moe_rt_status_t ParallelCall::finish(size_t first) {
+  int64_t rounds = 1;
+  MOE_RT_TRY(reserve(first, rounds));
+  bool hasMet = true;
+  for (size_t i = first; i < function.steps.size(); ++i) {
+    current = i;
+    const Step &step = function.steps[i];
+    if (isLeaving(i)) {
+      if (!hasMet) {
+        moe_rt_status_t status = checkSend(i);
+        if (const Region *region = regionAt(i); region && !status)
+          status = checkSlots(*region);
+        MOE_RT_TRY(meet(i, status));
+        MOE_RT_TRY(reserve(i, rounds));
+      }
+      hasMet = false;
+      if (const Region *region = regionAt(i)) {
+        MOE_RT_TRY(runRegion(*region, rounds));
+        i = region->last;
+        continue;
+      }
+      Traffic traffic(group.size());
+      ++layer.exchanged.rounds;
+      MOE_RT_TRY(receive(i, traffic, 0, 1));
+      continue;
+    }
+    hasMet = false;
+    switch (step.kind) {
+    case Step::Kind::call:
+      MOE_RT_TRY(callPart(i));
+      break;
+    case Step::Kind::exchange:
+      MOE_RT_TRY(comeHome(i));
+      break;
+    case Step::Kind::gather:
+      MOE_RT_TRY(gather(i));
+      break;
+    case Step::Kind::own:
+      takeOwn(i);
+      break;
+    }
+  }
+  return nullptr;
+}
+
+moe_rt_status_t ParallelCall::refuse(moe_rt_status_t failure) {
+  return meet(0, failure);
+}
+
+moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
+  layer.exchanged = {};
+  allTokens = layer.readyRows; // until it is known
+  moe_rt_status_t status = bind(arguments);
+  if (!status)
+    status = allocateHome();
+  // Nothing is lost by an error until the ranks have met.
+  size_t first = 0;
+  const std::vector<Step> &steps = function.steps;
+  while (!status && first < steps.size() &&
+         steps[first].kind == Step::Kind::call &&
+         memory.rowsOf(first) != Rows::all)
+    status = callPart(first++);
+  if (!status && isLeaving(first)) {
+    status = checkSend(first);
+    if (const Region *region = regionAt(first); region && !status)
+      status = checkSlots(*region);
+  }
+  MOE_RT_TRY(meet(first, status));
+  MOE_RT_TRY(memory.checkAll(allTokens));
+  status = finish(first);
+  if (!status)
+    timer.end();
+  bool othersWait = false;
+  for (size_t i = current; i < steps.size(); ++i)
+    othersWait |= steps[i].isCollective();
+  if (!status || isCommon || group.isDead() || !othersWait)
+    return status;
+  // The others wait for rows that will not come.
+  std::string message = "rank " + std::to_string(group.rank()) + ": " +
+                        moe_rt_status_message(status);
+  moe_rt_code_t code = moe_rt_status_code(status);
+  moe_rt_status_free(status);
+  return group.kill(code, message);
+}
+
+uint64_t ParallelCall::workspace(const ParallelLayer &layer, int64_t tokens) {
+  const ParallelFunction &function = layer.function;
+  const moe_rt_group_t &group = layer.group;
+  CallMemory memory(function, layer.layer.module->variant);
+  int64_t all;
+  if (!checkedMul(static_cast<int64_t>(group.size()), tokens, all))
+    all = INT64_MAX;
+  uint64_t packed = 0;
+  for (const Step &step : function.steps)
+    if (step.kind == Step::Kind::exchange && !step.exchange.expected)
+      packed = std::max(packed, memory.packedBytes(step.exchange,
+                                                   static_cast<uint64_t>(all)));
+  uint64_t sum = 0;
+  for (uint64_t bytes :
+       {memory.layoutHome(tokens), memory.layoutGathered(all), packed,
+        memory.layoutReceived(std::min(all, memory.maxReceived())),
+        std::max({memory.workspace(Rows::none, 0),
+                  memory.workspace(Rows::home, tokens),
+                  memory.workspace(Rows::received,
+                                   std::min(all, memory.maxReceived())),
+                  memory.workspace(Rows::all, all)})})
+    if (!checkedAdd(sum, bytes, sum))
+      sum = UINT64_MAX;
+  return group.memoryLimit > 0 ? std::min(sum, group.memoryLimit) : sum;
+}

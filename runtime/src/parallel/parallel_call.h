@@ -1,0 +1,94 @@
+//===- parallel_call.h - Call a layer over several ranks --------*- C++ -*-===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef MOE_RT_SRC_PARALLEL_PARALLEL_CALL_H
+#define MOE_RT_SRC_PARALLEL_PARALLEL_CALL_H
+
+#include "parallel/call_memory.h"
+#include "parallel/parallel_layer.h"
+
+namespace moe::rt {
+
+/// One call on one rank.
+class ParallelCall {
+public:
+  explicit ParallelCall(ParallelLayer &layer);
+
+  moe_rt_status_t run(const CallArguments &arguments);
+  /// Let the other ranks know that this one cannot call.
+  moe_rt_status_t refuse(moe_rt_status_t failure);
+  /// The most memory that a call with `tokens` tokens on each rank takes.
+  static uint64_t workspace(const ParallelLayer &layer, int64_t tokens);
+
+private:
+  /// How many rows go to and come from each rank in an exchange, or a round of
+  /// one, and where they are.
+  struct Traffic {
+    std::vector<int64_t> sendRows, sendBegins, receiveRows, receiveBegins;
+
+    explicit Traffic(size_t ranks)
+        : sendRows(ranks), sendBegins(ranks), receiveRows(ranks),
+          receiveBegins(ranks) {}
+  };
+
+  /// Meet, and note whether all ranks have the error.
+  moe_rt_status_t agree(const Words &own, moe_rt_status_t failure,
+                        const std::vector<Common> &common,
+                        const int64_t *counts = nullptr);
+  void beginStage(size_t step);
+
+  bool isLeaving(size_t step) const;
+  const Region *regionAt(size_t step) const;
+  int64_t extentOf(const Value &value) const;
+  char *addressOf(size_t value) const;
+  const int32_t *idsOf(size_t value) const;
+
+  // What precedes the meeting of the ranks.
+  moe_rt_status_t bind(const CallArguments &arguments);
+  moe_rt_status_t allocateHome();
+  moe_rt_status_t checkSend(size_t step);
+  moe_rt_status_t checkSlots(const Region &region);
+
+  // The meeting.
+  moe_rt_status_t meet(size_t step, moe_rt_status_t failure);
+  moe_rt_status_t reserve(size_t step, int64_t &rounds);
+  moe_rt_status_t reserveRows(int64_t rows, uint64_t packedRows, size_t step);
+  moe_rt_status_t refuseRows() const;
+  bool fits(int64_t rows, uint64_t packedRows, size_t step);
+
+  // What follows it.
+  moe_rt_status_t finish(size_t step);
+  moe_rt_status_t callPart(size_t step);
+  moe_rt_status_t gather(size_t step);
+  void takeOwn(size_t step);
+  moe_rt_status_t comeHome(size_t step);
+  moe_rt_status_t runRegion(const Region &region, int64_t rounds);
+  moe_rt_status_t receive(size_t step, Traffic &traffic, int64_t round,
+                          int64_t rounds);
+  moe_rt_status_t move(size_t step, const Traffic &traffic);
+  void pack(const Sent &sent, const Traffic &traffic, char *to);
+
+  ParallelLayer &layer;
+  const ParallelFunction &function;
+  moe_rt_group_t &group;
+  CallMemory memory;
+
+  std::vector<BoundTensor> bound; // of the arguments of the layer
+  int64_t tokens = 0, allTokens = 0;
+  std::vector<int64_t> tokensOf; // of each rank
+  std::vector<int64_t> received; // rows of each exchange that receives
+  std::vector<int64_t> sends;    // rows to each rank in the last `checkSend`
+  std::vector<int64_t> comes;    // rows from each rank, as `meet` has heard
+  uint64_t packedBegin = 0;      // where the next rows to send are packed
+  size_t current = 0;            // step
+  bool isCommon = false;         // the error is one of all ranks
+  StageTimer timer;
+};
+
+} // namespace moe::rt
+
+#endif // MOE_RT_SRC_PARALLEL_PARALLEL_CALL_H
