@@ -16,6 +16,9 @@ using namespace moe;
 using namespace moe::rt;
 
 static constexpr size_t maxSteps = 4096;
+// Far above what there is; they bound what a layer allocates.
+static constexpr int64_t maxParallelExperts = 65536;
+static constexpr int64_t maxTargets = int64_t(1) << 24;
 static constexpr const char *placementName = "placement";
 
 namespace {
@@ -512,9 +515,11 @@ void Parser::findRegions() {
 moe_rt_status_t Parser::parse(const Node &node) {
   MOE_RT_TRY(node.object());
   MOE_RT_TRY(node.member("name").string(out.signature.name));
-  MOE_RT_TRY(node.member("experts").integer(1, maxExperts, out.experts));
+  MOE_RT_TRY(
+      node.member("experts").integer(1, maxParallelExperts, out.experts));
   MOE_RT_TRY(node.member("slots").integer(1, out.experts, out.slots));
-  MOE_RT_TRY(node.member("replicas").integer(1, maxExperts, out.replicas));
+  MOE_RT_TRY(node.member("replicas")
+                 .integer(1, maxTargets / out.experts, out.replicas));
   MOE_RT_TRY(parseSignature(node, out.signature));
   MOE_RT_TRY(checkRoles(node.member("arguments")));
   MOE_RT_TRY(parseValues(node.member("values")));

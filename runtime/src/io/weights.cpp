@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <set>
 
 using namespace moe;
 using namespace moe::io;
@@ -94,13 +95,28 @@ moe::io::readWeightSpecs(std::string_view metadata, size_t variant,
     return Error{"metadata: there are no functions"};
   const json::Value *found = nullptr;
   size_t count = 0;
-  for (const json::Value &candidate : *functions) {
-    if (json::find(candidate, "prepares"))
-      continue; // no function to call
+  std::set<std::string> parts; // of layers for several ranks
+  auto consider = [&](const json::Value &candidate) {
     ++count;
     const std::string *name = json::asString(json::find(candidate, "name"));
     if (function.empty() || (name && *name == function))
       found = &candidate;
+  };
+  if (const auto *parallel =
+          json::asArray(json::find((*variants)[variant], "parallel")))
+    for (const json::Value &candidate : *parallel) {
+      consider(candidate);
+      if (const auto *steps = json::asArray(json::find(candidate, "steps")))
+        for (const json::Value &step : *steps)
+          if (const std::string *part =
+                  json::asString(json::find(step, "call")))
+            parts.insert(*part);
+    }
+  for (const json::Value &candidate : *functions) {
+    const std::string *name = json::asString(json::find(candidate, "name"));
+    // No function to call.
+    if (!json::find(candidate, "prepares") && !(name && parts.count(*name)))
+      consider(candidate);
   }
   if (function.empty() && count != 1)
     found = nullptr;

@@ -7,6 +7,7 @@
 
 #include "moe_rt/checkpoint.h"
 #include "layer/layer.h"
+#include "parallel/parallel_layer.h"
 #include "support/dtype.h"
 
 #include "moe_rt/io.h"
@@ -48,6 +49,58 @@ static moe_rt_status_t toStatus(const io::Error &error) {
   std::replace(message.begin(), message.end(), '\0', '?');
   return makeError(code, "%s", message.c_str());
 }
+
+/// Find and check the weights of a function.
+static moe_rt_status_t openReader(const moe_rt_module_t &module,
+                                  const std::string &function,
+                                  moe_rt_checkpoint_t &checkpoint,
+                                  std::shared_ptr<io::WeightReader> &out) {
+  io::Expected<std::vector<io::WeightSpec>> specs =
+      io::readWeightSpecs(module.text, module.variantIndex, function);
+  if (!specs)
+    return toStatus(specs.takeError());
+  // The checkpoint may be closed before the layer goes.
+  std::lock_guard<std::mutex> lock(checkpoint.mutex);
+  io::Expected<io::WeightReader> opened =
+      io::WeightReader::open(*specs, checkpoint.files);
+  if (!opened)
+    return toStatus(opened.takeError());
+  out = std::make_shared<io::WeightReader>(std::move(*opened));
+  return nullptr;
+}
+
+static WeightSource sourceOf(io::WeightReader &reader) {
+  WeightSource source;
+  source.read = io::WeightReader::read;
+  source.user = &reader;
+  source.mapped = [](void *user, size_t weight) {
+    return static_cast<io::WeightReader *>(user)->mapped(weight);
+  };
+  return source;
+}
+
+namespace {
+
+class FromCheckpoint final : public ParallelSource {
+public:
+  explicit FromCheckpoint(moe_rt_checkpoint_t &checkpoint)
+      : checkpoint(checkpoint) {}
+
+  moe_rt_status_t open(const moe_rt_module_t &module,
+                       const ParallelFunction &function,
+                       WeightSource &out) override {
+    MOE_RT_TRY(openReader(module, function.signature.name, checkpoint, reader));
+    out = sourceOf(*reader);
+    return nullptr;
+  }
+  std::shared_ptr<void> mapping() override { return reader; }
+
+private:
+  moe_rt_checkpoint_t &checkpoint;
+  std::shared_ptr<io::WeightReader> reader;
+};
+
+} // namespace
 
 extern "C" {
 
@@ -112,29 +165,25 @@ moe_rt_status_t moe_rt_layer_create_from_checkpoint(
                      "NULL");
   const Function *found;
   MOE_RT_TRY(findFunction(module, function, found));
-  io::Expected<std::vector<io::WeightSpec>> specs =
-      io::readWeightSpecs(module->text, module->variantIndex, found->name);
-  if (!specs)
-    return toStatus(specs.takeError());
-  // The checkpoint may be closed before the layer goes.
   std::shared_ptr<io::WeightReader> reader;
-  {
-    std::lock_guard<std::mutex> lock(checkpoint->mutex);
-    io::Expected<io::WeightReader> opened =
-        io::WeightReader::open(*specs, checkpoint->files);
-    if (!opened)
-      return toStatus(opened.takeError());
-    reader = std::make_shared<io::WeightReader>(std::move(*opened));
-  }
-  WeightSource source;
-  source.read = io::WeightReader::read;
-  source.user = reader.get();
-  source.mapped = [](void *user, size_t weight) {
-    return static_cast<io::WeightReader *>(user)->mapped(weight);
-  };
+  MOE_RT_TRY(openReader(*module, found->name, *checkpoint, reader));
+  WeightSource source = sourceOf(*reader);
   MOE_RT_TRY(createLayer(module, *found, source, out));
   (*out)->mapping = std::move(reader);
   return nullptr;
+}
+
+moe_rt_status_t moe_rt_layer_create_parallel_from_checkpoint(
+    moe_rt_module_t *module, const char *name, moe_rt_group_t *group,
+    const DLTensor *table, moe_rt_checkpoint_t *checkpoint,
+    moe_rt_layer_t **out) {
+  if (!module || !group || !checkpoint || !out)
+    return makeError(
+        MOE_RT_INVALID_ARGUMENT,
+        "moe_rt_layer_create_parallel_from_checkpoint: an argument "
+        "is NULL");
+  FromCheckpoint source(*checkpoint);
+  return createParallelLayer(module, name, group, table, source, out);
 }
 
 } // extern "C"

@@ -155,12 +155,13 @@ moe_rt_status_t moe_rt_group_s::compare(const std::vector<Common> &common,
                        " of the group, rank 0 at %" PRId64,
                        r, words.number, first.number);
   }
+  if (failure)
+    return makeError(moe_rt_status_code(failure), "rank %zu: %s", rank(),
+                     moe_rt_status_message(failure));
   for (size_t r = 0; r < size(); ++r) {
     if (heard(r).status == MOE_RT_OK)
       continue;
     auto code = static_cast<moe_rt_code_t>(heard(r).status);
-    if (r == rank() && failure)
-      return makeError(code, "rank %zu: %s", r, moe_rt_status_message(failure));
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "rank %zu failed with code %d, %s", r,
                      static_cast<int>(code), moe_rt_code_name(code));

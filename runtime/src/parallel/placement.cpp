@@ -125,23 +125,26 @@ moe_rt_status_t Placement::initialise(const ParallelFunction &function,
 }
 
 std::vector<int32_t> Placement::targetsOf(size_t rank, size_t nodeSize) const {
+  std::vector<std::vector<int32_t>> holders(experts);
+  for (size_t i = 0; i < table.size(); ++i)
+    if (table[i] >= 0)
+      holders[static_cast<size_t>(table[i])].push_back(static_cast<int32_t>(i));
   std::vector<int32_t> targets(experts * replicas, -1);
+  auto keep = [](std::vector<int32_t> &slots, auto isKept) {
+    auto kept = std::stable_partition(slots.begin(), slots.end(), isKept);
+    if (kept != slots.begin())
+      slots.erase(kept, slots.end());
+  };
   for (size_t e = 0; e < experts; ++e) {
-    std::vector<int32_t> own, node, all;
-    for (size_t i = 0; i < table.size(); ++i) {
-      if (table[i] != static_cast<int32_t>(e))
-        continue;
-      size_t holder = i / slots;
-      all.push_back(static_cast<int32_t>(i));
-      if (holder / nodeSize == rank / nodeSize)
-        node.push_back(static_cast<int32_t>(i));
-      if (holder == rank)
-        own.push_back(static_cast<int32_t>(i));
-    }
+    std::vector<int32_t> &chosen = holders[e];
     // Ranks that share no memory know nothing of nodes.
-    std::vector<int32_t> &chosen = !own.empty()                    ? own
-                                   : nodeSize > 1 && !node.empty() ? node
-                                                                   : all;
+    if (nodeSize > 1)
+      keep(chosen, [&](int32_t slot) {
+        return static_cast<size_t>(slot) / slots / nodeSize == rank / nodeSize;
+      });
+    keep(chosen, [&](int32_t slot) {
+      return static_cast<size_t>(slot) / slots == rank;
+    });
     std::rotate(chosen.begin(),
                 chosen.begin() + static_cast<ptrdiff_t>(rank % chosen.size()),
                 chosen.end());

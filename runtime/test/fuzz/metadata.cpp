@@ -8,6 +8,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "moe_rt/group.h"
 #include "moe_rt/io.h"
 #include "moe_rt/moe_rt.h"
 
@@ -121,6 +122,58 @@ static void callFunction(moe_rt_module_t *module, const char *function) {
   moe_rt_layer_destroy(layer);
 }
 
+/// A group of this process alone.
+static moe_rt_group_t *createGroup(moe_rt_context_t *context) {
+  moe_rt_communicator_t communicator = {};
+  communicator.struct_size = sizeof(communicator);
+  communicator.size = communicator.node_size = 1;
+  communicator.allocate = [](void *, uint64_t bytes) {
+    return allocate(nullptr, bytes, 64);
+  };
+  communicator.release = [](void *, void *memory, uint64_t bytes) {
+    release(nullptr, memory, bytes);
+  };
+  // One rank exchanges nothing.
+  communicator.counts = [](void *, const int64_t *, int64_t *, int32_t, void *,
+                           void **) -> int32_t { std::abort(); };
+  communicator.exchange = [](void *, const void *, const int64_t *,
+                             const int64_t *, void *, const int64_t *,
+                             const int64_t *, uint64_t, void *,
+                             void **) -> int32_t { std::abort(); };
+  communicator.gather = [](void *, const void *, void *, const int64_t *,
+                           uint64_t, void *,
+                           void **) -> int32_t { std::abort(); };
+  communicator.test = [](void *, void *) -> int32_t { std::abort(); };
+  moe_rt_group_t *group = nullptr;
+  if (moe_rt_group_create(context, &communicator, nullptr, &group))
+    std::abort();
+  return group;
+}
+
+/// The code of its parts does nothing, which they may be told.
+static void callParallel(moe_rt_module_t *module, moe_rt_group_t *group,
+                         const char *name) {
+  int64_t min, max;
+  if (moe_rt_function_token_range(module, name, &min, &max))
+    std::abort();
+  moe_rt_layer_t *layer = nullptr;
+  moe_rt_status_t status = moe_rt_layer_create_parallel_from_source(
+      module, name, group, nullptr, readWeight, nullptr, &layer);
+  moe_rt_status_free(status);
+  if (status)
+    return;
+  for (int64_t tokens : {min, min + (min < max)}) {
+    Tensors inputs, outputs;
+    if (!inputs.make(module, name, MOE_RT_INPUT, tokens) ||
+        !outputs.make(module, name, MOE_RT_OUTPUT, tokens))
+      continue;
+    moe_rt_status_free(moe_rt_layer_call(
+        layer, inputs.views.data(), inputs.views.size(), outputs.views.data(),
+        outputs.views.size(), nullptr, 0));
+  }
+  moe_rt_layer_destroy(layer);
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   moe_rt_context_t *context;
   moe_rt_context_options_t options = {
@@ -140,6 +193,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                     moe_rt_module_variant(module), function))
         std::abort();
     }
+    moe_rt_group_t *group = createGroup(context);
+    for (size_t i = 0; i < moe_rt_module_parallel_count(module); ++i) {
+      const char *name = moe_rt_module_parallel_name(module, i);
+      callParallel(module, group, name);
+      if (!moe::io::readWeightSpecs(moe_rt_module_metadata(module),
+                                    moe_rt_module_variant(module), name))
+        std::abort();
+    }
+    moe_rt_group_destroy(group);
   } else {
     (void)moe::io::readWeightSpecs({text, size}, 0, "");
   }

@@ -210,6 +210,59 @@ TEST(ParallelLayer, ReadsNeighboursInPlace) {
   });
 }
 
+TEST(ParallelLayer, ReadsACheckpoint) {
+  Problem problem(9, 10);
+  TemporaryDirectory directory;
+  std::string header, data;
+  auto add = [&](const char *name, const Array<float> &array) {
+    std::string shape;
+    for (int64_t extent : array.shape)
+      shape += (shape.empty() ? "" : ",") + std::to_string(extent);
+    size_t begin = data.size();
+    data.append(reinterpret_cast<const char *>(array.data.data()),
+                array.data.size() * sizeof(float));
+    header += (header.empty() ? "{\"" : ",\"") + std::string(name) +
+              "\":{\"dtype\":\"F32\",\"shape\":[" + shape +
+              "],\"data_offsets\":[" + std::to_string(begin) + "," +
+              std::to_string(data.size()) + "]}";
+  };
+  add("bias", problem.bias);
+  add("scale", problem.scale);
+  add("up", problem.up);
+  header += "}";
+  while (header.size() % 8 != 0)
+    header += ' ';
+  std::string file;
+  for (int i = 0; i < 8; ++i)
+    file += static_cast<char>(header.size() >> (8 * i));
+  writeFile(directory / "model.safetensors", file + header + data);
+  runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
+    for (bool areNeighbours : {false, true}) {
+      Rank rank(&communicator);
+      LayerOptions options;
+      options.slots = 4;
+      ASSERT_OK(rank.load(options));
+      std::vector<int32_t> table = tableOf(2, 4, false);
+      std::vector<int64_t> shape = {2, 4};
+      DLTensor given = tableTensor(table, shape);
+      moe_rt_checkpoint_t *checkpoint = nullptr;
+      ASSERT_OK(moe_rt_checkpoint_open(
+          (directory / "model.safetensors").c_str(), &checkpoint));
+      ASSERT_OK(moe_rt_layer_create_parallel_from_checkpoint(
+          rank.module, "layer", rank.group, areNeighbours ? nullptr : &given,
+          checkpoint, &rank.layer));
+      moe_rt_checkpoint_close(checkpoint);
+      EXPECT_EQ(moe_rt_layer_weight_bytes(rank.layer),
+                areNeighbours ? 0u
+                              : static_cast<uint64_t>(4 * (4 * H * H + 4 * H)));
+      std::vector<float> y;
+      ASSERT_OK(rank.call(problem, r * 5, r * 5 + 5, y));
+      EXPECT_TRUE(std::equal(y.begin(), y.end(),
+                             problem.expected().begin() + r * 5 * H));
+    }
+  });
+}
+
 TEST(ParallelLayer, DescribesItself) {
   Context context;
   moe_rt_module_t *module = nullptr;
