@@ -81,7 +81,7 @@ typedef enum {
   MOE_RT_UNIMPLEMENTED = 12,
   MOE_RT_INTERNAL = 13,
   MOE_RT_UNAVAILABLE = 14, // the engine of a group failed
-  MOE_RT_DATA_LOSS = 15, // damaged file, or not an artifact
+  MOE_RT_DATA_LOSS = 15,   // damaged file, or not an artifact
 } moe_rt_code_t;
 
 typedef struct moe_rt_status_s *moe_rt_status_t;
@@ -255,6 +255,21 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_create_from_source(
     moe_rt_module_t *module, const char *function, moe_rt_read_weight_fn read,
     void *user, moe_rt_layer_t **out);
 MOE_RT_API void moe_rt_layer_destroy(moe_rt_layer_t *layer);
+
+/// Gives a layer that was created from tensors other weights of its function,
+/// as for moe_rt_layer_create, in the memory that it has: prepared weights
+/// replace the ones before, and no memory is allocated for them. Statistics and
+/// the profile go on; errors of moe_rt_layer_quantization_errors that were
+/// returned before are invalid. Not concurrent with anything else on the layer.
+/// On a device it first waits for all work of the device's primary context,
+/// which is impossible while a stream is captured. After
+/// MOE_RT_INVALID_ARGUMENT, or MOE_RT_FAILED_PRECONDITION (for a layer from a
+/// source or a checkpoint, or during a capture), the layer is unchanged. After
+/// any other error it may have no weights: then calls fail with
+/// MOE_RT_FAILED_PRECONDITION until it gets some.
+MOE_RT_API moe_rt_status_t moe_rt_layer_update(moe_rt_layer_t *layer,
+                                               const DLTensor *weights,
+                                               size_t count);
 
 /// Returns the bytes of weights in memory of the layer, on its device if any:
 /// prepared weights, and those kept from a source.

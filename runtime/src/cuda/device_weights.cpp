@@ -23,6 +23,16 @@ moe_rt_status_t DeviceWeights::bind(const DLTensor *tensors) {
   return LayerWeights::bind(tensors);
 }
 
+moe_rt_status_t DeviceWeights::rebind(const DLTensor *tensors) {
+  ContextScope scope(device);
+  MOE_RT_TRY(scope.check());
+  return LayerWeights::rebind(tensors);
+}
+
+moe_rt_status_t DeviceWeights::waitForCalls() const {
+  return device.waitForAll("weights cannot be replaced");
+}
+
 moe_rt_status_t DeviceWeights::read(const WeightSource &source) {
   ContextScope scope(device);
   MOE_RT_TRY(scope.check());

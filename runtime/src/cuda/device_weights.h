@@ -23,10 +23,12 @@ public:
         staging(device) {}
 
   moe_rt_status_t bind(const DLTensor *tensors) override;
+  moe_rt_status_t rebind(const DLTensor *tensors) override;
   moe_rt_status_t read(const WeightSource &source) override;
   uint64_t ownedBytes() const override;
 
 private:
+  moe_rt_status_t waitForCalls() const override;
   moe_rt_status_t own(const Argument &argument, const char *what,
                       BoundTensor &out) override;
   moe_rt_status_t load(const WeightSource &source, size_t position,

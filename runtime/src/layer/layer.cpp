@@ -67,6 +67,11 @@ static moe_rt_status_t checkCall(const char *name, const moe_rt_layer_t *layer,
   if (!layer)
     return makeError(MOE_RT_INVALID_ARGUMENT, "%s: 'layer' is NULL", name);
   const Function &function = layer->function;
+  if (!layer->onDevice->weights().isComplete())
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "function '%s': the layer has no weights, as "
+                     "moe_rt_layer_update failed",
+                     function.name.c_str());
   MOE_RT_TRY(checkTensors(function, "inputs", function.inputs.size(), inputs,
                           inputCount));
   return checkTensors(function, "outputs", function.outputs.size(), outputs,
@@ -117,6 +122,23 @@ moe_rt_status_t moe_rt_layer_create_from_source(moe_rt_module_t *module,
   source.read = read;
   source.user = user;
   return createLayer(module, *found, source, out);
+}
+
+moe_rt_status_t moe_rt_layer_update(moe_rt_layer_t *layer,
+                                    const DLTensor *weights, size_t count) {
+  if (!layer)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_layer_update: 'layer' is NULL");
+  const Function &function = layer->function;
+  LayerWeights &own = layer->onDevice->weights();
+  if (!own.areFromTensors())
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "function '%s': the layer keeps weights of a source, "
+                     "expected one that was created from tensors",
+                     function.name.c_str());
+  MOE_RT_TRY(checkTensors(function, "weights", function.weights.size(), weights,
+                          count));
+  return own.rebind(weights);
 }
 
 uint64_t moe_rt_layer_weight_bytes(const moe_rt_layer_t *layer) {

@@ -26,11 +26,16 @@ moe_rt_status_t WeightSource::load(const Argument &argument, size_t weight,
 }
 
 moe_rt_status_t LayerWeights::prepareAll(const WeightSource &source) {
-  for (const Preparation &preparation : function.preparations) {
+  complete = false;
+  for (size_t i = 0; i < function.preparations.size(); ++i) {
+    const Preparation &preparation = function.preparations[i];
     const Argument &argument = function.arguments[preparation.argument];
-    BoundTensor bound;
-    MOE_RT_TRY(own(argument, "prepared weight", bound));
-    boundPrepared.push_back(bound);
+    if (i == boundPrepared.size()) {
+      BoundTensor created;
+      MOE_RT_TRY(own(argument, "prepared weight", created));
+      boundPrepared.push_back(created);
+    }
+    const BoundTensor bound = boundPrepared[i];
     if (bound.bytes > 0)
       MOE_RT_TRY(prepare(source, preparation, bound));
     if (preparation.measures) {
@@ -40,6 +45,7 @@ moe_rt_status_t LayerWeights::prepareAll(const WeightSource &source) {
       measured[*preparation.measures] = std::move(errors);
     }
   }
+  complete = true;
   return nullptr;
 }
 
@@ -49,15 +55,35 @@ const std::vector<float> &LayerWeights::errors(size_t position) const {
   return found == measured.end() ? none : found->second;
 }
 
-moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
+moe_rt_status_t LayerWeights::check(const DLTensor *tensors,
+                                    std::vector<BoundTensor> &out) const {
   for (size_t i = 0; i < function.weights.size(); ++i) {
     TokenCount unused; // a weight has no dynamic extent
     BoundTensor bound;
     MOE_RT_TRY(checkTensor(weight(i), tensors[i], *module.context->device,
                            unused, bound));
     MOE_RT_TRY(checkContents(weight(i), bound));
-    boundWeights.push_back(bound);
+    out.push_back(bound);
   }
+  return nullptr;
+}
+
+moe_rt_status_t LayerWeights::bind(const DLTensor *tensors) {
+  std::vector<BoundTensor> checked;
+  MOE_RT_TRY(check(tensors, checked));
+  fromTensors = true;
+  return prepareBound(std::move(checked));
+}
+
+moe_rt_status_t LayerWeights::rebind(const DLTensor *tensors) {
+  std::vector<BoundTensor> checked;
+  MOE_RT_TRY(check(tensors, checked));
+  MOE_RT_TRY(waitForCalls());
+  return prepareBound(std::move(checked));
+}
+
+moe_rt_status_t LayerWeights::prepareBound(std::vector<BoundTensor> tensors) {
+  boundWeights = std::move(tensors);
   MOE_RT_TRY(prepareAll(WeightSource()));
   for (size_t i = 0; i < function.weights.size(); ++i)
     if (!weight(i).retained)

@@ -38,6 +38,9 @@ public:
 
   /// Check the caller's tensors, one for each weight, and prepare.
   virtual moe_rt_status_t bind(const DLTensor *tensors);
+  /// Like `bind`, again: what is prepared replaces what was, in its memory. An
+  /// error of the check changes nothing; any other leaves no weights.
+  virtual moe_rt_status_t rebind(const DLTensor *tensors);
   /// Read what calls want to memory of its own, where it is not mapped, and
   /// prepare the rest.
   virtual moe_rt_status_t read(const WeightSource &source);
@@ -49,11 +52,19 @@ public:
 
   virtual uint64_t ownedBytes() const = 0;
 
+  /// Whether there are weights: not after a `rebind` that failed.
+  bool isComplete() const { return complete; }
+  /// Whether they are the caller's tensors, and not read from a source.
+  bool areFromTensors() const { return fromTensors; }
+
   /// The relative errors of a weight that was quantised, one for each expert;
   /// empty for others.
   const std::vector<float> &errors(size_t position) const;
 
 protected:
+  /// Wait for calls that were enqueued and read the weights.
+  virtual moe_rt_status_t waitForCalls() const { return nullptr; }
+
   const Argument &weight(size_t position) const {
     return function.arguments[function.weights[position]];
   }
@@ -87,8 +98,12 @@ protected:
   const Function &function;
 
 private:
+  moe_rt_status_t check(const DLTensor *tensors,
+                        std::vector<BoundTensor> &out) const;
+  moe_rt_status_t prepareBound(std::vector<BoundTensor> tensors);
   moe_rt_status_t prepareAll(const WeightSource &source);
 
+  bool complete = false, fromTensors = false;
   std::vector<BoundTensor> boundWeights, boundPrepared;
   std::map<size_t, std::vector<float>> measured; // by position of the weight
 };

@@ -254,6 +254,43 @@ TEST_F(CudaPreparationTest, FromTensors) {
   EXPECT_EQ(call(12), expected);
 }
 
+TEST_F(CudaPreparationTest, Update) {
+  Array<float> values = f32({3, 4});
+  std::iota(values.data.begin(), values.data.end(), 1.f);
+  DeviceArray<float> w(*gpu, values);
+  jit->create({w.dl()});
+  for (float &value : w.data())
+    value *= 10;
+  w.upload();
+  DLTensor dl = w.dl();
+  ASSERT_OK(moe_rt_layer_update(jit->layer, &dl, 1));
+  EXPECT_EQ(moe_rt_layer_weight_bytes(jit->layer), 48u);
+  std::vector<float> expected(12);
+  for (size_t i = 0; i < 12; ++i)
+    expected[i] = 60 * static_cast<float>(i + 1);
+  EXPECT_EQ(call(12), expected);
+  // What is refused changes nothing.
+  DLTensor onHost = values.dl();
+  EXPECT_ERROR(moe_rt_layer_update(jit->layer, &onHost, 1),
+               MOE_RT_INVALID_ARGUMENT,
+               "weight 'w' is on the CPU, expected CUDA device");
+  EXPECT_EQ(call(12), expected);
+  cuda::CUstream stream = gpu->newStream();
+  {
+    cuda::ContextScope scope(*gpu->device);
+    gpu->check(gpu->function<int(cuda::CUstream, int)>(
+        "cuStreamBeginCapture_v2")(stream, 0));
+    EXPECT_ERROR(moe_rt_layer_update(jit->layer, &dl, 1),
+                 MOE_RT_FAILED_PRECONDITION,
+                 "weights cannot be replaced while a stream of the device is "
+                 "captured");
+    void *graph = nullptr;
+    (void)gpu->function<int(cuda::CUstream, void **)>("cuStreamEndCapture")(
+        stream, &graph);
+  }
+  EXPECT_EQ(call(12), expected);
+}
+
 TEST_F(CudaPreparationTest, FromASource) {
   Source source = {std::vector<float>(12, 2)};
   ASSERT_OK(createFrom(source));

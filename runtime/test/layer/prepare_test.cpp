@@ -13,6 +13,7 @@
 #include <cstring>
 #include <mutex>
 #include <numeric>
+#include <thread>
 
 using namespace moe::test;
 
@@ -47,14 +48,19 @@ protected:
     DLTensor weights[] = {gate.dl(), up.dl(), bias.dl()};
     return moe_rt_layer_create(module, nullptr, weights, 3, &layer);
   }
-  /// Call the layer and compare with what it is to compute.
-  void expectRuns() {
+  moe_rt_status_t update(DLTensor up, size_t count = 3) {
+    DLTensor weights[] = {gate.dl(), up, bias.dl()};
+    return moe_rt_layer_update(layer, weights, count);
+  }
+  /// Call the layer and compare with what it is to compute, with the weights
+  /// of the test, `up` times a factor.
+  void expectRuns(float factor = 1) {
     Array<float> x = f32({5, 4}), y = f32({5, 4}), expected = f32({5, 4});
     std::iota(x.data.begin(), x.data.end(), -3.f);
     for (size_t i = 0; i < 20; ++i) {
       float scale = 0;
       for (size_t e = 0; e < 3; ++e)
-        scale += (1 + static_cast<float>(4 * e + i % 4)) *
+        scale += (1 + static_cast<float>(4 * e + i % 4)) * factor *
                  (0.5f + static_cast<float>(4 * e + i % 4));
       expected.data[i] = scale * x.data[i] + 100 + static_cast<float>(i % 4);
     }
@@ -114,6 +120,64 @@ TEST_F(PrepareTest, FromTensors) {
     close();
     EXPECT_EQ(allocator.live, 0u);
   }
+}
+
+TEST_F(PrepareTest, Update) {
+  for (int64_t threads : {1, 2, 5}) {
+    CountingAllocator allocator;
+    moe_rt_context_options_t options = allocator.options();
+    options.num_threads = threads;
+    load(&options);
+    ASSERT_OK(create());
+    expectRuns();
+    // Only what a preparation works with is allocated, and a call's workspace
+    // is there.
+    size_t before = allocator.allocations, live = allocator.live;
+    Array<float> twice = up;
+    for (float &value : twice.data)
+      value *= 2;
+    {
+      Array<float> bias = this->bias;
+      std::swap(bias.data, this->bias.data); // retained: at another address
+      std::thread([&] { ASSERT_OK(update(twice.dl())); }).join();
+      std::fill(bias.data.begin(), bias.data.end(), -1.f);
+    }
+    std::fill(twice.data.begin(), twice.data.end(), -1.f);
+    EXPECT_EQ(allocator.live, live);
+    EXPECT_LE(allocator.allocations - before, static_cast<size_t>(threads));
+    EXPECT_EQ(moe_rt_layer_weight_bytes(layer), 96u);
+    expectRuns(2);
+    // The preparation works without allocating anything else.
+    allocator.failAt = allocator.allocations;
+    EXPECT_ERROR(update(up.dl()), MOE_RT_RESOURCE_EXHAUSTED, "workspace");
+    DLTensor none = {};
+    EXPECT_ERROR(moe_rt_layer_call(layer, &none, 1, &none, 1, nullptr, 0),
+                 MOE_RT_FAILED_PRECONDITION,
+                 "function 'packed': the layer has no weights, as "
+                 "moe_rt_layer_update failed");
+    ASSERT_OK(update(up.dl()));
+    expectRuns();
+    close();
+    EXPECT_EQ(allocator.live, 0u);
+  }
+}
+
+TEST_F(PrepareTest, UpdateRefusesAndChangesNothing) {
+  load();
+  ASSERT_OK(create());
+  Array<float> other = f32({3, 5}), elsewhere = f32({3, 4});
+  EXPECT_ERROR(update(other.dl()), MOE_RT_INVALID_ARGUMENT,
+               "weight 'up': extent 1 is 5, expected 4");
+  DLTensor half = elsewhere.dl();
+  half.dtype.bits = 16;
+  EXPECT_ERROR(update(half), MOE_RT_INVALID_ARGUMENT, "weight 'up'");
+  EXPECT_ERROR(update(elsewhere.dl(), 2), MOE_RT_INVALID_ARGUMENT,
+               "function 'packed': 2 weights are given, expected 3");
+  EXPECT_ERROR(moe_rt_layer_update(layer, nullptr, 3), MOE_RT_INVALID_ARGUMENT,
+               "the weights are NULL");
+  EXPECT_ERROR(moe_rt_layer_update(nullptr, &half, 1), MOE_RT_INVALID_ARGUMENT,
+               "'layer' is NULL");
+  expectRuns();
 }
 
 TEST_F(PrepareTest, AllocatorFailures) {
@@ -203,6 +267,8 @@ TEST_F(PrepareTest, FromSource) {
     EXPECT_EQ(moe_rt_layer_weight_bytes(layer), 96u + 16u);
     // The bias as a whole, the others expert by expert.
     std::sort(source.reads.begin(), source.reads.end());
+    EXPECT_ERROR(update(up.dl()), MOE_RT_FAILED_PRECONDITION,
+                 "function 'packed': the layer keeps weights of a source");
     EXPECT_EQ(source.reads, (std::vector<std::vector<int64_t>>{{0, 0, 1},
                                                                {0, 1, 1},
                                                                {0, 2, 1},
@@ -413,6 +479,24 @@ TEST(PackingTest, FailureOfTheCode) {
     EXPECT_ERROR(failing(threads, 0), MOE_RT_INTERNAL,
                  "function 'g', which prepares 'p', failed with code 5");
   EXPECT_EQ(calls, 3) << "the others are left";
+  {
+    // A layer that is updated in vain has no weights.
+    calls = 3;
+    Packing packing(R"("dtype": "f32", "shape": [2, 2])",
+                    R"("dtype": "f32", "shape": [2, 2])",
+                    R"("dtype": "f32", "shape": [-1, 2])",
+                    R"("dtype": "f32", "shape": [-1, 2])", entry);
+    Array<float> weight = f32({2, 2});
+    DLTensor dl = weight.dl();
+    ASSERT_OK(packing.create(dl));
+    calls = 1;
+    EXPECT_ERROR(moe_rt_layer_update(packing.layer, &dl, 1), MOE_RT_INTERNAL,
+                 "function 'g', which prepares 'p', failed with code 5");
+    EXPECT_ERROR(
+        moe_rt_layer_call(packing.layer, nullptr, 0, nullptr, 0, nullptr, 0),
+        MOE_RT_FAILED_PRECONDITION, "the layer has no weights");
+    EXPECT_OK(moe_rt_layer_update(packing.layer, &dl, 1));
+  }
   EXPECT_ERROR(failing(1, -1), MOE_RT_INTERNAL,
                "function 'g': the code asks for a workspace of -1 bytes");
 }

@@ -172,6 +172,23 @@ void CUDADevice::trim() {
   (void)cuda.cuMemPoolTrimTo(workspaces, 0);
 }
 
+moe_rt_status_t CUDADevice::waitForAll(const char *what) const {
+  // Tells of a capture of a blocking stream without ending it.
+  CUstreamCaptureStatus status;
+  CUresult result = cuda.cuStreamIsCapturing(nullptr, &status);
+  if (result == CUDA_SUCCESS)
+    result = cuda.cuCtxSynchronize();
+  switch (result) {
+  case CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
+  case CUDA_ERROR_STREAM_CAPTURE_INVALIDATED:
+  case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED:
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "%s while a stream of the device is captured", what);
+  default:
+    return cuda.check(result, "wait for the device");
+  }
+}
+
 moe_rt_status_t CUDADevice::checkHealth() const {
   ContextScope scope(*this);
   MOE_RT_TRY(scope.check());

@@ -61,6 +61,9 @@ public:
   /// asked for.
   moe_rt_status_t reportKernel(const ReportKernel *&out);
 
+  /// Wait for all work of the context. Fails while a stream is captured, with
+  /// `what` that prevents.
+  moe_rt_status_t waitForAll(const char *what) const;
   /// The error that has made the device unusable, if any. Waits for nothing and
   /// leaves captures alone.
   moe_rt_status_t checkHealth() const;

@@ -145,29 +145,10 @@ moe_rt_status_t Reports::takeError() {
 // Statistics
 //===----------------------------------------------------------------------===//
 
-moe_rt_status_t Reports::waitForDevice() const {
-  const Driver &driver = device.driver();
-  // Tells of a capture of a blocking stream without ending it.
-  CUstreamCaptureStatus status;
-  CUresult result = driver.cuStreamIsCapturing(nullptr, &status);
-  if (result == CUDA_SUCCESS)
-    result = driver.cuCtxSynchronize();
-  switch (result) {
-  case CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
-  case CUDA_ERROR_STREAM_CAPTURE_INVALIDATED:
-  case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED:
-    return makeError(MOE_RT_FAILED_PRECONDITION,
-                     "statistics cannot be had while a stream of the device is "
-                     "captured");
-  default:
-    return driver.check(result, "wait for the device");
-  }
-}
-
 moe_rt_status_t Reports::read(size_t dispatch, moe_rt_statistics_t &out) {
   ContextScope scope(device);
   MOE_RT_TRY(scope.check());
-  MOE_RT_TRY(waitForDevice());
+  MOE_RT_TRY(device.waitForAll("statistics cannot be had"));
   std::lock_guard<std::mutex> lock(mutex);
   const ReportEntry &entry = entries[dispatch];
   std::vector<int64_t> &snapshot = snapshots[dispatch];
@@ -195,7 +176,7 @@ void Reports::reset() {
     return;
   ContextScope scope(device);
   const Driver &driver = device.driver();
-  moe_rt_status_t status = waitForDevice();
+  moe_rt_status_t status = device.waitForAll("statistics cannot be had");
   if (!status) {
     (void)driver.cuMemsetD8Async(memory.address() + totalsBegin, 0,
                                  memory.bytes() - totalsBegin, nullptr);

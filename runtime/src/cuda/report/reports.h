@@ -61,7 +61,6 @@ private:
   }
   moe_rt_status_t launch(const char *call, CUdeviceptr record, CUdeviceptr lock,
                          CUstream stream) const;
-  moe_rt_status_t waitForDevice() const;
 
   CUDADevice &device;
   const Function &function;
