@@ -23,6 +23,7 @@
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.capi.h.inc"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.capi.h.inc"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.capi.h.inc"
+#include "moe/Dialect/MoE/Transforms/Parallel/Passes.capi.h.inc"
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.capi.h.inc"
 #include "moe/Dialect/MoE/Transforms/Training/Passes.capi.h.inc"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.capi.h.inc"

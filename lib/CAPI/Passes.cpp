@@ -27,6 +27,7 @@ void moeRegisterAllPasses() { moe::registerCompilePasses(); }
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.capi.cpp.inc"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.capi.cpp.inc"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.capi.cpp.inc"
+#include "moe/Dialect/MoE/Transforms/Parallel/Passes.capi.cpp.inc"
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.capi.cpp.inc"
 #include "moe/Dialect/MoE/Transforms/Training/Passes.capi.cpp.inc"
 #include "moe/Dialect/MoERuntime/Transforms/Passes.capi.cpp.inc"

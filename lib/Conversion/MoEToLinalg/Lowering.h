@@ -36,6 +36,10 @@ SmallVector<Value> lowerToLinalg(GroupedContractOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(GatherSumOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(PackOp op, OpBuilder &builder);
 /// Copies the operations of the region.
+SmallVector<Value> lowerToLinalg(KeepOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(PlaceOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(PartitionOp op, OpBuilder &builder);
+SmallVector<Value> lowerToLinalg(CollectOp op, OpBuilder &builder);
 SmallVector<Value> lowerToLinalg(FusedOp op, OpBuilder &builder);
 
 /// Applies `patterns` within `root`. Fails after a diagnostic if an operation

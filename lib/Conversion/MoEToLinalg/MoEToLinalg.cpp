@@ -95,7 +95,9 @@ void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
            Decompose<AuxiliaryLossOp>, Decompose<AuxiliaryLossGradientOp>,
            Decompose<ExpertLoadOp>, Decompose<UpdateBiasOp>,
            Decompose<DispatchOp>, Decompose<ExpertOp>, Decompose<RouteOp>,
-           Decompose<QuantizeOp>, Decompose<DequantizeOp>, Decompose<FusedOp>>(
+           Decompose<QuantizeOp>, Decompose<DequantizeOp>, Decompose<FusedOp>,
+           Decompose<KeepOp>, Decompose<PlaceOp>, Decompose<PartitionOp>,
+           Decompose<CollectOp>>(
           patterns.getContext());
 }
 
@@ -136,6 +138,10 @@ void mlir::moe::registerAggregatedOpInterfaceExternalModels(
     RoundMatricesOp::attachInterface<AggregatedModel<RoundMatricesOp>>(
         *context);
     FusedOp::attachInterface<AggregatedModel<FusedOp>>(*context);
+    KeepOp::attachInterface<AggregatedModel<KeepOp>>(*context);
+    PlaceOp::attachInterface<AggregatedModel<PlaceOp>>(*context);
+    PartitionOp::attachInterface<AggregatedModel<PartitionOp>>(*context);
+    CollectOp::attachInterface<AggregatedModel<CollectOp>>(*context);
     // What a decomposition is made of.
     context->loadDialect<arith::ArithDialect, linalg::LinalgDialect,
                          math::MathDialect, scf::SCFDialect,

@@ -23,6 +23,9 @@ static bool isArrayOfStrings(Attribute attribute) {
   return array && llvm::all_of(array, isString);
 }
 
+static bool isInteger(Attribute attribute) {
+  return isa<IntegerAttr>(attribute);
+}
 static bool isUnit(Attribute attribute) { return isa<UnitAttr>(attribute); }
 
 static bool isSignature(Attribute attribute) {
@@ -61,6 +64,20 @@ static bool isKernelNames(Attribute attribute) {
   return names && llvm::all_of(names, llvm::IsaPred<FlatSymbolRefAttr>);
 }
 
+/// True for [{name = "layer", signature = #moe.signature<...>, ...}].
+static bool isPrograms(Attribute attribute) {
+  auto programs = dyn_cast<ArrayAttr>(attribute);
+  return programs && llvm::all_of(programs, [](Attribute each) {
+           auto program = dyn_cast<DictionaryAttr>(each);
+           return program && program.getAs<StringAttr>("name") &&
+                  program.getAs<SignatureAttr>("signature") &&
+                  program.getAs<ArrayAttr>("steps");
+         });
+}
+
+static bool isParallel(Attribute attribute) {
+  return isa<ParallelAttr>(attribute);
+}
 static bool isFormat(Attribute attribute) { return isa<FormatAttr>(attribute); }
 static bool isActivations(Attribute attribute) {
   auto string = dyn_cast<StringAttr>(attribute);
@@ -83,6 +100,8 @@ static constexpr Known ofArguments[] = {
     {"moe.source", isArrayOfStrings, "an array of strings"},
     {"moe.source_format", isString, "a string"},
     {"moe.convert", isUnit, "without a value"},
+    {"moe.experts", isInteger, "an integer"},
+    {"moe.accumulates", isString, "a string"},
 };
 
 static constexpr Known ofResults[] = {{"moe.name", isString, "a string"}};
@@ -93,6 +112,10 @@ static constexpr Known ofOperations[] = {
     {activationsAttrName, isActivations, "\"exact\" or \"int8\""},
     {weightFormatAttrName, isFormat, "a #moe.format"},
     {planAttrName},
+    {parallelAttrName, isParallel, "a #moe.parallel"},
+    {programsAttrName, isPrograms,
+     "[{name = \"layer\", signature = #moe.signature<>, steps = []}]"},
+    {"moe.accumulates", isArrayOfStrings, "an array of strings"},
     {signatureAttrName, isSignature, "a #moe.signature"},
     {independentTokensAttrName},
     {preparesAttrName},

@@ -117,6 +117,13 @@ LogicalResult DispatchOp::verify() {
 
 LogicalResult RouteOp::verify() { return verifyRouting(*this, false, ""); }
 
+LogicalResult KeepOp::verify() {
+  if (failed(verifyRange(*this, "a number of experts", getNumExperts(), 1,
+                         INT32_MAX - 1)))
+    return failure();
+  return verifyRouting(*this, false, "");
+}
+
 //===----------------------------------------------------------------------===//
 // moe.expert
 //===----------------------------------------------------------------------===//

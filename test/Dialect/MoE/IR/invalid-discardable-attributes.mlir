@@ -4,7 +4,7 @@
 // RUN: moe-opt %s -split-input-file -verify-diagnostics
 
 func.func @misspelt(%x: tensor<?x4xf32> {moe.role = "input"},
-    // expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.source_format, moe.convert as the moe attribute of argument 1, got moe.roles}}
+    // expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.source_format, moe.convert, moe.experts, moe.accumulates as the moe attribute of argument 1, got moe.roles}}
     %w: tensor<4x4xf32> {moe.roles = "weight"}) -> tensor<?x4xf32> {
   return %x : tensor<?x4xf32>
 }
@@ -12,7 +12,7 @@ func.func @misspelt(%x: tensor<?x4xf32> {moe.role = "input"},
 // -----
 
 // That of an operation is none of an argument.
-// expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.source_format, moe.convert as the moe attribute of argument 0, got moe.tokens}}
+// expected-error @+1 {{expected one of moe.name, moe.role, moe.source, moe.source_format, moe.convert, moe.experts, moe.accumulates as the moe attribute of argument 0, got moe.tokens}}
 func.func private @declared(tensor<?x4xf32> {moe.tokens = [1, 2]}) -> tensor<?x4xf32>
 
 // -----
@@ -24,7 +24,7 @@ func.func @result(%x: tensor<?x4xf32>) -> (tensor<?x4xf32> {moe.role = "output"}
 
 // -----
 
-// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
+// expected-error @+1 {{expected one of moe.tokens, moe.activations, moe.weight_format, moe.plan, moe.parallel, moe.programs, moe.accumulates, moe.signature, moe.independent_tokens, moe.prepares, moe.layers, moe.stages, moe.stage, moe.kernel, moe.live_tokens, moe.shared_bytes, moe.work, moe.primaries, moe.images, moe.kernels, moe.tiles as the moe attribute of an operation, got moe.token}}
 func.func @range(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.token = [1, 2]} {
   return %x : tensor<?x4xf32>
 }
@@ -74,3 +74,29 @@ module attributes {moe.layers = {layer_1 = {code = @layer_0}}} {}
 
 // expected-error @+1 {{expected moe.primaries of an operation to be an array of symbols, got ["up"]}}
 llvm.func @down() attributes {moe.primaries = ["up"]}
+
+// -----
+
+// expected-error @+1 {{expected moe.parallel of an operation to be a #moe.parallel, got 4 : i64}}
+func.func @parallel(%x: tensor<?x4xf32>) -> tensor<?x4xf32> attributes {moe.parallel = 4} {
+  return %x : tensor<?x4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected moe.programs of an operation to be [{name = "layer", signature = #moe.signature<>, steps = []}], got ["layer"]}}
+module attributes {moe.programs = ["layer"]} {}
+
+// -----
+
+// expected-error @+1 {{expected moe.accumulates of argument 0 to be a string, got 0 : i64}}
+func.func @accumulates(%w: tensor<4x4xf32> {moe.accumulates = 0}) -> tensor<4x4xf32> {
+  return %w : tensor<4x4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected moe.experts of argument 0 to be an integer, got "8"}}
+func.func @experts(%w: tensor<4x4xf32> {moe.experts = "8"}) -> tensor<4x4xf32> {
+  return %w : tensor<4x4xf32>
+}

@@ -32,6 +32,11 @@ inline constexpr StringLiteral weightFormatAttrName = "moe.weight_format";
 /// may skip the last ones.
 inline constexpr StringLiteral independentTokensAttrName =
     "moe.independent_tokens";
+/// On a layer: how its experts are spread over ranks, as ParallelAttr.
+inline constexpr StringLiteral parallelAttrName = "moe.parallel";
+/// On a module: how the runtime runs the parts of each layer that was split at
+/// its exchanges, as `moe-split-at-exchanges` records it.
+inline constexpr StringLiteral programsAttrName = "moe.programs";
 /// On a function that packs weights: the exported function it packs them for.
 inline constexpr StringLiteral preparesAttrName = "moe.prepares";
 /// On an exported function: its stages on a CPU, an array of dictionaries

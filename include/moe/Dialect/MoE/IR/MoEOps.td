@@ -398,6 +398,7 @@ def MoE_YieldOp : MoE_Op<"yield", [
 
 include "moe/Dialect/MoE/IR/MoEGroupedOps.td"
 include "moe/Dialect/MoE/IR/MoELossOps.td"
+include "moe/Dialect/MoE/IR/MoEParallelOps.td"
 include "moe/Dialect/MoE/IR/MoEQuantizationOps.td"
 include "moe/Dialect/MoE/IR/MoETrainingOps.td"
 

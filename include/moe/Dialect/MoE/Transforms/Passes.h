@@ -11,6 +11,7 @@
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Capacity/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Fusion/Passes.h"
+#include "moe/Dialect/MoE/Transforms/Parallel/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.h"
 #include "moe/Dialect/MoE/Transforms/Training/Passes.h"
 

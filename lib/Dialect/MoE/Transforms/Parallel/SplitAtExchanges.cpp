@@ -1,0 +1,321 @@
+//===- SplitAtExchanges.cpp - Parts between exchanges ---------------------===//
+//
+// Licensed under the Apache License v2.0 with LLVM Exceptions.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Parts.h"
+#include "moe/Analysis/CapacityPlan.h"
+#include "moe/Dialect/MoE/IR/MoEABI.h"
+#include "moe/Dialect/MoE/Transforms/Parallel/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOESPLITATEXCHANGES
+#include "moe/Dialect/MoE/Transforms/Parallel/Passes.h.inc"
+} // namespace mlir::moe
+
+namespace {
+/// Cuts one function into parts, and describes how to run them.
+class Splitter {
+public:
+  explicit Splitter(func::FuncOp function)
+      : function(function), parts(function), b(function.getContext()) {}
+
+  LogicalResult run();
+  DictionaryAttr getProgram() const { return program; }
+  unsigned getNumParts() const { return numParts; }
+
+private:
+  LogicalResult nameValues();
+  LogicalResult build(unsigned part);
+  void addStep(Operation *exchange);
+  LogicalResult describe();
+  ArgumentAttr describeArgument(BlockArgument argument);
+  bool isIds(Value value);
+
+  StringAttr nameOf(Value value);
+  NamedAttribute named(StringRef name, Attribute value) {
+    return b.getNamedAttr(name, value);
+  }
+
+  func::FuncOp function;
+  Parts parts;
+  OpBuilder b;
+  llvm::DenseMap<Value, StringAttr> names;
+  SmallVector<Attribute> values, steps;
+  DictionaryAttr program;
+  unsigned numParts = 0;
+};
+} // namespace
+
+LogicalResult Splitter::run() {
+  if (failed(parts.assign()) || failed(nameValues()))
+    return failure();
+  ArrayRef<Operation *> exchanges = parts.getExchanges();
+  for (unsigned part = 0; part <= exchanges.size(); ++part) {
+    if (failed(build(part)))
+      return failure();
+    if (part < exchanges.size())
+      addStep(exchanges[part]);
+  }
+  if (failed(describe()))
+    return failure();
+  function.erase();
+  return success();
+}
+
+/// Arguments and results have their names; others get one when they are met.
+LogicalResult Splitter::nameValues() {
+  for (BlockArgument argument : function.getArguments()) {
+    unsigned index = argument.getArgNumber();
+    auto name = function.getArgAttrOfType<StringAttr>(index, "moe.name");
+    names[argument] = name ? name : b.getStringAttr("arg" + Twine(index));
+  }
+  ValueRange results =
+      function.getBody().front().getTerminator()->getOperands();
+  for (auto [index, result] : llvm::enumerate(results)) {
+    auto name = function.getResultAttrOfType<StringAttr>(index, "moe.name");
+    if (!name)
+      name = b.getStringAttr(results.size() == 1 ? "y" : "y" + Twine(index));
+    Domain domain = parts.domainOf(result);
+    if (domain.kind != Domain::Home && domain.kind != Domain::Invariant)
+      return function.emitError("expected results with the tokens of this "
+                                "rank, got others in '")
+             << name.getValue() << "'";
+    if (!names.insert({result, name}).second)
+      return function.emitError("expected results that are different values, "
+                                "and no arguments, to spread the experts over "
+                                "ranks; result '")
+             << name.getValue() << "' is also '" << names[result].getValue()
+             << "'";
+  }
+  return success();
+}
+
+StringAttr Splitter::nameOf(Value value) {
+  auto [it, isNew] = names.try_emplace(value);
+  if (!isNew)
+    return it->second;
+  auto type = cast<RankedTensorType>(value.getType());
+  it->second = b.getStringAttr("%" + Twine(values.size()));
+  values.push_back(b.getDictionaryAttr(
+      {named("name", it->second),
+       named("dtype", b.getStringAttr(getDTypeName(type.getElementType()))),
+       named("shape", b.getI64ArrayAttr(llvm::map_to_vector(
+                          type.getShape(),
+                          [](int64_t extent) {
+                            return ShapedType::isDynamic(extent) ? -1 : extent;
+                          }))),
+       named("rows", b.getStringAttr(parts.domainOf(value).getName()))}));
+  return it->second;
+}
+
+/// Builds the function of a part and its step, unless there is nothing to do.
+LogicalResult Splitter::build(unsigned part) {
+  Parts::Part contents = parts.collect(part);
+  if (contents.outputs.empty())
+    return success();
+  for (Value output : contents.outputs)
+    if (auto type = dyn_cast<RankedTensorType>(output.getType());
+        !type || getDTypeName(type.getElementType()).empty())
+      return emitError(output.getLoc(), "expected a tensor between parts of a "
+                                        "function whose experts are spread "
+                                        "over ranks, got ")
+             << output.getType();
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPoint(function);
+  std::string name = (function.getName() + ".part" + Twine(part)).str();
+  auto its = func::FuncOp::create(
+      b, function.getLoc(), name,
+      b.getFunctionType(ValueRange(contents.inputs).getTypes(),
+                        ValueRange(contents.outputs).getTypes()));
+  for (NamedAttribute attribute : function->getDiscardableAttrs())
+    if (attribute.getName() != parallelAttrName &&
+        (attribute.getName() != tokensAttrName || parts.isHome(part)))
+      its->setAttr(attribute.getName(), attribute.getValue());
+
+  Block *body = its.addEntryBlock();
+  b.setInsertionPointToStart(body);
+  IRMapping mapping;
+  SmallVector<Attribute> inputs, outputs;
+  for (auto [index, input] : llvm::enumerate(contents.inputs)) {
+    mapping.map(input, body->getArgument(index));
+    auto argument = dyn_cast<BlockArgument>(input);
+    auto role = argument ? function.getArgAttrOfType<StringAttr>(
+                               argument.getArgNumber(), "moe.role")
+                         : StringAttr();
+    bool isWeight = role && role.getValue() == "weight";
+    its.setArgAttr(index, "moe.name", nameOf(input));
+    its.setArgAttr(index, "moe.role",
+                   b.getStringAttr(isWeight ? "weight" : "input"));
+    if (!isWeight)
+      inputs.push_back(nameOf(input));
+  }
+  for (Operation *op : contents.operations)
+    b.clone(*op, mapping);
+  SmallVector<Value> results;
+  for (auto [index, output] : llvm::enumerate(contents.outputs)) {
+    results.push_back(mapping.lookup(output));
+    its.setResultAttr(index, "moe.name", nameOf(output));
+    outputs.push_back(nameOf(output));
+  }
+  func::ReturnOp::create(b, function.getLoc(), results);
+  steps.push_back(
+      b.getDictionaryAttr({named("call", b.getStringAttr(name)),
+                           named("inputs", b.getArrayAttr(inputs)),
+                           named("outputs", b.getArrayAttr(outputs))}));
+  ++numParts;
+  return success();
+}
+
+void Splitter::addStep(Operation *op) {
+  auto add = [&](StringRef kind, ArrayRef<NamedAttribute> attributes) {
+    steps.push_back(
+        b.getDictionaryAttr(named(kind, b.getDictionaryAttr(attributes))));
+  };
+  auto exchange = dyn_cast<ExchangeOp>(op);
+  if (!exchange)
+    return add(isa<AllGatherOp>(op) ? "gather" : "own",
+               {named("source", nameOf(op->getOperand(0))),
+                named("result", nameOf(op->getResult(0)))});
+  SmallVector<Attribute> sources, results;
+  for (auto [index, source] : llvm::enumerate(exchange.getSources())) {
+    SmallVector<NamedAttribute> each{named("value", nameOf(source))};
+    if (index == 0 && exchange.getGather())
+      each.push_back(named("index", nameOf(exchange.getGather())));
+    sources.push_back(b.getDictionaryAttr(each));
+  }
+  for (Value rows : exchange.getRows())
+    results.push_back(nameOf(rows));
+  SmallVector<NamedAttribute> attributes{
+      named("sources", b.getArrayAttr(sources)),
+      named("counts", nameOf(exchange.getSend())),
+      named("results", b.getArrayAttr(results))};
+  if (exchange.getExpect())
+    attributes.push_back(named("expected", nameOf(exchange.getExpect())));
+  if (exchange.getReceived())
+    attributes.push_back(named("received", nameOf(exchange.getReceived())));
+  add("exchange", attributes);
+}
+
+/// True if a value has ids of experts, which a call must check.
+bool Splitter::isIds(Value value) {
+  return llvm::any_of(value.getUses(), [&](OpOperand &use) {
+    if (auto place = dyn_cast<PlaceOp>(use.getOwner()))
+      return use.get() == place.getIds();
+    if (auto gate = dyn_cast<GateOp>(use.getOwner()))
+      return use.get() == gate.getGivenIds();
+    if (auto keep = dyn_cast<KeepOp>(use.getOwner()))
+      return use.get() == keep.getIds();
+    auto gather = dyn_cast<AllGatherOp>(use.getOwner());
+    return gather && isIds(gather.getAll());
+  });
+}
+
+/// Describes an argument as the caller of the whole layer sees it: a weight of
+/// experts has all of them.
+ArgumentAttr Splitter::describeArgument(BlockArgument argument) {
+  unsigned index = argument.getArgNumber();
+  auto attribute = [&](StringRef name) {
+    return function.getArgAttr(index, name);
+  };
+  auto type = cast<RankedTensorType>(argument.getType());
+  if (auto experts = dyn_cast_or_null<IntegerAttr>(attribute("moe.experts"))) {
+    SmallVector<int64_t> shape(type.getShape());
+    shape[0] = experts.getInt();
+    type = type.clone(shape);
+  }
+  auto role = dyn_cast_or_null<StringAttr>(attribute("moe.role"));
+  bool isWeight = role && role.getValue() == "weight";
+  auto parallel = function->getAttrOfType<ParallelAttr>(parallelAttrName);
+  int64_t experts = parts.getNumExperts();
+  return ArgumentAttr::get(
+      b.getContext(), names[argument],
+      isWeight ? ArgumentRole::Weight : ArgumentRole::Input, type,
+      parallel && !isWeight && isIds(argument) ? experts : 0,
+      dyn_cast_or_null<ArrayAttr>(attribute("moe.source")),
+      dyn_cast_or_null<StringAttr>(attribute("moe.source_format")),
+      bool(attribute("moe.convert")), /*retained=*/true, /*alignment=*/0,
+      /*prepare=*/{}, /*sources=*/{}, /*measures=*/{});
+}
+
+LogicalResult Splitter::describe() {
+  FailureOr<std::pair<int64_t, int64_t>> range = tokenRange(function);
+  if (failed(range))
+    return failure();
+  SmallVector<Attribute> arguments;
+  for (BlockArgument argument : function.getArguments()) {
+    auto role = function.getArgAttrOfType<StringAttr>(argument.getArgNumber(),
+                                                      "moe.role");
+    if (!isa<RankedTensorType>(argument.getType()))
+      return function.emitError("expected arguments that are ranked tensors, "
+                                "got ")
+             << argument.getType();
+    if (!role || role.getValue() != "placement")
+      arguments.push_back(describeArgument(argument));
+  }
+  for (Value result : function.getBody().front().getTerminator()->getOperands())
+    arguments.push_back(
+        ArgumentAttr::get(names[result], ArgumentRole::Output,
+                          cast<RankedTensorType>(result.getType())));
+  SmallVector<NamedAttribute> attributes{
+      named("name", b.getStringAttr(function.getName())),
+      named("signature",
+            SignatureAttr::get(b.getContext(), b.getArrayAttr(arguments), {})),
+      named("tokens", b.getI64ArrayAttr({range->first, range->second})),
+      named("values", b.getArrayAttr(values)),
+      named("steps", b.getArrayAttr(steps))};
+  if (auto parallel = function->getAttrOfType<ParallelAttr>(parallelAttrName)) {
+    attributes.push_back(
+        named("experts", b.getI64IntegerAttr(parts.getNumExperts())));
+    attributes.push_back(
+        named("slots", b.getI64IntegerAttr(parallel.getSlots())));
+    attributes.push_back(
+        named("replicas", b.getI64IntegerAttr(parallel.getReplicas())));
+  }
+  program = b.getDictionaryAttr(attributes);
+  return success();
+}
+
+namespace {
+struct MoESplitAtExchanges
+    : moe::impl::MoESplitAtExchangesBase<MoESplitAtExchanges> {
+  using MoESplitAtExchangesBase::MoESplitAtExchangesBase;
+
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    SmallVector<Attribute> programs;
+    if (auto existing = module->getAttrOfType<ArrayAttr>(programsAttrName))
+      llvm::append_range(programs, existing);
+    size_t before = programs.size();
+    SmallVector<func::FuncOp> functions;
+    for (auto function : module.getOps<func::FuncOp>())
+      if (function.isPublic() && !function.isExternal() &&
+          function
+              .walk([](Operation *op) {
+                return isExchange(op) ? WalkResult::interrupt()
+                                      : WalkResult::advance();
+              })
+              .wasInterrupted())
+        functions.push_back(function);
+    for (func::FuncOp function : functions) {
+      Splitter splitter(function);
+      if (failed(splitter.run()))
+        return signalPassFailure();
+      programs.push_back(splitter.getProgram());
+      numParts += splitter.getNumParts();
+    }
+    if (programs.size() > before)
+      module->setAttr(programsAttrName,
+                      ArrayAttr::get(&getContext(), programs));
+  }
+};
+} // namespace
