@@ -86,14 +86,37 @@ LogicalResult mlir::moe::addBackward(ModuleOp module,
     return success();
   TrainingPipelineOptions training;
   training.recompute = options.save == "routes";
-  if (options.backward != "all") {
-    SmallVector<StringRef> names;
-    StringRef(options.backward).split(names, ',');
-    for (StringRef name : names)
-      training.arguments.push_back(name.str());
-  }
+  auto addNames = [](StringRef text, auto &names) {
+    for (StringRef name : llvm::split(text, ','))
+      names.push_back(name.str());
+  };
+  if (options.backward != "all")
+    addNames(options.backward, training.arguments);
+  if (!options.f32Gradients.empty())
+    addNames(options.f32Gradients, training.f32Gradients);
+  if (!options.accumulate.empty())
+    addNames(options.accumulate, training.accumulate);
   PassManager manager(module.getContext());
   buildTrainingPipeline(manager, training);
+  return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
+}
+
+LogicalResult mlir::moe::spreadExperts(ModuleOp module,
+                                       const CompileOptions &options) {
+  bool hasParallel =
+      llvm::any_of(module.getOps<FunctionOpInterface>(), [](auto function) {
+        return function->hasAttr(parallelAttrName);
+      });
+  if (options.parallel.empty() && !hasParallel)
+    return success();
+  ParallelPipelineOptions parallel;
+  if (auto parsed = parseParallel(options.parallel)) {
+    parallel.slots = parsed->slots;
+    parallel.ranks = parsed->ranks;
+    parallel.replicas = parsed->replicas;
+  }
+  PassManager manager(module.getContext());
+  buildParallelPipeline(manager, parallel);
   return failure(failed(verifyDefined(module)) || failed(manager.run(module)));
 }
 
@@ -154,7 +177,8 @@ FailureOr<Program> mlir::moe::lowerProgram(ModuleOp module,
     program.modules.push_back(module.clone());
     ModuleOp copy = *program.modules.back();
     if (failed(exposeRoutes(copy, options)) ||
-        failed(addBackward(copy, options)))
+        failed(addBackward(copy, options)) ||
+        failed(spreadExperts(copy, options)))
       return failure();
     setActivations(copy, target, options);
     if (failed(quantizeWeights(copy, options)))

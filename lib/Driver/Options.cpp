@@ -37,10 +37,25 @@ static constexpr CompileOptionInfo compileOptions[] = {
      "gradients by these arguments, names or numbers separated by commas, or "
      "all. The layer returns what that takes after its results",
      &CompileOptions::backward},
+    {"f32-gradients", "arguments",
+     "Of the arguments of --backward of a static shape, those whose gradient "
+     "is f32, names or numbers, or all (default: none)",
+     &CompileOptions::f32Gradients},
+    {"accumulate", "arguments",
+     "Of the arguments of --backward of a static shape, those whose gradient "
+     "is added to what the memory of the result has, names or numbers, or all "
+     "(default: none)",
+     &CompileOptions::accumulate},
     {"save", "what",
      "What a layer saves for its backward function: accumulators, or routes "
      "alone, and products are computed again (default: accumulators)",
      &CompileOptions::save},
+    {"parallel", "slots[:replicas]",
+     "Spreads the experts over ranks: a rank holds at most this many experts, "
+     "and an expert is on at most so many ranks (default: 1). The runtime "
+     "needs "
+     "a group of ranks to run such a layer",
+     &CompileOptions::parallel},
     {"quantize", "format",
      "Format in which the layer keeps the 16- or 32-bit weights of its experts "
      "and shared experts: int4[:GROUP], int8[:GROUP], mxfp4 or "
@@ -82,6 +97,19 @@ llvm::ArrayRef<CompileOptionInfo> mlir::moe::getCompileOptions() {
   return compileOptions;
 }
 
+std::optional<ParallelOption> mlir::moe::parseParallel(StringRef text) {
+  ParallelOption parsed;
+  bool byRanks = text.consume_front("ranks=");
+  auto [number, replicas] = text.split(':');
+  auto isInvalid = [](StringRef text, int64_t &value) {
+    return text.getAsInteger(10, value) || value < 1 || value > INT32_MAX;
+  };
+  if (isInvalid(number, byRanks ? parsed.ranks : parsed.slots) ||
+      (text.contains(':') && isInvalid(replicas, parsed.replicas)))
+    return std::nullopt;
+  return parsed;
+}
+
 bool CompileOptions::wantsPlan() const {
   return llvm::any_of(ArrayRef<const std::string *>{&tokens, &memoryLimit,
                                                     &imbalance, &gpu, &flops,
@@ -102,6 +130,12 @@ llvm::Error CompileOptions::verify() const {
     return expected("routes", "record, replay or replay-ids", routes);
   if (!save.empty() && save != "accumulators" && save != "routes")
     return expected("save", "accumulators or routes", save);
+  if (!parallel.empty() && !parseParallel(parallel))
+    return expected("parallel", "SLOTS[:REPLICAS], each between 1 and 2^31 - 1",
+                    parallel);
+  if (!parallel.empty() && !backward.empty())
+    return llvm::createStringError("--parallel: expected no --backward: no "
+                                   "backward function is spread over ranks");
   if (!activations.empty() && activations != "exact" && activations != "int8")
     return expected("activations", "exact or int8", activations);
   if (!tokens.empty() && !parseTokenRange(tokens))

@@ -166,6 +166,7 @@ void mlir::moe::registerAllPasses() {
   registerMoEConversionPasses();
   registerMoEFusionPasses();
   registerMoENVPTXPasses();
+  registerMoEParallelPasses();
   registerMoERaisingPasses();
   registerMoETrainingPasses();
   registerMoERuntimePasses();

@@ -36,6 +36,10 @@ void mlir::moe::registerPipelines() {
       "moe-training",
       "Fuse moe operations and add the backward function of each layer",
       buildTrainingPipeline);
+  PassPipelineRegistration<ParallelPipelineOptions>(
+      "moe-expert-parallel",
+      "Spread the experts of each layer over ranks and cut it at its exchanges",
+      buildParallelPipeline);
   PassPipelineRegistration<LoweringOptions>(
       "moe-reference",
       "Lower moe operations to the LLVM dialect along the reference path",

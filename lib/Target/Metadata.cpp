@@ -146,6 +146,26 @@ static llvm::Error addLayers(ModuleOp module, llvm::json::Array &functions) {
   return llvm::Error::success();
 }
 
+/// Describes how the runtime runs the parts of a layer that was split at its
+/// exchanges.
+static llvm::json::Value describeProgram(DictionaryAttr program) {
+  llvm::json::Object described;
+  for (NamedAttribute entry : program) {
+    StringRef name = entry.getName();
+    if (auto signature = dyn_cast<SignatureAttr>(entry.getValue())) {
+      described["arguments"] =
+          toJSONArray<ArgumentAttr>(signature.getArguments());
+    } else if (name == "tokens") {
+      auto range = cast<ArrayAttr>(entry.getValue());
+      described["tokens"] = llvm::json::Object{{"min", toJSON(range[0])},
+                                               {"max", toJSON(range[1])}};
+    } else {
+      described[name] = toJSON(entry.getValue());
+    }
+  }
+  return described;
+}
+
 /// Describes one variant: its functions and the target of their code.
 static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
   ModuleOp module = variant.module;
@@ -171,6 +191,9 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
     if (auto prepared =
             function->getAttrOfType<FlatSymbolRefAttr>(preparesAttrName))
       described["prepares"] = prepared.getValue();
+    // Results that are added to what the caller's memory has.
+    if (auto sums = function->getAttrOfType<ArrayAttr>("moe.accumulates"))
+      described["accumulates"] = toJSON(sums);
     if (auto stages = function->getAttrOfType<ArrayAttr>(stagesAttrName))
       described["stages"] = toJSON(stages);
     if (!variant.target.device.empty() &&
@@ -193,6 +216,12 @@ static llvm::Expected<llvm::json::Value> describe(const Variant &variant) {
         llvm::json::Object{{"kind", "cuda"}, {"arch", variant.target.device}};
   llvm::json::Object described{{"target", std::move(target)},
                                {"functions", std::move(functions)}};
+  if (auto programs = module->getAttrOfType<ArrayAttr>(programsAttrName)) {
+    llvm::json::Array layers;
+    for (auto program : programs.getAsRange<DictionaryAttr>())
+      layers.push_back(describeProgram(program));
+    described["parallel"] = std::move(layers);
+  }
   if (auto images = module->getAttrOfType<ArrayAttr>(imagesAttrName)) {
     described["images"] = toJSON(images);
     for (llvm::json::Value &image : *described.getArray("images")) {

@@ -263,7 +263,8 @@ int CompileTool::compile(ModuleOp module, const moe::RemarkListener &remarks) {
     std::string report;
     llvm::raw_string_ostream stream(report);
     if (failed(moe::exposeRoutes(module, options)) ||
-        failed(moe::addBackward(module, options)))
+        failed(moe::addBackward(module, options)) ||
+        failed(moe::spreadExperts(module, options)))
       return 1;
     moe::setActivations(module, targets->front(), options);
     if (failed(moe::quantizeWeights(module, options)))

@@ -65,6 +65,11 @@ LogicalResult exposeRoutes(ModuleOp module, const CompileOptions &options);
 /// after a diagnostic.
 LogicalResult addBackward(ModuleOp module, const CompileOptions &options);
 
+/// Spreads the experts of `module` over ranks, if the options or functions ask
+/// for that, and cuts the functions at their exchanges. Fails after a
+/// diagnostic.
+LogicalResult spreadExperts(ModuleOp module, const CompileOptions &options);
+
 /// Sets the `moe.activations` that the options give, if any, on the functions
 /// of `module`. Warns where the kernels of `target` ignore it.
 void setActivations(ModuleOp module, const TargetDescription &target,

@@ -25,7 +25,10 @@ struct CompileOptions {
   std::string pipeline = "moe-cpu";
   std::string routes;
   std::string backward;
+  std::string f32Gradients;
+  std::string accumulate;
   std::string save;
+  std::string parallel;
   std::string quantize;
   std::string activations;
   std::string tokens;
@@ -51,6 +54,13 @@ struct CompileOptionInfo {
   std::string CompileOptions::*field;
 };
 llvm::ArrayRef<CompileOptionInfo> getCompileOptions();
+
+/// Experts that a rank holds: `slots`, or what `ranks` ranks need.
+struct ParallelOption {
+  int64_t slots = 0, ranks = 0, replicas = 1;
+};
+/// Parses SLOTS[:REPLICAS] or ranks=N[:REPLICAS], the value of `--parallel`.
+std::optional<ParallelOption> parseParallel(llvm::StringRef text);
 
 /// Parses and verifies `--name=value` words, separated by spaces.
 llvm::Expected<CompileOptions> parseCompileOptions(llvm::StringRef words);

@@ -53,6 +53,14 @@ struct TrainingPipelineOptions : PassPipelineOptions<TrainingPipelineOptions> {
       *this, "arguments",
       llvm::cl::desc("arguments with a gradient, by name or number; none for "
                      "all tensors of floats")};
+  ListOption<std::string> f32Gradients{
+      *this, "f32-gradients",
+      llvm::cl::desc("arguments whose gradient is f32, by name or number, or "
+                     "all")};
+  ListOption<std::string> accumulate{
+      *this, "accumulate",
+      llvm::cl::desc("arguments whose gradient is added to what its result "
+                     "has, by name or number, or all")};
   Option<bool> recompute{
       *this, "recompute",
       llvm::cl::desc("compute products of grouped rows again instead of saving "
@@ -64,6 +72,28 @@ struct TrainingPipelineOptions : PassPipelineOptions<TrainingPipelineOptions> {
 /// other pipelines lower both.
 void buildTrainingPipeline(OpPassManager &pm,
                            const TrainingPipelineOptions &options);
+
+/// Options of expert parallelism, as those of moe-parallelize.
+struct ParallelPipelineOptions : PassPipelineOptions<ParallelPipelineOptions> {
+  Option<int64_t> slots{
+      *this, "slots",
+      llvm::cl::desc("experts that a rank holds at most; 0 for functions with "
+                     "moe.parallel alone"),
+      llvm::cl::init(0)};
+  Option<int64_t> ranks{
+      *this, "ranks",
+      llvm::cl::desc("as many slots as this many ranks need to hold all "
+                     "experts"),
+      llvm::cl::init(0)};
+  Option<int64_t> replicas{*this, "replicas",
+                           llvm::cl::desc("ranks that hold an expert at most"),
+                           llvm::cl::init(1)};
+};
+
+/// Expert parallelism: spreads the experts of each layer as written over ranks,
+/// and cuts it into parts. The other pipelines lower the parts.
+void buildParallelPipeline(OpPassManager &pm,
+                           const ParallelPipelineOptions &options);
 
 /// Options that describe the CPU to kernels; the defaults are those of every
 /// x86-64.
