@@ -52,8 +52,8 @@ private:
   moe_rt_status_t parseExchange(const Node &node, Exchange &exchange);
   moe_rt_status_t parseGather(const Node &node, bool isOwn, Gather &gather);
 
-  void findRegions();
-  bool isRegion(size_t first, size_t last, Region &region) const;
+  void findRoundTrips();
+  bool isRoundTrip(size_t first, size_t last, RoundTrip &trip) const;
 
   Value &value(size_t index) { return out.values[index]; }
   const Value &value(size_t index) const { return out.values[index]; }
@@ -434,7 +434,7 @@ moe_rt_status_t Parser::parseStep(const Node &node) {
 }
 
 //===----------------------------------------------------------------------===//
-// Regions
+// Round trips
 //===----------------------------------------------------------------------===//
 
 /// Call `visit` with each value that a step uses.
@@ -456,15 +456,15 @@ static void forEachUse(const Step &step, Visit visit) {
     visit(*step.exchange.expected);
 }
 
-bool Parser::isRegion(size_t first, size_t last, Region &region) const {
+bool Parser::isRoundTrip(size_t first, size_t last, RoundTrip &trip) const {
   const Exchange &sends = out.steps[first].exchange;
   const Exchange &returns = out.steps[last].exchange;
-  region.first = first;
-  region.last = last;
+  trip.first = first;
+  trip.last = last;
   size_t candidates = 0;
   for (size_t i = 0; i < sends.values.size(); ++i)
     if (!sends.values[i].index && isI32(value(sends.values[i].source).type)) {
-      region.slots = i;
+      trip.slots = i;
       ++candidates;
     }
   if (candidates != 1)
@@ -497,16 +497,16 @@ bool Parser::isRegion(size_t first, size_t last, Region &region) const {
   return staysInside;
 }
 
-void Parser::findRegions() {
+void Parser::findRoundTrips() {
   std::optional<size_t> first;
   for (size_t i = 0; i < out.steps.size(); ++i) {
     if (out.steps[i].kind != Step::Kind::exchange)
       continue;
-    Region region;
+    RoundTrip trip;
     if (!out.steps[i].exchange.expected)
       first = i;
-    else if (first && isRegion(*first, i, region)) {
-      out.regions.push_back(region);
+    else if (first && isRoundTrip(*first, i, trip)) {
+      out.roundTrips.push_back(trip);
       first.reset();
     }
   }
@@ -533,7 +533,7 @@ moe_rt_status_t Parser::parse(const Node &node) {
       return steps.refuse("do not make output " +
                           quote(out.values[i].type.name));
   out.received = received;
-  findRegions();
+  findRoundTrips();
   return nullptr;
 }
 

@@ -86,7 +86,7 @@ struct Step {
 
 /// Steps that may run for some of the rows at a time, from an exchange that
 /// sends tokens to one that brings results home.
-struct Region {
+struct RoundTrip {
   size_t first, last; // steps
   /// In the values of the first: the slots of each row, i32. A token brings
   /// home a row for each that is not negative.
@@ -98,8 +98,8 @@ struct ParallelFunction {
   int64_t experts = 0, slots = 0, replicas = 0;
   std::vector<Value> values;
   std::vector<Step> steps;
-  std::vector<Region> regions; // in the order of steps
-  size_t received = 0;         // exchanges that receive rows
+  std::vector<RoundTrip> roundTrips; // in the order of steps
+  size_t received = 0;               // exchanges that receive rows
 };
 
 /// Read and check the layers for several ranks of a variant, whose functions

@@ -45,10 +45,10 @@ bool ParallelCall::isLeaving(size_t step) const {
          !function.steps[step].exchange.expected;
 }
 
-const Region *ParallelCall::regionAt(size_t step) const {
-  for (const Region &region : function.regions)
-    if (region.first == step)
-      return &region;
+const RoundTrip *ParallelCall::roundTripAt(size_t step) const {
+  for (const RoundTrip &trip : function.roundTrips)
+    if (trip.first == step)
+      return &trip;
   return nullptr;
 }
 
@@ -141,98 +141,6 @@ moe_rt_status_t ParallelCall::allocateHome() {
   return growWorkspace(group.workspace,
                        std::max(memory.workspace(Rows::home, tokens),
                                 memory.workspace(Rows::none, 0)));
-}
-
-/// Whether what the code wants to send is there.
-moe_rt_status_t ParallelCall::checkSend(size_t step) {
-  const Exchange &exchange = function.steps[step].exchange;
-  const char *name = function.signature.name.c_str();
-  const int32_t *counts = idsOf(exchange.counts);
-  bool leaves = !exchange.expected;
-  int64_t total = 0;
-  for (size_t r = 0; r < static_cast<size_t>(function.experts); ++r) {
-    bool isRank = r < group.size();
-    // A token goes to a rank once.
-    if (counts[r] < 0 || (!isRank && counts[r] > 0) ||
-        (leaves && counts[r] > tokens))
-      return makeError(MOE_RT_INTERNAL,
-                       "layer '%s', step %zu: the code sends %d rows to rank "
-                       "%zu of %zu, and there are %" PRId64 " tokens",
-                       name, step, counts[r], r, group.size(), tokens);
-    if (isRank)
-      sends[r] = counts[r];
-    total += counts[r];
-  }
-  auto refuse = [&](const char *what, int64_t number, uint64_t limit) {
-    return makeError(MOE_RT_INTERNAL,
-                     "layer '%s', step %zu: the code sends %s %" PRId64
-                     ", and there are %" PRIu64,
-                     name, step, what, number, limit);
-  };
-  for (const Sent &sent : exchange.values) {
-    const Value &source = function.values[sent.source];
-    uint64_t rows = countRows(source.type, extentOf(source));
-    uint64_t listed = rows;
-    if (sent.index) {
-      const Value &index = function.values[*sent.index];
-      listed =
-          countElements(index.type, extentOf(index), index.type.shape.size());
-    }
-    if (static_cast<uint64_t>(total) > listed)
-      return refuse("a total of rows of", total, listed);
-    if (!sent.index)
-      continue;
-    const int32_t *index = idsOf(*sent.index);
-    for (int64_t i = 0; i < total; ++i)
-      if (index[i] < 0 || static_cast<uint64_t>(index[i]) >= rows)
-        return refuse("row", index[i], rows);
-  }
-  return nullptr;
-}
-
-/// Count the slots in rows of a list that are not empty; -1 for a slot that
-/// there is not.
-static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
-                          int64_t width, int64_t limit) {
-  int64_t count = 0;
-  for (int64_t i = begin * width; i < (begin + rows) * width; ++i) {
-    if (slots[i] < -1 || slots[i] >= limit)
-      return -1;
-    count += slots[i] >= 0;
-  }
-  return count;
-}
-
-/// Whether the code expects as many rows home as its tokens will have.
-moe_rt_status_t ParallelCall::checkSlots(const Region &region) {
-  const Exchange &leaves = function.steps[region.first].exchange;
-  const Exchange &home = function.steps[region.last].exchange;
-  size_t source = leaves.values[region.slots].source;
-  int64_t width = function.values[source].type.shape.back();
-  const int32_t *slots = idsOf(source), *expected = idsOf(*home.expected);
-  int64_t begin = 0, total = 0;
-  for (size_t r = 0; r < group.size(); ++r) {
-    int64_t count = countSlots(slots, begin, sends[r], width, function.slots);
-    if (count != expected[r])
-      return makeError(MOE_RT_INTERNAL,
-                       "layer '%s', step %zu: the code expects %d rows of rank "
-                       "%zu, its slots are for %" PRId64,
-                       function.signature.name.c_str(), region.last,
-                       expected[r], r, count);
-    begin += sends[r];
-    total += count;
-  }
-  for (const Sent &sent : home.values) {
-    const Value &result = function.values[sent.result];
-    uint64_t rows = countRows(result.type, extentOf(result));
-    if (static_cast<uint64_t>(total) > rows)
-      return makeError(MOE_RT_INTERNAL,
-                       "layer '%s', step %zu: the code expects %" PRId64
-                       " rows, and there is memory for %" PRIu64,
-                       function.signature.name.c_str(), region.last, total,
-                       rows);
-  }
-  return nullptr;
 }
 
 //===----------------------------------------------------------------------===//
@@ -369,11 +277,11 @@ moe_rt_status_t ParallelCall::reserve(size_t step, int64_t &rounds) {
     } else if (!leaves) {
       // Exchanges that follow decide for themselves.
       moe_rt_status_free(all);
-    } else if (function.regions.size() < function.received) {
+    } else if (function.roundTrips.size() < function.received) {
       status = all;
     } else {
       // The fewest rounds that fit: more rounds never need more.
-      const Region *region = regionAt(step);
+      const RoundTrip *trip = roundTripAt(step);
       int64_t most = 1;
       for (const std::vector<int64_t> *counts : {&sends, &comes})
         for (int64_t count : *counts)
@@ -382,7 +290,7 @@ moe_rt_status_t ParallelCall::reserve(size_t step, int64_t &rounds) {
         return fits(sumOfParts(comes, count),
                     static_cast<uint64_t>(sumOfParts(sends, count)), step);
       };
-      if (!region || !fitsIn(most)) {
+      if (!trip || !fitsIn(most)) {
         status = all;
       } else {
         moe_rt_status_free(all);
@@ -415,282 +323,6 @@ moe_rt_status_t ParallelCall::reserve(size_t step, int64_t &rounds) {
   moe_rt_code_t code = moe_rt_status_code(failed);
   moe_rt_status_free(failed);
   return group.kill(code, message);
-}
-
-//===----------------------------------------------------------------------===//
-// Rows
-//===----------------------------------------------------------------------===//
-
-/// Copy rows that are sent behind one another.
-void ParallelCall::pack(const Sent &sent, const Traffic &traffic, char *to) {
-  const Value &source = function.values[sent.source];
-  const uint64_t rowBytes = source.rowBytes();
-  const char *from = addressOf(sent.source);
-  const int32_t *index = sent.index ? idsOf(*sent.index) : nullptr;
-  struct Chunk {
-    const char *from;
-    const int32_t *index;
-    char *to;
-    uint64_t rowBytes;
-    int64_t begin, count, perTask;
-  };
-  static constexpr uint64_t taskBytes = 256 << 10;
-  const moe_rt_executor_t &executor = *group.context->device->hostExecutor();
-  for (size_t r = 0; r < group.size(); ++r) {
-    Chunk chunk = {
-        from,
-        index,
-        to,
-        rowBytes,
-        traffic.sendBegins[r],
-        traffic.sendRows[r],
-        static_cast<int64_t>(std::max<uint64_t>(1, taskBytes / rowBytes))};
-    to += static_cast<uint64_t>(chunk.count) * rowBytes;
-    auto task = [](void *context, int64_t number) {
-      const Chunk &chunk = *static_cast<const Chunk *>(context);
-      int64_t first = number * chunk.perTask;
-      int64_t last = std::min(chunk.count, first + chunk.perTask);
-      if (!chunk.index) {
-        std::memcpy(chunk.to + static_cast<uint64_t>(first) * chunk.rowBytes,
-                    chunk.from + static_cast<uint64_t>(chunk.begin + first) *
-                                     chunk.rowBytes,
-                    static_cast<uint64_t>(last - first) * chunk.rowBytes);
-        return;
-      }
-      for (int64_t i = first; i < last; ++i)
-        std::memcpy(chunk.to + static_cast<uint64_t>(i) * chunk.rowBytes,
-                    chunk.from +
-                        static_cast<uint64_t>(chunk.index[chunk.begin + i]) *
-                            chunk.rowBytes,
-                    chunk.rowBytes);
-    };
-    int64_t tasks =
-        chunk.count / chunk.perTask + (chunk.count % chunk.perTask != 0);
-    if (tasks > 1)
-      executor.parallel_for(executor.user, tasks, task, &chunk);
-    else if (tasks == 1)
-      task(&chunk, 0);
-  }
-}
-
-/// Exchange rows, and wait for them.
-moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic) {
-  beginStage(step);
-  const Exchange &exchange = function.steps[step].exchange;
-  std::vector<int64_t> packedBegins(group.size());
-  std::partial_sum(traffic.sendRows.begin(), traffic.sendRows.end() - 1,
-                   packedBegins.begin() + 1);
-  int64_t total = packedBegins.back() + traffic.sendRows.back();
-  char *packed = memory.base(group.packed.data());
-  uint64_t offset = 0;
-  for (size_t i = 0; i < exchange.values.size(); ++i) {
-    const Sent &sent = exchange.values[i];
-    uint64_t rowBytes = function.values[sent.source].rowBytes();
-    char *result = addressOf(sent.result);
-    if (group.size() == 1) {
-      if (total > 0)
-        pack(sent, traffic,
-             result +
-                 static_cast<uint64_t>(traffic.receiveBegins[0]) * rowBytes);
-      continue;
-    }
-    const char *from = addressOf(sent.source);
-    const int64_t *begins = traffic.sendBegins.data();
-    if (memory.isPacked(sent)) {
-      char *to = exchange.expected ? memory.base(group.received.data()) +
-                                         memory.packedOffsetOf(step, i)
-                                   : packed + offset;
-      if (!exchange.expected)
-        offset = (offset + static_cast<uint64_t>(total) * rowBytes +
-                  bufferAlignment - 1) /
-                 bufferAlignment * bufferAlignment;
-      if (total > 0)
-        pack(sent, traffic, to);
-      from = to;
-      begins = packedBegins.data();
-    }
-    for (size_t r = 0; r < group.size(); ++r)
-      if (r != group.rank()) {
-        layer.exchanged.bytes_sent +=
-            static_cast<uint64_t>(traffic.sendRows[r]) * rowBytes;
-        layer.exchanged.bytes_received +=
-            static_cast<uint64_t>(traffic.receiveRows[r]) * rowBytes;
-      }
-    // All know that nobody has a token.
-    if (allTokens == 0)
-      continue;
-    MOE_RT_TRY(group.start([&](void **request) {
-      return group.communicator.exchange(
-          group.communicator.user, from, traffic.sendRows.data(), begins,
-          result, traffic.receiveRows.data(), traffic.receiveBegins.data(),
-          rowBytes, nullptr, request);
-    }));
-  }
-  return group.wait();
-}
-
-/// The first of `count` rows of part `part` of `parts`.
-static int64_t beginOf(int64_t count, int64_t part, int64_t parts) {
-  return count / parts * part + count % parts * part / parts;
-}
-
-/// Send tokens in one of several rounds; `traffic` has what it is then.
-moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
-                                      int64_t round, int64_t rounds) {
-  const Exchange &exchange = function.steps[step].exchange;
-  int64_t listed = 0, arrived = 0;
-  for (size_t r = 0; r < group.size(); ++r) {
-    int64_t first = beginOf(sends[r], round, rounds);
-    traffic.sendBegins[r] = listed + first;
-    traffic.sendRows[r] = beginOf(sends[r], round + 1, rounds) - first;
-    listed += sends[r];
-    traffic.receiveBegins[r] = arrived;
-    traffic.receiveRows[r] =
-        beginOf(comes[r], round + 1, rounds) - beginOf(comes[r], round, rounds);
-    arrived += traffic.receiveRows[r];
-  }
-  received[function.values[exchange.values[0].result].exchange] = arrived;
-  if (exchange.received) {
-    auto *counts = reinterpret_cast<int32_t *>(addressOf(*exchange.received));
-    std::memset(counts, 0,
-                static_cast<size_t>(function.experts) * sizeof(int32_t));
-    for (size_t r = 0; r < group.size(); ++r)
-      counts[r] = static_cast<int32_t>(traffic.receiveRows[r]);
-  }
-  layer.exchanged.rows_received += arrived;
-  layer.exchanged.rows_sent += std::accumulate(
-      traffic.sendRows.begin(), traffic.sendRows.end(), int64_t(0));
-  return move(step, traffic);
-}
-
-/// Send tokens, run the parts that need them, and bring home what they make.
-moe_rt_status_t ParallelCall::runRegion(const Region &region, int64_t rounds) {
-  const Exchange &leaves = function.steps[region.first].exchange;
-  const Exchange &home = function.steps[region.last].exchange;
-  const Sent &sentSlots = leaves.values[region.slots];
-  int64_t width = function.values[sentSlots.source].type.shape.back();
-  // Rows of a rank come home behind those of the round before.
-  std::vector<int64_t> homeBegins(group.size()), expected(group.size());
-  for (size_t r = 1; r < group.size(); ++r)
-    homeBegins[r] = homeBegins[r - 1] + idsOf(*home.expected)[r - 1];
-  const std::vector<int64_t> tokenRows = sends;
-  Traffic traffic(group.size());
-  layer.exchanged.rounds += rounds;
-  for (int64_t round = 0; round < rounds; ++round) {
-    current = region.first;
-    sends = tokenRows;
-    MOE_RT_TRY(receive(region.first, traffic, round, rounds));
-    for (size_t r = 0; r < group.size(); ++r)
-      expected[r] = countSlots(idsOf(sentSlots.source), traffic.sendBegins[r],
-                               traffic.sendRows[r], width, function.slots);
-    std::vector<int64_t> arrived = traffic.receiveRows;
-    for (size_t i = region.first + 1; i < region.last; ++i)
-      MOE_RT_TRY(callPart(i));
-    current = region.last;
-    MOE_RT_TRY(checkSend(region.last));
-    int64_t listed = 0, begin = 0;
-    for (size_t r = 0; r < group.size(); ++r) {
-      int64_t count = countSlots(idsOf(sentSlots.result), begin, arrived[r],
-                                 width, function.slots);
-      if (count != sends[r])
-        return makeError(MOE_RT_INTERNAL,
-                         "layer '%s', step %zu: the code returns %" PRId64
-                         " rows to rank %zu, whose slots are for %" PRId64,
-                         function.signature.name.c_str(), region.last, sends[r],
-                         r, count);
-      begin += arrived[r];
-      traffic.sendRows[r] = sends[r];
-      traffic.sendBegins[r] = listed;
-      listed += sends[r];
-      traffic.receiveRows[r] = expected[r];
-      traffic.receiveBegins[r] = homeBegins[r];
-      homeBegins[r] += expected[r];
-    }
-    MOE_RT_TRY(move(region.last, traffic));
-  }
-  return nullptr;
-}
-
-/// An exchange that is in no region and brings rows that are expected.
-moe_rt_status_t ParallelCall::comeHome(size_t step) {
-  const Exchange &exchange = function.steps[step].exchange;
-  MOE_RT_TRY(checkSend(step));
-  const int32_t *expected = idsOf(*exchange.expected);
-  Traffic traffic(group.size());
-  int64_t listed = 0, arrived = 0;
-  for (size_t r = 0; r < group.size(); ++r) {
-    if (expected[r] < 0)
-      return makeError(MOE_RT_INTERNAL,
-                       "layer '%s', step %zu: the code expects %d rows",
-                       function.signature.name.c_str(), step, expected[r]);
-    traffic.sendRows[r] = sends[r];
-    traffic.sendBegins[r] = listed;
-    listed += sends[r];
-    traffic.receiveRows[r] = expected[r];
-    traffic.receiveBegins[r] = arrived;
-    arrived += expected[r];
-  }
-  for (const Sent &sent : exchange.values) {
-    const Value &result = function.values[sent.result];
-    uint64_t rows = countRows(result.type, extentOf(result));
-    if (static_cast<uint64_t>(arrived) > rows)
-      return makeError(MOE_RT_INTERNAL,
-                       "layer '%s', step %zu: the code expects %" PRId64
-                       " rows, and there is memory for %" PRIu64,
-                       function.signature.name.c_str(), step, arrived, rows);
-  }
-  return move(step, traffic);
-}
-
-moe_rt_status_t ParallelCall::gather(size_t step) {
-  beginStage(step);
-  const Gather &gather = function.steps[step].gather;
-  const Value &source = function.values[gather.source];
-  uint64_t rowBytes =
-      source.type.elementSize() *
-      countElements(source.type, 1, source.type.shape.size()); // of a token
-  const char *from = addressOf(gather.source);
-  uint64_t bytes = static_cast<uint64_t>(tokens) * rowBytes;
-  if (group.size() == 1) {
-    if (bytes > 0)
-      std::memcpy(addressOf(gather.result), from, bytes);
-    return nullptr;
-  }
-  if (allTokens == 0 || rowBytes == 0)
-    return nullptr;
-  if (source.kind != Value::Kind::made) {
-    char *copy =
-        memory.base(group.home.data()) + memory.packedOffsetOf(step, 0);
-    if (bytes > 0)
-      std::memcpy(copy, from, bytes);
-    from = copy;
-  }
-  for (size_t r = 0; r < group.size(); ++r)
-    if (r != group.rank()) {
-      layer.exchanged.bytes_sent += bytes;
-      layer.exchanged.bytes_received +=
-          static_cast<uint64_t>(tokensOf[r]) * rowBytes;
-    }
-  MOE_RT_TRY(group.start([&](void **request) {
-    return group.communicator.gather(group.communicator.user, from,
-                                     addressOf(gather.result), tokensOf.data(),
-                                     rowBytes, nullptr, request);
-  }));
-  return group.wait();
-}
-
-void ParallelCall::takeOwn(size_t step) {
-  beginStage(step);
-  const Gather &own = function.steps[step].gather;
-  const Argument &type = function.values[own.source].type;
-  uint64_t rowBytes =
-      type.elementSize() * countElements(type, 1, type.shape.size());
-  uint64_t before = 0;
-  for (size_t r = 0; r < group.rank(); ++r)
-    before += static_cast<uint64_t>(tokensOf[r]);
-  if (uint64_t bytes = static_cast<uint64_t>(tokens) * rowBytes)
-    std::memcpy(addressOf(own.result),
-                addressOf(own.source) + before * rowBytes, bytes);
 }
 
 //===----------------------------------------------------------------------===//
@@ -744,15 +376,15 @@ moe_rt_status_t ParallelCall::finish(size_t first) {
     if (isLeaving(i)) {
       if (!hasMet) {
         moe_rt_status_t status = checkSend(i);
-        if (const Region *region = regionAt(i); region && !status)
-          status = checkSlots(*region);
+        if (const RoundTrip *trip = roundTripAt(i); trip && !status)
+          status = checkSlots(*trip);
         MOE_RT_TRY(meet(i, status));
         MOE_RT_TRY(reserve(i, rounds));
       }
       hasMet = false;
-      if (const Region *region = regionAt(i)) {
-        MOE_RT_TRY(runRegion(*region, rounds));
-        i = region->last;
+      if (const RoundTrip *trip = roundTripAt(i)) {
+        MOE_RT_TRY(runRoundTrip(*trip, rounds));
+        i = trip->last;
         continue;
       }
       Traffic traffic(group.size());
@@ -798,8 +430,8 @@ moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
     status = callPart(first++);
   if (!status && isLeaving(first)) {
     status = checkSend(first);
-    if (const Region *region = regionAt(first); region && !status)
-      status = checkSlots(*region);
+    if (const RoundTrip *trip = roundTripAt(first); trip && !status)
+      status = checkSlots(*trip);
   }
   MOE_RT_TRY(meet(first, status));
   MOE_RT_TRY(memory.checkAll(allTokens));

@@ -42,7 +42,7 @@ private:
   void beginStage(size_t step);
 
   bool isLeaving(size_t step) const;
-  const Region *regionAt(size_t step) const;
+  const RoundTrip *roundTripAt(size_t step) const;
   int64_t extentOf(const Value &value) const;
   char *addressOf(size_t value) const;
   const int32_t *idsOf(size_t value) const;
@@ -51,7 +51,7 @@ private:
   moe_rt_status_t bind(const CallArguments &arguments);
   moe_rt_status_t allocateHome();
   moe_rt_status_t checkSend(size_t step);
-  moe_rt_status_t checkSlots(const Region &region);
+  moe_rt_status_t checkSlots(const RoundTrip &trip);
 
   // The meeting.
   moe_rt_status_t meet(size_t step, moe_rt_status_t failure);
@@ -66,7 +66,7 @@ private:
   moe_rt_status_t gather(size_t step);
   void takeOwn(size_t step);
   moe_rt_status_t comeHome(size_t step);
-  moe_rt_status_t runRegion(const Region &region, int64_t rounds);
+  moe_rt_status_t runRoundTrip(const RoundTrip &trip, int64_t rounds);
   moe_rt_status_t receive(size_t step, Traffic &traffic, int64_t round,
                           int64_t rounds);
   moe_rt_status_t move(size_t step, const Traffic &traffic);

@@ -69,9 +69,9 @@ moe_rt_status_t NoStatistics::read(size_t, moe_rt_statistics_t &) {
 
 /// What this rank can find out alone.
 moe_rt_status_t ParallelLayer::prepare(const DLTensor *table,
-                                       Placement &placement) {
-  MOE_RT_TRY(placement.initialise(function, group.size(), table));
-  std::vector<int32_t> ids = placement.targetsOf(
+                                       ExpertTable &experts) {
+  MOE_RT_TRY(experts.initialise(function, group.size(), table));
+  std::vector<int32_t> ids = experts.targetsOf(
       group.rank(), static_cast<size_t>(group.communicator.node_size));
   size_t alignment = bufferAlignment;
   for (const Value &value : function.values)
@@ -86,14 +86,14 @@ moe_rt_status_t ParallelLayer::prepare(const DLTensor *table,
 
 /// Create the parts with the weights of this rank's experts.
 moe_rt_status_t ParallelLayer::createParts(const WeightSource &weights,
-                                           const Placement &placement) {
+                                           const ExpertTable &experts) {
   const Variant &variant = layer.module->variant;
   partOf.assign(variant.functions.size(), SIZE_MAX);
   for (const Step &step : function.steps) {
     if (step.kind != Step::Kind::call || partOf[step.call.function] != SIZE_MAX)
       continue;
     const Function &part = variant.functions[step.call.function];
-    PartSource source(function, part, weights, placement.slotsOf(group.rank()));
+    PartSource source(function, part, weights, experts.slotsOf(group.rank()));
     moe_rt_layer_t *created = nullptr;
     MOE_RT_TRY(createLayer(layer.module, part, source.source(), &created));
     partOf[step.call.function] = itsWeights.parts.size();
@@ -105,9 +105,9 @@ moe_rt_status_t ParallelLayer::createParts(const WeightSource &weights,
 moe_rt_status_t ParallelLayer::create(const DLTensor *table,
                                       moe_rt_status_t failure,
                                       const WeightSource &weights) {
-  Placement placement;
+  ExpertTable experts;
   if (!failure)
-    failure = prepare(table, placement);
+    failure = prepare(table, experts);
   const Function &signature = function.signature;
   const std::string &text = layer.module->text;
   // The code for another machine may compute other bits.
@@ -119,7 +119,7 @@ moe_rt_status_t ParallelLayer::create(const DLTensor *table,
                {signature.minTokens, signature.maxTokens,
                 static_cast<int64_t>(
                     XXH3_64bits(signature.name.data(), signature.name.size())),
-                failure ? 0 : static_cast<int64_t>(placement.hash()),
+                failure ? 0 : static_cast<int64_t>(experts.hash()),
                 static_cast<int64_t>(artifact)}};
   MOE_RT_TRY(group.agree(own, failure,
                          {{0, "a least T of"},
@@ -127,7 +127,7 @@ moe_rt_status_t ParallelLayer::create(const DLTensor *table,
                           {2, "a layer whose name has hash"},
                           {3, "a table of experts with hash"},
                           {4, "an artifact with hash"}}));
-  moe_rt_status_t created = createParts(weights, placement);
+  moe_rt_status_t created = createParts(weights, experts);
   MOE_RT_TRY(group.agree({static_cast<int64_t>(Action::createLayer), 0, 0, {}},
                          created, {}));
   for (const Step &step : function.steps) {

@@ -10,8 +10,8 @@
 
 #include "layer/layer.h"
 #include "layer/profile.h"
+#include "parallel/expert_table.h"
 #include "parallel/group.h"
-#include "parallel/placement.h"
 
 namespace moe::rt {
 
@@ -88,9 +88,9 @@ public:
   int64_t readyRows = 0;
 
 private:
-  moe_rt_status_t prepare(const DLTensor *table, Placement &placement);
+  moe_rt_status_t prepare(const DLTensor *table, ExpertTable &experts);
   moe_rt_status_t createParts(const WeightSource &weights,
-                              const Placement &placement);
+                              const ExpertTable &experts);
 
   ParallelWeights itsWeights;
   NoStatistics itsStatistics;

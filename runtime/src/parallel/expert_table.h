@@ -1,19 +1,19 @@
-//===- placement.h - Which rank has which expert ----------------*- C++ -*-===//
+//===- expert_table.h - Which rank has which expert -------------*- C++ -*-===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef MOE_RT_SRC_PARALLEL_PLACEMENT_H
-#define MOE_RT_SRC_PARALLEL_PLACEMENT_H
+#ifndef MOE_RT_SRC_PARALLEL_EXPERT_TABLE_H
+#define MOE_RT_SRC_PARALLEL_EXPERT_TABLE_H
 
 #include "artifact/parallel.h"
 
 namespace moe::rt {
 
 /// The expert of each slot of each rank.
-class Placement {
+class ExpertTable {
 public:
   /// Check a caller's table for `ranks` ranks; without one, give each rank
   /// neighbours.
@@ -38,4 +38,4 @@ private:
 
 } // namespace moe::rt
 
-#endif // MOE_RT_SRC_PARALLEL_PLACEMENT_H
+#endif // MOE_RT_SRC_PARALLEL_EXPERT_TABLE_H

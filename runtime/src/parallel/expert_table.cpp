@@ -1,11 +1,11 @@
-//===- placement.cpp - Which rank has which expert ------------------------===//
+//===- expert_table.cpp - Which rank has which expert ---------------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 //===----------------------------------------------------------------------===//
 
-#include "parallel/placement.h"
+#include "parallel/expert_table.h"
 #include "support/dtype.h"
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 using namespace moe;
 using namespace moe::rt;
 
-moe_rt_status_t Placement::read(const DLTensor &tensor) {
+moe_rt_status_t ExpertTable::read(const DLTensor &tensor) {
   auto rows = static_cast<int64_t>(ranks),
        columns = static_cast<int64_t>(slots);
   if (!sameDType(tensor.dtype, {kDLInt, 32, 1}) || tensor.ndim != 2 ||
@@ -48,7 +48,7 @@ moe_rt_status_t Placement::read(const DLTensor &tensor) {
   return nullptr;
 }
 
-moe_rt_status_t Placement::check(const ParallelFunction &function) const {
+moe_rt_status_t ExpertTable::check(const ParallelFunction &function) const {
   std::vector<size_t> copies(experts);
   std::vector<size_t> lastRank(experts, ranks);
   for (size_t r = 0; r < ranks; ++r)
@@ -82,8 +82,9 @@ moe_rt_status_t Placement::check(const ParallelFunction &function) const {
   return nullptr;
 }
 
-moe_rt_status_t Placement::initialise(const ParallelFunction &function,
-                                      size_t rankCount, const DLTensor *given) {
+moe_rt_status_t ExpertTable::initialise(const ParallelFunction &function,
+                                        size_t rankCount,
+                                        const DLTensor *given) {
   ranks = rankCount;
   experts = static_cast<size_t>(function.experts);
   slots = static_cast<size_t>(function.slots);
@@ -124,7 +125,8 @@ moe_rt_status_t Placement::initialise(const ParallelFunction &function,
   return nullptr;
 }
 
-std::vector<int32_t> Placement::targetsOf(size_t rank, size_t nodeSize) const {
+std::vector<int32_t> ExpertTable::targetsOf(size_t rank,
+                                            size_t nodeSize) const {
   std::vector<std::vector<int32_t>> holders(experts);
   for (size_t i = 0; i < table.size(); ++i)
     if (table[i] >= 0)
@@ -154,6 +156,6 @@ std::vector<int32_t> Placement::targetsOf(size_t rank, size_t nodeSize) const {
   return targets;
 }
 
-uint64_t Placement::hash() const {
+uint64_t ExpertTable::hash() const {
   return XXH3_64bits(table.data(), table.size() * sizeof(int32_t));
 }
