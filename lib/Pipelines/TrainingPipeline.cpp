@@ -28,6 +28,8 @@ void mlir::moe::buildTrainingPipeline(OpPassManager &pm,
   buildFusionPipeline(pm, FusionPipelineOptions());
   MoEDifferentiateOptions differentiate;
   llvm::append_range(differentiate.arguments, options.arguments);
+  llvm::append_range(differentiate.f32Gradients, options.f32Gradients);
+  llvm::append_range(differentiate.accumulate, options.accumulate);
   differentiate.recompute = options.recompute;
   pm.addPass(createMoEDifferentiate(std::move(differentiate)));
   addCleanup(pm);

@@ -318,3 +318,144 @@ def test_update_bias(element):
         step = 1e-3 * np.sign(exact.mean() - exact)
         moved = (bias.astype(np.float32) + step.astype(np.float32)).astype(bias.dtype)
         assert np.array_equal(data.bits(new), data.bits(moved))
+
+
+# --------------------------------------------------------------------------
+# Backward functions
+# --------------------------------------------------------------------------
+
+# Tensor2Tensor's load: the probability that a token is sent to an expert if the noise of that
+# expert is drawn again. Its threshold is the noisy logit that it has to exceed, the best K
+# without it. The loss is that of importance, where each token gives each expert its probability.
+LOAD = f"""
+#each = affine_map<(t, e) -> (t, e)>
+#token = affine_map<(t, e) -> (t)>
+func.func @load(%clean: tensor<?x{E}xf32> {{moe.role = "input", moe.name = "clean"}},
+    %draws: tensor<?x{E}xf32> {{moe.role = "input", moe.name = "draws"}},
+    %deviation: tensor<?x{E}xf32> {{moe.role = "input", moe.name = "deviation"}}) -> tensor<f32> {{
+  %c0 = arith.constant 0 : index
+  %t = tensor.dim %clean, %c0 : tensor<?x{E}xf32>
+  %empty = tensor.empty(%t) : tensor<?x{E}xf32>
+  %noisy = linalg.generic {{indexing_maps = [#each, #each, #each, #each],
+      iterator_types = ["parallel", "parallel"]}}
+      ins(%clean, %draws, %deviation : tensor<?x{E}xf32>, tensor<?x{E}xf32>, tensor<?x{E}xf32>)
+      outs(%empty : tensor<?x{E}xf32>) {{
+  ^bb0(%x: f32, %n: f32, %s: f32, %old: f32):
+    %scaled = arith.mulf %n, %s : f32
+    %sum = arith.addf %x, %scaled : f32
+    linalg.yield %sum : f32
+  }} -> tensor<?x{E}xf32>
+  %best, %order = moe.gate %noisy top_k({K + 1}) score(none) : tensor<?x{E}xf32>
+  %in = tensor.extract_slice %best[0, {K}] [%t, 1] [1, 1] : tensor<?x{K + 1}xf32> to tensor<?xf32>
+  %out = tensor.extract_slice %best[0, {K - 1}] [%t, 1] [1, 1]
+      : tensor<?x{K + 1}xf32> to tensor<?xf32>
+  %p = linalg.generic {{indexing_maps = [#each, #each, #each, #token, #token, #each],
+      iterator_types = ["parallel", "parallel"]}}
+      ins(%clean, %deviation, %noisy, %in, %out : tensor<?x{E}xf32>, tensor<?x{E}xf32>,
+          tensor<?x{E}xf32>, tensor<?xf32>, tensor<?xf32>) outs(%empty : tensor<?x{E}xf32>) {{
+  ^bb0(%x: f32, %s: f32, %h: f32, %a: f32, %b: f32, %old: f32):
+    %half = arith.constant 0.5 : f32
+    %root = arith.constant 0.707106781186547524 : f32
+    %isin = arith.cmpf ogt, %h, %a : f32
+    %threshold = arith.select %isin, %a, %b : f32
+    %above = arith.subf %x, %threshold : f32
+    %z = arith.divf %above, %s : f32
+    %y = arith.mulf %z, %root : f32
+    %erf = math.erf %y : f32
+    %less = arith.mulf %erf, %half : f32
+    %cdf = arith.addf %less, %half : f32
+    linalg.yield %cdf : f32
+  }} -> tensor<?x{E}xf32>
+  %none = tensor.empty(%t) : tensor<?x{E}xi32>
+  %all = linalg.generic {{indexing_maps = [#each], iterator_types = ["parallel", "parallel"]}}
+      outs(%none : tensor<?x{E}xi32>) {{
+  ^bb0(%old: i32):
+    %e = linalg.index 1 : index
+    %id = arith.index_cast %e : index to i32
+    linalg.yield %id : i32
+  }} -> tensor<?x{E}xi32>
+  %loss = moe.auxiliary_loss importance %p ids(%all : tensor<?x{E}xi32>) num_experts({E})
+    coefficient(0.5) : tensor<?x{E}xf32>
+  return %loss : tensor<f32>
+}}
+"""
+
+
+def test_load_with_noise(record):
+    """Shazeer et al. (arXiv:1701.06538), equations 8 to 11, with gradients of all three."""
+    import moe
+
+    compiled_loss = moe.compile(LOAD, options=["--backward=all"])
+    forward = compiled_loss.layer([], function="load")
+    backward = compiled_loss.layer([], function="load_backward")
+    r = data.rng("load with noise")
+    for tokens in (1, 65):
+        inputs = {"clean": r.standard_normal((tokens, E)),
+                  "draws": r.standard_normal((tokens, E)),
+                  "deviation": np.log1p(np.exp(r.standard_normal((tokens, E)))) + 1e-2}
+        inputs = {n: v.astype(np.float32) for n, v in inputs.items()}
+        exact = {n: torch.from_numpy(v).double().requires_grad_() for n, v in inputs.items()}
+        noisy = exact["clean"] + exact["draws"] * exact["deviation"]
+        others = torch.stack([torch.cat([noisy[:, :e], noisy[:, e + 1:]], 1)
+                              for e in range(E)], 1)
+        threshold = others.sort(-1, descending=True)[0][..., K - 1]  # kth_excluding
+        load = torch.special.ndtr((exact["clean"] - threshold) / exact["deviation"]).sum(0)
+        loss = 0.5 * load.var(unbiased=False) / load.mean().square()
+        loss.backward(torch.tensor(1.5, dtype=torch.float64))
+        found, *saved = forward(**inputs)
+        assert abs(found - loss.item()) <= TOLERANCE["f32"] * loss.item()
+        given = {**inputs, "result0_gradient": np.array(1.5, np.float32),
+                 **{f"saved{i}": s for i, s in enumerate(saved)}}
+        gradients = backward(**{i.name: given[i.name] for i in backward.signature.inputs})
+        for info, gradient in zip(backward.signature.outputs, gradients):
+            error = of_largest(gradient, exact[info.name.removesuffix("_gradient")].grad.numpy())
+            record("load with noise", error)
+            assert error <= 2 * TOLERANCE["f32"], (info.name, tokens)
+
+
+def test_differentiated():
+    """A loss in a function that is differentiated has the gradient of the operation, and adds to
+    that of the weights of the choices."""
+    import moe
+
+    names = ["switch", "mixtral", "deepseek_v3", "z_mask", "importance_mask"]
+    texts = []
+    for name in names:
+        case = CASES[name]
+        loss, _, rest = case.text(name).partition("  %d = ")
+        texts.append(loss.replace(f', %upstream: tensor<f32> {{moe.role = "input", '
+                                  'moe.name = "upstream"}', "")
+                     .replace(f"(tensor<f32>, {case.types['values']})", "tensor<f32>")
+                     + "  return %loss : tensor<f32>\n}\n")
+    texts.append(f"""
+func.func @router(%logits: tensor<?x{E}xf32> {{moe.role = "input", moe.name = "logits"}})
+    -> (tensor<?x{K}xf32>, tensor<f32>) {{
+  %w, %ids = moe.gate %logits top_k({K}) : tensor<?x{E}xf32>
+  %loss = moe.auxiliary_loss load_balance %logits ids(%ids : tensor<?x{K}xi32>)
+    : tensor<?x{E}xf32>
+  return %w, %loss : tensor<?x{K}xf32>, tensor<f32>
+}}
+""")
+    compiled_losses = moe.compile("\n".join(texts), options=["--backward=0"])
+    for name in names:
+        inputs = inputs_of(name, 65)
+        loss, d = layer(name)(**inputs)
+        upstream = inputs.pop("upstream")
+        found = compiled_losses.layer([], function=name)(**inputs)
+        backward = compiled_losses.layer([], function=f"{name}_backward")
+        given = {**inputs, "result0_gradient": upstream}
+        gradient = backward(**{i.name: given[i.name] for i in backward.signature.inputs})
+        assert found == loss and np.array_equal(data.bits(gradient), data.bits(d))
+    logits = inputs_of("switch", 65)["values"]
+    w, loss, *saved = compiled_losses.layer([], function="router")(logits)
+    exact = torch.from_numpy(logits).double().requires_grad_()
+    p, ids = exact.softmax(1).topk(K)
+    expected_loss = balance(Case(), exact, ids)
+    (p.sum() + (p * p).sum() + 1.5 * expected_loss).backward()
+    backward = compiled_losses.layer([], function="router_backward")
+    given = {"logits": logits, "result0_gradient": 1 + 2 * w,
+             "result1_gradient": np.array(1.5, np.float32),
+             **{f"saved{i}": s for i, s in enumerate(saved)}}
+    gradient = backward(**{i.name: given[i.name] for i in backward.signature.inputs})
+    assert loss == pytest.approx(expected_loss.item(), rel=2e-6)
+    assert of_largest(gradient, exact.grad.numpy()) <= TOLERANCE["f32"]

@@ -26,6 +26,10 @@ namespace mlir::moe {
 #include "moe/Dialect/MoE/Transforms/ABI/Passes.h.inc"
 } // namespace mlir::moe
 
+/// On an argument: the result that it is the memory of; on an exported
+/// function: all such results.
+static constexpr StringLiteral accumulatesName = "moe.accumulates";
+
 namespace {
 /// Exports one function.
 class Exporter {
@@ -49,11 +53,13 @@ private:
                                    ArgumentRole role);
   BlockArgument addArgument(Type type);
   void write(Value tensor, Value destination, func::ReturnOp before);
+  LogicalResult joinAccumulators();
   int64_t numExpertsOf(BlockArgument ids);
 
   func::FuncOp function;
   Builder builder;
   SmallVector<Attribute> arguments, dispatchReports;
+  SmallVector<BlockArgument> accumulators;
   llvm::StringSet<> names;
   /// The value of T that static extents require, if any.
   std::optional<int64_t> fixedTokens;
@@ -109,6 +115,10 @@ LogicalResult Exporter::describeInputs() {
     std::string defaultName = "arg" + std::to_string(index);
     StringRef nameText = name ? name.getValue() : StringRef(defaultName);
     StringRef roleText = role ? role.getValue() : "input";
+    if (function.getArgAttr(index, accumulatesName)) {
+      accumulators.push_back(argument);
+      continue;
+    }
     bool isWeight = roleText == "weight";
     if (!isWeight && roleText != "input")
       return function.emitError()
@@ -290,6 +300,42 @@ LogicalResult Exporter::addOutputs(func::ReturnOp returnOp) {
   for (int index = results.size() - 1; index >= 0; --index)
     (void)function.eraseResult(index);
   returnOp.getOperandsMutable().clear();
+  return success();
+}
+
+/// Has arguments that are the memory of a result before the call read it there,
+/// in the argument that the caller provides for the result.
+LogicalResult Exporter::joinAccumulators() {
+  if (accumulators.empty())
+    return success();
+  unsigned firstOutput = function.getNumArguments();
+  SmallVector<Attribute> names;
+  llvm::SmallDenseMap<StringRef, BlockArgument> outputs;
+  for (auto described : llvm::reverse(arguments)) {
+    auto output = cast<ArgumentAttr>(described);
+    if (output.getRole() != ArgumentRole::Output)
+      break;
+    outputs[output.getName().getValue()] = function.getArgument(--firstOutput);
+  }
+  OpBuilder b = OpBuilder::atBlockBegin(&function.getBody().front());
+  for (BlockArgument before : accumulators) {
+    auto name = function.getArgAttrOfType<StringAttr>(before.getArgNumber(),
+                                                      accumulatesName);
+    BlockArgument memory = outputs.lookup(name.getValue());
+    Type type =
+        memory ? memref::getTensorTypeFromMemRefType(memory.getType()) : Type();
+    if (type != before.getType())
+      return function.emitError("expected an argument with ")
+             << accumulatesName << " = " << name
+             << " to have the type of that result, got " << before.getType();
+    before.replaceAllUsesWith(bufferization::ToTensorOp::create(
+        b, function.getLoc(), type, memory, /*restrict=*/true,
+        /*writable=*/true));
+    names.push_back(name);
+  }
+  for (BlockArgument before : llvm::reverse(accumulators))
+    (void)function.eraseArgument(before.getArgNumber());
+  function->setAttr(accumulatesName, builder.getArrayAttr(names));
   return success();
 }
 
@@ -480,7 +526,7 @@ LogicalResult Exporter::run() {
       reported.push_back(&op);
   if (failed(verifyCapacityPlan(function)) || failed(describeInputs()) ||
       failed(setTokenRange()) || failed(verifyResults(returnOp)) ||
-      failed(addOutputs(returnOp)))
+      failed(addOutputs(returnOp)) || failed(joinAccumulators()))
     return failure();
   for (auto [index, op] : llvm::enumerate(reported))
     llvm::TypeSwitch<Operation *>(op).Case<DispatchOp, RouteOp>(

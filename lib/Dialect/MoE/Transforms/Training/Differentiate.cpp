@@ -62,7 +62,7 @@ static void prepare(func::FuncOp function) {
 static LogicalResult differentiateOp(Operation *op, Gradients &g) {
   g.b.setLoc(op->getLoc());
   return llvm::TypeSwitch<Operation *, LogicalResult>(op)
-      .Case<GateOp, DispatchOp, GatherSumOp, GroupedMatmulOp,
+      .Case<AuxiliaryLossOp, GateOp, DispatchOp, GatherSumOp, GroupedMatmulOp,
             linalg::GenericOp>(
           [&](auto each) { return differentiate(each, g); })
       .Case<CombineOp>([](Operation *op) {
@@ -87,8 +87,10 @@ public:
   BackwardBuilder(func::FuncOp forward, bool recomputes)
       : forward(forward), recomputes(recomputes) {}
 
-  /// Differentiates by these arguments.
-  LogicalResult run(ArrayRef<unsigned> arguments);
+  /// Differentiates by these arguments. Of those, gradients of `inF32` are f32,
+  /// and gradients of `accumulated` are added to what their result has.
+  LogicalResult run(ArrayRef<unsigned> arguments, ArrayRef<unsigned> inF32,
+                    ArrayRef<unsigned> accumulated);
 
 private:
   LogicalResult create();
@@ -98,7 +100,7 @@ private:
 
   func::FuncOp forward, backward;
   bool recomputes;
-  SmallVector<unsigned> differentiated;       // arguments
+  SmallVector<unsigned> differentiated, accumulated; // arguments
   SmallVector<std::pair<Value, Value>> seeds; // results and their gradients
 };
 } // namespace
@@ -175,23 +177,31 @@ void BackwardBuilder::finishForward(Gradients &g) {
 /// Returns the gradients, and erases the arguments that are not needed.
 void BackwardBuilder::finishBackward(Gradients &g) {
   SmallVector<Value> results;
-  SmallVector<Attribute> names;
+  SmallVector<Attribute> names, sums;
   Builder &b = g.b;
+  Block &body = backward.getBody().front();
   for (unsigned index : differentiated) {
     Value argument = forward.getArgument(index);
     Value gradient = g.of(argument);
     if (!gradient)
-      gradient = g.castTo(g.zeros(g.sizes(backward.getArgument(index)),
-                                  getElementTypeOrSelf(argument)),
-                          argument.getType());
+      gradient = g.castTo(
+          g.zeros(g.sizes(backward.getArgument(index)), g.elementOf(argument)),
+          cast<RankedTensorType>(argument.getType())
+              .clone(g.elementOf(argument)));
+    StringAttr text = b.getStringAttr(nameOf(forward, index) + "_gradient");
+    if (llvm::is_contained(accumulated, index)) {
+      Value before = body.addArgument(gradient.getType(), argument.getLoc());
+      gradient = addTo(g.b, gradient, before);
+      sums.push_back(b.getDictionaryAttr(
+          {b.getNamedAttr("moe.name",
+                          b.getStringAttr(text.getValue() + "_sum")),
+           b.getNamedAttr("moe.accumulates", text)}));
+    }
     results.push_back(gradient);
-    auto name = b.getNamedAttr(
-        "moe.name", b.getStringAttr(nameOf(forward, index) + "_gradient"));
-    names.push_back(b.getDictionaryAttr(name));
+    names.push_back(b.getDictionaryAttr(b.getNamedAttr("moe.name", text)));
   }
   func::ReturnOp::create(g.b, results);
 
-  Block &body = backward.getBody().front();
   SmallVector<Attribute> attributes;
   for (unsigned i = 0; i < forward.getNumArguments(); ++i)
     attributes.push_back(backward.getArgAttrDict(i));
@@ -211,18 +221,24 @@ void BackwardBuilder::finishBackward(Gradients &g) {
     auto name = b.getNamedAttr("moe.name", b.getStringAttr("saved" + Twine(i)));
     attributes.push_back(b.getDictionaryAttr(name));
   }
+  llvm::append_range(attributes, sums);
   backward.setType(b.getFunctionType(body.getArgumentTypes(),
                                      ValueRange(results).getTypes()));
   backward.setArgAttrsAttr(b.getArrayAttr(attributes));
   backward.setResAttrsAttr(b.getArrayAttr(names));
 }
 
-LogicalResult BackwardBuilder::run(ArrayRef<unsigned> arguments) {
+LogicalResult BackwardBuilder::run(ArrayRef<unsigned> arguments,
+                                   ArrayRef<unsigned> inF32,
+                                   ArrayRef<unsigned> accumulated) {
   differentiated.assign(arguments.begin(), arguments.end());
+  this->accumulated.assign(accumulated.begin(), accumulated.end());
   prepare(forward);
   if (failed(create()))
     return failure();
   Gradients g(forward, backward, recomputes);
+  for (unsigned index : inF32)
+    g.setF32(forward.getArgument(index));
   if (failed(propagate(g)))
     return failure();
   finishBackward(g);
@@ -250,8 +266,15 @@ struct MoEDifferentiate : moe::impl::MoEDifferentiateBase<MoEDifferentiate> {
         functions.push_back(function);
     for (func::FuncOp function : functions) {
       FailureOr<SmallVector<unsigned>> chosen = argumentsOf(function);
-      if (failed(chosen) ||
-          failed(BackwardBuilder(function, recompute).run(*chosen)))
+      if (failed(chosen))
+        return signalPassFailure();
+      FailureOr<SmallVector<unsigned>> inF32 =
+          someOf(function, *chosen, f32Gradients);
+      FailureOr<SmallVector<unsigned>> sums =
+          someOf(function, *chosen, accumulate);
+      if (failed(inF32) || failed(sums) ||
+          failed(
+              BackwardBuilder(function, recompute).run(*chosen, *inF32, *sums)))
         return signalPassFailure();
       ++numFunctions;
     }
@@ -275,11 +298,8 @@ struct MoEDifferentiate : moe::impl::MoEDifferentiateBase<MoEDifferentiate> {
       return function.emitError("expected an argument that is a tensor of "
                                 "floats");
     for (const std::string &each : arguments) {
-      auto range = llvm::seq<unsigned>(0, function.getNumArguments());
-      auto argument = llvm::find_if(range, [&](unsigned i) {
-        return each == nameOf(function, i) || each == std::to_string(i);
-      });
-      if (argument == range.end())
+      std::optional<unsigned> argument = find(function, each);
+      if (!argument)
         return function.emitError("expected the name or the number of an "
                                   "argument to differentiate by, got '")
                << each << "'";
@@ -292,6 +312,43 @@ struct MoEDifferentiate : moe::impl::MoEDifferentiateBase<MoEDifferentiate> {
         found.push_back(*argument);
     }
     llvm::sort(found);
+    return found;
+  }
+
+  static std::optional<unsigned> find(func::FuncOp function, StringRef text) {
+    for (unsigned i = 0; i < function.getNumArguments(); ++i)
+      if (text == nameOf(function, i) || text == std::to_string(i))
+        return i;
+    return std::nullopt;
+  }
+
+  /// Returns some of the arguments with a gradient.
+  static FailureOr<SmallVector<unsigned>> someOf(func::FuncOp function,
+                                                 ArrayRef<unsigned> chosen,
+                                                 ArrayRef<std::string> names) {
+    auto isStatic = [&](unsigned argument) {
+      return cast<RankedTensorType>(function.getArgumentTypes()[argument])
+          .hasStaticShape();
+    };
+    SmallVector<unsigned> found;
+    if (names.size() == 1 && names.front() == "all") {
+      llvm::copy_if(chosen, std::back_inserter(found), isStatic);
+      return found;
+    }
+    for (const std::string &each : names) {
+      std::optional<unsigned> argument = find(function, each);
+      if (!argument || !llvm::is_contained(chosen, *argument))
+        return function.emitError("expected the name or the number of an "
+                                  "argument with a gradient, or 'all', got '")
+               << each << "'";
+      if (!isStatic(*argument))
+        return function.emitError("expected argument '")
+               << each
+               << "' to have a static shape, as weights have, to choose the "
+                  "type or the memory of its gradient, got "
+               << function.getArgumentTypes()[*argument];
+      found.push_back(*argument);
+    }
     return found;
   }
 };

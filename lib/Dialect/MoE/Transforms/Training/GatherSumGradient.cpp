@@ -20,6 +20,20 @@ using namespace mlir::moe;
 // moe.gate
 //===----------------------------------------------------------------------===//
 
+LogicalResult mlir::moe::differentiate(AuxiliaryLossOp op, Gradients &g) {
+  auto forward = [&](Value value) {
+    return value ? g.forward(value) : Value();
+  };
+  Value gradient = g.of(op.getResult());
+  g.add(op.getValues(), AuxiliaryLossGradientOp::create(
+                            g.b, op.getFormulaAttr(), forward(op.getValues()),
+                            gradient, forward(op.getIds()),
+                            forward(op.getMask()), forward(op.getSequences()),
+                            op.getScoreAttr(), op.getNumExpertsAttr(),
+                            op.getChoicesAttr(), op.getCoefficientAttr()));
+  return success();
+}
+
 LogicalResult mlir::moe::differentiate(GateOp op, Gradients &g) {
   // The ids no longer tell which choices the softmax ran over.
   if (op.getThreshold() && op.getOrder() == Order::SelectThenScore &&

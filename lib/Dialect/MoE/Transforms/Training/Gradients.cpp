@@ -60,6 +60,20 @@ void Gradients::activate(Value value) {
   }
 }
 
+Type Gradients::elementOf(Value value) const {
+  Value source = value;
+  while (Operation *op = source.getDefiningOp()) {
+    if (!isa<tensor::CastOp, tensor::CollapseShapeOp, tensor::ExpandShapeOp,
+             tensor::ExtractSliceOp>(op))
+      break;
+    source = op->getOperand(0);
+  }
+  Type element = getElementTypeOrSelf(value);
+  return inF32.contains(source) && element.getIntOrFloatBitWidth() < 32
+             ? Float32Type::get(value.getContext())
+             : element;
+}
+
 bool Gradients::isReached(Operation *op) const {
   return llvm::any_of(op->getResults(), [&](Value result) {
     return gradients.contains(result) || rowGradients.contains(result) ||
@@ -70,8 +84,9 @@ bool Gradients::isReached(Operation *op) const {
 void Gradients::add(Value value, Value gradient) {
   if (!gradient || !isActive(value))
     return;
+  Type element = elementOf(value);
   gradient =
-      castTo(convert(gradient, getElementTypeOrSelf(value)), value.getType());
+      castTo(convert(gradient, element), tensorType(value).clone(element));
   if (rowGradients.contains(value))
     (void)of(value);
   Value &total = gradients[value];
@@ -136,7 +151,8 @@ Value Gradients::of(Value value) {
       slices != sliceGradients.end()) {
     SmallVector<SliceGradient> parts = std::move(slices->second);
     sliceGradients.erase(slices);
-    add(value, join(tensorType(value), sizes(forward(value)), parts));
+    add(value, join(tensorType(value).clone(elementOf(value)),
+                    sizes(forward(value)), parts));
   }
   auto rows = rowGradients.find(value);
   if (rows != rowGradients.end()) {

@@ -51,9 +51,14 @@ public:
   /// depend on it.
   void activate(Value value);
   bool isActive(Value value) const { return active.contains(value); }
+  /// Makes the gradient of an argument, and of its parts, f32.
+  void setF32(Value argument) { inF32.insert(argument); }
+  /// Returns the type of the elements of the gradient of a value.
+  Type elementOf(Value value) const;
   /// True if a gradient has reached a result of `op`.
   bool isReached(Operation *op) const;
-  /// Adds to the gradient of a value, in its type; nothing if it needs none.
+  /// Adds to the gradient of a value, whose elements are of the type
+  /// `elementOf`; nothing if it needs none.
   void add(Value value, Value gradient);
   void add(Value value, RowGradient gradient);
   void add(Value value, SliceGradient gradient);
@@ -123,7 +128,7 @@ private:
 
   func::FuncOp forwardFunction, backwardFunction;
   bool recomputes;
-  llvm::DenseSet<Value> active;
+  llvm::DenseSet<Value> active, inF32;
   llvm::DenseSet<Operation *> done;
   llvm::DenseMap<Value, Value> gradients;
   llvm::DenseMap<Value, RowGradient> rowGradients;
@@ -139,6 +144,10 @@ private:
 bool isFloatTensor(Type type);
 /// Widens a float to f32.
 Value toF32(ImplicitLocOpBuilder &b, Value value);
+/// Computes the tensor `gradient`, which nothing else uses, plus `before`, a
+/// tensor of its type: products of an expert's rows start from their part of
+/// it, in its memory.
+Value addTo(ImplicitLocOpBuilder &b, Value gradient, Value before);
 /// True if only `op` reads the elements of `value`.
 bool isReadOnlyBy(Value value, Operation *op);
 
@@ -148,6 +157,7 @@ bool isReadOnlyBy(Value value, Operation *op);
 
 /// Each adds to the gradients of the operands of `op`, whose results have
 /// gradients; emits an error where there is none.
+LogicalResult differentiate(AuxiliaryLossOp op, Gradients &g);
 LogicalResult differentiate(GateOp op, Gradients &g);
 LogicalResult differentiate(DispatchOp op, Gradients &g);
 LogicalResult differentiate(GatherSumOp op, Gradients &g);

@@ -199,7 +199,7 @@ static void addWeightGradient(GroupedMatmulOp op, unsigned index, Gradients &g,
                               Value rows, Value rowsGather, Value gradient,
                               Value gradientGather) {
   Value weights = op.getWeights()[index];
-  Type element = getElementTypeOrSelf(weights);
+  Type element = g.elementOf(weights);
   RowGroups groups = groupsOf(op, g);
   g.add(weights, op.getTransposed()
                      ? contract(g, groups, gradient, gradientGather, rows,

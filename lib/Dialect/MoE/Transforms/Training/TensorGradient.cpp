@@ -1,4 +1,4 @@
-//===- TensorGradient.cpp - Slices, casts and reshapes --------------------===//
+//===- TensorGradient.cpp - Slices, casts, reshapes and sums --------------===//
 //
 // Licensed under the Apache License v2.0 with LLVM Exceptions.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
@@ -60,9 +60,11 @@ static LogicalResult differentiate(tensor::ExpandShapeOp op, Gradients &g) {
 
 static LogicalResult differentiate(tensor::CollapseShapeOp op, Gradients &g) {
   SmallVector<OpFoldResult> sizes = g.sizes(g.forward(op.getSrc()));
-  g.add(op.getSrc(), tensor::ExpandShapeOp::create(
-                         g.b, op.getSrcType(), g.of(op.getResult()),
-                         op.getReassociationIndices(), sizes));
+  Value gradient = g.of(op.getResult());
+  g.add(op.getSrc(),
+        tensor::ExpandShapeOp::create(
+            g.b, op.getSrcType().clone(getElementTypeOrSelf(gradient)),
+            gradient, op.getReassociationIndices(), sizes));
   return success();
 }
 
@@ -94,4 +96,103 @@ LogicalResult mlir::moe::differentiateTensorOp(Operation *op, Gradients &g) {
       .Default([](Operation *op) {
         return LogicalResult(op->emitOpError("has no gradient"));
       });
+}
+
+//===----------------------------------------------------------------------===//
+// Sums
+//===----------------------------------------------------------------------===//
+
+// The gradient of the weights of experts is one moe.grouped_contract, or one
+// for each part, put next to each other. Each can add to what its part of a
+// tensor has, in place: the gradients of several batches need one buffer.
+
+/// Returns the product that computes a tensor and can start from another one;
+/// null if something else does.
+static GroupedContractOp contractOf(Value value) {
+  auto contract = value.getDefiningOp<GroupedContractOp>();
+  return contract && !contract.getAccumulate() ? contract : GroupedContractOp();
+}
+
+static void startFrom(GroupedContractOp contract, Value before) {
+  contract.getInitMutable().assign(before);
+  contract.setAccumulate(true);
+}
+
+/// Returns the insertions of products that make a tensor of which the rest is
+/// empty or zero, in the order of the products; none if it is made otherwise.
+static SmallVector<tensor::InsertSliceOp> partsOf(Value value) {
+  SmallVector<tensor::InsertSliceOp> parts;
+  while (auto part = value.getDefiningOp<tensor::InsertSliceOp>()) {
+    GroupedContractOp contract = contractOf(part.getSource());
+    bool isStatic = contract && contract.getResult().hasOneUse() &&
+                    part->getNumOperands() == 2; // no extents
+    if (!isStatic || (!parts.empty() && !value.hasOneUse()))
+      return {};
+    parts.push_back(part);
+    value = part.getDest();
+  }
+  if (parts.empty() || !value.getDefiningOp() ||
+      !isa<tensor::EmptyOp, linalg::FillOp>(value.getDefiningOp()))
+    return {};
+  llvm::sort(parts, [](tensor::InsertSliceOp a, tensor::InsertSliceOp b) {
+    return a.getSource().getDefiningOp()->isBeforeInBlock(
+        b.getSource().getDefiningOp());
+  });
+  return parts;
+}
+
+/// Adds the parts to those of `before`, one after the other, so that each is
+/// computed in place.
+static Value addParts(ImplicitLocOpBuilder &b,
+                      ArrayRef<tensor::InsertSliceOp> parts, Value before) {
+  OpBuilder::InsertionGuard guard(b);
+  for (tensor::InsertSliceOp part : parts) {
+    GroupedContractOp contract = contractOf(part.getSource());
+    b.setInsertionPoint(contract);
+    startFrom(contract,
+              tensor::ExtractSliceOp::create(
+                  b, part.getSourceType(), before, part.getMixedOffsets(),
+                  part.getMixedSizes(), part.getMixedStrides()));
+    b.setInsertionPointAfter(contract);
+    before = tensor::InsertSliceOp::create(
+        b, contract.getResult(), before, part.getMixedOffsets(),
+        part.getMixedSizes(), part.getMixedStrides());
+  }
+  return before;
+}
+
+Value mlir::moe::addTo(ImplicitLocOpBuilder &b, Value gradient, Value before) {
+  auto type = cast<RankedTensorType>(gradient.getType());
+  if (GroupedContractOp contract = contractOf(gradient)) {
+    startFrom(contract, before);
+    return gradient;
+  }
+  if (SmallVector<tensor::InsertSliceOp> parts = partsOf(gradient);
+      !parts.empty())
+    return addParts(b, parts, before);
+  if (auto collapse = gradient.getDefiningOp<tensor::CollapseShapeOp>();
+      collapse && collapse.getSrcType().hasStaticShape() &&
+      contractOf(collapse.getSrc())) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPoint(collapse.getSrc().getDefiningOp());
+    startFrom(
+        contractOf(collapse.getSrc()),
+        tensor::ExpandShapeOp::create(b, collapse.getSrcType(), before,
+                                      collapse.getReassociationIndices()));
+    return gradient;
+  }
+  AffineMap each = b.getMultiDimIdentityMap(type.getRank());
+  return linalg::GenericOp::create(
+             b, type, gradient, before, SmallVector<AffineMap>{each, each},
+             SmallVector<utils::IteratorType>(type.getRank(),
+                                              utils::IteratorType::parallel),
+             [&](OpBuilder &builder, Location loc, ValueRange v) {
+               ImplicitLocOpBuilder inner(loc, builder);
+               Value sum = arith::AddFOp::create(inner, toF32(inner, v[1]),
+                                                 toF32(inner, v[0]));
+               if (Type element = type.getElementType(); !element.isF32())
+                 sum = arith::TruncFOp::create(inner, element, sum);
+               linalg::YieldOp::create(inner, sum);
+             })
+      .getResult(0);
 }

@@ -224,3 +224,22 @@ func.func @_mlir_ciface_layer(%x: tensor<4xf32>) -> tensor<4xf32> {
 func.func @nameless(%x: tensor<?x4xf32> {moe.name = ""}) -> tensor<?x4xf32> {
   return %x : tensor<?x4xf32>
 }
+
+// -----
+
+//===----------------------------------------------------------------------===//
+// Results that are added to
+//===----------------------------------------------------------------------===//
+
+// expected-error @+1 {{expected an argument with moe.accumulates = "z" to have the type of that result, got 'tensor<4xf32>'}}
+func.func @nothing_to_add_to(%x: tensor<4xf32>, %s: tensor<4xf32> {moe.accumulates = "z"}) -> tensor<4xf32> {
+  return %s : tensor<4xf32>
+}
+
+// -----
+
+// expected-error @+1 {{expected an argument with moe.accumulates = "y" to have the type of that result, got 'tensor<4xf32>'}}
+func.func @another_type(%x: tensor<4xf32>, %s: tensor<4xf32> {moe.accumulates = "y"}) -> (tensor<4xf16> {moe.name = "y"}) {
+  %y = arith.truncf %s : tensor<4xf32> to tensor<4xf16>
+  return %y : tensor<4xf16>
+}

@@ -45,11 +45,23 @@ def MoEDifferentiate : Pass<"moe-differentiate", "::mlir::ModuleOp"> {
     operation between an argument and a result is an error. With `arguments`
     only those of these names (`moe.name`) or numbers have a gradient, and what
     only others need is neither saved nor computed.
+
+    Of arguments of a static shape, gradients of `f32-gradients` are f32, and
+    are rounded nowhere; those of `accumulate` are added to what the memory of
+    the result has, in place: the backward function takes that as an argument
+    `ARGUMENT_gradient_sum` with the attribute `moe.accumulates`, which
+    `moe-export` makes one with the result. Both take names or numbers, or
+    `all`.
   }];
   let options = [
     ListOption<"arguments", "arguments", "std::string",
                "arguments with a gradient, by name or number; none for all "
                "tensors of floats">,
+    ListOption<"f32Gradients", "f32-gradients", "std::string",
+               "arguments whose gradient is f32, by name or number, or all">,
+    ListOption<"accumulate", "accumulate", "std::string",
+               "arguments whose gradient is added to what its result has, by "
+               "name or number, or all">,
     Option<"recompute", "recompute", "bool", "false",
            "compute products of grouped rows again instead of saving their "
            "accumulators">
