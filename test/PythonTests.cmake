@@ -42,11 +42,12 @@ moe_add_python_tests(transformers
   transformers/transformers_training transformers/transformers_weights
   transformers/whole_model
   COST 90 LABELS slow)
-# Skipped where there is no JAX, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv: `./dev check
-# jax`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
+# Skipped where there is no JAX, MPI, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv:
+# `./dev check jax`, `mpi`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/jax_groups
-  engines/jax_training engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
+  engines/jax_training engines/mpi
+  engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
   engines/triton engines/vllm
   COST 5)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
