@@ -36,7 +36,7 @@ moe_add_python_tests(package
   package/threads reference/comparisons
   COST 60)
 moe_add_python_tests(transformers
-  transformers/monitor_models transformers/transformers_experts
+  transformers/accumulation transformers/monitor_models transformers/transformers_experts
   transformers/transformers_integration
   transformers/transformers_interface transformers/transformers_routes
   transformers/transformers_training transformers/transformers_weights

@@ -75,6 +75,8 @@ def make_caller(signature: Signature) -> Any:
     module, inputs, outputs = extension(), signature.inputs, signature.outputs
     if module is None or len(outputs) != 1 or not 0 < len(inputs) <= module.MAX_INPUTS:
         return None
+    if outputs[0].accumulates:  # and is not to be made here
+        return None
     dynamic = [(i, d) for i, info in enumerate(inputs)
                for d, extent in enumerate(info.shape) if extent < 0]
     # The last one, as Layer._allocate takes it.

@@ -84,6 +84,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_checkpoint_find": (_P, [_P, _STR, _OUT(CheckpointTensor)]),
     "moe_rt_layer_create_from_checkpoint": (_P, [_P, _STR, _P, _OUT(_P)]),
     "moe_rt_layer_destroy": (None, [_P]),
+    "moe_rt_layer_update": (_P, [_P, _OUT(DLTensor), _SIZE]),
     "moe_rt_layer_weight_bytes": (ctypes.c_uint64, [_P]),
     "moe_rt_layer_quantization_errors": (_P, [_P, _SIZE, _OUT(_OUT(ctypes.c_float)),
                                               _OUT(_SIZE)]),
@@ -194,7 +195,7 @@ class Handle(OfThisProcess):
 
     def __init__(self, pointer: int, destroy: Any, parent: Handle | None = None,
                  keep: Any = None):
-        self.pointer = pointer
+        self.pointer, self.keep = pointer, keep
         self.before: list[Any] = []  # called with the pointer before that
         # The finalizer holds the parent (and the weights' memory), so that they
         # outlive the object whatever the order of garbage collection.

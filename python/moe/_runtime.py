@@ -88,8 +88,11 @@ class Module(OfThisProcess):
     on_device = uses_openmp = False
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
-                 device: str | None = None, context: Handle | None = None):
+                 device: str | None = None, context: Handle | None = None, group: Any = None):
         lib = library()
+        self.group = group  # of the ranks that call its layers, if any
+        if group is not None:
+            context = group._context
         if context is None:
             context = make_context(num_threads, device)
         self.uses_openmp = context.uses_openmp
@@ -121,6 +124,7 @@ class Module(OfThisProcess):
         name = self._only() if function is None else function
         if not isinstance(name, str):
             raise MoEError(INVALID_ARGUMENT, f"function is {name!r}, expected its name")
+        sums = self._described(name).get("accumulates", ())
         by_role: list[tuple[TensorInfo, ...]] = []
         for role in range(3):
             count = ctypes.c_size_t()
@@ -131,17 +135,20 @@ class Module(OfThisProcess):
                 info = RawTensorInfo()
                 check(lib.moe_rt_function_tensor_info(module, name.encode(), role, i,
                                                       ctypes.byref(info)))
+                label = info.name.decode()
                 tensors.append(TensorInfo(
-                    info.name.decode(), ROLES[info.role], _dlpack.dtype_name(info.dtype),
+                    label, ROLES[info.role], _dlpack.dtype_name(info.dtype),
                     tuple(info.shape[d] for d in range(info.ndim)), info.alignment,
-                    max(info.num_experts, 0), info.retained))
+                    max(info.num_experts, 0), info.retained,
+                    ROLES[info.role] == "output" and label in sums))
             by_role.append(tuple(tensors))
         low, high = ctypes.c_int64(), ctypes.c_int64()
         check(lib.moe_rt_function_token_range(module, name.encode(), ctypes.byref(low),
                                               ctypes.byref(high)))
         return Signature(name, *by_role, low.value, high.value)
 
-    def layer(self, weights: Any = None, function: str | None = None) -> Layer:
+    def layer(self, weights: Any = None, function: str | None = None,
+              table: Any = None) -> Layer:
         """Bind weights to a function.
 
         ``weights`` is a mapping from names to arrays, a sequence in signature
@@ -150,16 +157,36 @@ class Module(OfThisProcess):
         the code needs another layout are prepared once; from files they are read
         expert by expert. Others are not copied, unless they are stacked from several
         tensors of a file or not aligned.
+
+        With a group of ranks, which all create the layer together, weights are those of all
+        experts, of which only those of this rank are read. ``table`` ``[size, slots]`` has the
+        expert of each slot of each rank, −1 for an empty one; by default
+        ``moe.parallel.placement``.
         """
         signature = self.signature(function)
-        return Layer(self, signature, resolve(weights, signature.weights))
+        given = resolve(weights, signature.weights)
+        if self.group is None:
+            if table is not None:
+                raise MoEError(INVALID_ARGUMENT, "table: expected a module with a group")
+            return Layer(self, signature, given)
+        from .parallel import ParallelLayer
+
+        return ParallelLayer(self, signature, given, self.group, table)
 
     @property
     def target(self) -> str:
         """The target whose code runs: a processor, or the architecture of a GPU."""
-        chosen = library().moe_rt_module_variant(self._handle.pointer)
-        target = self.metadata["variants"][chosen]["target"]
+        target = self._variant["target"]
         return target.get("device", {}).get("arch") or target.get("cpu") or target["triple"]
+
+    @property
+    def _variant(self) -> dict[str, Any]:
+        """The metadata of the code that runs."""
+        return self.metadata["variants"][library().moe_rt_module_variant(self._handle.pointer)]
+
+    def _described(self, function: str) -> dict[str, Any]:
+        """Return the metadata of a function."""
+        return next((f for f in self._variant["functions"] if f["name"] == function), {})
 
     def trim(self) -> None:
         """Free the workspaces that are cached for later calls."""
@@ -167,6 +194,10 @@ class Module(OfThisProcess):
 
     def _only(self) -> str:
         names = self.functions
+        if self.group is not None:
+            from . import parallel
+
+            names = parallel.names(self)
         if len(names) != 1:
             raise MoEError(INVALID_ARGUMENT, "expected the name of a function, one of "
                            + ", ".join(f"'{n}'" for n in names))
@@ -201,17 +232,24 @@ class Layer(OfThisProcess):
         pointer, name, out = module._handle.pointer, signature.name.encode(), ctypes.c_void_p()
         kept: list[Tensor] = []
         if isinstance(weights, Sequence):
-            tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
-                       for w, info in zip(weights, signature.weights)]
+            tensors = self._weight_tensors(weights)
             check(lib.moe_rt_layer_create(pointer, name, _array(tensors), len(tensors),
                                           ctypes.byref(out)))
-            kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
+            kept = self._retained(tensors)
         else:
             check(lib.moe_rt_layer_create_from_checkpoint(
                 pointer, name, weights._handle.pointer, ctypes.byref(out)))
         return Handle(out.value, lib.moe_rt_layer_destroy, module._handle, kept)
 
-    def update(self, weights: Any) -> None:
+    def _weight_tensors(self, weights: Sequence[Any]) -> list[Tensor]:
+        return [_dlpack.as_tensor(w, f"weight '{info.name}'")
+                for w, info in zip(weights, self.signature.weights)]
+
+    def _retained(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the weights that calls read where they are."""
+        return [t for t, info in zip(tensors, self.signature.weights) if info.retained]
+
+    def update(self, weights: Any, *, in_place: bool = False) -> None:
         """Replace the weights of the layer; they are passed as to ``Module.layer``.
 
         Nothing is compiled. New weights are prepared beside the old ones and then
@@ -220,9 +258,24 @@ class Layer(OfThisProcess):
         them; statistics may miss such a call. On a GPU this waits for earlier calls and
         raises their errors like ``poll``, after the weights are replaced; graphs must be
         captured again.
+
+        With ``in_place`` they are prepared in the memory of the old ones, which is
+        faster: nothing is allocated. No other thread may call the layer meanwhile. Both
+        the old and the new weights must be arrays. If weights are refused, the layer is
+        unchanged; after any other error it has none until an update succeeds.
         """
         found = resolve(weights, self.signature.weights)
         lib, on_device = library(), self.module.on_device
+        if in_place:
+            if isinstance(found, Checkpoint):
+                raise MoEError(INVALID_ARGUMENT, "weights that are updated in place: expected "
+                               f"arrays, got {found}")
+            with self._updating:
+                tensors = self._weight_tensors(found)
+                check(lib.moe_rt_layer_update(self._handle.pointer, _array(tensors),
+                                              len(tensors)))
+                self._handle.keep[:] = self._retained(tensors)
+            return
         with self._updating:
             if on_device:
                 _statistics(self._handle)  # not possible while a stream is captured
@@ -281,6 +334,9 @@ class Layer(OfThisProcess):
             _refuse_gradient(array, label)
             tensors.append(_dlpack.as_tensor(array, label))
         if out is None:
+            if sums := [o.name for o in self.signature.outputs if o.accumulates]:
+                raise MoEError(INVALID_ARGUMENT, "expected out=, got none: " + ", ".join(sums)
+                               + " are added to what it has")
             results = self._allocate(given, tensors)
         elif isinstance(out, Sequence) and not _is_array(out):
             results = list(out)
@@ -469,8 +525,17 @@ def _array(tensors: Sequence[Tensor]) -> Any:
     return (DLTensor * max(len(tensors), 1))(*(t.dl for t in tensors))
 
 
+def group_of(group: Any, num_threads: int) -> Any:
+    """Return the group of a module, if it has one."""
+    if group is None:
+        return None
+    from .parallel import as_group
+
+    return as_group(group, num_threads)
+
+
 def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
-         device: str | None = None) -> Module:
+         device: str | None = None, group: Any = None) -> Module:
     """Load an artifact, from a file or from bytes.
 
     A call uses ``num_threads`` threads: 1 is only the caller's, 0 one for each core
@@ -479,6 +544,7 @@ def load(path: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
     same cores (``MOE_OPENMP=0`` in the environment or any other number selects threads of
     the runtime; see ``Module.uses_openmp``). Concurrent calls share the threads.
     ``device`` is ``cpu`` (the default), or ``cuda``, ``cuda:1`` and so on, for which the
-    artifact must have been compiled.
+    artifact must have been compiled. ``group``, a ``moe.parallel.Group`` or what it is made of,
+    runs layers that were compiled for several ranks (``moe-compile --parallel``).
     """
-    return Module(path, num_threads=num_threads, device=device)
+    return Module(path, num_threads=num_threads, device=device, group=group_of(group, num_threads))

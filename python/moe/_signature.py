@@ -18,7 +18,8 @@ class TensorInfo:
     """One tensor of a signature; -1 in ``shape`` stands for T.
 
     Calls read a weight that is ``retained``; any other is only read when a layer is
-    created and may be deleted afterwards.
+    created and may be deleted afterwards. A result that ``accumulates`` is added to what
+    the array of the caller has.
     """
 
     name: str
@@ -28,6 +29,7 @@ class TensorInfo:
     alignment: int
     num_experts: int = 0
     retained: bool = True
+    accumulates: bool = False
 
     @property
     def is_saved(self) -> bool:

@@ -42,14 +42,20 @@ def _target(device: torch.device) -> str:
     return "sm_90a" if capability == (9, 0) else "sm_80"
 
 
-def bind(module: Module, weights: Sequence[torch.Tensor], device: torch.device,
-         function: str | None = None) -> Layer:
-    """Bind weights on ``device``, which may be views or need copies, to a function."""
+def _arrays(weights: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Return weights on ``device``, which may be views or need copies, as the runtime reads
+    them."""
     tensors = [w.detach().contiguous() for w in weights]
     if device.type == "cuda":
         # The runtime reads them on another stream.
         torch.cuda.current_stream(device).synchronize()
-    return module.layer(tensors, function)
+    return tensors
+
+
+def bind(module: Module, weights: Sequence[torch.Tensor], device: torch.device,
+         function: str | None = None) -> Layer:
+    """Bind weights to a function."""
+    return module.layer(_arrays(weights, device), function)
 
 
 class LayerCall:
@@ -91,13 +97,23 @@ class Bound:
                  function: str | None = None):
         """Bind what is ``taken`` of the weights to a function, by default the only one; without
         ``snapshot`` their changes cannot be detected."""
-        self.device = device
+        self.device, self._snapshot, self._taken = device, snapshot, taken
         # Before the weights are read, to notice a concurrent write.
-        self.snapshots = None if snapshot is None else [snapshot(w) for w in weights]
+        snapshots = self._look_at(weights)
         start = time.perf_counter()
         self.layer = bind(module, taken(weights), device, function)
         self.seconds = time.perf_counter() - start
         self.call = LayerCall(self.layer, device)
+        self.snapshots = snapshots
+
+    def _look_at(self, weights: Sequence[torch.Tensor]) -> list[StorageSnapshot] | None:
+        return None if self._snapshot is None else [self._snapshot(w) for w in weights]
+
+    def renew(self, weights: Sequence[torch.Tensor]) -> None:
+        """Prepare weights in the memory of those before; nobody may call the layer meanwhile."""
+        snapshots, self.snapshots = self._look_at(weights), None
+        self.layer.update(_arrays(self._taken(weights), self.device), in_place=True)
+        self.snapshots = snapshots
 
     def is_of(self, weights: Sequence[torch.Tensor]) -> bool:
         return self.snapshots is not None and all(

@@ -11,7 +11,7 @@ import json
 import threading
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,8 @@ def compiled(mlir: str, device: torch.device, options: str = "{}") -> Module:
 
 
 class Function(Bound):
-    """A compiled function with weights at one time."""
+    """A compiled function with weights at one time, which ``current`` returns in use: the end of
+    a ``with`` block ends that."""
 
     def __init__(self, module: Module, name: str | None, weights: Sequence[torch.Tensor],
                  device: torch.device, followed: bool, counts: Sequence[int] | None):
@@ -53,6 +54,32 @@ class Function(Bound):
         self.inputs = list(map(described, signature.inputs))
         self.outputs = list(map(described, signature.outputs))
         self.finalizers: list[weakref.finalize] = []
+        self._uses, self._changing = 1, threading.Lock()
+
+    def use(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Use the function if it has these weights, unchanged."""
+        with self._changing:
+            if not self.is_of(weights):
+                return False
+            self._uses += 1
+            return True
+
+    def __enter__(self) -> Function:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with self._changing:
+            self._uses -= 1
+
+    def try_renew(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Take changed weights in the memory of those before, and use them; false if the
+        function is in use."""
+        with self._changing:
+            if self._uses or self.snapshots is None:
+                return False
+            self.renew(weights)
+            self._uses = 1
+            return True
 
     def is_dead(self) -> bool:
         return self.snapshots is None or any(s.is_dead() for s in self.snapshots)
@@ -69,10 +96,13 @@ class Function(Bound):
                            + " and ".join(str(r.shape[0]) for r in rows))
         return self.run_on(tokens, rows)
 
-    def run_on(self, tokens: int, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run on contiguous inputs of the types that the function takes."""
-        results = [empty_tensor(extents(shape, tokens), dtype, self.device)
-                   for _, dtype, shape in self.outputs]
+    def run_on(self, tokens: int, inputs: Sequence[torch.Tensor],
+               sums: Mapping[str, torch.Tensor] = {}) -> list[torch.Tensor]:
+        """Run on contiguous inputs of the types that the function takes; ``sums`` are the results
+        that it adds to, by name."""
+        results = [sums[name] if name in sums
+                   else empty_tensor(extents(shape, tokens), dtype, self.device)
+                   for name, dtype, shape in self.outputs]
         self.call(tokens, inputs, results)
         return results
 
@@ -114,28 +144,42 @@ def _whole(weights: Sequence[torch.Tensor], counts: Sequence[int] | None,
 def current(module: Module, name: str | None, weights: Sequence[torch.Tensor],
             device: torch.device, followed: bool,
             counts: Sequence[int] | None = None) -> Function:
-    """Return a function with the present contents of the weights."""
+    """Return a function with the present contents of the weights, in use."""
     key = (module, name, *(w.data_ptr() for w in weights))
     bound = _bound.get(key)
-    if bound is None or not bound.is_of(weights):
+    if bound is None or not bound.use(weights):
+        bound = None  # so that only _bind holds it, and two prepared copies need not coexist
         with _lock, torch.no_grad():
-            bound = _bound.get(key)
-            if bound is None or not bound.is_of(weights):
-                counted = [] if bound is None else bound.layer.statistics()
-                bound = None  # first, so that two prepared copies of weights never coexist
-                for old in [k for k, b in _bound.items() if k == key or b.is_dead()]:
-                    _forget(old)
-                why = None if followed else "are computed for every call"
-                if any(w.is_inference() for w in weights):
-                    why = "were made in inference mode, where torch counts no writes"
-                bound = Function(module, name, weights, device, why is None, counts)
-                bound.layer._count_on_from(counted)
-                if why is None:
-                    _keep(key, bound, weights)
-                elif why not in _warned:
-                    _warned.add(why)
-                    warnings.warn(f"weights of a compiled layer {why}: they are prepared in every "
-                                  "call", stacklevel=2)
+            bound = _bind(key, weights, device, followed, counts)
+    return bound
+
+
+def _bind(key: tuple[Any, ...], weights: Sequence[torch.Tensor], device: torch.device,
+          followed: bool, counts: Sequence[int] | None) -> Function:
+    """Return a function with the present contents of the weights, which another thread may have
+    made meanwhile."""
+    old = _bound.get(key)
+    if old is not None and old.use(weights):
+        return old
+    why = None if followed else "are computed for every call"
+    if any(w.is_inference() for w in weights):
+        why = "were made in inference mode, where torch counts no writes"
+    for dead in [k for k, b in _bound.items() if k == key or b.is_dead()]:
+        _forget(dead)
+    counted = []
+    if old is not None:
+        if why is None and old.try_renew(weights):
+            _keep(key, old, weights)
+            return old
+        counted, old = old.layer.statistics(), None
+    bound = Function(*key[:2], weights, device, why is None, counts)
+    bound.layer._count_on_from(counted)
+    if why is None:
+        _keep(key, bound, weights)
+    elif why not in _warned:
+        _warned.add(why)
+        warnings.warn(f"weights of a compiled layer {why}: they are prepared in every call",
+                      stacklevel=3)
     return bound
 
 
@@ -153,6 +197,8 @@ def _forget(key: tuple[Any, ...]) -> None:
     # Each set of weights has finalizers of its own: training changes them in every step.
     for finalizer in bound.finalizers if bound is not None else ():
         finalizer.detach()
+    if bound is not None:
+        bound.finalizers.clear()
 
 
 def functions_of(mlir: str, weights: Sequence[torch.Tensor],

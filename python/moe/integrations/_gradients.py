@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
+from ._accumulation import sum_of
 from ._device import check_device
 from ._functions import compiled, current, described, device_of, extents
 
@@ -23,13 +25,22 @@ __all__ = ["differentiated", "gradients", "needed_of", "run_forward"]
 
 
 class Differentiated:
-    """A layer and its backward function, compiled for the gradients of some arguments."""
+    """A layer and its backward function, compiled for the gradients of some arguments.
 
-    def __init__(self, mlir: str, needed: tuple[int, ...], device: torch.device, options: str):
+    Gradients of ``sums`` are added to what there is: by the number of the argument, whether
+    that is f32 where the argument is narrower.
+    """
+
+    def __init__(self, mlir: str, needed: tuple[int, ...], device: torch.device, options: str,
+                 sums: tuple[tuple[int, bool], ...]):
         given = json.loads(options)
+        given.pop("accumulate_into", None)
         if needed:
-            backward = f"--backward={','.join(map(str, needed))}"
-            given["options"] = [*given.get("options", ()), backward]
+            lists = {"backward": needed, "accumulate": [i for i, _ in sums],
+                     "f32-gradients": [i for i, in_f32 in sums if in_f32]}
+            given["options"] = [*given.get("options", ()),
+                                *(f"--{name}={','.join(map(str, numbers))}"
+                                  for name, numbers in lists.items() if numbers)]
         try:
             self.module = compiled(mlir, device, json.dumps(given))
         except MoEError as error:
@@ -56,11 +67,11 @@ class Differentiated:
 
 
 @functools.cache
-def differentiated(mlir: str, needed: tuple[int, ...], device: torch.device,
-                   options: str = "{}") -> Differentiated:
+def differentiated(mlir: str, needed: tuple[int, ...], device: torch.device, options: str = "{}",
+                   sums: tuple[tuple[int, bool], ...] = ()) -> Differentiated:
     """Return a compiled layer and its backward function."""
     check_device(device, "an input of a compiled layer")
-    return Differentiated(mlir, needed, device, options)
+    return Differentiated(mlir, needed, device, options, sums)
 
 
 def needed_of(inputs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor],
@@ -93,8 +104,8 @@ def layer_forward(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir:
     """
     device = device_of([*inputs, *weights])
     both = differentiated(mlir, tuple(needed), device, options)
-    function = current(both.module, both.forward, weights, device, followed, counts)
-    result, *saved = function.run(inputs)
+    with current(both.module, both.forward, weights, device, followed, counts) as function:
+        result, *saved = function.run(inputs)
     return [result.to(inputs[0].dtype).reshape(inputs[0].shape[:-1] + result.shape[1:]), *saved]
 
 
@@ -117,18 +128,29 @@ def layer_backward(taken: list[torch.Tensor], saved: list[torch.Tensor], gradien
 
     ``taken`` are the arguments that it takes, in their order.
     """
+    return _run_backward(taken, saved, gradient, mlir, needed, followed, counts, options, {})
+
+
+def _run_backward(taken: Sequence[torch.Tensor], saved: Sequence[torch.Tensor],
+                  gradient: torch.Tensor, mlir: str, needed: Sequence[int], followed: bool,
+                  counts: Sequence[int] | None, options: str,
+                  sums: Mapping[int, tuple[torch.Tensor, bool]]) -> list[torch.Tensor]:
+    """Run a backward function that adds the gradients of some arguments to ``sums``."""
     device = device_of([gradient, *taken, *saved])
-    both = differentiated(mlir, tuple(needed), device, options)
+    both = differentiated(mlir, tuple(needed), device, options,
+                          tuple((i, in_f32) for i, (_, in_f32) in sums.items()))
     inputs = sum(i < both.inputs for i in both.taken)
     if counts is not None:
         counts = [counts[i - both.inputs] for i in both.taken[inputs:]]
-    function = current(both.module, both.backward, taken[inputs:], device, followed, counts)
     given = {both.names[i]: t for i, t in zip(both.taken, taken[:inputs])}
     given.update({f"saved{i}": t for i, t in enumerate(saved)})
     tokens = gradient.shape[:-1].numel()
-    rows = [given.get(name, gradient).detach().reshape(extents(shape, tokens)).to(dtype)
-            .contiguous() for name, dtype, shape in function.inputs]
-    return function.run_on(tokens, rows)
+    with current(both.module, both.backward, taken[inputs:], device, followed,
+                 counts) as function:
+        rows = [given.get(name, gradient).detach().reshape(extents(shape, tokens)).to(dtype)
+                .contiguous() for name, dtype, shape in function.inputs]
+        return function.run_on(tokens, rows, {f"{both.names[i]}_gradient": memory
+                                              for i, (memory, _) in sums.items()})
 
 
 @layer_backward.register_fake
@@ -151,11 +173,16 @@ layer_backward.register_autograd(_no_second)
 def gradients(taken: list[torch.Tensor], saved: list[torch.Tensor], gradient: torch.Tensor,
               likes: Sequence[tuple[torch.Size, torch.dtype, int]], mlir: str,
               needed: Sequence[int], followed: bool, counts: Sequence[int] | None,
-              options: str) -> list[torch.Tensor | None]:
+              options: str, sums: Mapping[int, tuple[torch.Tensor, bool]] = {}
+              ) -> list[torch.Tensor | None]:
     """Return the gradients of all tensors, in the shapes and types that ``likes`` has of each
-    argument, with the number of its parts."""
-    found = dict(zip(needed, torch.ops.moe_mlir.layer_backward(
-        taken, saved, gradient, mlir, needed, followed, counts, options)))
+    argument, with the number of its parts; None for those that were added to ``sums``."""
+    run = torch.ops.moe_mlir.layer_backward
+    if sums:
+        run = functools.partial(_run_backward, sums=sums)
+    found = dict(zip(needed, run(taken, saved, gradient, mlir, needed, followed, counts, options)))
+    for i in sums:
+        del found[i]
     results: list[torch.Tensor | None] = []
     for i, (shape, dtype, count) in enumerate(likes):
         if i not in found:
@@ -183,6 +210,23 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> Non
     ctx.save_for_backward(*taken, *saved)
     ctx.taken, ctx.inputs, ctx.likes = len(taken), len(tensors), likes_of(groups)
     ctx.rest = mlir, needed, followed, counts, options
+    ctx.where = json.loads(options).get("accumulate_into")
+    ctx.leaves = {i: weakref.ref(groups[i][0]) for i in needed if ctx.where is not None
+                  and i >= len(tensors) and len(groups[i]) == 1
+                  and type(groups[i][0]) is torch.nn.Parameter}
+
+
+def _sums(ctx: Any, gradient: torch.Tensor) -> dict[int, tuple[torch.Tensor, bool]]:
+    """Return the memory that gradients are added to, and whether it is wider than they are."""
+    found: dict[int, tuple[torch.Tensor, bool]] = {}
+    if torch.compiler.is_compiling() or type(gradient) is not torch.Tensor:
+        return found  # graphs have no memory of gradients
+    for i, reference in ctx.leaves.items():
+        parameter = reference()
+        memory = None if parameter is None else sum_of(parameter, ctx.where)
+        if memory is not None:
+            found[i] = memory, memory.dtype != parameter.dtype
+    return found
 
 
 def _backward(ctx: Any, results: list[torch.Tensor | None]) -> tuple[Any, ...]:
@@ -190,7 +234,8 @@ def _backward(ctx: Any, results: list[torch.Tensor | None]) -> tuple[Any, ...]:
     count = sum(like[2] for like in ctx.likes)
     found: list[torch.Tensor | None] = [None] * count
     if gradient is not None:
-        found = gradients(tensors[:ctx.taken], tensors[ctx.taken:], gradient, ctx.likes, *ctx.rest)
+        found = gradients(tensors[:ctx.taken], tensors[ctx.taken:], gradient, ctx.likes,
+                          *ctx.rest, sums=_sums(ctx, gradient))
     return found[:ctx.inputs], found[ctx.inputs:], None, None, None, None, None
 
 

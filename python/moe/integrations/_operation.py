@@ -27,8 +27,8 @@ def run(inputs: list[torch.Tensor], weights: list[torch.Tensor], mlir: str,
     """Run the function ``mlir``, as the operation does."""
     device = device_of([*inputs, *weights])
     check_device(device, "an input of a compiled layer")
-    function = current(compiled(mlir, device), None, weights, device, followed, counts)
-    y, = function.run(inputs)
+    with current(compiled(mlir, device), None, weights, device, followed, counts) as function:
+        y, = function.run(inputs)
     return y.to(inputs[0].dtype).reshape(inputs[0].shape[:-1] + y.shape[1:])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .._error import INVALID_ARGUMENT, MoEError
+from ._accumulation import check_place
 from ._gradients import needed_of
 from ._module import register, tensors_by
 
@@ -25,6 +26,7 @@ class TrainableLayer(torch.nn.Module):
         if "device" in options:
             raise MoEError(INVALID_ARGUMENT, f"device is {options['device']!r}, expected none: the "
                            "layer runs on that of its rows and parameters")
+        check_place(options.get("accumulate_into"))
         self._mlir, self._options = mlir, json.dumps(dict(options), default=os.fspath)
         self._names = tuple(weights)
         for name, tensor in weights.items():

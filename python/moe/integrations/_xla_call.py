@@ -51,6 +51,9 @@ class Binding:
 
     def __init__(self, layer: Layer):
         signature = layer.signature
+        if sums := [info.name for info in signature.outputs if info.accumulates]:
+            raise MoEError(UNIMPLEMENTED, f"the layer '{signature.name}' adds to {sums[0]}, and "
+                           "programs of JAX write to no array")
         self.name, self.inputs, self.outputs = signature.name, signature.inputs, signature.outputs
         self.platform = "cuda" if layer.module.on_device else "cpu"
         self.key = np.int64(secrets.randbits(63))

@@ -114,7 +114,9 @@ class Imported:
         names. A backward function is compiled for the tensors that need a gradient, when they
         first do. The layer keeps for it the rows, the routes and the products before the
         activation, and computes the rest again. Weights are packed again after they change.
-        Gradients of gradients are an error.
+        Gradients of gradients are an error. With ``accumulate_into="grad"`` or ``"main_grad"``
+        the gradients of parameters are added to that attribute of them, in place (see
+        ``moe.integrations.transformers.register``).
         """
         if self.reason is not None:
             raise MoEError(UNIMPLEMENTED, self.reason)

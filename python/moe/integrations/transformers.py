@@ -59,6 +59,7 @@ from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
 from . import _routes
+from ._accumulation import check_place
 from ._device import Bound, compile_for
 from ._experts import Experts, describe, is_experts, parameter_names
 from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
@@ -84,6 +85,7 @@ func.func @same(%x: tensor<?x1xf32> {moe.role = "input", moe.name = "x"}) -> ten
 
 _lock = threading.RLock()
 _options: dict[str, Any] = {}
+_training: dict[str, str] = {}  # options of backward functions
 _tried: list[dict[str, Any]] = []
 _modules: dict[tuple[Experts, int, torch.device, str], Module] = {}
 _states: weakref.WeakValueDictionary[str, _State] = weakref.WeakValueDictionary()
@@ -92,13 +94,20 @@ _warned: set[str] = set()
 
 
 def register(*, target: str | None = None, options: Sequence[str] = (), cache: bool = True,
-             num_threads: int = 0) -> None:
+             num_threads: int = 0, accumulate_into: str | None = None) -> None:
     """Register ``experts_implementation="moe_mlir"`` with transformers.
 
     The arguments are those of ``moe.compile`` for layers that are prepared later. They, the
     compiler and the runtime are tested here. From now on it is an error to load a model
     with this implementation if it has experts that transformers' interface does not reach.
+
+    With ``accumulate_into="grad"`` or ``"main_grad"`` the backward pass of calls from then on
+    adds the gradients of the experts' parameters to that attribute of them, in place, and
+    autograd gets none. ``grad`` is made where there is none; ``main_grad`` may be f32, and
+    parameters without it have ordinary gradients. So have those with hooks, and graphs of
+    ``torch.compile``. ``torch.autograd.grad`` by such parameters fails.
     """
+    check_place(accumulate_into)
     asked = dict(target=target, options=tuple(options), cache=cache, num_threads=num_threads)
     if isinstance(options, str):
         raise MoEError(INVALID_ARGUMENT, f"options is {options!r}, expected a sequence of strings")
@@ -109,6 +118,9 @@ def register(*, target: str | None = None, options: Sequence[str] = (), cache: b
         _tried.append(asked)
     _options.clear()
     _options.update(asked)
+    _training.clear()
+    if accumulate_into is not None:
+        _training["accumulate_into"] = accumulate_into
     _warned.clear()
 
 
@@ -558,7 +570,7 @@ def _differentiable(module: torch.nn.Module, top_k: int, needed: tuple[int, ...]
         if any(w.is_meta for w in weights):
             state.no_gradients = "the weights were freed after they had been prepared"
             return None
-        options = json.dumps(_options)
+        options = json.dumps({**_options, **_training})
         mlir = state.function(module, weights, top_k, needed, options)
     followed = not any(is_computed(module, n) or untraced(w, module)
                        or not isinstance(module._parameters.get(n, w), torch.nn.Parameter)

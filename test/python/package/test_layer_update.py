@@ -87,11 +87,60 @@ def test_update(module):
     assert layer.statistics()[0].calls == 0
 
 
+def test_in_place(module):
+    """The same bits as a new layer, and one layer as far as what it has counted goes."""
+    layer, weights = module.layer(draw(0)), draw(0)
+    size, first = layer.weight_bytes, layer(*inputs())
+    for seed in (1, 2):
+        weights = draw(seed)
+        layer.update(weights, in_place=True)
+        assert np.array_equal(layer(*inputs()), module.layer(weights)(*inputs()))
+        weights["a"][:] = np.nan  # prepared, and read no more
+        assert np.isfinite(layer(*inputs())).all()
+    weights["bias"][:] = 0  # read where it is
+    assert not np.array_equal(layer(*inputs()), module.layer(draw(2))(*inputs()))
+    assert layer.weight_bytes == size and layer.statistics()[0].calls == 6
+    thread = threading.Thread(target=lambda: layer.update(draw(0), in_place=True))
+    thread.start()
+    thread.join()
+    assert np.array_equal(layer(*inputs()), first)
+
+
+def test_in_place_keeps_what_it_reads(module):
+    weights = draw(0)
+    layer, old = module.layer(weights), weakref.ref(weights["bias"])
+    weights = draw(1)
+    layer.update(weights, in_place=True)
+    new = weakref.ref(weights["bias"])
+    del weights
+    gc.collect()
+    assert old() is None and new() is not None
+    np.testing.assert_allclose(layer(*inputs()), expected(draw(1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("quantize", ["int8:8", "fp8:4x4"])
+def test_in_place_of_quantized_weights(quantize, compiled):
+    """Formats of packed weights, whose errors are measured again."""
+    module = moe.compile(TEXT, num_threads=1, quantize=quantize)
+    layer = module.layer(draw(0))
+    before, large = layer.quantization_errors, draw(1)
+    large["a"] *= 1e3
+    layer.update(large, in_place=True)
+    fresh = module.layer(large)
+    assert np.array_equal(layer(*inputs()), fresh(*inputs()))
+    assert layer.quantization_errors == fresh.quantization_errors != before
+
+
 def test_from_a_file(module, tmp_path):
     numpy = pytest.importorskip("safetensors.numpy")
     layer = module.layer(draw(0))
     numpy.save_file(draw(1), tmp_path / "model.safetensors")
+    with pytest.raises(moe.MoEError, match="in place: expected arrays, got <moe.Checkpoint"):
+        layer.update(tmp_path, in_place=True)
     layer.update(tmp_path)
+    np.testing.assert_allclose(layer(*inputs()), expected(draw(1)), atol=1e-5)
+    with pytest.raises(moe.MoEError, match="the layer keeps weights of a source"):
+        layer.update(draw(2), in_place=True)
     np.testing.assert_allclose(layer(*inputs()), expected(draw(1)), atol=1e-5)
 
 
@@ -100,8 +149,9 @@ def test_from_a_file(module, tmp_path):
     ({**draw(0), "bias": np.zeros((E, H + 1), np.float32)}, "bias"), (3, "expected a mapping")])
 def test_what_does_not_fit_changes_nothing(module, wrong, what):
     layer = module.layer(draw(0))
-    with pytest.raises(moe.MoEError, match=what):
-        layer.update(wrong)
+    for in_place in (False, True):
+        with pytest.raises(moe.MoEError, match=what):
+            layer.update(wrong, in_place=in_place)
     np.testing.assert_allclose(layer(*inputs()), expected(draw(0)), atol=1e-5)
 
 
@@ -176,4 +226,12 @@ def test_on_a_device(compiled):
     np.testing.assert_allclose(gpu.download(first), expected(draw(0)), atol=1e-4)
     np.testing.assert_allclose(gpu.download(second), expected(draw(1)), atol=1e-4)
     assert layer.statistics()[0].calls == 2
+    layer.poll()
+    # In place it waits for those before.
+    layer(*given, out=first, stream=stream)
+    layer.update(upload(draw(2)), in_place=True)
+    layer(*given, out=second, stream=stream)
+    driver.wait(stream)
+    np.testing.assert_allclose(gpu.download(first), expected(draw(1)), atol=1e-4)
+    np.testing.assert_allclose(gpu.download(second), expected(draw(2)), atol=1e-4)
     layer.poll()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import importlib.util
+import weakref
 from pathlib import Path
 
 import pytest
@@ -248,6 +250,74 @@ def test_steps(fused):
     model.eval(), eager.eval()
     with torch.no_grad():
         assert loss_of(model).item() == pytest.approx(loss_of(eager).item(), rel=2e-5)
+
+
+def layers_of(experts):
+    """The layers of the runtime that the functions of these experts have."""
+    from moe.integrations import _functions
+
+    addresses = {p.data_ptr() for p in experts.parameters()}
+    return {key[:2]: bound.layer for key, bound in _functions._bound.items()
+            if addresses & set(key[2:])}
+
+
+def test_changed_weights_are_packed_in_place():
+    """The layers stay, and have the bits of new ones; but not those that another thread uses."""
+    from moe.integrations import _functions
+
+    experts, arguments = mixtral_experts(), route(T)
+    dy = torch.ones_like(arguments[0])
+    gradients(experts, *arguments, dy)
+    first = layers_of(experts)
+    assert len(first) == 2
+    for step in range(3):
+        with torch.no_grad():
+            for parameter in experts.parameters():
+                parameter.mul_(1.25)
+        actual = gradients(experts, *arguments, dy)
+        assert layers_of(experts) == first
+        expected = gradients(copy.deepcopy(experts), *arguments, dy)
+        assert all(torch.equal(actual[n], expected[n]) for n in expected)
+    # As if a call ran.
+    used = next(b for b in _functions._bound.values() if b.layer is next(iter(first.values())))
+    calls = used.layer.statistics()
+    assert used.use(list(experts.parameters()))
+    with torch.no_grad():
+        experts.down_proj.mul_(1.25)
+    actual = gradients(experts, *arguments, dy)
+    changed = layers_of(experts)
+    assert sum(changed[k] != first[k] for k in first) == 1
+    assert used.layer.statistics()[0].calls == calls[0].calls
+    expected = gradients(copy.deepcopy(experts), *arguments, dy)
+    assert all(torch.equal(actual[n], expected[n]) for n in expected)
+    # Nothing is left of experts that are gone.
+    layers = list(map(weakref.ref, [*first.values(), *changed.values()]))
+    del experts, used, first, changed
+    gc.collect()
+    assert not any(layer() for layer in layers)
+
+
+def test_a_failed_update_is_no_layer(monkeypatch):
+    """An error while weights are packed is one of the call; the next call packs them again."""
+    from moe import _runtime
+
+    experts, arguments = mixtral_experts(), route(T)
+    dy = torch.ones_like(arguments[0])
+    gradients(experts, *arguments, dy)
+    with torch.no_grad():
+        experts.down_proj.mul_(2)
+    update = _runtime.Layer.update
+
+    def fail(self, *rest, **more):
+        raise moe.MoEError(8, "no memory")
+
+    monkeypatch.setattr(_runtime.Layer, "update", fail)
+    with expect("no memory"):
+        gradients(experts, *arguments, dy)
+    monkeypatch.setattr(_runtime.Layer, "update", update)
+    actual = gradients(experts, *arguments, dy)
+    expected = gradients(copy.deepcopy(experts), *arguments, dy)
+    assert all(torch.equal(actual[n], expected[n]) for n in expected)
 
 
 class LowRank(torch.nn.Module):
