@@ -21,7 +21,7 @@ from ._signature import Signature, Statistics, TensorInfo
 from ._weights import Checkpoint
 
 if TYPE_CHECKING:
-    from . import ir, monitor, reference
+    from . import ir, monitor, parallel, reference
     from .integrations.onnx import from_onnx
     from .integrations.torch import from_torch
 
@@ -31,14 +31,14 @@ __all__ = [
     "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
     "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile", "RESOURCE_EXHAUSTED",
     "Signature", "StageTime", "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile",
-    "find_compiler", "from_onnx", "from_torch", "ir", "load", "monitor", "reference",
-    "runtime_version",
+    "find_compiler", "from_onnx", "from_torch", "ir", "load", "monitor", "parallel",
+    "reference", "runtime_version",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first access what layers run without: numpy's definition, and PyTorch."""
-    if name in ("ir", "monitor", "reference"):
+    if name in ("ir", "monitor", "parallel", "reference"):
         return importlib.import_module(f".{name}", __name__)
     if name == "from_onnx":
         return importlib.import_module(".integrations.onnx", __name__).from_onnx
@@ -48,4 +48,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "from_onnx", "from_torch", "ir", "monitor", "reference"})
+    return sorted({*globals(), "from_onnx", "from_torch", "ir", "monitor", "parallel",
+                   "reference"})

@@ -27,7 +27,7 @@ from . import _cache
 from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
                      RESOURCE_EXHAUSTED, MoEError)
 from ._library import ABI_VERSION
-from ._runtime import Module, make_context
+from ._runtime import Module, group_of, make_context
 from ._tools import find_tool
 
 __all__ = ["compile", "find_compiler"]
@@ -50,7 +50,8 @@ def find_compiler() -> Path:
 def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | None = None,
             target: str | None = None, dtype: str | None = None, layer: int | str | None = None,
             quantize: str | None = None, routes: str | None = None, options: Sequence[str] = (),
-            cache: bool = True, num_threads: int = 0, device: str | None = None) -> Module:
+            cache: bool = True, num_threads: int = 0, device: str | None = None,
+            group: Any = None) -> Module:
     """Compile MoE layers and load the result.
 
     Args:
@@ -76,6 +77,9 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
       num_threads: threads of a call, as for ``moe.load``.
       device: device to run on, as for ``moe.load``; with ``cuda`` the default targets are
         every GPU and the host.
+      group: a ``moe.parallel.Group``, or a process group of ``torch.distributed``, over whose
+        ranks the experts are spread. Without ``--parallel`` among the options a rank holds
+        as many experts as these ranks need.
 
     Raises:
       MoEError: with the compiler's diagnostics.
@@ -90,7 +94,10 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     if (path is not None and _is_checkpoint(path)) != (layer is not None):
         raise MoEError(INVALID_ARGUMENT, "a checkpoint directory or a .gguf file needs layer=N, "
                        "and only they do")
-    context = make_context(num_threads, device)
+    group = group_of(group, num_threads)
+    if group is not None and not any(re.match(r"--?parallel(=|$)", a) for a in arguments):
+        arguments.append(f"--parallel=ranks={group.size}")
+    context = make_context(num_threads, device) if group is None else group._context
     compiler = find_compiler()
     origin = _Origin(text, path, tuple(arguments), _stamp(path))
     _cache.limit()
@@ -99,7 +106,7 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
     if cache:
         key = _key(compiler, text, path, arguments)
         cached = _cache.directory() / f"{key}.moe"
-        if module := _load_cached(cached, context):
+        if module := _load_cached(cached, context, group):
             if output is not None:
                 _copy(cached, Path(output))
                 module.path = Path(output)
@@ -109,12 +116,12 @@ def compile(source: str | os.PathLike[str], *, output: str | os.PathLike[str] | 
         with tempfile.TemporaryDirectory(prefix="moe-") as folder:
             artifact = Path(folder) / "module.moe"
             _run(compiler, text, path, arguments, artifact)
-            return _finish(Module(artifact.read_bytes(), context=context), origin)
+            return _finish(Module(artifact.read_bytes(), context=context, group=group), origin)
     artifact = Path(output) if output is not None else cached
     with _cache.scratch(artifact) as scratch:
         _run(compiler, text, path, arguments, scratch)
         # Only keep an artifact that loads.
-        module = Module(scratch, context=context)
+        module = Module(scratch, context=context, group=group)
         _publish(scratch, artifact)
     module.path = artifact
     if cached is not None:
@@ -187,12 +194,12 @@ def _start(command: Sequence[str], **options: Any) -> subprocess.CompletedProces
                        f"{error.strerror}") from error
 
 
-def _load_cached(cached: Path, context: Any) -> Module | None:
+def _load_cached(cached: Path, context: Any, group: Any) -> Module | None:
     """Load an artifact from the cache; None if it is missing or damaged."""
     try:
         if not cached.is_file():
             return None
-        module = Module(cached, context=context)
+        module = Module(cached, context=context, group=group)
     except MoEError as error:
         # Damaged, or removed by another process: compile it again.
         if error.code in (DATA_LOSS, NOT_FOUND):

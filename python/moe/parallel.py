@@ -1,0 +1,231 @@
+"""Layers whose experts are spread over several ranks (expert parallelism).
+
+    group = moe.parallel.Group(torch.distributed.group.WORLD)   # on every rank
+    module = moe.compile("layer.mlir", group=group)
+    layer = module.layer(weights)         # reads the experts of this rank
+    y = layer(x)                          # the tokens of this rank, any number
+
+Every rank makes the same calls in the same order, a rank without tokens too. The result has the
+bits of one rank on the tokens of all ranks, for any number of ranks and any placement of the
+experts. What the ranks do not agree on is an error on all of them; a rank that does not come is
+one on all others after ``deadline`` seconds, and ends the group.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _dlpack
+from ._communicator import Communicator, RawCommunicator
+from ._dlpack import DLTensor, Tensor
+from ._error import INVALID_ARGUMENT, MoEError
+from ._library import Handle, OfThisProcess, check, library
+from ._runtime import Layer, Module, _array, make_context
+from ._signature import Signature
+from ._weights import Checkpoint
+
+__all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "placement", "threads"]
+
+
+class _GroupOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("deadline_seconds", ctypes.c_double),
+                ("memory_limit", ctypes.c_uint64)]
+
+
+class _RawExchangeStatistics(ctypes.Structure):
+    _fields_ = [("rounds", ctypes.c_int64), ("rows_sent", ctypes.c_int64),
+                ("rows_received", ctypes.c_int64), ("bytes_sent", ctypes.c_uint64),
+                ("bytes_received", ctypes.c_uint64)]
+
+
+class _ParallelInfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in
+                ("experts", "slots", "replicas", "min_tokens", "max_tokens")]
+
+
+_P, _OUT = ctypes.c_void_p, ctypes.POINTER
+_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "moe_rt_group_create": (_P, [_P, _OUT(RawCommunicator), _OUT(_GroupOptions), _OUT(_P)]),
+    "moe_rt_group_destroy": (None, [_P]),
+    "moe_rt_group_rank": (ctypes.c_int32, [_P]),
+    "moe_rt_group_size": (ctypes.c_int32, [_P]),
+    "moe_rt_group_status": (_P, [_P]),
+    "moe_rt_thread_communicators_create": (_P, [ctypes.c_int32, _OUT(RawCommunicator)]),
+    "moe_rt_thread_communicators_destroy": (None, [_OUT(RawCommunicator)]),
+    "moe_rt_module_parallel_count": (ctypes.c_size_t, [_P]),
+    "moe_rt_module_parallel_name": (ctypes.c_char_p, [_P, ctypes.c_size_t]),
+    "moe_rt_parallel_info": (_P, [_P, ctypes.c_char_p, _OUT(_ParallelInfo)]),
+    "moe_rt_layer_create_parallel": (_P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _OUT(DLTensor),
+                                          ctypes.c_size_t, _OUT(_P)]),
+    "moe_rt_layer_create_parallel_from_checkpoint": (
+        _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _P, _OUT(_P)]),
+    "moe_rt_layer_exchange_statistics": (_P, [_P, _OUT(_RawExchangeStatistics)]),
+}
+
+
+def _library() -> ctypes.CDLL:
+    """Return the runtime, with the functions of ``moe_rt/group.h`` declared."""
+    lib = library()
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+def threads(count: int) -> list[Communicator]:
+    """Return the communicators of ``count`` ranks that are threads of this process."""
+    lib = _library()
+    if not isinstance(count, int) or not 0 < count < 2 ** 31:
+        raise MoEError(INVALID_ARGUMENT, f"count is {count!r}, expected a number of ranks")
+    raw = (RawCommunicator * count)()
+    check(lib.moe_rt_thread_communicators_create(count, raw))
+    owner = Handle(ctypes.addressof(raw), _destroy_threads, keep=raw)
+    return [Communicator(each, keep=owner) for each in raw]
+
+
+def _destroy_threads(pointer: int) -> None:
+    _library().moe_rt_thread_communicators_destroy(
+        ctypes.cast(pointer, _OUT(RawCommunicator)))
+
+
+def _communicator(group: Any) -> Communicator | None:
+    """Return the communicator of what a caller passes as a group."""
+    if group is None or isinstance(group, Communicator):
+        return group
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and isinstance(group, distributed.ProcessGroup):
+        from .integrations.process_group import communicator
+
+        return communicator(group)
+    raise MoEError(INVALID_ARGUMENT, "group: expected a process group of torch.distributed, a "
+                   f"moe.parallel.Communicator or None, got {type(group).__name__}")
+
+
+class Group(OfThisProcess):
+    """The ranks of a parallel layer, as one of them sees them.
+
+    Args:
+      communicator: a process group of ``torch.distributed`` (gloo), one of ``threads``, or None
+        for a group of one rank.
+      deadline: how long a rank waits for the others in each exchange, in seconds.
+      memory_limit: bytes that a call may use besides its tensors and weights; calls that need
+        more run in rounds, with the same results. 0: no limit.
+      num_threads: threads of a call on this rank, as for ``moe.load``.
+    """
+
+    def __init__(self, communicator: Any = None, *, deadline: float = 60.0, memory_limit: int = 0,
+                 num_threads: int = 0):
+        lib = _library()
+        found = _communicator(communicator)
+        context = make_context(num_threads)
+        options = _GroupOptions(ctypes.sizeof(_GroupOptions), float(deadline), memory_limit)
+        out = ctypes.c_void_p()
+        check(lib.moe_rt_group_create(context.pointer,
+                                      None if found is None else ctypes.byref(found.raw),
+                                      ctypes.byref(options), ctypes.byref(out)))
+        self._context = context
+        self._handle = Handle(out.value, lib.moe_rt_group_destroy, context, found)
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process, from 0."""
+        return _library().moe_rt_group_rank(self._handle.pointer)
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return _library().moe_rt_group_size(self._handle.pointer)
+
+    def check(self) -> None:
+        """Raise the error that ended the group, if any."""
+        check(_library().moe_rt_group_status(self._handle.pointer))
+
+    def __repr__(self) -> str:
+        return f"<moe.parallel.Group: rank {self.rank} of {self.size}>"
+
+
+def as_group(group: Any, num_threads: int) -> Group:
+    """Return the group that ``moe.compile`` and ``moe.load`` are called with."""
+    return group if isinstance(group, Group) else Group(group, num_threads=num_threads)
+
+
+@dataclass(frozen=True)
+class ExchangeStatistics:
+    """What the last call of a layer moved, as this rank saw it.
+
+    ``rows_sent`` and ``rows_received`` count tokens on the way to the experts, each once a rank;
+    bytes are of all exchanges, between this rank and others.
+    """
+
+    rounds: int
+    rows_sent: int
+    rows_received: int
+    bytes_sent: int
+    bytes_received: int
+
+
+def placement(experts: int, size: int) -> np.ndarray:
+    """Return the table ``[size, slots]`` that a layer has without another one: neighbouring
+    experts in order, the first ranks one more where the experts do not divide evenly."""
+    counts = [experts // size + (rank < experts % size) for rank in range(size)]
+    table = np.full((size, max(counts)), -1, np.int32)
+    first = 0
+    for row, count in zip(table, counts):
+        row[:count] = range(first, first + count)
+        first += count
+    return table
+
+
+class ParallelLayer(Layer):
+    """A layer of several ranks. All of them call it together."""
+
+    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint,
+                 group: Group, table: Any = None):
+        self.group = group
+        self._table = None if table is None else _dlpack.as_tensor(
+            np.ascontiguousarray(table, np.int32), "table")
+        super().__init__(module, signature, weights)
+
+    def _bind(self, weights: Sequence[Any] | Checkpoint) -> Handle:
+        lib, module, signature = _library(), self.module, self.signature
+        name, out = signature.name.encode(), ctypes.c_void_p()
+        table = None if self._table is None else ctypes.byref(self._table.dl)
+        arguments = (module._handle.pointer, name, self.group._handle.pointer, table)
+        kept: list[Tensor] = []
+        if isinstance(weights, Sequence):
+            tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
+                       for w, info in zip(weights, signature.weights)]
+            check(lib.moe_rt_layer_create_parallel(*arguments, _array(tensors), len(tensors),
+                                                   ctypes.byref(out)))
+            kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
+        else:
+            check(lib.moe_rt_layer_create_parallel_from_checkpoint(
+                *arguments, weights._handle.pointer, ctypes.byref(out)))
+        return Handle(out.value, lib.moe_rt_layer_destroy, self.group._handle,
+                      (module._handle, kept))
+
+    def update(self, weights: Any) -> None:
+        """Not for layers of several ranks: create another one."""
+        raise MoEError(INVALID_ARGUMENT, "a layer of several ranks keeps its weights; create "
+                       "another one")
+
+    @property
+    def exchange(self) -> ExchangeStatistics:
+        """What the last call moved."""
+        raw = _RawExchangeStatistics()
+        check(_library().moe_rt_layer_exchange_statistics(self._handle.pointer,
+                                                          ctypes.byref(raw)))
+        return ExchangeStatistics(*(getattr(raw, name) for name, _ in raw._fields_))
+
+
+def names(module: Module) -> tuple[str, ...]:
+    """Return the names of a module's layers for several ranks."""
+    lib, pointer = _library(), module._handle.pointer
+    count = lib.moe_rt_module_parallel_count(pointer)
+    return tuple(lib.moe_rt_module_parallel_name(pointer, i).decode() for i in range(count))

@@ -1,0 +1,86 @@
+"""Layers over several ranks have the bits of one rank on the tokens of all."""
+
+from __future__ import annotations
+
+import functools
+
+import moe
+import numpy as np
+import pytest
+from moe_testing import compiled_layers, data, layers, ranks
+from moe_testing.layers import E
+
+
+# Layers whose experts are of several kinds, or under other experts, stay on one rank.
+SPREAD = [name for name in layers.FAMILIES if name not in ("hierarchical", "moe_plus_plus")]
+
+
+@functools.cache
+def artifact(name: str, dtype: str, parallel: str) -> bytes:
+    module = moe.compile(layers.text(name, dtype), options=[f"--parallel={parallel}"])
+    return module.path.read_bytes()
+
+
+def module_of(name: str, dtype: str, parallel: str):
+    return lambda group: moe.load(artifact(name, dtype, parallel), group=group)
+
+
+def one_rank(name: str, dtype: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    result = compiled_layers.layer(name, dtype)(**inputs)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def check(name: str, dtype: str, counts: list[int], parallel: str, table=None, **options) -> None:
+    inputs = data.inputs_of(name, sum(counts), dtype)
+    expected = one_rank(name, dtype, inputs)
+    got = ranks.call(module_of(name, dtype, parallel), data.weights_of(name, dtype), inputs,
+                     counts, table, **options)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert (data.bits(ours) == data.bits(theirs)).all(), counts
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_layers(name):
+    # One artifact serves any number of ranks.
+    for size in (1, 2, 5):
+        check(name, "f32", ranks.shares(data.rng(name, size), 37, size), str(E))
+
+
+@pytest.mark.parametrize("size", (2, 3, 4, 6, 7))
+def test_placements(size):
+    """Experts in any order, on several ranks, with as few slots as they need."""
+    random = data.rng("placement", size)
+    slots = -(-2 * E // size)
+    entries = np.concatenate([random.permutation(E), np.full(size * slots - E, -1)])
+    table = np.full((size, slots), -1, np.int32)
+    rank = 0
+    for expert in entries[:E]:
+        for _ in range(random.integers(1, 3)):  # once or twice, on different ranks
+            free = np.flatnonzero(table[rank] < 0)
+            if len(free) and expert not in table[rank]:
+                table[rank, free[0]] = expert
+            rank = (rank + 1) % size
+    table = random.permuted(table, axis=1)
+    assert set(range(E)) <= set(table.ravel().tolist())
+    counts = ranks.shares(random, 53, size)
+    check("deepseek_v3", "f32", counts, f"{slots}:2", table)
+    check("mixtral", "f32", [0] * (size - 1) + [19], f"{slots}:2", table)
+    check("switch", "f32", [0] * size, f"{slots}:2", table)
+
+
+@pytest.mark.parametrize("name", ("mixtral", "deepspeed_top2"))
+def test_rounds(name):
+    """A limit of memory makes rounds, with the same bits."""
+    check(name, "f32", [40, 3, 61], "ranks=3", memory_limit=40_000)
+
+
+def test_kinds_of_experts_are_refused():
+    for name, reason in (("moe_plus_plus", "of one kind"), ("hierarchical", "uses the offsets")):
+        with pytest.raises(moe.MoEError, match=reason):
+            artifact(name, "f32", "4")
+
+
+@pytest.mark.parametrize("dtype", ("bf16", "f16"))
+@pytest.mark.parametrize("name", ("mixtral", "deepseek_v3", "deepspeed_top2"))
+def test_types(name, dtype):
+    check(name, dtype, [12, 0, 29], "ranks=3")
