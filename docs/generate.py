@@ -35,7 +35,7 @@ OPERATIONS = {"moe": DIALECTS / "MoE" / "IR" / "MoEOps.td",
 REGISTRATION = ROOT / "lib" / "Pipelines" / "Registration.cpp"
 RUNTIME = ROOT / "runtime" / "include" / "moe_rt"
 C_HEADERS = [RUNTIME / f"{name}.h" for name in
-             ("moe_rt", "checkpoint", "executor", "openmp", "launcher", "artifact")]
+             ("moe_rt", "checkpoint", "group", "mpi", "executor", "openmp", "launcher", "artifact")]
 COMPILER_HEADERS = ROOT / "include" / "moe-c"
 PYTHON = ROOT / "python"
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->"

@@ -38,11 +38,8 @@ extern "C" {
 // Communicator
 //===----------------------------------------------------------------------===//
 
-/// Bits of moe_rt_communicator_t::features.
-enum {
-  /// `peer` is there.
-  MOE_RT_COMMUNICATOR_PEER_MEMORY = 1,
-};
+/// A bit of moe_rt_communicator_t::features: `peer` is there.
+#define MOE_RT_COMMUNICATOR_PEER_MEMORY 1u
 
 /// What the runtime needs of an engine, as one rank sees it.
 ///

@@ -130,6 +130,11 @@ moe_rt_status_t moe_rt_layer_update(moe_rt_layer_t *layer,
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_layer_update: 'layer' is NULL");
   const Function &function = layer->function;
+  if (layer->onDevice->parallel())
+    return makeError(MOE_RT_UNIMPLEMENTED,
+                     "layer '%s' is over several ranks: its weights cannot be "
+                     "replaced",
+                     function.name.c_str());
   LayerWeights &own = layer->onDevice->weights();
   if (!own.areFromTensors())
     return makeError(MOE_RT_FAILED_PRECONDITION,

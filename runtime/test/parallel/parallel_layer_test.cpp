@@ -326,6 +326,14 @@ TEST(ParallelLayer, IsOneRankWithoutCommunicator) {
   }
   EXPECT_STREQ(stage.name, "agreement");
   EXPECT_EQ(moe_rt_layer_dispatch_count(rank.layer), 0u);
+  DLTensor weights[] = {problem.up.dl(), problem.bias.dl(), problem.scale.dl()};
+  EXPECT_ERROR(moe_rt_layer_update(rank.layer, weights, 3),
+               MOE_RT_UNIMPLEMENTED, "layer 'layer' is over several ranks");
+  const float *errors = nullptr;
+  size_t count = 7;
+  ASSERT_OK(moe_rt_layer_quantization_errors(rank.layer, 0, &errors, &count));
+  EXPECT_EQ(count, 0u);
+  EXPECT_OK(moe_rt_layer_poll(rank.layer));
   EXPECT_EQ(moe_rt_group_size(rank.group), 1);
 }
 
