@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+from collections.abc import Iterable
 
 from jax._src.interpreters import mlir as jax_mlir
 from jaxlib.mlir import ir, passmanager
@@ -127,17 +128,26 @@ def _inline(module: ir.Module, composites: bool = False) -> None:
     if composites:
         callees["stablehlo.composite"] = "decomposition"
     functions = {f.name.value: f for f in module.body.operations if f.operation.name == "func.func"}
-    block = functions["main"].regions[0].blocks[0]
-    changed = True
-    while changed:
-        changed = False
-        for op in [o.operation for o in block.operations]:
-            if symbol := callees.get(op.name):
-                _inline_call(op, functions[ir.FlatSymbolRefAttr(op.attributes[symbol]).value])
-                changed = True
-            elif op.name == "stablehlo.custom_call" and ir.StringAttr(
-                    op.attributes["call_target_name"]).value == "shape_assertion":
-                op.erase()
+    main = functions["main"].operation
+    while found := _operations(main, callees):
+        for op in found:
+            _inline_call(op, functions[ir.FlatSymbolRefAttr(op.attributes[callees[op.name]]).value])
+    for op in _operations(main, ("stablehlo.custom_call",)):
+        if ir.StringAttr(op.attributes["call_target_name"]).value == "shape_assertion":
+            op.erase()
+
+
+def _operations(root: ir.Operation, names: Iterable[str]) -> list[ir.Operation]:
+    """Return the operations with these names, in the regions of others, too."""
+    found = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name in names:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    root.walk(visit)
+    return found
 
 
 def _inline_call(call: ir.Operation, function: ir.Operation) -> None:

@@ -52,6 +52,10 @@ bool mlir::moe::raising::isNamed(Operation *op, StringRef name) {
          of == name;
 }
 
+bool mlir::moe::raising::isRead(Operation *op) {
+  return op && op->getName().getStringRef().starts_with(reading);
+}
+
 bool mlir::moe::raising::walkOutsideLinalg(
     Operation *root, llvm::function_ref<WalkResult(Operation *)> visit) {
   return root

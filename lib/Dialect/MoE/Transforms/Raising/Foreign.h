@@ -47,6 +47,8 @@ StringRef stablehloName(Operation *op);
 /// True for operations with that name. Those that a program is read as have the
 /// names of StableHLO's and CHLO's.
 bool isNamed(Operation *op, StringRef name);
+/// True for an operation that a program is read as.
+bool isRead(Operation *op);
 /// Returns the operation with that name that defines `value`, else null.
 inline Operation *definedBy(Value value, StringRef name) {
   Operation *op = value.getDefiningOp();

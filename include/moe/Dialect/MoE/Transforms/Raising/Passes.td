@@ -90,6 +90,7 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | operation | becomes |
     | --- | --- |
     | `chlo.top_k`, and its composite | `moe.gate` with `score(none)` |
+    | an argmax that experts use, a reduction of two | the same of one choice |
     | a softmax of the last dimension, spelt out | `linalg.softmax` |
     | a slice of columns of any number of rows | `tensor.extract_slice` |
     | a gather of the tokens' rows by the stably sorted ids | `moe.dispatch` |
@@ -98,6 +99,7 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | what else uses the sorted ids or their order | those of a `moe.route` |
     | rows gathered by the inverse, weighted and summed | `moe.combine` |
     | a scatter that adds rows at their tokens | `moe.combine` |
+    | sorted rows times `w[ids]` of the sorted ids | `moe.grouped_matmul` |
 
     Rows are raised only where the ids come from a gate, so that each is one of
     an expert, and where the extents are known to be the same: then offsets,
@@ -118,7 +120,13 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | places `[G, S, E, C]` in groups of tokens | the same, of E · G parts |
     | rows that were weighed before the experts | `moe.dispatch` `scale_rows` |
     | weights `[T, K]`, experts by `w[ids]` | `moe.dispatch`, `moe.combine` |
+    | rows scattered to `[E, C, H]`, gathered back | the same with `capacity` |
     | a term for each expert, of the same form | `moe.dispatch`, `moe.combine` |
+    | a `stablehlo.while` that adds or stores each | `moe.dispatch`, `moe.combine` |
+
+    Tokens may be a batch `[B, S]` of static extents: the scores are computed of
+    rows. Weights that are scores of all experts under a mask, over their sum,
+    are those of the choices.
 
     The products between them become `moe.grouped_matmul`, a bias of each expert
     is added in its epilogue. Of what a token did not choose nothing is

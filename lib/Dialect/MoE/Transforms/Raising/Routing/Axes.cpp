@@ -7,6 +7,8 @@
 
 #include "Axes.h"
 
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
 using namespace mlir;
 using namespace mlir::moe::raising;
 
@@ -113,7 +115,8 @@ bool mlir::moe::raising::isBroadcast(Operation *op) {
 
 bool mlir::moe::raising::isReshape(Operation *op) {
   return isNamed(op, "stablehlo.reshape") ||
-         isNamed(op, "stablehlo.dynamic_reshape");
+         isNamed(op, "stablehlo.dynamic_reshape") ||
+         isa_and_present<tensor::CollapseShapeOp, tensor::ExpandShapeOp>(op);
 }
 
 /// Returns where the dimensions of the operand of a broadcast are in its

@@ -188,7 +188,9 @@ void Choices::visit(Operation *op) {
       {"multiply", &Choices::visitMultiply},
       {"add", &Choices::visitMultiply},
   };
-  StringRef name = stablehloName(op);
+  StringRef name = isa<tensor::CollapseShapeOp, tensor::ExpandShapeOp>(op)
+                       ? "reshape"
+                       : stablehloName(op);
   if (name.empty() || op->getNumResults() == 0)
     return;
   auto rule = rules.find(name);

@@ -60,6 +60,16 @@ public:
     const Role *role = get(value);
     return role && role->kind == kind ? role : nullptr;
   }
+  /// The same of the token of each sorted row: with one choice a token, that is
+  /// the choice.
+  const Role *getTokens(Value value) const {
+    const Role *role = get(value);
+    bool isToken =
+        role &&
+        (role->kind == Role::Tokens ||
+         (role->kind == Role::Order && role->ids && topKOf(role->ids) == 1));
+    return isToken ? role : nullptr;
+  }
   /// The values with a role, in their order.
   ArrayRef<std::pair<Value, Role>> all() const { return roles.getArrayRef(); }
   /// Returns ids [T, K] of all experts in [0, E): the value, or the one that it
@@ -103,7 +113,7 @@ bool areWeightsOf(Value weights, Value ids);
 /// True if each of `rows` is one of an expert, by the offsets.
 bool coversAll(Value offsets, Value rows);
 /// What a region of a scatter or reduction does with its two arguments.
-enum class Update { Other, Set, Add, And, Max };
+enum class Update { Other, Set, Add, And, Max, Or };
 Update updateOf(Operation *op);
 
 } // namespace mlir::moe::raising

@@ -61,6 +61,8 @@ Value RowGrouper::dispatch(Value rows, bool scaled) {
 
 Value RowGrouper::withoutGroups(Value rows) {
   RankedTensorType type = tensorOf(rows);
+  if (type.getRank() != 3 || !type.hasStaticShape())
+    return rows;
   SmallVector<int64_t> shape{type.getDimSize(0) * type.getDimSize(1),
                              type.getDimSize(2)};
   if (Operation *op = rows.getDefiningOp();
@@ -130,6 +132,17 @@ Value RowGrouper::getWeights() {
     return weights;
   weights = selector.weights;
   for (Operation *function : selector.functions) {
+    if (auto softmax = dyn_cast<linalg::SoftmaxOp>(function)) {
+      Location loc = softmax.getLoc();
+      Value init = tensor::EmptyOp::create(
+          rewriter, loc, tensor::getMixedSizes(rewriter, loc, weights),
+          getElementTypeOrSelf(weights));
+      weights = linalg::SoftmaxOp::create(
+                    rewriter, loc, TypeRange{init.getType()}, weights, init,
+                    /*dimension=*/1)
+                    ->getResult(0);
+      continue;
+    }
     IRMapping mapping;
     mapping.map(function->getOperand(0), weights);
     Operation *clone = rewriter.clone(*function, mapping);

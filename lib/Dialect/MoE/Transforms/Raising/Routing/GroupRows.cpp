@@ -13,6 +13,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "llvm/Support/SaveAndRestore.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -92,7 +93,11 @@ Value RowGrouper::rowsOf(Value value, const Axes &axes) {
 }
 
 bool RowGrouper::isTokens(const Axes &axes) const {
-  return layout != RowLayout::Slots && axes == Axes{"t", "n"};
+  if (layout == RowLayout::Slots)
+    return false;
+  // Or of a batch, perhaps of one sequence.
+  return axes == Axes{"t", "n"} || axes == Axes{"g", "s", "n"} ||
+         axes == Axes{"", "t", "n"};
 }
 
 std::optional<Axes> RowGrouper::operandAxes(Operation *op, const Axes &axes) {
@@ -127,13 +132,13 @@ Value RowGrouper::build(Value value, const Axes &axes) {
   if (isTokens(axes)) {
     if (layout != RowLayout::First &&
         (layout != RowLayout::Choices || extents.choices != 1))
-      return dispatch(value);
+      return dispatch(withoutGroups(value));
     bool before = std::exchange(usesWeights, false);
     Value rows = buildFromOperands(value, axes);
     if (rows && usesWeights)
       return rows;
     usesWeights = before;
-    return dispatch(value);
+    return dispatch(withoutGroups(value));
   }
   return buildFromOperands(value, axes);
 }
@@ -146,8 +151,13 @@ Value RowGrouper::buildFromOperands(Value value, const Axes &axes) {
     return buildRepeated(value, axes);
   if (!op || op->getBlock() != sink->getBlock())
     return {};
+  if (auto of = routing.iterations.find(value); of != routing.iterations.end())
+    return buildIteration(of->second, axes);
   if (isNamed(op, "stablehlo.dot_general"))
     return buildDot(op, axes);
+  if (layout == RowLayout::Slots && axes == Axes{"e", "c", "n"})
+    if (Value rows = matchSlotScatter(op, selector, routing))
+      return dispatch(rows);
   if (isBroadcast(op) || isReshape(op) || isNamed(op, "stablehlo.transpose")) {
     std::optional<Axes> of = operandAxes(op, axes);
     return of ? rowsOf(op->getOperand(0), *of) : Value();
@@ -205,6 +215,17 @@ Value RowGrouper::buildRepeated(Value value, const Axes &axes) {
     return {};
   return linalg::BroadcastOp::create(rewriter, loc, value, init, Dims{0})
       ->getResult(0);
+}
+
+Value RowGrouper::buildIteration(const Iteration &iteration, const Axes &axes) {
+  RankedTensorType type = tensorOf(iteration.value);
+  if (layout != RowLayout::Dense || axes.empty() || axes.front() != "e" ||
+      type.getRank() + 1 != int64_t(axes.size()))
+    return {};
+  llvm::SaveAndRestore<RowLayout> first(layout, RowLayout::First);
+  varying.insert(iteration.varying.begin(), iteration.varying.end());
+  firsts.insert(iteration.slices.begin(), iteration.slices.end());
+  return rowsOf(iteration.value, Axes(llvm::drop_begin(axes)));
 }
 
 //===----------------------------------------------------------------------===//

@@ -63,8 +63,9 @@ private:
   Value buildScaled(Operation *op, const Axes &axes);
   Value buildColumns(Operation *op, const Axes &axes);
   Value buildRepeated(Value value, const Axes &axes);
+  Value buildIteration(const Iteration &iteration, const Axes &axes);
   Value dispatch(Value rows, bool scaled = false);
-  /// Returns rows [G, S, n] as [T, n].
+  /// Returns rows [G, S, n] as [T, n], and others as they are.
   Value withoutGroups(Value rows);
   /// Returns the ids of experts for each group of tokens: id · G + group.
   Value idsOfGroups();
@@ -97,6 +98,29 @@ private:
   bool usesWeights = false;
   unsigned depth = 0;
 };
+
+/// What one expert adds to a sum of all of them: rows [t, n], times a mask of
+/// the tokens that chose it.
+struct ExpertTerm {
+  Value rows;
+  Selector mask;
+};
+std::optional<ExpertTerm> matchExpertTerm(Value value, Routing &routing);
+
+/// Returns the rows of the tokens that a scatter sets in the slots of their
+/// choices, [E, C, n], as the selector has them; null if it does not.
+Value matchSlotScatter(Operation *op, const Selector &selector,
+                       Routing &routing);
+/// Rows [E, C, n] that are gathered for each choice, by its expert and place.
+struct SlotGather {
+  Value rows;
+  int64_t slots;
+  bool byChoice;
+};
+/// Matches a value with the axes t, k and n whose choices beyond the slots are
+/// 0, or, with `kept`, those from that place on.
+std::optional<SlotGather> matchSlotGather(Value value, Axes axes, Value ids,
+                                          int64_t kept, Routing &routing);
 
 /// True for selectors with the same weights of the same choices.
 bool haveSameWeights(const Selector &a, const Selector &b);

@@ -64,7 +64,7 @@ static std::optional<Combination> matchScatter(Operation *op,
                                                Choices &choices) {
   if (!scattersRows(op) || updateOf(op) != Update::Add)
     return std::nullopt;
-  const Role *tokens = choices.get(op->getOperand(1), Role::Tokens);
+  const Role *tokens = choices.getTokens(op->getOperand(1));
   Value into = op->getOperand(0), rows = op->getOperand(2);
   if (!tokens || cast<RankedTensorType>(into.getType()).getRank() != 2 ||
       !haveSameRows(into, tokens->ids))
@@ -88,6 +88,22 @@ static std::optional<Combination> matchScatter(Operation *op,
       }
     }
   return found;
+}
+
+/// The row of the only choice, times its weight.
+static std::optional<Combination> matchProduct(Operation *op,
+                                               Choices &choices) {
+  if (!isNamed(op, "stablehlo.multiply"))
+    return std::nullopt;
+  for (unsigned i : {0u, 1u}) {
+    const Role *rows = choices.get(op->getOperand(i), Role::Rows);
+    if (!rows || rows->weights || topKOf(rows->ids) != 1)
+      continue;
+    if (Value weights =
+            Selectors::weightsOf(op->getOperand(1 - i), {"t", "*"}, rows->ids))
+      return Combination{rows->ids, rows->of, weights, {}};
+  }
+  return std::nullopt;
 }
 
 bool mlir::moe::raising::replaceByCombination(Operation *op, Routing &routing,
@@ -134,7 +150,7 @@ bool mlir::moe::raising::replaceByCombination(Operation *op, Routing &routing,
 
 bool mlir::moe::raising::raiseCombine(Operation *op, Routing &routing) {
   std::optional<Combination> found;
-  for (auto match : {matchSum, matchDot, matchScatter})
+  for (auto match : {matchSum, matchDot, matchScatter, matchProduct})
     if (!found)
       found = match(op, routing.choices);
   if (!found)
@@ -143,4 +159,24 @@ bool mlir::moe::raising::raiseCombine(Operation *op, Routing &routing) {
   return replaceByCombination(op, routing, found->rows,
                               Routing::positionsOf(grouping), found->weights,
                               found->into);
+}
+
+unsigned mlir::moe::raising::raiseOnlyChoices(Routing &routing) {
+  unsigned count = 0;
+  SmallVector<std::pair<Value, Role>> all(routing.choices.all());
+  for (const auto &[value, role] : all) {
+    Operation *op = value.getDefiningOp();
+    if (role.kind != Role::Rows || topKOf(role.ids) != 1 || value.use_empty() ||
+        !(isNamed(op, "stablehlo.gather") || isNamed(op, "stablehlo.scatter")))
+      continue;
+    // What has become a combination with weights is not used any more.
+    if (llvm::all_of(op->getUsers(), [](Operation *user) {
+          return user->getNumResults() > 0 && user->use_empty();
+        }))
+      continue;
+    Operation *grouping = routing.groupingBefore(op, role.ids);
+    count += replaceByCombination(
+        op, routing, role.of, Routing::positionsOf(grouping), role.weights, {});
+  }
+  return count;
 }

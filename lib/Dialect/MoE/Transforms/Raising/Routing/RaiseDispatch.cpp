@@ -77,7 +77,14 @@ bool mlir::moe::raising::raiseDispatch(Operation *op, Routing &routing) {
   if (!gathersRows(op))
     return false;
   Value rows = op->getOperand(0);
-  const Role *tokens = routing.choices.get(op->getOperand(1), Role::Tokens);
+  const Role *order = routing.choices.get(op->getOperand(1), Role::Order);
+  // Rows of the choices, in their order.
+  Value repeated =
+      order && order->ids ? rowsOfTokens(rows, order->ids, routing) : Value();
+  if (repeated)
+    rows = repeated;
+  const Role *tokens =
+      repeated ? order : routing.choices.getTokens(op->getOperand(1));
   auto type = dyn_cast<RankedTensorType>(rows.getType());
   Type element = type.getElementType();
   if (!tokens || type.getRank() != 2 || !isRowFloat(element) ||

@@ -66,7 +66,8 @@ static SmallVector<Selector> choicesOf(Routing &routing) {
 static SmallVector<Mixture, 1> matchDot(Operation *op, Routing &routing) {
   SmallVector<Mixture, 1> found;
   auto result = tensorOf(op->getResult(0));
-  if (!result || result.getRank() < 2 || result.getRank() > 3)
+  if (!result || result.getRank() < 2 || result.getRank() > 3 ||
+      (result.getRank() == 3 && !result.hasStaticShape()))
     return found;
   std::optional<Contraction> dot = readContraction(op);
   if (!dot)
@@ -78,13 +79,16 @@ static SmallVector<Mixture, 1> matchDot(Operation *op, Routing &routing) {
     for (auto [loop, names] : llvm::zip_equal(dot->loops(weights), of)) {
       bool isSummed = !llvm::is_contained(dot->outLoops, loop);
       // The tokens stay, all else is summed.
-      if (isSummed == (names == "t" || names == "g" || names == "s"))
+      if (!names.empty() &&
+          isSummed == (names == "t" || names == "g" || names == "s"))
         return;
       along[loop] = names;
     }
     Axes kept;
     for (unsigned loop : tokens)
       kept.push_back(along.lookup(loop));
+    // A batch may have one sequence, or each one token.
+    llvm::erase(kept, "");
     if ((kept != Axes{"t"} && kept != Axes{"g", "s"}) ||
         along.contains(dot->outLoops.back()))
       return;
@@ -226,7 +230,10 @@ static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
     return found;
   auto type = tensorOf(op->getOperand(0));
   int64_t summed = dims->front();
-  if (!type || type.getRank() != 3 || summed < 0 || summed > 1)
+  if (!type || summed < 0 || summed >= type.getRank() - 1)
+    return found;
+  bool isBatch = type.getRank() == 4 && type.hasStaticShape();
+  if (type.getRank() != 3 && !isBatch)
     return found;
   auto axesFor = [&](StringRef summedAxis) {
     Axes axes(3, "n");
@@ -245,11 +252,20 @@ static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
     for (unsigned i : {0u, 1u}) {
       std::optional<Selector> selector =
           routing.selectors.get(product->getOperand(i));
-      if (selector && layoutOf(*selector) == RowLayout::Dense &&
-          selector->axes == repeated(axesFor("e")))
-        found.push_back({RowLayout::Dense, *selector,
-                         product->getOperand(1 - i), axesFor("e")});
+      if (!selector || layoutOf(*selector) != RowLayout::Dense ||
+          selector->axes[summed] != "e" || selector->axes.back() != "*")
+        continue;
+      Axes axes = selector->axes, tokens = selector->axes;
+      axes.back() = "n";
+      tokens.pop_back();
+      tokens.erase(tokens.begin() + summed);
+      llvm::erase(tokens, "");
+      if (tokens == Axes{"t"} || tokens == Axes{"g", "s"})
+        found.push_back(
+            {RowLayout::Dense, *selector, product->getOperand(1 - i), axes});
     }
+  if (isBatch)
+    return found;
   // Of the choices.
   for (const Selector &known : choicesOf(routing)) {
     Axes axes = axesFor(known.axes[1]);
@@ -257,11 +273,23 @@ static SmallVector<Mixture, 1> matchSum(Operation *op, Routing &routing) {
                                                     Selectors::extentsOf(known))
                                      : nullptr;
     for (unsigned i : {0u, 1u}) {
-      if (!product || routing.selectors.get(product->getOperand(i)))
+      if (!product)
         continue;
       Selector choices = known;
-      choices.weights = Selectors::weightsOf(product->getOperand(i),
-                                             repeated(axes), choices.ids);
+      std::optional<Selector> mask =
+          routing.selectors.get(product->getOperand(i));
+      if (mask) {
+        // Weights that are 0 for dropped choices.
+        if (mask->kind != Selector::Product || mask->hot || mask->slot ||
+            mask->unless || mask->zeroFrom || !mask->kept ||
+            mask->ids != known.ids || mask->axes != repeated(axes))
+          continue;
+        choices.kept = mask->kept;
+        choices.weights = mask->weights;
+      } else {
+        choices.weights = Selectors::weightsOf(product->getOperand(i),
+                                               repeated(axes), choices.ids);
+      }
       if (choices.weights)
         found.push_back(
             {RowLayout::Choices, choices, product->getOperand(1 - i), axes});
@@ -300,6 +328,25 @@ static SmallVector<Mixture, 1> matchScaledSum(Operation *op, Routing &routing) {
   return found;
 }
 
+/// Rows of the choices that are gathered from slots are those of the slots;
+/// false for others that are dropped.
+static bool lookThroughSlots(Mixture &mixture, Routing &routing) {
+  if (mixture.layout != RowLayout::Choices)
+    return true;
+  Selector &selector = mixture.selector;
+  int64_t kept = std::exchange(selector.kept, 0);
+  std::optional<SlotGather> gather =
+      matchSlotGather(mixture.rows, mixture.axes, selector.ids, kept, routing);
+  if (!gather)
+    return kept == 0;
+  mixture.layout = RowLayout::Slots;
+  mixture.rows = gather->rows;
+  mixture.axes = {"e", "c", "n"};
+  selector.slots = gather->slots;
+  selector.byChoice = gather->byChoice;
+  return true;
+}
+
 bool mlir::moe::raising::raiseMixture(Operation *op, Routing &routing) {
   if (routing.gates.empty())
     return false;
@@ -313,6 +360,8 @@ bool mlir::moe::raising::raiseMixture(Operation *op, Routing &routing) {
       found = matchScaledSum(op, routing);
   }
   for (Mixture &mixture : found) {
+    if (!lookThroughSlots(mixture, routing))
+      continue;
     RowGrouper grouper(routing, op, mixture.layout, mixture.selector);
     grouper.isScaled = mixture.isScaled;
     Value rows = grouper.group(mixture.rows, mixture.axes, mixture.product,

@@ -66,6 +66,9 @@ static bool isOfExperts(Operation *op) {
   StringRef name = op->getName().getStringRef();
   if (name == "chlo.top_k" || name == "chlo.ragged_dot")
     return true;
+  // An argmax.
+  if (name == "stablehlo.reduce" && op->getNumOperands() == 4)
+    return true;
   if (name.starts_with("torch.")) {
     static const llvm::StringSet<> names{"aten.topk", "aten.max.dim",
                                          "aten._grouped_mm",
@@ -174,16 +177,17 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
     IRRewriter rewriter(&getContext());
     Routing routing{rewriter, {}};
     Raised raised;
+    SmallVector<Argmax> argmaxes;
+    for (Operation &op : llvm::make_early_inc_range(block))
+      if (std::optional<Argmax> made = raiseArgmax(&op, rewriter))
+        argmaxes.push_back(std::move(*made));
     for (Operation &op : llvm::make_early_inc_range(block)) {
       rewriter.setInsertionPoint(&op);
-      if (GateOp gate = raiseTopK(&op, rewriter)) {
-        routing.visit(gate);
-        ++raised.gates;
-        raised.isChanged = true;
-        continue;
-      }
       Operation *before = op.getPrevNode(), *after = op.getNextNode();
-      if (raiseSoftmax(&op, rewriter) || raiseColumns(&op, rewriter)) {
+      bool isGate = bool(raiseTopK(&op, rewriter));
+      raised.gates += isGate;
+      if (isGate || raiseSoftmax(&op, rewriter) ||
+          raiseColumns(&op, rewriter)) {
         Operation *made = before ? before->getNextNode() : &block.front();
         for (; made != after; made = made->getNextNode())
           routing.visit(made);
@@ -195,16 +199,30 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       bool isRaised = true;
       if (raiseDispatch(&op, routing))
         ++raised.dispatches;
+      else if (raiseSortedProduct(&op, routing))
+        ++raised.dispatches;
       else if (raiseCombine(&op, routing))
         ++raised.combinations;
-      else if (raiseMixture(&op, routing) || raiseUnrolled(&op, routing))
+      else if (raiseMixture(&op, routing) || raiseUnrolled(&op, routing) ||
+               raiseLoop(&op, routing))
         ++raised.mixtures;
       else
         isRaised = false;
       raised.isChanged |= isRaised;
-      if (!isRaised)
-        routing.visit(&op);
+      if (isRaised)
+        continue;
+      raised.isChanged |= raiseMaskedScores(&op, routing);
+      routing.visit(&op);
     }
+    unsigned returned = raiseOnlyChoices(routing);
+    raised.combinations += returned;
+    raised.isChanged |= returned > 0;
+    for (Operation *op : llvm::reverse(routing.made))
+      if (op->use_empty())
+        rewriter.eraseOp(op);
+    for (const Argmax &made : argmaxes)
+      if (!undoUnused(made, rewriter))
+        ++raised.gates;
     if (!raised.isChanged)
       return raised;
     eraseUnused(rewriter, block);

@@ -38,6 +38,24 @@ static std::optional<int64_t> matchTopK(Operation *op) {
                                            : std::nullopt;
 }
 
+GateOp mlir::moe::raising::buildTopK(RewriterBase &rewriter, Location loc,
+                                     Value scores, int64_t k) {
+  auto type = cast<RankedTensorType>(scores.getType());
+  Type element = type.getElementType();
+  auto shape = [&](Type element) {
+    return RankedTensorType::get({type.getDimSize(0), k}, element);
+  };
+  return GateOp::create(
+      rewriter, loc, shape(element), shape(rewriter.getI32Type()), scores,
+      /*bias=*/nullptr, /*noise=*/nullptr, /*given_ids=*/nullptr,
+      rewriter.getI64IntegerAttr(k),
+      ScoreAttr::get(rewriter.getContext(), Score::None),
+      /*score_axis=*/nullptr, /*order=*/nullptr, /*selection=*/nullptr,
+      /*margin=*/nullptr, /*groups=*/nullptr, /*capacity=*/nullptr,
+      /*threshold=*/nullptr, /*normalize=*/nullptr, /*scale=*/nullptr,
+      /*score_type=*/element.isF32() ? nullptr : TypeAttr::get(element));
+}
+
 GateOp mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
   std::optional<int64_t> k = matchTopK(op);
   if (!k || op->getNumOperands() != 1 || op->getNumResults() != 2)
@@ -46,34 +64,36 @@ GateOp mlir::moe::raising::raiseTopK(Operation *op, RewriterBase &rewriter) {
   auto type = dyn_cast<RankedTensorType>(scores.getType());
   auto values = dyn_cast<RankedTensorType>(op->getResult(0).getType()),
        indices = dyn_cast<RankedTensorType>(op->getResult(1).getType());
-  if (!type || !values || !indices || type.getRank() != 2 ||
-      type.isDynamicDim(1) || *k < 1 || *k > type.getDimSize(1) ||
+  if (!type || !values || !indices || type.getRank() < 2)
+    return {};
+  int64_t last = type.getRank() - 1;
+  if (type.isDynamicDim(last) || *k < 1 || *k > type.getDimSize(last) ||
       values.getElementType() != type.getElementType() ||
       !indices.getElementType().isSignlessInteger(32) ||
-      indices.getShape() != values.getShape() || values.getRank() != 2 ||
-      values.getDimSize(1) != *k)
+      indices.getShape() != values.getShape() ||
+      values.getRank() != type.getRank() || values.getDimSize(last) != *k ||
+      !isRowFloat(type.getElementType()))
     return {};
-  Type element = type.getElementType();
-  if (!element.isF32() && !element.isF16() && !element.isBF16())
-    return {};
-  Builder b(op->getContext());
-  auto shape = [&](Type element) {
-    return RankedTensorType::get({type.getDimSize(0), *k}, element);
-  };
-  auto gate = GateOp::create(
-      rewriter, op->getLoc(), shape(element), shape(b.getI32Type()), scores,
-      /*bias=*/nullptr, /*noise=*/nullptr, /*given_ids=*/nullptr,
-      b.getI64IntegerAttr(*k), ScoreAttr::get(op->getContext(), Score::None),
-      /*score_axis=*/nullptr, /*order=*/nullptr, /*selection=*/nullptr,
-      /*margin=*/nullptr, /*groups=*/nullptr, /*capacity=*/nullptr,
-      /*threshold=*/nullptr, /*normalize=*/nullptr, /*scale=*/nullptr,
-      /*score_type=*/element.isF32() ? nullptr : TypeAttr::get(element));
+  // Tokens of a batch are rows.
+  if (last > 1) {
+    if (!isNamed(op, "chlo.top_k") && !isNamed(op, "stablehlo.composite"))
+      return {};
+    scores = flattenTokens(scores, rewriter);
+    if (!scores)
+      return {};
+  }
+  GateOp gate = buildTopK(rewriter, op->getLoc(), scores, *k);
   SmallVector<Value> results;
-  for (auto [result, old] : llvm::zip(gate->getResults(), op->getResults()))
-    results.push_back(result.getType() == old.getType()
-                          ? Value(result)
-                          : tensor::CastOp::create(rewriter, op->getLoc(),
-                                                   old.getType(), result));
+  for (auto [result, old] : llvm::zip(gate->getResults(), op->getResults())) {
+    if (last > 1)
+      results.push_back(buildReshape(rewriter, result,
+                                     cast<RankedTensorType>(old.getType())));
+    else if (result.getType() == old.getType())
+      results.push_back(result);
+    else
+      results.push_back(tensor::CastOp::create(rewriter, op->getLoc(),
+                                               old.getType(), result));
+  }
   rewriter.replaceOp(op, results);
   return gate;
 }

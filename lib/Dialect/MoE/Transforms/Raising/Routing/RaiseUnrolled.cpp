@@ -19,12 +19,6 @@ using namespace mlir::moe;
 using namespace mlir::moe::raising;
 
 namespace {
-/// What an expert adds to the sum.
-struct Term {
-  Value rows;
-  Selector mask;
-};
-
 /// Compares what an expert computes with the first one.
 class Comparison {
 public:
@@ -120,7 +114,8 @@ static bool useFirst(const llvm::SmallPtrSetImpl<Operation *> &ops,
   return false;
 }
 
-static std::optional<Term> matchTerm(Value value, Routing &routing) {
+std::optional<ExpertTerm>
+mlir::moe::raising::matchExpertTerm(Value value, Routing &routing) {
   Operation *product = definedBy(value, "stablehlo.multiply");
   if (!product)
     return std::nullopt;
@@ -129,7 +124,7 @@ static std::optional<Term> matchTerm(Value value, Routing &routing) {
         routing.selectors.get(product->getOperand(i));
     if (mask && mask->kind == Selector::Product && mask->expert &&
         mask->weights && mask->axes == Axes{"t", "*"})
-      return Term{product->getOperand(1 - i), *mask};
+      return ExpertTerm{product->getOperand(1 - i), *mask};
   }
   return std::nullopt;
 }
@@ -138,14 +133,14 @@ bool mlir::moe::raising::raiseUnrolled(Operation *op, Routing &routing) {
   if (routing.gates.empty() || !isNamed(op, "stablehlo.add"))
     return false;
   // The terms of sums on the left, the last one first.
-  SmallVector<Term> terms;
+  SmallVector<ExpertTerm> terms;
   Value sum = op->getResult(0);
   while (Operation *add = definedBy(sum, "stablehlo.add")) {
-    std::optional<Term> term;
+    std::optional<ExpertTerm> term;
     for (unsigned i : {1u, 0u}) {
       if (term)
         break;
-      term = matchTerm(add->getOperand(i), routing);
+      term = matchExpertTerm(add->getOperand(i), routing);
       if (term)
         sum = add->getOperand(1 - i);
     }
@@ -153,7 +148,7 @@ bool mlir::moe::raising::raiseUnrolled(Operation *op, Routing &routing) {
       break;
     terms.push_back(*term);
   }
-  if (std::optional<Term> term = matchTerm(sum, routing))
+  if (std::optional<ExpertTerm> term = matchExpertTerm(sum, routing))
     terms.push_back(*term);
   else if (splatOf(sum) != 0.0)
     return false;
@@ -163,8 +158,8 @@ bool mlir::moe::raising::raiseUnrolled(Operation *op, Routing &routing) {
   int64_t experts = Choices::expertsOf(ids);
   if (int64_t(terms.size()) != experts || experts < 2)
     return false;
-  SmallVector<const Term *> byExpert(experts);
-  for (const Term &term : terms) {
+  SmallVector<const ExpertTerm *> byExpert(experts);
+  for (const ExpertTerm &term : terms) {
     int64_t expert = *term.mask.expert;
     if (term.mask.ids != ids || expert < 0 || expert >= experts ||
         !haveSameWeights(term.mask, terms.front().mask) || byExpert[expert])

@@ -13,6 +13,19 @@
 
 namespace mlir::moe::raising {
 
+/// What a loop over the experts stores for the first one, of which slices are
+/// those of the first expert, and other values its own.
+struct Iteration {
+  Value value;
+  llvm::DenseSet<Value> varying, slices;
+};
+
+/// An argmax as a gate, and the values that those of the gate replaced.
+struct Argmax {
+  GateOp gate;
+  SmallVector<std::pair<Value, Value>> replaced;
+};
+
 /// What is raised in a block, with the roles of its values.
 struct Routing {
   RewriterBase &rewriter;
@@ -22,6 +35,10 @@ struct Routing {
   SmallVector<Value> gates = {};
   /// The first dispatch or route of ids.
   llvm::MapVector<Value, SmallVector<Operation *>> groupings = {};
+  /// The results of loops that store a value for each expert.
+  llvm::DenseMap<Value, Iteration> iterations = {};
+  /// Operations that are erased if nothing has used them.
+  SmallVector<Operation *> made = {};
 
   /// Returns the dispatch or route of ids that is before `op`; makes a route if
   /// there is none.
@@ -47,19 +64,42 @@ struct Routing {
 
 /// A top-k becomes a gate that only selects, which is returned.
 GateOp raiseTopK(Operation *op, RewriterBase &rewriter);
+GateOp buildTopK(RewriterBase &rewriter, Location loc, Value scores, int64_t k);
+/// Returns scores [B, .., E] as those of rows [T, E], computed of rows as far
+/// as possible; null if an extent is dynamic.
+Value flattenTokens(Value scores, RewriterBase &rewriter);
+Value buildReshape(RewriterBase &rewriter, Value value, RankedTensorType type);
+/// An argmax of all scores of a token becomes the same of one choice.
+std::optional<Argmax> raiseArgmax(Operation *op, RewriterBase &rewriter);
+/// Puts the argmax back if nothing but it used the gate; false otherwise.
+bool undoUnused(const Argmax &made, RewriterBase &rewriter);
 /// The operations of a softmax become one.
 bool raiseSoftmax(Operation *op, RewriterBase &rewriter);
 /// A slice of all rows becomes one of tensors.
 bool raiseColumns(Operation *op, RewriterBase &rewriter);
+/// Returns the rows of the tokens [T, n] of which `value` has one for each
+/// choice; null if it does not.
+Value rowsOfTokens(Value value, Value ids, Routing &routing);
+/// Products of sorted rows with weights gathered by their sorted ids become
+/// grouped products.
+bool raiseSortedProduct(Operation *op, Routing &routing);
 /// Rows gathered in the order of the experts become those of a dispatch.
 bool raiseDispatch(Operation *op, Routing &routing);
 /// Rows that return to their tokens and are added up become a combination.
 bool raiseCombine(Operation *op, Routing &routing);
+/// Rows that return to their tokens, each of which has one choice, become a
+/// combination, too. Returns how many did.
+unsigned raiseOnlyChoices(Routing &routing);
 /// Rows of each token and expert, expert and slot, or token and choice, that
 /// are weighted and added up, become those of a dispatch and a combination.
 bool raiseMixture(Operation *op, Routing &routing);
 /// The sum of all experts, each written out, becomes the same.
 bool raiseUnrolled(Operation *op, Routing &routing);
+/// So does a loop over the experts.
+bool raiseLoop(Operation *op, Routing &routing);
+/// Weights that are scores of all experts times a mask are those of the
+/// choices; true if their sum became one of these.
+bool raiseMaskedScores(Operation *op, Routing &routing);
 /// What else was computed from the ids (counts, places, tokens) comes from the
 /// dispatch.
 bool raiseCounts(Routing &routing, Block &block);

@@ -109,7 +109,7 @@ void Selectors::visitScore(Operation *op) {
   std::optional<Selector> scores = get(op->getOperand(0));
   if (!scores || scores->kind != Selector::Scores ||
       op->getResult(0).getType() != op->getOperand(0).getType() ||
-      (isNamed(op, "stablehlo.softmax") && scores->axes != Axes{"t", "e"}))
+      (!isNamed(op, "stablehlo.logistic") && scores->axes != Axes{"t", "e"}))
     return;
   scores->kind = Selector::Product;
   scores->hot = true;

@@ -10,6 +10,8 @@
 #include "Extents.h"
 #include "Selectors.h"
 
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 using namespace mlir::moe::raising;
@@ -59,7 +61,9 @@ void Selectors::visit(Operation *op) {
       {"logistic", &Selectors::visitScore},
       {"softmax", &Selectors::visitScore},
   };
-  StringRef name = stablehloName(op);
+  StringRef name = isReshape(op) ? "reshape" : stablehloName(op);
+  if (isa<linalg::SoftmaxOp>(op))
+    name = "softmax";
   if (name.empty() || op->getNumResults() != 1 || !tensorOf(op->getResult(0)))
     return;
   auto rule = rules.find(name);
@@ -351,7 +355,9 @@ void Selectors::visitSelect(Operation *op) {
     return;
   // An index below 0 counts from the end: of these none is.
   if (std::optional<Selector> of = get(other);
-      of && (of->kind == Selector::Ids || of->kind == Selector::Index)) {
+      of && (of->kind == Selector::Ids || of->kind == Selector::Index ||
+             (of->kind == Selector::Place && of->on == 0 &&
+              countAxis(of->axes, 'e') == 0))) {
     Operation *test = definedBy(condition, "stablehlo.compare");
     if (test && test->getOperand(0) == other &&
         splatOf(test->getOperand(1)) == 0.0 && directionOf(test) == "LT")
@@ -425,7 +431,12 @@ void Selectors::visitReduce(Operation *op) {
     selector->axes = axes;
     return set(op, *selector);
   }
-  bool isSum = update == Update::Add && *start == 0;
+  // Of ones and zeros, of which one at most is a one.
+  bool isAny = (update == Update::Or || update == Update::Max) && *start <= 0 &&
+               selector->kind == Selector::Product && !selector->weights &&
+               (update == Update::Max ||
+                getElementTypeOrSelf(op->getOperand(0)).isInteger(1));
+  bool isSum = (update == Update::Add && *start == 0) || isAny;
   // Places are at least 0, and the others are less than one of them.
   bool isMax = update == Update::Max && selector->kind == Selector::Place &&
                selector->off && *selector->off <= selector->on &&

@@ -75,6 +75,10 @@ class Selectors {
 public:
   /// Finds the selector of the result of `op`, those of its operands known.
   void visit(Operation *op);
+  /// A value is `selector`, which a rule of another kind has found.
+  void assign(Value value, const Selector &selector) {
+    selectors[value] = selector;
+  }
   /// Returns what a value is, if it is a selector, or ids of a gate.
   std::optional<Selector> get(Value value) const;
   /// Returns the weights [T, K] of the ids that a value with these axes is,
