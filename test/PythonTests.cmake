@@ -50,6 +50,9 @@ moe_add_python_tests(engines
   engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
   engines/triton engines/vllm
   COST 5)
+moe_add_python_tests(parallel
+  parallel/parallel_ops parallel/process_group parallel/ranks
+  COST 60)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu

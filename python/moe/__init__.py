@@ -12,8 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._compile import compile, find_compiler
-from ._error import (DATA_LOSS, FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND,
-                     OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNIMPLEMENTED, MoEError)
+from ._error import (DATA_LOSS, DEADLINE_EXCEEDED, FAILED_PRECONDITION, INTERNAL,
+                     INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, RESOURCE_EXHAUSTED, UNAVAILABLE,
+                     UNIMPLEMENTED, MoEError)
 from ._library import runtime_version
 from ._profile import Profile, StageTime
 from ._runtime import Layer, Module, load
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Checkpoint", "DATA_LOSS", "FAILED_PRECONDITION", "INTERNAL", "INVALID_ARGUMENT", "Layer",
-    "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile", "RESOURCE_EXHAUSTED",
-    "Signature", "StageTime", "Statistics", "TensorInfo", "UNIMPLEMENTED", "compile",
-    "find_compiler", "from_onnx", "from_torch", "ir", "load", "monitor", "parallel",
-    "reference", "runtime_version",
+    "Checkpoint", "DATA_LOSS", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION", "INTERNAL",
+    "INVALID_ARGUMENT", "Layer", "MoEError", "Module", "NOT_FOUND", "OUT_OF_RANGE", "Profile",
+    "RESOURCE_EXHAUSTED", "Signature", "StageTime", "Statistics", "TensorInfo", "UNAVAILABLE",
+    "UNIMPLEMENTED", "compile", "find_compiler", "from_onnx", "from_torch", "ir", "load",
+    "monitor", "parallel", "reference", "runtime_version",
 ]
 
 
