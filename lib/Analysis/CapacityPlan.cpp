@@ -217,17 +217,13 @@ static SmallVector<int64_t> heightsOf(const PlanTarget &target) {
       target.variants, [](const TileVariant &variant) { return variant.rows; });
 }
 
-ChosenVariants mlir::moe::tilesByRows(const PlanTarget &target,
-                                      std::optional<int64_t> rows,
-                                      int64_t experts, int64_t tokens) {
+const TileVariant &mlir::moe::tileByRows(const PlanTarget &target,
+                                         std::optional<int64_t> rows,
+                                         int64_t experts) {
   if (!rows)
-    return {&target.variants.back()};
+    return target.variants.back();
   auto fits = [](size_t) { return true; };
-  ChosenTiles chosen = ChosenTiles::of(heightsOf(target), *rows, experts,
-                                       tokens, /*isGrouped=*/true, fits);
-  return {&target.variants[chosen.first],
-          chosen.second ? &target.variants[*chosen.second] : nullptr,
-          chosen.limit};
+  return target.variants[chooseTile(heightsOf(target), *rows, experts, fits)];
 }
 
 /// Returns the numbers of tokens, from `min` to `max`, at which a GPU may
@@ -250,12 +246,6 @@ static std::set<int64_t> findChanges(const PlanTarget &target, AffineMap bound,
     if (low < max)
       changes.insert(low + 1);
   };
-  if (std::optional<TwoTiles> two = TwoTiles::of(heightsOf(target))) {
-    add(two->extent);
-    add(two->extent * experts);
-    if (two->limit >= min && two->limit < max)
-      changes.insert(two->limit + 1);
-  }
   for (const TileVariant &variant : ArrayRef(target.variants).drop_back())
     add(variant.rows * experts);
   return changes;
@@ -287,19 +277,14 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     return chosen;
   };
   SmallVector<Attribute> ranges;
-  // With two variants there are no more tiles than with the lower one alone,
-  // and no more padding than with the higher one.
-  auto add = [&](int64_t first, int64_t last, ChosenVariants chosen) {
-    const TileVariant &variant = *chosen.first;
-    const TileVariant &higher = chosen.second ? *chosen.second : variant;
-    std::string name =
-        chosen.second ? variant.name + "+" + higher.name : variant.name;
+  auto add = [&](int64_t first, int64_t last, const TileVariant &variant) {
     ranges.push_back(TileRangeAttr::get(
-        context, first, last, StringAttr::get(context, name), variant.rows,
+        context, first, last, StringAttr::get(context, variant.name),
+        variant.rows,
         AffineMapAttr::get(boundOfTiles(bound, experts, variant.rows)),
         AffineMapAttr::get(
-            boundOfPadding(bound, experts, higher.getGranularity())),
-        variant.ragged && higher.ragged));
+            boundOfPadding(bound, experts, variant.getGranularity())),
+        variant.ragged));
   };
   auto finish = [&] {
     return DispatchPlanAttr::get(
@@ -311,14 +296,14 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
   if (target.byMeanRows) {
     std::set<int64_t> changes = findChanges(target, bound, experts, min, max);
     auto chosenAt = [&](int64_t tokens) {
-      return tilesByRows(target, evaluateBound(bound, tokens), experts, tokens);
+      return &tileByRows(target, evaluateBound(bound, tokens), experts);
     };
     for (auto it = changes.begin(); it != changes.end();) {
       int64_t start = *it;
-      ChosenVariants chosen = chosenAt(start);
+      const TileVariant *chosen = chosenAt(start);
       while (++it != changes.end() && chosenAt(*it) == chosen)
         ;
-      add(start, it == changes.end() ? max : *it - 1, chosen);
+      add(start, it == changes.end() ? max : *it - 1, *chosen);
     }
     return finish();
   }
@@ -330,11 +315,11 @@ DispatchPlanAttr mlir::moe::planDispatch(const DispatchCost &cost,
     const TileVariant *next = best(tokens);
     if (next == current)
       continue;
-    add(first, tokens - 1, {current});
+    add(first, tokens - 1, *current);
     first = tokens;
     current = next;
   }
-  add(first, max, {current});
+  add(first, max, *current);
   return finish();
 }
 

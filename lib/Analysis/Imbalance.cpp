@@ -80,8 +80,8 @@ public:
 
   /// P(N > rows).
   double tail(int64_t rows) const;
-  /// E[⌈N / t⌉ · t] for t = `tile`, or `higher` where N > limit.
-  double padded(int64_t tile, int64_t limit, int64_t higher) const;
+  /// E[⌈N / tile⌉ · tile].
+  double padded(int64_t tile) const;
   /// E[max(N − rows, 0)].
   double excess(int64_t rows) const;
 
@@ -147,17 +147,15 @@ double Rows::tail(int64_t rows) const {
   return 0.5 * std::erfc(z / std::sqrt(2.0));
 }
 
-double Rows::padded(int64_t tile, int64_t limit, int64_t higher) const {
+double Rows::padded(int64_t tile) const {
   // Remainders are spread evenly where a tile is small beside the deviation.
   if (!isTable())
-    return average + double(tile - 1) / 2 +
-           tail(limit) * double(higher - tile) / 2;
+    return average + double(tile - 1) / 2;
   double sum = 0;
   for (auto [i, probability] : llvm::enumerate(table)) {
     int64_t rows = low + int64_t(i);
-    int64_t its = rows > limit ? higher : tile;
-    int64_t tiles = rows / its + (rows % its != 0);
-    sum += probability * double(tiles) * double(its);
+    int64_t tiles = rows / tile + (rows % tile != 0);
+    sum += probability * double(tiles) * double(tile);
   }
   return sum;
 }
@@ -284,17 +282,16 @@ double RowDistribution::expectedActive(int64_t tokens) const {
   return tokens == 0 ? 0 : expected;
 }
 
-double RowDistribution::expectedPadded(int64_t tokens, int64_t tile,
-                                       int64_t limit, int64_t higher) const {
+double RowDistribution::expectedPadded(int64_t tokens, int64_t tile) const {
   if (isWorst()) {
     std::optional<int64_t> rows =
-        maxTiles(choicesOf(tokens, topK), experts, higher);
-    return rows ? double(*rows) * double(higher) : INFINITY;
+        maxTiles(choicesOf(tokens, topK), experts, tile);
+    return rows ? double(*rows) * double(tile) : INFINITY;
   }
   double expected = 0;
   for (const Group &group : groups)
-    expected += double(group.count) *
-                Rows(tokens, group.probability).padded(tile, limit, higher);
+    expected +=
+        double(group.count) * Rows(tokens, group.probability).padded(tile);
   return expected;
 }
 

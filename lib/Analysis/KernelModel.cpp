@@ -111,6 +111,7 @@ DictionaryAttr GroupedMatmulWork::toAttr() const {
                                          number("n", n),
                                          number("k", k),
                                          number("accumulators", accumulators),
+                                         number("combined", combined),
                                          real("instructions", instructions),
                                          real("functions", functions),
                                          type("lhs", lhs),
@@ -147,6 +148,7 @@ GroupedMatmulWork::fromAttr(DictionaryAttr attr) {
   number("n", work.n);
   number("k", work.k);
   number("accumulators", work.accumulators);
+  number("combined", work.combined);
   real("instructions", work.instructions);
   real("functions", work.functions);
   type("lhs", work.lhs);
@@ -201,6 +203,13 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
                    issueLanes,
                elements * functions / functionLanes) /
       gpu.hertz;
+  bool combines = rows.total > double(combined * maxFewTokens);
+  if (combined > 0 && combines) {
+    // On average a row of a tile is one that is read for a sum.
+    double bytes =
+        tileRows * tileColumns * bytesOf(result) * (1 + 1 / double(combined));
+    epilogue += arrivalSeconds + bytes / (cacheBytesPerClock * gpu.hertz);
+  }
   // Two tiles at once, of two blocks or of two warpgroups: the epilogue of one
   // runs beside the products of the other.
   bool overlaps =
@@ -216,13 +225,46 @@ KernelPrediction GroupedMatmulWork::predict(const GPUMachine &gpu,
   // Weights are read once: the tiles of an expert follow each other.
   predicted.memoryBytes =
       rows.active * double(k) * double(n) * double(accumulators) *
-          bytesOf(weights) +
+          bytesOf(weights) * double(passes(rows)) +
       rows.total * (double(k) * bytesOf(lhs) + double(n) * bytesOf(result));
   predicted.memory =
       predicted.memoryBytes / (gpu.rates.bandwidth * memoryShare);
-  predicted.seconds =
-      startSeconds + std::max(predicted.waves * seconds, predicted.memory);
+  double products = std::max(predicted.waves * seconds, predicted.memory);
+  predicted.seconds = startSeconds + products;
+  if (combined > 0 && combines)
+    addCombine(predicted, products, gpu, rows);
   return predicted;
+}
+
+int64_t GroupedMatmulWork::passes(const RowCounts &rows) const {
+  double ofExpert = rows.padded / std::max(rows.active, 1.0);
+  return combined > 0 && grouped &&
+                 ofExpert >= double(twoPassTiles) * double(tile.getRows())
+             ? 2
+             : 1;
+}
+
+/// Adds the sums of the rows of each token. They can begin when the last of the
+/// token's experts, in the order of experts, has been computed: after a part x
+/// of a pass, x^k of the tokens with k experts each. Until the end of the
+/// products they take the bandwidth that these leave.
+void GroupedMatmulWork::addCombine(KernelPrediction &predicted, double products,
+                                   const GPUMachine &gpu,
+                                   const RowCounts &rows) const {
+  double k = double(combined);
+  double bandwidth = gpu.rates.bandwidth * memoryShare;
+  double bytes = rows.total * (1 + 1 / k) * double(n) * bytesOf(result);
+  double sums = bytes / bandwidth, left = products - predicted.memory;
+  // What is left at the end is most where sums become ready as fast as they
+  // are computed.
+  double x = combined > 1 ? std::pow(left / (k * sums), 1 / (k - 1)) : 0;
+  x = std::min(x, 1.0);
+  // Those of the passes before are done by then.
+  double last =
+      (sums * (1 - std::pow(x, k)) - left * (1 - x)) / double(passes(rows));
+  predicted.seconds += std::max({0.0, sums - left, last});
+  predicted.memoryBytes += bytes;
+  predicted.memory += sums;
 }
 
 //===----------------------------------------------------------------------===//

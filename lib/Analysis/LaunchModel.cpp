@@ -45,20 +45,14 @@ static bool fits(const GroupedMatmulWork &work, const GPUMachine &gpu,
                       residentBlocks * gpu.multiprocessors;
 }
 
-/// Returns which of the launches of one operation has the rows. Where two run,
-/// they are counted to the one that suits the mean.
+/// Returns which of the launches of one operation has the rows.
 static size_t choose(ArrayRef<GroupedMatmulWork> tiles, const GPUMachine &gpu,
                      const CallRows &rows) {
   SmallVector<int64_t> heights = llvm::map_to_vector(
       tiles, [](const auto &work) { return int64_t(work.tile.getRows()); });
-  ChosenTiles chosen = ChosenTiles::of(
-      heights, rows.total, rows.experts, rows.tokens, tiles.front().grouped,
-      [&](size_t i) {
-        return tiles[i].tile.getSplit() == 1 || fits(tiles[i], gpu, rows);
-      });
-  int64_t mean = llvm::divideCeilSigned(rows.total, rows.experts);
-  return chosen.second && mean > heights[chosen.first] ? *chosen.second
-                                                       : chosen.first;
+  return chooseTile(heights, rows.total, rows.experts, [&](size_t i) {
+    return tiles[i].tile.getSplit() == 1 || fits(tiles[i], gpu, rows);
+  });
 }
 
 std::vector<PredictedLaunch>

@@ -66,15 +66,6 @@ PlanReport::PlanReport(
       points.push_back(at(each));
 }
 
-ChosenVariants PlanReport::chosenFor(DispatchPlanAttr dispatch,
-                                     TileRangeAttr range) const {
-  if (!target.byMeanRows)
-    return {};
-  return tilesByRows(
-      target, evaluateBound(dispatch.getRows().getValue(), range.getMin()),
-      dispatch.getExperts(), range.getMin());
-}
-
 PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
   auto its = cast<DispatchPlanAttr>(plan.getDispatches()[index]);
   int64_t atOnce =
@@ -94,11 +85,7 @@ PlanReport::DispatchPoint PlanReport::at(size_t index, int64_t tokens) const {
   point.fullest = model.expectedFullest(atOnce);
   point.fullestBound = model.boundOfFullest(atOnce);
   point.method = model.method(atOnce);
-  ChosenVariants chosen = chosenFor(its, range);
-  int64_t granularity = range.getGranularity();
-  point.padded = model.expectedPadded(
-      atOnce, granularity, chosen.limit,
-      chosen.second ? chosen.second->getGranularity() : granularity);
+  point.padded = model.expectedPadded(atOnce, range.getGranularity());
   DispatchOp dispatch = cost.dispatches[index].dispatch;
   std::optional<CapacityAttr> capacity = dispatch.getCapacity();
   int64_t most =
@@ -300,13 +287,6 @@ void PlanReport::print(llvm::raw_ostream &os) const {
       os << "    T " << range.getMin() << " to " << range.getMax() << ": "
          << range.getVariant().getValue() << ", max tiles "
          << range.getTiles().getValue() << "\n";
-    for (auto range : its.getRanges().getAsRange<TileRangeAttr>())
-      if (ChosenVariants chosen = chosenFor(its, range); chosen.second) {
-        os << "    with two variants, the device runs the second for experts "
-              "with more than "
-           << chosen.limit << " rows\n";
-        break;
-      }
   }
   for (const Point &point : points) {
     os << "  T = " << point.tokens << ": " << operations(point.flops) << ", "
@@ -377,11 +357,6 @@ llvm::json::Object PlanReport::toJSON() const {
                        {"ragged", range.getRagged()},
                        {"tiles", toString(range.getTiles())},
                        {"padding", toString(range.getPadding())}};
-      if (ChosenVariants chosen = chosenFor(its, range); chosen.second)
-        described["by_rows"] = Array{
-            Object{{"variant", chosen.first->name}, {"most", chosen.limit}},
-            Object{{"variant", chosen.second->name},
-                   {"least", chosen.limit + 1}}};
       ranges.push_back(std::move(described));
     }
     dispatches.push_back(

@@ -52,6 +52,8 @@ DictionaryAttr RouterWork::toAttr() const {
   entries.push_back(b.getNamedAttr("weights", TypeAttr::get(weights)));
   if (whole)
     entries.push_back(b.getNamedAttr("whole", b.getUnitAttr()));
+  if (staged)
+    entries.push_back(b.getNamedAttr("staged", b.getUnitAttr()));
   if (tensorCores)
     entries.push_back(b.getNamedAttr("tensor_cores", b.getUnitAttr()));
   return b.getDictionaryAttr(entries);
@@ -74,28 +76,55 @@ std::optional<RouterWork> RouterWork::fromAttr(DictionaryAttr attr) {
   work.x = x.getValue();
   work.weights = weights.getValue();
   work.whole = attr.contains("whole");
+  work.staged = attr.contains("staged");
   work.tensorCores = attr.contains("tensor_cores");
   return work;
 }
 
 ChosenRouter ChosenRouter::of(ArrayRef<RouterWork> kernels,
                               const GPUMachine &gpu, int64_t tokens) {
-  // Those for few and for many tokens, then that for all of them at once.
+  // Those for few and for many tokens, for more than a wave of these, and then
+  // that for all of them at once.
   size_t last = kernels.size() - 1;
   bool hasWhole = kernels[last].whole;
   size_t many = hasWhole && last > 0 ? last - 1 : last;
+  bool hasStaged = many > 0 && kernels[many].staged;
+  many -= hasStaged;
   bool isFew = many > 0 &&
                llvm::divideCeil(tokens, kernels[0].tile) * kernels[0].cluster <=
                    uint64_t(gpu.multiprocessors);
   size_t otherwise = isFew ? 0 : many;
   int64_t tile = kernels[otherwise].tile;
-  if (hasWhole && tokens > tile && tokens <= kernels[last].tile)
+  int64_t tiles = llvm::divideCeil(tokens, tile);
+  bool isStaged = hasStaged && !isFew && tiles > int64_t(gpu.multiprocessors);
+  if (hasWhole && tokens > (isStaged ? 0 : tile) &&
+      tokens <= kernels[last].tile)
     return {last, kernels[last].tile};
   if (isFew)
     return {0, tile};
-  int64_t tiles = llvm::divideCeil(tokens, tile);
-  return {many, std::max<int64_t>(
-                    tile, tile * llvm::divideCeil(tiles, gpu.multiprocessors))};
+  return {isStaged ? many + 1 : many,
+          std::max<int64_t>(
+              tile, tile * llvm::divideCeil(tiles, gpu.multiprocessors))};
+}
+
+namespace {
+/// `blocks` blocks with `ofBlock` tiles of `tokens` tokens each.
+struct StagedTiles {
+  int64_t blocks, ofBlock, tokens;
+};
+} // namespace
+
+/// The tiles of a staged kernel: a block has those of as many tokens as the
+/// kernel for many tokens would have in a multiprocessor.
+static StagedTiles stagedTiles(const RouterWork &work, const GPUMachine &gpu,
+                               int64_t tokens) {
+  constexpr int64_t granule = 32, aligned = 16;
+  int64_t ofBlock =
+      granule * llvm::divideCeil(llvm::divideCeil(tokens, granule),
+                                 uint64_t(gpu.multiprocessors));
+  int64_t tiles = llvm::divideCeil(ofBlock, work.tile);
+  return {int64_t(llvm::divideCeil(tokens, ofBlock)), tiles,
+          int64_t(llvm::alignTo(llvm::divideCeil(ofBlock, tiles), aligned))};
 }
 
 KernelPrediction RouterWork::predict(const GPUMachine &gpu,
@@ -112,9 +141,18 @@ KernelPrediction RouterWork::predict(const GPUMachine &gpu,
       double(llvm::divideCeil(int64_t(tiles) * cluster, gpu.multiprocessors));
   // A block of a cluster has its share of the experts.
   double own = double(llvm::divideCeil(experts, cluster));
+  double rows = double(tile), reads = 1;
+  if (staged) {
+    StagedTiles its = stagedTiles(*this, gpu, tokens);
+    predicted.waves = double(its.ofBlock);
+    tiles = double(its.blocks * its.ofBlock);
+    rows = double(std::min(its.tokens, tokens));
+    // Tokens are read again for each group of experts.
+    reads = std::ceil(double(experts) / stagedExperts);
+  }
   double tileBytes =
-      double(k) * (double(tile) * bytesOf(x) + own * bytesOf(weights));
-  double products = double(tile) * own * double(k);
+      double(k) * (rows * bytesOf(x) * reads + own * bytesOf(weights));
+  double products = rows * own * double(k);
   predicted.cache =
       predicted.waves * tileBytes / (cacheBytesPerClock * gpu.hertz);
   predicted.cacheBytes = tiles * double(cluster) * tileBytes;

@@ -23,7 +23,7 @@
 // KERNELS:          %[[R:.*]] = memref.expand_shape %[[ROUTER]]
 // Logits are in shared memory.
 // KERNELS-NOT:      to memref<?x8xf32>
-// KERNELS:          moe_rt.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:[^,]*]], %[[ARRIVALS:[^,]*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>, memref<1024xi32>)
+// KERNELS:          moe_rt.launch @kernels::@router blocks({{.*}}) ins(%[[X]], %[[R]] : {{.*}}) outs(%[[WEIGHTS:[^,]*]], %[[IDS:[^,]*]], %[[TOKENS:[^,]*]], %[[OFFSETS]], %[[POSITIONS:[^,]*]], %[[COUNTS:[^,]*]], %[[ARRIVALS:[^,]*]] : memref<?x2xf32>, memref<?x2xi32>, memref<?xi32>, memref<9xi32>, memref<?x2xi32>, memref<?x8xi32>, memref<?xi32>)
 // KERNELS:          moe_rt.launch @kernels::@router_1
 // KERNELS:          moe_rt.launch @kernels::@route_place {{.*}} ins(%[[IDS]], %[[COUNTS]] : {{.*}}) outs(%[[TOKENS]], %[[OFFSETS]], %[[POSITIONS]] : memref<?xi32>, memref<9xi32>, memref<?x2xi32>)
 // Rows are gathered by the first product of the experts, which has two and the
@@ -31,25 +31,24 @@
 // KERNELS:          moe_rt.launch {{.*}} ins(%[[X]], %[[TOKENS]], %[[OFFSETS]], %[[GATE]], %[[UP]] : {{.*}}) outs(%[[H:.*]] : memref<?x40xbf16>)
 // SYNC:             moe_rt.launch @kernels::@grouped_matmul_3
 // WGMMA:            moe_rt.launch @kernels::@grouped_matmul_wgmma
-// The second one adds up the choices of few tokens.
-// KERNELS:          moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[ROWS:[^,]*]], %[[Y]], %[[ARRIVALS]] :
-// KERNELS:          moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]] : {{.*}}) outs(%[[ROWS]] : memref<?x24xbf16>)
-// WGMMA-SAME:         maps([#moe_rt.tensor_map<
-// KERNELS:          moe_rt.launch @kernels::@gather_sum {{.*}} ins(%[[ROWS]], %[[POSITIONS]], %[[WEIGHTS]] : {{.*}}) outs(%[[Y]] :
+// The second one adds up the choices of tokens.
+// SYNC-COUNT-4:     moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]], %[[TOKENS]] : {{.*}}) outs(%{{[^,]*}}, %[[Y]], %[[ARRIVALS]] :
+// WGMMA-COUNT-5:    moe_rt.launch {{.*}} ins(%[[H]], %[[OFFSETS]], %[[DOWN]], %[[POSITIONS]], %[[WEIGHTS]], %[[TOKENS]] : {{.*}}) outs(%{{[^,]*}}, %[[Y]], %[[ARRIVALS]] :
 // KERNELS-NOT:      moe_rt.launch
 // KERNELS:          return
 // KERNELS-LABEL:  func.func @moe_workspace_layer(
 // KERNELS-SAME:     %{{.*}}: i64) -> i64
 
 // HOST-LABEL:     func.func @layer(
-// HOST-COUNT-12:    moe_rt.launch
+// HOST-COUNT-11:    moe_rt.launch
+// HOST-NOT:         moe_rt.launch
 // HOST-LABEL:     func.func @moe_workspace_layer(
 
 // The image and what there is in it, in the order of the kernels' numbers.
 // CHECK:       module attributes {moe.images = [{arch = "sm_80", format = "ptx", size = {{[0-9]+}} : i64, symbol = "moe_image_0"}],
 // CHECK-SAME:    moe.kernels = [{cluster = 1 : i64, name = "router", shared = {{[0-9]+}} : i64, threads = 512 : i64}, {cluster = 1 : i64, name = "router_1", {{[^}]*}}}, {cluster = 1 : i64, name = "route_place", {{[^}]*}}},
 // CHECK-SAME:      {cluster = 1 : i64, name = "grouped_matmul", shared = {{[0-9]+}} : i64, threads = 256 : i64},
-// CHECK-SAME:      name = "gather_sum", shared = 0 : i64, threads = {{[0-9]+}} : i64}]
+// CHECK-SAME:      name = "grouped_matmul_7", shared = {{[0-9]+}} : i64, threads = 256 : i64}]
 // CHECK:         llvm.mlir.global external constant @moe_image_0("
 // CHECK-SAME:      .target sm_80
 // CHECK-SAME:      .visible .entry grouped_matmul(

@@ -30,7 +30,7 @@ struct PlanTarget {
   MachineRates rates;
   /// Smallest tiles first.
   std::vector<TileVariant> variants;
-  /// True if kernels use the variants of `tilesByRows` instead of the one with
+  /// True if kernels use the variant of `tileByRows` instead of the one with
   /// the shortest estimated time.
   bool byMeanRows = false;
   /// The GPU; empty for a CPU.
@@ -68,23 +68,10 @@ double expertSeconds(const DispatchCost &cost, const RowDistribution &rows,
                      const PlanTarget &target, int64_t tokens,
                      const TileVariant &variant);
 
-/// The variants that a GPU takes for some number of rows: one, or two of which
-/// the device gives the second the experts with more than `limit` rows
-/// (TileChoice.h).
-struct ChosenVariants {
-  const TileVariant *first = nullptr, *second = nullptr;
-  int64_t limit = INT64_MAX;
-
-  bool operator==(const ChosenVariants &other) const {
-    return first == other.first && second == other.second;
-  }
-};
-
-/// The variants of `target` for `rows` grouped rows of `tokens` tokens; no rows
+/// The variant that a GPU takes for `rows` grouped rows (TileChoice.h); no rows
 /// means more than 64 bits hold.
-ChosenVariants tilesByRows(const PlanTarget &target,
-                           std::optional<int64_t> rows, int64_t experts,
-                           int64_t tokens);
+const TileVariant &tileByRows(const PlanTarget &target,
+                              std::optional<int64_t> rows, int64_t experts);
 
 /// The plan of one dispatch for `min` to `max` tokens.
 DispatchPlanAttr planDispatch(const DispatchCost &cost,

@@ -76,12 +76,7 @@ public:
   /// Experts that get a row, on average.
   double expectedActive(int64_t tokens) const;
   /// Rows in whole tiles, on average.
-  double expectedPadded(int64_t tokens, int64_t tile) const {
-    return expectedPadded(tokens, tile, INT64_MAX, tile);
-  }
-  /// The same with tiles of `higher` rows for experts with more than `limit`.
-  double expectedPadded(int64_t tokens, int64_t tile, int64_t limit,
-                        int64_t higher) const;
+  double expectedPadded(int64_t tokens, int64_t tile) const;
   /// At least the probability that some expert gets more than `capacity` rows:
   /// the sum over the experts.
   double overflowProbability(int64_t tokens, int64_t capacity) const;

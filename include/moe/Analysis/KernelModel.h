@@ -27,6 +27,14 @@ inline constexpr double memoryShare = 0.92;
 inline constexpr double cacheBytesPerClock = 32;
 /// The share of the peak of wgmma that mma.sync reaches on a GPU with both.
 inline constexpr double mmaSyncShare = 0.62;
+/// How long the arrival of a warp's rows takes where a kernel combines them: a
+/// fence, and accesses that depend on each other.
+inline constexpr double arrivalSeconds = 2e-6;
+/// Tokens up to which the last block of few columns combines the rows of all.
+inline constexpr int64_t maxFewTokens = 64;
+/// Row tiles from which on a kernel that combines rows computes an expert in
+/// two passes (TileScheduler.h).
+inline constexpr int64_t twoPassTiles = 8;
 /// Threads of a multiprocessor that issue an instruction in a clock, and of
 /// which a clock computes a special function (CUDA Programming Guide).
 inline constexpr double issueLanes = 128, functionLanes = 16;
@@ -64,6 +72,8 @@ struct GroupedMatmulWork {
   int64_t experts = 1, n = 0, k = 0, accumulators = 1;
   Type lhs, weights, result;
   bool grouped = true;
+  /// The kernel sums as many rows for each token (CombineEpilogue.h); or 0.
+  int64_t combined = 0;
   /// Of the epilogue, for an element of the result, about: instructions, and
   /// how many of them are functions of the special function unit.
   double instructions = 0, functions = 0;
@@ -75,6 +85,12 @@ struct GroupedMatmulWork {
   DictionaryAttr toAttr() const;
 
   KernelPrediction predict(const GPUMachine &gpu, const RowCounts &rows) const;
+
+private:
+  /// How often the kernel reads the weights.
+  int64_t passes(const RowCounts &rows) const;
+  void addCombine(KernelPrediction &predicted, double products,
+                  const GPUMachine &gpu, const RowCounts &rows) const;
 };
 
 /// A kernel that reads and writes memory, and computes little. It runs from
@@ -90,6 +106,10 @@ struct MemoryWork {
                            const RowCounts &rows) const;
 };
 
+/// Experts whose logits a staged kernel of a router computes at a time, at
+/// most.
+inline constexpr int64_t stagedExperts = 128;
+
 /// A kernel that computes the logits of a router, and its gate, for `tile`
 /// tokens at a time. Kernels for different numbers of tokens follow each other.
 struct RouterWork {
@@ -97,6 +117,8 @@ struct RouterWork {
   int64_t tile = 16, cluster = 1;
   /// All tokens are of one cluster, which routes them, too.
   bool whole = false;
+  /// Operands pass through shared memory; `tile` is the most tokens at a time.
+  bool staged = false;
   bool tensorCores = true;
   Type x, weights;
 

@@ -53,9 +53,6 @@ private:
     std::vector<PredictedLaunch> launches;
   };
 
-  /// The variants of a range on a GPU.
-  ChosenVariants chosenFor(DispatchPlanAttr dispatch,
-                           TileRangeAttr range) const;
   DispatchPoint at(size_t dispatch, int64_t tokens) const;
   Point at(int64_t tokens) const;
   /// The kernels of the launches, with how often each is launched.

@@ -129,7 +129,8 @@ def MoEFuseRouter : Pass<"moe-fuse-router"> {
     The `moe.grouped_matmul` of the logits, the `moe.gate` that alone reads them
     and, if the kernel can route, the `moe.route` of its choices become one
     `moe.fused`: logits stay in shared memory. With a route it also yields
-    zeros, the counters of a combine that `moe-fuse-combine` may fuse.
+    zeros, the counters of a combine that `moe-fuse-combine` may fuse: as many
+    as the tiles of its result have rows.
 
     A gate whose logits come from a matmul that cannot be fused is left as it
     is, and a remark gives the reason.
@@ -138,7 +139,8 @@ def MoEFuseRouter : Pass<"moe-fuse-router"> {
     Statistic<"numFused", "routers-fused", "routers grouped">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect",
-                           "::mlir::moe::MoEDialect"];
+                           "::mlir::moe::MoEDialect",
+                           "::mlir::tensor::TensorDialect"];
 }
 
 def MoETileForGPU : GPUPass<"moe-tile-for-gpu"> {
@@ -169,9 +171,10 @@ def MoEFuseCombine : Pass<"moe-fuse-combine"> {
   let summary = "Group a grouped matmul and its combine for one GPU kernel";
   let description = [{
     A `moe.grouped_matmul` with `moe.tiles` and the `moe.gather_sum` that alone
-    reads its rows become one `moe.fused`, which saves the launch of the combine
-    for few tokens. The last block to store rows of the matmul adds them up;
-    blocks count their arrivals in counters that a router clears, so only
+    reads its rows become one `moe.fused`, which saves the launch of the
+    combine. The last block to store rows of the matmul adds them up: of all
+    tokens if these are few, otherwise of each token whose last row it has.
+    Blocks count their arrivals in counters that a router clears, so only
     matmuls whose offsets come from the `moe.fused` of a router are fused.
   }];
   let statistics = [
@@ -192,9 +195,7 @@ def ConvertMoEToGPU : GPUPass<"convert-moe-to-gpu"> {
     tokens at a time; otherwise a second kernel does.
 
     Of the tiles of a grouped matmul the host launches the first that covers the
-    mean number of rows per expert. If two of the last tiles cover the mean but
-    not all rows, it launches two kernels, one for experts with few rows and one
-    for the others; the device assigns the experts by their offsets.
+    mean number of rows per expert.
 
     Operations without a matching kernel are left for later lowerings, and a
     remark gives the reason.

@@ -9,26 +9,31 @@
 #include "Limits.h"
 #include "Router/RouterKernel.h"
 
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Matchers.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-int64_t mlir::moe::clearedCounters(Value value) {
+bool mlir::moe::areClearedCounters(Value value) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!type || type.getRank() != 1 || !type.getElementType().isInteger(32))
+    return false;
+  if (auto splat = value.getDefiningOp<tensor::SplatOp>())
+    return matchPattern(splat.getInput(), m_Zero());
   DenseIntElementsAttr elements;
-  if (!type || type.getRank() != 1 || !type.getElementType().isInteger(32) ||
-      !matchPattern(value, m_Constant(&elements)) || !elements.isSplat() ||
-      !elements.getSplatValue<APInt>().isZero())
-    return 0;
-  return elements.getNumElements();
+  return matchPattern(value, m_Constant(&elements)) && elements.isSplat() &&
+         elements.getSplatValue<APInt>().isZero();
 }
 
 Lowered mlir::moe::lowerToGPU(FusedOp op, DeviceLowering &lowering,
                               std::string &why) {
   if (std::optional<Router> router = Router::match(op))
     return lowerToGPU(op, *router, lowering, why);
-  if (std::optional<CombineEpilogue> combine = CombineEpilogue::match(op))
+  if (std::optional<CombineEpilogue> combine = CombineEpilogue::match(op)) {
+    combine->tokens =
+        lowering.tokensOfPositions.lookup(combine->combine.getPositions());
     return lowerToGPU(*combine, lowering, why);
+  }
   return unsupported(why, "no kernel fuses these operations");
 }

@@ -20,8 +20,10 @@ namespace mlir::moe {
 /// grouped matmul, whose tile counts a block holds in shared memory.
 inline constexpr int64_t maxExperts = 1024;
 
-/// Arrival counters for a fused combine, which the kernel of a router clears.
-inline constexpr int64_t numCounters = 1024;
+/// Arrival counters for a fused combine, which the kernel of a router clears:
+/// so many for few tokens; otherwise one for each token and so many columns of
+/// the result.
+inline constexpr int64_t numCounters = 1024, counterColumns = 128;
 
 /// Fails and sets `why` to the reason that an operation has no kernel.
 inline LogicalResult unsupported(std::string &why, const Twine &reason) {

@@ -20,6 +20,12 @@ struct DeviceLowering {
   gpu::GPUModuleOp kernels;
   GPUDescription gpu;
   OpBuilder &rewriter;
+  /// Of the positions of a route that was lowered: the tokens of its rows.
+  llvm::DenseMap<Value, Value> tokensOfPositions;
+
+  DeviceLowering(gpu::GPUModuleOp kernels, GPUDescription gpu,
+                 OpBuilder &rewriter)
+      : kernels(kernels), gpu(gpu), rewriter(rewriter) {}
 };
 
 /// Lowers `op`, on tensors, to launches and returns its results. Fails, with
@@ -34,9 +40,9 @@ Lowered lowerToGPU(GroupedMatmulOp op, DeviceLowering &lowering,
 Lowered lowerToGPU(GatherSumOp op, DeviceLowering &lowering, std::string &why);
 Lowered lowerToGPU(FusedOp op, DeviceLowering &lowering, std::string &why);
 
-/// Returns the number of elements if `value` is a 1-D tensor of i32 zeros, such
-/// as a router yields for counters that its kernel clears; otherwise 0.
-int64_t clearedCounters(Value value);
+/// True if `value` is a 1-D tensor of i32 zeros, such as a router yields for
+/// counters that its kernel clears.
+bool areClearedCounters(Value value);
 
 /// The host values of a launch of the scatter kernel.
 struct ScatterOperands {

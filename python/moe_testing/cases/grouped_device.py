@@ -37,9 +37,7 @@ CASES = [
            extras=(Extra("en", "bf16", strided=True, first=0), Extra("en", "bf16", strided=True)))
       for n, transposed in ((72, False), (33, True))],
 ]
-# Products of which the device gives some experts to a second kernel: those with more than
-# LIMIT rows, where there are more than EXTENT rows in all and at most as many on average.
-LIMIT, EXTENT = 64, 256
+# Products for experts with few rows and with many.
 TWO = [
     Case("two_bf16", 72, 136, "bf16", experts=12, role="input"),
     Case("two_f16", 136, 40, "f16", experts=12, gather=True, epilogue="product",

@@ -143,6 +143,10 @@ ROUTERS = {
     "bias": Router(16, 40, 2, bias=True),
     "choices": Router(16, 40, 3, choices=2),
     "odd": Router(16, 35, 2, "bf16"),
+    # By way of shared memory where there are many tokens: stages of 64 elements and of 32, and
+    # the last ones beyond the columns; experts in two groups.
+    "staged": Router(64, 968, 6, bias=True),
+    "staged_twice": Router(136, 520, 8, "f16"),
     "switch": Router(8, 24, 1, capacity="<fixed = 5>"),
     "position": Router(32, 40, 3, capacity="<factor = 1.25, minimum = 2>"),
     "gshard": Router(16, 40, 2, capacity="<factor = 2.0>", priority="choice"),

@@ -192,8 +192,8 @@ def test_products_use_tensor_cores(name, target):
 
 
 def epilogue_of(code):
-    """What follows the last product, which ptxas puts in order."""
-    return re.split(r"\bHG?MMA\.", code)[-1]
+    """What follows the last product, which ptxas puts in order, up to the fence of a combine."""
+    return re.split(r"\bMEMBAR\b", re.split(r"\bHG?MMA\.", code)[-1])[0]
 
 
 @needs_nvdisasm

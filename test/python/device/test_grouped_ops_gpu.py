@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from moe_testing import data
 from moe_testing.cases.grouped import Case, compare, normal
-from moe_testing.cases.grouped_device import BY_NAME, CASES, EXTENT, LIMIT
+from moe_testing.cases.grouped_device import BY_NAME, CASES
 from moe_testing.data import bits
 from moe_testing.device import arrays as gpu
 from moe_testing.device import double
@@ -80,7 +80,7 @@ def test_same_bits_again(rows, target):
 
 # Rows of each of twelve experts.
 ROUTINGS = {
-    "around_the_limit": [64, 65, 0, 63, 129, 1, 128, 0, 7, 9, 127, 66],
+    "around_tiles": [64, 65, 0, 63, 129, 1, 128, 0, 7, 9, 127, 66],
     "all_of_one": [0] * 7 + [300] + [0] * 4,
     "none_of_many": [24] * 11 + [0],
     "none_of_few": [0, 0, 130, 0, 65, 0, 0, 0, 0, 100, 0, 0],
@@ -106,7 +106,6 @@ def check(name: str, target: str, rows: int, offsets):
 @pytest.mark.parametrize("name", ["two_bf16", "two_f16"])
 def test_tiles_by_rows(name, routing, target):
     counts = ROUTINGS[routing]
-    assert EXTENT < sum(counts)
     check(name, target, sum(counts), starts(counts))
 
 
@@ -133,70 +132,39 @@ def test_tiles_by_rows_of_offsets_that_lie(name, offsets, target):
 
 
 def launches_of(runs, target: str, log: Path, **environment: str):
-    """Name of each kernel that runs, and the rows of the experts that it takes; runs are
-    the name of a case, a number of rows and offsets, in a new process."""
+    """Name of each kernel that runs; runs are the name of a case, a number of rows and
+    offsets, in a new process."""
     double.in_new_process(__file__, target, json.dumps(runs), MOE_CUDA_DOUBLE_LOG=str(log),
                           **environment)
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    # The last arguments of a kernel.
-    return [(e["kernel"], *np.frombuffer(bytes.fromhex(e["parameters"])[-8:], "<i4").tolist())
-            for e in events if e["event"] == "launch" and e["kernel"].startswith("grouped")]
-
-
-def kernels_of(target: str):
-    """Those for few rows, for up to LIMIT and for more."""
-    if target == "sm_80":
-        return "grouped_matmul", "grouped_matmul_2", "grouped_matmul_3"
-    return "grouped_matmul_swapped", "grouped_matmul_swapped_3", "grouped_matmul_wgmma"
+    return [e["kernel"] for e in events
+            if e["event"] == "launch" and e["kernel"].startswith("grouped")]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", ["two_bf16", "two_f16"])
-def test_each_expert_is_computed_once(name, target):
-    """On both sides of the limit: results would be the same if both kernels computed them,
-    but not what that takes."""
+def test_one_launch(target, tmp_path):
+    """Whatever the rows of each expert: the first tile that holds their mean, or the last."""
     double.needs_double()
-
-    def work(rows: int) -> int:
-        before = gpu.driver().instructions()
-        check(name, target, 300, starts([0] * 4 + [rows] + [0] * 7))
-        return gpu.driver().instructions() - before
-
-    nothing, *some = map(work, (0, LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 2))
-    low, at_limit, beyond, high = (each - nothing for each in some)
-    assert low > 0 and high > 0
-    assert at_limit == pytest.approx(low, rel=0.1)
-    assert beyond == pytest.approx(high, rel=0.1)
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_two_launches(target, tmp_path):
-    """Where there are many rows, but not for every expert; each expert is of one kernel."""
-    double.needs_double()
-    low, middle, high = kernels_of(target)
-    most = 2**31 - 1
-    expected = {
-        8: [(low, 1, most)],
-        EXTENT: [(low, 1, most)],
-        EXTENT + 1: [(low, 1, LIMIT), (high, LIMIT + 1, most)],
-        40 * LIMIT: [(middle, 1, LIMIT), (high, LIMIT + 1, most)],
-        40 * LIMIT + 1: [(middle, 1, LIMIT), (high, LIMIT + 1, most)],
-        40 * EXTENT: [(middle, 1, LIMIT), (high, LIMIT + 1, most)],
-        40 * EXTENT + 1: [(high, 1, most)],
-    }
+    low, middle, high = (("grouped_matmul", "grouped_matmul_2", "grouped_matmul_3")
+                         if target == "sm_80" else
+                         ("grouped_matmul_swapped", "grouped_matmul_swapped_3",
+                          "grouped_matmul_wgmma"))
+    lowest = 16 if target == "sm_80" else 8
+    expected = {8: low, 40 * lowest: low, 40 * 64: middle, 40 * 64 + 1: high}
     # One expert has some; the others are of nobody, which is as good for what is launched.
     runs = [("few_of_40", rows, starts([0] * 5 + [min(rows, 70)] + [0] * 34).tolist())
             for rows in expected]
-    assert launches_of(runs, target, tmp_path / "log") == sum(expected.values(), [])
+    assert launches_of(runs, target, tmp_path / "log") == list(expected.values())
 
 
-def test_two_launches_with_a_split_sum(tmp_path):
-    """With many multiprocessors clusters share the tiles of experts with few rows, too."""
+def test_one_launch_with_a_split_sum(tmp_path):
+    """With many multiprocessors clusters share the tiles of experts, also of one with more
+    rows than a tile."""
     double.needs_double()
     counts = [3] * 20 + [65] + [0] * 17 + [64, 111]
     runs = [("split_of_40", sum(counts), starts(counts).tolist())]
     assert launches_of(runs, "sm_90a", tmp_path / "log", MOE_CUDA_DOUBLE_SMS="160") == [
-        ("grouped_matmul_swapped", 1, LIMIT), ("grouped_matmul_wgmma", LIMIT + 1, 2**31 - 1)]
+        "grouped_matmul_swapped"]
 
 
 if __name__ == "__main__":

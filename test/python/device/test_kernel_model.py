@@ -12,6 +12,7 @@ import pytest
 from moe import _tools
 from moe_testing import data
 from moe_testing.cases.grouped import Case
+from moe_testing.cases.routing import Router
 from moe_testing.device import arrays as gpu
 from moe_testing.device import double
 
@@ -37,15 +38,28 @@ def run(shape: str, target: str) -> None:
         layer(out=out, **{name: gpu.upload(array) for name, array in arrays.items()})
 
 
-def predicted(text: str, target: str, rows: int, scratch) -> dict:
+# More than a wave of the H100's tiles: blocks have 64 tokens each.
+ROUTER, TOKENS, MULTIPROCESSORS = Router(64, 64, 2), 4300, 132
+
+
+def run_router(target: str) -> None:
+    import moe
+
+    layer = moe.compile(ROUTER.text(), target=target, device="cuda").layer(
+        {"w": gpu.upload(np.ones((1, ROUTER.experts, ROUTER.columns), data.numpy_type("bf16")))})
+    outputs = [gpu.empty(info.dtype, [TOKENS if d < 0 else d for d in info.shape])
+               for info in layer.signature.outputs]
+    layer(out=outputs, x=gpu.upload(np.ones((TOKENS, ROUTER.columns), data.numpy_type("bf16"))))
+
+
+def predicted(text: str, target: str, rows: int, scratch) -> list[dict]:
     source = scratch / "case.mlir"
     source.write_text(text)
     done = subprocess.run(
         [_tools.find_tool("moe-compile"), source, f"--target={target}", "--emit=plan-json",
          f"--tokens={rows}:{rows}"], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    launch, = json.loads(done.stdout)["functions"][0]["at"][-1]["launches"]
-    return launch
+    return json.loads(done.stdout)["functions"][0]["at"][-1]["launches"]
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a"])
@@ -58,7 +72,7 @@ def test_bytes(shape, target, tmp_path):
             if event["event"] == "end"]
     case = case_of(shape)
     for rows, found in zip(ROWS, ends, strict=True):
-        model = predicted(case.text(), target, rows, tmp_path)
+        model, = predicted(case.text(), target, rows, tmp_path)
         assert model["kernel"] == found["kernel"]
         copied = found["bytes_copied"] + found["bytes_read"]
         assert copied == pytest.approx(model["cache_bytes"], rel=0.05)
@@ -68,5 +82,21 @@ def test_bytes(shape, target, tmp_path):
         assert model["memory_bytes"] == 2 * case.k * (rows + case.n) + written
 
 
+def test_bytes_of_a_router(tmp_path):
+    """Tokens and weights pass through shared memory, the weights once for each block."""
+    double.needs_double()
+    log = tmp_path / "log"
+    double.in_new_process(__file__, "sm_90a", MOE_CUDA_DOUBLE_LOG=str(log),
+                          MOE_CUDA_DOUBLE_SMS=str(MULTIPROCESSORS))
+    found = next(event for event in map(json.loads, log.read_text().splitlines())
+                 if event["event"] == "end" and event["kernel"].startswith("router"))
+    model, *_ = predicted(ROUTER.text(), "sm_90a", TOKENS, tmp_path)
+    assert model["kernel"] == found["kernel"]
+    assert found["bytes_copied"] == pytest.approx(model["cache_bytes"], rel=0.05)
+
+
 if __name__ == "__main__":
-    run(*sys.argv[1:])
+    if sys.argv[2:]:
+        run(*sys.argv[1:])
+    else:
+        run_router(sys.argv[1])

@@ -84,16 +84,31 @@ def test_experts_choose_among_equals(name):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_bits_do_not_depend_on_t(target):
-    """However many blocks share the tokens: the weights of each have the same bits."""
+@pytest.mark.parametrize("name", ["eight", "staged", "staged_twice", "many", "f32"])
+def test_bits_do_not_depend_on_t(name, target):
+    """However many blocks share the tokens, and whether their products pass through shared
+    memory: the weights of each have the same bits."""
+    router = ROUTERS[name]
     random = data.rng("bits")
-    x = random.standard_normal((70, 264))
-    w = random.standard_normal((60, 264))
-    whole = run("eight", target, x, w, None)
-    for a, b in ((0, 1), (1, 17), (17, 70)):
-        part = run("eight", target, x[a:b], w, None)
+    x = random.standard_normal((207, router.columns))
+    w = random.standard_normal((router.experts, router.columns))
+    bias = random.standard_normal(router.experts).astype(np.float32) if router.bias else None
+    whole = run(name, target, x, w, bias)
+    for a, b in ((0, 1), (1, 17), (17, 70), (70, 137)):
+        part = run(name, target, x[a:b], w, bias)
         for i in (0, 1):
             np.testing.assert_array_equal(part[i].view(np.int32), whole[i][a:b].view(np.int32))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_many_tokens_are_staged(target, tmp_path):
+    """More than a wave of tiles: the model has it that this pays where experts are many."""
+    log = tmp_path / "log"
+    double.in_new_process(__file__, target, "staged", MOE_CUDA_DOUBLE_LOG=str(log))
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    kernels = [e["kernel"] for e in events if e["event"] == "launch"]
+    many, staged = ("router", "router_1") if target == "sm_80" else ("router_1", "router_2")
+    assert [k for k in kernels if k.startswith("router")] == [many, staged]
 
 
 def digest(target):
@@ -132,4 +147,8 @@ def test_one_launch_or_two(target, tmp_path):
 
 
 if __name__ == "__main__":
-    print(digest(sys.argv[1]))
+    if sys.argv[2:] == ["staged"]:
+        for count in (4 * 32, 4 * 32 + 1):  # on four multiprocessors
+            run("staged", sys.argv[1], *arrays("staged", count))
+    else:
+        print(digest(sys.argv[1]))

@@ -140,27 +140,18 @@ TEST_F(CapacityPlanTest, OverflowIsImpossibleOnlyWhereProved) {
 }
 
 // On a GPU with tiles for 8, 64 and 128 rows: the first for the rows on
-// average, and the last for single experts where there are more than 256 rows
-// in all, at most 256 on average.
+// average.
 TEST(CapacityPlan, TilesByRows) {
   PlanTarget target;
   target.variants = {{"low", 8}, {"middle", 64}, {"high", 128}};
-  auto chosen = [&](std::optional<int64_t> rows, int64_t experts,
-                    int64_t tokens = 10000) {
-    ChosenVariants its = tilesByRows(target, rows, experts, tokens);
-    return its.first->name + (its.second ? "+" + its.second->name : "");
+  auto chosen = [&](std::optional<int64_t> rows, int64_t experts) {
+    return tileByRows(target, rows, experts).name;
   };
   EXPECT_EQ(chosen(0, 40), "low");
-  EXPECT_EQ(chosen(256, 40), "low");
-  EXPECT_EQ(chosen(257, 40), "low+high");
-  EXPECT_EQ(chosen(320, 40), "low+high");
-  EXPECT_EQ(chosen(321, 40), "middle+high");
-  EXPECT_EQ(chosen(40 * 256, 40), "middle+high");
-  EXPECT_EQ(chosen(40 * 256 + 1, 40), "high");
-  EXPECT_EQ(tilesByRows(target, 257, 40, 65).limit, 64);
-  // With up to 64 tokens no expert has more rows than the middle one holds.
-  EXPECT_EQ(chosen(512, 40, 64), "middle");
-  EXPECT_EQ(chosen(512, 40, 65), "middle+high");
+  EXPECT_EQ(chosen(320, 40), "low");
+  EXPECT_EQ(chosen(321, 40), "middle");
+  EXPECT_EQ(chosen(40 * 64, 40), "middle");
+  EXPECT_EQ(chosen(40 * 64 + 1, 40), "high");
   EXPECT_EQ(chosen(64, 1), "middle");
   EXPECT_EQ(chosen(65, 1), "high");
   EXPECT_EQ(chosen(257, 1), "high");

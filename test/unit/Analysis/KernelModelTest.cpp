@@ -132,6 +132,38 @@ TEST_F(KernelModel, ManyRows) {
               1.97, 0.03);
 }
 
+/// Sums of the rows of tokens run beside the products as far as these leave
+/// bandwidth, and when the last expert of a token has been computed.
+TEST_F(KernelModel, CombinedRows) {
+  GroupedMatmulWork down = work(wgmma(128, 192, false, 1, WarpRoles::PingPong));
+  down.n = 4096;
+  down.k = 512;
+  down.accumulators = 1;
+  RowCounts rows = {262144, 128, 262144 + 128 * 64};
+  MemoryWork sum;
+  sum.bytesPerRow = sum.bytesPerToken = 4096 * 2;
+  auto predict = [&](int64_t choices) {
+    GroupedMatmulWork fused = down;
+    fused.combined = choices;
+    EXPECT_EQ(GroupedMatmulWork::fromAttr(fused.toAttr())->combined, choices);
+    return fused.predict(h100, rows);
+  };
+  KernelPrediction apart = predict(0), sums = sum.predict(h100, 32768, rows);
+  KernelPrediction together = predict(8);
+  EXPECT_EQ(together.memoryBytes, apart.memoryBytes + sums.memoryBytes);
+  EXPECT_LT(together.seconds, apart.seconds + sums.seconds);
+  EXPECT_GT(together.seconds, apart.seconds);
+  // The fewer experts a token has, the earlier its sum begins.
+  double eight = together.seconds - predict(8).memory;
+  double two = predict(2).seconds - predict(2).memory;
+  EXPECT_LT(two, eight);
+  // Nothing is faster than its bytes.
+  rows.padded = rows.total;
+  h100.rates.bandwidth /= 8;
+  together = predict(8);
+  EXPECT_GE(together.seconds, startSeconds + together.memory);
+}
+
 /// A router reads its weights once for each tile of a block.
 TEST_F(KernelModel, Routers) {
   auto router = [&](int64_t tile, int64_t cluster) {
@@ -175,6 +207,32 @@ TEST_F(KernelModel, Routers) {
   EXPECT_EQ(many.waves, 8);
   EXPECT_EQ(many.cacheBytes, 1024. * (32 + 128) * 4096 * 2);
   EXPECT_EQ(many.bound(), "the L2 cache");
+  // A staged kernel reads them once for 128 tokens, and has more than a wave.
+  RouterWork staged = router(128, 1);
+  staged.staged = true;
+  EXPECT_TRUE(RouterWork::fromAttr(staged.toAttr())->staged);
+  RouterWork more[] = {kernels[0], kernels[1], staged, kernels[2]};
+  auto chosenOf = [&](int64_t tokens) {
+    ChosenRouter its = ChosenRouter::of(more, h100, tokens);
+    return std::make_pair(its.index, its.tokensOfBlock);
+  };
+  EXPECT_EQ(chosenOf(16), is(0, 16));
+  EXPECT_EQ(chosenOf(64), is(3, 64));
+  EXPECT_EQ(chosenOf(132 * 32), is(1, 32));
+  EXPECT_EQ(chosenOf(132 * 32 + 1), is(2, 64));
+  EXPECT_EQ(chosenOf(32768), is(2, 256));
+  KernelPrediction once = staged.predict(h100, 32768);
+  EXPECT_EQ(once.waves, 2);
+  EXPECT_EQ(once.cacheBytes, 256. * (128 + 128) * 4096 * 2);
+  EXPECT_EQ(once.bound(), "memory");
+  // 160 tokens of a block are two tiles of 80.
+  EXPECT_EQ(staged.predict(h100, 132 * 160).cacheBytes,
+            264. * (80 + 128) * 4096 * 2);
+  // Tokens are read again for more experts.
+  staged.experts = 256;
+  EXPECT_EQ(staged.predict(h100, 32768).cacheBytes,
+            256. * (2 * 128 + 256) * 4096 * 2);
+
   RouterWork plain = kernels[1];
   plain.tensorCores = false;
   EXPECT_EQ(plain.predict(h100, 32768).bound(), "its instructions");

@@ -7,6 +7,9 @@
 
 #include "CombineEpilogue.h"
 
+#include "Limits.h"
+#include "moe/Analysis/KernelModel.h"
+
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -21,7 +24,6 @@ std::optional<CombineEpilogue> CombineEpilogue::match(FusedOp op) {
   auto matmul = dyn_cast<GroupedMatmulOp>(body.front());
   auto combine = dyn_cast_or_null<GatherSumOp>(body.front().getNextNode());
   if (!matmul || !combine || !op.getCounters() ||
-      op.getCounters().getType().isDynamicDim(0) ||
       combine.getRows() != matmul.getResult() || combine.getDropped() ||
       combine->getNextNode() != op.getYield() ||
       !llvm::equal(op.getYield().getValues(), combine->getResults()))
@@ -29,13 +31,21 @@ std::optional<CombineEpilogue> CombineEpilogue::match(FusedOp op) {
   return CombineEpilogue{matmul, combine, op.getCounters()};
 }
 
-bool CombineEpilogue::supports(TileAttr tile) const {
+bool CombineEpilogue::supportsFew(TileAttr tile) const {
   constexpr int64_t maxRows = 64, maxWarps = 8;
   GroupedMatmulOp op = matmul;
   int64_t tiles = llvm::divideCeil(op.getN(), tile.getColumns());
-  return tile.getRows() <= maxRows &&
-         tiles * maxWarps <=
-             cast<RankedTensorType>(counters.getType()).getDimSize(0);
+  // Counters of dynamic number are at least as many.
+  auto type = cast<RankedTensorType>(counters.getType());
+  int64_t count = type.isDynamicDim(0) ? numCounters : type.getDimSize(0);
+  return tile.getRows() <= maxRows && tiles * maxWarps <= count;
+}
+
+bool CombineEpilogue::supportsAny() const {
+  // A lane holds the positions of a token.
+  constexpr int64_t maxChoices = 16;
+  return tokens && cast<RankedTensorType>(counters.getType()).isDynamicDim(0) &&
+         GatherSumOp(combine).getTopK() <= maxChoices;
 }
 
 static Value tokensOf(HostBuilder &b, GatherSumOp op) {
@@ -51,10 +61,18 @@ Value CombineEpilogue::init(HostBuilder &b) const {
       type.getElementType());
 }
 
-Value CombineEpilogue::fusedTokens(HostBuilder &b) const {
+Value CombineEpilogue::fewTokens(HostBuilder &b) const {
   Value tokens = tokensOf(b, combine);
-  Value isFew = b.atMost(tokens, b.index(maxTokens));
+  Value isFew = b.atMost(tokens, b.index(maxFewTokens));
   return b.select(isFew, tokens, b.index(0));
+}
+
+Value CombineEpilogue::otherTokens(HostBuilder &b, TileAttr tile) const {
+  Value tokens = tokensOf(b, combine);
+  if (!supportsFew(tile))
+    return tokens;
+  Value isFew = b.atMost(tokens, b.index(maxFewTokens));
+  return b.select(isFew, b.index(0), tokens);
 }
 
 Value CombineEpilogue::launchRemaining(HostBuilder &b, Value rows,
@@ -66,7 +84,7 @@ Value CombineEpilogue::launchRemaining(HostBuilder &b, Value rows,
   auto gather =
       GatherSumOp::create(b, combined.getType(), rows, op.getPositions(),
                           op.getWeights(), Value(), combined);
-  Value result = launchGatherSum(gather, remaining, maxTokens + 1, lowering);
+  Value result = launchGatherSum(gather, remaining, maxFewTokens + 1, lowering);
   gather.erase();
   return result;
 }
@@ -83,8 +101,8 @@ CombineEpilogueEmitter::CombineEpilogueEmitter(GPUBuilder &b,
                                                const CombineEpilogue &epilogue,
                                                int64_t columns, int64_t warps,
                                                const Arguments &arguments)
-    : b(b), gather(b, elementOf(epilogue.combine), columns,
-                   GatherSumOp(epilogue.combine).getTopK(), arguments.arrays),
+    : topK(GatherSumOp(epilogue.combine).getTopK()), b(b),
+      gather(b, elementOf(epilogue.combine), columns, topK, arguments.arrays),
       vectorWidth(
           GatherSumEmitter::widthOf(elementOf(epilogue.combine), columns)),
       vectors(columns / vectorWidth), columns(columns), warps(warps),
@@ -92,7 +110,7 @@ CombineEpilogueEmitter::CombineEpilogueEmitter(GPUBuilder &b,
 
 void CombineEpilogueEmitter::arrive(Value warp, Value columnTile,
                                     Value rowTiles, const Columns &own) {
-  b.ifThen(b.less(b.i32(0), arguments.tokens), [&] {
+  b.ifThen(b.less(b.i32(0), arguments.few), [&] {
     // Release: the stores of all lanes come before the arrival of lane 0.
     NVVM::SyncWarpOp::create(b, b.i32(-1));
     b.fence();
@@ -117,8 +135,8 @@ void CombineEpilogueEmitter::arrive(Value warp, Value columnTile,
       NVVM::SyncWarpOp::create(b, b.i32(-1));
       int64_t perRange = own.width / vectorWidth;
       int64_t perToken = own.count * perRange;
-      b.loop(lane, b.mul(arguments.tokens, perToken),
-             b.i32(GPUBuilder::warpSize), [&](Value index) {
+      b.loop(lane, b.mul(arguments.few, perToken), b.i32(GPUBuilder::warpSize),
+             [&](Value index) {
                Value within = b.rem(index, perToken);
                Value range = b.div(within, perRange);
                Value vector =
@@ -132,11 +150,103 @@ void CombineEpilogueEmitter::arrive(Value warp, Value columnTile,
   });
 }
 
-void CombineEpilogueEmitter::emitWithoutTiles(Value rowTiles, int64_t threads) {
-  Value tokens = b.select(b.equal(rowTiles, 0), arguments.tokens, b.i32(0));
-  Value first = b.add(b.mul(b.block(), threads), b.thread());
-  b.loop(first, b.mul(tokens, vectors), b.mul(b.numBlocks(), threads),
+std::pair<Value, SmallVector<Value>>
+CombineEpilogueEmitter::rowsOf(Value token) {
+  Value start = b.mul(b.toI64(token), topK);
+  SmallVector<Value> positions;
+  for (int64_t k = 0; k < topK; ++k)
+    positions.push_back(
+        b.loadAt(b.getI32Type(), arguments.arrays.positions, b.add(start, k)));
+  Value count = b.i32(0);
+  for (Value position : positions)
+    count = b.add(count, b.toI32(b.below(position, arguments.arrays.numRows)));
+  return {count, positions};
+}
+
+/// The lanes have vectors of the columns of a tile.
+void CombineEpilogueEmitter::combineToken(Value token,
+                                          ArrayRef<Value> positions,
+                                          Value columnTile,
+                                          int64_t tileColumns) {
+  int64_t ofTile = tileColumns / vectorWidth;
+  b.loop(b.lane(), b.i32(ofTile), b.i32(GPUBuilder::warpSize),
          [&](Value index) {
-           gather.emit(b.div(index, vectors), b.rem(index, vectors));
+           Value vector = b.add(b.mul(columnTile, ofTile), index);
+           b.ifThen(b.less(vector, vectors),
+                    [&] { gather.emit(token, vector, positions); });
          });
+}
+
+/// Each lane has a row: it arrives for its token.
+void CombineEpilogueEmitter::arriveGroup(const Rows &rows, int64_t start,
+                                         Value columnTile,
+                                         int64_t tileColumns) {
+  Type i32 = b.getI32Type();
+  int64_t columnTiles = llvm::divideCeil(columns, tileColumns);
+  Value index = b.add(b.lane(), start);
+  Value row = rows.rowAt(index);
+  Value hasRow = b.both(b.less(index, rows.most), b.less(row, rows.count));
+  Value token = b.loadAt(i32, arguments.tokenOfRow,
+                         b.add(rows.first, b.select(hasRow, row, b.i32(0))));
+  hasRow = b.both(hasRow, b.below(token, arguments.others));
+  token = b.select(hasRow, token, b.i32(0));
+  auto [count, positions] = rowsOf(token);
+  auto arrival = scf::IfOp::create(b, i32, hasRow, /*withElseRegion=*/true);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(arrival.thenBlock());
+    Value slot = b.add(b.mul(b.toI64(token), columnTiles), b.toI64(columnTile));
+    scf::YieldOp::create(
+        b, b.atomicAdd(b.at(arguments.counters, i32, slot), b.i32(1)));
+    b.setInsertionPointToStart(arrival.elseBlock());
+    scf::YieldOp::create(b, b.i32(-1));
+  }
+  Value isLast = b.both(hasRow, b.equal(b.add(arrival.getResult(0), 1),
+                                        b.mul(count, rows.writers)));
+  Value last = b.select(isLast, token, b.i32(-1));
+  Value any = b.maxWarp(last);
+  b.ifThen(b.less(b.i32(-1), any), [&] {
+    // Acquire: the stores of other warps come before the loads of any lane.
+    b.fence();
+    NVVM::SyncWarpOp::create(b, b.i32(-1));
+    int64_t lanes = std::min(rows.most - start, GPUBuilder::warpSize);
+    b.loop(b.i32(0), b.i32(lanes), b.i32(1), [&](Value from) {
+      Value its = b.shuffle(last, from);
+      b.ifThen(b.less(b.i32(-1), its), [&] {
+        SmallVector<Value> all;
+        for (Value position : positions)
+          all.push_back(b.shuffle(position, from));
+        combineToken(its, all, columnTile, tileColumns);
+      });
+    });
+  });
+}
+
+void CombineEpilogueEmitter::arriveRows(const Rows &rows, Value columnTile,
+                                        int64_t tileColumns) {
+  b.ifThen(b.less(b.i32(0), arguments.others), [&] {
+    // Release: the stores of all lanes come before the arrival of any.
+    NVVM::SyncWarpOp::create(b, b.i32(-1));
+    b.fence();
+    for (int64_t start = 0; start < rows.most; start += GPUBuilder::warpSize)
+      arriveGroup(rows, start, columnTile, tileColumns);
+  });
+}
+
+void CombineEpilogueEmitter::emitWithoutRows(Value rowTiles, int64_t threads) {
+  Value first = b.add(b.mul(b.block(), threads), b.thread());
+  Value stride = b.mul(b.numBlocks(), threads);
+  if (arguments.few) {
+    Value tokens = b.select(b.equal(rowTiles, 0), arguments.few, b.i32(0));
+    b.loop(first, b.mul(tokens, vectors), stride, [&](Value index) {
+      gather.emit(b.div(index, vectors), b.rem(index, vectors));
+    });
+  }
+  if (arguments.others)
+    b.loop(first, arguments.others, stride, [&](Value token) {
+      b.ifThen(b.equal(rowsOf(token).first, 0), [&] {
+        b.loop(b.i32(0), b.i32(vectors), b.i32(1),
+               [&](Value vector) { gather.emit(token, vector); });
+      });
+    });
 }

@@ -25,7 +25,7 @@ static Value findCounters(Value offsets) {
     return {};
   for (auto [value, result] :
        llvm::zip_equal(router.getYield().getValues(), router.getResults()))
-    if (result.use_empty() && clearedCounters(value) != 0)
+    if (result.use_empty() && areClearedCounters(value))
       return result;
   return {};
 }

@@ -51,10 +51,14 @@ Value GatherSumEmitter::splat(Value scalar) {
 
 /// Adds `count` choices of `token`, from choice `start` + `k` on, to `sum`.
 Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
-                            int64_t k, int64_t count) {
+                            int64_t k, int64_t count,
+                            ArrayRef<Value> positions) {
   SmallVector<Value> rows, isRow, terms;
   for (int64_t i = k; i < k + count; ++i) {
-    rows.push_back(b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i)));
+    rows.push_back(
+        positions.empty()
+            ? b.loadAt(b.getI32Type(), arrays.positions, b.add(start, i))
+            : positions[i]);
     // The unsigned comparison rejects negative positions, too.
     isRow.push_back(b.below(rows.back(), arrays.numRows));
   }
@@ -77,7 +81,8 @@ Value GatherSumEmitter::add(Value sum, Value token, Value vector, Value start,
   return sum;
 }
 
-void GatherSumEmitter::emit(Value token, Value vector) {
+void GatherSumEmitter::emit(Value token, Value vector,
+                            ArrayRef<Value> positions) {
   // Beyond what models use for top-k, the code size must not grow with it.
   constexpr int64_t atOnce = 8, maxUnrolled = 32;
   Value first = b.mul(b.toI64(token), topK);
@@ -94,7 +99,8 @@ void GatherSumEmitter::emit(Value token, Value vector) {
                  })
               .front();
   for (int64_t k = looped; k < topK; k += atOnce)
-    sum = add(sum, token, vector, first, k, std::min(atOnce, topK - k));
+    sum = add(sum, token, vector, first, k, std::min(atOnce, topK - k),
+              positions);
   Value result = b.toFloat(sum, VectorType::get(width, element));
   b.store(result, addressOf(arrays.out, token, vector),
           width * element.getIntOrFloatBitWidth() / 8);

@@ -31,7 +31,8 @@ public:
   static int64_t widthOf(Type element, int64_t columns);
 
   /// Computes vector `vector` (i32) of the result of token `token` (i32).
-  void emit(Value token, Value vector);
+  /// `positions` are those of its choices; if empty they are loaded.
+  void emit(Value token, Value vector, ArrayRef<Value> positions = {});
 
 private:
   Value addressOf(Value base, Value row, Value vector);
@@ -39,7 +40,7 @@ private:
   Value loadIf(Value condition, Value pointer);
   Value splat(Value scalar);
   Value add(Value sum, Value token, Value vector, Value start, int64_t k,
-            int64_t count);
+            int64_t count, ArrayRef<Value> positions = {});
 
   GPUBuilder &b;
   Type element;

@@ -119,6 +119,8 @@ void GroupedKernel::declareArguments(const GroupedKernelRequest &request) {
     GatherSumOp sum = combine->combine;
     arguments.input(sum.getPositions(), arrays.positions);
     arguments.input(sum.getWeights(), arrays.weights);
+    if (combine->supportsAny())
+      arguments.input(combine->tokens, combineArguments.tokenOfRow);
   }
   arguments.output(operands.out, out);
   if (combine) {
@@ -127,18 +129,19 @@ void GroupedKernel::declareArguments(const GroupedKernelRequest &request) {
   }
   arguments.scalar(operands.rows, rows);
   arguments.scalar(operands.lhsRows, lhsRows);
-  if (op.getOffsets()) {
-    arguments.scalar(operands.expertRows.min, expertRows.min);
-    arguments.scalar(operands.expertRows.max, expertRows.max);
+  if (combine) {
+    arguments.scalar(operands.fewTokens, combineArguments.few);
+    arguments.scalar(operands.otherTokens, combineArguments.others);
   }
-  if (combine)
-    arguments.scalar(operands.combinedTokens, combineArguments.tokens);
 }
 
 LLVM::LLVMFuncOp GroupedKernel::create(StringRef name,
                                        const KernelShape &shape) {
   auto kernel = arguments.createKernel(b, lowering.kernels, name, shape);
-  kernel->setAttr(workAttrName, GroupedMatmulWork::of(op, tile).toAttr());
+  GroupedMatmulWork work = GroupedMatmulWork::of(op, tile);
+  if (combineArguments.others)
+    work.combined = GatherSumOp(combine->combine).getTopK();
+  kernel->setAttr(workAttrName, work.toAttr());
   combineArguments.arrays.rows = out;
   combineArguments.arrays.numRows = rows;
   return kernel;
@@ -261,15 +264,24 @@ void GroupedKernel::storePair(const TileCoord &coord, Value row, Value column,
 void GroupedKernel::arriveForCombine(
     TileScheduler &tiles, const TileCoord &coord, Value warp, int64_t warps,
     const CombineEpilogueEmitter::Columns &columns) {
-  if (combine)
+  if (combineArguments.few)
     CombineEpilogueEmitter(b, *combine, n, warps, combineArguments)
         .arrive(warp, coord.columnTile, tiles.rowTileCount(), columns);
 }
 
-void GroupedKernel::combineWithoutTiles(TileScheduler &tiles, int64_t threads) {
+void GroupedKernel::arriveRows(const TileCoord &coord, int64_t count,
+                               int64_t writers,
+                               llvm::function_ref<Value(Value)> rowAt) {
+  if (combineArguments.others)
+    CombineEpilogueEmitter(b, *combine, n, /*warps=*/1, combineArguments)
+        .arriveRows({coord.firstRow, coord.rows, count, rowAt, writers},
+                    coord.columnTile, outTileColumns);
+}
+
+void GroupedKernel::combineWithoutRows(TileScheduler &tiles, int64_t threads) {
   if (combine)
     CombineEpilogueEmitter(b, *combine, n, /*warps=*/1, combineArguments)
-        .emitWithoutTiles(tiles.rowTileCount(), threads);
+        .emitWithoutRows(tiles.rowTileCount(), threads);
 }
 
 SmallVector<Value>

@@ -42,11 +42,10 @@ struct WeightLayout {
 
 /// The host values that a launch takes besides the operands of the operation.
 struct GroupedKernelOperands {
-  Value out;                // tensor
-  Value combined, counters; // tensors, with a fused combine
-  Value rows, lhsRows;      // i32
-  RowRange expertRows;      // i32, with offsets
-  Value combinedTokens;     // i32, with a fused combine
+  Value out;                    // tensor
+  Value combined, counters;     // tensors, with a fused combine
+  Value rows, lhsRows;          // i32
+  Value fewTokens, otherTokens; // i32, with a fused combine
 };
 
 /// What to generate a kernel for.
@@ -72,9 +71,9 @@ protected:
   /// Creates the kernel.
   LLVM::LLVMFuncOp create(StringRef name, const KernelShape &shape);
   TileScheduler createScheduler() {
-    return TileScheduler(b, offsets, rows, expertRows, op.getFirstExpert(),
-                         experts, tile.getRows(),
-                         llvm::divideCeil(n, outTileColumns));
+    return TileScheduler(b, offsets, rows, op.getFirstExpert(), experts,
+                         tile.getRows(), llvm::divideCeil(n, outTileColumns),
+                         /*twoPasses=*/bool(combineArguments.others));
   }
   /// Returns the index of the row of `lhs` behind grouped row `row` (i32), and
   /// a pointer to it.
@@ -136,13 +135,18 @@ protected:
   SmallVector<Value> interleavedPair(std::pair<Value, Value> firstColumn,
                                      std::pair<Value, Value> secondColumn);
 
-  /// Runs the fused combine, if there is one: a warp, one of `warps` that store
-  /// rows, arrives after it has stored its `columns` of a tile.
+  /// Runs the fused combine for few tokens, if there is one: a warp, one of
+  /// `warps` that store rows, arrives after it has stored its `columns` of a
+  /// tile.
   void arriveForCombine(TileScheduler &tiles, const TileCoord &coord,
                         Value warp, int64_t warps,
                         const CombineEpilogueEmitter::Columns &columns);
-  /// Runs the fused combine where no expert has a row, and so no warp arrives.
-  void combineWithoutTiles(TileScheduler &tiles, int64_t threads);
+  /// The same for any number of tokens: a warp, one of `writers` with the same
+  /// rows, has stored those that `rowAt` returns for `count` indices.
+  void arriveRows(const TileCoord &coord, int64_t count, int64_t writers,
+                  llvm::function_ref<Value(Value)> rowAt);
+  /// Runs the fused combine of tokens for which no warp arrives.
+  void combineWithoutRows(TileScheduler &tiles, int64_t threads);
 
   GroupedMatmulOp op;
   TileAttr tile;
@@ -164,7 +168,6 @@ protected:
   SmallVector<int64_t> weightInputs;
   Value lhs, gather, offsets, lhsScales, out, rows, lhsRows;
   SmallVector<Value> weights, weightScales, extras;
-  RowRange expertRows; // with offsets: row counts that this kernel handles
   CombineEpilogueEmitter::Arguments combineArguments;
 
 private:

@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Builds and launches one kernel for each tile that moe-tile-for-gpu chose.
-// Launches that do not suit the number of rows get an empty grid; where two
-// suit, each handles the experts in its range of row counts (TileChoice.h).
+// Launches that do not suit the number of rows get an empty grid
+// (TileChoice.h).
 //
 //===----------------------------------------------------------------------===//
 
@@ -207,51 +207,26 @@ static void launchKernel(const GroupedKernelRequest &request, Value blocks,
 }
 
 namespace {
-/// Selects on the host which kernels run: the first whose tile covers the mean
-/// rows of an expert; where two run (TwoTiles), the last one, too. Tiles must
-/// be visited in order.
+/// Selects on the host which kernel runs: the first whose tile holds the mean
+/// rows of an expert (TileChoice.h). Tiles must be visited in order.
 class TileSelection {
 public:
-  /// No expert has more than `most` rows (null: as many as there are).
   TileSelection(HostBuilder &b, GroupedMatmulOp op, ArrayRef<int64_t> tiles,
-                Value rows, Value most)
+                Value rows)
       : b(b), tiles(tiles),
-        mean(op.getOffsets() ? b.ceilDiv(rows, op.getExpertCount()) : rows) {
-    two = TwoTiles::of(tiles);
-    if (!two || !op.getOffsets())
-      return;
-    Value extent = b.index(two->extent);
-    both = b.both(b.greater(rows, extent), b.atMost(mean, extent));
-    if (most)
-      both = b.both(both, b.greater(most, b.index(two->limit)));
-  }
-
-  /// Returns the range of row counts of the experts that tile `i` handles.
-  RowRange expertRows(size_t i) {
-    Value min = b.index(1), max = b.index(INT32_MAX);
-    if (!both)
-      return {min, max};
-    if (!isLast(i))
-      return {min, b.select(both, b.index(two->limit), max)};
-    // The last tile handles all experts unless an earlier one runs, too.
-    Value second = b.both(both, chosen);
-    return {b.select(second, b.index(two->limit + 1), min), max};
-  }
+        mean(op.getOffsets() ? b.ceilDiv(rows, op.getExpertCount()) : rows) {}
 
   /// Returns the grid of tile `i`: `blocks`, or 0 if it does not run. A tile
   /// with `fits` can only run if that is true.
   Value gridOf(size_t i, Value blocks, Value fits) {
-    if (isLast(i) && !chosen)
+    bool isLast = i + 1 == tiles.size();
+    if (isLast && !chosen)
       return blocks;
     Value runs;
-    if (isLast(i)) {
+    if (isLast) {
       runs = b.logicalNot(chosen);
-      if (both)
-        runs = b.either(runs, both);
     } else {
       Value suits = b.atMost(mean, b.index(tiles[i]));
-      if (both && i + 2 == tiles.size())
-        suits = b.either(suits, both);
       if (fits)
         suits = b.both(suits, fits);
       runs = chosen ? b.both(suits, b.logicalNot(chosen)) : suits;
@@ -261,13 +236,9 @@ public:
   }
 
 private:
-  bool isLast(size_t i) { return i + 1 == tiles.size(); }
-
   HostBuilder &b;
   ArrayRef<int64_t> tiles; // rows of each
   Value mean;              // rows per expert
-  std::optional<TwoTiles> two;
-  Value both;   // true if two kernels run; null if never
   Value chosen; // true if an earlier tile runs; null before the first
 };
 
@@ -289,8 +260,7 @@ public:
   Value run();
 
 private:
-  Value findTokens();
-  Grid gridOf(TileAttr tile, Value minRows);
+  Grid gridOf(TileAttr tile);
   void launchTile(TileAttr tile, size_t i, TileSelection &selection);
 
   GroupedMatmulOp op;
@@ -300,35 +270,16 @@ private:
   HostBuilder b;
   Value rows, lhsRows, multiprocessors; // index
   GroupedKernelOperands operands;
-  Value fusedTokens, combineRan;
+  Value fewTokens, combineRan;
 };
 } // namespace
 
-/// Returns the number of tokens that the rows are of: an expert has at most one
-/// row of each. Null if it is not known.
-Value GroupedMatmulLowering::findTokens() {
-  if (!op.getOffsets())
-    return Value();
-  if (op.getGather())
-    return lhsRows;
-  for (Operation *user : op.getResult().getUsers())
-    if (auto sum = dyn_cast<GatherSumOp>(user)) {
-      Operation *positions = sum.getPositions().getDefiningOp();
-      Operation *before = op->getParentOfType<FusedOp>();
-      before = before ? before : op.getOperation();
-      if (!positions || (positions->getBlock() == before->getBlock() &&
-                         positions->isBeforeInBlock(before)))
-        return b.extent(sum.getPositions(), 0);
-    }
-  return Value();
-}
-
 /// Returns a grid of at most one wave of blocks.
-Grid GroupedMatmulLowering::gridOf(TileAttr tile, Value minRows) {
+Grid GroupedMatmulLowering::gridOf(TileAttr tile) {
   int64_t outTileColumns = tile.getColumns() / op.getNumAccumulators();
   Value blocks = TileScheduler::maxTiles(
-      b, rows, op.getOffsets() ? minRows : Value(), op.getExpertCount(),
-      tile.getRows(), llvm::divideCeil(op.getN(), outTileColumns));
+      b, rows, op.getOffsets() ? op.getExpertCount() : 1, tile.getRows(),
+      llvm::divideCeil(op.getN(), outTileColumns));
   // Kernels that need most of the registers have one resident block per
   // multiprocessor, others two.
   bool wgmma = tile.getUnit() == MatrixUnit::Wgmma;
@@ -346,17 +297,17 @@ void GroupedMatmulLowering::launchTile(TileAttr tile, size_t i,
   GroupedKernelRequest request{op, tile, /*combine=*/nullptr, operands};
   if (combine && combine->supports(tile))
     request.combine = combine;
-  RowRange expertRows = selection.expertRows(i);
-  Grid grid = gridOf(tile, expertRows.min);
+  Grid grid = gridOf(tile);
   Value blocks = selection.gridOf(i, grid.blocks, grid.fits);
   operands.rows = b.toI32(rows);
   operands.lhsRows = b.toI32(lhsRows);
-  if (op.getOffsets())
-    operands.expertRows = {b.toI32(expertRows.min), b.toI32(expertRows.max)};
-  if (request.combine) {
-    operands.combinedTokens = b.toI32(fusedTokens);
+  operands.fewTokens = operands.otherTokens = Value();
+  if (request.combine && combine->supportsFew(tile)) {
+    operands.fewTokens = b.toI32(fewTokens);
     combineRan = b.either(combineRan, b.notEqual(blocks, b.index(0)));
   }
+  if (request.combine && combine->supportsAny())
+    operands.otherTokens = b.toI32(combine->otherTokens(b, tile));
   launchKernel(request, blocks, lowering);
 }
 
@@ -366,11 +317,10 @@ Value GroupedMatmulLowering::run() {
   operands.out = op.getInit();
   SmallVector<int64_t> tileRows = llvm::map_to_vector(
       tiles, [](TileAttr tile) { return int64_t(tile.getRows()); });
-  TileSelection selection(b, op, tileRows, rows, findTokens());
+  TileSelection selection(b, op, tileRows, rows);
   multiprocessors = moe_rt::MultiprocessorsOp::create(b);
-  // Kernels for few rows can have the combine of a few tokens fused.
   if (combine) {
-    fusedTokens = combine->fusedTokens(b);
+    fewTokens = combine->fewTokens(b);
     combineRan = b.i1(false);
     operands.combined = combine->init(b);
     operands.counters = combine->counters;
@@ -379,8 +329,11 @@ Value GroupedMatmulLowering::run() {
     launchTile(tile, i, selection);
   if (!combine)
     return operands.out;
-  return combine->launchRemaining(b, operands.out, operands.combined,
-                                  fusedTokens, combineRan, lowering);
+  // Kernels that combine any number of tokens leave none.
+  if (combine->supportsAny())
+    return operands.combined;
+  return combine->launchRemaining(b, operands.out, operands.combined, fewTokens,
+                                  combineRan, lowering);
 }
 
 static Lowered lower(GroupedMatmulOp op, const CombineEpilogue *combine,

@@ -63,7 +63,12 @@ static double secondsOfManyRows(GroupedMatmulOp op, TileAttr tile,
   double experts = double(op.getExpertCount());
   RowCounts rows{rowsOfExpert * experts, experts, rowsOfExpert * experts};
   std::optional<GPUMachine> machine = findGPU(gpu.arch);
-  return GroupedMatmulWork::of(op, tile).predict(*machine, rows).seconds;
+  GroupedMatmulWork work = GroupedMatmulWork::of(op, tile);
+  // moe-fuse-combine will fuse them.
+  for (Operation *user : op.getResult().getUsers())
+    if (auto sum = dyn_cast<GatherSumOp>(user))
+      work.combined = sum.getTopK();
+  return work.predict(*machine, rows).seconds;
 }
 
 /// Returns the tiles to generate kernels for, in ascending order of rows.

@@ -8,8 +8,11 @@
 // linear tile index to an expert by binary search. Row tiles run fastest, so
 // that blocks in flight at the same time share a tile of the weights in L2.
 //
-// Where two kernels of one grouped matmul run, each handles the experts whose
-// row count is in its range; other experts contribute no tiles to it.
+// A token's rows are in the tiles of several experts, so sums of these rows are
+// ready only towards the end of the last experts. With two passes each expert
+// with many row tiles has the first half of them, those of the first tokens, in
+// the first pass: the sums of these overlap the second, and reading the weights
+// twice is the price.
 //
 //===----------------------------------------------------------------------===//
 
@@ -29,27 +32,22 @@ struct TileCoord {
   Value columnTile; // index of the tile along n
 };
 
-/// An inclusive range of row counts (i32).
-struct RowRange {
-  Value min, max;
-};
-
 class TileScheduler {
 public:
   /// Schedules tiles of `tileRows` rows, `columnTiles` of them along n, for the
-  /// `experts` experts from `firstExpert` on whose row count is in `range`.
-  /// Without `offsets` all `rows` belong to one expert, and there is no range.
-  TileScheduler(GPUBuilder &b, Value offsets, Value rows, RowRange range,
-                int64_t firstExpert, int64_t experts, int64_t tileRows,
-                int64_t columnTiles)
-      : b(b), offsets(offsets), rows(rows), range(range),
-        firstExpert(firstExpert), experts(experts), tileRows(tileRows),
-        columnTiles(columnTiles) {}
+  /// `experts` experts from `firstExpert` on. Without `offsets` all `rows`
+  /// belong to one expert.
+  TileScheduler(GPUBuilder &b, Value offsets, Value rows, int64_t firstExpert,
+                int64_t experts, int64_t tileRows, int64_t columnTiles,
+                bool twoPasses)
+      : b(b), offsets(offsets), rows(rows), firstExpert(firstExpert),
+        experts(experts), tileRows(tileRows), columnTiles(columnTiles),
+        twoPasses(twoPasses && offsets) {}
 
   /// Returns the bytes of shared memory for the prefix sums of `experts`
   /// experts.
   static int64_t sharedBytes(int64_t experts) {
-    return (experts + 1) * 8 + GPUBuilder::scanBytes;
+    return (experts + 1) * 12 + 2 * GPUBuilder::scanBytes;
   }
 
   /// Computes the prefix sums in `shared` memory. Must be called by all
@@ -63,22 +61,23 @@ public:
   TileCoord tileAt(Value index);
 
   /// Returns, on the host, an upper bound of the tile count for `rows` rows
-  /// (`index`) where each expert with tiles has at least `minRows` rows; null
-  /// for a single expert.
-  static Value maxTiles(HostBuilder &host, Value rows, Value minRows,
-                        int64_t experts, int64_t tileRows, int64_t columnTiles);
+  /// (`index`) of `experts` experts.
+  static Value maxTiles(HostBuilder &host, Value rows, int64_t experts,
+                        int64_t tileRows, int64_t columnTiles);
 
 private:
   Value firstRowOf(Value expert);
   Value load(Value array, Value index);
+  /// Returns the row tiles of a pass before those of an expert.
+  Value tileStartOf(Value expert, Value isSecond);
 
   GPUBuilder &b;
   Value offsets, rows;
-  RowRange range;
   int64_t firstExpert, experts, tileRows, columnTiles;
+  bool twoPasses;
   // In shared memory: the first row of each expert, and the row tiles before
-  // it.
-  Value rowStarts, tileStarts;
+  // it, in all and in the first of two passes.
+  Value rowStarts, tileStarts, firstPassStarts;
 };
 
 } // namespace mlir::moe

@@ -47,20 +47,54 @@ static std::optional<Router> findRouter(GateOp gate) {
   return std::nullopt;
 }
 
+/// Returns the columns of the combine of what a route groups; 0 if there is no
+/// single one.
+static int64_t columnsOfCombine(RouteOp route) {
+  int64_t columns = 0;
+  for (Operation *user : route.getPositions().getUsers())
+    if (auto sum = dyn_cast<GatherSumOp>(user)) {
+      int64_t its = sum.getResult().getType().getDimSize(1);
+      columns = columns == 0 && !ShapedType::isDynamic(its) ? its : -1;
+    }
+  return std::max<int64_t>(columns, 0);
+}
+
+/// Builds the counters for the combine of what a router groups. Whether it is
+/// fused is decided later: to clear its counters costs nothing here, and a
+/// launch elsewhere. Appends the operations to `ops`.
+static Value createCounters(const Router &router, RewriterBase &rewriter,
+                            SmallVectorImpl<Operation *> &ops) {
+  Location loc = GateOp(router.gate).getLoc();
+  Type i32 = rewriter.getI32Type();
+  int64_t columns = columnsOfCombine(router.route);
+  if (columns == 0) {
+    auto type = RankedTensorType::get({numCounters}, i32);
+    auto counters = arith::ConstantOp::create(rewriter, loc,
+                                              DenseElementsAttr::get(type, 0));
+    ops.push_back(counters);
+    return counters;
+  }
+  HostBuilder b(loc, rewriter);
+  Value tokens = b.extent(GroupedMatmulOp(router.matmul).getLhs(), 0);
+  Value count =
+      b.max(b.mul(tokens, llvm::divideCeil(columns, uint64_t(counterColumns))),
+            b.index(numCounters));
+  auto zero = arith::ConstantIntOp::create(b, 0, 32);
+  auto counters = tensor::SplatOp::create(
+      b, RankedTensorType::get({ShapedType::kDynamic}, i32), zero, count);
+  ops.append({zero, counters});
+  return counters;
+}
+
 static void fuse(const Router &router, RewriterBase &rewriter) {
   GateOp gate = router.gate;
   rewriter.setInsertionPoint(gate);
   SmallVector<Operation *> ops = {router.matmul, gate};
   SmallVector<Value> values = gate.getResults();
   if (RouteOp route = router.route) {
-    // Whether a combine is fused is decided later. To clear its counters costs
-    // nothing here, and a launch elsewhere.
-    auto type = RankedTensorType::get({numCounters}, rewriter.getI32Type());
-    auto counters = arith::ConstantOp::create(rewriter, gate.getLoc(),
-                                              DenseElementsAttr::get(type, 0));
-    ops.append({route, counters});
+    ops.push_back(route);
     llvm::append_range(values, route.getResults());
-    values.push_back(counters);
+    values.push_back(createCounters(router, rewriter, ops));
   }
   FusedOp::wrap(rewriter, gate.getLoc(), ops, values);
 }

@@ -8,7 +8,6 @@
 #include "RouterKernel.h"
 
 #include "Limits.h"
-#include "moe/Analysis/KernelModel.h"
 
 #include "mlir/IR/TypeUtilities.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -66,9 +65,16 @@ RouterKernel::RouterKernel(Router router, RouterShape shape,
       tilesAtOnce(llvm::divideCeil(
           blockTiles,
           llvm::divideCeil(blockTiles, shape.rowTiles > 2 ? 2 : 4))),
-      usesMMA(xType == weightType && !xType.isF32() && k % 8 == 0) {}
+      usesMMA(xType == weightType && !xType.isF32() && k % 8 == 0) {
+  if (shape.staged)
+    staging = chooseStaging();
+}
 
+/// Bytes ahead of the logits. Those of all experts at once take the place of
+/// the stages.
 int64_t RouterKernel::getPartialBytes() const {
+  if (shape.staged)
+    return experts > staging.columns ? staging.stages * getStageBytes() : 0;
   return warps * shape.getTokens() * tilesAtOnce * tileExperts * 4;
 }
 
@@ -76,12 +82,36 @@ int64_t RouterKernel::getLogitBytes() const {
   return shape.getTokens() * experts * logitType.getIntOrFloatBitWidth() / 8;
 }
 
+int64_t RouterKernel::getHistogramStart() const {
+  return std::max<int64_t>(getPartialBytes() +
+                               llvm::alignTo(getLogitBytes(), 4),
+                           staging.stages * getStageBytes());
+}
+
 int64_t RouterKernel::getSharedBytes() const {
-  int64_t bytes = getPartialBytes() + llvm::alignTo(getLogitBytes(), 4);
+  int64_t bytes = getHistogramStart();
   if (!router.route)
     return bytes;
-  return std::max(bytes + RouteEmitter::histogramBytes(router.route),
-                  RouteEmitter::scatterBytes(router.route));
+  bytes += RouteEmitter::histogramBytes(router.route);
+  // A staged kernel leaves that to the scatter kernel.
+  return shape.staged
+             ? bytes
+             : std::max(bytes, RouteEmitter::scatterBytes(router.route));
+}
+
+RouterWork RouterKernel::work() const {
+  RouterWork work;
+  work.experts = experts;
+  work.k = k;
+  work.choices = GateOp(router.gate).getTopK();
+  work.tile = shape.getTokens();
+  work.cluster = shape.cluster;
+  work.staged = shape.staged;
+  work.whole = !shape.staged && shape.rowTiles > 2;
+  work.tensorCores = usesMMA;
+  work.x = xType;
+  work.weights = weightType;
+  return work;
 }
 
 void RouterKernel::declareArguments(RouterOperands &operands) {
@@ -100,7 +130,7 @@ void RouterKernel::declareArguments(RouterOperands &operands) {
     arguments.output(operands.positions, routeArrays.positions);
     arguments.output(operands.counts, routeArrays.counts);
   }
-  if (router.counters != 0)
+  if (router.counters)
     arguments.output(operands.counters, counters);
   arguments.scalar(operands.tokenCount, tokens);
   arguments.scalar(operands.tokensPerBlock, tokensPerBlock);
@@ -108,6 +138,7 @@ void RouterKernel::declareArguments(RouterOperands &operands) {
     arguments.scalar(operands.rows, rows);
     arguments.scalar(operands.capacity, capacity);
   }
+  arguments.scalar(operands.counterCount, counterCount);
   if (router.gate->getParentOfType<FunctionOpInterface>()->hasAttr(
           independentTokensAttrName))
     arguments.appended(b.getI64Type(), liveAddress);
@@ -357,8 +388,8 @@ void RouterKernel::gateTokens(GateEmitter &gate, RouteEmitter *route) {
   });
 }
 
-void RouterKernel::setTile(Value start, Value end) {
-  Value count = b.min(b.sub(end, start), shape.getTokens());
+void RouterKernel::setTile(Value start, Value end, Value most) {
+  Value count = b.min(b.sub(end, start), most);
   first = start;
   valid = b.max(b.min(b.sub(live, start), count), b.i32(0));
   inactive = b.sub(count, valid);
@@ -369,7 +400,7 @@ void RouterKernel::setUp() {
   memory = b.sharedMemory();
   partials = memory;
   logits = b.sharedAt(memory, getPartialBytes());
-  histogram = b.sharedAt(logits, llvm::alignTo(getLogitBytes(), 4));
+  histogram = b.sharedAt(memory, getHistogramStart());
   thread = b.thread();
   lane = b.lane();
   warp = b.warp();
@@ -383,17 +414,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   kernelShape.cluster = shape.cluster;
   LLVM::LLVMFuncOp kernel =
       arguments.createKernel(b, lowering.kernels, "router", kernelShape);
-  RouterWork work;
-  work.experts = experts;
-  work.k = k;
-  work.choices = router.gate.getTopK();
-  work.tile = shape.getTokens();
-  work.cluster = shape.cluster;
-  work.whole = shape.rowTiles > 2;
-  work.tensorCores = usesMMA;
-  work.x = xType;
-  work.weights = weightType;
-  kernel->setAttr(workAttrName, work.toAttr());
+  kernel->setAttr(workAttrName, work().toAttr());
   routeArrays.ids = gatePointers.ids;
   live = tokens;
   if (liveAddress) {
@@ -418,7 +439,7 @@ LLVM::LLVMFuncOp RouterKernel::build() {
   if (shape.cluster > 1) {
     // The blocks of a cluster share one tile. All must have started before one
     // writes to another's shared memory.
-    setTile(start, end);
+    setTile(start, end, b.i32(shape.getTokens()));
     b.arriveCluster();
     b.waitCluster();
     computeLogits();
@@ -431,9 +452,19 @@ LLVM::LLVMFuncOp RouterKernel::build() {
     });
     return kernel;
   }
-  b.loop(start, end, b.i32(shape.getTokens()), [&](Value tile) {
-    setTile(tile, end);
-    computeLogits();
+  Value tileTokens = b.i32(shape.getTokens());
+  if (shape.staged) {
+    // As many of the block's tokens in each of as few tiles as there are.
+    Value tiles = b.ceilDiv(tokensPerBlock, shape.getTokens());
+    Value share = b.div(b.add(tokensPerBlock, b.sub(tiles, 1)), tiles);
+    tileTokens = b.mul(b.ceilDiv(share, 16), 16);
+  }
+  b.loop(start, end, tileTokens, [&](Value tile) {
+    setTile(tile, end, tileTokens);
+    if (shape.staged)
+      computeStagedLogits();
+    else
+      computeLogits();
     gateTile();
     // All warps have read the logits.
     b.barrier();
@@ -444,16 +475,18 @@ LLVM::LLVMFuncOp RouterKernel::build() {
 }
 
 void RouterKernel::clearCounters() {
-  b.ifThen(b.equal(b.block(), 0), [&] {
-    b.loop(thread, b.i32(router.counters), b.i32(warps * GPUBuilder::warpSize),
-           [&](Value i) { b.storeAt(b.i32(0), counters, i); });
-  });
+  int64_t threads = warps * GPUBuilder::warpSize;
+  Value start = b.add(b.mul(b.block(), threads), thread);
+  b.loop(b.toI64(start), counterCount, b.toI64(b.mul(b.numBlocks(), threads)),
+         [&](Value i) { b.storeAt(b.i32(0), counters, i); });
 }
 
 /// Scatters the choices if all tokens are in one tile; otherwise writes the
 /// histogram for a second kernel.
 void RouterKernel::finish(RouteEmitter &route, Value group) {
   b.barrier();
+  if (shape.staged)
+    return route.storeCounts(histogram, routeArrays.counts, group);
   b.ifElse(
       b.less(b.i32(shape.getTokens()), tokens),
       [&] { route.storeCounts(histogram, routeArrays.counts, group); },

@@ -17,6 +17,11 @@
 // of a cluster split the experts of a tile, and the first block collects the
 // logits through distributed shared memory.
 //
+// With many tokens the weights that each tile reads anew would take longer than
+// the tokens. A staged kernel has tiles of up to 128 tokens: both operands pass
+// through shared memory, and a warp has a part of the tile instead of a part of
+// k. It adds up the same partial sums in the same order (StagedLogits.cpp).
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef MOE_LIB_CONVERSION_MOETOGPU_ROUTER_ROUTERKERNEL_H
@@ -26,6 +31,7 @@
 #include "Lowering.h"
 #include "Routing/GateEmitter.h"
 #include "Routing/RouteEmitter.h"
+#include "moe/Analysis/KernelModel.h"
 
 namespace mlir::moe {
 
@@ -34,8 +40,8 @@ namespace mlir::moe {
 struct Router {
   GroupedMatmulOp matmul;
   GateOp gate;
-  RouteOp route;        // null if it is not fused
-  int64_t counters = 0; // arrival counters for a combine that it clears
+  RouteOp route;  // null if it is not fused
+  Value counters; // arrival counters for a combine that it clears, or null
 
   /// Returns the router that the region of `op` is, if it is one.
   static std::optional<Router> match(FusedOp op);
@@ -56,7 +62,7 @@ struct RouterOperands {
   Value weights, ids;               // tensors, replaced by the results
   Value tokens, offsets, positions; // the same, with a route
   Value counts;                     // the same: histograms
-  Value counters;                   // the same; null without counters
+  Value counters, counterCount;     // the same, `index`; null without counters
   Value tokenCount, tokensPerBlock; // i32
   Value rows, capacity;             // i32, with a route; capacity may be null
 };
@@ -65,6 +71,7 @@ struct RouterOperands {
 struct RouterShape {
   int64_t cluster = 1;
   int64_t rowTiles = 1; // tiles of 16 tokens that a block handles at a time
+  bool staged = false;  // operands pass through shared memory
   int64_t getTokens() const { return 16 * rowTiles; }
 };
 
@@ -76,6 +83,12 @@ public:
   int64_t getSharedBytes() const;
   /// True if mma.sync computes the logits.
   bool usesTensorCores() const { return usesMMA; }
+  /// True if there is a staged kernel: for mma.sync and K-major weights.
+  bool canStage() const {
+    return usesMMA && GroupedMatmulOp(router.matmul).getTransposed();
+  }
+  /// Returns what the model of kernels goes by.
+  RouterWork work() const;
   /// Builds and launches the kernel with a grid of `blocks`.
   void launch(RouterOperands &operands, Value blocks);
 
@@ -99,13 +112,36 @@ private:
   /// below `columns`.
   void reducePartials(Value firstColumn, Value columns);
   void computeLogits();
-  /// Sets the current tile to as many of the tokens [start, end) as fit.
-  void setTile(Value start, Value end);
+  /// Sets the current tile to as many of the tokens [start, end) as there are,
+  /// at most `most`.
+  void setTile(Value start, Value end, Value most);
+
+  /// How a block computes a tile of a staged kernel. A stage has `depth`
+  /// elements along k of all tokens of the tile and of `columns` experts.
+  struct Staging {
+    int64_t depth = 0, stages = 0, columns = 0;
+    int64_t segments = 0, segmentStages = 0; // of k, and of one segment
+    int64_t warpRows = 0, warpColumns = 0;   // warps along each side
+    int64_t rowTiles = 0, columnTiles = 0;   // of a warp, 16 and 8 long
+    int64_t rowBytes() const { return depth * 2; }
+  };
+  Staging chooseStaging() const;
+  int64_t getStageBytes() const {
+    return (shape.getTokens() + staging.columns) * staging.rowBytes();
+  }
+  void computeStagedLogits();
+  void copyStage(Value firstColumn, Value index, Value slot);
+  SmallVector<Value> multiplyStage(Value slot, ValueRange sums);
+  /// Returns this warp's logits of the columns from `firstColumn` on, without
+  /// the epilogue.
+  SmallVector<Value> multiplyStaged(Value firstColumn);
+  void storeStaged(Value firstColumn, ValueRange sums);
   void gateTokens(GateEmitter &gate, RouteEmitter *route);
   void clearCounters();
   void finish(RouteEmitter &route, Value group);
   int64_t getPartialBytes() const;
   int64_t getLogitBytes() const;
+  int64_t getHistogramStart() const;
 
   Router router;
   RouterShape shape;
@@ -116,6 +152,7 @@ private:
   int64_t blockTiles;  // tiles of eight experts that a block computes
   int64_t tilesAtOnce; // of these, accumulated at a time
   bool usesMMA;
+  Staging staging; // of a staged kernel
 
   // Arguments of the kernel.
   KernelArguments arguments;
@@ -123,7 +160,8 @@ private:
   SmallVector<Value> extras;
   GateEmitter::Pointers gatePointers;
   RouteEmitter::Arrays routeArrays;
-  Value counters, tokens, tokensPerBlock, rows, capacity, liveAddress;
+  Value counters, counterCount;
+  Value tokens, tokensPerBlock, rows, capacity, liveAddress;
 
   Value live; // tokens
   Value memory, partials, logits, histogram;

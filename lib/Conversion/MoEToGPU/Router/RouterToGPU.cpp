@@ -7,7 +7,8 @@
 //
 // Up to 64 tokens take one launch, more take two: the router kernel, then the
 // kernel that scatters the choices. All kernels are launched; those that do not
-// suit the number of tokens get an empty grid.
+// suit the number of tokens get an empty grid. The same is chosen for the plan,
+// in lib/Analysis/RoutingModel.cpp.
 //
 //===----------------------------------------------------------------------===//
 
@@ -32,8 +33,10 @@ std::optional<Router> Router::match(FusedOp op) {
       router.gate = gate;
     else if (auto route = dyn_cast<RouteOp>(each))
       router.route = route;
-    else if (!each.hasTrait<OpTrait::ConstantLike>() || !each.hasOneUse() ||
-             *each.user_begin() != yield)
+    else if (!each.hasOneUse() ||
+             !isa<tensor::SplatOp, YieldOp>(*each.user_begin()) ||
+             !(each.hasTrait<OpTrait::ConstantLike>() ||
+               isa<tensor::SplatOp>(each)))
       return std::nullopt;
   }
   if (!router.matmul || !router.gate ||
@@ -44,9 +47,9 @@ std::optional<Router> Router::match(FusedOp op) {
     Operation *def = value.getDefiningOp();
     if (def && (def == router.gate || def == router.route))
       continue;
-    if (router.counters != 0 || clearedCounters(value) == 0)
+    if (router.counters || !areClearedCounters(value))
       return std::nullopt;
-    router.counters = clearedCounters(value);
+    router.counters = value;
   }
   return router;
 }
@@ -61,6 +64,7 @@ public:
   SmallVector<Value> run(FusedOp op);
 
 private:
+  bool isFasterStaged();
   void chooseGrid();
   void createOutputs();
   void launchRouter();
@@ -73,13 +77,14 @@ private:
   DeviceLowering &lowering;
   HostBuilder b;
   /// For few tokens, in a cluster each; for those that one cluster routes, too;
-  /// and for many.
-  RouterShape few, whole, many;
-  bool hasFew, hasWhole;
+  /// for many; and for more than a wave of those.
+  RouterShape few, whole, many, staged;
+  bool hasFew, hasWhole, hasStaged;
 
   Value tokens, fewTiles;
-  Value isFew;   // null without a kernel for few tokens
-  Value isWhole; // null without one that routes more of them
+  Value isFew;    // null without a kernel for few tokens
+  Value isWhole;  // null without one that routes more of them
+  Value isStaged; // null without a staged kernel
   Value tokensPerBlock, blocks;
   Value maxTokens; // that a router kernel scatters itself
   Value choices;
@@ -100,11 +105,29 @@ RouterLowering::RouterLowering(Router router, DeviceLowering &lowering)
   };
   if (!fits(many))
     many.rowTiles = 1;
+  staged = {1, 8, /*staged=*/true};
+  if (!fits(staged))
+    staged.rowTiles = 4;
+  hasStaged = fits(staged) && isFasterStaged();
   // Without tensor cores, or on one multiprocessor, the product of as many
   // tokens takes longer than another launch.
   whole = {few.cluster, 4};
   hasWhole = route && (hasFew || few.cluster == 1) && fits(whole) &&
              RouterKernel(router, whole, lowering).usesTensorCores();
+}
+
+/// True if a staged kernel should pay: with few experts the tokens take longer
+/// than the weights.
+bool RouterLowering::isFasterStaged() {
+  constexpr int64_t manyTokens = 32768;
+  RouterKernel kernel(router, staged, lowering);
+  std::optional<GPUMachine> machine = findGPU(lowering.gpu.arch);
+  auto secondsOf = [&](const RouterWork &work) {
+    return work.predict(*machine, manyTokens).seconds;
+  };
+  return kernel.canStage() &&
+         secondsOf(kernel.work()) <
+             secondsOf(RouterKernel(router, many, lowering).work());
 }
 
 void RouterLowering::chooseGrid() {
@@ -121,6 +144,10 @@ void RouterLowering::chooseGrid() {
     isFew = b.atMost(b.mul(fewTiles, few.cluster), multiprocessors);
     tokensPerBlock = b.select(isFew, b.index(few.getTokens()), tokensPerBlock);
     maxTokens = b.select(isFew, b.index(few.getTokens()), maxTokens);
+  }
+  if (hasStaged) {
+    isStaged = b.greater(manyTiles, multiprocessors);
+    maxTokens = b.select(isStaged, b.index(0), maxTokens);
   }
   blocks = b.ceilDiv(tokens, tokensPerBlock);
   if (!hasWhole)
@@ -146,8 +173,15 @@ void RouterLowering::createOutputs() {
   operands.tokenCount = b.toI32(tokens);
   operands.tokensPerBlock = b.toI32(tokensPerBlock);
   choices = b.mul(tokens, gate.getTopK());
-  if (router.counters != 0)
-    operands.counters = b.empty({b.getIndexAttr(router.counters)}, i32);
+  if (router.counters) {
+    auto splat = router.counters.getDefiningOp<tensor::SplatOp>();
+    auto type = cast<RankedTensorType>(router.counters.getType());
+    operands.counterCount = type.hasStaticShape()
+                                ? b.index(type.getNumElements())
+                                : splat.getDynamicSizes().front();
+    operands.counters =
+        b.empty({getAsOpFoldResult(operands.counterCount)}, i32);
+  }
   if (!route)
     return;
   // The gate has no ids yet, but the shape is known.
@@ -178,7 +212,9 @@ void RouterLowering::launchRouter() {
   };
   if (hasFew)
     launch(few, {{isFew, true}, {isWhole, false}});
-  launch(many, {{isFew, false}, {isWhole, false}});
+  launch(many, {{isFew, false}, {isStaged, false}, {isWhole, false}});
+  if (hasStaged)
+    launch(staged, {{isFew, false}, {isStaged, true}, {isWhole, false}});
   if (hasWhole)
     launch(whole, {{isWhole, true}});
 }
@@ -209,8 +245,10 @@ SmallVector<Value> RouterLowering::run(FusedOp op) {
   chooseGrid();
   createOutputs();
   launchRouter();
-  if (route)
+  if (route) {
     launchScatter();
+    lowering.tokensOfPositions[operands.positions] = operands.tokens;
+  }
   return llvm::map_to_vector(op.getYield().getValues(), [&](Value value) {
     Operation *def = value.getDefiningOp();
     unsigned number = cast<OpResult>(value).getResultNumber();

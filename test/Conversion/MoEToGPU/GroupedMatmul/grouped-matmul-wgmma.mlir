@@ -5,10 +5,10 @@
 // CHECK:         llvm.func @grouped_matmul_wgmma(
 // CHECK-SAME:      %[[XMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
 // CHECK-SAME:      %[[WMAP:[a-z0-9]+]]: !llvm.ptr {llvm.align = 64 : i64, llvm.byval = !llvm.array<128 x i8>, nvvm.grid_constant},
-// CHECK-SAME:      %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32)
+// CHECK-SAME:      %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %{{[a-z0-9]+}}: !llvm.ptr<1>, %[[Y:[a-z0-9]+]]: !llvm.ptr<1>, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32)
 // Four stages of (128 + 128) rows, ten barriers, 2 KiB in which each of eight warps
 // arranges its results, the tile scheduler of 8 experts; one producer warpgroup, two consumers.
-// CHECK-SAME:      moe.shared_bytes = 147736 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
+// CHECK-SAME:      moe.shared_bytes = 147900 : i64, moe.work = {{.*}}, nvvm.kernel, nvvm.maxntid = array<i32: 384, 1, 1>
 // CHECK-DAG:     %[[THREAD:.*]] = nvvm.read.ptx.sreg.tid.x
 // CHECK-DAG:     %[[BARRIERS:.*]] = llvm.getelementptr %{{.*}}[131072]
 // CHECK-DAG:     %[[GROUP:.*]] = nvvm.shfl.sync idx

@@ -95,9 +95,9 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // operands. Extents that the tile divides need no bounds check.
 // CHECK:       llvm.func @grouped_matmul(
 // CHECK-SAME:    %[[X:[a-z0-9]*]]: !llvm.ptr<1>, %[[G:[a-z0-9]*]]: !llvm.ptr<1>, %[[O:[a-z0-9]*]]: !llvm.ptr<1>, %[[W:[a-z0-9]*]]: !llvm.ptr<1>, %[[V:[a-z0-9]*]]: !llvm.ptr<1>,
-// CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32, %[[LEAST:[a-z0-9]*]]: i32, %[[MOST:[a-z0-9]*]]: i32)
+// CHECK-SAME:    %[[B:[a-z0-9]*]]: !llvm.ptr<1>, %[[Q:[a-z0-9]*]]: !llvm.ptr<1>, %[[Y:[a-z0-9]*]]: !llvm.ptr<1>, %[[ROWS:[a-z0-9]*]]: i32, %[[SOURCES:[a-z0-9]*]]: i32)
 // Two stages and, behind them, the tile scheduler of two experts.
-// CHECK-SAME:    moe.shared_bytes = 37024 : i64
+// CHECK-SAME:    moe.shared_bytes = 37168 : i64
 // CHECK:         %[[STARTS:.*]] = llvm.getelementptr %{{.*}}[36864]
 // CHECK:         %[[TILES:.*]] = llvm.getelementptr %[[STARTS]][12]
 // The offsets are those of experts 3 and on, clamped to the rows that exist.
@@ -106,15 +106,10 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // CHECK-NEXT:      %[[OFFSET:.*]] = llvm.load %[[AT]] : !llvm.ptr<1> -> i32
 // CHECK-NEXT:      %[[LOW:.*]] = arith.maxsi %[[OFFSET]], %c0_i32
 // CHECK-NEXT:      %[[START:.*]] = arith.minsi %[[LOW]], %[[ROWS]]
-// An expert has ⌈rows / 16⌉ tiles, or none if its rows belong to another kernel; a thread
-// has an expert, and the block scans them.
+// An expert has ⌈rows / 16⌉ tiles; a thread has an expert, and the block scans them.
 // CHECK:           %[[LENGTH:.*]] = arith.subi
 // CHECK-NEXT:      %[[COUNT:.*]] = arith.maxsi %[[LENGTH]], %c0_i32
-// CHECK-DAG:       %[[LESS:.*]] = arith.cmpi slt, %[[COUNT]], %[[LEAST]]
-// CHECK-DAG:       %[[MORE:.*]] = arith.cmpi slt, %[[MOST]], %[[COUNT]]
-// CHECK-DAG:       %[[OTHERS:.*]] = arith.ori %[[LESS]], %[[MORE]]
-// CHECK-DAG:       %[[WHOLE:.*]] = arith.divui %{{.*}}, %c16_i32
-// CHECK:           arith.select %[[OTHERS]], %c0_i32, %[[WHOLE]]
+// CHECK:           %[[WHOLE:.*]] = arith.divui %{{.*}}, %c16_i32
 // CHECK-NOT:       scf.for
 // CHECK-COUNT-5:   nvvm.shfl.sync
 // CHECK:         nvvm.barrier
@@ -167,7 +162,7 @@ func.func @along_k(%x: tensor<?x200xf16>, %w: tensor<1x96x200xf16>, %init: tenso
 // HOST-DAG:     %[[FULL:.*]] = arith.divui %[[ROWS]], %c16
 // HOST:         arith.addi %[[FULL]], %[[PARTIAL]]
 // A single tile serves experts with any number of rows.
-// HOST:         moe_rt.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %c2147483647_i32 : i32, i32, i32, i32)
+// HOST:         moe_rt.launch {{.*}} ins(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5, %arg6 : {{.*}}) outs(%arg7 : {{.*}}) scalars(%{{.*}}, %{{.*}} : i32, i32)
 func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>, %w: tensor<2x128x40xbf16>, %v: tensor<2x128x40xbf16>,
                    %b: tensor<2x40xf32>, %q: tensor<?xf16>, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
   %y = moe.grouped_matmul %x gather(%g : tensor<?xi32>) offsets(%o : tensor<9xi32>)
@@ -185,45 +180,27 @@ func.func @along_n(%x: tensor<?x128xbf16>, %g: tensor<?xi32>, %o: tensor<9xi32>,
 
 // -----
 
-// One launch for each tile; only those that run have blocks: the first tile that covers
-// the mean rows of an expert, and the last for experts with more than 32 rows if that
-// may pay: more than 128 rows in all, at most 128 on average. Each launch continues
-// with the results of the one before.
-// CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 37040 :
-// CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41136 :
-// CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49328 :
+// One launch for each tile; one of them has blocks: the first tile that covers the mean
+// rows of an expert. Each launch continues with the results of the one before.
+// CHECK:       llvm.func @grouped_matmul({{.*}}moe.shared_bytes = 37184 :
+// CHECK:       llvm.func @grouped_matmul_1({{.*}}moe.shared_bytes = 41280 :
+// CHECK:       llvm.func @grouped_matmul_2({{.*}}moe.shared_bytes = 49472 :
 // CHECK-LABEL: func.func @tiles(
 // HOST-LABEL:  func.func @tiles(
 // HOST-SAME:     %[[INIT:[a-z0-9]*]]: tensor<?x7xf32>)
 // HOST-DAG:      %[[ROWS:.*]] = tensor.dim %[[INIT]], %c0
 // HOST-DAG:      %[[MEAN:.*]] = arith.ceildiv{{[us]i}} %[[ROWS]], %c4
-// HOST-DAG:      %[[NOT_MANY:.*]] = arith.cmpi ule, %[[MEAN]], %c128
-// HOST-DAG:      %[[ENOUGH:.*]] = arith.cmpi ugt, %[[ROWS]], %c128
-// HOST-DAG:      %[[BOTH:.*]] = arith.andi %[[ENOUGH]], %[[NOT_MANY]]
-// HOST-DAG:      %[[LIMIT:.*]] = arith.select %[[BOTH]], %c32, %c2147483647
-// HOST-DAG:      %[[MOST:.*]] = arith.index_cast %[[LIMIT]] : index to i32
 // HOST-DAG:      %[[SMALL:.*]] = arith.cmpi ule, %[[MEAN]], %c16
 // HOST-DAG:      %[[B0:.*]] = arith.select %[[SMALL]], %{{.*}}, %c0
-// HOST:          %[[Y0:.*]] = moe_rt.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
-// Beyond a mean of 32 rows the tile before the last takes the experts that the last
-// leaves.
+// HOST:          %[[Y0:.*]] = moe_rt.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} outs(%[[INIT]] : {{.*}}) scalars(%{{.*}}, %{{.*}} : i32, i32)
 // HOST-DAG:      %[[MORE:.*]] = arith.cmpi ugt, %[[MEAN]], %c16
-// HOST-DAG:      %[[UP_TO_32:.*]] = arith.cmpi ule, %[[MEAN]], %c32
-// HOST-DAG:      %[[MEDIUM:.*]] = arith.ori %[[UP_TO_32]], %[[BOTH]]
+// HOST-DAG:      %[[MEDIUM:.*]] = arith.cmpi ule, %[[MEAN]], %c32
 // HOST-DAG:      %[[SUITS:.*]] = arith.andi %[[MEDIUM]], %[[MORE]]
 // HOST-DAG:      %[[CHOSEN:.*]] = arith.ori %[[SMALL]], %[[MEDIUM]]
 // HOST-DAG:      %[[B1:.*]] = arith.select %[[SUITS]], %{{.*}}, %c0
-// HOST:          %[[Y1:.*]] = moe_rt.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %c1_i32, %[[MOST]] :
-// Fewer experts can have 33 rows or more.
-// HOST:          %[[SECOND:.*]] = arith.andi %[[BOTH]], %[[CHOSEN]]
-// HOST:          %[[FROM:.*]] = arith.select %[[SECOND]], %c33, %c1
-// HOST:          %[[THEY:.*]] = arith.divui %[[ROWS]], %[[FROM]]
-// HOST:          arith.minui %[[THEY]], %c4
-// HOST-DAG:      %[[NONE:.*]] = arith.xori %[[CHOSEN]], %true
-// HOST-DAG:      %[[RUNS:.*]] = arith.ori %[[NONE]], %[[BOTH]]
-// HOST-DAG:      %[[B2:.*]] = arith.select %[[RUNS]], %{{.*}}, %c0
-// HOST-DAG:      %[[LEAST:.*]] = arith.index_cast %[[FROM]] : index to i32
-// HOST:          %[[Y2:.*]] = moe_rt.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] : {{.*}}) scalars(%{{.*}}, %{{.*}}, %[[LEAST]], %c2147483647_i32 :
+// HOST:          %[[Y1:.*]] = moe_rt.launch @kernels::@grouped_matmul_1 blocks(%[[B1]]) {{.*}} outs(%[[Y0]] : {{.*}})
+// HOST:          %[[B2:.*]] = arith.select %[[CHOSEN]], %c0, %{{.*}}
+// HOST:          %[[Y2:.*]] = moe_rt.launch @kernels::@grouped_matmul_2 blocks(%[[B2]]) {{.*}} outs(%[[Y1]] : {{.*}})
 // HOST-NEXT:     return %[[Y2]]
 func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf16>, %init: tensor<?x7xf32>) -> tensor<?x7xf32> {
   %y = moe.grouped_matmul %x offsets(%o : tensor<5xi32>) weights(%w : tensor<4x7x64xbf16>) transposed outs(%init : tensor<?x7xf32>) {
@@ -237,11 +214,9 @@ func.func @tiles(%x: tensor<?x64xbf16>, %o: tensor<5xi32>, %w: tensor<4x7x64xbf1
 
 // -----
 
-// Without offsets there are no two kernels and no range of rows.
+// Without offsets all rows are those of one expert.
 // CHECK-LABEL: func.func @dense_tiles(
 // HOST-LABEL:  func.func @dense_tiles(
-// HOST-NOT:      arith.cmpi ugt, %{{.*}}, %c256
-// HOST-NOT:      %c2147483647
 // HOST:          %[[FEW:.*]] = arith.cmpi ule, %[[ALL:.*]], %c64
 // HOST:          %[[B0:.*]] = arith.select %[[FEW]], %{{.*}}, %c0
 // HOST:          moe_rt.launch @kernels::@grouped_matmul blocks(%[[B0]]) {{.*}} scalars(%{{.*}}, %{{.*}} : i32, i32)

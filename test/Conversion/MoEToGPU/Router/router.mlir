@@ -4,15 +4,13 @@
 
 // The matmul, the gate and the routing take two launches; the grid of the second is
 // empty if one block has all tokens.
-// CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTERS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32)
+// CHECK:       llvm.func @router(%[[X:[a-z0-9]+]]: !llvm.ptr<1>, %[[W:[a-z0-9]+]]: !llvm.ptr<1>, %[[WEIGHTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[IDS:[a-z0-9]+]]: !llvm.ptr<1>, %[[TOKENS:[a-z0-9]+]]: !llvm.ptr<1>, %[[OFFSETS:[a-z0-9]+]]: !llvm.ptr<1>, %[[POSITIONS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTS:[a-z0-9]+]]: !llvm.ptr<1>, %[[COUNTERS:[a-z0-9]+]]: !llvm.ptr<1>, %[[T:[a-z0-9]+]]: i32, %[[SHARE:[a-z0-9]+]]: i32, %[[ROWS:[a-z0-9]+]]: i32, %[[COUNT:[a-z0-9]+]]: i64)
 // CHECK-SAME:    nvvm.maxntid = array<i32: 512, 1, 1>
 // CHECK-NOT:   nvvm.cluster_dim
-// One block clears the counters of a combine.
-// CHECK:         %[[IS0:.*]] = arith.cmpi eq, %{{.*}}, %c0_i32
-// CHECK-NEXT:    scf.if %[[IS0]] {
-// CHECK:           scf.for %[[I:.*]] = %{{.*}} to %c1024_i32 step %c512_i32
-// CHECK-NEXT:        %[[AT:.*]] = llvm.getelementptr %[[COUNTERS]][%[[I]]]
-// CHECK-NEXT:        llvm.store %c0_i32, %[[AT]]
+// The blocks clear the counters of a combine.
+// CHECK:         scf.for %[[I:.*]] = %{{.*}} to %[[COUNT]] step %{{.*}}
+// CHECK-NEXT:      %[[AT:.*]] = llvm.getelementptr %[[COUNTERS]][%[[I]]]
+// CHECK-NEXT:      llvm.store %c0_i32, %[[AT]]
 // Each lane loads 16 bytes of a row: two mma of depth 16.
 // CHECK:         %[[OWN:.*]] = scf.for
 // CHECK-COUNT-5:   llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<8xbf16>
@@ -128,7 +126,7 @@ func.func @fma(%x: tensor<?x64xf32>, %w: tensor<1x64x32xf32>)
 
 // The capacity is an argument of both kernels; with priority(choice) there is a bucket
 // for each expert and choice.
-// CHECK:       llvm.func @router({{.*}}%[[T:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %[[C:[a-z0-9]+]]: i32)
+// CHECK:       llvm.func @router({{.*}}%[[T:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i32, %{{[a-z0-9]+}}: i32, %[[C:[a-z0-9]+]]: i32, %{{[a-z0-9]+}}: i64)
 // CHECK:         arith.cmpi sgt, %[[T]], %c32_i32
 // CHECK:         } else {
 // CHECK:           scf.for {{.*}} iter_args(%{{.*}} = %{{.*}}, %{{.*}} = %[[C]])
@@ -138,7 +136,7 @@ func.func @fma(%x: tensor<?x64xf32>, %w: tensor<1x64x32xf32>)
 // CHECK:         %[[C:.*]] = arith.maxsi
 // CHECK:         %[[ROWS:.*]] = arith.index_cast %{{.*}} : index to i32
 // CHECK-NEXT:    %[[C32:.*]] = arith.index_cast %[[C]] : index to i32
-// CHECK-NEXT:    moe_rt.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>, tensor<1024xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]] : i32, i32, i32, i32)
+// CHECK-NEXT:    moe_rt.launch @kernels::@router blocks({{.*}} tensor<?x16xi32>, tensor<1024xi32>) scalars(%{{.*}}, %{{.*}}, %[[ROWS]], %[[C32]], %c1024 : i32, i32, i32, i32, index)
 // CHECK:         moe_rt.launch @kernels::@route_place {{.*}} scalars(%{{.*}}, %[[ROWS]], %{{.*}}, %[[C32]] : i32, i32, i32, i32)
 // CHECK-NOT:     moe_rt.launch
 func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8xf32>)
@@ -150,6 +148,47 @@ func.func @capacity(%x: tensor<?x64xf32>, %w: tensor<1x8x64xf32>, %e: tensor<?x8
   %weights, %ids = moe.gate %l top_k(2) : tensor<?x8xf32>
   %n, %o, %p = moe.route %ids experts(8) capacity(<factor = 1.0>) priority(choice) : tensor<?x2xi32>
   return %o : tensor<9xi32>
+}
+
+// -----
+
+// More than a wave of tiles of a router with many experts: cp.async copies tokens and
+// weights to shared memory, in stages of 64 elements, and a warp adds up the parts of k
+// that are those of the 16 warps of the other kernels. The choices are scattered by
+// another kernel.
+// CHECK:       llvm.func @router_1(
+// CHECK-SAME:    moe.work = {{{.*}}staged, tensor_cores, tile_tokens = 128 : i64
+// CHECK-COUNT-2: nvvm.cp.async.commit.group
+// CHECK-NOT:     nvvm.cp.async.commit.group
+// CHECK:         scf.for {{.*}} %c16_i32 step %c1_i32 iter_args
+// CHECK:           scf.for
+// CHECK:             nvvm.cp.async.wait.group 1
+// CHECK-NEXT:        nvvm.barrier
+// CHECK:             nvvm.cp.async.shared.global {{.*}} 16, cache = cg
+// CHECK:             llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<8xbf16>
+// CHECK:             nvvm.mma.sync
+// CHECK:           arith.addf
+// CHECK:         llvm.getelementptr %{{.*}} -> !llvm.ptr<3>, f32
+// CHECK-NOT:     nvvm.match.sync
+// CHECK:       llvm.func @route_place(
+// CHECK-LABEL: func.func @staged(
+// CHECK:         %[[SMS:.*]] = moe_rt.multiprocessors
+// CHECK:         %[[TILES:.*]] = arith.ceildiv{{[us]i}} %{{.*}}, %c32
+// CHECK:         %[[MORE:.*]] = arith.cmpi ugt, %[[TILES]], %[[SMS]]
+// CHECK:         arith.select %[[MORE]], %c0, %{{.*}} : index
+// CHECK:         moe_rt.launch @kernels::@router blocks
+// CHECK:         %[[GRID:.*]] = arith.select %[[MORE]], %{{.*}}, %c0 : index
+// CHECK:         moe_rt.launch @kernels::@router_1 blocks(%[[GRID]])
+// CHECK:         moe_rt.launch @kernels::@route_place
+func.func @staged(%x: tensor<?x2048xbf16>, %w: tensor<1x128x2048xbf16>, %e: tensor<?x128xf32>)
+    -> (tensor<?x2xf32>, tensor<?xi32>) {
+  %l = moe.grouped_matmul %x weights(%w : tensor<1x128x2048xbf16>) transposed outs(%e : tensor<?x128xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } : tensor<?x2048xbf16> -> tensor<?x128xf32>
+  %weights, %ids = moe.gate %l top_k(2) : tensor<?x128xf32>
+  %n, %o, %p = moe.route %ids experts(128) : tensor<?x2xi32>
+  return %weights, %n : tensor<?x2xf32>, tensor<?xi32>
 }
 
 // -----

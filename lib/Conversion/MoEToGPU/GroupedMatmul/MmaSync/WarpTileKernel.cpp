@@ -29,7 +29,7 @@ LLVM::LLVMFuncOp WarpTileKernel::buildKernel(
 
   TileScheduler tiles = createScheduler();
   tiles.prepare(b.sharedAt(memory, stages * stageBytes), threads);
-  combineWithoutTiles(tiles, threads);
+  combineWithoutRows(tiles, threads);
   b.loop(b.block(), tiles.tileCount(), b.numBlocks(), [&](Value tile) {
     // All warps must have read the stages of the previous tile.
     b.barrier();
@@ -39,6 +39,8 @@ LLVM::LLVMFuncOp WarpTileKernel::buildKernel(
                      {fragmentColumn(coord, 0), warpColumns, /*count=*/1,
                       /*stride=*/0,
                       /*writers=*/warpsM});
+    arriveRows(coord, warpRows, /*writers=*/warpsN,
+               [&](Value index) { return b.add(warpRow, index); });
   });
   return kernel;
 }

@@ -160,6 +160,8 @@ void SwapABKernel::store(TileScheduler &tiles, const TileCoord &coord,
                    {warpColumn, wgmmaM / consumerWarps, columnBlocks / matmuls,
                     wgmmaM,
                     /*writers=*/1});
+  arriveRows(coord, rowCount, /*writers=*/consumerWarps,
+             [](Value index) { return index; });
 }
 
 //===----------------------------------------------------------------------===//
@@ -263,7 +265,7 @@ LLVM::LLVMFuncOp SwapABKernel::build() {
     else
       prefetchWeights(tiles, b.block());
   });
-  combineWithoutTiles(tiles, shape.threads);
+  combineWithoutRows(tiles, shape.threads);
   b.barrier();
   if (split > 1)
     splitKTile(tiles, isProducer);

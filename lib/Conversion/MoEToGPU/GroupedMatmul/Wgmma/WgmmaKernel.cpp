@@ -206,6 +206,10 @@ void WgmmaKernel::store(const TileCoord &coord, ValueRange accumulators) {
                      return LLVM::ExtractValueOp::create(b, accumulator, index);
                    });
   }
+  arriveRows(coord, rowBlocks * 16, /*writers=*/1, [&](Value index) {
+    Value block = b.shiftRight(index, 4);
+    return b.add(b.add(firstRow, b.mul(block, wgmmaM)), b.bitAnd(index, 15));
+  });
 }
 
 void WgmmaKernel::storeWide(const TileCoord &coord, Value row,
@@ -368,6 +372,7 @@ LLVM::LLVMFuncOp WgmmaKernel::build() {
   TileScheduler tiles = createScheduler();
   tiles.prepare(schedulerMemory(), shape.threads);
   b.ifThen(b.equal(thread, 0), [&] { prefetchWeights(tiles, b.block()); });
+  combineWithoutRows(tiles, shape.threads);
   b.barrier();
   b.ifElse(
       b.equal(warpgroupIndex, 0), [&] { produce(tiles); },
