@@ -57,12 +57,12 @@ class Graph(torch.nn.Module):
                       for out in node.output if out}
         self.nodes = []
         self._collect(result, producers, initializers, set())
-        # Ids that a TopK gives are not negative.
+        # Ids that a TopK or ArgMax gives are not negative.
         self.chosen: set[str] = set()
         self.numbers: dict[str, float] = {}  # of one float
         for node in self.nodes:
-            if node.op_type == "TopK":
-                self.chosen.add(node.output[1])
+            if node.op_type in ("TopK", "ArgMax"):
+                self.chosen.add(node.output[-1])
             elif node.op_type in SAME_ELEMENTS and node.input[0] in self.chosen:
                 self.chosen.add(node.output[0])
         used = {name for node in self.nodes for name in node.input}
@@ -204,6 +204,13 @@ def _gemm(attributes: dict[str, Any], a: Any, b: Any, c: Any = None) -> Any:
 
 def _gelu(attributes: dict[str, Any], x: Any) -> Any:
     return functional.gelu(x, approximate=attributes.get("approximate", b"none").decode())
+
+
+def _argmax(attributes: dict[str, Any], x: Any) -> Any:
+    axis, keep = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
+    if attributes.get("select_last_index"):
+        return x.shape[axis] - 1 - torch.argmax(x.flip(axis), axis, keep)
+    return torch.argmax(x, axis, keep)
 
 
 def _top_k(attributes: dict[str, Any], x: Any, k: Any) -> Any:
@@ -427,7 +434,7 @@ def _non_zero(_: Any, x: Any) -> Any:
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Abs": _on_tensors(torch.abs), "Add": _arithmetic(lambda a, b: a + b),
-    "And": _on_tensors(torch.logical_and), "Cast": _cast,
+    "And": _on_tensors(torch.logical_and), "ArgMax": _argmax, "Cast": _cast,
     "CastLike": lambda _, x, like: x.to(like.dtype), "Clip": _clip, "Concat": _concat,
     "Constant": _constant, "ConstantOfShape": _constant_of_shape, "CumSum": _cumulative_sum,
     "Div": _arithmetic(_divide),

@@ -23,6 +23,7 @@ knows is an error that names it.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,9 @@ from ._xla_call import bind, call_p
 
 __all__ = ["ImportedFunction", "from_jax", "to_jax"]
 
+ROUTER = re.compile(r'"moe\.gate"')
+EXPERTS = re.compile(r'"moe\.(dispatch|route|grouped_matmul|grouped_contract)"')
+
 
 def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
     """Import a function of JAX.
@@ -47,6 +51,9 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
         (``jax.export.symbolic_shape``), or its second after a batch of 1, and is then any
         number of tokens. If both are, a batch and a sequence, the layer takes and gives their
         tokens as rows: ``layer(x.reshape(-1, hidden)).reshape(x.shape)``.
+
+    A function that chooses by a top-k and has nothing that is known as experts is compiled as the
+    operations that it consists of, with a ``RuntimeWarning``.
 
     Raises:
       MoEError: if the function has no input, or an operation that is not lowered.
@@ -77,6 +84,10 @@ def from_jax(function: Callable[..., Any], *arguments: Any) -> ImportedFunction:
         signature.append((name, "weight" if is_weight else "input"))
     inputs = [i for i, (_, role) in enumerate(signature) if role == "input"]
     module, types = raised(exported.mlir_module(), inputs)
+    if ROUTER.search(module) and not EXPERTS.search(module):
+        name = getattr(function, "__name__", "the function")
+        warnings.warn(f"{name} chooses and has nothing that is known as experts: it is compiled as "
+                      "the operations that it consists of", RuntimeWarning, stacklevel=2)
     return ImportedFunction(
         lower(module, types, signature), weights, function,
         open_mlir=lower(module, types, [(name, "input") for name, _ in signature]),

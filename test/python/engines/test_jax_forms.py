@@ -353,6 +353,20 @@ def test_near_misses(name):
     compare(imported, block, p, TOKENS)
 
 
+def test_choices_without_experts():
+    """They are compiled as they are, and a warning says so."""
+    from moe.integrations.jax import from_jax
+
+    def largest(x):
+        return lax.top_k(x, TOP_K)[0].sum(-1, keepdims=True) * x
+
+    with pytest.warns(RuntimeWarning, match="largest chooses and has nothing that is known"):
+        imported = from_jax(largest, jax.ShapeDtypeStruct((TOKENS, HIDDEN), jnp.float32))
+    x = np.random.default_rng(2).standard_normal((TOKENS, HIDDEN)).astype(np.float32)
+    expected = np.sort(x, axis=-1)[:, -TOP_K:].astype(np.float64).sum(-1, keepdims=True) * x
+    assert np.abs(imported.layer()(x) - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
 def test_argmax_alone():
     """Without experts it stays what it is."""
     from moe.integrations.jax import from_jax

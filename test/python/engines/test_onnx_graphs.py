@@ -197,6 +197,36 @@ def test_a_part_of_a_graph(mixtral):
         moe.from_onnx(model, inputs=[first], outputs=[last])
 
 
+def test_argmax():
+    """One choice by ArgMax, of equal ones the first or the last; weights by Gather."""
+    draws = np.random.default_rng(3)
+    weights = {"router": (H, E), "w1": (E, H, I), "w2": (E, I, H), "b1": (E, I)}
+    initializers = [numpy_helper.from_array(
+        (draws.standard_normal(shape) / shape[-2] ** 0.5).astype(np.float32), name)
+        for name, shape in weights.items()]
+    initializers.append(numpy_helper.from_array(np.asarray([1], np.int64), "axis"))
+    node = helper.make_node
+    for last in (0, 1):
+        nodes = [
+            node("MatMul", ["x", "router"], ["logits"]),
+            node("Softmax", ["logits"], ["scores"], axis=1),
+            node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=1, select_last_index=last),
+            node("GatherElements", ["scores", "ids"], ["gate"], axis=1),
+            node("Squeeze", ["ids", "axis"], ["id"]),
+            *(node("Gather", [name, "id"], ["own_" + name], axis=0) for name in ("w1", "w2", "b1")),
+            node("Unsqueeze", ["x", "axis"], ["row"]), node("MatMul", ["row", "own_w1"], ["h0"]),
+            node("Squeeze", ["h0", "axis"], ["h1"]), node("Add", ["h1", "own_b1"], ["h2"]),
+            node("Relu", ["h2"], ["h3"]), node("Unsqueeze", ["h3", "axis"], ["h4"]),
+            node("MatMul", ["h4", "own_w2"], ["y0"]), node("Squeeze", ["y0", "axis"], ["y1"]),
+            node("Mul", ["y1", "gate"], ["y"])]
+        rows = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["t", H]) for n in ("x", "y")]
+        model = helper.make_model(
+            helper.make_graph(nodes, "switch", rows[:1], rows[1:], initializers),
+            opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        layer, x = quiet_layer(model), draw(33, H, seed=1)
+        close(call(layer, x), theirs(model, x))
+
+
 # -- near misses: the same operators, and no experts ------------------------------
 
 

@@ -122,7 +122,7 @@ def MoERaiseRouting : Pass<"moe-raise-routing"> {
     | weights `[T, K]`, experts by `w[ids]` | `moe.dispatch`, `moe.combine` |
     | rows scattered to `[E, C, H]`, gathered back | the same with `capacity` |
     | a term for each expert, of the same form | `moe.dispatch`, `moe.combine` |
-    | a `stablehlo.while` that adds or stores each | `moe.dispatch`, `moe.combine` |
+    | a `stablehlo.while` over the experts | `moe.dispatch`, `moe.combine` |
 
     Tokens may be a batch `[B, S]` of static extents: the scores are computed of
     rows. Weights that are scores of all experts under a mask, over their sum,
