@@ -30,6 +30,9 @@ class MoEError(Exception):
       message: what went wrong, without the code.
     """
 
+    #: Whether the runtime said it, which then has told the other ranks of a group.
+    _from_runtime = False
+
     def __init__(self, code: int, message: str):
         super().__init__(code, message)
         self.code = code

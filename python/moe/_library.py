@@ -165,7 +165,9 @@ def check(status: int | None) -> None:
     code = lib.moe_rt_status_code(status)
     message = lib.moe_rt_status_message(status).decode(errors="replace")
     lib.moe_rt_status_free(status)
-    raise MoEError(code, message)
+    error = MoEError(code, message)
+    error._from_runtime = True
+    raise error
 
 
 def encode_path(path: str | os.PathLike[str]) -> bytes:

@@ -159,19 +159,19 @@ class Module(OfThisProcess):
         tensors of a file or not aligned.
 
         With a group of ranks, which all create the layer together, weights are those of all
-        experts, of which only those of this rank are read. ``table`` ``[size, slots]`` has the
+        experts, of which only those of this rank are read; arrays may also have these alone,
+        in the order of its slots. ``table`` ``[size, slots]`` has the
         expert of each slot of each rank, −1 for an empty one; by default
         ``moe.parallel.placement``.
         """
         signature = self.signature(function)
-        given = resolve(weights, signature.weights)
         if self.group is None:
             if table is not None:
                 raise MoEError(INVALID_ARGUMENT, "table: expected a module with a group")
-            return Layer(self, signature, given)
+            return Layer(self, signature, resolve(weights, signature.weights))
         from .parallel import ParallelLayer
 
-        return ParallelLayer(self, signature, given, self.group, table)
+        return ParallelLayer(self, signature, weights, self.group, table)
 
     @property
     def target(self) -> str:

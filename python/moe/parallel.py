@@ -28,7 +28,7 @@ from ._error import INVALID_ARGUMENT, MoEError
 from ._library import Handle, OfThisProcess, check, library
 from ._runtime import Layer, Module, _array, make_context
 from ._signature import Signature
-from ._weights import Checkpoint
+from ._weights import Checkpoint, resolve
 
 __all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "placement", "threads"]
 
@@ -50,6 +50,9 @@ class _ParallelInfo(ctypes.Structure):
 
 
 _P, _OUT = ctypes.c_void_p, ctypes.POINTER
+# A moe_rt_read_weight_fn.
+_READ = ctypes.CFUNCTYPE(ctypes.c_int32, _P, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int64, _P,
+                         ctypes.c_uint64)
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_group_create": (_P, [_P, _OUT(RawCommunicator), _OUT(_GroupOptions), _OUT(_P)]),
     "moe_rt_group_destroy": (None, [_P]),
@@ -63,6 +66,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_parallel_info": (_P, [_P, ctypes.c_char_p, _OUT(_ParallelInfo)]),
     "moe_rt_layer_create_parallel": (_P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _OUT(DLTensor),
                                           ctypes.c_size_t, _OUT(_P)]),
+    "moe_rt_layer_create_parallel_from_source": (
+        _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _READ, _P, _OUT(_P)]),
     "moe_rt_layer_create_parallel_from_checkpoint": (
         _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _P, _OUT(_P)]),
     "moe_rt_layer_exchange_statistics": (_P, [_P, _OUT(_RawExchangeStatistics)]),
@@ -185,30 +190,100 @@ def placement(experts: int, size: int) -> np.ndarray:
 class ParallelLayer(Layer):
     """A layer of several ranks. All of them call it together."""
 
-    def __init__(self, module: Module, signature: Signature, weights: Sequence[Any] | Checkpoint,
-                 group: Group, table: Any = None):
+    def __init__(self, module: Module, signature: Signature, weights: Any, group: Group,
+                 table: Any = None):
         self.group = group
-        self._table = None if table is None else _dlpack.as_tensor(
-            np.ascontiguousarray(table, np.int32), "table")
+        self._table = table
         super().__init__(module, signature, weights)
 
-    def _bind(self, weights: Sequence[Any] | Checkpoint) -> Handle:
+    def _bind(self, weights: Any) -> Handle:
         lib, module, signature = _library(), self.module, self.signature
         name, out = signature.name.encode(), ctypes.c_void_p()
-        table = None if self._table is None else ctypes.byref(self._table.dl)
-        arguments = (module._handle.pointer, name, self.group._handle.pointer, table)
+        pointers = (module._handle.pointer, name, self.group._handle.pointer)
+        try:
+            table = None if self._table is None else _dlpack.as_tensor(
+                np.ascontiguousarray(self._table, np.int32), "table")
+            found = resolve(weights, signature.weights)
+            tensors = self._weight_tensors(found) if isinstance(found, Sequence) else []
+            read = self._own_experts(tensors)
+        except Exception:
+            # The others are told, who create the layer, too.
+            lib.moe_rt_status_free(lib.moe_rt_layer_create_parallel(*pointers, None, None, 0,
+                                                                    ctypes.byref(out)))
+            raise
+        arguments = (*pointers, None if table is None else ctypes.byref(table.dl))
         kept: list[Tensor] = []
-        if isinstance(weights, Sequence):
-            tensors = [_dlpack.as_tensor(w, f"weight '{info.name}'")
-                       for w, info in zip(weights, signature.weights)]
+        if isinstance(found, Checkpoint):
+            check(lib.moe_rt_layer_create_parallel_from_checkpoint(
+                *arguments, found._handle.pointer, ctypes.byref(out)))
+        elif read is not None:
+            check(lib.moe_rt_layer_create_parallel_from_source(*arguments, read, None,
+                                                               ctypes.byref(out)))
+        else:
             check(lib.moe_rt_layer_create_parallel(*arguments, _array(tensors), len(tensors),
                                                    ctypes.byref(out)))
-            kept = [t for t, info in zip(tensors, signature.weights) if info.retained]
-        else:
-            check(lib.moe_rt_layer_create_parallel_from_checkpoint(
-                *arguments, weights._handle.pointer, ctypes.byref(out)))
+            kept = self._retained(tensors)
         return Handle(out.value, lib.moe_rt_layer_destroy, self.group._handle,
                       (module._handle, kept))
+
+    def _own_experts(self, tensors: Sequence[Tensor]) -> Any:
+        """Return a function that reads weights of this rank's experts alone; None if they are of
+        all experts."""
+        infos, rank = self.signature.weights, self.group.rank
+        experts, of_experts = self._experts()
+        table = (placement(experts, self.group.size) if self._table is None
+                 else np.asarray(self._table))
+        if table.ndim != 2 or len(table) != self.group.size:
+            return None  # the runtime says what is wrong
+        own = [int(expert) for expert in table[rank] if expert >= 0]
+        expected = [(len(own), *info.shape[1:]) if info.name in of_experts else info.shape
+                    for info in infos]
+        if len(own) == experts or all(
+                tensor.shape[:1] == info.shape[:1]
+                for info, tensor in zip(infos, tensors) if info.name in of_experts):
+            return None
+        for info, tensor, shape in zip(infos, tensors, expected):
+            if (tensor.dtype, tensor.shape) != (info.dtype, shape) or tensor.dl.strides:
+                raise MoEError(INVALID_ARGUMENT, f"weight '{info.name}' is {tensor.dtype} "
+                               f"{list(tensor.shape)}, expected {info.dtype} {list(shape)}, "
+                               f"contiguous, for the {len(own)} experts of rank {rank}")
+        slots = {expert: slot for slot, expert in enumerate(own)}
+
+        def read(_user: Any, weight: int, first: int, count: int, data: int, size: int) -> int:
+            each, tensor = size // count, tensors[weight]
+            for i in range(count):
+                row = slots.get(first + i) if infos[weight].name in of_experts else first + i
+                if row is None:
+                    return 1  # an expert of another rank, for which the runtime does not ask
+                ctypes.memmove(data + i * each,
+                               tensor.dl.data + tensor.dl.byte_offset + row * each, each)
+            return 0
+
+        return _READ(read)
+
+    def _experts(self) -> tuple[int, set[str]]:
+        """Return the number of experts, and the weights of which ranks have parts: the code has
+        slots in place of experts. With as many slots as experts they have all of them."""
+        variant = self.module._variant
+        layer = next(each for each in variant["parallel"] if each["name"] == self.signature.name)
+        parts = {step["call"] for step in layer["steps"] if "call" in step}
+        shapes = {info.name: list(info.shape) for info in self.signature.weights}
+        return layer["experts"], {
+            argument["name"] for function in variant["functions"] if function["name"] in parts
+            for argument in function["arguments"]
+            if argument["role"] == "weight" and argument["shape"] != shapes[argument["name"]]}
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Run the layer on the tokens of this rank, as ``Layer`` does, with all other ranks."""
+        try:
+            return super().__call__(*inputs, **options)
+        except Exception as error:
+            if not getattr(error, "_from_runtime", False):
+                # The others are told, who wait in the same call.
+                lib = library()
+                lib.moe_rt_status_free(lib.moe_rt_layer_call(self._handle.pointer, None, 0, None,
+                                                             0, None, 0))
+            raise
 
     def update(self, weights: Any) -> None:
         """Not for layers of several ranks: create another one."""

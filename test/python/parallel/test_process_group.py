@@ -310,3 +310,60 @@ def test_other_backends():
     with pytest.raises(moe.MoEError, match="group: expected a process group of torch.distributed, "
                                            "a moe.parallel.Communicator or None, got str"):
         moe.parallel.Group("gloo")
+
+
+def own_weights(group, path, table, counts):
+    """A layer whose weights are those of the experts of this rank alone."""
+    group = moe.parallel.Group(group, num_threads=1)
+    module = moe.load(path, group=group)
+    own = [expert for expert in table[group.rank] if expert >= 0]
+    weights = dict(data.weights_of("deepseek_v3"))
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        weights[name] = weights[name][own]
+    layer = module.layer(weights, table=table)
+    inputs = ranks.split(data.inputs_of("deepseek_v3", sum(counts)), counts)[group.rank]
+    result = results_of(layer(**inputs)), layer.exchange
+
+    # One expert too few, on one rank.
+    if group.rank == 0:
+        weights["up_proj"] = weights["up_proj"][1:]
+    with pytest.raises(moe.MoEError) as raised:
+        module.layer(weights, table=table)
+    return result, str(raised.value)
+
+
+def test_weights_of_own_experts():
+    path, counts = artifact("deepseek_v3", "f32", str(E - 3)), [12, 25]
+    table = np.full((2, E - 3), -1, np.int32)
+    order = data.rng("own").permutation(E)
+    table[0, 1:4], table[1] = order[:3], order[3:]
+    results = processes.run(2, own_weights, path, table, counts)
+    check([result for result, _ in results], "deepseek_v3", "f32", counts)
+    assert "weight 'up_proj' is f32 [2, " in results[0][1]
+    assert "for the 3 experts of rank 0" in results[0][1]
+    assert "rank 0 failed with code 3" in results[1][1]
+
+
+def refused_in_python(group, path):
+    """One rank passes what is no array: the others are told at once."""
+    group = moe.parallel.Group(group, num_threads=1, deadline=20)
+    module = moe.load(path, group=group)
+    weights, inputs = data.weights_of("mixtral"), data.inputs_of("mixtral", 5)
+    errors = []
+    with pytest.raises(moe.MoEError) as raised:
+        module.layer({} if group.rank == 1 else weights)
+    errors.append(str(raised.value))
+    layer = module.layer(weights)
+    with pytest.raises(moe.MoEError) as raised:
+        layer("x" if group.rank == 1 else inputs["x"])
+    errors.append(str(raised.value))
+    layer(**inputs)
+    return errors
+
+
+def test_what_python_refuses_on_a_rank():
+    first, second = processes.run(2, refused_in_python, artifact("mixtral", "f32", str(E)),
+                                  limit=15)
+    assert all("rank 1 failed with code 3" in each for each in first)
+    assert "missing weights" in second[0]
+    assert "input 'x'" in second[1]
