@@ -51,8 +51,9 @@ moe_add_python_tests(engines
   engines/triton engines/vllm
   COST 5)
 moe_add_python_tests(parallel
-  parallel/parallel_ops parallel/process_group parallel/ranks
-  COST 60)
+  parallel/parallel_ops parallel/parallel_plan parallel/placement
+  parallel/process_group parallel/ranks
+  COST 90)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
   bench/bench bench/bench_formats bench/bench_ggml bench/bench_gpu

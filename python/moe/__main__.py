@@ -3,6 +3,7 @@
     python -m moe                     # versions, and where compiler and runtime are
     python -m moe compile ARGUMENTS   # moe-compile; also: opt, run
     python -m moe compile MODEL.onnx [--node=NAME] ARGUMENTS   # a node of experts
+    python -m moe plan ARGUMENTS      # a layer over several ranks, before it runs
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ def main(arguments: list[str]) -> int:
     models = [each for each in arguments[1:] if each.endswith(".onnx")]
     if arguments[0] == "compile" and len(models) == 1:
         return compile_onnx(models[0], [each for each in arguments[1:] if each != models[0]])
+    if arguments[0] == "plan":
+        from .parallel_plan.__main__ import main as plan
+
+        return plan(arguments[1:])
     if arguments[0] in TOOLS:
         run_tool(f"moe-{arguments[0]}", arguments[1:])
     print(__doc__.strip().replace("``", ""),
