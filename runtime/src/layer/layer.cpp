@@ -83,8 +83,8 @@ static moe_rt_status_t callOnStream(const char *name, moe_rt_layer_t *layer,
                                     const DLTensor *outputs, size_t outputCount,
                                     void *workspace, uint64_t workspaceBytes,
                                     void *stream, const int32_t *liveTokens) {
-  if (moe_rt_status_t status = checkCall(name, layer, inputs, inputCount,
-                                         outputs, outputCount))
+  if (moe_rt_status_t status =
+          checkCall(name, layer, inputs, inputCount, outputs, outputCount))
     return layer ? layer->onDevice->refuse(status) : status;
   return layer->onDevice->callOnStream(
       {inputs, outputs, workspace, workspaceBytes}, stream, liveTokens);
@@ -186,9 +186,8 @@ moe_rt_status_t moe_rt_layer_call(moe_rt_layer_t *layer, const DLTensor *inputs,
                                   size_t input_count, DLTensor *outputs,
                                   size_t output_count, void *workspace,
                                   uint64_t workspace_bytes) {
-  if (moe_rt_status_t status =
-          checkCall("moe_rt_layer_call", layer, inputs, input_count, outputs,
-                    output_count))
+  if (moe_rt_status_t status = checkCall("moe_rt_layer_call", layer, inputs,
+                                         input_count, outputs, output_count))
     return layer ? layer->onDevice->refuse(status) : status;
   return layer->onDevice->call({inputs, outputs, workspace, workspace_bytes});
 }
