@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
                      "experts, or simulate how it scales")
     parser.add_argument("source", nargs="?", help="an .mlir file, an artifact (.moe), or a "
                         "checkpoint with --layer; without one the sizes below")
-    parser.add_argument("--layer", help="layer of a checkpoint, or of records")
+    parser.add_argument("--layer", help="layer of a checkpoint")
     parser.add_argument("--function", help="layer of an artifact that has several")
     sizes = parser.add_argument_group("a layer by its sizes")
     sizes.add_argument("--experts")
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     calls.add_argument("--load", default="uniform", help="uniform, zipf:S or histogram:FILE")
     calls.add_argument("--groups", metavar="G:g", help="a token uses g of G groups of experts")
     calls.add_argument("--dispatch", default="0", help="number in a file of moe-run")
+    calls.add_argument("--record-layer", help="name of the layer in a file that has several")
     calls.add_argument("--delta", default="1e-6", help="probability of more rows than the tail")
     calls.add_argument("--memory-limit", help="such as 64MiB: calls that need more run in rounds")
     calls.add_argument("--out", default="rank", help=f"rows of a token out: a {', '.join(ROWS)}")
@@ -178,7 +179,7 @@ def _plan(given: argparse.Namespace) -> None:
         raise _error(f"'{given.table}': the table has no expert")
     layer = _layer(given, ranks, table)
     routing = read_routing(given.load, layer.experts, layer.top_k, _pair("--groups", given.groups),
-                           name=given.layer, dispatch=_integer(given, "dispatch", least=0))
+                           name=given.record_layer, dispatch=_integer(given, "dispatch", least=0))
     tokens = _integers("--tokens", given.tokens, 0)
     plan = make_plan(layer, ranks, routing, tokens if len(tokens) > 1 else tokens * ranks,
                      node_size=node_size, table=table, links=read_links(given.links),
@@ -189,7 +190,7 @@ def _plan(given: argparse.Namespace) -> None:
 
 def _place(given: argparse.Namespace) -> None:
     ranks, _ = _ranks(given)
-    record = read_record(given.place, name=given.layer,
+    record = read_record(given.place, name=given.record_layer,
                          dispatch=_integer(given, "dispatch", least=0))
     experts = None if given.experts is None else _integer(given, "experts")
     load = record.load_of(experts)
@@ -225,7 +226,7 @@ def _simulate(given: argparse.Namespace) -> None:
     node_size = _ranks(given)[1] if given.ep else 8
     shape = _by_sizes(given, 1)
     routing = read_routing(given.load, shape.experts, shape.top_k,
-                           _pair("--groups", given.groups), name=given.layer,
+                           _pair("--groups", given.groups), name=given.record_layer,
                            dispatch=_integer(given, "dispatch", least=0))
     found = {tokens: simulate(lambda slots: _by_sizes(given, slots), sizes, routing, tokens, links,
                               node_size=node_size, out=given.out, home=given.home)

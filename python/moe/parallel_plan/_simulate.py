@@ -113,7 +113,7 @@ def plot(scales: dict[str, Sequence[Scale]], path: str | os.PathLike[str]) -> No
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(scales), figsize=(5.5 * len(scales), 4.2), squeeze=False,
+    figure, axes = plt.subplots(1, len(scales), figsize=(5 * len(scales) + 1.5, 4), squeeze=False,
                                 layout="constrained")
     for axis, (name, found) in zip(axes[0], scales.items()):
         ranks = [scale.plan.ranks for scale in found]
@@ -131,7 +131,7 @@ def plot(scales: dict[str, Sequence[Scale]], path: str | os.PathLike[str]) -> No
         axis.set_xscale("log", base=2)
         axis.set_xticks(ranks, [str(each) for each in ranks], rotation=45)
         axis.grid(alpha=0.3)
-    axes[0][0].legend()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle("Simulated, not measured: alpha + bytes / beta on the slower link")
     try:
         figure.savefig(path, dpi=90)

@@ -130,6 +130,10 @@ def test_records(tmp_path):
                  written(tmp_path, "list.json", counts), written(tmp_path, "ids.json",
                                                                   ids.tolist())):
         assert read_record(tmp_path / name).load_of(4).tolist() == counts, name
+    two = written(tmp_path, "two.jsonl", '{"layers": {"a": {"load": [1, 2]}, "b": {"load": [3]}}}\n'
+                  '{"layers": {"a": {"load": [4, 5], "top_k": 2}}}')
+    assert read_record(two, name="a").load_of().tolist() == [5, 7]
+    assert read_record(two, name="a").top_k == 2 and read_record(two, name="b").experts == 1
     run = read_record(written(tmp_path, "run.json", MOE_RUN))
     assert run.load_of().tolist() == [10, 6, 4, 0]
     # Experts 0 to 2 in proportion, as the compiler takes them.
