@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from moe import _tools
 from moe_testing import compiled_layers, layers
-from moe_testing.cases import grouped_device, scaled
+from moe_testing.cases import grouped_device, routing, scaled
 
 
 def find_tool(name):
@@ -152,6 +152,13 @@ def test_split_sums_assemble(name):
     ptx = ptx_of(grouped_device.BY_NAME[name].text(), "sm_90a")
     check_kernels(ptx, "sm_90a")
     assert "reqnctapercluster" in ptx
+
+
+@pytest.mark.parametrize("target,kernel", [("sm_80", "router_1"), ("sm_90a", "router_2")])
+def test_a_staged_router_assembles(target, kernel):
+    """With as many sums as a warp may have; the layers' routers have fewer experts."""
+    its = assemble(ptx_of(routing.Router(128, 4096, 8).text(), target), target)[kernel]
+    assert (its.frame, its.stores, its.loads) == (0, 0, 0)
 
 
 # With gathered rows: SwiGLU; biases, and weights along n; a sum that is split; rows of 8 bits.
