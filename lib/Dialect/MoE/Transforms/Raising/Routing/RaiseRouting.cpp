@@ -66,9 +66,6 @@ static bool isOfExperts(Operation *op) {
   StringRef name = op->getName().getStringRef();
   if (name == "chlo.top_k" || name == "chlo.ragged_dot")
     return true;
-  // An argmax.
-  if (name == "stablehlo.reduce" && op->getNumOperands() == 4)
-    return true;
   if (name.starts_with("torch.")) {
     static const llvm::StringSet<> names{"aten.topk", "aten.max.dim",
                                          "aten._grouped_mm",
@@ -80,6 +77,12 @@ static bool isOfExperts(Operation *op) {
   auto of = op->getAttrOfType<StringAttr>("name");
   return of &&
          (of.getValue() == "chlo.top_k" || of.getValue() == "chlo.ragged_dot");
+}
+
+/// True for a reduction that may be an argmax, which other programs have, too.
+static bool mayBeArgmax(Operation *op) {
+  return op->getName().getStringRef() == "stablehlo.reduce" &&
+         op->getNumOperands() == 4;
 }
 
 /// Replaces rows that are selected everywhere: a bound that is kept.
@@ -108,9 +111,13 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
   void runOnOperation() override {
     // Blocks without experts stay as they are.
     SetVector<Block *> blocks;
+    llvm::DenseSet<Block *> ofExperts;
     walkOutsideLinalg(getOperation(), [&](Operation *op) {
-      if (isOfExperts(op))
+      bool isCertain = isOfExperts(op);
+      if (isCertain || mayBeArgmax(op))
         blocks.insert(op->getBlock());
+      if (isCertain)
+        ofExperts.insert(op->getBlock());
       return WalkResult::advance();
     });
     if (blocks.empty())
@@ -118,14 +125,16 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
     if (Operation *op = findMalformed(getOperation()))
       return remarkNotRaised(op, "RoutingNotRaised", malformed);
     // Inner blocks first: blocks that are read are replaced by their copy.
-    SmallVector<std::pair<Region *, unsigned>> places;
+    SmallVector<std::tuple<Region *, unsigned, bool>> places;
     for (Block *block : llvm::reverse(blocks))
-      places.push_back({block->getParent(), block->computeBlockNumber()});
+      places.push_back({block->getParent(), block->computeBlockNumber(),
+                        ofExperts.contains(block)});
     bool isChanged = false;
-    for (auto [region, number] : places) {
+    for (auto [region, number, isCertain] : places) {
       Block &block = *std::next(region->begin(), number);
-      isChanged |=
-          isStableHLO(block) ? count(raise(block)) : readAndRaise(block);
+      isChanged |= !isStableHLO(block) ? readAndRaise(block)
+                   : isCertain         ? count(raise(block))
+                                       : tryToRaise(block);
     }
     if (!isChanged)
       markAllAnalysesPreserved();
@@ -150,6 +159,19 @@ struct MoERaiseRouting : moe::impl::MoERaiseRoutingBase<MoERaiseRouting> {
       StringRef dialect = op.getName().getDialectNamespace();
       return dialect == "stablehlo" || dialect == "chlo";
     });
+  }
+
+  /// Raises a copy of a block, which stays as it is if nothing was of experts.
+  bool tryToRaise(Block &block) {
+    Region *region = block.getParent();
+    Operation *copy = region->getParentOp()->clone();
+    Region &made = copy->getRegion(region->getRegionNumber());
+    Raised raised = raise(*std::next(made.begin(), block.computeBlockNumber()));
+    bool isDone = raised.dispatches + raised.combinations + raised.mixtures > 0;
+    if (isDone)
+      region->takeBody(made);
+    copy->erase();
+    return isDone && count(raised);
   }
 
   /// Raises a block of torch-mlir or linalg, which is read as StableHLO.

@@ -207,3 +207,29 @@
   %54 = "stablehlo.multiply"(%49, %53) : (tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x16xf32>
   "func.return"(%54) : (tensor<?x16xf32>) -> ()
 }) : () -> ()
+
+// -----
+
+// Without experts an argmax stays as it is, and so does all else.
+
+// CHECK-LABEL: func.func @alone(
+// CHECK-NOT:     moe.
+// CHECK:         "stablehlo.reduce"(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}})
+// CHECK-NOT:     moe.
+func.func @alone(%x: tensor<10x4xf32>) -> tensor<10xi32> {
+  %first = "stablehlo.constant"() <{value = dense<0> : tensor<i32>}> : () -> tensor<i32>
+  %none = "stablehlo.constant"() <{value = dense<0xFF800000> : tensor<f32>}> : () -> tensor<f32>
+  %at = "stablehlo.iota"() <{iota_dimension = 1 : i64}> : () -> tensor<10x4xi32>
+  %r:2 = "stablehlo.reduce"(%x, %at, %none, %first) <{dimensions = array<i64: 1>}> ({
+  ^bb0(%a: tensor<f32>, %i: tensor<i32>, %b: tensor<f32>, %j: tensor<i32>):
+    %gt = "stablehlo.compare"(%a, %b) <{comparison_direction = #stablehlo<comparison_direction GT>}> : (tensor<f32>, tensor<f32>) -> tensor<i1>
+    %eq = "stablehlo.compare"(%a, %b) <{comparison_direction = #stablehlo<comparison_direction EQ>}> : (tensor<f32>, tensor<f32>) -> tensor<i1>
+    %lt = "stablehlo.compare"(%i, %j) <{comparison_direction = #stablehlo<comparison_direction LT>}> : (tensor<i32>, tensor<i32>) -> tensor<i1>
+    %and = "stablehlo.and"(%eq, %lt) : (tensor<i1>, tensor<i1>) -> tensor<i1>
+    %or = "stablehlo.or"(%gt, %and) : (tensor<i1>, tensor<i1>) -> tensor<i1>
+    %v = "stablehlo.select"(%gt, %a, %b) : (tensor<i1>, tensor<f32>, tensor<f32>) -> tensor<f32>
+    %k = "stablehlo.select"(%or, %i, %j) : (tensor<i1>, tensor<i32>, tensor<i32>) -> tensor<i32>
+    "stablehlo.return"(%v, %k) : (tensor<f32>, tensor<i32>) -> ()
+  }) : (tensor<10x4xf32>, tensor<10x4xi32>, tensor<f32>, tensor<i32>) -> (tensor<10xf32>, tensor<10xi32>)
+  return %r#1 : tensor<10xi32>
+}
