@@ -36,6 +36,8 @@ in the cache of ``moe.compile``; each keeps its own weights.
 * Under ``torch.compile`` the experts are one custom operation, ``moe_mlir::experts``, with
   the name of the module as an operand: code compiled for one layer is not reused for another.
   With gradients they are ``moe_mlir::layer_forward``.
+* ``DistributedConfig(ep_size=N, ep_implementation="moe_mlir")`` runs them over N ranks, on a
+  process group with gloo (``moe.parallel``); there they have no gradients.
 * Under ``torch.export`` they are ``moe_mlir::layer``, whose operands are all that it depends on:
   a saved program loads in any process that imported ``moe.integrations.torch``.
 """
@@ -94,8 +96,11 @@ _warned: set[str] = set()
 
 
 def register(*, target: str | None = None, options: Sequence[str] = (), cache: bool = True,
-             num_threads: int = 0, accumulate_into: str | None = None) -> None:
-    """Register ``experts_implementation="moe_mlir"`` with transformers.
+             num_threads: int = 0, accumulate_into: str | None = None,
+             deadline: float = 60.0) -> None:
+    """Register ``experts_implementation="moe_mlir"`` with transformers, and
+    ``ep_implementation="moe_mlir"`` for experts over several ranks, which wait for one another
+    up to ``deadline`` seconds.
 
     The arguments are those of ``moe.compile`` for layers that are prepared later. They, the
     compiler and the runtime are tested here. From now on it is an error to load a model
@@ -121,6 +126,10 @@ def register(*, target: str | None = None, options: Sequence[str] = (), cache: b
     _training.clear()
     if accumulate_into is not None:
         _training["accumulate_into"] = accumulate_into
+    if _has_ranks():
+        from . import _expert_parallel
+
+        _expert_parallel.register(NAME, asked, deadline)
     _warned.clear()
 
 
@@ -137,6 +146,17 @@ def _connect() -> None:
 
     watch(NAME, _switch)
     ALL_EXPERTS_FUNCTIONS.register(NAME, _forward)
+
+
+def _has_ranks() -> bool:
+    """Whether this transformers takes implementations of expert parallelism."""
+    if not torch.distributed.is_available():
+        return False
+    try:
+        from transformers.distributed.expert_parallel import EPImplementationInterface
+    except ImportError:
+        return False
+    return EPImplementationInterface is not None
 
 
 def _switch(model: torch.nn.Module, implementation: str) -> None:
@@ -187,6 +207,8 @@ def prepare(model: torch.nn.Module, *, top_k: int | None = None, free_weights: b
 
 def layer_of(module: torch.nn.Module) -> Layer | None:
     """Return the compiled layer of an experts module, e.g. for its statistics."""
+    if (ranks := module.__dict__.get("_moe_mlir_ranks")) is not None:
+        return ranks.layer
     bound = _state_of(module).bound
     return None if bound is None else bound.layer
 
