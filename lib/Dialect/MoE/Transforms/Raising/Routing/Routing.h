@@ -36,7 +36,7 @@ struct Routing {
   /// The first dispatch or route of ids.
   llvm::MapVector<Value, SmallVector<Operation *>> groupings = {};
   /// The results of loops that store a value for each expert.
-  llvm::DenseMap<Value, Iteration> iterations = {};
+  llvm::MapVector<Value, Iteration> iterations = {};
   /// Operations that are erased if nothing has used them.
   SmallVector<Operation *> made = {};
 
