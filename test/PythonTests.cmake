@@ -52,7 +52,7 @@ moe_add_python_tests(engines
   COST 5)
 moe_add_python_tests(parallel
   parallel/parallel_ops parallel/parallel_plan parallel/placement
-  parallel/process_group parallel/ranks
+  parallel/process_group parallel/rank_checkpoints parallel/ranks
   parallel/transformers_ranks
   COST 90)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
