@@ -90,15 +90,14 @@ struct AggregatedModel
 } // namespace
 
 void mlir::moe::populateMoEToLinalgPatterns(RewritePatternSet &patterns) {
-  patterns
-      .add<Decompose<GateOp>, Decompose<GateGradientOp>,
-           Decompose<AuxiliaryLossOp>, Decompose<AuxiliaryLossGradientOp>,
-           Decompose<ExpertLoadOp>, Decompose<UpdateBiasOp>,
-           Decompose<DispatchOp>, Decompose<ExpertOp>, Decompose<RouteOp>,
-           Decompose<QuantizeOp>, Decompose<DequantizeOp>, Decompose<FusedOp>,
-           Decompose<KeepOp>, Decompose<PlaceOp>, Decompose<PartitionOp>,
-           Decompose<CollectOp>>(
-          patterns.getContext());
+  patterns.add<Decompose<GateOp>, Decompose<GateGradientOp>,
+               Decompose<AuxiliaryLossOp>, Decompose<AuxiliaryLossGradientOp>,
+               Decompose<ExpertLoadOp>, Decompose<UpdateBiasOp>,
+               Decompose<DispatchOp>, Decompose<ExpertOp>, Decompose<RouteOp>,
+               Decompose<QuantizeOp>, Decompose<DequantizeOp>,
+               Decompose<FusedOp>, Decompose<KeepOp>, Decompose<PlaceOp>,
+               Decompose<PartitionOp>, Decompose<CollectOp>>(
+      patterns.getContext());
 }
 
 void mlir::moe::populateQuantizedToLinalgPatterns(RewritePatternSet &patterns) {

@@ -53,6 +53,7 @@ private:
   moe_rt_status_t parseGather(const Node &node, bool isOwn, Gather &gather);
 
   void findRoundTrips();
+  bool isBeside(const Step &step, const std::vector<bool> &inside) const;
   bool isRoundTrip(size_t first, size_t last, RoundTrip &trip) const;
 
   Value &value(size_t index) { return out.values[index]; }
@@ -456,6 +457,16 @@ static void forEachUse(const Step &step, Visit visit) {
     visit(*step.exchange.expected);
 }
 
+/// True for a call on tokens of this rank that reads no value of `inside`.
+bool Parser::isBeside(const Step &step, const std::vector<bool> &inside) const {
+  auto isHome = [&](size_t index) { return value(index).rows == Rows::home; };
+  auto isInside = [&](size_t index) { return inside[index]; };
+  const PartCall &call = step.call;
+  return step.kind == Step::Kind::call && !call.outputs.empty() &&
+         std::all_of(call.outputs.begin(), call.outputs.end(), isHome) &&
+         std::none_of(call.inputs.begin(), call.inputs.end(), isInside);
+}
+
 bool Parser::isRoundTrip(size_t first, size_t last, RoundTrip &trip) const {
   const Exchange &sends = out.steps[first].exchange;
   const Exchange &returns = out.steps[last].exchange;
@@ -475,7 +486,10 @@ bool Parser::isRoundTrip(size_t first, size_t last, RoundTrip &trip) const {
     inside[sent.result] = true;
   if (sends.received)
     inside[*sends.received] = true;
-  for (size_t i = first + 1; i < last; ++i) {
+  trip.besideEnd = first + 1;
+  while (trip.besideEnd < last && isBeside(out.steps[trip.besideEnd], inside))
+    ++trip.besideEnd;
+  for (size_t i = trip.besideEnd; i < last; ++i) {
     if (out.steps[i].kind != Step::Kind::call)
       return false;
     for (size_t output : out.steps[i].call.outputs) {

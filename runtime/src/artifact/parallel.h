@@ -88,6 +88,9 @@ struct Step {
 /// sends tokens to one that brings results home.
 struct RoundTrip {
   size_t first, last; // steps
+  /// The steps from `first` + 1 to this one are calls on tokens of this rank
+  /// that need no rows of others: they run once, beside the first exchange.
+  size_t besideEnd;
   /// In the values of the first: the slots of each row, i32. A token brings
   /// home a row for each that is not negative.
   size_t slots;

@@ -166,8 +166,10 @@ void ParallelCall::pack(const Sent &sent, const Traffic &traffic, char *to) {
   }
 }
 
-/// Exchange rows, and wait for them.
-moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic) {
+/// Exchange rows, run the steps up to `besideEnd` meanwhile, and wait for the
+/// rows.
+moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
+                                   size_t besideEnd) {
   beginStage(step);
   const Exchange &exchange = function.steps[step].exchange;
   std::vector<int64_t> packedBegins(group.size());
@@ -219,7 +221,15 @@ moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic) {
           rowBytes, nullptr, request);
     }));
   }
-  return group.wait();
+  moe_rt_status_t status = nullptr;
+  for (size_t i = step + 1; i < besideEnd && !status; ++i)
+    status = callPart(i);
+  // Buffers are the engine's until it has ended.
+  moe_rt_status_t waited = group.wait();
+  if (!waited)
+    return status;
+  moe_rt_status_free(status);
+  return waited;
 }
 
 /// The first of `count` rows of part `part` of `parts`.
@@ -229,7 +239,8 @@ static int64_t beginOf(int64_t count, int64_t part, int64_t parts) {
 
 /// Send tokens in one of several rounds; `traffic` has what it is then.
 moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
-                                      int64_t round, int64_t rounds) {
+                                      int64_t round, int64_t rounds,
+                                      size_t besideEnd) {
   const Exchange &exchange = function.steps[step].exchange;
   int64_t listed = 0, arrived = 0;
   for (size_t r = 0; r < group.size(); ++r) {
@@ -253,7 +264,7 @@ moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
   layer.exchanged.rows_received += arrived;
   layer.exchanged.rows_sent += std::accumulate(
       traffic.sendRows.begin(), traffic.sendRows.end(), int64_t(0));
-  return move(step, traffic);
+  return move(step, traffic, besideEnd);
 }
 
 /// Send tokens, run the parts that need them, and bring home what they make.
@@ -273,12 +284,13 @@ moe_rt_status_t ParallelCall::runRoundTrip(const RoundTrip &trip,
   for (int64_t round = 0; round < rounds; ++round) {
     current = trip.first;
     sends = tokenRows;
-    MOE_RT_TRY(receive(trip.first, traffic, round, rounds));
+    MOE_RT_TRY(receive(trip.first, traffic, round, rounds,
+                       round == 0 ? trip.besideEnd : 0));
     for (size_t r = 0; r < group.size(); ++r)
       expected[r] = countSlots(idsOf(sentSlots.source), traffic.sendBegins[r],
                                traffic.sendRows[r], width, function.slots);
     std::vector<int64_t> arrived = traffic.receiveRows;
-    for (size_t i = trip.first + 1; i < trip.last; ++i)
+    for (size_t i = trip.besideEnd; i < trip.last; ++i)
       MOE_RT_TRY(callPart(i));
     current = trip.last;
     MOE_RT_TRY(checkSend(trip.last));

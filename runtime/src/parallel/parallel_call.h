@@ -68,8 +68,9 @@ private:
   moe_rt_status_t comeHome(size_t step);
   moe_rt_status_t runRoundTrip(const RoundTrip &trip, int64_t rounds);
   moe_rt_status_t receive(size_t step, Traffic &traffic, int64_t round,
-                          int64_t rounds);
-  moe_rt_status_t move(size_t step, const Traffic &traffic);
+                          int64_t rounds, size_t besideEnd = 0);
+  moe_rt_status_t move(size_t step, const Traffic &traffic,
+                       size_t besideEnd = 0);
   void pack(const Sent &sent, const Traffic &traffic, char *to);
 
   ParallelLayer &layer;

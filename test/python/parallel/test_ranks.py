@@ -68,9 +68,9 @@ def test_placements(size):
     check("switch", "f32", [0] * size, f"{slots}:2", table)
 
 
-@pytest.mark.parametrize("name", ("mixtral", "deepspeed_top2"))
+@pytest.mark.parametrize("name", ("mixtral", "deepspeed_top2", "deepseek_v3"))
 def test_rounds(name):
-    """A limit of memory makes rounds, with the same bits."""
+    """A limit of memory makes rounds, with the same bits; a shared expert runs once."""
     check(name, "f32", [40, 3, 61], "ranks=3", memory_limit=40_000)
 
 

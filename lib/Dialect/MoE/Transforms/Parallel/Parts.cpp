@@ -90,7 +90,7 @@ LogicalResult Parts::findDomains() {
     }
     exchangeNumbers[&op] = exchanges.size();
     exchanges.push_back(&op);
-    Domain domain = domainOfPart(exchanges.size());
+    Domain domain = domainOfPart(2 * exchanges.size());
     for (Value result : op.getResults())
       domains[result] = domain;
   }
@@ -98,9 +98,9 @@ LogicalResult Parts::findDomains() {
 }
 
 Domain Parts::domainOfPart(unsigned part) const {
-  if (part == 0)
+  if (part == 0 || isBeside(part))
     return Domain{Domain::Home};
-  Operation *op = exchanges[part - 1];
+  Operation *op = exchanges[exchangeBefore(part) - 1];
   if (isa<AllGatherOp>(op))
     return Domain{Domain::All};
   auto exchange = dyn_cast<ExchangeOp>(op);
@@ -125,24 +125,69 @@ bool Parts::isCopied(Operation *op) const {
 unsigned Parts::partOfUser(Operation *user) const {
   user = body->findAncestorOpInBlock(*user);
   if (user == body->getTerminator())
-    return exchanges.size();
+    return size() - 1;
   auto exchange = exchangeNumbers.find(user);
-  return exchange != exchangeNumbers.end() ? exchange->second
+  return exchange != exchangeNumbers.end() ? 2 * exchange->second
                                            : parts.lookup(user);
 }
 
+/// Finds what can run beside an exchange that brings tokens to experts: all
+/// that no exchange needs and that needs none, if there is a contraction in it.
+void Parts::findWorkBeside() {
+  bool hasExchange = llvm::any_of(exchanges, [](Operation *op) {
+    auto exchange = dyn_cast<ExchangeOp>(op);
+    return exchange && !exchange.getExpect();
+  });
+  if (!hasExchange)
+    return;
+  llvm::DenseSet<Operation *> dependent, needed;
+  for (Operation &op : body->without_terminator()) {
+    bool depends = isExchange(&op);
+    forEachRead(&op, [&](Value value) {
+      depends |= dependent.contains(value.getDefiningOp());
+    });
+    if (depends)
+      dependent.insert(&op);
+  }
+  for (Operation &op : llvm::reverse(body->without_terminator()))
+    if (isExchange(&op) || needed.contains(&op))
+      forEachRead(&op, [&](Value value) {
+        if (Operation *maker = value.getDefiningOp())
+          needed.insert(maker);
+      });
+  bool hasContraction = false;
+  for (Operation &op : body->without_terminator()) {
+    if (dependent.contains(&op) || needed.contains(&op) || isCopied(&op))
+      continue;
+    workBeside.insert(&op);
+    auto linalgOp = dyn_cast<linalg::LinalgOp>(op);
+    hasContraction |= linalgOp && linalg::isaContractionOpInterface(linalgOp);
+  }
+  if (!hasContraction)
+    workBeside.clear();
+}
+
 /// Assigns an operation to the last part that is early enough for its users and
-/// has its domain: work that no exchange waits for comes behind them.
+/// has its domain: work that no exchange waits for comes behind them, or beside
+/// the last one that it can run beside.
 LogicalResult Parts::assignLatest(Operation *op) {
-  unsigned latest = exchanges.size();
+  unsigned latest = size() - 1;
   for (Operation *user : op->getUsers())
     latest = std::min(latest, partOfUser(user));
   Domain domain = domainsOfOps.lookup(op);
-  for (unsigned part = latest + 1; part-- > 0;)
-    if (domain.kind == Domain::Invariant || domainOfPart(part) == domain) {
-      parts[op] = part;
-      return success();
-    }
+  auto isOpen = [&](unsigned part) {
+    if (!isBeside(part))
+      return domain.kind == Domain::Invariant || domainOfPart(part) == domain;
+    auto exchange = dyn_cast<ExchangeOp>(exchanges[exchangeBefore(part) - 1]);
+    return exchange && !exchange.getExpect();
+  };
+  bool beside = workBeside.contains(op);
+  for (bool wantsBeside : {beside, false})
+    for (unsigned part = latest + 1; part-- > 0;)
+      if (isBeside(part) == wantsBeside && isOpen(part)) {
+        parts[op] = part;
+        return success();
+      }
   return op->emitOpError("expected the exchange that its tokens come from "
                          "before those that need its results");
 }
@@ -154,6 +199,7 @@ LogicalResult Parts::assign() {
   body = &function.getBody().front();
   if (failed(findDomains()))
     return failure();
+  findWorkBeside();
   for (Operation &op : llvm::reverse(body->without_terminator())) {
     if (isExchange(&op))
       continue;

@@ -29,8 +29,10 @@ struct Domain {
   StringRef getName() const;
 };
 
-/// Assigns the operations of a function to parts: part `p` runs before exchange
-/// `p` and after exchange `p - 1`.
+/// Assigns the operations of a function to parts. Part `2p` runs behind
+/// exchange `p - 1` and before exchange `p`. Part `2p - 1` runs beside exchange
+/// `p - 1`: it has work on the tokens of this rank that no exchange needs and
+/// that needs none, such as a shared expert.
 class Parts {
 public:
   explicit Parts(func::FuncOp function) : function(function) {}
@@ -44,6 +46,11 @@ public:
   bool isHome(unsigned part) const {
     return domainOfPart(part).kind == Domain::Home;
   }
+  /// The number of parts, of which some are empty.
+  unsigned size() const { return 2 * exchanges.size() + 1; }
+  static bool isBeside(unsigned part) { return part % 2 != 0; }
+  /// The exchange before a part, from 1; 0 for the first part.
+  static unsigned exchangeBefore(unsigned part) { return (part + 1) / 2; }
   /// The experts that moe.place maps to slots; 0 without one.
   int64_t getNumExperts() const { return experts; }
 
@@ -55,6 +62,7 @@ public:
 
 private:
   LogicalResult findDomains();
+  void findWorkBeside();
   LogicalResult join(Operation *op, Domain &domain);
   Domain domainOfPart(unsigned part) const;
   LogicalResult assignLatest(Operation *op);
@@ -71,6 +79,7 @@ private:
   llvm::DenseMap<Value, Domain> domains;
   llvm::DenseMap<Operation *, Domain> domainsOfOps;
   llvm::DenseMap<Operation *, unsigned> parts;
+  llvm::DenseSet<Operation *> workBeside;
   int64_t experts = 0;
 };
 

@@ -60,11 +60,11 @@ LogicalResult Splitter::run() {
   if (failed(parts.assign()) || failed(nameValues()))
     return failure();
   ArrayRef<Operation *> exchanges = parts.getExchanges();
-  for (unsigned part = 0; part <= exchanges.size(); ++part) {
+  for (unsigned part = 0; part < parts.size(); ++part) {
+    if (Parts::isBeside(part))
+      addStep(exchanges[Parts::exchangeBefore(part) - 1]);
     if (failed(build(part)))
       return failure();
-    if (part < exchanges.size())
-      addStep(exchanges[part]);
   }
   if (failed(describe()))
     return failure();
@@ -132,7 +132,10 @@ LogicalResult Splitter::build(unsigned part) {
              << output.getType();
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPoint(function);
-  std::string name = (function.getName() + ".part" + Twine(part)).str();
+  std::string name =
+      (function.getName() + (Parts::isBeside(part) ? ".beside" : ".part") +
+       Twine(Parts::exchangeBefore(part)))
+          .str();
   auto its = func::FuncOp::create(
       b, function.getLoc(), name,
       b.getFunctionType(ValueRange(contents.inputs).getTypes(),

@@ -35,3 +35,30 @@ func.func @layer(%x: tensor<?x16xf32> {moe.name = "x"}, %ids: tensor<?x2xi32> {m
   %s = arith.addf %o, %shared : tensor<?x16xf32>
   return %s : tensor<?x16xf32>
 }
+
+// -----
+
+// A shared expert needs no exchange, and runs beside the first one.
+// CHECK:       module attributes
+// CHECK-SAME:    {call = "shared.part0"
+// CHECK-SAME:    {exchange = {{{.*}} value = "arg0"}
+// CHECK-SAME:    {call = "shared.beside1", inputs = ["arg0", "arg2"], outputs = ["%[[SHARED:[0-9]+]]"]}, {call = "shared.part1"
+// CHECK-SAME:    {call = "shared.part2", inputs = [{{.*}}"%[[SHARED]]"{{.*}}], outputs = ["y"]}
+// CHECK-LABEL: func.func @shared.beside1(
+// CHECK:         linalg.matmul
+// CHECK-LABEL: func.func @shared.part1(
+// CHECK-LABEL: func.func @shared.part2(
+// CHECK:         moe.combine
+// CHECK:         arith.addf
+func.func @shared(%x: tensor<?x16xf32>, %ids: tensor<?x2xi32>, %s: tensor<16x16xf32>) -> tensor<?x16xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %c0 : tensor<?x16xf32>
+  %e = tensor.empty(%t) : tensor<?x16xf32>
+  %f = linalg.fill ins(%zero : f32) outs(%e : tensor<?x16xf32>) -> tensor<?x16xf32>
+  %shared = linalg.matmul ins(%x, %s : tensor<?x16xf32>, tensor<16x16xf32>) outs(%f : tensor<?x16xf32>) -> tensor<?x16xf32>
+  %rows, %offsets, %positions = moe.dispatch %x, %ids experts(8) : tensor<?x16xf32>, tensor<?x2xi32>
+  %o = moe.combine %rows, %positions : tensor<?x16xf32>, tensor<?x2xi32>
+  %y = arith.addf %o, %shared : tensor<?x16xf32>
+  return %y : tensor<?x16xf32>
+}

@@ -56,7 +56,8 @@ def MoESplitAtExchanges : Pass<"moe-split-at-exchanges", "::mlir::ModuleOp"> {
     `NAME.part1`, ... of what lies between them, and removes it. A part returns
     what later parts or exchanges read. It has one dynamic extent, as every
     exported function: the tokens of this rank, the rows that it received, or
-    the tokens of all ranks.
+    the tokens of all ranks. `NAME.beside1`, ... have work on the tokens of this
+    rank that can run while an exchange does, such as a shared expert.
 
     `moe.programs` of the module says how the runtime runs the parts: `values`
     with their types, and `steps`, calls of parts and exchanges.
