@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
-# Processes are copies of one that has imported these.
-_context.set_forkserver_preload(["moe.integrations.process_group", "moe_testing.ranks",
-                                 "moe_testing.data"])
+# Processes are copies of one that has imported these, where they are installed.
+_context.set_forkserver_preload([
+    "moe.integrations.process_group", "moe_testing.ranks", "moe_testing.data",
+    "moe.integrations.transformers", "transformers.distributed.expert_parallel",
+    "transformers.models.mixtral.modeling_mixtral",
+    "transformers.models.qwen3_moe.modeling_qwen3_moe"])
 
 
 class Died:
