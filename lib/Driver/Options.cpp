@@ -52,9 +52,9 @@ static constexpr CompileOptionInfo compileOptions[] = {
      &CompileOptions::save},
     {"parallel", "slots[:replicas]",
      "Spreads the experts over ranks: a rank holds at most this many experts, "
-     "and an expert is on at most so many ranks (default: 1). The runtime "
-     "needs "
-     "a group of ranks to run such a layer",
+     "or, with ranks=N in place of slots, as many as N ranks need, and an "
+     "expert is on at most so many ranks (default: 1). The runtime needs a "
+     "group of ranks to run such a layer",
      &CompileOptions::parallel},
     {"quantize", "format",
      "Format in which the layer keeps the 16- or 32-bit weights of its experts "
@@ -131,7 +131,9 @@ llvm::Error CompileOptions::verify() const {
   if (!save.empty() && save != "accumulators" && save != "routes")
     return expected("save", "accumulators or routes", save);
   if (!parallel.empty() && !parseParallel(parallel))
-    return expected("parallel", "SLOTS[:REPLICAS], each between 1 and 2^31 - 1",
+    return expected("parallel",
+                    "SLOTS[:REPLICAS] or ranks=N[:REPLICAS], each between 1 "
+                    "and 2^31 - 1",
                     parallel);
   if (!parallel.empty() && !backward.empty())
     return llvm::createStringError("--parallel: expected no --backward: no "
