@@ -39,6 +39,8 @@ private:
   moe_rt_status_t parseStep(const Node &node);
 
   /// Find a value that a step uses, or one that it makes.
+  moe_rt_status_t find(const Node &node, std::string &name,
+                       size_t &value) const;
   moe_rt_status_t use(const Node &node, size_t &value);
   moe_rt_status_t make(const Node &node, size_t &value);
   /// Use or make a value of type i32[E].
@@ -160,13 +162,20 @@ moe_rt_status_t Parser::parseValues(const Node &node) {
   return nullptr;
 }
 
-moe_rt_status_t Parser::use(const Node &node, size_t &index) {
-  std::string name;
+/// Read the name of a value.
+moe_rt_status_t Parser::find(const Node &node, std::string &name,
+                             size_t &index) const {
   MOE_RT_TRY(node.string(name));
   auto found = names.find(name);
   if (found == names.end())
     return node.refuse("names " + quote(name) + ", which is no value");
   index = found->second;
+  return nullptr;
+}
+
+moe_rt_status_t Parser::use(const Node &node, size_t &index) {
+  std::string name;
+  MOE_RT_TRY(find(node, name, index));
   if (!isMade[index])
     return node.refuse("uses " + quote(name) + " before a step has made it");
   return nullptr;
@@ -174,11 +183,7 @@ moe_rt_status_t Parser::use(const Node &node, size_t &index) {
 
 moe_rt_status_t Parser::make(const Node &node, size_t &index) {
   std::string name;
-  MOE_RT_TRY(node.string(name));
-  auto found = names.find(name);
-  if (found == names.end())
-    return node.refuse("names " + quote(name) + ", which is no value");
-  index = found->second;
+  MOE_RT_TRY(find(node, name, index));
   if (isMade[index])
     return node.refuse("makes " + quote(name) + " again");
   isMade[index] = true;

@@ -98,14 +98,19 @@ moe_rt_status_t ParallelCall::checkSlots(const RoundTrip &trip) {
     begin += sends[r];
     total += count;
   }
-  for (const Sent &sent : home.values) {
+  return checkHome(trip.last, total);
+}
+
+/// Whether there is memory for the rows that come home.
+moe_rt_status_t ParallelCall::checkHome(size_t step, int64_t expected) const {
+  for (const Sent &sent : function.steps[step].exchange.values) {
     const Value &result = function.values[sent.result];
     uint64_t rows = countRows(result.type, extentOf(result));
-    if (static_cast<uint64_t>(total) > rows)
+    if (static_cast<uint64_t>(expected) > rows)
       return makeError(MOE_RT_INTERNAL,
                        "layer '%s', step %zu: the code expects %" PRId64
                        " rows, and there is memory for %" PRIu64,
-                       function.signature.name.c_str(), trip.last, total, rows);
+                       function.signature.name.c_str(), step, expected, rows);
   }
   return nullptr;
 }
@@ -336,15 +341,7 @@ moe_rt_status_t ParallelCall::comeHome(size_t step) {
     traffic.receiveBegins[r] = arrived;
     arrived += expected[r];
   }
-  for (const Sent &sent : exchange.values) {
-    const Value &result = function.values[sent.result];
-    uint64_t rows = countRows(result.type, extentOf(result));
-    if (static_cast<uint64_t>(arrived) > rows)
-      return makeError(MOE_RT_INTERNAL,
-                       "layer '%s', step %zu: the code expects %" PRId64
-                       " rows, and there is memory for %" PRIu64,
-                       function.signature.name.c_str(), step, arrived, rows);
-  }
+  MOE_RT_TRY(checkHome(step, arrived));
   return move(step, traffic);
 }
 

@@ -51,6 +51,7 @@ private:
   moe_rt_status_t bind(const CallArguments &arguments);
   moe_rt_status_t allocateHome();
   moe_rt_status_t checkSend(size_t step);
+  moe_rt_status_t checkHome(size_t step, int64_t expected) const;
   moe_rt_status_t checkSlots(const RoundTrip &trip);
 
   // The meeting.

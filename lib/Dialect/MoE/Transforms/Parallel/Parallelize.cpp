@@ -61,7 +61,7 @@ private:
   void gatherGate(GateOp gate);
   LogicalResult spread(DispatchOp dispatch);
   LogicalResult verifyUses(DispatchOp dispatch);
-  Value dropFirst(DispatchOp dispatch);
+  Value keepFirstChoices(DispatchOp dispatch);
   Value weightsOfRows(Value weights, Value tokens);
   LogicalResult bringHome(CombineOp combine, DispatchOp local, Value received,
                           PartitionOp partition);
@@ -182,7 +182,7 @@ void Parallelizer::gatherGate(GateOp gate) {
 }
 
 /// Returns the ids of the choices that a dispatch without a capacity keeps.
-Value Parallelizer::dropFirst(DispatchOp dispatch) {
+Value Parallelizer::keepFirstChoices(DispatchOp dispatch) {
   int64_t kept = dispatch.getMaxChoices();
   Value ids = dispatch.getIds();
   if (kept == dispatch.getTopK())
@@ -256,7 +256,7 @@ LogicalResult Parallelizer::spread(DispatchOp dispatch) {
                                 dispatch.getChoicesAttr());
     ids = OwnRowsOp::create(b, kept.getType(), kept);
   } else {
-    ids = dropFirst(dispatch);
+    ids = keepFirstChoices(dispatch);
   }
 
   // Each token goes once to every rank with one of its experts.
