@@ -76,8 +76,10 @@ static Value createCounters(const Router &router, RewriterBase &rewriter,
   }
   HostBuilder b(loc, rewriter);
   Value tokens = b.extent(GroupedMatmulOp(router.matmul).getLhs(), 0);
+  // A sum and no maximum: the size of a buffer has to have a bound in chunks of
+  // tokens, too.
   Value count =
-      b.max(b.mul(tokens, llvm::divideCeil(columns, uint64_t(counterColumns))),
+      b.add(b.mul(tokens, llvm::divideCeil(columns, uint64_t(counterColumns))),
             b.index(numCounters));
   auto zero = arith::ConstantIntOp::create(b, 0, 32);
   auto counters = tensor::SplatOp::create(

@@ -59,9 +59,9 @@
 // CHECK:         llvm.return
 // CHECK-NOT:   llvm.func @gather_sum
 
-// Counters are at least 1024, and one for each token and 128 columns.
+// There are 1024 counters, and one for each token and 128 columns.
 // CHECK-LABEL: func.func @layer(
-// CHECK:         %[[COUNTED:.*]] = arith.maxui %[[T:.*]], %c1024
+// CHECK:         %[[COUNTED:.*]] = arith.addi %[[T:.*]], %c1024
 // CHECK:         %[[IS_FEW:.*]] = arith.cmpi ule, %[[T]], %c64
 // CHECK:         tensor.empty(%[[COUNTED]]) : tensor<?xi32>
 // CHECK:         moe_rt.launch @kernels::@router blocks
