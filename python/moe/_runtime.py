@@ -86,11 +86,12 @@ class Module(OfThisProcess):
     """A compiled artifact, created by ``moe.load`` or ``moe.compile``."""
 
     on_device = uses_openmp = False
+    group: Any = None  # of the ranks that call its layers, if any
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
                  device: str | None = None, context: Handle | None = None, group: Any = None):
         lib = library()
-        self.group = group  # of the ranks that call its layers, if any
+        self.group = group
         if group is not None:
             context = group._context
         if context is None:
