@@ -86,7 +86,7 @@ class Module(OfThisProcess):
     """A compiled artifact, created by ``moe.load`` or ``moe.compile``."""
 
     on_device = uses_openmp = False
-    group: Any = None  # of the ranks that call its layers, if any
+    group = None  # the ranks that call its layers, if any
 
     def __init__(self, source: str | os.PathLike[str] | bytes, *, num_threads: int = 0,
                  device: str | None = None, context: Handle | None = None, group: Any = None):
