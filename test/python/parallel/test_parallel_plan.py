@@ -200,7 +200,7 @@ def test_recorded_routes(name):
     away = 1 - np.eye(3)
     sent = ((hits * away).sum(1) * shape.token_bytes + (choices * away).sum(0)
             * shape.choice_bytes)
-    for limit in (0, 60_000, 40_000):
+    for limit in (0, 60_000, 50_000):
         def on_rank(communicator):
             group = moe.parallel.Group(communicator, memory_limit=limit, num_threads=1)
             layer = moe.load(artifact, group=group).layer(weights, table=TABLE)

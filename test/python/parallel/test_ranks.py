@@ -71,7 +71,7 @@ def test_placements(size):
 @pytest.mark.parametrize("name", ("mixtral", "deepspeed_top2", "deepseek_v3"))
 def test_rounds(name):
     """A limit of memory makes rounds, with the same bits; a shared expert runs once."""
-    check(name, "f32", [40, 3, 61], "ranks=3", memory_limit=40_000)
+    check(name, "f32", [40, 3, 61], "ranks=3", memory_limit=60_000)
 
 
 def test_kinds_of_experts_are_refused():
