@@ -14,6 +14,7 @@ one on all others after ``deadline`` seconds, and ends the group.
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,11 +45,6 @@ class _RawExchangeStatistics(ctypes.Structure):
                 ("bytes_received", ctypes.c_uint64)]
 
 
-class _ParallelInfo(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in
-                ("experts", "slots", "replicas", "min_tokens", "max_tokens")]
-
-
 _P, _OUT = ctypes.c_void_p, ctypes.POINTER
 # A moe_rt_read_weight_fn.
 _READ = ctypes.CFUNCTYPE(ctypes.c_int32, _P, ctypes.c_size_t, ctypes.c_int64, ctypes.c_int64, _P,
@@ -63,7 +59,6 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "moe_rt_thread_communicators_destroy": (None, [_OUT(RawCommunicator)]),
     "moe_rt_module_parallel_count": (ctypes.c_size_t, [_P]),
     "moe_rt_module_parallel_name": (ctypes.c_char_p, [_P, ctypes.c_size_t]),
-    "moe_rt_parallel_info": (_P, [_P, ctypes.c_char_p, _OUT(_ParallelInfo)]),
     "moe_rt_layer_create_parallel": (_P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _OUT(DLTensor),
                                           ctypes.c_size_t, _OUT(_P)]),
     "moe_rt_layer_create_parallel_from_source": (
@@ -74,6 +69,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     """Return the runtime, with the functions of ``moe_rt/group.h`` declared."""
     lib = library()

@@ -3,9 +3,9 @@
 An example that is a function or a module must parse, verify, print and parse again
 to the same text, and lower to LLVM through the reference pipeline, or that of the
 CPU if only kernels read an operation, unless it shows an operation of moe_rt, or one that
-the runtime runs between the parts of a function, which these pipelines do not take. One that is only a few
-operations is put into a function first, with the values it uses and does not define
-as operands of the types it gives them. One in the description of a pass runs through
+the runtime runs between the parts of a function, which these pipelines do not take. One
+that is only a few operations is put into a function first, with the values it uses and
+does not define as operands of the types it gives them. One in the description of a pass runs through
 that pass.
 
 The examples of passes and pipelines are files of their own, test/Docs/passes, which
