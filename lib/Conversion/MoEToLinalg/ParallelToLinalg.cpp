@@ -68,15 +68,14 @@ public:
 } // namespace
 
 SmallVector<Value> mlir::moe::lowerToLinalg(KeepOp op, OpBuilder &builder) {
-  TensorBuilder b(op.getLoc(), builder);
+  ListBuilder b(op.getLoc(), builder);
   auto routed = RouteOp::create(
       b, op.getIds(), op.getWeights(), op.getNumExperts(), op.getCapacityAttr(),
       op.getPriority(), op.getOverflow(), op.getChoicesAttr());
   return {b.map({op.getIds(), routed.getPositions()}, b.getI32Type(),
                 [&](ValueRange v) -> Value {
-                  Value kept = arith::CmpIOp::create(
-                      b, arith::CmpIPredicate::sge, v[1], b.i32(0));
-                  return arith::SelectOp::create(b, kept, v[0], b.i32(-1));
+                  return arith::SelectOp::create(b, b.isValid(v[1]), v[0],
+                                                 b.i32(-1));
                 })};
 }
 
