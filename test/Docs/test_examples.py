@@ -5,8 +5,8 @@ to the same text, and lower to LLVM through the reference pipeline, or that of t
 CPU if only kernels read an operation, unless it shows an operation of moe_rt, or one that
 the runtime runs between the parts of a function, which these pipelines do not take. One
 that is only a few operations is put into a function first, with the values it uses and
-does not define as operands of the types it gives them. One in the description of a pass runs through
-that pass.
+does not define as operands of the types it gives them. One in the description of a
+pass runs through that pass.
 
 The examples of passes and pipelines are files of their own, test/Docs/passes, which
 lit runs and docs/passes.md shows; test_reference.py looks for one of each.
