@@ -4,6 +4,8 @@
                                        one layer in the shape of Granite-3.0-1B-A400M
     ./dev demo --hf DIR --layer 3      a layer of a checkpoint of yours, on random
                                        hidden states
+    ./dev demo --ep 4                  the trained layers over four ranks (threads),
+                                       with the bits of one rank
 
 The trained model ships with the hidden states of real text at each layer and with
 what transformers computed from them, so nothing but numpy is needed; where
@@ -19,11 +21,13 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 import moe
+import moe.parallel
 from moe._dlpack import numpy_dtype
 
 DATA = Path(__file__).resolve().parents[2] / "test" / "data"
@@ -188,6 +192,40 @@ def checkpoint_layer(directory: Path, number: int, token_counts: list[int], seed
         show_time(layer, x[:tokens])
 
 
+def spread_layers(ranks: int) -> bool:
+    """The layers of the trained model, whose experts are spread over threads."""
+    checkpoint, good = DATA / "tiny-mixtral", True
+    count = json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]
+    for number in range(count):
+        title(f"Layer {number} of a small Mixtral over {ranks} ranks")
+        x = np.load(checkpoint / f"layer{number}.input.npy")
+        alone = compile_layer(checkpoint, number).layer(checkpoint)
+        expected = alone(x)
+        options = [f"--parallel=ranks={ranks}"]
+        artifact = moe.compile(checkpoint, layer=number, options=options).path
+        shares = np.array_split(x, ranks)
+
+        def on_rank(communicator: moe.parallel.Communicator) -> tuple[np.ndarray, str]:
+            group = moe.parallel.Group(communicator, num_threads=1)
+            layer = moe.load(artifact, group=group).layer(checkpoint)
+            y = layer(shares[group.rank])
+            moved = layer.exchange
+            return y, (f"    rank {group.rank}: {len(y):4d} tokens, {moved.rows_received:4d} came "
+                       f"for its experts, {moved.bytes_sent / 1024:6.1f} KiB sent to others")
+
+        with ThreadPoolExecutor(ranks) as threads:
+            results = list(threads.map(on_rank, moe.parallel.threads(ranks)))
+        for _, line in results:
+            print(line)
+        y = np.concatenate([each for each, _ in results])
+        same = y.tobytes() == expected.tobytes()
+        good &= same
+        print(f"    {'the bits' if same else 'NOT THE BITS'} of one rank on all {len(x)} tokens")
+    print("\n    over processes: mpirun -n 4 moe-run layer.moe --ep (docs/mpi.md), torchrun "
+          "(docs/parallel.md)")
+    return good
+
+
 def parse_token_counts(text: str) -> list[int]:
     counts = [int(count) for count in text.split(",")]
     if min(counts) < 0:
@@ -201,19 +239,26 @@ def main() -> int:
     parser.add_argument("--hf", type=Path, metavar="DIR",
                         help="run a layer of this checkpoint instead")
     parser.add_argument("--layer", type=int, metavar="N", help="which layer (default 0)")
+    parser.add_argument("--ep", type=int, metavar="N",
+                        help="spread the experts over N ranks instead (expert parallelism)")
     parser.add_argument("--tokens", type=parse_token_counts, default="1,16,64",
                         metavar="T,T,...", help="token counts to time (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.layer is not None and not arguments.hf:
         parser.error("--layer needs --hf")
+    if arguments.ep is not None and (arguments.ep < 1 or arguments.hf):
+        parser.error(f"--ep is {arguments.ep}, expected at least 1, without --hf")
     try:
         if arguments.hf:
             directory = arguments.hf.parent if arguments.hf.is_file() else arguments.hf
             checkpoint_layer(directory, arguments.layer or 0, arguments.tokens, arguments.seed)
             return 0
-        good = trained_layers()
-        good &= granite(arguments.tokens, arguments.seed)
+        if arguments.ep:
+            good = spread_layers(arguments.ep)
+        else:
+            good = trained_layers()
+            good &= granite(arguments.tokens, arguments.seed)
     except moe.MoEError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -85,6 +85,46 @@ Expected<Tensor> moe::run::readTensor(const std::string &path,
   return tensor;
 }
 
+/// The part of an input that is for one of several ranks: all are equal, but
+/// for one token.
+static Expected<Tensor> takeShare(Tensor whole, const Signature &signature,
+                                  const Ranks *ranks) {
+  const std::vector<int64_t> &shape = whole.shape();
+  // An input of another shape is an error of the call.
+  if (!ranks || signature.shape.empty() || signature.shape[0] >= 0 ||
+      shape.size() != signature.shape.size() || shape[0] == 0)
+    return whole;
+  auto size = static_cast<int64_t>(ranks->size());
+  auto rank = static_cast<int64_t>(ranks->rank());
+  auto beginOf = [&](int64_t rank) {
+    return shape[0] / size * rank + shape[0] % size * rank / size;
+  };
+  int64_t begin = beginOf(rank), end = beginOf(rank + 1);
+  uint64_t rowBytes = whole.bytes() / static_cast<uint64_t>(shape[0]);
+  std::vector<int64_t> own = shape;
+  own[0] = end - begin;
+  Expected<Tensor> share =
+      Tensor::create(whole.dtype(), own, signature.alignment);
+  if (share && share->bytes() > 0)
+    std::memcpy(share->data(),
+                static_cast<const char *>(whole.data()) +
+                    static_cast<uint64_t>(begin) * rowBytes,
+                share->bytes());
+  return share;
+}
+
+/// Writes the number of the rank for {rank} in the name of a file; returns
+/// whether there was one.
+static bool insertRank(std::string &file, const Ranks *ranks) {
+  static const std::string place = "{rank}";
+  size_t found = file.find(place);
+  if (!ranks || found == std::string::npos)
+    return false;
+  for (; found != std::string::npos; found = file.find(place))
+    file.replace(found, place.size(), std::to_string(ranks->rank()));
+  return true;
+}
+
 Expected<std::vector<Tensor>>
 moe::run::readInputs(const Program &program,
                      const std::vector<std::string> &values) {
@@ -94,12 +134,23 @@ moe::run::readInputs(const Program &program,
   if (!files)
     return files.takeError();
   std::vector<Tensor> inputs;
+  std::optional<bool> isOwn; // of this rank
   for (size_t i = 0; i < signature.size(); ++i) {
+    bool hasRank = insertRank((*files)[i], program.ranks());
+    bool hasTokens = !signature[i].shape.empty() && signature[i].shape[0] < 0;
+    if (hasTokens && isOwn.value_or(hasRank) != hasRank)
+      return Error{"--input: '" + signature[i].name +
+                   "' is of all ranks and another input of one, expected "
+                   "{rank} in the names of all or of none"};
+    if (hasTokens)
+      isOwn = hasRank;
     if ((*files)[i].empty())
       return Error{"input '" + signature[i].name + "' of type " +
                    io::typeName(signature[i].dtype, signature[i].shape) +
                    " is not given"};
     Expected<Tensor> tensor = readTensor((*files)[i], signature[i].name);
+    if (tensor && !hasRank)
+      tensor = takeShare(std::move(*tensor), signature[i], program.ranks());
     if (!tensor)
       return tensor.takeError();
     inputs.push_back(std::move(*tensor));
@@ -155,6 +206,9 @@ moe::run::drawInputs(const Program &program, int64_t tokens, uint64_t seed) {
     if (!tensor)
       return Error{"input '" + signature.name + "': " + tensor.error()};
     drawTensor(*tensor, signature, io::mixSeed(seed, signature.name));
+    tensor = takeShare(std::move(*tensor), signature, program.ranks());
+    if (!tensor)
+      return tensor.takeError();
     inputs.push_back(std::move(*tensor));
   }
   return inputs;

@@ -23,9 +23,11 @@ assignFiles(const char *option, const std::vector<std::string> &values,
 io::Expected<io::Tensor> readTensor(const std::string &path,
                                     const std::string &name);
 
+/// With several ranks, the inputs of this rank.
 io::Expected<std::vector<io::Tensor>>
 readInputs(const Program &program, const std::vector<std::string> &values);
 
+/// Draws inputs of `tokens` tokens in all, and returns those of this rank.
 io::Expected<std::vector<io::Tensor>> drawInputs(const Program &program,
                                                  int64_t tokens, uint64_t seed);
 

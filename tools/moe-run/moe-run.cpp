@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 
 using namespace moe;
 using namespace moe::run;
@@ -41,22 +42,29 @@ public:
                                   std::vector<Tensor> inputs, int64_t tokens);
 
   Expected<void> call();
+  /// Collects the results of all ranks, which have tokens[r] of them, on rank
+  /// 0.
+  Expected<void> collect(const std::vector<int64_t> &tokens);
   Expected<Timing> benchmark(int64_t repetitions);
   /// True if repeated calls yield the same bits.
   Expected<bool> repeat(int64_t count);
 
   /// Copies the results of the last call to the host.
   Expected<void> fetch();
-  const std::vector<Tensor> &results() const { return outputs; }
+  const std::vector<Tensor> &results() const {
+    return program.ranks() ? collected : outputs;
+  }
   uint64_t workspaceBytes() const { return workspaceSize; }
 
 private:
   explicit Session(const Program &program) : program(program) {}
   Expected<DLTensor> toDevice(Tensor &tensor);
   Expected<void> makeWorkspace(int64_t tokens);
+  Expected<bool> warmsUp(int calls, double start) const;
 
   const Program &program;
   std::vector<Tensor> inputs, outputs;
+  std::vector<Tensor> collected; // of all ranks, on rank 0
   std::vector<DLTensor> inputViews, outputViews;
   std::optional<Tensor> hostWorkspace;
   uint64_t workspaceSize = 0;
@@ -117,6 +125,8 @@ Expected<void> Session::makeWorkspace(int64_t tokens) {
   if (moe_rt_status_t status =
           moe_rt_layer_workspace_bytes(program.layer(), tokens, &workspaceSize))
     return takeStatus(status);
+  if (program.ranks())
+    return {}; // it is the group's
   if (const Device *device = program.device()) {
     Expected<Device::Buffer> buffer = device->allocate(workspaceSize);
     if (!buffer)
@@ -137,8 +147,31 @@ Expected<void> Session::makeWorkspace(int64_t tokens) {
 Expected<void> Session::call() {
   if (moe_rt_status_t status = moe_rt_layer_call(
           program.layer(), inputViews.data(), inputViews.size(),
-          outputViews.data(), outputViews.size(), workspace, workspaceSize))
+          outputViews.data(), outputViews.size(), workspace,
+          workspace ? workspaceSize : 0))
     return takeStatus(status);
+  return {};
+}
+
+Expected<void> Session::collect(const std::vector<int64_t> &tokens) {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (program.outputs()[i].shape.empty() ||
+        program.outputs()[i].shape[0] >= 0) {
+      // The same on all ranks.
+      Expected<Tensor> copy =
+          Tensor::create(outputs[i].dtype(), outputs[i].shape());
+      if (!copy)
+        return copy.takeError();
+      std::memcpy(copy->data(), outputs[i].data(), outputs[i].bytes());
+      collected.push_back(std::move(*copy));
+      continue;
+    }
+    Expected<Tensor> whole = program.ranks()->collect(outputs[i], tokens);
+    if (!whole)
+      return Error{"output '" + program.outputs()[i].name +
+                   "': " + whole.error()};
+    collected.push_back(std::move(*whole));
+  }
   return {};
 }
 
@@ -152,11 +185,28 @@ Expected<void> Session::fetch() {
   return {};
 }
 
+/// Whether to call once more before a measurement, which rank 0 decides.
+Expected<bool> Session::warmsUp(int calls, double start) const {
+  bool own = calls < warmUpCalls || now() - start < warmUpSeconds;
+  if (!program.ranks())
+    return own;
+  Expected<std::vector<int64_t>> told = program.ranks()->tell({}, own);
+  if (!told)
+    return told.takeError();
+  return (*told)[0] != 0;
+}
+
 Expected<Timing> Session::benchmark(int64_t repetitions) {
   double start = now();
-  for (int i = 0; i < warmUpCalls || now() - start < warmUpSeconds; ++i)
+  for (int i = 0;; ++i) {
+    Expected<bool> goesOn = warmsUp(i, start);
+    if (!goesOn)
+      return goesOn.takeError();
+    if (!*goesOn)
+      break;
     if (Expected<void> result = call(); !result)
       return result.takeError();
+  }
   // Statistics cover only the timed calls.
   moe_rt_layer_reset_statistics(program.layer());
 
@@ -187,17 +237,25 @@ Expected<bool> Session::repeat(int64_t count) {
     first.emplace_back(static_cast<const char *>(output.data()),
                        output.bytes());
   io::ProgressBar bar("repeating");
+  bool same = true;
   for (int64_t i = 1; i < count; ++i) {
     if (Expected<void> result = call(); !result)
       return result.takeError();
     if (Expected<void> result = fetch(); !result)
       return result.takeError();
     for (size_t j = 0; j < outputs.size(); ++j)
-      if (std::memcmp(first[j].data(), outputs[j].data(), first[j].size()))
-        return false;
+      same &= !std::memcmp(first[j].data(), outputs[j].data(), first[j].size());
+    // Ranks make as many calls.
+    if (!same && !program.ranks())
+      return false;
     bar.update(static_cast<uint64_t>(i + 1), static_cast<uint64_t>(count));
   }
-  return true;
+  if (!program.ranks())
+    return same;
+  Expected<std::vector<int64_t>> told = program.ranks()->tell({}, same);
+  if (!told)
+    return told.takeError();
+  return std::count(told->begin(), told->end(), 0) == 0;
 }
 
 /// Writes, compares and summarises the results.
@@ -259,13 +317,32 @@ readStatistics(const Program &program) {
 
 static Expected<RunResult> runWith(const Options &options,
                                    const Program &program,
-                                   std::vector<Tensor> inputs, int64_t tokens) {
+                                   Expected<std::vector<Tensor>> inputs) {
+  Ranks *ranks = program.ranks();
+  // The ranks hear of one another's tokens, and of inputs that are wrong.
+  int64_t tokens = 0;
+  std::vector<int64_t> tokensOf;
+  if (inputs)
+    tokens = findTokens(program, *inputs).value_or(program.maxTokens());
+  if (ranks) {
+    Expected<std::vector<int64_t>> told = ranks->tell(
+        inputs ? Expected<void>() : Expected<void>(inputs.takeError()), tokens);
+    if (!told)
+      return told.takeError();
+    tokensOf = std::move(*told);
+  } else if (!inputs) {
+    return inputs.takeError();
+  }
   Expected<Session> session =
-      Session::create(program, std::move(inputs), tokens);
-  if (!session)
-    return session.takeError();
+      Session::create(program, std::move(*inputs), tokens);
+  if (Expected<void> agreed =
+          agree(ranks, session ? Expected<void>() : session.takeError());
+      !agreed)
+    return agreed.takeError();
   RunResult result;
-  result.tokens = tokens;
+  result.tokens =
+      ranks ? std::accumulate(tokensOf.begin(), tokensOf.end(), int64_t(0))
+            : tokens;
   result.workspaceBytes = session->workspaceBytes();
   moe_rt_layer_reset_statistics(program.layer());
   if (options.benchmark) {
@@ -285,10 +362,24 @@ static Expected<RunResult> runWith(const Options &options,
   }
   if (Expected<void> fetched = session->fetch(); !fetched)
     return fetched.takeError();
+  if (ranks) {
+    moe_rt_exchange_statistics_t exchange;
+    if (moe_rt_status_t status =
+            moe_rt_layer_exchange_statistics(program.layer(), &exchange))
+      return takeStatus(status);
+    result.exchange = exchange;
+    if (Expected<void> collected = session->collect(tokensOf); !collected)
+      return collected.takeError();
+  }
+  // The results of all are on rank 0; a profile is of all ranks.
   Expected<std::vector<OutputResult>> outputs =
-      processOutputs(options, program, session->results());
-  if (!outputs)
-    return outputs.takeError();
+      ranks && ranks->rank() > 0
+          ? std::vector<OutputResult>()
+          : processOutputs(options, program, session->results());
+  if (Expected<void> agreed =
+          agree(ranks, outputs ? Expected<void>() : outputs.takeError());
+      !agreed)
+    return agreed.takeError();
   result.outputs = std::move(*outputs);
   Expected<std::vector<DispatchCounts>> counts = readStatistics(program);
   if (!counts)
@@ -320,12 +411,8 @@ static Expected<std::vector<RunResult>> runAll(const Options &options,
                                                const Program &program) {
   std::vector<RunResult> results;
   if (!options.inputs.empty()) {
-    Expected<std::vector<Tensor>> inputs = readInputs(program, options.inputs);
-    if (!inputs)
-      return inputs.takeError();
-    int64_t tokens = findTokens(program, *inputs).value_or(program.maxTokens());
     Expected<RunResult> result =
-        runWith(options, program, std::move(*inputs), tokens);
+        runWith(options, program, readInputs(program, options.inputs));
     if (!result)
       return result.takeError();
     results.push_back(std::move(*result));
@@ -337,12 +424,8 @@ static Expected<std::vector<RunResult>> runAll(const Options &options,
   if (sizes.empty())
     return Error{"give the inputs with --input, or --tokens to draw them"};
   for (int64_t tokens : sizes) {
-    Expected<std::vector<Tensor>> inputs =
-        drawInputs(program, tokens, options.seed);
-    if (!inputs)
-      return inputs.takeError();
     Expected<RunResult> result =
-        runWith(options, program, std::move(*inputs), tokens);
+        runWith(options, program, drawInputs(program, tokens, options.seed));
     if (!result)
       return result.takeError();
     results.push_back(std::move(*result));
@@ -350,9 +433,45 @@ static Expected<std::vector<RunResult>> runAll(const Options &options,
   return results;
 }
 
-static int fail(const Error &error) {
-  std::fprintf(stderr, "moe-run: error: %s\n", error.message.c_str());
+static int fail(const Error &error, const Ranks *ranks = nullptr) {
+  std::string rank;
+  if (ranks) {
+    // One rank tells what happened to others, which do so, too.
+    if (ranks->isOfOthers() && ranks->rank() > 0)
+      return 2;
+    rank = "rank " + std::to_string(ranks->rank()) + ": ";
+    if (error.message.compare(0, rank.size(), rank) == 0)
+      rank.clear();
+  }
+  std::fprintf(stderr, "moe-run: error: %s%s\n", rank.c_str(),
+               error.message.c_str());
   return 2;
+}
+
+/// Runs the program, on one rank of several.
+static int runProgram(const Options &options, Ranks *ranks) {
+  Expected<std::unique_ptr<Program>> program = Program::open(options, ranks);
+  if (!program)
+    return fail(program.takeError(), ranks);
+  Expected<std::vector<RunResult>> results = runAll(options, **program);
+  if (!results)
+    return fail(results.takeError(), ranks);
+  if (ranks && ranks->rank() > 0)
+    return 0;
+  if (!options.routingFile.empty())
+    if (Expected<void> result = recordRouting(options.routingFile, *results);
+        !result)
+      return fail(result.takeError());
+  if (options.json)
+    printJson(options, **program, *results);
+  else
+    printText(options, **program, *results);
+  if (std::fflush(stdout) != 0)
+    return fail(Error{"cannot write the report"});
+  for (const RunResult &result : *results)
+    if (!result.passed())
+      return 1;
+  return 0;
 }
 
 int main(int argc, char **argv) {
@@ -367,24 +486,5 @@ int main(int argc, char **argv) {
     std::printf("moe-run %s\n", moe_rt_version());
     return 0;
   }
-  Expected<std::unique_ptr<Program>> program = Program::open(*options);
-  if (!program)
-    return fail(program.takeError());
-  Expected<std::vector<RunResult>> results = runAll(*options, **program);
-  if (!results)
-    return fail(results.takeError());
-  if (!options->routingFile.empty())
-    if (Expected<void> result = recordRouting(options->routingFile, *results);
-        !result)
-      return fail(result.takeError());
-  if (options->json)
-    printJson(*options, **program, *results);
-  else
-    printText(*options, **program, *results);
-  if (std::fflush(stdout) != 0)
-    return fail(Error{"cannot write the report"});
-  for (const RunResult &result : *results)
-    if (!result.passed())
-      return 1;
-  return 0;
+  return runRanks(*options, runProgram);
 }

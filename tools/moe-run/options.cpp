@@ -37,6 +37,18 @@ What to run:
   --threads N          threads of a call (default: the cores of the process)
   --device DEVICE      cpu (default), or an NVIDIA GPU: cuda or cuda:N; the
                        artifact must have been compiled for it
+  --ep[=ENGINE]        run a layer that was compiled with --parallel over several
+                       ranks (expert parallelism). ENGINE is mpi (default): the
+                       ranks that mpirun has started, by libmoe_mpi.so; a file:
+                       that library; or threads:N, ranks in this process.
+                       Inputs are those of all ranks, each of which takes an
+                       equal part of the tokens, unless their names have {rank}:
+                       then they are those of this rank. --tokens counts the
+                       tokens of all. Rank 0 writes, compares and reports the
+                       whole results
+  --table FILE         .npy, i32 [ranks, slots]: the experts of each rank, -1 for
+                       an empty slot (default: neighbours)
+  --deadline SECONDS   how long a rank waits for the others (default 60)
   --compile-options S  for MLIR: options of moe-compile, separated by spaces:
                        --target, --pipeline, --tokens, --memory-limit, ...
 
@@ -73,6 +85,7 @@ Examples:
   moe-run layer.moe --weights Qwen3-30B-A3B/ --input x.npy --output y.npy
   moe-run layer.moe --weights random:7 --tokens 1,32,512 --benchmark
   moe-run layer.moe --weights random:7 --tokens 512 --benchmark --device cuda
+  mpirun -n 4 moe-run layer.moe --ep --weights Qwen3-30B-A3B/ --input x.npy
 )";
 
 bool moe::run::parseNumber(const std::string &text, uint64_t &out) {
@@ -146,7 +159,14 @@ static Expected<void> applyValue(const std::string &name,
     return parseTolerance(name, value, options.atol);
   else if (name == "--record-routing")
     options.routingFile = value;
-  else if (name == "--threads") {
+  else if (name == "--table")
+    options.table = value;
+  else if (name == "--deadline") {
+    std::optional<double> seconds;
+    if (Expected<void> parsed = parseTolerance(name, value, seconds); !parsed)
+      return parsed;
+    options.deadline = *seconds;
+  } else if (name == "--threads") {
     Expected<int64_t> count = parseCount(name, value);
     if (!count)
       return count.takeError();
@@ -171,6 +191,25 @@ static Expected<void> applyValue(const std::string &name,
   return {};
 }
 
+/// Applies --ep or --ep=ENGINE.
+static Expected<void> applyEngine(const std::string &engine, Options &options) {
+  static const std::string threads = "threads:";
+  options.engine = engine;
+  if (engine.compare(0, threads.size(), threads) == 0) {
+    uint64_t count;
+    if (!parseNumber(engine.substr(threads.size()), count) || count == 0 ||
+        count > 4096)
+      return Error{"--ep: expected threads:N with N from 1 to 4096, got '" +
+                   engine + "'"};
+    options.threadRanks = static_cast<int64_t>(count);
+    return {};
+  }
+  if (engine == "mpi" || engine.find('/') != std::string::npos)
+    return {};
+  return Error{"--ep: expected mpi, threads:N or the path of a library, got '" +
+               engine + "'"};
+}
+
 static bool *findFlag(const std::string &name, Options &options) {
   if (name == "--benchmark")
     return &options.benchmark;
@@ -192,7 +231,7 @@ static bool takesValue(const std::string &name) {
       "--function",       "--weights", "--compile-options", "--input",
       "--output",         "--expect",  "--tokens",          "--rtol",
       "--atol",           "--seed",    "--repeat",          "--threads",
-      "--record-routing", "--device"};
+      "--record-routing", "--device",  "--table",           "--deadline"};
   for (const char *known : names)
     if (name == known)
       return true;
@@ -236,6 +275,7 @@ static std::vector<std::string> listWeightFiles(const std::string &source) {
 static Expected<void> checkFiles(const Options &options) {
   std::vector<std::string> taken = listWeightFiles(options.weights);
   taken.push_back(options.program);
+  taken.push_back(options.table);
   for (const auto *values : {&options.inputs, &options.expects})
     for (const std::string &value : *values)
       taken.push_back(splitNamed(value).second);
@@ -264,6 +304,16 @@ static Expected<void> checkCombination(const Options &options) {
       (!options.outputs.empty() || !options.expects.empty()))
     return Error{"--output and --expect need one number of tokens, there are " +
                  std::to_string(options.tokens.size())};
+  if (options.engine.empty()) {
+    if (!options.table.empty())
+      return Error{"--table is for layers over several ranks, expected --ep"};
+    return checkFiles(options);
+  }
+  if (options.device.device_type != kDLCPU)
+    return Error{"--ep: ranks run on the CPU only, expected no --device"};
+  if (options.stats || !options.routingFile.empty())
+    return Error{"--ep: a layer over several ranks counts no dispatches, "
+                 "expected no --stats and no --record-routing"};
   return checkFiles(options);
 }
 
@@ -281,6 +331,12 @@ Expected<Options> moe::run::parseOptions(int argc, const char *const *argv) {
     }
     if (argument == "--") {
       onlyOperands = true;
+      continue;
+    }
+    if (argument == "--ep" || argument.compare(0, 5, "--ep=") == 0) {
+      std::string engine = argument == "--ep" ? "mpi" : argument.substr(5);
+      if (Expected<void> result = applyEngine(engine, options); !result)
+        return result.takeError();
       continue;
     }
     if (bool *flag = findFlag(argument, options)) {

@@ -29,6 +29,10 @@ struct Options {
   int64_t threads = 0; // 0: all cores
   DLDevice device = {kDLCPU, 0};
   std::string routingFile;
+  std::string engine;      // of the ranks: mpi, a file, threads:N; empty: none
+  int64_t threadRanks = 0; // N of threads:N
+  std::string table;       // of the experts of each rank
+  double deadline = 60;    // seconds
   bool benchmark = false;
   bool json = false;
   bool stats = false;

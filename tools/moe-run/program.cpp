@@ -18,6 +18,7 @@ using namespace moe;
 using namespace moe::run;
 using moe::io::Error;
 using moe::io::Expected;
+using moe::io::Tensor;
 
 static constexpr char compilerLibrary[] = "libMoECompiler.so";
 
@@ -60,8 +61,7 @@ struct Program::Jit {
   }
 };
 
-/// Returns the directory of this executable, with a slash; empty if unknown.
-static std::string executableDirectory() {
+std::string moe::run::executableDirectory() {
   char buffer[4096];
   ssize_t size = readlink("/proc/self/exe", buffer, sizeof(buffer));
   if (size <= 0)
@@ -209,6 +209,10 @@ Expected<void> Program::readSignatures() {
   return {};
 }
 
+static bool isRandom(const std::string &source) {
+  return source == "random" || source.compare(0, 7, "random:") == 0;
+}
+
 /// Creates the weights of a function as a WeightBinder or a WeightReader.
 template <typename Random, typename Open>
 static auto makeWeights(const Options &options,
@@ -216,7 +220,7 @@ static auto makeWeights(const Options &options,
                         const io::ProgressFn &progress, Random random,
                         Open open) -> decltype(random(specs, 0, progress)) {
   const std::string &source = options.weights;
-  if (source == "random" || source.compare(0, 7, "random:") == 0) {
+  if (isRandom(source)) {
     uint64_t seed = options.seed;
     if (source.size() > 6 && !parseNumber(source.substr(7), seed))
       return Error{"--weights: '" + source.substr(7) +
@@ -285,26 +289,119 @@ Expected<void> Program::makeLayer(const Options &options) {
                   : bindWeights(options, *specs, progress);
 }
 
-Expected<std::unique_ptr<Program>> Program::open(const Options &options) {
-  std::unique_ptr<Program> program(new Program());
-  if (Expected<void> result = program->load(options); !result)
-    return result.takeError();
-  program->name = options.function;
-  if (program->name.empty()) {
-    size_t count = moe_rt_module_function_count(program->module);
-    if (count != 1) {
-      std::string names;
-      for (size_t i = 0; i < count; ++i)
-        names += std::string(i ? ", " : "") +
-                 moe_rt_module_function_name(program->module, i);
-      return Error{options.program + " has " + std::to_string(count) +
-                   " functions, choose one with --function: " + names};
+/// Creates this rank's part of a layer, with its experts.
+Expected<void> Program::makeParallelLayer(const Options &options) {
+  moe_rt_checkpoint_t *checkpoint = nullptr;
+  std::optional<io::WeightReader> reader;
+  Tensor table;
+  auto prepare = [&]() -> Expected<void> {
+    Expected<std::vector<io::WeightSpec>> specs = io::readWeightSpecs(
+        moe_rt_module_metadata(module), moe_rt_module_variant(module), name);
+    if (!specs)
+      return specs.takeError();
+    if (!options.table.empty()) {
+      Expected<Tensor> read = io::readNpy(options.table);
+      if (!read)
+        return read.takeError();
+      table = std::move(*read);
     }
-    program->name = moe_rt_module_function_name(program->module, 0);
+    if (specs->empty() || isRandom(options.weights)) {
+      Expected<io::WeightReader> made =
+          makeWeights(options, *specs, nullptr, io::WeightReader::random,
+                      io::WeightReader::open);
+      if (!made)
+        return made.takeError();
+      reader.emplace(std::move(*made));
+      return {};
+    }
+    if (options.weights.empty())
+      return Error{"the function has " + std::to_string(specs->size()) +
+                   " weights, the first is '" + (*specs)[0].name +
+                   "': give --weights FILE, DIR or random"};
+    if (moe_rt_status_t status =
+            moe_rt_checkpoint_open(options.weights.c_str(), &checkpoint))
+      return takeStatus(status);
+    return {};
+  };
+  if (Expected<void> agreed = allRanks->agree(prepare()); !agreed)
+    return agreed;
+  moe_rt_group_options_t settings = {sizeof(settings), options.deadline, 0};
+  moe_rt_status_t status = moe_rt_group_create(
+      context, &allRanks->communicator(), &settings, &group);
+  DLTensor experts = table.dlpack();
+  const DLTensor *given = options.table.empty() ? nullptr : &experts;
+  if (!status && checkpoint)
+    status = moe_rt_layer_create_parallel_from_checkpoint(
+        module, name.c_str(), group, given, checkpoint, &boundLayer);
+  else if (!status)
+    status = moe_rt_layer_create_parallel_from_source(
+        module, name.c_str(), group, given, io::WeightReader::read, &*reader,
+        &boundLayer);
+  if (checkpoint)
+    moe_rt_checkpoint_close(checkpoint);
+  if (status)
+    return takeStatus(status);
+  return {};
+}
+
+/// Returns whether rows of inputs and outputs can be those of some tokens.
+Expected<void> Program::checkRows() const {
+  for (const std::vector<Signature> *list : {&inputList, &outputList})
+    for (const Signature &signature : *list) {
+      const std::vector<int64_t> &shape = signature.shape;
+      if (std::count(shape.begin(), shape.end(), -1) > (shape[0] == -1))
+        return Error{"--ep: '" + signature.name + "' is " +
+                     io::typeName(signature.dtype, shape) +
+                     ", expected tokens as its first dimension only"};
+    }
+  return {};
+}
+
+/// Finds the function that is named, or the only one.
+Expected<void> Program::choose(const Options &options) {
+  name = options.function;
+  size_t parallel = moe_rt_module_parallel_count(module);
+  if (allRanks && parallel == 0)
+    return Error{"--ep: " + options.program +
+                 " has no layer for several ranks, expected one that was "
+                 "compiled with --parallel=ranks=N"};
+  if (!name.empty())
+    return {};
+  auto nameOf =
+      allRanks ? moe_rt_module_parallel_name : moe_rt_module_function_name;
+  size_t count = allRanks ? parallel : moe_rt_module_function_count(module);
+  if (count == 0 && parallel > 0)
+    return Error{options.program +
+                 " has layers for several ranks only, expected --ep"};
+  if (count != 1) {
+    std::string names;
+    for (size_t i = 0; i < count; ++i)
+      names += std::string(i ? ", " : "") + nameOf(module, i);
+    return Error{options.program + " has " + std::to_string(count) +
+                 " functions, choose one with --function: " + names};
   }
-  if (Expected<void> result = program->readSignatures(); !result)
-    return result.takeError();
-  if (Expected<void> result = program->makeLayer(options); !result)
+  name = nameOf(module, 0);
+  return {};
+}
+
+Expected<std::unique_ptr<Program>> Program::open(const Options &options,
+                                                 Ranks *ranks) {
+  std::unique_ptr<Program> program(new Program());
+  program->allRanks = ranks;
+  auto prepare = [&]() -> Expected<void> {
+    if (Expected<void> result = program->load(options); !result)
+      return result;
+    if (Expected<void> result = program->choose(options); !result)
+      return result;
+    if (Expected<void> result = program->readSignatures(); !result)
+      return result;
+    return ranks ? program->checkRows() : Expected<void>();
+  };
+  if (Expected<void> agreed = agree(ranks, prepare()); !agreed)
+    return agreed.takeError();
+  if (Expected<void> result = ranks ? program->makeParallelLayer(options)
+                                    : program->makeLayer(options);
+      !result)
     return result.takeError();
   return program;
 }
@@ -321,6 +418,8 @@ uint64_t Program::ownedWeightBytes() const {
 
 std::vector<WeightError> Program::weightErrors() const {
   std::vector<WeightError> all;
+  if (allRanks)
+    return all; // each rank knows those of its experts only
   // None of these calls fails for a function whose layer exists.
   size_t weightCount = 0;
   moe_rt_status_free(moe_rt_function_tensor_count(module, name.c_str(),
@@ -341,7 +440,13 @@ std::vector<WeightError> Program::weightErrors() const {
 }
 
 Program::~Program() {
+  if (group)
+    if (moe_rt_status_t status = moe_rt_group_status(group)) {
+      moe_rt_status_free(status);
+      allRanks->setDead();
+    }
   moe_rt_layer_destroy(boundLayer);
+  moe_rt_group_destroy(group);
   moe_rt_module_destroy(module);
   jit.reset();
   moe_rt_context_destroy(context);

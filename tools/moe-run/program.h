@@ -8,7 +8,7 @@
 #ifndef MOE_RUN_PROGRAM_H
 #define MOE_RUN_PROGRAM_H
 
-#include "options.h"
+#include "ranks.h"
 
 #include "moe_rt/io.h"
 #include "moe_rt/moe_rt.h"
@@ -17,6 +17,9 @@ namespace moe::run {
 
 /// Converts a status to an error and frees it.
 io::Error takeStatus(moe_rt_status_t status);
+
+/// Returns the directory of this executable, with a slash; empty if unknown.
+std::string executableDirectory();
 
 /// A tensor of a signature.
 struct Signature {
@@ -39,7 +42,9 @@ struct WeightError {
 /// A function of a program, loaded and with its weights bound.
 class Program {
 public:
-  static io::Expected<std::unique_ptr<Program>> open(const Options &options);
+  /// With `ranks`, all of them open it together.
+  static io::Expected<std::unique_ptr<Program>> open(const Options &options,
+                                                     Ranks *ranks);
   ~Program();
   Program(const Program &) = delete;
   Program &operator=(const Program &) = delete;
@@ -47,6 +52,8 @@ public:
   moe_rt_layer_t *layer() const { return boundLayer; }
   /// The GPU that runs it; null on the CPU.
   const Device *device() const { return gpu.get(); }
+  /// The ranks that run it; null for one alone.
+  Ranks *ranks() const { return allRanks; }
   const std::string &function() const { return name; }
   /// The target of the code that runs, such as "sm_90a" or "skylake-avx512".
   std::string target() const;
@@ -63,8 +70,11 @@ private:
   Program() = default;
   io::Expected<void> load(const Options &options);
   io::Expected<void> compile(const Options &options);
+  io::Expected<void> choose(const Options &options);
   io::Expected<void> readSignatures();
+  io::Expected<void> checkRows() const;
   io::Expected<void> makeLayer(const Options &options);
+  io::Expected<void> makeParallelLayer(const Options &options);
   io::Expected<void> bindWeights(const Options &options,
                                  const std::vector<io::WeightSpec> &specs,
                                  const io::ProgressFn &progress);
@@ -78,6 +88,8 @@ private:
   std::unique_ptr<Device> gpu;
   std::unique_ptr<Jit> jit;
   moe_rt_module_t *module = nullptr;
+  Ranks *allRanks = nullptr;
+  moe_rt_group_t *group = nullptr;
   moe_rt_layer_t *boundLayer = nullptr;
   std::string name;
   std::vector<Signature> inputList, outputList;

@@ -131,6 +131,16 @@ static void printWeightErrors(const Program &program) {
   }
 }
 
+static void printExchange(const moe_rt_exchange_statistics_t &exchange,
+                          size_t ranks) {
+  std::printf("rank 0 of %zu: %" PRId64 " tokens sent, %" PRId64
+              " received, %" PRIu64 " and %" PRIu64
+              " bytes to and from others, %" PRId64 " round%s\n",
+              ranks, exchange.rows_sent, exchange.rows_received,
+              exchange.bytes_sent, exchange.bytes_received, exchange.rounds,
+              exchange.rounds == 1 ? "" : "s");
+}
+
 void moe::run::printText(const Options &options, const Program &program,
                          const std::vector<RunResult> &results) {
   printWeightErrors(program);
@@ -145,6 +155,8 @@ void moe::run::printText(const Options &options, const Program &program,
     for (const OutputResult &output : result.outputs)
       if (details)
         printOutput(output);
+    if (result.exchange)
+      printExchange(*result.exchange, program.ranks()->size());
     if (result.repeated)
       std::printf("%" PRId64 " calls: results are %s\n", *options.repeat,
                   result.reproducible ? "bit-identical" : "not bit-identical");
@@ -220,6 +232,12 @@ static Json toJson(const Options &options, const RunResult &result) {
   }
   if (result.repeated)
     json["reproducible"] = result.reproducible;
+  if (result.exchange)
+    json["exchange"] = {{"rounds", result.exchange->rounds},
+                        {"rows_sent", result.exchange->rows_sent},
+                        {"rows_received", result.exchange->rows_received},
+                        {"bytes_sent", result.exchange->bytes_sent},
+                        {"bytes_received", result.exchange->bytes_received}};
   json["outputs"] = Json::array();
   for (const OutputResult &output : result.outputs)
     json["outputs"].push_back(toJson(output));
@@ -246,6 +264,8 @@ void moe::run::printJson(const Options &options, const Program &program,
                        ? "cuda:" + std::to_string(options.device.device_id)
                        : "cpu";
   json["target"] = program.target();
+  if (program.ranks())
+    json["ranks"] = program.ranks()->size();
   json["weights"] = options.weights;
   json["copied_weight_bytes"] = program.ownedWeightBytes();
   for (const WeightError &weight : program.weightErrors()) {

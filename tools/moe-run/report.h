@@ -43,6 +43,8 @@ struct RunResult {
   std::vector<OutputResult> outputs;
   std::vector<DispatchCounts> dispatches;
   std::optional<ProfileResult> profile;
+  /// What the last call of rank 0 moved, of several ranks.
+  std::optional<moe_rt_exchange_statistics_t> exchange;
 
   bool passed() const;
 };

@@ -45,19 +45,22 @@ def engines(tmp_path_factory):
     return made
 
 
-def run(engines, mpi, ranks, case, options=(), reports="."):
-    """What the ranks print, and the exit status of the launcher."""
+def launch(mpi, ranks, program, options=(), reports="."):
+    """What the ranks of a program print, and the exit status of the launcher."""
     home = ROOT / f".venv-mpi-{mpi}"
     environment = dict(os.environ, LD_LIBRARY_PATH=str(home / "lib"),
                        PATH=f"{home / 'bin'}:{os.environ['PATH']}", MOE_RT_REPORTS=str(reports))
     if mpi == "impi":
         environment |= {"I_MPI_ROOT": str(home), "I_MPI_FABRICS": "shm", "I_MPI_PIN": "0",
                         "FI_PROVIDER_PATH": str(home / "lib" / "libfabric")}
-    built, _, arguments = LIBRARIES[mpi]
-    done = subprocess.run([home / "bin" / "mpirun", *arguments, *options, "-n", str(ranks), RANKS,
-                           engines[built], case], env=environment, capture_output=True, text=True,
+    done = subprocess.run([home / "bin" / "mpirun", *LIBRARIES[mpi][2], *options, "-n", str(ranks),
+                           *program], env=environment, capture_output=True, text=True,
                           timeout=120, check=False)
     return done.stdout + done.stderr, done.returncode
+
+
+def run(engines, mpi, ranks, case, options=(), reports="."):
+    return launch(mpi, ranks, [RANKS, engines[LIBRARIES[mpi][0]], case], options, reports)
 
 
 def run_reports(engines, mpi, case, folder, options=()):
@@ -78,6 +81,42 @@ def test_bits_of_one_rank(engines, mpi, ranks):
     for rank in range(ranks):
         assert f"rank {rank} of {ranks}, node of {ranks}: 48 of 48 right" in output, output
     assert status == 0, output
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """A layer for one rank and for several, and what moe-run writes for one."""
+    folder = tmp_path_factory.mktemp("programs")
+    tools = BUILD / "bin"
+    for name, options in (("one", []), ("ranks", ["--parallel=ranks=3"])):
+        subprocess.run([tools / "moe-compile", ROOT / "test/Integration/CPU/mixtral.mlir",
+                        *options, "-o", folder / f"{name}.moe"], check=True)
+    subprocess.run([tools / "moe-run", folder / "one.moe", "--weights", "random:3", "--tokens",
+                    "37", "--output", folder / "one.npy"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("mpi", MPIS)
+def test_moe_run(engines, programs, mpi, tmp_path):
+    """``mpirun -n 4 moe-run layer.moe --ep``: the file of one rank."""
+    command = [BUILD / "bin" / "moe-run", programs / "ranks.moe",
+               f"--ep={engines[LIBRARIES[mpi][0]]}", "--weights", "random:3"]
+    output, status = launch(mpi, 4, [*command, "--tokens", "37", "--output", tmp_path / "y.npy"])
+    assert status == 0 and output.count("rank 0 of 4: ") == output.count("y: ") == 1, output
+    assert (tmp_path / "y.npy").read_bytes() == (programs / "one.npy").read_bytes()
+    output, status = launch(mpi, 2, [*command, "--input", tmp_path / "none{rank}.npy"])
+    assert status != 0 and "moe-run: error: rank 1: " in output, output
+
+
+def test_moe_run_with_another_mpi(engines, programs):
+    """Ranks that the library does not see are no ranks of one."""
+    if not {"openmpi", "mpich"} <= set(MPIS):
+        pytest.skip("needs Open MPI and MPICH")
+    output, status = launch("mpich", 2, [
+        "env", f"LD_LIBRARY_PATH={ROOT / '.venv-mpi-openmpi' / 'lib'}", BUILD / "bin" / "moe-run",
+        programs / "ranks.moe", f"--ep={engines['openmpi']}", "--weights", "random", "--tokens",
+        "4"])
+    assert status != 0 and "the launcher has started 2 ranks and MPI knows of one" in output
 
 
 @pytest.mark.parametrize("mpi", MPIS)

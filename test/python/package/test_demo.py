@@ -45,6 +45,15 @@ def test_a_layer_of_a_checkpoint(compiled, tmp_path, dtype):
     assert "as expected" not in done.stdout
 
 
+def test_ranks(compiled):
+    done = demo("--ep=3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("    the bits of one rank on all") == 2
+    done = demo("--ep=9")
+    assert done.returncode == 1 and "expected at least one for each of 9 ranks" in done.stderr
+    assert demo("--ep=0").returncode == 2
+
+
 def test_what_is_wrong_is_said(compiled, tmp_path):
     write_checkpoint(tmp_path, torch.float32)
     done = demo(f"--hf={tmp_path}", "--layer=2")
