@@ -14,7 +14,7 @@
 
 #include "Extents.h"
 #include "GroupedProduct.h"
-#include "Routing/Axes.h"
+#include "Routing/Values/Axes.h"
 
 using namespace mlir;
 using namespace mlir::moe;

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "GroupedProduct.h"
-#include "Routing/Choices.h"
+#include "Routing/Values/Choices.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"

@@ -17,7 +17,7 @@
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_READING_READING_H
 
 #include "Foreign.h"
-#include "Routing/Choices.h"
+#include "Routing/Values/Choices.h"
 
 #include "mlir/IR/Dialect.h"
 

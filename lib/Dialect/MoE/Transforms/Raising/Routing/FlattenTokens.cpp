@@ -11,9 +11,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Axes.h"
 #include "Extents.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
+#include "Routing/Values/Axes.h"
 
 #include "mlir/AsmParser/AsmParser.h"
 #include "llvm/Support/SaveAndRestore.h"

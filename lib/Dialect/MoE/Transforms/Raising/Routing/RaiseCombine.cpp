@@ -6,8 +6,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "GroupRows.h"
-#include "Routing.h"
+#include "Routing/Groups/GroupRows.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"

@@ -6,7 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"

@@ -13,7 +13,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "GroupRows.h"
+#include "Routing/Groups/GroupRows.h"
 
 #include "llvm/Support/SaveAndRestore.h"
 

@@ -15,8 +15,8 @@
 
 #include "Contraction.h"
 #include "Extents.h"
-#include "GroupRows.h"
-#include "ScaledRows.h"
+#include "Routing/Groups/GroupRows.h"
+#include "Routing/Groups/ScaledRows.h"
 
 using namespace mlir;
 using namespace mlir::moe;

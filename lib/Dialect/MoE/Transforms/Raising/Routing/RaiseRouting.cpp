@@ -7,7 +7,7 @@
 
 #include "Reading/Reading.h"
 #include "Reading/TorchReader.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "moe/Dialect/MoE/Transforms/Raising/Passes.h"
 

@@ -14,7 +14,7 @@
 #include "Extents.h"
 #include "Grouped/GatheredWeights.h"
 #include "Grouped/GroupedProduct.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 

@@ -12,7 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "GroupRows.h"
+#include "Routing/Groups/GroupRows.h"
 
 using namespace mlir;
 using namespace mlir::moe;

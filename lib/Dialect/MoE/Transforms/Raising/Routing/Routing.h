@@ -8,8 +8,8 @@
 #ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_ROUTING_H
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_ROUTING_H
 
-#include "Choices.h"
-#include "Selectors.h"
+#include "Routing/Values/Choices.h"
+#include "Routing/Values/Selectors.h"
 
 namespace mlir::moe::raising {
 

@@ -10,7 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 

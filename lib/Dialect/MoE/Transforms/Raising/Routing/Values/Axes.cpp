@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Axes.h"
+#include "Routing/Values/Axes.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Selectors.h"
-#include "Choices.h"
+#include "Routing/Values/Selectors.h"
 #include "Extents.h"
+#include "Routing/Values/Choices.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 

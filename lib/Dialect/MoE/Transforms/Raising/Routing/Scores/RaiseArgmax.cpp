@@ -12,7 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "GroupRows.h"
+#include "Routing/Groups/GroupRows.h"
 #include "Contraction.h"
 #include "Extents.h"
 #include "Grouped/GroupedProduct.h"

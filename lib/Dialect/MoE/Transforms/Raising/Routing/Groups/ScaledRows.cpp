@@ -12,7 +12,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ScaledRows.h"
+#include "Routing/Groups/ScaledRows.h"
 #include "Contraction.h"
 #include "Extents.h"
 

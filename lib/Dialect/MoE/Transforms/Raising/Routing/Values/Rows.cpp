@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Choices.h"
+#include "Routing/Values/Choices.h"
 
 using namespace mlir;
 using namespace mlir::moe::raising;

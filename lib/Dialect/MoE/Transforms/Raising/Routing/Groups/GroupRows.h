@@ -16,7 +16,7 @@
 #ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_GROUPROWS_H
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_GROUPROWS_H
 
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 namespace mlir::moe::raising {
 
@@ -42,7 +42,8 @@ public:
   /// Those of them that are the first slice of a tensor of all experts, and
   /// the others' the later ones.
   llvm::DenseSet<Value> firsts;
-  /// Rows are weighed before experts compute of them, as Llama 4 does.
+  /// Rows are scaled by their weights before the first product, not after the
+  /// last one.
   bool isScaled = false;
 
   /// The rows of the choices, of the grouped rows that group() returned.

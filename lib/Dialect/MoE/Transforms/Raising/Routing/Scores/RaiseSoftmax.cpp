@@ -11,7 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"

@@ -13,7 +13,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Extents.h"
-#include "GroupRows.h"
+#include "Routing/Groups/GroupRows.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"

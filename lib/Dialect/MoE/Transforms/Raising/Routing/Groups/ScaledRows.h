@@ -8,7 +8,7 @@
 #ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SCALEDROWS_H
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SCALEDROWS_H
 
-#include "GroupRows.h"
+#include "Routing/Groups/GroupRows.h"
 
 namespace mlir::moe::raising {
 

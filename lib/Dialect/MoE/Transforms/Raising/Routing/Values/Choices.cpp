@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Choices.h"
+#include "Routing/Values/Choices.h"
 #include "Extents.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Choices.h"
 #include "Extents.h"
-#include "Selectors.h"
+#include "Routing/Values/Choices.h"
+#include "Routing/Values/Selectors.h"
 
 using namespace mlir;
 using namespace mlir::moe;

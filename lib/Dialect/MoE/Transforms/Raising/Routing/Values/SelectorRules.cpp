@@ -5,10 +5,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Choices.h"
 #include "Contraction.h"
 #include "Extents.h"
-#include "Selectors.h"
+#include "Routing/Values/Choices.h"
+#include "Routing/Values/Selectors.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 

@@ -5,9 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Choices.h"
 #include "Extents.h"
-#include "Selectors.h"
+#include "Routing/Values/Choices.h"
+#include "Routing/Values/Selectors.h"
 
 #include "mlir/IR/SymbolTable.h"
 

@@ -14,7 +14,7 @@
 #ifndef MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SELECTORS_H
 #define MOE_LIB_DIALECT_MOE_TRANSFORMS_RAISING_ROUTING_SELECTORS_H
 
-#include "Axes.h"
+#include "Routing/Values/Axes.h"
 
 #include "moe/Dialect/MoE/IR/MoE.h"
 

@@ -13,7 +13,7 @@
 
 #include "Extents.h"
 #include "Gate/Match.h"
-#include "Routing.h"
+#include "Routing/Routing.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
