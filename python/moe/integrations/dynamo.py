@@ -36,14 +36,14 @@ from torch._dynamo.symbolic_convert import InstructionTranslator
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from .._error import MoEError
-from . import _operation  # noqa: F401  (registers moe_mlir::layer)
-from ._batches import ROWS, kind_of_batches
-from ._examples import example_of, first_of, rows_in_model
-from ._experts import describe, is_experts, parameter_names
-from ._follow import tensors_of
-from ._gradients import differentiated
-from ._graph_part import Left, Part, example, hint, module_id
-from ._module import collector, is_recording, run_layer
+from ._experts.description import describe, is_experts, parameter_names
+from ._layers import operation  # noqa: F401  (registers moe_mlir::layer)
+from ._layers.follow import tensors_of
+from ._layers.gradients import differentiated
+from ._layers.graph_part import Left, Part, example, hint, module_id
+from ._layers.module import collector, is_recording, run_layer
+from ._tracing.batches import ROWS, kind_of_batches
+from ._tracing.examples import example_of, first_of, rows_in_model
 from .torch import import_module, is_block, parts_of
 
 __all__ = ["backend"]

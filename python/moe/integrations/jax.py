@@ -31,9 +31,9 @@ import jax
 
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer
-from ._jax_training import ImportedFunction
-from ._stablehlo import lower, raised
-from ._xla_call import bind, call_p
+from ._jax.stablehlo import lower, raised
+from ._jax.training import ImportedFunction
+from ._jax.xla_call import bind, call_p
 
 __all__ = ["ImportedFunction", "from_jax", "to_jax"]
 

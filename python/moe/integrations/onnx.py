@@ -37,9 +37,9 @@ from .._dlpack import numpy_dtype
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, MoEError
 from .._runtime import Module
 from .._tools import build_tree
-from . import _onnx_grouped
 from ._imported import Imported
-from ._onnx_node import Node, find, is_layer
+from ._onnx import grouped
+from ._onnx.node import Node, find, is_layer
 
 __all__ = ["Imported", "from_onnx", "library_path", "make_layer", "replace"]
 
@@ -75,20 +75,20 @@ def from_onnx(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *,
 
 
 def _of_node(graph: onnx.GraphProto, node: onnx.NodeProto, directory: str) -> Imported:
-    if _onnx_grouped.is_grouped_matmul(node):
-        return _onnx_grouped.build(graph, node, directory)
+    if grouped.is_grouped_matmul(node):
+        return grouped.build(graph, node, directory)
     return Node(graph, node, directory).build()
 
 
 def _from_graph(graph: onnx.GraphProto, inputs: Sequence[str] | None,
                 outputs: Sequence[str] | None, directory: str) -> Any:
     try:
-        from . import _onnx_graph
+        from ._onnx.graph import make
         from .torch import from_torch
     except ImportError as error:
         raise MoEError(FAILED_PRECONDITION, "the model has no node MoE, QMoE or GroupedMatMul, and "
                        f"graphs are imported with PyTorch: {error}") from error
-    module, example = _onnx_graph.make(graph, inputs, outputs, directory)
+    module, example = make(graph, inputs, outputs, directory)
     return from_torch(module, example=example)
 
 
@@ -214,8 +214,8 @@ def replace(model: onnx.ModelProto | str | os.PathLike[str] | bytes, *, node: st
 
 def _replace(graph: onnx.GraphProto, name: str, options: dict[str, Any]) -> None:
     old = find(graph, name)
-    if _onnx_grouped.is_grouped_matmul(old):
-        imported, before, after = _onnx_grouped.build(graph, old, ""), [], []
+    if grouped.is_grouped_matmul(old):
+        imported, before, after = grouped.build(graph, old, ""), [], []
         values, result = {"input": old.input[0], "group_indices": old.input[2]}, old.output[0]
     else:
         experts = Node(graph, old, "")

@@ -29,22 +29,22 @@ import torch
 from .._compile import compile as compile_module
 from .._error import INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from ._batches import BY_SEQUENCE, NONE, ROWS, WHOLE, kind_of_batches
-from ._checks import check_graph
-from ._dispatch import Described, choices_of, describe_experts, write_experts
-from ._experts import is_experts
-from ._examples import example_of, first_of, rows_in_model, rows_that_fit, shapes_of
-from ._export import Rows, export_for_any, quiet
-from ._follow import tensors_of
-from ._graph import Function, Tensor, extents_of
-from ._module import CompiledLayer, PythonLayer
-from ._operations import as_matrix, element_of, translate
-from ._prepare import prepare
-from ._routing import find_experts
-from ._token_counts import Condition, counts_beyond
-from ._tracing import unchanged
-from ._training import TrainableLayer
-from ._written_experts import may_be_experts, number_of_rows
+from ._experts.description import is_experts
+from ._experts.dispatch import Described, choices_of, describe_experts, write_experts
+from ._experts.routing import find_experts
+from ._experts.written import may_be_experts, number_of_rows
+from ._graph.function import Function, Tensor, extents_of
+from ._graph.operations import as_matrix, element_of, translate
+from ._layers.follow import tensors_of
+from ._layers.module import CompiledLayer, PythonLayer
+from ._layers.training import TrainableLayer
+from ._tracing.batches import BY_SEQUENCE, NONE, ROWS, WHOLE, kind_of_batches
+from ._tracing.checks import check_graph
+from ._tracing.examples import example_of, first_of, rows_in_model, rows_that_fit, shapes_of
+from ._tracing.export import Rows, export_for_any, quiet
+from ._tracing.prepare import prepare
+from ._tracing.token_counts import Condition, counts_beyond
+from ._tracing.unchanged import unchanged
 
 __all__ = ["CompiledLayer", "Imported", "PythonLayer", "from_torch", "import_module", "replace"]
 

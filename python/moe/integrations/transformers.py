@@ -60,16 +60,16 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Layer, Module
-from . import _routes
-from ._accumulation import check_place
-from ._device import Bound, compile_for
-from ._experts import Experts, describe, is_experts, parameter_names
-from ._follow import Snapshot, is_computed, local_part, untraced, weights_of
-from ._gradients import differentiated, needed_of
-from ._interface import check, watch
-from ._operation import layer as whole_operation
-from ._routes import Route, Routes
-from ._scalars import DTYPES
+from ._experts.description import Experts, describe, is_experts, parameter_names
+from ._graph.scalars import DTYPES
+from ._layers.accumulation import check_place
+from ._layers.device import Bound, compile_for
+from ._layers.follow import Snapshot, is_computed, local_part, untraced, weights_of
+from ._layers.gradients import differentiated, needed_of
+from ._layers.operation import layer as whole_operation
+from ._transformers import routes as _routes
+from ._transformers.interface import check, watch
+from ._transformers.routes import Route, Routes
 
 __all__ = ["NAME", "Route", "Routes", "layer_of", "prepare", "record", "register", "replay"]
 
@@ -127,9 +127,9 @@ def register(*, target: str | None = None, options: Sequence[str] = (), cache: b
     if accumulate_into is not None:
         _training["accumulate_into"] = accumulate_into
     if _has_ranks():
-        from . import _expert_parallel
+        from ._transformers import expert_parallel
 
-        _expert_parallel.register(NAME, asked, deadline)
+        expert_parallel.register(NAME, asked, deadline)
     _warned.clear()
 
 

@@ -53,9 +53,9 @@ from .._call import Calls
 from .._compile import compile as compile_module
 from .._error import FAILED_PRECONDITION, INVALID_ARGUMENT, UNIMPLEMENTED, MoEError
 from .._runtime import Module
-from ._elementwise import trace
-from ._experts import Experts
-from ._scalars import DTYPES
+from ._experts.description import Experts
+from ._graph.elementwise import trace
+from ._graph.scalars import DTYPES
 
 __all__ = ["NAME", "register"]
 

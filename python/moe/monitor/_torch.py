@@ -14,11 +14,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .._error import INVALID_ARGUMENT, MoEError
 from .._runtime import Layer
-from ..integrations import _routes
-from ..integrations._experts import is_experts, parameter_names
-from ..integrations._functions import functions_of
-from ..integrations._module import CompiledLayer, tensors_by
-from ..integrations._training import TrainableLayer
+from ..integrations._experts.description import is_experts, parameter_names
+from ..integrations._layers.functions import functions_of
+from ..integrations._layers.module import CompiledLayer, tensors_by
+from ..integrations._layers.training import TrainableLayer
+from ..integrations._transformers import routes as _routes
 from ..integrations.transformers import NAME
 from ._counts import Counts
 from ._layers import LayerReader

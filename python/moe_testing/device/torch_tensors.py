@@ -120,7 +120,8 @@ class _Factories(TorchDispatchMode):
 @contextlib.contextmanager
 def device(monkeypatch: Any, stream: int = 0) -> Iterator[None]:
     """Within this, "cuda" is the double, and ``stream`` PyTorch's current stream."""
-    from moe.integrations import _experts, _follow
+    from moe.integrations._experts import description
+    from moe.integrations._layers import follow
 
     current = types.SimpleNamespace(cuda_stream=stream,
                                     synchronize=lambda: driver().wait(stream))
@@ -128,7 +129,7 @@ def device(monkeypatch: Any, stream: int = 0) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability",
                         lambda device=None: driver().capability())
-    for module in (_experts, _follow):
-        monkeypatch.setattr(module, "PLAIN", (*_follow.PLAIN, DeviceTensor))
+    for module in (description, follow):
+        monkeypatch.setattr(module, "PLAIN", (*follow.PLAIN, DeviceTensor))
     with _Factories():
         yield

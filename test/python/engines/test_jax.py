@@ -210,7 +210,7 @@ def test_products_alone():
 def test_products_that_stablehlo_expands():
     """chlo.ragged_dot after StableHLO's own passes, for compilers that run them first."""
     from jaxlib.mlir import ir
-    from moe.integrations import _stablehlo
+    from moe.integrations._jax import stablehlo as _stablehlo
 
     rng = np.random.default_rng(4)
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((10, 4), (3, 4, 5)))

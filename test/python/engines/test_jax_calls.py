@@ -24,7 +24,7 @@ if importlib.util.find_spec("jax") is not None:
     import jax
     import jax.numpy as jnp
     from engines.test_jax import HIDDEN, TOP_K, import_block, maxtext, parameters, rows
-    from moe.integrations._xla_call import _native
+    from moe.integrations._jax.xla_call import _native
     from moe.integrations.jax import to_jax
 
     XLA_ERRORS = ValueError, jax.errors.JaxRuntimeError

@@ -252,16 +252,16 @@ def test_gradients():
 
 
 def test_freed_weights_free_their_layers():
-    from moe.integrations import _functions
+    from moe.integrations._layers import functions
 
     gc.collect()
-    before = len(_functions._bound)
+    before = len(functions._bound)
     compiled = moe.from_torch(block_of("mixtral")).module()
     compiled(torch.randn(1, 7, H))
-    assert len(_functions._bound) == before + 1
+    assert len(functions._bound) == before + 1
     del compiled
     gc.collect()
-    assert len(_functions._bound) == before
+    assert len(functions._bound) == before
 
 
 def test_weights_that_a_graph_computes():
@@ -433,7 +433,7 @@ def test_program_of_a_model_with_compiled_experts(strict, tmp_path):
 @pytest.mark.skipif("MOE_TEST_LONG" not in os.environ, reason="runs with ./dev test --long")
 def test_aot_inductor(tmp_path):
     """Code in C++ makes new objects of weights in each call; they are prepared once."""
-    from moe.integrations import _functions
+    from moe.integrations._layers import functions
 
     compiled = moe.from_torch(block_of("qwen2_moe")).module()
     x = torch.randn(1, 7, H)
@@ -442,6 +442,6 @@ def test_aot_inductor(tmp_path):
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "l.pt2"))
     package = torch._inductor.aoti_load_package(path)
     assert torch.equal(package(x), compiled(x))
-    bound = dict(_functions._bound)
+    bound = dict(functions._bound)
     assert torch.equal(package(x), compiled(x))
-    assert _functions._bound == bound
+    assert functions._bound == bound

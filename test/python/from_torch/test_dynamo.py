@@ -257,10 +257,10 @@ def test_gradients(training):
 @pytest.mark.parametrize("family", ["mixtral", "switch_transformers", "jetmoe", "dbrx"])
 def test_loops_split_the_graph(family, monkeypatch):
     """At the first call only: from the next one on the block is one operation."""
-    from moe.integrations import _operation
+    from moe.integrations._layers import operation
 
-    calls, run = [], _operation.run
-    monkeypatch.setattr(_operation, "run", lambda *a: calls.append(1) or run(*a))
+    calls, run = [], operation.run
+    monkeypatch.setattr(operation, "run", lambda *a: calls.append(1) or run(*a))
     made = MODELS[family]()
     block = made.block(made.model).eval()  # with loops over experts
     around = torch.nn.Sequential(torch.nn.Tanh(), block)

@@ -296,7 +296,7 @@ def over_rows(f, x):
 
 @pytest.mark.parametrize("decide, calls", [(flat, 1), (centered, 3)])
 def test_sequences_of_a_batch(decide, calls, monkeypatch):
-    from moe.integrations import _module
+    from moe.integrations._layers import module as _module
 
     block, x = Block(decide).eval(), torch.randn(3, 9, H)
     compiled, counted, run = moe.from_torch(block).module(), [], _module.run_layer

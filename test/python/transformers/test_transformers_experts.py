@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import moe.integrations.transformers as ce  # noqa: E402
-from moe.integrations._experts import describe  # noqa: E402
+from moe.integrations._experts.description import describe  # noqa: E402
 from moe_testing.models.experts import (  # noqa: E402
     E, F32, H, K, T, Shift, Softmax, expect, experts_classes, make, mixtral, relative, route, run)
 

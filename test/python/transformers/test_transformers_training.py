@@ -254,16 +254,16 @@ def test_steps(fused):
 
 def layers_of(experts):
     """The layers of the runtime that the functions of these experts have."""
-    from moe.integrations import _functions
+    from moe.integrations._layers import functions
 
     addresses = {p.data_ptr() for p in experts.parameters()}
-    return {key[:2]: bound.layer for key, bound in _functions._bound.items()
+    return {key[:2]: bound.layer for key, bound in functions._bound.items()
             if addresses & set(key[2:])}
 
 
 def test_changed_weights_are_packed_in_place():
     """The layers stay, and have the bits of new ones; but not those that another thread uses."""
-    from moe.integrations import _functions
+    from moe.integrations._layers import functions
 
     experts, arguments = mixtral_experts(), route(T)
     dy = torch.ones_like(arguments[0])
@@ -279,7 +279,7 @@ def test_changed_weights_are_packed_in_place():
         expected = gradients(copy.deepcopy(experts), *arguments, dy)
         assert all(torch.equal(actual[n], expected[n]) for n in expected)
     # As if a call ran.
-    used = next(b for b in _functions._bound.values() if b.layer is next(iter(first.values())))
+    used = next(b for b in functions._bound.values() if b.layer is next(iter(first.values())))
     calls = used.layer.statistics()
     assert used.use(list(experts.parameters()))
     with torch.no_grad():

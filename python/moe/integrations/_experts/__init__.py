@@ -1,0 +1,1 @@
+"""Finds experts in graphs and modules, and describes what one expert computes."""

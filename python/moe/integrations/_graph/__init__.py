@@ -1,0 +1,1 @@
+"""Writes graphs of ``torch.export`` as functions of linalg, tensor and moe operations."""

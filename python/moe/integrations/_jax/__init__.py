@@ -1,0 +1,1 @@
+"""Functions of JAX: their StableHLO, their gradients, and calls from programs of XLA."""

@@ -1,0 +1,1 @@
+"""Compiled layers as modules and operations of PyTorch, with their gradients."""

@@ -1,0 +1,1 @@
+"""Experts of ONNX models: nodes, graphs and quantised weights."""

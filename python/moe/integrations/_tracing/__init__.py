@@ -1,0 +1,1 @@
+"""Traces modules of PyTorch with ``torch.export``, for any number of tokens."""

@@ -1,0 +1,1 @@
+"""What the integration of transformers does beside the experts of one module."""
