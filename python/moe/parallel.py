@@ -65,6 +65,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _READ, _P, _OUT(_P)]),
     "moe_rt_layer_create_parallel_from_checkpoint": (
         _P, [_P, ctypes.c_char_p, _P, _OUT(DLTensor), _P, _OUT(_P)]),
+    "moe_rt_layer_move": (_P, [_P, _OUT(DLTensor)]),
     "moe_rt_layer_exchange_statistics": (_P, [_P, _OUT(_RawExchangeStatistics)]),
 }
 
@@ -158,10 +159,10 @@ def as_group(group: Any, num_threads: int) -> Group:
 
 @dataclass(frozen=True)
 class ExchangeStatistics:
-    """What the last call of a layer moved, as this rank saw it.
+    """What the last call of a layer moved, or its last ``move``, as this rank saw it.
 
     ``rows_sent`` and ``rows_received`` count tokens on the way to the experts, each once a rank;
-    bytes are of all exchanges, between this rank and others.
+    bytes are of all exchanges, between this rank and others. Of a ``move``, rows are experts.
     """
 
     rounds: int
@@ -183,6 +184,15 @@ def placement(experts: int, size: int) -> np.ndarray:
     return table
 
 
+def _table_tensor(table: Any) -> Tensor | None:
+    if table is None:
+        return None
+    array = np.asarray(table)
+    if array.size and array.dtype.kind not in "iu":
+        raise MoEError(INVALID_ARGUMENT, f"table: expected integers, got {array.dtype}")
+    return _dlpack.as_tensor(np.ascontiguousarray(array, np.int32), "table")
+
+
 class ParallelLayer(Layer):
     """A layer of several ranks. All of them call it together."""
 
@@ -197,8 +207,7 @@ class ParallelLayer(Layer):
         name, out = signature.name.encode(), ctypes.c_void_p()
         pointers = (module._handle.pointer, name, self.group._handle.pointer)
         try:
-            table = None if self._table is None else _dlpack.as_tensor(
-                np.ascontiguousarray(self._table, np.int32), "table")
+            table = _table_tensor(self._table)
             found = resolve(weights, signature.weights)
             tensors = self._weight_tensors(found) if isinstance(found, Sequence) else []
             read = self._own_experts(tensors)
@@ -285,6 +294,30 @@ class ParallelLayer(Layer):
         """Not for layers of several ranks: create another one."""
         raise MoEError(INVALID_ARGUMENT, "a layer of several ranks keeps its weights; create "
                        "another one")
+
+    def move(self, table: Any = None) -> None:
+        """Move the experts to another placement, together with all other ranks.
+
+        The ranks send one another the weights of experts that they did not have, as the code keeps
+        them; nothing is read or prepared again. Later calls have the bits of a layer that was
+        created with the table. A wrong table of one rank is an error of all, and changes nothing.
+        ``exchange`` then counts the experts that moved. During the move a rank has the largest
+        array of the experts that it sends and takes once more.
+
+        Args:
+          table: i32 ``[ranks, slots]``, the same on all ranks; None for the placement of a layer
+            without a table.
+        """
+        lib, pointer = _library(), self._handle.pointer
+        try:
+            tensor = _table_tensor(table)
+        except Exception:
+            # The others are told: no table has this shape.
+            lib.moe_rt_status_free(lib.moe_rt_layer_move(pointer, ctypes.byref(DLTensor())))
+            raise
+        check(lib.moe_rt_layer_move(pointer,
+                                    None if tensor is None else ctypes.byref(tensor.dl)))
+        self._table = table
 
     @property
     def exchange(self) -> ExchangeStatistics:

@@ -14,13 +14,14 @@
 //                                &layer);
 //   moe_rt_layer_call(layer, inputs, n, outputs, m, NULL, 0);
 //
-// moe_rt_group_create, the creation of a layer and moe_rt_layer_call are
-// collective: every rank of the group makes the same ones in the same order, a
-// rank without tokens too (T = 0). Before rows move, the ranks agree on one
-// another's state: if any of them refuses or does something else, all of them
-// return an error that names it, and the group stays usable. A rank that does
-// not come, or an engine that fails, is an error of all the others within the
-// deadline; the group is then dead, and later calls fail at once.
+// moe_rt_group_create, the creation of a layer, moe_rt_layer_call and
+// moe_rt_layer_move are collective: every rank of the group makes the same ones
+// in the same order, a rank without tokens too (T = 0). Before rows move, the
+// ranks agree on one another's state: if any of them refuses or does something
+// else, all of them return an error that names it, and the group stays usable.
+// A rank that does not come, or an engine that fails, is an error of all the
+// others within the deadline; the group is then dead, and later calls fail at
+// once.
 //
 //===----------------------------------------------------------------------===//
 
@@ -210,7 +211,25 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel_from_checkpoint(
     const DLTensor *table, moe_rt_checkpoint_t *checkpoint,
     moe_rt_layer_t **out);
 
-/// What the last call of a parallel layer moved, as this rank saw it.
+/// Moves the experts of a layer to another placement; `table` as above, NULL
+/// for the one without a table. Collective. The ranks send one another the
+/// weights of experts that they did not have, as the code keeps them: nothing
+/// is read or prepared again. Later calls have the results of a layer that was
+/// created with the table.
+///
+/// The ranks agree on the layer and the table before a weight moves: an error
+/// of one, such as a wrong table, is an error of all, and changes nothing. A
+/// failure after it ends the group. Weights move an array at a time; during
+/// the move a rank has, besides its weights, the elements of the largest array
+/// of the experts that it sends and of those that it takes, which have to be
+/// within the group's limit of memory. A weight that is read in place is copied
+/// first where experts come. Not concurrent with calls of the layer; it has
+/// MOE_RT_FAILED_PRECONDITION for a layer of one rank.
+MOE_RT_API moe_rt_status_t moe_rt_layer_move(moe_rt_layer_t *layer,
+                                             const DLTensor *table);
+
+/// What the last call of a parallel layer moved, as this rank saw it; after
+/// moe_rt_layer_move rows are experts.
 typedef struct {
   int64_t rounds;
   int64_t rows_sent, rows_received;    // of the exchanges towards the experts

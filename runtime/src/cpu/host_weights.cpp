@@ -244,6 +244,12 @@ moe_rt_status_t HostWeights::fetch(const Argument &, const BoundTensor &from,
   return nullptr;
 }
 
+bool HostWeights::owns(const BoundTensor &tensor) const {
+  return std::any_of(owned.begin(), owned.end(), [&](const Buffer &buffer) {
+    return buffer.data() == tensor.data;
+  });
+}
+
 uint64_t HostWeights::ownedBytes() const {
   uint64_t bytes = 0;
   for (const Buffer &buffer : owned)

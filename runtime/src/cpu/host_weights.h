@@ -39,6 +39,7 @@ private:
                           const Preparation &preparation,
                           const BoundTensor &out) override;
 
+  bool owns(const BoundTensor &tensor) const override;
   moe_rt_status_t fetch(const Argument &argument, const BoundTensor &from,
                         void *to) const override;
 

@@ -97,6 +97,18 @@ moe_rt_status_t LayerWeights::place(const WeightSource &source, size_t position,
   return load(source, position, out);
 }
 
+moe_rt_status_t LayerWeights::keep(size_t position) {
+  BoundTensor &bound = boundWeights[position];
+  if (owns(bound))
+    return nullptr;
+  BoundTensor copy;
+  MOE_RT_TRY(own(weight(position), "weight", copy));
+  if (bound.bytes > 0)
+    MOE_RT_TRY(fetch(weight(position), bound, copy.data));
+  bound = copy;
+  return nullptr;
+}
+
 moe_rt_status_t LayerWeights::read(const WeightSource &source) {
   for (size_t i = 0; i < function.weights.size(); ++i) {
     BoundTensor bound = {nullptr, 0};

@@ -52,6 +52,10 @@ public:
 
   virtual uint64_t ownedBytes() const = 0;
 
+  /// Move a weight that calls read to memory of the layer, if it lies in
+  /// another's.
+  moe_rt_status_t keep(size_t position);
+
   /// Whether there are weights: not after a `rebind` that failed.
   bool isComplete() const { return complete; }
   /// Whether they are the caller's tensors, and not read from a source.
@@ -90,6 +94,8 @@ protected:
                                   const Preparation &preparation,
                                   const BoundTensor &out) = 0;
 
+  /// Whether a weight lies in memory of the layer.
+  virtual bool owns(const BoundTensor &) const { return true; }
   /// Copy an argument that the layer keeps to memory of the host.
   virtual moe_rt_status_t fetch(const Argument &argument,
                                 const BoundTensor &from, void *to) const = 0;

@@ -27,6 +27,8 @@ public:
   /// else all; ranks begin with different ones.
   std::vector<int32_t> targetsOf(size_t rank, size_t nodeSize) const;
   uint64_t hash() const;
+  size_t slotCount() const { return slots; }
+  size_t expertCount() const { return experts; }
 
 private:
   moe_rt_status_t read(const DLTensor &tensor);

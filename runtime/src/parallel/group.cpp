@@ -134,6 +134,8 @@ static const char *describe(int64_t action) {
     return "calls a layer";
   case Action::grow:
     return "allocates for a call";
+  case Action::moveExperts:
+    return "moves the experts of a layer";
   }
   return "does something that is not known here";
 }

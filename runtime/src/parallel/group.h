@@ -21,7 +21,13 @@ namespace moe::rt {
 
 /// What a rank is about to do, as it tells the others. All of it goes by one
 /// kind of collective, so that ranks that do different things meet.
-enum class Action : int64_t { createGroup = 1, createLayer, call, grow };
+enum class Action : int64_t {
+  createGroup = 1,
+  createLayer,
+  call,
+  grow,
+  moveExperts
+};
 
 /// What a rank tells each other rank before they do something together.
 struct Words {

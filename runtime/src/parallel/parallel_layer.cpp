@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "parallel/parallel_layer.h"
+#include "parallel/move_experts.h"
 #include "parallel/parallel_call.h"
 #include "parallel/part_weights.h"
 
@@ -68,25 +69,29 @@ moe_rt_status_t NoStatistics::read(size_t, moe_rt_statistics_t &) {
 //===----------------------------------------------------------------------===//
 
 /// What this rank can find out alone.
-moe_rt_status_t ParallelLayer::prepare(const DLTensor *table,
-                                       ExpertTable &experts) {
+moe_rt_status_t ParallelLayer::prepare(const DLTensor *table) {
   MOE_RT_TRY(experts.initialise(function, group.size(), table));
-  std::vector<int32_t> ids = experts.targetsOf(
-      group.rank(), static_cast<size_t>(group.communicator.node_size));
   size_t alignment = bufferAlignment;
   for (const Value &value : function.values)
     if (value.kind == Value::Kind::placement)
       alignment = std::max<size_t>(alignment, value.type.alignment);
-  MOE_RT_TRY(itsTargets.allocate(ids.size() * sizeof(int32_t), "placement",
-                                 alignment));
-  std::copy(ids.begin(), ids.end(),
-            reinterpret_cast<int32_t *>(itsTargets.data()));
+  auto count = static_cast<size_t>(function.experts * function.replicas);
+  MOE_RT_TRY(
+      itsTargets.allocate(count * sizeof(int32_t), "placement", alignment));
+  writeTargets();
   return itsWeights.read(WeightSource());
 }
 
+/// Write where tokens go for the table of experts.
+void ParallelLayer::writeTargets() {
+  std::vector<int32_t> ids = experts.targetsOf(
+      group.rank(), static_cast<size_t>(group.communicator.node_size));
+  std::copy(ids.begin(), ids.end(),
+            reinterpret_cast<int32_t *>(itsTargets.data()));
+}
+
 /// Create the parts with the weights of this rank's experts.
-moe_rt_status_t ParallelLayer::createParts(const WeightSource &weights,
-                                           const ExpertTable &experts) {
+moe_rt_status_t ParallelLayer::createParts(const WeightSource &weights) {
   const Variant &variant = layer.module->variant;
   partOf.assign(variant.functions.size(), SIZE_MAX);
   for (const Step &step : function.steps) {
@@ -105,9 +110,8 @@ moe_rt_status_t ParallelLayer::createParts(const WeightSource &weights,
 moe_rt_status_t ParallelLayer::create(const DLTensor *table,
                                       moe_rt_status_t failure,
                                       const WeightSource &weights) {
-  ExpertTable experts;
   if (!failure)
-    failure = prepare(table, experts);
+    failure = prepare(table);
   const Function &signature = function.signature;
   const std::string &text = layer.module->text;
   // The code for another machine may compute other bits.
@@ -127,7 +131,7 @@ moe_rt_status_t ParallelLayer::create(const DLTensor *table,
                           {2, "a layer whose name has hash"},
                           {3, "a table of experts with hash"},
                           {4, "an artifact with hash"}}));
-  moe_rt_status_t created = createParts(weights, experts);
+  moe_rt_status_t created = createParts(weights);
   MOE_RT_TRY(group.agree({static_cast<int64_t>(Action::createLayer), 0, 0, {}},
                          created, {}));
   for (const Step &step : function.steps) {
@@ -162,6 +166,35 @@ moe_rt_status_t ParallelLayer::call(const CallArguments &arguments) {
   std::lock_guard<std::mutex> lock(group.mutex);
   MOE_RT_TRY(group.checkAlive());
   return ParallelCall(*this).run(arguments);
+}
+
+moe_rt_status_t ParallelLayer::move(const DLTensor *table) {
+  std::lock_guard<std::mutex> lock(group.mutex);
+  MOE_RT_TRY(group.checkAlive());
+  ExpertTable wanted;
+  ExpertMove move(group);
+  moe_rt_status_t status = wanted.initialise(function, group.size(), table);
+  if (!status)
+    status = move.prepare(function, itsWeights, experts, wanted);
+  Words own = {static_cast<int64_t>(Action::moveExperts),
+               0,
+               0,
+               {static_cast<int64_t>(number),
+                status ? 0 : static_cast<int64_t>(wanted.hash())}};
+  status = group.agree(own, status,
+                       {{0, "layer"}, {1, "a table of experts with hash"}});
+  if (status) {
+    move.cancel();
+    return status;
+  }
+  MOE_RT_TRY(move.run(exchanged));
+  // A rank that has not come so far has experts of both tables: no rank goes
+  // on.
+  MOE_RT_TRY(group.agree({static_cast<int64_t>(Action::moveExperts), 0, 0, {}},
+                         nullptr, {}));
+  experts = std::move(wanted);
+  writeTargets();
+  return nullptr;
 }
 
 moe_rt_status_t ParallelLayer::refuse(moe_rt_status_t status) {
@@ -280,6 +313,19 @@ moe_rt_status_t moe_rt_layer_create_parallel_from_source(
                      "NULL");
   FromReader source(read, user);
   return createParallelLayer(module, name, group, table, source, out);
+}
+
+moe_rt_status_t moe_rt_layer_move(moe_rt_layer_t *layer,
+                                  const DLTensor *table) {
+  if (!layer)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "moe_rt_layer_move: 'layer' is NULL");
+  ParallelLayer *parallel = layer->onDevice->parallel();
+  if (!parallel)
+    return makeError(MOE_RT_FAILED_PRECONDITION,
+                     "function '%s' is no layer over several ranks",
+                     layer->function.name.c_str());
+  return parallel->move(table);
 }
 
 moe_rt_status_t

@@ -67,6 +67,8 @@ public:
                                const int32_t *liveTokens) override;
   moe_rt_status_t poll() override { return nullptr; }
   moe_rt_status_t refuse(moe_rt_status_t status) override;
+  /// Change the table of experts, with all other ranks.
+  moe_rt_status_t move(const DLTensor *table);
   ParallelLayer *parallel() override { return this; }
 
   /// The value of the metadata that says where tokens go.
@@ -88,13 +90,14 @@ public:
   int64_t readyRows = 0;
 
 private:
-  moe_rt_status_t prepare(const DLTensor *table, ExpertTable &experts);
-  moe_rt_status_t createParts(const WeightSource &weights,
-                              const ExpertTable &experts);
+  moe_rt_status_t prepare(const DLTensor *table);
+  void writeTargets();
+  moe_rt_status_t createParts(const WeightSource &weights);
 
   ParallelWeights itsWeights;
   NoStatistics itsStatistics;
   Buffer itsTargets;
+  ExpertTable experts;
   std::vector<size_t> partOf; // of each function of the variant
 };
 

@@ -82,6 +82,29 @@ def test_rounds():
     assert rounds[0] == 1 and 1 < rounds[1] < rounds[2]
 
 
+def call_moved(group, path, tables, counts):
+    """The outputs after each move, and the experts that came."""
+    group = moe.parallel.Group(group, num_threads=1)
+    layer = moe.load(path, group=group).layer(data.weights_of("mixtral", "bf16"))
+    inputs = ranks.split(data.inputs_of("mixtral", sum(counts), "bf16"), counts)[group.rank]
+    found = []
+    for table in tables:
+        layer.move(table)
+        moved = layer.exchange.rows_received
+        found.append((results_of(layer(**inputs)), moved))
+    return found
+
+
+def test_moves():
+    """From neighbours to even and odd experts, and back."""
+    own = np.stack([np.arange(rank, E, 2) for rank in range(2)])
+    results = processes.run(2, call_moved, artifact("mixtral", "bf16", str(E // 2)), [own, None],
+                            [14, 9])
+    for found in zip(*results):
+        check(found, "mixtral", "bf16", [14, 9])
+        assert [moved for _, moved in found] == [E // 4, E // 4]
+
+
 def two_layers(group, paths, counts):
     """Two layers take turns on one group, which is one of several of the processes."""
     import torch.distributed as dist

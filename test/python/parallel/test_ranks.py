@@ -68,6 +68,36 @@ def test_placements(size):
     check("switch", "f32", [0] * size, f"{slots}:2", table)
 
 
+@pytest.mark.parametrize("name, dtype", (("mixtral", "f32"), ("deepseek_v3", "bf16")))
+def test_moves(name, dtype):
+    """After a move, a layer has the bits of one that was created with the table; weights that are
+    prepared for the code move, too. A wrong table is an error on all ranks."""
+    size, slots = 3, -(-2 * E // 3)
+    random = data.rng("moves", name)
+    inputs = data.inputs_of(name, 41, dtype)
+    expected = one_rank(name, dtype, inputs)[0]
+    parts = ranks.split(inputs, [20, 0, 21])
+    tables = [np.stack([random.permutation(E)[:slots] for _ in range(size)]) for _ in range(12)]
+    tables = [table for table in tables if len(set(table.ravel().tolist())) == E][:3]
+    assert len(tables) == 3
+
+    def on_rank(communicator):
+        group = moe.parallel.Group(communicator, num_threads=1)
+        layer = module_of(name, dtype, f"{slots}:{size}")(group).layer(data.weights_of(name, dtype))
+        results = [layer(**parts[group.rank])]
+        for table in [*tables, None]:
+            layer.move(table)
+            results.append(layer(**parts[group.rank]))
+            with pytest.raises(moe.MoEError, match="rank 1|expected integers") as caught:
+                layer.move([[0.5]] if group.rank == 1 else tables[0])
+                raise moe.MoEError(13, "rank 1 was let through")
+            assert caught.value.code == moe.INVALID_ARGUMENT
+        return results
+
+    for got in zip(*ranks.run(size, on_rank), strict=True):
+        assert (data.bits(np.concatenate(got)) == data.bits(expected)).all()
+
+
 @pytest.mark.parametrize("name", ("mixtral", "deepspeed_top2", "deepseek_v3"))
 def test_rounds(name):
     """A limit of memory makes rounds, with the same bits; a shared expert runs once."""
