@@ -46,7 +46,7 @@ moe_add_python_tests(transformers
 # `./dev check jax`, `mpi`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
   engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/jax_forms engines/jax_groups
-  engines/jax_training engines/mpi
+  engines/jax_lowering engines/jax_training engines/mpi
   engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
   engines/triton engines/vllm
   COST 5)

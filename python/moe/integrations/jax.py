@@ -10,8 +10,8 @@
 
 The function is exported by ``jax.export``. Passes of the compiler raise its sorted choices
 and grouped products (``jax.lax.top_k``, ``argsort``, ``ragged_dot``) to operations of
-experts, and jaxlib's own MLIR lowers the rest to linalg. An operation that neither of them
-knows is an error that names it.
+experts, and jaxlib's own MLIR lowers the rest to linalg; sorts, scatters and loops that are left
+become loops. An operation that none of them knows is an error that names it.
 
     moe_block = to_jax(layer)               # takes and gives arrays of JAX
     step = jax.jit(lambda x: x + moe_block(x))

@@ -18,6 +18,8 @@ from jaxlib.mlir.dialects import stablehlo
 from ..._error import INTERNAL, NOT_FOUND, UNIMPLEMENTED, MoEError
 from ..._tools import find_tool
 from .batch import flatten, widen
+from .build import constant, constants, create, element
+from .to_linalg import lower_rest
 
 __all__ = ["lower", "raised"]
 
@@ -94,6 +96,7 @@ def lower(module: str, types: dict[int, str], arguments: list[tuple[str, str]]) 
         _inline(parsed, composites=True)
         for function in list(parsed.body.operations):
             if function.name.value == "main":
+                lower_rest(function.operation, parsed)
                 _make_static(function.operation)
                 widen(function.operation, types)
                 _describe(function.operation, arguments)
@@ -176,19 +179,21 @@ def _inline_call(call: ir.Operation, function: ir.Operation) -> None:
 
 def _make_static(function: ir.Operation) -> None:
     """Say more about operations of dynamic shapes, which are lowered then."""
-    for block in function.regions[0].blocks:
-        for op in [o.operation for o in block.operations][::-1]:
-            if op.name == "stablehlo.dynamic_broadcast_in_dim":
-                _mark_broadcast(op)
-                _rewrite_shape(op, 1)
-            elif op.name == "stablehlo.dynamic_iota":
-                _rewrite_shape(op, 0)
-            elif op.name == "stablehlo.dynamic_reshape":
-                _reshape(op)
-            elif op.name == "stablehlo.real_dynamic_slice":
-                _slice(op)
-            elif op.name == "stablehlo.get_dimension_size":
-                _dimension(op)
+    names = ("stablehlo.dynamic_broadcast_in_dim", "stablehlo.dynamic_iota",
+             "stablehlo.dynamic_reshape", "stablehlo.real_dynamic_slice",
+             "stablehlo.get_dimension_size")
+    for op in _operations(function, names)[::-1]:
+        if op.name == "stablehlo.dynamic_broadcast_in_dim":
+            _mark_broadcast(op)
+            _rewrite_shape(op, 1)
+        elif op.name == "stablehlo.dynamic_iota":
+            _rewrite_shape(op, 0)
+        elif op.name == "stablehlo.dynamic_reshape":
+            _reshape(op)
+        elif op.name == "stablehlo.real_dynamic_slice":
+            _slice(op)
+        elif op.name == "stablehlo.get_dimension_size":
+            _dimension(op)
 
 
 def _mark_broadcast(op: ir.Operation) -> None:
@@ -204,69 +209,22 @@ def _mark_broadcast(op: ir.Operation) -> None:
     op.attributes["known_nonexpanding_dimensions"] = ir.DenseI64ArrayAttr.get(other)
 
 
-def _create(name: str, result: ir.Type, operands: list[ir.Value], at: ir.Operation,
-            **attributes: ir.Attribute) -> ir.Value:
-    with ir.InsertionPoint(at), at.location:
-        return ir.Operation.create(name, results=[result], operands=operands,
-                                   attributes=attributes).result
-
-
-def _defining(value: ir.Value) -> ir.Operation | None:
-    owner = value.owner
-    return None if isinstance(owner, ir.Block) else owner.operation
-
-
-def _constant(value: int, at: ir.Operation) -> ir.Value:
-    index = ir.IndexType.get()
-    return _create("arith.constant", index, [], at, value=ir.IntegerAttr.get(index, value))
-
-
-def _element(vector: ir.Value, place: int, at: ir.Operation) -> ir.Value:
-    """Return an element of a tensor of integers as an index, computed without the tensor."""
-    owner = _defining(vector)
-    name = owner.name if owner else ""
-    if name == "stablehlo.constant":
-        return _constant(_constants(vector)[place], at)
-    if name == "stablehlo.get_dimension_size":
-        return _create("tensor.dim", ir.IndexType.get(), [owner.operands[0], _constant(
-            ir.IntegerAttr(owner.attributes["dimension"]).value, at)], at)
-    if name == "stablehlo.concatenate":
-        for part in owner.operands:
-            if place < (extent := part.type.get_dim_size(0)):
-                return _element(part, place, at)
-            place -= extent
-    if name in ("stablehlo.reshape", "stablehlo.convert", "stablehlo.broadcast_in_dim"):
-        source = owner.operands[0]
-        if source.type.rank == 0 or source.type.shape == vector.type.shape == [1]:
-            return _element(source, 0, at)
-    if name in _ARITHMETIC:
-        operands = [_element(operand, place, at) for operand in owner.operands]
-        return _create(_ARITHMETIC[name], ir.IndexType.get(), operands, at)
-    places = [_constant(place, at)] if vector.type.rank else []
-    element = _create("tensor.extract", vector.type.element_type, [vector, *places], at)
-    return _create("arith.index_cast", ir.IndexType.get(), [element], at)
-
-
-_ARITHMETIC = {"stablehlo.add": "arith.addi", "stablehlo.subtract": "arith.subi",
-               "stablehlo.multiply": "arith.muli"}
-
-
 def _rewrite_shape(op: ir.Operation, index: int) -> None:
     """Compute the extents of a dynamic shape apart, so that their bounds are seen."""
     shape = op.operands[index]
-    element = shape.type.element_type
-    extents = [_element(shape, place, op) for place in range(shape.type.get_dim_size(0))]
-    if element != ir.IndexType.get():
-        extents = [_create("arith.index_cast", element, [extent], op) for extent in extents]
-    op.operands[index] = _create("tensor.from_elements", shape.type, extents, op)
+    type_ = shape.type.element_type
+    extents = [element(shape, place, op) for place in range(shape.type.get_dim_size(0))]
+    if type_ != ir.IndexType.get():
+        extents = [create("arith.index_cast", type_, [extent], op) for extent in extents]
+    op.operands[index] = create("tensor.from_elements", shape.type, extents, op)
 
 
 def _dimension(op: ir.Operation) -> None:
-    dim = _constant(ir.IntegerAttr(op.attributes["dimension"]).value, op)
-    extent = _create("tensor.dim", ir.IndexType.get(), [op.operands[0], dim], op)
+    dim = constant(ir.IntegerAttr(op.attributes["dimension"]).value, op)
+    extent = create("tensor.dim", ir.IndexType.get(), [op.operands[0], dim], op)
     result = op.results[0].type
-    extent = _create("arith.index_cast", result.element_type, [extent], op)
-    op.results[0].replace_all_uses_with(_create("tensor.from_elements", result, [extent], op))
+    extent = create("arith.index_cast", result.element_type, [extent], op)
+    op.results[0].replace_all_uses_with(create("tensor.from_elements", result, [extent], op))
     op.erase()
 
 
@@ -292,7 +250,7 @@ def _reassociation(many: list[int | None], few: list[int | None]) -> list[list[i
 
 
 def _reshape(op: ir.Operation) -> None:
-    """Make a reshape of one dynamic extent one that merges or splits dimensions."""
+    """Make a reshape of one dynamic extent one that merges or splits dimensions, if it is."""
     source, shape = op.operands
     result = op.results[0].type
     before, after = ([None if t.is_dynamic_dim(i) else t.get_dim_size(i) for i in range(t.rank)]
@@ -300,39 +258,34 @@ def _reshape(op: ir.Operation) -> None:
     merges = len(after) < len(before)
     groups = _reassociation(*((before, after) if merges else (after, before)))
     if groups is None or len(after) == len(before):
+        index = ir.IndexType.get()
+        extents = [element(shape, dim, op) for dim in range(result.rank)]
+        with op.location:
+            of_shape = ir.RankedTensorType.get([result.rank], index)
+        shape = create("tensor.from_elements", of_shape, extents, op)
+        op.results[0].replace_all_uses_with(
+            create("tensor.reshape", result, [source, shape], op))
+        op.erase()
         return
     i64 = ir.IntegerType.get_signless(64)
     reassociation = ir.ArrayAttr.get([ir.ArrayAttr.get(
         [ir.IntegerAttr.get(i64, dim) for dim in group]) for group in groups])
     if merges:
-        new = _create("tensor.collapse_shape", result, [source], op, reassociation=reassociation)
+        new = create("tensor.collapse_shape", result, [source], op, reassociation=reassociation)
     else:
-        extents = [_element(shape, dim, op) for dim, e in enumerate(after) if e is None]
+        extents = [element(shape, dim, op) for dim, e in enumerate(after) if e is None]
         dynamic = ir.ShapedType.get_dynamic_size()
-        new = _create("tensor.expand_shape", result, [source, *extents], op,
+        new = create("tensor.expand_shape", result, [source, *extents], op,
                       reassociation=reassociation, static_output_shape=ir.DenseI64ArrayAttr.get(
                           [dynamic if e is None else e for e in after]))
     op.results[0].replace_all_uses_with(new)
     op.erase()
 
 
-def _constants(value: ir.Value) -> list[int] | None:
-    """Return the elements of a vector of integers, if they are known."""
-    owner = _defining(value)
-    if owner is None:
-        return None
-    if owner.name == "stablehlo.concatenate":
-        parts = [_constants(part) for part in owner.operands]
-        return None if any(p is None for p in parts) else [v for part in parts for v in part]
-    if owner.name != "stablehlo.constant":
-        return None
-    return [int(v) for v in ir.DenseIntElementsAttr(owner.attributes["value"])]
-
-
 def _slice(op: ir.Operation) -> None:
     """Make a slice from the first row, to any, one of tensors."""
     source, start, limit, stride = op.operands
-    starts, strides, result = _constants(start), _constants(stride), op.results[0].type
+    starts, strides, result = constants(start), constants(stride), op.results[0].type
     if starts is None or strides is None or set(strides) != {1}:
         return
     dynamic = ir.ShapedType.get_dynamic_size()
@@ -344,8 +297,8 @@ def _slice(op: ir.Operation) -> None:
         if starts[dim] != 0 or dim != 0:
             return
         sizes.append(dynamic)
-        extents.append(_element(limit, dim, op))
-    new = _create("tensor.extract_slice", result, [source, *extents], op,
+        extents.append(element(limit, dim, op))
+    new = create("tensor.extract_slice", result, [source, *extents], op,
                   static_offsets=ir.DenseI64ArrayAttr.get(starts),
                   static_sizes=ir.DenseI64ArrayAttr.get(sizes),
                   static_strides=ir.DenseI64ArrayAttr.get(strides),
