@@ -36,7 +36,7 @@ __all__ = ["Communicator", "ExchangeStatistics", "Group", "ParallelLayer", "plac
 
 class _GroupOptions(ctypes.Structure):
     _fields_ = [("struct_size", ctypes.c_size_t), ("deadline_seconds", ctypes.c_double),
-                ("memory_limit", ctypes.c_uint64)]
+                ("memory_limit", ctypes.c_uint64), ("chunks", ctypes.c_int32)]
 
 
 class _RawExchangeStatistics(ctypes.Structure):
@@ -119,14 +119,17 @@ class Group(OfThisProcess):
       memory_limit: bytes that a call may use besides its tensors and weights; calls that need
         more run in rounds, with the same results. 0: no limit.
       num_threads: threads of a call on this rank, as for ``moe.load``.
+      chunks: how many chunks of at least 16 tokens a call runs in: one is computed while the next
+        comes and results of the one before go home, with the same results. The same on all ranks.
     """
 
     def __init__(self, communicator: Any = None, *, deadline: float = 60.0, memory_limit: int = 0,
-                 num_threads: int = 0):
+                 num_threads: int = 0, chunks: int = 1):
         lib = _library()
         found = _communicator(communicator)
         context = make_context(num_threads)
-        options = _GroupOptions(ctypes.sizeof(_GroupOptions), float(deadline), memory_limit)
+        options = _GroupOptions(ctypes.sizeof(_GroupOptions), float(deadline), memory_limit,
+                                chunks)
         out = ctypes.c_void_p()
         check(lib.moe_rt_group_create(context.pointer,
                                       None if found is None else ctypes.byref(found.raw),

@@ -391,22 +391,16 @@ int32_t moe_mpi_communicator_create(const void *comm,
     free(engine);
     return code;
   }
-  moe_rt_communicator_t created = {sizeof(created),
-                                   engine,
-                                   engine->rank,
-                                   engine->size,
-                                   nodeSize,
-                                   0,
-                                   {0},
-                                   allocate,
-                                   release,
-                                   counts,
-                                   exchange,
-                                   gather,
-                                   NULL,
-                                   test,
-                                   abortAll,
-                                   message};
+  // A thread of the group may call, where MPI permits it.
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  uint32_t features =
+      level >= MPI_THREAD_SERIALIZED ? MOE_RT_COMMUNICATOR_POLLED : 0;
+  moe_rt_communicator_t created = {
+      sizeof(created), engine, engine->rank, engine->size, nodeSize,
+      features,        {0},    allocate,     release,      counts,
+      exchange,        gather, NULL,         test,         abortAll,
+      message};
   created.device.device_type = kDLCPU;
   *out = created;
   return 0;

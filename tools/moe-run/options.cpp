@@ -49,6 +49,8 @@ What to run:
   --table FILE         .npy, i32 [ranks, slots]: the experts of each rank, -1 for
                        an empty slot (default: neighbours)
   --deadline SECONDS   how long a rank waits for the others (default 60)
+  --chunks N           exchange tokens in N chunks, each of which is computed
+                       while others travel (default 1)
   --compile-options S  for MLIR: options of moe-compile, separated by spaces:
                        --target, --pipeline, --tokens, --memory-limit, ...
 
@@ -166,6 +168,13 @@ static Expected<void> applyValue(const std::string &name,
     if (Expected<void> parsed = parseTolerance(name, value, seconds); !parsed)
       return parsed;
     options.deadline = *seconds;
+  } else if (name == "--chunks") {
+    Expected<int64_t> count = parseCount(name, value);
+    if (!count)
+      return count.takeError();
+    if (*count < 1 || *count > 1024)
+      return Error{"--chunks: expected 1 to 1024, got '" + value + "'"};
+    options.chunks = *count;
   } else if (name == "--threads") {
     Expected<int64_t> count = parseCount(name, value);
     if (!count)
@@ -231,7 +240,8 @@ static bool takesValue(const std::string &name) {
       "--function",       "--weights", "--compile-options", "--input",
       "--output",         "--expect",  "--tokens",          "--rtol",
       "--atol",           "--seed",    "--repeat",          "--threads",
-      "--record-routing", "--device",  "--table",           "--deadline"};
+      "--record-routing", "--device",  "--table",           "--deadline",
+      "--chunks"};
   for (const char *known : names)
     if (name == known)
       return true;
@@ -305,8 +315,9 @@ static Expected<void> checkCombination(const Options &options) {
     return Error{"--output and --expect need one number of tokens, there are " +
                  std::to_string(options.tokens.size())};
   if (options.engine.empty()) {
-    if (!options.table.empty())
-      return Error{"--table is for layers over several ranks, expected --ep"};
+    if (!options.table.empty() || options.chunks > 1)
+      return Error{std::string(options.table.empty() ? "--chunks" : "--table") +
+                   " is for layers over several ranks, expected --ep"};
     return checkFiles(options);
   }
   if (options.device.device_type != kDLCPU)

@@ -33,6 +33,7 @@ struct Options {
   int64_t threadRanks = 0; // N of threads:N
   std::string table;       // of the experts of each rank
   double deadline = 60;    // seconds
+  int64_t chunks = 1;      // of a call over ranks
   bool benchmark = false;
   bool json = false;
   bool stats = false;

@@ -325,7 +325,8 @@ Expected<void> Program::makeParallelLayer(const Options &options) {
   };
   if (Expected<void> agreed = allRanks->agree(prepare()); !agreed)
     return agreed;
-  moe_rt_group_options_t settings = {sizeof(settings), options.deadline, 0};
+  moe_rt_group_options_t settings = {sizeof(settings), options.deadline, 0,
+                                     static_cast<int32_t>(options.chunks)};
   moe_rt_status_t status = moe_rt_group_create(
       context, &allRanks->communicator(), &settings, &group);
   DLTensor experts = table.dlpack();

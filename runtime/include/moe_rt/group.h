@@ -41,6 +41,9 @@ extern "C" {
 
 /// A bit of moe_rt_communicator_t::features: `peer` is there.
 #define MOE_RT_COMMUNICATOR_PEER_MEMORY 1u
+/// A bit of it: rows travel during calls of `test` only, as in most MPIs. While
+/// a rank computes beside an exchange, a thread of the group calls it.
+#define MOE_RT_COMMUNICATOR_POLLED 2u
 
 /// What the runtime needs of an engine, as one rank sees it.
 ///
@@ -128,6 +131,11 @@ typedef struct {
   /// many as it needs. Where rows might need more, a call runs in rounds, which
   /// do not change its results. Ranks may have different limits.
   uint64_t memory_limit;
+  /// How many chunks the tokens of a call travel and are computed in: a chunk
+  /// is computed while the next one comes and results of the one before go
+  /// home. Results do not change. A chunk has 16 tokens of all ranks at least;
+  /// calls in rounds have none. The same on all ranks; 0 and 1 select one.
+  int32_t chunks;
 } moe_rt_group_options_t;
 
 /// Creates a group; `options` may be NULL. The communicator is copied: what
@@ -231,7 +239,7 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_move(moe_rt_layer_t *layer,
 /// What the last call of a parallel layer moved, as this rank saw it; after
 /// moe_rt_layer_move rows are experts.
 typedef struct {
-  int64_t rounds;
+  int64_t rounds;                      // or chunks
   int64_t rows_sent, rows_received;    // of the exchanges towards the experts
   uint64_t bytes_sent, bytes_received; // by all exchanges, to other ranks
 } moe_rt_exchange_statistics_t;

@@ -68,8 +68,8 @@ moe_rt_status_t ParallelCall::checkSend(size_t step) {
 
 /// Count the slots in rows of a list that are not empty; -1 for a slot that
 /// there is not.
-static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
-                          int64_t width, int64_t limit) {
+int64_t ParallelCall::countSlots(const int32_t *slots, int64_t begin,
+                                 int64_t rows, int64_t width, int64_t limit) {
   int64_t count = 0;
   for (int64_t i = begin * width; i < (begin + rows) * width; ++i) {
     if (slots[i] < -1 || slots[i] >= limit)
@@ -171,17 +171,16 @@ void ParallelCall::pack(const Sent &sent, const Traffic &traffic, char *to) {
   }
 }
 
-/// Exchange rows, run the steps up to `besideEnd` meanwhile, and wait for the
-/// rows.
-moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
-                                   size_t besideEnd) {
+/// Start to exchange rows.
+moe_rt_status_t ParallelCall::startRows(size_t step, const Traffic &traffic,
+                                        int64_t label) {
   beginStage(step);
   const Exchange &exchange = function.steps[step].exchange;
   std::vector<int64_t> packedBegins(group.size());
   std::partial_sum(traffic.sendRows.begin(), traffic.sendRows.end() - 1,
                    packedBegins.begin() + 1);
   int64_t total = packedBegins.back() + traffic.sendRows.back();
-  char *packed = memory.base(group.packed.data());
+  char *packed = memory.base(group.packed.data() + packedBegin);
   uint64_t offset = 0;
   for (size_t i = 0; i < exchange.values.size(); ++i) {
     const Sent &sent = exchange.values[i];
@@ -197,9 +196,10 @@ moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
     const char *from = addressOf(sent.source);
     const int64_t *begins = traffic.sendBegins.data();
     if (memory.isPacked(sent)) {
-      char *to = exchange.expected ? memory.base(group.received.data()) +
-                                         memory.packedOffsetOf(step, i)
-                                   : packed + offset;
+      char *to = exchange.expected
+                     ? memory.base(group.received.data() + receivedBegin) +
+                           memory.packedOffsetOf(step, i)
+                     : packed + offset;
       if (!exchange.expected)
         offset = (offset + static_cast<uint64_t>(total) * rowBytes +
                   bufferAlignment - 1) /
@@ -219,16 +219,26 @@ moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
     // All know that nobody has a token.
     if (allTokens == 0)
       continue;
-    MOE_RT_TRY(group.start([&](void **request) {
-      return group.communicator.exchange(
-          group.communicator.user, from, traffic.sendRows.data(), begins,
-          result, traffic.receiveRows.data(), traffic.receiveBegins.data(),
-          rowBytes, nullptr, request);
-    }));
+    MOE_RT_TRY(group.start(
+        [&](void **request) {
+          return group.communicator.exchange(
+              group.communicator.user, from, traffic.sendRows.data(), begins,
+              result, traffic.receiveRows.data(), traffic.receiveBegins.data(),
+              rowBytes, nullptr, request);
+        },
+        label));
   }
+  return nullptr;
+}
+
+/// Exchange rows, run the steps up to `besideEnd` meanwhile, and wait for the
+/// rows.
+moe_rt_status_t ParallelCall::move(size_t step, const Traffic &traffic,
+                                   size_t besideEnd) {
+  MOE_RT_TRY(startRows(step, traffic));
   moe_rt_status_t status = nullptr;
   for (size_t i = step + 1; i < besideEnd && !status; ++i)
-    status = callPart(i);
+    status = callBeside(i);
   // Buffers are the engine's until it has ended.
   moe_rt_status_t waited = group.wait();
   if (!waited)
@@ -242,11 +252,8 @@ static int64_t beginOf(int64_t count, int64_t part, int64_t parts) {
   return count / parts * part + count % parts * part / parts;
 }
 
-/// Send tokens in one of several rounds; `traffic` has what it is then.
-moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
-                                      int64_t round, int64_t rounds,
-                                      size_t besideEnd) {
-  const Exchange &exchange = function.steps[step].exchange;
+/// The tokens of one of several rounds.
+void ParallelCall::takeRound(Traffic &traffic, int64_t round, int64_t rounds) {
   int64_t listed = 0, arrived = 0;
   for (size_t r = 0; r < group.size(); ++r) {
     int64_t first = beginOf(sends[r], round, rounds);
@@ -258,6 +265,16 @@ moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
         beginOf(comes[r], round + 1, rounds) - beginOf(comes[r], round, rounds);
     arrived += traffic.receiveRows[r];
   }
+  layer.exchanged.rows_received += arrived;
+  layer.exchanged.rows_sent += std::accumulate(
+      traffic.sendRows.begin(), traffic.sendRows.end(), int64_t(0));
+}
+
+/// Let the parts know what has come.
+void ParallelCall::writeReceived(size_t step, const Traffic &traffic) {
+  const Exchange &exchange = function.steps[step].exchange;
+  int64_t arrived = std::accumulate(traffic.receiveRows.begin(),
+                                    traffic.receiveRows.end(), int64_t(0));
   received[function.values[exchange.values[0].result].exchange] = arrived;
   if (exchange.received) {
     auto *counts = reinterpret_cast<int32_t *>(addressOf(*exchange.received));
@@ -266,10 +283,37 @@ moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
     for (size_t r = 0; r < group.size(); ++r)
       counts[r] = static_cast<int32_t>(traffic.receiveRows[r]);
   }
-  layer.exchanged.rows_received += arrived;
-  layer.exchanged.rows_sent += std::accumulate(
-      traffic.sendRows.begin(), traffic.sendRows.end(), int64_t(0));
+}
+
+/// Send tokens in one of several rounds; `traffic` has what it is then.
+moe_rt_status_t ParallelCall::receive(size_t step, Traffic &traffic,
+                                      int64_t round, int64_t rounds,
+                                      size_t besideEnd) {
+  takeRound(traffic, round, rounds);
+  writeReceived(step, traffic);
   return move(step, traffic, besideEnd);
+}
+
+/// Whether the code returns as many rows to each rank as the slots of the
+/// tokens that came from it say.
+moe_rt_status_t
+ParallelCall::checkReturns(const RoundTrip &trip,
+                           const std::vector<int64_t> &arrived) const {
+  const Sent &slots = function.steps[trip.first].exchange.values[trip.slots];
+  int64_t width = function.values[slots.source].type.shape.back();
+  int64_t begin = 0;
+  for (size_t r = 0; r < group.size(); ++r) {
+    int64_t count = countSlots(idsOf(slots.result), begin, arrived[r], width,
+                               function.slots);
+    if (count != sends[r])
+      return makeError(MOE_RT_INTERNAL,
+                       "layer '%s', step %zu: the code returns %" PRId64
+                       " rows to rank %zu, whose slots are for %" PRId64,
+                       function.signature.name.c_str(), trip.last, sends[r], r,
+                       count);
+    begin += arrived[r];
+  }
+  return nullptr;
 }
 
 /// Send tokens, run the parts that need them, and bring home what they make.
@@ -294,22 +338,13 @@ moe_rt_status_t ParallelCall::runRoundTrip(const RoundTrip &trip,
     for (size_t r = 0; r < group.size(); ++r)
       expected[r] = countSlots(idsOf(sentSlots.source), traffic.sendBegins[r],
                                traffic.sendRows[r], width, function.slots);
-    std::vector<int64_t> arrived = traffic.receiveRows;
     for (size_t i = trip.besideEnd; i < trip.last; ++i)
       MOE_RT_TRY(callPart(i));
     current = trip.last;
     MOE_RT_TRY(checkSend(trip.last));
-    int64_t listed = 0, begin = 0;
+    MOE_RT_TRY(checkReturns(trip, traffic.receiveRows));
+    int64_t listed = 0;
     for (size_t r = 0; r < group.size(); ++r) {
-      int64_t count = countSlots(idsOf(sentSlots.result), begin, arrived[r],
-                                 width, function.slots);
-      if (count != sends[r])
-        return makeError(MOE_RT_INTERNAL,
-                         "layer '%s', step %zu: the code returns %" PRId64
-                         " rows to rank %zu, whose slots are for %" PRId64,
-                         function.signature.name.c_str(), trip.last, sends[r],
-                         r, count);
-      begin += arrived[r];
       traffic.sendRows[r] = sends[r];
       traffic.sendBegins[r] = listed;
       listed += sends[r];

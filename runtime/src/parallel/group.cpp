@@ -8,6 +8,7 @@
 #include "parallel/group.h"
 #include "layer/profile.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 #include <memory>
@@ -18,6 +19,7 @@
 using namespace moe::rt;
 
 static constexpr double defaultDeadline = 60;
+static constexpr int32_t mostChunks = 1024;
 /// While so much of a wait is over, a rank polls: most waits end by then.
 static constexpr int64_t pollNanoseconds = 200 * 1000;
 static constexpr int64_t firstNap = 2 * 1000, lastNap = 100 * 1000;
@@ -58,22 +60,53 @@ void SharedBuffer::release() {
 // Waiting
 //===----------------------------------------------------------------------===//
 
-moe_rt_status_t moe_rt_group_s::wait() {
-  if (pending.empty())
+/// Test what is pending; return whether anything is still, and nothing has
+/// failed.
+bool moe_rt_group_s::testPending() {
+  bool goesOn = false;
+  for (Pending &each : pending) {
+    if (each.state == 0)
+      each.state = communicator.test(communicator.user, each.request);
+    if (each.state < 0)
+      return false;
+    goesOn |= each.state == 0;
+  }
+  return goesOn;
+}
+
+bool moe_rt_group_s::hasFailed() const {
+  return std::any_of(pending.begin(), pending.end(),
+                     [](const Pending &each) { return each.state < 0; });
+}
+
+void moe_rt_group_s::beginPolling() {
+  if (!pending.empty() &&
+      (communicator.features & MOE_RT_COMMUNICATOR_POLLED) != 0)
+    poller.begin();
+}
+
+void moe_rt_group_s::endPolling() { poller.end(); }
+
+moe_rt_status_t moe_rt_group_s::wait(std::optional<int64_t> label) {
+  auto isWaitedFor = [&](const Pending &each) {
+    return !label || each.label == *label;
+  };
+  if (std::none_of(pending.begin(), pending.end(), isWaitedFor))
     return nullptr;
   const int64_t begin = readClock();
   int64_t nap = firstNap;
   for (;;) {
+    // All go on, whichever is waited for.
+    (void)testPending();
     for (size_t i = 0; i < pending.size();) {
-      int32_t state = communicator.test(communicator.user, pending[i]);
-      if (state < 0)
+      if (pending[i].state < 0)
         return failEngine();
-      if (state > 0)
+      if (pending[i].state > 0)
         pending.erase(pending.begin() + static_cast<ptrdiff_t>(i));
       else
         ++i;
     }
-    if (pending.empty())
+    if (std::none_of(pending.begin(), pending.end(), isWaitedFor))
       return nullptr;
     int64_t waited = readClock() - begin;
     if (waited > deadline) {
@@ -279,6 +312,10 @@ static moe_rt_status_t checkOptions(const moe_rt_group_options_t &options) {
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "group options: deadline_seconds is %g, expected 0 to 1e9",
                      options.deadline_seconds);
+  if (options.chunks < 0 || options.chunks > mostChunks)
+    return makeError(MOE_RT_INVALID_ARGUMENT,
+                     "group options: chunks is %d, expected 0 to %d",
+                     options.chunks, mostChunks);
   return nullptr;
 }
 
@@ -291,7 +328,7 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
   if (!context || !out)
     return makeError(MOE_RT_INVALID_ARGUMENT,
                      "moe_rt_group_create: an argument is NULL");
-  moe_rt_group_options_t given = {sizeof(given), 0, 0};
+  moe_rt_group_options_t given = {sizeof(given), 0, 0, 0};
   if (options) {
     MOE_RT_TRY(checkOptions(*options));
     given = *options;
@@ -318,13 +355,15 @@ moe_rt_status_t moe_rt_group_create(moe_rt_context_t *context,
     given.deadline_seconds = defaultDeadline;
   group->deadline = static_cast<int64_t>(given.deadline_seconds * 1e9);
   group->memoryLimit = given.memory_limit;
+  group->chunks = std::max(given.chunks, 1);
   MOE_RT_TRY(group->initialise());
   MOE_RT_TRY(group->agree(
       {static_cast<int64_t>(Action::createGroup),
        0,
        0,
-       {MOE_RT_ABI_VERSION, communicator ? communicator->node_size : 1}},
-      nullptr, {{0, "version"}, {1, "node_size"}}));
+       {MOE_RT_ABI_VERSION, communicator ? communicator->node_size : 1,
+        group->chunks}},
+      nullptr, {{0, "version"}, {1, "node_size"}, {2, "chunks"}}));
   *out = group.release();
   return nullptr;
 }

@@ -9,11 +9,13 @@
 #define MOE_RT_SRC_PARALLEL_GROUP_H
 
 #include "core/context.h"
+#include "parallel/poller.h"
 #include "support/buffer.h"
 
 #include "moe_rt/group.h"
 
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -87,15 +89,19 @@ struct moe_rt_group_s {
   moe_rt_status_t initialise();
 
   /// Start a collective with `start`, which is given the request.
-  template <typename Start> moe_rt_status_t start(Start start) {
+  template <typename Start>
+  moe_rt_status_t start(Start start, int64_t label = 0) {
     void *request = nullptr;
-    if (start(&request) < 0)
+    if (hasFailed() || start(&request) < 0)
       return failEngine();
-    pending.push_back(request);
+    pending.push_back({request, label, 0});
     return nullptr;
   }
-  /// Wait for all that has been started.
-  moe_rt_status_t wait();
+  /// Wait for all that has been started, or with a label.
+  moe_rt_status_t wait(std::optional<int64_t> label = std::nullopt);
+  /// Between these the caller computes; what is pending goes on.
+  void beginPolling();
+  void endPolling();
 
   /// Tell all ranks `own`, `counts[r]` of which, if it is given, is values[4]
   /// for rank r, and hear what they say (`heard`). If a rank cannot, does
@@ -117,6 +123,7 @@ struct moe_rt_group_s {
   bool ownsCommunicator = false;
   int64_t deadline = 0; // nanoseconds
   uint64_t memoryLimit = 0;
+  int64_t chunks = 1;                  // of a call, at most
   std::mutex mutex;                    // of all below: one thing at a time
   std::vector<std::string> layerNames; // of all layers so far
 
@@ -126,13 +133,24 @@ struct moe_rt_group_s {
   moe::rt::Buffer workspace;
 
 private:
+  /// A collective that is pending.
+  struct Pending {
+    void *request;
+    int64_t label;
+    int32_t state; // what `test` has returned
+  };
+
+  bool testPending();
+  /// Whether a failure was seen while this rank computed.
+  bool hasFailed() const;
   moe_rt_status_t failEngine();
   moe_rt_status_t compare(const std::vector<Common> &common,
                           moe_rt_status_t failure) const;
 
   moe::rt::SharedBuffer words;
   Words *questions = nullptr, *answers = nullptr;
-  std::vector<void *> pending;
+  std::vector<Pending> pending;
+  moe::rt::Poller poller{[this] { return testPending(); }};
   int64_t agreements = 0;
   moe_rt_code_t deathCode = MOE_RT_OK;
   std::string deathMessage;

@@ -80,7 +80,8 @@ char *ParallelCall::addressOf(size_t index) const {
   const SharedBuffer &buffer = value.rows == Rows::received ? group.received
                                : value.rows == Rows::all    ? group.gathered
                                                             : group.home;
-  return memory.base(buffer.data()) + memory.offsetOf(index);
+  uint64_t begin = value.rows == Rows::received ? receivedBegin : 0;
+  return memory.base(buffer.data() + begin) + memory.offsetOf(index);
 }
 
 const int32_t *ParallelCall::idsOf(size_t value) const {
@@ -147,6 +148,30 @@ moe_rt_status_t ParallelCall::allocateHome() {
 // The meeting
 //===----------------------------------------------------------------------===//
 
+/// What is packed for an exchange that tokens leave by: two blocks, if it may
+/// be in chunks. Those of two chunks are the largest.
+static uint64_t packedFor(const moe_rt_group_t &group, const CallMemory &memory,
+                          const Exchange &exchange, uint64_t rows) {
+  uint64_t bytes = memory.packedBytes(exchange, rows), blocks = 0;
+  bool isKnown =
+      group.chunks <= 1 ||
+      checkedMul(memory.packedBytes(exchange, rows / 2 + group.size()),
+                 uint64_t(2), blocks);
+  return isKnown ? std::max(bytes, blocks) : UINT64_MAX;
+}
+
+/// Likewise, of what is received; lays out one block for all rows.
+static uint64_t receivedFor(const moe_rt_group_t &group, CallMemory &memory,
+                            int64_t rows) {
+  uint64_t blocks = 0;
+  bool isKnown = group.chunks <= 1 ||
+                 checkedMul(memory.layoutReceived(
+                                rows / 2 + static_cast<int64_t>(group.size())),
+                            uint64_t(2), blocks);
+  uint64_t bytes = memory.layoutReceived(rows);
+  return isKnown ? std::max(bytes, blocks) : UINT64_MAX;
+}
+
 // Words::values of a call.
 enum { layerWord, tokensWord, readyWord, stepWord, countWord };
 
@@ -161,7 +186,7 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
       ready = 0;
     else if (leaves)
       failure = group.packed.grow(
-          memory.packedBytes(function.steps[step].exchange, packedRows),
+          packedFor(group, memory, function.steps[step].exchange, packedRows),
           "rows to send");
   }
   Words own = {static_cast<int64_t>(Action::call), 0, 0, {}};
@@ -195,9 +220,9 @@ bool ParallelCall::fits(int64_t rows, uint64_t packedRows, size_t step) {
   uint64_t bytes[] = {
       memory.layoutHome(tokens), memory.layoutGathered(allTokens),
       isLeaving(step)
-          ? memory.packedBytes(function.steps[step].exchange, packedRows)
+          ? packedFor(group, memory, function.steps[step].exchange, packedRows)
           : 0,
-      memory.layoutReceived(rows),
+      receivedFor(group, memory, rows),
       std::max({memory.workspace(Rows::none, 0),
                 memory.workspace(Rows::home, tokens),
                 memory.workspace(Rows::received, rows),
@@ -214,19 +239,21 @@ moe_rt_status_t ParallelCall::reserveRows(int64_t rows, uint64_t packedRows,
                                           size_t step) {
   if (isLeaving(step))
     MOE_RT_TRY(group.packed.grow(
-        memory.packedBytes(function.steps[step].exchange, packedRows),
+        packedFor(group, memory, function.steps[step].exchange, packedRows),
         "rows to send"));
-  MOE_RT_TRY(group.received.grow(memory.layoutReceived(rows), "received rows"));
+  MOE_RT_TRY(
+      group.received.grow(receivedFor(group, memory, rows), "received rows"));
   return growWorkspace(group.workspace,
                        std::max(memory.workspace(Rows::received, rows),
                                 memory.workspace(Rows::all, allTokens)));
 }
 
-/// The most rows of one of `rounds` rounds.
-static int64_t sumOfParts(const std::vector<int64_t> &rows, int64_t rounds) {
+/// The most rows of one of `parts` rounds or chunks.
+int64_t ParallelCall::sumOfParts(const std::vector<int64_t> &rows,
+                                 int64_t parts) {
   int64_t sum = 0;
   for (int64_t each : rows)
-    sum += each / rounds + (each % rounds != 0);
+    sum += each / parts + (each % parts != 0);
   return sum;
 }
 
@@ -383,7 +410,9 @@ moe_rt_status_t ParallelCall::finish(size_t first) {
       }
       hasMet = false;
       if (const RoundTrip *trip = roundTripAt(i)) {
-        MOE_RT_TRY(runRoundTrip(*trip, rounds));
+        int64_t chunks = rounds == 1 ? chunksOf(*trip) : 1;
+        MOE_RT_TRY(chunks > 1 ? runChunks(*trip, chunks)
+                              : runRoundTrip(*trip, rounds));
         i = trip->last;
         continue;
       }
@@ -461,12 +490,12 @@ uint64_t ParallelCall::workspace(const ParallelLayer &layer, int64_t tokens) {
   uint64_t packed = 0;
   for (const Step &step : function.steps)
     if (step.kind == Step::Kind::exchange && !step.exchange.expected)
-      packed = std::max(packed, memory.packedBytes(step.exchange,
-                                                   static_cast<uint64_t>(all)));
+      packed = std::max(packed, packedFor(group, memory, step.exchange,
+                                          static_cast<uint64_t>(all)));
   uint64_t sum = 0;
   for (uint64_t bytes :
        {memory.layoutHome(tokens), memory.layoutGathered(all), packed,
-        memory.layoutReceived(std::min(all, memory.maxReceived())),
+        receivedFor(group, memory, std::min(all, memory.maxReceived())),
         std::max({memory.workspace(Rows::none, 0),
                   memory.workspace(Rows::home, tokens),
                   memory.workspace(Rows::received,

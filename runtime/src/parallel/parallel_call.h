@@ -68,11 +68,24 @@ private:
   void takeOwn(size_t step);
   moe_rt_status_t comeHome(size_t step);
   moe_rt_status_t runRoundTrip(const RoundTrip &trip, int64_t rounds);
+  int64_t chunksOf(const RoundTrip &trip) const;
+  moe_rt_status_t runChunks(const RoundTrip &trip, int64_t chunks);
+  moe_rt_status_t callBeside(size_t step);
+  moe_rt_status_t checkReturns(const RoundTrip &trip,
+                               const std::vector<int64_t> &arrived) const;
   moe_rt_status_t receive(size_t step, Traffic &traffic, int64_t round,
                           int64_t rounds, size_t besideEnd = 0);
+  void takeRound(Traffic &traffic, int64_t round, int64_t rounds);
+  void writeReceived(size_t step, const Traffic &traffic);
+  moe_rt_status_t startRows(size_t step, const Traffic &traffic,
+                            int64_t label = 0);
   moe_rt_status_t move(size_t step, const Traffic &traffic,
                        size_t besideEnd = 0);
   void pack(const Sent &sent, const Traffic &traffic, char *to);
+
+  static int64_t sumOfParts(const std::vector<int64_t> &rows, int64_t parts);
+  static int64_t countSlots(const int32_t *slots, int64_t begin, int64_t rows,
+                            int64_t width, int64_t limit);
 
   ParallelLayer &layer;
   const ParallelFunction &function;
@@ -85,7 +98,8 @@ private:
   std::vector<int64_t> received; // rows of each exchange that receives
   std::vector<int64_t> sends;    // rows to each rank in the last `checkSend`
   std::vector<int64_t> comes;    // rows from each rank, as `meet` has heard
-  uint64_t packedBegin = 0;      // where the next rows to send are packed
+  uint64_t packedBegin = 0;      // where rows to send are packed
+  uint64_t receivedBegin = 0;    // where rows are received
   size_t current = 0;            // step
   bool isCommon = false;         // the error is one of all ranks
   StageTimer timer;

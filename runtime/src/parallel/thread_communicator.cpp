@@ -300,7 +300,7 @@ moe_rt_status_t moe_rt_thread_communicators_create(int32_t count,
               r,
               count,
               count,
-              0,
+              MOE_RT_COMMUNICATOR_POLLED,
               {kDLCPU, 0},
               [](void *user, uint64_t bytes) {
                 return memberOf(user).meeting->allocate(bytes);

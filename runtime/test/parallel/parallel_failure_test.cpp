@@ -24,7 +24,7 @@ double secondsSince(Clock::time_point begin) {
 }
 
 moe_rt_group_options_t deadlineOf(double seconds) {
-  return {sizeof(moe_rt_group_options_t), seconds, 0};
+  return {sizeof(moe_rt_group_options_t), seconds, 0, 0};
 }
 
 /// Ranks with the layer, 4 slots each; `body` is given the rank.
@@ -458,9 +458,9 @@ TEST(ParallelFailure, RefusesOptions) {
   moe_rt_group_options_t options = deadlineOf(-1);
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
                MOE_RT_INVALID_ARGUMENT, "deadline_seconds is -1");
-  options = {1, 1, 0};
+  options = {1, 1, 0, 0};
   EXPECT_ERROR(moe_rt_group_create(context, nullptr, &options, &group),
-               MOE_RT_INVALID_ARGUMENT, "struct_size is 1, expected 24");
+               MOE_RT_INVALID_ARGUMENT, "struct_size is 1, expected 32");
   moe_rt_communicator_t communicator;
   ASSERT_OK(moe_rt_thread_communicators_create(1, &communicator));
   moe_rt_communicator_t bad = communicator;

@@ -24,7 +24,7 @@ std::vector<float> runOn(int32_t ranks, Problem &problem, int64_t slots,
   std::vector<float> result;
   std::vector<std::vector<float>> parts(static_cast<size_t>(ranks));
   runRanks(ranks, [&](int32_t r, const moe_rt_communicator_t &communicator) {
-    moe_rt_group_options_t options = {sizeof(options), 20, memoryLimit};
+    moe_rt_group_options_t options = {sizeof(options), 20, memoryLimit, 0};
     Rank rank(&communicator, &options);
     ASSERT_EQ(rank.created.code, MOE_RT_OK) << rank.created.message;
     LayerOptions layer;
@@ -102,7 +102,7 @@ TEST(ParallelLayer, RunsInRounds) {
   // Not even one token of each rank at a time.
   runRanks(2, [&](int32_t r, const moe_rt_communicator_t &communicator) {
     moe_rt_group_options_t options = {sizeof(options), 20,
-                                      r == 0 ? uint64_t(2000) : 0};
+                                      r == 0 ? uint64_t(2000) : 0, 0};
     Rank rank(&communicator, &options);
     ASSERT_OK(rank.load({}));
     ASSERT_OK(rank.create(problem, nullptr));

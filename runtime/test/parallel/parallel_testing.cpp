@@ -10,6 +10,7 @@
 #include "moe_rt/abi.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -23,6 +24,10 @@ const moe_rt_context_options_t moe::test::oneThread = {
 static thread_local Fault fault = Fault::none;
 
 void moe::test::setFault(Fault value) { fault = value; }
+
+static thread_local double computeSeconds = 0;
+
+void moe::test::setComputeSeconds(double seconds) { computeSeconds = seconds; }
 
 //===----------------------------------------------------------------------===//
 // The parts
@@ -115,6 +120,8 @@ static int32_t computeExperts(void **args, const moe_rt_tasks_t *) {
   int64_t count = x.size(0);
   if (workspace.size(0) < rowsWorkspace(count))
     return 8;
+  if (computeSeconds > 0)
+    std::this_thread::sleep_for(std::chrono::duration<double>(computeSeconds));
   // Rows in the order of slots, then those in the order of tokens are found.
   auto *made = workspace.data<float>();
   int64_t next = 0;

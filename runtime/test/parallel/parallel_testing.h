@@ -47,6 +47,9 @@ enum class Fault { none, counts, index, expected, returns, code };
 /// On which rank, by its thread.
 void setFault(Fault fault);
 
+/// Lets the experts sleep in each call on a rank, by its thread.
+void setComputeSeconds(double seconds);
+
 /// Weights and tokens of a call.
 struct Problem {
   Problem(unsigned seed, int64_t tokens);

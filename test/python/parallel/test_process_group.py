@@ -30,9 +30,10 @@ def results_of(result) -> list[np.ndarray]:
     return list(result) if isinstance(result, tuple) else [result]
 
 
-def call(group, name, dtype, counts, path, table=None, limit=0):
+def call(group, name, dtype, counts, path, table=None, limit=0, chunks=1):
     """The outputs of this rank, and what was moved."""
-    group = moe.parallel.Group(group, num_threads=1, memory_limit=limit)
+    group = moe.parallel.Group(group, num_threads=1, memory_limit=limit,
+                               chunks=chunks)
     layer = moe.load(path, group=group).layer(data.weights_of(name, dtype), table=table)
     inputs = ranks.split(data.inputs_of(name, sum(counts), dtype), counts)[group.rank]
     # Twice: buffers are kept.
@@ -75,11 +76,12 @@ def test_bits_of_one_rank(size):
 def test_rounds():
     counts, path = [0, 61, 40], artifact("mixtral", "f32", str(E))
     cases = [("mixtral", "f32", counts, path, None, limit) for limit in (0, 60000, 25000)]
+    cases.append((*cases[0], 4))
     rounds = []
     for results in zip(*processes.run(3, several, cases)):
         check(results, "mixtral", "f32", counts)
         rounds.append(max(exchange.rounds for _, exchange in results))
-    assert rounds[0] == 1 and 1 < rounds[1] < rounds[2]
+    assert rounds[0] == 1 and 1 < rounds[1] < rounds[2] and rounds[3] == 4
 
 
 def call_moved(group, path, tables, counts):

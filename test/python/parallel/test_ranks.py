@@ -102,6 +102,8 @@ def test_moves(name, dtype):
 def test_rounds(name):
     """A limit of memory makes rounds, with the same bits; a shared expert runs once."""
     check(name, "f32", [40, 3, 61], "ranks=3", memory_limit=60_000)
+    # So do chunks, which are exchanged while others are computed.
+    check(name, "f32", [40, 0, 61], "ranks=3", chunks=4)
 
 
 def test_kinds_of_experts_are_refused():
