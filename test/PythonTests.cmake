@@ -45,7 +45,7 @@ moe_add_python_tests(transformers
 # Skipped where there is no JAX, MPI, ONNX Runtime, torch-mlir, Triton or vLLM, as in .venv:
 # `./dev check jax`, `mpi`, `onnx`, `torch-mlir`, `triton` and `vllm` run them.
 moe_add_python_tests(engines
-  engines/jax engines/jax_batches engines/jax_calls engines/jax_einsums engines/jax_forms engines/jax_groups
+  engines/jax engines/jax_batches engines/jax_calls engines/jax_choices engines/jax_einsums engines/jax_forms engines/jax_groups
   engines/jax_lowering engines/jax_training engines/mpi
   engines/onnx engines/onnx_graphs engines/onnx_quantized engines/onnx_sessions engines/torch_mlir
   engines/triton engines/vllm
@@ -53,7 +53,7 @@ moe_add_python_tests(engines
 moe_add_python_tests(parallel
   parallel/parallel_ops parallel/parallel_plan parallel/placement
   parallel/process_group parallel/rank_checkpoints parallel/ranks
-  parallel/transformers_ranks
+  parallel/training_ranks parallel/transformers_ranks
   COST 90)
 moe_add_python_tests(wheel package/wheel COST 70 LABELS slow)
 moe_add_python_tests(bench
@@ -68,7 +68,7 @@ moe_add_python_tests(device-layers device/layers_gpu device/quantized_gpu
 moe_add_python_tests(device-nvcc device/nvcc_gpu COST 60 LABELS slow device)
 moe_add_python_tests(device-operations
   device/gpu_views device/grouped_ops_gpu device/kernel_model device/routes_gpu
-  device/routing_gpu device/scaled_products device/torch_gpu
+  device/routing_gpu device/scaled_products device/torch_gpu device/training_gpu
   COST 250 LABELS slow device)
 moe_add_python_tests(device-kernels
   device/epilogues_gpu device/gpu_kernels device/schedules_gpu

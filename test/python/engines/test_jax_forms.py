@@ -339,15 +339,9 @@ def test_slots(slots):
     "scaled_by_counter", "argmin", "argmax_of_tokens", "slots_unmasked", "slots_kept_less",
     "slots_from_one", "scores_of_others", "unsorted_weights"])
 def test_near_misses(name):
-    """What looks like a block and is none gives what JAX computes, or an error."""
-    from moe import MoEError
-
+    """What looks like a block and is none gives what JAX computes."""
     block, p = globals()[name], parameters()
-    try:
-        imported = import_block(block, p, TOKENS)
-    except MoEError as error:
-        assert "no lowering of stablehlo" in str(error)
-        return
+    imported = import_block(block, p, TOKENS)
     if name not in ("scores_of_others", "unsorted_weights"):
         assert count(imported, "combine") == 0
     compare(imported, block, p, TOKENS)

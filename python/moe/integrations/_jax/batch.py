@@ -22,6 +22,7 @@ __all__ = ["flatten"]
 
 BROADCASTS = "stablehlo.broadcast_in_dim", "stablehlo.dynamic_broadcast_in_dim"
 RESHAPES = "stablehlo.reshape", "stablehlo.dynamic_reshape"
+SLICES = "stablehlo.slice", "stablehlo.real_dynamic_slice"
 
 
 def flatten(function: ir.Operation, inputs: list[int]) -> dict[int, str]:
@@ -100,6 +101,8 @@ class _Flatten:
     def __init__(self, block: ir.Block, inputs: list[int]):
         self.block = block
         self.flat: dict[ir.Value, ir.Value] = {}
+        # Values whose tokens are other dimensions than the first two, and which.
+        self.moved: dict[ir.Value, tuple[ir.Value, int]] = {}
         self.leading: list[int | None] | None = None
         self.tokens: ir.Value | None = None  # the number of them, as tensor<1xi32>
         self.parts: list[ir.Value] = []  # the batch and the sequence, where both are symbolic
@@ -128,11 +131,13 @@ class _Flatten:
                     if op not in made and op not in self.numbers and self.repeat(op)]
         for op in repeated[::-1]:
             for result in op.results:
-                self.give(result)
+                flat, place = self.moved.get(result) or (self.flat.get(result), 0)
+                if place == 0:
+                    self.give(result)
                 if any(True for _ in result.uses):
                     with ir.InsertionPoint(op), op.location:
                         # After what it is made of, which is before the operation.
-                        back = self.reshaped(self.flat[result], result.type)
+                        back = self.reshaped(flat, result.type, place)
                     result.replace_all_uses_with(back)
             op.erase()
         self.drop_parts()
@@ -216,18 +221,19 @@ class _Flatten:
         return len(extents) >= 2 and extents[:2] == self.leading and not (
             self.parts and None in extents[2:])
 
-    def shape(self, type_: ir.Type) -> ir.Value:
+    def shape(self, type_: ir.Type, place: int = 0) -> ir.Value:
         """The extents of a type, of which one is the number of tokens, or two are its parts."""
         element = self.tokens.type.element_type
         one = ir.RankedTensorType.get([1], element)
-        is_whole = type_.rank < 2 or not (type_.is_dynamic_dim(0) and type_.is_dynamic_dim(1))
+        is_whole = type_.rank < place + 2 or not all(
+            map(type_.is_dynamic_dim, (place, place + 1)))
         parts = []
         for i in range(type_.rank):
             if not type_.is_dynamic_dim(i):
                 parts.append(stablehlo.constant(ir.DenseElementsAttr.get_splat(
                     one, ir.IntegerAttr.get(element, type_.get_dim_size(i)))))
             else:
-                parts.append(self.tokens if is_whole else stablehlo.reshape(one, self.parts[i]))
+                parts.append(self.tokens if is_whole else stablehlo.reshape(one, self.parts[i - place]))
         return stablehlo.concatenate(parts, 0)
 
     def proves(self, value: ir.Value) -> bool:
@@ -238,12 +244,12 @@ class _Flatten:
         found = [extent_of(value, dim) for dim in (0, 1)]
         return all(map(_are_same, found, expected))
 
-    def reshaped(self, value: ir.Value, type_: ir.Type) -> ir.Value:
+    def reshaped(self, value: ir.Value, type_: ir.Type, place: int = 0) -> ir.Value:
         if value.type == type_:
             return value
         if type_.has_static_shape:
             return stablehlo.reshape(type_, value)
-        return stablehlo.dynamic_reshape(type_, value, self.shape(type_))
+        return stablehlo.dynamic_reshape(type_, value, self.shape(type_, place))
 
     # -- operations -----------------------------------------------------------
 
@@ -254,8 +260,12 @@ class _Flatten:
                 return self.repeat_reshape(op)
             if op.name == "stablehlo.reduce" and self.repeat_total(op):
                 return True
+            if op.name == "stablehlo.dot_general" and self.repeat_moved_dot(op):
+                return True
             if not op.results or not all(map(self.is_batch, op.results)):
                 return False
+            if op.name == "stablehlo.transpose" and op.operands[0] in self.moved:
+                return self.repeat_moved_transpose(op)
             if op.name in ELEMENTWISE:
                 return self.repeat_elementwise(op)
             if op.name in BROADCASTS:
@@ -275,6 +285,8 @@ class _Flatten:
                 order = ints(op, "permutation")
                 return order[:2] == [0, 1] and self.copy(
                     op, [source], permutation=_ints(0, *(d - 1 for d in order[2:])))
+            if op.name in SLICES:
+                return self.repeat_slice(op, source)
             return self.repeat_top_k(op, source)
 
     def rows_of(self, value: ir.Value) -> ir.Value | None:
@@ -377,6 +389,76 @@ class _Flatten:
             return False
         return self.copy(op, operands, dot_dimension_numbers=stablehlo.DotDimensionNumbers.get(
             left, right, [d - 1 for d in over], other))
+
+    def repeat_slice(self, op: ir.Operation, source: ir.Value) -> bool:
+        """Repeat a slice of all tokens."""
+        names = "start_indices", "limit_indices", "strides"
+        rank = op.operands[0].type.rank
+        numbers = [ints(op, name) if op.name == SLICES[0] else
+                   [number_of(op.operands[1 + i], d) for d in range(rank)]
+                   for i, name in enumerate(names)]
+        starts, limits, strides = numbers
+        extents = [extent_of(op.operands[0], d) for d in (0, 1)]
+        if not all(map(_are_same, limits, extents)) or not all(
+                isinstance(n, int) for each in numbers for n in each[2:]) or (
+                    starts[:2], strides[:2]) != ([0, 0], [1, 1]):
+            return False
+        starts, strides = [0, *starts[2:]], [1, *strides[2:]]
+        if not source.type.is_dynamic_dim(0):
+            new = stablehlo.slice(source, _ints(*starts), _ints(
+                source.type.get_dim_size(0), *limits[2:]), _ints(*strides))
+        else:
+            vector = ir.RankedTensorType.get([len(starts)], self.tokens.type.element_type)
+
+            def constant(values: list[int]) -> ir.Value:
+                element = vector.element_type
+                return stablehlo.constant(ir.DenseElementsAttr.get([
+                    ir.IntegerAttr.get(element, v) for v in values], vector))
+
+            # The extents of a slice from 0 are its limits.
+            ends = self.shape(ir.RankedTensorType.get(
+                [ir.ShapedType.get_dynamic_size(), *limits[2:]], source.type.element_type))
+            new = stablehlo.real_dynamic_slice(self.collapsed(op.results[0]), source, constant(
+                starts), ends, constant(strides))
+        self.flat[op.results[0]] = new
+        return True
+
+    def repeat_moved_dot(self, op: ir.Operation) -> bool:
+        """Repeat a product whose result has the tokens after other dimensions."""
+        numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+        batch = [list(numbers.lhs_batching_dimensions), list(numbers.rhs_batching_dimensions)]
+        over = [list(numbers.lhs_contracting_dimensions), list(numbers.rhs_contracting_dimensions)]
+        of_tokens = [i for i, operand in enumerate(op.operands) if operand in self.flat]
+        if len(of_tokens) != 1:
+            return False
+        i, = of_tokens
+        place = len(batch[0])
+        if i == 1:
+            place += op.operands[0].type.rank - len(batch[0]) - len(over[0])
+        if place == 0 or min(batch[i] + over[i], default=2) < 2:
+            return False
+        for dims in batch, over:
+            dims[i] = [d - 1 for d in dims[i]]
+        clone = op.clone(ir.InsertionPoint(op)).operation
+        clone.operands[i] = self.flat[op.operands[i]]
+        clone.attributes["dot_dimension_numbers"] = stablehlo.DotDimensionNumbers.get(
+            batch[0], batch[1], over[0], over[1])
+        extents = _extents(op.results[0])
+        rows = _extents(clone.operands[i])[0]
+        dynamic = ir.ShapedType.get_dynamic_size()
+        clone.results[0].set_type(ir.RankedTensorType.get(
+            [dynamic if e is None else e for e in (
+                *extents[:place], rows, *extents[place + 2:])],
+            op.results[0].type.element_type))
+        self.moved[op.results[0]] = clone.results[0], place
+        return True
+
+    def repeat_moved_transpose(self, op: ir.Operation) -> bool:
+        """Repeat a transpose that makes the tokens the first dimensions."""
+        source, place = self.moved[op.operands[0]]
+        order = ints(op, "permutation")
+        return order[:2] == [place, place + 1] and self.copy(op, [source], permutation=_ints(
+            *(d - (d > place) for d in (order[0], *order[2:]))))
 
     def repeat_top_k(self, op: ir.Operation, source: ir.Value) -> bool:
         """The composite's function is for other shapes; the operation that it stands for is not."""

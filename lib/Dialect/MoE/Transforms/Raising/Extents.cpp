@@ -334,5 +334,12 @@ std::optional<double> mlir::moe::raising::splatOf(Value tensor) {
         (of && *of >= -256 && *of <= 256))
       return of;
   }
+  // An integer that is computed, such as the last index of a dimension.
+  auto type = dyn_cast<RankedTensorType>(tensor.getType());
+  if (type && type.getRank() <= 1 && type.hasStaticShape() &&
+      type.getNumElements() == 1 && isa<IntegerType>(type.getElementType()))
+    if (std::optional<Extent> number = elementOf(tensor, 0);
+        number && !number->root)
+      return double(number->constant);
   return std::nullopt;
 }

@@ -164,6 +164,8 @@ Value RowGrouper::buildFromOperands(Value value, const Axes &axes) {
   }
   if (Value rows = buildColumns(op, axes))
     return rows;
+  if (Value rows = buildChosen(op, axes))
+    return rows;
   if (isElementwise(op))
     return buildElementwise(op, axes);
   return {};
@@ -523,42 +525,4 @@ Value RowGrouper::buildElementwise(Operation *op, const Axes &axes) {
   clone->getResult(0).setType(
       RankedTensorType::get({count, columns}, type.getElementType()));
   return clone->getResult(0);
-}
-
-Value RowGrouper::buildColumns(Operation *op, const Axes &axes) {
-  if (!isNamed(op, "stablehlo.slice"))
-    return {};
-  auto starts = integersOf(op, "start_indices"),
-       limits = integersOf(op, "limit_indices"),
-       strides = integersOf(op, "strides");
-  RankedTensorType from = tensorOf(op->getOperand(0));
-  if (!from || !starts || !limits || !strides ||
-      starts->size() != axes.size() || limits->size() != axes.size() ||
-      strides->size() != axes.size())
-    return {};
-  int64_t start = 0, count = 0, stride = 1;
-  for (auto [dim, names] : llvm::enumerate(axes)) {
-    if (names == "n") {
-      start = (*starts)[dim];
-      stride = (*strides)[dim];
-      count = llvm::divideCeil((*limits)[dim] - start, stride);
-    } else if ((*starts)[dim] != 0 || (*strides)[dim] != 1 ||
-               (*limits)[dim] != from.getDimSize(dim)) {
-      return {};
-    }
-  }
-  if (count <= 0)
-    return {};
-  Value rows = rowsOf(op->getOperand(0), axes);
-  if (!rows)
-    return {};
-  Location loc = op->getLoc();
-  return tensor::ExtractSliceOp::create(
-      rewriter, loc, rows,
-      ArrayRef<OpFoldResult>{rewriter.getIndexAttr(0),
-                             rewriter.getIndexAttr(start)},
-      ArrayRef<OpFoldResult>{tensor::getMixedSize(rewriter, loc, rows, 0),
-                             rewriter.getIndexAttr(count)},
-      ArrayRef<OpFoldResult>{rewriter.getIndexAttr(1),
-                             rewriter.getIndexAttr(stride)});
 }

@@ -62,7 +62,14 @@ private:
   Value buildElementwise(Operation *op, const Axes &axes);
   Value buildBias(Operation *op, const Axes &axes);
   Value buildScaled(Operation *op, const Axes &axes);
+  /// What a slice takes along each dimension. A limit that is dynamic is the
+  /// extent.
+  struct Slice {
+    SmallVector<int64_t> starts, limits, strides;
+  };
+  std::optional<Slice> matchSlice(Operation *op, const Axes &axes) const;
   Value buildColumns(Operation *op, const Axes &axes);
+  Value buildChosen(Operation *op, const Axes &axes);
   Value buildRepeated(Value value, const Axes &axes);
   Value buildIteration(const Iteration &iteration, const Axes &axes);
   Value dispatch(Value rows, bool scaled = false);

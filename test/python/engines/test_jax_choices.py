@@ -1,0 +1,145 @@
+"""Blocks of JAX that take the results of the chosen experts from those of all, or columns of a loop
+over the experts, compiled, against JAX's own results.
+
+`./dev check jax` runs this in an environment with JAX.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from engines.test_jax_einsums import (
+    EXPERTS,
+    HIDDEN,
+    TOKENS,
+    TOP_K,
+    compare,
+    count,
+    import_block,
+    parameters,
+    route,
+)
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None,
+                                reason="jax is not installed; ./dev check jax installs it")
+
+if importlib.util.find_spec("jax") is not None:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+
+def halves(x):
+    """Gate and up are the columns of one product."""
+    gate, up = jnp.split(x, 2, axis=-1)
+    return jax.nn.silu(gate) * up
+
+
+def of_all(x, p):
+    """All experts on all tokens, [T, E, H]."""
+    h = halves(jnp.einsum("th,ehi->tei", x, p["wi"]))
+    return jnp.einsum("tei,eih->teh", h, p["wo"][:, :h.shape[-1]])
+
+
+def weighed(y, weights):
+    return jnp.sum(y * weights[:, :, None], axis=1)
+
+
+# -- the results of the chosen ------------------------------------------------------
+
+
+def taken(x, p):
+    weights, ids = route(x, p)
+    return weighed(jnp.take_along_axis(of_all(x, p), ids[:, :, None], axis=1), weights)
+
+
+def taken_unnormalized(x, p):
+    """vmap over the experts, whose results are stacked first."""
+    weights, ids = lax.top_k(jax.nn.sigmoid(x @ p["router"]), TOP_K)
+    y = jax.vmap(lambda wi, wo: jax.nn.gelu(x @ wi) @ wo)(p["wi"], p["wo"])
+    return jnp.einsum("tkh,tk->th", y[ids, jnp.arange(x.shape[0])[:, None]], weights)
+
+
+def indexed(x, p):
+    """By two indices; the tokens are counted."""
+    weights, ids = route(x, p)
+    return weighed(of_all(x, p)[jnp.arange(x.shape[0])[:, None], ids], weights)
+
+
+def taken_one(x, p):
+    """One choice."""
+    weights, ids = route(x, p, 1)
+    return weighed(jnp.take_along_axis(of_all(x, p), ids[:, :, None], axis=1), weights + 1)
+
+
+# -- loops --------------------------------------------------------------------------
+
+
+def scan(x, p):
+    """Columns of gate and up in a loop, the choice by other scores, and a shared expert."""
+    scores = jax.nn.sigmoid(x @ p["router"])
+    _, ids = lax.top_k(scores + p["bo"][:, 0], TOP_K)
+    weights = jnp.take_along_axis(scores, ids, axis=-1)
+    weights = weights / (weights.sum(-1, keepdims=True) + 1e-20) * 2.5
+    down = p["wo"][:, :p["wi"].shape[-1] // 2]
+
+    def step(sum_, expert):
+        e, wi, wo = expert
+        gates = jnp.where(ids == e, weights, 0.0).sum(-1, keepdims=True)
+        return sum_ + gates * (halves(x @ wi) @ wo), None
+
+    y, _ = lax.scan(step, jnp.zeros_like(x), (jnp.arange(EXPERTS), p["wi"], down))
+    return y + halves(x @ p["wi"][0]) @ down[0]
+
+
+# -- near misses --------------------------------------------------------------------
+
+
+def of_the_next(x, p):
+    weights, ids = route(x, p)
+    return weighed(jnp.take_along_axis(
+        of_all(x, p), ((ids + 1) % EXPERTS)[:, :, None], axis=1), weights)
+
+
+def of_other_tokens(x, p):
+    """The tokens in the other order."""
+    weights, ids = route(x, p)
+    return weighed(of_all(x, p)[jnp.arange(x.shape[0])[::-1, None], ids], weights)
+
+
+def of_a_square(x, p):
+    """As many tokens as experts, and the indices in the other order."""
+    x = x[:EXPERTS]
+    weights, ids = route(x, p)
+    return weighed(of_all(x, p)[ids, jnp.arange(EXPERTS)[:, None]], weights)
+
+
+def of_fewer(x, p):
+    """The last experts are none that a choice has: their rows are those of the last one left."""
+    weights, ids = route(x, p)
+    return weighed(jnp.take_along_axis(
+        of_all(x, p)[:, :EXPERTS - 2], ids[:, :, None], axis=1, mode="clip"), weights)
+
+
+FORMS = "taken", "taken_unnormalized", "indexed", "taken_one", "scan"
+NEAR_MISSES = "of_the_next", "of_other_tokens", "of_a_square", "of_fewer"
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, None])
+@pytest.mark.parametrize("name", FORMS)
+def test_forms(name, tokens):
+    block, p = globals()[name], parameters()
+    imported = import_block(block, p, tokens)
+    assert [count(imported, o) for o in ("gate", "dispatch", "grouped_matmul", "combine")] == [
+        1, 1, 2, 1]
+    for number in (tokens,) if tokens else (1, 7, TOKENS):
+        compare(imported, block, p, number)
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_near_misses(name):
+    block, p = globals()[name], parameters()
+    imported = import_block(block, p, TOKENS)
+    assert count(imported, "dispatch") == 0
+    compare(imported, block, p, TOKENS)
