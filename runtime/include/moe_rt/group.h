@@ -219,6 +219,32 @@ MOE_RT_API moe_rt_status_t moe_rt_layer_create_parallel_from_checkpoint(
     const DLTensor *table, moe_rt_checkpoint_t *checkpoint,
     moe_rt_layer_t **out);
 
+/// What a call of a layer has saved for its backward layer, on one rank.
+typedef struct moe_rt_saved_s moe_rt_saved_t;
+
+/// Calls a layer as moe_rt_layer_call does, and keeps what its backward layer
+/// (`NAME_backward` of `moe-compile --backward`) needs: `*out`, which is to be
+/// destroyed before the context. The tensors in it are no part of the group's
+/// limit of memory; layers that save do not run in rounds. Fails with
+/// MOE_RT_FAILED_PRECONDITION for a layer that saves nothing.
+MOE_RT_API moe_rt_status_t moe_rt_layer_call_saving(
+    moe_rt_layer_t *layer, const DLTensor *inputs, size_t input_count,
+    DLTensor *outputs, size_t output_count, moe_rt_saved_t **out);
+
+/// Calls a backward layer with what the same call of its layer has saved on
+/// every rank, any number of times: anything else is an error on all of them.
+/// The two layers have the same table of experts, and the calls the same
+/// tokens. Gradients of experts are those of this rank's slots, zeros for an
+/// empty slot; gradients of other weights are sums over the tokens of this
+/// rank, which the caller adds up over the ranks.
+MOE_RT_API moe_rt_status_t moe_rt_layer_call_saved(
+    moe_rt_layer_t *layer, moe_rt_saved_t *saved, const DLTensor *inputs,
+    size_t input_count, DLTensor *outputs, size_t output_count);
+
+/// Returns the bytes of the tensors that are kept.
+MOE_RT_API uint64_t moe_rt_saved_bytes(const moe_rt_saved_t *saved);
+MOE_RT_API void moe_rt_saved_destroy(moe_rt_saved_t *saved);
+
 /// Moves the experts of a layer to another placement; `table` as above, NULL
 /// for the one without a table. Collective. The ranks send one another the
 /// weights of experts that they did not have, as the code keeps them: nothing

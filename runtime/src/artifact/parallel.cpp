@@ -35,6 +35,8 @@ public:
 private:
   moe_rt_status_t checkRoles(const Node &node);
   moe_rt_status_t addValue(const Node &node, Value value);
+  moe_rt_status_t parseForward(const Node &node);
+  moe_rt_status_t parseSaved(const Node &node, Value &value) const;
   moe_rt_status_t parseValues(const Node &node);
   moe_rt_status_t parseStep(const Node &node);
 
@@ -106,9 +108,64 @@ moe_rt_status_t Parser::addValue(const Node &node, Value value) {
   if (!names.emplace(value.type.name, out.values.size()).second)
     return node.refuse("repeats the name " + quote(value.type.name));
   isMade.push_back(value.kind == Value::Kind::input ||
-                   value.kind == Value::Kind::placement);
+                   value.kind == Value::Kind::placement ||
+                   value.kind == Value::Kind::saved);
   out.values.push_back(std::move(value));
   return nullptr;
+}
+
+/// Find the layer whose calls save what this one needs.
+moe_rt_status_t Parser::parseForward(const Node &node) {
+  if (!node.exists())
+    return nullptr;
+  std::string name;
+  MOE_RT_TRY(node.string(name));
+  for (const auto &layer : variant.parallel)
+    if (layer->signature.name == name)
+      out.forward = layer;
+  if (!out.forward)
+    return node.refuse("names " + quote(name) +
+                       ", which is no layer for several ranks before this one");
+  if (out.forward->experts != out.experts || out.forward->slots != out.slots ||
+      out.forward->replicas != out.replicas)
+    return node.refuse("names " + quote(name) +
+                       ", which has other experts, slots or replicas");
+  return nullptr;
+}
+
+/// Read whether a value is saved, by this layer or before by another one.
+moe_rt_status_t Parser::parseSaved(const Node &node, Value &value) const {
+  if (!node.exists())
+    return nullptr;
+  std::string when;
+  MOE_RT_TRY(node.string(when));
+  value.isKept = when == "after";
+  if (value.isKept)
+    return nullptr;
+  if (when != "before" || !out.forward)
+    return node.refuse(
+        "is " + quote(when) +
+        (out.forward ? ", expected after or before"
+                     : ", expected after, in a layer without 'forward'"));
+  value.kind = Value::Kind::saved;
+  // Which exchange received its rows is known where it is used with others.
+  if (value.rows == Rows::received)
+    value.exchange = SIZE_MAX;
+  const std::vector<Value> &values = out.forward->values;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!values[i].isKept || values[i].type.name != value.type.name)
+      continue;
+    if (!sameType(values[i].type, value.type) ||
+        values[i].type.shape != value.type.shape ||
+        values[i].rows != value.rows)
+      return node.refuse("is for " + quote(value.type.name) +
+                         ", which has another type or other rows in layer " +
+                         quote(out.forward->signature.name));
+    value.argument = i;
+    return nullptr;
+  }
+  return node.refuse("is for " + quote(value.type.name) + ", which layer " +
+                     quote(out.forward->signature.name) + " does not save");
 }
 
 moe_rt_status_t Parser::parseValues(const Node &node) {
@@ -157,6 +214,7 @@ moe_rt_status_t Parser::parseValues(const Node &node) {
                                         ", expected home, received or all");
     if (isDynamic)
       value.rows = static_cast<Rows>(kind);
+    MOE_RT_TRY(parseSaved(item.member("saved"), value));
     MOE_RT_TRY(addValue(item, std::move(value)));
   }
   return nullptr;
@@ -236,6 +294,13 @@ moe_rt_status_t Parser::bindTensors(const Node &node, const Function &part,
                                     ", expected " + describe(argument) +
                                     " as in function " + quote(part.name));
     if (tensor.rows != Rows::none) {
+      if (tensor.kind == Value::Kind::saved && tensor.rows == Rows::received &&
+          tensor.exchange == SIZE_MAX) {
+        if (received == 0)
+          return node.element(i).refuse("names " + quote(tensor.type.name) +
+                                        " of received rows before an exchange");
+        tensor.exchange = received - 1;
+      }
       if (!extent)
         extent = index;
       const Value &first = value(*extent);
@@ -245,7 +310,7 @@ moe_rt_status_t Parser::bindTensors(const Node &node, const Function &part,
             ", which has other rows than " + quote(first.type.name) +
             ", and a function has one dynamic extent");
     }
-    if (tensor.kind == Value::Kind::made ||
+    if (tensor.kind == Value::Kind::made || tensor.kind == Value::Kind::saved ||
         tensor.kind == Value::Kind::placement)
       tensor.type.alignment =
           std::max(tensor.type.alignment, argument.alignment);
@@ -487,8 +552,11 @@ bool Parser::isRoundTrip(size_t first, size_t last, RoundTrip &trip) const {
     return false;
   // What the steps between make, they make again in each round.
   std::vector<bool> inside(out.values.size());
-  for (const Sent &sent : sends.values)
+  for (const Sent &sent : sends.values) {
+    if (value(sent.result).isKept)
+      return false;
     inside[sent.result] = true;
+  }
   if (sends.received)
     inside[*sends.received] = true;
   trip.besideEnd = first + 1;
@@ -498,7 +566,7 @@ bool Parser::isRoundTrip(size_t first, size_t last, RoundTrip &trip) const {
     if (out.steps[i].kind != Step::Kind::call)
       return false;
     for (size_t output : out.steps[i].call.outputs) {
-      if (value(output).kind != Value::Kind::made ||
+      if (value(output).kind != Value::Kind::made || value(output).isKept ||
           value(output).rows == Rows::home || value(output).rows == Rows::all)
         return false;
       inside[output] = true;
@@ -541,6 +609,7 @@ moe_rt_status_t Parser::parse(const Node &node) {
                  .integer(1, maxTargets / out.experts, out.replicas));
   MOE_RT_TRY(parseSignature(node, out.signature));
   MOE_RT_TRY(checkRoles(node.member("arguments")));
+  MOE_RT_TRY(parseForward(node.member("forward")));
   MOE_RT_TRY(parseValues(node.member("values")));
   Node steps = node.member("steps");
   size_t count = 0;

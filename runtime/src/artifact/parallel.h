@@ -14,6 +14,7 @@
 #include "artifact/signature.h"
 
 #include <map>
+#include <memory>
 
 namespace moe::rt {
 
@@ -29,12 +30,15 @@ enum class Rows {
 
 /// A tensor that steps make or use.
 struct Value {
-  enum class Kind { input, output, placement, made };
+  enum class Kind { input, output, placement, made, saved };
 
   Argument type; // of no role; aligned for all of its uses
   Kind kind;
-  /// Of an input or output, its index in the arguments of the layer.
+  /// Of an input or output, its index in the arguments of the layer; of one
+  /// that a call of another layer saved, that of the value there.
   size_t argument = 0;
+  /// Whether a call that saves keeps it, for one of the backward layer.
+  bool isKept = false;
   Rows rows = Rows::none;
   /// If they are received, in which exchange of those that receive.
   size_t exchange = 0;
@@ -98,6 +102,8 @@ struct RoundTrip {
 
 struct ParallelFunction {
   Function signature; // of the whole layer, with all experts
+  /// The layer whose calls save what this one needs; null if it needs none.
+  std::shared_ptr<const ParallelFunction> forward;
   int64_t experts = 0, slots = 0, replicas = 0;
   std::vector<Value> values;
   std::vector<Step> steps;

@@ -30,6 +30,7 @@ namespace moe::rt {
 class LayerWeights;
 class ParallelLayer;
 class Profile;
+class SavedValues;
 class Statistics;
 struct Argument;
 struct Variant;
@@ -41,6 +42,9 @@ struct CallArguments {
   const DLTensor *outputs;
   void *workspace; // may be null: the device finds one
   uint64_t workspaceBytes;
+  /// Of a layer over several ranks: takes what the call saves, or has what one
+  /// of its forward layer saved; may be null.
+  SavedValues *saved = nullptr;
 };
 
 /// One layer on a device.

@@ -60,10 +60,11 @@ moe_rt_status_t moe::rt::createLayer(moe_rt_module_t *module,
       [&](LayerWeights &weights) { return weights.read(source); }, out);
 }
 
-/// Check what every kind of call is given.
-static moe_rt_status_t checkCall(const char *name, const moe_rt_layer_t *layer,
-                                 const DLTensor *inputs, size_t inputCount,
-                                 const DLTensor *outputs, size_t outputCount) {
+moe_rt_status_t moe::rt::checkCall(const char *name,
+                                   const moe_rt_layer_t *layer,
+                                   const DLTensor *inputs, size_t inputCount,
+                                   const DLTensor *outputs,
+                                   size_t outputCount) {
   if (!layer)
     return makeError(MOE_RT_INVALID_ARGUMENT, "%s: 'layer' is NULL", name);
   const Function &function = layer->function;

@@ -29,6 +29,10 @@ namespace moe::rt {
 /// Create a layer whose weights come from a source.
 moe_rt_status_t createLayer(moe_rt_module_t *module, const Function &function,
                             const WeightSource &source, moe_rt_layer_t **out);
+/// Check what every kind of call is given.
+moe_rt_status_t checkCall(const char *name, const moe_rt_layer_t *layer,
+                          const DLTensor *inputs, size_t inputCount,
+                          const DLTensor *outputs, size_t outputCount);
 
 } // namespace moe::rt
 

@@ -33,13 +33,13 @@ enum class Action : int64_t {
 
 /// What a rank tells each other rank before they do something together.
 struct Words {
-  static constexpr int32_t count = 8;
+  static constexpr int32_t count = 9;
 
   int64_t action;
   int64_t status; // a moe_rt_code_t; anything but OK: it cannot
   int64_t number; // of the agreement in the group
   /// Depends on the action.
-  int64_t values[5];
+  int64_t values[6];
 };
 static_assert(sizeof(Words) == Words::count * sizeof(int64_t));
 
@@ -126,6 +126,7 @@ struct moe_rt_group_s {
   int64_t chunks = 1;                  // of a call, at most
   std::mutex mutex;                    // of all below: one thing at a time
   std::vector<std::string> layerNames; // of all layers so far
+  int64_t savingCalls = 0;             // so far
 
   // Memory of calls: values of this rank's tokens, values of all tokens, rows
   // that are sent, those that are received, and what no collective uses.

@@ -53,6 +53,8 @@ const RoundTrip *ParallelCall::roundTripAt(size_t step) const {
 }
 
 int64_t ParallelCall::extentOf(const Value &value) const {
+  if (value.kind == Value::Kind::saved)
+    return saved->values[value.argument].extent;
   switch (value.rows) {
   case Rows::none:
     break;
@@ -74,6 +76,8 @@ char *ParallelCall::addressOf(size_t index) const {
     return bound[value.argument].data;
   case Value::Kind::placement:
     return reinterpret_cast<char *>(const_cast<int32_t *>(layer.targets()));
+  case Value::Kind::saved:
+    return saved->values[value.argument].memory.data();
   case Value::Kind::made:
     break;
   }
@@ -107,6 +111,7 @@ moe_rt_status_t ParallelCall::bind(const CallArguments &arguments) {
   MOE_RT_TRY(check(signature.outputs, arguments.outputs));
   tokens = count.known() ? count.value : signature.maxTokens;
   MOE_RT_TRY(checkTokens(signature, tokens));
+  MOE_RT_TRY(checkSaved());
   for (size_t index : signature.inputs)
     MOE_RT_TRY(checkElements(signature.arguments[index], bound[index]));
   // Parts check each output against what they read; this one is written when
@@ -173,7 +178,7 @@ static uint64_t receivedFor(const moe_rt_group_t &group, CallMemory &memory,
 }
 
 // Words::values of a call.
-enum { layerWord, tokensWord, readyWord, stepWord, countWord };
+enum { layerWord, tokensWord, readyWord, stepWord, countWord, savedWord };
 
 /// Meet the other ranks before a step: each is told how many rows come to it.
 moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
@@ -194,7 +199,11 @@ moe_rt_status_t ParallelCall::meet(size_t step, moe_rt_status_t failure) {
   own.values[tokensWord] = tokens;
   own.values[readyWord] = ready;
   own.values[stepWord] = static_cast<int64_t>(step);
-  MOE_RT_TRY(agree(own, failure, {{layerWord, "layer"}, {stepWord, "step"}},
+  own.values[savedWord] = function.forward && saved ? saved->number : 0;
+  MOE_RT_TRY(agree(own, failure,
+                   {{layerWord, "layer"},
+                    {stepWord, "step"},
+                    {savedWord, "saved values of call"}},
                    leaves ? sends.data() : nullptr));
   allTokens = 0;
   for (size_t r = 0; r < group.size(); ++r) {
@@ -373,6 +382,7 @@ moe_rt_status_t ParallelCall::callPart(size_t step) {
       for (int64_t &each : shapes.back())
         if (each == dynamicExtent)
           each = extent = extentOf(value);
+      MOE_RT_TRY(checkExtent(value));
       tensors.push_back({addressOf(index),
                          {kDLCPU, 0},
                          static_cast<int32_t>(shapes.back().size()),
@@ -446,6 +456,9 @@ moe_rt_status_t ParallelCall::refuse(moe_rt_status_t failure) {
 
 moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
   layer.exchanged = {};
+  saved = arguments.saved;
+  if (saved && !function.forward)
+    ++group.savingCalls;
   allTokens = layer.readyRows; // until it is known
   moe_rt_status_t status = bind(arguments);
   if (!status)
@@ -467,6 +480,8 @@ moe_rt_status_t ParallelCall::run(const CallArguments &arguments) {
   status = finish(first);
   if (!status)
     timer.end();
+  if (!status)
+    status = keep();
   bool othersWait = false;
   for (size_t i = current; i < steps.size(); ++i)
     othersWait |= steps[i].isCollective();

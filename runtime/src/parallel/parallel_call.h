@@ -10,6 +10,7 @@
 
 #include "parallel/call_memory.h"
 #include "parallel/parallel_layer.h"
+#include "parallel/saved_values.h"
 
 namespace moe::rt {
 
@@ -46,6 +47,11 @@ private:
   int64_t extentOf(const Value &value) const;
   char *addressOf(size_t value) const;
   const int32_t *idsOf(size_t value) const;
+
+  // What calls keep.
+  moe_rt_status_t checkSaved() const;
+  moe_rt_status_t checkExtent(const Value &value) const;
+  moe_rt_status_t keep();
 
   // What precedes the meeting of the ranks.
   moe_rt_status_t bind(const CallArguments &arguments);
@@ -93,6 +99,7 @@ private:
   CallMemory memory;
 
   std::vector<BoundTensor> bound; // of the arguments of the layer
+  SavedValues *saved = nullptr;   // to keep, or of an earlier call
   int64_t tokens = 0, allTokens = 0;
   std::vector<int64_t> tokensOf; // of each rank
   std::vector<int64_t> received; // rows of each exchange that receives

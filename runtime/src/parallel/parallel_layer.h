@@ -75,6 +75,8 @@ public:
   const int32_t *targets() const {
     return reinterpret_cast<const int32_t *>(itsTargets.data());
   }
+  /// Says which experts all ranks have.
+  uint64_t tableHash() const { return experts.hash(); }
   /// The part that a step calls.
   moe_rt_layer_t &part(const PartCall &call) const {
     return *itsWeights.parts[partOf[call.function]];
